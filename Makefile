@@ -1,0 +1,47 @@
+# Everything runs in .venv, which is made on first use.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt
+
+.PHONY: demo test test-all lint format bench readme clean
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(INSTALL) --editable .
+	touch $@
+
+$(VENV)/installed-dev: $(VENV)/installed
+	$(INSTALL) --editable '.[dev]'
+	touch $@
+
+demo: $(VENV)/installed  ## train two networks on the embedded digits and report
+	$(BIN)/falconet demo
+
+test: $(VENV)/installed-dev  ## the tests that take seconds
+	$(BIN)/python -m pytest -m "not slow"
+
+test-all: $(VENV)/installed-dev  ## every test, with coverage
+	$(BIN)/python -m pytest --cov --cov-report=term
+
+lint: $(VENV)/installed-dev  ## style, types, and who imports whom
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/installed-dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/installed-dev  ## measure again what the README claims; DATA=folder that holds MNIST/
+	$(BIN)/python benchmarks/startup.py
+	$(BIN)/python benchmarks/digits.py
+	$(BIN)/python benchmarks/mnist_lenet5.py $(if $(DATA),--data-root $(DATA))
+	$(MAKE) readme
+
+readme: $(VENV)/installed-dev  ## write the README's tables from benchmarks/results
+	$(BIN)/python benchmarks/tables.py
+
+clean:
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .coverage dist

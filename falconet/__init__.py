@@ -1,0 +1,84 @@
+"""Falconet trains, judges, shrinks, explains and ships small classifiers of images and sequences.
+
+The public names are imported when they are first used, so that `import falconet` is quick.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from falconet.artifact import Artifact as Artifact
+    from falconet.artifact import load_artifact as load_artifact
+    from falconet.complexity import Complexity as Complexity
+    from falconet.complexity import count_complexity as count_complexity
+    from falconet.complexity import summarize as summarize
+    from falconet.data import DataConfig as DataConfig
+    from falconet.data import Dataset as Dataset
+    from falconet.data import load_dataset as load_dataset
+    from falconet.data.augmentation import Affine as Affine
+    from falconet.data.checks import DataReport as DataReport
+    from falconet.data.checks import check_data as check_data
+    from falconet.demonstration import demonstrate as demonstrate
+    from falconet.errors import FalconetError as FalconetError
+    from falconet.evaluation import Evaluation as Evaluation
+    from falconet.evaluation import Predictions as Predictions
+    from falconet.evaluation import evaluate as evaluate
+    from falconet.evaluation import predict as predict
+    from falconet.latency import Latency as Latency
+    from falconet.latency import measure_latency as measure_latency
+    from falconet.models import MODELS as MODELS
+    from falconet.models import create_model as create_model
+    from falconet.models import list_models as list_models
+    from falconet.runs import RunResult as RunResult
+    from falconet.runs import train as train
+    from falconet.spec import InputSpec as InputSpec
+    from falconet.training import Callback as Callback
+    from falconet.training import TrainConfig as TrainConfig
+    from falconet.training.loop import FitResult as FitResult
+    from falconet.training.loop import fit as fit
+
+HOMES = {
+    "MODELS": "falconet.models",
+    "Affine": "falconet.data.augmentation",
+    "Artifact": "falconet.artifact",
+    "Callback": "falconet.training",
+    "Complexity": "falconet.complexity",
+    "DataConfig": "falconet.data",
+    "DataReport": "falconet.data.checks",
+    "Dataset": "falconet.data",
+    "Evaluation": "falconet.evaluation",
+    "FalconetError": "falconet.errors",
+    "FitResult": "falconet.training.loop",
+    "InputSpec": "falconet.spec",
+    "Latency": "falconet.latency",
+    "Predictions": "falconet.evaluation",
+    "RunResult": "falconet.runs",
+    "TrainConfig": "falconet.training",
+    "check_data": "falconet.data.checks",
+    "count_complexity": "falconet.complexity",
+    "create_model": "falconet.models",
+    "demonstrate": "falconet.demonstration",
+    "evaluate": "falconet.evaluation",
+    "fit": "falconet.training.loop",
+    "list_models": "falconet.models",
+    "load_artifact": "falconet.artifact",
+    "load_dataset": "falconet.data",
+    "measure_latency": "falconet.latency",
+    "predict": "falconet.evaluation",
+    "summarize": "falconet.complexity",
+    "train": "falconet.runs",
+}
+
+__all__ = sorted(HOMES)  # noqa: PLE0605
+
+
+def __getattr__(name: str) -> Any:
+    if name not in HOMES:
+        raise AttributeError(f"module 'falconet' has no attribute {name!r}")
+    value = getattr(importlib.import_module(HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,0 +1,428 @@
+"""The command line: verbs that parse, call and print. Nothing here imports torch before it must."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from falconet.errors import ConfigError, FalconetError, UsageError
+
+app = typer.Typer(
+    name="falconet",
+    help="Train, judge, shrink, explain and ship small classifiers of images and sequences.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+CommandLineError: type[Exception] = typer.BadParameter.__mro__[2]
+"""The base of all mistakes that typer itself finds; it keeps the class in a private module."""
+
+Source = Annotated[
+    str, typer.Argument(help="digits, mnist, fashion-mnist, or a path: folder of images, IDX folder, .npz.")
+]
+ModelFolder = Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a trained model.")]
+DataRoot = Annotated[
+    Path | None, typer.Option(help="Where named data sets are kept and downloaded to.", envvar="FALCONET_DATA")
+]
+Strict = Annotated[bool, typer.Option("--strict", help="Refuse unreadable files instead of skipping them.")]
+Json = Annotated[bool, typer.Option("--json", help="Print exactly one JSON object on standard output.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+
+
+def main() -> None:
+    """Run the command line and exit: 0 done, 1 failed, 2 wrong usage."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command and return its exit code; a user's mistake is one line on standard error."""
+    try:
+        code = app(arguments, prog_name="falconet", standalone_mode=False)
+        return code if isinstance(code, int) else 0
+    except (FalconetError, CommandLineError) as error:
+        if "--debug" in arguments:
+            traceback.print_exc()
+        return report(error)
+    except (KeyboardInterrupt, typer.Abort):
+        return fail("stopped", 1)
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 1
+    except Exception as error:
+        if "--debug" in arguments:
+            traceback.print_exc()
+        return fail(f"unexpected {type(error).__name__}: {error} (--debug shows where)", 1)
+
+
+def report(error: Exception) -> int:
+    """Print an error's one line and return its exit code."""
+    if isinstance(error, FalconetError):
+        return fail(str(error), error.exit_code)
+    message = error.format_message()  # type: ignore[attr-defined]
+    # Without arguments typer has printed the help, and its error has no text.
+    return fail(f"{message} (see falconet --help)", 2) if message else 2
+
+
+def fail(message: str, code: int) -> int:
+    sys.stderr.write(f"falconet: {' '.join(message.split())}\n")
+    return code
+
+
+def print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        sys.stdout.write(f"falconet {version('falconet')}\n")
+        raise typer.Exit
+
+
+@app.callback()
+def describe(
+    version: Annotated[
+        bool, typer.Option("--version", callback=print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Train, judge, shrink, explain and ship small classifiers of images and sequences."""
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for the runs and the report.")] = Path("runs/demo"),
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """The whole story on the embedded digits, in under a minute."""
+    from falconet import terminal
+    from falconet.demonstration import demonstrate
+
+    result = demonstrate(out, terminal.watch)
+    if json:
+        terminal.print_json({"report": str(result.report), "rows": [to_row(run) for run in result.runs]})
+        return
+    columns = (
+        "model",
+        "accuracy",
+        "95% interval",
+        "macro recall",
+        "macro F1",
+        "parameters",
+        "MACs",
+        "bytes",
+        "latency",
+    )
+    terminal.print_table(columns, [format_row(to_row(run)) for run in result.runs])
+    terminal.print_line(f"\nreport: {result.report}")
+    terminal.print_line(f"next:   falconet predict {result.runs[0].out} YOUR_IMAGE.png")
+
+
+def to_row(run: Any) -> dict[str, Any]:
+    """Return the figures by which models are compared."""
+    test, report = run.test, run.report
+    return {
+        "model": run.model,
+        "out": str(run.out),
+        "accuracy": test.accuracy,
+        "accuracy_ci": list(test.accuracy_ci),
+        "macro_recall": test.macro_recall,
+        "macro_f1": test.macro_f1,
+        "params": report.params,
+        "macs": report.macs,
+        "bytes": report.bytes,
+        "latency_ms": report.latency.p50,
+        "seconds": run.seconds,
+    }
+
+
+def format_row(row: dict[str, Any]) -> tuple[str, ...]:
+    low, high = row["accuracy_ci"]
+    return (
+        row["model"],
+        f"{row['accuracy']:.2%}",
+        f"{low:.2%} – {high:.2%}",
+        f"{row['macro_recall']:.2%}",
+        f"{row['macro_f1']:.2%}",
+        f"{row['params']:,}",
+        f"{row['macs']:,}",
+        f"{row['bytes']:,}",
+        f"{row['latency_ms']:.2f} ms",
+    )
+
+
+@app.command()
+def models(
+    pattern: Annotated[str, typer.Argument(help="Part of a name, or a shell pattern.")] = "*",
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """List architectures: parameters, MACs, input, paper."""
+    from falconet.models import MODELS, list_models
+
+    names = list_models(pattern)
+    if not names:
+        raise UsageError(f"no model matches {pattern!r}; `falconet models` lists all {len(MODELS)}")
+    entries = [(name, MODELS[name]) for name in names]
+    from falconet import terminal
+
+    if json:
+        rows = [
+            {"name": name, "params": entry.params, "macs": entry.macs, "input": list(entry.input), "paper": entry.paper}
+            for name, entry in entries
+        ]
+        terminal.print_json({"models": rows})
+        return
+    table = [
+        (name, f"{entry.params:,}", f"{entry.macs:,}", "x".join(map(str, entry.input)), entry.paper)
+        for name, entry in entries
+    ]
+    terminal.print_table(("model", "parameters", "MACs", "input", "paper"), table)
+
+
+@app.command()
+def summary(
+    model: Annotated[str, typer.Argument(help="A name that `falconet models` lists.")],
+    shape: Annotated[str | None, typer.Option("--input", help="Channels, height and width, as 3x224x224.")] = None,
+    classes: Annotated[int | None, typer.Option(help="Number of classes.", min=2)] = None,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Show a model layer by layer: output shape, parameters, MACs, activations."""
+    from falconet import terminal
+    from falconet.models import find_model
+
+    find_model(model)
+    input_shape = parse_shape(shape) if shape else None
+    from falconet.complexity import summarize
+
+    cost = summarize(model, input_shape=input_shape, num_classes=classes)
+    if json:
+        from falconet.schema import to_mapping
+
+        terminal.print_json({**to_mapping(cost), "activation_bytes": cost.activation_bytes})
+        return
+    rows = [
+        (
+            layer.name,
+            layer.type,
+            "x".join(map(str, layer.output_shape)),
+            f"{layer.params:,}",
+            f"{layer.macs:,}",
+            f"{layer.activation_bytes:,}",
+        )
+        for layer in cost.layers
+    ]
+    total = ("total", "", "", f"{cost.params:,}", f"{cost.macs:,}", f"{cost.activation_bytes:,}")
+    terminal.print_line(f"{model}, input {'x'.join(map(str, cost.input))}")
+    terminal.print_table(("layer", "type", "output", "parameters", "MACs", "activation bytes"), [*rows, total])
+
+
+def parse_shape(text: str) -> tuple[int, int, int]:
+    """Read "3x224x224". Raises ConfigError."""
+    parts = text.lower().split("x")
+    if len(parts) != 3 or not all(part.isdecimal() and int(part) > 0 for part in parts):
+        raise ConfigError(f"--input: wanted channels, height and width as 3x224x224, found {text!r}")
+    channels, height, width = (int(part) for part in parts)
+    return channels, height, width
+
+
+@app.command()
+def data(
+    source: Source,
+    preview: Annotated[Path | None, typer.Option(help="Write a PNG of originals above augmented samples.")] = None,
+    data_root: DataRoot = None,
+    strict: Strict = False,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Check and describe a data set."""
+    from falconet import terminal
+    from falconet.data import DataConfig, load_dataset
+    from falconet.data.checks import describe_data
+
+    dataset = load_dataset(source, data_root=data_root, config=DataConfig(strict=strict))
+    report = describe_data(dataset)
+    if preview:
+        from falconet.data.preview import write_preview
+
+        write_preview(dataset, preview)
+        terminal.print_note(f"preview: {preview}")
+    if json:
+        from falconet.schema import to_mapping
+
+        terminal.print_json(to_mapping(report))
+        return
+    terminal.print_line(describe_dataset(dataset))
+    terminal.print_table(("class", "samples"), [(row.name, f"{row.count:,}") for row in report.classes])
+    splits = ", ".join(f"{name} {n:,}{' (made)' if name in report.made else ''}" for name, n in report.splits.items())
+    terminal.print_line(f"\nsplits: {splits}")
+    terminal.print_line(f"unreadable: {len(report.unreadable)}")
+    for item in report.unreadable[:10]:
+        terminal.print_line(f"  {item.file}: {item.reason}")
+    for title, groups in (("duplicates", report.duplicates), ("leaks between splits", report.leaks)):
+        terminal.print_line(f"{title}: {len(groups)} groups of equal samples")
+        for group in groups[:10]:
+            terminal.print_line(f"  {' = '.join(group)}")
+
+
+def describe_dataset(dataset: Any) -> str:
+    """Return a line about a data set."""
+    count = sum(len(split) for split in dataset.splits.values())
+    height, width = dataset.size
+    color = "gray" if dataset.channels == 1 else "color"
+    return f"{dataset.source}: {count:,} {color} images of {height}x{width} (median), {len(dataset.classes)} classes"
+
+
+@app.command()
+def train(
+    source: Source,
+    model: Annotated[str | None, typer.Option(help="A name that `falconet models` lists.")] = None,
+    out: Annotated[Path | None, typer.Option(help="The run's folder; runs/<source>-<model> by default.")] = None,
+    recipe: Annotated[str | None, typer.Option(help="A named recipe, or a YAML file.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the training samples.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of weights, order and augmentation.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the folder.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run in the folder.")] = False,
+    config: Annotated[Path | None, typer.Option(help="YAML file of settings.")] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="One setting.")
+    ] = None,
+    data_root: DataRoot = None,
+    strict: Strict = False,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Train, judge, save and report a classifier."""
+    from falconet import planning, terminal
+
+    if resume and overwrite:
+        raise UsageError("--resume and --overwrite exclude each other")
+    asked = planning.read_settings(config) if config else {}
+    asked = planning.merge(asked, planning.parse_assignments(settings or []))
+    if strict:
+        asked = planning.merge(asked, {"data": {"strict": True}})
+    plan = planning.plan_run(
+        source,
+        model=model,
+        recipe=recipe,
+        epochs=epochs,
+        seed=seed,
+        settings=asked,
+        out=out,
+        existing="resume" if resume else "overwrite" if overwrite else "refuse",
+        data_root=data_root,
+    )
+    terminal.print_note(describe_dataset(plan.dataset))
+    if plan.dataset.unreadable:
+        first = plan.dataset.unreadable[0]
+        count = len(plan.dataset.unreadable)
+        terminal.print_note(f"skipped {count} unreadable files, the first: {first.file} ({first.reason})")
+    if plan.chosen:
+        terminal.print_note(f"chosen: {', '.join(plan.chosen)}")
+    from falconet.runs import execute
+
+    result = execute(plan, callbacks=terminal.watch(plan.config.model.name))
+    if json:
+        from falconet.schema import to_mapping
+
+        facts = {"out": str(result.out), "model": result.model, "epochs": result.epochs, "seconds": result.seconds}
+        judged = {"best_epoch": result.best_epoch, "val": to_mapping(result.val), "test": to_mapping(result.test)}
+        terminal.print_json({**facts, **judged})
+        return
+    terminal.print_line(describe_evaluation(result.test))
+    made = f"{result.epochs} epochs in {result.seconds:.1f} s; kept epoch {result.best_epoch}"
+    terminal.print_line(f"{made}; report: {result.out / 'report.html'}")
+
+
+def describe_evaluation(evaluation: Any) -> str:
+    """Return an evaluation's headline."""
+    low, high = evaluation.accuracy_ci
+    return (
+        f"{evaluation.split} accuracy {evaluation.accuracy:.2%} (95%: {low:.2%} – {high:.2%}, n = {evaluation.n:,}), "
+        f"macro recall {evaluation.macro_recall:.2%}, macro F1 {evaluation.macro_f1:.2%}"
+    )
+
+
+@app.command()
+def evaluate(
+    model: ModelFolder,
+    source: Source,
+    split: Annotated[str, typer.Option(help="train, val, test or all.")] = "test",
+    data_root: DataRoot = None,
+    strict: Strict = False,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Judge a trained model on a data set."""
+    from falconet import terminal
+    from falconet.artifact import check_artifact
+    from falconet.data import check_source
+
+    check_artifact(model)
+    check_source(source)
+    from falconet import evaluation
+
+    result = evaluation.evaluate(model, source, split=split, data_root=data_root, strict=strict)
+    if json:
+        from falconet.schema import to_mapping
+
+        terminal.print_json(to_mapping(result))
+        return
+    terminal.print_line(describe_evaluation(result))
+    terminal.print_line(f"log-loss {result.log_loss:.4f} nats, expected calibration error {result.ece:.2%}")
+    if result.unreadable:
+        terminal.print_line(f"skipped {len(result.unreadable)} unreadable files")
+    rows = [
+        (row.name, f"{row.precision:.2%}", f"{row.recall:.2%}", f"{row.f1:.2%}", f"{row.support:,}")
+        for row in result.per_class
+    ]
+    terminal.print_table(("class", "precision", "recall", "F1", "samples"), rows)
+
+
+@app.command()
+def predict(
+    model: ModelFolder,
+    files: Annotated[list[Path], typer.Argument(metavar="FILE|FOLDER...", help="Images, and folders of images.")],
+    top: Annotated[int, typer.Option(help="Candidates for each file.", min=1)] = 3,
+    out: Annotated[Path | None, typer.Option(help="Write a table: .csv, .jsonl or .parquet.")] = None,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Classify images."""
+    from falconet import tables, terminal
+    from falconet.artifact import check_artifact
+    from falconet.errors import PathError
+
+    check_artifact(model)
+    for file in files:
+        if not file.exists():
+            raise PathError(f"no such file or folder: {file}")
+    if out:
+        tables.check_table_path(out)
+    from falconet import evaluation
+    from falconet.schema import to_mapping
+
+    result = evaluation.predict(model, files, top=top)
+    for item in result.skipped:
+        terminal.print_note(f"skipped {item.file}: {item.reason}")
+    if out:
+        tables.write_table(out, [to_mapping(row) for row in result.predictions])
+        terminal.print_note(f"wrote {len(result.predictions)} predictions to {out}")
+    if json:
+        terminal.print_json(to_mapping(result))
+        return
+    rows = [
+        (
+            row.file,
+            row.label,
+            f"{row.probability:.2%}",
+            ", ".join(f"{item.label} {item.probability:.2%}" for item in row.top[1:]),
+        )
+        for row in result.predictions
+    ]
+    terminal.print_table(("file", "label", "probability", "next"), rows)

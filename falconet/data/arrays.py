@@ -1,0 +1,177 @@
+"""Images that come as arrays: IDX files (MNIST's format) and `.npz`. Importing it does not import torch."""
+
+from __future__ import annotations
+
+import gzip
+import re
+import struct
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Int64, UInt8
+
+from falconet.data.dataset import ImageArray, Split, hash_arrays
+from falconet.errors import DataError
+
+IDX_IMAGES = re.compile(r"(?P<part>.*?)[-_.]?images[-.]idx[34]-ubyte(?:\.gz)?$")
+SPLIT_WORDS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test", "t10k": "test"}
+
+NPZ_PAIRS = (
+    ("images", "labels"), ("x", "y"), ("X", "y"), ("data", "target"), ("data", "labels"),
+)  # fmt: skip
+
+
+def read_idx(path: Path) -> UInt8[np.ndarray, ...]:
+    """Read one IDX file of unsigned bytes, compressed by gzip or not.
+
+    The format, as published with MNIST: two zero bytes, a type byte (8 for unsigned), the number of dimensions, each
+    dimension as a big-endian 32-bit integer, then the values. Raises DataError for anything else or anything less.
+    """
+    try:
+        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    except (OSError, EOFError, gzip.zlib.error) as error:  # type: ignore[attr-defined]
+        raise DataError(f"{path}: cannot be read: {error}") from error
+    if len(content) < 4 or content[:3] != b"\0\0\x08":
+        raise DataError(f"{path}: wanted an IDX file of unsigned bytes (0x000008..), found 0x{content[:4].hex()}")
+    header = 4 + 4 * content[3]
+    if len(content) < header:
+        raise DataError(f"{path}: truncated IDX header: {len(content)} bytes")
+    shape = struct.unpack(f">{content[3]}I", content[4:header])
+    wanted = header + int(np.prod(shape, dtype=object))
+    if len(content) != wanted:
+        raise DataError(
+            f"{path}: wanted {wanted:,} bytes for shape {shape}, found {len(content):,}: truncated or altered"
+        )
+    return np.frombuffer(content, dtype=np.uint8, offset=header).reshape(shape).copy()
+
+
+def find_idx_images(folder: Path) -> list[Path]:
+    """Return the IDX image files in a folder; of a file and its compressed twin, the plain one."""
+    found = sorted(path for path in folder.iterdir() if IDX_IMAGES.match(path.name))
+    return [path for path in found if path.suffix != ".gz" or path.with_suffix("") not in found]
+
+
+def read_idx_folder(folder: Path, source: str) -> tuple[dict[str, Split], tuple[str, ...]]:
+    """Read `train-images-idx3-ubyte`, `train-labels-idx1-ubyte` and their `t10k` or `test` counterparts."""
+    arrays = {}
+    for path in find_idx_images(folder):
+        labels_path = find_idx_labels(path)
+        images = read_idx(path)
+        arrays[split_of(path)] = (as_images(images, str(path)), as_labels(read_idx(labels_path), str(labels_path)))
+    return to_splits(arrays, source, None)
+
+
+def find_idx_labels(images: Path) -> Path:
+    stem = images.name.removesuffix(".gz").replace("images", "labels")
+    stem = re.sub(r"idx[34]", "idx1", stem)
+    for name in (stem, f"{stem}.gz"):
+        if images.with_name(name).is_file():
+            return images.with_name(name)
+    raise DataError(f"{images.with_name(stem)} is missing: it should hold the labels of {images.name}")
+
+
+def split_of(path: Path) -> str:
+    match = IDX_IMAGES.match(path.name)
+    assert match is not None
+    word = re.split(r"[-_.]", match["part"])[-1]
+    if word not in SPLIT_WORDS and match["part"]:
+        raise DataError(f"{path}: wanted a name that begins with {', '.join(SPLIT_WORDS)}, found {match['part']!r}")
+    return SPLIT_WORDS.get(word, "train")
+
+
+def read_npz(path: Path, source: str) -> tuple[dict[str, Split], tuple[str, ...]]:
+    """Read arrays of images and labels, in one pair or in a pair for each split.
+
+    Known names are those of Keras (`x_train`, `y_train`, ...), MedMNIST (`train_images`, `train_labels`, ...) and plain
+    pairs (`images` and `labels`, `x` and `y`, `data` and `target`), with class names in `classes` where wanted. Raises
+    DataError for object arrays, which would need pickle.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+    except (OSError, EOFError, zipfile.BadZipFile, ValueError) as error:
+        reason = "it holds object arrays, which need pickle" if "allow_pickle" in str(error) else str(error)
+        raise DataError(f"{path}: cannot be read: {reason}") from error
+    pairs = find_pairs(arrays)
+    if not pairs:
+        raise DataError(
+            f"{path}: wanted arrays such as images and labels, or x_train, y_train, x_test and y_test, "
+            f"found {sorted(arrays)}"
+        )
+    named = {
+        split: (as_images(arrays[x], f"{path}:{x}"), as_labels(arrays[y], f"{path}:{y}"))
+        for split, (x, y) in pairs.items()
+    }
+    return to_splits(named, source, arrays.get("classes"))
+
+
+def find_pairs(arrays: Mapping[str, np.ndarray]) -> dict[str, tuple[str, str]]:
+    """Return split -> (name of the images, name of the labels)."""
+    pairs: dict[str, tuple[str, str]] = {}
+    for x, y in NPZ_PAIRS:
+        if x in arrays and y in arrays:
+            pairs.setdefault("train", (x, y))
+        for word, split in SPLIT_WORDS.items():
+            for left, right in ((f"{x}_{word}", f"{y}_{word}"), (f"{word}_{x}", f"{word}_{y}")):
+                if left in arrays and right in arrays:
+                    pairs[split] = (left, right)
+    return pairs
+
+
+def as_images(array: np.ndarray, origin: str) -> UInt8[np.ndarray, "samples height width channels"]:
+    """Return gray or RGB images, channels last, as uint8; values in 0..1 are scaled to 0..255."""
+    if array.ndim == 3:
+        array = array[..., None]
+    elif array.ndim == 4 and array.shape[-1] not in (1, 3) and array.shape[1] in (1, 3):
+        array = array.transpose(0, 2, 3, 1)
+    if array.ndim != 4 or array.shape[-1] not in (1, 3) or 0 in array.shape:
+        raise DataError(
+            f"{origin}: wanted images as (n, h, w), (n, h, w, 1) or (n, h, w, 3), found shape {array.shape}"
+        )
+    if array.dtype == np.uint8:
+        return np.ascontiguousarray(array)
+    if array.dtype.kind not in "buif":
+        raise DataError(f"{origin}: wanted numbers, found dtype {array.dtype}")
+    low, high = float(array.min()), float(array.max())
+    if not (low >= 0 and high <= 255):
+        raise DataError(f"{origin}: wanted values in 0..255 or 0..1, found {low}..{high}")
+    scale = 255 if array.dtype.kind in "bf" and high <= 1 else 1
+    return np.round(array * np.float64(scale)).astype(np.uint8)
+
+
+def as_labels(array: np.ndarray, origin: str) -> np.ndarray:
+    """Return labels as a vector of integers or of strings."""
+    if array.ndim == 2 and array.shape[1] == 1:
+        array = array[:, 0]
+    if array.ndim != 1:
+        raise DataError(f"{origin}: wanted one label a sample, found shape {array.shape}")
+    if array.dtype.kind == "U":
+        return array
+    if array.dtype.kind not in "buif" or not np.array_equal(array, np.floor(array)):
+        raise DataError(f"{origin}: wanted whole numbers or strings as labels, found dtype {array.dtype}")
+    if (array < 0).any():
+        raise DataError(f"{origin}: labels out of range: found {array.min()}, wanted 0 or more")
+    return array.astype(np.int64)
+
+
+def to_splits(
+    arrays: Mapping[str, tuple[np.ndarray, np.ndarray]], source: str, names: np.ndarray | None
+) -> tuple[dict[str, Split], tuple[str, ...]]:
+    """Check images against labels and number the classes: `names` in order where given, else the sorted labels."""
+    for split, (images, labels) in arrays.items():
+        if len(images) != len(labels):
+            raise DataError(f"{source}: {split} has {len(images)} images but {len(labels)} labels")
+    values = np.unique(np.concatenate([labels for _, labels in arrays.values()]))
+    classes = tuple(str(value) for value in values)
+    if names is not None:
+        if values.dtype.kind != "i" or values.max() >= len(names):
+            raise DataError(f"{source}: labels out of range: found {values.max()}, wanted 0 to {len(names) - 1}")
+        values, classes = np.arange(len(names)), tuple(str(name) for name in names)
+    splits = {}
+    for split, (images, labels) in arrays.items():
+        where = np.array([f"{source}:{split}[{index}]" for index in range(len(images))])
+        numbers: Int64[np.ndarray, " samples"] = np.searchsorted(values, labels).astype(np.int64)
+        splits[split] = Split(ImageArray(images, where), numbers, hash_arrays(images))
+    return splits, classes

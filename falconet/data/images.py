@@ -1,0 +1,92 @@
+"""Image files to arrays: one decoder for training, evaluation and prediction. Importing it does not import torch."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from jaxtyping import UInt8
+
+from falconet.errors import DataError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pgm", ".ppm", ".pnm"})
+PIXEL_LIMIT = 100_000_000
+
+
+def list_images(folder: Path) -> list[Path]:
+    """Return all files below `folder` whose name ends like an image's, sorted; hidden ones are left out."""
+    return sorted(
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in EXTENSIONS
+        and path.is_file()
+        and not any(part.startswith((".", "__")) for part in path.relative_to(folder).parts)
+    )
+
+
+def read_image(path: Path) -> UInt8[np.ndarray, "height width channels"]:
+    """Read and decode one file; see `decode_image`."""
+    try:
+        return decode_image(path.read_bytes())
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror or error}") from error
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from error
+
+
+def decode_image(content: bytes) -> UInt8[np.ndarray, "height width channels"]:
+    """Decode an image file: gray becomes 1 channel, everything else 3.
+
+    The first frame of an animation; turned as EXIF says; transparency laid on white; 16 bits scaled to 8. Raises
+    DataError for what is empty, truncated, no image, or larger than PIXEL_LIMIT pixels.
+    """
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
+    if not content:
+        raise DataError("empty file (0 bytes)")
+    try:
+        with Image.open(io.BytesIO(content)) as image:
+            if image.width * image.height > PIXEL_LIMIT:
+                raise DataError(f"{image.width}x{image.height} pixels are more than the limit of {PIXEL_LIMIT:,}")
+            image.load()
+            return to_array(ImageOps.exif_transpose(image))
+    except DataError:
+        raise
+    except UnidentifiedImageError as error:
+        raise DataError("not an image, or of an unknown format") from error
+    except Image.DecompressionBombError as error:
+        raise DataError(f"too many pixels: {error}") from error
+    except Exception as error:  # Pillow's plug-ins raise anything from SyntaxError to struct.error on damaged files.
+        raise DataError(f"damaged image: {error}") from error
+
+
+def to_array(image: Image.Image) -> UInt8[np.ndarray, "height width channels"]:
+    """Return a Pillow image of any mode as uint8 with 1 or 3 channels."""
+    if image.mode.startswith("I;16"):
+        deep = np.asarray(image).astype(np.uint32)
+        return ((deep + 128) // 257).astype(np.uint8)[..., None]
+    if image.mode in ("I", "F"):
+        wide = np.asarray(image)
+        if not (wide.min() >= 0 and wide.max() <= 65535):
+            raise DataError(f"pixel values {wide.min()}..{wide.max()} are outside 0..65535")
+        return np.round(wide / 257).astype(np.uint8)[..., None]
+    if image.has_transparency_data:
+        image = flatten_on_white(image)
+    if image.mode in ("1", "L"):
+        return np.array(image.convert("L"))[..., None]
+    return np.array(image.convert("RGB"))
+
+
+def flatten_on_white(image: Image.Image) -> Image.Image:
+    """Lay a transparent image on white; gray stays gray."""
+    from PIL import Image
+
+    gray = image.mode in ("LA", "La", "L", "1")
+    rgba = image.convert("RGBA")
+    white = Image.new("RGBA", rgba.size, "white")
+    return Image.alpha_composite(white, rgba).convert("L" if gray else "RGB")

@@ -1,0 +1,93 @@
+"""Splits that a source lacks: stratified, made from content, whatever the order and names of the samples."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+from jaxtyping import Bool, Int64, UInt64
+
+from falconet.data.dataset import Dataset, Split
+from falconet.errors import ConfigError, DataError
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """How a source is read and split."""
+
+    split_seed: int = 0
+    """Chooses the samples of missing splits; independent of the seed of a training run."""
+
+    val_fraction: float = 0.1
+    """Share of each class's training samples for validation, where the source has no validation split."""
+
+    test_fraction: float = 0.2
+    """Share of each class's training samples for testing, where the source has no test split."""
+
+    strict: bool = False
+    """Refuse a source with unreadable files, instead of skipping and listing them."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.split_seed < 2**31:
+            raise ConfigError(f"split_seed: wanted 0 to 2147483647, found {self.split_seed}")
+        for name, value in (("val_fraction", self.val_fraction), ("test_fraction", self.test_fraction)):
+            if not 0 < value < 0.5:
+                raise ConfigError(f"{name}: wanted a share above 0 and below 0.5, found {value}")
+
+
+def complete_splits(dataset: Dataset, config: DataConfig) -> Dataset:
+    """Return the data set with train, val and test, the missing ones carved out of train.
+
+    A sample's place follows from its content and `config.split_seed` alone; equal samples of one class stay together.
+    A class keeps at least one training sample, so that one with fewer than three samples may be missing elsewhere. Raises
+    DataError where a class has no training samples.
+    """
+    rest = dataset.splits["train"]
+    check_training_classes(dataset, rest)
+    made: dict[str, Split] = {}
+    for name, fraction in (("test", config.test_fraction), ("val", config.val_fraction)):
+        if name in dataset.splits:
+            continue
+        share = fraction * len(dataset.splits["train"]) / len(rest)
+        chosen = choose_stratified(rest.hashes, rest.labels, share, config.split_seed)
+        made[name], rest = rest.take(np.flatnonzero(chosen)), rest.take(np.flatnonzero(~chosen))
+    parts: Mapping[str, Split] = {**dataset.splits, **made, "train": rest}
+    ordered = {name: parts[name] for name in ("train", "val", "test")}
+    return replace(dataset, splits=ordered, made=frozenset(made), split_seed=config.split_seed if made else None)
+
+
+def check_training_classes(dataset: Dataset, train: Split) -> None:
+    counts = np.bincount(train.labels, minlength=len(dataset.classes))
+    missing = [name for name, count in zip(dataset.classes, counts, strict=True) if count == 0]
+    if missing:
+        raise DataError(
+            f"{dataset.source}: no training samples of class {', '.join(missing)}; add some, "
+            "or remove the class everywhere"
+        )
+
+
+def choose_stratified(
+    hashes: UInt64[np.ndarray, " samples"], labels: Int64[np.ndarray, " samples"], share: float, seed: int
+) -> Bool[np.ndarray, " samples"]:
+    """Mark `share` of each class: the samples whose mixed hash is lowest, at least one where a class has three."""
+    order = mix(hashes, seed)
+    chosen = np.zeros(len(labels), dtype=bool)
+    for label in np.unique(labels):
+        members = np.flatnonzero(labels == label)
+        ranks = order[members]
+        count = max(round(share * len(members)), 1 if len(members) >= 3 else 0)
+        if count:
+            # A threshold, not a count, so that equal samples fall on one side.
+            threshold = np.sort(ranks)[count - 1]
+            chosen[members] = ranks <= threshold if (ranks > threshold).any() else False
+    return chosen
+
+
+def mix(hashes: UInt64[np.ndarray, " samples"], seed: int) -> UInt64[np.ndarray, " samples"]:
+    """Return well-mixed 64-bit values of hashes and a seed (SplitMix64; Steele, Lea, Flood, OOPSLA 2014)."""
+    with np.errstate(over="ignore"):
+        z = hashes + np.uint64(0x9E3779B97F4A7C15) * np.uint64(seed + 1)
+        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        return z ^ (z >> np.uint64(31))

@@ -1,0 +1,85 @@
+"""Every error that Falconet raises on purpose, as one tree.
+
+    FalconetError                 something failed                         exit code 1
+    ├── UsageError                the call itself was wrong                exit code 2
+    │   ├── UnknownNameError      a name that no table holds; offers the nearest
+    │   ├── PathError             a path that is not there or cannot be written
+    │   ├── ConfigError           a setting that does not exist or has no such value
+    │   └── RunExistsError        the output folder already holds something
+    ├── DataError                 the data cannot be used as they are
+    ├── ArtifactError             a folder that is no (whole) artifact
+    ├── MissingExtraError         an optional dependency is not installed
+    ├── StorageError              writing failed: disk full, read-only, vanished
+    ├── DivergedError             the loss became NaN or infinite
+    └── InterruptedRunError       the user stopped a run
+
+A message says what was wanted, what was found and what to do, in one line.
+"""
+
+import difflib
+from collections.abc import Iterable
+from typing import ClassVar
+
+
+class FalconetError(Exception):
+    """Something failed; the base of everything that Falconet raises on purpose."""
+
+    exit_code: ClassVar[int] = 1
+
+
+class UsageError(FalconetError, ValueError):
+    """The call was wrong: a name, a path, a setting or an option."""
+
+    exit_code: ClassVar[int] = 2
+
+
+class UnknownNameError(UsageError):
+    """A name that no table holds.
+
+    Parameters: `what` is the kind of thing ("model"), `name` what the user wrote, `known` all valid names.
+    """
+
+    def __init__(self, what: str, name: str, known: Iterable[str], remedy: str = "") -> None:
+        names = sorted(known)
+        near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+        offer = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(names)}"
+        super().__init__(f"unknown {what} {name!r}: {offer}{' ' + remedy if remedy else ''}")
+
+
+class PathError(UsageError):
+    """A path that does not exist, is not of the wanted kind, or cannot be written."""
+
+
+class ConfigError(UsageError):
+    """A setting that does not exist, or a value that it cannot take."""
+
+
+class RunExistsError(UsageError):
+    """The output folder already holds a run, or other files that must not be lost."""
+
+
+class DataError(FalconetError, ValueError):
+    """The data cannot be used as they are."""
+
+
+class ArtifactError(FalconetError):
+    """A folder that is no artifact, or one that is incomplete, altered or from a newer version."""
+
+
+class MissingExtraError(FalconetError, ImportError):
+    """An optional dependency is not installed; the message names the command that adds it."""
+
+    def __init__(self, extra: str, purpose: str) -> None:
+        super().__init__(f"{purpose} needs an optional dependency: pip install 'falconet[{extra}]'")
+
+
+class StorageError(FalconetError, OSError):
+    """Writing failed; what stood there before is still there."""
+
+
+class DivergedError(FalconetError):
+    """The loss became NaN or infinite."""
+
+
+class InterruptedRunError(FalconetError):
+    """The user stopped a run; what was best until then is kept."""

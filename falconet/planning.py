@@ -1,0 +1,264 @@
+"""From what a user asked for to a complete plan of a run: data read, every setting resolved. Imports no torch."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from falconet.data import DataConfig, Dataset, load_dataset
+from falconet.data.augmentation import POLICIES, Affine
+from falconet.errors import ConfigError, PathError, RunExistsError, UnknownNameError, UsageError
+from falconet.models import find_model
+from falconet.schema import from_mapping, to_mapping
+from falconet.storage import write_text
+from falconet.training.config import TrainConfig
+
+CONFIG_FILE = "config.yaml"
+RUN_FILES = (
+    CONFIG_FILE, "config.json", "model.safetensors", "metrics.csv", "metrics.json", "report.html", "README.md",
+)  # fmt: skip
+CHECKPOINT_FOLDER = "checkpoint"
+RUN_FACTS = ("source", "fingerprint", "recipe")
+"""Keys of a run's `config.yaml` that are no settings."""
+
+Settings = Mapping[str, Any]
+Existing = Literal["refuse", "resume", "overwrite"]
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Which network is built."""
+
+    name: str
+    """A name of the registry."""
+
+    input_size: int | tuple[int, int] | None = None
+    """Height and width in pixels; None: the model's native size."""
+
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """The architecture's own options."""
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """The complete configuration of a run: what `config.yaml` and recipes hold."""
+
+    model: ModelConfig
+    data: DataConfig
+    augmentation: Affine
+    training: TrainConfig
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """A run, ready to start."""
+
+    dataset: Dataset
+    config: RunConfig
+    out: Path
+    recipe: str | None
+    existing: Existing
+    chosen: tuple[str, ...]
+    """What nobody asked for and was chosen, each as `setting=value`."""
+
+
+def plan_run(
+    source: str | Path,
+    *,
+    model: str | None = None,
+    recipe: str | None = None,
+    epochs: int | None = None,
+    seed: int | None = None,
+    settings: Settings | None = None,
+    out: str | Path | None = None,
+    existing: Existing = "refuse",
+    data_root: str | Path | None = None,
+) -> Plan:
+    """Read the data and resolve every setting; later ones win: defaults, recipe, `settings`, the named arguments.
+
+    With `existing="resume"` the configuration stored in `out` takes the place of defaults and recipe. The parameters
+    are those of `falconet.runs.train`. Raises UsageError and DataError and their kin for anything that cannot work.
+    """
+    asked = merge(expand_policy(settings or {}), named_settings(model, epochs, seed))
+    if recipe:
+        asked = merge(load_recipe(recipe), asked)
+    dataset, config, chosen = resolve(source, asked, data_root)
+    folder = Path(out) if out is not None else Path("runs") / f"{short_name(source)}-{config.model.name}"
+    check_out(folder, existing)
+    if existing == "resume" and (folder / CONFIG_FILE).is_file():
+        stored = read_settings(folder / CONFIG_FILE)
+        dataset, config, chosen = resolve(source, merge(stored, asked), data_root)
+        check_unchanged(folder, from_mapping(RunConfig, stored), config, dataset)
+    return Plan(dataset, config, folder, recipe, existing, chosen)
+
+
+def resolve(
+    source: str | Path, settings: Settings, data_root: str | Path | None
+) -> tuple[Dataset, RunConfig, tuple[str, ...]]:
+    """Read the data as `settings` say and complete them with defaults; the last part says which were chosen so."""
+    dataset = load_dataset(
+        source, data_root=data_root, config=from_mapping(DataConfig, settings.get("data") or {}, "data")
+    )
+    defaults = default_settings(dataset)
+    config = from_mapping(RunConfig, merge(defaults, settings))
+    find_model(config.model.name)
+    return dataset, config, describe_chosen(defaults, settings)
+
+
+def named_settings(model: str | None, epochs: int | None, seed: int | None) -> dict[str, Any]:
+    """Return the arguments that were given as settings."""
+    settings: dict[str, Any] = {}
+    if model is not None:
+        settings["model"] = {"name": model}
+    training = {key: value for key, value in (("epochs", epochs), ("seed", seed)) if value is not None}
+    return {**settings, "training": training} if training else settings
+
+
+def default_settings(dataset: Dataset) -> dict[str, Any]:
+    """Return what follows from the data alone: always the same for the same data.
+
+    `lenet_relu` at its 28 pixels for images up to 40 pixels, at 48 for larger ones; 60 epochs for up to 5,000 training
+    samples, then fewer, so that about 300,000 are seen, but at least 10; augmentation that cannot change a label.
+    """
+    large = max(dataset.size) > 40
+    epochs = min(max(round(300_000 / len(dataset.splits["train"])), 10), 60)
+    return {
+        "model": {"name": "lenet_relu", "input_size": 48 if large else None},
+        "data": {},
+        "augmentation": to_mapping(POLICIES[dataset.augmentation]),
+        "training": {"epochs": epochs},
+    }
+
+
+def describe_chosen(defaults: Settings, settings: Settings) -> tuple[str, ...]:
+    """Return the defaults that stand because nobody set them."""
+    return tuple(
+        f"{section}.{key}={value}"
+        for section, values in defaults.items()
+        for key, value in values.items()
+        if key not in (settings.get(section) or {}) and value is not None
+    )
+
+
+def merge(base: Settings, over: Settings) -> dict[str, Any]:
+    """Return `base` with the values of `over`, nested mappings merged key by key."""
+    merged = dict(base)
+    for key, value in over.items():
+        both = isinstance(value, Mapping) and isinstance(base.get(key), Mapping)
+        merged[key] = merge(base[key], value) if both else value
+    return merged
+
+
+def expand_policy(settings: Settings) -> dict[str, Any]:
+    """Replace the name of an augmentation policy, as in `augmentation: light`, by its values."""
+    name = settings.get("augmentation")
+    if not isinstance(name, str):
+        return dict(settings)
+    if name not in POLICIES:
+        raise UnknownNameError("augmentation policy", name, POLICIES)
+    return {**settings, "augmentation": to_mapping(POLICIES[name])}
+
+
+def parse_assignments(assignments: Sequence[str]) -> dict[str, Any]:
+    """Turn `["training.epochs=5", ...]` into nested settings; values are read as YAML."""
+    settings: dict[str, Any] = {}
+    for assignment in assignments:
+        key, equals, value = assignment.partition("=")
+        if not equals or not key:
+            raise ConfigError(f"--set: wanted section.key=value, found {assignment!r}")
+        try:
+            nested: Any = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise ConfigError(f"--set {key}: wanted a YAML value, found {value!r}") from error
+        for part in reversed(key.split(".")):
+            nested = {part: nested}
+        settings = merge(settings, expand_policy(nested))
+    return settings
+
+
+def list_recipes() -> list[str]:
+    """Return the names of the recipes that come with Falconet."""
+    names = (Path(file.name) for file in resources.files("falconet").joinpath("recipes").iterdir())
+    return sorted(name.stem for name in names if name.suffix == ".yaml")
+
+
+def load_recipe(name: str) -> dict[str, Any]:
+    """Return a recipe by name, or the settings in a YAML file by path."""
+    if name.endswith((".yaml", ".yml")):
+        return read_settings(Path(name))
+    if name not in list_recipes():
+        raise UnknownNameError("recipe", name, list_recipes())
+    text = resources.files("falconet").joinpath("recipes", f"{name}.yaml").read_text(encoding="utf-8")
+    return expand_policy(yaml.safe_load(text))
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """Read settings from a YAML file, such as a run's `config.yaml`. Raises PathError or ConfigError."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise PathError(f"{path}: {error.strerror or error}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path}: wanted sections such as training and model, found {type(content).__name__}")
+    return expand_policy({key: value for key, value in content.items() if key not in RUN_FACTS})
+
+
+def write_config(plan: Plan) -> None:
+    """Write `config.yaml` into the run's folder: the settings, and what they were applied to."""
+    facts = {"source": plan.dataset.source, "fingerprint": plan.dataset.fingerprint, "recipe": plan.recipe}
+    write_text(plan.out / CONFIG_FILE, yaml.safe_dump({**facts, **to_mapping(plan.config)}, sort_keys=False))
+
+
+def check_unchanged(folder: Path, stored: RunConfig, asked: RunConfig, dataset: Dataset) -> None:
+    """Raise UsageError where a resumed run is asked to go on differently, or on other data, from how it began."""
+    before, after = flatten(to_mapping(stored)), flatten(to_mapping(asked))
+    before["fingerprint"] = yaml.safe_load((folder / CONFIG_FILE).read_text(encoding="utf-8")).get("fingerprint")
+    after["fingerprint"] = dataset.fingerprint
+    changed = [key for key in after if before.get(key) != after[key]]
+    if changed:
+        key = changed[0]
+        raise UsageError(
+            f"--resume goes on as the run in {folder} began, with {key}={before.get(key)}, but now it is {after[key]}: "
+            "undo that, or start anew with --overwrite"
+        )
+
+
+def flatten(settings: Settings, prefix: str = "") -> dict[str, Any]:
+    """Return nested settings as `section.key` -> value."""
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return flat
+
+
+def check_out(out: Path, existing: Existing) -> None:
+    """Raise RunExistsError where `out` holds a run that may not be touched, or files that belong to no run."""
+    if out.exists() and not out.is_dir():
+        raise PathError(f"{out}: wanted a folder to write to, found a file")
+    if not out.is_dir() or not any(out.iterdir()):
+        return
+    if not holds_run(out):
+        raise RunExistsError(f"{out} holds files that are no run: choose a new or empty folder with --out")
+    if existing == "refuse":
+        raise RunExistsError(
+            f"{out} already holds a run: go on with --resume, replace it with --overwrite, or choose --out"
+        )
+
+
+def holds_run(out: Path) -> bool:
+    """Whether a run was begun in this folder."""
+    return (out / CONFIG_FILE).is_file() or (out / "config.json").is_file()
+
+
+def short_name(source: str | Path) -> str:
+    """Return a source's name in the form that folder names take."""
+    name = Path(source).resolve().name if Path(source).exists() else str(source)
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", Path(name).stem if name.endswith(".npz") else name)

@@ -1,0 +1,75 @@
+"""The model card: Markdown with the YAML front matter that the Hugging Face Hub reads."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import yaml
+
+from falconet.report.facts import ModelReport
+from falconet.report.html import format_bytes, format_percent
+
+
+def render_card(report: ModelReport) -> str:
+    """Return `README.md` of an artifact: the facts of its report in a few lines."""
+    front = yaml.safe_dump(front_matter(report), sort_keys=False, allow_unicode=True)
+    config, test, origin = report.config, report.test, report.config.provenance
+    low, high = test.accuracy_ci
+    rows = [
+        (
+            "test accuracy",
+            f"{format_percent(test.accuracy)} (95%: {format_percent(low)} to {format_percent(high)}, n = {test.n})",
+        ),
+        ("macro recall", format_percent(test.macro_recall)),
+        ("macro F1", format_percent(test.macro_f1)),
+        ("log-loss", f"{test.log_loss:.4f} nats"),
+        ("expected calibration error", format_percent(test.ece)),
+        ("parameters", f"{report.params:,}"),
+        ("multiply-accumulates", f"{report.macs:,}"),
+        ("weights", format_bytes(report.bytes)),
+        ("input", f"{'×'.join(map(str, config.input.shape))}, from images of any size"),
+    ]
+    table = "\n".join(f"| {name} | {value} |" for name, value in rows)
+    labels = ", ".join(config.input.labels)
+    return f"""---
+{front}---
+
+# {config.architecture} on {origin.data.source}
+
+A classifier of {len(config.input.labels)} classes, trained with Falconet {config.versions.get("falconet", "")}.
+`report.html` beside this file has the curves, the confusion matrix and the mistakes.
+
+| | |
+| --- | --- |
+{table}
+
+Classes: {labels}.
+
+```console
+$ falconet predict . image.png
+```
+
+Trained for {origin.epochs} epochs with seed {origin.seed}; the weights are those of epoch {origin.best_epoch}, the best
+on the validation split. Data fingerprint: `{origin.data.fingerprint}`.
+"""
+
+
+def front_matter(report: ModelReport) -> dict[str, Any]:
+    """Return the metadata, `model-index` included."""
+    source, test = report.config.provenance.data.source, report.test
+    metrics = [
+        {"type": "accuracy", "value": test.accuracy},
+        {"type": "recall", "value": test.macro_recall, "args": {"average": "macro"}},
+        {"type": "f1", "value": test.macro_f1, "args": {"average": "macro"}},
+    ]
+    result = {
+        "task": {"type": "image-classification"},
+        "dataset": {"name": source, "type": source, "split": "test"},
+        "metrics": metrics,
+    }
+    return {
+        "library_name": "falconet",
+        "pipeline_tag": "image-classification",
+        "tags": ["falconet", report.name],
+        "model-index": [{"name": report.name, "results": [result]}],
+    }

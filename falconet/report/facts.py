@@ -1,0 +1,142 @@
+"""ModelReport: all that a report says about one model, gathered before anything is drawn."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float32, UInt8
+
+from falconet import metrics
+from falconet.artifact import Artifact, ArtifactConfig, current_versions
+from falconet.complexity import Complexity, count_complexity
+from falconet.data import Split
+from falconet.errors import DataError
+from falconet.evaluation import Evaluation
+from falconet.latency import Latency, measure_latency
+from falconet.training import EpochRow
+
+MISTAKES = 24
+
+
+@dataclass(frozen=True, eq=False)
+class Mistake:
+    """A sample that the model took for another class."""
+
+    name: str
+    """Where the sample is: a path, or a position in an array."""
+    pixels: UInt8[np.ndarray, "height width channels"]
+    truth: str
+    answer: str
+    probability: float
+    """Of the wrong answer."""
+
+
+@dataclass(frozen=True, eq=False)
+class ModelReport:
+    """The facts of one trained model."""
+
+    config: ArtifactConfig
+    history: Sequence[EpochRow]
+    val: Evaluation
+    test: Evaluation
+    mistakes: Sequence[Mistake]
+    """The most confident ones on the test split, most confident first."""
+    complexity: Complexity
+    bytes: int
+    """Size of the weights' file."""
+    latency: Latency
+    """Of one sample on this machine, without decoding."""
+    settings: Mapping[str, Any]
+    environment: Mapping[str, str]
+
+    @property
+    def name(self) -> str:
+        """The architecture."""
+        return self.config.architecture
+
+    @property
+    def params(self) -> int:
+        """Trainable parameters."""
+        return self.complexity.params
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of one sample."""
+        return self.complexity.macs
+
+
+def describe_model(
+    artifact: Artifact,
+    history: Sequence[EpochRow],
+    val: Evaluation,
+    test: Evaluation,
+    *,
+    split: Split,
+    logits: Float32[np.ndarray, "samples classes"],
+    settings: Mapping[str, Any],
+) -> ModelReport:
+    """Gather a report; `split` and `logits` are what `test` was computed from."""
+    sample = torch.zeros(1, *artifact.config.input.shape)
+    model = artifact.model
+    with torch.inference_mode():
+        latency = measure_latency(lambda: model(sample))
+    return ModelReport(
+        config=artifact.config,
+        history=tuple(history),
+        val=val,
+        test=test,
+        mistakes=find_mistakes(split, logits, artifact.config.input.labels),
+        complexity=count_complexity(model, artifact.config.input.shape, artifact.config.architecture),
+        bytes=len(artifact.serialize()),
+        latency=latency,
+        settings=settings,
+        environment=describe_environment(),
+    )
+
+
+def find_mistakes(
+    split: Split, logits: Float32[np.ndarray, "samples classes"], labels: Sequence[str]
+) -> tuple[Mistake, ...]:
+    """Return the most confident wrong answers."""
+    probabilities = metrics.softmax(logits)
+    answers = probabilities.argmax(axis=1)
+    wrong = np.flatnonzero(answers != split.labels)
+    order = wrong[np.argsort(-probabilities[wrong, answers[wrong]], kind="stable")]
+    mistakes: list[Mistake] = []
+    for index in order[:MISTAKES].tolist():
+        try:
+            pixels = split.samples.read(index)
+        except DataError:
+            continue  # The file has gone since it was judged; the page does without its picture.
+        truth, answer = labels[split.labels[index]], labels[answers[index]]
+        confidence = float(probabilities[index, answers[index]])
+        mistakes.append(Mistake(split.samples.name(index), pixels, truth, answer, confidence))
+    return tuple(mistakes)
+
+
+def describe_environment() -> dict[str, str]:
+    """Return hardware and versions, as results are published with."""
+    return {
+        "processor": processor_name(),
+        "cores": str(os.cpu_count()),
+        "threads": str(torch.get_num_threads()),
+        "system": f"{platform.system()} {platform.machine()}",
+        **current_versions(),
+    }
+
+
+def processor_name() -> str:
+    """Return the processor's name as Linux gives it, elsewhere as Python does."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()

@@ -1,0 +1,74 @@
+"""The HTML page, from the template `page.html.jinja`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from typing import Any
+
+from falconet.evaluation import Evaluation
+from falconet.report.facts import ModelReport
+from falconet.report.pictures import draw_learning_curves, encode_picture
+
+MATRIX_CLASSES = 20
+CONFUSIONS = 10
+
+
+def render_html(reports: Sequence[ModelReport], title: str) -> str:
+    """Return one page about one model or several: no script, no request to anywhere."""
+    import jinja2
+
+    template = resources.files("falconet.report").joinpath("page.html.jinja").read_text(encoding="utf-8")
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {
+        "percent": format_percent,
+        "bytes": format_bytes,
+        "picture": encode_picture,
+        "scale": to_shade,
+    }
+    page = environment.from_string(template)
+    return page.render(
+        title=title,
+        reports=reports,
+        curves=[draw_learning_curves(report.history, report.config.provenance.best_epoch) for report in reports],
+        confusions=[list_confusions(report.test) for report in reports],
+        matrix_classes=MATRIX_CLASSES,
+        flatten=flatten,
+    )
+
+
+def list_confusions(evaluation: Evaluation) -> list[tuple[str, str, int]]:
+    """Return the most frequent confusions as (true class, predicted class, count)."""
+    names = [row.name for row in evaluation.per_class]
+    pairs = [
+        (names[truth], names[answer], count)
+        for truth, row in enumerate(evaluation.confusion)
+        for answer, count in enumerate(row)
+        if truth != answer and count
+    ]
+    return sorted(pairs, key=lambda pair: -pair[2])[:CONFUSIONS]
+
+
+def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested settings as `section.key` -> value."""
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return flat
+
+
+def format_percent(share: float) -> str:
+    """Return a fraction as a percentage with two decimals."""
+    return f"{100 * share:.2f}%"
+
+
+def format_bytes(count: int) -> str:
+    """Return a size in kB or MB (powers of 1000)."""
+    return f"{count / 1e6:.2f} MB" if count >= 1e6 else f"{count / 1e3:.1f} kB"
+
+
+def to_shade(count: int, total: int) -> str:
+    """Return a cell's share of its row as a CSS percentage; any count at all is visible."""
+    return f"{max(100 * count / total, 8):.0f}%" if count else "0%"

@@ -1,0 +1,102 @@
+"""Frozen dataclasses from plain mappings (YAML, JSON) and back, with errors that name the key and what it may be."""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from falconet.errors import ConfigError, UnknownNameError
+
+T = TypeVar("T")
+
+
+def from_mapping(kind: type[T], values: Mapping[str, Any], path: str = "") -> T:
+    """Build the dataclass `kind` from a mapping, nested dataclasses included.
+
+    Numbers written as text are read ("1e-3", which YAML takes for a string); nothing else is converted. Raises
+    ConfigError or UnknownNameError (with the nearest key) with the full path of the key, such as
+    `training.epochs`.
+    """
+    if not isinstance(values, Mapping):
+        raise ConfigError(f"{path or kind.__name__}: wanted a mapping of settings, found {values!r}")
+    hints = typing.get_type_hints(kind)
+    fields = {field.name for field in dataclasses.fields(kind) if field.init}  # type: ignore[arg-type]
+    for key in values:
+        if key not in fields:
+            raise UnknownNameError("setting", join(path, str(key)), {join(path, name) for name in fields})
+    arguments = {key: read_value(hints[key], value, join(path, key)) for key, value in values.items()}
+    try:
+        return kind(**arguments)
+    except TypeError as error:
+        raise ConfigError(f"{path or kind.__name__}: {error}") from error
+    except ConfigError as error:
+        raise ConfigError(join(path, str(error))) from error
+
+
+def to_mapping(value: Any) -> Any:
+    """Return a dataclass as nested dicts, lists and scalars that JSON and YAML can hold."""
+    if dataclasses.is_dataclass(value):
+        return {field.name: to_mapping(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): to_mapping(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [to_mapping(item) for item in value]
+    return value
+
+
+def read_value(hint: Any, value: Any, path: str) -> Any:
+    """Return `value` as the annotated type `hint`; raise ConfigError where it is not one."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if dataclasses.is_dataclass(hint):
+        return from_mapping(typing.cast(type, hint), value, path)
+    if origin in (typing.Union, types.UnionType):
+        return read_union(arguments, value, path)
+    if origin is typing.Literal:
+        if value in arguments:
+            return value
+        raise ConfigError(f"{path}: wanted {' or '.join(map(str, arguments))}, found {value!r}")
+    if origin is tuple and isinstance(value, list | tuple):
+        return read_tuple(arguments, value, path)
+    if hint is Any or (origin is Mapping and isinstance(value, Mapping)):
+        return value
+    return read_scalar(hint, value, path)
+
+
+def read_union(choices: tuple[Any, ...], value: Any, path: str) -> Any:
+    if value is None and type(None) in choices:
+        return None
+    present = [choice for choice in choices if choice is not type(None)]
+    for choice in present[:-1]:
+        try:
+            return read_value(choice, value, path)
+        except ConfigError:
+            continue
+    return read_value(present[-1], value, path)
+
+
+def read_tuple(items: tuple[Any, ...], value: list[Any] | tuple[Any, ...], path: str) -> tuple[Any, ...]:
+    if len(items) == 2 and items[1] is Ellipsis:
+        items = (items[0],) * len(value)
+    if len(items) != len(value):
+        raise ConfigError(f"{path}: wanted {len(items)} values, found {len(value)}")
+    return tuple(read_value(item, entry, path) for item, entry in zip(items, value, strict=True))
+
+
+def read_scalar(hint: Any, value: Any, path: str) -> Any:
+    try:
+        if hint is float and isinstance(value, int | float | str) and not isinstance(value, bool):
+            return float(value)
+        if hint is int and isinstance(value, str):
+            return int(value)
+    except ValueError:
+        pass
+    if isinstance(value, typing.get_origin(hint) or hint) and (hint is bool or not isinstance(value, bool)):
+        return value
+    raise ConfigError(f"{path}: wanted {getattr(hint, '__name__', hint)}, found {value!r}")
+
+
+def join(path: str, key: str) -> str:
+    return f"{path}.{key}" if path else key

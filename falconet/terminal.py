@@ -1,0 +1,89 @@
+"""What the command line shows: progress on standard error, tables on standard output. Imports no torch."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from falconet.training import Callback, EpochRow
+
+PIPE_WIDTH = 10_000
+
+
+class ProgressBar(Callback):
+    """A bar on a terminal, a plain line an epoch elsewhere; both on standard error."""
+
+    def __init__(self, title: str) -> None:
+        self.title = title
+        self.epochs = 0
+        self.console = Console(stderr=True, highlight=False)
+        texts = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("steps"))
+        columns = (*texts, TimeRemainingColumn(), TextColumn("{task.fields[note]}"))
+        self.progress = Progress(*columns, console=self.console) if self.console.is_terminal else None
+        self.task = self.progress.add_task(title, total=None, note="") if self.progress else None
+
+    def on_start(self, epochs: int, steps_per_epoch: int, history: Sequence[EpochRow]) -> None:
+        self.epochs = epochs
+        if self.progress:
+            self.progress.start()
+        if history:
+            self.console.print(f"{self.title}: goes on after epoch {len(history)} of {epochs}")
+        if self.progress and self.task is not None:
+            self.progress.update(self.task, total=epochs * steps_per_epoch, completed=len(history) * steps_per_epoch)
+
+    def on_step(self, step: int, loss: float) -> None:
+        if self.progress and self.task is not None:
+            self.progress.update(self.task, completed=step)
+
+    def on_end(self) -> None:
+        if self.progress:
+            self.progress.stop()
+
+    def on_epoch(self, row: EpochRow, best: bool) -> None:
+        figures = f"loss {row.train_loss:.4f}  val {row.val_accuracy:.2%}"
+        note = f"epoch {row.epoch}/{self.epochs}  {figures}{'  best' if best else ''}"
+        if self.progress and self.task is not None:
+            self.progress.update(self.task, note=note)
+        else:
+            self.console.print(f"{self.title}: {note}", soft_wrap=True)
+
+
+def print_json(content: Any) -> None:
+    """Print one JSON object on standard output."""
+    sys.stdout.write(json.dumps(content, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def print_line(text: str) -> None:
+    """Print a line of results on standard output."""
+    sys.stdout.write(text + "\n")
+
+
+def print_note(text: str) -> None:
+    """Print a line about the work on standard error."""
+    sys.stderr.write(text + "\n")
+
+
+def watch(model: str) -> tuple[ProgressBar]:
+    """Return the callbacks that show one model's training."""
+    return (ProgressBar(model),)
+
+
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table on standard output: numbers to the right; nothing is wrapped where it is piped."""
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=PIPE_WIDTH)
+    table = Table(*columns, box=None, pad_edge=False)
+    for position, column in enumerate(table.columns):
+        numeric = position and all(row[position][:1] in "0123456789" for row in rows)
+        column.justify = "right" if numeric else "left"
+        column.no_wrap = bool(numeric) or position == 0
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)

@@ -1,0 +1,33 @@
+"""What may watch a run. Importing it does not import torch."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class EpochRow:
+    """One row of `metrics.csv`. Accuracies are fractions of 0 to 1, losses means over samples."""
+
+    epoch: int
+    learning_rate: float
+    train_loss: float
+    train_accuracy: float
+    val_loss: float
+    val_accuracy: float
+    seconds: float
+
+
+class Callback:
+    """What may watch a run; override what is wanted."""
+
+    def on_start(self, epochs: int, steps_per_epoch: int, history: Sequence[EpochRow]) -> None:
+        """Called once; `history` holds the epochs that a resumed run has behind it."""
+
+    def on_step(self, step: int, loss: float) -> None:
+        """Called after each step, counted from 1."""
+
+    def on_epoch(self, row: EpochRow, best: bool) -> None:
+        """Called after each epoch's validation; `best` where none was better before."""
+
+    def on_end(self) -> None:
+        """Called once, however the run ended."""

@@ -1,0 +1,56 @@
+"""The last states of a run on disk: safetensors and JSON, checked by hash, an older one kept beside the newest."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+from torch import Tensor
+
+from falconet.errors import ArtifactError
+from falconet.storage import read_json, write_bytes, write_json
+
+KEPT = 2
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Tensors by name, and plain facts beside them."""
+
+    tensors: Mapping[str, Tensor]
+    facts: Mapping[str, Any]
+
+
+def save_checkpoint(folder: Path, epoch: int, checkpoint: Checkpoint) -> None:
+    """Write the state after `epoch`; it counts once its JSON file is there. Older ones are removed after that."""
+    content = safetensors.torch.save({name: tensor.contiguous() for name, tensor in checkpoint.tensors.items()})
+    stem = f"epoch-{epoch:06d}"
+    write_bytes(folder / f"{stem}.safetensors", content)
+    facts = dict(checkpoint.facts)
+    write_json(folder / f"{stem}.json", {"facts": facts, "digest": digest(content, facts)})
+    for path in sorted(folder.glob("epoch-*.json"))[:-KEPT]:
+        path.unlink()
+        path.with_suffix(".safetensors").unlink(missing_ok=True)
+
+
+def load_checkpoint(folder: Path) -> Checkpoint | None:
+    """Return the newest whole state, or None where there is none; truncated and altered ones are passed over."""
+    for path in sorted(folder.glob("epoch-*.json"), reverse=True):
+        try:
+            record = read_json(path)
+            content = path.with_suffix(".safetensors").read_bytes()
+        except (ArtifactError, OSError):
+            continue
+        if record.get("digest") == digest(content, record.get("facts")):
+            return Checkpoint(safetensors.torch.load(content), record["facts"])
+    return None
+
+
+def digest(content: bytes, facts: Any) -> str:
+    """Return a hash over both parts."""
+    return hashlib.sha256(content + json.dumps(facts, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,75 @@
+"""TrainConfig: everything that decides how weights change. Importing it does not import torch."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from falconet.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How `fit` trains."""
+
+    epochs: int = 30
+    """Passes over the training samples."""
+
+    batch_size: int = 64
+    """Samples a step."""
+
+    loss: Literal["cross_entropy", "mse"] = "cross_entropy"
+    """`mse`: the squared distance between predicted probabilities and the one-hot label (Brier, 1950)."""
+
+    label_smoothing: float = 0.0
+    """Share of each label that is spread evenly over all classes."""
+
+    optimizer: Literal["sgd", "adam", "adamw"] = "adamw"
+    """`adam` adds weight decay to the gradient, `adamw` applies it to the weights."""
+
+    learning_rate: float = 2e-3
+    """Peak of the schedule."""
+
+    momentum: float = 0.9
+    """Of SGD; the first moment's decay of Adam and AdamW."""
+
+    nesterov: bool = True
+    """Nesterov momentum, for SGD."""
+
+    weight_decay: float = 0.01
+    """Applied to weights of two or more dimensions only: biases and normalization are left alone."""
+
+    schedule: Literal["constant", "cosine", "one_cycle"] = "one_cycle"
+    """How the learning rate goes from step to step; see `falconet.training.schedules`."""
+
+    warmup: float = 0.1
+    """Share of all steps over which the learning rate rises to its peak."""
+
+    clip_norm: float | None = 5.0
+    """Largest norm of all gradients together; larger ones are scaled down. None: no limit."""
+
+    ema_decay: float | None = None
+    """Decay of the exponential moving average of the weights, which is then what is validated and kept."""
+
+    patience: int | None = None
+    """Stop after so many epochs without a better one."""
+
+    seed: int = 0
+    """Of initial weights, order, augmentation and dropout."""
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size"):
+            require(getattr(self, name) >= 1, name, "1 or more", getattr(self, name))
+        require(self.patience is None or self.patience >= 1, "patience", "1 or more, or null", self.patience)
+        require(0 < self.learning_rate < float("inf"), "learning_rate", "above 0", self.learning_rate)
+        require(self.weight_decay >= 0, "weight_decay", "0 or more", self.weight_decay)
+        for name in ("label_smoothing", "momentum", "warmup"):
+            require(0 <= getattr(self, name) < 1, name, "0 or more and below 1", getattr(self, name))
+        require(self.clip_norm is None or self.clip_norm > 0, "clip_norm", "above 0, or null", self.clip_norm)
+        decay = self.ema_decay
+        require(decay is None or 0 < decay < 1, "ema_decay", "between 0 and 1, or null", decay)
+        require(0 <= self.seed < 2**31, "seed", "0 to 2147483647", self.seed)
+
+
+def require(condition: bool, name: str, wanted: str, found: object) -> None:
+    """Raise ConfigError unless a field's condition holds."""
+    if not condition:
+        raise ConfigError(f"{name}: wanted {wanted}, found {found}")

@@ -1,0 +1,235 @@
+"""fit(), the only training loop."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.swa_utils import AveragedModel
+
+from falconet.data.loader import Loader, epoch_seed
+from falconet.errors import DivergedError
+from falconet.training.callbacks import Callback, EpochRow
+from falconet.training.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
+from falconet.training.config import TrainConfig
+from falconet.training.optimizers import Criterion, make_average, make_criterion, make_optimizer
+from falconet.training.schedules import learning_rate
+
+Weights = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """What a run came to; the model holds the weights of `best_epoch`."""
+
+    history: tuple[EpochRow, ...]
+    best_epoch: int
+    """0 where no epoch was completed: the model then holds its initial weights."""
+    ending: Literal["completed", "early_stopped", "interrupted", "diverged"]
+    message: str = ""
+    """Where and how it diverged."""
+
+    @property
+    def best(self) -> EpochRow | None:
+        """The best epoch's row."""
+        return self.history[self.best_epoch - 1] if self.best_epoch else None
+
+
+@dataclass
+class State:
+    """All that changes from step to step."""
+
+    model: nn.Module
+    optimizer: Optimizer
+    average: AveragedModel | None
+    best_weights: Weights
+    best_epoch: int = 0
+    history: list[EpochRow] = field(default_factory=list)
+
+    @property
+    def judged(self) -> nn.Module:
+        """The module that is validated and kept: the average where there is one."""
+        return self.model if self.average is None else self.average.module
+
+
+def fit(
+    model: nn.Module,
+    train: Loader,
+    val: Loader,
+    config: TrainConfig,
+    *,
+    callbacks: Sequence[Callback] = (),
+    checkpoints: Path | None = None,
+) -> FitResult:
+    """Train `model` in place and leave it with the weights of its best epoch.
+
+    The best epoch has the highest validation accuracy; of equals, the lowest validation loss. Ctrl-C and a loss that is
+    no longer finite end the run early, which the result says. With `checkpoints`, a folder, the state is written there
+    after each epoch, and a run that finds one there goes on from it, with the same weights in the end.
+    """
+    with torch.random.fork_rng(devices=[]):
+        state = start(model, config)
+        if checkpoints:
+            restore(state, load_checkpoint(checkpoints))
+        for callback in callbacks:
+            callback.on_start(config.epochs, len(train), state.history)
+        try:
+            ending, message = run_epochs(state, train, val, config, callbacks, checkpoints)
+        finally:
+            for callback in callbacks:
+                callback.on_end()
+        model.load_state_dict(state.best_weights)
+    return FitResult(tuple(state.history), state.best_epoch, ending, message)
+
+
+def run_epochs(
+    state: State,
+    train: Loader,
+    val: Loader,
+    config: TrainConfig,
+    callbacks: Sequence[Callback],
+    checkpoints: Path | None,
+) -> tuple[Literal["completed", "early_stopped", "interrupted", "diverged"], str]:
+    """Run until the configuration, the user or the loss ends it; return how it ended."""
+    try:
+        while (epoch := len(state.history) + 1) <= config.epochs:
+            if config.patience and epoch - 1 - state.best_epoch >= config.patience:
+                return "early_stopped", ""
+            row = run_epoch(state, train, val, config, callbacks, epoch)
+            keep(state, row)
+            if checkpoints:
+                save_checkpoint(checkpoints, epoch, snapshot(state))
+            for callback in callbacks:
+                callback.on_epoch(row, state.best_epoch == epoch)
+    except KeyboardInterrupt:
+        return "interrupted", ""
+    except DivergedError as error:
+        return "diverged", str(error)
+    return "completed", ""
+
+
+def run_epoch(
+    state: State, train: Loader, val: Loader, config: TrainConfig, callbacks: Sequence[Callback], epoch: int
+) -> EpochRow:
+    """Train one epoch and validate."""
+    started = time.perf_counter()
+    # Dropout draws from the global generator; its place, too, follows from seed and epoch alone.
+    torch.manual_seed(epoch_seed(config.seed, epoch))
+    train_loss, train_accuracy = train_epoch(state, train, config, callbacks, epoch)
+    val_loss, val_accuracy = validate(state.judged, val, make_criterion(config, label_smoothing=0))
+    if not math.isfinite(val_loss):
+        raise DivergedError(f"the validation loss became {val_loss} in epoch {epoch}")
+    rate = learning_rate(epoch * len(train) - 1, config.epochs * len(train), config)
+    seconds = time.perf_counter() - started
+    return EpochRow(epoch, rate, train_loss, train_accuracy, val_loss, val_accuracy, seconds)
+
+
+def train_epoch(
+    state: State, train: Loader, config: TrainConfig, callbacks: Sequence[Callback], epoch: int
+) -> tuple[float, float]:
+    """Take one pass over the training samples; return mean loss and accuracy under augmentation."""
+    criterion = make_criterion(config, config.label_smoothing)
+    steps = config.epochs * len(train)
+    state.model.train()
+    total, hits, count = 0.0, 0, 0
+    for step, (images, labels) in enumerate(train.epoch(epoch), start=(epoch - 1) * len(train)):
+        for group in state.optimizer.param_groups:
+            group["lr"] = learning_rate(step, steps, config)
+        logits = state.model(images)
+        loss = criterion(logits, labels)
+        value = loss.item()
+        if not math.isfinite(value):
+            raise DivergedError(f"the loss became {value} at step {step + 1} of {steps} (epoch {epoch})")
+        update(state, loss, config)
+        total += value * len(labels)
+        hits += int((logits.argmax(dim=1) == labels).sum())
+        count += len(labels)
+        for callback in callbacks:
+            callback.on_step(step + 1, value)
+    return total / count, hits / count
+
+
+def update(state: State, loss: Tensor, config: TrainConfig) -> None:
+    """Take one optimizer step."""
+    state.optimizer.zero_grad(set_to_none=True)
+    loss.backward()  # type: ignore[no-untyped-call]
+    if config.clip_norm is not None:
+        nn.utils.clip_grad_norm_(state.model.parameters(), config.clip_norm)
+    state.optimizer.step()
+    if state.average is not None:
+        state.average.update_parameters(state.model)
+
+
+@torch.inference_mode()
+def validate(model: nn.Module, val: Loader, criterion: Criterion) -> tuple[float, float]:
+    """Return mean loss and accuracy over a loader."""
+    model.eval()
+    total, hits, count = 0.0, 0, 0
+    for images, labels in val.epoch(1):
+        logits = model(images)
+        total += criterion(logits, labels).item() * len(labels)
+        hits += int((logits.argmax(dim=1) == labels).sum())
+        count += len(labels)
+    return total / count, hits / count
+
+
+def start(model: nn.Module, config: TrainConfig) -> State:
+    """Return the state before the first step."""
+    # Convolutions of few channels run up to 1.6 times faster on a processor with the channels innermost.
+    model.to(memory_format=torch.channels_last)
+    average = None if config.ema_decay is None else make_average(model, config.ema_decay)
+    return State(model, make_optimizer(model, config), average, clone(model.state_dict()))
+
+
+def keep(state: State, row: EpochRow) -> None:
+    """Add an epoch to the history and its weights, where none were better, to the best."""
+    state.history.append(row)
+    best = state.history[state.best_epoch - 1] if state.best_epoch else None
+    if best is None or (row.val_accuracy, -row.val_loss) > (best.val_accuracy, -best.val_loss):
+        state.best_epoch = row.epoch
+        state.best_weights = clone(state.judged.state_dict())
+
+
+def clone(weights: Weights) -> Weights:
+    return {name: tensor.detach().clone() for name, tensor in weights.items()}
+
+
+def snapshot(state: State) -> Checkpoint:
+    """Return all of a state as tensors and plain facts."""
+    tensors = {f"model.{name}": tensor for name, tensor in state.model.state_dict().items()}
+    tensors |= {f"best.{name}": tensor for name, tensor in state.best_weights.items()}
+    if state.average is not None:
+        tensors |= {f"average.{name}": tensor for name, tensor in state.average.state_dict().items()}
+    for index, slots in state.optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{index}.{name}": tensor for name, tensor in slots.items() if tensor is not None}
+    history = [dataclasses.asdict(row) for row in state.history]
+    return Checkpoint(tensors, {"best_epoch": state.best_epoch, "history": history})
+
+
+def restore(state: State, checkpoint: Checkpoint | None) -> None:
+    """Put a snapshot back in place; nothing happens where there is none."""
+    if checkpoint is None:
+        return
+    parts: dict[str, Weights] = {"model": {}, "best": {}, "average": {}, "optimizer": {}}
+    for name, tensor in checkpoint.tensors.items():
+        part, _, rest = name.partition(".")
+        parts[part][rest] = tensor
+    state.model.load_state_dict(parts["model"])
+    if state.average is not None:
+        state.average.load_state_dict(parts["average"])
+    slots: dict[int, Weights] = {}
+    for name, tensor in parts["optimizer"].items():
+        index, _, slot = name.partition(".")
+        slots.setdefault(int(index), {})[slot] = tensor
+    state.optimizer.load_state_dict({**state.optimizer.state_dict(), "state": slots})
+    state.best_weights = parts["best"]
+    state.best_epoch = checkpoint.facts["best_epoch"]
+    state.history = [EpochRow(**row) for row in checkpoint.facts["history"]]

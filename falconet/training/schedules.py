@@ -1,0 +1,34 @@
+"""Learning rates as pure functions of the step, so that a run can be taken up at any step."""
+
+import math
+
+from falconet.training.config import TrainConfig
+
+ONE_CYCLE_START = 1 / 25
+ONE_CYCLE_END = 1e-4 / 25
+
+
+def learning_rate(step: int, steps: int, config: TrainConfig) -> float:
+    """Return the learning rate of step 0 .. steps - 1.
+
+    - `constant`: linear warm-up, then the peak.
+    - `cosine`: linear warm-up, then half a cosine down to zero (Loshchilov, Hutter: SGDR, 2017, one cycle).
+    - `one_cycle`: half a cosine up from 1/25 of the peak, then half a cosine down to 1/250,000 of it (Smith, Topin:
+      Super-convergence, 2018, with the shape of torch's OneCycleLR).
+    """
+    rise = max(config.warmup * steps - 1, 0) if config.schedule == "one_cycle" else config.warmup * steps
+    progress = (step - rise) / max(steps - 1 - rise, 1)
+    if config.schedule == "one_cycle":
+        if step < rise:
+            return config.learning_rate * anneal(ONE_CYCLE_START, 1, step / rise)
+        return config.learning_rate * anneal(1, ONE_CYCLE_END, progress)
+    if step < rise:
+        return config.learning_rate * (step + 1) / (rise + 1)
+    if config.schedule == "cosine":
+        return config.learning_rate * anneal(1, 0, progress)
+    return config.learning_rate
+
+
+def anneal(start: float, end: float, progress: float) -> float:
+    """Go from start to end along half a cosine, for a progress of 0 to 1."""
+    return end + (start - end) * (1 + math.cos(math.pi * min(progress, 1))) / 2
