@@ -10,7 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from falconet.errors import ArtifactError, PathError, UsageError
+from falconet.errors import ArtifactError, ConfigError, PathError, UsageError
 from falconet.models import create_model
 from falconet.schema import from_mapping, to_mapping
 from falconet.spec import InputSpec
@@ -64,6 +64,10 @@ class ArtifactConfig:
     versions: Mapping[str, Any] = field(default_factory=dict)
     format_version: int = FORMAT_VERSION
 
+    def __post_init__(self) -> None:
+        if len(self.input.labels) != self.num_classes:
+            raise ConfigError(f"input.labels: wanted {self.num_classes} names, found {len(self.input.labels)}")
+
 
 @dataclass(frozen=True, eq=False)
 class Artifact:
@@ -75,17 +79,7 @@ class Artifact:
     @cached_property
     def model(self) -> nn.Module:
         """The network with its weights, in eval mode. Raises ArtifactError where they do not fit each other."""
-        import torch
-
-        channels, height, width = self.config.input.shape
-        with torch.random.fork_rng(devices=[]):
-            model = create_model(
-                self.config.architecture,
-                num_classes=self.config.num_classes,
-                in_channels=channels,
-                input_size=(height, width),
-                **self.config.options,
-            )
+        model = build_model(self.config)
         try:
             model.load_state_dict(dict(self.weights))
         except RuntimeError as error:
@@ -103,6 +97,24 @@ class Artifact:
         """Write `model.safetensors`, then `config.json`, each in one step. Raises StorageError."""
         write_bytes(Path(folder) / WEIGHTS_FILE, self.serialize())
         write_json(Path(folder) / CONFIG_FILE, to_mapping(self.config))
+
+
+def build_model(config: ArtifactConfig) -> nn.Module:
+    """Return the network that a config describes, with weights of no use. Raises ArtifactError where there is none."""
+    import torch
+
+    channels, height, width = config.input.shape
+    try:
+        with torch.random.fork_rng(devices=[]):
+            return create_model(
+                config.architecture,
+                num_classes=config.num_classes,
+                in_channels=channels,
+                input_size=(height, width),
+                **config.options,
+            )
+    except (UsageError, TypeError) as error:  # TypeError: an option of a reserved name, such as num_classes
+        raise ArtifactError(f"{CONFIG_FILE} describes no model that this falconet can build: {error}") from error
 
 
 def check_artifact(folder: str | Path) -> None:

@@ -24,6 +24,9 @@ app = typer.Typer(
 CommandLineError: type[Exception] = typer.BadParameter.__mro__[2]
 """The base of all mistakes that typer itself finds; it keeps the class in a private module."""
 
+INTERRUPTED = 130
+"""What typer returns after Ctrl-C."""
+
 Source = Annotated[
     str, typer.Argument(help="digits, mnist, fashion-mnist, or a path: folder of images, IDX folder, .npz.")
 ]
@@ -45,6 +48,8 @@ def run(arguments: list[str]) -> int:
     """Run one command and return its exit code; a user's mistake is one line on standard error."""
     try:
         code = app(arguments, prog_name="falconet", standalone_mode=False)
+        if code == INTERRUPTED:
+            return fail("stopped", 1)
         return code if isinstance(code, int) else 0
     except (FalconetError, CommandLineError) as error:
         if "--debug" in arguments:
@@ -75,12 +80,13 @@ def fail(message: str, code: int) -> int:
     return code
 
 
-def print_version(wanted: bool) -> None:
+def print_version(wanted: bool) -> bool:
     if wanted:
         from importlib.metadata import version
 
         sys.stdout.write(f"falconet {version('falconet')}\n")
         raise typer.Exit
+    return wanted
 
 
 @app.callback()

@@ -7,15 +7,18 @@ activations, normalization and biases are not counted, which is the convention o
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.hooks import RemovableHandle
 
 from falconet.models import create_model, find_model
 
@@ -27,7 +30,7 @@ class LayerCost:
     name: str
     type: str
     output_shape: tuple[int, ...]
-    """Of one sample, without the batch dimension."""
+    """Of one sample, without the batch dimension; empty for a module that another one reads without calling it."""
     params: int
     macs: int
     activation_bytes: int
@@ -63,26 +66,58 @@ def summarize(
 
 def count_complexity(model: nn.Module, input_shape: tuple[int, ...], name: str = "model") -> Complexity:
     """Return the cost of any module for one float32 sample of `input_shape` (without the batch dimension)."""
-    outputs: dict[str, list[tuple[int, ...]]] = {}
-    hooks = [
-        module.register_forward_hook(
-            lambda _module, _inputs, output, name=name: outputs.setdefault(name, []).append(shape_of(output))
-        )
-        for name, module in model.named_modules()
-    ]
-    training = model.training
+    modes = {module: module.training for module in model.modules()}
     counter = FlopCounterMode(display=False)
+    trace = Trace(model, counter)
     device = next(iter([*model.parameters(), *model.buffers()]), torch.empty(0)).device
     try:
         with torch.no_grad(), decomposed(), counter:
             model.eval()(torch.zeros(1, *input_shape, device=device))
     finally:
-        for hook in hooks:
-            hook.remove()
-        model.train(training)
-    layers = tuple(iterate_layers(model, outputs, own_macs(counter)))
+        trace.remove()
+        for module, mode in modes.items():
+            module.training = mode
+    layers = tuple(iterate_layers(model, trace))
     params = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     return Complexity(name, input_shape, layers, params, counter.get_total_flops() // 2)
+
+
+class Trace:
+    """What each module does in a forward pass: its outputs' shapes, and its MACs without those of its submodules.
+
+    The counter keeps its own account by module, but that goes astray where one module has two parents.
+    """
+
+    def __init__(self, model: nn.Module, counter: FlopCounterMode) -> None:
+        self.shapes: dict[str, list[tuple[int, ...]]] = {}
+        self.macs: Counter[str] = Counter()
+        self.counter = counter
+        self.settled = 0
+        self.running: list[str] = []
+        self.hooks: list[RemovableHandle] = []
+        for name, module in model.named_modules():
+            self.hooks.append(module.register_forward_pre_hook(partial(self.enter, name)))
+            self.hooks.append(module.register_forward_hook(partial(self.leave, name)))
+
+    def enter(self, name: str, _module: nn.Module, _inputs: Any) -> None:
+        self.settle()
+        self.running.append(name)
+
+    def leave(self, name: str, _module: nn.Module, _inputs: Any, output: Any) -> None:
+        self.settle()
+        self.running.pop()
+        self.shapes.setdefault(name, []).append(shape_of(output))
+
+    def settle(self) -> None:
+        """Book what was computed since the last call on the innermost module that runs."""
+        total = self.counter.get_total_flops() // 2
+        if self.running:
+            self.macs[self.running[-1]] += total - self.settled
+        self.settled = total
+
+    def remove(self) -> None:
+        for hook in self.hooks:
+            hook.remove()
 
 
 @contextmanager
@@ -100,38 +135,19 @@ def decomposed() -> Iterator[None]:
         torch.backends.mha.set_fastpath_enabled(fast_path)
 
 
-def own_macs(counter: FlopCounterMode) -> dict[str, int]:
-    """Return MACs by module name as `named_modules` has it, without those of submodules."""
-    totals = {
-        full_name.partition(".")[2]: sum(operations.values()) // 2
-        for full_name, operations in counter.get_flop_counts().items()
-        if full_name != "Global"
-    }
-    own = dict(totals)
-    for name, macs in totals.items():
-        parts = name.split(".") if name else []
-        # Containers such as ModuleList are never called, so that the nearest counted ancestor may be further up.
-        ancestors = (".".join(parts[:length]) for length in range(len(parts) - 1, -1, -1))
-        parent = next((ancestor for ancestor in ancestors if ancestor in totals), None)
-        if parent is not None:
-            own[parent] -= macs
-    return own
-
-
-def iterate_layers(
-    model: nn.Module, outputs: dict[str, list[tuple[int, ...]]], macs: dict[str, int]
-) -> Iterator[LayerCost]:
+def iterate_layers(model: nn.Module, trace: Trace) -> Iterator[LayerCost]:
     """Yield the modules that do something themselves, in order of definition."""
     seen: set[int] = set()
     for name, module in model.named_modules():
         own = [p for p in module.parameters(recurse=False) if p.requires_grad and id(p) not in seen]
         seen.update(id(parameter) for parameter in own)
         params = sum(parameter.numel() for parameter in own)
-        # A container is a layer where it computes beside its children, as attention does with its projections.
-        if name in outputs and (not list(module.children()) or params or macs.get(name, 0)):
-            shapes = outputs[name]
+        shapes, macs = trace.shapes.get(name, []), trace.macs[name]
+        # A container is a layer where it computes beside its children, as attention does; attention also reads the
+        # weights of its output projection without calling it.
+        if params or macs or (shapes and not list(module.children())):
             size = sum(4 * math.prod(shape) for shape in shapes)
-            yield LayerCost(name, type(module).__name__, shapes[-1], params, macs.get(name, 0), size)
+            yield LayerCost(name, type(module).__name__, shapes[-1] if shapes else (), params, macs, size)
 
 
 def shape_of(output: Any) -> tuple[int, ...]:

@@ -118,8 +118,8 @@ def evaluate(
     if (split in dataset.made or split == "train") and dataset.fingerprint != origin.fingerprint:
         raise DataError(
             f"{source} is not the data that the model was trained on ({origin.source}: "
-            f"fingerprint {origin.fingerprint}, found {dataset.fingerprint}), so its {split} split cannot be found again; "
-            "judge on --split all instead"
+            f"fingerprint {origin.fingerprint}, found {dataset.fingerprint}), so its {split} split cannot be found "
+            "again; judge on --split all instead"
         )
     evaluation, _ = evaluate_split(artifact, chosen, split, dataset)
     return evaluation

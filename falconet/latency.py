@@ -20,7 +20,7 @@ class Latency:
 def measure_latency(call: Callable[[], object], *, calls: int = 200, warmup: int = 20, seconds: float = 2.0) -> Latency:
     """Time `call` up to `calls` times, or until `seconds` have passed, after `warmup` calls that do not count.
 
-    At least ten calls are timed, however long they take.
+    At least ten calls are timed, or `calls` where that is less, however long they take.
     """
     for _ in range(warmup):
         call()

@@ -123,11 +123,11 @@ def named_settings(model: str | None, epochs: int | None, seed: int | None) -> d
 def default_settings(dataset: Dataset) -> dict[str, Any]:
     """Return what follows from the data alone: always the same for the same data.
 
-    `lenet_relu` at its 28 pixels for images up to 40 pixels, at 48 for larger ones; 60 epochs for up to 5,000 training
+    `lenet_relu` at its 28 pixels for images up to 40 pixels, at 48 for larger ones; 40 epochs for up to 7,500 training
     samples, then fewer, so that about 300,000 are seen, but at least 10; augmentation that cannot change a label.
     """
     large = max(dataset.size) > 40
-    epochs = min(max(round(300_000 / len(dataset.splits["train"])), 10), 60)
+    epochs = min(max(round(300_000 / len(dataset.splits["train"])), 10), 40)
     return {
         "model": {"name": "lenet_relu", "input_size": 48 if large else None},
         "data": {},

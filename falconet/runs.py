@@ -28,6 +28,7 @@ from falconet.planning import (
     Plan,
     Settings,
     plan_run,
+    short_name,
     write_config,
 )
 from falconet.report import ModelReport, describe_model, render_card, render_html
@@ -260,9 +261,8 @@ def judge_run(plan: Plan, artifact: Artifact, result: FitResult, started: float)
     )
     costs = {"params": report.params, "macs": report.macs, "bytes": report.bytes, "latency_ms": report.latency.p50}
     write_json(plan.out / "metrics.json", {**costs, "val": to_mapping(val), "test": to_mapping(test)})
-    write_text(
-        plan.out / "report.html", render_html([report], title=f"{artifact.config.architecture} on {dataset.source}")
-    )
+    title = f"{report.name} on {short_name(dataset.source)}"
+    write_text(plan.out / "report.html", render_html([report], title))
     write_text(plan.out / "README.md", render_card(report))
     seconds = time.perf_counter() - started
     name = artifact.config.architecture

@@ -13,7 +13,7 @@ from falconet.errors import ConfigError, UnknownNameError
 T = TypeVar("T")
 
 
-def from_mapping(kind: type[T], values: Mapping[str, Any], path: str = "") -> T:
+def from_mapping(kind: type[T], values: Any, path: str = "") -> T:
     """Build the dataclass `kind` from a mapping, nested dataclasses included.
 
     Numbers written as text are read ("1e-3", which YAML takes for a string); nothing else is converted. Raises
@@ -91,7 +91,7 @@ def read_scalar(hint: Any, value: Any, path: str) -> Any:
             return float(value)
         if hint is int and isinstance(value, str):
             return int(value)
-    except ValueError:
+    except (ValueError, OverflowError):
         pass
     if isinstance(value, typing.get_origin(hint) or hint) and (hint is bool or not isinstance(value, bool)):
         return value

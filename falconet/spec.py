@@ -1,5 +1,6 @@
 """InputSpec: what a model eats. Pure data; the arithmetic is in `falconet.data.preprocessing`."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -39,8 +40,10 @@ class InputSpec:
             raise ConfigError(f"margin: {self.margin} pixels leave nothing of {height}x{width}")
         if len(self.mean) != channels or len(self.std) != channels:
             raise ConfigError(f"mean, std: wanted {channels} values each, found {len(self.mean)} and {len(self.std)}")
-        if min(self.std) <= 0:
-            raise ConfigError(f"std: wanted values above 0, found {min(self.std)}")
+        if not all(math.isfinite(value) for value in self.mean):
+            raise ConfigError(f"mean: wanted finite values, found {list(self.mean)}")
+        if not all(0 < value < math.inf for value in self.std):
+            raise ConfigError(f"std: wanted finite values above 0, found {list(self.std)}")
         if len(self.labels) < 2 or len(set(self.labels)) != len(self.labels):
             raise ConfigError(f"labels: wanted at least two different names, found {list(self.labels)}")
 

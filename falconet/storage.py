@@ -4,6 +4,7 @@ import json
 import os
 import secrets
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,9 @@ def write_bytes(path: Path, content: bytes) -> None:
     except OSError as error:
         raise storage_error(path, error) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        # Mostly it is not there: renamed, or never made, where its folder is no folder.
+        with suppress(OSError):
+            temporary.unlink()
 
 
 def write_text(path: Path, content: str) -> None:

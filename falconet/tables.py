@@ -37,13 +37,19 @@ def write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     elif path.suffix == ".jsonl":
         write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     else:
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(rows[0])
-        writer.writerows([flat(value) for value in row.values()] for row in rows)
-        write_text(path, text.getvalue())
+        write_text(path, format_csv(rows))
+
+
+def format_csv(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return a header of the first row's keys, then each row in their order; nothing for no rows."""
+    text = io.StringIO()
+    if rows:
+        writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows({key: flat(value) for key, value in row.items()} for row in rows)
+    return text.getvalue()
 
 
 def flat(value: Any) -> Any:
     """Return a scalar as it is, anything nested as JSON."""
-    return json.dumps(value, ensure_ascii=False) if isinstance(value, list | dict) else value
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, list | tuple | dict) else value

@@ -6,6 +6,7 @@ import gzip
 import re
 import struct
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -23,7 +24,7 @@ NPZ_PAIRS = (
 )  # fmt: skip
 
 
-def read_idx(path: Path) -> UInt8[np.ndarray, ...]:
+def read_idx(path: Path) -> UInt8[np.ndarray, "*shape"]:
     """Read one IDX file of unsigned bytes, compressed by gzip or not.
 
     The format, as published with MNIST: two zero bytes, a type byte (8 for unsigned), the number of dimensions, each
@@ -31,7 +32,7 @@ def read_idx(path: Path) -> UInt8[np.ndarray, ...]:
     """
     try:
         content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    except (OSError, EOFError, gzip.zlib.error) as error:  # type: ignore[attr-defined]
+    except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path}: cannot be read: {error}") from error
     if len(content) < 4 or content[:3] != b"\0\0\x08":
         raise DataError(f"{path}: wanted an IDX file of unsigned bytes (0x000008..), found 0x{content[:4].hex()}")
@@ -55,12 +56,19 @@ def find_idx_images(folder: Path) -> list[Path]:
 
 def read_idx_folder(folder: Path, source: str) -> tuple[dict[str, Split], tuple[str, ...]]:
     """Read `train-images-idx3-ubyte`, `train-labels-idx1-ubyte` and their `t10k` or `test` counterparts."""
-    arrays = {}
+    paths: dict[str, Path] = {}
     for path in find_idx_images(folder):
-        labels_path = find_idx_labels(path)
-        images = read_idx(path)
-        arrays[split_of(path)] = (as_images(images, str(path)), as_labels(read_idx(labels_path), str(labels_path)))
-    return to_splits(arrays, source, None)
+        split = split_of(path)
+        if split in paths:
+            raise DataError(f"{folder}: wanted one file of {split} images, found {paths[split].name} and {path.name}")
+        paths[split] = path
+    return to_splits({split: read_idx_pair(path) for split, path in paths.items()}, source, None)
+
+
+def read_idx_pair(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Read a file of images and its file of labels."""
+    labels_path = find_idx_labels(path)
+    return as_images(read_idx(path), str(path)), as_labels(read_idx(labels_path), str(labels_path))
 
 
 def find_idx_labels(images: Path) -> Path:
@@ -88,12 +96,7 @@ def read_npz(path: Path, source: str) -> tuple[dict[str, Split], tuple[str, ...]
     pairs (`images` and `labels`, `x` and `y`, `data` and `target`), with class names in `classes` where wanted. Raises
     DataError for object arrays, which would need pickle.
     """
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-    except (OSError, EOFError, zipfile.BadZipFile, ValueError) as error:
-        reason = "it holds object arrays, which need pickle" if "allow_pickle" in str(error) else str(error)
-        raise DataError(f"{path}: cannot be read: {reason}") from error
+    arrays = read_archive(path)
     pairs = find_pairs(arrays)
     if not pairs:
         raise DataError(
@@ -105,6 +108,18 @@ def read_npz(path: Path, source: str) -> tuple[dict[str, Split], tuple[str, ...]
         for split, (x, y) in pairs.items()
     }
     return to_splits(named, source, arrays.get("classes"))
+
+
+def read_archive(path: Path) -> dict[str, np.ndarray]:
+    """Read all arrays of a `.npz`."""
+    if not zipfile.is_zipfile(path):
+        raise DataError(f"{path}: cannot be read: it is no whole .npz archive; save it again with numpy.savez")
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+            return {name: np.asarray(archive[name]) for name in archive.files}
+    except Exception as error:  # Of damaged archives, zipfile and NumPy raise anything from KeyError to zlib.error.
+        reason = "it holds object arrays, which need pickle" if "allow_pickle" in str(error) else str(error)
+        raise DataError(f"{path}: cannot be read: {reason}") from error
 
 
 def find_pairs(arrays: Mapping[str, np.ndarray]) -> dict[str, tuple[str, str]]:
@@ -151,8 +166,9 @@ def as_labels(array: np.ndarray, origin: str) -> np.ndarray:
         return array
     if array.dtype.kind not in "buif" or not np.array_equal(array, np.floor(array)):
         raise DataError(f"{origin}: wanted whole numbers or strings as labels, found dtype {array.dtype}")
-    if (array < 0).any():
-        raise DataError(f"{origin}: labels out of range: found {array.min()}, wanted 0 or more")
+    for value in (array.min(initial=0), array.max(initial=0)):
+        if not 0 <= value < 2**31:
+            raise DataError(f"{origin}: labels out of range: found {value}, wanted 0 to {2**31 - 1}")
     return array.astype(np.int64)
 
 
@@ -167,7 +183,7 @@ def to_splits(
     classes = tuple(str(value) for value in values)
     if names is not None:
         if values.dtype.kind != "i" or values.max() >= len(names):
-            raise DataError(f"{source}: labels out of range: found {values.max()}, wanted 0 to {len(names) - 1}")
+            raise DataError(f"{source}: labels out of range: found {values[-1]}, wanted 0 to {len(names) - 1}")
         values, classes = np.arange(len(names)), tuple(str(name) for name in names)
     splits = {}
     for split, (images, labels) in arrays.items():

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Int64, UInt8, UInt64
@@ -17,6 +17,7 @@ from falconet.errors import DataError, UnknownNameError
 SPLIT_NAMES = ("train", "val", "test")
 
 
+@runtime_checkable
 class Samples(Protocol):
     """A sequence of raw images, each uint8 of its own height and width with 1 or 3 channels."""
 
@@ -165,7 +166,7 @@ def concatenate_samples(parts: Sequence[Samples]) -> Samples:
     return ImageArray(np.concatenate([part.images for part in arrays]), np.concatenate([part.names for part in arrays]))
 
 
-def hash_arrays(images: UInt8[np.ndarray, samples * shape]) -> UInt64[np.ndarray, " samples"]:
+def hash_arrays(images: UInt8[np.ndarray, "samples ..."]) -> UInt64[np.ndarray, " samples"]:
     """Return 64 bits of each image's content."""
     rows = np.ascontiguousarray(images).reshape(len(images), -1)
     return np.array([hash_bytes(row.data) for row in rows], dtype=np.uint64)

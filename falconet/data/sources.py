@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib import resources
@@ -25,6 +25,7 @@ SPLIT_FOLDERS = {
     "valid": "val",
     "validation": "val",
     "test": "test",
+    "testing": "test",
 }
 
 
@@ -130,6 +131,8 @@ def read_downloadable(name: str, data_root: Path) -> Dataset:
     if not (folder.is_dir() and find_idx_images(folder)):
         download(name, data_root)
     splits, labels = read_idx_folder(folder, name)
+    if int(labels[-1]) >= len(known.classes):
+        raise DataError(f"{name}: labels out of range: found {labels[-1]}, wanted 0 to {len(known.classes) - 1}")
     classes = tuple(known.classes[int(label)] for label in labels)
     return from_arrays(name, splits, classes, augmentation=known.augmentation)
 
@@ -187,16 +190,12 @@ def read_image_folder(root: Path) -> Dataset:
         raise DataError(describe_empty(root))
     with ThreadPoolExecutor() as pool:
         files = list(pool.map(lambda row: scan_file(root, *row), paths))
+    names = list(dict.fromkeys(split for split, _ in folders))
+    check_readable(root, names, files)
     readable = [file for file in files if file.shape]
     unreadable = tuple(Unreadable(file.path, file.reason) for file in files if not file.shape)
-    if not readable:
-        first = unreadable[0]
-        raise DataError(f"{root}: none of {len(files)} images can be read; the first: {first.file} ({first.reason})")
     classes = sort_classes({folder.name for _, folder in folders})
-    splits = {
-        split: to_split(root, [file for file in readable if file.split == split], classes)
-        for split in {split: None for split, _ in folders}
-    }
+    splits = {name: to_split(root, [file for file in readable if file.split == name], classes) for name in names}
     height, width = np.median([file.shape[:2] for file in readable], axis=0)
     channels = max(file.shape[2] for file in readable)
     return Dataset(str(root), classes, splits, channels, (int(height), int(width)), unreadable)
@@ -206,8 +205,11 @@ def find_class_folders(root: Path) -> list[tuple[str, Path]]:
     """Return (split, class folder) for each class; everything is "train" where the folder knows no splits."""
     layers = {SPLIT_FOLDERS.get(folder.name.lower()): folder for folder in list_folders(root)}
     # A class may be called "train" too; then it holds images, not class folders.
-    if "train" in layers and list_folders(layers["train"]):
-        return [(split, folder) for split, layer in layers.items() if split for folder in list_folders(layer)]
+    splits = [split for split, layer in layers.items() if split and list_folders(layer)]
+    if "train" in splits:
+        return [(split, folder) for split in splits for folder in list_folders(layers[split])]
+    if splits and len(splits) == len(layers):
+        raise DataError(f"{root}: no training split; found {', '.join(splits)}")
     return [("train", folder) for folder in list_folders(root)]
 
 
@@ -228,6 +230,16 @@ def scan_file(root: Path, path: Path, split: str, label: str) -> ScannedFile:
         return ScannedFile(name, split, label, reason=str(error))
 
 
+def check_readable(root: Path, splits: Iterable[str], files: Sequence[ScannedFile]) -> None:
+    """Raise DataError where no file can be read, or none of one split."""
+    if not any(file.shape for file in files):
+        first = files[0]
+        raise DataError(f"{root}: none of {len(files)} images can be read; the first: {first.path} ({first.reason})")
+    for split in splits:
+        if not any(file.shape for file in files if file.split == split):
+            raise DataError(f"{root}: no readable images in {split}; add some, or remove the folder")
+
+
 def to_split(root: Path, files: list[ScannedFile], classes: tuple[str, ...]) -> Split:
     """Return the readable files of one split."""
     number = {name: index for index, name in enumerate(classes)}
@@ -238,7 +250,8 @@ def to_split(root: Path, files: list[ScannedFile], classes: tuple[str, ...]) -> 
 
 def sort_classes(names: set[str]) -> tuple[str, ...]:
     """Sort class names: by value where all are whole numbers, else as text."""
-    return tuple(sorted(names, key=int if all(name.isdecimal() for name in names) else str))
+    # Sorted twice, since a set has no order of its own and 1 and 01 have the same value.
+    return tuple(sorted(sorted(names), key=int if all(name.isdecimal() for name in names) else str))
 
 
 def describe_empty(root: Path) -> str:

@@ -40,8 +40,8 @@ def complete_splits(dataset: Dataset, config: DataConfig) -> Dataset:
     """Return the data set with train, val and test, the missing ones carved out of train.
 
     A sample's place follows from its content and `config.split_seed` alone; equal samples of one class stay together.
-    A class keeps at least one training sample, so that one with fewer than three samples may be missing elsewhere. Raises
-    DataError where a class has no training samples.
+    A class keeps at least one training sample, so that one with fewer than three samples may be missing elsewhere.
+    Raises DataError where a class has no training samples.
     """
     rest = dataset.splits["train"]
     check_training_classes(dataset, rest)
@@ -70,17 +70,19 @@ def check_training_classes(dataset: Dataset, train: Split) -> None:
 def choose_stratified(
     hashes: UInt64[np.ndarray, " samples"], labels: Int64[np.ndarray, " samples"], share: float, seed: int
 ) -> Bool[np.ndarray, " samples"]:
-    """Mark `share` of each class: the samples whose mixed hash is lowest, at least one where a class has three."""
+    """Mark `share` of each class: the samples whose mixed hash is lowest, at least one where a class has two."""
     order = mix(hashes, seed)
     chosen = np.zeros(len(labels), dtype=bool)
     for label in np.unique(labels):
         members = np.flatnonzero(labels == label)
         ranks = order[members]
-        count = max(round(share * len(members)), 1 if len(members) >= 3 else 0)
+        count = max(round(share * len(members)), 1 if len(members) >= 2 else 0)
         if count:
             # A threshold, not a count, so that equal samples fall on one side.
             threshold = np.sort(ranks)[count - 1]
-            chosen[members] = ranks <= threshold if (ranks > threshold).any() else False
+            below = ranks <= threshold
+            # Something must stay behind: at the least, the equal samples that rank highest.
+            chosen[members] = ranks < threshold if below.all() else below
     return chosen
 
 

@@ -72,7 +72,7 @@ class Subsampling(nn.Module):
 
     def forward(
         self, x: Float[Tensor, "batch channels height width"]
-    ) -> Float[Tensor, "batch channels height/2 width/2"]:
+    ) -> Float[Tensor, "batch channels height//2 width//2"]:
         # The average instead of the sum folds the constant 4 into the coefficient's unit: same functions, same count.
         return F.avg_pool2d(x, 2) * (4 * self.coefficient) + self.bias
 

@@ -71,4 +71,4 @@ def format_bytes(count: int) -> str:
 
 def to_shade(count: int, total: int) -> str:
     """Return a cell's share of its row as a CSS percentage; any count at all is visible."""
-    return f"{max(100 * count / total, 8):.0f}%" if count else "0%"
+    return f"{max(100 * count / total, 20):.0f}%" if count else "0%"

@@ -225,11 +225,20 @@ def restore(state: State, checkpoint: Checkpoint | None) -> None:
     state.model.load_state_dict(parts["model"])
     if state.average is not None:
         state.average.load_state_dict(parts["average"])
-    slots: dict[int, Weights] = {}
-    for name, tensor in parts["optimizer"].items():
-        index, _, slot = name.partition(".")
-        slots.setdefault(int(index), {})[slot] = tensor
-    state.optimizer.load_state_dict({**state.optimizer.state_dict(), "state": slots})
+    restore_optimizer(state.optimizer, parts["optimizer"])
     state.best_weights = parts["best"]
     state.best_epoch = checkpoint.facts["best_epoch"]
     state.history = [EpochRow(**row) for row in checkpoint.facts["history"]]
+
+
+def restore_optimizer(optimizer: Optimizer, tensors: Weights) -> None:
+    """Put an optimizer's moments back, each laid out in memory as its parameter is."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    slots: dict[int, Weights] = {}
+    for name, tensor in tensors.items():
+        index, _, slot = name.partition(".")
+        parameter = parameters[int(index)]
+        # Fused optimizers walk both as they lie in memory: another layout would pair up the wrong elements.
+        fitting = torch.empty_like(parameter).copy_(tensor) if tensor.shape == parameter.shape else tensor
+        slots.setdefault(int(index), {})[slot] = fitting
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": slots})

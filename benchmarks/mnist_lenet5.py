@@ -1,0 +1,53 @@
+"""LeNet-5 of 1998 on MNIST, with and without small affine distortions, against the errors that the paper reports."""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from pathlib import Path
+
+from record import Row, mean, run_json, save
+
+SEEDS = (0, 1, 2)
+CASES: tuple[tuple[str, tuple[str, ...], float], ...] = (
+    ("LeNet-5, MNIST, with distortions: test error", (), 0.80),
+    ("LeNet-5, MNIST, without distortions: test error", ("--set", "augmentation=none"), 0.95),
+)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data-root", help="the folder that holds MNIST/raw; downloaded where it is missing")
+    parser.add_argument("--out", help="keeps the runs here, so that an interrupted benchmark goes on")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        out = Path(arguments.out or scratch)
+        save(
+            "mnist-lenet5", [measure(name, options, error, arguments.data_root, out) for name, options, error in CASES]
+        )
+
+
+def measure(name: str, options: tuple[str, ...], published: float, data_root: str | None, out: Path) -> Row:
+    """Train and judge one case for every seed."""
+    root = ("--data-root", data_root) if data_root else ()
+    command = ("train", "mnist", "--recipe", "mnist-lenet5", "--resume", *options, *root)
+    kind = "plain" if options else "distorted"
+    runs = [run_json(*command, "--seed", str(seed), "--out", str(out / f"{kind}-{seed}")) for seed in SEEDS]
+    errors = [100 * (1 - run["test"]["accuracy"]) for run in runs]
+    value, std = mean(errors)
+    return Row(
+        name=name,
+        value=value,
+        unit="%",
+        n=len(errors),
+        std=std,
+        target=f"at most {published:.2f} %",
+        met=value <= published,
+        peer="LeCun et al., 1998",
+        peer_value=published,
+        ratio=value / published,
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,67 @@
+"""How benchmarks run the command line and keep their results."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import statistics
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from falconet.report import describe_environment
+from falconet.storage import write_json
+
+RESULTS = Path(__file__).parent / "results"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One claim."""
+
+    name: str
+    value: float
+    unit: str
+    n: int
+    std: float
+    target: str
+    """What was asked for, as text."""
+    met: bool
+    peer: str | None = None
+    peer_value: float | None = None
+    ratio: float | None = None
+
+
+def falconet(*arguments: str) -> list[str]:
+    """Return the command that runs falconet in this environment, by its installed script where there is one."""
+    script = Path(sys.executable).with_name("falconet")
+    return [str(script), *arguments] if script.is_file() else [sys.executable, "-m", "falconet.cli", *arguments]
+
+
+def run_json(*arguments: str) -> dict[str, Any]:
+    """Run `falconet ... --json`; return what it printed, and show its progress."""
+    done = subprocess.run([*falconet(*arguments), "--json"], stdout=subprocess.PIPE, text=True, check=True)
+    result: dict[str, Any] = json.loads(done.stdout)
+    return result
+
+
+def mean(values: Sequence[float]) -> tuple[float, float]:
+    """Return mean and standard deviation (0 for a single value)."""
+    return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else 0.0
+
+
+def save(name: str, rows: Sequence[Row]) -> None:
+    """Write `results/NAME.json` and print the rows."""
+    environment = describe_environment()
+    hardware = {key: environment.pop(key) for key in ("processor", "cores", "threads", "system")}
+    hardware["threads"] = os.environ.get("OMP_NUM_THREADS", hardware["threads"])
+    today = datetime.datetime.now(tz=datetime.UTC).date().isoformat()
+    content = {"hardware": hardware, "versions": environment, "date": today, "rows": [asdict(row) for row in rows]}
+    write_json(RESULTS / f"{name}.json", content)
+    for row in rows:
+        sign = "met" if row.met else "MISSED"
+        print(f"{row.name}: {row.value:.4g} ± {row.std:.2g} {row.unit} (n = {row.n}; target {row.target}: {sign})")

@@ -1,0 +1,49 @@
+"""Writes the README's table of results from `results/*.json`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results"
+README = Path(__file__).parent.parent / "README.md"
+BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"
+
+
+def main() -> None:
+    README.write_text(fill(README.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+def fill(text: str) -> str:
+    """Return the README with its table made anew."""
+    head, _, rest = text.partition(BEGIN)
+    _, _, tail = rest.partition(END)
+    return f"{head}{BEGIN}\n{make_table()}\n{END}{tail}"
+
+
+def make_table() -> str:
+    """Return all results as one Markdown table."""
+    lines = ["| what | result | target | | measured on |", "| --- | --- | --- | --- | --- |"]
+    for path in sorted(RESULTS.glob("*.json")):
+        content = json.loads(path.read_text(encoding="utf-8"))
+        lines += [format_row(row, describe(content)) for row in content["rows"]]
+    return "\n".join(lines)
+
+
+def format_row(row: dict[str, Any], where: str) -> str:
+    """Return one line of the table."""
+    spread = f" ± {row['std']:.2g}" if row["n"] > 1 and row["std"] else ""
+    unit = f" {row['unit']}"
+    result = f"**{row['value']:.4g}{spread}{unit}** (n = {row['n']})"
+    return f"| {row['name']} | {result} | {row['target']} | {'met' if row['met'] else 'missed'} | {where} |"
+
+
+def describe(content: dict[str, Any]) -> str:
+    """Return where and with what results were measured."""
+    hardware, versions = content["hardware"], content["versions"]
+    return f"{hardware['processor']}, {hardware['threads']} threads, torch {versions['torch']}, {content['date']}"
+
+
+if __name__ == "__main__":
+    main()

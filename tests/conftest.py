@@ -1,0 +1,52 @@
+"""Data that tests make for themselves; nothing is downloaded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from falconet.runs import RunResult, train
+
+FolderMaker = Callable[..., Path]
+
+
+@pytest.fixture
+def make_folder(tmp_path: Path) -> FolderMaker:
+    """Return a function that makes a folder of class subfolders.
+
+    Class k of n has gray images around level (k + 1) / (n + 1), so that any network can learn them.
+    """
+
+    def make(
+        name: str = "photos",
+        classes: tuple[str, ...] = ("dark", "light"),
+        count: int = 12,
+        size: tuple[int, int] = (16, 20),
+        mode: str = "RGB",
+        splits: tuple[str, ...] = ("",),
+    ) -> Path:
+        generator = np.random.default_rng(0)
+        root = tmp_path / name
+        for split in splits:
+            for number, label in enumerate(classes):
+                folder = root / split / label
+                folder.mkdir(parents=True)
+                level = 255 * (number + 1) / (len(classes) + 1)
+                for index in range(count):
+                    noise = generator.normal(level, 12, size=(*size, 3))
+                    image = Image.fromarray(noise.clip(0, 255).astype(np.uint8))
+                    image.convert(mode).save(folder / f"{index:03d}.png")
+        return root
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> RunResult:
+    """A run of two epochs on the digits, for tests that need an artifact; do not write to its folder."""
+    out = tmp_path_factory.mktemp("runs") / "digits-lenet_relu"
+    return train("digits", model="lenet_relu", epochs=2, out=out)

@@ -1,0 +1,336 @@
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from falconet.data.arrays import as_images, as_labels, find_pairs, read_idx, read_idx_folder, read_npz
+from falconet.errors import DataError
+from tests.data.builders import to_idx, write_idx, write_mnist
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (6, 5, 4), dtype=np.uint8)
+LABELS = np.array([0, 1, 2, 0, 1, 2])
+SMALL = hnp.array_shapes(min_dims=1, max_dims=4, min_side=0, max_side=5)
+
+
+@settings(deadline=None, max_examples=40)
+@given(array=hnp.arrays(np.uint8, SMALL), suffix=st.sampled_from(["", ".gz"]))
+def test_idx_files_come_back_as_written(
+    array: np.ndarray, suffix: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    path = write_idx(tmp_path_factory.getbasetemp() / f"some-idx3-ubyte{suffix}", array)
+    back = read_idx(path)
+    assert back.dtype == np.uint8
+    assert np.array_equal(back, array)
+    assert back.flags.writeable
+
+
+@settings(deadline=None, max_examples=40)
+@given(data=st.data())
+def test_no_part_of_an_idx_file_is_enough(data: st.DataObject, tmp_path_factory: pytest.TempPathFactory) -> None:
+    content = to_idx(IMAGES)
+    path = tmp_path_factory.getbasetemp() / "part-idx3-ubyte"
+    path.write_bytes(content[: data.draw(st.integers(0, len(content) - 1))])
+    with pytest.raises(DataError, match=r"IDX|truncated"):
+        read_idx(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        pytest.param("a", b"\0\0\x0d\x03" + to_idx(IMAGES)[4:], "found 0x00000d03", id="floats"),
+        pytest.param("a", b"not an IDX file", "wanted an IDX file", id="text"),
+        pytest.param("a", to_idx(IMAGES) + b"!", r"wanted 136 bytes for shape \(6, 5, 4\), found 137", id="longer"),
+        pytest.param("a", to_idx(IMAGES)[:-1], "wanted 136 bytes .* found 135: truncated", id="shorter"),
+        pytest.param("a", to_idx(IMAGES)[:9], "truncated IDX header", id="header"),
+        pytest.param("a", b"\0\0\x08\x02" + b"\xff" * 8, "found 12: truncated", id="gigantic"),
+        pytest.param("a.gz", to_idx(IMAGES), "cannot be read: Not a gzipped file", id="not gzip"),
+        pytest.param("a.gz", gzip.compress(to_idx(IMAGES))[:-20], "cannot be read: .*end", id="gzip cut"),
+        pytest.param("a.gz", gzip.compress(to_idx(IMAGES))[:10] + b"\xff" * 30, "cannot be read", id="gzip altered"),
+    ],
+)
+def test_damaged_idx_files_are_refused(name: str, content: bytes, message: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=message) as caught:
+        read_idx(path)
+    assert str(caught.value).startswith(str(path))
+
+
+def test_an_idx_file_that_is_missing_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="gone: cannot be read"):
+        read_idx(tmp_path / "gone")
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "split"),
+    [
+        ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "train"),
+        ("train-images.idx3-ubyte", "train-labels.idx1-ubyte", "train"),
+        ("train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz", "train"),
+        ("train-images-idx3-ubyte", "train-labels-idx1-ubyte.gz", "train"),
+        ("train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte", "train"),
+        ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte", "test"),
+        ("val_images-idx3-ubyte", "val_labels-idx1-ubyte", "val"),
+        ("emnist-letters-test-images-idx3-ubyte", "emnist-letters-test-labels-idx1-ubyte", "test"),
+        ("images-idx3-ubyte", "labels-idx1-ubyte", "train"),
+    ],
+)
+def test_idx_files_are_paired_by_name(images: str, labels: str, split: str, tmp_path: Path) -> None:
+    write_idx(tmp_path / images, IMAGES)
+    write_idx(tmp_path / labels, LABELS)
+    splits, classes = read_idx_folder(tmp_path, "mine")
+    assert list(splits) == [split]
+    assert classes == ("0", "1", "2")
+    assert splits[split].labels.tolist() == LABELS.tolist()
+    assert splits[split].samples.name(4) == f"mine:{split}[4]"
+    assert np.array_equal(splits[split].samples.read(4)[..., 0], IMAGES[4])
+
+
+def test_color_idx_files_are_read(tmp_path: Path) -> None:
+    colors = np.random.default_rng(0).integers(0, 256, (6, 5, 4, 3), dtype=np.uint8)
+    write_idx(tmp_path / "train-images-idx4-ubyte", colors)
+    write_idx(tmp_path / "train-labels-idx1-ubyte", LABELS)
+    splits, _ = read_idx_folder(tmp_path, "mine")
+    assert np.array_equal(splits["train"].samples.read(2), colors[2])
+
+
+def test_of_compressed_twins_the_plain_file_is_read(tmp_path: Path) -> None:
+    write_mnist(tmp_path)
+    for path in list(tmp_path.iterdir()):
+        path.with_name(f"{path.name}.gz").write_bytes(b"damaged")
+    splits, _ = read_idx_folder(tmp_path, "mine")
+    assert {name: len(split) for name, split in splits.items()} == {"train": 40, "test": 20}
+
+
+def test_missing_labels_are_named(tmp_path: Path) -> None:
+    write_idx(tmp_path / "train-images-idx3-ubyte", IMAGES)
+    with pytest.raises(
+        DataError, match="train-labels-idx1-ubyte is missing: it should hold the labels of train-images"
+    ):
+        read_idx_folder(tmp_path, "mine")
+
+
+def test_labels_of_another_number_are_refused(tmp_path: Path) -> None:
+    write_idx(tmp_path / "train-images-idx3-ubyte", IMAGES)
+    write_idx(tmp_path / "train-labels-idx1-ubyte", LABELS[:-1])
+    with pytest.raises(DataError, match="mine: train has 6 images but 5 labels"):
+        read_idx_folder(tmp_path, "mine")
+
+
+def test_idx_files_of_no_known_split_are_refused(tmp_path: Path) -> None:
+    write_idx(tmp_path / "funny-images-idx3-ubyte", IMAGES)
+    write_idx(tmp_path / "funny-labels-idx1-ubyte", LABELS)
+    with pytest.raises(DataError, match=r"wanted a name .* train, val, .* found 'funny'"):
+        read_idx_folder(tmp_path, "mine")
+
+
+def test_two_idx_files_of_one_split_are_refused(tmp_path: Path) -> None:
+    for kind in ("digits", "letters"):
+        write_idx(tmp_path / f"emnist-{kind}-train-images-idx3-ubyte", IMAGES)
+        write_idx(tmp_path / f"emnist-{kind}-train-labels-idx1-ubyte", LABELS)
+    with pytest.raises(DataError, match=r"wanted one file of train images, found emnist-digits.* and emnist-letters"):
+        read_idx_folder(tmp_path, "mine")
+
+
+@pytest.mark.parametrize(
+    ("names", "pairs"),
+    [
+        (("images", "labels"), {"train": ("images", "labels")}),
+        (("X", "y"), {"train": ("X", "y")}),
+        (("data", "target"), {"train": ("data", "target")}),
+        (("x_train", "y_train", "x_test", "y_test"), {"train": ("x_train", "y_train"), "test": ("x_test", "y_test")}),
+        (
+            ("train_images", "train_labels", "val_images", "val_labels"),
+            {"train": ("train_images", "train_labels"), "val": ("val_images", "val_labels")},
+        ),
+        (
+            ("x_train", "y_train", "x_valid", "y_valid"),
+            {"train": ("x_train", "y_train"), "val": ("x_valid", "y_valid")},
+        ),
+        (("x_train", "y_test"), {}),
+        (("pixels", "digits"), {}),
+    ],
+)
+def test_arrays_are_paired_by_name(names: tuple[str, ...], pairs: dict[str, tuple[str, str]]) -> None:
+    assert find_pairs(dict.fromkeys(names, np.zeros(1))) == pairs
+
+
+def test_npz_splits_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "mine.npz"
+    np.savez_compressed(path, x_train=IMAGES, y_train=LABELS + 5, x_test=IMAGES[:2], y_test=LABELS[:2, None] + 5)
+    splits, classes = read_npz(path, "mine.npz")
+    assert classes == ("5", "6", "7")
+    assert splits["train"].labels.tolist() == LABELS.tolist()
+    assert splits["test"].labels.tolist() == [0, 1]
+    assert np.array_equal(splits["test"].samples.read(1)[..., 0], IMAGES[1])
+
+
+@pytest.mark.parametrize(
+    ("labels", "names", "classes", "numbers"),
+    [
+        (["cat", "ant", "cat", "bee", "bee", "ant"], None, ("ant", "bee", "cat"), [2, 0, 2, 1, 1, 0]),
+        ([10, 9, 2, 2, 9, 10], None, ("2", "9", "10"), [2, 1, 0, 0, 1, 2]),
+        ([2, 0, 2, 0, 0, 2], ["x", "y", "z"], ("x", "y", "z"), [2, 0, 2, 0, 0, 2]),
+        ([True, False, True, True, False, False], None, ("0", "1"), [1, 0, 1, 1, 0, 0]),
+        ([1.0, 0.0, 1.0, 1.0, 0.0, 0.0], None, ("0", "1"), [1, 0, 1, 1, 0, 0]),
+    ],
+)
+def test_classes_are_numbered_in_order(
+    labels: list[object], names: list[str] | None, classes: tuple[str, ...], numbers: list[int], tmp_path: Path
+) -> None:
+    path = tmp_path / "mine.npz"
+    extra = {} if names is None else {"classes": np.array(names)}
+    np.savez(path, images=IMAGES, labels=np.array(labels), **extra)
+    splits, found = read_npz(path, "mine.npz")
+    assert found == classes
+    assert splits["train"].labels.tolist() == numbers
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (np.array([0, 1, 2, 0, 1, -1]), "labels out of range: found -1, wanted 0 to 2147483647"),
+        (np.array([0, 1, 2, 0, 1, 0.5]), "wanted whole numbers or strings as labels"),
+        (np.array([0, 1, 2, 0, 1, np.nan]), "wanted whole numbers or strings as labels"),
+        (np.array([0, 1, 2, 0, 1, np.inf]), "labels out of range: found inf"),
+        (np.array([0, 1, 2, 0, 1, 2**63], dtype=np.uint64), "labels out of range: found 9223372036854775808"),
+        (np.array([1j] * 6), "wanted whole numbers or strings as labels, found dtype complex"),
+        (np.eye(6), r"wanted one label a sample, found shape \(6, 6\)"),
+        (np.array([0, 1]), "train has 6 images but 2 labels"),
+    ],
+)
+def test_unusable_labels_are_refused(labels: np.ndarray, message: str, tmp_path: Path) -> None:
+    np.savez(tmp_path / "mine.npz", images=IMAGES, labels=labels)
+    with pytest.raises(DataError, match=message):
+        read_npz(tmp_path / "mine.npz", "mine.npz")
+
+
+@pytest.mark.parametrize(
+    ("labels", "found"), [([0, 1, 2, 0, 1, 3], "3"), (["ant", "bee", "cat", "ant", "bee", "cat"], "cat")]
+)
+def test_labels_beyond_the_class_names_are_refused(labels: list[object], found: str, tmp_path: Path) -> None:
+    np.savez(tmp_path / "mine.npz", images=IMAGES, labels=np.array(labels), classes=np.array(["a", "b", "c"]))
+    with pytest.raises(DataError, match=f"labels out of range: found {found}, wanted 0 to 2"):
+        read_npz(tmp_path / "mine.npz", "mine.npz")
+
+
+def test_whole_labels_keep_their_values() -> None:
+    assert as_labels(np.array([[3], [0]], dtype=np.uint8), "here").tolist() == [3, 0]
+
+
+@pytest.mark.parametrize("shape", [(6,), (6, 20), (6, 5, 4, 2), (6, 5, 4, 4), (2, 6, 5, 4, 3), (0, 5, 4), (6, 0, 4)])
+def test_arrays_of_another_shape_are_no_images(shape: tuple[int, ...]) -> None:
+    with pytest.raises(DataError, match=r"here: wanted images as \(n, h, w\).*found shape"):
+        as_images(np.zeros(shape, dtype=np.uint8), "here")
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (np.nan, r"wanted values in 0\.\.255 or 0\.\.1, found nan"),
+        (np.inf, "found 0.0..inf"),
+        (-0.1, "found -0.1"),
+        (256.0, "found 0.0..256.0"),
+    ],
+)
+def test_pixel_values_out_of_range_are_refused(value: float, message: str) -> None:
+    array = np.zeros((2, 3, 3))
+    array[1, 1, 1] = value
+    with pytest.raises(DataError, match=message):
+        as_images(array, "here")
+
+
+def test_strings_are_no_pixels() -> None:
+    with pytest.raises(DataError, match="here: wanted numbers, found dtype <U1"):
+        as_images(np.full((2, 3, 3), "x"), "here")
+
+
+@pytest.mark.parametrize(
+    ("array", "expected"),
+    [
+        (IMAGES, IMAGES[..., None]),
+        (IMAGES[..., None], IMAGES[..., None]),
+        (IMAGES[:, None], IMAGES[..., None]),
+        (IMAGES.astype(np.int64), IMAGES[..., None]),
+        (IMAGES.astype(np.float32), IMAGES[..., None]),
+        (IMAGES.astype(np.float32) / 255, IMAGES[..., None]),
+        (IMAGES > 127, (255 * (IMAGES > 127))[..., None]),
+        ((IMAGES > 127).astype(np.int64), (IMAGES > 127)[..., None]),
+        (np.stack([IMAGES] * 3, axis=1), np.stack([IMAGES] * 3, axis=-1)),
+        (np.stack([IMAGES] * 3, axis=-1), np.stack([IMAGES] * 3, axis=-1)),
+    ],
+    ids=["gray", "one channel", "channel first", "int", "float", "0..1", "bool", "int 0..1", "color first", "color"],
+)
+def test_images_become_bytes_with_channels_last(array: np.ndarray, expected: np.ndarray) -> None:
+    images = as_images(array, "here")
+    assert images.dtype == np.uint8
+    assert images.flags.c_contiguous
+    assert np.array_equal(images, expected)
+
+
+def test_object_arrays_are_refused(tmp_path: Path) -> None:
+    np.savez(tmp_path / "mine.npz", images=np.array([None, {}], dtype=object), labels=LABELS)
+    with pytest.raises(DataError, match=r"mine\.npz: cannot be read: it holds object arrays, which need pickle"):
+        read_npz(tmp_path / "mine.npz", "mine.npz")
+
+
+@pytest.mark.parametrize("content", [b"", b"no archive", b"PK\x03\x04"])
+def test_other_files_are_no_npz(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "mine.npz"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"mine\.npz: cannot be read: it is no whole \.npz archive"):
+        read_npz(path, "mine.npz")
+
+
+def test_a_single_array_is_no_npz(tmp_path: Path) -> None:
+    np.save(tmp_path / "mine.npy", IMAGES)
+    path = (tmp_path / "mine.npy").rename(tmp_path / "mine.npz")
+    with pytest.raises(DataError, match=r"mine\.npz: cannot be read: it is no whole \.npz archive"):
+        read_npz(path, "mine.npz")
+
+
+def test_unknown_array_names_are_listed(tmp_path: Path) -> None:
+    np.savez(tmp_path / "mine.npz", pixels=IMAGES, digits=LABELS)
+    with pytest.raises(DataError, match=r"wanted arrays such as images and labels.* found \['digits', 'pixels'\]"):
+        read_npz(tmp_path / "mine.npz", "mine.npz")
+
+
+@pytest.fixture(scope="module")
+def npz_content(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    path = tmp_path_factory.mktemp("npz") / "mine.npz"
+    np.savez_compressed(path, images=IMAGES, labels=LABELS)
+    return path.read_bytes()
+
+
+@settings(deadline=None, max_examples=40)
+@given(data=st.data())
+def test_no_part_of_an_npz_is_enough(
+    data: st.DataObject, npz_content: bytes, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "part.npz"
+    path.write_bytes(npz_content[: data.draw(st.integers(0, len(npz_content) - 1))])
+    with pytest.raises(DataError, match="cannot be read"):
+        read_npz(path, "part.npz")
+
+
+@settings(deadline=None, max_examples=150)
+@given(place=st.integers(0, 10_000), value=st.integers(0, 255))
+def test_an_altered_npz_is_read_as_it_was_or_refused(
+    place: int, value: int, npz_content: bytes, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    content = bytearray(npz_content)
+    content[place % len(content)] = value
+    path = tmp_path_factory.getbasetemp() / "altered.npz"
+    path.write_bytes(bytes(content))
+    try:
+        splits, _ = read_npz(path, "altered.npz")
+    except DataError:
+        return
+    assert splits["train"].labels.tolist() == LABELS.tolist()
+    assert np.array_equal(splits["train"].samples.read(3)[..., 0], IMAGES[3])

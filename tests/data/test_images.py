@@ -1,0 +1,175 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from falconet.data import images
+from falconet.data.images import decode_image, list_images, read_image
+from falconet.errors import DataError
+from tests.data.builders import encode
+
+COLOR = (10, 120, 230)
+NOISE = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
+
+
+def flat(mode: str, value: object, palette: tuple[int, ...] = ()) -> Image.Image:
+    image = Image.new(mode, (4, 3), value)  # type: ignore[arg-type]
+    if palette:
+        image.putpalette(palette)
+    return image
+
+
+@pytest.mark.parametrize(
+    ("image", "kind", "options", "expected"),
+    [
+        pytest.param(flat("1", 1), "PNG", {}, [255], id="1"),
+        pytest.param(flat("L", 100), "PNG", {}, [100], id="L"),
+        pytest.param(flat("L", 100), "PNG", {"transparency": 100}, [255], id="L-transparent"),
+        pytest.param(flat("LA", (100, 255)), "PNG", {}, [100], id="LA-opaque"),
+        pytest.param(flat("LA", (100, 0)), "PNG", {}, [255], id="LA-transparent"),
+        pytest.param(flat("P", 1, (0, 0, 0, *COLOR)), "PNG", {}, COLOR, id="P"),
+        pytest.param(flat("P", 1, (0, 0, 0, *COLOR)), "PNG", {"transparency": 1}, [255] * 3, id="P-transparent"),
+        pytest.param(flat("P", 1, (0, 0, 0, *COLOR)), "PNG", {"transparency": 0}, COLOR, id="P-opaque"),
+        pytest.param(flat("RGB", COLOR), "PNG", {}, COLOR, id="RGB"),
+        pytest.param(flat("RGB", COLOR), "PNG", {"transparency": COLOR}, [255] * 3, id="RGB-transparent"),
+        pytest.param(flat("RGBA", (*COLOR, 255)), "PNG", {}, COLOR, id="RGBA-opaque"),
+        pytest.param(flat("RGBA", (*COLOR, 0)), "PNG", {}, [255] * 3, id="RGBA-transparent"),
+        pytest.param(flat("RGBA", (*COLOR, 51)), "PNG", {}, [206, 228, 250], id="RGBA-one-fifth"),
+        pytest.param(flat("CMYK", (0, 255, 0, 0)), "TIFF", {}, [255, 0, 255], id="CMYK"),
+        pytest.param(flat("I;16", 65535), "PNG", {}, [255], id="I;16-white"),
+        pytest.param(flat("I;16", 257 * 100 + 128), "PNG", {}, [100], id="I;16-down"),
+        pytest.param(flat("I;16", 257 * 100 + 129), "PNG", {}, [101], id="I;16-up"),
+        pytest.param(flat("I", 257 * 100), "TIFF", {}, [100], id="I"),
+        pytest.param(flat("F", 257 * 100.0), "TIFF", {}, [100], id="F"),
+        pytest.param(flat("L", 100), "BMP", {}, [100], id="BMP"),
+        pytest.param(flat("RGB", COLOR), "PPM", {}, COLOR, id="PPM"),
+    ],
+)
+def test_every_mode_becomes_gray_or_color(
+    image: Image.Image, kind: str, options: dict[str, object], expected: list[int]
+) -> None:
+    decoded = decode_image(encode(image, kind, **options))
+    assert decoded.dtype == np.uint8
+    assert decoded.shape == (3, 4, len(expected))
+    assert (decoded == np.array(expected)).all()
+
+
+@pytest.mark.parametrize("value", [-1.0, 65536.0, float("nan")])
+def test_float_pixels_out_of_range_are_refused(value: float) -> None:
+    with pytest.raises(DataError, match=r"outside 0\.\.65535"):
+        decode_image(encode(flat("F", value), "TIFF"))
+
+
+@pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF", "PPM"])
+def test_lossless_formats_keep_every_pixel(kind: str) -> None:
+    assert np.array_equal(decode_image(encode(Image.fromarray(NOISE), kind)), NOISE)
+
+
+ORIENTATIONS: dict[int, Callable[[np.ndarray], np.ndarray]] = {
+    1: lambda x: x,
+    2: lambda x: x[:, ::-1],
+    3: lambda x: x[::-1, ::-1],
+    4: lambda x: x[::-1],
+    5: lambda x: x.swapaxes(0, 1),
+    6: lambda x: np.rot90(x, -1),
+    7: lambda x: x[::-1, ::-1].swapaxes(0, 1),
+    8: np.rot90,
+}
+"""EXIF's eight values: how the stored image must be turned to be seen upright (CIPA DC-008, Orientation)."""
+
+
+@pytest.mark.parametrize("orientation", ORIENTATIONS)
+def test_photos_are_turned_upright(orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    decoded = decode_image(encode(Image.fromarray(NOISE), "PNG", exif=exif))
+    assert np.array_equal(decoded, ORIENTATIONS[orientation](NOISE))
+
+
+def test_an_animation_shows_its_first_frame() -> None:
+    frames = [Image.new("RGB", (4, 3), color) for color in ("red", "blue")]
+    content = encode(frames[0], "GIF", save_all=True, append_images=frames[1:])
+    assert len(content) > len(encode(frames[0], "GIF"))
+    assert (decode_image(content) == (255, 0, 0)).all()
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        pytest.param(b"", r"empty file \(0 bytes\)", id="empty"),
+        pytest.param(b"no picture at all", "not an image", id="text"),
+        pytest.param(encode(Image.fromarray(NOISE))[:-200], "damaged image: .*truncated", id="PNG"),
+        pytest.param(encode(Image.fromarray(NOISE), "JPEG")[:-200], "damaged image: .*truncated", id="JPEG"),
+        pytest.param(encode(Image.fromarray(NOISE))[:20], "not an image|damaged", id="PNG-header"),
+    ],
+)
+def test_what_is_no_whole_image_is_refused(content: bytes, reason: str, tmp_path: Path) -> None:
+    path = tmp_path / "photo.png"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=rf"photo\.png: ({reason})") as caught:
+        read_image(path)
+    assert "\n" not in str(caught.value)
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    kind=st.sampled_from(["PNG", "JPEG", "GIF", "TIFF", "BMP", "WEBP"]),
+    changes=st.dictionaries(st.integers(0, 2000), st.integers(0, 255), min_size=1, max_size=8),
+)
+def test_altered_bytes_decode_or_raise_data_error(kind: str, changes: dict[int, int]) -> None:
+    content = bytearray(encode(Image.fromarray(NOISE), kind))
+    for place, value in changes.items():
+        content[place % len(content)] = value
+    try:
+        decoded = decode_image(bytes(content))
+    except DataError:
+        return
+    assert decoded.ndim == 3
+    assert decoded.shape[2] in (1, 3)
+
+
+@pytest.mark.parametrize("limit", [11, 12])
+def test_images_over_the_pixel_limit_are_refused(limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(images, "PIXEL_LIMIT", limit)
+    content = encode(flat("L", 7))
+    if limit == 12:
+        assert decode_image(content).size == 12
+    else:
+        with pytest.raises(DataError, match="4x3 pixels are more than the limit of 11"):
+            decode_image(content)
+
+
+def test_images_over_the_limit_of_the_decoder_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 5)
+    with pytest.raises(DataError, match="too many pixels"):
+        decode_image(encode(flat("L", 7)))
+
+
+@pytest.mark.parametrize("name", ["missing.png", "folder"])
+def test_what_cannot_be_opened_is_named(name: str, tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(DataError, match=rf"{name}: (No such file|Is a directory|Permission denied)"):
+        read_image(tmp_path / name)
+
+
+def test_images_are_listed_by_extension_at_any_depth(tmp_path: Path) -> None:
+    wanted = ["a.png", "b.JPG", "deep/er/c.webp", "deep/d.jpeg"]
+    others = ["notes.txt", ".hidden.png", ".git/e.png", "__MACOSX/f.png", "png"]
+    for name in [*wanted, *others]:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "folder.png").mkdir()
+    assert [str(path.relative_to(tmp_path)) for path in list_images(tmp_path)] == sorted(wanted)
+
+
+def test_a_hidden_parent_hides_nothing(tmp_path: Path) -> None:
+    folder = tmp_path / ".cache"
+    folder.mkdir()
+    (folder / "a.png").touch()
+    assert list_images(folder) == [folder / "a.png"]

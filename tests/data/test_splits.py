@@ -1,0 +1,174 @@
+from __future__ import annotations
+
+from collections import Counter
+from itertools import chain
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from falconet.data import DataConfig, Dataset, Split
+from falconet.data.splits import choose_stratified, complete_splits, mix
+from falconet.errors import ConfigError, DataError
+from tests.data.builders import make_dataset, make_split
+
+quick = settings(deadline=None, max_examples=30)
+sizes = st.lists(st.integers(1, 30), min_size=2, max_size=4)
+configs = st.builds(
+    DataConfig,
+    split_seed=st.integers(0, 2**31 - 1),
+    val_fraction=st.floats(0.01, 0.49),
+    test_fraction=st.floats(0.01, 0.49),
+)
+
+
+def of_sizes(counts: list[int]) -> Split:
+    """Samples that all differ: so many of class 0, of class 1, ..."""
+    return make_split([label for label, count in enumerate(counts) for _ in range(count)])
+
+
+def contents(dataset: Dataset) -> dict[str, list[int]]:
+    return {name: sorted(split.hashes.tolist()) for name, split in dataset.splits.items()}
+
+
+@quick
+@given(counts=sizes, config=configs)
+def test_splits_are_disjoint_and_cover_everything(counts: list[int], config: DataConfig) -> None:
+    split = of_sizes(counts)
+    dataset = complete_splits(make_dataset(train=split), config)
+    assert list(dataset.splits) == ["train", "val", "test"]
+    assert dataset.made == {"val", "test"}
+    assert sorted(chain(*contents(dataset).values())) == sorted(split.hashes.tolist())
+    label_of = dict(zip(split.hashes.tolist(), split.labels.tolist(), strict=True))
+    for part in dataset.splits.values():
+        assert [label_of[value] for value in part.hashes.tolist()] == part.labels.tolist()
+
+
+@quick
+@given(counts=sizes, config=configs)
+def test_every_class_has_its_share(counts: list[int], config: DataConfig) -> None:
+    dataset = complete_splits(make_dataset(train=of_sizes(counts)), config)
+    for label, count in enumerate(counts):
+        found = {name: int((split.labels == label).sum()) for name, split in dataset.splits.items()}
+        assert found["train"] >= 1
+        if count >= 3:
+            assert min(found.values()) >= 1
+        assert abs(found["test"] - config.test_fraction * count) <= 1
+        # What remains after the test samples is not exactly the share that remains overall: one sample more of slack.
+        assert abs(found["val"] - config.val_fraction * count) <= 2 + 0.05 * count
+
+
+def test_large_classes_have_the_share_asked() -> None:
+    dataset = complete_splits(make_dataset(train=of_sizes([100, 200])), DataConfig())
+    found = {name: np.bincount(split.labels).tolist() for name, split in dataset.splits.items()}
+    assert found == {"train": [70, 140], "val": [10, 20], "test": [20, 40]}
+
+
+@quick
+@given(data=st.data(), counts=sizes, config=configs)
+def test_splits_do_not_see_order(data: st.DataObject, counts: list[int], config: DataConfig) -> None:
+    split = of_sizes(counts)
+    order = data.draw(st.permutations(range(len(split))))
+    shuffled = split.take(np.array(order))
+    first, second = (complete_splits(make_dataset(train=samples), config) for samples in (split, shuffled))
+    assert contents(first) == contents(second)
+
+
+@quick
+@given(labels=st.lists(st.tuples(st.integers(0, 1), st.integers(0, 5)), min_size=4, max_size=60), config=configs)
+def test_equal_samples_of_a_class_stay_together(labels: list[tuple[int, int]], config: DataConfig) -> None:
+    rows = [(0, 0), (1, 1), *labels]
+    split = make_split([label for label, _ in rows], content=[10 * label + number for label, number in rows])
+    dataset = complete_splits(make_dataset(train=split), config)
+    parts = {name: set(part.hashes.tolist()) for name, part in dataset.splits.items()}
+    assert not parts["train"] & parts["val"]
+    assert not parts["train"] & parts["test"]
+    assert not parts["val"] & parts["test"]
+    assert set(dataset.splits["train"].labels.tolist()) == {0, 1}
+
+
+def test_a_large_group_of_equal_samples_leaves_room_for_the_others() -> None:
+    # Of six equal samples and two others, whatever their order, test and training both have something.
+    for seed in range(20):
+        split = make_split([0] * 8 + [1] * 8, content=[1, 2, *[3] * 6, *range(10, 18)])
+        dataset = complete_splits(make_dataset(train=split), DataConfig(split_seed=seed, test_fraction=0.3))
+        assert set(dataset.splits["test"].labels.tolist()) == {0, 1}
+
+
+def test_large_fractions_leave_samples_for_validation_and_training() -> None:
+    config = DataConfig(val_fraction=0.49, test_fraction=0.49)
+    dataset = complete_splits(make_dataset(train=of_sizes([10, 10])), config)
+    found = {name: np.bincount(split.labels, minlength=2).tolist() for name, split in dataset.splits.items()}
+    assert found == {"train": [1, 1], "val": [4, 4], "test": [5, 5]}
+
+
+def test_another_seed_makes_other_splits() -> None:
+    split = of_sizes([50, 50])
+    made = [contents(complete_splits(make_dataset(train=split), DataConfig(split_seed=seed))) for seed in (0, 0, 1, 2)]
+    assert made[0] == made[1]
+    assert len({tuple(parts["test"]) for parts in made}) == 3
+    assert len({tuple(parts["val"]) for parts in made}) == 3
+
+
+def test_new_samples_move_few_old_ones() -> None:
+    before, after = (complete_splits(make_dataset(train=of_sizes([count, 5])), DataConfig()) for count in (100, 105))
+    kept = set(contents(before)["test"]) & set(contents(after)["test"])
+    assert len(kept) >= 15
+
+
+@pytest.mark.parametrize("given", [("val",), ("test",), ("val", "test")])
+def test_splits_that_are_there_stay_as_they_are(given: tuple[str, ...]) -> None:
+    own = {name: make_split([0, 1, 1], content=[900 + len(name), 901 + len(name), 902 + len(name)]) for name in given}
+    dataset = complete_splits(make_dataset(train=of_sizes([20, 20]), **own), DataConfig(split_seed=3))
+    assert all(dataset.splits[name] is own[name] for name in given)
+    assert dataset.made == {"val", "test"} - set(given)
+    assert dataset.split_seed == (3 if dataset.made else None)
+    assert list(dataset.splits) == ["train", "val", "test"]
+    assert len(dataset.splits["train"]) == 40 - sum(len(dataset.splits[name]) for name in dataset.made)
+
+
+@pytest.mark.parametrize(("count", "expected"), [(1, [1, 0, 0]), (2, [1, 0, 1]), (3, [1, 1, 1]), (4, [2, 1, 1])])
+def test_three_samples_of_a_class_are_enough_for_all_splits(count: int, expected: list[int]) -> None:
+    dataset = complete_splits(make_dataset(train=of_sizes([count, 40])), DataConfig())
+    assert [int((split.labels == 0).sum()) for split in dataset.splits.values()] == expected
+
+
+def test_a_class_without_training_samples_is_named() -> None:
+    with pytest.raises(DataError, match="made: no training samples of class b; add some, or remove the class"):
+        complete_splits(make_dataset(train=make_split([0, 2]), test=make_split([1])), DataConfig())
+
+
+@quick
+@given(st.lists(st.integers(0, 2**64 - 1), unique=True, min_size=2, max_size=50), st.integers(0, 2**31 - 1))
+def test_mixing_keeps_different_hashes_different(values: list[int], seed: int) -> None:
+    mixed = mix(np.array(values, dtype=np.uint64), seed)
+    assert len(set(mixed.tolist())) == len(values)
+
+
+def test_mixing_is_splitmix64() -> None:
+    # The first outputs of the reference generator, started at 1234567 (Vigna, prng.di.unimi.it/splitmix64.c).
+    found = [int(mix(np.array([1234567], dtype=np.uint64), step)[0]) for step in range(3)]
+    assert found == [6457827717110365317, 3203168211198807973, 9817491932198370423]
+
+
+def test_mixing_spreads_small_hashes_evenly() -> None:
+    chosen = choose_stratified(np.arange(2000, dtype=np.uint64), np.zeros(2000, dtype=np.int64), 0.25, seed=0)
+    assert chosen.sum() == 500
+    counts = Counter((np.flatnonzero(chosen) // 500).tolist())
+    assert all(90 <= counts[quarter] <= 160 for quarter in range(4))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"split_seed": -1}, "split_seed: wanted 0 to 2147483647, found -1"),
+        ({"split_seed": 2**31}, "split_seed: .* found 2147483648"),
+        ({"val_fraction": 0.0}, "val_fraction: wanted a share above 0 and below 0.5, found 0.0"),
+        ({"test_fraction": 0.5}, "test_fraction: .* found 0.5"),
+        ({"test_fraction": float("nan")}, "test_fraction: .* found nan"),
+    ],
+)
+def test_impossible_settings_are_refused(settings: dict[str, float], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        DataConfig(**settings)  # type: ignore[arg-type]

@@ -1,0 +1,159 @@
+"""The page and the card."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import io
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from falconet import RunResult, load_dataset
+from falconet.report import render_card, render_html
+from falconet.report.facts import find_mistakes
+from falconet.report.html import format_bytes, list_confusions
+from falconet.report.pictures import encode_picture
+
+VOID = {"meta", "link", "img", "br"}
+
+
+class Page(HTMLParser):
+    """Checks that elements nest, and gathers what the tests ask about."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.images: list[dict[str, str | None]] = []
+        self.tags: set[str] = set()
+        self.links: list[str] = []
+        self.feed(html)
+        assert not self.open
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        attributes = dict(attrs)
+        self.tags.add(tag)
+        self.links += [value or "" for name, value in attrs if name in ("href", "src", "xlink:href", "data", "action")]
+        if tag == "img":
+            self.images.append(attributes)
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+        if tag not in VOID:
+            self.handle_endtag(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+@pytest.fixture(scope="module")
+def html(trained: RunResult) -> str:
+    return (trained.out / "report.html").read_text(encoding="utf-8")
+
+
+def test_the_page_requests_nothing(html: str) -> None:
+    page = Page(html)
+    assert "script" not in page.tags
+    assert all(link.startswith(("#", "data:")) for link in page.links), page.links
+    assert not re.search(r"url\((?!#|['\"]?#)", html)
+    assert "@import" not in html
+
+
+def test_the_page_says_what_the_run_was(html: str, trained: RunResult) -> None:
+    assert f"{100 * trained.test.accuracy:.2f}%" in html
+    for words in ("Learning curves", "Confusion matrix", "most confident mistakes", "Class by class", "Configuration"):
+        assert words in html
+    for fact in ("training.learning_rate", trained.report.config.provenance.data.fingerprint, "torch", "processor"):
+        assert fact in html
+
+
+def test_mistakes_are_pictures_with_true_and_predicted_labels(html: str, trained: RunResult) -> None:
+    images = Page(html).images
+    assert len(images) == len(trained.report.mistakes) > 0
+    for image, mistake in zip(images, trained.report.mistakes, strict=True):
+        assert image["alt"] == f"test sample {mistake.name}: true class {mistake.truth}, predicted {mistake.answer}"
+
+
+def test_the_report_is_small(trained: RunResult) -> None:
+    assert (trained.out / "report.html").stat().st_size < 1_000_000
+
+
+def test_names_from_the_data_cannot_inject_markup(trained: RunResult) -> None:
+    nasty = "<script>alert(1)</script>"
+    rows = (dataclasses.replace(trained.test.per_class[0], name=nasty), *trained.test.per_class[1:])
+    test = dataclasses.replace(trained.test, per_class=rows)
+    html = render_html([dataclasses.replace(trained.report, test=test)], title=nasty)
+    assert "<script" not in html
+    assert "&lt;script&gt;" in html
+
+
+def test_several_models_share_a_page(trained: RunResult) -> None:
+    html = render_html([trained.report, trained.report], title="two")
+    assert html.count("How it learned") == 2
+    Page(html)
+
+
+def test_mistakes_are_the_most_confident_first() -> None:
+    split = load_dataset("digits").splits["test"]
+    logits = np.zeros((len(split), 10), dtype=np.float32)
+    logits[np.arange(len(split)), split.labels] = 5
+    wrong = {3: 1.0, 10: 9.0, 20: 6.0}
+    for index, value in wrong.items():
+        logits[index] = 0
+        logits[index, (split.labels[index] + 1) % 10] = value
+    mistakes = find_mistakes(split, logits, [str(digit) for digit in range(10)])
+    assert [mistake.name for mistake in mistakes] == [split.samples.name(index) for index in (10, 20, 3)]
+    assert mistakes[0].answer == str((split.labels[10] + 1) % 10)
+
+
+def test_confusions_are_listed_by_number(trained: RunResult) -> None:
+    names = trained.test.per_class[:3]
+    small = dataclasses.replace(trained.test, per_class=names, confusion=((9, 1, 0), (4, 9, 2), (0, 0, 9)))
+    assert list_confusions(small) == [("1", "0", 4), ("1", "2", 2), ("0", "1", 1)]
+
+
+@pytest.mark.parametrize(
+    ("size", "channels", "expected"), [((8, 8), 1, (96, 96)), ((300, 150), 3, (48, 96)), ((1, 1), 3, (96, 96))]
+)
+def test_thumbnails(size: tuple[int, int], channels: int, expected: tuple[int, int]) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (*size, channels), dtype=np.uint8)
+    uri = encode_picture(pixels)
+    with Image.open(io.BytesIO(base64.b64decode(uri.removeprefix("data:image/png;base64,")))) as image:
+        assert image.size == expected
+        if size == (8, 8):
+            assert np.array_equal(np.asarray(image)[::12, ::12], pixels[..., 0])
+
+
+def test_sizes_are_decimal() -> None:
+    assert (format_bytes(999), format_bytes(244_312), format_bytes(2_880_000)) == ("1.0 kB", "244.3 kB", "2.88 MB")
+
+
+def test_the_card_has_a_model_index(trained: RunResult) -> None:
+    card = (trained.out / "README.md").read_text(encoding="utf-8")
+    assert card == render_card(trained.report)
+    _, front, body = card.split("---\n", 2)
+    metadata = yaml.safe_load(front)
+    assert (metadata["library_name"], metadata["pipeline_tag"]) == ("falconet", "image-classification")
+    result = metadata["model-index"][0]["results"][0]
+    assert result["dataset"]["name"] == "digits"
+    assert {"type": "accuracy", "value": trained.test.accuracy} in result["metrics"]
+    assert "# lenet_relu on digits" in body
+
+
+def test_a_mistake_whose_file_has_gone_is_left_out(trained: RunResult, tmp_path: Path) -> None:
+    folder = tmp_path / "set"
+    for label in "01":
+        (folder / label).mkdir(parents=True)
+        for index in range(10):
+            Image.new("L", (8, 8), 20 * index).save(folder / label / f"{index}.png")
+    split = load_dataset(folder).splits["test"]
+    (folder / split.samples.name(0)).unlink()
+    logits = np.eye(2, dtype=np.float32)[1 - split.labels]
+    assert len(find_mistakes(split, logits, ["0", "1"])) == len(split) - 1

@@ -1,0 +1,250 @@
+"""The on-disk form of a trained model: what comes back, and what is refused."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import pickle
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from falconet.artifact import (
+    CONFIG_FILE,
+    FORMAT_VERSION,
+    WEIGHTS_FILE,
+    Artifact,
+    ArtifactConfig,
+    DataOrigin,
+    Provenance,
+    check_artifact,
+    current_versions,
+    load_artifact,
+)
+from falconet.errors import ArtifactError, ConfigError, PathError, StorageError
+from falconet.models import create_model
+from falconet.spec import InputSpec
+
+SPEC = InputSpec(shape=(1, 16, 18), labels=("cat", "dog", "élan"), mean=(0.5,), std=(0.25,), margin=1)
+CONFIG = ArtifactConfig(
+    architecture="lenet5",
+    num_classes=3,
+    input=SPEC,
+    provenance=Provenance(DataOrigin("digits", "0f", None, 0.1, 0.2), seed=3, epochs=5, best_epoch=4),
+    options={"output": "linear"},
+    versions=current_versions(),
+)
+
+
+@pytest.fixture
+def artifact() -> Artifact:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = create_model("lenet5", num_classes=3, in_channels=1, input_size=(16, 18), output="linear")
+    return Artifact(CONFIG, model.state_dict())
+
+
+@pytest.fixture
+def folder(artifact: Artifact, tmp_path: Path) -> Path:
+    artifact.save(tmp_path / "model")
+    return tmp_path / "model"
+
+
+def images() -> Tensor:
+    return torch.linspace(-1, 1, 2 * 16 * 18).view(2, 1, 16, 18)
+
+
+def change_config(folder: Path, **changes: Any) -> None:
+    record = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+    (folder / CONFIG_FILE).write_text(json.dumps({**record, **changes}), encoding="utf-8")
+
+
+def test_round_trip(artifact: Artifact, folder: Path) -> None:
+    loaded = load_artifact(folder)
+    assert loaded.config == artifact.config
+    assert sorted(entry.name for entry in folder.iterdir()) == [CONFIG_FILE, WEIGHTS_FILE]
+    assert loaded.weights.keys() == artifact.weights.keys()
+    assert all(torch.equal(loaded.weights[name], tensor) for name, tensor in artifact.weights.items())
+    assert torch.equal(loaded.model(images()), artifact.model(images()))
+
+
+def test_model_is_ready_to_predict(folder: Path) -> None:
+    state = torch.get_rng_state()
+    artifact = load_artifact(str(folder))
+    assert not artifact.model.training
+    assert artifact.model is artifact.model
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_same_model_same_bytes(artifact: Artifact, folder: Path, tmp_path: Path) -> None:
+    load_artifact(folder).save(tmp_path / "again")
+    for name in (CONFIG_FILE, WEIGHTS_FILE):
+        assert (tmp_path / "again" / name).read_bytes() == (folder / name).read_bytes()
+    assert (folder / WEIGHTS_FILE).read_bytes() == artifact.serialize()
+
+
+def test_memory_layout_does_not_matter(artifact: Artifact) -> None:
+    turned = {
+        name: tensor.mT.contiguous().mT if tensor.ndim > 1 else tensor for name, tensor in artifact.weights.items()
+    }
+    assert not turned["f6.weight"].is_contiguous()
+    assert Artifact(CONFIG, turned).serialize() == artifact.serialize()
+
+
+def test_another_process_answers_the_same(folder: Path, tmp_path: Path, artifact: Artifact) -> None:
+    code = """
+import sys, numpy, torch, falconet
+images = torch.from_numpy(numpy.load(sys.argv[2]))
+with torch.no_grad():
+    numpy.save(sys.argv[3], falconet.load_artifact(sys.argv[1]).model(images).numpy())
+"""
+    np.save(tmp_path / "images.npy", images().numpy())
+    paths = [str(folder), str(tmp_path / "images.npy"), str(tmp_path / "logits.npy")]
+    subprocess.run([sys.executable, "-c", code, *paths], check=True)
+    found = torch.from_numpy(np.load(tmp_path / "logits.npy"))
+    torch.testing.assert_close(found, artifact.model(images()).detach(), rtol=0, atol=1e-6)
+
+
+def test_nothing_is_unpickled(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> NoReturn:
+        raise AssertionError("pickle was used")
+
+    for owner, name in ((pickle, "load"), (pickle, "loads"), (pickle, "Unpickler"), (torch, "load")):
+        monkeypatch.setattr(owner, name, refuse)
+    assert load_artifact(folder).model(images()).shape == (2, 3)
+
+
+def test_pickled_weights_are_refused_unread(folder: Path) -> None:
+    torch.save({"weight": torch.zeros(2)}, folder / WEIGHTS_FILE)
+    with pytest.raises(ArtifactError, match=rf"{WEIGHTS_FILE} is damaged"):
+        load_artifact(folder)
+
+
+def test_no_folder(tmp_path: Path) -> None:
+    with pytest.raises(PathError, match=r"no such folder: .*missing$"):
+        load_artifact(tmp_path / "missing")
+
+
+def test_folder_without_artifact(tmp_path: Path) -> None:
+    with pytest.raises(PathError, match=r"wanted a trained model \(config.json and model.safetensors\), found none$"):
+        load_artifact(tmp_path)
+
+
+def test_file_in_the_place_of_a_folder(folder: Path) -> None:
+    with pytest.raises(PathError, match="wanted a trained model"):
+        load_artifact(folder / WEIGHTS_FILE)
+
+
+def test_unfinished_run(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("seed: 0\n", encoding="utf-8")
+    with pytest.raises(PathError, match=r"found an unfinished run \(`falconet train --resume` goes on with it\)"):
+        check_artifact(tmp_path)
+
+
+def test_check_is_content_with_a_config(folder: Path) -> None:
+    check_artifact(folder)
+    check_artifact(str(folder))
+
+
+def test_missing_weights(folder: Path) -> None:
+    (folder / WEIGHTS_FILE).unlink()
+    with pytest.raises(ArtifactError, match=rf"{WEIGHTS_FILE} is missing$"):
+        load_artifact(folder)
+
+
+@pytest.mark.parametrize("kept", [0, 4, 100, -1])
+def test_truncated_weights(folder: Path, kept: int) -> None:
+    content = (folder / WEIGHTS_FILE).read_bytes()
+    (folder / WEIGHTS_FILE).write_bytes(content[:kept])
+    with pytest.raises(ArtifactError, match=rf"{WEIGHTS_FILE} is damaged: ") as caught:
+        load_artifact(folder)
+    assert "\n" not in str(caught.value)
+
+
+def test_truncated_config(folder: Path) -> None:
+    content = (folder / CONFIG_FILE).read_bytes()
+    (folder / CONFIG_FILE).write_bytes(content[: len(content) // 2])
+    with pytest.raises(ArtifactError, match=rf"{CONFIG_FILE} is damaged: "):
+        load_artifact(folder)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"num_classes": "three"}, "num_classes: wanted int, found 'three'"),
+        ({"num_classes": 4}, "input.labels: wanted 4 names, found 3"),
+        ({"architectur": "lenet5"}, "did you mean architecture"),
+        ({"task": "regression"}, "task: wanted classification, found 'regression'"),
+        ({"input": {"shape": [1, 16]}}, "input.shape: wanted 3 values, found 2"),
+        ({"provenance": None}, "provenance: wanted a mapping of settings, found None"),
+    ],
+)
+def test_altered_config(folder: Path, changes: dict[str, Any], message: str) -> None:
+    change_config(folder, **changes)
+    with pytest.raises(ArtifactError, match=rf"{CONFIG_FILE} is damaged: .*{message}"):
+        load_artifact(folder)
+
+
+@pytest.mark.parametrize("found", [FORMAT_VERSION + 1, None, "1"])
+def test_newer_format(folder: Path, found: object) -> None:
+    change_config(folder, format_version=found, something="new")
+    with pytest.raises(ArtifactError, match=f"wanted format version {FORMAT_VERSION} or lower, found {found}: update"):
+        load_artifact(folder)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"architecture": "lenet9"}, "unknown model 'lenet9'"),
+        ({"options": {"outputs": "linear"}}, "unknown option of lenet5 'outputs'"),
+        ({"options": {"num_classes": 5}}, "num_classes"),
+    ],
+)
+def test_model_that_cannot_be_built(folder: Path, changes: dict[str, Any], message: str) -> None:
+    change_config(folder, **changes)
+    artifact = load_artifact(folder)
+    with pytest.raises(
+        ArtifactError, match=f"config.json describes no model that this falconet can build: .*{message}"
+    ):
+        _ = artifact.model
+
+
+def without(weights: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
+    return {key: tensor for key, tensor in weights.items() if key != name}
+
+
+@pytest.mark.parametrize("problem", ["missing", "unexpected", "shape"])
+def test_weights_that_do_not_fit(folder: Path, artifact: Artifact, problem: str) -> None:
+    weights = {
+        "missing": without(artifact.weights, "f6.bias"),
+        "unexpected": {**artifact.weights, "f7.bias": torch.zeros(2)},
+        "shape": {**artifact.weights, "f6.bias": torch.zeros(2)},
+    }[problem]
+    (folder / WEIGHTS_FILE).write_bytes(safetensors.torch.save(weights))
+    with pytest.raises(ArtifactError, match=r"the weights do not fit lenet5: .*f[67]\.bias") as caught:
+        _ = load_artifact(folder).model
+    assert "\n" not in str(caught.value)
+
+
+def test_config_checks_its_labels() -> None:
+    with pytest.raises(ConfigError, match=r"input\.labels: wanted 2 names, found 3"):
+        dataclasses.replace(CONFIG, num_classes=2)
+
+
+def test_failed_save_keeps_the_old_artifact(folder: Path, artifact: Artifact, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> NoReturn:
+        raise OSError("disk full")
+
+    other = Artifact(CONFIG, {name: torch.zeros_like(tensor) for name, tensor in artifact.weights.items()})
+    monkeypatch.setattr("os.fsync", refuse)
+    with pytest.raises(StorageError, match="disk full"):
+        other.save(folder)
+    assert torch.equal(load_artifact(folder).model(images()), artifact.model(images()))

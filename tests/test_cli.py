@@ -1,0 +1,239 @@
+"""The command line, as a user meets it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from falconet import RunResult, cli
+
+FolderMaker = Callable[..., Path]
+Capture = pytest.CaptureFixture[str]
+
+
+def run_json(capsys: Capture, *arguments: str) -> dict[str, Any]:
+    """Run a verb with --json; check that standard output holds one object and nothing else."""
+    code = cli.run([*arguments, "--json"])
+    out, err = capsys.readouterr()
+    assert code == 0, err
+    result: dict[str, Any] = json.loads(out)
+    assert out == json.dumps(result, ensure_ascii=False) + "\n"
+    return result
+
+
+def run_text(capsys: Capture, *arguments: str) -> str:
+    code = cli.run(list(arguments))
+    out, err = capsys.readouterr()
+    assert code == 0, err
+    return out
+
+
+def test_models(capsys: Capture) -> None:
+    rows = run_json(capsys, "models")["models"]
+    assert {"name", "params", "macs", "input", "paper"} <= rows[0].keys()
+    assert [row["name"] for row in run_json(capsys, "models", "caffe")["models"]] == ["lenet5_caffe"]
+    assert "431,080" in run_text(capsys, "models", "*caffe")
+
+
+def test_summary(capsys: Capture) -> None:
+    result = run_json(capsys, "summary", "lenet5")
+    assert (result["model"], result["params"], result["input"]) == ("lenet5", 60_000, [1, 32, 32])
+    assert {"name", "type", "output_shape", "params", "macs"} <= result["layers"][0].keys()
+    other = run_json(capsys, "summary", "lenet_relu", "--input", "3x64x48", "--classes", "5")
+    assert other["layers"][-1]["output_shape"] == [5]
+    assert other["layers"][0]["output_shape"] == [32, 60, 44]
+    assert "117,600" in run_text(capsys, "summary", "lenet5")
+
+
+def test_data(capsys: Capture, make_folder: FolderMaker, tmp_path: Path) -> None:
+    folder = make_folder()
+    (folder / "dark" / "bad.png").write_bytes(b"")
+    (folder / "dark" / "twin.png").write_bytes((folder / "dark" / "000.png").read_bytes())
+    result = run_json(capsys, "data", str(folder), "--preview", str(tmp_path / "p.png"))
+    assert {"source", "classes", "splits", "unreadable", "duplicates", "leaks"} <= result.keys()
+    assert result["classes"] == [{"name": "dark", "count": 13}, {"name": "light", "count": 12}]
+    assert result["unreadable"] == [{"file": "dark/bad.png", "reason": "empty file (0 bytes)"}]
+    assert result["duplicates"] == [["dark/000.png", "dark/twin.png"]]
+    assert result["leaks"] == []
+    assert (tmp_path / "p.png").is_file()
+    text = run_text(capsys, "data", str(folder))
+    assert "dark/bad.png: empty file" in text
+    assert "dark/000.png = dark/twin.png" in text
+
+
+def test_train(capsys: Capture, make_folder: FolderMaker, tmp_path: Path) -> None:
+    folder, out = make_folder(), tmp_path / "run"
+    result = run_json(capsys, "train", str(folder), "--epochs", "2", "--out", str(out))
+    assert result["out"] == str(out)
+    assert {"out", "model", "epochs", "seconds", "best_epoch", "val", "test"} <= result.keys()
+    assert result["test"] == run_json(capsys, "evaluate", str(out), str(folder))
+    assert cli.run(["train", str(folder), "--epochs", "2", "--out", str(out)]) == 2
+    assert "--overwrite" in capsys.readouterr().err
+    text = run_text(capsys, "train", str(folder), "--epochs", "1", "--out", str(out), "--overwrite")
+    assert "test accuracy" in text
+    assert "report.html" in text
+
+
+def test_train_says_what_it_chose_and_how_it_goes(capsys: Capture, make_folder: FolderMaker, tmp_path: Path) -> None:
+    assert cli.run(["train", str(make_folder()), "--out", str(tmp_path / "run"), "--set", "training.epochs=2"]) == 0
+    err = capsys.readouterr().err
+    assert "24 color images of 16x20 (median), 2 classes" in err
+    assert "chosen: model.name=lenet_relu" in err
+    assert "epoch 2/2" in err
+
+
+def test_settings_come_from_file_and_command_line(capsys: Capture, tmp_path: Path) -> None:
+    config = tmp_path / "settings.yaml"
+    config.write_text("model: {name: lenet300_100}\ntraining: {epochs: 5, batch_size: 256}\naugmentation: none\n")
+    arguments = ["--config", str(config), "--set", "training.epochs=1", "--strict", "--out", str(tmp_path / "run")]
+    result = run_json(capsys, "train", "digits", *arguments)
+    assert (result["model"], result["epochs"]) == ("lenet300_100", 1)
+
+
+EVALUATION_KEYS = "split n accuracy accuracy_ci macro_precision macro_recall macro_f1 log_loss ece per_class confusion"
+
+
+def test_evaluate(capsys: Capture, trained: RunResult) -> None:
+    result = run_json(capsys, "evaluate", str(trained.out), "digits")
+    assert set(EVALUATION_KEYS.split()) <= result.keys()
+    assert result["accuracy"] == trained.test.accuracy
+    assert "expected calibration error" in run_text(capsys, "evaluate", str(trained.out), "digits", "--split", "val")
+
+
+@pytest.mark.parametrize("name", ["table.csv", "table.jsonl", "table.parquet"])
+def test_predict(capsys: Capture, trained: RunResult, make_folder: FolderMaker, tmp_path: Path, name: str) -> None:
+    folder = make_folder(count=2)
+    (folder / "broken.png").write_bytes(b"\x89PNG")
+    out = tmp_path / name
+    result = run_json(capsys, "predict", str(trained.out), str(folder), "--top", "2", "--out", str(out))
+    assert {"file", "label", "probability", "top"} <= result["predictions"][0].keys()
+    assert len(result["predictions"]) == 4
+    assert len(result["predictions"][0]["top"]) == 2
+    assert result["skipped"][0]["file"].endswith("broken.png")
+    assert out.stat().st_size > 0
+    assert "probability" in run_text(capsys, "predict", str(trained.out), str(folder / "dark" / "000.png"))
+
+
+MISTAKES = [
+    (["train", "digitz"], 2, "unknown source 'digitz': did you mean digits"),
+    (["train", "no/such/folder"], 2, "no such file or folder: no/such/folder"),
+    (["train", "digits", "--model", "lenet55"], 2, "unknown model 'lenet55': did you mean lenet5"),
+    (["train", "digits", "--recipe", "digit"], 2, "unknown recipe 'digit'"),
+    (["train", "digits", "--epochs", "0"], 2, "training.epochs: wanted 1 or more, found 0"),
+    (["train", "digits", "--epochs", "few"], 2, "--epochs"),
+    (["train", "digits", "--resume", "--overwrite"], 2, "exclude each other"),
+    (["train", "digits", "--config", "nowhere.yaml"], 2, "nowhere.yaml: No such file"),
+    (["train"], 2, "Missing argument"),
+    (["tain", "digits"], 2, "No such command 'tain'"),
+    (["train", "digits", "--modl", "x"], 2, "No such option"),
+    (["evaluate", "nowhere", "digits"], 2, "no such folder: nowhere"),
+    (["predict", "nowhere", "x.png"], 2, "no such folder: nowhere"),
+    (["summary", "lenet"], 2, "unknown model 'lenet'"),
+    (["summary", "lenet5", "--input", "32"], 2, "wanted channels, height and width as 3x224x224, found '32'"),
+    (["summary", "lenet5", "--input", "1x8x8"], 2, "at least 16x16"),
+    (["summary", "lenet5", "--input", "2x32x32"], 0, ""),
+    (["models", "vgg"], 2, "no model matches 'vgg'"),
+    (["data", "digits", "--preview", "p.jpg"], 2, "ending in .png"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "code", "message"), MISTAKES)
+def test_a_mistake_is_one_line(capsys: Capture, arguments: list[str], code: int, message: str) -> None:
+    assert cli.run(arguments) == code
+    out, err = capsys.readouterr()
+    if code:
+        assert message in err
+        assert out == ""
+        assert err.count("\n") == 1
+        assert "Traceback" not in err
+
+
+def test_debug_shows_the_traceback(capsys: Capture) -> None:
+    assert cli.run(["train", "digitz", "--debug"]) == 2
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_a_table_of_unknown_format_is_refused_before_work(capsys: Capture, trained: RunResult, tmp_path: Path) -> None:
+    assert cli.run(["predict", str(trained.out), str(trained.out), "--out", str(tmp_path / "t.xlsx")]) == 2
+    assert ".csv, .jsonl, .parquet" in capsys.readouterr().err
+
+
+def test_an_unexpected_error_is_one_line_too(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    def burst(pattern: str) -> list[str]:
+        raise RuntimeError("two\nlines")
+
+    monkeypatch.setattr("falconet.models.list_models", burst)
+    assert cli.run(["models"]) == 1
+    assert capsys.readouterr().err == "falconet: unexpected RuntimeError: two lines (--debug shows where)\n"
+
+
+def test_interrupts_outside_of_training(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(pattern: str) -> list[str]:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("falconet.models.list_models", interrupt)
+    assert cli.run(["models"]) == 1
+    assert capsys.readouterr().err == "falconet: stopped\n"
+
+
+def test_help_and_version(capsys: Capture) -> None:
+    assert "train" in run_text(capsys, "--help")
+    assert run_text(capsys, "--version").startswith("falconet ")
+
+
+QUICK: list[list[str]] = [
+    ["--help"],
+    ["models"],
+    ["train", "no/such/folder"],
+    ["evaluate", "nowhere", "digits"],
+    ["train", "x"],
+]
+
+
+@pytest.mark.parametrize("arguments", QUICK, ids=" ".join)
+def test_quick_answers_import_no_torch(arguments: list[str]) -> None:
+    code = f"import sys; from falconet import cli; cli.run({arguments!r}); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
+
+
+def test_data_imports_no_torch(make_folder: FolderMaker) -> None:
+    arguments = ["data", str(make_folder())]
+    code = f"import sys; from falconet import cli; cli.run({arguments!r}); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("arguments", QUICK, ids=" ".join)
+def test_quick_answers_are_quick(arguments: list[str]) -> None:
+    command = [sys.executable, "-c", "from falconet.cli import main; main()", *arguments]
+    times = []
+    for _ in range(5):
+        started = time.perf_counter()
+        subprocess.run(command, capture_output=True, check=False)
+        times.append(time.perf_counter() - started)
+    assert min(times) < 0.5
+
+
+@pytest.mark.slow
+def test_ctrl_c_stops_training_cleanly(tmp_path: Path) -> None:
+    import signal
+
+    command = [sys.executable, "-c", "from falconet.cli import main; main()", "train", "digits", "--epochs", "500"]
+    process = subprocess.Popen([*command, "--out", str(tmp_path)], stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    lines = []
+    for line in process.stderr:
+        lines.append(line)
+        if "epoch 3/500" in line:
+            process.send_signal(signal.SIGINT)
+    assert process.wait() == 1
+    assert "--resume goes on" in lines[-1]
+    assert "Traceback" not in "".join(lines)
+    assert (tmp_path / "model.safetensors").is_file()

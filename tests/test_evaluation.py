@@ -1,0 +1,132 @@
+"""predict() and evaluate()."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from falconet import RunResult, evaluate, load_artifact, load_dataset, predict
+from falconet.data import Dataset, Split
+from falconet.errors import DataError, PathError, UnknownNameError, UsageError
+from falconet.evaluation import judge, match_labels, predict_logits
+
+FolderMaker = Callable[..., Path]
+
+
+@pytest.fixture
+def digit_files(tmp_path: Path) -> Path:
+    """The first digits of the test split as PNG files."""
+    folder = tmp_path / "digits"
+    folder.mkdir()
+    split = load_dataset("digits").splits["test"]
+    for index in range(8):
+        Image.fromarray(split.samples.read(index)[..., 0]).save(folder / f"{index}-is-{split.labels[index]}.png")
+    return folder
+
+
+def test_files_get_the_answers_of_their_arrays(trained: RunResult, digit_files: Path) -> None:
+    artifact = load_artifact(trained.out)
+    split = load_dataset("digits").splits["test"]
+    answers = predict_logits(artifact, split.samples)[:8].argmax(axis=1)
+    predictions = predict(artifact, [digit_files]).predictions
+    assert [row.label for row in predictions] == [str(answer) for answer in answers]
+
+
+def test_predictions_are_ranked_probabilities(trained: RunResult, digit_files: Path) -> None:
+    for row in predict(trained.out, sorted(digit_files.iterdir()), top=10).predictions:
+        probabilities = [candidate.probability for candidate in row.top]
+        assert probabilities == sorted(probabilities, reverse=True)
+        assert sum(probabilities) == pytest.approx(1)
+        assert (row.label, row.probability) == (row.top[0].label, row.top[0].probability)
+
+
+def test_unreadable_files_are_skipped_and_listed(trained: RunResult, digit_files: Path) -> None:
+    (digit_files / "empty.png").write_bytes(b"")
+    (digit_files / "text.png").write_text("no picture")
+    result = predict(trained.out, [digit_files])
+    assert len(result.predictions) == 8
+    assert [(Path(item.file).name, item.reason.split()[0]) for item in result.skipped] == [
+        ("empty.png", "empty"),
+        ("text.png", "not"),
+    ]
+
+
+def test_nothing_readable_is_an_error(trained: RunResult, tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"")
+    with pytest.raises(DataError, match="none of 1 files can be read"):
+        predict(trained.out, [tmp_path])
+
+
+def test_missing_paths_and_empty_folders(trained: RunResult, tmp_path: Path) -> None:
+    with pytest.raises(PathError, match="no such file"):
+        predict(trained.out, [tmp_path / "nowhere.png"])
+    with pytest.raises(PathError, match="found none"):
+        predict(trained.out, [tmp_path])
+    with pytest.raises(UsageError, match="wanted 1 or more"):
+        predict(trained.out, [tmp_path], top=0)
+
+
+def test_another_data_set_cannot_stand_in_for_the_test_split(trained: RunResult, make_folder: FolderMaker) -> None:
+    with pytest.raises(DataError, match=r"not the data that the model was trained on.*--split all"):
+        evaluate(trained.out, make_folder(classes=("3", "7")))
+
+
+def test_another_data_set_can_be_judged_as_a_whole(trained: RunResult, make_folder: FolderMaker) -> None:
+    result = evaluate(trained.out, make_folder(classes=("3", "7")), split="all")
+    assert (result.split, result.n) == ("all", 24)
+    assert [row.support for row in result.per_class] == [0, 0, 0, 12, 0, 0, 0, 12, 0, 0]
+
+
+def test_a_test_split_of_its_own_can_be_judged(trained: RunResult, make_folder: FolderMaker) -> None:
+    folder = make_folder(classes=("3", "7"), splits=("train", "test"))
+    assert evaluate(trained.out, folder).n == 24
+    with pytest.raises(DataError, match="its val split"):
+        evaluate(trained.out, folder, split="val")
+
+
+def test_unknown_classes_are_named(trained: RunResult, make_folder: FolderMaker) -> None:
+    with pytest.raises(DataError, match="does not know the classes cat, dog; it knows 0, 1"):
+        evaluate(trained.out, make_folder(classes=("cat", "dog")), split="all")
+
+
+def test_unknown_splits_are_named(trained: RunResult) -> None:
+    with pytest.raises(UnknownNameError, match="unknown split 'tset': did you mean test"):
+        evaluate(trained.out, "digits", split="tset")
+
+
+def test_strict_refuses_unreadable_files(trained: RunResult, make_folder: FolderMaker) -> None:
+    folder = make_folder(classes=("3", "7"))
+    (folder / "3" / "bad.png").write_bytes(b"")
+    assert len(evaluate(trained.out, folder, split="all").unreadable) == 1
+    with pytest.raises(DataError, match=r"1 unreadable files.*--strict"):
+        evaluate(trained.out, folder, split="all", strict=True)
+
+
+def test_labels_are_matched_by_name() -> None:
+    samples = load_dataset("digits").splits["val"].samples
+    split = Split(samples=samples, labels=np.array([0, 1, 1]), hashes=np.zeros(3, dtype=np.uint64))
+    assert match_labels(split, ("b", "a"), ("a", "b", "c")).tolist() == [1, 0, 0]
+
+
+def test_judging_logits() -> None:
+    logits = np.array([[2, 0, 0], [0, 2, 0], [0, 2, 0], [0, 0, 2]], dtype=np.float32)
+    result = judge(logits, np.array([0, 1, 2, 2]), ("a", "b", "c"), "test")
+    assert result.accuracy == 0.75
+    assert result.accuracy_ci[0] < 0.75 < result.accuracy_ci[1]
+    assert result.confusion == ((1, 0, 0), (0, 1, 0), (0, 1, 1))
+    assert result.macro_recall == pytest.approx((1 + 1 + 0.5) / 3)
+    assert result.macro_precision == pytest.approx((1 + 0.5 + 1) / 3)
+    assert result.top_k == {"2": 0.75}
+
+
+def test_an_empty_split_is_an_error(trained: RunResult, monkeypatch: pytest.MonkeyPatch) -> None:
+    def emptied(self: Dataset, name: str) -> Split:
+        return self.splits["test"].take(np.zeros(0, dtype=np.int64))
+
+    monkeypatch.setattr(Dataset, "split", emptied)
+    with pytest.raises(DataError, match="holds no samples"):
+        evaluate(trained.out, "digits")

@@ -1,0 +1,60 @@
+"""How long a callable takes, with a clock that the tests turn."""
+
+from __future__ import annotations
+
+import pytest
+
+from falconet import latency
+from falconet.latency import Latency, measure_latency
+
+
+class Clock:
+    """Stands still except while a call runs; call number n takes `durations[n]` seconds, the last one from then on."""
+
+    def __init__(self, *durations: float) -> None:
+        self.durations = list(durations)
+        self.now = 100.0
+        self.calls = 0
+
+    def perf_counter(self) -> float:
+        return self.now
+
+    def call(self) -> None:
+        self.now += self.durations[min(self.calls, len(self.durations) - 1)]
+        self.calls += 1
+
+
+def measure(monkeypatch: pytest.MonkeyPatch, clock: Clock, **options: float) -> Latency:
+    monkeypatch.setattr(latency, "time", clock)
+    return measure_latency(clock.call, **options)  # type: ignore[arg-type]
+
+
+def test_warmup_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(9.0, 9.0, 9.0, 0.001)
+    found = measure(monkeypatch, clock, warmup=3, calls=50)
+    assert (found.p50, found.p95, found.p99) == pytest.approx((1.0, 1.0, 1.0))
+    assert found.calls == 50
+    assert clock.calls == 53
+
+
+def test_time_limit_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = measure(monkeypatch, Clock(0.125), warmup=0, calls=1000, seconds=2.0)
+    assert found.calls == 16
+
+
+def test_slow_calls_are_still_timed_ten_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = measure(monkeypatch, Clock(5.0), warmup=1, calls=200, seconds=2.0)
+    assert found.calls == 10
+    assert found.p50 == pytest.approx(5000.0)
+
+
+def test_percentiles_are_of_single_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    durations = [number / 1000 for number in range(101)]
+    found = measure(monkeypatch, Clock(*durations[::-1]), warmup=0, calls=101, seconds=60.0)
+    assert (found.p50, found.p95, found.p99) == pytest.approx((50.0, 95.0, 99.0))
+
+
+def test_real_clock() -> None:
+    found = measure_latency(lambda: sum(range(1000)), calls=20, warmup=2)
+    assert 0 < found.p50 <= found.p95 <= found.p99
+    assert found.calls == 20

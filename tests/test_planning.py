@@ -1,0 +1,179 @@
+"""From arguments to a complete plan."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from falconet import planning
+from falconet.data.augmentation import POLICIES
+from falconet.errors import ConfigError, PathError, RunExistsError, UnknownNameError, UsageError
+from falconet.planning import RunConfig, parse_assignments, plan_run, read_settings, write_config
+from falconet.schema import from_mapping, to_mapping
+
+FolderMaker = Callable[..., Path]
+
+
+def test_everything_follows_from_the_data(make_folder: FolderMaker) -> None:
+    small, large = plan_run("digits"), plan_run(make_folder(size=(90, 60)))
+    assert small.config.model.name == large.config.model.name == "lenet_relu"
+    assert (small.config.model.input_size, large.config.model.input_size) == (None, 48)
+    assert small.config.augmentation == POLICIES["digits"]
+    assert large.config.augmentation == POLICIES["light"]
+    assert small.config.training.epochs == 40
+    assert "model.name=lenet_relu" in small.chosen
+
+
+def test_later_layers_win(tmp_path: Path) -> None:
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text("model: {name: lenet300_100}\ntraining: {epochs: 7, batch_size: 11, learning_rate: 1e-3}\n")
+    plan = plan_run("digits", recipe=str(recipe), settings={"training": {"epochs": 8, "seed": 3}}, epochs=9)
+    training = plan.config.training
+    assert (plan.config.model.name, training.epochs, training.batch_size) == ("lenet300_100", 9, 11)
+    assert (training.seed, training.learning_rate) == (3, 0.001)
+    assert not any(choice.startswith(("model.name", "training")) for choice in plan.chosen)
+
+
+def test_output_folder_is_named_after_source_and_model(make_folder: FolderMaker) -> None:
+    assert plan_run("digits", model="lenet5").out == Path("runs/digits-lenet5")
+    assert plan_run(make_folder("my photos!")).out == Path("runs/my-photos--lenet_relu")
+
+
+@pytest.mark.parametrize(
+    ("assignments", "expected"),
+    [
+        (["training.epochs=5"], {"training": {"epochs": 5}}),
+        (["training.epochs=5", "training.seed=1"], {"training": {"epochs": 5, "seed": 1}}),
+        (["training.clip_norm=null"], {"training": {"clip_norm": None}}),
+        (["model.input_size=[24, 32]"], {"model": {"input_size": [24, 32]}}),
+        (["augmentation=none"], {"augmentation": to_mapping(POLICIES["none"])}),
+        (
+            ["augmentation=light", "augmentation.rotate=3"],
+            {"augmentation": to_mapping(POLICIES["light"]) | {"rotate": 3}},
+        ),
+    ],
+)
+def test_assignments_nest(assignments: list[str], expected: dict[str, Any]) -> None:
+    assert parse_assignments(assignments) == expected
+
+
+@pytest.mark.parametrize("assignment", ["training.epochs", "=5", "training.epochs=[5", ""])
+def test_malformed_assignments_are_refused(assignment: str) -> None:
+    with pytest.raises(ConfigError, match="--set"):
+        parse_assignments([assignment])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"model": "lenet_5"}, "unknown model 'lenet_5': did you mean lenet5"),
+        ({"recipe": "digit"}, "unknown recipe 'digit': did you mean digits"),
+        ({"settings": {"augmentation": "ligth"}}, "unknown augmentation policy 'ligth': did you mean light"),
+        ({"settings": {"trainig": {"epochs": 1}}}, "unknown setting 'trainig': did you mean training"),
+        ({"settings": {"training": {"epoch": 1}}}, "unknown setting 'training.epoch': did you mean training.epochs"),
+    ],
+)
+def test_mistyped_names_offer_the_nearest(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(UnknownNameError, match=message):
+        plan_run("digits", **arguments)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"training": {"epochs": 0}}, "training.epochs: wanted 1 or more, found 0"),
+        ({"training": {"epochs": "many"}}, "training.epochs: wanted int, found 'many'"),
+        ({"training": {"optimizer": "adamax"}}, "training.optimizer: wanted sgd or adam or adamw, found 'adamax'"),
+        ({"training": 5}, "training: wanted a mapping of settings, found 5"),
+        ({"data": {"val_fraction": 0.9}}, "data.val_fraction: wanted a share above 0 and below 0.5, found 0.9"),
+        ({"augmentation": {"rotate": 500}}, "augmentation.rotate: wanted 0 to 180, found 500"),
+    ],
+)
+def test_impossible_settings_name_the_key(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        plan_run("digits", settings=settings)
+
+
+def test_settings_files(tmp_path: Path) -> None:
+    path = tmp_path / "settings.yaml"
+    with pytest.raises(PathError, match="No such file"):
+        read_settings(path)
+    path.write_text("training: [")
+    with pytest.raises(ConfigError, match="not YAML"):
+        read_settings(path)
+    path.write_text("- 1\n- 2\n")
+    with pytest.raises(ConfigError, match="wanted sections"):
+        read_settings(path)
+
+
+def test_a_stored_configuration_can_be_used_for_another_run(tmp_path: Path) -> None:
+    plan = plan_run("digits", model="lenet5", epochs=3, out=tmp_path / "first")
+    write_config(plan)
+    again = plan_run("digits", settings=read_settings(tmp_path / "first" / "config.yaml"), out=tmp_path / "second")
+    assert again.config == plan.config
+
+
+@pytest.mark.parametrize("name", planning.list_recipes())
+def test_recipes_are_complete_and_documented(name: str) -> None:
+    settings = planning.load_recipe(name)
+    config = from_mapping(RunConfig, settings)
+    assert planning.flatten(settings).keys() == planning.flatten(to_mapping(config)).keys()
+    text = (Path(planning.__file__).parent / "recipes" / f"{name}.yaml").read_text(encoding="utf-8")
+    header = [line for line in text.splitlines() if line.startswith("#")]
+    for topic in ("Paper:", "Command:", "Hardware:", "Wall time:", "Expected:"):
+        assert any(line.startswith(f"# {topic}") for line in header), topic
+
+
+class TestExistingFolders:
+    """What happens where something stands already."""
+
+    def test_a_run_is_refused_unless_asked_for(self, tmp_path: Path) -> None:
+        write_config(plan_run("digits", out=tmp_path / "run"))
+        with pytest.raises(RunExistsError, match=r"--resume.*--overwrite"):
+            plan_run("digits", out=tmp_path / "run")
+        assert plan_run("digits", out=tmp_path / "run", existing="overwrite").existing == "overwrite"
+
+    @pytest.mark.parametrize("existing", ["refuse", "resume", "overwrite"])
+    def test_files_of_no_run_are_never_touched(self, tmp_path: Path, existing: planning.Existing) -> None:
+        (tmp_path / "thesis.txt").write_text("five years")
+        with pytest.raises(RunExistsError, match="no run"):
+            plan_run("digits", out=tmp_path, existing=existing)
+
+    def test_a_file_in_the_place_of_the_folder(self, tmp_path: Path) -> None:
+        (tmp_path / "out").write_text("")
+        with pytest.raises(PathError, match="found a file"):
+            plan_run("digits", out=tmp_path / "out")
+
+    def test_resuming_nothing_starts_anew(self, tmp_path: Path) -> None:
+        assert plan_run("digits", out=tmp_path / "new", existing="resume").existing == "resume"
+
+    def test_resuming_takes_the_stored_configuration(self, tmp_path: Path) -> None:
+        first = plan_run("digits", model="lenet5", epochs=3, seed=7, out=tmp_path)
+        write_config(first)
+        assert plan_run("digits", out=tmp_path, existing="resume").config == first.config
+
+    def test_resuming_differently_is_refused(self, tmp_path: Path) -> None:
+        write_config(plan_run("digits", epochs=3, out=tmp_path))
+        with pytest.raises(UsageError, match=r"training.epochs=3, but now it is 4"):
+            plan_run("digits", epochs=4, out=tmp_path, existing="resume")
+
+    def test_resuming_on_other_data_is_refused(self, tmp_path: Path, make_folder: FolderMaker) -> None:
+        photos = make_folder()
+        write_config(plan_run(photos, out=tmp_path / "run"))
+        (photos / "dark" / "000.png").unlink()
+        with pytest.raises(UsageError, match="fingerprint="):
+            plan_run(photos, out=tmp_path / "run", existing="resume")
+
+
+def test_the_written_configuration_is_complete(tmp_path: Path) -> None:
+    plan = plan_run("digits", out=tmp_path)
+    write_config(plan)
+    content = yaml.safe_load((tmp_path / "config.yaml").read_text(encoding="utf-8"))
+    assert content["source"] == "digits"
+    assert content["fingerprint"] == plan.dataset.fingerprint
+    assert set(content["training"]) == {field.name for field in dataclasses.fields(plan.config.training)}

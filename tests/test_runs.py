@@ -1,0 +1,215 @@
+"""train(), end to end."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+import falconet
+from falconet import Callback, RunResult, load_artifact, train
+from falconet.errors import DivergedError, InterruptedRunError, RunExistsError, StorageError
+
+FolderMaker = Callable[..., Path]
+
+
+class StopInEpoch(Callback):
+    """Presses Ctrl-C in the first step of an epoch."""
+
+    def __init__(self, epoch: int) -> None:
+        self.epoch = epoch
+        self.steps = 0
+
+    def on_start(self, epochs: int, steps_per_epoch: int, history: object) -> None:
+        self.steps = steps_per_epoch
+
+    def on_step(self, step: int, loss: float) -> None:
+        if step == (self.epoch - 1) * self.steps + 1:
+            raise KeyboardInterrupt
+
+
+def test_a_run_folder_holds_all_that_the_design_promises(trained: RunResult) -> None:
+    names = {path.name for path in trained.out.iterdir()}
+    promised = "config.json model.safetensors README.md report.html metrics.json config.yaml metrics.csv checkpoint"
+    assert names == set(promised.split())
+
+
+def test_two_epochs_on_the_digits(trained: RunResult) -> None:
+    assert (trained.model, trained.epochs, trained.val.split, trained.test.split) == ("lenet_relu", 2, "val", "test")
+    assert trained.test.accuracy > 0.85
+    assert trained.test.n == 359
+
+
+def test_metrics_on_disk_are_those_returned(trained: RunResult) -> None:
+    metrics = json.loads((trained.out / "metrics.json").read_text(encoding="utf-8"))
+    assert metrics["test"]["accuracy"] == trained.test.accuracy
+    assert metrics["params"] == 184_586
+    assert metrics["bytes"] == (trained.out / "model.safetensors").stat().st_size
+
+
+def test_metrics_csv_has_a_row_an_epoch(trained: RunResult) -> None:
+    with (trained.out / "metrics.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["epoch"] for row in rows] == ["1", "2"]
+    assert float(rows[trained.best_epoch - 1]["val_accuracy"]) == pytest.approx(trained.val.accuracy, abs=0.01)
+
+
+def test_evaluate_finds_the_same_test_set_and_figures(trained: RunResult) -> None:
+    assert falconet.evaluate(trained.out, "digits") == trained.test
+    assert falconet.evaluate(trained.out, "digits", split="val") == trained.val
+
+
+def test_the_same_seed_gives_the_same_files(trained: RunResult, tmp_path: Path) -> None:
+    again = train("digits", model="lenet_relu", epochs=2, out=tmp_path / "again")
+    for name in ("model.safetensors", "config.json"):
+        assert (again.out / name).read_bytes() == (trained.out / name).read_bytes()
+
+
+def test_another_seed_gives_other_weights_on_the_same_split(trained: RunResult, tmp_path: Path) -> None:
+    other = train("digits", model="lenet_relu", epochs=1, seed=1, out=tmp_path)
+    ours, theirs = load_artifact(trained.out).config, load_artifact(other.out).config
+    assert ours.provenance.data == theirs.provenance.data
+    assert (other.out / "model.safetensors").read_bytes() != (trained.out / "model.safetensors").read_bytes()
+
+
+def test_the_artifact_loads_in_a_process_that_never_saw_the_training(trained: RunResult) -> None:
+    code = (
+        "import sys, falconet; a = falconet.load_artifact(sys.argv[1]);"
+        "print(falconet.evaluate(a, 'digits').accuracy); assert 'falconet.runs' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(trained.out)], capture_output=True, text=True, check=True)
+    assert float(done.stdout) == pytest.approx(trained.test.accuracy, abs=1e-12)
+
+
+@pytest.mark.parametrize("splits", [("",), ("train", "test"), ("train", "val", "test"), ("training", "valid")])
+def test_folders_of_photos(make_folder: FolderMaker, tmp_path: Path, splits: tuple[str, ...]) -> None:
+    photos = make_folder(splits=splits)
+    result = train(photos, epochs=12, out=tmp_path / "run")
+    assert result.test.accuracy == 1.0
+    assert load_artifact(result.out).config.input.labels == ("dark", "light")
+    predictions = falconet.predict(result.out, [photos]).predictions
+    assert all(Path(row.file).parent.name == row.label for row in predictions)
+    assert len(predictions) == 24 * len(splits)
+
+
+def test_npz(tmp_path: Path) -> None:
+    labels = np.tile([0, 1], 20)
+    images = np.random.default_rng(0).normal(60 + 120 * labels[:, None, None], 10, (40, 12, 12)).clip(0, 255)
+    np.savez(tmp_path / "set.npz", images=images.astype(np.uint8), labels=labels)
+    result = train(tmp_path / "set.npz", epochs=10, out=tmp_path / "run")
+    assert result.test.accuracy == 1.0
+
+
+def test_a_stopped_run_keeps_its_best_and_resumes_to_the_same_end(trained: RunResult, tmp_path: Path) -> None:
+    with pytest.raises(InterruptedRunError, match=r"stopped after 1 of 2 epochs; the best .* --resume goes on"):
+        train("digits", model="lenet_relu", epochs=2, out=tmp_path, callbacks=[StopInEpoch(2)])
+    assert falconet.evaluate(tmp_path, "digits").accuracy > 0.5
+    resumed = train("digits", model="lenet_relu", epochs=2, out=tmp_path, existing="resume")
+    assert resumed.test == trained.test
+    assert (tmp_path / "model.safetensors").read_bytes() == (trained.out / "model.safetensors").read_bytes()
+    with (tmp_path / "metrics.csv").open(encoding="utf-8") as file:
+        assert [row["epoch"] for row in csv.DictReader(file)] == ["1", "2"]
+
+
+def test_a_stop_before_the_first_epoch_leaves_no_artifact(tmp_path: Path) -> None:
+    with pytest.raises(InterruptedRunError, match="nothing is kept"):
+        train("digits", model="lenet300_100", epochs=2, out=tmp_path, callbacks=[StopInEpoch(1)])
+    assert not (tmp_path / "model.safetensors").exists()
+
+
+def test_divergence_is_an_error_that_says_where(tmp_path: Path) -> None:
+    settings = {"training": {"learning_rate": 1e30, "optimizer": "sgd", "clip_norm": None}}
+    with pytest.raises(DivergedError, match=r"at step \d+ of .*lower training.learning_rate than 1e\+30"):
+        train("digits", model="lenet300_100", epochs=1, settings=settings, out=tmp_path)
+
+
+def test_overwriting_replaces_the_run_and_leaves_other_files(tmp_path: Path) -> None:
+    first = train("digits", model="lenet300_100", epochs=1, out=tmp_path)
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(RunExistsError):
+        train("digits", model="lenet300_100", epochs=2, out=tmp_path)
+    second = train("digits", model="lenet300_100", epochs=2, out=tmp_path, existing="overwrite")
+    assert (first.epochs, second.epochs) == (1, 2)
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
+def test_a_full_disk_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    train("digits", model="lenet300_100", epochs=1, out=tmp_path)
+    before = (tmp_path / "model.safetensors").read_bytes()
+    artifact = load_artifact(tmp_path)
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(StorageError, match="No space left on device"):
+        artifact.save(tmp_path)
+    assert (tmp_path / "model.safetensors").read_bytes() == before
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+def test_an_output_folder_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError, match="cannot write"):
+        train("digits", epochs=1, out=tmp_path / "file" / "below")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seconds", [2.0, 4.0, 6.0])
+def test_a_killed_run_resumes_to_the_same_weights(tmp_path: Path, seconds: float) -> None:
+    """SIGKILL, in a process of its own."""
+    arguments = ["train", "digits", "--model", "lenet5", "--epochs", "12", "--set", "training.ema_decay=0.9"]
+    command = [sys.executable, "-c", "from falconet.cli import main; main()", *arguments]
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    subprocess.run([*command, "--out", str(whole)], check=True, capture_output=True)
+    process = subprocess.Popen([*command, "--out", str(killed)], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    try:
+        process.wait(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+    subprocess.run([*command, "--resume", "--out", str(killed)], check=True, capture_output=True)
+    assert (killed / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
+
+
+@pytest.mark.slow
+def test_lenet5_reads_the_digits(tmp_path: Path) -> None:
+    results = [
+        train("digits", model="lenet5", recipe="digits", seed=seed, out=tmp_path / str(seed)) for seed in range(3)
+    ]
+    assert sum(result.test.accuracy for result in results) / 3 >= 0.98
+
+
+@pytest.mark.slow
+def test_the_demonstration(tmp_path: Path) -> None:
+    result = falconet.demonstrate(tmp_path)
+    assert [run.model for run in result.runs] == ["lenet5", "lenet_relu"]
+    assert min(run.test.accuracy for run in result.runs) >= 0.97
+    page = result.report.read_text(encoding="utf-8")
+    assert all(f"model-{number}" in page for number in (1, 2))
+    falconet.demonstrate(tmp_path)  # An earlier demonstration is replaced.
+
+
+def test_weights_are_loaded_without_pickle(trained: RunResult, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("pickle was used")
+
+    monkeypatch.setattr(torch, "load", refuse)
+    monkeypatch.setattr("pickle.loads", refuse)
+    monkeypatch.setattr("pickle.Unpickler", refuse)
+    assert load_artifact(trained.out).model(torch.zeros(1, 1, 28, 28)).shape == (1, 10)
+
+
+def test_config_yaml_holds_the_resolved_configuration(trained: RunResult) -> None:
+    content = yaml.safe_load((trained.out / "config.yaml").read_text(encoding="utf-8"))
+    assert content["model"]["name"] == "lenet_relu"
+    assert content["training"]["epochs"] == 2
+    assert content["augmentation"]["rotate"] == 10

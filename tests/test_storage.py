@@ -1,0 +1,167 @@
+"""Writing that loses nothing, and reading that says what is wrong."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NoReturn
+
+import pytest
+
+from falconet.errors import ArtifactError, StorageError
+from falconet.storage import check_writable, read_json, write_bytes, write_json, write_text
+
+
+def refuse(*_: object) -> NoReturn:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@pytest.fixture
+def strict_umask() -> Iterator[None]:
+    before = os.umask(0o027)
+    yield
+    os.umask(before)
+
+
+@pytest.mark.parametrize("content", [b"", b"new", bytes(range(256)) * 1000])
+def test_write_replaces_the_whole_file(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"something old and longer")
+    write_bytes(path, content)
+    assert path.read_bytes() == content
+    assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
+
+
+def test_write_makes_missing_folders(tmp_path: Path) -> None:
+    write_text(tmp_path / "a" / "b" / "é.txt", "naïve\n")
+    assert (tmp_path / "a" / "b" / "é.txt").read_bytes() == "naïve\n".encode()
+
+
+def test_the_old_file_stands_until_the_new_one_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+    seen: list[tuple[bytes, bytes]] = []
+    replace = Path.replace
+
+    def watch(source: Path, target: Path) -> Path:
+        seen.append((source.read_bytes(), path.read_bytes()))
+        assert source.parent == target.parent
+        return replace(source, target)
+
+    monkeypatch.setattr(Path, "replace", watch)
+    write_bytes(path, b"new")
+    assert seen == [(b"new", b"old")]
+
+
+def test_content_reaches_the_disk_before_the_rename(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    events: list[str] = []
+
+    def watch(name: str, action: Callable[..., Any]) -> Callable[..., Any]:
+        def watched(*arguments: Any) -> Any:
+            events.append(name)
+            return action(*arguments)
+
+        return watched
+
+    monkeypatch.setattr(os, "fsync", watch("fsync", os.fsync))
+    monkeypatch.setattr(Path, "replace", watch("rename", Path.replace))
+    write_bytes(tmp_path / "file", b"new")
+    assert events == ["fsync", "rename"]
+
+
+@pytest.mark.parametrize(("owner", "name"), [(os, "fsync"), (Path, "replace")])
+def test_failed_write_keeps_the_old_file_and_leaves_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, owner: Any, name: str
+) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+    monkeypatch.setattr(owner, name, refuse)
+    with pytest.raises(StorageError, match=f"cannot write {path}: No space left on device; choose another place"):
+        write_bytes(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
+
+
+def test_folder_in_the_way(tmp_path: Path) -> None:
+    (tmp_path / "file").mkdir()
+    with pytest.raises(StorageError, match=r"cannot write .*directory"):
+        write_bytes(tmp_path / "file", b"new")
+    assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize("below", ["child", "child/grandchild"])
+def test_write_below_a_file(tmp_path: Path, below: str) -> None:
+    (tmp_path / "file").write_bytes(b"old")
+    with pytest.raises(StorageError, match=f"cannot write {tmp_path / 'file' / below}"):
+        write_bytes(tmp_path / "file" / below, b"new")
+    assert (tmp_path / "file").read_bytes() == b"old"
+
+
+@pytest.mark.usefixtures("strict_umask")
+@pytest.mark.parametrize("exists", [False, True])
+def test_permissions_follow_umask(tmp_path: Path, exists: bool) -> None:
+    path = tmp_path / "file"
+    if exists:
+        path.write_bytes(b"old")
+    write_bytes(path, b"new")
+    assert path.stat().st_mode & 0o777 == 0o640
+
+
+def test_json_round_trip(tmp_path: Path) -> None:
+    content = {"name": "naïve", "values": [1, 2.5, None, True], "nested": {"a": []}}
+    write_json(tmp_path / "a.json", content)
+    assert read_json(tmp_path / "a.json") == content
+    assert "naïve" in (tmp_path / "a.json").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_json_has_no_nan(tmp_path: Path, number: float) -> None:
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(tmp_path / "a.json", {"loss": number})
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "is damaged"),
+        (b'{"a": 1', "is damaged"),
+        (b"\xff\xfe", "is damaged"),
+        (b"[1, 2]", "wanted a JSON object, found list"),
+        (b"3", "wanted a JSON object, found int"),
+    ],
+)
+def test_damaged_json(tmp_path: Path, content: bytes, message: str) -> None:
+    path = tmp_path / "a.json"
+    path.write_bytes(content)
+    with pytest.raises(ArtifactError, match=message) as caught:
+        read_json(path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_json_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match=r"a\.json is missing$"):
+        read_json(tmp_path / "a.json")
+    with pytest.raises(ArtifactError, match=r"is damaged: .*[Dd]irectory"):
+        read_json(tmp_path)
+
+
+def test_writable_folder_is_made_and_left_empty(tmp_path: Path) -> None:
+    check_writable(tmp_path / "a" / "b")
+    assert not list((tmp_path / "a" / "b").iterdir())
+
+
+@pytest.mark.parametrize("below", ["", "child"])
+def test_no_folder_can_be_made_of_a_file(tmp_path: Path, below: str) -> None:
+    (tmp_path / "file").write_bytes(b"old")
+    with pytest.raises(StorageError, match=f"cannot write {tmp_path / 'file' / below}: "):
+        check_writable(tmp_path / "file" / below)
+
+
+def test_full_disk_is_found_before_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.TemporaryFile", lambda **_: refuse())
+    with pytest.raises(StorageError, match="No space left on device"):
+        check_writable(tmp_path)

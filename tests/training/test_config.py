@@ -1,0 +1,29 @@
+from typing import Any
+
+import pytest
+
+from falconet import TrainConfig
+from falconet.errors import ConfigError
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("epochs", 0),
+        ("batch_size", 0),
+        ("learning_rate", 0.0),
+        ("learning_rate", float("nan")),
+        ("weight_decay", -0.1),
+        ("label_smoothing", 1.0),
+        ("momentum", -0.1),
+        ("warmup", 1.0),
+        ("clip_norm", 0.0),
+        ("ema_decay", 1.0),
+        ("patience", 0),
+        ("seed", -1),
+        ("seed", 2**31),
+    ],
+)
+def test_impossible_values_name_the_field_and_what_was_found(field: str, value: Any) -> None:
+    with pytest.raises(ConfigError, match=rf"^{field}: wanted .*, found "):
+        TrainConfig(**{field: value})

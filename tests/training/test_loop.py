@@ -1,0 +1,203 @@
+"""fit() on two clouds of tiny images, where everything can be checked in milliseconds."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from falconet import Affine, Callback, FitResult, InputSpec, TrainConfig, fit
+from falconet.data.loader import Loader
+from falconet.data.preprocessing import Preprocess
+from falconet.training import EpochRow
+
+CONFIG = TrainConfig(epochs=4, batch_size=8, learning_rate=0.01, ema_decay=0.9)
+SPEC = InputSpec(shape=(1, 6, 6), labels=("dark", "light"), mean=(0.5,), std=(0.25,))
+
+
+def make_loader(count: int, *, training: bool, seed: int = 0) -> Loader:
+    generator = np.random.default_rng(count)
+    labels = generator.integers(0, 2, count)
+    pixels = generator.normal(90 + 70 * labels[:, None, None, None], 60, size=(count, 1, 6, 6)).clip(0, 255)
+    affine = Affine(rotate=15, shift=0.1) if training else Affine()
+    images = torch.from_numpy(pixels.astype(np.uint8))
+    return Loader(images, torch.from_numpy(labels), Preprocess(SPEC), 8, affine, shuffle=training, seed=seed)
+
+
+def make_model(seed: int = 0) -> nn.Module:
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        convolutions = (nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 3, 3))
+        return nn.Sequential(*convolutions, nn.Flatten(), nn.Dropout(0.2), nn.Linear(12, 2))
+
+
+def run(
+    config: TrainConfig = CONFIG, callbacks: tuple[Callback, ...] = (), checkpoints: Path | None = None
+) -> tuple[FitResult, dict[str, Tensor]]:
+    model = make_model(config.seed)
+    loaders = make_loader(40, training=True, seed=config.seed), make_loader(24, training=False)
+    result = fit(model, *loaders, config, callbacks=callbacks, checkpoints=checkpoints)
+    return result, model.state_dict()
+
+
+def assert_same_weights(left: dict[str, Tensor], right: dict[str, Tensor]) -> None:
+    assert left.keys() == right.keys()
+    for name, tensor in left.items():
+        assert torch.equal(tensor, right[name]), name
+
+
+class StopAtStep(Callback):
+    """Presses Ctrl-C."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_step(self, step: int, loss: float) -> None:
+        if step == self.step:
+            raise KeyboardInterrupt
+
+
+class Recorder(Callback):
+    """Writes down every call."""
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+
+    def on_start(self, epochs: int, steps_per_epoch: int, history: object) -> None:
+        self.calls.append(f"start {epochs}x{steps_per_epoch}")
+
+    def on_step(self, step: int, loss: float) -> None:
+        self.calls.append(f"step {step}")
+
+    def on_epoch(self, row: EpochRow, best: bool) -> None:
+        self.calls.append(f"epoch {row.epoch}")
+
+    def on_end(self) -> None:
+        self.calls.append("end")
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", "mse"])
+def test_it_learns(loss: Literal["cross_entropy", "mse"]) -> None:
+    result, _ = run(dataclasses.replace(CONFIG, loss=loss, epochs=6))
+    assert result.best is not None
+    assert result.best.val_accuracy > 0.85
+    assert result.history[-1].train_loss < result.history[0].train_loss
+
+
+def test_same_seed_same_weights_bit_for_bit() -> None:
+    assert_same_weights(run()[1], run()[1])
+
+
+def test_another_seed_other_weights() -> None:
+    other = dataclasses.replace(CONFIG, seed=1)
+    assert not torch.equal(run()[1]["0.weight"], run(other)[1]["0.weight"])
+
+
+def test_the_global_generator_is_left_as_it_was() -> None:
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    run()
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_the_model_ends_with_the_weights_of_its_best_epoch() -> None:
+    result, weights = run(dataclasses.replace(CONFIG, learning_rate=0.05, epochs=6))
+    scores = [(row.val_accuracy, -row.val_loss) for row in result.history]
+    assert result.best_epoch == scores.index(max(scores)) + 1
+    _, early = run(dataclasses.replace(CONFIG, learning_rate=0.05, epochs=6), (StopAtStep(5 * result.best_epoch + 1),))
+    assert_same_weights(weights, early)
+
+
+def test_callbacks_see_everything_in_order() -> None:
+    recorder = Recorder()
+    run(dataclasses.replace(CONFIG, epochs=2), (recorder,))
+    first = ["start 2x5", *(f"step {step}" for step in range(1, 6)), "epoch 1"]
+    assert recorder.calls == [*first, *(f"step {step}" for step in range(6, 11)), "epoch 2", "end"]
+
+
+@pytest.mark.parametrize("step", [3, 5, 6, 13, 20])
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_a_stopped_run_resumes_to_the_same_weights(
+    tmp_path: Path, step: int, optimizer: Literal["sgd", "adamw"]
+) -> None:
+    config = dataclasses.replace(CONFIG, optimizer=optimizer)
+    whole, expected = run(config)
+    stopped, _ = run(config, (StopAtStep(step),), tmp_path)
+    resumed, weights = run(config, checkpoints=tmp_path)
+    assert (stopped.ending, resumed.ending) == ("interrupted", "completed")
+    assert_same_weights(weights, expected)
+    assert [row.val_loss for row in resumed.history] == [row.val_loss for row in whole.history]
+
+
+def test_a_finished_run_resumes_without_a_step(tmp_path: Path) -> None:
+    _, weights = run(checkpoints=tmp_path)
+    recorder = Recorder()
+    result, again = run(callbacks=(recorder,), checkpoints=tmp_path)
+    assert recorder.calls == ["start 4x5", "end"]
+    assert len(result.history) == 4
+    assert_same_weights(weights, again)
+
+
+def test_a_damaged_checkpoint_is_passed_over(tmp_path: Path) -> None:
+    _, expected = run()
+    run(callbacks=(StopAtStep(18),), checkpoints=tmp_path)
+    newest = tmp_path / "epoch-000003.safetensors"
+    newest.write_bytes(newest.read_bytes()[:-1] + b"\x01")
+    recorder = Recorder()
+    _, weights = run(callbacks=(recorder,), checkpoints=tmp_path)
+    assert "step 10" not in recorder.calls
+    assert "step 11" in recorder.calls
+    assert_same_weights(weights, expected)
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_with_the_last_good_weights() -> None:
+    class Poison(Callback):
+        def on_step(self, step: int, loss: float) -> None:
+            if step == 12:
+                nn.init.constant_(next(model.parameters()), float("nan"))
+
+    model = make_model()
+    loaders = make_loader(40, training=True), make_loader(24, training=False)
+    result = fit(model, *loaders, CONFIG, callbacks=(Poison(),))
+    assert result.ending == "diverged"
+    assert "nan at step 13 of 20 (epoch 3)" in result.message
+    assert result.best_epoch in (1, 2)
+    assert all(tensor.isfinite().all() for tensor in model.state_dict().values())
+
+
+def test_divergence_in_the_first_epoch_leaves_the_initial_weights() -> None:
+    result, weights = run(dataclasses.replace(CONFIG, optimizer="sgd", learning_rate=1e30, clip_norm=None))
+    assert (result.ending, result.best_epoch, result.best) == ("diverged", 0, None)
+    assert_same_weights(weights, make_model().state_dict())
+
+
+def test_it_stops_early_when_nothing_improves() -> None:
+    config = dataclasses.replace(CONFIG, epochs=30, learning_rate=1e-9, patience=2, ema_decay=None)
+    result, _ = run(config)
+    assert result.ending == "early_stopped"
+    assert len(result.history) == result.best_epoch + 2 < 30
+
+
+def test_gradients_are_clipped_to_the_norm() -> None:
+    config = dataclasses.replace(
+        CONFIG, optimizer="sgd", momentum=0.0, schedule="constant", warmup=0.0, weight_decay=0.0
+    )
+    config = dataclasses.replace(config, epochs=1, clip_norm=1e-3, learning_rate=1.0, ema_decay=None)
+    before, (_, after) = make_model().state_dict(), run(config)
+    trained = [name for name, _ in make_model().named_parameters()]
+    moved = math.sqrt(sum((after[name] - before[name]).square().sum().item() for name in trained))
+    assert 0 < moved <= 5 * 1e-3 * (1 + 1e-4)
+
+
+def test_history_holds_what_it_says() -> None:
+    result, _ = run(dataclasses.replace(CONFIG, schedule="constant", warmup=0.0))
+    assert [row.epoch for row in result.history] == [1, 2, 3, 4]
+    assert all(row.learning_rate == CONFIG.learning_rate for row in result.history)
+    assert all(0 <= row.train_accuracy <= 1 and row.seconds > 0 for row in result.history)

@@ -1,0 +1,73 @@
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from falconet import TrainConfig
+from falconet.training.optimizers import brier_loss, make_average, make_criterion, make_optimizer
+
+
+def test_only_weights_of_two_or_more_dimensions_decay() -> None:
+    model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4, 2))
+    decaying, free = make_optimizer(model, TrainConfig(weight_decay=0.3)).param_groups
+    assert (decaying["weight_decay"], free["weight_decay"]) == (0.3, 0.0)
+    assert {id(p) for p in decaying["params"]} == {id(model[0].weight), id(model[3].weight)}
+    assert len(free["params"]) == 4
+
+
+def test_frozen_parameters_are_left_out() -> None:
+    model = nn.Linear(3, 2)
+    model.weight.requires_grad_(False)
+    groups = make_optimizer(model, TrainConfig()).param_groups
+    assert [id(p) for group in groups for p in group["params"]] == [id(model.bias)]
+
+
+@pytest.mark.parametrize(
+    ("config", "peer"),
+    [
+        (TrainConfig(optimizer="sgd", learning_rate=0.1, momentum=0.9), torch.optim.SGD),
+        (TrainConfig(optimizer="adam", learning_rate=0.1, momentum=0.8), torch.optim.Adam),
+        (TrainConfig(optimizer="adamw", learning_rate=0.1, momentum=0.8), torch.optim.AdamW),
+    ],
+)
+def test_each_optimizer_steps_as_torch_does_it(config: TrainConfig, peer: Any) -> None:
+    options = {"momentum": 0.9, "nesterov": True} if config.optimizer == "sgd" else {"betas": (0.8, 0.999)}
+    ours, theirs = nn.Parameter(torch.ones(2, 2)), nn.Parameter(torch.ones(2, 2))
+    model = nn.ParameterList([ours])
+    pairs = [(make_optimizer(model, config), ours), (peer([theirs], lr=0.1, weight_decay=0.01, **options), theirs)]
+    for optimizer, parameter in pairs:
+        for _ in range(3):
+            parameter.grad = torch.tensor([[1.0, -2.0], [0.5, 0.0]])
+            optimizer.step()
+    torch.testing.assert_close(ours, theirs)
+
+
+def test_cross_entropy_smooths_labels_as_torch_does() -> None:
+    logits, labels = torch.randn(5, 3), torch.tensor([0, 1, 2, 0, 1])
+    loss = make_criterion(TrainConfig(), label_smoothing=0.2)(logits, labels)
+    torch.testing.assert_close(loss, F.cross_entropy(logits, labels, label_smoothing=0.2))
+
+
+def test_mean_squared_error_is_of_probabilities() -> None:
+    logits = torch.log(torch.tensor([[0.5, 0.25, 0.25], [0.2, 0.2, 0.6]]))
+    labels = torch.tensor([0, 1])
+    expected = ((0.25 + 0.0625 + 0.0625) + (0.04 + 0.64 + 0.36)) / 2
+    assert brier_loss(logits, labels, 0.0).item() == pytest.approx(expected)
+    assert make_criterion(TrainConfig(loss="mse"), 0.0)(logits, labels).item() == pytest.approx(expected)
+
+
+def test_average_follows_its_formula_and_leaves_integers_alone() -> None:
+    model = nn.Linear(1, 1, bias=False)
+    model.register_buffer("position", torch.tensor([7, 4999]))
+    average = make_average(model, decay=0.5)
+    averaged: Any = average.module
+    expected, values = 0.0, [1.0, 2.0, 4.0, 8.0]
+    for count, value in enumerate(values):
+        nn.init.constant_(model.weight, value)
+        average.update_parameters(model)
+        decay = min(0.5, (1 + count) / (10 + count))
+        expected = value if count == 0 else decay * expected + (1 - decay) * value
+    assert averaged.weight.item() == pytest.approx(expected)
+    assert averaged.position.tolist() == [7, 4999]
