@@ -10,7 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from falconet.errors import ArtifactError, ConfigError, PathError, UsageError
+from falconet.errors import ArtifactError, PathError, UsageError
 from falconet.models import create_model
 from falconet.schema import from_mapping, to_mapping
 from falconet.spec import InputSpec
@@ -53,7 +53,6 @@ class ArtifactConfig:
     """What `config.json` holds."""
 
     architecture: str
-    num_classes: int
     input: InputSpec
     provenance: Provenance
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -63,10 +62,6 @@ class ArtifactConfig:
     task: Literal["classification"] = "classification"
     versions: Mapping[str, Any] = field(default_factory=dict)
     format_version: int = FORMAT_VERSION
-
-    def __post_init__(self) -> None:
-        if len(self.input.labels) != self.num_classes:
-            raise ConfigError(f"input.labels: wanted {self.num_classes} names, found {len(self.input.labels)}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,7 +103,7 @@ def build_model(config: ArtifactConfig) -> nn.Module:
         with torch.random.fork_rng(devices=[]):
             return create_model(
                 config.architecture,
-                num_classes=config.num_classes,
+                num_classes=len(config.input.labels),
                 in_channels=channels,
                 input_size=(height, width),
                 **config.options,

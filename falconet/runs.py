@@ -218,7 +218,6 @@ def make_artifact(plan: Plan, spec: InputSpec, result: FitResult, weights: dict[
     )
     config = ArtifactConfig(
         architecture=plan.config.model.name,
-        num_classes=len(spec.labels),
         input=spec,
         provenance=provenance,
         options=plan.config.model.options,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import pickle
 import subprocess
@@ -29,14 +28,13 @@ from falconet.artifact import (
     current_versions,
     load_artifact,
 )
-from falconet.errors import ArtifactError, ConfigError, PathError, StorageError
+from falconet.errors import ArtifactError, PathError, StorageError
 from falconet.models import create_model
 from falconet.spec import InputSpec
 
 SPEC = InputSpec(shape=(1, 16, 18), labels=("cat", "dog", "élan"), mean=(0.5,), std=(0.25,), margin=1)
 CONFIG = ArtifactConfig(
     architecture="lenet5",
-    num_classes=3,
     input=SPEC,
     provenance=Provenance(DataOrigin("digits", "0f", None, 0.1, 0.2), seed=3, epochs=5, best_epoch=4),
     options={"output": "linear"},
@@ -179,8 +177,7 @@ def test_truncated_config(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"num_classes": "three"}, "num_classes: wanted int, found 'three'"),
-        ({"num_classes": 4}, "input.labels: wanted 4 names, found 3"),
+        ({"architecture": 5}, "architecture: wanted str, found 5"),
         ({"architectur": "lenet5"}, "did you mean architecture"),
         ({"task": "regression"}, "task: wanted classification, found 'regression'"),
         ({"input": {"shape": [1, 16]}}, "input.shape: wanted 3 values, found 2"),
@@ -232,11 +229,6 @@ def test_weights_that_do_not_fit(folder: Path, artifact: Artifact, problem: str)
     with pytest.raises(ArtifactError, match=r"the weights do not fit lenet5: .*f[67]\.bias") as caught:
         _ = load_artifact(folder).model
     assert "\n" not in str(caught.value)
-
-
-def test_config_checks_its_labels() -> None:
-    with pytest.raises(ConfigError, match=r"input\.labels: wanted 2 names, found 3"):
-        dataclasses.replace(CONFIG, num_classes=2)
 
 
 def test_failed_save_keeps_the_old_artifact(folder: Path, artifact: Artifact, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -104,7 +104,7 @@ def test_artifact_answers_as_the_model(name: str, channels: int, tmp_path: Path)
         margin=MODELS[name].margin,
     )
     origin = Provenance(DataOrigin("digits", "00", 0, 0.1, 0.2), seed=0, epochs=1, best_epoch=1)
-    Artifact(ArtifactConfig(name, CLASSES, spec, origin), model.state_dict()).save(tmp_path)
+    Artifact(ArtifactConfig(name, spec, origin), model.state_dict()).save(tmp_path)
     loaded = load_artifact(tmp_path)
     images = draw_images(name, channels)
     assert loaded.config.input == spec

@@ -42,7 +42,6 @@ class Outer:
 SPEC = InputSpec(shape=(3, 32, 24), labels=("cat", "dog"), mean=(0.1, 0.2, 0.3), std=(0.5, 0.6, 0.7), margin=2)
 ARTIFACT = ArtifactConfig(
     architecture="lenet5",
-    num_classes=2,
     input=SPEC,
     provenance=Provenance(DataOrigin("digits", "0f", None, 0.1, 0.2), seed=3, epochs=5, best_epoch=4, recipe="digits"),
     options={"output": "linear"},

@@ -23,7 +23,7 @@ class Affine:
     """Up to so many degrees either way."""
 
     scale: float = 0.0
-    """Height and width each by a factor of 1 - scale to 1 + scale."""
+    """Height and width of what is seen each by a factor of 1 - scale to 1 + scale; more of it means smaller content."""
 
     shear: float = 0.0
     """Up to so many degrees of horizontal slant either way."""
@@ -59,12 +59,19 @@ def distort(
     import torch.nn.functional as F
 
     theta = draw_affine(len(images), affine, generator)
+    # Both axes run from -1 to 1 whatever the shape; rotation and slant are meant in pixels, which are square.
+    height, width = images.shape[-2:]
+    theta[:, 0, 1] *= height / width
+    theta[:, 1, 0] *= width / height
     grid = F.affine_grid(theta, list(images.shape), align_corners=False)
     return F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
 
 
 def draw_affine(batch: int, affine: Affine, generator: torch.Generator) -> Float32[Tensor, "batch 2 3"]:
-    """Draw maps from output to input coordinates, both in -1..1: rotation, after shear, after scaling, plus a shift."""
+    """Draw maps from output to input coordinates, both in -1..1: rotation, after shear, after scaling, plus a shift.
+
+    They are those of a square; `distort` fits them to other shapes.
+    """
     import torch
 
     rotate, shear, scale_x, scale_y, shift_x, shift_y = torch.empty(6, batch).uniform_(-1, 1, generator=generator)

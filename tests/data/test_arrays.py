@@ -185,8 +185,10 @@ def test_classes_are_numbered_in_order(
     labels: list[object], names: list[str] | None, classes: tuple[str, ...], numbers: list[int], tmp_path: Path
 ) -> None:
     path = tmp_path / "mine.npz"
-    extra = {} if names is None else {"classes": np.array(names)}
-    np.savez(path, images=IMAGES, labels=np.array(labels), **extra)
+    if names is None:
+        np.savez(path, images=IMAGES, labels=np.array(labels))
+    else:
+        np.savez(path, images=IMAGES, labels=np.array(labels), classes=np.array(names))
     splits, found = read_npz(path, "mine.npz")
     assert found == classes
     assert splits["train"].labels.tolist() == numbers

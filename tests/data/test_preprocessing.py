@@ -27,7 +27,8 @@ def judged(images: torch.Tensor, wanted: InputSpec) -> torch.Tensor:
     x = judge.rgb_to_grayscale(x) if wanted.shape[0] == 1 else judge.grayscale_to_rgb(x)
     x = judge.resize(x, list(wanted.inner_size), antialias=True)
     x = judge.pad(x, [wanted.margin], padding_mode="edge")
-    return judge.normalize(x, list(wanted.mean), list(wanted.std))
+    normalized: torch.Tensor = judge.normalize(x, list(wanted.mean), list(wanted.std))
+    return normalized
 
 
 @pytest.mark.parametrize("margin", [0, 3])
