@@ -199,11 +199,11 @@ def summary(
     debug: Debug = False,
 ) -> None:
     """Show a model layer by layer: output shape, parameters, MACs, activations."""
-    from falconet import terminal
     from falconet.models import find_model
 
     find_model(model)
     input_shape = parse_shape(shape) if shape else None
+    from falconet import terminal
     from falconet.complexity import summarize
 
     cost = summarize(model, input_shape=input_shape, num_classes=classes)
@@ -247,6 +247,9 @@ def data(
     debug: Debug = False,
 ) -> None:
     """Check and describe a data set."""
+    from falconet.catalog import check_source
+
+    check_source(source)
     from falconet import terminal
     from falconet.data import DataConfig, load_dataset
     from falconet.data.checks import describe_data
@@ -304,10 +307,16 @@ def train(
     debug: Debug = False,
 ) -> None:
     """Train, judge, save and report a classifier."""
-    from falconet import planning, terminal
+    from falconet.catalog import check_source
+    from falconet.models import find_model
 
+    check_source(source)
+    if model:
+        find_model(model)
     if resume and overwrite:
         raise UsageError("--resume and --overwrite exclude each other")
+    from falconet import planning, terminal
+
     asked = planning.read_settings(config) if config else {}
     asked = planning.merge(asked, planning.parse_assignments(settings or []))
     if strict:
@@ -365,13 +374,12 @@ def evaluate(
     debug: Debug = False,
 ) -> None:
     """Judge a trained model on a data set."""
-    from falconet import terminal
     from falconet.artifact import check_artifact
-    from falconet.data import check_source
+    from falconet.catalog import check_source
 
     check_artifact(model)
     check_source(source)
-    from falconet import evaluation
+    from falconet import evaluation, terminal
 
     result = evaluation.evaluate(model, source, split=split, data_root=data_root, strict=strict)
     if json:
@@ -400,7 +408,6 @@ def predict(
     debug: Debug = False,
 ) -> None:
     """Classify images."""
-    from falconet import tables, terminal
     from falconet.artifact import check_artifact
     from falconet.errors import PathError
 
@@ -408,9 +415,11 @@ def predict(
     for file in files:
         if not file.exists():
             raise PathError(f"no such file or folder: {file}")
+    from falconet import tables
+
     if out:
         tables.check_table_path(out)
-    from falconet import evaluation
+    from falconet import evaluation, terminal
     from falconet.schema import to_mapping
 
     result = evaluation.predict(model, files, top=top)

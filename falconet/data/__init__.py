@@ -1,7 +1,7 @@
 """Data: any source becomes one `Dataset`. Nothing here imports torch until pixels are computed with."""
 
 from falconet.data.dataset import Dataset, ImageArray, ImageFiles, Samples, Split, Unreadable
-from falconet.data.sources import check_source, load_dataset
+from falconet.data.sources import load_dataset
 from falconet.data.splits import DataConfig
 
 __all__ = [
@@ -12,6 +12,5 @@ __all__ = [
     "Samples",
     "Split",
     "Unreadable",
-    "check_source",
     "load_dataset",
 ]

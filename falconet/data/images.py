@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from PIL import Image
 
 EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pgm", ".ppm", ".pnm"})
-PIXEL_LIMIT = 100_000_000
+PIXEL_LIMIT = 80_000_000
+"""Below the number at which Pillow begins to warn."""
 
 
 def list_images(folder: Path) -> list[Path]:
@@ -59,7 +60,7 @@ def decode_image(content: bytes) -> UInt8[np.ndarray, "height width channels"]:
         raise
     except UnidentifiedImageError as error:
         raise DataError("not an image, or of an unknown format") from error
-    except Image.DecompressionBombError as error:
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise DataError(f"too many pixels: {error}") from error
     except Exception as error:  # Pillow's plug-ins raise anything from SyntaxError to struct.error on damaged files.
         raise DataError(f"damaged image: {error}") from error
@@ -72,6 +73,8 @@ def to_array(image: Image.Image) -> UInt8[np.ndarray, "height width channels"]:
         return ((deep + 128) // 257).astype(np.uint8)[..., None]
     if image.mode in ("I", "F"):
         wide = np.asarray(image)
+        if image.mode == "F" and wide.min() >= 0 and wide.max() <= 1:
+            return np.round(wide * 255).astype(np.uint8)[..., None]
         if not (wide.min() >= 0 and wide.max() <= 65535):
             raise DataError(f"pixel values {wide.min()}..{wide.max()} are outside 0..65535")
         return np.round(wide / 257).astype(np.uint8)[..., None]

@@ -6,17 +6,18 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from http.client import HTTPException
 from importlib import resources
 from pathlib import Path
-from types import MappingProxyType
 
 import numpy as np
 
+from falconet.catalog import DOWNLOADABLE, check_source
 from falconet.data.arrays import find_idx_images, read_idx_folder, read_npz, to_splits
 from falconet.data.dataset import Dataset, ImageFiles, Split, Unreadable, hash_bytes
 from falconet.data.images import decode_image, list_images
 from falconet.data.splits import DataConfig, complete_splits
-from falconet.errors import DataError, PathError, UnknownNameError
+from falconet.errors import DataError
 
 SPLIT_FOLDERS = {
     "train": "train",
@@ -27,28 +28,6 @@ SPLIT_FOLDERS = {
     "test": "test",
     "testing": "test",
 }
-
-
-@dataclass(frozen=True)
-class TorchvisionSet:
-    """A data set that torchvision can download as IDX files."""
-
-    name: str
-    """Class name in `torchvision.datasets`, and folder name below the data root."""
-    classes: tuple[str, ...]
-    augmentation: str
-
-
-CLOTHES = "T-shirt/top,Trouser,Pullover,Dress,Coat,Sandal,Shirt,Sneaker,Bag,Ankle boot"
-
-DOWNLOADABLE: Mapping[str, TorchvisionSet] = MappingProxyType(
-    {
-        "mnist": TorchvisionSet("MNIST", tuple("0123456789"), "digits"),
-        "fashion-mnist": TorchvisionSet("FashionMNIST", tuple(CLOTHES.split(",")), "light"),
-    }
-)
-
-SOURCE_NAMES = ("digits", *DOWNLOADABLE)
 
 
 def load_dataset(
@@ -88,18 +67,6 @@ def find_data_root(data_root: str | Path | None) -> Path:
         return Path(data_root)
     cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(os.environ.get("FALCONET_DATA") or Path(cache) / "falconet" / "data")
-
-
-def check_source(source: str | Path) -> None:
-    """Raise UnknownNameError or PathError unless `source` is a known name or an existing path; reads nothing."""
-    name, path = str(source), Path(source)
-    if name in SOURCE_NAMES or path.is_dir() or (path.is_file() and path.suffix == ".npz"):
-        return
-    if path.is_file():
-        raise PathError(f"{source}: wanted a folder or a .npz file, found a file {path.suffix or 'without extension'}")
-    if os.sep in name or path.suffix:
-        raise PathError(f"no such file or folder: {source}")
-    raise UnknownNameError("source", name, SOURCE_NAMES, "(nor is there a file or folder of this name)")
 
 
 def read_source(source: str, data_root: Path) -> Dataset:
@@ -144,7 +111,7 @@ def download(name: str, data_root: Path) -> None:
     kind = getattr(torchvision.datasets, DOWNLOADABLE[name].name)
     try:
         kind(str(data_root), download=True)
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, HTTPException) as error:
         raise DataError(
             f"{name} is not in {data_root} and could not be downloaded; put its IDX files into "
             f"{data_root / DOWNLOADABLE[name].name / 'raw'}, or say --data-root or FALCONET_DATA"
@@ -203,7 +170,12 @@ def read_image_folder(root: Path) -> Dataset:
 
 def find_class_folders(root: Path) -> list[tuple[str, Path]]:
     """Return (split, class folder) for each class; everything is "train" where the folder knows no splits."""
-    layers = {SPLIT_FOLDERS.get(folder.name.lower()): folder for folder in list_folders(root)}
+    layers: dict[str | None, Path] = {}
+    for folder in list_folders(root):
+        split = SPLIT_FOLDERS.get(folder.name.lower())
+        if split in layers and split is not None:
+            raise DataError(f"{root}: wanted one folder for {split}, found {layers[split].name} and {folder.name}")
+        layers[split] = folder
     # A class may be called "train" too; then it holds images, not class folders.
     splits = [split for split, layer in layers.items() if split and list_folders(layer)]
     if "train" in splits:

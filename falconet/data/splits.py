@@ -49,7 +49,8 @@ def complete_splits(dataset: Dataset, config: DataConfig) -> Dataset:
     for name, fraction in (("test", config.test_fraction), ("val", config.val_fraction)):
         if name in dataset.splits:
             continue
-        share = fraction * len(dataset.splits["train"]) / len(rest)
+        # At most all: a large group of equal samples in the test split may leave less than the share of the whole.
+        share = min(fraction * len(dataset.splits["train"]) / len(rest), 1.0)
         chosen = choose_stratified(rest.hashes, rest.labels, share, config.split_seed)
         made[name], rest = rest.take(np.flatnonzero(chosen)), rest.take(np.flatnonzero(~chosen))
     parts: Mapping[str, Split] = {**dataset.splits, **made, "train": rest}

@@ -11,8 +11,9 @@ import torchvision
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from falconet.data import DataConfig, ImageFiles, check_source, load_dataset
-from falconet.data.sources import DOWNLOADABLE, find_data_root, read_source, sort_classes
+from falconet.catalog import DOWNLOADABLE, check_source
+from falconet.data import DataConfig, ImageFiles, load_dataset
+from falconet.data.sources import find_data_root, read_source, sort_classes
 from falconet.errors import DataError, PathError, UnknownNameError
 from tests.conftest import FolderMaker
 from tests.data.builders import encode, write_mnist

@@ -96,6 +96,13 @@ def test_a_large_group_of_equal_samples_leaves_room_for_the_others() -> None:
         assert set(dataset.splits["test"].labels.tolist()) == {0, 1}
 
 
+def test_a_large_group_of_equal_samples_in_the_test_split_leaves_room_for_training() -> None:
+    split = make_split([0, 1, *[0] * 6], content=[0, 11, *[0] * 5, 1])
+    config = DataConfig(split_seed=1, val_fraction=0.375, test_fraction=0.25)
+    dataset = complete_splits(make_dataset(train=split), config)
+    assert {name: len(part) for name, part in dataset.splits.items()} == {"train": 2, "val": 0, "test": 6}
+
+
 def test_large_fractions_leave_samples_for_validation_and_training() -> None:
     config = DataConfig(val_fraction=0.49, test_fraction=0.49)
     dataset = complete_splits(make_dataset(train=of_sizes([10, 10])), config)
