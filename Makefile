@@ -1,5 +1,5 @@
 # Everything runs in .venv, which is made on first use.
-PYTHON ?= python3.11
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 # Python compiles what it imports anyway; compiling all of it beforehand would make the install longer.

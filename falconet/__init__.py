@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from falconet.data.augmentation import Affine as Affine
     from falconet.data.checks import DataReport as DataReport
     from falconet.data.checks import check_data as check_data
+    from falconet.data.loader import Loader as Loader
+    from falconet.data.preprocessing import Preprocess as Preprocess
     from falconet.demonstration import demonstrate as demonstrate
     from falconet.errors import FalconetError as FalconetError
     from falconet.evaluation import Evaluation as Evaluation
@@ -39,6 +41,8 @@ if TYPE_CHECKING:
 
 HOMES = {
     "MODELS": "falconet.models",
+    "Loader": "falconet.data.loader",
+    "Preprocess": "falconet.data.preprocessing",
     "Affine": "falconet.data.augmentation",
     "Artifact": "falconet.artifact",
     "Callback": "falconet.training",

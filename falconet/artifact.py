@@ -6,6 +6,7 @@ import platform
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
+DIGEST = "weights_sha256"
 FORMAT_VERSION = 1
 
 
@@ -74,9 +76,13 @@ class Artifact:
     @cached_property
     def model(self) -> nn.Module:
         """The network with its weights, in eval mode. Raises ArtifactError where they do not fit each other."""
-        model = build_model(self.config)
+        import torch
+
         try:
-            model.load_state_dict(dict(self.weights))
+            # Whoever asks first may be in inference mode; the weights must be fit for gradients all the same.
+            with torch.inference_mode(mode=False):
+                model = build_model(self.config)
+                model.load_state_dict(dict(self.weights))
         except RuntimeError as error:
             first = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
             raise ArtifactError(f"the weights do not fit {self.config.architecture}: {first}") from error
@@ -90,14 +96,19 @@ class Artifact:
 
     def save(self, folder: str | Path) -> None:
         """Write `model.safetensors`, then `config.json`, each in one step. Raises StorageError."""
-        write_bytes(Path(folder) / WEIGHTS_FILE, self.serialize())
-        write_json(Path(folder) / CONFIG_FILE, to_mapping(self.config))
+        content = self.serialize()
+        write_bytes(Path(folder) / WEIGHTS_FILE, content)
+        write_json(Path(folder) / CONFIG_FILE, {**to_mapping(self.config), DIGEST: sha256(content).hexdigest()})
 
 
 def build_model(config: ArtifactConfig) -> nn.Module:
     """Return the network that a config describes, with weights of no use. Raises ArtifactError where there is none."""
     import torch
 
+    if config.widths is not None:
+        raise ArtifactError(
+            f"{CONFIG_FILE} describes a pruned network, which this falconet cannot build: update falconet"
+        )
     channels, height, width = config.input.shape
     try:
         with torch.random.fork_rng(devices=[]):
@@ -133,24 +144,28 @@ def load_artifact(folder: str | Path) -> Artifact:
 
     folder = Path(folder)
     check_artifact(folder)
-    config = read_config(folder / CONFIG_FILE)
+    config, digest = read_config(folder / CONFIG_FILE)
     try:
-        weights = safetensors.torch.load((folder / WEIGHTS_FILE).read_bytes())
+        content = (folder / WEIGHTS_FILE).read_bytes()
+        weights = safetensors.torch.load(content)
     except FileNotFoundError as error:
         raise ArtifactError(f"{folder / WEIGHTS_FILE} is missing") from error
     except (OSError, safetensors.SafetensorError) as error:
         raise ArtifactError(f"{folder / WEIGHTS_FILE} is damaged: {error}") from error
+    if sha256(content).hexdigest() != digest:
+        raise ArtifactError(f"{folder / WEIGHTS_FILE} is altered, or not the one that {CONFIG_FILE} was written with")
     return Artifact(config, weights)
 
 
-def read_config(path: Path) -> ArtifactConfig:
-    """Read `config.json`."""
+def read_config(path: Path) -> tuple[ArtifactConfig, str]:
+    """Read `config.json`; return it and the digest of the weights that belong to it."""
     record = read_json(path)
+    digest = str(record.pop(DIGEST, ""))
     found = record.get("format_version")
     if not isinstance(found, int) or found > FORMAT_VERSION:
         raise ArtifactError(f"{path}: wanted format version {FORMAT_VERSION} or lower, found {found}: update falconet")
     try:
-        return from_mapping(ArtifactConfig, record)
+        return from_mapping(ArtifactConfig, record), digest
     except UsageError as error:
         raise ArtifactError(f"{path} is damaged: {error}") from error
 

@@ -38,6 +38,6 @@ def check_source(source: str | Path) -> None:
         return
     if path.is_file():
         raise PathError(f"{source}: wanted a folder or a .npz file, found a file {path.suffix or 'without extension'}")
-    if os.sep in name or path.suffix:
+    if os.sep in name or "/" in name or path.suffix:
         raise PathError(f"no such file or folder: {source}")
     raise UnknownNameError("source", name, SOURCE_NAMES, "(nor is there a file or folder of this name)")

@@ -41,6 +41,9 @@ Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an e
 
 def main() -> None:
     """Run the command line and exit: 0 done, 1 failed, 2 wrong usage."""
+    for stream in (sys.stdout, sys.stderr):
+        # File names may hold what the terminal's encoding cannot show.
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     sys.exit(run(sys.argv[1:]))
 
 
@@ -250,6 +253,8 @@ def data(
     from falconet.catalog import check_source
 
     check_source(source)
+    if preview and preview.suffix.lower() != ".png":
+        raise ConfigError(f"--preview: wanted a file name ending in .png, found {preview}")
     from falconet import terminal
     from falconet.data import DataConfig, load_dataset
     from falconet.data.checks import describe_data
@@ -316,6 +321,7 @@ def train(
     if resume and overwrite:
         raise UsageError("--resume and --overwrite exclude each other")
     from falconet import planning, terminal
+    from falconet.data.checks import find_leaks
 
     asked = planning.read_settings(config) if config else {}
     asked = planning.merge(asked, planning.parse_assignments(settings or []))
@@ -337,6 +343,9 @@ def train(
         first = plan.dataset.unreadable[0]
         count = len(plan.dataset.unreadable)
         terminal.print_note(f"skipped {count} unreadable files, the first: {first.file} ({first.reason})")
+    leaks = find_leaks(plan.dataset)
+    if leaks:
+        terminal.print_note(f"caution: {len(leaks)} groups of equal samples stand in more than one split")
     if plan.chosen:
         terminal.print_note(f"chosen: {', '.join(plan.chosen)}")
     from falconet.runs import execute

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float32, Int64, UInt8
+from jaxtyping import Float32, Int64
 
 from falconet import metrics
 from falconet.artifact import Artifact, load_artifact
 from falconet.data import DataConfig, Dataset, Samples, Split, Unreadable, load_dataset
 from falconet.data.images import list_images, read_image
-from falconet.data.preprocessing import Preprocess, iterate_scaled, scale_images
+from falconet.data.preprocessing import Preprocess, iterate_scaled, scale_image
 from falconet.errors import DataError, PathError, UsageError
 
 BATCH_SIZE = 256
@@ -81,10 +81,10 @@ class Prediction:
 
 @dataclass(frozen=True, eq=False)
 class NamedImage:
-    """A decoded file."""
+    """A decoded file, scaled but not normalized."""
 
     file: str
-    pixels: UInt8[np.ndarray, "height width channels"]
+    pixels: Float32[torch.Tensor, "1 channels height width"]
 
 
 @dataclass(frozen=True)
@@ -198,13 +198,14 @@ def predict(model: str | Path | Artifact, paths: Sequence[str | Path], *, top: i
         raise UsageError(f"--top: wanted 1 or more, found {top}")
     artifact = model if isinstance(model, Artifact) else load_artifact(model)
     files = [file for path in paths for file in expand(Path(path))]
+    preprocess = Preprocess(artifact.config.input)
     answers: list[Prediction] = []
     skipped: list[Unreadable] = []
     with ThreadPoolExecutor() as pool:
         for start in range(0, len(files), BATCH_SIZE):
-            read = list(pool.map(try_reading, files[start : start + BATCH_SIZE]))
+            read = list(pool.map(lambda file: try_reading(file, preprocess), files[start : start + BATCH_SIZE]))
             skipped += [item for item in read if isinstance(item, Unreadable)]
-            answers += classify(artifact, [item for item in read if isinstance(item, NamedImage)], top)
+            answers += classify(artifact, preprocess, [item for item in read if isinstance(item, NamedImage)], top)
     if not answers:
         raise DataError(f"none of {len(files)} files can be read; the first: {skipped[0].file} ({skipped[0].reason})")
     return Predictions(tuple(answers), tuple(skipped))
@@ -222,21 +223,20 @@ def expand(path: Path) -> list[str]:
     return [str(file) for file in found]
 
 
-def try_reading(file: str) -> NamedImage | Unreadable:
-    """Decode a file, or say why not."""
+def try_reading(file: str, preprocess: Preprocess) -> NamedImage | Unreadable:
+    """Decode and scale a file, or say why not."""
     try:
-        return NamedImage(file, read_image(Path(file)))
+        return NamedImage(file, scale_image(read_image(Path(file)), preprocess))
     except DataError as error:
         return Unreadable(file, str(error).removeprefix(f"{file}: "))
 
 
 @torch.inference_mode()
-def classify(artifact: Artifact, images: Sequence[NamedImage], top: int) -> list[Prediction]:
+def classify(artifact: Artifact, preprocess: Preprocess, images: Sequence[NamedImage], top: int) -> list[Prediction]:
     """Answer for a batch of decoded images."""
     if not images:
         return []
-    preprocess = Preprocess(artifact.config.input)
-    inputs = preprocess.normalize(scale_images([image.pixels for image in images], preprocess))
+    inputs = preprocess.normalize(torch.cat([image.pixels for image in images]))
     probabilities = metrics.softmax(artifact.model(inputs).numpy())
     names = artifact.config.input.labels
     return [rank(image.file, row, names, top) for image, row in zip(images, probabilities, strict=True)]

@@ -7,22 +7,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import yaml
 
 from falconet.data import DataConfig, Dataset, load_dataset
 from falconet.data.augmentation import POLICIES, Affine
-from falconet.errors import ConfigError, PathError, RunExistsError, UnknownNameError, UsageError
+from falconet.errors import ConfigError, DataError, PathError, RunExistsError, UnknownNameError, UsageError
 from falconet.models import find_model
-from falconet.schema import from_mapping, to_mapping
-from falconet.storage import write_text
+from falconet.schema import flatten, from_mapping, to_mapping
+from falconet.storage import PARTIAL, write_text
 from falconet.training.config import TrainConfig
 
 CONFIG_FILE = "config.yaml"
-RUN_FILES = (
-    CONFIG_FILE, "config.json", "model.safetensors", "metrics.csv", "metrics.json", "report.html", "README.md",
-)  # fmt: skip
 CHECKPOINT_FOLDER = "checkpoint"
 RUN_FACTS = ("source", "fingerprint", "recipe")
 """Keys of a run's `config.yaml` that are no settings."""
@@ -43,6 +40,10 @@ class ModelConfig:
 
     options: Mapping[str, Any] = field(default_factory=dict)
     """The architecture's own options."""
+
+    def __post_init__(self) -> None:
+        for name in {"num_classes", "in_channels", "input_size"} & set(self.options):
+            raise ConfigError(f"options.{name}: follows from the data or from model.input_size; leave it out")
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,10 @@ def plan_run(
     With `existing="resume"` the configuration stored in `out` takes the place of defaults and recipe. The parameters
     are those of `falconet.runs.train`. Raises UsageError and DataError and their kin for anything that cannot work.
     """
+    if existing not in get_args(Existing):
+        raise UnknownNameError("value of existing", existing, get_args(Existing))
+    if out is not None:
+        check_out(Path(out), existing)
     asked = merge(expand_policy(settings or {}), named_settings(model, epochs, seed))
     if recipe:
         asked = merge(load_recipe(recipe), asked)
@@ -93,6 +98,7 @@ def plan_run(
     check_out(folder, existing)
     if existing == "resume" and (folder / CONFIG_FILE).is_file():
         stored = read_settings(folder / CONFIG_FILE)
+        recipe = recipe or read_facts(folder).get("recipe")
         dataset, config, chosen = resolve(source, merge(stored, asked), data_root)
         check_unchanged(folder, from_mapping(RunConfig, stored), config, dataset)
     return Plan(dataset, config, folder, recipe, existing, chosen)
@@ -105,10 +111,23 @@ def resolve(
     dataset = load_dataset(
         source, data_root=data_root, config=from_mapping(DataConfig, settings.get("data") or {}, "data")
     )
+    check_not_empty(dataset)
     defaults = default_settings(dataset)
+    if "name" in (settings.get("model") or {}):
+        defaults["model"] = {}
     config = from_mapping(RunConfig, merge(defaults, settings))
     find_model(config.model.name)
     return dataset, config, describe_chosen(defaults, settings)
+
+
+def check_not_empty(dataset: Dataset) -> None:
+    """Raise DataError where a split came out empty, as happens when no class has three different samples."""
+    empty = [name for name, split in dataset.splits.items() if not len(split)]
+    if empty:
+        raise DataError(
+            f"{dataset.source}: wanted at least three different samples of a class to split, found too few for "
+            f"{' and '.join(empty)}; add some"
+        )
 
 
 def named_settings(model: str | None, epochs: int | None, seed: int | None) -> dict[str, Any]:
@@ -123,8 +142,9 @@ def named_settings(model: str | None, epochs: int | None, seed: int | None) -> d
 def default_settings(dataset: Dataset) -> dict[str, Any]:
     """Return what follows from the data alone: always the same for the same data.
 
-    `lenet_relu` at its 28 pixels for images up to 40 pixels, at 48 for larger ones; 40 epochs for up to 7,500 training
-    samples, then fewer, so that about 300,000 are seen, but at least 10; augmentation that cannot change a label.
+    Where no model is asked for, `lenet_relu` at its 28 pixels for images up to 40 pixels, at 48 for larger ones; 40
+    epochs for up to 7,500 training samples, then fewer, so that about 300,000 are seen, but at least 10; augmentation
+    that cannot change a label.
     """
     large = max(dataset.size) > 40
     epochs = min(max(round(300_000 / len(dataset.splits["train"])), 10), 40)
@@ -220,7 +240,7 @@ def write_config(plan: Plan) -> None:
 def check_unchanged(folder: Path, stored: RunConfig, asked: RunConfig, dataset: Dataset) -> None:
     """Raise UsageError where a resumed run is asked to go on differently, or on other data, from how it began."""
     before, after = flatten(to_mapping(stored)), flatten(to_mapping(asked))
-    before["fingerprint"] = yaml.safe_load((folder / CONFIG_FILE).read_text(encoding="utf-8")).get("fingerprint")
+    before["fingerprint"] = read_facts(folder).get("fingerprint")
     after["fingerprint"] = dataset.fingerprint
     changed = [key for key in after if before.get(key) != after[key]]
     if changed:
@@ -231,19 +251,11 @@ def check_unchanged(folder: Path, stored: RunConfig, asked: RunConfig, dataset: 
         )
 
 
-def flatten(settings: Settings, prefix: str = "") -> dict[str, Any]:
-    """Return nested settings as `section.key` -> value."""
-    flat: dict[str, Any] = {}
-    for key, value in settings.items():
-        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
-    return flat
-
-
 def check_out(out: Path, existing: Existing) -> None:
     """Raise RunExistsError where `out` holds a run that may not be touched, or files that belong to no run."""
     if out.exists() and not out.is_dir():
         raise PathError(f"{out}: wanted a folder to write to, found a file")
-    if not out.is_dir() or not any(out.iterdir()):
+    if not out.is_dir() or all(path.name.endswith(PARTIAL) for path in out.iterdir()):
         return
     if not holds_run(out):
         raise RunExistsError(f"{out} holds files that are no run: choose a new or empty folder with --out")
@@ -254,8 +266,17 @@ def check_out(out: Path, existing: Existing) -> None:
 
 
 def holds_run(out: Path) -> bool:
-    """Whether a run was begun in this folder."""
-    return (out / CONFIG_FILE).is_file() or (out / "config.json").is_file()
+    """Whether a run was begun in this folder: whether its `config.yaml` is one that `write_config` writes."""
+    return set(RUN_FACTS) <= read_facts(out).keys()
+
+
+def read_facts(out: Path) -> dict[str, Any]:
+    """Return what the `config.yaml` in a folder says of the run; nothing where there is none."""
+    try:
+        content = yaml.safe_load((out / CONFIG_FILE).read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError, UnicodeDecodeError):
+        return {}
+    return {key: content[key] for key in RUN_FACTS if key in content} if isinstance(content, dict) else {}
 
 
 def short_name(source: str | Path) -> str:

@@ -22,7 +22,6 @@ from falconet.evaluation import Evaluation, evaluate_split
 from falconet.models import create_model, find_model
 from falconet.planning import (
     CHECKPOINT_FOLDER,
-    RUN_FILES,
     Existing,
     ModelConfig,
     Plan,
@@ -34,8 +33,9 @@ from falconet.planning import (
 from falconet.report import ModelReport, describe_model, render_card, render_html
 from falconet.schema import to_mapping
 from falconet.spec import InputSpec
-from falconet.storage import check_writable, write_json, write_text
+from falconet.storage import prepare_folder, write_json, write_text
 from falconet.training import Callback, EpochRow
+from falconet.training.checkpoints import remove_checkpoints
 from falconet.training.loop import FitResult, fit
 
 
@@ -64,9 +64,14 @@ class MetricsFile(Callback):
 
     def on_start(self, epochs: int, steps_per_epoch: int, history: Sequence[EpochRow]) -> None:
         self.rows = list(history)
+        # A run may have been killed after its last checkpoint, before its row was written.
+        self.write()
 
     def on_epoch(self, row: EpochRow, best: bool) -> None:
         self.rows.append(row)
+        self.write()
+
+    def write(self) -> None:
         buffer = io.StringIO()
         writer = csv.DictWriter(buffer, [field.name for field in dataclasses.fields(EpochRow)], lineterminator="\n")
         writer.writeheader()
@@ -131,12 +136,14 @@ def train(
 def execute(plan: Plan, *, callbacks: Sequence[Callback] = ()) -> RunResult:
     """Carry out a plan; see `train`."""
     started = time.perf_counter()
-    check_writable(plan.out)
+    prepare_folder(plan.out)
     spec, loaders = prepare(plan)
     model = build(plan.config.model, spec, plan.config.training.seed)
     if plan.existing == "overwrite":
-        remove_run(plan.out)
+        # The old model stays until the new run has weights to put in its place.
+        remove_checkpoints(plan.out / CHECKPOINT_FOLDER)
     write_config(plan)
+    prepare_folder(plan.out / CHECKPOINT_FOLDER)
     watchers = [MetricsFile(plan.out / "metrics.csv"), *callbacks]
     result = fit(model, *loaders, plan.config.training, callbacks=watchers, checkpoints=plan.out / CHECKPOINT_FOLDER)
     artifact = make_artifact(plan, spec, result, {name: value.clone() for name, value in model.state_dict().items()})
@@ -189,14 +196,6 @@ def build(model: ModelConfig, spec: InputSpec, seed: int) -> torch.nn.Module:
             input_size=(height, width),
             **model.options,
         )
-
-
-def remove_run(out: Path) -> None:
-    """Remove the files of the run in `out`, and nothing else."""
-    for name in RUN_FILES:
-        (out / name).unlink(missing_ok=True)
-    for path in (out / CHECKPOINT_FOLDER).glob("epoch-*"):
-        path.unlink()
 
 
 def make_artifact(plan: Plan, spec: InputSpec, result: FitResult, weights: dict[str, torch.Tensor]) -> Artifact:

@@ -47,6 +47,14 @@ def to_mapping(value: Any) -> Any:
     return value
 
 
+def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested mappings as one, with keys such as `training.epochs`."""
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return flat
+
+
 def read_value(hint: Any, value: Any, path: str) -> Any:
     """Return `value` as the annotated type `hint`; raise ConfigError where it is not one."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)

@@ -10,13 +10,16 @@ from typing import Any
 
 from falconet.errors import ArtifactError, StorageError
 
+PARTIAL = ".partial"
+"""Ends the name of a file that is still being written."""
+
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Replace `path` by `content` in one step; whoever reads sees the old file or the new one, whole.
 
     Raises StorageError (disk full, read-only, folder gone); what stood there before is then still there.
     """
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}{PARTIAL}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("xb") as file:
@@ -33,8 +36,8 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def write_text(path: Path, content: str) -> None:
-    """`write_bytes` for text, as UTF-8."""
-    write_bytes(path, content.encode())
+    """`write_bytes` for text, as UTF-8; what UTF-8 cannot hold, such as an odd byte of a file name, is escaped."""
+    write_bytes(path, content.encode("utf-8", "backslashreplace"))
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -55,11 +58,13 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def check_writable(folder: Path) -> None:
-    """Make `folder` and raise StorageError unless files can be made in it."""
+def prepare_folder(folder: Path) -> None:
+    """Make `folder`, without the partial files of a killed process; raise StorageError unless it can be written to."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
+        for path in folder.glob(f".*{PARTIAL}"):
+            path.unlink()
     except OSError as error:
         raise storage_error(folder, error) from error
 

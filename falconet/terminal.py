@@ -10,6 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from falconet.training import Callback, EpochRow
 
@@ -22,9 +23,9 @@ class ProgressBar(Callback):
     def __init__(self, title: str) -> None:
         self.title = title
         self.epochs = 0
-        self.console = Console(stderr=True, highlight=False)
-        texts = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("steps"))
-        columns = (*texts, TimeRemainingColumn(), TextColumn("{task.fields[note]}"))
+        self.console = Console(stderr=True, highlight=False, markup=False, emoji=False)
+        texts = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TextColumn("steps"))
+        columns = (*texts, TimeRemainingColumn(), TextColumn("{task.fields[note]}", markup=False))
         self.progress = Progress(*columns, console=self.console) if self.console.is_terminal else None
         self.task = self.progress.add_task(title, total=None, note="") if self.progress else None
 
@@ -56,7 +57,7 @@ class ProgressBar(Callback):
 
 def print_json(content: Any) -> None:
     """Print one JSON object on standard output."""
-    sys.stdout.write(json.dumps(content, ensure_ascii=False, allow_nan=False) + "\n")
+    sys.stdout.write(json.dumps(content, allow_nan=False) + "\n")
 
 
 def print_line(text: str) -> None:
@@ -76,14 +77,14 @@ def watch(model: str) -> tuple[ProgressBar]:
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print a table on standard output: numbers to the right; nothing is wrapped where it is piped."""
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, width=PIPE_WIDTH)
+    width = None if sys.stdout.isatty() else PIPE_WIDTH
+    # File and class names are text, whatever brackets and colons they hold.
+    console = Console(highlight=False, markup=False, emoji=False, width=width)
     table = Table(*columns, box=None, pad_edge=False)
     for position, column in enumerate(table.columns):
         numeric = position and all(row[position][:1] in "0123456789" for row in rows)
         column.justify = "right" if numeric else "left"
         column.no_wrap = bool(numeric) or position == 0
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*(Text(cell) for cell in row))
     console.print(table)

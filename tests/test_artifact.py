@@ -12,7 +12,6 @@ from typing import Any, NoReturn
 
 import numpy as np
 import pytest
-import safetensors.torch
 import torch
 from torch import Tensor
 
@@ -218,6 +217,20 @@ def without(weights: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
     return {key: tensor for key, tensor in weights.items() if key != name}
 
 
+def test_altered_weights(folder: Path) -> None:
+    content = bytearray((folder / WEIGHTS_FILE).read_bytes())
+    content[-1] ^= 1
+    (folder / WEIGHTS_FILE).write_bytes(content)
+    with pytest.raises(ArtifactError, match=rf"{WEIGHTS_FILE} is altered, or not the one that {CONFIG_FILE}"):
+        load_artifact(folder)
+
+
+def test_pruned_networks_are_not_mistaken_for_whole_ones(folder: Path) -> None:
+    change_config(folder, widths={"c1": 3})
+    with pytest.raises(ArtifactError, match="pruned network"):
+        _ = load_artifact(folder).model
+
+
 @pytest.mark.parametrize("problem", ["missing", "unexpected", "shape"])
 def test_weights_that_do_not_fit(folder: Path, artifact: Artifact, problem: str) -> None:
     weights = {
@@ -225,7 +238,7 @@ def test_weights_that_do_not_fit(folder: Path, artifact: Artifact, problem: str)
         "unexpected": {**artifact.weights, "f7.bias": torch.zeros(2)},
         "shape": {**artifact.weights, "f6.bias": torch.zeros(2)},
     }[problem]
-    (folder / WEIGHTS_FILE).write_bytes(safetensors.torch.save(weights))
+    Artifact(artifact.config, weights).save(folder)
     with pytest.raises(ArtifactError, match=r"the weights do not fit lenet5: .*f[67]\.bias") as caught:
         _ = load_artifact(folder).model
     assert "\n" not in str(caught.value)

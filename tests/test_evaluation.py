@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import threading
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from falconet import RunResult, evaluate, load_artifact, load_dataset, predict
@@ -34,6 +38,38 @@ def test_files_get_the_answers_of_their_arrays(trained: RunResult, digit_files: 
     answers = predict_logits(artifact, split.samples)[:8].argmax(axis=1)
     predictions = predict(artifact, [digit_files]).predictions
     assert [row.label for row in predictions] == [str(answer) for answer in answers]
+
+
+def test_judging_leaves_the_model_fit_for_gradients(trained: RunResult) -> None:
+    artifact = load_artifact(trained.out)
+    evaluate(artifact, "digits")
+    artifact.model(torch.zeros(1, 1, 28, 28)).sum().backward()
+    assert all(parameter.grad is not None for parameter in artifact.model.parameters())
+
+
+def test_no_more_raw_images_are_held_than_there_are_workers(
+    trained: RunResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for index in range(60):
+        Image.new("L", (40, 40), index).save(tmp_path / f"{index}.png")
+    alive, most, lock = 0, 0, threading.Lock()
+
+    def read(path: Path) -> np.ndarray:
+        nonlocal alive, most
+        image = np.zeros((40, 40, 1), dtype=np.uint8)
+        with lock:
+            alive += 1
+            most = max(most, alive)
+        weakref.finalize(image, forget)
+        return image
+
+    def forget() -> None:
+        nonlocal alive
+        alive -= 1
+
+    monkeypatch.setattr("falconet.evaluation.read_image", read)
+    assert len(predict(trained.out, [tmp_path]).predictions) == 60
+    assert most <= 2 * ((os.cpu_count() or 1) + 4)
 
 
 def test_predictions_are_ranked_probabilities(trained: RunResult, digit_files: Path) -> None:

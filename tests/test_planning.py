@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,9 +14,9 @@ import yaml
 
 from falconet import planning
 from falconet.data.augmentation import POLICIES
-from falconet.errors import ConfigError, PathError, RunExistsError, UnknownNameError, UsageError
+from falconet.errors import ConfigError, DataError, PathError, RunExistsError, UnknownNameError, UsageError
 from falconet.planning import RunConfig, parse_assignments, plan_run, read_settings, write_config
-from falconet.schema import from_mapping, to_mapping
+from falconet.schema import flatten, from_mapping, to_mapping
 
 FolderMaker = Callable[..., Path]
 
@@ -23,6 +25,7 @@ def test_everything_follows_from_the_data(make_folder: FolderMaker) -> None:
     small, large = plan_run("digits"), plan_run(make_folder(size=(90, 60)))
     assert small.config.model.name == large.config.model.name == "lenet_relu"
     assert (small.config.model.input_size, large.config.model.input_size) == (None, 48)
+    assert plan_run(make_folder("again", size=(90, 60)), model="lenet5").config.model.input_size is None
     assert small.config.augmentation == POLICIES["digits"]
     assert large.config.augmentation == POLICIES["light"]
     assert small.config.training.epochs == 40
@@ -91,6 +94,10 @@ def test_mistyped_names_offer_the_nearest(arguments: dict[str, Any], message: st
         ({"training": {"optimizer": "adamax"}}, "training.optimizer: wanted sgd or adam or adamw, found 'adamax'"),
         ({"training": 5}, "training: wanted a mapping of settings, found 5"),
         ({"data": {"val_fraction": 0.9}}, "data.val_fraction: wanted a share above 0 and below 0.5, found 0.9"),
+        (
+            {"model": {"name": "lenet5", "options": {"num_classes": 3}}},
+            "model.options.num_classes: follows from the data",
+        ),
         ({"augmentation": {"rotate": 500}}, "augmentation.rotate: wanted 0 to 180, found 500"),
     ],
 )
@@ -118,11 +125,16 @@ def test_a_stored_configuration_can_be_used_for_another_run(tmp_path: Path) -> N
     assert again.config == plan.config
 
 
+def test_too_few_samples_to_split(make_folder: FolderMaker) -> None:
+    with pytest.raises(DataError, match="wanted at least three different samples of a class"):
+        plan_run(make_folder(count=2))
+
+
 @pytest.mark.parametrize("name", planning.list_recipes())
 def test_recipes_are_complete_and_documented(name: str) -> None:
     settings = planning.load_recipe(name)
     config = from_mapping(RunConfig, settings)
-    assert planning.flatten(settings).keys() == planning.flatten(to_mapping(config)).keys()
+    assert flatten(settings).keys() == flatten(to_mapping(config)).keys()
     text = (Path(planning.__file__).parent / "recipes" / f"{name}.yaml").read_text(encoding="utf-8")
     header = [line for line in text.splitlines() if line.startswith("#")]
     for topic in ("Paper:", "Command:", "Hardware:", "Wall time:", "Expected:"):
@@ -161,6 +173,29 @@ class TestExistingFolders:
         write_config(plan_run("digits", epochs=3, out=tmp_path))
         with pytest.raises(UsageError, match=r"training.epochs=3, but now it is 4"):
             plan_run("digits", epochs=4, out=tmp_path, existing="resume")
+
+    def test_resuming_keeps_the_recipe(self, tmp_path: Path) -> None:
+        write_config(plan_run("digits", recipe="digits", epochs=3, out=tmp_path))
+        assert plan_run("digits", out=tmp_path, existing="resume").recipe == "digits"
+
+    @pytest.mark.parametrize("name", ["config.yaml", "config.json"])
+    @pytest.mark.parametrize("existing", ["resume", "overwrite"])
+    def test_the_configuration_of_something_else_is_no_run(
+        self, tmp_path: Path, name: str, existing: planning.Existing
+    ) -> None:
+        (tmp_path / name).write_text('{"model": "theirs"}')
+        with pytest.raises(RunExistsError, match="no run"):
+            plan_run("digits", out=tmp_path, existing=existing)
+
+    def test_what_a_killed_process_left_half_written_is_no_obstacle(self, tmp_path: Path) -> None:
+        (tmp_path / ".config.yaml.0123abcd.partial").write_text("sour")
+        assert plan_run("digits", out=tmp_path).out == tmp_path
+
+    def test_a_mistyped_wish_is_refused(self, tmp_path: Path) -> None:
+        # In a process of its own, since the tests' checker of annotations would be first to object.
+        code = f"from falconet.planning import plan_run; plan_run('digits', out={str(tmp_path)!r}, existing='overwite')"
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+        assert "UnknownNameError: unknown value of existing 'overwite': did you mean overwrite?" in done.stderr
 
     def test_resuming_on_other_data_is_refused(self, tmp_path: Path, make_folder: FolderMaker) -> None:
         photos = make_folder()

@@ -134,6 +134,10 @@ def test_divergence_is_an_error_that_says_where(tmp_path: Path) -> None:
 def test_overwriting_replaces_the_run_and_leaves_other_files(tmp_path: Path) -> None:
     first = train("digits", model="lenet300_100", epochs=1, out=tmp_path)
     (tmp_path / "notes.txt").write_text("mine")
+    weights = (tmp_path / "model.safetensors").read_bytes()
+    with pytest.raises(InterruptedRunError, match="nothing is kept"):
+        train("digits", model="lenet5", epochs=2, out=tmp_path, existing="overwrite", callbacks=[StopInEpoch(1)])
+    assert (tmp_path / "model.safetensors").read_bytes() == weights
     with pytest.raises(RunExistsError):
         train("digits", model="lenet300_100", epochs=2, out=tmp_path)
     second = train("digits", model="lenet300_100", epochs=2, out=tmp_path, existing="overwrite")
@@ -162,8 +166,46 @@ def test_an_output_folder_that_cannot_be_made(tmp_path: Path) -> None:
         train("digits", epochs=1, out=tmp_path / "file" / "below")
 
 
+KILL_AT_WRITE = """
+import os, sys
+from falconet import storage
+real, left = storage.Path.replace, int(sys.argv.pop(1))
+
+def replace(self, target):
+    global left
+    left -= 1
+    if left == 0:
+        os._exit(9)
+    return real(self, target)
+
+storage.Path.replace = replace
+from falconet.cli import main
+main()
+"""
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("seconds", [2.0, 4.0, 6.0])
+def test_killed_at_any_write_a_run_resumes_to_the_same_files(tmp_path: Path) -> None:
+    """A process that dies just before each of its files gets its name, one after the other."""
+    arguments = ["train", "digits", "--model", "lenet300_100", "--epochs", "2", "--resume", "--out"]
+    whole = train("digits", model="lenet300_100", epochs=2, out=tmp_path / "whole").out
+    for write in range(1, 30):
+        out = tmp_path / str(write)
+        command = [sys.executable, "-c", KILL_AT_WRITE, str(write), *arguments, str(out)]
+        code = subprocess.run(command, capture_output=True, check=False).returncode
+        if code == 0:
+            break
+        assert code == 9
+        train("digits", model="lenet300_100", epochs=2, out=out, existing="resume")
+        for name in ("model.safetensors", "config.json", "config.yaml"):
+            assert (out / name).read_bytes() == (whole / name).read_bytes(), (write, name)
+        assert len((out / "metrics.csv").read_text().splitlines()) == 3
+        assert not list(out.rglob("*.partial"))
+    assert 10 < write < 30
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seconds", [4.0, 6.0])
 def test_a_killed_run_resumes_to_the_same_weights(tmp_path: Path, seconds: float) -> None:
     """SIGKILL, in a process of its own."""
     arguments = ["train", "digits", "--model", "lenet5", "--epochs", "12", "--set", "training.ema_decay=0.9"]

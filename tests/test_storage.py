@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 import pytest
 
 from falconet.errors import ArtifactError, StorageError
-from falconet.storage import check_writable, read_json, write_bytes, write_json, write_text
+from falconet.storage import prepare_folder, read_json, write_bytes, write_json, write_text
 
 
 def refuse(*_: object) -> NoReturn:
@@ -150,7 +150,7 @@ def test_json_that_is_not_there(tmp_path: Path) -> None:
 
 
 def test_writable_folder_is_made_and_left_empty(tmp_path: Path) -> None:
-    check_writable(tmp_path / "a" / "b")
+    prepare_folder(tmp_path / "a" / "b")
     assert not list((tmp_path / "a" / "b").iterdir())
 
 
@@ -158,10 +158,10 @@ def test_writable_folder_is_made_and_left_empty(tmp_path: Path) -> None:
 def test_no_folder_can_be_made_of_a_file(tmp_path: Path, below: str) -> None:
     (tmp_path / "file").write_bytes(b"old")
     with pytest.raises(StorageError, match=f"cannot write {tmp_path / 'file' / below}: "):
-        check_writable(tmp_path / "file" / below)
+        prepare_folder(tmp_path / "file" / below)
 
 
 def test_full_disk_is_found_before_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tempfile.TemporaryFile", lambda **_: refuse())
     with pytest.raises(StorageError, match="No space left on device"):
-        check_writable(tmp_path)
+        prepare_folder(tmp_path)

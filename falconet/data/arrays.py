@@ -187,7 +187,8 @@ def to_splits(
         values, classes = np.arange(len(names)), tuple(str(name) for name in names)
     splits = {}
     for split, (images, labels) in arrays.items():
-        where = np.array([f"{source}:{split}[{index}]" for index in range(len(images))])
+        origin = f"{source}:{split}" if len(arrays) > 1 else source
+        where = np.array([f"{origin}[{index}]" for index in range(len(images))])
         numbers: Int64[np.ndarray, " samples"] = np.searchsorted(values, labels).astype(np.int64)
         splits[split] = Split(ImageArray(images, where), numbers, hash_arrays(images))
     return splits, classes

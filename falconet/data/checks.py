@@ -66,8 +66,14 @@ def describe_data(dataset: Dataset) -> DataReport:
         fingerprint=dataset.fingerprint,
         unreadable=dataset.unreadable,
         duplicates=tuple(tuple(name for _, name in group) for group in groups),
-        leaks=tuple(tuple(name for _, name in group) for group in groups if len({split for split, _ in group}) > 1),
+        leaks=find_leaks(dataset),
     )
+
+
+def find_leaks(dataset: Dataset) -> tuple[tuple[str, ...], ...]:
+    """Return groups of names of equal samples that stand in more than one split."""
+    groups = find_equal(dataset)
+    return tuple(tuple(name for _, name in group) for group in groups if len({split for split, _ in group}) > 1)
 
 
 def find_equal(dataset: Dataset) -> list[list[tuple[str, str]]]:

@@ -39,7 +39,7 @@ class ImageArray:
 
     images: UInt8[np.ndarray, "samples height width channels"]
     names: np.ndarray
-    """One string a sample: where it stood in its source, such as `mnist:test[12]`."""
+    """One string a sample: where it stood in its source, such as `mnist:test[12]` or `digits[12]`."""
 
     def __len__(self) -> int:
         return len(self.images)
@@ -109,7 +109,7 @@ class Dataset:
     """As the user wrote it: a name or a path."""
     classes: tuple[str, ...]
     splits: Mapping[str, Split]
-    """By name; after `with_splits` always train, val and test."""
+    """By name; after `complete_splits` always train, val and test."""
     channels: int
     """1 where every image is gray, else 3."""
     size: tuple[int, int]
@@ -136,7 +136,7 @@ class Dataset:
 
         The order of samples and the splits that Falconet made do not count.
         """
-        digest = hashlib.blake2b("\0".join(self.classes).encode(), digest_size=16)
+        digest = hashlib.blake2b("\0".join(self.classes).encode("utf-8", "backslashreplace"), digest_size=16)
         own: dict[str, list[np.ndarray]] = {}
         for name, split in self.splits.items():
             rows = np.stack([split.hashes, split.labels.astype(np.uint64)], axis=1)

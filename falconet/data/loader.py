@@ -3,7 +3,9 @@
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal, get_args
 
+import numpy as np
 import torch
 from jaxtyping import Float32, Int64, UInt8
 from torch import Tensor
@@ -12,6 +14,9 @@ from falconet.data.augmentation import POLICIES, Affine, distort
 from falconet.data.preprocessing import Preprocess
 
 NO_DISTORTION = POLICIES["none"]
+
+Purpose = Literal["data", "dropout"]
+"""What random numbers are drawn for: order and distortion, or what the network itself draws."""
 
 Batch = tuple[Float32[Tensor, "batch channels height width"], Int64[Tensor, " batch"]]
 
@@ -29,18 +34,20 @@ class Loader:
     seed: int = 0
 
     def __len__(self) -> int:
-        """Batches an epoch; the last may be smaller."""
+        """Batches an epoch."""
         return math.ceil(len(self.labels) / self.batch_size)
 
     def epoch(self, number: int) -> Iterator[Batch]:
         """Yield the batches of one epoch, counted from 1.
 
-        Order and distortions follow from `seed` and `number` alone, so that any epoch can be repeated.
+        Order and distortions follow from `seed` and `number` alone, so that any epoch can be repeated. Samples are
+        spread evenly: batches differ by at most one, so that no batch of a single sample is left for the end, of
+        which batch normalization has no variance.
         """
-        generator = torch.Generator().manual_seed(epoch_seed(self.seed, number))
+        generator = torch.Generator().manual_seed(epoch_seed(self.seed, number, "data"))
         count = len(self.labels)
         order = torch.randperm(count, generator=generator) if self.shuffle else torch.arange(count)
-        for indices in torch.split(order, self.batch_size):
+        for indices in torch.tensor_split(order, len(self)):
             images = self.pixels[indices].float().div_(255)
             if self.affine.active:
                 images = distort(images, self.affine, generator)
@@ -48,6 +55,7 @@ class Loader:
             yield images, self.labels[indices]
 
 
-def epoch_seed(seed: int, epoch: int) -> int:
-    """Return a seed for one epoch of a run; different for each pair of up to 2^31 seeds and 2^31 epochs."""
-    return (seed << 31) + epoch
+def epoch_seed(seed: int, epoch: int, purpose: Purpose) -> int:
+    """Return the 32 bits that torch's generator takes, mixed so that seeds, epochs and purposes share no stream."""
+    words = [seed, epoch, get_args(Purpose).index(purpose)]
+    return int(np.random.SeedSequence(words).generate_state(1)[0])

@@ -1,6 +1,6 @@
 """The one way from raw pixels to a model's input, for training, evaluation, prediction and export."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -70,14 +70,16 @@ def iterate_scaled(
             if isinstance(samples, ImageArray):
                 yield preprocess.scale(torch.from_numpy(samples.images[start:stop]))
             else:
-                yield scale_images(list(pool.map(samples.read, range(start, stop))), preprocess)
+                # Scaled where they are decoded, so that no more raw images are held than there are workers.
+                read = pool.map(lambda index: scale_image(samples.read(index), preprocess), range(start, stop))
+                yield torch.cat(list(read))
 
 
-def scale_images(
-    images: Sequence[UInt8[np.ndarray, "_ _ _"]], preprocess: Preprocess
-) -> Float32[Tensor, "batch channels height width"]:
-    """Return images, each of its own size, as one batch: scaled but not normalized."""
-    return torch.cat([preprocess.scale(torch.from_numpy(image)[None]) for image in images])
+def scale_image(
+    image: UInt8[np.ndarray, "_ _ _"], preprocess: Preprocess
+) -> Float32[Tensor, "1 channels height width"]:
+    """Return one image as a batch of one: scaled but not normalized."""
+    return preprocess.scale(torch.from_numpy(image)[None])
 
 
 @torch.no_grad()

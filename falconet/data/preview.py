@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +11,9 @@ from jaxtyping import UInt8
 
 from falconet.data.augmentation import POLICIES, distort
 from falconet.data.dataset import Dataset
-from falconet.data.preprocessing import Preprocess, scale_images
-from falconet.errors import UsageError
+from falconet.data.preprocessing import Preprocess, scale_image
 from falconet.spec import InputSpec
+from falconet.storage import write_bytes
 
 COLUMNS = 10
 VARIANTS = 3
@@ -24,25 +25,22 @@ def write_preview(dataset: Dataset, path: Path) -> None:
     """Write a PNG: a column for each of up to ten classes, the original above three augmented samples of it."""
     from PIL import Image
 
-    if path.suffix.lower() != ".png":
-        raise UsageError(f"--preview: wanted a file name ending in .png, found {path}")
     train = dataset.splits["train"]
     firsts = [int(np.flatnonzero(train.labels == label)[0]) for label in np.unique(train.labels)[:COLUMNS]]
     originals = [train.samples.read(index) for index in firsts]
     rows = draw_rows(originals, dataset)
     sheet = Image.fromarray(tile(rows))
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        sheet.save(path)
-    except OSError as error:
-        raise UsageError(f"--preview: cannot write {path}: {error.strerror or error}") from error
+    buffer = io.BytesIO()
+    sheet.save(buffer, format="PNG")
+    write_bytes(path, buffer.getvalue())
 
 
 def draw_rows(originals: list[np.ndarray], dataset: Dataset) -> UInt8[np.ndarray, "rows columns side side channels"]:
     """Return the originals and VARIANTS augmented samples of each, all of one size."""
     channels = dataset.channels
     spec = InputSpec((channels, TILE, TILE), dataset.classes, mean=(0.0,) * channels, std=(1.0,) * channels)
-    images = scale_images(originals, Preprocess(spec))
+    preprocess = Preprocess(spec)
+    images = torch.cat([scale_image(image, preprocess) for image in originals])
     generator = torch.Generator().manual_seed(0)
     affine = POLICIES[dataset.augmentation]
     rows = [images, *(distort(images, affine, generator) for _ in range(VARIANTS))]

@@ -30,6 +30,14 @@ SPLIT_FOLDERS = {
 }
 
 
+MNIST_FILES = (
+    "train-images-idx3-ubyte",
+    "train-labels-idx1-ubyte",
+    "t10k-images-idx3-ubyte",
+    "t10k-labels-idx1-ubyte",
+)
+
+
 def load_dataset(
     source: str | Path, *, data_root: str | Path | None = None, config: DataConfig | None = None
 ) -> Dataset:
@@ -95,7 +103,7 @@ def read_downloadable(name: str, data_root: Path) -> Dataset:
     """A torchvision set: read where it lies below `data_root`, downloaded first where it does not."""
     known = DOWNLOADABLE[name]
     folder = data_root / known.name / "raw"
-    if not (folder.is_dir() and find_idx_images(folder)):
+    if not all((folder / file).is_file() or (folder / f"{file}.gz").is_file() for file in MNIST_FILES):
         download(name, data_root)
     splits, labels = read_idx_folder(folder, name)
     if int(labels[-1]) >= len(known.classes):
@@ -112,9 +120,10 @@ def download(name: str, data_root: Path) -> None:
     try:
         kind(str(data_root), download=True)
     except (OSError, RuntimeError, HTTPException) as error:
+        cause = " ".join(str(error).split())
         raise DataError(
             f"{name} is not in {data_root} and could not be downloaded; put its IDX files into "
-            f"{data_root / DOWNLOADABLE[name].name / 'raw'}, or say --data-root or FALCONET_DATA"
+            f"{data_root / DOWNLOADABLE[name].name / 'raw'}, or say --data-root or FALCONET_DATA ({cause})"
         ) from error
 
 
@@ -192,7 +201,7 @@ def list_folders(folder: Path) -> list[Path]:
 
 def scan_file(root: Path, path: Path, split: str, label: str) -> ScannedFile:
     """Read and decode one file."""
-    name = str(path.relative_to(root))
+    name = str(path.relative_to(root).as_posix())
     try:
         content = path.read_bytes()
         return ScannedFile(name, split, label, hash_bytes(content), decode_image(content).shape)

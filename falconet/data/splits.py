@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Bool, Int64, UInt64
 
-from falconet.data.dataset import Dataset, Split
+from falconet.data.dataset import SPLIT_NAMES, Dataset, Split
 from falconet.errors import ConfigError, DataError
 
 
@@ -54,7 +54,7 @@ def complete_splits(dataset: Dataset, config: DataConfig) -> Dataset:
         chosen = choose_stratified(rest.hashes, rest.labels, share, config.split_seed)
         made[name], rest = rest.take(np.flatnonzero(chosen)), rest.take(np.flatnonzero(~chosen))
     parts: Mapping[str, Split] = {**dataset.splits, **made, "train": rest}
-    ordered = {name: parts[name] for name in ("train", "val", "test")}
+    ordered = {name: parts[name] for name in SPLIT_NAMES}
     return replace(dataset, splits=ordered, made=frozenset(made), split_seed=config.split_seed if made else None)
 
 

@@ -67,14 +67,14 @@ class Subsampling(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.coefficient = nn.Parameter(torch.empty(channels, 1, 1))
-        self.bias = nn.Parameter(torch.empty(channels, 1, 1))
+        self.coefficient = nn.Parameter(torch.empty(channels))
+        self.bias = nn.Parameter(torch.empty(channels))
 
     def forward(
         self, x: Float[Tensor, "batch channels height width"]
     ) -> Float[Tensor, "batch channels height//2 width//2"]:
         # The average instead of the sum folds the constant 4 into the coefficient's unit: same functions, same count.
-        return F.avg_pool2d(x, 2) * (4 * self.coefficient) + self.bias
+        return F.avg_pool2d(x, 2) * (4 * self.coefficient.view(-1, 1, 1)) + self.bias.view(-1, 1, 1)
 
 
 class TableConv2d(nn.Module):

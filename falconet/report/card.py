@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -56,7 +57,7 @@ on the validation split. Data fingerprint: `{origin.data.fingerprint}`.
 
 def front_matter(report: ModelReport) -> dict[str, Any]:
     """Return the metadata, `model-index` included."""
-    source, test = report.config.provenance.data.source, report.test
+    source, test = Path(report.config.provenance.data.source).name, report.test
     metrics = [
         {"type": "accuracy", "value": test.accuracy},
         {"type": "recall", "value": test.macro_recall, "args": {"average": "macro"}},

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from importlib import resources
-from typing import Any
 
 from falconet.evaluation import Evaluation
 from falconet.report.facts import ModelReport
 from falconet.report.pictures import draw_learning_curves, encode_picture
+from falconet.schema import flatten
 
 MATRIX_CLASSES = 20
 CONFUSIONS = 10
@@ -49,14 +49,6 @@ def list_confusions(evaluation: Evaluation) -> list[tuple[str, str, int]]:
         if truth != answer and count
     ]
     return sorted(pairs, key=lambda pair: -pair[2])[:CONFUSIONS]
-
-
-def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return nested settings as `section.key` -> value."""
-    flat: dict[str, Any] = {}
-    for key, value in settings.items():
-        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
-    return flat
 
 
 def format_percent(share: float) -> str:

@@ -13,7 +13,7 @@ import safetensors.torch
 from torch import Tensor
 
 from falconet.errors import ArtifactError
-from falconet.storage import read_json, write_bytes, write_json
+from falconet.storage import read_json, storage_error, write_bytes, write_json
 
 KEPT = 2
 
@@ -49,6 +49,15 @@ def load_checkpoint(folder: Path) -> Checkpoint | None:
         if record.get("digest") == digest(content, record.get("facts")):
             return Checkpoint(safetensors.torch.load(content), record["facts"])
     return None
+
+
+def remove_checkpoints(folder: Path) -> None:
+    """Remove all states of a run. Raises StorageError."""
+    try:
+        for path in folder.glob("epoch-*"):
+            path.unlink()
+    except OSError as error:
+        raise storage_error(folder, error) from error
 
 
 def digest(content: bytes, facts: Any) -> str:

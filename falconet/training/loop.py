@@ -5,18 +5,18 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel
 
-from falconet.data.loader import Loader, epoch_seed
-from falconet.errors import DivergedError
+from falconet.data.loader import epoch_seed
+from falconet.errors import ConfigError, DivergedError
 from falconet.training.callbacks import Callback, EpochRow
 from falconet.training.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
 from falconet.training.config import TrainConfig
@@ -24,6 +24,17 @@ from falconet.training.optimizers import Criterion, make_average, make_criterion
 from falconet.training.schedules import learning_rate
 
 Weights = dict[str, Tensor]
+
+
+@runtime_checkable
+class Batches(Protocol):
+    """What `fit` feeds on; `falconet.Loader` is one."""
+
+    def __len__(self) -> int:
+        """Batches an epoch."""
+
+    def epoch(self, number: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield inputs and labels of one epoch, counted from 1: the same for the same number."""
 
 
 @dataclass(frozen=True)
@@ -62,14 +73,14 @@ class State:
 
 def fit(
     model: nn.Module,
-    train: Loader,
-    val: Loader,
+    train: Batches,
+    val: Batches,
     config: TrainConfig,
     *,
     callbacks: Sequence[Callback] = (),
     checkpoints: Path | None = None,
 ) -> FitResult:
-    """Train `model` in place and leave it with the weights of its best epoch.
+    """Train `model` in place and leave it in eval mode with the weights of its best epoch.
 
     The best epoch has the highest validation accuracy; of equals, the lowest validation loss. Ctrl-C and a loss that is
     no longer finite end the run early, which the result says. With `checkpoints`, a folder, the state is written there
@@ -78,7 +89,7 @@ def fit(
     with torch.random.fork_rng(devices=[]):
         state = start(model, config)
         if checkpoints:
-            restore(state, load_checkpoint(checkpoints))
+            restore(state, load_checkpoint(checkpoints), identify(config, train))
         for callback in callbacks:
             callback.on_start(config.epochs, len(train), state.history)
         try:
@@ -87,13 +98,14 @@ def fit(
             for callback in callbacks:
                 callback.on_end()
         model.load_state_dict(state.best_weights)
+        model.eval()
     return FitResult(tuple(state.history), state.best_epoch, ending, message)
 
 
 def run_epochs(
     state: State,
-    train: Loader,
-    val: Loader,
+    train: Batches,
+    val: Batches,
     config: TrainConfig,
     callbacks: Sequence[Callback],
     checkpoints: Path | None,
@@ -106,7 +118,7 @@ def run_epochs(
             row = run_epoch(state, train, val, config, callbacks, epoch)
             keep(state, row)
             if checkpoints:
-                save_checkpoint(checkpoints, epoch, snapshot(state))
+                save_checkpoint(checkpoints, epoch, snapshot(state, identify(config, train)))
             for callback in callbacks:
                 callback.on_epoch(row, state.best_epoch == epoch)
     except KeyboardInterrupt:
@@ -117,12 +129,12 @@ def run_epochs(
 
 
 def run_epoch(
-    state: State, train: Loader, val: Loader, config: TrainConfig, callbacks: Sequence[Callback], epoch: int
+    state: State, train: Batches, val: Batches, config: TrainConfig, callbacks: Sequence[Callback], epoch: int
 ) -> EpochRow:
     """Train one epoch and validate."""
     started = time.perf_counter()
     # Dropout draws from the global generator; its place, too, follows from seed and epoch alone.
-    torch.manual_seed(epoch_seed(config.seed, epoch))
+    torch.manual_seed(epoch_seed(config.seed, epoch, "dropout"))
     train_loss, train_accuracy = train_epoch(state, train, config, callbacks, epoch)
     val_loss, val_accuracy = validate(state.judged, val, make_criterion(config, label_smoothing=0))
     if not math.isfinite(val_loss):
@@ -133,7 +145,7 @@ def run_epoch(
 
 
 def train_epoch(
-    state: State, train: Loader, config: TrainConfig, callbacks: Sequence[Callback], epoch: int
+    state: State, train: Batches, config: TrainConfig, callbacks: Sequence[Callback], epoch: int
 ) -> tuple[float, float]:
     """Take one pass over the training samples; return mean loss and accuracy under augmentation."""
     criterion = make_criterion(config, config.label_smoothing)
@@ -169,7 +181,7 @@ def update(state: State, loss: Tensor, config: TrainConfig) -> None:
 
 
 @torch.inference_mode()
-def validate(model: nn.Module, val: Loader, criterion: Criterion) -> tuple[float, float]:
+def validate(model: nn.Module, val: Batches, criterion: Criterion) -> tuple[float, float]:
     """Return mean loss and accuracy over a loader."""
     model.eval()
     total, hits, count = 0.0, 0, 0
@@ -194,15 +206,20 @@ def keep(state: State, row: EpochRow) -> None:
     state.history.append(row)
     best = state.history[state.best_epoch - 1] if state.best_epoch else None
     if best is None or (row.val_accuracy, -row.val_loss) > (best.val_accuracy, -best.val_loss):
-        state.best_epoch = row.epoch
-        state.best_weights = clone(state.judged.state_dict())
+        # In one step, so that Ctrl-C cannot part an epoch from its weights.
+        state.best_epoch, state.best_weights = row.epoch, clone(state.judged.state_dict())
 
 
 def clone(weights: Weights) -> Weights:
     return {name: tensor.detach().clone() for name, tensor in weights.items()}
 
 
-def snapshot(state: State) -> Checkpoint:
+def identify(config: TrainConfig, train: Batches) -> dict[str, Any]:
+    """Return what a checkpoint must agree in with the run that goes on from it."""
+    return {**dataclasses.asdict(config), "steps_per_epoch": len(train)}
+
+
+def snapshot(state: State, identity: dict[str, Any]) -> Checkpoint:
     """Return all of a state as tensors and plain facts."""
     tensors = {f"model.{name}": tensor for name, tensor in state.model.state_dict().items()}
     tensors |= {f"best.{name}": tensor for name, tensor in state.best_weights.items()}
@@ -211,13 +228,17 @@ def snapshot(state: State) -> Checkpoint:
     for index, slots in state.optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{name}": tensor for name, tensor in slots.items() if tensor is not None}
     history = [dataclasses.asdict(row) for row in state.history]
-    return Checkpoint(tensors, {"best_epoch": state.best_epoch, "history": history})
+    return Checkpoint(tensors, {"run": identity, "best_epoch": state.best_epoch, "history": history})
 
 
-def restore(state: State, checkpoint: Checkpoint | None) -> None:
-    """Put a snapshot back in place; nothing happens where there is none."""
+def restore(state: State, checkpoint: Checkpoint | None, identity: dict[str, Any]) -> None:
+    """Put a snapshot back in place; nothing happens where there is none. Raises ConfigError for that of another run."""
     if checkpoint is None:
         return
+    before = checkpoint.facts["run"]
+    for key, value in identity.items():
+        if before.get(key) != value:
+            raise ConfigError(f"checkpoint: wanted one with {key}={value}, found {key}={before.get(key)}; remove it")
     parts: dict[str, Weights] = {"model": {}, "best": {}, "average": {}, "optimizer": {}}
     for name, tensor in checkpoint.tensors.items():
         part, _, rest = name.partition(".")

@@ -88,7 +88,7 @@ def test_idx_files_are_paired_by_name(images: str, labels: str, split: str, tmp_
     assert list(splits) == [split]
     assert classes == ("0", "1", "2")
     assert splits[split].labels.tolist() == LABELS.tolist()
-    assert splits[split].samples.name(4) == f"mine:{split}[4]"
+    assert splits[split].samples.name(4) == "mine[4]"
     assert np.array_equal(splits[split].samples.read(4)[..., 0], IMAGES[4])
 
 

@@ -7,7 +7,7 @@ from PIL import Image
 from torchvision.transforms.v2 import functional as judge
 
 from falconet.data import ImageArray, ImageFiles, load_dataset
-from falconet.data.preprocessing import Preprocess, cache_pixels, iterate_scaled, measure_pixels, scale_images
+from falconet.data.preprocessing import Preprocess, cache_pixels, iterate_scaled, measure_pixels, scale_image
 from falconet.spec import InputSpec
 from tests.conftest import FolderMaker
 
@@ -78,7 +78,7 @@ def test_constants_are_no_weights() -> None:
 def test_images_of_many_sizes_become_one_batch() -> None:
     preprocess = Preprocess(spec(3, 8, 8))
     images = [noise(9, 7, 3).numpy(), noise(20, 30, 1).numpy()]
-    batch = scale_images(images, preprocess)
+    batch = torch.cat([scale_image(image, preprocess) for image in images])
     assert batch.shape == (2, 3, 8, 8)
     for image, x in zip(images, batch, strict=True):
         assert torch.equal(preprocess.scale(torch.from_numpy(image)[None])[0], x)

@@ -119,8 +119,8 @@ def test_c3_with_a_full_table_is_a_dense_convolution() -> None:
 def test_subsampling_by_hand() -> None:
     layer = Subsampling(2)
     with torch.no_grad():
-        layer.coefficient.copy_(torch.tensor([0.5, -1.0]).view(2, 1, 1))
-        layer.bias.copy_(torch.tensor([10.0, 0.25]).view(2, 1, 1))
+        layer.coefficient.copy_(torch.tensor([0.5, -1.0]))
+        layer.bias.copy_(torch.tensor([10.0, 0.25]))
     maps = torch.tensor([[[1.0, 2.0, 0.0, 0.0], [3.0, 4.0, 0.0, 8.0]]]).repeat(1, 2, 1, 1).view(1, 2, 2, 4)
     expected = [[[[10 + 0.5 * 10, 10 + 0.5 * 8]], [[0.25 - 10, 0.25 - 8]]]]
     torch.testing.assert_close(layer(maps), torch.tensor(expected))

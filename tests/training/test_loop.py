@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from falconet import Affine, Callback, FitResult, InputSpec, TrainConfig, fit
 from falconet.data.loader import Loader
 from falconet.data.preprocessing import Preprocess
+from falconet.errors import ConfigError
 from falconet.training import EpochRow
 
 CONFIG = TrainConfig(epochs=4, batch_size=8, learning_rate=0.01, ema_decay=0.9)
@@ -143,6 +144,12 @@ def test_a_finished_run_resumes_without_a_step(tmp_path: Path) -> None:
     assert recorder.calls == ["start 4x5", "end"]
     assert len(result.history) == 4
     assert_same_weights(weights, again)
+
+
+def test_the_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
+    run(callbacks=(StopAtStep(8),), checkpoints=tmp_path)
+    with pytest.raises(ConfigError, match=r"wanted one with learning_rate=0.02, found learning_rate=0.01"):
+        run(dataclasses.replace(CONFIG, learning_rate=0.02), checkpoints=tmp_path)
 
 
 def test_a_damaged_checkpoint_is_passed_over(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from falconet import TrainConfig
+from falconet import MODELS, TrainConfig, create_model
 from falconet.training.optimizers import brier_loss, make_average, make_criterion, make_optimizer
 
 
@@ -15,6 +15,18 @@ def test_only_weights_of_two_or_more_dimensions_decay() -> None:
     assert (decaying["weight_decay"], free["weight_decay"]) == (0.3, 0.0)
     assert {id(p) for p in decaying["params"]} == {id(model[0].weight), id(model[3].weight)}
     assert len(free["params"]) == 4
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_no_bias_and_nothing_per_channel_decays(name: str) -> None:
+    model = create_model(name)
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    decaying, _ = make_optimizer(model, TrainConfig()).param_groups
+    assert decaying["params"]
+    for parameter in decaying["params"]:
+        last = names[id(parameter)].rpartition(".")[2]
+        assert last == "weight"
+        assert parameter[0].numel() > 1
 
 
 def test_frozen_parameters_are_left_out() -> None:
