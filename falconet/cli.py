@@ -14,7 +14,6 @@ from falconet.errors import ConfigError, FalconetError, UsageError
 app = typer.Typer(
     name="falconet",
     help="Train, judge, shrink, explain and ship small classifiers of images and sequences.",
-    no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -50,7 +49,7 @@ def main() -> None:
 def run(arguments: list[str]) -> int:
     """Run one command and return its exit code; a user's mistake is one line on standard error."""
     try:
-        code = app(arguments, prog_name="falconet", standalone_mode=False)
+        code = app(arguments or ["--help"], prog_name="falconet", standalone_mode=False)
         if code == INTERRUPTED:
             return fail("stopped", 1)
         return code if isinstance(code, int) else 0
@@ -74,8 +73,7 @@ def report(error: Exception) -> int:
     if isinstance(error, FalconetError):
         return fail(str(error), error.exit_code)
     message = error.format_message()  # type: ignore[attr-defined]
-    # Without arguments typer has printed the help, and its error has no text.
-    return fail(f"{message} (see falconet --help)", 2) if message else 2
+    return fail(f"{message} (see falconet --help)", 2)
 
 
 def fail(message: str, code: int) -> int:
@@ -276,12 +274,10 @@ def data(
     splits = ", ".join(f"{name} {n:,}{' (made)' if name in report.made else ''}" for name, n in report.splits.items())
     terminal.print_line(f"\nsplits: {splits}")
     terminal.print_line(f"unreadable: {len(report.unreadable)}")
-    for item in report.unreadable[:10]:
-        terminal.print_line(f"  {item.file}: {item.reason}")
+    terminal.print_some([f"{item.file}: {item.reason}" for item in report.unreadable])
     for title, groups in (("duplicates", report.duplicates), ("leaks between splits", report.leaks)):
         terminal.print_line(f"{title}: {len(groups)} groups of equal samples")
-        for group in groups[:10]:
-            terminal.print_line(f"  {' = '.join(group)}")
+        terminal.print_some([" = ".join(group) for group in groups])
 
 
 def describe_dataset(dataset: Any) -> str:

@@ -11,6 +11,7 @@ from typing import Any, Literal, get_args
 
 import yaml
 
+from falconet.artifact import WEIGHTS_FILE
 from falconet.data import DataConfig, Dataset, load_dataset
 from falconet.data.augmentation import POLICIES, Affine
 from falconet.errors import ConfigError, DataError, PathError, RunExistsError, UnknownNameError, UsageError
@@ -90,12 +91,15 @@ def plan_run(
         raise UnknownNameError("value of existing", existing, get_args(Existing))
     if out is not None:
         check_out(Path(out), existing)
+    check_sections(settings or {})
     asked = merge(expand_policy(settings or {}), named_settings(model, epochs, seed))
     if recipe:
         asked = merge(load_recipe(recipe), asked)
     dataset, config, chosen = resolve(source, asked, data_root)
     folder = Path(out) if out is not None else Path("runs") / f"{short_name(source)}-{config.model.name}"
     check_out(folder, existing)
+    if folder.resolve().is_relative_to(Path(source).resolve()) and Path(source).is_dir():
+        raise UsageError(f"{folder} lies inside the data, {source}, where it would become a class: choose --out")
     if existing == "resume" and (folder / CONFIG_FILE).is_file():
         stored = read_settings(folder / CONFIG_FILE)
         recipe = recipe or read_facts(folder).get("recipe")
@@ -118,6 +122,13 @@ def resolve(
     config = from_mapping(RunConfig, merge(defaults, settings))
     find_model(config.model.name)
     return dataset, config, describe_chosen(defaults, settings)
+
+
+def check_sections(settings: Settings) -> None:
+    """Raise ConfigError for a section that is no mapping, before another layer could hide it."""
+    for section, values in expand_policy(settings).items():
+        if not isinstance(values, Mapping):
+            raise ConfigError(f"{section}: wanted a mapping of settings, found {values!r}")
 
 
 def check_not_empty(dataset: Dataset) -> None:
@@ -259,7 +270,7 @@ def check_out(out: Path, existing: Existing) -> None:
         return
     if not holds_run(out):
         raise RunExistsError(f"{out} holds files that are no run: choose a new or empty folder with --out")
-    if existing == "refuse":
+    if existing == "refuse" and has_weights(out):
         raise RunExistsError(
             f"{out} already holds a run: go on with --resume, replace it with --overwrite, or choose --out"
         )
@@ -268,6 +279,11 @@ def check_out(out: Path, existing: Existing) -> None:
 def holds_run(out: Path) -> bool:
     """Whether a run was begun in this folder: whether its `config.yaml` is one that `write_config` writes."""
     return set(RUN_FACTS) <= read_facts(out).keys()
+
+
+def has_weights(out: Path) -> bool:
+    """Whether the run in this folder has come so far that there is something to lose."""
+    return (out / WEIGHTS_FILE).is_file() or any((out / CHECKPOINT_FOLDER).glob("epoch-*.json"))
 
 
 def read_facts(out: Path) -> dict[str, Any]:

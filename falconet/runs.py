@@ -172,7 +172,7 @@ def prepare(plan: Plan) -> tuple[InputSpec, tuple[Loader, Loader]]:
 def draft_spec(dataset: Dataset, model: ModelConfig) -> InputSpec:
     """Return what the model eats, with mean 0 and deviation 1 still."""
     entry = find_model(model.name)
-    size = model.input_size or entry.input[1:]
+    size = entry.input[1:] if model.input_size is None else model.input_size
     height, width = (size, size) if isinstance(size, int) else size
     channels = dataset.channels
     return InputSpec(

@@ -65,6 +65,14 @@ def print_line(text: str) -> None:
     sys.stdout.write(text + "\n")
 
 
+def print_some(lines: Sequence[str], limit: int = 10) -> None:
+    """Print the first lines of a list, indented, and how many there are besides."""
+    for line in lines[:limit]:
+        print_line(f"  {line}")
+    if len(lines) > limit:
+        print_line(f"  and {len(lines) - limit} more; --json lists all")
+
+
 def print_note(text: str) -> None:
     """Print a line about the work on standard error."""
     sys.stderr.write(text + "\n")

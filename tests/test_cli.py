@@ -196,6 +196,7 @@ def test_interrupts_outside_of_training(capsys: Capture, monkeypatch: pytest.Mon
 
 
 def test_help_and_version(capsys: Capture) -> None:
+    assert run_text(capsys) == run_text(capsys, "--help")
     assert "train" in run_text(capsys, "--help")
     assert run_text(capsys, "--version").startswith("falconet ")
 

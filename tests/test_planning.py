@@ -125,6 +125,19 @@ def test_a_stored_configuration_can_be_used_for_another_run(tmp_path: Path) -> N
     assert again.config == plan.config
 
 
+def test_a_broken_section_is_not_hidden_by_another_layer() -> None:
+    with pytest.raises(ConfigError, match="training: wanted a mapping of settings, found 3"):
+        plan_run("digits", epochs=1, settings={"training": 3})
+
+
+def test_a_run_inside_its_data_is_refused(make_folder: FolderMaker, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = make_folder()
+    monkeypatch.chdir(folder)
+    for source in (".", folder):
+        with pytest.raises(UsageError, match="lies inside the data"):
+            plan_run(source)
+
+
 def test_too_few_samples_to_split(make_folder: FolderMaker) -> None:
     with pytest.raises(DataError, match="wanted at least three different samples of a class"):
         plan_run(make_folder(count=2))
@@ -146,6 +159,8 @@ class TestExistingFolders:
 
     def test_a_run_is_refused_unless_asked_for(self, tmp_path: Path) -> None:
         write_config(plan_run("digits", out=tmp_path / "run"))
+        assert plan_run("digits", out=tmp_path / "run", epochs=7).config.training.epochs == 7  # nothing to lose yet
+        (tmp_path / "run" / "model.safetensors").touch()
         with pytest.raises(RunExistsError, match=r"--resume.*--overwrite"):
             plan_run("digits", out=tmp_path / "run")
         assert plan_run("digits", out=tmp_path / "run", existing="overwrite").existing == "overwrite"

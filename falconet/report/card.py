@@ -35,7 +35,7 @@ def render_card(report: ModelReport) -> str:
     return f"""---
 {front}---
 
-# {config.architecture} on {origin.data.source}
+# {config.architecture} on {Path(origin.data.source).name}
 
 A classifier of {len(config.input.labels)} classes, trained with Falconet {config.versions.get("falconet", "")}.
 `report.html` beside this file has the curves, the confusion matrix and the mistakes.

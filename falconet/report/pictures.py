@@ -53,7 +53,8 @@ def draw_curves(axes: Axes, figure: str, history: Sequence[EpochRow], best_epoch
     for part, color, line in (("train", BLUE, "--"), ("val", ORANGE, "-")):
         label = {"train": "training (augmented)", "val": "validation"}[part]
         values = [getattr(row, f"{part}_{figure}") for row in history]
-        axes.plot(epochs, values, color=color, linestyle=line, label=label)
+        marker = "o" if len(history) == 1 else None
+        axes.plot(epochs, values, color=color, linestyle=line, label=label, marker=marker)
     axes.axvline(best_epoch, color=GREEN, linestyle=":", label=f"kept: epoch {best_epoch}")
     axes.set_xlabel("epoch")
     axes.set_ylabel(figure)
