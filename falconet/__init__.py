@@ -12,10 +12,13 @@ if TYPE_CHECKING:
     from falconet.complexity import Complexity as Complexity
     from falconet.complexity import count_complexity as count_complexity
     from falconet.complexity import summarize as summarize
+    from falconet.data import Columns as Columns
     from falconet.data import DataConfig as DataConfig
     from falconet.data import Dataset as Dataset
     from falconet.data import load_dataset as load_dataset
-    from falconet.data.augmentation import Affine as Affine
+    from falconet.data.augmentation import ImageAugmentation as ImageAugmentation
+    from falconet.data.augmentation import SeriesAugmentation as SeriesAugmentation
+    from falconet.data.augmentation import TextAugmentation as TextAugmentation
     from falconet.data.checks import DataReport as DataReport
     from falconet.data.checks import check_data as check_data
     from falconet.data.loader import Loader as Loader
@@ -33,7 +36,10 @@ if TYPE_CHECKING:
     from falconet.models import list_models as list_models
     from falconet.runs import RunResult as RunResult
     from falconet.runs import train as train
+    from falconet.spec import ImageSpec as ImageSpec
     from falconet.spec import InputSpec as InputSpec
+    from falconet.spec import SeriesSpec as SeriesSpec
+    from falconet.spec import TextSpec as TextSpec
     from falconet.training import Callback as Callback
     from falconet.training import TrainConfig as TrainConfig
     from falconet.training.loop import FitResult as FitResult
@@ -43,9 +49,9 @@ HOMES = {
     "MODELS": "falconet.models",
     "Loader": "falconet.data.loader",
     "Preprocess": "falconet.data.preprocessing",
-    "Affine": "falconet.data.augmentation",
     "Artifact": "falconet.artifact",
     "Callback": "falconet.training",
+    "Columns": "falconet.data",
     "Complexity": "falconet.complexity",
     "DataConfig": "falconet.data",
     "DataReport": "falconet.data.checks",
@@ -53,10 +59,16 @@ HOMES = {
     "Evaluation": "falconet.evaluation",
     "FalconetError": "falconet.errors",
     "FitResult": "falconet.training.loop",
+    "ImageAugmentation": "falconet.data.augmentation",
+    "ImageSpec": "falconet.spec",
     "InputSpec": "falconet.spec",
     "Latency": "falconet.latency",
     "Predictions": "falconet.evaluation",
     "RunResult": "falconet.runs",
+    "SeriesAugmentation": "falconet.data.augmentation",
+    "SeriesSpec": "falconet.spec",
+    "TextAugmentation": "falconet.data.augmentation",
+    "TextSpec": "falconet.spec",
     "TrainConfig": "falconet.training",
     "check_data": "falconet.data.checks",
     "count_complexity": "falconet.complexity",

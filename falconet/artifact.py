@@ -11,18 +11,23 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from falconet.data.splits import Columns, DataConfig
 from falconet.errors import ArtifactError, PathError, UsageError
 from falconet.models import create_model
 from falconet.schema import from_mapping, to_mapping
-from falconet.spec import InputSpec
+from falconet.spec import InputSpec, Kind, TextSpec
 from falconet.storage import read_json, write_bytes, write_json
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from falconet.data.preprocessing import AnyPreprocess
+
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
-DIGEST = "weights_sha256"
+TOKENIZER_FILE = "tokenizer.json"
+DIGESTS = {WEIGHTS_FILE: "weights_sha256", TOKENIZER_FILE: "tokenizer_sha256"}
+"""Keys of `config.json` that hold the hash of a file beside it."""
 FORMAT_VERSION = 1
 
 
@@ -37,6 +42,23 @@ class DataOrigin:
     """The seed with which missing splits were made; None where the source has its own."""
     val_fraction: float
     test_fraction: float
+    kind: Kind | None = None
+    """As asked for; None: it was guessed."""
+    columns: Columns = field(default_factory=Columns)
+    follow: bool = False
+
+    @property
+    def config(self) -> DataConfig:
+        """How the source was read and split."""
+        seed = 0 if self.split_seed is None else self.split_seed
+        return DataConfig(
+            kind=self.kind,
+            columns=self.columns,
+            follow=self.follow,
+            split_seed=seed,
+            val_fraction=self.val_fraction,
+            test_fraction=self.test_fraction,
+        )
 
 
 @dataclass(frozen=True)
@@ -72,6 +94,8 @@ class Artifact:
 
     config: ArtifactConfig
     weights: Mapping[str, Tensor]
+    tokenizer: str | None = None
+    """What turns texts into tokens, as JSON of the `tokenizers` library; None: the model does not read texts."""
 
     @cached_property
     def model(self) -> nn.Module:
@@ -88,6 +112,13 @@ class Artifact:
             raise ArtifactError(f"the weights do not fit {self.config.architecture}: {first}") from error
         return model.eval()
 
+    @cached_property
+    def preprocess(self) -> AnyPreprocess:
+        """From raw samples to the network's input. Raises DataError for a tokenizer that is damaged."""
+        from falconet.data.preprocessing import create_preprocess
+
+        return create_preprocess(self.config.input, self.tokenizer)
+
     def serialize(self) -> bytes:
         """Return the content of `model.safetensors`."""
         import safetensors.torch
@@ -95,10 +126,17 @@ class Artifact:
         return safetensors.torch.save({name: tensor.detach().contiguous() for name, tensor in self.weights.items()})
 
     def save(self, folder: str | Path) -> None:
-        """Write `model.safetensors`, then `config.json`, each in one step. Raises StorageError."""
-        content = self.serialize()
-        write_bytes(Path(folder) / WEIGHTS_FILE, content)
-        write_json(Path(folder) / CONFIG_FILE, {**to_mapping(self.config), DIGEST: sha256(content).hexdigest()})
+        """Write the weights, the tokenizer where there is one, then `config.json`, each in one step.
+
+        Raises StorageError.
+        """
+        contents = {WEIGHTS_FILE: self.serialize()}
+        if self.tokenizer is not None:
+            contents[TOKENIZER_FILE] = self.tokenizer.encode()
+        for name, content in contents.items():
+            write_bytes(Path(folder) / name, content)
+        digests = {DIGESTS[name]: sha256(content).hexdigest() for name, content in contents.items()}
+        write_json(Path(folder) / CONFIG_FILE, {**to_mapping(self.config), **digests})
 
 
 def build_model(config: ArtifactConfig) -> nn.Module:
@@ -109,18 +147,17 @@ def build_model(config: ArtifactConfig) -> nn.Module:
         raise ArtifactError(
             f"{CONFIG_FILE} describes a pruned network, which this falconet cannot build: update falconet"
         )
-    channels, height, width = config.input.shape
     try:
         with torch.random.fork_rng(devices=[]):
-            return create_model(
-                config.architecture,
-                num_classes=len(config.input.labels),
-                in_channels=channels,
-                input_size=(height, width),
-                **config.options,
-            )
+            return create_model(config.architecture, **describe_structure(config.input), **config.options)
     except (UsageError, TypeError) as error:  # TypeError: an option of a reserved name, such as num_classes
         raise ArtifactError(f"{CONFIG_FILE} describes no model that this falconet can build: {error}") from error
+
+
+def describe_structure(spec: InputSpec) -> dict[str, Any]:
+    """Return what `create_model` takes: kind, classes, channels (of texts: different tokens) and size."""
+    channels, size = (spec.vocab_size, spec.shape) if isinstance(spec, TextSpec) else (spec.shape[0], spec.shape[1:])
+    return {"kind": spec.kind, "num_classes": len(spec.labels), "in_channels": channels, "input_size": size}
 
 
 def check_artifact(folder: str | Path) -> None:
@@ -144,28 +181,45 @@ def load_artifact(folder: str | Path) -> Artifact:
 
     folder = Path(folder)
     check_artifact(folder)
-    config, digest = read_config(folder / CONFIG_FILE)
+    config, digests = read_config(folder / CONFIG_FILE)
+    content = read_file(folder / WEIGHTS_FILE)
     try:
-        content = (folder / WEIGHTS_FILE).read_bytes()
         weights = safetensors.torch.load(content)
-    except FileNotFoundError as error:
-        raise ArtifactError(f"{folder / WEIGHTS_FILE} is missing") from error
-    except (OSError, safetensors.SafetensorError) as error:
+    except safetensors.SafetensorError as error:
         raise ArtifactError(f"{folder / WEIGHTS_FILE} is damaged: {error}") from error
-    if sha256(content).hexdigest() != digest:
-        raise ArtifactError(f"{folder / WEIGHTS_FILE} is altered, or not the one that {CONFIG_FILE} was written with")
-    return Artifact(config, weights)
+    check_digest(folder / WEIGHTS_FILE, content, digests)
+    if not isinstance(config.input, TextSpec):
+        return Artifact(config, weights)
+    tokenizer = read_file(folder / TOKENIZER_FILE)
+    check_digest(folder / TOKENIZER_FILE, tokenizer, digests)
+    return Artifact(config, weights, tokenizer.decode())
 
 
-def read_config(path: Path) -> tuple[ArtifactConfig, str]:
-    """Read `config.json`; return it and the digest of the weights that belong to it."""
+def read_file(path: Path) -> bytes:
+    """Return the content of a file that an artifact needs. Raises ArtifactError."""
+    try:
+        return path.read_bytes()
+    except FileNotFoundError as error:
+        raise ArtifactError(f"{path} is missing") from error
+    except OSError as error:
+        raise ArtifactError(f"{path} is damaged: {error}") from error
+
+
+def check_digest(path: Path, content: bytes, digests: Mapping[str, str]) -> None:
+    """Raise ArtifactError unless a file's content is the one that `config.json` was written with."""
+    if sha256(content).hexdigest() != digests.get(path.name):
+        raise ArtifactError(f"{path} is altered, or not the one that {CONFIG_FILE} was written with")
+
+
+def read_config(path: Path) -> tuple[ArtifactConfig, dict[str, str]]:
+    """Read `config.json`; return it and the hashes of the files that belong to it."""
     record = read_json(path)
-    digest = str(record.pop(DIGEST, ""))
+    digests = {name: str(record.pop(key)) for name, key in DIGESTS.items() if key in record}
     found = record.get("format_version")
     if not isinstance(found, int) or found > FORMAT_VERSION:
         raise ArtifactError(f"{path}: wanted format version {FORMAT_VERSION} or lower, found {found}: update falconet")
     try:
-        return from_mapping(ArtifactConfig, record), digest
+        return from_mapping(ArtifactConfig, record), digests
     except UsageError as error:
         raise ArtifactError(f"{path} is damaged: {error}") from error
 

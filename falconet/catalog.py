@@ -1,43 +1,106 @@
 """The data sets that have names, and a first look at what a user wrote; quick to import, for quick answers."""
 
 import os
+import string
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
+from typing import Literal
 
 from falconet.errors import PathError, UnknownNameError
 
 
 @dataclass(frozen=True)
 class TorchvisionSet:
-    """A data set that torchvision can download as IDX files."""
+    """A data set that torchvision can download."""
 
     name: str
-    """Class name in `torchvision.datasets`, and folder name below the data root."""
+    """Class name in `torchvision.datasets`; of IDX files also their folder's name below the data root."""
+    layout: Literal["idx", "emnist", "cifar", "svhn"]
+    """How it lies below the data root, and so how it is read."""
     classes: tuple[str, ...]
-    augmentation: str
+    """In the order of the published labels."""
+    policy: str
+    """The augmentation policy that suits it."""
 
 
+DIGITS = tuple(string.digits)
 CLOTHES = "T-shirt/top,Trouser,Pullover,Dress,Coat,Sandal,Shirt,Sneaker,Bag,Ankle boot"
+KUZUSHIJI = "o ki su tsu na ha ma ya re wo"
+EMNIST_BALANCED = string.digits + string.ascii_uppercase + "abdefghnqrt"
+"""Letters that are written alike in both cases share the upper one's class (Cohen and others, 2017, table II)."""
+CIFAR10 = "airplane automobile bird cat deer dog frog horse ship truck"
+CIFAR100 = """
+    apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly camel can castle
+    caterpillar cattle chair chimpanzee clock cloud cockroach couch crab crocodile cup dinosaur dolphin elephant
+    flatfish forest fox girl hamster house kangaroo keyboard lamp lawn_mower leopard lion lizard lobster man maple_tree
+    motorcycle mountain mouse mushroom oak_tree orange orchid otter palm_tree pear pickup_truck pine_tree plain plate
+    poppy porcupine possum rabbit raccoon ray road rocket rose sea seal shark shrew skunk skyscraper snail snake spider
+    squirrel streetcar sunflower sweet_pepper table tank telephone television tiger tractor train trout tulip turtle
+    wardrobe whale willow_tree wolf woman worm
+"""
 
 DOWNLOADABLE: Mapping[str, TorchvisionSet] = MappingProxyType(
     {
-        "mnist": TorchvisionSet("MNIST", tuple("0123456789"), "digits"),
-        "fashion-mnist": TorchvisionSet("FashionMNIST", tuple(CLOTHES.split(",")), "light"),
+        "mnist": TorchvisionSet("MNIST", "idx", DIGITS, "digits"),
+        "fashion-mnist": TorchvisionSet("FashionMNIST", "idx", tuple(CLOTHES.split(",")), "light"),
+        "kmnist": TorchvisionSet("KMNIST", "idx", tuple(KUZUSHIJI.split()), "digits"),
+        "emnist": TorchvisionSet("EMNIST", "emnist", tuple(EMNIST_BALANCED), "digits"),
+        "cifar10": TorchvisionSet("CIFAR10", "cifar", tuple(CIFAR10.split()), "light"),
+        "cifar100": TorchvisionSet("CIFAR100", "cifar", tuple(CIFAR100.split()), "light"),
+        "svhn": TorchvisionSet("SVHN", "svhn", DIGITS, "digits"),
     }
 )
 
 SOURCE_NAMES = ("digits", *DOWNLOADABLE)
+HUB_PREFIX = "hf:"
+"""Before the name of a data set of the Hugging Face Hub, or the path of a folder laid out like one."""
+FILE_SUFFIXES = (".npz", ".csv", ".tsv", ".jsonl", ".parquet", ".ts")
+"""Of files that are data sets."""
+ARCHIVE_SUFFIXES = (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".zst", ".7z", ".rar")
+
+
+def default_policy(source: str, kind: str) -> str:
+    """Return the name of the augmentation policy for samples of a `kind` from a source, as the user wrote it."""
+    if kind != "image":
+        return "light"
+    if source == "digits":
+        return "digits"
+    return DOWNLOADABLE[source].policy if source in DOWNLOADABLE else "light"
 
 
 def check_source(source: str | Path) -> None:
-    """Raise UnknownNameError or PathError unless `source` is a known name or an existing path; reads nothing."""
+    """Raise UnknownNameError or PathError unless `source` is a known name, a hub's or a usable path; reads nothing."""
     name, path = str(source), Path(source)
-    if name in SOURCE_NAMES or path.is_dir() or (path.is_file() and path.suffix == ".npz"):
+    if name in SOURCE_NAMES or is_hub_source(name) or path.is_dir():
         return
     if path.is_file():
-        raise PathError(f"{source}: wanted a folder or a .npz file, found a file {path.suffix or 'without extension'}")
-    if os.sep in name or "/" in name or path.suffix:
-        raise PathError(f"no such file or folder: {source}")
-    raise UnknownNameError("source", name, SOURCE_NAMES, "(nor is there a file or folder of this name)")
+        check_suffix(path)
+    elif os.sep in name or "/" in name or path.suffix:
+        hint = f"; a set of the Hugging Face Hub is written {HUB_PREFIX}{name}" if is_hub_name(name) else ""
+        raise PathError(f"no such file or folder: {source}{hint}")
+    else:
+        raise UnknownNameError("source", name, SOURCE_NAMES, "(nor is there a file or folder of this name)")
+
+
+def is_hub_source(name: str) -> bool:
+    """Tell whether something follows the hub's prefix."""
+    return name.startswith(HUB_PREFIX) and len(name) > len(HUB_PREFIX)
+
+
+def is_hub_name(name: str) -> bool:
+    """Tell whether a path could be meant as `owner/name`."""
+    parts = name.split("/")
+    return len(parts) == 2 and all(part.strip(".") for part in parts) and not Path(name).suffix
+
+
+def check_suffix(path: Path) -> None:
+    """Raise PathError unless a file's name ends like that of a data set."""
+    if path.suffix in FILE_SUFFIXES:
+        return
+    if path.suffix.lower() in ARCHIVE_SUFFIXES:
+        raise PathError(f"{path} is compressed: unpack it and name what comes out, a folder or a file")
+    *others, last = FILE_SUFFIXES
+    wanted = f"wanted a folder or a file ending in {', '.join(others)} or {last}"
+    raise PathError(f"{path}: {wanted}, found a file {path.suffix or 'without extension'}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import traceback
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -27,11 +28,25 @@ INTERRUPTED = 130
 """What typer returns after Ctrl-C."""
 
 Source = Annotated[
-    str, typer.Argument(help="digits, mnist, fashion-mnist, or a path: folder of images, IDX folder, .npz.")
+    str,
+    typer.Argument(
+        help="A name (digits, mnist, cifar10, ...), hf:owner/name, or a path: folder of classes, table of files, texts "
+        "or series (.csv, .tsv, .jsonl, .parquet), .ts, .npz, IDX folder."
+    ),
 ]
 ModelFolder = Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a trained model.")]
 DataRoot = Annotated[
     Path | None, typer.Option(help="Where named data sets are kept and downloaded to.", envvar="FALCONET_DATA")
+]
+Groups = Annotated[
+    str | None, typer.Option(metavar="COLUMN", help="Keep samples of one person, device, page on one side of a split.")
+]
+Follow = Annotated[
+    bool, typer.Option("--follow", help="Read files that links, .. or absolute paths lead to outside the source.")
+]
+Assignments = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="SECTION.KEY=VALUE", help="One setting, as data.columns.label=intent."),
 ]
 Strict = Annotated[bool, typer.Option("--strict", help="Refuse unreadable files instead of skipping them.")]
 Json = Annotated[bool, typer.Option("--json", help="Print exactly one JSON object on standard output.")]
@@ -242,6 +257,13 @@ def parse_shape(text: str) -> tuple[int, int, int]:
 def data(
     source: Source,
     preview: Annotated[Path | None, typer.Option(help="Write a PNG of originals above augmented samples.")] = None,
+    suspects: Annotated[Path | None, typer.Option(help="Write a PNG of the samples that look wrong.")] = None,
+    label_errors: Annotated[
+        bool, typer.Option("--label-errors", help="Train small models to find labels that are likely wrong.")
+    ] = False,
+    groups: Groups = None,
+    follow: Follow = False,
+    settings: Assignments = None,
     data_root: DataRoot = None,
     strict: Strict = False,
     json: Json = False,
@@ -251,41 +273,57 @@ def data(
     from falconet.catalog import check_source
 
     check_source(source)
-    if preview and preview.suffix.lower() != ".png":
-        raise ConfigError(f"--preview: wanted a file name ending in .png, found {preview}")
+    for option, path in (("--preview", preview), ("--suspects", suspects)):
+        if path and path.suffix.lower() != ".png":
+            raise ConfigError(f"{option}: wanted a file name ending in .png, found {path}")
     from falconet import terminal
+    from falconet.catalog import default_policy
     from falconet.data import DataConfig, load_dataset
     from falconet.data.checks import describe_data
+    from falconet.schema import from_mapping, to_mapping
 
-    dataset = load_dataset(source, data_root=data_root, config=DataConfig(strict=strict))
+    asked = ask_data(settings, groups, follow, strict)
+    dataset = load_dataset(source, data_root=data_root, config=from_mapping(DataConfig, asked["data"], "data"))
     report = describe_data(dataset)
+    if label_errors:
+        from falconet.auditing import find_label_errors
+
+        report = replace(report, label_errors=find_label_errors(dataset, terminal.watch("label errors")))
     if preview:
         from falconet.data.preview import write_preview
 
-        write_preview(dataset, preview)
+        write_preview(dataset, preview, default_policy(dataset.source, dataset.kind))
         terminal.print_note(f"preview: {preview}")
-    if json:
-        from falconet.schema import to_mapping
+    if suspects:
+        from falconet.data.preview import write_suspects
 
+        write_suspects(dataset, report, suspects)
+        terminal.print_note(f"suspects: {suspects}")
+    if json:
         terminal.print_json(to_mapping(report))
         return
-    terminal.print_line(describe_dataset(dataset))
-    terminal.print_table(("class", "samples"), [(row.name, f"{row.count:,}") for row in report.classes])
-    splits = ", ".join(f"{name} {n:,}{' (made)' if name in report.made else ''}" for name, n in report.splits.items())
-    terminal.print_line(f"\nsplits: {splits}")
-    terminal.print_line(f"unreadable: {len(report.unreadable)}")
-    terminal.print_some([f"{item.file}: {item.reason}" for item in report.unreadable])
-    for title, groups in (("duplicates", report.duplicates), ("leaks between splits", report.leaks)):
-        terminal.print_line(f"{title}: {len(groups)} groups of equal samples")
-        terminal.print_some([" = ".join(group) for group in groups])
+    terminal.print_data_report(report)
 
 
-def describe_dataset(dataset: Any) -> str:
-    """Return a line about a data set."""
-    count = sum(len(split) for split in dataset.splits.values())
-    height, width = dataset.size
-    color = "gray" if dataset.channels == 1 else "color"
-    return f"{dataset.source}: {count:,} {color} images of {height}x{width} (median), {len(dataset.classes)} classes"
+def ask_data(settings: list[str] | None, groups: str | None, follow: bool, strict: bool) -> dict[str, Any]:
+    """Return settings of the section `data` that verbs without a configuration were given."""
+    from falconet import planning
+
+    asked = planning.parse_assignments(settings or [])
+    for section in asked:
+        if section != "data":
+            raise ConfigError(f"--set: wanted data.KEY=VALUE, found {section}: only `train` has other sections")
+    return merge_data_flags(asked, groups, follow, strict)
+
+
+def merge_data_flags(asked: dict[str, Any], groups: str | None, follow: bool, strict: bool) -> dict[str, Any]:
+    """Return settings with what the short options for the section `data` say."""
+    from falconet.schema import merge
+
+    flags: dict[str, Any] = {key: True for key, value in (("follow", follow), ("strict", strict)) if value}
+    if groups is not None:
+        flags["columns"] = {"group": groups}
+    return merge(asked, {"data": flags})
 
 
 @app.command()
@@ -299,9 +337,15 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the folder.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run in the folder.")] = False,
     config: Annotated[Path | None, typer.Option(help="YAML file of settings.")] = None,
-    settings: Annotated[
-        list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="One setting.")
+    settings: Assignments = None,
+    class_weights: Annotated[
+        str | None, typer.Option(help="balanced: rare classes count as much as frequent ones in the loss.")
     ] = None,
+    sampler: Annotated[
+        str | None, typer.Option(help="balanced: rare classes are drawn as often as frequent ones.")
+    ] = None,
+    groups: Groups = None,
+    follow: Follow = False,
     data_root: DataRoot = None,
     strict: Strict = False,
     json: Json = False,
@@ -318,11 +362,13 @@ def train(
         raise UsageError("--resume and --overwrite exclude each other")
     from falconet import planning, terminal
     from falconet.data.checks import find_leaks
+    from falconet.schema import merge
 
     asked = planning.read_settings(config) if config else {}
-    asked = planning.merge(asked, planning.parse_assignments(settings or []))
-    if strict:
-        asked = planning.merge(asked, {"data": {"strict": True}})
+    balance = {key: value for key, value in (("class_weights", class_weights), ("sampler", sampler)) if value}
+    for layer in (planning.parse_assignments(settings or []), {"training": balance}):
+        asked = merge(asked, layer)
+    asked = merge_data_flags(asked, groups, follow, strict)
     plan = planning.plan_run(
         source,
         model=model,
@@ -334,11 +380,9 @@ def train(
         existing="resume" if resume else "overwrite" if overwrite else "refuse",
         data_root=data_root,
     )
-    terminal.print_note(describe_dataset(plan.dataset))
-    if plan.dataset.unreadable:
-        first = plan.dataset.unreadable[0]
-        count = len(plan.dataset.unreadable)
-        terminal.print_note(f"skipped {count} unreadable files, the first: {first.file} ({first.reason})")
+    terminal.print_note(terminal.describe_dataset(plan.dataset))
+    if plan.dataset.columns:
+        terminal.print_note(terminal.describe_columns(plan.dataset.columns))
     leaks = find_leaks(plan.dataset)
     if leaks:
         terminal.print_note(f"caution: {len(leaks)} groups of equal samples stand in more than one split")
@@ -347,6 +391,11 @@ def train(
     from falconet.runs import execute
 
     result = execute(plan, callbacks=terminal.watch(plan.config.model.name))
+    if result.unreadable:
+        first = result.unreadable[0]
+        terminal.print_note(
+            f"skipped {len(result.unreadable)} unreadable samples, the first: {first.file} ({first.reason})"
+        )
     if json:
         from falconet.schema import to_mapping
 
@@ -373,6 +422,8 @@ def evaluate(
     model: ModelFolder,
     source: Source,
     split: Annotated[str, typer.Option(help="train, val, test or all.")] = "test",
+    follow: Follow = False,
+    settings: Assignments = None,
     data_root: DataRoot = None,
     strict: Strict = False,
     json: Json = False,
@@ -386,7 +437,8 @@ def evaluate(
     check_source(source)
     from falconet import evaluation, terminal
 
-    result = evaluation.evaluate(model, source, split=split, data_root=data_root, strict=strict)
+    asked = ask_data(settings, None, follow, strict)["data"]
+    result = evaluation.evaluate(model, source, split=split, data_root=data_root, settings=asked)
     if json:
         from falconet.schema import to_mapping
 
@@ -406,13 +458,15 @@ def evaluate(
 @app.command()
 def predict(
     model: ModelFolder,
-    files: Annotated[list[Path], typer.Argument(metavar="FILE|FOLDER...", help="Images, and folders of images.")],
+    files: Annotated[
+        list[Path], typer.Argument(metavar="FILE|FOLDER...", help="Images, .wav or .txt, and folders of them.")
+    ],
     top: Annotated[int, typer.Option(help="Candidates for each file.", min=1)] = 3,
     out: Annotated[Path | None, typer.Option(help="Write a table: .csv, .jsonl or .parquet.")] = None,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Classify images."""
+    """Classify files."""
     from falconet.artifact import check_artifact
     from falconet.errors import PathError
 

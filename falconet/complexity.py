@@ -20,7 +20,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 from torch.utils.hooks import RemovableHandle
 
-from falconet.models import create_model, find_model
+from falconet.models.registry import choose_kind, create_model, native_input
+from falconet.spec import Kind
 
 
 @dataclass(frozen=True)
@@ -55,24 +56,43 @@ class Complexity:
 
 
 def summarize(
-    name: str, *, input_shape: tuple[int, int, int] | None = None, num_classes: int | None = None, **options: Any
+    name: str,
+    *,
+    input_shape: tuple[int, ...] | None = None,
+    kind: Kind | None = None,
+    num_classes: int | None = None,
+    **options: Any,
 ) -> Complexity:
-    """Return the cost of a model of the registry, at its native input and published number of classes by default."""
-    shape = find_model(name).input if input_shape is None else input_shape
+    """Return the cost of a model of the registry, at its native input and published number of classes by default.
+
+    `input_shape` is channels, height and width of an image, channels and steps of a series, or different tokens and
+    tokens of a text; `kind` None is the first kind that the model eats.
+    """
+    kind = choose_kind(name, kind)
+    channels, *size = native_input(name, kind) if input_shape is None else input_shape
     with torch.random.fork_rng(devices=[]):
-        model = create_model(name, num_classes=num_classes, in_channels=shape[0], input_size=shape[1:], **options)
-    return count_complexity(model, shape, name)
+        model = create_model(
+            name, num_classes=num_classes, in_channels=channels, input_size=tuple(size), kind=kind, **options
+        )
+    return count_complexity(model, tuple(size) if kind == "text" else (channels, *size), name, kind)
 
 
-def count_complexity(model: nn.Module, input_shape: tuple[int, ...], name: str = "model") -> Complexity:
-    """Return the cost of any module for one float32 sample of `input_shape` (without the batch dimension)."""
+def count_complexity(
+    model: nn.Module, input_shape: tuple[int, ...], name: str = "model", kind: Kind = "image"
+) -> Complexity:
+    """Return the cost of any module for one sample of `input_shape`, without the batch dimension.
+
+    The sample is float32, or int64 for texts.
+    """
     modes = {module: module.training for module in model.modules()}
     counter = FlopCounterMode(display=False)
     trace = Trace(model, counter)
     device = next(iter([*model.parameters(), *model.buffers()]), torch.empty(0)).device
+    # No token may be 0, which is padding.
+    sample = torch.ones(1, *input_shape, dtype=torch.int64 if kind == "text" else torch.float32, device=device)
     try:
         with torch.no_grad(), decomposed(), counter:
-            model.eval()(torch.zeros(1, *input_shape, device=device))
+            model.eval()(sample)
     finally:
         trace.remove()
         for module, mode in modes.items():

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+import dataclasses
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,9 +15,11 @@ from jaxtyping import Float32, Int64
 from falconet import metrics
 from falconet.artifact import Artifact, load_artifact
 from falconet.data import DataConfig, Dataset, Samples, Split, Unreadable, load_dataset
-from falconet.data.images import list_images, read_image
-from falconet.data.preprocessing import Preprocess, iterate_scaled, scale_image
+from falconet.data.files import KIND_WORDS, list_samples, open_files
+from falconet.data.preprocessing import iterate_prepared
 from falconet.errors import DataError, PathError, UsageError
+from falconet.schema import from_mapping, merge, to_mapping
+from falconet.spec import Kind
 
 BATCH_SIZE = 256
 
@@ -79,14 +82,6 @@ class Prediction:
     top: tuple[Ranked, ...]
 
 
-@dataclass(frozen=True, eq=False)
-class NamedImage:
-    """A decoded file, scaled but not normalized."""
-
-    file: str
-    pixels: Float32[torch.Tensor, "1 channels height width"]
-
-
 @dataclass(frozen=True)
 class Predictions:
     """The answers for several files."""
@@ -95,25 +90,41 @@ class Predictions:
     skipped: tuple[Unreadable, ...]
 
 
+@dataclass(frozen=True, eq=False)
+class Answers:
+    """What a model says about the samples of a split that can be read."""
+
+    split: Split
+    """Those samples; labels are positions in the model's own."""
+    logits: Float32[np.ndarray, "samples classes"]
+    unreadable: tuple[Unreadable, ...]
+    """The other samples of the split."""
+
+
 def evaluate(
     model: str | Path | Artifact,
     source: str | Path,
     *,
     split: str = "test",
     data_root: str | Path | None = None,
-    strict: bool = False,
+    settings: Mapping[str, Any] | None = None,
 ) -> Evaluation:
-    """Judge a trained model on a split of a source, from raw pixels.
+    """Judge a trained model on a split of a source, from raw samples.
 
-    Classes are matched by name. A split that was made for training is found again by its seed; where the source is not
-    the one that the model was trained on, such a split would mix training samples in and is refused. `split="all"`
-    judges on every sample. Raises DataError for that and for classes that the model does not know.
+    Classes are matched by name. `settings`, such as `{"strict": True}` or `{"columns": {"label": "intent"}}`, are those
+    of `DataConfig`; what they leave out is as it was in training. A split that was made for training is found again by
+    its seed; where the source is not the one that the model was trained on, such a split would mix training samples in
+    and is refused. `split="all"` judges on every sample. Raises DataError for that and for classes that the model does
+    not know.
     """
     artifact = model if isinstance(model, Artifact) else load_artifact(model)
     origin = artifact.config.provenance.data
-    seed = 0 if origin.split_seed is None else origin.split_seed
-    config = DataConfig(seed, origin.val_fraction, origin.test_fraction, strict)
+    config = from_mapping(DataConfig, merge(to_mapping(origin.config), settings or {}), "data")
     dataset = load_dataset(source, data_root=data_root, config=config)
+    if dataset.kind != artifact.config.input.kind:
+        raise DataError(
+            f"wanted {artifact.config.input.kind} data, as the model eats, found {dataset.kind} in {source}"
+        )
     chosen = dataset.split(split)
     if (split in dataset.made or split == "train") and dataset.fingerprint != origin.fingerprint:
         raise DataError(
@@ -125,15 +136,15 @@ def evaluate(
     return evaluation
 
 
-def evaluate_split(
-    artifact: Artifact, split: Split, name: str, dataset: Dataset
-) -> tuple[Evaluation, Float32[np.ndarray, "samples classes"]]:
-    """Return the evaluation of a split, and the logits that it rests on."""
+def evaluate_split(artifact: Artifact, split: Split, name: str, dataset: Dataset) -> tuple[Evaluation, Answers]:
+    """Return the evaluation of a split, and the answers that it rests on."""
     if not len(split):
         raise DataError(f"{dataset.source}: its {name} split holds no samples")
-    labels = match_labels(split, dataset.classes, artifact.config.input.labels)
-    logits = predict_logits(artifact, split.samples)
-    return judge(logits, labels, artifact.config.input.labels, name, dataset.unreadable), logits
+    known = artifact.config.input.labels
+    matched = dataclasses.replace(split, labels=match_labels(split, dataset.classes, known))
+    answers = answer_split(artifact, matched)
+    unreadable = (*dataset.unreadable, *answers.unreadable)
+    return judge(answers.logits, answers.split.labels, known, name, unreadable), answers
 
 
 def match_labels(split: Split, classes: Sequence[str], known: Sequence[str]) -> Int64[np.ndarray, " samples"]:
@@ -148,12 +159,29 @@ def match_labels(split: Split, classes: Sequence[str], known: Sequence[str]) -> 
     return matched
 
 
+def answer_split(artifact: Artifact, split: Split) -> Answers:
+    """Return the model's raw outputs for a split. Raises DataError where nothing of it can be read."""
+    logits, reasons = predict_logits(artifact, split.samples)
+    if not len(logits):
+        index, reason = next(iter(reasons.items()))
+        raise DataError(f"none of {len(split)} samples can be read; the first: {split.samples.name(index)} ({reason})")
+    unreadable = tuple(Unreadable(split.samples.name(index), reason) for index, reason in reasons.items())
+    kept = np.setdiff1d(np.arange(len(split)), list(reasons)).astype(np.int64)
+    return Answers(split.take(kept) if reasons else split, logits, unreadable)
+
+
 @torch.inference_mode()
-def predict_logits(artifact: Artifact, samples: Samples) -> Float32[np.ndarray, "samples classes"]:
-    """Return the model's raw outputs for all samples in order."""
-    preprocess = Preprocess(artifact.config.input)
-    batches = iterate_scaled(samples, preprocess, BATCH_SIZE)
-    return torch.cat([artifact.model(preprocess.normalize(batch)) for batch in batches]).numpy()
+def predict_logits(
+    artifact: Artifact, samples: Samples
+) -> tuple[Float32[np.ndarray, "readable classes"], dict[int, str]]:
+    """Return the raw outputs for all readable samples in order, and the positions of the others with reasons."""
+    logits = [torch.empty(0, len(artifact.config.input.labels))]
+    unreadable: dict[int, str] = {}
+    for batch in iterate_prepared(samples, artifact.preprocess, BATCH_SIZE):
+        unreadable |= batch.unreadable
+        if len(batch.inputs):
+            logits.append(artifact.model(artifact.preprocess.normalize(batch.inputs)))
+    return torch.cat(logits).numpy(), unreadable
 
 
 def judge(
@@ -189,57 +217,35 @@ def judge(
 
 
 def predict(model: str | Path | Artifact, paths: Sequence[str | Path], *, top: int = 3) -> Predictions:
-    """Classify image files, and all images below folders.
+    """Classify files of the kind that the model eats, and all such files below folders.
 
     Files that cannot be read are skipped and listed. Raises PathError for a path that does not exist or a folder
-    without images, DataError where not one file can be read.
+    without such files, DataError where not one file can be read.
     """
     if top < 1:
         raise UsageError(f"--top: wanted 1 or more, found {top}")
     artifact = model if isinstance(model, Artifact) else load_artifact(model)
-    files = [file for path in paths for file in expand(Path(path))]
-    preprocess = Preprocess(artifact.config.input)
-    answers: list[Prediction] = []
-    skipped: list[Unreadable] = []
-    with ThreadPoolExecutor() as pool:
-        for start in range(0, len(files), BATCH_SIZE):
-            read = list(pool.map(lambda file: try_reading(file, preprocess), files[start : start + BATCH_SIZE]))
-            skipped += [item for item in read if isinstance(item, Unreadable)]
-            answers += classify(artifact, preprocess, [item for item in read if isinstance(item, NamedImage)], top)
-    if not answers:
+    spec = artifact.config.input
+    files = [file for path in paths for file in expand(Path(path), spec.kind)]
+    logits, reasons = predict_logits(artifact, open_files(files, spec))
+    skipped = tuple(Unreadable(files[index], reason) for index, reason in reasons.items())
+    if not len(logits):
         raise DataError(f"none of {len(files)} files can be read; the first: {skipped[0].file} ({skipped[0].reason})")
-    return Predictions(tuple(answers), tuple(skipped))
+    read = [file for index, file in enumerate(files) if index not in reasons]
+    rows = zip(read, metrics.softmax(logits), strict=True)
+    return Predictions(tuple(rank(file, row, spec.labels, top) for file, row in rows), skipped)
 
 
-def expand(path: Path) -> list[str]:
-    """Return a file itself, or the images below a folder."""
+def expand(path: Path, kind: Kind) -> list[str]:
+    """Return a file itself, or the samples below a folder."""
     if path.is_file():
         return [str(path)]
     if not path.is_dir():
         raise PathError(f"no such file or folder: {path}")
-    found = list_images(path)
+    found = list_samples(path, kind)
     if not found:
-        raise PathError(f"{path}: wanted images, found none in this folder")
+        raise PathError(f"{path}: wanted {KIND_WORDS[kind]}, found none in this folder")
     return [str(file) for file in found]
-
-
-def try_reading(file: str, preprocess: Preprocess) -> NamedImage | Unreadable:
-    """Decode and scale a file, or say why not."""
-    try:
-        return NamedImage(file, scale_image(read_image(Path(file)), preprocess))
-    except DataError as error:
-        return Unreadable(file, str(error).removeprefix(f"{file}: "))
-
-
-@torch.inference_mode()
-def classify(artifact: Artifact, preprocess: Preprocess, images: Sequence[NamedImage], top: int) -> list[Prediction]:
-    """Answer for a batch of decoded images."""
-    if not images:
-        return []
-    inputs = preprocess.normalize(torch.cat([image.pixels for image in images]))
-    probabilities = metrics.softmax(artifact.model(inputs).numpy())
-    names = artifact.config.input.labels
-    return [rank(image.file, row, names, top) for image, row in zip(images, probabilities, strict=True)]
 
 
 def rank(file: str, probabilities: np.ndarray, names: Sequence[str], top: int) -> Prediction:

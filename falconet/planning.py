@@ -12,11 +12,13 @@ from typing import Any, Literal, get_args
 import yaml
 
 from falconet.artifact import WEIGHTS_FILE
+from falconet.catalog import default_policy
 from falconet.data import DataConfig, Dataset, load_dataset
-from falconet.data.augmentation import POLICIES, Affine
+from falconet.data.augmentation import Augmentation, find_policy
 from falconet.errors import ConfigError, DataError, PathError, RunExistsError, UnknownNameError, UsageError
-from falconet.models import find_model
-from falconet.schema import flatten, from_mapping, to_mapping
+from falconet.models import find_model, models_for
+from falconet.schema import flatten, from_mapping, merge, to_mapping
+from falconet.spec import Kind
 from falconet.storage import PARTIAL, write_text
 from falconet.training.config import TrainConfig
 
@@ -36,14 +38,23 @@ class ModelConfig:
     name: str
     """A name of the registry."""
 
-    input_size: int | tuple[int, int] | None = None
-    """Height and width in pixels; None: the model's native size."""
+    input_size: int | tuple[int, ...] | None = None
+    """Height and width in pixels, steps of a series or tokens of a text.
+
+    None: an image model's native size; the longest series; the tokens that 98 of 100 training texts stay within.
+    """
+
+    vocab_size: int = 8000
+    """Different tokens of a text model, at most."""
+
+    fit: Literal["pad", "resample"] = "pad"
+    """How a series gets its number of steps: cut or padded at its end, or stretched in time."""
 
     options: Mapping[str, Any] = field(default_factory=dict)
     """The architecture's own options."""
 
     def __post_init__(self) -> None:
-        for name in {"num_classes", "in_channels", "input_size"} & set(self.options):
+        for name in {"kind", "num_classes", "in_channels", "input_size"} & set(self.options):
             raise ConfigError(f"options.{name}: follows from the data or from model.input_size; leave it out")
 
 
@@ -53,7 +64,7 @@ class RunConfig:
 
     model: ModelConfig
     data: DataConfig
-    augmentation: Affine
+    augmentation: Augmentation
     training: TrainConfig
 
 
@@ -92,7 +103,7 @@ def plan_run(
     if out is not None:
         check_out(Path(out), existing)
     check_sections(settings or {})
-    asked = merge(expand_policy(settings or {}), named_settings(model, epochs, seed))
+    asked = merge(name_policy(settings or {}), named_settings(model, epochs, seed))
     if recipe:
         asked = merge(load_recipe(recipe), asked)
     dataset, config, chosen = resolve(source, asked, data_root)
@@ -119,14 +130,25 @@ def resolve(
     defaults = default_settings(dataset)
     if "name" in (settings.get("model") or {}):
         defaults["model"] = {}
-    config = from_mapping(RunConfig, merge(defaults, settings))
-    find_model(config.model.name)
+    complete = merge(defaults, settings)
+    complete["augmentation"] = expand_policy(complete["augmentation"], dataset.kind)
+    config = from_mapping(RunConfig, complete)
+    check_model(config.model.name, dataset)
     return dataset, config, describe_chosen(defaults, settings)
+
+
+def check_model(name: str, dataset: Dataset) -> None:
+    """Raise UsageError unless the table has this model, and it eats what the data are."""
+    entry = find_model(name)
+    if dataset.kind not in entry.kinds:
+        eats = " or ".join(entry.kinds)
+        fitting = ", ".join(models_for(dataset.kind))
+        raise UsageError(f"model: {name} takes {eats}, but {dataset.source} holds {dataset.kind}: choose {fitting}")
 
 
 def check_sections(settings: Settings) -> None:
     """Raise ConfigError for a section that is no mapping, before another layer could hide it."""
-    for section, values in expand_policy(settings).items():
+    for section, values in name_policy(settings).items():
         if not isinstance(values, Mapping):
             raise ConfigError(f"{section}: wanted a mapping of settings, found {values!r}")
 
@@ -136,8 +158,8 @@ def check_not_empty(dataset: Dataset) -> None:
     empty = [name for name, split in dataset.splits.items() if not len(split)]
     if empty:
         raise DataError(
-            f"{dataset.source}: wanted at least three different samples of a class to split, found too few for "
-            f"{' and '.join(empty)}; add some"
+            f"{dataset.source}: wanted at least three different samples of a class (or three groups) to split, found "
+            f"too few for {' and '.join(empty)}; add some"
         )
 
 
@@ -153,17 +175,20 @@ def named_settings(model: str | None, epochs: int | None, seed: int | None) -> d
 def default_settings(dataset: Dataset) -> dict[str, Any]:
     """Return what follows from the data alone: always the same for the same data.
 
-    Where no model is asked for, `lenet_relu` at its 28 pixels for images up to 40 pixels, at 48 for larger ones; 40
-    epochs for up to 7,500 training samples, then fewer, so that about 300,000 are seen, but at least 10; augmentation
-    that cannot change a label.
+    Where no model is asked for, `lenet_relu` at its 28 pixels for images up to 40 pixels, at 48 for larger ones, and
+    `gru` for texts and series; 40 epochs for up to 7,500 training samples, then fewer, so that about 300,000 are seen,
+    but at least 10; batches of 64, or of a twentieth of few samples, but at least 8; augmentation that cannot change a
+    label.
     """
-    large = max(dataset.size) > 40
-    epochs = min(max(round(300_000 / len(dataset.splits["train"])), 10), 40)
+    large = dataset.kind == "image" and max(dataset.size) > 40
+    name = "lenet_relu" if dataset.kind == "image" else "gru"
+    count = len(dataset.splits["train"])
+    epochs, batch_size = min(max(round(300_000 / count), 10), 40), min(max(count // 20, 8), 64)
     return {
-        "model": {"name": "lenet_relu", "input_size": 48 if large else None},
+        "model": {"name": name, "input_size": 48 if large else None},
         "data": {},
-        "augmentation": to_mapping(POLICIES[dataset.augmentation]),
-        "training": {"epochs": epochs},
+        "augmentation": {"policy": default_policy(dataset.source, dataset.kind)},
+        "training": {"epochs": epochs, "batch_size": batch_size},
     }
 
 
@@ -177,23 +202,16 @@ def describe_chosen(defaults: Settings, settings: Settings) -> tuple[str, ...]:
     )
 
 
-def merge(base: Settings, over: Settings) -> dict[str, Any]:
-    """Return `base` with the values of `over`, nested mappings merged key by key."""
-    merged = dict(base)
-    for key, value in over.items():
-        both = isinstance(value, Mapping) and isinstance(base.get(key), Mapping)
-        merged[key] = merge(base[key], value) if both else value
-    return merged
+def expand_policy(augmentation: Settings, kind: Kind) -> dict[str, Any]:
+    """Replace a policy's name by its values; what else is set stands above them."""
+    changes = {key: value for key, value in augmentation.items() if key != "policy"}
+    return merge(to_mapping(find_policy(kind, str(augmentation.get("policy", "none")))), changes)
 
 
-def expand_policy(settings: Settings) -> dict[str, Any]:
-    """Replace the name of an augmentation policy, as in `augmentation: light`, by its values."""
-    name = settings.get("augmentation")
-    if not isinstance(name, str):
-        return dict(settings)
-    if name not in POLICIES:
-        raise UnknownNameError("augmentation policy", name, POLICIES)
-    return {**settings, "augmentation": to_mapping(POLICIES[name])}
+def name_policy(settings: Settings) -> dict[str, Any]:
+    """Write `augmentation: light` as `augmentation: {policy: light}`, which other layers can be merged with."""
+    policy = settings.get("augmentation")
+    return {**settings, "augmentation": {"policy": policy}} if isinstance(policy, str) else dict(settings)
 
 
 def parse_assignments(assignments: Sequence[str]) -> dict[str, Any]:
@@ -209,7 +227,7 @@ def parse_assignments(assignments: Sequence[str]) -> dict[str, Any]:
             raise ConfigError(f"--set {key}: wanted a YAML value, found {value!r}") from error
         for part in reversed(key.split(".")):
             nested = {part: nested}
-        settings = merge(settings, expand_policy(nested))
+        settings = merge(settings, name_policy(nested))
     return settings
 
 
@@ -226,7 +244,7 @@ def load_recipe(name: str) -> dict[str, Any]:
     if name not in list_recipes():
         raise UnknownNameError("recipe", name, list_recipes())
     text = resources.files("falconet").joinpath("recipes", f"{name}.yaml").read_text(encoding="utf-8")
-    return expand_policy(yaml.safe_load(text))
+    return name_policy(yaml.safe_load(text))
 
 
 def read_settings(path: Path) -> dict[str, Any]:
@@ -239,7 +257,7 @@ def read_settings(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
         raise ConfigError(f"{path}: wanted sections such as training and model, found {type(content).__name__}")
-    return expand_policy({key: value for key, value in content.items() if key not in RUN_FACTS})
+    return name_policy({key: value for key, value in content.items() if key not in RUN_FACTS})
 
 
 def write_config(plan: Plan) -> None:
@@ -298,4 +316,4 @@ def read_facts(out: Path) -> dict[str, Any]:
 def short_name(source: str | Path) -> str:
     """Return a source's name in the form that folder names take."""
     name = Path(source).resolve().name if Path(source).exists() else str(source)
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", Path(name).stem if name.endswith(".npz") else name)
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", Path(name).stem if Path(source).is_file() else name)

@@ -10,14 +10,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 
-from falconet.artifact import Artifact, ArtifactConfig, DataOrigin, Provenance, current_versions
-from falconet.data import Dataset
-from falconet.data.augmentation import Affine
-from falconet.data.loader import Loader
-from falconet.data.preprocessing import Preprocess, cache_pixels, measure_pixels
-from falconet.errors import DivergedError, InterruptedRunError
+from falconet.artifact import Artifact, ArtifactConfig, DataOrigin, Provenance, current_versions, describe_structure
+from falconet.data import Dataset, Unreadable
+from falconet.data.loader import Loader, load_inputs, measure_inputs
+from falconet.data.preprocessing import create_preprocess
+from falconet.data.splits import check_training_classes
+from falconet.data.texts import TextEncoder, train_tokenizer
+from falconet.errors import ConfigError, DivergedError, InterruptedRunError
 from falconet.evaluation import Evaluation, evaluate_split
 from falconet.models import create_model, find_model
 from falconet.planning import (
@@ -32,11 +34,12 @@ from falconet.planning import (
 )
 from falconet.report import ModelReport, describe_model, render_card, render_html
 from falconet.schema import to_mapping
-from falconet.spec import InputSpec
+from falconet.spec import ImageSpec, InputSpec, SeriesSpec, TextSpec
 from falconet.storage import prepare_folder, write_json, write_text
 from falconet.training import Callback, EpochRow
 from falconet.training.checkpoints import remove_checkpoints
 from falconet.training.loop import FitResult, fit
+from falconet.training.optimizers import balance_classes
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,6 +56,8 @@ class RunResult:
     val: Evaluation
     test: Evaluation
     report: ModelReport
+    unreadable: tuple[Unreadable, ...]
+    """Files and rows of the source that were skipped."""
 
 
 class MetricsFile(Callback):
@@ -137,68 +142,129 @@ def execute(plan: Plan, *, callbacks: Sequence[Callback] = ()) -> RunResult:
     """Carry out a plan; see `train`."""
     started = time.perf_counter()
     prepare_folder(plan.out)
-    spec, loaders = prepare(plan)
-    model = build(plan.config.model, spec, plan.config.training.seed)
+    feed = prepare(plan)
+    model = build(plan.config.model, feed.spec, plan.config.training.seed)
     if plan.existing == "overwrite":
         # The old model stays until the new run has weights to put in its place.
         remove_checkpoints(plan.out / CHECKPOINT_FOLDER)
     write_config(plan)
     prepare_folder(plan.out / CHECKPOINT_FOLDER)
     watchers = [MetricsFile(plan.out / "metrics.csv"), *callbacks]
-    result = fit(model, *loaders, plan.config.training, callbacks=watchers, checkpoints=plan.out / CHECKPOINT_FOLDER)
-    artifact = make_artifact(plan, spec, result, {name: value.clone() for name, value in model.state_dict().items()})
+    result = fit(
+        model,
+        feed.train,
+        feed.val,
+        plan.config.training,
+        class_weights=feed.class_weights,
+        callbacks=watchers,
+        checkpoints=plan.out / CHECKPOINT_FOLDER,
+    )
+    artifact = make_artifact(plan, feed, result, {name: value.clone() for name, value in model.state_dict().items()})
     if result.best_epoch:
         artifact.save(plan.out)
     check_ending(plan, result)
-    return judge_run(plan, artifact, result, started)
+    return judge_run(plan, artifact, result, feed.unreadable, started)
 
 
-def prepare(plan: Plan) -> tuple[InputSpec, tuple[Loader, Loader]]:
-    """Decode training and validation samples to the model's size; measure mean and deviation on the former."""
+@dataclass(frozen=True, eq=False)
+class Feed:
+    """What a network is trained on."""
+
+    spec: InputSpec
+    tokenizer: str | None
+    train: Loader
+    val: Loader
+    class_weights: torch.Tensor | None
+    unreadable: tuple[Unreadable, ...]
+    """Training and validation samples that were left out."""
+
+
+def prepare(plan: Plan) -> Feed:
+    """Decode training and validation samples to what the model eats; measure mean and deviation on the former."""
     dataset, config = plan.dataset, plan.config
-    draft = draft_spec(dataset, config.model)
-    pixels = {name: cache_pixels(dataset.splits[name].samples, draft) for name in ("train", "val")}
-    mean, std = measure_pixels(pixels["train"])
-    spec = dataclasses.replace(draft, mean=mean, std=std)
-    preprocess, batch_size, seed = Preprocess(spec), config.training.batch_size, config.training.seed
-    labels = {name: torch.from_numpy(dataset.splits[name].labels) for name in pixels}
-    train = Loader(
-        pixels["train"], labels["train"], preprocess, batch_size, config.augmentation, shuffle=True, seed=seed
+    draft, tokenizer = draft_spec(dataset, config.model)
+    train, val = (load_inputs(dataset.splits[name], draft, tokenizer) for name in ("train", "val"))
+    check_training_classes(dataset, train.split)
+    spec = draft
+    if not isinstance(draft, TextSpec):
+        mean, std = measure_inputs(train.inputs, draft)
+        spec = dataclasses.replace(draft, mean=mean, std=std)
+    preprocess, training = create_preprocess(spec, tokenizer), config.training
+    labels = {name: torch.from_numpy(part.split.labels) for name, part in (("train", train), ("val", val))}
+    balanced = training.class_weights == "balanced"
+    return Feed(
+        spec,
+        tokenizer,
+        Loader(
+            train.inputs,
+            labels["train"],
+            preprocess,
+            training.batch_size,
+            config.augmentation,
+            sampler=training.sampler,
+            seed=training.seed,
+        ),
+        Loader(val.inputs, labels["val"], preprocess, max(training.batch_size, 256)),
+        balance_classes(labels["train"], len(spec.labels)) if balanced else None,
+        (*train.unreadable, *val.unreadable),
     )
-    val = Loader(pixels["val"], labels["val"], preprocess, max(batch_size, 256), Affine())
-    return spec, (train, val)
 
 
-def draft_spec(dataset: Dataset, model: ModelConfig) -> InputSpec:
-    """Return what the model eats, with mean 0 and deviation 1 still."""
+def draft_spec(dataset: Dataset, model: ModelConfig) -> tuple[InputSpec, str | None]:
+    """Return what the model eats, with mean 0 and deviation 1 still, and the tokenizer that texts need."""
+    if dataset.kind == "text":
+        return draft_text_spec(dataset, model)
+    mean, std = (0.0,) * dataset.channels, (1.0,) * dataset.channels
+    if dataset.kind == "series":
+        shape = (dataset.channels, *series_size(dataset, model))
+        return SeriesSpec(shape, dataset.classes, mean, std, model.fit, dataset.rate), None
     entry = find_model(model.name)
     size = entry.input[1:] if model.input_size is None else model.input_size
     height, width = (size, size) if isinstance(size, int) else size
-    channels = dataset.channels
-    return InputSpec(
-        shape=(channels, height, width),
-        labels=dataset.classes,
-        mean=(0.0,) * channels,
-        std=(1.0,) * channels,
-        margin=entry.margin,
+    return ImageSpec((dataset.channels, height, width), dataset.classes, mean, std, margin=entry.margin), None
+
+
+def series_size(dataset: Dataset, model: ModelConfig) -> tuple[int]:
+    """Return the steps that a model takes: as asked for, else those of the longest training series."""
+    if model.input_size is None:
+        samples = dataset.splits["train"].samples
+        return (max(samples.read(index).shape[1] for index in range(len(samples))),)
+    return (one_number(model.input_size),)
+
+
+def draft_text_spec(dataset: Dataset, model: ModelConfig) -> tuple[TextSpec, str]:
+    """Train a tokenizer on the training texts; return it and what the model eats then."""
+    samples = dataset.splits["train"].samples
+    texts = [samples.read(index) for index in range(len(samples))]
+    tokenizer = train_tokenizer(texts, model.vocab_size)
+    encoder = TextEncoder(tokenizer, 1)
+    length = (
+        max(int(np.percentile(encoder.count_tokens(texts), LONGEST_TEXT)), 1)
+        if model.input_size is None
+        else one_number(model.input_size)
     )
+    return TextSpec((length,), dataset.classes, encoder.vocab_size), tokenizer
+
+
+LONGEST_TEXT = 98
+"""Percentile of the training texts' lengths that a model takes whole; longer ones are cut."""
+
+
+def one_number(size: int | tuple[int, ...]) -> int:
+    """Return the size of a sequence. Raises ConfigError for that of an image."""
+    if isinstance(size, tuple) and len(size) != 1:
+        raise ConfigError(f"model.input_size: wanted one number for a sequence, found {list(size)}")
+    return size if isinstance(size, int) else size[0]
 
 
 def build(model: ModelConfig, spec: InputSpec, seed: int) -> torch.nn.Module:
     """Return the network with its initial weights, which follow from the seed."""
-    channels, height, width = spec.shape
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return create_model(
-            model.name,
-            num_classes=len(spec.labels),
-            in_channels=channels,
-            input_size=(height, width),
-            **model.options,
-        )
+        return create_model(model.name, **describe_structure(spec), **model.options)
 
 
-def make_artifact(plan: Plan, spec: InputSpec, result: FitResult, weights: dict[str, torch.Tensor]) -> Artifact:
+def make_artifact(plan: Plan, feed: Feed, result: FitResult, weights: dict[str, torch.Tensor]) -> Artifact:
     """Return the artifact of a run."""
     data, dataset = plan.config.data, plan.dataset
     origin = DataOrigin(
@@ -207,6 +273,9 @@ def make_artifact(plan: Plan, spec: InputSpec, result: FitResult, weights: dict[
         split_seed=dataset.split_seed,
         val_fraction=data.val_fraction,
         test_fraction=data.test_fraction,
+        kind=data.kind,
+        columns=data.columns,
+        follow=data.follow,
     )
     provenance = Provenance(
         data=origin,
@@ -217,12 +286,12 @@ def make_artifact(plan: Plan, spec: InputSpec, result: FitResult, weights: dict[
     )
     config = ArtifactConfig(
         architecture=plan.config.model.name,
-        input=spec,
+        input=feed.spec,
         provenance=provenance,
         options=plan.config.model.options,
         versions=current_versions(),
     )
-    return Artifact(config, weights)
+    return Artifact(config, weights, feed.tokenizer)
 
 
 def check_ending(plan: Plan, result: FitResult) -> None:
@@ -243,20 +312,14 @@ def check_ending(plan: Plan, result: FitResult) -> None:
         )
 
 
-def judge_run(plan: Plan, artifact: Artifact, result: FitResult, started: float) -> RunResult:
+def judge_run(
+    plan: Plan, artifact: Artifact, result: FitResult, unreadable: tuple[Unreadable, ...], started: float
+) -> RunResult:
     """Judge the artifact from raw pixels and write `metrics.json`, the report and the model card."""
     dataset = plan.dataset
     val, _ = evaluate_split(artifact, dataset.splits["val"], "val", dataset)
-    test, logits = evaluate_split(artifact, dataset.splits["test"], "test", dataset)
-    report = describe_model(
-        artifact,
-        result.history,
-        val,
-        test,
-        split=dataset.splits["test"],
-        logits=logits,
-        settings=to_mapping(plan.config),
-    )
+    test, answers = evaluate_split(artifact, dataset.splits["test"], "test", dataset)
+    report = describe_model(artifact, result.history, val, test, answers=answers, settings=to_mapping(plan.config))
     costs = {"params": report.params, "macs": report.macs, "bytes": report.bytes, "latency_ms": report.latency.p50}
     write_json(plan.out / "metrics.json", {**costs, "val": to_mapping(val), "test": to_mapping(test)})
     title = f"{report.name} on {short_name(dataset.source)}"
@@ -264,4 +327,5 @@ def judge_run(plan: Plan, artifact: Artifact, result: FitResult, started: float)
     write_text(plan.out / "README.md", render_card(report))
     seconds = time.perf_counter() - started
     name = artifact.config.architecture
-    return RunResult(plan.out, name, len(result.history), seconds, result.best_epoch, val, test, report)
+    skipped = (*dataset.unreadable, *unreadable, *answers.unreadable)
+    return RunResult(plan.out, name, len(result.history), seconds, result.best_epoch, val, test, report, skipped)

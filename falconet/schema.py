@@ -6,7 +6,7 @@ import dataclasses
 import types
 import typing
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from falconet.errors import ConfigError, UnknownNameError
 
@@ -55,6 +55,20 @@ def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `base` with the values of `over`, nested mappings merged key by key.
+
+    One that names a policy begins anew: nothing of `base` is left beneath it.
+    """
+    if "policy" in over:
+        return dict(over)
+    merged = dict(base)
+    for key, value in over.items():
+        both = isinstance(value, Mapping) and isinstance(base.get(key), Mapping)
+        merged[key] = merge(base[key], value) if both else value
+    return merged
+
+
 def read_value(hint: Any, value: Any, path: str) -> Any:
     """Return `value` as the annotated type `hint`; raise ConfigError where it is not one."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
@@ -77,12 +91,22 @@ def read_union(choices: tuple[Any, ...], value: Any, path: str) -> Any:
     if value is None and type(None) in choices:
         return None
     present = [choice for choice in choices if choice is not type(None)]
+    tags = tuple(tag for choice in present for tag in list_tags(choice))
+    if tags and isinstance(value, Mapping) and "kind" in value:
+        # The tag chooses, so that an error speaks of the one that is meant.
+        kind = read_value(Literal[tags], value["kind"], join(path, "kind"))
+        present = [choice for choice in present if kind in list_tags(choice)]
     for choice in present[:-1]:
         try:
             return read_value(choice, value, path)
         except ConfigError:
             continue
     return read_value(present[-1], value, path)
+
+
+def list_tags(choice: Any) -> tuple[Any, ...]:
+    """Return what the literal field `kind` of a dataclass may be, which tells it from others; nothing without one."""
+    return typing.get_args(typing.get_type_hints(choice).get("kind")) if dataclasses.is_dataclass(choice) else ()
 
 
 def read_tuple(items: tuple[Any, ...], value: list[Any] | tuple[Any, ...], path: str) -> tuple[Any, ...]:

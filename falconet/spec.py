@@ -1,4 +1,7 @@
-"""InputSpec: what a model eats. Pure data; the arithmetic is in `falconet.data.preprocessing`."""
+"""InputSpec: what a model eats, one dataclass for each kind of sample. Pure data.
+
+The arithmetic is in `falconet.data.preprocessing`.
+"""
 
 import math
 from dataclasses import dataclass
@@ -6,9 +9,12 @@ from typing import Literal
 
 from falconet.errors import ConfigError
 
+Kind = Literal["image", "series", "text"]
+"""What a sample is."""
+
 
 @dataclass(frozen=True)
-class InputSpec:
+class ImageSpec:
     """How a raw image becomes a model's input, and what its outputs are called."""
 
     shape: tuple[int, int, int]
@@ -27,7 +33,7 @@ class InputSpec:
     """Pixels on each side of `shape`, filled from the image's border; the image is scaled to what lies inside."""
 
     kind: Literal["image"] = "image"
-    """What a sample is."""
+    """Tells an ImageSpec from the others in `config.json`."""
 
     dtype: Literal["uint8"] = "uint8"
     """Type of a raw sample's values."""
@@ -38,17 +44,94 @@ class InputSpec:
             raise ConfigError(f"shape: wanted 1 or 3 channels, found {channels}")
         if min(height, width) <= 2 * self.margin or self.margin < 0:
             raise ConfigError(f"margin: {self.margin} pixels leave nothing of {height}x{width}")
-        if len(self.mean) != channels or len(self.std) != channels:
-            raise ConfigError(f"mean, std: wanted {channels} values each, found {len(self.mean)} and {len(self.std)}")
-        if not all(math.isfinite(value) for value in self.mean):
-            raise ConfigError(f"mean: wanted finite values, found {list(self.mean)}")
-        if not all(0 < value < math.inf for value in self.std):
-            raise ConfigError(f"std: wanted finite values above 0, found {list(self.std)}")
-        if len(self.labels) < 2 or len(set(self.labels)) != len(self.labels):
-            raise ConfigError(f"labels: wanted at least two different names, found {list(self.labels)}")
+        check_statistics(channels, self.mean, self.std)
+        check_labels(self.labels)
 
     @property
     def inner_size(self) -> tuple[int, int]:
         """Height and width in pixels to which an image is scaled, inside the margin."""
         _, height, width = self.shape
         return height - 2 * self.margin, width - 2 * self.margin
+
+
+@dataclass(frozen=True)
+class SeriesSpec:
+    """How a raw series becomes a model's input, and what its outputs are called."""
+
+    shape: tuple[int, int]
+    """Channels and steps, as the model takes them."""
+
+    labels: tuple[str, ...]
+    """Class names in the order of the logits."""
+
+    mean: tuple[float, ...]
+    """Per channel; subtracted."""
+
+    std: tuple[float, ...]
+    """Per channel; divided by."""
+
+    fit: Literal["pad", "resample"] = "pad"
+    """How a series gets its number of steps: cut or followed by NaN, which models leave out; or stretched in time."""
+
+    rate: int | None = None
+    """Steps a second of recordings; others are resampled to it. None: series that have no rate."""
+
+    kind: Literal["series"] = "series"
+    """Tells a SeriesSpec from the others in `config.json`."""
+
+    dtype: Literal["float32"] = "float32"
+    """Type of a raw sample's values."""
+
+    def __post_init__(self) -> None:
+        if min(self.shape) < 1:
+            raise ConfigError(f"shape: wanted at least 1 channel and 1 step, found {list(self.shape)}")
+        if self.rate is not None and self.rate < 1:
+            raise ConfigError(f"rate: wanted 1 or more steps a second, or null, found {self.rate}")
+        check_statistics(self.shape[0], self.mean, self.std)
+        check_labels(self.labels)
+
+
+@dataclass(frozen=True)
+class TextSpec:
+    """How a text becomes a model's input, and what its outputs are called."""
+
+    shape: tuple[int]
+    """Tokens, as the model takes them: longer texts are cut, shorter ones followed by token 0."""
+
+    labels: tuple[str, ...]
+    """Class names in the order of the logits."""
+
+    vocab_size: int
+    """Different tokens, of which 0 is padding and 1 stands for a masked one."""
+
+    kind: Literal["text"] = "text"
+    """Tells a TextSpec from the others in `config.json`."""
+
+    dtype: Literal["str"] = "str"
+    """Type of a raw sample."""
+
+    def __post_init__(self) -> None:
+        if self.shape[0] < 1:
+            raise ConfigError(f"shape: wanted at least 1 token, found {list(self.shape)}")
+        if self.vocab_size < 3:
+            raise ConfigError(f"vocab_size: wanted 3 or more, found {self.vocab_size}")
+        check_labels(self.labels)
+
+
+InputSpec = ImageSpec | SeriesSpec | TextSpec
+
+
+def check_statistics(channels: int, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+    """Raise ConfigError unless there is a finite mean and a positive deviation for each channel."""
+    if len(mean) != channels or len(std) != channels:
+        raise ConfigError(f"mean, std: wanted {channels} values each, found {len(mean)} and {len(std)}")
+    if not all(math.isfinite(value) for value in mean):
+        raise ConfigError(f"mean: wanted finite values, found {list(mean)}")
+    if not all(0 < value < math.inf for value in std):
+        raise ConfigError(f"std: wanted finite values above 0, found {list(std)}")
+
+
+def check_labels(labels: tuple[str, ...]) -> None:
+    """Raise ConfigError unless there are at least two names, all different."""
+    if len(labels) < 2 or len(set(labels)) != len(labels):
+        raise ConfigError(f"labels: wanted at least two different names, found {list(labels)}")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -13,6 +13,10 @@ from rich.table import Table
 from rich.text import Text
 
 from falconet.training import Callback, EpochRow
+
+if TYPE_CHECKING:
+    from falconet.data import Dataset
+    from falconet.data.checks import DataReport
 
 PIPE_WIDTH = 10_000
 
@@ -96,3 +100,26 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
     console.print(table)
+
+
+def describe_dataset(dataset: Dataset) -> str:
+    """Return a line about a data set."""
+    count = sum(len(split) for split in dataset.splits.values())
+    return f"{dataset.source}: {count:,} {describe_kind(dataset)}, {len(dataset.classes)} classes"
+
+
+def describe_kind(data: Dataset | DataReport) -> str:
+    """Return what the samples are and how large."""
+    if data.kind == "image":
+        color = "gray" if data.channels == 1 else "color"
+        return f"{color} images of {data.size[0]}x{data.size[1]} (median)"
+    if data.kind == "series":
+        rate = f" at {data.rate:,} Hz" if data.rate else ""
+        return f"series of {data.channels} channel{'s' * (data.channels > 1)} and {data.size[0]:,} steps (median){rate}"
+    return f"texts of {data.size[0]:,} characters (median)"
+
+
+def describe_columns(columns: Mapping[str, str]) -> str:
+    """Return which columns of a table are read as what, and how to choose others."""
+    roles = ", ".join(f"{role} from {column!r}" for role, column in columns.items())
+    return f"columns: {roles} (--set data.columns.ROLE=NAME chooses others)"

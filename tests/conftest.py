@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,15 @@ from PIL import Image
 from falconet.runs import RunResult, train
 
 FolderMaker = Callable[..., Path]
+
+
+@pytest.fixture(autouse=True, scope="session")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Keep pixels that are cached on disk away from the user's own."""
+    folder = tmp_path_factory.mktemp("pixels")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FALCONET_CACHE", str(folder))
+        yield folder
 
 
 @pytest.fixture

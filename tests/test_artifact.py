@@ -29,9 +29,9 @@ from falconet.artifact import (
 )
 from falconet.errors import ArtifactError, PathError, StorageError
 from falconet.models import create_model
-from falconet.spec import InputSpec
+from falconet.spec import ImageSpec
 
-SPEC = InputSpec(shape=(1, 16, 18), labels=("cat", "dog", "élan"), mean=(0.5,), std=(0.25,), margin=1)
+SPEC = ImageSpec(shape=(1, 16, 18), labels=("cat", "dog", "élan"), mean=(0.5,), std=(0.25,), margin=1)
 CONFIG = ArtifactConfig(
     architecture="lenet5",
     input=SPEC,
@@ -179,7 +179,7 @@ def test_truncated_config(folder: Path) -> None:
         ({"architecture": 5}, "architecture: wanted str, found 5"),
         ({"architectur": "lenet5"}, "did you mean architecture"),
         ({"task": "regression"}, "task: wanted classification, found 'regression'"),
-        ({"input": {"shape": [1, 16]}}, "input.shape: wanted 3 values, found 2"),
+        ({"input": {"kind": "image", "shape": [1, 16]}}, "input.shape: wanted 3 values, found 2"),
         ({"provenance": None}, "provenance: wanted a mapping of settings, found None"),
     ],
 )

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from falconet.complexity import Complexity, count_complexity, summarize
-from falconet.errors import UnknownNameError
+from falconet.errors import ConfigError, UnknownNameError
 
 LENGTH, SIZE, HEADS, HIDDEN = 5, 8, 2, 12
 
@@ -52,6 +52,20 @@ class Broken(nn.Module):
         raise RuntimeError("halfway")
 
 
+class Tokens(nn.Module):
+    """Takes tokens that are no padding."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(SIZE, HIDDEN)
+
+    def forward(self, x: Tensor) -> Tensor:
+        assert x.dtype == torch.int64
+        assert x.all()
+        vectors: Tensor = self.embedding(x)
+        return vectors
+
+
 def shared_in_one_parent() -> nn.Module:
     layer = nn.Linear(SIZE, SIZE)
     return nn.Sequential(layer, nn.ReLU(), layer)
@@ -91,6 +105,18 @@ CASES: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], int, int]] = {
         (LENGTH, SIZE),
         3 * HIDDEN * (SIZE + HIDDEN + 2),
         LENGTH * 3 * HIDDEN * (SIZE + HIDDEN),
+    ),
+    "rnn": (
+        lambda: nn.RNN(SIZE, HIDDEN, batch_first=True),
+        (LENGTH, SIZE),
+        HIDDEN * (SIZE + HIDDEN + 2),
+        LENGTH * HIDDEN * (SIZE + HIDDEN),
+    ),
+    "relu rnn": (
+        lambda: nn.RNN(SIZE, HIDDEN, nonlinearity="relu", batch_first=True),
+        (LENGTH, SIZE),
+        HIDDEN * (SIZE + HIDDEN + 2),
+        LENGTH * HIDDEN * (SIZE + HIDDEN),
     ),
     "attention": (Attention, (LENGTH, SIZE), ATTENTION_PARAMS, ATTENTION),
     "transformer": (
@@ -140,6 +166,11 @@ def test_layers_by_hand() -> None:
         "3": ("Linear", (5,), 165, 160, 4 * 5),
     }
     assert found.activation_bytes == 4 * (3 * 32 + 5)
+
+
+def test_a_text_is_tokens_that_are_no_padding() -> None:
+    found = count_complexity(Tokens(), (LENGTH,), kind="text")
+    assert (found.input, found.params, found.macs) == ((LENGTH,), SIZE * HIDDEN, 0)
 
 
 def test_shared_layer_has_both_calls_and_is_counted_once() -> None:
@@ -235,6 +266,28 @@ def test_summarize_takes_other_shapes_classes_and_options() -> None:
     found = summarize("lenet300_100", input_shape=(3, 8, 10), num_classes=4)
     assert found.macs == 240 * 300 + 300 * 100 + 100 * 4
     assert summarize("lenet5", num_classes=7, output="linear").params == 60_000 + 84 * 7 + 7
+
+
+def test_summarize_takes_texts() -> None:
+    found = summarize("gru", input_shape=(SIZE, LENGTH), num_classes=3, hidden=HIDDEN, embedding=7)
+    assert (found.model, found.input) == ("gru", (LENGTH,))
+    assert found.params == SIZE * 7 + 3 * HIDDEN * (7 + HIDDEN + 2) + (HIDDEN + 1) * 3
+    assert found.macs == LENGTH * 3 * HIDDEN * (7 + HIDDEN) + HIDDEN * 3
+
+
+def test_summarize_takes_series() -> None:
+    shape = (SIZE, LENGTH)
+    found = summarize("lstm", input_shape=shape, kind="series", num_classes=3, hidden=HIDDEN, embedding=7)
+    assert found.input == shape
+    assert found.params == (SIZE + 1) * 7 + 4 * HIDDEN * (7 + HIDDEN + 2) + (HIDDEN + 1) * 3
+    assert found.macs == LENGTH * (SIZE * 7 + 4 * HIDDEN * (7 + HIDDEN)) + HIDDEN * 3
+
+
+def test_summarize_needs_a_shape_where_none_is_native_and_a_kind_that_fits() -> None:
+    with pytest.raises(ConfigError, match="gru has no native series input"):
+        summarize("gru", kind="series")
+    with pytest.raises(ConfigError, match="lenet5 takes image, not series"):
+        summarize("lenet5", kind="series", input_shape=(1, 28))
 
 
 def test_summarize_leaves_the_generator_alone() -> None:

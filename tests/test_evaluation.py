@@ -35,7 +35,9 @@ def digit_files(tmp_path: Path) -> Path:
 def test_files_get_the_answers_of_their_arrays(trained: RunResult, digit_files: Path) -> None:
     artifact = load_artifact(trained.out)
     split = load_dataset("digits").splits["test"]
-    answers = predict_logits(artifact, split.samples)[:8].argmax(axis=1)
+    logits, unreadable = predict_logits(artifact, split.samples)
+    answers = logits[:8].argmax(axis=1)
+    assert not unreadable
     predictions = predict(artifact, [digit_files]).predictions
     assert [row.label for row in predictions] == [str(answer) for answer in answers]
 
@@ -67,7 +69,7 @@ def test_no_more_raw_images_are_held_than_there_are_workers(
         nonlocal alive
         alive -= 1
 
-    monkeypatch.setattr("falconet.evaluation.read_image", read)
+    monkeypatch.setattr("falconet.data.dataset.read_image", read)
     assert len(predict(trained.out, [tmp_path]).predictions) == 60
     assert most <= 2 * ((os.cpu_count() or 1) + 4)
 
@@ -139,7 +141,7 @@ def test_strict_refuses_unreadable_files(trained: RunResult, make_folder: Folder
     (folder / "3" / "bad.png").write_bytes(b"")
     assert len(evaluate(trained.out, folder, split="all").unreadable) == 1
     with pytest.raises(DataError, match=r"1 unreadable files.*--strict"):
-        evaluate(trained.out, folder, split="all", strict=True)
+        evaluate(trained.out, folder, split="all", settings={"strict": True})
 
 
 def test_labels_are_matched_by_name() -> None:
@@ -166,3 +168,21 @@ def test_an_empty_split_is_an_error(trained: RunResult, monkeypatch: pytest.Monk
     monkeypatch.setattr(Dataset, "split", emptied)
     with pytest.raises(DataError, match="holds no samples"):
         evaluate(trained.out, "digits")
+
+
+def test_files_that_turn_out_damaged_are_left_out_and_listed(trained: RunResult, make_folder: FolderMaker) -> None:
+    folder = make_folder(classes=("3", "7"))
+    whole = evaluate(trained.out, folder, split="all")
+    damaged = folder / "7" / "000.png"
+    damaged.write_bytes(damaged.read_bytes()[:-40])
+    result = evaluate(trained.out, folder, split="all")
+    assert result.n == whole.n - 1
+    assert [item.file for item in result.unreadable] == ["7/000.png"]
+    assert sum(row.support for row in result.per_class if row.name == "7") == 11
+
+
+def test_data_of_another_kind_are_refused(trained: RunResult, tmp_path: Path) -> None:
+    table = tmp_path / "texts.csv"
+    table.write_text("text,label\n" + "".join(f"number {n},{n % 2}\n" for n in range(20)), encoding="utf-8")
+    with pytest.raises(DataError, match="wanted image data, as the model eats, found text"):
+        evaluate(trained.out, table, split="all")

@@ -12,7 +12,7 @@ import pytest
 from falconet.artifact import ArtifactConfig, DataOrigin, Provenance
 from falconet.errors import ConfigError, UnknownNameError
 from falconet.schema import from_mapping, to_mapping
-from falconet.spec import InputSpec
+from falconet.spec import ImageSpec
 from falconet.training import TrainConfig
 
 
@@ -39,7 +39,7 @@ class Outer:
     computed: int = field(default=3, init=False)
 
 
-SPEC = InputSpec(shape=(3, 32, 24), labels=("cat", "dog"), mean=(0.1, 0.2, 0.3), std=(0.5, 0.6, 0.7), margin=2)
+SPEC = ImageSpec(shape=(3, 32, 24), labels=("cat", "dog"), mean=(0.1, 0.2, 0.3), std=(0.5, 0.6, 0.7), margin=2)
 ARTIFACT = ArtifactConfig(
     architecture="lenet5",
     input=SPEC,

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from falconet.errors import ConfigError
-from falconet.spec import InputSpec
+from falconet.spec import ImageSpec
 
-GRAY = InputSpec(shape=(1, 32, 28), labels=("cat", "dog"), mean=(0.5,), std=(0.25,), margin=2)
+GRAY = ImageSpec(shape=(1, 32, 28), labels=("cat", "dog"), mean=(0.5,), std=(0.25,), margin=2)
 
 
 def test_inner_size_lies_inside_the_margin() -> None:
@@ -21,7 +21,7 @@ def test_inner_size_lies_inside_the_margin() -> None:
 
 
 def test_margin_may_leave_a_single_pixel() -> None:
-    assert InputSpec((1, 5, 5), ("a", "b"), (0.0,), (1.0,), margin=2).inner_size == (1, 1)
+    assert ImageSpec((1, 5, 5), ("a", "b"), (0.0,), (1.0,), margin=2).inner_size == (1, 1)
 
 
 @pytest.mark.parametrize(

@@ -1,23 +1,38 @@
-"""Rows to CSV, JSON lines and Parquet."""
+"""Rows to CSV, JSON lines and Parquet, and back."""
 
 from __future__ import annotations
 
 import csv
+import datetime
 import importlib.util
+import io
 import json
+import subprocess
+import sys
+import tempfile
+import tracemalloc
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow
 import pyarrow.parquet
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from falconet.errors import ConfigError, MissingExtraError
-from falconet.tables import FORMATS, check_table_path, write_table
+from falconet.errors import ConfigError, DataError, MissingExtraError
+from falconet.tables import FORMATS, Table, check_table_path, read_table, write_table
 
 ROWS: list[dict[str, Any]] = [
     {"file": "a,b.png", "label": "naïve", "probability": 0.5, "top": [{"label": "naïve", "probability": 0.5}]},
     {"file": 'say "hi".png', "label": "two\nlines", "probability": 0.25, "top": []},
 ]
+
+
+# Any characters that UTF-8 can hold, with those that mean something to CSV often among them.
+CELLS = st.text(st.one_of(st.sampled_from('",;\t|\r\n ab'), st.characters(codec="utf-8")), max_size=6)
+SCALARS = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False), CELLS)
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:
@@ -82,3 +97,293 @@ def test_parquet_without_pyarrow_names_the_install(tmp_path: Path, monkeypatch: 
     with pytest.raises(MissingExtraError, match=r"t\.parquet needs .* pip install 'falconet\[tables\]'"):
         check_table_path(tmp_path / "t.parquet")
     check_table_path(tmp_path / "t.csv")
+
+
+def make_file(path: Path, content: str | bytes) -> Path:
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return path
+
+
+def read_content(content: str | bytes, suffix: str = ".csv") -> Table:
+    with tempfile.TemporaryDirectory() as folder:
+        return read_table(make_file(Path(folder) / f"t{suffix}", content))
+
+
+def to_csv(rows: Sequence[Sequence[str]], **options: Any) -> str:
+    text = io.StringIO(newline="")
+    csv.writer(text, **options).writerows(rows)
+    return text.getvalue()
+
+
+def to_lists(table: Table) -> dict[str, list[Any]]:
+    return {name: list(cells) for name, cells in table.columns.items()}
+
+
+@settings(deadline=None)
+@given(
+    rows=st.lists(st.tuples(CELLS, CELLS, CELLS), min_size=1, max_size=8),
+    delimiter=st.sampled_from(",;\t|"),
+    end=st.sampled_from(["\n", "\r\n"]),
+    encoding=st.sampled_from(["utf-8", "utf-8-sig", "utf-16"]),
+    suffix=st.sampled_from([".csv", ".tsv", ".CSV"]),
+)
+def test_csv_is_read_as_it_was_written(
+    rows: list[tuple[str, ...]], delimiter: str, end: str, encoding: str, suffix: str
+) -> None:
+    written = to_csv([("a", "b,;", "c d"), *rows], delimiter=delimiter, lineterminator=end, quoting=csv.QUOTE_ALL)
+    table = read_content(written.encode(encoding), suffix)
+    assert to_lists(table) == dict(zip(["a", "b,;", "c d"], map(list, zip(*rows, strict=True)), strict=True))
+    assert table.damaged == ()
+
+
+@settings(deadline=None)
+@given(rows=st.lists(st.tuples(CELLS, CELLS), min_size=1, max_size=8))
+def test_lines_are_those_at_which_rows_begin(rows: list[tuple[str, str]]) -> None:
+    written = to_csv([("a", "b"), *rows], quoting=csv.QUOTE_ALL, lineterminator="\n")
+    table = read_content(written)
+    # The csv module counts the same way as it reads.
+    reader = csv.reader(io.StringIO(written, newline=""))
+    ends = [reader.line_num for _ in reader]
+    assert list(table.lines) == [end + 1 for end in ends[:-1]]
+
+
+@settings(deadline=None)
+@given(
+    rows=st.lists(st.fixed_dictionaries({"a": SCALARS}, optional={"b": SCALARS, "ü": SCALARS}), min_size=1, max_size=8)
+)
+def test_jsonl_is_read_as_it_was_written(rows: list[dict[str, Any]]) -> None:
+    for ascii_only in (True, False):
+        table = read_content("".join(json.dumps(row, ensure_ascii=ascii_only) + "\n" for row in rows), ".jsonl")
+        assert to_lists(table) == {key: [row.get(key) for row in rows] for key in table.columns}
+        assert set(table.columns) == {key for row in rows for key in row}
+        assert list(table.lines) == list(range(1, len(rows) + 1))
+
+
+@settings(deadline=None)
+@given(
+    numbers=st.lists(st.one_of(st.none(), st.integers(-(2**63), 2**63 - 1)), min_size=3, max_size=3),
+    texts=st.lists(st.one_of(st.none(), CELLS), min_size=3, max_size=3),
+)
+def test_parquet_is_read_as_it_was_written(numbers: list[int | None], texts: list[str | None]) -> None:
+    images = [{"bytes": b"x", "path": None}, None, {"bytes": None, "path": "b.png"}]
+    columns = {"number": numbers, "text": texts, "image": images, "list": [[1], [], None], "struct": [{"x": 1}] * 3}
+    buffer = io.BytesIO()
+    pyarrow.parquet.write_table(pyarrow.table(columns), buffer)
+    table = read_content(buffer.getvalue(), ".parquet")
+    assert to_lists(table) == {"number": numbers, "text": texts, "image": images}
+    assert list(table.lines) == [1, 2, 3]
+
+
+@settings(deadline=None)
+@given(content=st.binary(max_size=60), suffix=st.sampled_from([".csv", ".tsv", ".jsonl", ".parquet"]))
+def test_no_content_raises_anything_but_a_data_error(content: bytes, suffix: str) -> None:
+    try:
+        table = read_content(content, suffix)
+    except DataError:
+        return
+    assert {len(cells) for cells in table.columns.values()} == {len(table.lines)}
+
+
+def test_what_is_written_is_read_again(tmp_path: Path) -> None:
+    rows = [{"name": 'naïve, "x"', "number": 1}, {"name": "two\nlines", "number": 2}]
+    for suffix in FORMATS:
+        write_table(tmp_path / f"t{suffix}", rows)
+        table = read_table(tmp_path / f"t{suffix}")
+        assert list(table.columns["name"]) == [row["name"] for row in rows]
+        assert [int(number) for number in table.columns["number"]] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("header", "names"),
+    [
+        ("a,b;c", ["a", "b;c"]),
+        ("a;b;c,d", ["a", "b", "c,d"]),
+        ("a|b", ["a", "b"]),
+        ('"a,b,c";d', ["a,b,c", "d"]),
+        ("a , b", ["a", "b"]),
+        ("only", ["only"]),
+    ],
+)
+def test_header_tells_the_delimiter(header: str, names: list[str]) -> None:
+    delimiter = "|" if "|" in header else ";" if len(names) == 3 or '"' in header else ","
+    table = read_content(f"{header}\n{delimiter.join(['x'] * len(names))}\n")
+    assert list(table.columns) == names
+
+
+def test_tab_wins_in_tsv_where_both_occur_once() -> None:
+    assert list(read_content("a, or b\tc\n1\t2\n", ".tsv").columns) == ["a, or b", "c"]
+
+
+def test_rows_of_another_width_are_damaged() -> None:
+    table = read_content('a,b\n1,2\n3\n\n4,5,6\n"x\ny",2,3\n7,8\n')
+    assert to_lists(table) == {"a": ["1", "7"], "b": ["2", "8"]}
+    assert table.lines == [2, 8]
+    assert table.damaged == (
+        (3, "wanted 2 cells, found 1"),
+        (5, "wanted 2 cells, found 3"),
+        (6, "wanted 2 cells, found 3 in 2 lines"),
+    )
+
+
+def test_quote_that_is_never_closed_costs_its_own_line_only() -> None:
+    table = read_content('a,b\n1,2\n3,"four\n5,6\n7,8\n')
+    assert to_lists(table) == {"a": ["1", "5", "7"], "b": ["2", "6", "8"]}
+    assert table.lines == [2, 4, 5]
+    assert table.damaged == ((3, "a quote is never closed"),)
+
+
+def test_many_quotes_that_are_never_closed_do_not_take_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("falconet.tables.REREAD_LIMIT", 100)
+    with pytest.raises(DataError, match=r"too many quotes that are never closed, the last in line \d+"):
+        read_content("a,b\n" + 'x",y,"z\n' * 100)
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
+def test_invalid_utf8_damages_its_row_only(suffix: str) -> None:
+    rows = {
+        ".csv": b'a,b\nna\xc3\xafve,1\nna\xefve,2\n"two\n\xff",3\nlast,4\n',
+        ".jsonl": b'{"a": "na\xc3\xafve", "b": "1"}\n{"a": "\xef"}\n{"a": "\xff"}\n\n{"a": "last", "b": "4"}\n',
+    }
+    table = read_content(rows[suffix], suffix)
+    assert to_lists(table) == {"a": ["naïve", "last"], "b": ["1", "4"]}
+    assert [reason for _, reason in table.damaged] == ["invalid UTF-8"] * 2
+    assert [line for line, _ in table.damaged] == ([3, 4] if suffix == ".csv" else [2, 3])
+    assert table.lines == ([2, 6] if suffix == ".csv" else [1, 5])
+
+
+def test_broken_json_lines_are_damaged() -> None:
+    lines = ['{"a": 1}', '{"a": ', "[1]", "7", '{"a": "\\ud800"}', "[" * 100_000, '{"a": "\\ud83d\\ude00"}']
+    table = read_content("\r\n".join(lines), ".jsonl")
+    assert to_lists(table) == {"a": [1, "😀"]}
+    assert [line for line, _ in table.damaged] == [2, 3, 4, 5, 6]
+    reasons = [reason for _, reason in table.damaged]
+    assert reasons[0].startswith("broken JSON: Expecting value at column")
+    assert reasons[1:4] == ["wanted a JSON object, found list", "wanted a JSON object, found int", "invalid Unicode"]
+    assert reasons[4].startswith("broken JSON")
+
+
+def test_keys_that_all_differ_are_no_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("falconet.tables.KEY_LIMIT", 10)
+    with pytest.raises(DataError, match="more than 10 different keys"):
+        read_content("".join(f'{{"key{index}": 1}}\n' for index in range(11)), ".jsonl")
+
+
+def test_nul_bytes_are_read() -> None:
+    assert to_lists(read_content("a,b\nx\0y,z\n")) == {"a": ["x\0y"], "b": ["z"]}
+
+
+def test_huge_cells_are_read_and_the_limit_of_the_module_stays() -> None:
+    before = csv.field_size_limit(100)
+    table = read_content(f"a,b\n{'x' * 300_000},y\n")
+    assert len(table.columns["a"][0]) == 300_000
+    assert csv.field_size_limit(before) == 100
+
+
+def test_a_first_row_of_numbers_is_no_header() -> None:
+    table = read_content("1\t0.5\tNaN\n2\t-1e3\t4\n", ".tsv")
+    assert to_lists(table) == {"1": ["1", "2"], "2": ["0.5", "-1e3"], "3": ["NaN", "4"]}
+    assert table.lines == [1, 2]
+
+
+@pytest.mark.parametrize("header", ["0,1,2", "1,2,3"])
+def test_counted_columns_are_a_header(header: str) -> None:
+    table = read_content(f"{header}\n5,6,7\n")
+    assert to_lists(table) == dict(zip(header.split(","), [["5"], ["6"], ["7"]], strict=True))
+
+
+@pytest.mark.parametrize(
+    ("content", "suffix", "message"),
+    [
+        ("", ".csv", "empty; wanted a header"),
+        ("\n\r\n", ".tsv", "empty; wanted a header"),
+        ("", ".jsonl", "empty; wanted a JSON object"),
+        ("", ".parquet", "damaged, or no Parquet"),
+        ("a,b\n", ".csv", "no rows that can be read"),
+        ("a,b\n1\n", ".csv", r"no rows that can be read, of 1; the first: line 2 \(wanted 2 cells, found 1\)"),
+        ("[\n{}\n]\n", ".jsonl", "no rows that can be read, of 2; the first: line 1"),
+        ("a,b,a\n1,2,3\n", ".csv", "wanted different column names, found 'a' more than once"),
+        (b"a,\xff\n1,2\n", ".csv", "header in line 1: invalid UTF-8"),
+        ('a,"b\n1,2\n', ".csv", "header in line 1: a quote is never closed"),
+        (b"\xff\xfea\0,\0b", ".csv", "invalid UTF-16"),
+        (b"PAR1 but nothing more PAR1", ".parquet", "damaged, or no Parquet"),
+    ],
+)
+def test_files_that_are_no_tables(content: str | bytes, suffix: str, message: str) -> None:
+    with pytest.raises(DataError, match=message) as caught:
+        read_content(content, suffix)
+    assert "\n" not in str(caught.value)
+
+
+def test_truncated_parquet(tmp_path: Path) -> None:
+    write_table(tmp_path / "t.parquet", [{"a": "x" * 100, "b": 1}] * 100)
+    whole = (tmp_path / "t.parquet").read_bytes()
+    for kept in (3, len(whole) // 2, len(whole) - 1):
+        with pytest.raises(DataError, match=r"t\.parquet: damaged, or no Parquet"):
+            read_table(make_file(tmp_path / "t.parquet", whole[:kept]))
+
+
+def test_parquet_without_rows_or_with_repeated_columns(tmp_path: Path) -> None:
+    path = tmp_path / "t.parquet"
+    pyarrow.parquet.write_table(pyarrow.table({"a": pyarrow.array([], pyarrow.string())}), path)
+    with pytest.raises(DataError, match="no rows"):
+        read_table(path)
+    pyarrow.parquet.write_table(pyarrow.Table.from_arrays([pyarrow.array([1]), pyarrow.array([2])], ["a", "a"]), path)
+    with pytest.raises(DataError, match="'a' more than once"):
+        read_table(path)
+
+
+def test_parquet_dates_and_a_folder_that_looks_like_a_partition(tmp_path: Path) -> None:
+    folder = tmp_path / "year=2020"
+    folder.mkdir()
+    day = datetime.date(2020, 1, 2)
+    pyarrow.parquet.write_table(pyarrow.table({"day": [day], "a.b": [1], "a": [2]}), folder / "t.parquet")
+    assert to_lists(read_table(folder / "t.parquet")) == {"day": [day], "a.b": [1], "a": [2]}
+
+
+def test_reading_parquet_without_pyarrow_names_the_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
+    with pytest.raises(MissingExtraError, match=r"reading .*t\.parquet needs .* pip install 'falconet\[tables\]'"):
+        read_table(make_file(tmp_path / "t.parquet", b""))
+
+
+def test_files_that_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"wanted .* \.csv, \.tsv, \.jsonl, \.parquet, found .*t\.xlsx"):
+        read_table(tmp_path / "t.xlsx")
+    for suffix in (".csv", ".jsonl", ".parquet"):
+        with pytest.raises(DataError, match="cannot be read: No such file"):
+            read_table(tmp_path / f"t{suffix}")
+
+
+@pytest.mark.slow
+def test_a_million_rows_take_seconds(tmp_path: Path) -> None:
+    rows = "".join(f'{index},"this is, the text number {index}",class{index % 77}\n' for index in range(1_000_000))
+    path = make_file(tmp_path / "t.csv", f"id,text,label\n{rows}")
+    # In a process of its own, since the checks of types in tests take longer than the reading.
+    script = """if True:
+        import pathlib, sys, time
+        from falconet.tables import read_table
+        begin = time.process_time()
+        table = read_table(pathlib.Path(sys.argv[1]))
+        print(time.process_time() - begin, len(table.lines), table.columns["text"][-1])
+    """
+    found = subprocess.run([sys.executable, "-c", script, path], capture_output=True, text=True, check=True).stdout
+    seconds, count, last = found.strip().split(" ", 2)
+    assert float(seconds) < 10
+    assert (count, last) == ("1000000", "this is, the text number 999999")
+
+
+def test_reading_takes_little_more_memory_than_the_cells(tmp_path: Path) -> None:
+    path = make_file(tmp_path / "t.csv", "a,b\n" + f"{'x' * 100},{'y' * 100}\n" * 20_000)
+    tracemalloc.start()
+    table = read_table(path)
+    held, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(table.lines) == 20_000
+    assert peak < 1.3 * held
+
+
+def test_columns_without_a_name_are_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "exported.csv"
+    path.write_text(",text,label,\n0,good,1,\n1,bad,0,\n", encoding="utf-8")
+    table = read_table(path)
+    assert dict(table.columns) == {"text": ["good", "bad"], "label": ["1", "0"]}

@@ -1,4 +1,4 @@
-"""Images that come as arrays: IDX files (MNIST's format) and `.npz`. Importing it does not import torch."""
+"""Samples that come as arrays: IDX files (MNIST's format) and `.npz`. Importing it does not import torch."""
 
 from __future__ import annotations
 
@@ -7,20 +7,23 @@ import re
 import struct
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence, Sized
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Int64, UInt8
+from jaxtyping import Float32, Int64, Shaped, UInt8
 
 from falconet.data.dataset import ImageArray, Split, hash_arrays
+from falconet.data.series import NO_VALUES, count_steps, split_series
 from falconet.errors import DataError
+from falconet.spec import Kind
 
 IDX_IMAGES = re.compile(r"(?P<part>.*?)[-_.]?images[-.]idx[34]-ubyte(?:\.gz)?$")
 SPLIT_WORDS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test", "t10k": "test"}
 
 NPZ_PAIRS = (
     ("images", "labels"), ("x", "y"), ("X", "y"), ("data", "target"), ("data", "labels"),
+    ("series", "labels"), ("series", "y"), ("values", "labels"), ("values", "y"),
 )  # fmt: skip
 
 
@@ -89,25 +92,43 @@ def split_of(path: Path) -> str:
     return SPLIT_WORDS.get(word, "train")
 
 
-def read_npz(path: Path, source: str) -> tuple[dict[str, Split], tuple[str, ...]]:
-    """Read arrays of images and labels, in one pair or in a pair for each split.
+def read_npz(path: Path, source: str, kind: Kind | None) -> tuple[Kind, dict[str, Split], tuple[str, ...]]:
+    """Read arrays of images or of series with labels, in one pair or in a pair for each split.
 
     Known names are those of Keras (`x_train`, `y_train`, ...), MedMNIST (`train_images`, `train_labels`, ...) and plain
-    pairs (`images` and `labels`, `x` and `y`, `data` and `target`), with class names in `classes` where wanted. Raises
-    DataError for object arrays, which would need pickle.
+    pairs (`images`, `series` or `values` and `labels`, `x` and `y`, `data` and `target`), with class names in `classes`
+    where wanted. Without `kind`, arrays called `series` or `values` and arrays `(n, steps)` are series, others images.
+
+    Series are `(n, steps)` or `(n, channels, steps)`, shorter ones followed by NaN; or `values` of shape
+    `(channels, total steps)`, or of one dimension, one series behind the other, with an array `lengths`.
+
+    Returns kind, splits and classes. Raises DataError for arrays that are neither, and for object arrays, which would
+    need pickle.
     """
+    if kind == "text":
+        raise DataError(
+            f"{path}: wanted texts, found arrays; put texts into a table or a folder, or leave out data.kind"
+        )
     arrays = read_archive(path)
     pairs = find_pairs(arrays)
     if not pairs:
         raise DataError(
-            f"{path}: wanted arrays such as images and labels, or x_train, y_train, x_test and y_test, "
-            f"found {sorted(arrays)}"
+            f"{path}: wanted arrays such as images and labels, series and labels, or x_train, y_train, x_test and "
+            f"y_test, found {sorted(arrays)}"
         )
-    named = {
-        split: (as_images(arrays[x], f"{path}:{x}"), as_labels(arrays[y], f"{path}:{y}"))
-        for split, (x, y) in pairs.items()
-    }
-    return to_splits(named, source, arrays.get("classes"))
+    classes = arrays.get("classes")
+    labels = {split: as_labels(arrays[y], f"{path}:{y}") for split, (_, y) in pairs.items()}
+    if (kind or guess_kind(arrays, [x for x, _ in pairs.values()])) == "image":
+        images = {split: (as_images(arrays[x], f"{path}:{x}"), labels[split]) for split, (x, _) in pairs.items()}
+        return "image", *to_splits(images, source, classes)
+    series = {split: (find_series(arrays, x, f"{path}:{x}"), labels[split]) for split, (x, _) in pairs.items()}
+    return "series", *to_series_splits(series, source, classes)
+
+
+def guess_kind(arrays: Mapping[str, np.ndarray], names: Sequence[str]) -> Kind:
+    """Return what the samples in arrays of these names are."""
+    flat = any(array.ndim == 2 and array.dtype.kind in "buif" for array in (arrays[name] for name in names))
+    return "series" if flat or any("series" in name or "values" in name for name in names) else "image"
 
 
 def read_archive(path: Path) -> dict[str, np.ndarray]:
@@ -151,9 +172,60 @@ def as_images(array: np.ndarray, origin: str) -> UInt8[np.ndarray, "samples heig
         raise DataError(f"{origin}: wanted numbers, found dtype {array.dtype}")
     low, high = float(array.min()), float(array.max())
     if not (low >= 0 and high <= 255):
-        raise DataError(f"{origin}: wanted values in 0..255 or 0..1, found {low}..{high}")
+        raise DataError(
+            f"{origin}: wanted values in 0..255 or 0..1, found {low}..{high}; "
+            "say --set data.kind=series where they are series"
+        )
     scale = 255 if array.dtype.kind in "bf" and high <= 1 else 1
     return np.round(array * np.float64(scale)).astype(np.uint8)
+
+
+def find_series(arrays: Mapping[str, np.ndarray], name: str, origin: str) -> list[Float32[np.ndarray, "_ _"]]:
+    """Return the series of an array, each without the NaN behind it; where there are lengths, they say where to cut."""
+    array = arrays[name]
+    lengths = arrays.get(name.replace("values", "lengths")) if "values" in name else None
+    if lengths is not None:
+        series = cut_series(array, lengths, origin)
+    elif array.ndim in (2, 3):
+        series = list(as_series(array[:, None] if array.ndim == 2 else array, origin))
+    else:
+        raise DataError(
+            f"{origin}: wanted series as (n, steps) or (n, channels, steps), or values with lengths, "
+            f"found shape {array.shape}"
+        )
+    steps = [int(count_steps(values)) for values in series]
+    if 0 in steps:
+        raise DataError(f"{origin}[{steps.index(0)}]: {NO_VALUES}; leave this series out")
+    return [values[:, :length] for values, length in zip(series, steps, strict=True)]
+
+
+def cut_series(array: np.ndarray, lengths: np.ndarray, origin: str) -> list[Float32[np.ndarray, "_ _"]]:
+    """Cut series that stand one behind the other."""
+    values = array[None] if array.ndim == 1 else array
+    whole = lengths.ndim == 1 and lengths.size > 0 and lengths.dtype.kind in "ui" and bool((lengths > 0).all())
+    if values.ndim != 2 or not whole or sum(lengths.tolist()) != values.shape[1]:
+        raise DataError(
+            f"{origin}: wanted values (channels, total steps) and lengths, whole numbers above 0 with that total, "
+            f"found shapes {array.shape} and {lengths.shape}, lengths of dtype {lengths.dtype}"
+        )
+    ends = np.cumsum(lengths, dtype=np.int64)
+    return np.split(as_series(values[None], origin)[0], ends[:-1], axis=1)
+
+
+def as_series(
+    array: Shaped[np.ndarray, "samples channels steps"], origin: str
+) -> Float32[np.ndarray, "samples channels steps"]:
+    """Return real numbers as float32. Raises DataError for anything else, for infinities and for an empty array."""
+    if array.dtype.kind not in "buif":
+        raise DataError(f"{origin}: wanted numbers, found dtype {array.dtype}")
+    if 0 in array.shape:
+        raise DataError(f"{origin}: wanted series, found shape {array.shape}")
+    with np.errstate(over="ignore"):
+        series = array.astype(np.float32)
+    if np.isinf(series).any():
+        worst = array[np.isinf(series)][0]
+        raise DataError(f"{origin}: wanted finite values, or NaN for missing ones, found {worst}")
+    return series
 
 
 def as_labels(array: np.ndarray, origin: str) -> np.ndarray:
@@ -176,19 +248,46 @@ def to_splits(
     arrays: Mapping[str, tuple[np.ndarray, np.ndarray]], source: str, names: np.ndarray | None
 ) -> tuple[dict[str, Split], tuple[str, ...]]:
     """Check images against labels and number the classes: `names` in order where given, else the sorted labels."""
-    for split, (images, labels) in arrays.items():
-        if len(images) != len(labels):
-            raise DataError(f"{source}: {split} has {len(images)} images but {len(labels)} labels")
+    numbers, classes = number_labels(arrays, source, names, "images")
+    places = name_samples(numbers, source)
+    splits = {
+        split: Split(ImageArray(images, places[split]), numbers[split], hash_arrays(images))
+        for split, (images, _) in arrays.items()
+    }
+    return splits, classes
+
+
+def to_series_splits(
+    arrays: Mapping[str, tuple[Sequence[Float32[np.ndarray, "_ _"]], np.ndarray]], source: str, names: np.ndarray | None
+) -> tuple[dict[str, Split], tuple[str, ...]]:
+    """Do what `to_splits` does, for series."""
+    numbers, classes = number_labels(arrays, source, names, "series")
+    places = name_samples(numbers, source)
+    splits = {split: split_series(series, places[split], numbers[split]) for split, (series, _) in arrays.items()}
+    return splits, classes
+
+
+def number_labels(
+    arrays: Mapping[str, tuple[Sized, np.ndarray]], source: str, names: np.ndarray | None, what: str
+) -> tuple[dict[str, Int64[np.ndarray, " _"]], tuple[str, ...]]:
+    """Return each split's labels as positions in the classes, and these."""
+    for split, (samples, labels) in arrays.items():
+        if len(samples) != len(labels):
+            raise DataError(f"{source}: {split} has {len(samples)} {what} but {len(labels)} labels")
     values = np.unique(np.concatenate([labels for _, labels in arrays.values()]))
     classes = tuple(str(value) for value in values)
     if names is not None:
         if values.dtype.kind != "i" or values.max() >= len(names):
             raise DataError(f"{source}: labels out of range: found {values[-1]}, wanted 0 to {len(names) - 1}")
         values, classes = np.arange(len(names)), tuple(str(name) for name in names)
-    splits = {}
-    for split, (images, labels) in arrays.items():
-        origin = f"{source}:{split}" if len(arrays) > 1 else source
-        where = np.array([f"{origin}[{index}]" for index in range(len(images))])
-        numbers: Int64[np.ndarray, " samples"] = np.searchsorted(values, labels).astype(np.int64)
-        splits[split] = Split(ImageArray(images, where), numbers, hash_arrays(images))
-    return splits, classes
+    return {split: np.searchsorted(values, labels).astype(np.int64) for split, (_, labels) in arrays.items()}, classes
+
+
+def name_samples(labels: Mapping[str, Int64[np.ndarray, " _"]], source: str) -> dict[str, np.ndarray]:
+    """Return where each sample stands: `mnist:test[12]`, or `digits[12]` where there is only one split."""
+    return {
+        split: np.array(
+            [f"{source}:{split}[{index}]" if len(labels) > 1 else f"{source}[{index}]" for index in range(len(numbers))]
+        )
+        for split, numbers in labels.items()
+    }

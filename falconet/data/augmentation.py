@@ -1,23 +1,22 @@
-"""Random affine distortion of whole batches, each sample its own. See POLICIES for the named settings."""
+"""What training samples may suffer at random: settings alone, and POLICIES by name.
+
+The arithmetic is in `falconet.data.distortions`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import Any, Literal
 
-from falconet.errors import ConfigError
-
-if TYPE_CHECKING:
-    import torch
-    from jaxtyping import Float32
-    from torch import Tensor
+from falconet.errors import ConfigError, UnknownNameError
+from falconet.spec import Kind
 
 
 @dataclass(frozen=True)
-class Affine:
-    """Ranges from which each sample's distortion is drawn uniformly; all zero: none."""
+class ImageAugmentation:
+    """Ranges from which each image's distortion is drawn; as they stand here: none."""
 
     rotate: float = 0.0
     """Up to so many degrees either way."""
@@ -31,55 +30,175 @@ class Affine:
     shift: float = 0.0
     """Up to this share of the height and of the width either way."""
 
+    flip_horizontal: float = 0.0
+    """Probability that left and right change places."""
+
+    flip_vertical: float = 0.0
+    """Probability that top and bottom change places."""
+
+    crop: float = 1.0
+    """Smallest share of the area that is kept, and scaled to the whole; 1 keeps all (Szegedy et al. 2015)."""
+
+    elastic: float = 0.0
+    """Root mean square of each pixel's displacement along either axis, as a share of that side.
+
+    Simard, Steinkraus and Platt (2003) smooth noise from -1..1 by a Gaussian of 4 pixels and multiply it by 34. On
+    their 29 pixels that is 34 / sqrt(3 * 4 * pi * 4**2) / 29 = 0.05.
+    """
+
+    smoothness: float = 0.14
+    """Standard deviation of the Gaussian that smooths `elastic`, as a share of the side; theirs is 4 / 29 = 0.14."""
+
+    brightness: float = 0.0
+    """Values by a factor of 1 - brightness to 1 + brightness."""
+
+    contrast: float = 0.0
+    """Distance from the image's mean gray by a factor of 1 - contrast to 1 + contrast."""
+
+    saturation: float = 0.0
+    """Distance of each pixel from its own gray by a factor of 1 - saturation to 1 + saturation; of color images."""
+
+    hue: float = 0.0
+    """Up to this share of the circle of hues either way; of color images."""
+
+    trivial: bool = False
+    """One of 14 operations at one of 31 strengths on each image: TrivialAugment Wide (Müller and Hutter 2021)."""
+
+    erase: float = 0.0
+    """Probability that a rectangle of 2 to 33 % of the area is filled with the image's mean (Zhong et al. 2020)."""
+
+    mixup: float = 0.0
+    """Both parameters of the Beta distribution by which pairs of images are blended; 0: none (Zhang et al. 2018)."""
+
+    cutmix: float = 0.0
+    """The same for the area that a rectangle pasted from another image leaves; 0: none (Yun et al. 2019).
+
+    Where both this and `mixup` are above 0, each batch gets one of them, at even odds.
+    """
+
+    kind: Literal["image"] = "image"
+    """Tells an ImageAugmentation from the others in `config.yaml`."""
+
     def __post_init__(self) -> None:
-        for name, limit in (("rotate", 180), ("scale", 0.9), ("shear", 60), ("shift", 0.5)):
-            if not 0 <= getattr(self, name) <= limit:
-                raise ConfigError(f"{name}: wanted 0 to {limit}, found {getattr(self, name)}")
+        check_ranges(self, {"rotate": (0, 180), "scale": (0, 0.9), "shear": (0, 60), "shift": (0, 0.5)})
+        check_ranges(self, dict.fromkeys(("flip_horizontal", "flip_vertical", "erase"), (0, 1)))
+        check_ranges(self, {"crop": (0.01, 1), "elastic": (0, 0.5), "smoothness": (0.01, 1)})
+        check_ranges(self, {"brightness": (0, 1), "contrast": (0, 1), "saturation": (0, 1), "hue": (0, 0.5)})
+        check_ranges(self, {"mixup": (0, 100), "cutmix": (0, 100)})
+
+    @property
+    def moves(self) -> bool:
+        """Whether pixels would change their places."""
+        affine = (self.rotate, self.scale, self.shear, self.shift)
+        return any((*affine, self.flip_horizontal, self.flip_vertical, self.crop < 1, self.elastic))
+
+    @property
+    def recolors(self) -> bool:
+        """Whether brightness or colors would change."""
+        return any((self.brightness, self.contrast, self.saturation, self.hue))
+
+    @property
+    def mixes(self) -> bool:
+        """Whether images would be mixed with others, so that a label becomes shares of classes."""
+        return any((self.mixup, self.cutmix))
 
     @property
     def active(self) -> bool:
         """Whether anything would change."""
-        return any((self.rotate, self.scale, self.shear, self.shift))
+        return any((self.moves, self.recolors, self.trivial, self.erase, self.mixes))
 
 
-POLICIES: Mapping[str, Affine] = MappingProxyType(
+@dataclass(frozen=True)
+class SeriesAugmentation:
+    """Ranges from which each series' distortion is drawn; all zero: none."""
+
+    time_warp: float = 0.0
+    """Root mean square of a step's displacement in time, as a share of the series' length; order is kept."""
+
+    jitter: float = 0.0
+    """Standard deviation of Gaussian noise, in deviations of the series itself."""
+
+    mask: float = 0.0
+    """Up to this share of the length, in one piece, is set to the mean."""
+
+    kind: Literal["series"] = "series"
+    """Tells a SeriesAugmentation from the others in `config.yaml`."""
+
+    def __post_init__(self) -> None:
+        check_ranges(self, {"time_warp": (0, 0.2), "jitter": (0, 10), "mask": (0, 0.9)})
+
+    @property
+    def active(self) -> bool:
+        """Whether anything would change."""
+        return any((self.time_warp, self.jitter, self.mask))
+
+
+@dataclass(frozen=True)
+class TextAugmentation:
+    """How texts are distorted; zero: not at all."""
+
+    mask: float = 0.0
+    """Probability that a token is replaced by the one that stands for a masked one."""
+
+    kind: Literal["text"] = "text"
+    """Tells a TextAugmentation from the others in `config.yaml`."""
+
+    def __post_init__(self) -> None:
+        check_ranges(self, {"mask": (0, 0.9)})
+
+    @property
+    def active(self) -> bool:
+        """Whether anything would change."""
+        return self.mask > 0
+
+
+Augmentation = ImageAugmentation | SeriesAugmentation | TextAugmentation
+
+
+def check_ranges(config: Any, limits: Mapping[str, tuple[float, float]]) -> None:
+    """Raise ConfigError for the first of the named fields that is not within its limits, both included."""
+    for name, (low, high) in limits.items():
+        value = getattr(config, name)
+        if not low <= value <= high:
+            raise ConfigError(f"{name}: wanted {low} to {high}, found {value}")
+
+
+POLICIES: Mapping[Kind, Mapping[str, Augmentation]] = MappingProxyType(
     {
-        "none": Affine(),
-        "light": Affine(rotate=10, scale=0.1, shift=0.08),
-        "digits": Affine(rotate=10, scale=0.15, shear=10, shift=0.08),
+        "image": MappingProxyType(
+            {
+                "none": ImageAugmentation(),
+                "light": ImageAugmentation(rotate=10, scale=0.1, shift=0.08),
+                "digits": ImageAugmentation(rotate=10, scale=0.15, shear=10, shift=0.08),
+                "strong": ImageAugmentation(
+                    rotate=15, scale=0.15, shear=10, shift=0.08, crop=0.6,
+                    brightness=0.3, contrast=0.3, saturation=0.3, hue=0.03,
+                    erase=0.25, mixup=0.2, cutmix=1.0,
+                ),
+                "trivial": ImageAugmentation(trivial=True),
+            }
+        ),
+        "series": MappingProxyType(
+            {
+                "none": SeriesAugmentation(),
+                "light": SeriesAugmentation(time_warp=0.02, jitter=0.03),
+                "strong": SeriesAugmentation(time_warp=0.05, jitter=0.1, mask=0.2),
+            }
+        ),
+        "text": MappingProxyType(
+            {
+                "none": TextAugmentation(),
+                "light": TextAugmentation(mask=0.1),
+                "strong": TextAugmentation(mask=0.25),
+            }
+        ),
     }
-)
-"""Named settings; none mirrors an image, since a mirrored letter or sign may be another one."""
+)  # fmt: skip
+"""Named settings of each kind; none mirrors an image, since a mirrored letter or sign may be another one."""
 
 
-def distort(
-    images: Float32[Tensor, "batch channels height width"], affine: Affine, generator: torch.Generator
-) -> Float32[Tensor, "batch channels height width"]:
-    """Return each image under an affine map of its own; what comes in from outside repeats the border."""
-    import torch.nn.functional as F
-
-    theta = draw_affine(len(images), affine, generator)
-    # Both axes run from -1 to 1 whatever the shape; rotation and slant are meant in pixels, which are square.
-    height, width = images.shape[-2:]
-    theta[:, 0, 1] *= height / width
-    theta[:, 1, 0] *= width / height
-    grid = F.affine_grid(theta, list(images.shape), align_corners=False)
-    return F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
-
-
-def draw_affine(batch: int, affine: Affine, generator: torch.Generator) -> Float32[Tensor, "batch 2 3"]:
-    """Draw maps from output to input coordinates, both in -1..1: rotation, after shear, after scaling, plus a shift.
-
-    They are those of a square; `distort` fits them to other shapes.
-    """
-    import torch
-
-    rotate, shear, scale_x, scale_y, shift_x, shift_y = torch.empty(6, batch).uniform_(-1, 1, generator=generator)
-    angle = rotate * (affine.rotate * torch.pi / 180)
-    slant = torch.tan(shear * (affine.shear * torch.pi / 180))
-    width, height = 1 + scale_x * affine.scale, 1 + scale_y * affine.scale
-    cos, sin = torch.cos(angle), torch.sin(angle)
-    # In -1..1, a shift by this share of a side is twice as many units.
-    first = torch.stack([cos * width, (cos * slant - sin) * height, 2 * affine.shift * shift_x], dim=1)
-    second = torch.stack([sin * width, (sin * slant + cos) * height, 2 * affine.shift * shift_y], dim=1)
-    return torch.stack([first, second], dim=1)
+def find_policy(kind: Kind, name: str) -> Augmentation:
+    """Return the settings that go by `name` for this kind of sample. Raises UnknownNameError for any other name."""
+    if name not in POLICIES[kind]:
+        raise UnknownNameError("augmentation policy", name, POLICIES[kind])
+    return POLICIES[kind][name]

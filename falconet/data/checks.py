@@ -2,15 +2,31 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Bool, Float64, Int64
 
 from falconet.data.dataset import Dataset, Unreadable
+from falconet.data.duplicates import find_alike, find_equal
 from falconet.data.sources import load_dataset
 from falconet.data.splits import DataConfig
+from falconet.data.survey import Survey, survey
+
+SHAPES = 20
+"""Sizes of images that are listed one by one."""
+
+MIN_SAMPLES = 8
+"""Fewer do not show what is usual."""
+
+RARE = 0.1
+"""Share of the samples up to which unusual ones are outliers; more are a part of the data set like any other."""
+
+Place = tuple[str, int]
+"""A split, and a position in it."""
 
 
 @dataclass(frozen=True)
@@ -22,68 +38,290 @@ class ClassCount:
 
 
 @dataclass(frozen=True)
+class ShapeCount:
+    """How many images are of one size and either gray or color."""
+
+    kind: str
+    """`gray`, `color`; or `other` for all that are not listed."""
+    size: tuple[int, ...]
+    """Height and width in pixels; empty for `other`."""
+    count: int
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """Steps of series, or characters of texts."""
+
+    min: int
+    lower_quartile: float
+    median: float
+    upper_quartile: float
+    max: int
+
+
+@dataclass(frozen=True)
+class NearDuplicate:
+    """Two samples that are nearly equal; equal ones are duplicates instead."""
+
+    names: tuple[str, str]
+    splits: tuple[str, str]
+    """Where they stand: a model that is trained on one of them has seen the other."""
+    distance: float
+    """Of images: root mean square of the difference of two copies of 16x16 pixels, in 0..1. Of others: 0."""
+
+
+@dataclass(frozen=True)
+class Outlier:
+    """A sample whose size or length is far from that of the others."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class LabelError:
+    """A sample whose label is probably wrong."""
+
+    name: str
+    split: str
+    label: str
+    suggested: str
+    probability: float
+    """Of the suggested class."""
+
+
+@dataclass(frozen=True)
 class DataReport:
     """What `falconet data` says."""
 
     source: str
     kind: str
     channels: int
-    size: tuple[int, int]
-    """Median height and width in pixels."""
+    size: tuple[int, ...]
+    """Medians: height and width of an image in pixels, steps of a series, characters of a text."""
+    rate: int | None
+    """Steps a second, of recordings."""
     classes: tuple[ClassCount, ...]
-    splits: dict[str, int]
-    """Samples by split."""
+    splits: Mapping[str, int]
+    """Readable samples by split."""
     made: tuple[str, ...]
     """Splits that the source lacks and that Falconet made."""
     fingerprint: str
+    columns: Mapping[str, str]
+    """What each role was read from, where the source is a table."""
+    ignored: Mapping[str, int]
+    """Files of a folder that were no samples, counted by extension."""
     unreadable: tuple[Unreadable, ...]
     duplicates: tuple[tuple[str, ...], ...]
     """Groups of samples with equal content."""
     leaks: tuple[tuple[str, ...], ...]
     """The groups among them that stand in more than one split."""
+    near_duplicates: tuple[NearDuplicate, ...]
+    """First those across splits, the nearest first; of a family of m samples, the m - 1 pairs that connect it."""
+    imbalance: float | None
+    """Samples of the largest class for one of the smallest; None where that has none."""
+    absent_classes: Mapping[str, tuple[str, ...]]
+    """Classes of which a split has no sample, by split."""
+    shapes: tuple[ShapeCount, ...]
+    """Of images: the SHAPES most frequent, then all others as one."""
+    lengths: Lengths | None
+    """Of series and texts."""
+    missing: float | None
+    """Of series: share of values that are missing."""
+    constant: tuple[str, ...]
+    """Samples in which nothing changes: one color, the same value at all times, an empty text or one character."""
+    outliers: tuple[Outlier, ...]
+    label_errors: tuple[LabelError, ...] = ()
+    """Samples that a trained model finds in another class; looked for only on request."""
 
 
 def check_data(
     source: str | Path, *, data_root: str | Path | None = None, config: DataConfig | None = None
 ) -> DataReport:
-    """Read a source and describe it. Raises what `load_dataset` raises."""
+    """Read a source, decode every sample and describe what was found. Raises what `load_dataset` raises."""
     return describe_data(load_dataset(source, data_root=data_root, config=config))
 
 
 def describe_data(dataset: Dataset) -> DataReport:
-    """Describe a data set that has been read."""
-    labels = np.concatenate([split.labels for split in dataset.splits.values()])
-    counts = np.bincount(labels, minlength=len(dataset.classes)).tolist()
-    groups = find_equal(dataset)
+    """Decode every sample of a data set and describe it."""
+    found = survey(dataset)
+    counts = count_classes(dataset, found)
+    totals = sum(counts.values(), np.zeros(len(dataset.classes), dtype=np.int64)).tolist()
+    groups = find_groups(dataset)
+    image = dataset.kind == "image"
     return DataReport(
         source=dataset.source,
-        kind="image",
+        kind=dataset.kind,
         channels=dataset.channels,
         size=dataset.size,
-        classes=tuple(ClassCount(name, count) for name, count in zip(dataset.classes, counts, strict=True)),
-        splits={name: len(split) for name, split in dataset.splits.items()},
+        rate=dataset.rate,
+        classes=tuple(ClassCount(name, count) for name, count in zip(dataset.classes, totals, strict=True)),
+        splits={name: int(count.sum()) for name, count in counts.items()},
         made=tuple(sorted(dataset.made)),
         fingerprint=dataset.fingerprint,
-        unreadable=dataset.unreadable,
-        duplicates=tuple(tuple(name for _, name in group) for group in groups),
-        leaks=find_leaks(dataset),
+        columns=dict(dataset.columns),
+        ignored=dict(dataset.ignored),
+        unreadable=(*dataset.unreadable, *list_unreadable(dataset, found)),
+        duplicates=to_names(dataset, groups),
+        leaks=to_names(dataset, [group for group in groups if spans_splits(group)]),
+        near_duplicates=find_near_duplicates(dataset, found),
+        imbalance=max(totals) / min(totals) if min(totals) else None,
+        absent_classes=find_absent(dataset, counts),
+        shapes=count_shapes(found) if image else (),
+        lengths=None if image else measure_lengths(found),
+        missing=found.missing / max(found.values, 1) if dataset.kind == "series" else None,
+        constant=list_constant(dataset, found),
+        outliers=find_outliers(dataset, found),
     )
 
 
+def find_unreadable(dataset: Dataset) -> tuple[Unreadable, ...]:
+    """Decode every sample and return those that fail, without those that were skipped when the source was read."""
+    return list_unreadable(dataset, survey(dataset))
+
+
 def find_leaks(dataset: Dataset) -> tuple[tuple[str, ...], ...]:
-    """Return groups of names of equal samples that stand in more than one split."""
-    groups = find_equal(dataset)
-    return tuple(tuple(name for _, name in group) for group in groups if len({split for split, _ in group}) > 1)
+    """Return groups of names of equal samples that stand in more than one split. Nothing is decoded."""
+    return to_names(dataset, [group for group in find_groups(dataset) if spans_splits(group)])
 
 
-def find_equal(dataset: Dataset) -> list[list[tuple[str, str]]]:
-    """Return groups of (split, sample name) with equal content."""
-    members: dict[int, list[tuple[str, int]]] = defaultdict(list)
+def find_groups(dataset: Dataset) -> list[list[Place]]:
+    """Return groups of samples with equal content."""
+    members: dict[int, list[Place]] = defaultdict(list)
     for name, split in dataset.splits.items():
         for index, value in enumerate(split.hashes.tolist()):
             members[value].append((name, index))
-    return [
-        [(name, dataset.splits[name].samples.name(index)) for name, index in group]
-        for group in members.values()
-        if len(group) > 1
+    return [group for group in members.values() if len(group) > 1]
+
+
+def spans_splits(places: Sequence[Place]) -> bool:
+    """Whether samples stand in more than one split."""
+    return len({split for split, _ in places}) > 1
+
+
+def to_names(dataset: Dataset, groups: Sequence[Sequence[Place]]) -> tuple[tuple[str, ...], ...]:
+    return tuple(tuple(to_name(dataset, place) for place in group) for group in groups)
+
+
+def to_name(dataset: Dataset, place: Place) -> str:
+    split, index = place
+    return dataset.splits[split].samples.name(index)
+
+
+def list_places(dataset: Dataset) -> list[Place]:
+    """Return where each sample of a survey stands."""
+    return [(name, index) for name, split in dataset.splits.items() for index in range(len(split))]
+
+
+def list_unreadable(dataset: Dataset, found: Survey) -> tuple[Unreadable, ...]:
+    places = list_places(dataset)
+    return tuple(Unreadable(to_name(dataset, places[index]), reason) for index, reason in found.reasons.items())
+
+
+def list_constant(dataset: Dataset, found: Survey) -> tuple[str, ...]:
+    places = list_places(dataset)
+    return tuple(to_name(dataset, places[index]) for index in np.flatnonzero(found.constant))
+
+
+def count_classes(dataset: Dataset, found: Survey) -> dict[str, Int64[np.ndarray, " classes"]]:
+    """Return the readable samples of each class, by split."""
+    ends = np.cumsum([len(split) for split in dataset.splits.values()])
+    masks = np.split(found.readable, ends[:-1])
+    return {
+        name: np.bincount(split.labels[mask], minlength=len(dataset.classes))
+        for (name, split), mask in zip(dataset.splits.items(), masks, strict=True)
+    }
+
+
+def find_absent(dataset: Dataset, counts: Mapping[str, Int64[np.ndarray, " classes"]]) -> dict[str, tuple[str, ...]]:
+    """Return the classes of which a split has no readable sample, for splits that lack any."""
+    return {
+        name: tuple(dataset.classes[label] for label in np.flatnonzero(count == 0))
+        for name, count in counts.items()
+        if not count.all()
+    }
+
+
+def find_near_duplicates(dataset: Dataset, found: Survey) -> tuple[NearDuplicate, ...]:
+    """Return pairs of samples that are nearly equal, of equal samples only the first being looked at.
+
+    Images are compared as `falconet.data.duplicates` says, texts without case, punctuation and width of spaces, series
+    without offset and scale. Samples in which nothing changes are all alike and left out.
+    """
+    places = list_places(dataset)
+    hashes = np.concatenate([split.hashes for split in dataset.splits.values()])
+    wanted = np.flatnonzero(found.readable & ~found.constant)
+    wanted = wanted[np.sort(np.unique(hashes[wanted], return_index=True)[1])]
+    if dataset.kind == "image":
+        pairs, distances = find_alike(found.keys[wanted], found.thumbnails[wanted])
+    else:
+        pairs = find_equal(found.keys[wanted])
+        distances = np.zeros(len(pairs))
+    ends = [(places[first], places[second]) for first, second in wanted[pairs].tolist()]
+    near = [
+        NearDuplicate((to_name(dataset, one), to_name(dataset, two)), (one[0], two[0]), round(distance, 4))
+        for (one, two), distance in zip(ends, distances.tolist(), strict=True)
     ]
+    return tuple(sorted(near, key=lambda pair: (pair.splits[0] == pair.splits[1], pair.distance)))
+
+
+def count_shapes(found: Survey) -> tuple[ShapeCount, ...]:
+    """Return how many images there are of each size, gray and color, the most frequent first."""
+    readable = found.readable
+    kinds = ["color" if color else "gray" for color in found.color[readable].tolist()]
+    counts = Counter(zip(kinds, map(tuple, found.sizes[readable].tolist()), strict=True)).most_common()
+    listed = tuple(ShapeCount(kind, size, count) for (kind, size), count in counts[:SHAPES])
+    rest = sum(count for _, count in counts[SHAPES:])
+    return (*listed, ShapeCount("other", (), rest)) if rest else listed
+
+
+def measure_lengths(found: Survey) -> Lengths | None:
+    """Return how long series or texts are; None where none can be read."""
+    steps = found.sizes[found.readable, 1]
+    if len(steps) == 0:
+        return None
+    lower, median, upper = np.percentile(steps, [25, 50, 75]).tolist()
+    return Lengths(int(steps.min()), lower, median, upper, int(steps.max()))
+
+
+def find_outliers(dataset: Dataset, found: Survey) -> tuple[Outlier, ...]:
+    """Return samples far larger, smaller, longer or shorter than the others; of images also more elongated ones.
+
+    See `is_far`. An image's size is the side of a square of the same area, its elongation the longer side by the
+    shorter one.
+    """
+    places = list_places(dataset)
+    rows = np.flatnonzero(found.readable)
+    sizes = np.maximum(found.sizes[rows], 1)
+    if dataset.kind == "image":
+        far = is_far(np.sqrt(sizes.prod(axis=1))) | is_far(sizes.max(axis=1) / sizes.min(axis=1))
+    else:
+        far = is_far(sizes[:, 1].astype(np.float64))
+    unit = {"image": "pixels", "series": "steps", "text": "characters"}[dataset.kind]
+    median = "x".join(f"{value:,}" for value in dataset.size)
+    return tuple(
+        Outlier(to_name(dataset, places[row]), f"{describe_size(dataset, found, row)} {unit}, median {median}")
+        for row in rows[far].tolist()
+    )
+
+
+def describe_size(dataset: Dataset, found: Survey, row: int) -> str:
+    height, width = found.sizes[row].tolist()
+    return f"{height:,}x{width:,}" if dataset.kind == "image" else f"{width:,}"
+
+
+def is_far(values: Float64[np.ndarray, " samples"]) -> Bool[np.ndarray, " samples"]:
+    """Mark values that are more than four times the median or less than a quarter of it, and far out.
+
+    Far out is what lies beyond three interquartile ranges from the quartiles (Tukey, "Exploratory Data Analysis",
+    1977), here of logarithms, so that sets of many sizes have none. Nothing is marked among fewer than MIN_SAMPLES
+    values, nor where more than the share RARE of them, and more than one, would be.
+    """
+    far = np.zeros(len(values), dtype=bool)
+    if len(values) < MIN_SAMPLES:
+        return far
+    logs = np.log2(values)
+    low, median, high = np.percentile(logs, [25, 50, 75])
+    fence = 3 * (high - low)
+    beyond = (np.abs(logs - median) > 2) & ((logs < low - fence) | (logs > high + fence))
+    return beyond if beyond.sum() <= max(1, RARE * len(values)) else far

@@ -1,36 +1,44 @@
-"""Dataset: what every source becomes. Arrays and paths only; importing it does not import torch."""
+"""Dataset: what every source becomes. Arrays, strings and paths only; importing it does not import torch."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Int64, UInt8, UInt64
+from jaxtyping import Float32, Int64, UInt8, UInt64
 
 from falconet.data.images import read_image
 from falconet.errors import DataError, UnknownNameError
+from falconet.spec import Kind
 
 SPLIT_NAMES = ("train", "val", "test")
 
 
 @runtime_checkable
 class Samples(Protocol):
-    """A sequence of raw images, each uint8 of its own height and width with 1 or 3 channels."""
+    """A sequence of raw samples of one kind.
+
+    An image is uint8 `(height, width, channels)` with 1 or 3 channels, a series float32 `(channels, steps)` with NaN
+    for what is missing, a text a string.
+    """
 
     def __len__(self) -> int: ...
 
     def name(self, index: int) -> str:
-        """Return how a person would find this sample again: a path, or a position in an array."""
+        """Return how a person would find this sample again: a path, a line of a table, a position in an array."""
 
-    def read(self, index: int) -> UInt8[np.ndarray, "height width channels"]:
-        """Return one image. Raises DataError where it cannot be read any more."""
+    def read(self, index: int) -> Any:
+        """Return one sample. Raises DataError where it cannot be read."""
 
     def take(self, indices: Int64[np.ndarray, " kept"]) -> Samples:
         """Return the samples at `indices`, in that order."""
+
+    def join(self, others: Sequence[Any]) -> Samples:
+        """Return these samples followed by those of `others`, which are of the same class."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,6 +62,14 @@ class ImageArray:
     def take(self, indices: Int64[np.ndarray, " kept"]) -> ImageArray:
         return ImageArray(self.images[indices], self.names[indices])
 
+    def join(self, others: Sequence[ImageArray]) -> ImageArray:
+        parts = [self, *others]
+        sizes = {part.images.shape[1:] for part in parts}
+        if len(sizes) > 1:
+            raise DataError(f"splits hold images of different sizes, {sorted(sizes)}: name one split instead of all")
+        names = np.concatenate([part.names for part in parts])
+        return ImageArray(np.concatenate([part.images for part in parts]), names)
+
 
 @dataclass(frozen=True, eq=False)
 class ImageFiles:
@@ -75,6 +91,66 @@ class ImageFiles:
     def take(self, indices: Int64[np.ndarray, " kept"]) -> ImageFiles:
         return ImageFiles(self.root, [self.paths[index] for index in indices])
 
+    def join(self, others: Sequence[ImageFiles]) -> ImageFiles:
+        return ImageFiles(self.root, [path for part in (self, *others) for path in part.paths])
+
+
+@dataclass(frozen=True, eq=False)
+class SeriesArray:
+    """Series of any lengths, in memory, one behind the other."""
+
+    values: Float32[np.ndarray, "channels total_steps"]
+    bounds: Int64[np.ndarray, "samples 2"]
+    """First step of each series in `values`, and the step behind its last."""
+    names: np.ndarray
+    """One string a sample: where it stood in its source, such as `GunPoint_TRAIN.ts:19`."""
+
+    def __len__(self) -> int:
+        return len(self.bounds)
+
+    def name(self, index: int) -> str:
+        return str(self.names[index])
+
+    def read(self, index: int) -> Float32[np.ndarray, "channels steps"]:
+        begin, end = self.bounds[index]
+        series: Float32[np.ndarray, "channels steps"] = self.values[:, begin:end]
+        return series
+
+    def take(self, indices: Int64[np.ndarray, " kept"]) -> SeriesArray:
+        return SeriesArray(self.values, self.bounds[indices], self.names[indices])
+
+    def join(self, others: Sequence[SeriesArray]) -> SeriesArray:
+        parts = [self, *others]
+        offsets = np.cumsum([0, *(part.values.shape[1] for part in parts)])
+        bounds = [part.bounds + offset for part, offset in zip(parts, offsets, strict=False)]
+        values = np.concatenate([part.values for part in parts], axis=1)
+        return SeriesArray(values, np.concatenate(bounds), np.concatenate([part.names for part in parts]))
+
+
+@dataclass(frozen=True, eq=False)
+class Texts:
+    """Texts, in memory."""
+
+    texts: Sequence[str]
+    names: np.ndarray
+    """One string a sample: where it stood in its source, such as `reviews.csv:12` or `spam/7.txt`."""
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def name(self, index: int) -> str:
+        return str(self.names[index])
+
+    def read(self, index: int) -> str:
+        return self.texts[index]
+
+    def take(self, indices: Int64[np.ndarray, " kept"]) -> Texts:
+        return Texts([self.texts[index] for index in indices], self.names[indices])
+
+    def join(self, others: Sequence[Texts]) -> Texts:
+        parts = [self, *others]
+        return Texts([text for part in parts for text in part.texts], np.concatenate([part.names for part in parts]))
+
 
 @dataclass(frozen=True, eq=False)
 class Split:
@@ -85,17 +161,20 @@ class Split:
     """Positions in the data set's `classes`."""
     hashes: UInt64[np.ndarray, " samples"]
     """64 bits of each sample's content, before decoding."""
+    groups: UInt64[np.ndarray, " samples"] | None = None
+    """64 bits of what must stay on one side of a split, such as a person or a page; None: nothing must."""
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def take(self, indices: Int64[np.ndarray, " kept"]) -> Split:
-        return Split(self.samples.take(indices), self.labels[indices], self.hashes[indices])
+        groups = None if self.groups is None else self.groups[indices]
+        return Split(self.samples.take(indices), self.labels[indices], self.hashes[indices], groups)
 
 
 @dataclass(frozen=True)
 class Unreadable:
-    """A file that was skipped."""
+    """A file or a row that was skipped."""
 
     file: str
     reason: str
@@ -111,12 +190,17 @@ class Dataset:
     splits: Mapping[str, Split]
     """By name; after `complete_splits` always train, val and test."""
     channels: int
-    """1 where every image is gray, else 3."""
-    size: tuple[int, int]
-    """Median height and width in pixels."""
+    """Of an image: 1 where every image is gray, else 3. Of a series: its variables. Of a text: 1."""
+    size: tuple[int, ...]
+    """Medians: height and width of an image in pixels, steps of a series, characters of a text."""
     unreadable: tuple[Unreadable, ...] = ()
-    augmentation: str = "light"
-    """Name of the augmentation policy that cannot change a label of this source."""
+    kind: Kind = "image"
+    rate: int | None = None
+    """Steps a second, of recordings."""
+    columns: Mapping[str, str] = field(default_factory=dict)
+    """What each role (`label`, `text`, `path`, ...) was read from, where the source is a table."""
+    ignored: Mapping[str, int] = field(default_factory=dict)
+    """Files of a folder that were no samples, counted by extension."""
     made: frozenset[str] = frozenset()
     """Splits that the source lacks and that were made from its training samples."""
     split_seed: int | None = None
@@ -149,29 +233,26 @@ class Dataset:
 
 def concatenate(splits: Sequence[Split]) -> Split:
     """Return all samples of several splits of one data set, in order."""
+    first, *others = splits
     labels = np.concatenate([split.labels for split in splits])
     hashes = np.concatenate([split.hashes for split in splits])
-    return Split(concatenate_samples([split.samples for split in splits]), labels, hashes)
+    groups = [split.groups for split in splits if split.groups is not None]
+    joined = first.samples.join([split.samples for split in others])
+    return Split(joined, labels, hashes, np.concatenate(groups) if len(groups) == len(splits) else None)
 
 
-def concatenate_samples(parts: Sequence[Samples]) -> Samples:
-    """Join files of one root, or arrays of one image size. Raises DataError for arrays of different sizes."""
-    files = [part for part in parts if isinstance(part, ImageFiles)]
-    if files:
-        return ImageFiles(files[0].root, [path for part in files for path in part.paths])
-    arrays = [part for part in parts if isinstance(part, ImageArray)]
-    sizes = {part.images.shape[1:] for part in arrays}
-    if len(sizes) > 1:
-        raise DataError(f"splits hold images of different sizes, {sorted(sizes)}: name one split instead of all")
-    return ImageArray(np.concatenate([part.images for part in arrays]), np.concatenate([part.names for part in arrays]))
-
-
-def hash_arrays(images: UInt8[np.ndarray, "samples ..."]) -> UInt64[np.ndarray, " samples"]:
-    """Return 64 bits of each image's content."""
-    rows = np.ascontiguousarray(images).reshape(len(images), -1)
+def hash_arrays(arrays: np.ndarray) -> UInt64[np.ndarray, " samples"]:
+    """Return 64 bits of the content of each entry along the first axis."""
+    rows = np.ascontiguousarray(arrays).reshape(len(arrays), -1)
     return np.array([hash_bytes(row.data) for row in rows], dtype=np.uint64)
 
 
 def hash_bytes(content: bytes | memoryview) -> int:
     """Return 64 bits of BLAKE2b."""
     return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "little")
+
+
+def sort_classes(names: set[str]) -> tuple[str, ...]:
+    """Sort class names: by value where all are whole numbers, else as text."""
+    # Sorted twice, since a set has no order of its own and 1 and 01 have the same value.
+    return tuple(sorted(sorted(names), key=int if all(name.isdecimal() for name in names) else str))

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,16 +21,10 @@ EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif"
 PIXEL_LIMIT = 80_000_000
 """Below the number at which Pillow begins to warn."""
 
-
-def list_images(folder: Path) -> list[Path]:
-    """Return all files below `folder` whose name ends like an image's, sorted; hidden ones are left out."""
-    return sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in EXTENSIONS
-        and path.is_file()
-        and not any(part.startswith((".", "__")) for part in path.relative_to(folder).parts)
-    )
+GRAY_MODES = frozenset({"1", "L", "LA", "La", "I", "F"})
+EXIF_ORIENTATION = 0x0112
+SIDEWAYS = frozenset({5, 6, 7, 8})
+"""EXIF orientations that exchange height and width."""
 
 
 def read_image(path: Path) -> UInt8[np.ndarray, "height width channels"]:
@@ -46,7 +43,42 @@ def decode_image(content: bytes) -> UInt8[np.ndarray, "height width channels"]:
     The first frame of an animation; turned as EXIF says; transparency laid on white; 16 bits scaled to 8. Raises
     DataError for what is empty, truncated, no image, or larger than PIXEL_LIMIT pixels.
     """
-    from PIL import Image, ImageOps, UnidentifiedImageError
+    from PIL import ImageOps
+
+    with open_image(content) as image:
+        image.load()
+        return to_array(ImageOps.exif_transpose(image))
+
+
+@dataclass(frozen=True)
+class ImageFacts:
+    """What an image's header tells."""
+
+    height: int
+    """In pixels, after turning as EXIF says."""
+    width: int
+    channels: int
+    """1 or 3, as `decode_image` returns it."""
+
+
+def inspect_image(content: bytes) -> ImageFacts:
+    """Read a file's header without decoding its pixels. Raises DataError as `decode_image` does, as far as it sees."""
+    from PIL import Image
+
+    with open_image(content) as image:
+        channels = 1 if image.mode in GRAY_MODES or image.mode.startswith("I;16") else 3
+        # Not image.getexif(): that of a PNG decodes all pixels, in search of what may stand behind them.
+        orientation = Image.Image.getexif(image).get(EXIF_ORIENTATION, 1)
+        # Pillow gives the size of a TIFF as it will be after turning.
+        turned = orientation in SIDEWAYS and image.format != "TIFF"
+        width, height = image.size[::-1] if turned else image.size
+        return ImageFacts(height, width, channels)
+
+
+@contextmanager
+def open_image(content: bytes) -> Iterator[Image.Image]:
+    """Open an encoded image; whatever Pillow raises then or inside the context becomes a DataError."""
+    from PIL import Image, UnidentifiedImageError
 
     if not content:
         raise DataError("empty file (0 bytes)")
@@ -54,8 +86,7 @@ def decode_image(content: bytes) -> UInt8[np.ndarray, "height width channels"]:
         with Image.open(io.BytesIO(content)) as image:
             if image.width * image.height > PIXEL_LIMIT:
                 raise DataError(f"{image.width}x{image.height} pixels are more than the limit of {PIXEL_LIMIT:,}")
-            image.load()
-            return to_array(ImageOps.exif_transpose(image))
+            yield image
     except DataError:
         raise
     except UnidentifiedImageError as error:

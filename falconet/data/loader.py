@@ -1,61 +1,183 @@
-"""Loader: shuffled, augmented, normalized batches out of one block of memory; no Python per sample."""
+"""Loader: shuffled, augmented, normalized batches out of one block of memory or of a file; no Python per sample."""
+
+from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 import numpy as np
 import torch
-from jaxtyping import Float32, Int64, UInt8
+from jaxtyping import Float32, Int64
 from torch import Tensor
 
-from falconet.data.augmentation import POLICIES, Affine, distort
-from falconet.data.preprocessing import Preprocess
+from falconet.data.augmentation import Augmentation, ImageAugmentation, SeriesAugmentation, TextAugmentation
+from falconet.data.cache import PixelCache, open_cache
+from falconet.data.dataset import ImageArray, Split, Unreadable
+from falconet.data.distortions import augment_images, augment_series, mask_tokens, mix_samples
+from falconet.data.preprocessing import AnyPreprocess, Preprocess, create_preprocess, hold
+from falconet.data.series import measure_series
+from falconet.errors import ConfigError, DataError
+from falconet.spec import ImageSpec, InputSpec
 
-NO_DISTORTION = POLICIES["none"]
+Purpose = Literal["data", "dropout", "order"]
+"""What random numbers are drawn for: distortions, what the network itself draws, or the order of samples."""
 
-Purpose = Literal["data", "dropout"]
-"""What random numbers are drawn for: order and distortion, or what the network itself draws."""
+Sampler = Literal["shuffle", "balanced", "sequential"]
+"""How an epoch is drawn: each sample once in random order; as many, each class equally often; each once in order."""
 
-Batch = tuple[Float32[Tensor, "batch channels height width"], Int64[Tensor, " batch"]]
+Batch = tuple[Tensor, Int64[Tensor, " batch"] | Float32[Tensor, "batch classes"]]
+"""A model's inputs, and labels; where samples are mixed, shares of each class."""
+
+AHEAD = 2
+"""Batches that are prepared while the network computes."""
 
 
 @dataclass(frozen=True, eq=False)
 class Loader:
     """Feeds training and validation during training."""
 
-    pixels: UInt8[Tensor, "samples channels height width"]
+    inputs: Tensor | PixelCache
+    """Prepared samples: images as uint8 `(samples, channels, height, width)`, series fitted, texts as tokens."""
     labels: Int64[Tensor, " samples"]
-    preprocess: Preprocess
+    preprocess: AnyPreprocess
     batch_size: int
-    affine: Affine = NO_DISTORTION
-    shuffle: bool = False
+    augmentation: Augmentation | None = None
+    sampler: Sampler = "sequential"
     seed: int = 0
+    rank: int = 0
+    """Which of `world_size` processes this is; each gets its part of every batch."""
+    world_size: int = 1
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.rank < self.world_size:
+            raise ConfigError(f"rank: wanted 0 to {self.world_size - 1}, found {self.rank}")
+        if len(self.labels) < len(self) * self.world_size:
+            raise DataError(f"wanted a sample a batch for each of {self.world_size} processes: found too few")
 
     def __len__(self) -> int:
-        """Batches an epoch."""
-        return math.ceil(len(self.labels) / self.batch_size)
+        """Batches an epoch, the same for every rank."""
+        return math.ceil(len(self.labels) / (self.batch_size * self.world_size))
 
-    def epoch(self, number: int) -> Iterator[Batch]:
-        """Yield the batches of one epoch, counted from 1.
+    def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:
+        """Yield the batches of one epoch, counted from 1, from batch `start` on.
 
-        Order and distortions follow from `seed` and `number` alone, so that any epoch can be repeated. Samples are
-        spread evenly: batches differ by at most one, so that no batch of a single sample is left for the end, of
-        which batch normalization has no variance.
+        Order and distortions of each batch follow from `seed`, `number` and the batch's position alone, so that any
+        epoch can be repeated, or gone on with, from any of its batches. Samples are spread evenly: batches differ by at
+        most one, so that no batch of a single sample is left for the end, of which batch normalization has no variance.
+        The next batches are prepared in a thread of their own.
         """
-        generator = torch.Generator().manual_seed(epoch_seed(self.seed, number, "data"))
+        parts = torch.tensor_split(self.order(number), len(self))
+        waiting: deque[Future[Batch]] = deque()
+        with ThreadPoolExecutor(max_workers=1) as pool:
+            try:
+                for position in range(start, len(parts)):
+                    waiting.append(pool.submit(self.make_batch, parts[position], number, position))
+                    if len(waiting) > AHEAD:
+                        yield waiting.popleft().result()
+                while waiting:
+                    yield waiting.popleft().result()
+            finally:
+                for future in waiting:
+                    future.cancel()
+
+    def order(self, number: int) -> Int64[Tensor, " samples"]:
+        """Return the positions of an epoch's samples, for all ranks together."""
         count = len(self.labels)
-        order = torch.randperm(count, generator=generator) if self.shuffle else torch.arange(count)
-        for indices in torch.tensor_split(order, len(self)):
-            images = self.pixels[indices].float().div_(255)
-            if self.affine.active:
-                images = distort(images, self.affine, generator)
-            images = self.preprocess.normalize(images).contiguous(memory_format=torch.channels_last)
-            yield images, self.labels[indices]
+        generator = torch.Generator().manual_seed(epoch_seed(self.seed, number, "order"))
+        if self.sampler == "balanced":
+            frequency = torch.bincount(self.labels).double()
+            return torch.multinomial(1 / frequency[self.labels], count, replacement=True, generator=generator)
+        return torch.randperm(count, generator=generator) if self.sampler == "shuffle" else torch.arange(count)
+
+    def make_batch(self, indices: Int64[Tensor, " all_ranks"], number: int, position: int) -> Batch:
+        """Gather, augment and normalize this rank's part of a batch."""
+        mine = torch.tensor_split(indices, self.world_size)[self.rank]
+        words = position * self.world_size + self.rank
+        generator = torch.Generator().manual_seed(epoch_seed(self.seed, number, "data", words))
+        raw = self.inputs.take(mine) if isinstance(self.inputs, PixelCache) else self.inputs[mine]
+        return augment(raw, self.labels[mine], self.preprocess, self.augmentation, generator)
 
 
-def epoch_seed(seed: int, epoch: int, purpose: Purpose) -> int:
+@torch.no_grad()
+def augment(
+    raw: Tensor,
+    labels: Int64[Tensor, " batch"],
+    preprocess: AnyPreprocess,
+    augmentation: Augmentation | None,
+    generator: torch.Generator,
+) -> Batch:
+    """Return prepared samples as a model's input, each distorted in its own way."""
+    if isinstance(preprocess, Preprocess):
+        images = raw.float().div_(255)
+        mixed: Tensor = labels
+        if isinstance(augmentation, ImageAugmentation) and augmentation.active:
+            images = augment_images(images, augmentation, generator)
+            if augmentation.mixup or augmentation.cutmix:
+                images, mixed = mix_samples(images, labels, len(preprocess.spec.labels), augmentation, generator)
+        return preprocess.normalize(images).contiguous(memory_format=torch.channels_last), mixed
+    if isinstance(augmentation, SeriesAugmentation) and augmentation.active:
+        return augment_series(preprocess.normalize(raw), augmentation, generator), labels
+    if isinstance(augmentation, TextAugmentation) and augmentation.active:
+        return mask_tokens(preprocess.normalize(raw.long()), augmentation, generator), labels
+    return preprocess.normalize(raw if raw.is_floating_point() else raw.long()), labels
+
+
+def epoch_seed(seed: int, epoch: int, purpose: Purpose, *more: int) -> int:
     """Return the 32 bits that torch's generator takes, mixed so that seeds, epochs and purposes share no stream."""
-    words = [seed, epoch, get_args(Purpose).index(purpose)]
+    words = [seed, epoch, get_args(Purpose).index(purpose), *more]
     return int(np.random.SeedSequence(words).generate_state(1)[0])
+
+
+@dataclass(frozen=True, eq=False)
+class Inputs:
+    """A split, prepared for a model."""
+
+    inputs: Tensor | PixelCache
+    split: Split
+    """Its readable samples, in the order of `inputs`."""
+    kept: Int64[np.ndarray, " readable"]
+    """Where each of them stood in the split."""
+    unreadable: tuple[Unreadable, ...]
+    """The others."""
+
+
+def load_inputs(split: Split, spec: InputSpec, tokenizer: str | None = None) -> Inputs:
+    """Prepare all samples of a split: images that must be decoded go into a file, anything else into memory.
+
+    Raises DataError where nothing can be read, StorageError where the file finds no room.
+    """
+    if isinstance(spec, ImageSpec) and not isinstance(split.samples, ImageArray):
+        cache, unreadable = open_cache(split, spec)
+        return Inputs(cache, split.take(cache.rows) if unreadable else split, cache.rows, unreadable)
+    inputs, reasons = hold(split.samples, create_preprocess(spec, tokenizer))
+    unreadable = tuple(Unreadable(split.samples.name(index), reason) for index, reason in reasons.items())
+    kept = np.setdiff1d(np.arange(len(split)), list(reasons)).astype(np.int64)
+    return Inputs(inputs, split.take(kept) if reasons else split, kept, unreadable)
+
+
+def measure_inputs(inputs: Tensor | PixelCache, spec: InputSpec) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return each channel's mean and standard deviation: of pixels in units of 0..1, of series as they are."""
+    if isinstance(spec, ImageSpec):
+        return measure_pixels(inputs)
+    assert isinstance(inputs, Tensor)
+    return measure_series(inputs.numpy())
+
+
+def measure_pixels(pixels: Tensor | PixelCache) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return each channel's mean and standard deviation in units of 0..1, exactly, from its histogram."""
+    counts: list[Tensor] = []
+    for part in torch.split(torch.arange(len(pixels)), 1024):
+        batch = pixels.take(part) if isinstance(pixels, PixelCache) else pixels[part]
+        counts.append(torch.stack([torch.bincount(channel.flatten(), minlength=256) for channel in batch.unbind(1)]))
+    levels = np.arange(256) / 255
+    means, deviations = [], []
+    for weights in torch.stack(counts).sum(dim=0).numpy():
+        mean = float(np.average(levels, weights=weights))
+        means.append(mean)
+        # Constant images would divide by zero; one gray level is the least that 8 bits can differ by.
+        deviations.append(max(float(np.sqrt(np.average((levels - mean) ** 2, weights=weights))), 1 / 255))
+    return tuple(means), tuple(deviations)

@@ -1,16 +1,22 @@
-"""The one way from raw pixels to a model's input, for training, evaluation, prediction and export."""
+"""The one way from raw samples to a model's input, for training, evaluation, prediction and export."""
 
-from collections.abc import Iterator
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float32, UInt8
+from jaxtyping import Float32, Int64, UInt8
 from torch import Tensor, nn
 
-from falconet.data.dataset import ImageArray, Samples
-from falconet.spec import InputSpec
+from falconet.data.dataset import ImageArray, Samples, Texts
+from falconet.data.series import fit_series
+from falconet.data.texts import TextEncoder
+from falconet.errors import DataError
+from falconet.spec import ImageSpec, InputSpec, SeriesSpec, TextSpec
 
 
 class Preprocess(nn.Module):
@@ -20,7 +26,7 @@ class Preprocess(nn.Module):
     antialiased bilinear interpolation to `spec.inner_size`; the border repeated over `spec.margin`; `(x - mean) / std`.
     """
 
-    def __init__(self, spec: InputSpec) -> None:
+    def __init__(self, spec: ImageSpec) -> None:
         super().__init__()
         self.spec = spec
         self.mean: Tensor
@@ -59,20 +65,123 @@ class Preprocess(nn.Module):
             return x
         return (x * self.luma).sum(dim=1, keepdim=True) if wanted == 1 else x.expand(-1, wanted, -1, -1)
 
+    def scale_bytes(
+        self, image: UInt8[Tensor, "1 height width channels"]
+    ) -> UInt8[Tensor, "1 model_channels model_height model_width"]:
+        """`scale` in 8 bits, within a gray level of it and several times as fast; for training only."""
+        wanted, x = self.spec.shape[0], image.permute(0, 3, 1, 2)
+        if self.spec.margin or x.shape[1] > wanted:
+            return (self.scale(image) * 255).round_().to(torch.uint8)
+        if x.shape[-2:] != self.spec.inner_size:
+            x = F.interpolate(x, self.spec.inner_size, mode="bilinear", antialias=True, align_corners=False)
+        return x.expand(-1, wanted, -1, -1)
 
-def iterate_scaled(
-    samples: Samples, preprocess: Preprocess, batch_size: int
-) -> Iterator[Float32[Tensor, "batch channels height width"]]:
-    """Yield all samples in order, scaled but not normalized, decoding no more than a batch at a time."""
+    def prepare(self, samples: Sequence[np.ndarray]) -> Float32[Tensor, "batch channels height width"]:
+        """Raw images, each of its own size, scaled but not normalized."""
+        return torch.cat([scale_image(image, self) for image in samples])
+
+
+class SeriesPreprocess(nn.Module):
+    """Raw series of any length to normalized input: fitted to `spec.shape` (see `fit_series`), then normalized.
+
+    Steps behind a series' end are NaN; models leave them out.
+    """
+
+    def __init__(self, spec: SeriesSpec) -> None:
+        super().__init__()
+        self.spec = spec
+        self.mean: Tensor
+        self.std: Tensor
+        self.register_buffer("mean", torch.tensor(spec.mean).view(1, -1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(spec.std).view(1, -1, 1), persistent=False)
+
+    def forward(self, series: Float32[Tensor, "batch channels steps"]) -> Float32[Tensor, "batch channels steps"]:
+        return self.normalize(series)
+
+    def normalize(self, x: Float32[Tensor, "batch channels steps"]) -> Float32[Tensor, "batch channels steps"]:
+        """The last step, for series that have been fitted."""
+        return (x - self.mean) / self.std
+
+    def prepare(self, samples: Sequence[np.ndarray]) -> Float32[Tensor, "batch channels steps"]:
+        """Raw series, each of its own length, fitted but not normalized."""
+        return torch.from_numpy(np.stack([fit_series(series, self.spec) for series in samples]))
+
+
+class TextPreprocess(nn.Module):
+    """Raw texts to token numbers, `spec.shape[0]` of each; 0 follows behind a text's end."""
+
+    def __init__(self, spec: TextSpec, tokenizer: str) -> None:
+        super().__init__()
+        self.spec = spec
+        self.encoder = TextEncoder(tokenizer, spec.shape[0])
+
+    def forward(self, tokens: Int64[Tensor, "batch tokens"]) -> Int64[Tensor, "batch tokens"]:
+        return self.normalize(tokens)
+
+    def normalize(self, tokens: Int64[Tensor, "batch tokens"]) -> Int64[Tensor, "batch tokens"]:
+        """Nothing is left to do."""
+        return tokens
+
+    def prepare(self, samples: Sequence[str]) -> Int64[Tensor, "batch tokens"]:
+        """Texts as token numbers."""
+        return torch.from_numpy(self.encoder.encode(samples))
+
+
+AnyPreprocess = Preprocess | SeriesPreprocess | TextPreprocess
+
+
+def create_preprocess(spec: InputSpec, tokenizer: str | None = None) -> AnyPreprocess:
+    """Return the module for a spec; texts need the tokenizer that belongs to it. Raises DataError without it."""
+    if isinstance(spec, ImageSpec):
+        return Preprocess(spec)
+    if isinstance(spec, SeriesSpec):
+        return SeriesPreprocess(spec)
+    if tokenizer is None:
+        raise DataError("wanted the tokenizer of a text model, found none")
+    return TextPreprocess(spec, tokenizer)
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A batch of samples, fitted to a model but not normalized."""
+
+    inputs: Tensor
+    """Those that can be read, in order."""
+    unreadable: dict[int, str]
+    """The positions of the others, with reasons."""
+
+
+def iterate_prepared(samples: Samples, preprocess: AnyPreprocess, batch_size: int) -> Iterator[Prepared]:
+    """Yield all samples in order, decoding no more than a batch at a time."""
     with ThreadPoolExecutor() as pool:
         for start in range(0, len(samples), batch_size):
-            stop = min(start + batch_size, len(samples))
-            if isinstance(samples, ImageArray):
-                yield preprocess.scale(torch.from_numpy(samples.images[start:stop]))
-            else:
-                # Scaled where they are decoded, so that no more raw images are held than there are workers.
-                read = pool.map(lambda index: scale_image(samples.read(index), preprocess), range(start, stop))
-                yield torch.cat(list(read))
+            yield prepare_range(samples, preprocess, range(start, min(start + batch_size, len(samples))), pool)
+
+
+def prepare_range(samples: Samples, preprocess: AnyPreprocess, block: range, pool: ThreadPoolExecutor) -> Prepared:
+    """Prepare consecutive samples: arrays and texts at once, anything else one by one, in parallel."""
+    if isinstance(samples, ImageArray) and isinstance(preprocess, Preprocess):
+        return Prepared(preprocess.scale(torch.from_numpy(samples.images[block.start : block.stop])), {})
+    if isinstance(samples, Texts) and isinstance(preprocess, TextPreprocess):
+        return Prepared(preprocess.prepare(samples.texts[block.start : block.stop]), {})
+    # Prepared where they are decoded, so that no more raw samples are held than there are workers.
+    results = list(pool.map(lambda index: try_preparing(samples, index, preprocess), block))
+    inputs = [result for result in results if isinstance(result, Tensor)]
+    reasons = {index: result for index, result in zip(block, results, strict=True) if isinstance(result, str)}
+    return Prepared(torch.cat(inputs) if inputs else torch.empty(0), reasons)
+
+
+def try_preparing(samples: Samples, index: int, preprocess: AnyPreprocess) -> Tensor | str:
+    """Return one sample as a batch of one, or why there is none."""
+    try:
+        return preprocess.prepare([samples.read(index)])
+    except DataError as error:
+        return strip_name(error, samples.name(index))
+
+
+def strip_name(error: DataError, name: str) -> str:
+    """Return why a sample cannot be read, without its name or the path that ends in it."""
+    return str(error).rpartition(f"{name}: ")[2]
 
 
 def scale_image(
@@ -82,27 +191,26 @@ def scale_image(
     return preprocess.scale(torch.from_numpy(image)[None])
 
 
-@torch.no_grad()
-def cache_pixels(samples: Samples, spec: InputSpec) -> UInt8[Tensor, "samples channels height width"]:
-    """Return all samples at the model's size, rounded to 8 bits, for training; evaluation never reads this."""
-    cache = torch.empty((len(samples), *spec.shape), dtype=torch.uint8)
-    start = 0
-    for batch in iterate_scaled(samples, Preprocess(spec), batch_size=512):
-        cache[start : start + len(batch)] = (batch * 255).round_()
-        start += len(batch)
-    return cache
+@torch.inference_mode()
+def hold(samples: Samples, preprocess: AnyPreprocess) -> tuple[Tensor, dict[int, str]]:
+    """Return all readable samples, prepared for training and held in memory, and why others are not.
+
+    Images are rounded to 8 bits, tokens to 32, which evaluation never sees. Raises DataError where none is readable.
+    """
+    dtype = STORED[type(preprocess)]
+    parts: list[Tensor] = []
+    unreadable: dict[int, str] = {}
+    for batch in iterate_prepared(samples, preprocess, batch_size=512):
+        parts.append((batch.inputs * 255).round_().to(dtype) if dtype is torch.uint8 else batch.inputs.to(dtype))
+        unreadable |= batch.unreadable
+    if len(unreadable) == len(samples):
+        raise DataError(f"none of {len(samples)} samples can be read; the first: {samples.name(0)} ({unreadable[0]})")
+    return torch.cat([part for part in parts if len(part)]), unreadable
 
 
-def measure_pixels(
-    pixels: UInt8[Tensor, "samples channels height width"],
-) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return each channel's mean and standard deviation in units of 0..1, exactly, from its histogram."""
-    levels = np.arange(256) / 255
-    means, deviations = [], []
-    for channel in range(pixels.shape[1]):
-        counts = torch.bincount(pixels[:, channel].flatten(), minlength=256).numpy()
-        mean = float(np.average(levels, weights=counts))
-        means.append(mean)
-        # Constant images would divide by zero; one gray level is the least that 8 bits can differ by.
-        deviations.append(max(float(np.sqrt(np.average((levels - mean) ** 2, weights=counts))), 1 / 255))
-    return tuple(means), tuple(deviations)
+STORED: dict[type[nn.Module], torch.dtype] = {
+    Preprocess: torch.uint8,
+    SeriesPreprocess: torch.float32,
+    TextPreprocess: torch.int32,
+}
+"""How samples are held for training."""

@@ -3,18 +3,58 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, fields, replace
 
 import numpy as np
 from jaxtyping import Bool, Int64, UInt64
 
 from falconet.data.dataset import SPLIT_NAMES, Dataset, Split
 from falconet.errors import ConfigError, DataError
+from falconet.spec import Kind
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Which column of a table holds what; None: guessed from names and content."""
+
+    label: str | None = None
+    """The class."""
+
+    path: str | None = None
+    """An image file, relative to the table's folder."""
+
+    text: str | None = None
+
+    split: str | None = None
+    """`train`, `val` or `test`."""
+
+    group: str | None = None
+    """What must stay on one side of a split: a person, a device, a page. Never guessed."""
+
+    series: str | None = None
+    """Which series a row of a long table belongs to."""
+
+    time: str | None = None
+    """The order of a long table's rows within a series."""
+
+    def __post_init__(self) -> None:
+        chosen = [value for entry in fields(self) if (value := getattr(self, entry.name)) is not None]
+        if len(set(chosen)) != len(chosen):
+            raise ConfigError(f"columns: wanted a column of its own for each role, found {', '.join(chosen)}")
 
 
 @dataclass(frozen=True)
 class DataConfig:
     """How a source is read and split."""
+
+    kind: Kind | None = None
+    """What the samples are, where the source leaves room for doubt; None: guessed."""
+
+    columns: Columns = field(default_factory=Columns)
+    """Roles of a table's columns."""
+
+    follow: bool = False
+    """Read files that links, `..` or absolute paths lead to outside the source's folder."""
 
     split_seed: int = 0
     """Chooses the samples of missing splits; independent of the seed of a training run."""
@@ -40,8 +80,9 @@ def complete_splits(dataset: Dataset, config: DataConfig) -> Dataset:
     """Return the data set with train, val and test, the missing ones carved out of train.
 
     A sample's place follows from its content and `config.split_seed` alone; equal samples of one class stay together.
-    A class keeps at least one training sample, so that one with fewer than three samples may be missing elsewhere.
-    Raises DataError where a class has no training samples.
+    Where the samples belong to groups, whole groups are placed, by their names instead of their content. A class keeps
+    at least one training sample, so that one with fewer than three samples may be missing elsewhere. Raises DataError
+    where a class has no training samples.
     """
     rest = dataset.splits["train"]
     check_training_classes(dataset, rest)
@@ -51,7 +92,7 @@ def complete_splits(dataset: Dataset, config: DataConfig) -> Dataset:
             continue
         # At most all: a large group of equal samples in the test split may leave less than the share of the whole.
         share = min(fraction * len(dataset.splits["train"]) / len(rest), 1.0)
-        chosen = choose_stratified(rest.hashes, rest.labels, share, config.split_seed)
+        chosen = choose(rest, share, config.split_seed)
         made[name], rest = rest.take(np.flatnonzero(chosen)), rest.take(np.flatnonzero(~chosen))
     parts: Mapping[str, Split] = {**dataset.splits, **made, "train": rest}
     ordered = {name: parts[name] for name in SPLIT_NAMES}
@@ -67,6 +108,13 @@ def check_training_classes(dataset: Dataset, train: Split) -> None:
             f"{dataset.source}: no training samples of class {', '.join(missing)}{skipped}; add some, "
             "or remove the class everywhere"
         )
+
+
+def choose(split: Split, share: float, seed: int) -> Bool[np.ndarray, " samples"]:
+    """Mark `share` of a split: of each class, or of groups so that each class comes close."""
+    if split.groups is None:
+        return choose_stratified(split.hashes, split.labels, share, seed)
+    return choose_groups(split.groups, split.labels, share, seed)
 
 
 def choose_stratified(
@@ -86,6 +134,42 @@ def choose_stratified(
             # Something must stay behind: at the least, the equal samples that rank highest.
             chosen[members] = ranks < threshold if below.all() else below
     return chosen
+
+
+def choose_groups(
+    groups: UInt64[np.ndarray, " samples"], labels: Int64[np.ndarray, " samples"], share: float, seed: int
+) -> Bool[np.ndarray, " samples"]:
+    """Mark whole groups that hold about `share` of each class, and at least one group where that is possible.
+
+    Groups are tried in the order of their mixed hash; one is taken where that brings the counts of the classes nearer
+    to what is wanted (in squared distance) and leaves at least one sample of each class behind.
+    """
+    names, members = np.unique(groups, return_inverse=True)
+    counts = np.zeros((len(names), int(labels.max()) + 1), dtype=np.int64)
+    np.add.at(counts, (members, labels), 1)
+    total = counts.sum(axis=0)
+    wanted = share * total
+    taken, chosen = np.zeros_like(total), np.zeros(len(names), dtype=bool)
+    for index in np.argsort(mix(names, seed), kind="stable"):
+        after = taken + counts[index]
+        if leaves_some(after, total) and distance(after, wanted) < distance(taken, wanted):
+            taken, chosen[index] = after, True
+    if not chosen.any():
+        # Few large groups: the one that overshoots least.
+        possible = [index for index in range(len(names)) if leaves_some(counts[index], total)]
+        chosen[sorted(possible, key=lambda index: distance(counts[index], wanted))[:1]] = True
+    marked: Bool[np.ndarray, " samples"] = chosen[members]
+    return marked
+
+
+def leaves_some(taken: Int64[np.ndarray, " classes"], total: Int64[np.ndarray, " classes"]) -> bool:
+    """Whether a sample of each class that occurs is left."""
+    return bool((taken < total)[total > 0].all())
+
+
+def distance(counts: np.ndarray, wanted: np.ndarray) -> float:
+    """Return the squared distance of counts by class to those that are wanted."""
+    return float(np.square(counts - wanted).sum())
 
 
 def mix(hashes: UInt64[np.ndarray, " samples"], seed: int) -> UInt64[np.ndarray, " samples"]:

@@ -1,5 +1,5 @@
 """Architectures: one file a family, one literal table, one function that builds any of them."""
 
-from falconet.models.registry import MODELS, ModelEntry, create_model, find_model, list_models
+from falconet.models.registry import MODELS, ModelEntry, create_model, find_model, list_models, models_for
 
-__all__ = ["MODELS", "ModelEntry", "create_model", "find_model", "list_models"]
+__all__ = ["MODELS", "ModelEntry", "create_model", "find_model", "list_models", "models_for"]

@@ -8,7 +8,11 @@ from typing import Any
 import yaml
 
 from falconet.report.facts import ModelReport
-from falconet.report.html import format_bytes, format_percent
+from falconet.report.html import describe_input, format_bytes, format_percent
+from falconet.spec import InputSpec, SeriesSpec
+
+EXAMPLES = {"image": "image.png", "series": "recording.wav", "text": "text.txt"}
+"""File names that show how a model is asked."""
 
 
 def render_card(report: ModelReport) -> str:
@@ -28,7 +32,7 @@ def render_card(report: ModelReport) -> str:
         ("parameters", f"{report.params:,}"),
         ("multiply-accumulates", f"{report.macs:,}"),
         ("weights", format_bytes(report.bytes)),
-        ("input", f"{'×'.join(map(str, config.input.shape))}, from images of any size"),
+        ("input", describe_input(config.input)),
     ]
     table = "\n".join(f"| {name} | {value} |" for name, value in rows)
     labels = ", ".join(config.input.labels)
@@ -47,7 +51,7 @@ A classifier of {len(config.input.labels)} classes, trained with Falconet {confi
 Classes: {labels}.
 
 ```console
-$ falconet predict . image.png
+$ falconet predict . {EXAMPLES[config.input.kind]}
 ```
 
 Trained for {origin.epochs} epochs with seed {origin.seed}; the weights are those of epoch {origin.best_epoch}, the best
@@ -57,6 +61,7 @@ on the validation split. Data fingerprint: `{origin.data.fingerprint}`.
 
 def front_matter(report: ModelReport) -> dict[str, Any]:
     """Return the metadata, `model-index` included."""
+    task = name_task(report.config.input)
     source, test = Path(report.config.provenance.data.source).name, report.test
     metrics = [
         {"type": "accuracy", "value": test.accuracy},
@@ -64,13 +69,20 @@ def front_matter(report: ModelReport) -> dict[str, Any]:
         {"type": "f1", "value": test.macro_f1, "args": {"average": "macro"}},
     ]
     result = {
-        "task": {"type": "image-classification"},
+        "task": {"type": task},
         "dataset": {"name": source, "type": source, "split": "test"},
         "metrics": metrics,
     }
     return {
         "library_name": "falconet",
-        "pipeline_tag": "image-classification",
+        "pipeline_tag": task,
         "tags": ["falconet", report.name],
         "model-index": [{"name": report.name, "results": [result]}],
     }
+
+
+def name_task(spec: InputSpec) -> str:
+    """Return the Hub's name of the task; it has none for series that are no recordings."""
+    if isinstance(spec, SeriesSpec):
+        return "audio-classification" if spec.rate else "other"
+    return f"{spec.kind}-classification"

@@ -11,14 +11,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float32, UInt8
 
 from falconet import metrics
 from falconet.artifact import Artifact, ArtifactConfig, current_versions
 from falconet.complexity import Complexity, count_complexity
-from falconet.data import Split
 from falconet.errors import DataError
-from falconet.evaluation import Evaluation
+from falconet.evaluation import Answers, Evaluation
 from falconet.latency import Latency, measure_latency
 from falconet.training import EpochRow
 
@@ -31,7 +29,8 @@ class Mistake:
 
     name: str
     """Where the sample is: a path, or a position in an array."""
-    pixels: UInt8[np.ndarray, "height width channels"]
+    sample: Any
+    """An image, a series or a text, as `falconet.data.Samples` reads it."""
     truth: str
     answer: str
     probability: float
@@ -78,13 +77,12 @@ def describe_model(
     val: Evaluation,
     test: Evaluation,
     *,
-    split: Split,
-    logits: Float32[np.ndarray, "samples classes"],
+    answers: Answers,
     settings: Mapping[str, Any],
 ) -> ModelReport:
-    """Gather a report; `split` and `logits` are what `test` was computed from."""
-    sample = torch.zeros(1, *artifact.config.input.shape)
-    model = artifact.model
+    """Gather a report; `answers` are what `test` was computed from."""
+    spec, model = artifact.config.input, artifact.model
+    sample = torch.ones(1, *spec.shape, dtype=torch.long if spec.kind == "text" else torch.float32)
     with torch.inference_mode():
         latency = measure_latency(lambda: model(sample))
     return ModelReport(
@@ -92,8 +90,8 @@ def describe_model(
         history=tuple(history),
         val=val,
         test=test,
-        mistakes=find_mistakes(split, logits, artifact.config.input.labels),
-        complexity=count_complexity(model, artifact.config.input.shape, artifact.config.architecture),
+        mistakes=find_mistakes(answers, spec.labels),
+        complexity=count_complexity(model, spec.shape, artifact.config.architecture, spec.kind),
         bytes=len(artifact.serialize()),
         latency=latency,
         settings=settings,
@@ -101,23 +99,21 @@ def describe_model(
     )
 
 
-def find_mistakes(
-    split: Split, logits: Float32[np.ndarray, "samples classes"], labels: Sequence[str]
-) -> tuple[Mistake, ...]:
+def find_mistakes(answers: Answers, labels: Sequence[str]) -> tuple[Mistake, ...]:
     """Return the most confident wrong answers."""
-    probabilities = metrics.softmax(logits)
-    answers = probabilities.argmax(axis=1)
-    wrong = np.flatnonzero(answers != split.labels)
-    order = wrong[np.argsort(-probabilities[wrong, answers[wrong]], kind="stable")]
+    split, probabilities = answers.split, metrics.softmax(answers.logits)
+    chosen = probabilities.argmax(axis=1)
+    wrong = np.flatnonzero(chosen != split.labels)
+    order = wrong[np.argsort(-probabilities[wrong, chosen[wrong]], kind="stable")]
     mistakes: list[Mistake] = []
     for index in order[:MISTAKES].tolist():
         try:
-            pixels = split.samples.read(index)
+            sample = split.samples.read(index)
         except DataError:
             continue  # The file has gone since it was judged; the page does without its picture.
-        truth, answer = labels[split.labels[index]], labels[answers[index]]
-        confidence = float(probabilities[index, answers[index]])
-        mistakes.append(Mistake(split.samples.name(index), pixels, truth, answer, confidence))
+        truth, answer = labels[split.labels[index]], labels[chosen[index]]
+        confidence = float(probabilities[index, chosen[index]])
+        mistakes.append(Mistake(split.samples.name(index), sample, truth, answer, confidence))
     return tuple(mistakes)
 
 

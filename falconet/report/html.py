@@ -7,8 +7,9 @@ from importlib import resources
 
 from falconet.evaluation import Evaluation
 from falconet.report.facts import ModelReport
-from falconet.report.pictures import draw_learning_curves, encode_picture
+from falconet.report.pictures import draw_learning_curves, draw_sparkline, encode_picture
 from falconet.schema import flatten
+from falconet.spec import ImageSpec, InputSpec, SeriesSpec
 
 MATRIX_CLASSES = 20
 CONFUSIONS = 10
@@ -26,7 +27,9 @@ def render_html(reports: Sequence[ModelReport], title: str) -> str:
         "percent": format_percent,
         "bytes": format_bytes,
         "picture": encode_picture,
+        "sparkline": draw_sparkline,
         "scale": to_shade,
+        "input": describe_input,
     }
     page = environment.from_string(template)
     return page.render(
@@ -49,6 +52,17 @@ def list_confusions(evaluation: Evaluation) -> list[tuple[str, str, int]]:
         if truth != answer and count
     ]
     return sorted(pairs, key=lambda pair: -pair[2])[:CONFUSIONS]
+
+
+def describe_input(spec: InputSpec) -> str:
+    """Return what a model takes, in words."""
+    size = "×".join(map(str, spec.shape))
+    if isinstance(spec, ImageSpec):
+        margin = f", margin {spec.margin}" if spec.margin else ""
+        return f"{size}{margin}, from images of any size"
+    if isinstance(spec, SeriesSpec):
+        return f"{size} (channels × steps), from series of any length{f' at {spec.rate} Hz' if spec.rate else ''}"
+    return f"{size} tokens of a vocabulary of {spec.vocab_size:,}, from texts of any length"
 
 
 def format_percent(share: float) -> str:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import base64
 import io
+import itertools
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Float32, UInt8
 
 from falconet.training import EpochRow
 
@@ -74,3 +76,30 @@ def encode_picture(pixels: UInt8[np.ndarray, "height width channels"], side: int
     buffer = io.BytesIO()
     image.resize((size[0], size[1]), resampling).save(buffer, format="PNG", optimize=True)
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def draw_sparkline(series: Float32[np.ndarray, "channels steps"]) -> str:
+    """Return a series as an SVG element of 120 by 60 pixels: a line a channel, with gaps where values are missing."""
+    finite = np.isfinite(series)
+    low, high = (float(series[finite].min()), float(series[finite].max())) if finite.any() else (0.0, 1.0)
+    x = np.linspace(2, 118, series.shape[1])
+    y = 58 - 56 * (series - low) / ((high - low) or 1.0)
+    # A screen shows no more than a few points a pixel.
+    kept = np.unique(np.linspace(0, len(x) - 1, 480).round().astype(int))
+    lines = "".join(
+        f'<path d="{draw_path(x[kept], channel[kept])}" fill="none" stroke="{color}"/>'
+        for channel, color in zip(y, itertools.cycle((BLUE, ORANGE, GREEN)), strict=False)
+    )
+    return (
+        f'<svg role="img" aria-label="series of {series.shape[1]} steps" viewBox="0 0 120 60" width="120">{lines}</svg>'
+    )
+
+
+def draw_path(x: np.ndarray, y: np.ndarray) -> str:
+    """Return the commands of an SVG path through points, lifted over those that are missing."""
+    commands, drawing = [], False
+    for left, top in zip(x.tolist(), y.tolist(), strict=True):
+        if math.isfinite(top):
+            commands.append(f"{'L' if drawing else 'M'}{left:.1f} {top:.1f}")
+        drawing = math.isfinite(top)
+    return "".join(commands)

@@ -26,10 +26,13 @@ class Checkpoint:
     facts: Mapping[str, Any]
 
 
-def save_checkpoint(folder: Path, epoch: int, checkpoint: Checkpoint) -> None:
-    """Write the state after `epoch`; it counts once its JSON file is there. Older ones are removed after that."""
+def save_checkpoint(folder: Path, epoch: int, checkpoint: Checkpoint, step: int = 0) -> None:
+    """Write the state after `epoch` epochs and `step` steps of the next; older ones are removed after that.
+
+    It counts once its JSON file is there.
+    """
     content = safetensors.torch.save({name: tensor.contiguous() for name, tensor in checkpoint.tensors.items()})
-    stem = f"epoch-{epoch:06d}"
+    stem = f"epoch-{epoch:06d}.{step:09d}"
     write_bytes(folder / f"{stem}.safetensors", content)
     facts = dict(checkpoint.facts)
     write_json(folder / f"{stem}.json", {"facts": facts, "digest": digest(content, facts)})

@@ -22,6 +22,12 @@ class TrainConfig:
     label_smoothing: float = 0.0
     """Share of each label that is spread evenly over all classes."""
 
+    class_weights: Literal["balanced"] | None = None
+    """`balanced`: a sample's loss counts as n / (classes * samples of its class), against imbalance; None: as one."""
+
+    sampler: Literal["shuffle", "balanced"] = "shuffle"
+    """`balanced`: an epoch draws with replacement, each class equally often; `shuffle`: each sample once."""
+
     optimizer: Literal["sgd", "adam", "adamw"] = "adamw"
     """`adam` adds weight decay to the gradient, `adamw` applies it to the weights."""
 
@@ -52,6 +58,9 @@ class TrainConfig:
     patience: int | None = None
     """Stop after so many epochs without a better one."""
 
+    checkpoint_seconds: float = 300.0
+    """Long epochs are also kept in between, so often."""
+
     seed: int = 0
     """Of initial weights, order, augmentation and dropout."""
 
@@ -60,6 +69,7 @@ class TrainConfig:
             require(getattr(self, name) >= 1, name, "1 or more", getattr(self, name))
         require(self.patience is None or self.patience >= 1, "patience", "1 or more, or null", self.patience)
         require(0 < self.learning_rate < float("inf"), "learning_rate", "above 0", self.learning_rate)
+        require(self.checkpoint_seconds > 0, "checkpoint_seconds", "above 0", self.checkpoint_seconds)
         require(self.weight_decay >= 0, "weight_decay", "0 or more", self.weight_decay)
         for name in ("label_smoothing", "momentum", "warmup"):
             require(0 <= getattr(self, name) < 1, name, "0 or more and below 1", getattr(self, name))

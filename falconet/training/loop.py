@@ -33,8 +33,8 @@ class Batches(Protocol):
     def __len__(self) -> int:
         """Batches an epoch."""
 
-    def epoch(self, number: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield inputs and labels of one epoch, counted from 1: the same for the same number."""
+    def epoch(self, number: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield inputs and labels of one epoch, counted from 1, from batch `start` on: the same for the same number."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,16 @@ class FitResult:
 
 
 @dataclass
+class Progress:
+    """How far an epoch has come, and the sums that its row is made of."""
+
+    steps: int = 0
+    loss: float = 0.0
+    hits: int = 0
+    samples: int = 0
+
+
+@dataclass
 class State:
     """All that changes from step to step."""
 
@@ -64,11 +74,26 @@ class State:
     best_weights: Weights
     best_epoch: int = 0
     history: list[EpochRow] = field(default_factory=list)
+    progress: Progress = field(default_factory=Progress)
+    generator: Tensor | None = None
+    """State of torch's global generator, where an epoch that was broken off goes on; dropout draws from it."""
 
     @property
     def judged(self) -> nn.Module:
         """The module that is validated and kept: the average where there is one."""
         return self.model if self.average is None else self.average.module
+
+
+@dataclass(frozen=True)
+class Setting:
+    """All that stays the same during a run."""
+
+    train: Batches
+    val: Batches
+    config: TrainConfig
+    criterion: Criterion
+    callbacks: Sequence[Callback]
+    checkpoints: Path | None
 
 
 def fit(
@@ -77,23 +102,27 @@ def fit(
     val: Batches,
     config: TrainConfig,
     *,
+    class_weights: Tensor | None = None,
     callbacks: Sequence[Callback] = (),
     checkpoints: Path | None = None,
 ) -> FitResult:
     """Train `model` in place and leave it in eval mode with the weights of its best epoch.
 
-    The best epoch has the highest validation accuracy; of equals, the lowest validation loss. Ctrl-C and a loss that is
-    no longer finite end the run early, which the result says. With `checkpoints`, a folder, the state is written there
-    after each epoch, and a run that finds one there goes on from it, with the same weights in the end.
+    The best epoch has the highest validation accuracy; of equals, the lowest validation loss. `class_weights`, one for
+    each class, weigh the samples of the training loss. Ctrl-C and a loss that is no longer finite end the run early,
+    which the result says. With `checkpoints`, a folder, the state is written there after each epoch, and in long epochs
+    in between; a run that finds one there goes on from it, with the same weights in the end.
     """
+    criterion = make_criterion(config, config.label_smoothing, class_weights)
+    setting = Setting(train, val, config, criterion, callbacks, checkpoints)
     with torch.random.fork_rng(devices=[]):
         state = start(model, config)
         if checkpoints:
-            restore(state, load_checkpoint(checkpoints), identify(config, train))
+            restore(state, load_checkpoint(checkpoints), identify(setting))
         for callback in callbacks:
             callback.on_start(config.epochs, len(train), state.history)
         try:
-            ending, message = run_epochs(state, train, val, config, callbacks, checkpoints)
+            ending, message = run_epochs(state, setting)
         finally:
             for callback in callbacks:
                 callback.on_end()
@@ -103,23 +132,18 @@ def fit(
 
 
 def run_epochs(
-    state: State,
-    train: Batches,
-    val: Batches,
-    config: TrainConfig,
-    callbacks: Sequence[Callback],
-    checkpoints: Path | None,
+    state: State, setting: Setting
 ) -> tuple[Literal["completed", "early_stopped", "interrupted", "diverged"], str]:
     """Run until the configuration, the user or the loss ends it; return how it ended."""
+    config = setting.config
     try:
         while (epoch := len(state.history) + 1) <= config.epochs:
             if config.patience and epoch - 1 - state.best_epoch >= config.patience:
                 return "early_stopped", ""
-            row = run_epoch(state, train, val, config, callbacks, epoch)
+            row = run_epoch(state, setting, epoch)
             keep(state, row)
-            if checkpoints:
-                save_checkpoint(checkpoints, epoch, snapshot(state, identify(config, train)))
-            for callback in callbacks:
+            save(state, setting)
+            for callback in setting.callbacks:
                 callback.on_epoch(row, state.best_epoch == epoch)
     except KeyboardInterrupt:
         return "interrupted", ""
@@ -128,45 +152,60 @@ def run_epochs(
     return "completed", ""
 
 
-def run_epoch(
-    state: State, train: Batches, val: Batches, config: TrainConfig, callbacks: Sequence[Callback], epoch: int
-) -> EpochRow:
-    """Train one epoch and validate."""
+def run_epoch(state: State, setting: Setting, epoch: int) -> EpochRow:
+    """Train one epoch, or what is left of it, and validate."""
     started = time.perf_counter()
-    # Dropout draws from the global generator; its place, too, follows from seed and epoch alone.
-    torch.manual_seed(epoch_seed(config.seed, epoch, "dropout"))
-    train_loss, train_accuracy = train_epoch(state, train, config, callbacks, epoch)
-    val_loss, val_accuracy = validate(state.judged, val, make_criterion(config, label_smoothing=0))
+    config, steps = setting.config, len(setting.train)
+    if state.generator is None:
+        # Dropout draws from the global generator; its place, too, follows from seed and epoch alone.
+        torch.manual_seed(epoch_seed(config.seed, epoch, "dropout"))
+    else:
+        torch.set_rng_state(state.generator)
+        state.generator = None
+    train_epoch(state, setting, epoch)
+    val_loss, val_accuracy = validate(state.judged, setting.val, make_criterion(config, label_smoothing=0))
     if not math.isfinite(val_loss):
         raise DivergedError(f"the validation loss became {val_loss} in epoch {epoch}")
-    rate = learning_rate(epoch * len(train) - 1, config.epochs * len(train), config)
+    rate = learning_rate(epoch * steps - 1, config.epochs * steps, config)
+    done, state.progress = state.progress, Progress()
+    train_loss, train_accuracy = done.loss / done.samples, done.hits / done.samples
     seconds = time.perf_counter() - started
     return EpochRow(epoch, rate, train_loss, train_accuracy, val_loss, val_accuracy, seconds)
 
 
-def train_epoch(
-    state: State, train: Batches, config: TrainConfig, callbacks: Sequence[Callback], epoch: int
-) -> tuple[float, float]:
-    """Take one pass over the training samples; return mean loss and accuracy under augmentation."""
-    criterion = make_criterion(config, config.label_smoothing)
-    steps = config.epochs * len(train)
+def train_epoch(state: State, setting: Setting, epoch: int) -> None:
+    """Take one pass over the training samples, from where `state.progress` stands."""
+    config, length = setting.config, len(setting.train)
     state.model.train()
-    total, hits, count = 0.0, 0, 0
-    for step, (images, labels) in enumerate(train.epoch(epoch), start=(epoch - 1) * len(train)):
+    saved = time.monotonic()
+    for images, labels in setting.train.epoch(epoch, state.progress.steps):
+        step = (epoch - 1) * length + state.progress.steps
         for group in state.optimizer.param_groups:
-            group["lr"] = learning_rate(step, steps, config)
+            group["lr"] = learning_rate(step, config.epochs * length, config)
         logits = state.model(images)
-        loss = criterion(logits, labels)
+        loss = setting.criterion(logits, labels)
         value = loss.item()
         if not math.isfinite(value):
-            raise DivergedError(f"the loss became {value} at step {step + 1} of {steps} (epoch {epoch})")
+            raise DivergedError(
+                f"the loss became {value} at step {step + 1} of {config.epochs * length} (epoch {epoch})"
+            )
         update(state, loss, config)
-        total += value * len(labels)
-        hits += int((logits.argmax(dim=1) == labels).sum())
-        count += len(labels)
-        for callback in callbacks:
+        count(state.progress, value, logits, labels)
+        for callback in setting.callbacks:
             callback.on_step(step + 1, value)
-    return total / count, hits / count
+        if time.monotonic() - saved > config.checkpoint_seconds and state.progress.steps < length:
+            save(state, setting)
+            saved = time.monotonic()
+
+
+def count(progress: Progress, loss: float, logits: Tensor, labels: Tensor) -> None:
+    """Add a step to an epoch's sums; a mixed sample counts as the class that it has most of."""
+    answers = logits.argmax(dim=1)
+    truth = labels if labels.ndim == 1 else labels.argmax(dim=1)
+    progress.steps += 1
+    progress.loss += loss * len(labels)
+    progress.hits += int((answers == truth).sum())
+    progress.samples += len(labels)
 
 
 def update(state: State, loss: Tensor, config: TrainConfig) -> None:
@@ -184,13 +223,11 @@ def update(state: State, loss: Tensor, config: TrainConfig) -> None:
 def validate(model: nn.Module, val: Batches, criterion: Criterion) -> tuple[float, float]:
     """Return mean loss and accuracy over a loader."""
     model.eval()
-    total, hits, count = 0.0, 0, 0
+    progress = Progress()
     for images, labels in val.epoch(1):
         logits = model(images)
-        total += criterion(logits, labels).item() * len(labels)
-        hits += int((logits.argmax(dim=1) == labels).sum())
-        count += len(labels)
-    return total / count, hits / count
+        count(progress, criterion(logits, labels).item(), logits, labels)
+    return progress.loss / progress.samples, progress.hits / progress.samples
 
 
 def start(model: nn.Module, config: TrainConfig) -> State:
@@ -214,9 +251,16 @@ def clone(weights: Weights) -> Weights:
     return {name: tensor.detach().clone() for name, tensor in weights.items()}
 
 
-def identify(config: TrainConfig, train: Batches) -> dict[str, Any]:
+def identify(setting: Setting) -> dict[str, Any]:
     """Return what a checkpoint must agree in with the run that goes on from it."""
-    return {**dataclasses.asdict(config), "steps_per_epoch": len(train)}
+    return {**dataclasses.asdict(setting.config), "steps_per_epoch": len(setting.train)}
+
+
+def save(state: State, setting: Setting) -> None:
+    """Write the state where the run keeps its checkpoints."""
+    if setting.checkpoints:
+        position = len(state.history), state.progress.steps
+        save_checkpoint(setting.checkpoints, position[0], snapshot(state, identify(setting)), position[1])
 
 
 def snapshot(state: State, identity: dict[str, Any]) -> Checkpoint:
@@ -227,8 +271,15 @@ def snapshot(state: State, identity: dict[str, Any]) -> Checkpoint:
         tensors |= {f"average.{name}": tensor for name, tensor in state.average.state_dict().items()}
     for index, slots in state.optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{name}": tensor for name, tensor in slots.items() if tensor is not None}
-    history = [dataclasses.asdict(row) for row in state.history]
-    return Checkpoint(tensors, {"run": identity, "best_epoch": state.best_epoch, "history": history})
+    if state.progress.steps:
+        tensors["generator.state"] = torch.get_rng_state()
+    facts = {
+        "run": identity,
+        "best_epoch": state.best_epoch,
+        "history": [dataclasses.asdict(row) for row in state.history],
+        "progress": dataclasses.asdict(state.progress),
+    }
+    return Checkpoint(tensors, facts)
 
 
 def restore(state: State, checkpoint: Checkpoint | None, identity: dict[str, Any]) -> None:
@@ -239,7 +290,7 @@ def restore(state: State, checkpoint: Checkpoint | None, identity: dict[str, Any
     for key, value in identity.items():
         if before.get(key) != value:
             raise ConfigError(f"checkpoint: wanted one with {key}={value}, found {key}={before.get(key)}; remove it")
-    parts: dict[str, Weights] = {"model": {}, "best": {}, "average": {}, "optimizer": {}}
+    parts: dict[str, Weights] = {"model": {}, "best": {}, "average": {}, "optimizer": {}, "generator": {}}
     for name, tensor in checkpoint.tensors.items():
         part, _, rest = name.partition(".")
         parts[part][rest] = tensor
@@ -250,6 +301,8 @@ def restore(state: State, checkpoint: Checkpoint | None, identity: dict[str, Any
     state.best_weights = parts["best"]
     state.best_epoch = checkpoint.facts["best_epoch"]
     state.history = [EpochRow(**row) for row in checkpoint.facts["history"]]
+    state.progress = Progress(**checkpoint.facts["progress"])
+    state.generator = parts["generator"].get("state")
 
 
 def restore_optimizer(optimizer: Optimizer, tensors: Weights) -> None:

@@ -28,20 +28,40 @@ def make_optimizer(model: nn.Module, config: TrainConfig) -> optim.Optimizer:
     return kind(groups, lr=config.learning_rate, betas=(config.momentum, 0.999), fused=True)
 
 
-def make_criterion(config: TrainConfig, label_smoothing: float) -> Criterion:
-    """Return the loss of a batch: the mean over its samples."""
+def make_criterion(config: TrainConfig, label_smoothing: float, class_weights: Tensor | None = None) -> Criterion:
+    """Return the loss of a batch: the mean over its samples, each weighted as its class.
+
+    Labels are class numbers, or shares of each class where samples are mixed.
+    """
     if config.loss == "cross_entropy":
-        return lambda logits, labels: F.cross_entropy(logits, labels, label_smoothing=label_smoothing)
-    return lambda logits, labels: brier_loss(logits, labels, label_smoothing)
+        return lambda logits, labels: F.cross_entropy(
+            logits, labels, weight=class_weights, label_smoothing=label_smoothing
+        )
+    return lambda logits, labels: brier_loss(logits, labels, label_smoothing, class_weights)
+
+
+def balance_classes(labels: Int64[Tensor, " samples"], num_classes: int) -> Float[Tensor, " classes"]:
+    """Return n / (classes * samples of the class) for each class, as scikit-learn's `balanced`; 0 for an absent one."""
+    counts = torch.bincount(labels, minlength=num_classes).double()
+    weights = torch.where(counts > 0, len(labels) / (int((counts > 0).sum()) * counts), 0.0)
+    return weights.float()
 
 
 def brier_loss(
-    logits: Float[Tensor, "batch classes"], labels: Int64[Tensor, " batch"], label_smoothing: float
+    logits: Float[Tensor, "batch classes"],
+    labels: Int64[Tensor, " batch"] | Float[Tensor, "batch classes"],
+    label_smoothing: float,
+    class_weights: Float[Tensor, " classes"] | None = None,
 ) -> Float[Tensor, ""]:
     """Squared distance of the predicted probabilities to the smoothed one-hot label, summed over the classes."""
     classes = logits.shape[1]
-    target = F.one_hot(labels, classes) * (1 - label_smoothing) + label_smoothing / classes
-    return (logits.softmax(dim=1) - target).square().sum(dim=1).mean()
+    shares = F.one_hot(labels, classes).to(logits.dtype) if labels.ndim == 1 else labels
+    target = shares * (1 - label_smoothing) + label_smoothing / classes
+    losses = (logits.softmax(dim=1) - target).square().sum(dim=1)
+    if class_weights is None:
+        return losses.mean()
+    weights = shares @ class_weights
+    return (losses * weights).sum() / weights.sum()
 
 
 def make_average(model: nn.Module, decay: float) -> AveragedModel:

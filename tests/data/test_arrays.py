@@ -10,7 +10,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from falconet.data.arrays import as_images, as_labels, find_pairs, read_idx, read_idx_folder, read_npz
+from falconet.data.dataset import Split, hash_bytes
+from falconet.data.series import series_dataset
 from falconet.errors import DataError
+from falconet.spec import Kind
 from tests.data.builders import to_idx, write_idx, write_mnist
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (6, 5, 4), dtype=np.uint8)
@@ -153,6 +156,11 @@ def test_two_idx_files_of_one_split_are_refused(tmp_path: Path) -> None:
             ("x_train", "y_train", "x_valid", "y_valid"),
             {"train": ("x_train", "y_train"), "val": ("x_valid", "y_valid")},
         ),
+        (("series", "labels"), {"train": ("series", "labels")}),
+        (
+            ("series_train", "y_train", "values_test", "y_test"),
+            {"train": ("series_train", "y_train"), "test": ("values_test", "y_test")},
+        ),
         (("x_train", "y_test"), {}),
         (("pixels", "digits"), {}),
     ],
@@ -164,7 +172,8 @@ def test_arrays_are_paired_by_name(names: tuple[str, ...], pairs: dict[str, tupl
 def test_npz_splits_are_read(tmp_path: Path) -> None:
     path = tmp_path / "mine.npz"
     np.savez_compressed(path, x_train=IMAGES, y_train=LABELS + 5, x_test=IMAGES[:2], y_test=LABELS[:2, None] + 5)
-    splits, classes = read_npz(path, "mine.npz")
+    kind, splits, classes = read_npz(path, "mine.npz", None)
+    assert kind == "image"
     assert classes == ("5", "6", "7")
     assert splits["train"].labels.tolist() == LABELS.tolist()
     assert splits["test"].labels.tolist() == [0, 1]
@@ -189,7 +198,7 @@ def test_classes_are_numbered_in_order(
         np.savez(path, images=IMAGES, labels=np.array(labels))
     else:
         np.savez(path, images=IMAGES, labels=np.array(labels), classes=np.array(names))
-    splits, found = read_npz(path, "mine.npz")
+    _, splits, found = read_npz(path, "mine.npz", None)
     assert found == classes
     assert splits["train"].labels.tolist() == numbers
 
@@ -210,7 +219,7 @@ def test_classes_are_numbered_in_order(
 def test_unusable_labels_are_refused(labels: np.ndarray, message: str, tmp_path: Path) -> None:
     np.savez(tmp_path / "mine.npz", images=IMAGES, labels=labels)
     with pytest.raises(DataError, match=message):
-        read_npz(tmp_path / "mine.npz", "mine.npz")
+        read_npz(tmp_path / "mine.npz", "mine.npz", None)
 
 
 @pytest.mark.parametrize(
@@ -219,7 +228,7 @@ def test_unusable_labels_are_refused(labels: np.ndarray, message: str, tmp_path:
 def test_labels_beyond_the_class_names_are_refused(labels: list[object], found: str, tmp_path: Path) -> None:
     np.savez(tmp_path / "mine.npz", images=IMAGES, labels=np.array(labels), classes=np.array(["a", "b", "c"]))
     with pytest.raises(DataError, match=f"labels out of range: found {found}, wanted 0 to 2"):
-        read_npz(tmp_path / "mine.npz", "mine.npz")
+        read_npz(tmp_path / "mine.npz", "mine.npz", None)
 
 
 def test_whole_labels_keep_their_values() -> None:
@@ -244,7 +253,7 @@ def test_arrays_of_another_shape_are_no_images(shape: tuple[int, ...]) -> None:
 def test_pixel_values_out_of_range_are_refused(value: float, message: str) -> None:
     array = np.zeros((2, 3, 3))
     array[1, 1, 1] = value
-    with pytest.raises(DataError, match=message):
+    with pytest.raises(DataError, match=f"{message}.*; say --set data.kind=series where they are series"):
         as_images(array, "here")
 
 
@@ -279,7 +288,7 @@ def test_images_become_bytes_with_channels_last(array: np.ndarray, expected: np.
 def test_object_arrays_are_refused(tmp_path: Path) -> None:
     np.savez(tmp_path / "mine.npz", images=np.array([None, {}], dtype=object), labels=LABELS)
     with pytest.raises(DataError, match=r"mine\.npz: cannot be read: it holds object arrays, which need pickle"):
-        read_npz(tmp_path / "mine.npz", "mine.npz")
+        read_npz(tmp_path / "mine.npz", "mine.npz", None)
 
 
 @pytest.mark.parametrize("content", [b"", b"no archive", b"PK\x03\x04"])
@@ -287,20 +296,20 @@ def test_other_files_are_no_npz(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "mine.npz"
     path.write_bytes(content)
     with pytest.raises(DataError, match=r"mine\.npz: cannot be read: it is no whole \.npz archive"):
-        read_npz(path, "mine.npz")
+        read_npz(path, "mine.npz", None)
 
 
 def test_a_single_array_is_no_npz(tmp_path: Path) -> None:
     np.save(tmp_path / "mine.npy", IMAGES)
     path = (tmp_path / "mine.npy").rename(tmp_path / "mine.npz")
     with pytest.raises(DataError, match=r"mine\.npz: cannot be read: it is no whole \.npz archive"):
-        read_npz(path, "mine.npz")
+        read_npz(path, "mine.npz", None)
 
 
 def test_unknown_array_names_are_listed(tmp_path: Path) -> None:
     np.savez(tmp_path / "mine.npz", pixels=IMAGES, digits=LABELS)
     with pytest.raises(DataError, match=r"wanted arrays such as images and labels.* found \['digits', 'pixels'\]"):
-        read_npz(tmp_path / "mine.npz", "mine.npz")
+        read_npz(tmp_path / "mine.npz", "mine.npz", None)
 
 
 @pytest.fixture(scope="module")
@@ -318,7 +327,7 @@ def test_no_part_of_an_npz_is_enough(
     path = tmp_path_factory.getbasetemp() / "part.npz"
     path.write_bytes(npz_content[: data.draw(st.integers(0, len(npz_content) - 1))])
     with pytest.raises(DataError, match="cannot be read"):
-        read_npz(path, "part.npz")
+        read_npz(path, "part.npz", None)
 
 
 @settings(deadline=None, max_examples=150)
@@ -331,8 +340,152 @@ def test_an_altered_npz_is_read_as_it_was_or_refused(
     path = tmp_path_factory.getbasetemp() / "altered.npz"
     path.write_bytes(bytes(content))
     try:
-        splits, _ = read_npz(path, "altered.npz")
+        _, splits, _ = read_npz(path, "altered.npz", None)
     except DataError:
         return
     assert splits["train"].labels.tolist() == LABELS.tolist()
     assert np.array_equal(splits["train"].samples.read(3)[..., 0], IMAGES[3])
+
+
+SERIES = np.random.default_rng(0).normal(size=(6, 3, 7)).astype(np.float32)
+LENGTHS = np.array([7, 1, 3, 7, 5, 2])
+
+
+def series_of(split: Split) -> list[np.ndarray]:
+    return [split.samples.read(index) for index in range(len(split))]
+
+
+def cut(series: np.ndarray) -> list[np.ndarray]:
+    return [values[:, :length] for values, length in zip(series, LENGTHS, strict=True)]
+
+
+def all_equal(some: list[np.ndarray], others: list[np.ndarray]) -> bool:
+    return len(some) == len(others) and all(
+        a.dtype == np.float32 and np.array_equal(a, b, equal_nan=True) for a, b in zip(some, others, strict=True)
+    )
+
+
+@pytest.mark.parametrize(
+    ("names", "array", "kind", "found"),
+    [
+        (("series", "labels"), SERIES, None, "series"),
+        (("series", "y"), SERIES[:, 0], None, "series"),
+        (("x", "y"), SERIES[:, 0], None, "series"),
+        (("X", "y"), SERIES[:, 0].astype(np.float16), None, "series"),
+        (("data", "target"), (100 * SERIES[:, 0]).astype(np.int64), None, "series"),
+        (("data", "target"), SERIES[:, 0] > 0, None, "series"),
+        (("x_train", "y_train"), SERIES[:, 0], None, "series"),
+        (("train_series", "train_labels"), SERIES, None, "series"),
+        (("x", "y"), SERIES, "series", "series"),
+        (("images", "labels"), SERIES, "series", "series"),
+        (("x", "y"), np.abs(SERIES), None, "image"),
+        (("series", "labels"), np.abs(SERIES), "image", "image"),
+    ],
+)
+def test_arrays_are_series_by_name_shape_or_setting(
+    names: tuple[str, str], array: np.ndarray, kind: Kind | None, found: Kind, tmp_path: Path
+) -> None:
+    path = tmp_path / "mine.npz"
+    np.savez(path, allow_pickle=False, **{names[0]: array, names[1]: LABELS})
+    read, splits, classes = read_npz(path, "mine.npz", kind)
+    assert read == found
+    assert classes == ("0", "1", "2")
+    split = splits["train"]
+    assert split.labels.tolist() == LABELS.tolist()
+    assert split.samples.name(4) == "mine.npz[4]"
+    if found == "series":
+        expected = list(np.float32(array).reshape(6, -1, 7))
+        assert all_equal(series_of(split), expected)
+        assert split.hashes.tolist() == [hash_bytes(series.tobytes()) for series in expected]
+
+
+def test_nan_behind_a_series_is_no_part_of_it(tmp_path: Path) -> None:
+    path = tmp_path / "mine.npz"
+    series = SERIES.copy()
+    series[4, 1] = np.nan
+    for values, length in zip(series, LENGTHS, strict=True):
+        values[:, length:] = np.nan
+    np.savez(path, series=series, labels=LABELS)
+    kind, splits, classes = read_npz(path, "mine.npz", None)
+    assert all_equal(series_of(splits["train"]), cut(series))
+    dataset = series_dataset("mine.npz", splits, classes)
+    assert (dataset.kind, dataset.channels, dataset.size) == (kind, 3, (4,))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_series_of_unequal_lengths_stand_behind_one_another(channels: int, tmp_path: Path) -> None:
+    path = tmp_path / "mine.npz"
+    parts = cut(SERIES[:, :channels])
+    values = np.concatenate(parts, axis=1)
+    flat = values[0] if channels == 1 else values
+    np.savez(
+        path, values_train=flat, lengths_train=LENGTHS, labels_train=LABELS,
+        test_values=flat[..., :8], test_lengths=LENGTHS[:2].astype(np.uint8), test_labels=LABELS[:2],
+    )  # fmt: skip
+    _, splits, _ = read_npz(path, "mine.npz", None)
+    assert all_equal(series_of(splits["train"]), parts)
+    assert all_equal(series_of(splits["test"]), parts[:2])
+    assert splits["test"].samples.name(1) == "mine.npz:test[1]"
+
+
+NO_STEPS = SERIES.copy()
+NO_STEPS[2] = np.nan
+INFINITE = SERIES.astype(np.float64)
+INFINITE[2, 1, 3] = -1e39
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (NO_STEPS, r"mine\.npz:series\[2\]: no values; leave this series out"),
+        (INFINITE, r"mine\.npz:series: wanted finite values, or NaN for missing ones, found -1e\+39"),
+        (SERIES + 1j, "series: wanted numbers, found dtype complex64"),
+        (np.full((6, 4), "x"), "series: wanted numbers, found dtype <U1"),
+        (np.zeros((6, 0)), r"series: wanted series, found shape \(6, 1, 0\)"),
+        (np.zeros(6), r"series: wanted series as \(n, steps\) or \(n, channels, steps\).* found shape \(6,\)"),
+        (np.zeros((6, 2, 2, 2)), r"found shape \(6, 2, 2, 2\)"),
+        (np.array([None] * 6), "cannot be read: it holds object arrays, which need pickle"),
+        (SERIES[:4], "mine.npz: train has 4 series but 6 labels"),
+    ],
+)
+def test_arrays_that_are_no_series_are_refused(array: np.ndarray, message: str, tmp_path: Path) -> None:
+    np.savez(tmp_path / "mine.npz", series=array, labels=LABELS)
+    with pytest.raises(DataError, match=message):
+        read_npz(tmp_path / "mine.npz", "mine.npz", None)
+
+
+@pytest.mark.parametrize("lengths", [[25], [24, 1, 1], [26, -1], [25, 0], [12.5, 12.5], ["25"], [[25]], []], ids=str)
+def test_lengths_must_sum_up_to_the_steps(lengths: list[object], tmp_path: Path) -> None:
+    values = SERIES[:, 0].reshape(1, -1)[:, :26] if lengths == [25] else SERIES[:, 0].reshape(1, -1)[:, :25]
+    np.savez(tmp_path / "mine.npz", values=values, lengths=np.array(lengths), labels=LABELS)
+    with pytest.raises(
+        DataError, match=r"npz:values: wanted values \(channels, total steps\) and lengths, whole numbers"
+    ):
+        read_npz(tmp_path / "mine.npz", "mine.npz", None)
+
+
+def test_values_without_lengths_are_series_of_one_length(tmp_path: Path) -> None:
+    np.savez(tmp_path / "mine.npz", values=SERIES, labels=LABELS)
+    kind, splits, _ = read_npz(tmp_path / "mine.npz", "mine.npz", None)
+    assert kind == "series"
+    assert all_equal(series_of(splits["train"]), list(SERIES))
+
+
+def test_arrays_are_no_texts(tmp_path: Path) -> None:
+    np.savez(tmp_path / "mine.npz", images=IMAGES, labels=LABELS)
+    with pytest.raises(DataError, match=r"mine\.npz: wanted texts, found arrays; put texts into a table"):
+        read_npz(tmp_path / "mine.npz", "mine.npz", "text")
+
+
+def test_splits_of_different_channels_are_refused(tmp_path: Path) -> None:
+    np.savez(tmp_path / "mine.npz", series_train=SERIES, y_train=LABELS, series_test=SERIES[:, :2], y_test=LABELS)
+    _, splits, classes = read_npz(tmp_path / "mine.npz", "mine.npz", None)
+    with pytest.raises(DataError, match="same number of channels in all splits, found 3 in train, 2 in test"):
+        series_dataset("mine.npz", splits, classes)
+
+
+def test_series_without_a_training_split_are_refused(tmp_path: Path) -> None:
+    np.savez(tmp_path / "mine.npz", series_test=SERIES, y_test=LABELS)
+    _, splits, classes = read_npz(tmp_path / "mine.npz", "mine.npz", None)
+    with pytest.raises(DataError, match=r"mine\.npz: no training split; found test"):
+        series_dataset("mine.npz", splits, classes)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from falconet.data import images
-from falconet.data.images import decode_image, list_images, read_image
+from falconet.data.images import decode_image, inspect_image, read_image
 from falconet.errors import DataError
 from tests.data.builders import encode
 
@@ -25,7 +25,7 @@ def flat(mode: str, value: object, palette: tuple[int, ...] = ()) -> Image.Image
     return image
 
 
-@pytest.mark.parametrize(
+MODES = pytest.mark.parametrize(
     ("image", "kind", "options", "expected"),
     [
         pytest.param(flat("1", 1), "PNG", {}, [255], id="1"),
@@ -51,6 +51,9 @@ def flat(mode: str, value: object, palette: tuple[int, ...] = ()) -> Image.Image
         pytest.param(flat("RGB", COLOR), "PPM", {}, COLOR, id="PPM"),
     ],
 )
+
+
+@MODES
 def test_every_mode_becomes_gray_or_color(
     image: Image.Image, kind: str, options: dict[str, object], expected: list[int]
 ) -> None:
@@ -58,6 +61,14 @@ def test_every_mode_becomes_gray_or_color(
     assert decoded.dtype == np.uint8
     assert decoded.shape == (3, 4, len(expected))
     assert (decoded == np.array(expected)).all()
+
+
+@MODES
+def test_the_header_tells_size_and_channels(
+    image: Image.Image, kind: str, options: dict[str, object], expected: list[int]
+) -> None:
+    facts = inspect_image(encode(image, kind, **options))
+    assert (facts.height, facts.width, facts.channels) == (3, 4, len(expected))
 
 
 @pytest.mark.parametrize("value", [-1.0, 65536.0, float("nan")])
@@ -90,6 +101,26 @@ def test_photos_are_turned_upright(orientation: int) -> None:
     exif[0x0112] = orientation
     decoded = decode_image(encode(Image.fromarray(NOISE), "PNG", exif=exif))
     assert np.array_equal(decoded, ORIENTATIONS[orientation](NOISE))
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "TIFF", "WEBP"])
+@pytest.mark.parametrize("orientation", ORIENTATIONS)
+def test_the_header_tells_the_size_after_turning(orientation: int, kind: str) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    content = encode(Image.fromarray(NOISE), kind, exif=exif)
+    facts = inspect_image(content)
+    assert (facts.height, facts.width, facts.channels) == decode_image(content).shape
+    assert (facts.height, facts.width) == ((30, 20) if orientation > 4 else (20, 30))
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+def test_the_header_is_read_without_the_pixels(kind: str) -> None:
+    content = encode(Image.fromarray(NOISE), kind)[:-50]
+    with pytest.raises(DataError):
+        decode_image(content)
+    facts = inspect_image(content)
+    assert (facts.height, facts.width, facts.channels) == (20, 30, 3)
 
 
 def test_an_animation_shows_its_first_frame() -> None:
@@ -140,11 +171,12 @@ def test_altered_bytes_decode_or_raise_data_error(kind: str, changes: dict[int, 
 def test_images_over_the_pixel_limit_are_refused(limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(images, "PIXEL_LIMIT", limit)
     content = encode(flat("L", 7))
-    if limit == 12:
-        assert decode_image(content).size == 12
-    else:
-        with pytest.raises(DataError, match="4x3 pixels are more than the limit of 11"):
-            decode_image(content)
+    for read in (decode_image, inspect_image):
+        if limit == 12:
+            read(content)
+        else:
+            with pytest.raises(DataError, match="4x3 pixels are more than the limit of 11"):
+                read(content)
 
 
 def test_images_over_the_limit_of_the_decoder_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -153,25 +185,21 @@ def test_images_over_the_limit_of_the_decoder_are_refused(monkeypatch: pytest.Mo
         decode_image(encode(flat("L", 7)))
 
 
+@settings(deadline=None, max_examples=60)
+@given(
+    content=st.binary(max_size=200),
+    start=st.sampled_from([b"", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF89a", b"P6\n"]),
+)
+def test_a_header_of_any_bytes_is_read_or_refused(content: bytes, start: bytes) -> None:
+    try:
+        facts = inspect_image(start + content)
+    except DataError:
+        return
+    assert facts.channels in (1, 3)
+
+
 @pytest.mark.parametrize("name", ["missing.png", "folder"])
 def test_what_cannot_be_opened_is_named(name: str, tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     with pytest.raises(DataError, match=rf"{name}: (No such file|Is a directory|Permission denied)"):
         read_image(tmp_path / name)
-
-
-def test_images_are_listed_by_extension_at_any_depth(tmp_path: Path) -> None:
-    wanted = ["a.png", "b.JPG", "deep/er/c.webp", "deep/d.jpeg"]
-    others = ["notes.txt", ".hidden.png", ".git/e.png", "__MACOSX/f.png", "png"]
-    for name in [*wanted, *others]:
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).touch()
-    (tmp_path / "folder.png").mkdir()
-    assert [str(path.relative_to(tmp_path)) for path in list_images(tmp_path)] == sorted(wanted)
-
-
-def test_a_hidden_parent_hides_nothing(tmp_path: Path) -> None:
-    folder = tmp_path / ".cache"
-    folder.mkdir()
-    (folder / "a.png").touch()
-    assert list_images(folder) == [folder / "a.png"]

@@ -8,13 +8,13 @@ from torchvision.transforms.v2 import functional as judge
 
 from falconet.data import ImageArray, ImageFiles, load_dataset
 from falconet.data.preprocessing import Preprocess, cache_pixels, iterate_scaled, measure_pixels, scale_image
-from falconet.spec import InputSpec
+from falconet.spec import ImageSpec
 from tests.conftest import FolderMaker
 
 
 def spec(channels: int, height: int, width: int, margin: int = 0) -> InputSpec:
     means, deviations = (0.5, 0.4, 0.3)[:channels], (0.2, 0.3, 0.4)[:channels]
-    return InputSpec((channels, height, width), ("a", "b"), mean=means, std=deviations, margin=margin)
+    return ImageSpec((channels, height, width), ("a", "b"), mean=means, std=deviations, margin=margin)
 
 
 def noise(*shape: int) -> torch.Tensor:
@@ -134,6 +134,6 @@ def test_measured_pixels_normalize_their_source() -> None:
     images = Image.effect_noise((40, 30), 60)
     raw = torch.from_numpy(np.array(images))[None, ..., None]
     means, deviations = measure_pixels(raw.permute(0, 3, 1, 2))
-    x = Preprocess(InputSpec((1, 30, 40), ("a", "b"), mean=means, std=deviations))(raw)
+    x = Preprocess(ImageSpec((1, 30, 40), ("a", "b"), mean=means, std=deviations))(raw)
     assert float(x.mean()) == pytest.approx(0, abs=1e-5)
     assert float(x.std(correction=0)) == pytest.approx(1, abs=1e-5)

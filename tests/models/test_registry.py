@@ -7,9 +7,12 @@ import sys
 from typing import Any
 
 import pytest
+from torch import nn
 
 from falconet.errors import ConfigError, UnknownNameError
-from falconet.models import MODELS, ModelEntry, create_model, find_model, list_models
+from falconet.models import MODELS, ModelEntry, create_model, find_model, list_models, models_for
+from falconet.models.registry import SIZES, native_input
+from falconet.spec import Kind
 
 
 @pytest.mark.parametrize(
@@ -71,6 +74,74 @@ def test_option_that_the_model_lacks(name: str, options: dict[str, Any], message
     assert str(caught.value) == message
 
 
+@pytest.mark.parametrize("entry", MODELS.values(), ids=MODELS)
+def test_native_input_is_of_the_first_kind(entry: ModelEntry) -> None:
+    assert len(entry.input) == 1 + SIZES[entry.kinds[0]][0]
+    assert len(set(entry.kinds)) == len(entry.kinds)
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        ("image", ["lenet300_100", "lenet5", "lenet5_caffe", "lenet_relu"]),
+        ("series", ["rnn", "lstm", "gru"]),
+        ("text", ["rnn", "lstm", "gru"]),
+    ],
+)
+def test_models_for_a_kind(kind: Kind, expected: list[str]) -> None:
+    assert models_for(kind) == expected
+
+
+def test_kind_that_a_model_does_not_eat() -> None:
+    with pytest.raises(ConfigError, match=r"^model\.name: lenet5 takes image, not text: choose rnn, lstm, gru$"):
+        create_model("lenet5", kind="text")
+    with pytest.raises(ConfigError, match=r"^model\.name: gru takes text or series, not image: choose lenet300_100, "):
+        create_model("gru", kind="image")
+
+
+def test_kind_that_does_not_exist() -> None:
+    # In a process of its own, because the run-time checker of annotations would be first to refuse it here.
+    code = "from falconet.models import create_model; create_model('gru', kind='txt')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stderr.splitlines()[-1].endswith("UnknownNameError: unknown kind 'txt': did you mean text?")
+
+
+def test_first_kind_is_the_default() -> None:
+    model, same = create_model("gru"), create_model("gru", kind="text", in_channels=8000, input_size=(128,))
+    assert shapes_of(model) == shapes_of(same)
+    assert shapes_of(model)["encoder.embedding.weight"] == (8000, 64)
+
+
+def test_other_kind_needs_channels_and_size() -> None:
+    model = create_model("gru", kind="series", in_channels=3, input_size=50)
+    assert shapes_of(model)["encoder.projection.weight"] == (64, 3)
+    for given in ({"in_channels": 3}, {"input_size": 50}):
+        with pytest.raises(
+            ConfigError, match=r"in_channels, model\.input_size: wanted both, as gru has no native series"
+        ):
+            create_model("gru", kind="series", **given)
+
+
+def test_native_input() -> None:
+    assert native_input("lenet5") == native_input("lenet5", "image") == (1, 32, 32)
+    assert native_input("lstm") == native_input("lstm", "text") == (8000, 128)
+    with pytest.raises(ConfigError, match="lstm has no native series input"):
+        native_input("lstm", "series")
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "message"),
+    [
+        ("lenet_relu", (28,), r"wanted 2 numbers \(pixels\), found \[28\]"),
+        ("gru", (28, 28), r"wanted one number \(tokens\), found \[28, 28\]"),
+        ("gru", 0, "wanted tokens above 0, found 0"),
+    ],
+)
+def test_size_must_fit_the_kind(name: str, size: int | tuple[int, ...], message: str) -> None:
+    with pytest.raises(ConfigError, match=rf"^model\.input_size: {message}$"):
+        create_model(name, input_size=size)
+
+
 @pytest.mark.parametrize("size", [0, -3, (28, 0)])
 def test_size_must_be_positive(size: int | tuple[int, int]) -> None:
     with pytest.raises(ConfigError, match=r"model\.input_size: wanted pixels above 0"):
@@ -82,7 +153,11 @@ def test_one_number_is_a_square() -> None:
     assert square.state_dict()["fc1.weight"].shape == same.state_dict()["fc1.weight"].shape == (300, 400)
 
 
+def shapes_of(model: nn.Module) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+
+
 def test_defaults_are_as_published() -> None:
-    shapes = {name: tuple(tensor.shape) for name, tensor in create_model("lenet300_100").state_dict().items()}
+    shapes = shapes_of(create_model("lenet300_100"))
     assert shapes["fc1.weight"] == (300, 28 * 28)
     assert shapes["fc3.weight"] == (10, 100)

@@ -12,23 +12,24 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from falconet import Affine, Callback, FitResult, InputSpec, TrainConfig, fit
-from falconet.data.loader import Loader
+from falconet import Callback, FitResult, ImageAugmentation, ImageSpec, TrainConfig, fit
+from falconet.data.loader import Loader, Sampler
 from falconet.data.preprocessing import Preprocess
 from falconet.errors import ConfigError
 from falconet.training import EpochRow
 
 CONFIG = TrainConfig(epochs=4, batch_size=8, learning_rate=0.01, ema_decay=0.9)
-SPEC = InputSpec(shape=(1, 6, 6), labels=("dark", "light"), mean=(0.5,), std=(0.25,))
+SPEC = ImageSpec(shape=(1, 6, 6), labels=("dark", "light"), mean=(0.5,), std=(0.25,))
 
 
 def make_loader(count: int, *, training: bool, seed: int = 0) -> Loader:
     generator = np.random.default_rng(count)
     labels = generator.integers(0, 2, count)
     pixels = generator.normal(90 + 70 * labels[:, None, None, None], 60, size=(count, 1, 6, 6)).clip(0, 255)
-    affine = Affine(rotate=15, shift=0.1) if training else Affine()
+    affine = ImageAugmentation(rotate=15, shift=0.1) if training else None
     images = torch.from_numpy(pixels.astype(np.uint8))
-    return Loader(images, torch.from_numpy(labels), Preprocess(SPEC), 8, affine, shuffle=training, seed=seed)
+    sampler: Sampler = "shuffle" if training else "sequential"
+    return Loader(images, torch.from_numpy(labels), Preprocess(SPEC), 8, affine, sampler, seed)
 
 
 def make_model(seed: int = 0) -> nn.Module:

@@ -1,0 +1,134 @@
+"""find_label_errors(): labels that networks trained on other samples confidently contradict."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float64, Int64
+from torch import Tensor
+
+from falconet import metrics
+from falconet.data import Dataset
+from falconet.data.cache import PixelCache
+from falconet.data.checks import LabelError
+from falconet.data.loader import Inputs, Loader, load_inputs, measure_inputs
+from falconet.data.preprocessing import AnyPreprocess, create_preprocess
+from falconet.data.splits import mix
+from falconet.errors import DataError
+from falconet.planning import RunConfig, default_settings
+from falconet.runs import build, draft_spec
+from falconet.schema import from_mapping
+from falconet.spec import TextSpec
+from falconet.training import Callback
+from falconet.training.loop import fit
+
+FOLDS = 5
+PATIENCE = 6
+BATCH_SIZE = 256
+
+
+def find_label_errors(dataset: Dataset, callbacks: Sequence[Callback] = ()) -> tuple[LabelError, ...]:
+    """Return the samples whose label is likely wrong, the most suspicious first.
+
+    Each sample is judged by a network that neither learned from it nor was chosen by it: all splits together are
+    parted into five folds by content, and the model that `train` would choose is trained on three, chosen on one and
+    asked about the last. Confident learning (Northcutt, Jiang, Chuang, JAIR 2021): a label is suspected where another
+    class reaches the mean probability that samples of that class get for it. Raises DataError where a class has too
+    few samples to be parted.
+    """
+    everything = dataset.split("all")
+    config = from_mapping(RunConfig, default_settings(dataset))
+    draft, tokenizer = draft_spec(dataset, config.model)
+    loaded = load_inputs(everything, draft, tokenizer)
+    spec = draft
+    if not isinstance(draft, TextSpec):
+        mean, std = measure_inputs(loaded.inputs, draft)
+        spec = dataclasses.replace(draft, mean=mean, std=std)
+    preprocess = create_preprocess(spec, tokenizer)
+    folds = part(loaded, len(dataset.classes))
+    probabilities = np.zeros((len(folds), len(dataset.classes)))
+    for number in range(FOLDS):
+        probabilities[folds == number] = judge_fold(loaded, folds, number, preprocess, config, callbacks)
+    labels, names = loaded.split.labels, np.repeat(list(dataset.splits), [len(s) for s in dataset.splits.values()])
+    return tuple(
+        LabelError(
+            name=loaded.split.samples.name(index),
+            split=str(names[loaded.kept[index]]),
+            label=dataset.classes[labels[index]],
+            suggested=dataset.classes[answer],
+            probability=float(probabilities[index, answer]),
+        )
+        for index, answer in find_contradictions(probabilities, labels)
+    )
+
+
+def part(loaded: Inputs, num_classes: int) -> Int64[np.ndarray, " samples"]:
+    """Return the fold of each sample; equal ones share it, since one of them would give the other's label away."""
+    folds = (mix(loaded.split.hashes, seed=0) % np.uint64(FOLDS)).astype(np.int64)
+    for label in range(num_classes):
+        if len(np.unique(folds[loaded.split.labels == label])) < FOLDS - 1:
+            raise DataError(
+                f"--label-errors: wanted enough different samples of each class for {FOLDS} folds, found "
+                f"{int((loaded.split.labels == label).sum())} of one"
+            )
+    return folds
+
+
+def judge_fold(
+    loaded: Inputs,
+    folds: Int64[np.ndarray, " samples"],
+    number: int,
+    preprocess: AnyPreprocess,
+    config: RunConfig,
+    callbacks: Sequence[Callback],
+) -> Float64[np.ndarray, "held_out classes"]:
+    """Train without one fold; return the probabilities of its samples."""
+    training = dataclasses.replace(config.training, patience=PATIENCE, seed=number)
+    chosen_on = (number + 1) % FOLDS
+    labels = torch.from_numpy(loaded.split.labels)
+
+    def load(chosen: Bool[np.ndarray, " samples"], **options: object) -> Loader:
+        inputs = choose(loaded.inputs, chosen)
+        return Loader(inputs, labels[torch.from_numpy(chosen)], preprocess, **options)  # type: ignore[arg-type]
+
+    train = load(
+        (folds != number) & (folds != chosen_on),
+        batch_size=training.batch_size,
+        augmentation=config.augmentation,
+        sampler="shuffle",
+        seed=number,
+    )
+    model = build(config.model, preprocess.spec, seed=number)
+    fit(model, train, load(folds == chosen_on, batch_size=BATCH_SIZE), training, callbacks=callbacks)
+    with torch.inference_mode():
+        held_out = load(folds == number, batch_size=BATCH_SIZE)
+        logits = torch.cat([model(inputs) for inputs, _ in held_out.epoch(1)])
+    probabilities: np.ndarray = metrics.softmax(logits.numpy()).astype(np.float64)
+    return probabilities
+
+
+def choose(inputs: Tensor | PixelCache, chosen: Bool[np.ndarray, " samples"]) -> Tensor | PixelCache:
+    """Return the marked samples."""
+    if isinstance(inputs, PixelCache):
+        return dataclasses.replace(inputs, rows=inputs.rows[chosen])
+    return inputs[torch.from_numpy(chosen)]
+
+
+def find_contradictions(
+    probabilities: Float64[np.ndarray, "samples classes"], labels: Int64[np.ndarray, " samples"]
+) -> list[tuple[int, int]]:
+    """Return suspected samples with the class that each seems to be, the largest lead over the label first."""
+    own = probabilities[np.arange(len(labels)), labels]
+    counts = np.bincount(labels, minlength=probabilities.shape[1])
+    # The mean probability of a class among its own samples; nothing reaches that of a class without samples.
+    threshold = np.bincount(labels, weights=own, minlength=len(counts)) / np.maximum(counts, 1)
+    threshold[counts == 0] = np.inf
+    confident = np.where(probabilities >= threshold, probabilities, 0.0)
+    answers = confident.argmax(axis=1)
+    lead = confident.max(axis=1) - own
+    suspected = np.flatnonzero((answers != labels) & (lead > 0))
+    order = suspected[np.argsort(-lead[suspected], kind="stable")]
+    return [(index, int(answers[index])) for index in order.tolist()]

@@ -1,0 +1,235 @@
+"""Pixels on disk: images decoded once, at the model's size, and mapped into memory. For training only.
+
+A cache is two files in `cache_folder()`, named by a hash of what it was made from: `KEY.pixels`, the pixels of all
+samples one behind the other, and `KEY.journal`, a JSON line for each block of samples that is finished: its number, the
+samples of it that cannot be read, and a CRC-32 of both. A block that has no line, or no longer has that sum, is decoded
+(again); so a build that was killed goes on where it was, and a damaged cache is mended. A lock lets one process build
+while others wait; the system frees the lock of one that dies.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import math
+import mmap
+import os
+import time
+import zlib
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from filelock import FileLock
+from jaxtyping import Int64, UInt8, UInt64
+from torch import Tensor
+
+from falconet.data.dataset import Samples, Split, Unreadable
+from falconet.data.preprocessing import Preprocess, strip_name
+from falconet.errors import DataError, StorageError
+from falconet.spec import ImageSpec
+from falconet.storage import storage_error, write_text
+
+LAYOUT = 1
+"""Part of each key: raised when the same samples and settings would give other bytes."""
+BLOCK_BYTES = 8 << 20
+"""About so much is decoded between two lines of the journal."""
+RESIDENT_BYTES = 256 << 20
+"""So much is read through a map before its pages are given back, that memory stays flat."""
+UNUSED_DAYS = 30
+"""A cache that nobody has opened for so long is removed when another one is made."""
+
+
+def cache_folder() -> Path:
+    """Return where caches are kept: FALCONET_CACHE, else a folder of the user's caches."""
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(os.environ.get("FALCONET_CACHE") or Path(home) / "falconet" / "pixels")
+
+
+@dataclass(frozen=True, eq=False)
+class PixelCache:
+    """The readable samples of a split at the model's size, on disk."""
+
+    mapped: mmap.mmap
+    shape: tuple[int, int, int]
+    """Height, width and channels of each sample."""
+    rows: Int64[np.ndarray, " samples"]
+    """Where each sample stands in the file."""
+    unread: list[int]
+    """Bytes until the pages that were read are given back, as the only entry."""
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def take(self, indices: Int64[Tensor, " batch"]) -> UInt8[Tensor, "batch channels height width"]:
+        """Return copies of the samples at `indices`, the channels innermost in memory."""
+        pixels = np.frombuffer(self.mapped, dtype=np.uint8).reshape(-1, *self.shape)
+        batch = torch.empty((len(indices), *self.shape), dtype=torch.uint8)
+        np.take(pixels, self.rows[indices.numpy()], axis=0, out=batch.numpy(), mode="clip")
+        self.unread[0] -= batch.numel()
+        if self.unread[0] < 0:
+            self.mapped.madvise(mmap.MADV_DONTNEED)
+            self.unread[0] = RESIDENT_BYTES
+        return batch.permute(0, 3, 1, 2)
+
+
+def open_cache(split: Split, spec: ImageSpec) -> tuple[PixelCache, tuple[Unreadable, ...]]:
+    """Return the pixels of a split's readable samples at the model's size, decoding what is not there yet.
+
+    `PixelCache.rows` are the positions in the split of those that can be read; the others are listed with reasons.
+    Raises StorageError where there is no room, DataError where not one sample can be read.
+    """
+    channels, height, width = spec.shape
+    path = cache_folder() / make_key(split.hashes, spec)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{path}.lock"):
+            reasons = build(path, split.samples, spec)
+            with path.with_suffix(".pixels").open("rb") as file:
+                mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        remove_unused(path.parent)
+    except OSError as error:
+        raise explain(error, path.parent, len(split) * math.prod(spec.shape)) from error
+    unreadable = tuple(Unreadable(split.samples.name(index), reason) for index, reason in sorted(reasons.items()))
+    if len(unreadable) == len(split):
+        first = unreadable[0]
+        raise DataError(f"none of {len(split)} images can be read; the first: {first.file} ({first.reason})")
+    rows = np.setdiff1d(np.arange(len(split)), list(reasons)).astype(np.int64)
+    return PixelCache(mapped, (height, width, channels), rows, [RESIDENT_BYTES]), unreadable
+
+
+def make_key(hashes: UInt64[np.ndarray, " samples"], spec: ImageSpec) -> str:
+    """Return 32 hexadecimal digits for these contents in this order, made into this shape."""
+    settings = json.dumps([LAYOUT, spec.shape, spec.margin]).encode()
+    return hashlib.blake2b(settings + hashes.tobytes(), digest_size=16).hexdigest()
+
+
+def remove_unused(folder: Path) -> None:
+    """Remove caches that were last opened long ago; their empty locks stay, since another process may wait for one."""
+    oldest = time.time() - UNUSED_DAYS * 86400
+    for journal in folder.glob("*.journal"):
+        with suppress(OSError):  # Another process may be at the same.
+            if journal.stat().st_mtime < oldest:
+                with FileLock(journal.with_suffix(".lock"), timeout=0):
+                    journal.with_suffix(".pixels").unlink(missing_ok=True)
+                    journal.unlink()
+
+
+def explain(error: OSError, folder: Path, wanted: int) -> StorageError:
+    """Return the error of a cache that cannot be written, with what it takes and where else it could go."""
+    cause = error if isinstance(error, StorageError) else storage_error(folder, error)
+    return StorageError(f"{cause}; the pixels take {wanted / 1e6:,.0f} MB, and FALCONET_CACHE says where they go")
+
+
+@dataclass(frozen=True)
+class Block:
+    """Consecutive samples that were decoded together: a line of the journal."""
+
+    start: int
+    """The first sample."""
+    crc: int
+    """Of its unreadable samples and the pixels of all."""
+    unreadable: dict[int, str]
+    """Sample -> reason; its pixels are zero."""
+
+
+def build(path: Path, samples: Samples, spec: ImageSpec) -> dict[int, str]:
+    """Make a cache whole, in whatever state it is found; return the unreadable samples with reasons."""
+    journal, pixels = path.with_suffix(".journal"), path.with_suffix(".pixels")
+    size = max(BLOCK_BYTES // math.prod(spec.shape), 1)
+    ranges = {start: range(start, min(start + size, len(samples))) for start in range(0, len(samples), size)}
+    pixels.touch()
+    with pixels.open("r+b") as file:
+        reserve(file.fileno(), len(samples) * math.prod(spec.shape), pixels)
+        blocks = [
+            block
+            for block in read_journal(journal)
+            if block.start in ranges and is_whole(file.fileno(), samples, block, ranges[block.start], spec)
+        ]
+        write_text(journal, "".join(map(format_block, blocks)))
+        missing = sorted(set(ranges) - {block.start for block in blocks})
+        with ThreadPoolExecutor() as pool, journal.open("a", encoding="utf-8") as lines:
+            for start in missing:
+                blocks.append(decode_block(file.fileno(), samples, ranges[start], spec, pool))
+                # Pixels before their line: what the journal says is there, is there.
+                lines.write(format_block(blocks[-1]))
+                lines.flush()
+    return {index: reason for block in blocks for index, reason in block.unreadable.items()}
+
+
+def reserve(descriptor: int, size: int, path: Path) -> None:
+    """Give a file its size at once, so that a full disk is found before anything is decoded."""
+    try:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(descriptor, 0, size)
+        os.ftruncate(descriptor, size)
+    except OSError:
+        path.unlink()  # What little was reserved would only keep the disk full.
+        raise
+
+
+def read_journal(path: Path) -> list[Block]:
+    """Return the finished blocks, without lines that are damaged or cut off."""
+    blocks: dict[int, Block] = {}
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else ():
+        with suppress(ValueError, TypeError, KeyError, AttributeError, OverflowError):
+            entry = json.loads(line)
+            reasons = {int(index): str(reason) for index, reason in entry["unreadable"].items()}
+            blocks[int(entry["start"])] = Block(int(entry["start"]), int(entry["crc"]), reasons)
+    return list(blocks.values())
+
+
+def format_block(block: Block) -> str:
+    """Return a block's line in the journal."""
+    return json.dumps({"start": block.start, "crc": block.crc, "unreadable": block.unreadable}) + "\n"
+
+
+def is_whole(descriptor: int, samples: Samples, block: Block, indices: range, spec: ImageSpec) -> bool:
+    """Whether a block is as it was written, and what could not be read then cannot be read now."""
+    size = math.prod(spec.shape)
+    content = os.pread(descriptor, len(indices) * size, block.start * size)
+    if compute_crc(content, block.unreadable) != block.crc:
+        return False
+    # A drive may have been away, or a right to read.
+    preprocess = Preprocess(spec)
+    return all(isinstance(render(samples, index, preprocess), str) for index in block.unreadable)
+
+
+def compute_crc(content: bytes | memoryview, unreadable: Mapping[int, str]) -> int:
+    """Return the CRC-32 of a block's pixels and unreadable samples."""
+    return zlib.crc32(json.dumps(unreadable).encode(), zlib.crc32(content))
+
+
+def decode_block(descriptor: int, samples: Samples, block: range, spec: ImageSpec, pool: ThreadPoolExecutor) -> Block:
+    """Decode the samples of a block in parallel and write their pixels in place."""
+    channels, height, width = spec.shape
+    pixels = np.zeros((len(block), height, width, channels), dtype=np.uint8)
+    reasons: dict[int, str] = {}
+    preprocess = Preprocess(spec)
+    decoded = pool.map(lambda index: render(samples, index, preprocess), block)
+    for place, (index, image) in enumerate(zip(block, decoded, strict=True)):
+        if isinstance(image, str):
+            reasons[index] = image
+        else:
+            pixels[place] = image
+    content = pixels.data.cast("B")
+    written = os.pwrite(descriptor, content, block.start * math.prod(spec.shape))
+    if written != len(content):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    return Block(block.start, compute_crc(content, reasons), reasons)
+
+
+@torch.inference_mode()
+def render(samples: Samples, index: int, preprocess: Preprocess) -> UInt8[np.ndarray, "height width channels"] | str:
+    """Return a sample's pixels at the model's size; or why there are none."""
+    try:
+        image = torch.from_numpy(samples.read(index))
+    except DataError as error:
+        return strip_name(error, samples.name(index))
+    pixels: np.ndarray = preprocess.scale_bytes(image[None])[0].permute(1, 2, 0).numpy()
+    return pixels

@@ -1,0 +1,458 @@
+"""Data sets of the Hugging Face Hub, and folders laid out like one. Needs the extra `hub`.
+
+Importing it imports neither torch nor `datasets`.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import Float32, Int64, UInt8
+
+from falconet.catalog import HUB_PREFIX
+from falconet.data.dataset import Dataset, Samples, SeriesArray, Split, Texts, Unreadable, hash_bytes, sort_classes
+from falconet.data.files import OUTSIDE, SPLIT_FOLDERS
+from falconet.data.images import decode_image, inspect_image
+from falconet.data.manifests import NAMES, simplify
+from falconet.data.series import NO_VALUES
+from falconet.data.splits import Columns, DataConfig
+from falconet.errors import ConfigError, DataError, MissingExtraError, PathError, UnknownNameError
+from falconet.spec import Kind
+
+if TYPE_CHECKING:
+    import pyarrow
+
+SAMPLE_ROLES: Mapping[Kind, str] = MappingProxyType({"image": "path", "text": "text", "series": "series"})
+"""Fields of `Columns` that name the column of samples."""
+ROLE_WORDS = {"path": "images", "text": "texts", "series": "lists of numbers", "label": "class names or whole numbers"}
+"""What the columns of a role hold."""
+
+
+@dataclass(frozen=True, eq=False)
+class HubImages:
+    """Images of a column that `datasets` keeps on disk, decoded when they are wanted."""
+
+    column: pyarrow.ChunkedArray
+    """Structs of `bytes`, an encoded image, or else `path`, a file."""
+    rows: Int64[np.ndarray, " samples"]
+    """Where in `column` each sample stands."""
+    names: np.ndarray
+    """One string a sample: where it stood in its source, such as `hf:owner/name:train[12]`."""
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def name(self, index: int) -> str:
+        return str(self.names[index])
+
+    def read(self, index: int) -> UInt8[np.ndarray, "height width channels"]:
+        try:
+            return decode_image(read_content(self.column[int(self.rows[index])].as_py()))
+        except DataError as error:
+            raise DataError(f"{self.name(index)}: {error}") from error
+
+    def take(self, indices: Int64[np.ndarray, " kept"]) -> HubImages:
+        return HubImages(self.column, self.rows[indices], self.names[indices])
+
+    def join(self, others: Sequence[HubImages]) -> HubImages:
+        import pyarrow
+
+        parts = [self, *others]
+        offsets = np.cumsum([0, *(len(part.column) for part in parts)])
+        rows = [part.rows + offset for part, offset in zip(parts, offsets, strict=False)]
+        column = pyarrow.chunked_array([chunk for part in parts for chunk in part.column.chunks], self.column.type)
+        return HubImages(column, np.concatenate(rows), np.concatenate([part.names for part in parts]))
+
+
+@dataclass(frozen=True)
+class Roles:
+    """What the columns of a table hold."""
+
+    kind: Kind
+    columns: Mapping[str, str]
+    """Role (a field of `Columns`) to column."""
+    classes: tuple[str, ...] | None
+    """Class names in the order of the stored numbers; None where the column of labels holds the classes themselves."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What a sample is like, before it is decoded."""
+
+    hash: int = 0
+    """64 bits of its content."""
+    channels: int = 0
+    size: tuple[int, ...] = ()
+    """Height and width in pixels, steps, or characters."""
+    reason: str = ""
+    """Why it cannot be used; empty where it can."""
+
+
+@dataclass(frozen=True, eq=False)
+class Scan:
+    """One split, read as far as headers."""
+
+    samples: Samples
+    rows: Sequence[Row]
+    labels: Sequence[str | None]
+    groups: Sequence[int] | None
+
+    def list_unreadable(self) -> Iterator[Unreadable]:
+        for index, (row, label) in enumerate(zip(self.rows, self.labels, strict=True)):
+            if row.reason or label is None:
+                yield Unreadable(self.samples.name(index), row.reason or "no label")
+
+
+def read_hub(source: str, config: DataConfig) -> Dataset:
+    """Read `hf:owner/name`, or `hf:` and the path of a folder, either with `#configuration` where there are several.
+
+    An Image column makes images, a column of strings texts, one of lists of numbers series of one variable; a column of
+    class labels, strings or whole numbers gives the classes. `config.columns` chooses where several could be meant
+    (`path`, `text`, `series`, `label`, `group`). A split without any label, or of an unknown name, is left out and
+    counted in `ignored`; a row without label, and a sample that cannot be read, become `unreadable`.
+
+    Raises MissingExtraError without the package `datasets`, PathError for a folder and ConfigError for a column
+    that is not there, DataError for anything that cannot be loaded or used.
+    """
+    if importlib.util.find_spec("datasets") is None:
+        raise MissingExtraError("hub", f"reading {source}")
+    check_roles(config.columns)
+    path, configuration = parse_source(source)
+    loaded = load_splits(source, path, configuration)
+    splits, ignored = name_splits(source, {name: len(part) for name, part in loaded.items()})
+    roles = choose_roles(source, loaded[splits["train"]], config)
+    roots = None if config.follow else list_roots(path)
+    scans = {split: scan_split(f"{source}:{name}", loaded[name], roles, roots) for split, name in splits.items()}
+    return make_dataset(source, drop_placeholders(scans, roles), roles, ignored)
+
+
+def check_roles(columns: Columns) -> None:
+    """Raise ConfigError for roles that no column of a hub's tables has."""
+    for role in ("split", "time"):
+        if getattr(columns, role) is not None:
+            raise ConfigError(f"data.columns.{role}: {HUB_PREFIX} sources have no such column; leave it out")
+
+
+def parse_source(source: str) -> tuple[str, str | None]:
+    """Return a data set's name or folder, and its configuration."""
+    whole = source.removeprefix(HUB_PREFIX)
+    name, _, configuration = whole.rpartition("#") if "#" in whole and not Path(whole).is_dir() else (whole, "", "")
+    if name.startswith("~"):  # Behind the prefix, a shell leaves it as it is.
+        name = str(Path(name).expanduser())
+    if Path(name).is_file():
+        raise PathError(f"{source}: wanted a folder, found a file: name it without {HUB_PREFIX}")
+    if name.startswith(("/", ".")) and not Path(name).is_dir():
+        raise PathError(f"{source}: no such folder")
+    return name, configuration or None
+
+
+def load_splits(source: str, path: str, configuration: str | None) -> Mapping[str, Any]:
+    """Return the splits as `datasets` loads them, by name: on disk, in memory only where they are touched."""
+    import datasets
+
+    try:
+        with silence():
+            if configuration is None and datasets.get_dataset_default_config_name(path) is None:
+                names = datasets.get_dataset_config_names(path)
+                raise DataError(
+                    f"{source}: wanted one of its configurations, {', '.join(names)}: say {source}#{names[0]}"
+                )
+            splits: Mapping[str, Any] = datasets.load_dataset(path, configuration)
+            return splits
+    except DataError:
+        raise
+    except Exception as error:  # Besides its own errors, those of httpx, fsspec, pyarrow and pandas come through.
+        cause = textwrap.shorten(f"{error} {error.__cause__ or ''}", 300)
+        raise DataError(f"{source}: cannot be loaded ({cause}); {advise(path)}") from error
+
+
+def advise(path: str) -> str:
+    """Say what to do about a data set that cannot be loaded."""
+    if Path(path).is_dir():
+        return "a folder should hold Parquet, CSV or JSON lines, or images in class folders"
+    return (
+        "check the name and the network, and for a private set the login (hf auth login); what has been copied to this "
+        f"machine is read as {HUB_PREFIX}/path/of/folder"
+    )
+
+
+@contextmanager
+def silence() -> Iterator[None]:
+    """Keep progress bars and log lines of the hub's packages off the screen, except where the environment asks."""
+    import datasets
+    import huggingface_hub
+
+    bars = (
+        (datasets.utils, datasets.config.HF_DATASETS_DISABLE_PROGRESS_BARS),
+        (huggingface_hub.utils, huggingface_hub.constants.HF_HUB_DISABLE_PROGRESS_BARS),
+    )
+    with ExitStack() as stack:
+        for package, forced in bars:
+            stack.callback(package.logging.set_verbosity, package.logging.get_verbosity())
+            package.logging.set_verbosity(package.logging.CRITICAL)
+            if forced is None and not package.are_progress_bars_disabled():
+                package.disable_progress_bars()
+                stack.callback(package.enable_progress_bars)
+        yield
+
+
+def name_splits(source: str, sizes: Mapping[str, int]) -> tuple[dict[str, str], dict[str, int]]:
+    """Return the source's name of each split that Falconet knows, and the sizes of the others."""
+    names: dict[str, str] = {}
+    for name in sizes:
+        split = SPLIT_FOLDERS.get(name.lower())
+        if split in names:
+            raise DataError(f"{source}: wanted one split for {split}, found {names[split]} and {name}")
+        if split:
+            names[split] = name
+    if "train" not in names:
+        raise DataError(f"{source}: no training split; found {', '.join(sizes)}")
+    return names, {f"split {name}": size for name, size in sizes.items() if name not in names.values()}
+
+
+def choose_roles(source: str, part: Any, config: DataConfig) -> Roles:
+    """Decide what the columns hold: as `config` says, else by their types and names."""
+    given = {role: name for role, name in asdict(config.columns).items() if name is not None}
+    for role, name in given.items():
+        if name not in part.column_names:
+            unknown = UnknownNameError("column", name, part.column_names)
+            raise ConfigError(f"data.columns.{role}: {source}: {unknown}")
+    candidates = list_candidates(part.features, given.get("group"))
+    label = given.get("label") or guess_label(part.features, candidates["label"])
+    kind = config.kind or guess_kind(given, candidates, label)
+    role = SAMPLE_ROLES[kind]
+    sample = choose_column(source, role, given.get(role), [name for name in candidates[role] if name != label])
+    label = choose_column(source, "label", label, [name for name in candidates["label"] if name != sample])
+    columns = {role: sample, "label": label} | ({"group": given["group"]} if "group" in given else {})
+    classes = getattr(part.features[label], "names", None)
+    return Roles(kind, columns, None if classes is None else tuple(classes))
+
+
+def list_candidates(features: Mapping[str, Any], group: str | None) -> dict[str, list[str]]:
+    """Return for each role the columns whose type allows it."""
+    names = [name for name in features if name != group]
+    return {role: [name for name in names if fits(role, features[name])] for role in ROLE_WORDS}
+
+
+def fits(role: str, feature: Any) -> bool:
+    """Tell whether a column of this type may hold what the role wants."""
+    from datasets import ClassLabel, Image, LargeList, List
+
+    if role == "path":
+        return isinstance(feature, Image)
+    if role == "series":
+        return isinstance(feature, List | LargeList) and is_number(name_type(feature.feature))
+    dtype = name_type(feature)
+    if role == "text":
+        return "string" in dtype
+    return isinstance(feature, ClassLabel) or "string" in dtype or "int" in dtype or dtype == "bool"
+
+
+def name_type(feature: Any) -> str:
+    """Return the Arrow type of plain values, such as `float32`; nothing for all else."""
+    from datasets import Value
+
+    return str(feature.dtype) if isinstance(feature, Value) else ""
+
+
+def is_number(dtype: str) -> bool:
+    return "int" in dtype or "float" in dtype
+
+
+def guess_label(features: Mapping[str, Any], candidates: Sequence[str]) -> str | None:
+    """Return the column that is called like labels or, if only one has class names, that; None where others may be."""
+    named = [name for name in candidates if hasattr(features[name], "names")]
+    return find_known("label", candidates) or (named[0] if len(named) == 1 else None)
+
+
+def guess_kind(given: Mapping[str, str], candidates: Mapping[str, Sequence[str]], label: str | None) -> Kind:
+    """Return the kind whose column is given, else images before texts that are called so before series before texts."""
+    for kind, role in SAMPLE_ROLES.items():
+        if role in given:
+            return kind
+    if candidates["path"]:
+        return "image"
+    texts = [name for name in candidates["text"] if name != label]
+    return "series" if candidates["series"] and find_known("text", texts) is None else "text"
+
+
+def find_known(role: str, candidates: Sequence[str]) -> str | None:
+    """Return the column whose name says the role most surely."""
+    simple = {simplify(name): name for name in reversed(candidates)}
+    return next((simple[name] for name in NAMES[role] if name in simple), None)
+
+
+def choose_column(source: str, role: str, given: str | None, candidates: Sequence[str]) -> str:
+    """Return the column of a role. Raises DataError where it has none, or several of which no name decides."""
+    chosen = given or find_known(role, candidates) or (candidates[0] if len(candidates) == 1 else None)
+    if chosen is None:
+        found = f"found {', '.join(candidates)}: say --set data.columns.{role}=NAME" if candidates else "found none"
+        raise DataError(f"{source}: wanted one column of {ROLE_WORDS[role]}, {found}")
+    if chosen not in candidates:
+        others = f"; such columns: {', '.join(candidates)}" if candidates else ", and no other column holds them"
+        raise DataError(f"{source}: column {chosen} does not hold {ROLE_WORDS[role]}{others}")
+    return chosen
+
+
+def list_roots(path: str) -> tuple[Path, ...]:
+    """Return where a data set's image files may lie: its own folder, and those that `datasets` copies them to."""
+    import datasets
+    import huggingface_hub
+
+    caches = (datasets.config.HF_DATASETS_CACHE, huggingface_hub.constants.HF_HUB_CACHE)
+    return tuple(Path(folder).resolve() for folder in (*([path] if Path(path).is_dir() else []), *caches))
+
+
+def scan_split(origin: str, part: Any, roles: Roles, roots: Sequence[Path] | None) -> Scan:
+    """Read one split as far as headers; image files must lie in `roots`, None: they may lie anywhere."""
+    table = part.select_columns(list(roles.columns.values())).with_format("arrow")[:]
+    names = np.array([f"{origin}[{index}]" for index in range(len(table))], dtype=str)
+    columns = {role: table.column(name) for role, name in roles.columns.items()}
+    try:
+        if roles.kind == "image":
+            samples, rows = scan_images(columns["path"], names, roots)
+        elif roles.kind == "text":
+            samples, rows = scan_texts(columns["text"], names)
+        else:
+            samples, rows = scan_series(columns["series"], names)
+        labels = read_labels(columns["label"].to_pylist(), roles.classes)
+        return Scan(samples, rows, labels, read_groups(columns["group"], names) if "group" in columns else None)
+    except UnicodeDecodeError as error:
+        raise DataError(f"{origin}: text that is not valid UTF-8 ({error}); mend the source's files") from error
+
+
+def scan_images(
+    column: pyarrow.ChunkedArray, names: np.ndarray, roots: Sequence[Path] | None
+) -> tuple[Samples, list[Row]]:
+    """Read the headers of images, one at a time."""
+    samples = HubImages(column, np.arange(len(names)), names)
+    return samples, [scan_image(value.as_py(), roots) for value in column]
+
+
+def scan_image(value: Mapping[str, Any] | None, roots: Sequence[Path] | None) -> Row:
+    """Read one image's header."""
+    try:
+        content = read_content(value, roots)
+        facts = inspect_image(content)
+    except DataError as error:
+        return Row(reason=str(error))
+    return Row(hash_bytes(content), facts.channels, (facts.height, facts.width))
+
+
+def read_content(value: Mapping[str, Any] | None, roots: Sequence[Path] | None = None) -> bytes:
+    """Return an encoded image. Raises DataError where there is none, or its file is missing or outside `roots`."""
+    content, path = (value or {}).get("bytes"), (value or {}).get("path")
+    if content is not None:
+        return bytes(content)
+    if path is None:
+        raise DataError("no image")
+    if roots is not None and not any(Path(path).resolve().is_relative_to(root) for root in roots):
+        raise DataError(OUTSIDE)
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise DataError(error.strerror or str(error)) from error
+
+
+def scan_texts(column: pyarrow.ChunkedArray, names: np.ndarray) -> tuple[Samples, list[Row]]:
+    """Read texts into memory."""
+    texts = [text or "" for text in column.to_pylist()]
+    rows = [
+        Row(hash_bytes(text.encode()), 1, (len(text),)) if text.strip() else Row(reason="empty text") for text in texts
+    ]
+    return Texts(texts, names), rows
+
+
+def scan_series(column: pyarrow.ChunkedArray, names: np.ndarray) -> tuple[Samples, list[Row]]:
+    """Read lists of numbers into memory; what is missing becomes NaN."""
+    import pyarrow
+    from pyarrow import compute
+
+    lengths = compute.fill_null(compute.list_value_length(column), 0).to_numpy().astype(np.int64)
+    values = compute.list_flatten(column).cast(pyarrow.float32(), safe=False).to_numpy()
+    ends = np.cumsum(lengths)
+    samples = SeriesArray(values[None], np.stack([ends - lengths, ends], axis=1), names)
+    return samples, [scan_one_series(samples.read(index)) for index in range(len(names))]
+
+
+def scan_one_series(series: Float32[np.ndarray, "1 steps"]) -> Row:
+    if np.isnan(series).all():
+        return Row(reason=NO_VALUES)
+    if np.isinf(series).any():
+        return Row(reason="infinite values")
+    return Row(hash_bytes(series.tobytes()), 1, (series.shape[1],))
+
+
+def read_labels(values: Sequence[Any], classes: Sequence[str] | None) -> list[str | None]:
+    """Return class names; None where there is none, which class labels write as -1."""
+    if classes is None:
+        return [None if value is None or value == "" else str(value) for value in values]
+    return [None if value is None or not 0 <= value < len(classes) else classes[value] for value in values]
+
+
+def read_groups(column: pyarrow.ChunkedArray, names: np.ndarray) -> list[int]:
+    """Return 64 bits of each sample's group; a sample without one is a group of its own."""
+    pairs = zip(column.to_pylist(), names, strict=True)
+    return [hash_bytes((str(name) if value is None else f"={value}").encode()) for value, name in pairs]
+
+
+def drop_placeholders(scans: Mapping[str, Scan], roles: Roles) -> dict[str, Scan]:
+    """Take -1 for a missing label where it is a plain number that no training sample has."""
+    if roles.classes is not None or "-1" in scans["train"].labels:
+        return dict(scans)
+    return {
+        split: replace(scan, labels=[None if label == "-1" else label for label in scan.labels])
+        for split, scan in scans.items()
+    }
+
+
+def make_dataset(source: str, scans: Mapping[str, Scan], roles: Roles, ignored: Mapping[str, int]) -> Dataset:
+    """Make a Dataset of what can be used. Raises DataError where nothing of a split can."""
+    labeled = {split: scan for split, scan in scans.items() if split == "train" or any(scan.labels)}
+    unlabeled = {f"split {split} (no labels)": len(scan.rows) for split, scan in scans.items() if split not in labeled}
+    usable = {split: find_usable(source, split, scan) for split, scan in labeled.items()}
+    rows = [labeled[split].rows[index] for split, kept in usable.items() for index in kept]
+    classes = order_classes({label for scan in labeled.values() for label in scan.labels if label}, roles.classes)
+    return Dataset(
+        source,
+        classes,
+        {split: to_split(scan, usable[split], classes) for split, scan in labeled.items()},
+        max(row.channels for row in rows),
+        tuple(int(value) for value in np.median([row.size for row in rows], axis=0)),
+        tuple(item for scan in labeled.values() for item in scan.list_unreadable()),
+        kind=roles.kind,
+        columns=roles.columns,
+        ignored={**ignored, **unlabeled},
+    )
+
+
+def find_usable(source: str, split: str, scan: Scan) -> Int64[np.ndarray, " kept"]:
+    """Return the rows with a label and a sample that can be read. Raises DataError where there is none."""
+    usable = [label is not None and not row.reason for row, label in zip(scan.rows, scan.labels, strict=True)]
+    if not any(usable):
+        first = next(scan.list_unreadable(), None)
+        reason = f"; the first: {first.file} ({first.reason})" if first else ""
+        raise DataError(f"{source}: none of {len(usable)} rows of {split} can be used{reason}")
+    return np.flatnonzero(usable).astype(np.int64)
+
+
+def order_classes(used: set[str], known: Sequence[str] | None) -> tuple[str, ...]:
+    """Return the classes that have samples, in their own order where they have one."""
+    return sort_classes(used) if known is None else tuple(name for name in known if name in used)
+
+
+def to_split(scan: Scan, kept: Int64[np.ndarray, " kept"], classes: Sequence[str]) -> Split:
+    """Return the usable rows of a split."""
+    number = {name: index for index, name in enumerate(classes)}
+    labels = np.array([number[str(scan.labels[index])] for index in kept], dtype=np.int64)
+    hashes = np.array([scan.rows[index].hash for index in kept], dtype=np.uint64)
+    groups = None if scan.groups is None else np.array([scan.groups[index] for index in kept], dtype=np.uint64)
+    return Split(scan.samples.take(kept), labels, hashes, groups)

@@ -1,0 +1,543 @@
+"""Tables as sources: texts, files' paths or series in rows, with their labels. Importing it does not import torch."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from falconet.data.arrays import SPLIT_WORDS
+from falconet.data.dataset import SPLIT_NAMES, Dataset, Split, Texts, Unreadable, hash_bytes, sort_classes
+from falconet.data.files import (
+    KINDS,
+    SPLIT_FOLDERS,
+    ListedFile,
+    check_inside,
+    count_ignored,
+    guess_kind,
+    is_visible,
+    read_files,
+    suffix_of,
+)
+from falconet.data.series import long_series, series_dataset, split_series, to_floats, wide_series
+from falconet.data.splits import Columns, DataConfig
+from falconet.errors import ConfigError, DataError, UnknownNameError
+from falconet.spec import Kind
+from falconet.tables import READABLE, Table, is_number, read_table
+
+SPLIT_VALUES = {**SPLIT_WORDS, **SPLIT_FOLDERS}
+"""What a table's name or a cell may call a split."""
+
+NAMES = {
+    "label": (
+        "label", "labels", "class", "classes", "category", "target", "intent", "sentiment", "topic", "species",
+        "activity", "diagnosis", "class_name", "label_name", "class_label", "class_index", "class_id", "label_text",
+    ),
+    "y": ("y",),
+    "split": ("split", "set", "subset", "partition", "fold"),
+    "path": (
+        "path", "file", "filename", "file_name", "filepath", "file_path", "image", "image_path", "image_file",
+        "image_name", "img", "img_path", "img_name", "audio", "audio_path", "audio_file", "wav",
+    ),
+    "text": (
+        "text", "sentence", "content", "review", "question", "message", "document", "utterance", "query", "comment",
+        "tweet", "headline", "body", "description",
+    ),
+    "series": (
+        "series", "series_id", "id", "case", "case_id", "sample", "sample_id", "sequence", "sequence_id", "recording",
+        "recording_id",
+    ),
+    "time": ("time", "t", "step", "time_step", "timestep", "timestamp", "datetime", "date", "index", "frame"),
+}  # fmt: skip
+"""What columns of each role are called, the surest first; `y` may be a label, and a coordinate as well."""
+
+SAMPLE = 1000
+"""Cells that tell what a column holds."""
+FEW = 1000
+"""Different values that a column may have to be taken for labels by its content."""
+
+IDENTIFIERS = frozenset({*NAMES["series"], "index", "unnamed:_0"})
+"""Columns of numbers that are no values."""
+
+
+@dataclass(frozen=True)
+class Roles:
+    """What a table's columns hold."""
+
+    kind: Kind
+    columns: Mapping[str, str]
+    """Role (a field of `Columns`) to column."""
+    values: tuple[str, ...] = ()
+    """Columns of a series' values."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """A table's samples, among them those that cannot be used; all fields of equal length."""
+
+    names: Sequence[str]
+    values: Sequence[Any]
+    """Texts, paths or series."""
+    labels: Sequence[str]
+    splits: Sequence[str]
+    groups: Sequence[int] | None
+    reasons: Sequence[str]
+    """Why a sample cannot be used; empty where it can."""
+
+
+def read_manifest(path: Path, config: DataConfig) -> Dataset:
+    """Read one table; a column tells the splits, else all of it is for training.
+
+    Raises ConfigError for configured columns that are not there, DataError for tables without labels, samples or
+    training samples, and as `read_table` does.
+    """
+    return read_tables(str(path), {"": read_table(path)}, config)
+
+
+def read_table_folder(folder: Path, config: DataConfig) -> Dataset:
+    """Read a folder of tables that are named for splits, such as `train.csv` and `test.csv`.
+
+    A column of splits does not count then. Raises DataError where there is no training table, or one without a column
+    that the training table has, and as `read_manifest` does.
+    """
+    paths = find_split_tables(folder)
+    if not paths:
+        raise DataError(f"{folder}: wanted a table of training samples, such as train.csv, found none")
+    tables = {split: read_table(paths[split]) for split in SPLIT_NAMES if split in paths}
+    dataset = read_tables(str(folder), tables, config)
+    used = {path.name for path in paths.values()}
+    if "path" in dataset.columns:
+        used |= {split.samples.name(index) for split in dataset.splits.values() for index in range(len(split))}
+        used |= {item.file for item in dataset.unreadable}
+    files = [path.name for path in folder.iterdir() if path.is_file() and is_visible(path.name)]
+    return replace(dataset, ignored=count_ignored(files, used))
+
+
+def find_split_tables(folder: Path) -> dict[str, Path]:
+    """Return split -> table: `train.csv`, or `NAME_TRAIN.tsv` where only one NAME has one; empty for no such tables.
+
+    Raises DataError for two tables of one split.
+    """
+    found: dict[str, dict[str, Path]] = {}
+    for path in sorted(folder.iterdir()):
+        prefix, _, word = path.stem.lower().rpartition("_")
+        split = SPLIT_VALUES.get(word)
+        if split is None or path.suffix.lower() not in READABLE or not path.is_file() or not is_visible(path.name):
+            continue
+        twin = found.setdefault(prefix, {}).setdefault(split, path)
+        if twin != path:
+            raise DataError(f"{folder}: wanted one table for {split}, found {twin.name} and {path.name}")
+    whole = {prefix: tables for prefix, tables in found.items() if "train" in tables}
+    return whole.get("") or (next(iter(whole.values())) if len(whole) == 1 else {})
+
+
+def read_tables(source: str, tables: Mapping[str, Table], config: DataConfig) -> Dataset:
+    """Make a Dataset of tables by split, or of the one by ""."""
+    first = next(iter(tables.values()))
+    roles = choose_roles(first, config)
+    for table in tables.values():
+        check_same(first, table, [*roles.columns.values(), *roles.values])
+    if "" not in tables:
+        roles = replace(roles, columns={role: name for role, name in roles.columns.items() if role != "split"})
+    parts = spell_labels([read_part(table, split, roles, config) for split, table in tables.items()])
+    unreadable = [item for table, part in zip(tables.values(), parts, strict=True) for item in list_bad(table, part)]
+    usable = [take_usable(part) for part in parts]
+    check_splits(source, usable, unreadable)
+    if "path" in roles.columns:
+        dataset = to_files(source, first.path.parent, roles.kind, usable, unreadable)
+    else:
+        dataset = to_samples(source, roles.kind, usable, unreadable)
+    return replace(dataset, columns=roles.columns)
+
+
+def check_same(first: Table, table: Table, names: Iterable[str]) -> None:
+    """Raise DataError where a table lacks a column of the first one."""
+    missing = [name for name in names if name not in table.columns]
+    if missing:
+        raise DataError(
+            f"{table.path}: wanted the columns of {first.path.name}, found no {', '.join(missing[:5])}; "
+            f"add what is missing, or take the file out of the folder"
+        )
+
+
+# What the columns hold
+
+
+def choose_roles(table: Table, config: DataConfig) -> Roles:
+    """Return which column holds what: as configured, else by its name, else by its content.
+
+    Raises ConfigError for a configured column that is not there, DataError where nothing can be a sample or a label.
+    """
+    chosen = check_columns(table, config.columns)
+    if is_headless(table) and "1" not in chosen.values():
+        # As in the UCR archive, where the class comes first.
+        chosen.setdefault("label", "1")
+    guesses = {
+        "label": find_named(table, chosen, "label", bool) or find_named(table, chosen, "y", is_label),
+        "split": find_named(table, chosen, "split", is_split),
+    }
+    chosen = {**{role: name for role, name in guesses.items() if name is not None}, **chosen}
+    roles = choose_samples(table, chosen, config.kind)
+    label = roles.columns.get("label") or find_label(table, roles)
+    return replace(roles, columns={**roles.columns, "label": label})
+
+
+def check_columns(table: Table, columns: Columns) -> dict[str, str]:
+    """Return the configured columns by role. Raises ConfigError, with the nearest names, for one that is not there."""
+    configured = {role: name for role, name in asdict(columns).items() if name is not None}
+    for role, name in configured.items():
+        if name not in table.columns:
+            unknown = UnknownNameError("column", name, table.columns)
+            raise ConfigError(f"data.columns.{role}: {table.path.name}: {unknown}")
+    return configured
+
+
+def is_headless(table: Table) -> bool:
+    """Whether the columns have numbers for names; see `read_table`."""
+    return len(table.columns) > 1 and list(table.columns) == [str(index + 1) for index in range(len(table.columns))]
+
+
+def list_free(table: Table, chosen: Mapping[str, str]) -> dict[str, Sequence[Any]]:
+    """Return the columns that have no role yet."""
+    return {name: cells for name, cells in table.columns.items() if name not in chosen.values()}
+
+
+def find_named(
+    table: Table, chosen: Mapping[str, str], role: str, accept: Callable[[Sequence[Any]], bool]
+) -> str | None:
+    """Return the column whose name is the surest for a role, among those whose cells fit it."""
+    if role in chosen:
+        return chosen[role]
+    free = {simplify(name): name for name in reversed(list_free(table, chosen))}
+    names = (free[word] for word in NAMES[role] if word in free)
+    return next((name for name in names if accept(table.columns[name])), None)
+
+
+def simplify(name: str) -> str:
+    return name.strip().lower().replace(" ", "_").replace("-", "_")
+
+
+def choose_samples(table: Table, chosen: Mapping[str, str], kind: Kind | None) -> Roles:
+    """Return the roles with those of the columns that hold the samples. Raises DataError where there are none."""
+    ways = (choose_path, choose_named_text, choose_long, choose_wide, choose_longest_text)
+    configured = {"path": choose_path, "text": choose_named_text, "series": choose_long, "time": choose_long}
+    asked = [configured[role] for role in chosen if role in configured]
+    for way in asked or ways:
+        roles = way(table, chosen, kind)
+        if roles is not None:
+            return roles
+    wanted = {"image": "paths of images", "series": "series", "text": "texts", None: "texts, paths or series"}[kind]
+    raise DataError(
+        f"{table.path}: wanted {wanted} in its columns, found {list_names(table)}; name them by "
+        "--set data.columns.text=NAME, path=NAME, or series=NAME and time=NAME"
+    )
+
+
+def choose_path(table: Table, chosen: Mapping[str, str], kind: Kind | None) -> Roles | None:
+    """Paths: the configured column, or one of which most cells end like files of a kind."""
+    known = frozenset().union(*KINDS.values()) if kind is None else KINDS[kind]
+
+    def accept(cells: Sequence[Any]) -> bool:
+        return share(cells, lambda cell: suffix_of(path_of(cell)) in known) > 0.5
+
+    free = list_free(table, chosen)
+    name = find_named(table, chosen, "path", accept) or next((name for name in free if accept(free[name])), None)
+    if name is None:
+        return None
+    found = kind or guess_kind(path_of(cell) for cell in table.columns[name])
+    # A text beside the name of the file that it was taken from is the better source.
+    if found == "text" and "path" not in chosen and find_named(table, chosen, "text", is_wordy):
+        return None
+    return Roles(found, {**chosen, "path": name})
+
+
+def choose_named_text(table: Table, chosen: Mapping[str, str], kind: Kind | None) -> Roles | None:
+    """Texts: the configured column, or one of words whose name says so."""
+    name = find_named(table, chosen, "text", is_wordy)
+    return Roles("text", {**chosen, "text": name}) if name and kind in {None, "text"} else None
+
+
+def choose_longest_text(table: Table, chosen: Mapping[str, str], kind: Kind | None) -> Roles | None:
+    """Texts: the column of words with the longest cells on average."""
+    wordy = {name: cells for name, cells in list_free(table, chosen).items() if is_wordy(cells)}
+    if not wordy or kind not in {None, "text"}:
+        return None
+    return Roles("text", {**chosen, "text": max(wordy, key=lambda name: measure(wordy[name]))})
+
+
+def choose_long(table: Table, chosen: Mapping[str, str], kind: Kind | None) -> Roles | None:
+    """Series over several rows: their names repeat, and a column orders the rows; without names, configured ones."""
+    series = find_named(table, chosen, "series", repeats)
+    time = find_named(table, {**chosen, "series": series or ""}, "time", bool)
+    if series is None or (time is None and "series" not in chosen) or kind not in {None, "series"}:
+        return None
+    columns = {**chosen, "series": series, **({"time": time} if time else {})}
+    values = [name for name, cells in list_free(table, columns).items() if is_numeric(cells)]
+    return Roles("series", columns, tuple(values)) if values else None
+
+
+def choose_wide(table: Table, chosen: Mapping[str, str], kind: Kind | None) -> Roles | None:
+    """A series a row: two columns of numbers or more, and besides them none but the label."""
+    free = {name: cells for name, cells in list_free(table, chosen).items() if simplify(name) not in IDENTIFIERS}
+    values = [name for name, cells in free.items() if is_numeric(cells)]
+    others = [cells for name, cells in free.items() if name not in values]
+    labeled = not others if "label" in chosen else len(others) <= 1 and all(map(is_label, others))
+    fits = kind == "series" or (kind is None and labeled)
+    return Roles("series", dict(chosen), tuple(values)) if fits and len(values) >= 2 else None
+
+
+def find_label(table: Table, roles: Roles) -> str:
+    """Return the one remaining column with few different values. Raises DataError for none or several."""
+    taken = {*roles.columns.values(), *roles.values}
+    found = [name for name, cells in table.columns.items() if name not in taken and is_label(cells)]
+    if len(found) != 1:
+        what = f"several that could be: {', '.join(found)}" if found else list_names(table)
+        raise DataError(
+            f"{table.path}: wanted a column of labels, found {what}; name it by --set data.columns.label=NAME"
+        )
+    return found[0]
+
+
+def list_names(table: Table) -> str:
+    """Return the columns' names, the first of many."""
+    names = list(table.columns)
+    return ", ".join(names[:12]) + (f" and {len(names) - 12} more" if len(names) > 12 else "")
+
+
+# What a column's cells are like
+
+
+def head(cells: Sequence[Any]) -> list[Any]:
+    """Return the first cells that hold something."""
+    return list(islice((cell for cell in cells if cell is not None and cell != ""), SAMPLE))
+
+
+def share(cells: Sequence[Any], accept: Callable[[Any], bool]) -> float:
+    """Return which share of the first cells is accepted."""
+    first = head(cells)
+    return sum(map(accept, first)) / max(len(first), 1)
+
+
+def is_wordy(cells: Sequence[Any]) -> bool:
+    return share(cells, lambda cell: isinstance(cell, str) and not is_number(cell)) > 0.5
+
+
+def is_numeric(cells: Sequence[Any]) -> bool:
+    numbers = to_floats(head(cells))
+    return bool(np.isfinite(numbers).any() and np.isinf(numbers).mean() < 0.5)
+
+
+def is_split(cells: Sequence[Any]) -> bool:
+    """Whether all cells that hold something name splits."""
+    words = {as_text(cell).lower() for cell in cells} - {""}
+    return bool(words) and words <= SPLIT_VALUES.keys()
+
+
+def is_label(cells: Sequence[Any]) -> bool:
+    """Whether a column has few different values: more than one, and each twice on average."""
+    different = len({as_text(cell) for cell in cells} - {""})
+    return 2 <= different <= min(FEW, max(2, len(cells) // 2))
+
+
+def repeats(cells: Sequence[Any]) -> bool:
+    """Whether values stand twice on average, as names of series do."""
+    return 2 * len({as_text(cell) for cell in cells}) <= len(cells)
+
+
+def measure(cells: Sequence[Any]) -> float:
+    """Return the mean length of the first cells."""
+    return float(np.mean([len(str(cell)) for cell in head(cells)]))
+
+
+def as_text(cell: Any) -> str:
+    """Return a cell that names something; whole numbers without a point; nothing for a missing or a nested one."""
+    if isinstance(cell, str):
+        return cell.strip()
+    if isinstance(cell, float):
+        return str(int(cell)) if cell.is_integer() else "" if np.isnan(cell) else str(cell)
+    return "" if cell is None or isinstance(cell, list | dict | bytes) else str(cell)
+
+
+def path_of(cell: Any) -> str:
+    """Return a path, also out of `{bytes, path}`; nothing for anything else."""
+    value = cell.get("path") if isinstance(cell, dict) else cell
+    return value.strip() if isinstance(value, str) else ""
+
+
+# From rows to samples
+
+
+def read_part(table: Table, split: str, roles: Roles, config: DataConfig) -> Part:
+    """Return the samples of a table: those of `split`, or as its column says where that is ""."""
+    rows, values, reasons = read_values(table, roles, config)
+
+    def pick(role: str) -> list[Any]:
+        cells = table.columns[roles.columns[role]]
+        return [cells[row] for row in rows]
+
+    names = [f"{table.path.name}:{table.lines[row]}" for row in rows]
+    labels = [as_text(cell) for cell in pick("label")]
+    splits = [split or "train"] * len(rows)
+    if "split" in roles.columns:
+        splits = read_splits(table.path, roles.columns["split"], pick("split"))
+    groups = read_groups(pick("group"), names) if "group" in roles.columns else None
+    checked = zip(reasons, labels, splits, strict=True)
+    whole = [why or ("" if label else "no label") or ("" if part else "no split") for why, label, part in checked]
+    return Part(names, values, labels, splits, groups, whole)
+
+
+def read_values(table: Table, roles: Roles, config: DataConfig) -> tuple[Sequence[int], list[Any], list[str]]:
+    """Return for each sample its row (its first one), its text, path or series, and why it cannot be used, or ""."""
+    columns, rows = table.columns, range(len(table.lines))
+    if "path" in roles.columns:
+        return rows, *read_paths(table.path.parent, columns[roles.columns["path"]], config.follow)
+    if roles.kind == "text":
+        return rows, *read_texts(columns[roles.columns["text"]])
+    if "series" in roles.columns:
+        series, firsts = long_series(table, roles.columns["series"], roles.columns.get("time"), roles.values)
+        return firsts, list(series), [find_reason(item) for item in series]
+    series = wide_series(table, roles.values)
+    return rows, list(series), [find_reason(item) for item in series]
+
+
+def find_reason(series: np.ndarray | str) -> str:
+    return series if isinstance(series, str) else ""
+
+
+def read_texts(cells: Sequence[Any]) -> tuple[list[str], list[str]]:
+    """Return texts, and for each why it cannot be used."""
+    texts = [cell if isinstance(cell, str) else as_text(cell) for cell in cells]
+    return texts, ["" if text and not text.isspace() else "empty text" for text in texts]
+
+
+def read_paths(root: Path, cells: Sequence[Any], follow: bool) -> tuple[list[str], list[str]]:
+    """Return paths below `root`, and for each why it cannot be used."""
+    values, reasons = [], []
+    for cell in cells:
+        path, reason = path_of(cell), ""
+        try:
+            path = check_inside(root, from_windows(root, path), follow) if path else path
+        except (OSError, RuntimeError, ValueError) as error:  # Too long, a link to itself, outside or with a NUL.
+            reason = str(error)
+        values.append(path)
+        reasons.append(reason or ("" if path else "no path"))
+    return values, reasons
+
+
+def from_windows(root: Path, path: str) -> str:
+    """Return a path with slashes, where it has backslashes and no file is called so."""
+    return path.replace("\\", "/") if "\\" in path and not os.path.exists(root / path) else path  # noqa: PTH110
+
+
+def read_splits(path: Path, column: str, cells: Sequence[Any]) -> list[str]:
+    """Return the split of each row. Raises DataError for a cell that names none."""
+    words = [as_text(cell).lower() for cell in cells]
+    unknown = sorted(set(words) - SPLIT_VALUES.keys() - {""})
+    if unknown:
+        raise DataError(
+            f"{path}: column {column}: wanted train, val or test, found {', '.join(unknown[:5])}; rename them, or name "
+            "another column by --set data.columns.split=NAME"
+        )
+    return [SPLIT_VALUES.get(word, "") for word in words]
+
+
+def read_groups(cells: Sequence[Any], names: Sequence[str]) -> list[int]:
+    """Return 64 bits of each cell; one that holds nothing is a group of its own."""
+    return [hash_bytes((as_text(cell) or name).encode()) for cell, name in zip(cells, names, strict=True)]
+
+
+def spell_labels(parts: Sequence[Part]) -> list[Part]:
+    """Write whole numbers without a point, where all labels are whole numbers."""
+    labels = {label for part in parts for label in part.labels} - {""}
+    if not all(is_number(label) and float(label).is_integer() for label in labels):
+        return list(parts)
+    # Not those that are written without one: 007 is a name.
+    spelled = {label: label if label.lstrip("+-").isdecimal() else str(int(float(label))) for label in labels}
+    return [replace(part, labels=[spelled.get(label, "") for label in part.labels]) for part in parts]
+
+
+def list_bad(table: Table, part: Part) -> list[Unreadable]:
+    """Return the rows that cannot be used, in order."""
+    bad = [(name, reason) for name, reason in zip(part.names, part.reasons, strict=True) if reason]
+    bad += [(f"{table.path.name}:{line}", reason) for line, reason in table.damaged]
+    return [Unreadable(*item) for item in sorted(bad, key=lambda item: int(item[0].rpartition(":")[2]))]
+
+
+def take_usable(part: Part) -> Part:
+    """Return a part without the samples that cannot be used."""
+    return part if not any(part.reasons) else take(part, [i for i, reason in enumerate(part.reasons) if not reason])
+
+
+def take(part: Part, indices: Sequence[int]) -> Part:
+    def pick(items: Sequence[Any]) -> list[Any]:
+        return [items[index] for index in indices]
+
+    groups = None if part.groups is None else pick(part.groups)
+    return Part(pick(part.names), pick(part.values), pick(part.labels), pick(part.splits), groups, pick(part.reasons))
+
+
+def check_splits(source: str, parts: Sequence[Part], unreadable: Sequence[Unreadable]) -> None:
+    """Raise DataError where no sample, or none for training, can be used."""
+    found = {split for part in parts for split in part.splits}
+    if "train" not in found:
+        first = (
+            f"; the first of {len(unreadable)} skipped rows: {unreadable[0].file} ({unreadable[0].reason})"
+            if unreadable
+            else ""
+        )
+        raise DataError(f"{source}: wanted training samples, found {', '.join(sorted(found)) or 'none'}{first}")
+
+
+def split_up(parts: Sequence[Part]) -> Iterator[tuple[str, Part]]:
+    """Yield the samples of each split. A split does not stretch over several parts."""
+    for part in parts:
+        for split in SPLIT_NAMES:
+            indices = [index for index, name in enumerate(part.splits) if name == split]
+            if indices:
+                yield split, part if len(indices) == len(part.splits) else take(part, indices)
+
+
+def to_files(source: str, root: Path, kind: Kind, parts: Sequence[Part], unreadable: Sequence[Unreadable]) -> Dataset:
+    """Make a Dataset of paths."""
+    files = [
+        ListedFile(path, part.splits[index], part.labels[index], part.groups[index] if part.groups else None)
+        for part in parts
+        for index, path in enumerate(part.values)
+    ]
+    return read_files(root, kind, files, source=source, unreadable=unreadable)
+
+
+def to_samples(source: str, kind: Kind, parts: Sequence[Part], unreadable: Sequence[Unreadable]) -> Dataset:
+    """Make a Dataset of texts or series in memory."""
+    classes = sort_classes({label for part in parts for label in part.labels})
+    make = text_split if kind == "text" else series_split
+    splits = {name: make(part, classes) for name, part in split_up(parts)}
+    if kind == "series":
+        return series_dataset(source, splits, classes, unreadable)
+    size = (int(np.median([len(text) for part in parts for text in part.values])),)
+    return Dataset(source, classes, splits, 1, size, tuple(unreadable), kind="text")
+
+
+def number_labels(part: Part, classes: Sequence[str]) -> np.ndarray:
+    number = {name: index for index, name in enumerate(classes)}
+    return np.array([number[label] for label in part.labels], dtype=np.int64)
+
+
+def pack_groups(part: Part) -> np.ndarray | None:
+    return None if part.groups is None else np.array(part.groups, dtype=np.uint64)
+
+
+def text_split(part: Part, classes: Sequence[str]) -> Split:
+    hashes = np.array([hash_bytes(text.encode()) for text in part.values], dtype=np.uint64)
+    samples = Texts(part.values, np.array(part.names))
+    return Split(samples, number_labels(part, classes), hashes, pack_groups(part))
+
+
+def series_split(part: Part, classes: Sequence[str]) -> Split:
+    split = split_series(part.values, np.array(part.names), number_labels(part, classes))
+    return replace(split, groups=pack_groups(part))

@@ -1,0 +1,227 @@
+"""Recurrent networks over the tokens of a text or the steps of a series: `rnn`, `lstm` and `gru`.
+
+    rnn     h' = f(W x + U h + b), with f = tanh or ReLU       Elman: Finding structure in time. Cognitive Science, 1990
+    lstm    a cell that forgets, takes in and puts out         Hochreiter, Schmidhuber: Long short-term memory.
+            through gates                                      Neural Computation, 1997
+    gru     a state that is reset and updated through gates    Cho et al.: Learning phrase representations using RNN
+                                                               encoder-decoder. EMNLP, 2014
+    bidirectional=True: a second network from end to start     Schuster, Paliwal: Bidirectional recurrent neural
+                                                               networks. IEEE Trans. Signal Processing, 1997
+
+The LSTM has the forget gate of Gers, Schmidhuber and Cummins (2000), as every library does.
+
+A batch carries its own padding: token 0 behind the end of a text, NaN in all channels behind the end of a series. It
+changes no answer: no state of a true step sees it, and pooling leaves it out. Lengths become masks and positions
+instead of packed sequences, which exported formats do not know.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor, nn
+
+from falconet.errors import ConfigError
+
+Cell = Literal["rnn", "lstm", "gru"]
+Nonlinearity = Literal["tanh", "relu"]
+Pooling = Literal["mean", "last"]
+
+
+class Recurrent(nn.Module):
+    """Embedding of tokens or projection of channels, recurrent layers, pooling over true steps, dense output.
+
+    Parameters
+    ----------
+    num_classes, in_channels, input_size, kind
+        As in `falconet.create_model`; any number of tokens or steps is taken, whatever `input_size` says.
+    cell
+        Which member of the family it is; set by the table of models.
+    hidden
+        Units of each layer, in each direction.
+    embedding
+        Width of a token's vector, or of what a step's channels are projected to.
+    layers, bidirectional
+        The second direction reads each sample from its own last step to its first.
+    dropout
+        Share of values that are zeroed in training, between layers and before the output (Zaremba et al., 2014).
+    pooling
+        What the output sees: the mean over a sample's true steps, or what each direction ends with. The mean gives
+        each step a short way to the loss, so it is the default.
+    nonlinearity
+        Of `rnn` alone.
+
+    Recurrent matrices start orthogonal, gate by gate (Saxe et al., 2014), and the forget gate of the LSTM with bias 1
+    (Jozefowicz et al., 2015); all else starts as torch has it. A sample without any true step gets finite logits, the
+    same for each. Raises ConfigError for an option's value that makes no network.
+
+    """
+
+    def __init__(  # noqa: PLR0913 - one parameter for each option
+        self,
+        num_classes: int,
+        in_channels: int,
+        input_size: tuple[int],
+        kind: Literal["text", "series"],
+        cell: Cell,
+        *,
+        hidden: int = 128,
+        embedding: int = 64,
+        layers: int = 1,
+        bidirectional: bool = False,
+        dropout: float = 0.2,
+        pooling: Pooling = "mean",
+        nonlinearity: Nonlinearity = "tanh",
+    ) -> None:
+        super().__init__()
+        for name, number in (("hidden", hidden), ("embedding", embedding), ("layers", layers)):
+            check_count(name, number)
+        check_switch("bidirectional", bidirectional)
+        check_choice("pooling", pooling, get_args(Pooling))
+        check_choice("nonlinearity", nonlinearity, get_args(Nonlinearity))
+        check_dropout(dropout)
+        width = hidden * (2 if bidirectional else 1)
+        self.hidden = hidden
+        self.pooling = pooling
+        self.encoder = (TokenEncoder if kind == "text" else StepEncoder)(in_channels, embedding)
+        self.layers = nn.ModuleList(
+            Layer(cell, embedding if index == 0 else width, hidden, bidirectional, nonlinearity)
+            for index in range(layers)
+        )
+        self.dropout = nn.Dropout(dropout)
+        self.output = nn.Linear(width, num_classes)
+
+    def forward(
+        self, x: Int64[Tensor, "batch steps"] | Float[Tensor, "batch channels steps"]
+    ) -> Float[Tensor, "batch classes"]:
+        states, lengths = self.encoder(x)
+        for index, layer in enumerate(self.layers):
+            states = layer(self.dropout(states) if index else states, lengths)
+        pooled = pool_mean(states, lengths) if self.pooling == "mean" else pool_last(states, lengths, self.hidden)
+        logits: Tensor = self.output(self.dropout(pooled))
+        return logits
+
+
+class TokenEncoder(nn.Module):
+    """Token numbers to vectors and lengths. Token 0 is padding: its vector is zero and stays so."""
+
+    def __init__(self, vocab_size: int, width: int) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(vocab_size, width, padding_idx=0)
+
+    def forward(
+        self, tokens: Int64[Tensor, "batch steps"]
+    ) -> tuple[Float[Tensor, "batch steps width"], Int64[Tensor, " batch"]]:
+        return self.embedding(tokens), measure_lengths(tokens != 0)
+
+
+class StepEncoder(nn.Module):
+    """The channels of each step to one vector, and lengths. NaN counts as the channel's mean, which is 0."""
+
+    def __init__(self, channels: int, width: int) -> None:
+        super().__init__()
+        self.projection = nn.Linear(channels, width)
+
+    def forward(
+        self, series: Float[Tensor, "batch channels steps"]
+    ) -> tuple[Float[Tensor, "batch steps width"], Int64[Tensor, " batch"]]:
+        missing = series.isnan()
+        known = series.masked_fill(missing, 0.0)
+        return self.projection(known.transpose(1, 2)), measure_lengths(~missing.all(dim=1))
+
+
+class Layer(nn.Module):
+    """One recurrent layer; the states of the second direction stand behind those of the first."""
+
+    def __init__(
+        self, cell: Cell, in_features: int, hidden: int, bidirectional: bool, nonlinearity: Nonlinearity
+    ) -> None:
+        super().__init__()
+        self.ahead = make_cell(cell, in_features, hidden, nonlinearity)
+        self.back = make_cell(cell, in_features, hidden, nonlinearity) if bidirectional else None
+
+    def forward(
+        self, x: Float[Tensor, "batch steps features"], lengths: Int64[Tensor, " batch"]
+    ) -> Float[Tensor, "batch steps width"]:
+        states: Tensor = self.ahead(x)[0]
+        if self.back is None:
+            return states
+        mirrored = self.back(reverse(x, lengths))[0]
+        return torch.cat([states, reverse(mirrored, lengths)], dim=2)
+
+
+def make_cell(cell: Cell, in_features: int, hidden: int, nonlinearity: Nonlinearity) -> nn.RNNBase:
+    """Return one layer of one direction with its initial weights; see `Recurrent` for where they start."""
+    made: nn.RNNBase
+    if cell == "rnn":
+        made = nn.RNN(in_features, hidden, nonlinearity=nonlinearity, batch_first=True)
+    else:
+        made = (nn.LSTM if cell == "lstm" else nn.GRU)(in_features, hidden, batch_first=True)
+    _, recurrent, input_bias, state_bias = made.all_weights[0]
+    with torch.no_grad():
+        for gate in recurrent.chunk(len(recurrent) // hidden):
+            nn.init.orthogonal_(gate)
+        if cell == "lstm":
+            # The order of the gates is input, forget, cell, output; torch adds two biases.
+            input_bias[hidden : 2 * hidden] = 1.0
+            state_bias[hidden : 2 * hidden] = 0.0
+    return made
+
+
+def measure_lengths(present: Bool[Tensor, "batch steps"]) -> Int64[Tensor, " batch"]:
+    """Return the number of steps up to each sample's last true one."""
+    counted = torch.arange(1, present.shape[1] + 1, device=present.device)
+    return (present * counted).amax(dim=1)
+
+
+def reverse(
+    x: Float[Tensor, "batch steps features"], lengths: Int64[Tensor, " batch"]
+) -> Float[Tensor, "batch steps features"]:
+    """Turn each sample around within its own length; padding stays where it is."""
+    steps = torch.arange(x.shape[1], device=x.device)
+    mirrored = lengths[:, None] - 1 - steps
+    positions = torch.where(mirrored >= 0, mirrored, steps)
+    return x.gather(1, positions[:, :, None].expand_as(x))
+
+
+def pool_mean(
+    states: Float[Tensor, "batch steps width"], lengths: Int64[Tensor, " batch"]
+) -> Float[Tensor, "batch width"]:
+    """Return the mean over each sample's true steps; zero where it has none."""
+    padding = torch.arange(states.shape[1], device=states.device) >= lengths[:, None]
+    # Filled rather than multiplied by 0, which would let an infinite state of a padding step through as NaN.
+    return states.masked_fill(padding[:, :, None], 0.0).sum(dim=1) / lengths.clamp(min=1)[:, None]
+
+
+def pool_last(
+    states: Float[Tensor, "batch steps width"], lengths: Int64[Tensor, " batch"], hidden: int
+) -> Float[Tensor, "batch width"]:
+    """Return what each direction ends with: the first `hidden` units at the last true step, the others at step 0."""
+    last = (lengths - 1).clamp(min=0)[:, None, None].expand(-1, 1, hidden)
+    return torch.cat([states[:, :, :hidden].gather(1, last)[:, 0], states[:, 0, hidden:]], dim=1)
+
+
+def check_count(name: str, number: int) -> None:
+    """Raise ConfigError unless an option is a whole number above 0."""
+    if not isinstance(number, int) or isinstance(number, bool) or number < 1:
+        raise ConfigError(f"model.options.{name}: wanted a whole number above 0, found {number!r}")
+
+
+def check_switch(name: str, value: bool) -> None:
+    """Raise ConfigError unless an option is true or false."""
+    if not isinstance(value, bool):
+        raise ConfigError(f"model.options.{name}: wanted true or false, found {value!r}")
+
+
+def check_choice(name: str, value: str, known: tuple[str, ...]) -> None:
+    """Raise ConfigError unless an option is one of its values."""
+    if value not in known:
+        raise ConfigError(f"model.options.{name}: wanted {' or '.join(known)}, found {value!r}")
+
+
+def check_dropout(share: float) -> None:
+    """Raise ConfigError unless a dropout leaves something."""
+    if isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share < 1:
+        raise ConfigError(f"model.options.dropout: wanted a share from 0 to below 1, found {share!r}")

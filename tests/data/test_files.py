@@ -1,0 +1,502 @@
+from __future__ import annotations
+
+import wave
+from collections.abc import Callable
+from pathlib import Path
+from zlib import crc32
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from falconet.data import DataConfig, Dataset, ImageFiles, Texts
+from falconet.data.files import (
+    OUTSIDE,
+    ListedFile,
+    TextFiles,
+    check_inside,
+    guess_kind,
+    list_samples,
+    open_files,
+    read_files,
+    read_folder,
+    walk,
+)
+from falconet.data.series import WavFiles
+from falconet.errors import DataError
+from falconet.spec import ImageSpec, Kind, SeriesSpec, TextSpec
+from tests.conftest import FolderMaker
+from tests.data.builders import encode
+
+PHOTO = encode(Image.effect_noise((20, 16), 50).convert("RGB"))
+JPEG = encode(Image.effect_noise((20, 16), 50), "JPEG")
+CONFIG = DataConfig()
+
+
+def put(root: Path, *names: str, content: bytes = PHOTO) -> Path:
+    """Write files of the same content; folders are made."""
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(content)
+    return root
+
+
+def put_wav(path: Path, steps: int = 50, rate: int = 8000, channels: int = 1) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with wave.open(str(path), "wb") as file:
+        file.setparams((channels, 2, rate, steps, "NONE", ""))
+        file.writeframes(bytes(2 * steps * channels))
+
+
+def labeled(dataset: Dataset) -> list[tuple[str, str, str]]:
+    """Split, class and name of every sample, sorted."""
+    return sorted(
+        (name, dataset.classes[label], split.samples.name(index))
+        for name, split in dataset.splits.items()
+        for index, label in enumerate(split.labels)
+    )
+
+
+def test_a_folder_of_classes_is_read(make_folder: FolderMaker) -> None:
+    root = make_folder(classes=("dark", "gray", "light"), count=10)
+    dataset = read_folder(root, CONFIG)
+    assert dataset.classes == ("dark", "gray", "light")
+    assert (dataset.kind, dataset.channels, dataset.size) == ("image", 3, (16, 20))
+    assert (dataset.unreadable, dataset.ignored, dataset.rate) == ((), {}, None)
+    assert isinstance(dataset.splits["train"].samples, ImageFiles)
+    expected = [(path.parent.name, path.relative_to(root).as_posix()) for path in root.rglob("*.png")]
+    assert labeled(dataset) == sorted(("train", label, name) for label, name in expected)
+    assert len(set(dataset.splits["train"].hashes.tolist())) == 30
+
+
+def test_images_are_not_decoded_when_they_are_listed(make_folder: FolderMaker, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(image: Image.Image) -> None:
+        raise AssertionError("decoded")
+
+    root = make_folder(count=3)
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", fail)
+    assert len(read_folder(root, CONFIG).splits["train"]) == 6
+
+
+def test_gray_images_have_one_channel_and_one_color_image_makes_three(make_folder: FolderMaker) -> None:
+    root = make_folder(mode="L")
+    assert read_folder(root, CONFIG).channels == 1
+    put(root, "dark/new.png")
+    assert read_folder(root, CONFIG).channels == 3
+
+
+def test_the_size_is_the_median(make_folder: FolderMaker) -> None:
+    root = make_folder(count=3)
+    Image.new("RGB", (500, 400)).save(root / "dark" / "huge.png")
+    assert read_folder(root, CONFIG).size == (16, 20)
+
+
+@pytest.mark.parametrize(
+    ("folders", "names"),
+    [
+        (("train", "test"), {"train", "test"}),
+        (("Train", "Valid"), {"train", "val"}),
+        (("train", "dev", "test"), {"train", "val", "test"}),
+        (("training", "validation", "TEST"), {"train", "val", "test"}),
+        (("Training", "Testing"), {"train", "test"}),
+    ],
+)
+def test_split_folders_are_known_by_name(folders: tuple[str, ...], names: set[str], make_folder: FolderMaker) -> None:
+    root = make_folder(count=2, splits=folders)
+    dataset = read_folder(root, CONFIG)
+    assert set(dataset.splits) == names
+    for name, split in dataset.splits.items():
+        parts = {split.samples.name(index).split("/")[0].lower()[:2] for index in range(len(split))}
+        assert len(split) == 4
+        assert parts <= {"tr"} if name == "train" else parts <= {"te"} if name == "test" else parts <= {"va", "de"}
+
+
+def test_two_folders_for_one_split_are_refused(make_folder: FolderMaker) -> None:
+    root = make_folder(count=1, splits=("train", "val", "valid"))
+    with pytest.raises(DataError, match="wanted one folder for val, found val and valid"):
+        read_folder(root, CONFIG)
+
+
+def test_classes_may_be_named_like_splits(make_folder: FolderMaker) -> None:
+    dataset = read_folder(make_folder(classes=("train", "test", "bus")), CONFIG)
+    assert dataset.classes == ("bus", "test", "train")
+    assert len(dataset.splits["train"]) == 36
+
+
+def test_a_layout_without_training_is_refused(make_folder: FolderMaker) -> None:
+    with pytest.raises(DataError, match="no training split; found test, val"):
+        read_folder(make_folder(splits=("test", "val"), count=2), CONFIG)
+
+
+def test_samples_may_lie_deeper_than_their_class(tmp_path: Path) -> None:
+    put(tmp_path, "a/1.png", "a/2019/may/2.PNG", "b/x/3.png")
+    put(tmp_path, "a/.hidden/4.png", "a/.5.png", "b/__MACOSX/6.png", "__MACOSX/7.png", ".git/8.png")
+    assert labeled(read_folder(tmp_path, CONFIG)) == [
+        ("train", "a", "a/1.png"),
+        ("train", "a", "a/2019/may/2.PNG"),
+        ("train", "b", "b/x/3.png"),
+    ]
+
+
+def test_files_that_are_no_samples_are_counted(tmp_path: Path) -> None:
+    put(tmp_path, "a/1.png", "b/2.png")
+    put(tmp_path, "a/photo.txt", "b/c/photo.TXT", "b/Makefile", "9.png", "notes.md", "a/notes.md", "b/notes.md")
+    dataset = read_folder(tmp_path, CONFIG)
+    assert len(dataset.splits["train"]) == 2
+    assert next(iter(dataset.ignored.items())) == (".md", 3)
+    assert dataset.ignored == {".md": 3, ".txt": 2, "no extension": 1, ".png": 1}
+
+
+def test_what_lies_beside_the_splits_is_ignored(tmp_path: Path) -> None:
+    put(tmp_path, "train/a/1.png", "train/b/2.png", "docs/figures/3.png", "train/4.png", content=PHOTO)
+    dataset = read_folder(tmp_path, CONFIG)
+    assert dataset.classes == ("a", "b")
+    assert dataset.ignored == {".png": 2}
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ([], "found 0 subfolders and no images in them"),
+        (["a.png", "b.png"], "found 2 images directly in it and no subfolders"),
+        (["one/notes.md", "two/notes.md"], "found 2 subfolders and no images in them"),
+    ],
+    ids=["empty", "no classes", "no images"],
+)
+def test_a_folder_without_classes_says_what_it_holds(files: list[str], message: str, tmp_path: Path) -> None:
+    put(tmp_path, *files)
+    with pytest.raises(DataError, match=f"wanted one subfolder of images for each class, {message}$"):
+        read_folder(tmp_path, CONFIG)
+
+
+@pytest.mark.parametrize(("kind", "word"), [("series", "recordings"), ("text", "texts")])
+def test_a_folder_without_samples_of_the_kind_that_was_asked_for(
+    kind: Kind, word: str, make_folder: FolderMaker
+) -> None:
+    with pytest.raises(DataError, match=f"one subfolder of {word} for each class, found 2 subfolders and no {word}"):
+        read_folder(make_folder(count=1), DataConfig(kind=kind))
+
+
+BAD_FILES = {
+    "empty.png": (b"", "empty file (0 bytes)"),
+    "cut.png": (PHOTO[:20], "damaged image"),
+    "cut.jpg": (JPEG[:20], "not an image"),
+    "text.png": (b"a shopping list", "not an image"),
+}
+
+
+def test_files_that_are_no_images_are_skipped_and_listed(make_folder: FolderMaker) -> None:
+    root = make_folder(count=4)
+    for name, (content, _) in BAD_FILES.items():
+        put(root, f"dark/{name}", content=content)
+    dataset = read_folder(root, CONFIG)
+    reasons = {entry.file: entry.reason for entry in dataset.unreadable}
+    assert set(reasons) == {f"dark/{name}" for name in BAD_FILES}
+    assert all(reasons[f"dark/{name}"].startswith(reason) for name, (_, reason) in BAD_FILES.items())
+    assert [name for _, _, name in labeled(dataset)] == [
+        f"{c}/{i:03d}.png" for c in ("dark", "light") for i in range(4)
+    ]
+
+
+def test_a_decompression_bomb_is_listed_unread(make_folder: FolderMaker) -> None:
+    root = make_folder(count=2)
+    header = encode(Image.new("1", (4, 3)))
+    huge = header[:16] + (60_000).to_bytes(4, "big") * 2 + header[24:]
+    # The checksum of the chunk that tells the size must fit.
+    put(root, "dark/bomb.png", content=huge[:29] + crc32(huge[12:29]).to_bytes(4, "big") + huge[33:])
+    (entry,) = read_folder(root, CONFIG).unreadable
+    assert entry.file == "dark/bomb.png"
+    assert "pixels" in entry.reason
+
+
+def test_content_tells_the_format_not_the_name(tmp_path: Path) -> None:
+    put(tmp_path, "a/1.jpg", "b/2.bmp", content=PHOTO)
+    dataset = read_folder(tmp_path, CONFIG)
+    assert dataset.unreadable == ()
+    judge = np.asarray(Image.open(tmp_path / "a" / "1.jpg"))
+    assert np.array_equal(dataset.splits["train"].samples.read(0), judge)
+
+
+def test_a_split_without_readable_images_is_refused(make_folder: FolderMaker) -> None:
+    root = make_folder(splits=("train", "test"), count=3)
+    for path in (root / "test").rglob("*.png"):
+        path.write_bytes(b"")
+    with pytest.raises(DataError, match=r"no readable images in test; add some, or remove the folder"):
+        read_folder(root, CONFIG)
+
+
+def test_a_folder_of_damaged_images_is_refused(make_folder: FolderMaker) -> None:
+    root = make_folder(count=2)
+    for path in root.rglob("*.png"):
+        path.write_bytes(b"")
+    with pytest.raises(DataError, match=r"none of 4 images can be read; the first: dark/000\.png \(empty file"):
+        read_folder(root, CONFIG)
+
+
+def test_a_class_without_readable_files_stays_a_class(make_folder: FolderMaker) -> None:
+    root = put(make_folder(count=1), "dim/a.png", content=b"")
+    assert read_folder(root, CONFIG).classes == ("dark", "dim", "light")
+
+
+@pytest.mark.parametrize(
+    ("names", "kind"),
+    [
+        (["a/1.png", "a/2.txt", "b/3.png", "b/4.wav"], "image"),
+        (["a/1.png", "a/2.txt", "b/3.txt", "b/4.wav"], "text"),
+        (["a/1.WAV", "a/2.txt", "b/3.wav", "b/4.md", "b/5.md", "b/6.md"], "series"),
+        ([], "image"),
+    ],
+)
+def test_the_kind_is_that_of_most_files(names: list[str], kind: Kind) -> None:
+    assert guess_kind(names) == kind
+
+
+@pytest.fixture
+def mixed(tmp_path: Path) -> Path:
+    """Two classes, each of an image, three texts and two recordings."""
+    root = tmp_path / "mixed"
+    for label in "ab":
+        put(root, f"{label}/1.png")
+        for number in range(3):
+            put(root, f"{label}/{number}.txt", content=f"{label}, {number} times".encode())
+        for number in range(2):
+            put_wav(root / label / f"{number}.wav", steps=40 + 20 * number)
+    return root
+
+
+def test_of_mixed_files_most_win(mixed: Path) -> None:
+    dataset = read_folder(mixed, CONFIG)
+    assert (dataset.kind, len(dataset.splits["train"]), dataset.channels) == ("text", 6, 1)
+    assert dataset.ignored == {".wav": 4, ".png": 2}
+    samples = dataset.splits["train"].samples
+    assert isinstance(samples, Texts)
+    assert samples.name(4) == "b/1.txt"
+    assert samples.read(4) == "b, 1 times"
+    assert dataset.size == (len("b, 1 times"),)
+
+
+@pytest.mark.parametrize(
+    ("kind", "count", "size", "rate"),
+    [("image", 2, (16, 20), None), ("series", 4, (50,), 8000), ("text", 6, (10,), None)],
+)
+def test_the_kind_can_be_forced(kind: Kind, count: int, size: tuple[int, ...], rate: int | None, mixed: Path) -> None:
+    dataset = read_folder(mixed, DataConfig(kind=kind))
+    assert (dataset.kind, len(dataset.splits["train"]), dataset.size, dataset.rate) == (kind, count, size, rate)
+
+
+def test_the_rate_is_that_of_most_recordings(tmp_path: Path) -> None:
+    for number, rate in enumerate((16000, 8000, 8000)):
+        put_wav(tmp_path / "a" / f"{number}.wav", rate=rate, steps=rate)
+    put_wav(tmp_path / "b" / "stereo.wav", rate=8000, channels=2)
+    dataset = read_folder(tmp_path, CONFIG)
+    assert (dataset.rate, dataset.channels) == (8000, 2)
+    assert dataset.splits["train"].samples.read(0).shape == (2, 8000)
+
+
+def test_unreadable_texts_and_recordings_are_listed(tmp_path: Path) -> None:
+    put(tmp_path, "a/1.txt", "a/2.txt", "b/3.txt", content=b"words")
+    put(tmp_path, "a/latin.txt", content=b"caf\xe9")
+    put(tmp_path, "b/blank.txt", content=b" \n")
+    put(tmp_path, "b/cut.wav", content=b"RIFF")
+    put_wav(tmp_path / "a" / "whole.wav")
+    reasons = {kind: read_folder(tmp_path, DataConfig(kind=kind)).unreadable for kind in ("text", "series")}
+    assert [(entry.file, entry.reason) for entry in reasons["text"]] == [
+        ("a/latin.txt", "invalid UTF-8 at byte 3"),
+        ("b/blank.txt", "empty text"),
+    ]
+    assert [entry.file for entry in reasons["series"]] == ["b/cut.wav"]
+
+
+@pytest.fixture
+def linked(tmp_path: Path) -> Path:
+    """A folder of two classes with links of every sort; two images and a folder of one lie outside."""
+    outside = put(tmp_path / "outside", "far.png", "folder/farther.png")
+    root = put(tmp_path / "root", "dark/1.png", "dark/deep/2.png", "light/3.png")
+    links = {
+        "dark/file.png": outside / "far.png",
+        "dark/folder": outside / "folder",
+        "dark/near.png": root / "light" / "3.png",
+        "dark/deep/loop": root / "dark",
+        "dark/up": root,
+        "dark/gone.png": outside / "gone.png",
+        "light/higher": tmp_path,
+    }
+    for name, target in links.items():
+        (root / name).symlink_to(target)
+    return root
+
+
+OWN = [("dark", "dark/1.png"), ("dark", "dark/deep/2.png"), ("dark", "dark/near.png"), ("light", "light/3.png")]
+
+
+def test_links_that_lead_outside_are_refused(linked: Path) -> None:
+    dataset = read_folder(linked, CONFIG)
+    assert [(label, name) for _, label, name in labeled(dataset)] == OWN
+    refused = {entry.file: entry.reason for entry in dataset.unreadable}
+    assert refused == dict.fromkeys(("dark/file.png", "dark/folder", "dark/gone.png"), OUTSIDE)
+
+
+def test_links_are_followed_on_demand_but_never_back_up(linked: Path) -> None:
+    dataset = read_folder(linked, DataConfig(follow=True))
+    found = [(label, name) for _, label, name in labeled(dataset)]
+    assert found == sorted([*OWN, ("dark", "dark/file.png"), ("dark", "dark/folder/farther.png")])
+    assert dataset.unreadable == ()
+    read = {dataset.splits["train"].samples.read(index).shape for index in range(len(found))}
+    assert read == {(16, 20, 3)}
+
+
+@pytest.mark.parametrize("target", [".", "..", "dark"])
+def test_a_class_that_links_back_gives_nothing_to_two_classes(target: str, tmp_path: Path) -> None:
+    root = put(tmp_path / "root", "dark/1.png", "light/2.png")
+    (root / "loop").symlink_to(root / target)
+    listing = walk(root, root / "loop", follow=True)
+    assert listing.files == (["loop/1.png"] if target == "dark" else [])
+
+
+def test_a_folder_of_links_alone_says_what_allows_them(tmp_path: Path) -> None:
+    put(tmp_path / "outside", "dark/1.png", "light/2.png")
+    (tmp_path / "root").mkdir()
+    for label in ("dark", "light"):
+        (tmp_path / "root" / label).symlink_to(tmp_path / "outside" / label)
+    with pytest.raises(DataError, match=rf"no images in them \(dark {OUTSIDE}\)"):
+        read_folder(tmp_path / "root", CONFIG)
+    assert read_folder(tmp_path / "root", DataConfig(follow=True)).classes == ("dark", "light")
+
+
+def test_a_root_that_is_a_link_is_the_folder_itself(make_folder: FolderMaker, tmp_path: Path) -> None:
+    (tmp_path / "short").symlink_to(make_folder(count=2))
+    assert len(read_folder(tmp_path / "short", CONFIG).splits["train"]) == 4
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [("a/1.png", "a/1.png"), ("a/../a/1.png", "a/1.png"), ("./a//1.png", "a/1.png"), ("missing.png", "missing.png")],
+)
+@pytest.mark.parametrize("follow", [False, True])
+def test_a_path_inside_is_made_plain(path: str, expected: str, follow: bool, tmp_path: Path) -> None:
+    assert check_inside(put(tmp_path, "a/1.png"), path, follow) == expected
+    assert check_inside(tmp_path, str(tmp_path / path), follow) == expected
+
+
+@pytest.mark.parametrize(
+    "path", ["../far.png", "a/../../far.png", "link.png", "{root}/../far.png", "/etc/hostname", ".."]
+)
+def test_a_path_outside_is_refused_or_made_absolute(path: str, tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    put(tmp_path, "far.png", "root/a/1.png", "root.png")
+    (root / "link.png").symlink_to(tmp_path / "far.png")
+    path = path.format(root=root)
+    with pytest.raises(DataError, match="leads out of the source's folder; --follow allows it"):
+        check_inside(root, path, follow=False)
+    assert check_inside(root, path, follow=True) == (root / path).resolve().as_posix()
+
+
+@settings(deadline=None)
+@given(parts=st.lists(st.sampled_from(["..", ".", "a", "b", "", "root"]), min_size=1, max_size=6))
+def test_no_spelling_leads_outside_unseen(parts: list[str]) -> None:
+    root = Path("/nowhere/root")
+    path = "/".join(parts).lstrip("/")
+    try:
+        found = check_inside(root, path, follow=False)
+    except DataError:
+        depth, lowest = 1, 1
+        for part in path.split("/"):
+            depth += {"..": -1, ".": 0, "": 0}.get(part, 1)
+            lowest = min(lowest, depth)
+        assert lowest < 1
+        return
+    assert ".." not in found.split("/")
+
+
+def test_samples_are_listed_by_extension_at_any_depth(tmp_path: Path) -> None:
+    wanted = ["a.png", "b.JPG", "deep-1.png", "deep/d.jpeg", "deep/er/c.webp"]
+    put(tmp_path, *wanted, "notes.txt", ".hidden.png", ".git/e.png", "__MACOSX/f.png", "png")
+    (tmp_path / "folder.png").mkdir()
+    assert list_samples(tmp_path, "image") == [tmp_path / name for name in wanted]
+    assert list_samples(tmp_path, "text") == [tmp_path / "notes.txt"]
+    assert list_samples(tmp_path, "series") == []
+
+
+def test_a_hidden_parent_hides_nothing(tmp_path: Path) -> None:
+    folder = put(tmp_path / ".cache", "a.png")
+    assert list_samples(folder, "image") == [folder / "a.png"]
+
+
+@pytest.mark.parametrize(
+    ("spec", "kind"),
+    [
+        (ImageSpec((1, 8, 8), ("a", "b"), (0.5,), (0.5,)), ImageFiles),
+        (SeriesSpec((2, 30), ("a", "b"), (0.0, 0.0), (1.0, 1.0), rate=4000), WavFiles),
+        (TextSpec((20,), ("a", "b"), vocab_size=100), TextFiles),
+    ],
+    ids=["image", "series", "text"],
+)
+def test_files_are_opened_as_what_a_model_eats(
+    spec: ImageSpec | SeriesSpec | TextSpec, kind: type, mixed: Path
+) -> None:
+    suffix = {ImageFiles: "1.png", WavFiles: "0.wav", TextFiles: "2.txt"}[kind]
+    paths = [str(mixed / label / suffix) for label in "ab"]
+    samples = open_files(paths, spec)
+    assert isinstance(samples, kind)
+    assert [samples.name(index) for index in range(len(samples))] == paths
+    content = samples.read(1)
+    assert (
+        content == "b, 2 times"
+        if kind is TextFiles
+        else content.shape == ((16, 20, 3) if kind is ImageFiles else (2, 20))
+    )
+
+
+def test_text_files_are_taken_and_joined(tmp_path: Path) -> None:
+    put(tmp_path, "a.txt", content=b"alpha")
+    put(tmp_path, "b.txt", content=b"beta")
+    paths = [str(tmp_path / name) for name in ("a.txt", "b.txt", "c.txt")]
+    samples = TextFiles(paths).take(np.array([1, 0])).join([TextFiles(paths[:1])])
+    assert [samples.read(index) for index in range(len(samples))] == ["beta", "alpha", "alpha"]
+    with pytest.raises(DataError, match="No such file"):
+        TextFiles(paths).read(2)
+
+
+def test_listed_files_keep_split_class_and_group(tmp_path: Path) -> None:
+    put(tmp_path, "1.png", "2.png", "3.png")
+    put(tmp_path, "bad.png", content=b"")
+    listed = [
+        ListedFile("1.png", "train", "b", 7),
+        ListedFile("bad.png", "train", "b", 6),
+        ListedFile("2.png", "train", "a", 2**64 - 1),
+        ListedFile("missing.png", "test", "a", 5),
+        ListedFile("3.png", "test", "a", 8),
+    ]
+    dataset = read_files(tmp_path, "image", listed, source="made", columns={"path": "file"})
+    assert labeled(dataset) == [("test", "a", "3.png"), ("train", "a", "2.png"), ("train", "b", "1.png")]
+    groups = dataset.splits["train"].groups
+    assert groups is not None
+    assert groups.tolist() == [7, 2**64 - 1]
+    assert [(entry.file, entry.reason) for entry in dataset.unreadable] == [
+        ("bad.png", "empty file (0 bytes)"),
+        ("missing.png", "No such file or directory"),
+    ]
+    assert dataset.columns == {"path": "file"}
+
+
+Damage = Callable[[Path], None]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda path: path.write_bytes(path.read_bytes() + b"\0"),
+        lambda path: path.write_bytes(encode(Image.new("L", (3, 3)))),
+    ],
+    ids=["one byte more", "another image"],
+)
+def test_other_content_has_another_hash(damage: Damage, make_folder: FolderMaker) -> None:
+    root = make_folder(count=2)
+    before = read_folder(root, CONFIG)
+    damage(root / "dark" / "001.png")
+    after = read_folder(root, CONFIG)
+    changed = before.splits["train"].hashes != after.splits["train"].hashes
+    assert changed.tolist() == [False, True, False, False]
+    assert before.fingerprint != after.fingerprint

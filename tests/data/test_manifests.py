@@ -1,0 +1,499 @@
+"""Tables as sources: which column holds what, and what becomes of the rows."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+import wave
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import pyarrow
+import pyarrow.parquet
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from falconet.data.dataset import Dataset, Unreadable, hash_bytes
+from falconet.data.manifests import find_split_tables, read_manifest, read_table_folder
+from falconet.data.splits import Columns, DataConfig, complete_splits
+from falconet.errors import ConfigError, DataError
+from tests.data.builders import encode
+
+INTENTS = ["card_arrival", "exchange_rate", "lost_card"]
+WORDS = st.text(st.characters(codec="utf-8"), min_size=1, max_size=12).filter(str.strip)
+
+
+def write(path: Path, columns: Mapping[str, Sequence[Any]]) -> Path:
+    """Write columns as a table of the format that the name says."""
+    rows = list(zip(*columns.values(), strict=True))
+    if path.suffix == ".parquet":
+        pyarrow.parquet.write_table(pyarrow.table(dict(columns)), path)
+    elif path.suffix == ".jsonl":
+        lines = [json.dumps(dict(zip(columns, row, strict=True)), ensure_ascii=False) + "\n" for row in rows]
+        path.write_text("".join(lines), encoding="utf-8", newline="")
+    else:
+        with path.open("w", encoding="utf-8", newline="") as file:
+            csv.writer(file, delimiter="\t" if path.suffix == ".tsv" else ",").writerows([list(columns), *rows])
+    return path
+
+
+def read(path: Path, kind: Any = None, follow: bool = False, **columns: str) -> Dataset:
+    config = DataConfig(kind=kind, follow=follow, columns=Columns(**columns))
+    return read_table_folder(path, config) if path.is_dir() else read_manifest(path, config)
+
+
+def list_samples(dataset: Dataset, split: str = "train") -> list[tuple[Any, str]]:
+    """Return samples and class names of a split."""
+    found = dataset.splits[split]
+    return [(found.samples.read(index), dataset.classes[label]) for index, label in enumerate(found.labels)]
+
+
+def write_banking(folder: Path, suffix: str = ".csv") -> Path:
+    """Write questions and intents as BANKING77 has them."""
+    folder.mkdir(exist_ok=True)
+    for split, count in (("train", 9), ("test", 6)):
+        texts = [f"{split} question {index}, isn't it?" for index in range(count)]
+        write(folder / f"{split}{suffix}", {"text": texts, "category": [INTENTS[index % 3] for index in range(count)]})
+    return folder
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".jsonl", ".parquet"])
+def test_folder_of_split_tables(tmp_path: Path, suffix: str) -> None:
+    folder = write_banking(tmp_path / "banking", suffix)
+    (folder / "README.md").write_text("questions")
+    (folder / "categories.json").write_text("[]")
+    (folder / ".hidden").write_text("")
+    dataset = read(folder)
+    assert dataset.kind == "text"
+    assert dataset.classes == tuple(INTENTS)
+    assert {name: len(split) for name, split in dataset.splits.items()} == {"train": 9, "test": 6}
+    assert list_samples(dataset, "test")[4] == ("test question 4, isn't it?", "exchange_rate")
+    first = 2 if suffix in {".csv", ".tsv"} else 1
+    assert dataset.splits["test"].samples.name(4) == f"test{suffix}:{first + 4}"
+    assert dataset.columns == {"label": "category", "text": "text"}
+    assert dataset.ignored == {".json": 1, ".md": 1}
+    assert (dataset.source, dataset.channels, dataset.size) == (str(folder), 1, (27,))
+    completed = complete_splits(dataset, DataConfig())
+    assert completed.made == {"val"}
+
+
+@settings(deadline=None)
+@given(texts=st.lists(WORDS, min_size=2, max_size=6), suffix=st.sampled_from([".csv", ".tsv", ".jsonl", ".parquet"]))
+def test_texts_of_any_alphabet_are_kept(texts: list[str], suffix: str) -> None:
+    with TemporaryDirectory() as folder:
+        labels = ["é", "日本"] * len(texts)
+        path = write(Path(folder) / f"t{suffix}", {"text": texts, "label": labels[: len(texts)]})
+        dataset = read(path, text="text")
+    assert list_samples(dataset) == list(zip(texts, labels, strict=False))
+    hashes = dataset.splits["train"].hashes
+    assert hashes.tolist() == [hash_bytes(text.encode()) for text in texts]
+
+
+def test_windows_file_with_mark(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_bytes('\ufefftext;label\r\n"größer; schöner";a\r\nzwei;b\r\n'.encode())
+    assert list_samples(read(path)) == [("größer; schöner", "a"), ("zwei", "b")]
+
+
+def test_rows_that_cannot_be_used_are_listed_in_order(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_bytes(b'text,label\nfine,a\n" ",a\nno label,\nna\xefve,a\nshort\nfine too,b\n')
+    dataset = read(path)
+    assert list_samples(dataset) == [("fine", "a"), ("fine too", "b")]
+    assert dataset.unreadable == (
+        Unreadable("t.csv:3", "empty text"),
+        Unreadable("t.csv:4", "no label"),
+        Unreadable("t.csv:5", "invalid UTF-8"),
+        Unreadable("t.csv:6", "wanted 2 cells, found 1"),
+    )
+    assert dataset.splits["train"].samples.name(1) == "t.csv:7"
+
+
+def test_equal_numbers_are_one_class_however_they_are_written(tmp_path: Path) -> None:
+    path = write(tmp_path / "t.jsonl", {"text": list("abcdef"), "label": [1, "1", 1.0, "1.0", None, 2]})
+    dataset = read(path)
+    assert dataset.classes == ("1", "2")
+    assert dataset.splits["train"].labels.tolist() == [0, 0, 0, 0, 1]
+    assert dataset.unreadable == (Unreadable("t.jsonl:5", "no label"),)
+
+
+@pytest.mark.parametrize(
+    ("labels", "classes"),
+    [
+        ([True, False, True], ("False", "True")),
+        (["007", "7", "10.0"], ("007", "7", "10")),
+        (["1.0", "1.5", "1"], ("1", "1.0", "1.5")),
+        ([10, 9, 2.0], ("2", "9", "10")),
+        ([["a"], "b", "c"], ("b", "c")),
+        ([" b", "b ", "c"], ("b", "c")),
+    ],
+)
+def test_class_names(tmp_path: Path, labels: list[Any], classes: tuple[str, ...]) -> None:
+    assert read(write(tmp_path / "t.jsonl", {"text": ["x", "y", "z"], "label": labels})).classes == classes
+
+
+def test_numbers_are_spelled_alike_over_all_tables(tmp_path: Path) -> None:
+    write(tmp_path / "train.csv", {"text": ["x", "y"], "label": ["1", "2"]})
+    write(tmp_path / "test.csv", {"text": ["x", "y"], "label": ["1.0", ""]})
+    dataset = read(tmp_path)
+    assert dataset.classes == ("1", "2")
+    assert dataset.splits["test"].labels.tolist() == [0]
+
+
+def test_class_that_only_the_test_split_has(tmp_path: Path) -> None:
+    write(tmp_path / "train.csv", {"text": ["x", "y"], "label": ["a", "b"]})
+    write(tmp_path / "dev.csv", {"text": ["x", "y"], "label": ["a", "c"]})
+    dataset = read(tmp_path)
+    assert dataset.classes == ("a", "b", "c")
+    assert list_samples(dataset, "val") == [("x", "a"), ("y", "c")]
+
+
+def test_column_of_splits(tmp_path: Path) -> None:
+    columns = {
+        "text": ["p", "q", "r", "s", "t"],
+        "label": ["a", "b", "a", "b", "a"],
+        "Split": ["train", "TRAIN", "dev", "test", ""],
+    }
+    dataset = read(write(tmp_path / "t.csv", columns))
+    assert {name: list_samples(dataset, name) for name in dataset.splits} == {
+        "train": [("p", "a"), ("q", "b")],
+        "val": [("r", "a")],
+        "test": [("s", "b")],
+    }
+    assert dataset.columns == {"label": "label", "split": "Split", "text": "text"}
+    assert dataset.unreadable == (Unreadable("t.csv:6", "no split"),)
+
+
+def test_column_that_is_only_called_like_splits_is_none(tmp_path: Path) -> None:
+    columns = {"text": ["p", "q"], "label": ["a", "b"], "fold": ["1", "2"]}
+    path = write(tmp_path / "t.csv", columns)
+    assert set(read(path).splits) == {"train"}
+    with pytest.raises(DataError, match="column fold: wanted train, val or test, found 1, 2; rename them"):
+        read(path, split="fold")
+
+
+def test_column_of_splits_without_training(tmp_path: Path) -> None:
+    path = write(tmp_path / "t.csv", {"text": ["p", "q"], "label": ["a", "b"], "split": ["test", "val"]})
+    with pytest.raises(DataError, match="wanted training samples, found test, val"):
+        read(path)
+
+
+def test_a_table_of_one_split_has_no_other(tmp_path: Path) -> None:
+    write(tmp_path / "train.csv", {"text": ["p", "q"], "label": ["a", "b"], "split": ["test", "val"]})
+    dataset = read(tmp_path)
+    assert set(dataset.splits) == {"train"}
+    assert dataset.columns == {"label": "label", "text": "text"}
+
+
+def test_groups(tmp_path: Path) -> None:
+    columns: dict[str, list[Any]] = {
+        "text": list("pqrst"),
+        "label": list("abaab"),
+        "person": ["ann", "bob", "ann", None, None],
+    }
+    groups = read(write(tmp_path / "t.parquet", columns), group="person").splits["train"].groups
+    assert groups is not None
+    assert groups[0] == groups[2] == hash_bytes(b"ann")
+    assert len(set(groups.tolist())) == 4
+    assert read(tmp_path / "t.parquet").splits["train"].groups is None
+
+
+@pytest.mark.parametrize(
+    ("columns", "roles"),
+    [
+        ({"Sentence": ["p q", "r s"], "LABEL": [0, 1]}, {"label": "LABEL", "text": "Sentence"}),
+        (
+            {"Class Index": [1, 2], "Title": ["p", "q"], "Story": ["long p", "long q"]},
+            {"label": "Class Index", "text": "Story"},
+        ),
+        ({"utterance": ["p", "q"], "intent": ["a", "b"], "label": [3, 4]}, {"label": "label", "text": "utterance"}),
+        ({"file": ["1.txt", "2.txt"], "text": ["p", "q"], "y": ["a", "b"]}, {"label": "y", "text": "text"}),
+        ({"text": [1, 2], "words": ["p", "q"], "target": [1, 2]}, {"label": "target", "text": "words"}),
+        (
+            {"words": [f"text {i}" for i in range(6)], "sort": list("ababab"), "n": list(range(6))},
+            {"label": "sort", "text": "words"},
+        ),
+    ],
+)
+def test_roles_of_text_tables(tmp_path: Path, columns: dict[str, list[Any]], roles: dict[str, str]) -> None:
+    for suffix in (".csv", ".jsonl"):
+        dataset = read(write(tmp_path / f"t{suffix}", columns))
+        assert (dataset.kind, dataset.columns) == ("text", roles)
+
+
+def test_y_is_a_label_only_with_few_values(tmp_path: Path) -> None:
+    columns: dict[str, list[Any]] = {"x": [1.5, 2.5, 3.5, 4.5], "y": [0.1, 0.2, 0.3, 0.4], "gesture": list("abab")}
+    assert read(write(tmp_path / "t.csv", columns)).columns == {"label": "gesture"}
+    columns["y"] = [0, 1, 0, 1]
+    assert read(write(tmp_path / "t.csv", {**columns, "gesture": [1, 2, 3, 4]})).columns == {"label": "y"}
+
+
+def test_configured_columns_go_before_guessed_ones(tmp_path: Path) -> None:
+    path = write(tmp_path / "t.csv", {"text": ["p", "q"], "label": ["a", "b"], "title": ["r", "s"], "sort": ["c", "d"]})
+    dataset = read(path, text="title", label="sort")
+    assert dataset.columns == {"label": "sort", "text": "title"}
+    assert list_samples(dataset) == [("r", "c"), ("s", "d")]
+
+
+def test_configured_column_that_is_not_there(tmp_path: Path) -> None:
+    path = write(tmp_path / "t.csv", {"text": ["p", "q"], "label": ["a", "b"]})
+    with pytest.raises(
+        ConfigError, match=r"data\.columns\.label: t\.csv: unknown column 'lable': did you mean label\?"
+    ):
+        read(path, label="lable")
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        (
+            {"text": ["p", "q", "r"], "title": ["s", "t", "u"]},
+            "wanted a column of labels, found text, title; name it by",
+        ),
+        (
+            {"text": list("pqrs"), "one": list("abab"), "two": list("aabb")},
+            "several that could be: one, two; name it by",
+        ),
+        ({"label": ["a", "b"], "number": [1, 2]}, "wanted texts, paths or series in its columns, found label, number"),
+    ],
+)
+def test_tables_without_labels_or_samples(tmp_path: Path, columns: dict[str, list[Any]], message: str) -> None:
+    with pytest.raises(DataError, match=message) as caught:
+        read(write(tmp_path / "t.csv", columns))
+    assert "--set data.columns." in str(caught.value)
+
+
+def test_only_unusable_rows(tmp_path: Path) -> None:
+    path = write(tmp_path / "t.csv", {"text": ["", " "], "label": ["a", "b"]})
+    with pytest.raises(DataError, match=r"found none; the first of 2 skipped rows: t\.csv:2 \(empty text\)"):
+        read(path, text="text")
+
+
+def test_test_table_without_labels(tmp_path: Path) -> None:
+    write(tmp_path / "train.csv", {"text": ["p", "q"], "label": ["a", "b"]})
+    write(tmp_path / "test.csv", {"text": ["p", "q"]})
+    with pytest.raises(DataError, match=r"test\.csv: wanted the columns of train\.csv, found no label; add"):
+        read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("names", "found"),
+    [
+        (["train.csv", "test.jsonl", "valid.tsv"], {"train": "train.csv", "test": "test.jsonl", "val": "valid.tsv"}),
+        (["Train.CSV", "Validation.parquet"], {"train": "Train.CSV", "val": "Validation.parquet"}),
+        (["GunPoint_TRAIN.tsv", "GunPoint_TEST.tsv"], {"train": "GunPoint_TRAIN.tsv", "test": "GunPoint_TEST.tsv"}),
+        (["train.csv", "x_train.csv"], {"train": "train.csv"}),
+        (["x_train.csv", "y_train.csv"], {}),
+        (["test.csv"], {}),
+        (["train.txt", "all.csv", ".train.csv"], {}),
+    ],
+)
+def test_tables_named_for_splits(tmp_path: Path, names: list[str], found: dict[str, str]) -> None:
+    for name in names:
+        (tmp_path / name).write_text("")
+    (tmp_path / "val").mkdir()
+    assert {split: path.name for split, path in find_split_tables(tmp_path).items()} == found
+
+
+def test_two_tables_of_one_split(tmp_path: Path) -> None:
+    for name in ("train.csv", "val.csv", "dev.csv"):
+        (tmp_path / name).write_text("")
+    with pytest.raises(DataError, match=r"wanted one table for val, found dev\.csv and val\.csv"):
+        find_split_tables(tmp_path)
+
+
+def test_folder_without_training_table(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"wanted a table of training samples, such as train\.csv, found none"):
+        read(tmp_path)
+
+
+def write_images(folder: Path, names: Sequence[str]) -> None:
+    for index, name in enumerate(names):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(encode(Image.new("RGB", (6, 4), (index, 0, 0))))
+
+
+def test_image_manifest(tmp_path: Path) -> None:
+    root = tmp_path / "set"
+    write_images(root, ["images/1.png", "images/2.png", "odd\\name.png", "images/3.png"])
+    write_images(tmp_path, ["outside.png"])
+    paths = [
+        "images/1.png", "images\\2.png", str(root / "images" / "3.png"), "odd\\name.png",
+        "../outside.png", "images/missing.png", "", "nul\0.png", "x" * 300 + ".png",
+    ]  # fmt: skip
+    columns = {"image": paths, "kind": list("ababababa"), "who": [*"ppqqrrsst"]}
+    path = write(root / "all.jsonl", columns)
+    dataset = read(path, label="kind", group="who")
+    assert (dataset.kind, dataset.channels, dataset.size) == ("image", 3, (4, 6))
+    assert dataset.columns == {"label": "kind", "path": "image", "group": "who"}
+    samples = dataset.splits["train"].samples
+    assert [samples.name(index) for index in range(4)] == [
+        "images/1.png", "images/2.png", "images/3.png", "odd\\name.png"
+    ]  # fmt: skip
+    assert [label for _, label in list_samples(dataset)] == ["a", "b", "a", "b"]
+    assert [int(image[0, 0, 0]) for image, _ in list_samples(dataset)] == [0, 1, 3, 2]
+    groups = dataset.splits["train"].groups
+    assert groups is not None
+    assert groups[0] == groups[1] != groups[2]
+    reasons = {item.file: item.reason for item in dataset.unreadable}
+    assert set(reasons) == {"all.jsonl:5", "images/missing.png", "all.jsonl:7", "all.jsonl:8", paths[-1]}
+    assert "leads out" in reasons["all.jsonl:5"]
+    assert reasons["all.jsonl:7"] == "no path"
+
+
+def test_paths_outside_may_be_followed(tmp_path: Path) -> None:
+    root = tmp_path / "set"
+    write_images(root, ["1.png", "2.png"])
+    write_images(tmp_path, ["outside.png"])
+    path = write(root / "all.csv", {"path": ["1.png", "2.png", "../outside.png"], "label": list("aba")})
+    assert len(read(path).splits["train"]) == 2
+    assert len(read(path, follow=True).splits["train"]) == 3
+
+
+def test_folder_of_image_tables_does_not_call_its_images_ignored(tmp_path: Path) -> None:
+    write_images(tmp_path, ["1.png", "2.png", "3.png", "other.png"])
+    write(tmp_path / "train.csv", {"file_name": ["1.png", "2.png"], "label": list("ab")})
+    write(tmp_path / "test.csv", {"file_name": ["3.png"], "label": ["a"]})
+    dataset = read(tmp_path)
+    assert {name: len(split) for name, split in dataset.splits.items()} == {"train": 2, "test": 1}
+    assert dataset.ignored == {".png": 1}
+
+
+def test_paths_are_found_by_content(tmp_path: Path) -> None:
+    write_images(tmp_path, ["1.png", "2.png", "3.png", "4.png"])
+    columns = {"where": ["1.png", "2.png", "3.png", "4.png"], "what": list("abab"), "note": ["long text"] * 4}
+    dataset = read(write(tmp_path / "t.csv", columns))
+    assert dataset.columns == {"path": "where", "label": "what"}
+
+
+def test_manifest_of_recordings(tmp_path: Path) -> None:
+    for name in ("1.wav", "2.wav"):
+        with wave.open(str(tmp_path / name), "wb") as file:
+            file.setparams((1, 2, 8000, 0, "NONE", ""))
+            file.writeframes(np.arange(40, dtype="<i2").tobytes())
+    dataset = read(write(tmp_path / "t.csv", {"file": ["1.wav", "2.wav"], "label": list("ab")}))
+    assert (dataset.kind, dataset.rate, dataset.size) == ("series", 8000, (40,))
+
+
+def test_manifest_of_text_files(tmp_path: Path) -> None:
+    for name in ("1.txt", "2.txt"):
+        (tmp_path / name).write_text(f"text of {name}")
+    dataset = read(write(tmp_path / "t.csv", {"file": ["1.txt", "2.txt"], "label": list("ab")}))
+    assert list_samples(dataset) == [("text of 1.txt", "a"), ("text of 2.txt", "b")]
+
+
+def test_wide_series(tmp_path: Path) -> None:
+    columns: dict[str, list[Any]] = {
+        "id": [1, 2, 3],
+        "t0": [1, 2, 3],
+        "t1": [1.5, "bad", 3.5],
+        "t2": [2, 3, ""],
+        "species": ["a", "b", "b"],
+    }
+    dataset = read(write(tmp_path / "t.csv", columns), kind="series")
+    assert (dataset.kind, dataset.channels, dataset.columns) == ("series", 1, {"label": "species"})
+    (first, label), (second, _) = list_samples(dataset)
+    assert (first.dtype, first.tolist(), label) == (np.float32, [[1, 1.5, 2]], "a")
+    assert second.tolist() == [[3, 3.5]]
+    assert [item.file for item in dataset.unreadable] == ["t.csv:3"]
+    hashes = dataset.splits["train"].hashes
+    assert hashes[0] == hash_bytes(np.array([1, 1.5, 2], dtype=np.float32).tobytes())
+
+
+def test_wide_series_are_guessed_where_all_else_is_numbers(tmp_path: Path) -> None:
+    columns: dict[str, list[Any]] = {"a": [1, 2, 3, 4], "b": [1, 2, 3, 4], "sort": list("xyxy")}
+    dataset = read(write(tmp_path / "t.csv", columns))
+    assert (dataset.kind, dataset.columns) == ("series", {"label": "sort"})
+    assert list_samples(dataset)[1][0].tolist() == [[2, 2]]
+
+
+def test_tables_of_the_ucr_archive(tmp_path: Path) -> None:
+    (tmp_path / "Gun_TRAIN.tsv").write_text("1\t0.5\t0.25\tNaN\n2\t-1\t1\t1\n1\t0\t0\t1\n")
+    (tmp_path / "Gun_TEST.tsv").write_text("1.0000000e+00\t3\t4\t5\n2.0000000e+00\t3\t4\t5\n")
+    dataset = read(tmp_path)
+    assert (dataset.kind, dataset.classes, dataset.columns) == ("series", ("1", "2"), {"label": "1"})
+    assert list_samples(dataset)[0][0].tolist() == [[0.5, 0.25]]
+    assert dataset.splits["train"].samples.name(0) == "Gun_TRAIN.tsv:1"
+    assert dataset.splits["test"].labels.tolist() == [0, 1]
+
+
+def test_long_series(tmp_path: Path) -> None:
+    columns: dict[str, list[Any]] = {
+        "series_id": ["p", "q", "p", "q", "p", "r", "r"],
+        "time": [2, 0, 1, 1, 0, 0, 1],
+        "x": [12, 20, 11, 21, 10, 30, 31],
+        "y": [2, 0, 1, 0, 0, 5, 5],
+        "activity": ["walk", "sit", "walk", "sit", "walk", None, None],
+        "split": ["train", "test", "train", "test", "train", "train", "train"],
+    }
+    dataset = read(write(tmp_path / "t.parquet", columns))
+    assert (dataset.kind, dataset.channels) == ("series", 2)
+    assert dataset.columns == {"label": "activity", "split": "split", "series": "series_id", "time": "time"}
+    (series, label), *others = list_samples(dataset)
+    assert (series.tolist(), label, others) == ([[10, 11, 12], [0, 1, 2]], "walk", [])
+    assert dataset.splits["train"].samples.name(0) == "t.parquet:1"
+    assert list_samples(dataset, "test")[0][1] == "sit"
+    assert dataset.unreadable == (Unreadable("t.parquet:6", "no label"),)
+
+
+def test_long_series_without_time(tmp_path: Path) -> None:
+    path = write(tmp_path / "t.csv", {"run": list("ppqq"), "value": [1, 2, 3, 4], "label": list("aabb")})
+    dataset = read(path, series="run")
+    assert [series.tolist() for series, _ in list_samples(dataset)] == [[[1, 2]], [[3, 4]]]
+
+
+def test_names_that_do_not_repeat_make_no_long_series(tmp_path: Path) -> None:
+    path = write(
+        tmp_path / "t.csv", {"id": [1, 2, 3], "date": [1, 2, 3], "note": ["p", "q", "r"], "label": list("aab")}
+    )
+    assert read(path).columns == {"label": "label", "text": "note"}
+
+
+def test_kind_may_be_forced(tmp_path: Path) -> None:
+    columns: dict[str, list[Any]] = {
+        "image": ["1.png", "2.png"],
+        "caption": ["one", "two"],
+        "label": ["a", "b"],
+        "n": [1, 2],
+        "m": [3, 4],
+    }
+    path = write(tmp_path / "t.csv", columns)
+    write_images(tmp_path, ["1.png", "2.png"])
+    assert read(path).kind == "image"
+    assert list_samples(read(path, kind="text", text="caption")) == [("one", "a"), ("two", "b")]
+    assert [series.tolist() for series, _ in list_samples(read(path, kind="series"))] == [[[1, 3]], [[2, 4]]]
+
+
+@pytest.mark.parametrize("kind", ["image", "series"])
+def test_forced_kind_that_a_table_does_not_hold(tmp_path: Path, kind: str) -> None:
+    path = write(tmp_path / "t.csv", {"text": ["p", "q"], "label": ["a", "b"]})
+    with pytest.raises(
+        DataError, match=r"wanted (paths of images|series) in its columns, found text, label; name them"
+    ):
+        read(path, kind=kind)
+
+
+@pytest.mark.slow
+def test_a_million_texts_take_seconds(tmp_path: Path) -> None:
+    rows = "".join(f'{index},"this is, the text number {index}",class{index % 77}\n' for index in range(1_000_000))
+    (tmp_path / "t.csv").write_text(f"id,text,label\n{rows}")
+    # In a process of its own, since the checks of types in tests take longer than the reading.
+    script = """if True:
+        import pathlib, sys, time
+        from falconet.data.manifests import read_manifest
+        from falconet.data.splits import DataConfig
+        begin = time.process_time()
+        dataset = read_manifest(pathlib.Path(sys.argv[1]), DataConfig())
+        print(time.process_time() - begin, len(dataset.splits["train"]), len(dataset.classes))
+    """
+    command = [sys.executable, "-c", script, str(tmp_path / "t.csv")]
+    seconds, *found = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    assert float(seconds) < 15
+    assert found == ["1000000", "77"]

@@ -1,0 +1,169 @@
+"""Byte-level BPE, its rows of tokens, and text files."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import unicodedata
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from falconet.data.texts import CHUNK, RESERVED, TextEncoder, read_text_file, train_tokenizer
+from falconet.errors import ConfigError, DataError, MissingExtraError
+
+TEXTS = [
+    *(f"please transfer {amount} euros to my account" for amount in range(200)),
+    *(f"why was my card payment {amount} declined" for amount in range(200)),
+    "[PAD][PAD] [MASK] " * 50,
+    "Où est ma carte ? 我的卡在哪里 кде моя карта 😀",
+]
+TOKENIZER = train_tokenizer(TEXTS, 500)
+ANY_TEXT = st.text(st.characters(codec="utf-8"), max_size=30)
+
+
+def decode(tokens: Sequence[int]) -> str:
+    """Return the text of a row of tokens, by way of the bytes that the vocabulary spells."""
+    return str(TextEncoder(TOKENIZER, 1).loaded.decode(list(tokens), skip_special_tokens=False))
+
+
+@settings(deadline=None)
+@given(text=ANY_TEXT)
+def test_tokens_hold_all_of_any_text(text: str) -> None:
+    encoder = TextEncoder(TOKENIZER, 200)
+    row = encoder.encode([text])[0]
+    count = int(encoder.count_tokens([text])[0])
+    assert (row[:count] > 1).all()
+    assert not row[count:].any()
+    assert decode(row[:count]) == unicodedata.normalize("NFC", text)
+
+
+def test_every_byte_is_a_token() -> None:
+    vocabulary = json.loads(train_tokenizer([], 258))["model"]["vocab"]
+    assert len(vocabulary) == 258
+    assert [name for name, index in vocabulary.items() if index < 2] == list(RESERVED)
+
+
+def test_names_of_reserved_tokens_in_texts_are_text() -> None:
+    encoder = TextEncoder(TOKENIZER, 12)
+    rows = encoder.encode(["[PAD]", "a[MASK]b", "[PAD] [MASK]"])
+    counts = encoder.count_tokens(["[PAD]", "a[MASK]b", "[PAD] [MASK]"])
+    for row, count in zip(rows, counts, strict=True):
+        assert count > 1
+        assert (row[:count] > 1).all()
+
+
+def test_composed_and_decomposed_letters_are_the_same() -> None:
+    rows = TextEncoder(TOKENIZER, 8).encode(["caf\u00e9", "cafe\u0301"])
+    assert np.array_equal(rows[0], rows[1])
+
+
+def test_rows_are_cut_and_padded() -> None:
+    texts = ["please transfer 7 euros to my account", "why", ""]
+    long, short = TextEncoder(TOKENIZER, 64).encode(texts), TextEncoder(TOKENIZER, 3).encode(texts)
+    assert long.shape == (3, 64)
+    assert np.array_equal(short, long[:, :3])
+    assert TextEncoder(TOKENIZER, 3).count_tokens(texts).tolist() == np.count_nonzero(long, axis=1).tolist()
+    assert not long[2].any()
+    assert TextEncoder(TOKENIZER, 5).encode([]).shape == (0, 5)
+
+
+def test_merges_shorten_what_is_frequent() -> None:
+    encoder = TextEncoder(TOKENIZER, 8)
+    assert encoder.count_tokens(["please transfer", "zqxj vvkkzw"]).tolist()[0] == 2
+    assert encoder.vocab_size == 500
+
+
+def test_batches_give_what_single_texts_give() -> None:
+    texts = [f"please transfer {index}" for index in range(CHUNK + 3)]
+    encoder = TextEncoder(TOKENIZER, 6)
+    rows = encoder.encode(texts)
+    for index in (0, CHUNK - 1, CHUNK, CHUNK + 2):
+        assert np.array_equal(rows[index], encoder.encode([texts[index]])[0])
+
+
+def test_equal_texts_give_equal_json_in_another_process() -> None:
+    script = """if True:
+        import hashlib, json, sys
+        from falconet.data.texts import train_tokenizer
+        print(hashlib.sha256(train_tokenizer(json.load(sys.stdin), 500).encode()).hexdigest())
+    """
+    # Another seed of Python's own hashes, and one thread instead of as many as there are cores.
+    environment = {**os.environ, "PYTHONHASHSEED": "7", "TOKENIZERS_PARALLELISM": "false"}
+    found = subprocess.run(
+        [sys.executable, "-c", script],
+        input=json.dumps(TEXTS),
+        capture_output=True,
+        text=True,
+        env=environment,
+        check=True,
+    )
+    assert found.stdout.strip() == hashlib.sha256(TOKENIZER.encode()).hexdigest()
+    assert train_tokenizer(TEXTS, 500) == TOKENIZER
+
+
+def test_small_vocabulary_is_refused() -> None:
+    with pytest.raises(ConfigError, match="vocab_size: wanted 258 or more, one for each byte, found 257"):
+        train_tokenizer(TEXTS, 257)
+
+
+@pytest.mark.parametrize("damage", ["", "{}", "null", TOKENIZER[:-20], TOKENIZER.replace('"BPE"', '"XYZ"')])
+def test_damaged_tokenizer(damage: str) -> None:
+    with pytest.raises(DataError, match="the tokenizer is damaged"):
+        TextEncoder(damage, 4).encode(["text"])
+
+
+def test_tokenizer_of_other_tokens_is_refused() -> None:
+    other = TOKENIZER.replace('"[PAD]": 0', '"[CLS]": 0')
+    with pytest.raises(DataError, match=r"wanted .*\[PAD\].* as its first tokens, found .*\[CLS\]"):
+        TextEncoder(other, 4).count_tokens(["text"])
+
+
+def test_lone_surrogates_are_refused() -> None:
+    with pytest.raises(DataError, match="text 1: invalid Unicode at character 2"):
+        TextEncoder(TOKENIZER, 4).encode(["fine", "ab\ud800"])
+    with pytest.raises(DataError, match="text 0: invalid Unicode at character 0"):
+        train_tokenizer(["\udfff"], 300)
+
+
+def test_without_the_package_the_install_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'falconet\[text\]'"):
+        train_tokenizer(TEXTS, 300)
+    with pytest.raises(MissingExtraError, match=r"pip install 'falconet\[text\]'"):
+        TextEncoder(TOKENIZER, 4).encode(["text"])
+
+
+@settings(deadline=None)
+@given(text=ANY_TEXT.filter(str.strip), encoding=st.sampled_from(["utf-8-sig", "utf-16"]))
+def test_text_file_is_read_as_it_was_written(text: str, encoding: str) -> None:
+    assert read_text_file(text.encode(encoding)) == text
+
+
+def test_text_files_without_mark_and_in_big_endian() -> None:
+    assert read_text_file("naïve 😀\r\n".encode()) == "naïve 😀\r\n"
+    assert read_text_file(b"\xfe\xff" + "naïve".encode("utf-16-be")) == "naïve"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"na\xefve", "invalid UTF-8 at byte 2"),
+        (b"\xef\xbb\xbfna\xefve", "invalid UTF-8 at byte 5"),
+        (b"\xff\xfea\0\0\xd8b\0", "invalid UTF-16 at byte 4"),
+        (b"\xff\xfea\0b", "invalid UTF-16 at byte 4"),
+        (b"", "empty text"),
+        (b" \r\n\t", "empty text"),
+        (b"\xef\xbb\xbf", "empty text"),
+    ],
+)
+def test_files_that_hold_no_text(content: bytes, message: str) -> None:
+    with pytest.raises(DataError, match=f"^{message}$"):
+        read_text_file(content)
