@@ -18,9 +18,8 @@ from falconet.data.loader import Inputs, Loader, load_inputs, measure_inputs
 from falconet.data.preprocessing import AnyPreprocess, create_preprocess
 from falconet.data.splits import mix
 from falconet.errors import DataError
-from falconet.planning import RunConfig, default_settings
+from falconet.planning import RunConfig, configure, default_settings
 from falconet.runs import build, draft_spec
-from falconet.schema import from_mapping
 from falconet.spec import TextSpec
 from falconet.training import Callback
 from falconet.training.loop import fit
@@ -40,7 +39,7 @@ def find_label_errors(dataset: Dataset, callbacks: Sequence[Callback] = ()) -> t
     few samples to be parted.
     """
     everything = dataset.split("all")
-    config = from_mapping(RunConfig, default_settings(dataset))
+    config = configure(dataset, default_settings(dataset))
     draft, tokenizer = draft_spec(dataset, config.model)
     loaded = load_inputs(everything, draft, tokenizer)
     spec = draft

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from falconet.errors import ConfigError, FalconetError, UsageError
+from falconet.errors import ConfigError, FalconetError, UnknownNameError, UsageError
 
 app = typer.Typer(
     name="falconet",
@@ -194,35 +194,53 @@ def models(
 
     if json:
         rows = [
-            {"name": name, "params": entry.params, "macs": entry.macs, "input": list(entry.input), "paper": entry.paper}
+            {
+                "name": name,
+                "params": entry.params,
+                "macs": entry.macs,
+                "input": list(entry.input),
+                "kinds": list(entry.kinds),
+                "paper": entry.paper,
+            }
             for name, entry in entries
         ]
         terminal.print_json({"models": rows})
         return
     table = [
-        (name, f"{entry.params:,}", f"{entry.macs:,}", "x".join(map(str, entry.input)), entry.paper)
+        (
+            name,
+            "/".join(entry.kinds),
+            f"{entry.params:,}",
+            f"{entry.macs:,}",
+            "x".join(map(str, entry.input)),
+            entry.paper,
+        )
         for name, entry in entries
     ]
-    terminal.print_table(("model", "parameters", "MACs", "input", "paper"), table)
+    terminal.print_table(("model", "takes", "parameters", "MACs", "input", "paper"), table)
 
 
 @app.command()
 def summary(
     model: Annotated[str, typer.Argument(help="A name that `falconet models` lists.")],
-    shape: Annotated[str | None, typer.Option("--input", help="Channels, height and width, as 3x224x224.")] = None,
+    shape: Annotated[str | None, typer.Option("--input", help="Size of a sample, as 3x224x224.")] = None,
+    kind: Annotated[str | None, typer.Option(help="image, series or text, for a model that takes several.")] = None,
     classes: Annotated[int | None, typer.Option(help="Number of classes.", min=2)] = None,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
     """Show a model layer by layer: output shape, parameters, MACs, activations."""
     from falconet.models import find_model
+    from falconet.spec import KIND_NAMES
 
     find_model(model)
+    if kind is not None and kind not in KIND_NAMES:
+        raise UnknownNameError("kind", kind, KIND_NAMES)
     input_shape = parse_shape(shape) if shape else None
     from falconet import terminal
     from falconet.complexity import summarize
 
-    cost = summarize(model, input_shape=input_shape, num_classes=classes)
+    cost = summarize(model, input_shape=input_shape, kind=kind, num_classes=classes)  # type: ignore[arg-type]
     if json:
         from falconet.schema import to_mapping
 
@@ -244,13 +262,15 @@ def summary(
     terminal.print_table(("layer", "type", "output", "parameters", "MACs", "activation bytes"), [*rows, total])
 
 
-def parse_shape(text: str) -> tuple[int, int, int]:
-    """Read "3x224x224". Raises ConfigError."""
+def parse_shape(text: str) -> tuple[int, ...]:
+    """Read "3x224x224" or "1x150". Raises ConfigError."""
     parts = text.lower().split("x")
-    if len(parts) != 3 or not all(part.isdecimal() and int(part) > 0 for part in parts):
-        raise ConfigError(f"--input: wanted channels, height and width as 3x224x224, found {text!r}")
-    channels, height, width = (int(part) for part in parts)
-    return channels, height, width
+    if len(parts) not in (2, 3) or not all(part.isdecimal() and int(part) > 0 for part in parts):
+        raise ConfigError(
+            "--input: wanted channels, height and width as 3x224x224, channels and steps as 1x150, or vocabulary and "
+            f"tokens as 8000x64, found {text!r}"
+        )
+    return tuple(int(part) for part in parts)
 
 
 @app.command()

@@ -130,11 +130,15 @@ def resolve(
     defaults = default_settings(dataset)
     if "name" in (settings.get("model") or {}):
         defaults["model"] = {}
-    complete = merge(defaults, settings)
-    complete["augmentation"] = expand_policy(complete["augmentation"], dataset.kind)
-    config = from_mapping(RunConfig, complete)
+    config = configure(dataset, merge(defaults, settings))
     check_model(config.model.name, dataset)
     return dataset, config, describe_chosen(defaults, settings)
+
+
+def configure(dataset: Dataset, settings: Settings) -> RunConfig:
+    """Return complete settings as a configuration, a policy's name replaced by its values."""
+    augmentation = expand_policy(settings["augmentation"], dataset.kind)
+    return from_mapping(RunConfig, {**settings, "augmentation": augmentation})
 
 
 def check_model(name: str, dataset: Dataset) -> None:

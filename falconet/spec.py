@@ -5,12 +5,14 @@ The arithmetic is in `falconet.data.preprocessing`.
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from falconet.errors import ConfigError
 
 Kind = Literal["image", "series", "text"]
 """What a sample is."""
+
+KIND_NAMES: tuple[Kind, ...] = get_args(Kind)
 
 
 @dataclass(frozen=True)

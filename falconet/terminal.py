@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from falconet.data.checks import DataReport
 
 PIPE_WIDTH = 10_000
+SHAPES = 6
+"""Sizes of images that are named."""
 
 
 class ProgressBar(Callback):
@@ -100,6 +102,59 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
     console.print(table)
+
+
+def print_data_report(report: DataReport) -> None:
+    """Print what a data set holds, then each kind of thing that may be wrong with it."""
+    count = sum(report.splits.values())
+    print_line(f"{report.source}: {count:,} {describe_kind(report)}, {len(report.classes)} classes")
+    print_facts(report)
+    print_table(("class", "samples"), [(row.name, f"{row.count:,}") for row in report.classes])
+    print_line("")
+    for title, lines in list_findings(report):
+        print_line(f"{title}: {len(lines):,}")
+        print_some(lines)
+
+
+def print_facts(report: DataReport) -> None:
+    """Print how a data set is split, read and made up."""
+    if report.columns:
+        print_line(describe_columns(report.columns))
+    splits = [f"{name} {n:,}{' (made)' if name in report.made else ''}" for name, n in report.splits.items()]
+    imbalance = f"; largest class {report.imbalance:.1f} times the smallest" if report.imbalance else ""
+    print_line(f"splits: {', '.join(splits)}{imbalance}")
+    if report.shapes:
+        shapes = [f"{row.count:,} {row.kind} {'x'.join(map(str, row.size))}".strip() for row in report.shapes]
+        print_line(f"sizes: {', '.join(shapes[:SHAPES])}{' ...' if len(shapes) > SHAPES else ''}")
+    if report.lengths:
+        found = report.lengths
+        unit = "steps" if report.kind == "series" else "characters"
+        quartiles = f"quartiles {found.lower_quartile:,.0f}, {found.median:,.0f}, {found.upper_quartile:,.0f}"
+        print_line(f"lengths: {found.min:,} to {found.max:,} {unit}, {quartiles}")
+    if report.missing:
+        print_line(f"missing values: {report.missing:.2%}")
+    if report.ignored:
+        print_line(f"ignored: {', '.join(f'{n:,} {suffix}' for suffix, n in report.ignored.items())}")
+
+
+def list_findings(report: DataReport) -> list[tuple[str, list[str]]]:
+    """Return what may be wrong: titles, each with a line for every case."""
+    near = [f"{' ~ '.join(pair.names)}{' (leak)' * (len(set(pair.splits)) > 1)}" for pair in report.near_duplicates]
+    absent = [f"{split}: {', '.join(names)}" for split, names in report.absent_classes.items()]
+    findings = [
+        ("unreadable", [f"{item.file}: {item.reason}" for item in report.unreadable]),
+        ("groups of equal samples", [" = ".join(group) for group in report.duplicates]),
+        ("leaks (equal samples in several splits)", [" = ".join(group) for group in report.leaks]),
+        ("near duplicates", near),
+        ("splits that lack classes", absent),
+        ("constant", list(report.constant)),
+        ("outliers", [f"{item.name}: {item.reason}" for item in report.outliers]),
+    ]
+    errors = [
+        f"{row.name} ({row.split}): {row.label}, perhaps {row.suggested} ({row.probability:.0%})"
+        for row in report.label_errors
+    ]
+    return [*findings, ("likely label errors", errors)] if errors else findings
 
 
 def describe_dataset(dataset: Dataset) -> str:

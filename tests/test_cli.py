@@ -148,7 +148,7 @@ MISTAKES = [
     (["evaluate", "nowhere", "digits"], 2, "no such folder: nowhere"),
     (["predict", "nowhere", "x.png"], 2, "no such folder: nowhere"),
     (["summary", "lenet"], 2, "unknown model 'lenet'"),
-    (["summary", "lenet5", "--input", "32"], 2, "wanted channels, height and width as 3x224x224, found '32'"),
+    (["summary", "lenet5", "--input", "32"], 2, "wanted channels, height and width as 3x224x224"),
     (["summary", "lenet5", "--input", "1x8x8"], 2, "at least 16x16"),
     (["summary", "lenet5", "--input", "2x32x32"], 0, ""),
     (["models", "vgg"], 2, "no model matches 'vgg'"),

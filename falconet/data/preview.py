@@ -14,7 +14,16 @@ from jaxtyping import Float32, UInt8
 from falconet.data.augmentation import ImageAugmentation, SeriesAugmentation, find_policy
 from falconet.data.checks import DataReport, LabelError, NearDuplicate
 from falconet.data.dataset import Dataset, Split
-from falconet.data.drawing import FRAME, choose_colors, draw_nothing, draw_sample, draw_series, shorten, write_figure
+from falconet.data.drawing import (
+    DPI,
+    FRAME,
+    choose_colors,
+    draw_nothing,
+    draw_sample,
+    draw_series,
+    shorten,
+    write_figure,
+)
 from falconet.data.series import count_steps, fit_series, measure_series
 from falconet.errors import ConfigError, DataError
 from falconet.spec import ImageSpec, Kind, SeriesSpec
@@ -127,7 +136,7 @@ def draw_curves(firsts: Mapping[str, np.ndarray], dataset: Dataset, config: Seri
 
     rows = vary_series(list(firsts.values()), dataset, config)
     height, width = rows.shape[:2]
-    figure = Figure(figsize=(0.8 + 1.7 * width, 0.9 + 1.15 * height), layout="constrained")
+    figure = Figure(figsize=(0.8 + 1.7 * width, 0.9 + 1.15 * height), layout="constrained", dpi=DPI)
     grid: Any = figure.subplots(height, width, squeeze=False, sharex="col", sharey="col")
     for row, column in np.ndindex(height, width):
         axes, series = grid[row, column], rows[row, column]
@@ -216,9 +225,9 @@ def write_suspects(dataset: Dataset, report: DataReport, path: Path) -> None:
     places = find_places(dataset, report)
     sections = [section for section in list_sections(report, places) if section.items]
     height = 2 * MARGIN + TITLE + sum(section.height for section in sections) + (0 if sections else HEADING)
-    figure = Figure(figsize=(2 * MARGIN + CELLS * CELL, height), facecolor="white")
+    figure = Figure(figsize=(2 * MARGIN + CELLS * CELL, height), facecolor="white", dpi=DPI)
     top = height - MARGIN
-    write_line(figure, MARGIN, top, f"Suspects in {shorten(report.source, 60)}", size=16, weight="bold")
+    write_line(figure, MARGIN, top, f"Suspects in {shorten(report.source, 44)}", size=14, weight="bold")
     write_line(figure, MARGIN, top - 0.34, describe_counts(report), color=FAINT)
     top -= TITLE
     if not sections:
@@ -285,7 +294,7 @@ def list_sections(report: DataReport, places: Mapping[str, tuple[str, int]]) -> 
 
 
 def describe_label_error(entry: LabelError) -> tuple[str, ...]:
-    change = f"{shorten(entry.label, 13)} → {shorten(entry.suggested, 13)}"
+    change = f"{shorten(entry.label, 12)} → {shorten(entry.suggested, 12)}"
     return change, f"{entry.probability:.0%} sure, in {entry.split}"
 
 

@@ -247,14 +247,15 @@ def test_the_journal_of_another_block_size_is_not_believed(
         assert len(lines) == math.ceil(COUNT / size)
 
 
-def test_a_journal_that_names_other_unreadable_samples_is_not_believed(log: Path, folder: Path) -> None:
+@pytest.mark.parametrize("said", ['{"12": "damaged image: cut off"}', "{}", '{"11": "another reason"}'])
+def test_a_journal_that_says_else_of_unreadable_samples_is_not_believed(said: str, log: Path, folder: Path) -> None:
     split = make_logged_split(log, bad=[11])
     check(split)
     read_log(log)
     path = only(folder, ".journal")
-    path.write_text(path.read_text().replace('"11"', '"12"'))
+    path.write_text(path.read_text().replace('{"11": "damaged image: cut off"}', said))
     pixels, unreadable = open_cache(split, SPEC)
-    assert [entry.file for entry in unreadable] == ["noise/11.png"]
+    assert unreadable == (Unreadable("noise/11.png", "damaged image: cut off"),)
     assert torch.equal(everything(pixels), expect(split))
     assert block_of(read_log(log)) == {1}
 
@@ -538,8 +539,8 @@ def test_memory_stays_flat(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cache, "BLOCK_BYTES", 8 << 20)
     monkeypatch.setattr(cache, "RESIDENT_BYTES", 1 << 20)
     pixels, _ = open_cache(make_logged_split(log, 64), spec)
-    for index in range(64):
-        pixels.take(torch.tensor([index]))
+    for index in range(0, 64, 8):
+        pixels.take(torch.arange(index, index + 8))
         # Of 16 MB; the system maps up to some MB at once.
         assert resident_bytes(".pixels") <= 8 << 20
 

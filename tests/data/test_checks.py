@@ -108,8 +108,8 @@ def make_photo(seed: int, size: tuple[int, int] = (60, 80)) -> Image.Image:
 
 
 def write_photos(root: Path, count: int = 12) -> Path:
-    """Write a folder of the classes a and b, with `count` photographs of each for training and for testing."""
-    for number, part in enumerate(("train/a", "train/b", "test/a", "test/b")):
+    """Write a folder of the classes a and b, with `count` photographs of each in each split."""
+    for number, part in enumerate(("train/a", "train/b", "val/a", "val/b", "test/a", "test/b")):
         (root / part).mkdir(parents=True)
         for index in range(count):
             (root / part / f"{index}.png").write_bytes(encode(make_photo(100 * number + index)))
@@ -123,8 +123,8 @@ def test_a_file_with_a_good_header_and_damaged_pixels_is_unreadable(tmp_path: Pa
     report = check_data(root)
     assert [item.file for item in report.unreadable] == ["train/a/3.png"]
     assert str(root) not in report.unreadable[0].reason
-    assert report.classes == (ClassCount("a", 23), ClassCount("b", 24))
-    assert sum(report.splits.values()) == 47
+    assert report.classes == (ClassCount("a", 35), ClassCount("b", 36))
+    assert report.splits == {"train": 23, "val": 24, "test": 24}
     assert find_unreadable(load_dataset(root)) == report.unreadable
 
 
@@ -146,10 +146,8 @@ def test_near_duplicates_are_found_and_flagged_across_splits(tmp_path: Path) -> 
     report = check_data(root)
     assert len(report.near_duplicates) == 2
     first, second = report.near_duplicates
-    assert set(first.names) == {"train/a/0.png", "test/a/saved.jpg"}
-    assert "test" in first.splits
-    assert len(set(first.splits)) == 2
-    assert set(second.names) == {"train/a/5.png", "train/b/smaller.png"}
+    assert (first.names, first.splits) == (("train/a/0.png", "test/a/saved.jpg"), ("train", "test"))
+    assert (second.names, second.splits) == (("train/a/5.png", "train/b/smaller.png"), ("train", "train"))
     assert 0 < first.distance < 0.04
     assert [set(group) for group in report.leaks] == [{"train/b/2.png", "test/b/equal.png"}]
 
@@ -206,19 +204,16 @@ def make_walks(count: int, seed: int = 0) -> list[np.ndarray]:
 
 def test_series_are_described() -> None:
     walks = make_walks(30)
-    walks[3] = walks[3] * np.float32(1)
     walks[3][:, 10:20] = np.nan
     walks[5] = np.full((2, 50), 7, dtype=np.float32)
     walks[8] = np.tile(walks[8], 30)
     train, test = walks[:20], [*walks[20:], walks[4] * 8 + 16]
-    splits = {
-        "train": make_series_split(train, [0, 1] * 10),
-        "test": make_series_split(test, [0, 1] * 5 + [0], "test.ts"),
-    }
-    report = describe_data(make_series_dataset(rate=50, **splits))
+    parts = make_series_split(train, [0, 1] * 10), make_series_split(test, [0, 1] * 5 + [0], "test.ts")
+    report = describe_data(make_series_dataset(rate=50, train=parts[0], test=parts[1]))
     assert (report.kind, report.rate, report.shapes) == ("series", 50, ())
     lengths = [len(walk[0]) for walk in [*train, *test]]
-    assert report.lengths == Lengths(min(lengths), *np.percentile(lengths, [25, 50, 75]).tolist(), max(lengths))
+    lower, median, upper = np.percentile(lengths, [25, 50, 75])
+    assert report.lengths == Lengths(min(lengths), lower, median, upper, max(lengths))
     assert report.missing == pytest.approx(20 / (2 * sum(lengths)))
     assert report.constant == ("made.ts:5",)
     assert report.near_duplicates == (NearDuplicate(("made.ts:4", "test.ts:10"), ("train", "test"), 0.0),)

@@ -1,18 +1,37 @@
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torchvision.transforms.v2 import functional as judge
 
-from falconet.data import ImageArray, ImageFiles, load_dataset
-from falconet.data.preprocessing import Preprocess, cache_pixels, iterate_scaled, measure_pixels, scale_image
-from falconet.spec import ImageSpec
+from falconet.data import ImageArray, ImageFiles, Texts, load_dataset
+from falconet.data.preprocessing import (
+    AnyPreprocess,
+    Preprocess,
+    SeriesPreprocess,
+    TextPreprocess,
+    create_preprocess,
+    hold,
+    iterate_prepared,
+    scale_image,
+    strip_name,
+)
+from falconet.data.series import fit_series
+from falconet.data.texts import train_tokenizer
+from falconet.errors import DataError
+from falconet.spec import ImageSpec, SeriesSpec, TextSpec
 from tests.conftest import FolderMaker
+from tests.data.builders import LoggedImages, make_series_split
 
 
-def spec(channels: int, height: int, width: int, margin: int = 0) -> InputSpec:
+def spec(channels: int, height: int, width: int, margin: int = 0) -> ImageSpec:
     means, deviations = (0.5, 0.4, 0.3)[:channels], (0.2, 0.3, 0.4)[:channels]
     return ImageSpec((channels, height, width), ("a", "b"), mean=means, std=deviations, margin=margin)
 
@@ -21,7 +40,7 @@ def noise(*shape: int) -> torch.Tensor:
     return torch.randint(0, 256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 
 
-def judged(images: torch.Tensor, wanted: InputSpec) -> torch.Tensor:
+def judged(images: torch.Tensor, wanted: ImageSpec) -> torch.Tensor:
     """What torchvision makes of images with channels last."""
     x = judge.to_dtype(images.permute(0, 3, 1, 2), torch.float32, scale=True)
     x = judge.rgb_to_grayscale(x) if wanted.shape[0] == 1 else judge.grayscale_to_rgb(x)
@@ -71,10 +90,6 @@ def test_the_margin_repeats_the_border() -> None:
     assert (x[:, -2:] == x[:, -3:-2]).all()
 
 
-def test_constants_are_no_weights() -> None:
-    assert Preprocess(spec(3, 8, 8)).state_dict() == {}
-
-
 def test_images_of_many_sizes_become_one_batch() -> None:
     preprocess = Preprocess(spec(3, 8, 8))
     images = [noise(9, 7, 3).numpy(), noise(20, 30, 1).numpy()]
@@ -90,7 +105,9 @@ def test_files_and_arrays_are_scaled_alike(batch_size: int, make_folder: FolderM
     assert isinstance(files, ImageFiles)
     arrays = ImageArray(np.stack([files.read(index) for index in range(10)]), np.array(files.paths))
     preprocess = Preprocess(spec(3, 12, 12))
-    from_files, from_arrays = (list(iterate_scaled(samples, preprocess, batch_size)) for samples in (files, arrays))
+    from_files, from_arrays = (
+        [batch.inputs for batch in iterate_prepared(samples, preprocess, batch_size)] for samples in (files, arrays)
+    )
     assert [len(batch) for batch in from_files] == [len(batch) for batch in from_arrays]
     assert max(len(batch) for batch in from_files) == min(batch_size, 10)
     torch.testing.assert_close(torch.cat(from_files), torch.cat(from_arrays), atol=1e-6, rtol=0)
@@ -98,42 +115,113 @@ def test_files_and_arrays_are_scaled_alike(batch_size: int, make_folder: FolderM
     torch.testing.assert_close(torch.cat(from_files), expected, atol=1e-5, rtol=0)
 
 
-def test_the_cache_is_rounded_once() -> None:
+def test_images_are_held_rounded_once() -> None:
     images = noise(600, 9, 7, 1)
     samples = ImageArray(images.numpy(), np.array([str(index) for index in range(600)]))
-    target = spec(1, 6, 6)
-    cache = cache_pixels(samples, target)
-    assert cache.shape == (600, 1, 6, 6)
-    assert cache.dtype == torch.uint8
-    exact = Preprocess(target).scale(images)
-    assert (cache.float() / 255 - exact).abs().max() <= 0.5 / 255 + 1e-6
+    preprocess = Preprocess(spec(1, 6, 6))
+    held, unreadable = hold(samples, preprocess)
+    assert (held.shape, held.dtype, unreadable) == ((600, 1, 6, 6), torch.uint8, {})
+    assert (held.float() / 255 - preprocess.scale(images)).abs().max() <= 0.5 / 255 + 1e-6
 
 
-def test_the_cache_of_images_at_size_is_the_images() -> None:
+def test_images_at_size_are_held_as_they_are() -> None:
     images = noise(5, 6, 6, 3)
     samples = ImageArray(images.numpy(), np.array(list("abcde")))
-    assert torch.equal(cache_pixels(samples, spec(3, 6, 6)), images.permute(0, 3, 1, 2))
+    assert torch.equal(hold(samples, Preprocess(spec(3, 6, 6)))[0], images.permute(0, 3, 1, 2))
 
 
-@pytest.mark.parametrize("channels", [1, 3])
-def test_measured_pixels_are_those_of_numpy(channels: int) -> None:
-    pixels = noise(50, channels, 9, 7) // torch.arange(1, channels + 1).view(1, -1, 1, 1)
-    means, deviations = measure_pixels(pixels.to(torch.uint8))
-    values = pixels.numpy().astype(np.float64) / 255
-    assert means == pytest.approx(values.mean(axis=(0, 2, 3)), rel=1e-12)
-    assert deviations == pytest.approx(values.std(axis=(0, 2, 3)), rel=1e-12)
+@pytest.mark.parametrize("batch_size", [1, 3, 100])
+def test_unreadable_samples_are_told_by_position(batch_size: int, tmp_path: Path) -> None:
+    samples = LoggedImages(range(20, 30), tmp_path / "log", bad=frozenset({20, 21, 25}))
+    preprocess = Preprocess(spec(1, 6, 6))
+    batches = list(iterate_prepared(samples, preprocess, batch_size))
+    reasons = {index: reason for batch in batches for index, reason in batch.unreadable.items()}
+    assert reasons == dict.fromkeys((0, 1, 5), "damaged image: cut off")
+    assert sum(len(batch.inputs) for batch in batches) == 7
+    held, unreadable = hold(samples, preprocess)
+    assert unreadable == reasons
+    expected = [preprocess.prepare([samples.read(index)]) for index in (2, 3, 4, 6, 7, 8, 9)]
+    assert torch.equal(held, (torch.cat(expected) * 255).round().to(torch.uint8))
 
 
-def test_constant_pixels_can_be_divided_by_their_deviation() -> None:
-    means, deviations = measure_pixels(torch.full((4, 1, 3, 3), 51, dtype=torch.uint8))
-    assert means == pytest.approx([0.2])
-    assert deviations == pytest.approx([1 / 255])
+def test_where_nothing_can_be_held_the_first_reason_is_told(tmp_path: Path) -> None:
+    samples = LoggedImages([4, 5], tmp_path / "log", bad=frozenset({4, 5}))
+    with pytest.raises(
+        DataError, match=r"none of 2 samples can be read; the first: noise/4\.png \(damaged image: cut off\)"
+    ):
+        hold(samples, Preprocess(spec(1, 6, 6)))
 
 
-def test_measured_pixels_normalize_their_source() -> None:
-    images = Image.effect_noise((40, 30), 60)
-    raw = torch.from_numpy(np.array(images))[None, ..., None]
-    means, deviations = measure_pixels(raw.permute(0, 3, 1, 2))
-    x = Preprocess(ImageSpec((1, 30, 40), ("a", "b"), mean=means, std=deviations))(raw)
-    assert float(x.mean()) == pytest.approx(0, abs=1e-5)
-    assert float(x.std(correction=0)) == pytest.approx(1, abs=1e-5)
+@pytest.mark.parametrize(
+    ("message", "reason"),
+    [
+        ("/mnt/photos/dark/1.png: damaged image: cut off", "damaged image: cut off"),
+        ("dark/1.png: empty file (0 bytes)", "empty file (0 bytes)"),
+        ("No such file or directory", "No such file or directory"),
+    ],
+)
+def test_a_reason_does_not_repeat_the_name(message: str, reason: str) -> None:
+    assert strip_name(DataError(message), "dark/1.png") == reason
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    size=st.tuples(st.integers(1, 60), st.integers(1, 60)),
+    # Not a width of 1, for which torch's own scaling of single float images is wrong.
+    wanted=st.tuples(st.integers(1, 40), st.integers(2, 40)),
+    channels=st.tuples(st.sampled_from([1, 3]), st.sampled_from([1, 3])),
+    margin=st.integers(0, 2),
+)
+def test_scaling_in_bytes_is_within_a_gray_level(
+    size: tuple[int, int], wanted: tuple[int, int], channels: tuple[int, int], margin: int
+) -> None:
+    height, width = (side + 2 * margin for side in wanted)
+    preprocess = Preprocess(spec(channels[1], height, width, margin))
+    image = noise(1, *size, channels[0])
+    scaled = preprocess.scale_bytes(image)
+    exact = preprocess.scale(image)
+    assert scaled.shape == exact.shape
+    assert (scaled - 255 * exact).abs().max() < 1.5
+
+
+SERIES = SeriesSpec((2, 6), ("a", "b"), mean=(1.0, -2.0), std=(2.0, 0.5))
+
+
+@pytest.mark.parametrize("fit", ["pad", "resample"])
+def test_series_are_fitted_then_normalized(fit: Literal["pad", "resample"]) -> None:
+    wanted = replace(SERIES, fit=fit)
+    split = make_series_split([np.random.default_rng(k).normal(size=(2, 4 + k)) for k in range(3)], [0, 1, 0])
+    preprocess = create_preprocess(wanted)
+    assert isinstance(preprocess, SeriesPreprocess)
+    held, unreadable = hold(split.samples, preprocess)
+    assert (held.dtype, unreadable) == (torch.float32, {})
+    fitted = np.stack([fit_series(split.samples.read(index), wanted) for index in range(3)])
+    assert np.array_equal(held.numpy(), fitted, equal_nan=True)
+    assert held.isnan().sum() == (2 * 3 if fit == "pad" else 0)
+    expected = (fitted - np.array([[1], [-2]])) / np.array([[2], [0.5]])
+    for normalized in (preprocess(held), preprocess.normalize(held)):
+        np.testing.assert_allclose(normalized.numpy(), expected, rtol=1e-6)
+
+
+def test_texts_become_their_tokens() -> None:
+    texts = Texts(["one two", "", "two two two two two two two two"], np.array(["a", "b", "c"]))
+    tokenizer = train_tokenizer(texts.texts, 270)
+    preprocess = create_preprocess(TextSpec((5,), ("a", "b"), vocab_size=270), tokenizer)
+    assert isinstance(preprocess, TextPreprocess)
+    held, unreadable = hold(texts, preprocess)
+    assert (held.shape, held.dtype, unreadable) == ((3, 5), torch.int32, {})
+    assert torch.equal(held.long(), torch.from_numpy(preprocess.encoder.encode(texts.texts)))
+    assert torch.equal(preprocess(held.long()), held.long())
+    assert (held[1] == 0).all()
+    assert (held[2] > 1).all()
+
+
+def test_texts_without_their_tokenizer_are_refused() -> None:
+    with pytest.raises(DataError, match="wanted the tokenizer of a text model, found none"):
+        create_preprocess(TextSpec((5,), ("a", "b"), vocab_size=270))
+
+
+@pytest.mark.parametrize("preprocess", [create_preprocess(spec(3, 8, 8)), create_preprocess(SERIES)])
+def test_no_constant_is_a_weight(preprocess: AnyPreprocess) -> None:
+    assert preprocess.state_dict() == {}
+    assert list(preprocess.parameters()) == []

@@ -1,0 +1,170 @@
+"""From a table of texts or a file of series to a judged model, as for images."""
+
+from __future__ import annotations
+
+import csv
+import json
+import wave
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from falconet import RunResult, evaluate, load_artifact, load_dataset, predict, train
+from falconet.errors import ArtifactError, DataError, UsageError
+from falconet.spec import SeriesSpec, TextSpec
+
+FRUIT, METAL = ("apple", "pear", "plum", "Kirsche", "りんご"), ("iron", "zinc", "copper", "Blei", "鉄")
+
+
+@pytest.fixture(scope="module")
+def text_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, RunResult]:
+    """A table of short texts with a person to each, and a model of it."""
+    folder = tmp_path_factory.mktemp("texts")
+    generator = np.random.default_rng(0)
+    with (folder / "notes.csv").open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["note", "topic", "person"])
+        for index in range(240):
+            topic, words = (("fruit", FRUIT), ("metal", METAL))[index % 2]
+            text = " ".join(generator.choice(words, size=3)) + f", lot {index}"
+            writer.writerow([text, topic, f"person {index // 8}"])
+    settings = {"data": {"columns": {"group": "person"}}, "model": {"vocab_size": 300, "options": {"hidden": 16}}}
+    return folder, train(folder / "notes.csv", epochs=8, settings=settings, out=folder / "run")
+
+
+def test_texts_are_learned_and_found_again(text_run: tuple[Path, RunResult]) -> None:
+    folder, run = text_run
+    assert run.model == "gru"
+    assert run.test.accuracy > 0.9
+    assert evaluate(run.out, folder / "notes.csv") == run.test
+
+
+def test_groups_stay_on_one_side(text_run: tuple[Path, RunResult]) -> None:
+    folder, run = text_run
+    config = load_artifact(run.out).config.provenance.data.config
+    assert config.columns.group == "person"
+    dataset = load_dataset(folder / "notes.csv", config=config)
+    groups = [set(split.groups.tolist()) for split in dataset.splits.values() if split.groups is not None]
+    assert sum(map(len, groups)) == len(set().union(*groups)) == 30
+
+
+def test_the_tokenizer_is_part_of_the_artifact(text_run: tuple[Path, RunResult], tmp_path: Path) -> None:
+    _, run = text_run
+    artifact = load_artifact(run.out)
+    assert isinstance(artifact.config.input, TextSpec)
+    assert artifact.config.input.vocab_size == 300
+    artifact.save(tmp_path)
+    copied = load_artifact(tmp_path)
+    assert copied.tokenizer == artifact.tokenizer is not None
+    path = tmp_path / "tokenizer.json"
+    path.write_text(path.read_text(encoding="utf-8") + " ", encoding="utf-8")
+    with pytest.raises(ArtifactError, match=r"tokenizer\.json is altered"):
+        load_artifact(tmp_path)
+    path.unlink()
+    with pytest.raises(ArtifactError, match=r"tokenizer\.json is missing"):
+        load_artifact(tmp_path)
+
+
+def test_text_files_are_answered(text_run: tuple[Path, RunResult], tmp_path: Path) -> None:
+    for name, content in (
+        ("a.txt", b"pear plum apple"),
+        ("b.txt", b"zinc iron"),
+        ("c.txt", b"\xff\xfe\xfd"),
+        ("d.txt", b" "),
+    ):
+        (tmp_path / name).write_bytes(content)
+    answers = predict(text_run[1].out, [tmp_path])
+    assert [row.label for row in answers.predictions] == ["fruit", "metal"]
+    assert [Path(item.file).name for item in answers.skipped] == ["c.txt", "d.txt"]
+
+
+def test_reports_show_texts(text_run: tuple[Path, RunResult]) -> None:
+    _, run = text_run
+    page = (run.out / "report.html").read_text(encoding="utf-8")
+    assert "tokens of a vocabulary of 300" in page
+    assert "pipeline_tag: text-classification" in (run.out / "README.md").read_text(encoding="utf-8")
+
+
+def write_series(path: Path, count: int = 120) -> Path:
+    """Rising and falling series with noise."""
+    generator = np.random.default_rng(0)
+    labels = np.arange(count) % 2
+    slope = np.linspace(-1, 1, 30) * (2 * labels - 1)[:, None]
+    np.savez(path, series=(slope + generator.normal(0, 0.3, (count, 30))).astype(np.float32), labels=labels)
+    return path
+
+
+def test_series_are_learned_and_found_again(tmp_path: Path) -> None:
+    source = write_series(tmp_path / "slopes.npz")
+    run = train(source, epochs=6, settings={"model": {"options": {"hidden": 16}}}, out=tmp_path / "run")
+    spec = load_artifact(run.out).config.input
+    assert isinstance(spec, SeriesSpec)
+    assert spec.shape == (1, 30)
+    assert run.test.accuracy > 0.9
+    assert evaluate(run.out, source) == run.test
+    assert "<svg" in (run.out / "report.html").read_text(encoding="utf-8")
+
+
+def test_a_series_model_takes_as_many_steps_as_asked_for(tmp_path: Path) -> None:
+    source = write_series(tmp_path / "slopes.npz")
+    settings = {"model": {"input_size": 12, "fit": "resample", "options": {"hidden": 8}}}
+    run = train(source, epochs=2, settings=settings, out=tmp_path / "run")
+    spec = load_artifact(run.out).config.input
+    assert isinstance(spec, SeriesSpec)
+    assert (spec.shape, spec.fit) == ((1, 12), "resample")
+    with pytest.raises(UsageError, match=r"model\.input_size: wanted one number"):
+        train(source, epochs=1, settings={"model": {"input_size": [3, 4]}}, out=tmp_path / "other")
+
+
+def test_recordings_are_learned_and_answered(tmp_path: Path) -> None:
+    for label, pitch in (("low", 3), ("high", 11)):
+        (tmp_path / "set" / label).mkdir(parents=True)
+        for index in range(20):
+            with wave.open(str(tmp_path / "set" / label / f"{index}.wav"), "wb") as file:
+                file.setparams((1, 2, 1000, 0, "NONE", ""))
+                tone = np.sin(2 * np.pi * pitch * np.linspace(0, 1, 60 + index) + index)
+                file.writeframes((8000 * tone).astype("<i2").tobytes())
+    run = train(tmp_path / "set", epochs=2, settings={"model": {"options": {"hidden": 8}}}, out=tmp_path / "run")
+    spec = load_artifact(run.out).config.input
+    assert isinstance(spec, SeriesSpec)
+    assert spec.rate == 1000
+    assert len(predict(run.out, [tmp_path / "set" / "low"]).predictions) == 20
+
+
+def test_a_model_of_another_kind_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"lenet5 takes image, but .*slopes\.npz holds series: choose rnn, lstm, gru"):
+        train(write_series(tmp_path / "slopes.npz"), model="lenet5", out=tmp_path / "run")
+
+
+def test_rare_classes_count_as_much_as_frequent_ones(tmp_path: Path) -> None:
+    """On overlapping classes of 9 to 1, balance raises the rare one's recall."""
+    generator = np.random.default_rng(1)
+    labels = np.array([0] * 270 + [1] * 30)
+    images = (110 + 8 * labels[:, None, None] + generator.normal(0, 60, (300, 8, 8))).clip(0, 255).astype(np.uint8)
+    np.savez(tmp_path / "rare.npz", images=images, labels=labels)
+    recalls = {}
+    for name, training in (
+        ("none", {}),
+        ("weights", {"class_weights": "balanced"}),
+        ("sampler", {"sampler": "balanced"}),
+    ):
+        settings = {"training": training, "model": {"name": "lenet300_100"}, "augmentation": "none"}
+        run = train(tmp_path / "rare.npz", epochs=3, settings=settings, out=tmp_path / name)
+        recalls[name] = run.test.per_class[1].recall
+        assert json.loads((run.out / "metrics.json").read_text(encoding="utf-8"))["test"]["n"] == run.test.n
+    assert min(recalls["weights"], recalls["sampler"]) > recalls["none"]
+
+
+def test_a_class_without_readable_training_samples_is_named(tmp_path: Path) -> None:
+    from PIL import Image
+
+    for label, keep in (("good", None), ("bad", 60)):
+        (tmp_path / "set" / label).mkdir(parents=True)
+        for index in range(8):
+            path = tmp_path / "set" / label / f"{index}.png"
+            pixels = np.random.default_rng(index).integers(0, 256, (40, 40), dtype=np.uint8)
+            Image.fromarray(pixels).save(path)
+            path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(DataError, match="no training samples of class bad"):
+        train(tmp_path / "set", epochs=1, out=tmp_path / "run")
