@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 unexport PYTHONDONTWRITEBYTECODE
 INSTALL := $(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt
 
-.PHONY: demo test test-all lint format bench readme clean
+.PHONY: demo test test-all lint format bench bench-data readme clean
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -42,6 +42,10 @@ bench: $(VENV)/installed-dev  ## measure again what the README claims; DATA=fold
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/digits.py
 	$(BIN)/python benchmarks/mnist_lenet5.py $(if $(DATA),--data-root $(DATA))
+	$(MAKE) readme
+
+bench-data: $(VENV)/installed-dev  ## feed rates against peers, memory, known sets; DATA=folder that holds them
+	$(BIN)/python benchmarks/data.py --data-root $(DATA)
 	$(MAKE) readme
 
 readme: $(VENV)/installed-dev  ## write the README's tables from benchmarks/results

@@ -157,7 +157,10 @@ def draw_curves(firsts: Mapping[str, np.ndarray], dataset: Dataset, config: Seri
 def vary_series(
     originals: Sequence[Float32[np.ndarray, "channels _"]], dataset: Dataset, config: SeriesAugmentation
 ) -> Float32[np.ndarray, "rows columns channels steps"]:
-    """Return the originals and VARIANTS augmented samples of each, NaN behind their ends, in their own units."""
+    """Return the originals and VARIANTS augmented samples of each, NaN behind their ends, in their own units.
+
+    For augmentation they are normalized by their common mean and deviation.
+    """
     import torch
 
     from falconet.data.distortions import augment_series

@@ -600,6 +600,13 @@ def test_policies_keep_shape_range_and_input(name: str, size: tuple[int, int, in
     assert torch.equal(images, before)
 
 
+def test_black_and_white_stay_within_0_and_1_to_the_last_bit() -> None:
+    images = torch.rand(256, 3, 33, 40, generator=seeded()).round()
+    found = augment_images(images, find_image_policy("digits"), seeded())
+    assert found.min() == 0
+    assert found.max() == 1
+
+
 def test_a_uniform_image_stays_uniform_wherever_its_pixels_go() -> None:
     images = torch.full((5, 1, 9, 9), 0.25)
     config = ImageAugmentation(

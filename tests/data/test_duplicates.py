@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageEnhance
-from scipy.fft import dctn  # type: ignore[import-untyped]
-from scipy.sparse import coo_array  # type: ignore[import-untyped]
-from scipy.sparse.csgraph import minimum_spanning_tree  # type: ignore[import-untyped]
+from scipy.fft import dctn
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import minimum_spanning_tree
 from sklearn.datasets import load_sample_images
 
 from falconet.data import load_dataset

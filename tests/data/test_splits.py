@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
+from dataclasses import replace
 from itertools import chain
 
 import numpy as np
@@ -8,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from falconet.data import DataConfig, Dataset, Split
-from falconet.data.splits import choose_stratified, complete_splits, mix
+from falconet.data import Columns, DataConfig, Dataset, Split
+from falconet.data.splits import choose_groups, choose_stratified, complete_splits, mix
 from falconet.errors import ConfigError, DataError
 from tests.data.builders import make_dataset, make_split
 
@@ -179,3 +181,125 @@ def test_mixing_spreads_small_hashes_evenly() -> None:
 def test_impossible_settings_are_refused(settings: dict[str, float], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         DataConfig(**settings)  # type: ignore[arg-type]
+
+
+def test_every_role_has_a_column_of_its_own() -> None:
+    assert Columns(label="class", text="review", group="author").path is None
+    with pytest.raises(ConfigError, match="columns: wanted a column of its own for each role, found review, review"):
+        Columns(label="review", text="review")
+
+
+rows = st.lists(st.tuples(st.integers(0, 2), st.integers(0, 12)), max_size=60).map(lambda rows: [(0, 0), (1, 1), *rows])
+"""Class and group of each sample."""
+
+
+def of_groups(pairs: list[tuple[int, int]]) -> Split:
+    """Samples that all differ, with groups as hashes of names would be; classes are numbered without gaps."""
+    present = sorted({label for label, _ in pairs})
+    split = make_split([present.index(label) for label, _ in pairs])
+    names = np.random.default_rng(0).integers(0, 2**63, 1000, dtype=np.uint64) * np.uint64(2)
+    return replace(split, groups=names[[group for _, group in pairs]])
+
+
+def groups_of(split: Split) -> set[int]:
+    assert split.groups is not None
+    return set(split.groups.tolist())
+
+
+def zip_groups(split: Split) -> list[tuple[int, int]]:
+    """Class and group of each sample."""
+    assert split.groups is not None
+    return list(zip(split.labels.tolist(), split.groups.tolist(), strict=True))
+
+
+@quick
+@given(pairs=rows, config=configs)
+def test_groups_stay_on_one_side(pairs: list[tuple[int, int]], config: DataConfig) -> None:
+    split = of_groups(pairs)
+    dataset = complete_splits(make_dataset(train=split), config)
+    parts = list(dataset.splits.values())
+    assert sorted(chain(*contents(dataset).values())) == sorted(split.hashes.tolist())
+    assert sum(len(groups_of(part)) for part in parts) == len(groups_of(split))
+    assert set(dataset.splits["train"].labels.tolist()) == set(split.labels.tolist())
+    before = dict(zip(split.hashes.tolist(), zip_groups(split), strict=True))
+    for part in parts:
+        assert [before[key] for key in part.hashes.tolist()] == zip_groups(part)
+
+
+@quick
+@given(data=st.data(), pairs=rows, config=configs)
+def test_groups_do_not_see_order_or_content(
+    data: st.DataObject, pairs: list[tuple[int, int]], config: DataConfig
+) -> None:
+    split = of_groups(pairs)
+    order = data.draw(st.permutations(range(len(split))))
+    shuffled = split.take(np.array(order))
+    altered = replace(split, hashes=split.hashes[::-1].copy())
+    made = [complete_splits(make_dataset(train=samples), config).splits for samples in (split, shuffled, altered)]
+    assert len({str([sorted(groups_of(part)) for part in splits.values()]) for splits in made}) == 1
+    assert contents(complete_splits(make_dataset(train=split), config)) == contents(
+        complete_splits(make_dataset(train=shuffled), config)
+    )
+
+
+@quick
+@given(
+    sizes=st.lists(st.lists(st.integers(1, 6), min_size=2, max_size=12), min_size=1, max_size=3),
+    share=st.floats(0.01, 0.49),
+    seed=st.integers(0, 2**31 - 1),
+)
+def test_groups_of_one_class_come_within_half_a_group_of_its_share(
+    sizes: list[list[int]], share: float, seed: int
+) -> None:
+    """A group is taken if less than half of it is too much, else left: either way, half a group is the error."""
+    counts_of = [(label, count) for label, counts in enumerate(sizes) for count in counts]
+    labels = np.repeat([label for label, _ in counts_of], [count for _, count in counts_of])
+    groups = np.repeat(np.arange(len(counts_of), dtype=np.uint64), [count for _, count in counts_of])
+    chosen = choose_groups(groups, labels, share, seed)
+    taken = np.bincount(labels[chosen], minlength=len(sizes))
+    several = len(np.unique(groups[chosen])) > 1
+    for count, counts in zip(taken, sizes, strict=True):
+        assert abs(count - share * sum(counts)) <= (max(counts) / 2 if several else max(counts)) + 1e-9
+
+
+def test_many_groups_of_mixed_classes_give_the_shares_that_are_wanted() -> None:
+    generator = np.random.default_rng(0)
+    pairs = [(int(label), group) for group in range(200) for label in generator.choice(3, 10, p=[0.6, 0.3, 0.1])]
+    for seed in range(5):
+        dataset = complete_splits(make_dataset(train=of_groups(pairs)), DataConfig(split_seed=seed))
+        total = np.bincount([label for label, _ in pairs])
+        for name, share in (("test", 0.2), ("val", 0.1), ("train", 0.7)):
+            found = np.bincount(dataset.splits[name].labels, minlength=3)
+            assert np.abs(found - share * total).max() <= 15
+            assert abs(found.sum() - share * total.sum()) <= 15
+
+
+def test_another_seed_places_other_groups() -> None:
+    split = of_groups([(k % 2, k // 2) for k in range(100)])
+    made = [complete_splits(make_dataset(train=split), DataConfig(split_seed=seed)).splits for seed in (0, 0, 1, 2)]
+    assert contents_of(made[0]) == contents_of(made[1])
+    assert len({str(contents_of(splits)) for splits in made}) == 3
+
+
+def contents_of(splits: Mapping[str, Split]) -> list[list[int]]:
+    return [sorted(groups_of(part)) for part in splits.values()]
+
+
+def test_where_every_group_is_large_the_smallest_that_may_go_is_tested() -> None:
+    pairs = [(label, group) for group, count in enumerate((30, 20, 25)) for label in (0, 1) for _ in range(count)]
+    for seed in range(10):
+        dataset = complete_splits(make_dataset(train=of_groups(pairs)), DataConfig(split_seed=seed, test_fraction=0.1))
+        assert [len(part) for part in dataset.splits.values()] == [60, 50, 40]
+
+
+def test_a_group_that_is_all_of_a_class_stays_in_training() -> None:
+    pairs = [(0, 0)] * 4 + [(1, group) for group in range(1, 30)]
+    for seed in range(10):
+        dataset = complete_splits(make_dataset(train=of_groups(pairs)), DataConfig(split_seed=seed, test_fraction=0.4))
+        assert (dataset.splits["train"].labels == 0).sum() == 4
+        assert len(dataset.splits["test"]) > 0
+
+
+def test_a_single_group_cannot_be_split() -> None:
+    dataset = complete_splits(make_dataset(train=of_groups([(0, 1), (1, 1)] * 5)), DataConfig())
+    assert [len(part) for part in dataset.splits.values()] == [10, 0, 0]
