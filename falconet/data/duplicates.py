@@ -20,7 +20,7 @@ from falconet.data.dataset import hash_bytes
 SIDE = 32
 """Pixels on each side of the copy that is hashed; a thumbnail has half as many."""
 
-DEAD_ZONE = 0.0
+DEAD_ZONE = 0.2
 """Share of the root mean square of an image's frequencies below which one counts as zero.
 
 Zauner compares with the median, which is about zero. Many frequencies lie close to it, so that compression flips their

@@ -1,10 +1,13 @@
+import tempfile
 from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from falconet.errors import StorageError
-from falconet.training.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
+from falconet.training.checkpoints import Checkpoint, load_checkpoint, remove_checkpoints, save_checkpoint
 
 
 def make(value: float) -> Checkpoint:
@@ -28,11 +31,33 @@ def test_two_are_kept(tmp_path: Path) -> None:
     for epoch in range(1, 6):
         save_checkpoint(tmp_path, epoch, make(epoch))
     assert sorted(path.name for path in tmp_path.iterdir()) == [
-        "epoch-000004.json",
-        "epoch-000004.safetensors",
-        "epoch-000005.json",
-        "epoch-000005.safetensors",
+        "epoch-000004.000000000.json",
+        "epoch-000004.000000000.safetensors",
+        "epoch-000005.000000000.json",
+        "epoch-000005.000000000.safetensors",
     ]
+
+
+@settings(deadline=None, max_examples=30)
+@given(places=st.lists(st.tuples(st.integers(0, 12), st.integers(0, 12)), min_size=1, max_size=8, unique=True))
+def test_the_furthest_comes_back_by_epoch_then_by_step(places: list[tuple[int, int]]) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        for epoch, step in sorted(places):
+            save_checkpoint(Path(name), epoch, make(100 * epoch + step), step)
+        loaded = load_checkpoint(Path(name))
+        assert loaded is not None
+        epoch, step = max(places)
+        assert loaded.facts["best_epoch"] == 100 * epoch + step
+        assert len(list(Path(name).iterdir())) == 2 * min(len(places), 2)
+
+
+def test_all_are_removed_and_nothing_else(tmp_path: Path) -> None:
+    for epoch, step in ((0, 7), (1, 0)):
+        save_checkpoint(tmp_path, epoch, make(1), step)
+    (tmp_path / "notes.txt").touch()
+    remove_checkpoints(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+    remove_checkpoints(tmp_path / "nowhere")
 
 
 @pytest.mark.parametrize("suffix", ["json", "safetensors"])
@@ -40,7 +65,7 @@ def test_two_are_kept(tmp_path: Path) -> None:
 def test_a_damaged_one_is_passed_over(tmp_path: Path, suffix: str, damage: str) -> None:
     for epoch in (1, 2):
         save_checkpoint(tmp_path, epoch, make(epoch))
-    path = tmp_path / f"epoch-000002.{suffix}"
+    path = tmp_path / f"epoch-000002.000000000.{suffix}"
     content = path.read_bytes()
     if damage == "remove":
         path.unlink()

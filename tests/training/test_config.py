@@ -20,6 +20,8 @@ from falconet.errors import ConfigError
         ("clip_norm", 0.0),
         ("ema_decay", 1.0),
         ("patience", 0),
+        ("checkpoint_seconds", 0.0),
+        ("checkpoint_seconds", float("nan")),
         ("seed", -1),
         ("seed", 2**31),
     ],

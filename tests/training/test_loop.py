@@ -16,20 +16,26 @@ from falconet import Callback, FitResult, ImageAugmentation, ImageSpec, TrainCon
 from falconet.data.loader import Loader, Sampler
 from falconet.data.preprocessing import Preprocess
 from falconet.errors import ConfigError
+from falconet.storage import write_json
 from falconet.training import EpochRow
+from falconet.training.loop import Progress, count
 
 CONFIG = TrainConfig(epochs=4, batch_size=8, learning_rate=0.01, ema_decay=0.9)
 SPEC = ImageSpec(shape=(1, 6, 6), labels=("dark", "light"), mean=(0.5,), std=(0.25,))
 
 
-def make_loader(count: int, *, training: bool, seed: int = 0) -> Loader:
+ROTATION = ImageAugmentation(rotate=15, shift=0.1)
+MIXING = ImageAugmentation(rotate=15, mixup=0.2, cutmix=1.0, erase=0.2)
+
+
+def make_loader(count: int, *, training: bool, seed: int = 0, augmentation: ImageAugmentation = ROTATION) -> Loader:
     generator = np.random.default_rng(count)
     labels = generator.integers(0, 2, count)
     pixels = generator.normal(90 + 70 * labels[:, None, None, None], 60, size=(count, 1, 6, 6)).clip(0, 255)
-    affine = ImageAugmentation(rotate=15, shift=0.1) if training else None
     images = torch.from_numpy(pixels.astype(np.uint8))
     sampler: Sampler = "shuffle" if training else "sequential"
-    return Loader(images, torch.from_numpy(labels), Preprocess(SPEC), 8, affine, sampler, seed)
+    distortion = augmentation if training else None
+    return Loader(images, torch.from_numpy(labels), Preprocess(SPEC), 8, distortion, sampler, seed)
 
 
 def make_model(seed: int = 0) -> nn.Module:
@@ -40,10 +46,14 @@ def make_model(seed: int = 0) -> nn.Module:
 
 
 def run(
-    config: TrainConfig = CONFIG, callbacks: tuple[Callback, ...] = (), checkpoints: Path | None = None
+    config: TrainConfig = CONFIG,
+    callbacks: tuple[Callback, ...] = (),
+    checkpoints: Path | None = None,
+    augmentation: ImageAugmentation = ROTATION,
 ) -> tuple[FitResult, dict[str, Tensor]]:
     model = make_model(config.seed)
-    loaders = make_loader(40, training=True, seed=config.seed), make_loader(24, training=False)
+    training = make_loader(40, training=True, seed=config.seed, augmentation=augmentation)
+    loaders = training, make_loader(24, training=False)
     result = fit(model, *loaders, config, callbacks=callbacks, checkpoints=checkpoints)
     return result, model.state_dict()
 
@@ -138,6 +148,110 @@ def test_a_stopped_run_resumes_to_the_same_weights(
     assert [row.val_loss for row in resumed.history] == [row.val_loss for row in whole.history]
 
 
+MIDWAY = dataclasses.replace(CONFIG, epochs=3, checkpoint_seconds=1e-9)
+"""So short that every step is kept."""
+
+
+def count_checkpoints(folder: Path) -> list[str]:
+    return sorted(path.stem.removeprefix("epoch-") for path in folder.glob("*.json"))
+
+
+@pytest.mark.parametrize("step", range(1, 16))
+def test_a_run_stopped_at_any_step_goes_on_from_the_one_before(tmp_path: Path, step: int) -> None:
+    """Dropout, distortions, mixing, batch statistics and the average of the weights go on as if nothing had been."""
+    augmentation = MIXING if step % 2 else ROTATION
+    whole, expected = run(MIDWAY, augmentation=augmentation)
+    run(MIDWAY, (StopAtStep(step),), tmp_path, augmentation=augmentation)
+    epoch, within = divmod(step - 1, 5)
+    if step > 1:
+        assert count_checkpoints(tmp_path)[-1] == f"{epoch:06d}.{within:09d}"
+    recorder = Recorder()
+    torch.manual_seed(step)
+    resumed, weights = run(MIDWAY, (recorder,), tmp_path, augmentation=augmentation)
+    assert [call for call in recorder.calls if call.startswith("step")] == [f"step {k}" for k in range(step, 16)]
+    assert_same_weights(weights, expected)
+    for row, other in zip(whole.history, resumed.history, strict=True):
+        assert dataclasses.replace(row, seconds=0) == dataclasses.replace(other, seconds=0)
+    assert (resumed.best_epoch, resumed.ending) == (whole.best_epoch, "completed")
+
+
+def test_a_run_stopped_at_every_step_in_turn_ends_with_the_same_weights(tmp_path: Path) -> None:
+    _, expected = run(MIDWAY)
+    for step in range(2, 16):
+        stopped, _ = run(MIDWAY, (StopAtStep(step),), tmp_path)
+        assert stopped.ending == "interrupted"
+    _, weights = run(MIDWAY, checkpoints=tmp_path)
+    assert_same_weights(weights, expected)
+
+
+def test_a_run_killed_while_it_writes_goes_on_from_the_checkpoint_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The weights of the third are there then, and their facts are not."""
+
+    class KilledError(BaseException):
+        pass
+
+    def write_facts(path: Path, content: object) -> None:
+        if len(count_checkpoints(tmp_path)) == 2:
+            raise KilledError
+        write_json(path, content)
+
+    _, expected = run(MIDWAY)
+    with monkeypatch.context() as patch:
+        patch.setattr("falconet.training.checkpoints.write_json", write_facts)
+        with pytest.raises(KilledError):
+            run(MIDWAY, checkpoints=tmp_path)
+    assert len(list(tmp_path.glob("*.safetensors"))) == 3
+    _, weights = run(MIDWAY, checkpoints=tmp_path)
+    assert_same_weights(weights, expected)
+
+
+def test_every_step_is_kept_where_the_time_between_is_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept: list[tuple[int, int]] = []
+
+    def save(folder: Path, epoch: int, checkpoint: object, step: int) -> None:
+        kept.append((epoch, step))
+
+    monkeypatch.setattr("falconet.training.loop.save_checkpoint", save)
+    run(dataclasses.replace(MIDWAY, epochs=2), checkpoints=tmp_path)
+    assert kept == [(0, 1), (0, 2), (0, 3), (0, 4), (1, 0), (1, 1), (1, 2), (1, 3), (1, 4), (2, 0)]
+    kept.clear()
+    run(dataclasses.replace(CONFIG, epochs=2), checkpoints=tmp_path)
+    assert kept == [(1, 0), (2, 0)]
+
+
+def test_class_weights_weigh_the_training_loss_alone() -> None:
+    config = dataclasses.replace(CONFIG, epochs=1, learning_rate=1e-12, ema_decay=None, weight_decay=0.0)
+    weights = torch.tensor([0.0, 3.0])
+    losses = {}
+    for name, given in (("plain", None), ("weighted", weights)):
+        model = make_model()
+        loaders = make_loader(40, training=False), make_loader(24, training=False)
+        losses[name] = fit(model, *loaders, config, class_weights=given).history[0]
+    assert losses["weighted"].val_loss == pytest.approx(losses["plain"].val_loss, rel=1e-4)
+    assert losses["weighted"].train_loss != pytest.approx(losses["plain"].train_loss, rel=1e-3)
+
+
+def test_a_class_of_weight_zero_is_not_learned() -> None:
+    config = dataclasses.replace(CONFIG, epochs=6, learning_rate=0.05)
+    loaders = make_loader(40, training=True), make_loader(24, training=False)
+    model = make_model()
+    fit(model, *loaders, config, class_weights=torch.tensor([0.0, 1.0]))
+    (images, _) = next(loaders[1].epoch(1))
+    assert (model(images).argmax(dim=1) == 1).all()
+
+
+def test_mixed_samples_count_as_the_class_that_they_have_most_of() -> None:
+    progress = Progress(steps=2, loss=10.0, hits=3, samples=8)
+    logits = torch.tensor([[2.0, 1.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 3.0]])
+    shares = torch.tensor([[0.6, 0.4, 0.0], [0.7, 0.3, 0.0], [0.2, 0.2, 0.6]])
+    count(progress, 0.5, logits, shares)
+    assert progress == Progress(steps=3, loss=11.5, hits=5, samples=11)
+    count(progress, 1.0, logits, torch.tensor([0, 1, 0]))
+    assert progress == Progress(steps=4, loss=14.5, hits=7, samples=14)
+
+
 def test_a_finished_run_resumes_without_a_step(tmp_path: Path) -> None:
     _, weights = run(checkpoints=tmp_path)
     recorder = Recorder()
@@ -156,7 +270,7 @@ def test_the_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
 def test_a_damaged_checkpoint_is_passed_over(tmp_path: Path) -> None:
     _, expected = run()
     run(callbacks=(StopAtStep(18),), checkpoints=tmp_path)
-    newest = tmp_path / "epoch-000003.safetensors"
+    newest = tmp_path / "epoch-000003.000000000.safetensors"
     newest.write_bytes(newest.read_bytes()[:-1] + b"\x01")
     recorder = Recorder()
     _, weights = run(callbacks=(recorder,), checkpoints=tmp_path)

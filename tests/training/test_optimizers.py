@@ -1,12 +1,17 @@
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import nn
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import brier_score_loss
+from sklearn.utils.class_weight import compute_class_weight
+from torch import Tensor, nn
 
 from falconet import MODELS, TrainConfig, create_model
-from falconet.training.optimizers import brier_loss, make_average, make_criterion, make_optimizer
+from falconet.training.optimizers import balance_classes, brier_loss, make_average, make_criterion, make_optimizer
 
 
 def test_only_weights_of_two_or_more_dimensions_decay() -> None:
@@ -68,6 +73,67 @@ def test_mean_squared_error_is_of_probabilities() -> None:
     expected = ((0.25 + 0.0625 + 0.0625) + (0.04 + 0.64 + 0.36)) / 2
     assert brier_loss(logits, labels, 0.0).item() == pytest.approx(expected)
     assert make_criterion(TrainConfig(loss="mse"), 0.0)(logits, labels).item() == pytest.approx(expected)
+
+
+@settings(deadline=None)
+@given(labels=st.lists(st.integers(0, 6), min_size=1, max_size=60))
+def test_balanced_weights_are_those_of_scikit_learn(labels: list[int]) -> None:
+    weights = balance_classes(torch.tensor(labels), num_classes=7)
+    present = np.unique(labels)
+    expected = np.zeros(7)
+    expected[present] = compute_class_weight("balanced", classes=present, y=np.array(labels))
+    assert weights.dtype == torch.float32
+    np.testing.assert_allclose(weights.numpy(), expected, rtol=1e-6)
+    assert float(weights[labels].mean()) == pytest.approx(1, rel=1e-5)
+
+
+WEIGHTS = torch.tensor([0.5, 2.0, 4.0])
+
+
+def make_batch(soft: bool) -> tuple[Tensor, Tensor]:
+    """Logits and labels of three classes, as numbers or as shares."""
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(12, 3, generator=generator)
+    shares = torch.rand(12, 3, generator=generator)
+    return logits, shares / shares.sum(dim=1, keepdim=True) if soft else torch.arange(12) % 3
+
+
+@pytest.mark.parametrize("soft", [False, True])
+@pytest.mark.parametrize("weights", [None, WEIGHTS])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_cross_entropy_is_that_of_torch(soft: bool, weights: Tensor | None, smoothing: float) -> None:
+    logits, labels = make_batch(soft)
+    loss = make_criterion(TrainConfig(), smoothing, weights)(logits, labels)
+    expected = F.cross_entropy(logits, labels, weight=weights, label_smoothing=smoothing)
+    torch.testing.assert_close(loss, expected)
+
+
+@pytest.mark.parametrize("weights", [None, WEIGHTS])
+def test_mean_squared_error_is_the_weighted_brier_score_of_scikit_learn(weights: Tensor | None) -> None:
+    logits, labels = make_batch(soft=False)
+    each = None if weights is None else weights[labels].numpy()
+    expected = brier_score_loss(labels, logits.double().softmax(dim=1), sample_weight=each, scale_by_half=False)
+    loss = make_criterion(TrainConfig(loss="mse"), 0.0, weights)(logits, labels)
+    assert loss.item() == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("weights", [None, WEIGHTS])
+@pytest.mark.parametrize("smoothing", [0.0, 0.3])
+def test_mean_squared_error_takes_numbers_and_shares_alike(weights: Tensor | None, smoothing: float) -> None:
+    logits, labels = make_batch(soft=False)
+    shares = F.one_hot(labels, 3).float()
+    torch.testing.assert_close(
+        brier_loss(logits, shares, smoothing, weights), brier_loss(logits, labels, smoothing, weights)
+    )
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.3])
+def test_mean_squared_error_of_shares_follows_its_formula(smoothing: float) -> None:
+    logits, shares = make_batch(soft=True)
+    p, y, w = (tensor.double().numpy() for tensor in (logits.softmax(dim=1), shares, WEIGHTS))
+    target = (1 - smoothing) * y + smoothing / 3
+    expected = np.average(((p - target) ** 2).sum(axis=1), weights=(y * w).sum(axis=1))
+    assert brier_loss(logits, shares, smoothing, WEIGHTS).item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_average_follows_its_formula_and_leaves_integers_alone() -> None:
