@@ -65,14 +65,15 @@ def torchvision_photos(root: Path) -> dict[str, float]:
 
 
 def timm_photos(root: Path) -> dict[str, float]:
-    import timm.data
     import torch
+    from timm.data.dataset_factory import create_dataset
+    from timm.data.loader import create_loader
     from timm.data.transforms import ToNumpy
     from torchvision import transforms
 
     start = time.perf_counter()
-    dataset = timm.data.create_dataset("folder", str(root / "sign-digits"))
-    loader = timm.data.create_loader(
+    dataset = create_dataset("folder", str(root / "sign-digits"))
+    loader = create_loader(
         dataset,
         input_size=(3, SIZE, SIZE),
         batch_size=BATCH_SIZE,

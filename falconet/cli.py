@@ -240,7 +240,7 @@ def summary(
     from falconet import terminal
     from falconet.complexity import summarize
 
-    cost = summarize(model, input_shape=input_shape, kind=kind, num_classes=classes)  # type: ignore[arg-type]
+    cost = summarize(model, input_shape=input_shape, kind=kind, num_classes=classes)
     if json:
         from falconet.schema import to_mapping
 

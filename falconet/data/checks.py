@@ -14,7 +14,7 @@ from falconet.data.dataset import Dataset, Unreadable
 from falconet.data.duplicates import find_alike, find_equal
 from falconet.data.sources import load_dataset
 from falconet.data.splits import DataConfig
-from falconet.data.survey import Survey, survey
+from falconet.data.survey import Place, Survey, list_places, list_unreadable, survey, to_name
 
 SHAPES = 20
 """Sizes of images that are listed one by one."""
@@ -24,9 +24,6 @@ MIN_SAMPLES = 8
 
 RARE = 0.1
 """Share of the samples up to which unusual ones are outliers; more are a part of the data set like any other."""
-
-Place = tuple[str, int]
-"""A split, and a position in it."""
 
 
 @dataclass(frozen=True)
@@ -175,11 +172,6 @@ def describe_data(dataset: Dataset) -> DataReport:
     )
 
 
-def find_unreadable(dataset: Dataset) -> tuple[Unreadable, ...]:
-    """Decode every sample and return those that fail, without those that were skipped when the source was read."""
-    return list_unreadable(dataset, survey(dataset))
-
-
 def find_leaks(dataset: Dataset) -> tuple[tuple[str, ...], ...]:
     """Return groups of names of equal samples that stand in more than one split. Nothing is decoded."""
     return to_names(dataset, [group for group in find_groups(dataset) if spans_splits(group)])
@@ -201,21 +193,6 @@ def spans_splits(places: Sequence[Place]) -> bool:
 
 def to_names(dataset: Dataset, groups: Sequence[Sequence[Place]]) -> tuple[tuple[str, ...], ...]:
     return tuple(tuple(to_name(dataset, place) for place in group) for group in groups)
-
-
-def to_name(dataset: Dataset, place: Place) -> str:
-    split, index = place
-    return dataset.splits[split].samples.name(index)
-
-
-def list_places(dataset: Dataset) -> list[Place]:
-    """Return where each sample of a survey stands."""
-    return [(name, index) for name, split in dataset.splits.items() for index in range(len(split))]
-
-
-def list_unreadable(dataset: Dataset, found: Survey) -> tuple[Unreadable, ...]:
-    places = list_places(dataset)
-    return tuple(Unreadable(to_name(dataset, places[index]), reason) for index, reason in found.reasons.items())
 
 
 def list_constant(dataset: Dataset, found: Survey) -> tuple[str, ...]:

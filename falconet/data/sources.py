@@ -15,6 +15,7 @@ from falconet.data.manifests import find_split_tables, read_manifest, read_table
 from falconet.data.named import find_cifar_binaries, from_arrays, read_cifar_binaries, read_named
 from falconet.data.series import find_ts_problems, read_ts
 from falconet.data.splits import DataConfig, complete_splits
+from falconet.data.survey import find_unreadable
 from falconet.errors import DataError
 
 HUB = "hf:"
@@ -92,8 +93,6 @@ def read_any_folder(folder: Path, config: DataConfig) -> Dataset:
 
 def check_all_readable(dataset: Dataset) -> None:
     """Raise DataError, with the first reason, where anything of a source cannot be read."""
-    from falconet.data.checks import find_unreadable
-
     unreadable = (*dataset.unreadable, *find_unreadable(dataset))
     if unreadable:
         first = unreadable[0]

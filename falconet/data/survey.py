@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float32, Int64, UInt8, UInt64
 
-from falconet.data.dataset import Dataset, Samples
+from falconet.data.dataset import Dataset, Samples, Unreadable
 from falconet.data.duplicates import SIDE, hash_copies, hash_series, hash_text, make_thumbnails, shrink
 from falconet.data.series import count_steps
 from falconet.errors import DataError
@@ -22,6 +22,10 @@ from falconet.spec import Kind
 
 SPAN = 32
 """Samples that a worker looks at before it hands over what it found."""
+
+
+Place = tuple[str, int]
+"""A split, and a position in it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,6 +91,26 @@ def survey(dataset: Dataset) -> Survey:
         keys=np.concatenate([part.keys for part in parts]),
         thumbnails=np.concatenate([part.thumbnails for part in parts]),
     )
+
+
+def find_unreadable(dataset: Dataset) -> tuple[Unreadable, ...]:
+    """Decode every sample and return those that fail, without those that were skipped when the source was read."""
+    return list_unreadable(dataset, survey(dataset))
+
+
+def list_unreadable(dataset: Dataset, found: Survey) -> tuple[Unreadable, ...]:
+    places = list_places(dataset)
+    return tuple(Unreadable(to_name(dataset, places[index]), reason) for index, reason in found.reasons.items())
+
+
+def list_places(dataset: Dataset) -> list[Place]:
+    """Return where each sample of a survey stands."""
+    return [(name, index) for name, split in dataset.splits.items() for index in range(len(split))]
+
+
+def to_name(dataset: Dataset, place: Place) -> str:
+    split, index = place
+    return dataset.splits[split].samples.name(index)
 
 
 def cut_spans(dataset: Dataset) -> Iterator[tuple[Samples, range]]:

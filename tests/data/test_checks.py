@@ -22,10 +22,10 @@ from falconet.data.checks import (
     check_data,
     describe_data,
     find_leaks,
-    find_unreadable,
     is_far,
 )
 from falconet.data.dataset import Dataset, ImageFiles, Split
+from falconet.data.survey import find_unreadable
 from falconet.errors import DataError, PathError
 from falconet.schema import to_mapping
 from tests.conftest import FolderMaker

@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from scipy import signal  # type: ignore[import-untyped]
-from scipy.io import wavfile  # type: ignore[import-untyped]
+from scipy import signal
+from scipy.io import wavfile
 
 from falconet.data.dataset import Samples, hash_bytes
 from falconet.data.series import (
