@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from falconet.artifact import ArtifactConfig, DataOrigin, Provenance
 from falconet.errors import ConfigError, UnknownNameError
-from falconet.schema import from_mapping, to_mapping
-from falconet.spec import ImageSpec
+from falconet.schema import flatten, from_mapping, merge, to_mapping
+from falconet.spec import ImageSpec, InputSpec, SeriesSpec, TextSpec
 from falconet.training import TrainConfig
 
 
@@ -40,6 +43,8 @@ class Outer:
 
 
 SPEC = ImageSpec(shape=(3, 32, 24), labels=("cat", "dog"), mean=(0.1, 0.2, 0.3), std=(0.5, 0.6, 0.7), margin=2)
+SERIES = SeriesSpec(shape=(1, 30), labels=("a", "b"), mean=(0.5,), std=(2.0,), fit="resample", rate=8000)
+TEXT = TextSpec(shape=(40,), labels=("a", "b"), vocab_size=500)
 ARTIFACT = ArtifactConfig(
     architecture="lenet5",
     input=SPEC,
@@ -56,7 +61,11 @@ ARTIFACT = ArtifactConfig(
         TrainConfig(),
         TrainConfig(epochs=3, loss="mse", clip_norm=None, ema_decay=0.99, patience=4),
         SPEC,
+        SERIES,
+        TEXT,
         ARTIFACT,
+        dataclasses.replace(ARTIFACT, input=SERIES),
+        dataclasses.replace(ARTIFACT, input=TEXT),
         Outer("a", Inner(0.25, 7), 1.5, (4, 6), True, "slow", ("x", "y"), {"nested": {"list": [1, None, "é"]}}),
     ],
     ids=lambda value: type(value).__name__,
@@ -162,3 +171,104 @@ def test_missing_required_key_is_named() -> None:
 def test_top_level_must_be_a_mapping() -> None:
     with pytest.raises(ConfigError, match=r"TrainConfig: wanted a mapping of settings, found \['epochs'\]"):
         from_mapping(TrainConfig, ["epochs"])
+
+
+@dataclass(frozen=True)
+class Holder:
+    """Takes one of several, told apart by their kind; or a name, or nothing."""
+
+    spec: InputSpec | str | None = None
+
+
+@pytest.mark.parametrize("spec", [SPEC, SERIES, TEXT, "by-name", None])
+def test_the_kind_chooses_among_several(spec: InputSpec | str | None) -> None:
+    holder = from_mapping(Holder, json.loads(json.dumps(to_mapping(Holder(spec)))))
+    assert holder.spec == spec
+    assert type(holder.spec) is type(spec)
+
+
+def test_without_a_kind_the_first_that_fits_is_taken() -> None:
+    record = to_mapping(SPEC)
+    del record["kind"]
+    assert from_mapping(Holder, {"spec": record}).spec == SPEC
+
+
+@pytest.mark.parametrize(
+    ("spec", "change", "message"),
+    [
+        (SPEC, {"margin": "wide"}, "root.spec.margin: wanted int, found 'wide'"),
+        (SPEC, {"margin": 90}, "root.spec.margin: 90 pixels leave nothing of 32x24"),
+        (SERIES, {"rate": 0}, "root.spec.rate: wanted 1 or more steps a second, or null, found 0"),
+        (SERIES, {"shape": [1]}, "root.spec.shape: wanted 2 values, found 1"),
+        (TEXT, {"vocab_size": None}, "root.spec.vocab_size: wanted int, found None"),
+        (TEXT, {"kind": "video"}, "root.spec.kind: wanted image or series or text, found 'video'"),
+        (TEXT, {"kind": ["text"]}, "root.spec.kind: wanted image or series or text, found ['text']"),
+        (TEXT, {"kind": None}, "root.spec.kind: wanted image or series or text, found None"),
+    ],
+)
+def test_an_error_speaks_of_the_kind_that_is_meant(spec: InputSpec, change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        from_mapping(Holder, {"spec": to_mapping(spec) | change}, "root")
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(("spec", "key", "offer"), [(SERIES, "rates", "rate"), (TEXT, "vocab_sizes", "vocab_size")])
+def test_an_unknown_key_is_one_of_the_kind_that_is_meant(spec: InputSpec, key: str, offer: str) -> None:
+    with pytest.raises(UnknownNameError, match=f"unknown setting 'root.spec.{key}': did you mean root.spec.{offer} "):
+        from_mapping(Holder, {"spec": to_mapping(spec) | {key: 1}}, "root")
+
+
+def test_a_key_called_kind_is_no_tag_where_nothing_is_told_apart() -> None:
+    extra = from_mapping(Outer, {"name": "a", "extra": {"kind": "anything"}}).extra
+    assert extra == {"kind": "anything"}
+
+
+@pytest.mark.parametrize(
+    ("base", "over", "expected"),
+    [
+        ({}, {"a": 1}, {"a": 1}),
+        ({"a": 1, "b": 2}, {"b": 3}, {"a": 1, "b": 3}),
+        ({"a": {"b": 1, "c": 2}}, {"a": {"c": 3, "d": 4}}, {"a": {"b": 1, "c": 3, "d": 4}}),
+        ({"a": {"b": 1}}, {"a": 2}, {"a": 2}),
+        ({"a": 2}, {"a": {"b": 1}}, {"a": {"b": 1}}),
+        ({"a": {"b": 1}}, {"a": None}, {"a": None}),
+        ({"a": {"b": {"c": 1, "d": 2}}}, {"a": {"b": {"d": 3}}}, {"a": {"b": {"c": 1, "d": 3}}}),
+        ({"a": {"b": 1}}, {"a": {}}, {"a": {"b": 1}}),
+    ],
+)
+def test_settings_are_merged_key_by_key(base: dict[str, Any], over: dict[str, Any], expected: dict[str, Any]) -> None:
+    kept = json.dumps([base, over])
+    assert merge(base, over) == expected
+    assert json.dumps([base, over]) == kept
+
+
+def test_one_that_names_a_policy_begins_anew() -> None:
+    base = {"augmentation": {"policy": "light", "rotate": 5, "crop": 0.5}, "seed": 1}
+    assert merge(base, {"augmentation": {"policy": "strong", "hue": 0.1}}) == {
+        "augmentation": {"policy": "strong", "hue": 0.1},
+        "seed": 1,
+    }
+    assert merge(base, {"augmentation": {"rotate": 7}})["augmentation"] == {"policy": "light", "rotate": 7, "crop": 0.5}
+    assert merge({"rotate": 5}, {"policy": "none"}) == {"policy": "none"}
+
+
+trees: st.SearchStrategy[dict[str, Any]] = st.recursive(
+    st.dictionaries(st.sampled_from("abc"), st.integers(), max_size=3),
+    lambda inner: st.dictionaries(st.sampled_from("abc"), st.integers() | inner, max_size=3),
+    max_leaves=12,
+)
+
+
+@given(base=trees, over=trees)
+def test_what_is_said_last_holds(base: dict[str, Any], over: dict[str, Any]) -> None:
+    merged = flatten(merge(base, over))
+    assert merged.items() >= flatten(over).items()
+    assert merged.keys() <= flatten(base).keys() | flatten(over).keys()
+    assert merge(base, {}) == base
+    assert merge({}, over) == over
+    assert merge(merge(base, over), over) == merge(base, over)
+
+
+def test_nested_settings_become_dotted_keys() -> None:
+    settings = {"training": {"epochs": 3, "inner": {"rate": 0.5}}, "seed": None, "empty": {}}
+    assert flatten(settings) == {"training.epochs": 3, "training.inner.rate": 0.5, "seed": None}

@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 
 from falconet.errors import ConfigError
-from falconet.spec import ImageSpec
+from falconet.spec import ImageSpec, InputSpec, SeriesSpec, TextSpec
 
 GRAY = ImageSpec(shape=(1, 32, 28), labels=("cat", "dog"), mean=(0.5,), std=(0.25,), margin=2)
+SERIES = SeriesSpec(shape=(2, 50), labels=("run", "walk"), mean=(0.0, -1.5), std=(1.0, 0.1), rate=100)
+TEXT = TextSpec(shape=(64,), labels=("ham", "spam"), vocab_size=1000)
 
 
 def test_inner_size_lies_inside_the_margin() -> None:
@@ -45,6 +47,55 @@ def test_impossible_specs(change: dict[str, Any], message: str) -> None:
         dataclasses.replace(GRAY, **change)
 
 
-def test_spec_cannot_be_changed() -> None:
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"shape": (0, 50)}, "shape: wanted at least 1 channel and 1 step, found [0, 50]"),
+        ({"shape": (2, 0)}, "shape: wanted at least 1 channel and 1 step, found [2, 0]"),
+        ({"rate": 0}, "rate: wanted 1 or more steps a second, or null, found 0"),
+        ({"shape": (3, 50)}, "mean, std: wanted 3 values each, found 2 and 2"),
+        ({"mean": (0.0, math.inf)}, "mean: wanted finite values, found [0.0, inf]"),
+        ({"std": (1.0, -0.1)}, "std: wanted finite values above 0, found [1.0, -0.1]"),
+        ({"std": (1.0, math.nan)}, "std: wanted finite values above 0, found [1.0, nan]"),
+        ({"labels": ("run",)}, "labels: wanted at least two different names, found ['run']"),
+    ],
+)
+def test_impossible_specs_of_series(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        dataclasses.replace(SERIES, **change)
+
+
+@pytest.mark.parametrize("change", [{"rate": None}, {"fit": "resample"}, {"shape": (2, 1)}, {"mean": (-1e9, 1e9)}])
+def test_possible_specs_of_series(change: dict[str, Any]) -> None:
+    assert dataclasses.replace(SERIES, **change) != SERIES
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"shape": (0,)}, "shape: wanted at least 1 token, found [0]"),
+        ({"vocab_size": 2}, "vocab_size: wanted 3 or more, found 2"),
+        ({"labels": ("ham", "ham")}, "labels: wanted at least two different names, found ['ham', 'ham']"),
+    ],
+)
+def test_impossible_specs_of_texts(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        dataclasses.replace(TEXT, **change)
+
+
+def test_the_smallest_spec_of_texts() -> None:
+    assert TextSpec((1,), ("a", "b"), vocab_size=3).shape == (1,)
+
+
+def test_specs_are_told_apart_by_their_kind() -> None:
+    assert [(spec.kind, spec.dtype) for spec in (GRAY, SERIES, TEXT)] == [
+        ("image", "uint8"),
+        ("series", "float32"),
+        ("text", "str"),
+    ]
+
+
+@pytest.mark.parametrize("spec", [GRAY, SERIES, TEXT])
+def test_specs_cannot_be_changed(spec: InputSpec) -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
-        GRAY.margin = 3  # type: ignore[misc]
+        spec.labels = ("a", "b")  # type: ignore[misc]

@@ -35,7 +35,7 @@ from falconet.errors import DataError, StorageError
 from falconet.spec import ImageSpec
 from falconet.storage import storage_error, write_text
 
-LAYOUT = 1
+LAYOUT = 2
 """Part of each key: raised when the same samples and settings would give other bytes."""
 BLOCK_BYTES = 8 << 20
 """About so much is decoded between two lines of the journal."""
@@ -57,7 +57,7 @@ class PixelCache:
 
     mapped: mmap.mmap
     shape: tuple[int, int, int]
-    """Height, width and channels of each sample."""
+    """Channels, height and width of each sample."""
     rows: Int64[np.ndarray, " samples"]
     """Where each sample stands in the file."""
     unread: list[int]
@@ -67,7 +67,7 @@ class PixelCache:
         return len(self.rows)
 
     def take(self, indices: Int64[Tensor, " batch"]) -> UInt8[Tensor, "batch channels height width"]:
-        """Return copies of the samples at `indices`, the channels innermost in memory."""
+        """Return copies of the samples at `indices`."""
         pixels = np.frombuffer(self.mapped, dtype=np.uint8).reshape(-1, *self.shape)
         batch = torch.empty((len(indices), *self.shape), dtype=torch.uint8)
         np.take(pixels, self.rows[indices.numpy()], axis=0, out=batch.numpy(), mode="clip")
@@ -75,7 +75,7 @@ class PixelCache:
         if self.unread[0] < 0:
             self.mapped.madvise(mmap.MADV_DONTNEED)
             self.unread[0] = RESIDENT_BYTES
-        return batch.permute(0, 3, 1, 2)
+        return batch
 
 
 def open_cache(split: Split, spec: ImageSpec) -> tuple[PixelCache, tuple[Unreadable, ...]]:
@@ -84,7 +84,6 @@ def open_cache(split: Split, spec: ImageSpec) -> tuple[PixelCache, tuple[Unreada
     `PixelCache.rows` are the positions in the split of those that can be read; the others are listed with reasons.
     Raises StorageError where there is no room, DataError where not one sample can be read.
     """
-    channels, height, width = spec.shape
     path = cache_folder() / make_key(split.hashes, spec)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -100,7 +99,7 @@ def open_cache(split: Split, spec: ImageSpec) -> tuple[PixelCache, tuple[Unreada
         first = unreadable[0]
         raise DataError(f"none of {len(split)} images can be read; the first: {first.file} ({first.reason})")
     rows = np.setdiff1d(np.arange(len(split)), list(reasons)).astype(np.int64)
-    return PixelCache(mapped, (height, width, channels), rows, [RESIDENT_BYTES]), unreadable
+    return PixelCache(mapped, spec.shape, rows, [RESIDENT_BYTES]), unreadable
 
 
 def make_key(hashes: UInt64[np.ndarray, " samples"], spec: ImageSpec) -> str:
@@ -207,8 +206,7 @@ def compute_crc(content: bytes | memoryview, unreadable: Mapping[int, str]) -> i
 
 def decode_block(descriptor: int, samples: Samples, block: range, spec: ImageSpec, pool: ThreadPoolExecutor) -> Block:
     """Decode the samples of a block in parallel and write their pixels in place."""
-    channels, height, width = spec.shape
-    pixels = np.zeros((len(block), height, width, channels), dtype=np.uint8)
+    pixels = np.zeros((len(block), *spec.shape), dtype=np.uint8)
     reasons: dict[int, str] = {}
     preprocess = Preprocess(spec)
     decoded = pool.map(lambda index: render(samples, index, preprocess), block)
@@ -225,11 +223,11 @@ def decode_block(descriptor: int, samples: Samples, block: range, spec: ImageSpe
 
 
 @torch.inference_mode()
-def render(samples: Samples, index: int, preprocess: Preprocess) -> UInt8[np.ndarray, "height width channels"] | str:
+def render(samples: Samples, index: int, preprocess: Preprocess) -> UInt8[np.ndarray, "channels height width"] | str:
     """Return a sample's pixels at the model's size; or why there are none."""
     try:
         image = torch.from_numpy(samples.read(index))
     except DataError as error:
         return strip_name(error, samples.name(index))
-    pixels: np.ndarray = preprocess.scale_bytes(image[None])[0].permute(1, 2, 0).numpy()
+    pixels: np.ndarray = preprocess.scale_bytes(image[None])[0].numpy()
     return pixels

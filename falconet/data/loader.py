@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -68,11 +68,11 @@ class Loader:
         Order and distortions of each batch follow from `seed`, `number` and the batch's position alone, so that any
         epoch can be repeated, or gone on with, from any of its batches. Samples are spread evenly: batches differ by at
         most one, so that no batch of a single sample is left for the end, of which batch normalization has no variance.
-        The next batches are prepared in a thread of their own.
+        The next batches are prepared in threads of their own.
         """
         parts = torch.tensor_split(self.order(number), len(self))
         waiting: deque[Future[Batch]] = deque()
-        with ThreadPoolExecutor(max_workers=1) as pool:
+        with prepare_threads() as pool:
             try:
                 for position in range(start, len(parts)):
                     waiting.append(pool.submit(self.make_batch, parts[position], number, position))
@@ -96,10 +96,31 @@ class Loader:
     def make_batch(self, indices: Int64[Tensor, " all_ranks"], number: int, position: int) -> Batch:
         """Gather, augment and normalize this rank's part of a batch."""
         mine = torch.tensor_split(indices, self.world_size)[self.rank]
-        words = position * self.world_size + self.rank
-        generator = torch.Generator().manual_seed(epoch_seed(self.seed, number, "data", words))
-        raw = self.inputs.take(mine) if isinstance(self.inputs, PixelCache) else self.inputs[mine]
-        return augment(raw, self.labels[mine], self.preprocess, self.augmentation, generator)
+        raw = self.inputs.take(mine) if isinstance(self.inputs, PixelCache) else self.inputs.index_select(0, mine)
+        labels = self.labels.index_select(0, mine)
+        if self.augmentation is None or not self.augmentation.active:
+            return to_input(raw, self.preprocess), labels
+        part = position * self.world_size + self.rank
+        generator = torch.Generator().manual_seed(epoch_seed(self.seed, number, "data", part))
+        return augment(raw, labels, self.preprocess, self.augmentation, generator)
+
+
+def prepare_threads() -> ThreadPoolExecutor:
+    """Return the threads that prepare batches, each computing alone: teams would get into each other's way."""
+    threads = torch.get_num_threads()
+    pool = ThreadPoolExecutor(AHEAD, initializer=torch.set_num_threads, initargs=(1,))
+    # Torch hands the number that was set last to threads that it starts later; this one's stays what it was.
+    wait([pool.submit(torch.get_num_threads) for _ in range(AHEAD)])
+    torch.set_num_threads(threads)
+    return pool
+
+
+@torch.no_grad()
+def to_input(raw: Tensor, preprocess: AnyPreprocess) -> Tensor:
+    """Return prepared samples as a model's input."""
+    if isinstance(preprocess, Preprocess):
+        return normalize_images(raw.float().div_(255), preprocess)
+    return preprocess.normalize(raw if raw.is_floating_point() else raw.long())
 
 
 @torch.no_grad()
@@ -107,23 +128,27 @@ def augment(
     raw: Tensor,
     labels: Int64[Tensor, " batch"],
     preprocess: AnyPreprocess,
-    augmentation: Augmentation | None,
+    augmentation: Augmentation,
     generator: torch.Generator,
 ) -> Batch:
     """Return prepared samples as a model's input, each distorted in its own way."""
-    if isinstance(preprocess, Preprocess):
-        images = raw.float().div_(255)
+    if isinstance(augmentation, ImageAugmentation) and isinstance(preprocess, Preprocess):
+        images = augment_images(raw.float().div_(255), augmentation, generator)
         mixed: Tensor = labels
-        if isinstance(augmentation, ImageAugmentation) and augmentation.active:
-            images = augment_images(images, augmentation, generator)
-            if augmentation.mixup or augmentation.cutmix:
-                images, mixed = mix_samples(images, labels, len(preprocess.spec.labels), augmentation, generator)
-        return preprocess.normalize(images).contiguous(memory_format=torch.channels_last), mixed
-    if isinstance(augmentation, SeriesAugmentation) and augmentation.active:
-        return augment_series(preprocess.normalize(raw), augmentation, generator), labels
-    if isinstance(augmentation, TextAugmentation) and augmentation.active:
-        return mask_tokens(preprocess.normalize(raw.long()), augmentation, generator), labels
-    return preprocess.normalize(raw if raw.is_floating_point() else raw.long()), labels
+        if augmentation.mixes:
+            images, mixed = mix_samples(images, labels, len(preprocess.spec.labels), augmentation, generator)
+        return normalize_images(images, preprocess), mixed
+    if isinstance(augmentation, SeriesAugmentation):
+        return augment_series(to_input(raw, preprocess), augmentation, generator), labels
+    assert isinstance(augmentation, TextAugmentation)
+    return mask_tokens(to_input(raw, preprocess), augmentation, generator), labels
+
+
+def normalize_images(
+    images: Float32[Tensor, "batch channels height width"], preprocess: Preprocess
+) -> Float32[Tensor, "batch channels height width"]:
+    """Normalize in place, as `preprocess` does, and lay the channels innermost, as convolutions want them."""
+    return images.sub_(preprocess.mean).div_(preprocess.std).contiguous(memory_format=torch.channels_last)
 
 
 def epoch_seed(seed: int, epoch: int, purpose: Purpose, *more: int) -> int:

@@ -309,6 +309,8 @@ def test_series_are_distorted_where_they_have_values() -> None:
     distorted, _ = join(list(series_loader(SeriesAugmentation(jitter=0.1)).epoch(1)))
     assert torch.equal(plain.isnan(), distorted.isnan())
     assert (plain != distorted)[~plain.isnan()].all()
+    slightly, _ = join(list(series_loader(SeriesAugmentation(jitter=1e-6)).epoch(1)))
+    torch.testing.assert_close(slightly, plain, atol=1e-4, rtol=0, equal_nan=True)
 
 
 @pytest.mark.parametrize(
@@ -389,7 +391,7 @@ def no_thread_left() -> Any:
 
 @pytest.mark.usefixtures("no_thread_left")
 def test_an_epoch_that_is_abandoned_stops_its_thread() -> None:
-    loader = watch(pause=0.1)
+    loader = watch(pause=0.25)
     for index, _ in enumerate(loader.epoch(1)):
         if index == 1:
             break

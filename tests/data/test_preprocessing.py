@@ -144,6 +144,12 @@ def test_unreadable_samples_are_told_by_position(batch_size: int, tmp_path: Path
     assert torch.equal(held, (torch.cat(expected) * 255).round().to(torch.uint8))
 
 
+def test_unreadable_samples_of_all_batches_are_told(tmp_path: Path) -> None:
+    samples = LoggedImages(range(600), tmp_path / "log", bad=frozenset({1, 2, 599}))
+    held, unreadable = hold(samples, Preprocess(spec(1, 2, 2)))
+    assert (list(unreadable), len(held)) == ([1, 2, 599], 597)
+
+
 def test_where_nothing_can_be_held_the_first_reason_is_told(tmp_path: Path) -> None:
     samples = LoggedImages([4, 5], tmp_path / "log", bad=frozenset({4, 5}))
     with pytest.raises(
