@@ -29,8 +29,9 @@ from filelock import FileLock
 from jaxtyping import Int64, UInt8, UInt64
 from torch import Tensor
 
-from falconet.data.dataset import Samples, Split, Unreadable
-from falconet.data.preprocessing import Preprocess, strip_name
+from falconet.data.dataset import Encoded, Split, Unreadable, hash_bytes
+from falconet.data.images import decode_image
+from falconet.data.preprocessing import Preprocess, lone_threads, strip_name
 from falconet.errors import DataError, StorageError
 from falconet.spec import ImageSpec
 from falconet.storage import storage_error, write_text
@@ -39,6 +40,8 @@ LAYOUT = 2
 """Part of each key: raised when the same samples and settings would give other bytes."""
 BLOCK_BYTES = 8 << 20
 """About so much is decoded between two lines of the journal."""
+SPAN = 16
+"""Samples that a thread decodes at a time."""
 RESIDENT_BYTES = 256 << 20
 """So much is read through a map before its pages are given back, that memory stays flat."""
 UNUSED_DAYS = 30
@@ -88,7 +91,7 @@ def open_cache(split: Split, spec: ImageSpec) -> tuple[PixelCache, tuple[Unreada
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{path}.lock"):
-            reasons = build(path, split.samples, spec)
+            reasons = build(path, split, spec)
             with path.with_suffix(".pixels").open("rb") as file:
                 mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         remove_unused(path.parent)
@@ -137,24 +140,24 @@ class Block:
     """Sample -> reason; its pixels are zero."""
 
 
-def build(path: Path, samples: Samples, spec: ImageSpec) -> dict[int, str]:
+def build(path: Path, split: Split, spec: ImageSpec) -> dict[int, str]:
     """Make a cache whole, in whatever state it is found; return the unreadable samples with reasons."""
     journal, pixels = path.with_suffix(".journal"), path.with_suffix(".pixels")
     size = max(BLOCK_BYTES // math.prod(spec.shape), 1)
-    ranges = {start: range(start, min(start + size, len(samples))) for start in range(0, len(samples), size)}
+    ranges = {start: range(start, min(start + size, len(split))) for start in range(0, len(split), size)}
     pixels.touch()
     with pixels.open("r+b") as file:
-        reserve(file.fileno(), len(samples) * math.prod(spec.shape), pixels)
+        reserve(file.fileno(), len(split) * math.prod(spec.shape), pixels)
         blocks = [
             block
             for block in read_journal(journal)
-            if block.start in ranges and is_whole(file.fileno(), samples, block, ranges[block.start], spec)
+            if block.start in ranges and is_whole(file.fileno(), split, block, ranges[block.start], spec)
         ]
         write_text(journal, "".join(map(format_block, blocks)))
         missing = sorted(set(ranges) - {block.start for block in blocks})
-        with ThreadPoolExecutor() as pool, journal.open("a", encoding="utf-8") as lines:
+        with lone_threads() as pool, journal.open("a", encoding="utf-8") as lines:
             for start in missing:
-                blocks.append(decode_block(file.fileno(), samples, ranges[start], spec, pool))
+                blocks.append(decode_block(file.fileno(), split, ranges[start], spec, pool))
                 # Pixels before their line: what the journal says is there, is there.
                 lines.write(format_block(blocks[-1]))
                 lines.flush()
@@ -188,7 +191,7 @@ def format_block(block: Block) -> str:
     return json.dumps({"start": block.start, "crc": block.crc, "unreadable": block.unreadable}) + "\n"
 
 
-def is_whole(descriptor: int, samples: Samples, block: Block, indices: range, spec: ImageSpec) -> bool:
+def is_whole(descriptor: int, split: Split, block: Block, indices: range, spec: ImageSpec) -> bool:
     """Whether a block is as it was written, and what could not be read then cannot be read now."""
     size = math.prod(spec.shape)
     content = os.pread(descriptor, len(indices) * size, block.start * size)
@@ -196,7 +199,7 @@ def is_whole(descriptor: int, samples: Samples, block: Block, indices: range, sp
         return False
     # A drive may have been away, or a right to read.
     preprocess = Preprocess(spec)
-    return all(isinstance(render(samples, index, preprocess), str) for index in block.unreadable)
+    return all(isinstance(render(split, index, preprocess), str) for index in block.unreadable)
 
 
 def compute_crc(content: bytes | memoryview, unreadable: Mapping[int, str]) -> int:
@@ -204,17 +207,23 @@ def compute_crc(content: bytes | memoryview, unreadable: Mapping[int, str]) -> i
     return zlib.crc32(json.dumps(unreadable).encode(), zlib.crc32(content))
 
 
-def decode_block(descriptor: int, samples: Samples, block: range, spec: ImageSpec, pool: ThreadPoolExecutor) -> Block:
+def decode_block(descriptor: int, split: Split, block: range, spec: ImageSpec, pool: ThreadPoolExecutor) -> Block:
     """Decode the samples of a block in parallel and write their pixels in place."""
     pixels = np.zeros((len(block), *spec.shape), dtype=np.uint8)
     reasons: dict[int, str] = {}
     preprocess = Preprocess(spec)
-    decoded = pool.map(lambda index: render(samples, index, preprocess), block)
-    for place, (index, image) in enumerate(zip(block, decoded, strict=True)):
-        if isinstance(image, str):
-            reasons[index] = image
-        else:
-            pixels[place] = image
+
+    def fill(span: range) -> None:
+        for index in span:
+            image = render(split, index, preprocess)
+            if isinstance(image, str):
+                reasons[index] = image
+            else:
+                pixels[index - block.start] = image
+
+    spans = [block[start : start + SPAN] for start in range(0, len(block), SPAN)]
+    list(pool.map(fill, spans))
+    reasons = dict(sorted(reasons.items()))
     content = pixels.data.cast("B")
     written = os.pwrite(descriptor, content, block.start * math.prod(spec.shape))
     if written != len(content):
@@ -223,11 +232,22 @@ def decode_block(descriptor: int, samples: Samples, block: range, spec: ImageSpe
 
 
 @torch.inference_mode()
-def render(samples: Samples, index: int, preprocess: Preprocess) -> UInt8[np.ndarray, "channels height width"] | str:
+def render(split: Split, index: int, preprocess: Preprocess) -> UInt8[np.ndarray, "channels height width"] | str:
     """Return a sample's pixels at the model's size; or why there are none."""
+    samples = split.samples
     try:
-        image = torch.from_numpy(samples.read(index))
+        if isinstance(samples, Encoded):
+            image = decode_image(check_content(samples.content(index), int(split.hashes[index])))
+        else:
+            image = samples.read(index)
     except DataError as error:
         return strip_name(error, samples.name(index))
-    pixels: np.ndarray = preprocess.scale_bytes(image[None])[0].numpy()
+    pixels: np.ndarray = preprocess.scale_bytes(torch.from_numpy(image)[None])[0].numpy()
     return pixels
+
+
+def check_content(content: bytes, expected: int) -> bytes:
+    """Return the content of a sample. Raises DataError unless it is what the cache is named by."""
+    if hash_bytes(content) != expected:
+        raise DataError("changed while it was being read; run again")
+    return content

@@ -41,6 +41,14 @@ class Samples(Protocol):
         """Return these samples followed by those of `others`, which are of the same class."""
 
 
+@runtime_checkable
+class Encoded(Protocol):
+    """Samples whose bytes are at hand before they are decoded; these are what `Split.hashes` are of."""
+
+    def content(self, index: int) -> bytes:
+        """Return one sample as it is stored. Raises DataError where it cannot be read."""
+
+
 @dataclass(frozen=True, eq=False)
 class ImageArray:
     """Images of one size, in memory."""
@@ -87,6 +95,12 @@ class ImageFiles:
 
     def read(self, index: int) -> UInt8[np.ndarray, "height width channels"]:
         return read_image(self.root / self.paths[index])
+
+    def content(self, index: int) -> bytes:
+        try:
+            return (self.root / self.paths[index]).read_bytes()
+        except OSError as error:
+            raise DataError(error.strerror or str(error)) from error
 
     def take(self, indices: Int64[np.ndarray, " kept"]) -> ImageFiles:
         return ImageFiles(self.root, [self.paths[index] for index in indices])

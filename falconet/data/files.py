@@ -26,6 +26,9 @@ KINDS: Mapping[Kind, frozenset[str]] = MappingProxyType(
 )
 """Extensions of each kind's files."""
 
+SPAN = 64
+"""Files that a thread reads at a time."""
+
 SPLIT_FOLDERS = {
     "train": "train",
     "training": "train",
@@ -150,8 +153,13 @@ def read_files(
     Pixels are not decoded here: a file may still turn out to be damaged when it is. `classes` are those of `files`
     where they are not given. Raises DataError where not one file of a split can be used.
     """
-    with ThreadPoolExecutor() as pool:
-        read = list(pool.map(lambda file: read_file(root, file, kind), files))
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        spans = [files[start : start + SPAN] for start in range(0, len(files), SPAN)]
+        read = [
+            file
+            for part in pool.map(lambda span: [read_file(root, file, kind) for file in span], spans)
+            for file in part
+        ]
     splits = list(dict.fromkeys(file.split for file in files))
     check_readable(source, kind, splits, read)
     usable = [file for file in read if not file.reason]

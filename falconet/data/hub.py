@@ -55,9 +55,12 @@ class HubImages:
 
     def read(self, index: int) -> UInt8[np.ndarray, "height width channels"]:
         try:
-            return decode_image(read_content(self.column[int(self.rows[index])].as_py()))
+            return decode_image(self.content(index))
         except DataError as error:
             raise DataError(f"{self.name(index)}: {error}") from error
+
+    def content(self, index: int) -> bytes:
+        return read_content(self.column[int(self.rows[index])].as_py())
 
     def take(self, indices: Int64[np.ndarray, " kept"]) -> HubImages:
         return HubImages(self.column, self.rows[indices], self.names[indices])

@@ -47,7 +47,8 @@ def decode_image(content: bytes) -> UInt8[np.ndarray, "height width channels"]:
 
     with open_image(content) as image:
         image.load()
-        return to_array(ImageOps.exif_transpose(image))
+        ImageOps.exif_transpose(image, in_place=True)
+        return to_array(image)
 
 
 @dataclass(frozen=True)

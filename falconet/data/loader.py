@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -18,7 +18,7 @@ from falconet.data.augmentation import Augmentation, ImageAugmentation, SeriesAu
 from falconet.data.cache import PixelCache, open_cache
 from falconet.data.dataset import ImageArray, Split, Unreadable
 from falconet.data.distortions import augment_images, augment_series, mask_tokens, mix_samples
-from falconet.data.preprocessing import AnyPreprocess, Preprocess, create_preprocess, hold
+from falconet.data.preprocessing import AnyPreprocess, Preprocess, create_preprocess, hold, lone_threads
 from falconet.data.series import measure_series
 from falconet.errors import ConfigError, DataError
 from falconet.spec import ImageSpec, InputSpec
@@ -72,7 +72,7 @@ class Loader:
         """
         parts = torch.tensor_split(self.order(number), len(self))
         waiting: deque[Future[Batch]] = deque()
-        with prepare_threads() as pool:
+        with lone_threads(AHEAD) as pool:
             try:
                 for position in range(start, len(parts)):
                     waiting.append(pool.submit(self.make_batch, parts[position], number, position))
@@ -103,16 +103,6 @@ class Loader:
         part = position * self.world_size + self.rank
         generator = torch.Generator().manual_seed(epoch_seed(self.seed, number, "data", part))
         return augment(raw, labels, self.preprocess, self.augmentation, generator)
-
-
-def prepare_threads() -> ThreadPoolExecutor:
-    """Return the threads that prepare batches, each computing alone: teams would get into each other's way."""
-    threads = torch.get_num_threads()
-    pool = ThreadPoolExecutor(AHEAD, initializer=torch.set_num_threads, initargs=(1,))
-    # Torch hands the number that was set last to threads that it starts later; this one's stays what it was.
-    wait([pool.submit(torch.get_num_threads) for _ in range(AHEAD)])
-    torch.set_num_threads(threads)
-    return pool
 
 
 @torch.no_grad()

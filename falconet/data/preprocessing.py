@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from threading import Barrier
 
 import numpy as np
 import torch
@@ -151,9 +153,29 @@ class Prepared:
     """The positions of the others, with reasons."""
 
 
+def lone_threads(count: int | None = None) -> ThreadPoolExecutor:
+    """Return threads, as many as there are processors by default, of which each computes alone.
+
+    Torch would give each a team of its own, and the teams would get into each other's way.
+    """
+    count = count or os.cpu_count() or 1
+    threads = torch.get_num_threads()
+    pool = ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(1,))
+    started = Barrier(count)
+
+    def start() -> None:
+        torch.get_num_threads()  # Torch settles a thread's number when it is first asked for.
+        started.wait()  # A pool starts no further thread while one is idle.
+
+    wait([pool.submit(start) for _ in range(count)])
+    # Torch hands the number that was set last to threads that start later; this one's own stays what it was.
+    torch.set_num_threads(threads)
+    return pool
+
+
 def iterate_prepared(samples: Samples, preprocess: AnyPreprocess, batch_size: int) -> Iterator[Prepared]:
     """Yield all samples in order, decoding no more than a batch at a time."""
-    with ThreadPoolExecutor() as pool:
+    with lone_threads() as pool:
         for start in range(0, len(samples), batch_size):
             yield prepare_range(samples, preprocess, range(start, min(start + batch_size, len(samples))), pool)
 

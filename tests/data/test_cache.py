@@ -21,13 +21,16 @@ import torch
 from filelock import FileLock
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from torch import Tensor
 
-from falconet.data import Split, Unreadable, cache
+from falconet.data import DataConfig, Split, Unreadable, cache
 from falconet.data.cache import PixelCache, cache_folder, make_key, open_cache
 from falconet.data.preprocessing import Preprocess, hold
+from falconet.data.sources import read_source
 from falconet.errors import DataError, StorageError
 from falconet.spec import ImageSpec
+from tests.conftest import FolderMaker
 from tests.data.builders import LoggedImages, make_logged_split
 
 SPEC = ImageSpec((1, 10, 10), ("a", "b", "c"), mean=(0.5,), std=(0.25,))
@@ -107,7 +110,7 @@ def test_a_second_opening_decodes_nothing(spec: ImageSpec, log: Path) -> None:
     assert (everything(first).int() - held.int()).abs().max() <= 1
 
 
-def test_samples_are_taken_in_any_order_with_channels_innermost(log: Path) -> None:
+def test_samples_are_taken_in_any_order(log: Path) -> None:
     split = make_logged_split(log)
     spec = ImageSpec((3, 10, 6), ("a", "b"), mean=(0.5,) * 3, std=(0.5,) * 3)
     pixels, _ = open_cache(split, spec)
@@ -566,3 +569,15 @@ def test_the_folder_is_the_nearest_that_was_said(
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     assert cache_folder() == Path(expected)
+
+
+def test_a_file_that_changes_between_reading_and_decoding_is_left_out(make_folder: FolderMaker) -> None:
+    root = make_folder(count=6)
+    split = read_source(str(root), root, DataConfig()).splits["train"]
+    changed = root / split.samples.name(3)
+    Image.new("RGB", (16, 16), "red").save(changed)
+    spec = ImageSpec((3, 8, 8), ("dark", "light"), mean=(0.5,) * 3, std=(0.5,) * 3)
+    _, unreadable = open_cache(split, spec)
+    assert [(item.file, item.reason) for item in unreadable] == [
+        (split.samples.name(3), "changed while it was being read; run again")
+    ]

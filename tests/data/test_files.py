@@ -80,6 +80,17 @@ def test_images_are_not_decoded_when_they_are_listed(make_folder: FolderMaker, m
     assert len(read_folder(root, CONFIG).splits["train"]) == 6
 
 
+def test_many_files_keep_their_order(tmp_path: Path) -> None:
+    for index in range(300):
+        put(tmp_path, f"{'ab'[index % 2]}/{index:03d}.txt", content=b"" if index == 200 else f"text {index}".encode())
+    dataset = read_folder(tmp_path, CONFIG)
+    samples = dataset.splits["train"].samples
+    numbers = [index for index in (*range(0, 300, 2), *range(1, 300, 2)) if index != 200]
+    assert [samples.read(index) for index in range(299)] == [f"text {number}" for number in numbers]
+    assert dataset.splits["train"].labels.tolist() == [number % 2 for number in numbers]
+    assert [entry.file for entry in dataset.unreadable] == ["a/200.txt"]
+
+
 def test_gray_images_have_one_channel_and_one_color_image_makes_three(make_folder: FolderMaker) -> None:
     root = make_folder(mode="L")
     assert read_folder(root, CONFIG).channels == 1
@@ -162,8 +173,9 @@ def test_what_lies_beside_the_splits_is_ignored(tmp_path: Path) -> None:
         ([], "found 0 subfolders and no images in them"),
         (["a.png", "b.png"], "found 2 images directly in it and no subfolders"),
         (["one/notes.md", "two/notes.md"], "found 2 subfolders and no images in them"),
+        (["a.png", "one/notes.md"], "found 1 subfolders and no images in them"),
     ],
-    ids=["empty", "no classes", "no images"],
+    ids=["empty", "no classes", "no images", "images beside a folder"],
 )
 def test_a_folder_without_classes_says_what_it_holds(files: list[str], message: str, tmp_path: Path) -> None:
     put(tmp_path, *files)
@@ -237,7 +249,8 @@ def test_a_folder_of_damaged_images_is_refused(make_folder: FolderMaker) -> None
 
 def test_a_class_without_readable_files_stays_a_class(make_folder: FolderMaker) -> None:
     root = put(make_folder(count=1), "dim/a.png", content=b"")
-    assert read_folder(root, CONFIG).classes == ("dark", "dim", "light")
+    put(root, "none/notes.md")
+    assert read_folder(root, CONFIG).classes == ("dark", "dim", "light", "none")
 
 
 @pytest.mark.parametrize(

@@ -3,10 +3,11 @@ from __future__ import annotations
 import signal
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import FrozenInstanceError, fields, replace
 from itertools import product
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, ClassVar, get_args
 
 import numpy as np
 import pytest
@@ -356,27 +357,28 @@ def test_batches_differ_by_at_most_one_sample(count: int, sizes: list[int]) -> N
 
 
 class WatchedLoader(Loader):
-    """Counts the batches that are made, which takes time, and may fail or be interrupted at one of them."""
+    """Writes down the batches that are made, which takes time, and may fail or be interrupted at one of them."""
 
-    made: int
+    made: list[int]
     pause: float
     fail_at: int
     error: Exception | signal.Signals
 
     def make_batch(self, indices: Tensor, number: int, position: int) -> Batch:
-        object.__setattr__(self, "made", self.made + 1)
+        self.made.append(position)
+        time.sleep(self.pause if position == self.fail_at else 4 * self.pause)
         if position == self.fail_at:
             if isinstance(self.error, Exception):
                 raise self.error
             signal.pthread_kill(threading.main_thread().ident or 0, self.error)
-        time.sleep(self.pause)
+            time.sleep(self.pause)
         return super().make_batch(indices, number, position)
 
 
 def watch(fail_at: int = -1, error: Exception | signal.Signals = signal.SIGINT, pause: float = 0.0) -> WatchedLoader:
     source = make_loader(60)
     loader = WatchedLoader(source.inputs, source.labels, source.preprocess, 5)
-    for name, value in (("made", 0), ("fail_at", fail_at), ("error", error), ("pause", pause)):
+    for name, value in (("made", []), ("fail_at", fail_at), ("error", error), ("pause", pause)):
         object.__setattr__(loader, name, value)
     return loader
 
@@ -390,13 +392,12 @@ def no_thread_left() -> Any:
 
 
 @pytest.mark.usefixtures("no_thread_left")
-def test_an_epoch_that_is_abandoned_stops_its_thread() -> None:
-    loader = watch(pause=0.25)
+def test_an_epoch_that_is_abandoned_stops_its_threads() -> None:
+    loader = watch()
     for index, _ in enumerate(loader.epoch(1)):
         if index == 1:
             break
-    # The two, and the one that was being made.
-    assert 2 <= loader.made <= 3
+    assert set(loader.made) <= set(range(2 + AHEAD))
 
 
 @pytest.mark.usefixtures("no_thread_left")
@@ -405,9 +406,9 @@ def test_no_more_is_prepared_than_is_waited_for() -> None:
     batches = loader.epoch(1)
     next(batches)
     time.sleep(0.05)
-    assert loader.made == AHEAD + 1
+    assert sorted(loader.made) == list(range(AHEAD + 1))
     assert len(list(batches)) == 11
-    assert loader.made == len(loader)
+    assert sorted(loader.made) == list(range(12))
 
 
 @pytest.mark.usefixtures("no_thread_left")
@@ -428,10 +429,37 @@ def test_an_error_of_the_consumer_stops_the_thread() -> None:
 
 @pytest.mark.usefixtures("no_thread_left")
 def test_ctrl_c_ends_the_waiting() -> None:
-    loader = watch(4, pause=0.02)
+    loader = watch(0, pause=0.1)
     with pytest.raises(KeyboardInterrupt):
         list(loader.epoch(1))
-    assert loader.made < len(loader)
+    # What is being made is finished, and what waits is not begun.
+    assert sorted(loader.made) == list(range(AHEAD))
+
+
+class CountingLoader(Loader):
+    """Writes down with how many threads each batch is computed."""
+
+    seen: ClassVar[list[int]] = []
+
+    def make_batch(self, indices: Tensor, number: int, position: int) -> Batch:
+        CountingLoader.seen.append(torch.get_num_threads())
+        return super().make_batch(indices, number, position)
+
+
+def test_batches_are_computed_by_single_threads_and_the_consumer_keeps_its_own() -> None:
+    before = torch.get_num_threads()
+    source = make_loader()
+    try:
+        torch.set_num_threads(3)
+        found = [
+            torch.get_num_threads() for _ in CountingLoader(source.inputs, source.labels, source.preprocess, 5).epoch(1)
+        ]
+        with ThreadPoolExecutor(1) as pool:
+            found += [torch.get_num_threads(), pool.submit(torch.get_num_threads).result()]
+    finally:
+        torch.set_num_threads(before)
+    assert set(found) == {3}
+    assert set(CountingLoader.seen) == {1}
 
 
 def test_pixels_on_disk_are_fed_like_pixels_in_memory(tmp_path: Path) -> None:

@@ -300,6 +300,11 @@ def test_a_group_that_is_all_of_a_class_stays_in_training() -> None:
         assert len(dataset.splits["test"]) > 0
 
 
+def test_a_number_that_no_sample_has_holds_nothing_back() -> None:
+    groups, labels = np.arange(20, dtype=np.uint64), np.arange(20) % 2 * 2
+    assert choose_groups(groups, labels, 0.2, seed=0).sum() == 4
+
+
 def test_a_single_group_cannot_be_split() -> None:
     dataset = complete_splits(make_dataset(train=of_groups([(0, 1), (1, 1)] * 5)), DataConfig())
     assert [len(part) for part in dataset.splits.values()] == [10, 0, 0]

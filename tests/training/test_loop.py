@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
+import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Literal
 
 import numpy as np
@@ -207,18 +210,29 @@ def test_a_run_killed_while_it_writes_goes_on_from_the_checkpoint_before(
     assert_same_weights(weights, expected)
 
 
-def test_every_step_is_kept_where_the_time_between_is_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    kept: list[tuple[int, int]] = []
+@pytest.mark.parametrize(
+    ("seconds", "kept"),
+    [
+        (0.5, [(0, 1), (0, 2), (0, 3), (0, 4), (1, 0), (1, 1), (1, 2), (1, 3), (1, 4), (2, 0)]),
+        (1.5, [(0, 2), (0, 4), (1, 0), (1, 2), (1, 4), (2, 0)]),
+        (4.5, [(1, 0), (2, 0)]),
+        (300.0, [(1, 0), (2, 0)]),
+    ],
+)
+def test_long_epochs_are_kept_in_between(
+    seconds: float, kept: list[tuple[int, int]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a clock that goes on by a second whenever it is looked at."""
+    saved: list[tuple[int, int]] = []
+    clock = SimpleNamespace(monotonic=itertools.count().__next__, perf_counter=time.perf_counter)
 
     def save(folder: Path, epoch: int, checkpoint: object, step: int) -> None:
-        kept.append((epoch, step))
+        saved.append((epoch, step))
 
+    monkeypatch.setattr("falconet.training.loop.time", clock)
     monkeypatch.setattr("falconet.training.loop.save_checkpoint", save)
-    run(dataclasses.replace(MIDWAY, epochs=2), checkpoints=tmp_path)
-    assert kept == [(0, 1), (0, 2), (0, 3), (0, 4), (1, 0), (1, 1), (1, 2), (1, 3), (1, 4), (2, 0)]
-    kept.clear()
-    run(dataclasses.replace(CONFIG, epochs=2), checkpoints=tmp_path)
-    assert kept == [(1, 0), (2, 0)]
+    run(dataclasses.replace(CONFIG, epochs=2, checkpoint_seconds=seconds), checkpoints=tmp_path)
+    assert saved == kept
 
 
 def test_class_weights_weigh_the_training_loss_alone() -> None:
@@ -253,11 +267,11 @@ def test_mixed_samples_count_as_the_class_that_they_have_most_of() -> None:
 
 
 def test_a_finished_run_resumes_without_a_step(tmp_path: Path) -> None:
-    _, weights = run(checkpoints=tmp_path)
+    first, weights = run(checkpoints=tmp_path)
     recorder = Recorder()
     result, again = run(callbacks=(recorder,), checkpoints=tmp_path)
     assert recorder.calls == ["start 4x5", "end"]
-    assert len(result.history) == 4
+    assert result == first
     assert_same_weights(weights, again)
 
 
