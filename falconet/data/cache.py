@@ -9,19 +9,25 @@ while others wait; the system frees the lock of one that dies.
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import hashlib
 import json
 import math
 import mmap
+import multiprocessing
 import os
+import signal
+import sys
 import time
 import zlib
-from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,17 +37,20 @@ from torch import Tensor
 
 from falconet.data.dataset import Encoded, Split, Unreadable, hash_bytes
 from falconet.data.images import decode_image
-from falconet.data.preprocessing import Preprocess, lone_threads, strip_name
+from falconet.data.preprocessing import Preprocess, strip_name
 from falconet.errors import DataError, StorageError
 from falconet.spec import ImageSpec
 from falconet.storage import storage_error, write_text
 
 LAYOUT = 2
 """Part of each key: raised when the same samples and settings would give other bytes."""
-BLOCK_BYTES = 8 << 20
+BLOCK_BYTES = 1 << 20
 """About so much is decoded between two lines of the journal."""
-SPAN = 16
-"""Samples that a thread decodes at a time."""
+FEW = 256
+"""So few samples are decoded without other processes."""
+ATTEMPTS = 3
+DIE_WITH_PARENT = 1
+"""PR_SET_PDEATHSIG of Linux."""
 RESIDENT_BYTES = 256 << 20
 """So much is read through a map before its pages are given back, that memory stays flat."""
 UNUSED_DAYS = 30
@@ -155,13 +164,74 @@ def build(path: Path, split: Split, spec: ImageSpec) -> dict[int, str]:
         ]
         write_text(journal, "".join(map(format_block, blocks)))
         missing = sorted(set(ranges) - {block.start for block in blocks})
-        with lone_threads() as pool, journal.open("a", encoding="utf-8") as lines:
-            for start in missing:
-                blocks.append(decode_block(file.fileno(), split, ranges[start], spec, pool))
-                # Pixels before their line: what the journal says is there, is there.
-                lines.write(format_block(blocks[-1]))
-                lines.flush()
+    job = Job(pixels, split, spec)
+    with journal.open("a", encoding="utf-8") as lines:
+        for block in decode_blocks(job, [ranges[start] for start in missing]):
+            blocks.append(block)
+            # Pixels before their line: what the journal says is there, is there.
+            lines.write(format_block(block))
+            lines.flush()
     return {index: reason for block in blocks for index, reason in block.unreadable.items()}
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """What workers decode, and where to."""
+
+    pixels: Path
+    split: Split
+    spec: ImageSpec
+
+
+def decode_blocks(job: Job, ranges: Sequence[range]) -> Iterator[Block]:
+    """Yield blocks as they are finished, decoded by a process for each processor where that is worth it.
+
+    Python's lock leaves threads little to do at once where images are small. Blocks of workers that die are given to
+    new ones, so often that one bad moment does not matter; raises DataError when they go on dying.
+    """
+    if sys.platform != "linux" or sum(map(len, ranges)) < FEW:
+        yield from (decode_block(job, block) for block in ranges)
+        return
+    left = {block.start: block for block in ranges}
+    for _ in range(ATTEMPTS):
+        with suppress(BrokenProcessPool), start_workers(job) as pool:
+            for future in as_completed([pool.submit(decode_inherited, block) for block in left.values()]):
+                block = future.result()
+                del left[block.start]
+                yield block
+        if not left:
+            return
+    raise DataError(f"decoding processes died {ATTEMPTS} times, perhaps for want of memory; what is finished is kept")
+
+
+@contextmanager
+def start_workers(job: Job) -> Iterator[ProcessPoolExecutor]:
+    """Start worker processes that know the job, as copies of this one; leave no block waiting in the end."""
+    context = multiprocessing.get_context("fork")
+    pool = ProcessPoolExecutor(os.cpu_count(), mp_context=context, initializer=begin_work, initargs=(job,))
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def begin_work(job: Job) -> None:
+    """Make this process a worker: one that computes alone and ends with its parent, whose lock it shares."""
+    global inherited  # noqa: PLW0603 - where a pool's workers keep what they were started with
+    inherited = job
+    torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    ctypes.CDLL(None).prctl(DIE_WITH_PARENT, signal.SIGKILL)
+
+
+inherited: Job | None = None
+"""Of a worker process: its job."""
+
+
+def decode_inherited(block: range) -> Block:
+    """Decode a block of the job that this worker was started for."""
+    assert inherited is not None
+    return decode_block(inherited, block)
 
 
 def reserve(descriptor: int, size: int, path: Path) -> None:
@@ -198,8 +268,8 @@ def is_whole(descriptor: int, split: Split, block: Block, indices: range, spec: 
     if compute_crc(content, block.unreadable) != block.crc:
         return False
     # A drive may have been away, or a right to read.
-    preprocess = Preprocess(spec)
-    return all(isinstance(render(split, index, preprocess), str) for index in block.unreadable)
+    preprocess, encoded = Preprocess(spec), isinstance(split.samples, Encoded)
+    return all(isinstance(render(split, index, preprocess, encoded), str) for index in block.unreadable)
 
 
 def compute_crc(content: bytes | memoryview, unreadable: Mapping[int, str]) -> int:
@@ -207,36 +277,33 @@ def compute_crc(content: bytes | memoryview, unreadable: Mapping[int, str]) -> i
     return zlib.crc32(json.dumps(unreadable).encode(), zlib.crc32(content))
 
 
-def decode_block(descriptor: int, split: Split, block: range, spec: ImageSpec, pool: ThreadPoolExecutor) -> Block:
-    """Decode the samples of a block in parallel and write their pixels in place."""
-    pixels = np.zeros((len(block), *spec.shape), dtype=np.uint8)
+def decode_block(job: Job, block: range) -> Block:
+    """Decode the samples of a block and write their pixels in place."""
+    pixels = np.zeros((len(block), *job.spec.shape), dtype=np.uint8)
     reasons: dict[int, str] = {}
-    preprocess = Preprocess(spec)
-
-    def fill(span: range) -> None:
-        for index in span:
-            image = render(split, index, preprocess)
-            if isinstance(image, str):
-                reasons[index] = image
-            else:
-                pixels[index - block.start] = image
-
-    spans = [block[start : start + SPAN] for start in range(0, len(block), SPAN)]
-    list(pool.map(fill, spans))
-    reasons = dict(sorted(reasons.items()))
+    preprocess, encoded = Preprocess(job.spec), isinstance(job.split.samples, Encoded)
+    for place, index in enumerate(block):
+        image = render(job.split, index, preprocess, encoded)
+        if isinstance(image, str):
+            reasons[index] = image
+        else:
+            pixels[place] = image
     content = pixels.data.cast("B")
-    written = os.pwrite(descriptor, content, block.start * math.prod(spec.shape))
+    with job.pixels.open("r+b") as file:
+        written = os.pwrite(file.fileno(), content, block.start * math.prod(job.spec.shape))
     if written != len(content):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     return Block(block.start, compute_crc(content, reasons), reasons)
 
 
 @torch.inference_mode()
-def render(split: Split, index: int, preprocess: Preprocess) -> UInt8[np.ndarray, "channels height width"] | str:
-    """Return a sample's pixels at the model's size; or why there are none."""
-    samples = split.samples
+def render(
+    split: Split, index: int, preprocess: Preprocess, encoded: bool
+) -> UInt8[np.ndarray, "channels height width"] | str:
+    """Return a sample's pixels at the model's size; or why there are none. Whether samples are `Encoded` is known."""
+    samples: Any = split.samples
     try:
-        if isinstance(samples, Encoded):
+        if encoded:
             image = decode_image(check_content(samples.content(index), int(split.hashes[index])))
         else:
             image = samples.read(index)

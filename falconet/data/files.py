@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -25,9 +24,6 @@ KINDS: Mapping[Kind, frozenset[str]] = MappingProxyType(
     {"image": EXTENSIONS, "series": frozenset({".wav"}), "text": frozenset({".txt"})}
 )
 """Extensions of each kind's files."""
-
-SPAN = 64
-"""Files that a thread reads at a time."""
 
 SPLIT_FOLDERS = {
     "train": "train",
@@ -153,13 +149,8 @@ def read_files(
     Pixels are not decoded here: a file may still turn out to be damaged when it is. `classes` are those of `files`
     where they are not given. Raises DataError where not one file of a split can be used.
     """
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        spans = [files[start : start + SPAN] for start in range(0, len(files), SPAN)]
-        read = [
-            file
-            for part in pool.map(lambda span: [read_file(root, file, kind) for file in span], spans)
-            for file in part
-        ]
+    # One after the other: headers take mostly Python, of which threads would only get into each other's way.
+    read = [read_file(root, file, kind) for file in files]
     splits = list(dict.fromkeys(file.split for file in files))
     check_readable(source, kind, splits, read)
     usable = [file for file in read if not file.reason]

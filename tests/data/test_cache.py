@@ -5,6 +5,7 @@ import math
 import mmap
 import os
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -581,3 +582,57 @@ def test_a_file_that_changes_between_reading_and_decoding_is_left_out(make_folde
     assert [(item.file, item.reason) for item in unreadable] == [
         (split.samples.name(3), "changed while it was being read; run again")
     ]
+
+
+class Deadly(LoggedImages):
+    """Images of which one kills the process that reads it, unless that is the one that made them; so often."""
+
+    def read(self, index: int) -> np.ndarray:
+        deaths = self.log.with_name("deaths")
+        died = deaths.stat().st_size if deaths.exists() else 0
+        if self.numbers[index] == 20 and os.getpid() != PARENT and died < DEATHS:
+            with deaths.open("a") as file:
+                file.write("x")
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().read(index)
+
+
+PARENT = os.getpid()
+DEATHS = 1
+
+
+def make_deadly(log: Path) -> Split:
+    split = make_logged_split(log, COUNT, bad=[3])
+    return replace(split, samples=Deadly(range(COUNT), log, frozenset([3])))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems decode in one process")
+def test_workers_decode_what_one_process_would(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    split = make_logged_split(log, COUNT, bad=[3])
+    monkeypatch.setattr(cache, "FEW", 0)
+    pixels, unreadable = open_cache(split, SPEC)
+    assert torch.equal(everything(pixels), expect(split.take(np.setdiff1d(np.arange(COUNT), [3]))))
+    assert [item.file for item in unreadable] == ["noise/3.png"]
+    assert Counter(read_log(log)) == Counter(range(COUNT))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems decode in one process")
+def test_a_killed_worker_is_replaced(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cache, "FEW", 0)
+    pixels, unreadable = open_cache(make_deadly(log), SPEC)
+    assert log.with_name("deaths").read_text() == "x"
+    expected = make_logged_split(log, COUNT).take(np.setdiff1d(np.arange(COUNT), [3]))
+    assert torch.equal(everything(pixels), expect(expected))
+    assert len(unreadable) == 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems decode in one process")
+def test_workers_that_go_on_dying_are_an_error_that_loses_nothing(
+    log: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cache, "FEW", 0)
+    monkeypatch.setattr(sys.modules[__name__], "DEATHS", 99)
+    with pytest.raises(DataError, match=r"decoding processes died 3 times, perhaps for want of memory"):
+        open_cache(make_deadly(log), SPEC)
+    finished = only(folder, ".journal").read_text().count("\n")
+    assert 0 < finished < BLOCKS
