@@ -68,7 +68,7 @@ def part(loaded: Inputs, num_classes: int) -> Int64[np.ndarray, " samples"]:
     """Return the fold of each sample; equal ones share it, since one of them would give the other's label away."""
     folds = (mix(loaded.split.hashes, seed=0) % np.uint64(FOLDS)).astype(np.int64)
     for label in range(num_classes):
-        if len(np.unique(folds[loaded.split.labels == label])) < FOLDS - 1:
+        if len(np.unique(folds)) < FOLDS or len(np.unique(folds[loaded.split.labels == label])) < FOLDS - 1:
             raise DataError(
                 f"--label-errors: wanted enough different samples of each class for {FOLDS} folds, found "
                 f"{int((loaded.split.labels == label).sum())} of one"

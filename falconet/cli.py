@@ -330,6 +330,7 @@ def ask_data(settings: list[str] | None, groups: str | None, follow: bool, stric
     from falconet import planning
 
     asked = planning.parse_assignments(settings or [])
+    planning.check_sections(asked)
     for section in asked:
         if section != "data":
             raise ConfigError(f"--set: wanted data.KEY=VALUE, found {section}: only `train` has other sections")
@@ -385,10 +386,10 @@ def train(
     from falconet.schema import merge
 
     asked = planning.read_settings(config) if config else {}
+    asked = merge(asked, planning.parse_assignments(settings or []))
+    planning.check_sections(asked)
     balance = {key: value for key, value in (("class_weights", class_weights), ("sampler", sampler)) if value}
-    for layer in (planning.parse_assignments(settings or []), {"training": balance}):
-        asked = merge(asked, layer)
-    asked = merge_data_flags(asked, groups, follow, strict)
+    asked = merge_data_flags(merge(asked, {"training": balance}), groups, follow, strict)
     plan = planning.plan_run(
         source,
         model=model,

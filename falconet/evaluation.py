@@ -13,13 +13,14 @@ import torch
 from jaxtyping import Float32, Int64
 
 from falconet import metrics
-from falconet.artifact import Artifact, load_artifact
+from falconet.artifact import Artifact, DataOrigin, load_artifact
 from falconet.data import DataConfig, Dataset, Samples, Split, Unreadable, load_dataset
 from falconet.data.files import KIND_WORDS, list_samples, open_files
 from falconet.data.preprocessing import iterate_prepared
+from falconet.data.series import WavFiles
 from falconet.errors import DataError, PathError, UsageError
 from falconet.schema import from_mapping, merge, to_mapping
-from falconet.spec import Kind
+from falconet.spec import InputSpec, Kind, SeriesSpec
 
 BATCH_SIZE = 256
 
@@ -119,21 +120,42 @@ def evaluate(
     """
     artifact = model if isinstance(model, Artifact) else load_artifact(model)
     origin = artifact.config.provenance.data
-    config = from_mapping(DataConfig, merge(to_mapping(origin.config), settings or {}), "data")
+    config = from_mapping(DataConfig, merge(to_mapping(recall(origin, source)), settings or {}), "data")
     dataset = load_dataset(source, data_root=data_root, config=config)
     if dataset.kind != artifact.config.input.kind:
         raise DataError(
             f"wanted {artifact.config.input.kind} data, as the model eats, found {dataset.kind} in {source}"
         )
     chosen = dataset.split(split)
-    if (split in dataset.made or split == "train") and dataset.fingerprint != origin.fingerprint:
+    if split in dataset.made or split == "train":
+        check_found_again(dataset, config, origin, split)
+    evaluation, _ = evaluate_split(artifact, chosen, split, dataset)
+    return evaluation
+
+
+def recall(origin: DataOrigin, source: str | Path) -> DataConfig:
+    """Return how a model's data were read, for reading a source alike; columns that only split it are its own."""
+    if str(source) == origin.source:
+        return origin.config
+    columns = dataclasses.replace(origin.columns, group=None, split=None)
+    return dataclasses.replace(origin.config, columns=columns)
+
+
+def check_found_again(dataset: Dataset, config: DataConfig, origin: DataOrigin, split: str) -> None:
+    """Raise DataError unless a split that training made, or trained on, is the same one now."""
+    if dataset.fingerprint != origin.fingerprint:
         raise DataError(
-            f"{source} is not the data that the model was trained on ({origin.source}: "
+            f"{dataset.source} is not the data that the model was trained on ({origin.source}: "
             f"fingerprint {origin.fingerprint}, found {dataset.fingerprint}), so its {split} split cannot be found "
             "again; judge on --split all instead"
         )
-    evaluation, _ = evaluate_split(artifact, chosen, split, dataset)
-    return evaluation
+    for key in ("split_seed", "val_fraction", "test_fraction"):
+        before, after = getattr(origin.config, key), getattr(config, key)
+        if before != after:
+            raise DataError(
+                f"the model was trained with data.{key}={before}, not {after}, so training samples would stand in the "
+                f"{split} split; leave that setting out"
+            )
 
 
 def evaluate_split(artifact: Artifact, split: Split, name: str, dataset: Dataset) -> tuple[Evaluation, Answers]:
@@ -161,13 +183,20 @@ def match_labels(split: Split, classes: Sequence[str], known: Sequence[str]) -> 
 
 def answer_split(artifact: Artifact, split: Split) -> Answers:
     """Return the model's raw outputs for a split. Raises DataError where nothing of it can be read."""
-    logits, reasons = predict_logits(artifact, split.samples)
+    logits, reasons = predict_logits(artifact, fit_recordings(split.samples, artifact.config.input))
     if not len(logits):
         index, reason = next(iter(reasons.items()))
         raise DataError(f"none of {len(split)} samples can be read; the first: {split.samples.name(index)} ({reason})")
     unreadable = tuple(Unreadable(split.samples.name(index), reason) for index, reason in reasons.items())
     kept = np.setdiff1d(np.arange(len(split)), list(reasons)).astype(np.int64)
     return Answers(split.take(kept) if reasons else split, logits, unreadable)
+
+
+def fit_recordings(samples: Samples, spec: InputSpec) -> Samples:
+    """Return recordings at the model's rate and number of channels, whatever those of their source; others as is."""
+    if isinstance(samples, WavFiles) and isinstance(spec, SeriesSpec) and spec.rate is not None:
+        return dataclasses.replace(samples, rate=spec.rate, channels=spec.shape[0])
+    return samples
 
 
 @torch.inference_mode()

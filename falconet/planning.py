@@ -41,7 +41,7 @@ class ModelConfig:
     input_size: int | tuple[int, ...] | None = None
     """Height and width in pixels, steps of a series or tokens of a text.
 
-    None: an image model's native size; the longest series; the tokens that 98 of 100 training texts stay within.
+    None: an image model's native size; the steps or tokens that 98 of 100 training samples stay within.
     """
 
     vocab_size: int = 8000
@@ -106,7 +106,10 @@ def plan_run(
     asked = merge(name_policy(settings or {}), named_settings(model, epochs, seed))
     if recipe:
         asked = merge(load_recipe(recipe), asked)
-    dataset, config, chosen = resolve(source, asked, data_root)
+    begun = existing == "resume" and out is not None and (Path(out) / CONFIG_FILE).is_file()
+    # The columns that a run was begun with may be needed to read its source at all.
+    stored = read_settings(Path(out) / CONFIG_FILE) if begun and out is not None else {}
+    dataset, config, chosen = resolve(source, merge(stored, asked), data_root)
     folder = Path(out) if out is not None else Path("runs") / f"{short_name(source)}-{config.model.name}"
     check_out(folder, existing)
     if folder.resolve().is_relative_to(Path(source).resolve()) and Path(source).is_dir():
@@ -138,6 +141,8 @@ def resolve(
 def configure(dataset: Dataset, settings: Settings) -> RunConfig:
     """Return complete settings as a configuration, a policy's name replaced by its values."""
     augmentation = expand_policy(settings["augmentation"], dataset.kind)
+    if augmentation["kind"] != dataset.kind:
+        raise ConfigError(f"augmentation.kind: wanted {dataset.kind}, as the data are, found {augmentation['kind']}")
     return from_mapping(RunConfig, {**settings, "augmentation": augmentation})
 
 

@@ -7,6 +7,7 @@ import dataclasses
 import io
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from falconet.data.loader import Loader, load_inputs, measure_inputs
 from falconet.data.preprocessing import create_preprocess
 from falconet.data.splits import check_training_classes
 from falconet.data.texts import TextEncoder, train_tokenizer
-from falconet.errors import ConfigError, DivergedError, InterruptedRunError
+from falconet.errors import ConfigError, DataError, DivergedError, InterruptedRunError
 from falconet.evaluation import Evaluation, evaluate_split
 from falconet.models import create_model, find_model
 from falconet.planning import (
@@ -220,16 +221,25 @@ def draft_spec(dataset: Dataset, model: ModelConfig) -> tuple[InputSpec, str | N
         return SeriesSpec(shape, dataset.classes, mean, std, model.fit, dataset.rate), None
     entry = find_model(model.name)
     size = entry.input[1:] if model.input_size is None else model.input_size
-    height, width = (size, size) if isinstance(size, int) else size
+    sides = (size, size) if isinstance(size, int) else tuple(size)
+    if len(sides) != 2:
+        raise ConfigError(f"model.input_size: wanted height and width in pixels, found {list(sides)}")
+    height, width = sides
     return ImageSpec((dataset.channels, height, width), dataset.classes, mean, std, margin=entry.margin), None
 
 
 def series_size(dataset: Dataset, model: ModelConfig) -> tuple[int]:
-    """Return the steps that a model takes: as asked for, else those of the longest training series."""
-    if model.input_size is None:
-        samples = dataset.splits["train"].samples
-        return (max(samples.read(index).shape[1] for index in range(len(samples))),)
-    return (one_number(model.input_size),)
+    """Return the steps that a model takes: as asked for, else so many that few training series are cut."""
+    if model.input_size is not None:
+        return (one_number(model.input_size),)
+    samples = dataset.splits["train"].samples
+    lengths = []
+    for index in range(len(samples)):
+        with suppress(DataError):  # Left out, and listed, when the samples are loaded.
+            lengths.append(samples.read(index).shape[1])
+    if not lengths:
+        raise DataError(f"{dataset.source}: not one training series can be read")
+    return (max(int(np.percentile(lengths, LONGEST, method="higher")), 1),)
 
 
 def draft_text_spec(dataset: Dataset, model: ModelConfig) -> tuple[TextSpec, str]:
@@ -239,15 +249,15 @@ def draft_text_spec(dataset: Dataset, model: ModelConfig) -> tuple[TextSpec, str
     tokenizer = train_tokenizer(texts, model.vocab_size)
     encoder = TextEncoder(tokenizer, 1)
     length = (
-        max(int(np.percentile(encoder.count_tokens(texts), LONGEST_TEXT)), 1)
+        max(int(np.percentile(encoder.count_tokens(texts), LONGEST)), 1)
         if model.input_size is None
         else one_number(model.input_size)
     )
     return TextSpec((length,), dataset.classes, encoder.vocab_size), tokenizer
 
 
-LONGEST_TEXT = 98
-"""Percentile of the training texts' lengths that a model takes whole; longer ones are cut."""
+LONGEST = 98
+"""Percentile of the training samples' lengths that a model takes whole; longer ones are cut."""
 
 
 def one_number(size: int | tuple[int, ...]) -> int:

@@ -317,7 +317,7 @@ def parse_object(line: str, valid: bool) -> dict[str, Any] | str:
 
 def append_object(path: Path, columns: dict[str, list[Any]], row: Mapping[str, Any], count: int) -> None:
     """Add a row to columns of `count` cells, and a column for each key that is new."""
-    for key in row.keys() - columns.keys():
+    for key in [key for key in row if key not in columns]:
         columns[key] = [None] * count
     if len(columns) > KEY_LIMIT:
         raise DataError(f"{path}: more than {KEY_LIMIT:,} different keys; wanted the same keys in each line")

@@ -248,3 +248,12 @@ def test_ctrl_c_stops_training_cleanly(tmp_path: Path) -> None:
     assert "--resume goes on" in lines[-1]
     assert "Traceback" not in "".join(lines)
     assert (tmp_path / "model.safetensors").is_file()
+
+
+@pytest.mark.parametrize("assignment", ["training=5", "data=x"])
+def test_a_section_that_is_no_mapping_is_refused(
+    assignment: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["train", "digits", "--set", assignment, "--strict", "--sampler", "balanced", "--out", str(tmp_path)]
+    assert cli.run(arguments) == 2
+    assert "wanted a mapping of settings" in capsys.readouterr().err

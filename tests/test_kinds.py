@@ -6,6 +6,7 @@ import csv
 import json
 import wave
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -168,3 +169,71 @@ def test_a_class_without_readable_training_samples_is_named(tmp_path: Path) -> N
             path.write_bytes(path.read_bytes()[:keep])
     with pytest.raises(DataError, match="no training samples of class bad"):
         train(tmp_path / "set", epochs=1, out=tmp_path / "run")
+
+
+def write_tones(folder: Path, rate: int, channels: int = 1, count: int = 12) -> Path:
+    """Recordings of half a second, of low and high tones."""
+    for label, pitch in (("low", 5), ("high", 23)):
+        (folder / label).mkdir(parents=True)
+        for index in range(count):
+            with wave.open(str(folder / label / f"{index}.wav"), "wb") as file:
+                file.setparams((channels, 2, rate, 0, "NONE", ""))
+                tone = np.sin(2 * np.pi * pitch * np.arange(rate // 2) / rate + index)
+                file.writeframes(np.repeat((8000 * tone).astype("<i2"), channels).tobytes())
+    return folder
+
+
+def test_recordings_of_another_rate_are_judged_as_they_are_answered(tmp_path: Path) -> None:
+    settings = {"model": {"options": {"hidden": 8}}}
+    run = train(write_tones(tmp_path / "set", 400), epochs=2, settings=settings, out=tmp_path / "run")
+    other = write_tones(tmp_path / "other", 1200, channels=2)
+    judged = evaluate(run.out, other, split="all")
+    answers = predict(run.out, [other]).predictions
+    hits = sum(Path(row.file).parent.name == row.label for row in answers)
+    assert judged.n == len(answers) == 24
+    assert judged.accuracy == pytest.approx(hits / 24)
+
+
+def test_a_recording_of_odd_channels_does_not_decide_for_the_others(tmp_path: Path) -> None:
+    folder = write_tones(tmp_path / "set", 400, channels=2)
+    write_tones(tmp_path / "odd", 400, channels=6, count=1)
+    (tmp_path / "odd" / "low" / "0.wav").rename(folder / "low" / "surround.wav")
+    dataset = load_dataset(folder)
+    assert dataset.channels == 2
+    assert [item.reason for item in dataset.unreadable] == ["wanted 2 channels or 1, found 6"]
+
+
+@pytest.mark.parametrize("settings", [{"split_seed": 1}, {"test_fraction": 0.4}, {"columns": {"group": None}}])
+def test_a_split_that_would_hold_training_samples_is_refused(
+    text_run: tuple[Path, RunResult], settings: dict[str, Any]
+) -> None:
+    folder, run = text_run
+    with pytest.raises(DataError, match=r"training samples would stand|cannot be found again"):
+        evaluate(run.out, folder / "notes.csv", settings=settings)
+
+
+def test_another_table_needs_no_column_of_groups(text_run: tuple[Path, RunResult], tmp_path: Path) -> None:
+    table = tmp_path / "held-out.csv"
+    table.write_text("note,topic\n" + "".join(f"{a} pear,fruit\n{a} zinc,metal\n" for a in "xyz"), encoding="utf-8")
+    assert evaluate(text_run[1].out, table, split="all").n == 6
+
+
+def test_resuming_reads_the_source_as_the_run_began(tmp_path: Path) -> None:
+    table = tmp_path / "two.csv"
+    rows = "".join(f"{'pear' if n % 2 else 'zinc'} {n},{'xy'[n % 2]},{'uv'[n % 2]}\n" for n in range(60))
+    table.write_text("text,mood,topic\n" + rows, encoding="utf-8")
+    settings = {"data": {"columns": {"label": "mood"}}, "model": {"vocab_size": 300, "options": {"hidden": 8}}}
+    train(table, epochs=1, settings=settings, out=tmp_path / "run")
+    assert train(table, out=tmp_path / "run", existing="resume").epochs == 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"model": {"input_size": [1, 28, 28]}}, "wanted height and width in pixels"),
+        ({"augmentation": {"kind": "series"}}, r"augmentation\.kind: wanted image, as the data are, found series"),
+    ],
+)
+def test_settings_of_another_kind_are_refused(settings: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=message):
+        train("digits", epochs=1, settings=settings, out=tmp_path / "run")

@@ -387,3 +387,10 @@ def test_columns_without_a_name_are_left_out(tmp_path: Path) -> None:
     path.write_text(",text,label,\n0,good,1,\n1,bad,0,\n", encoding="utf-8")
     table = read_table(path)
     assert dict(table.columns) == {"text": ["good", "bad"], "label": ["1", "0"]}
+
+
+def test_columns_of_json_lines_stand_in_order_of_appearance(tmp_path: Path) -> None:
+    names = [f"step {number}" for number in range(40)]
+    path = tmp_path / "wide.jsonl"
+    path.write_text(json.dumps(dict.fromkeys(names, 1)) + "\n" + json.dumps({"late": 2}), encoding="utf-8")
+    assert list(read_table(path).columns) == [*names, "late"]

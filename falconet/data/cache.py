@@ -123,12 +123,12 @@ def make_key(hashes: UInt64[np.ndarray, " samples"], spec: ImageSpec) -> str:
 def remove_unused(folder: Path) -> None:
     """Remove caches that were last opened long ago; their empty locks stay, since another process may wait for one."""
     oldest = time.time() - UNUSED_DAYS * 86400
-    for journal in folder.glob("*.journal"):
-        with suppress(OSError):  # Another process may be at the same.
-            if journal.stat().st_mtime < oldest:
-                with FileLock(journal.with_suffix(".lock"), timeout=0):
-                    journal.with_suffix(".pixels").unlink(missing_ok=True)
-                    journal.unlink()
+    for pixels in folder.glob("*.pixels"):
+        journal = pixels.with_suffix(".journal")
+        with suppress(OSError), FileLock(pixels.with_suffix(".lock"), timeout=0):  # Another process may be at it.
+            if (journal if journal.exists() else pixels).stat().st_mtime < oldest:
+                pixels.unlink()
+                journal.unlink(missing_ok=True)
 
 
 def explain(error: OSError, folder: Path, wanted: int) -> StorageError:
@@ -208,20 +208,22 @@ def decode_blocks(job: Job, ranges: Sequence[range]) -> Iterator[Block]:
 def start_workers(job: Job) -> Iterator[ProcessPoolExecutor]:
     """Start worker processes that know the job, as copies of this one; leave no block waiting in the end."""
     context = multiprocessing.get_context("fork")
-    pool = ProcessPoolExecutor(os.cpu_count(), mp_context=context, initializer=begin_work, initargs=(job,))
+    pool = ProcessPoolExecutor(os.cpu_count(), mp_context=context, initializer=begin_work, initargs=(job, os.getpid()))
     try:
         yield pool
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def begin_work(job: Job) -> None:
+def begin_work(job: Job, parent: int) -> None:
     """Make this process a worker: one that computes alone and ends with its parent, whose lock it shares."""
     global inherited  # noqa: PLW0603 - where a pool's workers keep what they were started with
     inherited = job
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     ctypes.CDLL(None).prctl(DIE_WITH_PARENT, signal.SIGKILL)
+    if os.getppid() != parent:  # It died before this one could ask to die with it.
+        os._exit(1)
 
 
 inherited: Job | None = None

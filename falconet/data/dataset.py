@@ -135,10 +135,13 @@ class SeriesArray:
 
     def join(self, others: Sequence[SeriesArray]) -> SeriesArray:
         parts = [self, *others]
+        if all(part.values is self.values for part in parts):
+            bounds = np.concatenate([part.bounds for part in parts])
+            return SeriesArray(self.values, bounds, np.concatenate([part.names for part in parts]))
         offsets = np.cumsum([0, *(part.values.shape[1] for part in parts)])
-        bounds = [part.bounds + offset for part, offset in zip(parts, offsets, strict=False)]
+        bounds = np.concatenate([part.bounds + offset for part, offset in zip(parts, offsets, strict=False)])
         values = np.concatenate([part.values for part in parts], axis=1)
-        return SeriesArray(values, np.concatenate(bounds), np.concatenate([part.names for part in parts]))
+        return SeriesArray(values, bounds, np.concatenate([part.names for part in parts]))
 
 
 @dataclass(frozen=True, eq=False)
@@ -176,10 +179,18 @@ class Split:
     hashes: UInt64[np.ndarray, " samples"]
     """64 bits of each sample's content, before decoding."""
     groups: UInt64[np.ndarray, " samples"] | None = None
-    """64 bits of what must stay on one side of a split, such as a person or a page; None: nothing must."""
+    """64 bits of what must stay on one side of a split, such as a person or a page; 0: a sample by itself.
+
+    None: nothing must stay together.
+    """
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @property
+    def group_names(self) -> UInt64[np.ndarray, " samples"] | None:
+        """The groups, a sample by itself being called after its content."""
+        return None if self.groups is None else np.where(self.groups == 0, self.hashes, self.groups)
 
     def take(self, indices: Int64[np.ndarray, " kept"]) -> Split:
         groups = None if self.groups is None else self.groups[indices]
@@ -230,14 +241,17 @@ class Dataset:
 
     @property
     def fingerprint(self) -> str:
-        """32 hexadecimal digits that change when any sample, label, class name or split of the source itself does.
+        """32 hexadecimal digits that change when any sample, label, group, class name or own split of the source does.
 
         The order of samples and the splits that Falconet made do not count.
         """
         digest = hashlib.blake2b("\0".join(self.classes).encode("utf-8", "backslashreplace"), digest_size=16)
         own: dict[str, list[np.ndarray]] = {}
         for name, split in self.splits.items():
-            rows = np.stack([split.hashes, split.labels.astype(np.uint64)], axis=1)
+            columns = [split.hashes, split.labels.astype(np.uint64)]
+            if split.group_names is not None:  # Splits that are made of groups follow from these too.
+                columns.append(split.group_names)
+            rows = np.stack(columns, axis=1)
             own.setdefault("train" if name in self.made else name, []).append(rows)
         for name, parts in sorted(own.items()):
             rows = np.concatenate(parts)

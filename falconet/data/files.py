@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 
@@ -105,7 +105,11 @@ def open_files(paths: Sequence[str], spec: InputSpec) -> Samples:
     if isinstance(spec, ImageSpec):
         return ImageFiles(Path(), paths)
     if isinstance(spec, SeriesSpec):
-        return WavFiles(Path(), paths, spec.rate or 1, spec.shape[0])
+        if spec.rate is None:
+            raise DataError(
+                "wanted a model of recordings, found one of series that have no rate; use `falconet evaluate`"
+            )
+        return WavFiles(Path(), paths, spec.rate, spec.shape[0])
     return TextFiles(paths)
 
 
@@ -151,6 +155,8 @@ def read_files(
     """
     # One after the other: headers take mostly Python, of which threads would only get into each other's way.
     read = [read_file(root, file, kind) for file in files]
+    if kind == "series":
+        read = refuse_odd_channels(read)
     splits = list(dict.fromkeys(file.split for file in files))
     check_readable(source, kind, splits, read)
     usable = [file for file in read if not file.reason]
@@ -192,6 +198,18 @@ def read_file(root: Path, listed: ListedFile, kind: Kind) -> ReadFile:
         return ReadFile(listed, reason=error.strerror or str(error))
     except DataError as error:
         return ReadFile(listed, reason=str(error))
+
+
+def refuse_odd_channels(files: Sequence[ReadFile]) -> list[ReadFile]:
+    """Return recordings, those unusable that have neither one channel nor as many as most that have several."""
+    several = Counter(file.channels for file in files if file.channels > 1)
+    usual = several.most_common(1)[0][0] if several else 1
+    return [
+        replace(file, reason=f"wanted {usual} channels or 1, found {file.channels}")
+        if file.channels > 1 and file.channels != usual
+        else file
+        for file in files
+    ]
 
 
 def make_samples(root: Path, kind: Kind, rate: int | None, channels: int) -> Callable[[Sequence[ReadFile]], Samples]:
@@ -287,12 +305,15 @@ def visit(folder: Path, name: str, inside: Path, follow: bool, listing: Listing,
             path = entry.name if name == "." else f"{name}/{entry.name}"
             if not is_visible(entry.name):
                 continue
-            if entry.is_dir():
-                visit(Path(entry.path), path, inside, follow, listing, seen)
-            elif not follow and entry.is_symlink() and not Path(entry.path).resolve().is_relative_to(inside):
-                listing.refused.append(Unreadable(path, OUTSIDE))
-            elif entry.is_file():
-                listing.files.append(path)
+            try:
+                if entry.is_dir():
+                    visit(Path(entry.path), path, inside, follow, listing, seen)
+                elif not follow and entry.is_symlink() and not Path(entry.path).resolve().is_relative_to(inside):
+                    listing.refused.append(Unreadable(path, OUTSIDE))
+                elif entry.is_file():
+                    listing.files.append(path)
+            except (OSError, RuntimeError) as error:  # No right to read, or a link to itself.
+                listing.refused.append(Unreadable(path, getattr(error, "strerror", None) or str(error)))
 
 
 OUTSIDE = "leads out of the source's folder; --follow allows it"

@@ -327,7 +327,7 @@ def scan_split(origin: str, part: Any, roles: Roles, roots: Sequence[Path] | Non
         else:
             samples, rows = scan_series(columns["series"], names)
         labels = read_labels(columns["label"].to_pylist(), roles.classes)
-        return Scan(samples, rows, labels, read_groups(columns["group"], names) if "group" in columns else None)
+        return Scan(samples, rows, labels, read_groups(columns["group"]) if "group" in columns else None)
     except UnicodeDecodeError as error:
         raise DataError(f"{origin}: text that is not valid UTF-8 ({error}); mend the source's files") from error
 
@@ -401,10 +401,9 @@ def read_labels(values: Sequence[Any], classes: Sequence[str] | None) -> list[st
     return [None if value is None or not 0 <= value < len(classes) else classes[value] for value in values]
 
 
-def read_groups(column: pyarrow.ChunkedArray, names: np.ndarray) -> list[int]:
-    """Return 64 bits of each sample's group; a sample without one is a group of its own."""
-    pairs = zip(column.to_pylist(), names, strict=True)
-    return [hash_bytes((str(name) if value is None else f"={value}").encode()) for value, name in pairs]
+def read_groups(column: pyarrow.ChunkedArray) -> list[int]:
+    """Return 64 bits of each sample's group, 0 for a sample without one."""
+    return [0 if value is None or value == "" else hash_bytes(str(value).encode()) for value in column.to_pylist()]
 
 
 def drop_placeholders(scans: Mapping[str, Scan], roles: Roles) -> dict[str, Scan]:

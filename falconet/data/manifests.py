@@ -385,7 +385,7 @@ def read_part(table: Table, split: str, roles: Roles, config: DataConfig) -> Par
     splits = [split or "train"] * len(rows)
     if "split" in roles.columns:
         splits = read_splits(table.path, roles.columns["split"], pick("split"))
-    groups = read_groups(pick("group"), names) if "group" in roles.columns else None
+    groups = read_groups(pick("group")) if "group" in roles.columns else None
     checked = zip(reasons, labels, splits, strict=True)
     whole = [why or ("" if label else "no label") or ("" if part else "no split") for why, label, part in checked]
     return Part(names, values, labels, splits, groups, whole)
@@ -400,9 +400,22 @@ def read_values(table: Table, roles: Roles, config: DataConfig) -> tuple[Sequenc
         return rows, *read_texts(columns[roles.columns["text"]])
     if "series" in roles.columns:
         series, firsts = long_series(table, roles.columns["series"], roles.columns.get("time"), roles.values)
-        return firsts, list(series), [find_reason(item) for item in series]
+        changes = find_changes(table, roles, firsts)
+        return firsts, list(series), [find_reason(item) or why for item, why in zip(series, changes, strict=True)]
     series = wide_series(table, roles.values)
     return rows, list(series), [find_reason(item) for item in series]
+
+
+def find_changes(table: Table, roles: Roles, firsts: Sequence[int]) -> list[str]:
+    """Say of each series of a long table whether its rows disagree about what it is as a whole."""
+    ids = [as_text(cell) for cell in table.columns[roles.columns["series"]]]
+    known: dict[tuple[str, str], str] = {}
+    changed: dict[str, str] = {}
+    for role in ("label", "split", "group"):
+        for name, cell in zip(ids, table.columns[roles.columns[role]] if role in roles.columns else (), strict=False):
+            if known.setdefault((role, name), text := as_text(cell)) != text:
+                changed.setdefault(name, f"its {role} changes from {known[role, name]!r} to {text!r}")
+    return [changed.get(ids[row], "") for row in firsts]
 
 
 def find_reason(series: np.ndarray | str) -> str:
@@ -446,9 +459,9 @@ def read_splits(path: Path, column: str, cells: Sequence[Any]) -> list[str]:
     return [SPLIT_VALUES.get(word, "") for word in words]
 
 
-def read_groups(cells: Sequence[Any], names: Sequence[str]) -> list[int]:
-    """Return 64 bits of each cell; one that holds nothing is a group of its own."""
-    return [hash_bytes((as_text(cell) or name).encode()) for cell, name in zip(cells, names, strict=True)]
+def read_groups(cells: Sequence[Any]) -> list[int]:
+    """Return 64 bits of each cell, 0 for one that holds nothing."""
+    return [hash_bytes(text.encode()) if (text := as_text(cell)) else 0 for cell in cells]
 
 
 def spell_labels(parts: Sequence[Part]) -> list[Part]:

@@ -47,7 +47,7 @@ class Preprocess(nn.Module):
         self, images: UInt8[Tensor, "batch height width channels"]
     ) -> Float32[Tensor, "batch model_channels model_height model_width"]:
         """All steps but the last: values stay in 0..1."""
-        x = self.match_channels(images.permute(0, 3, 1, 2).float() / 255)
+        x = self.match_channels(images.permute(0, 3, 1, 2).float().div_(255))
         if x.shape[-2:] != self.spec.inner_size:
             x = F.interpolate(x, self.spec.inner_size, mode="bilinear", antialias=True, align_corners=False)
         margin = self.spec.margin
@@ -161,7 +161,7 @@ def lone_threads(count: int | None = None) -> ThreadPoolExecutor:
     count = count or os.cpu_count() or 1
     threads = torch.get_num_threads()
     pool = ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(1,))
-    started = Barrier(count)
+    started = Barrier(count, timeout=60)  # Where the system gives no more threads, an error instead of a halt.
 
     def start() -> None:
         torch.get_num_threads()  # Torch settles a thread's number when it is first asked for.

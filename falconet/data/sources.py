@@ -6,7 +6,7 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
-from falconet.catalog import SOURCE_NAMES, check_source
+from falconet.catalog import HUB_PREFIX, SOURCE_NAMES, check_source
 from falconet.data.arrays import find_idx_images, read_idx_folder, read_npz
 from falconet.data.dataset import Dataset
 from falconet.data.files import read_folder
@@ -17,8 +17,6 @@ from falconet.data.series import find_ts_problems, read_ts
 from falconet.data.splits import DataConfig, complete_splits
 from falconet.data.survey import find_unreadable
 from falconet.errors import DataError
-
-HUB = "hf:"
 
 
 def load_dataset(
@@ -67,7 +65,7 @@ def read_source(source: str, data_root: Path, config: DataConfig) -> Dataset:
     path = Path(source)
     if source in SOURCE_NAMES:
         return read_named(source, data_root)
-    if source.startswith(HUB):
+    if source.startswith(HUB_PREFIX):
         return read_hub(source, config)
     if path.suffix == ".npz" and path.is_file():
         return from_arrays(source, *read_npz(path, path.name, config.kind))

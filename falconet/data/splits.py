@@ -112,9 +112,9 @@ def check_training_classes(dataset: Dataset, train: Split) -> None:
 
 def choose(split: Split, share: float, seed: int) -> Bool[np.ndarray, " samples"]:
     """Mark `share` of a split: of each class, or of groups so that each class comes close."""
-    if split.groups is None:
+    if split.group_names is None:
         return choose_stratified(split.hashes, split.labels, share, seed)
-    return choose_groups(split.groups, split.labels, share, seed)
+    return choose_groups(split.group_names, split.labels, share, seed)
 
 
 def choose_stratified(
@@ -142,22 +142,22 @@ def choose_groups(
     """Mark whole groups that hold about `share` of each class, and at least one group where that is possible.
 
     Groups are tried in the order of their mixed hash; one is taken where that brings the counts of the classes nearer
-    to what is wanted (in squared distance) and leaves at least one sample of each class behind.
+    to what is wanted (in squared distance of their shares, so that rare ones count as much as frequent ones) and leaves
+    at least one sample of each class behind.
     """
     names, members = np.unique(groups, return_inverse=True)
     counts = np.zeros((len(names), int(labels.max()) + 1), dtype=np.int64)
     np.add.at(counts, (members, labels), 1)
     total = counts.sum(axis=0)
-    wanted = share * total
     taken, chosen = np.zeros_like(total), np.zeros(len(names), dtype=bool)
     for index in np.argsort(mix(names, seed), kind="stable"):
         after = taken + counts[index]
-        if leaves_some(after, total) and distance(after, wanted) < distance(taken, wanted):
+        if leaves_some(after, total) and distance(after, total, share) < distance(taken, total, share):
             taken, chosen[index] = after, True
     if not chosen.any():
         # Few large groups: the one that overshoots least.
         possible = [index for index in range(len(names)) if leaves_some(counts[index], total)]
-        chosen[sorted(possible, key=lambda index: distance(counts[index], wanted))[:1]] = True
+        chosen[sorted(possible, key=lambda index: distance(counts[index], total, share))[:1]] = True
     marked: Bool[np.ndarray, " samples"] = chosen[members]
     return marked
 
@@ -167,9 +167,9 @@ def leaves_some(taken: Int64[np.ndarray, " classes"], total: Int64[np.ndarray, "
     return bool((taken < total)[total > 0].all())
 
 
-def distance(counts: np.ndarray, wanted: np.ndarray) -> float:
-    """Return the squared distance of counts by class to those that are wanted."""
-    return float(np.square(counts - wanted).sum())
+def distance(taken: Int64[np.ndarray, " classes"], total: Int64[np.ndarray, " classes"], share: float) -> float:
+    """Return the squared distance of what is taken of each class that occurs to a share of it."""
+    return float(np.square(taken[total > 0] / total[total > 0] - share).sum())
 
 
 def mix(hashes: UInt64[np.ndarray, " samples"], seed: int) -> UInt64[np.ndarray, " samples"]:

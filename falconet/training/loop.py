@@ -253,7 +253,9 @@ def clone(weights: Weights) -> Weights:
 
 def identify(setting: Setting) -> dict[str, Any]:
     """Return what a checkpoint must agree in with the run that goes on from it."""
-    return {**dataclasses.asdict(setting.config), "steps_per_epoch": len(setting.train)}
+    settings = dataclasses.asdict(setting.config)
+    del settings["checkpoint_seconds"]  # How often a run is kept changes nothing in it.
+    return {**settings, "steps_per_epoch": len(setting.train)}
 
 
 def save(state: State, setting: Setting) -> None:

@@ -34,9 +34,7 @@ def make_criterion(config: TrainConfig, label_smoothing: float, class_weights: T
     Labels are class numbers, or shares of each class where samples are mixed.
     """
     if config.loss == "cross_entropy":
-        return lambda logits, labels: F.cross_entropy(
-            logits, labels, weight=class_weights, label_smoothing=label_smoothing
-        )
+        return lambda logits, labels: weighted_cross_entropy(logits, labels, label_smoothing, class_weights)
     return lambda logits, labels: brier_loss(logits, labels, label_smoothing, class_weights)
 
 
@@ -45,6 +43,19 @@ def balance_classes(labels: Int64[Tensor, " samples"], num_classes: int) -> Floa
     counts = torch.bincount(labels, minlength=num_classes).double()
     weights = torch.where(counts > 0, len(labels) / (int((counts > 0).sum()) * counts), 0.0)
     return weights.float()
+
+
+def weighted_cross_entropy(
+    logits: Float[Tensor, "batch classes"],
+    labels: Int64[Tensor, " batch"] | Float[Tensor, "batch classes"],
+    label_smoothing: float,
+    class_weights: Float[Tensor, " classes"] | None = None,
+) -> Float[Tensor, ""]:
+    """Cross-entropy as torch has it, but divided by the sum of weights for shares of classes too."""
+    loss = F.cross_entropy(logits, labels, weight=class_weights, label_smoothing=label_smoothing)
+    if class_weights is None or labels.ndim == 1:
+        return loss
+    return loss * len(labels) / (labels @ class_weights).sum()
 
 
 def brier_loss(

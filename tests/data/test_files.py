@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from falconet.data import DataConfig, Dataset, ImageFiles, Texts
+from falconet.data import DataConfig, Dataset, ImageFiles, Texts, load_dataset
 from falconet.data.files import (
     OUTSIDE,
     ListedFile,
@@ -513,3 +513,11 @@ def test_other_content_has_another_hash(damage: Damage, make_folder: FolderMaker
     changed = before.splits["train"].hashes != after.splits["train"].hashes
     assert changed.tolist() == [False, True, False, False]
     assert before.fingerprint != after.fingerprint
+
+
+def test_a_link_to_itself_is_listed(make_folder: FolderMaker) -> None:
+    root = make_folder(count=3)
+    (root / "dark" / "loop.png").symlink_to("loop.png")
+    (root / "dark" / "loop").symlink_to("loop")
+    dataset = load_dataset(root)
+    assert sorted(item.file for item in dataset.unreadable) == ["dark/loop", "dark/loop.png"]

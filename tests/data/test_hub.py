@@ -310,7 +310,7 @@ def test_columns_are_chosen_by_configuration(tmp_path: Path) -> None:
 
 def test_groups_follow_from_their_values(tmp_path: Path) -> None:
     rows = {"text": list("abcde"), "label": list("xyxyx"), "who": ["u", "v", "u", None, None]}
-    groups = read(write(tmp_path / "a", rows), columns=Columns(group="who")).splits["train"].groups
+    groups = read(write(tmp_path / "a", rows), columns=Columns(group="who")).splits["train"].group_names
     assert groups is not None
     assert groups[0] == groups[2]
     assert len(set(groups.tolist())) == 4

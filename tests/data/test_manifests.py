@@ -198,7 +198,7 @@ def test_groups(tmp_path: Path) -> None:
         "label": list("abaab"),
         "person": ["ann", "bob", "ann", None, None],
     }
-    groups = read(write(tmp_path / "t.parquet", columns), group="person").splits["train"].groups
+    groups = read(write(tmp_path / "t.parquet", columns), group="person").splits["train"].group_names
     assert groups is not None
     assert groups[0] == groups[2] == hash_bytes(b"ann")
     assert len(set(groups.tolist())) == 4
@@ -497,3 +497,32 @@ def test_a_million_texts_take_seconds(tmp_path: Path) -> None:
     seconds, *found = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
     assert float(seconds) < 15
     assert found == ["1000000", "77"]
+
+
+def test_groups_do_not_depend_on_order_or_file_names(tmp_path: Path) -> None:
+    rows = [(f"text {index}", "ab"[index % 2], f"p{index // 3}" if index < 60 else None) for index in range(120)]
+    found = []
+    for name, ordered in (("one.csv", rows), ("two.csv", rows[::-1])):
+        text, label, person = (list(column) for column in zip(*ordered, strict=True))
+        path = write(
+            tmp_path / name, {"text": text, "label": label, "person": ["" if p is None else p for p in person]}
+        )
+        dataset = complete_splits(read(path, group="person"), DataConfig())
+        found.append((set(dataset.splits["test"].hashes.tolist()), dataset.fingerprint))
+    assert found[0] == found[1]
+
+
+def test_the_fingerprint_knows_the_groups(tmp_path: Path) -> None:
+    columns = {"text": list("pqrs"), "label": list("abab"), "person": list("uuvv")}
+    grouped = read(write(tmp_path / "a.csv", columns), group="person").fingerprint
+    others = read(write(tmp_path / "b.csv", {**columns, "person": list("uvuv")}), group="person").fingerprint
+    assert len({grouped, others, read(tmp_path / "a.csv").fingerprint}) == 3
+
+
+def test_a_series_of_which_rows_disagree_is_named(tmp_path: Path) -> None:
+    lines = [f"{name},{time},{time * 0.5},{label}" for name, labels in (("x", "aab"), ("y", "bbb"), ("z", "aaa"))
+             for time, label in enumerate(labels)]  # fmt: skip
+    (tmp_path / "long.csv").write_text("series_id,time,value,label\n" + "\n".join(lines), encoding="utf-8")
+    dataset = read(tmp_path / "long.csv")
+    assert len(dataset.splits["train"]) == 2
+    assert [item.reason for item in dataset.unreadable] == ["its label changes from 'a' to 'b'"]

@@ -105,6 +105,8 @@ def test_cross_entropy_is_that_of_torch(soft: bool, weights: Tensor | None, smoo
     logits, labels = make_batch(soft)
     loss = make_criterion(TrainConfig(), smoothing, weights)(logits, labels)
     expected = F.cross_entropy(logits, labels, weight=weights, label_smoothing=smoothing)
+    if soft and weights is not None:  # Torch then divides by the batch, as it does not for class numbers.
+        expected = expected * len(labels) / (labels @ weights).sum()
     torch.testing.assert_close(loss, expected)
 
 
@@ -149,3 +151,9 @@ def test_average_follows_its_formula_and_leaves_integers_alone() -> None:
         expected = value if count == 0 else decay * expected + (1 - decay) * value
     assert averaged.weight.item() == pytest.approx(expected)
     assert averaged.position.tolist() == [7, 4999]
+
+
+def test_a_weighted_loss_is_the_same_for_class_numbers_and_their_shares() -> None:
+    logits, labels = make_batch(soft=False)
+    criterion = make_criterion(TrainConfig(), 0.0, WEIGHTS)
+    torch.testing.assert_close(criterion(logits, labels), criterion(logits, F.one_hot(labels, 3).float()))
