@@ -36,6 +36,9 @@ def format_row(row: dict[str, Any], where: str) -> str:
     spread = f" ± {row['std']:.2g}" if row["n"] > 1 and row["std"] else ""
     unit = f" {row['unit']}"
     result = f"**{row['value']:.4g}{spread}{unit}** (n = {row['n']})"
+    if row["ratio"] is not None:
+        peer = f"{row['peer']}: {row['peer_value']:.4g}{unit}"
+        result = f"**{row['ratio']:.3g}×** {row['value']:.4g}{spread}{unit}; {peer} (n = {row['n']})"
     return f"| {row['name']} | {result} | {row['target']} | {'met' if row['met'] else 'missed'} | {where} |"
 
 
