@@ -12,6 +12,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +29,15 @@ def main() -> None:
         "--data-root", type=Path, required=True, help="folder that holds MNIST/, sign-digits/, ucr/, ..."
     )
     parser.add_argument("--repeats", type=int, default=REPEATS)
+    parser.add_argument("--part", choices=["feeds", "memory", "sets"], help="measure only this")
     arguments = parser.parse_args()
-    save(
-        "data",
-        [*compare_feeds(arguments.data_root, arguments.repeats), *measure_memory(), *check_sets(arguments.data_root)],
-    )
+    parts: dict[str, Callable[[], list[Row]]] = {
+        "feeds": lambda: compare_feeds(arguments.data_root, arguments.repeats),
+        "memory": measure_memory,
+        "sets": lambda: check_sets(arguments.data_root),
+    }
+    for name in [arguments.part] if arguments.part else parts:
+        save(f"data-{name}", parts[name]())
 
 
 def compare_feeds(root: Path, repeats: int) -> list[Row]:

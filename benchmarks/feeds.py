@@ -140,7 +140,7 @@ def make_images(root: Path, count: int) -> str:
 
     def write(index: int) -> None:
         noise = np.random.default_rng(index).integers(0, 56, (SIDE, SIDE, 3))
-        path = root / f"part-{index % 4}" / str(index % 2) / f"{index:06d}.jpg"
+        path = root / f"part-{index % 4}" / str(index // 4 % 2) / f"{index:06d}.jpg"
         Image.fromarray((slope + noise).astype(np.uint8)).save(path, quality=80)
 
     for part in range(4):

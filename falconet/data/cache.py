@@ -51,8 +51,8 @@ FEW = 256
 ATTEMPTS = 3
 DIE_WITH_PARENT = 1
 """PR_SET_PDEATHSIG of Linux."""
-RESIDENT_BYTES = 256 << 20
-"""So much is read through a map before its pages are given back, that memory stays flat."""
+RESIDENT_BYTES = 32 << 20
+"""So much is read through a map before its pages are given back; up to four times as much lies in memory by then."""
 UNUSED_DAYS = 30
 """A cache that nobody has opened for so long is removed when another one is made."""
 
