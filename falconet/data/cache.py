@@ -51,7 +51,7 @@ FEW = 256
 ATTEMPTS = 3
 DIE_WITH_PARENT = 1
 """PR_SET_PDEATHSIG of Linux."""
-RESIDENT_BYTES = 32 << 20
+RESIDENT_BYTES = 8 << 20
 """So much is read through a map before its pages are given back; up to four times as much lies in memory by then."""
 UNUSED_DAYS = 30
 """A cache that nobody has opened for so long is removed when another one is made."""
