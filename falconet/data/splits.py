@@ -142,8 +142,7 @@ def choose_groups(
     """Mark whole groups that hold about `share` of each class, and at least one group where that is possible.
 
     Groups are tried in the order of their mixed hash; one is taken where that brings the counts of the classes nearer
-    to what is wanted (in squared distance of their shares, so that rare ones count as much as frequent ones) and leaves
-    at least one sample of each class behind.
+    to what is wanted (in squared distance) and leaves at least one sample of each class behind.
     """
     names, members = np.unique(groups, return_inverse=True)
     counts = np.zeros((len(names), int(labels.max()) + 1), dtype=np.int64)
@@ -168,8 +167,8 @@ def leaves_some(taken: Int64[np.ndarray, " classes"], total: Int64[np.ndarray, "
 
 
 def distance(taken: Int64[np.ndarray, " classes"], total: Int64[np.ndarray, " classes"], share: float) -> float:
-    """Return the squared distance of what is taken of each class that occurs to a share of it."""
-    return float(np.square(taken[total > 0] / total[total > 0] - share).sum())
+    """Return the squared distance of what is taken of each class to a share of it."""
+    return float(np.square(taken - share * total).sum())
 
 
 def mix(hashes: UInt64[np.ndarray, " samples"], seed: int) -> UInt64[np.ndarray, " samples"]:
