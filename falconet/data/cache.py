@@ -263,6 +263,7 @@ def format_block(block: Block) -> str:
     return json.dumps({"start": block.start, "crc": block.crc, "unreadable": block.unreadable}) + "\n"
 
 
+@torch.inference_mode()
 def is_whole(descriptor: int, split: Split, block: Block, indices: range, spec: ImageSpec) -> bool:
     """Whether a block is as it was written, and what could not be read then cannot be read now."""
     size = math.prod(spec.shape)
@@ -279,6 +280,7 @@ def compute_crc(content: bytes | memoryview, unreadable: Mapping[int, str]) -> i
     return zlib.crc32(json.dumps(unreadable).encode(), zlib.crc32(content))
 
 
+@torch.inference_mode()
 def decode_block(job: Job, block: range) -> Block:
     """Decode the samples of a block and write their pixels in place."""
     pixels = np.zeros((len(block), *job.spec.shape), dtype=np.uint8)
@@ -298,7 +300,6 @@ def decode_block(job: Job, block: range) -> Block:
     return Block(block.start, compute_crc(content, reasons), reasons)
 
 
-@torch.inference_mode()
 def render(
     split: Split, index: int, preprocess: Preprocess, encoded: bool
 ) -> UInt8[np.ndarray, "channels height width"] | str:

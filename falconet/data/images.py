@@ -112,9 +112,9 @@ def to_array(image: Image.Image) -> UInt8[np.ndarray, "height width channels"]:
         return np.round(wide / 257).astype(np.uint8)[..., None]
     if image.has_transparency_data:
         image = flatten_on_white(image)
-    if image.mode in ("1", "L"):
-        return np.array(image.convert("L"))[..., None]
-    return np.array(image.convert("RGB"))
+    mode = "L" if image.mode in ("1", "L") else "RGB"
+    array = np.array(image if image.mode == mode else image.convert(mode))
+    return array if mode == "RGB" else array[..., None]
 
 
 def flatten_on_white(image: Image.Image) -> Image.Image:
