@@ -130,7 +130,7 @@ def torchvision_mnist(root: Path) -> dict[str, float]:
 
 
 def make_images(root: Path, count: int) -> str:
-    """Write JPEG files of noise on a slope, in two class folders."""
+    """Write JPEG files of noise on a slope, in two class folders of `all`; link every fourth pair into `quarter`."""
     from concurrent.futures import ThreadPoolExecutor
 
     import numpy as np
@@ -140,32 +140,29 @@ def make_images(root: Path, count: int) -> str:
 
     def write(index: int) -> None:
         noise = np.random.default_rng(index).integers(0, 56, (SIDE, SIDE, 3))
-        path = root / f"part-{index % 4}" / str(index // 4 % 2) / f"{index:06d}.jpg"
+        path = root / "all" / str(index % 2) / f"{index:06d}.jpg"
         Image.fromarray((slope + noise).astype(np.uint8)).save(path, quality=80)
+        if index // 2 % 4 == 0:
+            (root / "quarter" / str(index % 2) / path.name).hardlink_to(path)
 
-    for part in range(4):
+    for part in ("all", "quarter"):
         for label in range(2):
-            (root / f"part-{part}" / str(label)).mkdir(parents=True)
+            (root / part / str(label)).mkdir(parents=True)
     with ThreadPoolExecutor() as pool:
         list(pool.map(write, range(count)))
     return f"{count} images"
 
 
 def falconet_memory(root: Path, count: int) -> str:
-    """Feed two epochs of all images, or of a quarter; return the peak of resident memory in bytes."""
+    """Read a folder and feed two epochs of its `count` images; return the peak of resident memory in bytes."""
     import torch
 
     from falconet import ImageAugmentation, ImageSpec, Loader, Preprocess
-    from falconet.data.files import ListedFile, read_files
     from falconet.data.loader import load_inputs
+    from falconet.data.sources import read_source
+    from falconet.data.splits import DataConfig
 
-    parts = range(4) if count == 100_000 else range(1)
-    files = [
-        ListedFile(str(path.relative_to(root)), "train", path.parent.name)
-        for part in parts
-        for path in sorted((root / f"part-{part}").rglob("*.jpg"))
-    ]
-    dataset = read_files(root, "image", files, source=str(root))
+    dataset = read_source(str(root), root, DataConfig())
     spec = ImageSpec((3, SIDE, SIDE), dataset.classes, mean=(0.5,) * 3, std=(0.25,) * 3)
     loaded = load_inputs(dataset.splits["train"], spec)
     labels = torch.from_numpy(loaded.split.labels)

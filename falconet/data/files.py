@@ -37,7 +37,7 @@ SPLIT_FOLDERS = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ListedFile:
     """A file that should hold one sample."""
 
@@ -49,7 +49,7 @@ class ListedFile:
     """64 bits of what must stay on one side of a split."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ReadFile:
     """A listed file whose header has been read."""
 
