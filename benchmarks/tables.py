@@ -34,7 +34,7 @@ def make_table() -> str:
 def format_row(row: dict[str, Any], where: str) -> str:
     """Return one line of the table."""
     spread = f" ± {row['std']:.2g}" if row["n"] > 1 and row["std"] else ""
-    unit = f" {row['unit']}"
+    unit = f" {row['unit']}" if row["unit"] else ""
     result = f"**{row['value']:.4g}{spread}{unit}** (n = {row['n']})"
     if row["ratio"] is not None:
         peer = f"{row['peer']}: {row['peer_value']:.4g}{unit}"

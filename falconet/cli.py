@@ -401,6 +401,8 @@ def train(
         existing="resume" if resume else "overwrite" if overwrite else "refuse",
         data_root=data_root,
     )
+    if resume and not planning.has_weights(plan.out):
+        terminal.print_note(f"nothing to resume in {plan.out}: this run starts anew")
     terminal.print_note(terminal.describe_dataset(plan.dataset))
     if plan.dataset.columns:
         terminal.print_note(terminal.describe_columns(plan.dataset.columns))

@@ -14,6 +14,7 @@ from jaxtyping import Float32, Int64
 
 from falconet import metrics
 from falconet.artifact import Artifact, DataOrigin, load_artifact
+from falconet.catalog import FILE_SUFFIXES
 from falconet.data import DataConfig, Dataset, Samples, Split, Unreadable, load_dataset
 from falconet.data.files import KIND_WORDS, list_samples, open_files
 from falconet.data.preprocessing import iterate_prepared
@@ -268,6 +269,9 @@ def predict(model: str | Path | Artifact, paths: Sequence[str | Path], *, top: i
 def expand(path: Path, kind: Kind) -> list[str]:
     """Return a file itself, or the samples below a folder."""
     if path.is_file():
+        if kind == "text" and path.suffix.lower() in FILE_SUFFIXES:
+            wanted = "wanted texts in files of their own (.txt), found a table"
+            raise PathError(f"{path}: {wanted}; `falconet evaluate` reads tables")
         return [str(path)]
     if not path.is_dir():
         raise PathError(f"no such file or folder: {path}")

@@ -36,6 +36,11 @@ def run_text(capsys: Capture, *arguments: str) -> str:
     return out
 
 
+def test_python_runs_the_package() -> None:
+    done = subprocess.run([sys.executable, "-m", "falconet", "--help"], capture_output=True, text=True, check=True)
+    assert "Usage: falconet" in done.stdout
+
+
 def test_models(capsys: Capture) -> None:
     rows = run_json(capsys, "models")["models"]
     assert {"name", "params", "macs", "input", "paper"} <= rows[0].keys()

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from falconet import RunResult, evaluate, load_artifact, load_dataset, predict, train
-from falconet.errors import ArtifactError, DataError, UsageError
+from falconet.errors import ArtifactError, DataError, PathError, UsageError
 from falconet.spec import SeriesSpec, TextSpec
 
 FRUIT, METAL = ("apple", "pear", "plum", "Kirsche", "りんご"), ("iron", "zinc", "copper", "Blei", "鉄")
@@ -78,6 +78,12 @@ def test_text_files_are_answered(text_run: tuple[Path, RunResult], tmp_path: Pat
     answers = predict(text_run[1].out, [tmp_path])
     assert [row.label for row in answers.predictions] == ["fruit", "metal"]
     assert [Path(item.file).name for item in answers.skipped] == ["c.txt", "d.txt"]
+
+
+def test_a_table_is_not_taken_for_one_text(text_run: tuple[Path, RunResult], tmp_path: Path) -> None:
+    (tmp_path / "texts.csv").write_text("text\npear\niron\n", encoding="utf-8")
+    with pytest.raises(PathError, match=r"wanted texts in files of their own \(\.txt\), found a table"):
+        predict(text_run[1].out, [tmp_path / "texts.csv"])
 
 
 def test_reports_show_texts(text_run: tuple[Path, RunResult]) -> None:

@@ -223,8 +223,10 @@ def as_series(
     with np.errstate(over="ignore"):
         series = array.astype(np.float32)
     if np.isinf(series).any():
-        worst = array[np.isinf(series)][0]
-        raise DataError(f"{origin}: wanted finite values, or NaN for missing ones, found {worst}")
+        row = int(np.argwhere(np.isinf(series))[0, 0])
+        worst = array[row][np.isinf(series[row])][0]
+        where = f"{origin}[{row}]" if len(array) > 1 else origin
+        raise DataError(f"{where}: wanted finite values, or NaN for missing ones, found {worst}")
     return series
 
 

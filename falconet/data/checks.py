@@ -222,7 +222,7 @@ def find_absent(dataset: Dataset, counts: Mapping[str, Int64[np.ndarray, " class
 def find_near_duplicates(dataset: Dataset, found: Survey) -> tuple[NearDuplicate, ...]:
     """Return pairs of samples that are nearly equal, of equal samples only the first being looked at.
 
-    Images are compared as `falconet.data.duplicates` says, texts without case, punctuation and width of spaces, series
+    Images are compared as `falconet.data.duplicates` says, texts without case, punctuation and spaces, series
     without offset and scale. Samples in which nothing changes are all alike and left out.
     """
     places = list_places(dataset)

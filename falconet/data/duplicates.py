@@ -195,10 +195,10 @@ def find_equal(keys: UInt64[np.ndarray, " samples"]) -> Int64[np.ndarray, "pairs
 
 
 def hash_text(text: str) -> int:
-    """Return 64 bits of a text without case, punctuation and width of spaces; 0 where nothing remains."""
+    """Return 64 bits of a text without case, punctuation and spaces; 0 where nothing remains."""
     plain = unicodedata.normalize("NFKC", text).casefold().translate(list_punctuation())
-    words = " ".join(plain.split())
-    return hash_bytes(words.encode("utf-8", "surrogatepass")) if words else 0
+    letters = "".join(plain.split())
+    return hash_bytes(letters.encode("utf-8", "surrogatepass")) if letters else 0
 
 
 @cache

@@ -47,7 +47,7 @@ def load_dataset(
     if config.strict:
         check_all_readable(dataset)
     if len(dataset.classes) < 2:
-        raise DataError(f"{source}: wanted at least two classes, found only {', '.join(dataset.classes)}")
+        raise DataError(f"{source}: wanted at least two classes, found one, {dataset.classes[0]!r}")
     return complete_splits(dataset, config)
 
 

@@ -82,10 +82,11 @@ def complete_splits(dataset: Dataset, config: DataConfig) -> Dataset:
     A sample's place follows from its content and `config.split_seed` alone; equal samples of one class stay together.
     Where the samples belong to groups, whole groups are placed, by their names instead of their content. A class keeps
     at least one training sample, so that one with fewer than three samples may be missing elsewhere. Raises DataError
-    where a class has no training samples.
+    where a class has no training samples, or where the source's own splits tear a group apart.
     """
     rest = dataset.splits["train"]
     check_training_classes(dataset, rest)
+    check_groups_apart(dataset)
     made: dict[str, Split] = {}
     for name, fraction in (("test", config.test_fraction), ("val", config.val_fraction)):
         if name in dataset.splits:
@@ -107,6 +108,23 @@ def check_training_classes(dataset: Dataset, train: Split) -> None:
         raise DataError(
             f"{dataset.source}: no training samples of class {', '.join(missing)}{skipped}; add some, "
             "or remove the class everywhere"
+        )
+
+
+def check_groups_apart(dataset: Dataset) -> None:
+    """Raise DataError where samples of one group stand in more than one of a source's own splits."""
+    grouped = {name: split.groups for name, split in dataset.splits.items() if split.groups is not None}
+    members = [np.unique(groups[groups != 0]) for groups in grouped.values()]
+    if len(members) < 2:
+        return
+    names, counts = np.unique(np.concatenate(members), return_counts=True)
+    torn = names[counts > 1]
+    if len(torn):
+        split, groups = next((name, groups) for name, groups in grouped.items() if (groups == torn[0]).any())
+        sample = dataset.splits[split].samples.name(int(np.flatnonzero(groups == torn[0])[0]))
+        raise DataError(
+            f"{dataset.source}: wanted each group in one split, but {len(torn)} of {len(names)} stand in several of "
+            f"the source's own, such as that of {sample} ({split}): mend its splits, or leave out --groups"
         )
 
 

@@ -231,6 +231,14 @@ def test_labels_beyond_the_class_names_are_refused(labels: list[object], found: 
         read_npz(tmp_path / "mine.npz", "mine.npz", None)
 
 
+def test_an_infinite_value_is_found_in_its_series(tmp_path: Path) -> None:
+    series = np.zeros((6, 5))
+    series[4, 2] = -np.inf
+    np.savez(tmp_path / "mine.npz", series=series, labels=np.arange(6) % 2)
+    with pytest.raises(DataError, match=r"mine\.npz:series\[4\]: wanted finite values, .* found -inf"):
+        read_npz(tmp_path / "mine.npz", "mine.npz", None)
+
+
 def test_whole_labels_keep_their_values() -> None:
     assert as_labels(np.array([[3], [0]], dtype=np.uint8), "here").tolist() == [3, 0]
 

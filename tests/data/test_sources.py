@@ -194,13 +194,13 @@ def test_a_file_of_another_kind_is_refused(tmp_path: Path) -> None:
 
 
 def test_one_class_is_not_enough(make_folder: FolderMaker) -> None:
-    with pytest.raises(DataError, match="wanted at least two classes, found only dark"):
+    with pytest.raises(DataError, match="wanted at least two classes, found one, 'dark'"):
         load_dataset(make_folder(classes=("dark",)))
 
 
 def test_one_class_of_arrays_is_not_enough(tmp_path: Path) -> None:
     np.savez(tmp_path / "mine.npz", images=np.zeros((3, 4, 4)), labels=np.full(3, 7))
-    with pytest.raises(DataError, match="wanted at least two classes, found only 7"):
+    with pytest.raises(DataError, match="wanted at least two classes, found one, '7'"):
         load_dataset(tmp_path / "mine.npz")
 
 

@@ -206,6 +206,22 @@ def groups_of(split: Split) -> set[int]:
     return set(split.groups.tolist())
 
 
+def test_own_splits_that_tear_groups_apart_are_refused() -> None:
+    train, test = of_groups([(0, 1), (1, 2), (0, 3), (1, 4)]), of_groups([(0, 4), (1, 5), (0, 1)])
+    with pytest.raises(DataError, match=r"wanted each group in one split, but 2 of 5 stand in several.*\(train\)"):
+        complete_splits(make_dataset(train=train, test=test), DataConfig())
+
+
+def test_samples_by_themselves_and_whole_groups_are_welcome_in_own_splits() -> None:
+    train, test = of_groups([(0, 1), (1, 2), (0, 3), (1, 4)]), of_groups([(0, 6), (1, 6)])
+    assert train.groups is not None
+    assert test.groups is not None
+    alone = replace(train, groups=np.where(train.groups == train.groups[3], np.uint64(0), train.groups))
+    other = replace(test, groups=np.array([0, test.groups[1]], dtype=np.uint64))
+    dataset = complete_splits(make_dataset(train=alone, test=other), DataConfig())
+    assert len(dataset.splits["test"]) == 2
+
+
 def zip_groups(split: Split) -> list[tuple[int, int]]:
     """Class and group of each sample."""
     assert split.groups is not None

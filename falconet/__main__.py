@@ -1,0 +1,5 @@
+"""Runs the command line: `python -m falconet`."""
+
+from falconet.cli import main
+
+main()
