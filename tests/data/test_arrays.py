@@ -446,7 +446,7 @@ INFINITE[2, 1, 3] = -1e39
     ("array", "message"),
     [
         (NO_STEPS, r"mine\.npz:series\[2\]: no values; leave this series out"),
-        (INFINITE, r"mine\.npz:series: wanted finite values, or NaN for missing ones, found -1e\+39"),
+        (INFINITE, r"mine\.npz:series\[2\]: wanted finite values, or NaN for missing ones, found -1e\+39"),
         (SERIES + 1j, "series: wanted numbers, found dtype complex64"),
         (np.full((6, 4), "x"), "series: wanted numbers, found dtype <U1"),
         (np.zeros((6, 0)), r"series: wanted series, found shape \(6, 1, 0\)"),

@@ -427,7 +427,15 @@ def test_an_error_of_the_consumer_stops_the_thread() -> None:
         [1 // len(images[:0]) for images, _ in watch().epoch(1)]
 
 
-@pytest.mark.usefixtures("no_thread_left")
+@pytest.fixture
+def heeding_ctrl_c() -> Any:
+    """Let Ctrl-C interrupt a test, which it does not where a shell started the tests in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("no_thread_left", "heeding_ctrl_c")
 def test_ctrl_c_ends_the_waiting() -> None:
     loader = watch(0, pause=0.1)
     with pytest.raises(KeyboardInterrupt):
