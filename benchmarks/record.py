@@ -39,7 +39,7 @@ class Row:
 def falconet(*arguments: str) -> list[str]:
     """Return the command that runs falconet in this environment, by its installed script where there is one."""
     script = Path(sys.executable).with_name("falconet")
-    return [str(script), *arguments] if script.is_file() else [sys.executable, "-m", "falconet.cli", *arguments]
+    return [str(script), *arguments] if script.is_file() else [sys.executable, "-m", "falconet", *arguments]
 
 
 def run_json(*arguments: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Writes the README's table of results from `results/*.json`."""
+"""Writes the README's tables: of results from `results/*.json`, and of models from the registry."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+from falconet.models import MODELS
+
 RESULTS = Path(__file__).parent / "results"
 README = Path(__file__).parent.parent / "README.md"
-BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"
 
 
 def main() -> None:
@@ -16,13 +17,28 @@ def main() -> None:
 
 
 def fill(text: str) -> str:
-    """Return the README with its table made anew."""
-    head, _, rest = text.partition(BEGIN)
-    _, _, tail = rest.partition(END)
-    return f"{head}{BEGIN}\n{make_table()}\n{END}{tail}"
+    """Return the README with its tables made anew."""
+    return replace_table(replace_table(text, "results", list_results()), "models", list_architectures())
 
 
-def make_table() -> str:
+def replace_table(text: str, name: str, table: str) -> str:
+    """Return a text with what stands between two marks replaced."""
+    begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
+    head, _, rest = text.partition(begin)
+    _, _, tail = rest.partition(end)
+    return f"{head}{begin}\n{table}\n{end}{tail}"
+
+
+def list_architectures() -> str:
+    """Return the registry as one Markdown table."""
+    lines = ["| name | parameters | MACs | input | classes |", "| --- | --- | --- | --- | --- |"]
+    for name, entry in MODELS.items():
+        shape = "x".join(map(str, entry.input))
+        lines.append(f"| `{name}` | {entry.params:,} | {entry.macs:,} | {shape} | {entry.num_classes} |")
+    return "\n".join(lines)
+
+
+def list_results() -> str:
     """Return all results as one Markdown table."""
     lines = ["| what | result | target | | measured on |", "| --- | --- | --- | --- | --- |"]
     for path in sorted(RESULTS.glob("*.json")):

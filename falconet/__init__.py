@@ -34,6 +34,9 @@ if TYPE_CHECKING:
     from falconet.models import MODELS as MODELS
     from falconet.models import create_model as create_model
     from falconet.models import list_models as list_models
+    from falconet.models.efficientnet import scale_compound as scale_compound
+    from falconet.models.pretrained import Pretrained as Pretrained
+    from falconet.models.pretrained import load_pretrained as load_pretrained
     from falconet.runs import RunResult as RunResult
     from falconet.runs import train as train
     from falconet.spec import ImageSpec as ImageSpec
@@ -64,6 +67,7 @@ HOMES = {
     "InputSpec": "falconet.spec",
     "Latency": "falconet.latency",
     "Predictions": "falconet.evaluation",
+    "Pretrained": "falconet.models.pretrained",
     "RunResult": "falconet.runs",
     "SeriesAugmentation": "falconet.data.augmentation",
     "SeriesSpec": "falconet.spec",
@@ -79,8 +83,10 @@ HOMES = {
     "list_models": "falconet.models",
     "load_artifact": "falconet.artifact",
     "load_dataset": "falconet.data",
+    "load_pretrained": "falconet.models.pretrained",
     "measure_latency": "falconet.latency",
     "predict": "falconet.evaluation",
+    "scale_compound": "falconet.models.efficientnet",
     "summarize": "falconet.complexity",
     "train": "falconet.runs",
 }

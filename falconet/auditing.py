@@ -100,7 +100,7 @@ def judge_fold(
         sampler="shuffle",
         seed=number,
     )
-    model = build(config.model, preprocess.spec, seed=number)
+    model, _ = build(config.model, preprocess.spec, seed=number)
     fit(model, train, load(folds == chosen_on, batch_size=BATCH_SIZE), training, callbacks=callbacks)
     with torch.inference_mode():
         held_out = load(folds == number, batch_size=BATCH_SIZE)

@@ -21,6 +21,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from torch.utils.hooks import RemovableHandle
 
 from falconet.models.registry import choose_kind, create_model, native_input
+from falconet.models.table import MODELS
+from falconet.receptive import FieldMode
 from falconet.spec import Kind
 
 
@@ -36,6 +38,8 @@ class LayerCost:
     macs: int
     activation_bytes: int
     """Of its outputs in float32, each call's counted."""
+    receptive_field: tuple[int, ...] = ()
+    """Pixels or steps of the input that a unit of the last output sees, edges not counted; see `falconet.receptive`."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +74,8 @@ def summarize(
     """
     kind = choose_kind(name, kind)
     channels, *size = native_input(name, kind) if input_shape is None else input_shape
-    with torch.random.fork_rng(devices=[]):
+    # No weights are needed, and those of the largest models take long to draw; other libraries may need true ones.
+    with torch.device("meta" if name in MODELS else "cpu"), torch.random.fork_rng(devices=[]):
         model = create_model(
             name, num_classes=num_classes, in_channels=channels, input_size=tuple(size), kind=kind, **options
         )
@@ -86,12 +91,13 @@ def count_complexity(
     """
     modes = {module: module.training for module in model.modules()}
     counter = FlopCounterMode(display=False)
-    trace = Trace(model, counter)
     device = next(iter([*model.parameters(), *model.buffers()]), torch.empty(0)).device
     # No token may be 0, which is padding.
     sample = torch.ones(1, *input_shape, dtype=torch.int64 if kind == "text" else torch.float32, device=device)
+    fields = FieldMode(sample, dimensions=2 if len(input_shape) == 3 else 1)
+    trace = Trace(model, counter, fields)
     try:
-        with torch.no_grad(), decomposed(), counter:
+        with torch.no_grad(), decomposed(), counter, fields:
             model.eval()(sample)
     finally:
         trace.remove()
@@ -103,12 +109,14 @@ def count_complexity(
 
 
 class Trace:
-    """What each module does in a forward pass: its outputs' shapes, and its MACs without those of its submodules.
+    """What each module does in a forward pass: its outputs' shapes and fields, and its MACs without its submodules'.
 
     The counter keeps its own account by module, but that goes astray where one module has two parents.
     """
 
-    def __init__(self, model: nn.Module, counter: FlopCounterMode) -> None:
+    def __init__(self, model: nn.Module, counter: FlopCounterMode, fields: FieldMode) -> None:
+        self.fields = fields
+        self.seen: dict[str, tuple[int, ...]] = {}
         self.shapes: dict[str, list[tuple[int, ...]]] = {}
         self.macs: Counter[str] = Counter()
         self.counter = counter
@@ -127,6 +135,7 @@ class Trace:
         self.settle()
         self.running.pop()
         self.shapes.setdefault(name, []).append(shape_of(output))
+        self.seen[name] = self.fields.size_of(output)
 
     def settle(self) -> None:
         """Book what was computed since the last call on the innermost module that runs."""
@@ -167,7 +176,8 @@ def iterate_layers(model: nn.Module, trace: Trace) -> Iterator[LayerCost]:
         # weights of its output projection without calling it.
         if params or macs or (shapes and not list(module.children())):
             size = sum(4 * math.prod(shape) for shape in shapes)
-            yield LayerCost(name, type(module).__name__, shapes[-1] if shapes else (), params, macs, size)
+            shape = shapes[-1] if shapes else ()
+            yield LayerCost(name, type(module).__name__, shape, params, macs, size, trace.seen.get(name, ()))
 
 
 def shape_of(output: Any) -> tuple[int, ...]:

@@ -20,6 +20,9 @@ import difflib
 from collections.abc import Iterable
 from typing import ClassVar
 
+LISTED = 40
+"""So many names are listed where none is near."""
+
 
 class FalconetError(Exception):
     """Something failed; the base of everything that Falconet raises on purpose."""
@@ -42,7 +45,8 @@ class UnknownNameError(UsageError):
     def __init__(self, what: str, name: str, known: Iterable[str], remedy: str = "") -> None:
         names = sorted(known)
         near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
-        offer = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(names)}"
+        more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
+        offer = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(names[:LISTED])}{more}"
         super().__init__(f"unknown {what} {name!r}: {offer}{' ' + remedy if remedy else ''}")
 
 

@@ -41,8 +41,12 @@ class ModelConfig:
     input_size: int | tuple[int, ...] | None = None
     """Height and width in pixels, steps of a series or tokens of a text.
 
-    None: an image model's native size; the steps or tokens that 98 of 100 training samples stay within.
+    None: an image model's native size, or for one that takes any, the images' own up to that; the steps or tokens that
+    98 of 100 training samples stay within.
     """
+
+    pretrained: str | None = None
+    """Published weights to begin with: `torchvision`, `timm`, or the path of a file or of a trained model's folder."""
 
     vocab_size: int = 8000
     """Different tokens of a text model, at most."""
@@ -130,7 +134,7 @@ def resolve(
         source, data_root=data_root, config=from_mapping(DataConfig, settings.get("data") or {}, "data")
     )
     check_not_empty(dataset)
-    defaults = default_settings(dataset)
+    defaults = default_settings(dataset, pretrained=bool((settings.get("model") or {}).get("pretrained")))
     if "name" in (settings.get("model") or {}):
         defaults["model"] = {}
     config = configure(dataset, merge(defaults, settings))
@@ -181,13 +185,13 @@ def named_settings(model: str | None, epochs: int | None, seed: int | None) -> d
     return {**settings, "training": training} if training else settings
 
 
-def default_settings(dataset: Dataset) -> dict[str, Any]:
+def default_settings(dataset: Dataset, pretrained: bool = False) -> dict[str, Any]:
     """Return what follows from the data alone: always the same for the same data.
 
     Where no model is asked for, `lenet_relu` at its 28 pixels for images up to 40 pixels, at 48 for larger ones, and
     `gru` for texts and series; 40 epochs for up to 7,500 training samples, then fewer, so that about 300,000 are seen,
     but at least 10; batches of 64, or of a twentieth of few samples, but at least 8; augmentation that cannot change a
-    label.
+    label. Published weights are trained on at a quarter of the learning rate.
     """
     large = dataset.kind == "image" and max(dataset.size) > 40
     name = "lenet_relu" if dataset.kind == "image" else "gru"
@@ -197,7 +201,7 @@ def default_settings(dataset: Dataset) -> dict[str, Any]:
         "model": {"name": name, "input_size": 48 if large else None},
         "data": {},
         "augmentation": {"policy": default_policy(dataset.source, dataset.kind)},
-        "training": {"epochs": epochs, "batch_size": batch_size},
+        "training": {"epochs": epochs, "batch_size": batch_size} | ({"learning_rate": 5e-4} if pretrained else {}),
     }
 
 

@@ -23,6 +23,7 @@ from falconet.data.texts import TextEncoder, train_tokenizer
 from falconet.errors import ConfigError, DataError, DivergedError, InterruptedRunError
 from falconet.evaluation import Evaluation, evaluate_split
 from falconet.models import create_model, find_model
+from falconet.models.pretrained import Pretrained, fit_weights, load_pretrained
 from falconet.planning import (
     CHECKPOINT_FOLDER,
     Existing,
@@ -143,8 +144,12 @@ def execute(plan: Plan, *, callbacks: Sequence[Callback] = ()) -> RunResult:
     """Carry out a plan; see `train`."""
     started = time.perf_counter()
     prepare_folder(plan.out)
-    feed = prepare(plan)
-    model = build(plan.config.model, feed.spec, plan.config.training.seed)
+    plan, weights = find_weights(plan)
+    feed = prepare(plan, weights)
+    model, notes = build(plan.config.model, feed.spec, plan.config.training.seed, weights)
+    for callback in callbacks:
+        for note in (*notes, f"input {'x'.join(map(str, feed.spec.shape))} (--set model.input_size=... changes it)"):
+            callback.on_note(note)
     if plan.existing == "overwrite":
         # The old model stays until the new run has weights to put in its place.
         remove_checkpoints(plan.out / CHECKPOINT_FOLDER)
@@ -167,6 +172,16 @@ def execute(plan: Plan, *, callbacks: Sequence[Callback] = ()) -> RunResult:
     return judge_run(plan, artifact, result, feed.unreadable, started)
 
 
+def find_weights(plan: Plan) -> tuple[Plan, Pretrained | None]:
+    """Return published weights where the plan asks for some, and the plan with the options that go with them."""
+    model = plan.config.model
+    if model.pretrained is None:
+        return plan, None
+    weights = load_pretrained(model.name, model.pretrained)
+    model = dataclasses.replace(model, options={**weights.options, **model.options})
+    return dataclasses.replace(plan, config=dataclasses.replace(plan.config, model=model)), weights
+
+
 @dataclass(frozen=True, eq=False)
 class Feed:
     """What a network is trained on."""
@@ -180,15 +195,18 @@ class Feed:
     """Training and validation samples that were left out."""
 
 
-def prepare(plan: Plan) -> Feed:
-    """Decode training and validation samples to what the model eats; measure mean and deviation on the former."""
+def prepare(plan: Plan, weights: Pretrained | None = None) -> Feed:
+    """Decode training and validation samples to what the model eats.
+
+    Mean and deviation are those that go with published weights, else measured on the training samples.
+    """
     dataset, config = plan.dataset, plan.config
-    draft, tokenizer = draft_spec(dataset, config.model)
+    draft, tokenizer = draft_spec(dataset, config.model, weights)
     train, val = (load_inputs(dataset.splits[name], draft, tokenizer) for name in ("train", "val"))
     check_training_classes(dataset, train.split)
     spec = draft
     if not isinstance(draft, TextSpec):
-        mean, std = measure_inputs(train.inputs, draft)
+        mean, std = weights.statistics(dataset.channels) if weights else measure_inputs(train.inputs, draft)
         spec = dataclasses.replace(draft, mean=mean, std=std)
     preprocess, training = create_preprocess(spec, tokenizer), config.training
     labels = {name: torch.from_numpy(part.split.labels) for name, part in (("train", train), ("val", val))}
@@ -211,7 +229,7 @@ def prepare(plan: Plan) -> Feed:
     )
 
 
-def draft_spec(dataset: Dataset, model: ModelConfig) -> tuple[InputSpec, str | None]:
+def draft_spec(dataset: Dataset, model: ModelConfig, weights: Pretrained | None = None) -> tuple[InputSpec, str | None]:
     """Return what the model eats, with mean 0 and deviation 1 still, and the tokenizer that texts need."""
     if dataset.kind == "text":
         return draft_text_spec(dataset, model)
@@ -219,13 +237,37 @@ def draft_spec(dataset: Dataset, model: ModelConfig) -> tuple[InputSpec, str | N
     if dataset.kind == "series":
         shape = (dataset.channels, *series_size(dataset, model))
         return SeriesSpec(shape, dataset.classes, mean, std, model.fit, dataset.rate), None
+    height, width = image_size(dataset, model, weights)
+    margin = find_model(model.name).margin
+    return ImageSpec((dataset.channels, height, width), dataset.classes, mean, std, margin=margin), None
+
+
+def image_size(dataset: Dataset, model: ModelConfig, weights: Pretrained | None) -> tuple[int, int]:
+    """Return height and width in pixels: as asked for, as published weights want it, or what suits images and model.
+
+    A model that takes any size gets that of the images, as a square of SMALLEST_SIDE pixels to its native size; above
+    64 pixels a multiple of 32, since such networks divide the size by 32.
+    """
     entry = find_model(model.name)
-    size = entry.input[1:] if model.input_size is None else model.input_size
-    sides = (size, size) if isinstance(size, int) else tuple(size)
-    if len(sides) != 2:
-        raise ConfigError(f"model.input_size: wanted height and width in pixels, found {list(sides)}")
-    height, width = sides
-    return ImageSpec((dataset.channels, height, width), dataset.classes, mean, std, margin=entry.margin), None
+    if model.input_size is not None:
+        sides = (model.input_size,) * 2 if isinstance(model.input_size, int) else tuple(model.input_size)
+        if len(sides) != 2:
+            raise ConfigError(f"model.input_size: wanted height and width in pixels, found {list(sides)}")
+        return sides[0], sides[1]
+    if weights is not None and weights.size is not None:
+        return weights.size
+    native = entry.input[1] if entry.kinds[0] == "image" else LARGEST_SEQUENCE
+    if weights is not None or (entry.kinds[0] == "image" and not entry.resizable):
+        return native, entry.input[2]
+    side = min(max(*dataset.size, SMALLEST_SIDE), native)
+    side = side if side <= 64 else side // 32 * 32
+    return side, side
+
+
+SMALLEST_SIDE = 24
+"""Smaller images are enlarged to it for networks that take any size."""
+LARGEST_SEQUENCE = 64
+"""Larger images are scaled down to it for networks that read them as sequences."""
 
 
 def series_size(dataset: Dataset, model: ModelConfig) -> tuple[int]:
@@ -267,11 +309,14 @@ def one_number(size: int | tuple[int, ...]) -> int:
     return size if isinstance(size, int) else size[0]
 
 
-def build(model: ModelConfig, spec: InputSpec, seed: int) -> torch.nn.Module:
-    """Return the network with its initial weights, which follow from the seed."""
+def build(
+    model: ModelConfig, spec: InputSpec, seed: int, weights: Pretrained | None = None
+) -> tuple[torch.nn.Module, tuple[str, ...]]:
+    """Return the network with its initial weights, which follow from the seed or are published ones, and notes."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return create_model(model.name, **describe_structure(spec), **model.options)
+        network = create_model(model.name, **describe_structure(spec), **model.options)
+    return network, fit_weights(network, weights, spec.labels) if weights else ()
 
 
 def make_artifact(plan: Plan, feed: Feed, result: FitResult, weights: dict[str, torch.Tensor]) -> Artifact:

@@ -44,6 +44,9 @@ class ProgressBar(Callback):
         if self.progress and self.task is not None:
             self.progress.update(self.task, total=epochs * steps_per_epoch, completed=len(history) * steps_per_epoch)
 
+    def on_note(self, line: str) -> None:
+        self.console.print(line)
+
     def on_step(self, step: int, loss: float) -> None:
         if self.progress and self.task is not None:
             self.progress.update(self.task, completed=step)

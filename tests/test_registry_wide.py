@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import safetensors.torch
@@ -21,16 +22,47 @@ CHANNELS: dict[Kind, tuple[int, ...]] = {"image": (1, 3), "series": (1, 3), "tex
 """Channels, or different tokens, of the inputs that models are tested with."""
 STEPS = 24
 """Of sequences."""
+SIDE = 28
+"""Of the images that networks for photographs are tested with."""
 LENGTHS = (STEPS, 2, 15, 9)
+
+QUICK = {"alexnet", "squeezenet1_1", "resnet18", "resnet20", "efficientnet_b0", "efficientnet_lite0"}
+"""One member of each large family; the others are tested too, where there is time."""
+
+VARIANTS: list[tuple[str, Kind, int, dict[str, Any]]] = [
+    ("squeezenet1_1", "image", 3, {"bypass": "simple"}),
+    ("squeezenet1_0", "image", 3, {"bypass": "complex", "squeeze_ratio": 0.75, "share_3x3": 0.25, "frequency": 1}),
+    ("squeezenet_se", "image", 1, {"base_expand": 64, "expand_increment": 0, "stem": "small"}),
+    ("resnet20", "image", 1, {"pre_activation": True, "squeeze_excitation": True, "width": 8}),
+    ("resnet18", "image", 3, {"pre_activation": True, "width": 8}),
+    ("resnet50", "image", 3, {"squeeze_excitation": True, "width": 16, "stem": "imagenet"}),
+    ("resnet50", "image", 3, {"pre_activation": True, "width": 16}),
+    ("efficientnet", "image", 1, {"phi": -3}),
+    ("efficientnet_lite0", "image", 3, {"padding": "same", "norm_eps": 1e-3, "stem": "imagenet"}),
+    ("rnn", "series", 3, {"nonlinearity": "relu", "pooling": "last"}),
+    ("lstm", "text", 50, {"layers": 2, "bidirectional": True, "pooling": "last"}),
+    ("transformer", "text", 50, {"positions": "learned", "pooling": "token", "layers": 1}),
+    ("transformer", "series", 3, {"pooling": "token", "heads": 1, "width": 7}),
+    ("transformer", "image", 3, {"patch": 7}),
+    ("resnet1d18", "series", 3, {"stem": "imagenet", "width": 8}),
+]
+
+
+def mark_slow(name: str, *values: Any) -> Any:
+    """Return a case of this model, which waits for `make test-all` unless the model is quick."""
+    quick = not MODELS[name].resizable or name in QUICK
+    return pytest.param(name, *values, marks=() if quick else pytest.mark.slow, id="-".join(map(str, (name, *values))))
+
 
 CASES = [
     (name, kind, channels) for name, entry in MODELS.items() for kind in entry.kinds for channels in CHANNELS[kind]
 ]
 every_model = pytest.mark.parametrize("name", MODELS)
-every_input = pytest.mark.parametrize(("name", "kind", "channels"), CASES)
+every_input = pytest.mark.parametrize(("name", "kind", "channels"), [mark_slow(*case) for case in CASES])
 every_sequence = pytest.mark.parametrize(
     ("name", "kind", "channels"), [case for case in CASES if case[1] in ("series", "text")]
 )
+every_variant = pytest.mark.parametrize(("name", "kind", "channels", "options"), VARIANTS)
 
 
 @pytest.fixture(autouse=True)
@@ -40,15 +72,23 @@ def seeded() -> Iterator[None]:
         yield
 
 
-def build(name: str, kind: Kind, channels: int) -> nn.Module:
-    size = MODELS[name].input[1:] if kind == "image" else STEPS
-    return create_model(name, kind=kind, num_classes=CLASSES, in_channels=channels, input_size=size)
+def choose_size(name: str, kind: Kind) -> tuple[int, ...]:
+    """Return the size that a model is tested with: the native one of small networks."""
+    entry = MODELS[name]
+    if kind != "image":
+        return (STEPS,)
+    return (SIDE, SIDE) if entry.resizable or entry.kinds[0] != "image" else entry.input[1:]
+
+
+def build(name: str, kind: Kind, channels: int, **options: Any) -> nn.Module:
+    size = choose_size(name, kind)
+    return create_model(name, kind=kind, num_classes=CLASSES, in_channels=channels, input_size=size, **options)
 
 
 def draw_inputs(name: str, kind: Kind, channels: int, lengths: tuple[int, ...] = LENGTHS) -> Tensor:
-    """Return four samples: images of the native size, or sequences of these lengths with padding behind them."""
+    """Return four samples: images, or sequences of these lengths with padding behind them."""
     if kind == "image":
-        return torch.randn(4, channels, *MODELS[name].input[1:])
+        return torch.randn(4, channels, *choose_size(name, kind))
     padding = torch.arange(STEPS) >= torch.tensor(lengths)[:, None]
     if kind == "text":
         return torch.randint(1, channels, (4, STEPS)).masked_fill(padding, 0)
@@ -61,8 +101,18 @@ def make_spec(name: str, kind: Kind, channels: int) -> InputSpec:
     mean, std = (0.5,) * channels, (0.25,) * channels
     if kind == "series":
         return SeriesSpec((channels, STEPS), LABELS, mean, std)
-    _, height, width = MODELS[name].input
+    height, width = choose_size(name, kind)
     return ImageSpec((channels, height, width), LABELS, mean, std, margin=MODELS[name].margin)
+
+
+def check_gradients(model: nn.Module, inputs: Tensor) -> None:
+    """Assert that the loss of a batch depends on every parameter."""
+    loss = nn.functional.cross_entropy(model(inputs), torch.arange(4) % CLASSES)
+    parameters = dict(model.named_parameters())
+    gradients = torch.autograd.grad(loss, list(parameters.values()))
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        assert gradient.isfinite().all(), parameter
+        assert gradient.any(), parameter
 
 
 @every_input
@@ -77,7 +127,8 @@ def test_forward_gives_finite_logits(name: str, kind: Kind, channels: int) -> No
 @every_model
 def test_parameters_and_macs_are_the_tables(name: str) -> None:
     entry = MODELS[name]
-    model = create_model(name)
+    with torch.device("meta"):
+        model = create_model(name)
     assert sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad) == entry.params
     cost = summarize(name)
     assert (cost.params, cost.macs) == (entry.params, entry.macs)
@@ -87,14 +138,28 @@ def test_parameters_and_macs_are_the_tables(name: str) -> None:
 
 @every_input
 def test_a_gradient_reaches_every_parameter(name: str, kind: Kind, channels: int) -> None:
-    model = build(name, kind, channels)
-    labels = torch.arange(4) % CLASSES
-    loss = nn.functional.cross_entropy(model(draw_inputs(name, kind, channels)), labels)
-    parameters = dict(model.named_parameters())
-    gradients = torch.autograd.grad(loss, list(parameters.values()))
-    for parameter, gradient in zip(parameters, gradients, strict=True):
-        assert gradient.isfinite().all(), parameter
-        assert gradient.any(), parameter
+    check_gradients(build(name, kind, channels), draw_inputs(name, kind, channels))
+
+
+@every_variant
+def test_variants_of_a_model(name: str, kind: Kind, channels: int, options: dict[str, Any]) -> None:
+    model, inputs = build(name, kind, channels, **options), draw_inputs(name, kind, channels)
+    check_gradients(model, inputs)
+    logits = model.eval()(inputs)
+    assert logits.shape == (4, CLASSES)
+    assert logits.isfinite().all()
+    assert len(logits.unique(dim=0)) == 4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name, entry in MODELS.items() if entry.resizable])
+@torch.no_grad()
+def test_native_size(name: str) -> None:
+    model = create_model(name).eval()
+    logits = model(torch.randn(1, *MODELS[name].input))
+    assert logits.shape == (1, MODELS[name].num_classes)
+    assert logits.isfinite().all()
+    assert logits.std() > 0
 
 
 @every_input

@@ -264,6 +264,50 @@ class LeNetReLU(nn.Module):
         return logits
 
 
+class CNNSmall(nn.Module):
+    """The articles' smallest network: convolutions 3x3 of 32 and 64 maps, each pooled, and 64 dense units.
+
+    They say that it has one pooling layer; it has two.
+    """
+
+    def __init__(self, num_classes: int, in_channels: int, input_size: tuple[int, int]) -> None:
+        super().__init__()
+        height, width = shrink("cnn_small", input_size, convolutions=(3, 3))
+        self.conv1 = nn.Conv2d(in_channels, 32, 3)
+        self.conv2 = nn.Conv2d(32, 64, 3)
+        self.fc1 = nn.Linear(64 * height * width, 64)
+        self.fc2 = nn.Linear(64, num_classes)
+
+    def forward(self, x: Float[Tensor, "batch in_channels height width"]) -> Float[Tensor, "batch classes"]:
+        x = F.relu(F.max_pool2d(self.conv1(x), 2))
+        x = F.relu(F.max_pool2d(self.conv2(x), 2))
+        logits: Tensor = self.fc2(F.relu(self.fc1(x.flatten(1))))
+        return logits
+
+
+class LeNetDeep(nn.Module):
+    """The articles' "LeNet-5", mended: three convolutions 5x5 of 20, 50 and 50 maps, each pooled, and 500 dense units.
+
+    Theirs does not pad, so that at 28x28 the third convolution meets a map of 4x4 and fails; here each is padded by 2,
+    which keeps the size, and any image from 8 pixels up works.
+    """
+
+    def __init__(self, num_classes: int, in_channels: int, input_size: tuple[int, int]) -> None:
+        super().__init__()
+        height, width = shrink("lenet_deep", input_size, convolutions=(1, 1, 1))
+        self.conv1 = nn.Conv2d(in_channels, 20, 5, padding=2)
+        self.conv2 = nn.Conv2d(20, 50, 5, padding=2)
+        self.conv3 = nn.Conv2d(50, 50, 5, padding=2)
+        self.fc1 = nn.Linear(50 * height * width, 500)
+        self.fc2 = nn.Linear(500, num_classes)
+
+    def forward(self, x: Float[Tensor, "batch in_channels height width"]) -> Float[Tensor, "batch classes"]:
+        for convolution in (self.conv1, self.conv2, self.conv3):
+            x = F.relu(F.max_pool2d(convolution(x), 2))
+        logits: Tensor = self.fc2(F.relu(self.fc1(x.flatten(1))))
+        return logits
+
+
 def shrink(name: str, size: tuple[int, int], convolutions: tuple[int, ...]) -> tuple[int, int]:
     """Return the size of a map after unpadded convolutions, each followed by 2x2 pooling.
 

@@ -1,4 +1,4 @@
-"""Recurrent networks over the tokens of a text or the steps of a series: `rnn`, `lstm` and `gru`.
+"""Recurrent networks over the tokens of a text, the steps of a series or the rows of an image: `rnn`, `lstm`, `gru`.
 
     rnn     h' = f(W x + U h + b), with f = tanh or ReLU       Elman: Finding structure in time. Cognitive Science, 1990
     lstm    a cell that forgets, takes in and puts out         Hochreiter, Schmidhuber: Long short-term memory.
@@ -10,9 +10,7 @@
 
 The LSTM has the forget gate of Gers, Schmidhuber and Cummins (2000), as every library does.
 
-A batch carries its own padding: token 0 behind the end of a text, NaN in all channels behind the end of a series. It
-changes no answer: no state of a true step sees it, and pooling leaves it out. Lengths become masks and positions
-instead of packed sequences, which exported formats do not know.
+Padding (see `falconet.models.sequences`) changes no answer: no state of a true step sees it, and pooling leaves it out.
 """
 
 from __future__ import annotations
@@ -20,10 +18,12 @@ from __future__ import annotations
 from typing import Literal, get_args
 
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from falconet.errors import ConfigError
+from falconet.models.options import check_choice, check_count, check_share, check_switch
+from falconet.models.sequences import make_encoder, pool_mean
+from falconet.spec import Kind
 
 Cell = Literal["rnn", "lstm", "gru"]
 Nonlinearity = Literal["tanh", "relu"]
@@ -36,13 +36,13 @@ class Recurrent(nn.Module):
     Parameters
     ----------
     num_classes, in_channels, input_size, kind
-        As in `falconet.create_model`; any number of tokens or steps is taken, whatever `input_size` says.
+        As in `falconet.create_model`; any number of tokens, steps or rows is taken, whatever `input_size` says.
     cell
         Which member of the family it is; set by the table of models.
     hidden
         Units of each layer, in each direction.
     embedding
-        Width of a token's vector, or of what a step's channels are projected to.
+        Width of a token's vector, or of what a step's channels or a row's pixels are projected to.
     layers, bidirectional
         The second direction reads each sample from its own last step to its first.
     dropout
@@ -63,8 +63,8 @@ class Recurrent(nn.Module):
         self,
         num_classes: int,
         in_channels: int,
-        input_size: tuple[int],
-        kind: Literal["text", "series"],
+        input_size: tuple[int, ...],
+        kind: Kind,
         cell: Cell,
         *,
         hidden: int = 128,
@@ -81,11 +81,11 @@ class Recurrent(nn.Module):
         check_switch("bidirectional", bidirectional)
         check_choice("pooling", pooling, get_args(Pooling))
         check_choice("nonlinearity", nonlinearity, get_args(Nonlinearity))
-        check_dropout(dropout)
+        check_share("dropout", dropout)
         width = hidden * (2 if bidirectional else 1)
         self.hidden = hidden
         self.pooling = pooling
-        self.encoder = (TokenEncoder if kind == "text" else StepEncoder)(in_channels, embedding)
+        self.encoder = make_encoder(kind, in_channels, input_size, embedding)
         self.layers = nn.ModuleList(
             Layer(cell, embedding if index == 0 else width, hidden, bidirectional, nonlinearity)
             for index in range(layers)
@@ -94,7 +94,7 @@ class Recurrent(nn.Module):
         self.output = nn.Linear(width, num_classes)
 
     def forward(
-        self, x: Int64[Tensor, "batch steps"] | Float[Tensor, "batch channels steps"]
+        self, x: Int64[Tensor, "batch steps"] | Float[Tensor, "batch channels *steps"]
     ) -> Float[Tensor, "batch classes"]:
         states, lengths = self.encoder(x)
         for index, layer in enumerate(self.layers):
@@ -102,34 +102,6 @@ class Recurrent(nn.Module):
         pooled = pool_mean(states, lengths) if self.pooling == "mean" else pool_last(states, lengths, self.hidden)
         logits: Tensor = self.output(self.dropout(pooled))
         return logits
-
-
-class TokenEncoder(nn.Module):
-    """Token numbers to vectors and lengths. Token 0 is padding: its vector is zero and stays so."""
-
-    def __init__(self, vocab_size: int, width: int) -> None:
-        super().__init__()
-        self.embedding = nn.Embedding(vocab_size, width, padding_idx=0)
-
-    def forward(
-        self, tokens: Int64[Tensor, "batch steps"]
-    ) -> tuple[Float[Tensor, "batch steps width"], Int64[Tensor, " batch"]]:
-        return self.embedding(tokens), measure_lengths(tokens != 0)
-
-
-class StepEncoder(nn.Module):
-    """The channels of each step to one vector, and lengths. NaN counts as the channel's mean, which is 0."""
-
-    def __init__(self, channels: int, width: int) -> None:
-        super().__init__()
-        self.projection = nn.Linear(channels, width)
-
-    def forward(
-        self, series: Float[Tensor, "batch channels steps"]
-    ) -> tuple[Float[Tensor, "batch steps width"], Int64[Tensor, " batch"]]:
-        missing = series.isnan()
-        known = series.masked_fill(missing, 0.0)
-        return self.projection(known.transpose(1, 2)), measure_lengths(~missing.all(dim=1))
 
 
 class Layer(nn.Module):
@@ -170,12 +142,6 @@ def make_cell(cell: Cell, in_features: int, hidden: int, nonlinearity: Nonlinear
     return made
 
 
-def measure_lengths(present: Bool[Tensor, "batch steps"]) -> Int64[Tensor, " batch"]:
-    """Return the number of steps up to each sample's last true one."""
-    counted = torch.arange(1, present.shape[1] + 1, device=present.device)
-    return (present * counted).amax(dim=1)
-
-
 def reverse(
     x: Float[Tensor, "batch steps features"], lengths: Int64[Tensor, " batch"]
 ) -> Float[Tensor, "batch steps features"]:
@@ -186,42 +152,9 @@ def reverse(
     return x.gather(1, positions[:, :, None].expand_as(x))
 
 
-def pool_mean(
-    states: Float[Tensor, "batch steps width"], lengths: Int64[Tensor, " batch"]
-) -> Float[Tensor, "batch width"]:
-    """Return the mean over each sample's true steps; zero where it has none."""
-    padding = torch.arange(states.shape[1], device=states.device) >= lengths[:, None]
-    # Filled rather than multiplied by 0, which would let an infinite state of a padding step through as NaN.
-    return states.masked_fill(padding[:, :, None], 0.0).sum(dim=1) / lengths.clamp(min=1)[:, None]
-
-
 def pool_last(
     states: Float[Tensor, "batch steps width"], lengths: Int64[Tensor, " batch"], hidden: int
 ) -> Float[Tensor, "batch width"]:
     """Return what each direction ends with: the first `hidden` units at the last true step, the others at step 0."""
     last = (lengths - 1).clamp(min=0)[:, None, None].expand(-1, 1, hidden)
     return torch.cat([states[:, :, :hidden].gather(1, last)[:, 0], states[:, 0, hidden:]], dim=1)
-
-
-def check_count(name: str, number: int) -> None:
-    """Raise ConfigError unless an option is a whole number above 0."""
-    if not isinstance(number, int) or isinstance(number, bool) or number < 1:
-        raise ConfigError(f"model.options.{name}: wanted a whole number above 0, found {number!r}")
-
-
-def check_switch(name: str, value: bool) -> None:
-    """Raise ConfigError unless an option is true or false."""
-    if not isinstance(value, bool):
-        raise ConfigError(f"model.options.{name}: wanted true or false, found {value!r}")
-
-
-def check_choice(name: str, value: str, known: tuple[str, ...]) -> None:
-    """Raise ConfigError unless an option is one of its values."""
-    if value not in known:
-        raise ConfigError(f"model.options.{name}: wanted {' or '.join(known)}, found {value!r}")
-
-
-def check_dropout(share: float) -> None:
-    """Raise ConfigError unless a dropout leaves something."""
-    if isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share < 1:
-        raise ConfigError(f"model.options.dropout: wanted a share from 0 to below 1, found {share!r}")

@@ -1,4 +1,4 @@
-"""MODELS, the one table of architectures, and the functions that read it. Importing it does not import torch."""
+"""create_model(), and the functions that read the table of architectures. Importing it does not import torch."""
 
 from __future__ import annotations
 
@@ -6,53 +6,16 @@ import fnmatch
 import importlib
 import inspect
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, get_args
 
 from falconet.errors import ConfigError, UnknownNameError
+from falconet.models.table import MODELS, ModelEntry
 from falconet.spec import Kind
 
 if TYPE_CHECKING:
     from torch import nn
-
-
-@dataclass(frozen=True)
-class ModelEntry:
-    """One line of the table."""
-
-    builder: str
-    """`module:class`; the class takes `num_classes`, `in_channels`, `input_size` and the architecture's own options.
-
-    Where the model eats several kinds, it also takes `kind`.
-    """
-
-    input: tuple[int, ...]
-    """Native input of its first kind.
-
-    Channels, height and width in pixels; channels and steps; or, of a text, different tokens and tokens.
-    """
-
-    num_classes: int
-    """The number of classes for which `params` and `macs` are given."""
-
-    params: int
-    """Trainable parameters at the native input, as published."""
-
-    macs: int
-    """Multiply-accumulates of convolutions and matrix products for one native input (see `falconet.complexity`)."""
-
-    paper: str
-    """Where the architecture comes from."""
-
-    margin: int = 0
-    """Pixels on each side of the native input that are background: an image is scaled to what lies inside."""
-
-    kinds: tuple[Kind, ...] = ("image",)
-    """What the model eats."""
-
-    options: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
-    """Options of the builder that make this member of its family; nobody else can set them."""
 
 
 SIZES: Mapping[Kind, tuple[int, str]] = MappingProxyType(
@@ -60,75 +23,14 @@ SIZES: Mapping[Kind, tuple[int, str]] = MappingProxyType(
 )
 """How many numbers make the size of an input, and what they count."""
 
-LECUN_1998 = "LeCun, Bottou, Bengio, Haffner: Gradient-based learning applied to document recognition. Proc. IEEE, 1998"
 
-MODELS: Mapping[str, ModelEntry] = MappingProxyType(
+EXTERNAL: Mapping[str, str] = MappingProxyType(
     {
-        "lenet300_100": ModelEntry(
-            builder="falconet.models.lenet:LeNet300100",
-            input=(1, 28, 28),
-            num_classes=10,
-            params=266_610,
-            macs=266_200,
-            paper=LECUN_1998,
-        ),
-        "lenet5": ModelEntry(
-            builder="falconet.models.lenet:LeNet5",
-            input=(1, 32, 32),
-            margin=2,
-            num_classes=10,
-            params=60_000,
-            macs=416_520,
-            paper=LECUN_1998,
-        ),
-        "lenet5_caffe": ModelEntry(
-            builder="falconet.models.lenet:LeNet5Caffe",
-            input=(1, 28, 28),
-            num_classes=10,
-            params=431_080,
-            macs=2_293_000,
-            paper="Jia et al.: Caffe: convolutional architecture for fast feature embedding. ACM Multimedia, 2014",
-        ),
-        "lenet_relu": ModelEntry(
-            builder="falconet.models.lenet:LeNetReLU",
-            input=(1, 28, 28),
-            num_classes=10,
-            params=184_586,
-            macs=3_869_952,
-            paper="after LeCun et al., 1998, as taught today: ReLU, max-pooling, dense output",
-        ),
-        "rnn": ModelEntry(
-            builder="falconet.models.recurrent:Recurrent",
-            input=(8000, 128),
-            kinds=("text", "series"),
-            num_classes=2,
-            params=537_090,
-            macs=3_145_984,
-            paper="Elman: Finding structure in time. Cognitive Science, 1990",
-            options=MappingProxyType({"cell": "rnn"}),
-        ),
-        "lstm": ModelEntry(
-            builder="falconet.models.recurrent:Recurrent",
-            input=(8000, 128),
-            kinds=("text", "series"),
-            num_classes=2,
-            params=611_586,
-            macs=12_583_168,
-            paper="Hochreiter, Schmidhuber: Long short-term memory. Neural Computation, 1997",
-            options=MappingProxyType({"cell": "lstm", "nonlinearity": "tanh"}),
-        ),
-        "gru": ModelEntry(
-            builder="falconet.models.recurrent:Recurrent",
-            input=(8000, 128),
-            kinds=("text", "series"),
-            num_classes=2,
-            params=586_754,
-            macs=9_437_440,
-            paper="Cho et al.: Learning phrase representations using RNN encoder-decoder. EMNLP, 2014",
-            options=MappingProxyType({"cell": "gru", "nonlinearity": "tanh"}),
-        ),
+        "timm": "falconet.models.external:build_timm",
+        "torchvision": "falconet.models.external:build_torchvision",
     }
 )
+"""Libraries whose networks `create_model` builds too."""
 
 
 def list_models(pattern: str = "*") -> list[str]:
@@ -137,10 +39,23 @@ def list_models(pattern: str = "*") -> list[str]:
 
 
 def find_model(name: str) -> ModelEntry:
-    """Return the table's entry for `name`.
+    """Return the table's entry for `name`, or one for a network of another library, `timm:NAME` or `torchvision:NAME`.
 
-    Raises UnknownNameError, with the nearest names, where there is none.
+    Raises UnknownNameError, with the nearest names, where there is none; whether the library has it shows when it is
+    built.
     """
+    library, colon, architecture = name.partition(":")
+    if colon and library in EXTERNAL and architecture:
+        return ModelEntry(
+            builder=EXTERNAL[library],
+            input=(3, 224, 224),
+            num_classes=1000,
+            params=None,
+            macs=None,
+            paper=f"see {library}'s documentation",
+            resizable=True,
+            options=MappingProxyType({"architecture": architecture}),
+        )
     if name not in MODELS:
         raise UnknownNameError("model", name, MODELS, "(`falconet models` lists them)")
     return MODELS[name]
@@ -160,14 +75,15 @@ def create_model(
     in_channels: int | None = None,
     input_size: int | tuple[int, ...] | None = None,
     kind: Kind | None = None,
+    pretrained: str | Path | None = None,
     **options: Any,
 ) -> nn.Module:
-    """Build the model `name` with fresh weights, drawn from torch's global generator.
+    """Build the model `name` with fresh weights, drawn from torch's global generator, or with published ones.
 
     Parameters
     ----------
     name
-        A name that `list_models` returns.
+        A name that `list_models` returns, or `timm:NAME` or `torchvision:NAME`.
     num_classes
         None: as published.
     in_channels
@@ -176,6 +92,9 @@ def create_model(
         Height and width in pixels, one number for a square; steps of a series; tokens of a text. None: the native size.
     kind
         What the model is to eat; None: the first of the kinds that it can.
+    pretrained
+        `torchvision`, `timm` or a path; see `falconet.load_pretrained`. Options without which the weights would answer
+        differently are set; the output layer stays fresh unless it has as many classes as the weights.
     options
         The architecture's own, such as `output="linear"` for `lenet5`.
 
@@ -186,6 +105,20 @@ def create_model(
     `in_channels` and `input_size`.
 
     """
+    if pretrained is not None:
+        from falconet.models.pretrained import fit_weights, load_pretrained
+
+        found = load_pretrained(name, pretrained)
+        made = create_model(
+            name,
+            num_classes=num_classes or found.num_classes,
+            in_channels=in_channels or len(found.mean),
+            input_size=input_size,
+            kind=kind,
+            **{**found.options, **options},
+        )
+        fit_weights(made, found)
+        return made
     entry = find_model(name)
     kind = choose_kind(name, kind)
     if in_channels is None or input_size is None:
@@ -194,13 +127,13 @@ def create_model(
         input_size = tuple(native_size) if input_size is None else input_size
     size = check_size(input_size, kind)
     builder = load_builder(entry)
-    check_options(name, builder, options)
+    check_options(name, options)
     model: nn.Module = builder(
         num_classes=entry.num_classes if num_classes is None else num_classes,
         in_channels=in_channels,
         input_size=size,
         **({"kind": kind} if len(entry.kinds) > 1 else {}),
-        **{**entry.options, **options},
+        **{**entry.defaults, **entry.options, **options},
     )
     return model
 
@@ -245,10 +178,18 @@ def load_builder(entry: ModelEntry) -> Any:
     return getattr(importlib.import_module(module), attribute)
 
 
-def check_options(name: str, builder: Any, options: Mapping[str, Any]) -> None:
-    """Raise UnknownNameError for the first option that the builder lacks or that the table has set."""
-    fixed = {"num_classes", "in_channels", "input_size", "kind", *MODELS[name].options}
-    known = set(inspect.signature(builder).parameters) - fixed
+def list_options(name: str) -> list[str]:
+    """Return the options that a user may set; imports the model."""
+    entry = find_model(name)
+    fixed = {"num_classes", "in_channels", "input_size", "kind", *entry.options}
+    return [option for option in inspect.signature(load_builder(entry)).parameters if option not in fixed]
+
+
+def check_options(name: str, options: Mapping[str, Any]) -> None:
+    """Raise UnknownNameError for the first option that the model lacks or that the table has set."""
+    known = list_options(name)
+    if "options" in known:  # Another library's, which checks them itself.
+        return
     for option in options:
         if option not in known and known:
             raise UnknownNameError(f"option of {name}", option, known)

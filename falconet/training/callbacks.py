@@ -23,6 +23,9 @@ class Callback:
     def on_start(self, epochs: int, steps_per_epoch: int, history: Sequence[EpochRow]) -> None:
         """Called once; `history` holds the epochs that a resumed run has behind it."""
 
+    def on_note(self, line: str) -> None:
+        """Called before the start, with each thing about the network that the user should know."""
+
     def on_step(self, step: int, loss: float) -> None:
         """Called after each step, counted from 1."""
 

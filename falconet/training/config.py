@@ -55,6 +55,15 @@ class TrainConfig:
     ema_decay: float | None = None
     """Decay of the exponential moving average of the weights, which is then what is validated and kept."""
 
+    freeze: Literal["backbone"] | None = None
+    """`backbone`: only the output layer learns; None: all layers do."""
+
+    unfreeze_after: int | None = None
+    """After so many epochs the frozen backbone learns too; None: never."""
+
+    layer_decay: float = 1.0
+    """Each block's learning rate is this share of that of the block behind it; the output layer has the full one."""
+
     patience: int | None = None
     """Stop after so many epochs without a better one."""
 
@@ -68,6 +77,10 @@ class TrainConfig:
         for name in ("epochs", "batch_size"):
             require(getattr(self, name) >= 1, name, "1 or more", getattr(self, name))
         require(self.patience is None or self.patience >= 1, "patience", "1 or more, or null", self.patience)
+        wanted = "1 or more, with freeze=backbone, or null"
+        after = self.unfreeze_after
+        require(after is None or (after >= 1 and self.freeze is not None), "unfreeze_after", wanted, after)
+        require(0 < self.layer_decay <= 1, "layer_decay", "above 0 and up to 1", self.layer_decay)
         require(0 < self.learning_rate < float("inf"), "learning_rate", "above 0", self.learning_rate)
         require(self.checkpoint_seconds > 0, "checkpoint_seconds", "above 0", self.checkpoint_seconds)
         require(self.weight_decay >= 0, "weight_decay", "0 or more", self.weight_decay)

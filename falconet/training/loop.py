@@ -20,6 +20,7 @@ from falconet.errors import ConfigError, DivergedError
 from falconet.training.callbacks import Callback, EpochRow
 from falconet.training.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
 from falconet.training.config import TrainConfig
+from falconet.training.finetuning import freeze, unfreeze
 from falconet.training.optimizers import Criterion, make_average, make_criterion, make_optimizer
 from falconet.training.schedules import learning_rate
 
@@ -127,6 +128,7 @@ def fit(
             for callback in callbacks:
                 callback.on_end()
         model.load_state_dict(state.best_weights)
+        unfreeze(model, config)
         model.eval()
     return FitResult(tuple(state.history), state.best_epoch, ending, message)
 
@@ -177,11 +179,12 @@ def train_epoch(state: State, setting: Setting, epoch: int) -> None:
     """Take one pass over the training samples, from where `state.progress` stands."""
     config, length = setting.config, len(setting.train)
     state.model.train()
+    freeze(state.model, config, epoch)
     saved = time.monotonic()
     for images, labels in setting.train.epoch(epoch, state.progress.steps):
         step = (epoch - 1) * length + state.progress.steps
         for group in state.optimizer.param_groups:
-            group["lr"] = learning_rate(step, config.epochs * length, config)
+            group["lr"] = group["scale"] * learning_rate(step, config.epochs * length, config)
         logits = state.model(images)
         loss = setting.criterion(logits, labels)
         value = loss.item()

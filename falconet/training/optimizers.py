@@ -9,18 +9,24 @@ from torch import Tensor, nn, optim
 from torch.optim.swa_utils import AveragedModel
 
 from falconet.training.config import TrainConfig
+from falconet.training.finetuning import scale_rates
 
 Criterion = Callable[[Tensor, Tensor], Tensor]
 
 
 def make_optimizer(model: nn.Module, config: TrainConfig) -> optim.Optimizer:
-    """Return the optimizer for all trainable parameters; only those of two or more dimensions decay."""
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    """Return the optimizer for all trainable parameters; only those of two or more dimensions decay.
+
+    Each group's `scale` is the factor of its learning rate.
+    """
+    found: dict[tuple[bool, float], list[nn.Parameter]] = {}
+    for parameter, scale in scale_rates(model, config.layer_decay):
+        if parameter.requires_grad:
+            found.setdefault((parameter.ndim < 2, scale), []).append(parameter)
     groups = [
-        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": config.weight_decay},
-        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+        {"params": found[key], "weight_decay": 0.0 if key[0] else config.weight_decay, "scale": key[1]}
+        for key in sorted(found)
     ]
-    groups = [group for group in groups if group["params"]]
     if config.optimizer == "sgd":
         nesterov = config.nesterov and config.momentum > 0
         return optim.SGD(groups, lr=config.learning_rate, momentum=config.momentum, nesterov=nesterov, fused=True)

@@ -1,0 +1,150 @@
+"""The application that verbs are hung into, the options that several of them share, and how it ends."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from falconet.errors import ConfigError, FalconetError
+
+app = typer.Typer(
+    name="falconet",
+    help="Train, judge, shrink, explain and ship small classifiers of images and sequences.",
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+CommandLineError: type[Exception] = typer.BadParameter.__mro__[2]
+"""The base of all mistakes that typer itself finds; it keeps the class in a private module."""
+
+INTERRUPTED = 130
+"""What typer returns after Ctrl-C."""
+
+Source = Annotated[
+    str,
+    typer.Argument(
+        help="A name (digits, mnist, cifar10, ...), hf:owner/name, or a path: folder of classes, table of files, texts "
+        "or series (.csv, .tsv, .jsonl, .parquet), .ts, .npz, IDX folder."
+    ),
+]
+ModelFolder = Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a trained model.")]
+DataRoot = Annotated[
+    Path | None, typer.Option(help="Where named data sets are kept and downloaded to.", envvar="FALCONET_DATA")
+]
+Groups = Annotated[
+    str | None, typer.Option(metavar="COLUMN", help="Keep samples of one person, device, page on one side of a split.")
+]
+Follow = Annotated[
+    bool, typer.Option("--follow", help="Read files that links, .. or absolute paths lead to outside the source.")
+]
+Assignments = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="SECTION.KEY=VALUE", help="One setting, as data.columns.label=intent."),
+]
+Strict = Annotated[bool, typer.Option("--strict", help="Refuse unreadable files instead of skipping them.")]
+Json = Annotated[bool, typer.Option("--json", help="Print exactly one JSON object on standard output.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+
+
+def main() -> None:
+    """Run the command line and exit: 0 done, 1 failed, 2 wrong usage."""
+    for stream in (sys.stdout, sys.stderr):
+        # File names may hold what the terminal's encoding cannot show.
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command and return its exit code; a user's mistake is one line on standard error."""
+    try:
+        code = app(arguments or ["--help"], prog_name="falconet", standalone_mode=False)
+        if code == INTERRUPTED:
+            return fail("stopped", 1)
+        return code if isinstance(code, int) else 0
+    except (FalconetError, CommandLineError) as error:
+        if "--debug" in arguments:
+            traceback.print_exc()
+        return report(error)
+    except (KeyboardInterrupt, typer.Abort):
+        return fail("stopped", 1)
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 1
+    except Exception as error:
+        if "--debug" in arguments:
+            traceback.print_exc()
+        return fail(f"unexpected {type(error).__name__}: {error} (--debug shows where)", 1)
+
+
+def report(error: Exception) -> int:
+    """Print an error's one line and return its exit code."""
+    if isinstance(error, FalconetError):
+        return fail(str(error), error.exit_code)
+    message = error.format_message()  # type: ignore[attr-defined]
+    return fail(f"{message} (see falconet --help)", 2)
+
+
+def fail(message: str, code: int) -> int:
+    sys.stderr.write(f"falconet: {' '.join(message.split())}\n")
+    return code
+
+
+def print_version(wanted: bool) -> bool:
+    if wanted:
+        from importlib.metadata import version
+
+        sys.stdout.write(f"falconet {version('falconet')}\n")
+        raise typer.Exit
+    return wanted
+
+
+@app.callback()
+def describe(
+    version: Annotated[
+        bool, typer.Option("--version", callback=print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Train, judge, shrink, explain and ship small classifiers of images and sequences."""
+
+
+def check_picture(option: str, path: Path | None) -> None:
+    """Raise ConfigError unless a picture is to have the name of one."""
+    if path and path.suffix.lower() != ".png":
+        raise ConfigError(f"{option}: wanted a file name ending in .png, found {path}")
+
+
+def ask_data(settings: list[str] | None, groups: str | None, follow: bool, strict: bool) -> dict[str, Any]:
+    """Return settings of the section `data` that verbs without a configuration were given."""
+    from falconet import planning
+
+    asked = planning.parse_assignments(settings or [])
+    planning.check_sections(asked)
+    for section in asked:
+        if section != "data":
+            raise ConfigError(f"--set: wanted data.KEY=VALUE, found {section}: only `train` has other sections")
+    return merge_data_flags(asked, groups, follow, strict)
+
+
+def merge_data_flags(asked: dict[str, Any], groups: str | None, follow: bool, strict: bool) -> dict[str, Any]:
+    """Return settings with what the short options for the section `data` say."""
+    from falconet.schema import merge
+
+    flags: dict[str, Any] = {key: True for key, value in (("follow", follow), ("strict", strict)) if value}
+    if groups is not None:
+        flags["columns"] = {"group": groups}
+    return merge(asked, {"data": flags})
+
+
+def describe_evaluation(evaluation: Any) -> str:
+    """Return an evaluation's headline."""
+    low, high = evaluation.accuracy_ci
+    return (
+        f"{evaluation.split} accuracy {evaluation.accuracy:.2%} (95%: {low:.2%} – {high:.2%}, n = {evaluation.n:,}), "
+        f"macro recall {evaluation.macro_recall:.2%}, macro F1 {evaluation.macro_f1:.2%}"
+    )

@@ -1,0 +1,107 @@
+"""Verbs that use a trained model: evaluate, predict."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from falconet.cli.app import (
+    Assignments,
+    DataRoot,
+    Debug,
+    Follow,
+    Json,
+    ModelFolder,
+    Source,
+    Strict,
+    app,
+    ask_data,
+    describe_evaluation,
+)
+
+
+@app.command()
+def evaluate(
+    model: ModelFolder,
+    source: Source,
+    split: Annotated[str, typer.Option(help="train, val, test or all.")] = "test",
+    follow: Follow = False,
+    settings: Assignments = None,
+    data_root: DataRoot = None,
+    strict: Strict = False,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Judge a trained model on a data set."""
+    from falconet.artifact import check_artifact
+    from falconet.catalog import check_source
+
+    check_artifact(model)
+    check_source(source)
+    from falconet import evaluation, terminal
+
+    asked = ask_data(settings, None, follow, strict)["data"]
+    result = evaluation.evaluate(model, source, split=split, data_root=data_root, settings=asked)
+    if json:
+        from falconet.schema import to_mapping
+
+        terminal.print_json(to_mapping(result))
+        return
+    terminal.print_line(describe_evaluation(result))
+    terminal.print_line(f"log-loss {result.log_loss:.4f} nats, expected calibration error {result.ece:.2%}")
+    if result.unreadable:
+        terminal.print_line(f"skipped {len(result.unreadable)} unreadable files")
+    rows = [
+        (row.name, f"{row.precision:.2%}", f"{row.recall:.2%}", f"{row.f1:.2%}", f"{row.support:,}")
+        for row in result.per_class
+    ]
+    terminal.print_table(("class", "precision", "recall", "F1", "samples"), rows)
+
+
+@app.command()
+def predict(
+    model: ModelFolder,
+    files: Annotated[
+        list[Path], typer.Argument(metavar="FILE|FOLDER...", help="Images, .wav or .txt, and folders of them.")
+    ],
+    top: Annotated[int, typer.Option(help="Candidates for each file.", min=1)] = 3,
+    out: Annotated[Path | None, typer.Option(help="Write a table: .csv, .jsonl or .parquet.")] = None,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Classify files."""
+    from falconet.artifact import check_artifact
+    from falconet.errors import PathError
+
+    check_artifact(model)
+    for file in files:
+        if not file.exists():
+            raise PathError(f"no such file or folder: {file}")
+    from falconet import tables
+
+    if out:
+        tables.check_table_path(out)
+    from falconet import evaluation, terminal
+    from falconet.schema import to_mapping
+
+    result = evaluation.predict(model, files, top=top)
+    for item in result.skipped:
+        terminal.print_note(f"skipped {item.file}: {item.reason}")
+    if out:
+        tables.write_table(out, [to_mapping(row) for row in result.predictions])
+        terminal.print_note(f"wrote {len(result.predictions)} predictions to {out}")
+    if json:
+        terminal.print_json(to_mapping(result))
+        return
+    rows = [
+        (
+            row.file,
+            row.label,
+            f"{row.probability:.2%}",
+            ", ".join(f"{item.label} {item.probability:.2%}" for item in row.top[1:]),
+        )
+        for row in result.predictions
+    ]
+    terminal.print_table(("file", "label", "probability", "next"), rows)

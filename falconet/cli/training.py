@@ -1,0 +1,122 @@
+"""The verb train."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from falconet.cli.app import (
+    Assignments,
+    DataRoot,
+    Debug,
+    Follow,
+    Groups,
+    Json,
+    Source,
+    Strict,
+    app,
+    describe_evaluation,
+    merge_data_flags,
+)
+from falconet.errors import UsageError
+
+
+@app.command()
+def train(
+    source: Source,
+    model: Annotated[str | None, typer.Option(help="A name that `falconet models` lists.")] = None,
+    out: Annotated[Path | None, typer.Option(help="The run's folder; runs/<source>-<model> by default.")] = None,
+    recipe: Annotated[str | None, typer.Option(help="A named recipe, or a YAML file.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the training samples.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of weights, order and augmentation.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the folder.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run in the folder.")] = False,
+    config: Annotated[Path | None, typer.Option(help="YAML file of settings.")] = None,
+    settings: Assignments = None,
+    class_weights: Annotated[
+        str | None, typer.Option(help="balanced: rare classes count as much as frequent ones in the loss.")
+    ] = None,
+    sampler: Annotated[
+        str | None, typer.Option(help="balanced: rare classes are drawn as often as frequent ones.")
+    ] = None,
+    pretrained: Annotated[
+        str | None,
+        typer.Option(help="Published weights to begin with: torchvision, timm, a file, or a trained model's folder."),
+    ] = None,
+    freeze: Annotated[str | None, typer.Option(help="backbone: only the output layer learns.")] = None,
+    unfreeze_after: Annotated[
+        int | None, typer.Option(metavar="N", help="Let a frozen backbone learn too, after N epochs.")
+    ] = None,
+    groups: Groups = None,
+    follow: Follow = False,
+    data_root: DataRoot = None,
+    strict: Strict = False,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Train, judge, save and report a classifier."""
+    from falconet.catalog import check_source
+    from falconet.models import find_model
+
+    check_source(source)
+    if model:
+        find_model(model)
+    if resume and overwrite:
+        raise UsageError("--resume and --overwrite exclude each other")
+    from falconet import planning, terminal
+    from falconet.data.checks import find_leaks
+    from falconet.schema import merge
+
+    asked = planning.read_settings(config) if config else {}
+    asked = merge(asked, planning.parse_assignments(settings or []))
+    planning.check_sections(asked)
+    flags = {
+        "class_weights": class_weights,
+        "sampler": sampler,
+        "freeze": freeze,
+        "unfreeze_after": unfreeze_after,
+    }
+    training = {key: value for key, value in flags.items() if value is not None}
+    asked = merge(asked, {"training": training, "model": {"pretrained": pretrained} if pretrained else {}})
+    asked = merge_data_flags(asked, groups, follow, strict)
+    plan = planning.plan_run(
+        source,
+        model=model,
+        recipe=recipe,
+        epochs=epochs,
+        seed=seed,
+        settings=asked,
+        out=out,
+        existing="resume" if resume else "overwrite" if overwrite else "refuse",
+        data_root=data_root,
+    )
+    if resume and not planning.has_weights(plan.out):
+        terminal.print_note(f"nothing to resume in {plan.out}: this run starts anew")
+    terminal.print_note(terminal.describe_dataset(plan.dataset))
+    if plan.dataset.columns:
+        terminal.print_note(terminal.describe_columns(plan.dataset.columns))
+    leaks = find_leaks(plan.dataset)
+    if leaks:
+        terminal.print_note(f"caution: {len(leaks)} groups of equal samples stand in more than one split")
+    if plan.chosen:
+        terminal.print_note(f"chosen: {', '.join(plan.chosen)}")
+    from falconet.runs import execute
+
+    result = execute(plan, callbacks=terminal.watch(plan.config.model.name))
+    if result.unreadable:
+        first = result.unreadable[0]
+        terminal.print_note(
+            f"skipped {len(result.unreadable)} unreadable samples, the first: {first.file} ({first.reason})"
+        )
+    if json:
+        from falconet.schema import to_mapping
+
+        facts = {"out": str(result.out), "model": result.model, "epochs": result.epochs, "seconds": result.seconds}
+        judged = {"best_epoch": result.best_epoch, "val": to_mapping(result.val), "test": to_mapping(result.test)}
+        terminal.print_json({**facts, **judged})
+        return
+    terminal.print_line(describe_evaluation(result.test))
+    made = f"{result.epochs} epochs in {result.seconds:.1f} s; kept epoch {result.best_epoch}"
+    terminal.print_line(f"{made}; report: {result.out / 'report.html'}")

@@ -1,0 +1,86 @@
+"""Networks of other libraries, as `timm:NAME` and `torchvision:NAME`, for the user's classes, channels and size."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+from torch import Tensor, nn
+
+from falconet.errors import ConfigError, MissingExtraError, UnknownNameError
+
+
+def build_timm(
+    num_classes: int, in_channels: int, input_size: tuple[int, int], architecture: str, **options: Any
+) -> nn.Module:
+    """Return timm's network of this name with fresh weights; `options` are those of `timm.create_model`.
+
+    Raises MissingExtraError without timm, UnknownNameError, and ConfigError for what the network cannot be built with.
+    """
+    try:
+        import timm
+    except ImportError as error:
+        raise MissingExtraError("zoo", "a network of timm") from error
+    name = architecture.partition(".")[0]
+    if not timm.is_model(name):
+        raise UnknownNameError("model of timm", name, timm.list_models())
+    config = timm.get_pretrained_cfg(name)
+    if config is not None and config.fixed_input_size:
+        options = {"img_size": input_size, **options}
+    try:
+        model: nn.Module = timm.create_model(name, num_classes=num_classes, in_chans=in_channels, **options)
+    except (TypeError, ValueError, RuntimeError, AssertionError) as error:
+        raise refuse("timm", name, error) from error
+    return model
+
+
+def build_torchvision(
+    num_classes: int, in_channels: int, input_size: tuple[int, int], architecture: str, **options: Any
+) -> nn.Module:
+    """Return torchvision's classifier of this name with fresh weights; `options` are those of its builder.
+
+    Its first convolution is made anew for other than 3 channels. Raises UnknownNameError, and ConfigError for what the
+    network cannot be built with.
+    """
+    import torchvision
+
+    known = torchvision.models.list_models(module=torchvision.models)
+    if architecture not in known:
+        raise UnknownNameError("model of torchvision", architecture, known)
+    builder = torchvision.models.get_model_builder(architecture)
+    if architecture.startswith("vit"):
+        options = {"image_size": one_side(architecture, input_size), **options}
+    if architecture in ("googlenet", "inception_v3"):
+        # Without a second classifier, whose logits nothing here would use.
+        options = {"aux_logits": False, "init_weights": True, **options}
+    try:
+        model: nn.Module = builder(num_classes=num_classes, **options)
+    except (TypeError, ValueError, RuntimeError, AssertionError) as error:
+        raise refuse("torchvision", architecture, error) from error
+    if in_channels != 3:
+        replace_first_convolution(model, in_channels)
+    return model
+
+
+def one_side(name: str, input_size: tuple[int, int]) -> int:
+    """Return the side of a square. Raises ConfigError for another rectangle."""
+    height, width = input_size
+    if height != width:
+        raise ConfigError(f"model.input_size: {name} takes squares, found {height}x{width}")
+    return height
+
+
+def refuse(library: str, name: str, error: Exception) -> ConfigError:
+    """Return the error of a network that its library does not build."""
+    reason = " ".join(str(error).split())
+    return ConfigError(f"model: {library} does not build {name} as asked: {reason}")
+
+
+def replace_first_convolution(model: nn.Module, in_channels: int) -> None:
+    """Put a convolution for another number of channels, with fresh weights, in the place of a network's first."""
+    name, first = next((name, module) for name, module in model.named_modules() if isinstance(module, nn.Conv2d))
+    known = set(inspect.signature(nn.Conv2d).parameters)
+    settings = {key: getattr(first, key) for key in known if hasattr(first, key)}
+    fresh = nn.Conv2d(**{**settings, "in_channels": in_channels, "bias": isinstance(first.bias, Tensor)})
+    parent, _, last = name.rpartition(".")
+    setattr(model.get_submodule(parent), last, fresh)

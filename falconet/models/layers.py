@@ -1,0 +1,44 @@
+"""Layers that several families share."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+class SqueezeExcitation(nn.Module):
+    """Weights each map by what a small network sees in the means of all (Hu, Shen, Sun, CVPR 2018, equations 2 to 4).
+
+    For maps of one or two dimensions. `activation` stands between its two layers.
+    """
+
+    def __init__(
+        self, channels: int, squeezed: int, activation: type[nn.Module] = nn.ReLU, dimensions: int = 2
+    ) -> None:
+        super().__init__()
+        convolution = nn.Conv2d if dimensions == 2 else nn.Conv1d
+        self.fc1 = convolution(channels, squeezed, 1)
+        self.fc2 = convolution(squeezed, channels, 1)
+        self.activation = activation(inplace=True)
+
+    def forward(self, x: Float[Tensor, "batch channels *size"]) -> Float[Tensor, "batch channels *size"]:
+        means = x.mean(dim=tuple(range(2, x.ndim)), keepdim=True)
+        return x * torch.sigmoid(self.fc2(self.activation(self.fc1(means))))
+
+
+class StochasticDepth(nn.Module):
+    """Leaves out a branch for a share of the samples in training; scales the others up (Huang et al., ECCV 2016)."""
+
+    def __init__(self, share: float) -> None:
+        super().__init__()
+        self.share = share
+
+    def forward(self, branch: Float[Tensor, "batch *rest"]) -> Float[Tensor, "batch *rest"]:
+        if not self.training or self.share == 0:
+            return branch
+        kept = torch.rand(len(branch), *[1] * (branch.ndim - 1), device=branch.device) >= self.share
+        return branch * (kept / (1 - self.share))
+
+    def extra_repr(self) -> str:
+        return f"share={self.share:g}"

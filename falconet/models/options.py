@@ -1,0 +1,61 @@
+"""Checks of the options that architectures take. Each raises ConfigError with what was wanted and found."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal, get_args
+
+from falconet.errors import ConfigError
+
+Stem = Literal["auto", "imagenet", "small"]
+"""How an image network begins: as published for ImageNet, or keeping the resolution of small images.
+
+`auto` is `small` below SMALL pixels.
+"""
+SMALL = 64
+"""Images with a shorter side below this lose too much in a stem that divides their size by four."""
+
+
+def choose_stem(stem: Stem, input_size: tuple[int, ...]) -> Literal["imagenet", "small"]:
+    """Return the stem for inputs of this size."""
+    check_choice("stem", stem, get_args(Stem))
+    if stem == "auto":
+        return "small" if min(input_size) < SMALL else "imagenet"
+    return stem
+
+
+def check_smallest(input_size: tuple[int, int], smallest: int) -> None:
+    """Raise ConfigError unless the shorter side has so many pixels, of which the last map keeps one."""
+    if min(input_size) < smallest:
+        found = "x".join(map(str, input_size))
+        raise ConfigError(f"model.input_size: wanted at least {smallest}x{smallest} pixels, found {found}")
+
+
+def check_count(name: str, number: int) -> None:
+    """Raise ConfigError unless an option is a whole number above 0."""
+    if not isinstance(number, int) or isinstance(number, bool) or number < 1:
+        raise ConfigError(f"model.options.{name}: wanted a whole number above 0, found {number!r}")
+
+
+def check_switch(name: str, value: bool) -> None:
+    """Raise ConfigError unless an option is true or false."""
+    if not isinstance(value, bool):
+        raise ConfigError(f"model.options.{name}: wanted true or false, found {value!r}")
+
+
+def check_choice(name: str, value: str, known: tuple[str, ...]) -> None:
+    """Raise ConfigError unless an option is one of its values."""
+    if value not in known:
+        raise ConfigError(f"model.options.{name}: wanted {' or '.join(known)}, found {value!r}")
+
+
+def check_share(name: str, share: float) -> None:
+    """Raise ConfigError unless an option is a share of a whole, less than all of it."""
+    if isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share < 1:
+        raise ConfigError(f"model.options.{name}: wanted a share from 0 to below 1, found {share!r}")
+
+
+def check_positive(name: str, number: float) -> None:
+    """Raise ConfigError unless an option is a finite number above 0."""
+    if isinstance(number, bool) or not isinstance(number, int | float) or not 0 < number < math.inf:
+        raise ConfigError(f"model.options.{name}: wanted a number above 0, found {number!r}")

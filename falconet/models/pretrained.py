@@ -1,0 +1,520 @@
+"""Published weights: fetched by name or read from a file in any known layout of keys, and fitted to a network.
+
+    layout       what it looks like                       where it comes from
+    falconet     the network's own names, torchvision's   torchvision; timm's ResNets; trained models of falconet
+    timm         conv_stem, blocks.0.0.conv_dw, ...       timm's EfficientNets
+    tensorflow   _conv_stem, _blocks.0._bn1, ...          ports of TensorFlow's EfficientNets, padded as "same"
+    caffe        conv1, fire2/squeeze1x1, ..., conv10     SqueezeNet 1.0 as published, for BGR in 0..255
+
+Files are `.pth`, `.pt`, `.safetensors`, `.npz`, or `.net`: SqueezeNet after Deep Compression, as its authors have it.
+Networks here eat RGB in 0..1: kernels for BGR are turned around, and a range of 0..255 becomes part of mean and
+deviation; neither changes an answer.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from falconet.errors import ArtifactError, ConfigError, MissingExtraError, PathError
+from falconet.models.registry import create_model, find_model, list_options
+from falconet.schema import from_mapping
+from falconet.spec import ImageSpec
+from falconet.storage import read_json
+
+IMAGENET_CLASSES = 1000
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+TENSORFLOW_MEAN, TENSORFLOW_STD = (127 / 255,) * 3, (128 / 255,) * 3
+CAFFE_MEAN, CAFFE_STD = (123 / 255, 117 / 255, 104 / 255), (1 / 255,) * 3
+"""Of red, green and blue, in units of 0..1."""
+
+State = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class Pretrained:
+    """Weights of one architecture, in its own names, and what they were trained with."""
+
+    name: str
+    """The architecture."""
+    state: State
+    layout: str
+    """In which the weights were found."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Of the architecture, without which the weights would answer differently."""
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
+    """Of each channel, in units of 0..1, as inputs were normalized in training."""
+    labels: tuple[str, ...] | None = None
+    """Classes in the order of the outputs; None: not known."""
+    size: tuple[int, int] | None = None
+    """Height and width in pixels; None: the architecture's native ones."""
+
+    @property
+    def num_classes(self) -> int:
+        """How many outputs the weights have."""
+        return len(self.state[list(drop_counters(describe_network(self)))[-1]])
+
+    def statistics(self, channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Return mean and deviation for images of so many channels; for another number, the means of both."""
+        if channels == len(self.mean):
+            return self.mean, self.std
+        return (sum(self.mean) / len(self.mean),) * channels, (sum(self.std) / len(self.std),) * channels
+
+    @property
+    def input(self) -> ImageSpec:
+        """What the network eats with these weights. Raises ConfigError where its classes have no names."""
+        if self.labels is None:
+            raise ConfigError(f"{self.name}: the weights do not say what their classes are called")
+        height, width = self.size or find_model(self.name).input[1:]
+        return ImageSpec((len(self.mean), height, width), self.labels, self.mean, self.std)
+
+
+def load_pretrained(name: str, source: str | Path) -> Pretrained:
+    """Return published weights for the architecture `name`.
+
+    `source` is `torchvision` or `timm`, which fetch them by that name and check their hash, or the path of a file of
+    weights or of a trained model's folder. Nothing is unpickled but tensors. Raises PathError, ConfigError for weights
+    of another network, ArtifactError for damaged ones and those that cannot be fetched.
+    """
+    entry = find_model(name)
+    if entry.kinds[0] != "image":
+        raise ConfigError(f"model.pretrained: wanted a network for images, found {name}")
+    if source in FETCHERS:
+        return FETCHERS[str(source)](name)
+    path = Path(source)
+    if path.is_dir():
+        return read_model_folder(name, path)
+    if not path.is_file():
+        raise PathError(f"no such weights: {source}; wanted torchvision, timm, a file or a trained model's folder")
+    return from_state(name, read_weights(path), str(source))
+
+
+def read_model_folder(name: str, folder: Path) -> Pretrained:
+    """Return the weights of a trained model. Raises ConfigError unless it is of this architecture and for images."""
+    record = read_json(folder / "config.json")
+    if record.get("architecture") != name:
+        raise ConfigError(f"{folder}: wanted a trained {name}, found {record.get('architecture')}")
+    spec = from_mapping(ImageSpec, record.get("input", {}))
+    state = read_weights(folder / "model.safetensors")
+    found = Pretrained(
+        name, state, "falconet", record.get("options", {}), spec.mean, spec.std, spec.labels, spec.shape[1:]
+    )
+    check_fit(found, str(folder))
+    return found
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Return the tensors of a file of weights. Raises PathError for another kind of file, ArtifactError for damage."""
+    readers = {
+        ".pth": read_torch,
+        ".pt": read_torch,
+        ".safetensors": read_safetensors,
+        ".npz": read_arrays,
+        ".net": read_compressed,
+    }
+    reader = readers.get(path.suffix.lower())
+    if reader is None:
+        raise PathError(f"{path}: wanted weights as {', '.join(readers)}, found {path.suffix or 'no extension'}")
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise PathError(f"{path}: {error.strerror or error}") from error
+    try:
+        return reader(content)
+    except ArtifactError as error:
+        raise ArtifactError(f"{path}: {error}") from error
+
+
+def read_torch(content: bytes) -> dict[str, Tensor]:
+    """Return the tensors of torch's own format, of which nothing else is unpickled."""
+    try:
+        found = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except Exception as error:  # Damaged zip files and forbidden pickles raise anything.
+        raise ArtifactError(f"no weights that torch reads safely: {' '.join(str(error).split())[:120]}") from error
+    for key in ("state_dict", "model", "model_state"):
+        if isinstance(found, Mapping) and isinstance(found.get(key), Mapping):
+            found = found[key]
+    if not isinstance(found, Mapping):
+        raise ArtifactError(f"wanted a mapping of names to tensors, found {type(found).__name__}")
+    # A network that was trained on several processors has its keys below "module".
+    return {str(key).removeprefix("module."): value for key, value in found.items() if isinstance(value, Tensor)}
+
+
+def read_safetensors(content: bytes) -> dict[str, Tensor]:
+    import safetensors.torch
+
+    try:
+        return safetensors.torch.load(content)
+    except safetensors.SafetensorError as error:
+        raise ArtifactError(f"damaged: {error}") from error
+
+
+def read_arrays(content: bytes) -> dict[str, Tensor]:
+    try:
+        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+            return {name: torch.from_numpy(np.array(arrays[name])) for name in arrays.files}
+    except Exception as error:  # Damaged zip files raise anything.
+        raise ArtifactError(f"damaged: {error}") from error
+
+
+CAFFE_LAYERS: Mapping[str, tuple[int, int, int]] = MappingProxyType(
+    {
+        "conv1": (96, 3, 7),
+        **{
+            f"fire{index}/{part}": shape
+            for index, (maps, squeeze, expand) in enumerate(
+                [
+                    (96, 16, 64),
+                    (128, 16, 64),
+                    (128, 32, 128),
+                    (256, 32, 128),
+                    (256, 48, 192),
+                    (384, 48, 192),
+                    (384, 64, 256),
+                    (512, 64, 256),
+                ],
+                start=2,
+            )
+            for part, shape in (
+                ("squeeze1x1", (squeeze, maps, 1)),
+                ("expand1x1", (expand, squeeze, 1)),
+                ("expand3x3", (expand, squeeze, 3)),
+            )
+        },
+        "conv10": (1000, 512, 1),
+    }
+)
+"""Layers of SqueezeNet 1.0 in the order of its compressed file: outputs, inputs and side of the kernels."""
+
+LEVELS = 256
+"""Entries of a layer's codebook."""
+
+
+def read_compressed(content: bytes) -> dict[str, Tensor]:
+    """Decode SqueezeNet's Deep Compression file (Han, Mao and Dally, ICLR 2016; file of 2016).
+
+    Little-endian: for each of the 26 layers the number of its stored weights, as uint32; then for each layer a codebook
+    of 256 float32, float32 biases, a codebook's index of 8 bits for each stored weight, and for each the number of zero
+    weights that it follows, of 4 bits, the lower half of a byte first. Raises ArtifactError unless all of it fits.
+    """
+    reader = Reader(content)
+    counts = reader.take("<u4", len(CAFFE_LAYERS)).tolist()
+    weights: dict[str, Tensor] = {}
+    for (layer, (outputs, inputs, side)), count in zip(CAFFE_LAYERS.items(), counts, strict=True):
+        codebook, bias = reader.take("<f4", LEVELS), reader.take("<f4", outputs)
+        codes, pairs = reader.take("u1", count), reader.take("u1", (count + 1) // 2)
+        gaps = np.stack([pairs & 15, pairs >> 4], axis=1).reshape(-1)[:count]
+        places = np.cumsum(gaps.astype(np.int64) + 1) - 1
+        size = outputs * inputs * side * side
+        if count and places[-1] >= size:
+            raise ArtifactError(f"damaged: {layer} has {size} weights, but one is stored at {places[-1]}")
+        dense = np.zeros(size, dtype=np.uint8)
+        dense[places] = codes
+        weights[f"{layer}.weight"] = torch.from_numpy(codebook[dense].reshape(outputs, inputs, side, side))
+        weights[f"{layer}.bias"] = torch.from_numpy(bias.copy())
+    reader.check_end()
+    return weights
+
+
+class Reader:
+    """Takes arrays off the front of some bytes."""
+
+    def __init__(self, content: bytes) -> None:
+        self.content = content
+        self.offset = 0
+
+    def take(self, dtype: str, count: int) -> np.ndarray:
+        """Return the next `count` numbers. Raises ArtifactError where they are not there."""
+        size = count * np.dtype(dtype).itemsize
+        if self.offset + size > len(self.content):
+            raise ArtifactError(f"damaged: wanted {self.offset + size} bytes or more, found {len(self.content)}")
+        array = np.frombuffer(self.content, dtype=dtype, count=count, offset=self.offset)
+        self.offset += size
+        return array.astype(array.dtype.newbyteorder("="))
+
+    def check_end(self) -> None:
+        """Raise ArtifactError unless all bytes were taken."""
+        if self.offset != len(self.content):
+            raise ArtifactError(f"damaged: wanted {self.offset} bytes, found {len(self.content)}")
+
+
+def from_state(name: str, state: State, source: str) -> Pretrained:
+    """Return tensors in any known layout as weights of `name`. Raises ConfigError where they are none."""
+    layout = next((layout for layout in LAYOUTS if layout.marker in state), OWN)
+    found = Pretrained(name, layout.rename(name, state), layout.name, layout.options, layout.mean, layout.std)
+    stems: list[dict[str, Any]] = [{"stem": stem} for stem in ("imagenet", "small")]
+    candidates = stems if "stem" in list_options(name) else [{}]
+    fitting = [
+        options for options in candidates if not find_mismatch(replace(found, options={**options, **found.options}))
+    ]
+    found = replace(found, options={**(fitting or candidates)[0], **found.options})
+    check_fit(found, source)
+    labels = imagenet_labels() if found.num_classes == IMAGENET_CLASSES else None
+    return replace(found, labels=labels)
+
+
+def check_fit(found: Pretrained, source: str) -> None:
+    """Raise ConfigError unless the weights are those of the network, name by name and shape by shape."""
+    mismatch = find_mismatch(found)
+    if mismatch:
+        raise ConfigError(f"model.pretrained: {source} holds no weights of {found.name}: {mismatch}")
+
+
+def find_mismatch(found: Pretrained) -> str:
+    """Return how the weights first differ from the network's in name or shape; empty where they do not."""
+    state = drop_counters(found.state)
+    if not state:
+        return "no tensors"
+    wanted = drop_counters(describe_network(found))
+    for key, tensor in wanted.items():
+        if key not in state:
+            return f"wanted {key}, found {next((other for other in state if other not in wanted), 'no more')}"
+        if state[key].shape != tensor.shape:
+            return f"wanted {key} of shape {list(tensor.shape)}, found {list(state[key].shape)}"
+    return next((f"found {key}, which it does not have" for key in state if key not in wanted), "")
+
+
+def describe_network(found: Pretrained) -> State:
+    """Return the tensors, without values, of the network with as many channels and classes as the weights have."""
+    with torch.device("meta"):
+        first, *_, last = drop_counters(create_model(found.name, **found.options).state_dict())
+        channels = found.state[first].shape[1] if first in found.state else None
+        classes = len(found.state[last]) if last in found.state else None
+        return create_model(found.name, num_classes=classes, in_channels=channels, **found.options).state_dict()
+
+
+def drop_counters(state: State) -> dict[str, Tensor]:
+    """Return a state without batch normalization's counters, which decide nothing and are absent from many files."""
+    return {key: value for key, value in state.items() if not key.endswith("num_batches_tracked")}
+
+
+def fit_weights(model: nn.Module, found: Pretrained, labels: tuple[str, ...] | None = None) -> tuple[str, ...]:
+    """Copy published weights into a network; return a line for each part that had to be made to fit.
+
+    The output layer stays fresh unless its classes are those of the weights: as many, and called `labels` where these
+    are given. A first convolution for another number of channels gets the sum of the kernels of all channels, or equal
+    shares of the kernels of one. Raises ConfigError where anything else differs in shape.
+    """
+    notes = [f"weights of {found.name} ({found.layout} layout)"]
+    own = drop_counters(model.state_dict())
+    first, output = next(iter(own)), list(own)[-1].rpartition(".")[0]
+    state = drop_counters(found.state)
+    if own[first].shape[1] != state[first].shape[1]:
+        notes.append(f"{first}: {state[first].shape[1]} channels to {own[first].shape[1]}")
+        state[first] = adapt_channels(state[first], own[first].shape[1])
+    differs = any(own[key].shape != state[key].shape for key in own if key.startswith(f"{output}."))
+    if differs or (labels is not None and labels != found.labels):
+        notes.append(f"{output}: made anew for {len(own[f'{output}.weight'])} classes")
+        state = {key: own[key] if key.startswith(f"{output}.") else value for key, value in state.items()}
+    for key, tensor in own.items():
+        if state[key].shape != tensor.shape:
+            raise ConfigError(
+                f"model.pretrained: wanted {key} of shape {list(tensor.shape)}, found {list(state[key].shape)}; "
+                "the network's options must be those of the weights"
+            )
+    model.load_state_dict(dict(state), strict=False)
+    return tuple(notes)
+
+
+def adapt_channels(kernels: Tensor, channels: int) -> Tensor:
+    """Return kernels (out, in, height, width) for another number of channels.
+
+    A gray image in all channels of the original network gives the same sums.
+    """
+    gray = kernels.sum(dim=1, keepdim=True)
+    return gray if channels == 1 else gray.expand(-1, channels, -1, -1) / channels
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A way of naming a network's tensors, and what networks that are named so were trained with."""
+
+    name: str
+    marker: str
+    """A key that no other layout has."""
+    rename: Callable[[str, State], dict[str, Tensor]]
+    """From an architecture and tensors to tensors with the names that they have here."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
+
+
+TENSORFLOW_OPTIONS: Mapping[str, Any] = MappingProxyType({"padding": "same", "norm_eps": 1e-3})
+
+
+def rename_own(name: str, state: State) -> dict[str, Tensor]:
+    """Return a state as it is, but for an output layer that other code for CIFAR calls "linear"."""
+    return {re.sub(r"^linear\.", "fc.", key): value for key, value in state.items()}
+
+
+def rename_caffe(name: str, state: State) -> dict[str, Tensor]:
+    """Return SqueezeNet 1.0's tensors with torchvision's names; its first kernels, for BGR, turned to RGB."""
+    places = {"conv1": "features.0", "conv10": "classifier.1"}
+    places |= {
+        f"fire{fire}": f"features.{index}" for fire, index in zip(range(2, 10), (3, 4, 5, 7, 8, 9, 10, 12), strict=True)
+    }
+    renamed = {}
+    for key, value in state.items():
+        layer, _, rest = key.replace("/", ".").replace("squeeze1x1", "squeeze").partition(".")
+        renamed[f"{places.get(layer, layer)}.{rest}"] = value
+    first = "features.0.weight"
+    return {**renamed, first: renamed[first].flip(1)} if first in renamed else renamed
+
+
+@dataclass(frozen=True)
+class BlockNames:
+    """What a layout of EfficientNets calls its layers."""
+
+    pattern: str
+    """Of a block's name."""
+    outside: Mapping[str, str]
+    """Layers outside of blocks, and what they are called here."""
+    expanding: tuple[tuple[str, str], ...]
+    """Of a block that begins with an expansion, in their order: a convolution and its normalization, or two."""
+    plain: tuple[tuple[str, str], ...]
+    """Of any other block."""
+    sign: str
+    """The layer that only expanding blocks have."""
+
+
+TIMM = BlockNames(
+    pattern=r"blocks\.(\d+)\.(\d+)",
+    outside={
+        "conv_stem": "features.0.0",
+        "bn1": "features.0.1",
+        "conv_head": "features.8.0",
+        "bn2": "features.8.1",
+        "classifier": "classifier.1",
+    },
+    expanding=(("conv_pw", "bn1"), ("conv_dw", "bn2"), ("se.conv_reduce", "se.conv_expand"), ("conv_pwl", "bn3")),
+    plain=(("conv_dw", "bn1"), ("se.conv_reduce", "se.conv_expand"), ("conv_pw", "bn2")),
+    sign="conv_pwl",
+)
+TENSORFLOW = BlockNames(
+    pattern=r"_blocks\.(\d+)",
+    outside={
+        "_conv_stem": "features.0.0",
+        "_bn0": "features.0.1",
+        "_conv_head": "features.8.0",
+        "_bn1": "features.8.1",
+        "_fc": "classifier.1",
+    },
+    expanding=(
+        ("_expand_conv", "_bn0"),
+        ("_depthwise_conv", "_bn1"),
+        ("_se_reduce", "_se_expand"),
+        ("_project_conv", "_bn2"),
+    ),
+    plain=(("_depthwise_conv", "_bn1"), ("_se_reduce", "_se_expand"), ("_project_conv", "_bn2")),
+    sign="_expand_conv",
+)
+
+
+def rename_blocks(names: BlockNames, name: str, state: State) -> dict[str, Tensor]:
+    """Return an EfficientNet's tensors with the names that they have here; unknown ones keep theirs."""
+    with torch.device("meta"):
+        ours = create_model(name).state_dict()
+    targets = dict.fromkeys(match[0] for key in ours if (match := re.match(r"features\.\d+\.\d+(?=\.block)", key)))
+    blocks = {match[0]: match.groups() for key in state if (match := re.match(names.pattern, key))}
+    # Numbers, not names: block 10 comes after block 9.
+    ordered = sorted(blocks, key=lambda block: [int(number) for number in blocks[block]])
+    layers = dict(names.outside)
+    for block, target in zip(ordered, targets, strict=False):
+        layers |= rename_layers(names, state, block, target)
+    renamed = {}
+    for key, value in state.items():
+        layer, _, part = key.rpartition(".")
+        renamed[f"{layers.get(layer, layer)}.{part}"] = value
+    return renamed
+
+
+def rename_layers(names: BlockNames, state: State, block: str, target: str) -> dict[str, str]:
+    """Return what the layers of one block are called here."""
+    pairs = names.expanding if f"{block}.{names.sign}.weight" in state else names.plain
+    present = [pair for pair in pairs if f"{block}.{pair[0]}.weight" in state]
+    layers: dict[str, str] = {}
+    for index, pair in enumerate(present):
+        parts = ("fc1", "fc2") if "reduce" in pair[0] else ("0", "1")
+        layers |= {f"{block}.{old}": f"{target}.block.{index}.{new}" for old, new in zip(pair, parts, strict=True)}
+    return layers
+
+
+OWN = Layout("falconet", "", rename_own)
+LAYOUTS = (
+    Layout("timm", "conv_stem.weight", partial(rename_blocks, TIMM)),
+    Layout(
+        "tensorflow",
+        "_conv_stem.weight",
+        partial(rename_blocks, TENSORFLOW),
+        TENSORFLOW_OPTIONS,
+        TENSORFLOW_MEAN,
+        TENSORFLOW_STD,
+    ),
+    Layout("caffe", "fire2/squeeze1x1.weight", rename_caffe, {}, CAFFE_MEAN, CAFFE_STD),
+)
+
+
+def fetch_torchvision(name: str) -> Pretrained:
+    """Return torchvision's best weights for an architecture that it calls by the same name."""
+    import torchvision
+
+    architecture = name.removeprefix("torchvision:")
+    try:
+        weights = torchvision.models.get_model_weights(architecture).DEFAULT
+    except ValueError as error:
+        raise ConfigError(f"model.pretrained: torchvision publishes no weights of {name}; name a file") from error
+    try:
+        state = weights.get_state_dict(progress=False, check_hash=True)
+    except (OSError, RuntimeError) as error:
+        raise ArtifactError(f"torchvision's weights of {name} cannot be fetched ({error}); name a file") from error
+    transform = weights.transforms()
+    found = from_state(name, state, "torchvision")
+    return replace(found, mean=tuple(transform.mean), std=tuple(transform.std), labels=imagenet_labels())
+
+
+def fetch_timm(name: str) -> Pretrained:
+    """Return timm's default weights for an architecture; of EfficientNets that it has only TensorFlow's of, those."""
+    try:
+        import timm
+    except ImportError as error:
+        raise MissingExtraError("zoo", "weights of timm") from error
+    architecture = name.removeprefix("timm:")
+    known = [candidate for candidate in (architecture, f"tf_{architecture}") if timm.list_pretrained(candidate)]
+    if not known:
+        raise ConfigError(f"model.pretrained: timm publishes no weights of {name}; name a file")
+    try:
+        model = timm.create_model(known[0], pretrained=True)
+    except (OSError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ArtifactError(f"timm's weights of {name} cannot be fetched ({reason}); name a file") from error
+    found = from_state(name, model.state_dict(), "timm")
+    options = TENSORFLOW_OPTIONS if known[0].startswith("tf_") and name != f"timm:{known[0]}" else {}
+    config: Any = model.pretrained_cfg
+    return replace(found, options={**found.options, **options}, mean=tuple(config["mean"]), std=tuple(config["std"]))
+
+
+FETCHERS: Mapping[str, Callable[[str], Pretrained]] = MappingProxyType(
+    {"torchvision": fetch_torchvision, "timm": fetch_timm}
+)
+"""Libraries that publish weights, and how to get them."""
+
+
+def imagenet_labels() -> tuple[str, ...]:
+    """Return the names of ImageNet's 1,000 classes; the second of two of one name says so."""
+    from torchvision.models import AlexNet_Weights
+
+    names: list[str] = []
+    for name in AlexNet_Weights.IMAGENET1K_V1.meta["categories"]:
+        names.append(f"{name} (2)" if name in names else name)
+    return tuple(names)

@@ -1,0 +1,350 @@
+"""Residual networks for photographs, for small images, and for sequences.
+
+He, Zhang, Ren and Sun, "Deep residual learning for image recognition" (CVPR 2016), tables 1 and 6:
+
+    resnet18, 34, 50, 101, 152        stem 7x7/2 and pooling, four stages at 64, 128, 256, 512 maps; blocks of two 3x3
+                                      convolutions, from 50 layers on bottlenecks of 1x1, 3x3 and 1x1 with four times as
+                                      many maps behind them; a stage begins by halving the size
+    resnet20, 32, 44, 56, 110         for CIFAR: stem 3x3, three stages at 16, 32, 64 maps, n = 3, 5, 7, 9, 18 blocks
+                                      each; shortcuts without parameters (option A: every second pixel, zeros as maps)
+    resnet1d18                        resnet18 along one dimension, as Wang, Yan and Oates, "Time series classification
+                                      from scratch with deep neural networks" (IJCNN 2017), used residual networks
+
+`pre_activation` moves normalization and ReLU before the convolutions: He, Zhang, Ren and Sun, "Identity mappings in
+deep residual networks" (ECCV 2016), figure 4e. `squeeze_excitation` reweighs the maps of each branch: Hu, Shen and Sun,
+"Squeeze-and-excitation networks" (CVPR 2018), figure 3. The articles' "ResNet" had neither shortcuts nor stages that
+change the number of maps.
+
+Bottlenecks halve the size in their 3x3 convolution, as torchvision's do ("v1.5"); parameters have torchvision's names.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch.nn.functional as F
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+
+from falconet.models.layers import SqueezeExcitation
+from falconet.models.options import Stem, check_count, check_share, check_switch, choose_stem
+from falconet.models.sequences import TokenEncoder, mark_steps, measure_lengths, pool_mean
+
+REDUCTION = 16
+"""Of squeeze-and-excitation."""
+
+
+@dataclass(frozen=True)
+class Style:
+    """What the blocks of a network are like."""
+
+    bottleneck: bool
+    pre_activation: bool
+    squeeze_excitation: bool
+    padded: bool
+    """Shortcuts have no parameters (option A), instead of a 1x1 convolution where the number of maps changes (B)."""
+
+    @property
+    def expansion(self) -> int:
+        """How many times as many maps leave a block as its 3x3 convolution has."""
+        return 4 if self.bottleneck else 1
+
+
+class ResNet(nn.Module):
+    """Residual network for images of any size and number of channels.
+
+    Parameters
+    ----------
+    num_classes, in_channels, input_size
+        As in `falconet.create_model`.
+    blocks, bottleneck, padded
+        Which member of the family it is: blocks of each stage, of what kind, and whether shortcuts are those for CIFAR;
+        set by the table of models.
+    stem
+        `small`: a first convolution 3x3 of stride 1 and no pooling; `auto`: that below 64 pixels.
+    pre_activation, squeeze_excitation
+        See the head of this file.
+    width
+        Maps of the first stage; each further one has twice as many as the one before. None: as published.
+    zero_init
+        Branches start as zero, so that the network starts as its shortcuts alone (Goyal et al., 2017, section 5.1).
+
+    Raises ConfigError for an option's value that makes no network.
+
+    """
+
+    def __init__(  # noqa: PLR0913 - one parameter for each option
+        self,
+        num_classes: int,
+        in_channels: int,
+        input_size: tuple[int, int],
+        blocks: tuple[int, ...],
+        bottleneck: bool = False,
+        padded: bool = False,
+        *,
+        stem: Stem = "auto",
+        pre_activation: bool = False,
+        squeeze_excitation: bool = False,
+        width: int | None = None,
+        zero_init: bool = False,
+    ) -> None:
+        super().__init__()
+        width = (16 if padded else 64) if width is None else width
+        check_count("width", width)
+        for name, value in (("pre_activation", pre_activation), ("squeeze_excitation", squeeze_excitation)):
+            check_switch(name, value)
+        check_switch("zero_init", zero_init)
+        self.small = choose_stem(stem, input_size) == "small"
+        kernel, stride = (3, 1) if self.small else (7, 2)
+        self.conv1 = nn.Conv2d(in_channels, width, kernel, stride=stride, padding=kernel // 2, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        style = Style(bottleneck, pre_activation, squeeze_excitation, padded)
+        self.layers = [f"layer{stage + 1}" for stage in range(len(blocks))]
+        maps = width
+        for stage, (name, count) in enumerate(zip(self.layers, blocks, strict=True)):
+            self.add_module(name, make_stage(style, count, maps, width << stage, stride=2 if stage else 1))
+            maps = (width << stage) * style.expansion
+        self.norm = nn.BatchNorm2d(maps) if pre_activation else None
+        self.fc = nn.Linear(maps, num_classes)
+        self.apply(initialize)
+        if zero_init:
+            self.apply(silence_branch)
+
+    def forward(self, x: Float[Tensor, "batch in_channels height width"]) -> Float[Tensor, "batch classes"]:
+        x = F.relu(self.bn1(self.conv1(x)))
+        if not self.small:
+            x = F.max_pool2d(x, 3, stride=2, padding=1)
+        for name in self.layers:
+            x = self.get_submodule(name)(x)
+        if self.norm is not None:
+            x = F.relu(self.norm(x))
+        logits: Tensor = self.fc(x.mean(dim=(2, 3)))
+        return logits
+
+
+def make_stage(style: Style, blocks: int, in_maps: int, width: int, stride: int) -> nn.Sequential:
+    """Return blocks of one size, of which the first comes from `in_maps` maps and another size."""
+    kind = Bottleneck if style.bottleneck else BasicBlock
+    out_maps = width * style.expansion
+    first, *others = [
+        kind(in_maps if index == 0 else out_maps, width, 1 if index else stride, style) for index in range(blocks)
+    ]
+    return nn.Sequential(first, *others)
+
+
+class Residual(nn.Module):
+    """What both kinds of block do: a branch of convolutions, added to a shortcut.
+
+    Normalization and ReLU follow each convolution and the sum; or, with `pre_activation`, precede each convolution, and
+    a projection takes what the first of them made (as the second paper's code does).
+    """
+
+    def __init__(
+        self, in_maps: int, maps: tuple[int, ...], kernels: tuple[int, ...], strides: tuple[int, ...], style: Style
+    ) -> None:
+        super().__init__()
+        self.pre_activation = style.pre_activation
+        self.depth = len(maps)
+        widths = (in_maps, *maps)
+        for index, (kernel, stride) in enumerate(zip(kernels, strides, strict=True), start=1):
+            before, after = widths[index - 1 : index + 1]
+            self.add_module(f"conv{index}", nn.Conv2d(before, after, kernel, stride, kernel // 2, bias=False))
+            self.add_module(f"bn{index}", nn.BatchNorm2d(before if style.pre_activation else after))
+        out_maps, stride = maps[-1], max(strides)
+        self.excitation = (
+            SqueezeExcitation(out_maps, max(out_maps // REDUCTION, 1)) if style.squeeze_excitation else None
+        )
+        self.downsample = make_shortcut(in_maps, out_maps, stride, style)
+
+    def forward(
+        self, x: Float[Tensor, "batch in_maps height width"]
+    ) -> Float[Tensor, "batch out_maps out_height out_width"]:
+        branch, shortcut = x, x
+        for index in range(1, self.depth + 1):
+            convolution, norm = self.get_submodule(f"conv{index}"), self.get_submodule(f"bn{index}")
+            if self.pre_activation:
+                branch = F.relu(norm(branch))
+                if index == 1 and isinstance(self.downsample, nn.Sequential):
+                    shortcut = branch
+                branch = convolution(branch)
+            else:
+                branch = norm(convolution(branch))
+                branch = F.relu(branch) if index < self.depth else branch
+        if self.excitation is not None:
+            branch = self.excitation(branch)
+        total = branch + (shortcut if self.downsample is None else self.downsample(shortcut))
+        return total if self.pre_activation else F.relu(total)
+
+
+class BasicBlock(Residual):
+    """Two 3x3 convolutions (figure 5, left)."""
+
+    def __init__(self, in_maps: int, width: int, stride: int, style: Style) -> None:
+        super().__init__(in_maps, (width, width), (3, 3), (stride, 1), style)
+
+
+class Bottleneck(Residual):
+    """Convolutions of 1x1, 3x3 and 1x1 (figure 5, right)."""
+
+    def __init__(self, in_maps: int, width: int, stride: int, style: Style) -> None:
+        super().__init__(in_maps, (width, width, width * style.expansion), (1, 3, 1), (1, stride, 1), style)
+
+
+class PaddedShortcut(nn.Module):
+    """Every second pixel, and zeros as further maps, as many before as behind (option A of the paper)."""
+
+    def __init__(self, missing: int, stride: int) -> None:
+        super().__init__()
+        self.before, self.behind = missing // 2, missing - missing // 2
+        self.stride = stride
+
+    def forward(
+        self, x: Float[Tensor, "batch in_maps height width"]
+    ) -> Float[Tensor, "batch out_maps out_height out_width"]:
+        return F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, self.before, self.behind))
+
+
+def make_shortcut(in_maps: int, out_maps: int, stride: int, style: Style) -> nn.Module | None:
+    """Return what makes a block's input fit its output; None where it fits already."""
+    if stride == 1 and in_maps == out_maps:
+        return None
+    if style.padded:
+        return PaddedShortcut(out_maps - in_maps, stride)
+    projection = nn.Conv2d(in_maps, out_maps, 1, stride, bias=False)
+    return nn.Sequential(projection) if style.pre_activation else nn.Sequential(projection, nn.BatchNorm2d(out_maps))
+
+
+def initialize(module: nn.Module) -> None:
+    """Draw kernels as He et al. (2015) did, by the number of outputs."""
+    if isinstance(module, nn.Conv1d | nn.Conv2d) and module.bias is None:
+        nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+
+def silence_branch(module: nn.Module) -> None:
+    """Start a block's branch as zero; with activation first, no normalization follows its last convolution."""
+    if isinstance(module, Residual):
+        last = module.get_submodule(f"{'conv' if module.pre_activation else 'bn'}{module.depth}")
+        assert isinstance(last.weight, Tensor)
+        nn.init.zeros_(last.weight)
+
+
+class ResNet1d(nn.Module):
+    """Residual network along the steps of a series, or along a text's embedded tokens.
+
+    What lies behind a sample's end is set to zero before each convolution, just what a convolution sees behind the end
+    of an unpadded sample; so padding changes no answer.
+
+    Parameters
+    ----------
+    num_classes, in_channels, input_size, kind
+        As in `falconet.create_model`; any number of steps is taken.
+    blocks
+        Of each stage; set by the table of models.
+    stem
+        `small`: a first convolution of 3 steps and stride 1 and no pooling; `auto`: that below 64 steps.
+    width
+        Maps of the first stage; each further one has twice as many as the one before.
+    embedding
+        Width of a token's vector.
+    dropout
+        Before the output.
+
+    Raises ConfigError for an option's value that makes no network.
+
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        in_channels: int,
+        input_size: tuple[int, ...],
+        kind: Literal["series", "text"],
+        blocks: tuple[int, ...],
+        *,
+        stem: Stem = "auto",
+        width: int = 64,
+        embedding: int = 64,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        for name, number in (("width", width), ("embedding", embedding)):
+            check_count(name, number)
+        check_share("dropout", dropout)
+        self.encoder = TokenEncoder(in_channels, embedding) if kind == "text" else None
+        self.small = choose_stem(stem, input_size) == "small"
+        kernel, stride = (3, 1) if self.small else (7, 2)
+        channels = in_channels if self.encoder is None else embedding
+        self.conv1 = nn.Conv1d(channels, width, kernel, stride=stride, padding=kernel // 2, bias=False)
+        self.bn1 = nn.BatchNorm1d(width)
+        self.blocks = nn.ModuleList()
+        maps = width
+        for stage, count in enumerate(blocks):
+            for index in range(count):
+                self.blocks.append(StepBlock(maps, width << stage, stride=2 if stage and index == 0 else 1))
+                maps = width << stage
+        self.dropout = nn.Dropout(dropout)
+        self.fc = nn.Linear(maps, num_classes)
+        self.apply(initialize)
+
+    def forward(
+        self, x: Int64[Tensor, "batch steps"] | Float[Tensor, "batch channels steps"]
+    ) -> Float[Tensor, "batch classes"]:
+        maps, lengths = self.encode(x)
+        lengths = lengths if self.small else halve(lengths)
+        maps = blank(F.relu(self.bn1(self.conv1(maps))), lengths)
+        if not self.small:
+            # Nothing here is negative, so that the zeros of padding are never a maximum.
+            lengths = halve(lengths)
+            maps = blank(F.max_pool1d(maps, 3, stride=2, padding=1), lengths)
+        for block in self.blocks:
+            maps, lengths = block(maps, lengths)
+        logits: Tensor = self.fc(self.dropout(pool_mean(maps.transpose(1, 2), lengths)))
+        return logits
+
+    def encode(
+        self, x: Int64[Tensor, "batch steps"] | Float[Tensor, "batch channels steps"]
+    ) -> tuple[Float[Tensor, "batch width steps"], Int64[Tensor, " batch"]]:
+        """Return what the first convolution sees, zero behind each sample's end, and the samples' lengths."""
+        if self.encoder is not None:
+            vectors, lengths = self.encoder(x)
+            return vectors.transpose(1, 2), lengths
+        missing = x.isnan()
+        return x.masked_fill(missing, 0.0), measure_lengths(~missing.all(dim=1))
+
+
+class StepBlock(nn.Module):
+    """A basic block along one dimension, which keeps padding at zero."""
+
+    def __init__(self, in_maps: int, width: int, stride: int) -> None:
+        super().__init__()
+        self.stride = stride
+        self.conv1 = nn.Conv1d(in_maps, width, 3, stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm1d(width)
+        self.conv2 = nn.Conv1d(width, width, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm1d(width)
+        self.downsample = None
+        if stride != 1 or in_maps != width:
+            projection = nn.Conv1d(in_maps, width, 1, stride, bias=False)
+            self.downsample = nn.Sequential(projection, nn.BatchNorm1d(width))
+
+    def forward(
+        self, x: Float[Tensor, "batch in_maps steps"], lengths: Int64[Tensor, " batch"]
+    ) -> tuple[Float[Tensor, "batch maps out_steps"], Int64[Tensor, " batch"]]:
+        lengths = lengths if self.stride == 1 else halve(lengths)
+        branch = blank(F.relu(self.bn1(self.conv1(x))), lengths)
+        branch = self.bn2(self.conv2(branch))
+        total = branch + (x if self.downsample is None else self.downsample(x))
+        return blank(F.relu(total), lengths), lengths
+
+
+def halve(lengths: Int64[Tensor, " batch"]) -> Int64[Tensor, " batch"]:
+    """Return what a stride of 2 leaves of each length, where padding is half a kernel."""
+    return (lengths + 1) // 2
+
+
+def blank(
+    maps: Float[Tensor, "batch channels steps"], lengths: Int64[Tensor, " batch"]
+) -> Float[Tensor, "batch channels steps"]:
+    """Set what lies behind each sample's end to zero."""
+    return maps.masked_fill(~mark_steps(lengths, maps.shape[2])[:, None], 0.0)

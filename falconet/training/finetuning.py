@@ -1,0 +1,61 @@
+"""Fine-tuning: which part of a network learns, and how fast each part does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from falconet.training.config import TrainConfig
+
+
+def find_output(model: nn.Module) -> str:
+    """Return the name of the layer that holds a network's last parameters, which make the logits."""
+    return list(dict(model.named_parameters()))[-1].rpartition(".")[0]
+
+
+def freeze(model: nn.Module, config: TrainConfig, epoch: int) -> None:
+    """Let only the output layer learn in an epoch, counted from 1, in which the backbone is to stay as it is.
+
+    Normalization of a frozen backbone uses, and keeps, the statistics that came with its weights.
+    """
+    if config.freeze is None:
+        return
+    frozen = is_frozen(config, epoch)
+    output = find_output(model)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(not frozen or name.startswith(f"{output}."))
+    for module in model.modules():
+        if frozen and isinstance(module, _BatchNorm):
+            module.eval()
+
+
+def unfreeze(model: nn.Module, config: TrainConfig) -> None:
+    """Let all of a network learn again that training has frozen."""
+    if config.freeze is not None:
+        model.requires_grad_(True)
+
+
+def is_frozen(config: TrainConfig, epoch: int) -> bool:
+    """Whether only the output layer learns in an epoch."""
+    return config.freeze == "backbone" and (config.unfreeze_after is None or epoch <= config.unfreeze_after)
+
+
+def scale_rates(model: nn.Module, decay: float) -> Iterator[tuple[nn.Parameter, float]]:
+    """Yield each parameter with the factor of its learning rate: `decay` for each block below the output layer.
+
+    A block is what a name says as far as its first number: `layer1.0`, `features.3`, `conv1` (Howard and Ruder, ACL
+    2018, section 3.2, went layer by layer).
+    """
+    names = [name for name, _ in model.named_parameters()]
+    blocks = list(dict.fromkeys(map(find_block, names)))
+    for name, parameter in model.named_parameters():
+        yield parameter, decay ** (len(blocks) - 1 - blocks.index(find_block(name)))
+
+
+def find_block(name: str) -> str:
+    """Return the part of a parameter's name up to its first number, or its first part where there is none."""
+    parts = name.split(".")
+    ends = [index + 1 for index, part in enumerate(parts) if part.isdecimal()]
+    return ".".join(parts[: ends[0] if ends else 1])
