@@ -6,6 +6,9 @@ BIN := $(VENV)/bin
 unexport PYTHONDONTWRITEBYTECODE
 INSTALL := $(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt
 
+# A process for each processor; threads of torch within them would only get into each other's way.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto
+
 .PHONY: demo test test-all lint format bench bench-data readme clean
 
 $(BIN)/python:
@@ -23,10 +26,10 @@ demo: $(VENV)/installed  ## train two networks on the embedded digits and report
 	$(BIN)/falconet demo
 
 test: $(VENV)/installed-dev  ## the tests that take seconds
-	$(BIN)/python -m pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 test-all: $(VENV)/installed-dev  ## every test, with coverage
-	$(BIN)/python -m pytest --cov --cov-report=term
+	$(PYTEST) --cov --cov-report=term
 
 lint: $(VENV)/installed-dev  ## style, types, and who imports whom
 	$(BIN)/ruff check .

@@ -43,6 +43,30 @@ def test_later_layers_win(tmp_path: Path) -> None:
     assert not any(choice.startswith(("model.name", "training")) for choice in plan.chosen)
 
 
+def test_published_weights_are_trained_on_at_a_quarter_of_the_rate(tmp_path: Path) -> None:
+    plain, tuned = (
+        plan_run("digits", model="resnet20", settings={"model": {"pretrained": pretrained}}, out=tmp_path)
+        for pretrained in (None, "weights.pth")
+    )
+    assert plain.config.training.learning_rate == TrainConfig().learning_rate
+    assert tuned.config.training.learning_rate == TrainConfig().learning_rate / 4
+    assert "training.learning_rate=0.0005" in tuned.chosen
+    assert not any("learning_rate" in choice for choice in plain.chosen)
+    assert tuned.config.model.pretrained == "weights.pth"
+    asked = {"model": {"pretrained": "weights.pth"}, "training": {"learning_rate": 0.01}}
+    chosen = plan_run("digits", model="resnet20", settings=asked, out=tmp_path)
+    assert chosen.config.training.learning_rate == 0.01
+    assert not any("learning_rate" in choice for choice in chosen.chosen)
+
+
+def test_a_resumed_run_keeps_its_weights_and_its_rate(tmp_path: Path) -> None:
+    first = plan_run("digits", model="resnet20", settings={"model": {"pretrained": "weights.pth"}}, out=tmp_path)
+    write_config(first)
+    assert plan_run("digits", out=tmp_path, existing="resume").config == first.config
+    with pytest.raises(UsageError, match=r"model.pretrained=weights.pth, but now it is other.pth"):
+        plan_run("digits", settings={"model": {"pretrained": "other.pth"}}, out=tmp_path, existing="resume")
+
+
 def test_output_folder_is_named_after_source_and_model(make_folder: FolderMaker) -> None:
     assert plan_run("digits", model="lenet5").out == Path("runs/digits-lenet5")
     assert plan_run(make_folder("my photos!")).out == Path("runs/my-photos--lenet_relu")
@@ -99,6 +123,10 @@ def test_mistyped_names_offer_the_nearest(arguments: dict[str, Any], message: st
             {"model": {"name": "lenet5", "options": {"num_classes": 3}}},
             "model.options.num_classes: follows from the data",
         ),
+        ({"model": {"name": "resnet20", "options": {"input_size": 32}}}, "model.options.input_size: follows from"),
+        ({"model": {"name": "resnet20", "pretrained": 5}}, "model.pretrained: wanted "),
+        ({"training": {"unfreeze_after": 2}}, "training.unfreeze_after: wanted 1 or more, with freeze=backbone"),
+        ({"training": {"freeze": "head"}}, "training.freeze: wanted .*backbone.*, found 'head'"),
         ({"augmentation": {"rotate": 500}}, "augmentation.rotate: wanted 0 to 180, found 500"),
     ],
 )

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,8 +17,11 @@ import torch
 import yaml
 
 import falconet
-from falconet import Callback, RunResult, load_artifact, train
-from falconet.errors import DivergedError, InterruptedRunError, RunExistsError, StorageError
+from falconet import Callback, ImageSpec, RunResult, create_model, load_artifact, train
+from falconet.errors import ConfigError, DivergedError, InterruptedRunError, RunExistsError, StorageError
+from falconet.models.pretrained import IMAGENET_MEAN, IMAGENET_STD, load_pretrained
+from falconet.planning import plan_run
+from falconet.runs import build, find_weights, image_size, prepare
 
 FolderMaker = Callable[..., Path]
 
@@ -89,7 +94,147 @@ def test_the_artifact_loads_in_a_process_that_never_saw_the_training(trained: Ru
     assert float(done.stdout) == pytest.approx(trained.test.accuracy, abs=1e-12)
 
 
-@pytest.mark.parametrize("splits", [("",), ("train", "test"), ("train", "val", "test"), ("training", "valid")])
+@pytest.mark.parametrize(
+    ("model", "size", "expected"),
+    [
+        ("lenet5", (90, 60), (32, 32)),
+        ("resnet18", (16, 20), (24, 24)),
+        ("resnet18", (40, 30), (40, 40)),
+        ("resnet18", (64, 64), (64, 64)),
+        ("resnet18", (65, 30), (64, 64)),
+        ("resnet18", (150, 100), (128, 128)),
+        ("resnet18", (500, 400), (224, 224)),
+        ("resnet20", (500, 400), (32, 32)),
+        ("efficientnet_b1", (500, 400), (224, 224)),
+        ("gru", (16, 20), (24, 24)),
+        ("gru", (500, 400), (64, 64)),
+        ("timm:resnet10t", (100, 100), (96, 96)),
+    ],
+)
+def test_images_are_taken_at_a_size_that_suits_them_and_the_network(
+    make_folder: FolderMaker, model: str, size: tuple[int, int], expected: tuple[int, int]
+) -> None:
+    plan = plan_run(make_folder(size=size, count=3), model=model)
+    assert image_size(plan.dataset, plan.config.model, None) == expected
+
+
+def save_weights(path: Path) -> dict[str, torch.Tensor]:
+    """Write weights of a `resnet20` for ten classes of photographs; return them."""
+    torch.manual_seed(5)
+    state = create_model("resnet20").state_dict()
+    torch.save(state, path)
+    return state
+
+
+@pytest.mark.parametrize(
+    ("asked", "own", "expected"),
+    [(None, None, (32, 32)), (None, (48, 40), (48, 40)), (28, (48, 40), (28, 28)), ((20, 30), None, (20, 30))],
+)
+def test_published_weights_say_what_size_images_are_taken_at(
+    make_folder: FolderMaker, tmp_path: Path, asked: Any, own: tuple[int, int] | None, expected: tuple[int, int]
+) -> None:
+    """The size that they were trained at, or the architecture's; never that of the images."""
+    save_weights(tmp_path / "weights.pth")
+    weights = dataclasses.replace(load_pretrained("resnet20", tmp_path / "weights.pth"), size=own)
+    plan = plan_run(make_folder(), model="resnet20", settings={"model": {"input_size": asked}})
+    assert image_size(plan.dataset, plan.config.model, weights) == expected
+
+
+@pytest.mark.parametrize("size", [(28,), (28, 28, 3)])
+def test_sizes_of_images_are_two_numbers(make_folder: FolderMaker, size: tuple[int, ...]) -> None:
+    plan = plan_run(make_folder(), model="resnet20", settings={"model": {"input_size": size}})
+    with pytest.raises(ConfigError, match=r"model.input_size: wanted height and width in pixels, found \["):
+        image_size(plan.dataset, plan.config.model, None)
+
+
+class Notes(Callback):
+    """Keeps what is said before training."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def on_note(self, note: str) -> None:
+        self.notes.append(note)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_a_run_begins_with_published_weights(make_folder: FolderMaker, tmp_path: Path, mode: str) -> None:
+    """With a frozen backbone, they are in the artifact; mean and deviation are those that go with them."""
+    state = save_weights(tmp_path / "weights.pth")
+    settings = {
+        "model": {"pretrained": str(tmp_path / "weights.pth")},
+        "training": {"freeze": "backbone", "epochs": 1},
+    }
+    watcher = Notes()
+    run = train(make_folder(mode=mode), model="resnet20", settings=settings, out=tmp_path / "run", callbacks=[watcher])
+    artifact = load_artifact(run.out)
+    first = state.pop("conv1.weight")
+    expected = first if mode == "RGB" else first.sum(dim=1, keepdim=True)
+    torch.testing.assert_close(artifact.weights["conv1.weight"], expected)
+    for name, value in state.items():
+        assert torch.equal(artifact.weights[name], value) or name in ("fc.weight", "fc.bias"), name
+    assert len(artifact.weights["fc.bias"]) == 2
+    spec = artifact.config.input
+    assert isinstance(spec, ImageSpec)
+    assert spec.shape == (3 if mode == "RGB" else 1, 32, 32)
+    assert spec.mean == (IMAGENET_MEAN if mode == "RGB" else pytest.approx((0.449,)))
+    assert spec.std == (IMAGENET_STD if mode == "RGB" else pytest.approx((0.226,)))
+    channels = [] if mode == "RGB" else ["conv1.weight: 3 channels to 1"]
+    assert watcher.notes[:-1] == ["weights of resnet20 (falconet layout)", *channels, "fc: made anew for 2 classes"]
+    assert watcher.notes[-1].startswith(f"input {spec.shape[0]}x32x32")
+
+
+def test_a_run_goes_on_from_another_with_all_its_weights(make_folder: FolderMaker, tmp_path: Path) -> None:
+    """The output layer stays, as the classes are the same; a rate near zero shows it."""
+    photos = make_folder()
+    first = train(photos, model="resnet20", epochs=1, out=tmp_path / "first")
+    settings = {
+        "model": {"pretrained": str(first.out)},
+        "training": {"freeze": "backbone", "learning_rate": 1e-12, "weight_decay": 0.0},
+    }
+    second = train(photos, model="resnet20", epochs=1, settings=settings, out=tmp_path / "second")
+    before, after = load_artifact(first.out), load_artifact(second.out)
+    assert after.config.input == before.config.input
+    for name, value in before.weights.items():
+        if not name.endswith("num_batches_tracked"):  # Counters are no part of published weights.
+            torch.testing.assert_close(after.weights[name], value, rtol=0, atol=1e-9)
+    assert second.test.accuracy == first.test.accuracy
+
+
+def test_options_that_weights_need_are_kept_with_the_run(make_folder: FolderMaker, tmp_path: Path) -> None:
+    """The stem that they were guessed to have, though images of this size would get another."""
+    torch.save(create_model("resnet18", num_classes=3).state_dict(), tmp_path / "weights.pth")
+    settings = {"model": {"pretrained": str(tmp_path / "weights.pth"), "input_size": 32, "options": {"width": 64}}}
+    plan, weights = find_weights(plan_run(make_folder(), model="resnet18", settings=settings))
+    assert plan.config.model.options == {"stem": "imagenet", "width": 64}
+    assert weights is not None
+    network, notes = build(plan.config.model, prepare(plan, weights).spec, 0, weights)
+    assert network.get_parameter("conv1.weight").shape == (64, 3, 7, 7)
+    assert len(notes) == 2
+
+
+def test_without_published_weights_a_plan_stays_as_it_is(make_folder: FolderMaker) -> None:
+    plan = plan_run(make_folder(), model="resnet20")
+    assert find_weights(plan) == (plan, None)
+
+
+def test_weights_of_another_network_end_a_run_before_it_begins(make_folder: FolderMaker, tmp_path: Path) -> None:
+    save_weights(tmp_path / "weights.pth")
+    settings = {"model": {"pretrained": str(tmp_path / "weights.pth")}}
+    with pytest.raises(ConfigError, match="holds no weights of resnet32"):
+        train(make_folder(), model="resnet32", settings=settings, out=tmp_path / "run")
+    assert not (tmp_path / "run" / "config.yaml").exists()
+
+
+@pytest.mark.parametrize(
+    "splits",
+    [
+        ("",),
+        ("train", "test"),
+        pytest.param(("train", "val", "test"), marks=pytest.mark.slow),
+        pytest.param(("training", "valid"), marks=pytest.mark.slow),
+    ],
+)
 def test_folders_of_photos(make_folder: FolderMaker, tmp_path: Path, splits: tuple[str, ...]) -> None:
     photos = make_folder(splits=splits)
     result = train(photos, epochs=12, out=tmp_path / "run")

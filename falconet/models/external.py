@@ -9,6 +9,9 @@ from torch import Tensor, nn
 
 from falconet.errors import ConfigError, MissingExtraError, UnknownNameError
 
+SECOND_OUTPUTS = ("googlenet", "inception_v3")
+"""Networks of torchvision with further classifiers for training, which are left out here."""
+
 
 def build_timm(
     num_classes: int, in_channels: int, input_size: tuple[int, int], architecture: str, **options: Any
@@ -50,8 +53,7 @@ def build_torchvision(
     builder = torchvision.models.get_model_builder(architecture)
     if architecture.startswith("vit"):
         options = {"image_size": one_side(architecture, input_size), **options}
-    if architecture in ("googlenet", "inception_v3"):
-        # Without a second classifier, whose logits nothing here would use.
+    if architecture in SECOND_OUTPUTS:
         options = {"aux_logits": False, "init_weights": True, **options}
     try:
         model: nn.Module = builder(num_classes=num_classes, **options)

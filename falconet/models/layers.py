@@ -6,24 +6,24 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+LEAST_SQUEEZED = 4
+"""Of the narrowest published squeeze-and-excitation; networks for small images would have a single unit."""
+
 
 class SqueezeExcitation(nn.Module):
     """Weights each map by what a small network sees in the means of all (Hu, Shen, Sun, CVPR 2018, equations 2 to 4).
 
-    For maps of one or two dimensions. `activation` stands between its two layers.
+    `activation` stands between its two layers.
     """
 
-    def __init__(
-        self, channels: int, squeezed: int, activation: type[nn.Module] = nn.ReLU, dimensions: int = 2
-    ) -> None:
+    def __init__(self, channels: int, squeezed: int, activation: type[nn.Module] = nn.ReLU) -> None:
         super().__init__()
-        convolution = nn.Conv2d if dimensions == 2 else nn.Conv1d
-        self.fc1 = convolution(channels, squeezed, 1)
-        self.fc2 = convolution(squeezed, channels, 1)
+        self.fc1 = nn.Conv2d(channels, squeezed, 1)
+        self.fc2 = nn.Conv2d(squeezed, channels, 1)
         self.activation = activation(inplace=True)
 
-    def forward(self, x: Float[Tensor, "batch channels *size"]) -> Float[Tensor, "batch channels *size"]:
-        means = x.mean(dim=tuple(range(2, x.ndim)), keepdim=True)
+    def forward(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch channels height width"]:
+        means = x.mean(dim=(2, 3), keepdim=True)
         return x * torch.sigmoid(self.fc2(self.activation(self.fc1(means))))
 
 

@@ -14,10 +14,11 @@ deviation; neither changes an answer.
 from __future__ import annotations
 
 import io
+import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -27,7 +28,10 @@ import torch
 from torch import Tensor, nn
 
 from falconet.errors import ArtifactError, ConfigError, MissingExtraError, PathError
+from falconet.models.external import SECOND_OUTPUTS
+from falconet.models.options import choose_stem
 from falconet.models.registry import create_model, find_model, list_options
+from falconet.models.table import MODELS
 from falconet.schema import from_mapping
 from falconet.spec import ImageSpec
 from falconet.storage import read_json
@@ -63,7 +67,7 @@ class Pretrained:
     @property
     def num_classes(self) -> int:
         """How many outputs the weights have."""
-        return len(self.state[list(drop_counters(describe_network(self)))[-1]])
+        return len(self.state[list(list_shapes(self))[-1]])
 
     def statistics(self, channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Return mean and deviation for images of so many channels; for another number, the means of both."""
@@ -107,9 +111,10 @@ def read_model_folder(name: str, folder: Path) -> Pretrained:
         raise ConfigError(f"{folder}: wanted a trained {name}, found {record.get('architecture')}")
     spec = from_mapping(ImageSpec, record.get("input", {}))
     state = read_weights(folder / "model.safetensors")
-    found = Pretrained(
-        name, state, "falconet", record.get("options", {}), spec.mean, spec.std, spec.labels, spec.shape[1:]
-    )
+    options = record.get("options", {})
+    if "stem" in list_options(name):  # Chosen by the size that it was trained at, not by that of another network.
+        options = {**options, "stem": choose_stem(options.get("stem", "auto"), spec.shape[1:])}
+    found = Pretrained(name, state, "falconet", options, spec.mean, spec.std, spec.labels, spec.shape[1:])
     check_fit(found, str(folder))
     return found
 
@@ -251,17 +256,24 @@ class Reader:
 
 def from_state(name: str, state: State, source: str) -> Pretrained:
     """Return tensors in any known layout as weights of `name`. Raises ConfigError where they are none."""
-    layout = next((layout for layout in LAYOUTS if layout.marker in state), OWN)
+    # Networks of other libraries keep their own names.
+    layouts = LAYOUTS if name in MODELS else ()
+    layout = next((layout for layout in layouts if layout.marker in state), OWN)
     found = Pretrained(name, layout.rename(name, state), layout.name, layout.options, layout.mean, layout.std)
     stems: list[dict[str, Any]] = [{"stem": stem} for stem in ("imagenet", "small")]
     candidates = stems if "stem" in list_options(name) else [{}]
-    fitting = [
-        options for options in candidates if not find_mismatch(replace(found, options={**options, **found.options}))
-    ]
-    found = replace(found, options={**(fitting or candidates)[0], **found.options})
+    options = next(
+        (options for options in candidates if not find_mismatch(with_options(found, options))), candidates[0]
+    )
+    found = with_options(found, options)
     check_fit(found, source)
     labels = imagenet_labels() if found.num_classes == IMAGENET_CLASSES else None
     return replace(found, labels=labels)
+
+
+def with_options(found: Pretrained, options: Mapping[str, Any]) -> Pretrained:
+    """Return weights with further options; those that they have already stand."""
+    return replace(found, options={**options, **found.options})
 
 
 def check_fit(found: Pretrained, source: str) -> None:
@@ -276,22 +288,45 @@ def find_mismatch(found: Pretrained) -> str:
     state = drop_counters(found.state)
     if not state:
         return "no tensors"
-    wanted = drop_counters(describe_network(found))
-    for key, tensor in wanted.items():
+    wanted = list_shapes(found, **measure_ends(found))
+    for key, shape in wanted.items():
         if key not in state:
             return f"wanted {key}, found {next((other for other in state if other not in wanted), 'no more')}"
-        if state[key].shape != tensor.shape:
-            return f"wanted {key} of shape {list(tensor.shape)}, found {list(state[key].shape)}"
+        if state[key].shape != shape:
+            return f"wanted {key} of shape {list(shape)}, found {list(state[key].shape)}"
+        if state[key].layout != torch.strided or not state[key].is_floating_point():
+            return f"wanted {key} as dense real numbers, found {state[key].dtype}, {state[key].layout}"
     return next((f"found {key}, which it does not have" for key in state if key not in wanted), "")
 
 
-def describe_network(found: Pretrained) -> State:
-    """Return the tensors, without values, of the network with as many channels and classes as the weights have."""
+def measure_ends(found: Pretrained) -> dict[str, int]:
+    """Return the channels and classes that the weights were trained for, where their first and last tensors tell."""
+    shapes = list_shapes(found)
+    kernel, output = find_kernel(shapes), list(shapes)[-1]
+    ends: dict[str, int] = {}
+    if kernel is not None and kernel in found.state and found.state[kernel].ndim == len(shapes[kernel]):
+        ends["in_channels"] = found.state[kernel].shape[1]
+    if output in found.state and found.state[output].ndim:
+        ends["num_classes"] = len(found.state[output])
+    return {key: value for key, value in ends.items() if value}
+
+
+def find_kernel(shapes: Mapping[str, Any]) -> str | None:
+    """Return the name of the first convolution's kernels, (out, in, height, width); None without a convolution."""
+    return next((name for name, shape in shapes.items() if len(shape) == 4), None)
+
+
+def list_shapes(found: Pretrained, **ends: int) -> Mapping[str, torch.Size]:
+    """Return the names and shapes of the network's tensors, with other channels and classes than native ones."""
+    return list_network(found.name, json.dumps({**found.options, **ends}, sort_keys=True), found.size)
+
+
+@lru_cache(maxsize=16)
+def list_network(name: str, options: str, size: tuple[int, int] | None) -> Mapping[str, torch.Size]:
+    """Return the names and shapes of the tensors of a network that is built without values."""
     with torch.device("meta"):
-        first, *_, last = drop_counters(create_model(found.name, **found.options).state_dict())
-        channels = found.state[first].shape[1] if first in found.state else None
-        classes = len(found.state[last]) if last in found.state else None
-        return create_model(found.name, num_classes=classes, in_channels=channels, **found.options).state_dict()
+        state = create_model(name, input_size=size, **json.loads(options)).state_dict()
+    return {key: tensor.shape for key, tensor in drop_counters(state).items()}
 
 
 def drop_counters(state: State) -> dict[str, Tensor]:
@@ -307,23 +342,22 @@ def fit_weights(model: nn.Module, found: Pretrained, labels: tuple[str, ...] | N
     shares of the kernels of one. Raises ConfigError where anything else differs in shape.
     """
     notes = [f"weights of {found.name} ({found.layout} layout)"]
-    own = drop_counters(model.state_dict())
-    first, output = next(iter(own)), list(own)[-1].rpartition(".")[0]
-    state = drop_counters(found.state)
-    if own[first].shape[1] != state[first].shape[1]:
-        notes.append(f"{first}: {state[first].shape[1]} channels to {own[first].shape[1]}")
-        state[first] = adapt_channels(state[first], own[first].shape[1])
-    differs = any(own[key].shape != state[key].shape for key in own if key.startswith(f"{output}."))
-    if differs or (labels is not None and labels != found.labels):
-        notes.append(f"{output}: made anew for {len(own[f'{output}.weight'])} classes")
-        state = {key: own[key] if key.startswith(f"{output}.") else value for key, value in state.items()}
+    own, state = drop_counters(model.state_dict()), drop_counters(found.state)
+    kernel, output = find_kernel({key: tensor.shape for key, tensor in own.items()}), list(own)[-1].rpartition(".")[0]
+    if kernel is not None and own[kernel].shape[1] != state[kernel].shape[1]:
+        notes.append(f"{kernel}: {state[kernel].shape[1]} channels to {own[kernel].shape[1]}")
+        state[kernel] = adapt_channels(state[kernel], own[kernel].shape[1])
+    last = [key for key in own if key.startswith(f"{output}.")]
+    if any(own[key].shape != state[key].shape for key in last) or (labels is not None and labels != found.labels):
+        notes.append(f"{output}: made anew for {len(own[last[-1]])} classes")
+        state |= {key: own[key] for key in last}
     for key, tensor in own.items():
         if state[key].shape != tensor.shape:
             raise ConfigError(
                 f"model.pretrained: wanted {key} of shape {list(tensor.shape)}, found {list(state[key].shape)}; "
-                "the network's options must be those of the weights"
+                "the network's size and options must be those of the weights"
             )
-    model.load_state_dict(dict(state), strict=False)
+    model.load_state_dict(state, strict=False)
     return tuple(notes)
 
 
@@ -477,9 +511,15 @@ def fetch_torchvision(name: str) -> Pretrained:
     try:
         state = weights.get_state_dict(progress=False, check_hash=True)
     except (OSError, RuntimeError) as error:
-        raise ArtifactError(f"torchvision's weights of {name} cannot be fetched ({error}); name a file") from error
+        reason = " ".join(str(error).split())[:200]
+        raise ArtifactError(f"torchvision's weights of {name} cannot be fetched ({reason}); name a file") from error
     transform = weights.transforms()
-    found = from_state(name, state, "torchvision")
+    found = from_state(
+        name, {key: value for key, value in state.items() if not key.lower().startswith("aux")}, "torchvision"
+    )
+    if architecture in SECOND_OUTPUTS:
+        # Their weights were trained with another normalization, which these networks convert to by themselves.
+        found = with_options(found, {"transform_input": True})
     return replace(found, mean=tuple(transform.mean), std=tuple(transform.std), labels=imagenet_labels())
 
 
@@ -511,10 +551,7 @@ FETCHERS: Mapping[str, Callable[[str], Pretrained]] = MappingProxyType(
 
 
 def imagenet_labels() -> tuple[str, ...]:
-    """Return the names of ImageNet's 1,000 classes; the second of two of one name says so."""
+    """Return the names of ImageNet's 1,000 classes."""
     from torchvision.models import AlexNet_Weights
 
-    names: list[str] = []
-    for name in AlexNet_Weights.IMAGENET1K_V1.meta["categories"]:
-        names.append(f"{name} (2)" if name in names else name)
-    return tuple(names)
+    return tuple(AlexNet_Weights.IMAGENET1K_V1.meta["categories"])

@@ -113,7 +113,7 @@ def create_model(
             name,
             num_classes=num_classes or found.num_classes,
             in_channels=in_channels or len(found.mean),
-            input_size=input_size,
+            input_size=input_size or found.size,
             kind=kind,
             **{**found.options, **options},
         )
@@ -189,7 +189,7 @@ def check_options(name: str, options: Mapping[str, Any]) -> None:
     """Raise UnknownNameError for the first option that the model lacks or that the table has set."""
     known = list_options(name)
     if "options" in known:  # Another library's, which checks them itself.
-        return
+        known = [option for option in (*known, *options) if option not in find_model(name).options]
     for option in options:
         if option not in known and known:
             raise UnknownNameError(f"option of {name}", option, known)

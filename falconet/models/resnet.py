@@ -27,7 +27,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from falconet.models.layers import SqueezeExcitation
+from falconet.models.layers import LEAST_SQUEEZED, SqueezeExcitation
 from falconet.models.options import Stem, check_count, check_share, check_switch, choose_stem
 from falconet.models.sequences import TokenEncoder, mark_steps, measure_lengths, pool_mean
 
@@ -153,7 +153,9 @@ class Residual(nn.Module):
             self.add_module(f"bn{index}", nn.BatchNorm2d(before if style.pre_activation else after))
         out_maps, stride = maps[-1], max(strides)
         self.excitation = (
-            SqueezeExcitation(out_maps, max(out_maps // REDUCTION, 1)) if style.squeeze_excitation else None
+            SqueezeExcitation(out_maps, max(out_maps // REDUCTION, LEAST_SQUEEZED))
+            if style.squeeze_excitation
+            else None
         )
         self.downsample = make_shortcut(in_maps, out_maps, stride, style)
 
@@ -216,9 +218,11 @@ def make_shortcut(in_maps: int, out_maps: int, stride: int, style: Style) -> nn.
 
 
 def initialize(module: nn.Module) -> None:
-    """Draw kernels as He et al. (2015) did, by the number of outputs."""
-    if isinstance(module, nn.Conv1d | nn.Conv2d) and module.bias is None:
+    """Draw kernels as He et al. (2015) did, by the number of outputs; biases, of excitation, start at zero."""
+    if isinstance(module, nn.Conv1d | nn.Conv2d):
         nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
 
 
 def silence_branch(module: nn.Module) -> None:

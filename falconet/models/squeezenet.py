@@ -23,7 +23,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from falconet.models.layers import SqueezeExcitation
+from falconet.errors import ConfigError
+from falconet.models.layers import LEAST_SQUEEZED, SqueezeExcitation
 from falconet.models.options import (
     Stem,
     check_choice,
@@ -91,8 +92,9 @@ class SqueezeNet(nn.Module):
         super().__init__()
         for name, number in (("base_expand", base_expand), ("frequency", frequency)):
             check_count(name, number)
-        if expand_increment:
-            check_count("expand_increment", expand_increment)
+        check_increment(expand_increment)
+        if base_expand < 2:
+            raise ConfigError(f"model.options.base_expand: wanted 2 or more, found {base_expand}")
         check_share("share_3x3", share_3x3)
         check_share("dropout", dropout)
         check_positive("squeeze_ratio", squeeze_ratio)
@@ -109,7 +111,8 @@ class SqueezeNet(nn.Module):
         ]
         for index in range(MODULES):
             expand = base_expand + expand_increment * (index // frequency)
-            large = round(expand * share_3x3)
+            # At least one kernel of each kind.
+            large = min(max(round(expand * share_3x3), 1), expand - 1)
             squeeze = max(round(expand * squeeze_ratio), 1)
             layers.append(Fire(maps, squeeze, expand - large, large, bypass, squeeze_excitation))
             maps = expand
@@ -144,7 +147,11 @@ class Fire(nn.Module):
         self.expand1x1 = nn.Conv2d(squeeze, expand1x1, 1)
         self.expand3x3 = nn.Conv2d(squeeze, expand3x3, 3, padding=1)
         self.relu = nn.ReLU(inplace=True)
-        self.excitation = SqueezeExcitation(out_channels, out_channels // REDUCTION) if squeeze_excitation else None
+        self.excitation = (
+            SqueezeExcitation(out_channels, max(out_channels // REDUCTION, LEAST_SQUEEZED))
+            if squeeze_excitation
+            else None
+        )
         self.bypass = make_bypass(in_channels, out_channels, bypass)
 
     def forward(
@@ -162,6 +169,12 @@ def make_bypass(in_channels: int, out_channels: int, bypass: Bypass) -> nn.Modul
     if bypass == "none" or (bypass == "simple" and in_channels != out_channels):
         return None
     return nn.Identity() if in_channels == out_channels else nn.Conv2d(in_channels, out_channels, 1)
+
+
+def check_increment(number: int) -> None:
+    """Raise ConfigError unless the number of expanding kernels grows by a whole number, or not at all."""
+    if isinstance(number, bool) or not isinstance(number, int) or number < 0:
+        raise ConfigError(f"model.options.expand_increment: wanted a whole number, 0 or more, found {number!r}")
 
 
 def pooling() -> nn.MaxPool2d:

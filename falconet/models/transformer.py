@@ -218,5 +218,5 @@ def check_patch(patch: int, input_size: tuple[int, ...], kind: Kind) -> None:
     """Raise ConfigError unless an image has a patch of this side."""
     check_count("patch", patch)
     if kind != "image" or patch > min(input_size):
-        found = f"{patch} for {kind}s of {'x'.join(map(str, input_size))}"
+        found = f"{patch} for {kind} of {'x'.join(map(str, input_size))}"
         raise ConfigError(f"model.options.patch: wanted the side of a square within an image, found {found}")

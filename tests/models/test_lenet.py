@@ -224,7 +224,7 @@ def test_unknown_output() -> None:
     assert done.stderr.splitlines()[-1].endswith(wanted)
 
 
-@pytest.mark.parametrize("name", ["lenet5", "lenet5_caffe", "lenet_relu"])
+@pytest.mark.parametrize("name", ["lenet5", "lenet5_caffe", "lenet_relu", "cnn_small", "lenet_deep"])
 @pytest.mark.parametrize("size", [(16, 16), (17, 19), (28, 28), (20, 41)])
 def test_other_sizes(name: str, size: tuple[int, int]) -> None:
     model = create_model(name, num_classes=3, input_size=size)
@@ -244,9 +244,59 @@ def test_too_small_a_size_names_the_smallest(name: str, size: tuple[int, int]) -
         create_model(name, input_size=size)
 
 
+@pytest.mark.parametrize(("name", "smallest"), [("cnn_small", 10), ("lenet_deep", 8)])
+def test_smallest_image_of_the_articles_nets(name: str, smallest: int) -> None:
+    model = create_model(name, num_classes=3, input_size=smallest)
+    assert model(torch.zeros(2, 1, smallest, smallest)).shape == (2, 3)
+    for size in ((smallest - 1, smallest), (smallest, smallest - 1)):
+        message = rf"{name} needs images of at least {smallest}x{smallest} pixels, found {size[0]}x{size[1]}"
+        with pytest.raises(ConfigError, match=message):
+            create_model(name, input_size=size)
+
+
+@pytest.mark.parametrize(
+    ("name", "params"),
+    [
+        ("cnn_small", (9 + 1) * 32 + (9 * 32 + 1) * 64 + (5 * 5 * 64 + 1) * 64 + (64 + 1) * 10),
+        (
+            "lenet_deep",
+            (25 + 1) * 20 + (25 * 20 + 1) * 50 + (25 * 50 + 1) * 50 + (3 * 3 * 50 + 1) * 500 + (500 + 1) * 10,
+        ),
+    ],
+)
+def test_parameters_of_the_articles_nets(name: str, params: int) -> None:
+    assert count(create_model(name)) == params
+
+
+@pytest.mark.parametrize(("name", "padding", "convolutions"), [("cnn_small", 0, 2), ("lenet_deep", 2, 3)])
+def test_articles_nets_by_hand(name: str, padding: int, convolutions: int) -> None:
+    model = create_model(name, in_channels=3, input_size=(21, 26))
+    state = model.state_dict()
+    step = x = torch.randn(2, 3, 21, 26)
+    for layer in ("conv1", "conv2", "conv3")[:convolutions]:
+        step = F.conv2d(step, state[f"{layer}.weight"], state[f"{layer}.bias"], padding=padding)
+        step = F.max_pool2d(F.relu(step), 2)
+    hidden = F.relu(step.flatten(1) @ state["fc1.weight"].T + state["fc1.bias"])
+    torch.testing.assert_close(model(x), hidden @ state["fc2.weight"].T + state["fc2.bias"], rtol=1e-4, atol=1e-5)
+
+
+def test_deep_net_without_padding_fails_as_the_articles_does() -> None:
+    layers = [nn.Sequential(nn.Conv2d(channels, 50, 5), nn.MaxPool2d(2)) for channels in (1, 50, 50)]
+    with pytest.raises(RuntimeError, match="Kernel size can't be greater than actual input size"):
+        nn.Sequential(*layers)(torch.zeros(1, 1, 28, 28))
+
+
 @pytest.mark.parametrize(
     ("name", "layers"),
     [
+        (
+            "cnn_small",
+            {"conv1": (32, 26, 26), "conv2": (64, 11, 11), "fc1": (64,), "fc2": (10,)},
+        ),
+        (
+            "lenet_deep",
+            {"conv1": (20, 28, 28), "conv2": (50, 14, 14), "conv3": (50, 7, 7), "fc1": (500,), "fc2": (10,)},
+        ),
         ("lenet300_100", {"fc1": (300,), "fc2": (100,), "fc3": (10,)}),
         ("lenet5_caffe", {"conv1": (20, 24, 24), "conv2": (50, 8, 8), "fc1": (500,), "fc2": (10,)}),
         ("lenet_relu", {"conv1": (32, 24, 24), "conv2": (64, 8, 8), "fc1": (128,), "fc2": (10,)}),

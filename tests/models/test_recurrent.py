@@ -17,7 +17,8 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from falconet.complexity import count_complexity
 from falconet.errors import UnknownNameError
 from falconet.models import create_model
-from falconet.models.recurrent import Recurrent, measure_lengths, reverse
+from falconet.models.recurrent import Recurrent, reverse
+from falconet.models.sequences import measure_lengths
 from falconet.spec import Kind
 
 VOCABULARY, CHANNELS, STEPS, CLASSES = 30, 3, 11, 4
@@ -39,13 +40,12 @@ def seeded() -> Iterator[None]:
 
 
 def build(cell: str, kind: Kind, **options: Any) -> Recurrent:
+    channels = VOCABULARY if kind == "text" else CHANNELS
     model = create_model(
         cell,
         num_classes=CLASSES,
-        in_channels=VOCABULARY if kind == "text" else CHANNELS,
-        input_size=STEPS,
         kind=kind,
-        **{"hidden": HIDDEN, "embedding": WIDTH, **options},
+        **{"in_channels": channels, "input_size": STEPS, "hidden": HIDDEN, "embedding": WIDTH, **options},
     )
     assert isinstance(model, Recurrent)
     return model.eval()
@@ -136,6 +136,37 @@ def test_every_true_step_counts(cell: str, kind: Kind) -> None:
         changed = x.clone()
         changed[..., step] = changed[..., step] % (VOCABULARY - 1) + 1
         assert not torch.equal(model(changed), model(x))
+
+
+@every_cell
+@every_direction
+@every_pooling
+@torch.no_grad()
+def test_image_is_the_series_of_its_rows(cell: str, bidirectional: bool, pooling: str) -> None:
+    rows, columns = 6, 4
+    options: dict[str, Any] = {"bidirectional": bidirectional, "pooling": pooling, "layers": 2}
+    model = build(cell, "image", input_size=(rows, columns), **options)
+    peer = build(cell, "series", in_channels=CHANNELS * columns, input_size=rows, **options)
+    peer.load_state_dict(model.state_dict())
+    images = torch.randn(5, CHANNELS, rows, columns)
+    series = torch.stack([images[:, :, row].flatten(1) for row in range(rows)], dim=2)
+    torch.testing.assert_close(model(images), peer(series), rtol=0, atol=1e-6)
+
+
+@torch.no_grad()
+def test_images_of_more_rows_are_taken_and_those_of_more_columns_are_not() -> None:
+    model = build("gru", "image", input_size=(6, 4))
+    assert model(torch.randn(2, CHANNELS, 9, 4)).shape == (2, CLASSES)
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        model(torch.randn(2, CHANNELS, 6, 5))
+
+
+@torch.no_grad()
+def test_black_rows_of_an_image_count() -> None:
+    model = build("gru", "image", input_size=(6, 4))
+    image = torch.randn(1, CHANNELS, 6, 4)
+    image[:, :, 3:] = 0
+    assert not torch.allclose(model(image), model(image[:, :, :3]), rtol=0, atol=1e-4)
 
 
 def test_value_missing_within_a_series_is_the_mean() -> None:

@@ -7,11 +7,12 @@ import sys
 from typing import Any
 
 import pytest
+import torch
 from torch import nn
 
 from falconet.errors import ConfigError, UnknownNameError
 from falconet.models import MODELS, ModelEntry, create_model, find_model, list_models, models_for
-from falconet.models.registry import SIZES, native_input
+from falconet.models.registry import SIZES, list_options, native_input
 from falconet.spec import Kind
 
 
@@ -23,6 +24,10 @@ from falconet.spec import Kind
         ("lenet5", ["lenet5", "lenet5_caffe"]),
         ("relu", ["lenet_relu"]),
         ("lenet?00_*", ["lenet300_100"]),
+        ("squeezenet*", ["squeezenet1_0", "squeezenet1_1", "squeezenet_se"]),
+        ("resnet??", [f"resnet{layers}" for layers in (18, 34, 50, 20, 32, 44, 56)]),
+        ("lite", [f"efficientnet_lite{number}" for number in range(5)]),
+        ("resnet1d", ["resnet1d18"]),
         ("nothing", []),
     ],
 )
@@ -32,7 +37,16 @@ def test_list_models_takes_patterns_and_parts(pattern: str, expected: list[str])
 
 @pytest.mark.parametrize(
     ("name", "nearest"),
-    [("lenet", "lenet5"), ("LeNet5", "lenet5"), ("lenet-relu", "lenet_relu"), ("lenet300", "lenet300_100")],
+    [
+        ("lenet", "lenet5"),
+        ("LeNet5", "lenet5"),
+        ("lenet-relu", "lenet_relu"),
+        ("lenet300", "lenet300_100"),
+        ("resnet-50", "resnet50"),
+        ("efficientnetb3", "efficientnet_b3"),
+        ("squeezenet", "squeezenet_se"),
+        ("transfomer", "transformer"),
+    ],
 )
 def test_unknown_model_offers_the_nearest(name: str, nearest: str) -> None:
     with pytest.raises(UnknownNameError, match=rf"unknown model '{name}': did you mean .*{nearest}\b.*falconet models"):
@@ -66,6 +80,7 @@ def test_listing_imports_no_torch() -> None:
     [
         ("lenet5", {"ouput": "linear"}, "unknown option of lenet5 'ouput': did you mean output?"),
         ("lenet_relu", {"output": "linear"}, "model.options.output: lenet_relu has no options"),
+        ("efficientnet_b0", {"paddin": "same"}, "unknown option of efficientnet_b0 'paddin': did you mean padding?"),
     ],
 )
 def test_option_that_the_model_lacks(name: str, options: dict[str, Any], message: str) -> None:
@@ -80,23 +95,29 @@ def test_native_input_is_of_the_first_kind(entry: ModelEntry) -> None:
     assert len(set(entry.kinds)) == len(entry.kinds)
 
 
-@pytest.mark.parametrize(
-    ("kind", "expected"),
-    [
-        ("image", ["lenet300_100", "lenet5", "lenet5_caffe", "lenet_relu"]),
-        ("series", ["rnn", "lstm", "gru"]),
-        ("text", ["rnn", "lstm", "gru"]),
-    ],
-)
+SEQUENCES = ["rnn", "lstm", "gru", "transformer", "resnet1d18"]
+IMAGES = [
+    *("lenet300_100", "lenet5", "lenet5_caffe", "lenet_relu", "cnn_small", "lenet_deep", "alexnet"),
+    *("squeezenet1_0", "squeezenet1_1", "squeezenet_se"),
+    *(f"resnet{layers}" for layers in (18, 34, 50, 101, 152, 20, 32, 44, 56, 110)),
+    *("efficientnet", *(f"efficientnet_b{number}" for number in range(8))),
+    *(f"efficientnet_lite{number}" for number in range(5)),
+    *("rnn", "lstm", "gru", "transformer"),
+]
+
+
+@pytest.mark.parametrize(("kind", "expected"), [("image", IMAGES), ("series", SEQUENCES), ("text", SEQUENCES)])
 def test_models_for_a_kind(kind: Kind, expected: list[str]) -> None:
     assert models_for(kind) == expected
 
 
 def test_kind_that_a_model_does_not_eat() -> None:
-    with pytest.raises(ConfigError, match=r"^model\.name: lenet5 takes image, not text: choose rnn, lstm, gru$"):
+    fitting = "rnn, lstm, gru, transformer, resnet1d18"
+    with pytest.raises(ConfigError, match=rf"^model\.name: lenet5 takes image, not text: choose {fitting}$"):
         create_model("lenet5", kind="text")
-    with pytest.raises(ConfigError, match=r"^model\.name: gru takes text or series, not image: choose lenet300_100, "):
-        create_model("gru", kind="image")
+    message = r"^model\.name: resnet1d18 takes series or text, not image: choose lenet300_100, .*, transformer$"
+    with pytest.raises(ConfigError, match=message):
+        create_model("resnet1d18", kind="image")
 
 
 def test_kind_that_does_not_exist() -> None:
@@ -115,11 +136,19 @@ def test_first_kind_is_the_default() -> None:
 def test_other_kind_needs_channels_and_size() -> None:
     model = create_model("gru", kind="series", in_channels=3, input_size=50)
     assert shapes_of(model)["encoder.projection.weight"] == (64, 3)
-    for given in ({"in_channels": 3}, {"input_size": 50}):
+    halves: tuple[dict[str, Any], ...] = ({"in_channels": 3}, {"input_size": 50})
+    for given in halves:
         with pytest.raises(
             ConfigError, match=r"in_channels, model\.input_size: wanted both, as gru has no native series"
         ):
             create_model("gru", kind="series", **given)
+
+
+def test_images_are_rows_where_they_are_not_the_first_kind() -> None:
+    model = create_model("gru", kind="image", in_channels=3, input_size=(10, 8))
+    assert shapes_of(model)["encoder.projection.weight"] == (64, 3 * 8)
+    with pytest.raises(ConfigError, match=r"wanted both, as gru has no native image input$"):
+        create_model("gru", kind="image")
 
 
 def test_native_input() -> None:
@@ -135,6 +164,7 @@ def test_native_input() -> None:
         ("lenet_relu", (28,), r"wanted 2 numbers \(pixels\), found \[28\]"),
         ("gru", (28, 28), r"wanted one number \(tokens\), found \[28, 28\]"),
         ("gru", 0, "wanted tokens above 0, found 0"),
+        ("resnet1d18", (64, 2), r"wanted one number \(steps\), found \[64, 2\]"),
     ],
 )
 def test_size_must_fit_the_kind(name: str, size: int | tuple[int, ...], message: str) -> None:
@@ -161,3 +191,44 @@ def test_defaults_are_as_published() -> None:
     shapes = shapes_of(create_model("lenet300_100"))
     assert shapes["fc1.weight"] == (300, 28 * 28)
     assert shapes["fc3.weight"] == (10, 100)
+
+
+@pytest.mark.parametrize(
+    ("name", "absent", "present"),
+    [
+        ("efficientnet_b0", {"width", "depth", "lite", "phi"}, {"stem", "padding", "norm_eps"}),
+        ("efficientnet", {"width", "depth", "lite"}, {"phi", "stem"}),
+        ("resnet20", {"blocks", "bottleneck", "padded", "stem"}, {"width", "pre_activation"}),
+        ("squeezenet_se", {"version", "squeeze_excitation"}, {"bypass", "squeeze_ratio"}),
+        ("transformer", {"kind", "num_classes", "in_channels", "input_size"}, {"patch", "heads"}),
+    ],
+)
+def test_options_that_make_a_member_are_not_the_users(name: str, absent: set[str], present: set[str]) -> None:
+    options = set(list_options(name))
+    assert not options & absent
+    assert options >= present
+    for option in absent - {"kind", "num_classes", "in_channels", "input_size"}:
+        with pytest.raises(UnknownNameError, match=rf"^unknown option of {name} '{option}': "):
+            create_model(name, **{option: MODELS[name].options[option]})
+
+
+def test_defaults_of_a_member_give_way_to_the_users_options() -> None:
+    cases: tuple[tuple[dict[str, Any], float], ...] = (({}, 0.5), ({"dropout": 0.1}, 0.1))
+    with torch.device("meta"):
+        for options, share in cases:
+            classifier = create_model("efficientnet_b7", **options).get_submodule("classifier")
+            assert [layer.p for layer in classifier.modules() if isinstance(layer, nn.Dropout)] == [share]
+
+
+@pytest.mark.parametrize("name", ["timm:resnet18", "torchvision:resnet18"])
+def test_networks_of_other_libraries_have_an_entry(name: str) -> None:
+    entry = find_model(name)
+    assert entry.params is None
+    assert entry.kinds == ("image",)
+    assert name not in MODELS
+
+
+@pytest.mark.parametrize("name", ["timm:", "keras:resnet18", ":resnet18", "timm"])
+def test_what_is_no_network_of_another_library(name: str) -> None:
+    with pytest.raises(UnknownNameError, match=rf"^unknown model '{name}': "):
+        find_model(name)

@@ -22,6 +22,10 @@ from falconet.errors import ConfigError
         ("patience", 0),
         ("checkpoint_seconds", 0.0),
         ("checkpoint_seconds", float("nan")),
+        ("unfreeze_after", 1),
+        ("layer_decay", 0.0),
+        ("layer_decay", 1.01),
+        ("layer_decay", float("nan")),
         ("seed", -1),
         ("seed", 2**31),
     ],
@@ -29,3 +33,14 @@ from falconet.errors import ConfigError
 def test_impossible_values_name_the_field_and_what_was_found(field: str, value: Any) -> None:
     with pytest.raises(ConfigError, match=rf"^{field}: wanted .*, found "):
         TrainConfig(**{field: value})
+
+
+@pytest.mark.parametrize("after", [0, -1])
+def test_a_backbone_is_unfrozen_after_an_epoch_or_more(after: int) -> None:
+    with pytest.raises(ConfigError, match=rf"^unfreeze_after: wanted 1 or more, .*, found {after}"):
+        TrainConfig(freeze="backbone", unfreeze_after=after)
+
+
+def test_fine_tuning_takes_its_borders() -> None:
+    assert TrainConfig(freeze="backbone", unfreeze_after=1, layer_decay=1.0).unfreeze_after == 1
+    assert TrainConfig(freeze="backbone").unfreeze_after is None

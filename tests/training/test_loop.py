@@ -8,7 +8,7 @@ import math
 import time
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -176,6 +176,54 @@ def test_a_run_stopped_at_any_step_goes_on_from_the_one_before(tmp_path: Path, s
     for row, other in zip(whole.history, resumed.history, strict=True):
         assert dataclasses.replace(row, seconds=0) == dataclasses.replace(other, seconds=0)
     assert (resumed.best_epoch, resumed.ending) == (whole.best_epoch, "completed")
+
+
+TUNING = dataclasses.replace(MIDWAY, freeze="backbone", unfreeze_after=1, layer_decay=0.5)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+@pytest.mark.parametrize("step", [3, 5, 6, 7, 13])
+def test_a_run_stopped_while_its_backbone_is_frozen_or_after_goes_on(
+    tmp_path: Path, step: int, optimizer: Literal["sgd", "adamw"]
+) -> None:
+    """The backbone is frozen for steps 1 to 5; its moments begin with step 6, those of the output with step 1."""
+    config = dataclasses.replace(TUNING, optimizer=optimizer)
+    whole, expected = run(config)
+    stopped, _ = run(config, (StopAtStep(step),), tmp_path)
+    recorder = Recorder()
+    resumed, weights = run(config, (recorder,), tmp_path)
+    assert (stopped.ending, resumed.ending) == ("interrupted", "completed")
+    assert f"step {step}" in recorder.calls
+    assert f"step {step - 1}" not in recorder.calls
+    assert_same_weights(weights, expected)
+    assert [row.val_loss for row in resumed.history] == [row.val_loss for row in whole.history]
+
+
+def test_only_the_output_layer_learns_while_the_backbone_is_frozen() -> None:
+    before = make_model().state_dict()
+    _, after = run(dataclasses.replace(TUNING, unfreeze_after=None))
+    changed = {name for name, value in before.items() if not torch.equal(value, after[name])}
+    assert changed == {"6.weight", "6.bias"}
+
+
+def test_the_average_of_the_weights_leaves_a_frozen_backbone_alone() -> None:
+    _, plain = run(dataclasses.replace(TUNING, unfreeze_after=None, ema_decay=None))
+    _, averaged = run(dataclasses.replace(TUNING, unfreeze_after=None, ema_decay=0.9))
+    assert not torch.equal(plain["6.weight"], averaged["6.weight"])
+    for name in ("0.weight", "1.weight", "1.running_mean", "3.bias"):
+        assert torch.equal(plain[name], averaged[name]), name
+
+
+def test_the_rate_that_the_history_tells_is_that_of_the_output_layer() -> None:
+    config = dataclasses.replace(TUNING, schedule="constant", warmup=0.0)
+    assert [row.learning_rate for row in run(config)[0].history] == [config.learning_rate] * 3
+
+
+@pytest.mark.parametrize("change", [{"freeze": None, "unfreeze_after": None}, {"layer_decay": 0.9}])
+def test_a_run_does_not_go_on_with_other_parts_frozen(tmp_path: Path, change: dict[str, Any]) -> None:
+    run(TUNING, (StopAtStep(8),), tmp_path)
+    with pytest.raises(ConfigError, match=rf"wanted one with {next(iter(change))}="):
+        run(dataclasses.replace(TUNING, **change), checkpoints=tmp_path)
 
 
 def test_a_run_stopped_at_every_step_in_turn_ends_with_the_same_weights(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -20,11 +20,28 @@ def test_only_weights_of_two_or_more_dimensions_decay() -> None:
     assert (decaying["weight_decay"], free["weight_decay"]) == (0.3, 0.0)
     assert {id(p) for p in decaying["params"]} == {id(model[0].weight), id(model[3].weight)}
     assert len(free["params"]) == 4
+    assert decaying["scale"] == free["scale"] == 1.0
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
+def test_each_group_has_one_factor_and_one_decay(optimizer: Literal["sgd", "adam", "adamw"]) -> None:
+    model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4, 2))
+    config = TrainConfig(optimizer=optimizer, layer_decay=0.5, weight_decay=0.3)
+    groups = make_optimizer(model, config).param_groups
+    found = {(group["scale"], group["weight_decay"]): {id(p) for p in group["params"]} for group in groups}
+    assert found == {
+        (0.25, 0.3): {id(model[0].weight)},
+        (0.25, 0.0): {id(model[0].bias)},
+        (0.5, 0.0): {id(model[1].weight), id(model[1].bias)},
+        (1.0, 0.3): {id(model[3].weight)},
+        (1.0, 0.0): {id(model[3].bias)},
+    }
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_no_bias_and_nothing_per_channel_decays(name: str) -> None:
-    model = create_model(name)
+    with torch.device("meta"):
+        model = create_model(name)
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     decaying, _ = make_optimizer(model, TrainConfig()).param_groups
     assert decaying["params"]
