@@ -17,6 +17,7 @@ from falconet.data import DataConfig, Dataset, load_dataset
 from falconet.data.augmentation import Augmentation, find_policy
 from falconet.errors import ConfigError, DataError, PathError, RunExistsError, UnknownNameError, UsageError
 from falconet.models import find_model, models_for
+from falconet.models.registry import check_pretrained
 from falconet.schema import flatten, from_mapping, merge, to_mapping
 from falconet.spec import Kind
 from falconet.storage import PARTIAL, write_text
@@ -138,6 +139,8 @@ def resolve(
     if "name" in (settings.get("model") or {}):
         defaults["model"] = {}
     config = configure(dataset, merge(defaults, settings))
+    if config.model.pretrained is not None:
+        check_pretrained(config.model.name, config.model.pretrained)
     check_model(config.model.name, dataset)
     return dataset, config, describe_chosen(defaults, settings)
 

@@ -58,6 +58,30 @@ def test_summary(capsys: Capture) -> None:
     assert "117,600" in run_text(capsys, "summary", "lenet5")
 
 
+def test_summary_takes_options_and_draws(capsys: Capture, tmp_path: Path) -> None:
+    plot = tmp_path / "shape.png"
+    small = run_json(capsys, "summary", "efficientnet", "--set", "model.options.phi=-6", "--plot", str(plot))
+    assert small["params"] < run_json(capsys, "summary", "efficientnet")["params"] == 5_288_548
+    assert plot.read_bytes().startswith(b"\x89PNG")
+    layers = {layer["name"]: layer["receptive_field"] for layer in run_json(capsys, "summary", "alexnet")["layers"]}
+    assert (layers["features.0"], layers["features.12"]) == ([11, 11], [195, 195])
+    assert "195x195" in run_text(capsys, "summary", "alexnet")
+
+
+def test_train_begins_with_weights_and_freezes(capsys: Capture, make_folder: FolderMaker, tmp_path: Path) -> None:
+    folder = make_folder()
+    shape = ("--model", "resnet20", "--set", "model.options.width=4", "--epochs", "2")
+    run_json(capsys, "train", str(folder), *shape, "--out", str(tmp_path / "first"))
+    weights = ("--pretrained", str(tmp_path / "first"), "--freeze", "backbone", "--unfreeze-after", "1")
+    code = cli.run(["train", str(folder), *shape, *weights, "--out", str(tmp_path / "second")])
+    _, err = capsys.readouterr()
+    assert code == 0, err
+    assert "weights of resnet20 (falconet layout)" in err
+    config = (tmp_path / "second" / "config.yaml").read_text(encoding="utf-8")
+    assert "freeze: backbone" in config
+    assert "unfreeze_after: 1" in config
+
+
 def test_data(capsys: Capture, make_folder: FolderMaker, tmp_path: Path) -> None:
     folder = make_folder()
     (folder / "dark" / "bad.png").write_bytes(b"")
@@ -145,6 +169,13 @@ MISTAKES = [
     (["train", "digits", "--recipe", "digit"], 2, "unknown recipe 'digit'"),
     (["train", "digits", "--epochs", "0"], 2, "training.epochs: wanted 1 or more, found 0"),
     (["train", "digits", "--epochs", "few"], 2, "--epochs"),
+    (["summary", "resnet18", "--plot", "shape.jpg"], 2, "--plot: wanted a file name ending in .png, found shape.jpg"),
+    (["summary", "resnet18", "--set", "training.epochs=3"], 2, "--set: wanted model.options.NAME=VALUE"),
+    (["summary", "resnet18", "--set", "model.options.widht=3"], 2, "did you mean width?"),
+    (["train", "digits", "--model", "resnet20", "--pretrained", "none.pth"], 2, "no such weights: none.pth"),
+    (["train", "digits", "--model", "rnn", "--pretrained", "timm"], 2, "wanted a network for images, found rnn"),
+    (["train", "digits", "--freeze", "everything"], 2, "freeze"),
+    (["train", "digits", "--unfreeze-after", "2"], 2, "unfreeze_after: wanted 1 or more, with freeze=backbone"),
     (["train", "digits", "--resume", "--overwrite"], 2, "exclude each other"),
     (["train", "digits", "--config", "nowhere.yaml"], 2, "nowhere.yaml: No such file"),
     (["train"], 2, "Missing argument"),

@@ -43,9 +43,20 @@ def test_later_layers_win(tmp_path: Path) -> None:
     assert not any(choice.startswith(("model.name", "training")) for choice in plan.chosen)
 
 
+@pytest.fixture
+def weights_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Work in a folder that holds two files of weights, which nothing reads while it plans."""
+    folder = tmp_path / "here"
+    folder.mkdir()
+    for name in ("weights.pth", "other.pth"):
+        (folder / name).touch()
+    monkeypatch.chdir(folder)
+
+
+@pytest.mark.usefixtures("weights_here")
 def test_published_weights_are_trained_on_at_a_quarter_of_the_rate(tmp_path: Path) -> None:
     plain, tuned = (
-        plan_run("digits", model="resnet20", settings={"model": {"pretrained": pretrained}}, out=tmp_path)
+        plan_run("digits", model="resnet20", settings={"model": {"pretrained": pretrained}}, out=tmp_path / "run")
         for pretrained in (None, "weights.pth")
     )
     assert plain.config.training.learning_rate == TrainConfig().learning_rate
@@ -54,17 +65,20 @@ def test_published_weights_are_trained_on_at_a_quarter_of_the_rate(tmp_path: Pat
     assert not any("learning_rate" in choice for choice in plain.chosen)
     assert tuned.config.model.pretrained == "weights.pth"
     asked = {"model": {"pretrained": "weights.pth"}, "training": {"learning_rate": 0.01}}
-    chosen = plan_run("digits", model="resnet20", settings=asked, out=tmp_path)
+    chosen = plan_run("digits", model="resnet20", settings=asked, out=tmp_path / "run")
     assert chosen.config.training.learning_rate == 0.01
     assert not any("learning_rate" in choice for choice in chosen.chosen)
 
 
+@pytest.mark.usefixtures("weights_here")
 def test_a_resumed_run_keeps_its_weights_and_its_rate(tmp_path: Path) -> None:
-    first = plan_run("digits", model="resnet20", settings={"model": {"pretrained": "weights.pth"}}, out=tmp_path)
+    first = plan_run(
+        "digits", model="resnet20", settings={"model": {"pretrained": "weights.pth"}}, out=tmp_path / "run"
+    )
     write_config(first)
-    assert plan_run("digits", out=tmp_path, existing="resume").config == first.config
+    assert plan_run("digits", out=tmp_path / "run", existing="resume").config == first.config
     with pytest.raises(UsageError, match=r"model.pretrained=weights.pth, but now it is other.pth"):
-        plan_run("digits", settings={"model": {"pretrained": "other.pth"}}, out=tmp_path, existing="resume")
+        plan_run("digits", settings={"model": {"pretrained": "other.pth"}}, out=tmp_path / "run", existing="resume")
 
 
 def test_output_folder_is_named_after_source_and_model(make_folder: FolderMaker) -> None:

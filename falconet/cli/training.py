@@ -59,10 +59,13 @@ def train(
     """Train, judge, save and report a classifier."""
     from falconet.catalog import check_source
     from falconet.models import find_model
+    from falconet.models.registry import check_pretrained
 
     check_source(source)
     if model:
         find_model(model)
+    if model and pretrained:
+        check_pretrained(model, pretrained)
     if resume and overwrite:
         raise UsageError("--resume and --overwrite exclude each other")
     from falconet import planning, terminal

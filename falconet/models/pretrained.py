@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from falconet.errors import ArtifactError, ConfigError, MissingExtraError, PathError
 from falconet.models.external import SECOND_OUTPUTS
 from falconet.models.options import choose_stem
-from falconet.models.registry import create_model, find_model, list_options
+from falconet.models.registry import check_pretrained, create_model, find_model, list_options
 from falconet.models.table import MODELS
 from falconet.schema import from_mapping
 from falconet.spec import ImageSpec
@@ -91,17 +91,11 @@ def load_pretrained(name: str, source: str | Path) -> Pretrained:
     weights or of a trained model's folder. Nothing is unpickled but tensors. Raises PathError, ConfigError for weights
     of another network, ArtifactError for damaged ones and those that cannot be fetched.
     """
-    entry = find_model(name)
-    if entry.kinds[0] != "image":
-        raise ConfigError(f"model.pretrained: wanted a network for images, found {name}")
+    check_pretrained(name, source)
     if source in FETCHERS:
         return FETCHERS[str(source)](name)
     path = Path(source)
-    if path.is_dir():
-        return read_model_folder(name, path)
-    if not path.is_file():
-        raise PathError(f"no such weights: {source}; wanted torchvision, timm, a file or a trained model's folder")
-    return from_state(name, read_weights(path), str(source))
+    return read_model_folder(name, path) if path.is_dir() else from_state(name, read_weights(path), str(source))
 
 
 def read_model_folder(name: str, folder: Path) -> Pretrained:

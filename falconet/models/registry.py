@@ -10,7 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, get_args
 
-from falconet.errors import ConfigError, UnknownNameError
+from falconet.errors import ConfigError, PathError, UnknownNameError
 from falconet.models.table import MODELS, ModelEntry
 from falconet.spec import Kind
 
@@ -136,6 +136,14 @@ def create_model(
         **{**entry.defaults, **entry.options, **options},
     )
     return model
+
+
+def check_pretrained(name: str, source: str | Path) -> None:
+    """Raise UsageError unless published weights can be asked for: of a network for images, from a place that exists."""
+    if find_model(name).kinds[0] != "image":
+        raise ConfigError(f"model.pretrained: wanted a network for images, found {name}")
+    if source not in EXTERNAL and not Path(source).exists():
+        raise PathError(f"no such weights: {source}; wanted torchvision, timm, a file or a trained model's folder")
 
 
 def choose_kind(name: str, kind: Kind | None) -> Kind:
