@@ -6,9 +6,6 @@ BIN := $(VENV)/bin
 unexport PYTHONDONTWRITEBYTECODE
 INSTALL := $(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt
 
-# A process for each processor; threads of torch within them would only get into each other's way.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto
-
 .PHONY: demo test test-all lint format bench bench-data readme clean
 
 $(BIN)/python:
@@ -26,10 +23,12 @@ demo: $(VENV)/installed  ## train two networks on the embedded digits and report
 	$(BIN)/falconet demo
 
 test: $(VENV)/installed-dev  ## the tests that take seconds
-	$(PYTEST) -m "not slow"
+	# A process for each processor; threads of torch within them would only get into each other's way.
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" --numprocesses auto --dist worksteal
 
 test-all: $(VENV)/installed-dev  ## every test, with coverage
-	$(PYTEST) --cov --cov-report=term
+	# One after the other, since some of them take the time.
+	$(BIN)/python -m pytest --cov --cov-report=term
 
 lint: $(VENV)/installed-dev  ## style, types, and who imports whom
 	$(BIN)/ruff check .

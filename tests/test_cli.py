@@ -272,7 +272,10 @@ def test_quick_answers_are_quick(arguments: list[str]) -> None:
 
 @pytest.mark.slow
 def test_ctrl_c_stops_training_cleanly(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", "from falconet.cli import main; main()", "train", "digits", "--epochs", "500"]
+    # Where a shell started the tests in the background, Ctrl-C would be ignored by what they start.
+    heed = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    code = f"{heed}; from falconet.cli import main; main()"
+    command = [sys.executable, "-c", code, "train", "digits", "--epochs", "500"]
     lines = []
     with subprocess.Popen([*command, "--out", str(tmp_path)], stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
