@@ -30,6 +30,7 @@ def load_tables() -> ModuleType:
     return module
 
 
+@pytest.mark.slow
 def test_the_session_runs(tmp_path: Path) -> None:
     match = re.search(r"<!-- session: begin -->\n```python\n(.*?)```", README, re.DOTALL)
     assert match is not None

@@ -361,6 +361,7 @@ def test_a_killed_build_goes_on_where_it_was(log: Path, folder: Path) -> None:
     assert sorted(read_log(log)) == [number for number in range(300) if number // BLOCK not in finished]
 
 
+@pytest.mark.slow
 def test_two_builders_at_once_decode_each_sample_once(log: Path) -> None:
     split = make_logged_split(log, 100)
     with start_builder(log, 100) as builder:
