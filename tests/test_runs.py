@@ -85,6 +85,7 @@ def test_another_seed_gives_other_weights_on_the_same_split(trained: RunResult, 
     assert (other.out / "model.safetensors").read_bytes() != (trained.out / "model.safetensors").read_bytes()
 
 
+@pytest.mark.slow
 def test_the_artifact_loads_in_a_process_that_never_saw_the_training(trained: RunResult) -> None:
     code = (
         "import sys, falconet; a = falconet.load_artifact(sys.argv[1]);"
@@ -184,6 +185,7 @@ def test_a_run_begins_with_published_weights(make_folder: FolderMaker, tmp_path:
     assert watcher.notes[-1].startswith(f"input {spec.shape[0]}x32x32")
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_from_another_with_all_its_weights(make_folder: FolderMaker, tmp_path: Path) -> None:
     """The output layer stays, as the classes are the same; a rate near zero shows it."""
     photos = make_folder()

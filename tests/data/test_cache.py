@@ -348,6 +348,7 @@ def wait_for_lines(path: Path, count: int, process: subprocess.Popen[str]) -> No
     raise AssertionError("waited for a minute")
 
 
+@pytest.mark.slow
 def test_a_killed_build_goes_on_where_it_was(log: Path, folder: Path) -> None:
     with start_builder(log, 300) as builder:
         wait_for_lines(log, 60, builder)

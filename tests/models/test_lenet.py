@@ -216,6 +216,7 @@ def test_linear_output_is_trainable() -> None:
     assert model(torch.zeros(2, 1, 32, 32)).shape == (2, 7)
 
 
+@pytest.mark.slow
 def test_unknown_output() -> None:
     # In a process of its own, because the run-time checker of annotations would be first to refuse it here.
     code = "from falconet.models import create_model; create_model('lenet5', output='softmax')"

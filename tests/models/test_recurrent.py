@@ -273,6 +273,7 @@ WRONG: list[tuple[str, Any, str]] = [
 ]
 
 
+@pytest.mark.slow
 def test_options_with_no_such_value() -> None:
     # In a process without type checks, as users have it.
     code = """
