@@ -149,7 +149,10 @@ def build_model(config: ArtifactConfig) -> nn.Module:
         )
     try:
         with torch.random.fork_rng(devices=[]):
-            return create_model(config.architecture, **describe_structure(config.input), **config.options)
+            # Never `pretrained`, whatever the options say: a model's file must not name others to be read or fetched.
+            return create_model(
+                config.architecture, pretrained=None, **describe_structure(config.input), **config.options
+            )
     except (UsageError, TypeError) as error:  # TypeError: an option of a reserved name, such as num_classes
         raise ArtifactError(f"{CONFIG_FILE} describes no model that this falconet can build: {error}") from error
 

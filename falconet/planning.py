@@ -59,7 +59,7 @@ class ModelConfig:
     """The architecture's own options."""
 
     def __post_init__(self) -> None:
-        for name in {"kind", "num_classes", "in_channels", "input_size"} & set(self.options):
+        for name in {"kind", "num_classes", "in_channels", "input_size", "pretrained"} & set(self.options):
             raise ConfigError(f"options.{name}: follows from the data or from model.input_size; leave it out")
 
 

@@ -23,6 +23,7 @@ from falconet.artifact import (
     ArtifactConfig,
     DataOrigin,
     Provenance,
+    build_model,
     check_artifact,
     current_versions,
     load_artifact,
@@ -253,3 +254,11 @@ def test_failed_save_keeps_the_old_artifact(folder: Path, artifact: Artifact, mo
     with pytest.raises(StorageError, match="disk full"):
         other.save(folder)
     assert torch.equal(load_artifact(folder).model(images()), artifact.model(images()))
+
+
+def test_options_of_a_file_name_no_other_weights(tmp_path: Path) -> None:
+    spec = ImageSpec((3, 28, 28), ("a", "b"), (0.5,) * 3, (0.25,) * 3)
+    origin = Provenance(DataOrigin("digits", "00", 0, 0.1, 0.2), seed=0, epochs=1, best_epoch=1)
+    config = ArtifactConfig("resnet20", spec, origin, options={"pretrained": str(tmp_path / "other.pth")})
+    with pytest.raises(ArtifactError, match="describes no model that this falconet can build"):
+        build_model(config)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -21,6 +21,10 @@ from falconet.cli.app import (
     merge_data_flags,
 )
 from falconet.errors import UsageError
+
+if TYPE_CHECKING:
+    from falconet.planning import Plan
+    from falconet.runs import RunResult
 
 
 @app.command()
@@ -69,7 +73,6 @@ def train(
     if resume and overwrite:
         raise UsageError("--resume and --overwrite exclude each other")
     from falconet import planning, terminal
-    from falconet.data.checks import find_leaks
     from falconet.schema import merge
 
     asked = planning.read_settings(config) if config else {}
@@ -95,6 +98,17 @@ def train(
         existing="resume" if resume else "overwrite" if overwrite else "refuse",
         data_root=data_root,
     )
+    announce(plan, resume)
+    from falconet.runs import execute
+
+    show_result(execute(plan, callbacks=terminal.watch(plan.config.model.name)), json)
+
+
+def announce(plan: Plan, resume: bool) -> None:
+    """Say what is about to be trained on what."""
+    from falconet import planning, terminal
+    from falconet.data.checks import find_leaks
+
     if resume and not planning.has_weights(plan.out):
         terminal.print_note(f"nothing to resume in {plan.out}: this run starts anew")
     terminal.print_note(terminal.describe_dataset(plan.dataset))
@@ -105,9 +119,12 @@ def train(
         terminal.print_note(f"caution: {len(leaks)} groups of equal samples stand in more than one split")
     if plan.chosen:
         terminal.print_note(f"chosen: {', '.join(plan.chosen)}")
-    from falconet.runs import execute
 
-    result = execute(plan, callbacks=terminal.watch(plan.config.model.name))
+
+def show_result(result: RunResult, json: bool) -> None:
+    """Print what a run came to."""
+    from falconet import terminal
+
     if result.unreadable:
         first = result.unreadable[0]
         terminal.print_note(

@@ -13,6 +13,26 @@ SECOND_OUTPUTS = ("googlenet", "inception_v3")
 """Networks of torchvision with further classifiers for training, which are left out here."""
 
 
+READING = frozenset(
+    {
+        "pretrained",
+        "checkpoint_path",
+        "cache_dir",
+        "pretrained_cfg",
+        "pretrained_cfg_overlay",
+        "weights",
+        "weights_backbone",
+    }
+)
+"""Options by which the libraries read or fetch weights; `pretrained` of `create_model` does so with its own checks."""
+
+
+def check_reads_nothing(options: dict[str, Any]) -> None:
+    """Raise ConfigError for an option by which a library would read a file or the network."""
+    for option in sorted(READING & options.keys()):
+        raise ConfigError(f"model.options.{option}: wanted options of the network alone; weights go by --pretrained")
+
+
 def build_timm(
     num_classes: int, in_channels: int, input_size: tuple[int, int], architecture: str, **options: Any
 ) -> nn.Module:
@@ -20,6 +40,7 @@ def build_timm(
 
     Raises MissingExtraError without timm, UnknownNameError, and ConfigError for what the network cannot be built with.
     """
+    check_reads_nothing(options)
     try:
         import timm
     except ImportError as error:
@@ -45,6 +66,7 @@ def build_torchvision(
     Its first convolution is made anew for other than 3 channels. Raises UnknownNameError, and ConfigError for what the
     network cannot be built with.
     """
+    check_reads_nothing(options)
     import torchvision
 
     known = torchvision.models.list_models(module=torchvision.models)

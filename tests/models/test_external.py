@@ -169,3 +169,17 @@ def test_timm_networks_are_trained_as_others_are(tmp_path: Path) -> None:
     fresh.load_state_dict(dict(artifact.weights))
     pixels = torch.randn(2, 1, 24, 24)
     assert torch.equal(answer(artifact.model, pixels), answer(fresh, pixels))
+
+
+@pytest.mark.parametrize(
+    ("name", "option"),
+    [
+        ("timm:resnet10t", "checkpoint_path"),
+        ("timm:resnet10t", "pretrained_cfg"),
+        ("torchvision:resnet18", "weights"),
+        ("torchvision:googlenet", "weights_backbone"),
+    ],
+)
+def test_no_option_reads_or_fetches_weights(name: str, option: str) -> None:
+    with pytest.raises(ConfigError, match=rf"model\.options\.{option}: wanted options of the network alone"):
+        create_model(name, **{option: "somewhere.pth"})  # type: ignore[arg-type]
