@@ -196,7 +196,7 @@ def answer_split(artifact: Artifact, split: Split) -> Answers:
 def fit_recordings(samples: Samples, spec: InputSpec) -> Samples:
     """Return recordings at the model's rate and number of channels, whatever those of their source; others as is."""
     if isinstance(samples, WavFiles) and isinstance(spec, SeriesSpec) and spec.rate is not None:
-        return dataclasses.replace(samples, rate=spec.rate, channels=spec.shape[0])
+        return dataclasses.replace(samples, rate=spec.rate, channels=spec.raw_shape[0])
     return samples
 
 

@@ -43,7 +43,7 @@ class ModelConfig:
     """Height and width in pixels, steps of a series or tokens of a text.
 
     None: an image model's native size, or for one that takes any, the images' own up to that; the steps or tokens that
-    98 of 100 training samples stay within.
+    98 of 100 training samples stay within. With `bands`, a step is a frame.
     """
 
     pretrained: str | None = None
@@ -55,10 +55,15 @@ class ModelConfig:
     fit: Literal["pad", "resample"] = "pad"
     """How a series gets its number of steps: cut or padded at its end, or stretched in time."""
 
+    bands: int | None = None
+    """Mel bands of the spectra that a model of recordings sees, one for each hundredth of a second; None: the waves."""
+
     options: Mapping[str, Any] = field(default_factory=dict)
     """The architecture's own options."""
 
     def __post_init__(self) -> None:
+        if self.bands is not None and self.bands < 1:
+            raise ConfigError(f"bands: wanted 1 or more, or null, found {self.bands}")
         for name in {"kind", "num_classes", "in_channels", "input_size", "pretrained"} & set(self.options):
             raise ConfigError(f"options.{name}: follows from the data or from model.input_size; leave it out")
 
@@ -137,7 +142,7 @@ def resolve(
     check_not_empty(dataset)
     defaults = default_settings(dataset, pretrained=bool((settings.get("model") or {}).get("pretrained")))
     if "name" in (settings.get("model") or {}):
-        defaults["model"] = {}
+        defaults["model"] = choose_bands(dataset)
     config = configure(dataset, merge(defaults, settings))
     if config.model.pretrained is not None:
         check_pretrained(config.model.name, config.model.pretrained)
@@ -150,7 +155,11 @@ def configure(dataset: Dataset, settings: Settings) -> RunConfig:
     augmentation = expand_policy(settings["augmentation"], dataset.kind)
     if augmentation["kind"] != dataset.kind:
         raise ConfigError(f"augmentation.kind: wanted {dataset.kind}, as the data are, found {augmentation['kind']}")
-    return from_mapping(RunConfig, {**settings, "augmentation": augmentation})
+    config = from_mapping(RunConfig, {**settings, "augmentation": augmentation})
+    if config.model.bands is not None and dataset.rate is None:
+        found = "series without a rate" if dataset.kind == "series" else dataset.kind
+        raise ConfigError(f"model.bands: wanted recordings, found {found}; leave it out")
+    return config
 
 
 def check_model(name: str, dataset: Dataset) -> None:
@@ -194,18 +203,28 @@ def default_settings(dataset: Dataset, pretrained: bool = False) -> dict[str, An
     Where no model is asked for, `lenet_relu` at its 28 pixels for images up to 40 pixels, at 48 for larger ones, and
     `gru` for texts and series; 40 epochs for up to 7,500 training samples, then fewer, so that about 300,000 are seen,
     but at least 10; batches of 64, or of a twentieth of few samples, but at least 8; augmentation that cannot change a
-    label. Published weights are trained on at a quarter of the learning rate.
+    label. Published weights are trained on at a quarter of the learning rate. Of recordings, networks see spectra.
     """
     large = dataset.kind == "image" and max(dataset.size) > 40
     name = "lenet_relu" if dataset.kind == "image" else "gru"
     count = len(dataset.splits["train"])
     epochs, batch_size = min(max(round(300_000 / count), 10), 40), min(max(count // 20, 8), 64)
     return {
-        "model": {"name": name, "input_size": 48 if large else None},
+        "model": {"name": name, "input_size": 48 if large else None} | choose_bands(dataset),
         "data": {},
         "augmentation": {"policy": default_policy(dataset.source, dataset.kind)},
         "training": {"epochs": epochs, "batch_size": batch_size} | ({"learning_rate": 5e-4} if pretrained else {}),
     }
+
+
+def choose_bands(dataset: Dataset) -> dict[str, int]:
+    """Return the setting of BANDS for recordings of a rate that voices and sounds have; nothing for all else."""
+    return {"bands": BANDS} if dataset.kind == "series" and (dataset.rate or 0) >= SOUND_RATE else {}
+
+
+BANDS = 40
+SOUND_RATE = 4000
+"""Steps a second."""
 
 
 def describe_chosen(defaults: Settings, settings: Settings) -> tuple[str, ...]:

@@ -233,10 +233,9 @@ def draft_spec(dataset: Dataset, model: ModelConfig, weights: Pretrained | None 
     """Return what the model eats, with mean 0 and deviation 1 still, and the tokenizer that texts need."""
     if dataset.kind == "text":
         return draft_text_spec(dataset, model)
-    mean, std = (0.0,) * dataset.channels, (1.0,) * dataset.channels
     if dataset.kind == "series":
-        shape = (dataset.channels, *series_size(dataset, model))
-        return SeriesSpec(shape, dataset.classes, mean, std, model.fit, dataset.rate), None
+        return draft_series_spec(dataset, model), None
+    mean, std = (0.0,) * dataset.channels, (1.0,) * dataset.channels
     height, width = image_size(dataset, model, weights)
     margin = find_model(model.name).margin
     return ImageSpec((dataset.channels, height, width), dataset.classes, mean, std, margin=margin), None
@@ -270,10 +269,20 @@ LARGEST_SEQUENCE = 64
 """Larger images are scaled down to it for networks that read them as sequences."""
 
 
-def series_size(dataset: Dataset, model: ModelConfig) -> tuple[int]:
-    """Return the steps that a model takes: as asked for, else so many that few training series are cut."""
+def draft_series_spec(dataset: Dataset, model: ModelConfig) -> SeriesSpec:
+    """Return what a model of series eats: as many steps or frames as asked for, else so many that few are cut."""
+    rows = dataset.channels * (model.bands or 1)
+    statistics = (0.0,) * rows, (1.0,) * rows
+    spec = SeriesSpec((rows, 1), dataset.classes, *statistics, model.fit, dataset.rate, model.bands)
     if model.input_size is not None:
-        return (one_number(model.input_size),)
+        return dataclasses.replace(spec, shape=(rows, one_number(model.input_size)))
+    steps = measure_length(dataset)
+    frames = steps if model.bands is None else max((steps - spec.window) // spec.hop + 1, 1)
+    return dataclasses.replace(spec, shape=(rows, frames))
+
+
+def measure_length(dataset: Dataset) -> int:
+    """Return the steps that LONGEST of 100 training series stay within."""
     samples = dataset.splits["train"].samples
     lengths = []
     for index in range(len(samples)):
@@ -281,7 +290,7 @@ def series_size(dataset: Dataset, model: ModelConfig) -> tuple[int]:
             lengths.append(samples.read(index).shape[1])
     if not lengths:
         raise DataError(f"{dataset.source}: not one training series can be read")
-    return (max(int(np.percentile(lengths, LONGEST, method="higher")), 1),)
+    return max(int(np.percentile(lengths, LONGEST, method="higher")), 1)
 
 
 def draft_text_spec(dataset: Dataset, model: ModelConfig) -> tuple[TextSpec, str]:

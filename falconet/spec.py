@@ -61,7 +61,7 @@ class SeriesSpec:
     """How a raw series becomes a model's input, and what its outputs are called."""
 
     shape: tuple[int, int]
-    """Channels and steps, as the model takes them."""
+    """Channels and steps, as the model takes them; with `bands`, rows of spectra and frames."""
 
     labels: tuple[str, ...]
     """Class names in the order of the logits."""
@@ -78,6 +78,12 @@ class SeriesSpec:
     rate: int | None = None
     """Steps a second of recordings; others are resampled to it. None: series that have no rate."""
 
+    bands: int | None = None
+    """Mel bands of the spectra that the model sees, one spectrum for each frame (see `falconet.data.spectra`).
+
+    None: the model sees the values themselves.
+    """
+
     kind: Literal["series"] = "series"
     """Tells a SeriesSpec from the others in `config.json`."""
 
@@ -89,8 +95,26 @@ class SeriesSpec:
             raise ConfigError(f"shape: wanted at least 1 channel and 1 step, found {list(self.shape)}")
         if self.rate is not None and self.rate < 1:
             raise ConfigError(f"rate: wanted 1 or more steps a second, or null, found {self.rate}")
+        if self.bands is not None:
+            check_bands(self.bands, self.rate, self.shape[0])
         check_statistics(self.shape[0], self.mean, self.std)
         check_labels(self.labels)
+
+    @property
+    def raw_shape(self) -> tuple[int, int]:
+        """Channels and steps of a series before its spectra are computed."""
+        rows, frames = self.shape
+        return self.shape if self.bands is None else (rows // self.bands, (frames - 1) * self.hop + self.window)
+
+    @property
+    def window(self) -> int:
+        """Steps of a frame: 25 ms."""
+        return round(0.025 * (self.rate or 0))
+
+    @property
+    def hop(self) -> int:
+        """Steps from one frame to the next: 10 ms."""
+        return round(0.01 * (self.rate or 0))
 
 
 @dataclass(frozen=True)
@@ -121,6 +145,19 @@ class TextSpec:
 
 
 InputSpec = ImageSpec | SeriesSpec | TextSpec
+
+
+def check_bands(bands: int, rate: int | None, rows: int) -> None:
+    """Raise ConfigError unless recordings of this rate can have spectra of so many bands."""
+    if rate is None or rate < LOWEST_RATE:
+        found = "series without a rate" if rate is None else f"{rate} Hz"
+        raise ConfigError(f"bands: wanted recordings of at least {LOWEST_RATE} Hz, found {found}; use bands=null")
+    if bands < 1 or rows % bands:
+        raise ConfigError(f"bands: wanted 1 or more, and a divisor of the {rows} rows of shape, found {bands}")
+
+
+LOWEST_RATE = 1000
+"""Steps a second below which a hundredth of a second holds too little for a spectrum."""
 
 
 def check_statistics(channels: int, mean: tuple[float, ...], std: tuple[float, ...]) -> None:

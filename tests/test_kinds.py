@@ -13,6 +13,8 @@ import pytest
 
 from falconet import RunResult, evaluate, load_artifact, load_dataset, predict, train
 from falconet.errors import ArtifactError, DataError, PathError, UsageError
+from falconet.planning import plan_run
+from falconet.runs import draft_spec
 from falconet.spec import SeriesSpec, TextSpec
 
 FRUIT, METAL = ("apple", "pear", "plum", "Kirsche", "りんご"), ("iron", "zinc", "copper", "Blei", "鉄")
@@ -200,6 +202,18 @@ def test_recordings_of_another_rate_are_judged_as_they_are_answered(tmp_path: Pa
     assert judged.accuracy == pytest.approx(hits / 24)
 
 
+def test_networks_see_spectra_of_sounds_unless_told_otherwise(tmp_path: Path) -> None:
+    folder = write_tones(tmp_path / "set", 8000)
+    settings: dict[str, Any] = {"model": {"name": "rnn", "options": {"hidden": 8}}}
+    run = train(folder, epochs=2, settings=settings, out=tmp_path / "run")
+    spec = load_artifact(run.out).config.input
+    assert isinstance(spec, SeriesSpec)
+    assert (spec.bands, spec.shape, spec.raw_shape) == (40, (40, 48), (1, 47 * 80 + 200))
+    assert len(predict(run.out, [folder]).predictions) == 24
+    plain = plan_run(folder, settings={"model": {**settings["model"], "bands": None}})
+    assert draft_spec(plain.dataset, plain.config.model)[0].shape == (1, 4000)
+
+
 def test_a_recording_of_odd_channels_does_not_decide_for_the_others(tmp_path: Path) -> None:
     folder = write_tones(tmp_path / "set", 400, channels=2)
     write_tones(tmp_path / "odd", 400, channels=6, count=1)
@@ -237,6 +251,7 @@ def test_resuming_reads_the_source_as_the_run_began(tmp_path: Path) -> None:
     ("settings", "message"),
     [
         ({"model": {"input_size": [1, 28, 28]}}, "wanted height and width in pixels"),
+        ({"model": {"bands": 40}}, r"model\.bands: wanted recordings, found image; leave it out"),
         ({"augmentation": {"kind": "series"}}, r"augmentation\.kind: wanted image, as the data are, found series"),
     ],
 )

@@ -58,11 +58,23 @@ def test_impossible_specs(change: dict[str, Any], message: str) -> None:
         ({"std": (1.0, -0.1)}, "std: wanted finite values above 0, found [1.0, -0.1]"),
         ({"std": (1.0, math.nan)}, "std: wanted finite values above 0, found [1.0, nan]"),
         ({"labels": ("run",)}, "labels: wanted at least two different names, found ['run']"),
+        ({"bands": 2}, "bands: wanted recordings of at least 1000 Hz, found 100 Hz"),
+        ({"bands": 2, "rate": None}, "bands: wanted recordings of at least 1000 Hz, found series without a rate"),
+        ({"bands": 0, "rate": 8000}, "bands: wanted 1 or more, and a divisor of the 2 rows of shape, found 0"),
+        ({"bands": 3, "rate": 8000}, "bands: wanted 1 or more, and a divisor of the 2 rows of shape, found 3"),
     ],
 )
 def test_impossible_specs_of_series(change: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(message)):
         dataclasses.replace(SERIES, **change)
+
+
+def test_the_raw_shape_of_spectra_is_what_their_frames_cover() -> None:
+    assert SERIES.raw_shape == SERIES.shape
+    spectra = dataclasses.replace(SERIES, bands=1, rate=8000)
+    assert (spectra.window, spectra.hop) == (200, 80)
+    assert spectra.raw_shape == (2, 49 * 80 + 200)
+    assert dataclasses.replace(spectra, bands=2).raw_shape == (1, 49 * 80 + 200)
 
 
 @pytest.mark.parametrize("change", [{"rate": None}, {"fit": "resample"}, {"shape": (2, 1)}, {"mean": (-1e9, 1e9)}])

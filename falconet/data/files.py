@@ -109,7 +109,7 @@ def open_files(paths: Sequence[str], spec: InputSpec) -> Samples:
             raise DataError(
                 "wanted a model of recordings, found one of series that have no rate; use `falconet evaluate`"
             )
-        return WavFiles(Path(), paths, spec.rate, spec.shape[0])
+        return WavFiles(Path(), paths, spec.rate, spec.raw_shape[0])
     return TextFiles(paths)
 
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from falconet.data.dataset import ImageArray, Samples, Texts
 from falconet.data.series import fit_series
+from falconet.data.spectra import LogMel
 from falconet.data.texts import TextEncoder
 from falconet.errors import DataError
 from falconet.spec import ImageSpec, InputSpec, SeriesSpec, TextSpec
@@ -84,29 +85,34 @@ class Preprocess(nn.Module):
 
 
 class SeriesPreprocess(nn.Module):
-    """Raw series of any length to normalized input: fitted to `spec.shape` (see `fit_series`), then normalized.
+    """Raw series of any length to normalized input: fitted, turned into spectra where the spec has bands, normalized.
 
-    Steps behind a series' end are NaN; models leave them out.
+    See `fit_series` and `LogMel`. Steps behind a series' end are NaN; models leave them out.
     """
 
     def __init__(self, spec: SeriesSpec) -> None:
         super().__init__()
         self.spec = spec
+        self.spectra = nn.Identity() if spec.bands is None else LogMel(spec)
         self.mean: Tensor
         self.std: Tensor
         self.register_buffer("mean", torch.tensor(spec.mean).view(1, -1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(spec.std).view(1, -1, 1), persistent=False)
 
-    def forward(self, series: Float32[Tensor, "batch channels steps"]) -> Float32[Tensor, "batch channels steps"]:
-        return self.normalize(series)
+    def forward(
+        self, series: Float32[Tensor, "batch channels steps"]
+    ) -> Float32[Tensor, "batch model_channels model_steps"]:
+        """All steps but the first: `series` have been fitted."""
+        return self.normalize(self.spectra(series))
 
     def normalize(self, x: Float32[Tensor, "batch channels steps"]) -> Float32[Tensor, "batch channels steps"]:
-        """The last step, for series that have been fitted."""
+        """The last step."""
         return (x - self.mean) / self.std
 
-    def prepare(self, samples: Sequence[np.ndarray]) -> Float32[Tensor, "batch channels steps"]:
-        """Raw series, each of its own length, fitted but not normalized."""
-        return torch.from_numpy(np.stack([fit_series(series, self.spec) for series in samples]))
+    def prepare(self, samples: Sequence[np.ndarray]) -> Float32[Tensor, "batch model_channels model_steps"]:
+        """Raw series, each of its own length, all steps but the last."""
+        fitted: Tensor = self.spectra(torch.from_numpy(np.stack([fit_series(series, self.spec) for series in samples])))
+        return fitted
 
 
 class TextPreprocess(nn.Module):

@@ -474,7 +474,7 @@ def fit_series(
     Where `spec.fit` is "pad" it is cut at the end, or followed by NaN in all channels; where it is "resample" it is
     stretched (see `stretch`). Raises DataError for a series of another number of channels or without values.
     """
-    channels, steps = spec.shape
+    channels, steps = spec.raw_shape
     if len(series) != channels:
         raise DataError(f"wanted a series of {channels} channels, found {len(series)}")
     length = int(count_steps(series))
@@ -483,7 +483,7 @@ def fit_series(
     filled = fill_missing(series[:, :length])
     if spec.fit == "resample":
         return stretch(filled, steps)
-    fitted = np.full(spec.shape, np.nan, dtype=np.float32)
+    fitted = np.full((channels, steps), np.nan, dtype=np.float32)
     fitted[:, :length] = filled[:, :steps]
     return fitted
 

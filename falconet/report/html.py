@@ -61,7 +61,8 @@ def describe_input(spec: InputSpec) -> str:
         margin = f", margin {spec.margin}" if spec.margin else ""
         return f"{size}{margin}, from images of any size"
     if isinstance(spec, SeriesSpec):
-        return f"{size} (channels × steps), from series of any length{f' at {spec.rate} Hz' if spec.rate else ''}"
+        axes = "channels × steps" if spec.bands is None else "mel bands × frames of 10 ms"
+        return f"{size} ({axes}), from series of any length{f' at {spec.rate} Hz' if spec.rate else ''}"
     return f"{size} tokens of a vocabulary of {spec.vocab_size:,}, from texts of any length"
 
 

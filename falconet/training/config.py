@@ -64,6 +64,9 @@ class TrainConfig:
     layer_decay: float = 1.0
     """Each block's learning rate is this share of that of the block behind it; the output layer has the full one."""
 
+    keep: Literal["best", "last"] = "best"
+    """Which epoch's weights a run ends with. `last`: for validation splits so small that the best one is luck."""
+
     patience: int | None = None
     """Stop after so many epochs without a better one."""
 
@@ -77,6 +80,8 @@ class TrainConfig:
         for name in ("epochs", "batch_size"):
             require(getattr(self, name) >= 1, name, "1 or more", getattr(self, name))
         require(self.patience is None or self.patience >= 1, "patience", "1 or more, or null", self.patience)
+        patient = self.patience is None or self.keep == "best"
+        require(patient, "patience", "null where keep=last", self.patience)
         wanted = "1 or more, with freeze=backbone, or null"
         after = self.unfreeze_after
         require(after is None or (after >= 1 and self.freeze is not None), "unfreeze_after", wanted, after)

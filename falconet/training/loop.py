@@ -44,7 +44,7 @@ class FitResult:
 
     history: tuple[EpochRow, ...]
     best_epoch: int
-    """0 where no epoch was completed: the model then holds its initial weights."""
+    """The last one with `keep="last"`; 0 where no epoch was completed: the model then holds its initial weights."""
     ending: Literal["completed", "early_stopped", "interrupted", "diverged"]
     message: str = ""
     """Where and how it diverged."""
@@ -109,7 +109,8 @@ def fit(
 ) -> FitResult:
     """Train `model` in place and leave it in eval mode with the weights of its best epoch.
 
-    The best epoch has the highest validation accuracy; of equals, the lowest validation loss. `class_weights`, one for
+    The best epoch has the highest validation accuracy; of equals, the lowest validation loss; or it is simply the last
+    one, where `config.keep` says so. `class_weights`, one for
     each class, weigh the samples of the training loss. Ctrl-C and a loss that is no longer finite end the run early,
     which the result says. With `checkpoints`, a folder, the state is written there after each epoch, and in long epochs
     in between; a run that finds one there goes on from it, with the same weights in the end.
@@ -143,7 +144,7 @@ def run_epochs(
             if config.patience and epoch - 1 - state.best_epoch >= config.patience:
                 return "early_stopped", ""
             row = run_epoch(state, setting, epoch)
-            keep(state, row)
+            keep(state, row, config)
             save(state, setting)
             for callback in setting.callbacks:
                 callback.on_epoch(row, state.best_epoch == epoch)
@@ -241,11 +242,11 @@ def start(model: nn.Module, config: TrainConfig) -> State:
     return State(model, make_optimizer(model, config), average, clone(model.state_dict()))
 
 
-def keep(state: State, row: EpochRow) -> None:
-    """Add an epoch to the history and its weights, where none were better, to the best."""
+def keep(state: State, row: EpochRow, config: TrainConfig) -> None:
+    """Add an epoch to the history, and keep its weights where none were better or `config` wants the last."""
     state.history.append(row)
     best = state.history[state.best_epoch - 1] if state.best_epoch else None
-    if best is None or (row.val_accuracy, -row.val_loss) > (best.val_accuracy, -best.val_loss):
+    if best is None or config.keep == "last" or (row.val_accuracy, -row.val_loss) > (best.val_accuracy, -best.val_loss):
         # In one step, so that Ctrl-C cannot part an epoch from its weights.
         state.best_epoch, state.best_weights = row.epoch, clone(state.judged.state_dict())
 

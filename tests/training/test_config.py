@@ -44,3 +44,8 @@ def test_a_backbone_is_unfrozen_after_an_epoch_or_more(after: int) -> None:
 def test_fine_tuning_takes_its_borders() -> None:
     assert TrainConfig(freeze="backbone", unfreeze_after=1, layer_decay=1.0).unfreeze_after == 1
     assert TrainConfig(freeze="backbone").unfreeze_after is None
+
+
+def test_patience_needs_a_best_epoch() -> None:
+    with pytest.raises(ConfigError, match=r"^patience: wanted null where keep=last, found 3"):
+        TrainConfig(keep="last", patience=3)

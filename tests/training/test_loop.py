@@ -130,6 +130,23 @@ def test_the_model_ends_with_the_weights_of_its_best_epoch() -> None:
     assert_same_weights(weights, early)
 
 
+def test_the_last_epoch_is_kept_where_the_best_is_not_asked_for() -> None:
+    seen: list[dict[str, torch.Tensor]] = []
+
+    class Watcher(Callback):
+        def on_epoch(self, row: EpochRow, is_best: bool) -> None:
+            assert is_best
+            seen.append({name: tensor.clone() for name, tensor in model.state_dict().items()})
+
+    model = make_model()
+    loaders = make_loader(40, training=True), make_loader(24, training=False)
+    config = dataclasses.replace(CONFIG, learning_rate=0.05, epochs=6, ema_decay=None)
+    best = fit(make_model(), *loaders, config)
+    result = fit(model, *loaders, dataclasses.replace(config, keep="last"), callbacks=(Watcher(),))
+    assert best.best_epoch < result.best_epoch == 6, "else this shows nothing"
+    assert_same_weights(model.state_dict(), seen[-1])
+
+
 def test_callbacks_see_everything_in_order() -> None:
     recorder = Recorder()
     run(dataclasses.replace(CONFIG, epochs=2), (recorder,))
