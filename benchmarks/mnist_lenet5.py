@@ -6,7 +6,7 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from record import Row, mean, run_json, save
+from record import Row, mean, run_recipe, save
 
 SEEDS = (0, 1, 2)
 CASES: tuple[tuple[str, tuple[str, ...], float], ...] = (
@@ -30,9 +30,8 @@ def main() -> None:
 def measure(name: str, options: tuple[str, ...], published: float, data_root: str | None, out: Path) -> Row:
     """Train and judge one case for every seed."""
     root = ("--data-root", data_root) if data_root else ()
-    command = ("train", "mnist", "--recipe", "mnist-lenet5", "--resume", *options, *root)
     kind = "plain" if options else "distorted"
-    runs = [run_json(*command, "--seed", str(seed), "--out", str(out / f"{kind}-{seed}")) for seed in SEEDS]
+    runs = run_recipe("mnist", "mnist-lenet5", SEEDS, out / kind, *options, *root)
     errors = [100 * (1 - run["test"]["accuracy"]) for run in runs]
     value, std = mean(errors)
     return Row(

@@ -34,6 +34,10 @@ class Row:
     peer: str | None = None
     peer_value: float | None = None
     ratio: float | None = None
+    params: int | None = None
+    """Of the network that the claim is about."""
+    macs: int | None = None
+    """Multiply-accumulates of one sample."""
 
 
 def falconet(*arguments: str) -> list[str]:
@@ -47,6 +51,12 @@ def run_json(*arguments: str) -> dict[str, Any]:
     done = subprocess.run([*falconet(*arguments), "--json"], stdout=subprocess.PIPE, text=True, check=True)
     result: dict[str, Any] = json.loads(done.stdout)
     return result
+
+
+def run_recipe(source: str, recipe: str, seeds: Sequence[int], folder: Path, *more: str) -> list[dict[str, Any]]:
+    """Train and judge a recipe for every seed in `folder-SEED`; what is there already goes on or stands."""
+    command = ("train", source, "--recipe", recipe, "--resume", *more)
+    return [run_json(*command, "--seed", str(seed), "--out", f"{folder}-{seed}") for seed in seeds]
 
 
 def mean(values: Sequence[float]) -> tuple[float, float]:

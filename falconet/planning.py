@@ -64,8 +64,18 @@ class ModelConfig:
     def __post_init__(self) -> None:
         if self.bands is not None and self.bands < 1:
             raise ConfigError(f"bands: wanted 1 or more, or null, found {self.bands}")
-        for name in {"kind", "num_classes", "in_channels", "input_size", "pretrained"} & set(self.options):
-            raise ConfigError(f"options.{name}: follows from the data or from model.input_size; leave it out")
+        for name in set(DERIVED) & set(self.options):
+            raise ConfigError(f"options.{name}: {DERIVED[name]}; leave it out")
+
+
+DERIVED = {
+    "kind": "follows from the data",
+    "num_classes": "follows from the data",
+    "in_channels": "follows from the data",
+    "input_size": "is model.input_size",
+    "pretrained": "is model.pretrained (--pretrained)",
+}
+"""What an architecture is given by others than its options."""
 
 
 @dataclass(frozen=True)

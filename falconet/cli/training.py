@@ -134,6 +134,7 @@ def show_result(result: RunResult, json: bool) -> None:
         from falconet.schema import to_mapping
 
         facts = {"out": str(result.out), "model": result.model, "epochs": result.epochs, "seconds": result.seconds}
+        facts |= {"params": result.report.params, "macs": result.report.macs, "bytes": result.report.bytes}
         judged = {"best_epoch": result.best_epoch, "val": to_mapping(result.val), "test": to_mapping(result.test)}
         terminal.print_json({**facts, **judged})
         return
