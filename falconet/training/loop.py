@@ -22,6 +22,7 @@ from falconet.training.checkpoints import Checkpoint, load_checkpoint, save_chec
 from falconet.training.config import TrainConfig
 from falconet.training.finetuning import freeze, unfreeze
 from falconet.training.optimizers import Criterion, make_average, make_criterion, make_optimizer
+from falconet.training.precision import autocast, choose_precision
 from falconet.training.schedules import learning_rate
 
 Weights = dict[str, Tensor]
@@ -95,6 +96,7 @@ class Setting:
     criterion: Criterion
     callbacks: Sequence[Callback]
     checkpoints: Path | None
+    precision: torch.dtype
 
 
 def fit(
@@ -116,7 +118,8 @@ def fit(
     in between; a run that finds one there goes on from it, with the same weights in the end.
     """
     criterion = make_criterion(config, config.label_smoothing, class_weights)
-    setting = Setting(train, val, config, criterion, callbacks, checkpoints)
+    precision = choose_precision(config, model)
+    setting = Setting(train, val, config, criterion, callbacks, checkpoints, precision)
     with torch.random.fork_rng(devices=[]):
         state = start(model, config)
         if checkpoints:
@@ -166,7 +169,7 @@ def run_epoch(state: State, setting: Setting, epoch: int) -> EpochRow:
         torch.set_rng_state(state.generator)
         state.generator = None
     train_epoch(state, setting, epoch)
-    val_loss, val_accuracy = validate(state.judged, setting.val, make_criterion(config, label_smoothing=0))
+    val_loss, val_accuracy = validate(state.judged, setting)
     if not math.isfinite(val_loss):
         raise DivergedError(f"the validation loss became {val_loss} in epoch {epoch}")
     rate = learning_rate(epoch * steps - 1, config.epochs * steps, config)
@@ -186,7 +189,7 @@ def train_epoch(state: State, setting: Setting, epoch: int) -> None:
         step = (epoch - 1) * length + state.progress.steps
         for group in state.optimizer.param_groups:
             group["lr"] = group["scale"] * learning_rate(step, config.epochs * length, config)
-        logits = state.model(images)
+        logits = compute_logits(state.model, images, setting.precision)
         loss = setting.criterion(logits, labels)
         value = loss.item()
         if not math.isfinite(value):
@@ -200,6 +203,13 @@ def train_epoch(state: State, setting: Setting, epoch: int) -> None:
         if time.monotonic() - saved > config.checkpoint_seconds and state.progress.steps < length:
             save(state, setting)
             saved = time.monotonic()
+
+
+def compute_logits(model: nn.Module, inputs: Tensor, precision: torch.dtype) -> Tensor:
+    """Return a network's outputs in float32, in which losses are computed."""
+    with autocast(precision):
+        logits: Tensor = model(inputs)
+    return logits.float()
 
 
 def count(progress: Progress, loss: float, logits: Tensor, labels: Tensor) -> None:
@@ -224,12 +234,13 @@ def update(state: State, loss: Tensor, config: TrainConfig) -> None:
 
 
 @torch.inference_mode()
-def validate(model: nn.Module, val: Batches, criterion: Criterion) -> tuple[float, float]:
-    """Return mean loss and accuracy over a loader."""
+def validate(model: nn.Module, setting: Setting) -> tuple[float, float]:
+    """Return mean loss, without label smoothing, and accuracy over the validation samples."""
     model.eval()
+    criterion = make_criterion(setting.config, label_smoothing=0)
     progress = Progress()
-    for images, labels in val.epoch(1):
-        logits = model(images)
+    for images, labels in setting.val.epoch(1):
+        logits = compute_logits(model, images, setting.precision)
         count(progress, criterion(logits, labels).item(), logits, labels)
     return progress.loss / progress.samples, progress.hits / progress.samples
 
@@ -259,7 +270,8 @@ def identify(setting: Setting) -> dict[str, Any]:
     """Return what a checkpoint must agree in with the run that goes on from it."""
     settings = dataclasses.asdict(setting.config)
     del settings["checkpoint_seconds"]  # How often a run is kept changes nothing in it.
-    return {**settings, "steps_per_epoch": len(setting.train)}
+    # `auto` may mean another format on another processor.
+    return {**settings, "precision": str(setting.precision), "steps_per_epoch": len(setting.train)}
 
 
 def save(state: State, setting: Setting) -> None:

@@ -194,7 +194,7 @@ def test_a_step_of_plain_sgd_moves_each_parameter_by_its_own_rate() -> None:
     config = TrainConfig(
         **{**vars(FROZEN), "epochs": 1, "freeze": None, "layer_decay": 0.5, "learning_rate": 0.125},
     )
-    plain = {"optimizer": "sgd", "momentum": 0.0, "weight_decay": 0.0, "clip_norm": None}
+    plain = {"optimizer": "sgd", "momentum": 0.0, "weight_decay": 0.0, "clip_norm": None, "precision": "fp32"}
     config = TrainConfig(**{**vars(config), **plain})
     before = {name: value.detach().clone() for name, value in network.named_parameters()}
     images, labels = next(Images().epoch(1))
