@@ -1,4 +1,4 @@
-"""From LeNet to SqueezeNet, from ResNet to EfficientNet, with a GRU and a Transformer beside them: error and cost on MNIST."""
+"""LeNet, SqueezeNet, ResNet and EfficientNet, with a GRU and a Transformer beside them: error and cost on MNIST."""
 
 from __future__ import annotations
 

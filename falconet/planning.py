@@ -17,7 +17,7 @@ from falconet.data import DataConfig, Dataset, load_dataset
 from falconet.data.augmentation import Augmentation, find_policy
 from falconet.errors import ConfigError, DataError, PathError, RunExistsError, UnknownNameError, UsageError
 from falconet.models import find_model, models_for
-from falconet.models.registry import check_pretrained
+from falconet.models.registry import check_options, check_pretrained
 from falconet.schema import flatten, from_mapping, merge, to_mapping
 from falconet.spec import Kind
 from falconet.storage import PARTIAL, write_text
@@ -125,7 +125,12 @@ def plan_run(
     check_sections(settings or {})
     asked = merge(name_policy(settings or {}), named_settings(model, epochs, seed))
     if recipe:
-        asked = merge(load_recipe(recipe), asked)
+        loaded = load_recipe(recipe)
+        check_sections(loaded)
+        asked = merge(loaded, asked)
+    if (asked.get("model") or {}).get("name") and (options := asked["model"].get("options")):
+        # Torch comes in here, which a run needs anyway; reading the data would take longer.
+        check_options(asked["model"]["name"], {key: value for key, value in options.items() if key not in DERIVED})
     begun = existing == "resume" and out is not None and (Path(out) / CONFIG_FILE).is_file()
     # The columns that a run was begun with may be needed to read its source at all.
     stored = read_settings(Path(out) / CONFIG_FILE) if begun and out is not None else {}
@@ -166,6 +171,8 @@ def configure(dataset: Dataset, settings: Settings) -> RunConfig:
     if augmentation["kind"] != dataset.kind:
         raise ConfigError(f"augmentation.kind: wanted {dataset.kind}, as the data are, found {augmentation['kind']}")
     config = from_mapping(RunConfig, {**settings, "augmentation": augmentation})
+    if config.training.freeze is not None and config.model.pretrained is None:
+        raise ConfigError("training.freeze: wanted published weights to keep, found none; name them with --pretrained")
     if config.model.bands is not None and dataset.rate is None:
         found = "series without a rate" if dataset.kind == "series" else dataset.kind
         raise ConfigError(f"model.bands: wanted recordings, found {found}; leave it out")

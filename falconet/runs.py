@@ -143,8 +143,8 @@ def train(
 def execute(plan: Plan, *, callbacks: Sequence[Callback] = ()) -> RunResult:
     """Carry out a plan; see `train`."""
     started = time.perf_counter()
-    prepare_folder(plan.out)
     plan, weights = find_weights(plan)
+    prepare_folder(plan.out)
     feed = prepare(plan, weights)
     model, notes = build(plan.config.model, feed.spec, plan.config.training.seed, weights)
     for callback in callbacks:

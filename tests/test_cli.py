@@ -175,7 +175,7 @@ MISTAKES = [
     (["train", "digits", "--model", "resnet20", "--pretrained", "none.pth"], 2, "no such weights: none.pth"),
     (["train", "digits", "--model", "rnn", "--pretrained", "timm"], 2, "wanted a network for images, found rnn"),
     (["train", "digits", "--freeze", "everything"], 2, "freeze"),
-    (["train", "digits", "--unfreeze-after", "2"], 2, "unfreeze_after: wanted 1 or more, with freeze=backbone"),
+    (["train", "digits", "--unfreeze-after", "2"], 2, "unfreeze_after: wanted 1 to 39, with freeze=backbone"),
     (["train", "digits", "--resume", "--overwrite"], 2, "exclude each other"),
     (["train", "digits", "--config", "nowhere.yaml"], 2, "nowhere.yaml: No such file"),
     (["train"], 2, "Missing argument"),

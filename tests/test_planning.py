@@ -137,9 +137,13 @@ def test_mistyped_names_offer_the_nearest(arguments: dict[str, Any], message: st
             {"model": {"name": "lenet5", "options": {"num_classes": 3}}},
             "model.options.num_classes: follows from the data",
         ),
-        ({"model": {"name": "resnet20", "options": {"input_size": 32}}}, "model.options.input_size: follows from"),
+        (
+            {"model": {"name": "resnet20", "options": {"input_size": 32}}},
+            "model.options.input_size: is model.input_size; leave it out",
+        ),
         ({"model": {"name": "resnet20", "pretrained": 5}}, "model.pretrained: wanted "),
-        ({"training": {"unfreeze_after": 2}}, "training.unfreeze_after: wanted 1 or more, with freeze=backbone"),
+        ({"training": {"unfreeze_after": 2}}, "training.unfreeze_after: wanted 1 to 39, with freeze=backbone"),
+        ({"training": {"freeze": "backbone"}}, "training.freeze: wanted published weights to keep, found none"),
         ({"training": {"freeze": "head"}}, "training.freeze: wanted .*backbone.*, found 'head'"),
         ({"augmentation": {"rotate": 500}}, "augmentation.rotate: wanted 0 to 180, found 500"),
     ],
@@ -147,6 +151,13 @@ def test_mistyped_names_offer_the_nearest(arguments: dict[str, Any], message: st
 def test_impossible_settings_name_the_key(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         plan_run("digits", settings=settings)
+
+
+@pytest.mark.parametrize("content", ["model: resnet18", "training: 5", "model: [resnet18]"])
+def test_a_recipe_of_wrong_sections_is_refused(content: str, tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text(content)
+    with pytest.raises(ConfigError, match=r"(model|training): wanted a mapping of settings, found"):
+        plan_run("digits", recipe=str(tmp_path / "mine.yaml"), epochs=2, settings={"model": {}, "training": {}})
 
 
 def test_settings_files(tmp_path: Path) -> None:

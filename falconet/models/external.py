@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from falconet.errors import ConfigError, MissingExtraError, UnknownNameError
@@ -55,6 +56,7 @@ def build_timm(
         model: nn.Module = timm.create_model(name, num_classes=num_classes, in_chans=in_channels, **options)
     except (TypeError, ValueError, RuntimeError, AssertionError) as error:
         raise refuse("timm", name, error) from error
+    check_forward("timm", name, model, in_channels, input_size)
     return model
 
 
@@ -83,6 +85,7 @@ def build_torchvision(
         raise refuse("torchvision", architecture, error) from error
     if in_channels != 3:
         replace_first_convolution(model, in_channels)
+    check_forward("torchvision", architecture, model, in_channels, input_size)
     return model
 
 
@@ -98,6 +101,17 @@ def refuse(library: str, name: str, error: Exception) -> ConfigError:
     """Return the error of a network that its library does not build."""
     reason = " ".join(str(error).split())
     return ConfigError(f"model: {library} does not build {name} as asked: {reason}")
+
+
+@torch.inference_mode()
+def check_forward(library: str, name: str, model: nn.Module, in_channels: int, input_size: tuple[int, int]) -> None:
+    """Raise ConfigError unless an image of this size can go through a network."""
+    example = torch.zeros(1, in_channels, *input_size, device=next(model.parameters()).device)
+    try:
+        model.eval()(example)
+    except (RuntimeError, ValueError, IndexError, AssertionError) as error:
+        raise refuse(library, name, error) from error
+    model.train()
 
 
 def replace_first_convolution(model: nn.Module, in_channels: int) -> None:

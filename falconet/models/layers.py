@@ -42,3 +42,16 @@ class StochasticDepth(nn.Module):
 
     def extra_repr(self) -> str:
         return f"share={self.share:g}"
+
+
+def find_outputs(model: nn.Module) -> tuple[str, ...]:
+    """Return the names of the layers that make the logits: the one with the last parameters, or as timm tells.
+
+    A few of timm's networks have two, whose logits they average.
+    """
+    ask = getattr(model, "get_classifier", None)
+    if ask is None:
+        return (list(dict(model.named_parameters()))[-1].rpartition(".")[0],)
+    heads = ask()
+    wanted = list(heads) if isinstance(heads, tuple | list) else [heads]
+    return tuple(name for name, module in model.named_modules() if any(module is head for head in wanted))

@@ -3,7 +3,8 @@
     layout       what it looks like                       where it comes from
     falconet     the network's own names, torchvision's   torchvision; timm's ResNets; trained models of falconet
     timm         conv_stem, blocks.0.0.conv_dw, ...       timm's EfficientNets
-    tensorflow   _conv_stem, _blocks.0._bn1, ...          ports of TensorFlow's EfficientNets, padded as "same"
+    tensorflow   _conv_stem, _blocks.0._bn1, ...          ports of TensorFlow's EfficientNets, padded as "same"; those
+                                                          of Lite eat (x - 127) / 128
     caffe        conv1, fire2/squeeze1x1, ..., conv10     SqueezeNet 1.0 as published, for BGR in 0..255
 
 Files are `.pth`, `.pt`, `.safetensors`, `.npz`, or `.net`: SqueezeNet after Deep Compression, as its authors have it.
@@ -19,6 +20,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
+from hashlib import sha256
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -29,6 +31,7 @@ from torch import Tensor, nn
 
 from falconet.errors import ArtifactError, ConfigError, MissingExtraError, PathError
 from falconet.models.external import SECOND_OUTPUTS
+from falconet.models.layers import find_outputs
 from falconet.models.options import choose_stem
 from falconet.models.registry import check_pretrained, create_model, find_model, list_options
 from falconet.models.table import MODELS
@@ -38,7 +41,7 @@ from falconet.storage import read_json
 
 IMAGENET_CLASSES = 1000
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-TENSORFLOW_MEAN, TENSORFLOW_STD = (127 / 255,) * 3, (128 / 255,) * 3
+LITE_MEAN, LITE_STD = (127 / 255,) * 3, (128 / 255,) * 3
 CAFFE_MEAN, CAFFE_STD = (123 / 255, 117 / 255, 104 / 255), (1 / 255,) * 3
 """Of red, green and blue, in units of 0..1."""
 
@@ -63,6 +66,8 @@ class Pretrained:
     """Classes in the order of the outputs; None: not known."""
     size: tuple[int, int] | None = None
     """Height and width in pixels; None: the architecture's native ones."""
+    notes: tuple[str, ...] = ()
+    """What was taken for granted."""
 
     @property
     def num_classes(self) -> int:
@@ -95,17 +100,42 @@ def load_pretrained(name: str, source: str | Path) -> Pretrained:
     if source in FETCHERS:
         return FETCHERS[str(source)](name)
     path = Path(source)
-    return read_model_folder(name, path) if path.is_dir() else from_state(name, read_weights(path), str(source))
+    if path.is_dir():
+        return read_model_folder(name, path)
+    if path.name == WEIGHTS_FILE and "weights_sha256" in read_record(path.parent):
+        return read_model_folder(name, path.parent)
+    return from_state(name, read_weights(path), str(source))
+
+
+WEIGHTS_FILE, CONFIG_FILE = "model.safetensors", "config.json"
+"""Of a trained model's folder."""
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """Return what a folder's `config.json` holds; nothing where there is none."""
+    return read_json(folder / CONFIG_FILE) if (folder / CONFIG_FILE).is_file() else {}
 
 
 def read_model_folder(name: str, folder: Path) -> Pretrained:
-    """Return the weights of a trained model. Raises ConfigError unless it is of this architecture and for images."""
-    record = read_json(folder / "config.json")
+    """Return the weights of a trained model.
+
+    Raises ConfigError unless it is of this architecture and for images, ArtifactError where its files do not belong
+    together.
+    """
+    record = read_record(folder)
+    if not record:
+        raise PathError(f"{folder}: wanted weights or the folder of a trained model, found no {CONFIG_FILE} there")
     if record.get("architecture") != name:
         raise ConfigError(f"{folder}: wanted a trained {name}, found {record.get('architecture')}")
+    if record.get("widths") is not None:
+        raise ConfigError(f"{folder}: wanted a whole {name}, found a pruned one")
     spec = from_mapping(ImageSpec, record.get("input", {}))
-    state = read_weights(folder / "model.safetensors")
+    state = read_weights(folder / WEIGHTS_FILE)
+    if sha256((folder / WEIGHTS_FILE).read_bytes()).hexdigest() != record.get("weights_sha256"):
+        raise ArtifactError(f"{folder}: {WEIGHTS_FILE} is not the file that {CONFIG_FILE} was written for")
     options = record.get("options", {})
+    if not isinstance(options, Mapping) or set(options) - set(list_options(name)):
+        raise ArtifactError(f"{folder / CONFIG_FILE}: wanted options of {name}, found {options}")
     if "stem" in list_options(name):  # Chosen by the size that it was trained at, not by that of another network.
         options = {**options, "stem": choose_stem(options.get("stem", "auto"), spec.shape[1:])}
     found = Pretrained(name, state, "falconet", options, spec.mean, spec.std, spec.labels, spec.shape[1:])
@@ -140,7 +170,8 @@ def read_torch(content: bytes) -> dict[str, Tensor]:
     try:
         found = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as error:  # Damaged zip files and forbidden pickles raise anything.
-        raise ArtifactError(f"no weights that torch reads safely: {' '.join(str(error).split())[:120]}") from error
+        reason = " ".join(str(error).split())[:120] or type(error).__name__
+        raise ArtifactError(f"wanted tensors that torch saved, found a file that it does not read: {reason}") from error
     for key in ("state_dict", "model", "model_state"):
         if isinstance(found, Mapping) and isinstance(found.get(key), Mapping):
             found = found[key]
@@ -164,7 +195,7 @@ def read_arrays(content: bytes) -> dict[str, Tensor]:
         with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
             return {name: torch.from_numpy(np.array(arrays[name])) for name in arrays.files}
     except Exception as error:  # Damaged zip files raise anything.
-        raise ArtifactError(f"damaged: {error}") from error
+        raise ArtifactError(f"wanted arrays that NumPy saved, found a file that it does not read: {error}") from error
 
 
 CAFFE_LAYERS: Mapping[str, tuple[int, int, int]] = MappingProxyType(
@@ -248,21 +279,35 @@ class Reader:
             raise ArtifactError(f"damaged: wanted {self.offset} bytes, found {len(self.content)}")
 
 
-def from_state(name: str, state: State, source: str) -> Pretrained:
-    """Return tensors in any known layout as weights of `name`. Raises ConfigError where they are none."""
+def from_state(name: str, state: State, source: str, size: tuple[int, int] | None = None) -> Pretrained:
+    """Return tensors in any known layout as weights of `name`. Raises ConfigError where they are none.
+
+    `size` is height and width in pixels, where they are known.
+    """
     # Networks of other libraries keep their own names.
     layouts = LAYOUTS if name in MODELS else ()
-    layout = next((layout for layout in layouts if layout.marker in state), OWN)
-    found = Pretrained(name, layout.rename(name, state), layout.name, layout.options, layout.mean, layout.std)
-    stems: list[dict[str, Any]] = [{"stem": stem} for stem in ("imagenet", "small")]
-    candidates = stems if "stem" in list_options(name) else [{}]
-    options = next(
-        (options for options in candidates if not find_mismatch(with_options(found, options))), candidates[0]
-    )
-    found = with_options(found, options)
+    known = set(list_options(name))
+    layout = next((layout for layout in layouts if layout.marker in state and layout.options.keys() <= known), OWN)
+    mean, std = layout.mean, layout.std
+    if layout.name == "tensorflow" and find_model(name).options.get("lite"):
+        mean, std = LITE_MEAN, LITE_STD
+    found = Pretrained(name, layout.rename(name, state), layout.name, layout.options, mean, std, size=size)
+    found = choose_options(found)
     check_fit(found, source)
     labels = imagenet_labels() if found.num_classes == IMAGENET_CLASSES else None
     return replace(found, labels=labels)
+
+
+def choose_options(found: Pretrained) -> Pretrained:
+    """Return weights with the stem whose shapes are theirs; where both have them, with ImageNet's, and a note."""
+    if "stem" not in list_options(found.name):
+        return found
+    candidates = [with_options(found, {"stem": stem}) for stem in ("imagenet", "small")]
+    fitting = [candidate for candidate in candidates if not find_mismatch(candidate)]
+    if len(fitting) < len(candidates):
+        return (fitting or candidates)[0]
+    note = "stem=imagenet, though the weights' shapes would fit stem=small too (--set model.options.stem=small)"
+    return replace(fitting[0], notes=(note,))
 
 
 def with_options(found: Pretrained, options: Mapping[str, Any]) -> Pretrained:
@@ -317,8 +362,9 @@ def list_shapes(found: Pretrained, **ends: int) -> Mapping[str, torch.Size]:
 
 @lru_cache(maxsize=16)
 def list_network(name: str, options: str, size: tuple[int, int] | None) -> Mapping[str, torch.Size]:
-    """Return the names and shapes of the tensors of a network that is built without values."""
-    with torch.device("meta"):
+    """Return the names and shapes of a network's tensors."""
+    # Some networks of other libraries compute with their first weights, of which that device has none.
+    with torch.device("meta" if name in MODELS else "cpu"):
         state = create_model(name, input_size=size, **json.loads(options)).state_dict()
     return {key: tensor.shape for key, tensor in drop_counters(state).items()}
 
@@ -335,16 +381,18 @@ def fit_weights(model: nn.Module, found: Pretrained, labels: tuple[str, ...] | N
     are given. A first convolution for another number of channels gets the sum of the kernels of all channels, or equal
     shares of the kernels of one. Raises ConfigError where anything else differs in shape.
     """
-    notes = [f"weights of {found.name} ({found.layout} layout)"]
+    notes = [f"weights of {found.name} ({found.layout} layout)", *found.notes]
     own, state = drop_counters(model.state_dict()), drop_counters(found.state)
-    kernel, output = find_kernel({key: tensor.shape for key, tensor in own.items()}), list(own)[-1].rpartition(".")[0]
+    check_names(own, state)
+    kernel = find_kernel({key: tensor.shape for key, tensor in own.items()})
     if kernel is not None and own[kernel].shape[1] != state[kernel].shape[1]:
         notes.append(f"{kernel}: {state[kernel].shape[1]} channels to {own[kernel].shape[1]}")
         state[kernel] = adapt_channels(state[kernel], own[kernel].shape[1])
-    last = [key for key in own if key.startswith(f"{output}.")]
-    if any(own[key].shape != state[key].shape for key in last) or (labels is not None and labels != found.labels):
-        notes.append(f"{output}: made anew for {len(own[last[-1]])} classes")
-        state |= {key: own[key] for key in last}
+    for output in find_outputs(model):
+        last = [key for key in own if key.startswith(f"{output}.")]
+        if any(own[key].shape != state[key].shape for key in last) or (labels is not None and labels != found.labels):
+            notes.append(f"{output}: made anew for {len(own[last[-1]])} classes")
+            state |= {key: own[key] for key in last}
     for key, tensor in own.items():
         if state[key].shape != tensor.shape:
             raise ConfigError(
@@ -353,6 +401,13 @@ def fit_weights(model: nn.Module, found: Pretrained, labels: tuple[str, ...] | N
             )
     model.load_state_dict(state, strict=False)
     return tuple(notes)
+
+
+def check_names(own: State, state: State) -> None:
+    """Raise ConfigError for the first tensor that only one of both has, as options that add layers make it."""
+    for key in sorted(own.keys() ^ state.keys()):
+        has = "the network has" if key in own else "the weights have"
+        raise ConfigError(f"model.pretrained: only {has} {key}; wanted the options that the weights were trained with")
 
 
 def adapt_channels(kernels: Tensor, channels: int) -> Tensor:
@@ -480,15 +535,8 @@ def rename_layers(names: BlockNames, state: State, block: str, target: str) -> d
 
 OWN = Layout("falconet", "", rename_own)
 LAYOUTS = (
-    Layout("timm", "conv_stem.weight", partial(rename_blocks, TIMM)),
-    Layout(
-        "tensorflow",
-        "_conv_stem.weight",
-        partial(rename_blocks, TENSORFLOW),
-        TENSORFLOW_OPTIONS,
-        TENSORFLOW_MEAN,
-        TENSORFLOW_STD,
-    ),
+    Layout("timm", "conv_stem.weight", partial(rename_blocks, TIMM), MappingProxyType({"norm_eps": 1e-5})),
+    Layout("tensorflow", "_conv_stem.weight", partial(rename_blocks, TENSORFLOW), TENSORFLOW_OPTIONS),
     Layout("caffe", "fire2/squeeze1x1.weight", rename_caffe, {}, CAFFE_MEAN, CAFFE_STD),
 )
 
@@ -508,13 +556,12 @@ def fetch_torchvision(name: str) -> Pretrained:
         reason = " ".join(str(error).split())[:200]
         raise ArtifactError(f"torchvision's weights of {name} cannot be fetched ({reason}); name a file") from error
     transform = weights.transforms()
-    found = from_state(
-        name, {key: value for key, value in state.items() if not key.lower().startswith("aux")}, "torchvision"
-    )
-    if architecture in SECOND_OUTPUTS:
-        # Their weights were trained with another normalization, which these networks convert to by themselves.
-        found = with_options(found, {"transform_input": True})
-    return replace(found, mean=tuple(transform.mean), std=tuple(transform.std), labels=imagenet_labels())
+    kept = {key: value for key, value in state.items() if not key.lower().startswith("aux")}
+    found = from_state(name, kept, "torchvision", (transform.crop_size[0],) * 2)
+    # Some were trained with another normalization, to which torchvision converts inside of the networks.
+    converted = architecture in SECOND_OUTPUTS
+    mean, std = ((0.5,) * 3,) * 2 if converted else (tuple(transform.mean), tuple(transform.std))
+    return replace(found, mean=mean, std=std, labels=imagenet_labels())
 
 
 def fetch_timm(name: str) -> Pretrained:
@@ -532,9 +579,9 @@ def fetch_timm(name: str) -> Pretrained:
     except (OSError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ArtifactError(f"timm's weights of {name} cannot be fetched ({reason}); name a file") from error
-    found = from_state(name, model.state_dict(), "timm")
-    options = TENSORFLOW_OPTIONS if known[0].startswith("tf_") and name != f"timm:{known[0]}" else {}
     config: Any = model.pretrained_cfg
+    found = from_state(name, model.state_dict(), "timm", tuple(config["input_size"][1:]))
+    options = TENSORFLOW_OPTIONS if known[0].startswith("tf_") and name != f"timm:{known[0]}" else {}
     return replace(found, options={**found.options, **options}, mean=tuple(config["mean"]), std=tuple(config["std"]))
 
 

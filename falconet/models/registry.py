@@ -10,7 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, get_args
 
-from falconet.errors import ConfigError, PathError, UnknownNameError
+from falconet.errors import ConfigError, PathError, UnknownNameError, UsageError
 from falconet.models.table import MODELS, ModelEntry
 from falconet.spec import Kind
 
@@ -45,6 +45,8 @@ def find_model(name: str) -> ModelEntry:
     built.
     """
     library, colon, architecture = name.partition(":")
+    if library in EXTERNAL and not architecture:
+        raise UsageError(f"model: wanted {library}:NAME, with a name that {library} has, found {name!r}")
     if colon and library in EXTERNAL and architecture:
         return ModelEntry(
             builder=EXTERNAL[library],
@@ -125,11 +127,15 @@ def create_model(
         native_channels, *native_size = native_input(name, kind)
         in_channels = native_channels if in_channels is None else in_channels
         input_size = tuple(native_size) if input_size is None else input_size
+    num_classes = entry.num_classes if num_classes is None else num_classes
+    for label, count in (("num_classes", num_classes), ("in_channels", in_channels)):
+        if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+            raise ConfigError(f"{label}: wanted a whole number above 0, found {count!r}")
     size = check_size(input_size, kind)
     builder = load_builder(entry)
     check_options(name, options)
     model: nn.Module = builder(
-        num_classes=entry.num_classes if num_classes is None else num_classes,
+        num_classes=num_classes,
         in_channels=in_channels,
         input_size=size,
         **({"kind": kind} if len(entry.kinds) > 1 else {}),
@@ -172,6 +178,8 @@ def check_size(size: int | tuple[int, ...], kind: Kind) -> tuple[int, ...]:
     """Return the size of an input with all its numbers. Raises ConfigError unless they fit the kind."""
     count, unit = SIZES[kind]
     numbers = (size,) * count if isinstance(size, int) else tuple(size)
+    if not all(isinstance(number, int) for number in numbers):
+        raise ConfigError(f"model.input_size: wanted whole numbers of {unit}, found {size!r}")
     if len(numbers) != count:
         wanted = "one number" if count == 1 else f"{count} numbers"
         raise ConfigError(f"model.input_size: wanted {wanted} ({unit}), found {list(numbers)}")

@@ -20,7 +20,7 @@ Bottlenecks halve the size in their 3x3 convolution, as torchvision's do ("v1.5"
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch.nn.functional as F
@@ -44,6 +44,8 @@ class Style:
     squeeze_excitation: bool
     padded: bool
     """Shortcuts have no parameters (option A), instead of a 1x1 convolution where the number of maps changes (B)."""
+    first: bool = False
+    """Whether this is the network's first block."""
 
     @property
     def expansion(self) -> int:
@@ -103,7 +105,8 @@ class ResNet(nn.Module):
         self.layers = [f"layer{stage + 1}" for stage in range(len(blocks))]
         maps = width
         for stage, (name, count) in enumerate(zip(self.layers, blocks, strict=True)):
-            self.add_module(name, make_stage(style, count, maps, width << stage, stride=2 if stage else 1))
+            stage_style = replace(style, first=stage == 0)
+            self.add_module(name, make_stage(stage_style, count, maps, width << stage, stride=2 if stage else 1))
             maps = (width << stage) * style.expansion
         self.norm = nn.BatchNorm2d(maps) if pre_activation else None
         self.fc = nn.Linear(maps, num_classes)
@@ -127,17 +130,17 @@ def make_stage(style: Style, blocks: int, in_maps: int, width: int, stride: int)
     """Return blocks of one size, of which the first comes from `in_maps` maps and another size."""
     kind = Bottleneck if style.bottleneck else BasicBlock
     out_maps = width * style.expansion
-    first, *others = [
-        kind(in_maps if index == 0 else out_maps, width, 1 if index else stride, style) for index in range(blocks)
-    ]
-    return nn.Sequential(first, *others)
+    first = kind(in_maps, width, stride, style)
+    later = replace(style, first=False)
+    return nn.Sequential(first, *(kind(out_maps, width, 1, later) for _ in range(blocks - 1)))
 
 
 class Residual(nn.Module):
     """What both kinds of block do: a branch of convolutions, added to a shortcut.
 
     Normalization and ReLU follow each convolution and the sum; or, with `pre_activation`, precede each convolution, and
-    a projection takes what the first of them made (as the second paper's code does).
+    a projection takes what the first of them made (as the second paper's code does). The network's first block finds
+    them done by the stem, for both its paths (the second paper's appendix).
     """
 
     def __init__(
@@ -145,12 +148,14 @@ class Residual(nn.Module):
     ) -> None:
         super().__init__()
         self.pre_activation = style.pre_activation
+        self.first = style.first
         self.depth = len(maps)
         widths = (in_maps, *maps)
         for index, (kernel, stride) in enumerate(zip(kernels, strides, strict=True), start=1):
             before, after = widths[index - 1 : index + 1]
             self.add_module(f"conv{index}", nn.Conv2d(before, after, kernel, stride, kernel // 2, bias=False))
-            self.add_module(f"bn{index}", nn.BatchNorm2d(before if style.pre_activation else after))
+            if index > 1 or not (style.pre_activation and style.first):
+                self.add_module(f"bn{index}", nn.BatchNorm2d(before if style.pre_activation else after))
         out_maps, stride = maps[-1], max(strides)
         self.excitation = (
             SqueezeExcitation(out_maps, max(out_maps // REDUCTION, LEAST_SQUEEZED))
@@ -164,15 +169,16 @@ class Residual(nn.Module):
     ) -> Float[Tensor, "batch out_maps out_height out_width"]:
         branch, shortcut = x, x
         for index in range(1, self.depth + 1):
-            convolution, norm = self.get_submodule(f"conv{index}"), self.get_submodule(f"bn{index}")
-            if self.pre_activation:
-                branch = F.relu(norm(branch))
-                if index == 1 and isinstance(self.downsample, nn.Sequential):
-                    shortcut = branch
-                branch = convolution(branch)
-            else:
-                branch = norm(convolution(branch))
+            convolution = self.get_submodule(f"conv{index}")
+            if not self.pre_activation:
+                branch = self.get_submodule(f"bn{index}")(convolution(branch))
                 branch = F.relu(branch) if index < self.depth else branch
+                continue
+            if index > 1 or not self.first:
+                branch = F.relu(self.get_submodule(f"bn{index}")(branch))
+            if index == 1 and isinstance(self.downsample, nn.Sequential):
+                shortcut = branch
+            branch = convolution(branch)
         if self.excitation is not None:
             branch = self.excitation(branch)
         total = branch + (shortcut if self.downsample is None else self.downsample(shortcut))
@@ -280,7 +286,7 @@ class ResNet1d(nn.Module):
         kernel, stride = (3, 1) if self.small else (7, 2)
         channels = in_channels if self.encoder is None else embedding
         self.conv1 = nn.Conv1d(channels, width, kernel, stride=stride, padding=kernel // 2, bias=False)
-        self.bn1 = nn.BatchNorm1d(width)
+        self.bn1 = StepNorm(width)
         self.blocks = nn.ModuleList()
         maps = width
         for stage, count in enumerate(blocks):
@@ -296,7 +302,7 @@ class ResNet1d(nn.Module):
     ) -> Float[Tensor, "batch classes"]:
         maps, lengths = self.encode(x)
         lengths = lengths if self.small else halve(lengths)
-        maps = blank(F.relu(self.bn1(self.conv1(maps))), lengths)
+        maps = blank(F.relu(self.bn1(self.conv1(maps), lengths)), lengths)
         if not self.small:
             # Nothing here is negative, so that the zeros of padding are never a maximum.
             lengths = halve(lengths)
@@ -317,6 +323,20 @@ class ResNet1d(nn.Module):
         return x.masked_fill(missing, 0.0), measure_lengths(~missing.all(dim=1))
 
 
+class StepNorm(nn.BatchNorm1d):
+    """Batch normalization by the mean and deviation of true steps alone, so that padding changes no training either."""
+
+    def forward(  # type: ignore[override]
+        self, x: Float[Tensor, "batch maps steps"], lengths: Int64[Tensor, " batch"]
+    ) -> Float[Tensor, "batch maps steps"]:
+        present = mark_steps(lengths, x.shape[2])
+        if not self.training or present.all() or present.sum() < 2:
+            return super().forward(x)
+        known = super().forward(x.transpose(1, 2)[present])
+        whole = known.new_zeros(len(x), x.shape[2], x.shape[1])
+        return whole.index_put((present,), known).transpose(1, 2)
+
+
 class StepBlock(nn.Module):
     """A basic block along one dimension, which keeps padding at zero."""
 
@@ -324,21 +344,24 @@ class StepBlock(nn.Module):
         super().__init__()
         self.stride = stride
         self.conv1 = nn.Conv1d(in_maps, width, 3, stride, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm1d(width)
+        self.bn1 = StepNorm(width)
         self.conv2 = nn.Conv1d(width, width, 3, padding=1, bias=False)
-        self.bn2 = nn.BatchNorm1d(width)
+        self.bn2 = StepNorm(width)
         self.downsample = None
         if stride != 1 or in_maps != width:
             projection = nn.Conv1d(in_maps, width, 1, stride, bias=False)
-            self.downsample = nn.Sequential(projection, nn.BatchNorm1d(width))
+            self.downsample = nn.ModuleList([projection, StepNorm(width)])
 
     def forward(
         self, x: Float[Tensor, "batch in_maps steps"], lengths: Int64[Tensor, " batch"]
     ) -> tuple[Float[Tensor, "batch maps out_steps"], Int64[Tensor, " batch"]]:
         lengths = lengths if self.stride == 1 else halve(lengths)
-        branch = blank(F.relu(self.bn1(self.conv1(x))), lengths)
-        branch = self.bn2(self.conv2(branch))
-        total = branch + (x if self.downsample is None else self.downsample(x))
+        branch = blank(F.relu(self.bn1(self.conv1(x), lengths)), lengths)
+        branch = self.bn2(self.conv2(branch), lengths)
+        if self.downsample is not None:
+            projection, norm = self.downsample
+            x = norm(projection(x), lengths)
+        total = branch + x
         return blank(F.relu(total), lengths), lengths
 
 

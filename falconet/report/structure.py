@@ -13,14 +13,18 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 NAMED = 60
-"""Up to so many layers, each is named under the picture."""
+"""Layers that are named under the picture, at most; of more, every second, third and so on."""
 
 
 def draw_structure(cost: Complexity) -> Figure:
-    """Return a figure over the layers that cost something, in order: sizes of outputs, MACs, parameters."""
+    """Return a figure over dense layers, convolutions and their kin, in order: sizes of outputs, MACs, parameters.
+
+    Layers of squeeze-and-excitation, which see single positions beside the network's way, count but are not drawn.
+    """
     from matplotlib.figure import Figure
 
-    layers = [layer for layer in cost.layers if layer.output_shape and (layer.params or layer.macs)]
+    drawn = [layer for layer in cost.layers if layer.output_shape and (layer.macs or layer.type == "Embedding")]
+    layers = list_main(drawn)
     figure = Figure(figsize=(10, 6.5), layout="constrained")
     sizes, macs, params = figure.subplots(3, 1, sharex=True)
     shape = "x".join(map(str, cost.input))
@@ -28,19 +32,39 @@ def draw_structure(cost: Complexity) -> Figure:
     draw_sizes(sizes, layers)
     draw_bars(macs, "MACs", [layer.macs for layer in layers], ORANGE)
     draw_bars(params, "parameters", [layer.params for layer in layers], GREEN)
-    if len(layers) <= NAMED:
-        params.set_xticks(range(len(layers)), [layer.name for layer in layers], rotation=90, size=7)
-    else:
-        params.set_xlabel("layer")
+    marks = range(0, len(layers), math.ceil(len(layers) / NAMED))
+    params.set_xticks(marks, [layers[mark].name for mark in marks], rotation=90, size=7)
     return figure
+
+
+def list_main(layers: list[LayerCost]) -> list[LayerCost]:
+    """Return the layers but those that put out a single position before others put out more again."""
+    wide = [index for index, layer in enumerate(layers) if count_positions(layer) > 1]
+    return [layer for index, layer in enumerate(layers) if not wide or index in wide or index > wide[-1]]
+
+
+def count_positions(layer: LayerCost) -> int:
+    """Return how many pixels or steps a layer's output has."""
+    return math.prod(layer.output_shape) // count_channels(layer)
+
+
+def count_channels(layer: LayerCost) -> int:
+    """Return the channels of a layer's output: first in maps, last in what dense layers and recurrence put out."""
+    first = len(layer.output_shape) == 3 or layer.type == "Conv1d"
+    return layer.output_shape[0 if first else -1]
 
 
 def draw_sizes(axes: Axes, layers: list[LayerCost]) -> None:
     """Draw how many channels each layer puts out, and of how many positions."""
-    channels = [layer.output_shape[0] if len(layer.output_shape) != 2 else layer.output_shape[-1] for layer in layers]
-    positions = [math.prod(layer.output_shape) / count for layer, count in zip(layers, channels, strict=True)]
-    axes.step(range(len(layers)), channels, where="mid", color=BLUE, label="channels")
-    axes.step(range(len(layers)), positions, where="mid", color=ORANGE, linestyle="--", label="positions")
+    axes.step(range(len(layers)), [*map(count_channels, layers)], where="mid", color=BLUE, label="channels")
+    axes.step(
+        range(len(layers)),
+        [*map(count_positions, layers)],
+        where="mid",
+        color=ORANGE,
+        linestyle="--",
+        label="positions",
+    )
     axes.set(yscale="log", ylabel="output")
     axes.legend(frameon=False, ncols=2)
     axes.spines[["top", "right"]].set_visible(False)

@@ -88,9 +88,10 @@ class TrainConfig:
         require(self.patience is None or self.patience >= 1, "patience", "1 or more, or null", self.patience)
         patient = self.patience is None or self.keep == "best"
         require(patient, "patience", "null where keep=last", self.patience)
-        wanted = "1 or more, with freeze=backbone, or null"
+        wanted = f"1 to {self.epochs - 1}, with freeze=backbone, or null"
         after = self.unfreeze_after
-        require(after is None or (after >= 1 and self.freeze is not None), "unfreeze_after", wanted, after)
+        possible = after is None or (1 <= after < self.epochs and self.freeze is not None)
+        require(possible, "unfreeze_after", wanted, after)
         require(0 < self.layer_decay <= 1, "layer_decay", "above 0 and up to 1", self.layer_decay)
         require(0 < self.learning_rate < float("inf"), "learning_rate", "above 0", self.learning_rate)
         require(self.checkpoint_seconds > 0, "checkpoint_seconds", "above 0", self.checkpoint_seconds)

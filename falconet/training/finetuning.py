@@ -7,12 +7,8 @@ from collections.abc import Iterator
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from falconet.models.layers import find_outputs
 from falconet.training.config import TrainConfig
-
-
-def find_output(model: nn.Module) -> str:
-    """Return the name of the layer that holds a network's last parameters, which make the logits."""
-    return list(dict(model.named_parameters()))[-1].rpartition(".")[0]
 
 
 def freeze(model: nn.Module, config: TrainConfig, epoch: int) -> None:
@@ -23,9 +19,9 @@ def freeze(model: nn.Module, config: TrainConfig, epoch: int) -> None:
     if config.freeze is None:
         return
     frozen = is_frozen(config, epoch)
-    output = find_output(model)
+    outputs = tuple(f"{name}." for name in find_outputs(model))
     for name, parameter in model.named_parameters():
-        parameter.requires_grad_(not frozen or name.startswith(f"{output}."))
+        parameter.requires_grad_(not frozen or name.startswith(outputs))
     for module in model.modules():
         if frozen and isinstance(module, _BatchNorm):
             module.eval()
@@ -45,8 +41,8 @@ def is_frozen(config: TrainConfig, epoch: int) -> bool:
 def scale_rates(model: nn.Module, decay: float) -> Iterator[tuple[nn.Parameter, float]]:
     """Yield each parameter with the factor of its learning rate: `decay` for each block below the output layer.
 
-    A block is what a name says as far as its first number: `layer1.0`, `features.3`, `conv1` (Howard and Ruder, ACL
-    2018, section 3.2, went layer by layer).
+    A block is what a name says as far as its first number, or a layer of its own: `layer1.0`, `features.denseblock2`,
+    `conv1` (Howard and Ruder, ACL 2018, section 3.2, went layer by layer).
     """
     names = [name for name, _ in model.named_parameters()]
     blocks = list(dict.fromkeys(map(find_block, names)))
@@ -55,7 +51,11 @@ def scale_rates(model: nn.Module, decay: float) -> Iterator[tuple[nn.Parameter, 
 
 
 def find_block(name: str) -> str:
-    """Return the part of a parameter's name up to its first number, or its first part where there is none."""
+    """Return the part of a parameter's name up to its first number, or the layer's name where there is none.
+
+    A number may end a part, such as `encoder_layer_3`, but not the first: `layer1` is a stage of blocks.
+    """
     parts = name.split(".")
-    ends = [index + 1 for index, part in enumerate(parts) if part.isdecimal()]
-    return ".".join(parts[: ends[0] if ends else 1])
+    layer = parts[:-1] or parts
+    ends = [index + 1 for index, part in enumerate(layer) if part.isdecimal() or (index and part[-1].isdecimal())]
+    return ".".join(layer[: ends[0]] if ends else layer)

@@ -22,7 +22,8 @@ def make_spec(rate: int = 8000, bands: int = 40, frames: int = 30, channels: int
 
 def expect(wave: np.ndarray, spec: SeriesSpec) -> np.ndarray:
     """The same, band by band, from scipy's short-time Fourier transform."""
-    assert spec.rate and spec.bands
+    assert spec.rate
+    assert spec.bands
     points = 2 ** int(np.ceil(np.log2(spec.window)))
     window = scipy.signal.windows.hann(spec.window, sym=False)
     transform = scipy.signal.ShortTimeFFT(window, spec.hop, spec.rate, mfft=points)

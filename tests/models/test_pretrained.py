@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import json
 import pickle
 import re
 import struct
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -128,6 +130,7 @@ def peer(library: str, name: str, classes: int = 10) -> nn.Module:
         pytest.param("resnet50", "timm", "resnet50", ".npz", marks=pytest.mark.slow),
         pytest.param("alexnet", "torchvision", "alexnet", ".safetensors", marks=pytest.mark.slow),
         pytest.param("efficientnet_b2", "timm", "efficientnet_b2", ".safetensors", marks=pytest.mark.slow),
+        pytest.param("efficientnet_b5", "timm", "efficientnet_b5", ".safetensors", marks=pytest.mark.slow),
         pytest.param("efficientnet_lite4", "timm", "efficientnet_lite4", ".safetensors", marks=pytest.mark.slow),
     ],
 )
@@ -140,8 +143,15 @@ def test_logits_are_those_of_the_library_that_the_weights_come_from(
     assert found.layout == ("timm" if "efficientnet" in name and library == "timm" else "falconet")
     assert (found.num_classes, found.labels, found.mean, found.std) == (10, None, IMAGENET_MEAN, IMAGENET_STD)
     network = create_model(name, num_classes=10, **found.options)
-    assert fit_weights(network, found) == (f"weights of {name} ({found.layout} layout)",)
+    header, *notes = fit_weights(network, found)
+    assert header == f"weights of {name} ({found.layout} layout)"
+    assert ["shapes would fit stem=small too" in note for note in notes] == [True] * (name in EITHER_STEM)
     assert_same_answers(network, reference, make_images())
+
+
+EITHER_STEM = {"squeezenet1_1", "efficientnet_b0", "efficientnet_b2", "efficientnet_b5"}
+EITHER_STEM |= {"efficientnet_lite0", "efficientnet_lite4"}
+"""Networks whose stems have the same shapes at any size."""
 
 
 @pytest.mark.parametrize(
@@ -154,8 +164,9 @@ def test_tensorflow_weights_answer_as_the_networks_that_are_padded_so(tmp_path: 
     found = load_pretrained(name, path)
     assert found.layout == "tensorflow"
     assert TENSORFLOW_OPTIONS.items() <= found.options.items()
-    assert found.mean == pytest.approx((127 / 255,) * 3)
-    assert found.std == pytest.approx((128 / 255,) * 3)
+    lite = "lite" in name
+    assert found.mean == pytest.approx((127 / 255,) * 3 if lite else IMAGENET_MEAN)
+    assert found.std == pytest.approx((128 / 255,) * 3 if lite else IMAGENET_STD)
     network = create_model(name, num_classes=10, **found.options)
     fit_weights(network, found)
     for size in (64, 65):
@@ -401,6 +412,17 @@ def damage(change: Callable[[State], Any]) -> State:
     return state
 
 
+def test_options_that_add_layers_are_refused(tmp_path: Path) -> None:
+    path = save(tmp_path / "weights.pth", peer("torchvision", "resnet18").state_dict())
+    with pytest.raises(ConfigError, match=r"only the network has layer1\.0\.excitation\.fc1\.bias; wanted the options"):
+        create_model("resnet18", pretrained=path, squeeze_excitation=True)
+    excited = create_model("resnet18", num_classes=10, squeeze_excitation=True)
+    found = from_state("resnet18", peer("torchvision", "resnet18").state_dict(), "here")
+    more = replace(found, state=excited.state_dict())
+    with pytest.raises(ConfigError, match=r"only the weights have layer1\.0\.excitation\.fc1\.bias"):
+        fit_weights(create_model("resnet18", num_classes=10), more)
+
+
 @pytest.mark.parametrize(
     ("name", "change", "message"),
     [
@@ -450,6 +472,59 @@ def test_a_trained_model_is_where_another_begins(tmp_path: Path, name: str) -> N
     artifact.save(tmp_path)
     assert load_pretrained(name, tmp_path).input == spec
     assert_same_answers(create_model(name, pretrained=tmp_path), network, make_images(size=32))
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Path:
+    """The folder of a trained network whose stem cannot be told by its shapes."""
+    spec = ImageSpec((3, 32, 32), ("dark", "light"), (0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
+    network = randomize(create_model("squeezenet1_1", num_classes=2, in_channels=3, input_size=32))
+    record = ArtifactConfig("squeezenet1_1", spec, Provenance(DataOrigin("here", "0", None, 0.1, 0.1), 0, 1, 1))
+    Artifact(record, network.state_dict()).save(tmp_path)
+    return tmp_path
+
+
+def test_a_trained_models_file_is_as_good_as_its_folder(small: Path) -> None:
+    folder, file = (
+        load_pretrained("squeezenet1_1", small),
+        load_pretrained("squeezenet1_1", small / "model.safetensors"),
+    )
+    assert (file.options, file.input) == (folder.options, folder.input)
+    assert file.options["stem"] == "small"
+    (small / "model.safetensors").rename(small / "other.safetensors")
+    guessed = load_pretrained("squeezenet1_1", small / "other.safetensors")
+    assert guessed.options["stem"] == "imagenet"
+    assert "stem=small" in guessed.notes[0]
+
+
+def test_a_trained_model_with_other_weights_is_refused(small: Path) -> None:
+    content = bytearray((small / "model.safetensors").read_bytes())
+    content[-1] ^= 1
+    (small / "model.safetensors").write_bytes(content)
+    with pytest.raises(ArtifactError, match=r"is not the file that config\.json was written for"):
+        load_pretrained("squeezenet1_1", small)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"widths": {"features.0": 3}}, ConfigError, "wanted a whole squeezenet1_1, found a pruned one"),
+        ({"options": {"pretrained": "elsewhere.pth"}}, ArtifactError, "wanted options of squeezenet1_1"),
+        ({"options": {"input_size": 3}}, ArtifactError, "wanted options of squeezenet1_1"),
+        ({"options": [1]}, ArtifactError, "wanted options of squeezenet1_1"),
+    ],
+)
+def test_what_a_record_may_not_say(small: Path, change: dict[str, Any], error: type[Exception], message: str) -> None:
+    record = json.loads((small / "config.json").read_text())
+    (small / "config.json").write_text(json.dumps({**record, **change}))
+    with pytest.raises(error, match=message):
+        load_pretrained("squeezenet1_1", small)
+
+
+def test_weights_of_an_efficientnet_are_none_of_a_resnet() -> None:
+    state = name_as_tensorflow(peer("timm", "tf_efficientnet_b0").state_dict())
+    with pytest.raises(ConfigError, match="here holds no weights of resnet18"):
+        from_state("resnet18", state, "here")
 
 
 def test_a_trained_model_of_another_architecture_is_refused(trained: RunResult) -> None:
@@ -599,7 +674,7 @@ def test_a_malicious_pickle_is_refused_and_does_nothing(tmp_path: Path, protocol
         path.write_bytes(pickle.dumps({"bomb": Bomb(target)}))
     else:
         torch.save(content, path, _use_new_zipfile_serialization=protocol == "torch")
-    with pytest.raises(ArtifactError, match="no weights that torch reads safely"):
+    with pytest.raises(ArtifactError, match="wanted tensors that torch saved"):
         load_pretrained("resnet18", path)
     assert not target.exists()
     pickle.loads(pickle.dumps(Bomb(target)))  # So that the refusal is known to have mattered.
@@ -609,7 +684,7 @@ def test_a_malicious_pickle_is_refused_and_does_nothing(tmp_path: Path, protocol
 def test_pickled_arrays_are_refused(tmp_path: Path) -> None:
     target, path = tmp_path / "touched", tmp_path / "weights.npz"
     np.savez(path, bomb=np.array([Bomb(target)], dtype=object))
-    with pytest.raises(ArtifactError, match="damaged"):
+    with pytest.raises(ArtifactError, match="wanted arrays that NumPy saved"):
         read_weights(path)
     assert not target.exists()
 
@@ -707,6 +782,42 @@ def test_timm_weights_of_networks_that_name_their_layers_otherwise(offline: Call
     offline()
     made = create_model(f"timm:{name}", pretrained="timm", num_classes=3)
     assert answer(made, torch.zeros(1, 3, 224, 224)).shape == (1, 3)
+
+
+@pytest.mark.parametrize(
+    ("name", "source", "size"),
+    [
+        ("torchvision:regnet_y_400mf", "torchvision", 224),  # computes with its first weights
+        pytest.param("torchvision:efficientnet_v2_s", "torchvision", 384, marks=pytest.mark.slow),
+        pytest.param("efficientnet_b2", "torchvision", 288, marks=pytest.mark.slow),
+        pytest.param("timm:efficientnet_b3", "timm", 288, marks=pytest.mark.slow),
+        pytest.param("timm:deit3_small_patch16_384", "timm", 384, marks=pytest.mark.slow),
+    ],
+)
+def test_images_get_the_size_that_weights_were_trained_at(
+    offline: Callable[..., None], name: str, source: str, size: int
+) -> None:
+    offline()
+    assert load_pretrained(name, source).size == (size, size)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("channels", [1, 3])
+def test_weights_with_a_conversion_inside_are_given_what_it_would_give(
+    offline: Callable[..., None], channels: int
+) -> None:
+    offline()
+    peer_network = randomize(torchvision.models.googlenet(init_weights=True, transform_input=True))
+    with pytest.MonkeyPatch.context() as patch:
+        state = peer_network.state_dict()
+        patch.setattr("torchvision.models._api.WeightsEnum.get_state_dict", lambda self, **_: state)
+        found = load_pretrained("torchvision:googlenet", "torchvision")
+        made = create_model("torchvision:googlenet", pretrained="torchvision", in_channels=channels).eval()
+    pixels = torch.rand(1, channels, 224, 224)
+    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
+    mine, deviation = (torch.tensor(values).view(1, -1, 1, 1) for values in found.statistics(channels))
+    expected = answer(peer_network, (pixels.expand(-1, 3, -1, -1) - mean) / std)
+    torch.testing.assert_close(answer(made, (pixels - mine) / deviation), expected, rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("source", ["torchvision", "timm"])

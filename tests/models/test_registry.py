@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from falconet.errors import ConfigError, UnknownNameError
+from falconet.errors import ConfigError, UnknownNameError, UsageError
 from falconet.models import MODELS, ModelEntry, create_model, find_model, list_models, models_for
 from falconet.models.registry import SIZES, list_options, native_input
 from falconet.spec import Kind
@@ -228,7 +228,45 @@ def test_networks_of_other_libraries_have_an_entry(name: str) -> None:
     assert name not in MODELS
 
 
-@pytest.mark.parametrize("name", ["timm:", "keras:resnet18", ":resnet18", "timm"])
+@pytest.mark.parametrize("name", ["keras:resnet18", ":resnet18"])
 def test_what_is_no_network_of_another_library(name: str) -> None:
     with pytest.raises(UnknownNameError, match=rf"^unknown model '{name}': "):
         find_model(name)
+
+
+@pytest.mark.parametrize("name", ["timm:", "timm", "torchvision:"])
+def test_another_librarys_network_needs_its_name(name: str) -> None:
+    with pytest.raises(UsageError, match=rf"wanted (timm|torchvision):NAME, .*, found '{name}'"):
+        find_model(name)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"num_classes": 0}, "num_classes: wanted a whole number above 0, found 0"),
+        ({"in_channels": 0}, "in_channels: wanted a whole number above 0, found 0"),
+        ({"in_channels": True}, "in_channels: wanted a whole number above 0, found True"),
+    ],
+)
+def test_arguments_that_make_no_network(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        create_model("resnet20", **arguments)
+
+
+def test_arguments_of_other_types_are_told_from_numbers() -> None:
+    """In a process of its own, since types are checked in this one."""
+    script = """
+import falconet.errors
+for arguments in ({"num_classes": "ten"}, {"in_channels": 1.0}, {"input_size": "28"}, {"input_size": (28, 28.5)}):
+    try:
+        falconet.create_model("resnet20", **arguments)
+    except falconet.errors.ConfigError as error:
+        print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == [
+        "num_classes: wanted a whole number above 0, found 'ten'",
+        "in_channels: wanted a whole number above 0, found 1.0",
+        "model.input_size: wanted whole numbers of pixels, found '28'",
+        "model.input_size: wanted whole numbers of pixels, found (28, 28.5)",
+    ]

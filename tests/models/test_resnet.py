@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from typing import Any
 
@@ -121,6 +122,19 @@ def test_pre_activated_block_by_hand() -> None:
     branch = F.conv2d(activate(branch, block.bn2), block.conv2.weight, padding=1)
     shortcut = F.conv2d(first, block.downsample[0].weight, stride=2)
     torch.testing.assert_close(block(x), branch + shortcut, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet50", "resnet20"])
+def test_the_stem_does_the_first_blocks_activation_for_both_its_paths(name: str) -> None:
+    model = build(name, pre_activation=True)
+    block: Any = model.get_submodule("layer1.0")
+    assert not hasattr(block, "bn1")
+    assert hasattr(model.get_submodule("layer1.1"), "bn1")
+    assert hasattr(model.get_submodule("layer2.0"), "bn1")
+    x = torch.randn(2, block.conv1.in_channels, 5, 5)
+    nn.init.zeros_(block.get_submodule(f"conv{block.depth}").weight)
+    expected = x if block.downsample is None else block.downsample(x)
+    assert torch.equal(block.eval()(x), expected)
 
 
 def test_pre_activation_normalizes_once_more_at_the_end() -> None:
@@ -273,6 +287,20 @@ def test_padding_never_changes_an_answer(kind: Kind, stem: str, steps: int, more
     torch.testing.assert_close(model(padded), model(x), rtol=1e-4, atol=1e-4)
     others = torch.cat([padded, draw(kind, padded.shape[-1])])
     torch.testing.assert_close(model(others)[:1], model(x), rtol=1e-4, atol=1e-4)
+
+
+@every_stem
+@every_kind
+@torch.no_grad()
+def test_padding_changes_no_training(kind: Kind, stem: str) -> None:
+    """Neither logits nor the statistics that are gathered for later."""
+    torch.manual_seed(0)
+    model = build_steps(kind, stem).train()
+    x = torch.cat([draw(kind, 20), draw(kind, 20)])
+    other = copy.deepcopy(model)
+    torch.testing.assert_close(other(pad(x, 50)), model(x), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(other.state_dict(), model.state_dict(), rtol=1e-4, atol=1e-5)
+    assert model.bn1.num_batches_tracked == 1
 
 
 @every_stem

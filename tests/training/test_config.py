@@ -35,10 +35,10 @@ def test_impossible_values_name_the_field_and_what_was_found(field: str, value: 
         TrainConfig(**{field: value})
 
 
-@pytest.mark.parametrize("after", [0, -1])
-def test_a_backbone_is_unfrozen_after_an_epoch_or_more(after: int) -> None:
-    with pytest.raises(ConfigError, match=rf"^unfreeze_after: wanted 1 or more, .*, found {after}"):
-        TrainConfig(freeze="backbone", unfreeze_after=after)
+@pytest.mark.parametrize("after", [0, -1, 30, 31])
+def test_a_backbone_is_unfrozen_after_an_epoch_and_before_the_end(after: int) -> None:
+    with pytest.raises(ConfigError, match=rf"^unfreeze_after: wanted 1 to 29, .*, found {after}"):
+        TrainConfig(epochs=30, freeze="backbone", unfreeze_after=after)
 
 
 def test_fine_tuning_takes_its_borders() -> None:

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from falconet import Callback, TrainConfig, create_model, fit
+from falconet.models.layers import find_outputs
 from falconet.training import EpochRow
-from falconet.training.finetuning import find_output, freeze, is_frozen, scale_rates
+from falconet.training.finetuning import find_block, freeze, is_frozen, scale_rates
 from falconet.training.optimizers import make_optimizer
 
 FROZEN = TrainConfig(epochs=3, batch_size=8, learning_rate=0.05, schedule="constant", warmup=0.0, freeze="backbone")
@@ -87,7 +88,7 @@ def test_without_freezing_all_layers_learn() -> None:
     assert watch(freeze=None) == [set(make_network().state_dict())] * 3
 
 
-@pytest.mark.parametrize("unfreeze_after", [None, 1, 3])
+@pytest.mark.parametrize("unfreeze_after", [None, 1, 2])
 def test_all_parameters_can_learn_again_after_training(unfreeze_after: int | None) -> None:
     network = make_network()
     config = TrainConfig(**{**vars(FROZEN), "unfreeze_after": unfreeze_after})
@@ -133,9 +134,17 @@ def test_what_the_caller_froze_stays_frozen() -> None:
 def test_the_output_layer_is_the_one_that_makes_the_logits(name: str, output: str | None) -> None:
     with torch.device("meta"):
         network = create_model(name, num_classes=7)
-    found = find_output(network)
+    (found,) = find_outputs(network)
     assert output in (None, found)
     assert len(network.get_parameter(f"{found}.weight")) == 7
+
+
+def test_distilled_networks_of_timm_have_two_output_layers() -> None:
+    network = create_model("timm:deit_tiny_distilled_patch16_224", num_classes=7)
+    assert find_outputs(network) == ("head", "head_dist")
+    freeze(network, TrainConfig(freeze="backbone"), 1)
+    learning = {name for name, parameter in network.named_parameters() if parameter.requires_grad}
+    assert learning == {"head.weight", "head.bias", "head_dist.weight", "head_dist.bias"}
 
 
 @pytest.mark.parametrize(
@@ -143,7 +152,7 @@ def test_the_output_layer_is_the_one_that_makes_the_logits(name: str, output: st
     [(None, None, [False, False, False]), ("backbone", None, [True, True, True]), ("backbone", 2, [True, True, False])],
 )
 def test_epochs_count_from_one(freezing: Any, after: int | None, frozen: list[bool]) -> None:
-    config = TrainConfig(freeze=freezing, unfreeze_after=after)
+    config = TrainConfig(epochs=3, freeze=freezing, unfreeze_after=after)
     assert [is_frozen(config, epoch) for epoch in (1, 2, 3)] == frozen
 
 
@@ -183,6 +192,28 @@ def test_blocks_of_an_efficientnet_learn_ever_faster() -> None:
         stage = 9 if name.startswith("classifier.1.") else int(name.split(".")[1])
         assert factor == pytest.approx(0.9 ** (9 - stage)), name
     assert factors["classifier.1.bias"] == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "block"),
+    [
+        ("conv1.weight", "conv1"),
+        ("layer1.0.conv2.weight", "layer1.0"),
+        ("features.denseblock2.denselayer1.conv1.weight", "features.denseblock2"),
+        ("encoder.layers.encoder_layer_11.mlp.0.weight", "encoder.layers.encoder_layer_11"),
+        ("encoder.ln.weight", "encoder.ln"),
+        ("class_token", "class_token"),
+    ],
+)
+def test_a_block_ends_with_the_first_number_of_a_name(name: str, block: str) -> None:
+    assert find_block(name) == block
+
+
+def test_blocks_of_a_vision_transformer_learn_ever_faster() -> None:
+    factors = find_factors("torchvision:vit_b_16", 0.75, num_classes=4)
+    layers = [factors[f"encoder.layers.encoder_layer_{index}.mlp.0.weight"] for index in range(12)]
+    assert layers == sorted(set(layers))
+    assert factors["encoder.layers.encoder_layer_11.self_attention.in_proj_weight"] == layers[11] < 1
 
 
 def test_without_decay_all_learn_alike() -> None:
