@@ -1,7 +1,13 @@
 """What may watch a run. Importing it does not import torch."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 @dataclass(frozen=True)
@@ -18,13 +24,19 @@ class EpochRow:
 
 
 class Callback:
-    """What may watch a run; override what is wanted."""
+    """What may watch a run; override what is wanted. Nothing here may change the run."""
+
+    def on_model(self, model: nn.Module) -> None:
+        """Called once before `on_start`, with the network that is trained, in the state that the run begins with."""
 
     def on_start(self, epochs: int, steps_per_epoch: int, history: Sequence[EpochRow]) -> None:
         """Called once; `history` holds the epochs that a resumed run has behind it."""
 
     def on_note(self, line: str) -> None:
         """Called before the start, with each thing about the network that the user should know."""
+
+    def on_gradients(self, step: int) -> None:
+        """Called in each step, counted from 1, between the backward pass and the change of the weights."""
 
     def on_step(self, step: int, loss: float) -> None:
         """Called after each step, counted from 1."""

@@ -87,7 +87,16 @@ class Recorder(Callback):
     def on_start(self, epochs: int, steps_per_epoch: int, history: object) -> None:
         self.calls.append(f"start {epochs}x{steps_per_epoch}")
 
+    def on_model(self, model: nn.Module) -> None:
+        self.calls.append("model")
+        self.model = model
+
+    def on_gradients(self, step: int) -> None:
+        assert all(parameter.grad is not None for parameter in self.model.parameters())
+        self.calls.append(f"gradients {step}")
+
     def on_step(self, step: int, loss: float) -> None:
+        assert all(parameter.grad is None for parameter in self.model.parameters())
         self.calls.append(f"step {step}")
 
     def on_epoch(self, row: EpochRow, best: bool) -> None:
@@ -150,8 +159,9 @@ def test_the_last_epoch_is_kept_where_the_best_is_not_asked_for() -> None:
 def test_callbacks_see_everything_in_order() -> None:
     recorder = Recorder()
     run(dataclasses.replace(CONFIG, epochs=2), (recorder,))
-    first = ["start 2x5", *(f"step {step}" for step in range(1, 6)), "epoch 1"]
-    assert recorder.calls == [*first, *(f"step {step}" for step in range(6, 11)), "epoch 2", "end"]
+    steps = [[f"gradients {step}", f"step {step}"] for step in range(1, 11)]
+    first, second = (list(itertools.chain(*part)) for part in (steps[:5], steps[5:]))
+    assert recorder.calls == ["model", "start 2x5", *first, "epoch 1", *second, "epoch 2", "end"]
 
 
 @pytest.mark.parametrize("step", [3, 5, 6, 13, 20])
