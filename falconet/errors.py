@@ -10,6 +10,7 @@
     ├── ArtifactError             a folder that is no (whole) artifact
     ├── MissingExtraError         an optional dependency is not installed
     ├── StorageError              writing failed: disk full, read-only, vanished
+    ├── OutOfMemoryError          a batch is too large
     ├── DivergedError             the loss became NaN or infinite
     └── InterruptedRunError       the user stopped a run
 
@@ -79,6 +80,10 @@ class MissingExtraError(FalconetError, ImportError):
 
 class StorageError(FalconetError, OSError):
     """Writing failed; what stood there before is still there."""
+
+
+class OutOfMemoryError(FalconetError, MemoryError):
+    """A batch needs more memory than there is."""
 
 
 class DivergedError(FalconetError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -21,7 +21,7 @@ from falconet.models.registry import check_options, check_pretrained
 from falconet.schema import flatten, from_mapping, merge, to_mapping
 from falconet.spec import Kind
 from falconet.storage import PARTIAL, write_text
-from falconet.training.config import TrainConfig
+from falconet.training.config import MARGIN_LOSSES, TrainConfig
 
 CONFIG_FILE = "config.yaml"
 CHECKPOINT_FOLDER = "checkpoint"
@@ -171,6 +171,13 @@ def configure(dataset: Dataset, settings: Settings) -> RunConfig:
     if augmentation["kind"] != dataset.kind:
         raise ConfigError(f"augmentation.kind: wanted {dataset.kind}, as the data are, found {augmentation['kind']}")
     config = from_mapping(RunConfig, {**settings, "augmentation": augmentation})
+    if config.training.loss in MARGIN_LOSSES:
+        options = {"cosine": True, **config.model.options}
+        config = replace(config, model=replace(config.model, options=options))
+        if not options["cosine"]:
+            raise ConfigError(
+                f"model.options.cosine: wanted true for training.loss={config.training.loss}, found false"
+            )
     if config.training.freeze is not None and config.model.pretrained is None:
         raise ConfigError("training.freeze: wanted published weights to keep, found none; name them with --pretrained")
     if config.model.bands is not None and dataset.rate is None:

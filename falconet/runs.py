@@ -368,7 +368,7 @@ def check_ending(plan: Plan, result: FitResult) -> None:
     )
     if result.ending == "diverged":
         rate = plan.config.training.learning_rate
-        raise DivergedError(f"{result.message}; {kept}; try a lower training.learning_rate than {rate:g}")
+        raise DivergedError(f"{result.message}; {kept}; try a lower training.learning_rate than {rate:g}, or --recover")
     if result.ending == "interrupted":
         done = len(result.history)
         raise InterruptedRunError(

@@ -53,6 +53,9 @@ def train(
     unfreeze_after: Annotated[
         int | None, typer.Option(metavar="N", help="Let a frozen backbone learn too, after N epochs.")
     ] = None,
+    recover: Annotated[
+        bool, typer.Option("--recover", help="Where the loss becomes NaN, go back an epoch and on at half the rate.")
+    ] = False,
     groups: Groups = None,
     follow: Follow = False,
     data_root: DataRoot = None,
@@ -83,6 +86,7 @@ def train(
         "sampler": sampler,
         "freeze": freeze,
         "unfreeze_after": unfreeze_after,
+        "recover": recover or None,
     }
     training = {key: value for key, value in flags.items() if value is not None}
     asked = merge(asked, {"training": training, "model": {"pretrained": pretrained} if pretrained else {}})

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
+
+from falconet.errors import ConfigError
 
 LEAST_SQUEEZED = 4
 """Of the narrowest published squeeze-and-excitation; networks for small images would have a single unit."""
@@ -42,6 +45,32 @@ class StochasticDepth(nn.Module):
 
     def extra_repr(self) -> str:
         return f"share={self.share:g}"
+
+
+COSINE_SCALE = 16.0
+"""Logits lie between minus and plus this, so that a softmax can come close to certainty."""
+
+
+class CosineOutput(nn.Linear):
+    """Dense output layer whose logits are scaled cosines between features and each class's weights, without bias.
+
+    Wang et al.: NormFace: L2 hypersphere embedding for face verification. ACM Multimedia, 2017.
+    """
+
+    def forward(self, input: Float[Tensor, "batch features"]) -> Float[Tensor, "batch classes"]:  # noqa: A002
+        return COSINE_SCALE * F.linear(F.normalize(input), F.normalize(self.weight))
+
+
+def put_cosine_output(model: nn.Module) -> None:
+    """Replace a network's dense output layer by one of cosines. Raises ConfigError where it ends otherwise."""
+    outputs = find_outputs(model)
+    last, end = model.get_submodule(outputs[0]), list(model.modules())[-1]
+    # Behind the last weights may be a layer without any, such as the distances of LeNet-5; timm's order is another.
+    if len(outputs) != 1 or type(last) is not nn.Linear or not (end is last or hasattr(model, "get_classifier")):
+        raise ConfigError("model.options.cosine: wanted a network that ends in one dense layer, found another end")
+    parent, _, name = outputs[0].rpartition(".")
+    fresh = CosineOutput(last.in_features, last.out_features, bias=False, device=last.weight.device)
+    setattr(model.get_submodule(parent), name, fresh)
 
 
 def find_outputs(model: nn.Module) -> tuple[str, ...]:

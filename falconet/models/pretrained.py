@@ -29,11 +29,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from falconet.errors import ArtifactError, ConfigError, MissingExtraError, PathError
+from falconet.errors import ArtifactError, ConfigError, MissingExtraError, PathError, UsageError
 from falconet.models.external import SECOND_OUTPUTS
 from falconet.models.layers import find_outputs
 from falconet.models.options import choose_stem
-from falconet.models.registry import check_pretrained, create_model, find_model, list_options
+from falconet.models.registry import check_options, check_pretrained, create_model, find_model, list_options
 from falconet.models.table import MODELS
 from falconet.schema import from_mapping
 from falconet.spec import ImageSpec
@@ -133,14 +133,24 @@ def read_model_folder(name: str, folder: Path) -> Pretrained:
     state = read_weights(folder / WEIGHTS_FILE)
     if sha256((folder / WEIGHTS_FILE).read_bytes()).hexdigest() != record.get("weights_sha256"):
         raise ArtifactError(f"{folder}: {WEIGHTS_FILE} is not the file that {CONFIG_FILE} was written for")
-    options = record.get("options", {})
-    if not isinstance(options, Mapping) or set(options) - set(list_options(name)):
-        raise ArtifactError(f"{folder / CONFIG_FILE}: wanted options of {name}, found {options}")
+    options = check_record(name, record.get("options", {}), folder / CONFIG_FILE)
     if "stem" in list_options(name):  # Chosen by the size that it was trained at, not by that of another network.
         options = {**options, "stem": choose_stem(options.get("stem", "auto"), spec.shape[1:])}
     found = Pretrained(name, state, "falconet", options, spec.mean, spec.std, spec.labels, spec.shape[1:])
     check_fit(found, str(folder))
     return found
+
+
+def check_record(name: str, options: Any, path: Path) -> dict[str, Any]:
+    """Return what a trained model's record says of options. Raises ArtifactError where it is no network's options."""
+    reserved = {"kind", "num_classes", "in_channels", "input_size", "pretrained"}
+    try:
+        if not isinstance(options, dict) or reserved & options.keys():
+            raise ConfigError(f"found {options}")
+        check_options(name, options)
+    except UsageError as error:
+        raise ArtifactError(f"{path}: wanted options of {name}: {error}") from error
+    return options
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -383,16 +393,19 @@ def fit_weights(model: nn.Module, found: Pretrained, labels: tuple[str, ...] | N
     """
     notes = [f"weights of {found.name} ({found.layout} layout)", *found.notes]
     own, state = drop_counters(model.state_dict()), drop_counters(found.state)
-    check_names(own, state)
+    outputs = tuple(f"{name}." for name in find_outputs(model))
+    check_names(own, state, outputs)
     kernel = find_kernel({key: tensor.shape for key, tensor in own.items()})
     if kernel is not None and own[kernel].shape[1] != state[kernel].shape[1]:
         notes.append(f"{kernel}: {state[kernel].shape[1]} channels to {own[kernel].shape[1]}")
         state[kernel] = adapt_channels(state[kernel], own[kernel].shape[1])
-    for output in find_outputs(model):
-        last = [key for key in own if key.startswith(f"{output}.")]
-        if any(own[key].shape != state[key].shape for key in last) or (labels is not None and labels != found.labels):
-            notes.append(f"{output}: made anew for {len(own[last[-1]])} classes")
-            state |= {key: own[key] for key in last}
+    for output in outputs:
+        last = {key: tensor for key, tensor in own.items() if key.startswith(output)}
+        others = {key: tensor.shape for key, tensor in state.items() if key.startswith(output)}
+        anew = others != {key: tensor.shape for key, tensor in last.items()}
+        if anew or (labels is not None and labels != found.labels):
+            notes.append(f"{output.removesuffix('.')}: made anew for {len(list(last.values())[-1])} classes")
+            state |= last
     for key, tensor in own.items():
         if state[key].shape != tensor.shape:
             raise ConfigError(
@@ -403,9 +416,12 @@ def fit_weights(model: nn.Module, found: Pretrained, labels: tuple[str, ...] | N
     return tuple(notes)
 
 
-def check_names(own: State, state: State) -> None:
-    """Raise ConfigError for the first tensor that only one of both has, as options that add layers make it."""
-    for key in sorted(own.keys() ^ state.keys()):
+def check_names(own: State, state: State, outputs: tuple[str, ...]) -> None:
+    """Raise ConfigError for the first tensor that only one of both has, as options that add layers make it.
+
+    Those of output layers, whose names begin with `outputs`, can be made anew.
+    """
+    for key in sorted(key for key in own.keys() ^ state.keys() if not key.startswith(outputs)):
         has = "the network has" if key in own else "the weights have"
         raise ConfigError(f"model.pretrained: only {has} {key}; wanted the options that the weights were trained with")
 

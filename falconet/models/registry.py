@@ -78,6 +78,7 @@ def create_model(
     input_size: int | tuple[int, ...] | None = None,
     kind: Kind | None = None,
     pretrained: str | Path | None = None,
+    cosine: bool = False,
     **options: Any,
 ) -> nn.Module:
     """Build the model `name` with fresh weights, drawn from torch's global generator, or with published ones.
@@ -97,6 +98,8 @@ def create_model(
     pretrained
         `torchvision`, `timm` or a path; see `falconet.load_pretrained`. Options without which the weights would answer
         differently are set; the output layer stays fresh unless it has as many classes as the weights.
+    cosine
+        The dense output layer gives scaled cosines, as losses with margins want them.
     options
         The architecture's own, such as `output="linear"` for `lenet5`.
 
@@ -117,7 +120,7 @@ def create_model(
             in_channels=in_channels or len(found.mean),
             input_size=input_size or found.size,
             kind=kind,
-            **{**found.options, **options},
+            **{**found.options, "cosine": cosine, **options},
         )
         fit_weights(made, found)
         return made
@@ -141,6 +144,10 @@ def create_model(
         **({"kind": kind} if len(entry.kinds) > 1 else {}),
         **{**entry.defaults, **entry.options, **options},
     )
+    if cosine:
+        from falconet.models.layers import put_cosine_output
+
+        put_cosine_output(model)
     return model
 
 
@@ -198,7 +205,7 @@ def list_options(name: str) -> list[str]:
     """Return the options that a user may set; imports the model."""
     entry = find_model(name)
     fixed = {"num_classes", "in_channels", "input_size", "kind", *entry.options}
-    return [option for option in inspect.signature(load_builder(entry)).parameters if option not in fixed]
+    return [option for option in inspect.signature(load_builder(entry)).parameters if option not in fixed] + ["cosine"]
 
 
 def check_options(name: str, options: Mapping[str, Any]) -> None:
@@ -207,7 +214,5 @@ def check_options(name: str, options: Mapping[str, Any]) -> None:
     if "options" in known:  # Another library's, which checks them itself.
         known = [option for option in (*known, *options) if option not in find_model(name).options]
     for option in options:
-        if option not in known and known:
-            raise UnknownNameError(f"option of {name}", option, known)
         if option not in known:
-            raise ConfigError(f"model.options.{option}: {name} has no options")
+            raise UnknownNameError(f"option of {name}", option, known)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,16 +41,20 @@ def save_checkpoint(folder: Path, epoch: int, checkpoint: Checkpoint, step: int 
         path.with_suffix(".safetensors").unlink(missing_ok=True)
 
 
-def load_checkpoint(folder: Path) -> Checkpoint | None:
-    """Return the newest whole state, or None where there is none; truncated and altered ones are passed over."""
+def load_checkpoint(folder: Path, warn: Callable[[str], None] = lambda line: None) -> Checkpoint | None:
+    """Return the newest whole state, or None where there is none.
+
+    Truncated and altered ones are passed over, each with a line to `warn`.
+    """
     for path in sorted(folder.glob("epoch-*.json"), reverse=True):
         try:
             record = read_json(path)
             content = path.with_suffix(".safetensors").read_bytes()
         except (ArtifactError, OSError):
-            continue
+            record, content = {}, b""
         if record.get("digest") == digest(content, record.get("facts")):
             return Checkpoint(safetensors.torch.load(content), record["facts"])
+        warn(f"checkpoint {path.stem} is damaged: the one before it is used")
     return None
 
 

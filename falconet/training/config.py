@@ -5,6 +5,9 @@ from typing import Literal
 
 from falconet.errors import ConfigError
 
+MARGIN_LOSSES = ("cosface", "arcface")
+"""Losses that need an output layer of cosines."""
+
 
 @dataclass(frozen=True)
 class TrainConfig:
@@ -16,8 +19,14 @@ class TrainConfig:
     batch_size: int = 64
     """Samples a step."""
 
-    loss: Literal["cross_entropy", "mse"] = "cross_entropy"
-    """`mse`: the squared distance between predicted probabilities and the one-hot label (Brier, 1950)."""
+    loss: Literal["cross_entropy", "mse", "cosface", "arcface"] = "cross_entropy"
+    """`mse`: the squared distance between predicted probabilities and the one-hot label (Brier, 1950).
+
+    `cosface` and `arcface`: cross-entropy where the true class must win by `margin`, for an output layer of cosines.
+    """
+
+    margin: float = 0.2
+    """Of `cosface`, in cosines; of `arcface`, in radians."""
 
     label_smoothing: float = 0.0
     """Share of each label that is spread evenly over all classes."""
@@ -70,6 +79,9 @@ class TrainConfig:
     layer_decay: float = 1.0
     """Each block's learning rate is this share of that of the block behind it; the output layer has the full one."""
 
+    recover: bool = False
+    """Where the loss is no longer finite, go back to the last epoch's end and on at half the rate; else stop there."""
+
     keep: Literal["best", "last"] = "best"
     """Which epoch's weights a run ends with. `last`: for validation splits so small that the best one is luck."""
 
@@ -95,6 +107,7 @@ class TrainConfig:
         require(0 < self.layer_decay <= 1, "layer_decay", "above 0 and up to 1", self.layer_decay)
         require(0 < self.learning_rate < float("inf"), "learning_rate", "above 0", self.learning_rate)
         require(self.checkpoint_seconds > 0, "checkpoint_seconds", "above 0", self.checkpoint_seconds)
+        require(0 <= self.margin <= 1, "margin", "0 to 1", self.margin)
         require(self.weight_decay >= 0, "weight_decay", "0 or more", self.weight_decay)
         for name in ("label_smoothing", "momentum", "warmup"):
             require(0 <= getattr(self, name) < 1, name, "0 or more and below 1", getattr(self, name))

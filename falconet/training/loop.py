@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -16,12 +17,12 @@ from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel
 
 from falconet.data.loader import epoch_seed
-from falconet.errors import ConfigError, DivergedError
+from falconet.errors import ConfigError, DivergedError, OutOfMemoryError
 from falconet.training.callbacks import Callback, EpochRow
 from falconet.training.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
 from falconet.training.config import TrainConfig
 from falconet.training.finetuning import freeze, unfreeze
-from falconet.training.optimizers import Criterion, make_average, make_criterion, make_optimizer
+from falconet.training.optimizers import Criterion, make_average, make_criterion, make_judge, make_optimizer
 from falconet.training.precision import autocast, choose_precision
 from falconet.training.schedules import learning_rate
 
@@ -77,6 +78,10 @@ class State:
     best_epoch: int = 0
     history: list[EpochRow] = field(default_factory=list)
     progress: Progress = field(default_factory=Progress)
+    rate: float = 1.0
+    """What all learning rates are multiplied by: halved each time that the loss was no longer finite."""
+    good: Checkpoint | None = None
+    """The state to go back to then; only kept where the configuration wants that."""
     generator: Tensor | None = None
     """State of torch's global generator, where an epoch that was broken off goes on; dropout draws from it."""
 
@@ -117,13 +122,13 @@ def fit(
     which the result says. With `checkpoints`, a folder, the state is written there after each epoch, and in long epochs
     in between; a run that finds one there goes on from it, with the same weights in the end.
     """
-    criterion = make_criterion(config, config.label_smoothing, class_weights)
+    criterion = make_criterion(config, class_weights)
     precision = choose_precision(config, model)
     setting = Setting(train, val, config, criterion, callbacks, checkpoints, precision)
     with torch.random.fork_rng(devices=[]):
         state = start(model, config)
         if checkpoints:
-            restore(state, load_checkpoint(checkpoints), identify(setting))
+            restore(state, load_checkpoint(checkpoints, partial(note, callbacks)), identify(setting))
         for callback in callbacks:
             callback.on_model(model)
             callback.on_start(config.epochs, len(train), state.history)
@@ -138,6 +143,12 @@ def fit(
     return FitResult(tuple(state.history), state.best_epoch, ending, message)
 
 
+def note(callbacks: Sequence[Callback], line: str) -> None:
+    """Tell all who watch a run something that the user should know."""
+    for callback in callbacks:
+        callback.on_note(line)
+
+
 def run_epochs(
     state: State, setting: Setting
 ) -> tuple[Literal["completed", "early_stopped", "interrupted", "diverged"], str]:
@@ -147,16 +158,58 @@ def run_epochs(
         while (epoch := len(state.history) + 1) <= config.epochs:
             if config.patience and epoch - 1 - state.best_epoch >= config.patience:
                 return "early_stopped", ""
-            row = run_epoch(state, setting, epoch)
+            remember(state, setting)
+            try:
+                row = run_epoch(state, setting, epoch)
+            except DivergedError as error:
+                if not go_back(state, setting, str(error)):
+                    raise
+                continue
             keep(state, row, config)
             save(state, setting)
             for callback in setting.callbacks:
                 callback.on_epoch(row, state.best_epoch == epoch)
     except KeyboardInterrupt:
         return "interrupted", ""
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        size = config.batch_size
+        remedy = (
+            f"try --set training.batch_size={size // 2}" if size > 1 else "even one sample needs more than there is"
+        )
+        raise OutOfMemoryError(f"out of memory in batches of {size}: {remedy}") from error
     except DivergedError as error:
         return "diverged", str(error)
     return "completed", ""
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether an error says that memory ran out; on processors, torch has no class of its own for that."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+def remember(state: State, setting: Setting) -> None:
+    """Keep a copy of the state at an epoch's start, where the configuration may need it."""
+    if setting.config.recover and not state.progress.steps:
+        whole = snapshot(state, identify(setting))
+        state.good = replace(whole, tensors=clone(whole.tensors))
+
+
+def go_back(state: State, setting: Setting, reason: str) -> bool:
+    """Put the state of the epoch's start back, at half the learning rate; return whether there was one, and hope."""
+    if state.good is None or state.rate <= LEAST_RATE:
+        return False
+    rate = state.rate / 2
+    restore(state, state.good, identify(setting))
+    state.rate = rate
+    save(state, setting)
+    note(setting.callbacks, f"{reason}: going back to the end of epoch {len(state.history)}, at {rate:g} of the rate")
+    return True
+
+
+LEAST_RATE = 1 / 64
+"""Share of the learning rate at which a loss that is not finite has other reasons."""
 
 
 def run_epoch(state: State, setting: Setting, epoch: int) -> EpochRow:
@@ -173,7 +226,7 @@ def run_epoch(state: State, setting: Setting, epoch: int) -> EpochRow:
     val_loss, val_accuracy = validate(state.judged, setting)
     if not math.isfinite(val_loss):
         raise DivergedError(f"the validation loss became {val_loss} in epoch {epoch}")
-    rate = learning_rate(epoch * steps - 1, config.epochs * steps, config)
+    rate = state.rate * learning_rate(epoch * steps - 1, config.epochs * steps, config)
     done, state.progress = state.progress, Progress()
     train_loss, train_accuracy = done.loss / done.samples, done.hits / done.samples
     seconds = time.perf_counter() - started
@@ -189,7 +242,7 @@ def train_epoch(state: State, setting: Setting, epoch: int) -> None:
     for images, labels in setting.train.epoch(epoch, state.progress.steps):
         step = (epoch - 1) * length + state.progress.steps
         for group in state.optimizer.param_groups:
-            group["lr"] = group["scale"] * learning_rate(step, config.epochs * length, config)
+            group["lr"] = group["scale"] * state.rate * learning_rate(step, config.epochs * length, config)
         logits = compute_logits(state.model, images, setting.precision)
         loss = setting.criterion(logits, labels)
         value = loss.item()
@@ -240,7 +293,7 @@ def update(state: State, config: TrainConfig) -> None:
 def validate(model: nn.Module, setting: Setting) -> tuple[float, float]:
     """Return mean loss, without label smoothing, and accuracy over the validation samples."""
     model.eval()
-    criterion = make_criterion(setting.config, label_smoothing=0)
+    criterion = make_judge(setting.config)
     progress = Progress()
     for images, labels in setting.val.epoch(1):
         logits = compute_logits(model, images, setting.precision)
@@ -266,7 +319,7 @@ def keep(state: State, row: EpochRow, config: TrainConfig) -> None:
         state.best_epoch, state.best_weights = row.epoch, clone(state.judged.state_dict())
 
 
-def clone(weights: Weights) -> Weights:
+def clone(weights: Mapping[str, Tensor]) -> Weights:
     return {name: tensor.detach().clone() for name, tensor in weights.items()}
 
 
@@ -295,11 +348,15 @@ def snapshot(state: State, identity: dict[str, Any]) -> Checkpoint:
         tensors |= {f"optimizer.{index}.{name}": tensor for name, tensor in slots.items() if tensor is not None}
     if state.progress.steps:
         tensors["generator.state"] = torch.get_rng_state()
+    if state.progress.steps and state.good is not None:
+        tensors |= {f"good.{name}": tensor for name, tensor in state.good.tensors.items()}
     facts = {
         "run": identity,
         "best_epoch": state.best_epoch,
         "history": [dataclasses.asdict(row) for row in state.history],
         "progress": dataclasses.asdict(state.progress),
+        "rate": state.rate,
+        "good": dict(state.good.facts) if state.progress.steps and state.good is not None else None,
     }
     return Checkpoint(tensors, facts)
 
@@ -312,7 +369,7 @@ def restore(state: State, checkpoint: Checkpoint | None, identity: dict[str, Any
     for key, value in identity.items():
         if before.get(key) != value:
             raise ConfigError(f"checkpoint: wanted one with {key}={value}, found {key}={before.get(key)}; remove it")
-    parts: dict[str, Weights] = {"model": {}, "best": {}, "average": {}, "optimizer": {}, "generator": {}}
+    parts: dict[str, Weights] = {"model": {}, "best": {}, "average": {}, "optimizer": {}, "generator": {}, "good": {}}
     for name, tensor in checkpoint.tensors.items():
         part, _, rest = name.partition(".")
         parts[part][rest] = tensor
@@ -320,10 +377,13 @@ def restore(state: State, checkpoint: Checkpoint | None, identity: dict[str, Any
     if state.average is not None:
         state.average.load_state_dict(parts["average"])
     restore_optimizer(state.optimizer, parts["optimizer"])
-    state.best_weights = parts["best"]
+    state.best_weights = clone(parts["best"])
     state.best_epoch = checkpoint.facts["best_epoch"]
     state.history = [EpochRow(**row) for row in checkpoint.facts["history"]]
     state.progress = Progress(**checkpoint.facts["progress"])
+    state.rate = checkpoint.facts["rate"]
+    if checkpoint.facts["good"] is not None:
+        state.good = Checkpoint(parts["good"], checkpoint.facts["good"])
     state.generator = parts["generator"].get("state")
 
 

@@ -1,6 +1,8 @@
 """Optimizers, losses and the weight average, as TrainConfig names them."""
 
+import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -8,6 +10,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn, optim
 from torch.optim.swa_utils import AveragedModel
 
+from falconet.models.layers import COSINE_SCALE
 from falconet.training.config import TrainConfig
 from falconet.training.finetuning import scale_rates
 
@@ -34,14 +37,56 @@ def make_optimizer(model: nn.Module, config: TrainConfig) -> optim.Optimizer:
     return kind(groups, lr=config.learning_rate, betas=(config.momentum, 0.999), fused=True)
 
 
-def make_criterion(config: TrainConfig, label_smoothing: float, class_weights: Tensor | None = None) -> Criterion:
-    """Return the loss of a batch: the mean over its samples, each weighted as its class.
+def make_criterion(config: TrainConfig, class_weights: Tensor | None = None) -> Criterion:
+    """Return the loss of a training batch: the mean over its samples, each weighted as its class.
 
     Labels are class numbers, or shares of each class where samples are mixed.
     """
+    smoothing = config.label_smoothing
+    if config.loss == "mse":
+        return lambda logits, labels: brier_loss(logits, labels, smoothing, class_weights)
     if config.loss == "cross_entropy":
-        return lambda logits, labels: weighted_cross_entropy(logits, labels, label_smoothing, class_weights)
-    return lambda logits, labels: brier_loss(logits, labels, label_smoothing, class_weights)
+        return lambda logits, labels: weighted_cross_entropy(logits, labels, smoothing, class_weights)
+    take = subtract_cosine if config.loss == "cosface" else widen_angle
+    return lambda logits, labels: weighted_cross_entropy(
+        take(logits, labels, config.margin), labels, smoothing, class_weights
+    )
+
+
+def make_judge(config: TrainConfig) -> Criterion:
+    """Return the loss of a validation batch: without smoothing, weights and margins."""
+    return make_criterion(replace(config, loss="mse" if config.loss == "mse" else "cross_entropy", label_smoothing=0.0))
+
+
+def subtract_cosine(
+    logits: Float[Tensor, "batch classes"],
+    labels: Int64[Tensor, " batch"] | Float[Tensor, "batch classes"],
+    margin: float,
+) -> Float[Tensor, "batch classes"]:
+    """Lower the true class's cosine by a margin (Wang et al.: CosFace. CVPR, 2018, equation 4)."""
+    return logits - COSINE_SCALE * margin * to_shares(labels, logits)
+
+
+def widen_angle(
+    logits: Float[Tensor, "batch classes"],
+    labels: Int64[Tensor, " batch"] | Float[Tensor, "batch classes"],
+    margin: float,
+) -> Float[Tensor, "batch classes"]:
+    """Widen the angle to the true class by a margin in radians (Deng et al.: ArcFace. CVPR, 2019, equation 3).
+
+    Angles that would pass pi, where the cosine rises again, stay there.
+    """
+    # The derivative of the arc cosine is infinite at both ends.
+    cosine = (logits / COSINE_SCALE).clamp(-1 + 1e-6, 1 - 1e-6)
+    widened = torch.cos((cosine.acos() + margin).clamp(max=math.pi))
+    return COSINE_SCALE * torch.lerp(cosine, widened, to_shares(labels, logits))
+
+
+def to_shares(
+    labels: Int64[Tensor, " batch"] | Float[Tensor, "batch classes"], logits: Float[Tensor, "batch classes"]
+) -> Float[Tensor, "batch classes"]:
+    """Return labels as shares of each class."""
+    return F.one_hot(labels, logits.shape[1]).to(logits.dtype) if labels.ndim == 1 else labels
 
 
 def balance_classes(labels: Int64[Tensor, " samples"], num_classes: int) -> Float[Tensor, " classes"]:
@@ -72,7 +117,7 @@ def brier_loss(
 ) -> Float[Tensor, ""]:
     """Squared distance of the predicted probabilities to the smoothed one-hot label, summed over the classes."""
     classes = logits.shape[1]
-    shares = F.one_hot(labels, classes).to(logits.dtype) if labels.ndim == 1 else labels
+    shares = to_shares(labels, logits)
     target = shares * (1 - label_smoothing) + label_smoothing / classes
     losses = (logits.softmax(dim=1) - target).square().sum(dim=1)
     if class_weights is None:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from falconet import Callback, FitResult, ImageAugmentation, ImageSpec, TrainConfig, fit
 from falconet.data.loader import Loader, Sampler
 from falconet.data.preprocessing import Preprocess
-from falconet.errors import ConfigError
+from falconet.errors import ConfigError, OutOfMemoryError
 from falconet.storage import write_json
 from falconet.training import EpochRow
 from falconet.training.loop import Progress, count
@@ -92,7 +92,7 @@ class Recorder(Callback):
         self.model = model
 
     def on_gradients(self, step: int) -> None:
-        assert all(parameter.grad is not None for parameter in self.model.parameters())
+        assert all((parameter.grad is not None) == parameter.requires_grad for parameter in self.model.parameters())
         self.calls.append(f"gradients {step}")
 
     def on_step(self, step: int, loss: float) -> None:
@@ -346,7 +346,7 @@ def test_a_finished_run_resumes_without_a_step(tmp_path: Path) -> None:
     first, weights = run(checkpoints=tmp_path)
     recorder = Recorder()
     result, again = run(callbacks=(recorder,), checkpoints=tmp_path)
-    assert recorder.calls == ["start 4x5", "end"]
+    assert recorder.calls == ["model", "start 4x5", "end"]
     assert result == first
     assert_same_weights(weights, again)
 
@@ -388,6 +388,99 @@ def test_divergence_in_the_first_epoch_leaves_the_initial_weights() -> None:
     result, weights = run(dataclasses.replace(CONFIG, optimizer="sgd", learning_rate=1e30, clip_norm=None))
     assert (result.ending, result.best_epoch, result.best) == ("diverged", 0, None)
     assert_same_weights(weights, make_model().state_dict())
+
+
+class Poison(Callback):
+    """Makes the weights NaN after some steps, counted over all epochs that are run, repeated ones too."""
+
+    def __init__(self, *steps: int) -> None:
+        self.steps = steps
+        self.count = 0
+        self.notes: list[str] = []
+
+    def on_model(self, model: nn.Module) -> None:
+        self.model = model
+
+    def on_note(self, line: str) -> None:
+        self.notes.append(line)
+
+    def on_step(self, step: int, loss: float) -> None:
+        self.count += 1
+        if self.count in self.steps:
+            nn.init.constant_(next(self.model.parameters()), float("nan"))
+
+
+RECOVERING = dataclasses.replace(CONFIG, recover=True, schedule="constant", warmup=0.0)
+
+
+def test_a_run_recovers_from_a_loss_that_is_not_finite_at_half_the_rate() -> None:
+    poison = Poison(12, 20)  # the second step of epoch 3 twice, since it is repeated
+    result, weights = run(RECOVERING, (poison,))
+    assert result.ending == "completed"
+    rates = [row.learning_rate / CONFIG.learning_rate for row in result.history]
+    assert rates == [1.0, 1.0, 0.5, 0.25]
+    assert len(poison.notes) == 2
+    assert "nan at step 13 of 20 (epoch 3): going back to the end of epoch 2, at 0.5 of the rate" in poison.notes[0]
+    assert all(tensor.isfinite().all() for tensor in weights.values())
+
+
+def test_an_epoch_that_is_repeated_begins_as_it_began() -> None:
+    """Up to the step that went wrong, a run at a rate of zero is the same run."""
+    config = dataclasses.replace(RECOVERING, learning_rate=1e-12, weight_decay=0.0)
+    torch.testing.assert_close(run(config, (Poison(12),))[1], run(config)[1], rtol=0, atol=1e-9)
+
+
+def test_a_run_that_cannot_recover_ends() -> None:
+    poison = Poison(*range(1, 100))
+    result, _ = run(RECOVERING, (poison,))
+    assert (result.ending, result.best_epoch) == ("diverged", 0)
+    assert len(poison.notes) == 6
+
+
+@pytest.mark.parametrize("step", [3, 7, 12, 13, 15, 17])
+def test_a_stopped_run_recovers_as_one_that_was_not_stopped(tmp_path: Path, step: int) -> None:
+    """Stopped before or after the loss was not finite, in the middle of an epoch too."""
+    config = dataclasses.replace(RECOVERING, checkpoint_seconds=1e-9)
+    whole, expected = run(config, (Poison(14),))
+    stopped = Poison(14)
+    run(config, (stopped, StopAtStep(step)), tmp_path)
+    later = Poison(*(number - stopped.count for number in (14,) if number > stopped.count))
+    resumed, weights = run(config, (later,), tmp_path)
+    assert_same_weights(weights, expected)
+    assert [row.learning_rate for row in resumed.history] == [row.learning_rate for row in whole.history]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [MemoryError(), RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate")],
+)
+@pytest.mark.parametrize(("size", "remedy"), [(8, "training.batch_size=4"), (1, "even one sample needs more")])
+def test_a_batch_too_large_for_memory_is_named(error: Exception, size: int, remedy: str) -> None:
+    class Hungry(Callback):
+        def on_gradients(self, step: int) -> None:
+            raise error
+
+    with pytest.raises(OutOfMemoryError, match=rf"out of memory in batches of {size}: .*{remedy}"):
+        run(dataclasses.replace(CONFIG, batch_size=size), (Hungry(),))
+
+
+def test_other_errors_are_not_taken_for_a_lack_of_memory() -> None:
+    class Broken(Callback):
+        def on_step(self, step: int, loss: float) -> None:
+            raise RuntimeError("size mismatch")
+
+    with pytest.raises(RuntimeError, match="size mismatch"):
+        run(callbacks=(Broken(),))
+
+
+def test_a_damaged_checkpoint_is_told(tmp_path: Path) -> None:
+    _, expected = run(checkpoints=tmp_path)
+    newest = max(tmp_path.glob("*.safetensors"))
+    newest.write_bytes(newest.read_bytes()[:-1])
+    watcher = Poison()
+    _, weights = run(callbacks=(watcher,), checkpoints=tmp_path)
+    assert watcher.notes == [f"checkpoint {newest.stem} is damaged: the one before it is used"]
+    assert_same_weights(weights, expected)
 
 
 def test_it_stops_early_when_nothing_improves() -> None:

@@ -1,3 +1,4 @@
+import math
 from typing import Any, Literal
 
 import numpy as np
@@ -11,7 +12,16 @@ from sklearn.utils.class_weight import compute_class_weight
 from torch import Tensor, nn
 
 from falconet import MODELS, TrainConfig, create_model
-from falconet.training.optimizers import balance_classes, brier_loss, make_average, make_criterion, make_optimizer
+from falconet.training.optimizers import (
+    balance_classes,
+    brier_loss,
+    make_average,
+    make_criterion,
+    make_judge,
+    make_optimizer,
+    subtract_cosine,
+    widen_angle,
+)
 
 
 def test_only_weights_of_two_or_more_dimensions_decay() -> None:
@@ -80,7 +90,7 @@ def test_each_optimizer_steps_as_torch_does_it(config: TrainConfig, peer: Any) -
 
 def test_cross_entropy_smooths_labels_as_torch_does() -> None:
     logits, labels = torch.randn(5, 3), torch.tensor([0, 1, 2, 0, 1])
-    loss = make_criterion(TrainConfig(), label_smoothing=0.2)(logits, labels)
+    loss = make_criterion(TrainConfig(label_smoothing=0.2))(logits, labels)
     torch.testing.assert_close(loss, F.cross_entropy(logits, labels, label_smoothing=0.2))
 
 
@@ -89,7 +99,7 @@ def test_mean_squared_error_is_of_probabilities() -> None:
     labels = torch.tensor([0, 1])
     expected = ((0.25 + 0.0625 + 0.0625) + (0.04 + 0.64 + 0.36)) / 2
     assert brier_loss(logits, labels, 0.0).item() == pytest.approx(expected)
-    assert make_criterion(TrainConfig(loss="mse"), 0.0)(logits, labels).item() == pytest.approx(expected)
+    assert make_criterion(TrainConfig(loss="mse"))(logits, labels).item() == pytest.approx(expected)
 
 
 @settings(deadline=None)
@@ -120,7 +130,7 @@ def make_batch(soft: bool) -> tuple[Tensor, Tensor]:
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_cross_entropy_is_that_of_torch(soft: bool, weights: Tensor | None, smoothing: float) -> None:
     logits, labels = make_batch(soft)
-    loss = make_criterion(TrainConfig(), smoothing, weights)(logits, labels)
+    loss = make_criterion(TrainConfig(label_smoothing=smoothing), weights)(logits, labels)
     expected = F.cross_entropy(logits, labels, weight=weights, label_smoothing=smoothing)
     if soft and weights is not None:  # Torch then divides by the batch, as it does not for class numbers.
         expected = expected * len(labels) / (labels @ weights).sum()
@@ -132,7 +142,7 @@ def test_mean_squared_error_is_the_weighted_brier_score_of_scikit_learn(weights:
     logits, labels = make_batch(soft=False)
     each = None if weights is None else weights[labels].numpy()
     expected = brier_score_loss(labels, logits.double().softmax(dim=1), sample_weight=each, scale_by_half=False)
-    loss = make_criterion(TrainConfig(loss="mse"), 0.0, weights)(logits, labels)
+    loss = make_criterion(TrainConfig(loss="mse"), weights)(logits, labels)
     assert loss.item() == pytest.approx(expected, rel=1e-5)
 
 
@@ -172,5 +182,49 @@ def test_average_follows_its_formula_and_leaves_integers_alone() -> None:
 
 def test_a_weighted_loss_is_the_same_for_class_numbers_and_their_shares() -> None:
     logits, labels = make_batch(soft=False)
-    criterion = make_criterion(TrainConfig(), 0.0, WEIGHTS)
+    criterion = make_criterion(TrainConfig(), WEIGHTS)
     torch.testing.assert_close(criterion(logits, labels), criterion(logits, F.one_hot(labels, 3).float()))
+
+
+# Margins
+
+
+ANGLES = torch.tensor([[0.3, 1.2, 2.0], [1.0, 0.4, 3.0]])
+LABELS = torch.tensor([0, 2])
+
+
+def test_cosface_lowers_the_true_cosine() -> None:
+    found = subtract_cosine(16 * ANGLES.cos(), LABELS, 0.25) / 16
+    expected = ANGLES.cos() - 0.25 * F.one_hot(LABELS, 3)
+    torch.testing.assert_close(found, expected)
+
+
+def test_arcface_widens_the_true_angle_up_to_pi() -> None:
+    found = widen_angle(16 * ANGLES.cos(), LABELS, 0.25) / 16
+    widened = ANGLES.clone()
+    widened[0, 0], widened[1, 2] = 0.55, math.pi  # 3.25 would be less than opposite again
+    torch.testing.assert_close(found, widened.cos(), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("take", [subtract_cosine, widen_angle])
+def test_margins_of_mixed_samples_are_shared_out(take: Any) -> None:
+    logits, shares = 16 * ANGLES.cos(), torch.tensor([[0.5, 0.5, 0.0], [0.0, 0.0, 1.0]])
+    whole = [take(logits, torch.tensor([number, 2]), 0.3)[0] for number in (0, 1)]
+    expected = logits[0] + 0.5 * sum(part - logits[0] for part in whole)
+    torch.testing.assert_close(take(logits, shares, 0.3)[0], expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("take", [subtract_cosine, widen_angle])
+def test_gradients_stay_finite_where_vectors_meet(take: Any) -> None:
+    logits = torch.tensor([[16.0, -16.0, 0.0]], requires_grad=True)
+    F.cross_entropy(take(logits, torch.tensor([0]), 0.2), torch.tensor([0])).backward()  # type: ignore[no-untyped-call]
+    assert logits.grad is not None
+    assert logits.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("loss", ["cosface", "arcface"])
+def test_validation_asks_for_no_margin(loss: Literal["cosface", "arcface"]) -> None:
+    config = TrainConfig(loss=loss, margin=0.3, label_smoothing=0.1)
+    logits, labels = 16 * ANGLES.cos(), torch.tensor([0, 1])
+    assert make_judge(config)(logits, labels).item() == pytest.approx(F.cross_entropy(logits, labels).item())
+    assert make_criterion(config)(logits, labels) > make_judge(config)(logits, labels)
