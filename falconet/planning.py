@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args
 
 import yaml
 
-from falconet.artifact import WEIGHTS_FILE
+from falconet.artifact import WEIGHTS_FILE, check_artifact
 from falconet.catalog import default_policy
 from falconet.data import DataConfig, Dataset, load_dataset
 from falconet.data.augmentation import Augmentation, find_policy
@@ -48,6 +48,9 @@ class ModelConfig:
 
     pretrained: str | None = None
     """Published weights to begin with: `torchvision`, `timm`, or the path of a file or of a trained model's folder."""
+
+    teacher: str | None = None
+    """Folder of a trained model whose answers the network learns to give too; `training.temperature` and others."""
 
     vocab_size: int = 8000
     """Different tokens of a text model, at most."""
@@ -161,6 +164,8 @@ def resolve(
     config = configure(dataset, merge(defaults, settings))
     if config.model.pretrained is not None:
         check_pretrained(config.model.name, config.model.pretrained)
+    if config.model.teacher is not None:
+        check_artifact(config.model.teacher)
     check_model(config.model.name, dataset)
     return dataset, config, describe_chosen(defaults, settings)
 

@@ -14,7 +14,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from falconet.artifact import Artifact, ArtifactConfig, DataOrigin, Provenance, current_versions, describe_structure
+from falconet.artifact import (
+    Artifact,
+    ArtifactConfig,
+    DataOrigin,
+    Provenance,
+    current_versions,
+    describe_structure,
+    load_artifact,
+)
 from falconet.data import Dataset, Unreadable
 from falconet.data.loader import Loader, load_inputs, measure_inputs
 from falconet.data.preprocessing import create_preprocess
@@ -40,6 +48,7 @@ from falconet.spec import ImageSpec, InputSpec, SeriesSpec, TextSpec
 from falconet.storage import prepare_folder, write_json, write_text
 from falconet.training import Callback, EpochRow
 from falconet.training.checkpoints import remove_checkpoints
+from falconet.training.distillation import Teacher
 from falconet.training.loop import FitResult, fit
 from falconet.training.optimizers import balance_classes
 
@@ -162,6 +171,7 @@ def execute(plan: Plan, *, callbacks: Sequence[Callback] = ()) -> RunResult:
         feed.val,
         plan.config.training,
         class_weights=feed.class_weights,
+        teacher=find_teacher(plan, feed),
         callbacks=watchers,
         checkpoints=plan.out / CHECKPOINT_FOLDER,
     )
@@ -180,6 +190,17 @@ def find_weights(plan: Plan) -> tuple[Plan, Pretrained | None]:
     weights = load_pretrained(model.name, model.pretrained)
     model = dataclasses.replace(model, options={**weights.options, **model.options})
     return dataclasses.replace(plan, config=dataclasses.replace(plan.config, model=model)), weights
+
+
+def find_teacher(plan: Plan, feed: Feed) -> Teacher | None:
+    """Return the trained network that the plan names as teacher. Raises ConfigError where it cannot teach this one."""
+    folder = plan.config.model.teacher
+    if folder is None:
+        return None
+    artifact = load_artifact(folder)
+    if artifact.tokenizer != feed.tokenizer:
+        raise ConfigError(f"model.teacher: wanted one with the same tokenizer, found another in {folder}")
+    return Teacher(artifact.model, artifact.preprocess, create_preprocess(feed.spec, feed.tokenizer))
 
 
 @dataclass(frozen=True, eq=False)

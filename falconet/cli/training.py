@@ -53,6 +53,10 @@ def train(
     unfreeze_after: Annotated[
         int | None, typer.Option(metavar="N", help="Let a frozen backbone learn too, after N epochs.")
     ] = None,
+    teacher: Annotated[
+        str | None, typer.Option(metavar="DIR", help="A trained model whose answers the network learns to give too.")
+    ] = None,
+    loss: Annotated[str | None, typer.Option(help="cross_entropy, mse, cosface or arcface.")] = None,
     recover: Annotated[
         bool, typer.Option("--recover", help="Where the loss becomes NaN, go back an epoch and on at half the rate.")
     ] = False,
@@ -64,6 +68,7 @@ def train(
     debug: Debug = False,
 ) -> None:
     """Train, judge, save and report a classifier."""
+    from falconet.artifact import check_artifact
     from falconet.catalog import check_source
     from falconet.models import find_model
     from falconet.models.registry import check_pretrained
@@ -73,6 +78,8 @@ def train(
         find_model(model)
     if model and pretrained:
         check_pretrained(model, pretrained)
+    if teacher:
+        check_artifact(teacher)
     if resume and overwrite:
         raise UsageError("--resume and --overwrite exclude each other")
     from falconet import planning, terminal
@@ -87,9 +94,11 @@ def train(
         "freeze": freeze,
         "unfreeze_after": unfreeze_after,
         "recover": recover or None,
+        "loss": loss,
     }
     training = {key: value for key, value in flags.items() if value is not None}
-    asked = merge(asked, {"training": training, "model": {"pretrained": pretrained} if pretrained else {}})
+    network = {key: value for key, value in (("pretrained", pretrained), ("teacher", teacher)) if value is not None}
+    asked = merge(asked, {"training": training, "model": network})
     asked = merge_data_flags(asked, groups, follow, strict)
     plan = planning.plan_run(
         source,

@@ -48,7 +48,13 @@ class Preprocess(nn.Module):
         self, images: UInt8[Tensor, "batch height width channels"]
     ) -> Float32[Tensor, "batch model_channels model_height model_width"]:
         """All steps but the last: values stay in 0..1."""
-        x = self.match_channels(images.permute(0, 3, 1, 2).float().div_(255))
+        return self.fit(images.permute(0, 3, 1, 2).float().div_(255))
+
+    def fit(
+        self, x: Float32[Tensor, "batch channels height width"]
+    ) -> Float32[Tensor, "batch model_channels model_height model_width"]:
+        """Channels, scaling and border, for pixels in 0..1."""
+        x = self.match_channels(x)
         if x.shape[-2:] != self.spec.inner_size:
             x = F.interpolate(x, self.spec.inner_size, mode="bilinear", antialias=True, align_corners=False)
         margin = self.spec.margin

@@ -28,6 +28,15 @@ class TrainConfig:
     margin: float = 0.2
     """Of `cosface`, in cosines; of `arcface`, in radians."""
 
+    teacher_share: float = 0.9
+    """Where there is a teacher: the share of the loss that compares with it; the rest compares with the labels."""
+
+    temperature: float = 4.0
+    """By which logits are divided before they are compared with a teacher's, so that small probabilities count."""
+
+    feature_weight: float = 0.0
+    """Factor by which the comparison with a teacher's features is added to that of logits; 0: not compared."""
+
     label_smoothing: float = 0.0
     """Share of each label that is spread evenly over all classes."""
 
@@ -107,6 +116,9 @@ class TrainConfig:
         require(0 < self.layer_decay <= 1, "layer_decay", "above 0 and up to 1", self.layer_decay)
         require(0 < self.learning_rate < float("inf"), "learning_rate", "above 0", self.learning_rate)
         require(self.checkpoint_seconds > 0, "checkpoint_seconds", "above 0", self.checkpoint_seconds)
+        require(0 < self.teacher_share <= 1, "teacher_share", "above 0 and up to 1", self.teacher_share)
+        require(0 < self.temperature < float("inf"), "temperature", "above 0", self.temperature)
+        require(0 <= self.feature_weight < float("inf"), "feature_weight", "0 or more", self.feature_weight)
         require(0 <= self.margin <= 1, "margin", "0 to 1", self.margin)
         require(self.weight_decay >= 0, "weight_decay", "0 or more", self.weight_decay)
         for name in ("label_smoothing", "momentum", "warmup"):

@@ -21,6 +21,7 @@ from falconet.errors import ConfigError, DivergedError, OutOfMemoryError
 from falconet.training.callbacks import Callback, EpochRow
 from falconet.training.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
 from falconet.training.config import TrainConfig
+from falconet.training.distillation import Lesson
 from falconet.training.finetuning import freeze, unfreeze
 from falconet.training.optimizers import Criterion, make_average, make_criterion, make_judge, make_optimizer
 from falconet.training.precision import autocast, choose_precision
@@ -102,6 +103,7 @@ class Setting:
     callbacks: Sequence[Callback]
     checkpoints: Path | None
     precision: torch.dtype
+    lesson: Lesson | None
 
 
 def fit(
@@ -111,20 +113,23 @@ def fit(
     config: TrainConfig,
     *,
     class_weights: Tensor | None = None,
+    teacher: nn.Module | None = None,
     callbacks: Sequence[Callback] = (),
     checkpoints: Path | None = None,
 ) -> FitResult:
     """Train `model` in place and leave it in eval mode with the weights of its best epoch.
 
     The best epoch has the highest validation accuracy; of equals, the lowest validation loss; or it is simply the last
-    one, where `config.keep` says so. `class_weights`, one for
-    each class, weigh the samples of the training loss. Ctrl-C and a loss that is no longer finite end the run early,
-    which the result says. With `checkpoints`, a folder, the state is written there after each epoch, and in long epochs
-    in between; a run that finds one there goes on from it, with the same weights in the end.
+    one, where `config.keep` says so. `class_weights`, one for each class, weigh the samples of the training loss.
+    `teacher`, a network for the same input and classes, adds the comparison with its answers to the loss (see
+    `falconet.training.distillation`). Ctrl-C and a loss that is no longer finite end the run early, which the result
+    says. With `checkpoints`, a folder, the state is written there after each epoch, and in long epochs in between; a
+    run that finds one there goes on from it, with the same weights in the end.
     """
     criterion = make_criterion(config, class_weights)
     precision = choose_precision(config, model)
-    setting = Setting(train, val, config, criterion, callbacks, checkpoints, precision)
+    lesson = Lesson(teacher.eval(), config) if teacher is not None else None
+    setting = Setting(train, val, config, criterion, callbacks, checkpoints, precision, lesson)
     with torch.random.fork_rng(devices=[]):
         state = start(model, config)
         if checkpoints:
@@ -243,8 +248,7 @@ def train_epoch(state: State, setting: Setting, epoch: int) -> None:
         step = (epoch - 1) * length + state.progress.steps
         for group in state.optimizer.param_groups:
             group["lr"] = group["scale"] * state.rate * learning_rate(step, config.epochs * length, config)
-        logits = compute_logits(state.model, images, setting.precision)
-        loss = setting.criterion(logits, labels)
+        logits, loss = compute_loss(state.model, images, labels, setting)
         value = loss.item()
         if not math.isfinite(value):
             raise DivergedError(
@@ -260,6 +264,17 @@ def train_epoch(state: State, setting: Setting, epoch: int) -> None:
         if time.monotonic() - saved > config.checkpoint_seconds and state.progress.steps < length:
             save(state, setting)
             saved = time.monotonic()
+
+
+def compute_loss(model: nn.Module, inputs: Tensor, labels: Tensor, setting: Setting) -> tuple[Tensor, Tensor]:
+    """Return a batch's logits and loss: that of the labels, and where there is a teacher, its part."""
+    compute = partial(compute_logits, precision=setting.precision)
+    if setting.lesson is None:
+        logits = compute(model, inputs)
+        return logits, setting.criterion(logits, labels)
+    logits, distance = setting.lesson.teach(model, inputs, compute)
+    share = setting.config.teacher_share
+    return logits, (1 - share) * setting.criterion(logits, labels) + share * distance
 
 
 def compute_logits(model: nn.Module, inputs: Tensor, precision: torch.dtype) -> Tensor:

@@ -1,0 +1,114 @@
+"""Learning from a teacher: a trained network whose answers a smaller one learns to give too.
+
+Logits: G. Hinton, O. Vinyals, J. Dean: Distilling the knowledge in a neural network. 2015. Features: F. Tung, G. Mori:
+Similarity-preserving knowledge distillation. ICCV, 2019, which compares samples with each other, so that both networks
+may have features of any number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from falconet.data.preprocessing import AnyPreprocess, Preprocess
+from falconet.errors import ConfigError
+from falconet.models.layers import find_outputs
+from falconet.training.config import TrainConfig
+
+
+class Teacher(nn.Module):
+    """A trained network that takes the input of its student, of whatever size, channels and normalization its own is.
+
+    Raises ConfigError unless both tell the same classes apart, and where the input is not for images, unless it is the
+    same for both.
+    """
+
+    def __init__(self, model: nn.Module, preprocess: AnyPreprocess, student: AnyPreprocess) -> None:
+        super().__init__()
+        self.model, self.preprocess, self.student = model, preprocess, student
+        mine, theirs = preprocess.spec, student.spec
+        if mine.labels != theirs.labels:
+            wanted, found = list(theirs.labels), list(mine.labels)
+            raise ConfigError(f"model.teacher: wanted one that knows the classes {wanted}, found {found}")
+        self.converts = mine != theirs
+        images = isinstance(preprocess, Preprocess) and isinstance(student, Preprocess)
+        if self.converts and not images:
+            raise ConfigError(f"model.teacher: wanted one with the same input, {theirs}, found {mine}")
+
+    def forward(self, x: Float[Tensor, "batch *input"]) -> Float[Tensor, "batch classes"]:
+        logits: Tensor = self.model(self.convert(x) if self.converts else x)
+        return logits
+
+    def convert(
+        self, x: Float[Tensor, "batch channels height width"]
+    ) -> Float[Tensor, "batch its_channels its_height its_width"]:
+        """Return a student's input as the teacher takes it."""
+        assert isinstance(self.preprocess, Preprocess)
+        assert isinstance(self.student, Preprocess)
+        margin, (height, width) = self.student.spec.margin, self.student.spec.inner_size
+        pixels = (x * self.student.std + self.student.mean)[:, :, margin : margin + height, margin : margin + width]
+        return self.preprocess.normalize(self.preprocess.fit(pixels))
+
+
+@dataclass(frozen=True, eq=False)
+class Lesson:
+    """What a teacher adds to the loss of a student."""
+
+    teacher: nn.Module
+    config: TrainConfig
+
+    def teach(
+        self, model: nn.Module, inputs: Tensor, compute: Callable[[nn.Module, Tensor], Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """Return a student's logits, as `compute` gives them for a network and inputs, and how far it is off."""
+        with torch.no_grad():
+            wanted, known = watch(self.teacher, inputs, compute)
+        logits, features = watch(model, inputs, compute)
+        distance = compare_logits(logits, wanted, self.config.temperature)
+        if self.config.feature_weight:
+            distance = distance + self.config.feature_weight * compare_features(features, known)
+        return logits, distance
+
+
+def watch(model: nn.Module, inputs: Tensor, compute: Callable[[nn.Module, Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+    """Return a network's logits, and its features: what its output layer sees."""
+    seen: list[Tensor] = []
+
+    def keep(_module: nn.Module, given: tuple[Any, ...]) -> None:
+        seen.append(given[0])
+
+    network = model.model if isinstance(model, Teacher) else model
+    handle = network.get_submodule(find_outputs(network)[0]).register_forward_pre_hook(keep)
+    try:
+        logits = compute(model, inputs)
+    finally:
+        handle.remove()
+    return logits, seen[-1]
+
+
+def compare_logits(
+    logits: Float[Tensor, "batch classes"], wanted: Float[Tensor, "batch classes"], temperature: float
+) -> Float[Tensor, ""]:
+    """Return the divergence of softened probabilities, times the temperature squared (section 2 of Hinton et al.)."""
+    found, target = ((values / temperature).log_softmax(dim=1) for values in (logits, wanted))
+    return F.kl_div(found, target, reduction="batchmean", log_target=True) * temperature**2
+
+
+def compare_features(
+    features: Float[Tensor, "batch *mine"], wanted: Float[Tensor, "batch *theirs"]
+) -> Float[Tensor, ""]:
+    """Return the mean squared difference of how alike a batch's samples are (equations 1 to 4 of Tung and Mori).
+
+    Summed over pairs and divided by the number of samples rather than by its square, so that its size does not depend
+    on the batch's.
+    """
+    mine, theirs = (
+        F.normalize(values.float().flatten(1) @ values.float().flatten(1).T) for values in (features, wanted)
+    )
+    return (mine - theirs).square().sum() / len(mine)
