@@ -12,6 +12,7 @@
     ├── StorageError              writing failed: disk full, read-only, vanished
     ├── OutOfMemoryError          a batch is too large
     ├── DivergedError             the loss became NaN or infinite
+    ├── LostProcessError          one of several processes of a run has ended
     └── InterruptedRunError       the user stopped a run
 
 A message says what was wanted, what was found and what to do, in one line.
@@ -88,6 +89,10 @@ class OutOfMemoryError(FalconetError, MemoryError):
 
 class DivergedError(FalconetError):
     """The loss became NaN or infinite."""
+
+
+class LostProcessError(FalconetError):
+    """One of several processes that train together has ended before its time."""
 
 
 class InterruptedRunError(FalconetError):

@@ -49,6 +49,7 @@ from falconet.storage import prepare_folder, write_json, write_text
 from falconet.training import Callback, EpochRow
 from falconet.training.checkpoints import remove_checkpoints
 from falconet.training.distillation import Teacher
+from falconet.training.distributed import ALONE, Team, join_team
 from falconet.training.loop import FitResult, fit
 from falconet.training.optimizers import balance_classes
 
@@ -150,31 +151,53 @@ def train(
 
 
 def execute(plan: Plan, *, callbacks: Sequence[Callback] = ()) -> RunResult:
-    """Carry out a plan; see `train`."""
+    """Carry out a plan; see `train`. Processes that `torchrun` has started do it together; all return the same."""
     started = time.perf_counter()
-    plan, weights = find_weights(plan)
+    with join_team() as team:
+        callbacks = callbacks if team.leads else ()
+        plan, weights = find_weights(plan)
+        feed = prepare(plan, weights, team)
+        model, notes = build(plan.config.model, feed.spec, plan.config.training.seed, weights)
+        for callback in callbacks:
+            for note in (
+                *notes,
+                f"input {'x'.join(map(str, feed.spec.shape))} (--set model.input_size=... changes it)",
+            ):
+                callback.on_note(note)
+        if team.leads:
+            begin(plan)
+        watchers = [MetricsFile(plan.out / "metrics.csv"), *callbacks] if team.leads else ()
+        result = fit(
+            model,
+            feed.train,
+            feed.val,
+            plan.config.training,
+            class_weights=feed.class_weights,
+            teacher=find_teacher(plan, feed),
+            callbacks=watchers,
+            checkpoints=plan.out / CHECKPOINT_FOLDER,
+            team=team,
+        )
+        if not team.leads:
+            check_ending(plan, result)
+        done = conclude(plan, feed, model, result, started) if team.leads else None
+        answer = team.hear(done)
+        assert answer is not None
+        return answer
+
+
+def begin(plan: Plan) -> None:
+    """Make a run's folder, with its configuration."""
     prepare_folder(plan.out)
-    feed = prepare(plan, weights)
-    model, notes = build(plan.config.model, feed.spec, plan.config.training.seed, weights)
-    for callback in callbacks:
-        for note in (*notes, f"input {'x'.join(map(str, feed.spec.shape))} (--set model.input_size=... changes it)"):
-            callback.on_note(note)
     if plan.existing == "overwrite":
         # The old model stays until the new run has weights to put in its place.
         remove_checkpoints(plan.out / CHECKPOINT_FOLDER)
     write_config(plan)
     prepare_folder(plan.out / CHECKPOINT_FOLDER)
-    watchers = [MetricsFile(plan.out / "metrics.csv"), *callbacks]
-    result = fit(
-        model,
-        feed.train,
-        feed.val,
-        plan.config.training,
-        class_weights=feed.class_weights,
-        teacher=find_teacher(plan, feed),
-        callbacks=watchers,
-        checkpoints=plan.out / CHECKPOINT_FOLDER,
-    )
+
+
+def conclude(plan: Plan, feed: Feed, model: torch.nn.Module, result: FitResult, started: float) -> RunResult:
+    """Save and judge what was trained; raise where training ended before its time."""
     artifact = make_artifact(plan, feed, result, {name: value.clone() for name, value in model.state_dict().items()})
     if result.best_epoch:
         artifact.save(plan.out)
@@ -216,8 +239,8 @@ class Feed:
     """Training and validation samples that were left out."""
 
 
-def prepare(plan: Plan, weights: Pretrained | None = None) -> Feed:
-    """Decode training and validation samples to what the model eats.
+def prepare(plan: Plan, weights: Pretrained | None = None, team: Team = ALONE) -> Feed:
+    """Decode training and validation samples to what the model eats; each process of a team gets its part of a batch.
 
     Mean and deviation are those that go with published weights, else measured on the training samples.
     """
@@ -239,15 +262,31 @@ def prepare(plan: Plan, weights: Pretrained | None = None) -> Feed:
             train.inputs,
             labels["train"],
             preprocess,
-            training.batch_size,
+            split_batch(training.batch_size, team),
             config.augmentation,
             sampler=training.sampler,
             seed=training.seed,
+            rank=team.rank,
+            world_size=team.size,
         ),
-        Loader(val.inputs, labels["val"], preprocess, max(training.batch_size, 256)),
+        Loader(
+            val.inputs,
+            labels["val"],
+            preprocess,
+            max(training.batch_size, 256),
+            rank=team.rank,
+            world_size=team.size,
+        ),
         balance_classes(labels["train"], len(spec.labels)) if balanced else None,
         (*train.unreadable, *val.unreadable),
     )
+
+
+def split_batch(batch_size: int, team: Team) -> int:
+    """Return each process's part of a batch. Raises ConfigError where parts would differ."""
+    if batch_size % team.size:
+        raise ConfigError(f"training.batch_size: wanted a multiple of the {team.size} processes, found {batch_size}")
+    return batch_size // team.size
 
 
 def draft_spec(dataset: Dataset, model: ModelConfig, weights: Pretrained | None = None) -> tuple[InputSpec, str | None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -111,10 +112,15 @@ def train(
         existing="resume" if resume else "overwrite" if overwrite else "refuse",
         data_root=data_root,
     )
-    announce(plan, resume)
+    # Of several processes that torchrun has started, the first one speaks.
+    leads = os.environ.get("RANK", "0") == "0"
+    if leads:
+        announce(plan, resume)
     from falconet.runs import execute
 
-    show_result(execute(plan, callbacks=terminal.watch(plan.config.model.name)), json)
+    result = execute(plan, callbacks=terminal.watch(plan.config.model.name) if leads else ())
+    if leads:
+        show_result(result, json)
 
 
 def announce(plan: Plan, resume: bool) -> None:

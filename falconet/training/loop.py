@@ -22,6 +22,7 @@ from falconet.training.callbacks import Callback, EpochRow
 from falconet.training.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
 from falconet.training.config import TrainConfig
 from falconet.training.distillation import Lesson
+from falconet.training.distributed import ALONE, Team
 from falconet.training.finetuning import freeze, unfreeze
 from falconet.training.optimizers import Criterion, make_average, make_criterion, make_judge, make_optimizer
 from falconet.training.precision import autocast, choose_precision
@@ -83,6 +84,10 @@ class State:
     """What all learning rates are multiplied by: halved each time that the loss was no longer finite."""
     good: Checkpoint | None = None
     """The state to go back to then; only kept where the configuration wants that."""
+    network: nn.Module | None = None
+    """The model as it is trained: wrapped where several processes train it, for the parameters that then learn."""
+    learning: list[bool] = field(default_factory=list)
+    """Which parameters those are."""
     generator: Tensor | None = None
     """State of torch's global generator, where an epoch that was broken off goes on; dropout draws from it."""
 
@@ -104,6 +109,7 @@ class Setting:
     checkpoints: Path | None
     precision: torch.dtype
     lesson: Lesson | None
+    team: Team
 
 
 def fit(
@@ -116,6 +122,7 @@ def fit(
     teacher: nn.Module | None = None,
     callbacks: Sequence[Callback] = (),
     checkpoints: Path | None = None,
+    team: Team = ALONE,
 ) -> FitResult:
     """Train `model` in place and leave it in eval mode with the weights of its best epoch.
 
@@ -125,15 +132,22 @@ def fit(
     `falconet.training.distillation`). Ctrl-C and a loss that is no longer finite end the run early, which the result
     says. With `checkpoints`, a folder, the state is written there after each epoch, and in long epochs in between; a
     run that finds one there goes on from it, with the same weights in the end.
+
+    Of a `team`, each process calls this with the same model and configuration, and with loaders that give it its part
+    of every batch; each ends with the same weights.
     """
     criterion = make_criterion(config, class_weights)
     precision = choose_precision(config, model)
     lesson = Lesson(teacher.eval(), config) if teacher is not None else None
-    setting = Setting(train, val, config, criterion, callbacks, checkpoints, precision, lesson)
+    setting = Setting(train, val, config, criterion, callbacks, checkpoints, precision, lesson, team)
     with torch.random.fork_rng(devices=[]):
         state = start(model, config)
         if checkpoints:
-            restore(state, load_checkpoint(checkpoints, partial(note, callbacks)), identify(setting))
+            found = load_checkpoint(checkpoints, partial(note, callbacks)) if team.leads else None
+            restore(state, team.hear(found), identify(setting))
+            if not team.leads:
+                # The sums of all stand in the leader's state; draws go on as at the start of an epoch.
+                state.progress, state.generator = Progress(state.progress.steps), None
         for callback in callbacks:
             callback.on_model(model)
             callback.on_start(config.epochs, len(train), state.history)
@@ -223,7 +237,10 @@ def run_epoch(state: State, setting: Setting, epoch: int) -> EpochRow:
     config, steps = setting.config, len(setting.train)
     if state.generator is None:
         # Dropout draws from the global generator; its place, too, follows from seed and epoch alone.
-        torch.manual_seed(epoch_seed(config.seed, epoch, "dropout"))
+        # Others of a team draw for other samples.
+        torch.manual_seed(
+            epoch_seed(config.seed, epoch, "dropout", *([setting.team.rank] if setting.team.rank else []))
+        )
     else:
         torch.set_rng_state(state.generator)
         state.generator = None
@@ -232,7 +249,7 @@ def run_epoch(state: State, setting: Setting, epoch: int) -> EpochRow:
     if not math.isfinite(val_loss):
         raise DivergedError(f"the validation loss became {val_loss} in epoch {epoch}")
     rate = state.rate * learning_rate(epoch * steps - 1, config.epochs * steps, config)
-    done, state.progress = state.progress, Progress()
+    done, state.progress = gather(state.progress, setting.team), Progress()
     train_loss, train_accuracy = done.loss / done.samples, done.hits / done.samples
     seconds = time.perf_counter() - started
     return EpochRow(epoch, rate, train_loss, train_accuracy, val_loss, val_accuracy, seconds)
@@ -243,27 +260,40 @@ def train_epoch(state: State, setting: Setting, epoch: int) -> None:
     config, length = setting.config, len(setting.train)
     state.model.train()
     freeze(state.model, config, epoch)
+    network = wrap(state, setting.team)
     saved = time.monotonic()
     for images, labels in setting.train.epoch(epoch, state.progress.steps):
         step = (epoch - 1) * length + state.progress.steps
         for group in state.optimizer.param_groups:
             group["lr"] = group["scale"] * state.rate * learning_rate(step, config.epochs * length, config)
-        logits, loss = compute_loss(state.model, images, labels, setting)
-        value = loss.item()
+        logits, loss = compute_loss(network, images, labels, setting)
+        # The leader's clock counts.
+        due = setting.team.leads and time.monotonic() - saved > config.checkpoint_seconds
+        total, value, is_due = setting.team.add_up([len(labels), loss.item() * len(labels), due])
+        value /= total
         if not math.isfinite(value):
             raise DivergedError(
                 f"the loss became {value} at step {step + 1} of {config.epochs * length} (epoch {epoch})"
             )
-        loss.backward()  # type: ignore[no-untyped-call]
+        # Gradients are averaged over processes, whose parts of a batch may differ by a sample.
+        (loss * (len(labels) * setting.team.size / total)).backward()  # type: ignore[no-untyped-call]
         for callback in setting.callbacks:
             callback.on_gradients(step + 1)
         update(state, config)
-        count(state.progress, value, logits, labels)
+        count(state.progress, loss.item(), logits, labels)
         for callback in setting.callbacks:
             callback.on_step(step + 1, value)
-        if time.monotonic() - saved > config.checkpoint_seconds and state.progress.steps < length:
+        if is_due and state.progress.steps < length:
             save(state, setting)
             saved = time.monotonic()
+
+
+def wrap(state: State, team: Team) -> nn.Module:
+    """Return the network as it is trained, wrapped anew where other parameters learn than before."""
+    learning = [parameter.requires_grad for parameter in state.model.parameters()]
+    if state.network is None or learning != state.learning:
+        state.network, state.learning = team.wrap(state.model), learning
+    return state.network
 
 
 def compute_loss(model: nn.Module, inputs: Tensor, labels: Tensor, setting: Setting) -> tuple[Tensor, Tensor]:
@@ -282,6 +312,12 @@ def compute_logits(model: nn.Module, inputs: Tensor, precision: torch.dtype) -> 
     with autocast(precision):
         logits: Tensor = model(inputs)
     return logits.float()
+
+
+def gather(progress: Progress, team: Team) -> Progress:
+    """Return the sums of all processes of a team."""
+    loss, hits, samples = team.add_up([progress.loss, progress.hits, progress.samples])
+    return Progress(progress.steps, loss, int(hits), int(samples))
 
 
 def count(progress: Progress, loss: float, logits: Tensor, labels: Tensor) -> None:
@@ -313,7 +349,8 @@ def validate(model: nn.Module, setting: Setting) -> tuple[float, float]:
     for images, labels in setting.val.epoch(1):
         logits = compute_logits(model, images, setting.precision)
         count(progress, criterion(logits, labels).item(), logits, labels)
-    return progress.loss / progress.samples, progress.hits / progress.samples
+    whole = gather(progress, setting.team)
+    return whole.loss / whole.samples, whole.hits / whole.samples
 
 
 def start(model: nn.Module, config: TrainConfig) -> State:
@@ -348,9 +385,12 @@ def identify(setting: Setting) -> dict[str, Any]:
 
 def save(state: State, setting: Setting) -> None:
     """Write the state where the run keeps its checkpoints."""
-    if setting.checkpoints:
+    if not setting.checkpoints:
+        return
+    whole = replace(state, progress=gather(state.progress, setting.team))
+    if setting.team.leads:
         position = len(state.history), state.progress.steps
-        save_checkpoint(setting.checkpoints, position[0], snapshot(state, identify(setting)), position[1])
+        save_checkpoint(setting.checkpoints, position[0], snapshot(whole, identify(setting)), position[1])
 
 
 def snapshot(state: State, identity: dict[str, Any]) -> Checkpoint:

@@ -1,0 +1,155 @@
+"""Several processes that train together, as torchrun starts them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from falconet import load_artifact
+from falconet.errors import ConfigError
+from falconet.runs import split_batch
+from falconet.training.distributed import ALONE, Team, is_lost, join_team
+
+FIT = """
+import json, sys, torch
+from falconet import Callback, ImageSpec, TrainConfig, create_model, fit, load_dataset
+from falconet.data.loader import Loader, load_inputs
+from falconet.data.preprocessing import create_preprocess
+from falconet.training.distributed import join_team
+
+class Losses(Callback):
+    def __init__(self):
+        self.losses = []
+    def on_step(self, step, loss):
+        self.losses.append(loss)
+
+spec = ImageSpec((1, 28, 28), tuple("0123456789"), (0.3,), (0.3,))
+dataset, preprocess, batch = load_dataset("digits"), create_preprocess(spec), int(sys.argv[1])
+with join_team() as team:
+    parts = [load_inputs(dataset.splits[name], spec) for name in ("train", "val")]
+    loaders = [
+        Loader(part.inputs, torch.from_numpy(part.split.labels), preprocess, size // team.size, sampler=sampler,
+               rank=team.rank, world_size=team.size)
+        for part, size, sampler in zip(parts, (batch, 256), ("shuffle", "sequential"))
+    ]
+    torch.manual_seed(team.rank)  # the leader's first weights are those of all
+    model, watcher = create_model("lenet300_100", num_classes=10), Losses()
+    config = TrainConfig(epochs=2, batch_size=batch, precision="fp32")
+    result = fit(model, *loaders, config, callbacks=[watcher], team=team)
+    rows = [(row.train_loss, row.train_accuracy, row.val_loss, row.val_accuracy) for row in result.history]
+    weights = [float(value.double().sum()) for value in model.state_dict().values()]
+    everyone = [team.hear(weights), weights]
+    if team.leads:
+        print(json.dumps({"size": team.size, "losses": watcher.losses, "rows": rows}), flush=True)
+    assert everyone[0] == everyone[1]
+"""
+
+
+def torchrun(processes: int, *command: str, timeout: float = 120) -> subprocess.CompletedProcess[str]:
+    """Run a program in so many processes, without a word of torchrun's own on standard output."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    launcher = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={processes}", f"--master-port={port}"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    started = [*launcher, *command] if processes > 1 else [sys.executable, *command]
+    return subprocess.run(started, capture_output=True, text=True, env=environment, timeout=timeout, check=False)
+
+
+@pytest.mark.parametrize("batch", [64, pytest.param(62, marks=pytest.mark.slow)])
+def test_two_processes_have_the_losses_of_one(tmp_path: Path, batch: int) -> None:
+    script = tmp_path / "fit.py"
+    script.write_text(FIT)
+    alone, together = (torchrun(count, str(script), str(batch)) for count in (1, 2))
+    assert together.returncode == 0, together.stderr
+    one, two = json.loads(alone.stdout), json.loads(together.stdout)
+    assert (one["size"], two["size"]) == (1, 2)
+    assert len(one["losses"]) == len(two["losses"]) > 20
+    assert two["losses"][:20] == pytest.approx(one["losses"][:20], abs=1e-5)
+    for mine, theirs in zip(one["rows"], two["rows"], strict=True):
+        assert theirs == pytest.approx(mine, abs=1e-4)
+
+
+def train(processes: int, out: Path, *more: str) -> subprocess.CompletedProcess[str]:
+    module = ["-m", "falconet", "train", "digits", "--model", "lenet_relu", "--out", str(out), *more]
+    return torchrun(processes, *module)
+
+
+@pytest.mark.slow
+def test_the_command_line_trains_in_two_processes_and_goes_on_in_one(tmp_path: Path) -> None:
+    short = train(2, tmp_path / "run", "--epochs", "3", "--json")
+    assert short.returncode == 0, short.stderr
+    result = json.loads(short.stdout)  # one object, though two processes ran
+    assert result["test"]["accuracy"] > 0.8
+    assert load_artifact(tmp_path / "run").config.provenance.epochs == 3
+    assert len((tmp_path / "run" / "metrics.csv").read_text().splitlines()) == 4
+    for name in ("model.safetensors", "config.json", "metrics.json"):
+        (tmp_path / "run" / name).unlink()
+    newest = max((tmp_path / "run" / "checkpoint").glob("*.json"))
+    newest.unlink()
+    newest.with_suffix(".safetensors").unlink()
+    alone = train(1, tmp_path / "run", "--epochs", "3", "--resume", "--json")
+    assert alone.returncode == 0, alone.stderr
+    assert "goes on after epoch 2 of 3" in alone.stderr
+    assert json.loads(alone.stdout)["test"]["accuracy"] == pytest.approx(result["test"]["accuracy"], abs=0.03)
+
+
+@pytest.mark.slow
+def test_a_killed_process_ends_the_others_with_a_line(tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    command = [sys.executable, "-m", "falconet", "train", "digits", "--epochs", "500", "--out", str(tmp_path / "run")]
+    common = {**os.environ, "OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2"}
+    processes = [
+        subprocess.Popen(command, env={**common, "RANK": rank}, stderr=subprocess.PIPE, text=True) for rank in "01"
+    ]
+    deadline = time.monotonic() + 60
+    while not list((tmp_path / "run").glob("checkpoint/epoch-*.json")) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    processes[1].send_signal(signal.SIGKILL)
+    _, error = processes[0].communicate(timeout=60)
+    processes[1].communicate()
+    assert processes[0].returncode == 1
+    assert "falconet: another process of this run has ended" in error
+    assert "Traceback" not in error
+
+
+@pytest.mark.parametrize(("batch", "size", "part"), [(64, 1, 64), (64, 2, 32), (63, 3, 21)])
+def test_a_batch_is_that_of_all_processes_together(batch: int, size: int, part: int) -> None:
+    assert split_batch(batch, Team(0, size)) == part
+
+
+def test_parts_of_a_batch_are_equal() -> None:
+    with pytest.raises(ConfigError, match=r"training.batch_size: wanted a multiple of the 2 processes, found 63"):
+        split_batch(63, Team(1, 2))
+
+
+def test_alone_there_is_nobody_to_tell(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    with join_team() as team:
+        assert team == ALONE
+        assert team.add_up([1.0, 2.5]) == [1.0, 2.5]
+        value: dict[str, Any] = {}
+        assert team.hear(value) is value
+
+
+@pytest.mark.parametrize(
+    ("message", "lost"),
+    [
+        ("[/pytorch/third_party/gloo/transport/tcp/pair.cc:547] Connection closed by peer [127.0.0.1]:1234", True),
+        ("Read error [127.0.0.1]:1234: Connection reset by peer", True),
+        ("mat1 and mat2 shapes cannot be multiplied", False),
+    ],
+)
+def test_a_lost_process_is_told_from_other_errors(message: str, lost: bool) -> None:
+    assert is_lost(RuntimeError(message)) is lost
