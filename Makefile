@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 unexport PYTHONDONTWRITEBYTECODE
 INSTALL := $(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt
 
-.PHONY: demo test test-all lint format bench bench-data readme clean
+.PHONY: demo test test-all lint format bench bench-models bench-training bench-data readme clean
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -44,6 +44,16 @@ bench: $(VENV)/installed-dev  ## measure again what the README claims; DATA=fold
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/digits.py
 	$(BIN)/python benchmarks/mnist_lenet5.py $(if $(DATA),--data-root $(DATA))
+	$(MAKE) readme
+
+bench-models: $(VENV)/installed-dev  ## every family on known sets; DATA=folder that holds them, WEIGHTS=EfficientNet-Lite0's
+	$(BIN)/python benchmarks/mnist_story.py --data-root $(DATA)
+	$(BIN)/python benchmarks/sequences.py --data-root $(DATA)
+	$(BIN)/python benchmarks/finetuning.py --data-root $(DATA) --weights $(WEIGHTS)
+	$(MAKE) readme
+
+bench-training: $(VENV)/installed-dev  ## training against peers; DATA=folder that holds MNIST/
+	$(BIN)/python benchmarks/training.py --data-root $(DATA)
 	$(MAKE) readme
 
 bench-data: $(VENV)/installed-dev  ## feed rates against peers, memory, known sets; DATA=folder that holds them

@@ -1,4 +1,4 @@
-"""Writes the README's tables: of results from `results/*.json`, and of models from the registry."""
+"""Writes the README's tables: of results and MNIST's story from `results/*.json`, and of models from the registry."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import Any
 from falconet.models import MODELS
 
 RESULTS = Path(__file__).parent / "results"
+STORY = "mnist-story"
+"""Has a table of its own."""
 README = Path(__file__).parent.parent / "README.md"
 
 
@@ -18,7 +20,9 @@ def main() -> None:
 
 def fill(text: str) -> str:
     """Return the README with its tables made anew."""
-    return replace_table(replace_table(text, "results", list_results()), "models", list_architectures())
+    for name, table in (("story", list_story()), ("results", list_results()), ("models", list_architectures())):
+        text = replace_table(text, name, table)
+    return text
 
 
 def replace_table(text: str, name: str, table: str) -> str:
@@ -38,10 +42,20 @@ def list_architectures() -> str:
     return "\n".join(lines)
 
 
+def list_story() -> str:
+    """Return what each network of the story does on MNIST, and at what cost."""
+    lines = ["| recipe | test error | parameters | MACs |", "| --- | --- | --- | --- |"]
+    for row in json.loads((RESULTS / f"{STORY}.json").read_text(encoding="utf-8"))["rows"]:
+        recipe = row["name"].partition("recipe ")[2].partition(":")[0]
+        error = f"{row['value']:.2f} ± {row['std']:.2f} %"
+        lines.append(f"| `{recipe}` | {error} | {row['params']:,} | {row['macs']:,} |")
+    return "\n".join(lines)
+
+
 def list_results() -> str:
     """Return all results as one Markdown table."""
     lines = ["| what | result | target | | measured on |", "| --- | --- | --- | --- | --- |"]
-    for path in sorted(RESULTS.glob("*.json")):
+    for path in sorted(path for path in RESULTS.glob("*.json") if path.stem != STORY):
         content = json.loads(path.read_text(encoding="utf-8"))
         lines += [format_row(row, describe(content)) for row in content["rows"]]
     return "\n".join(lines)

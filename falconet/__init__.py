@@ -45,6 +45,10 @@ if TYPE_CHECKING:
     from falconet.spec import TextSpec as TextSpec
     from falconet.training import Callback as Callback
     from falconet.training import TrainConfig as TrainConfig
+    from falconet.training.diagnoses import Diagnosis as Diagnosis
+    from falconet.training.diagnoses import Vitals as Vitals
+    from falconet.training.diagnoses import diagnose as diagnose
+    from falconet.training.doctor import Doctor as Doctor
     from falconet.training.loop import FitResult as FitResult
     from falconet.training.loop import fit as fit
 
@@ -59,6 +63,8 @@ HOMES = {
     "DataConfig": "falconet.data",
     "DataReport": "falconet.data.checks",
     "Dataset": "falconet.data",
+    "Diagnosis": "falconet.training.diagnoses",
+    "Doctor": "falconet.training.doctor",
     "Evaluation": "falconet.evaluation",
     "FalconetError": "falconet.errors",
     "FitResult": "falconet.training.loop",
@@ -74,9 +80,11 @@ HOMES = {
     "TextAugmentation": "falconet.data.augmentation",
     "TextSpec": "falconet.spec",
     "TrainConfig": "falconet.training",
+    "Vitals": "falconet.training.diagnoses",
     "check_data": "falconet.data.checks",
     "count_complexity": "falconet.complexity",
     "create_model": "falconet.models",
+    "diagnose": "falconet.training.diagnoses",
     "demonstrate": "falconet.demonstration",
     "evaluate": "falconet.evaluation",
     "fit": "falconet.training.loop",

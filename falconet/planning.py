@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
@@ -29,6 +29,7 @@ RUN_FACTS = ("source", "fingerprint", "recipe")
 """Keys of a run's `config.yaml` that are no settings."""
 
 Settings = Mapping[str, Any]
+Measured = Literal["batch_size", "learning_rate"]
 Existing = Literal["refuse", "resume", "overwrite"]
 
 
@@ -102,6 +103,8 @@ class Plan:
     existing: Existing
     chosen: tuple[str, ...]
     """What nobody asked for and was chosen, each as `setting=value`."""
+    measured: frozenset[Measured] = frozenset()
+    """Settings of training that are to be measured before it begins."""
 
 
 def plan_run(
@@ -115,10 +118,12 @@ def plan_run(
     out: str | Path | None = None,
     existing: Existing = "refuse",
     data_root: str | Path | None = None,
+    measured: Iterable[Measured] = (),
 ) -> Plan:
     """Read the data and resolve every setting; later ones win: defaults, recipe, `settings`, the named arguments.
 
-    With `existing="resume"` the configuration stored in `out` takes the place of defaults and recipe. The parameters
+    With `existing="resume"` the configuration stored in `out` takes the place of defaults and recipe, and nothing is
+    measured again. The parameters
     are those of `falconet.runs.train`. Raises UsageError and DataError and their kin for anything that cannot work.
     """
     if existing not in get_args(Existing):
@@ -147,7 +152,8 @@ def plan_run(
         recipe = recipe or read_facts(folder).get("recipe")
         dataset, config, chosen = resolve(source, merge(stored, asked), data_root)
         check_unchanged(folder, from_mapping(RunConfig, stored), config, dataset)
-    return Plan(dataset, config, folder, recipe, existing, chosen)
+        measured = ()
+    return Plan(dataset, config, folder, recipe, existing, chosen, frozenset(measured))
 
 
 def resolve(

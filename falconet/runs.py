@@ -6,9 +6,10 @@ import csv
 import dataclasses
 import io
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,7 @@ from falconet.artifact import (
     load_artifact,
 )
 from falconet.data import Dataset, Unreadable
+from falconet.data.drawing import write_figure
 from falconet.data.loader import Loader, load_inputs, measure_inputs
 from falconet.data.preprocessing import create_preprocess
 from falconet.data.splits import check_training_classes
@@ -35,6 +37,7 @@ from falconet.models.pretrained import Pretrained, fit_weights, load_pretrained
 from falconet.planning import (
     CHECKPOINT_FOLDER,
     Existing,
+    Measured,
     ModelConfig,
     Plan,
     Settings,
@@ -42,16 +45,20 @@ from falconet.planning import (
     short_name,
     write_config,
 )
-from falconet.report import ModelReport, describe_model, render_card, render_html
+from falconet.report import Course, ModelReport, describe_model, render_card, render_html
+from falconet.report.curves import draw_rates
 from falconet.schema import to_mapping
 from falconet.spec import ImageSpec, InputSpec, SeriesSpec, TextSpec
 from falconet.storage import prepare_folder, write_json, write_text
 from falconet.training import Callback, EpochRow
 from falconet.training.checkpoints import remove_checkpoints
+from falconet.training.diagnoses import Diagnosis, Vitals, diagnose, load_vitals, save_vitals
 from falconet.training.distillation import Teacher
 from falconet.training.distributed import ALONE, Team, join_team
-from falconet.training.loop import FitResult, fit
+from falconet.training.doctor import Doctor
+from falconet.training.loop import FitResult, fit, tell
 from falconet.training.optimizers import balance_classes
+from falconet.training.probing import find_batch_size, scan_rates
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,11 +79,15 @@ class RunResult:
     """Files and rows of the source that were skipped."""
 
 
-class MetricsFile(Callback):
-    """Keeps `metrics.csv` up to date: one row an epoch."""
+VITALS_FILE = "vitals.csv"
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+
+class MetricsFiles(Callback):
+    """Keeps `metrics.csv` up to date, one row an epoch, and `vitals.csv`, one for each epoch and layer."""
+
+    def __init__(self, out: Path, doctor: Doctor) -> None:
+        self.out = out
+        self.doctor = doctor
         self.rows: list[EpochRow] = []
 
     def on_start(self, epochs: int, steps_per_epoch: int, history: Sequence[EpochRow]) -> None:
@@ -93,10 +104,11 @@ class MetricsFile(Callback):
         writer = csv.DictWriter(buffer, [field.name for field in dataclasses.fields(EpochRow)], lineterminator="\n")
         writer.writeheader()
         writer.writerows(dataclasses.asdict(row) for row in self.rows)
-        write_text(self.path, buffer.getvalue())
+        write_text(self.out / "metrics.csv", buffer.getvalue())
+        save_vitals(self.out / VITALS_FILE, self.doctor.vitals)
 
 
-def train(
+def train(  # noqa: PLR0913 - one for each thing that a run follows from
     source: str | Path,
     *,
     model: str | None = None,
@@ -107,6 +119,7 @@ def train(
     out: str | Path | None = None,
     existing: Existing = "refuse",
     data_root: str | Path | None = None,
+    measured: Iterable[Measured] = (),
     callbacks: Sequence[Callback] = (),
 ) -> RunResult:
     """Train, judge, save and report a classifier of `source`.
@@ -129,6 +142,8 @@ def train(
         What to do where `out` holds a run: refuse, resume it, or overwrite it.
     data_root
         Where named data sets are kept and downloaded to.
+    measured
+        Settings of training that are measured before it begins: `batch_size`, `learning_rate`.
     callbacks
         Watch the run; see `falconet.Callback`.
 
@@ -146,6 +161,7 @@ def train(
         out=out,
         existing=existing,
         data_root=data_root,
+        measured=measured,
     )
     return execute(plan, callbacks=callbacks)
 
@@ -164,9 +180,11 @@ def execute(plan: Plan, *, callbacks: Sequence[Callback] = ()) -> RunResult:
                 f"input {'x'.join(map(str, feed.spec.shape))} (--set model.input_size=... changes it)",
             ):
                 callback.on_note(note)
+        plan, feed = settle(plan, feed, model, callbacks, team)
         if team.leads:
             begin(plan)
-        watchers = [MetricsFile(plan.out / "metrics.csv"), *callbacks] if team.leads else ()
+        doctor = Doctor(load_vitals(plan.out / VITALS_FILE) if plan.existing == "resume" else ())
+        watchers = [doctor, MetricsFiles(plan.out, doctor), *callbacks] if team.leads else ()
         result = fit(
             model,
             feed.train,
@@ -180,10 +198,40 @@ def execute(plan: Plan, *, callbacks: Sequence[Callback] = ()) -> RunResult:
         )
         if not team.leads:
             check_ending(plan, result)
-        done = conclude(plan, feed, model, result, started) if team.leads else None
+        done = conclude(plan, feed, model, result, doctor.vitals, started) if team.leads else None
         answer = team.hear(done)
         assert answer is not None
         return answer
+
+
+def settle(
+    plan: Plan, feed: Feed, model: torch.nn.Module, callbacks: Sequence[Callback], team: Team
+) -> tuple[Plan, Feed]:
+    """Measure the settings of training that a plan leaves to that; return it and its batches with them."""
+    config = plan.config.training
+    if "batch_size" in plan.measured:
+        found = find_batch_size(model, partial(replace_batch, feed.train), config) if team.leads else None
+        size, line = team.hear(found) or (config.batch_size, "")
+        config = dataclasses.replace(config, batch_size=size * team.size)
+        feed = dataclasses.replace(feed, train=replace_batch(feed.train, size))
+        tell(callbacks, line)
+    if "learning_rate" in plan.measured:
+        scan = team.hear(scan_rates(model, feed.train, config) if team.leads else None)
+        assert scan is not None
+        config = dataclasses.replace(config, learning_rate=float(f"{scan.suggestion:.2g}"))
+        if team.leads:
+            prepare_folder(plan.out)
+            write_figure(draw_rates(scan.rates, scan.losses, config.learning_rate), plan.out / RATES_FILE)
+        tell(callbacks, f"learning rate {config.learning_rate:g} (picture: {plan.out / RATES_FILE})")
+    return dataclasses.replace(plan, config=dataclasses.replace(plan.config, training=config)), feed
+
+
+RATES_FILE = "learning-rate.png"
+
+
+def replace_batch(train: Loader, batch_size: int) -> Loader:
+    """Return the same samples in batches of another size."""
+    return dataclasses.replace(train, batch_size=batch_size)
 
 
 def begin(plan: Plan) -> None:
@@ -196,13 +244,18 @@ def begin(plan: Plan) -> None:
     prepare_folder(plan.out / CHECKPOINT_FOLDER)
 
 
-def conclude(plan: Plan, feed: Feed, model: torch.nn.Module, result: FitResult, started: float) -> RunResult:
+def conclude(
+    plan: Plan, feed: Feed, model: torch.nn.Module, result: FitResult, vitals: tuple[Vitals, ...], started: float
+) -> RunResult:
     """Save and judge what was trained; raise where training ended before its time."""
     artifact = make_artifact(plan, feed, result, {name: value.clone() for name, value in model.state_dict().items()})
     if result.best_epoch:
         artifact.save(plan.out)
-    check_ending(plan, result)
-    return judge_run(plan, artifact, result, feed.unreadable, started)
+    labels = plan.dataset.splits["val"].labels
+    chance = float(np.bincount(labels).max() / len(labels))
+    diagnoses = diagnose(result.history, vitals, chance, diverged=result.ending == "diverged")
+    check_ending(plan, result, diagnoses)
+    return judge_run(plan, artifact, result, Course(vitals, diagnoses), feed.unreadable, started)
 
 
 def find_weights(plan: Plan) -> tuple[Plan, Pretrained | None]:
@@ -418,8 +471,8 @@ def make_artifact(plan: Plan, feed: Feed, result: FitResult, weights: dict[str, 
     return Artifact(config, weights, feed.tokenizer)
 
 
-def check_ending(plan: Plan, result: FitResult) -> None:
-    """Raise where the run ended before its time; say what is kept."""
+def check_ending(plan: Plan, result: FitResult, diagnoses: Sequence[Diagnosis] = ()) -> None:
+    """Raise where the run ended before its time; say why, and what is kept."""
     best = result.best
     kept = (
         f"the best weights so far (epoch {best.epoch}, validation accuracy {best.val_accuracy:.2%}) are in {plan.out}"
@@ -428,7 +481,10 @@ def check_ending(plan: Plan, result: FitResult) -> None:
     )
     if result.ending == "diverged":
         rate = plan.config.training.learning_rate
-        raise DivergedError(f"{result.message}; {kept}; try a lower training.learning_rate than {rate:g}, or --recover")
+        seen = "".join(f"; {diagnosis.evidence.rstrip('.')}" for diagnosis in diagnoses)
+        raise DivergedError(
+            f"{result.message}{seen}; {kept}; try a lower training.learning_rate than {rate:g}, or --recover"
+        )
     if result.ending == "interrupted":
         done = len(result.history)
         raise InterruptedRunError(
@@ -437,15 +493,23 @@ def check_ending(plan: Plan, result: FitResult) -> None:
 
 
 def judge_run(
-    plan: Plan, artifact: Artifact, result: FitResult, unreadable: tuple[Unreadable, ...], started: float
+    plan: Plan,
+    artifact: Artifact,
+    result: FitResult,
+    course: Course,
+    unreadable: tuple[Unreadable, ...],
+    started: float,
 ) -> RunResult:
     """Judge the artifact from raw pixels and write `metrics.json`, the report and the model card."""
     dataset = plan.dataset
     val, _ = evaluate_split(artifact, dataset.splits["val"], "val", dataset)
     test, answers = evaluate_split(artifact, dataset.splits["test"], "test", dataset)
-    report = describe_model(artifact, result.history, val, test, answers=answers, settings=to_mapping(plan.config))
+    settings = to_mapping(plan.config)
+    report = describe_model(artifact, result.history, val, test, answers=answers, course=course, settings=settings)
     costs = {"params": report.params, "macs": report.macs, "bytes": report.bytes, "latency_ms": report.latency.p50}
-    write_json(plan.out / "metrics.json", {**costs, "val": to_mapping(val), "test": to_mapping(test)})
+    diagnoses = [to_mapping(diagnosis) for diagnosis in course.diagnoses]
+    facts = {**costs, "val": to_mapping(val), "test": to_mapping(test), "diagnoses": diagnoses}
+    write_json(plan.out / "metrics.json", facts)
     title = f"{report.name} on {short_name(dataset.source)}"
     write_text(plan.out / "report.html", render_html([report], title))
     write_text(plan.out / "README.md", render_card(report))

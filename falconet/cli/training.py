@@ -21,10 +21,10 @@ from falconet.cli.app import (
     describe_evaluation,
     merge_data_flags,
 )
-from falconet.errors import UsageError
+from falconet.errors import ConfigError, UsageError
 
 if TYPE_CHECKING:
-    from falconet.planning import Plan
+    from falconet.planning import Measured, Plan
     from falconet.runs import RunResult
 
 
@@ -36,6 +36,13 @@ def train(
     recipe: Annotated[str | None, typer.Option(help="A named recipe, or a YAML file.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the training samples.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of weights, order and augmentation.")] = None,
+    batch_size: Annotated[
+        str | None,
+        typer.Option(metavar="N|auto", help="Samples a step; auto: the fewest that are nearly fastest."),
+    ] = None,
+    find_lr: Annotated[
+        bool, typer.Option("--find-lr", help="Find the learning rate by a range test before training, with a picture.")
+    ] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the folder.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run in the folder.")] = False,
     config: Annotated[Path | None, typer.Option(help="YAML file of settings.")] = None,
@@ -90,6 +97,7 @@ def train(
     asked = merge(asked, planning.parse_assignments(settings or []))
     planning.check_sections(asked)
     flags = {
+        "batch_size": parse_batch_size(batch_size),
         "class_weights": class_weights,
         "sampler": sampler,
         "freeze": freeze,
@@ -111,6 +119,7 @@ def train(
         out=out,
         existing="resume" if resume else "overwrite" if overwrite else "refuse",
         data_root=data_root,
+        measured=list_measured(batch_size, find_lr),
     )
     # Of several processes that torchrun has started, the first one speaks.
     leads = os.environ.get("RANK", "0") == "0"
@@ -121,6 +130,22 @@ def train(
     result = execute(plan, callbacks=terminal.watch(plan.config.model.name) if leads else ())
     if leads:
         show_result(result, json)
+
+
+def list_measured(batch_size: str | None, find_lr: bool) -> list[Measured]:
+    """Return the settings that are to be measured."""
+    sizes: list[Measured] = ["batch_size"] if batch_size == "auto" else []
+    rates: list[Measured] = ["learning_rate"] if find_lr else []
+    return sizes + rates
+
+
+def parse_batch_size(text: str | None) -> int | None:
+    """Return the samples of a step; None where they follow from the data or are measured. Raises ConfigError."""
+    if text is None or text == "auto":
+        return None
+    if not text.isdecimal() or int(text) < 1:
+        raise ConfigError(f"--batch-size: wanted 1 or more, or auto, found {text!r}")
+    return int(text)
 
 
 def announce(plan: Plan, resume: bool) -> None:
@@ -154,9 +179,14 @@ def show_result(result: RunResult, json: bool) -> None:
 
         facts = {"out": str(result.out), "model": result.model, "epochs": result.epochs, "seconds": result.seconds}
         facts |= {"params": result.report.params, "macs": result.report.macs, "bytes": result.report.bytes}
+        facts["diagnoses"] = [to_mapping(diagnosis) for diagnosis in result.report.course.diagnoses]
         judged = {"best_epoch": result.best_epoch, "val": to_mapping(result.val), "test": to_mapping(result.test)}
         terminal.print_json({**facts, **judged})
         return
+    for diagnosis in result.report.course.diagnoses:
+        where = f" at {diagnosis.subject}" if diagnosis.subject else ""
+        name = diagnosis.name.replace("_", " ")
+        terminal.print_line(f"{name}{where}, epoch {diagnosis.epoch}: {diagnosis.evidence} {diagnosis.remedy}")
     terminal.print_line(describe_evaluation(result.test))
     made = f"{result.epochs} epochs in {result.seconds:.1f} s; kept epoch {result.best_epoch}"
     terminal.print_line(f"{made}; report: {result.out / 'report.html'}")

@@ -19,6 +19,7 @@ from falconet.errors import DataError
 from falconet.evaluation import Answers, Evaluation
 from falconet.latency import Latency, measure_latency
 from falconet.training import EpochRow
+from falconet.training.diagnoses import Diagnosis, Vitals
 
 MISTAKES = 24
 
@@ -35,6 +36,14 @@ class Mistake:
     answer: str
     probability: float
     """Of the wrong answer."""
+
+
+@dataclass(frozen=True)
+class Course:
+    """What was seen while a network was trained."""
+
+    vitals: Sequence[Vitals] = ()
+    diagnoses: Sequence[Diagnosis] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,6 +63,7 @@ class ModelReport:
     """Of one sample on this machine, without decoding."""
     settings: Mapping[str, Any]
     environment: Mapping[str, str]
+    course: Course
 
     @property
     def name(self) -> str:
@@ -78,6 +88,7 @@ def describe_model(
     test: Evaluation,
     *,
     answers: Answers,
+    course: Course,
     settings: Mapping[str, Any],
 ) -> ModelReport:
     """Gather a report; `answers` are what `test` was computed from."""
@@ -96,6 +107,7 @@ def describe_model(
         latency=latency,
         settings=settings,
         environment=describe_environment(),
+        course=course,
     )
 
 

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from importlib import resources
 
 from falconet.evaluation import Evaluation
+from falconet.report.curves import draw_vitals
 from falconet.report.facts import ModelReport
-from falconet.report.pictures import draw_learning_curves, draw_sparkline, encode_picture
+from falconet.report.pictures import draw_learning_curves, draw_sparkline, encode_picture, to_svg
 from falconet.schema import flatten
 from falconet.spec import ImageSpec, InputSpec, SeriesSpec
 
@@ -36,10 +37,19 @@ def render_html(reports: Sequence[ModelReport], title: str) -> str:
         title=title,
         reports=reports,
         curves=[draw_learning_curves(report.history, report.config.provenance.best_epoch) for report in reports],
+        vitals=[draw_course(report) for report in reports],
         confusions=[list_confusions(report.test) for report in reports],
         matrix_classes=MATRIX_CLASSES,
         flatten=flatten,
     )
+
+
+def draw_course(report: ModelReport) -> str:
+    """Return the vital signs of a network's layers over epochs as SVG; nothing where none were kept."""
+    if not report.course.vitals:
+        return ""
+    title = f"Losses, gradients, updates and dead units over {len(report.history)} epochs"
+    return to_svg(lambda: draw_vitals(report.history, report.course.vitals), title)
 
 
 def list_confusions(evaluation: Evaluation) -> list[tuple[str, str, int]]:

@@ -6,7 +6,7 @@ import base64
 import io
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from falconet.training import EpochRow
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 BLUE, ORANGE, GREEN = "#0072b2", "#d55e00", "#009e73"
 """Of the palette of Okabe and Ito, told apart by the color-blind too; on white and on dark."""
@@ -26,8 +27,22 @@ TEXT = "#010203"
 
 def draw_learning_curves(history: Sequence[EpochRow], best_epoch: int) -> str:
     """Return loss and accuracy by epoch, for training and validation, as an SVG element in the page's colors."""
+
+    def draw() -> Figure:
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(9, 3), layout="constrained")
+        left, right = figure.subplots(1, 2)
+        draw_curves(left, "loss", history, best_epoch)
+        draw_curves(right, "accuracy", history, best_epoch)
+        return figure
+
+    return to_svg(draw, f"Learning curves: loss and accuracy over {len(history)} epochs")
+
+
+def to_svg(draw: Callable[[], Figure], title: str) -> str:
+    """Return a figure as an SVG element in the page's colors; `title` is what a screen reader says."""
     from matplotlib import rc_context
-    from matplotlib.figure import Figure
 
     style: dict[Any, Any] = {
         "svg.fonttype": "none", "svg.hashsalt": "falconet", "font.family": "sans-serif", "font.size": 10,
@@ -35,15 +50,10 @@ def draw_learning_curves(history: Sequence[EpochRow], best_epoch: int) -> str:
         "axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False,
     }  # fmt: skip
     with rc_context(style):
-        figure = Figure(figsize=(9, 3), layout="constrained")
-        left, right = figure.subplots(1, 2)
-        draw_curves(left, "loss", history, best_epoch)
-        draw_curves(right, "accuracy", history, best_epoch)
         buffer = io.StringIO()
-        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+        draw().savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     svg = buffer.getvalue()
     svg = svg[svg.index("<svg") :].replace(TEXT, "currentColor")
-    title = f"Learning curves: loss and accuracy over {len(history)} epochs"
     return svg.replace("<svg", f'<svg role="img" aria-label="{title}"', 1)
 
 

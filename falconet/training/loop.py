@@ -143,7 +143,7 @@ def fit(
     with torch.random.fork_rng(devices=[]):
         state = start(model, config)
         if checkpoints:
-            found = load_checkpoint(checkpoints, partial(note, callbacks)) if team.leads else None
+            found = load_checkpoint(checkpoints, partial(tell, callbacks)) if team.leads else None
             restore(state, team.hear(found), identify(setting))
             if not team.leads:
                 # The sums of all stand in the leader's state; draws go on as at the start of an epoch.
@@ -162,10 +162,11 @@ def fit(
     return FitResult(tuple(state.history), state.best_epoch, ending, message)
 
 
-def note(callbacks: Sequence[Callback], line: str) -> None:
-    """Tell all who watch a run something that the user should know."""
+def tell(callbacks: Sequence[Callback], *lines: str) -> None:
+    """Tell all who watch a run what the user should know."""
     for callback in callbacks:
-        callback.on_note(line)
+        for line in lines:
+            callback.on_note(line)
 
 
 def run_epochs(
@@ -223,7 +224,7 @@ def go_back(state: State, setting: Setting, reason: str) -> bool:
     restore(state, state.good, identify(setting))
     state.rate = rate
     save(state, setting)
-    note(setting.callbacks, f"{reason}: going back to the end of epoch {len(state.history)}, at {rate:g} of the rate")
+    tell(setting.callbacks, f"{reason}: going back to the end of epoch {len(state.history)}, at {rate:g} of the rate")
     return True
 
 

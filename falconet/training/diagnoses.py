@@ -1,0 +1,355 @@
+"""What ails a training run, from its history and its layers' vital signs. Importing it does not import torch.
+
+Healthy runs differ widely, so that nearly each diagnosis asks for two independent signs: one in the layers and one in
+what was learned, or one in training and one in validation. Where they do not agree, nothing is said.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Literal
+
+from falconet.errors import DataError
+from falconet.storage import write_text
+from falconet.training.callbacks import EpochRow
+
+CHANCE_MARGIN = 0.05
+"""Accuracy up to so far above chance is called chance: two standard deviations of 144 guesses among ten classes."""
+LEARNED = 0.9
+"""Training accuracy of a network that was not kept from learning."""
+VANISHED = 1e-4
+"""Of a later layer's gradient. In networks that learn, layers stay within a few hundredths of each other: initial
+weights are chosen for that (Glorot and Bengio, AISTATS 2010; He et al., ICCV 2015)."""
+STANDSTILL = 1e-5
+"""Change a step, as share of the weights: ten thousand such steps move them by a tenth."""
+TINY_UPDATE = 1e-4
+"""Of all layers alike: a healthy one is about 1e-3; at a tenth of it, a thousand steps move weights by a tenth."""
+SMALL_FALL = 0.1
+"""A loss that all epochs together lower by less has hardly fallen."""
+LARGE_UPDATE = 0.1
+"""Ten such steps replace a layer; a hundred times the usual 1e-3."""
+EXPLODED = 1e3
+"""Norm of the gradient over that of the weights: mostly 1e-3 to 1, and up to 40 in first epochs of EfficientNets."""
+SPIKE_LOSS, SPIKE_ACCURACY = 2.0, 0.2
+"""A spike at least doubles the lowest loss until then and takes a fifth of all samples' answers back."""
+DEAD = 0.5
+"""Share of a layer's units. ReLU leaves a few idle in every network; half of them is capacity that is paid for."""
+DEAD_SAMPLES = 32
+"""Fewer are not enough: a unit that answers to one sample of ten is silent for so many in 3 % of cases only."""
+DEAD_EPOCHS = 3
+"""For so many epochs, the last ones, units must be dead: first epochs silence many that the next ones revive."""
+RISEN, RISEN_EPOCHS = 1.2, 3
+"""Validation loss over its lowest, and epochs since: what single epochs scatter by is less, and soon over."""
+GAP = 0.1
+"""Training accuracy above that in validation; loss alone rises in good classifiers too, which get overconfident."""
+SAME_ACCURACY = 0.02
+"""Validation accuracy that grew by less in half of the epochs since has not: a few hundred samples scatter more."""
+MEMORIZED = 0.3
+"""Training accuracy so far above chance cannot be luck: answers were learned, by heart or not."""
+PATIENT_EPOCHS = 10
+"""Before them, a network that is at chance may be on a plateau still, and in validation, batch normalization may have
+statistics of weights that are long gone."""
+
+Ailment = Literal[
+    "exploding_gradients", "learning_rate_too_high", "unstable_loss", "dead_units", "vanishing_gradients",
+    "learning_rate_too_low", "unlearnable_labels", "overfitting",
+]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Vitals:
+    """How one layer did in one epoch: means over its sampled steps. NaN: there was nothing to measure.
+
+    Rows of an epoch stand in the order in which the network runs its layers.
+    """
+
+    epoch: int
+    layer: str
+    samples: int
+    """That went through the layer in sampled steps."""
+    gradient: float
+    """Norm of the gradient over that of the weights; infinite where it was not finite."""
+    update: float
+    """Norm of a step's change over that of the weights."""
+    activation: float
+    """Root mean square of the layer's output; infinite where it was not finite."""
+    dead: float
+    """Share of the units before the layer, channels of its input, that were exactly zero for all these samples."""
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """One thing that ails a run."""
+
+    name: Ailment
+    subject: str
+    """The layer that shows it; empty where it is the whole network."""
+    epoch: int
+    """Since when, counted from 1."""
+    evidence: str
+    """A sentence with the numbers."""
+    remedy: str
+    """A sentence that says what to try."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """A run, and what several diagnoses ask of it."""
+
+    history: Sequence[EpochRow]
+    vitals: Sequence[Vitals]
+    chance: float
+    diverged: bool
+
+    @property
+    def stalled(self) -> bool:
+        """Whether the network answers no better than chance, to training and validation samples."""
+        limit = self.chance + CHANCE_MARGIN
+        return bool(self.history) and self.end("train_accuracy") <= limit and self.end("val_accuracy") <= limit
+
+    @property
+    def layers(self) -> dict[str, list[Vitals]]:
+        """Each layer's epochs; layers in the order in which they run."""
+        rows: dict[str, list[Vitals]] = {}
+        for row in self.vitals:
+            rows.setdefault(row.layer, []).append(row)
+        return rows
+
+    @property
+    def updates(self) -> dict[int, float]:
+        """The median layer's update in each epoch that has any."""
+        found: dict[int, list[float]] = {}
+        for row in self.vitals:
+            if math.isfinite(row.update):
+                found.setdefault(row.epoch, []).append(row.update)
+        return {epoch: median(values) for epoch, values in found.items()}
+
+    def end(self, figure: str) -> float:
+        """Return a figure of the history as it was in the end: the median of its last three epochs."""
+        return float(median(getattr(row, figure) for row in self.history[-RISEN_EPOCHS:]))
+
+    def describe_answers(self) -> str:
+        """Return the accuracies at the end, in words."""
+        train, val = self.end("train_accuracy"), self.end("val_accuracy")
+        return f"accuracy is {train:.0%} in training and {val:.0%} in validation, by chance {self.chance:.0%}"
+
+
+def diagnose(
+    history: Sequence[EpochRow], vitals: Sequence[Vitals], chance: float, *, diverged: bool = False
+) -> tuple[Diagnosis, ...]:
+    """Return what ails a run, the cause before what may follow from it; nothing for one that is well.
+
+    `chance` is the accuracy of always answering the most frequent class, 0 to 1; `diverged` says that the loss was no
+    longer finite. What another diagnosis explains is left out: a network that explodes is not called overfitted.
+    """
+    case = Case(history, vitals, chance, diverged)
+    broken = find_exploding(case) or find_high_rate(case) or find_spike(case)
+    if broken:
+        return (broken,)
+    if not history:
+        return ()
+    blocked = find_dead(case) or find_vanishing(case) or find_low_rate(case)
+    learned = find_memorizing(case) or find_overfitting(case) or (None if blocked else find_unlearnable(case))
+    return tuple(found for found in (blocked, learned) if found)
+
+
+def find_exploding(case: Case) -> Diagnosis | None:
+    """Gradients that dwarf the weights, in a run that failed."""
+    rows = [row for row in case.vitals if row.gradient > EXPLODED]
+    if not rows or not (case.diverged or case.stalled):
+        return None
+    first = rows[0]
+    evidence = (
+        f"The gradient of layer {first.layer} was {first.gradient:.2g} times its weights in epoch {first.epoch}, "
+        f"and its output {first.activation:.2g} in root mean square."
+    )
+    remedy = (
+        "Set training.clip_norm, lower training.learning_rate, or take a network with normalization or smaller initial "
+        "weights."
+    )
+    return Diagnosis("exploding_gradients", first.layer, first.epoch, evidence, remedy)
+
+
+def find_high_rate(case: Case) -> Diagnosis | None:
+    """Steps that replace what earlier ones learned, or a loss that left the numbers."""
+    updates = case.updates
+    epoch = max(updates, key=updates.__getitem__, default=0)
+    large = epoch > 0 and updates[epoch] > LARGE_UPDATE
+    if not (case.diverged or (large and case.stalled)):
+        return None
+    size = f"a step changed the median layer by up to {updates[epoch]:.2g} of its weights" if epoch else ""
+    result = "the loss was no longer finite" if case.diverged else case.describe_answers()
+    evidence = "; ".join(filter(None, (size, result)))
+    remedy = "Lower training.learning_rate to a tenth, or raise training.warmup."
+    since = len(case.history) + 1 if case.diverged else epoch
+    return Diagnosis("learning_rate_too_high", "", since, sentence(evidence), remedy)
+
+
+def find_spike(case: Case) -> Diagnosis | None:
+    """An epoch that lost much of what was learned before."""
+    for before, row in zip(case.history, case.history[1:], strict=False):
+        earlier = case.history[: before.epoch]
+        loss, accuracy = min(past.train_loss for past in earlier), max(past.train_accuracy for past in earlier)
+        if row.train_loss > SPIKE_LOSS * loss and row.train_accuracy < accuracy - SPIKE_ACCURACY:
+            evidence = (
+                f"In epoch {row.epoch}, training loss rose from {loss:.3g} to {row.train_loss:.3g} and accuracy fell "
+                f"from {accuracy:.0%} to {row.train_accuracy:.0%}."
+            )
+            remedy = "Lower training.learning_rate, or set a smaller training.clip_norm."
+            return Diagnosis("unstable_loss", "", row.epoch, evidence, remedy)
+    return None
+
+
+def find_dead(case: Case) -> Diagnosis | None:
+    """Units that no sample wakes, before the first such layer."""
+    found = {layer: since for layer, rows in case.layers.items() if (since := find_death(rows))}
+    if not found:
+        return None
+    layer, since = next(iter(found.items()))
+    last = case.layers[layer][-1]
+    others = f"; so were most before {len(found) - 1} more, from {list(found)[1]} on" if len(found) > 1 else ""
+    evidence = (
+        f"{last.dead:.0%} of the units before layer {layer} were zero for all of {last.samples} samples in each epoch "
+        f"from {since} on{others}."
+    )
+    remedy = "Lower training.learning_rate, raise training.warmup, or look at the initial biases of the layers below."
+    return Diagnosis("dead_units", layer, since, evidence, remedy)
+
+
+def find_death(rows: Sequence[Vitals]) -> int:
+    """Return the epoch since which most units before a layer are dead, to the end; 0 where they live."""
+    since, count = 0, 0
+    for row in reversed(rows):
+        if not (row.dead > DEAD and row.samples >= DEAD_SAMPLES):
+            break
+        since, count = row.epoch, count + 1
+    return since if count >= DEAD_EPOCHS else 0
+
+
+def find_vanishing(case: Case) -> Diagnosis | None:
+    """A layer whose gradient is lost on the way down to it, in a network that does not learn."""
+    gradients = {}
+    for layer, rows in case.layers.items():
+        values = [row.gradient for row in rows if math.isfinite(row.gradient)]
+        if values:
+            gradients[layer] = median(values)
+    names = list(gradients)
+    shares = {
+        layer: gradients[layer] / later
+        for index, layer in enumerate(names[:-1])
+        if (later := max(gradients[name] for name in names[index + 1 :])) > 0
+    }
+    layer = min(shares, key=shares.__getitem__, default="")
+    if not layer or shares[layer] >= VANISHED or not (case.stalled or stands_still(case, layer)):
+        return None
+    small = sum(share < VANISHED for share in shares.values())
+    evidence = (
+        f"The gradient of layer {layer}, over its weights, is {shares[layer]:.1g} times that of a later one, and so it "
+        f"is with {small} of {len(names)} layers (below {VANISHED:g}); {case.describe_answers()}."
+    )
+    remedy = "Take a network with shortcuts or normalization, ReLU instead of sigmoid or tanh, or fewer layers."
+    return Diagnosis("vanishing_gradients", layer, case.layers[layer][0].epoch, evidence, remedy)
+
+
+def stands_still(case: Case, layer: str) -> bool:
+    """Whether a layer hardly ever changed, in a network that has something left to learn."""
+    updates = [row.update for row in case.layers[layer] if math.isfinite(row.update)]
+    return bool(updates) and max(updates) < STANDSTILL and case.end("train_accuracy") < LEARNED
+
+
+def find_low_rate(case: Case) -> Diagnosis | None:
+    """Steps so small that nothing comes of them."""
+    first, last = case.history[0].train_loss, case.end("train_loss")
+    largest = max(case.updates.values(), default=math.inf)
+    learned = case.end("train_accuracy") >= LEARNED or last < (1 - SMALL_FALL) * first
+    if largest >= TINY_UPDATE or learned or len(case.history) < RISEN_EPOCHS:
+        return None
+    evidence = (
+        f"A step changes the median layer by {largest:.1g} of its weights at most, and training loss went from "
+        f"{first:.3g} to {last:.3g} in {len(case.history)} epochs."
+    )
+    remedy = "Raise training.learning_rate tenfold."
+    return Diagnosis("learning_rate_too_low", "", case.history[0].epoch, evidence, remedy)
+
+
+def find_memorizing(case: Case) -> Diagnosis | None:
+    """Training samples known by heart that tell nothing about others."""
+    train, val = case.end("train_accuracy"), case.end("val_accuracy")
+    lowest, highest = min(row.val_loss for row in case.history), case.end("val_loss")
+    early = len(case.history) < PATIENT_EPOCHS or highest < RISEN * lowest
+    if early or train < case.chance + MEMORIZED or val > case.chance + CHANCE_MARGIN:
+        return None
+    since = next(row.epoch for row in case.history if row.train_accuracy >= case.chance + MEMORIZED)
+    evidence = f"{case.describe_answers()}, and validation loss rose from {lowest:.3g} to {highest:.3g}"
+    return Diagnosis("unlearnable_labels", "", since, sentence(evidence), LABEL_REMEDY)
+
+
+def find_unlearnable(case: Case) -> Diagnosis | None:
+    """Steps of ordinary size through ordinary gradients that find nothing to learn."""
+    largest = max(case.updates.values(), default=0.0)
+    if not case.stalled or len(case.history) < PATIENT_EPOCHS or largest < TINY_UPDATE:
+        return None
+    evidence = f"{case.describe_answers()}, after {len(case.history)} epochs of steps of up to {largest:.1g}"
+    return Diagnosis("unlearnable_labels", "", case.history[0].epoch, sentence(evidence), LABEL_REMEDY)
+
+
+LABEL_REMEDY = (
+    "Check that labels belong to their samples, and that training and validation samples are of one kind: "
+    "`falconet data --preview` shows some of each class."
+)
+
+
+def find_overfitting(case: Case) -> Diagnosis | None:
+    """Validation that gets worse while training gets better."""
+    start = min(range(len(case.history)), key=lambda index: case.history[index].val_loss)
+    lowest, since = case.history[start], case.history[start:]
+    if len(case.history) < PATIENT_EPOCHS or len(since) <= RISEN_EPOCHS:
+        return None
+    train, val = case.end("train_accuracy"), case.end("val_accuracy")
+    worse = case.end("val_loss") > RISEN * lowest.val_loss and case.end("train_loss") < lowest.train_loss
+    halfway = median(row.val_accuracy for row in since[len(since) // 2 - 1 :][:RISEN_EPOCHS])
+    if not worse or train - val < GAP or val > halfway + SAME_ACCURACY:
+        return None
+    evidence = (
+        f"Since epoch {lowest.epoch}, validation loss rose from {lowest.val_loss:.3g} to {case.end('val_loss'):.3g} "
+        f"while training loss fell to {case.end('train_loss'):.3g}; accuracy is {train:.0%} in training and {val:.0%} "
+        "in validation."
+    )
+    remedy = "Get more samples, distort them more (augmentation), raise training.weight_decay, or take a smaller model."
+    return Diagnosis("overfitting", "", lowest.epoch, evidence, remedy)
+
+
+def sentence(words: str) -> str:
+    return f"{words[0].upper()}{words[1:]}."
+
+
+def save_vitals(path: Path, vitals: Iterable[Vitals]) -> None:
+    """Write vitals as CSV, a row an epoch and layer. Raises StorageError."""
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, [field.name for field in dataclasses.fields(Vitals)], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(dataclasses.asdict(row) for row in vitals)
+    write_text(path, buffer.getvalue())
+
+
+def load_vitals(path: Path) -> tuple[Vitals, ...]:
+    """Return what `save_vitals` wrote, exactly; nothing where there is no file. Raises DataError for another's."""
+    if not path.exists():
+        return ()
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            return tuple(map(read_row, csv.DictReader(file, strict=True)))
+    except (KeyError, TypeError, ValueError, csv.Error) as error:
+        raise DataError(f"{path}: wanted a table of vitals, found other values ({error}); remove it") from error
+
+
+def read_row(row: dict[str, str]) -> Vitals:
+    numbers = (float(row[name]) for name in ("gradient", "update", "activation", "dead"))
+    return Vitals(int(row["epoch"]), row["layer"], int(row["samples"]), *numbers)

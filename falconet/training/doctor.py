@@ -1,0 +1,225 @@
+"""Doctor: a callback that samples the vital signs of each layer while a network is trained."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
+from torch.utils.hooks import RemovableHandle
+
+from falconet.training.callbacks import Callback, EpochRow
+from falconet.training.diagnoses import Vitals
+
+LONGEST_STRIDE, SHORTEST_STRIDE = 32, 8
+"""Steps from one sample to the next: a sampled step takes 7 to 20 % longer than another, or 1 to 3 % in all."""
+SAMPLES_PER_EPOCH = 4
+"""Wanted of short epochs; of the shortest, the first step alone."""
+LARGEST = 1 << 16
+"""Numbers of one weight that are looked at; of larger ones only every second row, or third: copying all of AlexNet's
+weights takes as long as a step."""
+
+
+@dataclass
+class Tally:
+    """What one layer showed in an epoch's sampled steps so far."""
+
+    samples: int = 0
+    gradients: list[float] = field(default_factory=list)
+    updates: list[float] = field(default_factory=list)
+    activations: list[float] = field(default_factory=list)
+    units: int = 0
+    """Into which the features of the layer's input are grouped."""
+    alive: Bool[Tensor, " features"] | None = None
+    """Features of the input that were not zero for some sample; None where they are not judged."""
+
+    def summarize(self, epoch: int, layer: str) -> Vitals:
+        """Return the epoch's row."""
+        dead = math.nan
+        if self.alive is not None:
+            dead = 1 - float(self.alive.view(self.units, -1).any(dim=1).float().mean())
+        gradient, update, activation = map(mean, (self.gradients, self.updates, self.activations))
+        return Vitals(epoch, layer, self.samples, gradient, update, activation, dead)
+
+
+class Doctor(Callback):
+    """Samples gradients, updates, activations and dead units of each layer with weights; changes nothing in the run.
+
+    A layer is a module with parameters of two or more dimensions of its own and none within it. A unit is dead
+    when the layer behind it gets exactly zero from it for all samples and positions of all sampled steps of an epoch:
+    functions such as `F.relu` are no modules, but what they put out is a layer's input. Inputs that nothing before
+    could have changed, such as the network's own, are not judged.
+
+    `vitals`, those of the epochs that a resumed run has behind it, stand before the new ones.
+    """
+
+    def __init__(self, vitals: Sequence[Vitals] = ()) -> None:
+        self.vitals: tuple[Vitals, ...] = tuple(vitals)
+        """A row for each epoch and layer; of an epoch that was broken off, too, once the run has ended."""
+        self.layers: dict[str, nn.Module] = {}
+        self.hooks: list[RemovableHandle] = []
+        self.tallies: dict[str, Tally] = {}
+        self.weights: dict[str, list[tuple[Tensor, Tensor]]] = {}
+        self.maps = 0
+        self.step = 0
+        self.epoch = 1
+        self.stride = LONGEST_STRIDE
+
+    def on_model(self, model: nn.Module) -> None:
+        self.layers = find_layers(model)
+
+    def on_start(self, epochs: int, steps_per_epoch: int, history: Sequence[EpochRow]) -> None:
+        # A run may have been killed after rows were written that its checkpoint does not have.
+        self.vitals = tuple(row for row in self.vitals if row.epoch <= len(history))
+        self.stride = choose_stride(steps_per_epoch)
+        self.epoch, self.step, self.tallies = len(history) + 1, 0, {}
+        # Which step a resumed run begins with is not known yet.
+        self.watch()
+
+    def on_gradients(self, step: int) -> None:
+        self.unwatch()
+        due, went_back, first = self.is_due(step), step <= self.step, self.step == 0
+        if went_back or (first and not due):
+            # What was seen belongs to steps that are taken anew, or to a resumed run's first, which is not sampled.
+            self.tallies = {}
+        self.step = step
+        if not due:
+            return
+        for name, layer in self.layers.items():
+            learning = [weight for weight in own_weights(layer) if weight.grad is not None]
+            if learning:
+                weights = [thin(weight.detach()) for weight in learning]
+                gradients = [thin(weight.grad) for weight in learning if weight.grad is not None]
+                self.tallies.setdefault(name, Tally()).gradients.append(divide(norm(gradients), norm(weights)))
+                self.weights[name] = [(weight, weight.clone()) for weight in weights]
+
+    def on_step(self, step: int, loss: float) -> None:
+        for name, pairs in self.weights.items():
+            change = norm(weight - before for weight, before in pairs)
+            self.tallies[name].updates.append(divide(change, norm(before for _, before in pairs)))
+        self.weights = {}
+        if self.is_due(step + 1):
+            self.watch()
+
+    def on_epoch(self, row: EpochRow, best: bool) -> None:
+        self.close_epoch()
+        self.epoch = row.epoch + 1
+
+    def on_end(self) -> None:
+        self.close_epoch()
+        self.unwatch()
+        self.layers, self.weights = {}, {}
+
+    def is_due(self, step: int) -> bool:
+        """Whether a step, counted from 1, is one of the sampled ones."""
+        return (step - 1) % self.stride == 0
+
+    def close_epoch(self) -> None:
+        """Turn tallies into rows."""
+        self.vitals += tuple(tally.summarize(self.epoch, layer) for layer, tally in self.tallies.items())
+        self.tallies = {}
+
+    def watch(self) -> None:
+        """Look at what the next step puts through the layers."""
+        self.maps = 0
+        self.hooks = [layer.register_forward_hook(partial(self.look, name)) for name, layer in self.layers.items()]
+
+    def unwatch(self) -> None:
+        for hook in self.hooks:
+            hook.remove()
+        self.hooks = []
+
+    @torch.no_grad()
+    def look(self, name: str, layer: nn.Module, inputs: tuple[Any, ...], outputs: Any) -> None:
+        """Take a layer's input and output down; a hook of `nn.Module`."""
+        if not layer.training:
+            return
+        tally = self.tallies.setdefault(name, Tally())
+        given, made = find_tensor(inputs), find_tensor(outputs)
+        if made is not None and made.is_floating_point():
+            tally.activations.append(finite(norm([made]) / math.sqrt(max(made.numel(), 1))))
+        if given is not None:
+            tally.samples += len(given)
+            if given.is_floating_point() and given.requires_grad:
+                judge_units(tally, given, find_axis(layer, given), self.maps)
+        self.maps = layer.out_channels if isinstance(layer, _ConvNd) else 0
+
+
+def judge_units(tally: Tally, given: Tensor, axis: int, maps: int) -> None:
+    """Add an input to what is known about a layer's units, which lie along `axis`.
+
+    A dense layer behind a convolution of `maps` channels sees each of them at several positions, channel by channel;
+    these are one unit. Corners alone, in which nothing ever is, are not dead.
+    """
+    rows = given.detach().movedim(axis, -1)
+    alive = rows.reshape(-1, rows.shape[-1]).ne(0).any(dim=0)
+    tally.alive = alive if tally.alive is None else tally.alive | alive
+    grouped = axis == -1 and maps > 0 and len(alive) % maps == 0
+    tally.units = tally.units or (maps if grouped else len(alive))
+
+
+def choose_stride(steps_per_epoch: int) -> int:
+    """Return from which step to which next one is sampled: at least one is in each epoch."""
+    stride = min(max(steps_per_epoch // SAMPLES_PER_EPOCH, SHORTEST_STRIDE), LONGEST_STRIDE)
+    return min(stride, steps_per_epoch)
+
+
+def find_axis(layer: nn.Module, given: Tensor) -> int:
+    """Return where an input has its channels: behind the batch for layers over maps, else last."""
+    over_maps = isinstance(layer, _ConvNd) or (given.ndim > 3 and not isinstance(layer, nn.Linear))
+    return 1 if over_maps else -1
+
+
+def find_layers(model: nn.Module) -> dict[str, nn.Module]:
+    """Return the layers of a network by name; one that is all of it has the name of its class.
+
+    Attention counts although it has a module within it, which it does not call.
+    """
+    return {
+        name or type(module).__name__: module
+        for name, module in model.named_modules()
+        if own_weights(module) and (isinstance(module, nn.MultiheadAttention) or not any(module.children()))
+    }
+
+
+def own_weights(module: nn.Module) -> list[nn.Parameter]:
+    return [parameter for parameter in module.parameters(recurse=False) if parameter.ndim > 1]
+
+
+def thin(weight: Tensor) -> Tensor:
+    """Return a view of a weight's rows, as far apart as it takes to have about LARGEST numbers."""
+    return weight[:: math.ceil(weight.numel() / LARGEST)]
+
+
+def find_tensor(value: Any) -> Tensor | None:
+    """Return the first tensor in a tuple of tuples: a recurrent layer's states, the steps of a packed sequence."""
+    while isinstance(value, tuple) and value:
+        value = value[0]
+    return value if isinstance(value, Tensor) else None
+
+
+def norm(tensors: Iterable[Tensor]) -> float:
+    """Return the Euclidean norm of all tensors together, computed in float32."""
+    parts = (float(torch.linalg.vector_norm(tensor, dtype=torch.float32)) for tensor in tensors)
+    return math.hypot(*parts)
+
+
+def divide(value: float, by: float) -> float:
+    """Return a ratio; infinite where the value is not finite, NaN for layers that are zero."""
+    return math.nan if by == 0 else finite(value / by)
+
+
+def finite(value: float) -> float:
+    return value if math.isfinite(value) else math.inf
+
+
+def mean(values: Sequence[float]) -> float:
+    """Return the mean of the values that are known."""
+    known = [value for value in values if not math.isnan(value)]
+    return math.fsum(known) / len(known) if known else math.nan

@@ -1,0 +1,135 @@
+"""What is measured before a run, where a user asks for it: the learning rate and the size of a batch."""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import repeat
+
+import torch
+from torch import Tensor, nn
+
+from falconet.training.config import TrainConfig
+from falconet.training.loop import Batches, compute_logits
+from falconet.training.optimizers import make_criterion, make_optimizer
+from falconet.training.precision import choose_precision
+
+LOWEST_RATE, HIGHEST_RATE = 1e-6, 10.0
+STEPS = 100
+"""Of the range test; as many rates are tried."""
+SMOOTHING = 0.9
+"""Of a loss, the share that the mean of those before has: single batches differ."""
+TOO_HIGH = 4.0
+"""Times the lowest loss at which a rate need not be raised further."""
+SAFETY = 10.0
+"""A tenth of the rate with the lowest loss leaves room for what comes later."""
+SIZES = (16, 32, 64, 128, 256, 512)
+NEARLY = 0.9
+"""Of the most samples a second: a smaller batch that reaches so many makes more steps of them."""
+LEAST_BATCHES = 16
+"""Of an epoch: with fewer steps it teaches less."""
+SECONDS = 1.0
+"""For which each size of a batch is timed, at least."""
+
+
+@dataclass(frozen=True)
+class RateScan:
+    """The losses at rising learning rates."""
+
+    rates: tuple[float, ...]
+    losses: tuple[float, ...]
+    """Smoothed."""
+
+    @property
+    def suggestion(self) -> float:
+        """The learning rate to take: SAFETY below the one at which the loss was lowest."""
+        return self.rates[min(range(len(self.losses)), key=self.losses.__getitem__)] / SAFETY
+
+
+def scan_rates(model: nn.Module, train: Batches, config: TrainConfig) -> RateScan:
+    """Train a copy of a network at ever higher rates, and return the losses.
+
+    L. N. Smith: Cyclical learning rates for training neural networks. WACV, 2017, section 3.3. The rate is raised by
+    the same factor each step until the loss is TOO_HIGH or no longer finite.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        network = copy.deepcopy(model).to(memory_format=torch.channels_last).train()
+        rates = [LOWEST_RATE * (HIGHEST_RATE / LOWEST_RATE) ** (index / (STEPS - 1)) for index in range(STEPS)]
+        return collect(rates, (loss for loss, _ in take_steps(network, train, config, rates)))
+
+
+def take_steps(
+    network: nn.Module, train: Batches, config: TrainConfig, rates: Iterable[float]
+) -> Iterator[tuple[float, int]]:
+    """Take a step at each of some learning rates; yield, after each, the loss before it and the size of its batch."""
+    optimizer, criterion = make_optimizer(network, config), make_criterion(config)
+    precision = choose_precision(config, network)
+    for rate, (inputs, labels) in zip(rates, repeat_epochs(train), strict=False):
+        for group in optimizer.param_groups:
+            group["lr"] = group["scale"] * rate
+        loss = criterion(compute_logits(network, inputs, precision), labels)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        if config.clip_norm is not None:
+            nn.utils.clip_grad_norm_(network.parameters(), config.clip_norm)
+        optimizer.step()
+        yield loss.item(), len(labels)
+
+
+def repeat_epochs(train: Batches) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield batches without end."""
+    epoch = 1
+    while True:
+        yield from train.epoch(epoch)
+        epoch += 1
+
+
+def collect(rates: Sequence[float], losses: Iterator[float]) -> RateScan:
+    """Return rates and smoothed losses, up to the first that is too high."""
+    smooth: list[float] = []
+    mean = 0.0
+    for count, loss in enumerate(losses, start=1):
+        mean = SMOOTHING * mean + (1 - SMOOTHING) * loss
+        value = mean / (1 - SMOOTHING**count)
+        if not math.isfinite(value) or (smooth and value > TOO_HIGH * min(smooth)):
+            break
+        smooth.append(value)
+    return RateScan(tuple(rates[: len(smooth)]), tuple(smooth))
+
+
+def find_batch_size(model: nn.Module, make_train: Callable[[int], Batches], config: TrainConfig) -> tuple[int, str]:
+    """Return the smallest size of a batch that is NEARLY the fastest, and a line that says what was measured.
+
+    `make_train` returns the training samples in batches of a size. A copy of the network takes the steps. Sizes are
+    tried in rising order, as far as an epoch has LEAST_BATCHES.
+    """
+    speeds: dict[int, float] = {}
+    for size in SIZES:
+        train = make_train(size)
+        if len(train) < LEAST_BATCHES and speeds:
+            break
+        speeds[size] = measure_speed(model, train, replace(config, batch_size=size))
+    best = max(speeds.values())
+    chosen = min(size for size, speed in speeds.items() if speed >= NEARLY * best)
+    rates = ", ".join(f"{size}: {speed:,.0f}" for size, speed in speeds.items())
+    return chosen, f"batch size {chosen} (samples a second by size: {rates})"
+
+
+def measure_speed(model: nn.Module, train: Batches, config: TrainConfig) -> float:
+    """Return how many samples a second a copy of a network is trained on, after a first step that is not counted."""
+    with torch.random.fork_rng(devices=[]):
+        network = copy.deepcopy(model).to(memory_format=torch.channels_last).train()
+        samples, started = 0, 0.0
+        for index, (_, count) in enumerate(take_steps(network, train, config, repeat(config.learning_rate))):
+            now = time.perf_counter()
+            if index == 0:
+                started = now
+                continue
+            samples += count
+            if index > 2 and now - started > SECONDS:
+                break
+        return samples / (now - started)
