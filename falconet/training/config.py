@@ -73,10 +73,14 @@ class TrainConfig:
     ema_decay: float | None = None
     """Decay of the exponential moving average of the weights, which is then what is validated and kept."""
 
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """Where: `auto` is a GPU that CUDA knows, else the processor."""
+
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """Format of convolutions and matrix products in training; weights stay float32, and evaluation is in float32.
 
-    `auto`: bfloat16 where the processor has instructions for it and the network gains by it, else float32.
+    `auto`: bfloat16 where the device has instructions for it and the network gains by it; see
+    `falconet.training.devices`.
     """
 
     freeze: Literal["backbone"] | None = None

@@ -21,11 +21,11 @@ from falconet.errors import ConfigError, DivergedError, OutOfMemoryError
 from falconet.training.callbacks import Callback, EpochRow
 from falconet.training.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
 from falconet.training.config import TrainConfig
+from falconet.training.devices import Place, choose_place
 from falconet.training.distillation import Lesson
 from falconet.training.distributed import ALONE, Team
 from falconet.training.finetuning import freeze, unfreeze
 from falconet.training.optimizers import Criterion, make_average, make_criterion, make_judge, make_optimizer
-from falconet.training.precision import autocast, choose_precision
 from falconet.training.schedules import learning_rate
 
 Weights = dict[str, Tensor]
@@ -88,8 +88,9 @@ class State:
     """The model as it is trained: wrapped where several processes train it, for the parameters that then learn."""
     learning: list[bool] = field(default_factory=list)
     """Which parameters those are."""
-    generator: Tensor | None = None
-    """State of torch's global generator, where an epoch that was broken off goes on; dropout draws from it."""
+    scaler: torch.amp.GradScaler = field(default_factory=lambda: torch.amp.GradScaler("cpu", enabled=False))
+    draws: Mapping[str, Tensor] = field(default_factory=dict)
+    """States of torch's generators, where an epoch that was broken off goes on; dropout draws from them."""
 
     @property
     def judged(self) -> nn.Module:
@@ -107,7 +108,7 @@ class Setting:
     criterion: Criterion
     callbacks: Sequence[Callback]
     checkpoints: Path | None
-    precision: torch.dtype
+    place: Place
     lesson: Lesson | None
     team: Team
 
@@ -136,18 +137,18 @@ def fit(
     Of a `team`, each process calls this with the same model and configuration, and with loaders that give it its part
     of every batch; each ends with the same weights.
     """
-    criterion = make_criterion(config, class_weights)
-    precision = choose_precision(config, model)
-    lesson = Lesson(teacher.eval(), config) if teacher is not None else None
-    setting = Setting(train, val, config, criterion, callbacks, checkpoints, precision, lesson, team)
-    with torch.random.fork_rng(devices=[]):
-        state = start(model, config)
+    place = choose_place(config, model)
+    criterion = make_criterion(config, None if class_weights is None else class_weights.to(place.device))
+    lesson = Lesson(teacher.eval().to(place.device), config) if teacher is not None else None
+    setting = Setting(train, val, config, criterion, callbacks, checkpoints, place, lesson, team)
+    with torch.random.fork_rng(devices=[place.device] if place.device.type == "cuda" else []):
+        state = start(model, config, place)
         if checkpoints:
             found = load_checkpoint(checkpoints, partial(tell, callbacks)) if team.leads else None
             restore(state, team.hear(found), identify(setting))
             if not team.leads:
                 # The sums of all stand in the leader's state; draws go on as at the start of an epoch.
-                state.progress, state.generator = Progress(state.progress.steps), None
+                state.progress, state.draws = Progress(state.progress.steps), {}
         for callback in callbacks:
             callback.on_model(model)
             callback.on_start(config.epochs, len(train), state.history)
@@ -157,6 +158,7 @@ def fit(
             for callback in callbacks:
                 callback.on_end()
         model.load_state_dict(state.best_weights)
+        model.cpu()
         unfreeze(model, config)
         model.eval()
     return FitResult(tuple(state.history), state.best_epoch, ending, message)
@@ -212,7 +214,7 @@ def is_out_of_memory(error: Exception) -> bool:
 def remember(state: State, setting: Setting) -> None:
     """Keep a copy of the state at an epoch's start, where the configuration may need it."""
     if setting.config.recover and not state.progress.steps:
-        whole = snapshot(state, identify(setting))
+        whole = snapshot(state, identify(setting), setting.place)
         state.good = replace(whole, tensors=clone(whole.tensors))
 
 
@@ -236,15 +238,15 @@ def run_epoch(state: State, setting: Setting, epoch: int) -> EpochRow:
     """Train one epoch, or what is left of it, and validate."""
     started = time.perf_counter()
     config, steps = setting.config, len(setting.train)
-    if state.generator is None:
+    if not state.draws:
         # Dropout draws from the global generator; its place, too, follows from seed and epoch alone.
         # Others of a team draw for other samples.
         torch.manual_seed(
             epoch_seed(config.seed, epoch, "dropout", *([setting.team.rank] if setting.team.rank else []))
         )
     else:
-        torch.set_rng_state(state.generator)
-        state.generator = None
+        setting.place.restore_draws(state.draws)
+        state.draws = {}
     train_epoch(state, setting, epoch)
     val_loss, val_accuracy = validate(state.judged, setting)
     if not math.isfinite(val_loss):
@@ -263,7 +265,8 @@ def train_epoch(state: State, setting: Setting, epoch: int) -> None:
     freeze(state.model, config, epoch)
     network = wrap(state, setting.team)
     saved = time.monotonic()
-    for images, labels in setting.train.epoch(epoch, state.progress.steps):
+    for batch in setting.train.epoch(epoch, state.progress.steps):
+        images, labels = map(setting.place.move, batch)
         step = (epoch - 1) * length + state.progress.steps
         for group in state.optimizer.param_groups:
             group["lr"] = group["scale"] * state.rate * learning_rate(step, config.epochs * length, config)
@@ -277,7 +280,8 @@ def train_epoch(state: State, setting: Setting, epoch: int) -> None:
                 f"the loss became {value} at step {step + 1} of {config.epochs * length} (epoch {epoch})"
             )
         # Gradients are averaged over processes, whose parts of a batch may differ by a sample.
-        (loss * (len(labels) * setting.team.size / total)).backward()  # type: ignore[no-untyped-call]
+        state.scaler.scale(loss * (len(labels) * setting.team.size / total)).backward()  # type: ignore[no-untyped-call]
+        state.scaler.unscale_(state.optimizer)
         for callback in setting.callbacks:
             callback.on_gradients(step + 1)
         update(state, config)
@@ -299,7 +303,7 @@ def wrap(state: State, team: Team) -> nn.Module:
 
 def compute_loss(model: nn.Module, inputs: Tensor, labels: Tensor, setting: Setting) -> tuple[Tensor, Tensor]:
     """Return a batch's logits and loss: that of the labels, and where there is a teacher, its part."""
-    compute = partial(compute_logits, precision=setting.precision)
+    compute = partial(compute_logits, place=setting.place)
     if setting.lesson is None:
         logits = compute(model, inputs)
         return logits, setting.criterion(logits, labels)
@@ -308,9 +312,9 @@ def compute_loss(model: nn.Module, inputs: Tensor, labels: Tensor, setting: Sett
     return logits, (1 - share) * setting.criterion(logits, labels) + share * distance
 
 
-def compute_logits(model: nn.Module, inputs: Tensor, precision: torch.dtype) -> Tensor:
+def compute_logits(model: nn.Module, inputs: Tensor, place: Place) -> Tensor:
     """Return a network's outputs in float32, in which losses are computed."""
-    with autocast(precision):
+    with place.autocast():
         logits: Tensor = model(inputs)
     return logits.float()
 
@@ -335,7 +339,9 @@ def update(state: State, config: TrainConfig) -> None:
     """Take one optimizer step along the gradients, and drop them."""
     if config.clip_norm is not None:
         nn.utils.clip_grad_norm_(state.model.parameters(), config.clip_norm)
-    state.optimizer.step()
+    # Where scaled gradients were not finite, it leaves the step out and scales by less from then on.
+    state.scaler.step(state.optimizer)
+    state.scaler.update()
     state.optimizer.zero_grad(set_to_none=True)
     if state.average is not None:
         state.average.update_parameters(state.model)
@@ -347,20 +353,21 @@ def validate(model: nn.Module, setting: Setting) -> tuple[float, float]:
     model.eval()
     criterion = make_judge(setting.config)
     progress = Progress()
-    for images, labels in setting.val.epoch(1):
-        logits = compute_logits(model, images, setting.precision)
+    for batch in setting.val.epoch(1):
+        images, labels = map(setting.place.move, batch)
+        logits = compute_logits(model, images, setting.place)
         count(progress, criterion(logits, labels).item(), logits, labels)
     whole = gather(progress, setting.team)
     return whole.loss / whole.samples, whole.hits / whole.samples
 
 
-def start(model: nn.Module, config: TrainConfig) -> State:
-    """Return the state before the first step."""
+def start(model: nn.Module, config: TrainConfig, place: Place) -> State:
+    """Return the state before the first step, with the network in its place."""
     # Convolutions of few channels run up to 1.6 times faster on a processor with the channels innermost.
-    model.to(memory_format=torch.channels_last)
+    model.to(place.device).to(memory_format=torch.channels_last)
     model.zero_grad(set_to_none=True)
     average = None if config.ema_decay is None else make_average(model, config.ema_decay)
-    return State(model, make_optimizer(model, config), average, clone(model.state_dict()))
+    return State(model, make_optimizer(model, config), average, clone(model.state_dict()), scaler=place.scaler())
 
 
 def keep(state: State, row: EpochRow, config: TrainConfig) -> None:
@@ -380,8 +387,9 @@ def identify(setting: Setting) -> dict[str, Any]:
     """Return what a checkpoint must agree in with the run that goes on from it."""
     settings = dataclasses.asdict(setting.config)
     del settings["checkpoint_seconds"]  # How often a run is kept changes nothing in it.
-    # `auto` may mean another format on another processor.
-    return {**settings, "precision": str(setting.precision), "steps_per_epoch": len(setting.train)}
+    # `auto` may mean another format on another processor; another device of the same format may go on.
+    del settings["device"]
+    return {**settings, "precision": str(setting.place.dtype), "steps_per_epoch": len(setting.train)}
 
 
 def save(state: State, setting: Setting) -> None:
@@ -391,10 +399,12 @@ def save(state: State, setting: Setting) -> None:
     whole = replace(state, progress=gather(state.progress, setting.team))
     if setting.team.leads:
         position = len(state.history), state.progress.steps
-        save_checkpoint(setting.checkpoints, position[0], snapshot(whole, identify(setting)), position[1])
+        save_checkpoint(
+            setting.checkpoints, position[0], snapshot(whole, identify(setting), setting.place), position[1]
+        )
 
 
-def snapshot(state: State, identity: dict[str, Any]) -> Checkpoint:
+def snapshot(state: State, identity: dict[str, Any], place: Place) -> Checkpoint:
     """Return all of a state as tensors and plain facts."""
     tensors = {f"model.{name}": tensor for name, tensor in state.model.state_dict().items()}
     tensors |= {f"best.{name}": tensor for name, tensor in state.best_weights.items()}
@@ -403,7 +413,7 @@ def snapshot(state: State, identity: dict[str, Any]) -> Checkpoint:
     for index, slots in state.optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{name}": tensor for name, tensor in slots.items() if tensor is not None}
     if state.progress.steps:
-        tensors["generator.state"] = torch.get_rng_state()
+        tensors |= {f"draws.{name}": tensor for name, tensor in place.save_draws().items()}
     if state.progress.steps and state.good is not None:
         tensors |= {f"good.{name}": tensor for name, tensor in state.good.tensors.items()}
     facts = {
@@ -412,6 +422,7 @@ def snapshot(state: State, identity: dict[str, Any]) -> Checkpoint:
         "history": [dataclasses.asdict(row) for row in state.history],
         "progress": dataclasses.asdict(state.progress),
         "rate": state.rate,
+        "scaler": state.scaler.state_dict(),
         "good": dict(state.good.facts) if state.progress.steps and state.good is not None else None,
     }
     return Checkpoint(tensors, facts)
@@ -425,7 +436,7 @@ def restore(state: State, checkpoint: Checkpoint | None, identity: dict[str, Any
     for key, value in identity.items():
         if before.get(key) != value:
             raise ConfigError(f"checkpoint: wanted one with {key}={value}, found {key}={before.get(key)}; remove it")
-    parts: dict[str, Weights] = {"model": {}, "best": {}, "average": {}, "optimizer": {}, "generator": {}, "good": {}}
+    parts: dict[str, Weights] = {"model": {}, "best": {}, "average": {}, "optimizer": {}, "draws": {}, "good": {}}
     for name, tensor in checkpoint.tensors.items():
         part, _, rest = name.partition(".")
         parts[part][rest] = tensor
@@ -440,7 +451,8 @@ def restore(state: State, checkpoint: Checkpoint | None, identity: dict[str, Any
     state.rate = checkpoint.facts["rate"]
     if checkpoint.facts["good"] is not None:
         state.good = Checkpoint(parts["good"], checkpoint.facts["good"])
-    state.generator = parts["generator"].get("state")
+    state.draws = parts["draws"]
+    state.scaler.load_state_dict(checkpoint.facts["scaler"])
 
 
 def restore_optimizer(optimizer: Optimizer, tensors: Weights) -> None:

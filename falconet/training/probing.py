@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from falconet.training.config import TrainConfig
+from falconet.training.devices import choose_place
 from falconet.training.loop import Batches, compute_logits
 from falconet.training.optimizers import make_criterion, make_optimizer
-from falconet.training.precision import choose_precision
 
 LOWEST_RATE, HIGHEST_RATE = 1e-6, 10.0
 STEPS = 100
@@ -66,12 +66,14 @@ def take_steps(
     network: nn.Module, train: Batches, config: TrainConfig, rates: Iterable[float]
 ) -> Iterator[tuple[float, int]]:
     """Take a step at each of some learning rates; yield, after each, the loss before it and the size of its batch."""
+    place = choose_place(config, network)
+    network.to(place.device)
     optimizer, criterion = make_optimizer(network, config), make_criterion(config)
-    precision = choose_precision(config, network)
-    for rate, (inputs, labels) in zip(rates, repeat_epochs(train), strict=False):
+    for rate, batch in zip(rates, repeat_epochs(train), strict=False):
+        inputs, labels = map(place.move, batch)
         for group in optimizer.param_groups:
             group["lr"] = group["scale"] * rate
-        loss = criterion(compute_logits(network, inputs, precision), labels)
+        loss = criterion(compute_logits(network, inputs, place), labels)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         if config.clip_norm is not None:
