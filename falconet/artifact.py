@@ -11,8 +11,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from falconet.catalog import CONFIG_FILE, WEIGHTS_FILE, check_artifact
 from falconet.data.splits import Columns, DataConfig
-from falconet.errors import ArtifactError, PathError, UsageError
+from falconet.errors import ArtifactError, UsageError
 from falconet.models import create_model
 from falconet.schema import from_mapping, to_mapping
 from falconet.spec import InputSpec, Kind, TextSpec
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
 
     from falconet.data.preprocessing import AnyPreprocess
 
-CONFIG_FILE = "config.json"
-WEIGHTS_FILE = "model.safetensors"
 TOKENIZER_FILE = "tokenizer.json"
 DIGESTS = {WEIGHTS_FILE: "weights_sha256", TOKENIZER_FILE: "tokenizer_sha256"}
 """Keys of `config.json` that hold the hash of a file beside it."""
@@ -161,21 +160,6 @@ def describe_structure(spec: InputSpec) -> dict[str, Any]:
     """Return what `create_model` takes: kind, classes, channels (of texts: different tokens) and size."""
     channels, size = (spec.vocab_size, spec.shape) if isinstance(spec, TextSpec) else (spec.shape[0], spec.shape[1:])
     return {"kind": spec.kind, "num_classes": len(spec.labels), "in_channels": channels, "input_size": size}
-
-
-def check_artifact(folder: str | Path) -> None:
-    """Raise UsageError unless `folder` holds a trained model; reads no weights and imports no torch."""
-    folder = Path(folder)
-    if (folder / CONFIG_FILE).is_file():
-        return
-    if not folder.exists():
-        raise PathError(f"no such folder: {folder}")
-    found = (
-        "an unfinished run (`falconet train --resume` goes on with it)"
-        if (folder / "config.yaml").is_file()
-        else "none"
-    )
-    raise PathError(f"{folder}: wanted a trained model ({CONFIG_FILE} and {WEIGHTS_FILE}), found {found}")
 
 
 def load_artifact(folder: str | Path) -> Artifact:

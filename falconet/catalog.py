@@ -104,3 +104,22 @@ def check_suffix(path: Path) -> None:
     *others, last = FILE_SUFFIXES
     wanted = f"wanted a folder or a file ending in {', '.join(others)} or {last}"
     raise PathError(f"{path}: {wanted}, found a file {path.suffix or 'without extension'}")
+
+
+CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
+"""Of a trained model's folder."""
+
+
+def check_artifact(folder: str | Path) -> None:
+    """Raise UsageError unless `folder` holds a trained model; reads no weights and imports no torch."""
+    folder = Path(folder)
+    if (folder / CONFIG_FILE).is_file():
+        return
+    if not folder.exists():
+        raise PathError(f"no such folder: {folder}")
+    found = (
+        "an unfinished run (`falconet train --resume` goes on with it)"
+        if (folder / "config.yaml").is_file()
+        else "none"
+    )
+    raise PathError(f"{folder}: wanted a trained model ({CONFIG_FILE} and {WEIGHTS_FILE}), found {found}")

@@ -11,8 +11,7 @@ from typing import Any, Literal, get_args
 
 import yaml
 
-from falconet.artifact import WEIGHTS_FILE, check_artifact
-from falconet.catalog import default_policy
+from falconet.catalog import WEIGHTS_FILE, check_artifact, default_policy
 from falconet.data import DataConfig, Dataset, load_dataset
 from falconet.data.augmentation import Augmentation, find_policy
 from falconet.errors import ConfigError, DataError, PathError, RunExistsError, UnknownNameError, UsageError

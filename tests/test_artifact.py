@@ -16,18 +16,16 @@ import torch
 from torch import Tensor
 
 from falconet.artifact import (
-    CONFIG_FILE,
     FORMAT_VERSION,
-    WEIGHTS_FILE,
     Artifact,
     ArtifactConfig,
     DataOrigin,
     Provenance,
     build_model,
-    check_artifact,
     current_versions,
     load_artifact,
 )
+from falconet.catalog import CONFIG_FILE, WEIGHTS_FILE, check_artifact
 from falconet.errors import ArtifactError, PathError, StorageError
 from falconet.models import create_model
 from falconet.spec import ImageSpec

@@ -35,8 +35,7 @@ def evaluate(
     debug: Debug = False,
 ) -> None:
     """Judge a trained model on a data set."""
-    from falconet.artifact import check_artifact
-    from falconet.catalog import check_source
+    from falconet.catalog import check_artifact, check_source
 
     check_artifact(model)
     check_source(source)
@@ -72,7 +71,7 @@ def predict(
     debug: Debug = False,
 ) -> None:
     """Classify files."""
-    from falconet.artifact import check_artifact
+    from falconet.catalog import check_artifact
     from falconet.errors import PathError
 
     check_artifact(model)

@@ -76,7 +76,7 @@ def train(
     debug: Debug = False,
 ) -> None:
     """Train, judge, save and report a classifier."""
-    from falconet.catalog import check_source
+    from falconet.catalog import check_artifact, check_source
     from falconet.models import find_model
     from falconet.models.registry import check_pretrained
 
@@ -86,8 +86,6 @@ def train(
     if model and pretrained:
         check_pretrained(model, pretrained)
     if teacher:
-        from falconet.artifact import check_artifact
-
         check_artifact(teacher)
     if resume and overwrite:
         raise UsageError("--resume and --overwrite exclude each other")

@@ -29,6 +29,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from falconet.catalog import CONFIG_FILE, WEIGHTS_FILE
 from falconet.errors import ArtifactError, ConfigError, MissingExtraError, PathError, UsageError
 from falconet.models.external import SECOND_OUTPUTS
 from falconet.models.layers import find_outputs
@@ -105,10 +106,6 @@ def load_pretrained(name: str, source: str | Path) -> Pretrained:
     if path.name == WEIGHTS_FILE and "weights_sha256" in read_record(path.parent):
         return read_model_folder(name, path.parent)
     return from_state(name, read_weights(path), str(source))
-
-
-WEIGHTS_FILE, CONFIG_FILE = "model.safetensors", "config.json"
-"""Of a trained model's folder."""
 
 
 def read_record(folder: Path) -> dict[str, Any]:
