@@ -122,8 +122,8 @@ def plan_run(
     """Read the data and resolve every setting; later ones win: defaults, recipe, `settings`, the named arguments.
 
     With `existing="resume"` the configuration stored in `out` takes the place of defaults and recipe, and nothing is
-    measured again. The parameters
-    are those of `falconet.runs.train`. Raises UsageError and DataError and their kin for anything that cannot work.
+    measured again. The parameters are those of `falconet.runs.train`. Raises UsageError and DataError and their kin for
+    anything that cannot work.
     """
     if existing not in get_args(Existing):
         raise UnknownNameError("value of existing", existing, get_args(Existing))
@@ -135,9 +135,7 @@ def plan_run(
         loaded = load_recipe(recipe)
         check_sections(loaded)
         asked = merge(loaded, asked)
-    if (asked.get("model") or {}).get("name") and (options := asked["model"].get("options")):
-        # Torch comes in here, which a run needs anyway; reading the data would take longer.
-        check_options(asked["model"]["name"], {key: value for key, value in options.items() if key not in DERIVED})
+    check_network(asked.get("model") or {})
     begun = existing == "resume" and out is not None and (Path(out) / CONFIG_FILE).is_file()
     # The columns that a run was begun with may be needed to read its source at all.
     stored = read_settings(Path(out) / CONFIG_FILE) if begun and out is not None else {}
@@ -153,6 +151,14 @@ def plan_run(
         check_unchanged(folder, from_mapping(RunConfig, stored), config, dataset)
         measured = ()
     return Plan(dataset, config, folder, recipe, existing, chosen, frozenset(measured))
+
+
+def check_network(asked: Settings) -> None:
+    """Raise UsageError for an option that the network asked for lacks, before the data are read."""
+    name, options = asked.get("name"), asked.get("options")
+    # Torch comes in here, which a run needs anyway. What is of another type is refused with all other settings.
+    if isinstance(name, str) and isinstance(options, Mapping) and options:
+        check_options(name, {key: value for key, value in options.items() if key not in DERIVED})
 
 
 def resolve(

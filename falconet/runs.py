@@ -172,14 +172,13 @@ def execute(plan: Plan, *, callbacks: Sequence[Callback] = ()) -> RunResult:
     with join_team() as team:
         callbacks = callbacks if team.leads else ()
         plan, weights = find_weights(plan)
+        if team.leads:
+            # A folder that cannot be written to is told before the data are read, which may take long.
+            prepare_folder(plan.out)
         feed = prepare(plan, weights, team)
         model, notes = build(plan.config.model, feed.spec, plan.config.training.seed, weights)
-        for callback in callbacks:
-            for note in (
-                *notes,
-                f"input {'x'.join(map(str, feed.spec.shape))} (--set model.input_size=... changes it)",
-            ):
-                callback.on_note(note)
+        size = "x".join(map(str, feed.spec.shape))
+        tell(callbacks, *notes, f"input {size} (--set model.input_size=... changes it)")
         plan, feed = settle(plan, feed, model, callbacks, team)
         if team.leads:
             begin(plan)
@@ -220,7 +219,6 @@ def settle(
         assert scan is not None
         config = dataclasses.replace(config, learning_rate=float(f"{scan.suggestion:.2g}"))
         if team.leads:
-            prepare_folder(plan.out)
             write_figure(draw_rates(scan.rates, scan.losses, config.learning_rate), plan.out / RATES_FILE)
         tell(callbacks, f"learning rate {config.learning_rate:g} (picture: {plan.out / RATES_FILE})")
     return dataclasses.replace(plan, config=dataclasses.replace(plan.config, training=config)), feed
@@ -235,8 +233,7 @@ def replace_batch(train: Loader, batch_size: int) -> Loader:
 
 
 def begin(plan: Plan) -> None:
-    """Make a run's folder, with its configuration."""
-    prepare_folder(plan.out)
+    """Write a run's configuration into its folder, in place of a run that is to be overwritten."""
     if plan.existing == "overwrite":
         # The old model stays until the new run has weights to put in its place.
         remove_checkpoints(plan.out / CHECKPOINT_FOLDER)

@@ -145,6 +145,8 @@ def test_mistyped_names_offer_the_nearest(arguments: dict[str, Any], message: st
         ({"training": {"unfreeze_after": 2}}, "training.unfreeze_after: wanted 1 to 39, with freeze=backbone"),
         ({"training": {"freeze": "backbone"}}, "training.freeze: wanted published weights to keep, found none"),
         ({"training": {"freeze": "head"}}, "training.freeze: wanted .*backbone.*, found 'head'"),
+        ({"model": {"name": "resnet20", "options": 5}}, "model.options: wanted Mapping, found 5"),
+        ({"model": {"name": 5, "options": {"width": 8}}}, "model.name: wanted str, found 5"),
         ({"augmentation": {"rotate": 500}}, "augmentation.rotate: wanted 0 to 180, found 500"),
     ],
 )

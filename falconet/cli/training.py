@@ -28,46 +28,64 @@ if TYPE_CHECKING:
     from falconet.runs import RunResult
 
 
+Model = Annotated[str | None, typer.Option(help="A name that `falconet models` lists.")]
+Out = Annotated[Path | None, typer.Option(help="The run's folder; runs/<source>-<model> by default.")]
+Recipe = Annotated[str | None, typer.Option(help="A named recipe, or a YAML file.")]
+Epochs = Annotated[int | None, typer.Option(help="Passes over the training samples.")]
+Seed = Annotated[int | None, typer.Option(help="Of weights, order and augmentation.")]
+BatchSize = Annotated[
+    str | None,
+    typer.Option(metavar="N|auto", help="Samples a step; auto: the fewest that are nearly fastest."),
+]
+FindRate = Annotated[
+    bool, typer.Option("--find-lr", help="Find the learning rate by a range test before training, with a picture.")
+]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run in the folder.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the run in the folder.")]
+Config = Annotated[Path | None, typer.Option(help="YAML file of settings.")]
+ClassWeights = Annotated[
+    str | None, typer.Option(help="balanced: rare classes count as much as frequent ones in the loss.")
+]
+Balance = Annotated[str | None, typer.Option(help="balanced: rare classes are drawn as often as frequent ones.")]
+Weights = Annotated[
+    str | None,
+    typer.Option(help="Published weights to begin with: torchvision, timm, a file, or a trained model's folder."),
+]
+Freeze = Annotated[str | None, typer.Option(help="backbone: only the output layer learns.")]
+UnfreezeAfter = Annotated[
+    int | None, typer.Option(metavar="N", help="Let a frozen backbone learn too, after N epochs.")
+]
+TeacherFolder = Annotated[
+    str | None, typer.Option(metavar="DIR", help="A trained model whose answers the network learns to give too.")
+]
+Loss = Annotated[str | None, typer.Option(help="cross_entropy, mse, cosface or arcface.")]
+Recover = Annotated[
+    bool, typer.Option("--recover", help="Where the loss becomes NaN, go back an epoch and on at half the rate.")
+]
+
+
 @app.command()
 def train(
     source: Source,
-    model: Annotated[str | None, typer.Option(help="A name that `falconet models` lists.")] = None,
-    out: Annotated[Path | None, typer.Option(help="The run's folder; runs/<source>-<model> by default.")] = None,
-    recipe: Annotated[str | None, typer.Option(help="A named recipe, or a YAML file.")] = None,
-    epochs: Annotated[int | None, typer.Option(help="Passes over the training samples.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Of weights, order and augmentation.")] = None,
-    batch_size: Annotated[
-        str | None,
-        typer.Option(metavar="N|auto", help="Samples a step; auto: the fewest that are nearly fastest."),
-    ] = None,
-    find_lr: Annotated[
-        bool, typer.Option("--find-lr", help="Find the learning rate by a range test before training, with a picture.")
-    ] = False,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the folder.")] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run in the folder.")] = False,
-    config: Annotated[Path | None, typer.Option(help="YAML file of settings.")] = None,
+    model: Model = None,
+    out: Out = None,
+    recipe: Recipe = None,
+    epochs: Epochs = None,
+    seed: Seed = None,
+    batch_size: BatchSize = None,
+    find_lr: FindRate = False,
+    resume: Resume = False,
+    overwrite: Overwrite = False,
+    config: Config = None,
     settings: Assignments = None,
-    class_weights: Annotated[
-        str | None, typer.Option(help="balanced: rare classes count as much as frequent ones in the loss.")
-    ] = None,
-    sampler: Annotated[
-        str | None, typer.Option(help="balanced: rare classes are drawn as often as frequent ones.")
-    ] = None,
-    pretrained: Annotated[
-        str | None,
-        typer.Option(help="Published weights to begin with: torchvision, timm, a file, or a trained model's folder."),
-    ] = None,
-    freeze: Annotated[str | None, typer.Option(help="backbone: only the output layer learns.")] = None,
-    unfreeze_after: Annotated[
-        int | None, typer.Option(metavar="N", help="Let a frozen backbone learn too, after N epochs.")
-    ] = None,
-    teacher: Annotated[
-        str | None, typer.Option(metavar="DIR", help="A trained model whose answers the network learns to give too.")
-    ] = None,
-    loss: Annotated[str | None, typer.Option(help="cross_entropy, mse, cosface or arcface.")] = None,
-    recover: Annotated[
-        bool, typer.Option("--recover", help="Where the loss becomes NaN, go back an epoch and on at half the rate.")
-    ] = False,
+    class_weights: ClassWeights = None,
+    sampler: Balance = None,
+    pretrained: Weights = None,
+    freeze: Freeze = None,
+    unfreeze_after: UnfreezeAfter = None,
+    teacher: TeacherFolder = None,
+    loss: Loss = None,
+    recover: Recover = False,
     groups: Groups = None,
     follow: Follow = False,
     data_root: DataRoot = None,

@@ -120,7 +120,7 @@ def create_model(
             in_channels=in_channels or len(found.mean),
             input_size=input_size or found.size,
             kind=kind,
-            **{**found.options, "cosine": cosine, **options},
+            **{**found.options, "cosine": cosine or found.options.get("cosine", False), **options},
         )
         fit_weights(made, found)
         return made

@@ -273,7 +273,8 @@ def train_epoch(state: State, setting: Setting, epoch: int) -> None:
         logits, loss = compute_loss(network, images, labels, setting)
         # The leader's clock counts.
         due = setting.team.leads and time.monotonic() - saved > config.checkpoint_seconds
-        total, value, is_due = setting.team.add_up([len(labels), loss.item() * len(labels), due])
+        own = loss.item()
+        total, value, is_due = setting.team.add_up([len(labels), own * len(labels), due])
         value /= total
         if not math.isfinite(value):
             raise DivergedError(
@@ -285,7 +286,7 @@ def train_epoch(state: State, setting: Setting, epoch: int) -> None:
         for callback in setting.callbacks:
             callback.on_gradients(step + 1)
         update(state, config)
-        count(state.progress, loss.item(), logits, labels)
+        count(state.progress, own, logits, labels)
         for callback in setting.callbacks:
             callback.on_step(step + 1, value)
         if is_due and state.progress.steps < length:

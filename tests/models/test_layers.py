@@ -47,6 +47,14 @@ def test_a_loss_with_a_margin_brings_cosines_along(loss: str, tmp_path: Path) ->
     assert run.test.accuracy > 0.8
 
 
+def test_a_network_that_begins_with_cosines_keeps_them(tmp_path: Path) -> None:
+    run = train(
+        "digits", epochs=1, settings={"model": {"name": "lenet_relu", "options": {"cosine": True}}}, out=tmp_path
+    )
+    network, x = create_model("lenet_relu", pretrained=run.out).eval(), torch.randn(2, 1, 28, 28)
+    torch.testing.assert_close(network(x), load_artifact(run.out).model(x))
+
+
 def test_cosines_cannot_be_refused_to_a_margin() -> None:
     settings = {"model": {"name": "lenet300_100", "options": {"cosine": False}}, "training": {"loss": "cosface"}}
     with pytest.raises(
