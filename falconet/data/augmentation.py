@@ -28,7 +28,7 @@ class ImageAugmentation:
     """Up to so many degrees of horizontal slant either way."""
 
     shift: float = 0.0
-    """Up to this share of the height and of the width either way."""
+    """Up to this share of the height and of the width either way; by whole pixels where nothing else moves them."""
 
     flip_horizontal: float = 0.0
     """Probability that left and right change places."""
@@ -91,6 +91,11 @@ class ImageAugmentation:
         """Whether pixels would change their places."""
         affine = (self.rotate, self.scale, self.shear, self.shift)
         return any((*affine, self.flip_horizontal, self.flip_vertical, self.crop < 1, self.elastic))
+
+    @property
+    def resamples(self) -> bool:
+        """Whether pixels would come to lie between others, so that values are interpolated."""
+        return any((self.rotate, self.scale, self.shear, self.crop < 1, self.elastic))
 
     @property
     def recolors(self) -> bool:

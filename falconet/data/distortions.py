@@ -46,7 +46,10 @@ def augment_images(
     """
     if config.moves:
         maps = draw_maps(len(images), config, generator)
-        images = warp(images, maps, draw_elastic(images.shape, config, generator) if config.elastic else None)
+        if config.resamples:
+            images = warp(images, maps, draw_elastic(images.shape, config, generator) if config.elastic else None)
+        else:
+            images = move_pixels(images, maps)
     if config.recolors:
         ranges = torch.tensor([config.brightness, config.contrast, config.saturation, config.hue])
         images = recolor(images, torch.tensor(UNCHANGED) + ranges * draw_uniform((len(images), 4), generator))
@@ -171,6 +174,29 @@ def warp(
     found = F.grid_sample(images, places, mode="bilinear", padding_mode="border", align_corners=False)
     # The weights of four neighbors add up to 1 but for rounding.
     return found.clamp_(0, 1)
+
+
+def move_pixels(
+    images: Float32[Tensor, "batch channels height width"], maps: Float32[Tensor, "batch 2 3"]
+) -> Float32[Tensor, "batch channels height width"]:
+    """Do what `warp` does for maps that mirror and shift alone, but by whole pixels, the nearest number of them.
+
+    A share of a pixel would blur what is trained on, and nothing of what is judged.
+    """
+    columns, rows = (
+        find_sources(maps[:, axis, axis], maps[:, axis, 2], images.shape[3 - axis]) for axis in range(2)
+    )
+    batch = torch.arange(len(images))[:, None, None]
+    return images[batch, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+
+
+def find_sources(
+    direction: Float32[Tensor, " batch"], shift: Float32[Tensor, " batch"], side: int
+) -> Int64[Tensor, "batch side"]:
+    """Return where each pixel of a side comes from; `direction` is -1 where that side is mirrored."""
+    places = torch.arange(side)
+    mirrored = torch.where(direction[:, None] < 0, places.flip(0), places)
+    return (mirrored + (shift[:, None] * side / 2).round().long()).clamp(0, side - 1)
 
 
 def draw_elastic(

@@ -79,6 +79,19 @@ def test_no_distortion_changes_nothing(size: tuple[int, int]) -> None:
     torch.testing.assert_close(warp_by(images, ImageAugmentation()), images)
 
 
+@pytest.mark.parametrize("flips", [(0.0, 0.0), (0.5, 0.5)])
+def test_shifts_and_mirrors_alone_move_whole_pixels_as_interpolation_would(flips: tuple[float, float]) -> None:
+    config = ImageAugmentation(shift=0.25, flip_horizontal=flips[0], flip_vertical=flips[1])
+    images = torch.rand(64, 3, 8, 12, generator=seeded())
+    moved = augment_images(images, config, seeded())
+    maps = draw_maps(64, config, seeded())
+    units = torch.tensor([2 / 12, 2 / 8])
+    maps[:, :, 2] = (maps[:, :, 2] / units).round() * units
+    torch.testing.assert_close(moved, warp(images, maps), atol=1e-5, rtol=0)
+    assert set(moved.unique().tolist()) <= set(images.unique().tolist()), "not one value is new"
+    assert not torch.equal(moved[0], moved[1])
+
+
 @pytest.mark.parametrize("shift", [1, 2, -1, -3])
 @pytest.mark.parametrize("axis", ["x", "y"])
 def test_a_shift_by_whole_pixels_is_a_roll_with_a_repeated_border(axis: str, shift: int) -> None:
