@@ -183,9 +183,7 @@ def move_pixels(
 
     A share of a pixel would blur what is trained on, and nothing of what is judged.
     """
-    columns, rows = (
-        find_sources(maps[:, axis, axis], maps[:, axis, 2], images.shape[3 - axis]) for axis in range(2)
-    )
+    columns, rows = (find_sources(maps[:, axis, axis], maps[:, axis, 2], images.shape[3 - axis]) for axis in range(2))
     batch = torch.arange(len(images))[:, None, None]
     return images[batch, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
 

@@ -26,6 +26,9 @@ class EpochRow:
 class Callback:
     """What may watch a run; override what is wanted. Nothing here may change the run."""
 
+    hooked: bool = False
+    """Whether hooks of it wait in the network for the next forward pass, which is then not a compiled one."""
+
     def on_model(self, model: nn.Module) -> None:
         """Called once before `on_start`, with the network that is trained, in the state that the run begins with."""
 
@@ -34,6 +37,9 @@ class Callback:
 
     def on_note(self, line: str) -> None:
         """Called before the start, with each thing about the network that the user should know."""
+
+    def on_batch(self, step: int) -> None:
+        """Called before the forward pass of each step, counted from 1."""
 
     def on_gradients(self, step: int) -> None:
         """Called in each step, counted from 1, between the backward pass and the change of the weights."""

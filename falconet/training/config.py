@@ -19,6 +19,12 @@ class TrainConfig:
     batch_size: int = 64
     """Samples a step."""
 
+    initial_scale: float = 1.0
+    """Share of the images' sides that training begins with; they grow to the whole over three quarters of the steps.
+
+    For networks that take any size; early steps then cost less (Tan, Le: EfficientNetV2. ICML, 2021, section 4).
+    """
+
     loss: Literal["cross_entropy", "mse", "cosface", "arcface"] = "cross_entropy"
     """`mse`: the squared distance between predicted probabilities and the one-hot label (Brier, 1950).
 
@@ -89,6 +95,9 @@ class TrainConfig:
     unfreeze_after: int | None = None
     """After so many epochs the frozen backbone learns too; None: never."""
 
+    compile: bool = False
+    """Let torch.compile fuse the network's operations; it takes a minute or more at first, and a C++ compiler."""
+
     layer_decay: float = 1.0
     """Each block's learning rate is this share of that of the block behind it; the output layer has the full one."""
 
@@ -117,7 +126,8 @@ class TrainConfig:
         after = self.unfreeze_after
         possible = after is None or (1 <= after < self.epochs and self.freeze is not None)
         require(possible, "unfreeze_after", wanted, after)
-        require(0 < self.layer_decay <= 1, "layer_decay", "above 0 and up to 1", self.layer_decay)
+        for name in ("initial_scale", "layer_decay"):
+            require(0 < getattr(self, name) <= 1, name, "above 0 and up to 1", getattr(self, name))
         require(0 < self.learning_rate < float("inf"), "learning_rate", "above 0", self.learning_rate)
         require(self.checkpoint_seconds > 0, "checkpoint_seconds", "above 0", self.checkpoint_seconds)
         require(0 < self.teacher_share <= 1, "teacher_share", "above 0 and up to 1", self.teacher_share)

@@ -79,18 +79,19 @@ class Doctor(Callback):
         self.vitals = tuple(row for row in self.vitals if row.epoch <= len(history))
         self.stride = choose_stride(steps_per_epoch)
         self.epoch, self.step, self.tallies = len(history) + 1, 0, {}
-        # Which step a resumed run begins with is not known yet.
-        self.watch()
 
-    def on_gradients(self, step: int) -> None:
-        self.unwatch()
-        due, went_back, first = self.is_due(step), step <= self.step, self.step == 0
-        if went_back or (first and not due):
-            # What was seen belongs to steps that are taken anew, or to a resumed run's first, which is not sampled.
+    def on_batch(self, step: int) -> None:
+        if step <= self.step:
+            # What was seen belongs to steps that are taken anew.
             self.tallies = {}
         self.step = step
-        if not due:
+        if self.is_due(step):
+            self.watch()
+
+    def on_gradients(self, step: int) -> None:
+        if not self.hooked:
             return
+        self.unwatch()
         for name, layer in self.layers.items():
             learning = [weight for weight in own_weights(layer) if weight.grad is not None]
             if learning:
@@ -104,8 +105,6 @@ class Doctor(Callback):
             change = norm(weight - before for weight, before in pairs)
             self.tallies[name].updates.append(divide(change, norm(before for _, before in pairs)))
         self.weights = {}
-        if self.is_due(step + 1):
-            self.watch()
 
     def on_epoch(self, row: EpochRow, best: bool) -> None:
         self.close_epoch()
@@ -127,13 +126,15 @@ class Doctor(Callback):
 
     def watch(self) -> None:
         """Look at what the next step puts through the layers."""
-        self.maps = 0
+        # A loss that was not finite may have ended the last step early.
+        self.unwatch()
+        self.maps, self.hooked = 0, True
         self.hooks = [layer.register_forward_hook(partial(self.look, name)) for name, layer in self.layers.items()]
 
     def unwatch(self) -> None:
         for hook in self.hooks:
             hook.remove()
-        self.hooks = []
+        self.hooks, self.hooked = [], False
 
     @torch.no_grad()
     def look(self, name: str, layer: nn.Module, inputs: tuple[Any, ...], outputs: Any) -> None:

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
+import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel
 
 from falconet.data.loader import epoch_seed
-from falconet.errors import ConfigError, DivergedError, OutOfMemoryError
+from falconet.errors import ConfigError, DivergedError, FalconetError, OutOfMemoryError
+from falconet.memory import kept_memory
 from falconet.training.callbacks import Callback, EpochRow
 from falconet.training.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
 from falconet.training.config import TrainConfig
@@ -26,9 +30,11 @@ from falconet.training.distillation import Lesson
 from falconet.training.distributed import ALONE, Team
 from falconet.training.finetuning import freeze, unfreeze
 from falconet.training.optimizers import Criterion, make_average, make_criterion, make_judge, make_optimizer
-from falconet.training.schedules import learning_rate
+from falconet.training.schedules import learning_rate, training_side
 
 Weights = dict[str, Tensor]
+Forward = Callable[[Tensor], Any]
+"""A network, or what does the same."""
 
 
 @runtime_checkable
@@ -86,6 +92,8 @@ class State:
     """The state to go back to then; only kept where the configuration wants that."""
     network: nn.Module | None = None
     """The model as it is trained: wrapped where several processes train it, for the parameters that then learn."""
+    compiled: Forward | None = None
+    """The same, compiled, where the configuration wants that."""
     learning: list[bool] = field(default_factory=list)
     """Which parameters those are."""
     scaler: torch.amp.GradScaler = field(default_factory=lambda: torch.amp.GradScaler("cpu", enabled=False))
@@ -141,7 +149,9 @@ def fit(
     criterion = make_criterion(config, None if class_weights is None else class_weights.to(place.device))
     lesson = Lesson(teacher.eval().to(place.device), config) if teacher is not None else None
     setting = Setting(train, val, config, criterion, callbacks, checkpoints, place, lesson, team)
-    with torch.random.fork_rng(devices=[place.device] if place.device.type == "cuda" else []):
+    check_means(model, setting)
+    generators = [place.device] if place.device.type == "cuda" else []
+    with torch.random.fork_rng(devices=generators), kept_memory():
         state = start(model, config, place)
         if checkpoints:
             found = load_checkpoint(checkpoints, partial(tell, callbacks)) if team.leads else None
@@ -162,6 +172,42 @@ def fit(
         unfreeze(model, config)
         model.eval()
     return FitResult(tuple(state.history), state.best_epoch, ending, message)
+
+
+def check_means(model: nn.Module, setting: Setting) -> None:
+    """Raise ConfigError where what is to make training faster cannot be had for this network, or on this machine."""
+    config = setting.config
+    for name, usual in (("compile", False), ("initial_scale", 1.0)):
+        if setting.lesson is not None and getattr(config, name) != usual:
+            raise ConfigError(f"{name}: wanted {usual} with a teacher, found {getattr(config, name)}")
+    if config.compile and setting.place.device.type == "cpu" and not find_compiler():
+        raise ConfigError("compile: wanted a C++ compiler, found none; install g++, or leave it out")
+    if config.initial_scale < 1:
+        check_sizes(model, next(iter(setting.train.epoch(1)))[0][:1], config)
+
+
+def find_compiler() -> str | None:
+    """Return the C++ compiler that torch would take."""
+    names = (os.environ.get("CXX"), "g++", "clang++")
+    return next((path for name in names if name and (path := shutil.which(name))), None)
+
+
+@torch.no_grad()
+def check_sizes(model: nn.Module, sample: Tensor, config: TrainConfig) -> None:
+    """Raise ConfigError unless a network takes images as small as training begins with."""
+    if sample.ndim != 4:
+        raise ConfigError(f"initial_scale: wanted 1 for samples that are no images, found {config.initial_scale:g}")
+    small = resize(sample, 0, 1, config)
+    mode = model.training
+    try:
+        model.eval()(small)
+    except (RuntimeError, ValueError, FalconetError) as error:
+        height, width = small.shape[2:]
+        raise ConfigError(
+            f"initial_scale: wanted a network that takes any size, found one that cannot take {height}x{width}"
+        ) from error
+    finally:
+        model.train(mode)
 
 
 def tell(callbacks: Sequence[Callback], *lines: str) -> None:
@@ -263,14 +309,17 @@ def train_epoch(state: State, setting: Setting, epoch: int) -> None:
     config, length = setting.config, len(setting.train)
     state.model.train()
     freeze(state.model, config, epoch)
-    network = wrap(state, setting.team)
+    wrap(state, setting)
     saved = time.monotonic()
     for batch in setting.train.epoch(epoch, state.progress.steps):
         images, labels = map(setting.place.move, batch)
         step = (epoch - 1) * length + state.progress.steps
         for group in state.optimizer.param_groups:
             group["lr"] = group["scale"] * state.rate * learning_rate(step, config.epochs * length, config)
-        logits, loss = compute_loss(network, images, labels, setting)
+        images = resize(images, step, config.epochs * length, config)
+        for callback in setting.callbacks:
+            callback.on_batch(step + 1)
+        logits, loss = compute_loss(choose_forward(state, setting), images, labels, setting)
         # The leader's clock counts.
         due = setting.team.leads and time.monotonic() - saved > config.checkpoint_seconds
         own = loss.item()
@@ -294,26 +343,45 @@ def train_epoch(state: State, setting: Setting, epoch: int) -> None:
             saved = time.monotonic()
 
 
-def wrap(state: State, team: Team) -> nn.Module:
-    """Return the network as it is trained, wrapped anew where other parameters learn than before."""
+def wrap(state: State, setting: Setting) -> None:
+    """Make the network as it is trained, and make it anew where other parameters learn than before."""
     learning = [parameter.requires_grad for parameter in state.model.parameters()]
     if state.network is None or learning != state.learning:
-        state.network, state.learning = team.wrap(state.model), learning
-    return state.network
+        state.network, state.learning = setting.team.wrap(state.model), learning
+        # Batches differ by a sample at most, and sides take few values: shapes that are known make faster code.
+        state.compiled = torch.compile(state.network, dynamic=False) if setting.config.compile else None
 
 
-def compute_loss(model: nn.Module, inputs: Tensor, labels: Tensor, setting: Setting) -> tuple[Tensor, Tensor]:
+def choose_forward(state: State, setting: Setting) -> Forward:
+    """Return what computes the next step's outputs; compiled code would pass hooks by."""
+    assert state.network is not None
+    hooked = any(callback.hooked for callback in setting.callbacks)
+    return state.network if state.compiled is None or hooked else state.compiled
+
+
+def resize(images: Tensor, step: int, steps: int, config: TrainConfig) -> Tensor:
+    """Return images as large as they are in this step."""
+    if config.initial_scale == 1:
+        return images
+    size = [training_side(side, step, steps, config.initial_scale) for side in images.shape[2:]]
+    if size == list(images.shape[2:]):
+        return images
+    return F.interpolate(images, size, mode="bilinear", antialias=True).contiguous(memory_format=torch.channels_last)
+
+
+def compute_loss(model: Forward, inputs: Tensor, labels: Tensor, setting: Setting) -> tuple[Tensor, Tensor]:
     """Return a batch's logits and loss: that of the labels, and where there is a teacher, its part."""
     compute = partial(compute_logits, place=setting.place)
     if setting.lesson is None:
         logits = compute(model, inputs)
         return logits, setting.criterion(logits, labels)
+    assert isinstance(model, nn.Module)
     logits, distance = setting.lesson.teach(model, inputs, compute)
     share = setting.config.teacher_share
     return logits, (1 - share) * setting.criterion(logits, labels) + share * distance
 
 
-def compute_logits(model: nn.Module, inputs: Tensor, place: Place) -> Tensor:
+def compute_logits(model: Forward, inputs: Tensor, place: Place) -> Tensor:
     """Return a network's outputs in float32, in which losses are computed."""
     with place.autocast():
         logits: Tensor = model(inputs)

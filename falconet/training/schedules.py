@@ -29,6 +29,18 @@ def learning_rate(step: int, steps: int, config: TrainConfig) -> float:
     return config.learning_rate
 
 
+WHOLE_FROM = 0.75
+"""Share of the steps after which images have their whole size."""
+SIDE_STEP = 4
+"""Pixels by which a side grows: few sizes are met, all of which halve well."""
+
+
+def training_side(side: int, step: int, steps: int, initial_scale: float) -> int:
+    """Return the pixels of a side at step 0 .. steps - 1, from `initial_scale` of it, rounded, to all of it."""
+    share = initial_scale + (1 - initial_scale) * min(step / (WHOLE_FROM * steps), 1)
+    return side if share >= 1 else min(side, max(round(side * share / SIDE_STEP), 1) * SIDE_STEP)
+
+
 def anneal(start: float, end: float, progress: float) -> float:
     """Go from start to end along half a cosine, for a progress of 0 to 1."""
     return end + (start - end) * (1 + math.cos(math.pi * min(progress, 1))) / 2

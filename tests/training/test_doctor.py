@@ -168,20 +168,20 @@ class Watcher(Callback):
     """Stands before the doctor, and notes at which steps there are hooks."""
 
     def __init__(self) -> None:
-        self.hooked: list[int] = []
+        self.steps: list[int] = []
 
     def on_model(self, model: nn.Module) -> None:
         self.model = model
 
     def on_gradients(self, step: int) -> None:
         if any(module._forward_hooks for module in self.model.modules()):
-            self.hooked.append(step)
+            self.steps.append(step)
 
 
 def test_few_steps_are_looked_at_and_no_hook_is_left() -> None:
     watcher, model = Watcher(), build(Drops)
     fit(model, *load_digits(160, batch_size=8), TrainConfig(epochs=3), callbacks=[watcher, Doctor()])
-    assert watcher.hooked == [1, 9, 17, 25, 33, 41, 49, 57]  # Of 60, 20 an epoch.
+    assert watcher.steps == [1, 9, 17, 25, 33, 41, 49, 57]  # Of 60, 20 an epoch.
     assert not any(module._forward_hooks for module in model.modules())
 
 
@@ -393,6 +393,7 @@ def test_rows_are_there_when_the_run_goes_back() -> None:
     doctor.on_model(model)
     doctor.on_start(2, 3, ())
     for step, size in ((1, 100), (2, 100), (3, 100), (1, 1), (2, 1), (3, 1)):
+        doctor.on_batch(step)
         model(size * torch.ones(4, 2)).sum().backward()
         doctor.on_gradients(step)
         model.zero_grad()

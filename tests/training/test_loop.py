@@ -91,6 +91,9 @@ class Recorder(Callback):
         self.calls.append("model")
         self.model = model
 
+    def on_batch(self, step: int) -> None:
+        self.calls.append(f"batch {step}")
+
     def on_gradients(self, step: int) -> None:
         assert all((parameter.grad is not None) == parameter.requires_grad for parameter in self.model.parameters())
         self.calls.append(f"gradients {step}")
@@ -159,7 +162,7 @@ def test_the_last_epoch_is_kept_where_the_best_is_not_asked_for() -> None:
 def test_callbacks_see_everything_in_order() -> None:
     recorder = Recorder()
     run(dataclasses.replace(CONFIG, epochs=2), (recorder,))
-    steps = [[f"gradients {step}", f"step {step}"] for step in range(1, 11)]
+    steps = [[f"batch {step}", f"gradients {step}", f"step {step}"] for step in range(1, 11)]
     first, second = (list(itertools.chain(*part)) for part in (steps[:5], steps[5:]))
     assert recorder.calls == ["model", "start 2x5", *first, "epoch 1", *second, "epoch 2", "end"]
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from falconet import TrainConfig
-from falconet.training.schedules import learning_rate
+from falconet.training.schedules import learning_rate, training_side
 
 Schedule = Literal["constant", "cosine", "one_cycle"]
 
@@ -54,3 +54,18 @@ def test_rates_stay_between_zero_and_the_peak(schedule: Schedule, steps: int, wa
     rates = trace(TrainConfig(schedule=schedule, learning_rate=0.5, warmup=warmup), steps)
     assert all(0 <= rate <= 0.5 * (1 + 1e-12) for rate in rates)
     assert max(rates) > 0
+
+
+@given(st.integers(1, 600), st.integers(1, 500), st.floats(0.05, 1))
+def test_sides_grow_in_few_sizes_to_the_whole(side: int, steps: int, initial_scale: float) -> None:
+    sides = [training_side(side, step, steps, initial_scale) for step in range(steps + 1)]
+    assert sides == sorted(sides)
+    assert sides[-1] == side
+    assert all(value % 4 == 0 or value == side for value in sides)
+    assert abs(sides[0] - side * initial_scale) <= 4
+
+
+def test_the_last_quarter_sees_whole_images() -> None:
+    sides = [training_side(32, step, 16, 0.5) for step in range(16)]
+    assert sides[:9] == [16, 16, 20, 20, 20, 24, 24, 24, 28]
+    assert sides[12:] == [32] * 4
