@@ -27,6 +27,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from falconet.errors import ConfigError
+from falconet.models.options import check_count, check_switch
 
 C3_TABLE = (
     (0, 1, 2), (1, 2, 3), (2, 3, 4), (3, 4, 5), (0, 4, 5), (0, 1, 5),
@@ -246,20 +247,37 @@ class LeNet5Caffe(nn.Module):
 
 
 class LeNetReLU(nn.Module):
-    """The LeNet that is taught today: convolutions of 32 and 64 maps with ReLU and max-pooling, 128 dense units."""
+    """The LeNet that is taught today: convolutions of 32 and 64 maps with ReLU and max-pooling, 128 dense units.
 
-    def __init__(self, num_classes: int, in_channels: int, input_size: tuple[int, int]) -> None:
+    `width` is the number of maps of the first convolution; the second one has twice as many. `batch_norm` normalizes
+    the maps that pooling leaves (Ioffe and Szegedy, 2015), after which convolutions need no bias.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        in_channels: int,
+        input_size: tuple[int, int],
+        *,
+        width: int = 32,
+        batch_norm: bool = False,
+    ) -> None:
         super().__init__()
-        height, width = shrink("lenet_relu", input_size, convolutions=(5, 5))
-        self.conv1 = nn.Conv2d(in_channels, 32, 5)
-        self.conv2 = nn.Conv2d(32, 64, 5)
-        self.fc1 = nn.Linear(64 * height * width, 128)
+        check_count("width", width)
+        check_switch("batch_norm", batch_norm)
+        rows, columns = shrink("lenet_relu", input_size, convolutions=(5, 5))
+        self.conv1 = nn.Conv2d(in_channels, width, 5, bias=not batch_norm)
+        self.conv2 = nn.Conv2d(width, 2 * width, 5, bias=not batch_norm)
+        self.bn1 = nn.BatchNorm2d(width) if batch_norm else None
+        self.bn2 = nn.BatchNorm2d(2 * width) if batch_norm else None
+        self.fc1 = nn.Linear(2 * width * rows * columns, 128)
         self.fc2 = nn.Linear(128, num_classes)
 
     def forward(self, x: Float[Tensor, "batch in_channels height width"]) -> Float[Tensor, "batch classes"]:
-        # Pooling before ReLU gives the same maps as after it, on a quarter of the values.
-        x = F.relu(F.max_pool2d(self.conv1(x), 2))
-        x = F.relu(F.max_pool2d(self.conv2(x), 2))
+        for convolution, norm in ((self.conv1, self.bn1), (self.conv2, self.bn2)):
+            # Pooling before ReLU gives the same maps as after it, on a quarter of the values.
+            x = F.max_pool2d(convolution(x), 2)
+            x = F.relu(x if norm is None else norm(x))
         logits: Tensor = self.fc2(F.relu(self.fc1(x.flatten(1))))
         return logits
 

@@ -314,3 +314,33 @@ def test_pooling_first_equals_relu_first() -> None:
     step = F.max_pool2d(F.relu(model.get_submodule("conv2")(step)), 2).flatten(1)
     expected = model.get_submodule("fc2")(F.relu(model.get_submodule("fc1")(step)))
     torch.testing.assert_close(model(x), expected)
+
+
+@pytest.mark.parametrize(("width", "batch_norm"), [(32, False), (8, True), (20, True)])
+def test_lenet_relu_has_the_maps_that_are_asked_for(width: int, batch_norm: bool) -> None:
+    model = create_model("lenet_relu", width=width, batch_norm=batch_norm)
+    maps, once = 2 * width, 2 if batch_norm else 1  # Scale and shift in place of a bias.
+    convolutions = 25 * width + 25 * width * maps + once * (width + maps)
+    assert count(model) == convolutions + (16 * maps + 1) * 128 + 1290
+    x = 40 + 20 * torch.rand(64, 1, 28, 28)
+    shapes = feature_shapes(model.train(), x)
+    assert shapes["conv2"] == (maps, 8, 8)
+    if batch_norm:
+        first, last = (normalized(model, x, f"bn{index}") for index in (1, 2))
+        for values in (first, last):
+            torch.testing.assert_close(values.mean(dim=(0, 2, 3)), torch.zeros(values.shape[1]), atol=1e-4, rtol=0)
+
+
+def normalized(model: nn.Module, x: Tensor, name: str) -> Tensor:
+    """Return what a layer puts out."""
+    seen: list[Tensor] = []
+    handle = model.get_submodule(name).register_forward_hook(lambda _module, _inputs, output: seen.append(output))
+    model(x)
+    handle.remove()
+    return seen[0].detach()
+
+
+@pytest.mark.parametrize("width", [0, -3])
+def test_lenet_relu_refuses_what_makes_no_network(width: int) -> None:
+    with pytest.raises(ConfigError, match=r"model\.options\.width: wanted"):
+        create_model("lenet_relu", width=width)
