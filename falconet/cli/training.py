@@ -63,6 +63,10 @@ Recover = Annotated[
     bool, typer.Option("--recover", help="Where the loss becomes NaN, go back an epoch and on at half the rate.")
 ]
 
+Log = Annotated[
+    str | None, typer.Option(metavar="NAME", help="tensorboard: write curves for it into the run's folder, too.")
+]
+
 
 @app.command()
 def train(
@@ -86,6 +90,7 @@ def train(
     teacher: TeacherFolder = None,
     loss: Loss = None,
     recover: Recover = False,
+    log: Log = None,
     groups: Groups = None,
     follow: Follow = False,
     data_root: DataRoot = None,
@@ -105,6 +110,10 @@ def train(
         check_pretrained(model, pretrained)
     if teacher:
         check_artifact(teacher)
+    if log:
+        from falconet.training.loggers import check_logger
+
+        check_logger(log)
     if resume and overwrite:
         raise UsageError("--resume and --overwrite exclude each other")
     from falconet import planning, terminal
@@ -143,8 +152,10 @@ def train(
     if leads:
         announce(plan, resume)
     from falconet.runs import execute
+    from falconet.training.loggers import create_logger
 
-    result = execute(plan, callbacks=terminal.watch(plan.config.model.name) if leads else ())
+    loggers = (create_logger(log, plan.out),) if log and leads else ()
+    result = execute(plan, callbacks=(*terminal.watch(plan.config.model.name), *loggers) if leads else ())
     if leads:
         show_result(result, json)
 
