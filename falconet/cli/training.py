@@ -196,6 +196,9 @@ def announce(plan: Plan, resume: bool) -> None:
 def show_result(result: RunResult, json: bool) -> None:
     """Print what a run came to."""
     from falconet import terminal
+    from falconet.training.energy import energy_facts
+
+    energy = result.report.course.energy
 
     if result.unreadable:
         first = result.unreadable[0]
@@ -208,6 +211,8 @@ def show_result(result: RunResult, json: bool) -> None:
         facts = {"out": str(result.out), "model": result.model, "epochs": result.epochs, "seconds": result.seconds}
         facts |= {"params": result.report.params, "macs": result.report.macs, "bytes": result.report.bytes}
         facts["diagnoses"] = [to_mapping(diagnosis) for diagnosis in result.report.course.diagnoses]
+        if energy:
+            facts["energy"] = energy_facts(energy)
         judged = {"best_epoch": result.best_epoch, "val": to_mapping(result.val), "test": to_mapping(result.test)}
         terminal.print_json({**facts, **judged})
         return
@@ -216,5 +221,7 @@ def show_result(result: RunResult, json: bool) -> None:
         name = diagnosis.name.replace("_", " ")
         terminal.print_line(f"{name}{where}, epoch {diagnosis.epoch}: {diagnosis.evidence} {diagnosis.remedy}")
     terminal.print_line(describe_evaluation(result.test))
+    if energy:
+        terminal.print_line(f"energy: {result.report.energy}")
     made = f"{result.epochs} epochs in {result.seconds:.1f} s; kept epoch {result.best_epoch}"
     terminal.print_line(f"{made}; report: {result.out / 'report.html'}")
