@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from falconet.training.diagnoses import Vitals as Vitals
     from falconet.training.diagnoses import diagnose as diagnose
     from falconet.training.doctor import Doctor as Doctor
+    from falconet.training.loggers import TensorBoardLogger as TensorBoardLogger
     from falconet.training.loop import FitResult as FitResult
     from falconet.training.loop import fit as fit
 
@@ -77,6 +78,7 @@ HOMES = {
     "RunResult": "falconet.runs",
     "SeriesAugmentation": "falconet.data.augmentation",
     "SeriesSpec": "falconet.spec",
+    "TensorBoardLogger": "falconet.training.loggers",
     "TextAugmentation": "falconet.data.augmentation",
     "TextSpec": "falconet.spec",
     "TrainConfig": "falconet.training",

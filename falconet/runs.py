@@ -56,6 +56,7 @@ from falconet.training.diagnoses import Diagnosis, Vitals, diagnose, load_vitals
 from falconet.training.distillation import Teacher
 from falconet.training.distributed import ALONE, Team, join_team
 from falconet.training.doctor import Doctor
+from falconet.training.energy import ENERGY_FILE, energy_facts, load_energy, watch_energy
 from falconet.training.loop import FitResult, fit, tell
 from falconet.training.optimizers import balance_classes
 from falconet.training.probing import find_batch_size, scan_rates
@@ -183,7 +184,10 @@ def execute(plan: Plan, *, callbacks: Sequence[Callback] = ()) -> RunResult:
         if team.leads:
             begin(plan)
         doctor = Doctor(load_vitals(plan.out / VITALS_FILE) if plan.existing == "resume" else ())
-        watchers = [doctor, MetricsFiles(plan.out, doctor), *callbacks] if team.leads else ()
+        watchers: Sequence[Callback] = ()
+        if team.leads:
+            energy = watch_energy(plan.out, plan.existing == "resume")
+            watchers = [doctor, MetricsFiles(plan.out, doctor), *energy, *callbacks]
         result = fit(
             model,
             feed.train,
@@ -237,6 +241,8 @@ def begin(plan: Plan) -> None:
     if plan.existing == "overwrite":
         # The old model stays until the new run has weights to put in its place.
         remove_checkpoints(plan.out / CHECKPOINT_FOLDER)
+    if plan.existing != "resume":
+        (plan.out / ENERGY_FILE).unlink(missing_ok=True)
     write_config(plan)
     prepare_folder(plan.out / CHECKPOINT_FOLDER)
 
@@ -252,7 +258,8 @@ def conclude(
     chance = float(np.bincount(labels).max() / len(labels))
     diagnoses = diagnose(result.history, vitals, chance, diverged=result.ending == "diverged")
     check_ending(plan, result, diagnoses)
-    return judge_run(plan, artifact, result, Course(vitals, diagnoses), feed.unreadable, started)
+    course = Course(vitals, diagnoses, load_energy(plan.out))
+    return judge_run(plan, artifact, result, course, feed.unreadable, started)
 
 
 def find_weights(plan: Plan) -> tuple[Plan, Pretrained | None]:
@@ -506,6 +513,8 @@ def judge_run(
     costs = {"params": report.params, "macs": report.macs, "bytes": report.bytes, "latency_ms": report.latency.p50}
     diagnoses = [to_mapping(diagnosis) for diagnosis in course.diagnoses]
     facts = {**costs, "val": to_mapping(val), "test": to_mapping(test), "diagnoses": diagnoses}
+    if course.energy:
+        facts["energy"] = energy_facts(course.energy)
     write_json(plan.out / "metrics.json", facts)
     title = f"{report.name} on {short_name(dataset.source)}"
     write_text(plan.out / "report.html", render_html([report], title))

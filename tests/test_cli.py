@@ -119,6 +119,13 @@ def test_train_says_what_it_chose_and_how_it_goes(capsys: Capture, make_folder: 
     assert "epoch 2/2" in err
 
 
+def test_train_writes_for_tensorboard(capsys: Capture, make_folder: FolderMaker, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    run_json(capsys, "train", str(make_folder()), "--epochs", "1", "--out", str(out), "--log", "tensorboard")
+    assert len(list((out / "tensorboard").iterdir())) == 1
+    assert (out / "metrics.csv").is_file()
+
+
 def test_settings_come_from_file_and_command_line(capsys: Capture, tmp_path: Path) -> None:
     config = tmp_path / "settings.yaml"
     config.write_text("model: {name: lenet300_100}\ntraining: {epochs: 5, batch_size: 256}\naugmentation: none\n")
@@ -177,6 +184,7 @@ MISTAKES = [
     (["train", "digits", "--freeze", "everything"], 2, "freeze"),
     (["train", "digits", "--unfreeze-after", "2"], 2, "unfreeze_after: wanted 1 to 39, with freeze=backbone"),
     (["train", "digits", "--resume", "--overwrite"], 2, "exclude each other"),
+    (["train", "digits", "--log", "tensorbord"], 2, "unknown logger 'tensorbord': did you mean tensorboard?"),
     (["train", "digits", "--config", "nowhere.yaml"], 2, "nowhere.yaml: No such file"),
     (["train"], 2, "Missing argument"),
     (["tain", "digits"], 2, "No such command 'tain'"),

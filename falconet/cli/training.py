@@ -63,6 +63,10 @@ Recover = Annotated[
     bool, typer.Option("--recover", help="Where the loss becomes NaN, go back an epoch and on at half the rate.")
 ]
 
+Log = Annotated[
+    str | None, typer.Option(metavar="NAME", help="tensorboard: write curves for it into the run's folder, too.")
+]
+
 
 @app.command()
 def train(
@@ -86,6 +90,7 @@ def train(
     teacher: TeacherFolder = None,
     loss: Loss = None,
     recover: Recover = False,
+    log: Log = None,
     groups: Groups = None,
     follow: Follow = False,
     data_root: DataRoot = None,
@@ -105,6 +110,10 @@ def train(
         check_pretrained(model, pretrained)
     if teacher:
         check_artifact(teacher)
+    if log:
+        from falconet.training.loggers import check_logger
+
+        check_logger(log)
     if resume and overwrite:
         raise UsageError("--resume and --overwrite exclude each other")
     from falconet import planning, terminal
@@ -143,8 +152,10 @@ def train(
     if leads:
         announce(plan, resume)
     from falconet.runs import execute
+    from falconet.training.loggers import create_logger
 
-    result = execute(plan, callbacks=terminal.watch(plan.config.model.name) if leads else ())
+    loggers = (create_logger(log, plan.out),) if log and leads else ()
+    result = execute(plan, callbacks=(*terminal.watch(plan.config.model.name), *loggers) if leads else ())
     if leads:
         show_result(result, json)
 
@@ -185,6 +196,9 @@ def announce(plan: Plan, resume: bool) -> None:
 def show_result(result: RunResult, json: bool) -> None:
     """Print what a run came to."""
     from falconet import terminal
+    from falconet.training.energy import energy_facts
+
+    energy = result.report.course.energy
 
     if result.unreadable:
         first = result.unreadable[0]
@@ -197,6 +211,8 @@ def show_result(result: RunResult, json: bool) -> None:
         facts = {"out": str(result.out), "model": result.model, "epochs": result.epochs, "seconds": result.seconds}
         facts |= {"params": result.report.params, "macs": result.report.macs, "bytes": result.report.bytes}
         facts["diagnoses"] = [to_mapping(diagnosis) for diagnosis in result.report.course.diagnoses]
+        if energy:
+            facts["energy"] = energy_facts(energy)
         judged = {"best_epoch": result.best_epoch, "val": to_mapping(result.val), "test": to_mapping(result.test)}
         terminal.print_json({**facts, **judged})
         return
@@ -205,5 +221,7 @@ def show_result(result: RunResult, json: bool) -> None:
         name = diagnosis.name.replace("_", " ")
         terminal.print_line(f"{name}{where}, epoch {diagnosis.epoch}: {diagnosis.evidence} {diagnosis.remedy}")
     terminal.print_line(describe_evaluation(result.test))
+    if energy:
+        terminal.print_line(f"energy: {result.report.energy}")
     made = f"{result.epochs} epochs in {result.seconds:.1f} s; kept epoch {result.best_epoch}"
     terminal.print_line(f"{made}; report: {result.out / 'report.html'}")

@@ -34,6 +34,8 @@ def render_card(report: ModelReport) -> str:
         ("weights", format_bytes(report.bytes)),
         ("input", describe_input(config.input)),
     ]
+    if report.energy:
+        rows.append(("energy of training", report.energy))
     table = "\n".join(f"| {name} | {value} |" for name, value in rows)
     labels = ", ".join(config.input.labels)
     return f"""---
@@ -73,10 +75,13 @@ def front_matter(report: ModelReport) -> dict[str, Any]:
         "dataset": {"name": source, "type": source, "split": "test"},
         "metrics": metrics,
     }
+    energy = report.course.energy
+    emitted = {"co2_eq_emissions": {"emissions": energy.co2_g, "source": "codecarbon"}} if energy and energy.wh else {}
     return {
         "library_name": "falconet",
         "pipeline_tag": task,
         "tags": ["falconet", report.name],
+        **emitted,
         "model-index": [{"name": report.name, "results": [result]}],
     }
 

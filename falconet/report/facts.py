@@ -20,6 +20,7 @@ from falconet.evaluation import Answers, Evaluation
 from falconet.latency import Latency, measure_latency
 from falconet.training import EpochRow
 from falconet.training.diagnoses import Diagnosis, Vitals
+from falconet.training.energy import Energy, describe_energy
 
 MISTAKES = 24
 
@@ -44,6 +45,8 @@ class Course:
 
     vitals: Sequence[Vitals] = ()
     diagnoses: Sequence[Diagnosis] = ()
+    energy: Energy | None = None
+    """What training took; None where nothing recorded it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,6 +72,12 @@ class ModelReport:
     def name(self) -> str:
         """The architecture."""
         return self.config.architecture
+
+    @property
+    def energy(self) -> str:
+        """What training took, in words; empty where nothing recorded it."""
+        energy = self.course.energy
+        return describe_energy(energy, sum(row.seconds for row in self.history)) if energy else ""
 
     @property
     def params(self) -> int:

@@ -80,14 +80,17 @@ def test_two_processes_have_the_losses_of_one(tmp_path: Path, batch: int) -> Non
 
 
 def train(processes: int, out: Path, *more: str) -> subprocess.CompletedProcess[str]:
-    module = ["-m", "falconet", "train", "digits", "--model", "lenet_relu", "--out", str(out), *more]
+    # Without the dashes, torchrun takes --log for one of its own options.
+    dashes = ["--"] if processes > 1 else []
+    module = ["-m", *dashes, "falconet", "train", "digits", "--model", "lenet_relu", "--out", str(out), *more]
     return torchrun(processes, *module)
 
 
 @pytest.mark.slow
 def test_the_command_line_trains_in_two_processes_and_goes_on_in_one(tmp_path: Path) -> None:
-    short = train(2, tmp_path / "run", "--epochs", "3", "--json")
+    short = train(2, tmp_path / "run", "--epochs", "3", "--json", "--log", "tensorboard")
     assert short.returncode == 0, short.stderr
+    assert len(list((tmp_path / "run" / "tensorboard").iterdir())) == 1  # The first process alone writes.
     result = json.loads(short.stdout)  # one object, though two processes ran
     assert result["test"]["accuracy"] > 0.8
     assert load_artifact(tmp_path / "run").config.provenance.epochs == 3
