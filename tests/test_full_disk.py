@@ -16,6 +16,8 @@ from falconet.training.checkpoints import load_checkpoint
 pytestmark = pytest.mark.slow
 
 RUN = ["digits", "--model", "lenet300_100", "--epochs", "4"]
+
+
 def train(out: Path, *more: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "falconet", "train", *RUN, "--out", str(out), *more]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
