@@ -471,6 +471,7 @@ def save(state: State, setting: Setting) -> None:
         save_checkpoint(
             setting.checkpoints, position[0], snapshot(whole, identify(setting), setting.place), position[1]
         )
+    setting.team.meet()
 
 
 def snapshot(state: State, identity: dict[str, Any], place: Place) -> Checkpoint:

@@ -32,6 +32,13 @@ class Losses(Callback):
     def on_step(self, step, loss):
         self.losses.append(loss)
 
+def make(name):
+    if name != "norms":
+        return create_model(name, in_channels=1, num_classes=10)
+    first = torch.nn.Conv2d(1, 8, 5, stride=3, bias=False), torch.nn.BatchNorm2d(8), torch.nn.ReLU()
+    second = torch.nn.Conv2d(8, 16, 3, stride=2, bias=False), torch.nn.BatchNorm2d(16, affine=False), torch.nn.ReLU()
+    return torch.nn.Sequential(*first, *second, torch.nn.Flatten(), torch.nn.Linear(144, 10))
+
 spec = ImageSpec((1, 28, 28), tuple("0123456789"), (0.3,), (0.3,))
 dataset, preprocess, batch = load_dataset("digits"), create_preprocess(spec), int(sys.argv[1])
 with join_team() as team:
@@ -42,15 +49,20 @@ with join_team() as team:
         for part, size, sampler in zip(parts, (batch, 256), ("shuffle", "sequential"))
     ]
     torch.manual_seed(team.rank)  # the leader's first weights are those of all
-    model, watcher = create_model("lenet300_100", num_classes=10), Losses()
-    config = TrainConfig(epochs=2, batch_size=batch, precision="fp32")
+    model, watcher = make(sys.argv[2]), Losses()
+    before = [type(module) for module in model.modules()]
+    config = TrainConfig(epochs=2, batch_size=batch, precision=sys.argv[3], ema_decay=float(sys.argv[4]) or None)
     result = fit(model, *loaders, config, callbacks=[watcher], team=team)
     rows = [(row.train_loss, row.train_accuracy, row.val_loss, row.val_accuracy) for row in result.history]
     weights = [float(value.double().sum()) for value in model.state_dict().values()]
     everyone = [team.hear(weights), weights]
     if team.leads:
-        print(json.dumps({"size": team.size, "losses": watcher.losses, "rows": rows}), flush=True)
+        print(json.dumps({
+            "size": team.size, "losses": watcher.losses, "rows": rows,
+            "state": {name: value.flatten().tolist() for name, value in model.state_dict().items()},
+        }), flush=True)
     assert everyone[0] == everyone[1]
+    assert before == [type(module) for module in model.modules()]
 """
 
 
@@ -65,18 +77,42 @@ def torchrun(processes: int, *command: str, timeout: float = 120) -> subprocess.
     return subprocess.run(started, capture_output=True, text=True, env=environment, timeout=timeout, check=False)
 
 
-@pytest.mark.parametrize("batch", [64, pytest.param(62, marks=pytest.mark.slow)])
-def test_two_processes_have_the_losses_of_one(tmp_path: Path, batch: int) -> None:
+def fit_in_one_and_two(tmp_path: Path, *settings: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return what FIT comes to in one process and in two."""
     script = tmp_path / "fit.py"
     script.write_text(FIT)
-    alone, together = (torchrun(count, str(script), str(batch)) for count in (1, 2))
+    alone, together = (torchrun(count, str(script), *settings) for count in (1, 2))
     assert together.returncode == 0, together.stderr
     one, two = json.loads(alone.stdout), json.loads(together.stdout)
     assert (one["size"], two["size"]) == (1, 2)
     assert len(one["losses"]) == len(two["losses"]) > 20
+    return one, two
+
+
+@pytest.mark.parametrize("batch", [64, pytest.param(62, marks=pytest.mark.slow)])
+def test_two_processes_have_the_losses_of_one(tmp_path: Path, batch: int) -> None:
+    one, two = fit_in_one_and_two(tmp_path, str(batch), "lenet300_100", "fp32", "0")
     assert two["losses"][:20] == pytest.approx(one["losses"][:20], abs=1e-5)
     for mine, theirs in zip(one["rows"], two["rows"], strict=True):
         assert theirs == pytest.approx(mine, abs=1e-4)
+
+
+# Parts of a batch of 62 differ by a sample. What the sums do to a network is tested in test_synchronization.py.
+@pytest.mark.slow
+@pytest.mark.parametrize(("batch", "decay"), [("62", "0"), ("64", "0.9")])
+def test_batch_normalization_sees_all_parts_of_a_batch(tmp_path: Path, batch: str, decay: str) -> None:
+    one, two = fit_in_one_and_two(tmp_path, batch, "norms", "fp32", decay)
+    assert two["losses"][:20] == pytest.approx(one["losses"][:20], abs=1e-5)
+    assert "1.running_var" in one["state"]
+    for name, values in one["state"].items():
+        assert two["state"][name] == pytest.approx(values, abs=1e-3), name
+
+
+@pytest.mark.slow
+def test_batch_normalization_in_bfloat16(tmp_path: Path) -> None:
+    one, two = fit_in_one_and_two(tmp_path, "62", "resnet20", "bf16", "0")
+    assert two["losses"][:5] == pytest.approx(one["losses"][:5], abs=0.1)
+    assert two["rows"][-1][0] == pytest.approx(one["rows"][-1][0], abs=0.1)
 
 
 def train(processes: int, out: Path, *more: str) -> subprocess.CompletedProcess[str]:
