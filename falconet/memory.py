@@ -37,5 +37,7 @@ def kept_memory() -> Iterator[None]:
 
 def set_thresholds(libc: ctypes.CDLL, block: int, end: int) -> None:
     """Set from how many bytes on a block, and the heap's end, go back to the system."""
-    libc.mallopt(MMAP_THRESHOLD, block)
+    # Before 2.35, glibc refused more than the usual; setting the other one then would freeze this one at its lowest.
+    if not libc.mallopt(MMAP_THRESHOLD, block):
+        libc.mallopt(MMAP_THRESHOLD, USUAL)
     libc.mallopt(TRIM_THRESHOLD, end)

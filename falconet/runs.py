@@ -57,7 +57,8 @@ from falconet.training.distillation import Teacher
 from falconet.training.distributed import ALONE, Team, join_team
 from falconet.training.doctor import Doctor
 from falconet.training.energy import ENERGY_FILE, energy_facts, load_energy, watch_energy
-from falconet.training.loop import FitResult, fit, tell
+from falconet.training.loggers import find_events
+from falconet.training.loop import FitResult, check_fit, fit, tell
 from falconet.training.optimizers import balance_classes
 from falconet.training.probing import find_batch_size, scan_rates
 
@@ -171,6 +172,7 @@ def execute(plan: Plan, *, callbacks: Sequence[Callback] = ()) -> RunResult:
     """Carry out a plan; see `train`. Processes that `torchrun` has started do it together; all return the same."""
     started = time.perf_counter()
     with join_team() as team:
+        plan = follow(plan, team)
         callbacks = callbacks if team.leads else ()
         plan, weights = find_weights(plan)
         if team.leads:
@@ -180,7 +182,10 @@ def execute(plan: Plan, *, callbacks: Sequence[Callback] = ()) -> RunResult:
         model, notes = build(plan.config.model, feed.spec, plan.config.training.seed, weights)
         size = "x".join(map(str, feed.spec.shape))
         tell(callbacks, *notes, f"input {size} (--set model.input_size=... changes it)")
-        plan, feed = settle(plan, feed, model, callbacks, team)
+        teacher = find_teacher(plan, feed)
+        # Before anything is measured, or a run that is to be overwritten loses what it could go on from.
+        check_fit(model, feed.train, plan.config.training, teacher, team)
+        plan, feed = settle(plan, feed, model, teacher, callbacks, team)
         if team.leads:
             begin(plan)
         doctor = Doctor(load_vitals(plan.out / VITALS_FILE) if plan.existing == "resume" else ())
@@ -194,7 +199,7 @@ def execute(plan: Plan, *, callbacks: Sequence[Callback] = ()) -> RunResult:
             feed.val,
             plan.config.training,
             class_weights=feed.class_weights,
-            teacher=find_teacher(plan, feed),
+            teacher=teacher,
             callbacks=watchers,
             checkpoints=plan.out / CHECKPOINT_FOLDER,
             team=team,
@@ -207,19 +212,37 @@ def execute(plan: Plan, *, callbacks: Sequence[Callback] = ()) -> RunResult:
         return answer
 
 
+def follow(plan: Plan, team: Team) -> Plan:
+    """Return the plan as the leader has it: others may not see the folder of a run that goes on.
+
+    Raises ConfigError where the leader reads its data in another way, which was done already.
+    """
+    facts = plan.config, plan.recipe, plan.existing, plan.measured
+    config, recipe, existing, measured = team.hear(facts)
+    if config.data != plan.config.data:
+        raise ConfigError(f"data: wanted the first process's {config.data}, found {plan.config.data}; start all alike")
+    return dataclasses.replace(plan, config=config, recipe=recipe, existing=existing, measured=measured)
+
+
 def settle(
-    plan: Plan, feed: Feed, model: torch.nn.Module, callbacks: Sequence[Callback], team: Team
+    plan: Plan,
+    feed: Feed,
+    model: torch.nn.Module,
+    teacher: Teacher | None,
+    callbacks: Sequence[Callback],
+    team: Team,
 ) -> tuple[Plan, Feed]:
     """Measure the settings of training that a plan leaves to that; return it and its batches with them."""
     config = plan.config.training
     if "batch_size" in plan.measured:
-        found = find_batch_size(model, partial(replace_batch, feed.train), config) if team.leads else None
+        make_train = partial(replace_batch, feed.train)
+        found = find_batch_size(model, make_train, config, feed.class_weights, teacher) if team.leads else None
         size, line = team.hear(found) or (config.batch_size, "")
         config = dataclasses.replace(config, batch_size=size * team.size)
         feed = dataclasses.replace(feed, train=replace_batch(feed.train, size))
         tell(callbacks, line)
     if "learning_rate" in plan.measured:
-        scan = team.hear(scan_rates(model, feed.train, config) if team.leads else None)
+        scan = team.hear(scan_rates(model, feed.train, config, feed.class_weights, teacher) if team.leads else None)
         assert scan is not None
         config = dataclasses.replace(config, learning_rate=float(f"{scan.suggestion:.2g}"))
         if team.leads:
@@ -242,7 +265,10 @@ def begin(plan: Plan) -> None:
         # The old model stays until the new run has weights to put in its place.
         remove_checkpoints(plan.out / CHECKPOINT_FOLDER)
     if plan.existing != "resume":
-        (plan.out / ENERGY_FILE).unlink(missing_ok=True)
+        for path in (plan.out / ENERGY_FILE, *find_events(plan.out)):
+            path.unlink(missing_ok=True)
+        if "learning_rate" not in plan.measured:
+            (plan.out / RATES_FILE).unlink(missing_ok=True)
     write_config(plan)
     prepare_folder(plan.out / CHECKPOINT_FOLDER)
 
@@ -330,13 +356,17 @@ def prepare(plan: Plan, weights: Pretrained | None = None, team: Team = ALONE) -
             val.inputs,
             labels["val"],
             preprocess,
-            max(training.batch_size, 256),
+            VALIDATED * split_batch(training.batch_size, team),
             rank=team.rank,
             world_size=team.size,
         ),
         balance_classes(labels["train"], len(spec.labels)) if balanced else None,
         (*train.unreadable, *val.unreadable),
     )
+
+
+VALIDATED = 4
+"""Times as many samples as a training step's, which keeps gradients and activations too."""
 
 
 def split_batch(batch_size: int, team: Team) -> int:

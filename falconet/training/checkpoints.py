@@ -27,16 +27,19 @@ class Checkpoint:
 
 
 def save_checkpoint(folder: Path, epoch: int, checkpoint: Checkpoint, step: int = 0) -> None:
-    """Write the state after `epoch` epochs and `step` steps of the next; older ones are removed after that.
+    """Write the state after `epoch` epochs and `step` steps of the next; all but the one before it are removed then.
 
-    It counts once its JSON file is there.
+    It counts once its JSON file is there. Later ones are those of a run that went back since.
     """
     content = safetensors.torch.save({name: tensor.contiguous() for name, tensor in checkpoint.tensors.items()})
     stem = f"epoch-{epoch:06d}.{step:09d}"
     write_bytes(folder / f"{stem}.safetensors", content)
     facts = dict(checkpoint.facts)
     write_json(folder / f"{stem}.json", {"facts": facts, "digest": digest(content, facts)})
-    for path in sorted(folder.glob("epoch-*.json"))[:-KEPT]:
+    paths = sorted(folder.glob("epoch-*.json"))
+    newest = paths.index(folder / f"{stem}.json")
+    # From the last on: a process that is killed meanwhile must find none that is later than this one.
+    for path in reversed(paths[: max(newest + 1 - KEPT, 0)] + paths[newest + 1 :]):
         path.unlink()
         path.with_suffix(".safetensors").unlink(missing_ok=True)
 

@@ -43,6 +43,11 @@ class Place:
             return tensor
         return (tensor.pin_memory() if self.device.type == "cuda" else tensor).to(self.device, non_blocking=True)
 
+    @property
+    def generators(self) -> list[torch.device]:
+        """Devices whose generators draw beside the processor's."""
+        return [self.device] if self.device.type == "cuda" else []
+
     def save_draws(self) -> dict[str, Tensor]:
         """Return the state of the generators from which dropout draws."""
         draws = {"cpu": torch.get_rng_state()}

@@ -20,7 +20,7 @@ from falconet.training.diagnoses import Vitals
 LONGEST_STRIDE, SHORTEST_STRIDE = 32, 16
 """Steps from one sample to the next: a sampled step takes 7 to 40 % longer than another, or 1 to 3 % in all."""
 SAMPLES_PER_EPOCH = 4
-"""Wanted of short epochs; of the shortest, not each has one."""
+"""Wanted of short epochs; of the shortest, the first step alone."""
 LARGEST = 1 << 16
 """Numbers of one weight that are looked at; of larger ones only every second row, or third: copying all of AlexNet's
 weights takes as long as a step."""
@@ -166,8 +166,9 @@ def judge_units(tally: Tally, given: Tensor, axis: int, maps: int) -> None:
 
 
 def choose_stride(steps_per_epoch: int) -> int:
-    """Return from which step to which next one is sampled."""
-    return min(max(steps_per_epoch // SAMPLES_PER_EPOCH, SHORTEST_STRIDE), LONGEST_STRIDE)
+    """Return from which step to which next one is sampled: at least one is in each epoch."""
+    stride = min(max(steps_per_epoch // SAMPLES_PER_EPOCH, SHORTEST_STRIDE), LONGEST_STRIDE)
+    return min(stride, steps_per_epoch)
 
 
 def find_axis(layer: nn.Module, given: Tensor) -> int:

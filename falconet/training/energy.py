@@ -101,11 +101,13 @@ class EnergyMeter(Callback):
         self.write()
 
     def on_end(self) -> None:
-        self.write()
-        with self.lock:
-            self.ended = True
-            if self.gauge:
-                self.gauge.stop()
+        try:
+            self.write()
+        finally:
+            with self.lock:
+                self.ended = True
+                if self.gauge:
+                    self.gauge.stop()
 
     def begin(self) -> None:
         try:

@@ -99,6 +99,11 @@ class TensorBoardLogger(Callback):
             raise storage_error(self.folder, error) from error
 
 
+def find_events(out: Path) -> Iterator[Path]:
+    """Yield TensorBoard's files of the run in the folder `out`."""
+    return (out / "tensorboard").glob(EVENTS)
+
+
 LOGGERS: dict[str, Callable[[Path], Callback]] = {"tensorboard": TensorBoardLogger}
 """By the name of the logger, which is that of its extra, its package, and its folder within a run's, too."""
 

@@ -4,37 +4,31 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import os
-import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.optim import Optimizer
-from torch.optim.swa_utils import AveragedModel
 
 from falconet.data.loader import epoch_seed
-from falconet.errors import ConfigError, DivergedError, FalconetError, OutOfMemoryError
+from falconet.errors import ConfigError, DivergedError, OutOfMemoryError
 from falconet.memory import kept_memory
+from falconet.training.acceleration import check_acceleration, resize
 from falconet.training.callbacks import Callback, EpochRow
-from falconet.training.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
+from falconet.training.checkpoints import load_checkpoint, save_checkpoint
 from falconet.training.config import TrainConfig
 from falconet.training.devices import Place, choose_place
 from falconet.training.distillation import Lesson
 from falconet.training.distributed import ALONE, Team
 from falconet.training.finetuning import freeze, unfreeze
 from falconet.training.optimizers import Criterion, make_average, make_criterion, make_judge, make_optimizer
-from falconet.training.schedules import learning_rate, training_side
-
-Weights = dict[str, Tensor]
-Forward = Callable[[Tensor], Any]
-"""A network, or what does the same."""
+from falconet.training.schedules import learning_rate
+from falconet.training.state import Forward, Progress, State, clone, restore, snapshot
 
 
 @runtime_checkable
@@ -63,47 +57,6 @@ class FitResult:
     def best(self) -> EpochRow | None:
         """The best epoch's row."""
         return self.history[self.best_epoch - 1] if self.best_epoch else None
-
-
-@dataclass
-class Progress:
-    """How far an epoch has come, and the sums that its row is made of."""
-
-    steps: int = 0
-    loss: float = 0.0
-    hits: int = 0
-    samples: int = 0
-
-
-@dataclass
-class State:
-    """All that changes from step to step."""
-
-    model: nn.Module
-    optimizer: Optimizer
-    average: AveragedModel | None
-    best_weights: Weights
-    best_epoch: int = 0
-    history: list[EpochRow] = field(default_factory=list)
-    progress: Progress = field(default_factory=Progress)
-    rate: float = 1.0
-    """What all learning rates are multiplied by: halved each time that the loss was no longer finite."""
-    good: Checkpoint | None = None
-    """The state to go back to then; only kept where the configuration wants that."""
-    network: nn.Module | None = None
-    """The model as it is trained: wrapped where several processes train it, for the parameters that then learn."""
-    compiled: Forward | None = None
-    """The same, compiled, where the configuration wants that."""
-    learning: list[bool] = field(default_factory=list)
-    """Which parameters those are."""
-    scaler: torch.amp.GradScaler = field(default_factory=lambda: torch.amp.GradScaler("cpu", enabled=False))
-    draws: Mapping[str, Tensor] = field(default_factory=dict)
-    """States of torch's generators, where an epoch that was broken off goes on; dropout draws from them."""
-
-    @property
-    def judged(self) -> nn.Module:
-        """The module that is validated and kept: the average where there is one."""
-        return self.model if self.average is None else self.average.module
 
 
 @dataclass(frozen=True)
@@ -143,30 +96,15 @@ def fit(
     run that finds one there goes on from it, with the same weights in the end.
 
     Of a `team`, each process calls this with the same model and configuration, and with loaders that give it its part
-    of every batch; each ends with the same weights.
+    of every batch; each ends with the same weights. Raises ConfigError where the configuration suits neither network
+    nor machine, OutOfMemoryError, and what callbacks raise.
     """
-    place = choose_place(config, model)
-    criterion = make_criterion(config, None if class_weights is None else class_weights.to(place.device))
-    lesson = Lesson(teacher.eval().to(place.device), config) if teacher is not None else None
-    setting = Setting(train, val, config, criterion, callbacks, checkpoints, place, lesson, team)
-    check_means(model, setting)
-    generators = [place.device] if place.device.type == "cuda" else []
-    with torch.random.fork_rng(devices=generators), kept_memory():
-        state = start(model, config, place)
-        if checkpoints:
-            found = load_checkpoint(checkpoints, partial(tell, callbacks)) if team.leads else None
-            restore(state, team.hear(found), identify(setting))
-            if not team.leads:
-                # The sums of all stand in the leader's state; draws go on as at the start of an epoch.
-                state.progress, state.draws = Progress(state.progress.steps), {}
-        for callback in callbacks:
-            callback.on_model(model)
-            callback.on_start(config.epochs, len(train), state.history)
-        try:
-            ending, message = run_epochs(state, setting)
-        finally:
-            for callback in callbacks:
-                callback.on_end()
+    check_fit(model, train, config, teacher, team)
+    setting = arrange(model, train, config, class_weights, teacher, val, callbacks, checkpoints, team)
+    with torch.random.fork_rng(devices=setting.place.generators), kept_memory():
+        state = start(model, config, setting.place)
+        recall(state, setting)
+        ending, message = run_watched(state, setting)
         model.load_state_dict(state.best_weights)
         model.cpu()
         unfreeze(model, config)
@@ -174,40 +112,59 @@ def fit(
     return FitResult(tuple(state.history), state.best_epoch, ending, message)
 
 
-def check_means(model: nn.Module, setting: Setting) -> None:
-    """Raise ConfigError where what is to make training faster cannot be had for this network, or on this machine."""
-    config = setting.config
+def check_fit(
+    model: nn.Module, train: Batches, config: TrainConfig, teacher: nn.Module | None = None, team: Team = ALONE
+) -> None:
+    """Raise ConfigError where a configuration suits neither network nor machine, as `fit` would."""
     for name, usual in (("compile", False), ("initial_scale", 1.0)):
-        if setting.lesson is not None and getattr(config, name) != usual:
+        if teacher is not None and getattr(config, name) != usual:
             raise ConfigError(f"{name}: wanted {usual} with a teacher, found {getattr(config, name)}")
-    if config.compile and setting.place.device.type == "cpu" and not find_compiler():
-        raise ConfigError("compile: wanted a C++ compiler, found none; install g++, or leave it out")
-    if config.initial_scale < 1:
-        check_sizes(model, next(iter(setting.train.epoch(1)))[0][:1], config)
+    device = choose_place(config, model).device
+    check_acceleration(model, config, device, lambda: next(iter(train.epoch(1)))[0], team.size)
 
 
-def find_compiler() -> str | None:
-    """Return the C++ compiler that torch would take."""
-    names = (os.environ.get("CXX"), "g++", "clang++")
-    return next((path for name in names if name and (path := shutil.which(name))), None)
+def arrange(
+    model: nn.Module,
+    train: Batches,
+    config: TrainConfig,
+    class_weights: Tensor | None = None,
+    teacher: nn.Module | None = None,
+    val: Batches | None = None,
+    callbacks: Sequence[Callback] = (),
+    checkpoints: Path | None = None,
+    team: Team = ALONE,
+) -> Setting:
+    """Return all that stays the same during a run; without `val`, during single steps."""
+    place = choose_place(config, model)
+    criterion = make_criterion(config, None if class_weights is None else class_weights.to(place.device))
+    lesson = Lesson(teacher.eval().to(place.device), config) if teacher is not None else None
+    return Setting(train, val or train, config, criterion, callbacks, checkpoints, place, lesson, team)
 
 
-@torch.no_grad()
-def check_sizes(model: nn.Module, sample: Tensor, config: TrainConfig) -> None:
-    """Raise ConfigError unless a network takes images as small as training begins with."""
-    if sample.ndim != 4:
-        raise ConfigError(f"initial_scale: wanted 1 for samples that are no images, found {config.initial_scale:g}")
-    small = resize(sample, 0, 1, config)
-    mode = model.training
-    try:
-        model.eval()(small)
-    except (RuntimeError, ValueError, FalconetError) as error:
-        height, width = small.shape[2:]
-        raise ConfigError(
-            f"initial_scale: wanted a network that takes any size, found one that cannot take {height}x{width}"
-        ) from error
-    finally:
-        model.train(mode)
+def recall(state: State, setting: Setting) -> None:
+    """Go on from the last checkpoint, where there is one."""
+    if not setting.checkpoints:
+        return
+    team = setting.team
+    found = load_checkpoint(setting.checkpoints, partial(tell, setting.callbacks)) if team.leads else None
+    restore(state, team.hear(found), identify(setting))
+    if not team.leads:
+        # The sums of all stand in the leader's state; draws go on as at the start of an epoch.
+        state.progress, state.draws = Progress(state.progress.steps), {}
+
+
+Ending = Literal["completed", "early_stopped", "interrupted", "diverged"]
+
+
+def run_watched(state: State, setting: Setting) -> tuple[Ending, str]:
+    """Run to an end between the first and the last call of the callbacks, of which each gets its last one."""
+    with ExitStack() as last_calls:
+        for callback in reversed(setting.callbacks):
+            last_calls.callback(callback.on_end)
+        for callback in setting.callbacks:
+            callback.on_model(state.model)
+            callback.on_start(setting.config.epochs, len(setting.train), state.history)
+        return run_epochs(state, setting)
 
 
 def tell(callbacks: Sequence[Callback], *lines: str) -> None:
@@ -217,9 +174,7 @@ def tell(callbacks: Sequence[Callback], *lines: str) -> None:
             callback.on_note(line)
 
 
-def run_epochs(
-    state: State, setting: Setting
-) -> tuple[Literal["completed", "early_stopped", "interrupted", "diverged"], str]:
+def run_epochs(state: State, setting: Setting) -> tuple[Ending, str]:
     """Run until the configuration, the user or the loss ends it; return how it ended."""
     config = setting.config
     try:
@@ -312,35 +267,48 @@ def train_epoch(state: State, setting: Setting, epoch: int) -> None:
     wrap(state, setting)
     saved = time.monotonic()
     for batch in setting.train.epoch(epoch, state.progress.steps):
-        images, labels = map(setting.place.move, batch)
         step = (epoch - 1) * length + state.progress.steps
-        for group in state.optimizer.param_groups:
-            group["lr"] = group["scale"] * state.rate * learning_rate(step, config.epochs * length, config)
-        images = resize(images, step, config.epochs * length, config)
-        for callback in setting.callbacks:
-            callback.on_batch(step + 1)
-        logits, loss = compute_loss(choose_forward(state, setting), images, labels, setting)
         # The leader's clock counts.
         due = setting.team.leads and time.monotonic() - saved > config.checkpoint_seconds
-        own = loss.item()
-        total, value, is_due = setting.team.add_up([len(labels), own * len(labels), due])
-        value /= total
-        if not math.isfinite(value):
-            raise DivergedError(
-                f"the loss became {value} at step {step + 1} of {config.epochs * length} (epoch {epoch})"
-            )
-        # Gradients are averaged over processes, whose parts of a batch may differ by a sample.
-        state.scaler.scale(loss * (len(labels) * setting.team.size / total)).backward()  # type: ignore[no-untyped-call]
-        state.scaler.unscale_(state.optimizer)
-        for callback in setting.callbacks:
-            callback.on_gradients(step + 1)
-        update(state, config)
-        count(state.progress, own, logits, labels)
-        for callback in setting.callbacks:
-            callback.on_step(step + 1, value)
+        rate = state.rate * learning_rate(step, config.epochs * length, config)
+        _, is_due = take_step(state, setting, batch, step, rate, due=due)
         if is_due and state.progress.steps < length:
             save(state, setting)
             saved = time.monotonic()
+
+
+def take_step(
+    state: State, setting: Setting, batch: tuple[Tensor, Tensor], step: int, rate: float, *, due: bool = False
+) -> tuple[float, bool]:
+    """Take step 0 .. of a run at a learning rate; return its loss, and whether `due` holds in any process.
+
+    Raises DivergedError for a loss that is not finite.
+    """
+    steps = setting.config.epochs * len(setting.train)
+    for group in state.optimizer.param_groups:
+        group["lr"] = group["scale"] * rate
+    images, labels = map(setting.place.move, batch)
+    for callback in setting.callbacks:
+        callback.on_batch(step + 1)
+    logits, loss = compute_loss(
+        choose_forward(state, setting), resize(images, step, steps, setting.config), labels, setting
+    )
+    own = loss.item()
+    total, value, is_due = setting.team.add_up([len(labels), own * len(labels), due])
+    value /= total
+    if not math.isfinite(value):
+        epoch = step // len(setting.train) + 1
+        raise DivergedError(f"the loss became {value} at step {step + 1} of {steps} (epoch {epoch})")
+    # Gradients are averaged over processes, whose parts of a batch may differ by a sample.
+    state.scaler.scale(loss * (len(labels) * setting.team.size / total)).backward()  # type: ignore[no-untyped-call]
+    state.scaler.unscale_(state.optimizer)
+    for callback in setting.callbacks:
+        callback.on_gradients(step + 1)
+    update(state, setting.config)
+    count(state.progress, own, logits, labels)
+    for callback in setting.callbacks:
+        callback.on_step(step + 1, value)
+    return value, bool(is_due)
 
 
 def wrap(state: State, setting: Setting) -> None:
@@ -357,16 +325,6 @@ def choose_forward(state: State, setting: Setting) -> Forward:
     assert state.network is not None
     hooked = any(callback.hooked for callback in setting.callbacks)
     return state.network if state.compiled is None or hooked else state.compiled
-
-
-def resize(images: Tensor, step: int, steps: int, config: TrainConfig) -> Tensor:
-    """Return images as large as they are in this step."""
-    if config.initial_scale == 1:
-        return images
-    size = [training_side(side, step, steps, config.initial_scale) for side in images.shape[2:]]
-    if size == list(images.shape[2:]):
-        return images
-    return F.interpolate(images, size, mode="bilinear", antialias=True).contiguous(memory_format=torch.channels_last)
 
 
 def compute_loss(model: Forward, inputs: Tensor, labels: Tensor, setting: Setting) -> tuple[Tensor, Tensor]:
@@ -448,10 +406,6 @@ def keep(state: State, row: EpochRow, config: TrainConfig) -> None:
         state.best_epoch, state.best_weights = row.epoch, clone(state.judged.state_dict())
 
 
-def clone(weights: Mapping[str, Tensor]) -> Weights:
-    return {name: tensor.detach().clone() for name, tensor in weights.items()}
-
-
 def identify(setting: Setting) -> dict[str, Any]:
     """Return what a checkpoint must agree in with the run that goes on from it."""
     settings = dataclasses.asdict(setting.config)
@@ -472,67 +426,3 @@ def save(state: State, setting: Setting) -> None:
             setting.checkpoints, position[0], snapshot(whole, identify(setting), setting.place), position[1]
         )
     setting.team.meet()
-
-
-def snapshot(state: State, identity: dict[str, Any], place: Place) -> Checkpoint:
-    """Return all of a state as tensors and plain facts."""
-    tensors = {f"model.{name}": tensor for name, tensor in state.model.state_dict().items()}
-    tensors |= {f"best.{name}": tensor for name, tensor in state.best_weights.items()}
-    if state.average is not None:
-        tensors |= {f"average.{name}": tensor for name, tensor in state.average.state_dict().items()}
-    for index, slots in state.optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{index}.{name}": tensor for name, tensor in slots.items() if tensor is not None}
-    if state.progress.steps:
-        tensors |= {f"draws.{name}": tensor for name, tensor in place.save_draws().items()}
-    if state.progress.steps and state.good is not None:
-        tensors |= {f"good.{name}": tensor for name, tensor in state.good.tensors.items()}
-    facts = {
-        "run": identity,
-        "best_epoch": state.best_epoch,
-        "history": [dataclasses.asdict(row) for row in state.history],
-        "progress": dataclasses.asdict(state.progress),
-        "rate": state.rate,
-        "scaler": state.scaler.state_dict(),
-        "good": dict(state.good.facts) if state.progress.steps and state.good is not None else None,
-    }
-    return Checkpoint(tensors, facts)
-
-
-def restore(state: State, checkpoint: Checkpoint | None, identity: dict[str, Any]) -> None:
-    """Put a snapshot back in place; nothing happens where there is none. Raises ConfigError for that of another run."""
-    if checkpoint is None:
-        return
-    before = checkpoint.facts["run"]
-    for key, value in identity.items():
-        if before.get(key) != value:
-            raise ConfigError(f"checkpoint: wanted one with {key}={value}, found {key}={before.get(key)}; remove it")
-    parts: dict[str, Weights] = {"model": {}, "best": {}, "average": {}, "optimizer": {}, "draws": {}, "good": {}}
-    for name, tensor in checkpoint.tensors.items():
-        part, _, rest = name.partition(".")
-        parts[part][rest] = tensor
-    state.model.load_state_dict(parts["model"])
-    if state.average is not None:
-        state.average.load_state_dict(parts["average"])
-    restore_optimizer(state.optimizer, parts["optimizer"])
-    state.best_weights = clone(parts["best"])
-    state.best_epoch = checkpoint.facts["best_epoch"]
-    state.history = [EpochRow(**row) for row in checkpoint.facts["history"]]
-    state.progress = Progress(**checkpoint.facts["progress"])
-    state.rate = checkpoint.facts["rate"]
-    if checkpoint.facts["good"] is not None:
-        state.good = Checkpoint(parts["good"], checkpoint.facts["good"])
-    state.draws = parts["draws"]
-    state.scaler.load_state_dict(checkpoint.facts["scaler"])
-
-
-def restore_optimizer(optimizer: Optimizer, tensors: Weights) -> None:
-    """Put an optimizer's moments back, each laid out in memory as its parameter is."""
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    slots: dict[int, Weights] = {}
-    for name, tensor in tensors.items():
-        index, _, slot = name.partition(".")
-        parameter = parameters[int(index)]
-        # Fused optimizers walk both as they lie in memory: another layout would pair up the wrong elements.
-        fitting = torch.empty_like(parameter).copy_(tensor) if tensor.shape == parameter.shape else tensor
-        slots.setdefault(int(index), {})[slot] = fitting
-    optimizer.load_state_dict({**optimizer.state_dict(), "state": slots})

@@ -6,16 +6,18 @@ import copy
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import repeat
 
 import torch
 from torch import Tensor, nn
 
+from falconet.errors import DivergedError, OutOfMemoryError
+from falconet.memory import kept_memory
 from falconet.training.config import TrainConfig
-from falconet.training.devices import choose_place
-from falconet.training.loop import Batches, compute_logits
-from falconet.training.optimizers import make_criterion, make_optimizer
+from falconet.training.finetuning import freeze
+from falconet.training.loop import Batches, arrange, is_out_of_memory, start, take_step, wrap
 
 LOWEST_RATE, HIGHEST_RATE = 1e-6, 10.0
 STEPS = 100
@@ -49,37 +51,58 @@ class RateScan:
         return self.rates[min(range(len(self.losses)), key=self.losses.__getitem__)] / SAFETY
 
 
-def scan_rates(model: nn.Module, train: Batches, config: TrainConfig) -> RateScan:
+def scan_rates(
+    model: nn.Module,
+    train: Batches,
+    config: TrainConfig,
+    class_weights: Tensor | None = None,
+    teacher: nn.Module | None = None,
+) -> RateScan:
     """Train a copy of a network at ever higher rates, and return the losses.
 
     L. N. Smith: Cyclical learning rates for training neural networks. WACV, 2017, section 3.3. The rate is raised by
-    the same factor each step until the loss is TOO_HIGH or no longer finite.
+    the same factor each step until the loss is TOO_HIGH or no longer finite. Raises DivergedError where it never is.
     """
-    with torch.random.fork_rng(devices=[]):
+    rates = [LOWEST_RATE * (HIGHEST_RATE / LOWEST_RATE) ** (index / (STEPS - 1)) for index in range(STEPS)]
+    with trial(model, config) as network:
+        scan = collect(rates, (loss for loss, _ in take_steps(network, train, config, rates, class_weights, teacher)))
+    if not scan.losses:
+        raise DivergedError("the loss is not finite even before the first step, so that no learning rate can be found")
+    return scan
+
+
+@contextmanager
+def trial(model: nn.Module, config: TrainConfig) -> Iterator[nn.Module]:
+    """Lend a copy of a network to be trained; nothing of that shows outside."""
+    with torch.random.fork_rng(devices=[]), kept_memory():
         torch.manual_seed(config.seed)
-        network = copy.deepcopy(model).to(memory_format=torch.channels_last).train()
-        rates = [LOWEST_RATE * (HIGHEST_RATE / LOWEST_RATE) ** (index / (STEPS - 1)) for index in range(STEPS)]
-        return collect(rates, (loss for loss, _ in take_steps(network, train, config, rates)))
+        yield copy.deepcopy(model)
 
 
 def take_steps(
-    network: nn.Module, train: Batches, config: TrainConfig, rates: Iterable[float]
+    network: nn.Module,
+    train: Batches,
+    config: TrainConfig,
+    rates: Iterable[float],
+    class_weights: Tensor | None = None,
+    teacher: nn.Module | None = None,
 ) -> Iterator[tuple[float, int]]:
-    """Take a step at each of some learning rates; yield, after each, the loss before it and the size of its batch."""
-    place = choose_place(config, network)
-    network.to(place.device)
-    optimizer, criterion = make_optimizer(network, config), make_criterion(config)
-    for rate, batch in zip(rates, repeat_epochs(train), strict=False):
-        inputs, labels = map(place.move, batch)
-        for group in optimizer.param_groups:
-            group["lr"] = group["scale"] * rate
-        loss = criterion(compute_logits(network, inputs, place), labels)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        if config.clip_norm is not None:
-            nn.utils.clip_grad_norm_(network.parameters(), config.clip_norm)
-        optimizer.step()
-        yield loss.item(), len(labels)
+    """Take a step at each of some learning rates, as the first epoch would, but with whole images and not compiled.
+
+    Yield, after each, the loss before it and the size of its batch; end with a loss that is not finite.
+    """
+    config = replace(config, initial_scale=1.0, compile=False)
+    setting = arrange(network, train, config, class_weights, teacher)
+    state = start(network, config, setting.place)
+    network.train()
+    freeze(network, config, 1)
+    wrap(state, setting)
+    for step, (rate, batch) in enumerate(zip(rates, repeat_epochs(train), strict=False)):
+        try:
+            loss, _ = take_step(state, setting, batch, step, rate)
+        except DivergedError:
+            return
+        yield loss, len(batch[1])
 
 
 def repeat_epochs(train: Batches) -> Iterator[tuple[Tensor, Tensor]]:
@@ -103,30 +126,53 @@ def collect(rates: Sequence[float], losses: Iterator[float]) -> RateScan:
     return RateScan(tuple(rates[: len(smooth)]), tuple(smooth))
 
 
-def find_batch_size(model: nn.Module, make_train: Callable[[int], Batches], config: TrainConfig) -> tuple[int, str]:
+def find_batch_size(
+    model: nn.Module,
+    make_train: Callable[[int], Batches],
+    config: TrainConfig,
+    class_weights: Tensor | None = None,
+    teacher: nn.Module | None = None,
+) -> tuple[int, str]:
     """Return the smallest size of a batch that is NEARLY the fastest, and a line that says what was measured.
 
     `make_train` returns the training samples in batches of a size. A copy of the network takes the steps. Sizes are
-    tried in rising order, as far as an epoch has LEAST_BATCHES.
+    tried in rising order, as far as an epoch has LEAST_BATCHES and memory suffices. Raises OutOfMemoryError where it
+    does not for the smallest.
     """
     speeds: dict[int, float] = {}
     for size in SIZES:
         train = make_train(size)
         if len(train) < LEAST_BATCHES and speeds:
             break
-        speeds[size] = measure_speed(model, train, replace(config, batch_size=size))
+        try:
+            speeds[size] = measure_speed(model, train, replace(config, batch_size=size), class_weights, teacher)
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            if not speeds:
+                raise OutOfMemoryError(f"out of memory in batches of {size}, the smallest that was tried") from error
+            break
     best = max(speeds.values())
     chosen = min(size for size, speed in speeds.items() if speed >= NEARLY * best)
     rates = ", ".join(f"{size}: {speed:,.0f}" for size, speed in speeds.items())
     return chosen, f"batch size {chosen} (samples a second by size: {rates})"
 
 
-def measure_speed(model: nn.Module, train: Batches, config: TrainConfig) -> float:
-    """Return how many samples a second a copy of a network is trained on, after a first step that is not counted."""
-    with torch.random.fork_rng(devices=[]):
-        network = copy.deepcopy(model).to(memory_format=torch.channels_last).train()
-        samples, started = 0, 0.0
-        for index, (_, count) in enumerate(take_steps(network, train, config, repeat(config.learning_rate))):
+def measure_speed(
+    model: nn.Module,
+    train: Batches,
+    config: TrainConfig,
+    class_weights: Tensor | None = None,
+    teacher: nn.Module | None = None,
+) -> float:
+    """Return how many samples a second a copy of a network is trained on, after a first step that is not counted.
+
+    Raises DivergedError where the loss is not finite from the first steps on.
+    """
+    samples, started, now = 0, 0.0, 0.0
+    with trial(model, config) as network:
+        steps = take_steps(network, train, config, repeat(config.learning_rate), class_weights, teacher)
+        for index, (_, count) in enumerate(steps):
             now = time.perf_counter()
             if index == 0:
                 started = now
@@ -134,4 +180,6 @@ def measure_speed(model: nn.Module, train: Batches, config: TrainConfig) -> floa
             samples += count
             if index > 2 and now - started > SECONDS:
                 break
-        return samples / (now - started)
+    if not samples:
+        raise DivergedError("the loss is not finite in the first steps, so that their speed says nothing")
+    return samples / (now - started)

@@ -38,17 +38,17 @@ def test_two_are_kept(tmp_path: Path) -> None:
     ]
 
 
-@settings(deadline=None, max_examples=30)
-@given(places=st.lists(st.tuples(st.integers(0, 12), st.integers(0, 12)), min_size=1, max_size=8, unique=True))
-def test_the_furthest_comes_back_by_epoch_then_by_step(places: list[tuple[int, int]]) -> None:
+@given(st.lists(st.tuples(st.integers(0, 99), st.integers(0, 9999)), min_size=1, max_size=6, unique=True))
+@settings(max_examples=25, deadline=None)
+def test_the_last_one_written_comes_back_though_others_went_further(places: list[tuple[int, int]]) -> None:
+    """A run that went back, at a lower rate, must not go on from what it has given up."""
     with tempfile.TemporaryDirectory() as name:
-        for epoch, step in sorted(places):
-            save_checkpoint(Path(name), epoch, make(100 * epoch + step), step)
-        loaded = load_checkpoint(Path(name))
-        assert loaded is not None
-        epoch, step = max(places)
-        assert loaded.facts["best_epoch"] == 100 * epoch + step
-        assert len(list(Path(name).iterdir())) == 2 * min(len(places), 2)
+        for number, (epoch, step) in enumerate(places):
+            save_checkpoint(Path(name), epoch, make(number), step)
+            loaded = load_checkpoint(Path(name))
+            assert loaded is not None
+            assert loaded.tensors["weight"][0] == number
+            assert len(list(Path(name).glob("*.json"))) <= 2
 
 
 def test_all_are_removed_and_nothing_else(tmp_path: Path) -> None:

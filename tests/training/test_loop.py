@@ -21,7 +21,8 @@ from falconet.data.preprocessing import Preprocess
 from falconet.errors import ConfigError, OutOfMemoryError
 from falconet.storage import write_json
 from falconet.training import EpochRow
-from falconet.training.loop import Progress, count
+from falconet.training.loop import count
+from falconet.training.state import Progress
 
 CONFIG = TrainConfig(epochs=4, batch_size=8, learning_rate=0.01, ema_decay=0.9)
 SPEC = ImageSpec(shape=(1, 6, 6), labels=("dark", "light"), mean=(0.5,), std=(0.25,))

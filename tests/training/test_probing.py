@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,11 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from falconet import TrainConfig, train
-from falconet.errors import ConfigError
+from falconet.errors import ConfigError, DivergedError, OutOfMemoryError
 from falconet.planning import plan_run, write_config
 from falconet.training import probing
 from falconet.training.loop import Batches
-from falconet.training.probing import RateScan, collect, find_batch_size, scan_rates
+from falconet.training.probing import RateScan, collect, find_batch_size, scan_rates, take_steps
 
 
 class Points:
@@ -63,6 +64,41 @@ def test_losses_are_smoothed_and_end_where_they_rise_too_far() -> None:
     assert collect([1.0, 2.0], iter([1.0, float("nan")])).rates == (1.0,)
 
 
+def test_a_frozen_backbone_stays_frozen() -> None:
+    model = nn.Sequential(nn.Linear(2, 2, bias=False), nn.Linear(2, 2))
+    first = model.get_parameter("0.weight").detach().clone()
+    for config in (TrainConfig(), TrainConfig(freeze="backbone")):
+        network = copy.deepcopy(model)
+        assert len(list(take_steps(network, Points(256), config, [0.1] * 3))) == 3
+        assert torch.equal(network.get_parameter("0.weight"), first) == (config.freeze is not None)
+
+
+def test_a_loss_that_is_never_finite_has_no_rate_and_no_speed() -> None:
+    model = nn.Linear(2, 2)
+    nn.init.constant_(model.weight, float("nan"))
+    with pytest.raises(DivergedError, match="not finite even before the first step"):
+        scan_rates(model, Points(256), TrainConfig())
+    with pytest.raises(DivergedError, match="not finite in the first steps"):
+        find_batch_size(model, Points, TrainConfig())
+
+
+@pytest.mark.parametrize("room", [0, 64])
+def test_sizes_that_memory_does_not_hold_are_left_out(room: int) -> None:
+    class Hungry(nn.Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            if len(x) > room:
+                raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes")
+            return super().forward(x)
+
+    if not room:
+        with pytest.raises(OutOfMemoryError, match="out of memory in batches of 16, the smallest"):
+            find_batch_size(Hungry(2, 2), Points, TrainConfig())
+    else:
+        size, line = find_batch_size(Hungry(2, 2), Points, TrainConfig())
+        assert size <= room
+        assert "128:" not in line
+
+
 def test_the_suggestion_is_a_tenth_of_the_lowest() -> None:
     assert RateScan((1.0, 2.0, 4.0), (3.0, 1.0, 2.0)).suggestion == pytest.approx(0.2)
 
@@ -70,7 +106,7 @@ def test_the_suggestion_is_a_tenth_of_the_lowest() -> None:
 def test_the_fewest_samples_that_are_nearly_fastest(monkeypatch: pytest.MonkeyPatch) -> None:
     speeds = {16: 100.0, 32: 500.0, 64: 910.0, 128: 1000.0, 256: 800.0}
 
-    def measure(model: nn.Module, train: Batches, config: TrainConfig) -> float:
+    def measure(model: nn.Module, train: Batches, config: TrainConfig, *more: object) -> float:
         assert isinstance(train, Points)
         assert train.size == config.batch_size
         return speeds[train.size]

@@ -17,7 +17,9 @@ from falconet import Callback, ImageSpec, Loader, Preprocess, SeriesSpec, TrainC
 from falconet.data.preprocessing import create_preprocess
 from falconet.errors import ConfigError
 from falconet.memory import kept_memory
-from falconet.training.loop import resize
+from falconet.training.acceleration import resize
+from falconet.training.distributed import Team
+from falconet.training.loop import check_fit
 
 CONFIG = TrainConfig(epochs=2, batch_size=16, learning_rate=0.01, precision="fp32")
 SPEC = ImageSpec((1, 16, 16), ("left", "right"), (0.25,), (0.5,))
@@ -121,20 +123,25 @@ def test_a_teacher_takes_neither(change: dict[str, float], message: str) -> None
         fit(make_model(), make_loader(), make_loader(), config, teacher=make_model(1))
 
 
-@pytest.mark.slow
-def test_a_compiled_network_learns_the_same_and_the_doctor_sees_it(tmp_path: Path) -> None:
-    """In a process of its own: the checks of shapes in tests are no code that can be compiled."""
-    code = """
-import sys, torch
-from pathlib import Path
+COMPILED = """
+import sys
 sys.path.insert(0, sys.argv[1])
+import torch
 from falconet import Doctor
-from tests.training.test_means import *
+from tests.training.test_acceleration import *
+
+made, called = torch.compile, []
+def count_calls(network, **options):
+    compiled = made(network, **options)
+    return lambda x: (called.append(len(x)), compiled(x))[1]
+torch.compile = count_calls
 # Adam would turn rounding errors of gradients that should be zero into steps.
-CONFIG = dataclasses.replace(CONFIG, optimizer="sgd")
+CONFIG = dataclasses.replace(CONFIG, optimizer="sgd", epochs=6)
 compiled = dataclasses.replace(CONFIG, compile=True)
 doctor, plain = Doctor(), Doctor()
 expected, weights = train(CONFIG, plain), train(compiled, doctor)
+# Of 24 steps, 4 an epoch, the doctor's hooks meet the first of each epoch.
+assert called == [16] * 18, called
 for name in expected:
     torch.testing.assert_close(weights[name], expected[name], atol=1e-4, rtol=1e-3)
 assert [row.layer for row in doctor.vitals] == [row.layer for row in plain.vitals]
@@ -145,7 +152,12 @@ train(compiled, Doctor(), StopAfter(6), checkpoints=out)
 resumed = train(compiled, Doctor(), checkpoints=out)
 assert all(torch.equal(resumed[name], tensor) for name, tensor in weights.items())
 """
-    command = [sys.executable, "-c", code, str(Path(__file__).parents[2]), str(tmp_path)]
+
+
+@pytest.mark.slow
+def test_a_compiled_network_learns_the_same_and_the_doctor_sees_it(tmp_path: Path) -> None:
+    """In a process of its own: the checks of shapes in tests are no code that can be compiled."""
+    command = [sys.executable, "-c", COMPILED, str(Path(__file__).parents[2]), str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
@@ -153,8 +165,18 @@ assert all(torch.equal(resumed[name], tensor) for name, tensor in weights.items(
 def test_compiling_needs_a_compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("CXX", raising=False)
-    with pytest.raises(ConfigError, match=r"compile: wanted a C\+\+ compiler, found none; install g\+\+"):
+    with pytest.raises(ConfigError, match=r"compile: wanted a C\+\+ compiler, found no g\+\+; install it"):
         train(dataclasses.replace(CONFIG, compile=True))
+
+
+def test_growing_images_are_not_compiled() -> None:
+    with pytest.raises(ConfigError, match=r"compile: wanted initial_scale=1 with it, found 0\.5"):
+        train(dataclasses.replace(CONFIG, compile=True, initial_scale=0.5))
+
+
+def test_several_processes_do_not_compile() -> None:
+    with pytest.raises(ConfigError, match="compile: wanted one process, found 2"):
+        check_fit(make_model(), make_loader(), dataclasses.replace(CONFIG, compile=True), team=Team(0, 2))
 
 
 def count_faults(repetitions: int) -> float:

@@ -1,0 +1,131 @@
+"""All that changes while a network is trained, and its way into a checkpoint and back."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.swa_utils import AveragedModel
+
+from falconet.errors import ConfigError
+from falconet.training.callbacks import EpochRow
+from falconet.training.checkpoints import Checkpoint
+from falconet.training.devices import Place
+
+Weights = dict[str, Tensor]
+Forward = Callable[[Tensor], Any]
+"""A network, or what does the same."""
+
+
+@dataclass
+class Progress:
+    """How far an epoch has come, and the sums that its row is made of."""
+
+    steps: int = 0
+    loss: float = 0.0
+    hits: int = 0
+    samples: int = 0
+
+
+@dataclass
+class State:
+    """All that changes from step to step."""
+
+    model: nn.Module
+    optimizer: Optimizer
+    average: AveragedModel | None
+    best_weights: Weights
+    best_epoch: int = 0
+    history: list[EpochRow] = field(default_factory=list)
+    progress: Progress = field(default_factory=Progress)
+    rate: float = 1.0
+    """What all learning rates are multiplied by: halved each time that the loss was no longer finite."""
+    good: Checkpoint | None = None
+    """The state to go back to then; only kept where the configuration wants that."""
+    network: nn.Module | None = None
+    """The model as it is trained: wrapped where several processes train it, for the parameters that then learn."""
+    compiled: Forward | None = None
+    """The same, compiled, where the configuration wants that."""
+    learning: list[bool] = field(default_factory=list)
+    """Which parameters those are."""
+    scaler: torch.amp.GradScaler = field(default_factory=lambda: torch.amp.GradScaler("cpu", enabled=False))
+    draws: Mapping[str, Tensor] = field(default_factory=dict)
+    """States of torch's generators, where an epoch that was broken off goes on; dropout draws from them."""
+
+    @property
+    def judged(self) -> nn.Module:
+        """The module that is validated and kept: the average where there is one."""
+        return self.model if self.average is None else self.average.module
+
+
+def clone(weights: Mapping[str, Tensor]) -> Weights:
+    return {name: tensor.detach().clone() for name, tensor in weights.items()}
+
+
+def snapshot(state: State, identity: dict[str, Any], place: Place) -> Checkpoint:
+    """Return all of a state as tensors and plain facts."""
+    tensors = {f"model.{name}": tensor for name, tensor in state.model.state_dict().items()}
+    tensors |= {f"best.{name}": tensor for name, tensor in state.best_weights.items()}
+    if state.average is not None:
+        tensors |= {f"average.{name}": tensor for name, tensor in state.average.state_dict().items()}
+    for index, slots in state.optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{index}.{name}": tensor for name, tensor in slots.items() if tensor is not None}
+    if state.progress.steps:
+        tensors |= {f"draws.{name}": tensor for name, tensor in place.save_draws().items()}
+    if state.progress.steps and state.good is not None:
+        tensors |= {f"good.{name}": tensor for name, tensor in state.good.tensors.items()}
+    facts = {
+        "run": identity,
+        "best_epoch": state.best_epoch,
+        "history": [dataclasses.asdict(row) for row in state.history],
+        "progress": dataclasses.asdict(state.progress),
+        "rate": state.rate,
+        "scaler": state.scaler.state_dict(),
+        "good": dict(state.good.facts) if state.progress.steps and state.good is not None else None,
+    }
+    return Checkpoint(tensors, facts)
+
+
+def restore(state: State, checkpoint: Checkpoint | None, identity: dict[str, Any]) -> None:
+    """Put a snapshot back in place; nothing happens where there is none. Raises ConfigError for that of another run."""
+    if checkpoint is None:
+        return
+    before = checkpoint.facts["run"]
+    for key, value in identity.items():
+        if before.get(key) != value:
+            raise ConfigError(f"checkpoint: wanted one with {key}={value}, found {key}={before.get(key)}; remove it")
+    parts: dict[str, Weights] = {"model": {}, "best": {}, "average": {}, "optimizer": {}, "draws": {}, "good": {}}
+    for name, tensor in checkpoint.tensors.items():
+        part, _, rest = name.partition(".")
+        parts[part][rest] = tensor
+    state.model.load_state_dict(parts["model"])
+    if state.average is not None:
+        state.average.load_state_dict(parts["average"])
+    restore_optimizer(state.optimizer, parts["optimizer"])
+    state.best_weights = clone(parts["best"])
+    state.best_epoch = checkpoint.facts["best_epoch"]
+    state.history = [EpochRow(**row) for row in checkpoint.facts["history"]]
+    state.progress = Progress(**checkpoint.facts["progress"])
+    state.rate = checkpoint.facts["rate"]
+    if checkpoint.facts["good"] is not None:
+        state.good = Checkpoint(parts["good"], checkpoint.facts["good"])
+    state.draws = parts["draws"]
+    state.scaler.load_state_dict(checkpoint.facts["scaler"])
+
+
+def restore_optimizer(optimizer: Optimizer, tensors: Weights) -> None:
+    """Put an optimizer's moments back, each laid out in memory as its parameter is."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    slots: dict[int, Weights] = {}
+    for name, tensor in tensors.items():
+        index, _, slot = name.partition(".")
+        parameter = parameters[int(index)]
+        # Fused optimizers walk both as they lie in memory: another layout would pair up the wrong elements.
+        fitting = torch.empty_like(parameter).copy_(tensor) if tensor.shape == parameter.shape else tensor
+        slots.setdefault(int(index), {})[slot] = fitting
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": slots})
