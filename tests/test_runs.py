@@ -18,10 +18,11 @@ import yaml
 
 import falconet
 from falconet import Callback, ImageSpec, RunResult, create_model, load_artifact, train
-from falconet.errors import ConfigError, DivergedError, InterruptedRunError, RunExistsError, StorageError
+from falconet.errors import ConfigError, DivergedError, InterruptedRunError, RunExistsError, StorageError, UsageError
 from falconet.models.pretrained import IMAGENET_MEAN, IMAGENET_STD, load_pretrained
 from falconet.planning import plan_run
-from falconet.runs import build, find_weights, image_size, prepare
+from falconet.runs import build, find_weights, follow, image_size, prepare
+from falconet.training.distributed import Team
 
 FolderMaker = Callable[..., Path]
 
@@ -39,6 +40,48 @@ class StopInEpoch(Callback):
     def on_step(self, step: int, loss: float) -> None:
         if step == (self.epoch - 1) * self.steps + 1:
             raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"training": {"initial_scale": 0.5}},
+        {"training": {"compile": True, "initial_scale": 0.5}},
+        {"model": {"teacher": "no/such/folder"}},
+        {"training": {"device": "mps"}},
+    ],
+)
+def test_a_setting_that_cannot_work_costs_nothing_of_the_run_before(
+    tmp_path: Path, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    train("digits", model="lenet_relu", epochs=1, out=tmp_path)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with pytest.raises(UsageError):
+        train("digits", model="lenet_relu", epochs=1, out=tmp_path, existing="overwrite", settings=settings)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+@dataclasses.dataclass(frozen=True)
+class Follower(Team):
+    """A process that hears another plan than its own."""
+
+    told: Any = None
+
+    def hear(self, value: Any) -> Any:
+        return self.told
+
+
+def test_all_processes_carry_out_the_leaders_plan(tmp_path: Path) -> None:
+    own = plan_run("digits", epochs=2, out=tmp_path / "own", measured=["learning_rate"])
+    theirs = plan_run("digits", epochs=5, out=tmp_path / "theirs", recipe="digits")
+    team = Follower(1, 2, told=(theirs.config, theirs.recipe, "resume", frozenset()))
+    plan = follow(own, team)
+    assert (plan.config, plan.recipe, plan.existing, plan.measured) == (theirs.config, "digits", "resume", frozenset())
+    assert plan.out == own.out
+    other = plan_run("digits", settings={"data": {"split_seed": 7}}, out=tmp_path / "other")
+    with pytest.raises(ConfigError, match=r"data: wanted the first process's .*split_seed=7.* start all alike"):
+        follow(own, dataclasses.replace(team, told=(other.config, None, "refuse", frozenset())))
 
 
 def test_a_run_folder_holds_all_that_the_design_promises(trained: RunResult) -> None:

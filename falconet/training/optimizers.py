@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
+import torch._dynamo  # The first optimizer would import it, in a second or two that belong to no step.
 import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor, nn, optim
