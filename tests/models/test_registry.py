@@ -79,7 +79,7 @@ def test_listing_imports_no_torch() -> None:
     ("name", "options", "message"),
     [
         ("lenet5", {"ouput": "linear"}, "unknown option of lenet5 'ouput': did you mean output?"),
-        ("lenet_relu", {"output": "linear"}, "unknown option of lenet_relu 'output': known: cosine"),
+        ("lenet_relu", {"output": "linear"}, "unknown option of lenet_relu 'output': known: batch_norm, cosine, width"),
         ("efficientnet_b0", {"paddin": "same"}, "unknown option of efficientnet_b0 'paddin': did you mean padding?"),
     ],
 )
