@@ -241,9 +241,10 @@ def test_codecarbon_gives_figures_without_network_files_or_noise(
     monkeypatch.setenv("CODECARBON_ELECTRICITYMAPS_API_TOKEN", "secret")
     monkeypatch.setenv("CODECARBON_LOG_LEVEL", "debug")
     monkeypatch.setenv("CODECARBON_ALLOW_MULTIPLE_RUNS", "false")
+    begun = time.perf_counter()
     energy = wait_and_read(out)
     assert energy.wh > 0
-    assert energy.seconds == pytest.approx(0.3, abs=0.3)
+    assert 0 < energy.seconds <= time.perf_counter() - begun
     assert energy.co2_g == pytest.approx(energy.wh * 0.475)
     assert energy.grid == ("475 g/kWh (world average)",)
     assert energy.basis in ("measured", "partly measured", "estimated")
@@ -332,6 +333,7 @@ def test_a_run_records_it_and_a_resumed_one_adds_to_it(tmp_path: Path, monkeypat
     assert again.report.course.energy.wh < energy.wh
 
 
+@pytest.mark.slow
 def test_the_command_line_says_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
