@@ -55,6 +55,7 @@ bench-models: $(VENV)/installed-dev  ## every family on known sets; DATA=folder 
 bench-training: $(VENV)/installed-dev  ## training against peers; DATA=folder that holds MNIST/ and CIFAR-10
 	$(BIN)/python benchmarks/training.py --data-root $(DATA)
 	$(BIN)/python benchmarks/accuracy.py --data-root $(DATA)
+	$(BIN)/python benchmarks/doctor.py --data-root $(DATA)
 	$(MAKE) readme
 
 bench-data: $(VENV)/installed-dev  ## feed rates against peers, memory, known sets; DATA=folder that holds them

@@ -18,7 +18,7 @@ from falconet.training.callbacks import Callback, EpochRow
 from falconet.training.diagnoses import Vitals
 
 LONGEST_STRIDE, SHORTEST_STRIDE = 32, 16
-"""Steps from one sample to the next: a sampled step takes 7 to 40 % longer than another, or 1 to 3 % in all."""
+"""Steps from one sample to the next; what that costs is measured by `benchmarks/doctor.py`."""
 SAMPLES_PER_EPOCH = 4
 """Wanted of short epochs; of the shortest, the first step alone."""
 LARGEST = 1 << 16
