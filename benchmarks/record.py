@@ -21,16 +21,16 @@ RESULTS = Path(__file__).parent / "results"
 
 @dataclass(frozen=True)
 class Row:
-    """One claim."""
+    """One claim, or what explains one."""
 
     name: str
     value: float
     unit: str
     n: int
     std: float
-    target: str
-    """What was asked for, as text."""
-    met: bool
+    target: str | None = None
+    """What was asked for, as text; None: the row explains another one."""
+    met: bool | None = None
     peer: str | None = None
     peer_value: float | None = None
     ratio: float | None = None
@@ -73,5 +73,5 @@ def save(name: str, rows: Sequence[Row]) -> None:
     content = {"hardware": hardware, "versions": environment, "date": today, "rows": [asdict(row) for row in rows]}
     write_json(RESULTS / f"{name}.json", content)
     for row in rows:
-        sign = "met" if row.met else "MISSED"
-        print(f"{row.name}: {row.value:.4g} ± {row.std:.2g} {row.unit} (n = {row.n}; target {row.target}: {sign})")
+        asked = f"; target {row.target}: {'met' if row.met else 'MISSED'}" if row.target else ""
+        print(f"{row.name}: {row.value:.4g} ± {row.std:.2g} {row.unit} (n = {row.n}{asked})")

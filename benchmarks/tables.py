@@ -1,4 +1,4 @@
-"""Writes the README's tables: of results and MNIST's story from `results/*.json`, and of models from the registry."""
+"""Writes the tables of README and docs from `results/*.json` and from the registry."""
 
 from __future__ import annotations
 
@@ -9,19 +9,23 @@ from typing import Any
 from falconet.models import MODELS
 
 RESULTS = Path(__file__).parent / "results"
-STORY = "mnist-story"
-"""Has a table of its own."""
-README = Path(__file__).parent.parent / "README.md"
+STORY, PROFILE = "mnist-story", "training-profile"
+"""Each has a table of its own."""
+ROOT = Path(__file__).parent.parent
+FILLED = (ROOT / "README.md", ROOT / "docs" / "training.md")
 
 
 def main() -> None:
-    README.write_text(fill(README.read_text(encoding="utf-8")), encoding="utf-8")
+    for path in FILLED:
+        path.write_text(fill(path.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 def fill(text: str) -> str:
-    """Return the README with its tables made anew."""
-    for name, table in (("story", list_story()), ("results", list_results()), ("models", list_architectures())):
-        text = replace_table(text, name, table)
+    """Return a text with those tables made anew that it has."""
+    makers = {"story": list_story, "results": list_results, "models": list_architectures, "profile": list_profile}
+    for name, make in makers.items():
+        if f"<!-- {name}: begin -->" in text:
+            text = replace_table(text, name, make())
     return text
 
 
@@ -52,10 +56,22 @@ def list_story() -> str:
     return "\n".join(lines)
 
 
+def list_profile() -> str:
+    """Return what the time of a training step goes to: kinds of operation down, networks across."""
+    content = json.loads((RESULTS / f"{PROFILE}.json").read_text(encoding="utf-8"))
+    shares = {tuple(row["name"].split(": ")): row for row in content["rows"]}
+    networks, kinds = (list(dict.fromkeys(part)) for part in zip(*shares, strict=True))
+    lines = [f"| share of a step | {' | '.join(networks)} |", "| --- |" + " --- |" * len(networks)]
+    for kind in kinds:
+        cells = (f"{shares[network, kind]['value']:.0f} ± {shares[network, kind]['std']:.0f} %" for network in networks)
+        lines.append(f"| {kind} | {' | '.join(cells)} |")
+    return "\n".join([*lines, "", f"n = {content['rows'][0]['n']}; {describe(content)}"])
+
+
 def list_results() -> str:
     """Return all results as one Markdown table."""
     lines = ["| what | result | target | | measured on |", "| --- | --- | --- | --- | --- |"]
-    for path in sorted(path for path in RESULTS.glob("*.json") if path.stem != STORY):
+    for path in sorted(path for path in RESULTS.glob("*.json") if path.stem not in (STORY, PROFILE)):
         content = json.loads(path.read_text(encoding="utf-8"))
         lines += [format_row(row, describe(content)) for row in content["rows"]]
     return "\n".join(lines)

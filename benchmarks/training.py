@@ -1,9 +1,9 @@
 """How fast networks train: against Keras, a PyTorch tutorial, fastai and Lightning, and against this machine itself.
 
-Four parts, each recorded by itself: images a second in one number format (`throughput`) and as each library does it by
-default (`defaults`), seconds to a test accuracy (`target`), and the share of the machine's matrix-product rate that
-ResNet-18 reaches (`matmul`). Falconet and a peer take turns, each time in new processes. A peer runs in an environment
-of its own, which is made on first use.
+Five parts, each recorded by itself: images a second in one number format (`throughput`) and as each library does it by
+default (`defaults`), seconds to a test accuracy (`target`), the share of the machine's matrix-product rate that
+ResNet-18 reaches (`matmul`), and what the time of a training step goes to (`profile`). Falconet and a peer take turns,
+each time in new processes. A peer runs in an environment of its own, which is made on first use.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ from record import Row, mean, save
 from falconet import FalconetError
 from falconet.planning import load_recipe
 
-PEERS = Path(__file__).parent / "peers"
+HERE = Path(__file__).parent
+PEERS = HERE / "peers"
 RUNNING = Path(sys.executable)
 THREADS = (
     "OMP_NUM_THREADS",
@@ -43,6 +44,13 @@ AIM = 0.99
 LAST_EPOCH = 30
 """By which Keras has long reached AIM."""
 SHARE, SHARE_GOAL = 0.5, 0.7
+RESNET = ("resnet18", "--shape", "3", "32", "32", "--batch-size", "128", "--precision")
+PROFILED = {
+    "lenet_relu, fp32": ("lenet_relu", "--shape", "1", "28", "28", "--batch-size", "64", "--precision", "fp32"),
+    "resnet18, fp32": (*RESNET, "fp32"),
+    "resnet18, bf16": (*RESNET, "bf16"),
+}
+"""What the steps of `throughput` and `matmul` are, for `step_profile`."""
 
 
 @dataclass(frozen=True)
@@ -252,7 +260,7 @@ def measure_shares(bench: Bench) -> list[Row]:
     found: dict[str, list[dict[str, Any]]] = {"fp32": [], "bf16": []}
     for _ in range(bench.repetitions):
         for precision, answers in found.items():
-            answers.append(execute(RUNNING, "matrix_rate", "--precision", precision))
+            answers.append(execute(RUNNING, HERE / "matrix_rate.py", "--precision", precision))
     return [describe_share(precision, answers) for precision, answers in found.items()]
 
 
@@ -277,11 +285,23 @@ def describe_share(precision: str, answers: Sequence[dict[str, Any]]) -> Row:
     )
 
 
+def profile_steps(bench: Bench) -> list[Row]:
+    """Measure the share of a training step's time that goes to each kind of operation."""
+    rows = []
+    for title, (model, *options) in PROFILED.items():
+        answers = [execute(RUNNING, HERE / "step_profile.py", model, *options) for _ in range(bench.repetitions)]
+        for kind in answers[0]:
+            value, std = mean([100 * answer[kind] for answer in answers])
+            rows.append(Row(f"{title}: {kind}", value, "%", len(answers), std))
+    return rows
+
+
 PARTS: dict[str, Callable[[Bench], list[Row]]] = {
     "throughput": compare_throughput,
     "defaults": compare_defaults,
     "target": compare_races,
     "matmul": measure_shares,
+    "profile": profile_steps,
 }
 
 
@@ -293,17 +313,17 @@ def find_python(bench: Bench, peer: Peer) -> Path:
 def run(bench: Bench, python: Path, script: str, *options: str) -> dict[str, Any]:
     """Run a program on MNIST."""
     started = ("--started", repr(time.time()))
-    return execute(python, script, "--data-root", str(bench.data_root), *options, *started)
+    return execute(python, PEERS / f"{script}.py", "--data-root", str(bench.data_root), *options, *started)
 
 
-def execute(python: Path, script: str, *options: str) -> dict[str, Any]:
+def execute(python: Path, script: Path, *options: str) -> dict[str, Any]:
     """Run a program in a process of its own, with an empty cache; return its answer, the last line of its output."""
     with tempfile.TemporaryDirectory() as cache:
-        command = [str(python), str(PEERS / f"{script}.py"), *options]
+        command = [str(python), str(script), *options]
         environment = {**os.environ, "FALCONET_CACHE": cache}
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=environment)
     result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    print(script, *options, {key: value for key, value in result.items() if key != "looks"}, flush=True)
+    print(script.stem, *options, {key: value for key, value in result.items() if key != "looks"}, flush=True)
     return result
 
 

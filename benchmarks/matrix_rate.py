@@ -14,25 +14,17 @@ import time
 from typing import Literal
 
 import torch
+from noise import LABELS, StepClock, train_on_noise
 
-from falconet import Callback, ImageSpec, Loader, Preprocess, TrainConfig, create_model, fit, summarize
+from falconet import summarize
 
-BATCH_SIZE, SIDE, CLASSES = 128, 32, 10
+SHAPE = (3, 32, 32)
+BATCH_SIZE = 128
 WARM_UP = 2
 """Steps that are not timed."""
 PRODUCTS = 5
 """Of matrices, timed before the training and again after it."""
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
-
-
-class StepClock(Callback):
-    """Takes the time at the end of each step."""
-
-    def __init__(self) -> None:
-        self.ends: list[float] = []
-
-    def on_step(self, step: int, loss: float) -> None:
-        self.ends.append(time.perf_counter())
 
 
 def main() -> None:
@@ -41,7 +33,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=10, help="that are timed")
     parser.add_argument("--side", type=int, default=4096, help="rows and columns of the matrices")
     arguments = parser.parse_args()
-    cost = summarize("resnet18", input_shape=(3, SIDE, SIDE), num_classes=CLASSES, stem="small")
+    cost = summarize("resnet18", input_shape=SHAPE, num_classes=len(LABELS), stem="small")
     products = time_products(arguments.side, DTYPES[arguments.precision])
     steps = time_steps(arguments.precision, arguments.steps)
     products += time_products(arguments.side, DTYPES[arguments.precision])
@@ -68,14 +60,8 @@ def time_products(side: int, dtype: torch.dtype) -> list[float]:
 
 def time_steps(precision: Literal["fp32", "bf16"], count: int) -> list[float]:
     """Return the seconds of training steps, each from the end of the one before it, on random images."""
-    preprocess = Preprocess(ImageSpec((3, SIDE, SIDE), tuple("0123456789"), (0.5,) * 3, (0.25,) * 3))
-    images = torch.randint(256, (BATCH_SIZE * (WARM_UP + count), 3, SIDE, SIDE), dtype=torch.uint8)
-    labels = torch.randint(CLASSES, (len(images),))
-    train = Loader(images, labels, preprocess, BATCH_SIZE, None, "shuffle")
-    val = Loader(images[:BATCH_SIZE], labels[:BATCH_SIZE], preprocess, BATCH_SIZE)
-    model = create_model("resnet18", num_classes=CLASSES, in_channels=3, input_size=SIDE, stem="small")
     clock = StepClock()
-    fit(model, train, val, TrainConfig(epochs=1, batch_size=BATCH_SIZE, precision=precision), callbacks=[clock])
+    train_on_noise("resnet18", SHAPE, BATCH_SIZE, WARM_UP + count, [clock], precision, stem="small")
     return [end - begun for begun, end in itertools.pairwise(clock.ends[WARM_UP - 1 :])]
 
 
