@@ -1,4 +1,4 @@
-"""predict() and evaluate(): what a trained model answers, and how good that is."""
+"""evaluate(): how good a trained model's answers are."""
 
 from __future__ import annotations
 
@@ -9,21 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from jaxtyping import Float32, Int64
 
 from falconet import metrics
 from falconet.artifact import Artifact, DataOrigin, load_artifact
-from falconet.catalog import FILE_SUFFIXES
-from falconet.data import DataConfig, Dataset, Samples, Split, Unreadable, load_dataset
-from falconet.data.files import KIND_WORDS, list_samples, open_files
-from falconet.data.preprocessing import iterate_prepared
-from falconet.data.series import WavFiles
-from falconet.errors import DataError, PathError, UsageError
+from falconet.data import DataConfig, Dataset, Split, Unreadable, load_dataset
+from falconet.errors import DataError
+from falconet.evaluation.answers import Answers, answer_split
 from falconet.schema import from_mapping, merge, to_mapping
-from falconet.spec import InputSpec, Kind, SeriesSpec
-
-BATCH_SIZE = 256
 
 
 @dataclass(frozen=True)
@@ -64,43 +57,6 @@ class Evaluation:
     """Rows are true classes, columns predicted ones."""
     unreadable: tuple[Unreadable, ...] = ()
     """Files of the source that were skipped."""
-
-
-@dataclass(frozen=True)
-class Ranked:
-    """One candidate of a prediction."""
-
-    label: str
-    probability: float
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """The answer for one file."""
-
-    file: str
-    label: str
-    probability: float
-    top: tuple[Ranked, ...]
-
-
-@dataclass(frozen=True)
-class Predictions:
-    """The answers for several files."""
-
-    predictions: tuple[Prediction, ...]
-    skipped: tuple[Unreadable, ...]
-
-
-@dataclass(frozen=True, eq=False)
-class Answers:
-    """What a model says about the samples of a split that can be read."""
-
-    split: Split
-    """Those samples; labels are positions in the model's own."""
-    logits: Float32[np.ndarray, "samples classes"]
-    unreadable: tuple[Unreadable, ...]
-    """The other samples of the split."""
 
 
 def evaluate(
@@ -182,38 +138,6 @@ def match_labels(split: Split, classes: Sequence[str], known: Sequence[str]) -> 
     return matched
 
 
-def answer_split(artifact: Artifact, split: Split) -> Answers:
-    """Return the model's raw outputs for a split. Raises DataError where nothing of it can be read."""
-    logits, reasons = predict_logits(artifact, fit_recordings(split.samples, artifact.config.input))
-    if not len(logits):
-        index, reason = next(iter(reasons.items()))
-        raise DataError(f"none of {len(split)} samples can be read; the first: {split.samples.name(index)} ({reason})")
-    unreadable = tuple(Unreadable(split.samples.name(index), reason) for index, reason in reasons.items())
-    kept = np.setdiff1d(np.arange(len(split)), list(reasons)).astype(np.int64)
-    return Answers(split.take(kept) if reasons else split, logits, unreadable)
-
-
-def fit_recordings(samples: Samples, spec: InputSpec) -> Samples:
-    """Return recordings at the model's rate and number of channels, whatever those of their source; others as is."""
-    if isinstance(samples, WavFiles) and isinstance(spec, SeriesSpec) and spec.rate is not None:
-        return dataclasses.replace(samples, rate=spec.rate, channels=spec.raw_shape[0])
-    return samples
-
-
-@torch.inference_mode()
-def predict_logits(
-    artifact: Artifact, samples: Samples
-) -> tuple[Float32[np.ndarray, "readable classes"], dict[int, str]]:
-    """Return the raw outputs for all readable samples in order, and the positions of the others with reasons."""
-    logits = [torch.empty(0, len(artifact.config.input.labels))]
-    unreadable: dict[int, str] = {}
-    for batch in iterate_prepared(samples, artifact.preprocess, BATCH_SIZE):
-        unreadable |= batch.unreadable
-        if len(batch.inputs):
-            logits.append(artifact.model(artifact.preprocess.normalize(batch.inputs)))
-    return torch.cat(logits).numpy(), unreadable
-
-
 def judge(
     logits: Float32[np.ndarray, "samples classes"],
     labels: Int64[np.ndarray, " samples"],
@@ -244,45 +168,3 @@ def judge(
         confusion=tuple(tuple(row) for row in confusion.tolist()),
         unreadable=unreadable,
     )
-
-
-def predict(model: str | Path | Artifact, paths: Sequence[str | Path], *, top: int = 3) -> Predictions:
-    """Classify files of the kind that the model eats, and all such files below folders.
-
-    Files that cannot be read are skipped and listed. Raises PathError for a path that does not exist or a folder
-    without such files, DataError where not one file can be read.
-    """
-    if top < 1:
-        raise UsageError(f"--top: wanted 1 or more, found {top}")
-    artifact = model if isinstance(model, Artifact) else load_artifact(model)
-    spec = artifact.config.input
-    files = [file for path in paths for file in expand(Path(path), spec.kind)]
-    logits, reasons = predict_logits(artifact, open_files(files, spec))
-    skipped = tuple(Unreadable(files[index], reason) for index, reason in reasons.items())
-    if not len(logits):
-        raise DataError(f"none of {len(files)} files can be read; the first: {skipped[0].file} ({skipped[0].reason})")
-    read = [file for index, file in enumerate(files) if index not in reasons]
-    rows = zip(read, metrics.softmax(logits), strict=True)
-    return Predictions(tuple(rank(file, row, spec.labels, top) for file, row in rows), skipped)
-
-
-def expand(path: Path, kind: Kind) -> list[str]:
-    """Return a file itself, or the samples below a folder."""
-    if path.is_file():
-        if kind == "text" and path.suffix.lower() in FILE_SUFFIXES:
-            wanted = "wanted texts in files of their own (.txt), found a table"
-            raise PathError(f"{path}: {wanted}; `falconet evaluate` reads tables")
-        return [str(path)]
-    if not path.is_dir():
-        raise PathError(f"no such file or folder: {path}")
-    found = list_samples(path, kind)
-    if not found:
-        raise PathError(f"{path}: wanted {KIND_WORDS[kind]}, found none in this folder")
-    return [str(file) for file in found]
-
-
-def rank(file: str, probabilities: np.ndarray, names: Sequence[str], top: int) -> Prediction:
-    """Return the `top` most probable classes."""
-    order = np.argsort(-probabilities, kind="stable")[:top]
-    candidates = tuple(Ranked(names[index], float(probabilities[index])) for index in order)
-    return Prediction(file, candidates[0].label, candidates[0].probability, candidates)
