@@ -44,7 +44,7 @@ AIM = 0.99
 LAST_EPOCH = 30
 """By which Keras has long reached AIM."""
 SHARE, SHARE_GOAL = 0.5, 0.7
-RESNET = ("resnet18", "--shape", "3", "32", "32", "--batch-size", "128", "--precision")
+RESNET = ("resnet18", "--shape", "3", "32", "32", "--batch-size", "128", "--steps", "10", "--precision")
 PROFILED = {
     "lenet_relu, fp32": ("lenet_relu", "--shape", "1", "28", "28", "--batch-size", "64", "--precision", "fp32"),
     "resnet18, fp32": (*RESNET, "fp32"),
