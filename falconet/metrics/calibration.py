@@ -84,19 +84,29 @@ def fit_temperature(logits: Logits, labels: Labels) -> float:
     wrong = 1 / (len(labels) + 2)
     wanted = float(((1 - wrong) * scaled[rows, labels] + wrong * others.max(axis=1)).mean())
 
-    def slope(sharpness: float) -> float:
-        """Return the derivative of the log-loss by 1/T, which only rises: the loss is convex in it."""
-        return float((softmax(sharpness * scaled) * scaled).sum(axis=1).mean()) - wanted
-
-    low, high = 0.0, 1.0
-    if not slope(low) < 0:
+    if not float(scaled.mean()) < wanted:
         return 1.0
-    while slope(high) < 0:
-        low, high = high, 2 * high
-    while high - low > PRECISION * high:
-        middle = (low + high) / 2
-        low, high = (middle, high) if slope(middle) < 0 else (low, middle)
-    return largest / high
+    # The loss is convex in 1/T: Newton's steps, kept between a point where it falls and one where it rises.
+    low, high, sharpness, step = 0.0, np.inf, 1.0, np.inf
+    while abs(step) > PRECISION * sharpness:
+        slope, curvature = differentiate(scaled, sharpness)
+        low, high = (sharpness, high) if slope < wanted else (low, sharpness)
+        following = sharpness - (slope - wanted) / curvature if curvature > 0 else np.inf
+        if not low < following < high:
+            following = (low + high) / 2 if high < np.inf else 2 * sharpness
+        step, sharpness = following - sharpness, following
+    return largest / sharpness
+
+
+def differentiate(logits: Logits, sharpness: float) -> tuple[float, float]:
+    """Return mean and variance of logits under softmax(sharpness * logits), averaged over samples.
+
+    They are the first two derivatives by sharpness of the mean log of the softmax's denominator.
+    """
+    probabilities = softmax(sharpness * logits)
+    means = (probabilities * logits).sum(axis=1)
+    squares = (probabilities * logits**2).sum(axis=1)
+    return float(means.mean()), float((squares - means**2).mean())
 
 
 PRECISION = 1e-7

@@ -66,7 +66,8 @@ def average_classes(
     weights = (both > 0).astype(np.float64) if weights is None else weights
     scores = (divide(hits, predicted), divide(hits, actual), divide(2 * hits, both))
     sums = np.stack([(score * weights).sum(axis=-1) for score in scores], axis=-1)
-    return np.asarray(sums / weights.sum(axis=-1)[..., None])
+    # Weights are whole numbers, all 0 only where nothing was counted.
+    return np.asarray(sums / np.maximum(weights.sum(axis=-1), 1)[..., None])
 
 
 def log_softmax(logits: Logits) -> Float64[np.ndarray, "samples classes"]:

@@ -78,7 +78,7 @@ def find_threshold(curve: Curve, precision: float) -> float | None:
     return float(curve.thresholds[enough[-1]]) if len(enough) else None
 
 
-def share_accepted(scores: Scores, others: Scores, accepted: float = 0.95) -> float:
+def share_accepted(scores: Scores, others: Float64[np.ndarray, " others"], accepted: float = 0.95) -> float:
     """Return the share of `others` at or above the score that `accepted` of `scores` reach: FPR at 95% TPR."""
     kept = int(np.ceil(accepted * len(scores)))
     threshold = np.sort(scores)[len(scores) - kept]
