@@ -81,7 +81,7 @@ def test_samples_that_only_one_can_read_do_not_count(trained: RunResult, monkeyp
     def predict(model: Artifact, samples: object) -> tuple[np.ndarray, dict[int, str]]:
         calls.append(1)
         logits, _ = predict_logits(model, samples)  # type: ignore[arg-type]
-        return logits[3:], {index: "damaged" for index in range(3)}
+        return logits[3:], dict.fromkeys(range(3), "damaged")
 
     monkeypatch.setattr("falconet.evaluation.contests.predict_logits", predict)
     found = evaluate(artifact, "digits", against=artifact).against
