@@ -63,7 +63,7 @@ def test_the_same_samples_are_refused(trained: RunResult, make_folder: FolderMak
     image = Image.open(folder / "3" / "000.png")
     image.save(part / "one.png")
     (part / "one.png").write_bytes((folder / "3" / "000.png").read_bytes())
-    with pytest.raises(DataError, match="found none that can be used in .*: all stand in the judged split too"):
+    with pytest.raises(DataError, match=r"found none that can be used in .*: all stand in the judged split too"):
         evaluate(trained.out, folder, split="all", ood=part.parent)
 
 
@@ -82,5 +82,5 @@ def test_mistakes_are_named(trained: RunResult, tmp_path: Path) -> None:
         evaluate(trained.out, "digits", ood=tmp_path / "empty")
     table = tmp_path / "texts.csv"
     table.write_text("text,label\n" + "".join(f"number {n},{n % 2}\n" for n in range(20)), encoding="utf-8")
-    with pytest.raises(DataError, match="wanted image data|wanted paths of images"):
+    with pytest.raises(DataError, match=r"wanted image data|wanted paths of images"):
         evaluate(trained.out, "digits", ood=table)

@@ -69,7 +69,7 @@ def test_texts_of_a_table(tmp_path: Path) -> None:
 
 def test_columns_that_are_not_there(trained: RunResult, make_folder: FolderMaker) -> None:
     table = write_manifest(make_folder(classes=("3", "7")))
-    with pytest.raises(ConfigError, match="table.csv: unknown column 'camra': did you mean camera"):
+    with pytest.raises(ConfigError, match=r"table.csv: unknown column 'camra': did you mean camera"):
         evaluate(trained.out, table, split="all", by="camra")
     with pytest.raises(DataError, match="--by camera: wanted a table with this column, found a source that is no"):
         evaluate(trained.out, "digits", by="camera")
