@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from falconet.catalog import CONFIG_FILE, WEIGHTS_FILE, check_artifact
 from falconet.data.splits import Columns, DataConfig
-from falconet.errors import ArtifactError, UsageError
+from falconet.errors import ArtifactError, ConfigError, UsageError
 from falconet.models import create_model
 from falconet.schema import from_mapping, to_mapping
 from falconet.spec import InputSpec, Kind, TextSpec
@@ -83,8 +84,15 @@ class ArtifactConfig:
     widths: Mapping[str, Any] | None = None
     """Kept channels by layer, after pruning; None: as the architecture has them."""
     task: Literal["classification"] = "classification"
+    temperature: float = 1.0
+    """What logits are divided by before they become probabilities, fitted on the validation split (Guo et al., 2017);
+    1, which changes nothing, for a model that was never calibrated."""
     versions: Mapping[str, Any] = field(default_factory=dict)
     format_version: int = FORMAT_VERSION
+
+    def __post_init__(self) -> None:
+        if not (self.temperature > 0 and math.isfinite(self.temperature)):
+            raise ConfigError(f"temperature: wanted a positive, finite number, found {self.temperature}")
 
 
 @dataclass(frozen=True, eq=False)

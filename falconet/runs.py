@@ -31,7 +31,14 @@ from falconet.data.preprocessing import create_preprocess
 from falconet.data.splits import check_training_classes
 from falconet.data.texts import TextEncoder, train_tokenizer
 from falconet.errors import ConfigError, DataError, DivergedError, InterruptedRunError
-from falconet.evaluation import Evaluation, evaluate_split
+from falconet.evaluation import (
+    Answers,
+    Evaluation,
+    calibrate,
+    describe_calibration,
+    evaluate_split,
+    judge_answers,
+)
 from falconet.models import create_model, find_model
 from falconet.models.pretrained import Pretrained, fit_weights, load_pretrained
 from falconet.planning import (
@@ -284,8 +291,10 @@ def conclude(
     chance = float(np.bincount(labels).max() / len(labels))
     diagnoses = diagnose(result.history, vitals, chance, diverged=result.ending == "diverged")
     check_ending(plan, result, diagnoses)
+    artifact, answers = calibrate(artifact, plan.dataset)
+    artifact.save(plan.out)
     course = Course(vitals, diagnoses, load_energy(plan.out))
-    return judge_run(plan, artifact, result, course, feed.unreadable, started)
+    return judge_run(plan, artifact, answers, result, course, feed.unreadable, started)
 
 
 def find_weights(plan: Plan) -> tuple[Plan, Pretrained | None]:
@@ -529,20 +538,34 @@ def check_ending(plan: Plan, result: FitResult, diagnoses: Sequence[Diagnosis] =
 def judge_run(
     plan: Plan,
     artifact: Artifact,
+    val_answers: Answers,
     result: FitResult,
     course: Course,
     unreadable: tuple[Unreadable, ...],
     started: float,
 ) -> RunResult:
-    """Judge the artifact from raw pixels and write `metrics.json`, the report and the model card."""
+    """Judge the artifact from raw samples and write `metrics.json`, the report and the model card.
+
+    `val_answers` are those on the validation split.
+    """
     dataset = plan.dataset
-    val, _ = evaluate_split(artifact, dataset.splits["val"], "val", dataset)
+    val = judge_answers(artifact, val_answers, "val", dataset)
     test, answers = evaluate_split(artifact, dataset.splits["test"], "test", dataset)
-    settings = to_mapping(plan.config)
-    report = describe_model(artifact, result.history, val, test, answers=answers, course=course, settings=settings)
+    calibration = describe_calibration(artifact, val_answers, answers)
+    report = describe_model(
+        artifact,
+        result.history,
+        val,
+        test,
+        answers=answers,
+        calibration=calibration,
+        course=course,
+        settings=to_mapping(plan.config),
+    )
     costs = {"params": report.params, "macs": report.macs, "bytes": report.bytes, "latency_ms": report.latency.p50}
     diagnoses = [to_mapping(diagnosis) for diagnosis in course.diagnoses]
-    facts = {**costs, "val": to_mapping(val), "test": to_mapping(test), "diagnoses": diagnoses}
+    judged = {"val": to_mapping(val), "test": to_mapping(test), "calibration": to_mapping(calibration)}
+    facts = {**costs, **judged, "diagnoses": diagnoses}
     if course.energy:
         facts["energy"] = energy_facts(course.energy)
     write_json(plan.out / "metrics.json", facts)

@@ -17,6 +17,11 @@ from falconet.training import Callback, EpochRow
 if TYPE_CHECKING:
     from falconet.data import Dataset
     from falconet.data.checks import DataReport
+    from falconet.evaluation import Evaluation
+    from falconet.evaluation.confidence import Abstention, Answered
+    from falconet.evaluation.contests import Contest
+    from falconet.evaluation.outliers import Outliers
+    from falconet.evaluation.slices import Slices
 
 PIPE_WIDTH = 10_000
 SHAPES = 6
@@ -158,6 +163,130 @@ def list_findings(report: DataReport) -> list[tuple[str, list[str]]]:
         for row in report.label_errors
     ]
     return [*findings, ("likely label errors", errors)] if errors else findings
+
+
+def print_evaluation(result: Evaluation) -> None:
+    """Print the headline figures with their intervals, the classes, then whatever else was asked for."""
+    print_line(f"{result.split} split, {result.n:,} samples")
+    if result.unreadable:
+        print_line(f"skipped {len(result.unreadable)} unreadable files")
+    print_table(("figure", "value", "95% from", "to"), list_figures(result))
+    print_line("")
+    rows = [
+        (
+            row.name,
+            *(format_share(part) for part in (row.precision, row.recall, row.f1, row.average_precision, row.roc_auc)),
+            f"{row.support:,}",
+        )
+        for row in result.per_class
+    ]
+    print_table(("class", "precision", "recall", "F1", "average precision", "ROC area", "samples"), rows)
+    if result.abstention:
+        print_abstention(result.abstention)
+    if result.against:
+        print_contest(result.against)
+    if result.slices:
+        print_slices(result.slices)
+    if result.ood:
+        print_outliers(result.ood)
+
+
+def list_figures(result: Evaluation) -> list[tuple[str, ...]]:
+    """Return headline figures as rows of text: name, value and interval."""
+    shares = {
+        "accuracy": result.accuracy,
+        "macro_precision": result.macro_precision,
+        "macro_recall": result.macro_recall,
+        "macro_f1": result.macro_f1,
+    }
+    losses = {"log_loss": result.log_loss, "brier": result.brier}
+    titles = {"macro_f1": "macro F1", "log_loss": "log-loss in nats", "brier": "Brier score (0 to 2)"}
+    rows: list[tuple[str, ...]] = []
+    for name, value in {**shares, **losses}.items():
+        style = ".2%" if name in shares else ".4f"
+        interval = result.intervals[name]
+        ends = [format(end, style) for end in interval] if interval else ["-", "-"]
+        rows.append((titles.get(name, name.replace("_", " ")), format(value, style), *ends))
+    rows.append(("expected calibration error", f"{result.ece:.2%}", "", ""))
+    rows.append(("area of error over coverage", f"{result.aurc:.2%}", "", ""))
+    return rows
+
+
+def format_share(share: float | None) -> str:
+    """Return a fraction in percent; a dash where there is none."""
+    return "-" if share is None else f"{share:.2%}"
+
+
+def format_interval(interval: tuple[float, float] | None) -> str:
+    """Return the ends of an interval of shares; a dash where there is none."""
+    return "-" if interval is None else f"{interval[0]:.2%} – {interval[1]:.2%}"
+
+
+def print_abstention(found: Abstention) -> None:
+    """Print from which confidence on a model is as often right as was wanted, and what that costs."""
+    print_line("")
+    if found.threshold is None or found.chosen is None or found.judged is None:
+        print_line(f"precision {found.precision:.2%}: no confidence gives it; ask for less")
+        return
+    print_line(f"precision {found.precision:.2%} wanted: answers from a confidence of {found.threshold:.4f} on")
+    rows = [("chosen", *list_answered(found.chosen)), ("judged", *list_answered(found.judged))]
+    print_table(("", "split", "answered", "coverage", "accuracy", "95%"), rows)
+    if found.chosen.split == found.judged.split:
+        print_line("chosen and judged on the same samples, which flatters it: expect less elsewhere")
+
+
+def list_answered(found: Answered) -> tuple[str, ...]:
+    """Return the row of a split of which a model answers a part."""
+    accuracy, interval = format_share(found.accuracy), format_interval(found.accuracy_ci)
+    return found.split, f"{found.n:,}", f"{found.coverage:.2%}", accuracy, interval
+
+
+def print_contest(contest: Contest) -> None:
+    """Print two models' answers side by side, and whether their difference may be chance."""
+    print_line("")
+    print_line(f"against {contest.other}: {contest.accuracy:.2%} to {contest.other_accuracy:.2%}, n = {contest.n:,}")
+    ends = contest.difference_ci
+    interval = f" (95%: {100 * ends[0]:+.2f} – {100 * ends[1]:+.2f})" if ends else ""
+    print_line(
+        f"difference {100 * contest.difference:+.2f} points{interval}, p = {contest.p_value:.2g} (McNemar, exact)"
+    )
+    print_table(
+        ("", "the other right", "the other wrong"),
+        [
+            ("this one right", f"{contest.both:,}", f"{contest.only_this:,}"),
+            ("this one wrong", f"{contest.only_other:,}", f"{contest.neither:,}"),
+        ],
+    )
+
+
+def print_slices(found: Slices) -> None:
+    """Print the worst parts of a split."""
+    print_line("")
+    rows = [
+        (part.value or "(nothing)", f"{part.accuracy:.2%}", format_interval(part.accuracy_ci), f"{part.n:,}")
+        for part in found.slices
+    ]
+    few = ["few" if part.few else "" for part in found.slices]
+    shown = [(*row, mark) for row, mark in zip(rows, few, strict=True)][:SLICES]
+    print_table((found.column, "accuracy", "95%", "samples", ""), shown)
+    if len(rows) > SLICES:
+        print_line(f"and {len(rows) - SLICES} more; --json lists all")
+
+
+SLICES = 20
+"""Parts of a split that are shown, the worst ones."""
+
+
+def print_outliers(found: Outliers) -> None:
+    """Print how well scores tell a model's own samples from those of another source."""
+    print_line("")
+    skipped = f", {found.unreadable} unreadable" if found.unreadable else ""
+    print_line(f"out of distribution: {found.source} ({found.split}, {found.n:,} samples{skipped})")
+    rows = [
+        (name, f"{score.auroc:.2%}", f"{score.fpr95:.2%}")
+        for name, score in (("highest probability", found.max_probability), ("energy", found.energy))
+    ]
+    print_table(("score", "AUROC", "passes where 95% of the split do"), rows)
 
 
 def describe_dataset(dataset: Dataset) -> str:

@@ -144,6 +144,32 @@ def test_evaluate(capsys: Capture, trained: RunResult) -> None:
     assert "expected calibration error" in run_text(capsys, "evaluate", str(trained.out), "digits", "--split", "val")
 
 
+def test_evaluate_answers_more_questions(capsys: Capture, trained: RunResult, make_folder: FolderMaker) -> None:
+    photos = str(make_folder(classes=("cat",)))
+    options = ("--against", str(trained.out), "--ood", photos, "--precision", "0.9")
+    result = run_json(capsys, "evaluate", str(trained.out), "digits", *options)
+    assert result["against"]["both"] + result["against"]["neither"] == result["n"]
+    assert result["ood"]["n"] == 12
+    assert result["abstention"]["judged"]["split"] == "test"
+    assert result["slices"] is None
+    assert set(result["intervals"]) == {"accuracy", "macro_precision", "macro_recall", "macro_f1", "log_loss", "brier"}
+    text = run_text(capsys, "evaluate", str(trained.out), "digits", *options)
+    assert "precision 90.00% wanted: answers from a confidence of" in text
+    assert "p = 1 (McNemar, exact)" in text
+    assert f"out of distribution: {photos} (all, 12 samples)" in text
+
+
+def test_evaluate_by_a_column(capsys: Capture, trained: RunResult, make_folder: FolderMaker) -> None:
+    folder = make_folder(classes=("3", "7"))
+    rows = [f"{path.relative_to(folder)},{path.parent.name},{path.stem[-1]}" for path in sorted(folder.rglob("*.png"))]
+    (folder / "table.csv").write_text("\n".join(["path,label,camera", *rows]), encoding="utf-8")
+    arguments = ("evaluate", str(trained.out), str(folder / "table.csv"), "--split", "all", "--by", "camera")
+    result = run_json(capsys, *arguments)["slices"]
+    assert result["column"] == "camera"
+    assert sum(part["n"] for part in result["slices"]) == 24
+    assert "few" in run_text(capsys, *arguments)
+
+
 @pytest.mark.parametrize("name", ["table.csv", "table.jsonl", "table.parquet"])
 def test_predict(capsys: Capture, trained: RunResult, make_folder: FolderMaker, tmp_path: Path, name: str) -> None:
     folder = make_folder(count=2)

@@ -18,7 +18,6 @@ from falconet.cli.app import (
     Strict,
     app,
     ask_data,
-    describe_evaluation,
 )
 
 
@@ -27,6 +26,19 @@ def evaluate(
     model: ModelFolder,
     source: Source,
     split: Annotated[str, typer.Option(help="train, val, test or all.")] = "test",
+    against: Annotated[
+        Path | None, typer.Option(metavar="DIR2", help="Another model on the same samples: is the difference chance?")
+    ] = None,
+    by: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help="Accuracy by the values in a column of the table, worst first.")
+    ] = None,
+    ood: Annotated[
+        str | None, typer.Option(metavar="SOURCE2", help="Samples of other things: is the model less sure of them?")
+    ] = None,
+    precision: Annotated[
+        float | None,
+        typer.Option(metavar="SHARE", help="From which confidence on so many are right (0.99), and how many."),
+    ] = None,
     follow: Follow = False,
     settings: Assignments = None,
     data_root: DataRoot = None,
@@ -39,24 +51,30 @@ def evaluate(
 
     check_artifact(model)
     check_source(source)
+    if against:
+        check_artifact(against)
+    if ood:
+        check_source(ood)
     from falconet import evaluation, terminal
 
     asked = ask_data(settings, None, follow, strict)["data"]
-    result = evaluation.evaluate(model, source, split=split, data_root=data_root, settings=asked)
+    result = evaluation.evaluate(
+        model,
+        source,
+        split=split,
+        data_root=data_root,
+        settings=asked,
+        against=against,
+        by=by,
+        ood=ood,
+        precision=precision,
+    )
     if json:
         from falconet.schema import to_mapping
 
         terminal.print_json(to_mapping(result))
         return
-    terminal.print_line(describe_evaluation(result))
-    terminal.print_line(f"log-loss {result.log_loss:.4f} nats, expected calibration error {result.ece:.2%}")
-    if result.unreadable:
-        terminal.print_line(f"skipped {len(result.unreadable)} unreadable files")
-    rows = [
-        (row.name, f"{row.precision:.2%}", f"{row.recall:.2%}", f"{row.f1:.2%}", f"{row.support:,}")
-        for row in result.per_class
-    ]
-    terminal.print_table(("class", "precision", "recall", "F1", "samples"), rows)
+    terminal.print_evaluation(result)
 
 
 @app.command()

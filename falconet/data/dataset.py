@@ -183,6 +183,8 @@ class Split:
 
     None: nothing must stay together.
     """
+    extras: Mapping[str, np.ndarray] = field(default_factory=dict)
+    """A text a sample for each further column of a table that `DataConfig.extra` asks for; empty where it has none."""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -194,7 +196,8 @@ class Split:
 
     def take(self, indices: Int64[np.ndarray, " kept"]) -> Split:
         groups = None if self.groups is None else self.groups[indices]
-        return Split(self.samples.take(indices), self.labels[indices], self.hashes[indices], groups)
+        extras = {name: cells[indices] for name, cells in self.extras.items()}
+        return Split(self.samples.take(indices), self.labels[indices], self.hashes[indices], groups, extras)
 
 
 @dataclass(frozen=True)
@@ -266,7 +269,8 @@ def concatenate(splits: Sequence[Split]) -> Split:
     hashes = np.concatenate([split.hashes for split in splits])
     groups = [split.groups for split in splits if split.groups is not None]
     joined = first.samples.join([split.samples for split in others])
-    return Split(joined, labels, hashes, np.concatenate(groups) if len(groups) == len(splits) else None)
+    extras = {name: np.concatenate([split.extras[name] for split in splits]) for name in first.extras}
+    return Split(joined, labels, hashes, np.concatenate(groups) if len(groups) == len(splits) else None, extras)
 
 
 def hash_arrays(arrays: np.ndarray) -> UInt64[np.ndarray, " samples"]:

@@ -47,6 +47,8 @@ class ListedFile:
     label: str
     group: int | None = None
     """64 bits of what must stay on one side of a split."""
+    extras: Mapping[str, str] = field(default_factory=dict)
+    """Cells of further columns of its row, by name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,7 +237,9 @@ def to_split(
     hashes = np.array([file.hash for file in files], dtype=np.uint64)
     groups = [file.listed.group for file in files if file.listed.group is not None]
     together = np.array(groups, dtype=np.uint64) if groups and len(groups) == len(files) else None
-    return Split(make(files), labels, hashes, together)
+    names = files[0].listed.extras if files else ()
+    extras = {name: np.array([file.listed.extras[name] for file in files], dtype=object) for name in names}
+    return Split(make(files), labels, hashes, together, extras)
 
 
 def check_readable(source: str, kind: Kind, splits: Iterable[str], files: Sequence[ReadFile]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -88,6 +88,8 @@ class Part:
     groups: Sequence[int] | None
     reasons: Sequence[str]
     """Why a sample cannot be used; empty where it can."""
+    extras: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """Cells of further columns, by name."""
 
 
 def read_manifest(path: Path, config: DataConfig) -> Dataset:
@@ -140,8 +142,9 @@ def read_tables(source: str, tables: Mapping[str, Table], config: DataConfig) ->
     """Make a Dataset of tables by split, or of the one by ""."""
     first = next(iter(tables.values()))
     roles = choose_roles(first, config)
+    check_extra(first, config.extra)
     for table in tables.values():
-        check_same(first, table, [*roles.columns.values(), *roles.values])
+        check_same(first, table, [*roles.columns.values(), *roles.values, *config.extra])
     if "" not in tables:
         roles = replace(roles, columns={role: name for role, name in roles.columns.items() if role != "split"})
     parts = spell_labels([read_part(table, split, roles, config) for split, table in tables.items()])
@@ -195,6 +198,13 @@ def check_columns(table: Table, columns: Columns) -> dict[str, str]:
             unknown = UnknownNameError("column", name, table.columns)
             raise ConfigError(f"data.columns.{role}: {table.path.name}: {unknown}")
     return configured
+
+
+def check_extra(table: Table, names: Iterable[str]) -> None:
+    """Raise ConfigError, with the nearest names, for a further column that is not there."""
+    for name in names:
+        if name not in table.columns:
+            raise ConfigError(f"{table.path.name}: {UnknownNameError('column', name, table.columns)}")
 
 
 def is_headless(table: Table) -> bool:
@@ -386,9 +396,10 @@ def read_part(table: Table, split: str, roles: Roles, config: DataConfig) -> Par
     if "split" in roles.columns:
         splits = read_splits(table.path, roles.columns["split"], pick("split"))
     groups = read_groups(pick("group")) if "group" in roles.columns else None
+    extras = {name: [as_text(table.columns[name][row]) for row in rows] for name in config.extra}
     checked = zip(reasons, labels, splits, strict=True)
     whole = [why or ("" if label else "no label") or ("" if part else "no split") for why, label, part in checked]
-    return Part(names, values, labels, splits, groups, whole)
+    return Part(names, values, labels, splits, groups, whole, extras)
 
 
 def read_values(table: Table, roles: Roles, config: DataConfig) -> tuple[Sequence[int], list[Any], list[str]]:
@@ -400,6 +411,7 @@ def read_values(table: Table, roles: Roles, config: DataConfig) -> tuple[Sequenc
         return rows, *read_texts(columns[roles.columns["text"]])
     if "series" in roles.columns:
         series, firsts = long_series(table, roles.columns["series"], roles.columns.get("time"), roles.values)
+        check_constant(table, roles.columns["series"], config.extra)
         changes = find_changes(table, roles, firsts)
         return firsts, list(series), [find_reason(item) or why for item, why in zip(series, changes, strict=True)]
     series = wide_series(table, roles.values)
@@ -416,6 +428,19 @@ def find_changes(table: Table, roles: Roles, firsts: Sequence[int]) -> list[str]
             if known.setdefault((role, name), text := as_text(cell)) != text:
                 changed.setdefault(name, f"its {role} changes from {known[role, name]!r} to {text!r}")
     return [changed.get(ids[row], "") for row in firsts]
+
+
+def check_constant(table: Table, series: str, names: Iterable[str]) -> None:
+    """Raise ConfigError for a further column that changes within a series, and so says nothing of it as a whole."""
+    ids = [as_text(cell) for cell in table.columns[series]]
+    for name in names:
+        known: dict[str, str] = {}
+        for owner, cell in zip(ids, map(as_text, table.columns[name]), strict=True):
+            if known.setdefault(owner, cell) != cell:
+                raise ConfigError(
+                    f"{table.path.name}: wanted a column with one value a series, found {name!r}, which changes "
+                    f"from {known[owner]!r} to {cell!r} in series {owner!r}; name another"
+                )
 
 
 def find_reason(series: np.ndarray | str) -> str:
@@ -491,7 +516,15 @@ def take(part: Part, indices: Sequence[int]) -> Part:
         return [items[index] for index in indices]
 
     groups = None if part.groups is None else pick(part.groups)
-    return Part(pick(part.names), pick(part.values), pick(part.labels), pick(part.splits), groups, pick(part.reasons))
+    return Part(
+        pick(part.names),
+        pick(part.values),
+        pick(part.labels),
+        pick(part.splits),
+        groups,
+        pick(part.reasons),
+        {name: pick(cells) for name, cells in part.extras.items()},
+    )
 
 
 def check_splits(source: str, parts: Sequence[Part], unreadable: Sequence[Unreadable]) -> None:
@@ -518,7 +551,13 @@ def split_up(parts: Sequence[Part]) -> Iterator[tuple[str, Part]]:
 def to_files(source: str, root: Path, kind: Kind, parts: Sequence[Part], unreadable: Sequence[Unreadable]) -> Dataset:
     """Make a Dataset of paths."""
     files = [
-        ListedFile(path, part.splits[index], part.labels[index], part.groups[index] if part.groups else None)
+        ListedFile(
+            path,
+            part.splits[index],
+            part.labels[index],
+            part.groups[index] if part.groups else None,
+            {name: cells[index] for name, cells in part.extras.items()},
+        )
         for part in parts
         for index, path in enumerate(part.values)
     ]
@@ -545,12 +584,16 @@ def pack_groups(part: Part) -> np.ndarray | None:
     return None if part.groups is None else np.array(part.groups, dtype=np.uint64)
 
 
+def pack_extras(part: Part) -> dict[str, np.ndarray]:
+    return {name: np.array(cells, dtype=object) for name, cells in part.extras.items()}
+
+
 def text_split(part: Part, classes: Sequence[str]) -> Split:
     hashes = np.array([hash_bytes(text.encode()) for text in part.values], dtype=np.uint64)
     samples = Texts(part.values, np.array(part.names))
-    return Split(samples, number_labels(part, classes), hashes, pack_groups(part))
+    return Split(samples, number_labels(part, classes), hashes, pack_groups(part), pack_extras(part))
 
 
 def series_split(part: Part, classes: Sequence[str]) -> Split:
     split = split_series(part.values, np.array(part.names), number_labels(part, classes))
-    return replace(split, groups=pack_groups(part))
+    return replace(split, groups=pack_groups(part), extras=pack_extras(part))

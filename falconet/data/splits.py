@@ -53,6 +53,9 @@ class DataConfig:
     columns: Columns = field(default_factory=Columns)
     """Roles of a table's columns."""
 
+    extra: tuple[str, ...] = ()
+    """Further columns of a table that are kept beside the samples, such as those that figures are sliced by."""
+
     follow: bool = False
     """Read files that links, `..` or absolute paths lead to outside the source's folder."""
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float32
+from jaxtyping import Float32, Int64
 
 from falconet.artifact import Artifact
-from falconet.data import Samples, Split, Unreadable
+from falconet.data import Dataset, Samples, Split, Unreadable
 from falconet.data.preprocessing import iterate_prepared
 from falconet.data.series import WavFiles
 from falconet.errors import DataError
@@ -26,12 +27,37 @@ class Answers:
     split: Split
     """Those samples; labels are positions in the model's own."""
     logits: Float32[np.ndarray, "samples classes"]
-    unreadable: tuple[Unreadable, ...]
+    """The network's outputs divided by the model's temperature: their softmax is the model's probabilities."""
+    unreadable: tuple[Unreadable, ...] = ()
     """The other samples of the split."""
 
 
+def answer_known(artifact: Artifact, dataset: Dataset, name: str, split: Split | None = None) -> Answers:
+    """Return the model's logits for a split of a data set with its labels; `split` is the one of this name, if at hand.
+
+    Raises DataError for an empty one, for classes that the model does not know and as `answer_split` does.
+    """
+    split = dataset.split(name) if split is None else split
+    if not len(split):
+        raise DataError(f"{dataset.source}: its {name} split holds no samples")
+    labels = match_labels(split, dataset.classes, artifact.config.input.labels)
+    return answer_split(artifact, dataclasses.replace(split, labels=labels))
+
+
+def match_labels(split: Split, classes: Sequence[str], known: Sequence[str]) -> Int64[np.ndarray, " samples"]:
+    """Return a split's labels as positions in `known`. Raises DataError for a class that occurs but is not known."""
+    present = [classes[label] for label in np.unique(split.labels)]
+    strange = [name for name in present if name not in known]
+    if strange:
+        raise DataError(f"the model does not know the classes {', '.join(strange)}; it knows {', '.join(known)}")
+    position = {name: index for index, name in enumerate(known)}
+    lookup = np.array([position.get(name, -1) for name in classes], dtype=np.int64)
+    matched: Int64[np.ndarray, " samples"] = lookup[split.labels]
+    return matched
+
+
 def answer_split(artifact: Artifact, split: Split) -> Answers:
-    """Return the model's raw outputs for a split. Raises DataError where nothing of it can be read."""
+    """Return the model's logits for a split. Raises DataError where nothing of it can be read."""
     logits, reasons = predict_logits(artifact, fit_recordings(split.samples, artifact.config.input))
     if not len(logits):
         index, reason = next(iter(reasons.items()))
@@ -52,11 +78,22 @@ def fit_recordings(samples: Samples, spec: InputSpec) -> Samples:
 def predict_logits(
     artifact: Artifact, samples: Samples
 ) -> tuple[Float32[np.ndarray, "readable classes"], dict[int, str]]:
-    """Return the raw outputs for all readable samples in order, and the positions of the others with reasons."""
+    """Return the logits for all readable samples in order, and the positions of the others with reasons.
+
+    Every verb asks here, so that the model's temperature counts for all alike.
+    """
     logits = [torch.empty(0, len(artifact.config.input.labels))]
     unreadable: dict[int, str] = {}
     for batch in iterate_prepared(samples, artifact.preprocess, BATCH_SIZE):
         unreadable |= batch.unreadable
         if len(batch.inputs):
             logits.append(artifact.model(artifact.preprocess.normalize(batch.inputs)))
-    return torch.cat(logits).numpy(), unreadable
+    return scale_logits(torch.cat(logits).numpy(), artifact.config.temperature), unreadable
+
+
+def scale_logits(
+    logits: Float32[np.ndarray, "samples classes"], temperature: float
+) -> Float32[np.ndarray, "samples classes"]:
+    """Return logits divided by a temperature: their order, and so every answer, stays."""
+    scaled: Float32[np.ndarray, "samples classes"] = logits / np.float32(temperature)
+    return scaled

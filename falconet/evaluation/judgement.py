@@ -9,13 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float32, Int64
+from jaxtyping import Float32, Float64, Int64
 
 from falconet import metrics
 from falconet.artifact import Artifact, DataOrigin, load_artifact
+from falconet.catalog import check_source
 from falconet.data import DataConfig, Dataset, Split, Unreadable, load_dataset
 from falconet.errors import DataError
-from falconet.evaluation.answers import Answers, answer_split
+from falconet.evaluation.answers import Answers, answer_known
+from falconet.evaluation.confidence import Abstention, abstain, check_precision
+from falconet.evaluation.contests import Contest, compare_answers
+from falconet.evaluation.outliers import Outliers, separate_outliers
+from falconet.evaluation.slices import Slices, check_column, slice_answers
 from falconet.schema import from_mapping, merge, to_mapping
 
 
@@ -28,6 +33,22 @@ class ClassReport:
     recall: float
     f1: float
     support: int
+    average_precision: float | None
+    """Area under the precision-recall curve of its probability; None without positives or negatives."""
+    roc_auc: float | None
+    """Area under the ROC curve; None without positives or negatives."""
+
+
+@dataclass(frozen=True)
+class CoveragePoint:
+    """What happens where only answers of some confidence are given; fractions of 0 to 1."""
+
+    threshold: float
+    """The confidence, the highest probability of a sample, from which on it gets an answer."""
+    coverage: float
+    """Share of the samples that get one."""
+    accuracy: float
+    """Among these."""
 
 
 @dataclass(frozen=True)
@@ -51,12 +72,31 @@ class Evaluation:
     log_loss: float
     """In nats."""
     ece: float
-    """Expected calibration error over 15 bins."""
+    """Expected calibration error over 15 bins. It has no interval; `falconet.metrics.intervals` says why."""
+    brier: float
+    """Mean squared distance of the probabilities to the truth, from 0 to 2."""
+    intervals: Mapping[str, metrics.Interval | None]
+    """Headline figure -> 95% interval: the score interval of `accuracy`, BCa bootstrap of `macro_precision`,
+    `macro_recall`, `macro_f1`, `log_loss` and `brier`. None where resampling says nothing: all answers are right."""
     per_class: tuple[ClassReport, ...]
     confusion: tuple[tuple[int, ...], ...]
     """Rows are true classes, columns predicted ones."""
+    reliability: tuple[metrics.ReliabilityBin, ...]
+    """Confidence and accuracy of answers in bins of confidence; those without answers are left out."""
+    coverage: tuple[CoveragePoint, ...]
+    """Accuracy over coverage at falling thresholds, at most 100 points."""
+    aurc: float
+    """Error among the answers that are as confident as a sample's or more, averaged over samples; 0 is best."""
     unreadable: tuple[Unreadable, ...] = ()
     """Files of the source that were skipped."""
+    against: Contest | None = None
+    """Another model on the same samples, where one was named."""
+    slices: Slices | None = None
+    """Parts of the split by a column, where one was named."""
+    ood: Outliers | None = None
+    """Samples of another source, where one was named."""
+    abstention: Abstention | None = None
+    """The threshold for a wanted precision, where one was named."""
 
 
 def evaluate(
@@ -66,28 +106,81 @@ def evaluate(
     split: str = "test",
     data_root: str | Path | None = None,
     settings: Mapping[str, Any] | None = None,
+    against: str | Path | Artifact | None = None,
+    by: str | None = None,
+    ood: str | Path | None = None,
+    precision: float | None = None,
 ) -> Evaluation:
     """Judge a trained model on a split of a source, from raw samples.
 
     Classes are matched by name. `settings`, such as `{"strict": True}` or `{"columns": {"label": "intent"}}`, are those
     of `DataConfig`; what they leave out is as it was in training. A split that was made for training is found again by
     its seed; where the source is not the one that the model was trained on, such a split would mix training samples in
-    and is refused. `split="all"` judges on every sample. Raises DataError for that and for classes that the model does
-    not know.
+    and is refused. `split="all"` judges on every sample.
+
+    `against` is another model that answers the same samples; `by` a column of the source's table whose values part the
+    split; `ood` a source of other things, which the model should be less sure of; `precision` the share of right
+    answers that is wanted where the model may leave samples unanswered: the confidence for that is chosen on the
+    validation split where it can be found again, else on the judged one.
+
+    Raises DataError for a split that cannot be found again and for classes that a model does not know, UsageError for
+    what does not exist.
     """
-    artifact = model if isinstance(model, Artifact) else load_artifact(model)
+    check_precision(precision)
+    if ood is not None:
+        check_source(ood)
+    artifact, other = open_model(model), None if against is None else open_model(against)
     origin = artifact.config.provenance.data
     config = from_mapping(DataConfig, merge(to_mapping(recall(origin, source)), settings or {}), "data")
+    if by is not None:
+        config = dataclasses.replace(config, extra=(*config.extra, by))
     dataset = load_dataset(source, data_root=data_root, config=config)
-    if dataset.kind != artifact.config.input.kind:
-        raise DataError(
-            f"wanted {artifact.config.input.kind} data, as the model eats, found {dataset.kind} in {source}"
-        )
     chosen = dataset.split(split)
+    if by is not None:
+        check_column(chosen, by)
+    for judged in (artifact, other):
+        if judged is not None:
+            check_fit_to_judge(judged, dataset, config, split)
+    evaluation, answers = evaluate_split(artifact, chosen, split, dataset)
+    right = answers.logits.argmax(axis=1) == answers.split.labels
+    return dataclasses.replace(
+        evaluation,
+        against=None if other is None else compare_answers(answers, artifact, other),
+        slices=None if by is None else slice_answers(answers.split, right, by),
+        ood=None if ood is None else separate_outliers(answers, artifact, dataset, ood, data_root),
+        abstention=None if precision is None else limit_answers(precision, artifact, dataset, config, split, answers),
+    )
+
+
+def open_model(model: str | Path | Artifact) -> Artifact:
+    """Return a model that is named by its folder, or at hand."""
+    return model if isinstance(model, Artifact) else load_artifact(model)
+
+
+def check_fit_to_judge(artifact: Artifact, dataset: Dataset, config: DataConfig, split: str) -> None:
+    """Raise DataError for samples that a model does not eat, or that it may have been trained on."""
+    wanted = artifact.config.input.kind
+    if dataset.kind != wanted:
+        raise DataError(f"wanted {wanted} data, as the model eats, found {dataset.kind} in {dataset.source}")
     if split in dataset.made or split == "train":
-        check_found_again(dataset, config, origin, split)
-    evaluation, _ = evaluate_split(artifact, chosen, split, dataset)
-    return evaluation
+        check_found_again(dataset, config, artifact.config.provenance.data, split)
+
+
+def limit_answers(
+    precision: float, artifact: Artifact, dataset: Dataset, config: DataConfig, split: str, answers: Answers
+) -> Abstention:
+    """Return the threshold for a wanted precision, chosen on other samples than it is judged on where there are any."""
+    name = find_choosing_split(dataset, config, artifact.config.provenance.data, split)
+    choosing = answers if name == split else answer_known(artifact, dataset, name)
+    return abstain(precision, (name, choosing), (split, answers))
+
+
+def find_choosing_split(dataset: Dataset, config: DataConfig, origin: DataOrigin, split: str) -> str:
+    """Return "val" where it holds other samples than a split and none of training, else that split."""
+    if split in {"val", "all"} or not len(dataset.splits["val"]):
+        return split
+    found_again = dataset.fingerprint == origin.fingerprint and find_changed_setting(config, origin) is None
+    return "val" if found_again or "val" not in dataset.made else split
 
 
 def recall(origin: DataOrigin, source: str | Path) -> DataConfig:
@@ -106,36 +199,31 @@ def check_found_again(dataset: Dataset, config: DataConfig, origin: DataOrigin, 
             f"fingerprint {origin.fingerprint}, found {dataset.fingerprint}), so its {split} split cannot be found "
             "again; judge on --split all instead"
         )
-    for key in ("split_seed", "val_fraction", "test_fraction"):
+    key = find_changed_setting(config, origin)
+    if key:
         before, after = getattr(origin.config, key), getattr(config, key)
-        if before != after:
-            raise DataError(
-                f"the model was trained with data.{key}={before}, not {after}, so training samples would stand in the "
-                f"{split} split; leave that setting out"
-            )
+        raise DataError(
+            f"the model was trained with data.{key}={before}, not {after}, so training samples would stand in the "
+            f"{split} split; leave that setting out"
+        )
+
+
+def find_changed_setting(config: DataConfig, origin: DataOrigin) -> str | None:
+    """Return a setting by which splits are made otherwise than they were for training; None where there is none."""
+    keys = ("split_seed", "val_fraction", "test_fraction")
+    return next((key for key in keys if getattr(origin.config, key) != getattr(config, key)), None)
 
 
 def evaluate_split(artifact: Artifact, split: Split, name: str, dataset: Dataset) -> tuple[Evaluation, Answers]:
     """Return the evaluation of a split, and the answers that it rests on."""
-    if not len(split):
-        raise DataError(f"{dataset.source}: its {name} split holds no samples")
-    known = artifact.config.input.labels
-    matched = dataclasses.replace(split, labels=match_labels(split, dataset.classes, known))
-    answers = answer_split(artifact, matched)
+    answers = answer_known(artifact, dataset, name, split)
+    return judge_answers(artifact, answers, name, dataset), answers
+
+
+def judge_answers(artifact: Artifact, answers: Answers, name: str, dataset: Dataset) -> Evaluation:
+    """Return the evaluation of a model's answers on the split of this name."""
     unreadable = (*dataset.unreadable, *answers.unreadable)
-    return judge(answers.logits, answers.split.labels, known, name, unreadable), answers
-
-
-def match_labels(split: Split, classes: Sequence[str], known: Sequence[str]) -> Int64[np.ndarray, " samples"]:
-    """Return a split's labels as positions in `known`. Raises DataError for a class that occurs but is not known."""
-    present = [classes[label] for label in np.unique(split.labels)]
-    strange = [name for name in present if name not in known]
-    if strange:
-        raise DataError(f"the model does not know the classes {', '.join(strange)}; it knows {', '.join(known)}")
-    position = {name: index for index, name in enumerate(known)}
-    lookup = np.array([position.get(name, -1) for name in classes], dtype=np.int64)
-    matched: Int64[np.ndarray, " samples"] = lookup[split.labels]
-    return matched
+    return judge(answers.logits, answers.split.labels, artifact.config.input.labels, name, unreadable)
 
 
 def judge(
@@ -149,7 +237,12 @@ def judge(
     confusion = metrics.count_confusion(logits.argmax(axis=1), labels, len(names))
     macro, weighted = (metrics.average_scores(confusion, how) for how in ("macro", "weighted"))
     hits, count = int(np.trace(confusion)), len(labels)
-    scores = zip(names, metrics.score_classes(confusion), strict=True)
+    curve = metrics.coverage_curve(logits, labels)
+    losses = {
+        "log_loss": metrics.list_log_losses(logits, labels),
+        "brier": metrics.list_brier_scores(logits, labels),
+    }
+    bins = metrics.bin_reliability(logits, labels)
     return Evaluation(
         split=split,
         n=count,
@@ -162,9 +255,47 @@ def judge(
         weighted_precision=weighted.precision,
         weighted_recall=weighted.recall,
         weighted_f1=weighted.f1,
-        log_loss=metrics.compute_log_loss(logits, labels),
-        ece=metrics.expected_calibration_error(logits, labels),
-        per_class=tuple(ClassReport(name, s.precision, s.recall, s.f1, s.support) for name, s in scores),
+        log_loss=float(losses["log_loss"].mean()),
+        ece=metrics.average_gaps(bins),
+        brier=float(losses["brier"].mean()),
+        intervals=find_intervals(confusion, losses),
+        per_class=report_classes(confusion, logits, labels, names),
         confusion=tuple(tuple(row) for row in confusion.tolist()),
+        reliability=tuple(bins),
+        coverage=list_coverage(curve),
+        aurc=curve.area,
         unreadable=unreadable,
     )
+
+
+def find_intervals(
+    confusion: metrics.Confusion, losses: Mapping[str, Float64[np.ndarray, " samples"]]
+) -> dict[str, metrics.Interval | None]:
+    """Return the 95% intervals of the headline figures."""
+    accuracy = metrics.wilson_interval(int(np.trace(confusion)), int(confusion.sum()))
+    macro = zip(("macro_precision", "macro_recall", "macro_f1"), metrics.bootstrap_macro(confusion), strict=True)
+    means = metrics.bootstrap_means(np.stack([*losses.values()], axis=1))
+    return {"accuracy": accuracy, **dict(macro), **dict(zip(losses, means, strict=True))}
+
+
+def report_classes(
+    confusion: metrics.Confusion,
+    logits: Float32[np.ndarray, "samples classes"],
+    labels: Int64[np.ndarray, " samples"],
+    names: Sequence[str],
+) -> tuple[ClassReport, ...]:
+    """Return the figures of each class; curves are over its probability."""
+    rows = []
+    columns = zip(names, metrics.score_classes(confusion), metrics.softmax(logits).T, strict=True)
+    for number, (name, scores, probability) in enumerate(columns):
+        curves = [make(probability, labels == number) for make in (metrics.precision_recall_curve, metrics.roc_curve)]
+        areas = [curve.area if curve else None for curve in curves]
+        rows.append(ClassReport(name, scores.precision, scores.recall, scores.f1, scores.support, *areas))
+    return tuple(rows)
+
+
+def list_coverage(curve: metrics.Curve) -> tuple[CoveragePoint, ...]:
+    """Return at most 100 points of a coverage curve."""
+    thin = metrics.thin_curve(curve)
+    points = zip(thin.thresholds.tolist(), thin.x.tolist(), thin.y.tolist(), strict=True)
+    return tuple(CoveragePoint(*point) for point in points)

@@ -5,10 +5,9 @@ denominator is 0, both as in scikit-learn.
 """
 
 from dataclasses import dataclass
-from statistics import NormalDist
 
 import numpy as np
-from jaxtyping import Float, Float64, Int64
+from jaxtyping import Float, Float64, Int64, Num
 
 Logits = Float[np.ndarray, "samples classes"]
 Labels = Int64[np.ndarray, " samples"]
@@ -37,16 +36,6 @@ def compute_accuracy(confusion: Confusion) -> float:
     return float(np.trace(confusion) / confusion.sum())
 
 
-def wilson_interval(hits: int, count: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Return the score interval of a binomial share (Wilson, 1927): sound for few samples and near 0 and 1."""
-    z = NormalDist().inv_cdf((1 + confidence) / 2)
-    share = hits / count
-    center = (share + z**2 / (2 * count)) / (1 + z**2 / count)
-    half = z / (1 + z**2 / count) * np.sqrt(share * (1 - share) / count + z**2 / (4 * count**2))
-    # Rounding must not push the ends past the share itself at 0 and 1.
-    return min(float(center - half), share) if hits else 0.0, max(float(center + half), share) if hits < count else 1.0
-
-
 def score_classes(confusion: Confusion) -> list[ClassScores]:
     """Return precision, recall and F1 of each class."""
     hits = np.diag(confusion).astype(np.float64)
@@ -59,12 +48,26 @@ def score_classes(confusion: Confusion) -> list[ClassScores]:
 
 def average_scores(confusion: Confusion, how: str = "macro") -> ClassScores:
     """Return the mean over classes: each alike for "macro", each by its support for "weighted"."""
-    scores = score_classes(confusion)
-    occurring = (confusion.sum(axis=0) + confusion.sum(axis=1)) > 0
-    weights = occurring.astype(np.float64) if how == "macro" else confusion.sum(axis=1).astype(np.float64)
-    table = np.array([[row.precision, row.recall, row.f1] for row in scores])
-    precision, recall, f1 = np.average(table, axis=0, weights=weights)
-    return ClassScores(float(precision), float(recall), float(f1), int(confusion.sum()))
+    hits = np.diag(confusion).astype(np.float64)
+    predicted, actual = (confusion.sum(axis=axis).astype(np.float64) for axis in (0, 1))
+    means = average_classes(hits, predicted, actual, None if how == "macro" else actual)
+    precision, recall, f1 = means.tolist()
+    return ClassScores(precision, recall, f1, int(confusion.sum()))
+
+
+def average_classes(
+    hits: Float64[np.ndarray, "*draws classes"],
+    predicted: Float64[np.ndarray, "*draws classes"],
+    actual: Float64[np.ndarray, "*draws classes"],
+    weights: Float64[np.ndarray, "*draws classes"] | None = None,
+) -> Float64[np.ndarray, "*draws 3"]:
+    """Return the means of precision, recall and F1 over classes, from counts; unweighted over those that occur."""
+    both = predicted + actual
+    weights = (both > 0).astype(np.float64) if weights is None else weights
+    scores = (divide(hits, predicted), divide(hits, actual), divide(2 * hits, both))
+    sums = np.stack([(score * weights).sum(axis=-1) for score in scores], axis=-1)
+    # Weights are whole numbers, all 0 only where nothing was counted.
+    return np.asarray(sums / np.maximum(weights.sum(axis=-1), 1)[..., None])
 
 
 def log_softmax(logits: Logits) -> Float64[np.ndarray, "samples classes"]:
@@ -91,21 +94,10 @@ def top_k_accuracy(logits: Logits, labels: Labels, k: int) -> float:
     return float((above + level_before < k).mean())
 
 
-def expected_calibration_error(logits: Logits, labels: Labels, bins: int = 15) -> float:
-    """Return the mean gap between confidence and accuracy over equal-width bins (Guo et al., 2017, equation 3)."""
-    probabilities = softmax(logits)
-    confidence = probabilities.max(axis=1)
-    hits = (probabilities.argmax(axis=1) == labels).astype(np.float64)
-    # Bins are (lower, upper], as in the paper; rounding may push a confidence past 1.
-    which = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
-    gaps = np.bincount(which, weights=hits - confidence, minlength=bins)
-    return float(np.abs(gaps).sum() / len(labels))
-
-
 def divide(
-    numerator: Float[np.ndarray, " classes"], denominator: Int64[np.ndarray, " classes"]
-) -> Float64[np.ndarray, " classes"]:
+    numerator: Float[np.ndarray, "*shape"], denominator: Num[np.ndarray, "*shape"]
+) -> Float64[np.ndarray, "*shape"]:
     """Return the quotient, 0 where the denominator is 0."""
-    quotient: Float64[np.ndarray, " classes"] = np.zeros(len(numerator))
+    quotient: Float64[np.ndarray, "*shape"] = np.zeros(numerator.shape)
     np.divide(numerator, denominator, out=quotient, where=denominator > 0)
     return quotient

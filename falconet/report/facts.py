@@ -16,7 +16,7 @@ from falconet import metrics
 from falconet.artifact import Artifact, ArtifactConfig, current_versions
 from falconet.complexity import Complexity, count_complexity
 from falconet.errors import DataError
-from falconet.evaluation import Answers, Evaluation
+from falconet.evaluation import Answers, Calibration, Evaluation
 from falconet.latency import Latency, measure_latency
 from falconet.training import EpochRow
 from falconet.training.diagnoses import Diagnosis, Vitals
@@ -57,6 +57,8 @@ class ModelReport:
     history: Sequence[EpochRow]
     val: Evaluation
     test: Evaluation
+    calibration: Calibration
+    """What the model's temperature changed."""
     mistakes: Sequence[Mistake]
     """The most confident ones on the test split, most confident first."""
     complexity: Complexity
@@ -97,6 +99,7 @@ def describe_model(
     test: Evaluation,
     *,
     answers: Answers,
+    calibration: Calibration,
     course: Course,
     settings: Mapping[str, Any],
 ) -> ModelReport:
@@ -110,6 +113,7 @@ def describe_model(
         history=tuple(history),
         val=val,
         test=test,
+        calibration=calibration,
         mistakes=find_mistakes(answers, spec.labels),
         complexity=count_complexity(model, spec.shape, artifact.config.architecture, spec.kind),
         bytes=len(artifact.serialize()),

@@ -1,0 +1,63 @@
+"""Two models on the same samples."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from falconet import metrics
+from falconet.artifact import Artifact
+from falconet.errors import DataError
+from falconet.evaluation.answers import Answers, fit_recordings, match_labels, predict_logits
+
+
+@dataclass(frozen=True)
+class Contest:
+    """A model beside another one, on the samples that both can read; fractions of 0 to 1."""
+
+    other: str
+    """The other one's architecture."""
+    n: int
+    both: int
+    """Samples that both answer right."""
+    only_this: int
+    only_other: int
+    neither: int
+    p_value: float
+    """Of McNemar's test, exact: how likely equally good models differ as much or more."""
+    accuracy: float
+    other_accuracy: float
+    difference: float
+    """This accuracy less the other one."""
+    difference_ci: tuple[float, float] | None
+    """95%, by resampling pairs of answers; None where the models are right on the same samples."""
+
+
+def compare_answers(answers: Answers, artifact: Artifact, other: Artifact) -> Contest:
+    """Let another model answer what one has answered, classes matched by name.
+
+    Raises DataError for classes that it does not know, and where it can read none of the samples.
+    """
+    split, spec = answers.split, other.config.input
+    labels = match_labels(split, artifact.config.input.labels, spec.labels)
+    logits, unreadable = predict_logits(other, fit_recordings(split.samples, spec))
+    if not len(logits):
+        raise DataError(f"the other model, {other.config.architecture}, can read none of {len(split)} samples")
+    kept = np.setdiff1d(np.arange(len(split)), list(unreadable)).astype(np.int64)
+    first = (answers.logits.argmax(axis=1) == split.labels)[kept]
+    second = logits.argmax(axis=1) == labels[kept]
+    both, only_this, only_other, neither = metrics.count_pairs(first, second)
+    return Contest(
+        other=other.config.architecture,
+        n=len(kept),
+        both=both,
+        only_this=only_this,
+        only_other=only_other,
+        neither=neither,
+        p_value=metrics.mcnemar_p_value(only_this, only_other),
+        accuracy=float(first.mean()),
+        other_accuracy=float(second.mean()),
+        difference=(only_this - only_other) / len(kept),
+        difference_ci=metrics.bootstrap_difference(first, second),
+    )

@@ -1,0 +1,113 @@
+"""Whether probabilities mean what they say: reliability, calibration error, Brier score, temperature scaling."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float64
+
+from falconet.metrics.classification import Labels, Logits, log_softmax, softmax
+
+BINS = 15
+"""As in Guo et al., 2017."""
+
+
+@dataclass(frozen=True)
+class ReliabilityBin:
+    """The answers of like confidence; fractions of 0 to 1."""
+
+    lower: float
+    """Confidences of this bin lie above it ..."""
+    upper: float
+    """... and up to it."""
+    confidence: float
+    """Mean probability of the answers."""
+    accuracy: float
+    count: int
+
+
+def bin_reliability(logits: Logits, labels: Labels, bins: int = BINS) -> list[ReliabilityBin]:
+    """Return the bins of equal width that hold answers, of low to high confidence (Guo et al., 2017, section 2)."""
+    probabilities = softmax(logits)
+    confidence = probabilities.max(axis=1)
+    hits = (probabilities.argmax(axis=1) == labels).astype(np.float64)
+    # Bins are (lower, upper], as in the paper; rounding may push a confidence past 1.
+    which = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
+    counts = np.bincount(which, minlength=bins).tolist()
+    sums, right = (np.bincount(which, weights, minlength=bins).tolist() for weights in (confidence, hits))
+    return [
+        ReliabilityBin(index / bins, (index + 1) / bins, sums[index] / count, right[index] / count, count)
+        for index, count in enumerate(counts)
+        if count
+    ]
+
+
+def expected_calibration_error(logits: Logits, labels: Labels, bins: int = BINS) -> float:
+    """Return the mean gap between confidence and accuracy over equal-width bins (Guo et al., 2017, equation 3)."""
+    return average_gaps(bin_reliability(logits, labels, bins))
+
+
+def average_gaps(bins: list[ReliabilityBin]) -> float:
+    """Return the expected calibration error of answers that are in bins."""
+    return sum(item.count * abs(item.accuracy - item.confidence) for item in bins) / sum(item.count for item in bins)
+
+
+def list_log_losses(logits: Logits, labels: Labels) -> Float64[np.ndarray, " samples"]:
+    """Return the negative log-probability of each sample's true class, in nats."""
+    return np.asarray(-log_softmax(logits)[np.arange(len(labels)), labels])
+
+
+def list_brier_scores(logits: Logits, labels: Labels) -> Float64[np.ndarray, " samples"]:
+    """Return for each sample the squared distance of its probabilities to the truth, from 0 to 2 (Brier, 1950)."""
+    gaps = softmax(logits)
+    gaps[np.arange(len(labels)), labels] -= 1
+    return np.asarray(np.square(gaps).sum(axis=1))
+
+
+def fit_temperature(logits: Logits, labels: Labels) -> float:
+    """Return the temperature T for which softmax(logits / T) fits the labels best (Guo et al., 2017, section 4.2).
+
+    Log-loss is minimized. Where every answer is right it has no minimum but falls for ever as T goes to 0, to
+    certainty that no sample can support. Targets are therefore smoothed as in Platt (1999, section 2.2): of N samples
+    all right, the rule of succession expects the next one to be wrong with probability 1 / (N + 2). That share of each
+    target goes to the strongest of the wrong classes, where mistakes happen. It weighs as much as one more mistake.
+
+    Returns 1 where no temperature helps: logits that are all equal, or that say no more about the labels than chance.
+    """
+    rows = np.arange(len(labels))
+    largest = float(np.abs(logits - logits.max(axis=1, keepdims=True)).max())
+    if not 0 < largest < np.inf:
+        return 1.0
+    # Differences of 1 at most: the search is then alike for logits of any scale.
+    scaled = (logits.astype(np.float64) - logits.max(axis=1, keepdims=True)) / largest
+    others = scaled.copy()
+    others[rows, labels] = -np.inf
+    wrong = 1 / (len(labels) + 2)
+    wanted = float(((1 - wrong) * scaled[rows, labels] + wrong * others.max(axis=1)).mean())
+
+    if not float(scaled.mean()) < wanted:
+        return 1.0
+    # The loss is convex in 1/T: Newton's steps, kept between a point where it falls and one where it rises.
+    low, high, sharpness, step = 0.0, np.inf, 1.0, np.inf
+    while abs(step) > PRECISION * sharpness:
+        slope, curvature = differentiate(scaled, sharpness)
+        low, high = (sharpness, high) if slope < wanted else (low, sharpness)
+        following = sharpness - (slope - wanted) / curvature if curvature > 0 else np.inf
+        if not low < following < high:
+            following = (low + high) / 2 if high < np.inf else 2 * sharpness
+        step, sharpness = following - sharpness, following
+    return largest / sharpness
+
+
+def differentiate(logits: Logits, sharpness: float) -> tuple[float, float]:
+    """Return mean and variance of logits under softmax(sharpness * logits), averaged over samples.
+
+    They are the first two derivatives by sharpness of the mean log of the softmax's denominator.
+    """
+    probabilities = softmax(sharpness * logits)
+    means = (probabilities * logits).sum(axis=1)
+    squares = (probabilities * logits**2).sum(axis=1)
+    return float(means.mean()), float((squares - means**2).mean())
+
+
+PRECISION = 1e-7
+"""Relative error of a temperature."""
