@@ -18,8 +18,10 @@ from falconet.cli.app import (
     Strict,
     app,
     ask_data,
+    check_picture,
     describe_evaluation,
 )
+from falconet.errors import UsageError
 
 
 @app.command()
@@ -27,6 +29,16 @@ def evaluate(
     model: ModelFolder,
     source: Source,
     split: Annotated[str, typer.Option(help="train, val, test or all.")] = "test",
+    corruptions: Annotated[
+        bool, typer.Option("--corruptions", help="Also on noisy, blurred, ... samples, and on attacked images.")
+    ] = False,
+    plot: Annotated[
+        Path | None, typer.Option(help="Draw what --corruptions finds into a PNG: accuracy over severity.")
+    ] = None,
+    costs: Annotated[
+        bool, typer.Option("--costs", help="Also latency, cold start, memory and energy of answers.")
+    ] = False,
+    bf16: Annotated[bool, typer.Option("--bf16", help="Let the network compute in bfloat16.")] = False,
     follow: Follow = False,
     settings: Assignments = None,
     data_root: DataRoot = None,
@@ -37,12 +49,30 @@ def evaluate(
     """Judge a trained model on a data set."""
     from falconet.catalog import check_artifact, check_source
 
+    check_picture("--plot", plot)
+    if plot and not corruptions:
+        raise UsageError("--plot: wanted --corruptions with it, whose accuracies it draws")
     check_artifact(model)
     check_source(source)
     from falconet import evaluation, terminal
 
     asked = ask_data(settings, None, follow, strict)["data"]
-    result = evaluation.evaluate(model, source, split=split, data_root=data_root, settings=asked)
+    result = evaluation.evaluate(
+        model,
+        source,
+        split=split,
+        data_root=data_root,
+        settings=asked,
+        corruptions=corruptions,
+        costs=costs,
+        number_format="bf16" if bf16 else "fp32",
+    )
+    if plot and result.robustness:
+        from falconet.data.drawing import write_figure
+        from falconet.report.robustness import draw_robustness
+
+        write_figure(draw_robustness(result.robustness), plot)
+        terminal.print_note(f"plot: {plot}")
     if json:
         from falconet.schema import to_mapping
 
@@ -57,6 +87,10 @@ def evaluate(
         for row in result.per_class
     ]
     terminal.print_table(("class", "precision", "recall", "F1", "samples"), rows)
+    if result.robustness:
+        terminal.print_robustness(result.robustness)
+    if result.costs:
+        terminal.print_costs(result.costs)
 
 
 @app.command()

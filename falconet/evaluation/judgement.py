@@ -16,6 +16,9 @@ from falconet.artifact import Artifact, DataOrigin, load_artifact
 from falconet.data import DataConfig, Dataset, Split, Unreadable, load_dataset
 from falconet.errors import DataError
 from falconet.evaluation.answers import Answers, answer_split
+from falconet.evaluation.costs import Costs, measure_costs
+from falconet.evaluation.formats import in_format
+from falconet.evaluation.robustness import Robustness, measure_robustness
 from falconet.schema import from_mapping, merge, to_mapping
 
 
@@ -57,6 +60,10 @@ class Evaluation:
     """Rows are true classes, columns predicted ones."""
     unreadable: tuple[Unreadable, ...] = ()
     """Files of the source that were skipped."""
+    robustness: Robustness | None = None
+    """Under corruptions and attacks, where asked for."""
+    costs: Costs | None = None
+    """Of answers, where asked for."""
 
 
 def evaluate(
@@ -66,14 +73,18 @@ def evaluate(
     split: str = "test",
     data_root: str | Path | None = None,
     settings: Mapping[str, Any] | None = None,
+    corruptions: bool = False,
+    costs: bool = False,
+    number_format: str = "fp32",
 ) -> Evaluation:
     """Judge a trained model on a split of a source, from raw samples.
 
     Classes are matched by name. `settings`, such as `{"strict": True}` or `{"columns": {"label": "intent"}}`, are those
     of `DataConfig`; what they leave out is as it was in training. A split that was made for training is found again by
     its seed; where the source is not the one that the model was trained on, such a split would mix training samples in
-    and is refused. `split="all"` judges on every sample. Raises DataError for that and for classes that the model does
-    not know.
+    and is refused. `split="all"` judges on every sample. `corruptions` and `costs` ask for what `measure_robustness`
+    and `measure_costs` tell; `number_format="bf16"` lets the network compute in bfloat16 for the judgement itself.
+    Raises DataError for that split and for classes that the model does not know.
     """
     artifact = model if isinstance(model, Artifact) else load_artifact(model)
     origin = artifact.config.provenance.data
@@ -86,8 +97,13 @@ def evaluate(
     chosen = dataset.split(split)
     if split in dataset.made or split == "train":
         check_found_again(dataset, config, origin, split)
-    evaluation, _ = evaluate_split(artifact, chosen, split, dataset)
-    return evaluation
+    with in_format(number_format):
+        evaluation, answers = evaluate_split(artifact, chosen, split, dataset)
+    return dataclasses.replace(
+        evaluation,
+        robustness=measure_robustness(artifact, answers.split) if corruptions else None,
+        costs=measure_costs(artifact, answers.split.samples) if costs else None,
+    )
 
 
 def recall(origin: DataOrigin, source: str | Path) -> DataConfig:
