@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 unexport PYTHONDONTWRITEBYTECODE
 INSTALL := $(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt
 
-.PHONY: demo test test-all lint format bench bench-models bench-training bench-data readme clean
+.PHONY: demo test test-all lint format bench bench-models bench-training bench-judging bench-data readme clean
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -56,6 +56,10 @@ bench-training: $(VENV)/installed-dev  ## training against peers; DATA=folder th
 	$(BIN)/python benchmarks/training.py --data-root $(DATA)
 	$(BIN)/python benchmarks/accuracy.py --data-root $(DATA)
 	$(BIN)/python benchmarks/doctor.py --data-root $(DATA)
+	$(MAKE) readme
+
+bench-judging: $(VENV)/installed-dev  ## evaluation against onnxruntime; DATA=folder that holds MNIST/
+	$(BIN)/python benchmarks/evaluation.py --data-root $(DATA)
 	$(MAKE) readme
 
 bench-data: $(VENV)/installed-dev  ## feed rates against peers, memory, known sets; DATA=folder that holds them

@@ -72,7 +72,7 @@ THROUGHPUT_PEERS = (
     Peer("fastai_learner", "fastai", 1.3, 1.6),
     Peer("lightning_trainer", "lightning", 1.3, 1.6),
 )
-ON_RUNNING_TORCH = ("fastai", "lightning")
+ON_RUNNING_TORCH = ("fastai", "lightning", "onnxruntime")
 """Environments that see the running one's packages, so that torch is not installed again."""
 
 

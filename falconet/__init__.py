@@ -25,9 +25,13 @@ if TYPE_CHECKING:
     from falconet.data.preprocessing import Preprocess as Preprocess
     from falconet.demonstration import demonstrate as demonstrate
     from falconet.errors import FalconetError as FalconetError
+    from falconet.evaluation import Costs as Costs
     from falconet.evaluation import Evaluation as Evaluation
     from falconet.evaluation import Predictions as Predictions
+    from falconet.evaluation import Robustness as Robustness
     from falconet.evaluation import evaluate as evaluate
+    from falconet.evaluation import measure_costs as measure_costs
+    from falconet.evaluation import measure_robustness as measure_robustness
     from falconet.evaluation import predict as predict
     from falconet.latency import Latency as Latency
     from falconet.latency import measure_latency as measure_latency
@@ -61,6 +65,7 @@ HOMES = {
     "Callback": "falconet.training",
     "Columns": "falconet.data",
     "Complexity": "falconet.complexity",
+    "Costs": "falconet.evaluation",
     "DataConfig": "falconet.data",
     "DataReport": "falconet.data.checks",
     "Dataset": "falconet.data",
@@ -75,6 +80,7 @@ HOMES = {
     "Latency": "falconet.latency",
     "Predictions": "falconet.evaluation",
     "Pretrained": "falconet.models.pretrained",
+    "Robustness": "falconet.evaluation",
     "RunResult": "falconet.runs",
     "SeriesAugmentation": "falconet.data.augmentation",
     "SeriesSpec": "falconet.spec",
@@ -94,7 +100,9 @@ HOMES = {
     "load_artifact": "falconet.artifact",
     "load_dataset": "falconet.data",
     "load_pretrained": "falconet.models.pretrained",
+    "measure_costs": "falconet.evaluation",
     "measure_latency": "falconet.latency",
+    "measure_robustness": "falconet.evaluation",
     "predict": "falconet.evaluation",
     "scale_compound": "falconet.models.efficientnet",
     "summarize": "falconet.complexity",

@@ -122,9 +122,12 @@ class Artifact:
     @cached_property
     def preprocess(self) -> AnyPreprocess:
         """From raw samples to the network's input. Raises DataError for a tokenizer that is damaged."""
+        import torch
+
         from falconet.data.preprocessing import create_preprocess
 
-        return create_preprocess(self.config.input, self.tokenizer)
+        with torch.inference_mode(mode=False):  # As with the model: attacks follow gradients through normalization.
+            return create_preprocess(self.config.input, self.tokenizer)
 
     def serialize(self) -> bytes:
         """Return the content of `model.safetensors`."""

@@ -1,7 +1,8 @@
 """How long a callable takes, measured well: after warm-up, many times, with the median to quote."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,3 +33,16 @@ def measure_latency(call: Callable[[], object], *, calls: int = 200, warmup: int
         times.append((time.perf_counter() - started) * 1000)
     p50, p95, p99 = np.percentile(times, [50, 95, 99])
     return Latency(float(p50), float(p95), float(p99), len(times))
+
+
+@contextmanager
+def pinned_threads(count: int) -> Iterator[None]:
+    """Let torch compute with so many threads, until the end; times of different machines' cores compare only so."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

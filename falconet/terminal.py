@@ -17,7 +17,7 @@ from falconet.training import Callback, EpochRow
 if TYPE_CHECKING:
     from falconet.data import Dataset
     from falconet.data.checks import DataReport
-    from falconet.evaluation import Evaluation
+    from falconet.evaluation import Costs, Evaluation, Robustness
     from falconet.evaluation.confidence import Abstention, Answered
     from falconet.evaluation.contests import Contest
     from falconet.evaluation.outliers import Outliers
@@ -189,6 +189,10 @@ def print_evaluation(result: Evaluation) -> None:
         print_slices(result.slices)
     if result.ood:
         print_outliers(result.ood)
+    if result.robustness:
+        print_robustness(result.robustness)
+    if result.costs:
+        print_costs(result.costs)
 
 
 def list_figures(result: Evaluation) -> list[tuple[str, ...]]:
@@ -310,3 +314,51 @@ def describe_columns(columns: Mapping[str, str]) -> str:
     """Return which columns of a table are read as what, and how to choose others."""
     roles = ", ".join(f"{role} from {column!r}" for role, column in columns.items())
     return f"columns: {roles} (--set data.columns.ROLE=NAME chooses others)"
+
+
+def print_robustness(robustness: Robustness) -> None:
+    """Print accuracies under corruptions, a row each, and under attacks."""
+    from falconet.evaluation.robustness import tabulate_corruptions
+
+    print_line(
+        f"\ncorrupted (n = {robustness.n:,} each): mean accuracy {robustness.mean_corruption_accuracy:.2%}, "
+        f"as they are {robustness.clean_accuracy:.2%}"
+    )
+    rows = [
+        (name, *(f"{row.accuracy:.2%}" for row in found), f"{sum(row.accuracy for row in found) / len(found):.2%}")
+        for name, found in tabulate_corruptions(robustness).items()
+    ]
+    print_table(("corruption", *(f"severity {number}" for number in range(1, 6)), "mean"), rows)
+    print_line(f"\nattacked: {robustness.attacks_note}")
+    attacks = list(dict.fromkeys(row.attack for row in robustness.attacks))
+    if attacks:
+        epsilons = list(dict.fromkeys(row.epsilon for row in robustness.attacks))
+        found = {(row.attack, row.epsilon): f"{row.accuracy:.2%}" for row in robustness.attacks}
+        rows = [(f"{epsilon:.4f}", *(found[attack, epsilon] for attack in attacks)) for epsilon in epsilons]
+        print_table(("epsilon (of pixels in 0..1)", *attacks), rows)
+
+
+def print_costs(costs: Costs) -> None:
+    """Print what answers cost."""
+    print_line(f"\ncosts of answers, from raw samples in memory to logits (threads of torch: {costs.threads})")
+    latencies = (("1", costs.latency_ms), (f"{costs.batch}", costs.batch_latency_ms))
+    rows = [
+        (f"batch of {size}", f"{value.p50:.3f} ms", f"{value.p95:.3f} ms", f"{value.p99:.3f} ms", f"{value.calls:,}")
+        for size, value in latencies
+    ]
+    print_table(("latency", "p50", "p95", "p99", "calls"), rows)
+    print_line(
+        f"cold start {costs.cold_start_seconds:.2f} s from the start of a process to its first answer "
+        f"(median of {len(costs.cold_starts)})"
+    )
+    if costs.peak_bytes is not None and costs.import_bytes is not None:
+        print_line(
+            f"peak memory {costs.peak_bytes / 1e6:.0f} MB with a batch of {costs.batch}, of which "
+            f"{costs.import_bytes / 1e6:.0f} MB are there once torch is imported"
+        )
+    if costs.energy is None:
+        print_line("energy: not known; codecarbon (pip install 'falconet[energy]') is missing or gave no figures")
+    else:
+        parts = "; ".join(costs.energy.sources)
+        wh = costs.energy.wh_per_1000
+        print_line(f"energy {wh:.3g} Wh for 1,000 answers, of the whole machine, {costs.energy.basis} ({parts})")

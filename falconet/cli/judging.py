@@ -18,7 +18,9 @@ from falconet.cli.app import (
     Strict,
     app,
     ask_data,
+    check_picture,
 )
+from falconet.errors import UsageError
 
 
 @app.command()
@@ -39,6 +41,16 @@ def evaluate(
         float | None,
         typer.Option(metavar="SHARE", help="From which confidence on so many are right (0.99), and how many."),
     ] = None,
+    corruptions: Annotated[
+        bool, typer.Option("--corruptions", help="Also on noisy, blurred, ... samples, and on attacked images.")
+    ] = False,
+    plot: Annotated[
+        Path | None, typer.Option(help="Draw what --corruptions finds into a PNG: accuracy over severity.")
+    ] = None,
+    costs: Annotated[
+        bool, typer.Option("--costs", help="Also latency, cold start, memory and energy of answers.")
+    ] = False,
+    bf16: Annotated[bool, typer.Option("--bf16", help="Let the network compute in bfloat16.")] = False,
     follow: Follow = False,
     settings: Assignments = None,
     data_root: DataRoot = None,
@@ -49,6 +61,9 @@ def evaluate(
     """Judge a trained model on a data set."""
     from falconet.catalog import check_artifact, check_source
 
+    check_picture("--plot", plot)
+    if plot and not corruptions:
+        raise UsageError("--plot: wanted --corruptions with it, whose accuracies it draws")
     check_artifact(model)
     check_source(source)
     if against:
@@ -68,7 +83,16 @@ def evaluate(
         by=by,
         ood=ood,
         precision=precision,
+        corruptions=corruptions,
+        costs=costs,
+        number_format="bf16" if bf16 else "fp32",
     )
+    if plot and result.robustness:
+        from falconet.data.drawing import write_figure
+        from falconet.report.robustness import draw_robustness
+
+        write_figure(draw_robustness(result.robustness), plot)
+        terminal.print_note(f"plot: {plot}")
     if json:
         from falconet.schema import to_mapping
 

@@ -2,14 +2,18 @@
 
 from falconet.evaluation.answers import Answers, match_labels, predict_logits
 from falconet.evaluation.confidence import Calibration, calibrate, describe_calibration
+from falconet.evaluation.costs import Costs, measure_costs
 from falconet.evaluation.judgement import Evaluation, evaluate, evaluate_split, judge, judge_answers
 from falconet.evaluation.prediction import Predictions, predict
+from falconet.evaluation.robustness import Robustness, measure_robustness
 
 __all__ = [
     "Answers",
     "Calibration",
+    "Costs",
     "Evaluation",
     "Predictions",
+    "Robustness",
     "calibrate",
     "describe_calibration",
     "evaluate",
@@ -17,6 +21,8 @@ __all__ = [
     "judge",
     "judge_answers",
     "match_labels",
+    "measure_costs",
+    "measure_robustness",
     "predict",
     "predict_logits",
 ]

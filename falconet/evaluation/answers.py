@@ -15,6 +15,7 @@ from falconet.data import Dataset, Samples, Split, Unreadable
 from falconet.data.preprocessing import iterate_prepared
 from falconet.data.series import WavFiles
 from falconet.errors import DataError
+from falconet.memory import kept_memory
 from falconet.spec import InputSpec, SeriesSpec
 
 BATCH_SIZE = 256
@@ -58,7 +59,8 @@ def match_labels(split: Split, classes: Sequence[str], known: Sequence[str]) -> 
 
 def answer_split(artifact: Artifact, split: Split) -> Answers:
     """Return the model's logits for a split. Raises DataError where nothing of it can be read."""
-    logits, reasons = predict_logits(artifact, fit_recordings(split.samples, artifact.config.input))
+    with kept_memory():
+        logits, reasons = predict_logits(artifact, fit_recordings(split.samples, artifact.config.input))
     if not len(logits):
         index, reason = next(iter(reasons.items()))
         raise DataError(f"none of {len(split)} samples can be read; the first: {split.samples.name(index)} ({reason})")
@@ -87,7 +89,7 @@ def predict_logits(
     for batch in iterate_prepared(samples, artifact.preprocess, BATCH_SIZE):
         unreadable |= batch.unreadable
         if len(batch.inputs):
-            logits.append(artifact.model(artifact.preprocess.normalize(batch.inputs)))
+            logits.append(artifact.model(artifact.preprocess.normalize(batch.inputs)).float())
     return scale_logits(torch.cat(logits).numpy(), artifact.config.temperature), unreadable
 
 

@@ -19,7 +19,10 @@ from falconet.errors import DataError
 from falconet.evaluation.answers import Answers, answer_known
 from falconet.evaluation.confidence import Abstention, abstain, check_precision
 from falconet.evaluation.contests import Contest, compare_answers
+from falconet.evaluation.costs import Costs, measure_costs
+from falconet.evaluation.formats import in_format
 from falconet.evaluation.outliers import Outliers, separate_outliers
+from falconet.evaluation.robustness import Robustness, measure_robustness
 from falconet.evaluation.slices import Slices, check_column, slice_answers
 from falconet.schema import from_mapping, merge, to_mapping
 
@@ -97,6 +100,10 @@ class Evaluation:
     """Samples of another source, where one was named."""
     abstention: Abstention | None = None
     """The threshold for a wanted precision, where one was named."""
+    robustness: Robustness | None = None
+    """Under corruptions and attacks, where asked for."""
+    costs: Costs | None = None
+    """Of answers, where asked for."""
 
 
 def evaluate(
@@ -110,6 +117,9 @@ def evaluate(
     by: str | None = None,
     ood: str | Path | None = None,
     precision: float | None = None,
+    corruptions: bool = False,
+    costs: bool = False,
+    number_format: str = "fp32",
 ) -> Evaluation:
     """Judge a trained model on a split of a source, from raw samples.
 
@@ -121,7 +131,9 @@ def evaluate(
     `against` is another model that answers the same samples; `by` a column of the source's table whose values part the
     split; `ood` a source of other things, which the model should be less sure of; `precision` the share of right
     answers that is wanted where the model may leave samples unanswered: the confidence for that is chosen on the
-    validation split where it can be found again, else on the judged one.
+    validation split where it can be found again, else on the judged one. `corruptions` and `costs` ask for what
+    `measure_robustness` and `measure_costs` tell; `number_format="bf16"` lets the network compute in bfloat16 for the
+    judgement itself.
 
     Raises DataError for a split that cannot be found again and for classes that a model does not know, UsageError for
     what does not exist.
@@ -141,7 +153,8 @@ def evaluate(
     for judged in (artifact, other):
         if judged is not None:
             check_fit_to_judge(judged, dataset, config, split)
-    evaluation, answers = evaluate_split(artifact, chosen, split, dataset)
+    with in_format(number_format):
+        evaluation, answers = evaluate_split(artifact, chosen, split, dataset)
     right = answers.logits.argmax(axis=1) == answers.split.labels
     return dataclasses.replace(
         evaluation,
@@ -149,6 +162,8 @@ def evaluate(
         slices=None if by is None else slice_answers(answers.split, right, by),
         ood=None if ood is None else separate_outliers(answers, artifact, dataset, ood, data_root),
         abstention=None if precision is None else limit_answers(precision, artifact, dataset, config, split, answers),
+        robustness=measure_robustness(artifact, answers.split) if corruptions else None,
+        costs=measure_costs(artifact, answers.split.samples) if costs else None,
     )
 
 

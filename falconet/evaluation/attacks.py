@@ -1,0 +1,90 @@
+"""Attacks on images by those who know the network: FGSM and PGD, through captum, within epsilon of each pixel.
+
+FGSM: I. Goodfellow, J. Shlens, C. Szegedy, "Explaining and harnessing adversarial examples", ICLR 2015, section 4. PGD:
+A. Madry et al., "Towards deep learning models resistant to adversarial attacks", ICLR 2018, equation 2.1 and section 5:
+a random start within the bound, then steps along the gradient's sign, projected back. Epsilon is a share of the range
+0..1 of pixels before normalization, and pixels stay within that range.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float32, Int64
+from torch import Tensor
+
+from falconet.errors import MissingExtraError
+
+EPSILONS = (1 / 255, 2 / 255, 4 / 255, 8 / 255, 0.1, 0.3)
+"""Up to 8/255 as usual for photographs (Madry et al. on CIFAR-10), 0.1 and 0.3 for gray digits (theirs on MNIST)."""
+STEPS = 40
+STEP_SHARE = 2.5
+"""PGD takes 40 steps, as Madry et al. on MNIST, of 2.5 epsilon / 40: enough to reach every place within the bound from
+any other (their robustness library's rule)."""
+SEED = 0
+
+
+def check_captum() -> None:
+    """Raise MissingExtraError without captum."""
+    if find_spec("captum") is None:
+        raise MissingExtraError("explain", "attacking a model by FGSM and PGD")
+
+
+def attack_fgsm(
+    predict: Callable[[Tensor], Tensor],
+    pixels: Float32[Tensor, "batch channels height width"],
+    labels: Int64[Tensor, " batch"],
+    epsilon: float,
+) -> Float32[Tensor, "batch channels height width"]:
+    """Return `pixels + epsilon * sign(gradient)`, clamped to 0..1; `predict` turns pixels in 0..1 into logits."""
+    check_captum()
+    from captum.robust import FGSM
+
+    attack = FGSM(predict, cross_entropy, lower_bound=0.0, upper_bound=1.0)
+    # By default captum takes gradients below 1e-6 for zero, which leaves those alone of which a network is most sure.
+    attack.zero_thresh = 0.0
+    with silence_captum():
+        found: Tensor = attack.perturb(pixels, epsilon, labels)
+    return found.detach()
+
+
+def attack_pgd(
+    predict: Callable[[Tensor], Tensor],
+    pixels: Float32[Tensor, "batch channels height width"],
+    labels: Int64[Tensor, " batch"],
+    epsilon: float,
+) -> Float32[Tensor, "batch channels height width"]:
+    """Return what STEPS steps within epsilon of the pixels lead to, clamped to 0..1; the same on every call."""
+    check_captum()
+    from captum.robust import PGD
+
+    attack = PGD(predict, cross_entropy, lower_bound=0.0, upper_bound=1.0)
+    attack.fgsm.zero_thresh = 0.0
+    step = STEP_SHARE * epsilon / STEPS
+    with silence_captum(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(SEED)
+        found: Tensor = attack.perturb(pixels, epsilon, step, STEPS, labels, random_start=True)
+    return found.detach()
+
+
+ATTACKS = {"fgsm": attack_fgsm, "pgd": attack_pgd}
+
+
+def cross_entropy(
+    logits: Float32[Tensor, "batch classes"], labels: Int64[Tensor, " batch"]
+) -> Float32[Tensor, " batch"]:
+    """Return the loss of each sample: captum adds up their gradients, so that none depends on the batch."""
+    return F.cross_entropy(logits, labels, reduction="none")
+
+
+@contextmanager
+def silence_captum() -> Iterator[None]:
+    """Silence captum's note that it asks for the gradients of inputs by itself, which is what it is called for."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Input Tensor .* did not already require gradients", module="captum")
+        yield

@@ -1,0 +1,270 @@
+"""Corruptions that inputs meet in use, each at five severities, the same for the same seed.
+
+Images: the noises, blur, brightness, contrast and JPEG of D. Hendrycks, T. Dietterich, "Benchmarking neural network
+robustness to common corruptions and perturbations", ICLR 2019, with the severities of their ImageNet-C, or of their
+CIFAR-10-C for images below 64 pixels; the shear of N. Mu, J. Gilmer, "MNIST-C: a robustness benchmark for computer
+vision", 2019. Values stay floats in 0..1, where theirs are rounded to 8 bits.
+
+Series: noise at the signal-to-noise ratios of H.-G. Hirsch, D. Pearce, "The Aurora experimental framework", ASR 2000.
+Texts: the swapped letters of Y. Belinkov, Y. Bisk, "Synthetic and natural noise both break neural machine translation",
+ICLR 2018, and dropped letters, of D. Pruthi, B. Dhingra, Z. Lipton, "Combating adversarial misspellings", ACL 2019.
+What has no source there has evenly spaced severities of our own.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float32
+from PIL import Image
+from torch import Tensor
+
+from falconet.data import Samples
+from falconet.spec import ImageSpec, InputSpec, SeriesSpec
+
+Amounts = tuple[float, float, float, float, float]
+"""What a corruption is given at severities 1 to 5."""
+
+SMALL = 64
+"""Pixels of the shorter side below which images take the severities that were made for 32x32."""
+
+SHEAR: Amounts = (0.2, 0.4, 0.6, 0.8, 1.0)
+"""MNIST-C's, as the slope of a vertical line."""
+
+IMAGE_AMOUNTS: Mapping[str, Amounts] = MappingProxyType(
+    {
+        "gaussian_noise": (0.08, 0.12, 0.18, 0.26, 0.38),
+        "shot_noise": (60, 25, 12, 5, 3),
+        "blur": (1, 2, 3, 4, 6),
+        "brightness": (0.1, 0.2, 0.3, 0.4, 0.5),
+        "contrast": (0.4, 0.3, 0.2, 0.1, 0.05),
+        "affine": SHEAR,
+        "jpeg": (25, 18, 15, 10, 7),
+    }
+)
+"""Of ImageNet-C."""
+
+SMALL_IMAGE_AMOUNTS: Mapping[str, Amounts] = MappingProxyType(
+    {
+        "gaussian_noise": (0.04, 0.06, 0.08, 0.09, 0.10),
+        "shot_noise": (500, 250, 100, 75, 50),
+        "blur": (0.4, 0.6, 0.7, 0.8, 1),
+        "brightness": (0.05, 0.1, 0.15, 0.2, 0.3),
+        "contrast": (0.75, 0.5, 0.4, 0.3, 0.15),
+        "affine": SHEAR,
+        "jpeg": (80, 65, 58, 50, 40),
+    }
+)
+"""Of CIFAR-10-C."""
+
+SERIES_AMOUNTS: Mapping[str, Amounts] = MappingProxyType(
+    {
+        "noise": (20, 15, 10, 5, 0),
+        "gain": (3, 6, 9, 12, 15),
+        "shift": (0.05, 0.1, 0.15, 0.2, 0.25),
+        "dropped": (0.1, 0.2, 0.3, 0.4, 0.5),
+    }
+)
+"""Signal-to-noise ratio and loss in dB; shares of a series' length and of its steps."""
+
+TEXT_AMOUNTS: Mapping[str, Amounts] = MappingProxyType(
+    dict.fromkeys(("swapped_letters", "dropped_letters", "dropped_words"), (0.1, 0.2, 0.3, 0.4, 0.5))
+)
+"""Shares of the words."""
+
+
+def list_amounts(spec: InputSpec) -> Mapping[str, Amounts]:
+    """Return the corruptions for what a model eats, each with what it is given at severities 1 to 5."""
+    if isinstance(spec, ImageSpec):
+        return SMALL_IMAGE_AMOUNTS if min(spec.shape[1:]) < SMALL else IMAGE_AMOUNTS
+    return SERIES_AMOUNTS if isinstance(spec, SeriesSpec) else TEXT_AMOUNTS
+
+
+def corrupt_images(
+    images: Float32[Tensor, "batch channels height width"], name: str, amount: float, generator: torch.Generator
+) -> Float32[Tensor, "batch channels height width"]:
+    """Return corrupted images; values of 0..1 stay there. `amount` is one of `list_amounts`."""
+    return IMAGE_CORRUPTIONS[name](images, amount, generator).clamp_(0, 1)
+
+
+def add_gaussian_noise(images: Tensor, deviation: float, generator: torch.Generator) -> Tensor:
+    """Add white noise."""
+    return images + deviation * torch.randn(images.shape, generator=generator)
+
+
+def add_shot_noise(images: Tensor, photons: float, generator: torch.Generator) -> Tensor:
+    """Count photons, of which a white pixel sends so many on average."""
+    return torch.poisson(images * photons, generator=generator) / photons
+
+
+def blur(images: Tensor, deviation: float, generator: torch.Generator) -> Tensor:
+    """Blur by a Gaussian of so many pixels, cut at four deviations; beyond the border its pixels go on."""
+    radius = int(4 * deviation + 0.5)
+    weights = torch.exp(-0.5 * (torch.arange(-radius, radius + 1) / deviation) ** 2)
+    kernel = (weights / weights.sum()).view(1, 1, 1, -1)
+    x = images.flatten(0, 1)[:, None]
+    for axis in (2, 3):
+        along = kernel if axis == 3 else kernel.transpose(2, 3)
+        margins = (radius, radius, 0, 0) if axis == 3 else (0, 0, radius, radius)
+        x = F.conv2d(F.pad(x, margins, mode="replicate"), along)
+    return x.view(images.shape)
+
+
+def brighten(images: Tensor, added: float, generator: torch.Generator) -> Tensor:
+    """Add to the value of HSV, the largest of a pixel's channels; hue and saturation stay."""
+    value = images.amax(dim=1, keepdim=True)
+    brighter = (value + added).clamp(max=1)
+    return torch.where(value > 0, images * (brighter / value), brighter)
+
+
+def reduce_contrast(images: Tensor, share: float, generator: torch.Generator) -> Tensor:
+    """Keep a share of each value's distance from its channel's mean."""
+    mean = images.mean(dim=(2, 3), keepdim=True)
+    return mean + share * (images - mean)
+
+
+def shear(images: Tensor, slope: float, generator: torch.Generator) -> Tensor:
+    """Slant each image to the left or to the right about its center; black comes in from outside."""
+    sides = torch.randint(0, 2, (len(images),), generator=generator) * 2 - 1
+    height, width = images.shape[2:]
+    maps = torch.tensor([[1.0, 0, 0], [0, 1, 0]]).repeat(len(images), 1, 1)
+    # Coordinates of the grid are halves of a side.
+    maps[:, 0, 1] = slope * sides * height / width
+    grid = F.affine_grid(maps, list(images.shape), align_corners=False)
+    return F.grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+
+
+def compress_jpeg(images: Tensor, quality: float, generator: torch.Generator) -> Tensor:
+    """Write each image as JPEG of this quality, in 8 bits, and read it again."""
+    pixels = (images * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
+    read = np.stack([reread_jpeg(image, int(quality)) for image in pixels])
+    return torch.from_numpy(read).permute(0, 3, 1, 2).float() / 255
+
+
+def reread_jpeg(image: np.ndarray, quality: int) -> np.ndarray:
+    """Return an image of uint8 as JPEG leaves it."""
+    content = io.BytesIO()
+    Image.fromarray(image[..., 0] if image.shape[2] == 1 else image).save(content, "JPEG", quality=quality)
+    return np.asarray(Image.open(content)).reshape(image.shape)
+
+
+IMAGE_CORRUPTIONS: Mapping[str, Callable[[Tensor, float, torch.Generator], Tensor]] = MappingProxyType(
+    {
+        "gaussian_noise": add_gaussian_noise,
+        "shot_noise": add_shot_noise,
+        "blur": blur,
+        "brightness": brighten,
+        "contrast": reduce_contrast,
+        "affine": shear,
+        "jpeg": compress_jpeg,
+    }
+)
+
+
+@dataclass(frozen=True, eq=False)
+class CorruptedSamples:
+    """Raw series or texts that are corrupted when they are read, each by draws of its own."""
+
+    samples: Samples
+    name_of_corruption: str
+    amount: float
+    seed: int
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def name(self, index: int) -> str:
+        return self.samples.name(index)
+
+    def read(self, index: int) -> Any:
+        sample = self.samples.read(index)
+        generator = np.random.default_rng((self.seed, index))
+        table: Mapping[str, Callable[..., Any]] = TEXT_CORRUPTIONS if isinstance(sample, str) else SERIES_CORRUPTIONS
+        return table[self.name_of_corruption](sample, self.amount, generator)
+
+    def take(self, indices: np.ndarray) -> Samples:
+        raise NotImplementedError("corrupted samples are judged whole: their draws belong to their places")
+
+    def join(self, others: Any) -> Samples:
+        raise NotImplementedError("corrupted samples are judged whole: their draws belong to their places")
+
+
+def add_noise(series: np.ndarray, decibels: float, generator: np.random.Generator) -> np.ndarray:
+    """Add white noise at this signal-to-noise ratio to each channel, whose signal is its variance."""
+    deviation = np.nanstd(series, axis=1, keepdims=True) * 10 ** (-decibels / 20)
+    noisy: np.ndarray = (series + deviation * generator.standard_normal(series.shape)).astype(np.float32)
+    return noisy
+
+
+def reduce_gain(series: np.ndarray, decibels: float, generator: np.random.Generator) -> np.ndarray:
+    """Weaken a series as a sensor further away does."""
+    weakened: np.ndarray = (series * 10 ** (-decibels / 20)).astype(np.float32)
+    return weakened
+
+
+def shift_time(series: np.ndarray, share: float, generator: np.random.Generator) -> np.ndarray:
+    """Move a series by a share of its length, to either side; its first or last values fill what is left open."""
+    steps = series.shape[1]
+    moved = round(share * steps) * int(generator.choice([-1, 1]))
+    return np.ascontiguousarray(series[:, np.clip(np.arange(steps) - moved, 0, steps - 1)])
+
+
+def drop_steps(series: np.ndarray, share: float, generator: np.random.Generator) -> np.ndarray:
+    """Lose a share of the steps, in all channels; the first and the last one stay. They are filled as missing ones."""
+    dropped = np.asarray(generator.random(series.shape[1]) < share)
+    dropped[[0, -1]] = False
+    return np.where(dropped, np.float32(np.nan), series)
+
+
+SERIES_CORRUPTIONS: Mapping[str, Callable[[np.ndarray, float, np.random.Generator], np.ndarray]] = MappingProxyType(
+    {"noise": add_noise, "gain": reduce_gain, "shift": shift_time, "dropped": drop_steps}
+)
+
+
+def change_words(
+    text: str, share: float, generator: np.random.Generator, change: Callable[[str, np.random.Generator], str]
+) -> str:
+    """Change a share of the words, drawn at random; what stands between them stays."""
+    parts = re.split(r"(\s+)", text)
+    return "".join(
+        change(part, generator) if part and not part.isspace() and generator.random() < share else part
+        for part in parts
+    )
+
+
+def swap_letters(word: str, generator: np.random.Generator) -> str:
+    """Swap two neighbors within a word of four letters or more; the first and the last one stay."""
+    if len(word) < 4:
+        return word
+    place = int(generator.integers(1, len(word) - 2))
+    return word[:place] + word[place + 1] + word[place] + word[place + 2 :]
+
+
+def drop_letter(word: str, generator: np.random.Generator) -> str:
+    """Leave out a letter within a word of three or more; the first and the last one stay."""
+    if len(word) < 3:
+        return word
+    place = int(generator.integers(1, len(word) - 1))
+    return word[:place] + word[place + 1 :]
+
+
+def drop_word(word: str, generator: np.random.Generator) -> str:
+    """Leave out a word."""
+    return ""
+
+
+TEXT_CORRUPTIONS: Mapping[str, Callable[[str, float, np.random.Generator], str]] = MappingProxyType(
+    {
+        "swapped_letters": lambda text, share, generator: change_words(text, share, generator, swap_letters),
+        "dropped_letters": lambda text, share, generator: change_words(text, share, generator, drop_letter),
+        "dropped_words": lambda text, share, generator: change_words(text, share, generator, drop_word),
+    }
+)

@@ -1,0 +1,192 @@
+"""measure_costs(): what a trained model's answers cost: time, memory and electricity."""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from falconet.artifact import Artifact, load_artifact
+from falconet.data import Samples
+from falconet.errors import DataError, FalconetError, UsageError
+from falconet.evaluation.answers import fit_recordings
+from falconet.latency import Latency, measure_latency, pinned_threads
+from falconet.training.energy import Energy, Gauge, start_codecarbon
+
+BATCH = 64
+STARTS = 5
+"""Processes of which the median counts."""
+ENERGY_SECONDS = 5.0
+"""Of answers in a row: counters of energy tick about once a millisecond, codecarbon's estimates less often."""
+
+
+@dataclass(frozen=True)
+class Consumption:
+    """The electricity that the whole machine took while a model answered, for a thousand answers."""
+
+    wh_per_1000: float
+    basis: str
+    """measured, estimated or partly measured; see `falconet.training.energy`."""
+    sources: tuple[str, ...]
+    """Where the figures of each part of the machine come from."""
+    predictions: int
+    """Answers that were given meanwhile."""
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What the answers of a model cost, from raw samples in memory to logits, on the processor."""
+
+    threads: int
+    """With which torch computes."""
+    batch: int
+    latency_ms: Latency
+    """Of one sample alone."""
+    batch_latency_ms: Latency
+    """Of `batch` samples at once."""
+    cold_start_seconds: float
+    """Median time from the start of a process to its first answer: imports, reading the artifact, one sample."""
+    cold_starts: tuple[float, ...]
+    """All of them, in seconds."""
+    peak_bytes: int | None
+    """Most memory that such a process had in use at once, having answered `batch` samples; None: the system says not.
+    """
+    import_bytes: int | None
+    """As much of that as importing torch and falconet takes alone."""
+    energy: Consumption | None
+    """None without codecarbon, or where it gives no figures."""
+
+
+def measure_costs(
+    model: str | Path | Artifact,
+    samples: Samples,
+    *,
+    batch: int = BATCH,
+    threads: int = 1,
+    starts: int = STARTS,
+    energy_seconds: float = ENERGY_SECONDS,
+) -> Costs:
+    """Measure what answers to these raw samples cost; where there are fewer than `batch`, they are taken again.
+
+    Raises UsageError for counts below 1, DataError where none of the first `batch` samples can be read.
+    """
+    for name, count in (("batch", batch), ("threads", threads), ("starts", starts)):
+        if count < 1:
+            raise UsageError(f"{name}: wanted 1 or more, found {count}")
+    artifact = model if isinstance(model, Artifact) else load_artifact(model)
+    raw = read_some(fit_recordings(samples, artifact.config.input), batch)
+    with pinned_threads(threads):
+        single = measure_latency(lambda: answer(artifact, raw[:1]))
+        whole = measure_latency(lambda: answer(artifact, raw))
+        energy = measure_energy(lambda: answer(artifact, raw), len(raw), energy_seconds)
+    seconds, memory = start_processes(artifact, raw, threads, starts)
+    return Costs(
+        threads=threads,
+        batch=batch,
+        latency_ms=single,
+        batch_latency_ms=whole,
+        cold_start_seconds=statistics.median(seconds),
+        cold_starts=tuple(seconds),
+        peak_bytes=memory["peak"],
+        import_bytes=memory["imports"],
+        energy=energy,
+    )
+
+
+def read_some(samples: Samples, count: int) -> list[Any]:
+    """Return `count` raw samples, of the first ones those that can be read, over and over."""
+    read = []
+    for index in range(min(count, len(samples))):
+        try:
+            read.append(samples.read(index))
+        except DataError:
+            continue
+    if not read:
+        raise DataError(f"none of the first {min(count, len(samples))} samples can be read")
+    return [read[index % len(read)] for index in range(count)]
+
+
+@torch.inference_mode()
+def answer(artifact: Artifact, raw: Sequence[Any]) -> torch.Tensor:
+    """Return the logits of raw samples, prepared in this thread."""
+    logits: torch.Tensor = artifact.model(artifact.preprocess.normalize(artifact.preprocess.prepare(raw)))
+    return logits
+
+
+def measure_energy(
+    call: Callable[[], object], size: int, seconds: float, start: Callable[[Path], Gauge] | None = None
+) -> Consumption | None:
+    """Return what the machine takes while `call` answers `size` samples again and again for so long.
+
+    None without codecarbon, where it stumbles, and where it gives no figures. Its start-up does not count.
+    """
+    if start is None:
+        if find_spec("codecarbon") is None:
+            return None
+        start = start_codecarbon
+    with tempfile.TemporaryDirectory() as scratch:
+        try:
+            gauge = start(Path(scratch))
+        except Exception:  # Whatever codecarbon stumbles over, the other costs are known all the same.
+            return None
+        try:
+            before, calls = gauge.read(), 0
+            deadline = time.perf_counter() + seconds
+            while time.perf_counter() < deadline:
+                call()
+                calls += 1
+            after = gauge.read()
+        finally:
+            gauge.stop()
+    return describe_consumption(before, after, calls * size)
+
+
+def describe_consumption(before: Energy, after: Energy, predictions: int) -> Consumption | None:
+    """Return what lies between two readings of one gauge; None where it read nothing."""
+    wh = after.wh - before.wh
+    if not predictions or wh <= 0:
+        return None
+    sources = tuple(f"{source.part}: {source.basis}, {source.how}" for source in after.sources)
+    return Consumption(1000 * wh / predictions, after.basis, sources, predictions)
+
+
+def start_processes(
+    artifact: Artifact, raw: Sequence[Any], threads: int, starts: int
+) -> tuple[list[float], dict[str, int | None]]:
+    """Start processes that answer, one after the other; return their seconds and the last one's memory.
+
+    One before them does not count: it brings files from the disk into memory.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        artifact.save(scratch)
+        np.savez(Path(scratch) / "raw.npz", *[np.asarray(sample) for sample in raw])
+        found = [start_process(Path(scratch), threads) for _ in range(1 + starts)]
+    return [seconds for seconds, _ in found[1:]], found[-1][1]
+
+
+def start_process(folder: Path, threads: int) -> tuple[float, dict[str, int | None]]:
+    """Return how long a new process takes to its first answer, and its memory; see `falconet.evaluation.first`."""
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+    command = [sys.executable, "-m", "falconet.evaluation.first", str(folder)]
+    started = time.perf_counter()
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:  # noqa: S603
+        assert process.stdout is not None
+        first = process.stdout.readline()
+        seconds = time.perf_counter() - started
+        rest = process.stdout.read()
+    if process.returncode or not first:
+        raise FalconetError(f"measuring the cold start: the process ended with code {process.returncode}")
+    memory: dict[str, int | None] = json.loads(rest)
+    return seconds, memory

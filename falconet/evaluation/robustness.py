@@ -1,0 +1,198 @@
+"""measure_robustness(): how well a model answers when its inputs are corrupted, or attacked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Int64
+from torch import Tensor
+
+from falconet.artifact import Artifact, load_artifact
+from falconet.data import Split
+from falconet.data.preprocessing import Preprocess, iterate_prepared
+from falconet.errors import DataError
+from falconet.evaluation.answers import BATCH_SIZE, answer_split, fit_recordings
+from falconet.evaluation.attacks import ATTACKS, EPSILONS, check_captum
+from falconet.evaluation.corruptions import CorruptedSamples, corrupt_images, list_amounts
+from falconet.spec import ImageSpec
+
+SEED = 0
+ATTACKED = 256
+"""Samples that are attacked: PGD needs a thousand times the work of an answer."""
+
+
+@dataclass(frozen=True)
+class Corrupted:
+    """How a model answers to one corruption at one severity."""
+
+    corruption: str
+    severity: int
+    """1 to 5."""
+    amount: float
+    """What the corruption was given; see `falconet.evaluation.corruptions`."""
+    n: int
+    """Samples."""
+    accuracy: float
+
+
+@dataclass(frozen=True)
+class Attacked:
+    """How a model answers under one attack."""
+
+    attack: str
+    epsilon: float
+    """The most by which a pixel was changed, of a range of 0..1."""
+    n: int
+    accuracy: float
+
+
+@dataclass(frozen=True)
+class Robustness:
+    """How well a model answers when its inputs are corrupted, or attacked; fractions of 0 to 1."""
+
+    n: int
+    """Samples that could be read."""
+    clean_accuracy: float
+    mean_corruption_accuracy: float
+    """Over all corruptions and severities alike."""
+    corruptions: tuple[Corrupted, ...]
+    attacks: tuple[Attacked, ...]
+    """Of a stratified part of the samples; epsilon 0: that part as it is."""
+    attacks_note: str
+    """On which samples the attacks were tried, or why not."""
+
+
+def measure_robustness(artifact: Artifact | str | Path, split: Split, *, attacks: bool = True) -> Robustness:
+    """Judge a model on a split, labels being positions in the model's own, under each corruption and attack.
+
+    Raises DataError where no sample can be read, MissingExtraError for images without captum unless `attacks` is False.
+    """
+    artifact = artifact if isinstance(artifact, Artifact) else load_artifact(artifact)
+    images = isinstance(artifact.config.input, ImageSpec)
+    if images and attacks:
+        check_captum()
+    count, clean, rows = (judge_images if images else judge_raw)(artifact, split)
+    attacked, note = attack_split(artifact, split) if attacks else ((), "not asked for")
+    mean = float(np.mean([row.accuracy for row in rows]))
+    return Robustness(count, clean, mean, rows, attacked, note)
+
+
+def judge_images(artifact: Artifact, split: Split) -> tuple[int, float, tuple[Corrupted, ...]]:
+    """Corrupt images as the network sees them, but before normalization, so that each is decoded only once."""
+    levels = list(iterate_levels(artifact))
+    clean, count = 0, 0
+    hits = dict.fromkeys(levels, 0)
+    for start, pixels, labels in iterate_pixels(artifact, split):
+        count += len(labels)
+        clean += count_hits(artifact, pixels, labels)
+        for level in levels:
+            name, _, amount = level
+            # The same draws at each severity, which then differ by nothing else.
+            generator = torch.Generator().manual_seed(SEED + start)
+            hits[level] += count_hits(artifact, corrupt_images(pixels, name, amount, generator), labels)
+    check_count(count, split)
+    rows = [Corrupted(*level, count, found / count) for level, found in hits.items()]
+    return count, clean / count, tuple(rows)
+
+
+def judge_raw(artifact: Artifact, split: Split) -> tuple[int, float, tuple[Corrupted, ...]]:
+    """Corrupt series and texts before anything else is done to them."""
+    samples = fit_recordings(split.samples, artifact.config.input)
+    count, clean = judge_samples(artifact, split)
+    rows = []
+    for name, severity, amount in iterate_levels(artifact):
+        corrupted = replace(split, samples=CorruptedSamples(samples, name, amount, SEED))
+        rows.append(Corrupted(name, severity, amount, *judge_samples(artifact, corrupted)))
+    return count, clean, tuple(rows)
+
+
+def iterate_levels(artifact: Artifact) -> Iterator[tuple[str, int, float]]:
+    """Yield the corruptions for what a model eats, with each severity and what it means."""
+    for name, amounts in list_amounts(artifact.config.input).items():
+        for severity, amount in enumerate(amounts, start=1):
+            yield name, severity, float(amount)
+
+
+def judge_samples(artifact: Artifact, split: Split) -> tuple[int, float]:
+    """Return how many samples can be read, and the accuracy on them."""
+    answers = answer_split(artifact, split)
+    right = answers.logits.argmax(axis=1) == answers.split.labels
+    return len(right), float(right.mean())
+
+
+def iterate_pixels(artifact: Artifact, split: Split) -> Iterator[tuple[int, Tensor, Tensor]]:
+    """Yield batches of readable images in 0..1 as the network sees them, with their first place and their labels."""
+    start = 0
+    for batch in iterate_prepared(split.samples, artifact.preprocess, BATCH_SIZE):
+        size = len(batch.inputs) + len(batch.unreadable)
+        read = [index for index in range(start, start + size) if index not in batch.unreadable]
+        if read:
+            # Interpolation may leave 0..1 by a rounding error.
+            yield start, batch.inputs.clamp(0, 1), torch.from_numpy(split.labels[read])
+        start += size
+
+
+@torch.inference_mode()
+def count_hits(artifact: Artifact, pixels: Tensor, labels: Tensor) -> int:
+    """Return how many images in 0..1 are classified rightly."""
+    return int((answer_pixels(artifact, pixels).argmax(dim=1) == labels).sum())
+
+
+def answer_pixels(artifact: Artifact, pixels: Tensor) -> Tensor:
+    """Return the logits for images in 0..1, normalization being part of what is attacked."""
+    assert isinstance(artifact.preprocess, Preprocess)
+    logits: Tensor = artifact.model(artifact.preprocess.normalize(pixels))
+    return logits
+
+
+def attack_split(artifact: Artifact, split: Split) -> tuple[tuple[Attacked, ...], str]:
+    """Attack a stratified part of a split's images; of other kinds say why not."""
+    kind = artifact.config.input.kind
+    if kind != "image":
+        return (), f"none: epsilon is a share of the range of pixels, which {kind} data do not have"
+    chosen = choose_stratified(split.labels, ATTACKED)
+    batches = [(pixels, labels) for _, pixels, labels in iterate_pixels(artifact, split.take(chosen))]
+    count = sum(len(labels) for _, labels in batches)
+    check_count(count, split)
+    clean = sum(count_hits(artifact, *batch) for batch in batches) / count
+    rows = []
+    for name, attack in ATTACKS.items():
+        rows.append(Attacked(name, 0.0, count, clean))
+        for epsilon in EPSILONS:
+            hits = 0
+            for pixels, labels in batches:
+                found = attack(partial(answer_pixels, artifact), pixels, labels, epsilon)
+                hits += count_hits(artifact, found, labels)
+            rows.append(Attacked(name, epsilon, count, hits / count))
+    return tuple(rows), f"{count:,} of {len(split):,} samples, stratified by class, drawn with seed {SEED}"
+
+
+def choose_stratified(labels: Int64[np.ndarray, " samples"], most: int) -> Int64[np.ndarray, " chosen"]:
+    """Return up to `most` positions, ascending, of each class about its share; the same on each call."""
+    order = np.random.default_rng(SEED).permutation(len(labels))
+    place = np.empty(len(labels))
+    for label in np.unique(labels):
+        members = order[labels[order] == label]
+        # Evenly spread over 0..1, so that any beginning has of each class its share.
+        place[members] = (np.arange(len(members)) + 0.5) / len(members)
+    chosen: Int64[np.ndarray, " chosen"] = np.sort(np.argsort(place, kind="stable")[:most]).astype(np.int64)
+    return chosen
+
+
+def check_count(count: int, split: Split) -> None:
+    """Raise DataError where nothing can be read."""
+    if not count:
+        raise DataError(f"none of {len(split)} samples can be read; the first: {split.samples.name(0)}")
+
+
+def tabulate_corruptions(robustness: Robustness) -> dict[str, list[Corrupted]]:
+    """Return the rows of each corruption, from severity 1 to 5."""
+    table: dict[str, list[Corrupted]] = {}
+    for row in robustness.corruptions:
+        table.setdefault(row.corruption, []).append(row)
+    return table

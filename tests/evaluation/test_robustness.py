@@ -1,0 +1,71 @@
+"""measure_robustness()."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from falconet import RunResult, evaluate, load_artifact, load_dataset
+from falconet.errors import UnknownNameError
+from falconet.evaluation import measure_robustness, predict_logits, robustness
+from falconet.evaluation.corruptions import SMALL_IMAGE_AMOUNTS
+from falconet.evaluation.formats import in_format
+from falconet.evaluation.robustness import Attacked, Corrupted, Robustness, choose_stratified
+from falconet.report.robustness import draw_robustness, format_epsilon
+
+
+def test_a_network_answers_worse_when_corrupted_or_attacked(
+    trained: RunResult, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(robustness, "ATTACKED", 30)
+    monkeypatch.setattr(robustness, "EPSILONS", (0.1,))
+    artifact = load_artifact(trained.out)
+    split = load_dataset("digits").splits["test"]
+    split = split.take(np.arange(90))
+    found = measure_robustness(artifact, split)
+    logits, _ = predict_logits(artifact, split.samples)
+    assert found.clean_accuracy == pytest.approx((logits.argmax(axis=1) == split.labels).mean())
+    assert len(found.corruptions) == 5 * len(SMALL_IMAGE_AMOUNTS)
+    assert {row.n for row in found.corruptions} == {90}
+    assert found.mean_corruption_accuracy == pytest.approx(np.mean([row.accuracy for row in found.corruptions]))
+    assert found.mean_corruption_accuracy < found.clean_accuracy
+    under = {(row.attack, row.epsilon): row.accuracy for row in found.attacks}
+    assert under["pgd", 0.1] <= under["fgsm", 0.1] < under["fgsm", 0.0] == under["pgd", 0.0]
+    assert found.attacks_note == "30 of 90 samples, stratified by class, drawn with seed 0"
+    assert found.corruptions == measure_robustness(artifact, split, attacks=False).corruptions
+
+
+def test_samples_that_are_attacked_are_stratified() -> None:
+    labels = np.repeat([0, 1, 2], [600, 300, 100])
+    chosen = choose_stratified(labels, 100)
+    np.testing.assert_allclose(np.bincount(labels[chosen]), [60, 30, 10], atol=1)
+    assert chosen.tolist() == sorted(set(chosen.tolist()))
+    assert choose_stratified(labels, 5000).tolist() == list(range(1000))
+
+
+def test_the_picture_has_a_line_for_each() -> None:
+    rows = tuple(Corrupted(name, level, 1.0, 9, 0.5) for name in ("noise", "gain") for level in range(1, 6))
+    found = Robustness(9, 1.0, 0.5, rows, (Attacked("fgsm", 0.0, 9, 1.0), Attacked("fgsm", 0.1, 9, 0.2)), "")
+    first, second = draw_robustness(found).axes
+    assert [line.get_ydata()[0] for line in first.lines] == [1.0, 1.0]  # type: ignore[index]
+    assert len(second.lines) == 1
+    assert len(draw_robustness(dataclasses.replace(found, attacks=())).axes) == 1
+
+
+def test_epsilons_are_written_as_in_the_literature() -> None:
+    assert [format_epsilon(value) for value in (0.0, 1 / 255, 8 / 255, 0.1)] == ["0", "1/255", "8/255", "0.1"]
+
+
+def test_number_formats_are_named() -> None:
+    with pytest.raises(UnknownNameError, match="unknown number format 'bf61': did you mean bf16"), in_format("bf61"):
+        pass
+
+
+def test_bfloat16_answers_almost_alike(trained: RunResult, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("falconet.evaluation.formats.check_bfloat16", lambda: None)
+    plain = evaluate(trained.out, "digits")
+    short = evaluate(trained.out, "digits", number_format="bf16")
+    assert short.accuracy == pytest.approx(plain.accuracy, abs=0.02)
+    assert short.log_loss != plain.log_loss
