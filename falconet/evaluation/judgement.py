@@ -76,6 +76,20 @@ def evaluate(
     not know.
     """
     artifact = model if isinstance(model, Artifact) else load_artifact(model)
+    dataset, chosen = find_split(artifact, source, split, data_root=data_root, settings=settings)
+    evaluation, _ = evaluate_split(artifact, chosen, split, dataset)
+    return evaluation
+
+
+def find_split(
+    artifact: Artifact,
+    source: str | Path,
+    split: str,
+    *,
+    data_root: str | Path | None = None,
+    settings: Mapping[str, Any] | None = None,
+) -> tuple[Dataset, Split]:
+    """Return a source, read as the model's own data were, and one split of it; see `evaluate` for what is refused."""
     origin = artifact.config.provenance.data
     config = from_mapping(DataConfig, merge(to_mapping(recall(origin, source)), settings or {}), "data")
     dataset = load_dataset(source, data_root=data_root, config=config)
@@ -86,8 +100,7 @@ def evaluate(
     chosen = dataset.split(split)
     if split in dataset.made or split == "train":
         check_found_again(dataset, config, origin, split)
-    evaluation, _ = evaluate_split(artifact, chosen, split, dataset)
-    return evaluation
+    return dataset, chosen
 
 
 def recall(origin: DataOrigin, source: str | Path) -> DataConfig:
