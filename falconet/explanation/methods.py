@@ -205,7 +205,7 @@ def compute_occlusion(model: nn.Module, inputs: Inputs, targets: Targets) -> Rel
     from captum.attr import Occlusion
 
     sides = [measure_window(side) for side in inputs.shape[2:]]
-    window, strides = (inputs.shape[1], *sides), (inputs.shape[1], *(max(side // 2, 1) for side in sides))
+    window, strides = (inputs.shape[1], *sides), (inputs.shape[1], *((side + 1) // 2 for side in sides))
     # Captum sees no gradients here; without them, memory stays that of one batch.
     with torch.no_grad():
         drops = Occlusion(model).attribute(
@@ -226,7 +226,7 @@ def occlude_sequence(model: nn.Module, inputs: Inputs, targets: Targets) -> Rele
     """
     steps = inputs.shape[-1]
     width = 1 if is_text(inputs) else measure_window(steps)
-    starts = torch.arange(0, max(steps - width, 0) + 1, max(width // 2, 1))
+    starts = torch.arange(0, max(steps - width, 0) + 1, (width + 1) // 2)
     places = torch.arange(steps)
     windows = (places >= starts[:, None]) & (places < starts[:, None] + width)
     if width > 1:
