@@ -88,8 +88,8 @@ def print_result(result: Explanations | Examination) -> None:
     from falconet.explanation import Explanations
 
     found = result if isinstance(result, Explanations) else result.explanations
-    for item in found.skipped:
-        terminal.print_note(f"skipped {item.file}: {item.reason}")
+    for file in found.skipped:
+        terminal.print_note(f"skipped {file.file}: {file.reason}")
     for item in found.items:
         if item.tokens:
             terminal.print_shades(f"{item.file} ({item.method}, {item.label} {item.probability:.1%}): ", item.tokens)
@@ -97,11 +97,11 @@ def print_result(result: Explanations | Examination) -> None:
         rows = [(item.file, item.label, f"{item.probability:.2%}", item.method, item.picture) for item in found.items]
         terminal.print_table(("file", "label", "probability", "method", "picture"), rows)
     else:
-        rows = [
+        cases = [
             (case.file, case.truth, case.answer, f"{case.probability:.2%}")
             for case in (*result.mistakes, *result.doubts)
         ]
-        terminal.print_table(("file", "class", "answer", "probability"), rows)
+        terminal.print_table(("file", "class", "answer", "probability"), cases)
     terminal.print_line("")
     print_scores(found)
     terminal.print_line(f"page: {result.page}")

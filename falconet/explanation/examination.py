@@ -79,8 +79,8 @@ class Examination:
     """The most confident first."""
     doubts: tuple[Case, ...]
     """Right answers, the least confident first."""
-    explanations: Explanations | None
-    """How far the methods may be trusted; None where there was neither a mistake nor a hit."""
+    explanations: Explanations
+    """How far the methods may be trusted."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -314,7 +314,5 @@ def draw_exciting(study: Study, layer: str) -> Plate:
         )
         for unit in units
     ]
-    caption = (
-        f"Units of {layer}, and the samples with the highest value anywhere in the unit's map, with class and value"
-    )
+    caption = f"Units of {layer}, and the samples with the highest value anywhere in a unit's map: class and value"
     return study.draw("report-units", draw_samples(rows, study.dataset.kind), "samples that excite units most", caption)

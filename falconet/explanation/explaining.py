@@ -362,8 +362,8 @@ def list_attention(paths: Sequence[str]) -> Iterator[Section]:
     """Yield the part of a page with maps of attention, where there are any."""
     if paths:
         note = (
-            "How much each row's step attends to each column's, by layer and head. Attention is not importance: what is "
-            "attended to need not change the answer (Jain and Wallace, NAACL 2019)."
+            "How much each row's step attends to each column's, by layer and head. Attention is not importance: what "
+            "is attended to need not change the answer (Jain and Wallace, NAACL 2019)."
         )
         plates = (Plate(Path(path).read_bytes(), "maps of attention", Path(path).stem) for path in paths)
         yield Section("Attention", note, tuple(plates))

@@ -20,8 +20,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from falconet.artifact import Artifact, build_model
-from falconet.explanation.methods import BATCH, Inputs, Method, Relevance, Targets, explain_batch
-from falconet.explanation.positions import flatten_relevance, mark_present, remove
+from falconet.explanation.methods import BATCH, Method, Relevance, Targets, explain_batch
+from falconet.explanation.positions import Inputs, flatten_relevance, mark_present, remove
 
 POINTS = 50
 """Steps of a curve, at most."""
@@ -89,7 +89,7 @@ def order_positions(sample: Inputs, relevance: Float[Tensor, " positions"]) -> B
 @torch.inference_mode()
 def answer(model: nn.Module, inputs: Inputs, target: int) -> Float[Tensor, " batch"]:
     """Return a class's probability for each input."""
-    return torch.cat([model(part).softmax(dim=1)[:, target] for part in inputs.split(BATCH)])
+    return torch.cat([model(part).softmax(dim=1)[:, target] for part in torch.split(inputs, BATCH)])
 
 
 def draw_networks(artifact: Artifact) -> list[nn.Module]:

@@ -173,9 +173,9 @@ def read_attention(model: nn.Module, inputs: Inputs) -> Float[Tensor, "layers ba
 def rank_units(
     artifact: Artifact, samples: Samples, layer: str, count: int
 ) -> tuple[Int64[Tensor, "maps best"], Float[Tensor, "maps best"]]:
-    """Return for each unit (map) of a layer the samples that excite it most, and how much: the highest value in the map.
+    """Return for each unit (map) of a layer the samples that excite it most, and how much.
 
-    Samples that cannot be read are passed over.
+    That is the highest value in the map. Samples that cannot be read are passed over.
     """
     kept: list[int] = []
     peaks: list[Tensor] = []

@@ -171,7 +171,7 @@ def compute_smoothgrad(model: nn.Module, inputs: Inputs, targets: Targets) -> Re
 
     tunnel = NoiseTunnel(Saliency(model))
     parts = []
-    for sample, target in zip(inputs.split(1), targets.split(1), strict=True):
+    for sample, target in zip(torch.split(inputs, 1), torch.split(targets, 1), strict=True):
         deviation = NOISE * float(sample.max() - sample.min())
         parts.append(
             tunnel.attribute(
@@ -232,7 +232,10 @@ def occlude_sequence(model: nn.Module, inputs: Inputs, targets: Targets) -> Rele
     if width > 1:
         windows[-1, starts[-1] :] = True
     relevance = torch.stack(
-        [measure_drops(model, sample, target, windows) for sample, target in zip(inputs.split(1), targets, strict=True)]
+        [
+            measure_drops(model, sample, target, windows)
+            for sample, target in zip(torch.split(inputs, 1), targets, strict=True)
+        ]
     )
     return relevance if is_text(inputs) else relevance[:, None].expand(inputs.shape) / inputs.shape[1]
 
@@ -245,7 +248,7 @@ def measure_drops(
     drops = torch.cat(
         [
             whole - model(remove(sample.expand(len(part), *sample.shape[1:]), part))[:, target]
-            for part in windows.split(BATCH)
+            for part in torch.split(windows, BATCH)
         ]
     )
     return drops @ windows.float() / windows.sum(dim=0)

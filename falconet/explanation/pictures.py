@@ -229,7 +229,7 @@ def draw_samples(rows: Sequence[tuple[str, Sequence[tuple[Any, str]]]], kind: Ki
             place.axis("off")
         for place, (sample, caption) in zip(axes, samples, strict=False):
             draw_sample(place, sample, kind)
-            place.set_xlabel(clean(caption), size=7, parse_math=False)
+            place.set_xlabel("\n".join(map(clean, caption.split("\n"))), size=7, parse_math=False)
         axes[0].set_ylabel(clean(name), size=8, rotation=0, ha="right", va="center", parse_math=False)
     return figure
 
@@ -282,7 +282,7 @@ def draw_embedding(
 
 
 def spread(plane: Float[np.ndarray, "samples 2"], count: int = THUMBNAILS) -> list[int]:
-    """Return positions of points far from one another: each next one is the farthest from those before (Gonzalez 1985)."""
+    """Return positions of points far from one another: each is the farthest from those before it (Gonzalez 1985)."""
     chosen = [0]
     distances = np.linalg.norm(plane - plane[0], axis=1)
     while len(chosen) < min(count, len(plane)) and distances.max() > 0:

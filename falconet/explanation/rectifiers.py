@@ -55,4 +55,4 @@ class GuidedMode(TorchFunctionMode):
             return func(*args, **(kwargs or {}))
         self.count += 1
         x = args[0] if args else (kwargs or {})["input"]
-        return GuidedRectifier.apply(x, CEILINGS[func])  # type: ignore[no-untyped-call]
+        return GuidedRectifier.apply(x, CEILINGS[func])

@@ -6,6 +6,8 @@ the image is evidence.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -36,14 +38,14 @@ def plant(count: int, seed: int) -> tuple[Float[Tensor, "count 1 side side"], In
     return images, labels, boxes
 
 
-def wrap(model: nn.Module, name: str, **options: object) -> Artifact:
+def wrap(model: nn.Module, name: str, **options: Any) -> Artifact:
     """Return a network for these images as an artifact."""
     spec = ImageSpec((1, SIDE, SIDE), LABELS, (0.5,), (0.25,))
     origin = Provenance(DataOrigin("planted", "00", 0, 0.1, 0.2), seed=0, epochs=1, best_epoch=1)
     return Artifact(ArtifactConfig(name, spec, origin, options), model.state_dict())
 
 
-def train_planted(name: str, steps: int, batch: int = 64, **options: object) -> Artifact:
+def train_planted(name: str, steps: int, batch: int = 64, **options: Any) -> Artifact:
     """Return a network that tells the textures apart, trained in seconds."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -51,10 +53,10 @@ def train_planted(name: str, steps: int, batch: int = 64, **options: object) -> 
         optimizer = torch.optim.AdamW(model.parameters(), weight_decay=0.01)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.01, steps)
         images, labels, _ = plant(steps * batch, seed=1)
-        for part, truth in zip(images.split(batch), labels.split(batch), strict=True):
+        for part, truth in zip(torch.split(images, batch), torch.split(labels, batch), strict=True):
             loss = nn.functional.cross_entropy(model(part), truth)
             optimizer.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             schedule.step()
     return wrap(model, name, **options)
