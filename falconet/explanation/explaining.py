@@ -22,7 +22,7 @@ from falconet.errors import ConfigError, DataError
 from falconet.evaluation.answers import fit_recordings
 from falconet.evaluation.judgement import find_split
 from falconet.evaluation.prediction import expand
-from falconet.explanation.faithfulness import draw_networks, measure_faithfulness, measure_randomization
+from falconet.explanation.faithfulness import Score, draw_networks, measure_faithfulness, measure_randomization
 from falconet.explanation.layers import read_attention
 from falconet.explanation.methods import attribute, check_captum, find_method, fitting_methods
 from falconet.explanation.page import Plate, Section, render_page
@@ -58,28 +58,6 @@ class Item:
     """Rank correlation with the same method's explanation of networks without training."""
     tokens: tuple[tuple[str, float], ...] = ()
     """The parts of a text, each with its shade from -1, against the class, to 1, for it."""
-
-
-@dataclass(frozen=True)
-class Score:
-    """How far a method may be trusted on the explained samples: means over its items."""
-
-    method: str
-    n: int
-    """Explanations."""
-    deletion_auc: float
-    insertion_auc: float
-    randomization: float
-
-    @property
-    def gain(self) -> float:
-        """Insertion's area without deletion's."""
-        return self.insertion_auc - self.deletion_auc
-
-    @property
-    def trust(self) -> float:
-        """The gain, less the share of the ranking that is there without training: gain x (1 - max(correlation, 0))."""
-        return self.gain * (1 - max(self.randomization, 0.0))
 
 
 @dataclass(frozen=True)

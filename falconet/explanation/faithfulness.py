@@ -56,6 +56,28 @@ class Faithfulness:
         return self.insertion.area - self.deletion.area
 
 
+@dataclass(frozen=True)
+class Score:
+    """How far a method may be trusted on the explained samples: means over its items."""
+
+    method: str
+    n: int
+    """Explanations."""
+    deletion_auc: float
+    insertion_auc: float
+    randomization: float
+
+    @property
+    def gain(self) -> float:
+        """Insertion's area without deletion's."""
+        return self.insertion_auc - self.deletion_auc
+
+    @property
+    def trust(self) -> float:
+        """The gain, less the share of the ranking that is there without training: gain x (1 - max(correlation, 0))."""
+        return self.gain * (1 - max(self.randomization, 0.0))
+
+
 def measure_faithfulness(
     model: nn.Module, sample: Inputs, target: int, relevance: Float[Tensor, "1 *positions"]
 ) -> Faithfulness:

@@ -229,14 +229,9 @@ def occlude_sequence(model: nn.Module, inputs: Inputs, targets: Targets) -> Rele
     starts = torch.arange(0, max(steps - width, 0) + 1, (width + 1) // 2)
     places = torch.arange(steps)
     windows = (places >= starts[:, None]) & (places < starts[:, None] + width)
-    if width > 1:
-        windows[-1, starts[-1] :] = True
-    relevance = torch.stack(
-        [
-            measure_drops(model, sample, target, windows)
-            for sample, target in zip(torch.split(inputs, 1), targets, strict=True)
-        ]
-    )
+    windows[-1, starts[-1] :] = True  # Steps that are left over belong to the last one.
+    drops = [measure_drops(model, inputs[row : row + 1], target, windows) for row, target in enumerate(targets)]
+    relevance = torch.stack(drops)
     return relevance if is_text(inputs) else relevance[:, None].expand(inputs.shape) / inputs.shape[1]
 
 

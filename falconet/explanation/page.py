@@ -6,24 +6,8 @@ import base64
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
-from typing import Protocol
 
-
-class Scored(Protocol):
-    """A method's figures; see `falconet.explanation.explaining.Score`."""
-
-    @property
-    def method(self) -> str: ...
-    @property
-    def n(self) -> int: ...
-    @property
-    def deletion_auc(self) -> float: ...
-    @property
-    def insertion_auc(self) -> float: ...
-    @property
-    def randomization(self) -> float: ...
-    @property
-    def trust(self) -> float: ...
+from falconet.explanation.faithfulness import Score
 
 
 @dataclass(frozen=True)
@@ -52,7 +36,7 @@ class Section:
     plates: tuple[Plate, ...]
 
 
-def render_page(title: str, scores: Sequence[Scored], best: str | None, sections: Sequence[Section]) -> str:
+def render_page(title: str, scores: Sequence[Score], best: str | None, sections: Sequence[Section]) -> str:
     """Return the page."""
     import jinja2
 
