@@ -85,6 +85,8 @@ class Subject:
     raw: Any
     inputs: Inputs
     """A batch of one, as the network takes it."""
+    title: str
+    """Begins the names of its pictures."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,7 +137,7 @@ class Explainer:
             label=label,
             probability=float(probabilities[target]),
             method=method,
-            picture=str(self.out / f"{slug(subject.name)}{suffix}-{method}.png"),
+            picture=str(self.out / f"{subject.title}{suffix}-{method}.png"),
             deletion_auc=faithfulness.deletion.area,
             insertion_auc=faithfulness.insertion.area,
             randomization=correlation,
@@ -151,10 +153,13 @@ class Explainer:
             weights = read_attention(self.artifact.model, subject.inputs)[:, 0]
         except ConfigError:
             return None
-        # A class token stands before the sample's own steps.
-        count = min(int(mark_present(subject.inputs).sum()), ATTENDED) if is_sequence(subject.inputs) else ATTENDED
-        names = cut_tokens(self.artifact, subject.raw)[:count] if is_text(subject.inputs) else ()
-        path = self.out / f"{slug(subject.name)}-attention.png"
+        lead = max(weights.shape[-1] - subject.inputs.shape[-1], 0) if is_sequence(subject.inputs) else 0
+        count = lead + int(mark_present(subject.inputs).sum()) if is_sequence(subject.inputs) else weights.shape[-1]
+        count = min(count, ATTENDED)
+        # A class token, where there is one, stands before the sample's own.
+        own = cut_tokens(self.artifact, subject.raw) if is_text(subject.inputs) else ()
+        names = (*(["class"] * lead), *own)[:count] if own else ()
+        path = self.out / f"{subject.title}-attention.png"
         write_bytes(path, encode_figure(draw_attention(weights[:, :, :count, :count].numpy(), names)))
         return str(path)
 
@@ -278,7 +283,8 @@ def read_subject(artifact: Artifact, samples: Samples, index: int) -> Subject:
     """Read one sample. Raises DataError where it cannot be read."""
     raw = samples.read(index)
     inputs = artifact.preprocess.normalize(artifact.preprocess.prepare([raw]))
-    return Subject(samples.name(index), raw, inputs)
+    # Files of one name may come from several folders.
+    return Subject(samples.name(index), raw, inputs, f"{index:03d}-{slug(Path(samples.name(index)).name)}")
 
 
 def explain_all(explainer: Explainer, subjects: Sequence[Subject]) -> tuple[list[Item], list[Item]]:
@@ -313,7 +319,8 @@ def average(method: str, items: Sequence[Item]) -> Score:
     """Return the means of one method's figures."""
     figures = [(item.deletion_auc, item.insertion_auc, item.randomization) for item in items]
     deletion, insertion, randomization = np.mean(figures, axis=0).tolist()
-    return Score(method, len(items), deletion, insertion, randomization)
+    trust = (insertion - deletion) * (1 - max(randomization, 0.0))
+    return Score(method, len(items), deletion, insertion, randomization, trust)
 
 
 def publish(result: Explanations, artifact: Artifact, sections: Sequence[Section]) -> None:

@@ -66,16 +66,13 @@ class Score:
     deletion_auc: float
     insertion_auc: float
     randomization: float
+    trust: float
+    """The gain, less the share of the ranking that is there without training: gain x (1 - max(randomization, 0))."""
 
     @property
     def gain(self) -> float:
         """Insertion's area without deletion's."""
         return self.insertion_auc - self.deletion_auc
-
-    @property
-    def trust(self) -> float:
-        """The gain, less the share of the ranking that is there without training: gain x (1 - max(correlation, 0))."""
-        return self.gain * (1 - max(self.randomization, 0.0))
 
 
 def measure_faithfulness(

@@ -27,7 +27,7 @@ SATURATED = 0.99
 """Quantile of relevance that gets the full color: single peaks would leave all else pale."""
 LINES = 6
 """Channels of a series that are drawn as lines; more are rows of a picture, such as spectra."""
-TEXT_COLUMNS, TEXT_LINES = 64, 12
+TEXT_COLUMNS, TEXT_LINES = 48, 9
 """Of a text that is drawn."""
 TICKED = 24
 """Steps of attention that have room for names."""
@@ -153,7 +153,7 @@ def draw_tokens(axes: Axes, tokens: Sequence[str], shades: Float[np.ndarray, " t
         if column + len(written) > TEXT_COLUMNS - 1 and column > 1:
             row, column = row + 1, 1
         if row == TEXT_LINES - 1:
-            axes.text(column, row + 0.75, "…", family="monospace", size=6.5)
+            axes.text(column, row + 0.75, "…", family="monospace", size=8)
             return
         draw_token(axes, written, (column, row), color)
         column += len(written)
@@ -167,7 +167,7 @@ def draw_token(axes: Axes, written: str, place: tuple[int, int], color: Float[np
     axes.add_patch(Rectangle((column, row + 0.08), len(written), 0.84, facecolor=tuple(color), linewidth=0))
     for index, letter in enumerate(written):
         axes.text(
-            column + index + 0.5, row + 0.72, letter, ha="center", family="monospace", size=6.5, parse_math=False
+            column + index + 0.5, row + 0.72, letter, ha="center", family="monospace", size=8, parse_math=False
         )  # fmt: skip
 
 

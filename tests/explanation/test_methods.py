@@ -81,10 +81,11 @@ class TinyNet(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.maps = nn.Sequential(nn.Conv2d(1, 2, 1, bias=False), nn.ReLU())
+        convolution = nn.Conv2d(1, 2, 1, bias=False)
+        self.maps = nn.Sequential(convolution, nn.ReLU())
         self.fc = nn.Linear(2, 2, bias=False)
         with torch.no_grad():
-            self.maps[0].weight.copy_(torch.tensor([1.0, -1.0]).view(2, 1, 1, 1))
+            convolution.weight.copy_(torch.tensor([1.0, -1.0]).view(2, 1, 1, 1))
             self.fc.weight.copy_(torch.tensor([[2.0, -1.0], [0.0, 3.0]]))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -121,7 +122,7 @@ def test_cam_is_gradcam_before_it_is_cut_off(name: str, options: dict[str, Any])
     images, targets = torch.randn(2, 1, SIDE, SIDE), torch.tensor([1, 3])
     if options.get("pre_activation"):
         # Grad-CAM takes the maps before the last ReLU there, so only CAM's own law is checked: its mean is the logit.
-        cam = compute_cam(model, images, targets).mean(dim=(1, 2)) + model.get_submodule("fc").bias[targets]
+        cam = compute_cam(model, images, targets).mean(dim=(1, 2)) + model.get_parameter("fc.bias")[targets]
         torch.testing.assert_close(cam, model(images).gather(1, targets[:, None])[:, 0], rtol=0.02, atol=0.02)
         return
     layer = model.get_submodule(require_maps(model, images))
@@ -129,7 +130,7 @@ def test_cam_is_gradcam_before_it_is_cut_off(name: str, options: dict[str, Any])
     handle = layer.register_forward_hook(lambda _, __, output: seen.append(output))
     model(images)
     handle.remove()
-    bare = torch.einsum("bm,bmhw->bhw", list(model.modules())[-1].weight[targets], seen[0])
+    bare = torch.einsum("bm,bmhw->bhw", list(model.parameters())[-2][targets], seen[0])
     expected = F.interpolate(bare.relu()[:, None] / bare[0].numel(), (SIDE, SIDE), mode="bilinear")[:, 0]
     torch.testing.assert_close(compute_gradcam(model, images, targets), expected, rtol=1e-3, atol=1e-4)
     plain = F.interpolate(bare[:, None], (SIDE, SIDE), mode="bilinear")[:, 0]
@@ -191,7 +192,7 @@ def test_gradient_times_input_of_a_linear_answer_is_each_steps_share() -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(6, 2, bias=False))
     series = torch.randn(1, 2, 3)
     relevance = explain_batch(METHODS["gradient_x_input"], model, series, torch.tensor([1]))
-    torch.testing.assert_close(relevance.flatten(), model[1].weight[1].detach() * series.flatten())
+    torch.testing.assert_close(relevance.flatten(), model.get_parameter("1.weight")[1].detach() * series.flatten())
 
 
 def test_occlusion_finds_the_only_pixel_that_counts() -> None:
@@ -243,9 +244,7 @@ def test_smoothgrad_is_repeated_and_leaves_the_generator_alone() -> None:
 def test_a_method_that_a_network_does_not_allow_names_those_that_it_does() -> None:
     artifact = wrap(create_model("lenet300_100", num_classes=4, in_channels=1, input_size=SIDE), "lenet300_100")
     image, target = torch.randn(1, 1, SIDE, SIDE), torch.tensor([1])
-    with pytest.raises(
-        ConfigError, match=r"gradcam: wanted a network that keeps maps.*explain it: integrated"
-    ):
+    with pytest.raises(ConfigError, match=r"gradcam: wanted a network that keeps maps.*explain it: integrated"):
         attribute(artifact, image, "gradcam", target)
     with pytest.raises(ConfigError, match="cam: wanted a network that ends in the mean"):
         attribute(artifact, image, "cam", target)
