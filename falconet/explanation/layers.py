@@ -43,7 +43,7 @@ def watch_layers(model: nn.Module, see: Sink) -> Iterator[None]:
 
 
 @torch.no_grad()
-def list_maps(model: nn.Module, inputs: Inputs) -> dict[str, Float[Tensor, "batch maps height width"]]:
+def list_maps(model: nn.Module, inputs: Inputs) -> dict[str, Float[Tensor, "batch maps rows columns"]]:
     """Return the output of each layer that has one value for each of several places, in the order of running.
 
     Layers that run more than once, such as an activation that several places share, have no one output and are left

@@ -280,7 +280,7 @@ def require_maps(model: nn.Module, inputs: Inputs) -> str:
     return name
 
 
-def require_pooled_maps(model: nn.Module, inputs: Inputs) -> Float[Tensor, "batch maps height width"]:
+def require_pooled_maps(model: nn.Module, inputs: Inputs) -> Float[Tensor, "batch maps rows columns"]:
     """Return the maps whose means the dense output layer sees. Raises UnfitError where a network ends otherwise."""
     unfit = UnfitError("wanted a network that ends in the mean over each map and one dense layer, found another end")
     names = find_outputs(model)
