@@ -26,7 +26,7 @@ CEILINGS = {
     Tensor.relu_: math.inf,
     F.relu6: 6.0,
 }
-"""Functions that rectify, and where they end."""
+"""Functions that rectify, and where they end; nn.ReLU6 calls `F.hardtanh` from 0 to 6 instead."""
 
 
 class GuidedRectifier(torch.autograd.Function):
@@ -51,8 +51,9 @@ class GuidedMode(TorchFunctionMode):
         self.count = 0
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func not in CEILINGS:
-            return func(*args, **(kwargs or {}))
+        kwargs = kwargs or {}
+        clipped = func is F.hardtanh and kwargs.get("min_val") == 0
+        if func not in CEILINGS and not clipped:
+            return func(*args, **kwargs)
         self.count += 1
-        x = args[0] if args else (kwargs or {})["input"]
-        return GuidedRectifier.apply(x, CEILINGS[func])
+        return GuidedRectifier.apply(args[0], kwargs["max_val"] if clipped else CEILINGS[func])

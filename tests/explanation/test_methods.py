@@ -298,7 +298,7 @@ def test_networks_that_read_rows_have_no_maps(name: str) -> None:
 
 @pytest.fixture(scope="module")
 def planted() -> Artifact:
-    return train_planted("resnet20", steps=40, batch=32, width=4)
+    return train_planted("resnet20", steps=60, width=4)
 
 
 def measure_masses(artifact: Artifact, count: int) -> dict[str, tuple[float, float]]:
