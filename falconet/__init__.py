@@ -33,6 +33,11 @@ if TYPE_CHECKING:
     from falconet.evaluation import measure_costs as measure_costs
     from falconet.evaluation import measure_robustness as measure_robustness
     from falconet.evaluation import predict as predict
+    from falconet.explanation import Examination as Examination
+    from falconet.explanation import Explanations as Explanations
+    from falconet.explanation import attribute as attribute
+    from falconet.explanation import examine as examine
+    from falconet.explanation import explain as explain
     from falconet.latency import Latency as Latency
     from falconet.latency import measure_latency as measure_latency
     from falconet.models import MODELS as MODELS
@@ -72,6 +77,8 @@ HOMES = {
     "Diagnosis": "falconet.training.diagnoses",
     "Doctor": "falconet.training.doctor",
     "Evaluation": "falconet.evaluation",
+    "Examination": "falconet.explanation",
+    "Explanations": "falconet.explanation",
     "FalconetError": "falconet.errors",
     "FitResult": "falconet.training.loop",
     "ImageAugmentation": "falconet.data.augmentation",
@@ -89,12 +96,15 @@ HOMES = {
     "TextSpec": "falconet.spec",
     "TrainConfig": "falconet.training",
     "Vitals": "falconet.training.diagnoses",
+    "attribute": "falconet.explanation",
     "check_data": "falconet.data.checks",
     "count_complexity": "falconet.complexity",
     "create_model": "falconet.models",
     "diagnose": "falconet.training.diagnoses",
     "demonstrate": "falconet.demonstration",
     "evaluate": "falconet.evaluation",
+    "examine": "falconet.explanation",
+    "explain": "falconet.explanation",
     "fit": "falconet.training.loop",
     "list_models": "falconet.models",
     "load_artifact": "falconet.artifact",

@@ -112,6 +112,19 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     console.print(table)
 
 
+def print_shades(lead: str, parts: Sequence[tuple[str, float]]) -> None:
+    """Print a text whose parts stand on colors: orange from 0 to 1, blue from 0 to -1; plain where it is piped."""
+    line = Text(lead)
+    for part, shade in parts:
+        # Half the color at most, so that letters stay legible on it.
+        strength = min(abs(shade), 1.0) / 2
+        full = (213, 94, 0) if shade > 0 else (0, 114, 178)
+        red, green, blue = (round(255 + strength * (value - 255)) for value in full)
+        line.append(part, style=f"black on #{red:02x}{green:02x}{blue:02x}")
+    width = None if sys.stdout.isatty() else PIPE_WIDTH
+    Console(highlight=False, markup=False, emoji=False, width=width).print(line)
+
+
 def print_data_report(report: DataReport) -> None:
     """Print what a data set holds, then each kind of thing that may be wrong with it."""
     count = sum(report.splits.values())

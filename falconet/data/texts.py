@@ -97,6 +97,15 @@ class TextEncoder:
         """Return how many tokens each text has, before it is cut. Raises as `encode` does."""
         return np.fromiter(map(len, self.tokenize(texts)), dtype=np.int64, count=len(texts))
 
+    def locate(self, text: str) -> list[tuple[int, int]]:
+        """Return where each token of a text begins and ends in it, cut at `length`. Raises as `encode` does.
+
+        Tokens that are parts of one character all cover it.
+        """
+        check_unicode([text])
+        spans: list[tuple[int, int]] = self.loaded.encode(text).offsets[: self.length]
+        return spans
+
     @property
     def vocab_size(self) -> int:
         """How many different tokens there are."""

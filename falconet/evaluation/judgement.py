@@ -106,7 +106,7 @@ class Evaluation:
     """Of answers, where asked for."""
 
 
-def evaluate(
+def evaluate(  # noqa: PLR0913 - one for each thing that may be asked
     model: str | Path | Artifact,
     source: str | Path,
     *,
@@ -142,17 +142,14 @@ def evaluate(
     if ood is not None:
         check_source(ood)
     artifact, other = open_model(model), None if against is None else open_model(against)
-    origin = artifact.config.provenance.data
-    config = from_mapping(DataConfig, merge(to_mapping(recall(origin, source)), settings or {}), "data")
+    settings = settings or {}
     if by is not None:
-        config = dataclasses.replace(config, extra=(*config.extra, by))
-    dataset = load_dataset(source, data_root=data_root, config=config)
-    chosen = dataset.split(split)
+        settings = {**settings, "extra": [*settings.get("extra", ()), by]}
+    dataset, chosen, config = find_split(artifact, source, split, data_root=data_root, settings=settings)
     if by is not None:
         check_column(chosen, by)
-    for judged in (artifact, other):
-        if judged is not None:
-            check_fit_to_judge(judged, dataset, config, split)
+    if other is not None:
+        check_fit_to_judge(other, dataset, config, split)
     with in_format(number_format):
         evaluation, answers = evaluate_split(artifact, chosen, split, dataset)
     right = answers.logits.argmax(axis=1) == answers.split.labels
@@ -170,6 +167,26 @@ def evaluate(
 def open_model(model: str | Path | Artifact) -> Artifact:
     """Return a model that is named by its folder, or at hand."""
     return model if isinstance(model, Artifact) else load_artifact(model)
+
+
+def find_split(
+    artifact: Artifact,
+    source: str | Path,
+    split: str,
+    *,
+    data_root: str | Path | None = None,
+    settings: Mapping[str, Any] | None = None,
+) -> tuple[Dataset, Split, DataConfig]:
+    """Return a source, read as the model's own data were, one split of it, and how it was read.
+
+    See `evaluate` for what is refused.
+    """
+    origin = artifact.config.provenance.data
+    config = from_mapping(DataConfig, merge(to_mapping(recall(origin, source)), settings or {}), "data")
+    dataset = load_dataset(source, data_root=data_root, config=config)
+    chosen = dataset.split(split)
+    check_fit_to_judge(artifact, dataset, config, split)
+    return dataset, chosen, config
 
 
 def check_fit_to_judge(artifact: Artifact, dataset: Dataset, config: DataConfig, split: str) -> None:

@@ -1,0 +1,318 @@
+"""examine(): a model looked into with a whole source: mistakes and doubts explained, and what its layers hold."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import Float
+from torch import Tensor
+
+from falconet import metrics
+from falconet.artifact import Artifact, load_artifact
+from falconet.data import Dataset, Samples, Split
+from falconet.errors import ConfigError
+from falconet.evaluation.answers import Answers, fit_recordings
+from falconet.evaluation.judgement import evaluate_split, find_split
+from falconet.explanation.explaining import (
+    Explanations,
+    Item,
+    conclude,
+    explain_all,
+    list_items,
+    plan,
+    publish,
+    read_subject,
+)
+from falconet.explanation.layers import embed_samples, find_nearest, list_maps, project, rank_units, read_filters
+from falconet.explanation.methods import check_captum
+from falconet.explanation.page import Plate, Section
+from falconet.explanation.pictures import draw_embedding, draw_samples, draw_tiles, encode_figure, spread
+from falconet.storage import prepare_folder, write_bytes
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+NEIGHBORS = 5
+MAPS, LAYERS = 8, 10
+"""Maps of a layer that are drawn, and layers."""
+FILTERS, FILTER_COLUMNS = 64, 16
+UNITS, EXCITING = 6, 8
+"""Units whose most exciting samples are drawn, and these."""
+
+
+@dataclass(frozen=True)
+class Neighbor:
+    """A training sample near another in the embedding."""
+
+    file: str
+    label: str
+    cosine: float
+
+
+@dataclass(frozen=True)
+class Case:
+    """A sample that is looked at, with the training samples that the network finds most alike."""
+
+    file: str
+    truth: str
+    answer: str
+    probability: float
+    """Of the answer."""
+    neighbors: tuple[Neighbor, ...]
+
+
+@dataclass(frozen=True)
+class Examination:
+    """What `examine` found."""
+
+    out: str
+    page: str
+    """Path of an HTML page with all pictures."""
+    items: tuple[Item, ...]
+    """The explanations of mistakes, then of doubts."""
+    mistakes: tuple[Case, ...]
+    """The most confident first."""
+    doubts: tuple[Case, ...]
+    """Right answers, the least confident first."""
+    explanations: Explanations
+    """How far the methods may be trusted."""
+
+
+@dataclass(frozen=True, eq=False)
+class Study:
+    """A model, what it answers about a split, and what it makes of the samples."""
+
+    artifact: Artifact
+    dataset: Dataset
+    answers: Answers
+    out: Path
+
+    @cached_property
+    def samples(self) -> Samples:
+        """Of the split, as the model takes them."""
+        return fit_recordings(self.answers.split.samples, self.artifact.config.input)
+
+    @cached_property
+    def features(self) -> Float[Tensor, "samples features"]:
+        """The samples' embeddings."""
+        return embed_samples(self.artifact, self.samples)[1]
+
+    @cached_property
+    def training(self) -> tuple[Split, Float[Tensor, "training features"]] | None:
+        """The training samples that can be read, and their embeddings; None where the source is another."""
+        if self.dataset.fingerprint != self.artifact.config.provenance.data.fingerprint:
+            return None
+        split = self.dataset.split("train")
+        kept, features = embed_samples(self.artifact, fit_recordings(split.samples, self.artifact.config.input))
+        return split.take(np.array(kept, dtype=np.int64)), features
+
+    @cached_property
+    def probabilities(self) -> Float[np.ndarray, "samples classes"]:
+        """What the model answers."""
+        return metrics.softmax(self.answers.logits)
+
+    def draw(self, name: str, figure: Figure, alt: str, caption: str) -> Plate:
+        """Write a figure as `name`.png and return it for the page."""
+        png = encode_figure(figure)
+        write_bytes(self.out / f"{name}.png", png)
+        return Plate(png, alt, caption)
+
+
+def examine(
+    model: str | Path | Artifact,
+    source: str | Path,
+    *,
+    method: str | None = None,
+    out: str | Path,
+    classes: int = 1,
+    samples: int = 8,
+    split: str = "test",
+    data_root: str | Path | None = None,
+    settings: Mapping[str, Any] | None = None,
+) -> Examination:
+    """Look into a model with a source: one HTML page and its pictures.
+
+    It shows the `samples` most confident mistakes and as many least confident hits, each explained as by `explain` and
+    with the training samples whose embeddings (what the last layer with weights sees) have the largest cosine to its
+    own; a map of the split's embeddings by their two first principal components; and, of networks for images, the
+    first layer's filters, feature maps layer by layer, and the images that excite units of the last maps most.
+    Arguments and errors are those of `explain` and `falconet.evaluate`. Neighbors need the source that the model was
+    trained on; for another they are left out.
+    """
+    check_captum()
+    artifact = model if isinstance(model, Artifact) else load_artifact(model)
+    explainer = plan(artifact, method, Path(out), classes)
+    if samples < 1:
+        raise ConfigError(f"--samples: wanted 1 or more, found {samples}")
+    dataset, chosen, _ = find_split(artifact, source, split, data_root=data_root, settings=settings)
+    _, answers = evaluate_split(artifact, chosen, split, dataset)
+    prepare_folder(explainer.out)
+    study = Study(artifact, dataset, answers, explainer.out)
+    mistakes, doubts = choose_cases(study, samples)
+    wrong, right = describe_cases(study, mistakes), describe_cases(study, doubts)
+    items, baseline = explain_all(explainer, [read_subject(artifact, study.samples, i) for i in mistakes + doubts])
+    border = len(mistakes) * len(explainer.methods) * min(classes, len(artifact.config.input.labels))
+    sections = [
+        *show_cases(study, "mistakes", mistakes, wrong, items[:border]),
+        *show_cases(study, "doubts", doubts, right, items[border:]),
+        *show_network(study),
+    ]
+    unreadable = (*dataset.unreadable, *answers.unreadable)
+    result = conclude(explainer.out, items, baseline, (), unreadable)
+    publish(result, artifact, sections)
+    return Examination(result.out, result.page, result.items, wrong, right, result)
+
+
+def choose_cases(study: Study, count: int) -> tuple[list[int], list[int]]:
+    """Return positions of the most confident mistakes, and of the least confident hits."""
+    answers, truths = study.probabilities.argmax(axis=1), study.answers.split.labels
+    order = np.argsort(study.probabilities.max(axis=1), kind="stable")
+    wrong = answers[order] != truths[order]
+    return order[wrong][::-1][:count].tolist(), order[~wrong][:count].tolist()
+
+
+def describe_cases(study: Study, positions: Sequence[int]) -> tuple[Case, ...]:
+    """Return what there is to say about samples."""
+    labels, split = study.artifact.config.input.labels, study.answers.split
+    near = find_neighbors(study, positions)
+    return tuple(
+        Case(
+            split.samples.name(index),
+            labels[split.labels[index]],
+            labels[study.probabilities[index].argmax()],
+            float(study.probabilities[index].max()),
+            tuple(neighbor for _, neighbor in neighbors),
+        )
+        for index, neighbors in zip(positions, near, strict=True)
+    )
+
+
+def find_neighbors(study: Study, positions: Sequence[int]) -> list[list[tuple[int, Neighbor]]]:
+    """Return for each sample the training samples most like it, each with its position in the training split."""
+    if study.training is None or not positions:
+        return [[] for _ in positions]
+    split, known = study.training
+    nearest, cosines = find_nearest(study.features[list(positions)], known, NEIGHBORS)
+    names = study.dataset.classes
+    return [
+        [
+            (index, Neighbor(split.samples.name(index), names[split.labels[index]], cosine))
+            for index, cosine in zip(row, values, strict=True)
+        ]
+        for row, values in zip(nearest.tolist(), cosines.tolist(), strict=True)
+    ]
+
+
+TITLES = {
+    "mistakes": ("The most confident mistakes", "No mistake on this split."),
+    "doubts": ("The least confident hits", "No right answer on this split."),
+}
+
+
+def show_cases(
+    study: Study, name: str, positions: Sequence[int], cases: Sequence[Case], items: Sequence[Item]
+) -> Iterator[Section]:
+    """Yield the part of the page about some samples: their neighbors, then their explanations."""
+    title, none = TITLES[name]
+    if not cases:
+        yield Section(title, none, ())
+        return
+    rows = []
+    for index, case, near in zip(positions, cases, find_neighbors(study, positions), strict=True):
+        first = (study.samples.read(index), f"{case.truth} taken for\n{case.answer} ({case.probability:.0%})")
+        if case.truth == case.answer:
+            first = (first[0], f"{case.truth} ({case.probability:.0%})")
+        rows.append(("", [first, *(read_neighbor(study, position, neighbor) for position, neighbor in near)]))
+    said = "; ".join(f"{case.file} is {case.truth}, answered {case.answer}" for case in cases)
+    caption = "The sample, then the training samples nearest to it in the embedding, with their classes and cosines."
+    if study.training is None:
+        caption = "No training samples beside them, since this is not the source that the model was trained on."
+    plate = study.draw(f"report-{name}", draw_samples(rows, study.dataset.kind), said, caption)
+    yield Section(title, "", (plate, *list_items(items).plates))
+
+
+def read_neighbor(study: Study, position: int, neighbor: Neighbor) -> tuple[Any, str]:
+    """Return a training sample and a line about it."""
+    assert study.training is not None
+    samples = fit_recordings(study.training[0].samples, study.artifact.config.input)
+    return samples.read(position), f"{neighbor.label}\n{neighbor.cosine:.3f}"
+
+
+def show_network(study: Study) -> Iterator[Section]:
+    """Yield the parts of the page about the network as a whole."""
+    note = (
+        "What the last layer with weights sees of each sample, by the two first principal components. Near points are "
+        "alike to the network; two dimensions show only a part of that."
+    )
+    yield Section("Map of the embedding", note, (draw_map(study),))
+    if study.dataset.kind != "image":
+        return
+    filters = read_filters(study.artifact.model)
+    if filters is not None:
+        yield Section("Filters of the first layer", "", (draw_filters(study, filters),))
+    maps = list_maps(study.artifact.model, read_subject(study.artifact, study.samples, 0).inputs)
+    if maps:
+        yield Section("Feature maps, layer by layer", "", (draw_maps(study, maps),))
+        yield Section("What excites units of the last maps most", "", (draw_exciting(study, next(reversed(maps))),))
+
+
+def draw_map(study: Study) -> Plate:
+    """Draw the embedding of the split; thumbnails of images, far from one another."""
+    plane = project(study.features).numpy()
+    pictures = [(index, study.samples.read(index)) for index in spread(plane)] if study.dataset.kind == "image" else []
+    labels = study.artifact.config.input.labels
+    figure = draw_embedding(plane, study.answers.split.labels.tolist(), labels, pictures)
+    return study.draw("report-embedding", figure, "map of the embedding", f"{len(plane):,} samples by true class")
+
+
+def draw_filters(study: Study, filters: Float[Tensor, "maps channels height width"]) -> Plate:
+    """Draw the first layer's kernels; those of three channels in color, of one in grays, others as their mean."""
+    kernels = filters[:FILTERS]
+    low, high = kernels.amin(dim=(1, 2, 3), keepdim=True), kernels.amax(dim=(1, 2, 3), keepdim=True)
+    shown = ((kernels - low) / (high - low).clamp(min=1e-12)).permute(0, 2, 3, 1)
+    tiles = list((shown if shown.shape[3] == 3 else shown.mean(dim=3)).numpy())
+    rows = [
+        (f"{start} to {min(start + FILTER_COLUMNS, len(tiles)) - 1}", tiles[start : start + FILTER_COLUMNS])
+        for start in range(0, len(tiles), FILTER_COLUMNS)
+    ]
+    figure = draw_tiles(rows, min(FILTER_COLUMNS, len(tiles)), "gray")
+    side = "x".join(map(str, filters.shape[2:]))
+    caption = f"{len(tiles)} of {len(filters)} kernels of {side}, each from its lowest to its highest weight"
+    return study.draw("report-filters", figure, "filters of the first layer", caption)
+
+
+def draw_maps(study: Study, maps: Mapping[str, Float[Tensor, "1 maps height width"]]) -> Plate:
+    """Draw the maps with the highest means of layers spread over the network, for the split's first sample."""
+    names = list(maps)
+    chosen = [names[i] for i in np.unique(np.linspace(0, len(names) - 1, LAYERS).round().astype(int))]
+    rows = []
+    for name in chosen:
+        values = maps[name][0]
+        strongest = values.mean(dim=(1, 2)).topk(min(MAPS, len(values))).indices
+        rows.append((f"{name}  {'x'.join(map(str, values.shape))}", list(values[strongest].numpy())))
+    caption = f"{study.samples.name(0)}: the {MAPS} maps of each layer with the highest means, dark to bright"
+    return study.draw("report-maps", draw_tiles(rows, MAPS), "feature maps layer by layer", caption)
+
+
+def draw_exciting(study: Study, layer: str) -> Plate:
+    """Draw the samples with the highest values in the maps of a layer; units with the highest ones come first."""
+    best, peaks = rank_units(study.artifact, study.samples, layer, EXCITING)
+    units = peaks[:, 0].topk(min(UNITS, len(peaks))).indices.tolist()
+    labels, split = study.artifact.config.input.labels, study.answers.split
+    rows = [
+        (
+            f"unit {unit}",
+            [
+                (study.samples.read(index), f"{labels[split.labels[index]]}\n{peak:.2f}")
+                for index, peak in zip(best[unit].tolist(), peaks[unit].tolist(), strict=True)
+            ],
+        )
+        for unit in units
+    ]
+    caption = f"Units of {layer}, and the samples with the highest value anywhere in a unit's map: class and value"
+    return study.draw("report-units", draw_samples(rows, study.dataset.kind), "samples that excite units most", caption)

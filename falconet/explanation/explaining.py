@@ -1,0 +1,403 @@
+"""explain(): why a model answers as it does about given samples, in pictures, with how far each may be trusted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from falconet.artifact import Artifact, load_artifact
+from falconet.catalog import FILE_SUFFIXES, SOURCE_NAMES, check_source, is_hub_source
+from falconet.data import Samples, Split, Unreadable
+from falconet.data.files import open_files
+from falconet.data.preprocessing import Preprocess, TextPreprocess
+from falconet.errors import ConfigError, DataError
+from falconet.evaluation.answers import fit_recordings
+from falconet.evaluation.judgement import find_split
+from falconet.evaluation.prediction import expand
+from falconet.explanation.faithfulness import Score, draw_networks, measure_faithfulness, measure_randomization
+from falconet.explanation.layers import read_attention
+from falconet.explanation.methods import attribute, check_captum, find_method, fitting_methods
+from falconet.explanation.page import Plate, Section, render_page
+from falconet.explanation.pictures import Panel, Shown, draw_attention, draw_panel, encode_figure, to_shades
+from falconet.explanation.positions import Inputs, is_text, mark_present
+from falconet.schema import to_mapping
+from falconet.storage import prepare_folder, write_bytes, write_json, write_text
+
+BASELINE = "random"
+CANDIDATES = 5
+"""Classes that a picture's bars show."""
+ATTENDED = 64
+"""Steps of which maps of attention can be read."""
+SLUG = 40
+"""Characters of a file's name that go into that of its picture."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """One explanation of one sample."""
+
+    file: str
+    label: str
+    """The class that is explained."""
+    probability: float
+    """Of that class."""
+    method: str
+    picture: str
+    """Path of the PNG."""
+    deletion_auc: float
+    insertion_auc: float
+    randomization: float
+    """Rank correlation with the same method's explanation of networks without training."""
+    tokens: tuple[tuple[str, float], ...] = ()
+    """The parts of a text, each with its shade from -1, against the class, to 1, for it."""
+
+
+@dataclass(frozen=True)
+class Explanations:
+    """What `explain` found."""
+
+    out: str
+    page: str
+    """Path of an HTML page with all pictures."""
+    items: tuple[Item, ...]
+    methods: tuple[Score, ...]
+    """The most trusted first; `random` is the baseline."""
+    best: str | None
+    """The most trusted method whose gain exceeds the baseline's; None where none does."""
+    attention: tuple[str, ...] = ()
+    """Paths of maps of attention, of networks that have it."""
+    skipped: tuple[Unreadable, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """A sample that is to be explained."""
+
+    name: str
+    raw: Any
+    inputs: Inputs
+    """A batch of one, as the network takes it."""
+    title: str
+    """Begins the names of its pictures."""
+
+
+@dataclass(frozen=True, eq=False)
+class Explainer:
+    """Explains samples one by one into a folder."""
+
+    artifact: Artifact
+    methods: tuple[str, ...]
+    out: Path
+    classes: int = 1
+    """The most probable classes, each of which is explained."""
+
+    @cached_property
+    def networks(self) -> list[nn.Module]:
+        """The same structure without training."""
+        return draw_networks(self.artifact)
+
+    def explain(self, subject: Subject) -> tuple[list[Item], list[Item]]:
+        """Return the items of a sample, whose pictures are written, and what the baseline reaches, without pictures."""
+        items, baseline = [], []
+        probabilities = answer_sample(self.artifact, subject.inputs)
+        ranking = probabilities.argsort(descending=True).tolist()
+        for target in ranking[: self.classes]:
+            for method in dict.fromkeys((*self.methods, BASELINE)):
+                item, panel = self.judge(subject, method, target, probabilities)
+                if method in self.methods:
+                    write_bytes(Path(item.picture), encode_figure(draw_panel(panel)))
+                    items.append(item)
+                if method == BASELINE:
+                    baseline.append(item)
+        return items, baseline
+
+    def judge(
+        self, subject: Subject, method: str, target: int, probabilities: Float[Tensor, " classes"]
+    ) -> tuple[Item, Panel]:
+        """Explain one class of a sample by one method, and measure how true that is."""
+        spec, model = self.artifact.config.input, self.artifact.model
+        targets = torch.tensor([target])
+        relevance = attribute(self.artifact, subject.inputs, method, targets)
+        faithfulness = measure_faithfulness(model, subject.inputs, target, relevance)
+        found = find_method(method, spec.kind)
+        (correlation,) = measure_randomization(self.networks, found, subject.inputs, targets, relevance)
+        label = spec.labels[target]
+        suffix = f"-as-{slug(label)}" if self.classes > 1 else ""
+        shown, drawn = show(self.artifact, subject, relevance[0].numpy())
+        item = Item(
+            file=subject.name,
+            label=label,
+            probability=float(probabilities[target]),
+            method=method,
+            picture=str(self.out / f"{subject.title}{suffix}-{method}.png"),
+            deletion_auc=faithfulness.deletion.area,
+            insertion_auc=faithfulness.insertion.area,
+            randomization=correlation,
+            tokens=tuple(zip(shown.tokens, to_shades(drawn).tolist(), strict=True)) if shown.tokens else (),
+        )
+        best = probabilities.topk(min(CANDIDATES, len(spec.labels)))
+        candidates = [(spec.labels[i], p) for p, i in zip(best.values.tolist(), best.indices.tolist(), strict=True)]
+        return item, Panel(shown, drawn, f"{method}: {label}", candidates, faithfulness)
+
+    def draw_attention(self, subject: Subject) -> str | None:
+        """Write the maps of attention of a sample and return their path; None for a network that has none."""
+        try:
+            weights = read_attention(self.artifact.model, subject.inputs)[:, 0]
+        except ConfigError:
+            return None
+        lead = max(weights.shape[-1] - subject.inputs.shape[-1], 0) if is_sequence(subject.inputs) else 0
+        count = lead + int(mark_present(subject.inputs).sum()) if is_sequence(subject.inputs) else weights.shape[-1]
+        count = min(count, ATTENDED)
+        # A class token, where there is one, stands before the sample's own.
+        own = cut_tokens(self.artifact, subject.raw) if is_text(subject.inputs) else ()
+        names = (*(["class"] * lead), *own)[:count] if own else ()
+        path = self.out / f"{subject.title}-attention.png"
+        write_bytes(path, encode_figure(draw_attention(weights[:, :, :count, :count].numpy(), names)))
+        return str(path)
+
+
+def explain(
+    model: str | Path | Artifact,
+    files: str | Path | Sequence[str | Path],
+    *,
+    method: str | None = None,
+    out: str | Path,
+    classes: int = 1,
+    samples: int = 8,
+    split: str = "test",
+    data_root: str | Path | None = None,
+    settings: Mapping[str, Any] | None = None,
+) -> Explanations:
+    """Explain a model's answers: pictures, and for each method how far it may be trusted.
+
+    Parameters
+    ----------
+    model
+        A trained model or its folder.
+    files
+        Files of the kind that the model eats, folders of them, or one source (a name, or a table or file of series).
+    method
+        A name in `falconet.explanation.methods.METHODS`, or `all` that the network allows. None: `gradcam` for networks
+        that allow it, else `integrated_gradients`.
+    out
+        Folder for the pictures, `explanations.html` and `explanations.json`.
+    classes
+        Each sample's so many most probable classes are explained.
+    samples, split
+        Of a source: so many samples of this split, spread over its classes.
+    data_root, settings
+        Of a source; as in `falconet.evaluate`.
+
+    Raises PathError for a path that does not exist, UnknownNameError for a method that does not exist, ConfigError for
+    one that the network does not allow, DataError where nothing can be read, MissingExtraError without captum.
+
+    """
+    check_captum()
+    artifact = model if isinstance(model, Artifact) else load_artifact(model)
+    explainer = plan(artifact, method, Path(out), classes)
+    asked = [files] if isinstance(files, str | Path) else list(files)
+    found = gather(artifact, asked, samples, split, data_root, settings)
+    subjects, skipped = read_subjects(artifact, found)
+    if not subjects:
+        raise DataError(f"none of {len(skipped)} files can be read; the first: {skipped[0].file} ({skipped[0].reason})")
+    prepare_folder(explainer.out)
+    items, baseline = explain_all(explainer, subjects)
+    attention = tuple(path for subject in subjects if (path := explainer.draw_attention(subject)))
+    result = conclude(explainer.out, items, baseline, attention, skipped)
+    publish(result, artifact, [list_items(items), *list_attention(attention)])
+    return result
+
+
+def plan(artifact: Artifact, method: str | None, out: Path, classes: int) -> Explainer:
+    """Return what explains by the methods that were asked for. Raises UnknownNameError, ConfigError."""
+    if classes < 1:
+        raise ConfigError(f"--classes: wanted 1 or more, found {classes}")
+    kind = artifact.config.input.kind
+    fitting = fitting_methods(artifact)
+    if method == "all":
+        return Explainer(artifact, tuple(fitting), out, classes)
+    if method is None:
+        method = "gradcam" if "gradcam" in fitting else "integrated_gradients"
+    find_method(method, kind)
+    return Explainer(artifact, (method,), out, classes)
+
+
+def gather(
+    artifact: Artifact,
+    asked: Sequence[str | Path],
+    samples: int,
+    split: str,
+    data_root: str | Path | None,
+    settings: Mapping[str, Any] | None,
+) -> Samples:
+    """Return the samples that are meant by files and folders, or by one source."""
+    if len(asked) == 1 and names_source(asked[0]):
+        _, found, _ = find_split(artifact, asked[0], split, data_root=data_root, settings=settings)
+        return fit_recordings(choose_samples(found, samples).samples, artifact.config.input)
+    spec = artifact.config.input
+    return open_files([file for path in asked for file in expand(Path(path), spec.kind)], spec)
+
+
+def names_source(asked: str | Path) -> bool:
+    """Whether something is a source of samples: a name, or a file that holds many.
+
+    Folders hold files here, as for `falconet predict`. Raises UnknownNameError for what is neither a name nor a path.
+    """
+    name, path = str(asked), Path(asked)
+    if path.exists():
+        return path.is_file() and path.suffix in FILE_SUFFIXES
+    if name not in SOURCE_NAMES:
+        check_source(name)
+    return name in SOURCE_NAMES or is_hub_source(name)
+
+
+def choose_samples(split: Split, count: int) -> Split:
+    """Return so many samples of a split, from all its classes alike where the split has them alike."""
+    if count < 1:
+        raise ConfigError(f"--samples: wanted 1 or more, found {count}")
+    by_class = np.argsort(split.labels, kind="stable")
+    chosen = by_class[np.linspace(0, len(split) - 1, min(count, len(split))).round().astype(np.int64)]
+    return split.take(chosen)
+
+
+def read_subjects(artifact: Artifact, samples: Samples) -> tuple[list[Subject], list[Unreadable]]:
+    """Return the samples that can be read, and the others with reasons."""
+    subjects, skipped = [], []
+    for index in range(len(samples)):
+        try:
+            subjects.append(read_subject(artifact, samples, index))
+        except DataError as error:
+            skipped.append(Unreadable(samples.name(index), str(error)))
+    return subjects, skipped
+
+
+def read_subject(artifact: Artifact, samples: Samples, index: int) -> Subject:
+    """Read one sample. Raises DataError where it cannot be read."""
+    raw = samples.read(index)
+    inputs = artifact.preprocess.normalize(artifact.preprocess.prepare([raw]))
+    # Files of one name may come from several folders.
+    return Subject(samples.name(index), raw, inputs, f"{index:03d}-{slug(Path(samples.name(index)).name)}")
+
+
+def explain_all(explainer: Explainer, subjects: Sequence[Subject]) -> tuple[list[Item], list[Item]]:
+    """Return the items of all samples, and those of the baseline."""
+    pairs = [explainer.explain(subject) for subject in subjects]
+    return [item for items, _ in pairs for item in items], [item for _, items in pairs for item in items]
+
+
+@torch.inference_mode()
+def answer_sample(artifact: Artifact, inputs: Inputs) -> Float[Tensor, " classes"]:
+    """Return the probabilities of one sample's classes."""
+    probabilities: Tensor = artifact.model(inputs)[0].softmax(dim=0)
+    return probabilities
+
+
+def conclude(
+    out: Path, items: Sequence[Item], baseline: Sequence[Item], attention: Sequence[str], skipped: Sequence[Unreadable]
+) -> Explanations:
+    """Compare methods by all items."""
+    groups = {name: [item for item in items if item.method == name] for name in dict.fromkeys(i.method for i in items)}
+    floor = average(BASELINE, baseline)
+    scores = sorted((average(name, group) for name, group in groups.items()), key=lambda score: -score.trust)
+    better = [score.method for score in scores if score.gain > floor.gain and score.method != BASELINE]
+    ranked = (*(score for score in scores if score.method != BASELINE), floor)
+    best = better[0] if better else None
+    return Explanations(
+        str(out), str(out / "explanations.html"), tuple(items), ranked, best, tuple(attention), tuple(skipped)
+    )
+
+
+def average(method: str, items: Sequence[Item]) -> Score:
+    """Return the means of one method's figures."""
+    figures = [(item.deletion_auc, item.insertion_auc, item.randomization) for item in items]
+    deletion, insertion, randomization = np.mean(figures, axis=0).tolist()
+    trust = (insertion - deletion) * (1 - max(randomization, 0.0))
+    return Score(method, len(items), deletion, insertion, randomization, trust)
+
+
+def publish(result: Explanations, artifact: Artifact, sections: Sequence[Section]) -> None:
+    """Write the page and its facts as JSON."""
+    title = f"Why {artifact.config.architecture} answers so"
+    write_text(Path(result.page), render_page(title, result.methods, result.best, sections))
+    write_json(Path(result.out) / "explanations.json", to_mapping(result))
+
+
+def list_items(items: Sequence[Item], title: str = "Explanations", note: str = "") -> Section:
+    """Return the part of a page with the pictures of some items."""
+    return Section(title, note, tuple(plate_item(item) for item in items))
+
+
+def plate_item(item: Item) -> Plate:
+    """Return an item's picture with what a person who cannot see it should know."""
+    said = f"{item.method} for {item.label} ({item.probability:.1%})"
+    figures = f"deletion {item.deletion_auc:.3f}, insertion {item.insertion_auc:.3f}"
+    caption = f"{item.file}: {said}; {figures}, correlation with random weights {item.randomization:.2f}"
+    return Plate(Path(item.picture).read_bytes(), f"{said} of {item.file}", caption, item.tokens)
+
+
+def list_attention(paths: Sequence[str]) -> Iterator[Section]:
+    """Yield the part of a page with maps of attention, where there are any."""
+    if paths:
+        note = (
+            "How much each row's step attends to each column's, by layer and head. Attention is not importance: what "
+            "is attended to need not change the answer (Jain and Wallace, NAACL 2019)."
+        )
+        plates = (Plate(Path(path).read_bytes(), "maps of attention", Path(path).stem) for path in paths)
+        yield Section("Attention", note, tuple(plates))
+
+
+def show(
+    artifact: Artifact, subject: Subject, relevance: Float[np.ndarray, "*positions"]
+) -> tuple[Shown, Float[np.ndarray, "*shown"]]:
+    """Return a sample as it is drawn, with relevance for each part that is drawn."""
+    kind, inputs = artifact.config.input.kind, subject.inputs
+    if isinstance(artifact.preprocess, Preprocess):
+        pixels = inputs * artifact.preprocess.std + artifact.preprocess.mean
+        return Shown(kind, pixels[0].permute(1, 2, 0).clamp(0, 1).numpy()), relevance
+    if isinstance(artifact.preprocess, TextPreprocess):
+        tokens, values = join_parts(subject.raw, artifact.preprocess.encoder.locate(subject.raw), relevance)
+        return Shown(kind, inputs[0].numpy(), tokens), values
+    steps = int(mark_present(inputs)[0].nonzero().amax()) + 1 if mark_present(inputs).any() else 1
+    return Shown(kind, inputs[0, :, :steps].numpy()), relevance[:, :steps]
+
+
+def join_parts(
+    text: str, spans: Sequence[tuple[int, int]], relevance: Float[np.ndarray, " tokens"]
+) -> tuple[tuple[str, ...], Float[np.ndarray, " parts"]]:
+    """Return a text cut at its tokens, and each part's relevance; tokens that share a character are one part."""
+    parts: list[str] = []
+    values: list[float] = []
+    end = 0
+    for (begin, stop), value in zip(spans, relevance.tolist(), strict=False):
+        if parts and (begin < end or stop == begin):
+            values[-1] += value
+        else:
+            parts.append("")
+            values.append(value)
+        parts[-1] += text[end : max(stop, end)]
+        end = max(stop, end)
+    return tuple(parts), np.array(values)
+
+
+def cut_tokens(artifact: Artifact, text: str) -> tuple[str, ...]:
+    """Return what each token of a text stands for."""
+    assert isinstance(artifact.preprocess, TextPreprocess)
+    return tuple(text[begin:end] for begin, end in artifact.preprocess.encoder.locate(text))
+
+
+def is_sequence(inputs: Inputs) -> bool:
+    """Whether inputs have padding, which images have not."""
+    return inputs.ndim < 4
+
+
+def slug(name: str) -> str:
+    """Return a name with nothing in it that a file's name should not have; of a long one the end."""
+    return "".join(mark if mark.isalnum() or mark in "-_" else "_" for mark in name).strip("_")[-SLUG:] or "sample"

@@ -1,0 +1,341 @@
+"""attribute(): how much each pixel, token or step of an input speaks for a class, by one of several methods.
+
+What is explained is the class's logit. METHODS names each method's paper. Needs the extra `explain` (captum).
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor, nn
+
+from falconet.artifact import Artifact
+from falconet.errors import ConfigError, MissingExtraError, UnknownNameError
+from falconet.explanation.layers import embed, find_last_maps, list_maps
+from falconet.explanation.positions import Inputs, clear, is_text, mark_present, remove
+from falconet.explanation.rectifiers import GuidedMode
+from falconet.models.layers import find_outputs
+from falconet.spec import Kind
+
+Targets = Int64[Tensor, " batch"]
+Relevance = Float[Tensor, "batch *positions"]
+Compute = Callable[[nn.Module, Inputs, Targets], Relevance]
+
+STEPS = 50
+"""Of the integral; 20 to 300 approximate it within 5% (Sundararajan et al. 2017, section 5)."""
+NOISES, NOISE = 50, 0.15
+"""Noisy copies, beyond which little changes, and their deviation as a share of the range of an input's values.
+
+Smilkov et al., section 3: 50 copies, 10% to 20%.
+"""
+WINDOWS = 8
+"""Windows side by side that cover an input; each next one begins half a window further on."""
+BATCH = 64
+"""Altered inputs that are answered at a time."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """A way to explain an answer."""
+
+    compute: Compute
+    kinds: tuple[Kind, ...]
+    paper: str
+    require: Callable[[nn.Module, Inputs], object] | None = None
+    """Raises UnfitError for a network that lacks what the method needs. None: it needs nothing."""
+
+
+class UnfitError(Exception):
+    """A network lacks what a method needs; the message has what was wanted and what was found."""
+
+
+def attribute(artifact: Artifact, inputs: Inputs, method: str, targets: Targets) -> Relevance:
+    """Return how much each position of each input speaks for its target class, by one method.
+
+    Parameters
+    ----------
+    artifact
+        The trained model.
+    inputs
+        A batch as its `preprocess` returns it: normalized images, normalized series, or tokens.
+    method
+        A name in `METHODS`.
+    targets
+        Positions of the explained classes in the model's labels.
+
+    Returns float32 `(batch, height, width)` for images, `(batch, channels, steps)` for series and `(batch, tokens)`
+    for texts; 0 at padding. More is more evidence; gradcam, smoothgrad and guided_backprop give no negative values.
+    The same call gives the same values. Raises UnknownNameError for a method that there is not for this kind of input,
+    ConfigError for one that this network does not allow, MissingExtraError without captum.
+
+    """
+    found = find_method(method, artifact.config.input.kind)
+    try:
+        return explain_batch(found, artifact.model, inputs, targets)
+    except UnfitError as error:
+        fitting = ", ".join(fitting_methods(artifact))
+        name = artifact.config.architecture
+        raise ConfigError(f"{method}: {error} in {name}; methods that explain it: {fitting}") from error
+
+
+def find_method(name: str, kind: Kind) -> Method:
+    """Return a method for a kind of input. Raises UnknownNameError."""
+    known = [method for method in METHODS if kind in METHODS[method].kinds]
+    if name not in known:
+        raise UnknownNameError(f"method for {kind} input", name, known)
+    return METHODS[name]
+
+
+def explain_batch(method: Method, model: nn.Module, inputs: Inputs, targets: Targets) -> Relevance:
+    """Apply one method to any network, also to one without training. Raises UnfitError, MissingExtraError."""
+    check_captum()
+    # Noise is drawn from torch's own generator, which a user's code may count on.
+    with torch.random.fork_rng(devices=[]), torch.enable_grad():
+        torch.manual_seed(0)
+        relevance = method.compute(model, inputs, targets).detach().float().nan_to_num(0.0)
+    present = mark_present(inputs)
+    return relevance * present.view(len(inputs), *([1] * (inputs.ndim - 2)), -1) if inputs.ndim < 4 else relevance
+
+
+def fitting_methods(artifact: Artifact) -> list[str]:
+    """Return the methods that a network allows, without `random`, which explains nothing."""
+    spec = artifact.config.input
+    blank = torch.ones(1, *spec.shape, dtype=torch.long if spec.kind == "text" else torch.float32)
+    return [
+        name
+        for name, method in METHODS.items()
+        if spec.kind in method.kinds and name != "random" and allows(method, artifact.model, blank)
+    ]
+
+
+def allows(method: Method, model: nn.Module, inputs: Inputs) -> bool:
+    """Whether a network has what a method needs."""
+    try:
+        if method.require is not None:
+            method.require(model, inputs)
+    except UnfitError:
+        return False
+    return True
+
+
+def check_captum() -> None:
+    """Raise MissingExtraError unless captum is installed."""
+    if importlib.util.find_spec("captum") is None:
+        raise MissingExtraError("explain", "explaining answers")
+
+
+def compute_gradcam(model: nn.Module, inputs: Inputs, targets: Targets) -> Relevance:
+    """Maps of the last layer with places, weighted by their mean gradients; what speaks against the class is cut off.
+
+    Equations 1 and 2 of the paper. The sum is scaled to the input's size, linearly between places.
+    """
+    from captum.attr import LayerGradCam
+
+    layer = model.get_submodule(require_maps(model, inputs))
+    coarse = LayerGradCam(model, layer).attribute(inputs, target=targets, relu_attributions=True)
+    return enlarge(coarse, inputs)
+
+
+def compute_cam(model: nn.Module, inputs: Inputs, targets: Targets) -> Relevance:
+    """Maps before the global mean, weighted by the dense layer behind it (equation 2 of the paper)."""
+    maps = require_pooled_maps(model, inputs)
+    weights = model.get_submodule(find_outputs(model)[0]).get_parameter("weight")[targets]
+    return enlarge(torch.einsum("bm,bmhw->bhw", weights, maps)[:, None], inputs)
+
+
+def compute_integrated_gradients(model: nn.Module, inputs: Inputs, targets: Targets) -> Relevance:
+    """The mean gradient between an input without content and this one, times their difference (equation 1).
+
+    Sums to the difference of the two logits. Without content: see `falconet.explanation.positions`. Of texts, tokens'
+    vectors are what changes; their parts are summed.
+    """
+    from captum.attr import IntegratedGradients, LayerIntegratedGradients
+
+    options = {"baselines": clear(inputs), "target": targets, "n_steps": STEPS, "internal_batch_size": BATCH}
+    if is_text(inputs):
+        tokens = next(layer for layer in model.modules() if isinstance(layer, nn.Embedding))
+        vectors: Tensor = LayerIntegratedGradients(model, tokens).attribute(inputs, **options)
+        return vectors.sum(dim=2)
+    return merge_channels(IntegratedGradients(model).attribute(inputs, **options), Tensor.sum)
+
+
+def compute_smoothgrad(model: nn.Module, inputs: Inputs, targets: Targets) -> Relevance:
+    """The mean gradient at noisy copies of the input; its size, of the channel where it is largest."""
+    from captum.attr import NoiseTunnel, Saliency
+
+    tunnel = NoiseTunnel(Saliency(model))
+    parts = []
+    for sample, target in zip(torch.split(inputs, 1), torch.split(targets, 1), strict=True):
+        deviation = NOISE * float(sample.max() - sample.min())
+        parts.append(
+            tunnel.attribute(
+                sample.detach().clone().requires_grad_(),
+                nt_samples=NOISES,
+                nt_samples_batch_size=BATCH,
+                stdevs=deviation,
+                target=target,
+                abs=False,
+            )
+        )
+    return merge_channels(torch.cat(parts).abs(), Tensor.amax)
+
+
+def compute_guided_backprop(model: nn.Module, inputs: Inputs, targets: Targets) -> Relevance:
+    """The gradient that passes each ReLU only where it is positive; its size, of the channel where it is largest."""
+    require_rectifiers(model, inputs[:1])
+    with GuidedMode():
+        return merge_channels(take_gradient(model, inputs, targets).abs(), Tensor.amax)
+
+
+def compute_gradient_times_input(model: nn.Module, inputs: Inputs, targets: Targets) -> Relevance:
+    """The gradient times how far a value is from the training mean, which is zero."""
+    return take_gradient(model, inputs, targets) * inputs
+
+
+def compute_occlusion(model: nn.Module, inputs: Inputs, targets: Targets) -> Relevance:
+    """How much the logit falls when a window is removed; the mean over the windows that hold a position."""
+    if is_text(inputs) or inputs.ndim == 3:
+        return occlude_sequence(model, inputs, targets)
+    from captum.attr import Occlusion
+
+    sides = [measure_window(side) for side in inputs.shape[2:]]
+    window, strides = (inputs.shape[1], *sides), (inputs.shape[1], *((side + 1) // 2 for side in sides))
+    # Captum sees no gradients here; without them, memory stays that of one batch.
+    with torch.no_grad():
+        drops = Occlusion(model).attribute(
+            inputs, window, strides=strides, baselines=0.0, target=targets, perturbations_per_eval=BATCH
+        )
+    return merge_channels(drops, Tensor.amax)  # Equal in all channels.
+
+
+def compute_random(model: nn.Module, inputs: Inputs, targets: Targets) -> Relevance:
+    """Noise: what an explanation must be better than."""
+    return torch.rand((len(inputs), *inputs.shape[2:]) if inputs.ndim == 4 else inputs.shape)
+
+
+@torch.no_grad()
+def occlude_sequence(model: nn.Module, inputs: Inputs, targets: Targets) -> Relevance:
+    """Occlusion of each token (Li, Monroe, Jurafsky: Understanding neural networks through representation erasure,
+    arXiv:1612.08220, 2016), or of each window of steps.
+    """
+    steps = inputs.shape[-1]
+    width = 1 if is_text(inputs) else measure_window(steps)
+    starts = torch.arange(0, max(steps - width, 0) + 1, (width + 1) // 2)
+    places = torch.arange(steps)
+    windows = (places >= starts[:, None]) & (places < starts[:, None] + width)
+    windows[-1, starts[-1] :] = True  # Steps that are left over belong to the last one.
+    drops = [measure_drops(model, inputs[row : row + 1], target, windows) for row, target in enumerate(targets)]
+    relevance = torch.stack(drops)
+    return relevance if is_text(inputs) else relevance[:, None].expand(inputs.shape) / inputs.shape[1]
+
+
+def measure_drops(
+    model: nn.Module, sample: Inputs, target: Tensor, windows: Bool[Tensor, "windows steps"]
+) -> Float[Tensor, " steps"]:
+    """Return for each step how much the logit falls, as the mean over the windows that hold it."""
+    whole = model(sample)[0, target]
+    drops = torch.cat(
+        [
+            whole - model(remove(sample.expand(len(part), *sample.shape[1:]), part))[:, target]
+            for part in torch.split(windows, BATCH)
+        ]
+    )
+    return drops @ windows.float() / windows.sum(dim=0)
+
+
+def take_gradient(model: nn.Module, inputs: Inputs, targets: Targets) -> Inputs:
+    """Return the gradient of each target's logit."""
+    seen = inputs.detach().clone().requires_grad_()
+    logits = model(seen).gather(1, targets[:, None])
+    gradient: Tensor = torch.autograd.grad(logits.sum(), seen)[0]
+    return gradient
+
+
+def measure_window(side: int) -> int:
+    """Return the side of an occluding window: an eighth of the input's, but no single position unless that is all."""
+    return min(max(round(side / WINDOWS), 2), side)
+
+
+def merge_channels(values: Tensor, merge: Callable[..., Tensor]) -> Relevance:
+    """Return one value for each pixel of images; a series keeps its channels."""
+    return merge(values, dim=1) if values.ndim == 4 else values
+
+
+def enlarge(coarse: Float[Tensor, "batch 1 rows columns"], inputs: Inputs) -> Relevance:
+    """Return maps at the input's size, linear between places."""
+    return F.interpolate(coarse, inputs.shape[2:], mode="bilinear", align_corners=False)[:, 0]
+
+
+def require_maps(model: nn.Module, inputs: Inputs) -> str:
+    """Return the name of the last layer with places. Raises UnfitError where there is none."""
+    name = find_last_maps(model, inputs)
+    if name is None:
+        raise UnfitError("wanted a network that keeps maps of an image, found none")
+    return name
+
+
+def require_pooled_maps(model: nn.Module, inputs: Inputs) -> Float[Tensor, "batch maps rows columns"]:
+    """Return the maps whose means the dense output layer sees. Raises UnfitError where a network ends otherwise."""
+    unfit = UnfitError("wanted a network that ends in the mean over each map and one dense layer, found another end")
+    names = find_outputs(model)
+    if len(names) != 1 or type(model.get_submodule(names[0])) is not nn.Linear:
+        raise unfit
+    found = list_maps(model, inputs)
+    features = embed(model, inputs)
+    for last in list(found.values())[-1:]:
+        # With activation first, ReLU stands between the last layer and the mean.
+        for maps in (last, last.relu()):
+            means = maps.mean(dim=(2, 3))
+            if means.shape == features.shape and torch.allclose(means, features, rtol=1e-4, atol=1e-5):
+                return maps
+    raise unfit
+
+
+def require_rectifiers(model: nn.Module, inputs: Inputs) -> None:
+    """Raise Unfit unless a network has ReLU."""
+    with GuidedMode() as mode, torch.no_grad():
+        model(inputs)
+    if not mode.count:
+        raise UnfitError("wanted a network with ReLU, found other activations")
+
+
+METHODS: Mapping[str, Method] = MappingProxyType(
+    {
+        "gradcam": Method(compute_gradcam, ("image",), "Selvaraju et al.: Grad-CAM. ICCV, 2017", require_maps),
+        "cam": Method(
+            compute_cam,
+            ("image",),
+            "Zhou et al.: Learning deep features for discriminative localization. CVPR, 2016",
+            require_pooled_maps,
+        ),
+        "integrated_gradients": Method(
+            compute_integrated_gradients,
+            ("image", "series", "text"),
+            "Sundararajan, Taly, Yan: Axiomatic attribution for deep networks. ICML, 2017",
+        ),
+        "occlusion": Method(
+            compute_occlusion,
+            ("image", "series", "text"),
+            "Zeiler, Fergus: Visualizing and understanding convolutional networks. ECCV, 2014",
+        ),
+        "smoothgrad": Method(compute_smoothgrad, ("image",), "Smilkov et al.: SmoothGrad. arXiv:1706.03825, 2017"),
+        "guided_backprop": Method(
+            compute_guided_backprop,
+            ("image",),
+            "Springenberg et al.: Striving for simplicity: the all convolutional net. ICLR workshop, 2015",
+            require_rectifiers,
+        ),
+        "gradient_x_input": Method(
+            compute_gradient_times_input,
+            ("series",),
+            "Shrikumar et al.: Not just a black box. arXiv:1605.01713, 2016",
+        ),
+        "random": Method(compute_random, ("image", "series", "text"), "no paper: the baseline of the others"),
+    }
+)

@@ -1,0 +1,47 @@
+"""The HTML page of explanations, from the template `page.html.jinja`: no script, no request to anywhere."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import resources
+
+from falconet.explanation.faithfulness import Score
+
+
+@dataclass(frozen=True)
+class Plate:
+    """A picture on a page."""
+
+    png: bytes
+    alt: str
+    """What it shows, for those who cannot see it."""
+    caption: str
+    tokens: tuple[tuple[str, float], ...] = ()
+    """Of a text: its parts with shades from -1 to 1, which stand on the page as text."""
+
+    @property
+    def uri(self) -> str:
+        """The picture itself, as an address."""
+        return "data:image/png;base64," + base64.b64encode(self.png).decode("ascii")
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of a page."""
+
+    title: str
+    note: str
+    plates: tuple[Plate, ...]
+
+
+def render_page(title: str, scores: Sequence[Score], best: str | None, sections: Sequence[Section]) -> str:
+    """Return the page."""
+    import jinja2
+
+    template = resources.files("falconet.explanation").joinpath("page.html.jinja").read_text(encoding="utf-8")
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    return environment.from_string(template).render(title=title, scores=scores, best=best, sections=sections)

@@ -1,0 +1,301 @@
+"""Explanations drawn: heat over images, series and texts; maps, kernels, attention, the embedding."""
+
+from __future__ import annotations
+
+import io
+import textwrap
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import Float
+
+from falconet.data.drawing import COLORS, FRAME, choose_colors, clean, draw_sample, shorten
+from falconet.explanation.faithfulness import Faithfulness
+from falconet.spec import Kind
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+FOR, AGAINST = "#d55e00", "#0072b2"
+"""Vermilion speaks for a class, blue against it: of the palette of Okabe and Ito, told apart by the color-blind too."""
+DPI = 100
+SATURATED = 0.99
+"""Quantile of relevance that gets the full color: single peaks would leave all else pale."""
+LINES = 6
+"""Channels of a series that are drawn as lines; more are rows of a picture, such as spectra."""
+TEXT_COLUMNS, TEXT_LINES = 48, 9
+"""Of a text that is drawn."""
+TICKED = 24
+"""Steps of attention that have room for names."""
+THUMBNAILS = 40
+"""Pictures that a map of the embedding has room for."""
+
+
+@dataclass(frozen=True, eq=False)
+class Shown:
+    """A sample as a model sees it, with what is needed to draw it."""
+
+    kind: Kind
+    values: np.ndarray
+    """An image `(height, width, channels)` in 0 to 1, a series `(channels, steps)`; of a text, its tokens."""
+    tokens: tuple[str, ...] = ()
+    """The parts of a text."""
+
+
+@dataclass(frozen=True, eq=False)
+class Panel:
+    """All that one picture shows."""
+
+    shown: Shown
+    relevance: Float[np.ndarray, "*positions"]
+    title: str
+    candidates: Sequence[tuple[str, float]]
+    """Classes and their probabilities, the most probable first."""
+    faithfulness: Faithfulness
+
+
+def draw_panel(panel: Panel) -> Figure:
+    """Draw the input, its explanation, what the model answers, and how true the explanation is."""
+    from matplotlib.figure import Figure
+
+    whole = panel.shown.kind == "image"
+    widths = (1, 1, 0.8, 1) if whole else (2.2, 0.8, 1)
+    figure = Figure(figsize=(10, 2.8), layout="constrained", dpi=DPI)
+    axes = figure.subplots(1, len(widths), width_ratios=widths)
+    if whole:
+        draw_input(axes[0], panel.shown.values)
+        axes[0].set_title("input", size=9)
+    draw_relevance(axes[-3], panel.shown, panel.relevance)
+    axes[-3].set_title(panel.title, size=9, parse_math=False)
+    draw_candidates(axes[-2], panel.candidates)
+    draw_curves(axes[-1], panel.faithfulness)
+    return figure
+
+
+def draw_relevance(axes: Axes, shown: Shown, relevance: Float[np.ndarray, "*positions"]) -> None:
+    """Draw a sample with its explanation over it."""
+    shades = to_shades(relevance)
+    if shown.kind == "text":
+        draw_tokens(axes, shown.tokens, shades)
+    elif shown.kind == "series":
+        draw_series(axes, shown.values, shades)
+    else:
+        draw_input(axes, mute(shown.values))
+        draw_heat(axes, shades)
+
+
+def to_shades(relevance: Float[np.ndarray, "*positions"]) -> Float[np.ndarray, "*positions"]:
+    """Return relevance from -1, fully against the class, to 1, fully for it."""
+    sizes = np.abs(relevance)
+    full = float(np.quantile(sizes, SATURATED)) or float(sizes.max()) or 1.0
+    shades: Float[np.ndarray, "*positions"] = np.clip(relevance / full, -1, 1)
+    return shades
+
+
+def draw_input(axes: Axes, image: Float[np.ndarray, "height width channels"]) -> None:
+    """Draw an image as the model sees it."""
+    axes.set(xticks=[], yticks=[])
+    axes.spines[:].set(color=FRAME, linewidth=0.6)
+    axes.imshow(image.squeeze(2) if image.shape[2] == 1 else image, cmap="gray", vmin=0, vmax=1)
+
+
+def mute(image: Float[np.ndarray, "height width channels"]) -> Float[np.ndarray, "height width 1"]:
+    """Return an image in grays between a fourth and three fourths, on which colors stand out."""
+    muted: Float[np.ndarray, "height width 1"] = 0.25 + 0.5 * image.mean(axis=2, keepdims=True)
+    return muted
+
+
+def draw_heat(axes: Axes, shades: Float[np.ndarray, "height width"]) -> None:
+    """Lay colors over a picture, the stronger the more opaque."""
+    axes.imshow(to_colors(shades), interpolation="nearest", aspect=axes.get_aspect())
+
+
+def to_colors(shades: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape 4"]:
+    """Return red, green, blue and opacity for each shade."""
+    from matplotlib.colors import to_rgb
+
+    colors = np.empty((*shades.shape, 4))
+    colors[..., :3] = np.where(shades[..., None] >= 0, to_rgb(FOR), to_rgb(AGAINST))
+    colors[..., 3] = 0.85 * np.abs(shades)
+    return colors
+
+
+def draw_series(
+    axes: Axes, series: Float[np.ndarray, "channels steps"], shades: Float[np.ndarray, "channels steps"]
+) -> None:
+    """Draw lines over colored steps; many channels, such as bands of spectra, as a picture."""
+    axes.set_xlabel("step", size=8)
+    axes.tick_params(labelsize=7)
+    steps = series.shape[1]
+    if len(series) > LINES:
+        extent = (-0.5, steps - 0.5, -0.5, len(series) - 0.5)
+        options: dict[str, Any] = {"aspect": "auto", "origin": "lower", "extent": extent, "interpolation": "nearest"}
+        axes.imshow(series, cmap="gray", **options)
+        axes.imshow(to_colors(shades), **options)
+        return
+    for channel, color in zip(series, ("#000000", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#f0e442"), strict=False):
+        axes.plot(channel, color=color, linewidth=1.1)
+    low, high = axes.get_ylim()
+    axes.imshow(to_colors(to_shades(shades.sum(axis=0)))[None], aspect="auto", extent=(-0.5, steps - 0.5, low, high))
+
+
+def draw_tokens(axes: Axes, tokens: Sequence[str], shades: Float[np.ndarray, " tokens"]) -> None:
+    """Write a text whose tokens stand on their colors."""
+    axes.set(xticks=[], yticks=[], xlim=(0, TEXT_COLUMNS), ylim=(TEXT_LINES, 0))
+    axes.spines[:].set(color=FRAME, linewidth=0.6)
+    row, column = 0, 1
+    for token, color in zip(tokens, to_colors(shades), strict=False):
+        written = clean(token.replace("\n", " "))
+        if column + len(written) > TEXT_COLUMNS - 1 and column > 1:
+            row, column = row + 1, 1
+        if row == TEXT_LINES - 1:
+            axes.text(column, row + 0.75, "…", family="monospace", size=8)
+            return
+        draw_token(axes, written, (column, row), color)
+        column += len(written)
+
+
+def draw_token(axes: Axes, written: str, place: tuple[int, int], color: Float[np.ndarray, "4"]) -> None:
+    """Write one token on a colored ground, spread over as many columns as it has characters."""
+    from matplotlib.patches import Rectangle
+
+    column, row = place
+    axes.add_patch(Rectangle((column, row + 0.08), len(written), 0.84, facecolor=tuple(color), linewidth=0))
+    for index, letter in enumerate(written):
+        axes.text(
+            column + index + 0.5, row + 0.72, letter, ha="center", family="monospace", size=8, parse_math=False
+        )  # fmt: skip
+
+
+def draw_candidates(axes: Axes, candidates: Sequence[tuple[str, float]]) -> None:
+    """Draw the most probable classes as bars."""
+    names = [shorten(name, 14) for name, _ in candidates]
+    values = [probability for _, probability in candidates]
+    bars = axes.barh(range(len(names)), values, color=COLORS[5])
+    axes.bar_label(bars, [f"{value:.1%}" for value in values], padding=2, size=7)
+    axes.set_yticks(range(len(names)), names, size=8, parse_math=False)
+    axes.set(xlim=(0, 1.35), xticks=[])
+    axes.invert_yaxis()
+    axes.spines[["top", "right", "bottom"]].set_visible(False)
+    axes.set_title("answer", size=9)
+
+
+def draw_curves(axes: Axes, faithfulness: Faithfulness) -> None:
+    """Draw how the probability follows the explanation."""
+    for name, curve, color, line in (
+        ("deletion", faithfulness.deletion, AGAINST, "--"),
+        ("insertion", faithfulness.insertion, FOR, "-"),
+    ):
+        axes.plot(curve.shares, curve.probabilities, line, color=color, label=f"{name}: area {curve.area:.2f}")
+    axes.set(xlim=(0, 1), ylim=(-0.03, 1.03))
+    axes.set_xlabel("share removed or brought", size=8)
+    axes.set_title("probability of the class", size=9)
+    axes.tick_params(labelsize=7)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(fontsize=7, frameon=False)
+
+
+def draw_tiles(
+    maps: Sequence[tuple[str, Sequence[Float[np.ndarray, "height width"]]]], columns: int, cmap: str = "cividis"
+) -> Figure:
+    """Draw rows of small pictures, each row with its name; each picture has the whole range of colors."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(1.0 * columns + 1.6, 1.05 * len(maps)), layout="constrained", dpi=DPI)
+    grid = figure.subplots(len(maps), columns, squeeze=False)
+    for axes, (name, pictures) in zip(grid, maps, strict=True):
+        for place in axes:
+            place.axis("off")
+        for place, picture in zip(axes, pictures, strict=False):
+            place.imshow(picture, cmap=cmap, interpolation="nearest")
+        label = "\n".join(textwrap.wrap(clean(name), 20))
+        axes[0].text(-0.1, 0.5, label, transform=axes[0].transAxes, ha="right", va="center", size=7, parse_math=False)
+    return figure
+
+
+def draw_samples(rows: Sequence[tuple[str, Sequence[tuple[Any, str]]]], kind: Kind) -> Figure:
+    """Draw rows of samples, each with a line below it; a row has a name."""
+    from matplotlib.figure import Figure
+
+    columns = max(len(row) for _, row in rows)
+    figure = Figure(figsize=(1.5 * columns + 0.9, 1.75 * len(rows)), layout="constrained", dpi=DPI)
+    grid = figure.subplots(len(rows), columns, squeeze=False)
+    for axes, (name, samples) in zip(grid, rows, strict=True):
+        for place in axes[len(samples) :]:
+            place.axis("off")
+        for place, (sample, caption) in zip(axes, samples, strict=False):
+            draw_sample(place, sample, kind)
+            place.set_xlabel("\n".join(map(clean, caption.split("\n"))), size=7, parse_math=False)
+        axes[0].set_ylabel(clean(name), size=8, rotation=0, ha="right", va="center", parse_math=False)
+    return figure
+
+
+def draw_attention(weights: Float[np.ndarray, "layers heads steps steps"], names: Sequence[str]) -> Figure:
+    """Draw a map for each layer and head, and each layer's mean, of how much a row's step attends to a column's."""
+    from matplotlib.figure import Figure
+
+    layers, heads, steps, _ = weights.shape
+    figure = Figure(figsize=(2.2 * (heads + 1), 2.4 * layers), layout="constrained", dpi=DPI)
+    grid = figure.subplots(layers, heads + 1, squeeze=False)
+    for layer, (row, maps) in enumerate(zip(grid, weights, strict=True)):
+        for head, axes in enumerate(row):
+            axes.imshow(maps.mean(axis=0) if head == heads else maps[head], cmap="cividis", vmin=0)
+            axes.set_title(f"layer {layer + 1}, {'mean' if head == heads else f'head {head + 1}'}", size=8)
+            axes.tick_params(labelsize=6)
+            if names and steps <= TICKED:
+                axes.set_xticks(range(steps), names, rotation=90, size=6, parse_math=False)
+                axes.set_yticks(range(steps), names if head == 0 else [""] * steps, size=6, parse_math=False)
+    return figure
+
+
+def draw_embedding(
+    plane: Float[np.ndarray, "samples 2"],
+    labels: Sequence[int],
+    names: Sequence[str],
+    thumbnails: Sequence[tuple[int, Any]],
+) -> Figure:
+    """Draw samples as points in the color of their class; some, by position in `plane`, as pictures."""
+    from matplotlib.figure import Figure
+    from matplotlib.offsetbox import AnnotationBbox, OffsetImage
+
+    figure = Figure(figsize=(9, 6.5), layout="constrained", dpi=DPI)
+    axes = figure.subplots()
+    colors = choose_colors(len(names))
+    classes = np.asarray(labels)
+    for index, (name, color) in enumerate(zip(names, colors, strict=True)):
+        points = plane[classes == index]
+        axes.scatter(points[:, 0], points[:, 1], s=14, color=color, label=shorten(name, 20), alpha=0.8, linewidths=0)
+    for index, image in thumbnails:
+        picture = image.squeeze(2) if image.shape[2] == 1 else image
+        box = OffsetImage(picture, zoom=28 / max(picture.shape[:2]), cmap="gray", interpolation="nearest")
+        frame = {"edgecolor": colors[classes[index]], "linewidth": 1.5}
+        axes.add_artist(AnnotationBbox(box, tuple(plane[index]), pad=0.1, bboxprops=frame))
+    axes.set(xlabel="first principal component", ylabel="second principal component")
+    axes.spines[["top", "right"]].set_visible(False)
+    if len(names) <= 2 * len(COLORS):
+        figure.legend(loc="outside right upper", fontsize=8, frameon=False)
+    return figure
+
+
+def spread(plane: Float[np.ndarray, "samples 2"], count: int = THUMBNAILS) -> list[int]:
+    """Return positions of points far from one another: each is the farthest from those before it (Gonzalez 1985)."""
+    chosen = [0]
+    distances = np.linalg.norm(plane - plane[0], axis=1)
+    while len(chosen) < min(count, len(plane)) and distances.max() > 0:
+        chosen.append(int(distances.argmax()))
+        distances = np.minimum(distances, np.linalg.norm(plane - plane[chosen[-1]], axis=1))
+    return chosen
+
+
+def encode_figure(figure: Figure) -> bytes:
+    """Return a figure as PNG."""
+    buffer = io.BytesIO()
+    with warnings.catch_warnings():
+        # Names and texts may be in a script that matplotlib's own font lacks; it draws boxes.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from", category=UserWarning)
+        figure.savefig(buffer, format="png")
+    return buffer.getvalue()
