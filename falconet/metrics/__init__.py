@@ -17,15 +17,19 @@ from falconet.metrics.classification import (
     top_k_accuracy,
     wilson_interval,
 )
+from falconet.metrics.significance import PairTest, compare_answers, correct_holm
 
 __all__ = [
     "ClassScores",
     "Confusion",
     "Labels",
     "Logits",
+    "PairTest",
     "average_scores",
+    "compare_answers",
     "compute_accuracy",
     "compute_log_loss",
+    "correct_holm",
     "count_confusion",
     "divide",
     "expected_calibration_error",
