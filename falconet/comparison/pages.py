@@ -92,8 +92,8 @@ def describe_tests(pairs: Sequence[ComparisonPair]) -> str:
     shown = sum(pair.significant for pair in pairs)
     return (
         f"{shown} of {len(pairs)} differences are shown at the level of {LEVEL:.0%} for all pairs together (Holm, "
-        "1979). The test allows for the choice of test samples, which the models share, and of seeds, which they do not "
-        "(Gallas, Pennello, Myers, 2007)."
+        "1979). The test allows for the choice of test samples, which the models share, and of seeds, which they do "
+        "not (Gallas, Pennello, Myers, 2007)."
     )
 
 

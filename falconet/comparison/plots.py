@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-from jaxtyping import Float64
 
 from falconet.comparison.results import ComparisonRow
 from falconet.data.drawing import shorten
@@ -25,6 +25,7 @@ AXES = {"bytes": ("size of the weights", "B", 1.0), "macs": ("multiply-accumulat
 NAME_LENGTH = 24
 MARKER = 7.0
 """Points across; labels keep that far from markers."""
+LEADER = "#808080"
 SIDES = ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, 1), (1, -1), (-1, -1))
 """Where a label may stand beside its marker, the best first."""
 ACROSS: dict[int, Literal["left", "center", "right"]] = {1: "left", 0: "center", -1: "right"}
@@ -45,7 +46,8 @@ def draw_front(rows: Sequence[ComparisonRow], cost: str) -> Figure:
     front = sorted((row for row in judged if cost in row.front), key=lambda row: float(getattr(row, cost)))
     others = [row for row in judged if cost not in row.front]
     points = {row.model: (getattr(row, cost) * scale, 100 * (row.accuracy or 0)) for row in judged}
-    axes.plot(*zip(*(points[row.model] for row in front), strict=True), color=BLUE, linewidth=1, linestyle="--")
+    line = [points[row.model] for row in front]
+    axes.plot(*zip(*line, strict=True), color=BLUE, linewidth=1, linestyle="--")
     for chosen, color, marker, label in (
         (front, BLUE, "o", "front: nothing is cheaper and better"),
         (others, ORANGE, "D", "others"),
@@ -60,7 +62,11 @@ def draw_front(rows: Sequence[ComparisonRow], cost: str) -> Figure:
     scale_axes(axes, cost)
     axes.set(xlabel=what, ylabel="test accuracy (%)")
     figure.legend(loc="outside upper left", ncols=2, frameon=False)
-    place_labels(figure, axes, {shorten(name, NAME_LENGTH): point for name, point in points.items()})
+    figure.draw_without_rendering()
+    bars = [(*points[row.model], 100 * (row.accuracy_std or 0)) for row in judged]
+    place_labels(
+        axes, {shorten(name, NAME_LENGTH): point for name, point in points.items()}, surround(axes, line, bars)
+    )
     return figure
 
 
@@ -78,34 +84,45 @@ def scale_axes(axes: Axes, cost: str) -> None:
     axes.grid(alpha=0.25, linewidth=0.6)
 
 
-def place_labels(figure: Figure, axes: Axes, points: dict[str, tuple[float, float]]) -> None:
-    """Write names beside their points, each where it hides least of what stands already."""
-    figure.draw_without_rendering()
-    size = MARKER * figure.dpi / 72
-    markers = [surround(axes.transData.transform(point), size) for point in points.values()]
-    taken: list[Bbox] = []
+def surround(axes: Axes, line: Sequence[tuple[float, float]], bars: Sequence[tuple[float, float, float]]) -> list[Bbox]:
+    """Return the pixels that lines between points, and markers with the lengths of their bars, take up."""
+    from matplotlib.transforms import Bbox
+
+    half = MARKER * axes.figure.dpi / 72 / 2
+    boxes = []
+    for x, y, bar in bars:
+        ((left, low), (_, high)) = axes.transData.transform([(x, y - bar), (x, y + bar)])
+        boxes.append(Bbox.from_extents(left - half, low - half, left + half, high + half))
+    pixels = axes.transData.transform(line)
+    for start, end in itertools.pairwise(pixels):
+        steps = np.linspace(0, 1, max(int(np.abs(end - start).max() / half), 2))[:, None]
+        boxes += [Bbox.from_bounds(x, y, 1, 1) for x, y in start + steps * (end - start)]
+    return boxes
+
+
+def place_labels(axes: Axes, points: dict[str, tuple[float, float]], standing: Sequence[Bbox]) -> None:
+    """Write names beside their points, each where it hides least of what stands there already."""
+    taken = list(standing)
     for name, point in points.items():
         label = axes.annotate(name, point, xytext=(0, 0), textcoords="offset points", size=9, zorder=5)
         # The layout is settled; a label must not change it.
         label.set_in_layout(False)
         places = [(side, distance) for distance in DISTANCES for side in SIDES]
         boxes = [move(label, side, distance * MARKER) for side, distance in places]
-        costs = [count_hidden(box, [*taken, *markers], axes.bbox) for box in boxes]
+        costs = [count_hidden(box, taken, axes.bbox) for box in boxes]
         best = costs.index(min(costs))
         side, distance = places[best]
-        move(label, side, distance * MARKER)
-        taken.append(boxes[best])
+        taken.append(move(label, side, distance * MARKER))
         if distance > DISTANCES[0]:
-            target, middle = axes.transData.transform(point), boxes[best]
-            nearest = [min(max(target[0], middle.x0), middle.x1), min(max(target[1], middle.y0), middle.y1)]
-            ends = axes.transData.inverted().transform(np.array([target, nearest]))
-            axes.plot(*ends.T, color=label.get_color(), linewidth=0.6, alpha=0.6, scalex=False, scaley=False)
+            lead(axes, point, taken[-1])
 
 
-def surround(center: Float64[np.ndarray, "2"], size: float) -> Bbox:
-    from matplotlib.transforms import Bbox
-
-    return Bbox.from_bounds(center[0] - size / 2, center[1] - size / 2, size, size)
+def lead(axes: Axes, point: tuple[float, float], box: Bbox) -> None:
+    """Draw a thin line from a point to the nearest place of its label."""
+    x, y = axes.transData.transform(point)
+    nearest = min(max(x, box.x0), box.x1), min(max(y, box.y0), box.y1)
+    ends = axes.transData.inverted().transform(np.array([(x, y), nearest]))
+    axes.plot(*ends.T, color=LEADER, linewidth=0.6, alpha=0.6, scalex=False, scaley=False)
 
 
 def move(label: Annotation, side: tuple[int, int], distance: float) -> Bbox:
