@@ -178,7 +178,7 @@ def test_a_model_of_other_data_is_told_of_where_the_test_split_is_given(
 
 
 def test_one_failing_model_does_not_lose_the_others(few: Path, tmp_path: Path) -> None:
-    settings = {**SETTINGS, "model": {"options": {"width": 0.5}}}
+    settings = {**SETTINGS, "model": {"options": {"width": 4}}}
     lines: list[str] = []
     comparison = compare(
         few, ["lenet300_100", "lenet_relu"], out=tmp_path / "out", seeds=1, epochs=1, settings=settings,

@@ -63,10 +63,9 @@ def draw_front(rows: Sequence[ComparisonRow], cost: str) -> Figure:
     axes.set(xlabel=what, ylabel="test accuracy (%)")
     figure.legend(loc="outside upper left", ncols=2, frameon=False)
     figure.draw_without_rendering()
-    bars = [(*points[row.model], 100 * (row.accuracy_std or 0)) for row in judged]
-    place_labels(
-        axes, {shorten(name, NAME_LENGTH): point for name, point in points.items()}, surround(axes, line, bars)
-    )
+    spans = [(x, y, 100 * (row.accuracy_std or 0)) for row in judged for x, y in [points[row.model]]]
+    names = {shorten(name, NAME_LENGTH): point for name, point in points.items()}
+    place_labels(axes, names, surround(axes, line, spans))
     return figure
 
 
