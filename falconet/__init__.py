@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from falconet.artifact import Artifact as Artifact
     from falconet.artifact import load_artifact as load_artifact
+    from falconet.comparison import Comparison as Comparison
+    from falconet.comparison import compare as compare
     from falconet.complexity import Complexity as Complexity
     from falconet.complexity import count_complexity as count_complexity
     from falconet.complexity import summarize as summarize
@@ -69,6 +71,7 @@ HOMES = {
     "Artifact": "falconet.artifact",
     "Callback": "falconet.training",
     "Columns": "falconet.data",
+    "Comparison": "falconet.comparison",
     "Complexity": "falconet.complexity",
     "Costs": "falconet.evaluation",
     "DataConfig": "falconet.data",
@@ -98,6 +101,7 @@ HOMES = {
     "Vitals": "falconet.training.diagnoses",
     "attribute": "falconet.explanation",
     "check_data": "falconet.data.checks",
+    "compare": "falconet.comparison",
     "count_complexity": "falconet.complexity",
     "create_model": "falconet.models",
     "diagnose": "falconet.training.diagnoses",

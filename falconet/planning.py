@@ -142,8 +142,7 @@ def plan_run(
     dataset, config, chosen = resolve(source, merge(stored, asked), data_root)
     folder = Path(out) if out is not None else Path("runs") / f"{short_name(source)}-{config.model.name}"
     check_out(folder, existing)
-    if folder.resolve().is_relative_to(Path(source).resolve()) and Path(source).is_dir():
-        raise UsageError(f"{folder} lies inside the data, {source}, where it would become a class: choose --out")
+    check_outside(folder, source)
     if existing == "resume" and (folder / CONFIG_FILE).is_file():
         stored = read_settings(folder / CONFIG_FILE)
         recipe = recipe or read_facts(folder).get("recipe")
@@ -367,6 +366,12 @@ def check_out(out: Path, existing: Existing) -> None:
         raise RunExistsError(
             f"{out} already holds a run: go on with --resume, replace it with --overwrite, or choose --out"
         )
+
+
+def check_outside(out: Path, source: str | Path) -> None:
+    """Raise UsageError where `out` lies in the folder that holds the data."""
+    if Path(source).is_dir() and out.resolve().is_relative_to(Path(source).resolve()):
+        raise UsageError(f"{out} lies inside the data, {source}, where it would become a class: choose --out")
 
 
 def holds_run(out: Path) -> bool:

@@ -44,6 +44,7 @@ from falconet.metrics.intervals import (
     wilson_interval,
 )
 from falconet.metrics.novelty import score_by_energy, score_by_probability
+from falconet.metrics.significance import PairTest, compare_answers, correct_holm
 
 __all__ = [
     "ClassScores",
@@ -52,6 +53,7 @@ __all__ = [
     "Interval",
     "Labels",
     "Logits",
+    "PairTest",
     "ReliabilityBin",
     "average_classes",
     "average_gaps",
@@ -60,8 +62,10 @@ __all__ = [
     "bootstrap_difference",
     "bootstrap_macro",
     "bootstrap_means",
+    "compare_answers",
     "compute_accuracy",
     "compute_log_loss",
+    "correct_holm",
     "count_confusion",
     "count_pairs",
     "coverage_curve",

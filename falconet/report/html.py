@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from importlib import resources
+from typing import Any
 
 from falconet.evaluation import Evaluation
 from falconet.report.curves import draw_vitals
@@ -18,9 +19,22 @@ CONFUSIONS = 10
 
 def render_html(reports: Sequence[ModelReport], title: str) -> str:
     """Return one page about one model or several: no script, no request to anywhere."""
+    return render_page(
+        "falconet.report",
+        title=title,
+        reports=reports,
+        curves=[draw_learning_curves(report.history, report.config.provenance.best_epoch) for report in reports],
+        vitals=[draw_course(report) for report in reports],
+        confusions=[list_confusions(report.test) for report in reports],
+        matrix_classes=MATRIX_CLASSES,
+        flatten=flatten,
+    )
+
+
+def render_page(package: str, **values: Any) -> str:
+    """Return a package's `page.html.jinja` filled in, with the style and the filters that all pages share."""
     import jinja2
 
-    template = resources.files("falconet.report").joinpath("page.html.jinja").read_text(encoding="utf-8")
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -32,16 +46,9 @@ def render_html(reports: Sequence[ModelReport], title: str) -> str:
         "scale": to_shade,
         "input": describe_input,
     }
-    page = environment.from_string(template)
-    return page.render(
-        title=title,
-        reports=reports,
-        curves=[draw_learning_curves(report.history, report.config.provenance.best_epoch) for report in reports],
-        vitals=[draw_course(report) for report in reports],
-        confusions=[list_confusions(report.test) for report in reports],
-        matrix_classes=MATRIX_CLASSES,
-        flatten=flatten,
-    )
+    style = resources.files("falconet.report").joinpath("style.css").read_text(encoding="utf-8")
+    template = resources.files(package).joinpath("page.html.jinja").read_text(encoding="utf-8")
+    return environment.from_string(template).render(style=style, **values)
 
 
 def draw_course(report: ModelReport) -> str:

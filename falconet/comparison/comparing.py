@@ -1,0 +1,239 @@
+"""compare(): train and judge many models alike."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from falconet.comparison.contenders import (
+    Contender,
+    Study,
+    agree,
+    check_folder,
+    check_seeds,
+    parse_contenders,
+    record_terms,
+)
+from falconet.comparison.results import (
+    Comparison,
+    ComparisonRow,
+    compare_pairs,
+    deviation_of,
+    mean_of,
+    rank_rows,
+)
+from falconet.data import Dataset, load_dataset
+from falconet.errors import DataError, FalconetError, UsageError
+from falconet.planning import Settings
+from falconet.schema import to_mapping
+
+if TYPE_CHECKING:
+    from falconet.comparison.trials import Trial
+
+Outcome = tuple["Trial", ...] | str
+"""Of one model: a trial for each seed, or why there are none."""
+
+
+def compare(
+    source: str | Path,
+    models: Sequence[str | Path],
+    *,
+    out: str | Path,
+    seeds: int = 3,
+    epochs: int | None = None,
+    recipe: str | None = None,
+    settings: Settings | None = None,
+    data_root: str | Path | None = None,
+    tell: Callable[[str], None] = lambda line: None,
+) -> Comparison:
+    """Train each model with each seed, judge all on the same test split, and write tables, plots and tests to `out`.
+
+    Parameters
+    ----------
+    source
+        A name or a path; see `falconet.load_dataset`.
+    models
+        Two or more, each a name of `falconet.list_models`, `NAME@RECIPE` for a recipe of its own, or the folder of a
+        trained model, which is judged as it is.
+    out
+        Holds the runs, in `runs/MODEL-SEED`, and `comparison.html`, `.md`, `.csv`, `.json` and the plots. A comparison
+        that was stopped goes on; models and seeds may be added to one; other settings are refused.
+    seeds
+        Runs of each model, with the seeds 0, 1, ... One run does not show what luck does.
+    epochs, recipe, settings
+        As for `falconet.train`, the same for all models. A recipe's section `model` counts for the model it names only.
+    data_root
+        Where named data sets are kept and downloaded to.
+    tell
+        Gets a line for each run that has ended.
+
+    A model of which a run fails is listed with the reason, without figures, since the mean of the runs that went well
+    would flatter it. Raises UsageError before anything is trained for unknown names and settings, and for terms that
+    are not those of the comparison in `out`; DataError for a trained model that has seen test samples; FalconetError
+    where every model fails; InterruptedRunError and StorageError, after which the same call goes on.
+
+    """
+    contenders = parse_contenders(models)
+    check_seeds(seeds)
+    terms, folder = agree(source, epochs, recipe, settings or {}), Path(out)
+    check_folder(folder, terms)
+    study = Study(terms, seeds, folder, load_dataset(source, data_root=data_root, config=terms.data), data_root)
+    notes = [*check_contenders(contenders, study), *describe_terms(contenders, seeds)]
+    failed = foresee(contenders, study)
+    record_terms(folder, terms, study.dataset.fingerprint)
+    progress = Progress(sum(len(study.seeds_of(contender)) for contender in contenders), tell)
+    outcomes = {contender: carry_out(contender, study, progress, failed.get(contender)) for contender in contenders}
+    comparison = conclude(outcomes, study, notes)
+    from falconet.comparison.pages import write_comparison
+
+    write_comparison(comparison)
+    if all(row.failed for row in comparison.rows):
+        first = comparison.rows[0]
+        raise FalconetError(
+            f"all {len(comparison.rows)} models failed; {first.model}: {first.failed} ({folder / 'comparison.md'} "
+            "lists all)"
+        )
+    return comparison
+
+
+class Progress:
+    """Counts the runs of a comparison and tells what came of each."""
+
+    def __init__(self, total: int, tell: Callable[[str], None]) -> None:
+        self.total, self.tell = total, tell
+        self.done = 0
+
+    def end(self, contender: Contender, seed: int, what: str, runs: int = 1) -> None:
+        """Tell what came of a run, and with it of those that follow from it."""
+        self.done += runs
+        run = contender.name if contender.folder else f"{contender.name}, seed {seed}"
+        self.tell(f"{self.done}/{self.total} {run}: {what}")
+
+
+def check_contenders(contenders: Sequence[Contender], study: Study) -> list[str]:
+    """Raise DataError where a trained model cannot be judged on these data; return what a reader should know."""
+    from falconet.comparison.trials import check_fits
+
+    notes = [check_fits(contender, study.dataset, study.terms.data) for contender in contenders if contender.folder]
+    return [note for note in notes if note]
+
+
+def describe_terms(contenders: Sequence[Contender], seeds: int) -> list[str]:
+    """Return what a reader should know of how models were trained."""
+    notes = []
+    if seeds == 1:
+        notes.append("One seed each: the tests speak of these networks, not of others that are trained alike.")
+    if any(contender.folder for contender in contenders):
+        notes.append("Models that were trained before are judged as they are; their tests speak of these networks.")
+    if any(contender.recipe for contender in contenders):
+        notes.append("Models with a recipe of their own (MODEL@RECIPE) were trained by it, not alike.")
+    return notes
+
+
+def foresee(contenders: Sequence[Contender], study: Study) -> dict[Contender, str]:
+    """Return the models whose runs cannot even be planned, with the reason.
+
+    Raises the first of the errors where it is so for all that are to be trained: then the terms are wrong, not the
+    models. Raises UsageError where a model's recipe splits the data in another way.
+    """
+    from falconet.comparison.trials import plan_trial, recall_trial
+
+    errors: dict[Contender, FalconetError] = {}
+    waiting = [
+        contender
+        for contender in contenders
+        if not contender.folder
+        and any(recall_trial(contender, seed, study.out) is None for seed in study.seeds_of(contender))
+    ]
+    for contender in waiting:
+        try:
+            plan = plan_trial(contender, 0, study)
+        except FalconetError as error:
+            errors[contender] = error
+            continue
+        if plan.config.data != study.terms.data:
+            raise UsageError(
+                f"{contender.name}: wanted data read as for all others, found {to_mapping(plan.config.data)} in its "
+                "recipe; give all the same with --set data.KEY=VALUE"
+            )
+    if errors and len(errors) == len(waiting):
+        raise next(iter(errors.values()))
+    return {contender: " ".join(str(error).split()) for contender, error in errors.items()}
+
+
+def carry_out(contender: Contender, study: Study, progress: Progress, reason: str | None) -> Outcome:
+    """Return a model's trials, those that are kept from an earlier call included, or why it failed.
+
+    `reason`: why it cannot be trained, where that is known already.
+    """
+    from falconet.comparison.trials import attempt, recall_trial
+
+    trials: list[Trial] = []
+    seeds = study.seeds_of(contender)
+    for seed in seeds:
+        kept = recall_trial(contender, seed, study.out)
+        trial = kept or reason or attempt(contender, seed, study)
+        if isinstance(trial, str):
+            progress.end(contender, seed, f"failed: {trial}", len(seeds) - seed)
+            return trial if reason or contender.folder else f"seed {seed}: {trial}"
+        took = f", trained in {trial.seconds:.1f} s" if trial.seconds is not None else ""
+        progress.end(contender, seed, f"test accuracy {trial.accuracy:.2%}{took}{' (kept)' if kept else ''}")
+        trials.append(trial)
+    return tuple(trials)
+
+
+def conclude(outcomes: Mapping[Contender, Outcome], study: Study, notes: Sequence[str]) -> Comparison:
+    """Return the comparison of what came of the models."""
+    from falconet.report import describe_environment
+
+    rows = rank_rows([summarize_trials(contender.name, outcome) for contender, outcome in outcomes.items()])
+    judged = {one.name: trials for one, trials in outcomes.items() if not isinstance(trials, str)}
+    check_same_samples(study.dataset, judged)
+    right = {row.model: np.stack([trial.right for trial in judged[row.model]]) for row in rows if row.model in judged}
+    count = next((answers.shape[1] for answers in right.values()), 0)
+    skipped = len(study.dataset.splits["test"]) - count if right else 0
+    return Comparison(
+        out=study.out,
+        source=study.terms.source,
+        fingerprint=study.dataset.fingerprint,
+        n=count,
+        classes=len(study.dataset.classes),
+        seeds=study.seeds,
+        rows=rows,
+        pairs=compare_pairs(right),
+        notes=(*notes, *([f"{skipped} test samples cannot be read and were left out."] if skipped else [])),
+        settings={key: value for key, value in to_mapping(study.terms).items() if key != "source"},
+        environment=describe_environment(),
+    )
+
+
+def check_same_samples(dataset: Dataset, judged: Mapping[str, Sequence[Trial]]) -> None:
+    """Raise DataError unless all have answered the same samples, which files that vanish meanwhile prevent."""
+    hashes = [trial.hashes for trials in judged.values() for trial in trials]
+    if any(not np.array_equal(hashes[0], other) for other in hashes[1:]):
+        raise DataError(f"{dataset.source}: its test samples have changed between the runs; choose another --out")
+
+
+def summarize_trials(name: str, outcome: Outcome) -> ComparisonRow:
+    """Return a model's row: means over its seeds, and what its first network costs."""
+    if isinstance(outcome, str):
+        return ComparisonRow(name, failed=outcome)
+    from falconet.artifact import load_artifact
+    from falconet.comparison.trials import measure_cost
+
+    accuracies, scores = [trial.accuracy for trial in outcome], [trial.scores for trial in outcome]
+    row = ComparisonRow(
+        model=name,
+        accuracy=mean_of(accuracies),
+        accuracy_std=deviation_of(accuracies),
+        macro_recall=mean_of([score.recall for score in scores]),
+        macro_f1=mean_of([score.f1 for score in scores]),
+        seconds=mean_of([trial.seconds for trial in outcome]),
+        energy_wh=mean_of([trial.energy_wh for trial in outcome]),
+        seeds=len(outcome),
+    )
+    return replace(row, **to_mapping(measure_cost(load_artifact(outcome[0].folder))))

@@ -1,0 +1,167 @@
+"""What is to be compared, and on which terms; mistakes in them are told before data are read. Imports no torch."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from falconet.catalog import check_artifact, check_source
+from falconet.data import DataConfig, Dataset
+from falconet.errors import ConfigError, PathError, RunExistsError, UsageError
+from falconet.models import MODELS, find_model
+from falconet.models.registry import EXTERNAL
+from falconet.planning import Settings, check_outside, check_sections, load_recipe, name_policy
+from falconet.schema import flatten, from_mapping, merge, to_mapping
+from falconet.storage import PARTIAL, read_json, write_json
+from falconet.training import TrainConfig
+
+TERMS_FILE = "terms.json"
+"""Says of a folder that it holds a comparison, and what all its runs have in common."""
+RESERVED = {"model.name": "is what --models says", "training.seed": "goes from 0 to --seeds - 1"}
+"""Settings that a comparison gives to its runs itself."""
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One of the models that are compared: an architecture to train, or a trained model's folder."""
+
+    name: str
+    """As the user wrote it."""
+    model: str | None = None
+    recipe: str | None = None
+    """Of its own, before that of the comparison."""
+    folder: Path | None = None
+
+    @property
+    def slug(self) -> str:
+        """The name in the form that folder names take."""
+        return re.sub(r"[^A-Za-z0-9._-]+", "-", self.name)
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What is the same for all runs of a comparison."""
+
+    source: str
+    epochs: int | None = None
+    recipe: str | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def settings_for(self, contender: Contender) -> tuple[str | None, dict[str, Any]]:
+        """Return the recipe and the settings that a model is trained with.
+
+        A recipe's section `model` counts for the model that it names; others take the rest of it.
+        """
+        recipe = contender.recipe or self.recipe
+        if recipe is None:
+            return None, dict(self.settings)
+        loaded = load_recipe(recipe)
+        if (loaded.get("model") or {}).get("name") == contender.model:
+            return recipe, dict(self.settings)
+        return None, merge(without_model(loaded), self.settings)
+
+    @property
+    def data(self) -> DataConfig:
+        """How the source is read and split. Raises ConfigError."""
+        recipe = load_recipe(self.recipe) if self.recipe else {}
+        return from_mapping(DataConfig, merge(recipe, self.settings).get("data") or {}, "data")
+
+
+@dataclass(frozen=True, eq=False)
+class Study:
+    """All that the runs of a comparison have in common."""
+
+    terms: Terms
+    seeds: int
+    out: Path
+    dataset: Dataset
+    data_root: str | Path | None
+
+    def seeds_of(self, contender: Contender) -> range:
+        """Return the seeds of a model's runs; a trained model is one run."""
+        return range(1 if contender.folder else self.seeds)
+
+
+def without_model(settings: Settings) -> dict[str, Any]:
+    return {key: value for key, value in settings.items() if key != "model"}
+
+
+def parse_contenders(names: Sequence[str | Path]) -> tuple[Contender, ...]:
+    """Return what the names mean. Raises UsageError for fewer than two, for one twice, and for one that is unknown."""
+    contenders = tuple(parse_contender(str(name).strip()) for name in names)
+    if len(contenders) < 2:
+        raise UsageError(f"--models: wanted two or more to compare, found {len(contenders)}")
+    slugs = [contender.slug for contender in contenders]
+    for contender in contenders:
+        if slugs.count(contender.slug) > 1:
+            raise UsageError(f"--models: wanted each model once, found {contender.name} again; leave one out")
+    return contenders
+
+
+def parse_contender(text: str) -> Contender:
+    """Return what a name means: `MODEL`, `MODEL@RECIPE`, or a trained model's folder.
+
+    A name of the table is never taken for a folder: one that is called so is written `./NAME`.
+    """
+    name, at, recipe = text.partition("@")
+    if name not in MODELS and name.partition(":")[0] not in EXTERNAL and (Path(text).is_dir() or "/" in text):
+        check_artifact(text)
+        return Contender(text, folder=Path(text))
+    find_model(name)
+    if at:
+        load_recipe(recipe)
+    return Contender(text, name, recipe or None)
+
+
+def agree(source: str | Path, epochs: int | None, recipe: str | None, settings: Settings) -> Terms:
+    """Return the terms of a comparison. Raises UsageError for what no run could take."""
+    check_source(source)
+    check_sections(settings)
+    asked = name_policy(settings)
+    for key in flatten(asked):
+        if key in RESERVED:
+            raise ConfigError(f"--set {key}: it {RESERVED[key]}; leave it out")
+    loaded = load_recipe(recipe) if recipe else {}
+    given = {} if epochs is None else {"training": {"epochs": epochs}}
+    from_mapping(TrainConfig, merge(merge(loaded, asked), given).get("training") or {}, "training")
+    return Terms(str(source), epochs, recipe, asked)
+
+
+def check_seeds(seeds: int) -> None:
+    """Raise UsageError unless there is at least one."""
+    if seeds < 1:
+        raise UsageError(f"--seeds: wanted 1 or more (3 or more tell luck from quality), found {seeds}")
+
+
+def check_folder(out: Path, terms: Terms) -> None:
+    """Raise UsageError where `out` holds something else, or a comparison on other terms."""
+    if out.exists() and not out.is_dir():
+        raise PathError(f"{out}: wanted a folder to write to, found a file")
+    check_outside(out, terms.source)
+    if not (out / TERMS_FILE).is_file():
+        if out.is_dir() and any(not path.name.endswith(PARTIAL) for path in out.iterdir()):
+            raise RunExistsError(f"{out} holds files that are no comparison: choose a new or empty folder with --out")
+        return
+    before, now = flatten(read_json(out / TERMS_FILE)), flatten(to_mapping(terms))
+    for key in sorted((before.keys() | now.keys()) - {"fingerprint"}):
+        if before.get(key) != now.get(key):
+            name = key.removeprefix("settings.")
+            raise UsageError(
+                f"{out} was begun with {name}={before.get(key)}, but now it is {now.get(key)}: undo that (models and "
+                "seeds may be added), or choose another --out"
+            )
+
+
+def record_terms(out: Path, terms: Terms, fingerprint: str) -> None:
+    """Write the terms into the folder. Raises UsageError where it was begun with other data."""
+    path = out / TERMS_FILE
+    before = read_json(path).get("fingerprint") if path.is_file() else fingerprint
+    if before != fingerprint:
+        raise UsageError(
+            f"{terms.source} has changed since {out} was begun (fingerprint {before}, now {fingerprint}): choose "
+            "another --out"
+        )
+    write_json(path, {**to_mapping(terms), "fingerprint": fingerprint})

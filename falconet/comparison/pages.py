@@ -1,0 +1,103 @@
+"""What a comparison leaves in its folder: a page, Markdown, CSV, JSON and the plots."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+from falconet.comparison.plots import AXES, draw_front
+from falconet.comparison.results import LEVEL, Comparison, ComparisonPair, ComparisonRow
+from falconet.comparison.tables import COLUMNS, PAIR_COLUMNS, format_pair, format_row
+from falconet.data.drawing import write_figure
+from falconet.report.html import render_page
+from falconet.report.pictures import to_svg
+from falconet.schema import to_mapping
+from falconet.storage import write_json, write_text
+
+
+def write_comparison(comparison: Comparison) -> None:
+    """Write all of it. Raises StorageError."""
+    out = comparison.out
+    write_json(out / "comparison.json", comparison.facts())
+    write_text(out / "comparison.csv", render_csv(comparison.rows))
+    write_text(out / "comparison.md", render_markdown(comparison))
+    for cost in list_plots(comparison):
+        write_figure(draw_front(comparison.rows, cost), out / plot_name(cost))
+    write_text(out / "comparison.html", render_comparison(comparison))
+
+
+def list_plots(comparison: Comparison) -> list[str]:
+    """Return the costs that there is something to draw of."""
+    return list(AXES) if any(row.accuracy is not None for row in comparison.rows) else []
+
+
+def plot_name(cost: str) -> str:
+    return f"accuracy-{cost.removesuffix('_ms')}.png"
+
+
+def render_comparison(comparison: Comparison) -> str:
+    """Return the page: no script, no request to anywhere."""
+    plots = [
+        to_svg(partial(draw_front, comparison.rows, cost), f"Accuracy over {AXES[cost][0]}; the table has the figures")
+        for cost in list_plots(comparison)
+    ]
+    return render_page(
+        "falconet.comparison",
+        title=f"{len(comparison.rows)} models on {Path(comparison.source).name}",
+        comparison=comparison,
+        columns=COLUMNS,
+        rows=[(row, format_row(row)) for row in comparison.rows],
+        plots=plots,
+        pair_columns=PAIR_COLUMNS,
+        pairs=[(pair, format_pair(pair)) for pair in comparison.pairs],
+        level=LEVEL,
+    )
+
+
+def render_csv(rows: Sequence[ComparisonRow]) -> str:
+    """Return the rows with the keys of the JSON file; what is not known is empty, fronts are joined by spaces."""
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, list(to_mapping(rows[0])), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({**to_mapping(row), "front": " ".join(row.front)} for row in rows)
+    return buffer.getvalue()
+
+
+def render_markdown(comparison: Comparison) -> str:
+    """Return the tables and plots as Markdown."""
+    title = f"# {len(comparison.rows)} models on {Path(comparison.source).name}"
+    parts = [title, describe_judging(comparison), *comparison.notes]
+    parts.append(lay_out(COLUMNS, [format_row(row) for row in comparison.rows]))
+    parts += [f"![Accuracy over {AXES[cost][0]}]({plot_name(cost)})" for cost in list_plots(comparison)]
+    if comparison.pairs:
+        parts.append(lay_out(PAIR_COLUMNS, [format_pair(pair) for pair in comparison.pairs]))
+        parts.append(describe_tests(comparison.pairs))
+    return "\n\n".join(parts) + "\n"
+
+
+def describe_judging(comparison: Comparison) -> str:
+    """Return what the figures of the table are."""
+    return (
+        f"{comparison.n:,} test samples of {comparison.classes} classes; means over {comparison.seeds} "
+        f"seed{'s' * (comparison.seeds > 1)}, with the deviation between them. Time and energy are those of one "
+        "training; latency is the median for one sample on one thread. ◆: no model is both cheaper and better."
+    )
+
+
+def describe_tests(pairs: Sequence[ComparisonPair]) -> str:
+    """Return what the tests of pairs say."""
+    shown = sum(pair.significant for pair in pairs)
+    return (
+        f"{shown} of {len(pairs)} differences are shown at the level of {LEVEL:.0%} for all pairs together (Holm, "
+        "1979). The test allows for the choice of test samples, which the models share, and of seeds, which they do "
+        "not (Gallas, Pennello, Myers, 2007)."
+    )
+
+
+def lay_out(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a table of Markdown."""
+    lines = [columns, ["---", *["---:"] * (len(columns) - 1)], *rows]
+    return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)

@@ -1,0 +1,132 @@
+"""Comparison: the table of many models judged alike, and which of its differences are more than luck. No torch."""
+
+from __future__ import annotations
+
+import itertools
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool
+
+from falconet import metrics
+from falconet.schema import to_mapping
+
+LEVEL = 0.05
+"""Of corrected p-values below which a difference counts as shown."""
+COSTS = ("bytes", "macs", "latency_ms")
+"""Of a row, which accuracy is weighed against."""
+
+
+@dataclass(frozen=True)
+class ComparisonRow:
+    """One model; fractions of 0 to 1, means over seeds. None: not known, or the model failed."""
+
+    model: str
+    accuracy: float | None = None
+    accuracy_std: float | None = None
+    """Between seeds; None for a single one."""
+    macro_recall: float | None = None
+    macro_f1: float | None = None
+    params: int | None = None
+    macs: int | None = None
+    bytes: int | None = None
+    latency_ms: float | None = None
+    """Median for one sample on one thread."""
+    seconds: float | None = None
+    """Of the epochs of one training."""
+    energy_wh: float | None = None
+    """Of one training, by all that ran on the machine."""
+    seeds: int = 0
+    front: tuple[str, ...] = ()
+    """Costs for which no model is both as cheap and as accurate, and better in one of these."""
+    failed: str | None = None
+    """Why there are no figures."""
+
+
+@dataclass(frozen=True)
+class ComparisonPair:
+    """Two models; see `falconet.metrics.compare_answers`."""
+
+    first: str
+    """The more accurate one."""
+    second: str
+    difference: float
+    interval: tuple[float, float]
+    p_value: float
+    p_corrected: float
+    """For all pairs of the comparison, after Holm."""
+    significant: bool
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Many models judged alike."""
+
+    out: Path
+    source: str
+    fingerprint: str
+    n: int
+    """Test samples."""
+    classes: int
+    seeds: int
+    rows: tuple[ComparisonRow, ...]
+    """The most accurate first, those that failed last."""
+    pairs: tuple[ComparisonPair, ...]
+    notes: tuple[str, ...]
+    """What a reader should know."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """What all runs were asked for."""
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+    def facts(self) -> dict[str, Any]:
+        """Return all of it as plain data."""
+        facts: dict[str, Any] = to_mapping(replace(self, out=Path()))
+        return {**facts, "out": str(self.out)}
+
+
+def find_front(accuracies: Sequence[float], costs: Sequence[float]) -> list[bool]:
+    """Return which models are on the Pareto front: none is at least as good in both and better in one."""
+    points = list(zip(accuracies, costs, strict=True))
+    return [
+        not any(a >= accuracy and c <= cost and (a > accuracy or c < cost) for a, c in points)
+        for accuracy, cost in points
+    ]
+
+
+def rank_rows(rows: Sequence[ComparisonRow]) -> tuple[ComparisonRow, ...]:
+    """Return rows in order of accuracy, with the fronts that they are on."""
+    judged = sorted((row for row in rows if row.accuracy is not None), key=lambda row: -(row.accuracy or 0))
+    fronts = {
+        cost: find_front([row.accuracy or 0 for row in judged], [getattr(row, cost) for row in judged])
+        for cost in COSTS
+    }
+    marked = [
+        replace(row, front=tuple(cost for cost in COSTS if fronts[cost][index])) for index, row in enumerate(judged)
+    ]
+    return (*marked, *(row for row in rows if row.accuracy is None))
+
+
+def compare_pairs(answers: Mapping[str, Bool[np.ndarray, "seeds samples"]]) -> tuple[ComparisonPair, ...]:
+    """Test all pairs of models, given in order of accuracy with what each seed answers right."""
+    pairs = list(itertools.combinations(answers, 2))
+    tests = [metrics.compare_answers(answers[first], answers[second]) for first, second in pairs]
+    corrected = metrics.correct_holm([test.p_value for test in tests])
+    return tuple(
+        ComparisonPair(first, second, test.difference, test.interval, test.p_value, p, p < LEVEL)
+        for (first, second), test, p in zip(pairs, tests, corrected, strict=True)
+    )
+
+
+def mean_of(values: Sequence[float | None]) -> float | None:
+    """Return the mean; None where one is missing."""
+    known = [value for value in values if value is not None]
+    return statistics.fmean(known) if known and len(known) == len(values) else None
+
+
+def deviation_of(values: Sequence[float]) -> float | None:
+    """Return the standard deviation of a sample; None of a single value."""
+    return statistics.stdev(values) if len(values) > 1 else None

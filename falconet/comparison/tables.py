@@ -1,0 +1,55 @@
+"""The rows of a comparison as text, for the terminal, Markdown and the page alike."""
+
+from __future__ import annotations
+
+from falconet.comparison.results import ComparisonPair, ComparisonRow
+
+MARK = " ◆"
+"""Beside a cost on whose front a model is."""
+COLUMNS = (
+    "model", "accuracy", "macro recall", "macro F1", "parameters", "MACs", "bytes", "latency", "training", "energy"
+)  # fmt: skip
+PAIR_COLUMNS = ("better", "than", "difference", "95% interval", "p", "p, corrected", "shown")
+
+
+def format_row(row: ComparisonRow) -> tuple[str, ...]:
+    """Return the cells of COLUMNS; of a model that failed, the reason and nothing more."""
+    if row.failed is not None:
+        return (row.model, f"failed: {row.failed}", *("" for _ in COLUMNS[2:]))
+    assert row.accuracy is not None
+    assert row.macro_recall is not None
+    assert row.macro_f1 is not None
+    assert row.latency_ms is not None
+    deviation = "" if row.accuracy_std is None else f" ± {100 * row.accuracy_std:.2f}"
+    marks = dict.fromkeys(row.front, MARK)
+    return (
+        row.model,
+        f"{100 * row.accuracy:.2f}{deviation} %",
+        f"{row.macro_recall:.2%}",
+        f"{row.macro_f1:.2%}",
+        f"{row.params:,}",
+        f"{row.macs:,}{marks.get('macs', '')}",
+        f"{row.bytes:,}{marks.get('bytes', '')}",
+        f"{row.latency_ms:.2f} ms{marks.get('latency_ms', '')}",
+        "" if row.seconds is None else f"{row.seconds:,.1f} s",
+        "" if row.energy_wh is None else f"{row.energy_wh:.3g} Wh",
+    )
+
+
+def format_pair(pair: ComparisonPair) -> tuple[str, ...]:
+    """Return the cells of PAIR_COLUMNS; differences in percentage points."""
+    low, high = (100 * end for end in pair.interval)
+    return (
+        pair.first,
+        pair.second,
+        f"{100 * pair.difference:+.2f}",
+        f"{low:+.2f} to {high:+.2f}",
+        format_probability(pair.p_value),
+        format_probability(pair.p_corrected),
+        "yes" if pair.significant else "no",
+    )
+
+
+def format_probability(value: float) -> str:
+    """Return a p-value with three decimals."""
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"

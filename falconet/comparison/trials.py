@@ -1,0 +1,214 @@
+"""One network of a comparison: trained where it must be, judged on the common test split, and measured."""
+
+from __future__ import annotations
+
+import csv
+import io
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Int64, UInt64
+
+from falconet import metrics
+from falconet.artifact import Artifact, load_artifact, read_config
+from falconet.catalog import CONFIG_FILE
+from falconet.comparison.contenders import Contender, Study
+from falconet.complexity import count_complexity
+from falconet.data import DataConfig, Dataset
+from falconet.errors import DataError, FalconetError, InterruptedRunError, StorageError
+from falconet.evaluation import evaluate_split
+from falconet.evaluation.judgement import check_found_again
+from falconet.latency import measure_latency
+from falconet.planning import Plan, plan_run
+from falconet.runs import execute
+from falconet.storage import write_bytes
+from falconet.training.energy import load_energy
+
+SPLIT = "test"
+
+
+@dataclass(frozen=True, eq=False)
+class Trial:
+    """What came of one network."""
+
+    folder: Path
+    answers: Int64[np.ndarray, " samples"]
+    """Positions in `labels`' classes, of the samples that can be read."""
+    labels: Int64[np.ndarray, " samples"]
+    hashes: UInt64[np.ndarray, " samples"]
+    """Of the samples' content, by which those of two trials are known to be the same."""
+    num_classes: int
+
+    @property
+    def right(self) -> Bool[np.ndarray, " samples"]:
+        """Whether each sample is answered right."""
+        return np.asarray(self.answers == self.labels)
+
+    @property
+    def accuracy(self) -> float:
+        """Fraction of the samples."""
+        return float(self.right.mean())
+
+    @property
+    def scores(self) -> metrics.ClassScores:
+        """Means over classes."""
+        return metrics.average_scores(metrics.count_confusion(self.answers, self.labels, self.num_classes))
+
+    @property
+    def seconds(self) -> float | None:
+        """That the epochs of its training took; None where the folder does not tell."""
+        try:
+            text = (self.folder / "metrics.csv").read_text(encoding="utf-8")
+            return sum(float(row["seconds"]) for row in csv.DictReader(io.StringIO(text)))
+        except (OSError, KeyError, ValueError):
+            return None
+
+    @property
+    def energy_wh(self) -> float | None:
+        """That its training took; None where nobody recorded it."""
+        energy = load_energy(self.folder)
+        return energy.wh if energy and energy.seconds else None
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one network costs; the same for all seeds."""
+
+    params: int
+    macs: int
+    bytes: int
+    """Of its weights' file."""
+    latency_ms: float
+    """Median for one sample, on one thread, without decoding."""
+
+
+def plan_trial(contender: Contender, seed: int, study: Study) -> Plan:
+    """Return the plan of a run, which goes on where it stopped. Raises UsageError and DataError and their kin."""
+    terms = study.terms
+    recipe, settings = terms.settings_for(contender)
+    return plan_run(
+        terms.source,
+        model=contender.model,
+        recipe=recipe,
+        epochs=terms.epochs,
+        seed=seed,
+        settings=settings,
+        out=run_folder(contender, seed, study.out),
+        existing="resume",
+        data_root=study.data_root,
+    )
+
+
+def run_folder(contender: Contender, seed: int, out: Path) -> Path:
+    """Return the folder of a model's run, or that of the trained model itself."""
+    return contender.folder or out / "runs" / f"{contender.slug}-{seed}"
+
+
+def answers_file(contender: Contender, seed: int, out: Path) -> Path:
+    return out / "answers" / f"{contender.slug}-{seed}.npz"
+
+
+def check_fits(contender: Contender, dataset: Dataset, config: DataConfig) -> str | None:
+    """Raise DataError where a trained model has seen samples of the test split; return what else should be known."""
+    assert contender.folder is not None
+    described, _ = read_config(contender.folder / CONFIG_FILE)
+    origin = described.provenance.data
+    if described.input.kind != dataset.kind:
+        raise DataError(
+            f"{contender.folder}: wanted a model of {dataset.kind} data, found one of {described.input.kind}; leave it "
+            "out"
+        )
+    if SPLIT in dataset.made:
+        try:
+            check_found_again(dataset, config, origin, SPLIT)
+        except DataError as error:
+            raise DataError(f"{contender.folder}: {error}, or leave it out of the comparison") from error
+    if origin.fingerprint == dataset.fingerprint:
+        return None
+    return f"{contender.name} was trained on other data, {origin.source}; whether test samples were there is not known"
+
+
+def attempt(contender: Contender, seed: int, study: Study) -> Trial | str:
+    """Train where that is to be done, and judge; return why it cannot be, where that is the network's own fault.
+
+    Raises InterruptedRunError and StorageError, from which no other network would be spared.
+    """
+    try:
+        if contender.folder is None:
+            execute(plan_trial(contender, seed, study))
+        return judge_trial(contender, seed, study.out, study.dataset)
+    except InterruptedRunError as error:
+        raise InterruptedRunError(f"stopped at {contender.name}, seed {seed}; the same command goes on") from error
+    except StorageError:
+        raise
+    except FalconetError as error:
+        return " ".join(str(error).split())
+    except Exception as error:  # Networks of other libraries raise what they like; hours of others must not be lost.
+        return f"unexpected {type(error).__name__}: {' '.join(str(error).split())}"
+
+
+def judge_trial(contender: Contender, seed: int, out: Path, dataset: Dataset) -> Trial:
+    """Judge a trained network on the test split and keep its answers."""
+    folder = run_folder(contender, seed, out)
+    artifact = load_artifact(folder)
+    _, answers = evaluate_split(artifact, dataset.splits[SPLIT], SPLIT, dataset)
+    trial = Trial(
+        folder,
+        answers.logits.argmax(axis=1).astype(np.int64),
+        answers.split.labels,
+        answers.split.hashes,
+        len(artifact.config.input.labels),
+    )
+    buffer = io.BytesIO()
+    np.savez_compressed(
+        buffer,
+        answers=trial.answers,
+        labels=trial.labels,
+        hashes=trial.hashes,
+        num_classes=trial.num_classes,
+        digests=np.array(sorted(read_config(folder / CONFIG_FILE)[1].values())),
+    )
+    write_bytes(answers_file(contender, seed, out), buffer.getvalue())
+    return trial
+
+
+def recall_trial(contender: Contender, seed: int, out: Path) -> Trial | None:
+    """Return a trial that has been kept; None where there is none, or the weights are others now.
+
+    The answers are written when training has ended, so that they also tell a finished run from another one.
+    """
+    folder = run_folder(contender, seed, out)
+    try:
+        digests = sorted(read_config(folder / CONFIG_FILE)[1].values())
+        with np.load(answers_file(contender, seed, out)) as kept:
+            if kept["digests"].tolist() != digests:
+                return None
+            return Trial(folder, kept["answers"], kept["labels"], kept["hashes"], int(kept["num_classes"]))
+    except (FalconetError, OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return None
+
+
+def measure_cost(artifact: Artifact) -> Cost:
+    """Count and time one trained network."""
+    spec, model = artifact.config.input, artifact.model
+    sample = torch.ones(1, *spec.shape, dtype=torch.long if spec.kind == "text" else torch.float32)
+    with one_thread(), torch.inference_mode():
+        latency = measure_latency(lambda: model(sample))
+    cost = count_complexity(model, spec.shape, artifact.config.architecture, spec.kind)
+    return Cost(cost.params, cost.macs, len(artifact.serialize()), latency.p50)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let torch compute on a single thread, so that times do not depend on what else the cores do."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

@@ -1,0 +1,368 @@
+"""compare(): what is trained and judged alike, what is refused, and what a folder holds then."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from falconet import Comparison, RunResult, cli, compare, load_dataset
+from falconet.comparison import ComparisonRow
+from falconet.comparison.contenders import parse_contender
+from falconet.comparison.plots import draw_front
+from falconet.comparison.results import COSTS, find_front, rank_rows
+from falconet.errors import ConfigError, DataError, FalconetError, PathError, UnknownNameError, UsageError
+from falconet.runs import execute
+
+Capture = pytest.CaptureFixture[str]
+FolderMaker = Callable[..., Path]
+SETTINGS = {"training": {"precision": "fp32", "batch_size": 32}, "augmentation": "none"}
+NAMES = ["lenet300_100", "lenet_relu"]
+POSITIVE = st.floats(0.001, 1000)
+
+
+@pytest.fixture(scope="module")
+def few(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The first 160 digits."""
+    path = tmp_path_factory.mktemp("few") / "few.npz"
+    digits = load_dataset("digits").split("all")
+    np.savez(path, images=np.stack([digits.samples.read(index) for index in range(160)]), labels=digits.labels[:160])
+    return path
+
+
+@pytest.fixture(scope="module")
+def compared(few: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Comparison, list[str]]:
+    """Two networks of two seeds each, and what was told; do not write to its folder."""
+    lines: list[str] = []
+    out = tmp_path_factory.mktemp("compared") / "out"
+    return compare(few, NAMES, out=out, seeds=2, epochs=2, settings=SETTINGS, tell=lines.append), lines
+
+
+def again(few: Path, comparison: Comparison, models: list[str], **changes: Any) -> tuple[Comparison, list[str]]:
+    lines: list[str] = []
+    asked = {"seeds": 2, "epochs": 2, "settings": SETTINGS, **changes}
+    return compare(few, models, out=comparison.out, tell=lines.append, **asked), lines
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return content
+
+
+def test_rows_are_what_the_runs_came_to(compared: tuple[Comparison, list[str]]) -> None:
+    comparison, lines = compared
+    assert {row.model for row in comparison.rows} == set(NAMES)
+    for row in comparison.rows:
+        runs = [read_json(comparison.out / "runs" / f"{row.model}-{seed}" / "metrics.json") for seed in (0, 1)]
+        for key in ("accuracy", "macro_recall", "macro_f1"):
+            assert getattr(row, key) == pytest.approx(np.mean([run["test"][key] for run in runs]))
+        assert row.accuracy_std == pytest.approx(np.std([run["test"]["accuracy"] for run in runs], ddof=1))
+        assert (row.params, row.macs, row.bytes) == (runs[0]["params"], runs[0]["macs"], runs[0]["bytes"])
+        assert row.seeds == 2
+        assert row.seconds is not None
+        assert row.seconds > 0
+        assert comparison.n == runs[0]["test"]["n"]
+    accuracies = [row.accuracy or 0 for row in comparison.rows]
+    assert accuracies == sorted(accuracies, reverse=True)
+    assert [line.split(":")[0] for line in lines] == [
+        f"{number}/4 {name}, seed {seed}"
+        for number, (name, seed) in enumerate([(name, seed) for name in NAMES for seed in (0, 1)], 1)
+    ]
+
+
+def test_all_runs_have_the_same_settings(compared: tuple[Comparison, list[str]]) -> None:
+    folder = compared[0].out / "runs"
+    texts = {path.name: (path / "config.yaml").read_text(encoding="utf-8") for path in folder.iterdir()}
+    assert texts.keys() == {"lenet300_100-0", "lenet300_100-1", "lenet_relu-0", "lenet_relu-1"}
+    alike = {re.sub(r"name: .*|  seed: \d", "", text) for text in texts.values()}
+    assert len(alike) == 1
+    assert "seed: 1" in texts["lenet_relu-1"]
+
+
+def test_pairs_are_tested(compared: tuple[Comparison, list[str]]) -> None:
+    comparison, _ = compared
+    (pair,) = comparison.pairs
+    first, second = comparison.rows
+    assert (pair.first, pair.second) == (first.model, second.model)
+    assert first.accuracy is not None
+    assert second.accuracy is not None
+    assert pair.difference == pytest.approx(first.accuracy - second.accuracy)
+    assert pair.p_corrected == pair.p_value
+    assert pair.significant == (pair.p_value < 0.05)
+
+
+def test_files_say_the_same(compared: tuple[Comparison, list[str]]) -> None:
+    comparison, _ = compared
+    facts = read_json(comparison.out / "comparison.json")
+    assert facts == json.loads(json.dumps(comparison.facts()))
+    keys = {"model", "accuracy", "accuracy_std", "macro_f1", "params", "macs", "bytes", "latency_ms", "seconds"}
+    assert keys <= facts["rows"][0].keys()
+    with (comparison.out / "comparison.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["model"] for row in rows] == [row["model"] for row in facts["rows"]]
+    assert [float(row["accuracy"]) for row in rows] == [row["accuracy"] for row in facts["rows"]]
+    markdown = (comparison.out / "comparison.md").read_text(encoding="utf-8")
+    page = (comparison.out / "comparison.html").read_text(encoding="utf-8")
+    for text in (markdown, page):
+        assert all(name in text for name in NAMES)
+        assert f"{100 * facts['rows'][0]['accuracy']:.2f} ± {100 * facts['rows'][0]['accuracy_std']:.2f} %" in text
+    for name in re.findall(r"!\[.*\]\((.*)\)", markdown):
+        assert (comparison.out / name).read_bytes().startswith(b"\x89PNG")
+    assert page.count("<svg") == markdown.count("![") == 3
+
+
+def test_the_page_asks_nothing_of_others(compared: tuple[Comparison, list[str]]) -> None:
+    page = (compared[0].out / "comparison.html").read_text(encoding="utf-8")
+    assert "<script" not in page
+    assert not re.search(r'(src|href)="(?!data:|#)', page)
+    assert "prefers-color-scheme: dark" in page
+
+
+def test_a_second_call_trains_nothing(few: Path, compared: tuple[Comparison, list[str]]) -> None:
+    comparison, _ = compared
+    weights = comparison.out / "runs" / "lenet_relu-1" / "model.safetensors"
+    before = weights.stat().st_mtime_ns
+    second, lines = again(few, comparison, NAMES)
+    assert all("(kept)" in line for line in lines)
+    assert weights.stat().st_mtime_ns == before
+    assert second.pairs == comparison.pairs
+    assert [row.accuracy for row in second.rows] == [row.accuracy for row in comparison.rows]
+
+
+def test_other_terms_are_refused(few: Path, compared: tuple[Comparison, list[str]], trained: RunResult) -> None:
+    comparison, _ = compared
+    with pytest.raises(UsageError, match=r"was begun with epochs=2, but now it is 3"):
+        again(few, comparison, NAMES, epochs=3)
+    with pytest.raises(UsageError, match=r"begun with training.batch_size=32, but now it is None"):
+        again(few, comparison, NAMES, settings={"augmentation": "none"})
+    with pytest.raises(UsageError, match="holds files that are no comparison"):
+        compare(few, NAMES, out=trained.out)
+
+
+def test_a_trained_model_is_judged_as_it_is(few: Path, compared: tuple[Comparison, list[str]], tmp_path: Path) -> None:
+    run = str(compared[0].out / "runs" / "lenet_relu-0")
+    other = str(compared[0].out / "runs" / "lenet300_100-0")
+    comparison = compare(few, [run, other], out=tmp_path / "out")
+    assert not (tmp_path / "out" / "runs").exists()
+    rows = {row.model: row for row in comparison.rows}
+    assert rows[run].accuracy == read_json(Path(run) / "metrics.json")["test"]["accuracy"]
+    assert (rows[run].seeds, rows[run].accuracy_std) == (1, None)
+    assert any("judged as they are" in note for note in comparison.notes)
+
+
+def test_a_model_that_saw_test_samples_is_refused(few: Path, trained: RunResult, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"not the data that the model was trained on.*leave it out"):
+        compare(few, ["lenet5", str(trained.out)], out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_model_of_other_data_is_told_of_where_the_test_split_is_given(
+    trained: RunResult, make_folder: FolderMaker, tmp_path: Path
+) -> None:
+    folder = make_folder(classes=("3", "7"), splits=("train", "test"))
+    comparison = compare(folder, ["lenet300_100", trained.out], out=tmp_path / "out", seeds=1, epochs=1)
+    assert any("was trained on other data, digits" in note for note in comparison.notes)
+    assert {row.model: row.failed for row in comparison.rows} == {"lenet300_100": None, str(trained.out): None}
+
+
+def test_one_failing_model_does_not_lose_the_others(few: Path, tmp_path: Path) -> None:
+    settings = {**SETTINGS, "model": {"options": {"width": 4}}}
+    lines: list[str] = []
+    comparison = compare(
+        few, ["lenet300_100", "lenet_relu"], out=tmp_path / "out", seeds=1, epochs=1, settings=settings,
+        tell=lines.append,
+    )  # fmt: skip
+    good, bad = comparison.rows
+    assert (good.model, good.failed) == ("lenet_relu", None)
+    assert bad.failed is not None
+    assert "unknown option of lenet300_100 'width'" in bad.failed
+    assert bad.accuracy is None
+    assert comparison.pairs == ()
+    assert lines[0].startswith("1/2 lenet300_100, seed 0: failed: unknown option")
+    for name in ("comparison.md", "comparison.html", "comparison.csv"):
+        assert "unknown option" in (tmp_path / "out" / name).read_text(encoding="utf-8")
+
+
+def test_what_breaks_while_training_is_a_reason_too(few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail_second(plan: Any) -> Any:
+        if plan.config.model.name == "lenet5" and plan.config.training.seed == 1:
+            raise RuntimeError("kernel larger\nthan the image")
+        return execute(plan)
+
+    monkeypatch.setattr("falconet.comparison.trials.execute", fail_second)
+    comparison = compare(few, ["lenet5", "lenet300_100"], out=tmp_path / "out", seeds=2, epochs=1)
+    assert [row.failed for row in comparison.rows] == [
+        None,
+        "seed 1: unexpected RuntimeError: kernel larger than the image",
+    ]
+    monkeypatch.undo()
+    lines: list[str] = []
+    mended = compare(few, ["lenet5", "lenet300_100"], out=tmp_path / "out", seeds=2, epochs=1, tell=lines.append)
+    assert not any(row.failed for row in mended.rows)
+    assert ["(kept)" in line for line in lines] == [True, False, True, True]
+
+
+def test_where_all_fail_alike_the_terms_are_wrong(few: Path, tmp_path: Path) -> None:
+    with pytest.raises(UnknownNameError, match="unknown option of lenet5 'wdith'"):
+        compare(few, ["lenet5", "lenet300_100"], out=tmp_path / "out", settings={"model": {"options": {"wdith": 1}}})
+    assert not (tmp_path / "out").exists()
+
+
+def test_where_all_fail_it_is_an_error(few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def diverge(plan: Any) -> None:
+        raise FalconetError("the loss became NaN")
+
+    monkeypatch.setattr("falconet.comparison.trials.execute", diverge)
+    with pytest.raises(FalconetError, match="all 2 models failed; lenet5: seed 0: the loss became NaN"):
+        compare(few, ["lenet5", "lenet300_100"], out=tmp_path / "out", epochs=1)
+    assert (tmp_path / "out" / "comparison.html").is_file()
+
+
+@pytest.mark.parametrize(
+    ("models", "changes", "error", "message"),
+    [
+        (["lenet5", "lenet_rlu"], {}, UnknownNameError, r"unknown model 'lenet_rlu': did you mean lenet_relu"),
+        (["lenet5", "lenet5"], {}, UsageError, "wanted each model once, found lenet5 again"),
+        (["lenet5"], {}, UsageError, "wanted two or more to compare, found 1"),
+        (["lenet5", "no/such/folder"], {}, PathError, "no such folder: no/such/folder"),
+        (["lenet5", "resnet20@mnist-resnte"], {}, UnknownNameError, "unknown recipe 'mnist-resnte'"),
+        (NAMES, {"seeds": 0}, UsageError, "--seeds: wanted 1 or more"),
+        (NAMES, {"epochs": 0}, ConfigError, "epochs: wanted 1 or more"),
+        (NAMES, {"recipe": "nmist"}, UnknownNameError, "unknown recipe 'nmist'"),
+        (NAMES, {"settings": {"training": {"seed": 3}}}, ConfigError, "training.seed: it goes from 0"),
+        (NAMES, {"settings": {"training": {"epoch": 3}}}, UnknownNameError, "unknown setting 'training.epoch'"),
+        (NAMES, {"settings": {"data": {"split": 3}}}, UnknownNameError, "unknown setting 'data.split'"),
+    ],
+)
+def test_mistakes_are_told_at_once(
+    few: Path, tmp_path: Path, models: list[str], changes: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        compare(few, models, out=tmp_path / "out", **changes)
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_command(capsys: Capture, few: Path, compared: tuple[Comparison, list[str]]) -> None:
+    options = ("--set", "training.precision=fp32", "--set", "training.batch_size=32", "--set", "augmentation=none")
+    given = ("compare", str(few), "--models", ",".join(NAMES), "--seeds", "2", "--epochs", "2", *options)
+    command = [*given, "--out", str(compared[0].out)]
+    assert cli.run([*command, "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert out.count("\n") == 1
+    assert json.loads(out)["pairs"] == compared[0].facts()["pairs"]
+    assert err.count("(kept)") == 4
+    assert cli.run(command) == 0
+    assert "macro recall" in capsys.readouterr().out
+    assert cli.run(["compare", "digts", "--models", "lenet5,lenet_relu", "--out", "nowhere"]) == 2
+    assert "did you mean digits" in capsys.readouterr().err
+
+
+def test_mistakes_are_told_without_torch() -> None:
+    script = (
+        "import sys; from falconet import cli\n"
+        "code = cli.run(['compare', 'digits', '--models', 'lenet5,lenet_rlu', '--out', 'nowhere'])\n"
+        "assert code == 2 and 'torch' not in sys.modules and 'matplotlib' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "did you mean lenet_relu" in done.stderr
+
+
+def test_names_mean_what_they_say(compared: tuple[Comparison, list[str]]) -> None:
+    assert parse_contender("resnet20@mnist-resnet").recipe == "mnist-resnet"
+    assert parse_contender("timm:resnet18").model == "timm:resnet18"
+    folder = str(compared[0].out / "runs" / "lenet_relu-0")
+    assert parse_contender(folder).folder == Path(folder)
+    with pytest.raises(PathError, match="wanted a trained model"):
+        parse_contender(str(compared[0].out))
+
+
+def test_a_recipe_s_network_counts_for_the_model_that_it_names() -> None:
+    from falconet.comparison.contenders import Terms
+
+    terms = Terms("digits", recipe="mnist-resnet")
+    assert terms.settings_for(parse_contender("resnet20")) == ("mnist-resnet", {})
+    recipe, settings = terms.settings_for(parse_contender("lenet5"))
+    assert recipe is None
+    assert "model" not in settings
+    assert settings["training"]["epochs"] == 4
+
+
+def test_the_front_by_hand() -> None:
+    assert find_front([0.9, 0.8, 0.7, 0.8], [10, 5, 7, 5]) == [True, True, False, True]
+    assert find_front([], []) == []
+
+
+@given(points=st.lists(st.tuples(POSITIVE, POSITIVE), min_size=1, max_size=12))
+def test_the_front_holds_the_extremes_and_nothing_dominated(points: list[tuple[float, float]]) -> None:
+    accuracies, costs = zip(*points, strict=True)
+    front = find_front(accuracies, costs)
+    chosen = sorted(((c, a) for (a, c), on in zip(points, front, strict=True) if on))
+    assert max(accuracies) in [accuracy for _, accuracy in chosen]
+    assert min(costs) in [cost for cost, _ in chosen]
+    distinct = sorted(set(chosen))
+    assert [accuracy for _, accuracy in distinct] == sorted({accuracy for _, accuracy in distinct})
+
+
+def make_rows(points: list[tuple[float, float]]) -> tuple[ComparisonRow, ...]:
+    rows = [
+        ComparisonRow(f"network_{index}", accuracy, 0.01, accuracy, accuracy, 1, int(cost), int(cost), cost, seeds=3)
+        for index, (accuracy, cost) in enumerate(points)
+    ]
+    return rank_rows([*rows, ComparisonRow("broken", failed="no reason")])
+
+
+def test_labels_keep_apart() -> None:
+    from matplotlib.text import Annotation
+    from matplotlib.transforms import Bbox
+
+    rows = make_rows([(0.97 + 0.002 * index, 1000 * 1.3**index) for index in range(10)])
+    for cost in COSTS:
+        axes = draw_front(rows, cost).axes[0]
+        labels = [child for child in axes.get_children() if isinstance(child, Annotation)]
+        boxes = [label.get_window_extent() for label in labels]
+        assert {label.get_text() for label in labels} == {f"network_{index}" for index in range(10)}
+        overlaps = [Bbox.intersection(a, b) for i, a in enumerate(boxes) for b in boxes[:i]]
+        assert all(overlap is None or overlap.width * overlap.height < 1 for overlap in overlaps)
+        assert axes.get_xscale() == "log"
+
+
+def test_those_that_failed_come_last() -> None:
+    rows = make_rows([(0.5, 10.0), (0.9, 20.0)])
+    assert [row.model for row in rows] == ["network_1", "network_0", "broken"]
+    assert [row.front for row in rows] == [COSTS, COSTS, ()]
+
+
+@pytest.mark.slow
+def test_a_comparison_that_was_killed_ends_as_one_that_was_not(few: Path, tmp_path: Path) -> None:
+    command = [
+        sys.executable, "-m", "falconet", "compare", str(few), "--models", "lenet300_100,lenet_relu", "--seeds", "2",
+        "--epochs", "3", "--set", "training.precision=fp32", "--json", "--out",
+    ]  # fmt: skip
+    subprocess.run([*command, str(tmp_path / "whole")], check=True, capture_output=True)
+    for run in ("lenet300_100-1", "lenet_relu-0"):
+        with subprocess.Popen(
+            [*command, str(tmp_path / "killed")], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        ) as one:
+            begun = tmp_path / "killed" / "runs" / run / "config.yaml"
+            while not begun.is_file() and one.poll() is None:
+                time.sleep(0.02)
+            one.send_signal(signal.SIGKILL)
+    done = subprocess.run([*command, str(tmp_path / "killed")], check=True, capture_output=True, text=True)
+    assert 2 <= done.stderr.count("(kept)") < 4
+    weights = "runs/lenet_relu-1/model.safetensors"
+    assert (tmp_path / "killed" / weights).read_bytes() == (tmp_path / "whole" / weights).read_bytes()
+    whole, killed = (read_json(tmp_path / name / "comparison.json") for name in ("whole", "killed"))
+    assert whole["pairs"] == killed["pairs"]
