@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from falconet.artifact import Artifact as Artifact
     from falconet.artifact import load_artifact as load_artifact
+    from falconet.artifact import push as push
     from falconet.complexity import Complexity as Complexity
     from falconet.complexity import count_complexity as count_complexity
     from falconet.complexity import summarize as summarize
@@ -96,6 +97,7 @@ HOMES = {
     "load_pretrained": "falconet.models.pretrained",
     "measure_latency": "falconet.latency",
     "predict": "falconet.evaluation",
+    "push": "falconet.artifact",
     "scale_compound": "falconet.models.efficientnet",
     "summarize": "falconet.complexity",
     "train": "falconet.runs",

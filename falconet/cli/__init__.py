@@ -1,7 +1,7 @@
 """The command line: verbs that parse, call and print. Nothing here imports torch before it must."""
 
 # In this order --help lists the verbs.
-from falconet.cli import architectures, sources, training, judging  # noqa: I001
+from falconet.cli import architectures, sources, training, judging, sharing  # noqa: I001
 from falconet.cli.app import app, main, run
 
-__all__ = ["app", "architectures", "judging", "main", "run", "sources", "training"]
+__all__ = ["app", "architectures", "judging", "main", "run", "sharing", "sources", "training"]
