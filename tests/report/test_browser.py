@@ -7,6 +7,7 @@ import itertools
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -70,36 +71,43 @@ def invent(report: ModelReport, spec: InputSpec, samples: list[Any]) -> ModelRep
 
 
 @pytest.fixture(scope="module")
-def pages(trained: RunResult, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Pages of all kinds of sample, of many classes and of two models."""
-    folder, report = tmp_path_factory.mktemp("pages"), trained.report
+def write(trained: RunResult, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Return a function that writes a page of some kind of sample, of many classes or of two models."""
+    folder = tmp_path_factory.mktemp("pages")
+
+    @cache
+    def write(kind: str) -> Path:
+        path = folder / f"{kind}.html"
+        path.write_text(render_html(invent_reports(kind, trained.report), f"a page of {kind}"), encoding="utf-8")
+        return path
+
+    return write
+
+
+def invent_reports(kind: str, report: ModelReport) -> list[ModelReport]:
     generator = np.random.default_rng(0)
-    word = "a-very-long-word-without-any-break" * 8
-    waves = [generator.normal(size=(3, 5000)).astype(np.float32) for _ in range(24)]
-    waves[0][:] = np.nan
-    photos = [generator.integers(0, 256, (200, 300, 3), dtype=np.uint8) for _ in range(24)]
-    names = tuple(f"class {number} of a longer name" for number in range(100))
-    series = SeriesSpec((3, 5000), ("rise", "fall"), (0.0,) * 3, (1.0,) * 3)
-    text = TextSpec((64,), ("fruit <b>", word, "鉄"), 300)
-    many = dataclasses.replace(report.config.input, labels=names)
-    contents = {
-        "image": [report],
-        "series": [invent(report, series, waves)],
-        "text": [invent(report, text, [f"{word} <script>alert(1)</script>", "鉄 " * 500, ""])],
-        "many": [invent(report, many, photos)],
-        "two": [report, dataclasses.replace(report, history=report.history[:1])],
-    }
-    for name, reports in contents.items():
-        (folder / f"{name}.html").write_text(render_html(reports, f"a page of {name}"), encoding="utf-8")
-    return {name: folder / f"{name}.html" for name in contents}
+    if kind == "series":
+        waves = [generator.normal(size=(3, 5000)).astype(np.float32) for _ in range(24)]
+        waves[0][:] = np.nan
+        return [invent(report, SeriesSpec((3, 5000), ("rise", "fall"), (0.0,) * 3, (1.0,) * 3), waves)]
+    if kind == "text":
+        word = "a-very-long-word-without-any-break" * 8
+        texts = [f"{word} <script>alert(1)</script>", "鉄 " * 500, ""]
+        return [invent(report, TextSpec((64,), ("fruit <b>", word, "鉄"), 300), texts)]
+    if kind == "many":
+        photos = [generator.integers(0, 256, (200, 300, 3), dtype=np.uint8) for _ in range(24)]
+        names = tuple(f"class {number} of a longer name" for number in range(100))
+        return [invent(report, dataclasses.replace(report.config.input, labels=names), photos)]
+    other = dataclasses.replace(report, history=report.history[:1])
+    return [report, other] if kind == "two" else [report]
 
 
-KINDS = ("image", "series", "text", "many", "two")
+KINDS = ("image", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("series", "text", "many", "two")))
 Opener = Callable[..., Page]
 
 
 @pytest.fixture
-def show(browser: Browser, pages: dict[str, Path]) -> Iterator[Opener]:
+def show(browser: Browser, write: Callable[[str], Path]) -> Iterator[Opener]:
     """Return a function that opens a page; afterwards, nothing may have been complained about or asked for."""
     complaints: list[str] = []
     contexts = []
@@ -108,7 +116,7 @@ def show(browser: Browser, pages: dict[str, Path]) -> Iterator[Opener]:
         context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
         contexts.append(context)
         page = context.new_page()
-        address = pages[kind].as_uri()
+        address = write(kind).as_uri()
         page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on(
@@ -143,7 +151,7 @@ def test_only_tables_scroll_sideways(show: Opener, kind: str, width: int) -> Non
     assert page.evaluate("document.documentElement.scrollWidth") == width
 
 
-@pytest.mark.parametrize(("kind", "width"), [("image", 1280), ("many", 390)])
+@pytest.mark.parametrize(("kind", "width"), [("image", 1280), pytest.param("many", 390, marks=pytest.mark.slow)])
 def test_the_keyboard_reaches_everything(show: Opener, kind: str, width: int) -> None:
     page = show(kind, width=width)
     wanted = set(page.evaluate(REACHABLE))
@@ -204,5 +212,5 @@ def test_it_can_be_printed_whole(show: Opener, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_it_is_small(pages: dict[str, Path], kind: str) -> None:
-    assert pages[kind].stat().st_size < LIMIT
+def test_it_is_small(write: Callable[[str], Path], kind: str) -> None:
+    assert write(kind).stat().st_size < LIMIT

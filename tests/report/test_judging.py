@@ -11,24 +11,25 @@ from sklearn.metrics import average_precision_score, precision_recall_curve, roc
 
 from falconet.metrics import wilson_interval
 from falconet.report import judging
+from falconet.report.pictures import Picture
 
 LOWER, UPPER = np.array([0.0, 0.25, 0.5, 0.75]), np.array([0.25, 0.5, 0.75, 1.0])
 CONFIDENCE, ACCURACY = np.array([0.0, 0.4, 0.6, 0.9]), np.array([0.0, 0.5, 0.25, 0.9])
 COUNT = np.array([0, 2, 4, 10])
 
 
-def describe(picture: judging.Picture) -> str:
+def describe(picture: Picture) -> str:
     match = re.search(r'aria-label="(.*?)"', picture.svg)
     assert match
     return match[1]
 
 
 def ydata(line: Any) -> list[float]:
-    return np.asarray(line.get_ydata(), dtype=float).tolist()
+    return [float(value) for value in line.get_ydata()]
 
 
 def xdata(line: Any) -> list[float]:
-    return np.asarray(line.get_xdata(), dtype=float).tolist()
+    return [float(value) for value in line.get_xdata()]
 
 
 def test_the_reliability_diagram_shows_filled_bins_with_their_intervals() -> None:
@@ -39,7 +40,8 @@ def test_the_reliability_diagram_shows_filled_bins_with_their_intervals() -> Non
     bounds = [(segment[0][1], segment[1][1]) for segment in bars.get_segments()]
     expected = [wilson_interval(1, 2), wilson_interval(1, 4), wilson_interval(9, 10)]
     np.testing.assert_allclose(bounds, expected)
-    assert [(bar.get_x(), bar.get_width(), bar.get_height()) for bar in counts.patches] == [
+    patches: Any = counts.patches
+    assert [(bar.get_x(), bar.get_width(), bar.get_height()) for bar in patches] == [
         (0.25, 0.25, 2),
         (0.5, 0.25, 4),
         (0.75, 0.25, 10),
@@ -135,7 +137,7 @@ def test_robustness_is_a_curve_for_each_disturbance() -> None:
 def test_the_map_of_confusions_shows_shares_of_rows() -> None:
     confusion = np.array([[3, 1, 0], [0, 2, 0], [0, 0, 0]])
     figure = judging.draw_confusion(confusion)
-    shown = np.ma.filled(np.ma.asarray(figure.axes[0].images[0].get_array()), np.nan)
+    shown: np.ndarray = np.ma.filled(np.ma.asarray(figure.axes[0].images[0].get_array()), np.nan)
     np.testing.assert_array_equal(shown, [[0.75, 0.25, 0], [0, 1, 0], [np.nan] * 3])
     words = describe(judging.show_confusion(confusion, ["a", 'b"', "c"]))
     assert words.endswith("5 of 6 are right. Most frequent confusion: 1 of a taken for b&quot;.")
