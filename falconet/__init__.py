@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from falconet.artifact import Artifact as Artifact
     from falconet.artifact import load_artifact as load_artifact
+    from falconet.artifact import push as push
     from falconet.comparison import Comparison as Comparison
     from falconet.comparison import compare as compare
     from falconet.complexity import Complexity as Complexity
@@ -118,6 +119,7 @@ HOMES = {
     "measure_latency": "falconet.latency",
     "measure_robustness": "falconet.evaluation",
     "predict": "falconet.evaluation",
+    "push": "falconet.artifact",
     "scale_compound": "falconet.models.efficientnet",
     "summarize": "falconet.complexity",
     "train": "falconet.runs",

@@ -12,9 +12,19 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from falconet.catalog import CONFIG_FILE, WEIGHTS_FILE, check_artifact
+from falconet import hub
+from falconet.catalog import (
+    ARTIFACT_FILES,
+    CONFIG_FILE,
+    TOKENIZER_FILE,
+    WEIGHTS_FILE,
+    as_name,
+    check_artifact,
+    check_repository,
+    is_hub_source,
+)
 from falconet.data.splits import Columns, DataConfig
-from falconet.errors import ArtifactError, ConfigError, UsageError
+from falconet.errors import ArtifactError, ConfigError, PathError, UsageError
 from falconet.models import create_model
 from falconet.schema import from_mapping, to_mapping
 from falconet.spec import InputSpec, Kind, TextSpec
@@ -25,7 +35,6 @@ if TYPE_CHECKING:
 
     from falconet.data.preprocessing import AnyPreprocess
 
-TOKENIZER_FILE = "tokenizer.json"
 DIGESTS = {WEIGHTS_FILE: "weights_sha256", TOKENIZER_FILE: "tokenizer_sha256"}
 """Keys of `config.json` that hold the hash of a file beside it."""
 FORMAT_VERSION = 1
@@ -174,11 +183,15 @@ def describe_structure(spec: InputSpec) -> dict[str, Any]:
 
 
 def load_artifact(folder: str | Path) -> Artifact:
-    """Read an artifact. Raises PathError where the path holds none, ArtifactError where one is damaged or too new."""
+    """Read an artifact from a folder, or from the Hugging Face Hub: `hf:owner/name` or `hf:owner/name@revision`.
+
+    Raises PathError where the path holds none, ArtifactError where one is damaged or too new, HubError where the hub
+    has none or cannot be asked.
+    """
     import safetensors.torch
 
-    folder = Path(folder)
     check_artifact(folder)
+    folder = hub.fetch_model(as_name(folder)) if is_hub_source(as_name(folder)) else Path(folder)
     config, digests = read_config(folder / CONFIG_FILE)
     content = read_file(folder / WEIGHTS_FILE)
     try:
@@ -191,6 +204,23 @@ def load_artifact(folder: str | Path) -> Artifact:
     tokenizer = read_file(folder / TOKENIZER_FILE)
     check_digest(folder / TOKENIZER_FILE, tokenizer, digests)
     return Artifact(config, weights, tokenizer.decode())
+
+
+def push(folder: str | Path, repository: str, *, private: bool = False) -> str:
+    """Upload an artifact to `owner/name` on the Hugging Face Hub, which is made where it is not there yet.
+
+    Returns the address of the commit. Only the artifact's own files leave the machine, and only whole and unaltered
+    ones. Raises PathError and ArtifactError as `load_artifact`, MissingExtraError without `huggingface_hub`, HubError
+    without a token or where the hub refuses.
+    """
+    check_repository(repository)
+    if is_hub_source(as_name(folder)):
+        raise PathError(f"{as_name(folder)}: wanted a folder of this machine")
+    check_artifact(folder)
+    config, digests = read_config(Path(folder) / CONFIG_FILE)
+    for name in (WEIGHTS_FILE, TOKENIZER_FILE) if isinstance(config.input, TextSpec) else (WEIGHTS_FILE,):
+        check_digest(Path(folder) / name, read_file(Path(folder) / name), digests)
+    return hub.upload(Path(folder), ARTIFACT_FILES, repository, private)
 
 
 def read_file(path: Path) -> bytes:

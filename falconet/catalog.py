@@ -1,6 +1,7 @@
 """The data sets that have names, and a first look at what a user wrote; quick to import, for quick answers."""
 
 import os
+import re
 import string
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -106,20 +107,55 @@ def check_suffix(path: Path) -> None:
     raise PathError(f"{path}: {wanted}, found a file {path.suffix or 'without extension'}")
 
 
-CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
-"""Of a trained model's folder."""
+CONFIG_FILE, WEIGHTS_FILE, TOKENIZER_FILE = "config.json", "model.safetensors", "tokenizer.json"
+"""Of a trained model's folder; the last one where it reads texts."""
+MODEL_FILES = (CONFIG_FILE, WEIGHTS_FILE, TOKENIZER_FILE)
+"""What is needed to use a trained model."""
+ARTIFACT_FILES = (*MODEL_FILES, "metrics.json", "README.md", "report.html")
+"""All that is shared of a trained model; checkpoints and what else lies in a run's folder is not."""
 
 
 def check_artifact(folder: str | Path) -> None:
-    """Raise UsageError unless `folder` holds a trained model; reads no weights and imports no torch."""
+    """Raise UsageError unless `folder` holds a trained model, or is a well-formed name on the Hugging Face Hub.
+
+    Reads no weights, asks no hub and imports no torch.
+    """
+    if is_hub_source(as_name(folder)):
+        parse_model(folder)
+        return
     folder = Path(folder)
     if (folder / CONFIG_FILE).is_file():
         return
     if not folder.exists():
-        raise PathError(f"no such folder: {folder}")
+        name = as_name(folder)
+        hint = f"; a model of the Hugging Face Hub is written {HUB_PREFIX}{name}" if is_hub_name(name) else ""
+        raise PathError(f"no such folder: {folder}{hint}")
     found = (
         "an unfinished run (`falconet train --resume` goes on with it)"
         if (folder / "config.yaml").is_file()
         else "none"
     )
     raise PathError(f"{folder}: wanted a trained model ({CONFIG_FILE} and {WEIGHTS_FILE}), found {found}")
+
+
+REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
+
+
+def check_repository(name: str) -> None:
+    """Raise PathError unless `name` is an owner's and a repository's name, as the Hugging Face Hub has them."""
+    if not REPOSITORY.fullmatch(name):
+        raise PathError(f"{name}: wanted owner/name (letters, digits, -, _ and .), as in jane/digits-lenet")
+
+
+def parse_model(name: str | Path) -> tuple[str, str | None]:
+    """Return repository and revision of `hf:owner/name` or `hf:owner/name@revision`. Raises PathError."""
+    repository, at, revision = as_name(name).removeprefix(HUB_PREFIX).partition("@")
+    check_repository(repository)
+    if at and not revision:
+        raise PathError(f"{name}: wanted a branch, a tag or a commit after @, found nothing")
+    return repository, revision or None
+
+
+def as_name(folder: str | Path) -> str:
+    """Return a path as a user writes the name of a model."""
+    return folder.as_posix() if isinstance(folder, Path) else folder

@@ -8,6 +8,7 @@
     │   └── RunExistsError        the output folder already holds something
     ├── DataError                 the data cannot be used as they are
     ├── ArtifactError             a folder that is no (whole) artifact
+    ├── HubError              the Hugging Face Hub refuses, or cannot be asked
     ├── MissingExtraError         an optional dependency is not installed
     ├── StorageError              writing failed: disk full, read-only, vanished
     ├── OutOfMemoryError          a batch is too large
@@ -70,6 +71,10 @@ class DataError(FalconetError, ValueError):
 
 class ArtifactError(FalconetError):
     """A folder that is no artifact, or one that is incomplete, altered or from a newer version."""
+
+
+class HubError(FalconetError):
+    """The Hugging Face Hub has no such model, refuses, or cannot be reached."""
 
 
 class MissingExtraError(FalconetError, ImportError):

@@ -1,7 +1,18 @@
 """The command line: verbs that parse, call and print. Nothing here imports torch before it must."""
 
 # In this order --help lists the verbs.
-from falconet.cli import architectures, sources, training, judging, comparing, explanations  # noqa: I001
+from falconet.cli import architectures, sources, training, judging, comparing, explanations, sharing  # noqa: I001
 from falconet.cli.app import app, main, run
 
-__all__ = ["app", "architectures", "comparing", "explanations", "judging", "main", "run", "sources", "training"]
+__all__ = [
+    "app",
+    "architectures",
+    "comparing",
+    "explanations",
+    "judging",
+    "main",
+    "run",
+    "sharing",
+    "sources",
+    "training",
+]

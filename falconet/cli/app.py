@@ -33,7 +33,9 @@ Source = Annotated[
         "or series (.csv, .tsv, .jsonl, .parquet), .ts, .npz, IDX folder."
     ),
 ]
-ModelFolder = Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a trained model.")]
+ModelFolder = Annotated[
+    Path, typer.Argument(metavar="DIR", help="Folder of a trained model, or hf:owner/name[@revision].")
+]
 DataRoot = Annotated[
     Path | None, typer.Option(help="Where named data sets are kept and downloaded to.", envvar="FALCONET_DATA")
 ]

@@ -1,65 +1,184 @@
-"""The HTML page, from the template `page.html.jinja`."""
+"""The HTML page, from the templates in `page/`: a skeleton, and a part for each question that a reader has."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib import resources
+from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
 
 from falconet.evaluation import Evaluation
 from falconet.report.curves import draw_vitals
 from falconet.report.facts import ModelReport
-from falconet.report.pictures import draw_learning_curves, draw_sparkline, encode_picture, to_svg
+from falconet.report.judging import show_confusion
+from falconet.report.pictures import Picture, draw_sparkline, encode_picture, show_learning_curves, to_svg
 from falconet.schema import flatten
 from falconet.spec import ImageSpec, InputSpec, SeriesSpec
 
-MATRIX_CLASSES = 20
+SECTIONS = {
+    "identity": "What it is",
+    "input": "What it eats",
+    "quality": "How good it is",
+    "failures": "Where it fails",
+    "certainty": "How sure it is",
+    "costs": "What it costs",
+    "training": "How it trained",
+    "origin": "How it was made",
+}
+"""Of a model, in order: the name of its template, and its heading."""
+
+NAMED = 20
+"""Classes whose confusion matrix has numbers, and whose names are not folded away; of more, it is a picture."""
 CONFUSIONS = 10
+PLURALS = {"image": "images", "series": "series", "text": "texts"}
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One headline figure."""
+
+    name: str
+    value: str
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Model:
+    """What the templates show of one model: its facts, and what is drawn or worded from them."""
+
+    key: str
+    """Before all ids of its part of the page."""
+    report: ModelReport
+    headline: tuple[Tile, ...]
+    figures: tuple[Tile, ...]
+    certainty: tuple[Tile, ...]
+    costs: tuple[Tile, ...]
+    confusions: tuple[tuple[str, str, int], ...]
+    matrix: Picture | None
+    """Of the confusions, where there are too many classes for a table."""
+    curves: tuple[Picture, ...]
+    vitals: Picture | None
 
 
 def render_html(reports: Sequence[ModelReport], title: str) -> str:
     """Return one page about one model or several: no script, no request to anywhere."""
-    return render_page(
-        "falconet.report",
-        title=title,
-        reports=reports,
-        curves=[draw_learning_curves(report.history, report.config.provenance.best_epoch) for report in reports],
-        vitals=[draw_course(report) for report in reports],
-        confusions=[list_confusions(report.test) for report in reports],
-        matrix_classes=MATRIX_CLASSES,
-        flatten=flatten,
-    )
+    models = [describe(report, f"model-{number}") for number, report in enumerate(reports, start=1)]
+    return render_page("falconet.report", title=title, models=models)
 
 
 def render_page(package: str, **values: Any) -> str:
-    """Return a package's `page.html.jinja` filled in, with the style and the filters that all pages share."""
+    """Return `page/page.html.jinja` of a package, filled in; style, macros and filters are those of all pages."""
     import jinja2
 
     environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=jinja2.ChoiceLoader([jinja2.PackageLoader(name, "page") for name in (package, "falconet.report")]),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     environment.filters |= {
         "percent": format_percent,
+        "interval": format_interval,
+        "number": "{:,}".format,
+        "values": format_values,
         "bytes": format_bytes,
         "picture": encode_picture,
         "sparkline": draw_sparkline,
         "scale": to_shade,
         "input": describe_input,
+        "plural": PLURALS.__getitem__,
     }
-    style = resources.files("falconet.report").joinpath("style.css").read_text(encoding="utf-8")
-    template = resources.files(package).joinpath("page.html.jinja").read_text(encoding="utf-8")
-    return environment.from_string(template).render(style=style, **values)
+    environment.globals |= {"flatten": flatten, "named": NAMED, "sections": list(SECTIONS.items())}
+    return environment.get_template("page.html.jinja").render(**values)
 
 
-def draw_course(report: ModelReport) -> str:
-    """Return the vital signs of a network's layers over epochs as SVG; nothing where none were kept."""
-    if not report.course.vitals:
-        return ""
-    title = f"Losses, gradients, updates and dead units over {len(report.history)} epochs"
-    return to_svg(lambda: draw_vitals(report.history, report.course.vitals), title)
+def describe(report: ModelReport, key: str) -> Model:
+    """Word and draw what a page shows of a model."""
+    return Model(
+        key=key,
+        report=report,
+        headline=list_headline(report),
+        figures=list_figures(report),
+        certainty=list_certainty(report.test),
+        costs=list_costs(report),
+        confusions=list_confusions(report.test),
+        matrix=show_matrix(report.test),
+        curves=show_learning_curves(report.history, report.config.provenance.best_epoch),
+        vitals=show_vitals(report),
+    )
 
 
-def list_confusions(evaluation: Evaluation) -> list[tuple[str, str, int]]:
+def list_headline(report: ModelReport) -> tuple[Tile, ...]:
+    """Return what a reader in a hurry wants to know."""
+    return (
+        rate_accuracy(report.test),
+        Tile("parameters", format_count(report.params), "trainable"),
+        Tile("weights on disk", format_bytes(report.bytes)),
+        Tile("latency", f"{report.latency.p50:.2f} ms", "median for one sample"),
+    )
+
+
+def rate_accuracy(test: Evaluation) -> Tile:
+    """Return the accuracy with its interval."""
+    return Tile("test accuracy", format_percent(test.accuracy), f"{format_interval(test.accuracy_ci)} (95%)")
+
+
+def list_figures(report: ModelReport) -> tuple[Tile, ...]:
+    """Return the figures of merit on the test split, and the accuracy that the epoch was chosen by."""
+    test = report.test
+    ranked = [Tile(f"top-{k} accuracy", format_percent(share)) for k, share in test.top_k.items()]
+    return (
+        rate_accuracy(test),
+        Tile("macro precision", format_percent(test.macro_precision)),
+        Tile("macro recall", format_percent(test.macro_recall)),
+        Tile("macro F1", format_percent(test.macro_f1)),
+        *ranked,
+        Tile(
+            "validation accuracy",
+            format_percent(report.val.accuracy),
+            f"epoch {report.config.provenance.best_epoch}, n = {report.val.n:,}",
+        ),
+    )
+
+
+def list_certainty(test: Evaluation) -> tuple[Tile, ...]:
+    """Return how far probabilities can be believed."""
+    return (
+        Tile("calibration error", format_percent(test.ece), "expected, 15 bins"),
+        Tile("log-loss", f"{test.log_loss:.4f}", f"nats; {np.log(len(test.per_class)):.4f} by even guessing"),
+    )
+
+
+def list_costs(report: ModelReport) -> tuple[Tile, ...]:
+    """Return size, arithmetic, memory and time for one sample."""
+    latency = report.latency
+    return (
+        Tile("parameters", format_count(report.params), f"{report.params:,}, trainable"),
+        Tile("multiply-accumulates", format_count(report.macs), f"{report.macs:,} for one sample"),
+        Tile("weights on disk", format_bytes(report.bytes)),
+        Tile("activations", format_bytes(report.complexity.activation_bytes), "all layers, one sample"),
+        Tile("latency", f"{latency.p50:.2f} ms", f"median; p95 {latency.p95:.2f}, p99 {latency.p99:.2f} ms"),
+    )
+
+
+def show_matrix(test: Evaluation) -> Picture | None:
+    """Return the confusion matrix as a picture where there are many classes."""
+    names = [row.name for row in test.per_class]
+    return show_confusion(np.array(test.confusion), names) if len(names) > NAMED else None
+
+
+def show_vitals(report: ModelReport) -> Picture | None:
+    """Return the vital signs of a network's layers over epochs; None where none were kept."""
+    vitals = report.course.vitals
+    if not vitals:
+        return None
+    caption = f"Losses, gradients, updates and dead units over {len(report.history)} epochs"
+    return Picture(to_svg(lambda: draw_vitals(report.history, vitals), caption), caption)
+
+
+def list_confusions(evaluation: Evaluation) -> tuple[tuple[str, str, int], ...]:
     """Return the most frequent confusions as (true class, predicted class, count)."""
     names = [row.name for row in evaluation.per_class]
     pairs = [
@@ -68,7 +187,7 @@ def list_confusions(evaluation: Evaluation) -> list[tuple[str, str, int]]:
         for answer, count in enumerate(row)
         if truth != answer and count
     ]
-    return sorted(pairs, key=lambda pair: -pair[2])[:CONFUSIONS]
+    return tuple(sorted(pairs, key=lambda pair: -pair[2])[:CONFUSIONS])
 
 
 def describe_input(spec: InputSpec) -> str:
@@ -86,6 +205,27 @@ def describe_input(spec: InputSpec) -> str:
 def format_percent(share: float) -> str:
     """Return a fraction as a percentage with two decimals."""
     return f"{100 * share:.2f}%"
+
+
+def format_interval(bounds: tuple[float, float]) -> str:
+    """Return an interval of fractions as percentages."""
+    return f"{format_percent(bounds[0])} – {format_percent(bounds[1])}"
+
+
+def format_values(values: Sequence[float], limit: int = 3) -> str:
+    """Return a few numbers, or the range of many."""
+    if len(values) > limit:
+        return f"{min(values):.4g} to {max(values):.4g} over {len(values)} channels"
+    return ", ".join(f"{value:.4g}" for value in values)
+
+
+def format_count(count: int) -> str:
+    """Return a number; a long one to three digits with k, M or G (powers of 1000)."""
+    for size, unit in ((10**9, "G"), (10**6, "M"), (10**3, "k")):
+        # What would round up to 1000 has the next unit.
+        if count >= max(0.9995 * size, 10_000):
+            return f"{count / size:.3g} {unit}"
+    return f"{count:,}"
 
 
 def format_bytes(count: int) -> str:

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import base64
+import html
 import io
 import itertools
 import math
+import re
+import warnings
+import zlib
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float32, UInt8
 
+from falconet.data.drawing import FRAME
 from falconet.training import EpochRow
 
 if TYPE_CHECKING:
@@ -22,26 +28,61 @@ BLUE, ORANGE, GREEN = "#0072b2", "#d55e00", "#009e73"
 """Of the palette of Okabe and Ito, told apart by the color-blind too; on white and on dark."""
 
 TEXT = "#010203"
-"""Stands for the page's own text color, by which it is replaced."""
+"""Stands for the page's own color of text."""
+
+THEME = {TEXT: "currentColor", FRAME: "var(--soft)", BLUE: "var(--blue)", ORANGE: "var(--orange)"}
+"""What is drawn in these has the page's own color, which is another one in the dark."""
 
 
-def draw_learning_curves(history: Sequence[EpochRow], best_epoch: int) -> str:
-    """Return loss and accuracy by epoch, for training and validation, as an SVG element in the page's colors."""
+@dataclass(frozen=True)
+class Picture:
+    """A drawing as it stands in the page."""
 
-    def draw() -> Figure:
-        from matplotlib.figure import Figure
-
-        figure = Figure(figsize=(9, 3), layout="constrained")
-        left, right = figure.subplots(1, 2)
-        draw_curves(left, "loss", history, best_epoch)
-        draw_curves(right, "accuracy", history, best_epoch)
-        return figure
-
-    return to_svg(draw, f"Learning curves: loss and accuracy over {len(history)} epochs")
+    svg: str
+    caption: str
+    """What everybody reads below it; `svg` has a description for who cannot see it."""
 
 
-def to_svg(draw: Callable[[], Figure], title: str) -> str:
-    """Return a figure as an SVG element in the page's colors; `title` is what a screen reader says."""
+def show_learning_curves(history: Sequence[EpochRow], best_epoch: int) -> tuple[Picture, Picture]:
+    """Return the loss, and the accuracy, of training and validation by epoch."""
+
+    def show(figure: str, caption: str) -> Picture:
+        last = (
+            f"{figure} {getattr(history[-1], f'val_{figure}'):.4g} on validation in the last one" if history else "none"
+        )
+        description = f"Learning curves: {figure} over {len(history)} epochs; {last}"
+        return Picture(to_svg(lambda: draw_learning(figure, history, best_epoch), description), caption)
+
+    return show("loss", "Loss by epoch"), show("accuracy", "Accuracy by epoch")
+
+
+def draw_learning(figure: str, history: Sequence[EpochRow], best_epoch: int) -> Figure:
+    """Return one figure of the history, `loss` or `accuracy`, for training and validation."""
+    from matplotlib.ticker import MaxNLocator
+
+    canvas, axes = create_axes()
+    epochs = [row.epoch for row in history]
+    for part, color, line in (("train", BLUE, "--"), ("val", ORANGE, "-")):
+        label = {"train": "training (augmented)", "val": "validation"}[part]
+        values = [getattr(row, f"{part}_{figure}") for row in history]
+        axes.plot(epochs, values, color=color, linestyle=line, label=label, marker="o" if len(history) == 1 else None)
+    axes.axvline(best_epoch, color=GREEN, linestyle=":", label=f"kept: epoch {best_epoch}")
+    axes.set(xlabel="epoch", ylabel=figure)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    canvas.legend(loc="outside upper left", ncols=3, fontsize=9, handlelength=1.6, columnspacing=1.2)
+    return canvas
+
+
+def create_axes(width: float = 4.4, height: float = 3.1) -> tuple[Figure, Axes]:
+    """Return a figure of this size in inches, by default one whose letters can be read on a phone, and its axes."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, figure.subplots()
+
+
+def to_svg(draw: Callable[[], Figure], description: str) -> str:
+    """Return a figure as an SVG element in the page's colors; `description` is what a screen reader says."""
     from matplotlib import rc_context
 
     style: dict[Any, Any] = {
@@ -49,29 +90,31 @@ def to_svg(draw: Callable[[], Figure], title: str) -> str:
         "text.color": TEXT, "axes.labelcolor": TEXT, "axes.edgecolor": TEXT, "xtick.color": TEXT, "ytick.color": TEXT,
         "axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False,
     }  # fmt: skip
-    with rc_context(style):
+    with rc_context(style), warnings.catch_warnings():
+        # The page's reader draws the letters, whatever matplotlib's own font lacks.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from", category=UserWarning)
         buffer = io.StringIO()
         draw().savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     svg = buffer.getvalue()
-    svg = svg[svg.index("<svg") :].replace(TEXT, "currentColor")
-    return svg.replace("<svg", f'<svg role="img" aria-label="{title}"', 1)
+    svg = svg[svg.index("<svg") :]
+    for drawn, shown in THEME.items():
+        svg = svg.replace(drawn, shown)
+    return scope_ids(svg).replace("<svg", f'<svg role="img" aria-label="{html.escape(description)}"', 1)
 
 
-def draw_curves(axes: Axes, figure: str, history: Sequence[EpochRow], best_epoch: int) -> None:
-    """Draw one figure of the history for training and validation."""
-    from matplotlib.ticker import MaxNLocator
+def scope_ids(svg: str) -> str:
+    """Return an SVG without the ids that nothing in it refers to; the others begin with a hash of the drawing.
 
-    epochs = [row.epoch for row in history]
-    for part, color, line in (("train", BLUE, "--"), ("val", ORANGE, "-")):
-        label = {"train": "training (augmented)", "val": "validation"}[part]
-        values = [getattr(row, f"{part}_{figure}") for row in history]
-        marker = "o" if len(history) == 1 else None
-        axes.plot(epochs, values, color=color, linestyle=line, label=label, marker=marker)
-    axes.axvline(best_epoch, color=GREEN, linestyle=":", label=f"kept: epoch {best_epoch}")
-    axes.set_xlabel("epoch")
-    axes.set_ylabel(figure)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.legend()
+    matplotlib numbers alike what different figures hold, and an id may occur only once in a page.
+    """
+    used = set(re.findall(r'(?:url\(|href=")#([^)"]+)', svg))
+    prefix = f"s{zlib.crc32(svg.encode()):08x}-"
+
+    def rename(match: re.Match[str]) -> str:
+        return f' id="{prefix}{match[1]}"' if match[1] in used else ""
+
+    svg = re.sub(r' id="([^"]*)"', rename, svg)
+    return re.sub(r'(url\(|href=")#', rf"\g<1>#{prefix}", svg)
 
 
 def encode_picture(pixels: UInt8[np.ndarray, "height width channels"], side: int = 96) -> str:
@@ -97,7 +140,7 @@ def draw_sparkline(series: Float32[np.ndarray, "channels steps"]) -> str:
     # A screen shows no more than a few points a pixel.
     kept = np.unique(np.linspace(0, len(x) - 1, 480).round().astype(int))
     lines = "".join(
-        f'<path d="{draw_path(x[kept], channel[kept])}" fill="none" stroke="{color}"/>'
+        f'<path d="{draw_path(x[kept], channel[kept])}" fill="none" style="stroke: {THEME.get(color, color)}"/>'
         for channel, color in zip(y, itertools.cycle((BLUE, ORANGE, GREEN)), strict=False)
     )
     return (

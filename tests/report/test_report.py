@@ -18,8 +18,8 @@ from falconet import RunResult, load_dataset
 from falconet.evaluation import Answers
 from falconet.report import render_card, render_html
 from falconet.report.facts import find_mistakes
-from falconet.report.html import format_bytes, list_confusions
-from falconet.report.pictures import encode_picture
+from falconet.report.html import SECTIONS, describe, format_bytes, format_count, list_confusions
+from falconet.report.pictures import encode_picture, scope_ids
 
 VOID = {"meta", "link", "img", "br"}
 
@@ -33,6 +33,7 @@ class Page(HTMLParser):
         self.images: list[dict[str, str | None]] = []
         self.tags: set[str] = set()
         self.links: list[str] = []
+        self.ids: list[str] = []
         self.feed(html)
         assert not self.open
 
@@ -40,6 +41,7 @@ class Page(HTMLParser):
         attributes = dict(attrs)
         self.tags.add(tag)
         self.links += [value or "" for name, value in attrs if name in ("href", "src", "xlink:href", "data", "action")]
+        self.ids += [value or "" for name, value in attrs if name == "id"]
         if tag == "img":
             self.images.append(attributes)
         if tag not in VOID:
@@ -96,9 +98,14 @@ def test_names_from_the_data_cannot_inject_markup(trained: RunResult) -> None:
 
 
 def test_several_models_share_a_page(trained: RunResult) -> None:
-    html = render_html([trained.report, trained.report], title="two")
-    assert html.count("How it learned") == 2
-    Page(html)
+    html = render_html(
+        [trained.report, dataclasses.replace(trained.report, history=trained.report.history[:1])], title="two"
+    )
+    page = Page(html)
+    for name in SECTIONS.values():
+        assert html.count(f">{name}</h3>") == 2
+    assert {link for link in page.links if link.startswith("#model-")} <= {f"#{key}" for key in page.ids}
+    assert len(page.ids) == len(set(page.ids))
 
 
 def test_mistakes_are_the_most_confident_first() -> None:
@@ -117,7 +124,7 @@ def test_mistakes_are_the_most_confident_first() -> None:
 def test_confusions_are_listed_by_number(trained: RunResult) -> None:
     names = trained.test.per_class[:3]
     small = dataclasses.replace(trained.test, per_class=names, confusion=((9, 1, 0), (4, 9, 2), (0, 0, 9)))
-    assert list_confusions(small) == [("1", "0", 4), ("1", "2", 2), ("0", "1", 1)]
+    assert list_confusions(small) == (("1", "0", 4), ("1", "2", 2), ("0", "1", 1))
 
 
 @pytest.mark.parametrize(
@@ -130,6 +137,39 @@ def test_thumbnails(size: tuple[int, int], channels: int, expected: tuple[int, i
         assert image.size == expected
         if size == (8, 8):
             assert np.array_equal(np.asarray(image)[::12, ::12], pixels[..., 0])
+
+
+@pytest.mark.parametrize(
+    ("count", "words"),
+    [(0, "0"), (9_999, "9,999"), (61_706, "61.7 k"), (999_499, "999 k"), (999_500, "1 M"), (2_880_000_000, "2.88 G")],
+)
+def test_counts_are_short(count: int, words: str) -> None:
+    assert format_count(count) == words
+
+
+def test_many_classes_are_a_picture(trained: RunResult) -> None:
+    """A table of 1000 by 1000 numbers would be larger than the page may be."""
+    count, row = 1000, trained.test.per_class[0]
+    rows = tuple(dataclasses.replace(row, name=f"class {number}") for number in range(count))
+    confusion = tuple(tuple(9 * (i == j) + (j == i + 1) for j in range(count)) for i in range(count))
+    test = dataclasses.replace(trained.test, per_class=rows, confusion=confusion)
+    spec = dataclasses.replace(trained.report.config.input, labels=tuple(row.name for row in rows))
+    config = dataclasses.replace(trained.report.config, input=spec)
+    report = dataclasses.replace(trained.report, test=test, config=config)
+    assert describe(report, "model-1").matrix is not None
+    html = render_html([report], "many")
+    Page(html)
+    assert len(html) < 1_500_000
+    assert f"{9 * count:,} of {10 * count - 1:,} are right" in html
+
+
+def test_ids_of_pictures_are_their_own() -> None:
+    svg = '<svg><g id="axes_1"/><path id="p1"/><use href="#p1"/><g clip-path="url(#p1)"/></svg>'
+    scoped = scope_ids(svg)
+    assert "axes_1" not in scoped
+    (name,) = re.findall(r' id="(.*?)"', scoped)
+    assert re.findall(r"#([^\")]+)", scoped) == [name, name]
+    assert scope_ids(svg.replace("axes", "other")) != scoped
 
 
 def test_sizes_are_decimal() -> None:

@@ -1,0 +1,274 @@
+"""Pictures of how good a model is: functions of plain arrays, each as a figure and as a picture for the page."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import Float64, Int64
+
+from falconet.data.drawing import FRAME, shorten
+from falconet.metrics import wilson_interval
+from falconet.report.pictures import BLUE, ORANGE, Picture, create_axes, to_svg
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Curve = tuple[Float64[np.ndarray, " points"], Float64[np.ndarray, " points"]]
+"""Values along the horizontal axis, and those above them."""
+
+COLUMNS = 5
+"""Of small pictures beside each other."""
+PANELS = 20
+"""Classes that have a small picture: those of the smallest areas."""
+NAME_LENGTH = 14
+"""Letters of a name that have room above a small picture."""
+
+
+def show_reliability(
+    lower: Float64[np.ndarray, " bins"],
+    upper: Float64[np.ndarray, " bins"],
+    confidence: Float64[np.ndarray, " bins"],
+    accuracy: Float64[np.ndarray, " bins"],
+    count: Int64[np.ndarray, " bins"],
+) -> Picture:
+    """Return the reliability diagram (see `draw_reliability`) with its widest gap in words."""
+    filled = np.flatnonzero(count)
+    gaps = np.abs(confidence - accuracy)[filled]
+    widest = int(filled[gaps.argmax()])
+    description = (
+        f"Reliability diagram of {count.sum():,} samples. Where the model is surest (above {lower[filled[-1]]:.0%}): "
+        f"{confidence[filled[-1]]:.1%} sure, {accuracy[filled[-1]]:.1%} right, {count[filled[-1]]:,} samples. Widest "
+        f"gap: {confidence[widest]:.1%} sure, {accuracy[widest]:.1%} right, {count[widest]:,} samples."
+    )
+    caption = (
+        "How often it is right, by how sure it says it is, with 95% intervals; on the dashed line both agree. "
+        "Below, how many samples that rests on."
+    )
+    return Picture(to_svg(lambda: draw_reliability(lower, upper, confidence, accuracy, count), description), caption)
+
+
+def draw_reliability(
+    lower: Float64[np.ndarray, " bins"],
+    upper: Float64[np.ndarray, " bins"],
+    confidence: Float64[np.ndarray, " bins"],
+    accuracy: Float64[np.ndarray, " bins"],
+    count: Int64[np.ndarray, " bins"],
+) -> Figure:
+    """Return accuracy over confidence in bins from `lower` to `upper`, above the samples in each (log scale).
+
+    Guo and others, "On Calibration of Modern Neural Networks", 2017, figure 1; each mark stands at its bin's mean
+    confidence and has the 95% score interval of its accuracy. Bins without samples have no mark.
+    """
+    from matplotlib.figure import Figure
+
+    filled = count > 0
+    figure = Figure(figsize=(4.4, 4.0), layout="constrained")
+    shares, counts = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    shares.plot([0, 1], [0, 1], color=FRAME, linestyle="--", label="as often right as it says")
+    hits = np.rint(accuracy * np.where(filled, count, 0)).astype(np.int64)[filled]
+    bounds = np.array([wilson_interval(int(h), int(n)) for h, n in zip(hits, count[filled], strict=True)]).reshape(
+        -1, 2
+    )
+    # Rounding may leave a bound a hair on the wrong side.
+    errors = np.abs(bounds - accuracy[filled, None]).T
+    shares.errorbar(
+        confidence[filled], accuracy[filled], errors, color=BLUE, marker="o", markersize=4, linestyle="-", capsize=2
+    )
+    shares.set(ylabel="accuracy", xlim=(-0.02, 1.02), ylim=(-0.03, 1.03))
+    shares.legend(loc="upper left")
+    counts.bar(
+        lower[filled], count[filled], (upper - lower)[filled], align="edge", color=BLUE, edgecolor="none", alpha=0.6
+    )
+    counts.set(xlabel="confidence", ylabel="samples", yscale="log", ylim=(0.5, 2 * max(int(count.max(initial=1)), 1)))
+    return figure
+
+
+def show_coverage(
+    threshold: Float64[np.ndarray, " points"],
+    coverage: Float64[np.ndarray, " points"],
+    accuracy: Float64[np.ndarray, " points"],
+    chosen: float | None = None,
+) -> Picture:
+    """Return the coverage–accuracy curve (see `draw_coverage`) with three of its points in words."""
+    points = [int(np.abs(coverage - share).argmin()) for share in (1.0, 0.9, 0.5)]
+    words = ", ".join(f"{accuracy[point]:.2%} right when it answers {coverage[point]:.0%}" for point in points)
+    caption = "If it may say “I don’t know”: how often it is right, by the share of samples that it still answers."
+    return Picture(
+        to_svg(lambda: draw_coverage(threshold, coverage, accuracy, chosen), f"Coverage and accuracy: {words}."),
+        caption,
+    )
+
+
+def draw_coverage(
+    threshold: Float64[np.ndarray, " points"],
+    coverage: Float64[np.ndarray, " points"],
+    accuracy: Float64[np.ndarray, " points"],
+    chosen: float | None = None,
+) -> Figure:
+    """Return accuracy among the answers given over their share, as the wanted confidence rises to `threshold`.
+
+    `chosen` marks the lowest of these thresholds that is not below it. Where nothing is answered there is no point.
+    """
+    from matplotlib.ticker import PercentFormatter
+
+    figure, axes = create_axes()
+    given = coverage > 0
+    axes.plot(coverage[given], accuracy[given], color=BLUE)
+    if chosen is not None and (threshold[given] >= chosen).any():
+        allowed = np.flatnonzero(given & (threshold >= chosen))
+        point = allowed[threshold[allowed].argmin()]
+        label = f"confidence from {chosen:.3g}: {coverage[point]:.1%} answered, {accuracy[point]:.1%} right"
+        axes.plot(coverage[point], accuracy[point], color=ORANGE, marker="D", linestyle="none", label=label)
+        figure.legend(loc="outside upper left", fontsize=9)
+    axes.set(xlabel="coverage", ylabel="accuracy", xlim=(0, 1.02))
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(PercentFormatter(xmax=1))
+    return figure
+
+
+def show_precision_recall(
+    curves: Mapping[str, Curve], areas: Mapping[str, float], prevalence: Mapping[str, float]
+) -> Picture:
+    """Return precision over recall for each class (see `draw_precision_recall`), with the areas in words."""
+    caption = f"Precision over recall, one class against the rest; dotted: by chance. {mention_limit(curves)}"
+    description = f"Precision–recall curves. Average precision: {list_areas(areas)}."
+    return Picture(to_svg(lambda: draw_precision_recall(curves, areas, prevalence), description), caption.strip())
+
+
+def draw_precision_recall(
+    curves: Mapping[str, Curve], areas: Mapping[str, float], prevalence: Mapping[str, float]
+) -> Figure:
+    """Return (recall, precision) of each class, with its average precision, and its share of all samples as chance.
+
+    Lines are steps, since precision between two points is that of the higher recall (Davis and Goadrich, 2006: no
+    straight line joins them); the average precision is the area below.
+    """
+
+    def draw(axes: Axes, name: str) -> None:
+        recall, precision = curves[name]
+        if recall[0] > recall[-1]:  # From the lowest threshold on, as scikit-learn gives it.
+            recall, precision = recall[::-1], precision[::-1]
+        axes.axhline(prevalence[name], color=FRAME, linestyle=":")
+        axes.plot(recall, precision, color=BLUE, drawstyle="steps-pre")
+
+    return draw_classes(areas, draw, "recall", "precision")
+
+
+def show_roc(curves: Mapping[str, Curve], areas: Mapping[str, float]) -> Picture:
+    """Return the ROC curve of each class (see `draw_roc`), with the areas in words."""
+    caption = f"Hits over false alarms (ROC), one class against the rest; dotted: by chance. {mention_limit(curves)}"
+    description = f"ROC curves. Areas: {list_areas(areas)}."
+    return Picture(to_svg(lambda: draw_roc(curves, areas), description), caption.strip())
+
+
+def draw_roc(curves: Mapping[str, Curve], areas: Mapping[str, float]) -> Figure:
+    """Return (false positive rate, true positive rate) of each class, with the area below."""
+
+    def draw(axes: Axes, name: str) -> None:
+        axes.plot([0, 1], [0, 1], color=FRAME, linestyle=":")
+        axes.plot(*curves[name], color=BLUE)
+
+    return draw_classes(areas, draw, "false positive rate", "true positive rate")
+
+
+def show_robustness(
+    levels: Sequence[float], accuracies: Mapping[str, Sequence[float]], clean: float, unit: str
+) -> Picture:
+    """Return accuracy under growing disturbance (see `draw_robustness`), with the last level's in words."""
+    last = ", ".join(f"{name} {values[-1]:.1%}" for name, values in accuracies.items())
+    description = f"Accuracy by {unit}. Undisturbed {clean:.1%}; at {unit} {levels[-1]:g}: {last}."
+    caption = f"Accuracy by {unit}; dotted: undisturbed."
+    return Picture(to_svg(lambda: draw_robustness(levels, accuracies, clean, unit), description), caption)
+
+
+def draw_robustness(
+    levels: Sequence[float], accuracies: Mapping[str, Sequence[float]], clean: float, unit: str
+) -> Figure:
+    """Return a small picture for each disturbance: accuracy at each of `levels`, and that without any.
+
+    `unit` is what the levels are: `severity`, or the size of an attack.
+    """
+
+    def draw(axes: Axes, name: str) -> None:
+        axes.axhline(clean, color=FRAME, linestyle=":")
+        axes.plot(levels, accuracies[name], color=BLUE, marker="o", markersize=3)
+        axes.set_title(shorten(name, NAME_LENGTH), size=9, loc="left", parse_math=False)
+        axes.set_xticks(levels, [f"{level:.3g}" for level in levels])
+        axes.set(ylim=(-0.03, 1.03))
+
+    return draw_grid(list(accuracies), draw, unit, "accuracy", columns=3)
+
+
+def show_confusion(confusion: Int64[np.ndarray, "classes classes"], names: Sequence[str]) -> Picture:
+    """Return the confusion matrix of many classes (see `draw_confusion`), with the darkest confusion in words."""
+    wrong = confusion - np.diag(np.diag(confusion))
+    truth, answer = np.unravel_index(wrong.argmax(), wrong.shape)
+    most = f"{wrong.max():,} of {names[truth]} taken for {names[answer]}" if wrong.any() else "no mistake"
+    right = f"{np.trace(confusion):,} of {confusion.sum():,} are right"
+    description = f"Confusion matrix of {len(names)} classes; {right}. Most frequent confusion: {most}."
+    caption = (
+        f"Confusion matrix of {len(names)} classes in the order of the model's answers: rows are true classes, columns "
+        "predicted ones, the color is the share of the row. Right answers lie on the diagonal."
+    )
+    return Picture(to_svg(lambda: draw_confusion(confusion), description), caption)
+
+
+def draw_confusion(confusion: Int64[np.ndarray, "classes classes"]) -> Figure:
+    """Return each row's shares as a map of colors; a class without samples has none."""
+    figure, axes = create_axes(5.2, 4.4)
+    total = confusion.sum(axis=1, keepdims=True)
+    shares = np.divide(confusion, total, out=np.full(confusion.shape, np.nan), where=total > 0)
+    # Cividis looks the same to the color-blind (Nuñez, Anderton, Renslow, PLoS ONE 2018).
+    image = axes.imshow(shares, cmap="cividis", vmin=0, vmax=1, interpolation="nearest")
+    axes.set(xlabel="predicted class", ylabel="true class")
+    figure.colorbar(image, ax=axes, label="share of the true class")
+    return figure
+
+
+def draw_classes(areas: Mapping[str, float], draw: Callable[[Axes, str], None], across: str, up: str) -> Figure:
+    """Return small pictures of the classes of smallest area, each with that number above."""
+
+    def draw_one(axes: Axes, name: str) -> None:
+        draw(axes, name)
+        axes.set_title(f"{shorten(name, NAME_LENGTH)}  {areas[name]:.3f}", size=9, loc="left", parse_math=False)
+        axes.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), xticks=(0, 0.5, 1), yticks=(0, 0.5, 1), aspect="equal")
+
+    return draw_grid(rank_areas(areas)[:PANELS], draw_one, across, up)
+
+
+def draw_grid(
+    names: Sequence[str], draw: Callable[[Axes, str], None], across: str, up: str, columns: int = COLUMNS
+) -> Figure:
+    """Return small pictures beside and below each other, with one scale for all."""
+    from matplotlib.figure import Figure
+
+    columns = max(min(columns, len(names)), 1)
+    rows = max(math.ceil(len(names) / columns), 1)
+    figure = Figure(figsize=(1.75 * columns + 0.5, 2 * rows + 0.4), layout="constrained")
+    grid: Iterator[Any] = iter(figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flat)
+    for name, axes in zip(names, grid, strict=False):
+        draw(axes, name)
+    for axes in grid:
+        axes.remove()
+    figure.supxlabel(across, size=10)
+    figure.supylabel(up, size=10)
+    return figure
+
+
+def rank_areas(areas: Mapping[str, float]) -> list[str]:
+    """Return the classes that have an area, the smallest first; one without samples has none (NaN)."""
+    return sorted((name for name, area in areas.items() if not math.isnan(area)), key=areas.__getitem__)
+
+
+def list_areas(areas: Mapping[str, float]) -> str:
+    """Return areas in words, the smallest first."""
+    return ", ".join(f"{name} {areas[name]:.3f}" for name in rank_areas(areas)[:PANELS]) or "none"
+
+
+def mention_limit(curves: Mapping[str, Any]) -> str:
+    """Say that not all classes are shown where they are not."""
+    return f"The {PANELS} of {len(curves)} classes with the smallest areas." if len(curves) > PANELS else ""

@@ -1,0 +1,216 @@
+"""The page in a real browser: silent, without requests, accessible, in both themes, on paper and on a phone."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Error as BrowserError
+
+from falconet import RunResult
+from falconet.evaluation import judge
+from falconet.report import Mistake, ModelReport, render_html
+from falconet.spec import InputSpec, SeriesSpec, TextSpec
+
+NAMES = ("chromium", "chromium-browser", "google-chrome")
+LIMIT = 3_000_000
+"""Bytes of a report, at most."""
+
+# A stop of the keyboard: what it is, and whether one can see that it is there.
+STOP = """() => {
+    const stop = document.activeElement, style = getComputedStyle(stop);
+    return [stop === document.body ? '' : stop.outerHTML.slice(0, 120), parseFloat(style.outlineWidth) >= 2
+            && style.outlineStyle !== 'none'];
+}"""
+
+# What must be reachable by keyboard: links, summaries, and whatever scrolls, except inside what is folded away.
+REACHABLE = """() => [...document.querySelectorAll('*')].filter(one => one.checkVisibility() && (
+    one.matches('a[href], summary, button, input, select') ||
+    /auto|scroll/.test(getComputedStyle(one).overflowX) && one !== document.body &&
+    (one.scrollWidth > one.clientWidth || one.scrollHeight > one.clientHeight)
+)).map(one => one.outerHTML.slice(0, 120))"""
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Debian's Chromium or another one of this machine, else playwright's own; without any, a failure under CI."""
+    found = next((path for path in map(shutil.which, NAMES) if path), None)
+    with sync_playwright() as playwright:
+        try:
+            browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        except BrowserError as error:
+            if os.environ.get("CI"):
+                raise
+            pytest.skip(f"no browser ({error.message.splitlines()[0]}): apt-get install chromium")
+        yield browser
+        browser.close()
+
+
+def invent(report: ModelReport, spec: InputSpec, samples: list[Any]) -> ModelReport:
+    """Return a report as if its model ate `spec`; half of the answers are wrong."""
+    count = len(spec.labels)
+    labels = np.arange(4 * count) % count
+    logits = np.eye(count, dtype=np.float32)[(labels + (np.arange(len(labels)) < 2 * count)) % count]
+    test = judge(4 * logits, labels, spec.labels, "test")
+    mistakes = [
+        Mistake(f"folder/{number}.bin", sample, spec.labels[0], spec.labels[1], 0.9)
+        for number, sample in enumerate(samples)
+    ]
+    config = dataclasses.replace(report.config, input=spec)
+    return dataclasses.replace(report, config=config, test=test, mistakes=mistakes)
+
+
+@pytest.fixture(scope="module")
+def write(trained: RunResult, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Return a function that writes a page of some kind of sample, of many classes or of two models."""
+    folder = tmp_path_factory.mktemp("pages")
+
+    @cache
+    def write(kind: str) -> Path:
+        path = folder / f"{kind}.html"
+        path.write_text(render_html(invent_reports(kind, trained.report), f"a page of {kind}"), encoding="utf-8")
+        return path
+
+    return write
+
+
+def invent_reports(kind: str, report: ModelReport) -> list[ModelReport]:
+    generator = np.random.default_rng(0)
+    if kind == "series":
+        waves = [generator.normal(size=(3, 5000)).astype(np.float32) for _ in range(24)]
+        waves[0][:] = np.nan
+        return [invent(report, SeriesSpec((3, 5000), ("rise", "fall"), (0.0,) * 3, (1.0,) * 3), waves)]
+    if kind == "text":
+        word = "a-very-long-word-without-any-break" * 8
+        texts = [f"{word} <script>alert(1)</script>", "鉄 " * 500, ""]
+        return [invent(report, TextSpec((64,), ("fruit <b>", word, "鉄"), 300), texts)]
+    if kind == "many":
+        photos = [generator.integers(0, 256, (200, 300, 3), dtype=np.uint8) for _ in range(24)]
+        names = tuple(f"class {number} of a longer name" for number in range(100))
+        return [invent(report, dataclasses.replace(report.config.input, labels=names), photos)]
+    other = dataclasses.replace(report, history=report.history[:1])
+    return [report, other] if kind == "two" else [report]
+
+
+KINDS = ("image", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("series", "text", "many", "two")))
+Opener = Callable[..., Page]
+
+
+@pytest.fixture
+def show(browser: Browser, write: Callable[[str], Path]) -> Iterator[Opener]:
+    """Return a function that opens a page; afterwards, nothing may have been complained about or asked for."""
+    complaints: list[str] = []
+    contexts = []
+
+    def show(kind: str, width: int = 1280, scheme: Any = "light") -> Page:
+        context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
+        contexts.append(context)
+        page = context.new_page()
+        address = write(kind).as_uri()
+        page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on(
+            "request",
+            lambda request: (
+                None if request.url.startswith((address, "data:")) else complaints.append(f"asked for {request.url}")
+            ),
+        )
+        page.goto(address)
+        return page
+
+    yield show
+    for context in contexts:
+        context.close()
+    assert complaints == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_nothing_stands_in_the_way_of_anybody(show: Opener, kind: str, scheme: str) -> None:
+    page = show(kind, scheme=scheme)
+    page.evaluate("document.querySelectorAll('details').forEach(one => { one.open = true })")
+    results = Axe().run(page)
+    assert results.violations_count == 0, results.generate_report()
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+@pytest.mark.parametrize("kind", KINDS)
+def test_only_tables_scroll_sideways(show: Opener, kind: str, width: int) -> None:
+    page = show(kind, width=width)
+    page.evaluate("document.querySelectorAll('details').forEach(one => { one.open = true })")
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+
+
+@pytest.mark.parametrize(("kind", "width"), [("image", 1280), pytest.param("many", 390, marks=pytest.mark.slow)])
+def test_the_keyboard_reaches_everything(show: Opener, kind: str, width: int) -> None:
+    page = show(kind, width=width)
+    wanted = set(page.evaluate(REACHABLE))
+    stops: list[str] = []
+    while True:
+        page.keyboard.press("Tab")
+        stop, visible = page.evaluate(STOP)
+        if not stop or stop in stops:
+            break
+        assert visible, stop
+        stops.append(stop)
+    assert stops[0].startswith('<a class="skip" href="#report">')
+    assert wanted <= set(stops)
+    assert len(wanted) > len(page.query_selector_all("nav a")) > 5
+
+
+def test_the_keyboard_opens_what_is_folded(show: Opener) -> None:
+    page = show("image")
+    page.focus("summary")
+    page.keyboard.press("Enter")
+    assert page.evaluate("document.querySelector('details').open")
+
+
+def test_the_skip_link_leads_past_the_sections(show: Opener) -> None:
+    page = show("image")
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    assert page.evaluate("document.activeElement.id") == "report"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_headings_leave_no_level_out(show: Opener, kind: str) -> None:
+    headings = "[...document.querySelectorAll('h1,h2,h3,h4,h5,h6')].map(one => Number(one.tagName[1]))"
+    levels = show(kind).evaluate(headings)
+    assert levels.count(1) == 1
+    assert levels[0] == 1
+    assert all(after <= before + 1 for before, after in itertools.pairwise(levels))
+
+
+def test_the_theme_is_the_reader_s(show: Opener) -> None:
+    color = "getComputedStyle(document.body).backgroundColor"
+    dark = show("image", scheme="dark")
+    assert show("image").evaluate(color) == "rgb(255, 255, 255)"
+    assert dark.evaluate(color) == "rgb(16, 21, 27)"
+    dark.emulate_media(media="print")
+    assert dark.evaluate(color) == "rgb(255, 255, 255)"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_it_can_be_printed_whole(show: Opener, kind: str) -> None:
+    page = show(kind)
+    tables = "[...document.querySelectorAll('table')].map(one => one.getBoundingClientRect().height)"
+    assert min(page.evaluate(tables)) == 0, "some are folded away on the screen"
+    page.emulate_media(media="print")
+    assert min(page.evaluate(tables)) > 20
+    assert not page.is_visible("nav")
+    assert page.pdf().startswith(b"%PDF")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_it_is_small(write: Callable[[str], Path], kind: str) -> None:
+    assert write(kind).stat().st_size < LIMIT

@@ -1,0 +1,144 @@
+"""Pictures of how good a model is, against numbers worked by hand and curves of scikit-learn."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import numpy as np
+import pytest
+from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
+
+from falconet.metrics import wilson_interval
+from falconet.report import judging
+from falconet.report.pictures import Picture
+
+LOWER, UPPER = np.array([0.0, 0.25, 0.5, 0.75]), np.array([0.25, 0.5, 0.75, 1.0])
+CONFIDENCE, ACCURACY = np.array([0.0, 0.4, 0.6, 0.9]), np.array([0.0, 0.5, 0.25, 0.9])
+COUNT = np.array([0, 2, 4, 10])
+
+
+def describe(picture: Picture) -> str:
+    match = re.search(r'aria-label="(.*?)"', picture.svg)
+    assert match
+    return match[1]
+
+
+def ydata(line: Any) -> list[float]:
+    return [float(value) for value in line.get_ydata()]
+
+
+def xdata(line: Any) -> list[float]:
+    return [float(value) for value in line.get_xdata()]
+
+
+def test_the_reliability_diagram_shows_filled_bins_with_their_intervals() -> None:
+    shares, counts = judging.draw_reliability(LOWER, UPPER, CONFIDENCE, ACCURACY, COUNT).axes
+    marks = shares.containers[0][0]
+    assert (xdata(marks), ydata(marks)) == ([0.4, 0.6, 0.9], [0.5, 0.25, 0.9])
+    (bars,) = shares.containers[0][2]
+    bounds = [(segment[0][1], segment[1][1]) for segment in bars.get_segments()]
+    expected = [wilson_interval(1, 2), wilson_interval(1, 4), wilson_interval(9, 10)]
+    np.testing.assert_allclose(bounds, expected)
+    patches: Any = counts.patches
+    assert [(bar.get_x(), bar.get_width(), bar.get_height()) for bar in patches] == [
+        (0.25, 0.25, 2),
+        (0.5, 0.25, 4),
+        (0.75, 0.25, 10),
+    ]
+
+
+def test_the_reliability_diagram_says_its_widest_gap() -> None:
+    words = describe(judging.show_reliability(LOWER, UPPER, CONFIDENCE, ACCURACY, COUNT))
+    assert "16 samples" in words
+    assert "(above 75%): 90.0% sure, 90.0% right, 10 samples" in words
+    assert "Widest gap: 60.0% sure, 25.0% right, 4 samples" in words
+
+
+def test_coverage_is_drawn_where_something_is_answered() -> None:
+    threshold, coverage = np.array([0.0, 0.5, 0.9, 1.0]), np.array([1.0, 0.85, 0.4, 0.0])
+    accuracy = np.array([0.7, 0.8, 1.0, 1.0])
+    figure = judging.draw_coverage(threshold, coverage, accuracy, chosen=0.6)
+    curve, mark = figure.axes[0].lines
+    assert (xdata(curve), ydata(curve)) == ([1.0, 0.85, 0.4], [0.7, 0.8, 1.0])
+    assert (xdata(mark), ydata(mark)) == ([0.4], [1.0])
+    assert mark.get_label() == "confidence from 0.6: 40.0% answered, 100.0% right"
+    # Nothing reaches this confidence, so that there is no mark.
+    assert len(judging.draw_coverage(threshold, coverage, accuracy, chosen=0.95).axes[0].lines) == 1
+    words = describe(judging.show_coverage(threshold, coverage, accuracy))
+    assert words == (
+        "Coverage and accuracy: 70.00% right when it answers 100%, 80.00% right when it answers 85%, "
+        "100.00% right when it answers 40%."
+    )
+
+
+def make_scores(classes: int = 3) -> tuple[np.ndarray, np.ndarray]:
+    generator = np.random.default_rng(0)
+    labels = np.arange(300) % classes
+    return labels, np.eye(classes)[labels] * np.linspace(0.2, 2, classes) + generator.normal(size=(300, classes))
+
+
+def measure_steps(line: Any) -> float:
+    """Area below a line that is drawn as steps: between two points, at the height of the second."""
+    assert line.get_drawstyle() == "steps-pre"
+    return float((np.diff(xdata(line)) * ydata(line)[1:]).sum())
+
+
+@pytest.mark.parametrize("ascending", [False, True])
+def test_the_drawn_area_is_the_average_precision(ascending: bool) -> None:
+    labels, scores = make_scores()
+    curves, areas, shares = {}, {}, {}
+    for number, name in enumerate("abc"):
+        precision, recall, _ = precision_recall_curve(labels == number, scores[:, number])
+        curves[name] = (recall[::-1], precision[::-1]) if ascending else (recall, precision)
+        areas[name] = float(average_precision_score(labels == number, scores[:, number]))
+        shares[name] = 1 / 3
+    axes = judging.draw_precision_recall(curves, areas, shares).axes
+    # The smallest area comes first.
+    assert [one.get_title(loc="left") for one in axes] == [f"{name}  {areas[name]:.3f}" for name in "abc"]
+    for one, name in zip(axes, "abc", strict=True):
+        chance, line = one.lines
+        assert ydata(chance) == [1 / 3, 1 / 3]
+        assert measure_steps(line) == pytest.approx(areas[name], abs=1e-9)
+    words = describe(judging.show_precision_recall(curves, areas, shares))
+    assert (
+        words
+        == "Precision–recall curves. Average precision: "
+        + ", ".join(f"{name} {areas[name]:.3f}" for name in "abc")
+        + "."
+    )
+
+
+def test_roc_curves_of_many_classes_are_those_of_the_smallest_areas() -> None:
+    labels, scores = make_scores(25)
+    names = [f"class <{number}> $" for number in range(25)]
+    curves = {name: roc_curve(labels == number, scores[:, number])[:2] for number, name in enumerate(names)}
+    areas = {name: float(roc_auc_score(labels == number, scores[:, number])) for number, name in enumerate(names)}
+    areas[names[3]] = float("nan")
+    figure = judging.draw_roc(curves, areas)
+    assert len(figure.axes) == judging.PANELS
+    first = min((name for name in names if name != names[3]), key=areas.__getitem__)
+    assert (xdata(figure.axes[0].lines[1]), ydata(figure.axes[0].lines[1])) == tuple(map(list, curves[first]))
+    picture = judging.show_roc(curves, areas)
+    assert picture.caption.endswith("The 20 of 25 classes with the smallest areas.")
+    assert "class &lt;3&gt;" not in picture.svg
+    assert "nan" not in describe(picture)
+
+
+def test_robustness_is_a_curve_for_each_disturbance() -> None:
+    accuracies = {"noise": [0.9, 0.5], "blur": [0.8, 0.7]}
+    axes = judging.draw_robustness([1, 2], accuracies, 0.95, "severity").axes
+    assert [ydata(one.lines[1]) for one in axes] == [[0.9, 0.5], [0.8, 0.7]]
+    assert [ydata(one.lines[0]) for one in axes] == [[0.95, 0.95]] * 2
+    words = describe(judging.show_robustness([1, 2], accuracies, 0.95, "severity"))
+    assert words == "Accuracy by severity. Undisturbed 95.0%; at severity 2: noise 50.0%, blur 70.0%."
+
+
+def test_the_map_of_confusions_shows_shares_of_rows() -> None:
+    confusion = np.array([[3, 1, 0], [0, 2, 0], [0, 0, 0]])
+    figure = judging.draw_confusion(confusion)
+    shown: np.ndarray = np.ma.filled(np.ma.asarray(figure.axes[0].images[0].get_array()), np.nan)
+    np.testing.assert_array_equal(shown, [[0.75, 0.25, 0], [0, 1, 0], [np.nan] * 3])
+    words = describe(judging.show_confusion(confusion, ["a", 'b"', "c"]))
+    assert words.endswith("5 of 6 are right. Most frequent confusion: 1 of a taken for b&quot;.")
+    assert "no mistake" in describe(judging.show_confusion(np.diag([1, 2]), ["a", "b"]))
