@@ -295,8 +295,8 @@ def explain_all(explainer: Explainer, subjects: Sequence[Subject]) -> tuple[list
 
 @torch.inference_mode()
 def answer_sample(artifact: Artifact, inputs: Inputs) -> Float[Tensor, " classes"]:
-    """Return the probabilities of one sample's classes."""
-    probabilities: Tensor = artifact.model(inputs)[0].softmax(dim=0)
+    """Return the probabilities of one sample's classes, as `falconet.predict` does."""
+    probabilities: Tensor = (artifact.model(inputs)[0] / artifact.config.temperature).softmax(dim=0)
     return probabilities
 
 

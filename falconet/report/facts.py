@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,6 +61,9 @@ class ModelReport:
     """What the model's temperature changed."""
     mistakes: Sequence[Mistake]
     """The most confident ones on the test split, most confident first."""
+    precision_recall: Mapping[str, metrics.Curve]
+    """Of each class that the test split has samples of and without, by name; so are the next."""
+    roc: Mapping[str, metrics.Curve]
     complexity: Complexity
     bytes: int
     """Size of the weights' file."""
@@ -115,6 +118,8 @@ def describe_model(
         test=test,
         calibration=calibration,
         mistakes=find_mistakes(answers, spec.labels),
+        precision_recall=draw_up(metrics.precision_recall_curve, answers, spec.labels),
+        roc=draw_up(metrics.roc_curve, answers, spec.labels),
         complexity=count_complexity(model, spec.shape, artifact.config.architecture, spec.kind),
         bytes=len(artifact.serialize()),
         latency=latency,
@@ -122,6 +127,15 @@ def describe_model(
         environment=describe_environment(),
         course=course,
     )
+
+
+def draw_up(
+    curve: Callable[[Any, Any], metrics.Curve | None], answers: Answers, labels: Sequence[str]
+) -> dict[str, metrics.Curve]:
+    """Return a curve for each class against the rest, thinned to what a picture shows."""
+    probabilities = metrics.softmax(answers.logits)
+    found = {name: curve(probabilities[:, index], answers.split.labels == index) for index, name in enumerate(labels)}
+    return {name: metrics.thin_curve(one) for name, one in found.items() if one is not None}
 
 
 def find_mistakes(answers: Answers, labels: Sequence[str]) -> tuple[Mistake, ...]:

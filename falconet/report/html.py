@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from falconet.evaluation import Evaluation
+from falconet.metrics.curves import Curve, Points
 from falconet.report.curves import draw_vitals
 from falconet.report.facts import ModelReport
-from falconet.report.judging import show_confusion
+from falconet.report.judging import (
+    show_confusion,
+    show_coverage,
+    show_precision_recall,
+    show_reliability,
+    show_roc,
+)
 from falconet.report.pictures import Picture, draw_sparkline, encode_picture, show_learning_curves, to_svg
 from falconet.schema import flatten
 from falconet.spec import ImageSpec, InputSpec, SeriesSpec
@@ -53,6 +60,10 @@ class Model:
     headline: tuple[Tile, ...]
     figures: tuple[Tile, ...]
     certainty: tuple[Tile, ...]
+    trust: tuple[Picture, ...]
+    """How often the model is right, by how sure it says it is."""
+    tradeoffs: tuple[Picture, ...]
+    """Precision over recall and hits over false alarms, class by class."""
     costs: tuple[Tile, ...]
     confusions: tuple[tuple[str, str, int], ...]
     matrix: Picture | None
@@ -81,6 +92,7 @@ def render_page(package: str, **values: Any) -> str:
     environment.filters |= {
         "percent": format_percent,
         "interval": format_interval,
+        "area": format_area,
         "number": "{:,}".format,
         "values": format_values,
         "bytes": format_bytes,
@@ -101,7 +113,9 @@ def describe(report: ModelReport, key: str) -> Model:
         report=report,
         headline=list_headline(report),
         figures=list_figures(report),
-        certainty=list_certainty(report.test),
+        certainty=list_certainty(report),
+        trust=show_trust(report.test),
+        tradeoffs=show_tradeoffs(report),
         costs=list_costs(report),
         confusions=list_confusions(report.test),
         matrix=show_matrix(report.test),
@@ -131,9 +145,9 @@ def list_figures(report: ModelReport) -> tuple[Tile, ...]:
     ranked = [Tile(f"top-{k} accuracy", format_percent(share)) for k, share in test.top_k.items()]
     return (
         rate_accuracy(test),
-        Tile("macro precision", format_percent(test.macro_precision)),
-        Tile("macro recall", format_percent(test.macro_recall)),
-        Tile("macro F1", format_percent(test.macro_f1)),
+        Tile("macro precision", format_percent(test.macro_precision), note_interval(test, "macro_precision")),
+        Tile("macro recall", format_percent(test.macro_recall), note_interval(test, "macro_recall")),
+        Tile("macro F1", format_percent(test.macro_f1), note_interval(test, "macro_f1")),
         *ranked,
         Tile(
             "validation accuracy",
@@ -143,12 +157,59 @@ def list_figures(report: ModelReport) -> tuple[Tile, ...]:
     )
 
 
-def list_certainty(test: Evaluation) -> tuple[Tile, ...]:
+def note_interval(test: Evaluation, figure: str) -> str:
+    """Return the interval of a share; nothing where there is none."""
+    interval = test.intervals[figure]
+    return f"{format_interval(interval)} (95%)" if interval else ""
+
+
+def list_certainty(report: ModelReport) -> tuple[Tile, ...]:
     """Return how far probabilities can be believed."""
+    test, change = report.test, report.calibration
     return (
-        Tile("calibration error", format_percent(test.ece), "expected, 15 bins"),
+        Tile(
+            "calibration error", format_percent(test.ece), f"{format_percent(change.test.ece_before)} without, 15 bins"
+        ),
+        Tile("temperature", f"{change.temperature:g}", f"fitted to {change.n:,} validation samples"),
         Tile("log-loss", f"{test.log_loss:.4f}", f"nats; {np.log(len(test.per_class)):.4f} by even guessing"),
+        Tile("Brier score", f"{test.brier:.4f}", "0 is best, 2 worst"),
+        Tile("area of error over coverage", format_percent(test.aurc), "0 is best"),
     )
+
+
+def show_trust(test: Evaluation) -> tuple[Picture, Picture]:
+    """Return the reliability diagram and the curve of accuracy over coverage."""
+    lower, upper, confidence, accuracy, count = (
+        np.array([getattr(item, name) for item in test.reliability])
+        for name in ("lower", "upper", "confidence", "accuracy", "count")
+    )
+    threshold, coverage, kept = (
+        np.array([getattr(point, name) for point in test.coverage]) for name in ("threshold", "coverage", "accuracy")
+    )
+    return (
+        show_reliability(lower, upper, confidence, accuracy, count),
+        show_coverage(threshold, coverage, kept),
+    )
+
+
+def show_tradeoffs(report: ModelReport) -> tuple[Picture, ...]:
+    """Return precision–recall and ROC curves; none where the test split has samples of one class alone."""
+    if not report.roc:
+        return ()
+    shares = {row.name: row.support / report.test.n for row in report.test.per_class}
+    found = report.precision_recall, report.roc
+    lines, areas = [trace(curves) for curves in found], [measure_areas(curves) for curves in found]
+    return show_precision_recall(lines[0], areas[0], shares), show_roc(lines[1], areas[1])
+
+
+def trace(curves: Mapping[str, Curve]) -> dict[str, tuple[Points, Points]]:
+    """Return the lines of curves by name."""
+    return {name: (curve.x, curve.y) for name, curve in curves.items()}
+
+
+def measure_areas(curves: Mapping[str, Curve]) -> dict[str, float]:
+    """Return the areas under curves by name."""
+    return {name: curve.area for name, curve in curves.items()}
 
 
 def list_costs(report: ModelReport) -> tuple[Tile, ...]:
@@ -205,6 +266,11 @@ def describe_input(spec: InputSpec) -> str:
 def format_percent(share: float) -> str:
     """Return a fraction as a percentage with two decimals."""
     return f"{100 * share:.2f}%"
+
+
+def format_area(area: float | None) -> str:
+    """Return the area under a curve; a dash where there is no curve."""
+    return "–" if area is None else f"{area:.3f}"
 
 
 def format_interval(bounds: tuple[float, float]) -> str:

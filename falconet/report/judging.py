@@ -175,34 +175,6 @@ def draw_roc(curves: Mapping[str, Curve], areas: Mapping[str, float]) -> Figure:
     return draw_classes(areas, draw, "false positive rate", "true positive rate")
 
 
-def show_robustness(
-    levels: Sequence[float], accuracies: Mapping[str, Sequence[float]], clean: float, unit: str
-) -> Picture:
-    """Return accuracy under growing disturbance (see `draw_robustness`), with the last level's in words."""
-    last = ", ".join(f"{name} {values[-1]:.1%}" for name, values in accuracies.items())
-    description = f"Accuracy by {unit}. Undisturbed {clean:.1%}; at {unit} {levels[-1]:g}: {last}."
-    caption = f"Accuracy by {unit}; dotted: undisturbed."
-    return Picture(to_svg(lambda: draw_robustness(levels, accuracies, clean, unit), description), caption)
-
-
-def draw_robustness(
-    levels: Sequence[float], accuracies: Mapping[str, Sequence[float]], clean: float, unit: str
-) -> Figure:
-    """Return a small picture for each disturbance: accuracy at each of `levels`, and that without any.
-
-    `unit` is what the levels are: `severity`, or the size of an attack.
-    """
-
-    def draw(axes: Axes, name: str) -> None:
-        axes.axhline(clean, color=FRAME, linestyle=":")
-        axes.plot(levels, accuracies[name], color=BLUE, marker="o", markersize=3)
-        axes.set_title(shorten(name, NAME_LENGTH), size=9, loc="left", parse_math=False)
-        axes.set_xticks(levels, [f"{level:.3g}" for level in levels])
-        axes.set(ylim=(-0.03, 1.03))
-
-    return draw_grid(list(accuracies), draw, unit, "accuracy", columns=3)
-
-
 def show_confusion(confusion: Int64[np.ndarray, "classes classes"], names: Sequence[str]) -> Picture:
     """Return the confusion matrix of many classes (see `draw_confusion`), with the darkest confusion in words."""
     wrong = confusion - np.diag(np.diag(confusion))
@@ -240,13 +212,11 @@ def draw_classes(areas: Mapping[str, float], draw: Callable[[Axes, str], None], 
     return draw_grid(rank_areas(areas)[:PANELS], draw_one, across, up)
 
 
-def draw_grid(
-    names: Sequence[str], draw: Callable[[Axes, str], None], across: str, up: str, columns: int = COLUMNS
-) -> Figure:
+def draw_grid(names: Sequence[str], draw: Callable[[Axes, str], None], across: str, up: str) -> Figure:
     """Return small pictures beside and below each other, with one scale for all."""
     from matplotlib.figure import Figure
 
-    columns = max(min(columns, len(names)), 1)
+    columns = max(min(COLUMNS, len(names)), 1)
     rows = max(math.ceil(len(names) / columns), 1)
     figure = Figure(figsize=(1.75 * columns + 0.5, 2 * rows + 0.4), layout="constrained")
     grid: Iterator[Any] = iter(figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flat)

@@ -125,15 +125,6 @@ def test_roc_curves_of_many_classes_are_those_of_the_smallest_areas() -> None:
     assert "nan" not in describe(picture)
 
 
-def test_robustness_is_a_curve_for_each_disturbance() -> None:
-    accuracies = {"noise": [0.9, 0.5], "blur": [0.8, 0.7]}
-    axes = judging.draw_robustness([1, 2], accuracies, 0.95, "severity").axes
-    assert [ydata(one.lines[1]) for one in axes] == [[0.9, 0.5], [0.8, 0.7]]
-    assert [ydata(one.lines[0]) for one in axes] == [[0.95, 0.95]] * 2
-    words = describe(judging.show_robustness([1, 2], accuracies, 0.95, "severity"))
-    assert words == "Accuracy by severity. Undisturbed 95.0%; at severity 2: noise 50.0%, blur 70.0%."
-
-
 def test_the_map_of_confusions_shows_shares_of_rows() -> None:
     confusion = np.array([[3, 1, 0], [0, 2, 0], [0, 0, 0]])
     figure = judging.draw_confusion(confusion)
