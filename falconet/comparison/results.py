@@ -49,7 +49,7 @@ class ComparisonRow:
 
 @dataclass(frozen=True)
 class ComparisonPair:
-    """Two models; see `falconet.metrics.compare_answers`."""
+    """Two models; see `falconet.metrics.compare_models`."""
 
     first: str
     """The more accurate one."""
@@ -113,7 +113,7 @@ def rank_rows(rows: Sequence[ComparisonRow]) -> tuple[ComparisonRow, ...]:
 def compare_pairs(answers: Mapping[str, Bool[np.ndarray, "seeds samples"]]) -> tuple[ComparisonPair, ...]:
     """Test all pairs of models, given in order of accuracy with what each seed answers right."""
     pairs = list(itertools.combinations(answers, 2))
-    tests = [metrics.compare_answers(answers[first], answers[second]) for first, second in pairs]
+    tests = [metrics.compare_models(answers[first], answers[second]) for first, second in pairs]
     corrected = metrics.correct_holm([test.p_value for test in tests])
     return tuple(
         ComparisonPair(first, second, test.difference, test.interval, test.p_value, p, p < LEVEL)

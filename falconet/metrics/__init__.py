@@ -44,7 +44,7 @@ from falconet.metrics.intervals import (
     wilson_interval,
 )
 from falconet.metrics.novelty import score_by_energy, score_by_probability
-from falconet.metrics.significance import PairTest, compare_answers, correct_holm
+from falconet.metrics.significance import PairTest, compare_models, correct_holm
 
 __all__ = [
     "ClassScores",
@@ -62,7 +62,7 @@ __all__ = [
     "bootstrap_difference",
     "bootstrap_macro",
     "bootstrap_means",
-    "compare_answers",
+    "compare_models",
     "compute_accuracy",
     "compute_log_loss",
     "correct_holm",

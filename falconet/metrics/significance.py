@@ -9,7 +9,7 @@ for variance in machine learning benchmarks. MLSys, 2021): a test of the samples
 or a bootstrap of means over seeds, speaks of the networks at hand, not of the next ones trained alike.
 
 Both are accounted for as in studies of several readers of the same cases (Gallas, Pennello, Myers: Multireader
-multicase variance analysis for binary data. JOSA A 24, 2007), where seeds are the readers. `compare_answers` has the
+multicase variance analysis for binary data. JOSA A 24, 2007), where seeds are the readers. `compare_models` has the
 equations.
 """
 
@@ -37,7 +37,7 @@ class PairTest:
     """Two-sided: of so large a difference between models that are equally good."""
 
 
-def compare_answers(first: FirstAnswers, second: SecondAnswers) -> PairTest:
+def compare_models(first: FirstAnswers, second: SecondAnswers) -> PairTest:
     """Test whether two models are equally good on average over samples and seeds.
 
     Of models A and B with S seeds each (they may differ) and N samples, let d_n be the difference of the shares of
@@ -54,9 +54,9 @@ def compare_answers(first: FirstAnswers, second: SecondAnswers) -> PairTest:
     for a model's seeds, and for samples 2 N / (kurtosis of d_n - 1), but at most N - 1: about twice the number of
     samples that the models answer differently, however many they agree on.
 
-    Equal models, simulated in `tests/metrics/test_significance.py`, are called different at p < 0.05 in 4 to 5% of
-    cases where seeds matter, and in 1 to 3% where they do not, which a few seeds cannot tell; a test of the samples
-    alone calls up to 70% of them different where seeds matter.
+    Equal models, simulated in `tests/metrics/test_significance.py`, are called different at p < 0.05 in 1 to 6% of cases
+    where seeds matter, and in 0.5 to 4% where they do not, which a few seeds cannot tell; a test of the samples alone
+    calls 7 to 74% of them different where seeds matter.
     """
     count = first.shape[1]
     differences = first.mean(axis=0) - second.mean(axis=0)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from scipy import stats
 
-from falconet.metrics import compare_answers, correct_holm
+from falconet.metrics import compare_models, correct_holm
 from falconet.metrics.significance import student_quantile, student_tails
 
 ANSWERS = st.tuples(st.integers(1, 4), st.integers(1, 4), st.integers(1, 30)).flatmap(
@@ -40,7 +40,7 @@ def simulate(
 
 def share_called_different(seeds: tuple[int, int], count: int, between: float, rounds: int) -> float:
     generator = np.random.default_rng(0)
-    p_values = [compare_answers(*simulate(generator, seeds, count, between)).p_value for _ in range(rounds)]
+    p_values = [compare_models(*simulate(generator, seeds, count, between)).p_value for _ in range(rounds)]
     return float(np.mean(np.array(p_values) < 0.05))
 
 
@@ -65,7 +65,7 @@ def test_of_equal_models_about_one_in_twenty_is_called_different(
 @pytest.mark.slow
 def test_the_interval_covers_the_true_difference() -> None:
     generator = np.random.default_rng(1)
-    tests = [compare_answers(*simulate(generator, (3, 3), 500, 0.4)) for _ in range(1000)]
+    tests = [compare_models(*simulate(generator, (3, 3), 500, 0.4)) for _ in range(1000)]
     covered = np.mean([test.interval[0] <= 0 <= test.interval[1] for test in tests])
     assert 0.93 <= covered <= 0.985
 
@@ -73,7 +73,7 @@ def test_the_interval_covers_the_true_difference() -> None:
 def test_a_clear_difference_is_found() -> None:
     generator = np.random.default_rng(0)
     good, bad = generator.random((3, 500)) < 0.95, generator.random((3, 500)) < 0.85
-    test = compare_answers(good, bad)
+    test = compare_models(good, bad)
     assert test.p_value < 0.001
     assert test.interval[0] > 0
     assert test.difference == pytest.approx(good.mean() - bad.mean())
@@ -84,15 +84,15 @@ def test_luck_of_seeds_is_not_taken_for_a_difference() -> None:
     def count_right(*numbers: int) -> np.ndarray:
         return np.arange(100) < np.array(numbers)[:, None]
 
-    assert compare_answers(count_right(70, 80, 90), count_right(80, 90, 100)).p_value > 0.2
-    assert compare_answers(count_right(79, 80, 81), count_right(89, 90, 91)).p_value < 0.05
+    assert compare_models(count_right(70, 80, 90), count_right(80, 90, 100)).p_value > 0.2
+    assert compare_models(count_right(79, 80, 81), count_right(89, 90, 91)).p_value < 0.05
 
 
 def test_single_seeds_get_mcnemars_statistic() -> None:
     # 10 samples that only the first answers right, 2 that only the second does: (10 - 2)^2 / (10 + 2).
     first, second = np.ones((1, 500), dtype=bool), np.ones((1, 500), dtype=bool)
     second[0, :10], first[0, 10:12] = False, False
-    test = compare_answers(first, second)
+    test = compare_models(first, second)
     kurtosis = 500 / 12
     expected = 2 * stats.t.sf(8 / math.sqrt(12), 1000 / (kurtosis - 1))
     assert test.p_value == pytest.approx(expected, abs=1e-6)
@@ -103,14 +103,14 @@ def test_single_seeds_get_mcnemars_statistic() -> None:
 
 def test_equal_answers_and_single_samples_prove_nothing() -> None:
     right = np.ones((2, 40), dtype=bool)
-    assert compare_answers(right, right).p_value == 1
-    assert compare_answers(right[:, :1], ~right[:, :1]).p_value == 1
+    assert compare_models(right, right).p_value == 1
+    assert compare_models(right[:, :1], ~right[:, :1]).p_value == 1
 
 
 @given(pair=ANSWERS)
 @settings(deadline=None)
 def test_swapping_models_swaps_the_sign(pair: tuple[np.ndarray, np.ndarray]) -> None:
-    one, other = compare_answers(*pair), compare_answers(*pair[::-1])
+    one, other = compare_models(*pair), compare_models(*pair[::-1])
     assert one.difference == pytest.approx(-other.difference)
     assert one.p_value == pytest.approx(other.p_value)
     assert one.interval == pytest.approx((-other.interval[1], -other.interval[0]))
