@@ -54,9 +54,9 @@ def compare_models(first: FirstAnswers, second: SecondAnswers) -> PairTest:
     for a model's seeds, and for samples 2 N / (kurtosis of d_n - 1), but at most N - 1: about twice the number of
     samples that the models answer differently, however many they agree on.
 
-    Equal models, simulated in `tests/metrics/test_significance.py`, are called different at p < 0.05 in 1 to 6% of cases
-    where seeds matter, and in 0.5 to 4% where they do not, which a few seeds cannot tell; a test of the samples alone
-    calls 7 to 74% of them different where seeds matter.
+    Equal models, simulated in `tests/metrics/test_significance.py`, are called different at p < 0.05 in 1 to 6% of
+    cases where seeds matter, and in 0.5 to 4% where they do not, which a few seeds cannot tell; a test of the samples
+    alone calls 7 to 74% of them different where seeds matter.
     """
     count = first.shape[1]
     differences = first.mean(axis=0) - second.mean(axis=0)
