@@ -108,19 +108,21 @@ def render_page(package: str, **values: Any) -> str:
 
 def describe(report: ModelReport, key: str) -> Model:
     """Word and draw what a page shows of a model."""
+    matrix, vitals = show_matrix(report.test), show_vitals(report)
+    curves = show_learning_curves(report.history, report.config.provenance.best_epoch)
     return Model(
         key=key,
         report=report,
         headline=list_headline(report),
         figures=list_figures(report),
         certainty=list_certainty(report),
-        trust=show_trust(report.test),
-        tradeoffs=show_tradeoffs(report),
+        trust=tuple(picture.within(key) for picture in show_trust(report.test)),
+        tradeoffs=tuple(picture.within(key) for picture in show_tradeoffs(report)),
         costs=list_costs(report),
         confusions=list_confusions(report.test),
-        matrix=show_matrix(report.test),
-        curves=show_learning_curves(report.history, report.config.provenance.best_epoch),
-        vitals=show_vitals(report),
+        matrix=matrix and matrix.within(key),
+        curves=tuple(picture.within(key) for picture in curves),
+        vitals=vitals and vitals.within(key),
     )
 
 

@@ -42,6 +42,10 @@ class Picture:
     caption: str
     """What everybody reads below it; `svg` has a description for who cannot see it."""
 
+    def within(self, part: str) -> Picture:
+        """Return the same for a named part of a page, where others may have an equal one."""
+        return Picture(scope_ids(self.svg, part), self.caption)
+
 
 def show_learning_curves(history: Sequence[EpochRow], best_epoch: int) -> tuple[Picture, Picture]:
     """Return the loss, and the accuracy, of training and validation by epoch."""
@@ -102,13 +106,13 @@ def to_svg(draw: Callable[[], Figure], description: str) -> str:
     return scope_ids(svg).replace("<svg", f'<svg role="img" aria-label="{html.escape(description)}"', 1)
 
 
-def scope_ids(svg: str) -> str:
-    """Return an SVG without the ids that nothing in it refers to; the others begin with a hash of the drawing.
+def scope_ids(svg: str, part: str = "") -> str:
+    """Return an SVG without the ids that nothing in it refers to; the others begin with a hash of drawing and part.
 
     matplotlib numbers alike what different figures hold, and an id may occur only once in a page.
     """
     used = set(re.findall(r'(?:url\(|href=")#([^)"]+)', svg))
-    prefix = f"s{zlib.crc32(svg.encode()):08x}-"
+    prefix = f"s{zlib.crc32((part + svg).encode()):08x}-"
 
     def rename(match: re.Match[str]) -> str:
         return f' id="{prefix}{match[1]}"' if match[1] in used else ""

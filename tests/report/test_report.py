@@ -90,9 +90,14 @@ def test_the_report_is_small(trained: RunResult) -> None:
 
 def test_names_from_the_data_cannot_inject_markup(trained: RunResult) -> None:
     nasty = "<script>alert(1)</script>"
-    rows = (dataclasses.replace(trained.test.per_class[0], name=nasty), *trained.test.per_class[1:])
-    test = dataclasses.replace(trained.test, per_class=rows)
-    html = render_html([dataclasses.replace(trained.report, test=test)], title=nasty)
+    first, *others = trained.test.per_class
+    test = dataclasses.replace(trained.test, per_class=(dataclasses.replace(first, name=nasty), *others))
+    roc, precision_recall = (
+        {nasty if name == first.name else name: curve for name, curve in curves.items()}
+        for curves in (trained.report.roc, trained.report.precision_recall)
+    )
+    report = dataclasses.replace(trained.report, test=test, roc=roc, precision_recall=precision_recall)
+    html = render_html([report], title=nasty)
     assert "<script" not in html
     assert "&lt;script&gt;" in html
 
@@ -155,7 +160,9 @@ def test_many_classes_are_a_picture(trained: RunResult) -> None:
     test = dataclasses.replace(trained.test, per_class=rows, confusion=confusion)
     spec = dataclasses.replace(trained.report.config.input, labels=tuple(row.name for row in rows))
     config = dataclasses.replace(trained.report.config, input=spec)
-    report = dataclasses.replace(trained.report, test=test, config=config)
+    curve = trained.report.roc[row.name]
+    curves = {row.name: curve for row in rows}
+    report = dataclasses.replace(trained.report, test=test, config=config, roc=curves, precision_recall=curves)
     assert describe(report, "model-1").matrix is not None
     html = render_html([report], "many")
     Page(html)
