@@ -101,7 +101,9 @@ def accelerate(
         below = float(np.mean((draws < estimate) & ~equal) + equal.mean() / 2)
         bias = normal.inv_cdf(min(max(below, lowest), 1 - lowest))
         gaps = np.average(left, weights=weights) - left
-        acceleration = float(weights @ gaps**3 / (6 * (weights @ gaps**2) ** 1.5))
+        spread = float(weights @ gaps**2)
+        # Without any sample the figure is the same: nothing says that its deviation depends on its value.
+        acceleration = float(weights @ gaps**3) / (6 * spread**1.5) if spread else 0.0
         levels = [normal.cdf(bias + (bias + z) / (1 - acceleration * (bias + z))) for z in tails]
         low, high = np.quantile(draws, levels)
         intervals.append((float(low), float(high)))

@@ -79,7 +79,7 @@ def draw_reliability(
         confidence[filled], accuracy[filled], errors, color=BLUE, marker="o", markersize=4, linestyle="-", capsize=2
     )
     shares.set(ylabel="accuracy", xlim=(-0.02, 1.02), ylim=(-0.03, 1.03))
-    shares.legend(loc="upper left")
+    figure.legend(loc="outside upper left", fontsize=9)
     counts.bar(
         lower[filled], count[filled], (upper - lower)[filled], align="edge", color=BLUE, edgecolor="none", alpha=0.6
     )
