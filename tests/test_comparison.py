@@ -168,6 +168,7 @@ def test_a_model_that_saw_test_samples_is_refused(few: Path, trained: RunResult,
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_a_model_of_other_data_is_told_of_where_the_test_split_is_given(
     trained: RunResult, make_folder: FolderMaker, tmp_path: Path
 ) -> None:
@@ -177,6 +178,7 @@ def test_a_model_of_other_data_is_told_of_where_the_test_split_is_given(
     assert {row.model: row.failed for row in comparison.rows} == {"lenet300_100": None, str(trained.out): None}
 
 
+@pytest.mark.slow
 def test_one_failing_model_does_not_lose_the_others(few: Path, tmp_path: Path) -> None:
     settings = {**SETTINGS, "model": {"options": {"width": 4}}}
     lines: list[str] = []
@@ -195,6 +197,7 @@ def test_one_failing_model_does_not_lose_the_others(few: Path, tmp_path: Path) -
         assert "unknown option" in (tmp_path / "out" / name).read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_what_breaks_while_training_is_a_reason_too(few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail_second(plan: Any) -> Any:
         if plan.config.model.name == "lenet5" and plan.config.training.seed == 1:
@@ -254,6 +257,7 @@ def test_mistakes_are_told_at_once(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_the_command(capsys: Capture, few: Path, compared: tuple[Comparison, list[str]]) -> None:
     options = ("--set", "training.precision=fp32", "--set", "training.batch_size=32", "--set", "augmentation=none")
     given = ("compare", str(few), "--models", ",".join(NAMES), "--seeds", "2", "--epochs", "2", *options)

@@ -46,6 +46,7 @@ def test_files_are_explained(trained: RunResult, tmp_path: Path, capsys: Capture
     assert json.loads((out / "explanations.json").read_text(encoding="utf-8")) == found
 
 
+@pytest.mark.slow
 def test_the_report_of_a_source(trained: RunResult, tmp_path: Path) -> None:
     found = examine(trained.out, "digits", method="integrated_gradients", samples=2, out=tmp_path)
     probabilities = [case.probability for case in found.mistakes]

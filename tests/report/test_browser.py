@@ -168,6 +168,7 @@ def test_the_keyboard_reaches_everything(show: Opener, kind: str, width: int) ->
     assert len(wanted) > len(page.query_selector_all("nav a")) > 5
 
 
+@pytest.mark.slow
 def test_the_keyboard_opens_what_is_folded(show: Opener) -> None:
     page = show("image")
     page.focus("summary")
@@ -183,6 +184,7 @@ def test_the_skip_link_leads_past_the_sections(show: Opener) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.slow
 def test_headings_leave_no_level_out(show: Opener, kind: str) -> None:
     headings = "[...document.querySelectorAll('h1,h2,h3,h4,h5,h6')].map(one => Number(one.tagName[1]))"
     levels = show(kind).evaluate(headings)
@@ -191,6 +193,7 @@ def test_headings_leave_no_level_out(show: Opener, kind: str) -> None:
     assert all(after <= before + 1 for before, after in itertools.pairwise(levels))
 
 
+@pytest.mark.slow
 def test_the_theme_is_the_reader_s(show: Opener) -> None:
     color = "getComputedStyle(document.body).backgroundColor"
     dark = show("image", scheme="dark")
@@ -201,6 +204,7 @@ def test_the_theme_is_the_reader_s(show: Opener) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.slow
 def test_it_can_be_printed_whole(show: Opener, kind: str) -> None:
     page = show(kind)
     seen = "[...document.querySelectorAll('table')].map(one => one.checkVisibility())"

@@ -152,6 +152,7 @@ def test_counts_are_short(count: int, words: str) -> None:
     assert format_count(count) == words
 
 
+@pytest.mark.slow
 def test_many_classes_are_a_picture(trained: RunResult) -> None:
     """A table of 1000 by 1000 numbers would be larger than the page may be."""
     count, row = 1000, trained.test.per_class[0]
