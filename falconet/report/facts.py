@@ -118,8 +118,8 @@ def describe_model(
         test=test,
         calibration=calibration,
         mistakes=find_mistakes(answers, spec.labels),
-        precision_recall=draw_up(metrics.precision_recall_curve, answers, spec.labels),
-        roc=draw_up(metrics.roc_curve, answers, spec.labels),
+        precision_recall=draw_up(metrics.precision_recall_curve, answers.logits, answers.split.labels, spec.labels),
+        roc=draw_up(metrics.roc_curve, answers.logits, answers.split.labels, spec.labels),
         complexity=count_complexity(model, spec.shape, artifact.config.architecture, spec.kind),
         bytes=len(artifact.serialize()),
         latency=latency,
@@ -130,11 +130,14 @@ def describe_model(
 
 
 def draw_up(
-    curve: Callable[[Any, Any], metrics.Curve | None], answers: Answers, labels: Sequence[str]
+    curve: Callable[[Any, Any], metrics.Curve | None],
+    logits: metrics.Logits,
+    labels: metrics.Labels,
+    names: Sequence[str],
 ) -> dict[str, metrics.Curve]:
     """Return a curve for each class against the rest, thinned to what a picture shows."""
-    probabilities = metrics.softmax(answers.logits)
-    found = {name: curve(probabilities[:, index], answers.split.labels == index) for index, name in enumerate(labels)}
+    probabilities = metrics.softmax(logits)
+    found = {name: curve(probabilities[:, index], labels == index) for index, name in enumerate(names)}
     return {name: metrics.thin_curve(one) for name, one in found.items() if one is not None}
 
 

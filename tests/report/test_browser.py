@@ -17,9 +17,10 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, sync_playwright
 from playwright.sync_api import Error as BrowserError
 
-from falconet import RunResult
+from falconet import RunResult, metrics
 from falconet.evaluation import judge
 from falconet.report import Mistake, ModelReport, render_html
+from falconet.report.facts import draw_up
 from falconet.spec import InputSpec, SeriesSpec, TextSpec
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
@@ -61,13 +62,19 @@ def invent(report: ModelReport, spec: InputSpec, samples: list[Any]) -> ModelRep
     count = len(spec.labels)
     labels = np.arange(4 * count) % count
     logits = np.eye(count, dtype=np.float32)[(labels + (np.arange(len(labels)) < 2 * count)) % count]
-    test = judge(4 * logits, labels, spec.labels, "test")
+    logits *= 4
+    test = judge(logits, labels, spec.labels, "test")
+    roc, precision_recall = (
+        draw_up(curve, logits, labels, spec.labels) for curve in (metrics.roc_curve, metrics.precision_recall_curve)
+    )
     mistakes = [
         Mistake(f"folder/{number}.bin", sample, spec.labels[0], spec.labels[1], 0.9)
         for number, sample in enumerate(samples)
     ]
     config = dataclasses.replace(report.config, input=spec)
-    return dataclasses.replace(report, config=config, test=test, mistakes=mistakes)
+    return dataclasses.replace(
+        report, config=config, test=test, mistakes=mistakes, roc=roc, precision_recall=precision_recall
+    )
 
 
 @pytest.fixture(scope="module")
