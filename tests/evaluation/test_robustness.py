@@ -16,6 +16,7 @@ from falconet.evaluation.robustness import Attacked, Corrupted, Robustness, choo
 from falconet.report.robustness import draw_robustness, format_epsilon
 
 
+@pytest.mark.slow
 def test_a_network_answers_worse_when_corrupted_or_attacked(
     trained: RunResult, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -38,6 +38,7 @@ def test_other_output_layers_stay(name: str) -> None:
 
 
 @pytest.mark.parametrize("loss", ["cosface", "arcface"])
+@pytest.mark.slow
 def test_a_loss_with_a_margin_brings_cosines_along(loss: str, tmp_path: Path) -> None:
     settings = {"model": {"name": "lenet300_100"}, "training": {"loss": loss}}
     run = train("digits", epochs=3, settings=settings, out=tmp_path / "run")

@@ -309,6 +309,7 @@ class Stop(Callback):
         raise KeyboardInterrupt
 
 
+@pytest.mark.slow
 def test_a_run_records_it_and_a_resumed_one_adds_to_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("falconet.training.energy.start_codecarbon", lambda out: Gauge(RAPL, MEMORY))
     with pytest.raises(InterruptedRunError):
