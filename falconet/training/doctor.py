@@ -197,7 +197,7 @@ def own_weights(module: nn.Module) -> list[nn.Parameter]:
 
 
 def thin_maps(values: Tensor | None) -> Tensor | None:
-    """Return a view of some samples of a batch of maps, at least LOOKED_AT where it has them; other values as they are."""
+    """Return a view of some samples of a batch of maps, LOOKED_AT or more where it has them; others as they are."""
     return values if values is None or values.ndim < 4 else values[:: max(len(values) // LOOKED_AT, 1)]
 
 
