@@ -68,6 +68,7 @@ def test_summary_takes_options_and_draws(capsys: Capture, tmp_path: Path) -> Non
     assert "195x195" in run_text(capsys, "summary", "alexnet")
 
 
+@pytest.mark.slow
 def test_train_begins_with_weights_and_freezes(capsys: Capture, make_folder: FolderMaker, tmp_path: Path) -> None:
     folder = make_folder()
     shape = ("--model", "resnet20", "--set", "model.options.width=4", "--epochs", "2")

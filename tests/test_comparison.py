@@ -328,6 +328,7 @@ def make_rows(points: list[tuple[float, float]]) -> tuple[ComparisonRow, ...]:
     return rank_rows([*rows, ComparisonRow("broken", failed="no reason")])
 
 
+@pytest.mark.slow
 def test_labels_keep_apart() -> None:
     from matplotlib.text import Annotation
     from matplotlib.transforms import Bbox

@@ -238,6 +238,7 @@ def test_another_table_needs_no_column_of_groups(text_run: tuple[Path, RunResult
     assert evaluate(text_run[1].out, table, split="all").n == 6
 
 
+@pytest.mark.slow
 def test_resuming_reads_the_source_as_the_run_began(tmp_path: Path) -> None:
     table = tmp_path / "two.csv"
     rows = "".join(f"{'pear' if n % 2 else 'zinc'} {n},{'xy'[n % 2]},{'uv'[n % 2]}\n" for n in range(60))

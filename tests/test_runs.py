@@ -42,6 +42,7 @@ class StopInEpoch(Callback):
             raise KeyboardInterrupt
 
 
+@pytest.mark.slow
 def test_a_setting_that_cannot_work_costs_nothing_of_the_run_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -118,6 +119,7 @@ def test_the_same_seed_gives_the_same_files(trained: RunResult, tmp_path: Path) 
         assert (again.out / name).read_bytes() == (trained.out / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_another_seed_gives_other_weights_on_the_same_split(trained: RunResult, tmp_path: Path) -> None:
     other = train("digits", model="lenet_relu", epochs=1, seed=1, out=tmp_path)
     ours, theirs = load_artifact(trained.out).config, load_artifact(other.out).config
@@ -318,6 +320,7 @@ def test_divergence_is_an_error_that_says_where(tmp_path: Path) -> None:
         train("digits", model="lenet300_100", epochs=1, settings=settings, out=tmp_path)
 
 
+@pytest.mark.slow
 def test_overwriting_replaces_the_run_and_leaves_other_files(tmp_path: Path) -> None:
     first = train("digits", model="lenet300_100", epochs=1, out=tmp_path)
     (tmp_path / "notes.txt").write_text("mine")

@@ -48,6 +48,7 @@ def test_a_loss_with_a_margin_brings_cosines_along(loss: str, tmp_path: Path) ->
     assert run.test.accuracy > 0.8
 
 
+@pytest.mark.slow
 def test_a_network_that_begins_with_cosines_keeps_them(tmp_path: Path) -> None:
     run = train(
         "digits", epochs=1, settings={"model": {"name": "lenet_relu", "options": {"cosine": True}}}, out=tmp_path

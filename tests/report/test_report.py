@@ -102,6 +102,7 @@ def test_names_from_the_data_cannot_inject_markup(trained: RunResult) -> None:
     assert "&lt;script&gt;" in html
 
 
+@pytest.mark.slow
 def test_several_models_share_a_page(trained: RunResult) -> None:
     html = render_html(
         [trained.report, dataclasses.replace(trained.report, history=trained.report.history[:1])], title="two"

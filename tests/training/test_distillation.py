@@ -100,6 +100,7 @@ def teacher_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return train("digits", model="lenet_relu", epochs=12, out=folder).out
 
 
+@pytest.mark.slow
 def test_a_student_of_another_size_learns_from_a_trained_model(teacher_folder: Path, tmp_path: Path) -> None:
     settings = {
         "model": {"name": "lenet300_100", "teacher": str(teacher_folder), "input_size": 28},

@@ -90,6 +90,7 @@ def fit_in_one_and_two(tmp_path: Path, *settings: str) -> tuple[dict[str, Any], 
 
 
 @pytest.mark.parametrize("batch", [64, pytest.param(62, marks=pytest.mark.slow)])
+@pytest.mark.slow
 def test_two_processes_have_the_losses_of_one(tmp_path: Path, batch: int) -> None:
     one, two = fit_in_one_and_two(tmp_path, str(batch), "lenet300_100", "fp32", "0")
     assert two["losses"][:20] == pytest.approx(one["losses"][:20], abs=1e-5)

@@ -174,6 +174,7 @@ class Stop(Callback):
             raise KeyboardInterrupt
 
 
+@pytest.mark.slow
 def test_a_run_that_is_stopped_and_resumed_has_each_epoch_once(tmp_path: Path) -> None:
     settings: dict[str, Any] = {"model": {"name": "lenet300_100"}, "training": {"batch_size": 200, "epochs": 3}}
     logger = TensorBoardLogger(tmp_path / "tensorboard")
@@ -188,6 +189,7 @@ def test_a_run_that_is_stopped_and_resumed_has_each_epoch_once(tmp_path: Path) -
     assert len((tmp_path / "metrics.csv").read_text().splitlines()) == 4
 
 
+@pytest.mark.slow
 def test_another_logger_as_documented(tmp_path: Path) -> None:
     text = (Path(__file__).parents[2] / "docs" / "training.md").read_text(encoding="utf-8")
     match = re.search(r"<!-- logger: begin -->\n```python\n(.*?)```", text, re.DOTALL)

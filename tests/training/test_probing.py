@@ -123,6 +123,7 @@ def test_speed_is_samples_over_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
     assert probing.measure_speed(nn.Linear(2, 2), Points(64), TrainConfig()) == pytest.approx(3 * 64 / 1.5)
 
 
+@pytest.mark.slow
 def test_what_was_measured_is_written_down_and_not_measured_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
