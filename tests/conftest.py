@@ -7,9 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import settings
 from PIL import Image
 
 from falconet.runs import RunResult, train
+
+# How long an example takes says more about what else the machine does than about the code.
+settings.register_profile("falconet", deadline=None)
+settings.load_profile("falconet")
 
 FolderMaker = Callable[..., Path]
 

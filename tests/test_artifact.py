@@ -95,6 +95,7 @@ def test_memory_layout_does_not_matter(artifact: Artifact) -> None:
     assert Artifact(CONFIG, turned).serialize() == artifact.serialize()
 
 
+@pytest.mark.slow
 def test_another_process_answers_the_same(folder: Path, tmp_path: Path, artifact: Artifact) -> None:
     code = """
 import sys, numpy, torch, falconet

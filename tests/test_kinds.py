@@ -146,6 +146,7 @@ def test_a_model_of_another_kind_is_refused(tmp_path: Path) -> None:
         train(write_series(tmp_path / "slopes.npz"), model="lenet5", out=tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_rare_classes_count_as_much_as_frequent_ones(tmp_path: Path) -> None:
     """On overlapping classes of 9 to 1, balance raises the rare one's recall."""
     generator = np.random.default_rng(1)

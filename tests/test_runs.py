@@ -201,6 +201,7 @@ class Notes(Callback):
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L"])
+@pytest.mark.slow
 def test_a_run_begins_with_published_weights(make_folder: FolderMaker, tmp_path: Path, mode: str) -> None:
     """With a frozen backbone, they are in the artifact; mean and deviation are those that go with them."""
     state = save_weights(tmp_path / "weights.pth")

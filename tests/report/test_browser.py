@@ -23,6 +23,8 @@ from falconet.report import Mistake, ModelReport, render_html
 from falconet.report.facts import draw_up
 from falconet.spec import InputSpec, SeriesSpec, TextSpec
 
+pytestmark = pytest.mark.slow
+
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 LIMIT = 3_000_000
 """Bytes of a report, at most."""
@@ -109,7 +111,7 @@ def invent_reports(kind: str, report: ModelReport) -> list[ModelReport]:
     return [report, other] if kind == "two" else [report]
 
 
-KINDS = ("image", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("series", "text", "many", "two")))
+KINDS = ("image", "series", "text", "many", "two")
 Opener = Callable[..., Page]
 
 
@@ -158,7 +160,7 @@ def test_only_tables_scroll_sideways(show: Opener, kind: str, width: int) -> Non
     assert page.evaluate("document.documentElement.scrollWidth") == width
 
 
-@pytest.mark.parametrize(("kind", "width"), [("image", 1280), pytest.param("many", 390, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("kind", "width"), [("image", 1280), ("many", 390)])
 def test_the_keyboard_reaches_everything(show: Opener, kind: str, width: int) -> None:
     page = show(kind, width=width)
     wanted = set(page.evaluate(REACHABLE))
@@ -175,7 +177,6 @@ def test_the_keyboard_reaches_everything(show: Opener, kind: str, width: int) ->
     assert len(wanted) > len(page.query_selector_all("nav a")) > 5
 
 
-@pytest.mark.slow
 def test_the_keyboard_opens_what_is_folded(show: Opener) -> None:
     page = show("image")
     page.focus("summary")
@@ -191,7 +192,6 @@ def test_the_skip_link_leads_past_the_sections(show: Opener) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.slow
 def test_headings_leave_no_level_out(show: Opener, kind: str) -> None:
     headings = "[...document.querySelectorAll('h1,h2,h3,h4,h5,h6')].map(one => Number(one.tagName[1]))"
     levels = show(kind).evaluate(headings)
@@ -200,7 +200,6 @@ def test_headings_leave_no_level_out(show: Opener, kind: str) -> None:
     assert all(after <= before + 1 for before, after in itertools.pairwise(levels))
 
 
-@pytest.mark.slow
 def test_the_theme_is_the_reader_s(show: Opener) -> None:
     color = "getComputedStyle(document.body).backgroundColor"
     dark = show("image", scheme="dark")
@@ -211,7 +210,6 @@ def test_the_theme_is_the_reader_s(show: Opener) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.slow
 def test_it_can_be_printed_whole(show: Opener, kind: str) -> None:
     page = show(kind)
     seen = "[...document.querySelectorAll('table')].map(one => one.checkVisibility())"
