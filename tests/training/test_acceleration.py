@@ -192,7 +192,8 @@ def count_faults(repetitions: int) -> float:
 def test_kept_memory_is_not_asked_for_again_and_given_back_at_last() -> None:
     with kept_memory():
         count_faults(3)
-        assert count_faults(20) < 10
+        # What else goes on in this process, and in the system's own housekeeping, only adds faults.
+        assert min(count_faults(20) for _ in range(3)) < 10
         block = torch.ones(50_000_000)
         del block
         held = resident()
