@@ -26,11 +26,11 @@ def fetch_model(name: str) -> Path:
     check_extra(f"loading {HUB_PREFIX}{repository}")
     from huggingface_hub import snapshot_download
 
-    with explain(name):
+    with translated_errors(name):
         folder = Path(snapshot_download(repository, revision=revision, allow_patterns=[CONFIG_FILE]))
     if not (folder / CONFIG_FILE).is_file() or "format_version" not in read_json(folder / CONFIG_FILE):
         raise ArtifactError(f"{name}: wanted a model of Falconet ({CONFIG_FILE} and {WEIGHTS_FILE}), found another")
-    with explain(name):
+    with translated_errors(name):
         # The folder is called after its commit.
         return Path(snapshot_download(repository, revision=folder.name, allow_patterns=list(MODEL_FILES)))
 
@@ -46,7 +46,7 @@ def upload(folder: Path, files: Sequence[str], repository: str, private: bool) -
     if get_token() is None:
         raise HubError(f"pushing to {repository} needs a token of the Hugging Face Hub that may write: {LOGIN}")
     api = HfApi()
-    with explain(repository):
+    with translated_errors(repository):
         api.create_repo(repository, private=private or None, exist_ok=True)
         if private and not api.model_info(repository).private:
             raise HubError(
@@ -65,7 +65,7 @@ def check_extra(purpose: str) -> None:
 
 
 @contextmanager
-def explain(name: str) -> Iterator[None]:
+def translated_errors(name: str) -> Iterator[None]:
     """Turn what goes wrong with the hub into HubError."""
     from huggingface_hub import errors as package
 

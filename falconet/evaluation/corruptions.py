@@ -15,15 +15,15 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float32
+from jaxtyping import Float32, Int64
 from PIL import Image
 from torch import Tensor
 
@@ -177,6 +177,8 @@ class CorruptedSamples:
     name_of_corruption: str
     amount: float
     seed: int
+    places: Int64[np.ndarray, " samples"]
+    """By which samples draw: a part of them is corrupted as it was among the others."""
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -186,15 +188,16 @@ class CorruptedSamples:
 
     def read(self, index: int) -> Any:
         sample = self.samples.read(index)
-        generator = np.random.default_rng((self.seed, index))
+        generator = np.random.default_rng((self.seed, int(self.places[index])))
         table: Mapping[str, Callable[..., Any]] = TEXT_CORRUPTIONS if isinstance(sample, str) else SERIES_CORRUPTIONS
         return table[self.name_of_corruption](sample, self.amount, generator)
 
-    def take(self, indices: np.ndarray) -> Samples:
-        raise NotImplementedError("corrupted samples are judged whole: their draws belong to their places")
+    def take(self, indices: Int64[np.ndarray, " kept"]) -> Samples:
+        return replace(self, samples=self.samples.take(indices), places=self.places[indices])
 
-    def join(self, others: Any) -> Samples:
-        raise NotImplementedError("corrupted samples are judged whole: their draws belong to their places")
+    def join(self, others: Sequence[Any]) -> Samples:
+        joined = self.samples.join([other.samples for other in others])
+        return replace(self, samples=joined, places=np.concatenate([self.places, *(other.places for other in others)]))
 
 
 def add_noise(series: np.ndarray, decibels: float, generator: np.random.Generator) -> np.ndarray:

@@ -104,9 +104,9 @@ def judge_raw(artifact: Artifact, split: Split) -> tuple[int, float, tuple[Corru
     """Corrupt series and texts before anything else is done to them."""
     samples = fit_recordings(split.samples, artifact.config.input)
     count, clean = judge_samples(artifact, split)
-    rows = []
+    rows, places = [], np.arange(len(samples))
     for name, severity, amount in iterate_levels(artifact):
-        corrupted = replace(split, samples=CorruptedSamples(samples, name, amount, SEED))
+        corrupted = replace(split, samples=CorruptedSamples(samples, name, amount, SEED, places))
         rows.append(Corrupted(name, severity, amount, *judge_samples(artifact, corrupted)))
     return count, clean, tuple(rows)
 

@@ -169,8 +169,12 @@ def test_short_words_and_empty_texts_survive() -> None:
 
 def test_samples_are_corrupted_by_their_place() -> None:
     texts = Texts(["one two three four"] * 8, np.array([str(index) for index in range(8)]))
-    samples = CorruptedSamples(texts, "dropped_words", 0.5, seed=0)
+    samples = CorruptedSamples(texts, "dropped_words", 0.5, seed=0, places=np.arange(8))
     read = [samples.read(index) for index in range(8)]
     assert len(set(read)) > 1
     assert read == [samples.read(index) for index in range(8)]
     assert (len(samples), samples.name(3)) == (8, "3")
+    first, last = samples.take(np.array([5, 2])), samples.take(np.array([7]))
+    assert [first.read(index) for index in range(2)] == [read[5], read[2]]
+    joined = first.join([last])
+    assert [joined.read(index) for index in range(3)] == [read[5], read[2], read[7]]
