@@ -138,6 +138,13 @@ class Artifact:
         with torch.inference_mode(mode=False):  # As with the model: attacks follow gradients through normalization.
             return create_preprocess(self.config.input, self.tokenizer)
 
+    def make_blank(self) -> Tensor:
+        """Return a batch of one input of ones as the network takes it, to ask what an answer costs."""
+        import torch
+
+        spec = self.config.input
+        return torch.ones(1, *spec.shape, dtype=torch.long if spec.kind == "text" else torch.float32)
+
     def serialize(self) -> bytes:
         """Return the content of `model.safetensors`."""
         import safetensors.torch

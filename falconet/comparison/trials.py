@@ -5,8 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +21,7 @@ from falconet.data import DataConfig, Dataset
 from falconet.errors import DataError, FalconetError, InterruptedRunError, StorageError
 from falconet.evaluation import evaluate_split
 from falconet.evaluation.judgement import check_found_again
-from falconet.latency import measure_latency
+from falconet.latency import measure_latency, pinned_threads
 from falconet.planning import Plan, plan_run
 from falconet.runs import execute
 from falconet.storage import write_bytes
@@ -196,19 +194,8 @@ def recall_trial(contender: Contender, seed: int, out: Path) -> Trial | None:
 def measure_cost(artifact: Artifact) -> Cost:
     """Count and time one trained network."""
     spec, model = artifact.config.input, artifact.model
-    sample = torch.ones(1, *spec.shape, dtype=torch.long if spec.kind == "text" else torch.float32)
-    with one_thread(), torch.inference_mode():
+    sample = artifact.make_blank()
+    with pinned_threads(1), torch.inference_mode():
         latency = measure_latency(lambda: model(sample))
     cost = count_complexity(model, spec.shape, artifact.config.architecture, spec.kind)
     return Cost(cost.params, cost.macs, len(artifact.serialize()), latency.p50)
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Let torch compute on a single thread, so that times do not depend on what else the cores do."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)

@@ -105,12 +105,11 @@ def explain_batch(method: Method, model: nn.Module, inputs: Inputs, targets: Tar
 
 def fitting_methods(artifact: Artifact) -> list[str]:
     """Return the methods that a network allows, without `random`, which explains nothing."""
-    spec = artifact.config.input
-    blank = torch.ones(1, *spec.shape, dtype=torch.long if spec.kind == "text" else torch.float32)
+    kind, blank = artifact.config.input.kind, artifact.make_blank()
     return [
         name
         for name, method in METHODS.items()
-        if spec.kind in method.kinds and name != "random" and allows(method, artifact.model, blank)
+        if kind in method.kinds and name != "random" and allows(method, artifact.model, blank)
     ]
 
 

@@ -108,7 +108,7 @@ def describe_model(
 ) -> ModelReport:
     """Gather a report; `answers` are what `test` was computed from."""
     spec, model = artifact.config.input, artifact.model
-    sample = torch.ones(1, *spec.shape, dtype=torch.long if spec.kind == "text" else torch.float32)
+    sample = artifact.make_blank()
     with torch.inference_mode():
         latency = measure_latency(lambda: model(sample))
     return ModelReport(
