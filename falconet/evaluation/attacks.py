@@ -11,14 +11,11 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from importlib.util import find_spec
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float32, Int64
 from torch import Tensor
-
-from falconet.errors import MissingExtraError
 
 EPSILONS = (1 / 255, 2 / 255, 4 / 255, 8 / 255, 0.1, 0.3)
 """Up to 8/255 as usual for photographs (Madry et al. on CIFAR-10), 0.1 and 0.3 for gray digits (theirs on MNIST)."""
@@ -29,12 +26,6 @@ any other (their robustness library's rule)."""
 SEED = 0
 
 
-def check_captum() -> None:
-    """Raise MissingExtraError without captum."""
-    if find_spec("captum") is None:
-        raise MissingExtraError("explain", "attacking a model by FGSM and PGD")
-
-
 def attack_fgsm(
     predict: Callable[[Tensor], Tensor],
     pixels: Float32[Tensor, "batch channels height width"],
@@ -42,7 +33,6 @@ def attack_fgsm(
     epsilon: float,
 ) -> Float32[Tensor, "batch channels height width"]:
     """Return `pixels + epsilon * sign(gradient)`, clamped to 0..1; `predict` turns pixels in 0..1 into logits."""
-    check_captum()
     from captum.robust import FGSM
 
     attack = FGSM(predict, cross_entropy, lower_bound=0.0, upper_bound=1.0)
@@ -60,7 +50,6 @@ def attack_pgd(
     epsilon: float,
 ) -> Float32[Tensor, "batch channels height width"]:
     """Return what STEPS steps within epsilon of the pixels lead to, clamped to 0..1; the same on every call."""
-    check_captum()
     from captum.robust import PGD
 
     attack = PGD(predict, cross_entropy, lower_bound=0.0, upper_bound=1.0)

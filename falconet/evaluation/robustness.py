@@ -17,7 +17,7 @@ from falconet.data import Split
 from falconet.data.preprocessing import Preprocess, iterate_prepared
 from falconet.errors import DataError
 from falconet.evaluation.answers import BATCH_SIZE, answer_split, fit_recordings
-from falconet.evaluation.attacks import ATTACKS, EPSILONS, check_captum
+from falconet.evaluation.attacks import ATTACKS, EPSILONS
 from falconet.evaluation.corruptions import CorruptedSamples, corrupt_images, list_amounts
 from falconet.spec import ImageSpec
 
@@ -70,12 +70,10 @@ class Robustness:
 def measure_robustness(artifact: Artifact | str | Path, split: Split, *, attacks: bool = True) -> Robustness:
     """Judge a model on a split, labels being positions in the model's own, under each corruption and attack.
 
-    Raises DataError where no sample can be read, MissingExtraError for images without captum unless `attacks` is False.
+    Raises DataError where no sample can be read.
     """
     artifact = artifact if isinstance(artifact, Artifact) else load_artifact(artifact)
     images = isinstance(artifact.config.input, ImageSpec)
-    if images and attacks:
-        check_captum()
     count, clean, rows = (judge_images if images else judge_raw)(artifact, split)
     attacked, note = attack_split(artifact, split) if attacks else ((), "not asked for")
     mean = float(np.mean([row.accuracy for row in rows]))

@@ -29,9 +29,9 @@ from falconet.explanation.explaining import (
     read_subject,
 )
 from falconet.explanation.layers import embed_samples, find_nearest, list_maps, project, rank_units, read_filters
-from falconet.explanation.methods import check_captum
 from falconet.explanation.page import Plate, Section
 from falconet.explanation.pictures import draw_embedding, draw_samples, draw_tiles, encode_figure, spread
+from falconet.explanation.reasons import choose_cases
 from falconet.storage import prepare_folder, write_bytes
 
 if TYPE_CHECKING:
@@ -144,7 +144,6 @@ def examine(
     Arguments and errors are those of `explain` and `falconet.evaluate`. Neighbors need the source that the model was
     trained on; for another they are left out.
     """
-    check_captum()
     artifact = model if isinstance(model, Artifact) else load_artifact(model)
     explainer = plan(artifact, method, Path(out), classes)
     if samples < 1:
@@ -153,7 +152,7 @@ def examine(
     _, answers = evaluate_split(artifact, chosen, split, dataset)
     prepare_folder(explainer.out)
     study = Study(artifact, dataset, answers, explainer.out)
-    mistakes, doubts = choose_cases(study, samples)
+    mistakes, doubts = choose_cases(study.probabilities, study.answers.split.labels, samples)
     wrong, right = describe_cases(study, mistakes), describe_cases(study, doubts)
     items, baseline = explain_all(explainer, [read_subject(artifact, study.samples, i) for i in mistakes + doubts])
     border = len(mistakes) * len(explainer.methods) * min(classes, len(artifact.config.input.labels))
@@ -166,14 +165,6 @@ def examine(
     result = conclude(explainer.out, items, baseline, (), unreadable)
     publish(result, artifact, sections)
     return Examination(result.out, result.page, result.items, wrong, right, result)
-
-
-def choose_cases(study: Study, count: int) -> tuple[list[int], list[int]]:
-    """Return positions of the most confident mistakes, and of the least confident hits."""
-    answers, truths = study.probabilities.argmax(axis=1), study.answers.split.labels
-    order = np.argsort(study.probabilities.max(axis=1), kind="stable")
-    wrong = answers[order] != truths[order]
-    return order[wrong][::-1][:count].tolist(), order[~wrong][:count].tolist()
 
 
 def describe_cases(study: Study, positions: Sequence[int]) -> tuple[Case, ...]:

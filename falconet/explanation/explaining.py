@@ -24,7 +24,7 @@ from falconet.evaluation.judgement import find_split
 from falconet.evaluation.prediction import expand
 from falconet.explanation.faithfulness import Score, draw_networks, measure_faithfulness, measure_randomization
 from falconet.explanation.layers import read_attention
-from falconet.explanation.methods import attribute, check_captum, find_method, fitting_methods
+from falconet.explanation.methods import attribute, find_method, fitting_methods
 from falconet.explanation.page import Plate, Section, render_page
 from falconet.explanation.pictures import Panel, Shown, draw_attention, draw_panel, encode_figure, to_shades
 from falconet.explanation.positions import Inputs, is_text, mark_present
@@ -197,10 +197,9 @@ def explain(
         Of a source; as in `falconet.evaluate`.
 
     Raises PathError for a path that does not exist, UnknownNameError for a method that does not exist, ConfigError for
-    one that the network does not allow, DataError where nothing can be read, MissingExtraError without captum.
+    one that the network does not allow, DataError where nothing can be read.
 
     """
-    check_captum()
     artifact = model if isinstance(model, Artifact) else load_artifact(model)
     explainer = plan(artifact, method, Path(out), classes)
     asked = [files] if isinstance(files, str | Path) else list(files)

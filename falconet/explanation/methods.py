@@ -1,11 +1,10 @@
 """attribute(): how much each pixel, token or step of an input speaks for a class, by one of several methods.
 
-What is explained is the class's logit. METHODS names each method's paper. Needs the extra `explain` (captum).
+What is explained is the class's logit. METHODS names each method's paper.
 """
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -16,7 +15,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
 from falconet.artifact import Artifact
-from falconet.errors import ConfigError, MissingExtraError, UnknownNameError
+from falconet.errors import ConfigError, UnknownNameError
 from falconet.explanation.layers import embed, find_last_maps, list_maps
 from falconet.explanation.positions import Inputs, clear, is_text, mark_present, remove
 from falconet.explanation.rectifiers import GuidedMode
@@ -72,7 +71,7 @@ def attribute(artifact: Artifact, inputs: Inputs, method: str, targets: Targets)
     Returns float32 `(batch, height, width)` for images, `(batch, channels, steps)` for series and `(batch, tokens)`
     for texts; 0 at padding. More is more evidence; gradcam, smoothgrad and guided_backprop give no negative values.
     The same call gives the same values. Raises UnknownNameError for a method that there is not for this kind of input,
-    ConfigError for one that this network does not allow, MissingExtraError without captum.
+    ConfigError for one that this network does not allow.
 
     """
     found = find_method(method, artifact.config.input.kind)
@@ -93,8 +92,7 @@ def find_method(name: str, kind: Kind) -> Method:
 
 
 def explain_batch(method: Method, model: nn.Module, inputs: Inputs, targets: Targets) -> Relevance:
-    """Apply one method to any network, also to one without training. Raises UnfitError, MissingExtraError."""
-    check_captum()
+    """Apply one method to any network, also to one without training. Raises UnfitError."""
     # Noise is drawn from torch's own generator, which a user's code may count on.
     with torch.random.fork_rng(devices=[]), torch.enable_grad():
         torch.manual_seed(0)
@@ -121,12 +119,6 @@ def allows(method: Method, model: nn.Module, inputs: Inputs) -> bool:
     except UnfitError:
         return False
     return True
-
-
-def check_captum() -> None:
-    """Raise MissingExtraError unless captum is installed."""
-    if importlib.util.find_spec("captum") is None:
-        raise MissingExtraError("explain", "explaining answers")
 
 
 def compute_gradcam(model: nn.Module, inputs: Inputs, targets: Targets) -> Relevance:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 
 from falconet.data.drawing import COLORS, FRAME, choose_colors, clean, draw_sample, shorten
 from falconet.explanation.faithfulness import Faithfulness
@@ -122,6 +122,18 @@ def to_colors(shades: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape 
     colors[..., :3] = np.where(shades[..., None] >= 0, to_rgb(FOR), to_rgb(AGAINST))
     colors[..., 3] = 0.85 * np.abs(shades)
     return colors
+
+
+def blend(
+    image: Float[np.ndarray, "height width channels"], shades: Float[np.ndarray, "height width"]
+) -> UInt8[np.ndarray, "height width 3"]:
+    """Return the pixels of an image in muted grays under the colors of its explanation."""
+    colors = to_colors(shades)
+    opacity = colors[..., 3:]
+    pixels: UInt8[np.ndarray, "height width 3"] = (
+        (255 * (mute(image) * (1 - opacity) + colors[..., :3] * opacity)).round().astype(np.uint8)
+    )
+    return pixels
 
 
 def draw_series(

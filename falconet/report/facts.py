@@ -17,6 +17,7 @@ from falconet.artifact import Artifact, ArtifactConfig, current_versions
 from falconet.complexity import Complexity, count_complexity
 from falconet.errors import DataError
 from falconet.evaluation import Answers, Calibration, Evaluation
+from falconet.explanation.reasons import Reasons, find_reasons
 from falconet.latency import Latency, measure_latency
 from falconet.training import EpochRow
 from falconet.training.diagnoses import Diagnosis, Vitals
@@ -69,6 +70,8 @@ class ModelReport:
     """Size of the weights' file."""
     latency: Latency
     """Of one sample on this machine, without decoding."""
+    reasons: Reasons
+    """Of some mistakes and hits on the test split."""
     settings: Mapping[str, Any]
     environment: Mapping[str, str]
     course: Course
@@ -123,6 +126,7 @@ def describe_model(
         complexity=count_complexity(model, spec.shape, artifact.config.architecture, spec.kind),
         bytes=len(artifact.serialize()),
         latency=latency,
+        reasons=find_reasons(artifact, answers),
         settings=settings,
         environment=describe_environment(),
         course=course,

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from falconet.evaluation import Evaluation
+from falconet.explanation.reasons import Reasons
 from falconet.metrics.curves import Curve, Points
 from falconet.report.curves import draw_vitals
 from falconet.report.facts import ModelReport
@@ -19,6 +20,7 @@ from falconet.report.judging import (
     show_reliability,
     show_roc,
 )
+from falconet.report.overlays import draw_overlay, draw_sample
 from falconet.report.pictures import Picture, draw_sparkline, encode_picture, show_learning_curves, to_svg
 from falconet.schema import flatten
 from falconet.spec import ImageSpec, InputSpec, SeriesSpec
@@ -31,6 +33,7 @@ SECTIONS = {
     "certainty": "How sure it is",
     "costs": "What it costs",
     "training": "How it trained",
+    "reasons": "Why it answers so",
     "origin": "How it was made",
 }
 """Of a model, in order: the name of its template, and its heading."""
@@ -65,6 +68,8 @@ class Model:
     tradeoffs: tuple[Picture, ...]
     """Precision over recall and hits over false alarms, class by class."""
     costs: tuple[Tile, ...]
+    trustworthiness: tuple[Tile, ...]
+    """How far the explanations may be believed."""
     confusions: tuple[tuple[str, str, int], ...]
     matrix: Picture | None
     """Of the confusions, where there are too many classes for a table."""
@@ -98,6 +103,8 @@ def render_page(package: str, **values: Any) -> str:
         "bytes": format_bytes,
         "picture": encode_picture,
         "sparkline": draw_sparkline,
+        "overlay": draw_overlay,
+        "sample": draw_sample,
         "scale": to_shade,
         "input": describe_input,
         "plural": PLURALS.__getitem__,
@@ -119,6 +126,7 @@ def describe(report: ModelReport, key: str) -> Model:
         trust=tuple(picture.within(key) for picture in show_trust(report.test)),
         tradeoffs=tuple(picture.within(key) for picture in show_tradeoffs(report)),
         costs=list_costs(report),
+        trustworthiness=list_trustworthiness(report.reasons),
         confusions=list_confusions(report.test),
         matrix=matrix and matrix.within(key),
         curves=tuple(picture.within(key) for picture in curves),
@@ -226,6 +234,23 @@ def list_costs(report: ModelReport) -> tuple[Tile, ...]:
     )
 
 
+def list_trustworthiness(reasons: Reasons) -> tuple[Tile, ...]:
+    """Return how the probability of answers follows their explanations, and what is left of these without training."""
+    if not reasons.scores:
+        return ()
+    score, floor = reasons.scores
+    return (
+        Tile("insertion", f"{score.insertion_auc:.3f}", "mean probability as the best evidence comes first"),
+        Tile("deletion", f"{score.deletion_auc:.3f}", "as it goes first"),
+        Tile(
+            "insertion − deletion",
+            f"{score.gain:.3f}".replace("-", "−"),
+            f"{floor.gain:.3f} by a random order".replace("-", "−"),
+        ),
+        Tile("likeness without training", f"{score.randomization:.2f}", "rank correlation; near 0 is better"),
+    )
+
+
 def show_matrix(test: Evaluation) -> Picture | None:
     """Return the confusion matrix as a picture where there are many classes."""
     names = [row.name for row in test.per_class]
@@ -273,6 +298,11 @@ def format_percent(share: float) -> str:
 def format_area(area: float | None) -> str:
     """Return the area under a curve; a dash where there is no curve."""
     return "–" if area is None else f"{area:.3f}"
+
+
+def format_difference(value: float) -> str:
+    """Return a number to three decimals, with a minus sign instead of a hyphen."""
+    return f"{value:.3f}".replace("-", "−")
 
 
 def format_interval(bounds: tuple[float, float]) -> str:

@@ -135,8 +135,11 @@ def encode_picture(pixels: UInt8[np.ndarray, "height width channels"], side: int
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
-def draw_sparkline(series: Float32[np.ndarray, "channels steps"]) -> str:
-    """Return a series as an SVG element of 120 by 60 pixels: a line a channel, with gaps where values are missing."""
+def draw_sparkline(series: Float32[np.ndarray, "channels steps"], ground: str = "", said: str = "") -> str:
+    """Return a series as an SVG element of 120 by 60 pixels: a line a channel, with gaps where values are missing.
+
+    `ground`: SVG elements that the lines stand on; `said`, escaped: what a screen reader says instead of its length.
+    """
     finite = np.isfinite(series)
     low, high = (float(series[finite].min()), float(series[finite].max())) if finite.any() else (0.0, 1.0)
     x = np.linspace(2, 118, series.shape[1])
@@ -147,9 +150,8 @@ def draw_sparkline(series: Float32[np.ndarray, "channels steps"]) -> str:
         f'<path d="{draw_path(x[kept], channel[kept])}" fill="none" style="stroke: {THEME.get(color, color)}"/>'
         for channel, color in zip(y, itertools.cycle((BLUE, ORANGE, GREEN)), strict=False)
     )
-    return (
-        f'<svg role="img" aria-label="series of {series.shape[1]} steps" viewBox="0 0 120 60" width="120">{lines}</svg>'
-    )
+    said = said or f"series of {series.shape[1]} steps"
+    return f'<svg role="img" aria-label="{said}" viewBox="0 0 120 60" width="120">{ground}{lines}</svg>'
 
 
 def draw_path(x: np.ndarray, y: np.ndarray) -> str:

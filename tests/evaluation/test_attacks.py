@@ -6,8 +6,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from falconet.errors import MissingExtraError
-from falconet.evaluation import attacks
 from falconet.evaluation.attacks import ATTACKS, attack_fgsm, attack_pgd
 
 LABELS = torch.tensor([0, 1, 1, 0])
@@ -73,9 +71,3 @@ def test_a_draw_of_the_attack_changes_no_other(linear: nn.Module, pixels: Tensor
     torch.manual_seed(5)
     attack_pgd(linear, pixels, LABELS, 0.1)
     assert torch.equal(torch.rand(3), wanted)
-
-
-def test_without_captum_there_is_a_line_that_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(attacks, "find_spec", lambda name: None)
-    with pytest.raises(MissingExtraError, match=r"FGSM and PGD needs.*pip install 'falconet\[explain\]'"):
-        attack_fgsm(nn.Identity(), torch.zeros(1, 1, 1, 1), torch.tensor([0]), 0.1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable
 from typing import Any
 
@@ -13,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from falconet.artifact import Artifact, ArtifactConfig, DataOrigin, Provenance
-from falconet.errors import ConfigError, MissingExtraError, UnknownNameError
+from falconet.errors import ConfigError, UnknownNameError
 from falconet.explanation.faithfulness import draw_networks
 from falconet.explanation.methods import (
     METHODS,
@@ -258,13 +257,6 @@ def test_guided_backprop_wants_relu() -> None:
     artifact = wrap(create_model("lenet5", num_classes=4, in_channels=1, input_size=SIDE), "lenet5")
     with pytest.raises(ConfigError, match="guided_backprop: wanted a network with ReLU"):
         attribute(artifact, torch.randn(1, 1, SIDE, SIDE), "guided_backprop", torch.tensor([0]))
-
-
-def test_captum_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    artifact = make_artifact("gru", TEXT)
-    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
-    with pytest.raises(MissingExtraError, match=r"pip install 'falconet\[explain\]'"):
-        attribute(artifact, draw_texts(), "occlusion", torch.tensor([0, 0]))
 
 
 QUICK = {"lenet5", "lenet_relu", "squeezenet1_1", "resnet20", "efficientnet_lite0"}

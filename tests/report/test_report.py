@@ -16,6 +16,7 @@ from PIL import Image
 
 from falconet import RunResult, load_dataset
 from falconet.evaluation import Answers
+from falconet.explanation.reasons import Reasons
 from falconet.report import render_card, render_html
 from falconet.report.facts import find_mistakes
 from falconet.report.html import SECTIONS, describe, format_bytes, format_count, list_confusions
@@ -78,10 +79,34 @@ def test_the_page_says_what_the_run_was(html: str, trained: RunResult) -> None:
 
 
 def test_mistakes_are_pictures_with_true_and_predicted_labels(html: str, trained: RunResult) -> None:
-    images = Page(html).images
-    assert len(images) == len(trained.report.mistakes) > 0
+    images = Page(html).images[: len(trained.report.mistakes)]
+    assert images
     for image, mistake in zip(images, trained.report.mistakes, strict=True):
         assert image["alt"] == f"test sample {mistake.name}: true class {mistake.truth}, predicted {mistake.answer}"
+
+
+def test_answers_are_explained_with_pictures_and_how_far_to_believe_them(html: str, trained: RunResult) -> None:
+    reasons, images = trained.report.reasons, Page(html).images[len(trained.report.mistakes) :]
+    assert len(images) == 3 * len(reasons.accounts) == 18
+    views = [images[start : start + 3] for start in range(0, len(images), 3)]
+    for account, (sample, *overlays) in zip(reasons.accounts, views, strict=True):
+        assert sample["alt"] == "the sample as the model sees it"
+        for reason, overlay in zip((account.answer, account.other), overlays, strict=True):
+            row, column = (int(place) + 1 for place in np.unravel_index(reason.shades.argmax(), reason.shades.shape))
+            peak = f"strongest at row {row} of 28, column {column} of 28" if reason.shades.max() > 0 else "none"
+            assert overlay["alt"] == f"evidence for {reason.label}: {peak}"
+    assert f">{reasons.scores[0].gain:.3f}<".replace("-", "−") in html
+    assert ("Do not rely on these pictures" in html) is not reasons.believable
+
+
+def test_explanations_that_are_no_better_than_chance_say_so(trained: RunResult) -> None:
+    (score, floor), accounts = trained.report.reasons.scores, trained.report.reasons.accounts
+    worse = dataclasses.replace(score, insertion_auc=score.deletion_auc - 0.1)
+    for reasons, words in (
+        (Reasons("gradcam", accounts, (worse, floor)), "Do not rely on these pictures"),
+        (Reasons("gradcam", note="it <broke>"), "This network was not explained: it &lt;broke&gt;"),
+    ):
+        assert words in render_html([dataclasses.replace(trained.report, reasons=reasons)], "a page")
 
 
 def test_the_report_is_small(trained: RunResult) -> None:

@@ -1,0 +1,135 @@
+"""Why a model answers as it does, in short: a few mistakes and hits explained, without files, for a report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from falconet import metrics
+from falconet.artifact import Artifact
+from falconet.errors import DataError
+from falconet.evaluation.answers import Answers, fit_recordings
+from falconet.explanation.explaining import (
+    BASELINE,
+    Explainer,
+    Item,
+    Subject,
+    answer_sample,
+    average,
+    plan,
+    read_subject,
+    show,
+)
+from falconet.explanation.faithfulness import Score
+from falconet.explanation.methods import attribute
+from falconet.explanation.pictures import Shown, to_shades
+
+CASES = 3
+"""Mistakes, and as many hits, that are explained."""
+
+
+@dataclass(frozen=True, eq=False)
+class Reason:
+    """What in a sample speaks for one class."""
+
+    label: str
+    probability: float
+    shown: Shown
+    shades: Float[np.ndarray, "*positions"]
+    """From -1, fully against the class, to 1, fully for it; of a text, of its parts."""
+
+
+@dataclass(frozen=True, eq=False)
+class Account:
+    """A sample with the reasons for the answer, and for the class that it should have been or nearly was."""
+
+    name: str
+    truth: str
+    answer: Reason
+    other: Reason
+    """For the true class where the answer is wrong, else for the second most probable one."""
+
+
+@dataclass(frozen=True, eq=False)
+class Reasons:
+    """Samples explained by one method, and how far that may be trusted."""
+
+    method: str
+    accounts: tuple[Account, ...] = ()
+    """Mistakes, the most confident first, then hits, the least confident first."""
+    scores: tuple[Score, ...] = ()
+    """Of the method, and of a random order, on the answers to these samples; empty where nothing was explained."""
+    note: str = ""
+    """Why nothing was explained."""
+
+    @property
+    def believable(self) -> bool:
+        """Whether the probability follows the method's order more than a random one."""
+        return len(self.scores) == 2 and self.scores[0].gain > max(self.scores[1].gain, 0.0)
+
+
+def find_reasons(artifact: Artifact, answers: Answers, count: int = CASES) -> Reasons:
+    """Explain the most confident mistakes and the least confident hits among a split's answers, `count` of each.
+
+    The method is that of `explain` where none is named. Samples whose files have gone since are passed over. A
+    network of another library that cannot be looked into gives no accounts, and a note.
+    """
+    probabilities, samples = (
+        metrics.softmax(answers.logits),
+        fit_recordings(answers.split.samples, artifact.config.input),
+    )
+    mistakes, doubts = choose_cases(probabilities, answers.split.labels, count)
+    explainer = plan(artifact, None, Path(), classes=1)
+    (method,) = explainer.methods
+    found: list[tuple[Account, list[Item]]] = []
+    for index in mistakes + doubts:
+        try:
+            found.append(
+                account_for(explainer, read_subject(artifact, samples, index), int(answers.split.labels[index]))
+            )
+        except DataError:
+            continue
+        except RuntimeError as error:  # Torch's, of networks whose steps write over what gradients need.
+            return Reasons(method, note=" ".join(str(error).split()))
+    if not found:
+        return Reasons(method, note="no sample of the test split can be read any more")
+    items = [item for _, pair in found for item in pair]
+    scores = tuple(average(name, [item for item in items if item.method == name]) for name in (method, BASELINE))
+    return Reasons(method, tuple(account for account, _ in found), scores)
+
+
+def choose_cases(
+    probabilities: Float[np.ndarray, "samples classes"], truths: Sequence[int] | np.ndarray, count: int
+) -> tuple[list[int], list[int]]:
+    """Return positions of the most confident mistakes, and of the least confident hits."""
+    order = np.argsort(probabilities.max(axis=1), kind="stable")
+    wrong = probabilities.argmax(axis=1)[order] != np.asarray(truths)[order]
+    return order[wrong][::-1][:count].tolist(), order[~wrong][:count].tolist()
+
+
+def account_for(explainer: Explainer, subject: Subject, truth: int) -> tuple[Account, list[Item]]:
+    """Return the account of one sample, and the figures of the answer's explanation and of a random order."""
+    labels, (method,) = explainer.artifact.config.input.labels, explainer.methods
+    probabilities = answer_sample(explainer.artifact, subject.inputs)
+    answer, second = probabilities.topk(2).indices.tolist()
+    item, panel = explainer.judge(subject, method, answer, probabilities)
+    baseline, _ = explainer.judge(subject, BASELINE, answer, probabilities)
+    reason = Reason(labels[answer], item.probability, panel.shown, to_shades(panel.relevance))
+    other = explain_class(explainer, subject, second if truth == answer else truth, probabilities)
+    return Account(subject.name, labels[truth], reason, other), [item, baseline]
+
+
+def explain_class(
+    explainer: Explainer, subject: Subject, target: int, probabilities: Float[Tensor, " classes"]
+) -> Reason:
+    """Return what speaks for a class, without measuring how true that is."""
+    artifact, (method,) = explainer.artifact, explainer.methods
+    relevance = attribute(artifact, subject.inputs, method, torch.tensor([target]))
+    shown, drawn = show(artifact, subject, relevance[0].numpy())
+    return Reason(artifact.config.input.labels[target], float(probabilities[target]), shown, to_shades(drawn))

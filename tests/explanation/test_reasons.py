@@ -1,0 +1,98 @@
+"""find_reasons(): which samples are explained, for which classes, and what becomes of networks that cannot be."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from falconet import RunResult, load_artifact, load_dataset
+from falconet.artifact import Artifact
+from falconet.data import Samples
+from falconet.errors import DataError
+from falconet.evaluation import Answers
+from falconet.evaluation.judgement import evaluate_split
+from falconet.explanation import reasons
+from falconet.explanation.explaining import Subject, read_subject
+from falconet.explanation.faithfulness import Score
+from falconet.explanation.reasons import Reasons, choose_cases, find_reasons
+
+
+@pytest.fixture(scope="module")
+def answered(trained: RunResult) -> tuple[Artifact, Answers]:
+    artifact, dataset = load_artifact(trained.out), load_dataset("digits")
+    return artifact, evaluate_split(artifact, dataset.splits["test"], "test", dataset)[1]
+
+
+def test_the_surest_mistakes_and_the_least_sure_hits_are_chosen() -> None:
+    probabilities = np.array([[0.9, 0.1], [0.6, 0.4], [0.2, 0.8], [0.55, 0.45], [0.3, 0.7]])
+    assert choose_cases(probabilities, [1, 1, 1, 0, 0], 2) == ([0, 4], [3, 2])
+    assert choose_cases(probabilities, [0, 0, 1, 0, 1], 9) == ([], [3, 1, 4, 2, 0])
+
+
+def test_answers_are_explained_with_the_class_that_they_should_have_been(answered: tuple[Artifact, Answers]) -> None:
+    artifact, answers = answered
+    found = find_reasons(artifact, answers, count=2)
+    probabilities = torch.tensor(answers.logits).softmax(dim=1)
+    assert [account.truth == account.answer.label for account in found.accounts] == [False, False, True, True]
+    for account in found.accounts:
+        index = [answers.split.samples.name(i) for i in range(len(answers.split))].index(account.name)
+        assert account.answer.probability == pytest.approx(float(probabilities[index].max()), abs=1e-4)
+        assert account.answer.probability >= account.other.probability
+        assert account.other.label != account.answer.label
+        assert account.truth in (account.answer.label, account.other.label)
+        assert account.answer.shades.shape == artifact.config.input.shape[1:]
+        assert np.abs(account.answer.shades).max() == 1
+    assert [(score.method, score.n) for score in found.scores] == [("gradcam", 4), ("random", 4)]
+
+
+def test_samples_that_have_gone_are_passed_over(
+    answered: tuple[Artifact, Answers], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    artifact, answers = answered
+    read = read_subject
+    gone: list[int] = []
+
+    def lose_first(artifact: Artifact, samples: Samples, index: int) -> Subject:
+        if not gone or index in gone:
+            gone.append(index)
+            raise DataError("no such file")
+        return read(artifact, samples, index)
+
+    monkeypatch.setattr(reasons, "read_subject", lose_first)
+    assert len(find_reasons(artifact, answers, count=1).accounts) == 1
+
+    def lose_all(artifact: Artifact, samples: Samples, index: int) -> Subject:
+        raise DataError("no such file")
+
+    monkeypatch.setattr(reasons, "read_subject", lose_all)
+    found = find_reasons(artifact, answers)
+    assert not found.accounts
+    assert found.note == "no sample of the test split can be read any more"
+
+
+def test_a_network_that_cannot_be_looked_into_has_a_note(answered: tuple[Artifact, Answers]) -> None:
+    artifact, answers = dataclasses.replace(answered[0]), answered[1]
+
+    def overwrite(module: nn.Module, inputs: object, logits: Tensor) -> Tensor:
+        powers = logits.exp()
+        result = powers * 1
+        powers.mul_(2)  # The gradient of exp() needs what it returned.
+        return result
+
+    artifact.model.register_forward_hook(overwrite)
+    found = find_reasons(artifact, answers)
+    assert not found.accounts
+    assert "modified by an inplace operation" in found.note
+
+
+@pytest.mark.parametrize(
+    ("gain", "chance", "believable"), [(0.3, 0.1, True), (0.1, 0.3, False), (-0.1, -0.2, False), (0.0, -0.1, False)]
+)
+def test_what_is_no_better_than_chance_is_not_believed(gain: float, chance: float, believable: bool) -> None:
+    scores = tuple(Score(name, 4, 0.2, 0.2 + value, 0.0, value) for name, value in (("cam", gain), ("random", chance)))
+    assert Reasons("cam", scores=scores).believable is believable
+    assert not Reasons("cam", note="none").believable
