@@ -19,6 +19,8 @@ from playwright.sync_api import Error as BrowserError
 
 from falconet import RunResult, metrics
 from falconet.evaluation import judge
+from falconet.explanation.pictures import Shown
+from falconet.explanation.reasons import Account, Reason
 from falconet.report import Mistake, ModelReport, render_html
 from falconet.report.facts import draw_up
 from falconet.spec import InputSpec, SeriesSpec, TextSpec
@@ -74,9 +76,25 @@ def invent(report: ModelReport, spec: InputSpec, samples: list[Any]) -> ModelRep
         for number, sample in enumerate(samples)
     ]
     config = dataclasses.replace(report.config, input=spec)
+    reasons = dataclasses.replace(report.reasons, accounts=tuple(invent_accounts(spec, samples[:3])))
     return dataclasses.replace(
-        report, config=config, test=test, mistakes=mistakes, roc=roc, precision_recall=precision_recall
+        report, config=config, test=test, mistakes=mistakes, roc=roc, precision_recall=precision_recall, reasons=reasons
     )
+
+
+def invent_accounts(spec: InputSpec, samples: list[Any]) -> Iterator[Account]:
+    """Yield explanations of samples by evidence at random places."""
+    generator = np.random.default_rng(1)
+    for number, sample in enumerate(samples):
+        if spec.kind == "text":
+            shown, shape = Shown("text", np.zeros(0), tuple(sample.split(" "))), (len(sample.split(" ")),)
+        else:
+            shown = Shown(spec.kind, sample / 255 if spec.kind == "image" else sample)
+            shape = sample.shape[:2]
+        said, other = (
+            Reason(label, 0.5, shown, generator.uniform(-1, 1, shape)) for label in (spec.labels[0], spec.labels[1])
+        )
+        yield Account(f"folder/{number}.bin", spec.labels[number % 2], said, other)
 
 
 @pytest.fixture(scope="module")
@@ -99,6 +117,9 @@ def invent_reports(kind: str, report: ModelReport) -> list[ModelReport]:
         waves = [generator.normal(size=(3, 5000)).astype(np.float32) for _ in range(24)]
         waves[0][:] = np.nan
         return [invent(report, SeriesSpec((3, 5000), ("rise", "fall"), (0.0,) * 3, (1.0,) * 3), waves)]
+    if kind == "spectrum":
+        spectra = [generator.normal(size=(40, 90)).astype(np.float32) for _ in range(3)]
+        return [invent(report, SeriesSpec((40, 90), ("rise", "fall"), (0.0,) * 40, (1.0,) * 40), spectra)]
     if kind == "text":
         word = "a-very-long-word-without-any-break" * 8
         texts = [f"{word} <script>alert(1)</script>", "鉄 " * 500, ""]
@@ -111,7 +132,7 @@ def invent_reports(kind: str, report: ModelReport) -> list[ModelReport]:
     return [report, other] if kind == "two" else [report]
 
 
-KINDS = ("image", "series", "text", "many", "two")
+KINDS = ("image", "series", "spectrum", "text", "many", "two")
 Opener = Callable[..., Page]
 
 
