@@ -331,7 +331,9 @@ def prepare_environment(folder: Path, name: str) -> Path:
     """Return the Python of a peer's environment; make it where it is missing, or was made otherwise."""
     requirements = PEERS / f"requirements-{name}.txt"
     packages = sysconfig.get_path("purelib")
-    made_of = "\n".join([requirements.read_text(encoding="utf-8"), sys.version, packages])
+    # Appended, so that what the environment has itself comes first; an editable install is seen only this way.
+    visible = f"import site; site.addsitedir({packages!r})\n"
+    made_of = "\n".join([requirements.read_text(encoding="utf-8"), sys.version, visible])
     home = folder.absolute() / f"{name}-{hashlib.sha256(made_of.encode()).hexdigest()[:12]}"
     python, complete = home / "bin" / "python", home / "complete"
     if not complete.is_file():
@@ -342,8 +344,7 @@ def prepare_environment(folder: Path, name: str) -> Path:
         subprocess.run(command, check=True)
         if name in ON_RUNNING_TORCH:
             own = sysconfig.get_path("purelib", vars={"base": str(home), "platbase": str(home)})
-            # What the environment has itself comes first on the path.
-            (Path(own) / "running.pth").write_text(f"{packages}\n", encoding="utf-8")
+            (Path(own) / "running.pth").write_text(visible, encoding="utf-8")
         complete.touch()
     return python
 
