@@ -21,7 +21,6 @@ RECIPES = (
     ("mnist", "mnist-lenet5"),
     ("ucr/GunPoint_TRAIN.ts", "series-gru"),
     ("spoken-digits", "speech-gru"),
-    ("banking77", "text-gru"),
 )
 """Source, which is a path below the data root where there is one, and recipe."""
 NETWORKS = (("lenet300_100", 28, 64), ("lenet5", 32, 64), ("lenet_relu", 28, 64), ("resnet20", 32, 64))
