@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 # Python compiles what it imports anyway; compiling all of it beforehand would make the install longer.
 unexport PYTHONDONTWRITEBYTECODE
+# From LeNet to EfficientNet.
+STORY := lenet5,lenet_relu,alexnet,squeezenet1_1,resnet20,efficientnet_b0
 INSTALL := $(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt
 
 .PHONY: demo test test-all lint format bench bench-models bench-training bench-judging bench-data readme clean
@@ -27,8 +29,7 @@ test: $(VENV)/installed-dev  ## the tests that take seconds
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" --numprocesses auto --dist worksteal
 
 test-all: $(VENV)/installed-dev  ## every test, with coverage
-	# One after the other, since some of them take the time.
-	$(BIN)/python -m pytest --cov --cov-report=term
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --cov --cov-report=term --numprocesses auto --dist worksteal
 
 lint: $(VENV)/installed-dev  ## style, types, and who imports whom
 	$(BIN)/ruff check .
@@ -58,8 +59,10 @@ bench-training: $(VENV)/installed-dev  ## training against peers; DATA=folder th
 	$(BIN)/python benchmarks/doctor.py --data-root $(DATA)
 	$(MAKE) readme
 
-bench-judging: $(VENV)/installed-dev  ## evaluation against onnxruntime; DATA=folder that holds MNIST/
+bench-judging: $(VENV)/installed-dev  ## evaluation against onnxruntime, the story's networks compared; DATA=folder that holds MNIST/
 	$(BIN)/python benchmarks/evaluation.py --data-root $(DATA)
+	$(BIN)/falconet compare mnist --models $(STORY) --epochs 1 --data-root $(DATA) --out runs/compared
+	cp $(addprefix runs/compared/,comparison.md comparison.csv comparison.json accuracy-*.png) docs/comparison
 	$(MAKE) readme
 
 bench-data: $(VENV)/installed-dev  ## feed rates against peers, memory, known sets; DATA=folder that holds them

@@ -12,6 +12,7 @@ RESULTS = Path(__file__).parent / "results"
 STORY, PROFILE = "mnist-story", "training-profile"
 """Each has a table of its own."""
 ROOT = Path(__file__).parent.parent
+COMPARISON = ROOT / "docs" / "comparison" / "comparison.md"
 FILLED = (ROOT / "README.md", ROOT / "docs" / "training.md")
 
 
@@ -22,7 +23,10 @@ def main() -> None:
 
 def fill(text: str) -> str:
     """Return a text with those tables made anew that it has."""
-    makers = {"story": list_story, "results": list_results, "models": list_architectures, "profile": list_profile}
+    makers = {
+        "comparison": list_compared, "story": list_story, "results": list_results, "models": list_architectures,
+        "profile": list_profile,
+    }  # fmt: skip
     for name, make in makers.items():
         if f"<!-- {name}: begin -->" in text:
             text = replace_table(text, name, make())
@@ -54,6 +58,12 @@ def list_story() -> str:
         error = f"{row['value']:.2f} ± {row['std']:.2f} %"
         lines.append(f"| `{recipe}` | {error} | {row['params']:,} | {row['macs']:,} |")
     return "\n".join(lines)
+
+
+def list_compared() -> str:
+    """Return the first table of the recorded comparison."""
+    blocks = COMPARISON.read_text(encoding="utf-8").split("\n\n")
+    return next(block for block in blocks if block.startswith("| model")).strip()
 
 
 def list_profile() -> str:

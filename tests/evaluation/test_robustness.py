@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
+import wave
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from falconet import RunResult, evaluate, load_artifact, load_dataset
+from falconet.artifact import Artifact, ArtifactConfig, DataOrigin, Provenance, build_model
 from falconet.errors import UnknownNameError
 from falconet.evaluation import measure_robustness, predict_logits, robustness
 from falconet.evaluation.corruptions import SMALL_IMAGE_AMOUNTS
 from falconet.evaluation.formats import in_format
 from falconet.evaluation.robustness import Attacked, Corrupted, Robustness, choose_stratified
 from falconet.report.robustness import draw_robustness, format_epsilon
+from falconet.spec import SeriesSpec
 
 
 @pytest.mark.slow
@@ -36,6 +41,33 @@ def test_a_network_answers_worse_when_corrupted_or_attacked(
     assert under["pgd", 0.1] <= under["fgsm", 0.1] < under["fgsm", 0.0] == under["pgd", 0.0]
     assert found.attacks_note == "30 of 90 samples, stratified by class, drawn with seed 0"
     assert found.corruptions == measure_robustness(artifact, split, attacks=False).corruptions
+
+
+def test_recordings_that_cannot_be_read_are_left_out_at_each_severity(tmp_path: Path) -> None:
+    for seed, (part, index) in enumerate(itertools.product(("train", "test"), range(6))):
+        folder = tmp_path / part / "ab"[index % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        write_wave(folder / f"{index}.wav", seed)
+    dataset = load_dataset(tmp_path)
+    (tmp_path / "test" / "a" / "2.wav").write_bytes(b"RIFF")
+    spec = SeriesSpec((1, 400), ("a", "b"), (0.0,), (1.0,), rate=8000)
+    origin = Provenance(DataOrigin("waves", "00", 0, 0.1, 0.2), seed=0, epochs=1, best_epoch=1)
+    config = ArtifactConfig("gru", spec, origin)
+    artifact = Artifact(config, build_model(config).state_dict())
+    found = measure_robustness(artifact, dataset.splits["test"])
+    assert found.n == 5
+    assert {row.n for row in found.corruptions} == {5}
+    assert found.attacks == ()
+    assert found.attacks_note.startswith("none: epsilon")
+
+
+def write_wave(path: Path, seed: int) -> None:
+    """Write noise of a twentieth of a second."""
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(8000)
+        file.writeframes(np.random.default_rng(seed).integers(-999, 999, 400, dtype=np.int16).tobytes())
 
 
 def test_samples_that_are_attacked_are_stratified() -> None:
