@@ -123,11 +123,11 @@ class Artifact:
             with torch.inference_mode(mode=False):
                 model = build_model(self.config)
                 model.load_state_dict(dict(self.weights))
+                # As in training: processors convolve and pool up to nine times faster with the channels innermost.
+                return model.eval().to(memory_format=torch.channels_last)
         except RuntimeError as error:
             first = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
             raise ArtifactError(f"the weights do not fit {self.config.architecture}: {first}") from error
-        # As in training: processors convolve and pool up to nine times faster with the channels innermost.
-        return model.eval().to(memory_format=torch.channels_last)
 
     @cached_property
     def preprocess(self) -> AnyPreprocess:

@@ -65,7 +65,7 @@ from falconet.training.distributed import ALONE, Team, join_team
 from falconet.training.doctor import Doctor
 from falconet.training.energy import ENERGY_FILE, energy_facts, load_energy, watch_energy
 from falconet.training.loggers import find_events
-from falconet.training.loop import FitResult, check_fit, fit, tell
+from falconet.training.loop import LEAST_RATE, FitResult, check_fit, fit, tell
 from falconet.training.optimizers import balance_classes
 from falconet.training.probing import find_batch_size, scan_rates
 
@@ -524,10 +524,12 @@ def check_ending(plan: Plan, result: FitResult, diagnoses: Sequence[Diagnosis] =
     )
     if result.ending == "diverged":
         rate = plan.config.training.learning_rate
-        seen = "".join(f"; {diagnosis.evidence.rstrip('.')}" for diagnosis in diagnoses)
-        raise DivergedError(
-            f"{result.message}{seen}; {kept}; try a lower training.learning_rate than {rate:g}, or --recover"
-        )
+        seen = "".join(f". {diagnosis.evidence.rstrip('.')}" for diagnosis in diagnoses)
+        advice = f"try a lower training.learning_rate than {rate:g}, or --recover"
+        if plan.config.training.recover:
+            least = f"down to {LEAST_RATE * rate:g}"
+            advice = f"lower rates than {rate:g}, {least}, did not help: look at the data and the loss"
+        raise DivergedError(f"{result.message}{seen}; {kept}; {advice}")
     if result.ending == "interrupted":
         done = len(result.history)
         raise InterruptedRunError(

@@ -80,6 +80,12 @@ def test_model_is_ready_to_predict(folder: Path) -> None:
     assert torch.equal(torch.get_rng_state(), state)
 
 
+def test_weights_are_fit_for_gradients_whoever_asks_first(folder: Path) -> None:
+    with torch.inference_mode():
+        model = load_artifact(folder).model
+    assert not any(parameter.is_inference() for parameter in model.parameters())
+
+
 def test_same_model_same_bytes(artifact: Artifact, folder: Path, tmp_path: Path) -> None:
     load_artifact(folder).save(tmp_path / "again")
     for name in (CONFIG_FILE, WEIGHTS_FILE):

@@ -306,7 +306,8 @@ def test_quick_answers_are_quick(arguments: list[str]) -> None:
 
 
 @pytest.mark.slow
-def test_ctrl_c_stops_training_cleanly(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_stops_training_cleanly(number: signal.Signals, tmp_path: Path) -> None:
     # Where a shell started the tests in the background, Ctrl-C would be ignored by what they start.
     heed = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
     code = f"{heed}; from falconet.cli import main; main()"
@@ -317,7 +318,7 @@ def test_ctrl_c_stops_training_cleanly(tmp_path: Path) -> None:
         for line in process.stderr:
             lines.append(line)
             if "epoch 3/500" in line:
-                process.send_signal(signal.SIGINT)
+                process.send_signal(number)
     assert process.returncode == 1
     assert "--resume goes on" in lines[-1]
     assert "Traceback" not in "".join(lines)

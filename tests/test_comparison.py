@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from falconet import Comparison, RunResult, cli, compare, load_dataset
 from falconet.comparison import ComparisonRow
-from falconet.comparison.contenders import parse_contender
+from falconet.comparison.contenders import parse_contender, parse_contenders
 from falconet.comparison.plots import draw_front
 from falconet.comparison.results import COSTS, find_front, rank_rows
 from falconet.errors import ConfigError, DataError, FalconetError, PathError, UnknownNameError, UsageError
@@ -195,6 +195,32 @@ def test_one_failing_model_does_not_lose_the_others(few: Path, tmp_path: Path) -
     assert lines[0].startswith("1/2 lenet300_100, seed 0: failed: unknown option")
     for name in ("comparison.md", "comparison.html", "comparison.csv"):
         assert "unknown option" in (tmp_path / "out" / name).read_text(encoding="utf-8")
+    again = compare(
+        few, ["lenet300_100", "lenet_relu"], out=tmp_path / "out", seeds=1, epochs=1, settings=settings
+    )  # fmt: skip
+    assert [row.failed for row in again.rows] == [None, bad.failed], (
+        "the good one is kept, the bad one no reason to end"
+    )
+
+
+def test_models_of_the_hub_are_contenders(trained: RunResult, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("falconet.comparison.contenders.fetch_model", lambda name: trained.out)
+    found, _ = parse_contenders(["hf:jane/digits@v1", "lenet5"])
+    assert (found.name, found.folder, found.model) == ("hf:jane/digits@v1", trained.out, None)
+
+
+def test_points_of_equal_short_names_are_all_labeled() -> None:
+    names = [f"/data/exp{number}/runs/compared-with-a-long-name/$model" for number in (1, 2)]
+    rows = [
+        ComparisonRow(
+            name, accuracy=0.9, macro_recall=0.9, macro_f1=0.9, params=5, macs=5, bytes=number, latency_ms=1.0
+        )
+        for number, name in enumerate(names, start=5)
+    ]
+    (axes,) = draw_front(rows, "bytes").axes
+    labels = [text.get_text() for text in axes.texts]
+    assert len(labels) == 2
+    assert all(label.endswith("$model") for label in labels)
 
 
 @pytest.mark.slow

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 import traceback
 from pathlib import Path
@@ -10,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from falconet.errors import ConfigError, FalconetError
+from falconet.storage import prepare_folder
 
 app = typer.Typer(
     name="falconet",
@@ -59,6 +62,9 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         # File names may hold what the terminal's encoding cannot show.
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    if "WORLD_SIZE" not in os.environ:
+        # As Ctrl-C: what is done so far is kept. Of several processes, whoever started them ends the others.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     sys.exit(run(sys.argv[1:]))
 
 
@@ -116,9 +122,11 @@ def describe(
 
 
 def check_picture(option: str, path: Path | None) -> None:
-    """Raise ConfigError unless a picture is to have the name of one."""
+    """Raise ConfigError unless a picture is to have the name of one, StorageError where it could not be written."""
     if path and path.suffix.lower() != ".png":
         raise ConfigError(f"{option}: wanted a file name ending in .png, found {path}")
+    if path:
+        prepare_folder(path.parent)
 
 
 def ask_data(settings: list[str] | None, groups: str | None, follow: bool, strict: bool) -> dict[str, Any]:

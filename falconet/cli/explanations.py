@@ -94,8 +94,21 @@ def print_result(result: Explanations | Examination) -> None:
         if item.tokens:
             terminal.print_shades(f"{item.file} ({item.method}, {item.label} {item.probability:.1%}): ", item.tokens)
     if isinstance(result, Explanations):
-        rows = [(item.file, item.label, f"{item.probability:.2%}", item.method, item.picture) for item in found.items]
-        terminal.print_table(("file", "label", "probability", "method", "picture"), rows)
+        rows = [
+            (
+                item.file,
+                item.label,
+                f"{item.probability:.2%}",
+                item.method,
+                f"{item.deletion_auc:.3f}",
+                f"{item.insertion_auc:.3f}",
+                f"{item.randomization:.2f}",
+                Path(item.picture).name,
+            )
+            for item in found.items
+        ]
+        columns = ("file", "label", "probability", "method", "deletion", "insertion", "random weights", "picture")
+        terminal.print_table(columns, rows)
     else:
         cases = [
             (case.file, case.truth, case.answer, f"{case.probability:.2%}")
@@ -126,6 +139,4 @@ def print_scores(found: Explanations) -> None:
     if found.best is None:
         terminal.print_line("no method is better than random order here: believe none of these pictures")
     else:
-        terminal.print_line(
-            f"most trusted: {found.best} (large insertion, small deletion, little left without training)"
-        )
+        terminal.print_line(f"most trusted: {found.best} (largest insertion - deletion that training explains)")

@@ -17,7 +17,7 @@ def push(
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Upload a trained model to the Hugging Face Hub."""
+    """Upload a trained model to the Hugging Face Hub, report included, which shows some test samples."""
     from falconet.catalog import check_artifact, check_repository
 
     check_repository(repository)

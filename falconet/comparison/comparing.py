@@ -160,7 +160,7 @@ def foresee(contenders: Sequence[Contender], study: Study) -> dict[Contender, st
                 f"{contender.name}: wanted data read as for all others, found {to_mapping(plan.config.data)} in its "
                 "recipe; give all the same with --set data.KEY=VALUE"
             )
-    if errors and len(errors) == len(waiting):
+    if errors and len(errors) == sum(not contender.folder for contender in contenders):
         raise next(iter(errors.values()))
     return {contender: " ".join(str(error).split()) for contender, error in errors.items()}
 

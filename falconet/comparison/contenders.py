@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from falconet.catalog import check_artifact, check_source
+from falconet.catalog import HUB_PREFIX, check_artifact, check_source
 from falconet.data import DataConfig, Dataset
 from falconet.errors import ConfigError, PathError, RunExistsError, UsageError
+from falconet.hub import fetch_model
 from falconet.models import MODELS, find_model
 from falconet.models.registry import EXTERNAL
 from falconet.planning import Settings, check_outside, check_sections, load_recipe, name_policy
@@ -102,10 +103,12 @@ def parse_contenders(names: Sequence[str | Path]) -> tuple[Contender, ...]:
 
 
 def parse_contender(text: str) -> Contender:
-    """Return what a name means: `MODEL`, `MODEL@RECIPE`, or a trained model's folder.
+    """Return what a name means: `MODEL`, `MODEL@RECIPE`, a trained model's folder, or one of the hub, `hf:owner/name`.
 
     A name of the table is never taken for a folder: one that is called so is written `./NAME`.
     """
+    if text.startswith(HUB_PREFIX):
+        return Contender(text, folder=fetch_model(text))
     name, at, recipe = text.partition("@")
     if name not in MODELS and name.partition(":")[0] not in EXTERNAL and (Path(text).is_dir() or "/" in text):
         check_artifact(text)

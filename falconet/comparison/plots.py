@@ -64,7 +64,7 @@ def draw_front(rows: Sequence[ComparisonRow], cost: str) -> Figure:
     figure.legend(loc="outside upper left", ncols=2, frameon=False)
     figure.draw_without_rendering()
     spans = [(x, y, 100 * (row.accuracy_std or 0)) for row in judged for x, y in [points[row.model]]]
-    names = {shorten(name, NAME_LENGTH): point for name, point in points.items()}
+    names = [(shorten(name, NAME_LENGTH), point) for name, point in points.items()]
     place_labels(axes, names, surround(axes, line, spans))
     return figure
 
@@ -99,11 +99,13 @@ def surround(axes: Axes, line: Sequence[tuple[float, float]], bars: Sequence[tup
     return boxes
 
 
-def place_labels(axes: Axes, points: dict[str, tuple[float, float]], standing: Sequence[Bbox]) -> None:
+def place_labels(axes: Axes, points: Sequence[tuple[str, tuple[float, float]]], standing: Sequence[Bbox]) -> None:
     """Write names beside their points, each where it hides least of what stands there already."""
     taken = list(standing)
-    for name, point in points.items():
-        label = axes.annotate(name, point, xytext=(0, 0), textcoords="offset points", size=9, zorder=5)
+    for name, point in points:
+        label = axes.annotate(
+            name, point, xytext=(0, 0), textcoords="offset points", size=9, zorder=5, parse_math=False
+        )
         # The layout is settled; a label must not change it.
         label.set_in_layout(False)
         places = [(side, distance) for distance in DISTANCES for side in SIDES]

@@ -31,7 +31,10 @@ class Contest:
     difference: float
     """This accuracy less the other one."""
     difference_ci: tuple[float, float] | None
-    """95%, by resampling pairs of answers; None where the models are right on the same samples."""
+    """95%, by resampling pairs of answers.
+
+    None where that cannot tell: they are right on the same samples, or one on all and the other on none.
+    """
 
 
 def compare_answers(answers: Answers, artifact: Artifact, other: Artifact) -> Contest:

@@ -152,13 +152,18 @@ def evaluate(  # noqa: PLR0913 - one for each thing that may be asked
         check_fit_to_judge(other, dataset, config, split)
     with in_format(number_format):
         evaluation, answers = evaluate_split(artifact, chosen, split, dataset)
-    right = answers.logits.argmax(axis=1) == answers.split.labels
+        right = answers.logits.argmax(axis=1) == answers.split.labels
+        evaluation = dataclasses.replace(
+            evaluation,
+            against=None if other is None else compare_answers(answers, artifact, other),
+            slices=None if by is None else slice_answers(answers.split, right, by),
+            ood=None if ood is None else separate_outliers(answers, artifact, dataset, ood, data_root),
+            abstention=None
+            if precision is None
+            else limit_answers(precision, artifact, dataset, config, split, answers),
+        )
     return dataclasses.replace(
         evaluation,
-        against=None if other is None else compare_answers(answers, artifact, other),
-        slices=None if by is None else slice_answers(answers.split, right, by),
-        ood=None if ood is None else separate_outliers(answers, artifact, dataset, ood, data_root),
-        abstention=None if precision is None else limit_answers(precision, artifact, dataset, config, split, answers),
         robustness=measure_robustness(artifact, answers.split) if corruptions else None,
         costs=measure_costs(artifact, answers.split.samples) if costs else None,
     )
@@ -217,7 +222,7 @@ def find_choosing_split(dataset: Dataset, config: DataConfig, origin: DataOrigin
 
 def recall(origin: DataOrigin, source: str | Path) -> DataConfig:
     """Return how a model's data were read, for reading a source alike; columns that only split it are its own."""
-    if str(source) == origin.source:
+    if str(source) == origin.source or Path(source).absolute() == Path(origin.source).absolute():
         return origin.config
     columns = dataclasses.replace(origin.columns, group=None, split=None)
     return dataclasses.replace(origin.config, columns=columns)

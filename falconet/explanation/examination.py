@@ -14,10 +14,10 @@ from torch import Tensor
 
 from falconet import metrics
 from falconet.artifact import Artifact, load_artifact
-from falconet.data import Dataset, Samples, Split
+from falconet.data import DataConfig, Dataset, Samples, Split
 from falconet.errors import ConfigError
 from falconet.evaluation.answers import Answers, fit_recordings
-from falconet.evaluation.judgement import evaluate_split, find_split
+from falconet.evaluation.judgement import evaluate_split, find_changed_setting, find_split
 from falconet.explanation.explaining import (
     Explanations,
     Item,
@@ -89,6 +89,7 @@ class Study:
 
     artifact: Artifact
     dataset: Dataset
+    config: DataConfig
     answers: Answers
     out: Path
 
@@ -105,7 +106,8 @@ class Study:
     @cached_property
     def training(self) -> tuple[Split, Float[Tensor, "training features"]] | None:
         """The training samples that can be read, and their embeddings; None where the source is another."""
-        if self.dataset.fingerprint != self.artifact.config.provenance.data.fingerprint:
+        origin = self.artifact.config.provenance.data
+        if self.dataset.fingerprint != origin.fingerprint or find_changed_setting(self.config, origin):
             return None
         split = self.dataset.split("train")
         kept, features = embed_samples(self.artifact, fit_recordings(split.samples, self.artifact.config.input))
@@ -148,10 +150,10 @@ def examine(
     explainer = plan(artifact, method, Path(out), classes)
     if samples < 1:
         raise ConfigError(f"--samples: wanted 1 or more, found {samples}")
-    dataset, chosen, _ = find_split(artifact, source, split, data_root=data_root, settings=settings)
+    dataset, chosen, config = find_split(artifact, source, split, data_root=data_root, settings=settings)
     _, answers = evaluate_split(artifact, chosen, split, dataset)
     prepare_folder(explainer.out)
-    study = Study(artifact, dataset, answers, explainer.out)
+    study = Study(artifact, dataset, config, answers, explainer.out)
     mistakes, doubts = choose_cases(study.probabilities, study.answers.split.labels, samples)
     wrong, right = describe_cases(study, mistakes), describe_cases(study, doubts)
     items, baseline = explain_all(explainer, [read_subject(artifact, study.samples, i) for i in mistakes + doubts])
@@ -188,14 +190,18 @@ def find_neighbors(study: Study, positions: Sequence[int]) -> list[list[tuple[in
     if study.training is None or not positions:
         return [[] for _ in positions]
     split, known = study.training
-    nearest, cosines = find_nearest(study.features[list(positions)], known, NEIGHBORS)
+    own = study.answers.split.hashes[list(positions)]
+    # A sample of the training split is its own neighbor, and so are its copies.
+    copies = max(int((split.hashes == hash_).sum()) for hash_ in own)
+    nearest, cosines = find_nearest(study.features[list(positions)], known, NEIGHBORS + copies)
     names = study.dataset.classes
     return [
         [
             (index, Neighbor(split.samples.name(index), names[split.labels[index]], cosine))
             for index, cosine in zip(row, values, strict=True)
-        ]
-        for row, values in zip(nearest.tolist(), cosines.tolist(), strict=True)
+            if split.hashes[index] != hash_
+        ][:NEIGHBORS]
+        for row, values, hash_ in zip(nearest.tolist(), cosines.tolist(), own, strict=True)
     ]
 
 

@@ -22,7 +22,7 @@ from falconet.errors import ConfigError, DataError
 from falconet.evaluation.answers import fit_recordings
 from falconet.evaluation.judgement import find_split
 from falconet.evaluation.prediction import expand
-from falconet.explanation.faithfulness import Score, draw_networks, measure_faithfulness, measure_randomization
+from falconet.explanation.faithfulness import POINTS, Score, draw_networks, measure_faithfulness, measure_randomization
 from falconet.explanation.layers import read_attention
 from falconet.explanation.methods import attribute, find_method, fitting_methods
 from falconet.explanation.page import Plate, Section, render_page
@@ -98,6 +98,8 @@ class Explainer:
     out: Path
     classes: int = 1
     """The most probable classes, each of which is explained."""
+    points: int = POINTS
+    """Steps of the deletion and insertion curves, at most."""
 
     @cached_property
     def networks(self) -> list[nn.Module]:
@@ -126,9 +128,15 @@ class Explainer:
         spec, model = self.artifact.config.input, self.artifact.model
         targets = torch.tensor([target])
         relevance = attribute(self.artifact, subject.inputs, method, targets)
-        faithfulness = measure_faithfulness(model, subject.inputs, target, relevance)
+        temperature = self.artifact.config.temperature
+        faithfulness = measure_faithfulness(model, subject.inputs, target, relevance, temperature, self.points)
         found = find_method(method, spec.kind)
-        (correlation,) = measure_randomization(self.networks, found, subject.inputs, targets, relevance)
+        # A random order is the same one for any network.
+        (correlation,) = (
+            [1.0]
+            if method == BASELINE
+            else measure_randomization(self.networks, found, subject.inputs, targets, relevance)
+        )
         label = spec.labels[target]
         suffix = f"-as-{slug(label)}" if self.classes > 1 else ""
         shown, drawn = show(self.artifact, subject, relevance[0].numpy())
@@ -205,6 +213,8 @@ def explain(
     asked = [files] if isinstance(files, str | Path) else list(files)
     found = gather(artifact, asked, samples, split, data_root, settings)
     subjects, skipped = read_subjects(artifact, found)
+    if skipped and (settings or {}).get("strict"):
+        raise DataError(f"{skipped[0].file}: {skipped[0].reason}")
     if not subjects:
         raise DataError(f"none of {len(skipped)} files can be read; the first: {skipped[0].file} ({skipped[0].reason})")
     prepare_folder(explainer.out)
@@ -306,7 +316,7 @@ def conclude(
     groups = {name: [item for item in items if item.method == name] for name in dict.fromkeys(i.method for i in items)}
     floor = average(BASELINE, baseline)
     scores = sorted((average(name, group) for name, group in groups.items()), key=lambda score: -score.trust)
-    better = [score.method for score in scores if score.gain > floor.gain and score.method != BASELINE]
+    better = [score.method for score in scores if score.method != BASELINE and score.beats(floor)]
     ranked = (*(score for score in scores if score.method != BASELINE), floor)
     best = better[0] if better else None
     return Explanations(
@@ -318,8 +328,7 @@ def average(method: str, items: Sequence[Item]) -> Score:
     """Return the means of one method's figures."""
     figures = [(item.deletion_auc, item.insertion_auc, item.randomization) for item in items]
     deletion, insertion, randomization = np.mean(figures, axis=0).tolist()
-    trust = (insertion - deletion) * (1 - max(randomization, 0.0))
-    return Score(method, len(items), deletion, insertion, randomization, trust)
+    return Score(method, len(items), deletion, insertion, randomization)
 
 
 def publish(result: Explanations, artifact: Artifact, sections: Sequence[Section]) -> None:

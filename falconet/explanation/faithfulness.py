@@ -12,7 +12,7 @@ end of that paper's cascade, and rankings compared by Spearman's correlation.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -66,31 +66,49 @@ class Score:
     deletion_auc: float
     insertion_auc: float
     randomization: float
-    trust: float
-    """The gain, less the share of the ranking that is there without training: gain x (1 - max(randomization, 0))."""
+    trust: float = field(init=False)
+    """The gain, less the share of the ranking that is there without training: gain x (1 - max(randomization, 0)).
+
+    A gain below 0 stays whole: nothing makes an explanation better that is worse than none.
+    """
+
+    def __post_init__(self) -> None:
+        share = 1 - max(self.randomization, 0.0) if self.gain > 0 else 1.0
+        object.__setattr__(self, "trust", self.gain * share)
 
     @property
     def gain(self) -> float:
         """Insertion's area without deletion's."""
         return self.insertion_auc - self.deletion_auc
 
+    def beats(self, floor: Score) -> bool:
+        """Whether the probability follows the method's order more than a random one, and not backwards."""
+        return self.gain > max(floor.gain, 0.0)
+
 
 def measure_faithfulness(
-    model: nn.Module, sample: Inputs, target: int, relevance: Float[Tensor, "1 *positions"]
+    model: nn.Module,
+    sample: Inputs,
+    target: int,
+    relevance: Float[Tensor, "1 *positions"],
+    temperature: float = 1.0,
+    steps: int = POINTS,
 ) -> Faithfulness:
-    """Return both curves of one input, a batch of one."""
-    brought = order_positions(sample, flatten_relevance(relevance, sample)[0])
+    """Return both curves of one input, a batch of one, in up to so many steps; the `temperature` divides logits."""
+    brought = order_positions(sample, flatten_relevance(relevance, sample)[0], steps)
     shares = np.linspace(0, 1, len(brought))
     everything = sample.expand(len(brought), *sample.shape[1:])
     present = mark_present(sample)
     curves = []
     for removed in (brought, present & ~brought):
-        probabilities = answer(model, remove(everything, removed), target)
+        probabilities = answer(model, remove(everything, removed), target, temperature)
         curves.append(Curve(tuple(shares.tolist()), tuple(probabilities.tolist())))
     return Faithfulness(*curves)
 
 
-def order_positions(sample: Inputs, relevance: Float[Tensor, " positions"]) -> Bool[Tensor, "points positions"]:
+def order_positions(
+    sample: Inputs, relevance: Float[Tensor, " positions"], steps: int = POINTS
+) -> Bool[Tensor, "points positions"]:
     """Return growing sets of positions with content, the most relevant first: none, then equal parts more, then all.
 
     Ties are broken at random, since an order from the first to the last position would be evidence of its own.
@@ -98,7 +116,7 @@ def order_positions(sample: Inputs, relevance: Float[Tensor, " positions"]) -> B
     places = mark_present(sample)[0].nonzero()[:, 0]
     places = places[torch.randperm(len(places), generator=torch.Generator().manual_seed(0))]
     places = places[relevance[places].argsort(descending=True, stable=True)]
-    points = min(POINTS, len(places)) + 1
+    points = min(steps, len(places)) + 1
     sets = torch.zeros(points, len(relevance), dtype=torch.bool)
     for row, count in zip(sets, np.linspace(0, len(places), points).round().astype(int).tolist(), strict=True):
         row[places[:count]] = True
@@ -106,9 +124,10 @@ def order_positions(sample: Inputs, relevance: Float[Tensor, " positions"]) -> B
 
 
 @torch.inference_mode()
-def answer(model: nn.Module, inputs: Inputs, target: int) -> Float[Tensor, " batch"]:
+def answer(model: nn.Module, inputs: Inputs, target: int, temperature: float) -> Float[Tensor, " batch"]:
     """Return a class's probability for each input."""
-    return torch.cat([model(part).softmax(dim=1)[:, target] for part in torch.split(inputs, BATCH)])
+    parts = torch.split(inputs, BATCH)
+    return torch.cat([(model(part) / temperature).softmax(dim=1)[:, target] for part in parts])
 
 
 def draw_networks(artifact: Artifact) -> list[nn.Module]:
@@ -117,7 +136,7 @@ def draw_networks(artifact: Artifact) -> list[nn.Module]:
     for seed in range(DRAWS):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            networks.append(build_model(artifact.config).eval())
+            networks.append(build_model(artifact.config).eval().to(memory_format=torch.channels_last))
     return networks
 
 

@@ -43,8 +43,10 @@ def watch_layers(model: nn.Module, see: Sink) -> Iterator[None]:
 
 
 @torch.no_grad()
-def list_maps(model: nn.Module, inputs: Inputs) -> dict[str, Float[Tensor, "batch maps rows columns"]]:
-    """Return the output of each layer that has one value for each of several places, in the order of running.
+def list_maps(
+    model: nn.Module, inputs: Inputs, only: str | None = None
+) -> dict[str, Float[Tensor, "batch maps rows columns"]]:
+    """Return the output of each layer, or of one, that has one value for each of several places, in running order.
 
     Layers that run more than once, such as an activation that several places share, have no one output and are left
     out.
@@ -54,7 +56,12 @@ def list_maps(model: nn.Module, inputs: Inputs) -> dict[str, Float[Tensor, "batc
 
     def see(name: str, layer: nn.Module, given: Any, output: Any) -> None:
         runs[name] += 1
-        if isinstance(output, Tensor) and output.ndim == 4 and output.shape[2] * output.shape[3] > 1:
+        if (
+            only in (None, name)
+            and isinstance(output, Tensor)
+            and output.ndim == 4
+            and output.shape[2] * output.shape[3] > 1
+        ):
             found[name] = output.clone()  # An activation in place may come behind it.
 
     with watch_layers(model, see):
@@ -181,6 +188,6 @@ def rank_units(
     peaks: list[Tensor] = []
     for positions, inputs in iterate_inputs(artifact, samples):
         kept += positions
-        peaks.append(list_maps(artifact.model, inputs)[layer].amax(dim=(2, 3)))
+        peaks.append(list_maps(artifact.model, inputs, layer)[layer].amax(dim=(2, 3)))
     best = torch.cat(peaks).T.topk(min(count, len(kept)), dim=1)
     return torch.tensor(kept)[best.indices], best.values

@@ -277,14 +277,16 @@ def require_pooled_maps(model: nn.Module, inputs: Inputs) -> Float[Tensor, "batc
     names = find_outputs(model)
     if len(names) != 1 or type(model.get_submodule(names[0])) is not nn.Linear:
         raise unfit
-    found = list_maps(model, inputs)
+    name = find_last_maps(model, inputs)
+    if name is None:
+        raise unfit
     features = embed(model, inputs)
-    for last in list(found.values())[-1:]:
-        # With activation first, ReLU stands between the last layer and the mean.
-        for maps in (last, last.relu()):
-            means = maps.mean(dim=(2, 3))
-            if means.shape == features.shape and torch.allclose(means, features, rtol=1e-4, atol=1e-5):
-                return maps
+    last = list_maps(model, inputs, name)[name]
+    # With activation first, ReLU stands between the last layer and the mean.
+    for maps in (last, last.relu()):
+        means = maps.mean(dim=(2, 3))
+        if means.shape == features.shape and torch.allclose(means, features, rtol=1e-4, atol=1e-5):
+            return maps
     raise unfit
 
 

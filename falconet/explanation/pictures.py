@@ -31,6 +31,8 @@ TEXT_COLUMNS, TEXT_LINES = 48, 9
 """Of a text that is drawn."""
 TICKED = 24
 """Steps of attention that have room for names."""
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", "*", ">")
+"""With the colors, so that classes are told apart in gray too."""
 THUMBNAILS = 40
 """Pictures that a map of the embedding has room for."""
 
@@ -278,9 +280,13 @@ def draw_embedding(
     axes = figure.subplots()
     colors = choose_colors(len(names))
     classes = np.asarray(labels)
-    for index, (name, color) in enumerate(zip(names, colors, strict=True)):
+    handles = []
+    for index, color in enumerate(colors):
         points = plane[classes == index]
-        axes.scatter(points[:, 0], points[:, 1], s=14, color=color, label=shorten(name, 20), alpha=0.8, linewidths=0)
+        marker = MARKERS[index % len(MARKERS)]
+        handles.append(
+            axes.scatter(points[:, 0], points[:, 1], s=20, color=color, marker=marker, alpha=0.8, linewidths=0)
+        )
     for index, image in thumbnails:
         picture = image.squeeze(2) if image.shape[2] == 1 else image
         box = OffsetImage(picture, zoom=28 / max(picture.shape[:2]), cmap="gray", interpolation="nearest")
@@ -289,7 +295,13 @@ def draw_embedding(
     axes.set(xlabel="first principal component", ylabel="second principal component")
     axes.spines[["top", "right"]].set_visible(False)
     if len(names) <= 2 * len(COLORS):
-        figure.legend(loc="outside right upper", fontsize=8, frameon=False)
+        # Matplotlib would leave out names that begin with an underscore, and typeset those with dollars.
+        legend = axes.legend(
+            handles, [shorten(name, 20) for name in names], fontsize=8, frameon=False, loc="upper left",
+            bbox_to_anchor=(1, 1),
+        )  # fmt: skip
+        for text in legend.get_texts():
+            text.set_parse_math(False)
     return figure
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from falconet.evaluation import Evaluation
 from falconet.report.facts import ModelReport
 from falconet.report.html import describe_input, format_bytes, format_percent
 from falconet.spec import InputSpec, SeriesSpec
@@ -25,19 +26,23 @@ def render_card(report: ModelReport) -> str:
             "test accuracy",
             f"{format_percent(test.accuracy)} (95%: {format_percent(low)} to {format_percent(high)}, n = {test.n})",
         ),
-        ("macro recall", format_percent(test.macro_recall)),
-        ("macro F1", format_percent(test.macro_f1)),
+        *((name, describe_share(test, name.replace(" ", "_"))) for name in ("macro precision", "macro recall")),
+        ("macro F1", describe_share(test, "macro_f1")),
         ("log-loss", f"{test.log_loss:.4f} nats"),
-        ("expected calibration error", format_percent(test.ece)),
+        ("Brier score", f"{test.brier:.4f}"),
+        ("expected calibration error", f"{format_percent(test.ece)}, at temperature {config.temperature:g}"),
         ("parameters", f"{report.params:,}"),
         ("multiply-accumulates", f"{report.macs:,}"),
         ("weights", format_bytes(report.bytes)),
+        ("latency", f"{report.latency.p50:.2f} ms for one sample, median, on {report.environment['processor']}"),
         ("input", describe_input(config.input)),
     ]
     if report.energy:
         rows.append(("energy of training", report.energy))
     table = "\n".join(f"| {name} | {value} |" for name, value in rows)
     labels = ", ".join(config.input.labels)
+    last = report.settings["training"]["keep"] == "last"
+    chosen = "the last one" if last else "the best on the validation split"
     return f"""---
 {front}---
 
@@ -56,9 +61,16 @@ Classes: {labels}.
 $ falconet predict . {EXAMPLES[config.input.kind]}
 ```
 
-Trained for {origin.epochs} epochs with seed {origin.seed}; the weights are those of epoch {origin.best_epoch}, the best
-on the validation split. Data fingerprint: `{origin.data.fingerprint}`.
+Trained for {origin.epochs} epochs with seed {origin.seed}; the weights are those of epoch {origin.best_epoch},
+{chosen}. Data fingerprint: `{origin.data.fingerprint}`.
 """
+
+
+def describe_share(test: Evaluation, figure: str) -> str:
+    """Return a figure of the test split with its interval, where it has one."""
+    interval = test.intervals[figure]
+    bounds = f" (95%: {' to '.join(map(format_percent, interval))})" if interval else ""
+    return f"{format_percent(getattr(test, figure))}{bounds}"
 
 
 def front_matter(report: ModelReport) -> dict[str, Any]:

@@ -49,7 +49,8 @@ def load_checkpoint(folder: Path, warn: Callable[[str], None] = lambda line: Non
 
     Truncated and altered ones are passed over, each with a line to `warn`.
     """
-    for path in sorted(folder.glob("epoch-*.json"), reverse=True):
+    paths = sorted(folder.glob("epoch-*.json"), reverse=True)
+    for path in paths:
         try:
             record = read_json(path)
             content = path.with_suffix(".safetensors").read_bytes()
@@ -57,7 +58,8 @@ def load_checkpoint(folder: Path, warn: Callable[[str], None] = lambda line: Non
             record, content = {}, b""
         if record.get("digest") == digest(content, record.get("facts")):
             return Checkpoint(safetensors.torch.load(content), record["facts"])
-        warn(f"checkpoint {path.stem} is damaged: the one before it is used")
+        rest = "no whole one is left, so this run starts anew" if path == paths[-1] else "the one before it is used"
+        warn(f"checkpoint {path.stem} is damaged: {rest}")
     return None
 
 

@@ -53,6 +53,8 @@ SAME_ACCURACY = 0.02
 """Validation accuracy that grew by less in half of the epochs since has not: a few hundred samples scatter more."""
 MEMORIZED = 0.3
 """Training accuracy so far above chance cannot be luck: answers were learned, by heart or not."""
+TRANSFERRED = 0.25
+"""Share of what is learned of training samples that holds for others too, in networks that learn slowly as well."""
 PATIENT_EPOCHS = 10
 """Before them, a network that is at chance may be on a plateau still, and in validation, batch normalization may have
 statistics of weights that are long gone."""
@@ -115,6 +117,17 @@ class Case:
         return bool(self.history) and self.end("train_accuracy") <= limit and self.end("val_accuracy") <= limit
 
     @property
+    def alone(self) -> bool:
+        """Whether the little that was learned of training samples says nothing about those of validation.
+
+        Of much, batch normalization that lags behind can be the cause; `find_memorizing` asks for more signs.
+        """
+        if not self.history:
+            return False
+        gain, val = (self.end(f"{part}_accuracy") - self.chance for part in ("train", "val"))
+        return CHANCE_MARGIN < gain < MEMORIZED and val <= min(gain * TRANSFERRED, CHANCE_MARGIN)
+
+    @property
     def layers(self) -> dict[str, list[Vitals]]:
         """Each layer's epochs; layers in the order in which they run."""
         rows: dict[str, list[Vitals]] = {}
@@ -156,7 +169,9 @@ def diagnose(
     if not history:
         return ()
     blocked = find_dead(case) or find_vanishing(case) or find_low_rate(case)
-    learned = find_memorizing(case) or find_overfitting(case) or (None if blocked else find_unlearnable(case))
+    learned = find_memorizing(case) or find_overfitting(case)
+    if not learned and (case.alone or not blocked):
+        learned = find_unlearnable(case)
     return tuple(found for found in (blocked, learned) if found)
 
 
@@ -292,9 +307,9 @@ def find_memorizing(case: Case) -> Diagnosis | None:
 
 
 def find_unlearnable(case: Case) -> Diagnosis | None:
-    """Steps of ordinary size through ordinary gradients that find nothing to learn."""
+    """Steps of ordinary size that find nothing to learn, or nothing that holds for other samples."""
     largest = max(case.updates.values(), default=0.0)
-    if not case.stalled or len(case.history) < PATIENT_EPOCHS or largest < TINY_UPDATE:
+    if not (case.stalled or case.alone) or len(case.history) < PATIENT_EPOCHS or largest < TINY_UPDATE:
         return None
     evidence = f"{case.describe_answers()}, after {len(case.history)} epochs of steps of up to {largest:.1g}"
     return Diagnosis("unlearnable_labels", "", case.history[0].epoch, sentence(evidence), LABEL_REMEDY)

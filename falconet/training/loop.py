@@ -227,7 +227,8 @@ def go_back(state: State, setting: Setting, reason: str) -> bool:
     restore(state, state.good, identify(setting))
     state.rate = rate
     save(state, setting)
-    tell(setting.callbacks, f"{reason}: going back to the end of epoch {len(state.history)}, at {rate:g} of the rate")
+    place = f"the end of epoch {len(state.history)}" if state.history else "the start"
+    tell(setting.callbacks, f"{reason}: going back to {place}, at {rate:g} of the rate")
     return True
 
 

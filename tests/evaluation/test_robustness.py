@@ -96,6 +96,23 @@ def test_number_formats_are_named() -> None:
         pass
 
 
+def test_all_that_judge_in_bfloat16_do_so_alike(trained: RunResult, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("falconet.evaluation.formats.check_bfloat16", lambda: None)
+    found = evaluate(trained.out, "digits", split="all", number_format="bf16", against=trained.out)
+    assert found.against is not None
+    assert (found.against.only_this, found.against.only_other) == (0, 0)
+
+
+@pytest.mark.slow
+def test_corruptions_and_attacks_are_asked_for_with_a_judgement(
+    trained: RunResult, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(robustness, "ATTACKED", 20)
+    found = evaluate(trained.out, "digits", corruptions=True)
+    assert found.robustness is not None
+    assert found.robustness.attacks[0].n == 20
+
+
 def test_bfloat16_answers_almost_alike(trained: RunResult, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("falconet.evaluation.formats.check_bfloat16", lambda: None)
     plain = evaluate(trained.out, "digits")

@@ -11,11 +11,11 @@ import torch
 from PIL import Image
 from torch import nn
 
-from falconet import RunResult, cli, examine, explain, load_artifact
+from falconet import RunResult, cli, examine, explain, load_artifact, load_dataset
 from falconet.errors import ConfigError, DataError, PathError, UnknownNameError
-from falconet.explanation.explaining import join_parts, slug
+from falconet.explanation.explaining import answer_sample, join_parts, plan, read_subject, slug
 from falconet.explanation.layers import find_nearest, project, rank_units, read_attention, read_filters, weigh
-from falconet.explanation.pictures import spread, to_shades
+from falconet.explanation.pictures import draw_embedding, encode_figure, spread, to_shades
 from falconet.models import create_model
 
 Capture = pytest.CaptureFixture[str]
@@ -40,15 +40,49 @@ def test_files_are_explained(trained: RunResult, tmp_path: Path, capsys: Capture
         assert 0 <= item["insertion_auc"] <= 1
         assert -1 <= item["randomization"] <= 1
     assert {score["method"] for score in found["methods"]} == {"gradcam", "random"}
+    assert cli.run([*arguments, "--strict"]) == 1
+    assert "bad.png: " in capsys.readouterr().err
     page = (out / "explanations.html").read_text(encoding="utf-8")
     assert page.count("<img") == 4
     assert "http" not in page
     assert json.loads((out / "explanations.json").read_text(encoding="utf-8")) == found
 
 
+def test_class_names_stand_in_the_legend_as_they_are() -> None:
+    names = ["_unknown_", "$x_{$"]
+    figure = draw_embedding(np.array([[0.0, 1.0], [1.0, 0.0]]), [0, 1], names, [])
+    assert encode_figure(figure).startswith(b"\x89PNG")
+    legend = figure.axes[0].get_legend()
+    assert legend is not None
+    assert [text.get_text() for text in legend.get_texts()] == names
+
+
+def test_bars_and_curves_tell_the_same_probability(trained: RunResult) -> None:
+    artifact = load_artifact(trained.out)
+    assert artifact.config.temperature != 1
+    explainer = plan(artifact, "gradcam", Path(), classes=1)
+    subject = read_subject(artifact, load_dataset("digits").splits["test"].samples, 3)
+    probabilities = answer_sample(artifact, subject.inputs)
+    target = int(probabilities.argmax())
+    item, panel = explainer.judge(subject, "gradcam", target, probabilities)
+    assert panel.faithfulness.deletion.probabilities[0] == pytest.approx(item.probability, abs=1e-5)
+    assert panel.candidates[0][1] == pytest.approx(item.probability)
+
+
+@pytest.mark.slow
+def test_neighbors_are_other_samples_that_were_trained_on(trained: RunResult, tmp_path: Path) -> None:
+    found = examine(trained.out, "digits", samples=1, split="train", out=tmp_path / "train")
+    for case in (*found.mistakes, *found.doubts):
+        assert len(case.neighbors) == 5
+        assert case.file not in {neighbor.file for neighbor in case.neighbors}
+    found = examine(trained.out, "digits", samples=1, split="all", out=tmp_path / "all", settings={"split_seed": 7})
+    assert not any(case.neighbors for case in (*found.mistakes, *found.doubts))
+
+
 @pytest.mark.slow
 def test_the_report_of_a_source(trained: RunResult, tmp_path: Path) -> None:
     found = examine(trained.out, "digits", method="integrated_gradients", samples=2, out=tmp_path)
+    assert len(found.mistakes) == len(found.doubts) == 2
     probabilities = [case.probability for case in found.mistakes]
     assert probabilities == sorted(probabilities, reverse=True)
     assert all(case.truth != case.answer for case in found.mistakes)

@@ -84,7 +84,13 @@ def test_a_network_that_cannot_be_looked_into_has_a_note(answered: tuple[Artifac
         return result
 
     artifact.model.register_forward_hook(overwrite)
-    found = find_reasons(artifact, answers)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        find_reasons(artifact, answers)
+    # Those of other libraries may do as they like.
+    config = dataclasses.replace(artifact.config, architecture="timm:lenet")
+    external = dataclasses.replace(artifact, config=config)
+    vars(external)["model"] = artifact.model
+    found = find_reasons(external, answers)
     assert not found.accounts
     assert "modified by an inplace operation" in found.note
 
@@ -93,6 +99,13 @@ def test_a_network_that_cannot_be_looked_into_has_a_note(answered: tuple[Artifac
     ("gain", "chance", "believable"), [(0.3, 0.1, True), (0.1, 0.3, False), (-0.1, -0.2, False), (0.0, -0.1, False)]
 )
 def test_what_is_no_better_than_chance_is_not_believed(gain: float, chance: float, believable: bool) -> None:
-    scores = tuple(Score(name, 4, 0.2, 0.2 + value, 0.0, value) for name, value in (("cam", gain), ("random", chance)))
+    scores = tuple(Score(name, 4, 0.2, 0.2 + value, 0.0) for name, value in (("cam", gain), ("random", chance)))
     assert Reasons("cam", scores=scores).believable is believable
     assert not Reasons("cam", note="none").believable
+
+
+def test_backward_explanations_are_never_the_most_trusted() -> None:
+    backward, floor = Score("occlusion", 4, 0.5, 0.2, 0.99), Score("random", 4, 0.4, 0.2, 1.0)
+    assert backward.trust == pytest.approx(-0.3)
+    assert not backward.beats(floor)
+    assert Score("gradcam", 4, 0.2, 0.5, 0.5).trust == pytest.approx(0.15)

@@ -103,7 +103,14 @@ def test_single_seeds_get_mcnemars_statistic() -> None:
 
 def test_equal_answers_and_single_samples_prove_nothing() -> None:
     right = np.ones((2, 40), dtype=bool)
-    assert compare_models(right, right).p_value == 1
+    same = compare_models(right, right)
+    assert same.p_value == 1
+    # Of samples that the models answer differently there may be up to 3 in 40 without one being seen.
+    assert same.interval == (-0.075, 0.075)
+    turned = np.stack([right[0], ~right[0]])
+    opposite = compare_models(turned, turned[::-1])
+    assert opposite.difference == 0
+    assert opposite.interval == (-1.0, 1.0)
     assert compare_models(right[:, :1], ~right[:, :1]).p_value == 1
 
 

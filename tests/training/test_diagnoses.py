@@ -188,6 +188,24 @@ def test_labels_that_are_learned_by_heart_and_tell_nothing(
     assert [line for line, _, _ in name(history, make_vitals(12))] == expected
 
 
+@pytest.mark.parametrize(
+    ("train", "val", "expected"),
+    [
+        (0.2, 0.1, ["dead_units", "unlearnable_labels"]),
+        (0.37, 0.09, ["dead_units", "unlearnable_labels"]),
+        (0.2, 0.14, ["dead_units"]),  # Learns slowly, but for all.
+        (0.1, 0.1, ["dead_units"]),  # Of which nothing can be learned.
+    ],
+)
+def test_labels_that_hold_for_training_alone_are_named_beside_dead_units(
+    train: float, val: float, expected: list[str]
+) -> None:
+    history = make_history([train] * 12, [val] * 12, train_loss=[2.2] * 12)
+    vitals = make_vitals(12, dead=(0.0, 0.9, 0.0))
+    assert [line for line, _, _ in name(history, vitals)] == expected
+    assert "unlearnable_labels" not in [line for line, _, _ in name(history[:9], make_vitals(9))]
+
+
 def test_labels_that_ordinary_steps_cannot_learn() -> None:
     history = make_history(CHANCE)
     assert name(history, make_vitals(12)) == [("unlearnable_labels", "", 1)]

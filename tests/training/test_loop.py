@@ -487,6 +487,20 @@ def test_a_damaged_checkpoint_is_told(tmp_path: Path) -> None:
     assert_same_weights(weights, expected)
 
 
+def test_that_no_checkpoint_is_whole_is_told(tmp_path: Path) -> None:
+    _, expected = run(checkpoints=tmp_path)
+    older, newest = sorted(tmp_path.glob("*.json"))
+    for path in (older, newest):
+        path.write_text("{", encoding="utf-8")
+    watcher = Poison()
+    _, weights = run(callbacks=(watcher,), checkpoints=tmp_path)
+    assert watcher.notes == [
+        f"checkpoint {newest.stem} is damaged: the one before it is used",
+        f"checkpoint {older.stem} is damaged: no whole one is left, so this run starts anew",
+    ]
+    assert_same_weights(weights, expected)
+
+
 def test_it_stops_early_when_nothing_improves() -> None:
     config = dataclasses.replace(CONFIG, epochs=30, learning_rate=1e-9, patience=2, ema_decay=None)
     result, _ = run(config)
