@@ -64,6 +64,12 @@ def answer_split(artifact: Artifact, split: Split) -> Answers:
     if not len(logits):
         index, reason = next(iter(reasons.items()))
         raise DataError(f"none of {len(split)} samples can be read; the first: {split.samples.name(index)} ({reason})")
+    lost = np.flatnonzero(~np.isfinite(logits).all(axis=1))
+    if len(lost):
+        raise DataError(
+            f"wanted numbers, found NaN or infinity in the network's answers to {len(lost)} of {len(logits)} samples: "
+            "its weights are of no use; train it again, at a lower training.learning_rate"
+        )
     unreadable = tuple(Unreadable(split.samples.name(index), reason) for index, reason in reasons.items())
     kept = np.setdiff1d(np.arange(len(split)), list(reasons)).astype(np.int64)
     return Answers(split.take(kept) if reasons else split, logits, unreadable)

@@ -18,7 +18,7 @@ from falconet.complexity import Complexity, count_complexity
 from falconet.errors import DataError
 from falconet.evaluation import Answers, Calibration, Evaluation
 from falconet.explanation.reasons import Reasons, find_reasons
-from falconet.latency import Latency, measure_latency
+from falconet.latency import Latency, measure_latency, pinned_threads
 from falconet.training import EpochRow
 from falconet.training.diagnoses import Diagnosis, Vitals
 from falconet.training.energy import Energy, describe_energy
@@ -69,7 +69,7 @@ class ModelReport:
     bytes: int
     """Size of the weights' file."""
     latency: Latency
-    """Of one sample on this machine, without decoding."""
+    """Of one sample on one thread of this machine, without decoding."""
     reasons: Reasons
     """Of some mistakes and hits on the test split."""
     settings: Mapping[str, Any]
@@ -112,7 +112,7 @@ def describe_model(
     """Gather a report; `answers` are what `test` was computed from."""
     spec, model = artifact.config.input, artifact.model
     sample = artifact.make_blank()
-    with torch.inference_mode():
+    with pinned_threads(1), torch.inference_mode():
         latency = measure_latency(lambda: model(sample))
     return ModelReport(
         config=artifact.config,

@@ -140,7 +140,7 @@ def list_headline(report: ModelReport) -> tuple[Tile, ...]:
         rate_accuracy(report.test),
         Tile("parameters", format_count(report.params), "trainable"),
         Tile("weights on disk", format_bytes(report.bytes)),
-        Tile("latency", f"{report.latency.p50:.2f} ms", "median for one sample"),
+        Tile("latency", f"{report.latency.p50:.2f} ms", "median for one sample, one thread"),
     )
 
 
@@ -193,12 +193,10 @@ def show_trust(test: Evaluation) -> tuple[Picture, Picture]:
         np.array([getattr(item, name) for item in test.reliability])
         for name in ("lower", "upper", "confidence", "accuracy", "count")
     )
-    threshold, coverage, kept = (
-        np.array([getattr(point, name) for point in test.coverage]) for name in ("threshold", "coverage", "accuracy")
-    )
+    coverage, kept = (np.array([getattr(point, name) for point in test.coverage]) for name in ("coverage", "accuracy"))
     return (
         show_reliability(lower, upper, confidence, accuracy, count),
-        show_coverage(threshold, coverage, kept),
+        show_coverage(coverage, kept),
     )
 
 
@@ -230,7 +228,9 @@ def list_costs(report: ModelReport) -> tuple[Tile, ...]:
         Tile("multiply-accumulates", format_count(report.macs), f"{report.macs:,} for one sample"),
         Tile("weights on disk", format_bytes(report.bytes)),
         Tile("activations", format_bytes(report.complexity.activation_bytes), "all layers, one sample"),
-        Tile("latency", f"{latency.p50:.2f} ms", f"median; p95 {latency.p95:.2f}, p99 {latency.p99:.2f} ms"),
+        Tile(
+            "latency", f"{latency.p50:.2f} ms", f"median, one thread; p95 {latency.p95:.2f}, p99 {latency.p99:.2f} ms"
+        ),
     )
 
 
@@ -244,8 +244,8 @@ def list_trustworthiness(reasons: Reasons) -> tuple[Tile, ...]:
         Tile("deletion", f"{score.deletion_auc:.3f}", "as it goes first"),
         Tile(
             "insertion − deletion",
-            f"{score.gain:.3f}".replace("-", "−"),
-            f"{floor.gain:.3f} by a random order".replace("-", "−"),
+            format_difference(score.gain),
+            f"{format_difference(floor.gain)} by a random order",
         ),
         Tile("likeness without training", f"{score.randomization:.2f}", "rank correlation; near 0 is better"),
     )

@@ -11,7 +11,7 @@ from jaxtyping import Float64, Int64
 
 from falconet.data.drawing import FRAME, shorten
 from falconet.metrics import wilson_interval
-from falconet.report.pictures import BLUE, ORANGE, Picture, create_axes, to_svg
+from falconet.report.pictures import BLUE, Picture, create_axes, to_svg
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -87,43 +87,24 @@ def draw_reliability(
     return figure
 
 
-def show_coverage(
-    threshold: Float64[np.ndarray, " points"],
-    coverage: Float64[np.ndarray, " points"],
-    accuracy: Float64[np.ndarray, " points"],
-    chosen: float | None = None,
-) -> Picture:
+def show_coverage(coverage: Float64[np.ndarray, " points"], accuracy: Float64[np.ndarray, " points"]) -> Picture:
     """Return the coverage–accuracy curve (see `draw_coverage`) with three of its points in words."""
     points = [int(np.abs(coverage - share).argmin()) for share in (1.0, 0.9, 0.5)]
     words = ", ".join(f"{accuracy[point]:.2%} right when it answers {coverage[point]:.0%}" for point in points)
     caption = "If it may say “I don’t know”: how often it is right, by the share of samples that it still answers."
     return Picture(
-        to_svg(lambda: draw_coverage(threshold, coverage, accuracy, chosen), f"Coverage and accuracy: {words}."),
+        to_svg(lambda: draw_coverage(coverage, accuracy), f"Coverage and accuracy: {words}."),
         caption,
     )
 
 
-def draw_coverage(
-    threshold: Float64[np.ndarray, " points"],
-    coverage: Float64[np.ndarray, " points"],
-    accuracy: Float64[np.ndarray, " points"],
-    chosen: float | None = None,
-) -> Figure:
-    """Return accuracy among the answers given over their share, as the wanted confidence rises to `threshold`.
-
-    `chosen` marks the lowest of these thresholds that is not below it. Where nothing is answered there is no point.
-    """
+def draw_coverage(coverage: Float64[np.ndarray, " points"], accuracy: Float64[np.ndarray, " points"]) -> Figure:
+    """Return accuracy among the answers given over their share; where nothing is answered there is no point."""
     from matplotlib.ticker import PercentFormatter
 
     figure, axes = create_axes()
     given = coverage > 0
     axes.plot(coverage[given], accuracy[given], color=BLUE)
-    if chosen is not None and (threshold[given] >= chosen).any():
-        allowed = np.flatnonzero(given & (threshold >= chosen))
-        point = allowed[threshold[allowed].argmin()]
-        label = f"confidence from {chosen:.3g}: {coverage[point]:.1%} answered, {accuracy[point]:.1%} right"
-        axes.plot(coverage[point], accuracy[point], color=ORANGE, marker="D", linestyle="none", label=label)
-        figure.legend(loc="outside upper left", fontsize=9)
     axes.set(xlabel="coverage", ylabel="accuracy", xlim=(0, 1.02))
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(PercentFormatter(xmax=1))

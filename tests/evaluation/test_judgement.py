@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 import os
 import threading
 import weakref
@@ -186,3 +188,11 @@ def test_data_of_another_kind_are_refused(trained: RunResult, tmp_path: Path) ->
     table.write_text("text,label\n" + "".join(f"number {n},{n % 2}\n" for n in range(20)), encoding="utf-8")
     with pytest.raises(DataError, match="wanted image data, as the model eats, found text"):
         evaluate(trained.out, table, split="all")
+
+
+def test_a_network_that_answers_no_numbers_is_refused(trained: RunResult) -> None:
+    artifact = load_artifact(trained.out)
+    weights = {name: torch.full_like(weight, math.nan) for name, weight in artifact.weights.items()}
+    broken = dataclasses.replace(artifact, weights=weights)
+    with pytest.raises(DataError, match="found NaN or infinity in the network's answers to 359 of 359 samples"):
+        evaluate(broken, "digits")

@@ -56,16 +56,10 @@ def test_the_reliability_diagram_says_its_widest_gap() -> None:
 
 
 def test_coverage_is_drawn_where_something_is_answered() -> None:
-    threshold, coverage = np.array([0.0, 0.5, 0.9, 1.0]), np.array([1.0, 0.85, 0.4, 0.0])
-    accuracy = np.array([0.7, 0.8, 1.0, 1.0])
-    figure = judging.draw_coverage(threshold, coverage, accuracy, chosen=0.6)
-    curve, mark = figure.axes[0].lines
+    coverage, accuracy = np.array([1.0, 0.85, 0.4, 0.0]), np.array([0.7, 0.8, 1.0, 1.0])
+    (curve,) = judging.draw_coverage(coverage, accuracy).axes[0].lines
     assert (xdata(curve), ydata(curve)) == ([1.0, 0.85, 0.4], [0.7, 0.8, 1.0])
-    assert (xdata(mark), ydata(mark)) == ([0.4], [1.0])
-    assert mark.get_label() == "confidence from 0.6: 40.0% answered, 100.0% right"
-    # Nothing reaches this confidence, so that there is no mark.
-    assert len(judging.draw_coverage(threshold, coverage, accuracy, chosen=0.95).axes[0].lines) == 1
-    words = describe(judging.show_coverage(threshold, coverage, accuracy))
+    words = describe(judging.show_coverage(coverage, accuracy))
     assert words == (
         "Coverage and accuracy: 70.00% right when it answers 100%, 80.00% right when it answers 85%, "
         "100.00% right when it answers 40%."
