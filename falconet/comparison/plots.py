@@ -54,7 +54,7 @@ def draw_front(rows: Sequence[ComparisonRow], cost: str) -> Figure:
     ):
         if chosen:
             x, y = zip(*(points[row.model] for row in chosen), strict=True)
-            bars = [100 * (row.accuracy_std or 0) for row in chosen]
+            bars = list(zip(*(measure_bar(row) for row in chosen), strict=True))
             axes.errorbar(
                 x, y, yerr=bars, fmt=marker, color=color, markersize=MARKER, capsize=3, elinewidth=1, label=label,
                 markerfacecolor=color if chosen is front else "none",
@@ -69,15 +69,24 @@ def draw_front(rows: Sequence[ComparisonRow], cost: str) -> Figure:
     return figure
 
 
+def measure_bar(row: ComparisonRow) -> tuple[float, float]:
+    """Return the lengths of a bar below and above its point, in percent; no accuracy is above 100."""
+    deviation = 100 * (row.accuracy_std or 0)
+    return deviation, min(deviation, 100 - 100 * (row.accuracy or 0))
+
+
 def scale_axes(axes: Axes, cost: str) -> None:
     """Make the cost's axis logarithmic, with numbers that are read easily, and leave room for labels."""
-    from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
+    from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullFormatter
 
     axes.set_xscale("log")
     axes.margins(x=0.18, y=0.15)
     low, high = axes.get_xlim()
     # Over less than two powers of ten, those alone would leave the axis almost without numbers.
     axes.xaxis.set_major_locator(LogLocator(subs=(1.0,) if high > 100 * low else (1.0, 2.0, 5.0)))
+    if high < 4 * low:
+        axes.xaxis.set_major_locator(MaxNLocator(4))
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}" if value <= 100 else "")
     axes.xaxis.set_major_formatter(EngFormatter(unit=AXES[cost][1]))
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.grid(alpha=0.25, linewidth=0.6)

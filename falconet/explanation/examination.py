@@ -283,7 +283,7 @@ def draw_filters(study: Study, filters: Float[Tensor, "maps channels height widt
     return study.draw("report-filters", figure, "filters of the first layer", caption)
 
 
-def draw_maps(study: Study, maps: Mapping[str, Float[Tensor, "1 maps height width"]]) -> Plate:
+def draw_maps(study: Study, maps: Mapping[str, Float[Tensor, "1 _ _ _"]]) -> Plate:
     """Draw the maps with the highest means of layers spread over the network, for the split's first sample."""
     names = list(maps)
     chosen = [names[i] for i in np.unique(np.linspace(0, len(names) - 1, LAYERS).round().astype(int))]

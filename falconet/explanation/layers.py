@@ -43,9 +43,7 @@ def watch_layers(model: nn.Module, see: Sink) -> Iterator[None]:
 
 
 @torch.no_grad()
-def list_maps(
-    model: nn.Module, inputs: Inputs, only: str | None = None
-) -> dict[str, Float[Tensor, "batch maps rows columns"]]:
+def list_maps(model: nn.Module, inputs: Inputs, only: str | None = None) -> dict[str, Float[Tensor, "batch _ _ _"]]:
     """Return the output of each layer, or of one, that has one value for each of several places, in running order.
 
     Layers that run more than once, such as an activation that several places share, have no one output and are left

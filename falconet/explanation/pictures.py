@@ -214,7 +214,7 @@ def draw_curves(axes: Axes, faithfulness: Faithfulness) -> None:
 
 
 def draw_tiles(
-    maps: Sequence[tuple[str, Sequence[Float[np.ndarray, "height width"]]]], columns: int, cmap: str = "cividis"
+    maps: Sequence[tuple[str, Sequence[Float[np.ndarray, "_ _"]]]], columns: int, cmap: str = "cividis"
 ) -> Figure:
     """Draw rows of small pictures, each row with its name; each picture has the whole range of colors."""
     from matplotlib.figure import Figure
