@@ -29,7 +29,8 @@ test: $(VENV)/installed-dev  ## the tests that take seconds
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" --numprocesses auto --dist worksteal
 
 test-all: $(VENV)/installed-dev  ## every test, with coverage
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --cov --cov-report=term --numprocesses auto --dist worksteal
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not timed" --cov --cov-report= --numprocesses auto --dist worksteal
+	$(BIN)/python -m pytest -m timed --cov --cov-append --cov-report=term
 
 lint: $(VENV)/installed-dev  ## style, types, and who imports whom
 	$(BIN)/ruff check .

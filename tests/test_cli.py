@@ -294,6 +294,7 @@ def test_data_imports_no_torch(make_folder: FolderMaker) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timed
 @pytest.mark.parametrize("arguments", QUICK, ids=" ".join)
 def test_quick_answers_are_quick(arguments: list[str]) -> None:
     command = [sys.executable, "-c", "from falconet.cli import main; main()", *arguments]

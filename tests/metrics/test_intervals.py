@@ -154,6 +154,7 @@ def test_without_mistakes_resampling_says_nothing() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timed
 def test_ten_thousand_samples_take_well_under_two_seconds() -> None:
     generator = np.random.default_rng(0)
     labels = generator.integers(10, size=10_000)
