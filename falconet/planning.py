@@ -213,6 +213,9 @@ def check_model(name: str, dataset: Dataset) -> None:
 def check_sections(settings: Settings) -> None:
     """Raise ConfigError for a section that is no mapping, before another layer could hide it."""
     for section, values in name_policy(settings).items():
+        head, dot, name = section.partition(".")
+        if dot:
+            raise ConfigError(f"{section}: settings stand within their section: wanted {{{head!r}: {{{name!r}: ...}}}}")
         if not isinstance(values, Mapping):
             raise ConfigError(f"{section}: wanted a mapping of settings, found {values!r}")
 

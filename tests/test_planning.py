@@ -148,6 +148,10 @@ def test_mistyped_names_offer_the_nearest(arguments: dict[str, Any], message: st
         ({"model": {"name": "resnet20", "options": 5}}, "model.options: wanted Mapping, found 5"),
         ({"model": {"name": 5, "options": {"width": 8}}}, "model.name: wanted str, found 5"),
         ({"augmentation": {"rotate": 500}}, "augmentation.rotate: wanted 0 to 180, found 500"),
+        (
+            {"model.teacher": "x"},
+            "model.teacher: settings stand within their section: wanted {'model': {'teacher': ...}}",
+        ),
     ],
 )
 def test_impossible_settings_name_the_key(settings: dict[str, Any], message: str) -> None:
