@@ -120,6 +120,7 @@ def test_train_says_what_it_chose_and_how_it_goes(capsys: Capture, make_folder: 
     assert "epoch 2/2" in err
 
 
+@pytest.mark.slow
 def test_train_writes_for_tensorboard(capsys: Capture, make_folder: FolderMaker, tmp_path: Path) -> None:
     out = tmp_path / "run"
     run_json(capsys, "train", str(make_folder()), "--epochs", "1", "--out", str(out), "--log", "tensorboard")

@@ -61,6 +61,7 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
+@pytest.mark.slow
 def test_rows_are_what_the_runs_came_to(compared: tuple[Comparison, list[str]]) -> None:
     comparison, lines = compared
     assert {row.model for row in comparison.rows} == set(NAMES)
@@ -82,6 +83,7 @@ def test_rows_are_what_the_runs_came_to(compared: tuple[Comparison, list[str]]) 
     ]
 
 
+@pytest.mark.slow
 def test_all_runs_have_the_same_settings(compared: tuple[Comparison, list[str]]) -> None:
     folder = compared[0].out / "runs"
     texts = {path.name: (path / "config.yaml").read_text(encoding="utf-8") for path in folder.iterdir()}
@@ -91,6 +93,7 @@ def test_all_runs_have_the_same_settings(compared: tuple[Comparison, list[str]])
     assert "seed: 1" in texts["lenet_relu-1"]
 
 
+@pytest.mark.slow
 def test_pairs_are_tested(compared: tuple[Comparison, list[str]]) -> None:
     comparison, _ = compared
     (pair,) = comparison.pairs
@@ -103,6 +106,7 @@ def test_pairs_are_tested(compared: tuple[Comparison, list[str]]) -> None:
     assert pair.significant == (pair.p_value < 0.05)
 
 
+@pytest.mark.slow
 def test_files_say_the_same(compared: tuple[Comparison, list[str]]) -> None:
     comparison, _ = compared
     facts = read_json(comparison.out / "comparison.json")
@@ -123,6 +127,7 @@ def test_files_say_the_same(compared: tuple[Comparison, list[str]]) -> None:
     assert page.count("<svg") == markdown.count("![") == 3
 
 
+@pytest.mark.slow
 def test_the_page_asks_nothing_of_others(compared: tuple[Comparison, list[str]]) -> None:
     page = (compared[0].out / "comparison.html").read_text(encoding="utf-8")
     assert "<script" not in page
@@ -130,6 +135,7 @@ def test_the_page_asks_nothing_of_others(compared: tuple[Comparison, list[str]])
     assert "prefers-color-scheme: dark" in page
 
 
+@pytest.mark.slow
 def test_a_second_call_trains_nothing(few: Path, compared: tuple[Comparison, list[str]]) -> None:
     comparison, _ = compared
     weights = comparison.out / "runs" / "lenet_relu-1" / "model.safetensors"
@@ -141,6 +147,7 @@ def test_a_second_call_trains_nothing(few: Path, compared: tuple[Comparison, lis
     assert [row.accuracy for row in second.rows] == [row.accuracy for row in comparison.rows]
 
 
+@pytest.mark.slow
 def test_other_terms_are_refused(few: Path, compared: tuple[Comparison, list[str]], trained: RunResult) -> None:
     comparison, _ = compared
     with pytest.raises(UsageError, match=r"was begun with epochs=2, but now it is 3"):
@@ -151,6 +158,7 @@ def test_other_terms_are_refused(few: Path, compared: tuple[Comparison, list[str
         compare(few, NAMES, out=trained.out)
 
 
+@pytest.mark.slow
 def test_a_trained_model_is_judged_as_it_is(few: Path, compared: tuple[Comparison, list[str]], tmp_path: Path) -> None:
     run = str(compared[0].out / "runs" / "lenet_relu-0")
     other = str(compared[0].out / "runs" / "lenet300_100-0")
@@ -310,6 +318,7 @@ def test_mistakes_are_told_without_torch() -> None:
     assert "did you mean lenet_relu" in done.stderr
 
 
+@pytest.mark.slow
 def test_names_mean_what_they_say(compared: tuple[Comparison, list[str]]) -> None:
     assert parse_contender("resnet20@mnist-resnet").recipe == "mnist-resnet"
     assert parse_contender("timm:resnet18").model == "timm:resnet18"

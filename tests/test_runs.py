@@ -271,6 +271,7 @@ def test_weights_of_another_network_end_a_run_before_it_begins(make_folder: Fold
     assert not (tmp_path / "run" / "config.yaml").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "splits",
     [
@@ -290,6 +291,7 @@ def test_folders_of_photos(make_folder: FolderMaker, tmp_path: Path, splits: tup
     assert len(predictions) == 24 * len(splits)
 
 
+@pytest.mark.slow
 def test_npz(tmp_path: Path) -> None:
     labels = np.tile([0, 1], 20)
     images = np.random.default_rng(0).normal(60 + 120 * labels[:, None, None], 10, (40, 12, 12)).clip(0, 255)

@@ -99,6 +99,7 @@ def test_answers_are_explained_with_pictures_and_how_far_to_believe_them(html: s
     assert ("Do not rely on these pictures" in html) is not reasons.believable
 
 
+@pytest.mark.slow
 def test_explanations_that_are_no_better_than_chance_say_so(trained: RunResult) -> None:
     (score, floor), accounts = trained.report.reasons.scores, trained.report.reasons.accounts
     worse = dataclasses.replace(score, insertion_auc=score.deletion_auc - 0.1)
