@@ -334,3 +334,10 @@ def test_a_section_that_is_no_mapping_is_refused(
     arguments = ["train", "digits", "--set", assignment, "--strict", "--sampler", "balanced", "--out", str(tmp_path)]
     assert cli.run(arguments) == 2
     assert "wanted a mapping of settings" in capsys.readouterr().err
+
+
+def test_a_plot_that_cannot_be_written_is_told_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("")
+    assert cli.run(["summary", "lenet5", "--plot", str(tmp_path / "file" / "a.png")]) == 1
+    assert "is no folder that may be written to" in capsys.readouterr().err
+    assert cli.run(["summary", "lenet5", "--plot", str(tmp_path / "new" / "a.png")]) == 0

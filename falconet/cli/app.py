@@ -11,8 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from falconet.errors import ConfigError, FalconetError
-from falconet.storage import prepare_folder
+from falconet.errors import ConfigError, FalconetError, StorageError
 
 app = typer.Typer(
     name="falconet",
@@ -126,7 +125,9 @@ def check_picture(option: str, path: Path | None) -> None:
     if path and path.suffix.lower() != ".png":
         raise ConfigError(f"{option}: wanted a file name ending in .png, found {path}")
     if path:
-        prepare_folder(path.parent)
+        folder = next(parent for parent in path.absolute().parents if parent.exists())
+        if not (folder.is_dir() and os.access(folder, os.W_OK)):
+            raise StorageError(f"{option}: cannot write {path}: {folder} is no folder that may be written to")
 
 
 def ask_data(settings: list[str] | None, groups: str | None, follow: bool, strict: bool) -> dict[str, Any]:
