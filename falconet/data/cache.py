@@ -221,6 +221,8 @@ def begin_work(job: Job, parent: int) -> None:
     inherited = job
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # The command line's handler, which forking brings along, would make a traceback of it.
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     ctypes.CDLL(None).prctl(DIE_WITH_PARENT, signal.SIGKILL)
     if os.getppid() != parent:  # It died before this one could ask to die with it.
         os._exit(1)
