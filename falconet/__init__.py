@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from falconet.errors import FalconetError as FalconetError
     from falconet.evaluation import Costs as Costs
     from falconet.evaluation import Evaluation as Evaluation
-    from falconet.evaluation import Predictions as Predictions
     from falconet.evaluation import Robustness as Robustness
     from falconet.evaluation import evaluate as evaluate
     from falconet.evaluation import measure_costs as measure_costs
@@ -41,6 +40,8 @@ if TYPE_CHECKING:
     from falconet.explanation import attribute as attribute
     from falconet.explanation import examine as examine
     from falconet.explanation import explain as explain
+    from falconet.exporters.exporting import Export as Export
+    from falconet.exporters.exporting import export as export
     from falconet.latency import Latency as Latency
     from falconet.latency import measure_latency as measure_latency
     from falconet.models import MODELS as MODELS
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from falconet.models.efficientnet import scale_compound as scale_compound
     from falconet.models.pretrained import Pretrained as Pretrained
     from falconet.models.pretrained import load_pretrained as load_pretrained
+    from falconet.predictions import Predictions as Predictions
     from falconet.runs import RunResult as RunResult
     from falconet.runs import train as train
     from falconet.spec import ImageSpec as ImageSpec
@@ -83,13 +85,14 @@ HOMES = {
     "Evaluation": "falconet.evaluation",
     "Examination": "falconet.explanation",
     "Explanations": "falconet.explanation",
+    "Export": "falconet.exporters.exporting",
     "FalconetError": "falconet.errors",
     "FitResult": "falconet.training.loop",
     "ImageAugmentation": "falconet.data.augmentation",
     "ImageSpec": "falconet.spec",
     "InputSpec": "falconet.spec",
     "Latency": "falconet.latency",
-    "Predictions": "falconet.evaluation",
+    "Predictions": "falconet.predictions",
     "Pretrained": "falconet.models.pretrained",
     "Robustness": "falconet.evaluation",
     "RunResult": "falconet.runs",
@@ -110,6 +113,7 @@ HOMES = {
     "evaluate": "falconet.evaluation",
     "examine": "falconet.explanation",
     "explain": "falconet.explanation",
+    "export": "falconet.exporters.exporting",
     "fit": "falconet.training.loop",
     "list_models": "falconet.models",
     "load_artifact": "falconet.artifact",

@@ -8,6 +8,7 @@
     │   └── RunExistsError        the output folder already holds something
     ├── DataError                 the data cannot be used as they are
     ├── ArtifactError             a folder that is no (whole) artifact
+    ├── ExportError           a model that a format cannot hold, or an export that answers otherwise
     ├── HubError              the Hugging Face Hub refuses, or cannot be asked
     ├── MissingExtraError         an optional dependency is not installed
     ├── StorageError              writing failed: disk full, read-only, vanished
@@ -71,6 +72,10 @@ class DataError(FalconetError, ValueError):
 
 class ArtifactError(FalconetError):
     """A folder that is no artifact, or one that is incomplete, altered or from a newer version."""
+
+
+class ExportError(FalconetError):
+    """A model cannot be exported, or its export does not answer as it does."""
 
 
 class HubError(FalconetError):

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from falconet.evaluation.contests import Contest
     from falconet.evaluation.outliers import Outliers
     from falconet.evaluation.slices import Slices
+    from falconet.exporters.exporting import Export
+    from falconet.exporters.parity import Parity
 
 PIPE_WIDTH = 10_000
 SHAPES = 6
@@ -375,3 +377,32 @@ def print_costs(costs: Costs) -> None:
         parts = "; ".join(costs.energy.sources)
         wh = costs.energy.wh_per_1000
         print_line(f"energy {wh:.3g} Wh for 1,000 answers, of the whole machine, {costs.energy.basis} ({parts})")
+
+
+def print_export(result: Export) -> None:
+    """Print what was written, how alike it answers, and how fast."""
+    print_line(f"{result.path}: {result.target}, {result.bytes:,} bytes")
+    print_line(describe_parity(result.parity))
+    times = f"{result.latency_ms:.3f} ms in {result.runtime}, {result.artifact_latency_ms:.3f} ms by the model itself"
+    ratio = result.artifact_latency_ms / result.latency_ms
+    print_line(f"latency: {times}: {ratio:.2f}x as fast (median of one sample, from raw to probabilities, one thread)")
+    if result.baseline_latency_ms is not None:
+        own = f"in single precision {result.baseline_latency_ms:.3f} ms"
+        if result.slower:
+            print_line(f"{own}: integers are SLOWER on this machine; for speed here, use --to onnx")
+        else:
+            print_line(f"{own}: integers are {result.baseline_latency_ms / result.latency_ms:.2f}x as fast")
+
+
+def describe_parity(parity: Parity) -> str:
+    """Return how an export answers beside the model."""
+    text = (
+        f"parity: largest difference of a probability {parity.max_abs_difference:.2g}, {parity.agreement:.2%} equal "
+        f"answers on {parity.n:,} {parity.samples}"
+    )
+    if parity.accuracy_before is None or parity.accuracy_drop is None:
+        return text
+    interval = parity.accuracy_drop_ci
+    bounds = f" (95%: {100 * interval[0]:.2f} to {100 * interval[1]:.2f})" if interval else ""
+    lost = f"{100 * parity.accuracy_drop:.2f} points lost{bounds}"
+    return f"{text}; accuracy {parity.accuracy_before:.2%} before, {parity.accuracy_after:.2%} after: {lost}"

@@ -1,7 +1,7 @@
 """The command line: verbs that parse, call and print. Nothing here imports torch before it must."""
 
 # In this order --help lists the verbs.
-from falconet.cli import architectures, sources, training, judging, comparing, explanations, sharing  # noqa: I001
+from falconet.cli import architectures, sources, training, judging, comparing, explanations, exporting, sharing  # noqa: I001
 from falconet.cli.app import app, main, run
 
 __all__ = [
@@ -9,6 +9,7 @@ __all__ = [
     "architectures",
     "comparing",
     "explanations",
+    "exporting",
     "judging",
     "main",
     "run",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -20,7 +20,11 @@ from falconet.cli.app import (
     ask_data,
     check_picture,
 )
-from falconet.errors import UsageError
+from falconet.errors import UnknownNameError, UsageError
+
+if TYPE_CHECKING:
+    from falconet.exporters.targets import Runtime
+    from falconet.predictions import Predictions
 
 
 @app.command()
@@ -108,6 +112,10 @@ def predict(
         list[Path], typer.Argument(metavar="FILE|FOLDER...", help="Images, .wav or .txt, and folders of them.")
     ],
     top: Annotated[int, typer.Option(help="Candidates for each file.", min=1)] = 3,
+    runtime: Annotated[
+        str | None,
+        typer.Option(help="onnx or openvino: DIR is an exported file, answered without torch."),
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Write a table: .csv, .jsonl or .parquet.")] = None,
     json: Json = False,
     debug: Debug = False,
@@ -116,7 +124,8 @@ def predict(
     from falconet.catalog import check_artifact
     from falconet.errors import PathError
 
-    check_artifact(model)
+    if runtime is None:
+        check_artifact(model)
     for file in files:
         if not file.exists():
             raise PathError(f"no such file or folder: {file}")
@@ -124,10 +133,10 @@ def predict(
 
     if out:
         tables.check_table_path(out)
-    from falconet import evaluation, terminal
+    from falconet import terminal
     from falconet.schema import to_mapping
 
-    result = evaluation.predict(model, files, top=top)
+    result = answer_files(model, files, top, runtime)
     for item in result.skipped:
         terminal.print_note(f"skipped {item.file}: {item.reason}")
     if out:
@@ -146,3 +155,22 @@ def predict(
         for row in result.predictions
     ]
     terminal.print_table(("file", "label", "probability", "next"), rows)
+
+
+def answer_files(model: Path, files: list[Path], top: int, runtime: str | None) -> Predictions:
+    """Let a model answer, or an exported file by its runtime."""
+    if runtime is None:
+        from falconet import evaluation
+
+        return evaluation.predict(model, files, top=top)
+    from falconet.exporters.asking import predict_exported
+
+    return predict_exported(find_runtime(runtime), model, files, top=top)
+
+
+def find_runtime(name: str) -> Runtime:
+    """Return the runtime of a name on the command line. Raises UnknownNameError."""
+    known: dict[str, Runtime] = {"onnx": "onnxruntime", "openvino": "openvino"}
+    if name not in known:
+        raise UnknownNameError("runtime", name, known)
+    return known[name]

@@ -56,7 +56,19 @@ class Preprocess(nn.Module):
         """Channels, scaling and border, for pixels in 0..1."""
         x = self.match_channels(x)
         if x.shape[-2:] != self.spec.inner_size:
-            x = F.interpolate(x, self.spec.inner_size, mode="bilinear", antialias=True, align_corners=False)
+            x = self.resize(x)
+        return self.surround(x)
+
+    def resize(
+        self, x: Float32[Tensor, "batch channels height width"]
+    ) -> Float32[Tensor, "batch channels inner_height inner_width"]:
+        """Scale to `spec.inner_size`; an image that has it stays as it is."""
+        return F.interpolate(x, self.spec.inner_size, mode="bilinear", antialias=True, align_corners=False)
+
+    def surround(
+        self, x: Float32[Tensor, "batch channels inner_height inner_width"]
+    ) -> Float32[Tensor, "batch channels height width"]:
+        """Repeat the border over the margin, where there is one."""
         margin = self.spec.margin
         return F.pad(x, (margin, margin, margin, margin), mode="replicate") if margin else x
 

@@ -47,7 +47,7 @@ class LogMel(nn.Module):
         lengths = (torch.arange(1, steps + 1) * ~series.isnan().all(dim=1)).amax(dim=1)
         waves = series.nan_to_num(0.0).reshape(batch * channels, 1, steps)
         parts = F.conv1d(waves, self.kernels, stride=self.hop)
-        power = parts.square().view(len(waves), 2, -1, parts.shape[2]).sum(dim=1)
+        power = parts.square().view(batch * channels, 2, -1, parts.shape[2]).sum(dim=1)
         rows = (self.filters @ power).clamp(min=FLOOR).log().view(batch, -1, parts.shape[2])
         frames = ((lengths - self.window) // self.hop + 1).clamp(min=1)
         behind = torch.arange(parts.shape[2]) >= frames[:, None]

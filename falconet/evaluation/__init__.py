@@ -4,8 +4,9 @@ from falconet.evaluation.answers import Answers, match_labels, predict_logits
 from falconet.evaluation.confidence import Calibration, calibrate, describe_calibration
 from falconet.evaluation.costs import Costs, measure_costs
 from falconet.evaluation.judgement import Evaluation, evaluate, evaluate_split, judge, judge_answers
-from falconet.evaluation.prediction import Predictions, predict
+from falconet.evaluation.prediction import predict
 from falconet.evaluation.robustness import Robustness, measure_robustness
+from falconet.predictions import Predictions
 
 __all__ = [
     "Answers",

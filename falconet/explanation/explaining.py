@@ -21,7 +21,6 @@ from falconet.data.preprocessing import Preprocess, TextPreprocess
 from falconet.errors import ConfigError, DataError
 from falconet.evaluation.answers import fit_recordings
 from falconet.evaluation.judgement import find_split
-from falconet.evaluation.prediction import expand
 from falconet.explanation.faithfulness import POINTS, Score, draw_networks, measure_faithfulness, measure_randomization
 from falconet.explanation.layers import read_attention
 from falconet.explanation.methods import attribute, find_method, fitting_methods

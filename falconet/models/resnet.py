@@ -306,7 +306,9 @@ class ResNet1d(nn.Module):
         if not self.small:
             # Nothing here is negative, so that the zeros of padding are never a maximum.
             lengths = halve(lengths)
-            maps = blank(F.max_pool1d(maps, 3, stride=2, padding=1), lengths)
+            # As images of one row: in one dimension, torch's graphs would hold the number of steps of their example.
+            pooled = F.max_pool2d(maps[:, :, None], (1, 3), stride=(1, 2), padding=(0, 1))[:, :, 0]
+            maps = blank(pooled, lengths)
         for block in self.blocks:
             maps, lengths = block(maps, lengths)
         logits: Tensor = self.fc(self.dropout(pool_mean(maps.transpose(1, 2), lengths)))

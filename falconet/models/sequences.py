@@ -52,7 +52,7 @@ class RowEncoder(nn.Module):
         self, images: Float[Tensor, "batch channels rows columns"]
     ) -> tuple[Float[Tensor, "batch rows width"], Int64[Tensor, " batch"]]:
         rows = images.transpose(1, 2).flatten(2)
-        return self.projection(rows), torch.full((len(images),), rows.shape[1], device=images.device)
+        return self.projection(rows), torch.full((images.shape[0],), rows.shape[1], device=images.device)
 
 
 def make_encoder(

@@ -99,7 +99,7 @@ class Transformer(nn.Module):
         vectors, lengths = self.encoder(x)
         states = self.positions(vectors)
         if self.token is not None:
-            states = torch.cat([self.token.expand(len(states), 1, -1), states], dim=1)
+            states = torch.cat([self.token.expand(states.shape[0], 1, -1), states], dim=1)
             lengths = lengths + 1
         # A sample without a true step attends to its first one, since a softmax over nothing is NaN.
         present = mark_steps(lengths.clamp(min=1), states.shape[1])
@@ -123,7 +123,7 @@ class PatchEncoder(nn.Module):
         self, images: Float[Tensor, "batch channels height width"]
     ) -> tuple[Float[Tensor, "batch patches vector"], Int64[Tensor, " batch"]]:
         vectors = self.projection(images).flatten(2).transpose(1, 2)
-        return vectors, torch.full((len(images),), vectors.shape[1], device=images.device)
+        return vectors, torch.full((images.shape[0],), vectors.shape[1], device=images.device)
 
 
 class SinusoidalPositions(nn.Module):

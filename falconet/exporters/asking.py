@@ -1,0 +1,123 @@
+"""Raw samples to the answers of an exported file. Imports no torch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from hashlib import sha256
+from itertools import groupby, islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from falconet.data import Unreadable
+from falconet.data.files import open_files
+from falconet.data.series import fit_series
+from falconet.data.texts import TextEncoder
+from falconet.errors import DataError, ExportError, PathError
+from falconet.exporters.metadata import Metadata
+from falconet.exporters.runtimes import Session, open_session
+from falconet.exporters.targets import Runtime
+from falconet.predictions import Predictions, check_top, list_files, rank_files
+from falconet.spec import SeriesSpec, TextSpec
+
+BATCH = 32
+VALUES = 1 << 24
+"""Of all samples of a batch: large photos are asked about one by one."""
+Prepare = Callable[[Any], np.ndarray]
+"""A raw sample to what a file takes of it, without the dimension of the batch."""
+
+
+def predict_exported(runtime: Runtime, path: str | Path, paths: Sequence[str | Path], *, top: int = 3) -> Predictions:
+    """Classify files by an exported model, as `falconet.predict` does by the model itself.
+
+    Raises PathError for what does not exist, ExportError for a file that holds a bare network or is none of falconet's,
+    DataError where not one file can be read.
+    """
+    session = open_session(runtime, Path(path))
+    metadata = session.metadata
+    if metadata.raw:
+        raise ExportError(
+            f"{path}: wanted the whole way from raw samples, found the bare network; export without --raw"
+        )
+    check_top(top)
+    files = list_files(paths, metadata.input.kind)
+    prepare = make_prepare(metadata, read_tokenizer(Path(path), metadata))
+    samples = open_files(files, metadata.input)
+    reasons: dict[int, str] = {}
+
+    def read() -> Iterator[np.ndarray]:
+        for index, file in enumerate(files):
+            try:
+                yield prepare(samples.read(index))
+            except DataError as error:
+                reasons[index] = str(error).rpartition(f"{file}: ")[2]
+
+    answers = [row for batch in ask_batches(session, read()) for row in batch]
+    skipped = tuple(Unreadable(files[index], reason) for index, reason in reasons.items())
+    return rank_files(files, answers, skipped, metadata.input.labels, top)
+
+
+def make_prepare(metadata: Metadata, tokenizer: str | None) -> Prepare:
+    """Return what turns a raw sample into what an exported file takes: nothing is left to do for images."""
+    spec = metadata.input
+    if isinstance(spec, SeriesSpec):
+        return lambda series: fit_series(series, spec)
+    if isinstance(spec, TextSpec):
+        assert tokenizer is not None
+        encoder = TextEncoder(tokenizer, spec.shape[0])
+        return lambda text: encoder.encode([text])[0]
+    return lambda image: check_sides(image, metadata.sides)
+
+
+def check_sides(image: np.ndarray, most: int | None) -> np.ndarray:
+    """Return an image. Raises DataError for one that is larger than a file takes."""
+    height, width, _ = image.shape
+    if most is not None and max(height, width) > most:
+        raise DataError(f"wanted images of at most {most} pixels a side, found {height}x{width}")
+    return image
+
+
+def ask_batches(
+    session: Session, inputs: Iterable[np.ndarray], size: int = BATCH
+) -> Iterator[Float[np.ndarray, "batch classes"]]:
+    """Yield the answers to prepared samples in order, asking for those of equal shape that follow one another at once.
+
+    Where a file takes sequences of any length, padding that all of a batch have is left out.
+    """
+    metadata = session.metadata
+    for shape, group in groupby(inputs, key=lambda array: array.shape):
+        most = max(1, min(size, metadata.batch or size, VALUES // math.prod(shape)))
+        while rows := list(islice(group, most)):
+            yield session.ask(trim(np.stack(rows), metadata))
+
+
+def trim(batch: np.ndarray, metadata: Metadata) -> np.ndarray:
+    """Return a batch of sequences without the padding at the end of all, as far as a file takes shorter ones."""
+    if metadata.steps is None:
+        return batch
+    text = isinstance(metadata.input, TextSpec)
+    present = (batch != 0).any(axis=0) if text else (~np.isnan(batch)).any(axis=(0, 1))
+    longest = int(np.flatnonzero(present).max(initial=0)) + 1
+    return np.ascontiguousarray(batch[..., : max(longest, metadata.steps[0])])
+
+
+def tokenizer_path(path: Path) -> Path:
+    """Return where the tokenizer of an exported model of texts lies."""
+    return path.with_name(f"{path.stem}.tokenizer.json")
+
+
+def read_tokenizer(path: Path, metadata: Metadata) -> str | None:
+    """Return the tokenizer beside an exported file; None for one that needs none. Raises PathError, ExportError."""
+    if metadata.tokenizer_sha256 is None:
+        return None
+    beside = tokenizer_path(path)
+    try:
+        content = beside.read_bytes()
+    except OSError as error:
+        raise PathError(f"{beside}: wanted the tokenizer that was exported beside {path.name}, found none") from error
+    if sha256(content).hexdigest() != metadata.tokenizer_sha256:
+        raise ExportError(f"{beside} is altered, or not the one that {path.name} was exported with")
+    return content.decode()

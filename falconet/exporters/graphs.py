@@ -1,0 +1,182 @@
+"""The whole way from raw samples to probabilities as one module that can be traced: what every format holds."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float32, UInt8
+from torch import Tensor, nn
+from torch.export import ExportedProgram
+
+from falconet.artifact import Artifact
+from falconet.data.preprocessing import Preprocess, SeriesPreprocess
+from falconet.exporters.metadata import Metadata
+from falconet.spec import ImageSpec, InputSpec, SeriesSpec
+
+INPUTS = {"image": "image", "series": "series", "text": "tokens"}
+"""Names of the inputs for raw samples; that of the bare network is `input`."""
+
+
+@dataclass(frozen=True, eq=False)
+class Graph:
+    """A module with what must be known to trace it."""
+
+    module: nn.Module
+    input: str
+    """Name of its only input."""
+    output: str
+    """Name of its only output."""
+    example: Tensor
+    axes: Mapping[int, str]
+    """Dimensions of the input that are not fixed, and their names."""
+    length: tuple[int, int] | None
+    """The dimension of `axes` that counts tokens or steps, and how many there are at most."""
+
+
+@dataclass(frozen=True, eq=False)
+class Draft:
+    """A traced graph with all that a format's file is written from."""
+
+    graph: Graph
+    program: ExportedProgram
+    metadata: Metadata
+    name: str
+    """Of the model, for formats that keep several."""
+    calibration: Sequence[np.ndarray]
+    """Inputs of single samples, by which ranges of integers are chosen; empty for formats without."""
+
+
+@dataclass(frozen=True)
+class Written:
+    """What a writer has written."""
+
+    main: Path
+    """What the runtime opens; all else in its folder, and below the folder that was asked for, belongs to it."""
+    baseline: Path | None = None
+    """The same model in single precision, outside that folder, where there is something to compare with."""
+
+
+class Answerer(nn.Module):
+    """Raw samples to the model's probabilities."""
+
+    def __init__(self, preprocess: nn.Module, network: nn.Module, temperature: float) -> None:
+        super().__init__()
+        self.preprocess = preprocess
+        self.network = network
+        self.temperature = temperature
+
+    def forward(self, x: Tensor) -> Float32[Tensor, "batch classes"]:
+        logits = self.network(self.preprocess(x)) / self.temperature
+        return logits.softmax(dim=1)
+
+
+class AnyImage(Preprocess):
+    """`Preprocess` for images whose size and channels are known only when the traced graph runs.
+
+    With `matrices`, images are scaled by products of matrices that the graph computes, not by an operator: OpenVINO
+    has the operator but leaves its antialiasing out.
+    """
+
+    def __init__(self, spec: ImageSpec, *, matrices: bool) -> None:
+        super().__init__(spec)
+        self.matrices = matrices
+
+    def forward(
+        self, images: UInt8[Tensor, "batch height width channels"]
+    ) -> Float32[Tensor, "batch model_channels model_height model_width"]:
+        return self.normalize(self.fit(images.permute(0, 3, 1, 2).float() / 255))
+
+    def fit(
+        self, x: Float32[Tensor, "batch channels height width"]
+    ) -> Float32[Tensor, "batch model_channels model_height model_width"]:
+        # Scaling to the size that an image has already leaves it as it is: no branch is needed.
+        return self.surround(self.resize(self.match_channels(x)))
+
+    def match_channels(
+        self, x: Float32[Tensor, "batch channels height width"]
+    ) -> Float32[Tensor, "batch model_channels height width"]:
+        # Channels 0, 0, 0 of a gray image and 0, 1, 2 of one in color, whose weights add up to 1.
+        color = x.index_select(1, torch.arange(3).clamp(max=x.shape[1] - 1))
+        return (color * self.luma).sum(dim=1, keepdim=True) if self.spec.shape[0] == 1 else color
+
+    def resize(
+        self, x: Float32[Tensor, "batch channels height width"]
+    ) -> Float32[Tensor, "batch channels inner_height inner_width"]:
+        if not self.matrices:
+            return super().resize(x)
+        height, width = self.spec.inner_size
+        return weigh_pixels(x.shape[2], height) @ x @ weigh_pixels(x.shape[3], width).T
+
+
+def weigh_pixels(found: int, wanted: int) -> Float32[Tensor, "wanted found"]:
+    """Return the share of each pixel of a line in each pixel of a scaled line: antialiased bilinear interpolation.
+
+    A triangle around the middle of each new pixel, as wide as two of the larger pixels, cut off at the line's ends.
+    """
+    scale = torch.ones(()) * found / wanted
+    middles = (torch.arange(wanted) + 0.5) * scale
+    distances = (torch.arange(found) + 0.5 - middles[:, None]).abs() / scale.clamp(min=1)
+    triangles = (1 - distances).clamp(min=0)
+    return triangles / triangles.sum(dim=1, keepdim=True)
+
+
+def make_graph(artifact: Artifact, *, raw: bool = False, matrices: bool = False) -> Graph:
+    """Return what is exported: the way from raw samples to probabilities, or with `raw` the bare network.
+
+    Raw images are uint8 of any height, width, and 1 or 3 channels last; series float32 as `fit_series` returns them;
+    texts are token numbers. The bare network takes normalized input and answers logits. `matrices`: see `AnyImage`.
+    """
+    spec, network = artifact.config.input, copy.deepcopy(artifact.model)
+    network.to(memory_format=torch.contiguous_format)
+    if raw:
+        example = make_normalized(spec)
+        axes, length = name_axes(spec, network, spec.shape[-1], raw=True)
+        return Graph(network, "input", "logits", example, axes, length)
+    example = make_raw(spec)
+    axes, length = name_axes(spec, network, example.shape[-1], raw=False)
+    module = Answerer(make_preprocess(spec, matrices), network, artifact.config.temperature).eval()
+    return Graph(module, INPUTS[spec.kind], "probabilities", example, axes, length)
+
+
+def make_preprocess(spec: InputSpec, matrices: bool) -> nn.Module:
+    """Return what stands before the network; of texts nothing, as tokens are made outside."""
+    if isinstance(spec, ImageSpec):
+        return AnyImage(spec, matrices=matrices)
+    return SeriesPreprocess(spec) if isinstance(spec, SeriesSpec) else nn.Identity()
+
+
+def make_raw(spec: InputSpec) -> Tensor:
+    """Return two raw samples; images are not of the model's own size, so that no step of scaling is left out."""
+    if isinstance(spec, ImageSpec):
+        height, width = (side + 3 for side in spec.inner_size)
+        return torch.full((2, height, width, 3), 128, dtype=torch.uint8)
+    if isinstance(spec, SeriesSpec):
+        return torch.linspace(-1, 1, spec.raw_shape[1]).expand(2, *spec.raw_shape).contiguous()
+    return torch.ones(2, *spec.shape, dtype=torch.int64)
+
+
+def make_normalized(spec: InputSpec) -> Tensor:
+    """Return two samples as the bare network takes them."""
+    return torch.ones(2, *spec.shape, dtype=torch.int64 if spec.kind == "text" else torch.float32)
+
+
+def name_axes(
+    spec: InputSpec, network: nn.Module, longest: int, *, raw: bool
+) -> tuple[dict[int, str], tuple[int, int] | None]:
+    """Return the dimensions that are not fixed, with names, and which of them counts steps, with their most.
+
+    The steps of recurrent networks are fixed: a traced graph holds as many as its example has. So are those of series
+    that are stretched to a length.
+    """
+    if isinstance(spec, ImageSpec):
+        return ({0: "batch"} if raw else {0: "batch", 1: "height", 2: "width", 3: "channels"}), None
+    recurrent = any(isinstance(module, nn.RNNBase) for module in network.modules())
+    if recurrent or (isinstance(spec, SeriesSpec) and spec.fit == "resample"):
+        return {0: "batch"}, None
+    axis, name = (1, "tokens") if spec.kind == "text" else (2, "steps")
+    return {0: "batch", axis: name}, (axis, longest)

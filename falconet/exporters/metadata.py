@@ -1,0 +1,77 @@
+"""Metadata: what an exported file says of itself, whatever its format. Imports no torch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from falconet.errors import ExportError, UsageError
+from falconet.schema import from_mapping, to_mapping
+from falconet.spec import InputSpec
+
+FORMAT_VERSION = 1
+KEY = "falconet"
+"""Under which formats with named properties hold the metadata, as JSON."""
+UNSTATED = "not stated"
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """What a user of an exported file must know."""
+
+    architecture: str
+    input: InputSpec
+    """What the model eats, and the names of its classes in the order of the outputs."""
+    output: Literal["probabilities", "logits"]
+    """Of the whole way from raw samples, or of the bare network on normalized input."""
+    versions: Mapping[str, Any]
+    """Of falconet and torch."""
+    data: str
+    """Fingerprint of the data that the model was trained on."""
+    license: str = UNSTATED
+    batch: int | None = None
+    """Samples that are asked at once; None: as many as one likes."""
+    steps: tuple[int, int] | None = None
+    """Fewest and most tokens or steps of a sequence; None: images, or as many as `input` says and no others."""
+    sides: int | None = None
+    """Most pixels of an image's height and width; None: there is no limit."""
+    tokenizer_sha256: str | None = None
+    """Hash of the tokenizer's file beside a model of texts."""
+    format_version: int = FORMAT_VERSION
+
+    @property
+    def raw(self) -> bool:
+        """Whether the file holds the bare network."""
+        return self.output == "logits"
+
+    def to_json(self) -> str:
+        """Return all of it on one line."""
+        return json.dumps(to_mapping(self), ensure_ascii=False)
+
+    def to_properties(self) -> dict[str, str]:
+        """Return what a format with named properties holds: all of it, and again what people look for."""
+        return {
+            KEY: self.to_json(),
+            "labels": json.dumps(self.input.labels, ensure_ascii=False),
+            "license": self.license,
+            "version": self.versions["falconet"],
+        }
+
+
+def read_metadata(text: str | None, where: str) -> Metadata:
+    """Return what a file says of itself. Raises ExportError for a file that falconet did not write, or a newer one."""
+    if text is None:
+        raise ExportError(f"{where}: wanted a file that `falconet export` wrote, found one without its metadata")
+    try:
+        record: dict[str, Any] = json.loads(text)
+        version = record.get("format_version")
+    except (ValueError, AttributeError) as error:
+        raise ExportError(f"{where}: its metadata are damaged: {error}") from error
+    if not isinstance(version, int) or version > FORMAT_VERSION:
+        raise ExportError(f"{where}: wanted format version {FORMAT_VERSION} or lower, found {version}: update falconet")
+    try:
+        return from_mapping(Metadata, record)
+    except UsageError as error:
+        raise ExportError(f"{where}: its metadata are damaged: {error}") from error

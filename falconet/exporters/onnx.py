@@ -1,0 +1,68 @@
+"""The target `onnx`: one file that onnxruntime and many others read."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import onnx
+import torch
+from torch import nn
+from torch.export import ExportedProgram
+
+from falconet.exporters.graphs import Draft, Graph, Written
+from falconet.exporters.metadata import Metadata
+from falconet.exporters.programs import quiet, refuse
+
+
+def write_onnx(draft: Draft, path: Path) -> Written:
+    """Write a `.onnx` file. Raises ExportError, which names the layer that ONNX does not know."""
+    save_checked(convert(draft.program, draft.graph), draft.metadata, path)
+    return Written(path)
+
+
+def save_checked(model: onnx.ModelProto, metadata: Metadata, path: Path) -> None:
+    """Write a graph with its metadata, if it is a valid one."""
+    onnx.helper.set_model_props(model, metadata.to_properties())
+    onnx.checker.check_model(model, full_check=True)
+    onnx.save(model, path)
+
+
+def convert(program: ExportedProgram, graph: Graph) -> onnx.ModelProto:
+    """Return a traced graph as ONNX, its dimensions named."""
+    try:
+        with silenced():
+            made = torch.onnx.export(
+                program, dynamo=True, verbose=False, input_names=[graph.input], output_names=[graph.output]
+            )
+    except Exception as error:  # The converter raises what it likes.
+        raise refuse(graph, error, convert_layer) from error
+    model: onnx.ModelProto = made.model_proto
+    name_dimensions(model, graph.axes)
+    return model
+
+
+def convert_layer(module: nn.Module, inputs: tuple[Any, ...]) -> None:
+    """Try to convert one layer of a network."""
+    with silenced():
+        torch.onnx.export(module, inputs, dynamo=True, verbose=False)
+
+
+def name_dimensions(model: onnx.ModelProto, axes: Mapping[int, str]) -> None:
+    """Call the free dimensions of the graph by their names instead of the tracer's symbols."""
+    dimensions = model.graph.input[0].type.tensor_type.shape.dim
+    names = {dimensions[axis].dim_param: name for axis, name in axes.items()}
+    for value in (*model.graph.input, *model.graph.output, *model.graph.value_info):
+        for dimension in value.type.tensor_type.shape.dim:
+            if dimension.dim_param in names:
+                dimension.dim_param = names[dimension.dim_param]
+
+
+@contextmanager
+def silenced() -> Iterator[None]:
+    """Silence what torch's converter says of its own code."""
+    with quiet(), warnings.catch_warnings():
+        yield

@@ -1,0 +1,23 @@
+"""The target `openvino`: OpenVINO's intermediate representation, a `.xml` file with its weights in a `.bin` beside."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import openvino
+
+from falconet.exporters.graphs import Draft, Written
+from falconet.exporters.metadata import KEY
+from falconet.exporters.onnx import write_onnx
+
+
+def write_openvino(draft: Draft, path: Path) -> Written:
+    """Write both files, by way of ONNX, weights in single precision. Raises ExportError as `write_onnx` does."""
+    passage = path.with_suffix(".onnx")
+    write_onnx(draft, passage)
+    model = openvino.convert_model(passage)
+    for name, value in draft.metadata.to_properties().items():
+        model.set_rt_info(value, [KEY, "metadata" if name == KEY else name])
+    openvino.save_model(model, path, compress_to_fp16=False)
+    passage.unlink()
+    return Written(path)

@@ -1,0 +1,127 @@
+"""Graphs traced by torch.export: the target `torch`, and what the targets onnx and executorch start from."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram
+
+from falconet.errors import ExportError
+from falconet.exporters.graphs import Draft, Graph, Written
+from falconet.exporters.metadata import KEY
+
+Attempt = Callable[[nn.Module, tuple[Any, ...]], object]
+"""Tries to export a module on an example of its inputs; raises what it likes."""
+
+
+def write_program(draft: Draft, path: Path) -> Written:
+    """Write a `.pt2` file, which `torch.export.load` reads; the metadata are its extra file `falconet`."""
+    torch.export.save(draft.program, path, extra_files={KEY: draft.metadata.to_json()})
+    return Written(path)
+
+
+def trace(graph: Graph, most: Mapping[str, int]) -> ExportedProgram:
+    """Return a graph as torch.export sees it. Raises ExportError, which names the layer that cannot be traced.
+
+    `most` are bounds of dimensions by name, for formats that plan their memory beforehand; a batch of 1 is fixed.
+    """
+    example = graph.example[:1] if most.get("batch") == 1 else graph.example
+    dimensions = {axis: bound_axis(graph, axis, most) for axis in graph.axes if most.get(graph.axes[axis]) != 1}
+    try:
+        with quiet():
+            return torch.export.export(graph.module, (example,), dynamic_shapes=(dimensions,), strict=False)
+    except Exception as error:  # Layers raise what they like when they are traced.
+        raise refuse(graph, error, trace_layer) from error
+
+
+def bound_axis(graph: Graph, axis: int, most: Mapping[str, int]) -> Any:
+    """Return what torch.export is told of a dimension: that it may be anything up to a bound, where there is one."""
+    longest = {graph.axes[graph.length[0]]: graph.length[1]} if graph.length else {}
+    bound = {**most, **longest, "channels": 3}.get(graph.axes[axis])
+    return Dim.DYNAMIC if bound is None else Dim.DYNAMIC(max=bound)
+
+
+def find_steps(program: ExportedProgram, graph: Graph) -> tuple[int, int] | None:
+    """Return the fewest and the most steps that a traced graph takes; None where they are fixed or there are none."""
+    if graph.length is None:
+        return None
+    axis, most = graph.length
+    placeholder = next(node for node in program.graph.nodes if node.name == program.graph_signature.user_inputs[0])
+    symbol = placeholder.meta["val"].shape[axis].node.expr
+    return int(program.range_constraints[symbol].lower), most
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Silence what torch.export says of its own."""
+    with warnings.catch_warnings():
+        # Recurrent layers keep their weights in a list too, which torch reads while it traces them.
+        warnings.filterwarnings("ignore", message="The tensor attributes .*_flat_weights", category=UserWarning)
+        yield
+
+
+def trace_layer(module: nn.Module, inputs: tuple[Any, ...]) -> None:
+    """Try to trace one layer of a network."""
+    with quiet():
+        torch.export.export(module, inputs, strict=False)
+
+
+def refuse(graph: Graph, error: Exception, attempt: Attempt) -> ExportError:
+    """Return the error of a graph that cannot be exported, with the layer that is to blame and the reason."""
+    name, kind, reason = find_culprit(graph, error, attempt)
+    layer = f"its layer {name} ({kind})" if name else f"the network ({kind})"
+    return ExportError(f"{layer} cannot be exported: {reason}")
+
+
+def find_culprit(graph: Graph, error: Exception, attempt: Attempt) -> tuple[str, str, str]:
+    """Return name and class of the innermost layer that `attempt` fails on, and why."""
+    inputs = record_inputs(graph.module, graph.example)
+    name, module = "", graph.module
+    while True:
+        for child, layer in module.named_children():
+            inner = f"{name}.{child}" if name else child
+            found = try_layer(layer, inputs.get(inner), attempt)
+            if found is not None:
+                name, module, error = inner, layer, found
+                break
+        else:
+            return name.removeprefix("network."), type(module).__name__, first_line(error)
+
+
+def try_layer(layer: nn.Module, inputs: tuple[Any, ...] | None, attempt: Attempt) -> Exception | None:
+    """Return what a layer raises when it is exported alone; None where it does not, or was never called."""
+    if inputs is None:
+        return None
+    try:
+        attempt(layer, inputs)
+    except Exception as error:
+        return error
+    return None
+
+
+def record_inputs(module: nn.Module, example: Tensor) -> dict[str, tuple[Any, ...]]:
+    """Return what each layer is first called with, by its name."""
+    inputs: dict[str, tuple[Any, ...]] = {}
+    handles = [
+        layer.register_forward_pre_hook(lambda _, given, name=name: inputs.setdefault(name, given) and None)
+        for name, layer in module.named_modules()
+    ]
+    try:
+        with torch.no_grad():
+            module(example)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return inputs
+
+
+def first_line(error: Exception) -> str:
+    """Return an error's class and the first line of its message."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

@@ -1,0 +1,84 @@
+"""The target `onnx-int8`: an ONNX file whose layers compute with 8-bit integers, between QuantizeLinear and back.
+
+Jacob et al.: Quantization and training of neural networks for efficient integer-arithmetic-only inference. CVPR, 2018.
+Ranges are the least and greatest values that the calibration samples show.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+from onnxruntime.quantization.shape_inference import quant_pre_process
+
+from falconet.errors import ExportError
+from falconet.exporters.graphs import Draft, Written
+from falconet.exporters.metadata import Metadata
+from falconet.exporters.onnx import save_checked, write_onnx
+
+WEIGHTED = frozenset({"Conv", "Gemm", "MatMul"})
+"""Operators whose weights become integers."""
+CARRIED = frozenset({"Relu", "Clip", "MaxPool", "AveragePool", "GlobalAveragePool", "Add", "Concat", "Mul", "Sigmoid"})
+"""Operators between them, of networks for images, that go on with integers instead of turning them back."""
+
+
+class Calibration(CalibrationDataReader):  # type: ignore[misc]
+    """Hands samples out one by one, as the quantizer asks for them."""
+
+    def __init__(self, name: str, inputs: Sequence[np.ndarray]) -> None:
+        self.batches: Iterator[dict[str, np.ndarray]] = iter([{name: array[None]} for array in inputs])
+
+    def get_next(self) -> dict[str, np.ndarray] | None:
+        return next(self.batches, None)
+
+
+def write_int8(draft: Draft, path: Path) -> Written:
+    """Write a `.onnx` file with integer weights, a scale for each output channel, and integer activations.
+
+    Preprocessing and the softmax stay in single precision, and so do attention, normalization and recurrent layers,
+    for which there are no such operators. Weights take 7 bits: with 8, processors without instructions for dot products
+    of integers add two products up in 16 bits, which overflow, so that answers would depend on the machine. Raises
+    ExportError where no layer is left.
+    """
+    baseline = path.parent.parent / "baseline.onnx"
+    write_onnx(draft, baseline)
+    nodes = choose_nodes(onnx.load(baseline), draft.metadata)
+    if not nodes:
+        raise ExportError(f"{draft.metadata.architecture} has no layer that could compute with integers")
+    shaped = baseline.with_name("shaped.onnx")
+    # Shapes are all that is missing; torch's converter has fused and folded what can be.
+    quant_pre_process(baseline, shaped, skip_optimization=True, skip_symbolic_shape=True)
+    quantize_static(
+        shaped,
+        path,
+        Calibration(draft.graph.input, draft.calibration),
+        quant_format=QuantFormat.QDQ,
+        per_channel=True,
+        reduce_range=True,
+        activation_type=QuantType.QUInt8,
+        weight_type=QuantType.QInt8,
+        nodes_to_quantize=nodes,
+    )
+    save_checked(onnx.load(path), draft.metadata, path)
+    return Written(path, baseline)
+
+
+def choose_nodes(model: onnx.ModelProto, metadata: Metadata) -> list[str]:
+    """Return the names of the nodes that are to compute with integers: the network's own, with weights or between."""
+    weights = {tensor.name for tensor in model.graph.initializer}
+    carried = CARRIED if metadata.input.kind == "image" else frozenset()
+    return [
+        node.name
+        for node in model.graph.node
+        if not is_preprocessing(node)
+        and (node.op_type in carried or (node.op_type in WEIGHTED and weights.intersection(node.input)))
+    ]
+
+
+def is_preprocessing(node: onnx.NodeProto) -> bool:
+    """Tell whether the converter made a node of what stands before the network."""
+    scopes = {entry.key: entry.value for entry in node.metadata_props}.get("pkg.torch.onnx.name_scopes", "")
+    return "'preprocess'" in scopes

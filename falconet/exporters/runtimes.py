@@ -1,0 +1,120 @@
+"""Exported files, opened and asked by their own runtimes. Torch is imported only for files that are torch's own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from falconet.errors import ExportError, MissingExtraError, PathError
+from falconet.exporters.metadata import KEY, Metadata, read_metadata
+from falconet.exporters.targets import Runtime
+
+
+@dataclass(frozen=True, eq=False)
+class Session:
+    """An exported file that is ready to answer."""
+
+    metadata: Metadata
+    ask: Callable[[np.ndarray], np.ndarray]
+    """A batch of inputs, as the file takes them, to its outputs of shape (batch, classes)."""
+
+
+def open_session(runtime: Runtime, path: Path, *, threads: int = 1) -> Session:
+    """Load an exported file. Raises PathError without one, ExportError for one that is damaged or not falconet's.
+
+    `threads` are those of onnxruntime and OpenVINO; torch and ExecuTorch compute with as many as their process has set.
+    """
+    if not path.is_file():
+        raise PathError(f"no such file: {path}")
+    try:
+        return OPENERS[runtime](path, threads)
+    except (ExportError, MissingExtraError):
+        raise
+    except Exception as error:  # Runtimes raise classes of their own, without a common base.
+        reason = " ".join(str(error).split())
+        raise ExportError(f"{path}: {runtime} cannot read it: {reason}") from error
+
+
+def open_onnx(path: Path, threads: int) -> Session:
+    """Open a file by onnxruntime, on the processor."""
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise MissingExtraError("export", "onnxruntime") from error
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    metadata = read_metadata(session.get_modelmeta().custom_metadata_map.get(KEY), str(path))
+    name = session.get_inputs()[0].name
+    return Session(metadata, lambda batch: np.asarray(session.run(None, {name: batch})[0]))
+
+
+def open_openvino(path: Path, threads: int) -> Session:
+    """Open a file by OpenVINO, on the processor, in single precision even where the processor has a faster one."""
+    try:
+        import openvino
+    except ImportError as error:
+        raise MissingExtraError("openvino", "OpenVINO") from error
+    core = openvino.Core()
+    model = core.read_model(path)
+    found = model.get_rt_info([KEY, "metadata"]).astype(str) if model.has_rt_info([KEY, "metadata"]) else None
+    metadata = read_metadata(found, str(path))
+    settings = {
+        "INFERENCE_NUM_THREADS": threads,
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_PRECISION_HINT": "f32",
+    }
+    request = core.compile_model(model, "CPU", settings).create_infer_request()
+    # A copy: the request writes each answer where the last one was.
+    return Session(metadata, lambda batch: np.array(request.infer([batch])[0]))
+
+
+def open_program(path: Path, threads: int) -> Session:
+    """Open a file by torch.export."""
+    import torch
+
+    extra = {KEY: ""}
+    module = torch.export.load(path, extra_files=extra).module()
+    metadata = read_metadata(extra[KEY] or None, str(path))
+
+    def ask(batch: np.ndarray) -> np.ndarray:
+        with torch.inference_mode():
+            answers: np.ndarray = module(torch.from_numpy(batch)).numpy()
+        return answers
+
+    return Session(metadata, ask)
+
+
+def open_executorch(path: Path, threads: int) -> Session:
+    """Open a file by ExecuTorch."""
+    try:
+        from executorch.runtime import Runtime as ExecuTorch
+    except ImportError as error:
+        raise MissingExtraError("executorch", "ExecuTorch") from error
+    import torch
+
+    program = ExecuTorch.get().load_program(path)
+    if KEY not in program.method_names:
+        return Session(read_metadata(None, str(path)), np.asarray)
+    record = program.load_method(KEY).execute([])[0]
+    metadata = read_metadata(record, str(path))
+    method = program.load_method("forward")
+
+    def ask(batch: np.ndarray) -> np.ndarray:
+        answers: np.ndarray = method.execute([torch.from_numpy(batch)])[0].numpy()
+        return answers.copy()
+
+    return Session(metadata, ask)
+
+
+OPENERS: dict[Runtime, Callable[[Path, int], Session]] = {
+    "onnxruntime": open_onnx,
+    "openvino": open_openvino,
+    "torch": open_program,
+    "executorch": open_executorch,
+}

@@ -1,0 +1,105 @@
+"""TARGETS, the one table of formats that models are exported to. Importing it imports neither torch nor a runtime."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+from types import MappingProxyType
+from typing import Literal
+
+from falconet.errors import ConfigError, MissingExtraError, StorageError, UnknownNameError
+
+Runtime = Literal["onnxruntime", "openvino", "executorch", "torch"]
+
+
+@dataclass(frozen=True)
+class Target:
+    """One line of the table."""
+
+    writer: str
+    """`module:function`; see `falconet.exporters.exporting.Writer`."""
+
+    runtime: Runtime
+    """What the export is run with, here and in the gate."""
+
+    suffix: str
+    """How the name of the file ends; empty for a folder."""
+
+    modules: tuple[str, ...] = ()
+    """Of other packages that are needed."""
+
+    extra: str = ""
+    """The optional dependencies that bring them."""
+
+    exact: bool = True
+    """Whether probabilities are to be the model's own; False: integers, whose accuracy is weighed."""
+
+    matrices: bool = False
+    """Whether images are scaled by products of matrices; see `falconet.exporters.graphs.AnyImage`."""
+
+    most: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
+    """Of dimensions by name, where the format plans its memory beforehand."""
+
+
+MOST_PIXELS = 1024
+"""Of an image's sides where memory is planned beforehand: 25 MB for one in color, in single precision twice over."""
+ONNX = ("onnx", "onnxscript", "onnxruntime")
+
+TARGETS: Mapping[str, Target] = MappingProxyType(
+    {
+        "onnx": Target("falconet.exporters.onnx:write_onnx", "onnxruntime", ".onnx", ONNX, "export"),
+        "onnx-int8": Target(
+            "falconet.exporters.quantization:write_int8", "onnxruntime", ".onnx", ONNX, "export", exact=False
+        ),
+        "openvino": Target(
+            "falconet.exporters.openvino:write_openvino",
+            "openvino",
+            ".xml",
+            (*ONNX, "openvino"),
+            "openvino",
+            matrices=True,
+        ),
+        "executorch": Target(
+            "falconet.exporters.executorch:write_executorch",
+            "executorch",
+            ".pte",
+            ("executorch",),
+            "executorch",
+            most=MappingProxyType({"batch": 1, "height": MOST_PIXELS, "width": MOST_PIXELS}),
+        ),
+        "torch": Target("falconet.exporters.programs:write_program", "torch", ".pt2"),
+        "triton": Target("falconet.exporters.triton:write_triton", "onnxruntime", "", ONNX, "export"),
+    }
+)
+
+
+def find_target(name: str) -> Target:
+    """Return a line of the table. Raises UnknownNameError, and MissingExtraError without what it needs."""
+    if name not in TARGETS:
+        raise UnknownNameError("target", name, TARGETS)
+    target = TARGETS[name]
+    if not is_installed(target):
+        raise MissingExtraError(target.extra, f"exporting to {name}")
+    return target
+
+
+def is_installed(target: Target) -> bool:
+    """Tell whether the packages that a target needs are there; imports none of them."""
+    return all(find_spec(module) for module in target.modules)
+
+
+def check_out(name: str, out: Path) -> None:
+    """Raise ConfigError unless a path is named as a target's files are, StorageError where it could not be written."""
+    suffix = TARGETS[name].suffix
+    if suffix and out.suffix != suffix:
+        raise ConfigError(f"--out: wanted a file name ending in {suffix}, found {out}")
+    if out.is_dir() if suffix else out.is_file():
+        raise ConfigError(f"--out: wanted a {'file' if suffix else 'folder'}, found {out}, which is none")
+    folder = next(parent for parent in (out.absolute(), *out.absolute().parents) if parent.is_dir() or parent.is_file())
+    if suffix and folder == out.absolute():
+        folder = folder.parent
+    if not (folder.is_dir() and os.access(folder, os.W_OK)):
+        raise StorageError(f"--out: cannot write {out}: {folder} is no folder that may be written to")
