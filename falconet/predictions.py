@@ -70,7 +70,7 @@ def check_top(top: int) -> None:
 
 def rank_files(
     files: Sequence[str],
-    answers: Sequence[Float[np.ndarray, " classes"]],
+    answers: Float[np.ndarray, "readable classes"],
     skipped: tuple[Unreadable, ...],
     labels: Sequence[str],
     top: int,

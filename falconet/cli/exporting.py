@@ -27,7 +27,7 @@ def export(
         str | None,
         typer.Option(metavar="SOURCE", help="Samples to compare on, if not the validation split of the model's data."),
     ] = None,
-    license: Annotated[  # noqa: A002
+    license: Annotated[
         str, typer.Option(metavar="ID", help="What the file says of its license, such as apache-2.0.")
     ] = "not stated",
     data_root: DataRoot = None,

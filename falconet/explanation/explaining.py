@@ -27,6 +27,7 @@ from falconet.explanation.methods import attribute, find_method, fitting_methods
 from falconet.explanation.page import Plate, Section, render_page
 from falconet.explanation.pictures import Panel, Shown, draw_attention, draw_panel, encode_figure, to_shades
 from falconet.explanation.positions import Inputs, is_text, mark_present
+from falconet.predictions import expand
 from falconet.schema import to_mapping
 from falconet.storage import prepare_folder, write_bytes, write_json, write_text
 

@@ -39,9 +39,7 @@ def predict_exported(runtime: Runtime, path: str | Path, paths: Sequence[str | P
     session = open_session(runtime, Path(path))
     metadata = session.metadata
     if metadata.raw:
-        raise ExportError(
-            f"{path}: wanted the whole way from raw samples, found the bare network; export without --raw"
-        )
+        raise ExportError(f"{path}: wanted a file that takes raw samples, found a bare network; export without --raw")
     check_top(top)
     files = list_files(paths, metadata.input.kind)
     prepare = make_prepare(metadata, read_tokenizer(Path(path), metadata))
@@ -55,7 +53,7 @@ def predict_exported(runtime: Runtime, path: str | Path, paths: Sequence[str | P
             except DataError as error:
                 reasons[index] = str(error).rpartition(f"{file}: ")[2]
 
-    answers = [row for batch in ask_batches(session, read()) for row in batch]
+    answers = np.concatenate([np.empty((0, len(metadata.input.labels))), *ask_batches(session, read())])
     skipped = tuple(Unreadable(files[index], reason) for index, reason in reasons.items())
     return rank_files(files, answers, skipped, metadata.input.labels, top)
 

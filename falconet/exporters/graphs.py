@@ -71,7 +71,7 @@ class Answerer(nn.Module):
         self.temperature = temperature
 
     def forward(self, x: Tensor) -> Float32[Tensor, "batch classes"]:
-        logits = self.network(self.preprocess(x)) / self.temperature
+        logits: Tensor = self.network(self.preprocess(x)) / self.temperature
         return logits.softmax(dim=1)
 
 

@@ -40,6 +40,7 @@ def convert(program: ExportedProgram, graph: Graph) -> onnx.ModelProto:
             )
     except Exception as error:  # The converter raises what it likes.
         raise refuse(graph, error, convert_layer) from error
+    assert made is not None
     model: onnx.ModelProto = made.model_proto
     name_dimensions(model, graph.axes)
     return model

@@ -108,15 +108,19 @@ def read_kept(artifact: Artifact, source: str | Path | None, data_root: str | Pa
 def make_up(artifact: Artifact, reason: str) -> Kept:
     """Return random samples of the kind that a model eats."""
     generator, spec = np.random.default_rng(0), artifact.config.input
+    names = np.array([f"made-up[{index}]" for index in range(MADE_UP)])
     samples: Samples
     if isinstance(spec, ImageSpec):
         height, width = (2 * side for side in spec.inner_size)
-        samples = ImageArray(generator.integers(0, 256, (MADE_UP, height, width, 3), dtype=np.uint8))
+        samples = ImageArray(generator.integers(0, 256, (MADE_UP, height, width, 3), dtype=np.uint8), names)
     elif isinstance(spec, SeriesSpec):
-        samples = SeriesArray(generator.normal(size=(MADE_UP, *spec.raw_shape)).cumsum(axis=2).astype(np.float32))
+        channels, steps = spec.raw_shape
+        ends = generator.integers(1, steps + 1, MADE_UP).cumsum()
+        walk = generator.normal(size=(channels, ends[-1])).cumsum(axis=1)
+        samples = SeriesArray(walk.astype(np.float32), np.stack([np.r_[0, ends[:-1]], ends], axis=1), names)
     else:
         lengths = generator.integers(1, 4 * spec.shape[0], MADE_UP)
-        samples = Texts(tuple("".join(map(chr, generator.integers(32, 127, length))) for length in lengths))
+        samples = Texts(["".join(map(chr, generator.integers(32, 127, length))) for length in lengths], names)
     return Kept(samples, None, f"made-up samples, as the model's own cannot be read ({reason})")
 
 

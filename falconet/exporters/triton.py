@@ -16,7 +16,7 @@ from falconet.exporters.graphs import Draft, Written
 from falconet.exporters.metadata import KEY, Metadata
 from falconet.exporters.onnx import write_onnx
 
-TYPES = {
+TYPES: dict[int, str] = {
     onnx.TensorProto.UINT8: "TYPE_UINT8",
     onnx.TensorProto.INT64: "TYPE_INT64",
     onnx.TensorProto.FLOAT: "TYPE_FP32",
