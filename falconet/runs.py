@@ -565,9 +565,10 @@ def judge_run(
         settings=to_mapping(plan.config),
     )
     costs = {"params": report.params, "macs": report.macs, "bytes": report.bytes, "latency_ms": report.latency.p50}
+    latencies = {"latencies_ms": {runtime: latency.p50 for runtime, latency in report.latencies.items()}}
     diagnoses = [to_mapping(diagnosis) for diagnosis in course.diagnoses]
     judged = {"val": to_mapping(val), "test": to_mapping(test), "calibration": to_mapping(calibration)}
-    facts = {**costs, **judged, "diagnoses": diagnoses}
+    facts = {**costs, **latencies, **judged, "diagnoses": diagnoses}
     if course.energy:
         facts["energy"] = energy_facts(course.energy)
     write_json(plan.out / "metrics.json", facts)

@@ -28,6 +28,17 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield folder
 
 
+@pytest.fixture(autouse=True, scope="session")
+def torch_alone() -> Iterator[None]:
+    """Let reports time no other runtimes: exporting each of the many networks here would take most of the time.
+
+    The tests of timing call what is left out.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("falconet.exporters.timing.time_exported", lambda artifact: {})
+        yield
+
+
 @pytest.fixture
 def make_folder(tmp_path: Path) -> FolderMaker:
     """Return a function that makes a folder of class subfolders.

@@ -83,7 +83,8 @@ def describe_judging(comparison: Comparison) -> str:
     return (
         f"{comparison.n:,} test samples of {comparison.classes} classes; means over {comparison.seeds} "
         f"seed{'s' * (comparison.seeds > 1)}, with the deviation between them. Time and energy are those of one "
-        "training; latency is the median for one sample on one thread. ◆: no model is both cheaper and better."
+        "training; latency is the median for one sample on one thread in torch, and in the fastest runtime that is "
+        "installed. ◆: no model is both cheaper and better."
     )
 
 

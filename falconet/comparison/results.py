@@ -35,7 +35,11 @@ class ComparisonRow:
     macs: int | None = None
     bytes: int | None = None
     latency_ms: float | None = None
-    """Median for one sample on one thread."""
+    """Median for one sample on one thread, in torch."""
+    fastest: str | None = None
+    """The runtime that takes least time for that, of those that are installed."""
+    fastest_ms: float | None = None
+    """The same median in that runtime."""
     seconds: float | None = None
     """Of the epochs of one training."""
     energy_wh: float | None = None

@@ -7,7 +7,8 @@ from falconet.comparison.results import ComparisonPair, ComparisonRow
 MARK = " ◆"
 """Beside a cost on whose front a model is."""
 COLUMNS = (
-    "model", "accuracy", "macro recall", "macro F1", "parameters", "MACs", "bytes", "latency", "training", "energy"
+    "model", "accuracy", "macro recall", "macro F1", "parameters", "MACs", "bytes", "latency", "fastest runtime",
+    "training", "energy"
 )  # fmt: skip
 PAIR_COLUMNS = ("better", "than", "difference", "95% interval", "p", "p, corrected", "shown")
 
@@ -31,6 +32,7 @@ def format_row(row: ComparisonRow) -> tuple[str, ...]:
         f"{row.macs:,}{marks.get('macs', '')}",
         f"{row.bytes:,}{marks.get('bytes', '')}",
         f"{row.latency_ms:.2f} ms{marks.get('latency_ms', '')}",
+        "" if row.fastest_ms is None else f"{row.fastest_ms:.2f} ms, {row.fastest}",
         "" if row.seconds is None else f"{row.seconds:,.1f} s",
         "" if row.energy_wh is None else f"{row.energy_wh:.3g} Wh",
     )

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from jaxtyping import Bool, Int64, UInt64
 
 from falconet import metrics
@@ -21,7 +20,8 @@ from falconet.data import DataConfig, Dataset
 from falconet.errors import DataError, FalconetError, InterruptedRunError, StorageError
 from falconet.evaluation import evaluate_split
 from falconet.evaluation.judgement import check_found_again
-from falconet.latency import measure_latency, pinned_threads
+from falconet.exporters.targets import Runtime
+from falconet.exporters.timing import find_fastest, time_runtimes
 from falconet.planning import Plan, plan_run
 from falconet.runs import execute
 from falconet.storage import write_bytes
@@ -82,7 +82,10 @@ class Cost:
     bytes: int
     """Of its weights' file."""
     latency_ms: float
-    """Median for one sample, on one thread, without decoding."""
+    """Median for one sample, on one thread, without preprocessing, in torch."""
+    fastest: Runtime
+    """The runtime that takes least time, of those that are installed."""
+    fastest_ms: float
 
 
 def plan_trial(contender: Contender, seed: int, study: Study) -> Plan:
@@ -193,9 +196,9 @@ def recall_trial(contender: Contender, seed: int, out: Path) -> Trial | None:
 
 def measure_cost(artifact: Artifact) -> Cost:
     """Count and time one trained network."""
-    spec, model = artifact.config.input, artifact.model
-    sample = artifact.make_blank()
-    with pinned_threads(1), torch.inference_mode():
-        latency = measure_latency(lambda: model(sample))
-    cost = count_complexity(model, spec.shape, artifact.config.architecture, spec.kind)
-    return Cost(cost.params, cost.macs, len(artifact.serialize()), latency.p50)
+    spec = artifact.config.input
+    latencies = time_runtimes(artifact)
+    fastest = find_fastest(latencies)
+    cost = count_complexity(artifact.model, spec.shape, artifact.config.architecture, spec.kind)
+    size = len(artifact.serialize())
+    return Cost(cost.params, cost.macs, size, latencies["torch"].p50, fastest, latencies[fastest].p50)

@@ -62,7 +62,9 @@ def open_openvino(path: Path, threads: int) -> Session:
         raise MissingExtraError("openvino", "OpenVINO") from error
     core = openvino.Core()
     model = core.read_model(path)
-    found = model.get_rt_info([KEY, "metadata"]).astype(str) if model.has_rt_info([KEY, "metadata"]) else None
+    # In its own format as the target `openvino` writes it; in ONNX files where OpenVINO puts what they say.
+    places = ([KEY, "metadata"], ["framework", KEY])
+    found = next((model.get_rt_info(place).astype(str) for place in places if model.has_rt_info(place)), None)
     metadata = read_metadata(found, str(path))
     settings = {
         "INFERENCE_NUM_THREADS": threads,

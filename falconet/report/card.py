@@ -34,7 +34,7 @@ def render_card(report: ModelReport) -> str:
         ("parameters", f"{report.params:,}"),
         ("multiply-accumulates", f"{report.macs:,}"),
         ("weights", format_bytes(report.bytes)),
-        ("latency", f"{report.latency.p50:.2f} ms for one sample, median, on {report.environment['processor']}"),
+        ("latency", f"{describe_latencies(report)} for one sample, median, on {report.environment['processor']}"),
         ("input", describe_input(config.input)),
     ]
     if report.energy:
@@ -64,6 +64,12 @@ $ falconet predict . {EXAMPLES[config.input.kind]}
 Trained for {origin.epochs} epochs with seed {origin.seed}; the weights are those of epoch {origin.best_epoch},
 {chosen}. Data fingerprint: `{origin.data.fingerprint}`.
 """
+
+
+def describe_latencies(report: ModelReport) -> str:
+    """Return the median of each runtime, the fastest first."""
+    ranked = sorted(report.latencies.items(), key=lambda item: item[1].p50)
+    return ", ".join(f"{latency.p50:.2f} ms in {runtime}" for runtime, latency in ranked)
 
 
 def describe_share(test: Evaluation, figure: str) -> str:

@@ -18,7 +18,9 @@ from falconet.complexity import Complexity, count_complexity
 from falconet.errors import DataError
 from falconet.evaluation import Answers, Calibration, Evaluation
 from falconet.explanation.reasons import Reasons, find_reasons
-from falconet.latency import Latency, measure_latency, pinned_threads
+from falconet.exporters.targets import Runtime
+from falconet.exporters.timing import find_fastest, time_runtimes
+from falconet.latency import Latency
 from falconet.training import EpochRow
 from falconet.training.diagnoses import Diagnosis, Vitals
 from falconet.training.energy import Energy, describe_energy
@@ -68,8 +70,8 @@ class ModelReport:
     complexity: Complexity
     bytes: int
     """Size of the weights' file."""
-    latency: Latency
-    """Of one sample on one thread of this machine, without decoding."""
+    latencies: Mapping[Runtime, Latency]
+    """Of one sample on one thread of this machine, without preprocessing, in torch and all runtimes installed."""
     reasons: Reasons
     """Of some mistakes and hits on the test split."""
     settings: Mapping[str, Any]
@@ -86,6 +88,16 @@ class ModelReport:
         """What training took, in words; empty where nothing recorded it."""
         energy = self.course.energy
         return describe_energy(energy, sum(row.seconds for row in self.history)) if energy else ""
+
+    @property
+    def latency(self) -> Latency:
+        """In torch."""
+        return self.latencies["torch"]
+
+    @property
+    def fastest(self) -> Runtime:
+        """The runtime with the least median latency."""
+        return find_fastest(self.latencies)
 
     @property
     def params(self) -> int:
@@ -111,9 +123,6 @@ def describe_model(
 ) -> ModelReport:
     """Gather a report; `answers` are what `test` was computed from."""
     spec, model = artifact.config.input, artifact.model
-    sample = artifact.make_blank()
-    with pinned_threads(1), torch.inference_mode():
-        latency = measure_latency(lambda: model(sample))
     return ModelReport(
         config=artifact.config,
         history=tuple(history),
@@ -125,7 +134,7 @@ def describe_model(
         roc=draw_up(metrics.roc_curve, answers.logits, answers.split.labels, spec.labels),
         complexity=count_complexity(model, spec.shape, artifact.config.architecture, spec.kind),
         bytes=len(artifact.serialize()),
-        latency=latency,
+        latencies=time_runtimes(artifact),
         reasons=find_reasons(artifact, answers),
         settings=settings,
         environment=describe_environment(),

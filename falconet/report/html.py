@@ -231,6 +231,7 @@ def list_costs(report: ModelReport) -> tuple[Tile, ...]:
         Tile(
             "latency", f"{latency.p50:.2f} ms", f"median, one thread; p95 {latency.p95:.2f}, p99 {latency.p99:.2f} ms"
         ),
+        Tile("fastest runtime", report.fastest, f"{report.latencies[report.fastest].p50:.2f} ms"),
     )
 
 
