@@ -8,7 +8,7 @@ unexport PYTHONDONTWRITEBYTECODE
 STORY := lenet5,lenet_relu,alexnet,squeezenet1_1,resnet20,efficientnet_b0
 INSTALL := $(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt
 
-.PHONY: demo test test-all lint format bench bench-models bench-training bench-judging bench-data readme clean
+.PHONY: demo test test-all lint format bench bench-models bench-training bench-judging bench-data bench-exports readme clean
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -68,6 +68,10 @@ bench-judging: $(VENV)/installed-dev  ## evaluation against onnxruntime, the sto
 
 bench-data: $(VENV)/installed-dev  ## feed rates against peers, memory, known sets; DATA=folder that holds them
 	$(BIN)/python benchmarks/data.py --data-root $(DATA)
+	$(MAKE) readme
+
+bench-exports: $(VENV)/installed-dev  ## exported networks: latency and throughput of each runtime
+	$(BIN)/python benchmarks/exports.py
 	$(MAKE) readme
 
 readme: $(VENV)/installed-dev  ## write the README's tables from benchmarks/results

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -64,9 +65,9 @@ def mean(values: Sequence[float]) -> tuple[float, float]:
     return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else 0.0
 
 
-def save(name: str, rows: Sequence[Row]) -> None:
-    """Write `results/NAME.json` and print the rows."""
-    environment = describe_environment()
+def save(name: str, rows: Sequence[Row], packages: Sequence[str] = ()) -> None:
+    """Write `results/NAME.json`, with the versions of these packages too, and print the rows."""
+    environment = describe_environment() | {package: version(package) for package in packages}
     hardware = {key: environment.pop(key) for key in ("processor", "cores", "threads", "system")}
     hardware["threads"] = os.environ.get("OMP_NUM_THREADS", hardware["threads"])
     today = datetime.datetime.now(tz=datetime.UTC).date().isoformat()

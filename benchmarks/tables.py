@@ -9,11 +9,11 @@ from typing import Any
 from falconet.models import MODELS
 
 RESULTS = Path(__file__).parent / "results"
-STORY, PROFILE = "mnist-story", "training-profile"
+STORY, PROFILE, EXPORTS = "mnist-story", "training-profile", "exports"
 """Each has a table of its own."""
 ROOT = Path(__file__).parent.parent
 COMPARISON = ROOT / "docs" / "comparison" / "comparison.md"
-FILLED = (ROOT / "README.md", ROOT / "docs" / "training.md")
+FILLED = (ROOT / "README.md", ROOT / "docs" / "training.md", ROOT / "docs" / "exporting.md")
 
 
 def main() -> None:
@@ -25,7 +25,7 @@ def fill(text: str) -> str:
     """Return a text with those tables made anew that it has."""
     makers = {
         "comparison": list_compared, "story": list_story, "results": list_results, "models": list_architectures,
-        "profile": list_profile,
+        "profile": list_profile, "exports": list_exports,
     }  # fmt: skip
     for name, make in makers.items():
         if f"<!-- {name}: begin -->" in text:
@@ -78,10 +78,50 @@ def list_profile() -> str:
     return "\n".join([*lines, "", f"n = {content['rows'][0]['n']}; {describe(content)}"])
 
 
+def list_exports() -> str:
+    """Return how fast each runtime answers by each network, the fastest in bold, and their names."""
+    content = json.loads((RESULTS / f"{EXPORTS}.json").read_text(encoding="utf-8"))
+    product, *rows = content["rows"]
+    lines = [
+        "| network | runtime | one sample | × torch eager | batches of 64 | × torch eager | share of matrix products |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    networks: dict[str, dict[str, list[dict[str, Any]]]] = {}
+    for one, many, share in zip(rows[::3], rows[1::3], rows[2::3], strict=True):
+        network, runtime = one["name"].partition(": ")[0].split(", ")
+        networks.setdefault(network, {})[runtime] = [one, many, share]
+    names = []
+    for network, runtimes in networks.items():
+        quickest = min(runtimes, key=lambda runtime: runtimes[runtime][0]["value"])
+        busiest = max(runtimes, key=lambda runtime: runtimes[runtime][1]["value"])
+        names.append(f"{network}: {quickest} on one sample, {busiest} in batches")
+        for runtime, (one, many, share) in runtimes.items():
+            cells = [*format_speed(one, runtime == quickest), *format_speed(many, runtime == busiest)]
+            cells.append(f"{share['value']:.0f} ± {share['std']:.0f} %")
+            lines.append(f"| {network} | {runtime} | {' | '.join(cells)} |")
+    versions = ", ".join(f"{name} {content['versions'][name]}" for name in ("onnxruntime", "openvino"))
+    return "\n".join([
+        *lines,
+        "",
+        f"Fastest: {'; '.join(names)}.",
+        "",
+        f"{product['name']} {product['value']:.3g} ± {product['std']:.2g} {product['unit']}; n = {rows[0]['n']}; "
+        f"{describe(content)}, {versions}",
+    ])  # fmt: skip
+
+
+def format_speed(row: dict[str, Any], best: bool) -> tuple[str, str]:
+    """Return a figure and its ratio to the peer's as cells, the best in bold."""
+    text = f"{row['value']:,.0f}" if row["value"] >= 100 else f"{row['value']:.2f}"
+    spread = f"{row['std']:,.0f}" if row["value"] >= 100 else f"{row['std']:.2f}"
+    text = f"{text} ± {spread} {row['unit']}"
+    return f"**{text}**" if best else text, f"{row['ratio']:.2f}"
+
+
 def list_results() -> str:
     """Return all results as one Markdown table."""
     lines = ["| what | result | target | | measured on |", "| --- | --- | --- | --- | --- |"]
-    for path in sorted(path for path in RESULTS.glob("*.json") if path.stem not in (STORY, PROFILE)):
+    for path in sorted(path for path in RESULTS.glob("*.json") if path.stem not in (STORY, PROFILE, EXPORTS)):
         content = json.loads(path.read_text(encoding="utf-8"))
         lines += [format_row(row, describe(content)) for row in content["rows"]]
     return "\n".join(lines)
