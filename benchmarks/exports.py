@@ -20,7 +20,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import openvino
 import torch
 from matrix_rate import time_products
 from record import Row, mean, save
@@ -29,7 +28,7 @@ from falconet import ImageSpec, TextSpec, create_model, summarize
 from falconet.artifact import Artifact, ArtifactConfig, DataOrigin, Provenance, current_versions, describe_structure
 from falconet.complexity import Complexity
 from falconet.exporters.graphs import Draft, make_graph
-from falconet.exporters.metadata import KEY, Metadata
+from falconet.exporters.metadata import Metadata
 from falconet.exporters.onnx import write_onnx
 from falconet.exporters.openvino import write_openvino
 from falconet.exporters.programs import find_steps, trace
@@ -136,38 +135,28 @@ def draw(spec: InputSpec, count: int) -> np.ndarray:
 
 def open_contenders(artifact: Artifact, folder: Path) -> dict[str, Ask]:
     """Write a network in all formats; return what answers, by runtime and precision."""
-    draft = make_draft(artifact)
-    place = folder / "export"  # The baseline of integers comes into the folder above.
-    place.mkdir(parents=True)
-    single = write_onnx(draft, place / "fp32.onnx").main
-    integers = write_int8(draft, place / "int8.onnx").main
-    single_openvino = write_openvino(draft, place / "openvino.xml").main
+    folder.mkdir()
+    draft = make_draft(artifact, folder)
+    single = write_onnx(draft, folder / "fp32.onnx").main
+    integers = write_int8(draft, folder / "int8.onnx").main
+    single_openvino = write_openvino(draft, folder / "openvino.xml").main
     return {
         PEER: open_eager(artifact),
         "onnxruntime fp32": open_session("onnxruntime", single).ask,
         "onnxruntime int8": open_session("onnxruntime", integers).ask,
         "OpenVINO fp32": open_session("openvino", single_openvino).ask,
-        "OpenVINO int8": open_session("openvino", convert_int8(integers, draft.metadata)).ask,
+        "OpenVINO int8": open_session("openvino", integers).ask,
     }
 
 
-def make_draft(artifact: Artifact) -> Draft:
+def make_draft(artifact: Artifact, scratch: Path) -> Draft:
     """Trace the bare network."""
     config = artifact.config
     graph = make_graph(artifact, raw=True)
     program = trace(graph, {})
     steps = find_steps(program, graph)
     metadata = Metadata(config.architecture, config.input, "logits", current_versions(), "random", steps=steps)
-    return Draft(graph, program, metadata, config.architecture, list(draw(config.input, CALIBRATED)))
-
-
-def convert_int8(path: Path, metadata: Metadata) -> Path:
-    """Write a file of the target `onnx-int8` as OpenVINO reads it, with the metadata where `open_session` looks."""
-    model = openvino.convert_model(path)
-    model.set_rt_info(metadata.to_json(), [KEY, "metadata"])
-    out = path.with_suffix(".xml")
-    openvino.save_model(model, out, compress_to_fp16=False)
-    return out
+    return Draft(graph, program, metadata, config.architecture, list(draw(config.input, CALIBRATED)), scratch)
 
 
 def open_eager(artifact: Artifact) -> Ask:

@@ -389,7 +389,7 @@ def print_export(result: Export) -> None:
     if result.baseline_latency_ms is not None:
         own = f"in single precision {result.baseline_latency_ms:.3f} ms"
         if result.slower:
-            print_line(f"{own}: integers are SLOWER on this machine; for speed here, use --to onnx")
+            print_line(f"{own}: integers are no faster on this machine; for speed here, use --to onnx")
         else:
             print_line(f"{own}: integers are {result.baseline_latency_ms / result.latency_ms:.2f}x as fast")
 
@@ -405,4 +405,4 @@ def describe_parity(parity: Parity) -> str:
     interval = parity.accuracy_drop_ci
     bounds = f" (95%: {100 * interval[0]:.2f} to {100 * interval[1]:.2f})" if interval else ""
     lost = f"{100 * parity.accuracy_drop:.2f} points lost{bounds}"
-    return f"{text}; accuracy {parity.accuracy_before:.2%} before, {parity.accuracy_after:.2%} after: {lost}"
+    return f"{text}\naccuracy: {parity.accuracy_before:.2%} before, {parity.accuracy_after:.2%} after: {lost}"

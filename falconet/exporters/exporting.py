@@ -102,10 +102,11 @@ def export(
     kept = find_kept(artifact, source, data_root, exact=target.exact)
     calibrating, judging = part_kept(kept, exact=target.exact)
     with tempfile.TemporaryDirectory() as scratch:
-        place = Path(scratch) / "export"
+        place, aside = Path(scratch) / "export", Path(scratch) / "aside"
         place.mkdir()
+        aside.mkdir()
         path = place / out.name if target.suffix else place
-        written = write(artifact, target, path, calibrating.samples, raw=raw, license_name=license)
+        written = write(artifact, target, path, calibrating.samples, aside, raw=raw, license_name=license)
         session = open_session(target.runtime, written.main)
         prepare = choose_prepare(artifact, session.metadata, read_tokenizer(written.main, session.metadata))
         check_tokens(artifact, prepare, judging.samples)
@@ -117,7 +118,14 @@ def export(
 
 
 def write(
-    artifact: Artifact, target: Target, path: Path, calibrating: Samples, *, raw: bool, license_name: str
+    artifact: Artifact,
+    target: Target,
+    path: Path,
+    calibrating: Samples,
+    scratch: Path,
+    *,
+    raw: bool,
+    license_name: str,
 ) -> Written:
     """Trace a model and write it, with the tokenizer of one of texts beside."""
     graph = make_graph(artifact, raw=raw, matrices=target.matrices)
@@ -139,7 +147,7 @@ def write(
     inputs = list(prepare_readable(calibrating, prepare))
     module, _, function = target.writer.partition(":")
     writer: Writer = getattr(importlib.import_module(module), function)
-    written = writer(Draft(graph, program, metadata, name_model(config), inputs), path)
+    written = writer(Draft(graph, program, metadata, name_model(config), inputs, scratch), path)
     if artifact.tokenizer is not None:
         tokenizer_path(written.main).write_bytes(artifact.tokenizer.encode())
     return written

@@ -49,6 +49,8 @@ class Draft:
     """Of the model, for formats that keep several."""
     calibration: Sequence[np.ndarray]
     """Inputs of single samples, by which ranges of integers are chosen; empty for formats without."""
+    scratch: Path
+    """A folder for what is not part of the export."""
 
 
 @dataclass(frozen=True)
@@ -56,9 +58,9 @@ class Written:
     """What a writer has written."""
 
     main: Path
-    """What the runtime opens; all else in its folder, and below the folder that was asked for, belongs to it."""
+    """What the runtime opens; all else that was written, but to `scratch`, belongs to it."""
     baseline: Path | None = None
-    """The same model in single precision, outside that folder, where there is something to compare with."""
+    """The same model in single precision, in `scratch`, where there is something to compare with."""
 
 
 class Answerer(nn.Module):

@@ -13,11 +13,10 @@ from falconet.exporters.onnx import write_onnx
 
 def write_openvino(draft: Draft, path: Path) -> Written:
     """Write both files, by way of ONNX, weights in single precision. Raises ExportError as `write_onnx` does."""
-    passage = path.with_suffix(".onnx")
+    passage = draft.scratch / "passage.onnx"
     write_onnx(draft, passage)
     model = openvino.convert_model(passage)
     for name, value in draft.metadata.to_properties().items():
         model.set_rt_info(value, [KEY, "metadata" if name == KEY else name])
     openvino.save_model(model, path, compress_to_fp16=False)
-    passage.unlink()
     return Written(path)

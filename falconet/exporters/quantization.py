@@ -43,12 +43,12 @@ def write_int8(draft: Draft, path: Path) -> Written:
     of integers add two products up in 16 bits, which overflow, so that answers would depend on the machine. Raises
     ExportError where no layer is left.
     """
-    baseline = path.parent.parent / "baseline.onnx"
+    baseline = draft.scratch / "baseline.onnx"
     write_onnx(draft, baseline)
     nodes = choose_nodes(onnx.load(baseline), draft.metadata)
     if not nodes:
         raise ExportError(f"{draft.metadata.architecture} has no layer that could compute with integers")
-    shaped = baseline.with_name("shaped.onnx")
+    shaped = draft.scratch / "shaped.onnx"
     # Shapes are all that is missing; torch's converter has fused and folded what can be.
     quant_pre_process(baseline, shaped, skip_optimization=True, skip_symbolic_shape=True)
     quantize_static(

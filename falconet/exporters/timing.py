@@ -64,4 +64,4 @@ def write_network(artifact: Artifact, path: Path) -> None:
 
     graph = make_graph(artifact, raw=True)
     metadata = Metadata(artifact.config.architecture, artifact.config.input, "logits", current_versions(), "")
-    write_onnx(Draft(graph, trace(graph, {}), metadata, "network", ()), path)
+    write_onnx(Draft(graph, trace(graph, {}), metadata, "network", (), path.parent), path)
