@@ -47,9 +47,7 @@ def text_artifact() -> Artifact:
 
 
 @pytest.fixture(scope="session")
-def exported(
-    trained: RunResult, text_artifact: Artifact, tmp_path_factory: pytest.TempPathFactory
-) -> Exporter:
+def exported(trained: RunResult, text_artifact: Artifact, tmp_path_factory: pytest.TempPathFactory) -> Exporter:
     """Return a function that exports a model of a kind, once for each way."""
 
     @cache

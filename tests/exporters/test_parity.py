@@ -11,16 +11,17 @@ import pytest
 
 from falconet import RunResult, load_artifact, load_dataset
 from falconet.artifact import Artifact
+from falconet.data import Texts
 from falconet.data.texts import train_tokenizer
 from falconet.errors import DataError, ExportError
 from falconet.exporters import exporting
 from falconet.exporters.asking import Prepare
 from falconet.exporters.exporting import Export, choose_prepare, export
+from falconet.exporters.metadata import Metadata
 from falconet.exporters.parity import CALIBRATED, JUDGED, Kept, Parity, check_parity, check_tokens, find_kept, part_kept
 from falconet.exporters.runtimes import Session, open_session
 from falconet.exporters.targets import TARGETS
-from tests.exporters.builders import TOKENIZER, make_artifact, make_spec
-from tests.exporters.conftest import Exporter
+from tests.exporters.builders import TOKENIZER, WORDS, make_artifact, make_spec
 
 Doctor = Callable[[Callable[[np.ndarray], np.ndarray]], None]
 
@@ -104,7 +105,9 @@ def test_the_bound_is_in_points(drop: float, passes: bool) -> None:
     if passes:
         check_parity(parity, TARGETS["onnx-int8"], 0.5)
         return
-    with pytest.raises(ExportError, match=r"at most 0\.5 points of accuracy lost, found 0\.51 \(95%: -0\.49 to 1\.51\)"):
+    with pytest.raises(
+        ExportError, match=r"at most 0\.5 points of accuracy lost, found 0\.51 \(95%: -0\.49 to 1\.51\)"
+    ):
         check_parity(parity, TARGETS["onnx-int8"], 0.5)
 
 
@@ -156,24 +159,18 @@ def test_one_sample_is_too_few_for_integers(trained: RunResult) -> None:
         part_kept(kept, exact=False)
 
 
-def test_other_tokens_are_refused(
-    text_artifact: Artifact, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_other_tokens_are_refused(text_artifact: Artifact, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     other = train_tokenizer(["quite other words, of quite another sort"] * 3, 270)
-    kept = find_kept(text_artifact, None, None, exact=True)
-    with pytest.raises(ExportError, match=r"made-up\[\d+\]: the exported tokenizer makes other tokens"):
-        check_tokens(text_artifact, choose_prepare(text_artifact, describe_texts(text_artifact), other), kept.samples)
-    check_tokens(text_artifact, choose_prepare(text_artifact, describe_texts(text_artifact), TOKENIZER), kept.samples)
+    kept = Kept(Texts(WORDS, np.array([f"note {index}" for index in range(len(WORDS))])), None, "notes")
+    metadata = Metadata("transformer", text_artifact.config.input, "probabilities", {"falconet": "0"}, "00")
+    check_tokens(text_artifact, choose_prepare(text_artifact, metadata, TOKENIZER), kept.samples)
+    with pytest.raises(ExportError, match=r"note \d: the exported tokenizer makes other tokens"):
+        check_tokens(text_artifact, choose_prepare(text_artifact, metadata, other), kept.samples)
+    monkeypatch.setattr(exporting, "find_kept", lambda *args, **named: kept)
     monkeypatch.setattr(exporting, "read_tokenizer", lambda path, metadata: other)
     with pytest.raises(ExportError, match="other tokens than the model's own"):
         export(text_artifact, "torch", tmp_path / "model.pt2")
     assert list(tmp_path.iterdir()) == []
-
-
-def describe_texts(artifact: Artifact):  # type: ignore[no-untyped-def]
-    from falconet.exporters.metadata import Metadata
-
-    return Metadata("transformer", artifact.config.input, "probabilities", {"falconet": "0"}, "00")
 
 
 @pytest.mark.parametrize("kind", ["image", "series", "text"])

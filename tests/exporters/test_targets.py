@@ -36,9 +36,7 @@ EXACT = [name for name, target in TARGETS.items() if target.exact]
 
 def list_cases() -> list[Any]:
     cases = [("image", target) for target in TARGETS] + [("text", target) for target in EXACT]
-    return [
-        pytest.param(*case, marks=() if case in QUICK else pytest.mark.slow, id="-".join(case)) for case in cases
-    ]
+    return [pytest.param(*case, marks=() if case in QUICK else pytest.mark.slow, id="-".join(case)) for case in cases]
 
 
 every_export = pytest.mark.parametrize(("kind", "target"), list_cases())
@@ -57,9 +55,7 @@ def open_target(path: Path, target: str) -> Session:
 
 
 @every_export
-def test_answers_are_the_models_own(
-    kind: str, target: str, exported: Exporter, artifacts: dict[str, Artifact]
-) -> None:
+def test_answers_are_the_models_own(kind: str, target: str, exported: Exporter, artifacts: dict[str, Artifact]) -> None:
     artifact, path = artifacts[kind], exported(kind, target)
     raw, session = draw_raw(artifact.config.input), open_target(path, target)
     prepare = make_prepare(session.metadata, read_tokenizer(path, session.metadata))
@@ -84,10 +80,7 @@ def test_files_say_what_they_are(kind: str, target: str, exported: Exporter, art
 
 @pytest.mark.parametrize(
     ("kind", "target"),
-    [
-        pytest.param("image", target, marks=() if target in ("onnx", "torch") else pytest.mark.slow)
-        for target in EXACT
-    ]
+    [pytest.param("image", target, marks=() if target in ("onnx", "torch") else pytest.mark.slow) for target in EXACT]
     + [pytest.param("text", target, marks=pytest.mark.slow) for target in EXACT],
 )
 def test_bare_networks_answer_logits(
