@@ -193,7 +193,7 @@ def test_a_bare_network_is_refused(exported: Exporter, files: Files) -> None:
 def test_the_tokenizer_must_be_the_files_own(exported: Exporter, files: Files, tmp_path: Path) -> None:
     source, path = exported("text", "onnx"), tmp_path / "model.onnx"
     path.write_bytes(source.read_bytes())
-    with pytest.raises(PathError, match="wanted the tokenizer that was exported beside model.onnx, found none"):
+    with pytest.raises(PathError, match=r"wanted the tokenizer that was exported beside model\.onnx, found none"):
         predict_exported("onnxruntime", path, [files["text"]])
     beside = source.with_name("model.tokenizer.json").read_bytes()
     (tmp_path / "model.tokenizer.json").write_bytes(beside + b" ")

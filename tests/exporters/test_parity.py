@@ -18,7 +18,17 @@ from falconet.exporters import exporting
 from falconet.exporters.asking import Prepare
 from falconet.exporters.exporting import Export, choose_prepare, export
 from falconet.exporters.metadata import Metadata
-from falconet.exporters.parity import CALIBRATED, JUDGED, Kept, Parity, check_parity, check_tokens, find_kept, part_kept
+from falconet.exporters.parity import (
+    CALIBRATED,
+    JUDGED,
+    Kept,
+    Parity,
+    check_parity,
+    check_tokens,
+    compare_answers,
+    find_kept,
+    part_kept,
+)
 from falconet.exporters.runtimes import Session, open_session
 from falconet.exporters.targets import TARGETS
 from tests.exporters.builders import TOKENIZER, WORDS, make_artifact, make_spec
@@ -116,7 +126,7 @@ def test_ranges_are_chosen_on_other_samples_than_those_judged(
     trained: RunResult, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     seen: dict[str, list[str]] = {}
-    write, compare = exporting.write, exporting.compare_answers
+    write = exporting.write
 
     def note_calibrating(artifact, target, path, calibrating, **named):  # type: ignore[no-untyped-def]
         seen["calibrating"] = [calibrating.name(index) for index in range(len(calibrating))]
@@ -124,7 +134,7 @@ def test_ranges_are_chosen_on_other_samples_than_those_judged(
 
     def note_judging(artifact: Artifact, session: Session, prepare: Prepare, kept: Kept) -> Parity:
         seen["judging"] = [kept.samples.name(index) for index in range(len(kept.samples))]
-        return compare(artifact, session, prepare, kept)
+        return compare_answers(artifact, session, prepare, kept)
 
     monkeypatch.setattr(exporting, "write", note_calibrating)
     monkeypatch.setattr(exporting, "compare_answers", note_judging)
@@ -155,7 +165,7 @@ def test_samples_are_parted(count: int, trained: RunResult) -> None:
 
 def test_one_sample_is_too_few_for_integers(trained: RunResult) -> None:
     kept = find_kept(load_artifact(trained.out), None, None, exact=False).part(np.arange(1))
-    with pytest.raises(DataError, match="wanted 2 samples or more, .* found 1"):
+    with pytest.raises(DataError, match=r"wanted 2 samples or more, .* found 1"):
         part_kept(kept, exact=False)
 
 

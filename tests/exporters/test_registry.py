@@ -21,10 +21,10 @@ QUICK = {
     ("resnet1d18", "series"),
 }
 SMALL: dict[str, dict[str, Any]] = {
-    **dict.fromkeys(("resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "resnet1d18"), {"width": 8}),
-    **dict.fromkeys(("resnet20", "resnet32", "resnet44", "resnet56", "resnet110"), {"width": 4}),
-    **dict.fromkeys(("transformer",), {"width": 16, "layers": 2}),
-    **dict.fromkeys(("rnn", "lstm", "gru"), {"hidden": 16}),
+    **{name: {"width": 8} for name in ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "resnet1d18")},
+    **{name: {"width": 4} for name in ("resnet20", "resnet32", "resnet44", "resnet56", "resnet110")},
+    **{name: {"hidden": 16} for name in ("rnn", "lstm", "gru")},
+    "transformer": {"width": 16, "layers": 2},
 }
 """Options that make large networks small, where there are such."""
 

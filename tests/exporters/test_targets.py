@@ -93,7 +93,7 @@ def test_bare_networks_answer_logits(
     with torch.inference_mode():
         own = artifact.model(inputs).numpy()
     batch = session.metadata.batch or len(inputs)
-    answers = [session.ask(rows.numpy()) for rows in inputs.split(batch)]
+    answers = [session.ask(rows.numpy()) for rows in torch.split(inputs, batch)]
     np.testing.assert_allclose(np.concatenate(answers), own, rtol=1e-4, atol=1e-4)
 
 
@@ -150,7 +150,7 @@ def test_others_take_any_length_and_leave_padding_out(
     assert fewest < most == STEPS
     series = walk(np.random.default_rng(2), 3, 5)[None]
     for answer in (session.ask(pad(series, length)) for length in (max(5, fewest), 11, 20, STEPS)):
-        np.testing.assert_allclose(answer, ask_own(artifact, series), rtol=0, atol=1e-4)
+        np.testing.assert_allclose(answer, ask_own(artifact, list(series)), rtol=0, atol=1e-4)
 
 
 def pad(series: np.ndarray, length: int) -> np.ndarray:

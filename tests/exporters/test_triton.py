@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import onnx
 import pytest
-from google.protobuf import text_format
+from google.protobuf import text_format  # type: ignore[import-untyped]
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -22,7 +23,7 @@ TYPES = {
 }
 
 
-def read_config(model: Path) -> "model_config_pb2.ModelConfig":
+def read_config(model: Path) -> Any:
     text = (model.parents[1] / "config.pbtxt").read_text(encoding="utf-8")
     return text_format.Parse(text, model_config_pb2.ModelConfig())
 
