@@ -1,0 +1,129 @@
+"""Models without training and raw samples for them, made for these tests."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from falconet.artifact import Artifact, ArtifactConfig, DataOrigin, Provenance, build_model
+from falconet.data.preprocessing import create_preprocess
+from falconet.data.texts import train_tokenizer
+from falconet.exporters.asking import ask_batches
+from falconet.exporters.exporting import choose_prepare, write
+from falconet.exporters.parity import make_up
+from falconet.exporters.runtimes import Session, open_session
+from falconet.exporters.targets import find_target
+from falconet.models import MODELS
+from falconet.spec import ImageSpec, InputSpec, Kind, SeriesSpec, TextSpec
+
+LABELS = ("zero", 'a "quoted" one', "zwei\\", "три", "四", "five", "six", "seven", "eight", "nine ")
+STEPS = 24
+TEMPERATURE = 1.3
+WORDS = ["plum and pear", "iron, zinc, lead", "Äpfel 苹果", "one two three four five six seven eight nine ten eleven"]
+TOKENIZER = train_tokenizer(WORDS, 270)
+NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
+
+
+def make_spec(name: str, kind: Kind, **changes: Any) -> InputSpec:
+    """Return what an architecture eats here: color images of its native size, or of 32 pixels where it has no say."""
+    if kind == "text":
+        return TextSpec((STEPS,), LABELS, 270)
+    if kind == "series":
+        return SeriesSpec(**{"shape": (3, STEPS), "labels": LABELS, "mean": (0.1,) * 3, "std": (1.5,) * 3, **changes})
+    entry = MODELS[name]
+    side = 32 if entry.resizable or entry.kinds[0] != "image" else entry.input[1]
+    shape = (3, side, side)
+    return ImageSpec(shape, LABELS, (0.5, 0.4, 0.3), (0.25, 0.2, 0.3), margin=entry.margin)
+
+
+def make_artifact(name: str, spec: InputSpec, source: str = "no/such/folder", **options: Any) -> Artifact:
+    """Return a model that was never trained, but answers differently about different samples."""
+    origin = Provenance(DataOrigin(source, "00", 0, 0.1, 0.2), seed=0, epochs=1, best_epoch=1)
+    config = ArtifactConfig(name, spec, origin, options=options, temperature=TEMPERATURE)
+    tokenizer = TOKENIZER if spec.kind == "text" else None
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(0)
+        network = build_model(config)
+        inputs = prepare_raw(Artifact(config, {}, tokenizer))
+        settle(network, inputs)
+        spread(network, inputs)
+    return Artifact(config, network.state_dict(), tokenizer)
+
+
+def prepare_raw(artifact: Artifact) -> torch.Tensor:
+    """Return a batch of raw samples as the network takes them."""
+    spec = artifact.config.input
+    preprocess = create_preprocess(spec, artifact.tokenizer)
+    return preprocess.normalize(preprocess.prepare(draw_raw(spec)))
+
+
+def settle(network: nn.Module, inputs: torch.Tensor) -> None:
+    """Let batch normalization see a batch: without, deep networks make logits of tens of thousands."""
+    norms = [module for module in network.modules() if isinstance(module, NORMS)]
+    network.eval()
+    for norm in norms:
+        norm.momentum = None
+        norm.train()
+    network(inputs)
+    network.eval()
+
+
+def spread(network: nn.Module, inputs: torch.Tensor) -> None:
+    """Scale the last layer so that probabilities are neither all alike nor all 0 and 1."""
+    last = [module for module in network.modules() if isinstance(module, nn.Linear | nn.Conv2d)][-1]
+    factor = 2 / network(inputs).std(dim=0).mean().clamp(min=1e-6)
+    last.weight *= factor
+    if last.bias is not None:
+        last.bias *= factor
+
+
+def draw_raw(spec: InputSpec) -> list[Any]:
+    """Return raw samples of many sizes, neighbors of one size among them."""
+    generator = np.random.default_rng(1)
+    if isinstance(spec, TextSpec):
+        return [*WORDS, "a", " ".join(WORDS) * 3, "b", "pear", "plum"]
+    if isinstance(spec, SeriesSpec):
+        channels, steps = spec.raw_shape
+        series = [walk(generator, channels, length) for length in (steps, steps, 2, 2 * steps, steps // 2, 1)]
+        series[0][:, steps // 3 :] = np.nan
+        series[1][0, 1:3] = np.nan
+        return series
+    height, width = spec.inner_size
+    sizes = [(height, width, 3)] * 3 + [(height, width, 1), (17, 45, 1), (17, 45, 1), (5, 3, 3), (2 * height, 70, 3)]
+    levels = generator.integers(16, 256, len(sizes))
+    return [generator.integers(0, level, size, dtype=np.uint8) for level, size in zip(levels, sizes, strict=True)]
+
+
+def walk(generator: np.random.Generator, channels: int, steps: int) -> np.ndarray:
+    """Return a random walk."""
+    return generator.normal(size=(channels, steps)).cumsum(axis=1).astype(np.float32)
+
+
+def open_export(artifact: Artifact, target: str, folder: Path, *, raw: bool = False) -> tuple[Path, Session]:
+    """Write a model without judging it, and open the file."""
+    line = find_target(target)
+    path = folder / f"model{line.suffix}"
+    folder.mkdir(parents=True, exist_ok=True)
+    none = make_up(artifact, "").samples.take(np.arange(0))
+    written = write(artifact, line, path, none, raw=raw, license_name="apache-2.0")
+    return written.main, open_session(line.runtime, written.main)
+
+
+def ask_own(artifact: Artifact, raw: Sequence[Any]) -> np.ndarray:
+    """Return the probabilities that the model gives each sample alone."""
+    preprocess = artifact.preprocess
+    with torch.inference_mode():
+        logits = [artifact.model(preprocess.normalize(preprocess.prepare([sample]))) for sample in raw]
+        probabilities: np.ndarray = (torch.cat(logits) / artifact.config.temperature).softmax(dim=1).numpy()
+    return probabilities
+
+
+def ask_exported(artifact: Artifact, session: Session, raw: Sequence[Any]) -> np.ndarray:
+    """Return what an export answers."""
+    prepare = choose_prepare(artifact, session.metadata, artifact.tokenizer)
+    return np.concatenate(list(ask_batches(session, map(prepare, raw))))

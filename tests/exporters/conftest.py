@@ -1,0 +1,61 @@
+"""Exports that several tests use; do not write to their folders."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+
+import jaxtyping
+import pytest
+
+from falconet import RunResult
+from falconet.artifact import Artifact
+from falconet.exporters import programs
+from falconet.exporters.exporting import export
+from falconet.exporters.targets import TARGETS
+from tests.exporters.builders import make_artifact, make_spec
+
+Exporter = Callable[..., Path]
+"""Kind of samples, target and `raw` to a file that was exported."""
+
+
+@pytest.fixture(autouse=True, scope="session")
+def unchecked_tracing() -> Iterator[None]:
+    """Leave types alone while torch traces: a size is no int then."""
+    quiet = programs.quiet
+
+    @contextmanager
+    def unchecked() -> Iterator[None]:
+        jaxtyping.config.update("jaxtyping_disable", True)
+        try:
+            with quiet():
+                yield
+        finally:
+            jaxtyping.config.update("jaxtyping_disable", False)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(programs, "quiet", unchecked)
+        yield
+
+
+@pytest.fixture(scope="session")
+def text_artifact() -> Artifact:
+    """A small transformer for texts, never trained."""
+    return make_artifact("transformer", make_spec("transformer", "text"), width=16, layers=1)
+
+
+@pytest.fixture(scope="session")
+def exported(trained: RunResult, text_artifact: Artifact, tmp_path_factory: pytest.TempPathFactory) -> Exporter:
+    """Return a function that exports a model of a kind, once for each way."""
+
+    @cache
+    def make(kind: str, target: str, raw: bool = False) -> Path:
+        folder = tmp_path_factory.mktemp(f"{kind}-{target}")
+        out = folder / f"model{TARGETS[target].suffix}"
+        model = trained.out if kind == "image" else text_artifact
+        export(model, target, out, raw=raw, license="apache-2.0")
+        return next(out.glob("*/1/model.onnx")) if target == "triton" else out
+
+    return make

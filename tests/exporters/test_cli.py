@@ -1,0 +1,161 @@
+"""`falconet export`: what it prints, and its mistakes in one line."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from falconet import RunResult, cli, load_artifact
+from falconet.artifact import Artifact
+from falconet.errors import ExportError
+from falconet.exporters.exporting import export
+from falconet.exporters.targets import TARGETS
+
+Capture = pytest.CaptureFixture[str]
+
+
+def fail(capsys: Capture, code: int, *arguments: str) -> str:
+    """Run a verb that fails, and return its one line."""
+    assert cli.run(list(arguments)) == code
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.count("\n") == 1
+    assert "Traceback" not in err
+    return err
+
+
+def test_json(trained: RunResult, capsys: Capture, tmp_path: Path) -> None:
+    out = tmp_path / "model.pt2"
+    assert cli.run(["export", str(trained.out), "--to", "torch", "--out", str(out), "--json"]) == 0
+    text = capsys.readouterr().out
+    assert text.count("\n") == 1
+    facts = json.loads(text)
+    assert {"path", "target", "bytes", "max_abs_difference", "accuracy_drop", "latency_ms"} <= facts.keys()
+    assert (facts["path"], facts["target"], facts["bytes"]) == (str(out), "torch", out.stat().st_size)
+    assert facts["max_abs_difference"] < 1e-4
+    assert facts["accuracy_drop"] == 0
+    assert facts["latency_ms"] > 0
+
+
+def test_text(trained: RunResult, capsys: Capture, tmp_path: Path) -> None:
+    out = tmp_path / "model.pt2"
+    assert cli.run(["export", str(trained.out), "--to", "torch", "--out", str(out)]) == 0
+    text = capsys.readouterr().out
+    assert f"{out.stat().st_size:,} bytes" in text.replace("\n", " ")
+    assert "largest difference of a probability" in text
+    assert "latency:" in text
+
+
+MISTAKES = [
+    (("--to", "onx", "--out", "m.onnx"), "unknown target 'onx': did you mean onnx or onnx-int8?"),
+    (("--to", "torch", "--out", "m.onnx"), "--out: wanted a file name ending in .pt2, found m.onnx"),
+    (("--to", "torch", "--out", "m"), "--out: wanted a file name ending in .pt2, found m"),
+    (("--to", "torch", "--out", "m.pt2", "--max-drop", "-1"), "--max-drop: wanted points of accuracy from 0 to 100"),
+    (("--to", "torch", "--out", "m.pt2", "--max-drop", "nan"), "--max-drop: wanted points of accuracy from 0 to 100"),
+    (("--to", "torch", "--out", "m.pt2", "--source", "digitz"), "unknown source 'digitz': did you mean digits?"),
+    (("--to", "torch"), "Missing option"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), MISTAKES)
+def test_wrong_options(
+    arguments: tuple[str, ...],
+    message: str,
+    trained: RunResult,
+    capsys: Capture,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert message in fail(capsys, 2, "export", str(trained.out), *arguments)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_paths_that_cannot_be_written(trained: RunResult, capsys: Capture, tmp_path: Path) -> None:
+    folder, file = tmp_path / "folder.pt2", tmp_path / "file"
+    folder.mkdir()
+    file.touch()
+    call = ("export", str(trained.out), "--out")
+    assert "wanted a file, found" in fail(capsys, 2, *call, str(folder), "--to", "torch")
+    assert "wanted a folder, found" in fail(capsys, 2, *call, str(file), "--to", "triton")
+    assert "cannot write" in fail(capsys, 1, *call, str(file / "model.pt2"), "--to", "torch")
+    assert "cannot write" in fail(capsys, 1, *call, str(file / "repository"), "--to", "triton")
+
+
+def test_a_folder_that_may_not_be_written_to(
+    trained: RunResult, capsys: Capture, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("os.access", lambda path, mode: mode != os.W_OK)  # Root may write everywhere.
+    out = str(tmp_path / "new" / "model.pt2")
+    assert "is no folder that may be written to" in fail(
+        capsys, 1, "export", str(trained.out), "--to", "torch", "--out", out
+    )
+
+
+@pytest.mark.parametrize("target", [name for name, entry in TARGETS.items() if entry.extra])
+def test_a_missing_extra_is_named(
+    target: str, trained: RunResult, capsys: Capture, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("falconet.exporters.targets.find_spec", lambda name: None)
+    out = str(tmp_path / f"model{TARGETS[target].suffix}")
+    err = fail(capsys, 1, "export", str(trained.out), "--to", target, "--out", out)
+    assert f"exporting to {target} needs an optional dependency: pip install 'falconet[" in err
+    assert f"falconet[{TARGETS[target].extra}]" in err
+
+
+def test_folders_that_are_no_artifact(trained: RunResult, capsys: Capture, tmp_path: Path) -> None:
+    rest = ("--to", "torch", "--out", str(tmp_path / "model.pt2"))
+    assert "no such folder" in fail(capsys, 2, "export", str(tmp_path / "none"), *rest)
+    newer = tmp_path / "newer"
+    shutil.copytree(trained.out, newer)
+    config = newer / "config.json"
+    record = json.loads(config.read_text(encoding="utf-8"))
+    config.write_text(json.dumps({**record, "format_version": 99}), encoding="utf-8")
+    assert "wanted format version 1 or lower, found 99: update falconet" in fail(capsys, 1, "export", str(newer), *rest)
+    assert not (tmp_path / "model.pt2").exists()
+
+
+class Fickle(nn.Module):
+    """Goes one way or another by its input, in Python."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x if x.sum() > 0 else x * 2
+
+
+class Bessel(nn.Module):
+    """Computes what ONNX has no operator for."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        answer: Tensor = torch.special.bessel_j0(x)
+        return answer
+
+
+def put_in(artifact: Artifact, layer: nn.Module) -> Artifact:
+    """Let a layer follow on the network of a model."""
+    vars(artifact)["model"] = nn.Sequential(artifact.model, nn.Sequential(nn.Identity(), layer)).eval()
+    return artifact
+
+
+def test_a_layer_that_cannot_be_traced_is_named(
+    trained: RunResult, capsys: Capture, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    artifact = put_in(load_artifact(trained.out), Fickle())
+    monkeypatch.setattr("falconet.exporters.exporting.load_artifact", lambda model: artifact)
+    out = str(tmp_path / "model.pt2")
+    assert cli.run(["export", str(trained.out), "--to", "torch", "--out", out]) == 1
+    # Torch's log of what it could not trace may stand above.
+    assert "its layer 1.1 (Fickle) cannot be exported: " in capsys.readouterr().err.splitlines()[-1]
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_a_layer_that_onnx_does_not_know_is_named(trained: RunResult, tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match=r"its layer 1\.1 \(Bessel\) cannot be exported: "):
+        export(put_in(load_artifact(trained.out), Bessel()), "onnx", tmp_path / "model.onnx")
+    assert list(tmp_path.iterdir()) == []

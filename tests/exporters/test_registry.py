@@ -1,0 +1,51 @@
+"""Every architecture of the table answers as an export as it does in torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+
+from falconet.models import MODELS
+from falconet.spec import Kind
+from tests.exporters.builders import ask_exported, ask_own, draw_raw, make_artifact, make_spec, open_export
+
+QUICK = {
+    ("lenet_relu", "image"),
+    ("resnet20", "image"),
+    ("gru", "text"),
+    ("transformer", "text"),
+    ("resnet1d18", "series"),
+}
+SMALL: dict[str, dict[str, Any]] = {
+    **{name: {"width": 8} for name in ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "resnet1d18")},
+    **{name: {"width": 4} for name in ("resnet20", "resnet32", "resnet44", "resnet56", "resnet110")},
+    **{name: {"hidden": 16} for name in ("rnn", "lstm", "gru")},
+    "transformer": {"width": 16, "layers": 2},
+}
+"""Options that make large networks small, where there are such."""
+
+
+def list_cases() -> list[Any]:
+    cases = [(name, kind) for name, entry in MODELS.items() for kind in entry.kinds]
+    return [
+        pytest.param(*case, target, marks=() if case in QUICK else pytest.mark.slow, id="-".join((*case, target)))
+        for case in cases
+        for target in ("onnx", "torch")
+    ]
+
+
+@pytest.mark.parametrize(("name", "kind", "target"), list_cases())
+def test_every_model_answers_as_in_torch(name: str, kind: Kind, target: str, tmp_path: Path) -> None:
+    spec = make_spec(name, kind)
+    artifact = make_artifact(name, spec, **SMALL.get(name, {}))
+    raw = draw_raw(spec)
+    own = ask_own(artifact, raw)
+    assert own.std(axis=0).max() > 0.02, "these samples do not tell exports apart"
+    path, session = open_export(artifact, target, tmp_path)
+    np.testing.assert_allclose(ask_exported(artifact, session, raw), own, rtol=0, atol=1e-4)
+    if target == "onnx":
+        onnx.checker.check_model(str(path), full_check=True)
