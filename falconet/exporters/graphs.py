@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Float32, UInt8
-from torch import Tensor, nn
+from torch import SymInt, Tensor, nn
 from torch.export import ExportedProgram
 
 from falconet.artifact import Artifact
@@ -115,12 +115,12 @@ class AnyImage(Preprocess):
         return weigh_pixels(x.shape[2], height) @ x @ weigh_pixels(x.shape[3], width).T
 
 
-def weigh_pixels(found: int, wanted: int) -> Float32[Tensor, "wanted found"]:
+def weigh_pixels(found: int | SymInt, wanted: int) -> Float32[Tensor, "wanted found"]:
     """Return the share of each pixel of a line in each pixel of a scaled line: antialiased bilinear interpolation.
 
     A triangle around the middle of each new pixel, as wide as two of the larger pixels, cut off at the line's ends.
     """
-    scale = torch.ones(()) * found / wanted
+    scale = torch.scalar_tensor(found, dtype=torch.float32) / wanted
     middles = (torch.arange(wanted) + 0.5) * scale
     distances = (torch.arange(found) + 0.5 - middles[:, None]).abs() / scale.clamp(min=1)
     triangles = (1 - distances).clamp(min=0)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +32,7 @@ def save_checked(model: onnx.ModelProto, metadata: Metadata, path: Path) -> None
 def convert(program: ExportedProgram, graph: Graph) -> onnx.ModelProto:
     """Return a traced graph as ONNX, its dimensions named."""
     try:
-        with silenced():
+        with quiet():
             made = torch.onnx.export(
                 program, dynamo=True, verbose=False, input_names=[graph.input], output_names=[graph.output]
             )
@@ -48,7 +46,7 @@ def convert(program: ExportedProgram, graph: Graph) -> onnx.ModelProto:
 
 def convert_layer(module: nn.Module, inputs: tuple[Any, ...]) -> None:
     """Try to convert one layer of a network."""
-    with silenced():
+    with quiet():
         torch.onnx.export(module, inputs, dynamo=True, verbose=False)
 
 
@@ -60,10 +58,3 @@ def name_dimensions(model: onnx.ModelProto, axes: Mapping[int, str]) -> None:
         for dimension in value.type.tensor_type.shape.dim:
             if dimension.dim_param in names:
                 dimension.dim_param = names[dimension.dim_param]
-
-
-@contextmanager
-def silenced() -> Iterator[None]:
-    """Silence what torch's converter says of its own code."""
-    with quiet(), warnings.catch_warnings():
-        yield

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -16,6 +17,8 @@ from falconet.errors import ExportError
 from falconet.exporters.graphs import Draft, Graph, Written
 from falconet.exporters.metadata import KEY
 
+CHATTY = ("torch.fx.experimental.symbolic_shapes", "torch._subclasses.fake_tensor")
+"""Loggers that print pages about a layer that cannot be traced, before the error says so."""
 Attempt = Callable[[nn.Module, tuple[Any, ...]], object]
 """Tries to export a module on an example of its inputs; raises what it likes."""
 
@@ -59,11 +62,19 @@ def find_steps(program: ExportedProgram, graph: Graph) -> tuple[int, int] | None
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Silence what torch.export says of its own."""
+    """Silence what torch.export says beside raising it."""
+    loggers = [logging.getLogger(name) for name in CHATTY]
+    levels = [logger.level for logger in loggers]
     with warnings.catch_warnings():
         # Recurrent layers keep their weights in a list too, which torch reads while it traces them.
         warnings.filterwarnings("ignore", message="The tensor attributes .*_flat_weights", category=UserWarning)
-        yield
+        try:
+            for logger in loggers:
+                logger.setLevel(logging.CRITICAL)
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
 
 
 def trace_layer(module: nn.Module, inputs: tuple[Any, ...]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,7 +96,10 @@ def open_program(path: Path, threads: int) -> Session:
 def open_executorch(path: Path, threads: int) -> Session:
     """Open a file by ExecuTorch."""
     try:
-        from executorch.runtime import Runtime as ExecuTorch
+        with warnings.catch_warnings():
+            # Of its Python runtime, which is there to try what will run elsewhere: just what it is used for.
+            warnings.filterwarnings("ignore", message="This API is experimental", module="executorch")
+            from executorch.runtime import Runtime as ExecuTorch
     except ImportError as error:
         raise MissingExtraError("executorch", "ExecuTorch") from error
     import torch

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import torch
 from jaxtyping import Bool, Float, Int64
-from torch import Tensor, nn
+from torch import SymInt, Tensor, nn
 
 from falconet.spec import Kind
 
@@ -72,8 +72,8 @@ def measure_lengths(present: Bool[Tensor, "batch steps"]) -> Int64[Tensor, " bat
     return (present * counted).amax(dim=1)
 
 
-def mark_steps(lengths: Int64[Tensor, " batch"], steps: int) -> Bool[Tensor, "batch steps"]:
-    """Return which of so many steps lie within each sample's length."""
+def mark_steps(lengths: Int64[Tensor, " batch"], steps: int | SymInt) -> Bool[Tensor, "batch steps"]:
+    """Return which of so many steps lie within each sample's length; a graph that is traced has a symbol for them."""
     return torch.arange(steps, device=lengths.device) < lengths[:, None]
 
 

@@ -110,7 +110,7 @@ def open_export(artifact: Artifact, target: str, folder: Path, *, raw: bool = Fa
     path = folder / f"model{line.suffix}"
     folder.mkdir(parents=True, exist_ok=True)
     none = make_up(artifact, "").samples.take(np.arange(0))
-    written = write(artifact, line, path, none, raw=raw, license_name="apache-2.0")
+    written = write(artifact, line, path, none, folder, raw=raw, license_name="apache-2.0")
     return written.main, open_session(line.runtime, written.main)
 
 

@@ -2,42 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
-import jaxtyping
 import pytest
 
 from falconet import RunResult
 from falconet.artifact import Artifact
-from falconet.exporters import programs
 from falconet.exporters.exporting import export
 from falconet.exporters.targets import TARGETS
 from tests.exporters.builders import make_artifact, make_spec
 
 Exporter = Callable[..., Path]
 """Kind of samples, target and `raw` to a file that was exported."""
-
-
-@pytest.fixture(autouse=True, scope="session")
-def unchecked_tracing() -> Iterator[None]:
-    """Leave types alone while torch traces: a size is no int then."""
-    quiet = programs.quiet
-
-    @contextmanager
-    def unchecked() -> Iterator[None]:
-        jaxtyping.config.update("jaxtyping_disable", True)
-        try:
-            with quiet():
-                yield
-        finally:
-            jaxtyping.config.update("jaxtyping_disable", False)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(programs, "quiet", unchecked)
-        yield
 
 
 @pytest.fixture(scope="session")
