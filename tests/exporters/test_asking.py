@@ -23,6 +23,7 @@ from falconet.spec import SeriesSpec
 from tests.exporters.builders import LABELS, make_artifact, open_export
 from tests.exporters.conftest import Exporter
 
+pytestmark = pytest.mark.slow
 Capture = pytest.CaptureFixture[str]
 Files = dict[str, Path]
 CHECKED = """
@@ -105,7 +106,7 @@ def test_texts(text_artifact: Artifact, exported: Exporter, files: Files, capsys
     check_alike(found, predict_own(capsys, str(tmp_path), str(files["text"]), "--top", "2"))
 
 
-@pytest.mark.parametrize("runtime", ["onnx", pytest.param("openvino", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("runtime", ["onnx", "openvino"])
 def test_recordings(series_artifact: Artifact, runtime: str, files: Files, capsys: Capture, tmp_path: Path) -> None:
     series_artifact.save(tmp_path / "model")
     path, _ = open_export(series_artifact, runtime, tmp_path)
@@ -113,7 +114,6 @@ def test_recordings(series_artifact: Artifact, runtime: str, files: Files, capsy
     check_alike(found, predict_own(capsys, str(tmp_path / "model"), str(files["series"])))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["image", "text"])
 def test_openvino(
     kind: str,
@@ -184,7 +184,6 @@ def test_files_of_no_use_are_one_line(
     assert err.count("\n") == 1
 
 
-@pytest.mark.slow
 def test_a_bare_network_is_refused(exported: Exporter, files: Files) -> None:
     with pytest.raises(ExportError, match="found a bare network"):
         predict_exported("onnxruntime", exported("image", "onnx", raw=True), [files["image"]])

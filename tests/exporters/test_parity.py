@@ -183,7 +183,9 @@ def test_other_tokens_are_refused(text_artifact: Artifact, monkeypatch: pytest.M
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("kind", ["image", "series", "text"])
+@pytest.mark.parametrize(
+    "kind", ["image", pytest.param("series", marks=pytest.mark.slow), pytest.param("text", marks=pytest.mark.slow)]
+)
 def test_without_data_samples_are_made_up(kind: str, tmp_path: Path) -> None:
     name = {"image": "lenet_relu", "series": "transformer", "text": "transformer"}[kind]
     artifact = make_artifact(name, make_spec(name, kind))  # type: ignore[arg-type]

@@ -30,19 +30,14 @@ from tests.exporters.builders import (
 )
 from tests.exporters.conftest import Exporter
 
-QUICK = {("image", "onnx"), ("image", "torch"), ("image", "openvino"), ("image", "triton"), ("text", "onnx")}
+pytestmark = pytest.mark.slow
 EXACT = [name for name, target in TARGETS.items() if target.exact]
 
 
-def list_cases() -> list[Any]:
-    cases = [("image", target) for target in TARGETS] + [("text", target) for target in EXACT]
-    return [pytest.param(*case, marks=() if case in QUICK else pytest.mark.slow, id="-".join(case)) for case in cases]
-
-
-every_export = pytest.mark.parametrize(("kind", "target"), list_cases())
-some_targets = pytest.mark.parametrize(
-    "target", ["torch", *(pytest.param(name, marks=pytest.mark.slow) for name in ("onnx", "openvino", "executorch"))]
+every_export = pytest.mark.parametrize(
+    ("kind", "target"), [("image", target) for target in TARGETS] + [("text", target) for target in EXACT]
 )
+some_targets = pytest.mark.parametrize("target", ["torch", "onnx", "openvino", "executorch"])
 
 
 @pytest.fixture
@@ -80,8 +75,7 @@ def test_files_say_what_they_are(kind: str, target: str, exported: Exporter, art
 
 @pytest.mark.parametrize(
     ("kind", "target"),
-    [pytest.param("image", target, marks=() if target in ("onnx", "torch") else pytest.mark.slow) for target in EXACT]
-    + [pytest.param("text", target, marks=pytest.mark.slow) for target in EXACT],
+    [(kind, target) for kind in ("image", "text") for target in EXACT],
 )
 def test_bare_networks_answer_logits(
     kind: str, target: str, exported: Exporter, artifacts: dict[str, Artifact]
@@ -97,7 +91,6 @@ def test_bare_networks_answer_logits(
     np.testing.assert_allclose(np.concatenate(answers), own, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.slow
 def test_bare_networks_can_be_integers(exported: Exporter) -> None:
     session = open_target(exported("image", "onnx-int8", raw=True), "onnx-int8")
     assert session.metadata.raw
@@ -115,7 +108,6 @@ def test_onnx_names_what_goes_in_and_out(exported: Exporter) -> None:
     assert {"falconet", "labels", "license", "version"} <= {entry.key for entry in model.metadata_props}
 
 
-@pytest.mark.slow
 def test_integers_are_smaller_and_have_a_scale_for_each_channel(exported: Exporter) -> None:
     small, full = exported("image", "onnx-int8"), exported("image", "onnx")
     assert small.stat().st_size < full.stat().st_size / 2
@@ -169,7 +161,7 @@ def test_padding_of_texts_changes_no_answer(exported: Exporter) -> None:
 
 
 @some_targets
-@pytest.mark.parametrize("fit", ["pad", pytest.param("resample", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("fit", ["pad", "resample"])
 def test_spectra_are_part_of_the_graph(fit: str, target: str, tmp_path: Path) -> None:
     spec = SeriesSpec((8, 12), LABELS, (0.0,) * 8, (1.0,) * 8, fit=fit, rate=2000, bands=8)  # type: ignore[arg-type]
     artifact = make_artifact("transformer", spec, width=16, layers=1)

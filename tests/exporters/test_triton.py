@@ -11,11 +11,11 @@ import pytest
 from google.protobuf import text_format  # type: ignore[import-untyped]
 from hypothesis import given
 from hypothesis import strategies as st
+from tritonclient.grpc import model_config_pb2  # type: ignore[import-untyped]
 
 from falconet.exporters.triton import quote
 from tests.exporters.conftest import Exporter
 
-model_config_pb2 = pytest.importorskip("tritonclient.grpc.model_config_pb2")
 TYPES = {
     "TYPE_UINT8": onnx.TensorProto.UINT8,
     "TYPE_INT64": onnx.TensorProto.INT64,
@@ -36,6 +36,7 @@ def describe(value: onnx.ValueInfoProto) -> tuple[str, int, list[int]]:
     return value.name, tensor.elem_type, sizes[1:]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["image", "text"])
 def test_the_config_describes_the_graph(kind: str, exported: Exporter) -> None:
     path = exported(kind, "triton")
@@ -49,6 +50,7 @@ def test_the_config_describes_the_graph(kind: str, exported: Exporter) -> None:
     assert config.HasField("dynamic_batching")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["image", "text"])
 def test_the_config_names_the_classes(kind: str, exported: Exporter) -> None:
     path = exported(kind, "triton")
@@ -60,6 +62,7 @@ def test_the_config_names_the_classes(kind: str, exported: Exporter) -> None:
     assert lines == [" ".join(label.split()) for label in labels]
 
 
+@pytest.mark.slow
 def test_the_tokenizer_lies_beside_a_model_of_texts(exported: Exporter) -> None:
     path = exported("text", "triton")
     assert {file.name for file in path.parent.iterdir()} == {"model.onnx", "model.tokenizer.json"}
