@@ -15,7 +15,8 @@ def write_openvino(draft: Draft, path: Path) -> Written:
     """Write both files, by way of ONNX, weights in single precision. Raises ExportError as `write_onnx` does."""
     passage = draft.scratch / "passage.onnx"
     write_onnx(draft, passage)
-    model = openvino.convert_model(passage)
+    # Not convert_model, which tells its makers over the network that it was called.
+    model = openvino.Core().read_model(passage)
     for name, value in draft.metadata.to_properties().items():
         model.set_rt_info(value, [KEY, "metadata" if name == KEY else name])
     openvino.save_model(model, path, compress_to_fp16=False)
