@@ -16,7 +16,7 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -25,13 +25,11 @@ from matrix_rate import time_products
 from record import Row, mean, save
 
 from falconet import ImageSpec, TextSpec, create_model, summarize
-from falconet.artifact import Artifact, ArtifactConfig, DataOrigin, Provenance, current_versions, describe_structure
+from falconet.artifact import Artifact, ArtifactConfig, DataOrigin, Provenance, describe_structure
 from falconet.complexity import Complexity
-from falconet.exporters.graphs import Draft, make_graph
-from falconet.exporters.metadata import Metadata
+from falconet.exporters.drafts import make_draft
 from falconet.exporters.onnx import write_onnx
 from falconet.exporters.openvino import write_openvino
-from falconet.exporters.programs import find_steps, trace
 from falconet.exporters.quantization import write_int8
 from falconet.exporters.runtimes import open_session
 from falconet.latency import measure_latency, pinned_threads
@@ -136,7 +134,7 @@ def draw(spec: InputSpec, count: int) -> np.ndarray:
 def open_contenders(artifact: Artifact, folder: Path) -> dict[str, Ask]:
     """Write a network in all formats; return what answers, by runtime and precision."""
     folder.mkdir()
-    draft = make_draft(artifact, folder)
+    draft = replace(make_draft(artifact, folder, raw=True), calibration=list(draw(artifact.config.input, CALIBRATED)))
     single = write_onnx(draft, folder / "fp32.onnx").main
     integers = write_int8(draft, folder / "int8.onnx").main
     single_openvino = write_openvino(draft, folder / "openvino.xml").main
@@ -147,16 +145,6 @@ def open_contenders(artifact: Artifact, folder: Path) -> dict[str, Ask]:
         "OpenVINO fp32": open_session("openvino", single_openvino).ask,
         "OpenVINO int8": open_session("openvino", integers).ask,
     }
-
-
-def make_draft(artifact: Artifact, scratch: Path) -> Draft:
-    """Trace the bare network."""
-    config = artifact.config
-    graph = make_graph(artifact, raw=True)
-    program = trace(graph, {})
-    steps = find_steps(program, graph)
-    metadata = Metadata(config.architecture, config.input, "logits", current_versions(), "random", steps=steps)
-    return Draft(graph, program, metadata, config.architecture, list(draw(config.input, CALIBRATED)), scratch)
 
 
 def open_eager(artifact: Artifact) -> Ask:

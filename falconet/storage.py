@@ -4,7 +4,8 @@ import json
 import os
 import secrets
 import tempfile
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +20,34 @@ def write_bytes(path: Path, content: bytes) -> None:
 
     Raises StorageError (disk full, read-only, folder gone); what stood there before is then still there.
     """
+    write_together({path: content})
+
+
+def write_together(contents: Mapping[Path, bytes]) -> None:
+    """`write_bytes` for files that belong together: none is replaced before all are on the disk."""
+    with ExitStack() as stack:
+        staged = [(stack.enter_context(stage(path, content)), path) for path, content in contents.items()]
+        for temporary, path in staged:
+            try:
+                temporary.replace(path)
+            except OSError as error:
+                raise storage_error(path, error) from error
+
+
+@contextmanager
+def stage(path: Path, content: bytes) -> Iterator[Path]:
+    """Write a temporary file beside `path`, which is gone in the end unless it was renamed. Raises StorageError."""
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}{PARTIAL}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        raise storage_error(path, error) from error
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with temporary.open("xb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise storage_error(path, error) from error
+        yield temporary
     finally:
         # Mostly it is not there: renamed, or never made, where its folder is no folder.
         with suppress(OSError):

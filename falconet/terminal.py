@@ -385,7 +385,8 @@ def print_export(result: Export) -> None:
     print_line(describe_parity(result.parity))
     times = f"{result.latency_ms:.3f} ms in {result.runtime}, {result.artifact_latency_ms:.3f} ms by the model itself"
     ratio = result.artifact_latency_ms / result.latency_ms
-    print_line(f"latency: {times}: {ratio:.2f}x as fast (median of one sample, from raw to probabilities, one thread)")
+    threads = "threads of its own choice" if result.runtime == "executorch" else "one thread"
+    print_line(f"latency: {times}: {ratio:.2f}x as fast (median of one sample, from raw to probabilities, {threads})")
     if result.baseline_latency_ms is not None:
         own = f"in single precision {result.baseline_latency_ms:.3f} ms"
         if result.slower:

@@ -8,6 +8,8 @@ from typing import Annotated
 import typer
 
 from falconet.cli.app import DataRoot, Debug, Json, ModelFolder, app
+from falconet.exporters.metadata import UNSTATED
+from falconet.exporters.targets import MAX_DROP, check_out, find_target
 
 
 @app.command()
@@ -22,21 +24,20 @@ def export(
     ] = False,
     max_drop: Annotated[
         float, typer.Option(metavar="POINTS", help="Of accuracy, that onnx-int8 may lose; more is refused.")
-    ] = 0.5,
+    ] = MAX_DROP,
     source: Annotated[
         str | None,
         typer.Option(metavar="SOURCE", help="Samples to compare on, if not the validation split of the model's data."),
     ] = None,
     license: Annotated[
         str, typer.Option(metavar="ID", help="What the file says of its license, such as apache-2.0.")
-    ] = "not stated",
+    ] = UNSTATED,
     data_root: DataRoot = None,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
     """Write a trained model for another runtime, if it answers there as it does here."""
     from falconet.catalog import check_artifact, check_source
-    from falconet.exporters.targets import check_out, find_target
 
     find_target(to)
     check_out(to, out)

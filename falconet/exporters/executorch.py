@@ -3,18 +3,32 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
 from executorch.exir import to_edge_transform_and_lower
+from torch import nn
 
-from falconet.exporters.graphs import Draft, Written
+from falconet.exporters.drafts import Draft, Written
 from falconet.exporters.metadata import KEY
+from falconet.exporters.programs import refuse, trace_layer
 
 
 def write_executorch(draft: Draft, path: Path) -> Written:
-    """Write a `.pte` file; the metadata are what its method `falconet` returns."""
-    edge = to_edge_transform_and_lower(
-        draft.program, partitioner=[XnnpackPartitioner()], constant_methods={KEY: draft.metadata.to_json()}
-    )
-    path.write_bytes(edge.to_executorch().buffer)
+    """Write a `.pte` file; the metadata are what its method `falconet` returns.
+
+    Raises ExportError, which names the layer that ExecuTorch does not know.
+    """
+    try:
+        edge = to_edge_transform_and_lower(
+            draft.program, partitioner=[XnnpackPartitioner()], constant_methods={KEY: draft.metadata.to_json()}
+        )
+        path.write_bytes(edge.to_executorch().buffer)
+    except Exception as error:  # The compiler raises what it likes.
+        raise refuse(draft.graph, error, lower_layer) from error
     return Written(path)
+
+
+def lower_layer(module: nn.Module, inputs: tuple[Any, ...]) -> None:
+    """Try to lower one layer of a network."""
+    to_edge_transform_and_lower(trace_layer(module, inputs), partitioner=[XnnpackPartitioner()]).to_executorch()

@@ -6,33 +6,43 @@ import importlib
 import re
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from hashlib import sha256
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from falconet.artifact import Artifact, ArtifactConfig, current_versions, load_artifact
+from falconet.artifact import Artifact, load_artifact
+from falconet.catalog import as_name
 from falconet.data import Samples
-from falconet.errors import ConfigError, DataError
-from falconet.evaluation.costs import answer, read_some
+from falconet.errors import ConfigError, DataError, ExportError, FalconetError
+from falconet.evaluation.costs import answer
 from falconet.exporters.asking import Prepare, make_prepare, read_tokenizer, tokenizer_path, trim
-from falconet.exporters.graphs import Draft, Written, make_graph
+from falconet.exporters.drafts import Draft, Written, make_draft
 from falconet.exporters.metadata import UNSTATED, Metadata
-from falconet.exporters.parity import Parity, check_parity, check_tokens, compare_answers, find_kept, part_kept
-from falconet.exporters.programs import find_steps, trace
+from falconet.exporters.parity import (
+    Kept,
+    Parity,
+    check_parity,
+    check_tokens,
+    compare_answers,
+    find_kept,
+    limit_sides,
+    part_kept,
+    read_all,
+)
+from falconet.exporters.programs import find_reason
 from falconet.exporters.runtimes import open_session
-from falconet.exporters.targets import Target, check_out, find_target
+from falconet.exporters.targets import MAX_DROP, TARGETS, Target, check_out, find_target
 from falconet.latency import measure_latency, pinned_threads
 from falconet.schema import to_mapping
-from falconet.storage import write_bytes
+from falconet.storage import write_together
 
 Writer = Callable[[Draft, Path], Written]
 """Writes a draft to a path whose folder exists. Raises ExportError for what the format cannot hold."""
-MAX_DROP = 0.5
-"""Points of accuracy that integers may cost."""
+SUFFIXES = frozenset(target.suffix for target in TARGETS.values())
+"""Of the files that runtimes are given."""
 
 
 @dataclass(frozen=True)
@@ -100,57 +110,45 @@ def export(
         raise ConfigError(f"--max-drop: wanted points of accuracy from 0 to 100, found {max_drop:g}")
     artifact = model if isinstance(model, Artifact) else load_artifact(model)
     kept = find_kept(artifact, source, data_root, exact=target.exact)
-    calibrating, judging = part_kept(kept, exact=target.exact)
-    with tempfile.TemporaryDirectory() as scratch:
-        place, aside = Path(scratch) / "export", Path(scratch) / "aside"
+    calibrating, judging = part_kept(limit_sides(kept, target), exact=target.exact)
+    with tempfile.TemporaryDirectory() as folder:
+        place, scratch = Path(folder) / "export", Path(folder) / "scratch"
         place.mkdir()
-        aside.mkdir()
-        path = place / out.name if target.suffix else place
-        written = write(artifact, target, path, calibrating.samples, aside, raw=raw, license_name=license)
-        session = open_session(target.runtime, written.main)
-        prepare = choose_prepare(artifact, session.metadata, read_tokenizer(written.main, session.metadata))
-        check_tokens(artifact, prepare, judging.samples)
-        parity = compare_answers(artifact, session, prepare, judging)
-        check_parity(parity, target, max_drop)
-        latency, own, baseline = time_beside(artifact, target, written, prepare, judging.samples)
+        scratch.mkdir()
+        draft = make_draft(artifact, scratch, raw=raw, most=target.most, license_name=license)
+        draft = replace(draft, name=name_model(artifact, model))
+        written = write(draft, artifact, target, place / out.name if target.suffix else place, calibrating.samples)
+        parity, times = judge(artifact, target, written, judging, max_drop)
         size = publish(place, out.parent if target.suffix else out)
-    return Export(str(out), to, size, target.runtime, parity, latency, own, baseline)
+    return Export(str(out), to, size, target.runtime, parity, *times)
 
 
-def write(
-    artifact: Artifact,
-    target: Target,
-    path: Path,
-    calibrating: Samples,
-    scratch: Path,
-    *,
-    raw: bool,
-    license_name: str,
-) -> Written:
-    """Trace a model and write it, with the tokenizer of one of texts beside."""
-    graph = make_graph(artifact, raw=raw, matrices=target.matrices)
-    program = trace(graph, target.most)
-    config = artifact.config
-    metadata = Metadata(
-        architecture=config.architecture,
-        input=config.input,
-        output="logits" if raw else "probabilities",
-        versions=current_versions(),
-        data=config.provenance.data.fingerprint,
-        license=license_name,
-        batch=target.most.get("batch"),
-        steps=find_steps(program, graph),
-        sides=target.most.get("height") if graph.input == "image" else None,
-        tokenizer_sha256=None if artifact.tokenizer is None else sha256(artifact.tokenizer.encode()).hexdigest(),
-    )
-    prepare = choose_prepare(artifact, metadata, artifact.tokenizer)
-    inputs = list(prepare_readable(calibrating, prepare))
+def write(draft: Draft, artifact: Artifact, target: Target, path: Path, calibrating: Samples) -> Written:
+    """Write a draft, with the tokenizer of a model of texts beside it. Raises ExportError where that cannot be."""
+    prepare = choose_prepare(artifact, draft.metadata, artifact.tokenizer)
     module, _, function = target.writer.partition(":")
     writer: Writer = getattr(importlib.import_module(module), function)
-    written = writer(Draft(graph, program, metadata, name_model(config), inputs, scratch), path)
+    try:
+        written = writer(replace(draft, calibration=prepare_readable(calibrating, prepare)), path)
+    except (FalconetError, OSError):
+        raise
+    except Exception as error:  # Libraries of other formats raise what they like.
+        raise ExportError(f"{draft.metadata.architecture} cannot be written: {find_reason(error)}") from error
     if artifact.tokenizer is not None:
         tokenizer_path(written.main).write_bytes(artifact.tokenizer.encode())
     return written
+
+
+def judge(
+    artifact: Artifact, target: Target, written: Written, kept: Kept, max_drop: float
+) -> tuple[Parity, tuple[float, float, float | None]]:
+    """Compare what was written with the model, and time both. Raises ExportError where it answers otherwise."""
+    session = open_session(target.runtime, written.main)
+    prepare = choose_prepare(artifact, session.metadata, read_tokenizer(written.main, session.metadata))
+    check_tokens(artifact, prepare, kept.samples)
+    parity = compare_answers(artifact, session, prepare, kept)
+    check_parity(parity, target, max_drop)
+    return parity, time_beside(artifact, target, written, prepare, kept.samples)
 
 
 def choose_prepare(artifact: Artifact, metadata: Metadata, tokenizer: str | None) -> Prepare:
@@ -163,42 +161,41 @@ def choose_prepare(artifact: Artifact, metadata: Metadata, tokenizer: str | None
 
 def prepare_readable(samples: Samples, prepare: Prepare) -> Iterator[np.ndarray]:
     """Yield what a file takes of each sample that can be read."""
-    for index in range(len(samples)):
+    for sample in read_all(samples):
         try:
-            yield prepare(samples.read(index))
+            yield prepare(sample)
         except DataError:
             continue
 
 
-def name_model(config: ArtifactConfig) -> str:
-    """Return a name of letters, digits, - and _ for formats that keep several models."""
-    source = Path(config.provenance.data.source).stem
-    return re.sub(r"[^A-Za-z0-9_-]+", "-", f"{source}-{config.architecture}").strip("-")
+def name_model(artifact: Artifact, model: str | Path | Artifact) -> str:
+    """Return the name of a model's folder, or of its data and architecture, in letters, digits, - and _."""
+    config = artifact.config
+    own = f"{Path(config.provenance.data.source).stem}-{config.architecture}"
+    name = own if isinstance(model, Artifact) else Path(as_name(model)).absolute().name
+    return re.sub(r"[^A-Za-z0-9_-]+", "-", name).strip("-")
 
 
 def time_beside(
     artifact: Artifact, target: Target, written: Written, prepare: Prepare, samples: Samples
 ) -> tuple[float, float, float | None]:
     """Return the median milliseconds of one sample's answer: by the export, the model, and the baseline if any."""
-    raw = read_some(samples, 1)
+    raw = next(read_all(samples))
 
     def time_session(path: Path) -> float:
         session = open_session(target.runtime, path, threads=1)
-        return measure_latency(lambda: session.ask(trim(prepare(raw[0])[None], session.metadata))).p50
+        return measure_latency(lambda: session.ask(trim(prepare(raw)[None], session.metadata))).p50
 
     with pinned_threads(1), torch.inference_mode():
-        own = measure_latency(lambda: answer(artifact, raw)).p50
+        own = measure_latency(lambda: answer(artifact, [raw])).p50
         latency = time_session(written.main)
         return latency, own, None if written.baseline is None else time_session(written.baseline)
 
 
 def publish(folder: Path, out: Path) -> int:
-    """Move all files below a folder to another one, each in one step, and return how many bytes they have."""
-    size = 0
+    """Write all files below a folder into another one, all or none, and return how many bytes they have."""
     # The file that was asked for comes last, so that it is never there without what belongs to it.
-    for path in sorted(folder.rglob("*"), key=lambda path: path.name == out.name):
-        if path.is_file():
-            content = path.read_bytes()
-            write_bytes(out / path.relative_to(folder), content)
-            size += len(content)
-    return size
+    paths = sorted((path for path in folder.rglob("*") if path.is_file()), key=lambda path: path.suffix in SUFFIXES)
+    contents = {out / path.relative_to(folder): path.read_bytes() for path in paths}
+    write_together(contents)
+    return sum(map(len, contents.values()))

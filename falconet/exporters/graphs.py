@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
-import numpy as np
 import torch
 from jaxtyping import Float32, UInt8
 from torch import SymInt, Tensor, nn
-from torch.export import ExportedProgram
 
 from falconet.artifact import Artifact
 from falconet.data.preprocessing import Preprocess, SeriesPreprocess
-from falconet.exporters.metadata import Metadata
 from falconet.spec import ImageSpec, InputSpec, SeriesSpec
 
 INPUTS = {"image": "image", "series": "series", "text": "tokens"}
@@ -38,31 +34,6 @@ class Graph:
     """The dimension of `axes` that counts tokens or steps, and how many there are at most."""
 
 
-@dataclass(frozen=True, eq=False)
-class Draft:
-    """A traced graph with all that a format's file is written from."""
-
-    graph: Graph
-    program: ExportedProgram
-    metadata: Metadata
-    name: str
-    """Of the model, for formats that keep several."""
-    calibration: Sequence[np.ndarray]
-    """Inputs of single samples, by which ranges of integers are chosen; empty for formats without."""
-    scratch: Path
-    """A folder for what is not part of the export."""
-
-
-@dataclass(frozen=True)
-class Written:
-    """What a writer has written."""
-
-    main: Path
-    """What the runtime opens; all else that was written, but to `scratch`, belongs to it."""
-    baseline: Path | None = None
-    """The same model in single precision, in `scratch`, where there is something to compare with."""
-
-
 class Answerer(nn.Module):
     """Raw samples to the model's probabilities."""
 
@@ -80,13 +51,9 @@ class Answerer(nn.Module):
 class AnyImage(Preprocess):
     """`Preprocess` for images whose size and channels are known only when the traced graph runs.
 
-    With `matrices`, images are scaled by products of matrices that the graph computes, not by an operator: OpenVINO
-    has the operator but leaves its antialiasing out.
+    Images are scaled by products of matrices that the graph computes, which every runtime does alike: OpenVINO has the
+    antialiased operator of ONNX, but leaves the antialiasing out.
     """
-
-    def __init__(self, spec: ImageSpec, *, matrices: bool) -> None:
-        super().__init__(spec)
-        self.matrices = matrices
 
     def forward(
         self, images: UInt8[Tensor, "batch height width channels"]
@@ -109,8 +76,6 @@ class AnyImage(Preprocess):
     def resize(
         self, x: Float32[Tensor, "batch channels height width"]
     ) -> Float32[Tensor, "batch channels inner_height inner_width"]:
-        if not self.matrices:
-            return super().resize(x)
         height, width = self.spec.inner_size
         return weigh_pixels(x.shape[2], height) @ x @ weigh_pixels(x.shape[3], width).T
 
@@ -127,11 +92,11 @@ def weigh_pixels(found: int | SymInt, wanted: int) -> Float32[Tensor, "wanted fo
     return triangles / triangles.sum(dim=1, keepdim=True)
 
 
-def make_graph(artifact: Artifact, *, raw: bool = False, matrices: bool = False) -> Graph:
+def make_graph(artifact: Artifact, *, raw: bool = False) -> Graph:
     """Return what is exported: the way from raw samples to probabilities, or with `raw` the bare network.
 
     Raw images are uint8 of any height, width, and 1 or 3 channels last; series float32 as `fit_series` returns them;
-    texts are token numbers. The bare network takes normalized input and answers logits. `matrices`: see `AnyImage`.
+    texts are token numbers. The bare network takes normalized input and answers logits.
     """
     spec, network = artifact.config.input, copy.deepcopy(artifact.model)
     network.to(memory_format=torch.contiguous_format)
@@ -141,14 +106,14 @@ def make_graph(artifact: Artifact, *, raw: bool = False, matrices: bool = False)
         return Graph(network, "input", "logits", example, axes, length)
     example = make_raw(spec)
     axes, length = name_axes(spec, network, example.shape[-1], raw=False)
-    module = Answerer(make_preprocess(spec, matrices), network, artifact.config.temperature).eval()
+    module = Answerer(make_preprocess(spec), network, artifact.config.temperature).eval()
     return Graph(module, INPUTS[spec.kind], "probabilities", example, axes, length)
 
 
-def make_preprocess(spec: InputSpec, matrices: bool) -> nn.Module:
+def make_preprocess(spec: InputSpec) -> nn.Module:
     """Return what stands before the network; of texts nothing, as tokens are made outside."""
     if isinstance(spec, ImageSpec):
-        return AnyImage(spec, matrices=matrices)
+        return AnyImage(spec)
     return SeriesPreprocess(spec) if isinstance(spec, SeriesSpec) else nn.Identity()
 
 

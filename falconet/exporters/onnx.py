@@ -11,9 +11,10 @@ import torch
 from torch import nn
 from torch.export import ExportedProgram
 
-from falconet.exporters.graphs import Draft, Graph, Written
+from falconet.exporters.drafts import Draft, Written
+from falconet.exporters.graphs import Graph
 from falconet.exporters.metadata import Metadata
-from falconet.exporters.programs import quiet, refuse
+from falconet.exporters.programs import quiet, refuse, trace_layer
 
 
 def write_onnx(draft: Draft, path: Path) -> Written:
@@ -46,8 +47,9 @@ def convert(program: ExportedProgram, graph: Graph) -> onnx.ModelProto:
 
 def convert_layer(module: nn.Module, inputs: tuple[Any, ...]) -> None:
     """Try to convert one layer of a network."""
+    program = trace_layer(module, inputs)
     with quiet():
-        torch.onnx.export(module, inputs, dynamo=True, verbose=False)
+        torch.onnx.export(program, dynamo=True, verbose=False)
 
 
 def name_dimensions(model: onnx.ModelProto, axes: Mapping[int, str]) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import openvino
 
-from falconet.exporters.graphs import Draft, Written
+from falconet.exporters.drafts import Draft, Written
 from falconet.exporters.metadata import KEY
 from falconet.exporters.onnx import write_onnx
 

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64, UInt8
 
 from falconet import metrics
 from falconet.artifact import Artifact
 from falconet.data import ImageArray, Samples, SeriesArray, Texts
 from falconet.data.preprocessing import TextPreprocess
-from falconet.errors import DataError, ExportError, FalconetError
+from falconet.errors import DataError, ExportError, FalconetError, MissingExtraError
 from falconet.evaluation import match_labels, predict_logits
 from falconet.evaluation.answers import fit_recordings, scale_logits
 from falconet.evaluation.judgement import find_split
@@ -65,7 +66,7 @@ class Parity:
     accuracy_after: float | None = None
     accuracy_drop: float | None = None
     accuracy_drop_ci: tuple[float, float] | None = None
-    """95%, by resampling pairs of answers; None also where both are right on the same samples."""
+    """95%; see `bound_drop`."""
 
 
 def find_kept(artifact: Artifact, source: str | Path | None, data_root: str | Path | None, *, exact: bool) -> Kept:
@@ -76,6 +77,8 @@ def find_kept(artifact: Artifact, source: str | Path | None, data_root: str | Pa
     """
     try:
         return read_kept(artifact, source, data_root)
+    except MissingExtraError:
+        raise
     except FalconetError as error:
         if source is not None:
             raise
@@ -124,6 +127,38 @@ def make_up(artifact: Artifact, reason: str) -> Kept:
     return Kept(samples, None, f"made-up samples, as the model's own cannot be read ({reason})")
 
 
+@dataclass(frozen=True, eq=False)
+class Thinned:
+    """Images of which only every so manieth pixel is read, so that no side is longer than a format takes."""
+
+    samples: Samples
+    sides: int
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def name(self, index: int) -> str:
+        return self.samples.name(index)
+
+    def read(self, index: int) -> UInt8[np.ndarray, "height width channels"]:
+        image: UInt8[np.ndarray, "height width channels"] = self.samples.read(index)
+        step = -(-max(image.shape[:2]) // self.sides)
+        return np.ascontiguousarray(image[::step, ::step])
+
+    def take(self, indices: Int64[np.ndarray, " kept"]) -> Thinned:
+        return Thinned(self.samples.take(indices), self.sides)
+
+    def join(self, others: Sequence[Thinned]) -> Thinned:
+        return Thinned(self.samples.join([part.samples for part in others]), self.sides)
+
+
+def limit_sides(kept: Kept, target: Target) -> Kept:
+    """Return samples that a format takes: the model and its export are asked about the same ones."""
+    sides = target.most.get("height")
+    image = isinstance(kept.samples.read(0), np.ndarray) if len(kept.samples) else False
+    return replace(kept, samples=Thinned(kept.samples, sides)) if sides and image else kept
+
+
 def part_kept(kept: Kept, *, exact: bool) -> tuple[Kept, Kept]:
     """Return the samples to calibrate by, and those to judge on. Raises DataError for fewer than two."""
     count = len(kept.samples)
@@ -138,29 +173,21 @@ def part_kept(kept: Kept, *, exact: bool) -> tuple[Kept, Kept]:
 def compare_answers(artifact: Artifact, session: Session, prepare: Prepare, kept: Kept) -> Parity:
     """Ask the model and its export about the same raw samples, in batches and one alone.
 
-    Raises DataError where none can be read, or the export takes none of them.
+    Raises DataError where none can be read, ExportError for a model that answers with NaN.
     """
     logits, lost = predict_logits(artifact, kept.samples)
     read = [index for index in range(len(kept.samples)) if index not in lost]
-    taken: list[int] = []
-
-    def prepare_all() -> Iterator[np.ndarray]:
-        for position, index in enumerate(read):
-            try:
-                prepared = prepare(kept.samples.read(index))
-            except DataError:
-                continue  # Larger than the format takes.
-            taken.append(position)
-            yield prepared
-
-    answers = list(ask_batches(session, prepare_all()))
-    if not taken:
-        raise DataError(f"none of {len(kept.samples)} {kept.description} can be read and asked about")
-    alone = session.ask(prepare(kept.samples.read(read[taken[0]]))[None])
-    found = to_probabilities(np.concatenate([*answers, alone]), artifact, session.metadata)
-    wanted = metrics.softmax(logits)[taken]
+    if not read:
+        raise DataError(f"none of {len(kept.samples)} {kept.description} can be read; the first: {lost[0]}")
+    if not np.isfinite(logits).all():
+        raise ExportError("the model itself answers with NaN or infinity: train it again")
+    wanted = metrics.softmax(logits)
+    inputs = (prepare(kept.samples.read(index)) for index in read)
+    alone = session.ask(prepare(kept.samples.read(read[0]))[None])
+    answers = np.concatenate([*ask_batches(session, inputs), alone])
+    found = to_probabilities(answers, artifact, session.metadata)
     difference = float(np.abs(found - np.concatenate([wanted, wanted[:1]])).max())
-    labels = None if kept.labels is None else kept.labels[np.array(read)[taken]]
+    labels = None if kept.labels is None else kept.labels[read]
     return weigh(found[:-1], wanted, labels, difference, kept.description)
 
 
@@ -191,8 +218,21 @@ def weigh(
         accuracy_before=float(before.mean()),
         accuracy_after=float(after.mean()),
         accuracy_drop=float(before.mean() - after.mean()),
-        accuracy_drop_ci=metrics.bootstrap_difference(before, after),
+        accuracy_drop_ci=bound_drop(before, after),
     )
+
+
+def bound_drop(before: Bool[np.ndarray, " samples"], after: Bool[np.ndarray, " samples"]) -> metrics.Interval:
+    """Return the 95% interval of the accuracy lost.
+
+    Where both are right on the same samples, resampling has nothing to vary: the share on which they differ, of which
+    none was seen, is then at most the upper end of its score interval.
+    """
+    if (before == after).all():
+        most = metrics.wilson_interval(0, len(before))[1]
+        return -most, most
+    drop = float(before.mean() - after.mean())
+    return metrics.bootstrap_difference(before, after) or (drop, drop)
 
 
 def check_tokens(artifact: Artifact, prepare: Prepare, samples: Samples) -> None:
@@ -200,16 +240,31 @@ def check_tokens(artifact: Artifact, prepare: Prepare, samples: Samples) -> None
     preprocess = artifact.preprocess
     if not isinstance(preprocess, TextPreprocess):
         return
-    for index in range(len(samples)):
-        text = samples.read(index)
+    for text in read_all(samples):
         if not np.array_equal(prepare(text), preprocess.prepare([text])[0].numpy()):
-            raise ExportError(f"{samples.name(index)}: the exported tokenizer makes other tokens than the model's own")
+            raise ExportError(f"the exported tokenizer makes other tokens than the model's own of {text[:40]!r}")
+
+
+def read_all(samples: Samples) -> Iterator[Any]:
+    """Yield all samples that can be read. Raises DataError where there is none."""
+    reason = f"none of {len(samples)} samples can be read"
+    found = False
+    for index in range(len(samples)):
+        try:
+            sample = samples.read(index)
+        except DataError as error:
+            reason = f"{reason}: {error}"
+            continue
+        found = True
+        yield sample
+    if not found and len(samples):
+        raise DataError(reason)
 
 
 def check_parity(parity: Parity, target: Target, max_drop: float) -> None:
     """Raise ExportError unless an export answers as the model does; `max_drop` is in points of accuracy."""
     if not np.isfinite(parity.max_abs_difference):
-        raise ExportError(f"the export answers with NaN on {parity.samples}; nothing is written")
+        raise ExportError(f"wanted probabilities, found NaN in the export's answers to {parity.samples}")
     if target.exact:
         if parity.max_abs_difference > TOLERANCE:
             raise ExportError(

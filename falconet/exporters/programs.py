@@ -1,32 +1,26 @@
-"""Graphs traced by torch.export: the target `torch`, and what the targets onnx and executorch start from."""
+"""Graphs traced by torch.export, from which every format is written, and which layer is to blame where none comes."""
 
 from __future__ import annotations
 
 import logging
+import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
+from torch.utils._pytree import tree_map
 
 from falconet.errors import ExportError
-from falconet.exporters.graphs import Draft, Graph, Written
-from falconet.exporters.metadata import KEY
+from falconet.exporters.graphs import Answerer, Graph
 
 CHATTY = ("torch.fx.experimental.symbolic_shapes", "torch._subclasses.fake_tensor")
 """Loggers that print pages about a layer that cannot be traced, before the error says so."""
 Attempt = Callable[[nn.Module, tuple[Any, ...]], object]
 """Tries to export a module on an example of its inputs; raises what it likes."""
-
-
-def write_program(draft: Draft, path: Path) -> Written:
-    """Write a `.pt2` file, which `torch.export.load` reads; the metadata are its extra file `falconet`."""
-    torch.export.save(draft.program, path, extra_files={KEY: draft.metadata.to_json()})
-    return Written(path)
 
 
 def trace(graph: Graph, most: Mapping[str, int]) -> ExportedProgram:
@@ -77,23 +71,24 @@ def quiet() -> Iterator[None]:
                 logger.setLevel(level)
 
 
-def trace_layer(module: nn.Module, inputs: tuple[Any, ...]) -> None:
-    """Try to trace one layer of a network."""
+def trace_layer(module: nn.Module, inputs: tuple[Any, ...]) -> ExportedProgram:
+    """Try to trace one layer of a network, for batches of any size."""
+    batches = tree_map(lambda item: {0: Dim.DYNAMIC} if isinstance(item, Tensor) and item.ndim else None, inputs)
     with quiet():
-        torch.export.export(module, inputs, strict=False)
+        return torch.export.export(module, inputs, dynamic_shapes=batches, strict=False)
 
 
 def refuse(graph: Graph, error: Exception, attempt: Attempt) -> ExportError:
     """Return the error of a graph that cannot be exported, with the layer that is to blame and the reason."""
     name, kind, reason = find_culprit(graph, error, attempt)
-    layer = f"its layer {name} ({kind})" if name else f"the network ({kind})"
-    return ExportError(f"{layer} cannot be exported: {reason}")
+    layer = f"the layer {name} ({kind})" if name else f"the network ({kind})"
+    return ExportError(f"{layer} cannot be exported: {reason}; another target may know it")
 
 
 def find_culprit(graph: Graph, error: Exception, attempt: Attempt) -> tuple[str, str, str]:
-    """Return name and class of the innermost layer that `attempt` fails on, and why."""
+    """Return name and class of the innermost layer of a network that `attempt` fails on, and why."""
     inputs = record_inputs(graph.module, graph.example)
-    name, module = "", graph.module
+    name, module = ("network", graph.module.network) if isinstance(graph.module, Answerer) else ("", graph.module)
     while True:
         for child, layer in module.named_children():
             inner = f"{name}.{child}" if name else child
@@ -102,7 +97,7 @@ def find_culprit(graph: Graph, error: Exception, attempt: Attempt) -> tuple[str,
                 name, module, error = inner, layer, found
                 break
         else:
-            return name.removeprefix("network."), type(module).__name__, first_line(error)
+            return name.removeprefix("network").removeprefix("."), type(module).__name__, find_reason(error)
 
 
 def try_layer(layer: nn.Module, inputs: tuple[Any, ...] | None, attempt: Attempt) -> Exception | None:
@@ -132,7 +127,9 @@ def record_inputs(module: nn.Module, example: Tensor) -> dict[str, tuple[Any, ..
     return inputs
 
 
-def first_line(error: Exception) -> str:
-    """Return an error's class and the first line of its message."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+def find_reason(error: BaseException) -> str:
+    """Return the class of what first went wrong and the first line of its message, without colors."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = [line.strip() for line in re.sub(r"\x1b\[[0-9;]*m", "", str(error)).splitlines() if line.strip()]
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

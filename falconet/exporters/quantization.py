@@ -6,7 +6,7 @@ Ranges are the least and greatest values that the calibration samples show.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,21 +15,22 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantTy
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from falconet.errors import ExportError
-from falconet.exporters.graphs import Draft, Written
-from falconet.exporters.metadata import Metadata
+from falconet.exporters.drafts import Draft, Written
 from falconet.exporters.onnx import save_checked, write_onnx
 
 WEIGHTED = frozenset({"Conv", "Gemm", "MatMul"})
 """Operators whose weights become integers."""
 CARRIED = frozenset({"Relu", "Clip", "MaxPool", "AveragePool", "GlobalAveragePool", "Add", "Concat", "Mul", "Sigmoid"})
-"""Operators between them, of networks for images, that go on with integers instead of turning them back."""
+"""Operators between them that go on with integers instead of turning them back."""
+SEQUENTIAL = frozenset({"Softmax", "LSTM", "GRU", "RNN"})
+"""Operators of attention and recurrent layers."""
 
 
 class Calibration(CalibrationDataReader):  # type: ignore[misc]
     """Hands samples out one by one, as the quantizer asks for them."""
 
-    def __init__(self, name: str, inputs: Sequence[np.ndarray]) -> None:
-        self.batches: Iterator[dict[str, np.ndarray]] = iter([{name: array[None]} for array in inputs])
+    def __init__(self, name: str, inputs: Iterable[np.ndarray]) -> None:
+        self.batches: Iterator[dict[str, np.ndarray]] = ({name: array[None]} for array in inputs)
 
     def get_next(self) -> dict[str, np.ndarray] | None:
         return next(self.batches, None)
@@ -45,7 +46,7 @@ def write_int8(draft: Draft, path: Path) -> Written:
     """
     baseline = draft.scratch / "baseline.onnx"
     write_onnx(draft, baseline)
-    nodes = choose_nodes(onnx.load(baseline), draft.metadata)
+    nodes = choose_nodes(onnx.load(baseline).graph)
     if not nodes:
         raise ExportError(f"{draft.metadata.architecture} has no layer that could compute with integers")
     shaped = draft.scratch / "shaped.onnx"
@@ -66,15 +67,20 @@ def write_int8(draft: Draft, path: Path) -> Written:
     return Written(path, baseline)
 
 
-def choose_nodes(model: onnx.ModelProto, metadata: Metadata) -> list[str]:
-    """Return the names of the nodes that are to compute with integers: the network's own, with weights or between."""
-    weights = {tensor.name for tensor in model.graph.initializer}
-    carried = CARRIED if metadata.input.kind == "image" else frozenset()
+def choose_nodes(graph: onnx.GraphProto) -> list[str]:
+    """Return the names of the nodes that are to compute with integers: the network's own, with weights or between.
+
+    What lies between stays in single precision in networks with attention or recurrent layers, and in those without
+    convolutions, which gain nothing by it.
+    """
+    nodes = [node for node in graph.node if not (is_preprocessing(node) or graph.output[0].name in node.output)]
+    kinds = {node.op_type for node in nodes}
+    carried = CARRIED if "Conv" in kinds and not kinds & SEQUENTIAL else frozenset()
+    weights = {tensor.name for tensor in graph.initializer}
     return [
         node.name
-        for node in model.graph.node
-        if not is_preprocessing(node)
-        and (node.op_type in carried or (node.op_type in WEIGHTED and weights.intersection(node.input)))
+        for node in nodes
+        if node.op_type in carried or (node.op_type in WEIGHTED and weights.intersection(node.input))
     ]
 
 

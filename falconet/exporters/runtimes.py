@@ -26,8 +26,11 @@ class Session:
 def open_session(runtime: Runtime, path: Path, *, threads: int = 1) -> Session:
     """Load an exported file. Raises PathError without one, ExportError for one that is damaged or not falconet's.
 
-    `threads` are those of onnxruntime and OpenVINO; torch and ExecuTorch compute with as many as their process has set.
+    `threads` are those of onnxruntime and OpenVINO; torch computes with as many as its process has set, and ExecuTorch
+    with as many as it likes.
     """
+    if path.is_dir():
+        raise PathError(f"{path}: wanted a file that `falconet export` wrote, found a folder")
     if not path.is_file():
         raise PathError(f"no such file: {path}")
     try:
@@ -105,9 +108,7 @@ def open_executorch(path: Path, threads: int) -> Session:
     import torch
 
     program = ExecuTorch.get().load_program(path)
-    if KEY not in program.method_names:
-        return Session(read_metadata(None, str(path)), np.asarray)
-    record = program.load_method(KEY).execute([])[0]
+    record = program.load_method(KEY).execute([])[0] if KEY in program.method_names else None
     metadata = read_metadata(record, str(path))
     method = program.load_method("forward")
 

@@ -20,7 +20,7 @@ class Target:
     """One line of the table."""
 
     writer: str
-    """`module:function`; see `falconet.exporters.exporting.Writer`."""
+    """`module:function`; the function writes a `Draft` to a path whose folder exists, and returns `Written`."""
 
     runtime: Runtime
     """What the export is run with, here and in the gate."""
@@ -37,15 +37,14 @@ class Target:
     exact: bool = True
     """Whether probabilities are to be the model's own; False: integers, whose accuracy is weighed."""
 
-    matrices: bool = False
-    """Whether images are scaled by products of matrices; see `falconet.exporters.graphs.AnyImage`."""
-
     most: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
     """Of dimensions by name, where the format plans its memory beforehand."""
 
 
 MOST_PIXELS = 1024
 """Of an image's sides where memory is planned beforehand: 25 MB for one in color, in single precision twice over."""
+MAX_DROP = 0.5
+"""Points of accuracy that integers may cost where nobody says more."""
 ONNX = ("onnx", "onnxscript", "onnxruntime")
 
 TARGETS: Mapping[str, Target] = MappingProxyType(
@@ -60,7 +59,6 @@ TARGETS: Mapping[str, Target] = MappingProxyType(
             ".xml",
             (*ONNX, "openvino"),
             "openvino",
-            matrices=True,
         ),
         "executorch": Target(
             "falconet.exporters.executorch:write_executorch",
@@ -70,7 +68,7 @@ TARGETS: Mapping[str, Target] = MappingProxyType(
             "executorch",
             most=MappingProxyType({"batch": 1, "height": MOST_PIXELS, "width": MOST_PIXELS}),
         ),
-        "torch": Target("falconet.exporters.programs:write_program", "torch", ".pt2"),
+        "torch": Target("falconet.exporters.torch:write_program", "torch", ".pt2"),
         "triton": Target("falconet.exporters.triton:write_triton", "onnxruntime", "", ONNX, "export"),
     }
 )

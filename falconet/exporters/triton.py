@@ -12,7 +12,7 @@ from pathlib import Path
 
 import onnx
 
-from falconet.exporters.graphs import Draft, Written
+from falconet.exporters.drafts import Draft, Written
 from falconet.exporters.metadata import KEY, Metadata
 from falconet.exporters.onnx import write_onnx
 

@@ -14,6 +14,7 @@ from falconet.artifact import Artifact, ArtifactConfig, DataOrigin, Provenance, 
 from falconet.data.preprocessing import create_preprocess
 from falconet.data.texts import train_tokenizer
 from falconet.exporters.asking import ask_batches
+from falconet.exporters.drafts import make_draft
 from falconet.exporters.exporting import choose_prepare, write
 from falconet.exporters.parity import make_up
 from falconet.exporters.runtimes import Session, open_session
@@ -110,7 +111,8 @@ def open_export(artifact: Artifact, target: str, folder: Path, *, raw: bool = Fa
     path = folder / f"model{line.suffix}"
     folder.mkdir(parents=True, exist_ok=True)
     none = make_up(artifact, "").samples.take(np.arange(0))
-    written = write(artifact, line, path, none, folder, raw=raw, license_name="apache-2.0")
+    draft = make_draft(artifact, folder, raw=raw, most=line.most, license_name="apache-2.0")
+    written = write(draft, artifact, line, path, none)
     return written.main, open_session(line.runtime, written.main)
 
 

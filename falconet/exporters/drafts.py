@@ -1,0 +1,72 @@
+"""Draft: a traced model with all that a format's file is written from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from types import MappingProxyType
+
+import numpy as np
+from torch.export import ExportedProgram
+
+from falconet.artifact import Artifact, current_versions
+from falconet.exporters.graphs import Graph, make_graph
+from falconet.exporters.metadata import UNSTATED, Metadata
+from falconet.exporters.programs import find_steps, trace
+
+NOWHERE: Mapping[str, int] = MappingProxyType({})
+"""Bounds of dimensions where there are none."""
+
+
+@dataclass(frozen=True, eq=False)
+class Draft:
+    """A traced graph, what the file says of itself, and what only some formats need."""
+
+    graph: Graph
+    program: ExportedProgram
+    metadata: Metadata
+    scratch: Path
+    """A folder for what is not part of the export."""
+    name: str = "model"
+    """For formats that keep several models."""
+    calibration: Iterable[np.ndarray] = ()
+    """Inputs of single samples, by which ranges of integers are chosen; empty for formats without."""
+
+
+@dataclass(frozen=True)
+class Written:
+    """What a writer has written."""
+
+    main: Path
+    """What the runtime opens; all else that was written, but to `scratch`, belongs to it."""
+    baseline: Path | None = None
+    """The same model in single precision, in `scratch`, where there is something to compare with."""
+
+
+def make_draft(
+    artifact: Artifact,
+    scratch: Path,
+    *,
+    raw: bool = False,
+    most: Mapping[str, int] = NOWHERE,
+    license_name: str = UNSTATED,
+) -> Draft:
+    """Trace a model; `most` bounds dimensions by name. Raises ExportError, which names a layer that cannot be traced."""
+    graph = make_graph(artifact, raw=raw)
+    program = trace(graph, most)
+    config, tokenizer = artifact.config, artifact.tokenizer
+    metadata = Metadata(
+        architecture=config.architecture,
+        input=config.input,
+        output="logits" if raw else "probabilities",
+        versions=current_versions(),
+        data=config.provenance.data.fingerprint,
+        license=license_name,
+        batch=most.get("batch"),
+        steps=find_steps(program, graph),
+        sides=most.get("height") if graph.input == "image" else None,
+        tokenizer_sha256=None if tokenizer is None else sha256(tokenizer.encode()).hexdigest(),
+    )
+    return Draft(graph, program, metadata, scratch)
