@@ -383,16 +383,20 @@ def print_export(result: Export) -> None:
     """Print what was written, how alike it answers, and how fast."""
     print_line(f"{result.path}: {result.target}, {result.bytes:,} bytes")
     print_line(describe_parity(result.parity))
-    times = f"{result.latency_ms:.3f} ms in {result.runtime}, {result.artifact_latency_ms:.3f} ms by the model itself"
-    ratio = result.artifact_latency_ms / result.latency_ms
+    times = f"{result.latency_ms:.3f} ms in {result.runtime}, {result.model_latency_ms:.3f} ms by the model itself"
     threads = "threads of its own choice" if result.runtime == "executorch" else "one thread"
-    print_line(f"latency: {times}: {ratio:.2f}x as fast (median of one sample, from raw to probabilities, {threads})")
+    how = f"median of one sample, from raw to probabilities, {threads}"
+    print_line(f"latency: {times}: {describe_speed(result.speedup)} ({how})")
     if result.baseline_latency_ms is not None:
         own = f"in single precision {result.baseline_latency_ms:.3f} ms"
-        if result.slower:
-            print_line(f"{own}: integers are no faster on this machine; for speed here, use --to onnx")
-        else:
-            print_line(f"{own}: integers are {result.baseline_latency_ms / result.latency_ms:.2f}x as fast")
+        ratio = result.baseline_latency_ms / result.latency_ms
+        advice = "" if ratio > 1 else ": on this machine, --to onnx answers sooner"
+        print_line(f"{own}: integers are {describe_speed(ratio)}{advice}")
+
+
+def describe_speed(ratio: float) -> str:
+    """Return how fast something is beside another thing."""
+    return f"{ratio:.2f}x as fast" if ratio > 1 else f"{1 / ratio:.2f}x SLOWER"
 
 
 def describe_parity(parity: Parity) -> str:

@@ -114,7 +114,7 @@ def predict(
     top: Annotated[int, typer.Option(help="Candidates for each file.", min=1)] = 3,
     runtime: Annotated[
         str | None,
-        typer.Option(help="onnx or openvino: DIR is an exported file, answered without torch."),
+        typer.Option(help="onnx or openvino: DIR is a file that `falconet export` wrote; answers without torch."),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Write a table: .csv, .jsonl or .parquet.")] = None,
     json: Json = False,
@@ -125,6 +125,8 @@ def predict(
     from falconet.errors import PathError
 
     if runtime is None:
+        if model.suffix in (".onnx", ".xml") and model.is_file():
+            raise UsageError(f"{model}: an exported file wants its runtime: --runtime onnx or --runtime openvino")
         check_artifact(model)
     for file in files:
         if not file.exists():

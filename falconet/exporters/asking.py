@@ -54,6 +54,8 @@ def predict_exported(runtime: Runtime, path: str | Path, paths: Sequence[str | P
                 reasons[index] = str(error).rpartition(f"{file}: ")[2]
 
     answers = np.concatenate([np.empty((0, len(metadata.input.labels))), *ask_batches(session, read())])
+    if not np.isfinite(answers).all():
+        raise ExportError(f"{path}: wanted probabilities, found NaN: the file is damaged; export again")
     skipped = tuple(Unreadable(files[index], reason) for index, reason in reasons.items())
     return rank_files(files, answers, skipped, metadata.input.labels, top)
 

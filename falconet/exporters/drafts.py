@@ -53,7 +53,7 @@ def make_draft(
     most: Mapping[str, int] = NOWHERE,
     license_name: str = UNSTATED,
 ) -> Draft:
-    """Trace a model; `most` bounds dimensions by name. Raises ExportError, which names a layer that cannot be traced."""
+    """Trace a model; `most` bounds dimensions by name. Raises ExportError, which names the layer that cannot be."""
     graph = make_graph(artifact, raw=raw)
     program = trace(graph, most)
     config, tokenizer = artifact.config, artifact.tokenizer

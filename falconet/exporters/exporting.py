@@ -57,19 +57,20 @@ class Export:
     parity: Parity
     latency_ms: float
     """Median of one raw sample in memory to its probabilities, on one thread of this machine; so are the next two."""
-    artifact_latency_ms: float
+    model_latency_ms: float
+    """Of the model itself."""
     baseline_latency_ms: float | None
     """Of the same format in single precision, for one with integers."""
 
     @property
-    def slower(self) -> bool:
-        """Whether integers take longer than single precision does."""
-        return self.baseline_latency_ms is not None and self.latency_ms > self.baseline_latency_ms
+    def speedup(self) -> float:
+        """How many times as fast as the model itself the export is; below 1: slower."""
+        return self.model_latency_ms / self.latency_ms
 
     def facts(self) -> dict[str, Any]:
         """Return all of it as plain data on one level."""
         facts: dict[str, Any] = to_mapping(self)
-        return {**facts.pop("parity"), **facts, "slower": self.slower}
+        return {**facts.pop("parity"), **facts, "speedup": self.speedup}
 
 
 def export(
@@ -110,7 +111,7 @@ def export(
         raise ConfigError(f"--max-drop: wanted points of accuracy from 0 to 100, found {max_drop:g}")
     artifact = model if isinstance(model, Artifact) else load_artifact(model)
     kept = find_kept(artifact, source, data_root, exact=target.exact)
-    calibrating, judging = part_kept(limit_sides(kept, target), exact=target.exact)
+    calibrating, judging = part_kept(limit_sides(kept, artifact, target), exact=target.exact)
     with tempfile.TemporaryDirectory() as folder:
         place, scratch = Path(folder) / "export", Path(folder) / "scratch"
         place.mkdir()

@@ -66,8 +66,8 @@ def read_metadata(text: str | None, where: str) -> Metadata:
         raise ExportError(f"{where}: wanted a file that `falconet export` wrote, found one without its metadata")
     try:
         record: dict[str, Any] = json.loads(text)
-        version = record.get("format_version")
-    except (ValueError, AttributeError) as error:
+        version = record["format_version"]
+    except (ValueError, TypeError, KeyError) as error:
         raise ExportError(f"{where}: its metadata are damaged: {error}") from error
     if not isinstance(version, int) or version > FORMAT_VERSION:
         raise ExportError(f"{where}: wanted format version {FORMAT_VERSION} or lower, found {version}: update falconet")

@@ -152,10 +152,10 @@ class Thinned:
         return Thinned(self.samples.join([part.samples for part in others]), self.sides)
 
 
-def limit_sides(kept: Kept, target: Target) -> Kept:
+def limit_sides(kept: Kept, artifact: Artifact, target: Target) -> Kept:
     """Return samples that a format takes: the model and its export are asked about the same ones."""
     sides = target.most.get("height")
-    image = isinstance(kept.samples.read(0), np.ndarray) if len(kept.samples) else False
+    image = isinstance(artifact.config.input, ImageSpec)
     return replace(kept, samples=Thinned(kept.samples, sides)) if sides and image else kept
 
 

@@ -6,7 +6,8 @@ import logging
 import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from io import StringIO
 from typing import Any
 
 import torch
@@ -59,7 +60,8 @@ def quiet() -> Iterator[None]:
     """Silence what torch.export says beside raising it."""
     loggers = [logging.getLogger(name) for name in CHATTY]
     levels = [logger.level for logger in loggers]
-    with warnings.catch_warnings():
+    # It prints the graph as far as it came.
+    with warnings.catch_warnings(), redirect_stdout(StringIO()), redirect_stderr(StringIO()):
         # Recurrent layers keep their weights in a list too, which torch reads while it traces them.
         warnings.filterwarnings("ignore", message="The tensor attributes .*_flat_weights", category=UserWarning)
         try:

@@ -92,10 +92,12 @@ def is_installed(target: Target) -> bool:
 def check_out(name: str, out: Path) -> None:
     """Raise ConfigError unless a path is named as a target's files are, StorageError where it could not be written."""
     suffix = TARGETS[name].suffix
+    if suffix and out.is_dir():
+        raise ConfigError(f"--out: wanted a file name ending in {suffix}, found the folder {out}")
     if suffix and out.suffix != suffix:
         raise ConfigError(f"--out: wanted a file name ending in {suffix}, found {out}")
-    if out.is_dir() if suffix else out.is_file():
-        raise ConfigError(f"--out: wanted a {'file' if suffix else 'folder'}, found {out}, which is none")
+    if not suffix and out.is_file():
+        raise ConfigError(f"--out: wanted a folder, found the file {out}")
     folder = next(parent for parent in (out.absolute(), *out.absolute().parents) if parent.is_dir() or parent.is_file())
     if suffix and folder == out.absolute():
         folder = folder.parent

@@ -82,7 +82,7 @@ def test_paths_that_cannot_be_written(trained: RunResult, capsys: Capture, tmp_p
     folder.mkdir()
     file.touch()
     call = ("export", str(trained.out), "--out")
-    assert "wanted a file, found" in fail(capsys, 2, *call, str(folder), "--to", "torch")
+    assert "wanted a file name ending in .pt2, found the folder" in fail(capsys, 2, *call, str(folder), "--to", "torch")
     assert "wanted a folder, found" in fail(capsys, 2, *call, str(file), "--to", "triton")
     assert "cannot write" in fail(capsys, 1, *call, str(file / "model.pt2"), "--to", "torch")
     assert "cannot write" in fail(capsys, 1, *call, str(file / "repository"), "--to", "triton")
@@ -128,6 +128,13 @@ class Fickle(nn.Module):
         return x if x.sum() > 0 else x * 2
 
 
+class Fixed(nn.Module):
+    """Writes the size of the batch down, as traced graphs must not."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.view(len(x), -1)
+
+
 class Bessel(nn.Module):
     """Computes what ONNX has no operator for."""
 
@@ -142,20 +149,22 @@ def put_in(artifact: Artifact, layer: nn.Module) -> Artifact:
     return artifact
 
 
+@pytest.mark.parametrize("layer", [Fickle(), Fixed()])
 def test_a_layer_that_cannot_be_traced_is_named(
-    trained: RunResult, capsys: Capture, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    layer: nn.Module, trained: RunResult, capsys: Capture, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    artifact = put_in(load_artifact(trained.out), Fickle())
+    artifact = put_in(load_artifact(trained.out), layer)
     monkeypatch.setattr("falconet.exporters.exporting.load_artifact", lambda model: artifact)
     out = str(tmp_path / "model.pt2")
     assert cli.run(["export", str(trained.out), "--to", "torch", "--out", out]) == 1
-    # Torch's log of what it could not trace may stand above.
-    assert "its layer 1.1 (Fickle) cannot be exported: " in capsys.readouterr().err.splitlines()[-1]
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"falconet: the layer 1.1 ({type(layer).__name__}) cannot be exported: ")
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.slow
-def test_a_layer_that_onnx_does_not_know_is_named(trained: RunResult, tmp_path: Path) -> None:
-    with pytest.raises(ExportError, match=r"its layer 1\.1 \(Bessel\) cannot be exported: "):
-        export(put_in(load_artifact(trained.out), Bessel()), "onnx", tmp_path / "model.onnx")
+@pytest.mark.parametrize("target", ["onnx", "openvino", "executorch"])
+def test_a_layer_that_a_format_does_not_know_is_named(target: str, trained: RunResult, tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match=r"the layer 1\.1 \(Bessel\) cannot be exported: .*bessel_j0"):
+        export(put_in(load_artifact(trained.out), Bessel()), target, tmp_path / f"model{TARGETS[target].suffix}")
     assert list(tmp_path.iterdir()) == []

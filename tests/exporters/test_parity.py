@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from falconet import RunResult, load_artifact, load_dataset
+from falconet import RunResult, load_artifact, load_dataset, storage
 from falconet.artifact import Artifact
-from falconet.data import Texts
+from falconet.data import ImageArray, Texts
 from falconet.data.texts import train_tokenizer
-from falconet.errors import DataError, ExportError
+from falconet.errors import DataError, ExportError, StorageError
 from falconet.exporters import exporting
 from falconet.exporters.asking import Prepare
 from falconet.exporters.exporting import Export, choose_prepare, export
@@ -23,6 +23,8 @@ from falconet.exporters.parity import (
     JUDGED,
     Kept,
     Parity,
+    Thinned,
+    bound_drop,
     check_parity,
     check_tokens,
     compare_answers,
@@ -31,6 +33,7 @@ from falconet.exporters.parity import (
 )
 from falconet.exporters.runtimes import Session, open_session
 from falconet.exporters.targets import TARGETS
+from falconet.storage import write_together
 from tests.exporters.builders import TOKENIZER, WORDS, make_artifact, make_spec
 
 Doctor = Callable[[Callable[[np.ndarray], np.ndarray]], None]
@@ -60,7 +63,7 @@ def lost(answers: np.ndarray) -> np.ndarray:
     return answers
 
 
-@pytest.mark.parametrize(("change", "message"), [(off, "found a difference of 0.001"), (lost, "answers with NaN")])
+@pytest.mark.parametrize(("change", "message"), [(off, "found a difference of 0.001"), (lost, "found NaN in the exp")])
 def test_other_answers_are_refused_and_nothing_is_written(
     change: Callable[[np.ndarray], np.ndarray], message: str, trained: RunResult, doctor: Doctor, tmp_path: Path
 ) -> None:
@@ -128,9 +131,9 @@ def test_ranges_are_chosen_on_other_samples_than_those_judged(
     seen: dict[str, list[str]] = {}
     write = exporting.write
 
-    def note_calibrating(artifact, target, path, calibrating, **named):  # type: ignore[no-untyped-def]
+    def note_calibrating(draft, artifact, target, path, calibrating):  # type: ignore[no-untyped-def]
         seen["calibrating"] = [calibrating.name(index) for index in range(len(calibrating))]
-        return write(artifact, target, path, calibrating, **named)
+        return write(draft, artifact, target, path, calibrating)
 
     def note_judging(artifact: Artifact, session: Session, prepare: Prepare, kept: Kept) -> Parity:
         seen["judging"] = [kept.samples.name(index) for index in range(len(kept.samples))]
@@ -174,7 +177,7 @@ def test_other_tokens_are_refused(text_artifact: Artifact, monkeypatch: pytest.M
     kept = Kept(Texts(WORDS, np.array([f"note {index}" for index in range(len(WORDS))])), None, "notes")
     metadata = Metadata("transformer", text_artifact.config.input, "probabilities", {"falconet": "0"}, "00")
     check_tokens(text_artifact, choose_prepare(text_artifact, metadata, TOKENIZER), kept.samples)
-    with pytest.raises(ExportError, match=r"note \d: the exported tokenizer makes other tokens"):
+    with pytest.raises(ExportError, match=r"the exported tokenizer makes other tokens than the model's own of '"):
         check_tokens(text_artifact, choose_prepare(text_artifact, metadata, other), kept.samples)
     monkeypatch.setattr(exporting, "find_kept", lambda *args, **named: kept)
     monkeypatch.setattr(exporting, "read_tokenizer", lambda path, metadata: other)
@@ -210,3 +213,45 @@ def test_another_source_is_compared_on(trained: RunResult, make_folder: Callable
     assert str(folder) in result.parity.samples
     with pytest.raises(DataError, match="does not know the classes"):
         export(trained.out, "torch", tmp_path / "model.pt2", source=make_folder("other", classes=("cat", "dog")))
+
+
+def test_answers_that_are_right_alike_bound_the_drop() -> None:
+    right = np.ones(90, dtype=bool)
+    low, high = bound_drop(right, right)
+    # No difference among 90: the score interval of a share ends at z² / (n + z²).
+    assert high == -low == pytest.approx(1.96**2 / (90 + 1.96**2), rel=1e-3)
+    assert bound_drop(right, ~right) == (1.0, 1.0)
+
+
+def test_files_that_cannot_be_read_are_passed_over(
+    trained: RunResult, make_folder: Callable[..., Path], tmp_path: Path
+) -> None:
+    folder = make_folder(classes=("0", "1"))
+    for path in sorted(folder.rglob("*.png"))[::2]:
+        path.write_bytes(path.read_bytes()[:-40])  # Its header can still be read.
+    result = export(trained.out, "torch", tmp_path / "model.pt2", source=folder)
+    assert 0 < result.parity.n < 24
+
+
+def test_large_images_are_thinned_for_formats_with_a_limit() -> None:
+    images = np.arange(2 * 50 * 90 * 3, dtype=np.uint8).reshape(2, 50, 90, 3)
+    samples = Thinned(ImageArray(images, np.array(["a", "b"])), 40)
+    assert samples.read(1).shape == (17, 30, 3)
+    np.testing.assert_array_equal(samples.take(np.array([1])).read(0), images[1, ::3, ::3])
+    assert Thinned(samples.samples, 90).read(0).shape == (50, 90, 3)
+
+
+def test_a_write_that_fails_leaves_the_earlier_files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    kept = {tmp_path / "model.bin": b"earlier weights", tmp_path / "model.xml": b"earlier graph"}
+    write_together(kept)
+    stage = storage.stage
+
+    def fail_late(path: Path, content: bytes) -> object:
+        if path.suffix == ".xml":
+            raise StorageError("disk full")
+        return stage(path, content)
+
+    monkeypatch.setattr(storage, "stage", fail_late)
+    with pytest.raises(StorageError):
+        write_together(dict.fromkeys(kept, b"newer"))
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == kept
