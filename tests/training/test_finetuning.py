@@ -246,7 +246,8 @@ def test_a_step_of_plain_sgd_moves_each_parameter_by_its_own_rate() -> None:
         assert gradient is not None
         assert gradient.any() or name == "0.0.bias", name
         expected = before[name] - 0.125 * scales[name.partition(".")[0]] * gradient
-        torch.testing.assert_close(parameter.detach(), expected, rtol=1e-6, atol=1e-8)
+        # A few units in the last place of weights of 0.1: processors add gradients up in other orders.
+        torch.testing.assert_close(parameter.detach(), expected, rtol=1e-6, atol=5e-8)
 
 
 def test_groups_hold_each_parameter_once_with_its_factor() -> None:
