@@ -112,6 +112,7 @@ def test_train(capsys: Capture, make_folder: FolderMaker, tmp_path: Path) -> Non
     assert "report.html" in text
 
 
+@pytest.mark.slow
 def test_train_says_what_it_chose_and_how_it_goes(capsys: Capture, make_folder: FolderMaker, tmp_path: Path) -> None:
     assert cli.run(["train", str(make_folder()), "--out", str(tmp_path / "run"), "--set", "training.epochs=2"]) == 0
     err = capsys.readouterr().err
@@ -128,6 +129,7 @@ def test_train_writes_for_tensorboard(capsys: Capture, make_folder: FolderMaker,
     assert (out / "metrics.csv").is_file()
 
 
+@pytest.mark.slow
 def test_settings_come_from_file_and_command_line(capsys: Capture, tmp_path: Path) -> None:
     config = tmp_path / "settings.yaml"
     config.write_text("model: {name: lenet300_100}\ntraining: {epochs: 5, batch_size: 256}\naugmentation: none\n")

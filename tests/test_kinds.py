@@ -104,6 +104,7 @@ def write_series(path: Path, count: int = 120) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_series_are_learned_and_found_again(tmp_path: Path) -> None:
     source = write_series(tmp_path / "slopes.npz")
     run = train(source, epochs=6, settings={"model": {"options": {"hidden": 16}}}, out=tmp_path / "run")
@@ -115,6 +116,7 @@ def test_series_are_learned_and_found_again(tmp_path: Path) -> None:
     assert "<svg" in (run.out / "report.html").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_a_series_model_takes_as_many_steps_as_asked_for(tmp_path: Path) -> None:
     source = write_series(tmp_path / "slopes.npz")
     settings = {"model": {"input_size": 12, "fit": "resample", "options": {"hidden": 8}}}
@@ -192,6 +194,7 @@ def write_tones(folder: Path, rate: int, channels: int = 1, count: int = 12) -> 
     return folder
 
 
+@pytest.mark.slow
 def test_recordings_of_another_rate_are_judged_as_they_are_answered(tmp_path: Path) -> None:
     settings = {"model": {"options": {"hidden": 8}}}
     run = train(write_tones(tmp_path / "set", 400), epochs=2, settings=settings, out=tmp_path / "run")
@@ -203,6 +206,7 @@ def test_recordings_of_another_rate_are_judged_as_they_are_answered(tmp_path: Pa
     assert judged.accuracy == pytest.approx(hits / 24)
 
 
+@pytest.mark.slow
 def test_networks_see_spectra_of_sounds_unless_told_otherwise(tmp_path: Path) -> None:
     folder = write_tones(tmp_path / "set", 8000)
     settings: dict[str, Any] = {"model": {"name": "rnn", "options": {"hidden": 8}}}

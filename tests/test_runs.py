@@ -300,6 +300,7 @@ def test_npz(tmp_path: Path) -> None:
     assert result.test.accuracy == 1.0
 
 
+@pytest.mark.slow
 def test_a_stopped_run_keeps_its_best_and_resumes_to_the_same_end(trained: RunResult, tmp_path: Path) -> None:
     with pytest.raises(InterruptedRunError, match=r"stopped after 1 of 2 epochs; the best .* --resume goes on"):
         train("digits", model="lenet_relu", epochs=2, out=tmp_path, callbacks=[StopInEpoch(2)])
@@ -338,6 +339,7 @@ def test_overwriting_replaces_the_run_and_leaves_other_files(tmp_path: Path) -> 
     assert (tmp_path / "notes.txt").read_text() == "mine"
 
 
+@pytest.mark.slow
 def test_a_full_disk_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     train("digits", model="lenet300_100", epochs=1, out=tmp_path)
     before = (tmp_path / "model.safetensors").read_bytes()

@@ -32,7 +32,7 @@ from falconet.exporters.parity import (
     part_kept,
     read_all,
 )
-from falconet.exporters.programs import find_reason
+from falconet.exporters.programs import find_reason, quiet
 from falconet.exporters.runtimes import open_session
 from falconet.exporters.targets import MAX_DROP, TARGETS, Target, check_out, find_target
 from falconet.latency import measure_latency, pinned_threads
@@ -128,7 +128,8 @@ def write(draft: Draft, artifact: Artifact, target: Target, path: Path, calibrat
     """Write a draft, with the tokenizer of a model of texts beside it. Raises ExportError where that cannot be."""
     prepare = choose_prepare(artifact, draft.metadata, artifact.tokenizer)
     module, _, function = target.writer.partition(":")
-    writer: Writer = getattr(importlib.import_module(module), function)
+    with quiet():
+        writer: Writer = getattr(importlib.import_module(module), function)
     try:
         written = writer(replace(draft, calibration=prepare_readable(calibrating, prepare)), path)
     except (FalconetError, OSError):

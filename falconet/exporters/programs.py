@@ -18,8 +18,9 @@ from torch.utils._pytree import tree_map
 from falconet.errors import ExportError
 from falconet.exporters.graphs import Answerer, Graph
 
-CHATTY = ("torch.fx.experimental.symbolic_shapes", "torch._subclasses.fake_tensor")
-"""Loggers that print pages about a layer that cannot be traced, before the error says so."""
+CHATTY = ("torch.fx.experimental.symbolic_shapes", "torch._subclasses.fake_tensor", "torch.utils._pytree")
+"""Loggers that print pages about a layer that cannot be traced, before the error says so; the last one warns of how
+another library, which ExecuTorch brings, calls torch."""
 Attempt = Callable[[nn.Module, tuple[Any, ...]], object]
 """Tries to export a module on an example of its inputs; raises what it likes."""
 

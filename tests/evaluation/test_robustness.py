@@ -96,6 +96,7 @@ def test_number_formats_are_named() -> None:
         pass
 
 
+@pytest.mark.slow
 def test_all_that_judge_in_bfloat16_do_so_alike(trained: RunResult, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("falconet.evaluation.formats.check_bfloat16", lambda: None)
     found = evaluate(trained.out, "digits", split="all", number_format="bf16", against=trained.out)

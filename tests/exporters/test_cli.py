@@ -43,6 +43,7 @@ def test_json(trained: RunResult, capsys: Capture, tmp_path: Path) -> None:
     assert facts["latency_ms"] > 0
 
 
+@pytest.mark.slow
 def test_text(trained: RunResult, capsys: Capture, tmp_path: Path) -> None:
     out = tmp_path / "model.pt2"
     assert cli.run(["export", str(trained.out), "--to", "torch", "--out", str(out)]) == 0

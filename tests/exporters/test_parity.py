@@ -77,6 +77,7 @@ def test_other_answers_are_refused_and_nothing_is_written(
     assert old.read_bytes() == b"earlier"
 
 
+@pytest.mark.slow
 def test_an_export_that_passes_replaces_the_earlier_file(trained: RunResult, tmp_path: Path) -> None:
     out = tmp_path / "model.pt2"
     out.write_bytes(b"earlier")
@@ -88,6 +89,7 @@ def test_an_export_that_passes_replaces_the_earlier_file(trained: RunResult, tmp
     assert result.parity.accuracy_before == result.parity.accuracy_after
 
 
+@pytest.mark.slow
 def test_a_difference_for_one_sample_alone_is_found(trained: RunResult, doctor: Doctor, tmp_path: Path) -> None:
     doctor(lambda answers: off(answers) if len(answers) == 1 else answers)
     with pytest.raises(ExportError, match=r"difference of 0\.001"):
@@ -207,6 +209,7 @@ def test_integers_need_data(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_another_source_is_compared_on(trained: RunResult, make_folder: Callable[..., Path], tmp_path: Path) -> None:
     folder = make_folder(classes=("3", "7"), count=5)
     result = export(trained.out, "torch", tmp_path / "model.pt2", source=folder)
@@ -223,6 +226,7 @@ def test_answers_that_are_right_alike_bound_the_drop() -> None:
     assert bound_drop(right, ~right) == (1.0, 1.0)
 
 
+@pytest.mark.slow
 def test_files_that_cannot_be_read_are_passed_over(
     trained: RunResult, make_folder: Callable[..., Path], tmp_path: Path
 ) -> None:

@@ -190,6 +190,7 @@ def test_a_damaged_file_is_no_figure(tmp_path: Path) -> None:
         assert load_energy(tmp_path) is None
 
 
+@pytest.mark.slow
 def test_without_the_extra_nothing_is_recorded_or_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("falconet.training.energy.find_spec", lambda name: None)
     assert watch_energy(tmp_path, resumed=False) == ()
