@@ -77,7 +77,7 @@ def settle(network: nn.Module, inputs: torch.Tensor) -> None:
 def spread(network: nn.Module, inputs: torch.Tensor) -> None:
     """Scale the last layer so that probabilities are neither all alike nor all 0 and 1."""
     last = [module for module in network.modules() if isinstance(module, nn.Linear | nn.Conv2d)][-1]
-    factor = 2 / network(inputs).std(dim=0).mean().clamp(min=1e-6)
+    factor = 1 / network(inputs).std(dim=0).mean().clamp(min=1e-6)
     last.weight *= factor
     if last.bias is not None:
         last.bias *= factor

@@ -156,7 +156,7 @@ DAMAGES: dict[str, tuple[Callable[[Path, Path], object], str]] = {
     ),
     "versionless": (
         lambda source, target: change_metadata(source, target, lambda record: record.pop("format_version")),
-        "found None",
+        "its metadata are damaged: 'format_version'",
     ),
     "without input": (
         lambda source, target: change_metadata(source, target, lambda record: record.pop("input")),
@@ -217,7 +217,7 @@ def test_wrong_options(
 def test_paths_that_are_no_files(exported: Exporter, files: Files, tmp_path: Path) -> None:
     with pytest.raises(PathError, match="no such file"):
         predict_exported("onnxruntime", tmp_path / "none.onnx", [files["image"]])
-    with pytest.raises(PathError, match="no such file"):
+    with pytest.raises(PathError, match="wanted a file that `falconet export` wrote, found a folder"):
         predict_exported("onnxruntime", tmp_path, [files["image"]])
     with pytest.raises(FalconetError, match="no such file or folder"):
         predict_exported("onnxruntime", exported("image", "onnx"), [tmp_path / "none.png"])

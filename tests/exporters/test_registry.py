@@ -21,6 +21,8 @@ SMALL: dict[str, dict[str, Any]] = {
     "transformer": {"width": 16, "layers": 2},
 }
 """Options that make large networks small, where there are such."""
+LEAST = 1e-30
+"""Probability below which single precision holds no digits."""
 
 
 def list_cases() -> list[Any]:
@@ -40,8 +42,12 @@ def test_every_model_answers_as_in_torch(name: str, kind: Kind, target: str, tmp
     artifact = make_artifact(name, spec, **SMALL.get(name, {}))
     raw = draw_raw(spec)
     own = ask_own(artifact, raw)
-    assert own.std(axis=0).max() > 0.002, "these samples do not tell exports apart"
+    # Of untrained networks, which may be as good as certain of one class, logarithms tell samples apart.
+    logs = np.log(own.clip(min=LEAST))
+    assert logs.std(axis=0).max() > 0.05, "these samples do not tell exports apart"
     path, session = open_export(artifact, target, tmp_path)
-    np.testing.assert_allclose(ask_exported(artifact, session, raw), own, rtol=0, atol=1e-4)
+    found = ask_exported(artifact, session, raw)
+    np.testing.assert_allclose(found, own, rtol=0, atol=1e-4)
+    np.testing.assert_allclose(np.log(found.clip(min=LEAST)), logs, rtol=0, atol=5e-3)
     if target == "onnx":
         onnx.checker.check_model(str(path), full_check=True)
