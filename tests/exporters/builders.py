@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -116,11 +117,12 @@ def open_export(artifact: Artifact, target: str, folder: Path, *, raw: bool = Fa
     return written.main, open_session(line.runtime, written.main)
 
 
-def ask_own(artifact: Artifact, raw: Sequence[Any]) -> np.ndarray:
-    """Return the probabilities that the model gives each sample alone."""
-    preprocess = artifact.preprocess
+def ask_own(artifact: Artifact, raw: Sequence[Any], dtype: torch.dtype = torch.float32) -> np.ndarray:
+    """Return the probabilities that the model gives each sample alone, its network computing in a precision."""
+    preprocess, network = artifact.preprocess, copy.deepcopy(artifact.model).to(dtype)
     with torch.inference_mode():
-        logits = [artifact.model(preprocess.normalize(preprocess.prepare([sample]))) for sample in raw]
+        inputs = [preprocess.normalize(preprocess.prepare([sample])) for sample in raw]
+        logits = [network(one.to(dtype) if one.is_floating_point() else one) for one in inputs]
         probabilities: np.ndarray = (torch.cat(logits) / artifact.config.temperature).softmax(dim=1).numpy()
     return probabilities
 

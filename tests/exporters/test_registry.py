@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+import torch
 
 from falconet.models import MODELS
 from falconet.spec import Kind
@@ -45,9 +46,13 @@ def test_every_model_answers_as_in_torch(name: str, kind: Kind, target: str, tmp
     # Of untrained networks, which may be as good as certain of one class, logarithms tell samples apart.
     logs = np.log(own.clip(min=LEAST))
     assert logs.std(axis=0).max() > 0.05, "these samples do not tell exports apart"
+    # Some also magnify rounding: what single precision costs them in torch is what an export may differ by.
+    exact = ask_own(artifact, raw, torch.float64)
+    lost = [np.abs(own - exact).max(), np.abs(logs - np.log(exact.clip(min=LEAST))).max()]
     path, session = open_export(artifact, target, tmp_path)
     found = ask_exported(artifact, session, raw)
-    np.testing.assert_allclose(found, own, rtol=0, atol=1e-4)
-    np.testing.assert_allclose(np.log(found.clip(min=LEAST)), logs, rtol=0, atol=5e-3)
+    np.testing.assert_allclose(found, own, rtol=0, atol=max(1e-4, 4 * lost[0]))
+    np.testing.assert_allclose(np.log(found.clip(min=LEAST)), logs, rtol=0, atol=max(5e-3, 4 * lost[1]))
+    assert lost[0] < 1e-3, "these answers are rounding alone"
     if target == "onnx":
         onnx.checker.check_model(str(path), full_check=True)
