@@ -106,7 +106,9 @@ def make_graph(artifact: Artifact, *, raw: bool = False) -> Graph:
         return Graph(network, "input", "logits", example, axes, length)
     example = make_raw(spec)
     axes, length = name_axes(spec, network, example.shape[-1], raw=False)
-    module = Answerer(make_preprocess(spec), network, artifact.config.temperature).eval()
+    preprocess = make_preprocess(spec)
+    keep_buffers(preprocess)
+    module = Answerer(preprocess, network, artifact.config.temperature).eval()
     return Graph(module, INPUTS[spec.kind], "probabilities", example, axes, length)
 
 
@@ -115,6 +117,13 @@ def make_preprocess(spec: InputSpec) -> nn.Module:
     if isinstance(spec, ImageSpec):
         return AnyImage(spec)
     return SeriesPreprocess(spec) if isinstance(spec, SeriesSpec) else nn.Identity()
+
+
+def keep_buffers(module: nn.Module) -> None:
+    """Let buffers that follow from the InputSpec be saved all the same: ExecuTorch's compiler stumbles over others."""
+    for layer in module.modules():
+        for name, buffer in layer.named_buffers(recurse=False):
+            layer.register_buffer(name, buffer, persistent=True)
 
 
 def make_raw(spec: InputSpec) -> Tensor:
