@@ -129,7 +129,7 @@ def make_up(artifact: Artifact, reason: str) -> Kept:
 
 @dataclass(frozen=True, eq=False)
 class Thinned:
-    """Images of which only every so manieth pixel is read, so that no side is longer than a format takes."""
+    """Images of which every second, third, ... pixel is read, so that no side is longer than a format takes."""
 
     samples: Samples
     sides: int
@@ -247,18 +247,17 @@ def check_tokens(artifact: Artifact, prepare: Prepare, samples: Samples) -> None
 
 def read_all(samples: Samples) -> Iterator[Any]:
     """Yield all samples that can be read. Raises DataError where there is none."""
-    reason = f"none of {len(samples)} samples can be read"
-    found = False
+    reason, found = "", False
     for index in range(len(samples)):
         try:
             sample = samples.read(index)
         except DataError as error:
-            reason = f"{reason}: {error}"
+            reason = reason or str(error)
             continue
         found = True
         yield sample
     if not found and len(samples):
-        raise DataError(reason)
+        raise DataError(f"none of {len(samples)} samples can be read; the first: {reason}")
 
 
 def check_parity(parity: Parity, target: Target, max_drop: float) -> None:
@@ -274,7 +273,8 @@ def check_parity(parity: Parity, target: Target, max_drop: float) -> None:
         return
     assert parity.accuracy_drop is not None
     if 100 * parity.accuracy_drop > max_drop:
-        low, high = (100 * bound for bound in parity.accuracy_drop_ci or (parity.accuracy_drop, parity.accuracy_drop))
+        assert parity.accuracy_drop_ci is not None
+        low, high = (100 * bound for bound in parity.accuracy_drop_ci)
         raise ExportError(
             f"wanted at most {max_drop:g} points of accuracy lost, found {100 * parity.accuracy_drop:.2f} (95%: "
             f"{low:.2f} to {high:.2f}) on {parity.n} {parity.samples}; nothing is written; --max-drop allows more"

@@ -48,9 +48,7 @@ def time_exported(artifact: Artifact) -> dict[Runtime, Latency]:
             write_network(artifact, path)
             for runtime in list_runtimes():
                 found[runtime] = time_session(runtime, path, artifact.make_blank().numpy())
-        except (
-            Exception
-        ) as error:  # A network may be more than a runtime can do; the report must be written all the same.
+        except Exception as error:  # Runtimes raise what they like, and a report must be written all the same.
             logging.getLogger(__name__).info("not timed: %s", error)
     return found
 
