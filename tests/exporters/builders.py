@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -108,13 +108,21 @@ def walk(generator: np.random.Generator, channels: int, steps: int) -> np.ndarra
 
 def open_export(artifact: Artifact, target: str, folder: Path, *, raw: bool = False) -> tuple[Path, Session]:
     """Write a model without judging it, and open the file."""
-    line = find_target(target)
-    path = folder / f"model{line.suffix}"
+    return next(open_exports(artifact, (target,), folder, raw=raw))
+
+
+def open_exports(
+    artifact: Artifact, targets: Sequence[str], folder: Path, *, raw: bool = False
+) -> Iterator[tuple[Path, Session]]:
+    """Trace a model once for targets that bound it alike; write it for each without judging it, and open the file."""
+    lines = [find_target(target) for target in targets]
     folder.mkdir(parents=True, exist_ok=True)
+    draft = make_draft(artifact, folder, raw=raw, most=lines[0].most, license_name="apache-2.0")
     none = make_up(artifact, "").samples.take(np.arange(0))
-    draft = make_draft(artifact, folder, raw=raw, most=line.most, license_name="apache-2.0")
-    written = write(draft, artifact, line, path, none)
-    return written.main, open_session(line.runtime, written.main)
+    for line in lines:
+        assert line.most == lines[0].most
+        written = write(draft, artifact, line, folder / f"model{line.suffix}", none)
+        yield written.main, open_session(line.runtime, written.main)
 
 
 def ask_own(artifact: Artifact, raw: Sequence[Any], dtype: torch.dtype = torch.float32) -> np.ndarray:
