@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import platform
 from collections.abc import Mapping
@@ -12,19 +13,22 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from falconet import hub
+from falconet import codec, hub
 from falconet.catalog import (
     ARTIFACT_FILES,
+    CODED_FILE,
     CONFIG_FILE,
     TOKENIZER_FILE,
     WEIGHTS_FILE,
     as_name,
     check_artifact,
     check_repository,
+    is_coded,
     is_hub_source,
 )
 from falconet.data.splits import Columns, DataConfig
-from falconet.errors import ArtifactError, ConfigError, PathError, UsageError
+from falconet.data.texts import abridge_tokenizer, restore_tokenizer
+from falconet.errors import ArtifactError, ConfigError, DataError, PathError, UsageError
 from falconet.models import create_model
 from falconet.schema import from_mapping, to_mapping
 from falconet.spec import InputSpec, Kind, TextSpec
@@ -35,7 +39,7 @@ if TYPE_CHECKING:
 
     from falconet.data.preprocessing import AnyPreprocess
 
-DIGESTS = {WEIGHTS_FILE: "weights_sha256", TOKENIZER_FILE: "tokenizer_sha256"}
+DIGESTS = {WEIGHTS_FILE: "weights_sha256", CODED_FILE: "coded_sha256", TOKENIZER_FILE: "tokenizer_sha256"}
 """Keys of `config.json` that hold the hash of a file beside it."""
 FORMAT_VERSION = 1
 
@@ -81,6 +85,10 @@ class Provenance:
     recipe: str | None = None
 
 
+UNKNOWN = Provenance(DataOrigin("", "", None, 0.1, 0.2), seed=0, epochs=0, best_epoch=0)
+"""Of a model whose file came alone."""
+
+
 @dataclass(frozen=True)
 class ArtifactConfig:
     """What `config.json` holds."""
@@ -91,7 +99,7 @@ class ArtifactConfig:
     options: Mapping[str, Any] = field(default_factory=dict)
     """Of the architecture."""
     widths: Mapping[str, Any] | None = None
-    """Kept channels by layer, after pruning; None: as the architecture has them."""
+    """Layer -> how compression changed its structure (see `falconet.models.widths`); None: as the architecture is."""
     task: Literal["classification"] = "classification"
     temperature: float = 1.0
     """What logits are divided by before they become probabilities, fitted on the validation split (Guo et al., 2017);
@@ -112,6 +120,8 @@ class Artifact:
     weights: Mapping[str, Tensor]
     tokenizer: str | None = None
     """What turns texts into tokens, as JSON of the `tokenizers` library; None: the model does not read texts."""
+    coded: bytes | None = None
+    """Content of `model.fnet`, of a compressed model."""
 
     @cached_property
     def model(self) -> nn.Module:
@@ -146,8 +156,15 @@ class Artifact:
         spec = self.config.input
         return torch.ones(1, *spec.shape, dtype=torch.long if spec.kind == "text" else torch.float32)
 
+    @property
+    def weights_file(self) -> str:
+        """Name of the file that holds the weights."""
+        return WEIGHTS_FILE if self.coded is None else CODED_FILE
+
     def serialize(self) -> bytes:
-        """Return the content of `model.safetensors`."""
+        """Return the content of `model.fnet` for a compressed model, else of `model.safetensors`."""
+        if self.coded is not None:
+            return self.coded
         import safetensors.torch
 
         return safetensors.torch.save({name: tensor.detach().contiguous() for name, tensor in self.weights.items()})
@@ -157,7 +174,7 @@ class Artifact:
 
         Raises StorageError.
         """
-        contents = {WEIGHTS_FILE: self.serialize()}
+        contents = {self.weights_file: self.serialize()}
         if self.tokenizer is not None:
             contents[TOKENIZER_FILE] = self.tokenizer.encode()
         for name, content in contents.items():
@@ -166,14 +183,41 @@ class Artifact:
         write_json(Path(folder) / CONFIG_FILE, {**to_mapping(self.config), **digests})
 
 
+def encode_artifact(artifact: Artifact) -> Artifact:
+    """Return the same model as it is kept in a coded file, which holds all that predicting needs."""
+    known = to_mapping(artifact.config)
+    header = {key: known[key] for key in ALONE if known[key] not in (None, {})}
+    if artifact.tokenizer is not None:
+        header["tokenizer"] = abridge_tokenizer(artifact.tokenizer)
+    weights = {name: tensor.detach().cpu().contiguous().numpy() for name, tensor in artifact.weights.items()}
+    return dataclasses.replace(artifact, coded=codec.encode(header, weights))
+
+
+ALONE = ("architecture", "options", "widths", "input", "temperature")
+"""What a coded file tells of `config.json`."""
+
+
+def decode_artifact(content: bytes) -> Artifact:
+    """Return the model in a coded file, of unknown origin. Raises ArtifactError, CodecError for a damaged file."""
+    import torch
+
+    header, weights = codec.decode(content)
+    tokenizer = header.pop("tokenizer", None)
+    try:
+        config = from_mapping(ArtifactConfig, {**header, "provenance": to_mapping(UNKNOWN)})
+        text = None if tokenizer is None else restore_tokenizer(tokenizer)
+    except (UsageError, DataError) as error:
+        raise ArtifactError(f"the coded model's header is damaged: {error}") from error
+    if isinstance(config.input, TextSpec) != (text is not None):
+        raise ArtifactError(f"the coded model's header is damaged: a model of {config.input.kind}, tokenizer: {text}")
+    tensors = {name: torch.from_numpy(array) for name, array in weights.items()}
+    return Artifact(config, tensors, text, content)
+
+
 def build_model(config: ArtifactConfig) -> nn.Module:
     """Return the network that a config describes, with weights of no use. Raises ArtifactError where there is none."""
     import torch
 
-    if config.widths is not None:
-        raise ArtifactError(
-            f"{CONFIG_FILE} describes a pruned network, which this falconet cannot build: update falconet"
-        )
     try:
         with torch.random.fork_rng(devices=[]):
             # Never `pretrained`, whatever the options say: a model's file must not name others to be read or fetched.
@@ -191,27 +235,49 @@ def describe_structure(spec: InputSpec) -> dict[str, Any]:
 
 
 def load_artifact(folder: str | Path) -> Artifact:
-    """Read an artifact from a folder, or from the Hugging Face Hub: `hf:owner/name` or `hf:owner/name@revision`.
+    """Read an artifact from a folder, from a coded model's file, or from the Hugging Face Hub.
 
-    Raises PathError where the path holds none, ArtifactError where one is damaged or too new, HubError where the hub
-    has none or cannot be asked.
+    The last is written `hf:owner/name` or `hf:owner/name@revision`. Raises PathError where the path holds none,
+    ArtifactError where one is damaged or too new, HubError where the hub has none or cannot be asked.
     """
-    import safetensors.torch
-
     check_artifact(folder)
     folder = hub.fetch_model(as_name(folder)) if is_hub_source(as_name(folder)) else Path(folder)
+    if is_coded(folder):
+        return decode_file(folder, read_file(folder))
     config, digests = read_config(folder / CONFIG_FILE)
-    content = read_file(folder / WEIGHTS_FILE)
-    try:
-        weights = safetensors.torch.load(content)
-    except safetensors.SafetensorError as error:
-        raise ArtifactError(f"{folder / WEIGHTS_FILE} is damaged: {error}") from error
-    check_digest(folder / WEIGHTS_FILE, content, digests)
+    path = folder / find_weights_file(digests)
+    content = read_file(path)
+    artifact = decode_file(path, content) if path.name == CODED_FILE else Artifact(config, read_weights(path, content))
+    check_digest(path, content, digests)
+    artifact = dataclasses.replace(artifact, config=config)
     if not isinstance(config.input, TextSpec):
-        return Artifact(config, weights)
+        return artifact
     tokenizer = read_file(folder / TOKENIZER_FILE)
     check_digest(folder / TOKENIZER_FILE, tokenizer, digests)
-    return Artifact(config, weights, tokenizer.decode())
+    return dataclasses.replace(artifact, tokenizer=tokenizer.decode())
+
+
+def find_weights_file(digests: Mapping[str, str]) -> str:
+    """Return the name of the file that holds the weights, by the hashes in `config.json`."""
+    return CODED_FILE if CODED_FILE in digests else WEIGHTS_FILE
+
+
+def read_weights(path: Path, content: bytes) -> dict[str, Tensor]:
+    """Return the tensors of `model.safetensors`. Raises ArtifactError."""
+    import safetensors.torch
+
+    try:
+        return safetensors.torch.load(content)
+    except safetensors.SafetensorError as error:
+        raise ArtifactError(f"{path} is damaged: {error}") from error
+
+
+def decode_file(path: Path, content: bytes) -> Artifact:
+    """`decode_artifact`, with the file's name in errors."""
+    try:
+        return decode_artifact(content)
+    except ArtifactError as error:
+        raise ArtifactError(f"{path}: {error}") from error
 
 
 def push(folder: str | Path, repository: str, *, private: bool = False) -> str:
@@ -226,7 +292,8 @@ def push(folder: str | Path, repository: str, *, private: bool = False) -> str:
         raise PathError(f"{as_name(folder)}: wanted a folder of this machine")
     check_artifact(folder)
     config, digests = read_config(Path(folder) / CONFIG_FILE)
-    for name in (WEIGHTS_FILE, TOKENIZER_FILE) if isinstance(config.input, TextSpec) else (WEIGHTS_FILE,):
+    weights_file = find_weights_file(digests)
+    for name in (weights_file, TOKENIZER_FILE) if isinstance(config.input, TextSpec) else (weights_file,):
         check_digest(Path(folder) / name, read_file(Path(folder) / name), digests)
     return hub.upload(Path(folder), ARTIFACT_FILES, repository, private)
 

@@ -109,14 +109,16 @@ def check_suffix(path: Path) -> None:
 
 CONFIG_FILE, WEIGHTS_FILE, TOKENIZER_FILE = "config.json", "model.safetensors", "tokenizer.json"
 """Of a trained model's folder; the last one where it reads texts."""
-MODEL_FILES = (CONFIG_FILE, WEIGHTS_FILE, TOKENIZER_FILE)
+CODED_FILE = "model.fnet"
+"""In place of the weights' file, after compression; it alone suffices to predict."""
+MODEL_FILES = (CONFIG_FILE, WEIGHTS_FILE, CODED_FILE, TOKENIZER_FILE)
 """What is needed to use a trained model."""
 ARTIFACT_FILES = (*MODEL_FILES, "metrics.json", "README.md", "report.html")
 """All that is shared of a trained model; checkpoints and what else lies in a run's folder is not."""
 
 
 def check_artifact(folder: str | Path) -> None:
-    """Raise UsageError unless `folder` holds a trained model, or is a well-formed name on the Hugging Face Hub.
+    """Raise UsageError unless `folder` holds a trained model, is a coded one's file, or is a well-formed hub name.
 
     Reads no weights, asks no hub and imports no torch.
     """
@@ -124,7 +126,7 @@ def check_artifact(folder: str | Path) -> None:
         parse_model(folder)
         return
     folder = Path(folder)
-    if (folder / CONFIG_FILE).is_file():
+    if (folder / CONFIG_FILE).is_file() or is_coded(folder):
         return
     if not folder.exists():
         name = as_name(folder)
@@ -136,6 +138,11 @@ def check_artifact(folder: str | Path) -> None:
         else "none"
     )
     raise PathError(f"{folder}: wanted a trained model ({CONFIG_FILE} and {WEIGHTS_FILE}), found {found}")
+
+
+def is_coded(path: Path) -> bool:
+    """Tell whether a path is that of a coded model's file."""
+    return path.suffix == Path(CODED_FILE).suffix and path.is_file()
 
 
 REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)

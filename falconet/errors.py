@@ -105,5 +105,9 @@ class LostProcessError(FalconetError):
     """One of several processes that train together has ended before its time."""
 
 
+class BudgetError(FalconetError):
+    """No compressed model keeps within the budget."""
+
+
 class InterruptedRunError(FalconetError):
     """The user stopped a run; what was best until then is kept."""

@@ -8,10 +8,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from falconet.catalog import CONFIG_FILE, HUB_PREFIX, MODEL_FILES, WEIGHTS_FILE, parse_model
+from falconet.catalog import CODED_FILE, CONFIG_FILE, HUB_PREFIX, MODEL_FILES, WEIGHTS_FILE, parse_model
 from falconet.errors import ArtifactError, HubError, MissingExtraError
 from falconet.storage import read_json
 
+MODEL = f"{CONFIG_FILE} and {WEIGHTS_FILE} or {CODED_FILE}"
 LOGIN = "log in (hf auth login) or set HF_TOKEN"
 
 
@@ -29,7 +30,7 @@ def fetch_model(name: str) -> Path:
     with translated_errors(name):
         folder = Path(snapshot_download(repository, revision=revision, allow_patterns=[CONFIG_FILE]))
     if not (folder / CONFIG_FILE).is_file() or "format_version" not in read_json(folder / CONFIG_FILE):
-        raise ArtifactError(f"{name}: wanted a model of Falconet ({CONFIG_FILE} and {WEIGHTS_FILE}), found another")
+        raise ArtifactError(f"{name}: wanted a model of Falconet, {MODEL}, found another")
     with translated_errors(name):
         # The folder is called after its commit.
         return Path(snapshot_download(repository, revision=folder.name, allow_patterns=list(MODEL_FILES)))

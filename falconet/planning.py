@@ -27,6 +27,9 @@ CHECKPOINT_FOLDER = "checkpoint"
 RUN_FACTS = ("source", "fingerprint", "recipe")
 """Keys of a run's `config.yaml` that are no settings."""
 
+TRAINING = "train"
+"""Folder of the recipes for training, within that of all."""
+
 Settings = Mapping[str, Any]
 Measured = Literal["batch_size", "learning_rate"]
 Existing = Literal["refuse", "resume", "overwrite"]
@@ -308,19 +311,19 @@ def parse_assignments(assignments: Sequence[str]) -> dict[str, Any]:
     return settings
 
 
-def list_recipes() -> list[str]:
-    """Return the names of the recipes that come with Falconet."""
-    names = (Path(file.name) for file in resources.files("falconet").joinpath("recipes").iterdir())
+def list_recipes(purpose: str = TRAINING) -> list[str]:
+    """Return the names of the recipes that come with Falconet: for training, or for `compress`."""
+    names = (Path(file.name) for file in resources.files("falconet").joinpath("recipes", purpose).iterdir())
     return sorted(name.stem for name in names if name.suffix == ".yaml")
 
 
-def load_recipe(name: str) -> dict[str, Any]:
+def load_recipe(name: str, purpose: str = TRAINING) -> dict[str, Any]:
     """Return a recipe by name, or the settings in a YAML file by path."""
     if name.endswith((".yaml", ".yml")):
         return read_settings(Path(name))
-    if name not in list_recipes():
-        raise UnknownNameError("recipe", name, list_recipes())
-    text = resources.files("falconet").joinpath("recipes", f"{name}.yaml").read_text(encoding="utf-8")
+    if name not in list_recipes(purpose):
+        raise UnknownNameError("recipe", name, list_recipes(purpose))
+    text = resources.files("falconet").joinpath("recipes", purpose, f"{name}.yaml").read_text(encoding="utf-8")
     return name_policy(yaml.safe_load(text))
 
 

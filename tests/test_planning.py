@@ -209,7 +209,7 @@ def test_recipes_are_complete_and_documented(name: str) -> None:
     assert settings["training"].keys() == {field.name for field in fields(TrainConfig)}
     assert "name" in settings["model"]
     assert "policy" in settings["augmentation"], "what is not written down must not follow from the data"
-    text = (Path(planning.__file__).parent / "recipes" / f"{name}.yaml").read_text(encoding="utf-8")
+    text = (Path(planning.__file__).parent / "recipes" / "train" / f"{name}.yaml").read_text(encoding="utf-8")
     header = [line for line in text.splitlines() if line.startswith("#")]
     for topic in ("Paper:", "Command:", "Hardware:", "Wall time:", "Expected:"):
         assert any(line.startswith(f"# {topic}") for line in header), topic

@@ -59,6 +59,37 @@ def train_tokenizer(texts: Sequence[str], vocab_size: int) -> str:
     return json.dumps(content, ensure_ascii=False)
 
 
+def abridge_tokenizer(tokenizer: str) -> str:
+    """Return the merges of a tokenizer that `train_tokenizer` made, one a line, from which all of it follows.
+
+    A tokenizer of another form comes back as it is.
+    """
+    try:
+        merges = json.loads(tokenizer)["model"]["merges"]
+        abridged = "\n".join(" ".join(pair) for pair in merges)
+        return abridged if restore_tokenizer(abridged) == tokenizer else tokenizer
+    except (ValueError, KeyError, TypeError, DataError):
+        return tokenizer
+
+
+def restore_tokenizer(abridged: str) -> str:
+    """Return the JSON of the tokenizer with these merges: each names two tokens, whose union is a new one.
+
+    Raises DataError for a merge of tokens that are not there yet.
+    """
+    if abridged.startswith("{"):
+        return abridged
+    content = json.loads(train_tokenizer((), SMALLEST_VOCABULARY))
+    vocabulary, merges = content["model"]["vocab"], content["model"]["merges"]
+    for line in abridged.splitlines() if abridged else ():
+        pair = line.split(" ")
+        if len(pair) != 2 or not vocabulary.keys() >= set(pair):
+            raise DataError(f"tokenizer: wanted two known tokens a line, found {line!r}")
+        merges.append(pair)
+        vocabulary.setdefault("".join(pair), len(vocabulary))
+    return json.dumps(content, ensure_ascii=False)
+
+
 def check_tokenizers() -> None:
     if importlib.util.find_spec("tokenizers") is None:
         raise MissingExtraError("text", "turning texts into tokens")

@@ -17,7 +17,9 @@ from falconet.artifact import Artifact, ArtifactConfig, current_versions
 from falconet.complexity import Complexity, count_complexity
 from falconet.errors import DataError
 from falconet.evaluation import Answers, Calibration, Evaluation
+from falconet.evaluation.contests import Contest
 from falconet.explanation.reasons import Reasons, find_reasons
+from falconet.exporters.exporting import Export
 from falconet.exporters.targets import Runtime
 from falconet.exporters.timing import find_fastest, time_runtimes
 from falconet.latency import Latency
@@ -53,6 +55,83 @@ class Course:
 
 
 @dataclass(frozen=True, eq=False)
+class Shrinking:
+    """A compressed network beside the one that it came from."""
+
+    bytes_before: int
+    """Of the dense network's parameters in single precision."""
+    bytes_after: int
+    """Of the coded file, all of it."""
+    macs_before: int
+    macs_after: int
+    contest: Contest
+    """The compressed one and the other one on the test split."""
+    before: Mapping[Runtime, Latency]
+    """Of one sample on one thread of this machine, without preprocessing, in torch and all runtimes installed."""
+    after: Mapping[Runtime, Latency]
+    integers: Export | None
+    """The compressed one computing in 8-bit integers; None where that cannot be."""
+    kept: float
+    """Share of the weights that are not zero, as asked for."""
+    bits: int
+    """Of each of them."""
+    trials: int
+    untouched: Mapping[str, str]
+    """Parameter or layer -> why a step left it as it is."""
+
+    @property
+    def ratio(self) -> float:
+        """How many times as large the dense network is."""
+        return self.bytes_before / self.bytes_after
+
+    @property
+    def drop(self) -> float:
+        """Points of test accuracy that were lost."""
+        return -100 * self.contest.difference
+
+    @property
+    def drop_ci(self) -> tuple[float, float] | None:
+        """95% interval of the drop, by resampling pairs of answers; None where both are right on the same samples."""
+        interval = self.contest.difference_ci
+        return None if interval is None else (-100 * interval[1], -100 * interval[0])
+
+    @property
+    def runtimes(self) -> tuple[Runtime, Runtime]:
+        """The fastest runtime of the dense network, and of the compressed one."""
+        return find_fastest(self.before), find_fastest(self.after)
+
+    @property
+    def latency_before(self) -> float:
+        """Median milliseconds of the dense network in its fastest runtime."""
+        return self.before[self.runtimes[0]].p50
+
+    @property
+    def latency_after(self) -> float:
+        """Median milliseconds of the compressed network in its fastest runtime."""
+        return self.after[self.runtimes[1]].p50
+
+    def name_fastest(self) -> str:
+        """Return which of the two is faster, and by how much, in words; within TIE they are as fast."""
+        ratio = self.latency_before / self.latency_after
+        if abs(ratio - 1) < TIE:
+            return "as fast as the dense network"
+        return f"{ratio:.2f} times as fast as the dense network" if ratio > 1 else f"SLOWER: {1 / ratio:.2f} times as long"
+
+    def name_integers(self) -> str:
+        """Return whether 8-bit integers are faster than single precision, in words."""
+        if self.integers is None or self.integers.baseline_latency_ms is None:
+            return "not exported to 8-bit integers here"
+        ratio = self.integers.baseline_latency_ms / self.integers.latency_ms
+        lost = f"{100 * (self.integers.parity.accuracy_drop or 0):.2f} points more lost"
+        verdict = "faster" if ratio > 1 + TIE else "no faster"
+        return f"8-bit integers in onnxruntime are {verdict}: {ratio:.2f} times single precision's speed, {lost}"
+
+
+TIE = 0.05
+"""Ratio of times within which none is called faster."""
+
+
+@dataclass(frozen=True, eq=False)
 class ModelReport:
     """The facts of one trained model."""
 
@@ -77,6 +156,8 @@ class ModelReport:
     settings: Mapping[str, Any]
     environment: Mapping[str, str]
     course: Course
+    shrinking: Shrinking | None = None
+    """Of a compressed model."""
 
     @property
     def name(self) -> str:
@@ -120,6 +201,7 @@ def describe_model(
     calibration: Calibration,
     course: Course,
     settings: Mapping[str, Any],
+    shrinking: Shrinking | None = None,
 ) -> ModelReport:
     """Gather a report; `answers` are what `test` was computed from."""
     spec, model = artifact.config.input, artifact.model
@@ -139,6 +221,7 @@ def describe_model(
         settings=settings,
         environment=describe_environment(),
         course=course,
+        shrinking=shrinking,
     )
 
 

@@ -1,0 +1,293 @@
+"""compress(): from a trained model to the smallest file that still answers right."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from falconet.artifact import Artifact, load_artifact
+from falconet.budget.concluding import Compression, conclude
+from falconet.budget.config import RECOVERY, SearchConfig
+from falconet.budget.frontier import describe_miss, write_frontier, write_sensitivity
+from falconet.budget.goals import Budget
+from falconet.budget.search import FIRST_BITS, Trial, choose_best, propose
+from falconet.budget.trials import (
+    CHECKPOINT_FOLDER,
+    Watch,
+    Workshop,
+    carry_out,
+    find_share,
+    measure_accuracy,
+    measure_sensitivity,
+)
+from falconet.catalog import check_artifact, check_source, default_policy
+from falconet.compression import Sensitivity, choose_bits
+from falconet.data import Dataset
+from falconet.data.loader import Loader, load_inputs
+from falconet.errors import BudgetError, ConfigError, DataError, RunExistsError, UsageError
+from falconet.evaluation import match_labels
+from falconet.evaluation.judgement import check_found_again, find_split
+from falconet.planning import (
+    CONFIG_FILE,
+    Existing,
+    Settings,
+    check_sections,
+    expand_policy,
+    load_recipe,
+    name_policy,
+    read_settings,
+)
+from falconet.schema import from_mapping, merge, to_mapping
+from falconet.storage import PARTIAL, prepare_folder, read_json, write_json
+from falconet.training.checkpoints import remove_checkpoints
+
+SEARCH_FILE = "search.json"
+SEARCH_FOLDER = "search"
+"""In the folder of the compressed model: coded networks of all trials, and what came of each."""
+RECIPES = "compress"
+"""Folder of the recipes for searches, within that of all recipes."""
+
+
+@dataclass(frozen=True)
+class Watcher:
+    """Who hears of a search while it goes on."""
+
+    tell: Callable[[str], None] = lambda line: None
+    """Gets lines that the user should read."""
+    on_trial: Callable[[Trial, Trial], None] = lambda trial, best: None
+    """Gets each trial that has ended, and the best one so far."""
+    watch: Watch = lambda title: ()
+    """Returns what watches the training of a trial."""
+
+
+def compress(
+    model: str | Path,
+    source: str | Path,
+    out: str | Path,
+    *,
+    budget: Budget | None = None,
+    recipe: str | None = None,
+    settings: Settings | None = None,
+    existing: Existing = "refuse",
+    data_root: str | Path | None = None,
+    watcher: Watcher | None = None,
+) -> Compression:
+    """Find the smallest file of a trained model that keeps within a budget, or the most accurate one of a size.
+
+    Parameters
+    ----------
+    model
+        A trained model; one that was compressed before is compressed further.
+    source, data_root
+        The data that it was trained on. The search learns from the training split and chooses by the validation split;
+        the test split is asked once, at the end.
+    out
+        A folder for the compressed model: `config.json`, `model.fnet`, the report and the Pareto front of all trials,
+        which are kept in `search/`.
+    budget
+        What the result may weigh, cost and lose; None: at most half a point of accuracy.
+    recipe, settings
+        Sections `compression` (see `CompressConfig`), `training` (of what is left; see `TrainConfig`) and
+        `augmentation`, from a YAML file or a recipe by name, and as nested mappings.
+    existing
+        What to do where `out` holds a search: refuse, go on with it (also to another budget), or begin anew.
+    watcher
+        Hears of the search while it goes on.
+
+    The model may have been killed at any moment and goes on with `existing="resume"`, in the middle of a trial too.
+    Raises BudgetError where no trial keeps within the budget: the front is written all the same, and the message names
+    what comes nearest. Raises UsageError for what cannot be meant, DataError where the data are not the model's own,
+    ArtifactError, StorageError; DivergedError and InterruptedRunError, after which it can be gone on with.
+
+    """
+    budget, watcher, out = budget or Budget(), watcher or Watcher(), Path(out)
+    check_artifact(model)
+    check_source(source)
+    check_out(out, existing, model)
+    asked = merge(load_settings(recipe), settings or {})
+    artifact = load_artifact(model)
+    dataset = read_data(artifact, source, data_root)
+    config = configure(artifact, model, dataset, asked)
+    search = open_search(out, config, artifact, dataset, existing, watcher)
+    trials = explore(search, budget)
+    write_frontier(trials, budget, out)
+    best = choose_best(trials, budget)
+    if not best.fits(budget):
+        raise BudgetError(describe_miss(best, trials, budget, search.workshop.trial_file(best.number)))
+    return conclude(search.workshop, dataset, out, budget, trials, best)
+
+
+def check_out(out: Path, existing: Existing, model: str | Path) -> None:
+    """Raise RunExistsError or UsageError where `out` holds what must not be lost."""
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"{out}: wanted a folder to write to, found a file")
+    if Path(model).exists() and out.resolve() == Path(model).resolve():
+        raise UsageError(f"{out} holds the model that is to be compressed: choose another --out")
+    if not out.is_dir() or not any(out.iterdir()):
+        return
+    if not (out / SEARCH_FOLDER / SEARCH_FILE).is_file():
+        raise RunExistsError(f"{out} holds files that are no search: choose a new or empty folder with --out")
+    if existing == "refuse":
+        raise RunExistsError(f"{out} already holds a search: go on with --resume, replace it with --overwrite")
+
+
+def load_settings(recipe: str | None) -> dict[str, Any]:
+    """Return the settings of a recipe for searches, by name or by path."""
+    return load_recipe(recipe, RECIPES) if recipe else {}
+
+
+def read_data(artifact: Artifact, source: str | Path, data_root: str | Path | None) -> Dataset:
+    """Return the data that a model was trained on, with the same splits. Raises DataError for others."""
+    origin = artifact.config.provenance.data
+    dataset, _, config = find_split(artifact, source, "train", data_root=data_root)
+    check_found_again(dataset, config, origin, "val")
+    known, found = set(artifact.config.input.labels), set(dataset.classes)
+    if known != found:
+        strange = ", ".join(sorted(known ^ found))
+        raise DataError(f"{dataset.source}: wanted the model's classes, found a difference in {strange}")
+    return dataset
+
+
+def configure(artifact: Artifact, model: str | Path, dataset: Dataset, asked: Settings) -> SearchConfig:
+    """Return the complete configuration: what is asked for, then the augmentation of the model's own training."""
+    own = Path(model) / CONFIG_FILE
+    trained = read_settings(own) if own.is_file() else {}
+    policy = {"policy": default_policy(dataset.source, dataset.kind)}
+    defaults = {
+        "augmentation": trained.get("augmentation") or policy,
+        "training": to_mapping(replace(RECOVERY, seed=artifact.config.provenance.seed)),
+    }
+    settings = merge(defaults, name_policy(asked))
+    augmentation = expand_policy(settings["augmentation"], dataset.kind)
+    for section, key in (("epochs", "compression.epochs"), ("keep", None)):
+        if section in (asked.get("training") or {}):
+            remedy = f"; set {key}" if key else ": masks settle at the end"
+            raise ConfigError(f"training.{section}: follows from the search{remedy}")
+    return from_mapping(SearchConfig, {**settings, "augmentation": augmentation})
+
+
+@dataclass(frozen=True, eq=False)
+class Search:
+    """A search, and what it found so far."""
+
+    workshop: Workshop
+    dataset: Dataset
+    out: Path
+    watcher: Watcher
+    facts: Mapping[str, Any]
+    """What must stay the same when it goes on."""
+    trials: tuple[Trial, ...] = ()
+
+    def save(self) -> None:
+        """Write what was found, so that the search can go on from here."""
+        found = {"bits": dict(self.workshop.bits), "trials": [to_mapping(trial) for trial in self.trials]}
+        write_json(self.workshop.folder / SEARCH_FILE, {**self.facts, **found})
+
+
+def open_search(
+    out: Path, config: SearchConfig, artifact: Artifact, dataset: Dataset, existing: Existing, watcher: Watcher
+) -> Search:
+    """Return a new search, or the one in `out` to go on with. Raises UsageError where it began otherwise."""
+    folder = out / SEARCH_FOLDER
+    prepare_folder(folder)
+    facts = {
+        "model": sha256(artifact.serialize()).hexdigest(),
+        "fingerprint": dataset.fingerprint,
+        "config": to_mapping(config),
+    }
+    goes_on = existing == "resume" and (folder / SEARCH_FILE).is_file()
+    record = read_json(folder / SEARCH_FILE) if goes_on else {}
+    if goes_on:
+        check_unchanged(record, facts)
+    else:
+        clear(folder)
+    train, val = make_loaders(artifact, dataset, config)
+    accuracy = measure_accuracy(artifact.model, val)
+    workshop = Workshop(artifact, train, val, config, folder, record.get("bits", {}), accuracy, watcher.watch)
+    trials = tuple(from_mapping(Trial, trial) for trial in record.get("trials", ()))
+    search = Search(workshop, dataset, out, watcher, facts, trials)
+    watcher.tell(f"{artifact.config.architecture}: {accuracy:.2%} on {len(val.labels):,} validation samples")
+    return search if goes_on else begin(search)
+
+
+def check_unchanged(record: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
+    """Raise UsageError where a search is to go on otherwise than it began."""
+    names = {"model": "another model", "fingerprint": "other data", "config": "other settings"}
+    for key, what in names.items():
+        if record.get(key) != facts[key]:
+            raise UsageError(f"--resume: the search began with {what}; undo that, or begin anew with --overwrite")
+
+
+def clear(folder: Path) -> None:
+    """Remove what an earlier search left, and nothing else."""
+    for path in (folder / SEARCH_FILE, *folder.glob("trial-*.fnet"), *folder.glob(f".*{PARTIAL}")):
+        path.unlink(missing_ok=True)
+    remove_checkpoints(folder / CHECKPOINT_FOLDER)
+
+
+def make_loaders(artifact: Artifact, dataset: Dataset, config: SearchConfig) -> tuple[Loader, Loader]:
+    """Return batches of the training and the validation split, as the model takes them."""
+    spec, labels = artifact.config.input, artifact.config.input.labels
+    train, val = (load_inputs(dataset.splits[name], spec, artifact.tokenizer) for name in ("train", "val"))
+    known = [torch.from_numpy(match_labels(part.split, dataset.classes, labels)) for part in (train, val)]
+    training = config.training
+    feed = Loader(
+        train.inputs,
+        known[0],
+        artifact.preprocess,
+        training.batch_size,
+        config.augmentation,
+        sampler=training.sampler,
+        seed=training.seed,
+    )
+    return feed, Loader(val.inputs, known[1], artifact.preprocess, VALIDATED)
+
+
+VALIDATED = 512
+"""Validation samples that are answered at a time."""
+
+
+def begin(search: Search) -> Search:
+    """Measure which layers need more bits than others, and write that down."""
+    workshop = search.workshop
+    if workshop.config.compression.sensitivity:
+        search.watcher.tell("measuring what each layer alone can lose")
+        found = measure_sensitivity(workshop)
+        write_sensitivity(found, search.out)
+        bits = find_needs(found)
+        search = replace(search, workshop=replace(workshop, bits=bits))
+        needy = [f"{name} ({count})" for name, count in bits.items() if count > workshop.config.compression.bits]
+        if needy:
+            search.watcher.tell(f"layers that need more bits than others: {', '.join(needy)}")
+    search.save()
+    return search
+
+
+def find_needs(found: Sensitivity) -> dict[str, int]:
+    """Return the bits that each weight needs so as not to cost more than TOLERATED by itself, 8 at most."""
+    chosen = choose_bits(found, TOLERATED)
+    names = dict.fromkeys(row.name for row in found.bits)
+    return {name: 2 if chosen.get(name) == "ternary" else int(chosen.get(name, FIRST_BITS)) for name in names}
+
+
+TOLERATED = 0.01
+"""Share of the validation samples that the integers of one layer alone may cost before any training."""
+
+
+def explore(search: Search, budget: Budget) -> tuple[Trial, ...]:
+    """Carry out trials until the search ends; each is kept as soon as it has ended."""
+    config = search.workshop.config.compression
+    if search.trials:
+        search.watcher.tell(f"goes on after trial {len(search.trials)}")
+    share = search.trials[0].scheme.macs if search.trials else find_share(budget, search.workshop.artifact)
+    while (scheme := propose(search.trials, budget, config, share)) is not None:
+        trial = carry_out(len(search.trials) + 1, scheme, budget, search.workshop)
+        search = replace(search, trials=(*search.trials, trial))
+        search.save()
+        search.watcher.on_trial(trial, choose_best(search.trials, budget))
+    return search.trials

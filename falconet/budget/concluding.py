@@ -1,0 +1,130 @@
+"""The end of a search: the chosen network is judged on the test split, once, beside the one it came from."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from falconet.artifact import Artifact, build_model, decode_artifact, encode_artifact
+from falconet.budget.goals import Budget
+from falconet.budget.search import Trial
+from falconet.budget.trials import Workshop, count_macs, make_steps
+from falconet.catalog import CODED_FILE
+from falconet.data import Dataset
+from falconet.errors import FalconetError
+from falconet.evaluation import Evaluation, calibrate, describe_calibration, evaluate_split
+from falconet.evaluation.contests import compare_answers
+from falconet.evaluation.judgement import judge_answers
+from falconet.exporters.exporting import Export, export
+from falconet.exporters.timing import time_runtimes
+from falconet.report import Course, ModelReport, Shrinking, describe_model, render_card, render_html
+from falconet.schema import to_mapping
+from falconet.storage import write_json, write_text
+
+
+@dataclass(frozen=True, eq=False)
+class Compression:
+    """A finished search."""
+
+    out: Path
+    budget: Budget
+    trials: tuple[Trial, ...]
+    chosen: Trial
+    shrinking: Shrinking
+    """The chosen network beside the one it came from."""
+    val: Evaluation
+    test: Evaluation
+
+    def facts(self) -> dict[str, Any]:
+        """Return what a program wants to know, as plain data."""
+        found = self.shrinking
+        return {
+            "out": str(self.out),
+            "file": str(self.out / CODED_FILE),
+            "bytes_before": found.bytes_before,
+            "bytes_after": found.bytes_after,
+            "ratio": found.ratio,
+            "accuracy_before": found.contest.other_accuracy,
+            "accuracy_after": found.contest.accuracy,
+            "drop": found.drop,
+            "drop_ci": found.drop_ci,
+            "latency_ms_before": found.latency_before,
+            "latency_ms_after": found.latency_after,
+            "latencies_ms_before": {name: latency.p50 for name, latency in found.before.items()},
+            "latencies_ms_after": {name: latency.p50 for name, latency in found.after.items()},
+            "macs_before": found.macs_before,
+            "macs_after": found.macs_after,
+            "chosen": to_mapping(self.chosen),
+            "trials": [to_mapping(trial) for trial in self.trials],
+            "untouched": dict(found.untouched),
+        }
+
+
+def conclude(
+    workshop: Workshop, dataset: Dataset, out: Path, budget: Budget, trials: Sequence[Trial], chosen: Trial
+) -> Compression:
+    """Write the chosen network with its report, judged on the test split beside the one it came from."""
+    dense, found = workshop.artifact, decode_artifact(workshop.trial_file(chosen.number).read_bytes())
+    described = replace(found.config, provenance=dense.config.provenance, versions=dense.config.versions)
+    artifact, val_answers = calibrate(replace(found, config=described), dataset)
+    artifact = encode_artifact(artifact)
+    val = judge_answers(artifact, val_answers, "val", dataset)
+    test, answers = evaluate_split(artifact, dataset.splits["test"], "test", dataset)
+    shrinking = Shrinking(
+        bytes_before=measure_dense(dense),
+        bytes_after=len(artifact.serialize()),
+        macs_before=count_macs(dense),
+        macs_after=count_macs(artifact),
+        contest=compare_answers(answers, artifact, dense),
+        before=time_runtimes(dense),
+        after=time_runtimes(artifact),
+        integers=time_integers(artifact, dataset),
+        kept=chosen.scheme.kept,
+        bits=chosen.scheme.bits,
+        trials=len(trials),
+        untouched=make_steps(chosen.scheme, workshop).find_untouched(dense.model),
+    )
+    artifact.save(out)
+    report = describe_model(
+        artifact,
+        (),
+        val,
+        test,
+        answers=answers,
+        calibration=describe_calibration(artifact, val_answers, answers),
+        course=Course(),
+        settings=to_mapping(workshop.config),
+        shrinking=shrinking,
+    )
+    compression = Compression(out, budget, tuple(trials), chosen, shrinking, val, test)
+    write_report(report, compression, dataset)
+    return compression
+
+
+def measure_dense(artifact: Artifact) -> int:
+    """Return the bytes of all parameters of the architecture as it was before any compression, in single precision."""
+    dense = build_model(replace(artifact.config, widths=None))
+    return 4 * sum(parameter.numel() for parameter in dense.parameters())
+
+
+def time_integers(artifact: Artifact, dataset: Dataset) -> Export | None:
+    """Return what an export in 8-bit integers takes and loses; None where the extra is missing or it cannot be."""
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            return export(artifact, "onnx-int8", Path(folder) / "model.onnx", max_drop=100, source=dataset.source)
+        except FalconetError:
+            return None
+
+
+def write_report(report: ModelReport, compression: Compression, dataset: Dataset) -> None:
+    """Write `metrics.json`, the page and the model card. Raises StorageError."""
+    out = compression.out
+    judged = {"val": to_mapping(compression.val), "test": to_mapping(compression.test)}
+    costs = {"params": report.params, "macs": report.macs, "bytes": report.bytes, "latency_ms": report.latency.p50}
+    write_json(out / "metrics.json", {**costs, **judged, "compression": compression.facts()})
+    title = f"{report.name}, compressed, on {Path(dataset.source).name}"
+    write_text(out / "report.html", render_html([report], title))
+    write_text(out / "README.md", render_card(report))

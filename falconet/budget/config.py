@@ -1,0 +1,66 @@
+"""How a search compresses: everything but the budget. Importing it imports no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal, get_args
+
+from falconet.data.augmentation import Augmentation
+from falconet.errors import ConfigError
+from falconet.training.config import TrainConfig
+
+Scope = Literal["layer", "global", "lamp"]
+
+
+@dataclass(frozen=True)
+class CompressConfig:
+    """How the search goes down, and what each trial is made of."""
+
+    bits: int = 4
+    """Of each weight that is left where weights go, 2 to 8."""
+
+    epochs: int = 5
+    """Of training in each trial."""
+
+    polish: int = 0
+    """Of training at the end, of the best trial once more; 0: none."""
+
+    refinements: int = 3
+    """Trials between the last share of weights that does and the first that does not."""
+
+    scope: Scope = "lamp"
+    """Which weights are ranked together: those of a layer, of all by size (`global`), or by layer-adaptive scores."""
+
+    regrow: bool = True
+    """Whether weights that went may come back while a trial trains."""
+
+    rest_bits: int = 8
+    """Of biases, normalization and saved statistics, 2 to 16."""
+
+    teach: bool = True
+    """Whether the model that is compressed is the teacher of what becomes of it."""
+
+    sensitivity: bool = True
+    """Whether layers that integers of `bits` bits alone would harm get more, as measured layer by layer."""
+
+    def __post_init__(self) -> None:
+        limits = {"bits": (2, 8), "epochs": (1, 10**6), "polish": (0, 10**6), "refinements": (0, 100)}
+        for name, (least, most) in {**limits, "rest_bits": (2, 16)}.items():
+            value = getattr(self, name)
+            if not least <= value <= most:
+                raise ConfigError(f"{name}: wanted {least} to {most}, found {value}")
+        if self.scope not in get_args(Scope):
+            raise ConfigError(f"scope: wanted {', '.join(get_args(Scope))}, found {self.scope!r}")
+
+
+@dataclass(frozen=True)
+class SearchConfig:
+    """The complete configuration of a search: what its `config.yaml` and recipes hold."""
+
+    augmentation: Augmentation
+    compression: CompressConfig = field(default_factory=CompressConfig)
+    training: TrainConfig = field(default_factory=lambda: RECOVERY)
+
+
+RECOVERY = TrainConfig(epochs=1, learning_rate=1e-3, weight_decay=0.0, batch_size=128, keep="last", teacher_share=0.5)
+"""How the weights that are left learn; the number of epochs is the trial's."""

@@ -1,0 +1,180 @@
+"""Which network is tried next: a pure function of the budget and of what came of the trials so far. Imports no torch.
+
+The search goes down a config. First whole channels go, as far as MACs or milliseconds demand; then the weights that are
+left become 8-bit integers, which costs no training; then each rung keeps half as many weights as the one before, on a
+grid of few bits, and begins with the best weights that are at hand. Where a rung loses too much, or is smaller than it
+need be, the next ones lie between it and the last that did not.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from falconet.budget.config import CompressConfig
+from falconet.budget.goals import Budget
+
+FIRST_BITS = 8
+LEAST_KEPT = 2.0**-14
+HALF = 0.5
+CLOSE = 0.94
+"""Share of the wanted size from which on a file fills it."""
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """How one trial compresses."""
+
+    macs: float = 1.0
+    """Share of the dense network's multiply-accumulates that pruning channels leaves."""
+    kept: float = 1.0
+    """Share of the weights that are not zero."""
+    bits: int = FIRST_BITS
+    """Of each weight that is left."""
+    epochs: int = 0
+    """Of training on the way there."""
+    start: int | None = None
+    """Number of the trial whose weights it begins with; None: the model that is compressed."""
+    polish: bool = False
+    """Whether it is the last one, which only trains the best one longer."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What came of a scheme."""
+
+    number: int
+    scheme: Scheme
+    bytes: int
+    """Of the coded file."""
+    accuracy: float
+    """Of the decoded network on the validation split, 0 to 1."""
+    drop: float
+    """Points of accuracy that it lost there."""
+    macs: int
+    latency_ms: float | None
+    """In the fastest runtime; None: not asked for, and so not measured."""
+    seconds: float
+
+    def fits(self, budget: Budget) -> bool:
+        """Whether it keeps within all limits."""
+        return self.excess(budget) <= 0
+
+    def excess(self, budget: Budget) -> float:
+        """Return how far it is beyond the limits, 0 where it is within: the sum of what is too much of each, relatively.
+
+        Of the drop, a point counts as one.
+        """
+        pairs = (
+            (self.bytes, budget.max_bytes),
+            (self.macs, budget.max_macs),
+            (self.latency_ms, budget.max_latency_ms),
+        )
+        relative = sum(max(found / limit - 1, 0.0) for found, limit in pairs if limit is not None and found is not None)
+        return relative + max(self.drop - budget.allowed_drop - ROUNDING, 0.0)
+
+
+ROUNDING = 1e-9
+
+
+def propose(trials: Sequence[Trial], budget: Budget, config: CompressConfig, share: float = 1.0) -> Scheme | None:
+    """Return the next scheme; None at the end of the search. `share` of the MACs is what the budget leaves.
+
+    Trials for which the budget's time is too short are not proposed, but for the first one.
+    """
+    if not trials:
+        # A network that lost channels must learn again; integers of 8 bits cost next to nothing.
+        return Scheme(macs=share, epochs=config.epochs if share < 1 else 0)
+    if is_spent(trials, budget) or trials[-1].scheme.polish:
+        return None
+    kept = choose_kept(trials, budget, config)
+    if kept is not None:
+        bits = FIRST_BITS if kept == 1 else config.bits
+        return Scheme(share, kept, bits, config.epochs, find_start(trials, kept))
+    best = choose_best(trials, budget)
+    if not config.polish or best.scheme.kept == 1:
+        return None
+    return replace(best.scheme, epochs=config.polish, start=best.number, polish=True)
+
+
+def is_spent(trials: Sequence[Trial], budget: Budget) -> bool:
+    """Whether another trial like the last one would take longer than the budget leaves."""
+    spent = sum(trial.seconds for trial in trials)
+    return budget.seconds is not None and spent + trials[-1].seconds > budget.seconds
+
+
+def choose_kept(trials: Sequence[Trial], budget: Budget, config: CompressConfig) -> float | None:
+    """Return the share of weights that the next trial keeps; None where the ladder has ended.
+
+    Trials on one side of the wanted share went beyond the limit that is sought, those on the other did not.
+    """
+    beyond = [trial for trial in trials if is_beyond(trial, budget)]
+    low = max(beyond, key=lambda trial: trial.scheme.kept, default=None)
+    above = [trial for trial in trials if low is None or trial.scheme.kept > low.scheme.kept]
+    high = min(above, key=lambda trial: trial.scheme.kept, default=None)
+    if any(is_enough(trial, budget) for trial in trials):
+        return None
+    if high is None:  # Even the first one lost too much; it may do better with training.
+        return 1.0 if len(trials) == 1 and not trials[0].scheme.epochs and by_drop(budget) else None
+    if low is None:
+        kept = high.scheme.kept * (HALF if by_drop(budget) else aim(high, budget))
+        return kept if kept >= LEAST_KEPT else None
+    refined = len(trials) - 1 - [is_beyond(trial, budget) for trial in trials].index(True)
+    return None if refined >= config.refinements else math.sqrt(low.scheme.kept * high.scheme.kept)
+
+
+def by_drop(budget: Budget) -> bool:
+    """Whether the search is for the smallest file of an accuracy, not for the best of a size."""
+    return budget.max_drop is not None or budget.max_bytes is None
+
+
+def is_beyond(trial: Trial, budget: Budget) -> bool:
+    """Whether a trial lost too much; where only the size counts, whether it is small enough."""
+    if by_drop(budget):
+        return trial.drop > budget.allowed_drop + ROUNDING
+    return budget.max_bytes is not None and trial.bytes <= budget.max_bytes
+
+
+def is_enough(trial: Trial, budget: Budget) -> bool:
+    """Whether nothing better is wanted: a file of both the size and the accuracy, or one that fills its size."""
+    if budget.max_bytes is None or trial.bytes > budget.max_bytes:
+        return False
+    return not is_beyond(trial, budget) if by_drop(budget) else trial.bytes >= CLOSE * budget.max_bytes
+
+
+def aim(trial: Trial, budget: Budget) -> float:
+    """Return the factor by which keeping fewer weights should bring a file to the wanted size.
+
+    A quarter at least, since so large a step is hard to learn, and a tenth less at most.
+    """
+    assert budget.max_bytes is not None
+    return min(max((1 + CLOSE) / 2 * budget.max_bytes / trial.bytes, LARGEST_STEP), SMALLEST_STEP)
+
+
+LARGEST_STEP, SMALLEST_STEP = 0.25, 0.9
+
+
+def find_start(trials: Sequence[Trial], kept: float) -> int:
+    """Return the number of the trial that kept least of those that kept at least so many weights."""
+    above = [trial for trial in trials if trial.scheme.kept >= kept]
+    return min(above, key=lambda trial: (trial.scheme.kept, -trial.number)).number
+
+
+def choose_best(trials: Sequence[Trial], budget: Budget) -> Trial:
+    """Return the trial that serves a budget best, or comes nearest where none keeps within it."""
+    fitting = [trial for trial in trials if trial.fits(budget)]
+    if not fitting:
+        return min(trials, key=lambda trial: (trial.excess(budget), trial.bytes))
+    if by_drop(budget):
+        return min(fitting, key=lambda trial: (trial.bytes, -trial.accuracy))
+    return max(fitting, key=lambda trial: (trial.accuracy, -trial.bytes))
+
+
+def find_frontier(trials: Sequence[Trial]) -> list[Trial]:
+    """Return the trials that no other beats in size without being less accurate, smallest first."""
+    frontier: list[Trial] = []
+    for trial in sorted(trials, key=lambda trial: (trial.bytes, -trial.accuracy)):
+        if not frontier or trial.accuracy > frontier[-1].accuracy:
+            frontier.append(trial)
+    return frontier
