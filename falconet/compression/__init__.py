@@ -2,6 +2,7 @@
 
 from falconet.compression.constraints import Constrained, materialize
 from falconet.compression.pruning import PruneWeights
+from falconet.compression.sensitivity import Sensitivity, choose_bits, choose_sparsities, measure_sensitivity
 from falconet.compression.steps import Chain, Cluster, Quantize, Shorten, Step, chain, cluster, prune, quantize, shorten
 
 __all__ = [
@@ -10,11 +11,15 @@ __all__ = [
     "Constrained",
     "PruneWeights",
     "Quantize",
+    "Sensitivity",
     "Shorten",
     "Step",
     "chain",
+    "choose_bits",
+    "choose_sparsities",
     "cluster",
     "materialize",
+    "measure_sensitivity",
     "prune",
     "quantize",
     "shorten",

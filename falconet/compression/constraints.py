@@ -19,7 +19,6 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 from torch.func import functional_call
 
-
 SMALLEST = 2.0**-40
 """Steps below are those of channels that died out; their squares would vanish."""
 
@@ -45,7 +44,7 @@ class Constrained(nn.Module):
         self.model = model
         self.constraints = nn.ModuleDict()
         self.schedules = nn.ModuleList()
-        self.training = model.training
+        self.training = self.constraints.training = self.schedules.training = model.training
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -54,17 +53,17 @@ class Constrained(nn.Module):
 
     def list_constraints(self, name: str) -> list[nn.Module]:
         """Return the constraints of a tensor in the order in which they act; none for one that is free."""
-        found = self.constraints[to_key(name)] if to_key(name) in self.constraints else ()
+        found = dict(self.constraints.items()).get(to_key(name), ())
         assert isinstance(found, Iterable)
         return list(found)
 
     def append(self, name: str, constraint: nn.Module) -> None:
         """Let a constraint act on a tensor, after those that are there."""
-        self.constraints[to_key(name)] = nn.ModuleList([*self.list_constraints(name), constraint])
-        constraint.train(self.training)
+        together = nn.ModuleList([*self.list_constraints(name), constraint])
+        self.constraints[to_key(name)] = together.train(self.training)
 
     def constrain(self, name: str, before: int | None = None) -> Float[Tensor, "*shape"]:
-        """Return the values of a tensor, differentiable; with `before`, those that its constraint of that index gets."""
+        """Return a tensor's values, differentiable; with `before`, those that its constraint of that index gets."""
         values = find_tensor(self.model, name)
         for constraint in self.list_constraints(name)[:before]:
             values = constraint(values)
@@ -236,11 +235,13 @@ class Rounding(nn.Module):
         return (rounded.clamp(min=1) if self.positive else rounded) * step
 
     def compute_step(self, values: Float[Tensor, "*shape"]) -> Float[Tensor, ""]:
+        """Return the step for values of this size."""
         sizes = values.abs()
         largest = sizes.max()
         levels = torch.where(values.min() < 0, 2 ** (self.bits - 1) - 1, 2**self.bits - 1)
         alike = ((sizes == largest) | (sizes == 0)).all()
-        step = round_significand(torch.where(alike, largest, largest / levels))
+        # So much larger that the rounded step covers the largest value.
+        step = round_significand(torch.where(alike, largest, largest / levels * (1 + 2**-8)))
         return torch.where(step > 0, step, 1.0)
 
     def extra_repr(self) -> str:

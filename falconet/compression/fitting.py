@@ -44,7 +44,7 @@ def fit_centroids(values: Float[Tensor, " weights"], levels: int) -> Float[Tenso
     mean is a difference of cumulative sums. Clusters that are left empty are dropped.
     """
     ordered = values.double().sort().values
-    distinct = ordered.unique_consecutive()
+    distinct = torch.unique_consecutive(ordered)
     if len(distinct) <= levels:
         return distinct.to(values.dtype)
     sums = torch.cat([ordered.new_zeros(1), ordered.cumsum(0)])

@@ -61,7 +61,7 @@ class PruneWeights:
             constrained.append(name, mask)
         if places:
             pruning = Pruning(self, amounts, places, constrained)
-            constrained.schedules.append(pruning)
+            constrained.schedules.append(pruning.train(constrained.training))
             pruning.update(constrained)
         return constrained
 
@@ -123,7 +123,7 @@ class Pruning(Schedule):
         first = torch.cat([size.flatten() for size in sizes.values()])
         scores = [mask.scores.flatten() for mask in masks.values() if mask.scores is not None]
         kept = keep_highest(first, torch.cat(scores) if scores else None, share)
-        parts = kept.split([mask.kept.numel() for mask in masks.values()])
+        parts = torch.split(kept, [mask.kept.numel() for mask in masks.values()])
         chosen = {name: part.view(masks[name].kept.shape) for name, part in zip(masks, parts, strict=True)}
         return {name: chosen[name] & masks[name].kept for name in masks} if final else chosen
 
@@ -161,6 +161,3 @@ def rank_adaptively(sizes: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     scores = torch.empty_like(squares)
     scores[order] = (squares / rest).nan_to_num(0.0)
     return scores.view(sizes.shape)
-
-
-__all__ = ["PruneWeights", "Pruning", "keep_highest", "rank_adaptively"]

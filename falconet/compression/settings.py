@@ -14,13 +14,14 @@ from falconet.errors import ConfigError, UnknownNameError
 Setting = TypeVar("Setting")
 FLAT = "has fewer than two dimensions"
 INTEGER = "is not floating-point"
+EMPTY = "has no elements"
 INFINITE = "holds values that are not finite"
 ZERO = "holds zeros only"
 UNNAMED = "is not named in "
 
 
 def check_share(name: str, value: object) -> None:
-    check_each(name, value, lambda item: is_number(item) and 0 <= item < 1, "a share from 0 to below 1")
+    check_each(name, value, is_share, "a share from 0 to below 1")
 
 
 def check_whole(name: str, value: object, least: int, most: int) -> None:
@@ -50,8 +51,8 @@ def check_switch(name: str, value: object) -> None:
         raise ConfigError(f"{name}: wanted true or false, found {value!r}")
 
 
-def is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+def is_share(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1
 
 
 def is_whole(value: object, least: int, most: int) -> bool:
@@ -95,6 +96,8 @@ def explain_value(values: torch.Tensor) -> str | None:
     """Return why no step can act on a tensor, if so."""
     if not values.is_floating_point():
         return INTEGER
+    if not values.numel():
+        return EMPTY
     if not values.isfinite().all():
         return INFINITE
     return None

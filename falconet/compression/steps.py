@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import ClassVar, Literal, Protocol, get_args
+from typing import ClassVar, Literal, Protocol, get_args, runtime_checkable
 
 import torch
 from torch import nn
 
-from falconet.compression.constraints import Constrained, Grid, Rounding, Table, constrain
+from falconet.compression.constraints import Constrained, Grid, Rounding, Table, constrain, find_tensor
 from falconet.compression.fitting import find_members, fit_centroids, fit_steps
 from falconet.compression.pruning import Criterion, PruneWeights, Scope, When
 from falconet.compression.settings import (
@@ -33,8 +33,10 @@ from falconet.errors import ConfigError, UsageError
 Per = Literal["tensor", "channel"]
 Structure = Literal["weight", "channel"]
 Bits = int | Literal["ternary"]
+WEIGHT = "is a weight, for quantize or cluster"
 
 
+@runtime_checkable
 class Step(Protocol):
     """What makes a module smaller, or its weights simpler."""
 
@@ -97,9 +99,10 @@ class Quantize:
     def __call__(self, model: nn.Module) -> Constrained:
         constrained = constrain(model)
         empty = find_zeros(constrained)
-        for name, bits in pick(constrained, self.bits, "bits").items():
+        chosen: dict[str, Bits] = pick(constrained, self.bits, "bits")
+        for name, bits in chosen.items():
             if name not in empty:
-                levels = 1 if bits == "ternary" else 2 ** (int(bits) - 1) - 1
+                levels = 1 if bits == "ternary" else 2 ** (bits - 1) - 1
                 values = constrained.constrain(name)
                 rows = values.flatten(1) if self.per == "channel" else values.reshape(1, -1)
                 constrained.append(name, Grid(fit_steps(rows, levels), levels, learn=self.learn_step))
@@ -127,21 +130,21 @@ class Shorten:
         constrained = constrain(model)
         untouched = self.find_untouched(constrained)
         for name in list_saved(constrained):
-            if name not in untouched and name not in constrained.names:
+            if name not in untouched:
                 # A variance of zero would divide by the square root of almost nothing.
                 positive = name.rpartition(".")[2] == "running_var"
                 constrained.append(name, Rounding(self.bits, positive=positive))
         return constrained
 
     def find_untouched(self, model: nn.Module) -> dict[str, str]:
-        plain = get_plain(model)
-        state = plain.state_dict()
-        reasons = {name: explain_value(state[name]) for name in list_saved(model)}
-        weights = {name for name, parameter in plain.named_parameters() if parameter.ndim >= 2}
-        constrained = model.names if isinstance(model, Constrained) else ()
-        for name in weights.difference(constrained):
-            reasons[name] = reasons[name] or "is a weight, for quantize or cluster"
-        return {name: reason for name, reason in reasons.items() if reason is not None}
+        reasons = {}
+        for name in list_saved(model):
+            values = find_tensor(get_plain(model), name)
+            weight = isinstance(values, nn.Parameter) and values.ndim >= 2
+            reason = WEIGHT if weight else explain_value(values)
+            if reason is not None:
+                reasons[name] = reason
+        return reasons
 
 
 def list_saved(model: nn.Module) -> list[str]:
@@ -219,9 +222,10 @@ def prune(
         return weights
     if weights != PruneWeights(amount):
         raise ConfigError("structure: wanted weight for criterion, scope, schedule or regrow, found channel")
-    from falconet.compression.structure import PruneChannels
+    from falconet.compression.structure import PruneChannels  # type: ignore[import-not-found]
 
-    return PruneChannels(amount)
+    channels: Step = PruneChannels(amount)
+    return channels
 
 
 def cluster(levels: int | Mapping[str, int]) -> Cluster:
