@@ -1,0 +1,26 @@
+"""Steps that make a trained network smaller, and what keeps it so while it is trained on."""
+
+from falconet.compression.constraints import Constrained, materialize
+from falconet.compression.pruning import PruneWeights
+from falconet.compression.sensitivity import Sensitivity, choose_bits, choose_sparsities, measure_sensitivity
+from falconet.compression.steps import Chain, Cluster, Quantize, Shorten, Step, chain, cluster, prune, quantize, shorten
+
+__all__ = [
+    "Chain",
+    "Cluster",
+    "Constrained",
+    "PruneWeights",
+    "Quantize",
+    "Sensitivity",
+    "Shorten",
+    "Step",
+    "chain",
+    "choose_bits",
+    "choose_sparsities",
+    "cluster",
+    "materialize",
+    "measure_sensitivity",
+    "prune",
+    "quantize",
+    "shorten",
+]
