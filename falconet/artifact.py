@@ -221,11 +221,31 @@ def build_model(config: ArtifactConfig) -> nn.Module:
     try:
         with torch.random.fork_rng(devices=[]):
             # Never `pretrained`, whatever the options say: a model's file must not name others to be read or fetched.
-            return create_model(
+            model = create_model(
                 config.architecture, pretrained=None, **describe_structure(config.input), **config.options
             )
+            return model if config.widths is None else shrink_model(model, config.widths, len(config.input.labels))
     except (UsageError, TypeError) as error:  # TypeError: an option of a reserved name, such as num_classes
         raise ArtifactError(f"{CONFIG_FILE} describes no model that this falconet can build: {error}") from error
+
+
+def shrink_model(model: nn.Module, widths: Mapping[str, Any], num_classes: int) -> nn.Module:
+    """Return a model with its layers cut, in training mode. Raises ConfigError where they do not fit each other."""
+    import torch
+
+    from falconet.models.layers import find_sample
+    from falconet.models.widths import apply_widths
+
+    apply_widths(model, widths)
+    try:
+        with torch.no_grad():
+            logits = model.eval()(find_sample(model).make_blank())
+    except (RuntimeError, ValueError, IndexError) as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"widths: wanted layers that fit each other, found others: {reason}") from error
+    if logits.shape != (1, num_classes):
+        raise ConfigError(f"widths: wanted {num_classes} outputs, found {logits.shape[1]}")
+    return model.train()
 
 
 def describe_structure(spec: InputSpec) -> dict[str, Any]:

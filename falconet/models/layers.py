@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from falconet.errors import ConfigError
+from falconet.spec import Kind
 
 LEAST_SQUEEZED = 4
 """Of the narrowest published squeeze-and-excitation; networks for small images would have a single unit."""
@@ -84,3 +87,30 @@ def find_outputs(model: nn.Module) -> tuple[str, ...]:
     heads = ask()
     wanted = list(heads) if isinstance(heads, tuple | list) else [heads]
     return tuple(name for name, module in model.named_modules() if any(module is head for head in wanted))
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What a network was built to eat."""
+
+    kind: Kind
+    shape: tuple[int, ...]
+    """Without the batch dimension; of a text, the number of tokens."""
+
+    def make_blank(self) -> Tensor:
+        """Return a batch of one input of ones."""
+        return torch.ones(1, *self.shape, dtype=torch.long if self.kind == "text" else torch.float32)
+
+
+def set_sample(model: nn.Module, sample: Sample) -> None:
+    """Note what a network was built to eat, for those who must call it: no part of its state, but of its copies."""
+    vars(model)["built_for"] = sample
+
+
+def find_sample(model: nn.Module) -> Sample:
+    """Return what a network was built to eat. Raises ConfigError where nothing noted it."""
+    sample = vars(model).get("built_for")
+    if not isinstance(sample, Sample):
+        wanted = "a network of create_model, or one whose input was noted by falconet.models.layers.set_sample"
+        raise ConfigError(f"model: wanted {wanted}, found {type(model).__name__}")
+    return sample

@@ -144,10 +144,11 @@ def create_model(
         **({"kind": kind} if len(entry.kinds) > 1 else {}),
         **{**entry.defaults, **entry.options, **options},
     )
-    if cosine:
-        from falconet.models.layers import put_cosine_output
+    from falconet.models.layers import Sample, put_cosine_output, set_sample
 
+    if cosine:
         put_cosine_output(model)
+    set_sample(model, Sample(kind, size if kind == "text" else (in_channels, *size)))
     return model
 
 

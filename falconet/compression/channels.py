@@ -1,0 +1,214 @@
+"""Which channels of a network must go together, by the dependency graph of torch-pruning, and the cut itself.
+
+Fang, Ma, Song, Mi and Wang, "DepGraph: towards any structural pruning" (CVPR 2023). The graph only says which entries
+of which layers belong to one channel; layers are cut by `falconet.models.widths.resize`.
+"""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from falconet.errors import ConfigError, MissingExtraError
+from falconet.models.layers import Sample, find_outputs, find_sample
+from falconet.models.widths import Layer, count_widths, is_depthwise, resize
+
+CHANNELWISE = frozenset(
+    """Relu Silu Gelu Hardtanh Hardswish Hardsigmoid Sigmoid Tanh LeakyRelu Elu Mish Softplus Add Sub Mul Div Mean Sum
+    MaxPool2DWithIndices AvgPool2D AdaptiveAvgPool2D MkldnnAdaptiveAvgPool2D AdaptiveMaxPool2D MaskedFill NativeDropout
+    Clone Alias Squeeze Unsqueeze Select Transpose Permute T Addmm Mm ConstantPadNd""".split()
+)
+"""Operations, by autograd's names, that do to each channel the same and let none see another.
+
+The matrix products are those of dense layers, which autograd shows beside them.
+"""
+JOINTS = frozenset({"_ConcatOp", "_ReshapeOp"})
+"""Operations, by torch-pruning's names, through which it follows single channels: concatenation and flattening."""
+TOLERANCE = 1e-6
+"""Of logits in double precision, by the largest of them."""
+
+
+@dataclass(frozen=True, eq=False)
+class ChannelGroup:
+    """Channels of one or several layers that can only go together."""
+
+    name: str
+    """The first layer that makes them."""
+    scores: Float[Tensor, " channels"]
+    """Importance: the channels' squared weights in all layers, the group's mean 1."""
+    outs: Mapping[str, Int64[Tensor, " width"]]
+    """Layer or normalization -> for each of its outputs the channel of this group that it is; -1: none."""
+    ins: Mapping[str, Int64[Tensor, " width"]]
+    """Layer -> the same for its inputs."""
+
+
+def find_groups(model: nn.Module) -> tuple[list[ChannelGroup], dict[str, str]]:
+    """Return the groups of channels that can be cut, and why the other layers' cannot.
+
+    Raises MissingExtraError without torch-pruning, and ConfigError where it is not known what the network eats.
+    """
+    try:
+        import torch_pruning
+    except ImportError as error:
+        raise MissingExtraError("compress", "pruning channels") from error
+    network, sample = copy.deepcopy(model).eval().requires_grad_(), find_sample(model)
+    importance = torch_pruning.importance.GroupMagnitudeImportance()
+    with torch.enable_grad(), torch.inference_mode(mode=False), warnings.catch_warnings():
+        # Of parameters outside layers, whose groups are left alone here.
+        warnings.filterwarnings("ignore", message="Unwrapped parameters detected")
+        graph = torch_pruning.DependencyGraph().build_dependency(network, sample.make_blank(), verbose=False)
+        found = list(graph.get_all_groups(root_module_types=(nn.Conv1d, nn.Conv2d, nn.Linear)))
+    names = {module: name for name, module in network.named_modules()}
+    outputs = {network.get_submodule(name) for name in find_outputs(network)}
+    groups, reasons = [], {}
+    for group in found:
+        reason = find_obstacle(group, graph, outputs, names)
+        if reason is None:
+            groups.append(translate(group, graph, importance(group), names))
+        else:
+            reasons |= {names[item.dep.target.module]: reason for item in group if is_made(item, graph)}
+    grouped = {name for group in groups for name in group.outs}
+    for name, module in network.named_modules():
+        if name not in grouped and name not in reasons and has_matrix(module):
+            reasons[name] = f"a {type(module).__name__}, whose width stays"
+    return groups, reasons
+
+
+def is_made(item: Any, graph: Any) -> bool:
+    """Tell whether an item of torch-pruning's group is about the outputs of a layer with weights."""
+    return isinstance(item.dep.target.module, Layer) and graph.is_out_channel_pruning_fn(item.dep.handler)
+
+
+def has_matrix(module: nn.Module) -> bool:
+    return any(parameter.ndim > 1 for parameter in module.parameters(recurse=False))
+
+
+def find_obstacle(group: Any, graph: Any, outputs: set[nn.Module], names: Mapping[nn.Module, str]) -> str | None:
+    """Return why the channels of torch-pruning's group must stay; None where they need not."""
+    for item in group:
+        node, module = item.dep.target, item.dep.target.module
+        if isinstance(module, nn.Parameter):
+            return "tied to a parameter outside of layers"
+        if is_made(item, graph) and module in outputs:
+            return "the output layer, whose classes stay"
+        if module in names:
+            if not is_known(module):
+                return f"tied to {names[module]}, a {type(module).__name__}"
+        elif not (type(module).__name__ in JOINTS or is_channelwise(node.grad_fn)):
+            return f"tied to an operation that mixes or moves channels, {node.grad_fn.name().rpartition('Backward')[0]}"
+    entries = [entry for item in group for entry in set(zip([id(item)] * len(item.idxs), item.idxs, strict=True))]
+    if len(entries) != sum(len(item.idxs) for item in group):
+        return "tied to a layer that sees its channels twice"
+    return None
+
+
+def is_known(module: nn.Module) -> bool:
+    """Tell whether a module can be cut, or has nothing to cut."""
+    if isinstance(module, nn.Conv1d | nn.Conv2d):
+        return module.groups == 1 or is_depthwise(module)
+    return isinstance(module, nn.Linear | _BatchNorm) or not [*module.parameters(), *module.buffers()]
+
+
+def is_channelwise(operation: Any) -> bool:
+    """Tell whether an operation of autograd's does to each channel the same."""
+    name = operation.name().rpartition("Backward")[0]
+    if name == "ConstantPadNd":
+        dimensions = len(operation._input_metadata[0].shape)
+        return not any(operation._saved_pad[2 * (dimensions - 2) :])
+    return name in CHANNELWISE
+
+
+def translate(group: Any, graph: Any, scores: Tensor, names: Mapping[nn.Module, str]) -> ChannelGroup:
+    """Return torch-pruning's group in this file's form, without its operations."""
+    sides: tuple[dict[str, Tensor], dict[str, Tensor]] = ({}, {})
+    for item in group:
+        module = item.dep.target.module
+        if not isinstance(module, Layer | _BatchNorm):
+            continue
+        made = graph.is_out_channel_pruning_fn(item.dep.handler)
+        width = module.num_features if isinstance(module, _BatchNorm) else count_widths(module)[0 if made else 1]
+        owners = sides[0 if made else 1].setdefault(names[module], torch.full((width,), -1))
+        owners[item.idxs] = torch.tensor(item.root_idxs)
+    # A group without any weights has no importance to be shared out.
+    return ChannelGroup(names[group[0].dep.target.module], scores.nan_to_num(1.0).cpu(), *sides)
+
+
+Chosen = Sequence[Int64[Tensor, " removed"]]
+"""Of each group, the channels that go."""
+
+
+def remove(model: nn.Module, groups: Sequence[ChannelGroup], chosen: Chosen) -> nn.Module:
+    """Return a copy of a network without the chosen channels of each group."""
+    pruned = copy.deepcopy(model)
+    for side in ("outs", "ins"):
+        for name, gone in mark_gone(groups, chosen, side).items():
+            resize(find_cut(pruned, name), **{side: (~gone).nonzero().flatten()})
+    return pruned
+
+
+def silence(model: nn.Module, groups: Sequence[ChannelGroup], chosen: Chosen) -> nn.Module:
+    """Return a copy of a network of the same size, the weights of the chosen channels zero wherever they stand."""
+    silent = copy.deepcopy(model)
+    with torch.no_grad():
+        for side in ("outs", "ins"):
+            for name, gone in mark_gone(groups, chosen, side).items():
+                layer = find_cut(silent, name)
+                for parameter in layer.parameters(recurse=False):
+                    if side == "outs":
+                        parameter[gone] = 0
+                    elif parameter.ndim > 1:
+                        parameter[:, gone] = 0
+    return silent
+
+
+def mark_gone(groups: Sequence[ChannelGroup], chosen: Chosen, side: str) -> dict[str, Tensor]:
+    """Return for each layer that loses something which of its outputs or inputs go."""
+    marked: dict[str, Tensor] = {}
+    for group, channels in zip(groups, chosen, strict=True):
+        for name, owners in getattr(group, side).items():
+            gone = torch.isin(owners, channels)
+            if gone.any():
+                marked[name] = marked[name] | gone if name in marked else gone
+    return marked
+
+
+def find_cut(model: nn.Module, name: str) -> Layer | _BatchNorm:
+    module = model.get_submodule(name)
+    assert isinstance(module, Layer | _BatchNorm)
+    return module
+
+
+@torch.no_grad()
+def check_removal(model: nn.Module, groups: Sequence[ChannelGroup], chosen: Chosen) -> None:
+    """Raise ConfigError unless a network without channels answers as the whole one does where these are zero.
+
+    So no mistake of the graph, which knows other libraries' networks by their traces alone, goes unseen.
+    """
+    example = draw_example(find_sample(model))
+    answers = []
+    for network in (remove(model, groups, chosen), silence(model, groups, chosen)):
+        try:
+            answers.append(network.eval().double()(example))
+        except (RuntimeError, ValueError, IndexError) as error:
+            reason = " ".join(str(error).split())
+            raise ConfigError(f"model: wanted a network whose channels can be followed, found another: {reason}") from error
+    pruned, silent = answers
+    if not torch.allclose(pruned, silent, rtol=0, atol=TOLERANCE * float(silent.abs().max())):
+        difference = float((pruned - silent).abs().max())
+        raise ConfigError(f"model: wanted a network whose channels can be followed, found logits off by {difference:.2g}")
+
+
+def draw_example(sample: Sample) -> Tensor:
+    """Return a batch of one input, in double precision where it is no text."""
+    blank = sample.make_blank()
+    if sample.kind == "text":
+        return blank
+    return torch.randn(blank.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))

@@ -1,0 +1,395 @@
+"""Steps that make a network's layers smaller or fewer: channels pruned, layers factorized, normalization folded.
+
+Each gives an ordinary module back, which trains, saves, reloads (see `falconet.models.widths`) and exports as any
+other, and leaves the one that it was given as it is. They need a network of `create_model`, which knows its input.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, get_args
+
+import torch
+from jaxtyping import Int64
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.utils.fusion import fuse_conv_bn_weights, fuse_linear_bn_weights
+
+from falconet.complexity import count_complexity
+from falconet.compression.channels import ChannelGroup, check_removal, find_groups, has_matrix, remove
+from falconet.errors import ConfigError, UnknownNameError
+from falconet.models.efficientnet import SameConv2d
+from falconet.models.layers import find_outputs, find_sample
+from falconet.models.resnet import StepNorm
+from falconet.models.widths import (
+    SPLITTABLE,
+    Factorized,
+    Folded,
+    Layer,
+    count_factors,
+    count_groups,
+    replace_module,
+)
+
+Scope = Literal["layer", "global"]
+
+LEAST_KEPT = 0.1
+"""Share of a group's channels that a ranking over all groups leaves at least: a layer of few channels is a dam."""
+FINENESS = 256
+"""Shares of channels are tried in steps of one in so many to reach a share of MACs."""
+
+
+@dataclass(frozen=True)
+class PruneChannels:
+    """Removes the least important channels, whole layers' at a time where layers are tied to each other.
+
+    Importance is the squared weights of a channel in all its layers (Fang et al., CVPR 2023, equation 4).
+
+    Parameters
+    ----------
+    amount
+        Share of channels that go, rounded down; or layer -> share, other layers whole. Of several layers whose channels
+        are tied, the least share given counts.
+    macs
+        Instead: as few channels go as leave at most this share of the network's multiply-accumulates.
+    scope
+        `layer`: of each group of tied layers the same share; `global`: of all groups together, each ranked by its own
+        mean, so that some lose more than others, but none more than nine tenths.
+
+    Not pruned are the output, recurrent layers, embeddings, attention and what it adds to (of a transformer, the dense
+    layers inside its blocks are), convolutions in groups other than depthwise, and what shortcuts without parameters
+    tie (of resnet20 to 110, each block's inner channels are pruned).
+
+    """
+
+    amount: float | Mapping[str, float] | None = None
+    macs: float | None = None
+    scope: Scope = "layer"
+    structural: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        if (self.amount is None) == (self.macs is None):
+            raise ConfigError(f"amount, macs: wanted one of them, found {self.amount!r} and {self.macs!r}")
+        shares = self.amount if isinstance(self.amount, Mapping) else {"amount": self.amount}
+        for name, share in shares.items():
+            if share is not None and not is_share(share):
+                raise ConfigError(f"{name}: wanted a share of channels from 0 to below 1, found {share!r}")
+        if self.macs is not None and not (is_share(self.macs) and self.macs > 0):
+            raise ConfigError(f"macs: wanted a share of MACs between 0 and 1, found {self.macs!r}")
+        if self.scope not in get_args(Scope):
+            raise ConfigError(f"scope: wanted {' or '.join(get_args(Scope))}, found {self.scope!r}")
+
+    def __call__(self, model: nn.Module) -> nn.Module:
+        """Return a smaller copy.
+
+        Raises MissingExtraError without torch-pruning; UnknownNameError for a layer that is not there; ConfigError for
+        one that cannot be pruned, for a share of MACs out of reach, and for a network whose channels cannot be
+        followed.
+        """
+        groups, reasons = find_groups(model)
+        chosen = self.choose(model, groups, reasons)
+        check_removal(model, groups, chosen)
+        return remove(model, groups, chosen)
+
+    def find_untouched(self, model: nn.Module) -> dict[str, str]:
+        """Return the layers whose output channels all stay, each with the reason. Raises as a call does."""
+        groups, reasons = find_groups(model)
+        for group, channels in zip(groups, self.choose(model, groups, reasons), strict=True):
+            if not len(channels):
+                reasons |= {
+                    name: f"none of {len(group.scores)} channels goes by this share"
+                    for name in group.outs
+                    if isinstance(model.get_submodule(name), Layer)
+                }
+        return reasons
+
+    def choose(self, model: nn.Module, groups: Sequence[ChannelGroup], reasons: Mapping[str, str]) -> list[Tensor]:
+        """Return the channels of each group that go."""
+        if self.macs is not None:
+            return self.reach(self.macs, model, groups)
+        if isinstance(self.amount, Mapping):
+            check_names(self.amount, model, groups, reasons)
+            return [choose_least(group, find_share(self.amount, group)) for group in groups]
+        assert self.amount is not None
+        return choose_share(groups, self.amount, self.scope)
+
+    def reach(self, macs: float, model: nn.Module, groups: Sequence[ChannelGroup]) -> list[Tensor]:
+        """Return the fewest channels without which at most this share of MACs is left, by halving the interval."""
+        most = macs * count_macs(model)
+        tried = [choose_share(groups, step / FINENESS, self.scope) for step in range(FINENESS)]
+        least = count_macs(remove(model, groups, tried[-1]))
+        if least > most:
+            share = least * macs / most
+            raise ConfigError(f"macs: wanted a share that can be reached, from {math.ceil(100 * share) / 100}, found {macs}")
+        few, many = -1, FINENESS - 1
+        while many - few > 1:
+            middle = (few + many) // 2
+            few, many = (few, middle) if count_macs(remove(model, groups, tried[middle])) <= most else (middle, many)
+        return tried[many]
+
+
+def is_share(share: float) -> bool:
+    return isinstance(share, int | float) and not isinstance(share, bool) and 0 <= share < 1
+
+
+def count_macs(model: nn.Module) -> int:
+    sample = find_sample(model)
+    return count_complexity(model, sample.shape, kind=sample.kind).macs
+
+
+def check_names(
+    shares: Mapping[str, float], model: nn.Module, groups: Sequence[ChannelGroup], reasons: Mapping[str, str]
+) -> None:
+    """Raise unless each layer is there and can be pruned."""
+    known = {name for group in groups for name in group.outs}
+    for name in shares:
+        if name in reasons:
+            raise ConfigError(f"amount.{name}: wanted a layer that can be pruned, found {reasons[name]}")
+        if name not in known:
+            raise UnknownNameError("layer", name, known)
+
+
+def find_share(shares: Mapping[str, float], group: ChannelGroup) -> float:
+    return min((shares[name] for name in group.outs if name in shares), default=0.0)
+
+
+def choose_share(groups: Sequence[ChannelGroup], share: float, scope: Scope) -> list[Tensor]:
+    """Return the least important channels of each group, or of all together."""
+    if scope == "layer":
+        return [choose_least(group, share) for group in groups]
+    ranked = []
+    for group in groups:
+        scores = group.scores.clone()
+        scores[scores.topk(math.ceil(LEAST_KEPT * len(scores))).indices] = math.inf
+        ranked.append(scores)
+    everything = torch.cat([*ranked, torch.empty(0)])
+    gone = torch.zeros(len(everything), dtype=torch.bool)
+    gone[everything.argsort(stable=True)[: round_down(share * len(everything))]] = True
+    gone &= everything.isfinite()
+    return [part.nonzero().flatten() for part in gone.split([len(scores) for scores in ranked])]
+
+
+def choose_least(group: ChannelGroup, share: float) -> Int64[Tensor, " removed"]:
+    return group.scores.argsort(stable=True)[: round_down(share * len(group.scores))]
+
+
+def round_down(number: float) -> int:
+    """Return the whole number below, where 0.7 * 10 counts as 7."""
+    return math.floor(number + 1e-9)
+
+
+@dataclass(frozen=True)
+class Factorize:
+    """Replaces layers by two of lower rank, the nearest in least squares of weights, where these have fewer weights.
+
+    A dense layer's matrix, or a convolution's of outputs by inputs times kernel, is cut to its largest singular values
+    (Zhang et al., TPAMI 2016, section 3.1): a kxk convolution becomes one to as many maps as the rank and one of 1x1.
+
+    Parameters
+    ----------
+    rank
+        A whole number: of each layer. A share: each layer gets the lowest rank that keeps this share of its squared
+        singular values (its energy).
+
+    Not factorized are the output, convolutions in groups, recurrent layers and embeddings.
+
+    """
+
+    rank: int | float
+    structural: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        whole = isinstance(self.rank, int) and not isinstance(self.rank, bool) and self.rank >= 1
+        if not whole and not (isinstance(self.rank, float) and 0 < self.rank <= 1):
+            wanted = "a whole number above 0 or a share of energy above 0 and up to 1"
+            raise ConfigError(f"rank: wanted {wanted}, found {self.rank!r}")
+
+    def __call__(self, model: nn.Module) -> nn.Module:
+        """Return a copy with factors in the place of layers."""
+        factorized = copy.deepcopy(model)
+        for name, layer in find_plain(model)[0].items():
+            rank = choose_rank(layer, self.rank)
+            if count_factors(layer, rank) < layer.weight.numel():
+                replace_module(factorized, name, split_layer(layer, rank))
+        return factorized
+
+    def find_untouched(self, model: nn.Module) -> dict[str, str]:
+        """Return the layers that stay, each with the reason."""
+        plain, reasons = find_plain(model)
+        for name, layer in plain.items():
+            rank = choose_rank(layer, self.rank)
+            if count_factors(layer, rank) >= layer.weight.numel():
+                reasons[name] = f"at rank {rank}, factors would not have fewer weights"
+        return reasons
+
+
+def find_plain(model: nn.Module) -> tuple[dict[str, Layer], dict[str, str]]:
+    """Return the layers that can be factorized, and why the others with a matrix of weights cannot."""
+    plain: dict[str, Layer] = {}
+    reasons = {}
+    outputs = find_outputs(model)
+    factors = {f"{name}.{index}" for name, each in model.named_modules() if isinstance(each, Factorized) for index in "01"}
+    for name, module in model.named_modules():
+        if not has_matrix(module):
+            continue
+        if name in outputs:
+            reasons[name] = "the output layer"
+        elif name in factors:
+            reasons[name] = "a factor already"
+        elif type(module) not in SPLITTABLE:
+            reasons[name] = f"a {type(module).__name__}, no plain convolution or dense layer"
+        elif isinstance(module, Layer) and count_groups(module) > 1:
+            reasons[name] = f"a convolution in {count_groups(module)} groups"
+        elif isinstance(module, Layer):
+            plain[name] = module
+    return plain, reasons
+
+
+def choose_rank(layer: Layer, rank: int | float) -> int:
+    """Return a layer's rank, or the lowest that keeps a share of its energy; never more than its full one."""
+    full = min(len(layer.weight), layer.weight[0].numel())
+    if isinstance(rank, int):
+        return min(rank, full)
+    energy = torch.linalg.svdvals(layer.weight.detach().double().flatten(1)).square().cumsum(0)
+    return min(int((energy < rank * energy[-1]).sum()) + 1, full)
+
+
+@torch.no_grad()
+def split_layer(layer: Layer, rank: int) -> Factorized:
+    """Return a layer as two, with the best weights of this rank; square roots of singular values go to each."""
+    factors = Factorized(layer, rank)
+    left, values, right = torch.linalg.svd(layer.weight.double().flatten(1), full_matrices=False)
+    roots = values[:rank].sqrt()
+    first, last = factors
+    assert isinstance(first, Layer)
+    assert isinstance(last, Layer)
+    first.weight.copy_((roots[:, None] * right[:rank]).view_as(first.weight))
+    last.weight.copy_((left[:, :rank] * roots).view_as(last.weight))
+    if last.bias is not None and layer.bias is not None:
+        last.bias.copy_(layer.bias)
+    return factors.train(layer.training)
+
+
+@dataclass(frozen=True)
+class FoldBatchNorm:
+    """Takes batch normalization into the convolution or dense layer before it, where that one feeds nothing else.
+
+    In eval mode, answers stay the same: the layer's outputs are scaled and moved as the running statistics say (Jacob
+    et al., CVPR 2018, section 3.2), and an identity stands where the normalization was. Training then goes on without
+    normalization.
+    """
+
+    structural: ClassVar[bool] = True
+
+    def __call__(self, model: nn.Module) -> nn.Module:
+        """Return a copy with normalization folded. Raises ConfigError where it is not known what the network eats."""
+        folded = copy.deepcopy(model)
+        for norm_name, layer_name in find_folds(model)[0].items():
+            layer, norm = folded.get_submodule(layer_name), folded.get_submodule(norm_name)
+            assert isinstance(layer, Layer)
+            assert isinstance(norm, _BatchNorm)
+            fold(layer, norm)
+            replace_module(folded, norm_name, Folded())
+        return folded
+
+    def find_untouched(self, model: nn.Module) -> dict[str, str]:
+        """Return the normalizations that stay, each with the reason."""
+        return find_folds(model)[1]
+
+
+def fold(layer: Layer, norm: _BatchNorm) -> None:
+    """Scale and move a layer's outputs as a normalization does, in place."""
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    # Both functions take None for missing weights, which their annotations do not say.
+    fuse = fuse_linear_bn_weights if isinstance(layer, nn.Linear) else fuse_conv_bn_weights
+    layer.weight, layer.bias = fuse(
+        layer.weight, layer.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
+    )
+
+
+def find_folds(model: nn.Module) -> tuple[dict[str, str], dict[str, str]]:
+    """Return normalization -> layer for those that can be folded, and why the other normalizations cannot.
+
+    Followed by autograd's graph of a forward pass: a layer feeds its normalization alone where no other operation takes
+    what the layer made.
+    """
+    network = copy.deepcopy(model).eval().requires_grad_()
+    calls, consumers = trace(network)
+    makers = {
+        call.made: (name, call)
+        for name, module in network.named_modules()
+        for call in calls.get(module, [])
+        if type(module) in FOLDING and len(calls[module]) == 1
+    }
+    folds, reasons = {}, {}
+    for name, module in network.named_modules():
+        if not isinstance(module, _BatchNorm | nn.LayerNorm | nn.GroupNorm):
+            continue
+        found = [makers.get(call.taken) for call in calls.get(module, [])]
+        if type(module) not in FOLDED_NORMS or module.running_mean is None:
+            reasons[name] = f"a {type(module).__name__}, no plain batch normalization with running statistics"
+        elif len(found) != 1:
+            reasons[name] = f"called {len(found)} times in a forward pass"
+        elif found[0] is None:
+            reasons[name] = "follows no convolution or dense layer directly"
+        elif consumers[found[0][1].made] > 1:
+            reasons[name] = f"{found[0][0]} feeds more than this normalization"
+        elif isinstance(network.get_submodule(found[0][0]), nn.Linear) and found[0][1].dimensions != 2:
+            reasons[name] = f"normalizes the steps that {found[0][0]} makes, not its units"
+        else:
+            folds[name] = found[0][0]
+    return folds, reasons
+
+
+FOLDING = (*SPLITTABLE, SameConv2d)
+FOLDED_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, StepNorm)
+"""Subclasses may do more, as timm's with an activation do."""
+
+
+@dataclass(frozen=True)
+class Call:
+    """A module's call, by the nodes of autograd's graph."""
+
+    taken: Any
+    """What made its input; None: the network's input."""
+    made: Any
+    dimensions: int
+    """Of its output."""
+
+
+def trace(network: nn.Module) -> tuple[dict[nn.Module, list[Call]], Counter[Any]]:
+    """Return the calls of layers and normalizations in a forward pass, and how many nodes take what each node made."""
+    calls: dict[nn.Module, list[Call]] = {}
+
+    def note(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        calls.setdefault(module, []).append(Call(inputs[0].grad_fn, output.grad_fn, output.ndim))
+
+    hooks = [each.register_forward_hook(note) for each in network.modules() if isinstance(each, Layer | _BatchNorm)]
+    with torch.inference_mode(mode=False), torch.enable_grad():
+        waiting = [network(find_sample(network).make_blank()).grad_fn]
+    for hook in hooks:
+        hook.remove()
+    consumers: Counter[Any] = Counter()
+    seen = set(waiting)
+    while waiting:
+        for source, _ in waiting.pop().next_functions:
+            consumers[source] += 1
+            if source is not None and source not in seen:
+                seen.add(source)
+                waiting.append(source)
+    return calls, consumers
+
+
+def factorize(rank: int | float) -> Factorize:
+    """Return the step that factorizes layers; see `Factorize`."""
+    return Factorize(rank)
+
+
+def fold_batchnorm() -> FoldBatchNorm:
+    """Return the step that folds batch normalization into the layers before it; see `FoldBatchNorm`."""
+    return FoldBatchNorm()
