@@ -8,6 +8,7 @@
     │   └── RunExistsError        the output folder already holds something
     ├── DataError                 the data cannot be used as they are
     ├── ArtifactError             a folder that is no (whole) artifact
+    │   └── CodecError            a `model.fnet` that is damaged, or what such a file cannot hold
     ├── ExportError           a model that a format cannot hold, or an export that answers otherwise
     ├── HubError              the Hugging Face Hub refuses, or cannot be asked
     ├── MissingExtraError         an optional dependency is not installed
@@ -72,6 +73,10 @@ class DataError(FalconetError, ValueError):
 
 class ArtifactError(FalconetError):
     """A folder that is no artifact, or one that is incomplete, altered or from a newer version."""
+
+
+class CodecError(ArtifactError):
+    """Bytes that are no `model.fnet`, are damaged or from a newer version; or values that the format cannot hold."""
 
 
 class ExportError(FalconetError):

@@ -1,0 +1,12 @@
+"""Codec: integers and floats <-> few bytes, without loss; the format of `model.fnet`, told in docs/fnet.md.
+
+    container  the file: header, names and shapes, checksum
+    tensors    what kind an array is: constant, grid, table, words
+    integers   sparse integers as binary decisions, with what they depend on
+    words      bit patterns and codebooks as decisions
+    coder      decisions <-> bytes
+"""
+
+from falconet.codec.container import decode as decode
+from falconet.codec.container import encode as encode
+from falconet.codec.container import read_header as read_header

@@ -1,0 +1,168 @@
+"""Binary decisions <-> bytes: fixed-point logarithms, and the range coder behind one method, `code`.
+
+A model asks `coder.code(chances, bits)` for a batch of decisions, and continues with the bits that are returned. The
+encoder and the meter return what they were given, the decoder what it reads. So a model is written once, for all three.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Protocol
+
+import numpy as np
+
+from falconet.errors import CodecError
+
+ONE = 1 << 16
+"""Probability 1. A chance is that of a bit being set, as an integer in 1 ... ONE - 1."""
+UNIT = 256
+"""A logit of 1, that is odds of 2 : 1."""
+LIMIT = 16 * UNIT
+"""Logits are kept in -LIMIT ... LIMIT - 1."""
+LOGARITHMS = np.array([round(UNIT * math.log2(1 + i / 256)) for i in range(256)], dtype=np.int64)
+"""UNIT * log2(1 + i/256). No value is near a half, so that every platform rounds alike (a test pins the bytes)."""
+POWERS = [round(ONE * 2 ** (i / UNIT)) for i in range(UNIT)]
+"""ONE * 2**(i / UNIT)."""
+
+
+def squash_exactly(logit: int) -> int:
+    """Return the chance of a logit in -LIMIT ... LIMIT - 1."""
+    odds = POWERS[abs(logit) % UNIT] << (abs(logit) // UNIT)
+    chance = min(ONE * odds // (odds + ONE), ONE - 1)
+    return chance if logit >= 0 else ONE - chance
+
+
+CHANCES = np.array([squash_exactly(logit) for logit in range(-LIMIT, LIMIT)], dtype=np.int64)
+
+
+def squash(logits: np.ndarray) -> np.ndarray:
+    """Return the chances of logits, which may lie outside of the limits."""
+    return CHANCES.take(logits + LIMIT, mode="clip")
+
+
+def log2(values: np.ndarray) -> np.ndarray:
+    """Return UNIT * log2 of positive integers below 2**53, from their leading nine bits."""
+    fractions, exponents = np.frexp(values.astype(np.float64))
+    return (exponents.astype(np.int64) - 1) * UNIT + LOGARITHMS.take((fractions * 512).astype(np.int64) - 256)
+
+
+class Coder(Protocol):
+    """What models talk to. Each method takes the values to write, or None to read them, and returns them."""
+
+    def code(self, chances: np.ndarray, bits: np.ndarray | None) -> np.ndarray:
+        """Code bits, int64, each with its chance of being 1."""
+
+    def code_evenly(self, sizes: np.ndarray, values: np.ndarray | None) -> np.ndarray:
+        """Code integers, int64, below these sizes (1 ... 2**16); all values are equally likely."""
+
+
+class Meter:
+    """Counts what an Encoder would write."""
+
+    def __init__(self) -> None:
+        self.bits = 0.0
+
+    def code(self, chances: np.ndarray, bits: np.ndarray | None) -> np.ndarray:
+        assert bits is not None
+        self.bits += 16 * len(bits) - float(np.log2(np.where(bits != 0, chances, ONE - chances)).sum())
+        return bits
+
+    def code_evenly(self, sizes: np.ndarray, values: np.ndarray | None) -> np.ndarray:
+        assert values is not None
+        self.bits += float(np.log2(sizes).sum())
+        return values
+
+
+class Encoder:
+    """Writes."""
+
+    def __init__(self) -> None:
+        import constriction
+
+        self._coder = constriction.stream.queue.RangeEncoder()
+        self._bernoulli, self._uniform = open_models()
+
+    def code(self, chances: np.ndarray, bits: np.ndarray | None) -> np.ndarray:
+        assert bits is not None
+        if len(bits):
+            self._coder.encode(bits.astype(np.int32), self._bernoulli, chances / ONE)
+        return bits
+
+    def code_evenly(self, sizes: np.ndarray, values: np.ndarray | None) -> np.ndarray:
+        assert values is not None
+        open_ = sizes > 1
+        if open_.any():
+            self._coder.encode(values[open_].astype(np.int32), self._uniform, sizes[open_].astype(np.int32))
+        return values
+
+    def finish(self) -> bytes:
+        """Return what was written, without the zeros in its end, which a Decoder assumes."""
+        return bytes(self._coder.get_compressed().astype(">u4").tobytes()).rstrip(b"\0")
+
+
+class Decoder:
+    """Reads what an Encoder wrote. Raises CodecError where it cannot have."""
+
+    def __init__(self, data: bytes) -> None:
+        import constriction
+
+        words = np.frombuffer(data + b"\0" * (-len(data) % 4), dtype=">u4").astype(np.uint32)
+        self._coder = constriction.stream.queue.RangeDecoder(words)
+        self._bernoulli, self._uniform = open_models()
+
+    def code(self, chances: np.ndarray, bits: np.ndarray | None = None) -> np.ndarray:
+        return self._decode(self._bernoulli, chances / ONE)
+
+    def code_evenly(self, sizes: np.ndarray, values: np.ndarray | None = None) -> np.ndarray:
+        result = np.zeros(len(sizes), dtype=np.int64)
+        open_ = sizes > 1
+        result[open_] = self._decode(self._uniform, sizes[open_].astype(np.int32))
+        return result
+
+    def finish(self) -> None:
+        """Raise CodecError where there is more to read."""
+        if not self._coder.maybe_exhausted():
+            raise CodecError("the file is damaged: it holds more than its tensors")
+
+    def _decode(self, model: Any, parameters: np.ndarray) -> np.ndarray:
+        if not len(parameters):
+            return np.zeros(0, dtype=np.int64)
+        try:
+            symbols: np.ndarray = self._coder.decode(model, parameters)
+        except AssertionError as error:  # Thus constriction says that no Encoder ends up here.
+            raise CodecError("the file is damaged: no values have such a code") from error
+        return symbols.astype(np.int64)
+
+
+def open_models() -> tuple[Any, Any]:
+    """Return the families of distributions that are used here; constriction is imported late."""
+    import constriction
+
+    models = constriction.stream.model
+    return models.Bernoulli(perfect=False), models.Uniform()
+
+
+def code_number(coder: Coder, size: int, value: int | None) -> int:
+    """Code one integer below `size` (1 ... 2**16)."""
+    return int(coder.code_evenly(np.array([size]), None if value is None else np.array([value]))[0])
+
+
+def code_flags(coder: Coder, count: int, flags: np.ndarray | None) -> np.ndarray:
+    """Code many flags, int64, by how many of them are set, in 255 steps of an eighth of a logit."""
+    step = None if flags is None else to_step(int(flags.sum()), count)
+    logit = from_step(code_number(coder, STEPS, step))
+    return coder.code(squash(np.full(count, logit)), flags)
+
+
+STEPS = 256
+"""Logits that a file can name, an eighth apart."""
+
+
+def to_step(ones: int, count: int) -> int:
+    """Return the nearest step of the logit of a fraction."""
+    logit = math.log2((ones + 1 / 16) / (count - ones + 1 / 16))
+    return min(max(round(8 * logit) + STEPS // 2, 0), STEPS - 1)
+
+
+def from_step(step: int) -> int:
+    return (step - STEPS // 2) * (UNIT // 8)

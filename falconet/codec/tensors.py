@@ -1,0 +1,296 @@
+"""Arrays of any type <-> decisions, in the kind that takes least: constant, grid, table or words."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from falconet.codec.coder import Coder, Meter, code_number
+from falconet.codec.integers import LARGEST, PRIORS, Memory, code_integers
+from falconet.codec.words import code_sorted, code_words
+from falconet.errors import CodecError
+
+TYPES = tuple(
+    np.dtype(name)
+    for name in "bool uint8 int8 uint16 int16 uint32 int32 uint64 int64 float16 float32 float64".split()
+)
+"""A file names a type by its place here; all are little-endian."""
+CONSTANT, GRID, CHANNEL_GRID, TABLE, WORDS = range(5)
+LARGEST_TABLE = 4096
+NATIVE, BRAIN, HALF = range(3)
+"""How float32 are shortened: not at all; to their upper 16 bits (bfloat16); to float16."""
+
+
+def code_tensor(
+    coder: Coder, memory: Memory, dtype: np.dtype, shape: tuple[int, ...], tensor: np.ndarray | None
+) -> np.ndarray:
+    """Code an array that holds at least one element."""
+    plan = None if tensor is None else choose_plan(memory, tensor)
+    kind = code_number(coder, 5, None if plan is None else plan.kind)
+    return CODERS[kind](coder, memory, dtype, shape, plan)
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """An array in one of the kinds that it can be written in."""
+
+    kind: int
+    integers: np.ndarray | None = None
+    words: np.ndarray | None = None
+    """Of the array, or of the entries of its table, uint64; or the steps of its grid, as float32."""
+    form: int = NATIVE
+    prior: int = 0
+
+
+def choose_plan(memory: Memory, tensor: np.ndarray) -> Plan:
+    """Return the plan that takes least."""
+    words = to_words(tensor)
+    if (words == words.flat[0]).all():
+        return Plan(CONSTANT, words=words.ravel()[:1])
+    plans = [plan_words(tensor, words), *plan_grids(tensor), *plan_table(tensor)]
+    return min(plans, key=lambda plan: measure(memory, plan, tensor))
+
+
+def measure(memory: Memory, plan: Plan, tensor: np.ndarray) -> float:
+    """Return the bits that a plan takes."""
+    meter = Meter()
+    CODERS[plan.kind](meter, memory.copy(), tensor.dtype, tensor.shape, plan)
+    return meter.bits
+
+
+def to_words(tensor: np.ndarray) -> np.ndarray:
+    """Return the bit patterns, uint64, in the same shape."""
+    return tensor.view(f"u{tensor.dtype.itemsize}").astype(np.uint64)
+
+
+def from_words(words: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    patterns = words.astype(f"u{dtype.itemsize}")
+    return patterns.astype(np.bool_) if dtype == np.bool_ else patterns.view(dtype)
+
+
+def plan_words(tensor: np.ndarray, words: np.ndarray) -> Plan:
+    form = shortest_form(tensor)
+    return Plan(WORDS, words=shorten(words.ravel(), form), form=form)
+
+
+def shortest_form(tensor: np.ndarray) -> int:
+    """Return a form in which nothing is lost."""
+    if tensor.dtype != np.float32:
+        return NATIVE
+    words = to_words(tensor).ravel()
+    for form in (BRAIN, HALF):
+        if np.array_equal(lengthen(shorten(words, form), form), words):
+            return form
+    return NATIVE
+
+
+def shorten(words: np.ndarray, form: int) -> np.ndarray:
+    """Return bit patterns of float32 in a form."""
+    if form == BRAIN:
+        return words >> np.uint64(16)
+    if form == HALF:
+        values = words.astype(np.uint32).view(np.float32)
+        with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+            halves = np.where(np.isfinite(values), values, 0).astype(np.float16)
+        return halves.view(np.uint16).astype(np.uint64)
+    return words
+
+
+def lengthen(words: np.ndarray, form: int) -> np.ndarray:
+    """Return bit patterns of float32 again. Of halves, only finite ones are ever written."""
+    if form == BRAIN:
+        return words << np.uint64(16)
+    if form == HALF:
+        halves = words.astype(np.uint16).view(np.float16)
+        if not np.isfinite(halves).all():
+            raise CodecError("the file is damaged: a value in float16 is not finite")
+        return halves.astype(np.float32).view(np.uint32).astype(np.uint64)
+    return words
+
+
+def width_of(dtype: np.dtype, form: int) -> int:
+    """Return the bits of a word."""
+    return 8 * dtype.itemsize if form == NATIVE else 16
+
+
+def code_form(coder: Coder, dtype: np.dtype, form: int | None) -> int:
+    return code_number(coder, 3, form) if dtype == np.float32 else NATIVE
+
+
+def code_constant(
+    coder: Coder, memory: Memory, dtype: np.dtype, shape: tuple[int, ...], plan: Plan | None
+) -> np.ndarray:
+    """Code the one value as bytes: how many, then these. Of floats the lower bytes are left out where they are zero."""
+    lead, width = dtype.kind == "f", 8 * dtype.itemsize
+    count = word = None
+    if plan is not None:
+        assert plan.words is not None
+        word = int(plan.words[0])
+        content = word.to_bytes(dtype.itemsize, "big" if lead else "little").rstrip(b"\0")
+        count = len(content)
+    count = code_number(coder, dtype.itemsize + 1, count)
+    value = 0
+    for index in range(count):
+        shift = width - 8 * (index + 1) if lead else 8 * index
+        value |= code_number(coder, 256, None if word is None else word >> shift & 255) << shift
+    return np.broadcast_to(from_words(np.array([value], dtype=np.uint64), dtype), shape).copy()
+
+
+def rotate(words: np.ndarray, width: int, by: int) -> np.ndarray:
+    """Rotate the bits of words to the left."""
+    mask = np.uint64((1 << width) - 1)
+    return ((words << np.uint64(by)) | (words >> np.uint64(width - by))) & mask
+
+
+def code_raw(coder: Coder, memory: Memory, dtype: np.dtype, shape: tuple[int, ...], plan: Plan | None) -> np.ndarray:
+    """Code bit patterns; those of floats with the sign moved to the end, so that the exponent fills the first byte."""
+    form = code_form(coder, dtype, None if plan is None else plan.form)
+    width, turn = width_of(dtype, form), dtype.kind == "f"
+    words = None if plan is None else plan.words
+    if words is not None and turn:
+        words = rotate(words, width, 1)
+    words = code_words(coder, int(np.prod(shape)), width, words)
+    return from_words(lengthen(rotate(words, width, width - 1) if turn else words, form), dtype).reshape(shape)
+
+
+def plan_table(tensor: np.ndarray) -> list[Plan]:
+    """Return a codebook of rising values and an index into it for each element, counted from where zero is."""
+    if tensor.dtype.itemsize > 4:
+        return []
+    form = shortest_form(tensor)
+    width = width_of(tensor.dtype, form)
+    keys = to_keys(shorten(to_words(tensor).ravel(), form), tensor.dtype, width)
+    entries, indices = np.unique(keys, return_inverse=True)
+    if len(entries) > LARGEST_TABLE:
+        return []
+    integers = indices.reshape(tensor.shape) - find_zero(entries, tensor.dtype, width)
+    return [Plan(TABLE, integers, entries, form, prior) for prior in range(len(PRIORS))]
+
+
+def to_keys(words: np.ndarray, dtype: np.dtype, width: int) -> np.ndarray:
+    """Return integers, int64, that rise with the value of bit patterns."""
+    keys, sign = words.astype(np.int64), 1 << (width - 1)
+    if dtype.kind == "f":
+        return np.where(keys & sign, 2 * sign - 1 - keys, keys | sign)
+    return keys ^ sign if dtype.kind == "i" else keys
+
+
+def from_keys(keys: np.ndarray, dtype: np.dtype, width: int) -> np.ndarray:
+    sign = 1 << (width - 1)
+    if dtype.kind == "f":
+        return np.where(keys & sign, keys ^ sign, 2 * sign - 1 - keys).astype(np.uint64)
+    return (keys ^ sign if dtype.kind == "i" else keys).astype(np.uint64)
+
+
+def find_zero(entries: np.ndarray, dtype: np.dtype, width: int) -> int:
+    """Return the index of zero in a codebook, or of the middle where there is none."""
+    zero = int(to_keys(np.zeros(1, dtype=np.uint64), dtype, width)[0])
+    place = int(np.searchsorted(entries, zero))
+    return place if place < len(entries) and entries[place] == zero else len(entries) // 2
+
+
+def code_table(coder: Coder, memory: Memory, dtype: np.dtype, shape: tuple[int, ...], plan: Plan | None) -> np.ndarray:
+    form = code_form(coder, dtype, None if plan is None else plan.form)
+    width = width_of(dtype, form)
+    entries = None if plan is None else plan.words
+    count = code_number(coder, LARGEST_TABLE, None if entries is None else len(entries) - 1) + 1
+    if count < 2:
+        raise CodecError("the file is damaged: a table of a single value")
+    entries = code_sorted(coder, count, width, entries)
+    prior, integers = (None, None) if plan is None else (plan.prior, plan.integers)
+    indices = code_integers(coder, memory, shape, integers, prior) + find_zero(entries, dtype, width)
+    if indices.min() < 0 or indices.max() >= count:
+        raise CodecError("the file is damaged: an index outside of its table")
+    return from_words(lengthen(from_keys(entries, dtype, width), form)[indices], dtype)
+
+
+def plan_grids(tensor: np.ndarray) -> list[Plan]:
+    """Return plans of integers times one step, or times a step of each row; of those that give the same bits."""
+    priors = range(len(PRIORS))
+    if tensor.dtype.kind in "biu":
+        integers = tensor.astype(np.int64)
+        fits = integers.min() >= -LARGEST and integers.max() <= LARGEST
+        exact = fits and np.array_equal(integers.astype(tensor.dtype), tensor)
+        return [Plan(GRID, integers, prior=prior) for prior in priors] if exact else []
+    if tensor.dtype != np.float32:
+        return []
+    rows = tensor.reshape(1, -1)
+    found = find_steps(rows)
+    if found is not None:
+        return [Plan(GRID, found[0].reshape(tensor.shape), found[1], prior=prior) for prior in priors]
+    if tensor.ndim > 1 and (found := find_steps(tensor.reshape(len(tensor), -1))) is not None:
+        return [Plan(CHANNEL_GRID, found[0].reshape(tensor.shape), found[1], prior=prior) for prior in priors]
+    return []
+
+
+def find_steps(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+    """Return the integers and the largest step of each row, float32, that they are multiples of; None: there are none.
+
+    The step is the greatest common divisor of the values as integers. Rows of zeros have the step of the first row.
+    """
+    if not np.isfinite(rows).all():
+        return None
+    fractions, exponents = np.frexp(rows)
+    lowest = int(exponents[rows != 0].min())
+    shifts = np.where(rows != 0, exponents - lowest, 0)
+    if shifts.max() > 38:
+        return None
+    values = np.ldexp(fractions, 24).astype(np.int64) << shifts
+    divisors = np.gcd.reduce(values, axis=1)
+    divisors = np.where(divisors == 0, divisors[divisors != 0][0], divisors)
+    integers = values // divisors[:, None]
+    if abs(integers).max() > LARGEST:
+        return None
+    with np.errstate(under="ignore"):
+        steps = np.ldexp(divisors.astype(np.float64), lowest - 24).astype(np.float32)
+    same = np.array_equal(apply_steps(integers, steps).view(np.uint32), rows.view(np.uint32))
+    return (integers, steps) if same else None
+
+
+def apply_steps(integers: np.ndarray, steps: np.ndarray) -> np.ndarray:
+    """Return integers times the step of their row, float32."""
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        return integers.astype(np.float32) * steps[:, None]
+
+
+def code_grid(coder: Coder, memory: Memory, dtype: np.dtype, shape: tuple[int, ...], plan: Plan | None) -> np.ndarray:
+    """Code one step, and integers; integers alone where the type is one."""
+    if dtype.kind == "f":
+        return code_steps(coder, memory, dtype, shape, plan, 1)
+    prior, integers = (None, None) if plan is None else (plan.prior, plan.integers)
+    return code_integers(coder, memory, shape, integers, prior).astype(dtype)
+
+
+def code_channels(
+    coder: Coder, memory: Memory, dtype: np.dtype, shape: tuple[int, ...], plan: Plan | None
+) -> np.ndarray:
+    """Code a step of each row, and integers."""
+    if not shape:
+        raise CodecError("the file is damaged: rows of a single value")
+    return code_steps(coder, memory, dtype, shape, plan, shape[0])
+
+
+def code_steps(  # noqa: PLR0917
+    coder: Coder, memory: Memory, dtype: np.dtype, shape: tuple[int, ...], plan: Plan | None, count: int
+) -> np.ndarray:
+    if dtype != np.float32:
+        raise CodecError(f"the file is damaged: a grid of {dtype}")
+    steps = None
+    if plan is not None:
+        assert plan.words is not None
+        steps = plan_words(plan.words, to_words(plan.words))
+    steps = code_raw(coder, memory, dtype, (count,), steps)
+    prior, integers = (None, None) if plan is None else (plan.prior, plan.integers)
+    integers = code_integers(coder, memory, shape, integers, prior)
+    return apply_steps(integers.reshape(count, -1), steps).reshape(shape)
+
+
+CODERS: tuple[Callable[[Coder, Memory, np.dtype, tuple[int, ...], Plan | None], np.ndarray], ...] = (
+    code_constant,
+    code_grid,
+    code_channels,
+    code_table,
+    code_raw,
+)

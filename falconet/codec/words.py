@@ -1,0 +1,94 @@
+"""Arrays of bit patterns <-> decisions: floats that have nothing in common, and sorted codebooks."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from falconet.codec.coder import Coder, Meter, code_number
+from falconet.codec.integers import Memory, Terms, Tree, code_symbols
+from falconet.errors import CodecError
+
+ZERO, EVEN, MODELED = 0, 1, 2
+"""How the bytes of a plane are coded: all are zero; all values equally likely; by how often each was seen."""
+FIRST_CHUNK = 64
+
+
+def code_words(coder: Coder, count: int, width: int, words: np.ndarray | None) -> np.ndarray:
+    """Code unsigned integers below 2**width, uint64, byte by byte, the highest bytes of all words first."""
+    result = np.zeros(count, dtype=np.uint64)
+    for shift in range(width - 8, -8, -8):
+        plane = None if words is None else ((words >> np.uint64(shift)) & np.uint64(255)).astype(np.int64)
+        result |= code_plane(coder, count, plane).astype(np.uint64) << np.uint64(shift)
+    return result
+
+
+def code_plane(coder: Coder, count: int, plane: np.ndarray | None) -> np.ndarray:
+    """Code one byte of each word, int64."""
+    mode = code_number(coder, 3, None if plane is None else choose_mode(plane))
+    if mode == ZERO:
+        return np.zeros(count, dtype=np.int64)
+    if mode == EVEN:
+        return coder.code_evenly(np.full(count, 256), plane)
+    return code_bytes(coder, count, plane)
+
+
+def choose_mode(plane: np.ndarray) -> int:
+    if not plane.any():
+        return ZERO
+    meter = Meter()
+    code_bytes(meter, len(plane), plane)
+    return MODELED if meter.bits < 8 * len(plane) else EVEN
+
+
+def code_bytes(coder: Coder, count: int, values: np.ndarray | None) -> np.ndarray:
+    """Code bytes by how often each was seen before, in chunks that grow."""
+    tree, result, done = Tree(Memory(), 255), np.zeros(count, dtype=np.int64), 0
+    while done < count:
+        part = slice(done, min(done + max(FIRST_CHUNK, done // 2), count))
+        signs = np.zeros(part.stop - done, dtype=np.int64)
+        result[part] = code_symbols(coder, tree, Terms([], []), part, signs, None if values is None else values[part])
+        done = part.stop
+    return result
+
+
+def code_sorted(coder: Coder, count: int, width: int, values: np.ndarray | None) -> np.ndarray:
+    """Code different, rising integers, int64, below 2**width (at most 32): the ends, then always the middle between two.
+
+    Where between two neighbors a middle lies is told in 32 steps of the distance, by how often each was seen, then
+    evenly within the step.
+    """
+    result = np.zeros(count, dtype=np.int64)
+    ends = None if values is None else values[[0, -1]].astype(np.uint64)
+    result[[0, -1]] = code_words(coder, 2, width, ends).astype(np.int64)
+    if result[-1] - result[0] < count - 1:
+        raise CodecError("the file is damaged: a codebook does not rise")
+    tree = Tree(Memory(), STEPS - 1)
+    lower, upper = np.array([0]), np.array([count - 1])
+    while len(lower):
+        middle = (lower + upper) // 2
+        least = result[lower] + middle - lower
+        room = result[upper] - (upper - middle) - least + 1
+        wanted = None if values is None else values[middle] - least
+        result[middle] = least + code_between(coder, tree, room, wanted)
+        lower, upper = np.stack([lower, middle], 1).ravel(), np.stack([middle, upper], 1).ravel()
+        inside = upper - lower > 1
+        lower, upper = lower[inside], upper[inside]
+    return result
+
+
+STEPS = 32
+
+
+def code_between(coder: Coder, tree: Tree, room: np.ndarray, values: np.ndarray | None) -> np.ndarray:
+    """Code integers below `room`, which is at most 2**32."""
+    steps = None if values is None else values * STEPS // room
+    part = slice(0, len(room))
+    steps = code_symbols(coder, tree, Terms([], []), part, np.zeros_like(room), steps)
+    # The least value of a step: ceil(step * room / STEPS).
+    first, after = -(-steps * room // STEPS), -(-(steps + 1) * room // STEPS)
+    size = np.maximum(after - first, 1)
+    rest = None if values is None else values - first
+    shift = np.maximum(np.frexp(size.astype(np.float64))[1].astype(np.int64) - 15, 0)
+    high = coder.code_evenly(((size - 1) >> shift) + 1, None if rest is None else rest >> shift)
+    low = coder.code_evenly(1 << shift, None if rest is None else rest & ((1 << shift) - 1))
+    return np.minimum(first + (high << shift) + low, room - 1)
