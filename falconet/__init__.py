@@ -10,6 +10,9 @@ if TYPE_CHECKING:
     from falconet.artifact import Artifact as Artifact
     from falconet.artifact import load_artifact as load_artifact
     from falconet.artifact import push as push
+    from falconet.budget import Budget as Budget
+    from falconet.budget import Compression as Compression
+    from falconet.budget import compress as compress
     from falconet.comparison import Comparison as Comparison
     from falconet.comparison import compare as compare
     from falconet.complexity import Complexity as Complexity

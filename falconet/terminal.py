@@ -15,6 +15,8 @@ from rich.text import Text
 from falconet.training import Callback, EpochRow
 
 if TYPE_CHECKING:
+    from falconet.budget import Compression
+    from falconet.budget.search import Trial
     from falconet.data import Dataset
     from falconet.data.checks import DataReport
     from falconet.evaluation import Costs, Evaluation, Robustness
@@ -411,3 +413,42 @@ def describe_parity(parity: Parity) -> str:
     bounds = f" (95%: {100 * interval[0]:.2f} to {100 * interval[1]:.2f})" if interval else ""
     lost = f"{100 * parity.accuracy_drop:.2f} points lost{bounds}"
     return f"{text}\naccuracy: {parity.accuracy_before:.2%} before, {parity.accuracy_after:.2%} after: {lost}"
+
+
+def print_trial(trial: Trial, best: Trial) -> None:
+    """Print a line about a trial of a search on standard error."""
+    scheme = trial.scheme
+    what = f"{scheme.kept:.3%} of the weights, {scheme.bits} bits"
+    channels = f", {scheme.macs:.1%} of the MACs" if scheme.macs < 1 else ""
+    latency = "" if trial.latency_ms is None else f", {trial.latency_ms:.3f} ms"
+    found = f"{trial.bytes:,} bytes, val {trial.accuracy:.2%} ({-trial.drop:+.2f}){latency}, {trial.seconds:.0f} s"
+    print_note(f"trial {trial.number}: {what}{channels}: {found}{'  best' if trial == best else ''}")
+
+
+def print_compression(result: Compression) -> None:
+    """Print what a search came to."""
+    found = result.shrinking
+    columns = ("", "before", "after", "")
+    interval = found.drop_ci
+    bounds = f" (95%: {interval[0]:.2f} to {interval[1]:.2f})" if interval else ""
+    rows = [
+        ("bytes", f"{found.bytes_before:,}", f"{found.bytes_after:,}", f"{found.ratio:.1f}x smaller"),
+        (
+            f"test accuracy (n = {found.contest.n:,})",
+            f"{found.contest.other_accuracy:.2%}",
+            f"{found.contest.accuracy:.2%}",
+            f"{found.drop:.2f} points lost{bounds}",
+        ),
+        ("MACs", f"{found.macs_before:,}", f"{found.macs_after:,}", f"{found.macs_before / found.macs_after:.2f}x fewer"),
+        (
+            f"latency ({', '.join(dict.fromkeys(found.runtimes))})",
+            f"{found.latency_before:.3f} ms",
+            f"{found.latency_after:.3f} ms",
+            found.name_fastest(),
+        ),
+    ]
+    print_table(columns, rows)
+    print_line(found.name_integers())
+    if found.untouched:
+        print_some([f"left as it was: {name}: {reason}" for name, reason in found.untouched.items()])
+    print_line(f"{result.out}: model.fnet, report.html; all {len(result.trials)} trials: frontier.csv, frontier.png")

@@ -4,11 +4,15 @@ from falconet.compression.constraints import Constrained, materialize
 from falconet.compression.pruning import PruneWeights
 from falconet.compression.sensitivity import Sensitivity, choose_bits, choose_sparsities, measure_sensitivity
 from falconet.compression.steps import Chain, Cluster, Quantize, Shorten, Step, chain, cluster, prune, quantize, shorten
+from falconet.compression.structure import Factorize, FoldBatchNorm, PruneChannels, factorize, fold_batchnorm
 
 __all__ = [
     "Chain",
     "Cluster",
     "Constrained",
+    "Factorize",
+    "FoldBatchNorm",
+    "PruneChannels",
     "PruneWeights",
     "Quantize",
     "Sensitivity",
@@ -18,6 +22,8 @@ __all__ = [
     "choose_bits",
     "choose_sparsities",
     "cluster",
+    "factorize",
+    "fold_batchnorm",
     "materialize",
     "measure_sensitivity",
     "prune",

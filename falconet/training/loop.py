@@ -28,7 +28,7 @@ from falconet.training.distributed import ALONE, Team
 from falconet.training.finetuning import freeze, unfreeze
 from falconet.training.optimizers import Criterion, make_average, make_criterion, make_judge, make_optimizer
 from falconet.training.schedules import learning_rate
-from falconet.training.state import Forward, Progress, State, clone, restore, snapshot
+from falconet.training.state import Forward, Progress, Scheduled, State, clone, restore, snapshot
 
 
 @runtime_checkable
@@ -89,7 +89,8 @@ def fit(
     """Train `model` in place and leave it in eval mode with the weights of its best epoch.
 
     The best epoch has the highest validation accuracy; of equals, the lowest validation loss; or it is simply the last
-    one, where `config.keep` says so. `class_weights`, one for each class, weigh the samples of the training loss.
+    one, where `config.keep` says so. A model with a method `advance` is told before each step which share of all steps
+    is done. `class_weights`, one for each class, weigh the samples of the training loss.
     `teacher`, a network for the same input and classes, adds the comparison with its answers to the loss (see
     `falconet.training.distillation`). Ctrl-C and a loss that is no longer finite end the run early, which the result
     says. With `checkpoints`, a folder, the state is written there after each epoch, and in long epochs in between; a
@@ -289,6 +290,8 @@ def take_step(
     for group in state.optimizer.param_groups:
         group["lr"] = group["scale"] * rate
     images, labels = map(setting.place.move, batch)
+    if isinstance(state.model, Scheduled):
+        state.model.advance(step / steps)
     for callback in setting.callbacks:
         callback.on_batch(step + 1)
     logits, loss = compute_loss(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,14 @@ from falconet.training.devices import Place
 Weights = dict[str, Tensor]
 Forward = Callable[[Tensor], Any]
 """A network, or what does the same."""
+
+
+@runtime_checkable
+class Scheduled(Protocol):
+    """A network that changes as its training goes on, such as one whose weights are pruned step by step."""
+
+    def advance(self, fraction: float) -> None:
+        """Hear before each step which share of them is done, 0 to 1."""
 
 
 @dataclass

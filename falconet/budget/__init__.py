@@ -1,0 +1,9 @@
+"""Fit to a budget: the search for the smallest file of a trained model that still answers right."""
+
+from falconet.budget.compressing import Watcher, compress
+from falconet.budget.concluding import Compression
+from falconet.budget.config import CompressConfig, SearchConfig
+from falconet.budget.goals import Budget
+from falconet.budget.search import Scheme, Trial
+
+__all__ = ["Budget", "CompressConfig", "Compression", "Scheme", "SearchConfig", "Trial", "Watcher", "compress"]

@@ -1,0 +1,81 @@
+"""The verb compress."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from falconet.cli.app import Assignments, DataRoot, Debug, Json, ModelFolder, Source, app
+from falconet.errors import UsageError
+
+
+@app.command()
+def compress(
+    model: ModelFolder,
+    source: Source,
+    out: Annotated[Path, typer.Option(help="Folder for the compressed model.")],
+    max_size: Annotated[
+        str | None, typer.Option(metavar="SIZE", help="Of the coded file, such as 40kB: the most accurate within it.")
+    ] = None,
+    max_drop: Annotated[
+        float | None,
+        typer.Option(metavar="POINTS", help="Of accuracy: the smallest file within it; 0.5 where no size is given."),
+    ] = None,
+    max_latency: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Of one sample on one thread of this machine, such as 1ms.")
+    ] = None,
+    max_macs: Annotated[
+        str | None, typer.Option(metavar="COUNT", help="Multiply-accumulates of one sample, such as 1.5M.")
+    ] = None,
+    time: Annotated[
+        str | None, typer.Option(metavar="TIME", help="After which no further trial begins, such as 10m.")
+    ] = None,
+    recipe: Annotated[str | None, typer.Option(help="A named recipe for compression, or a YAML file.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Of training in each trial.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the search in the folder.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the search in the folder.")] = False,
+    settings: Assignments = None,
+    data_root: DataRoot = None,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Find the smallest file of a trained model that still answers right, within a budget."""
+    from falconet.budget.goals import Budget, parse_count, parse_size, parse_time
+    from falconet.catalog import check_artifact, check_source
+    from falconet.planning import parse_assignments
+    from falconet.schema import merge
+
+    if resume and overwrite:
+        raise UsageError("--resume and --overwrite exclude each other")
+    budget = Budget(
+        max_bytes=None if max_size is None else parse_size(max_size, "--max-size"),
+        max_drop=max_drop,
+        max_latency_ms=None if max_latency is None else 1000 * parse_time(max_latency, "--max-latency"),
+        max_macs=None if max_macs is None else parse_count(max_macs, "--max-macs"),
+        seconds=None if time is None else parse_time(time, "--time"),
+    )
+    check_artifact(model)
+    check_source(source)
+    asked = parse_assignments(settings or [])
+    if epochs is not None:
+        asked = merge(asked, {"compression": {"epochs": epochs}})
+    from falconet import budget as search
+    from falconet import terminal
+
+    result = search.compress(
+        model,
+        source,
+        out,
+        budget=budget,
+        recipe=recipe,
+        settings=asked,
+        existing="resume" if resume else "overwrite" if overwrite else "refuse",
+        data_root=data_root,
+        watcher=search.Watcher(terminal.print_note, terminal.print_trial, terminal.watch),
+    )
+    if json:
+        terminal.print_json(result.facts())
+        return
+    terminal.print_compression(result)
