@@ -56,11 +56,11 @@ class Cluster:
     """Weights share few values; see `Table`. Raises ConfigError for bad settings."""
 
     levels: int | Mapping[str, int]
-    """How many values besides zero a parameter may have, 1 to 4096, or the number for each parameter's name."""
+    """How many values besides zero a parameter may have, 1 to 256, or the number for each parameter's name."""
     structural: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        check_whole("levels", self.levels, 1, 4096)
+        check_whole("levels", self.levels, 1, 256)
 
     @torch.no_grad()
     def __call__(self, model: nn.Module) -> Constrained:
