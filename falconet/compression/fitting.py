@@ -48,7 +48,7 @@ def fit_centroids(values: Float[Tensor, " weights"], levels: int) -> Float[Tenso
     that are left empty are dropped.
     """
     ordered = values.double().sort().values
-    distinct = torch.unique_consecutive(ordered)
+    distinct: Tensor = torch.unique_consecutive(ordered)
     if len(distinct) <= levels:
         return distinct.to(values.dtype)
     sums = accumulate(ordered)
@@ -62,14 +62,17 @@ def fit_centroids(values: Float[Tensor, " weights"], levels: int) -> Float[Tenso
         if torch.equal(moved, centroids):
             break
         centroids = moved
-    return torch.unique_consecutive(centroids[counts > 0].to(values.dtype))
+    # Neighbors may have become one in fewer bits.
+    fitted: Tensor = torch.unique_consecutive(centroids[counts > 0].to(values.dtype))
+    return fitted
 
 
 def cut_pieces(ordered: Float[Tensor, " weights"], count: int) -> Int64[Tensor, " edges"]:
     """Return where sorted values are cut into about twice `count` pieces: of equal numbers, and of equal widths."""
     numbers = torch.linspace(0, len(ordered), count + 1, dtype=ordered.dtype, device=ordered.device).round().long()
     inner = torch.linspace(float(ordered[0]), float(ordered[-1]), count + 1, dtype=ordered.dtype, device=ordered.device)
-    return torch.cat([numbers, torch.searchsorted(ordered, inner[1:-1])]).unique()
+    edges: Tensor = torch.unique(torch.cat([numbers, torch.searchsorted(ordered, inner[1:-1])]))
+    return edges
 
 
 def partition(

@@ -222,7 +222,7 @@ def prune(
         return weights
     if weights != PruneWeights(amount):
         raise ConfigError("structure: wanted weight for criterion, scope, schedule or regrow, found channel")
-    from falconet.compression.structure import PruneChannels  # type: ignore[import-not-found]
+    from falconet.compression.structure import PruneChannels
 
     channels: Step = PruneChannels(amount)
     return channels

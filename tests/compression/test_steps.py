@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.cluster import KMeans
 from torch import Tensor, nn
@@ -68,9 +68,12 @@ def test_layers_are_pruned_as_torch_does(amount: float) -> None:
     pruned = prune(amount)(model)
     for name in WEIGHTS:
         layer = theirs.get_submodule(name.split(".")[0])
-        torch_prune.l1_unstructured(layer, "weight", amount)
+        torch_prune.l1_unstructured(layer, "weight", amount)  # type: ignore[no-untyped-call]
         assert torch.equal(find_mask(pruned, name).kept, layer.get_buffer("weight_mask").bool())
-        assert torch.equal(materialize(pruned).get_parameter(name), layer.weight)
+        assert torch.equal(
+            materialize(pruned).get_parameter(name),
+            layer.get_parameter("weight_orig") * layer.get_buffer("weight_mask"),
+        )
 
 
 @pytest.mark.parametrize("amount", [0.1, 0.5, 0.97])
@@ -201,7 +204,7 @@ def test_movement_finds_what_training_wants() -> None:
         x = torch.randn(64, 2)
         loss = (pruned(x)[:, 0] - x[:, 1]).square().mean()
         optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
     pruned.advance(1.0)
     assert find_mask(pruned, "weight").kept.tolist() == [[False, True]]
@@ -209,8 +212,8 @@ def test_movement_finds_what_training_wants() -> None:
 
 @pytest.mark.parametrize("levels", [1, 3, 7, 31, 127])
 def test_steps_have_nearly_the_least_squared_error(levels: int) -> None:
-    weights = torch.randn(3, 400) * torch.tensor([[0.01], [1.0], [30.0]])
-    weights[1].masked_fill_(torch.rand(400) < 0.8, 0.0)
+    weights = torch.randn(3, 2000) * torch.tensor([[0.01], [1.0], [30.0]])
+    weights[1].masked_fill_(torch.rand(2000) < 0.5, 0.0)
     fitted = fit_steps(weights, levels)
     assert torch.equal(fitted, fitted.bfloat16().float())
 
@@ -218,10 +221,11 @@ def test_steps_have_nearly_the_least_squared_error(levels: int) -> None:
         return float(((row / step).round().clamp(-levels, levels) * step - row).square().sum())
 
     for row, step in zip(weights, fitted.tolist(), strict=True):
-        tried = np.linspace(0.02, 1.1, 2000) * float(row.abs().max()) / levels
+        tried = np.linspace(0.02, 1.1, 500) * float(row.abs().max()) / levels
         assert measure(row, step) <= 1.1 * min(measure(row, float(candidate)) for candidate in tried)
 
 
+@settings(max_examples=30)
 @given(st.integers(1, 15), st.integers(1, 255), st.lists(st.integers(-15, 15), min_size=1, max_size=20))
 def test_values_on_a_grid_keep_it(levels: int, step: int, multiples: list[int]) -> None:
     values = torch.tensor(multiples).clamp(-levels, levels)[None] * (step / 1024)
@@ -271,7 +275,7 @@ def test_clusters_leave_zeros_out() -> None:
     clustered = cluster({"4.weight": 4})(prune(0.5)(make_network()))
     value = materialize(clustered).get_parameter("4.weight")
     assert (value == 0).float().mean() == pytest.approx(0.5, abs=1e-3)
-    assert len(value[value != 0].unique()) == 4
+    assert len(torch.unique(value[value != 0])) == 4
 
 
 def test_clusters_follow_a_mask_that_changes() -> None:
@@ -285,7 +289,7 @@ def test_clusters_follow_a_mask_that_changes() -> None:
 @pytest.mark.parametrize(("bits", "levels"), [("ternary", 3), (2, 3), (3, 7), (8, 255)])
 def test_bits_are_levels(bits: Any, levels: int) -> None:
     plain = materialize(quantize(bits)(make_network()))
-    found = len(plain.get_parameter("4.weight").unique())
+    found = len(torch.unique(plain.get_parameter("4.weight")))
     assert found <= levels
     assert found > levels / 2
 
