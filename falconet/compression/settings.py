@@ -106,7 +106,7 @@ def explain_value(values: torch.Tensor) -> str | None:
 @torch.no_grad()
 def find_zeros(model: nn.Module) -> dict[str, str]:
     """Return the parameters that are zero all over: no grid and no table can be fitted to them."""
-    names = [name for name, _ in get_plain(model).named_parameters()]
+    names = [name for name, value in get_plain(model).named_parameters() if explain_value(value) is None]
     return {name: ZERO for name in names if not read_values(model, name).any()}
 
 

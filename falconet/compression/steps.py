@@ -56,11 +56,11 @@ class Cluster:
     """Weights share few values; see `Table`. Raises ConfigError for bad settings."""
 
     levels: int | Mapping[str, int]
-    """How many values besides zero a parameter may have, 1 to 4096, or the number for each parameter's name."""
+    """How many values besides zero a parameter may have, 1 to 256, or the number for each parameter's name."""
     structural: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        check_whole("levels", self.levels, 1, 4096)
+        check_whole("levels", self.levels, 1, 256)
 
     @torch.no_grad()
     def __call__(self, model: nn.Module) -> Constrained:
@@ -222,7 +222,7 @@ def prune(
         return weights
     if weights != PruneWeights(amount):
         raise ConfigError("structure: wanted weight for criterion, scope, schedule or regrow, found channel")
-    from falconet.compression.structure import PruneChannels  # type: ignore[import-not-found]
+    from falconet.compression.structure import PruneChannels
 
     channels: Step = PruneChannels(amount)
     return channels
