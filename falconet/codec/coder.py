@@ -21,6 +21,7 @@ LIMIT = 16 * UNIT
 """Logits are kept in -LIMIT ... LIMIT - 1."""
 LOGARITHMS = np.array([round(UNIT * math.log2(1 + i / 256)) for i in range(256)], dtype=np.int64)
 """UNIT * log2(1 + i/256). No value is near a half, so that every platform rounds alike (a test pins the bytes)."""
+CORRECTIONS = LOGARITHMS - np.arange(256) - 1023 * UNIT
 POWERS = [round(ONE * 2 ** (i / UNIT)) for i in range(UNIT)]
 """ONE * 2**(i / UNIT)."""
 
@@ -42,8 +43,9 @@ def squash(logits: np.ndarray) -> np.ndarray:
 
 def log2(values: np.ndarray) -> np.ndarray:
     """Return UNIT * log2 of positive integers below 2**53, from their leading nine bits."""
-    fractions, exponents = np.frexp(values.astype(np.float64))
-    return (exponents.astype(np.int64) - 1) * UNIT + LOGARITHMS.take((fractions * 512).astype(np.int64) - 256)
+    # A float64 is its exponent + 1023 in 11 bits, followed by what comes after the leading bit.
+    leading = values.astype(np.float64).view(np.int64) >> 44
+    return leading + CORRECTIONS.take(leading & 255)
 
 
 class Coder(Protocol):

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from falconet.codec.coder import ONE, Coder, code_flags, code_number, from_step, log2, squash, to_step
+from falconet.codec.coder import ONE, STEPS, Coder, code_flags, code_number, from_step, log2, squash, to_step
 
 DIAGONALS = 32
 STRIDE = 7
@@ -28,44 +28,61 @@ FIRST_CHUNK = 32
 PRIORS = (ONE // 2, 2 * ONE, 8 * ONE, 32 * ONE)
 """A file chooses how many elements (times ONE) a row or column is thought to have been seen with no surprise."""
 KERNEL_PRIOR = 4 * ONE
-MAGNITUDE_PRIOR = 3 * ONE
+VALUE_PRIOR = 3 * ONE
 NODE_PRIOR = 3 * ONE
 
 
-class Term:
-    """What each value of a coordinate adds to the logits: by how much its ones and zeros outnumber what was expected."""
-
-    def __init__(self, size: int, prior: int) -> None:
-        self.count, self.ones, self.expected = (np.zeros(size, dtype=np.int64) for _ in range(3))
-        """Elements seen; those that were one; the sum of their chances without this term."""
-        self.prior = prior
-
-    def logits(self) -> np.ndarray:
-        found, prior, all_ = self.ones * ONE, self.prior, self.count * ONE
-        ones = log2(found + prior) - log2(self.expected + prior)
-        return ones - log2(all_ - found + prior) + log2(all_ - self.expected + prior)
-
-    def learn(self, index: np.ndarray, bits: np.ndarray, chances: np.ndarray) -> None:
-        size = len(self.count)
-        self.count += np.bincount(index, minlength=size)
-        # Sums of fewer than 2**20 integers below 2**16: float64 is exact.
-        self.ones += np.bincount(index, bits, size).astype(np.int64)
-        self.expected += np.bincount(index, chances, size).astype(np.int64)
-
-
-@dataclass
 class Terms:
-    """Terms of one kind of decision, and for each element the index into each of them."""
+    """What rows, columns, kernels and positions add to the logits: by how much ones and zeros outnumber what was expected.
 
-    terms: list[Term]
-    indices: list[np.ndarray]
+    All coordinates stand in one table; `indices` (coordinates x elements) says for each element which lines it has.
+    """
 
-    def at(self, part: slice) -> list[np.ndarray]:
-        return [term.logits()[index[part]] for term, index in zip(self.terms, self.indices, strict=True)]
+    def __init__(self, coordinates: list[tuple[int, int, np.ndarray]], count: int) -> None:
+        """Take the size, the prior and the value for each element of each coordinate."""
+        sizes = [size for size, _, _ in coordinates]
+        starts = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+        self.indices = np.zeros((len(coordinates), count), dtype=np.int64)
+        for line, start, (_, _, index) in zip(self.indices, starts, coordinates):  # noqa: B905
+            np.add(index, start, out=line)
+        prior = np.repeat([prior for _, prior, _ in coordinates], sizes).astype(np.int64)
+        self.evidence = np.tile(prior, (4, 1))
+        """Times ONE: ones found, ones expected, zeros found, zeros expected; what is expected leaves out this term."""
 
-    def learn(self, part: slice, bits: np.ndarray, logits: np.ndarray, own: list[np.ndarray]) -> None:
-        for term, index, logit in zip(self.terms, self.indices, own, strict=True):
-            term.learn(index[part], bits, squash(logits - logit))
+    def at(self, part: slice) -> np.ndarray:
+        """Return the logits of each coordinate for these elements."""
+        index = self.indices[:, part]
+        if index.size < self.evidence.shape[1]:
+            return combine(log2(self.evidence[:, index]))
+        return combine(log2(self.evidence))[index]
+
+    def learn(self, part: slice, bits: np.ndarray, chances: np.ndarray) -> None:
+        """Take in decisions with their chances without each coordinate."""
+        index, size = self.indices[:, part].ravel(), self.evidence.shape[1]
+        count = np.bincount(index, minlength=size) * ONE
+        # Sums of fewer than 2**20 integers below 2**16: float64 is exact.
+        ones = np.bincount(index, np.broadcast_to(bits, chances.shape).ravel(), size).astype(np.int64) * ONE
+        expected = np.bincount(index, chances.ravel(), size).astype(np.int64)
+        self.evidence += np.stack([ones, expected, count - ones, count - expected])
+
+
+def combine(logarithms: np.ndarray) -> np.ndarray:
+    logits: np.ndarray = logarithms[0] - logarithms[1] - logarithms[2] + logarithms[3]
+    return logits
+
+
+class Common:
+    """The term that all elements share."""
+
+    def __init__(self, prior: int) -> None:
+        self.evidence = np.full(4, prior)
+
+    def logit(self) -> int:
+        return int(combine(log2(self.evidence)))
+
+    def learn(self, bits: np.ndarray, chances: np.ndarray) -> None:
+        count, ones, expected = len(bits) * ONE, int(bits.sum()) * ONE, int(chances.sum())
+        self.evidence += np.array([ones, expected, count - ones, count - expected])
 
 
 @dataclass
@@ -100,7 +117,7 @@ def lay_out(shape: tuple[int, ...]) -> Layout:
 
 
 def code_integers(
-    coder: Coder, memory: Memory, shape: tuple[int, ...], values: np.ndarray | None, prior: int | None = None
+    coder: Coder, memory: Memory, shape: tuple[int, ...], values: np.ndarray | None
 ) -> np.ndarray:
     """Code integers of at most LARGEST as magnitudes, int64, of any shape but an empty one."""
     layout = lay_out(shape)
@@ -111,7 +128,7 @@ def code_integers(
     result = np.zeros((layout.rows, layout.columns, layout.positions), dtype=np.int64)
     inner = Layout(len(rows), len(columns), layout.positions)
     if inner.size:
-        result[np.ix_(rows, columns)] = code_dense(coder, memory, inner, grid, prior)
+        result[np.ix_(rows, columns)] = code_dense(coder, memory, inner, grid)
     return result.reshape(shape)
 
 
@@ -127,7 +144,7 @@ def code_alive(coder: Coder, grid: np.ndarray | None, axis: int, layout: Layout)
 
 
 def code_dense(
-    coder: Coder, memory: Memory, layout: Layout, grid: np.ndarray | None, prior: int | None
+    coder: Coder, memory: Memory, layout: Layout, grid: np.ndarray | None
 ) -> np.ndarray:
     """Code integers in stripes of rows."""
     result = np.zeros((layout.rows, layout.columns, layout.positions), dtype=np.int64)
@@ -135,12 +152,12 @@ def code_dense(
     for top in range(0, layout.rows, height):
         part = slice(top, min(top + height, layout.rows))
         stripe = Layout(part.stop - top, layout.columns, layout.positions)
-        result[part] = code_stripe(coder, memory, stripe, None if grid is None else grid[part], prior)
+        result[part] = code_stripe(coder, memory, stripe, None if grid is None else grid[part])
     return result
 
 
 def code_stripe(
-    coder: Coder, memory: Memory, layout: Layout, grid: np.ndarray | None, prior: int | None
+    coder: Coder, memory: Memory, layout: Layout, grid: np.ndarray | None
 ) -> np.ndarray:
     order, bounds = arrange(layout)
     values = None if grid is None else grid.ravel()[order]
@@ -148,7 +165,7 @@ def code_stripe(
     chosen = np.arange(layout.size)
     if not full:
         mask = None if values is None else (values != 0).astype(np.int64)
-        chosen = np.flatnonzero(code_mask(coder, layout, order, bounds, mask, prior))
+        chosen = np.flatnonzero(code_mask(coder, layout, order, bounds, mask))
     places = order[chosen]
     result = np.zeros(layout.size, dtype=np.int64)
     result[places] = code_nonzeros(coder, memory, layout, places, None if values is None else values[chosen])
@@ -164,45 +181,61 @@ def arrange(layout: Layout) -> tuple[np.ndarray, np.ndarray]:
     return order, np.concatenate([[0], np.cumsum(counts)])[GROUPS]
 
 
-def make_terms(layout: Layout, places: np.ndarray, prior: int, kernel_prior: int) -> Terms:
-    """Return the terms that can say something of a layout."""
+def make_terms(layout: Layout, places: np.ndarray, priors: tuple[int, int, int]) -> Terms:
+    """Return the terms that can say something of a layout, for elements at flat indices.
+
+    The priors are that of rows, that of columns, and that of kernels and positions.
+    """
+    wanted: list[tuple[int, int, np.ndarray]] = []
     rows, inner = np.divmod(places, layout.columns * layout.positions)
     columns, positions = np.divmod(inner, layout.positions) if layout.positions > 1 else (inner, inner)
-    wanted: list[tuple[int, int, np.ndarray]] = []
     if layout.rows > 1 and layout.size > layout.rows:
-        wanted.append((layout.rows, prior, rows))
+        wanted.append((layout.rows, priors[0], rows))
     if layout.columns > 1 and layout.size > layout.columns:
-        wanted.append((layout.columns, prior, columns))
+        wanted.append((layout.columns, priors[1], columns))
+    if layout.positions > 1 and min(layout.rows, layout.columns) > 1:
+        wanted.append((layout.rows * layout.columns, priors[2], places // layout.positions))
     if layout.positions > 1:
-        if min(layout.rows, layout.columns) > 1:
-            wanted.append((layout.rows * layout.columns, kernel_prior, places // layout.positions))
-        wanted.append((layout.positions, kernel_prior, positions))
-    return Terms([Term(size, start) for size, start, _ in wanted], [index for _, _, index in wanted])
+        wanted.append((layout.positions, priors[2], positions))
+    return Terms(wanted, len(places))
 
 
-def code_mask(
-    coder: Coder,
-    layout: Layout,
-    order: np.ndarray,
-    bounds: np.ndarray,
-    mask: np.ndarray | None,
-    prior: int | None,
-) -> np.ndarray:
+def code_mask(coder: Coder, layout: Layout, order: np.ndarray, bounds: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
     """Code which elements are not zero, int64, in the order of coding."""
-    start = from_step(code_number(coder, 256, None if mask is None else to_step(int(mask.sum()), layout.size)))
-    terms = make_terms(layout, order, PRIORS[code_number(coder, len(PRIORS), prior)], KERNEL_PRIOR)
-    common = Term(1, KERNEL_PRIOR)
-    everything = np.zeros(layout.size, dtype=np.int64)
+    step, choices = None, (None, None)
+    if mask is not None:
+        step, choices = to_step(int(mask.sum()), layout.size), choose_priors(layout, order, mask)
+    start = from_step(code_number(coder, STEPS, step))
+    row, column = (PRIORS[code_number(coder, len(PRIORS), choice)] for choice in choices)
+    terms = make_terms(layout, order, (row, column, KERNEL_PRIOR))
+    common = Common(KERNEL_PRIOR)
     result = np.zeros(layout.size, dtype=np.int64)
-    for first, last in zip(bounds[:-1], bounds[1:], strict=True):
+    for first, last in zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True):
         part = slice(first, last)
-        own = terms.at(part)
-        logits = np.full(last - first, start + common.logits()[0])
-        rest = sum(own, start=np.zeros(last - first, dtype=np.int64))
-        result[part] = coder.code(squash(logits + rest), None if mask is None else mask[part])
-        terms.learn(part, result[part], logits + rest, own)
-        common.learn(everything[part], result[part], squash(rest + start))
+        own, shared = terms.at(part), common.logit()
+        rest = own.sum(0) + start
+        bits = coder.code(squash(rest + shared), None if mask is None else mask[part])
+        terms.learn(part, bits, squash(rest + shared - own))
+        common.learn(bits, squash(rest))
+        result[part] = bits
     return result
+
+
+def choose_priors(layout: Layout, order: np.ndarray, mask: np.ndarray) -> tuple[int, int]:
+    """Return which priors suit how far rows and columns differ: where they differ more, the less is thought before.
+
+    With E expected in each row, counts n of a gamma-Poisson mixture have the variance E + E**2 / prior.
+    """
+    grid = np.zeros(layout.size, dtype=np.int64)
+    grid[order] = mask
+    grid = grid.reshape(layout.rows, layout.columns, layout.positions)
+    return choose_prior(grid.sum(axis=(1, 2))), choose_prior(grid.sum(axis=(0, 2)))
+
+
+def choose_prior(counts: np.ndarray) -> int:
+    mean = float(counts.mean())
+    excess = max(float(counts.var()) / mean - 1, 1e-9)
+    return int(np.abs(np.log(np.array(PRIORS) / ONE) - np.log(mean / excess)).argmin())
 
 
 def code_nonzeros(
@@ -215,7 +248,8 @@ def code_nonzeros(
     if values is not None:
         signs, magnitudes = (values < 0).astype(np.int64), np.abs(values) - 1
     signed = code_number(coder, 2, None if signs is None else int(signs.any()))
-    terms = [make_terms(layout, places, MAGNITUDE_PRIOR, 2 * MAGNITUDE_PRIOR) for _ in range(2)]
+    priors = (VALUE_PRIOR, VALUE_PRIOR, 2 * VALUE_PRIOR)
+    terms = make_terms(layout, places, priors), make_terms(layout, places, priors)
     top = code_number(coder, 1 << 15, None if magnitudes is None else int(magnitudes.max()))
     largest, exponents = to_symbols(np.array([top]), top)
     symbols = tails = None
@@ -223,7 +257,7 @@ def code_nonzeros(
         symbols, exponents = to_symbols(magnitudes, top)
         tails = magnitudes & ((1 << exponents) - 1)
     tree = Tree(memory, int(largest[0]))
-    signs, symbols = code_chunks(coder, tree, terms if layout.size > 1 else [], bool(signed), len(places), signs, symbols)
+    signs, symbols = code_chunks(coder, tree, terms, bool(signed), len(places), signs, symbols)
     tree.remember(memory)
     leads, exponents = from_symbols(symbols, top)
     magnitudes = (leads << exponents) + coder.code_evenly(1 << exponents, tails) + 1
@@ -254,28 +288,31 @@ def from_symbols(symbols: np.ndarray, top: int) -> tuple[np.ndarray, np.ndarray]
 
 
 class Tree:
-    """Symbols as paths from the root of a binary tree, the most significant bit first; one tree for each sign."""
+    """Symbols as paths from the root of a binary tree, the most significant bit first; one tree for each sign.
+
+    Node n of a sign is n + sign * 2**depth; the root is 1, the children of n are 2n and 2n + 1.
+    """
 
     def __init__(self, memory: Memory, top: int) -> None:
         self.depth, self.top = top.bit_length(), top
-        size = 2 << self.depth
-        """Node n of a sign is n + sign * 2**depth; the root is 1, the children of n are 2n and 2n + 1."""
         known = memory.nodes.get(self.depth)
-        self.ones, self.count = known or (np.zeros(size, dtype=np.int64), np.zeros(size, dtype=np.int64))
+        self.counts = np.zeros((2, 2 << self.depth), dtype=np.int64) if known is None else known
+        """Ones and zeros chosen at each node."""
 
     def logits(self) -> np.ndarray:
-        ones = self.ones * ONE
-        return log2(ones + NODE_PRIOR) - log2(self.count * ONE - ones + NODE_PRIOR)
+        ones, zeros = log2(self.counts * ONE + NODE_PRIOR)
+        logits: np.ndarray = ones - zeros
+        return logits
 
     def learn(self, nodes: np.ndarray, bits: np.ndarray) -> None:
-        size = len(self.count)
-        self.count = self.count + np.bincount(nodes, minlength=size)
-        self.ones = self.ones + np.bincount(nodes, bits, size).astype(np.int64)
+        size = self.counts.shape[1]
+        ones = np.bincount(nodes, bits, size).astype(np.int64)
+        self.counts = self.counts + np.stack([ones, np.bincount(nodes, minlength=size) - ones])
 
     def remember(self, memory: Memory) -> None:
         """Leave a faint trace for the next tensor."""
-        count = np.maximum(self.count, TRACE)
-        memory.nodes[self.depth] = (self.ones * TRACE // count, np.minimum(self.count, TRACE))
+        total = np.maximum(self.counts.sum(0), TRACE)
+        memory.nodes[self.depth] = self.counts * TRACE // total
 
 
 TRACE = 16
@@ -285,7 +322,7 @@ TRACE = 16
 def code_chunks(  # noqa: PLR0917
     coder: Coder,
     tree: Tree,
-    terms: list[Terms],
+    terms: tuple[Terms, Terms],
     signed: bool,
     count: int,
     signs: np.ndarray | None,
@@ -293,8 +330,8 @@ def code_chunks(  # noqa: PLR0917
 ) -> tuple[np.ndarray, np.ndarray]:
     """Code signs and symbols, both int64, in chunks that grow."""
     all_signs, all_symbols = np.zeros(count, dtype=np.int64), np.zeros(count, dtype=np.int64)
-    sign_terms, symbol_terms = terms or [Terms([], []), Terms([], [])]
-    balance = Term(1, NODE_PRIOR)
+    sign_terms, symbol_terms = terms
+    balance = Common(NODE_PRIOR)
     done = 0
     while done < count:
         part = slice(done, min(done + max(FIRST_CHUNK, done // 2), count))
@@ -306,34 +343,40 @@ def code_chunks(  # noqa: PLR0917
     return all_signs, all_symbols
 
 
-def code_signs(coder: Coder, balance: Term, terms: Terms, part: slice, signs: np.ndarray | None) -> np.ndarray:
-    own = terms.at(part)
-    rest = sum(own, start=np.zeros(part.stop - part.start, dtype=np.int64))
-    logits = rest + balance.logits()[0]
-    signs = coder.code(squash(logits), signs)
-    terms.learn(part, signs, logits, own)
-    balance.learn(np.zeros_like(signs), signs, squash(rest))
+def code_signs(coder: Coder, balance: Common, terms: Terms, part: slice, signs: np.ndarray | None) -> np.ndarray:
+    own, shared = terms.at(part), balance.logit()
+    rest = own.sum(0)
+    signs = coder.code(squash(rest + shared), signs)
+    terms.learn(part, signs, squash(rest + shared - own))
+    balance.learn(signs, squash(rest))
     return signs
 
 
 def code_symbols(
-    coder: Coder, tree: Tree, terms: Terms, part: slice, signs: np.ndarray, symbols: np.ndarray | None
+    coder: Coder, tree: Tree, terms: Terms | None, part: slice, signs: np.ndarray, symbols: np.ndarray | None
 ) -> np.ndarray:
     """Code a chunk of symbols, one level of the tree after the other."""
-    own = terms.at(part)
-    shift = sum(own, start=np.zeros(len(signs), dtype=np.int64))
-    nodes, offset = np.ones_like(signs), signs << tree.depth
+    known, shift = tree.logits(), terms.at(part).sum(0) if terms else 0
+    node, offset = np.ones_like(signs), signs << tree.depth
+    nodes, choices = [], []
     for level in range(tree.depth):
         below = tree.depth - 1 - level
-        base = tree.logits()[nodes + offset]
+        logits = known[node + offset]
+        nodes.append(node + offset)
         # The further down, the less the scale of a row says.
-        logits = base + (shift >> level if level < 3 else 0)
-        least = ((2 * nodes + 1) << below) - (1 << tree.depth)
-        chances = np.where(least > tree.top, 1, squash(logits))
-        bits = coder.code(chances, None if symbols is None else (symbols >> below) & 1)
-        if level < 3:
-            for term, index in zip(terms.terms, terms.indices, strict=True):
-                term.learn(index[part], bits, squash(base))
-        tree.learn(nodes + offset, bits)
-        nodes = 2 * nodes + bits
-    return nodes - (1 << tree.depth)
+        if terms and level < LEVELS:
+            logits = logits + (shift >> level)
+        least = ((2 * node + 1) << below) - (1 << tree.depth)
+        bits = coder.code(np.where(least > tree.top, 1, squash(logits)), None if symbols is None else (symbols >> below) & 1)
+        choices.append(bits)
+        node = 2 * node + bits
+    if nodes:
+        tree.learn(np.concatenate(nodes), np.concatenate(choices))
+    if terms:
+        for above, bits in zip(nodes[:LEVELS], choices[:LEVELS], strict=True):
+            terms.learn(part, bits, np.tile(squash(known[above]), (len(terms.indices), 1)))
+    return node - (1 << tree.depth)
+
+
+LEVELS = 3
+"""Of the tree, from the root, that depend on rows and columns."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from falconet.codec.coder import Coder, Meter, code_number
-from falconet.codec.integers import Memory, Terms, Tree, code_symbols
+from falconet.codec.integers import Memory, Tree, code_symbols
 from falconet.errors import CodecError
 
 ZERO, EVEN, MODELED = 0, 1, 2
@@ -46,7 +46,7 @@ def code_bytes(coder: Coder, count: int, values: np.ndarray | None) -> np.ndarra
     while done < count:
         part = slice(done, min(done + max(FIRST_CHUNK, done // 2), count))
         signs = np.zeros(part.stop - done, dtype=np.int64)
-        result[part] = code_symbols(coder, tree, Terms([], []), part, signs, None if values is None else values[part])
+        result[part] = code_symbols(coder, tree, None, part, signs, None if values is None else values[part])
         done = part.stop
     return result
 
@@ -83,7 +83,7 @@ def code_between(coder: Coder, tree: Tree, room: np.ndarray, values: np.ndarray 
     """Code integers below `room`, which is at most 2**32."""
     steps = None if values is None else values * STEPS // room
     part = slice(0, len(room))
-    steps = code_symbols(coder, tree, Terms([], []), part, np.zeros_like(room), steps)
+    steps = code_symbols(coder, tree, None, part, np.zeros_like(room), steps)
     # The least value of a step: ceil(step * room / STEPS).
     first, after = -(-steps * room // STEPS), -(-(steps + 1) * room // STEPS)
     size = np.maximum(after - first, 1)
