@@ -13,27 +13,28 @@ import numpy as np
 
 from falconet.errors import CodecError
 
-ONE = 1 << 16
-"""Probability 1. A chance is that of a bit being set, as an integer in 1 ... ONE - 1."""
 UNIT = 256
-"""A logit of 1, that is odds of 2 : 1."""
+"""A logit of 1, that is odds of 2 : 1. Logits are int64."""
 LIMIT = 16 * UNIT
 """Logits are kept in -LIMIT ... LIMIT - 1."""
+GRAIN = 1 << 16
+"""Chances, float64, are that of a bit being 1, in multiples of 1/GRAIN; so all sums of them are exact."""
+LEAST = 1 / GRAIN
 LOGARITHMS = np.array([round(UNIT * math.log2(1 + i / 256)) for i in range(256)], dtype=np.int64)
-"""UNIT * log2(1 + i/256). No value is near a half, so that every platform rounds alike (a test pins the bytes)."""
+"""UNIT * log2(1 + i/256). No value is near a half, so that every platform rounds alike (a test pins them)."""
 CORRECTIONS = LOGARITHMS - np.arange(256) - 1023 * UNIT
-POWERS = [round(ONE * 2 ** (i / UNIT)) for i in range(UNIT)]
-"""ONE * 2**(i / UNIT)."""
+POWERS = [round(GRAIN * 2 ** (i / UNIT)) for i in range(UNIT)]
+"""GRAIN * 2**(i / UNIT)."""
 
 
 def squash_exactly(logit: int) -> int:
-    """Return the chance of a logit in -LIMIT ... LIMIT - 1."""
+    """Return GRAIN times the chance of a logit in -LIMIT ... LIMIT - 1."""
     odds = POWERS[abs(logit) % UNIT] << (abs(logit) // UNIT)
-    chance = min(ONE * odds // (odds + ONE), ONE - 1)
-    return chance if logit >= 0 else ONE - chance
+    chance = min(GRAIN * odds // (odds + GRAIN), GRAIN - 1)
+    return chance if logit >= 0 else GRAIN - chance
 
 
-CHANCES = np.array([squash_exactly(logit) for logit in range(-LIMIT, LIMIT)], dtype=np.int64)
+CHANCES = np.array([squash_exactly(logit) for logit in range(-LIMIT, LIMIT)]) / GRAIN
 
 
 def squash(logits: np.ndarray) -> np.ndarray:
@@ -42,9 +43,9 @@ def squash(logits: np.ndarray) -> np.ndarray:
 
 
 def log2(values: np.ndarray) -> np.ndarray:
-    """Return UNIT * log2 of positive integers below 2**53, from their leading nine bits."""
+    """Return UNIT * log2 of positive, normal float64, from their leading nine bits."""
     # A float64 is its exponent + 1023 in 11 bits, followed by what comes after the leading bit.
-    leading = values.astype(np.float64).view(np.int64) >> 44
+    leading = values.view(np.int64) >> 44
     return leading + CORRECTIONS.take(leading & 255)
 
 
@@ -52,10 +53,10 @@ class Coder(Protocol):
     """What models talk to. Each method takes the values to write, or None to read them, and returns them."""
 
     def code(self, chances: np.ndarray, bits: np.ndarray | None) -> np.ndarray:
-        """Code bits, int64, each with its chance of being 1."""
+        """Code bits, each with its chance of being 1."""
 
     def code_evenly(self, sizes: np.ndarray, values: np.ndarray | None) -> np.ndarray:
-        """Code integers, int64, below these sizes (1 ... 2**16); all values are equally likely."""
+        """Code integers below these sizes (1 ... 2**16); all values are equally likely."""
 
 
 class Meter:
@@ -66,7 +67,7 @@ class Meter:
 
     def code(self, chances: np.ndarray, bits: np.ndarray | None) -> np.ndarray:
         assert bits is not None
-        self.bits += 16 * len(bits) - float(np.log2(np.where(bits != 0, chances, ONE - chances)).sum())
+        self.bits -= float(np.log2(np.where(bits != 0, chances, 1 - chances)).sum())
         return bits
 
     def code_evenly(self, sizes: np.ndarray, values: np.ndarray | None) -> np.ndarray:
@@ -87,7 +88,7 @@ class Encoder:
     def code(self, chances: np.ndarray, bits: np.ndarray | None) -> np.ndarray:
         assert bits is not None
         if len(bits):
-            self._coder.encode(bits.astype(np.int32), self._bernoulli, chances / ONE)
+            self._coder.encode(bits.astype(np.int32), self._bernoulli, chances)
         return bits
 
     def code_evenly(self, sizes: np.ndarray, values: np.ndarray | None) -> np.ndarray:
@@ -113,7 +114,7 @@ class Decoder:
         self._bernoulli, self._uniform = open_models()
 
     def code(self, chances: np.ndarray, bits: np.ndarray | None = None) -> np.ndarray:
-        return self._decode(self._bernoulli, chances / ONE)
+        return self._decode(self._bernoulli, chances)
 
     def code_evenly(self, sizes: np.ndarray, values: np.ndarray | None = None) -> np.ndarray:
         result = np.zeros(len(sizes), dtype=np.int64)
@@ -128,12 +129,12 @@ class Decoder:
 
     def _decode(self, model: Any, parameters: np.ndarray) -> np.ndarray:
         if not len(parameters):
-            return np.zeros(0, dtype=np.int64)
+            return np.zeros(0, dtype=np.int32)
         try:
             symbols: np.ndarray = self._coder.decode(model, parameters)
         except AssertionError as error:  # Thus constriction says that no Encoder ends up here.
             raise CodecError("the file is damaged: no values have such a code") from error
-        return symbols.astype(np.int64)
+        return symbols
 
 
 def open_models() -> tuple[Any, Any]:
@@ -150,7 +151,7 @@ def code_number(coder: Coder, size: int, value: int | None) -> int:
 
 
 def code_flags(coder: Coder, count: int, flags: np.ndarray | None) -> np.ndarray:
-    """Code many flags, int64, by how many of them are set, in 255 steps of an eighth of a logit."""
+    """Code many flags by how many of them are set, in 255 steps of an eighth of a logit."""
     step = None if flags is None else to_step(int(flags.sum()), count)
     logit = from_step(code_number(coder, STEPS, step))
     return coder.code(squash(np.full(count, logit)), flags)

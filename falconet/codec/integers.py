@@ -8,11 +8,12 @@ early, elements are coded in passes: the diagonals (row + column + 7 * position)
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from falconet.codec.coder import ONE, STEPS, Coder, code_flags, code_number, from_step, log2, squash, to_step
+from falconet.codec.coder import LEAST, STEPS, Coder, code_flags, code_number, from_step, log2, squash, to_step
 
 DIAGONALS = 32
 STRIDE = 7
@@ -25,45 +26,51 @@ LARGEST = (1 << 15) - 1
 """Of magnitudes."""
 FIRST_CHUNK = 32
 """Symbols are coded in chunks of so many, or half of what was coded before."""
-PRIORS = (ONE // 2, 2 * ONE, 8 * ONE, 32 * ONE)
-"""A file chooses how many elements (times ONE) a row or column is thought to have been seen with no surprise."""
-KERNEL_PRIOR = 4 * ONE
-VALUE_PRIOR = 3 * ONE
-NODE_PRIOR = 3 * ONE
+PRIORS = (0.5, 2.0, 8.0, 32.0)
+"""A file chooses how many ones, and zeros, a row or column is thought to have had before without any surprise."""
+KERNEL_PRIOR = 4.0
+VALUE_PRIOR = 3.0
+NODE_PRIOR = 3.0
 
 
 class Terms:
-    """What rows, columns, kernels and positions add to the logits: by how much ones and zeros outnumber what was expected.
+    """What rows, columns, kernels and positions add to logits: by how much ones and zeros outnumber what was expected.
 
-    All coordinates stand in one table; `indices` (coordinates x elements) says for each element which lines it has.
+    All coordinates stand in one table; `indices` (coordinates x elements) says for each element which columns it has.
+    Evidence is float64, yet exact: multiples of 2**-16 that stay below 2**36.
     """
 
-    def __init__(self, coordinates: list[tuple[int, int, np.ndarray]], count: int) -> None:
+    def __init__(self, coordinates: list[tuple[int, float, np.ndarray]], count: int) -> None:
         """Take the size, the prior and the value for each element of each coordinate."""
         sizes = [size for size, _, _ in coordinates]
-        starts = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+        starts = np.cumsum([0, *sizes])[:-1]
         self.indices = np.zeros((len(coordinates), count), dtype=np.int64)
-        for line, start, (_, _, index) in zip(self.indices, starts, coordinates):  # noqa: B905
+        for line, start, (_, _, index) in zip(self.indices, starts, coordinates, strict=True):
             np.add(index, start, out=line)
-        prior = np.repeat([prior for _, prior, _ in coordinates], sizes).astype(np.int64)
-        self.evidence = np.tile(prior, (4, 1))
-        """Times ONE: ones found, ones expected, zeros found, zeros expected; what is expected leaves out this term."""
+        self.evidence = np.tile(np.repeat([prior for _, prior, _ in coordinates], sizes), (4, 1))
+        """Ones found, ones expected, zeros found, zeros expected; what is expected leaves out this term."""
 
     def at(self, part: slice) -> np.ndarray:
         """Return the logits of each coordinate for these elements."""
         index = self.indices[:, part]
         if index.size < self.evidence.shape[1]:
             return combine(log2(self.evidence[:, index]))
-        return combine(log2(self.evidence))[index]
+        return combine(log2(self.evidence)).take(index)
 
-    def learn(self, part: slice, bits: np.ndarray, chances: np.ndarray) -> None:
-        """Take in decisions with their chances without each coordinate."""
-        index, size = self.indices[:, part].ravel(), self.evidence.shape[1]
-        count = np.bincount(index, minlength=size) * ONE
-        # Sums of fewer than 2**20 integers below 2**16: float64 is exact.
-        ones = np.bincount(index, np.broadcast_to(bits, chances.shape).ravel(), size).astype(np.int64) * ONE
-        expected = np.bincount(index, chances.ravel(), size).astype(np.int64)
-        self.evidence += np.stack([ones, expected, count - ones, count - expected])
+    def learn(self, part: slice, bits: np.ndarray, chances: np.ndarray, decisions: int = 1) -> None:
+        """Take in decisions with their chances without each coordinate; of several for each element, the sums."""
+        for index, chance in zip(self.indices[:, part], np.atleast_2d(chances), strict=True):
+            take_in(self.evidence, index, bits, chance, decisions)
+
+
+def take_in(evidence: np.ndarray, index: np.ndarray, bits: np.ndarray, chances: np.ndarray, decisions: int) -> None:
+    size = evidence.shape[1]
+    count = np.bincount(index, minlength=size) * decisions
+    ones, expected = np.bincount(index, bits, size), np.bincount(index, chances, size)
+    evidence[0] += ones
+    evidence[1] += expected
+    evidence[2] += count - ones
+    evidence[3] += count - expected
 
 
 def combine(logarithms: np.ndarray) -> np.ndarray:
@@ -74,22 +81,23 @@ def combine(logarithms: np.ndarray) -> np.ndarray:
 class Common:
     """The term that all elements share."""
 
-    def __init__(self, prior: int) -> None:
+    def __init__(self, prior: float) -> None:
         self.evidence = np.full(4, prior)
 
     def logit(self) -> int:
         return int(combine(log2(self.evidence)))
 
     def learn(self, bits: np.ndarray, chances: np.ndarray) -> None:
-        count, ones, expected = len(bits) * ONE, int(bits.sum()) * ONE, int(chances.sum())
-        self.evidence += np.array([ones, expected, count - ones, count - expected])
+        # Exact as long as the sum stays below 2**36, whatever the order of summation.
+        ones, expected = bits.sum(), chances.sum()
+        self.evidence += (ones, expected, len(bits) - ones, len(bits) - expected)
 
 
 @dataclass
 class Memory:
     """What tensors of one file learn from each other: how often symbols were chosen, by their number of bits."""
 
-    nodes: dict[int, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
+    nodes: dict[int, np.ndarray] = field(default_factory=dict)
 
     def copy(self) -> Memory:
         return Memory(dict(self.nodes))
@@ -159,34 +167,36 @@ def code_dense(
 def code_stripe(
     coder: Coder, memory: Memory, layout: Layout, grid: np.ndarray | None
 ) -> np.ndarray:
-    order, bounds = arrange(layout)
+    order, parts = arrange(layout)
     values = None if grid is None else grid.ravel()[order]
     full = code_number(coder, 2, None if values is None else int(values.all()))
     chosen = np.arange(layout.size)
     if not full:
         mask = None if values is None else (values != 0).astype(np.int64)
-        chosen = np.flatnonzero(code_mask(coder, layout, order, bounds, mask))
+        chosen = np.flatnonzero(code_mask(coder, layout, order, parts, mask))
     places = order[chosen]
     result = np.zeros(layout.size, dtype=np.int64)
     result[places] = code_nonzeros(coder, memory, layout, places, None if values is None else values[chosen])
     return result.reshape(layout.rows, layout.columns, layout.positions)
 
 
-def arrange(layout: Layout) -> tuple[np.ndarray, np.ndarray]:
-    """Return flat indices in the order of coding, and where in it passes begin and the last one ends."""
+def arrange(layout: Layout) -> tuple[np.ndarray, list[slice]]:
+    """Return flat indices in the order of coding, and the passes in it. Vectors take one pass."""
+    if layout.columns * layout.positions == 1:
+        return np.arange(layout.size), [slice(0, layout.size)]
     inner = np.arange(layout.columns)[:, None] + STRIDE * np.arange(layout.positions)
     diagonals = ((np.arange(layout.rows)[:, None, None] + inner) % DIAGONALS).astype(np.uint8).ravel()
-    order = np.argsort(diagonals, kind="stable")
-    counts = np.bincount(diagonals, minlength=DIAGONALS)
-    return order, np.concatenate([[0], np.cumsum(counts)])[GROUPS]
+    ends = np.cumsum([0, *np.bincount(diagonals, minlength=DIAGONALS)])[GROUPS].tolist()
+    passes = [slice(first, last) for first, last in itertools.pairwise(ends) if first < last]
+    return np.argsort(diagonals, kind="stable"), passes
 
 
-def make_terms(layout: Layout, places: np.ndarray, priors: tuple[int, int, int]) -> Terms:
+def make_terms(layout: Layout, places: np.ndarray, priors: tuple[float, float, float]) -> Terms:
     """Return the terms that can say something of a layout, for elements at flat indices.
 
     The priors are that of rows, that of columns, and that of kernels and positions.
     """
-    wanted: list[tuple[int, int, np.ndarray]] = []
+    wanted: list[tuple[int, float, np.ndarray]] = []
     rows, inner = np.divmod(places, layout.columns * layout.positions)
     columns, positions = np.divmod(inner, layout.positions) if layout.positions > 1 else (inner, inner)
     if layout.rows > 1 and layout.size > layout.rows:
@@ -200,7 +210,7 @@ def make_terms(layout: Layout, places: np.ndarray, priors: tuple[int, int, int])
     return Terms(wanted, len(places))
 
 
-def code_mask(coder: Coder, layout: Layout, order: np.ndarray, bounds: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
+def code_mask(coder: Coder, layout: Layout, order: np.ndarray, parts: list[slice], mask: np.ndarray | None) -> np.ndarray:
     """Code which elements are not zero, int64, in the order of coding."""
     step, choices = None, (None, None)
     if mask is not None:
@@ -210,13 +220,12 @@ def code_mask(coder: Coder, layout: Layout, order: np.ndarray, bounds: np.ndarra
     terms = make_terms(layout, order, (row, column, KERNEL_PRIOR))
     common = Common(KERNEL_PRIOR)
     result = np.zeros(layout.size, dtype=np.int64)
-    for first, last in zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True):
-        part = slice(first, last)
+    for part in parts:
         own, shared = terms.at(part), common.logit()
-        rest = own.sum(0) + start
-        bits = coder.code(squash(rest + shared), None if mask is None else mask[part])
-        terms.learn(part, bits, squash(rest + shared - own))
-        common.learn(bits, squash(rest))
+        logits = own.sum(0) + (start + shared)
+        bits = coder.code(squash(logits), None if mask is None else mask[part])
+        terms.learn(part, bits, squash(logits - own))
+        common.learn(bits, squash(logits - shared))
         result[part] = bits
     return result
 
@@ -235,7 +244,7 @@ def choose_priors(layout: Layout, order: np.ndarray, mask: np.ndarray) -> tuple[
 def choose_prior(counts: np.ndarray) -> int:
     mean = float(counts.mean())
     excess = max(float(counts.var()) / mean - 1, 1e-9)
-    return int(np.abs(np.log(np.array(PRIORS) / ONE) - np.log(mean / excess)).argmin())
+    return int(np.abs(np.log(PRIORS) - np.log(mean / excess)).argmin())
 
 
 def code_nonzeros(
@@ -296,23 +305,24 @@ class Tree:
     def __init__(self, memory: Memory, top: int) -> None:
         self.depth, self.top = top.bit_length(), top
         known = memory.nodes.get(self.depth)
-        self.counts = np.zeros((2, 2 << self.depth), dtype=np.int64) if known is None else known
-        """Ones and zeros chosen at each node."""
+        self.counts = np.zeros((2, 2 << self.depth)) if known is None else known.copy()
+        """Ones and zeros chosen at each node, float64."""
 
     def logits(self) -> np.ndarray:
-        ones, zeros = log2(self.counts * ONE + NODE_PRIOR)
+        ones, zeros = log2(self.counts + NODE_PRIOR)
         logits: np.ndarray = ones - zeros
         return logits
 
     def learn(self, nodes: np.ndarray, bits: np.ndarray) -> None:
         size = self.counts.shape[1]
-        ones = np.bincount(nodes, bits, size).astype(np.int64)
-        self.counts = self.counts + np.stack([ones, np.bincount(nodes, minlength=size) - ones])
+        ones = np.bincount(nodes, bits, size)
+        self.counts[0] += ones
+        self.counts[1] += np.bincount(nodes, minlength=size) - ones
 
     def remember(self, memory: Memory) -> None:
         """Leave a faint trace for the next tensor."""
         total = np.maximum(self.counts.sum(0), TRACE)
-        memory.nodes[self.depth] = self.counts * TRACE // total
+        memory.nodes[self.depth] = np.floor(self.counts * TRACE / total)
 
 
 TRACE = 16
@@ -345,10 +355,10 @@ def code_chunks(  # noqa: PLR0917
 
 def code_signs(coder: Coder, balance: Common, terms: Terms, part: slice, signs: np.ndarray | None) -> np.ndarray:
     own, shared = terms.at(part), balance.logit()
-    rest = own.sum(0)
-    signs = coder.code(squash(rest + shared), signs)
-    terms.learn(part, signs, squash(rest + shared - own))
-    balance.learn(signs, squash(rest))
+    logits = own.sum(0) + shared
+    signs = coder.code(squash(logits), signs)
+    terms.learn(part, signs, squash(logits - own))
+    balance.learn(signs, squash(logits - shared))
     return signs
 
 
@@ -357,25 +367,29 @@ def code_symbols(
 ) -> np.ndarray:
     """Code a chunk of symbols, one level of the tree after the other."""
     known, shift = tree.logits(), terms.at(part).sum(0) if terms else 0
-    node, offset = np.ones_like(signs), signs << tree.depth
-    nodes, choices = [], []
+    offset = signs.astype(np.int64) << tree.depth
+    node, nodes, choices = offset + 1, [], []
     for level in range(tree.depth):
         below = tree.depth - 1 - level
-        logits = known[node + offset]
-        nodes.append(node + offset)
-        # The further down, the less the scale of a row says.
+        logits = known.take(node)
         if terms and level < LEVELS:
-            logits = logits + (shift >> level)
-        least = ((2 * node + 1) << below) - (1 << tree.depth)
-        bits = coder.code(np.where(least > tree.top, 1, squash(logits)), None if symbols is None else (symbols >> below) & 1)
+            # The further down, the less the scale of a row says.
+            logits += shift >> level
+        chances = squash(logits)
+        if (tree.top + 1) & tree.top:
+            least = ((2 * (node - offset) + 1) << below) - (1 << tree.depth)
+            chances[least > tree.top] = LEAST
+        bits = coder.code(chances, None if symbols is None else (symbols >> below) & 1)
+        nodes.append(node)
         choices.append(bits)
-        node = 2 * node + bits
+        node = 2 * node - offset + bits
     if nodes:
         tree.learn(np.concatenate(nodes), np.concatenate(choices))
-    if terms:
-        for above, bits in zip(nodes[:LEVELS], choices[:LEVELS], strict=True):
-            terms.learn(part, bits, np.tile(squash(known[above]), (len(terms.indices), 1)))
-    return node - (1 << tree.depth)
+    if terms and nodes:
+        expected = sum(squash(known.take(above)) for above in nodes[:LEVELS])
+        bits, decisions = np.sum(choices[:LEVELS], axis=0), min(LEVELS, len(nodes))
+        terms.learn(part, bits, np.broadcast_to(expected, (len(terms.indices), len(bits))), decisions)
+    return node - offset - (1 << tree.depth)
 
 
 LEVELS = 3
