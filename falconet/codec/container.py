@@ -90,7 +90,10 @@ def open_file(data: bytes) -> tuple[dict[str, Any], list[Entry], bytes]:
     if size > len(content) - start:
         raise CodecError("the file is damaged: its header is longer than the file")
     header, entries = read_front(inflate(content[start : start + size]))
-    return header, entries, content[start + size :]
+    stream = content[start + size :]
+    if stream.endswith(b"\0"):
+        raise CodecError("the file is damaged: it ends in zeros that nobody wrote")
+    return header, entries, stream
 
 
 def inflate(data: bytes) -> bytes:

@@ -95,12 +95,15 @@ class Common:
 
 @dataclass
 class Memory:
-    """What tensors of one file learn from each other: how often symbols were chosen, by their number of bits."""
+    """What tensors of one file learn from each other."""
 
     nodes: dict[int, np.ndarray] = field(default_factory=dict)
+    """How often symbols were chosen, by their number of bits."""
+    outputs: np.ndarray = field(default_factory=lambda: np.ones(1, dtype=np.int64))
+    """Which rows of the last matrix or kernel were not all zero: likely, these are the columns of the next that matter."""
 
     def copy(self) -> Memory:
-        return Memory(dict(self.nodes))
+        return Memory(dict(self.nodes), self.outputs)
 
 
 @dataclass(frozen=True)
@@ -130,7 +133,13 @@ def code_integers(
     """Code integers of at most LARGEST as magnitudes, int64, of any shape but an empty one."""
     layout = lay_out(shape)
     grid = None if values is None else values.reshape(layout.rows, layout.columns, layout.positions)
-    rows, columns = (code_alive(coder, grid, axis, layout) for axis in (0, 1))
+    rows, columns = np.arange(layout.rows), np.arange(layout.columns)
+    if layout.size > layout.rows > 1:
+        inputs, size = memory.outputs, layout.columns
+        hints = np.repeat(inputs, size // len(inputs)) if size % len(inputs) == 0 else np.ones(size, dtype=np.int64)
+        columns = code_alive(coder, hints, None if grid is None else grid.any(axis=(0, 2)))
+        rows = code_alive(coder, np.ones(layout.rows, dtype=np.int64), None if grid is None else grid.any(axis=(1, 2)))
+        memory.outputs = np.isin(np.arange(layout.rows), rows).astype(np.int64)
     if grid is not None:
         grid = grid[rows][:, columns]
     result = np.zeros((layout.rows, layout.columns, layout.positions), dtype=np.int64)
@@ -140,15 +149,16 @@ def code_integers(
     return result.reshape(shape)
 
 
-def code_alive(coder: Coder, grid: np.ndarray | None, axis: int, layout: Layout) -> np.ndarray:
-    """Return the indices of rows or columns that are not all zero. Vectors have none of these."""
-    size = (layout.rows, layout.columns)[axis]
-    if min(layout.rows, layout.columns * layout.positions) == 1 or size == 1:
-        return np.arange(size)
-    alive = None if grid is None else grid.any(axis=(1 - axis, 2)).astype(np.int64)
+def code_alive(coder: Coder, hints: np.ndarray, alive: np.ndarray | None) -> np.ndarray:
+    """Return the indices of rows or columns that are not all zero. Those with the same hint have the same chance."""
     if not code_number(coder, 2, None if alive is None else int(not alive.all())):
-        return np.arange(size)
-    return np.flatnonzero(code_flags(coder, size, alive))
+        return np.arange(len(hints))
+    result = np.zeros(len(hints), dtype=np.int64)
+    for hint in (0, 1):
+        same = np.flatnonzero(hints == hint)
+        if len(same):
+            result[same] = code_flags(coder, len(same), None if alive is None else alive[same].astype(np.int64))
+    return np.flatnonzero(result)
 
 
 def code_dense(
