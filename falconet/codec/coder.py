@@ -83,12 +83,12 @@ class Encoder:
         import constriction
 
         self._coder = constriction.stream.queue.RangeEncoder()
-        self._bernoulli, self._uniform = open_models()
+        self._binary, self._uniform = open_models()
 
     def code(self, chances: np.ndarray, bits: np.ndarray | None) -> np.ndarray:
         assert bits is not None
         if len(bits):
-            self._coder.encode(bits.astype(np.int32), self._bernoulli, chances)
+            self._coder.encode(bits.astype(np.int32), self._binary, pair(chances))
         return bits
 
     def code_evenly(self, sizes: np.ndarray, values: np.ndarray | None) -> np.ndarray:
@@ -103,6 +103,10 @@ class Encoder:
         return bytes(self._coder.get_compressed().astype(">u4").tobytes()).rstrip(b"\0")
 
 
+SLACK = 256
+"""Bits that rounding and the zeros in the end may make up."""
+
+
 class Decoder:
     """Reads what an Encoder wrote. Raises CodecError where it cannot have."""
 
@@ -111,12 +115,17 @@ class Decoder:
 
         words = np.frombuffer(data + b"\0" * (-len(data) % 4), dtype=">u4").astype(np.uint32)
         self._coder = constriction.stream.queue.RangeDecoder(words)
-        self._bernoulli, self._uniform = open_models()
+        # Beyond its end a file reads as zeros: it must not claim what would need more than it has.
+        self._bits, self._even_bits = 8 * len(data) + SLACK, 0.0
+        self._binary, self._uniform = open_models()
 
     def code(self, chances: np.ndarray, bits: np.ndarray | None = None) -> np.ndarray:
-        return self._decode(self._bernoulli, chances)
+        return self._decode(self._binary, pair(chances))
 
     def code_evenly(self, sizes: np.ndarray, values: np.ndarray | None = None) -> np.ndarray:
+        self._even_bits += float(np.log2(sizes).sum())
+        if self._even_bits > self._bits:
+            raise CodecError("the file is damaged: it holds less than its tensors")
         result = np.zeros(len(sizes), dtype=np.int64)
         open_ = sizes > 1
         result[open_] = self._decode(self._uniform, sizes[open_].astype(np.int32))
@@ -137,12 +146,20 @@ class Decoder:
         return symbols
 
 
+def pair(chances: np.ndarray) -> np.ndarray:
+    """Return the chances of 0 and of 1, each in a row."""
+    both = np.empty((len(chances), 2))
+    np.subtract(1, chances, out=both[:, 0])
+    both[:, 1] = chances
+    return both
+
+
 def open_models() -> tuple[Any, Any]:
     """Return the families of distributions that are used here; constriction is imported late."""
     import constriction
 
     models = constriction.stream.model
-    return models.Bernoulli(perfect=False), models.Uniform()
+    return models.Categorical(perfect=False), models.Uniform()
 
 
 def code_number(coder: Coder, size: int, value: int | None) -> int:
@@ -154,7 +171,16 @@ def code_flags(coder: Coder, count: int, flags: np.ndarray | None) -> np.ndarray
     """Code many flags by how many of them are set, in 255 steps of an eighth of a logit."""
     step = None if flags is None else to_step(int(flags.sum()), count)
     logit = from_step(code_number(coder, STEPS, step))
-    return coder.code(squash(np.full(count, logit)), flags)
+    chance = squash(np.array([logit]))
+    result = np.zeros(count, dtype=np.int64)
+    for first in range(0, count, PORTION):
+        part = slice(first, min(first + PORTION, count))
+        result[part] = coder.code(np.repeat(chance, part.stop - first), None if flags is None else flags[part])
+    return result
+
+
+PORTION = 1 << 20
+"""At most so many decisions are coded together, which bounds memory."""
 
 
 STEPS = 256

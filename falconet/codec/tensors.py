@@ -8,13 +8,27 @@ from dataclasses import dataclass
 import numpy as np
 
 from falconet.codec.coder import Coder, Meter, code_number
-from falconet.codec.integers import LARGEST, Memory, code_integers
+from falconet.codec.integers import code_integers
+from falconet.codec.symbols import LARGEST, Memory
 from falconet.codec.words import code_sorted, code_words
 from falconet.errors import CodecError
 
 TYPES = tuple(
-    np.dtype(name)
-    for name in "bool uint8 int8 uint16 int16 uint32 int32 uint64 int64 float16 float32 float64".split()
+    np.dtype(kind)
+    for kind in (
+        np.bool_,
+        np.uint8,
+        np.int8,
+        np.uint16,
+        np.int16,
+        np.uint32,
+        np.int32,
+        np.uint64,
+        np.int64,
+        np.float16,
+        np.float32,
+        np.float64,
+    )
 )
 """A file names a type by its place here; all are little-endian."""
 CONSTANT, GRID, CHANNEL_GRID, TABLE, WORDS = range(5)
@@ -201,6 +215,8 @@ def find_zero(entries: np.ndarray, dtype: np.dtype, width: int) -> int:
 
 
 def code_table(coder: Coder, memory: Memory, dtype: np.dtype, shape: tuple[int, ...], plan: Plan | None) -> np.ndarray:
+    if dtype.itemsize > 4:
+        raise CodecError(f"the file is damaged: a table of {dtype}")
     form = code_form(coder, dtype, None if plan is None else plan.form)
     width = width_of(dtype, form)
     entries = None if plan is None else plan.words
@@ -280,7 +296,7 @@ def code_channels(
     return code_steps(coder, memory, dtype, shape, plan, shape[0])
 
 
-def code_steps(  # noqa: PLR0917
+def code_steps(
     coder: Coder, memory: Memory, dtype: np.dtype, shape: tuple[int, ...], plan: Plan | None, count: int
 ) -> np.ndarray:
     if dtype != np.float32:
