@@ -1,10 +1,12 @@
 """Codec: integers and floats <-> few bytes, without loss; the format of `model.fnet`, told in docs/fnet.md.
 
-    container  the file: header, names and shapes, checksum
-    tensors    what kind an array is: constant, grid, table, words
-    integers   sparse integers as binary decisions, with what they depend on
-    words      bit patterns and codebooks as decisions
-    coder      decisions <-> bytes
+container  the file: header, names and shapes, checksum
+tensors    what kind an array is: constant, grid, table, words
+integers   sparse integers as binary decisions
+words      bit patterns and codebooks as decisions
+symbols    signs and magnitudes as decisions
+terms      what the place of an element says of it
+coder      decisions <-> bytes
 """
 
 from falconet.codec.container import decode as decode

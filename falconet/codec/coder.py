@@ -13,26 +13,28 @@ import numpy as np
 
 from falconet.errors import CodecError
 
-ONE = 1 << 16
-"""Probability 1. A chance is that of a bit being set, as an integer in 1 ... ONE - 1."""
 UNIT = 256
-"""A logit of 1, that is odds of 2 : 1."""
+"""A logit of 1, that is odds of 2 : 1. Logits are int64."""
 LIMIT = 16 * UNIT
 """Logits are kept in -LIMIT ... LIMIT - 1."""
+GRAIN = 1 << 16
+"""Chances, float64, are that of a bit being 1, in multiples of 1/GRAIN; so all sums of them are exact."""
+LEAST = 1 / GRAIN
 LOGARITHMS = np.array([round(UNIT * math.log2(1 + i / 256)) for i in range(256)], dtype=np.int64)
-"""UNIT * log2(1 + i/256). No value is near a half, so that every platform rounds alike (a test pins the bytes)."""
-POWERS = [round(ONE * 2 ** (i / UNIT)) for i in range(UNIT)]
-"""ONE * 2**(i / UNIT)."""
+"""UNIT * log2(1 + i/256). No value is near a half, so that every platform rounds alike (a test pins them)."""
+CORRECTIONS = LOGARITHMS - np.arange(256) - 1023 * UNIT
+POWERS = [round(GRAIN * 2 ** (i / UNIT)) for i in range(UNIT)]
+"""GRAIN * 2**(i / UNIT)."""
 
 
 def squash_exactly(logit: int) -> int:
-    """Return the chance of a logit in -LIMIT ... LIMIT - 1."""
+    """Return GRAIN times the chance of a logit in -LIMIT ... LIMIT - 1."""
     odds = POWERS[abs(logit) % UNIT] << (abs(logit) // UNIT)
-    chance = min(ONE * odds // (odds + ONE), ONE - 1)
-    return chance if logit >= 0 else ONE - chance
+    chance = min(GRAIN * odds // (odds + GRAIN), GRAIN - 1)
+    return chance if logit >= 0 else GRAIN - chance
 
 
-CHANCES = np.array([squash_exactly(logit) for logit in range(-LIMIT, LIMIT)], dtype=np.int64)
+CHANCES = np.array([squash_exactly(logit) for logit in range(-LIMIT, LIMIT)]) / GRAIN
 
 
 def squash(logits: np.ndarray) -> np.ndarray:
@@ -41,19 +43,20 @@ def squash(logits: np.ndarray) -> np.ndarray:
 
 
 def log2(values: np.ndarray) -> np.ndarray:
-    """Return UNIT * log2 of positive integers below 2**53, from their leading nine bits."""
-    fractions, exponents = np.frexp(values.astype(np.float64))
-    return (exponents.astype(np.int64) - 1) * UNIT + LOGARITHMS.take((fractions * 512).astype(np.int64) - 256)
+    """Return UNIT * log2 of positive, normal float64, from their leading nine bits."""
+    # A float64 is its exponent + 1023 in 11 bits, followed by what comes after the leading bit.
+    leading = values.view(np.int64) >> 44
+    return leading + CORRECTIONS.take(leading & 255)
 
 
 class Coder(Protocol):
     """What models talk to. Each method takes the values to write, or None to read them, and returns them."""
 
     def code(self, chances: np.ndarray, bits: np.ndarray | None) -> np.ndarray:
-        """Code bits, int64, each with its chance of being 1."""
+        """Code bits, each with its chance of being 1."""
 
     def code_evenly(self, sizes: np.ndarray, values: np.ndarray | None) -> np.ndarray:
-        """Code integers, int64, below these sizes (1 ... 2**16); all values are equally likely."""
+        """Code integers below these sizes (1 ... 2**16); all values are equally likely."""
 
 
 class Meter:
@@ -64,7 +67,7 @@ class Meter:
 
     def code(self, chances: np.ndarray, bits: np.ndarray | None) -> np.ndarray:
         assert bits is not None
-        self.bits += 16 * len(bits) - float(np.log2(np.where(bits != 0, chances, ONE - chances)).sum())
+        self.bits -= float(np.log2(np.where(bits != 0, chances, 1 - chances)).sum())
         return bits
 
     def code_evenly(self, sizes: np.ndarray, values: np.ndarray | None) -> np.ndarray:
@@ -80,12 +83,12 @@ class Encoder:
         import constriction
 
         self._coder = constriction.stream.queue.RangeEncoder()
-        self._bernoulli, self._uniform = open_models()
+        self._binary, self._uniform = open_models()
 
     def code(self, chances: np.ndarray, bits: np.ndarray | None) -> np.ndarray:
         assert bits is not None
         if len(bits):
-            self._coder.encode(bits.astype(np.int32), self._bernoulli, chances / ONE)
+            self._coder.encode(bits.astype(np.int32), self._binary, pair(chances))
         return bits
 
     def code_evenly(self, sizes: np.ndarray, values: np.ndarray | None) -> np.ndarray:
@@ -100,6 +103,10 @@ class Encoder:
         return bytes(self._coder.get_compressed().astype(">u4").tobytes()).rstrip(b"\0")
 
 
+SLACK = 256
+"""Bits that rounding and the zeros in the end may make up."""
+
+
 class Decoder:
     """Reads what an Encoder wrote. Raises CodecError where it cannot have."""
 
@@ -108,12 +115,17 @@ class Decoder:
 
         words = np.frombuffer(data + b"\0" * (-len(data) % 4), dtype=">u4").astype(np.uint32)
         self._coder = constriction.stream.queue.RangeDecoder(words)
-        self._bernoulli, self._uniform = open_models()
+        # Beyond its end a file reads as zeros: it must not claim what would need more than it has.
+        self._bits, self._even_bits = 8 * len(data) + SLACK, 0.0
+        self._binary, self._uniform = open_models()
 
     def code(self, chances: np.ndarray, bits: np.ndarray | None = None) -> np.ndarray:
-        return self._decode(self._bernoulli, chances / ONE)
+        return self._decode(self._binary, pair(chances))
 
     def code_evenly(self, sizes: np.ndarray, values: np.ndarray | None = None) -> np.ndarray:
+        self._even_bits += float(np.log2(sizes).sum())
+        if self._even_bits > self._bits:
+            raise CodecError("the file is damaged: it holds less than its tensors")
         result = np.zeros(len(sizes), dtype=np.int64)
         open_ = sizes > 1
         result[open_] = self._decode(self._uniform, sizes[open_].astype(np.int32))
@@ -126,12 +138,20 @@ class Decoder:
 
     def _decode(self, model: Any, parameters: np.ndarray) -> np.ndarray:
         if not len(parameters):
-            return np.zeros(0, dtype=np.int64)
+            return np.zeros(0, dtype=np.int32)
         try:
             symbols: np.ndarray = self._coder.decode(model, parameters)
         except AssertionError as error:  # Thus constriction says that no Encoder ends up here.
             raise CodecError("the file is damaged: no values have such a code") from error
-        return symbols.astype(np.int64)
+        return symbols
+
+
+def pair(chances: np.ndarray) -> np.ndarray:
+    """Return the chances of 0 and of 1, each in a row."""
+    both = np.empty((len(chances), 2))
+    np.subtract(1, chances, out=both[:, 0])
+    both[:, 1] = chances
+    return both
 
 
 def open_models() -> tuple[Any, Any]:
@@ -139,7 +159,7 @@ def open_models() -> tuple[Any, Any]:
     import constriction
 
     models = constriction.stream.model
-    return models.Bernoulli(perfect=False), models.Uniform()
+    return models.Categorical(perfect=False), models.Uniform()
 
 
 def code_number(coder: Coder, size: int, value: int | None) -> int:
@@ -148,10 +168,19 @@ def code_number(coder: Coder, size: int, value: int | None) -> int:
 
 
 def code_flags(coder: Coder, count: int, flags: np.ndarray | None) -> np.ndarray:
-    """Code many flags, int64, by how many of them are set, in 255 steps of an eighth of a logit."""
+    """Code many flags by how many of them are set, in 255 steps of an eighth of a logit."""
     step = None if flags is None else to_step(int(flags.sum()), count)
     logit = from_step(code_number(coder, STEPS, step))
-    return coder.code(squash(np.full(count, logit)), flags)
+    chance = squash(np.array([logit]))
+    result = np.zeros(count, dtype=np.int64)
+    for first in range(0, count, PORTION):
+        part = slice(first, min(first + PORTION, count))
+        result[part] = coder.code(np.repeat(chance, part.stop - first), None if flags is None else flags[part])
+    return result
+
+
+PORTION = 1 << 20
+"""At most so many decisions are coded together, which bounds memory."""
 
 
 STEPS = 256

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from falconet.codec.coder import Decoder, Encoder
-from falconet.codec.integers import Memory
-from falconet.codec.tensors import TYPES, code_tensor
 from falconet.codec.dictionary import DICTIONARY
+from falconet.codec.symbols import Memory
+from falconet.codec.tensors import TYPES, code_tensor
 from falconet.errors import CodecError
 
 MAGIC = b"fnet"
@@ -58,7 +58,9 @@ def decode(data: bytes, *, max_elements: int = MAX_ELEMENTS) -> tuple[dict[str, 
     # Empty axes count as one, so that no shape is beyond what numpy can hold.
     wanted = sum(math.prod(max(size, 1) for size in entry.shape) for entry in entries)
     if wanted > max_elements:
-        raise CodecError(f"the file holds {wanted} values: wanted at most {max_elements}; raise max_elements to read it")
+        raise CodecError(
+            f"the file holds {wanted} values: wanted at most {max_elements}; raise max_elements to read it"
+        )
     decoder, memory, tensors = Decoder(stream), Memory(), {}
     for entry in entries:
         if math.prod(entry.shape):
@@ -76,8 +78,9 @@ def read_header(data: bytes) -> dict[str, Any]:
 
 def open_file(data: bytes) -> tuple[dict[str, Any], list[Entry], bytes]:
     """Return header, what arrays there are, and their coded values."""
+    data = bytes(data)
     if data[: len(MAGIC)] != MAGIC:
-        raise CodecError(f"wanted a file that begins with {MAGIC!r}, found {bytes(data[: len(MAGIC)])!r}")
+        raise CodecError(f"wanted a file that begins with {MAGIC!r}, found {data[: len(MAGIC)]!r}")
     start = len(MAGIC) + 1
     if len(data) < start + CHECKSUM_BYTES:
         raise CodecError("the file is cut short")
@@ -90,7 +93,10 @@ def open_file(data: bytes) -> tuple[dict[str, Any], list[Entry], bytes]:
     if size > len(content) - start:
         raise CodecError("the file is damaged: its header is longer than the file")
     header, entries = read_front(inflate(content[start : start + size]))
-    return header, entries, content[start + size :]
+    stream = content[start + size :]
+    if stream.endswith(b"\0"):
+        raise CodecError("the file is damaged: it ends in zeros that nobody wrote")
+    return header, entries, stream
 
 
 def inflate(data: bytes) -> bytes:
@@ -140,7 +146,9 @@ def read_front(content: bytes) -> tuple[dict[str, Any], list[Entry]]:
     while position < len(content):
         entry, position = read_entry(content, position)
         if entry.name in entries or len(entries) == MOST_TENSORS:
-            raise CodecError(f"the file is damaged: {entry.name!r} comes twice, or there are over {MOST_TENSORS} arrays")
+            raise CodecError(
+                f"the file is damaged: {entry.name!r} comes twice, or there are over {MOST_TENSORS} arrays"
+            )
         entries[entry.name] = entry
     return header, list(entries.values())
 

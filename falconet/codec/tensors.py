@@ -8,13 +8,27 @@ from dataclasses import dataclass
 import numpy as np
 
 from falconet.codec.coder import Coder, Meter, code_number
-from falconet.codec.integers import LARGEST, PRIORS, Memory, code_integers
+from falconet.codec.integers import code_integers
+from falconet.codec.symbols import LARGEST, Memory
 from falconet.codec.words import code_sorted, code_words
 from falconet.errors import CodecError
 
 TYPES = tuple(
-    np.dtype(name)
-    for name in "bool uint8 int8 uint16 int16 uint32 int32 uint64 int64 float16 float32 float64".split()
+    np.dtype(kind)
+    for kind in (
+        np.bool_,
+        np.uint8,
+        np.int8,
+        np.uint16,
+        np.int16,
+        np.uint32,
+        np.int32,
+        np.uint64,
+        np.int64,
+        np.float16,
+        np.float32,
+        np.float64,
+    )
 )
 """A file names a type by its place here; all are little-endian."""
 CONSTANT, GRID, CHANNEL_GRID, TABLE, WORDS = range(5)
@@ -41,7 +55,6 @@ class Plan:
     words: np.ndarray | None = None
     """Of the array, or of the entries of its table, uint64; or the steps of its grid, as float32."""
     form: int = NATIVE
-    prior: int = 0
 
 
 def choose_plan(memory: Memory, tensor: np.ndarray) -> Plan:
@@ -49,8 +62,18 @@ def choose_plan(memory: Memory, tensor: np.ndarray) -> Plan:
     words = to_words(tensor)
     if (words == words.flat[0]).all():
         return Plan(CONSTANT, words=words.ravel()[:1])
-    plans = [plan_words(tensor, words), *plan_grids(tensor), *plan_table(tensor)]
-    return min(plans, key=lambda plan: measure(memory, plan, tensor))
+    plans = plan_grids(tensor)
+    if plans and is_crowded(plans[0].integers):
+        return plans[0]
+    plans += plan_table(tensor)
+    if not plans or tensor.size < 8 * len(np.unique(words)):
+        plans.append(plan_words(tensor, words))
+    return plans[0] if len(plans) == 1 else min(plans, key=lambda plan: measure(memory, plan, tensor))
+
+
+def is_crowded(integers: np.ndarray | None) -> bool:
+    """Tell whether so many of the integers in a range occur that naming them cannot pay."""
+    return integers is not None and np.ptp(integers) < 2 * len(np.unique(integers))
 
 
 def measure(memory: Memory, plan: Plan, tensor: np.ndarray) -> float:
@@ -166,7 +189,7 @@ def plan_table(tensor: np.ndarray) -> list[Plan]:
     if len(entries) > LARGEST_TABLE:
         return []
     integers = indices.reshape(tensor.shape) - find_zero(entries, tensor.dtype, width)
-    return [Plan(TABLE, integers, entries, form, prior) for prior in range(len(PRIORS))]
+    return [Plan(TABLE, integers, entries, form)]
 
 
 def to_keys(words: np.ndarray, dtype: np.dtype, width: int) -> np.ndarray:
@@ -192,6 +215,8 @@ def find_zero(entries: np.ndarray, dtype: np.dtype, width: int) -> int:
 
 
 def code_table(coder: Coder, memory: Memory, dtype: np.dtype, shape: tuple[int, ...], plan: Plan | None) -> np.ndarray:
+    if dtype.itemsize > 4:
+        raise CodecError(f"the file is damaged: a table of {dtype}")
     form = code_form(coder, dtype, None if plan is None else plan.form)
     width = width_of(dtype, form)
     entries = None if plan is None else plan.words
@@ -199,8 +224,8 @@ def code_table(coder: Coder, memory: Memory, dtype: np.dtype, shape: tuple[int, 
     if count < 2:
         raise CodecError("the file is damaged: a table of a single value")
     entries = code_sorted(coder, count, width, entries)
-    prior, integers = (None, None) if plan is None else (plan.prior, plan.integers)
-    indices = code_integers(coder, memory, shape, integers, prior) + find_zero(entries, dtype, width)
+    integers = None if plan is None else plan.integers
+    indices = code_integers(coder, memory, shape, integers) + find_zero(entries, dtype, width)
     if indices.min() < 0 or indices.max() >= count:
         raise CodecError("the file is damaged: an index outside of its table")
     return from_words(lengthen(from_keys(entries, dtype, width), form)[indices], dtype)
@@ -208,20 +233,19 @@ def code_table(coder: Coder, memory: Memory, dtype: np.dtype, shape: tuple[int, 
 
 def plan_grids(tensor: np.ndarray) -> list[Plan]:
     """Return plans of integers times one step, or times a step of each row; of those that give the same bits."""
-    priors = range(len(PRIORS))
     if tensor.dtype.kind in "biu":
         integers = tensor.astype(np.int64)
         fits = integers.min() >= -LARGEST and integers.max() <= LARGEST
         exact = fits and np.array_equal(integers.astype(tensor.dtype), tensor)
-        return [Plan(GRID, integers, prior=prior) for prior in priors] if exact else []
+        return [Plan(GRID, integers)] if exact else []
     if tensor.dtype != np.float32:
         return []
     rows = tensor.reshape(1, -1)
     found = find_steps(rows)
     if found is not None:
-        return [Plan(GRID, found[0].reshape(tensor.shape), found[1], prior=prior) for prior in priors]
+        return [Plan(GRID, found[0].reshape(tensor.shape), found[1])]
     if tensor.ndim > 1 and (found := find_steps(tensor.reshape(len(tensor), -1))) is not None:
-        return [Plan(CHANNEL_GRID, found[0].reshape(tensor.shape), found[1], prior=prior) for prior in priors]
+        return [Plan(CHANNEL_GRID, found[0].reshape(tensor.shape), found[1])]
     return []
 
 
@@ -259,8 +283,8 @@ def code_grid(coder: Coder, memory: Memory, dtype: np.dtype, shape: tuple[int, .
     """Code one step, and integers; integers alone where the type is one."""
     if dtype.kind == "f":
         return code_steps(coder, memory, dtype, shape, plan, 1)
-    prior, integers = (None, None) if plan is None else (plan.prior, plan.integers)
-    return code_integers(coder, memory, shape, integers, prior).astype(dtype)
+    integers = None if plan is None else plan.integers
+    return code_integers(coder, memory, shape, integers).astype(dtype)
 
 
 def code_channels(
@@ -272,7 +296,7 @@ def code_channels(
     return code_steps(coder, memory, dtype, shape, plan, shape[0])
 
 
-def code_steps(  # noqa: PLR0917
+def code_steps(
     coder: Coder, memory: Memory, dtype: np.dtype, shape: tuple[int, ...], plan: Plan | None, count: int
 ) -> np.ndarray:
     if dtype != np.float32:
@@ -282,8 +306,8 @@ def code_steps(  # noqa: PLR0917
         assert plan.words is not None
         steps = plan_words(plan.words, to_words(plan.words))
     steps = code_raw(coder, memory, dtype, (count,), steps)
-    prior, integers = (None, None) if plan is None else (plan.prior, plan.integers)
-    integers = code_integers(coder, memory, shape, integers, prior)
+    integers = None if plan is None else plan.integers
+    integers = code_integers(coder, memory, shape, integers)
     return apply_steps(integers.reshape(count, -1), steps).reshape(shape)
 
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from falconet.codec.coder import Coder, Meter, code_number
-from falconet.codec.integers import Memory, Terms, Tree, code_symbols
+from falconet.codec.symbols import Memory, Tree, code_chunk, code_symbols
 from falconet.errors import CodecError
 
 ZERO, EVEN, MODELED = 0, 1, 2
 """How the bytes of a plane are coded: all are zero; all values equally likely; by how often each was seen."""
-FIRST_CHUNK = 64
 
 
 def code_words(coder: Coder, count: int, width: int, words: np.ndarray | None) -> np.ndarray:
@@ -41,18 +40,12 @@ def choose_mode(plane: np.ndarray) -> int:
 
 
 def code_bytes(coder: Coder, count: int, values: np.ndarray | None) -> np.ndarray:
-    """Code bytes by how often each was seen before, in chunks that grow."""
-    tree, result, done = Tree(Memory(), 255), np.zeros(count, dtype=np.int64), 0
-    while done < count:
-        part = slice(done, min(done + max(FIRST_CHUNK, done // 2), count))
-        signs = np.zeros(part.stop - done, dtype=np.int64)
-        result[part] = code_symbols(coder, tree, Terms([], []), part, signs, None if values is None else values[part])
-        done = part.stop
-    return result
+    """Code bytes by how often each was seen before."""
+    return code_symbols(coder, Tree(Memory(), 255), None, np.zeros(count, dtype=np.int64), values)
 
 
 def code_sorted(coder: Coder, count: int, width: int, values: np.ndarray | None) -> np.ndarray:
-    """Code different, rising integers, int64, below 2**width (at most 32): the ends, then always the middle between two.
+    """Code different, rising integers below 2**width (at most 32): the ends, then always the middle between two.
 
     Where between two neighbors a middle lies is told in 32 steps of the distance, by how often each was seen, then
     evenly within the step.
@@ -83,7 +76,7 @@ def code_between(coder: Coder, tree: Tree, room: np.ndarray, values: np.ndarray 
     """Code integers below `room`, which is at most 2**32."""
     steps = None if values is None else values * STEPS // room
     part = slice(0, len(room))
-    steps = code_symbols(coder, tree, Terms([], []), part, np.zeros_like(room), steps)
+    steps = code_chunk(coder, tree, None, part, np.zeros_like(room), steps)
     # The least value of a step: ceil(step * room / STEPS).
     first, after = -(-steps * room // STEPS), -(-(steps + 1) * room // STEPS)
     size = np.maximum(after - first, 1)

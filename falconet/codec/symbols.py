@@ -1,0 +1,229 @@
+"""Integers other than zero, and bytes <-> decisions: signs, and magnitudes as paths in a binary tree."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from falconet.codec.coder import LEAST, PORTION, Coder, Meter, code_number, log2, squash
+from falconet.codec.terms import Common, Layout, Terms, make_terms
+
+LARGEST = 1 << 15
+"""Of magnitudes."""
+FIRST_CHUNK = 64
+"""Signs and symbols are coded in chunks of so many, or half of what was coded before, but at most PORTION."""
+VALUE_PRIOR = 3.0
+NODE_PRIOR = 3.0
+ABSENT, EVEN, MODELED = 0, 1, 2
+"""How signs are coded: there are no negative ones; both equally likely; by where they stand."""
+
+
+@dataclass
+class Memory:
+    """What tensors of one file learn from each other."""
+
+    nodes: dict[int, np.ndarray] = field(default_factory=dict)
+    """How often symbols were chosen, by their number of bits."""
+    outputs: np.ndarray = field(default_factory=lambda: np.ones(1, dtype=np.int64))
+    """Which rows of the last matrix or kernel were not all zero: likely, these are the columns of the next that matter."""
+
+    def copy(self) -> Memory:
+        return Memory(dict(self.nodes), self.outputs)
+
+
+def code_nonzeros(
+    coder: Coder, memory: Memory, layout: Layout, places: np.ndarray, values: np.ndarray | None
+) -> np.ndarray:
+    """Code integers other than zero, of at most LARGEST as magnitudes, at flat indices of a layout."""
+    if not len(places):
+        return np.zeros(0, dtype=np.int64)
+    signs = magnitudes = None
+    if values is not None:
+        signs, magnitudes = (values < 0).astype(np.int64), np.abs(values) - 1
+    signs = code_signs(coder, layout, places, signs)
+    magnitudes = code_magnitudes(coder, memory, layout, places, signs, magnitudes) + 1
+    return np.where(signs != 0, -magnitudes, magnitudes)
+
+
+def make_value_terms(layout: Layout, places: np.ndarray) -> Terms:
+    return make_terms(layout, places, (VALUE_PRIOR, VALUE_PRIOR, 2 * VALUE_PRIOR))
+
+
+def split(count: int) -> Iterator[slice]:
+    """Yield chunks that grow."""
+    done = 0
+    while done < count:
+        part = slice(done, min(done + min(max(FIRST_CHUNK, done // 2), PORTION), count))
+        yield part
+        done = part.stop
+
+
+def code_signs(coder: Coder, layout: Layout, places: np.ndarray, signs: np.ndarray | None) -> np.ndarray:
+    """Code which integers are negative."""
+    mode = None
+    if signs is not None:
+        mode = ABSENT
+        if signs.any():
+            cost = measure(lambda meter: model_signs(meter, layout, places, signs))
+            mode = MODELED if cost < len(places) * WORTHWHILE else EVEN
+    mode = code_number(coder, 3, mode)
+    if mode == ABSENT:
+        return np.zeros(len(places), dtype=np.int64)
+    if mode == EVEN:
+        return coder.code_evenly(np.full(len(places), 2), signs)
+    return model_signs(coder, layout, places, signs)
+
+
+WORTHWHILE = 0.998
+"""A model that takes time must save more than this leaves."""
+
+
+def measure(write: Callable[[Meter], object]) -> float:
+    """Return the bits that `write` writes."""
+    meter = Meter()
+    write(meter)
+    return meter.bits
+
+
+def model_signs(coder: Coder, layout: Layout, places: np.ndarray, signs: np.ndarray | None) -> np.ndarray:
+    terms, common = make_value_terms(layout, places), Common(NODE_PRIOR)
+    result = np.zeros(len(places), dtype=np.int64)
+    for part in split(len(places)):
+        own, shared = terms.at(part), common.logit()
+        logits = own.sum(0) + shared
+        bits = coder.code(squash(logits), None if signs is None else signs[part])
+        terms.learn(part, bits, squash(logits - own))
+        common.learn(bits, squash(logits - shared))
+        result[part] = bits
+    return result
+
+
+def code_magnitudes(
+    coder: Coder, memory: Memory, layout: Layout, places: np.ndarray, signs: np.ndarray, magnitudes: np.ndarray | None
+) -> np.ndarray:
+    """Code integers below LARGEST; their signs are known."""
+    top = code_number(coder, LARGEST, None if magnitudes is None else int(magnitudes.max()))
+    largest = int(to_symbols(np.array([top]), top)[0][0])
+    symbols = tails = scaled = None
+    if magnitudes is not None:
+        symbols, exponents = to_symbols(magnitudes, top)
+        tails = magnitudes & ((1 << exponents) - 1)
+        scaled = choose_scaled(memory, layout, places, signs, symbols, largest)
+    tree = Tree(memory, largest)
+    terms = make_value_terms(layout, places) if tree.depth and code_number(coder, 2, scaled) else None
+    symbols = code_symbols(coder, tree, terms, signs, symbols)
+    tree.remember(memory)
+    leads, exponents = from_symbols(symbols, top)
+    return (leads << exponents) + coder.code_evenly(1 << exponents, tails)
+
+
+def choose_scaled(
+    memory: Memory, layout: Layout, places: np.ndarray, signs: np.ndarray, symbols: np.ndarray, top: int
+) -> int:
+    """Return 1 where it pays that magnitudes depend on their place."""
+    plain = measure(lambda meter: code_symbols(meter, Tree(memory, top), None, signs, symbols))
+    terms = make_value_terms(layout, places)
+    scaled = measure(lambda meter: code_symbols(meter, Tree(memory, top), terms, signs, symbols))
+    return int(scaled < plain * WORTHWHILE)
+
+
+SHORT = 256
+"""Magnitudes up to this one are symbols themselves."""
+
+
+def to_symbols(values: np.ndarray, top: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return symbols below 256 and the number of bits that they leave open, where `top` is the largest value.
+
+    Larger values are cut to their five leading bits: a binary floating-point number.
+    """
+    if top < SHORT:
+        return values, np.zeros_like(values)
+    exponents = np.maximum(np.frexp(values.astype(np.float64))[1].astype(np.int64) - 5, 0)
+    return (exponents << 4) + (values >> exponents), exponents
+
+
+def from_symbols(symbols: np.ndarray, top: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return leading bits and the number of bits that follow."""
+    if top < SHORT:
+        return symbols, np.zeros_like(symbols)
+    exponents = np.maximum((symbols >> 4) - 1, 0)
+    return symbols - (exponents << 4), exponents
+
+
+class Tree:
+    """Symbols as paths from the root of a binary tree, the most significant bit first; one tree for each sign.
+
+    Node n of a sign is n + sign * 2**depth; the root is 1, the children of n are 2n and 2n + 1.
+    """
+
+    def __init__(self, memory: Memory, top: int) -> None:
+        self.depth, self.top = top.bit_length(), top
+        known = memory.nodes.get(self.depth)
+        self.counts = np.zeros((2, 2 << self.depth)) if known is None else known.copy()
+        """Ones and zeros chosen at each node, float64."""
+
+    def logits(self) -> np.ndarray:
+        ones, zeros = log2(self.counts + NODE_PRIOR)
+        logits: np.ndarray = ones - zeros
+        return logits
+
+    def learn(self, nodes: np.ndarray, bits: np.ndarray) -> None:
+        size = self.counts.shape[1]
+        ones = np.bincount(nodes, bits, size)
+        self.counts[0] += ones
+        self.counts[1] += np.bincount(nodes, minlength=size) - ones
+
+    def remember(self, memory: Memory) -> None:
+        """Leave a faint trace for the next tensor."""
+        total = np.maximum(self.counts.sum(0), TRACE)
+        memory.nodes[self.depth] = np.floor(self.counts * TRACE / total)
+
+
+TRACE = 16
+"""Choices at a node that the next tensor starts with, at most."""
+
+
+def code_symbols(
+    coder: Coder, tree: Tree, terms: Terms | None, signs: np.ndarray, symbols: np.ndarray | None
+) -> np.ndarray:
+    """Code integers below 2**tree.depth; each takes the tree of its sign."""
+    result = np.zeros(len(signs), dtype=np.int64)
+    for part in split(len(signs)):
+        result[part] = code_chunk(coder, tree, terms, part, signs[part], None if symbols is None else symbols[part])
+    return result
+
+
+def code_chunk(
+    coder: Coder, tree: Tree, terms: Terms | None, part: slice, signs: np.ndarray, symbols: np.ndarray | None
+) -> np.ndarray:
+    """Code a chunk of symbols, one level of the tree after the other."""
+    known, shift = tree.logits(), terms.at(part).sum(0) if terms else 0
+    offset = signs.astype(np.int64) << tree.depth
+    node, nodes, choices = offset + 1, [], []
+    for level in range(tree.depth):
+        below = tree.depth - 1 - level
+        logits = known.take(node)
+        if terms and level < LEVELS:
+            # The further down, the less the scale of a row says.
+            logits += shift >> level
+        chances = squash(logits)
+        if (tree.top + 1) & tree.top:
+            least = ((2 * (node - offset) + 1) << below) - (1 << tree.depth)
+            chances[least > tree.top] = LEAST
+        bits = coder.code(chances, None if symbols is None else (symbols >> below) & 1)
+        nodes.append(node)
+        choices.append(bits)
+        node = 2 * node - offset + bits
+    if nodes:
+        tree.learn(np.concatenate(nodes), np.concatenate(choices))
+    if terms and nodes:
+        expected = sum(squash(known.take(above)) for above in nodes[:LEVELS])
+        bits, decisions = np.sum(choices[:LEVELS], axis=0), min(LEVELS, len(nodes))
+        terms.learn(part, bits, np.broadcast_to(expected, (len(terms.indices), len(bits))), decisions)
+    return node - offset - (1 << tree.depth)
+
+
+LEVELS = 3
+"""Of the tree, from the root, that depend on rows and columns."""
