@@ -69,6 +69,14 @@ class PruneWeights:
         return explain_free(model, self.amount, "amount")
 
 
+RAMP = 0.6
+"""Share of the training in which the cubic schedule takes weights; what is left learns in the rest."""
+SETTLED = 0.8
+"""Share of the training after which no weight goes or comes back any more."""
+UPDATES = 200
+"""Times at most that weights are ranked during training."""
+
+
 class Pruning(Schedule):
     """The masks of one step: how many weights they take, and which, as training goes on."""
 
@@ -83,6 +91,8 @@ class Pruning(Schedule):
         self.start = self.share_zeros(zeros, constrained)
         self.progress: Tensor
         self.register_buffer("progress", torch.tensor(1.0 if step.schedule == "now" else 0.0))
+        self.heard: Tensor
+        self.register_buffer("heard", torch.tensor(-1.0))
 
     def share_zeros(self, zeros: Mapping[str, int], constrained: Constrained) -> dict[str, float]:
         """Return the share of zeros in each tensor, or in all of them where they are ranked together."""
@@ -93,10 +103,13 @@ class Pruning(Schedule):
 
     @torch.no_grad()
     def advance(self, constrained: Constrained, fraction: float) -> None:
+        done = min(max(fraction, 0.0), 1.0)
         settled = float(self.progress) >= 1 and not self.step.regrow and self.step.criterion == "magnitude"
-        if settled:
+        # Ranking all weights takes longer than a small network's step; masks hardly change from one to the next.
+        if settled or float(self.heard) >= SETTLED or done < float(self.heard) + 1 / UPDATES and done < SETTLED:
             return
-        self.progress.clamp_(min=min(max(fraction, 0.0), 1.0))
+        self.heard.fill_(done)
+        self.progress.clamp_(min=min(done / RAMP, 1.0))
         self.update(constrained)
 
     @torch.no_grad()
