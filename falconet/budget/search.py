@@ -109,19 +109,25 @@ def choose_kept(trials: Sequence[Trial], budget: Budget, config: CompressConfig)
 
     Trials on one side of the wanted share went beyond the limit that is sought, those on the other did not.
     """
-    beyond = [trial for trial in trials if is_beyond(trial, budget)]
-    low = max(beyond, key=lambda trial: trial.scheme.kept, default=None)
-    above = [trial for trial in trials if low is None or trial.scheme.kept > low.scheme.kept]
-    high = min(above, key=lambda trial: trial.scheme.kept, default=None)
     if any(is_enough(trial, budget) for trial in trials):
         return None
-    if high is None:  # Even the first one lost too much; it may do better with training.
-        return 1.0 if len(trials) == 1 and not trials[0].scheme.epochs and by_drop(budget) else None
+    before = [trial for trial in trials if not is_beyond(trial, budget)]
+    if not before:  # Even the first one lost too much; it may do better with training.
+        return 1.0 if by_drop(budget) and len(trials) == 1 and not trials[0].scheme.epochs else None
+    high = min(trial.scheme.kept for trial in before)
+    rungs = [trial for trial in trials if trial.scheme.kept < 1]
+    beyond = [trial for trial in rungs if is_beyond(trial, budget)]
+    low = max((trial.scheme.kept for trial in beyond if trial.scheme.kept < high), default=None)
     if low is None:
-        kept = high.scheme.kept * (HALF if by_drop(budget) else aim(high, budget))
+        kept = high * (HALF if by_drop(budget) else aim(find_trial(before, high), budget))
         return kept if kept >= LEAST_KEPT else None
-    refined = len(trials) - 1 - [is_beyond(trial, budget) for trial in trials].index(True)
-    return None if refined >= config.refinements else math.sqrt(low.scheme.kept * high.scheme.kept)
+    refined = len(rungs) - rungs.index(beyond[0]) - 1
+    return None if refined >= config.refinements else math.sqrt(low * high)
+
+
+def find_trial(trials: Sequence[Trial], kept: float) -> Trial:
+    """Return the newest trial that kept this share of the weights."""
+    return [trial for trial in trials if trial.scheme.kept == kept][-1]
 
 
 def by_drop(budget: Budget) -> bool:

@@ -1,0 +1,176 @@
+"""The search as a pure function, played against made-up networks whose size and accuracy follow from the scheme."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from falconet.budget import Budget, CompressConfig, Scheme, Trial
+from falconet.budget.search import (
+    LEAST_KEPT,
+    choose_best,
+    find_frontier,
+    propose,
+)
+from falconet.errors import ConfigError
+
+WEIGHTS = 400_000
+CONFIG = CompressConfig(polish=0)
+
+
+def weigh(scheme: Scheme) -> int:
+    """Bits for values and for positions, and a header."""
+    return int(WEIGHTS * (scheme.bits / 8 if scheme.kept == 1 else scheme.kept * 1.1)) + 300
+
+
+def play(
+    budget: Budget, drop: Callable[[Scheme], float], config: CompressConfig = CONFIG, seconds: float = 10.0
+) -> list[Trial]:
+    """Search to the end."""
+    trials: list[Trial] = []
+    while (scheme := propose(trials, budget, config)) is not None:
+        lost = drop(scheme)
+        trials.append(Trial(len(trials) + 1, scheme, weigh(scheme), 0.99 - lost / 100, lost, 10**6, None, seconds))
+        assert len(trials) < 60, "the search does not end"
+    return trials
+
+
+def lose(scheme: Scheme) -> float:
+    """Points lost: twice as many with half the weights, none for integers of 8 bits."""
+    return 0.002 / scheme.kept if scheme.kept < 1 else 0.0
+
+
+def test_the_first_trial_is_whole_and_needs_no_training() -> None:
+    assert propose([], Budget(), CONFIG) == Scheme(kept=1, bits=8, epochs=0)
+    assert propose([], Budget(), CONFIG, share=0.5) == Scheme(macs=0.5, kept=1, bits=8, epochs=CONFIG.epochs)
+
+
+def test_for_a_drop_it_goes_down_by_halves_until_one_loses_too_much_and_then_between() -> None:
+    trials = play(Budget(max_drop=0.1), lose)
+    assert [trial.scheme.kept for trial in trials[:7]] == [1, 1 / 2, 1 / 4, 1 / 8, 1 / 16, 1 / 32, 1 / 64]
+    assert [trial.scheme.start for trial in trials[:7]] == [None, 1, 2, 3, 4, 5, 6]
+    assert trials[6].drop > 0.1
+    assert len(trials) == 7 + CONFIG.refinements
+    best = choose_best(trials, Budget(max_drop=0.1))
+    # The true limit is at 0.02 of the weights, and three bisections come within 9 % of it.
+    assert 0.02 <= best.scheme.kept <= 0.02 * 1.09
+    assert best.drop <= 0.1
+
+
+def test_each_trial_begins_with_the_nearest_that_kept_more() -> None:
+    for trial in play(Budget(max_drop=0.1), lose)[1:]:
+        assert trial.scheme.start is not None
+    trials = play(Budget(max_drop=0.1), lose)
+    kept = {trial.number: trial.scheme.kept for trial in trials}
+    for trial in trials[1:]:
+        start = kept[trial.scheme.start or 0]
+        assert start >= trial.scheme.kept
+        assert not [other for other in trials[: trial.number - 1] if trial.scheme.kept <= other.scheme.kept < start]
+
+
+def test_for_a_size_it_takes_large_steps_and_fills_the_size() -> None:
+    budget = Budget(max_bytes=3000)
+    trials = play(budget, lose)
+    assert len(trials) <= 8
+    steps = [after.scheme.kept / before.scheme.kept for before, after in zip(trials, trials[1:], strict=False)]
+    assert min(steps) >= 0.25
+    best = choose_best(trials, budget)
+    assert 0.9 * 3000 <= best.bytes <= 3000
+
+
+def test_with_both_it_stops_where_both_are_kept() -> None:
+    budget = Budget(max_bytes=30_000, max_drop=0.2)
+    trials = play(budget, lose)
+    assert trials[-1].fits(budget)
+    assert not any(trial.fits(budget) for trial in trials[:-1])
+
+
+def test_more_training_where_integers_alone_lose_too_much() -> None:
+    trials = play(Budget(max_drop=0.0), lambda scheme: 0.0 if scheme.kept == 1 and scheme.epochs else 0.3)
+    assert [(trial.scheme.kept, trial.scheme.bits, trial.scheme.epochs) for trial in trials[:2]] == [
+        (1, 8, 0),
+        (1, 8, CONFIG.epochs),
+    ]
+    assert trials[2].scheme.kept == 0.5
+    hopeless = play(Budget(max_drop=0.0), lambda scheme: 1.0)
+    assert len(hopeless) == 2
+
+
+def test_a_budget_that_cannot_be_met_ends_and_names_the_nearest() -> None:
+    budget = Budget(max_bytes=100)
+    trials = play(budget, lose)
+    best = choose_best(trials, budget)
+    assert not best.fits(budget)
+    assert best.bytes == min(trial.bytes for trial in trials)
+    assert all(trial.scheme.kept >= LEAST_KEPT for trial in trials)
+
+
+def test_the_last_trial_polishes_the_best_one() -> None:
+    config = replace(CONFIG, polish=40)
+    budget = Budget(max_bytes=3000)
+    trials = play(budget, lose, config)
+    *others, last = trials
+    best = choose_best(others, budget)
+    assert last.scheme == replace(best.scheme, epochs=40, start=best.number, polish=True)
+    assert not any(trial.scheme.polish for trial in others)
+
+
+def test_time_ends_the_search_before_another_trial_would_pass_it() -> None:
+    budget = Budget(max_drop=0.1, seconds=35)
+    assert len(play(budget, lose, seconds=10)) == 3
+    assert len(play(budget, lose, seconds=100)) == 1
+
+
+def test_the_nearest_is_nearest_in_all_limits_together() -> None:
+    budget = Budget(max_bytes=1000, max_macs=10**6)
+    base = Trial(1, Scheme(), 2000, 0.9, 0.0, 10**6, None, 1)
+    slow = replace(base, number=2, bytes=900, macs=3 * 10**6)
+    assert base.excess(budget) == pytest.approx(1.0)
+    assert slow.excess(budget) == pytest.approx(2.0)
+    assert choose_best([slow, base], budget) is base
+
+
+def test_the_front_holds_what_nothing_beats() -> None:
+    def make(number: int, size: int, accuracy: float) -> Trial:
+        return Trial(number, Scheme(), size, accuracy, 0.0, 1, None, 1)
+
+    trials = [make(1, 500, 0.99), make(2, 100, 0.9), make(3, 200, 0.9), make(4, 90, 0.8), make(5, 100, 0.89)]
+    assert [trial.number for trial in find_frontier(trials)] == [4, 2, 1]
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    max_drop=st.none() | st.floats(0, 5),
+    max_bytes=st.none() | st.integers(50, 10**6),
+    slope=st.floats(1e-5, 1),
+    noise=st.lists(st.floats(-0.3, 0.3), min_size=60, max_size=60),
+    polish=st.integers(0, 3),
+)
+def test_it_always_ends_with_the_best_of_what_it_tried(
+    max_drop: float | None, max_bytes: int | None, slope: float, noise: list[float], polish: int
+) -> None:
+    budget = Budget(max_drop=max_drop, max_bytes=max_bytes)
+    left = iter(noise)
+    trials = play(budget, lambda scheme: slope / scheme.kept + next(left), replace(CONFIG, polish=polish))
+    best = choose_best(trials, budget)
+    assert [trial.number for trial in trials] == list(range(1, len(trials) + 1))
+    if any(trial.fits(budget) for trial in trials):
+        assert best.fits(budget)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"bits": 1}, "bits: wanted 2 to 8, found 1"),
+        ({"epochs": 0}, "epochs: wanted 1 to"),
+        ({"rest_bits": 17}, "rest_bits: wanted 2 to 16"),
+        ({"scope": "all"}, "scope: wanted layer, global, lamp, found 'all'"),
+    ],
+)
+def test_settings_that_cannot_be(changes: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        replace(CONFIG, **changes)  # type: ignore[arg-type]
