@@ -220,7 +220,7 @@ def test_rounding_is_to_the_nearest_of_a_grid(bits: int, shift: float) -> None:
     assert torch.equal(ratio, ratio.round())
     assert ratio.abs().max() <= levels
     assert (rounded - values).abs().max() <= step * 0.5001
-    rounded.sum().backward()  # type: ignore[no-untyped-call]
+    rounded.sum().backward()
     assert values.grad is not None
     torch.testing.assert_close(values.grad, torch.ones(500))
 
@@ -235,7 +235,7 @@ def test_learned_steps_have_the_papers_gradient() -> None:
     weights, step, levels = torch.randn(40, 5), 0.25, 3
     grid, latent = Grid(torch.tensor([step]), levels), weights.clone().requires_grad_()
     upper = torch.randn(40, 5)
-    (grid(latent) * upper).sum().backward()  # type: ignore[no-untyped-call]
+    (grid(latent) * upper).sum().backward()
     by_step, by_weight = 0.0, torch.zeros(40, 5)
     for place, weight in enumerate(weights.flatten().tolist()):
         ratio = weight / step
@@ -268,7 +268,7 @@ def test_adam_moves_a_step_by_its_rate_in_relation_to_its_size() -> None:
     for step in (1e-4, 1.0, 100.0):
         grid = Grid(torch.tensor([step]), 7)
         optimizer = torch.optim.Adam(grid.parameters(), lr=0.01)
-        (grid(torch.randn(50) * 4 * step) * torch.randn(50)).sum().backward()  # type: ignore[no-untyped-call]
+        (grid(torch.randn(50) * 4 * step) * torch.randn(50)).sum().backward()
         optimizer.step()
         assert abs(float(grid.start * grid.ratio.detach()) / step - 1) == pytest.approx(0.01, rel=1e-3)
 
@@ -288,7 +288,7 @@ def test_weights_of_any_size_have_finite_gradients(size: float) -> None:
     with torch.no_grad():
         layer.weight.mul_(size)
     constrained = quantize(4, per="channel")(layer)
-    constrained(torch.randn(2, 4)).sum().backward()  # type: ignore[no-untyped-call]
+    constrained(torch.randn(2, 4)).sum().backward()
     assert all(parameter.grad is None or parameter.grad.isfinite().all() for parameter in constrained.parameters())
     plain = materialize(constrained)
     assert isinstance(plain, nn.Linear)
@@ -299,7 +299,7 @@ def test_movement_scores_get_the_gradient_times_the_weight() -> None:
     values = torch.randn(5, 5, requires_grad=True)
     mask = Mask(torch.rand(5, 5) > 0.5, scored=True)
     upper = torch.randn(5, 5)
-    (mask(values) * upper).sum().backward()  # type: ignore[no-untyped-call]
+    (mask(values) * upper).sum().backward()
     assert mask.scores is not None
     assert mask.scores.grad is not None
     assert values.grad is not None
@@ -312,7 +312,7 @@ def test_regrowing_masks_pass_gradients_to_all() -> None:
     mask = Mask(torch.rand(5, 5) > 0.5, regrow=True)
     masked = mask(values)
     assert torch.equal(masked, values.detach() * mask.kept)
-    masked.sum().backward()  # type: ignore[no-untyped-call]
+    masked.sum().backward()
     assert values.grad is not None
     torch.testing.assert_close(values.grad, torch.ones(5, 5))
 
@@ -321,7 +321,7 @@ def test_centroids_get_the_sum_over_their_members() -> None:
     members = torch.tensor([[0, 1, 2], [2, 2, 1]])
     table = Table(members, torch.tensor([-1.0, 2.0]))
     upper = torch.arange(6.0).view(2, 3)
-    (table(torch.ones(2, 3)) * upper).sum().backward()  # type: ignore[no-untyped-call]
+    (table(torch.ones(2, 3)) * upper).sum().backward()
     assert table.centroids.grad is not None
     torch.testing.assert_close(table.centroids.grad, torch.tensor([1.0 + 5.0, 2.0 + 3.0 + 4.0]))
 
@@ -362,10 +362,11 @@ def test_copies_and_states(step: str) -> None:
 @pytest.mark.parametrize("kind", ["mean", "ema", "ema of buffers", "ours"])
 def test_averages_keep_zeros_and_levels(step: str, kind: str) -> None:
     constrained, inputs = make_trained(step)
+    exponential = get_ema_multi_avg_fn(0.9)  # type: ignore[no-untyped-call]
     average = {
         "mean": lambda: AveragedModel(constrained),
-        "ema": lambda: AveragedModel(constrained, multi_avg_fn=get_ema_multi_avg_fn(0.9)),
-        "ema of buffers": lambda: AveragedModel(constrained, multi_avg_fn=get_ema_multi_avg_fn(0.9), use_buffers=True),
+        "ema": lambda: AveragedModel(constrained, multi_avg_fn=exponential),
+        "ema of buffers": lambda: AveragedModel(constrained, multi_avg_fn=exponential, use_buffers=True),
         "ours": lambda: make_average(constrained, 0.9),
     }[kind]()
     for _ in range(3):

@@ -206,7 +206,7 @@ def test_movement_finds_what_training_wants() -> None:
         x = torch.randn(64, 2)
         loss = (pruned(x)[:, 0] - x[:, 1]).square().mean()
         optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimizer.step()
     pruned.advance(1.0)
     assert find_mask(pruned, "weight").kept.tolist() == [[False, True]]
