@@ -157,6 +157,7 @@ def configure(artifact: Artifact, model: str | Path, dataset: Dataset, asked: Se
     """Return the complete configuration: what is asked for, then the augmentation of the model's own training."""
     own = Path(model) / CONFIG_FILE
     trained = read_settings(own) if own.is_file() else {}
+    check_sections(asked)
     policy = {"policy": default_policy(dataset.source, dataset.kind)}
     defaults = {
         "augmentation": trained.get("augmentation") or policy,
@@ -164,11 +165,17 @@ def configure(artifact: Artifact, model: str | Path, dataset: Dataset, asked: Se
     }
     settings = merge(defaults, name_policy(asked))
     augmentation = expand_policy(settings["augmentation"], dataset.kind)
-    for section, key in (("epochs", "compression.epochs"), ("keep", None)):
-        if section in (asked.get("training") or {}):
-            remedy = f"; set {key}" if key else ": masks settle at the end"
-            raise ConfigError(f"training.{section}: follows from the search{remedy}")
+    for key in FIXED.keys() & (asked.get("training") or {}).keys():
+        raise ConfigError(f"training.{key}: {FIXED[key]}; leave it out")
     return from_mapping(SearchConfig, {**settings, "augmentation": augmentation})
+
+
+FIXED = {
+    "epochs": "is compression.epochs",
+    "keep": "is the last epoch, when no weight goes any more",
+    "patience": "has no use where the last epoch counts",
+}
+"""Settings of training that follow from the search."""
 
 
 @dataclass(frozen=True, eq=False)

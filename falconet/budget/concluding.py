@@ -11,7 +11,7 @@ from typing import Any
 from falconet.artifact import Artifact, build_model, decode_artifact, encode_artifact
 from falconet.budget.goals import Budget
 from falconet.budget.search import Trial
-from falconet.budget.trials import Workshop, count_macs, make_steps
+from falconet.budget.trials import Workshop, count_macs, find_untouched
 from falconet.catalog import CODED_FILE
 from falconet.data import Dataset
 from falconet.errors import FalconetError
@@ -85,7 +85,7 @@ def conclude(
         kept=chosen.scheme.kept,
         bits=chosen.scheme.bits,
         trials=len(trials),
-        untouched=make_steps(chosen.scheme, workshop).find_untouched(dense.model),
+        untouched=find_untouched(chosen.scheme, workshop),
     )
     artifact.save(out)
     report = describe_model(

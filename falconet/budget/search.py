@@ -18,8 +18,8 @@ from falconet.budget.goals import Budget
 FIRST_BITS = 8
 LEAST_KEPT = 2.0**-14
 HALF = 0.5
-CLOSE = 0.94
-"""Share of the wanted size from which on a file fills it."""
+CLOSE, AIMED = 0.92, 0.96
+"""Shares of the wanted size: from the one on, a file fills it; the other is what is aimed at, since aim errs."""
 
 
 @dataclass(frozen=True)
@@ -155,7 +155,7 @@ def aim(trial: Trial, budget: Budget) -> float:
     A quarter at least, since so large a step is hard to learn, and a tenth less at most.
     """
     assert budget.max_bytes is not None
-    return min(max((1 + CLOSE) / 2 * budget.max_bytes / trial.bytes, LARGEST_STEP), SMALLEST_STEP)
+    return min(max(AIMED * budget.max_bytes / trial.bytes, LARGEST_STEP), SMALLEST_STEP)
 
 
 LARGEST_STEP, SMALLEST_STEP = 0.25, 0.9

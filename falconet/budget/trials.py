@@ -102,6 +102,16 @@ def make_steps(scheme: Scheme, workshop: Workshop) -> Step:
     return chain(*steps, quantize(bits), shorten(config.rest_bits))
 
 
+def find_untouched(scheme: Scheme, workshop: Workshop) -> dict[str, str]:
+    """Return what a scheme leaves as it was, with the reason: layers with all channels, and values in full precision."""
+    network = workshop.artifact.model
+    names = {name for name, weight in network.named_parameters() if weight.ndim > 1}
+    left = {name: reason for name, reason in quantize(scheme.bits).find_untouched(network).items() if name in names}
+    rest = shorten(workshop.config.compression.rest_bits).find_untouched(network)
+    left |= {name: reason for name, reason in rest.items() if name not in names}
+    return (PruneChannels(macs=scheme.macs).find_untouched(network) if scheme.macs < 1 else {}) | left
+
+
 def learn(network: nn.Module, number: int, scheme: Scheme, workshop: Workshop) -> None:
     """Train what is left, with the model that is compressed as its teacher where the configuration says so."""
     training = replace(workshop.config.training, epochs=scheme.epochs)

@@ -1,0 +1,219 @@
+"""compress() on the embedded digits, as its users call it."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from falconet import Budget, RunResult, compress, evaluate, load_artifact
+from falconet.budget import Compression, Trial, Watcher
+from falconet.cli import run
+from falconet.errors import (
+    DataError,
+    PathError,
+    RunExistsError,
+    UsageError,
+)
+
+QUICK: dict[str, Any] = {"compression": {"epochs": 1, "refinements": 1, "sensitivity": False}}
+
+
+def list_trials(out: Path) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads((out / "search" / "search.json").read_text())["trials"]
+    return [{key: value for key, value in trial.items() if key != "seconds"} for trial in found]
+
+
+@pytest.fixture(scope="module")
+def small(trained: RunResult, tmp_path_factory: pytest.TempPathFactory) -> Compression:
+    """The session's network, within 30 kB."""
+    out = tmp_path_factory.mktemp("compressed") / "small"
+    settings = {**QUICK, "compression": {**QUICK["compression"], "sensitivity": True, "polish": 1}}
+    return compress(trained.out, "digits", out, budget=Budget(max_bytes=30_000), settings=settings)
+
+
+@pytest.mark.slow
+def test_the_file_keeps_within_its_size_and_answers(small: Compression, trained: RunResult) -> None:
+    file = small.out / "model.fnet"
+    assert file.stat().st_size == small.shrinking.bytes_after <= 30_000
+    dense = 4 * sum(value.numel() for value in load_artifact(trained.out).model.parameters())
+    assert small.shrinking.bytes_before == dense
+    assert small.facts()["ratio"] == pytest.approx(dense / file.stat().st_size)
+    judged = evaluate(small.out, "digits")
+    assert judged.accuracy == small.test.accuracy > 0.8
+    assert small.shrinking.contest.other_accuracy == trained.test.accuracy
+    assert small.shrinking.drop == pytest.approx(100 * (trained.test.accuracy - judged.accuracy))
+
+
+@pytest.mark.slow
+def test_the_file_alone_predicts(small: Compression, tmp_path: Path) -> None:
+    alone = tmp_path / "tiny.fnet"
+    shutil.copy(small.out / "model.fnet", alone)
+    one, other = load_artifact(alone), load_artifact(small.out)
+    sample = torch.rand(3, 1, 28, 28)
+    assert torch.equal(one.model(sample), other.model(sample))
+    assert one.config.input == other.config.input
+    assert one.config.temperature == other.config.temperature
+
+
+@pytest.mark.slow
+def test_an_ordinary_network_comes_back_that_learns_again(small: Compression) -> None:
+    network = load_artifact(small.out).model.train()
+    loss = torch.nn.functional.cross_entropy(network(torch.rand(4, 1, 28, 28)), torch.arange(4))
+    loss.backward()  # type: ignore[no-untyped-call]
+    assert all(parameter.grad is not None for parameter in network.parameters())
+
+
+@pytest.mark.slow
+def test_all_trials_are_in_table_and_plot(small: Compression) -> None:
+    rows = list(csv.DictReader((small.out / "frontier.csv").open()))
+    assert {int(row["trial"]) for row in rows} == {trial.number for trial in small.trials}
+    assert [int(row["bytes"]) for row in rows] == sorted(int(row["bytes"]) for row in rows)
+    for row in rows:
+        file = small.out / "search" / f"trial-{int(row['trial']):02}.fnet"
+        assert file.stat().st_size == int(row["bytes"])
+    for name in ("frontier.png", "sensitivity.png"):
+        assert (small.out / name).read_bytes().startswith(b"\x89PNG")
+    layers = {row["parameter"] for row in csv.DictReader((small.out / "sensitivity.csv").open())}
+    assert layers == {"conv1.weight", "conv2.weight", "fc1.weight", "fc2.weight"}
+
+
+@pytest.mark.slow
+def test_the_report_says_what_was_lost_and_which_is_faster(small: Compression) -> None:
+    page = (small.out / "report.html").read_text()
+    assert f"{small.shrinking.ratio:.1f}× smaller" in page
+    assert small.shrinking.name_fastest() in page
+    assert f"{small.shrinking.drop:.2f} points lost" in page
+    facts = json.loads((small.out / "metrics.json").read_text())
+    assert facts["compression"]["bytes_after"] == facts["bytes"] == small.shrinking.bytes_after
+
+
+@pytest.mark.slow
+def test_a_compressed_model_is_compressed_further(small: Compression, tmp_path: Path) -> None:
+    again = compress(small.out, "digits", tmp_path / "again", budget=Budget(max_bytes=15_000), settings=QUICK)
+    assert again.shrinking.bytes_after <= 15_000
+    assert again.shrinking.bytes_before == small.shrinking.bytes_before
+
+
+@pytest.mark.slow
+def test_a_stopped_search_goes_on_to_the_same_files(trained: RunResult, tmp_path: Path) -> None:
+    budget = Budget(max_bytes=60_000)
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    compress(trained.out, "digits", whole, budget=budget, settings=QUICK)
+
+    def stop(trial: Trial, best: Trial) -> None:
+        if trial.number == 2:
+            raise RuntimeError("killed")
+
+    with pytest.raises(RuntimeError, match="killed"):
+        compress(trained.out, "digits", stopped, budget=budget, settings=QUICK, watcher=Watcher(on_trial=stop))
+    with pytest.raises(RunExistsError, match="--resume"):
+        compress(trained.out, "digits", stopped, budget=budget, settings=QUICK)
+    compress(trained.out, "digits", stopped, budget=budget, settings=QUICK, existing="resume")
+    assert list_trials(whole) == list_trials(stopped)
+    assert (whole / "model.fnet").read_bytes() == (stopped / "model.fnet").read_bytes()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGINT])
+def test_killed_in_the_middle_of_a_trial_it_goes_on(trained: RunResult, tmp_path: Path, end: signal.Signals) -> None:
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "falconet", "compress", str(trained.out), "digits", "--out", str(out)]
+    command += ["--max-size", "60kB", "--epochs", "3", "--set", "compression.sensitivity=false"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if "epoch 2/3" in line:
+                break
+        process.send_signal(end)
+        told = process.stderr.read()
+    assert process.returncode in {-signal.SIGKILL, 1}
+    assert "Traceback" not in told
+    assert ("--resume goes on" in told) is (end == signal.SIGINT)
+    done = subprocess.run([*command, "--resume", "--json"], capture_output=True, text=True, check=True)
+    assert "goes on after epoch 2 of 3" in done.stderr
+    assert json.loads(done.stdout)["bytes_after"] <= 60_000
+
+
+@pytest.mark.slow
+def test_fewer_macs(trained: RunResult, tmp_path: Path) -> None:
+    pytest.importorskip("torch_pruning")
+    dense = load_artifact(trained.out)
+    result = compress(
+        trained.out, "digits", tmp_path / "out", budget=Budget(max_macs=2_000_000, max_drop=100), settings={
+            "compression": {"epochs": 2, "refinements": 0, "sensitivity": False}, "training": {"learning_rate": 2e-3}
+        },
+    )  # fmt: skip
+    assert result.shrinking.macs_after <= 2_000_000 < result.shrinking.macs_before
+    network = load_artifact(tmp_path / "out").model
+    assert sum(map(torch.numel, network.parameters())) < sum(map(torch.numel, dense.model.parameters()))
+
+
+@pytest.mark.slow
+def test_what_cannot_be_met_is_said_with_the_nearest(
+    trained: RunResult, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    quick = ["--epochs", "1", "--set", "compression.sensitivity=false", "--set", "compression.refinements=0"]
+    out = tmp_path / "out"
+    command = ["compress", str(trained.out), "digits", "--out", str(out), "--max-size", "20kB", "--max-drop", "0"]
+    assert run([*command, *quick, "--time", "1s"]) == 1
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert "none of 1 trials keeps within the budget, at most 20.0 kB, 0 points lost, 1 s of search" in line
+    assert "the nearest is trial 1" in line
+    assert "trial-01.fnet" in line
+    assert (out / "frontier.csv").is_file()
+    assert not (out / "model.fnet").exists()
+
+
+WRONG: list[tuple[list[str], str]] = [
+    (["--max-size", "4 parsecs"], "--max-size: wanted a size such as 40kB or 1.5MB, found '4 parsecs'"),
+    (["--max-drop", "-1"], "max_drop: wanted 0 to 100 points of accuracy, found -1"),
+    (["--max-macs", "0"], "--max-macs: wanted a number such as 1.5M or 300k, above 0, found '0'"),
+    (["--set", "compression.bits=9"], "compression.bits: wanted 2 to 8, found 9"),
+    (["--set", "compression.bitz=3"], "unknown setting 'compression.bitz': did you mean compression.bits"),
+    (["--set", "training.epochs=3"], "training.epochs: is compression.epochs; leave it out"),
+    (["--recipe", "no-such"], "unknown recipe 'no-such'"),
+    (["--resume", "--overwrite"], "--resume and --overwrite exclude each other"),
+]
+
+
+@pytest.mark.parametrize(("flags", "message"), WRONG, ids=[" ".join(flags) for flags, _ in WRONG])
+def test_wrong_options_are_one_line(
+    flags: list[str], message: str, trained: RunResult, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["compress", str(trained.out), "digits", "--out", str(tmp_path / "out"), *flags]) == 2
+    told = capsys.readouterr()
+    assert message in told.err
+    assert len(told.err.splitlines()) == 1
+    assert not told.out
+    assert not (tmp_path / "out").exists()
+
+
+def test_other_data_are_refused(trained: RunResult, tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    images = generator.integers(0, 256, (60, 8, 8), dtype=np.uint8)
+    np.savez(tmp_path / "other.npz", images=images, labels=np.arange(60) % 3)
+    with pytest.raises(DataError, match="is not the data that the model was trained on"):
+        compress(trained.out, tmp_path / "other.npz", tmp_path / "out")
+    with pytest.raises(PathError, match="no such file or folder"):
+        compress(trained.out, tmp_path / "none.npz", tmp_path / "out")
+
+
+def test_other_folders_are_left_alone(trained: RunResult, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "letter.txt").write_text("dear")
+    with pytest.raises(RunExistsError, match="holds files that are no search"):
+        compress(trained.out, "digits", tmp_path / "mine", existing="overwrite")
+    with pytest.raises(UsageError, match="holds the model that is to be compressed"):
+        compress(trained.out, "digits", trained.out, existing="overwrite")
+    with pytest.raises(PathError, match="wanted a trained model"):
+        compress(tmp_path / "mine", "digits", tmp_path / "out")
