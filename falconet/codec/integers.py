@@ -18,7 +18,7 @@ from falconet.codec.terms import Common, Layout, make_terms
 
 DIAGONALS = 32
 STRIDE = 7
-"""Diagonals from one position in the kernel to the next; the first elements of a kernel thus lie in different passes."""
+"""Diagonals from one position in the kernel to the next, so that the elements of a kernel lie in different passes."""
 GROUPS = np.cumsum([0, 1, 1, 1, 1, 2, 2, 4, 4, 8, 8])
 """Diagonals where passes begin."""
 PRIORS = (0.5, 2.0, 8.0, 32.0)
@@ -42,8 +42,9 @@ def code_integers(coder: Coder, memory: Memory, shape: tuple[int, ...], values: 
     if layout.size > layout.rows > 1:
         inputs, size = memory.outputs, layout.columns
         hints = np.repeat(inputs, size // len(inputs)) if size % len(inputs) == 0 else np.ones(size, dtype=np.int64)
-        columns = code_alive(coder, hints, None if grid is None else grid.any(axis=(0, 2)))
-        rows = code_alive(coder, np.ones(layout.rows, dtype=np.int64), None if grid is None else grid.any(axis=(1, 2)))
+        columns = code_alive(coder, hints, None if grid is None else np.any(grid, axis=(0, 2)))
+        hints = np.ones(layout.rows, dtype=np.int64)
+        rows = code_alive(coder, hints, None if grid is None else np.any(grid, axis=(1, 2)))
         memory.outputs = np.isin(np.arange(layout.rows), rows).astype(np.int64)
     if grid is not None:
         grid = grid[rows][:, columns]
@@ -106,7 +107,8 @@ def code_mask(
     coder: Coder, layout: Layout, order: np.ndarray, parts: list[slice], mask: np.ndarray | None
 ) -> np.ndarray:
     """Code which elements are not zero, int64, in the order of coding."""
-    step, choices = None, (None, None)
+    step: int | None = None
+    choices: tuple[int | None, int | None] = (None, None)
     if mask is not None:
         step, choices = to_step(int(mask.sum()), layout.size), choose_priors(layout, order, mask)
     start = from_step(code_number(coder, STEPS, step))
@@ -129,9 +131,9 @@ def choose_priors(layout: Layout, order: np.ndarray, mask: np.ndarray) -> tuple[
 
     With E expected in each row, counts n of a gamma-Poisson mixture have the variance E + E**2 / prior.
     """
-    grid = np.zeros(layout.size, dtype=np.int64)
-    grid[order] = mask
-    grid = grid.reshape(layout.rows, layout.columns, layout.positions)
+    flat = np.zeros(layout.size, dtype=np.int64)
+    flat[order] = mask
+    grid = flat.reshape(layout.rows, layout.columns, layout.positions)
     return choose_prior(grid.sum(axis=(1, 2))), choose_prior(grid.sum(axis=(0, 2)))
 
 

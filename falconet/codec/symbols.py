@@ -27,7 +27,7 @@ class Memory:
     nodes: dict[int, np.ndarray] = field(default_factory=dict)
     """How often symbols were chosen, by their number of bits."""
     outputs: np.ndarray = field(default_factory=lambda: np.ones(1, dtype=np.int64))
-    """Which rows of the last matrix or kernel were not all zero: likely, these are the columns of the next that matter."""
+    """Which rows of the last matrix were not all zero: likely, these are the columns of the next that are not."""
 
     def copy(self) -> Memory:
         return Memory(dict(self.nodes), self.outputs)
@@ -116,7 +116,8 @@ def code_magnitudes(
     symbols = code_symbols(coder, tree, terms, signs, symbols)
     tree.remember(memory)
     leads, exponents = from_symbols(symbols, top)
-    return (leads << exponents) + coder.code_evenly(1 << exponents, tails)
+    result: np.ndarray = (leads << exponents) + coder.code_evenly(1 << exponents, tails)
+    return result
 
 
 def choose_scaled(

@@ -158,7 +158,7 @@ def code_constant(
     for index in range(count):
         shift = width - 8 * (index + 1) if lead else 8 * index
         value |= code_number(coder, 256, None if word is None else word >> shift & 255) << shift
-    return np.broadcast_to(from_words(np.array([value], dtype=np.uint64), dtype), shape).copy()
+    return np.full(shape, from_words(np.array([value], dtype=np.uint64), dtype)[0])
 
 
 def rotate(words: np.ndarray, width: int, by: int) -> np.ndarray:

@@ -84,4 +84,5 @@ def code_between(coder: Coder, tree: Tree, room: np.ndarray, values: np.ndarray 
     shift = np.maximum(np.frexp(size.astype(np.float64))[1].astype(np.int64) - 15, 0)
     high = coder.code_evenly(((size - 1) >> shift) + 1, None if rest is None else rest >> shift)
     low = coder.code_evenly(1 << shift, None if rest is None else rest & ((1 << shift) - 1))
-    return np.minimum(first + (high << shift) + low, room - 1)
+    result: np.ndarray = np.minimum(first + (high << shift) + low, room - 1)
+    return result
