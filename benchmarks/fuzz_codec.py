@@ -2,7 +2,8 @@
 
 Valid files of all kinds are altered: in single bits and bytes, pieces cut out, doubled or swapped, values that are
 likely to be on an edge; either in the whole file, or in the inflated header and the coded values, where the checksum is
-mended so that what lies behind it is reached. An input that is a finding ends the run and is printed.
+mended so that what lies behind it is reached. With `--guided`, atheris (to be installed for it) chooses instead by the
+code that inputs reach. A finding ends the run, and the input is printed.
 """
 
 from __future__ import annotations
@@ -17,12 +18,12 @@ import warnings
 import zlib
 from collections import Counter
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from types import FunctionType, ModuleType
 
 import numpy as np
 
-from falconet.codec import decode, encode
+from falconet.codec import coder, container, decode, encode, integers, symbols, tensors, terms, words
 from falconet.codec.container import CHECKSUM_BYTES, MAGIC, VERSION, inflate, read_varint, write_varint
 from falconet.codec.dictionary import DICTIONARY
 from falconet.errors import CodecError
@@ -163,9 +164,8 @@ def name_kind(message: str) -> str:
     return next((kind for kind in KINDS if kind in message), "other damage of header or names")
 
 
-def run_seeded(count: int, seed: int) -> tuple[Counter[str], int]:
-    """Return how inputs ended, and the largest memory of this process, in bytes."""
-    warnings.simplefilter("error")
+def run_seeded(count: int, seed: int) -> Counter[str]:
+    """Return how inputs ended."""
     found = Counter[str]()
     corpus = [(data, *take_apart(data)) for data in make_corpus()]
     chance = random.Random(seed)  # noqa: S311
@@ -176,34 +176,67 @@ def run_seeded(count: int, seed: int) -> tuple[Counter[str], int]:
         except BaseException:
             print(f"input {number} of seed {seed}: {data.hex()}", file=sys.stderr)
             raise
-    return found, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return found
 
 
-def record(path: Path, found: Counter[str], **more: object) -> None:
-    content = {"inputs": found.total(), "findings": 0, "ends": dict(found.most_common()), **more}
+def instrument(module: ModuleType, atheris: ModuleType) -> None:
+    for value in vars(module).values():
+        if isinstance(value, FunctionType) and value.__module__ == module.__name__:
+            atheris.instrument_func(value)
+
+
+def run_guided(count: int, path: Path) -> None:
+    """Let atheris choose by the code that inputs reach; it ends the process itself, so the last input records."""
+    import atheris
+
+    for module in (coder, terms, symbols, integers, words, tensors, container):
+        instrument(module, atheris)
+    found, started = Counter[str](), time.perf_counter()
+    parts = [take_apart(data) for data in make_corpus()]
+
+    def test(choices: bytes) -> None:
+        if len(choices) < 2:
+            return
+        front, stream = parts[choices[0] % len(parts)]
+        whole = (choices[2:], stream) if choices[1] % 4 == 0 else (front, choices[2:])
+        attempt(put_together(*whole), found)
+        if found.total() == count:
+            record(path, found, {"seconds": round(time.perf_counter() - started), "guided": count})
+
+    atheris.Setup([sys.argv[0], f"-runs={2 * count}", "-max_len=300"], test)
+    atheris.Fuzz()
+
+
+def record(path: Path, found: Counter[str], more: dict[str, int]) -> None:
+    """Add to what is recorded."""
+    old = json.loads(path.read_text()) if path.exists() else {}
+    ends = found + Counter(old.get("ends", {}))
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    content = {
+        "inputs": ends.total(),
+        "guided": old.get("guided", 0) + more.get("guided", 0),
+        "findings": 0,
+        "ends": dict(ends.most_common()),
+        "seconds": old.get("seconds", 0) + more["seconds"],
+        "largest_memory_bytes": max(old.get("largest_memory_bytes", 0), memory),
+    }
     path.write_text(json.dumps(content, indent=2) + "\n")
-    print(json.dumps(content, indent=2))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--inputs", type=int, default=1_000_000)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--processes", type=int, default=2, help="each with the next seed")
-    parser.add_argument("--out", type=Path, default=RESULT)
+    parser.add_argument("--guided", action="store_true", help="by atheris")
+    parser.add_argument("--out", type=Path, default=RESULT, help="what is recorded here already is added to")
     arguments = parser.parse_args()
-    started, seeds = time.perf_counter(), range(arguments.seed, arguments.seed + arguments.processes)
-    count = -(-arguments.inputs // len(seeds))
-    with ProcessPoolExecutor(len(seeds)) as pool:
-        results = list(pool.map(run_seeded, [count] * len(seeds), seeds))
-    record(
-        arguments.out,
-        sum((found for found, _ in results), Counter[str]()),
-        seconds=round(time.perf_counter() - started),
-        largest_memory_bytes=max(memory for _, memory in results),
-        seeds=list(seeds),
-        max_elements=MAX_ELEMENTS,
-    )
+    warnings.simplefilter("error")
+    if arguments.guided:
+        run_guided(arguments.inputs, arguments.out)
+    else:
+        started = time.perf_counter()
+        found = run_seeded(arguments.inputs, arguments.seed)
+        record(arguments.out, found, {"seconds": round(time.perf_counter() - started)})
 
 
 if __name__ == "__main__":

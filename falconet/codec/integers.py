@@ -139,5 +139,7 @@ def choose_priors(layout: Layout, order: np.ndarray, mask: np.ndarray) -> tuple[
 
 def choose_prior(counts: np.ndarray) -> int:
     mean = float(counts.mean())
+    if not mean:
+        return 0
     excess = max(float(counts.var()) / mean - 1, 1e-9)
     return int(np.abs(np.log(PRIORS) - np.log(mean / excess)).argmin())
