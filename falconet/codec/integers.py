@@ -12,7 +12,7 @@ import itertools
 
 import numpy as np
 
-from falconet.codec.coder import PORTION, STEPS, Coder, code_flags, code_number, from_step, squash, to_step
+from falconet.codec.coder import PORTION, STEPS, Coder, code_flags, from_step, squash, to_step
 from falconet.codec.symbols import Memory, code_nonzeros
 from falconet.codec.terms import Common, Layout, make_terms
 
@@ -45,7 +45,8 @@ def code_integers(coder: Coder, memory: Memory, shape: tuple[int, ...], values: 
         columns = code_alive(coder, hints, None if grid is None else np.any(grid, axis=(0, 2)))
         hints = np.ones(layout.rows, dtype=np.int64)
         rows = code_alive(coder, hints, None if grid is None else np.any(grid, axis=(1, 2)))
-        memory.outputs = np.isin(np.arange(layout.rows), rows).astype(np.int64)
+        memory.outputs = np.zeros(layout.rows, dtype=np.int64)
+        memory.outputs[rows] = 1
     if grid is not None:
         grid = grid[rows][:, columns]
     result = np.zeros((layout.rows, layout.columns, layout.positions), dtype=np.int64)
@@ -57,7 +58,7 @@ def code_integers(coder: Coder, memory: Memory, shape: tuple[int, ...], values: 
 
 def code_alive(coder: Coder, hints: np.ndarray, alive: np.ndarray | None) -> np.ndarray:
     """Return the indices of rows or columns that are not all zero. Those with the same hint have the same chance."""
-    if not code_number(coder, 2, None if alive is None else int(not alive.all())):
+    if not coder.code_number(2, None if alive is None else int(not alive.all())):
         return np.arange(len(hints))
     result = np.zeros(len(hints), dtype=np.int64)
     for hint in (0, 1):
@@ -81,7 +82,7 @@ def code_dense(coder: Coder, memory: Memory, layout: Layout, grid: np.ndarray | 
 def code_stripe(coder: Coder, memory: Memory, layout: Layout, grid: np.ndarray | None) -> np.ndarray:
     order, parts = arrange(layout)
     values = None if grid is None else grid.ravel()[order]
-    full = code_number(coder, 2, None if values is None else int(values.all()))
+    full = coder.code_number(2, None if values is None else int(values.all()))
     chosen = np.arange(layout.size)
     if not full:
         mask = None if values is None else (values != 0).astype(np.int64)
@@ -111,8 +112,8 @@ def code_mask(
     choices: tuple[int | None, int | None] = (None, None)
     if mask is not None:
         step, choices = to_step(int(mask.sum()), layout.size), choose_priors(layout, order, mask)
-    start = from_step(code_number(coder, STEPS, step))
-    row, column = (PRIORS[code_number(coder, len(PRIORS), choice)] for choice in choices)
+    start = from_step(coder.code_number(STEPS, step))
+    row, column = (PRIORS[coder.code_number(len(PRIORS), choice)] for choice in choices)
     terms = make_terms(layout, order, (row, column, KERNEL_PRIOR))
     common = Common(KERNEL_PRIOR)
     result = np.zeros(layout.size, dtype=np.int64)

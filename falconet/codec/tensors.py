@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from falconet.codec.coder import Coder, Meter, code_number
+from falconet.codec.coder import Coder, Meter
 from falconet.codec.integers import code_integers
 from falconet.codec.symbols import LARGEST, Memory
 from falconet.codec.words import code_sorted, code_words
@@ -42,7 +42,7 @@ def code_tensor(
 ) -> np.ndarray:
     """Code an array that holds at least one element."""
     plan = None if tensor is None else choose_plan(memory, tensor)
-    kind = code_number(coder, 5, None if plan is None else plan.kind)
+    kind = coder.code_number(5, None if plan is None else plan.kind)
     return CODERS[kind](coder, memory, dtype, shape, plan)
 
 
@@ -139,7 +139,7 @@ def width_of(dtype: np.dtype, form: int) -> int:
 
 
 def code_form(coder: Coder, dtype: np.dtype, form: int | None) -> int:
-    return code_number(coder, 3, form) if dtype == np.float32 else NATIVE
+    return coder.code_number(3, form) if dtype == np.float32 else NATIVE
 
 
 def code_constant(
@@ -153,11 +153,11 @@ def code_constant(
         word = int(plan.words[0])
         content = word.to_bytes(dtype.itemsize, "big" if lead else "little").rstrip(b"\0")
         count = len(content)
-    count = code_number(coder, dtype.itemsize + 1, count)
+    count = coder.code_number(dtype.itemsize + 1, count)
     value = 0
     for index in range(count):
         shift = width - 8 * (index + 1) if lead else 8 * index
-        value |= code_number(coder, 256, None if word is None else word >> shift & 255) << shift
+        value |= coder.code_number(256, None if word is None else word >> shift & 255) << shift
     return np.full(shape, from_words(np.array([value], dtype=np.uint64), dtype)[0])
 
 
@@ -220,7 +220,7 @@ def code_table(coder: Coder, memory: Memory, dtype: np.dtype, shape: tuple[int, 
     form = code_form(coder, dtype, None if plan is None else plan.form)
     width = width_of(dtype, form)
     entries = None if plan is None else plan.words
-    count = code_number(coder, LARGEST_TABLE, None if entries is None else len(entries) - 1) + 1
+    count = coder.code_number(LARGEST_TABLE, None if entries is None else len(entries) - 1) + 1
     if count < 2:
         raise CodecError("the file is damaged: a table of a single value")
     entries = code_sorted(coder, count, width, entries)
