@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from functools import cache
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -50,6 +50,7 @@ def log2(values: np.ndarray) -> np.ndarray:
     return leading + CORRECTIONS.take(leading & 255)
 
 
+@runtime_checkable
 class Coder(Protocol):
     """What models talk to. Each method takes the values to write, or None to read them, and returns them."""
 

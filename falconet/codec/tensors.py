@@ -73,7 +73,7 @@ def choose_plan(memory: Memory, tensor: np.ndarray) -> Plan:
 
 def is_crowded(integers: np.ndarray | None) -> bool:
     """Tell whether so many of the integers in a range occur that naming them cannot pay."""
-    return integers is not None and np.ptp(integers) < 2 * len(np.unique(integers))
+    return integers is not None and bool(np.ptp(integers) < 2 * len(np.unique(integers)))
 
 
 def measure(memory: Memory, plan: Plan, tensor: np.ndarray) -> float:
@@ -116,8 +116,8 @@ def shorten(words: np.ndarray, form: int) -> np.ndarray:
     if form == HALF:
         values = words.astype(np.uint32).view(np.float32)
         with np.errstate(over="ignore", under="ignore", invalid="ignore"):
-            halves = np.where(np.isfinite(values), values, 0).astype(np.float16)
-        return halves.view(np.uint16).astype(np.uint64)
+            halves = values.astype(np.float16)
+        return np.where(np.isfinite(halves), halves, np.float16(0)).view(np.uint16).astype(np.uint64)
     return words
 
 
