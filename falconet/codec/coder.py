@@ -7,7 +7,8 @@ encoder and the meter return what they were given, the decoder what it reads. So
 from __future__ import annotations
 
 import math
-from typing import Any, Protocol
+from functools import cache
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -49,6 +50,7 @@ def log2(values: np.ndarray) -> np.ndarray:
     return leading + CORRECTIONS.take(leading & 255)
 
 
+@runtime_checkable
 class Coder(Protocol):
     """What models talk to. Each method takes the values to write, or None to read them, and returns them."""
 
@@ -57,6 +59,9 @@ class Coder(Protocol):
 
     def code_evenly(self, sizes: np.ndarray, values: np.ndarray | None) -> np.ndarray:
         """Code integers below these sizes (1 ... 2**16); all values are equally likely."""
+
+    def code_number(self, size: int, value: int | None) -> int:
+        """Code one integer below `size`, as `code_evenly` does."""
 
 
 class Meter:
@@ -74,6 +79,11 @@ class Meter:
         assert values is not None
         self.bits += float(np.log2(sizes).sum())
         return values
+
+    def code_number(self, size: int, value: int | None) -> int:
+        assert value is not None
+        self.bits += math.log2(size)
+        return value
 
 
 class Encoder:
@@ -98,11 +108,18 @@ class Encoder:
             self._coder.encode(values[open_].astype(np.int32), self._uniform, sizes[open_].astype(np.int32))
         return values
 
+    def code_number(self, size: int, value: int | None) -> int:
+        assert value is not None
+        if size > 1:
+            self._coder.encode(value, open_uniform(size))
+        return value
+
     def finish(self) -> bytes:
         """Return what was written, without the zeros in its end, which a Decoder assumes."""
         return bytes(self._coder.get_compressed().astype(">u4").tobytes()).rstrip(b"\0")
 
 
+NO_SUCH_CODE = "the file is damaged: no values have such a code"
 SLACK = 256
 """Bits that rounding and the zeros in the end may make up."""
 
@@ -123,13 +140,23 @@ class Decoder:
         return self._decode(self._binary, pair(chances))
 
     def code_evenly(self, sizes: np.ndarray, values: np.ndarray | None = None) -> np.ndarray:
-        self._even_bits += float(np.log2(sizes).sum())
-        if self._even_bits > self._bits:
-            raise CodecError("the file is damaged: it holds less than its tensors")
+        self._take(float(np.log2(sizes).sum()))
         result = np.zeros(len(sizes), dtype=np.int64)
         open_ = sizes > 1
         result[open_] = self._decode(self._uniform, sizes[open_].astype(np.int32))
         return result
+
+    def code_number(self, size: int, value: int | None = None) -> int:
+        self._take(math.log2(size))
+        try:
+            return int(self._coder.decode(open_uniform(size))) if size > 1 else 0
+        except AssertionError as error:
+            raise CodecError(NO_SUCH_CODE) from error
+
+    def _take(self, bits: float) -> None:
+        self._even_bits += bits
+        if self._even_bits > self._bits:
+            raise CodecError("the file is damaged: it holds less than its tensors")
 
     def finish(self) -> None:
         """Raise CodecError where there is more to read."""
@@ -142,7 +169,7 @@ class Decoder:
         try:
             symbols: np.ndarray = self._coder.decode(model, parameters)
         except AssertionError as error:  # Thus constriction says that no Encoder ends up here.
-            raise CodecError("the file is damaged: no values have such a code") from error
+            raise CodecError(NO_SUCH_CODE) from error
         return symbols
 
 
@@ -154,6 +181,7 @@ def pair(chances: np.ndarray) -> np.ndarray:
     return both
 
 
+@cache
 def open_models() -> tuple[Any, Any]:
     """Return the families of distributions that are used here; constriction is imported late."""
     import constriction
@@ -162,15 +190,18 @@ def open_models() -> tuple[Any, Any]:
     return models.Categorical(perfect=False), models.Uniform()
 
 
-def code_number(coder: Coder, size: int, value: int | None) -> int:
-    """Code one integer below `size` (1 ... 2**16)."""
-    return int(coder.code_evenly(np.array([size]), None if value is None else np.array([value]))[0])
+@cache
+def open_uniform(size: int) -> Any:
+    """Return the distribution of integers below `size`, all equally likely."""
+    import constriction
+
+    return constriction.stream.model.Uniform(size)
 
 
 def code_flags(coder: Coder, count: int, flags: np.ndarray | None) -> np.ndarray:
     """Code many flags by how many of them are set, in 255 steps of an eighth of a logit."""
     step = None if flags is None else to_step(int(flags.sum()), count)
-    logit = from_step(code_number(coder, STEPS, step))
+    logit = from_step(coder.code_number(STEPS, step))
     chance = squash(np.array([logit]))
     result = np.zeros(count, dtype=np.int64)
     for first in range(0, count, PORTION):

@@ -72,7 +72,7 @@ def decode(data: bytes, *, max_elements: int = MAX_ELEMENTS) -> tuple[dict[str, 
 
 
 def read_header(data: bytes) -> dict[str, Any]:
-    """Return the header alone. Raises CodecError as `decode` does, except for damage that the checksum does not tell."""
+    """Return the header alone. Raises CodecError as `decode` does, except for damaged values."""
     return open_file(data)[0]
 
 

@@ -12,13 +12,13 @@ import itertools
 
 import numpy as np
 
-from falconet.codec.coder import PORTION, STEPS, Coder, code_flags, code_number, from_step, squash, to_step
+from falconet.codec.coder import PORTION, STEPS, Coder, code_flags, from_step, squash, to_step
 from falconet.codec.symbols import Memory, code_nonzeros
 from falconet.codec.terms import Common, Layout, make_terms
 
 DIAGONALS = 32
 STRIDE = 7
-"""Diagonals from one position in the kernel to the next; the first elements of a kernel thus lie in different passes."""
+"""Diagonals from one position in the kernel to the next, so that the elements of a kernel lie in different passes."""
 GROUPS = np.cumsum([0, 1, 1, 1, 1, 2, 2, 4, 4, 8, 8])
 """Diagonals where passes begin."""
 PRIORS = (0.5, 2.0, 8.0, 32.0)
@@ -42,9 +42,11 @@ def code_integers(coder: Coder, memory: Memory, shape: tuple[int, ...], values: 
     if layout.size > layout.rows > 1:
         inputs, size = memory.outputs, layout.columns
         hints = np.repeat(inputs, size // len(inputs)) if size % len(inputs) == 0 else np.ones(size, dtype=np.int64)
-        columns = code_alive(coder, hints, None if grid is None else grid.any(axis=(0, 2)))
-        rows = code_alive(coder, np.ones(layout.rows, dtype=np.int64), None if grid is None else grid.any(axis=(1, 2)))
-        memory.outputs = np.isin(np.arange(layout.rows), rows).astype(np.int64)
+        columns = code_alive(coder, hints, None if grid is None else np.any(grid, axis=(0, 2)))
+        hints = np.ones(layout.rows, dtype=np.int64)
+        rows = code_alive(coder, hints, None if grid is None else np.any(grid, axis=(1, 2)))
+        memory.outputs = np.zeros(layout.rows, dtype=np.int64)
+        memory.outputs[rows] = 1
     if grid is not None:
         grid = grid[rows][:, columns]
     result = np.zeros((layout.rows, layout.columns, layout.positions), dtype=np.int64)
@@ -56,7 +58,7 @@ def code_integers(coder: Coder, memory: Memory, shape: tuple[int, ...], values: 
 
 def code_alive(coder: Coder, hints: np.ndarray, alive: np.ndarray | None) -> np.ndarray:
     """Return the indices of rows or columns that are not all zero. Those with the same hint have the same chance."""
-    if not code_number(coder, 2, None if alive is None else int(not alive.all())):
+    if not coder.code_number(2, None if alive is None else int(not alive.all())):
         return np.arange(len(hints))
     result = np.zeros(len(hints), dtype=np.int64)
     for hint in (0, 1):
@@ -80,7 +82,7 @@ def code_dense(coder: Coder, memory: Memory, layout: Layout, grid: np.ndarray | 
 def code_stripe(coder: Coder, memory: Memory, layout: Layout, grid: np.ndarray | None) -> np.ndarray:
     order, parts = arrange(layout)
     values = None if grid is None else grid.ravel()[order]
-    full = code_number(coder, 2, None if values is None else int(values.all()))
+    full = coder.code_number(2, None if values is None else int(values.all()))
     chosen = np.arange(layout.size)
     if not full:
         mask = None if values is None else (values != 0).astype(np.int64)
@@ -106,11 +108,12 @@ def code_mask(
     coder: Coder, layout: Layout, order: np.ndarray, parts: list[slice], mask: np.ndarray | None
 ) -> np.ndarray:
     """Code which elements are not zero, int64, in the order of coding."""
-    step, choices = None, (None, None)
+    step: int | None = None
+    choices: tuple[int | None, int | None] = (None, None)
     if mask is not None:
         step, choices = to_step(int(mask.sum()), layout.size), choose_priors(layout, order, mask)
-    start = from_step(code_number(coder, STEPS, step))
-    row, column = (PRIORS[code_number(coder, len(PRIORS), choice)] for choice in choices)
+    start = from_step(coder.code_number(STEPS, step))
+    row, column = (PRIORS[coder.code_number(len(PRIORS), choice)] for choice in choices)
     terms = make_terms(layout, order, (row, column, KERNEL_PRIOR))
     common = Common(KERNEL_PRIOR)
     result = np.zeros(layout.size, dtype=np.int64)
@@ -129,13 +132,15 @@ def choose_priors(layout: Layout, order: np.ndarray, mask: np.ndarray) -> tuple[
 
     With E expected in each row, counts n of a gamma-Poisson mixture have the variance E + E**2 / prior.
     """
-    grid = np.zeros(layout.size, dtype=np.int64)
-    grid[order] = mask
-    grid = grid.reshape(layout.rows, layout.columns, layout.positions)
+    flat = np.zeros(layout.size, dtype=np.int64)
+    flat[order] = mask
+    grid = flat.reshape(layout.rows, layout.columns, layout.positions)
     return choose_prior(grid.sum(axis=(1, 2))), choose_prior(grid.sum(axis=(0, 2)))
 
 
 def choose_prior(counts: np.ndarray) -> int:
     mean = float(counts.mean())
+    if not mean:
+        return 0
     excess = max(float(counts.var()) / mean - 1, 1e-9)
     return int(np.abs(np.log(PRIORS) - np.log(mean / excess)).argmin())

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from falconet.codec.coder import LEAST, PORTION, Coder, Meter, code_number, log2, squash
+from falconet.codec.coder import LEAST, PORTION, Coder, Meter, log2, squash
 from falconet.codec.terms import Common, Layout, Terms, make_terms
 
 LARGEST = 1 << 15
@@ -27,7 +27,7 @@ class Memory:
     nodes: dict[int, np.ndarray] = field(default_factory=dict)
     """How often symbols were chosen, by their number of bits."""
     outputs: np.ndarray = field(default_factory=lambda: np.ones(1, dtype=np.int64))
-    """Which rows of the last matrix or kernel were not all zero: likely, these are the columns of the next that matter."""
+    """Which rows of the last matrix were not all zero: likely, these are the columns of the next that are not."""
 
     def copy(self) -> Memory:
         return Memory(dict(self.nodes), self.outputs)
@@ -68,7 +68,7 @@ def code_signs(coder: Coder, layout: Layout, places: np.ndarray, signs: np.ndarr
         if signs.any():
             cost = measure(lambda meter: model_signs(meter, layout, places, signs))
             mode = MODELED if cost < len(places) * WORTHWHILE else EVEN
-    mode = code_number(coder, 3, mode)
+    mode = coder.code_number(3, mode)
     if mode == ABSENT:
         return np.zeros(len(places), dtype=np.int64)
     if mode == EVEN:
@@ -104,7 +104,7 @@ def code_magnitudes(
     coder: Coder, memory: Memory, layout: Layout, places: np.ndarray, signs: np.ndarray, magnitudes: np.ndarray | None
 ) -> np.ndarray:
     """Code integers below LARGEST; their signs are known."""
-    top = code_number(coder, LARGEST, None if magnitudes is None else int(magnitudes.max()))
+    top = coder.code_number(LARGEST, None if magnitudes is None else int(magnitudes.max()))
     largest = int(to_symbols(np.array([top]), top)[0][0])
     symbols = tails = scaled = None
     if magnitudes is not None:
@@ -112,11 +112,12 @@ def code_magnitudes(
         tails = magnitudes & ((1 << exponents) - 1)
         scaled = choose_scaled(memory, layout, places, signs, symbols, largest)
     tree = Tree(memory, largest)
-    terms = make_value_terms(layout, places) if tree.depth and code_number(coder, 2, scaled) else None
+    terms = make_value_terms(layout, places) if tree.depth and coder.code_number(2, scaled) else None
     symbols = code_symbols(coder, tree, terms, signs, symbols)
     tree.remember(memory)
     leads, exponents = from_symbols(symbols, top)
-    return (leads << exponents) + coder.code_evenly(1 << exponents, tails)
+    result: np.ndarray = (leads << exponents) + coder.code_evenly(1 << exponents, tails)
+    return result
 
 
 def choose_scaled(

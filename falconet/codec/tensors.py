@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from falconet.codec.coder import Coder, Meter, code_number
+from falconet.codec.coder import Coder, Meter
 from falconet.codec.integers import code_integers
 from falconet.codec.symbols import LARGEST, Memory
 from falconet.codec.words import code_sorted, code_words
@@ -42,7 +42,7 @@ def code_tensor(
 ) -> np.ndarray:
     """Code an array that holds at least one element."""
     plan = None if tensor is None else choose_plan(memory, tensor)
-    kind = code_number(coder, 5, None if plan is None else plan.kind)
+    kind = coder.code_number(5, None if plan is None else plan.kind)
     return CODERS[kind](coder, memory, dtype, shape, plan)
 
 
@@ -73,7 +73,7 @@ def choose_plan(memory: Memory, tensor: np.ndarray) -> Plan:
 
 def is_crowded(integers: np.ndarray | None) -> bool:
     """Tell whether so many of the integers in a range occur that naming them cannot pay."""
-    return integers is not None and np.ptp(integers) < 2 * len(np.unique(integers))
+    return integers is not None and bool(np.ptp(integers) < 2 * len(np.unique(integers)))
 
 
 def measure(memory: Memory, plan: Plan, tensor: np.ndarray) -> float:
@@ -116,8 +116,8 @@ def shorten(words: np.ndarray, form: int) -> np.ndarray:
     if form == HALF:
         values = words.astype(np.uint32).view(np.float32)
         with np.errstate(over="ignore", under="ignore", invalid="ignore"):
-            halves = np.where(np.isfinite(values), values, 0).astype(np.float16)
-        return halves.view(np.uint16).astype(np.uint64)
+            halves = values.astype(np.float16)
+        return np.where(np.isfinite(halves), halves, np.float16(0)).view(np.uint16).astype(np.uint64)
     return words
 
 
@@ -139,7 +139,7 @@ def width_of(dtype: np.dtype, form: int) -> int:
 
 
 def code_form(coder: Coder, dtype: np.dtype, form: int | None) -> int:
-    return code_number(coder, 3, form) if dtype == np.float32 else NATIVE
+    return coder.code_number(3, form) if dtype == np.float32 else NATIVE
 
 
 def code_constant(
@@ -153,12 +153,12 @@ def code_constant(
         word = int(plan.words[0])
         content = word.to_bytes(dtype.itemsize, "big" if lead else "little").rstrip(b"\0")
         count = len(content)
-    count = code_number(coder, dtype.itemsize + 1, count)
+    count = coder.code_number(dtype.itemsize + 1, count)
     value = 0
     for index in range(count):
         shift = width - 8 * (index + 1) if lead else 8 * index
-        value |= code_number(coder, 256, None if word is None else word >> shift & 255) << shift
-    return np.broadcast_to(from_words(np.array([value], dtype=np.uint64), dtype), shape).copy()
+        value |= coder.code_number(256, None if word is None else word >> shift & 255) << shift
+    return np.full(shape, from_words(np.array([value], dtype=np.uint64), dtype)[0])
 
 
 def rotate(words: np.ndarray, width: int, by: int) -> np.ndarray:
@@ -220,7 +220,7 @@ def code_table(coder: Coder, memory: Memory, dtype: np.dtype, shape: tuple[int, 
     form = code_form(coder, dtype, None if plan is None else plan.form)
     width = width_of(dtype, form)
     entries = None if plan is None else plan.words
-    count = code_number(coder, LARGEST_TABLE, None if entries is None else len(entries) - 1) + 1
+    count = coder.code_number(LARGEST_TABLE, None if entries is None else len(entries) - 1) + 1
     if count < 2:
         raise CodecError("the file is damaged: a table of a single value")
     entries = code_sorted(coder, count, width, entries)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from falconet.codec.coder import Coder, Meter, code_number
+from falconet.codec.coder import Coder, Meter
 from falconet.codec.symbols import Memory, Tree, code_chunk, code_symbols
 from falconet.errors import CodecError
 
@@ -23,7 +23,7 @@ def code_words(coder: Coder, count: int, width: int, words: np.ndarray | None) -
 
 def code_plane(coder: Coder, count: int, plane: np.ndarray | None) -> np.ndarray:
     """Code one byte of each word, int64."""
-    mode = code_number(coder, 3, None if plane is None else choose_mode(plane))
+    mode = coder.code_number(3, None if plane is None else choose_mode(plane))
     if mode == ZERO:
         return np.zeros(count, dtype=np.int64)
     if mode == EVEN:
@@ -84,4 +84,5 @@ def code_between(coder: Coder, tree: Tree, room: np.ndarray, values: np.ndarray 
     shift = np.maximum(np.frexp(size.astype(np.float64))[1].astype(np.int64) - 15, 0)
     high = coder.code_evenly(((size - 1) >> shift) + 1, None if rest is None else rest >> shift)
     low = coder.code_evenly(1 << shift, None if rest is None else rest & ((1 << shift) - 1))
-    return np.minimum(first + (high << shift) + low, room - 1)
+    result: np.ndarray = np.minimum(first + (high << shift) + low, room - 1)
+    return result

@@ -1,0 +1,142 @@
+"""Whatever is read ends in an answer or in a CodecError of one line, soon and without much memory."""
+
+from __future__ import annotations
+
+import tracemalloc
+import zlib
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from falconet.codec import decode, encode, read_header
+from falconet.codec.container import MAGIC, write_varint
+from falconet.errors import CodecError
+from tests.codec.builders import make_arrays, mend, put_together, take_apart
+
+SMALL = {name: array[:4] for name, array in make_arrays().items() if array.ndim} | {"counter": np.array(46900)}
+FILE = encode({"a": [1, "b"]}, SMALL)
+SINGLE = [encode({}, {name: array}) for name, array in SMALL.items()]
+
+
+def attempt(data: bytes) -> None:
+    try:
+        _, arrays = decode(data, max_elements=4000)
+        assert sum(array.size for array in arrays.values()) <= 4000
+    except CodecError as error:
+        assert str(error)
+        assert "\n" not in str(error)
+
+
+def test_every_shorter_file_is_refused() -> None:
+    for size in range(len(FILE)):
+        with pytest.raises(CodecError):
+            decode(FILE[:size])
+
+
+def test_every_altered_byte_is_noticed() -> None:
+    for place in range(len(FILE)):
+        data = bytearray(FILE)
+        data[place] ^= 1 << place % 8
+        with pytest.raises(CodecError):
+            decode(bytes(data))
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", "begins with"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(20), "begins with"),
+        (MAGIC, "cut short"),
+        (FILE[:9], "checksum"),
+        (FILE + b"\0", "checksum"),
+        (MAGIC + b"\2" + FILE[5:], "version 1 or lower, found 2: update falconet"),
+        (mend(MAGIC + b"\0" + FILE[5:-4]), "checksum"),
+        (mend(FILE[:-4] + b"\0"), "zeros that nobody wrote"),
+        (mend(FILE[:-4] + b"more, and more"), "more than its tensors"),
+        (mend(FILE[:5] + b"\xff\xff\xff\xff\xff\xff" + FILE[6:-4]), "no end"),
+        (mend(FILE[:5] + write_varint(9999) + FILE[6:-4]), "longer than the file"),
+    ],
+)
+def test_each_damage_has_its_message(data: bytes, message: str) -> None:
+    with pytest.raises(CodecError, match=message):
+        decode(data)
+
+
+@pytest.mark.parametrize(
+    ("front", "message"),
+    [
+        (b"", "no end"),
+        (b"{}", "no end"),
+        (b"[]\0", "JSON object"),
+        (b"{\0", "no JSON"),
+        (b"\xff\0", "damaged"),
+        (b'{"a":NaN}\0', "no JSON"),
+        (b'{"a":' + b"9" * 5000 + b"}\0", "no JSON"),
+        (b'{"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}\0", "no JSON"),
+        (b"{}\0a", "no end"),
+        (b"{}\0a\0", "no type"),
+        (b"{}\0a\0\x0c\0", "no type"),
+        (b"{}\0a\0\x0a\x11", "too many axes"),
+        (b"{}\0a\0\x0a\x01", "no end"),
+        (b"{}\0a\0\x0a\x01\xff\xff\xff\xff\xff\xff\x01", "no end"),
+        (b"{}\0" + 2 * b"a\0\x0a\x00", "twice"),
+        (b"{}\0" + b"".join(b"%d\0\x0a\x00" % number for number in range(20_000)), "16384 arrays"),
+        (b"{}\0a\0\x0a\x04" + 4 * b"\xff\xff\xff\xff\x7f", "raise max_elements"),
+        (b"{}\0a\0\x0a\x04\0" + 3 * b"\xff\xff\xff\xff\x7f", "raise max_elements"),
+        (b'{"a":"' + b" " * (1 << 20) + b'"}\0', "too large"),
+    ],
+)
+def test_each_damage_of_the_front_has_its_message(front: bytes, message: str) -> None:
+    with pytest.raises(CodecError, match=message):
+        decode(put_together(front, b""))
+
+
+def test_the_header_is_read_though_values_are_damaged() -> None:
+    front, stream = take_apart(FILE)
+    assert read_header(put_together(front, stream[: len(stream) // 2])) == {"a": [1, "b"]}
+
+
+def test_a_small_file_that_inflates_hugely_takes_little_memory() -> None:
+    compressor = zlib.compressobj(9, zlib.DEFLATED, -15)
+    bomb = compressor.compress(bytes(300 << 20)) + compressor.flush()
+    tracemalloc.start()
+    with pytest.raises(CodecError, match="too large"):
+        decode(mend(MAGIC + b"\1" + write_varint(len(bomb)) + bomb))
+    assert tracemalloc.get_traced_memory()[1] < 8 << 20
+    tracemalloc.stop()
+
+
+def test_values_are_counted_before_memory_is_taken() -> None:
+    data = encode({}, {"a": np.zeros((30, 40), np.float32), "b": np.zeros((0, 7))})
+    assert decode(data, max_elements=1207)[1]["a"].shape == (30, 40)
+    with pytest.raises(CodecError, match="holds 1207 values: wanted at most 1206"):
+        decode(data, max_elements=1206)
+
+
+@given(st.binary(max_size=300))
+@settings(max_examples=200)
+def test_any_bytes(data: bytes) -> None:
+    attempt(data)
+    attempt(MAGIC + data)
+    attempt(mend(MAGIC + b"\1" + data))
+
+
+@given(st.sampled_from(SINGLE), st.binary(max_size=80))
+@settings(max_examples=200)
+def test_any_values(data: bytes, stream: bytes) -> None:
+    attempt(put_together(take_apart(data)[0], stream))
+
+
+@given(st.sampled_from(SINGLE), st.binary(max_size=12), st.integers(0, 400), st.integers(0, 12))
+@settings(max_examples=200)
+def test_any_alteration_of_names_and_values(data: bytes, piece: bytes, place: int, width: int) -> None:
+    front, stream = take_apart(data)
+    place %= len(front) + len(stream) + 1
+    if place <= len(front):
+        front = front[:place] + piece + front[place + width :]
+    else:
+        place -= len(front)
+        stream = stream[:place] + piece + stream[place + width :]
+    attempt(put_together(front, stream))
