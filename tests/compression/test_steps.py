@@ -227,6 +227,13 @@ def test_steps_have_nearly_the_least_squared_error(levels: int) -> None:
         assert measure(row, step) <= 1.1 * min(measure(row, float(candidate)) for candidate in tried)
 
 
+def test_steps_of_many_weights_are_found_from_some() -> None:
+    weights = torch.randn(1, 1_500_000)
+    assert float(fit_steps(weights, 7)) == pytest.approx(float(fit_steps(weights[:, :500_000], 7)), rel=0.1)
+    weights = (weights * 2).round().clamp(-7, 7) * 0.375
+    assert float(fit_steps(weights, 7)) == 0.375
+
+
 @settings(max_examples=30)
 @given(st.integers(1, 15), st.integers(1, 255), st.lists(st.integers(-15, 15), min_size=1, max_size=20))
 def test_values_on_a_grid_keep_it(levels: int, step: int, multiples: list[int]) -> None:
