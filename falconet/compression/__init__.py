@@ -1,1 +1,1 @@
-""""""
+"""Smaller networks."""
