@@ -120,18 +120,19 @@ class PruneChannels:
     def reach(self, macs: float, model: nn.Module, groups: Sequence[ChannelGroup]) -> list[Tensor]:
         """Return the fewest channels without which at most this share of MACs is left, by halving the interval."""
         costs = count_costs(model)
-        most = macs * sum(costs.values())
-        tried = [choose_share(groups, step / FINENESS, self.scope) for step in range(FINENESS)]
-        least = count_left(costs, groups, tried[-1]) / sum(costs.values())
-        if least > macs:
-            raise ConfigError(
-                f"macs: wanted a share from {math.ceil(100 * least) / 100}, of this network, found {macs}"
-            )
+        whole = sum(costs.values())
+
+        def measure(step: int) -> float:
+            return count_left(costs, groups, choose_share(groups, step / FINENESS, self.scope)) / whole
+
         few, many = -1, FINENESS - 1
+        if measure(many) > macs:
+            least = math.ceil(100 * measure(many)) / 100
+            raise ConfigError(f"macs: wanted a share from {least}, of this network, found {macs}")
         while many - few > 1:
             middle = (few + many) // 2
-            few, many = (few, middle) if count_left(costs, groups, tried[middle]) <= most else (middle, many)
-        return tried[many]
+            few, many = (few, middle) if measure(middle) <= macs else (middle, many)
+        return choose_share(groups, many / FINENESS, self.scope)
 
 
 def count_costs(model: nn.Module) -> dict[str, int]:
@@ -358,6 +359,7 @@ def fold(layer: Layer, norm: _BatchNorm) -> None:
     layer.weight, layer.bias = fuse(
         layer.weight, layer.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
     )
+    layer.bias.requires_grad_(layer.weight.requires_grad)  # Of a layer that had none, they leave it frozen.
 
 
 def find_folds(model: nn.Module) -> tuple[dict[str, str], dict[str, str]]:

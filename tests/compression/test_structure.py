@@ -6,9 +6,11 @@ import copy
 import json
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -16,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from falconet.artifact import Artifact, ArtifactConfig, DataOrigin, Provenance, load_artifact
+from falconet.artifact import Artifact, ArtifactConfig, DataOrigin, Provenance, build_model, load_artifact
 from falconet.complexity import count_complexity
 from falconet.compression.channels import check_removal, find_groups, remove, silence
 from falconet.compression.structure import (
@@ -33,6 +35,8 @@ from falconet.models.layers import Sample, find_sample, set_sample
 from falconet.models.widths import Folded, read_widths
 from falconet.spec import Kind
 from tests.compression.builders import build_settled, measure_change
+from tests.exporters.builders import ask_exported, ask_own, draw_raw, make_artifact, open_export
+from tests.exporters.builders import make_spec as make_export_spec
 from tests.test_registry_wide import CHANNELS, CLASSES, check_gradients, make_spec
 
 Step = PruneChannels | Factorize | FoldBatchNorm
@@ -157,11 +161,11 @@ def zero_by_hand(model: nn.Module, groups: Any, chosen: Any) -> nn.Module:
     silent = copy.deepcopy(model)
     with torch.no_grad():
         for group, channels in zip(groups, chosen, strict=True):
+            gone = set(channels.tolist())
             for name, owners in group.outs.items():
-                for index, owner in enumerate(owners.tolist()):
-                    if owner in channels.tolist():
-                        for parameter in silent.get_submodule(name).parameters(recurse=False):
-                            parameter[index] = 0
+                rows = [index for index, owner in enumerate(owners.tolist()) if owner in gone]
+                for parameter in silent.get_submodule(name).parameters(recurse=False):
+                    parameter[rows] = 0
     return silent
 
 
@@ -255,9 +259,12 @@ def test_a_global_ranking_takes_from_the_layer_of_unimportant_channels() -> None
 def test_of_padded_shortcuts_inner_channels_go() -> None:
     model, _, _ = build_settled("resnet20")
     pruned = PruneChannels(0.5)(model)
-    for stage in range(3):
-        for block in range(3):
-            assert pruned.get_parameter(f"layer{stage + 1}.{block}.conv1.weight").shape[:2] == (8 << stage, model.get_parameter(f"layer{stage + 1}.{block}.conv1.weight").shape[1])
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Conv2d):
+            outs, ins = pruned.get_parameter(f"{name}.weight").shape[:2]
+            inner = name.startswith("layer")
+            assert outs == module.out_channels // (2 if inner and name.endswith("conv1") else 1), name
+            assert ins == module.in_channels // (2 if inner and name.endswith("conv2") else 1), name
 
 
 def test_a_wrong_graph_is_found_out() -> None:
@@ -315,7 +322,11 @@ def test_networks_of_which_nobody_knows_what_they_eat(step: Callable[[nn.Module]
     ],
 )
 def test_factors_of_full_rank_answer_as_the_layer(layer: Any) -> None:
-    shape = {nn.Linear: (4, layer.weight.shape[1]), nn.Conv1d: (4, 3, 11), nn.Conv2d: (4, layer.weight.shape[1], 11, 12)}
+    shape = {
+        nn.Linear: (4, layer.weight.shape[1]),
+        nn.Conv1d: (4, 3, 11),
+        nn.Conv2d: (4, layer.weight.shape[1], 11, 12),
+    }
     inputs = torch.randn(shape[type(layer)])
     full = min(len(layer.weight), layer.weight[0].numel())
     torch.testing.assert_close(split_layer(layer, full)(inputs), layer(inputs), rtol=1e-4, atol=1e-5)
@@ -389,7 +400,8 @@ class Repeated(Plain):
 
 
 @pytest.mark.parametrize(
-    ("kind", "reason"), [(Forked, "conv1 feeds more than this normalization"), (Repeated, "called 2 times in a forward pass")]
+    ("kind", "reason"),
+    [(Forked, "conv1 feeds more than this normalization"), (Repeated, "called 2 times in a forward pass")],
 )
 def test_normalization_that_does_not_stand_alone(kind: type[nn.Module], reason: str) -> None:
     model = kind().eval()
@@ -399,7 +411,9 @@ def test_normalization_that_does_not_stand_alone(kind: type[nn.Module], reason: 
 
 
 def test_dense_layers_take_their_normalization_in() -> None:
-    model = nn.Sequential(nn.Flatten(), nn.Linear(16, 6, bias=False), nn.BatchNorm1d(6), nn.ReLU(), nn.Linear(6, CLASSES)).eval()
+    model = nn.Sequential(
+        nn.Flatten(), nn.Linear(16, 6, bias=False), nn.BatchNorm1d(6), nn.ReLU(), nn.Linear(6, CLASSES)
+    ).eval()
     set_sample(model, Sample("image", (1, 4, 4)))
     model(torch.randn(8, 1, 4, 4))
     inputs = torch.randn(8, 1, 4, 4)
@@ -439,6 +453,18 @@ def test_networks_of_other_libraries(name: str, step: Step) -> None:
     made = step(model)
     assert made(torch.randn(2, 3, 64, 64)).shape == (2, CLASSES)
     assert count(made)[0] < count(model)[0] or isinstance(step, FoldBatchNorm)
+
+
+@pytest.mark.slow
+def test_an_export_answers_as_the_small_network(tmp_path: Path) -> None:
+    whole = make_artifact("resnet20", make_export_spec("resnet20", "image"))
+    made = fold_batchnorm()(factorize(0.9)(PruneChannels(0.4)(whole.model)))
+    config = replace(whole.config, widths=read_widths(made, build_model(whole.config)))
+    small = Artifact(config, made.state_dict())
+    _, session = open_export(small, "onnx", tmp_path)
+    raw = draw_raw(small.config.input)
+    np.testing.assert_allclose(ask_exported(small, session, raw), ask_own(small, raw), atol=1e-5)
+    assert abs(ask_own(small, raw) - ask_own(whole, raw)).max() > 1e-3
 
 
 @pytest.mark.slow
