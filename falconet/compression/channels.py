@@ -55,6 +55,7 @@ class ChannelGroup:
     """Layer -> the same for its inputs."""
 
 
+@torch.inference_mode(mode=False)
 def find_groups(model: nn.Module) -> tuple[list[ChannelGroup], dict[str, str]]:
     """Return the groups of channels that can be cut, and why the other layers' cannot.
 
@@ -67,7 +68,7 @@ def find_groups(model: nn.Module) -> tuple[list[ChannelGroup], dict[str, str]]:
     network, sample = copy.deepcopy(model).eval().requires_grad_(), find_sample(model)
     importance = torch_pruning.importance.GroupMagnitudeImportance()
     try:
-        with torch.inference_mode(mode=False), torch.enable_grad():
+        with torch.enable_grad():
             graph = torch_pruning.DependencyGraph().build_dependency(network, sample.make_blank(), verbose=False)
             found = list(graph.get_all_groups(root_module_types=(nn.Conv1d, nn.Conv2d, nn.Linear)))
     except Exception as error:  # The library fails as it likes at operations that it does not know.

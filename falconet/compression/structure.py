@@ -83,6 +83,7 @@ class PruneChannels:
         if self.scope not in get_args(Scope):
             raise ConfigError(f"scope: wanted {' or '.join(get_args(Scope))}, found {self.scope!r}")
 
+    @torch.inference_mode(mode=False)
     def __call__(self, model: nn.Module) -> nn.Module:
         """Return a smaller copy.
 
@@ -238,6 +239,7 @@ class Factorize:
             wanted = "a whole number above 0 or a share of energy above 0 and up to 1"
             raise ConfigError(f"rank: wanted {wanted}, found {self.rank!r}")
 
+    @torch.inference_mode(mode=False)
     def __call__(self, model: nn.Module) -> nn.Module:
         """Return a copy with factors in the place of layers."""
         factorized = copy.deepcopy(model)
@@ -334,6 +336,7 @@ class FoldBatchNorm:
 
     structural: ClassVar[bool] = True
 
+    @torch.inference_mode(mode=False)
     def __call__(self, model: nn.Module) -> nn.Module:
         """Return a copy with normalization folded. Raises ConfigError where it is not known what the network eats."""
         folded = copy.deepcopy(model)
@@ -362,6 +365,7 @@ def fold(layer: Layer, norm: _BatchNorm) -> None:
     layer.bias.requires_grad_(layer.weight.requires_grad)  # Of a layer that had none, they leave it frozen.
 
 
+@torch.inference_mode(mode=False)
 def find_folds(model: nn.Module) -> tuple[dict[str, str], dict[str, str]]:
     """Return normalization -> layer for those that can be folded, and why the other normalizations cannot.
 
@@ -420,7 +424,7 @@ def trace(network: nn.Module) -> tuple[dict[nn.Module, list[Call]], Counter[Any]
         calls.setdefault(module, []).append(Call(inputs[0].grad_fn, output.grad_fn, output.ndim))
 
     hooks = [each.register_forward_hook(note) for each in network.modules() if isinstance(each, Layer | _BatchNorm)]
-    with torch.inference_mode(mode=False), torch.enable_grad():
+    with torch.enable_grad():
         waiting = [network(find_sample(network).make_blank()).grad_fn]
     for hook in hooks:
         hook.remove()

