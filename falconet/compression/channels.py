@@ -65,29 +65,49 @@ def find_groups(model: nn.Module) -> tuple[list[ChannelGroup], dict[str, str]]:
         import torch_pruning
     except ImportError as error:
         raise MissingExtraError("compress", "pruning channels") from error
-    network, sample = copy.deepcopy(model).eval().requires_grad_(), find_sample(model)
-    importance = torch_pruning.importance.GroupMagnitudeImportance()
-    try:
-        with torch.enable_grad():
-            graph = torch_pruning.DependencyGraph().build_dependency(network, sample.make_blank(), verbose=False)
-            found = list(graph.get_all_groups(root_module_types=(nn.Conv1d, nn.Conv2d, nn.Linear)))
-    except Exception as error:  # The library fails as it likes at operations that it does not know.
-        raise lose_track(f"{type(error).__name__}: {error}") from error
+    network = copy.deepcopy(model).eval().requires_grad_()
     names = {module: name for name, module in network.named_modules()}
     outputs = {network.get_submodule(name) for name in find_outputs(network)}
+    importance = torch_pruning.importance.GroupMagnitudeImportance()
+    graph = build_graph(network, torch_pruning.DependencyGraph())
     groups: list[ChannelGroup] = []
     reasons: dict[str, str] = {}
-    for group in found:
-        reason = find_obstacle(group, graph, outputs, names)
+    seen: set[str] = set()
+    for module, name in names.items():
+        if name in seen or not isinstance(module, Layer) or module not in graph.module2node:
+            continue
+        try:
+            found = graph.get_pruning_group(module, choose_cut(module, graph), list(range(count_widths(module)[0])))
+        except Exception:  # The library fails as it likes.
+            reasons[name] = "torch-pruning cannot follow its channels"
+            continue
+        made = {names[item.dep.target.module] for item in found if is_made(item, graph)}
+        seen |= made
+        reason = find_obstacle(found, graph, outputs, names)
         if reason is None:
-            groups.append(translate(group, graph, importance(group), names))
+            groups.append(translate(found, graph, importance(found), names))
         else:
-            reasons |= {names[item.dep.target.module]: reason for item in group if is_made(item, graph)}
+            reasons |= dict.fromkeys(made, reason)
     grouped = {name for group in groups for name in group.outs}
-    for name, module in network.named_modules():
-        if name not in grouped and name not in reasons and has_matrix(module):
-            reasons[name] = f"{type(module).__name__} keeps its width"
-    return groups, reasons
+    for module, name in names.items():
+        if has_matrix(module):
+            reasons.setdefault(name, f"{type(module).__name__} keeps its width")
+    return groups, {name: reason for name, reason in reasons.items() if name not in grouped}
+
+
+def build_graph(network: nn.Module, graph: Any) -> Any:
+    """Return torch-pruning's graph of a network, followed through a forward pass. Raises ConfigError where it fails."""
+    blank = find_sample(network).make_blank()
+    try:
+        with torch.enable_grad():
+            return graph.build_dependency(network, blank, verbose=False)
+    except Exception as error:  # The library fails as it likes at operations that it does not know.
+        raise lose_track(f"{type(error).__name__}: {error}") from error
+
+
+def choose_cut(layer: Layer, graph: Any) -> Any:
+    """Return torch-pruning's operation that takes away outputs of a layer."""
+    return graph.get_pruner_of_module(layer).prune_out_channels
 
 
 def is_made(item: Any, graph: Any) -> bool:

@@ -347,8 +347,8 @@ def test_factors_of_full_rank_answer_as_the_layer(layer: Any) -> None:
 
 @pytest.mark.parametrize("layer", [nn.Linear(40, 30), nn.Linear(30, 40), nn.Conv2d(6, 20, 3)])
 def test_factors_are_the_best_of_their_rank(layer: Any) -> None:
-    first, last = split_layer(layer, 5)
-    product = last.weight.flatten(1) @ first.weight.flatten(1)
+    factors = split_layer(layer, 5)
+    product = factors.get_parameter("1.weight").flatten(1) @ factors.get_parameter("0.weight").flatten(1)
     left, values, right = torch.linalg.svd(layer.weight.detach().flatten(1), full_matrices=False)
     torch.testing.assert_close(product, (left[:, :5] * values[:5]) @ right[:5], rtol=1e-4, atol=1e-5)
 
