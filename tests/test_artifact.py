@@ -231,9 +231,23 @@ def test_altered_weights(folder: Path) -> None:
         load_artifact(folder)
 
 
-def test_pruned_networks_are_not_mistaken_for_whole_ones(folder: Path) -> None:
-    change_config(folder, widths={"c1": 3})
-    with pytest.raises(ArtifactError, match="pruned network"):
+@pytest.mark.parametrize(
+    ("widths", "message"),
+    [
+        ({"c1": [3, 1]}, "widths: wanted layers that fit each other"),
+        ({"c1": [7, 1]}, r"widths\.c1\.out: wanted a whole number from 1 to 6, found 7"),
+        ({"c7": [3, 1]}, r"widths\.c7: wanted the name of a convolution"),
+    ],
+)
+def test_widths_that_no_network_has(folder: Path, widths: object, message: str) -> None:
+    change_config(folder, widths=widths)
+    with pytest.raises(ArtifactError, match=message):
+        _ = load_artifact(folder).model
+
+
+def test_widths_that_other_weights_have(folder: Path) -> None:
+    change_config(folder, widths={"c5": {"out": 60}, "f6": {"in": 60}})
+    with pytest.raises(ArtifactError, match="the weights do not fit lenet5"):
         _ = load_artifact(folder).model
 
 

@@ -240,13 +240,10 @@ def plan_grids(tensor: np.ndarray) -> list[Plan]:
         return [Plan(GRID, integers)] if exact else []
     if tensor.dtype != np.float32:
         return []
-    rows = tensor.reshape(1, -1)
-    found = find_steps(rows)
-    if found is not None:
-        return [Plan(GRID, found[0].reshape(tensor.shape), found[1])]
-    if tensor.ndim > 1 and (found := find_steps(tensor.reshape(len(tensor), -1))) is not None:
-        return [Plan(CHANNEL_GRID, found[0].reshape(tensor.shape), found[1])]
-    return []
+    # Steps of rows often have a common divisor too, but then the integers are large.
+    rows = {GRID: tensor.reshape(1, -1)} | ({CHANNEL_GRID: tensor.reshape(len(tensor), -1)} if tensor.ndim > 1 else {})
+    found = {kind: find_steps(part) for kind, part in rows.items()}
+    return [Plan(kind, one[0].reshape(tensor.shape), one[1]) for kind, one in found.items() if one is not None]
 
 
 def find_steps(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:

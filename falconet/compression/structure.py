@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, get_args
 
 import torch
-from jaxtyping import Int64
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_weights, fuse_linear_bn_weights
 
 from falconet.complexity import count_complexity
-from falconet.compression.channels import ChannelGroup, check_removal, find_groups, has_matrix, remove
+from falconet.compression.channels import ChannelGroup, check_removal, find_groups, has_matrix, mark_gone, remove
 from falconet.errors import ConfigError, UnknownNameError
 from falconet.models.efficientnet import SameConv2d
 from falconet.models.layers import find_outputs, find_sample
@@ -83,6 +83,7 @@ class PruneChannels:
         if self.scope not in get_args(Scope):
             raise ConfigError(f"scope: wanted {' or '.join(get_args(Scope))}, found {self.scope!r}")
 
+    @torch.inference_mode(mode=False)
     def __call__(self, model: nn.Module) -> nn.Module:
         """Return a smaller copy.
 
@@ -119,17 +120,36 @@ class PruneChannels:
 
     def reach(self, macs: float, model: nn.Module, groups: Sequence[ChannelGroup]) -> list[Tensor]:
         """Return the fewest channels without which at most this share of MACs is left, by halving the interval."""
-        most = macs * count_macs(model)
-        tried = [choose_share(groups, step / FINENESS, self.scope) for step in range(FINENESS)]
-        least = count_macs(remove(model, groups, tried[-1]))
-        if least > most:
-            share = least * macs / most
-            raise ConfigError(f"macs: wanted a share that can be reached, from {math.ceil(100 * share) / 100}, found {macs}")
+        costs = count_costs(model)
+        whole = sum(costs.values())
+
+        def measure(step: int) -> float:
+            return count_left(costs, groups, choose_share(groups, step / FINENESS, self.scope)) / whole
+
         few, many = -1, FINENESS - 1
+        if measure(many) > macs:
+            least = math.ceil(100 * measure(many)) / 100
+            raise ConfigError(f"macs: wanted a share from {least}, of this network, found {macs}")
         while many - few > 1:
             middle = (few + many) // 2
-            few, many = (few, middle) if count_macs(remove(model, groups, tried[middle])) <= most else (middle, many)
-        return tried[many]
+            few, many = (few, middle) if measure(middle) <= macs else (middle, many)
+        return choose_share(groups, many / FINENESS, self.scope)
+
+
+def count_costs(model: nn.Module) -> dict[str, int]:
+    """Return layer -> multiply-accumulates for one input."""
+    sample = find_sample(model)
+    return {layer.name: layer.macs for layer in count_complexity(model, sample.shape, kind=sample.kind).layers}
+
+
+def count_left(costs: Mapping[str, int], groups: Sequence[ChannelGroup], chosen: Sequence[Tensor]) -> float:
+    """Return the MACs that are left: a layer's are in proportion to its outputs and to its inputs."""
+    left: dict[str, float] = dict(costs)
+    for side in ("outs", "ins"):
+        for name, gone in mark_gone(groups, chosen, side).items():
+            if name in left:
+                left[name] *= 1 - float(gone.double().mean())
+    return sum(left.values())
 
 
 def is_share(share: float) -> bool:
@@ -161,20 +181,31 @@ def choose_share(groups: Sequence[ChannelGroup], share: float, scope: Scope) -> 
     """Return the least important channels of each group, or of all together."""
     if scope == "layer":
         return [choose_least(group, share) for group in groups]
-    ranked = []
-    for group in groups:
-        scores = group.scores.clone()
-        scores[scores.topk(math.ceil(LEAST_KEPT * len(scores))).indices] = math.inf
-        ranked.append(scores)
-    everything = torch.cat([*ranked, torch.empty(0)])
+    ranks = [protect(group, LEAST_KEPT) for group in groups]
+    everything = torch.cat([*ranks, torch.empty(0)])
     gone = torch.zeros(len(everything), dtype=torch.bool)
     gone[everything.argsort(stable=True)[: round_down(share * len(everything))]] = True
     gone &= everything.isfinite()
-    return [part.nonzero().flatten() for part in gone.split([len(scores) for scores in ranked])]
+    return [part.nonzero().flatten() for part in torch.split(gone, [len(scores) for scores in ranks])]
 
 
 def choose_least(group: ChannelGroup, share: float) -> Int64[Tensor, " removed"]:
-    return group.scores.argsort(stable=True)[: round_down(share * len(group.scores))]
+    scores = protect(group)
+    most = min(round_down(share * len(scores)), int(scores.isfinite().sum()))
+    return scores.argsort(stable=True)[:most]
+
+
+def protect(group: ChannelGroup, least: float = 0.0) -> Float[Tensor, " channels"]:
+    """Return a group's scores, infinite where a channel must stay: the best ones and each layer's last one.
+
+    Layers that are concatenated make different channels of one group, so that some could lose all.
+    """
+    scores = group.scores.clone()
+    scores[group.scores.topk(math.ceil(least * len(scores))).indices] = math.inf
+    for owners in group.outs.values():
+        own = owners[owners >= 0]
+        scores[own[group.scores[own].argmax()]] = math.inf
+    return scores
 
 
 def round_down(number: float) -> int:
@@ -208,6 +239,7 @@ class Factorize:
             wanted = "a whole number above 0 or a share of energy above 0 and up to 1"
             raise ConfigError(f"rank: wanted {wanted}, found {self.rank!r}")
 
+    @torch.inference_mode(mode=False)
     def __call__(self, model: nn.Module) -> nn.Module:
         """Return a copy with factors in the place of layers."""
         factorized = copy.deepcopy(model)
@@ -232,7 +264,9 @@ def find_plain(model: nn.Module) -> tuple[dict[str, Layer], dict[str, str]]:
     plain: dict[str, Layer] = {}
     reasons = {}
     outputs = find_outputs(model)
-    factors = {f"{name}.{index}" for name, each in model.named_modules() if isinstance(each, Factorized) for index in "01"}
+    factors = {
+        f"{name}.{index}" for name, each in model.named_modules() if isinstance(each, Factorized) for index in "01"
+    }
     for name, module in model.named_modules():
         if not has_matrix(module):
             continue
@@ -241,7 +275,7 @@ def find_plain(model: nn.Module) -> tuple[dict[str, Layer], dict[str, str]]:
         elif name in factors:
             reasons[name] = "a factor already"
         elif type(module) not in SPLITTABLE:
-            reasons[name] = f"a {type(module).__name__}, no plain convolution or dense layer"
+            reasons[name] = f"{type(module).__name__} is no plain convolution or dense layer"
         elif isinstance(module, Layer) and count_groups(module) > 1:
             reasons[name] = f"a convolution in {count_groups(module)} groups"
         elif isinstance(module, Layer):
@@ -254,15 +288,32 @@ def choose_rank(layer: Layer, rank: int | float) -> int:
     full = min(len(layer.weight), layer.weight[0].numel())
     if isinstance(rank, int):
         return min(rank, full)
-    energy = torch.linalg.svdvals(layer.weight.detach().double().flatten(1)).square().cumsum(0)
+    energy = decompose(layer)[1].square().cumsum(0)
     return min(int((energy < rank * energy[-1]).sum()) + 1, full)
+
+
+def decompose(
+    layer: Layer,
+) -> tuple[Float[Tensor, "out full"], Float[Tensor, " full"], Float[Tensor, "full in"]]:
+    """Return the singular vectors and values of a layer's matrix, the largest first, in double precision.
+
+    By the eigenvectors of the matrix times itself, on its shorter side: ten times as fast, and as exact as single
+    precision shows.
+    """
+    matrix = layer.weight.detach().double().flatten(1)
+    tall = len(matrix) > matrix.shape[1]
+    wide = matrix.T if tall else matrix
+    squares, vectors = torch.linalg.eigh(wide @ wide.T)
+    values, vectors = squares.flip(0).clamp(min=0).sqrt(), vectors.flip(1)
+    others = (vectors.T @ wide) / values.clamp(min=torch.finfo(values.dtype).tiny)[:, None]
+    return (others.T, values, vectors.T) if tall else (vectors, values, others)
 
 
 @torch.no_grad()
 def split_layer(layer: Layer, rank: int) -> Factorized:
     """Return a layer as two, with the best weights of this rank; square roots of singular values go to each."""
     factors = Factorized(layer, rank)
-    left, values, right = torch.linalg.svd(layer.weight.double().flatten(1), full_matrices=False)
+    left, values, right = decompose(layer)
     roots = values[:rank].sqrt()
     first, last = factors
     assert isinstance(first, Layer)
@@ -285,6 +336,7 @@ class FoldBatchNorm:
 
     structural: ClassVar[bool] = True
 
+    @torch.inference_mode(mode=False)
     def __call__(self, model: nn.Module) -> nn.Module:
         """Return a copy with normalization folded. Raises ConfigError where it is not known what the network eats."""
         folded = copy.deepcopy(model)
@@ -310,8 +362,10 @@ def fold(layer: Layer, norm: _BatchNorm) -> None:
     layer.weight, layer.bias = fuse(
         layer.weight, layer.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
     )
+    layer.bias.requires_grad_(layer.weight.requires_grad)  # Of a layer that had none, they leave it frozen.
 
 
+@torch.inference_mode(mode=False)
 def find_folds(model: nn.Module) -> tuple[dict[str, str], dict[str, str]]:
     """Return normalization -> layer for those that can be folded, and why the other normalizations cannot.
 
@@ -332,7 +386,7 @@ def find_folds(model: nn.Module) -> tuple[dict[str, str], dict[str, str]]:
             continue
         found = [makers.get(call.taken) for call in calls.get(module, [])]
         if type(module) not in FOLDED_NORMS or module.running_mean is None:
-            reasons[name] = f"a {type(module).__name__}, no plain batch normalization with running statistics"
+            reasons[name] = f"{type(module).__name__} is no plain batch normalization with running statistics"
         elif len(found) != 1:
             reasons[name] = f"called {len(found)} times in a forward pass"
         elif found[0] is None:
@@ -370,7 +424,7 @@ def trace(network: nn.Module) -> tuple[dict[nn.Module, list[Call]], Counter[Any]
         calls.setdefault(module, []).append(Call(inputs[0].grad_fn, output.grad_fn, output.ndim))
 
     hooks = [each.register_forward_hook(note) for each in network.modules() if isinstance(each, Layer | _BatchNorm)]
-    with torch.inference_mode(mode=False), torch.enable_grad():
+    with torch.enable_grad():
         waiting = [network(find_sample(network).make_blank()).grad_fn]
     for hook in hooks:
         hook.remove()

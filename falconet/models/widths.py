@@ -3,8 +3,8 @@
 Pruned channels, factorized layers and folded normalization leave ordinary modules of other sizes. `read_widths` says
 which; `apply_widths` makes them of the architecture that `create_model` builds. Entries by kind of layer:
 
-    convolution, dense      [out, in], or a mapping of what differs among out, in, rank (see `Factorized`) and bias (true:
-                            the layer has one, unlike the architecture's)
+    convolution, dense      [out, in], or a mapping of what differs among out, in, rank (see `Factorized`) and bias
+                            (true: the layer has one, unlike the architecture's)
     depthwise convolution   its number of channels, or a mapping of what differs among out and bias
     batch normalization     its number of channels, or "folded" (see `Folded`)
 """
@@ -78,23 +78,20 @@ def describe(found: nn.Module | None, whole: nn.Module) -> Any:
     if isinstance(whole, _BatchNorm):
         if isinstance(found, Folded):
             return FOLDED
-        same = not isinstance(found, _BatchNorm) or found.num_features == whole.num_features
-        return None if same else found.num_features
-    if not isinstance(whole, Layer) or not isinstance(found, Layer | Factorized):
+        width = found.num_features if isinstance(found, _BatchNorm) else whole.num_features
+        return None if width == whole.num_features else width
+    first, last = found if isinstance(found, Factorized) else (found, found)
+    if not isinstance(whole, Layer) or not isinstance(first, Layer) or not isinstance(last, Layer):
         return None
-    first, last = (found[0], found[1]) if isinstance(found, Factorized) else (found, found)
     sizes = {"out": count_widths(last)[0], "in": count_widths(first)[1]}
-    if is_depthwise(whole):
-        del sizes["in"]
-    entry: dict[str, Any] = {key: size for key, size in sizes.items() if size != find_sizes(whole)[key]}
-    if isinstance(found, Factorized):
+    entry: dict[str, Any] = {key: sizes[key] for key, size in find_sizes(whole).items() if sizes[key] != size}
+    if first is not last:
         entry["rank"] = count_widths(first)[0]
     if whole.bias is None and last.bias is not None:
         entry["bias"] = True
-    if entry.keys() <= {"out"} and is_depthwise(whole):
-        return entry.get("out")
-    short = bool(entry) and entry.keys() <= {"out", "in"}
-    return list(sizes.values()) if short else entry or None
+    if not entry or not entry.keys() <= sizes.keys():
+        return entry or None
+    return entry["out"] if is_depthwise(whole) else list(sizes.values())
 
 
 def apply_widths(model: nn.Module, widths: Mapping[str, Any]) -> nn.Module:
