@@ -63,7 +63,7 @@ def choose_plan(memory: Memory, tensor: np.ndarray) -> Plan:
     if (words == words.flat[0]).all():
         return Plan(CONSTANT, words=words.ravel()[:1])
     plans = plan_grids(tensor)
-    if plans and is_crowded(plans[0].integers):
+    if len(plans) == 1 and is_crowded(plans[0].integers):
         return plans[0]
     plans += plan_table(tensor)
     if not plans or tensor.size < 8 * len(np.unique(words)):
@@ -240,13 +240,12 @@ def plan_grids(tensor: np.ndarray) -> list[Plan]:
         return [Plan(GRID, integers)] if exact else []
     if tensor.dtype != np.float32:
         return []
-    rows = tensor.reshape(1, -1)
-    found = find_steps(rows)
-    if found is not None:
-        return [Plan(GRID, found[0].reshape(tensor.shape), found[1])]
-    if tensor.ndim > 1 and (found := find_steps(tensor.reshape(len(tensor), -1))) is not None:
-        return [Plan(CHANNEL_GRID, found[0].reshape(tensor.shape), found[1])]
-    return []
+    plans = []
+    for kind, rows in ((GRID, 1), (CHANNEL_GRID, len(tensor) if tensor.ndim > 1 else 1)):
+        if (kind == GRID or rows > 1) and (found := find_steps(tensor.reshape(rows, -1))):
+            plans.append(Plan(kind, found[0].reshape(tensor.shape), found[1]))
+    # Steps of channels pay only where they make integers smaller.
+    return plans[:1] if len(plans) == 2 and np.ptp(plans[0].integers) <= np.ptp(plans[1].integers) else plans
 
 
 def find_steps(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
@@ -254,7 +253,7 @@ def find_steps(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
 
     The step is the greatest common divisor of the values as integers. Rows of zeros have the step of the first row.
     """
-    if not np.isfinite(rows).all():
+    if not np.isfinite(rows).all() or not rows.any():
         return None
     fractions, exponents = np.frexp(rows)
     lowest = int(exponents[rows != 0].min())
