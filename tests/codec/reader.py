@@ -321,7 +321,10 @@ class Reader:
         rows, columns, positions = layout
         places, batches = list(range(math.prod(layout))), [range(math.prod(layout))]
         if columns * positions > 1:
-            sums = [place // (columns * positions) + place // positions % columns + place % positions * 7 for place in places]
+            sums = [
+                place // (columns * positions) + place // positions % columns + place % positions * 7
+                for place in places
+            ]
             places.sort(key=lambda place: sums[place] % 32)
             starts = (0, 1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
             ends = [sum(value % 32 < start for value in sums) for start in starts]
