@@ -240,12 +240,13 @@ def plan_grids(tensor: np.ndarray) -> list[Plan]:
         return [Plan(GRID, integers)] if exact else []
     if tensor.dtype != np.float32:
         return []
-    plans = []
-    for kind, rows in ((GRID, 1), (CHANNEL_GRID, len(tensor) if tensor.ndim > 1 else 1)):
-        if (kind == GRID or rows > 1) and (found := find_steps(tensor.reshape(rows, -1))):
-            plans.append(Plan(kind, found[0].reshape(tensor.shape), found[1]))
+    whole = find_steps(tensor.reshape(1, -1))
+    plans = [Plan(GRID, whole[0].reshape(tensor.shape), whole[1])] if whole else []
+    by_row = find_steps(tensor.reshape(len(tensor), -1)) if tensor.ndim > 1 and len(tensor) > 1 else None
     # Steps of channels pay only where they make integers smaller.
-    return plans[:1] if len(plans) == 2 and np.ptp(plans[0].integers) <= np.ptp(plans[1].integers) else plans
+    if by_row and not (whole and np.ptp(whole[0]) <= np.ptp(by_row[0])):
+        plans.append(Plan(CHANNEL_GRID, by_row[0].reshape(tensor.shape), by_row[1]))
+    return plans
 
 
 def find_steps(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
@@ -275,7 +276,8 @@ def find_steps(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
 def apply_steps(integers: np.ndarray, steps: np.ndarray) -> np.ndarray:
     """Return integers times the step of their row, float32."""
     with np.errstate(over="ignore", under="ignore", invalid="ignore"):
-        return integers.astype(np.float32) * steps[:, None]
+        values: np.ndarray = integers.astype(np.float32) * steps[:, None]
+    return values
 
 
 def code_grid(coder: Coder, memory: Memory, dtype: np.dtype, shape: tuple[int, ...], plan: Plan | None) -> np.ndarray:
@@ -300,11 +302,11 @@ def code_steps(
 ) -> np.ndarray:
     if dtype != np.float32:
         raise CodecError(f"the file is damaged: a grid of {dtype}")
-    steps = None
+    given = None
     if plan is not None:
         assert plan.words is not None
-        steps = plan_words(plan.words, to_words(plan.words))
-    steps = code_raw(coder, memory, dtype, (count,), steps)
+        given = plan_words(plan.words, to_words(plan.words))
+    steps = code_raw(coder, memory, dtype, (count,), given)
     integers = None if plan is None else plan.integers
     integers = code_integers(coder, memory, shape, integers)
     return apply_steps(integers.reshape(count, -1), steps).reshape(shape)

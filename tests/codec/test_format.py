@@ -47,7 +47,7 @@ def test_naive_reader_reads_modeled_signs_and_scales() -> None:
     generator = np.random.default_rng(0)
     scale, sign = 4.0 ** generator.uniform(0, 3, (24, 1, 1)), np.sign(generator.standard_normal((24, 5, 1)))
     values = np.rint(scale * sign * np.abs(generator.normal(1, 0.3, (24, 5, 9)))).astype(np.int16)
-    arrays = {"a": values, "b": (values * 8).astype(np.int32)}
+    arrays: dict[str, np.ndarray] = {"a": values, "b": (values * 8).astype(np.int32)}
     data = encode({}, arrays)
     assert_identical(reader.read(data)[1], arrays)
     assert_identical(decode(data)[1], arrays)

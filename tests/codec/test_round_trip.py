@@ -76,7 +76,7 @@ def test_any_sparsity(shape: tuple[int, ...], density: float) -> None:
     generator = np.random.default_rng(0)
     integers = generator.integers(-9, 10, shape) * (generator.random(shape) < density)
     integers.flat[-1] = 5
-    arrays = {"a": integers, "b": (integers * np.float32(0.75)).astype(np.float32)}
+    arrays: dict[str, np.ndarray] = {"a": integers, "b": (integers * np.float32(0.75)).astype(np.float32)}
     assert_identical(decode(encode({}, arrays))[1], arrays)
 
 
