@@ -52,7 +52,7 @@ def measure_squeezenet(path: Path) -> Row:
 
 def time_decoding(rounds: int) -> list[Row]:
     """Return wall time and processor time of decoding a file of about 50 kB, in one warm process."""
-    data = encode(HEADER, make_network(0, 72_000))
+    data = encode(HEADER, make_network(0, 150_000, 0.3))
     walls, processors = [], []
     decode(data)
     for _ in range(rounds):
