@@ -63,7 +63,7 @@ def choose_plan(memory: Memory, tensor: np.ndarray) -> Plan:
     if (words == words.flat[0]).all():
         return Plan(CONSTANT, words=words.ravel()[:1])
     plans = plan_grids(tensor)
-    if plans and is_crowded(plans[0].integers):
+    if len(plans) == 1 and is_crowded(plans[0].integers):
         return plans[0]
     plans += plan_table(tensor)
     if not plans or tensor.size < 8 * len(np.unique(words)):
@@ -240,10 +240,13 @@ def plan_grids(tensor: np.ndarray) -> list[Plan]:
         return [Plan(GRID, integers)] if exact else []
     if tensor.dtype != np.float32:
         return []
-    # Steps of rows often have a common divisor too, but then the integers are large.
-    rows = {GRID: tensor.reshape(1, -1)} | ({CHANNEL_GRID: tensor.reshape(len(tensor), -1)} if tensor.ndim > 1 else {})
-    found = {kind: find_steps(part) for kind, part in rows.items()}
-    return [Plan(kind, one[0].reshape(tensor.shape), one[1]) for kind, one in found.items() if one is not None]
+    whole = find_steps(tensor.reshape(1, -1))
+    plans = [Plan(GRID, whole[0].reshape(tensor.shape), whole[1])] if whole else []
+    by_row = find_steps(tensor.reshape(len(tensor), -1)) if tensor.ndim > 1 and len(tensor) > 1 else None
+    # Steps of channels pay only where they make integers smaller.
+    if by_row and not (whole and np.ptp(whole[0]) <= np.ptp(by_row[0])):
+        plans.append(Plan(CHANNEL_GRID, by_row[0].reshape(tensor.shape), by_row[1]))
+    return plans
 
 
 def find_steps(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
@@ -251,7 +254,7 @@ def find_steps(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
 
     The step is the greatest common divisor of the values as integers. Rows of zeros have the step of the first row.
     """
-    if not np.isfinite(rows).all():
+    if not np.isfinite(rows).all() or not rows.any():
         return None
     fractions, exponents = np.frexp(rows)
     lowest = int(exponents[rows != 0].min())
@@ -273,7 +276,8 @@ def find_steps(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
 def apply_steps(integers: np.ndarray, steps: np.ndarray) -> np.ndarray:
     """Return integers times the step of their row, float32."""
     with np.errstate(over="ignore", under="ignore", invalid="ignore"):
-        return integers.astype(np.float32) * steps[:, None]
+        values: np.ndarray = integers.astype(np.float32) * steps[:, None]
+    return values
 
 
 def code_grid(coder: Coder, memory: Memory, dtype: np.dtype, shape: tuple[int, ...], plan: Plan | None) -> np.ndarray:
@@ -298,11 +302,11 @@ def code_steps(
 ) -> np.ndarray:
     if dtype != np.float32:
         raise CodecError(f"the file is damaged: a grid of {dtype}")
-    steps = None
+    given = None
     if plan is not None:
         assert plan.words is not None
-        steps = plan_words(plan.words, to_words(plan.words))
-    steps = code_raw(coder, memory, dtype, (count,), steps)
+        given = plan_words(plan.words, to_words(plan.words))
+    steps = code_raw(coder, memory, dtype, (count,), given)
     integers = None if plan is None else plan.integers
     integers = code_integers(coder, memory, shape, integers)
     return apply_steps(integers.reshape(count, -1), steps).reshape(shape)

@@ -71,15 +71,15 @@ class Common:
     """The term that all elements share."""
 
     def __init__(self, prior: float) -> None:
-        self.evidence = np.full(4, prior)
+        self.evidence = np.full((4, 1), prior)
 
     def logit(self) -> int:
-        return int(combine(log2(self.evidence)))
+        return int(combine(log2(self.evidence))[0])
 
     def learn(self, bits: np.ndarray, chances: np.ndarray) -> None:
         # Exact as long as the sum stays below 2**36, whatever the order of summation.
         ones, expected = bits.sum(), chances.sum()
-        self.evidence += (ones, expected, len(bits) - ones, len(bits) - expected)
+        self.evidence[:, 0] += (ones, expected, len(bits) - ones, len(bits) - expected)
 
 
 def make_terms(layout: Layout, places: np.ndarray, priors: tuple[float, float, float]) -> Terms:

@@ -66,7 +66,8 @@ def make_arrays() -> dict[str, np.ndarray]:
 def make_network(seed: int, nonzeros: int, ratio: float = 0.5) -> dict[str, np.ndarray]:
     """Return a pruned LeNet-5-Caffe: rows and columns of log-normal densities, many dead; 3 bits and a sign."""
     generator = np.random.default_rng(seed)
-    arrays, alive = {}, np.ones(1, dtype=bool)
+    arrays: dict[str, np.ndarray] = {}
+    alive: np.ndarray = np.ones(1, dtype=bool)
     shapes = {"conv1": (20, 1, 5, 5), "conv2": (50, 20, 5, 5), "fc1": (500, 800), "fc2": (10, 500)}
     for (name, shape), share in zip(shapes.items(), (0.05, 0.3, 0.55, 0.1), strict=True):
         rows, columns = shape[0], int(np.prod(shape[1:]))
@@ -78,7 +79,7 @@ def make_network(seed: int, nonzeros: int, ratio: float = 0.5) -> dict[str, np.n
         arrays[f"{name}.weight"] = (np.where(mask, values, 0) * np.float32(0.02197265625)).reshape(shape)
         bias = generator.integers(-7, 8, rows) * (generator.random(rows) < 0.3)
         arrays[f"{name}.bias"] = bias * np.float32(0.015625)
-        alive = mask.any(axis=1)
+        alive = np.any(mask, axis=1)
     return {name: array.astype(np.float32) for name, array in arrays.items()}
 
 
@@ -87,7 +88,8 @@ def draw_mask(generator: np.random.Generator, row: np.ndarray, column: np.ndarra
     factor = count / density.sum()
     for _ in range(20):
         factor *= count / np.minimum(1, factor * density).sum()
-    return generator.random(density.shape) < np.minimum(1, factor * density)
+    mask: np.ndarray = generator.random(density.shape) < np.minimum(1, factor * density)
+    return mask
 
 
 def assert_identical(found: Mapping[str, np.ndarray], wanted: Mapping[str, np.ndarray]) -> None:

@@ -5,6 +5,7 @@ Only the bytes of the preset dictionary are taken from the package. numpy makes 
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import struct
@@ -16,7 +17,8 @@ import numpy as np
 
 from falconet.codec.dictionary import DICTIONARY
 
-NAMES = "bool uint8 int8 uint16 int16 uint32 int32 uint64 int64 float16 float32 float64".split()
+INTEGERS = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64")
+NAMES = ("bool", *INTEGERS, "float16", "float32", "float64")
 BYTES = (1, 1, 1, 2, 2, 4, 4, 8, 8, 2, 4, 8)
 FLOATS = ("float16", "float32", "float64")
 LOG = [round(256 * math.log2(1 + i / 256)) for i in range(256)]
@@ -318,14 +320,17 @@ class Reader:
         return sorted(alive)
 
     def read_stripe(self, layout: tuple[int, int, int]) -> dict[int, int]:
-        rows, columns, positions = layout
+        _, columns, positions = layout
         places, batches = list(range(math.prod(layout))), [range(math.prod(layout))]
         if columns * positions > 1:
-            sums = [place // (columns * positions) + place // positions % columns + place % positions * 7 for place in places]
+            sums = [
+                place // (columns * positions) + place // positions % columns + place % positions * 7
+                for place in places
+            ]
             places.sort(key=lambda place: sums[place] % 32)
             starts = (0, 1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
             ends = [sum(value % 32 < start for value in sums) for start in starts]
-            batches = [range(first, last) for first, last in zip(ends, ends[1:], strict=False)]
+            batches = [range(first, last) for first, last in itertools.pairwise(ends)]
         if not self.coder.number(2):
             start = self.coder.step_logit()
             row, column = ((0.5, 2, 8, 32)[self.coder.number(4)] for _ in range(2))

@@ -21,12 +21,13 @@ SINGLE = [encode({}, {name: array}) for name, array in SMALL.items()]
 
 
 def attempt(data: bytes) -> None:
+    message = "-"
     try:
         _, arrays = decode(data, max_elements=4000)
         assert sum(array.size for array in arrays.values()) <= 4000
     except CodecError as error:
-        assert str(error)
-        assert "\n" not in str(error)
+        message = str(error)
+    assert len(message.splitlines()) == 1
 
 
 def test_every_shorter_file_is_refused() -> None:
@@ -100,7 +101,7 @@ def test_the_header_is_read_though_values_are_damaged() -> None:
 
 def test_a_small_file_that_inflates_hugely_takes_little_memory() -> None:
     compressor = zlib.compressobj(9, zlib.DEFLATED, -15)
-    bomb = compressor.compress(bytes(300 << 20)) + compressor.flush()
+    bomb = compressor.compress(bytes(64 << 20)) + compressor.flush()
     tracemalloc.start()
     with pytest.raises(CodecError, match="too large"):
         decode(mend(MAGIC + b"\1" + write_varint(len(bomb)) + bomb))
@@ -116,7 +117,7 @@ def test_values_are_counted_before_memory_is_taken() -> None:
 
 
 @given(st.binary(max_size=300))
-@settings(max_examples=200)
+@settings(max_examples=100)
 def test_any_bytes(data: bytes) -> None:
     attempt(data)
     attempt(MAGIC + data)
@@ -124,13 +125,13 @@ def test_any_bytes(data: bytes) -> None:
 
 
 @given(st.sampled_from(SINGLE), st.binary(max_size=80))
-@settings(max_examples=200)
+@settings(max_examples=100)
 def test_any_values(data: bytes, stream: bytes) -> None:
     attempt(put_together(take_apart(data)[0], stream))
 
 
 @given(st.sampled_from(SINGLE), st.binary(max_size=12), st.integers(0, 400), st.integers(0, 12))
-@settings(max_examples=200)
+@settings(max_examples=100)
 def test_any_alteration_of_names_and_values(data: bytes, piece: bytes, place: int, width: int) -> None:
     front, stream = take_apart(data)
     place %= len(front) + len(stream) + 1

@@ -41,7 +41,7 @@ def test_nothing_at_all() -> None:
         max_size=4,
     )
 )
-@settings(max_examples=150)
+@settings(max_examples=50)
 def test_any_arrays(arrays: dict[str, np.ndarray]) -> None:
     assert_identical(decode(encode({}, arrays))[1], arrays)
 
@@ -51,7 +51,7 @@ def test_any_arrays(arrays: dict[str, np.ndarray]) -> None:
     st.floats(2.0**-40, 2.0**40, width=32),
     st.booleans(),
 )
-@settings(max_examples=100)
+@settings(max_examples=40)
 def test_any_grid(integers: np.ndarray, step: float, by_row: bool) -> None:
     steps = np.float32(step) * (np.arange(1, len(integers) + 1, dtype=np.float32) if by_row else np.float32(1))
     values = (integers.reshape(len(integers), -1) * np.reshape(steps, (-1, 1))).astype(np.float32)
@@ -64,7 +64,7 @@ def test_any_grid(integers: np.ndarray, step: float, by_row: bool) -> None:
     hnp.array_shapes(min_dims=1, max_dims=4, max_side=12),
     st.integers(0, 2**32 - 1),
 )
-@settings(max_examples=100)
+@settings(max_examples=40)
 def test_any_table(entries: np.ndarray, shape: tuple[int, ...], seed: int) -> None:
     arrays = {"a": np.random.default_rng(seed).choice(entries, shape)}
     assert_identical(decode(encode({}, arrays))[1], arrays)
@@ -76,7 +76,7 @@ def test_any_sparsity(shape: tuple[int, ...], density: float) -> None:
     generator = np.random.default_rng(0)
     integers = generator.integers(-9, 10, shape) * (generator.random(shape) < density)
     integers.flat[-1] = 5
-    arrays = {"a": integers, "b": (integers * np.float32(0.75)).astype(np.float32)}
+    arrays: dict[str, np.ndarray] = {"a": integers, "b": (integers * np.float32(0.75)).astype(np.float32)}
     assert_identical(decode(encode({}, arrays))[1], arrays)
 
 
