@@ -119,7 +119,7 @@ def compress(
     best = choose_best(trials, budget)
     if not best.fits(budget):
         raise BudgetError(describe_miss(best, trials, budget, search.workshop.trial_file(best.number)))
-    return conclude(search.workshop, dataset, out, budget, trials, best)
+    return conclude(search.workshop, dataset, out, budget, trials, best, data_root)
 
 
 def check_out(out: Path, existing: Existing, model: str | Path) -> None:

@@ -64,7 +64,13 @@ class Compression:
 
 
 def conclude(
-    workshop: Workshop, dataset: Dataset, out: Path, budget: Budget, trials: Sequence[Trial], chosen: Trial
+    workshop: Workshop,
+    dataset: Dataset,
+    out: Path,
+    budget: Budget,
+    trials: Sequence[Trial],
+    chosen: Trial,
+    data_root: str | Path | None,
 ) -> Compression:
     """Write the chosen network with its report, judged on the test split beside the one it came from."""
     dense, found = workshop.artifact, decode_artifact(workshop.trial_file(chosen.number).read_bytes())
@@ -81,7 +87,7 @@ def conclude(
         contest=compare_answers(answers, artifact, dense),
         before=time_runtimes(dense),
         after=time_runtimes(artifact),
-        integers=time_integers(artifact, dataset),
+        integers=time_integers(artifact, dataset.source, data_root),
         kept=chosen.scheme.kept,
         bits=chosen.scheme.bits,
         trials=len(trials),
@@ -110,11 +116,12 @@ def measure_dense(artifact: Artifact) -> int:
     return 4 * sum(parameter.numel() for parameter in dense.parameters())
 
 
-def time_integers(artifact: Artifact, dataset: Dataset) -> Export | None:
+def time_integers(artifact: Artifact, source: str, data_root: str | Path | None) -> Export | None:
     """Return what an export in 8-bit integers takes and loses; None where the extra is missing or it cannot be."""
     with tempfile.TemporaryDirectory() as folder:
         try:
-            return export(artifact, "onnx-int8", Path(folder) / "model.onnx", max_drop=100, source=dataset.source)
+            out = Path(folder) / "model.onnx"
+            return export(artifact, "onnx-int8", out, max_drop=100, source=source, data_root=data_root)
         except FalconetError:
             return None
 
