@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ LARGEST_HEADER = 1 << 20
 """Bytes of header and names together, inflated."""
 MOST_TENSORS = 1 << 14
 MAX_ELEMENTS = 1 << 26
+FREE_ELEMENTS, ELEMENTS_A_BYTE = 1 << 20, 1 << 12
+"""So many values, and so many more for each byte of the file, may be in it: a small file must not cost much to read."""
 CHECKSUM_BYTES = 4
 
 
@@ -38,7 +41,8 @@ class Entry:
 def encode(header: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> bytes:
     """Return the content of a `model.fnet` that holds plain data and arrays, in this order, without any loss.
 
-    Raises CodecError for what the format cannot hold: another type than TYPES, a header that is not JSON or too large.
+    Raises CodecError for what the format cannot hold: another type than TYPES, a header that is not JSON or too large,
+    millions of values that say nothing.
     """
     arrays = {name: np.ascontiguousarray(tensor).reshape(tensor.shape) for name, tensor in tensors.items()}
     entries = [Entry(name, find_type(name, array), array.shape) for name, array in arrays.items()]
@@ -49,18 +53,15 @@ def encode(header: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> byte
         if array.size:
             code_tensor(encoder, memory, entry.dtype, entry.shape, array.astype(entry.dtype, copy=False))
     content = MAGIC + bytes([VERSION]) + write_varint(len(front)) + front + encoder.finish()
-    return content + zlib.crc32(content).to_bytes(CHECKSUM_BYTES, "little")
+    content += zlib.crc32(content).to_bytes(CHECKSUM_BYTES, "little")
+    check_count(entries, len(content), sys.maxsize)
+    return content
 
 
 def decode(data: bytes, *, max_elements: int = MAX_ELEMENTS) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """Return header and arrays of a `model.fnet`. Raises CodecError where it is none, altered, too new or too large."""
     header, entries, stream = open_file(data)
-    # Empty axes count as one, so that no shape is beyond what numpy can hold.
-    wanted = sum(math.prod(max(size, 1) for size in entry.shape) for entry in entries)
-    if wanted > max_elements:
-        raise CodecError(
-            f"the file holds {wanted} values: wanted at most {max_elements}; raise max_elements to read it"
-        )
+    check_count(entries, len(data), max_elements)
     decoder, memory, tensors = Decoder(stream), Memory(), {}
     for entry in entries:
         if math.prod(entry.shape):
@@ -69,6 +70,16 @@ def decode(data: bytes, *, max_elements: int = MAX_ELEMENTS) -> tuple[dict[str, 
             tensors[entry.name] = np.zeros(entry.shape, dtype=entry.dtype)
     decoder.finish()
     return header, tensors
+
+
+def check_count(entries: list[Entry], length: int, most: int) -> None:
+    """Raise CodecError where a file of this length holds more values than it may."""
+    # Empty axes count as one, so that no shape is beyond what numpy can hold.
+    wanted = sum(math.prod(max(size, 1) for size in entry.shape) for entry in entries)
+    if wanted > FREE_ELEMENTS + ELEMENTS_A_BYTE * length:
+        raise CodecError(f"wanted at most {ELEMENTS_A_BYTE} values for each byte, found {wanted} in {length} bytes")
+    if wanted > most:
+        raise CodecError(f"the file holds {wanted} values: wanted at most {most}; raise max_elements to read it")
 
 
 def read_header(data: bytes) -> dict[str, Any]:

@@ -84,8 +84,8 @@ def test_each_damage_has_its_message(data: bytes, message: str) -> None:
         (b"{}\0a\0\x0a\x01\xff\xff\xff\xff\xff\xff\x01", "no end"),
         (b"{}\0" + 2 * b"a\0\x0a\x00", "twice"),
         (b"{}\0" + b"".join(b"%d\0\x0a\x00" % number for number in range(20_000)), "16384 arrays"),
-        (b"{}\0a\0\x0a\x04" + 4 * b"\xff\xff\xff\xff\x7f", "raise max_elements"),
-        (b"{}\0a\0\x0a\x04\0" + 3 * b"\xff\xff\xff\xff\x7f", "raise max_elements"),
+        (b"{}\0a\0\x0a\x04" + 4 * b"\xff\xff\xff\xff\x7f", "4096 values for each byte"),
+        (b"{}\0a\0\x0a\x04\0" + 3 * b"\xff\xff\xff\xff\x7f", "4096 values for each byte"),
         (b'{"a":"' + b" " * (1 << 20) + b'"}\0', "too large"),
     ],
 )
@@ -114,6 +114,11 @@ def test_values_are_counted_before_memory_is_taken() -> None:
     assert decode(data, max_elements=1207)[1]["a"].shape == (30, 40)
     with pytest.raises(CodecError, match="holds 1207 values: wanted at most 1206"):
         decode(data, max_elements=1206)
+
+
+def test_what_says_nothing_is_not_written_to_be_refused() -> None:
+    with pytest.raises(CodecError, match="wanted at most 4096 values for each byte, found 4000000 in"):
+        encode({}, {"a": np.zeros(4_000_000, np.float32)})
 
 
 @given(st.binary(max_size=300))
