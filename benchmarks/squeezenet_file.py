@@ -1,8 +1,8 @@
 """SqueezeNet v1.0 as Deep Compression published it: its coded file without loss, and with ever fewer bits.
 
 The weights are 8-bit indices of codebooks, a third of them not zero, in a file of 675,763 bytes. Coded again without
-loss they take fewer bytes; on grids of fewer bits fewer still, and then some photographs get another answer: how many is
-measured on photographs, between the published network and what comes out of the coded file.
+loss they take fewer bytes; on grids of fewer bits fewer still, and then some photographs get another answer. How many
+is measured between the published network and what comes out of the coded file.
 
     python benchmarks/squeezenet_file.py --weights FOLDER/compressed_SqueezeNet.net --photos FOLDER
 
@@ -33,13 +33,12 @@ LITERATURE = 470_000
 """Bytes that the paper (Iandola et al., 2016) claims."""
 
 
-def read_photos(folder: Path, count: int) -> Tensor:
+def read_photos(folder: Path, weights: Path, count: int) -> Tensor:
     """Return so many photographs, evenly from all classes, as the network eats them: (count, 3, 227, 227)."""
     dataset = load_dataset(folder)
     split = dataset.split("all")
     chosen = np.random.default_rng(0).permutation(len(split))[:count]
-    weights = load_pretrained("squeezenet1_0", WEIGHTS)
-    mean, std = weights.statistics(3)
+    mean, std = load_pretrained("squeezenet1_0", weights).statistics(3)
     preprocess = create_preprocess(ImageSpec((3, SIDE, SIDE), dataset.classes, mean, std))
     raw = [split.samples.read(int(index)) for index in chosen]
     return torch.cat([preprocess.normalize(preprocess.prepare([one])) for one in raw])
@@ -48,7 +47,7 @@ def read_photos(folder: Path, count: int) -> Tensor:
 @torch.inference_mode()
 def answer(network: nn.Module, photos: Tensor) -> Tensor:
     """Return the most probable class of each."""
-    return torch.cat([network(batch).argmax(dim=1) for batch in photos.split(32)])
+    return torch.cat([network(batch).argmax(dim=1) for batch in torch.split(photos, 32)])
 
 
 def encode_state(network: nn.Module) -> bytes:
@@ -96,10 +95,8 @@ def main() -> None:
     parser.add_argument("--photos", type=Path, required=True)
     parser.add_argument("--count", type=int, default=500)
     asked = parser.parse_args()
-    global WEIGHTS  # noqa: PLW0603 - the preprocessing belongs to the weights
-    WEIGHTS = asked.weights
     network = create_model("squeezenet1_0", pretrained=asked.weights).eval()
-    photos = read_photos(asked.photos, asked.count)
+    photos = read_photos(asked.photos, asked.weights, asked.count)
     rows, best = judge_lossless(network), 0.0
     for bits in (8, 7, 6, 5, 4):
         size, agreement = judge_lossy(network, photos, bits, 12)

@@ -439,7 +439,12 @@ def print_compression(result: Compression) -> None:
             f"{found.contest.accuracy:.2%}",
             f"{found.drop:.2f} points lost{bounds}",
         ),
-        ("MACs", f"{found.macs_before:,}", f"{found.macs_after:,}", f"{found.macs_before / found.macs_after:.2f}x fewer"),
+        (
+            "MACs",
+            f"{found.macs_before:,}",
+            f"{found.macs_after:,}",
+            f"{found.macs_before / found.macs_after:.2f}x fewer",
+        ),
         (
             f"latency ({', '.join(dict.fromkeys(found.runtimes))})",
             f"{found.latency_before:.3f} ms",

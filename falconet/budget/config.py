@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal, get_args
 
 from falconet.data.augmentation import Augmentation
@@ -53,14 +53,14 @@ class CompressConfig:
             raise ConfigError(f"scope: wanted {', '.join(get_args(Scope))}, found {self.scope!r}")
 
 
+RECOVERY = TrainConfig(epochs=1, learning_rate=1e-3, weight_decay=0.0, batch_size=128, keep="last", teacher_share=0.5)
+"""How the weights that are left learn; the number of epochs is the trial's."""
+
+
 @dataclass(frozen=True)
 class SearchConfig:
     """The complete configuration of a search: what its `config.yaml` and recipes hold."""
 
     augmentation: Augmentation
-    compression: CompressConfig = field(default_factory=CompressConfig)
-    training: TrainConfig = field(default_factory=lambda: RECOVERY)
-
-
-RECOVERY = TrainConfig(epochs=1, learning_rate=1e-3, weight_decay=0.0, batch_size=128, keep="last", teacher_share=0.5)
-"""How the weights that are left learn; the number of epochs is the trial's."""
+    compression: CompressConfig = CompressConfig()
+    training: TrainConfig = RECOVERY

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -45,7 +45,7 @@ def write_frontier(trials: Sequence[Trial], budget: Budget, out: Path) -> None:
     write_figure(draw_frontier(trials, budget), out / "frontier.png")
 
 
-def write_table(rows: Sequence[dict[str, object]], columns: Sequence[str], path: Path) -> None:
+def write_table(rows: Sequence[Mapping[str, object]], columns: Sequence[str], path: Path) -> None:
     """Write rows as CSV."""
     buffer = io.StringIO()
     writer = csv.DictWriter(buffer, columns, lineterminator="\n")
@@ -93,8 +93,8 @@ def describe_miss(best: Trial, trials: Sequence[Trial], budget: Budget, file: Pa
     latency = "" if best.latency_ms is None else f", {best.latency_ms:.3f} ms"
     size = f"{show_size(best.bytes)} at {best.drop:.2f} points lost on validation, {best.macs:,} MACs{latency}"
     return (
-        f"none of {len(trials)} trials keeps within the budget, {budget.describe()}; the nearest is trial {best.number}: "
-        f"{size} ({file}). Allow more, or give it more training: --set compression.epochs=..., --resume"
+        f"none of {len(trials)} trials keeps within the budget, {budget.describe()}; "
+        f"the nearest is trial {best.number}: {size} ({file}). Allow more, or give it more training: --set compression.epochs=..., --resume"
     )
 
 

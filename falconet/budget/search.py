@@ -62,7 +62,7 @@ class Trial:
         return self.excess(budget) <= 0
 
     def excess(self, budget: Budget) -> float:
-        """Return how far it is beyond the limits, 0 where it is within: the sum of what is too much of each, relatively.
+        """Return how far it is beyond the limits, 0 where it is within: the sum of each relative excess.
 
         Of the drop, a point counts as one.
         """

@@ -103,7 +103,7 @@ def make_steps(scheme: Scheme, workshop: Workshop) -> Step:
 
 
 def find_untouched(scheme: Scheme, workshop: Workshop) -> dict[str, str]:
-    """Return what a scheme leaves as it was, with the reason: layers with all channels, and values in full precision."""
+    """Return what a scheme leaves as it was: layers with all channels, values in full precision; with reasons."""
     network = workshop.artifact.model
     names = {name for name, weight in network.named_parameters() if weight.ndim > 1}
     left = {name: reason for name, reason in quantize(scheme.bits).find_untouched(network).items() if name in names}
@@ -193,4 +193,3 @@ def find_share(budget: Budget, artifact: Artifact) -> float:
 
 
 LEAST_SHARE = 0.02
-

@@ -1,7 +1,17 @@
 """The command line: verbs that parse, call and print. Nothing here imports torch before it must."""
 
 # In this order --help lists the verbs.
-from falconet.cli import architectures, sources, training, judging, comparing, compressing, explanations, exporting, sharing  # noqa: I001
+from falconet.cli import (
+    architectures,
+    comparing,
+    compressing,
+    explanations,
+    exporting,
+    judging,
+    sharing,
+    sources,
+    training,
+)
 from falconet.cli.app import app, main, run
 
 __all__ = [

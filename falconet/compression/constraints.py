@@ -292,7 +292,7 @@ class RoundToGrid(torch.autograd.Function):
 
 def regrow(values: Float[Tensor, "*shape"], kept: Bool[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """Return zeros where a weight is not kept, with the gradient of all weights."""
-    masked: Tensor = Regrow.apply(values, kept)  # type: ignore[no-untyped-call]
+    masked: Tensor = Regrow.apply(values, kept)
     return masked
 
 
@@ -300,7 +300,7 @@ def round_to_grid(
     values: Float[Tensor, "*shape"], steps: Float[Tensor, "*ones"], levels: int
 ) -> Float[Tensor, "*shape"]:
     """Return the nearest multiples of steps, which are broadcast, of -levels to levels."""
-    rounded: Tensor = RoundToGrid.apply(values, steps, levels)  # type: ignore[no-untyped-call]
+    rounded: Tensor = RoundToGrid.apply(values, steps, levels)
     return rounded
 
 

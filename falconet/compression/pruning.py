@@ -106,7 +106,7 @@ class Pruning(Schedule):
         done = min(max(fraction, 0.0), 1.0)
         settled = float(self.progress) >= 1 and not self.step.regrow and self.step.criterion == "magnitude"
         # Ranking all weights takes longer than a small network's step; masks hardly change from one to the next.
-        if settled or float(self.heard) >= SETTLED or done < float(self.heard) + 1 / UPDATES and done < SETTLED:
+        if settled or float(self.heard) >= SETTLED or (done < float(self.heard) + 1 / UPDATES and done < SETTLED):
             return
         self.heard.fill_(done)
         self.progress.clamp_(min=min(done / RAMP, 1.0))

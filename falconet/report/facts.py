@@ -115,7 +115,9 @@ class Shrinking:
         ratio = self.latency_before / self.latency_after
         if abs(ratio - 1) < TIE:
             return "as fast as the dense network"
-        return f"{ratio:.2f} times as fast as the dense network" if ratio > 1 else f"SLOWER: {1 / ratio:.2f} times as long"
+        return (
+            f"{ratio:.2f} times as fast as the dense network" if ratio > 1 else f"SLOWER: {1 / ratio:.2f} times as long"
+        )
 
     def name_integers(self) -> str:
         """Return whether 8-bit integers are faster than single precision, in words."""

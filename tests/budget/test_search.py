@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -76,7 +77,7 @@ def test_for_a_size_it_takes_large_steps_and_fills_the_size() -> None:
     budget = Budget(max_bytes=3000)
     trials = play(budget, lose)
     assert len(trials) <= 8
-    steps = [after.scheme.kept / before.scheme.kept for before, after in zip(trials, trials[1:], strict=False)]
+    steps = [after.scheme.kept / before.scheme.kept for before, after in pairwise(trials)]
     assert min(steps) >= 0.25
     best = choose_best(trials, budget)
     assert 0.9 * 3000 <= best.bytes <= 3000

@@ -31,7 +31,7 @@ from falconet.compression import (
 )
 from falconet.compression.constraints import Grid, Mask, Table
 from falconet.compression.fitting import find_members, fit_centroids, fit_steps
-from falconet.compression.pruning import keep_highest, rank_adaptively
+from falconet.compression.pruning import RAMP, keep_highest, rank_adaptively
 from falconet.errors import ConfigError, UnknownNameError, UsageError
 
 

@@ -28,9 +28,7 @@ LEAST = 1e-30
 
 def list_cases() -> list[Any]:
     cases = [(name, kind) for name, entry in MODELS.items() for kind in entry.kinds]
-    return [
-        pytest.param(*case, marks=() if case == QUICK else pytest.mark.slow, id="-".join(case)) for case in cases
-    ]
+    return [pytest.param(*case, marks=() if case == QUICK else pytest.mark.slow, id="-".join(case)) for case in cases]
 
 
 @pytest.mark.parametrize(("name", "kind"), list_cases())
