@@ -8,7 +8,7 @@ unexport PYTHONDONTWRITEBYTECODE
 STORY := lenet5,lenet_relu,alexnet,squeezenet1_1,resnet20,efficientnet_b0
 INSTALL := $(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt
 
-.PHONY: demo test test-all lint format bench bench-models bench-training bench-judging bench-data bench-exports readme clean
+.PHONY: demo test test-all lint format bench bench-models bench-training bench-judging bench-data bench-exports bench-compress readme clean
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -72,6 +72,12 @@ bench-data: $(VENV)/installed-dev  ## feed rates against peers, memory, known se
 
 bench-exports: $(VENV)/installed-dev  ## exported networks: latency and throughput of each runtime
 	$(BIN)/python benchmarks/exports.py
+	$(MAKE) readme
+
+bench-compress: $(VENV)/installed-dev  ## bytes and what they cost; DATA=folder of the data, ROWS=some rows, SQUEEZENET=folder of its files
+	$(BIN)/python benchmarks/compression.py --data-root $(DATA) $(if $(ROWS),--rows $(ROWS))
+	$(if $(SQUEEZENET),$(BIN)/python benchmarks/codec.py --squeezenet $(SQUEEZENET)/squeezenet_v1.0_decoded.npz)
+	$(if $(SQUEEZENET),$(BIN)/python benchmarks/squeezenet_file.py --weights $(SQUEEZENET)/compressed_SqueezeNet.net --photos $(DATA)/sign-digits)
 	$(MAKE) readme
 
 readme: $(VENV)/installed-dev  ## write the README's tables from benchmarks/results

@@ -30,7 +30,7 @@ def fetch_model(name: str) -> Path:
     with translated_errors(name):
         folder = Path(snapshot_download(repository, revision=revision, allow_patterns=[CONFIG_FILE]))
     if not (folder / CONFIG_FILE).is_file() or "format_version" not in read_json(folder / CONFIG_FILE):
-        raise ArtifactError(f"{name}: wanted a model of Falconet, {MODEL}, found another")
+        raise ArtifactError(f"{name}: wanted a model of Falconet ({MODEL}), found another")
     with translated_errors(name):
         # The folder is called after its commit.
         return Path(snapshot_download(repository, revision=folder.name, allow_patterns=list(MODEL_FILES)))

@@ -7,6 +7,7 @@ import pickle
 import subprocess
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -15,20 +16,24 @@ import pytest
 import torch
 from torch import Tensor
 
+from falconet import codec
 from falconet.artifact import (
     FORMAT_VERSION,
+    UNKNOWN,
     Artifact,
     ArtifactConfig,
     DataOrigin,
     Provenance,
     build_model,
     current_versions,
+    encode_artifact,
     load_artifact,
 )
-from falconet.catalog import CONFIG_FILE, WEIGHTS_FILE, check_artifact
+from falconet.catalog import CODED_FILE, CONFIG_FILE, WEIGHTS_FILE, check_artifact
+from falconet.data.texts import TextEncoder, train_tokenizer
 from falconet.errors import ArtifactError, PathError, StorageError
 from falconet.models import create_model
-from falconet.spec import ImageSpec
+from falconet.spec import ImageSpec, TextSpec
 
 SPEC = ImageSpec(shape=(1, 16, 18), labels=("cat", "dog", "élan"), mean=(0.5,), std=(0.25,), margin=1)
 CONFIG = ArtifactConfig(
@@ -281,3 +286,61 @@ def test_options_of_a_file_name_no_other_weights(tmp_path: Path) -> None:
     config = ArtifactConfig("resnet20", spec, origin, options={"pretrained": str(tmp_path / "other.pth")})
     with pytest.raises(ArtifactError, match="describes no model that this falconet can build"):
         build_model(config)
+
+
+def test_a_coded_model_comes_back_from_its_folder_and_from_its_file_alone(artifact: Artifact, tmp_path: Path) -> None:
+    coded = encode_artifact(artifact)
+    coded.save(tmp_path)
+    assert not (tmp_path / WEIGHTS_FILE).exists()
+    assert (tmp_path / CODED_FILE).read_bytes() == coded.serialize()
+    alone = tmp_path / "elsewhere" / "tiny.fnet"
+    alone.parent.mkdir()
+    alone.write_bytes(coded.serialize())
+    whole, file = load_artifact(tmp_path), load_artifact(alone)
+    assert whole.config == artifact.config
+    assert file.config.provenance == UNKNOWN
+    for name in ("architecture", "input", "options", "widths", "temperature"):
+        assert getattr(file.config, name) == getattr(artifact.config, name)
+    for found in (whole, file):
+        assert list(found.weights) == list(artifact.weights)
+        for name, tensor in artifact.weights.items():
+            assert torch.equal(found.weights[name], tensor)
+    sample = torch.rand(2, *SPEC.shape)
+    assert torch.equal(whole.model(sample), artifact.model(sample))
+
+
+def test_coded_texts_bring_their_tokenizer_along(tmp_path: Path) -> None:
+    tokenizer = train_tokenizer(["one two three two one"] * 5, 300)
+    vocab_size = TextEncoder(tokenizer, 1).vocab_size
+    config = replace(CONFIG, architecture="gru", input=TextSpec((9,), ("a", "b"), vocab_size), options={"hidden": 4})
+    coded = encode_artifact(Artifact(config, build_model(config).state_dict(), tokenizer))
+    (tmp_path / "text.fnet").write_bytes(coded.serialize())
+    assert load_artifact(tmp_path / "text.fnet").tokenizer == tokenizer
+
+
+def test_damaged_coded_models_are_refused_with_their_name(artifact: Artifact, tmp_path: Path) -> None:
+    coded = encode_artifact(artifact)
+    coded.save(tmp_path)
+    content = bytearray(coded.serialize())
+    content[len(content) // 2] ^= 4
+    for damaged in (bytes(content), coded.serialize()[:-9], b"", b"PK\3\4 something else"):
+        (tmp_path / CODED_FILE).write_bytes(damaged)
+        for path in (tmp_path, tmp_path / CODED_FILE):
+            with pytest.raises(ArtifactError, match=r"model\.fnet"):
+                load_artifact(path)
+    (tmp_path / CODED_FILE).unlink()
+    with pytest.raises(ArtifactError, match=r"model\.fnet is missing"):
+        load_artifact(tmp_path)
+    other = encode_artifact(replace(artifact, config=replace(CONFIG, temperature=2.0)))
+    (tmp_path / CODED_FILE).write_bytes(other.serialize())
+    with pytest.raises(ArtifactError, match="altered, or not the one"):
+        load_artifact(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "header", [{}, {"architecture": "lenet5"}, {"architecture": 5, "input": {}}, {"nonsense": 1}, {"tokenizer": "a"}]
+)
+def test_a_coded_file_of_no_model_is_refused(header: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "odd.fnet").write_bytes(codec.encode(header, {"a": np.zeros(3, np.float32)}))
+    with pytest.raises(ArtifactError, match="header is damaged"):
+        load_artifact(tmp_path / "odd.fnet")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 from falconet.data.augmentation import Augmentation
 from falconet.errors import ConfigError
@@ -49,8 +49,6 @@ class CompressConfig:
             value = getattr(self, name)
             if not least <= value <= most:
                 raise ConfigError(f"{name}: wanted {least} to {most}, found {value}")
-        if self.scope not in get_args(Scope):
-            raise ConfigError(f"scope: wanted {', '.join(get_args(Scope))}, found {self.scope!r}")
 
 
 RECOVERY = TrainConfig(epochs=1, learning_rate=1e-3, weight_decay=0.0, batch_size=128, keep="last", teacher_share=0.5)

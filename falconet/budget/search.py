@@ -86,14 +86,15 @@ def propose(trials: Sequence[Trial], budget: Budget, config: CompressConfig, sha
     if not trials:
         # A network that lost channels must learn again; integers of 8 bits cost next to nothing.
         return Scheme(macs=share, epochs=config.epochs if share < 1 else 0)
-    if is_spent(trials, budget) or trials[-1].scheme.polish:
+    if is_spent(trials, budget):
         return None
-    kept = choose_kept(trials, budget, config)
+    kept = choose_kept([trial for trial in trials if not trial.scheme.polish], budget, config)
     if kept is not None:
         bits = FIRST_BITS if kept == 1 else config.bits
         return Scheme(share, kept, bits, config.epochs, find_start(trials, kept))
     best = choose_best(trials, budget)
-    if not config.polish or best.scheme.kept == 1:
+    polished = {trial.scheme.start for trial in trials if trial.scheme.polish}
+    if not config.polish or best.scheme.kept == 1 or best.scheme.polish or best.number in polished:
         return None
     return replace(best.scheme, epochs=config.polish, start=best.number, polish=True)
 
@@ -105,7 +106,7 @@ def is_spent(trials: Sequence[Trial], budget: Budget) -> bool:
 
 
 def choose_kept(trials: Sequence[Trial], budget: Budget, config: CompressConfig) -> float | None:
-    """Return the share of weights that the next trial keeps; None where the ladder has ended.
+    """Return the share of weights that the next rung keeps; None where the ladder has ended. Trials that polish are none.
 
     Trials on one side of the wanted share went beyond the limit that is sought, those on the other did not.
     """

@@ -16,7 +16,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from falconet.data.texts import CHUNK, RESERVED, TextEncoder, read_text_file, train_tokenizer
+from falconet.data.texts import (
+    CHUNK,
+    RESERVED,
+    TextEncoder,
+    abridge_tokenizer,
+    read_text_file,
+    restore_tokenizer,
+    train_tokenizer,
+)
 from falconet.errors import ConfigError, DataError, MissingExtraError
 
 TEXTS = [
@@ -167,3 +175,23 @@ def test_text_files_without_mark_and_in_big_endian() -> None:
 def test_files_that_hold_no_text(content: bytes, message: str) -> None:
     with pytest.raises(DataError, match=f"^{message}$"):
         read_text_file(content)
+
+
+@settings(deadline=None)
+@given(st.lists(ANY_TEXT, max_size=8), st.integers(258, 400))
+def test_merges_suffice_to_make_the_tokenizer_anew(texts: list[str], vocab_size: int) -> None:
+    tokenizer = train_tokenizer(texts, vocab_size)
+    abridged = abridge_tokenizer(tokenizer)
+    assert restore_tokenizer(abridged) == tokenizer
+    assert len(abridged) < len(tokenizer) / 2
+
+
+@pytest.mark.parametrize("tokenizer", ["{}", '{"model": {"merges": [["a", "b"]]}}', '{"model": 3}', "[1]"])
+def test_a_tokenizer_of_another_form_stays_as_it_is(tokenizer: str) -> None:
+    assert abridge_tokenizer(tokenizer) == tokenizer
+
+
+@pytest.mark.parametrize("merges", ["a", "a b c", "a zz", "qq b", " "])
+def test_merges_of_unknown_tokens_are_refused(merges: str) -> None:
+    with pytest.raises(DataError, match="wanted two known tokens a line"):
+        restore_tokenizer(merges)

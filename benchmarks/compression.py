@@ -1,0 +1,209 @@
+"""How small networks become at which accuracy: one row at a time, each a recipe that `falconet compress` runs.
+
+A ratio is the dense network's parameters in single precision against all bytes of the coded file; accuracy is that of
+the decoded network on the test split. Runs stay in `--runs` and go on where they stopped.
+
+    python benchmarks/compression.py --data-root FOLDER [--rows lenet300,lenet5,resnet20,channels,transformer] [--seeds 3]
+
+FOLDER holds MNIST/, cifar-10-batches-bin/ and banking77/, each where its row is wanted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from record import Row, mean, run_json, save
+
+ASSETS = Path(__file__).parent.parent / "tests" / "assets"
+Found = dict[str, Any]
+"""What `falconet compress --json` printed."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A budget, and what is to come of it."""
+
+    flags: tuple[str, ...]
+    target: str
+    met: Callable[[Sequence[Found]], bool]
+    literature: str | None = None
+    peer: float | None = None
+    """The literature's ratio."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """A network on its data."""
+
+    title: str
+    source: str
+    recipe: str
+    """Of the compression."""
+    wanted: tuple[Wanted, ...]
+    training: str | None = None
+    """The recipe that trains the dense network; None: it is there already."""
+    model: Path | None = None
+    several: bool = True
+    """Whether there is one run for each seed."""
+
+
+def error(runs: Sequence[Found]) -> float:
+    """Return the mean test error in percent."""
+    return 100 * (1 - mean([run["accuracy_after"] for run in runs])[0])
+
+
+def reaches(ratio: float, most: float) -> Callable[[Sequence[Found]], bool]:
+    """Return whether files are so many times smaller at such a test error, in percent."""
+    return lambda runs: min(run["ratio"] for run in runs) >= ratio and error(runs) <= most
+
+
+def loses(ratio: float, points: float) -> Callable[[Sequence[Found]], bool]:
+    """Return whether files are so many times smaller at such a loss of accuracy, in points."""
+    return lambda runs: min(run["ratio"] for run in runs) >= ratio and mean([run["drop"] for run in runs])[0] <= points
+
+
+def halves(points: float, speed: float) -> Callable[[Sequence[Found]], bool]:
+    """Return whether networks with half the MACs lose at most so many points and are so much faster in onnxruntime."""
+    return lambda runs: mean([run["drop"] for run in runs])[0] <= points and speed_up(runs) >= speed
+
+
+def speed_up(runs: Sequence[Found]) -> float:
+    """Return how many times as fast the smaller network is in onnxruntime."""
+    pairs = [(run["latencies_ms_before"], run["latencies_ms_after"]) for run in runs]
+    return mean([before["onnxruntime"] / after["onnxruntime"] for before, after in pairs])[0]
+
+
+CASES = {
+    "lenet300": Case(
+        "LeNet-300-100, MNIST",
+        "mnist",
+        "mnist-lenet300-100",
+        (
+            Wanted(("--max-size", "17.7kB"), "60x at most 1.60 % error", reaches(60, 1.60),
+                   "Deep Compression, 40x at 1.58 %", 40),
+            Wanted(("--max-size", "7.1kB"), "150x at most 1.60 % error (goal)", reaches(150, 1.60),
+                   "soft weight sharing, 64x at 1.94 %", 64),
+        ),
+        training="mnist-lenet300-100",
+    ),
+    "lenet5": Case(
+        "LeNet-5-Caffe, MNIST",
+        "mnist",
+        "mnist-lenet5-caffe",
+        (
+            Wanted(("--max-size", "8.6kB"), "200x at most 0.74 % error", reaches(200, 0.74),
+                   "Deep Compression, 39x at 0.74 %", 39),
+            Wanted(("--max-size", "2.87kB"), "600x at most 0.69 % error (goal)", reaches(600, 0.69),
+                   "best known claim, 555x at 0.69 %", 555),
+            Wanted(("--max-size", "1.43kB"), "1200x at most 0.96 % error (goal)", reaches(1200, 0.96),
+                   "best known claim, 1110x at 0.96 %", 1110),
+        ),
+        training="mnist-lenet5-caffe",
+    ),
+    "resnet20": Case(
+        "ResNet-20, CIFAR-10",
+        "cifar10",
+        "cifar10-resnet20",
+        (
+            Wanted(("--max-size", "71.8kB"), "15x at most 0.5 points lost", loses(15, 0.5)),
+            Wanted(("--max-size", "35.9kB"), "30x at most 0.5 points lost (goal)", loses(30, 0.5)),
+        ),
+        model=ASSETS / "cifar10-resnet20",
+        several=False,
+    ),
+    "channels": Case(
+        "ResNet-20, CIFAR-10, half the MACs",
+        "cifar10",
+        "cifar10-resnet20",
+        (Wanted(("--max-macs", "20.4M", "--max-drop", "100", "--max-size", "1MB"),
+                "at most 0.5 points lost, 1.4x as fast in onnxruntime", halves(0.5, 1.4)),),
+        model=ASSETS / "cifar10-resnet20",
+        several=False,
+    ),
+    "transformer": Case(
+        "Transformer, banking77",
+        "banking77",
+        "banking77-transformer",
+        (
+            Wanted(("--max-size", "368kB"), "10x at most 0.5 points lost", loses(10, 0.5)),
+            Wanted(("--max-size", "122kB"), "30x at most 0.5 points lost (goal)", loses(30, 0.5)),
+        ),
+        training="text-transformer",
+        several=False,
+    ),
+}  # fmt: skip
+
+
+def find_model(case: Case, seed: int, asked: argparse.Namespace) -> Path:
+    """Return the folder of the dense network, trained where it is not there yet."""
+    if case.model is not None:
+        return case.model
+    folder: Path = asked.runs / f"{case.training}-{seed}"
+    if not (folder / "metrics.json").is_file():
+        run_json("train", find_source(case, asked), "--recipe", str(case.training), "--seed", str(seed), "--resume",
+                 "--out", str(folder), "--data-root", str(asked.data_root))  # fmt: skip
+    return folder
+
+
+def find_source(case: Case, asked: argparse.Namespace) -> str:
+    """Return the data as the verbs take them."""
+    folder = asked.data_root / case.source
+    return str(folder) if case.source == "banking77" else case.source
+
+
+def run(key: str, number: int, seed: int, asked: argparse.Namespace) -> Found:
+    """Return what one budget came to, from the file of an earlier run or by searching, and keep it."""
+    case = CASES[key]
+    kept = asked.runs / f"{key}-{seed}-{number}.json"
+    if not kept.is_file():
+        out = asked.runs / f"{key}-{seed}"
+        model, source = find_model(case, seed, asked), find_source(case, asked)
+        found = run_json("compress", str(model), source, "--recipe", case.recipe, "--out", str(out), "--resume",
+                         "--data-root", str(asked.data_root), *case.wanted[number].flags)  # fmt: skip
+        kept.write_text(json.dumps(found))
+    found = json.loads(kept.read_text())
+    return dict(found)
+
+
+def describe(case: Case, wanted: Wanted, runs: Sequence[Found]) -> list[Row]:
+    """Return the rows of one budget: the ratio, the error with what was lost, and whether it is faster."""
+    ratio, spread = mean([run["ratio"] for run in runs])
+    sizes = ", ".join(f"{run['bytes_after']:,}" for run in runs)
+    name = f"{case.title}: times smaller at {error(runs):.2f} % test error ({sizes} bytes)"
+    errors = [100 * (1 - run["accuracy_after"]) for run in runs]
+    drops = [run["drop"] for run in runs]
+    rows = [
+        Row(name, ratio, "x", len(runs), spread, wanted.target, wanted.met(runs), wanted.literature, wanted.peer,
+            ratio / wanted.peer if wanted.peer else None),
+        Row("the same: test error", mean(errors)[0], "%", len(runs), mean(errors)[1]),
+        Row("the same: points lost", mean(drops)[0], "points", len(runs), mean(drops)[1]),
+    ]  # fmt: skip
+    if all("onnxruntime" in run["latencies_ms_before"] for run in runs):
+        rows.append(Row("the same: speed in onnxruntime, of the dense network's", speed_up(runs), "x", len(runs), 0.0))
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data-root", type=Path, required=True)
+    parser.add_argument("--rows", default=",".join(CASES))
+    parser.add_argument("--runs", type=Path, default=Path("runs/compression"))
+    parser.add_argument("--seeds", type=int, default=3)
+    asked = parser.parse_args()
+    asked.runs.mkdir(parents=True, exist_ok=True)
+    for key in asked.rows.split(","):
+        seeds = range(asked.seeds) if CASES[key].several else range(1)
+        rows = []
+        for number, wanted in enumerate(CASES[key].wanted):
+            runs = [run(key, number, seed, asked) for seed in seeds]
+            rows += describe(CASES[key], wanted, runs)
+        save(f"compression-{key}", rows, ["constriction", *(["onnxruntime"] if key == "channels" else [])])
+
+
+if __name__ == "__main__":
+    main()
