@@ -3,7 +3,7 @@
 A ratio is the dense network's parameters in single precision against all bytes of the coded file; accuracy is that of
 the decoded network on the test split. Runs stay in `--runs` and go on where they stopped.
 
-    python benchmarks/compression.py --data-root FOLDER [--rows lenet300,lenet5,resnet20,channels,transformer] [--seeds 3]
+    python benchmarks/compression.py --data-root FOLDER [--rows lenet300,lenet5,resnet20,channels,transformer]
 
 FOLDER holds MNIST/, cifar-10-batches-bin/ and banking77/, each where its row is wanted.
 """

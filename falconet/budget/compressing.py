@@ -21,7 +21,7 @@ from falconet.budget.trials import (
     Watch,
     Workshop,
     carry_out,
-    find_share,
+    find_shares,
     measure_accuracy,
     measure_sensitivity,
 )
@@ -291,8 +291,8 @@ def explore(search: Search, budget: Budget) -> tuple[Trial, ...]:
     config = search.workshop.config.compression
     if search.trials:
         search.watcher.tell(f"goes on after trial {len(search.trials)}")
-    share = search.trials[0].scheme.macs if search.trials else find_share(budget, search.workshop.artifact)
-    while (scheme := propose(search.trials, budget, config, share)) is not None:
+    shares = find_shares(budget, search.workshop.artifact, config)
+    while (scheme := propose(search.trials, budget, config, shares)) is not None:
         trial = carry_out(len(search.trials) + 1, scheme, budget, search.workshop)
         search = replace(search, trials=(*search.trials, trial))
         search.save()

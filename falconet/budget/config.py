@@ -10,6 +10,7 @@ from falconet.errors import ConfigError
 from falconet.training.config import TrainConfig
 
 Scope = Literal["layer", "global", "lamp"]
+Channels = Literal["layer", "global", "none"]
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,10 @@ class CompressConfig:
 
     refinements: int = 3
     """Trials between the last share of weights that does and the first that does not."""
+
+    channels: Channels = "layer"
+    """Whether whole channels go where the budget does not demand it: the same share of each layer, the least important
+    of all layers (`global`), or not."""
 
     scope: Scope = "lamp"
     """Which weights are ranked together: those of a layer, of all by size (`global`), or by layer-adaptive scores."""

@@ -93,8 +93,8 @@ def describe_miss(best: Trial, trials: Sequence[Trial], budget: Budget, file: Pa
     latency = "" if best.latency_ms is None else f", {best.latency_ms:.3f} ms"
     size = f"{show_size(best.bytes)} at {best.drop:.2f} points lost on validation, {best.macs:,} MACs{latency}"
     return (
-        f"none of {len(trials)} trials keeps within the budget, {budget.describe()}; "
-        f"the nearest is trial {best.number}: {size} ({file}). Allow more, or give it more training: --set compression.epochs=..., --resume"
+        f"none of {len(trials)} trials keeps within the budget, {budget.describe()}; the nearest is trial "
+        f"{best.number}: {size} ({file}). Allow more, or let trials learn longer (--epochs) in another folder"
     )
 
 

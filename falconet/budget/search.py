@@ -78,25 +78,57 @@ class Trial:
 ROUNDING = 1e-9
 
 
-def propose(trials: Sequence[Trial], budget: Budget, config: CompressConfig, share: float = 1.0) -> Scheme | None:
-    """Return the next scheme; None at the end of the search. `share` of the MACs is what the budget leaves.
+def propose(
+    trials: Sequence[Trial], budget: Budget, config: CompressConfig, shares: Sequence[float] = (1.0,)
+) -> Scheme | None:
+    """Return the next scheme; None at the end of the search.
 
-    Trials for which the budget's time is too short are not proposed, but for the first one.
+    `shares` of the MACs are what removing channels may leave: first the most that the budget allows, then less. Trials
+    for which the budget's time is too short are not proposed, but for the first one.
     """
     if not trials:
         # A network that lost channels must learn again; integers of 8 bits cost next to nothing.
-        return Scheme(macs=share, epochs=config.epochs if share < 1 else 0)
+        return Scheme(macs=shares[0], epochs=config.epochs if shares[0] < 1 else 0)
     if is_spent(trials, budget):
         return None
-    kept = choose_kept([trial for trial in trials if not trial.scheme.polish], budget, config)
+    share = choose_share(trials, budget, shares)
+    if share is not None:
+        return Scheme(macs=share, epochs=config.epochs, start=trials[-1].number)
+    base = find_base(trials, budget)
+    rungs = [trial for trial in trials if trial.scheme.macs == base]
+    kept = choose_kept([trial for trial in rungs if not trial.scheme.polish], budget, config)
     if kept is not None:
         bits = FIRST_BITS if kept == 1 else config.bits
-        return Scheme(share, kept, bits, config.epochs, find_start(trials, kept))
+        return Scheme(base, kept, bits, config.epochs, find_start(rungs, kept))
     best = choose_best(trials, budget)
     polished = {trial.scheme.start for trial in trials if trial.scheme.polish}
     if not config.polish or best.scheme.kept == 1 or best.scheme.polish or best.number in polished:
         return None
     return replace(best.scheme, epochs=config.polish, start=best.number, polish=True)
+
+
+def choose_share(trials: Sequence[Trial], budget: Budget, shares: Sequence[float]) -> float | None:
+    """Return the share of the MACs that the next trial leaves to whole channels; None once that costs too much."""
+    last = trials[-1]
+    begun = last.scheme.kept < 1 or (len(trials) > 1 and is_thin(last, budget))
+    if begun or trials[0].drop > budget.allowed_drop or any(is_enough(trial, budget) for trial in trials):
+        return None
+    return max((share for share in shares if share < last.scheme.macs), default=None)
+
+
+def find_base(trials: Sequence[Trial], budget: Budget) -> float:
+    """Return the least share of the MACs at which whole channels could go at little cost."""
+    whole = [trial for trial in trials if trial.scheme.kept == 1]
+    return min(trial.scheme.macs for trial in whole if trial is whole[0] or not is_thin(trial, budget))
+
+
+def is_thin(trial: Trial, budget: Budget) -> bool:
+    """Whether removing channels cost so much that single weights should go instead: half of what may be lost."""
+    return trial.drop > (budget.allowed_drop / 2 if by_drop(budget) else SPARE)
+
+
+SPARE = 0.3
+"""Points of accuracy that channels may cost where only the size is limited."""
 
 
 def is_spent(trials: Sequence[Trial], budget: Budget) -> bool:
@@ -106,7 +138,7 @@ def is_spent(trials: Sequence[Trial], budget: Budget) -> bool:
 
 
 def choose_kept(trials: Sequence[Trial], budget: Budget, config: CompressConfig) -> float | None:
-    """Return the share of weights that the next rung keeps; None where the ladder has ended. Trials that polish are none.
+    """Return the share of weights that the next rung keeps; None where the ladder has ended.
 
     Trials on one side of the wanted share went beyond the limit that is sought, those on the other did not.
     """

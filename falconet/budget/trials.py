@@ -6,21 +6,22 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import nn
 
 from falconet.artifact import Artifact, build_model, decode_artifact, encode_artifact
-from falconet.budget.config import SearchConfig
+from falconet.budget.config import CompressConfig, SearchConfig
 from falconet.budget.goals import Budget
-from falconet.budget.search import Scheme, Trial
+from falconet.budget.search import HALF, Scheme, Trial
 from falconet.catalog import CODED_FILE
 from falconet.complexity import count_complexity
 from falconet.compression import Sensitivity, Step, chain, materialize, prune, quantize, shorten
 from falconet.compression import measure_sensitivity as measure_layers
 from falconet.compression.structure import PruneChannels
 from falconet.data.loader import Loader
-from falconet.errors import DivergedError, InterruptedRunError
+from falconet.errors import ConfigError, DivergedError, InterruptedRunError, MissingExtraError
 from falconet.exporters.timing import find_fastest, time_runtimes
 from falconet.models.widths import read_widths
 from falconet.storage import write_bytes
@@ -61,7 +62,10 @@ def carry_out(number: int, scheme: Scheme, budget: Budget, workshop: Workshop) -
     Goes on from a checkpoint where one was left. Raises DivergedError and InterruptedRunError.
     """
     started = time.perf_counter()
-    network = make_steps(scheme, workshop)(find_network(scheme, workshop))
+    begun = find_artifact(scheme, workshop)
+    # Channels come in whole numbers, so that a network may have fewer MACs than it was asked to.
+    share = min(scheme.macs * count_macs(workshop.artifact) / count_macs(begun), 1.0) if is_thinner(scheme) else 1.0
+    network = make_steps(scheme, workshop, share)(begun.model)
     if scheme.epochs:
         learn(network, number, scheme, workshop)
     artifact = encode_network(materialize(network), workshop.artifact)
@@ -82,19 +86,29 @@ def carry_out(number: int, scheme: Scheme, budget: Budget, workshop: Workshop) -
     )
 
 
-def find_network(scheme: Scheme, workshop: Workshop) -> nn.Module:
-    """Return the network that a scheme begins with."""
+def is_thinner(scheme: Scheme) -> bool:
+    """Whether a scheme removes channels: those that keep fewer weights begin with a network of their width."""
+    return scheme.macs < 1 and scheme.kept == 1
+
+
+def find_artifact(scheme: Scheme, workshop: Workshop) -> Artifact:
+    """Return what a scheme begins with."""
     if scheme.start is None:
-        return workshop.artifact.model
-    return decode_artifact(workshop.trial_file(scheme.start).read_bytes()).model
+        return workshop.artifact
+    return decode_artifact(workshop.trial_file(scheme.start).read_bytes())
 
 
-def make_steps(scheme: Scheme, workshop: Workshop) -> Step:
-    """Return the chain of steps that a scheme stands for."""
+def find_scope(config: CompressConfig) -> Literal["layer", "global"]:
+    """Return how channels are ranked, also where a budget alone demands that some go."""
+    return "layer" if config.channels == "none" else config.channels
+
+
+def make_steps(scheme: Scheme, workshop: Workshop, share: float) -> Step:
+    """Return the chain of steps that a scheme stands for, for a network of which `share` of the MACs is to stay."""
     config = workshop.config.compression
     steps: list[Step] = []
-    if scheme.macs < 1 and scheme.start is None:
-        steps.append(PruneChannels(macs=scheme.macs))
+    if share < 1:
+        steps.append(PruneChannels(macs=share, scope=find_scope(config)))
     if scheme.kept < 1:
         steps.append(prune(1 - scheme.kept, scope=config.scope, schedule="cubic", regrow=config.regrow))
     names = [name for name, weight in workshop.artifact.model.named_parameters() if weight.ndim > 1]
@@ -109,7 +123,8 @@ def find_untouched(scheme: Scheme, workshop: Workshop) -> dict[str, str]:
     left = {name: reason for name, reason in quantize(scheme.bits).find_untouched(network).items() if name in names}
     rest = shorten(workshop.config.compression.rest_bits).find_untouched(network)
     left |= {name: reason for name, reason in rest.items() if name not in names}
-    return (PruneChannels(macs=scheme.macs).find_untouched(network) if scheme.macs < 1 else {}) | left
+    scope = find_scope(workshop.config.compression)
+    return (PruneChannels(macs=scheme.macs, scope=scope).find_untouched(network) if scheme.macs < 1 else {}) | left
 
 
 def learn(network: nn.Module, number: int, scheme: Scheme, workshop: Workshop) -> None:
@@ -175,17 +190,34 @@ def count_macs(artifact: Artifact) -> int:
     return count_complexity(artifact.model, config.input.shape, config.architecture, config.input.kind).macs
 
 
-def find_share(budget: Budget, artifact: Artifact) -> float:
-    """Return the share of the MACs that a budget leaves to a network: as large as its limits allow.
+def find_shares(budget: Budget, artifact: Artifact, config: CompressConfig) -> tuple[float, ...]:
+    """Return the shares of the MACs that removing channels may leave: the most that a budget allows, then its halves.
 
-    Milliseconds are measured before the network learns again, which does not change them. The last one is returned
-    where LEAST_SHARE is still too slow.
+    Only the first where the configuration says so, where channels cannot be removed, and without torch-pruning.
+    """
+    first = find_share(budget, artifact, config)
+    shares = [first]
+    while config.channels != "none" and shares[-1] * HALF >= LEAST_SHARE:
+        try:
+            PruneChannels(macs=shares[-1] * HALF, scope=find_scope(config))(artifact.model)
+        except (ConfigError, MissingExtraError):  # No channel can go, or not that many.
+            break
+        shares.append(shares[-1] * HALF)
+    return tuple(shares)
+
+
+def find_share(budget: Budget, artifact: Artifact, config: CompressConfig) -> float:
+    """Return the largest share of the MACs that keeps within a budget.
+
+    Milliseconds are measured before the network learns again, which does not change them. The last share is returned
+    where LEAST_SHARE is still too slow. Raises ConfigError where channels cannot be removed, and MissingExtraError.
     """
     share = 1.0 if budget.max_macs is None else min(budget.max_macs / count_macs(artifact), 1.0)
     if budget.max_latency_ms is None:
         return share
     while True:
-        network = PruneChannels(macs=share)(artifact.model) if share < 1 else artifact.model
+        step = PruneChannels(macs=share, scope=find_scope(config))
+        network = step(artifact.model) if share < 1 else artifact.model
         found = time_fastest(encode_network(network, artifact))
         if found <= budget.max_latency_ms or share <= LEAST_SHARE:
             return share

@@ -25,7 +25,7 @@ CONFIG = CompressConfig(polish=0)
 
 def weigh(scheme: Scheme) -> int:
     """Bits for values and for positions, and a header."""
-    return int(WEIGHTS * (scheme.bits / 8 if scheme.kept == 1 else scheme.kept * 1.1)) + 300
+    return int(scheme.macs * WEIGHTS * (scheme.bits / 8 if scheme.kept == 1 else scheme.kept * 1.1)) + 300
 
 
 def play(
@@ -34,10 +34,11 @@ def play(
     config: CompressConfig = CONFIG,
     seconds: float = 10.0,
     trials: Sequence[Trial] = (),
+    shares: Sequence[float] = (1.0,),
 ) -> list[Trial]:
     """Search to the end; a polished network is a little better."""
     trials = list(trials)
-    while (scheme := propose(trials, budget, config)) is not None:
+    while (scheme := propose(trials, budget, config, shares)) is not None:
         lost = drop(scheme) * (0.9 if scheme.polish else 1)
         trials.append(Trial(len(trials) + 1, scheme, weigh(scheme), 0.99 - lost / 100, lost, 10**6, None, seconds))
         assert len(trials) < 60, "the search does not end"
@@ -51,7 +52,7 @@ def lose(scheme: Scheme) -> float:
 
 def test_the_first_trial_is_whole_and_needs_no_training() -> None:
     assert propose([], Budget(), CONFIG) == Scheme(kept=1, bits=8, epochs=0)
-    assert propose([], Budget(), CONFIG, share=0.5) == Scheme(macs=0.5, kept=1, bits=8, epochs=CONFIG.epochs)
+    assert propose([], Budget(), CONFIG, (0.5, 0.25)) == Scheme(macs=0.5, kept=1, bits=8, epochs=CONFIG.epochs)
 
 
 def test_for_a_drop_it_goes_down_by_halves_until_one_loses_too_much_and_then_between() -> None:
@@ -124,6 +125,32 @@ def test_the_last_trial_polishes_the_best_one() -> None:
     assert not any(trial.scheme.polish for trial in others)
 
 
+SHARES = (1.0, 0.5, 0.25, 0.125)
+
+
+@pytest.mark.parametrize("budget", [Budget(max_drop=0.4), Budget(max_bytes=3000)])
+def test_channels_go_as_long_as_that_costs_little(budget: Budget) -> None:
+    cost = {1.0: 0.0, 0.5: 0.1, 0.25: 0.15, 0.125: 2.0}
+    trials = play(budget, lambda scheme: cost[scheme.macs] + lose(scheme) / 10, shares=SHARES)
+    assert [(trial.scheme.macs, trial.scheme.kept) for trial in trials[:4]] == [(share, 1) for share in SHARES]
+    assert [trial.scheme.start for trial in trials[:4]] == [None, 1, 2, 3]
+    assert [trial.scheme.epochs for trial in trials[:4]] == [0, *[CONFIG.epochs] * 3]
+    assert {trial.scheme.macs for trial in trials[4:]} == {0.25}
+    assert trials[4].scheme.start == 3
+    assert choose_best(trials, budget).fits(budget)
+
+
+def test_channels_stay_where_they_cost_much() -> None:
+    trials = play(Budget(max_drop=0.4), lambda scheme: 3 * (scheme.macs < 1) + lose(scheme), shares=SHARES)
+    assert [trial.scheme.macs for trial in trials[:3]] == [1.0, 0.5, 1.0]
+    assert trials[2].scheme.start == 1
+
+
+def test_no_channels_go_once_the_size_is_kept() -> None:
+    trials = play(Budget(max_bytes=500_000, max_drop=1), lambda scheme: 0.0, shares=SHARES)
+    assert [trial.scheme.macs for trial in trials] == [1.0]
+
+
 def test_a_search_goes_on_to_another_budget_from_what_it_has() -> None:
     config = replace(CONFIG, polish=40)
     trials = play(Budget(max_bytes=30_000), lose, config)
@@ -167,13 +194,21 @@ def test_the_front_holds_what_nothing_beats() -> None:
     slope=st.floats(1e-5, 1),
     noise=st.lists(st.floats(-0.3, 0.3), min_size=60, max_size=60),
     polish=st.integers(0, 3),
+    shares=st.sampled_from([(1.0,), SHARES, (0.5, 0.25)]),
 )
 def test_it_always_ends_with_the_best_of_what_it_tried(
-    max_drop: float | None, max_bytes: int | None, slope: float, noise: list[float], polish: int
+    max_drop: float | None,
+    max_bytes: int | None,
+    slope: float,
+    noise: list[float],
+    polish: int,
+    shares: tuple[float, ...],
 ) -> None:
     budget = Budget(max_drop=max_drop, max_bytes=max_bytes)
     left = iter(noise)
-    trials = play(budget, lambda scheme: slope / scheme.kept + next(left), replace(CONFIG, polish=polish))
+    trials = play(
+        budget, lambda scheme: slope / scheme.kept + next(left), replace(CONFIG, polish=polish), shares=shares
+    )
     best = choose_best(trials, budget)
     assert [trial.number for trial in trials] == list(range(1, len(trials) + 1))
     if any(trial.fits(budget) for trial in trials):
