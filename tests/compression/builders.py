@@ -12,6 +12,19 @@ from falconet.models import create_model
 from falconet.spec import Kind
 from tests.test_registry_wide import CHANNELS, CLASSES, choose_size, draw_inputs
 
+SMALL: dict[str, dict[str, Any]] = {
+    **{name: {"width": 8} for name in ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "resnet1d18")},
+    "efficientnet": {"phi": -6},
+}
+"""Options that make a network quick to test."""
+HUGE = {
+    "alexnet",
+    "efficientnet_lite3",
+    "efficientnet_lite4",
+    *(f"efficientnet_b{size}" for size in range(2, 8)),
+}
+"""More than 8 million weights whatever the options, minutes for each test: their smaller kin stand for them."""
+
 
 def build_settled(name: str, kind: Kind = "image", **options: Any) -> tuple[nn.Module, nn.Module, Tensor]:
     """Return a network in eval mode, its architecture on no device, and inputs of which it makes different logits.

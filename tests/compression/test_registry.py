@@ -11,6 +11,7 @@ from torch import nn
 from falconet.compression import Step, chain, cluster, materialize, prune, quantize, shorten
 from falconet.models import MODELS
 from falconet.spec import Kind
+from tests.compression.builders import HUGE, SMALL
 from tests.test_registry_wide import CHANNELS, CLASSES, VARIANTS, build, draw_inputs
 
 QUICK = {"lenet5", "lenet5_caffe", "lenet_relu", "resnet20", "gru", "transformer"}
@@ -20,7 +21,9 @@ QUICK = {"lenet5", "lenet5_caffe", "lenet_relu", "resnet20", "gru", "transformer
 def list_cases() -> list[Any]:
     """Return each architecture once, with its first kind of input, and the variants."""
     plain: list[tuple[str, Kind, int, dict[str, Any]]] = [
-        (name, entry.kinds[0], CHANNELS[entry.kinds[0]][0], {}) for name, entry in MODELS.items()
+        (name, entry.kinds[0], CHANNELS[entry.kinds[0]][0], SMALL.get(name, {}))
+        for name, entry in MODELS.items()
+        if name not in HUGE
     ]
     return [
         pytest.param(*case, marks=() if case[0] in QUICK and not case[3] else pytest.mark.slow)

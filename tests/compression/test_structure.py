@@ -34,7 +34,7 @@ from falconet.models import MODELS, create_model
 from falconet.models.layers import Sample, find_sample, set_sample
 from falconet.models.widths import Folded, read_widths
 from falconet.spec import Kind
-from tests.compression.builders import build_settled, measure_change
+from tests.compression.builders import HUGE, SMALL, build_settled, measure_change
 from tests.exporters.builders import ask_exported, ask_own, draw_raw, make_artifact, open_export
 from tests.exporters.builders import make_spec as make_export_spec
 from tests.test_registry_wide import CHANNELS, CLASSES, make_spec
@@ -42,11 +42,6 @@ from tests.test_registry_wide import CHANNELS, CLASSES, make_spec
 Step = PruneChannels | Factorize | FoldBatchNorm
 
 STEPS: tuple[Step, ...] = (PruneChannels(0.5), PruneChannels(0.5, scope="global"), Factorize(0.5), FoldBatchNorm())
-SMALL: dict[str, dict[str, Any]] = {
-    **{name: {"width": 8} for name in ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "resnet1d18")},
-    "efficientnet": {"phi": -6},
-}
-"""Options that make a network quick to test."""
 QUICK = {
     ("lenet300_100", "image"),
     ("lenet5", "image"),
@@ -54,8 +49,6 @@ QUICK = {
     ("transformer", "text"),
     ("gru", "series"),
 }
-HUGE = {f"efficientnet_b{size}" for size in range(3, 8)}
-"""Tested by their smaller members."""
 CASES = [
     pytest.param(name, kind, marks=() if (name, kind) in QUICK else pytest.mark.slow)
     for name, entry in MODELS.items()
