@@ -17,7 +17,7 @@ import time
 import warnings
 import zlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import FunctionType, ModuleType
 
@@ -29,6 +29,7 @@ from falconet.codec.dictionary import DICTIONARY
 from falconet.errors import CodecError
 
 RESULT = Path(__file__).parent / "results" / "codec-fuzz.json"
+"""What is recorded there already is added to."""
 MAX_ELEMENTS = 2000
 EDGES = (0, 1, 2, 3, 4, 5, 10, 11, 16, 127, 128, 255)
 SLOW = 5.0
@@ -185,7 +186,7 @@ def instrument(module: ModuleType, atheris: ModuleType) -> None:
             atheris.instrument_func(value)
 
 
-def run_guided(count: int, path: Path) -> None:
+def run_guided(count: int) -> None:
     """Let atheris choose by the code that inputs reach; it ends the process itself, so the last input records."""
     import atheris
 
@@ -201,26 +202,34 @@ def run_guided(count: int, path: Path) -> None:
         whole = (choices[2:], stream) if choices[1] % 4 == 0 else (front, choices[2:])
         attempt(put_together(*whole), found)
         if found.total() == count:
-            record(path, found, {"seconds": round(time.perf_counter() - started), "guided": count})
+            record(found, {SECONDS: time.perf_counter() - started, GUIDED: count})
 
     atheris.Setup([sys.argv[0], f"-runs={2 * count}", "-max_len=300"], test)
     atheris.Fuzz()
 
 
-def record(path: Path, found: Counter[str], more: dict[str, int]) -> None:
-    """Add to what is recorded."""
-    old = json.loads(path.read_text()) if path.exists() else {}
-    ends = found + Counter(old.get("ends", {}))
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    content = {
-        "inputs": ends.total(),
-        "guided": old.get("guided", 0) + more.get("guided", 0),
-        "findings": 0,
-        "ends": dict(ends.most_common()),
-        "seconds": old.get("seconds", 0) + more["seconds"],
-        "largest_memory_bytes": max(old.get("largest_memory_bytes", 0), memory),
-    }
-    path.write_text(json.dumps(content, indent=2) + "\n")
+def record(found: Counter[str], more: Mapping[str, float]) -> None:
+    """Add to what is recorded; a finding would have ended the run before."""
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    from record import Row, save  # It imports torch, whose memory is not the decoder's.
+
+    old = {row["name"]: row["value"] for row in json.loads(RESULT.read_text())["rows"]} if RESULT.exists() else {}
+    ends = {f"{END}{kind}": old.get(f"{END}{kind}", 0) + count for kind, count in found.items()}
+    ends = {name: value for name, value in old.items() if name.startswith(END)} | ends
+    total = int(sum(ends.values()))
+    sums = {name: old.get(name, 0) + more.get(name, 0) for name in (GUIDED, SECONDS)}
+    memory = max(old.get(MEMORY, 0), memory)
+    target = "1,000,000 inputs, none with another end"
+    rows = [Row("hostile inputs of the decoder: decoded, or refused in a line", total, "", total, 0.0, target,
+                total >= 1_000_000)]  # fmt: skip
+    rows += [Row(name, value, unit, total, 0.0) for name, value, unit in
+             ((GUIDED, sums[GUIDED], ""), (SECONDS, sums[SECONDS], "s"), (MEMORY, memory, "MiB"))]  # fmt: skip
+    rows += [Row(name, value, "", total, 0.0) for name, value in sorted(ends.items(), key=lambda item: -item[1])]
+    save(RESULT.stem, rows, ["constriction"])
+
+
+GUIDED, SECONDS, MEMORY = "chosen by the code that they reach", "seconds of it", "largest memory of the process"
+END = "ended as: "
 
 
 def main() -> None:
@@ -228,15 +237,14 @@ def main() -> None:
     parser.add_argument("--inputs", type=int, default=1_000_000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--guided", action="store_true", help="by atheris")
-    parser.add_argument("--out", type=Path, default=RESULT, help="what is recorded here already is added to")
     arguments = parser.parse_args()
     warnings.simplefilter("error")
     if arguments.guided:
-        run_guided(arguments.inputs, arguments.out)
+        run_guided(arguments.inputs)
     else:
         started = time.perf_counter()
         found = run_seeded(arguments.inputs, arguments.seed)
-        record(arguments.out, found, {"seconds": round(time.perf_counter() - started)})
+        record(found, {SECONDS: time.perf_counter() - started})
 
 
 if __name__ == "__main__":

@@ -130,7 +130,7 @@ def list_results() -> str:
     lines = ["| what | result | target | | measured on |", "| --- | --- | --- | --- | --- |"]
     for path in sorted(path for path in RESULTS.glob("*.json") if path.stem not in (STORY, PROFILE, EXPORTS)):
         content = json.loads(path.read_text(encoding="utf-8"))
-        lines += [format_row(row, describe(content)) for row in content["rows"]]
+        lines += [format_row(row, describe(content)) for row in content["rows"] if row["target"]]
     return "\n".join(lines)
 
 
