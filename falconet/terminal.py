@@ -429,15 +429,13 @@ def print_compression(result: Compression) -> None:
     """Print what a search came to."""
     found = result.shrinking
     columns = ("", "before", "after", "")
-    interval = found.drop_ci
-    bounds = f" (95%: {interval[0]:.2f} to {interval[1]:.2f})" if interval else ""
     rows = [
         ("bytes", f"{found.bytes_before:,}", f"{found.bytes_after:,}", f"{found.ratio:.1f}x smaller"),
         (
             f"test accuracy (n = {found.contest.n:,})",
             f"{found.contest.other_accuracy:.2%}",
             f"{found.contest.accuracy:.2%}",
-            f"{found.drop:.2f} points lost{bounds}",
+            found.name_drop(),
         ),
         (
             "MACs",

@@ -110,6 +110,14 @@ class Shrinking:
         """Median milliseconds of the compressed network in its fastest runtime."""
         return self.after[self.runtimes[1]].p50
 
+    def name_drop(self) -> str:
+        """Return what was lost, or gained, with the interval, in words."""
+        interval = self.drop_ci
+        # Without the addition, rounding might leave a -0.00.
+        bounds = f" (95%: {' to '.join(f'{round(bound, 2) + 0.0:.2f}' for bound in interval)} lost)" if interval else ""
+        lost = round(self.drop, 2)
+        return f"{abs(lost):.2f} points {'gained' if lost < 0 else 'lost'}{bounds}"
+
     def name_fastest(self) -> str:
         """Return which of the two is faster, and by how much, in words; within TIE they are as fast."""
         ratio = self.latency_before / self.latency_after
