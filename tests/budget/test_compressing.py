@@ -167,10 +167,8 @@ def test_what_cannot_be_met_is_said_with_the_nearest(
     command = ["compress", str(trained.out), "digits", "--out", str(out), "--max-size", "20kB", "--max-drop", "0"]
     assert run([*command, *quick, "--time", "1s"]) == 1
     line = capsys.readouterr().err.splitlines()[-1]
-    assert (
-        "none of 1 trials keeps within the budget, at most 20.0 kB, 0 points lost, 1 s of search; the nearest is trial 1"
-        in line
-    )
+    assert "none of 1 trials keeps within the budget, at most 20.0 kB, 0 points lost, 1 s of search; the" in line
+    assert "the nearest is trial 1: " in line
     assert "trial-01.fnet" in line
     assert (out / "frontier.csv").is_file()
     assert not (out / "model.fnet").exists()
