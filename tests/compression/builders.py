@@ -19,11 +19,15 @@ SMALL: dict[str, dict[str, Any]] = {
 """Options that make a network quick to test."""
 HUGE = {
     "alexnet",
-    "efficientnet_lite3",
-    "efficientnet_lite4",
-    *(f"efficientnet_b{size}" for size in range(2, 8)),
+    "resnet101",
+    "resnet152",
+    "resnet44",
+    "resnet56",
+    "resnet110",
+    *(f"efficientnet_lite{size}" for size in range(1, 5)),
+    *(f"efficientnet_b{size}" for size in range(1, 8)),
 }
-"""More than 8 million weights whatever the options, minutes for each test: their smaller kin stand for them."""
+"""AlexNet, of 57 million weights, and deeper or wider kin of networks that are tested: minutes each, of known layers."""
 
 
 def build_settled(name: str, kind: Kind = "image", **options: Any) -> tuple[nn.Module, nn.Module, Tensor]:
