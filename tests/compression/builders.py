@@ -27,7 +27,7 @@ HUGE = {
     *(f"efficientnet_lite{size}" for size in range(1, 5)),
     *(f"efficientnet_b{size}" for size in range(1, 8)),
 }
-"""AlexNet, of 57 million weights, and deeper or wider kin of networks that are tested: minutes each, of known layers."""
+"""AlexNet, of 57 million weights, and deeper or wider kin of networks that are tested: minutes each."""
 
 
 def build_settled(name: str, kind: Kind = "image", **options: Any) -> tuple[nn.Module, nn.Module, Tensor]:
