@@ -209,9 +209,21 @@ def decode_artifact(content: bytes) -> Artifact:
     except (UsageError, DataError) as error:
         raise ArtifactError(f"the coded model's header is damaged: {error}") from error
     if isinstance(config.input, TextSpec) != (text is not None):
-        raise ArtifactError(f"the coded model's header is damaged: a model of {config.input.kind}, tokenizer: {text}")
+        found = "without" if text is None else "with"
+        raise ArtifactError(f"the coded model's header is damaged: a model of {config.input.kind} {found} tokenizer")
     tensors = {name: torch.from_numpy(array) for name, array in weights.items()}
+    check_options(config.options, tensors)
     return Artifact(config, tensors, text, content)
+
+
+def check_options(options: Mapping[str, Any], weights: Mapping[str, Tensor]) -> None:
+    """Raise ArtifactError for options that no network of these weights has: building it could take all memory."""
+    most = max([len(weights), 64, *(size for tensor in weights.values() for size in tensor.shape)])
+    for name, value in options.items():
+        if isinstance(value, int) and value > most:
+            raise ArtifactError(
+                f"the coded model's header is damaged: options.{name}: wanted at most {most}, found {value}"
+            )
 
 
 def build_model(config: ArtifactConfig) -> nn.Module:

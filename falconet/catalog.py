@@ -131,13 +131,16 @@ def check_artifact(folder: str | Path) -> None:
     if not folder.exists():
         name = as_name(folder)
         hint = f"; a model of the Hugging Face Hub is written {HUB_PREFIX}{name}" if is_hub_name(name) else ""
-        raise PathError(f"no such folder: {folder}{hint}")
+        what = "file" if folder.suffix == Path(CODED_FILE).suffix else "folder"
+        raise PathError(f"no such {what}: {folder}{hint}")
     found = (
         "an unfinished run (`falconet train --resume` goes on with it)"
         if (folder / "config.yaml").is_file()
         else "none"
     )
-    raise PathError(f"{folder}: wanted a trained model ({CONFIG_FILE} and {WEIGHTS_FILE}), found {found}")
+    raise PathError(
+        f"{folder}: wanted a trained model ({CONFIG_FILE} and {WEIGHTS_FILE} or {CODED_FILE}), found {found}"
+    )
 
 
 def is_coded(path: Path) -> bool:

@@ -16,6 +16,7 @@
     ├── OutOfMemoryError          a batch is too large
     ├── DivergedError             the loss became NaN or infinite
     ├── LostProcessError          one of several processes of a run has ended
+    ├── BudgetError               no compressed model keeps within the budget
     └── InterruptedRunError       the user stopped a run
 
 A message says what was wanted, what was found and what to do, in one line.

@@ -421,7 +421,8 @@ def print_trial(trial: Trial, best: Trial) -> None:
     what = f"{scheme.kept:.3%} of the weights, {scheme.bits} bits"
     channels = f", {scheme.macs:.1%} of the MACs" if scheme.macs < 1 else ""
     latency = "" if trial.latency_ms is None else f", {trial.latency_ms:.3f} ms"
-    found = f"{trial.bytes:,} bytes, val {trial.accuracy:.2%} ({-trial.drop:+.2f}){latency}, {trial.seconds:.0f} s"
+    judged = f"val {trial.accuracy:.2%} ({trial.drop:.2f} points lost)"
+    found = f"{trial.bytes:,} bytes, {judged}{latency}, {trial.seconds:.0f} s"
     print_note(f"trial {trial.number}: {what}{channels}: {found}{'  best' if trial == best else ''}")
 
 

@@ -33,6 +33,7 @@ from falconet.catalog import CODED_FILE, CONFIG_FILE, WEIGHTS_FILE, check_artifa
 from falconet.data.texts import TextEncoder, train_tokenizer
 from falconet.errors import ArtifactError, PathError, StorageError
 from falconet.models import create_model
+from falconet.schema import to_mapping
 from falconet.spec import ImageSpec, TextSpec
 
 SPEC = ImageSpec(shape=(1, 16, 18), labels=("cat", "dog", "élan"), mean=(0.5,), std=(0.25,), margin=1)
@@ -142,7 +143,9 @@ def test_no_folder(tmp_path: Path) -> None:
 
 
 def test_folder_without_artifact(tmp_path: Path) -> None:
-    with pytest.raises(PathError, match=r"wanted a trained model \(config.json and model.safetensors\), found none$"):
+    with pytest.raises(
+        PathError, match=r"wanted a trained model \(config.json and model.safetensors or model.fnet\), found none$"
+    ):
         load_artifact(tmp_path)
 
 
@@ -338,9 +341,25 @@ def test_damaged_coded_models_are_refused_with_their_name(artifact: Artifact, tm
 
 
 @pytest.mark.parametrize(
-    "header", [{}, {"architecture": "lenet5"}, {"architecture": 5, "input": {}}, {"nonsense": 1}, {"tokenizer": "a"}]
+    "header",
+    [
+        {},
+        {"architecture": "lenet5"},
+        {"architecture": 5, "input": {}},
+        {"nonsense": 1},
+        {"tokenizer": "a"},
+        {"tokenizer": 5},
+    ],
 )
 def test_a_coded_file_of_no_model_is_refused(header: dict[str, Any], tmp_path: Path) -> None:
     (tmp_path / "odd.fnet").write_bytes(codec.encode(header, {"a": np.zeros(3, np.float32)}))
     with pytest.raises(ArtifactError, match="header is damaged"):
+        load_artifact(tmp_path / "odd.fnet")
+
+
+def test_a_coded_file_cannot_ask_for_a_network_beyond_its_weights(tmp_path: Path) -> None:
+    spec = to_mapping(TextSpec((9,), ("a", "b"), 300))
+    header = {"architecture": "transformer", "options": {"layers": 10**8}, "input": spec, "tokenizer": ""}
+    (tmp_path / "odd.fnet").write_bytes(codec.encode(header, {"a": np.zeros(3, np.float32)}))
+    with pytest.raises(ArtifactError, match=r"options\.layers: wanted at most 64, found 100000000"):
         load_artifact(tmp_path / "odd.fnet")

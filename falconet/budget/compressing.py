@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+import importlib.util
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from falconet.artifact import Artifact, load_artifact
+from falconet.artifact import UNKNOWN, Artifact, load_artifact
 from falconet.budget.concluding import Compression, conclude
 from falconet.budget.config import RECOVERY, SearchConfig
 from falconet.budget.frontier import describe_miss, write_frontier, write_sensitivity
@@ -18,24 +19,27 @@ from falconet.budget.goals import Budget
 from falconet.budget.search import FIRST_BITS, Trial, choose_best, propose
 from falconet.budget.trials import (
     CHECKPOINT_FOLDER,
+    CLAIM_FILE,
     Watch,
     Workshop,
+    add_latency,
     carry_out,
     find_shares,
     measure_accuracy,
     measure_sensitivity,
 )
-from falconet.catalog import check_artifact, check_source, default_policy
+from falconet.catalog import ARTIFACT_FILES, check_artifact, check_source, default_policy
 from falconet.compression import Sensitivity, choose_bits
-from falconet.data import Dataset
+from falconet.data import Dataset, load_dataset
 from falconet.data.loader import Loader, load_inputs
-from falconet.errors import BudgetError, ConfigError, DataError, RunExistsError, UsageError
+from falconet.errors import ArtifactError, BudgetError, ConfigError, DataError, RunExistsError, UsageError
 from falconet.evaluation import match_labels
-from falconet.evaluation.judgement import check_found_again, find_split
+from falconet.evaluation.judgement import check_fit_to_judge, recall
 from falconet.planning import (
     CONFIG_FILE,
     Existing,
     Settings,
+    check_outside,
     check_sections,
     expand_policy,
     load_recipe,
@@ -45,6 +49,7 @@ from falconet.planning import (
 from falconet.schema import from_mapping, merge, to_mapping
 from falconet.storage import PARTIAL, prepare_folder, read_json, write_json
 from falconet.training.checkpoints import remove_checkpoints
+from falconet.training.loop import check_fit
 
 SEARCH_FILE = "search.json"
 SEARCH_FOLDER = "search"
@@ -99,7 +104,7 @@ def compress(
     watcher
         Hears of the search while it goes on.
 
-    The model may have been killed at any moment and goes on with `existing="resume"`, in the middle of a trial too.
+    The search may be killed at any moment and goes on with `existing="resume"`, in the middle of a trial too.
     Raises BudgetError where no trial keeps within the budget: the front is written all the same, and the message names
     what comes nearest. Raises UsageError for what cannot be meant, DataError where the data are not the model's own,
     ArtifactError, StorageError; DivergedError and InterruptedRunError, after which it can be gone on with.
@@ -108,7 +113,7 @@ def compress(
     budget, watcher, out = budget or Budget(), watcher or Watcher(), Path(out)
     check_artifact(model)
     check_source(source)
-    check_out(out, existing, model)
+    check_out(out, existing, model, source)
     asked = merge(load_settings(recipe), settings or {})
     artifact = load_artifact(model)
     dataset = read_data(artifact, source, data_root)
@@ -122,13 +127,14 @@ def compress(
     return conclude(search.workshop, dataset, out, budget, trials, best, data_root)
 
 
-def check_out(out: Path, existing: Existing, model: str | Path) -> None:
+def check_out(out: Path, existing: Existing, model: str | Path, source: str | Path) -> None:
     """Raise RunExistsError or UsageError where `out` holds what must not be lost."""
     if out.exists() and not out.is_dir():
         raise UsageError(f"{out}: wanted a folder to write to, found a file")
-    if Path(model).exists() and out.resolve() == Path(model).resolve():
-        raise UsageError(f"{out} holds the model that is to be compressed: choose another --out")
-    if not out.is_dir() or not any(out.iterdir()):
+    if Path(model).is_dir() and out.resolve().is_relative_to(Path(model).resolve()):
+        raise UsageError(f"{out} lies in the folder of the model that is to be compressed: choose another --out")
+    check_outside(out, source)
+    if not out.is_dir() or all(path.name.endswith(PARTIAL) for path in out.iterdir()):
         return
     if not (out / SEARCH_FOLDER / SEARCH_FILE).is_file():
         raise RunExistsError(f"{out} holds files that are no search: choose a new or empty folder with --out")
@@ -144,12 +150,20 @@ def load_settings(recipe: str | None) -> dict[str, Any]:
 def read_data(artifact: Artifact, source: str | Path, data_root: str | Path | None) -> Dataset:
     """Return the data that a model was trained on, with the same splits. Raises DataError for others."""
     origin = artifact.config.provenance.data
-    dataset, _, config = find_split(artifact, source, "train", data_root=data_root)
-    check_found_again(dataset, config, origin, "val")
+    if artifact.config.provenance == UNKNOWN:
+        raise DataError("a coded file alone does not tell what it was trained on: name the folder that it lies in")
+    config = recall(origin, source)
+    dataset = load_dataset(source, data_root=data_root, config=config)
+    check_fit_to_judge(artifact, dataset, config, "all")  # Of the right kind; the fingerprint says the rest.
     known, found = set(artifact.config.input.labels), set(dataset.classes)
     if known != found:
         strange = ", ".join(sorted(known ^ found))
         raise DataError(f"{dataset.source}: wanted the model's classes, found a difference in {strange}")
+    if dataset.fingerprint != origin.fingerprint:
+        raise DataError(
+            f"{dataset.source}: wanted the data that the model was trained on ({origin.source}), found others: samples "
+            "that it learned from would judge what becomes of it"
+        )
     return dataset
 
 
@@ -171,6 +185,10 @@ def configure(artifact: Artifact, model: str | Path, dataset: Dataset, asked: Se
 
 
 FIXED = {
+    "freeze": "would leave weights as they are that are to change",
+    "unfreeze_after": "goes with freeze",
+    "layer_decay": "is for networks that begin with published weights",
+    "class_weights": "is not applied; use training.sampler=balanced",
     "epochs": "is compression.epochs",
     "keep": "is the last epoch, when no weight goes any more",
     "patience": "has no use where the last epoch counts",
@@ -188,12 +206,35 @@ class Search:
     watcher: Watcher
     facts: Mapping[str, Any]
     """What must stay the same when it goes on."""
+    sensed: bool = False
+    """Whether it is known which layers need more bits."""
+    shares: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    """Limits of MACs and milliseconds -> what they leave; see `find_shares`."""
     trials: tuple[Trial, ...] = ()
+    """All that were ever carried out in this folder, for whatever budget."""
 
     def save(self) -> None:
         """Write what was found, so that the search can go on from here."""
-        found = {"bits": dict(self.workshop.bits), "trials": [to_mapping(trial) for trial in self.trials]}
+        found = {
+            "sensed": self.sensed,
+            "bits": dict(self.workshop.bits),
+            "shares": dict(self.shares),
+            "trials": [to_mapping(trial) for trial in self.trials],
+        }
         write_json(self.workshop.folder / SEARCH_FILE, {**self.facts, **found})
+
+
+@dataclass(frozen=True)
+class Record:
+    """What `search.json` holds."""
+
+    model: str
+    fingerprint: str
+    config: Mapping[str, Any]
+    sensed: bool
+    bits: Mapping[str, int]
+    shares: Mapping[str, tuple[float, ...]]
+    trials: tuple[Trial, ...]
 
 
 def open_search(
@@ -208,18 +249,38 @@ def open_search(
         "config": to_mapping(config),
     }
     goes_on = existing == "resume" and (folder / SEARCH_FILE).is_file()
-    record = read_json(folder / SEARCH_FILE) if goes_on else {}
-    if goes_on:
-        check_unchanged(record, facts)
-    else:
+    record = (
+        read_record(folder / SEARCH_FILE, facts)
+        if goes_on
+        else Record(**facts, sensed=False, bits={}, shares={}, trials=())
+    )
+    if not goes_on:
         clear(folder)
+        # From here on the folder is known as a search's.
+        write_json(folder / SEARCH_FILE, to_mapping(record))
+    remove_result(out)
     train, val = make_loaders(artifact, dataset, config)
+    check_fit(artifact.model, train, config.training, artifact.model if config.compression.teach else None)
     accuracy = measure_accuracy(artifact.model, val)
-    workshop = Workshop(artifact, train, val, config, folder, record.get("bits", {}), accuracy, watcher.watch)
-    trials = tuple(from_mapping(Trial, trial) for trial in record.get("trials", ()))
-    search = Search(workshop, dataset, out, watcher, facts, trials)
-    watcher.tell(f"{artifact.config.architecture}: {accuracy:.2%} on {len(val.labels):,} validation samples")
-    return search if goes_on else begin(search)
+    workshop = Workshop(artifact, train, val, config, folder, record.bits, accuracy, watcher.watch)
+    search = Search(workshop, dataset, out, watcher, facts, record.sensed, record.shares, record.trials)
+    search.save()
+    count = len(val.labels)
+    one = f"of which each is {100 / count:.2g} points"
+    watcher.tell(f"{artifact.config.architecture}: {accuracy:.2%} on {count:,} validation samples, {one}")
+    return search if record.sensed or not config.compression.sensitivity else sense(search)
+
+
+def read_record(path: Path, facts: Mapping[str, Any]) -> Record:
+    """Return what an earlier call found. Raises ArtifactError for a damaged file, UsageError for another search's."""
+    try:
+        record = from_mapping(Record, read_json(path))
+    except UsageError as error:
+        raise ArtifactError(f"{path} is damaged: {error}; begin anew with --overwrite") from error
+    except ArtifactError as error:
+        raise ArtifactError(f"{error}; begin anew with --overwrite") from error
+    check_unchanged(to_mapping(record), facts)
+    return record
 
 
 def check_unchanged(record: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
@@ -232,7 +293,7 @@ def check_unchanged(record: Mapping[str, Any], facts: Mapping[str, Any]) -> None
 
 def clear(folder: Path) -> None:
     """Remove what an earlier search left, and nothing else."""
-    for path in (folder / SEARCH_FILE, *folder.glob("trial-*.fnet"), *folder.glob(f".*{PARTIAL}")):
+    for path in (folder / SEARCH_FILE, folder / CLAIM_FILE, *folder.glob("trial-*.fnet"), *folder.glob(f".*{PARTIAL}")):
         path.unlink(missing_ok=True)
     remove_checkpoints(folder / CHECKPOINT_FOLDER)
 
@@ -259,18 +320,26 @@ VALIDATED = 512
 """Validation samples that are answered at a time."""
 
 
-def begin(search: Search) -> Search:
+def remove_result(out: Path) -> None:
+    """Remove what an earlier call chose, lest it stand for what this one is asked for; its trials stay."""
+    for name in RESULT_FILES:
+        (out / name).unlink(missing_ok=True)
+
+
+RESULT_FILES = (*ARTIFACT_FILES, "frontier.csv", "frontier.png")
+
+
+def sense(search: Search) -> Search:
     """Measure which layers need more bits than others, and write that down."""
     workshop = search.workshop
-    if workshop.config.compression.sensitivity:
-        search.watcher.tell("measuring what each layer alone can lose")
-        found = measure_sensitivity(workshop)
-        write_sensitivity(found, search.out)
-        bits = find_needs(found)
-        search = replace(search, workshop=replace(workshop, bits=bits))
-        needy = [f"{name} ({count})" for name, count in bits.items() if count > workshop.config.compression.bits]
-        if needy:
-            search.watcher.tell(f"layers that need more bits than others: {', '.join(needy)}")
+    search.watcher.tell("measuring what each layer alone can lose")
+    found = measure_sensitivity(workshop)
+    write_sensitivity(found, search.out)
+    bits = find_needs(found)
+    needy = [f"{name} ({count})" for name, count in bits.items() if count > workshop.config.compression.bits]
+    if needy:
+        search.watcher.tell(f"layers that need more bits than others: {', '.join(needy)}")
+    search = replace(search, workshop=replace(workshop, bits=bits), sensed=True)
     search.save()
     return search
 
@@ -287,14 +356,31 @@ TOLERATED = 0.01
 
 
 def explore(search: Search, budget: Budget) -> tuple[Trial, ...]:
-    """Carry out trials until the search ends; each is kept as soon as it has ended."""
-    config = search.workshop.config.compression
-    if search.trials:
-        search.watcher.tell(f"goes on after trial {len(search.trials)}")
-    shares = find_shares(budget, search.workshop.artifact, config)
-    while (scheme := propose(search.trials, budget, config, shares)) is not None:
-        trial = carry_out(len(search.trials) + 1, scheme, budget, search.workshop)
-        search = replace(search, trials=(*search.trials, trial))
+    """Return the trials of a search for a budget; each is kept as soon as it has ended, and never carried out twice.
+
+    Another budget gets the trials that a search from nothing would have carried out for it.
+    """
+    workshop, config = search.workshop, search.workshop.config.compression
+    key = f"{budget.max_macs} MACs, {budget.max_latency_ms} ms"
+    if key not in search.shares:
+        search = replace(search, shares={**search.shares, key: find_shares(budget, workshop)})
         search.save()
-        search.watcher.on_trial(trial, choose_best(search.trials, budget))
-    return search.trials
+    if config.channels != "none" and importlib.util.find_spec("torch_pruning") is None:
+        search.watcher.tell("channels stay: removing them needs pip install 'falconet[compress]'")
+    if search.trials:
+        search.watcher.tell(f"goes on after {len(search.trials)} trials")
+    trials: list[Trial] = []
+    while (scheme := propose(trials, budget, config, search.shares[key])) is not None:
+        known = next((trial for trial in search.trials if trial.scheme == scheme), None)
+        if known is None or not workshop.trial_file(known.number).is_file():
+            number = known.number if known else len(search.trials) + 1
+            trial = carry_out(number, scheme, budget, workshop)
+        else:
+            trial = add_latency(known, budget, workshop)
+        trials.append(trial)
+        others = [other for other in search.trials if other.number != trial.number]
+        search = replace(search, trials=tuple(sorted([*others, trial], key=lambda one: one.number)))
+        search.save()
+        if trial is not known:
+            search.watcher.on_trial(trial, choose_best(trials, budget))
+    return tuple(trials)

@@ -8,14 +8,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from falconet.artifact import Artifact, build_model, decode_artifact, encode_artifact
+from falconet.artifact import Artifact, build_model, current_versions
 from falconet.budget.goals import Budget
 from falconet.budget.search import Trial
-from falconet.budget.trials import Workshop, count_macs, find_untouched
+from falconet.budget.trials import Workshop, count_macs, find_untouched, read_trial
 from falconet.catalog import CODED_FILE
 from falconet.data import Dataset
 from falconet.errors import FalconetError
-from falconet.evaluation import Evaluation, calibrate, describe_calibration, evaluate_split
+from falconet.evaluation import Evaluation, describe_calibration, evaluate_split
+from falconet.evaluation.answers import answer_known
 from falconet.evaluation.contests import compare_answers
 from falconet.evaluation.judgement import judge_answers
 from falconet.exporters.exporting import Export, export
@@ -73,10 +74,10 @@ def conclude(
     data_root: str | Path | None,
 ) -> Compression:
     """Write the chosen network with its report, judged on the test split beside the one it came from."""
-    dense, found = workshop.artifact, decode_artifact(workshop.trial_file(chosen.number).read_bytes())
-    described = replace(found.config, provenance=dense.config.provenance, versions=dense.config.versions)
-    artifact, val_answers = calibrate(replace(found, config=described), dataset)
-    artifact = encode_artifact(artifact)
+    dense, found = workshop.artifact, read_trial(chosen.number, workshop)
+    described = replace(found.config, provenance=dense.config.provenance, versions=current_versions())
+    artifact = replace(found, config=described)
+    val_answers = answer_known(artifact, dataset, "val")
     val = judge_answers(artifact, val_answers, "val", dataset)
     test, answers = evaluate_split(artifact, dataset.splits["test"], "test", dataset)
     shrinking = Shrinking(
@@ -88,7 +89,7 @@ def conclude(
         before=time_runtimes(dense),
         after=time_runtimes(artifact),
         integers=time_integers(artifact, dataset.source, data_root),
-        kept=chosen.scheme.kept,
+        kept=measure_kept(artifact),
         bits=chosen.scheme.bits,
         trials=len(trials),
         untouched=find_untouched(chosen.scheme, workshop),
@@ -108,6 +109,12 @@ def conclude(
     compression = Compression(out, budget, tuple(trials), chosen, shrinking, val, test)
     write_report(report, compression, dataset)
     return compression
+
+
+def measure_kept(artifact: Artifact) -> float:
+    """Return the share of a network's weights that are not zero."""
+    weights = [weight for weight in artifact.model.parameters() if weight.ndim > 1]
+    return sum(int(weight.count_nonzero()) for weight in weights) / sum(weight.numel() for weight in weights)
 
 
 def measure_dense(artifact: Artifact) -> int:

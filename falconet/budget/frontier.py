@@ -57,7 +57,7 @@ def write_table(rows: Sequence[Mapping[str, object]], columns: Sequence[str], pa
 def draw_frontier(trials: Sequence[Trial], budget: Budget) -> Figure:
     """Draw the validation accuracy of all trials over the bytes of their files, with the front and the limits."""
     from matplotlib.figure import Figure
-    from matplotlib.ticker import EngFormatter
+    from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
 
     figure = Figure(figsize=(6.4, 4.2), layout="constrained")
     axes = figure.subplots()
@@ -72,7 +72,9 @@ def draw_frontier(trials: Sequence[Trial], budget: Budget) -> Figure:
         axes.annotate(str(trial.number), (trial.bytes, 100 * trial.accuracy), (4, 4), textcoords="offset points")
     mark_limits(axes, trials, budget)
     axes.set(xscale="log", xlabel="size of the file", ylabel="validation accuracy (%)")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
     axes.xaxis.set_major_formatter(EngFormatter(unit="B"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
     axes.grid(which="both", linewidth=0.3)
     axes.legend(loc="lower right")
     return figure

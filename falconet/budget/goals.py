@@ -30,7 +30,7 @@ class Budget:
     """Multiply-accumulates of one sample."""
 
     seconds: float | None = None
-    """Of the search, after which no further trial begins."""
+    """Of all trials: none begins that, if it took as long as the last, would end later."""
 
     def __post_init__(self) -> None:
         for name in ("max_bytes", "max_latency_ms", "max_macs", "seconds"):
@@ -46,11 +46,6 @@ class Budget:
         if self.max_drop is not None:
             return self.max_drop
         return DEFAULT_DROP if self.max_bytes is None else 100.0
-
-    @property
-    def shapes(self) -> bool:
-        """Whether the network itself must become smaller, not only its file."""
-        return self.max_latency_ms is not None or self.max_macs is not None
 
     def describe(self) -> str:
         """Return the limits in a line."""
@@ -93,8 +88,8 @@ def parse(text: str, units: Mapping[str, float], name: str, wanted: str) -> floa
         value = float(match[1]) * units[match[2].lower()]
     except ValueError as error:
         raise ConfigError(f"{name}: wanted {wanted}, found {text!r}") from error
-    if not value > 0:
-        raise ConfigError(f"{name}: wanted {wanted}, above 0, found {text!r}")
+    if not 0 < value < 2**62:
+        raise ConfigError(f"{name}: wanted {wanted}, above 0, found {text[:40]!r}")
     return value
 
 

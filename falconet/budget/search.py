@@ -71,7 +71,7 @@ class Trial:
             (self.macs, budget.max_macs),
             (self.latency_ms, budget.max_latency_ms),
         )
-        relative = sum(max(found / limit - 1, 0.0) for found, limit in pairs if limit is not None and found is not None)
+        relative = sum(max((found or 0) / limit - 1, 0.0) for found, limit in pairs if limit is not None)
         return relative + max(self.drop - budget.allowed_drop - ROUNDING, 0.0)
 
 
@@ -98,20 +98,20 @@ def propose(
     rungs = [trial for trial in trials if trial.scheme.macs == base]
     kept = choose_kept([trial for trial in rungs if not trial.scheme.polish], budget, config)
     if kept is not None:
-        bits = FIRST_BITS if kept == 1 else config.bits
+        bits = choose_bits(rungs, budget, config) if kept == 1 else config.bits
         return Scheme(base, kept, bits, config.epochs, find_start(rungs, kept))
     best = choose_best(trials, budget)
-    polished = {trial.scheme.start for trial in trials if trial.scheme.polish}
-    if not config.polish or best.scheme.kept == 1 or best.scheme.polish or best.number in polished:
+    if not config.polish or best.scheme.polish or not best.scheme.epochs:
         return None
-    return replace(best.scheme, epochs=config.polish, start=best.number, polish=True)
+    scheme = replace(best.scheme, epochs=config.polish, start=best.number, polish=True)
+    return None if any(trial.scheme == scheme for trial in trials) else scheme
 
 
 def choose_share(trials: Sequence[Trial], budget: Budget, shares: Sequence[float]) -> float | None:
     """Return the share of the MACs that the next trial leaves to whole channels; None once that costs too much."""
     last = trials[-1]
-    begun = last.scheme.kept < 1 or (len(trials) > 1 and is_thin(last, budget))
-    if begun or trials[0].drop > budget.allowed_drop or any(is_enough(trial, budget) for trial in trials):
+    begun = last.scheme.kept < 1 or last.scheme.polish or (len(trials) > 1 and is_thin(last, budget))
+    if begun or trials[0].drop > budget.allowed_drop or last.scheme.bits < FIRST_BITS or is_small(last, budget):
         return None
     return max((share for share in shares if share < last.scheme.macs), default=None)
 
@@ -131,6 +131,14 @@ SPARE = 0.3
 """Points of accuracy that channels may cost where only the size is limited."""
 
 
+def is_small(trial: Trial, budget: Budget) -> bool:
+    """Whether a network in 8-bit integers is so near to the wanted size that its channels had better stay."""
+    return budget.max_bytes is not None and trial.bytes <= NEAR * budget.max_bytes
+
+
+NEAR = 4.0
+
+
 def is_spent(trials: Sequence[Trial], budget: Budget) -> bool:
     """Whether another trial like the last one would take longer than the budget leaves."""
     spent = sum(trial.seconds for trial in trials)
@@ -145,17 +153,26 @@ def choose_kept(trials: Sequence[Trial], budget: Budget, config: CompressConfig)
     if any(is_enough(trial, budget) for trial in trials):
         return None
     before = [trial for trial in trials if not is_beyond(trial, budget)]
-    if not before:  # Even the first one lost too much; it may do better with training.
-        return 1.0 if by_drop(budget) and len(trials) == 1 and not trials[0].scheme.epochs else None
+    if not before:  # Even the first one lost too much; it may do better with more training.
+        return 1.0 if by_drop(budget) and len(trials) == 1 else None
     high = min(trial.scheme.kept for trial in before)
-    rungs = [trial for trial in trials if trial.scheme.kept < 1]
-    beyond = [trial for trial in rungs if is_beyond(trial, budget)]
-    low = max((trial.scheme.kept for trial in beyond if trial.scheme.kept < high), default=None)
-    if low is None:
+    beyond = [trial for trial in trials if is_beyond(trial, budget) and trial.scheme.kept < high]
+    if not beyond:
+        if high == 1 and choose_bits(trials, budget, config) < min(trial.scheme.bits for trial in trials):
+            return 1.0
         kept = high * (HALF if by_drop(budget) else aim(find_trial(before, high), budget))
         return kept if kept >= LEAST_KEPT else None
-    refined = len(rungs) - rungs.index(beyond[0]) - 1
-    return None if refined >= config.refinements else math.sqrt(low * high)
+    refined = len(trials) - trials.index(beyond[0]) - 1
+    return None if refined >= config.refinements else math.sqrt(max(trial.scheme.kept for trial in beyond) * high)
+
+
+def choose_bits(trials: Sequence[Trial], budget: Budget, config: CompressConfig) -> int:
+    """Return the bits that bring a network with all its weights to the wanted size; 8 where weights must go instead."""
+    first = trials[0]
+    if by_drop(budget) or budget.max_bytes is None or first.bytes <= budget.max_bytes:
+        return FIRST_BITS
+    bits = int(FIRST_BITS * AIMED * budget.max_bytes / first.bytes)
+    return bits if bits >= config.bits else FIRST_BITS
 
 
 def find_trial(trials: Sequence[Trial], kept: float) -> Trial:
@@ -179,7 +196,8 @@ def is_enough(trial: Trial, budget: Budget) -> bool:
     """Whether nothing better is wanted: a file of both the size and the accuracy, or one that fills its size."""
     if budget.max_bytes is None or trial.bytes > budget.max_bytes:
         return False
-    return not is_beyond(trial, budget) if by_drop(budget) else trial.bytes >= CLOSE * budget.max_bytes
+    whole = trial.scheme.kept == 1 and trial.scheme.bits < FIRST_BITS
+    return not is_beyond(trial, budget) if by_drop(budget) else whole or trial.bytes >= CLOSE * budget.max_bytes
 
 
 def aim(trial: Trial, budget: Budget) -> float:

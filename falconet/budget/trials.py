@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -11,7 +12,7 @@ from typing import Literal
 import torch
 from torch import nn
 
-from falconet.artifact import Artifact, build_model, decode_artifact, encode_artifact
+from falconet.artifact import Artifact, build_model, decode_artifact, decode_file, encode_artifact, read_file
 from falconet.budget.config import CompressConfig, SearchConfig
 from falconet.budget.goals import Budget
 from falconet.budget.search import HALF, Scheme, Trial
@@ -21,15 +22,18 @@ from falconet.compression import Sensitivity, Step, chain, materialize, prune, q
 from falconet.compression import measure_sensitivity as measure_layers
 from falconet.compression.structure import PruneChannels
 from falconet.data.loader import Loader
-from falconet.errors import ConfigError, DivergedError, InterruptedRunError, MissingExtraError
+from falconet.errors import BudgetError, ConfigError, DivergedError, InterruptedRunError, MissingExtraError
+from falconet.evaluation.confidence import DIGITS
 from falconet.exporters.timing import find_fastest, time_runtimes
+from falconet.metrics import fit_temperature
 from falconet.models.widths import read_widths
-from falconet.storage import write_bytes
+from falconet.schema import to_mapping
+from falconet.storage import read_json, write_bytes, write_json
 from falconet.training import Callback
 from falconet.training.checkpoints import remove_checkpoints
 from falconet.training.loop import fit
 
-CHECKPOINT_FOLDER = "checkpoint"
+CHECKPOINT_FOLDER, CLAIM_FILE = "checkpoint", "running.json"
 Watch = Callable[[str], Sequence[Callback]]
 """What watches a trial's training, by the trial's title."""
 
@@ -68,22 +72,35 @@ def carry_out(number: int, scheme: Scheme, budget: Budget, workshop: Workshop) -
     network = make_steps(scheme, workshop, share)(begun.model)
     if scheme.epochs:
         learn(network, number, scheme, workshop)
-    artifact = encode_network(materialize(network), workshop.artifact)
-    decoded = decode_artifact(artifact.serialize())
+    content = encode_network(materialize(network), workshop).serialize()
+    decoded = decode_artifact(content)
     accuracy = measure_accuracy(decoded.model, workshop.val)
-    latency = time_fastest(decoded) if budget.max_latency_ms is not None else None
-    write_bytes(workshop.trial_file(number), artifact.serialize())
+    write_bytes(workshop.trial_file(number), content)
     remove_checkpoints(workshop.folder / CHECKPOINT_FOLDER)
-    return Trial(
+    trial = Trial(
         number=number,
         scheme=scheme,
-        bytes=len(artifact.serialize()),
+        bytes=len(content),
         accuracy=accuracy,
-        drop=100 * (workshop.accuracy - accuracy),
+        drop=100 * (workshop.accuracy - accuracy) + 0.0,
         macs=count_macs(decoded),
-        latency_ms=latency,
+        latency_ms=None,
         seconds=time.perf_counter() - started,
     )
+    return add_latency(trial, budget, workshop)
+
+
+def add_latency(trial: Trial, budget: Budget, workshop: Workshop) -> Trial:
+    """Return a trial with its milliseconds, where a budget asks for them and nobody has measured them yet."""
+    if budget.max_latency_ms is None or trial.latency_ms is not None:
+        return trial
+    return replace(trial, latency_ms=time_fastest(read_trial(trial.number, workshop)))
+
+
+def read_trial(number: int, workshop: Workshop) -> Artifact:
+    """Return the coded network of a trial. Raises ArtifactError where its file is missing or damaged."""
+    path = workshop.trial_file(number)
+    return decode_file(path, read_file(path))
 
 
 def is_thinner(scheme: Scheme) -> bool:
@@ -95,7 +112,7 @@ def find_artifact(scheme: Scheme, workshop: Workshop) -> Artifact:
     """Return what a scheme begins with."""
     if scheme.start is None:
         return workshop.artifact
-    return decode_artifact(workshop.trial_file(scheme.start).read_bytes())
+    return read_trial(scheme.start, workshop)
 
 
 def find_scope(config: CompressConfig) -> Literal["layer", "global"]:
@@ -130,12 +147,13 @@ def find_untouched(scheme: Scheme, workshop: Workshop) -> dict[str, str]:
 def learn(network: nn.Module, number: int, scheme: Scheme, workshop: Workshop) -> None:
     """Train what is left, with the model that is compressed as its teacher where the configuration says so."""
     training = replace(workshop.config.training, epochs=scheme.epochs)
+    claim_checkpoints(number, scheme, workshop.folder)
     result = fit(
         network,
         workshop.train,
         workshop.val,
         training,
-        teacher=workshop.artifact.model if workshop.config.compression.teach else None,
+        teacher=copy.deepcopy(workshop.artifact.model) if workshop.config.compression.teach else None,
         callbacks=workshop.watch(f"trial {number}"),
         checkpoints=workshop.folder / CHECKPOINT_FOLDER,
     )
@@ -146,12 +164,31 @@ def learn(network: nn.Module, number: int, scheme: Scheme, workshop: Workshop) -
         raise InterruptedRunError(f"stopped in trial {number}; what was found so far is kept; --resume goes on")
 
 
-def encode_network(network: nn.Module, source: Artifact) -> Artifact:
-    """Return a network as the coded artifact of the same task."""
-    config = replace(source.config, widths=None)
+def claim_checkpoints(number: int, scheme: Scheme, folder: Path) -> None:
+    """Note whose training is kept, and remove what another trial left: one that another budget did not get to."""
+    claim = folder / CLAIM_FILE
+    mine = {"number": number, "scheme": to_mapping(scheme)}
+    if not claim.is_file() or read_json(claim) != mine:
+        remove_checkpoints(folder / CHECKPOINT_FOLDER)
+        write_json(claim, mine)
+
+
+def encode_network(network: nn.Module, workshop: Workshop) -> Artifact:
+    """Return a network as the coded artifact of the same task, with the temperature that suits it."""
+    config = replace(workshop.artifact.config, widths=None)
     widths = read_widths(network, build_model(config))
+    temperature = find_temperature(network, workshop.val)
     state = {name: value.contiguous() for name, value in network.state_dict().items()}
-    return encode_artifact(replace(source, config=replace(config, widths=widths), weights=state))
+    config = replace(config, widths=widths, temperature=temperature)
+    return encode_artifact(replace(workshop.artifact, config=config, weights=state))
+
+
+@torch.inference_mode()
+def find_temperature(network: nn.Module, samples: Loader) -> float:
+    """Return what a network's logits are to be divided by, as after training."""
+    network.eval()
+    logits = torch.cat([network(inputs).float() for inputs, _ in samples.epoch(1)])
+    return float(f"{fit_temperature(logits.numpy(), samples.labels.numpy()):.{DIGITS}g}")
 
 
 @torch.inference_mode()
@@ -169,8 +206,9 @@ def measure_accuracy(network: nn.Module, samples: Loader, most: int | None = Non
 
 def measure_sensitivity(workshop: Workshop) -> Sensitivity:
     """Return what each layer alone can lose, judged on SENSED validation samples or a few more."""
+    some = replace(workshop.val, sampler="shuffle")  # Sources may be sorted by class.
     return measure_layers(
-        workshop.artifact.model, lambda network: measure_accuracy(network, workshop.val, SENSED), SPARSITIES, BITS
+        workshop.artifact.model, lambda network: measure_accuracy(network, some, SENSED), SPARSITIES, BITS
     )
 
 
@@ -190,37 +228,45 @@ def count_macs(artifact: Artifact) -> int:
     return count_complexity(artifact.model, config.input.shape, config.architecture, config.input.kind).macs
 
 
-def find_shares(budget: Budget, artifact: Artifact, config: CompressConfig) -> tuple[float, ...]:
+def find_shares(budget: Budget, workshop: Workshop) -> tuple[float, ...]:
     """Return the shares of the MACs that removing channels may leave: the most that a budget allows, then its halves.
 
     Only the first where the configuration says so, where channels cannot be removed, and without torch-pruning.
     """
-    first = find_share(budget, artifact, config)
-    shares = [first]
+    config, network = workshop.config.compression, workshop.artifact.model
+    shares = [find_share(budget, workshop)]
     while config.channels != "none" and shares[-1] * HALF >= LEAST_SHARE:
         try:
-            PruneChannels(macs=shares[-1] * HALF, scope=find_scope(config))(artifact.model)
+            PruneChannels(macs=shares[-1] * HALF, scope=find_scope(config))(network)
         except (ConfigError, MissingExtraError):  # No channel can go, or not that many.
             break
         shares.append(shares[-1] * HALF)
     return tuple(shares)
 
 
-def find_share(budget: Budget, artifact: Artifact, config: CompressConfig) -> float:
+def find_share(budget: Budget, workshop: Workshop) -> float:
     """Return the largest share of the MACs that keeps within a budget.
 
-    Milliseconds are measured before the network learns again, which does not change them. The last share is returned
-    where LEAST_SHARE is still too slow. Raises ConfigError where channels cannot be removed, and MissingExtraError.
+    Milliseconds are measured before the network learns again, which does not change them. Raises BudgetError where that
+    many channels cannot be removed, or LEAST_SHARE is still too slow, and MissingExtraError.
     """
+    artifact, scope = workshop.artifact, find_scope(workshop.config.compression)
     share = 1.0 if budget.max_macs is None else min(budget.max_macs / count_macs(artifact), 1.0)
-    if budget.max_latency_ms is None:
-        return share
+    network = artifact.model
     while True:
-        step = PruneChannels(macs=share, scope=find_scope(config))
-        network = step(artifact.model) if share < 1 else artifact.model
-        found = time_fastest(encode_network(network, artifact))
-        if found <= budget.max_latency_ms or share <= LEAST_SHARE:
+        try:
+            network = PruneChannels(macs=share, scope=scope)(artifact.model) if share < 1 else network
+        except ConfigError as error:
+            raise BudgetError(f"{budget.describe()}: out of reach by removing channels: {error}") from error
+        if budget.max_latency_ms is None:
             return share
+        found = time_fastest(encode_network(network, workshop))
+        if found <= budget.max_latency_ms:
+            return share
+        if share <= LEAST_SHARE:
+            raise BudgetError(
+                f"{budget.describe()}: out of reach; with {share:.0%} of the MACs it takes {found:.3f} ms"
+            )
         share = max(share * min(max(0.95 * budget.max_latency_ms / found, 0.4), 0.9), LEAST_SHARE)
 
 

@@ -91,7 +91,7 @@ def open_file(data: bytes) -> tuple[dict[str, Any], list[Entry], bytes]:
     """Return header, what arrays there are, and their coded values."""
     data = bytes(data)
     if data[: len(MAGIC)] != MAGIC:
-        raise CodecError(f"wanted a file that begins with {MAGIC!r}, found {data[: len(MAGIC)]!r}")
+        raise CodecError(f"wanted a coded model, which begins with {MAGIC.decode()}, found another file")
     start = len(MAGIC) + 1
     if len(data) < start + CHECKSUM_BYTES:
         raise CodecError("the file is cut short")

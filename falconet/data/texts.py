@@ -77,6 +77,8 @@ def restore_tokenizer(abridged: str) -> str:
 
     Raises DataError for a merge of tokens that are not there yet.
     """
+    if not isinstance(abridged, str):
+        raise DataError(f"tokenizer: wanted text, found {type(abridged).__name__}")
     if abridged.startswith("{"):
         return abridged
     content = json.loads(train_tokenizer((), SMALLEST_VOCABULARY))

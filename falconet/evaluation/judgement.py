@@ -230,6 +230,11 @@ def recall(origin: DataOrigin, source: str | Path) -> DataConfig:
 
 def check_found_again(dataset: Dataset, config: DataConfig, origin: DataOrigin, split: str) -> None:
     """Raise DataError unless a split that training made, or trained on, is the same one now."""
+    if not origin.source:
+        raise DataError(
+            f"the model's file alone does not tell which {split} split training made of {dataset.source}: name the "
+            "folder that it was written to"
+        )
     if dataset.fingerprint != origin.fingerprint:
         raise DataError(
             f"{dataset.source} is not the data that the model was trained on ({origin.source}: "

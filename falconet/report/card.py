@@ -37,6 +37,10 @@ def render_card(report: ModelReport) -> str:
         ("latency", f"{describe_latencies(report)} for one sample, median, on {report.environment['processor']}"),
         ("input", describe_input(config.input)),
     ]
+    if report.shrinking:
+        found = report.shrinking
+        small = f"{found.ratio:.1f} times smaller than its architecture in single precision, {found.name_drop()}"
+        rows.append(("compressed", f"{small} on the test split"))
     if report.energy:
         rows.append(("energy of training", report.energy))
     table = "\n".join(f"| {name} | {value} |" for name, value in rows)

@@ -72,9 +72,9 @@ class Shrinking:
     integers: Export | None
     """The compressed one computing in 8-bit integers; None where that cannot be."""
     kept: float
-    """Share of the weights that are not zero, as asked for."""
+    """Share of the compressed network's own weights that are not zero."""
     bits: int
-    """Of each of them."""
+    """Of each of them, or more in layers that need it."""
     trials: int
     untouched: Mapping[str, str]
     """Parameter or layer -> why a step left it as it is."""
@@ -132,7 +132,8 @@ class Shrinking:
         if self.integers is None or self.integers.baseline_latency_ms is None:
             return "not exported to 8-bit integers here"
         ratio = self.integers.baseline_latency_ms / self.integers.latency_ms
-        lost = f"{100 * (self.integers.parity.accuracy_drop or 0):.2f} points more lost"
+        drop = round(100 * (self.integers.parity.accuracy_drop or 0), 2)
+        lost = f"{abs(drop):.2f} points more {'gained' if drop < 0 else 'lost'}"
         verdict = "faster" if ratio > 1 + TIE else "no faster"
         return f"8-bit integers in onnxruntime are {verdict}: {ratio:.2f} times single precision's speed, {lost}"
 

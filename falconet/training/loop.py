@@ -90,7 +90,7 @@ def fit(
 
     The best epoch has the highest validation accuracy; of equals, the lowest validation loss; or it is simply the last
     one, where `config.keep` says so. A model with a method `advance` is told before each step which share of all steps
-    is done. `class_weights`, one for each class, weigh the samples of the training loss.
+    is done with it. `class_weights`, one for each class, weigh the samples of the training loss.
     `teacher`, a network for the same input and classes, adds the comparison with its answers to the loss (see
     `falconet.training.distillation`). Ctrl-C and a loss that is no longer finite end the run early, which the result
     says. With `checkpoints`, a folder, the state is written there after each epoch, and in long epochs in between; a
@@ -291,7 +291,7 @@ def take_step(
         group["lr"] = group["scale"] * rate
     images, labels = map(setting.place.move, batch)
     if isinstance(state.model, Scheduled):
-        state.model.advance(step / steps)
+        state.model.advance((step + 1) / steps)
     for callback in setting.callbacks:
         callback.on_batch(step + 1)
     logits, loss = compute_loss(

@@ -202,7 +202,7 @@ def test_other_data_are_refused(trained: RunResult, tmp_path: Path) -> None:
     generator = np.random.default_rng(0)
     images = generator.integers(0, 256, (60, 8, 8), dtype=np.uint8)
     np.savez(tmp_path / "other.npz", images=images, labels=np.arange(60) % 3)
-    with pytest.raises(DataError, match="is not the data that the model was trained on"):
+    with pytest.raises(DataError, match="wanted the model's classes, found a difference in"):
         compress(trained.out, tmp_path / "other.npz", tmp_path / "out")
     with pytest.raises(PathError, match="no such file or folder"):
         compress(trained.out, tmp_path / "none.npz", tmp_path / "out")
@@ -213,7 +213,7 @@ def test_other_folders_are_left_alone(trained: RunResult, tmp_path: Path) -> Non
     (tmp_path / "mine" / "letter.txt").write_text("dear")
     with pytest.raises(RunExistsError, match="holds files that are no search"):
         compress(trained.out, "digits", tmp_path / "mine", existing="overwrite")
-    with pytest.raises(UsageError, match="holds the model that is to be compressed"):
+    with pytest.raises(UsageError, match="lies in the folder of the model that is to be compressed"):
         compress(trained.out, "digits", trained.out, existing="overwrite")
     with pytest.raises(PathError, match="wanted a trained model"):
         compress(tmp_path / "mine", "digits", tmp_path / "out")
