@@ -233,7 +233,7 @@ class Record:
     config: Mapping[str, Any]
     sensed: bool
     bits: Mapping[str, int]
-    shares: Mapping[str, tuple[float, ...]]
+    shares: Mapping[str, Sequence[float]]
     trials: tuple[Trial, ...]
 
 

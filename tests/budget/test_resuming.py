@@ -1,0 +1,131 @@
+"""A search that goes on, also to another budget, without training anything: trials are made up."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from falconet.budget import Budget, CompressConfig, Scheme, SearchConfig, Trial, Watcher, compressing
+from falconet.budget.compressing import Record, Search, explore, read_record
+from falconet.budget.trials import Workshop, claim_checkpoints
+from falconet.data import Dataset
+from falconet.data.augmentation import ImageAugmentation
+from falconet.errors import ArtifactError, UsageError
+from falconet.schema import from_mapping, to_mapping
+from falconet.storage import read_json
+from tests.budget.test_search import SHARES, lose, weigh
+
+CONFIG = SearchConfig(ImageAugmentation(), CompressConfig(polish=7))
+FACTS = {"model": "0f", "fingerprint": "1e", "config": to_mapping(CONFIG)}
+
+
+def make_hollow(kind: type[Any], **fields: Any) -> Any:
+    """Return an object of a class with these fields alone: nothing here looks at the others."""
+    made = object.__new__(kind)
+    for name, value in fields.items():
+        object.__setattr__(made, name, value)
+    return made
+
+
+def open_made_up(folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Search, list[Scheme]]:
+    done: list[Scheme] = []
+
+    def carry_out(number: int, scheme: Scheme, budget: Budget, workshop: Any) -> Trial:
+        done.append(scheme)
+        workshop.trial_file(number).write_bytes(b"-")
+        lost = lose(scheme) + 0.05 / scheme.macs - 0.01 * scheme.polish
+        return Trial(number, scheme, weigh(scheme), 0.99 - lost / 100, lost, int(1e6 * scheme.macs), None, 1.0)
+
+    def find_shares(budget: Budget, workshop: Any) -> tuple[float, ...]:
+        first = 1.0 if budget.max_macs is None else budget.max_macs / 1e6
+        return tuple(first * share for share in SHARES)
+
+    monkeypatch.setattr(compressing, "carry_out", carry_out)
+    monkeypatch.setattr(compressing, "find_shares", find_shares)
+    folder.mkdir(exist_ok=True)
+    workshop = make_hollow(Workshop, folder=folder, config=CONFIG, bits={})
+    return Search(workshop, make_hollow(Dataset), folder, Watcher(), FACTS), done
+
+
+BUDGETS = st.sampled_from(
+    [
+        Budget(max_drop=2.0),
+        Budget(max_drop=0.3),
+        Budget(max_bytes=30_000),
+        Budget(max_bytes=3000),
+        Budget(max_bytes=90_000, max_drop=0.2),
+        Budget(max_macs=300_000),
+        Budget(max_macs=150_000, max_bytes=9000),
+    ]
+)
+
+
+@settings(max_examples=25, deadline=None)
+@given(budgets=st.lists(BUDGETS, min_size=2, max_size=4))
+def test_another_budget_gets_what_a_search_from_nothing_would(
+    budgets: list[Budget], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        search, done = open_made_up(tmp_path_factory.mktemp("resumed"), monkeypatch)
+        for budget in budgets:
+            trials = explore(search, budget)
+            fresh, _ = open_made_up(tmp_path_factory.mktemp("fresh"), monkeypatch)
+            assert list(map(measure, trials)) == list(map(measure, explore(fresh, budget)))
+            record = from_mapping(Record, read_json(search.workshop.folder / "search.json"))
+            search = replace(search, trials=record.trials, shares=record.shares)
+        lineages = [trace(scheme, search.trials) for scheme in done]
+        assert len(lineages) == len(set(lineages)), "a trial was carried out twice"
+
+
+def measure(trial: Trial) -> tuple[Any, ...]:
+    """Return what came of a trial, but for its number, which follows from what was there before."""
+    return replace(trial.scheme, start=None), trial.bytes, trial.accuracy
+
+
+def trace(scheme: Scheme, trials: tuple[Trial, ...]) -> tuple[Scheme, ...]:
+    """Return a scheme after all that it builds on."""
+    before = next((trial.scheme for trial in trials if trial.number == scheme.start), None)
+    return (*(trace(before, trials) if before else ()), replace(scheme, start=None))
+
+
+def test_a_trial_whose_file_is_gone_is_carried_out_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    search, done = open_made_up(tmp_path, monkeypatch)
+    trials = explore(search, Budget(max_bytes=3000))
+    (tmp_path / "trial-02.fnet").unlink()
+    count = len(done)
+    assert explore(replace(search, trials=trials), Budget(max_bytes=3000)) == trials
+    assert done[count:] == [trials[1].scheme]
+
+
+@pytest.mark.parametrize("damage", ["", "{", "[]", '{"trials": 5}', '{"model": "0f"}'])
+def test_a_damaged_record_says_what_to_do(damage: str, tmp_path: Path) -> None:
+    path = tmp_path / "search.json"
+    path.write_text(damage)
+    with pytest.raises(ArtifactError, match=r"search\.json.*begin anew with --overwrite"):
+        read_record(path, FACTS)
+
+
+@pytest.mark.parametrize("key", ["model", "fingerprint", "config"])
+def test_another_search_is_not_gone_on_with(key: str, tmp_path: Path) -> None:
+    path = tmp_path / "search.json"
+    path.write_text(json.dumps({**FACTS, "sensed": False, "bits": {}, "shares": {}, "trials": []}))
+    assert read_record(path, FACTS).trials == ()
+    with pytest.raises(UsageError, match="the search began with"):
+        read_record(path, {**FACTS, key: {"other": 1} if key == "config" else "other"})
+
+
+def test_checkpoints_of_another_trial_are_not_gone_on_with(tmp_path: Path) -> None:
+    left = tmp_path / "checkpoint" / "epoch-000001.json"
+    left.parent.mkdir()
+    claim_checkpoints(3, Scheme(kept=0.5), tmp_path)
+    left.write_text("{}")
+    claim_checkpoints(3, Scheme(kept=0.5), tmp_path)
+    assert left.exists()
+    claim_checkpoints(3, Scheme(kept=0.25), tmp_path)
+    assert not left.exists()
