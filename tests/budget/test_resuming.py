@@ -66,6 +66,7 @@ BUDGETS = st.sampled_from(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(budgets=st.lists(BUDGETS, min_size=2, max_size=4))
 def test_another_budget_gets_what_a_search_from_nothing_would(

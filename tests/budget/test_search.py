@@ -187,7 +187,7 @@ def test_the_front_holds_what_nothing_beats() -> None:
     assert [trial.number for trial in find_frontier(trials)] == [4, 2, 1]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(
     max_drop=st.none() | st.floats(0, 5),
     max_bytes=st.none() | st.integers(50, 10**6),

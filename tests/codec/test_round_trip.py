@@ -32,6 +32,7 @@ def test_nothing_at_all() -> None:
     assert decode(encode({}, {})) == ({}, {})
 
 
+@pytest.mark.slow
 @given(
     st.dictionaries(
         st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=9),
@@ -46,6 +47,7 @@ def test_any_arrays(arrays: dict[str, np.ndarray]) -> None:
     assert_identical(decode(encode({}, arrays))[1], arrays)
 
 
+@pytest.mark.slow
 @given(
     hnp.arrays("i4", hnp.array_shapes(max_dims=4, max_side=9), elements=st.integers(-32768, 32767), fill=st.just(0)),
     st.floats(2.0**-40, 2.0**40, width=32),

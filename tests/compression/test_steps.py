@@ -463,6 +463,7 @@ for name, make in (
 """
 
 
+@pytest.mark.slow
 def test_bad_settings_are_named() -> None:
     """In a process without checks at run time, which would refuse most of them before."""
     done = subprocess.run([sys.executable, "-c", SETTINGS], capture_output=True, text=True, check=False)
