@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from falconet.budget import Budget
+from falconet import planning
+from falconet.budget import Budget, SearchConfig
+from falconet.budget.compressing import RECIPES
 from falconet.budget.goals import parse_count, parse_size, parse_time, show_size
 from falconet.errors import ConfigError
+from falconet.planning import expand_policy, list_recipes, load_recipe
+from falconet.schema import from_mapping
+from falconet.training import TrainConfig
 
 
 @pytest.mark.parametrize(
@@ -75,3 +82,15 @@ def test_a_budget_in_words() -> None:
     everything = Budget(3000, 0.2, 1.5, 1_000_000, 600)
     assert everything.describe() == "at most 3,000 bytes, 0.2 points lost, 1.5 ms, 1,000,000 MACs, 600 s of search"
     assert [show_size(size) for size in (9_999, 10_000, 2_500_000)] == ["9,999 bytes", "10.0 kB", "2.50 MB"]
+
+
+@pytest.mark.parametrize("name", list_recipes(RECIPES))
+def test_recipes_are_searches_and_say_what_they_reach(name: str) -> None:
+    settings = load_recipe(name, RECIPES)
+    kind = "text" if "mask" in settings["augmentation"] else "image"
+    augmentation = expand_policy(settings["augmentation"], kind)
+    config = from_mapping(SearchConfig, {**settings, "augmentation": augmentation})
+    assert config.training.epochs == TrainConfig().epochs, "the search says how long"
+    text = (Path(planning.__file__).parent / "recipes" / RECIPES / f"{name}.yaml").read_text(encoding="utf-8")
+    for part in ("Paper:", "Command:   falconet compress DIR", f"--recipe {name}", "Hardware:", "Expected:"):
+        assert part in text
