@@ -15,6 +15,7 @@ from falconet.budget.goals import parse_count, parse_size, parse_time, show_size
 from falconet.errors import ConfigError
 from falconet.planning import expand_policy, list_recipes, load_recipe
 from falconet.schema import from_mapping
+from falconet.spec import Kind
 from falconet.training import TrainConfig
 
 
@@ -87,7 +88,7 @@ def test_a_budget_in_words() -> None:
 @pytest.mark.parametrize("name", list_recipes(RECIPES))
 def test_recipes_are_searches_and_say_what_they_reach(name: str) -> None:
     settings = load_recipe(name, RECIPES)
-    kind = "text" if "mask" in settings["augmentation"] else "image"
+    kind: Kind = "text" if "mask" in settings["augmentation"] else "image"
     augmentation = expand_policy(settings["augmentation"], kind)
     config = from_mapping(SearchConfig, {**settings, "augmentation": augmentation})
     assert config.training.epochs == TrainConfig().epochs, "the search says how long"
