@@ -18,8 +18,8 @@ QUICK = {"lenet5", "lenet5_caffe", "lenet_relu", "resnet20", "gru", "transformer
 """The others wait for `make test-all`."""
 
 
-def list_cases() -> list[Any]:
-    """Return each architecture once, with its first kind of input, and the variants."""
+def list_cases(*, few: bool = False) -> list[Any]:
+    """Return each architecture once, with its first kind of input, and the variants; or only those that are quick."""
     plain: list[tuple[str, Kind, int, dict[str, Any]]] = [
         (name, entry.kinds[0], CHANNELS[entry.kinds[0]][0], SMALL.get(name, {}))
         for name, entry in MODELS.items()
@@ -28,6 +28,7 @@ def list_cases() -> list[Any]:
     return [
         pytest.param(*case, marks=() if case[0] in QUICK and not case[3] else pytest.mark.slow)
         for case in [*plain, *VARIANTS]
+        if not few or case[0] in QUICK
     ]
 
 
@@ -57,7 +58,7 @@ def count_levels(value: torch.Tensor) -> int:
     return 15 if value.ndim > 1 else 256
 
 
-@pytest.mark.parametrize(("name", "kind", "channels", "options"), list_cases())
+@pytest.mark.parametrize(("name", "kind", "channels", "options"), list_cases(few=True))
 def test_shares_of_zeros_of_every_architecture(name: str, kind: Kind, channels: int, options: dict[str, Any]) -> None:
     model = build(name, kind, channels, **options)
     step = chain(prune(0.5), cluster(8))
