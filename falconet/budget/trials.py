@@ -159,7 +159,9 @@ def learn(network: nn.Module, number: int, scheme: Scheme, workshop: Workshop) -
     )
     if result.ending == "diverged":
         rate = training.learning_rate
-        raise DivergedError(f"trial {number}: {result.message}; try a lower training.learning_rate than {rate:g}")
+        raise DivergedError(
+            f"trial {number}: {result.message}; --overwrite it at a lower training.learning_rate than {rate:g}"
+        )
     if result.ending == "interrupted":
         raise InterruptedRunError(f"stopped in trial {number}; what was found so far is kept; --resume goes on")
 

@@ -156,11 +156,6 @@ def is_share(share: float) -> bool:
     return isinstance(share, int | float) and not isinstance(share, bool) and 0 <= share < 1
 
 
-def count_macs(model: nn.Module) -> int:
-    sample = find_sample(model)
-    return count_complexity(model, sample.shape, kind=sample.kind).macs
-
-
 def check_names(
     shares: Mapping[str, float], model: nn.Module, groups: Sequence[ChannelGroup], reasons: Mapping[str, str]
 ) -> None:
