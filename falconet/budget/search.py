@@ -103,8 +103,23 @@ def propose(
     best = choose_best(trials, budget)
     if not config.polish or best.scheme.polish or not best.scheme.epochs:
         return None
-    scheme = replace(best.scheme, epochs=config.polish, start=best.number, polish=True)
+    kept = best.scheme.kept * leave_room(best, budget)
+    scheme = replace(best.scheme, kept=kept, epochs=config.polish, start=best.number, polish=True)
     return None if any(trial.scheme == scheme for trial in trials) else scheme
+
+
+def leave_room(trial: Trial, budget: Budget) -> float:
+    """Return what share of its weights a trial should keep when it trains longer, so that it still has its size after.
+
+    Weights spread over more values as they learn, and take up to two hundredths more bytes.
+    """
+    if budget.max_bytes is None or trial.scheme.kept == 1:
+        return 1.0
+    return min(ROOM * budget.max_bytes / trial.bytes, 1.0)
+
+
+ROOM = 0.975
+"""Share of the wanted size that a network may take before it is trained longer."""
 
 
 def choose_share(trials: Sequence[Trial], budget: Budget, shares: Sequence[float]) -> float | None:
@@ -160,10 +175,13 @@ def choose_kept(trials: Sequence[Trial], budget: Budget, config: CompressConfig)
     if not beyond:
         if high == 1 and choose_bits(trials, budget, config) < min(trial.scheme.bits for trial in trials):
             return 1.0
-        kept = high * (HALF if by_drop(budget) else aim(find_trial(before, high), budget))
+        kept = high * HALF if by_drop(budget) else aim(find_trial(before, high), budget, config.bits)
         return kept if kept >= LEAST_KEPT else None
     refined = len(trials) - trials.index(beyond[0]) - 1
-    return None if refined >= config.refinements else math.sqrt(max(trial.scheme.kept for trial in beyond) * high)
+    if refined >= config.refinements:
+        return None
+    low = max(trial.scheme.kept for trial in beyond)
+    return math.sqrt(low * high) if by_drop(budget) else meet(find_trial(beyond, low), find_trial(before, high), budget)
 
 
 def choose_bits(trials: Sequence[Trial], budget: Budget, config: CompressConfig) -> int:
@@ -200,16 +218,44 @@ def is_enough(trial: Trial, budget: Budget) -> bool:
     return not is_beyond(trial, budget) if by_drop(budget) else whole or trial.bytes >= CLOSE * budget.max_bytes
 
 
-def aim(trial: Trial, budget: Budget) -> float:
-    """Return the factor by which keeping fewer weights should bring a file to the wanted size.
+def aim(trial: Trial, budget: Budget, bits: int) -> float:
+    """Return the share of weights, of so many bits each, that should bring a trial's network to the wanted size.
 
-    A quarter at least, since so large a step is hard to learn, and a tenth less at most.
+    A quarter of the trial's share at least, since so large a step is hard to learn, and nine tenths at most.
     """
     assert budget.max_bytes is not None
-    return min(max(AIMED * budget.max_bytes / trial.bytes, LARGEST_STEP), SMALLEST_STEP)
+    wanted = AIMED * budget.max_bytes / trial.bytes * count_bits(trial.scheme.kept, trial.scheme.bits)
+    low, high = LARGEST_STEP * trial.scheme.kept, SMALLEST_STEP * trial.scheme.kept
+    for _ in range(BISECTIONS):
+        kept = math.sqrt(low * high)
+        low, high = (kept, high) if count_bits(kept, bits) < wanted else (low, kept)
+    return high
 
 
 LARGEST_STEP, SMALLEST_STEP = 0.25, 0.9
+BISECTIONS = 30
+
+
+def count_bits(kept: float, bits: int) -> float:
+    """Return about how many bits of a file one weight takes: the entropy of where weights are, and their values."""
+    positions = -sum(share * math.log2(share) for share in (kept, 1 - kept) if share > 0)
+    return positions + kept * bits * FILLED
+
+
+FILLED = 0.82
+"""Bits that a coded value takes for each bit of its grid, as measured: most values are small."""
+
+
+def meet(small: Trial, large: Trial, budget: Budget) -> float:
+    """Return the share of weights at which a line between two trials, in logarithms, comes to the wanted size."""
+    assert budget.max_bytes is not None
+    share = math.log(AIMED * budget.max_bytes / small.bytes) / math.log(large.bytes / small.bytes)
+    inside = min(max(share, MARGIN), 1 - MARGIN)
+    return math.exp(math.log(small.scheme.kept) * (1 - inside) + math.log(large.scheme.kept) * inside)
+
+
+MARGIN = 0.1
+"""How near to a trial the next one may be, as a share of the way to the other."""
 
 
 def find_start(trials: Sequence[Trial], kept: float) -> int:

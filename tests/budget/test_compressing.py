@@ -128,7 +128,8 @@ def test_a_stopped_search_goes_on_to_the_same_files(trained: RunResult, tmp_path
 def test_killed_in_the_middle_of_a_trial_it_goes_on(trained: RunResult, tmp_path: Path, end: signal.Signals) -> None:
     out = tmp_path / "out"
     command = [sys.executable, "-m", "falconet", "compress", str(trained.out), "digits", "--out", str(out)]
-    command += ["--max-size", "60kB", "--epochs", "3", "--set", "compression.sensitivity=false"]
+    command += ["--max-size", "60kB", "--epochs", "3"]
+    command += ["--set", "compression.sensitivity=false", "--set", "compression.refinements=0"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as process:
         assert process.stderr is not None
         for line in process.stderr:
@@ -149,7 +150,7 @@ def test_fewer_macs(trained: RunResult, tmp_path: Path) -> None:
     pytest.importorskip("torch_pruning")
     dense = load_artifact(trained.out)
     result = compress(
-        trained.out, "digits", tmp_path / "out", budget=Budget(max_macs=2_000_000, max_drop=100), settings={
+        trained.out, "digits", tmp_path / "out", budget=Budget(max_macs=2_000_000, max_bytes=10**6), settings={
             "compression": {"epochs": 2, "refinements": 0, "sensitivity": False}, "training": {"learning_rate": 2e-3}
         },
     )  # fmt: skip

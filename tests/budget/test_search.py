@@ -121,8 +121,15 @@ def test_the_last_trial_polishes_the_best_one() -> None:
     trials = play(budget, lose, config)
     *others, last = trials
     best = choose_best(others, budget)
-    assert last.scheme == replace(best.scheme, epochs=40, start=best.number, polish=True)
+    assert last.scheme == replace(best.scheme, kept=last.scheme.kept, epochs=40, start=best.number, polish=True)
+    assert last.scheme.kept == pytest.approx(best.scheme.kept * min(0.975 * 3000 / best.bytes, 1))
     assert not any(trial.scheme.polish for trial in others)
+
+
+def test_polishing_leaves_all_weights_where_no_size_is_wanted() -> None:
+    trials = play(Budget(max_drop=0.1), lose, replace(CONFIG, polish=40))
+    assert trials[-1].scheme.polish
+    assert trials[-1].scheme.kept == choose_best(trials[:-1], Budget(max_drop=0.1)).scheme.kept
 
 
 SHARES = (1.0, 0.5, 0.25, 0.125)
