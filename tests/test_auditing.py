@@ -32,8 +32,8 @@ def position(name: str) -> int:
 
 @pytest.mark.slow
 def test_wrong_labels_are_found(tmp_path: Path) -> None:
-    wrong = np.random.default_rng(0).choice(1000, size=25, replace=False)
-    truth = write_digits(tmp_path / "digits.npz", wrong, 1000)
+    wrong = np.random.default_rng(0).choice(600, size=20, replace=False)
+    truth = write_digits(tmp_path / "digits.npz", wrong, 600)
     dataset = load_dataset(tmp_path / "digits.npz")
     errors = find_label_errors(dataset)
     found = {position(error.name): error for error in errors}

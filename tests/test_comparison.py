@@ -389,7 +389,7 @@ def test_those_that_failed_come_last() -> None:
 def test_a_comparison_that_was_killed_ends_as_one_that_was_not(few: Path, tmp_path: Path) -> None:
     command = [
         sys.executable, "-m", "falconet", "compare", str(few), "--models", "lenet300_100,lenet_relu", "--seeds", "2",
-        "--epochs", "3", "--set", "training.precision=fp32", "--json", "--out",
+        "--epochs", "2", "--set", "training.precision=fp32", "--json", "--out",
     ]  # fmt: skip
     subprocess.run([*command, str(tmp_path / "whole")], check=True, capture_output=True)
     for run in ("lenet300_100-1", "lenet_relu-0"):
