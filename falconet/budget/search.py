@@ -18,7 +18,7 @@ from falconet.budget.goals import Budget
 FIRST_BITS = 8
 LEAST_KEPT = 2.0**-14
 HALF = 0.5
-CLOSE, AIMED = 0.92, 0.96
+CLOSE, AIMED = 0.9, 0.96
 """Shares of the wanted size: from the one on, a file fills it; the other is what is aimed at, since aim errs."""
 
 
