@@ -128,6 +128,7 @@ def test_a_series_model_takes_as_many_steps_as_asked_for(tmp_path: Path) -> None
         train(source, epochs=1, settings={"model": {"input_size": [3, 4]}}, out=tmp_path / "other")
 
 
+@pytest.mark.slow
 def test_recordings_are_learned_and_answered(tmp_path: Path) -> None:
     for label, pitch in (("low", 3), ("high", 11)):
         (tmp_path / "set" / label).mkdir(parents=True)

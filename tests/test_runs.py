@@ -113,6 +113,7 @@ def test_evaluate_finds_the_same_test_set_and_figures(trained: RunResult) -> Non
     assert falconet.evaluate(trained.out, "digits", split="val") == trained.val
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_files(trained: RunResult, tmp_path: Path) -> None:
     again = train("digits", model="lenet_relu", epochs=2, out=tmp_path / "again")
     for name in ("model.safetensors", "config.json"):

@@ -372,6 +372,7 @@ def test_a_million_rows_take_seconds(tmp_path: Path) -> None:
     assert (count, last) == ("1000000", "this is, the text number 999999")
 
 
+@pytest.mark.slow
 def test_reading_takes_little_more_memory_than_the_cells(tmp_path: Path) -> None:
     path = make_file(tmp_path / "t.csv", "a,b\n" + f"{'x' * 100},{'y' * 100}\n" * 20_000)
     tracemalloc.start()

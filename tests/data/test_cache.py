@@ -270,6 +270,7 @@ damages = st.tuples(
 )
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=20)
 @given(damaged=st.lists(damages, min_size=1, max_size=4))
 def test_whatever_is_damaged_the_pixels_are_right(damaged: list[tuple[str, str, float]]) -> None:

@@ -84,6 +84,7 @@ def test_folder_of_split_tables(tmp_path: Path, suffix: str) -> None:
     assert completed.made == {"val"}
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(texts=st.lists(WORDS, min_size=2, max_size=6), suffix=st.sampled_from([".csv", ".tsv", ".jsonl", ".parquet"]))
 def test_texts_of_any_alphabet_are_kept(texts: list[str], suffix: str) -> None:

@@ -61,6 +61,7 @@ def test_a_preview_shows_each_class_above_its_variants(
     assert not np.array_equal(first, sheet[STEP + GAP : STEP + GAP + TILE, GAP : GAP + TILE])
 
 
+@pytest.mark.slow
 def test_a_preview_of_the_same_data_is_the_same(make_folder: FolderMaker, tmp_path: Path) -> None:
     datasets = load_dataset(make_folder(count=3)), make_waves(classes=3)
     for dataset in datasets:
@@ -204,6 +205,7 @@ def make_many(kind: str, tmp_path: Path) -> Dataset:
     return replace(make_dataset(train=files.take(positions[:-1]), test=files.take(positions[-1:])), source="W" * 300)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["image", "series", "text"])
 def test_suspects_are_shown_by_section(
     kind: str, figures: list[Figure], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -238,6 +240,7 @@ def test_what_has_gone_since_is_called_unreadable(figures: list[Figure], tmp_pat
     assert [text.get_text() for axes in figures[0].axes for text in axes.texts] == ["unreadable"]
 
 
+@pytest.mark.slow
 def test_where_nothing_looks_wrong_the_sheet_says_so(figures: list[Figure], tmp_path: Path) -> None:
     dataset = load_dataset("digits")
     write_suspects(dataset, describe_data(dataset), tmp_path / "suspects.png")

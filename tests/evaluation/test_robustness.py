@@ -43,6 +43,7 @@ def test_a_network_answers_worse_when_corrupted_or_attacked(
     assert found.corruptions == measure_robustness(artifact, split, attacks=False).corruptions
 
 
+@pytest.mark.slow
 def test_recordings_that_cannot_be_read_are_left_out_at_each_severity(tmp_path: Path) -> None:
     for seed, (part, index) in enumerate(itertools.product(("train", "test"), range(6))):
         folder = tmp_path / part / "ab"[index % 2]

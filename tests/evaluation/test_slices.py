@@ -56,6 +56,7 @@ def test_files_of_a_table(trained: RunResult, make_folder: FolderMaker) -> None:
     assert {part.value: part.accuracy for part in by_label.slices} == pytest.approx(recalls)
 
 
+@pytest.mark.slow
 def test_texts_of_a_table(tmp_path: Path) -> None:
     table = tmp_path / "texts.csv"
     lines = [f"{'good' if n % 2 else 'bad'} thing {n},{n % 2},{'web' if n % 3 else 'phone'}" for n in range(60)]

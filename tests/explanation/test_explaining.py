@@ -21,6 +21,7 @@ from falconet.models import create_model
 Capture = pytest.CaptureFixture[str]
 
 
+@pytest.mark.slow
 def test_files_are_explained(trained: RunResult, tmp_path: Path, capsys: Capture) -> None:
     for folder in ("one", "two"):
         (tmp_path / folder).mkdir()

@@ -310,6 +310,7 @@ def measure_masses(artifact: Artifact, count: int) -> dict[str, tuple[float, flo
     return masses
 
 
+@pytest.mark.slow
 def test_explanations_lie_on_planted_evidence(planted: Artifact) -> None:
     for method, (trained, randomized) in measure_masses(planted, 8).items():
         assert trained >= 0.8, method

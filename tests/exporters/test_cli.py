@@ -30,6 +30,7 @@ def fail(capsys: Capture, code: int, *arguments: str) -> str:
     return err
 
 
+@pytest.mark.slow
 def test_json(trained: RunResult, capsys: Capture, tmp_path: Path) -> None:
     out = tmp_path / "model.pt2"
     assert cli.run(["export", str(trained.out), "--to", "torch", "--out", str(out), "--json"]) == 0

@@ -63,6 +63,7 @@ def lost(answers: np.ndarray) -> np.ndarray:
     return answers
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("change", "message"), [(off, "found a difference of 0.001"), (lost, "found NaN in the exp")])
 def test_other_answers_are_refused_and_nothing_is_written(
     change: Callable[[np.ndarray], np.ndarray], message: str, trained: RunResult, doctor: Doctor, tmp_path: Path
@@ -174,6 +175,7 @@ def test_one_sample_is_too_few_for_integers(trained: RunResult) -> None:
         part_kept(kept, exact=False)
 
 
+@pytest.mark.slow
 def test_other_tokens_are_refused(text_artifact: Artifact, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     other = train_tokenizer(["quite other words, of quite another sort"] * 3, 270)
     kept = Kept(Texts(WORDS, np.array([f"note {index}" for index in range(len(WORDS))])), None, "notes")

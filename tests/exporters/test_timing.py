@@ -34,6 +34,7 @@ def test_a_runtime_that_stumbles_is_left_out(trained: RunResult, monkeypatch: py
     assert time_exported(load_artifact(trained.out)) == {}
 
 
+@pytest.mark.slow
 def test_reports_tell_the_fastest(trained: RunResult) -> None:
     assert find_fastest(LATENCIES) == "onnxruntime"
     report = dataclasses.replace(trained.report, latencies=LATENCIES)

@@ -85,6 +85,7 @@ def measure_coverage(classes: int, samples: int, accuracy: float, sets: int) -> 
     return {name: count / sets for name, count in held.items()}
 
 
+@pytest.mark.slow
 def test_intervals_hold_the_truth_in_a_short_simulation() -> None:
     """200 data sets: a coverage of 95% is found within 90% and 99% all but surely (3.2 deviations of 1.5 points)."""
     for name, coverage in measure_coverage(3, 200, 0.8, 200).items():
@@ -120,6 +121,7 @@ def test_intervals_of_means_equal_those_of_scipy() -> None:
     assert found == pytest.approx((expected.low, expected.high), abs=0.05 * (expected.high - expected.low))
 
 
+@pytest.mark.slow
 def test_intervals_of_macro_figures_equal_those_of_scipy() -> None:
     """Whose resamples are drawn from the samples themselves, and whose jackknife leaves each of them out."""
     generator = np.random.default_rng(5)

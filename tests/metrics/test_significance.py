@@ -120,6 +120,7 @@ def test_equal_answers_and_single_samples_prove_nothing() -> None:
     assert compare_models(right[:, :1], ~right[:, :1]).p_value == 1
 
 
+@pytest.mark.slow
 @given(pair=ANSWERS)
 @settings(deadline=None)
 def test_swapping_models_swaps_the_sign(pair: tuple[np.ndarray, np.ndarray]) -> None:

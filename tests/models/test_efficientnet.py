@@ -77,6 +77,7 @@ def test_other_coefficients(phi: float, alpha: float, beta: float, gamma: float)
     )
 
 
+@pytest.mark.slow
 @given(st.floats(-20, 20))
 @settings(deadline=None)
 def test_input_size_is_the_nearest_multiple_of_four(phi: float) -> None:
@@ -149,6 +150,7 @@ def test_lite_squeezes_nothing_and_clips() -> None:
     assert not kinds & {"SqueezeExcitation", "SiLU", "ReLU"}
 
 
+@pytest.mark.slow
 def test_smaller_phi_has_fewer_parameters() -> None:
     params = [count(build(phi=phi)) for phi in (-20, -6, -4, -2, -1, 0, 1)]
     assert params == sorted(set(params))
@@ -214,6 +216,7 @@ def test_same_padding_is_of_strided_convolutions_alone(name: str) -> None:
     assert not any(isinstance(module, SameConv2d) for module in build(name, 224).modules())
 
 
+@pytest.mark.slow
 def test_norm_eps_is_everywhere() -> None:
     cases: tuple[tuple[dict[str, Any], float], ...] = (({"norm_eps": 0.01}, 0.01), ({}, 1e-5))
     for options, expected in cases:

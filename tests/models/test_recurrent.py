@@ -322,6 +322,7 @@ def draw_trend(count: int) -> tuple[Tensor, Tensor]:
     return noisy.masked_fill(torch.arange(steps) >= lengths, torch.nan)[:, None], labels
 
 
+@pytest.mark.slow
 @every_cell
 @pytest.mark.parametrize(("kind", "task"), [("text", draw_order), ("series", draw_trend)])
 def test_learns(cell: str, kind: Kind, task: Callable[[int], tuple[Tensor, Tensor]]) -> None:

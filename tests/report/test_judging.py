@@ -103,6 +103,7 @@ def test_the_drawn_area_is_the_average_precision(ascending: bool) -> None:
     )
 
 
+@pytest.mark.slow
 def test_roc_curves_of_many_classes_are_those_of_the_smallest_areas() -> None:
     labels, scores = make_scores(25)
     names = [f"class <{number}> $" for number in range(25)]

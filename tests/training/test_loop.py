@@ -168,6 +168,7 @@ def test_callbacks_see_everything_in_order() -> None:
     assert recorder.calls == ["model", "start 2x5", *first, "epoch 1", *second, "epoch 2", "end"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", [3, 5, 6, 13, 20])
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 def test_a_stopped_run_resumes_to_the_same_weights(
@@ -190,7 +191,9 @@ def count_checkpoints(folder: Path) -> list[str]:
     return sorted(path.stem.removeprefix("epoch-") for path in folder.glob("*.json"))
 
 
-@pytest.mark.parametrize("step", range(1, 16))
+@pytest.mark.parametrize(
+    "step", [pytest.param(step, marks=() if step in (1, 5, 6, 12) else pytest.mark.slow) for step in range(1, 16)]
+)
 def test_a_run_stopped_at_any_step_goes_on_from_the_one_before(tmp_path: Path, step: int) -> None:
     """Dropout, distortions, mixing, batch statistics and the average of the weights go on as if nothing had been."""
     augmentation = MIXING if step % 2 else ROTATION
@@ -213,6 +216,7 @@ def test_a_run_stopped_at_any_step_goes_on_from_the_one_before(tmp_path: Path, s
 TUNING = dataclasses.replace(MIDWAY, freeze="backbone", unfreeze_after=1, layer_decay=0.5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 @pytest.mark.parametrize("step", [3, 5, 6, 7, 13])
 def test_a_run_stopped_while_its_backbone_is_frozen_or_after_goes_on(
@@ -441,6 +445,7 @@ def test_a_run_that_cannot_recover_ends() -> None:
     assert len(poison.notes) == 6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", [3, 7, 12, 13, 15, 17])
 def test_a_stopped_run_recovers_as_one_that_was_not_stopped(tmp_path: Path, step: int) -> None:
     """Stopped before or after the loss was not finite, in the middle of an epoch too."""

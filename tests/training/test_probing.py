@@ -82,6 +82,7 @@ def test_a_loss_that_is_never_finite_has_no_rate_and_no_speed() -> None:
         find_batch_size(model, Points, TrainConfig())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("room", [0, 64])
 def test_sizes_that_memory_does_not_hold_are_left_out(room: int) -> None:
     class Hungry(nn.Linear):
