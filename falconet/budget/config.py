@@ -33,6 +33,10 @@ class CompressConfig:
     """Whether whole channels go where the budget does not demand it: the same share of each layer, the least important
     of all layers (`global`), or not."""
 
+    multiple: int = 8
+    """Layers that lose channels keep a multiple of it, where they have twice as many: processors compute channels in
+    blocks of 8 or 16. 1: any number, for the smallest files."""
+
     scope: Scope = "lamp"
     """Which weights are ranked together: those of a layer, of all by size (`global`), or by layer-adaptive scores."""
 
@@ -50,7 +54,7 @@ class CompressConfig:
 
     def __post_init__(self) -> None:
         limits = {"bits": (2, 8), "epochs": (1, 10**6), "polish": (0, 10**6), "refinements": (0, 100)}
-        for name, (least, most) in {**limits, "rest_bits": (2, 16)}.items():
+        for name, (least, most) in {**limits, "rest_bits": (2, 16), "multiple": (1, 1024)}.items():
             value = getattr(self, name)
             if not least <= value <= most:
                 raise ConfigError(f"{name}: wanted {least} to {most}, found {value}")

@@ -115,9 +115,10 @@ def find_artifact(scheme: Scheme, workshop: Workshop) -> Artifact:
     return read_trial(scheme.start, workshop)
 
 
-def find_scope(config: CompressConfig) -> Literal["layer", "global"]:
-    """Return how channels are ranked, also where a budget alone demands that some go."""
-    return "layer" if config.channels == "none" else config.channels
+def remove_channels(macs: float, config: CompressConfig) -> PruneChannels:
+    """Return the step that leaves this share of the MACs, also where a budget alone demands that channels go."""
+    scope: Literal["layer", "global"] = "layer" if config.channels == "none" else config.channels
+    return PruneChannels(macs=macs, scope=scope, multiple=config.multiple)
 
 
 def make_steps(scheme: Scheme, workshop: Workshop, share: float) -> Step:
@@ -125,7 +126,7 @@ def make_steps(scheme: Scheme, workshop: Workshop, share: float) -> Step:
     config = workshop.config.compression
     steps: list[Step] = []
     if share < 1:
-        steps.append(PruneChannels(macs=share, scope=find_scope(config)))
+        steps.append(remove_channels(share, config))
     if scheme.kept < 1:
         steps.append(prune(1 - scheme.kept, scope=config.scope, schedule="cubic", regrow=config.regrow))
     names = [name for name, weight in workshop.artifact.model.named_parameters() if weight.ndim > 1]
@@ -138,10 +139,10 @@ def find_untouched(scheme: Scheme, workshop: Workshop) -> dict[str, str]:
     network = workshop.artifact.model
     names = {name for name, weight in network.named_parameters() if weight.ndim > 1}
     left = {name: reason for name, reason in quantize(scheme.bits).find_untouched(network).items() if name in names}
-    rest = shorten(workshop.config.compression.rest_bits).find_untouched(network)
+    config = workshop.config.compression
+    rest = shorten(config.rest_bits).find_untouched(network)
     left |= {name: reason for name, reason in rest.items() if name not in names}
-    scope = find_scope(workshop.config.compression)
-    return (PruneChannels(macs=scheme.macs, scope=scope).find_untouched(network) if scheme.macs < 1 else {}) | left
+    return (remove_channels(scheme.macs, config).find_untouched(network) if scheme.macs < 1 else {}) | left
 
 
 def learn(network: nn.Module, number: int, scheme: Scheme, workshop: Workshop) -> None:
@@ -239,7 +240,7 @@ def find_shares(budget: Budget, workshop: Workshop) -> tuple[float, ...]:
     shares = [find_share(budget, workshop)]
     while config.channels != "none" and shares[-1] * HALF >= LEAST_SHARE:
         try:
-            PruneChannels(macs=shares[-1] * HALF, scope=find_scope(config))(network)
+            remove_channels(shares[-1] * HALF, config)(network)
         except (ConfigError, MissingExtraError):  # No channel can go, or not that many.
             break
         shares.append(shares[-1] * HALF)
@@ -252,12 +253,12 @@ def find_share(budget: Budget, workshop: Workshop) -> float:
     Milliseconds are measured before the network learns again, which does not change them. Raises BudgetError where that
     many channels cannot be removed, or LEAST_SHARE is still too slow, and MissingExtraError.
     """
-    artifact, scope = workshop.artifact, find_scope(workshop.config.compression)
+    artifact = workshop.artifact
     share = 1.0 if budget.max_macs is None else min(budget.max_macs / count_macs(artifact), 1.0)
     network = artifact.model
     while True:
         try:
-            network = PruneChannels(macs=share, scope=scope)(artifact.model) if share < 1 else network
+            network = remove_channels(share, workshop.config.compression)(artifact.model) if share < 1 else network
         except ConfigError as error:
             raise BudgetError(f"{budget.describe()}: out of reach by removing channels: {error}") from error
         if budget.max_latency_ms is None:

@@ -59,6 +59,9 @@ class PruneChannels:
     scope
         `layer`: of each group of tied layers the same share; `global`: of all groups together, each ranked by its own
         mean, so that some lose more than others, but none more than nine tenths.
+    multiple
+        Layers of twice as many channels or more keep a multiple of it, rounded up: processors compute channels in
+        blocks, of 8 or 16, and a block that is not full takes as long as one that is.
 
     Not pruned are the output, recurrent layers, embeddings, attention and what it adds to (of a transformer, the dense
     layers inside its blocks are), convolutions in groups other than depthwise, and what shortcuts without parameters
@@ -69,9 +72,12 @@ class PruneChannels:
     amount: float | Mapping[str, float] | None = None
     macs: float | None = None
     scope: Scope = "layer"
+    multiple: int = 1
     structural: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
+        if self.multiple < 1:
+            raise ConfigError(f"multiple: wanted a number of channels from 1, found {self.multiple!r}")
         if (self.amount is None) == (self.macs is None):
             raise ConfigError(f"amount, macs: wanted one of them, found {self.amount!r} and {self.macs!r}")
         shares = self.amount if isinstance(self.amount, Mapping) else {"amount": self.amount}
@@ -114,9 +120,14 @@ class PruneChannels:
             return self.reach(self.macs, model, groups)
         if isinstance(self.amount, Mapping):
             check_names(self.amount, model, groups, reasons)
-            return [choose_least(group, find_share(self.amount, group)) for group in groups]
+            chosen = [choose_least(group, find_share(self.amount, group)) for group in groups]
+            return fill_blocks(groups, chosen, self.multiple)
         assert self.amount is not None
-        return choose_share(groups, self.amount, self.scope)
+        return self.choose_share(groups, self.amount)
+
+    def choose_share(self, groups: Sequence[ChannelGroup], share: float) -> list[Tensor]:
+        """Return the least important channels of each group, or of all together."""
+        return fill_blocks(groups, choose_share(groups, share, self.scope), self.multiple)
 
     def reach(self, macs: float, model: nn.Module, groups: Sequence[ChannelGroup]) -> list[Tensor]:
         """Return the fewest channels without which at most this share of MACs is left, by halving the interval."""
@@ -124,7 +135,7 @@ class PruneChannels:
         whole = sum(costs.values())
 
         def measure(step: int) -> float:
-            return count_left(costs, groups, choose_share(groups, step / FINENESS, self.scope)) / whole
+            return count_left(costs, groups, self.choose_share(groups, step / FINENESS)) / whole
 
         few, many = -1, FINENESS - 1
         if measure(many) > macs:
@@ -133,7 +144,7 @@ class PruneChannels:
         while many - few > 1:
             middle = (few + many) // 2
             few, many = (few, middle) if measure(middle) <= macs else (middle, many)
-        return choose_share(groups, many / FINENESS, self.scope)
+        return self.choose_share(groups, many / FINENESS)
 
 
 def count_costs(model: nn.Module) -> dict[str, int]:
@@ -188,6 +199,24 @@ def choose_least(group: ChannelGroup, share: float) -> Int64[Tensor, " removed"]
     scores = protect(group)
     most = min(round_down(share * len(scores)), int(scores.isfinite().sum()))
     return scores.argsort(stable=True)[:most]
+
+
+def fill_blocks(groups: Sequence[ChannelGroup], chosen: Sequence[Tensor], multiple: int) -> list[Tensor]:
+    """Return the channels that go, without the best ones of each layer whose last block would not be full."""
+    return [fill_block(group, gone, multiple) for group, gone in zip(groups, chosen, strict=True)]
+
+
+def fill_block(group: ChannelGroup, gone: Tensor, multiple: int) -> Int64[Tensor, " removed"]:
+    """Return the channels of one group that go."""
+    going = torch.zeros(len(group.scores), dtype=torch.bool).index_fill(0, gone, True)
+    for owners in group.outs.values():
+        own = owners[owners >= 0]
+        if len(own) < 2 * multiple:
+            continue
+        removed = own[going[own]]
+        missing = -(len(own) - len(removed)) % multiple
+        going[removed[group.scores[removed].argsort(descending=True, stable=True)[:missing]]] = False
+    return going.nonzero().flatten()
 
 
 def protect(group: ChannelGroup, least: float = 0.0) -> Float[Tensor, " channels"]:

@@ -226,6 +226,36 @@ def test_the_share_that_goes(amount: float) -> None:
         assert kept >= 1
 
 
+@pytest.mark.parametrize("scope", ["layer", "global"])
+@pytest.mark.parametrize("multiple", [8, 16])
+def test_channels_stay_in_full_blocks(scope: Any, multiple: int) -> None:
+    model, _, _ = build_settled("resnet20")
+    needed, pruned = (PruneChannels(0.55, scope=scope, multiple=block)(model) for block in (1, multiple))
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Conv2d):
+            kept, least = (len(network.get_parameter(f"{name}.weight")) for network in (pruned, needed))
+            filled = -(-least // multiple) * multiple
+            assert kept == (filled if module.out_channels >= 2 * multiple else least), name
+
+
+def test_the_best_channels_fill_the_block() -> None:
+    model = make_plain()
+    pruned, full = PruneChannels({"conv1": 0.7})(model), PruneChannels({"conv1": 0.7}, multiple=4)(model)
+    three, four = (
+        {tuple(row.flatten().tolist()) for row in network.get_parameter("conv1.weight")} for network in (pruned, full)
+    )
+    assert (len(three), len(four)) == (3, 4)
+    assert three < four
+
+
+def test_layers_that_are_concatenated_have_full_blocks_each() -> None:
+    model, _, _ = build_settled("squeezenet1_1")
+    pruned = PruneChannels(0.55, scope="global", multiple=8)(model)
+    widths = {name: module.out_channels for name, module in pruned.named_modules() if isinstance(module, nn.Conv2d)}
+    assert {width % 8 for name, width in widths.items() if "classifier" not in name} == {0}
+    assert count(pruned)[1] < count(model)[1]
+
+
 def test_shares_by_layer() -> None:
     model = make_plain()
     pruned = PruneChannels({"conv2": 0.5})(model)
@@ -300,6 +330,7 @@ def test_a_wrong_graph_is_found_out() -> None:
         ({"amount": {"conv1": -0.1}}, "conv1: wanted a share"),
         ({"amount": float("nan")}, "amount: wanted a share"),
         ({"macs": 0}, "macs: wanted a share of MACs between 0 and 1, found 0"),
+        ({"amount": 0.5, "multiple": 0}, "multiple: wanted a number of channels from 1, found 0"),
     ],
 )
 def test_wrong_arguments_of_pruning(wrong: dict[str, Any], message: str) -> None:
