@@ -1,7 +1,7 @@
 """How long a callable takes, measured well: after warm-up, many times, with the median to quote."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -23,16 +23,34 @@ def measure_latency(call: Callable[[], object], *, calls: int = 200, warmup: int
 
     At least ten calls are timed, or `calls` where that is less, however long they take.
     """
-    for _ in range(warmup):
-        call()
-    times: list[float] = []
-    deadline = time.perf_counter() + seconds
+    return measure_latencies([call], calls=calls, warmup=warmup, seconds=seconds)[0]
+
+
+def measure_latencies(
+    several: Sequence[Callable[[], object]], *, calls: int = 200, warmup: int = 20, seconds: float = 2.0
+) -> list[Latency]:
+    """Time each as `measure_latency` does, but in turns, so that what else the machine does slows all of them alike."""
+    for call in several:
+        for _ in range(warmup):
+            call()
+    times: list[list[float]] = []
+    deadline = time.perf_counter() + seconds * len(several)
     while len(times) < calls and (len(times) < 10 or time.perf_counter() < deadline):
-        started = time.perf_counter()
-        call()
-        times.append((time.perf_counter() - started) * 1000)
+        times.append([time_call(call) for call in several])
+    return [summarize(row) for row in zip(*times, strict=True)]
+
+
+def summarize(times: Sequence[float]) -> Latency:
+    """Return the percentiles of several calls."""
     p50, p95, p99 = np.percentile(times, [50, 95, 99])
     return Latency(float(p50), float(p95), float(p99), len(times))
+
+
+def time_call(call: Callable[[], object]) -> float:
+    """Return how many milliseconds a call takes."""
+    started = time.perf_counter()
+    call()
+    return (time.perf_counter() - started) * 1000
 
 
 @contextmanager

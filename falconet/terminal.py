@@ -419,7 +419,7 @@ def print_trial(trial: Trial, best: Trial) -> None:
     """Print a line about a trial of a search on standard error."""
     scheme = trial.scheme
     what = f"{scheme.kept:.3%} of the weights, {scheme.bits} bits"
-    channels = f", {scheme.macs:.1%} of the MACs" if scheme.macs < 1 else ""
+    channels = f", {trial.macs:,} MACs" if scheme.macs < 1 else ""
     latency = "" if trial.latency_ms is None else f", {trial.latency_ms:.3f} ms"
     judged = f"val {trial.accuracy:.2%} ({trial.drop:.2f} points lost)"
     found = f"{trial.bytes:,} bytes, {judged}{latency}, {trial.seconds:.0f} s"
@@ -442,7 +442,7 @@ def print_compression(result: Compression) -> None:
             "MACs",
             f"{found.macs_before:,}",
             f"{found.macs_after:,}",
-            f"{found.macs_before / found.macs_after:.2f}x fewer",
+            "" if found.macs_before == found.macs_after else f"{found.macs_before / found.macs_after:.2f}x fewer",
         ),
         (
             f"latency ({', '.join(dict.fromkeys(found.runtimes))})",
@@ -455,4 +455,4 @@ def print_compression(result: Compression) -> None:
     print_line(found.name_integers())
     if found.untouched:
         print_some([f"left as it was: {name}: {reason}" for name, reason in found.untouched.items()])
-    print_line(f"{result.out}: model.fnet, report.html; all {len(result.trials)} trials: frontier.csv, frontier.png")
+    print_line(f"{result.out}: model.fnet, report.html; all trials ({len(result.trials)}): frontier.csv, frontier.png")

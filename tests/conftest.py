@@ -35,7 +35,7 @@ def torch_alone() -> Iterator[None]:
     The tests of timing call what is left out.
     """
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("falconet.exporters.timing.time_exported", lambda artifact: {})
+        patch.setattr("falconet.exporters.timing.time_exported", lambda artifacts: {})
         yield
 
 

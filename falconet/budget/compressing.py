@@ -120,10 +120,10 @@ def compress(
     config = configure(artifact, model, dataset, asked)
     search = open_search(out, config, artifact, dataset, existing, watcher)
     trials = explore(search, budget)
-    write_frontier(trials, budget, out)
     best = choose_best(trials, budget)
     if not best.fits(budget):
         raise BudgetError(describe_miss(best, trials, budget, search.workshop.trial_file(best.number)))
+    watcher.tell(f"trial {best.number} is chosen: judging it on the test split, timing it, writing its report")
     return conclude(search.workshop, dataset, out, budget, trials, best, data_root)
 
 
@@ -268,7 +268,13 @@ def open_search(
     count = len(val.labels)
     one = f"of which each is {100 / count:.2g} points"
     watcher.tell(f"{artifact.config.architecture}: {accuracy:.2%} on {count:,} validation samples, {one}")
+    if 100 / count > COARSE:
+        watcher.tell("so few samples tell small losses from luck badly: the result may lose more than was allowed")
     return search if record.sensed or not config.compression.sensitivity else sense(search)
+
+
+COARSE = 0.5
+"""Points of a single validation sample from which on a loss is hardly told from luck: 200 samples."""
 
 
 def read_record(path: Path, facts: Mapping[str, Any]) -> Record:
@@ -374,13 +380,15 @@ def explore(search: Search, budget: Budget) -> tuple[Trial, ...]:
         known = next((trial for trial in search.trials if trial.scheme == scheme), None)
         if known is None or not workshop.trial_file(known.number).is_file():
             number = known.number if known else len(search.trials) + 1
-            trial = carry_out(number, scheme, budget, workshop)
+            trial = carry_out(number, scheme, workshop)
         else:
-            trial = add_latency(known, budget, workshop)
+            trial = known
+        trial = add_latency(trial, budget, workshop, trials)
         trials.append(trial)
         others = [other for other in search.trials if other.number != trial.number]
         search = replace(search, trials=tuple(sorted([*others, trial], key=lambda one: one.number)))
         search.save()
+        write_frontier(trials, budget, search.out)
         if trial is not known:
             search.watcher.on_trial(trial, choose_best(trials, budget))
     return tuple(trials)

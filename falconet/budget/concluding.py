@@ -20,7 +20,7 @@ from falconet.evaluation.answers import answer_known
 from falconet.evaluation.contests import compare_answers
 from falconet.evaluation.judgement import judge_answers
 from falconet.exporters.exporting import Export, export
-from falconet.exporters.timing import time_runtimes
+from falconet.exporters.timing import time_together
 from falconet.report import Course, ModelReport, Shrinking, describe_model, render_card, render_html
 from falconet.schema import to_mapping
 from falconet.storage import write_json, write_text
@@ -80,14 +80,15 @@ def conclude(
     val_answers = answer_known(artifact, dataset, "val")
     val = judge_answers(artifact, val_answers, "val", dataset)
     test, answers = evaluate_split(artifact, dataset.splits["test"], "test", dataset)
+    before, after = time_together([dense, artifact])
     shrinking = Shrinking(
         bytes_before=measure_dense(dense),
         bytes_after=len(artifact.serialize()),
         macs_before=count_macs(dense),
         macs_after=count_macs(artifact),
         contest=compare_answers(answers, artifact, dense),
-        before=time_runtimes(dense),
-        after=time_runtimes(artifact),
+        before=before,
+        after=after,
         integers=time_integers(artifact, dataset.source, data_root),
         kept=measure_kept(artifact),
         bits=chosen.scheme.bits,

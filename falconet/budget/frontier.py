@@ -64,7 +64,7 @@ def draw_frontier(trials: Sequence[Trial], budget: Budget) -> Figure:
     front = find_frontier(trials)
     others = [trial for trial in trials if trial not in front]
     axes.plot([trial.bytes for trial in front], [100 * trial.accuracy for trial in front], "o--", color=BLUE,
-              linewidth=1, label="front: nothing is smaller and better")  # fmt: skip
+              linewidth=1, label="front: none is both smaller and more accurate")  # fmt: skip
     if others:
         axes.plot([trial.bytes for trial in others], [100 * trial.accuracy for trial in others], "D", color=ORANGE,
                   markerfacecolor="none", label="other trials")  # fmt: skip
@@ -76,7 +76,7 @@ def draw_frontier(trials: Sequence[Trial], budget: Budget) -> Figure:
     axes.xaxis.set_major_formatter(EngFormatter(unit="B"))
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.grid(which="both", linewidth=0.3)
-    axes.legend(loc="lower right")
+    axes.legend(loc="best")
     return figure
 
 

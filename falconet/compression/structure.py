@@ -57,8 +57,9 @@ class PruneChannels:
     macs
         Instead: as few channels go as leave at most this share of the network's multiply-accumulates.
     scope
-        `layer`: of each group of tied layers the same share; `global`: of all groups together, each ranked by its own
-        mean, so that some lose more than others, but none more than nine tenths.
+        `layer`: of each group of tied layers the same share, or a channel or block more where `macs` asks for it;
+        `global`: of all groups together, each ranked by its own mean, so that some lose more than others, but none more
+        than nine tenths.
     multiple
         Layers of twice as many channels or more keep a multiple of it, rounded up: processors compute channels in
         blocks, of 8 or 16, and a block that is not full takes as long as one that is.
@@ -130,21 +131,36 @@ class PruneChannels:
         return fill_blocks(groups, choose_share(groups, share, self.scope), self.multiple)
 
     def reach(self, macs: float, model: nn.Module, groups: Sequence[ChannelGroup]) -> list[Tensor]:
-        """Return the fewest channels without which at most this share of MACs is left, by halving the interval."""
+        """Return few channels without which at most this share of MACs is left, by halving the interval.
+
+        At the step that comes below it, only as many groups lose more as it takes, those of the least important first.
+        """
         costs = count_costs(model)
         whole = sum(costs.values())
 
-        def measure(step: int) -> float:
-            return count_left(costs, groups, self.choose_share(groups, step / FINENESS)) / whole
+        def choose(step: int) -> list[Tensor]:
+            return self.choose_share(groups, step / FINENESS)
 
-        few, many = -1, FINENESS - 1
-        if measure(many) > macs:
-            least = math.ceil(100 * measure(many)) / 100
+        def measure(chosen: Sequence[Tensor]) -> float:
+            return count_left(costs, groups, chosen) / whole
+
+        few, many = 0, FINENESS - 1
+        if measure(choose(many)) > macs:
+            least = math.ceil(100 * measure(choose(many))) / 100
             raise ConfigError(f"macs: wanted a share from {least}, of this network, found {macs}")
         while many - few > 1:
             middle = (few + many) // 2
-            few, many = (few, middle) if measure(middle) <= macs else (middle, many)
-        return self.choose_share(groups, many / FINENESS)
+            few, many = (few, middle) if measure(choose(middle)) <= macs else (middle, many)
+        chosen, rest = choose(few), choose(many)
+        lost = [
+            group.scores[more].sum() - group.scores[gone].sum()
+            for group, gone, more in zip(groups, chosen, rest, strict=True)
+        ]
+        for index in sorted(range(len(groups)), key=lost.__getitem__):
+            if measure(chosen) <= macs:
+                break
+            chosen[index] = rest[index]
+        return chosen
 
 
 def count_costs(model: nn.Module) -> dict[str, int]:

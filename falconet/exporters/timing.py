@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from falconet.artifact import Artifact
 from falconet.exporters.drafts import make_draft
 from falconet.exporters.runtimes import open_session
 from falconet.exporters.targets import TARGETS, Runtime, is_installed
-from falconet.latency import Latency, measure_latency, pinned_threads
+from falconet.latency import Latency, measure_latencies, pinned_threads
 
 
 def time_runtimes(artifact: Artifact) -> dict[Runtime, Latency]:
@@ -22,7 +23,16 @@ def time_runtimes(artifact: Artifact) -> dict[Runtime, Latency]:
 
     Torch comes first; onnxruntime and OpenVINO are left out for a network that they cannot run.
     """
-    return {"torch": time_torch(artifact), **time_exported(artifact)}
+    return time_together([artifact])[0]
+
+
+def time_together(artifacts: Sequence[Artifact]) -> list[dict[Runtime, Latency]]:
+    """Return the same for several networks that answer in turns, so that their ratio is told well.
+
+    A runtime that cannot run all of them is left out.
+    """
+    found: dict[Runtime, list[Latency]] = {"torch": time_torch(artifacts), **time_exported(artifacts)}
+    return [{runtime: latencies[index] for runtime, latencies in found.items()} for index in range(len(artifacts))]
 
 
 def find_fastest(latencies: Mapping[Runtime, Latency]) -> Runtime:
@@ -30,24 +40,26 @@ def find_fastest(latencies: Mapping[Runtime, Latency]) -> Runtime:
     return min(latencies, key=lambda runtime: latencies[runtime].p50)
 
 
-def time_torch(artifact: Artifact) -> Latency:
-    """Return the latency of the network as torch computes it."""
-    sample = artifact.make_blank()
+def time_torch(artifacts: Sequence[Artifact]) -> list[Latency]:
+    """Return the latencies of networks as torch computes them."""
     with pinned_threads(1), torch.inference_mode():
-        return measure_latency(lambda: artifact.model(sample))
+        return measure_latencies([partial(artifact.model, artifact.make_blank()) for artifact in artifacts])
 
 
-def time_exported(artifact: Artifact) -> dict[Runtime, Latency]:
-    """Return the latencies of the bare network as ONNX, in the runtimes that are installed and can run it."""
+def time_exported(artifacts: Sequence[Artifact]) -> dict[Runtime, list[Latency]]:
+    """Return the latencies of the bare networks as ONNX, in the runtimes that are installed and can run them all."""
     if not is_installed(TARGETS["onnx"]):
         return {}
-    found: dict[Runtime, Latency] = {}
+    found: dict[Runtime, list[Latency]] = {}
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "network.onnx"
+        paths = [Path(folder) / str(index) / "network.onnx" for index in range(len(artifacts))]
         try:
-            write_network(artifact, path)
+            for artifact, path in zip(artifacts, paths, strict=True):
+                path.parent.mkdir()
+                write_network(artifact, path)
+            samples = [artifact.make_blank().numpy() for artifact in artifacts]
             for runtime in list_runtimes():
-                found[runtime] = time_session(runtime, path, artifact.make_blank().numpy())
+                found[runtime] = time_sessions(runtime, paths, samples)
         except Exception as error:  # Runtimes raise what they like, and a report must be written all the same.
             logging.getLogger(__name__).info("not timed: %s", error)
     return found
@@ -58,10 +70,10 @@ def list_runtimes() -> list[Runtime]:
     return ["onnxruntime", *(("openvino",) if is_installed(TARGETS["openvino"]) else ())]
 
 
-def time_session(runtime: Runtime, path: Path, sample: np.ndarray) -> Latency:
-    """Return the latency of an exported network in a runtime."""
-    session = open_session(runtime, path, threads=1)
-    return measure_latency(lambda: session.ask(sample))
+def time_sessions(runtime: Runtime, paths: Sequence[Path], samples: Sequence[np.ndarray]) -> list[Latency]:
+    """Return the latencies of exported networks in a runtime."""
+    sessions = [open_session(runtime, path, threads=1) for path in paths]
+    return measure_latencies([partial(session.ask, one) for session, one in zip(sessions, samples, strict=True)])
 
 
 def write_network(artifact: Artifact, path: Path) -> None:

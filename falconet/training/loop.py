@@ -189,10 +189,11 @@ def run_epochs(state: State, setting: Setting) -> tuple[Ending, str]:
                 if not go_back(state, setting, str(error)):
                     raise
                 continue
+            best = all(is_better(row, other) for other in state.history)
             keep(state, row, config)
             save(state, setting)
             for callback in setting.callbacks:
-                callback.on_epoch(row, state.best_epoch == epoch)
+                callback.on_epoch(row, best)
     except KeyboardInterrupt:
         return "interrupted", ""
     except (MemoryError, RuntimeError) as error:
@@ -405,9 +406,14 @@ def keep(state: State, row: EpochRow, config: TrainConfig) -> None:
     """Add an epoch to the history, and keep its weights where none were better or `config` wants the last."""
     state.history.append(row)
     best = state.history[state.best_epoch - 1] if state.best_epoch else None
-    if best is None or config.keep == "last" or (row.val_accuracy, -row.val_loss) > (best.val_accuracy, -best.val_loss):
+    if best is None or config.keep == "last" or is_better(row, best):
         # In one step, so that Ctrl-C cannot part an epoch from its weights.
         state.best_epoch, state.best_weights = row.epoch, clone(state.judged.state_dict())
+
+
+def is_better(row: EpochRow, other: EpochRow) -> bool:
+    """Whether an epoch's accuracy on the validation split is higher than another's; of equals, its loss lower."""
+    return (row.val_accuracy, -row.val_loss) > (other.val_accuracy, -other.val_loss)
 
 
 def identify(setting: Setting) -> dict[str, Any]:

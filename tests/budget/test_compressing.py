@@ -19,6 +19,7 @@ from falconet import Budget, RunResult, compress, evaluate, load_artifact
 from falconet.budget import Compression, Trial, Watcher
 from falconet.cli import run
 from falconet.errors import (
+    BudgetError,
     DataError,
     PathError,
     RunExistsError,
@@ -173,6 +174,30 @@ def test_what_cannot_be_met_is_said_with_the_nearest(
     assert "trial-01.fnet" in line
     assert (out / "frontier.csv").is_file()
     assert not (out / "model.fnet").exists()
+
+
+def test_a_latency_out_of_reach_is_said_with_the_least(
+    trained: RunResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("torch_pruning")
+    monkeypatch.setattr("falconet.budget.trials.time_fastest", lambda artifact: 0.25)
+    with pytest.raises(
+        BudgetError, match=r"out of reach by removing channels; with \d+% of the MACs it takes 0.250 ms"
+    ):
+        compress(trained.out, "digits", tmp_path / "out", budget=Budget(max_latency_ms=0.01), settings=QUICK)
+
+
+def test_a_small_validation_split_is_told_of(trained: RunResult, tmp_path: Path) -> None:
+    lines: list[str] = []
+
+    def stop(line: str) -> None:
+        lines.append(line)
+        if "luck" in line:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        compress(trained.out, "digits", tmp_path / "out", settings=QUICK, watcher=Watcher(tell=stop))
+    assert lines[-1].startswith("so few samples tell small losses from luck badly")
 
 
 WRONG: list[tuple[list[str], str]] = [

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from falconet.budget import Budget, CompressConfig, Scheme, SearchConfig, Trial, Watcher, compressing
+from falconet.budget import trials as budget_trials
 from falconet.budget.compressing import Record, Search, explore, read_record
 from falconet.budget.trials import Workshop, claim_checkpoints
 from falconet.data import Dataset
@@ -36,7 +37,7 @@ def make_hollow(kind: type[Any], **fields: Any) -> Any:
 def open_made_up(folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Search, list[Scheme]]:
     done: list[Scheme] = []
 
-    def carry_out(number: int, scheme: Scheme, budget: Budget, workshop: Any) -> Trial:
+    def carry_out(number: int, scheme: Scheme, workshop: Any) -> Trial:
         done.append(scheme)
         workshop.trial_file(number).write_bytes(b"-")
         lost = lose(scheme) + 0.05 / scheme.macs - 0.01 * scheme.polish
@@ -48,6 +49,7 @@ def open_made_up(folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Search,
 
     monkeypatch.setattr(compressing, "carry_out", carry_out)
     monkeypatch.setattr(compressing, "find_shares", find_shares)
+    monkeypatch.setattr(compressing, "write_frontier", lambda *arguments: None)
     folder.mkdir(exist_ok=True)
     workshop = make_hollow(Workshop, folder=folder, config=CONFIG, bits={})
     return Search(workshop, make_hollow(Dataset), folder, Watcher(), FACTS), done
@@ -102,6 +104,18 @@ def test_a_trial_whose_file_is_gone_is_carried_out_again(tmp_path: Path, monkeyp
     count = len(done)
     assert explore(replace(search, trials=trials), Budget(max_bytes=3000)) == trials
     assert done[count:] == [trials[1].scheme]
+
+
+def test_networks_of_the_same_channels_are_timed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    search, _ = open_made_up(tmp_path, monkeypatch)
+    times = iter((0.9, 0.5, 0.4))
+    monkeypatch.setattr(budget_trials, "read_trial", lambda number, workshop: number)
+    monkeypatch.setattr(budget_trials, "time_fastest", lambda artifact: next(times))
+    trials = explore(search, Budget(max_drop=0.2, max_latency_ms=1.0))
+    found = {trial.macs: trial.latency_ms for trial in trials}
+    assert list(found.values()) == [0.9, 0.5, 0.4][: len(found)]
+    assert len(trials) > len(found) > 1
+    assert all(trial.latency_ms == found[trial.macs] for trial in trials)
 
 
 @pytest.mark.parametrize("damage", ["", "{", "[]", '{"trials": 5}', '{"model": "0f"}'])

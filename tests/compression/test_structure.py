@@ -278,6 +278,17 @@ def test_a_share_of_macs(name: str, macs: float, scope: Any) -> None:
     assert macs - 0.03 < left <= macs
 
 
+@pytest.mark.parametrize("multiple", [1, 8])
+def test_no_more_goes_than_a_share_of_macs_takes(multiple: int) -> None:
+    model, _, _ = build_settled("resnet20")
+    step = PruneChannels(macs=0.495, multiple=multiple)
+    whole, left = count(model)[1], count(step(model))[1]
+    inner = [len(step(model).get_parameter(f"layer{k}.{n}.conv1.weight")) for k in (1, 2, 3) for n in range(3)]
+    # One block of eight inner channels in the last stage: two convolutions of 64 channels and 9 places, at 8x8 places.
+    assert 0.495 * whole - 8 * 2 * 64 * 9 * 64 < left <= 0.495 * whole
+    assert multiple == 1 or sorted(inner) == [8, 8, 8, 16, 16, 16, 24, 32, 32]
+
+
 def test_a_share_of_macs_out_of_reach() -> None:
     model, _, _ = build_settled("transformer", "text")
     with pytest.raises(ConfigError, match=r"macs: wanted a share from 0\.\d+, of this network, found 0\.1"):

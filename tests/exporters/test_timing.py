@@ -12,7 +12,7 @@ from falconet import Latency, RunResult, load_artifact
 from falconet.exporters import timing
 from falconet.exporters.runtimes import open_session
 from falconet.exporters.targets import Runtime
-from falconet.exporters.timing import find_fastest, time_exported
+from falconet.exporters.timing import find_fastest, time_exported, time_together
 from falconet.report import render_card, render_html
 from tests.exporters.builders import ask_own, open_export
 
@@ -21,9 +21,19 @@ LATENCIES: dict[Runtime, Latency] = {"torch": Latency(2.0, 3.0, 4.0, 10), "onnxr
 
 @pytest.mark.slow
 def test_every_runtime_is_timed(trained: RunResult) -> None:
-    found = time_exported(load_artifact(trained.out))
+    found = time_exported([load_artifact(trained.out)] * 2)
     assert list(found) == ["onnxruntime", "openvino"]
-    assert all(0 < latency.p50 <= latency.p95 and latency.calls >= 10 for latency in found.values())
+    for one, other in found.values():
+        assert 0 < one.p50 <= one.p95 <= one.p99
+        assert one.calls == other.calls >= 10
+
+
+def test_networks_are_timed_together(trained: RunResult, monkeypatch: pytest.MonkeyPatch) -> None:
+    pair = [Latency(1.0, 1.0, 1.0, 10), Latency(2.0, 2.0, 2.0, 10)]
+    monkeypatch.setattr(timing, "time_exported", lambda artifacts: {"onnxruntime": pair})
+    found = time_together([load_artifact(trained.out)] * 2)
+    assert [list(latencies) for latencies in found] == [["torch", "onnxruntime"]] * 2
+    assert [latencies["onnxruntime"] for latencies in found] == pair
 
 
 def test_a_runtime_that_stumbles_is_left_out(trained: RunResult, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -31,7 +41,7 @@ def test_a_runtime_that_stumbles_is_left_out(trained: RunResult, monkeypatch: py
         raise RuntimeError("no such operator")
 
     monkeypatch.setattr(timing, "write_network", stumble)
-    assert time_exported(load_artifact(trained.out)) == {}
+    assert time_exported([load_artifact(trained.out)]) == {}
 
 
 @pytest.mark.slow
