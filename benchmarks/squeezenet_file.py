@@ -73,7 +73,7 @@ def main() -> None:
     parser.add_argument("--photos", type=Path, required=True)
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--bits", type=int, nargs="+", default=[8, 7, 6, 5], help="of grids as they are")
-    parser.add_argument("--trained", type=int, nargs="+", default=[7], help="bits of grids that are trained")
+    parser.add_argument("--trained", type=int, nargs="*", default=[7], help="bits of grids that are trained")
     asked = parser.parse_args()
     network = create_model("squeezenet1_0", pretrained=asked.weights).eval()
     photos = load_photos(asked.photos, asked.weights)

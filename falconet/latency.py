@@ -29,15 +29,22 @@ def measure_latency(call: Callable[[], object], *, calls: int = 200, warmup: int
 def measure_latencies(
     several: Sequence[Callable[[], object]], *, calls: int = 200, warmup: int = 20, seconds: float = 2.0
 ) -> list[Latency]:
-    """Time each as `measure_latency` does, but in turns, so that what else the machine does slows all of them alike."""
+    """Time each as `measure_latency` does, but in turns, so that what else the machine does slows all of them alike.
+
+    A turn is ten calls, after one that does not count, since the others used the caches before it.
+    """
     for call in several:
         for _ in range(warmup):
             call()
-    times: list[list[float]] = []
+    alone = len(several) == 1
+    times: list[list[float]] = [[] for _ in several]
     deadline = time.perf_counter() + seconds * len(several)
-    while len(times) < calls and (len(times) < 10 or time.perf_counter() < deadline):
-        times.append([time_call(call) for call in several])
-    return [summarize(row) for row in zip(*times, strict=True)]
+    while len(times[0]) < calls and (len(times[0]) < 10 or time.perf_counter() < deadline):
+        for call, own in zip(several, times, strict=True):
+            if not alone:
+                call()
+            own += [time_call(call) for _ in range(1 if alone else min(10, calls - len(own)))]
+    return [summarize(own) for own in times]
 
 
 def summarize(times: Sequence[float]) -> Latency:

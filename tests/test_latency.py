@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from falconet import latency
-from falconet.latency import Latency, measure_latency
+from falconet.latency import Latency, measure_latencies, measure_latency
 
 
 class Clock:
@@ -58,3 +60,23 @@ def test_real_clock() -> None:
     found = measure_latency(lambda: sum(range(1000)), calls=20, warmup=2)
     assert 0 < found.p50 <= found.p95 <= found.p99
     assert found.calls == 20
+
+
+def test_several_take_turns_and_the_first_call_of_each_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, order = Clock(0.0), ""
+
+    def make(name: str, milliseconds: float) -> Callable[[], None]:
+        def call() -> None:
+            nonlocal order
+            cold = not order.endswith(name)
+            order += name
+            clock.now += (9.0 if cold else milliseconds) / 1000
+
+        return call
+
+    monkeypatch.setattr(latency, "time", clock)
+    one, other = measure_latencies([make("a", 1.0), make("b", 2.0)], calls=25, warmup=2)
+    assert (one.calls, other.calls) == (25, 25)
+    assert one.p99 == pytest.approx(1.0)
+    assert other.p99 == pytest.approx(2.0)
+    assert order == "aabb" + "a" * 11 + "b" * 11 + "a" * 11 + "b" * 11 + "a" * 6 + "b" * 6

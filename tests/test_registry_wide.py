@@ -54,13 +54,14 @@ def mark_slow(name: str, *values: Any) -> Any:
     return pytest.param(name, *values, marks=() if quick else pytest.mark.slow, id="-".join(map(str, (name, *values))))
 
 
-# Other members of a family differ in depth and width, not in how they take channels.
+TAKING = {*QUICK, "alexnet", "resnet50", "efficientnet"}
+"""Of networks for photographs, one for each way to take channels; other members differ in depth and width alone."""
 CASES = [
     (name, kind, channels)
     for name, entry in MODELS.items()
     for kind in entry.kinds
     for channels in CHANNELS[kind]
-    if (kind, channels) != ("image", 1) or not entry.resizable or name in QUICK
+    if (kind, channels) != ("image", 1) or not entry.resizable or name in TAKING
 ]
 every_model = pytest.mark.parametrize(
     "name",

@@ -213,6 +213,13 @@ class Search:
     trials: tuple[Trial, ...] = ()
     """All that were ever carried out in this folder, for whatever budget."""
 
+    def add(self, trial: Trial) -> Search:
+        """Return the search with a trial more, or with another record of one, and write that down."""
+        others = [other for other in self.trials if other.number != trial.number]
+        search = replace(self, trials=tuple(sorted([*others, trial], key=lambda one: one.number)))
+        search.save()
+        return search
+
     def save(self) -> None:
         """Write what was found, so that the search can go on from here."""
         found = {
@@ -268,13 +275,18 @@ def open_search(
     count = len(val.labels)
     one = f"of which each is {100 / count:.2g} points"
     watcher.tell(f"{artifact.config.architecture}: {accuracy:.2%} on {count:,} validation samples, {one}")
-    if 100 / count > COARSE:
+    if is_coarse(count):
         watcher.tell("so few samples tell small losses from luck badly: the result may lose more than was allowed")
     return search if record.sensed or not config.compression.sensitivity else sense(search)
 
 
+def is_coarse(count: int) -> bool:
+    """Whether one of so many validation samples is so many points that a loss is hardly told from luck."""
+    return 100 / count > COARSE
+
+
 COARSE = 0.5
-"""Points of a single validation sample from which on a loss is hardly told from luck: 200 samples."""
+"""Points: what a search may lose where nothing else is asked for."""
 
 
 def read_record(path: Path, facts: Mapping[str, Any]) -> Record:
@@ -383,12 +395,12 @@ def explore(search: Search, budget: Budget) -> tuple[Trial, ...]:
             trial = carry_out(number, scheme, workshop)
         else:
             trial = known
-        trial = add_latency(trial, budget, workshop, trials)
-        trials.append(trial)
-        others = [other for other in search.trials if other.number != trial.number]
-        search = replace(search, trials=tuple(sorted([*others, trial], key=lambda one: one.number)))
-        search.save()
-        write_frontier(trials, budget, search.out)
+        search = search.add(trial)  # Before it is timed, which takes seconds in which much may happen.
+        timed = add_latency(trial, budget, workshop, search.trials)
+        trials.append(timed)
+        search = search if timed == trial else search.add(timed)
         if trial is not known:
-            search.watcher.on_trial(trial, choose_best(trials, budget))
+            write_frontier(trials, budget, search.out)
+            search.watcher.on_trial(timed, choose_best(trials, budget))
+    write_frontier(trials, budget, search.out)
     return tuple(trials)

@@ -34,8 +34,8 @@ class CompressConfig:
     of all layers (`global`), or not."""
 
     multiple: int = 8
-    """Layers that lose channels keep a multiple of it, where they have twice as many: processors compute channels in
-    blocks of 8 or 16. 1: any number, for the smallest files."""
+    """Layers that lose channels keep a multiple of it, where they have as many: processors compute channels in blocks
+    of 8 or 16. 1: any number, for the smallest files."""
 
     scope: Scope = "lamp"
     """Which weights are ranked together: those of a layer, of all by size (`global`), or by layer-adaptive scores."""

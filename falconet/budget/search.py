@@ -37,7 +37,7 @@ class Scheme:
     start: int | None = None
     """Number of the trial whose weights it begins with; None: the model that is compressed."""
     polish: bool = False
-    """Whether it is the last one, which only trains the best one longer."""
+    """Whether it is the last one, which trains the best one longer, with a few weights less where size is scarce."""
 
 
 @dataclass(frozen=True)
@@ -103,19 +103,20 @@ def propose(
     best = choose_best(trials, budget)
     if not config.polish or best.scheme.polish or not best.scheme.epochs:
         return None
-    kept = best.scheme.kept * leave_room(best, budget)
-    scheme = replace(best.scheme, kept=kept, epochs=config.polish, start=best.number, polish=True)
+    scheme = replace(best.scheme, kept=leave_room(best, budget), epochs=config.polish, start=best.number, polish=True)
     return None if any(trial.scheme == scheme for trial in trials) else scheme
 
 
 def leave_room(trial: Trial, budget: Budget) -> float:
-    """Return what share of its weights a trial should keep when it trains longer, so that it still has its size after.
+    """Return the share of weights that a trial should keep when it trains longer, so that it still has its size after.
 
     Weights spread over more values as they learn, and take up to two hundredths more bytes.
     """
-    if budget.max_bytes is None or trial.scheme.kept == 1:
-        return 1.0
-    return min(ROOM * budget.max_bytes / trial.bytes, 1.0)
+    scheme = trial.scheme
+    if budget.max_bytes is None or scheme.kept == 1 or trial.bytes > budget.max_bytes:
+        return scheme.kept
+    wanted = ROOM * budget.max_bytes / trial.bytes * count_bits(scheme.kept, scheme.bits)
+    return solve(wanted, scheme.bits, HALF * scheme.kept, scheme.kept)
 
 
 ROOM = 0.975
@@ -225,15 +226,23 @@ def aim(trial: Trial, budget: Budget, bits: int) -> float:
     """
     assert budget.max_bytes is not None
     wanted = AIMED * budget.max_bytes / trial.bytes * count_bits(trial.scheme.kept, trial.scheme.bits)
-    low, high = LARGEST_STEP * trial.scheme.kept, SMALLEST_STEP * trial.scheme.kept
-    for _ in range(BISECTIONS):
-        kept = math.sqrt(low * high)
-        low, high = (kept, high) if count_bits(kept, bits) < wanted else (low, kept)
-    return high
+    return solve(wanted, bits, LARGEST_STEP * trial.scheme.kept, SMALLEST_STEP * trial.scheme.kept)
 
 
 LARGEST_STEP, SMALLEST_STEP = 0.25, 0.9
 BISECTIONS = 30
+
+
+def solve(wanted: float, bits: int, low: float, high: float) -> float:
+    """Return the share of weights, from `low` to `high`, that takes so many bits a weight of the network, or nearly.
+
+    Beyond the share at which bits are most, more weights would take less again.
+    """
+    high = max(low, min(high, 1 / (1 + 2 ** (-bits * FILLED))))
+    for _ in range(BISECTIONS):
+        kept = math.sqrt(low * high)
+        low, high = (kept, high) if count_bits(kept, bits) < wanted else (low, kept)
+    return high
 
 
 def count_bits(kept: float, bits: int) -> float:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, get_args
 
@@ -61,7 +61,7 @@ class PruneChannels:
         `global`: of all groups together, each ranked by its own mean, so that some lose more than others, but none more
         than nine tenths.
     multiple
-        Layers of twice as many channels or more keep a multiple of it, rounded up: processors compute channels in
+        Layers of so many channels or more keep a multiple of it, rounded up, or all: processors compute channels in
         blocks, of 8 or 16, and a block that is not full takes as long as one that is.
 
     Not pruned are the output, recurrent layers, embeddings, attention and what it adds to (of a transformer, the dense
@@ -147,20 +147,30 @@ class PruneChannels:
         few, many = 0, FINENESS - 1
         if measure(choose(many)) > macs:
             least = math.ceil(100 * measure(choose(many))) / 100
-            raise ConfigError(f"macs: wanted a share from {least}, of this network, found {macs}")
+            raise ConfigError(f"macs: wanted a share from {least}, of this network, found {macs:.3g}")
         while many - few > 1:
             middle = (few + many) // 2
             few, many = (few, middle) if measure(choose(middle)) <= macs else (middle, many)
-        chosen, rest = choose(few), choose(many)
-        lost = [
-            group.scores[more].sum() - group.scores[gone].sum()
-            for group, gone, more in zip(groups, chosen, rest, strict=True)
-        ]
-        for index in sorted(range(len(groups)), key=lost.__getitem__):
-            if measure(chosen) <= macs:
-                break
-            chosen[index] = rest[index]
-        return chosen
+        return meet(choose(few), choose(many), groups, lambda chosen: measure(chosen) <= macs)
+
+
+def meet(
+    chosen: Sequence[Tensor],
+    rest: Sequence[Tensor],
+    groups: Sequence[ChannelGroup],
+    is_enough: Callable[[Sequence[Tensor]], bool],
+) -> list[Tensor]:
+    """Return one choice of channels, but another's in as many groups as it takes, the least important ones first."""
+    lost = [
+        group.scores[more].sum() - group.scores[gone].sum()
+        for group, gone, more in zip(groups, chosen, rest, strict=True)
+    ]
+    made = list(chosen)
+    for index in sorted(range(len(groups)), key=lost.__getitem__):
+        if is_enough(made):
+            break
+        made[index] = rest[index]
+    return made
 
 
 def count_costs(model: nn.Module) -> dict[str, int]:
@@ -223,14 +233,12 @@ def fill_blocks(groups: Sequence[ChannelGroup], chosen: Sequence[Tensor], multip
 
 
 def fill_block(group: ChannelGroup, gone: Tensor, multiple: int) -> Int64[Tensor, " removed"]:
-    """Return the channels of one group that go."""
+    """Return the channels of one group that go; layers over several others' channels come after them."""
     going = torch.zeros(len(group.scores), dtype=torch.bool).index_fill(0, gone, True)
-    for owners in group.outs.values():
-        own = owners[owners >= 0]
-        if len(own) < 2 * multiple:
-            continue
+    layers = [torch.unique(owners[owners >= 0]) for owners in group.outs.values()]
+    for own in sorted(layers, key=len):
         removed = own[going[own]]
-        missing = -(len(own) - len(removed)) % multiple
+        missing = -(len(own) - len(removed)) % multiple if len(own) >= multiple else 0
         going[removed[group.scores[removed].argsort(descending=True, stable=True)[:missing]]] = False
     return going.nonzero().flatten()
 

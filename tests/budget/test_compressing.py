@@ -17,6 +17,7 @@ import torch
 
 from falconet import Budget, RunResult, compress, evaluate, load_artifact
 from falconet.budget import Compression, Trial, Watcher
+from falconet.budget.compressing import is_coarse
 from falconet.cli import run
 from falconet.errors import (
     BudgetError,
@@ -198,6 +199,10 @@ def test_a_small_validation_split_is_told_of(trained: RunResult, tmp_path: Path)
     with pytest.raises(KeyboardInterrupt):
         compress(trained.out, "digits", tmp_path / "out", settings=QUICK, watcher=Watcher(tell=stop))
     assert lines[-1].startswith("so few samples tell small losses from luck badly")
+
+
+def test_from_two_hundred_samples_on_nothing_is_told() -> None:
+    assert [is_coarse(count) for count in (21, 199, 200, 10_000)] == [True, True, False, False]
 
 
 WRONG: list[tuple[list[str], str]] = [

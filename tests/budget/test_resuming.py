@@ -114,8 +114,13 @@ def test_networks_of_the_same_channels_are_timed_once(tmp_path: Path, monkeypatc
     trials = explore(search, Budget(max_drop=0.2, max_latency_ms=1.0))
     found = {trial.macs: trial.latency_ms for trial in trials}
     assert list(found.values()) == [0.9, 0.5, 0.4][: len(found)]
+    assert [trial.latency_ms for trial in read_trials(tmp_path)] == [trial.latency_ms for trial in trials]
     assert len(trials) > len(found) > 1
     assert all(trial.latency_ms == found[trial.macs] for trial in trials)
+
+
+def read_trials(folder: Path) -> tuple[Trial, ...]:
+    return from_mapping(Record, read_json(folder / "search.json")).trials
 
 
 @pytest.mark.parametrize("damage", ["", "{", "[]", '{"trials": 5}', '{"model": "0f"}'])

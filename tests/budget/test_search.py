@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import pairwise
@@ -14,8 +15,12 @@ from falconet.budget import Budget, CompressConfig, Scheme, Trial
 from falconet.budget.search import (
     LEAST_KEPT,
     choose_best,
+    count_bits,
     find_frontier,
+    leave_room,
+    meet,
     propose,
+    solve,
 )
 from falconet.errors import ConfigError
 
@@ -122,8 +127,52 @@ def test_the_last_trial_polishes_the_best_one() -> None:
     *others, last = trials
     best = choose_best(others, budget)
     assert last.scheme == replace(best.scheme, kept=last.scheme.kept, epochs=40, start=best.number, polish=True)
-    assert last.scheme.kept == pytest.approx(best.scheme.kept * min(0.975 * 3000 / best.bytes, 1))
     assert not any(trial.scheme.polish for trial in others)
+
+
+def test_a_full_file_loses_weights_before_it_learns_longer() -> None:
+    full = Trial(2, Scheme(kept=0.3, epochs=5, bits=4), 2990, 0.99, 0.1, 1, None, 1)
+    small, large = replace(full, bytes=2500), replace(full, bytes=3500)
+    budget = Budget(max_bytes=3000)
+    kept = leave_room(full, budget)
+    assert kept < 0.3
+    assert count_bits(kept, 4) / count_bits(0.3, 4) == pytest.approx(0.975 * 3000 / 2990)
+    assert leave_room(small, budget) == pytest.approx(0.3)
+    assert leave_room(large, budget) == 0.3
+
+
+def test_bits_are_the_entropy_of_places_and_the_values() -> None:
+    assert count_bits(1.0, 8) == pytest.approx(8 * 0.82)
+    assert count_bits(0.5, 4) == pytest.approx(1 + 0.5 * 4 * 0.82)
+    assert count_bits(0.11, 2) == pytest.approx(0.4999 + 0.11 * 2 * 0.82, abs=1e-4)
+
+
+@settings(max_examples=60, deadline=None)
+@given(bits=st.integers(2, 8), low=st.floats(1e-4, 0.4), share=st.floats(0.01, 0.99))
+def test_the_share_of_weights_follows_from_the_bits(bits: int, low: float, share: float) -> None:
+    high = min(0.9, 1 / (1 + 2 ** (-bits * 0.82)))
+    least, most = count_bits(low, bits), count_bits(high, bits)
+    wanted = least + share * (most - least)
+    assert count_bits(solve(wanted, bits, low, 0.9), bits) == pytest.approx(wanted, rel=1e-4)
+
+
+def test_between_two_trials_the_size_tells_where() -> None:
+    small = Trial(1, Scheme(kept=0.1, bits=4), 1000, 0.9, 0.0, 1, None, 1)
+    large = replace(small, scheme=Scheme(kept=0.4, bits=4), bytes=4000)
+    assert meet(small, large, Budget(max_bytes=2000)) == pytest.approx(0.1 * 0.96 * 2)
+    assert 0.1 < meet(small, large, Budget(max_bytes=1001)) < 0.13
+    assert 0.3 < meet(small, large, Budget(max_bytes=3999)) < 0.4
+
+
+@pytest.mark.parametrize("wanted", [2000, 9000, 60_000])
+def test_files_whose_size_is_their_entropy_are_met_at_once(wanted: int) -> None:
+    trials: list[Trial] = []
+    while (scheme := propose(trials, Budget(max_bytes=wanted), CONFIG)) is not None:
+        size = int(WEIGHTS * count_bits(scheme.kept, scheme.bits) / 8)
+        trials.append(Trial(len(trials) + 1, scheme, size, 0.99, 0.0, 1, None, 1))
+    assert 0.9 * wanted <= trials[-1].bytes <= wanted
+    steps = math.ceil(math.log(trials[0].bytes / wanted, 4)) + 1
+    assert len(trials) <= 1 + steps
 
 
 def test_polishing_leaves_all_weights_where_no_size_is_wanted() -> None:

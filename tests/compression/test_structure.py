@@ -235,7 +235,14 @@ def test_channels_stay_in_full_blocks(scope: Any, multiple: int) -> None:
         if isinstance(module, nn.Conv2d):
             kept, least = (len(network.get_parameter(f"{name}.weight")) for network in (pruned, needed))
             filled = -(-least // multiple) * multiple
-            assert kept == (filled if module.out_channels >= 2 * multiple else least), name
+            assert kept == (filled if module.out_channels >= multiple else least), name
+
+
+def test_blocks_stay_full_when_more_goes() -> None:
+    model, _, _ = build_settled("resnet20")
+    for share in (0.7, 0.5):
+        model = PruneChannels(macs=share, multiple=8)(model)
+        assert {len(weight) % 8 for name, weight in model.named_parameters() if name.endswith("conv1.weight")} == {0}
 
 
 def test_the_best_channels_fill_the_block() -> None:
