@@ -181,8 +181,8 @@ def choose_kept(trials: Sequence[Trial], budget: Budget, config: CompressConfig)
     refined = len(trials) - trials.index(beyond[0]) - 1
     if refined >= config.refinements:
         return None
-    low = max(trial.scheme.kept for trial in beyond)
-    return math.sqrt(low * high) if by_drop(budget) else meet(find_trial(beyond, low), find_trial(before, high), budget)
+    small, large = find_trial(beyond, max(trial.scheme.kept for trial in beyond)), find_trial(before, high)
+    return math.sqrt(small.scheme.kept * high) if by_drop(budget) else interpolate(small, large, budget)
 
 
 def choose_bits(trials: Sequence[Trial], budget: Budget, config: CompressConfig) -> int:
@@ -255,7 +255,7 @@ FILLED = 0.82
 """Bits that a coded value takes for each bit of its grid, as measured: most values are small."""
 
 
-def meet(small: Trial, large: Trial, budget: Budget) -> float:
+def interpolate(small: Trial, large: Trial, budget: Budget) -> float:
     """Return the share of weights at which a line between two trials, in logarithms, comes to the wanted size."""
     assert budget.max_bytes is not None
     share = math.log(AIMED * budget.max_bytes / small.bytes) / math.log(large.bytes / small.bytes)

@@ -35,7 +35,7 @@ from falconet.models.widths import (
     replace_module,
 )
 
-Scope = Literal["layer", "global"]
+ChannelScope = Literal["layer", "global"]
 
 LEAST_KEPT = 0.1
 """Share of a group's channels that a ranking over all groups leaves at least: a layer of few channels is a dam."""
@@ -72,7 +72,7 @@ class PruneChannels:
 
     amount: float | Mapping[str, float] | None = None
     macs: float | None = None
-    scope: Scope = "layer"
+    scope: ChannelScope = "layer"
     multiple: int = 1
     structural: ClassVar[bool] = True
 
@@ -87,8 +87,8 @@ class PruneChannels:
                 raise ConfigError(f"{name}: wanted a share of channels from 0 to below 1, found {share!r}")
         if self.macs is not None and not (is_share(self.macs) and self.macs > 0):
             raise ConfigError(f"macs: wanted a share of MACs between 0 and 1, found {self.macs!r}")
-        if self.scope not in get_args(Scope):
-            raise ConfigError(f"scope: wanted {' or '.join(get_args(Scope))}, found {self.scope!r}")
+        if self.scope not in get_args(ChannelScope):
+            raise ConfigError(f"scope: wanted {' or '.join(get_args(ChannelScope))}, found {self.scope!r}")
 
     @torch.inference_mode(mode=False)
     def __call__(self, model: nn.Module) -> nn.Module:
@@ -151,10 +151,10 @@ class PruneChannels:
         while many - few > 1:
             middle = (few + many) // 2
             few, many = (few, middle) if measure(choose(middle)) <= macs else (middle, many)
-        return meet(choose(few), choose(many), groups, lambda chosen: measure(chosen) <= macs)
+        return mix(choose(few), choose(many), groups, lambda chosen: measure(chosen) <= macs)
 
 
-def meet(
+def mix(
     chosen: Sequence[Tensor],
     rest: Sequence[Tensor],
     groups: Sequence[ChannelGroup],
@@ -209,7 +209,7 @@ def find_share(shares: Mapping[str, float], group: ChannelGroup) -> float:
     return min((shares[name] for name in group.outs if name in shares), default=0.0)
 
 
-def choose_share(groups: Sequence[ChannelGroup], share: float, scope: Scope) -> list[Tensor]:
+def choose_share(groups: Sequence[ChannelGroup], share: float, scope: ChannelScope) -> list[Tensor]:
     """Return the least important channels of each group, or of all together."""
     if scope == "layer":
         return [choose_least(group, share) for group in groups]

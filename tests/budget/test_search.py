@@ -17,8 +17,8 @@ from falconet.budget.search import (
     choose_best,
     count_bits,
     find_frontier,
+    interpolate,
     leave_room,
-    meet,
     propose,
     solve,
 )
@@ -159,9 +159,9 @@ def test_the_share_of_weights_follows_from_the_bits(bits: int, low: float, share
 def test_between_two_trials_the_size_tells_where() -> None:
     small = Trial(1, Scheme(kept=0.1, bits=4), 1000, 0.9, 0.0, 1, None, 1)
     large = replace(small, scheme=Scheme(kept=0.4, bits=4), bytes=4000)
-    assert meet(small, large, Budget(max_bytes=2000)) == pytest.approx(0.1 * 0.96 * 2)
-    assert 0.1 < meet(small, large, Budget(max_bytes=1001)) < 0.13
-    assert 0.3 < meet(small, large, Budget(max_bytes=3999)) < 0.4
+    assert interpolate(small, large, Budget(max_bytes=2000)) == pytest.approx(0.1 * 0.96 * 2)
+    assert 0.1 < interpolate(small, large, Budget(max_bytes=1001)) < 0.13
+    assert 0.3 < interpolate(small, large, Budget(max_bytes=3999)) < 0.4
 
 
 @pytest.mark.parametrize("wanted", [2000, 9000, 60_000])
