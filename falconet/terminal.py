@@ -455,4 +455,4 @@ def print_compression(result: Compression) -> None:
     print_line(found.name_integers())
     if found.untouched:
         print_some([f"left as it was: {name}: {reason}" for name, reason in found.untouched.items()])
-    print_line(f"{result.out}: model.fnet, report.html; all trials ({len(result.trials)}): frontier.csv, frontier.png")
+    print_line(f"{result.out}: model.fnet, report.html; all trials: frontier.csv, frontier.png")

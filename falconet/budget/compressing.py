@@ -12,11 +12,11 @@ from typing import Any
 import torch
 
 from falconet.artifact import UNKNOWN, Artifact, load_artifact
-from falconet.budget.concluding import Compression, conclude
+from falconet.budget.concluding import Compression, conclude, remove_result
 from falconet.budget.config import RECOVERY, SearchConfig
-from falconet.budget.frontier import describe_miss, write_frontier, write_sensitivity
+from falconet.budget.frontier import FRONTIER_FILES, describe_miss, write_frontier, write_sensitivity
 from falconet.budget.goals import Budget
-from falconet.budget.search import FIRST_BITS, Trial, choose_best, propose
+from falconet.budget.search import FIRST_BITS, Scheme, Trial, choose_best, propose
 from falconet.budget.trials import (
     CHECKPOINT_FOLDER,
     CLAIM_FILE,
@@ -28,7 +28,7 @@ from falconet.budget.trials import (
     measure_accuracy,
     measure_sensitivity,
 )
-from falconet.catalog import ARTIFACT_FILES, check_artifact, check_source, default_policy
+from falconet.catalog import CODED_FILE, check_artifact, check_source, default_policy
 from falconet.compression import Sensitivity, choose_bits
 from falconet.data import Dataset, load_dataset
 from falconet.data.loader import Loader, load_inputs
@@ -46,7 +46,7 @@ from falconet.planning import (
     name_policy,
     read_settings,
 )
-from falconet.schema import from_mapping, merge, to_mapping
+from falconet.schema import flatten, from_mapping, merge, to_mapping
 from falconet.storage import PARTIAL, prepare_folder, read_json, write_json
 from falconet.training.checkpoints import remove_checkpoints
 from falconet.training.loop import check_fit
@@ -122,7 +122,9 @@ def compress(
     trials = explore(search, budget)
     best = choose_best(trials, budget)
     if not best.fits(budget):
-        raise BudgetError(describe_miss(best, trials, budget, search.workshop.trial_file(best.number)))
+        earlier = f"; {out / CODED_FILE} still is what was found for another" if (out / CODED_FILE).is_file() else ""
+        miss = describe_miss(best, trials, budget, search.workshop.trial_file(best.number))
+        raise BudgetError(f"{miss}{earlier}")
     watcher.tell(f"trial {best.number} is chosen: judging it on the test split, timing it, writing its report")
     return conclude(search.workshop, dataset, out, budget, trials, best, data_root)
 
@@ -262,10 +264,9 @@ def open_search(
         else Record(**facts, sensed=False, bits={}, shares={}, trials=())
     )
     if not goes_on:
-        clear(folder)
+        clear(out)
         # From here on the folder is known as a search's.
         write_json(folder / SEARCH_FILE, to_mapping(record))
-    remove_result(out)
     train, val = make_loaders(artifact, dataset, config)
     check_fit(artifact.model, train, config.training, artifact.model if config.compression.teach else None)
     accuracy = measure_accuracy(artifact.model, val)
@@ -277,7 +278,7 @@ def open_search(
     watcher.tell(f"{artifact.config.architecture}: {accuracy:.2%} on {count:,} validation samples, {one}")
     if is_coarse(count):
         watcher.tell("so few samples tell small losses from luck badly: the result may lose more than was allowed")
-    return search if record.sensed or not config.compression.sensitivity else sense(search)
+    return search
 
 
 def is_coarse(count: int) -> bool:
@@ -306,11 +307,25 @@ def check_unchanged(record: Mapping[str, Any], facts: Mapping[str, Any]) -> None
     names = {"model": "another model", "fingerprint": "other data", "config": "other settings"}
     for key, what in names.items():
         if record.get(key) != facts[key]:
-            raise UsageError(f"--resume: the search began with {what}; undo that, or begin anew with --overwrite")
+            change = describe_change(record[key], facts[key]) if key == "config" else ""
+            raise UsageError(
+                f"--resume: the search began with {what}{change}; undo that, or begin anew with --overwrite"
+            )
 
 
-def clear(folder: Path) -> None:
-    """Remove what an earlier search left, and nothing else."""
+def describe_change(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """Return the first setting that differs, in words."""
+    old, new = flatten(before), flatten(now)
+    key = next(key for key in (*old, *new) if old.get(key) != new.get(key))
+    return f": {key} was {old.get(key)}, and now is {new.get(key)}"
+
+
+def clear(out: Path) -> None:
+    """Remove what an earlier search left and chose, lest that stand for what this one is asked for."""
+    remove_result(out)
+    for name in FRONTIER_FILES:
+        (out / name).unlink(missing_ok=True)
+    folder = out / SEARCH_FOLDER
     for path in (folder / SEARCH_FILE, folder / CLAIM_FILE, *folder.glob("trial-*.fnet"), *folder.glob(f".*{PARTIAL}")):
         path.unlink(missing_ok=True)
     remove_checkpoints(folder / CHECKPOINT_FOLDER)
@@ -336,15 +351,6 @@ def make_loaders(artifact: Artifact, dataset: Dataset, config: SearchConfig) -> 
 
 VALIDATED = 512
 """Validation samples that are answered at a time."""
-
-
-def remove_result(out: Path) -> None:
-    """Remove what an earlier call chose, lest it stand for what this one is asked for; its trials stay."""
-    for name in RESULT_FILES:
-        (out / name).unlink(missing_ok=True)
-
-
-RESULT_FILES = (*ARTIFACT_FILES, "frontier.csv", "frontier.png")
 
 
 def sense(search: Search) -> Search:
@@ -378,29 +384,49 @@ def explore(search: Search, budget: Budget) -> tuple[Trial, ...]:
 
     Another budget gets the trials that a search from nothing would have carried out for it.
     """
-    workshop, config = search.workshop, search.workshop.config.compression
-    key = f"{budget.max_macs} MACs, {budget.max_latency_ms} ms"
-    if key not in search.shares:
-        search = replace(search, shares={**search.shares, key: find_shares(budget, workshop)})
+    search = begin(search, budget)
+    config, shares = search.workshop.config.compression, search.shares[name_limits(budget)]
+    trials: list[Trial] = []
+    while (scheme := propose(trials, budget, config, shares)) is not None:
+        search, trial = take(search, scheme, budget)
+        trials.append(trial)
+        search.watcher.on_trial(trial, choose_best(trials, budget))
+    if propose(trials, replace(budget, seconds=None), config, shares) is not None:
+        search.watcher.tell("the time is up, though there is more to try; --resume with more --time goes on")
+    write_frontier(search.trials, budget, search.out)
+    return tuple(trials)
+
+
+def begin(search: Search, budget: Budget) -> Search:
+    """Return the search with what is to be known before any trial. Raises BudgetError for limits out of reach."""
+    config, tell = search.workshop.config.compression, search.watcher.tell
+    if name_limits(budget) not in search.shares:
+        shares = find_shares(budget, search.workshop)
+        search = replace(search, shares={**search.shares, name_limits(budget): shares})
         search.save()
     if config.channels != "none" and importlib.util.find_spec("torch_pruning") is None:
-        search.watcher.tell("channels stay: removing them needs pip install 'falconet[compress]'")
+        tell("channels stay: removing them needs pip install 'falconet[compress]'")
     if search.trials:
-        search.watcher.tell(f"goes on after {len(search.trials)} trials")
-    trials: list[Trial] = []
-    while (scheme := propose(trials, budget, config, search.shares[key])) is not None:
-        known = next((trial for trial in search.trials if trial.scheme == scheme), None)
-        if known is None or not workshop.trial_file(known.number).is_file():
-            number = known.number if known else len(search.trials) + 1
-            trial = carry_out(number, scheme, workshop)
-        else:
-            trial = known
+        tell(f"{len(search.trials)} trials are there; those that this budget needs are not carried out again")
+    return search if search.sensed or not config.sensitivity else sense(search)
+
+
+def name_limits(budget: Budget) -> str:
+    """Return what removing channels depends on."""
+    return f"{budget.max_macs} MACs, {budget.max_latency_ms} ms"
+
+
+def take(search: Search, scheme: Scheme, budget: Budget) -> tuple[Search, Trial]:
+    """Return what comes of a scheme, from an earlier trial where there is one, and the search that knows it."""
+    workshop = search.workshop
+    known = next((trial for trial in search.trials if trial.scheme == scheme), None)
+    if known is None or not workshop.trial_file(known.number).is_file():
+        trial = carry_out(known.number if known else len(search.trials) + 1, scheme, workshop)
         search = search.add(trial)  # Before it is timed, which takes seconds in which much may happen.
-        timed = add_latency(trial, budget, workshop, search.trials)
-        trials.append(timed)
-        search = search if timed == trial else search.add(timed)
-        if trial is not known:
-            write_frontier(trials, budget, search.out)
-            search.watcher.on_trial(timed, choose_best(trials, budget))
-    write_frontier(trials, budget, search.out)
-    return tuple(trials)
+    else:
+        trial = known
+    timed = add_latency(trial, budget, workshop, search.trials)
+    search = search if timed == trial else search.add(timed)
+    if timed is not known:
+        write_frontier(search.trials, budget, search.out)
+    return search, timed

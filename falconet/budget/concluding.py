@@ -12,7 +12,7 @@ from falconet.artifact import Artifact, build_model, current_versions
 from falconet.budget.goals import Budget
 from falconet.budget.search import Trial
 from falconet.budget.trials import Workshop, count_macs, find_untouched, read_trial
-from falconet.catalog import CODED_FILE
+from falconet.catalog import ARTIFACT_FILES, CODED_FILE
 from falconet.data import Dataset
 from falconet.errors import FalconetError
 from falconet.evaluation import Evaluation, describe_calibration, evaluate_split
@@ -95,6 +95,7 @@ def conclude(
         trials=len(trials),
         untouched=find_untouched(chosen.scheme, workshop),
     )
+    remove_result(out)
     artifact.save(out)
     report = describe_model(
         artifact,
@@ -110,6 +111,12 @@ def conclude(
     compression = Compression(out, budget, tuple(trials), chosen, shrinking, val, test)
     write_report(report, compression, dataset)
     return compression
+
+
+def remove_result(out: Path) -> None:
+    """Remove what was chosen for another budget, lest its report stand beside another network."""
+    for name in ARTIFACT_FILES:
+        (out / name).unlink(missing_ok=True)
 
 
 def measure_kept(artifact: Artifact) -> float:

@@ -22,8 +22,11 @@ if TYPE_CHECKING:
 COLUMNS = ("trial", "bytes", "val_accuracy", "drop", "macs", "latency_ms", "kept", "bits", "epochs", "seconds", "front")
 
 
+FRONTIER_FILES = ("frontier.csv", "frontier.png")
+
+
 def write_frontier(trials: Sequence[Trial], budget: Budget, out: Path) -> None:
-    """Write `frontier.csv`, with all trials, and `frontier.png`. Raises StorageError."""
+    """Write `frontier.csv`, with all trials for whatever budget, and `frontier.png`. Raises StorageError."""
     front = {trial.number for trial in find_frontier(trials)}
     rows = [
         {
@@ -41,8 +44,9 @@ def write_frontier(trials: Sequence[Trial], budget: Budget, out: Path) -> None:
         }
         for trial in sorted(trials, key=lambda trial: trial.bytes)
     ]
-    write_table(rows, COLUMNS, out / "frontier.csv")
-    write_figure(draw_frontier(trials, budget), out / "frontier.png")
+    table, picture = FRONTIER_FILES
+    write_table(rows, COLUMNS, out / table)
+    write_figure(draw_frontier(trials, budget), out / picture)
 
 
 def write_table(rows: Sequence[Mapping[str, object]], columns: Sequence[str], path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -263,8 +264,7 @@ def find_share(budget: Budget, workshop: Workshop) -> float:
         try:
             network = remove_channels(share, workshop.config.compression)(artifact.model) if share < 1 else network
         except ConfigError as error:
-            hint = "; compression.multiple=1 lets more go" if workshop.config.compression.multiple > 1 else ""
-            reason = f"out of reach by removing channels{known}: {error}{hint}"
+            reason = f"out of reach by removing channels{known}: {explain_reach(workshop, error)}"
             raise BudgetError(f"{budget.describe()}: {reason}") from error
         if budget.max_latency_ms is None:
             return share
@@ -275,6 +275,21 @@ def find_share(budget: Budget, workshop: Workshop) -> float:
         if share <= LEAST_SHARE:
             raise BudgetError(f"{budget.describe()}: out of reach by removing channels{known}")
         share = max(share * min(max(SURE * budget.max_latency_ms / found, 0.4), 0.9), LEAST_SHARE)
+
+
+def explain_reach(workshop: Workshop, error: ConfigError) -> str:
+    """Return how many MACs removing channels leaves at least, in words; where that cannot be told, the error."""
+    step = remove_channels(HALF, workshop.config.compression)
+    try:
+        least, freely = (find_least_macs(one, workshop.artifact) for one in (step, replace(step, multiple=1)))
+    except ConfigError:
+        return str(error)
+    free = f", {freely:,} with compression.multiple=1" if freely < least else ""
+    return f"about {least:,} MACs are left at least{free}"
+
+
+def find_least_macs(step: PruneChannels, artifact: Artifact) -> int:
+    return math.ceil(step.find_least(artifact.model) * count_macs(artifact))
 
 
 LEAST_SHARE = 0.02

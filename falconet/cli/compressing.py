@@ -30,7 +30,11 @@ def compress(
         str | None, typer.Option(metavar="COUNT", help="Multiply-accumulates of one sample, such as 1.5M.")
     ] = None,
     time: Annotated[
-        str | None, typer.Option(metavar="TIME", help="After which no further trial begins, such as 10m.")
+        str | None,
+        typer.Option(
+            metavar="TIME",
+            help="Of all trials, also those before --resume, such as 10m: none begins that would end later.",
+        ),
     ] = None,
     recipe: Annotated[str | None, typer.Option(help="A named recipe for compression, or a YAML file.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Of training in each trial.")] = None,
@@ -42,7 +46,7 @@ def compress(
     debug: Debug = False,
 ) -> None:
     """Find the smallest file of a trained model that still answers right, within a budget."""
-    from falconet.budget.goals import Budget, parse_count, parse_size, parse_time
+    from falconet.budget.goals import Budget, parse_count, parse_latency, parse_size, parse_time
     from falconet.catalog import check_artifact, check_source
     from falconet.planning import parse_assignments
     from falconet.schema import merge
@@ -52,7 +56,7 @@ def compress(
     budget = Budget(
         max_bytes=None if max_size is None else parse_size(max_size, "--max-size"),
         max_drop=max_drop,
-        max_latency_ms=None if max_latency is None else 1000 * parse_time(max_latency, "--max-latency"),
+        max_latency_ms=None if max_latency is None else parse_latency(max_latency, "--max-latency"),
         max_macs=None if max_macs is None else parse_count(max_macs, "--max-macs"),
         seconds=None if time is None else parse_time(time, "--time"),
     )

@@ -103,6 +103,14 @@ class PruneChannels:
         check_removal(model, groups, chosen)
         return remove(model, groups, chosen)
 
+    @torch.inference_mode(mode=False)
+    def find_least(self, model: nn.Module) -> float:
+        """Return about the least share of the MACs that removing channels leaves. Raises as a call does."""
+        groups, _ = find_groups(model)
+        costs = count_costs(model)
+        most = self.choose_share(groups, (FINENESS - 1) / FINENESS)
+        return count_left(costs, groups, most) / sum(costs.values())
+
     def find_untouched(self, model: nn.Module) -> dict[str, str]:
         """Return the layers whose output channels all stay, each with the reason. Raises as a call does."""
         groups, reasons = find_groups(model)
@@ -136,13 +144,12 @@ class PruneChannels:
         At the step that comes below it, only as many groups lose more as it takes, those of the least important first.
         """
         costs = count_costs(model)
-        whole = sum(costs.values())
 
         def choose(step: int) -> list[Tensor]:
             return self.choose_share(groups, step / FINENESS)
 
         def measure(chosen: Sequence[Tensor]) -> float:
-            return count_left(costs, groups, chosen) / whole
+            return count_left(costs, groups, chosen) / sum(costs.values())
 
         few, many = 0, FINENESS - 1
         if measure(choose(many)) > macs:

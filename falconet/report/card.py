@@ -45,8 +45,6 @@ def render_card(report: ModelReport) -> str:
         rows.append(("energy of training", report.energy))
     table = "\n".join(f"| {name} | {value} |" for name, value in rows)
     labels = ", ".join(config.input.labels)
-    last = report.settings["training"]["keep"] == "last"
-    chosen = "the last one" if last else "the best on the validation split"
     return f"""---
 {front}---
 
@@ -65,9 +63,19 @@ Classes: {labels}.
 $ falconet predict . {EXAMPLES[config.input.kind]}
 ```
 
-Trained for {origin.epochs} epochs with seed {origin.seed}; the weights are those of epoch {origin.best_epoch},
-{chosen}. Data fingerprint: `{origin.data.fingerprint}`.
+{describe_training(report)} Data fingerprint: `{origin.data.fingerprint}`.
 """
+
+
+def describe_training(report: ModelReport) -> str:
+    """Return where the weights come from."""
+    origin = report.config.provenance
+    if report.shrinking:
+        return f"Compressed from a network that had trained for {origin.epochs} epochs with seed {origin.seed}."
+    last = report.settings["training"]["keep"] == "last"
+    chosen = "the last one" if last else "the best on the validation split"
+    trained = f"Trained for {origin.epochs} epochs with seed {origin.seed}"
+    return f"{trained}; the weights are those of epoch {origin.best_epoch},\n{chosen}."
 
 
 def describe_latencies(report: ModelReport) -> str:

@@ -116,7 +116,7 @@ def render_page(package: str, **values: Any) -> str:
 def describe(report: ModelReport, key: str) -> Model:
     """Word and draw what a page shows of a model."""
     matrix, vitals = show_matrix(report.test), show_vitals(report)
-    curves = show_learning_curves(report.history, report.config.provenance.best_epoch)
+    curves = show_learning_curves(report.history, report.config.provenance.best_epoch) if report.history else ()
     return Model(
         key=key,
         report=report,
@@ -151,7 +151,8 @@ def rate_accuracy(test: Evaluation) -> Tile:
 
 def list_figures(report: ModelReport) -> tuple[Tile, ...]:
     """Return the figures of merit on the test split, and the accuracy that the epoch was chosen by."""
-    test = report.test
+    test, val = report.test, report.val
+    epoch = "" if report.shrinking else f"epoch {report.config.provenance.best_epoch}, "
     ranked = [Tile(f"top-{k} accuracy", format_percent(share)) for k, share in test.top_k.items()]
     return (
         rate_accuracy(test),
@@ -159,11 +160,7 @@ def list_figures(report: ModelReport) -> tuple[Tile, ...]:
         Tile("macro recall", format_percent(test.macro_recall), note_interval(test, "macro_recall")),
         Tile("macro F1", format_percent(test.macro_f1), note_interval(test, "macro_f1")),
         *ranked,
-        Tile(
-            "validation accuracy",
-            format_percent(report.val.accuracy),
-            f"epoch {report.config.provenance.best_epoch}, n = {report.val.n:,}",
-        ),
+        Tile("validation accuracy", format_percent(val.accuracy), f"{epoch}n = {val.n:,}"),
     )
 
 

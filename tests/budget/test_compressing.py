@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,10 @@ import torch
 from falconet import Budget, RunResult, compress, evaluate, load_artifact
 from falconet.budget import Compression, Trial, Watcher
 from falconet.budget.compressing import is_coarse
+from falconet.catalog import ARTIFACT_FILES
 from falconet.cli import run
+from falconet.complexity import count_complexity
+from falconet.compression.structure import PruneChannels
 from falconet.errors import (
     BudgetError,
     DataError,
@@ -28,6 +33,8 @@ from falconet.errors import (
 )
 
 QUICK: dict[str, Any] = {"compression": {"epochs": 1, "refinements": 1, "sensitivity": False}}
+
+SMALL: dict[str, Any] = {"compression": {**QUICK["compression"], "sensitivity": True, "polish": 1}}
 
 
 def list_trials(out: Path) -> list[dict[str, Any]]:
@@ -39,8 +46,7 @@ def list_trials(out: Path) -> list[dict[str, Any]]:
 def small(trained: RunResult, tmp_path_factory: pytest.TempPathFactory) -> Compression:
     """The session's network, within 30 kB."""
     out = tmp_path_factory.mktemp("compressed") / "small"
-    settings = {**QUICK, "compression": {**QUICK["compression"], "sensitivity": True, "polish": 1}}
-    return compress(trained.out, "digits", out, budget=Budget(max_bytes=30_000), settings=settings)
+    return compress(trained.out, "digits", out, budget=Budget(max_bytes=30_000), settings=SMALL)
 
 
 @pytest.mark.slow
@@ -92,6 +98,9 @@ def test_all_trials_are_in_table_and_plot(small: Compression) -> None:
 @pytest.mark.slow
 def test_the_report_says_what_was_lost_and_which_is_faster(small: Compression) -> None:
     page = (small.out / "report.html").read_text()
+    assert "Epoch by epoch" not in page
+    assert "had trained for 2 epochs" in page
+    assert "Compressed from a network that had trained for 2 epochs" in (small.out / "README.md").read_text()
     assert f"{small.shrinking.ratio:.1f}× smaller" in page
     assert small.shrinking.name_fastest() in page
     assert small.shrinking.name_drop() in page
@@ -182,10 +191,38 @@ def test_a_latency_out_of_reach_is_said_with_the_least(
 ) -> None:
     pytest.importorskip("torch_pruning")
     monkeypatch.setattr("falconet.budget.trials.time_fastest", lambda artifact: 0.25)
-    with pytest.raises(
-        BudgetError, match=r"out of reach by removing channels; with \d+% of the MACs it takes 0.250 ms"
-    ):
+    told = r"channels; with \d+% of the MACs it takes 0.250 ms: about [\d,]+ MACs are left at least, [\d,]+ with"
+    with pytest.raises(BudgetError, match=told):
         compress(trained.out, "digits", tmp_path / "out", budget=Budget(max_latency_ms=0.01), settings=QUICK)
+
+
+def test_macs_out_of_reach_are_said_before_anything_is_measured(trained: RunResult, tmp_path: Path) -> None:
+    pytest.importorskip("torch_pruning")
+    out = tmp_path / "out"
+    with pytest.raises(BudgetError, match=r"100 MACs: out of reach .*: about ([\d,]+) MACs are left at least") as told:
+        compress(trained.out, "digits", out, budget=Budget(max_macs=100))
+    least = int(re.findall(r"about ([\d,]+) MACs", str(told.value))[0].replace(",", ""))
+    assert not (out / "sensitivity.csv").exists()
+    step = PruneChannels(macs=0.5, multiple=8)
+    network = load_artifact(trained.out).model
+    sample = torch.zeros(1, 1, 28, 28)
+    whole = count_complexity(network, sample.shape[1:]).macs
+    assert least == pytest.approx(step.find_least(network) * whole, abs=1)
+    smallest = replace(step, macs=step.find_least(network) + 1e-6)(network)
+    assert count_complexity(smallest, sample.shape[1:]).macs == pytest.approx(least, rel=0.02)
+
+
+@pytest.mark.slow
+def test_what_another_budget_found_stays_where_nothing_is_found(
+    small: Compression, trained: RunResult, tmp_path: Path
+) -> None:
+    out = tmp_path / "small"
+    shutil.copytree(small.out, out)
+    budget = Budget(max_bytes=30_000, max_drop=0, seconds=0.01)
+    with pytest.raises(BudgetError, match=r"model\.fnet still is what was found for another"):
+        compress(trained.out, "digits", out, budget=budget, settings=SMALL, existing="resume")
+    for name in ARTIFACT_FILES:
+        assert not (small.out / name).exists() or (out / name).read_bytes() == (small.out / name).read_bytes()
 
 
 def test_a_small_validation_split_is_told_of(trained: RunResult, tmp_path: Path) -> None:

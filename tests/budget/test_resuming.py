@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -52,7 +53,7 @@ def open_made_up(folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Search,
     monkeypatch.setattr(compressing, "write_frontier", lambda *arguments: None)
     folder.mkdir(exist_ok=True)
     workshop = make_hollow(Workshop, folder=folder, config=CONFIG, bits={})
-    return Search(workshop, make_hollow(Dataset), folder, Watcher(), FACTS), done
+    return Search(workshop, make_hollow(Dataset), folder, Watcher(), FACTS, sensed=True), done
 
 
 BUDGETS = st.sampled_from(
@@ -106,6 +107,40 @@ def test_a_trial_whose_file_is_gone_is_carried_out_again(tmp_path: Path, monkeyp
     assert done[count:] == [trials[1].scheme]
 
 
+def test_the_front_holds_the_trials_of_all_budgets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    search, _ = open_made_up(tmp_path, monkeypatch)
+    shown: list[set[int]] = []
+
+    def write_frontier(trials: Sequence[Trial], budget: Budget, out: Path) -> None:
+        shown.append({trial.number for trial in trials})
+
+    monkeypatch.setattr(compressing, "write_frontier", write_frontier)
+    first = explore(search, Budget(max_bytes=3000))
+    second = explore(replace(search, trials=first), Budget(max_bytes=90_000))
+    assert shown[-1] == {trial.number for trial in (*first, *second)} > {trial.number for trial in second}
+
+
+def test_trials_of_before_are_shown_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    search, done = open_made_up(tmp_path, monkeypatch)
+    trials = explore(search, Budget(max_bytes=3000))
+    told: list[str] = []
+    shown: list[Trial] = []
+    watcher = Watcher(told.append, lambda trial, best: shown.append(trial))
+    count = len(done)
+    explore(replace(search, trials=trials, watcher=watcher), Budget(max_bytes=3000))
+    assert len(done) == count
+    assert tuple(shown) == trials
+    assert told == [f"{len(trials)} trials are there; those that this budget needs are not carried out again"]
+
+
+def test_a_search_that_time_ended_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    search, _ = open_made_up(tmp_path, monkeypatch)
+    for seconds, lines in ((2.0, ["the time is up"]), (1000.0, [])):
+        told: list[str] = []
+        explore(replace(search, watcher=Watcher(told.append)), Budget(max_bytes=3000, seconds=seconds))
+        assert [line.partition(",")[0] for line in told] == lines
+
+
 def test_networks_of_the_same_channels_are_timed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     search, _ = open_made_up(tmp_path, monkeypatch)
     times = iter((0.9, 0.5, 0.4))
@@ -136,8 +171,10 @@ def test_another_search_is_not_gone_on_with(key: str, tmp_path: Path) -> None:
     path = tmp_path / "search.json"
     path.write_text(json.dumps({**FACTS, "sensed": False, "bits": {}, "shares": {}, "trials": []}))
     assert read_record(path, FACTS).trials == ()
-    with pytest.raises(UsageError, match="the search began with"):
-        read_record(path, {**FACTS, key: {"other": 1} if key == "config" else "other"})
+    changed = to_mapping(replace(CONFIG, compression=CompressConfig(polish=8)))
+    named = r"other settings: compression\.polish was 7, and now is 8; undo" if key == "config" else ""
+    with pytest.raises(UsageError, match=f"the search began with .*{named}"):
+        read_record(path, {**FACTS, key: changed if key == "config" else "other"})
 
 
 def test_checkpoints_of_another_trial_are_not_gone_on_with(tmp_path: Path) -> None:
