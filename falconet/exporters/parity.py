@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int64, UInt8
 
 from falconet import metrics
-from falconet.artifact import Artifact
+from falconet.artifact import UNKNOWN, Artifact
 from falconet.data import ImageArray, Samples, SeriesArray, Texts
 from falconet.data.preprocessing import TextPreprocess
 from falconet.errors import DataError, ExportError, FalconetError, MissingExtraError
@@ -83,7 +83,7 @@ def find_kept(artifact: Artifact, source: str | Path | None, data_root: str | Pa
         if source is not None:
             raise
         if not exact:
-            own = artifact.config.provenance.data.source
+            own = artifact.config.provenance.data.source or "its data"
             raise DataError(f"wanted validation samples of {own}, to choose ranges by; {error}; or --source") from error
         return make_up(artifact, str(error))
 
@@ -91,6 +91,8 @@ def find_kept(artifact: Artifact, source: str | Path | None, data_root: str | Pa
 def read_kept(artifact: Artifact, source: str | Path | None, data_root: str | Path | None) -> Kept:
     """Return validation samples in an order that a fixed seed has mixed."""
     own = artifact.config.provenance.data.source
+    if source is None and artifact.config.provenance == UNKNOWN:
+        raise DataError("a coded file alone does not tell what it was trained on")
     name, where = "val", own if source is None else source
     try:
         dataset, split, _ = find_split(artifact, where, name, data_root=data_root)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from falconet import RunResult, load_artifact, load_dataset, storage
-from falconet.artifact import Artifact
+from falconet.artifact import UNKNOWN, Artifact
 from falconet.data import ImageArray, Texts
 from falconet.data.texts import train_tokenizer
 from falconet.errors import DataError, ExportError, StorageError
@@ -209,6 +209,20 @@ def test_integers_need_data(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"wanted validation samples of no/such/folder, .*; or --source"):
         export(artifact, "onnx-int8", tmp_path / "model.onnx")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_working_folder_is_not_taken_for_what_a_lone_file_learned_from(
+    make_folder: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(make_folder(classes=("0", "1"), count=5))
+    artifact = make_artifact("lenet_relu", make_spec("lenet_relu", "image"))
+    lone = replace(artifact, config=replace(artifact.config, provenance=UNKNOWN))
+    kept = find_kept(lone, None, None, exact=True)
+    assert kept.description == (
+        "made-up samples, as the model's own cannot be read (a coded file alone does not tell what it was trained on)"
+    )
+    with pytest.raises(DataError, match=r"wanted validation samples of its data, .* alone does not tell"):
+        find_kept(lone, None, None, exact=False)
 
 
 @pytest.mark.slow
