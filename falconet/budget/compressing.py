@@ -14,7 +14,7 @@ import torch
 from falconet.artifact import UNKNOWN, Artifact, load_artifact
 from falconet.budget.concluding import Compression, conclude, remove_result
 from falconet.budget.config import RECOVERY, SearchConfig
-from falconet.budget.frontier import FRONTIER_FILES, describe_miss, write_frontier, write_sensitivity
+from falconet.budget.frontier import FRONTIER_FILES, SENSITIVITY_FILES, describe_miss, write_frontier, write_sensitivity
 from falconet.budget.goals import Budget
 from falconet.budget.search import FIRST_BITS, Scheme, Trial, choose_best, propose
 from falconet.budget.trials import (
@@ -65,7 +65,7 @@ class Watcher:
     tell: Callable[[str], None] = lambda line: None
     """Gets lines that the user should read."""
     on_trial: Callable[[Trial, Trial], None] = lambda trial, best: None
-    """Gets each trial that has ended, and the best one so far."""
+    """Gets each trial that has ended, those that an earlier call carried out too, and the best one so far."""
     watch: Watch = lambda title: ()
     """Returns what watches the training of a trial."""
 
@@ -118,13 +118,11 @@ def compress(
     artifact = load_artifact(model)
     dataset = read_data(artifact, source, data_root)
     config = configure(artifact, model, dataset, asked)
-    search = open_search(out, config, artifact, dataset, existing, watcher)
+    search = begin(open_search(out, config, artifact, dataset, existing, watcher), budget)
     trials = explore(search, budget)
     best = choose_best(trials, budget)
     if not best.fits(budget):
-        earlier = f"; {out / CODED_FILE} still is what was found for another" if (out / CODED_FILE).is_file() else ""
-        miss = describe_miss(best, trials, budget, search.workshop.trial_file(best.number))
-        raise BudgetError(f"{miss}{earlier}")
+        raise BudgetError(describe_miss(best, trials, budget, search.workshop.trial_file(best.number)))
     watcher.tell(f"trial {best.number} is chosen: judging it on the test split, timing it, writing its report")
     return conclude(search.workshop, dataset, out, budget, trials, best, data_root)
 
@@ -314,16 +312,19 @@ def check_unchanged(record: Mapping[str, Any], facts: Mapping[str, Any]) -> None
 
 
 def describe_change(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """Return the first setting that differs, in words."""
+    """Return the first setting that differs, in words; nothing where only empty ones do."""
     old, new = flatten(before), flatten(now)
-    key = next(key for key in (*old, *new) if old.get(key) != new.get(key))
-    return f": {key} was {old.get(key)}, and now is {new.get(key)}"
+    for key in {**old, **new}:
+        was, found = (side.get(key, "not there") for side in (old, new))
+        if was != found:
+            return f": {key} was {was}, and now is {found}"
+    return ""
 
 
 def clear(out: Path) -> None:
     """Remove what an earlier search left and chose, lest that stand for what this one is asked for."""
     remove_result(out)
-    for name in FRONTIER_FILES:
+    for name in (*FRONTIER_FILES, *SENSITIVITY_FILES):
         (out / name).unlink(missing_ok=True)
     folder = out / SEARCH_FOLDER
     for path in (folder / SEARCH_FILE, folder / CLAIM_FILE, *folder.glob("trial-*.fnet"), *folder.glob(f".*{PARTIAL}")):
@@ -380,11 +381,10 @@ TOLERATED = 0.01
 
 
 def explore(search: Search, budget: Budget) -> tuple[Trial, ...]:
-    """Return the trials of a search for a budget; each is kept as soon as it has ended, and never carried out twice.
+    """Return the trials of a search that has begun; each is kept as soon as it has ended, and never carried out twice.
 
     Another budget gets the trials that a search from nothing would have carried out for it.
     """
-    search = begin(search, budget)
     config, shares = search.workshop.config.compression, search.shares[name_limits(budget)]
     trials: list[Trial] = []
     while (scheme := propose(trials, budget, config, shares)) is not None:
@@ -400,6 +400,8 @@ def explore(search: Search, budget: Budget) -> tuple[Trial, ...]:
 def begin(search: Search, budget: Budget) -> Search:
     """Return the search with what is to be known before any trial. Raises BudgetError for limits out of reach."""
     config, tell = search.workshop.config.compression, search.watcher.tell
+    if (search.out / CODED_FILE).is_file():
+        tell(f"{search.out / CODED_FILE} stays what was found before, until this search ends with another")
     if name_limits(budget) not in search.shares:
         shares = find_shares(budget, search.workshop)
         search = replace(search, shares={**search.shares, name_limits(budget): shares})

@@ -95,8 +95,6 @@ def conclude(
         trials=len(trials),
         untouched=find_untouched(chosen.scheme, workshop),
     )
-    remove_result(out)
-    artifact.save(out)
     report = describe_model(
         artifact,
         (),
@@ -109,6 +107,8 @@ def conclude(
         shrinking=shrinking,
     )
     compression = Compression(out, budget, tuple(trials), chosen, shrinking, val, test)
+    remove_result(out)
+    artifact.save(out)
     write_report(report, compression, dataset)
     return compression
 

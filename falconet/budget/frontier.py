@@ -23,6 +23,7 @@ COLUMNS = ("trial", "bytes", "val_accuracy", "drop", "macs", "latency_ms", "kept
 
 
 FRONTIER_FILES = ("frontier.csv", "frontier.png")
+SENSITIVITY_FILES = ("sensitivity.csv", "sensitivity.png")
 
 
 def write_frontier(trials: Sequence[Trial], budget: Budget, out: Path) -> None:
@@ -111,8 +112,9 @@ def write_sensitivity(found: Sensitivity, out: Path) -> None:
         for change, part in (("sparsity", found.sparsities), ("bits", found.bits))
         for row in part
     ]
-    write_table(rows, ("parameter", "change", "setting", "accuracy"), out / "sensitivity.csv")
-    write_figure(draw_sensitivity(found), out / "sensitivity.png")
+    table, picture = SENSITIVITY_FILES
+    write_table(rows, ("parameter", "change", "setting", "accuracy"), out / table)
+    write_figure(draw_sensitivity(found), out / picture)
 
 
 def draw_sensitivity(found: Sensitivity) -> Figure:

@@ -96,7 +96,8 @@ def parse(text: str, units: Mapping[str, float], name: str, wanted: str, least: 
     except ValueError as error:
         raise ConfigError(f"{name}: wanted {wanted}, found {text!r}") from error
     if not (0 < value < 2**62 and value >= least):
-        raise ConfigError(f"{name}: wanted {wanted}, above 0, found {text[:40]!r}")
+        limit = f"{least:g} or more" if least else "above 0"
+        raise ConfigError(f"{name}: wanted {wanted}, {limit}, found {text[:40]!r}")
     return value
 
 

@@ -264,7 +264,7 @@ def find_share(budget: Budget, workshop: Workshop) -> float:
         try:
             network = remove_channels(share, workshop.config.compression)(artifact.model) if share < 1 else network
         except ConfigError as error:
-            reason = f"out of reach by removing channels{known}: {explain_reach(workshop, error)}"
+            reason = f"out of reach by removing channels{known}: {explain_reach(share, workshop, error)}"
             raise BudgetError(f"{budget.describe()}: {reason}") from error
         if budget.max_latency_ms is None:
             return share
@@ -277,14 +277,16 @@ def find_share(budget: Budget, workshop: Workshop) -> float:
         share = max(share * min(max(SURE * budget.max_latency_ms / found, 0.4), 0.9), LEAST_SHARE)
 
 
-def explain_reach(workshop: Workshop, error: ConfigError) -> str:
-    """Return how many MACs removing channels leaves at least, in words; where that cannot be told, the error."""
+def explain_reach(share: float, workshop: Workshop, error: ConfigError) -> str:
+    """Return how many MACs removing channels leaves at least, in words; where that was not the reason, the error."""
     step = remove_channels(HALF, workshop.config.compression)
     try:
         least, freely = (find_least_macs(one, workshop.artifact) for one in (step, replace(step, multiple=1)))
     except ConfigError:
         return str(error)
-    free = f", {freely:,} with compression.multiple=1" if freely < least else ""
+    if least <= share * count_macs(workshop.artifact):
+        return str(error)
+    free = f", {freely:,} with compression.multiple=1, in another folder" if freely < least else ""
     return f"about {least:,} MACs are left at least{free}"
 
 

@@ -33,7 +33,7 @@ def compress(
         str | None,
         typer.Option(
             metavar="TIME",
-            help="Of all trials, also those before --resume, such as 10m: none begins that would end later.",
+            help="Of the trials, those before --resume too, such as 10m: none begins that would end later.",
         ),
     ] = None,
     recipe: Annotated[str | None, typer.Option(help="A named recipe for compression, or a YAML file.")] = None,

@@ -105,7 +105,10 @@ class PruneChannels:
 
     @torch.inference_mode(mode=False)
     def find_least(self, model: nn.Module) -> float:
-        """Return about the least share of the MACs that removing channels leaves. Raises as a call does."""
+        """Return about the least share of the MACs that removing channels leaves.
+
+        Raises MissingExtraError without torch-pruning, and ConfigError where no channels can be found.
+        """
         groups, _ = find_groups(model)
         costs = count_costs(model)
         most = self.choose_share(groups, (FINENESS - 1) / FINENESS)

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int64, UInt8
 
 from falconet import metrics
-from falconet.artifact import UNKNOWN, Artifact
+from falconet.artifact import Artifact
 from falconet.data import ImageArray, Samples, SeriesArray, Texts
 from falconet.data.preprocessing import TextPreprocess
 from falconet.errors import DataError, ExportError, FalconetError, MissingExtraError
@@ -91,8 +91,8 @@ def find_kept(artifact: Artifact, source: str | Path | None, data_root: str | Pa
 def read_kept(artifact: Artifact, source: str | Path | None, data_root: str | Path | None) -> Kept:
     """Return validation samples in an order that a fixed seed has mixed."""
     own = artifact.config.provenance.data.source
-    if source is None and artifact.config.provenance == UNKNOWN:
-        raise DataError("a coded file alone does not tell what it was trained on")
+    if source is None and not own:
+        raise DataError("a coded file alone does not tell what it was trained on: name the folder that it lies in")
     name, where = "val", own if source is None else source
     try:
         dataset, split, _ = find_split(artifact, where, name, data_root=data_root)

@@ -124,7 +124,9 @@ class Shrinking:
         With as many MACs they are, whatever was measured: zeros and coarse values take as long as any.
         """
         ratio = self.latency_before / self.latency_after
-        if abs(ratio - 1) < TIE or self.macs_before == self.macs_after:
+        if self.macs_before == self.macs_after:
+            return "as fast as the dense network, with as many MACs"
+        if abs(ratio - 1) < TIE:
             return "as fast as the dense network"
         return (
             f"{ratio:.2f} times as fast as the dense network" if ratio > 1 else f"SLOWER: {1 / ratio:.2f} times as long"

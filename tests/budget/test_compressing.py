@@ -18,14 +18,16 @@ import pytest
 import torch
 
 from falconet import Budget, RunResult, compress, evaluate, load_artifact
-from falconet.budget import Compression, Trial, Watcher
-from falconet.budget.compressing import is_coarse
+from falconet.budget import Compression, Trial, Watcher, concluding
+from falconet.budget.compressing import clear, is_coarse
 from falconet.catalog import ARTIFACT_FILES
 from falconet.cli import run
 from falconet.complexity import count_complexity
+from falconet.compression import structure
 from falconet.compression.structure import PruneChannels
 from falconet.errors import (
     BudgetError,
+    ConfigError,
     DataError,
     PathError,
     RunExistsError,
@@ -196,6 +198,47 @@ def test_a_latency_out_of_reach_is_said_with_the_least(
         compress(trained.out, "digits", tmp_path / "out", budget=Budget(max_latency_ms=0.01), settings=QUICK)
 
 
+@pytest.mark.slow
+def test_a_report_that_fails_leaves_what_was_found_before(
+    small: Compression, trained: RunResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*arguments: object, **named: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(concluding, "describe_model", fail)
+    out = tmp_path / "small"
+    shutil.copytree(small.out, out)
+    with pytest.raises(KeyboardInterrupt):
+        compress(trained.out, "digits", out, budget=Budget(max_bytes=400_000), settings=SMALL, existing="resume")
+    for name in ARTIFACT_FILES:
+        assert not (small.out / name).exists() or (out / name).read_bytes() == (small.out / name).read_bytes()
+
+
+@pytest.mark.parametrize(
+    "file", ["model.fnet", "report.html", "frontier.csv", "sensitivity.png", "search/trial-03.fnet"]
+)
+def test_a_new_search_begins_with_an_empty_folder(file: str, tmp_path: Path) -> None:
+    (tmp_path / "search").mkdir()
+    for name in (file, "letter.txt"):
+        (tmp_path / name).write_text("old")
+    clear(tmp_path)
+    assert not (tmp_path / file).exists()
+    assert (tmp_path / "letter.txt").exists()
+
+
+def test_channels_that_cannot_be_followed_are_the_reason(
+    trained: RunResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("torch_pruning")
+
+    def refuse(*arguments: object) -> None:
+        raise ConfigError("wanted a network whose channels can be followed")
+
+    monkeypatch.setattr(structure, "check_removal", refuse)
+    with pytest.raises(BudgetError, match="out of reach by removing channels: wanted a network whose channels"):
+        compress(trained.out, "digits", tmp_path / "out", budget=Budget(max_macs=2_000_000), settings=QUICK)
+
+
 def test_macs_out_of_reach_are_said_before_anything_is_measured(trained: RunResult, tmp_path: Path) -> None:
     pytest.importorskip("torch_pruning")
     out = tmp_path / "out"
@@ -219,8 +262,12 @@ def test_what_another_budget_found_stays_where_nothing_is_found(
     out = tmp_path / "small"
     shutil.copytree(small.out, out)
     budget = Budget(max_bytes=30_000, max_drop=0, seconds=0.01)
-    with pytest.raises(BudgetError, match=r"model\.fnet still is what was found for another"):
-        compress(trained.out, "digits", out, budget=budget, settings=SMALL, existing="resume")
+    told: list[str] = []
+    with pytest.raises(BudgetError, match="keeps within the budget"):
+        compress(
+            trained.out, "digits", out, budget=budget, settings=SMALL, existing="resume", watcher=Watcher(told.append)
+        )
+    assert f"{out / 'model.fnet'} stays what was found before, until this search ends with another" in told
     for name in ARTIFACT_FILES:
         assert not (small.out / name).exists() or (out / name).read_bytes() == (small.out / name).read_bytes()
 
@@ -245,7 +292,7 @@ def test_from_two_hundred_samples_on_nothing_is_told() -> None:
 WRONG: list[tuple[list[str], str]] = [
     (["--max-size", "4 parsecs"], "--max-size: wanted a size such as 40kB or 1.5MB, found '4 parsecs'"),
     (["--max-drop", "-1"], "max_drop: wanted 0 to 100 points of accuracy, found -1"),
-    (["--max-macs", "0"], "--max-macs: wanted a number such as 1.5M or 300k, above 0, found '0'"),
+    (["--max-macs", "0"], "--max-macs: wanted a number such as 1.5M or 300k, 1 or more, found '0'"),
     (["--set", "compression.bits=9"], "compression.bits: wanted 2 to 8, found 9"),
     (["--set", "compression.bitz=3"], "unknown setting 'compression.bitz': did you mean compression.bits"),
     (["--set", "training.epochs=3"], "training.epochs: is compression.epochs; leave it out"),

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from falconet.budget import Budget, CompressConfig, Scheme, SearchConfig, Trial, Watcher, compressing
 from falconet.budget import trials as budget_trials
-from falconet.budget.compressing import Record, Search, explore, read_record
+from falconet.budget.compressing import Record, Search, begin, describe_change, explore, read_record
 from falconet.budget.trials import Workshop, claim_checkpoints
 from falconet.data import Dataset
 from falconet.data.augmentation import ImageAugmentation
@@ -56,6 +56,10 @@ def open_made_up(folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Search,
     return Search(workshop, make_hollow(Dataset), folder, Watcher(), FACTS, sensed=True), done
 
 
+def search_for(search: Search, budget: Budget) -> tuple[Trial, ...]:
+    return explore(begin(search, budget), budget)
+
+
 BUDGETS = st.sampled_from(
     [
         Budget(max_drop=2.0),
@@ -78,9 +82,9 @@ def test_another_budget_gets_what_a_search_from_nothing_would(
     with pytest.MonkeyPatch.context() as monkeypatch:
         search, done = open_made_up(tmp_path_factory.mktemp("resumed"), monkeypatch)
         for budget in budgets:
-            trials = explore(search, budget)
+            trials = search_for(search, budget)
             fresh, _ = open_made_up(tmp_path_factory.mktemp("fresh"), monkeypatch)
-            assert list(map(measure, trials)) == list(map(measure, explore(fresh, budget)))
+            assert list(map(measure, trials)) == list(map(measure, search_for(fresh, budget)))
             record = from_mapping(Record, read_json(search.workshop.folder / "search.json"))
             search = replace(search, trials=record.trials, shares=record.shares)
         lineages = [trace(scheme, search.trials) for scheme in done]
@@ -100,10 +104,10 @@ def trace(scheme: Scheme, trials: tuple[Trial, ...]) -> tuple[Scheme, ...]:
 
 def test_a_trial_whose_file_is_gone_is_carried_out_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     search, done = open_made_up(tmp_path, monkeypatch)
-    trials = explore(search, Budget(max_bytes=3000))
+    trials = search_for(search, Budget(max_bytes=3000))
     (tmp_path / "trial-02.fnet").unlink()
     count = len(done)
-    assert explore(replace(search, trials=trials), Budget(max_bytes=3000)) == trials
+    assert search_for(replace(search, trials=trials), Budget(max_bytes=3000)) == trials
     assert done[count:] == [trials[1].scheme]
 
 
@@ -115,30 +119,51 @@ def test_the_front_holds_the_trials_of_all_budgets(tmp_path: Path, monkeypatch: 
         shown.append({trial.number for trial in trials})
 
     monkeypatch.setattr(compressing, "write_frontier", write_frontier)
-    first = explore(search, Budget(max_bytes=3000))
-    second = explore(replace(search, trials=first), Budget(max_bytes=90_000))
+    first = search_for(search, Budget(max_bytes=3000))
+    second = search_for(replace(search, trials=first), Budget(max_bytes=90_000))
     assert shown[-1] == {trial.number for trial in (*first, *second)} > {trial.number for trial in second}
 
 
 def test_trials_of_before_are_shown_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("torch_pruning")  # Without it a line says so.
     search, done = open_made_up(tmp_path, monkeypatch)
-    trials = explore(search, Budget(max_bytes=3000))
+    trials = search_for(search, Budget(max_bytes=3000))
     told: list[str] = []
     shown: list[Trial] = []
     watcher = Watcher(told.append, lambda trial, best: shown.append(trial))
     count = len(done)
-    explore(replace(search, trials=trials, watcher=watcher), Budget(max_bytes=3000))
+    search_for(replace(search, trials=trials, watcher=watcher), Budget(max_bytes=3000))
     assert len(done) == count
     assert tuple(shown) == trials
     assert told == [f"{len(trials)} trials are there; those that this budget needs are not carried out again"]
 
 
 def test_a_search_that_time_ended_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("torch_pruning")  # Without it a line says so.
     search, _ = open_made_up(tmp_path, monkeypatch)
     for seconds, lines in ((2.0, ["the time is up"]), (1000.0, [])):
         told: list[str] = []
-        explore(replace(search, watcher=Watcher(told.append)), Budget(max_bytes=3000, seconds=seconds))
+        search_for(replace(search, watcher=Watcher(told.append)), Budget(max_bytes=3000, seconds=seconds))
         assert [line.partition(",")[0] for line in told] == lines
+
+
+def test_layers_are_measured_once_and_after_limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    search, _ = open_made_up(tmp_path, monkeypatch)
+    done: list[str] = []
+
+    def sense(search: Search) -> Search:
+        done.append("sensed")
+        return replace(search, sensed=True)
+
+    def find_shares(budget: Budget, workshop: Any) -> tuple[float, ...]:
+        done.append("limits")
+        return (1.0,)
+
+    monkeypatch.setattr(compressing, "sense", sense)
+    monkeypatch.setattr(compressing, "find_shares", find_shares)
+    search = begin(replace(search, sensed=False), Budget(max_bytes=3000))
+    begin(search, Budget(max_bytes=3000))
+    assert done == ["limits", "sensed"]
 
 
 def test_networks_of_the_same_channels_are_timed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,7 +171,7 @@ def test_networks_of_the_same_channels_are_timed_once(tmp_path: Path, monkeypatc
     times = iter((0.9, 0.5, 0.4))
     monkeypatch.setattr(budget_trials, "read_trial", lambda number, workshop: number)
     monkeypatch.setattr(budget_trials, "time_fastest", lambda artifact: next(times))
-    trials = explore(search, Budget(max_drop=0.2, max_latency_ms=1.0))
+    trials = search_for(search, Budget(max_drop=0.2, max_latency_ms=1.0))
     found = {trial.macs: trial.latency_ms for trial in trials}
     assert list(found.values()) == [0.9, 0.5, 0.4][: len(found)]
     assert [trial.latency_ms for trial in read_trials(tmp_path)] == [trial.latency_ms for trial in trials]
@@ -164,6 +189,14 @@ def test_a_damaged_record_says_what_to_do(damage: str, tmp_path: Path) -> None:
     path.write_text(damage)
     with pytest.raises(ArtifactError, match=r"search\.json.*begin anew with --overwrite"):
         read_record(path, FACTS)
+
+
+def test_a_setting_that_was_not_there_is_named() -> None:
+    before = {"model": "0f", "config": {"training": {"decay": None}, "gone": {}}}
+    assert describe_change(before, {"model": "0f", "config": {"gone": {}, "training": {}}}) == (
+        ": config.training.decay was None, and now is not there"
+    )
+    assert describe_change({"gone": {}}, {}) == ""
 
 
 @pytest.mark.parametrize("key", ["model", "fingerprint", "config"])
