@@ -22,6 +22,8 @@ from record import Row, mean, run_json, save
 ASSETS = Path(__file__).parent.parent / "tests" / "assets"
 Found = dict[str, Any]
 """What `falconet compress --json` printed."""
+RATIO, LOSS = "times smaller", "points lost"
+"""What a row may claim."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,7 @@ class Wanted:
     literature: str | None = None
     peer: float | None = None
     """The literature's ratio."""
+    claim: str = RATIO
 
 
 @dataclass(frozen=True)
@@ -125,8 +128,8 @@ CASES = {
         "ResNet-20, CIFAR-10, half the MACs",
         "cifar10",
         "cifar10-resnet20-channels",
-        (Wanted(("--max-macs", "20.27M", "--max-drop", "100", "--max-size", "1MB"),
-                "at most 0.5 points lost, 1.4x as fast in onnxruntime", halves(0.5, 1.4)),),
+        (Wanted(("--max-macs", "20.27M", "--max-size", "1MB"),
+                "at most 0.5 points lost, 1.4x as fast in onnxruntime", halves(0.5, 1.4), claim=LOSS),),
         model=ASSETS / "cifar10-resnet20",
         several=False,
     ),
@@ -176,29 +179,25 @@ def run(key: str, number: int, seed: int, asked: argparse.Namespace) -> Found:
 
 
 def describe(case: Case, wanted: Wanted, runs: Sequence[Found]) -> list[Row]:
-    """Return the rows of one budget: the ratio, the error with what was lost, and whether it is faster."""
-    ratio, spread = mean([run["ratio"] for run in runs])
-    sizes = ", ".join(f"{run['bytes_after']:,}" for run in runs)
-    name = f"{case.title}: times smaller at {error(runs):.2f} % test error ({sizes} bytes)"
-    errors = [100 * (1 - run["accuracy_after"]) for run in runs]
-    drops = [run["drop"] for run in runs]
-    rows = [
-        Row(name, ratio, "x", len(runs), spread, wanted.target, wanted.met(runs), wanted.literature, wanted.peer,
-            ratio / wanted.peer if wanted.peer else None),
-        Row("the same: test error", mean(errors)[0], "%", len(runs), mean(errors)[1]),
-        Row("the same: points lost", mean(drops)[0], "points", len(runs), mean(drops)[1]),
-    ]  # fmt: skip
+    """Return the rows of one budget: what is claimed first, then the rest, and whether it is faster."""
+    measured = {
+        RATIO: ([run["ratio"] for run in runs], "x"),
+        "test error": ([100 * (1 - run["accuracy_after"]) for run in runs], "%"),
+        LOSS: ([run["drop"] for run in runs], "points"),
+    }
     if all("onnxruntime" in run["latencies_ms_before"] for run in runs):
-        rows.append(
-            Row(
-                "the same: speed in onnxruntime, of the dense network's",
-                speed_up(runs),
-                "x",
-                len(runs),
-                mean(list_speeds(runs))[1],
-            )
-        )
-    return rows
+        measured["speed in onnxruntime, of the dense network's"] = (list_speeds(runs), "x")
+    sizes = ", ".join(f"{run['bytes_after']:,}" for run in runs)
+    first = f"{case.title}: {wanted.claim} at {error(runs):.2f} % test error ({sizes} bytes)"
+    value, spread = mean(measured[wanted.claim][0])
+    ratio = value / wanted.peer if wanted.peer else None
+    row = Row(first, value, measured.pop(wanted.claim)[1], len(runs), spread, wanted.target, wanted.met(runs),
+              wanted.literature, wanted.peer, ratio)  # fmt: skip
+    rest = [
+        Row(f"the same: {name}", mean(values)[0], unit, len(runs), mean(values)[1])
+        for name, (values, unit) in measured.items()
+    ]
+    return [row, *rest]
 
 
 def main() -> None:
