@@ -26,9 +26,6 @@ class CompressConfig:
     polish: int = 0
     """Of training at the end, of the best trial once more; 0: none."""
 
-    polish_rate: float = 1.0
-    """Share of `training.learning_rate` at which that begins: less of it undoes less of what was learned."""
-
     refinements: int = 3
     """Trials between the last share of weights that does and the first that does not."""
 
@@ -61,8 +58,6 @@ class CompressConfig:
             value = getattr(self, name)
             if not least <= value <= most:
                 raise ConfigError(f"{name}: wanted {least} to {most}, found {value}")
-        if not 0 < self.polish_rate <= 1:
-            raise ConfigError(f"polish_rate: wanted above 0, to 1, found {self.polish_rate}")
 
 
 RECOVERY = TrainConfig(epochs=1, learning_rate=1e-3, weight_decay=0.0, batch_size=128, keep="last", teacher_share=0.5)

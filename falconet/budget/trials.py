@@ -151,23 +151,21 @@ def find_untouched(scheme: Scheme, workshop: Workshop) -> dict[str, str]:
 
 def learn(network: nn.Module, number: int, scheme: Scheme, workshop: Workshop) -> None:
     """Train what is left, with the model that is compressed as its teacher where the configuration says so."""
-    config = workshop.config
-    rate = config.training.learning_rate * (config.compression.polish_rate if scheme.polish else 1)
-    training = replace(config.training, epochs=scheme.epochs, learning_rate=rate)
+    training = replace(workshop.config.training, epochs=scheme.epochs)
     claim_checkpoints(number, scheme, workshop.folder)
     result = fit(
         network,
         workshop.train,
         workshop.val,
         training,
-        teacher=copy.deepcopy(workshop.artifact.model) if config.compression.teach else None,
+        teacher=copy.deepcopy(workshop.artifact.model) if workshop.config.compression.teach else None,
         callbacks=workshop.watch(f"trial {number}"),
         checkpoints=workshop.folder / CHECKPOINT_FOLDER,
     )
     if result.ending == "diverged":
-        lower = "compression.polish_rate" if scheme.polish else "training.learning_rate"
+        rate = training.learning_rate
         raise DivergedError(
-            f"trial {number}: {result.message} at a learning rate of {rate:g}; --overwrite it with a lower {lower}"
+            f"trial {number}: {result.message}; --overwrite it at a lower training.learning_rate than {rate:g}"
         )
     if result.ending == "interrupted":
         raise InterruptedRunError(f"stopped in trial {number}; what was found so far is kept; --resume goes on")

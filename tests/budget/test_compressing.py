@@ -294,7 +294,6 @@ WRONG: list[tuple[list[str], str]] = [
     (["--max-drop", "-1"], "max_drop: wanted 0 to 100 points of accuracy, found -1"),
     (["--max-macs", "0"], "--max-macs: wanted a number such as 1.5M or 300k, 1 or more, found '0'"),
     (["--set", "compression.bits=9"], "compression.bits: wanted 2 to 8, found 9"),
-    (["--set", "compression.polish_rate=0"], "compression.polish_rate: wanted above 0, to 1, found 0"),
     (["--set", "compression.bitz=3"], "unknown setting 'compression.bitz': did you mean compression.bits"),
     (["--set", "training.epochs=3"], "training.epochs: is compression.epochs; leave it out"),
     (["--recipe", "no-such"], "unknown recipe 'no-such'"),

@@ -9,22 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from falconet.budget import Budget, CompressConfig, Scheme, SearchConfig, Trial, Watcher, compressing
 from falconet.budget import trials as budget_trials
 from falconet.budget.compressing import Record, Search, begin, describe_change, explore, read_record
-from falconet.budget.config import RECOVERY
-from falconet.budget.trials import Workshop, claim_checkpoints, learn
+from falconet.budget.trials import Workshop, claim_checkpoints
 from falconet.data import Dataset
 from falconet.data.augmentation import ImageAugmentation
-from falconet.errors import ArtifactError, DivergedError, UsageError
+from falconet.errors import ArtifactError, UsageError
 from falconet.schema import from_mapping, to_mapping
 from falconet.storage import read_json
-from falconet.training import TrainConfig
-from falconet.training.loop import FitResult
 from tests.budget.test_search import SHARES, lose, weigh
 
 CONFIG = SearchConfig(ImageAugmentation(), CompressConfig(polish=7))
@@ -223,26 +219,3 @@ def test_checkpoints_of_another_trial_are_not_gone_on_with(tmp_path: Path) -> No
     assert left.exists()
     claim_checkpoints(3, Scheme(kept=0.25), tmp_path)
     assert not left.exists()
-
-
-@pytest.mark.parametrize(
-    ("polish", "rate", "setting"), [(False, 0.1, "training.learning_rate"), (True, 0.03, "compression.polish_rate")]
-)
-def test_polishing_begins_at_a_rate_of_its_own(
-    polish: bool, rate: float, setting: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked: list[TrainConfig] = []
-
-    def fit(network: Any, train: Any, val: Any, config: TrainConfig, **others: Any) -> FitResult:
-        asked.append(config)
-        return FitResult((), 0, "diverged", "the loss became nan")
-
-    monkeypatch.setattr(budget_trials, "fit", fit)
-    compression, training = CompressConfig(polish_rate=0.3, teach=False), replace(RECOVERY, learning_rate=0.1)
-    config = SearchConfig(ImageAugmentation(), compression, training)
-    workshop = make_hollow(Workshop, folder=tmp_path, config=config, train=(), val=(), watch=lambda title: ())
-    told = rf"trial 3: the loss became nan at a learning rate of {rate}; --overwrite it with a lower {setting}"
-    with pytest.raises(DivergedError, match=told):
-        learn(torch.nn.Identity(), 3, Scheme(epochs=4, polish=polish), workshop)
-    assert asked[0].epochs == 4
-    assert asked[0].learning_rate == pytest.approx(rate)
