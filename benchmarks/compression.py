@@ -23,7 +23,7 @@ ASSETS = Path(__file__).parent.parent / "tests" / "assets"
 Found = dict[str, Any]
 """What `falconet compress --json` printed."""
 RATIO, LOSS = "times smaller", "points lost"
-"""What a row may claim."""
+"""Measures that a row may claim."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,7 @@ class Wanted:
     peer: float | None = None
     """The literature's ratio."""
     claim: str = RATIO
+    """What the target is about, and leads the row."""
 
 
 @dataclass(frozen=True)
