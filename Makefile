@@ -76,7 +76,7 @@ bench-exports: $(VENV)/installed-dev  ## exported networks: latency and throughp
 	$(BIN)/python benchmarks/exports.py
 	$(MAKE) readme
 
-bench-compress: $(VENV)/installed-dev  ## bytes and what they cost; DATA=folder of the data, ROWS=some rows, SQUEEZENET=folder of its files
+bench-compress: $(VENV)/installed-dev  ## bytes and what they cost; DATA=folder of the data, ROWS="some rows", SQUEEZENET=folder of its files
 	$(BIN)/python benchmarks/compression.py --data-root $(DATA) $(if $(ROWS),--rows $(ROWS))
 	$(if $(SQUEEZENET),$(BIN)/python benchmarks/codec.py --squeezenet $(SQUEEZENET)/squeezenet_v1.0_decoded.npz)
 	$(if $(SQUEEZENET),$(BIN)/python benchmarks/squeezenet_file.py --weights $(SQUEEZENET)/compressed_SqueezeNet.net --photos $(DATA)/sign-digits)

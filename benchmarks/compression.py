@@ -3,7 +3,7 @@
 A ratio is the dense network's parameters in single precision against all bytes of the coded file; accuracy is that of
 the decoded network on the test split. Runs stay in `--runs` and go on where they stopped.
 
-    python benchmarks/compression.py --data-root FOLDER [--rows lenet300,lenet5,resnet20,channels,transformer]
+    python benchmarks/compression.py --data-root FOLDER [--rows lenet5-200x resnet20-15x]
 
 FOLDER holds MNIST/, cifar-10-batches-bin/ and banking77/, each where its row is wanted.
 """
@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +27,25 @@ RATIO, LOSS = "times smaller", "points lost"
 
 
 @dataclass(frozen=True)
+class Case:
+    """A network on its data."""
+
+    title: str
+    source: str
+    recipe: str
+    """Of the compression."""
+    training: str | None = None
+    """The recipe that trains the dense network; None: it is there already."""
+    model: Path | None = None
+    several: bool = True
+    """Whether there is one run for each seed."""
+
+
+@dataclass(frozen=True)
 class Wanted:
     """A budget, and what is to come of it."""
 
+    case: Case
     flags: tuple[str, ...]
     target: str
     met: Callable[[Sequence[Found]], bool]
@@ -38,22 +54,6 @@ class Wanted:
     """The literature's ratio."""
     claim: str = RATIO
     """What the target is about, and leads the row."""
-
-
-@dataclass(frozen=True)
-class Case:
-    """A network on its data."""
-
-    title: str
-    source: str
-    recipe: str
-    """Of the compression."""
-    wanted: tuple[Wanted, ...]
-    training: str | None = None
-    """The recipe that trains the dense network; None: it is there already."""
-    model: Path | None = None
-    several: bool = True
-    """Whether there is one run for each seed."""
 
 
 def error(runs: Sequence[Found]) -> float:
@@ -87,63 +87,42 @@ def list_speeds(runs: Sequence[Found]) -> list[float]:
     return [before["onnxruntime"] / after["onnxruntime"] for before, after in pairs]
 
 
-CASES = {
-    "lenet300": Case(
-        "LeNet-300-100, MNIST",
-        "mnist",
-        "mnist-lenet300-100",
-        (
-            Wanted(("--max-size", "17.7kB"), "60x at most 1.60 % error", reaches(60, 1.60),
-                   "Deep Compression, 40x at 1.58 %", 40),
-            Wanted(("--max-size", "7.1kB"), "150x at most 1.60 % error (goal)", reaches(150, 1.60),
-                   "soft weight sharing, 64x at 1.94 %", 64),
-        ),
-        training="mnist-lenet300-100",
+LENET300 = Case("LeNet-300-100, MNIST", "mnist", "mnist-lenet300-100", training="mnist-lenet300-100")
+LENET5 = Case("LeNet-5-Caffe, MNIST", "mnist", "mnist-lenet5-caffe", training="mnist-lenet5-caffe")
+RESNET = Case("ResNet-20, CIFAR-10", "cifar10", "cifar10-resnet20", model=ASSETS / "cifar10-resnet20", several=False)
+HALVED = replace(RESNET, title=f"{RESNET.title}, half the MACs", recipe="cifar10-resnet20-channels")
+TRANSFORMER = Case("Transformer, banking77", "banking77", "banking77-transformer", "text-transformer", several=False)
+
+WANTED = {
+    "lenet300-60x": Wanted(
+        LENET300, ("--max-size", "17.7kB"), "60x at most 1.60 % error", reaches(60, 1.60),
+        "Deep Compression, 40x at 1.58 %", 40,
     ),
-    "lenet5": Case(
-        "LeNet-5-Caffe, MNIST",
-        "mnist",
-        "mnist-lenet5-caffe",
-        (
-            Wanted(("--max-size", "8.6kB"), "200x at most 0.74 % error", reaches(200, 0.74),
-                   "Deep Compression, 39x at 0.74 %", 39),
-            Wanted(("--max-size", "2.87kB"), "600x at most 0.69 % error (goal)", reaches(600, 0.69),
-                   "best known claim, 555x at 0.69 %", 555),
-            Wanted(("--max-size", "1.43kB"), "1200x at most 0.96 % error (goal)", reaches(1200, 0.96),
-                   "best known claim, 1110x at 0.96 %", 1110),
-        ),
-        training="mnist-lenet5-caffe",
+    "lenet300-150x": Wanted(
+        LENET300, ("--max-size", "7.1kB"), "150x at most 1.60 % error (goal)", reaches(150, 1.60),
+        "soft weight sharing, 64x at 1.94 %", 64,
     ),
-    "resnet20": Case(
-        "ResNet-20, CIFAR-10",
-        "cifar10",
-        "cifar10-resnet20",
-        (
-            Wanted(("--max-size", "71.8kB"), "15x at most 0.5 points lost", loses(15, 0.5)),
-            Wanted(("--max-size", "35.9kB"), "30x at most 0.5 points lost (goal)", loses(30, 0.5)),
-        ),
-        model=ASSETS / "cifar10-resnet20",
-        several=False,
+    "lenet5-200x": Wanted(
+        LENET5, ("--max-size", "8.6kB"), "200x at most 0.74 % error", reaches(200, 0.74),
+        "Deep Compression, 39x at 0.74 %", 39,
     ),
-    "channels": Case(
-        "ResNet-20, CIFAR-10, half the MACs",
-        "cifar10",
-        "cifar10-resnet20-channels",
-        (Wanted(("--max-macs", "20.27M", "--max-size", "1MB"),
-                "at most 0.5 points lost, 1.4x as fast in onnxruntime", halves(0.5, 1.4), claim=LOSS),),
-        model=ASSETS / "cifar10-resnet20",
-        several=False,
+    "lenet5-600x": Wanted(
+        LENET5, ("--max-size", "2.87kB"), "600x at most 0.69 % error (goal)", reaches(600, 0.69),
+        "best known claim, 555x at 0.69 %", 555,
     ),
-    "transformer": Case(
-        "Transformer, banking77",
-        "banking77",
-        "banking77-transformer",
-        (
-            Wanted(("--max-size", "368kB"), "10x at most 0.5 points lost", loses(10, 0.5)),
-            Wanted(("--max-size", "122kB"), "30x at most 0.5 points lost (goal)", loses(30, 0.5)),
-        ),
-        training="text-transformer",
-        several=False,
+    "lenet5-1200x": Wanted(
+        LENET5, ("--max-size", "1.43kB"), "1200x at most 0.96 % error (goal)", reaches(1200, 0.96),
+        "best known claim, 1110x at 0.96 %", 1110,
+    ),
+    "resnet20-15x": Wanted(RESNET, ("--max-size", "71.8kB"), "15x at most 0.5 points lost", loses(15, 0.5)),
+    "resnet20-30x": Wanted(RESNET, ("--max-size", "35.9kB"), "30x at most 0.5 points lost (goal)", loses(30, 0.5)),
+    "resnet20-halved": Wanted(
+        HALVED, ("--max-macs", "20.27M", "--max-size", "1MB"),
+        "at most 0.5 points lost, 1.4x as fast in onnxruntime", halves(0.5, 1.4), claim=LOSS,
+    ),
+    "transformer-10x": Wanted(TRANSFORMER, ("--max-size", "368kB"), "10x at most 0.5 points lost", loses(10, 0.5)),
+    "transformer-30x": Wanted(
+        TRANSFORMER, ("--max-size", "122kB"), "30x at most 0.5 points lost (goal)", loses(30, 0.5)
     ),
 }  # fmt: skip
 
@@ -165,21 +144,24 @@ def find_source(case: Case, asked: argparse.Namespace) -> str:
     return str(folder) if case.source == "banking77" else case.source
 
 
-def run(key: str, number: int, seed: int, asked: argparse.Namespace) -> Found:
-    """Return what one budget came to, from the file of an earlier run or by searching, and keep it."""
-    case = CASES[key]
-    kept = asked.runs / f"{key}-{seed}-{number}.json"
+def run(name: str, seed: int, asked: argparse.Namespace) -> Found:
+    """Return what one budget came to, from the file of an earlier run or by searching, and keep it.
+
+    Budgets of one network share the folder of their searches, so that each begins with what the others found.
+    """
+    kept = asked.runs / f"{name}-{seed}.json"
     if not kept.is_file():
-        out = asked.runs / f"{key}-{seed}"
-        model, source = find_model(case, seed, asked), find_source(case, asked)
-        found = run_json("compress", str(model), source, "--recipe", case.recipe, "--out", str(out), "--resume",
-                         "--data-root", str(asked.data_root), *case.wanted[number].flags)  # fmt: skip
+        wanted = WANTED[name]
+        out = asked.runs / f"small-{wanted.case.recipe}-{seed}"
+        model, source = find_model(wanted.case, seed, asked), find_source(wanted.case, asked)
+        found = run_json("compress", str(model), source, "--recipe", wanted.case.recipe, "--out", str(out), "--resume",
+                         "--data-root", str(asked.data_root), *wanted.flags)  # fmt: skip
         kept.write_text(json.dumps(found))
     found = json.loads(kept.read_text())
     return dict(found)
 
 
-def describe(case: Case, wanted: Wanted, runs: Sequence[Found]) -> list[Row]:
+def describe(wanted: Wanted, runs: Sequence[Found]) -> list[Row]:
     """Return the rows of one budget: what is claimed first, then the rest, and whether it is faster."""
     measured = {
         RATIO: ([run["ratio"] for run in runs], "x"),
@@ -189,7 +171,7 @@ def describe(case: Case, wanted: Wanted, runs: Sequence[Found]) -> list[Row]:
     if all("onnxruntime" in run["latencies_ms_before"] for run in runs):
         measured["speed in onnxruntime, of the dense network's"] = (list_speeds(runs), "x")
     sizes = ", ".join(f"{run['bytes_after']:,}" for run in runs)
-    first = f"{case.title}: {wanted.claim} at {error(runs):.2f} % test error ({sizes} bytes)"
+    first = f"{wanted.case.title}: {wanted.claim} at {error(runs):.2f} % test error ({sizes} bytes)"
     value, spread = mean(measured[wanted.claim][0])
     ratio = value / wanted.peer if wanted.peer else None
     row = Row(first, value, measured.pop(wanted.claim)[1], len(runs), spread, wanted.target, wanted.met(runs),
@@ -204,18 +186,16 @@ def describe(case: Case, wanted: Wanted, runs: Sequence[Found]) -> list[Row]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-root", type=Path, required=True)
-    parser.add_argument("--rows", default=",".join(CASES))
+    parser.add_argument("--rows", nargs="+", choices=WANTED, default=list(WANTED), metavar="ROW")
     parser.add_argument("--runs", type=Path, default=Path("runs/compression"))
     parser.add_argument("--seeds", type=int, default=3)
     asked = parser.parse_args()
     asked.runs.mkdir(parents=True, exist_ok=True)
-    for key in asked.rows.split(","):
-        seeds = range(asked.seeds) if CASES[key].several else range(1)
-        rows = []
-        for number, wanted in enumerate(CASES[key].wanted):
-            runs = [run(key, number, seed, asked) for seed in seeds]
-            rows += describe(CASES[key], wanted, runs)
-            save(f"compression-{key}", rows, ["constriction", *(["onnxruntime"] if key == "channels" else [])])
+    for name in asked.rows:
+        wanted = WANTED[name]
+        runs = [run(name, seed, asked) for seed in range(asked.seeds if wanted.case.several else 1)]
+        packages = ["constriction", *(["onnxruntime"] if wanted.case is HALVED else [])]
+        save(f"compression-{name}", describe(wanted, runs), packages)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -128,10 +129,17 @@ def format_speed(row: dict[str, Any], best: bool) -> tuple[str, str]:
 def list_results() -> str:
     """Return all results as one Markdown table."""
     lines = ["| what | result | target | | measured on |", "| --- | --- | --- | --- | --- |"]
-    for path in sorted(path for path in RESULTS.glob("*.json") if path.stem not in (STORY, PROFILE, EXPORTS)):
+    for path in sorted(RESULTS.glob("*.json"), key=count_up):
+        if path.stem in (STORY, PROFILE, EXPORTS):
+            continue
         content = json.loads(path.read_text(encoding="utf-8"))
         lines += [format_row(row, describe(content)) for row in content["rows"] if row["target"]]
     return "\n".join(lines)
+
+
+def count_up(path: Path) -> list[str | int]:
+    """Return what sorts names by the numbers in them: 60x before 150x."""
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", path.stem)]
 
 
 def format_row(row: dict[str, Any], where: str) -> str:
