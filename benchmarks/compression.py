@@ -147,7 +147,7 @@ def find_source(case: Case, asked: argparse.Namespace) -> str:
 def run(name: str, seed: int, asked: argparse.Namespace) -> Found:
     """Return what one budget came to, from the file of an earlier run or by searching, and keep it.
 
-    Budgets of one network share the folder of their searches, so that each begins with what the others found.
+    Budgets of one network share the folder of their searches: what several need is carried out once.
     """
     kept = asked.runs / f"{name}-{seed}.json"
     if not kept.is_file():

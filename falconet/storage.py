@@ -9,10 +9,14 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from falconet.errors import ArtifactError, StorageError
+from filelock import FileLock, Timeout
+
+from falconet.errors import ArtifactError, RunExistsError, StorageError
 
 PARTIAL = ".partial"
 """Ends the name of a file that is still being written."""
+LOCK_FILE = ".lock"
+"""In a folder where one process at a time may work."""
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -86,6 +90,28 @@ def prepare_folder(folder: Path) -> None:
             path.unlink()
     except OSError as error:
         raise storage_error(folder, error) from error
+
+
+@contextmanager
+def hold(folder: Path) -> Iterator[None]:
+    """Let one process at a time work in `folder`, which is made; what was killed holds nothing.
+
+    Raises RunExistsError where another is at it, StorageError where the folder cannot be written to.
+    """
+    lock = FileLock(folder / LOCK_FILE, timeout=0)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout as error:
+        raise RunExistsError(
+            f"{folder}: another process is at work there; wait for it, or choose another --out"
+        ) from error
+    except OSError as error:
+        raise storage_error(folder, error) from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def storage_error(path: Path, error: OSError) -> StorageError:

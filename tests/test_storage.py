@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
 
-from falconet.errors import ArtifactError, StorageError
-from falconet.storage import prepare_folder, read_json, write_bytes, write_json, write_text
+from falconet.errors import ArtifactError, RunExistsError, StorageError
+from falconet.storage import hold, prepare_folder, read_json, write_bytes, write_json, write_text
 
 
 def refuse(*_: object) -> NoReturn:
@@ -165,3 +167,33 @@ def test_full_disk_is_found_before_the_work(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr("tempfile.TemporaryFile", lambda **_: refuse())
     with pytest.raises(StorageError, match="No space left on device"):
         prepare_folder(tmp_path)
+
+
+def test_one_at_a_time_works_in_a_folder(tmp_path: Path) -> None:
+    with (
+        hold(tmp_path / "a"),
+        pytest.raises(RunExistsError, match="a: another process is at work there"),
+        hold(tmp_path / "a"),
+    ):
+        pytest.fail("both work there")
+    with hold(tmp_path / "a"):
+        assert (tmp_path / "a").is_dir()
+
+
+def test_what_was_killed_holds_nothing(tmp_path: Path) -> None:
+    work = f"with hold(Path({str(tmp_path)!r})): print(); input()"
+    code = f"from pathlib import Path; from falconet.storage import hold\n{work}"
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        with pytest.raises(RunExistsError), hold(tmp_path):
+            pytest.fail("both work there")
+        process.kill()
+    with hold(tmp_path):
+        assert process.returncode
+
+
+def test_a_file_cannot_be_held(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"old")
+    with pytest.raises(StorageError, match="cannot write"), hold(tmp_path / "file"):
+        pytest.fail("it was held")

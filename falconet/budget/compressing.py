@@ -47,7 +47,7 @@ from falconet.planning import (
     read_settings,
 )
 from falconet.schema import flatten, from_mapping, merge, to_mapping
-from falconet.storage import PARTIAL, prepare_folder, read_json, write_json
+from falconet.storage import PARTIAL, hold, prepare_folder, read_json, write_json
 from falconet.training.checkpoints import remove_checkpoints
 from falconet.training.loop import check_fit
 
@@ -118,13 +118,14 @@ def compress(
     artifact = load_artifact(model)
     dataset = read_data(artifact, source, data_root)
     config = configure(artifact, model, dataset, asked)
-    search = begin(open_search(out, config, artifact, dataset, existing, watcher), budget)
-    trials = explore(search, budget)
-    best = choose_best(trials, budget)
-    if not best.fits(budget):
-        raise BudgetError(describe_miss(best, trials, budget, search.workshop.trial_file(best.number)))
-    watcher.tell(f"trial {best.number} is chosen: judging it on the test split, timing it, writing its report")
-    return conclude(search.workshop, dataset, out, budget, trials, best, data_root)
+    with hold(out / SEARCH_FOLDER):
+        search = begin(open_search(out, config, artifact, dataset, existing, watcher), budget)
+        trials = explore(search, budget)
+        best = choose_best(trials, budget)
+        if not best.fits(budget):
+            raise BudgetError(describe_miss(best, trials, budget, search.workshop.trial_file(best.number)))
+        watcher.tell(f"trial {best.number} is chosen: judging it on the test split, timing it, writing its report")
+        return conclude(search.workshop, dataset, out, budget, trials, best, data_root)
 
 
 def check_out(out: Path, existing: Existing, model: str | Path, source: str | Path) -> None:

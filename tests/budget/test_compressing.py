@@ -33,6 +33,7 @@ from falconet.errors import (
     RunExistsError,
     UsageError,
 )
+from falconet.storage import hold, read_json, write_json
 
 QUICK: dict[str, Any] = {"compression": {"epochs": 1, "refinements": 1, "sensitivity": False}}
 
@@ -287,6 +288,13 @@ def test_a_small_validation_split_is_told_of(trained: RunResult, tmp_path: Path)
 
 def test_from_two_hundred_samples_on_nothing_is_told() -> None:
     assert [is_coarse(count) for count in (21, 199, 200, 10_000)] == [True, True, False, False]
+
+
+def test_a_search_that_is_going_on_is_left_alone(trained: RunResult, tmp_path: Path) -> None:
+    write_json(tmp_path / "search" / "search.json", {})
+    with hold(tmp_path / "search"), pytest.raises(RunExistsError, match="another process is at work there"):
+        compress(trained.out, "digits", tmp_path, settings=QUICK, existing="overwrite")
+    assert read_json(tmp_path / "search" / "search.json") == {}
 
 
 WRONG: list[tuple[list[str], str]] = [
