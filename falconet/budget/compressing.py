@@ -106,8 +106,9 @@ def compress(
 
     The search may be killed at any moment and goes on with `existing="resume"`, in the middle of a trial too.
     Raises BudgetError where no trial keeps within the budget: the front is written all the same, and the message names
-    what comes nearest. Raises UsageError for what cannot be meant, RunExistsError for a folder that is in use, DataError
-    where the data are not the model's own, ArtifactError, StorageError; DivergedError and InterruptedRunError, after which it can be gone on with.
+    what comes nearest. Raises UsageError for what cannot be meant, RunExistsError for a folder that is in use,
+    DataError where the data are not the model's own, ArtifactError, StorageError; DivergedError and
+    InterruptedRunError, after which it can be gone on with.
 
     """
     budget, watcher, out = budget or Budget(), watcher or Watcher(), Path(out)
