@@ -132,7 +132,9 @@ def make_steps(scheme: Scheme, workshop: Workshop, share: float) -> Step:
     if share < 1:
         steps.append(remove_channels(share, config))
     if scheme.kept < 1:
-        steps.append(prune(1 - scheme.kept, scope=config.scope, schedule="cubic", regrow=config.regrow))
+        # Behind zeros weights drift while training is long, until they change places with good ones, many at a time.
+        regrow = config.regrow and not scheme.polish
+        steps.append(prune(1 - scheme.kept, scope=config.scope, schedule="cubic", regrow=regrow))
     names = [name for name, weight in workshop.artifact.model.named_parameters() if weight.ndim > 1]
     bits = {name: max(scheme.bits, workshop.bits.get(name, 0)) for name in names}
     return chain(*steps, quantize(bits), shorten(config.rest_bits))
