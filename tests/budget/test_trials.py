@@ -1,0 +1,30 @@
+"""How trials train what is left."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from falconet.artifact import Artifact
+from falconet.budget import CompressConfig, Scheme, SearchConfig
+from falconet.budget.trials import Workshop, make_steps
+from falconet.compression import Constrained, materialize
+from falconet.data.augmentation import ImageAugmentation
+from tests.budget.test_resuming import make_hollow
+
+
+@pytest.mark.parametrize("polish", [False, True])
+def test_no_weight_comes_back_while_the_best_network_is_polished(polish: bool) -> None:
+    network = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 2))
+    first = network.get_parameter("0.weight")
+    with torch.no_grad():
+        first[:4] = 0
+    config = SearchConfig(ImageAugmentation(), CompressConfig(regrow=True))
+    workshop = make_hollow(Workshop, artifact=make_hollow(Artifact, model=network), config=config, bits={})
+    constrained = make_steps(Scheme(kept=0.5, epochs=1, start=1, polish=polish), workshop, 1.0)(network)
+    assert isinstance(constrained, Constrained)
+    with torch.no_grad():
+        constrained.model.get_parameter("0.weight")[:4] = 10.0
+    constrained.advance(0.5)
+    assert bool(materialize(constrained).get_parameter("0.weight")[:4].any()) is not polish
