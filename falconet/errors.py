@@ -65,7 +65,7 @@ class ConfigError(UsageError):
 
 
 class RunExistsError(UsageError):
-    """The output folder already holds a run, or other files that must not be lost."""
+    """The output folder is in use, or already holds a run or other files that must not be lost."""
 
 
 class DataError(FalconetError, ValueError):
