@@ -1,5 +1,6 @@
 """Steps that make a trained network smaller, and what keeps it so while it is trained on."""
 
+from falconet.compression.compensation import Compensate, compensate
 from falconet.compression.constraints import Constrained, materialize
 from falconet.compression.pruning import PruneWeights
 from falconet.compression.sensitivity import Sensitivity, choose_bits, choose_sparsities, measure_sensitivity
@@ -9,6 +10,7 @@ from falconet.compression.structure import Factorize, FoldBatchNorm, PruneChanne
 __all__ = [
     "Chain",
     "Cluster",
+    "Compensate",
     "Constrained",
     "Factorize",
     "FoldBatchNorm",
@@ -22,6 +24,7 @@ __all__ = [
     "choose_bits",
     "choose_sparsities",
     "cluster",
+    "compensate",
     "factorize",
     "fold_batchnorm",
     "materialize",
