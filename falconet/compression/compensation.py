@@ -29,11 +29,12 @@ class Compensate:
     """Weights on grids are rounded one after the other, and those that are left make up for the error so far.
 
     An output of a layer errs by d H d^T on average, where d holds the errors of its weights and H the second moments of
-    its inputs. After each rounding the weights that are free are set to where that is least (Frantar, Singh, Alistarh:
-    Optimal brain compression. NeurIPS 2022, equation 7), in one order for all outputs and by one Cholesky factor
-    (Frantar et al.: GPTQ. ICLR 2023, algorithm 1). Zeros stay zeros, and an output that would err more than with each
-    weight at its nearest level keeps those, as does a layer that is never called. Inputs are those of the weights before any grid. Biases and steps stay as
-    they are. Raises ConfigError for bad settings, UsageError for a model without grids.
+    its inputs. After each rounding the weights that are free are set to where that is least (the optimal brain
+    quantizer of Frantar, Singh, Alistarh: Optimal brain compression. NeurIPS 2022), in one order for all outputs and by
+    one Cholesky factor (Frantar et al.: GPTQ. ICLR 2023, algorithm 1). Zeros stay zeros. An output that would err more
+    than with each weight at its nearest level keeps those, as does a layer that is never called. Inputs are those of
+    the weights before any grid. Biases and steps stay as they are. Raises ConfigError for bad settings, UsageError for
+    a model without grids.
     """
 
     inputs: Sequence[Tensor] = field(repr=False)
