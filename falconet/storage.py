@@ -1,13 +1,15 @@
 """Writing that loses nothing: a temporary file in the same folder, fsync, rename."""
 
+import errno
 import json
 import os
 import secrets
+import stat
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from filelock import FileLock, Timeout
 
@@ -79,6 +81,38 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ArtifactError(f"{path}: wanted a JSON object, found {type(content).__name__}")
     return content
+
+
+def open_regular(path: str | Path, *, follow: bool = True) -> BinaryIO:
+    """Open a regular file for reading; a FIFO, a socket or a device is refused at once, as it could block or never end.
+
+    Without `follow`, a link in the last place of `path` is refused too. Raises OSError, whose `strerror` says what was
+    found.
+    """
+    flags = os.O_RDONLY | OPTIONAL_FLAGS | (0 if follow else getattr(os, "O_NOFOLLOW", 0))
+    try:
+        descriptor = os.open(path, flags)
+    except OSError as error:
+        if error.errno == errno.ELOOP and not follow:
+            raise OSError(errno.ELOOP, "a link, not a regular file", str(path)) from error
+        raise
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", str(path))
+        return os.fdopen(descriptor, "rb")
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
+OPTIONAL_FLAGS = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+"""Opening a FIFO waits for its other end without the first; systems lack one or another."""
+
+
+def read_regular(path: str | Path, *, follow: bool = True) -> bytes:
+    """Return the content of a regular file; see `open_regular`. Raises OSError."""
+    with open_regular(path, follow=follow) as file:
+        return file.read()
 
 
 def prepare_folder(folder: Path) -> None:

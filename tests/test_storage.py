@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 import pytest
 
 from falconet.errors import ArtifactError, RunExistsError, StorageError
-from falconet.storage import hold, prepare_folder, read_json, write_bytes, write_json, write_text
+from falconet.storage import hold, prepare_folder, read_json, read_regular, write_bytes, write_json, write_text
 
 
 def refuse(*_: object) -> NoReturn:
@@ -197,3 +197,25 @@ def test_a_file_cannot_be_held(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"old")
     with pytest.raises(StorageError, match="cannot write"), hold(tmp_path / "file"):
         pytest.fail("it was held")
+
+
+def test_only_regular_files_are_read(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"content")
+    (tmp_path / "link").symlink_to("file")
+    assert read_regular(tmp_path / "file", follow=False) == b"content"
+    assert read_regular(tmp_path / "link") == b"content"
+    with pytest.raises(OSError, match="a link, not a regular file"):
+        read_regular(tmp_path / "link", follow=False)
+
+
+@pytest.mark.parametrize("what", ["fifo", "folder", "device"])
+def test_what_is_no_regular_file_is_refused_at_once(tmp_path: Path, what: str) -> None:
+    path = tmp_path / "entry"
+    if what == "fifo":
+        os.mkfifo(path)
+    elif what == "folder":
+        path.mkdir()
+    else:
+        path.symlink_to("/dev/zero")
+    with pytest.raises(OSError, match="not a regular file"):
+        read_regular(path)
