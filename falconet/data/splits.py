@@ -82,8 +82,8 @@ class DataConfig:
 def complete_splits(dataset: Dataset, config: DataConfig) -> Dataset:
     """Return the data set with train, val and test, the missing ones carved out of train.
 
-    A sample's place follows from its content and `config.split_seed` alone; equal samples of one class stay together.
-    Where the samples belong to groups, whole groups are placed, by their names instead of their content. A class keeps
+    A sample's place follows from its content and `config.split_seed` alone; equal samples stay together, whatever their
+    labels. Where the samples belong to groups, whole groups are placed, by their names instead of their content. A class keeps
     at least one training sample, so that one with fewer than three samples may be missing elsewhere. Raises DataError
     where a class has no training samples, or where the source's own splits tear a group apart.
     """
@@ -141,11 +141,15 @@ def choose(split: Split, share: float, seed: int) -> Bool[np.ndarray, " samples"
 def choose_stratified(
     hashes: UInt64[np.ndarray, " samples"], labels: Int64[np.ndarray, " samples"], share: float, seed: int
 ) -> Bool[np.ndarray, " samples"]:
-    """Mark `share` of each class: the samples whose mixed hash is lowest, at least one where a class has two."""
+    """Mark `share` of each class: the samples whose mixed hash is lowest, at least one where a class has two.
+
+    Equal samples of several classes count as samples of the first of these, so that they fall on one side.
+    """
     order = mix(hashes, seed)
+    strata = unite_equal(hashes, labels)
     chosen = np.zeros(len(labels), dtype=bool)
-    for label in np.unique(labels):
-        members = np.flatnonzero(labels == label)
+    for label in np.unique(strata):
+        members = np.flatnonzero(strata == label)
         ranks = order[members]
         count = max(round(share * len(members)), 1 if len(members) >= 2 else 0)
         if count:
@@ -154,7 +158,21 @@ def choose_stratified(
             below = ranks <= threshold
             # Something must stay behind: at the least, the equal samples that rank highest.
             chosen[members] = ranks < threshold if below.all() else below
+    for label in np.setdiff1d(labels, labels[~chosen]):
+        # All samples of this class are chosen with equal ones of others: those that rank highest stay behind.
+        chosen[order == order[labels == label].max()] = False
     return chosen
+
+
+def unite_equal(
+    hashes: UInt64[np.ndarray, " samples"], labels: Int64[np.ndarray, " samples"]
+) -> Int64[np.ndarray, " samples"]:
+    """Return labels, equal samples of several classes having the lowest of theirs."""
+    _, contents = np.unique(hashes, return_inverse=True)
+    lowest = np.full(contents.max(initial=-1) + 1, np.iinfo(np.int64).max)
+    np.minimum.at(lowest, contents, labels)
+    united: Int64[np.ndarray, " samples"] = lowest[contents]
+    return united
 
 
 def choose_groups(

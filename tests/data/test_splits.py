@@ -93,6 +93,45 @@ def test_equal_samples_of_a_class_stay_together(labels: list[tuple[int, int]], c
     assert set(dataset.splits["train"].labels.tolist()) == {0, 1}
 
 
+@quick
+@given(labels=st.lists(st.tuples(st.integers(0, 2), st.integers(0, 9)), max_size=60), config=configs)
+def test_equal_samples_stay_together_whatever_their_labels(labels: list[tuple[int, int]], config: DataConfig) -> None:
+    # Class 2 has no sample but those that are equal to some of the others.
+    rows = [(0, 0), (1, 1), (2, 0), (2, 1), *labels]
+    split = make_split([label for label, _ in rows], content=[number for _, number in rows])
+    dataset = complete_splits(make_dataset(train=split), config)
+    parts = [set(part.hashes.tolist()) for part in dataset.splits.values()]
+    assert sum(map(len, parts)) == len(set(split.hashes.tolist()))
+    assert sorted(chain(*contents(dataset).values())) == sorted(split.hashes.tolist())
+    assert set(dataset.splits["train"].labels.tolist()) == {0, 1, 2}
+
+
+def test_many_contradicting_labels_leave_shares_as_asked() -> None:
+    # Each content stands in both classes: a fifth of them is tested, both samples of each.
+    split = make_split([0] * 100 + [1] * 100, content=[*range(100), *range(100)])
+    dataset = complete_splits(make_dataset(train=split), DataConfig())
+    found = {name: np.bincount(part.labels, minlength=2).tolist() for name, part in dataset.splits.items()}
+    assert found == {"train": [70, 70], "val": [10, 10], "test": [20, 20]}
+
+
+def test_splits_without_contradictions_are_those_of_earlier_versions() -> None:
+    # Artifacts keep the seed alone: with it, later versions must find the same samples again.
+    split = make_split([0] * 12 + [1] * 9 + [2] * 3, content=[0, 0, 0, *range(1, 10), *range(20, 27), 27, 27, 31, 32, 33])
+    last = {key: index for index, key in enumerate(split.hashes.tolist())}
+    found = {
+        seed: {
+            name: [last[key] for key in part.hashes.tolist()]
+            for name, part in complete_splits(make_dataset(train=split), DataConfig(split_seed=seed)).splits.items()
+            if name != "train"
+        }
+        for seed in (0, 3)
+    }
+    assert found == {
+        0: {"val": [10, 17, 23], "test": [6, 9, 14, 18, 21]},
+        3: {"val": [7, 12, 21], "test": [9, 11, 14, 17, 23]},
+    }
+
+
 def test_a_large_group_of_equal_samples_leaves_room_for_the_others() -> None:
     # Of six equal samples and two others, whatever their order, test and training both have something.
     for seed in range(20):
