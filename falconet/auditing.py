@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float64, Int64
+from jaxtyping import Bool, Float64, Int64, UInt64
 from torch import Tensor
 
 from falconet import metrics
-from falconet.data import Dataset
+from falconet.data import Dataset, Split
 from falconet.data.cache import PixelCache
 from falconet.data.checks import LabelError
 from falconet.data.loader import Inputs, Loader, load_inputs, measure_inputs
@@ -33,10 +34,10 @@ def find_label_errors(dataset: Dataset, callbacks: Sequence[Callback] = ()) -> t
     """Return the samples whose label is likely wrong, the most suspicious first.
 
     Each sample is judged by a network that neither learned from it nor was chosen by it: all splits together are
-    parted into five folds by content, and the model that `train` would choose is trained on three, chosen on one and
+    parted into five folds, which tear neither groups nor equal samples apart, and the model that `train` would choose is trained on three, chosen on one and
     asked about the last. Confident learning (Northcutt, Jiang, Chuang, JAIR 2021): a label is suspected where another
     class reaches the mean probability that samples of that class get for it. Raises DataError where a class has too
-    few samples to be parted.
+    few samples or groups to be parted.
     """
     everything = dataset.split("all")
     config = configure(dataset, default_settings(dataset))
@@ -47,7 +48,7 @@ def find_label_errors(dataset: Dataset, callbacks: Sequence[Callback] = ()) -> t
         mean, std = measure_inputs(loaded.inputs, draft)
         spec = dataclasses.replace(draft, mean=mean, std=std)
     preprocess = create_preprocess(spec, tokenizer)
-    folds = part(loaded, len(dataset.classes))
+    folds = part(loaded.split, len(dataset.classes))
     probabilities = np.zeros((len(folds), len(dataset.classes)))
     for number in range(FOLDS):
         probabilities[folds == number] = judge_fold(loaded, folds, number, preprocess, config, callbacks)
@@ -64,16 +65,68 @@ def find_label_errors(dataset: Dataset, callbacks: Sequence[Callback] = ()) -> t
     )
 
 
-def part(loaded: Inputs, num_classes: int) -> Int64[np.ndarray, " samples"]:
-    """Return the fold of each sample; equal ones share it, since one of them would give the other's label away."""
-    folds = (mix(loaded.split.hashes, seed=0) % np.uint64(FOLDS)).astype(np.int64)
+def part(split: Split, num_classes: int) -> Int64[np.ndarray, " samples"]:
+    """Return the fold of each sample; what belongs together shares one, since it would give the others' labels away.
+
+    Equal samples belong together, and those of one group. Raises DataError where too few folds get each class.
+    """
+    if split.groups is None:
+        folds = (mix(split.hashes, seed=0) % np.uint64(FOLDS)).astype(np.int64)
+    else:
+        folds = deal(unite(split), split.labels)
     for label in range(num_classes):
-        if len(np.unique(folds)) < FOLDS or len(np.unique(folds[loaded.split.labels == label])) < FOLDS - 1:
+        own = split.labels == label
+        if len(np.unique(folds)) < FOLDS or len(np.unique(folds[own])) < FOLDS - 1:
+            grouped = "" if split.groups is None else f" in {len(np.unique(unite(split)[own]))} groups"
             raise DataError(
-                f"--label-errors: wanted enough different samples of each class for {FOLDS} folds, found "
-                f"{int((loaded.split.labels == label).sum())} of one"
+                f"--label-errors: wanted enough different samples{' and groups' if grouped else ''} of each class for "
+                f"{FOLDS} folds, found {int(own.sum())}{grouped} of one"
             )
     return folds
+
+
+def unite(split: Split) -> UInt64[np.ndarray, " samples"]:
+    """Return a name for each sample that it shares with those of its group, with equal ones, with the groups of these.
+
+    The name is the lowest of the groups that are brought together so; whatever the order of the samples.
+    """
+    names = split.group_names
+    assert names is not None
+    groups, members = np.unique(names, return_inverse=True)
+    parents = list(range(len(groups)))
+
+    def find_root(node: int) -> int:
+        while (parent := parents[node]) != node:
+            parents[node] = node = parents[parent]
+        return node
+
+    order = np.argsort(split.hashes, kind="stable")
+    for first, second in pairwise(order.tolist()):
+        if split.hashes[first] == split.hashes[second]:
+            low, high = sorted((find_root(int(members[first])), find_root(int(members[second]))))
+            parents[high] = low
+    roots = np.array([find_root(node) for node in range(len(groups))], dtype=np.int64)
+    united: UInt64[np.ndarray, " samples"] = groups[roots][members]
+    return united
+
+
+def deal(
+    groups: UInt64[np.ndarray, " samples"], labels: Int64[np.ndarray, " samples"]
+) -> Int64[np.ndarray, " samples"]:
+    """Return folds of whole groups: the largest first, each to the fold that has least of its classes.
+
+    There may be few groups; drawn by chance, they would leave folds empty.
+    """
+    names, members = np.unique(groups, return_inverse=True)
+    counts = np.zeros((len(names), int(labels.max(initial=0)) + 1), dtype=np.int64)
+    np.add.at(counts, (members, labels), 1)
+    dealt, folds = np.zeros((FOLDS, counts.shape[1]), dtype=np.int64), np.zeros(len(names), dtype=np.int64)
+    for group in np.lexsort((mix(names, seed=0), -counts.sum(axis=1))):
+        fold = np.lexsort((dealt.sum(axis=1), dealt @ counts[group]))[0]
+        dealt[fold] += counts[group]
+        folds[group] = fold
+    chosen: Int64[np.ndarray, " samples"] = folds[members]
+    return chosen
 
 
 def judge_fold(

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
+from random import Random
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from falconet import load_dataset
-from falconet.auditing import find_contradictions, find_label_errors
+from falconet import DataConfig, load_dataset
+from falconet.auditing import FOLDS, find_contradictions, find_label_errors, part, unite
+from falconet.data import Split
+from falconet.data.loader import Inputs
+from falconet.data.splits import complete_splits, mix
 from falconet.errors import DataError
+from tests.data.builders import make_dataset, make_split
 
 DIGITS = load_dataset("digits").split("all")
 
@@ -51,6 +57,80 @@ def test_too_few_samples_are_refused(tmp_path: Path) -> None:
     write_digits(tmp_path / "few.npz", np.array([], dtype=np.int64), 30)
     with pytest.raises(DataError, match=r"--label-errors: wanted enough different samples of each class"):
         find_label_errors(load_dataset(tmp_path / "few.npz"))
+
+
+def test_folds_of_samples_without_groups_follow_from_content() -> None:
+    split = make_split([0, 1] * 50, content=[*range(60), *range(40)])
+    folds = part(split, 2)
+    assert set(folds.tolist()) == set(range(FOLDS))
+    assert folds.tolist() == (mix(split.hashes, 0) % np.uint64(FOLDS)).tolist()
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    rows=st.lists(st.tuples(st.integers(0, 1), st.integers(0, 30), st.integers(0, 200)), min_size=60, max_size=90),
+    order=st.randoms(use_true_random=False),
+)
+def test_folds_tear_neither_groups_nor_equal_samples_apart(rows: list[tuple[int, int, int]], order: Random) -> None:
+    whole = [(index % 2, index % 30 + 1, 1000 + index) for index in range(120)]
+    split = group([*rows, *whole])
+    try:
+        folds = part(split, 2)
+    except DataError:  # Equal samples may bring all groups together.
+        assume(False)
+    assert split.groups is not None
+    for keys in (split.hashes, split.groups[split.groups != 0]):
+        chosen = folds if len(keys) == len(folds) else folds[split.groups != 0]
+        for key in np.unique(keys):
+            assert len(np.unique(chosen[keys == key])) == 1
+    mixed = np.array(order.sample(range(len(split)), len(split)))
+    assert part(split.take(mixed), 2).tolist() == folds[mixed].tolist()
+
+
+def group(rows: list[tuple[int, int, int]]) -> Split:
+    """Samples of (label, group, content); group 0 is none."""
+    split = make_split([label for label, _, _ in rows], content=[content for _, _, content in rows])
+    return dataclasses.replace(split, groups=np.array([7919 * name for _, name, _ in rows], dtype=np.uint64))
+
+
+def test_equal_samples_bring_groups_together() -> None:
+    # Person 1 shares a sample with 2, and 2 another one with 3; a sample of nobody is equal to one of 4.
+    rows = [(0, 1, 1), (0, 1, 2), (1, 2, 2), (1, 2, 3), (0, 3, 3), (1, 4, 4), (1, 0, 4), (0, 0, 5), (0, 5, 6)]
+    names = unite(group(rows))
+    assert [names.tolist().index(name) for name in names.tolist()] == [0, 0, 0, 0, 0, 5, 5, 7, 8]
+
+
+def test_few_groups_are_dealt_evenly() -> None:
+    # Eight persons with ten samples of either class: no fold is empty, none has more than two of them.
+    split = group([(index % 2, 1 + index // 20, index) for index in range(160)])
+    folds = part(split, 2)
+    assert sorted(np.bincount(folds, minlength=FOLDS).tolist()) == [20, 20, 40, 40, 40]
+
+
+def test_too_few_groups_are_refused() -> None:
+    split = group([(index % 2, 1 + index % 4, index) for index in range(400)])
+    with pytest.raises(
+        DataError, match=r"different samples and groups of each class for 5 folds, found 200 in 2 groups"
+    ):
+        part(split, 2)
+
+
+def test_no_network_judges_a_person_whom_it_trained_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [(index % 2, 1 + index % 12, index) for index in range(96)]
+    split = group(rows)
+    dataset = dataclasses.replace(make_dataset(train=split), kind="image")
+    seen: list[tuple[set[int], set[int]]] = []
+
+    def judge(loaded: Inputs, folds: np.ndarray, number: int, *_: object) -> np.ndarray:
+        groups = loaded.split.groups
+        assert groups is not None
+        seen.append((set(groups[folds == number].tolist()), set(groups[folds != number].tolist())))
+        return np.full((int((folds == number).sum()), 2), 0.5)
+
+    monkeypatch.setattr("falconet.auditing.judge_fold", judge)
+    find_label_errors(complete_splits(dataset, DataConfig()))
+    assert len(seen) == FOLDS
+    assert all(judged and not judged & trained for judged, trained in seen)
 
 
 def test_a_confident_contradiction_is_suspected() -> None:

@@ -116,7 +116,9 @@ def test_many_contradicting_labels_leave_shares_as_asked() -> None:
 
 def test_splits_without_contradictions_are_those_of_earlier_versions() -> None:
     # Artifacts keep the seed alone: with it, later versions must find the same samples again.
-    split = make_split([0] * 12 + [1] * 9 + [2] * 3, content=[0, 0, 0, *range(1, 10), *range(20, 27), 27, 27, 31, 32, 33])
+    split = make_split(
+        [0] * 12 + [1] * 9 + [2] * 3, content=[0, 0, 0, *range(1, 10), *range(20, 27), 27, 27, 31, 32, 33]
+    )
     last = {key: index for index, key in enumerate(split.hashes.tolist())}
     found = {
         seed: {
