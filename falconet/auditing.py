@@ -34,10 +34,10 @@ def find_label_errors(dataset: Dataset, callbacks: Sequence[Callback] = ()) -> t
     """Return the samples whose label is likely wrong, the most suspicious first.
 
     Each sample is judged by a network that neither learned from it nor was chosen by it: all splits together are
-    parted into five folds, which tear neither groups nor equal samples apart, and the model that `train` would choose is trained on three, chosen on one and
-    asked about the last. Confident learning (Northcutt, Jiang, Chuang, JAIR 2021): a label is suspected where another
-    class reaches the mean probability that samples of that class get for it. Raises DataError where a class has too
-    few samples or groups to be parted.
+    parted into five folds, which tear neither groups nor equal samples apart, and the model that `train` would choose
+    is trained on three, chosen on one and asked about the last. Confident learning (Northcutt, Jiang, Chuang, JAIR
+    2021): a label is suspected where another class reaches the mean probability that samples of that class get for it.
+    Raises DataError where a class has too few samples or groups to be parted.
     """
     everything = dataset.split("all")
     config = configure(dataset, default_settings(dataset))

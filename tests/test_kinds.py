@@ -88,6 +88,14 @@ def test_a_table_is_not_taken_for_one_text(text_run: tuple[Path, RunResult], tmp
         predict(text_run[1].out, [tmp_path / "texts.csv"])
 
 
+@pytest.mark.parametrize("split", ["test", "all"])
+def test_a_table_of_one_class_is_judged(text_run: tuple[Path, RunResult], tmp_path: Path, split: str) -> None:
+    rows = "".join(f'"pear and plum, lot {index}",fruit,test\n' for index in range(5))
+    (tmp_path / "held-out.csv").write_text(f"note,topic,split\n{rows}", encoding="utf-8")
+    evaluation = evaluate(text_run[1].out, tmp_path / "held-out.csv", split=split)
+    assert (evaluation.n, evaluation.accuracy) == (5, 1)
+
+
 def test_reports_show_texts(text_run: tuple[Path, RunResult]) -> None:
     _, run = text_run
     page = (run.out / "report.html").read_text(encoding="utf-8")

@@ -119,7 +119,7 @@ def read_folder(root: Path, config: DataConfig) -> Dataset:
     """Read a folder of class subfolders, or of `train/ val/ test/` that hold them.
 
     The kind of the samples is that of most files, where `config.kind` does not say. Raises DataError for a folder
-    without samples, or with a split but no training split.
+    without samples.
     """
     folders = find_class_folders(root)
     found = {folder: walk(root, folder, config.follow) for _, folder in folders}
@@ -267,10 +267,8 @@ def find_class_folders(root: Path) -> list[tuple[str, Path]]:
         layers[split] = folder
     # A class may be called "train" too; then it holds images, not class folders.
     splits = [split for split, layer in layers.items() if split and list_folders(layer)]
-    if "train" in splits:
+    if "train" in splits or (splits and len(splits) == len(layers)):
         return [(split, folder) for split in splits for folder in list_folders(layers[split])]
-    if splits and len(splits) == len(layers):
-        raise DataError(f"{root}: no training split; found {', '.join(splits)}")
     return [("train", folder) for folder in list_folders(root)]
 
 

@@ -131,7 +131,7 @@ def read_hub(source: str, config: DataConfig) -> Dataset:
     path, configuration = parse_source(source)
     loaded = load_splits(source, path, configuration)
     splits, ignored = name_splits(source, {name: len(part) for name, part in loaded.items()})
-    roles = choose_roles(source, loaded[splits["train"]], config)
+    roles = choose_roles(source, loaded[splits.get("train") or next(iter(splits.values()))], config)
     roots = None if config.follow else list_roots(path)
     scans = {split: scan_split(f"{source}:{name}", loaded[name], roles, roots) for split, name in splits.items()}
     return make_dataset(source, drop_placeholders(scans, roles), roles, ignored)
@@ -216,8 +216,8 @@ def name_splits(source: str, sizes: Mapping[str, int]) -> tuple[dict[str, str], 
             raise DataError(f"{source}: wanted one split for {split}, found {names[split]} and {name}")
         if split:
             names[split] = name
-    if "train" not in names:
-        raise DataError(f"{source}: no training split; found {', '.join(sizes)}")
+    if not names:
+        raise DataError(f"{source}: wanted a split for training, validation or testing, found {', '.join(sizes)}")
     return names, {f"split {name}": size for name, size in sizes.items() if name not in names.values()}
 
 
@@ -407,8 +407,12 @@ def read_groups(column: pyarrow.ChunkedArray) -> list[int]:
 
 
 def drop_placeholders(scans: Mapping[str, Scan], roles: Roles) -> dict[str, Scan]:
-    """Take -1 for a missing label where it is a plain number that no training sample has."""
-    if roles.classes is not None or "-1" in scans["train"].labels:
+    """Take -1 for a missing label where it is a plain number that no training sample has.
+
+    Without a training split: where it is the only label of a split.
+    """
+    known = [scans["train"]] if "train" in scans else [scan for scan in scans.values() if set(scan.labels) != {"-1"}]
+    if roles.classes is not None or any("-1" in scan.labels for scan in known):
         return dict(scans)
     return {
         split: replace(scan, labels=[None if label == "-1" else label for label in scan.labels])
@@ -420,6 +424,8 @@ def make_dataset(source: str, scans: Mapping[str, Scan], roles: Roles, ignored: 
     """Make a Dataset of what can be used. Raises DataError where nothing of a split can."""
     labeled = {split: scan for split, scan in scans.items() if split == "train" or any(scan.labels)}
     unlabeled = {f"split {split} (no labels)": len(scan.rows) for split, scan in scans.items() if split not in labeled}
+    if not labeled:
+        raise DataError(f"{source}: wanted samples with labels, found none in {', '.join(scans)}")
     usable = {split: find_usable(source, split, scan) for split, scan in labeled.items()}
     rows = [labeled[split].rows[index] for split, kept in usable.items() for index in kept]
     classes = order_classes({label for scan in labeled.values() for label in scan.labels if label}, roles.classes)

@@ -95,8 +95,8 @@ class Part:
 def read_manifest(path: Path, config: DataConfig) -> Dataset:
     """Read one table; a column tells the splits, else all of it is for training.
 
-    Raises ConfigError for configured columns that are not there, DataError for tables without labels, samples or
-    training samples, and as `read_table` does.
+    Raises ConfigError for configured columns that are not there, DataError for tables without labels or samples, and as
+    `read_table` does.
     """
     return read_tables(str(path), {"": read_table(path)}, config)
 
@@ -528,15 +528,14 @@ def take(part: Part, indices: Sequence[int]) -> Part:
 
 
 def check_splits(source: str, parts: Sequence[Part], unreadable: Sequence[Unreadable]) -> None:
-    """Raise DataError where no sample, or none for training, can be used."""
-    found = {split for part in parts for split in part.splits}
-    if "train" not in found:
+    """Raise DataError where no sample can be used."""
+    if not any(part.splits for part in parts):
         first = (
             f"; the first of {len(unreadable)} skipped rows: {unreadable[0].file} ({unreadable[0].reason})"
             if unreadable
             else ""
         )
-        raise DataError(f"{source}: wanted training samples, found {', '.join(sorted(found)) or 'none'}{first}")
+        raise DataError(f"{source}: wanted samples, found none{first}")
 
 
 def split_up(parts: Sequence[Part]) -> Iterator[tuple[str, Part]]:

@@ -210,12 +210,10 @@ def from_named_arrays(name: str, arrays: Arrays) -> Dataset:
 def from_arrays(source: str, kind: Kind, splits: Mapping[str, Split], classes: tuple[str, ...]) -> Dataset:
     """Wrap splits of arrays: of images of one size in each split, or of series.
 
-    Raises DataError where there is no training split, or the channels of series differ between splits.
+    Raises DataError where the channels of series differ between splits.
     """
     if kind == "series":
         return series_dataset(source, splits, classes)
-    if "train" not in splits:
-        raise DataError(f"{source}: no training split; found {', '.join(splits)}")
     shapes = [split.samples.read(0).shape for split in splits.values()]
     height, width, _ = shapes[0]
     return Dataset(source, classes, splits, max(shape[2] for shape in shapes), (height, width))

@@ -67,9 +67,7 @@ def split_series(
 def series_dataset(
     source: str, splits: Mapping[str, Split], classes: tuple[str, ...], unreadable: Sequence[Unreadable] = ()
 ) -> Dataset:
-    """Wrap splits of series in memory. Raises DataError where their channels differ or there is no training split."""
-    if "train" not in splits:
-        raise DataError(f"{source}: no training split; found {', '.join(splits)}")
+    """Wrap splits of series in memory. Raises DataError where their channels differ."""
     channels: dict[str, int] = {}
     steps: list[int] = []
     for name, split in splits.items():
@@ -80,7 +78,7 @@ def series_dataset(
         found = ", ".join(f"{number} in {name}" for name, number in channels.items())
         raise DataError(f"{source}: wanted the same number of channels in all splits, found {found}")
     size = (int(np.median(steps)),)
-    return Dataset(source, classes, splits, channels["train"], size, tuple(unreadable), kind="series")
+    return Dataset(source, classes, splits, next(iter(channels.values())), size, tuple(unreadable), kind="series")
 
 
 # The format .ts
@@ -126,8 +124,8 @@ def read_ts(path: Path) -> Dataset:
 
     The format is that of aeon and sktime. Lengths and missing values are taken from the data, whatever the header says
     of them; where the dimensions of a case differ in length, the shorter ones are followed by NaN. A case that cannot
-    be read is skipped and listed. Raises DataError for time stamps, regression problems, and a file without its
-    header, without a readable case or, of a pair, without its training part.
+    be read is skipped and listed. Raises DataError for time stamps, regression problems, and a file without its header
+    or without a readable case.
     """
     read = {split: read_ts_file(file) for split, file in find_ts_splits(path).items()}
     classes = sort_classes({case.label for cases, _ in read.values() for case in cases})
@@ -146,9 +144,7 @@ def find_ts_splits(path: Path) -> dict[str, Path]:
     for train, test in TS_PARTS.items():
         if path.stem.endswith(test):
             first = path.with_name(f"{path.stem.removesuffix(test)}{train}{path.suffix}")
-            if not first.is_file():
-                raise DataError(f"{path}: no training split: wanted {first.name} beside it")
-            return {"train": first, "test": path}
+            return {"train": first, "test": path} if first.is_file() else {"test": path}
     twin = find_ts_test(path)
     return {"train": path, "test": twin} if twin is not None and twin.is_file() else {"train": path}
 

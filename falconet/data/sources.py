@@ -43,12 +43,21 @@ def load_dataset(
 
     """
     config = config or DataConfig()
-    dataset = read_source(str(source), find_data_root(data_root), config)
-    if config.strict:
-        check_all_readable(dataset)
+    dataset = read_dataset(source, data_root=data_root, config=config)
     if len(dataset.classes) < 2:
         raise DataError(f"{source}: wanted at least two classes, found one, {dataset.classes[0]!r}")
     return complete_splits(dataset, config)
+
+
+def read_dataset(source: str | Path, *, data_root: str | Path | None = None, config: DataConfig) -> Dataset:
+    """Read a source with the splits that it has, which need not do for training: what is judged may be of one class.
+
+    Arguments and errors are those of `load_dataset`.
+    """
+    dataset = read_source(str(source), find_data_root(data_root), config)
+    if config.strict:
+        check_all_readable(dataset)
+    return dataset
 
 
 def find_data_root(data_root: str | Path | None) -> Path:

@@ -83,10 +83,13 @@ def complete_splits(dataset: Dataset, config: DataConfig) -> Dataset:
     """Return the data set with train, val and test, the missing ones carved out of train.
 
     A sample's place follows from its content and `config.split_seed` alone; equal samples stay together, whatever their
-    labels. Where the samples belong to groups, whole groups are placed, by their names instead of their content. A class keeps
-    at least one training sample, so that one with fewer than three samples may be missing elsewhere. Raises DataError
-    where a class has no training samples, or where the source's own splits tear a group apart.
+    labels. Where the samples belong to groups, whole groups are placed, by their names instead of their content. A
+    class keeps at least one training sample, so that one with fewer than three samples may be missing elsewhere. Raises
+    DataError where there is no training split, or a class has no training samples, or where the source's own splits
+    tear a group apart.
     """
+    if "train" not in dataset.splits:
+        raise DataError(f"{dataset.source}: no training split; found {', '.join(dataset.splits)}")
     rest = dataset.splits["train"]
     check_training_classes(dataset, rest)
     check_groups_apart(dataset)

@@ -14,7 +14,10 @@ from jaxtyping import Float32, Float64, Int64
 from falconet import metrics
 from falconet.artifact import Artifact, DataOrigin, load_artifact
 from falconet.catalog import check_source
-from falconet.data import DataConfig, Dataset, Split, Unreadable, load_dataset
+from falconet.data import DataConfig, Dataset, Split, Unreadable
+from falconet.data.dataset import SPLIT_NAMES
+from falconet.data.sources import read_dataset
+from falconet.data.splits import complete_splits
 from falconet.errors import DataError
 from falconet.evaluation.answers import Answers, answer_known
 from falconet.evaluation.confidence import Abstention, abstain, check_precision
@@ -184,11 +187,16 @@ def find_split(
 ) -> tuple[Dataset, Split, DataConfig]:
     """Return a source, read as the model's own data were, one split of it, and how it was read.
 
-    See `evaluate` for what is refused.
+    Splits that a source lacks are made of the model's own data alone; of another one, what is there is judged, be it of
+    a single class. See `evaluate` for what is refused.
     """
     origin = artifact.config.provenance.data
     config = from_mapping(DataConfig, merge(to_mapping(recall(origin, source)), settings or {}), "data")
-    dataset = load_dataset(source, data_root=data_root, config=config)
+    dataset = read_dataset(source, data_root=data_root, config=config)
+    if dataset.fingerprint == origin.fingerprint:
+        dataset = complete_splits(dataset, config)
+    if split in SPLIT_NAMES and split not in dataset.splits:
+        check_found_again(dataset, config, origin, split)
     chosen = dataset.split(split)
     check_fit_to_judge(artifact, dataset, config, split)
     return dataset, chosen, config
@@ -214,7 +222,7 @@ def limit_answers(
 
 def find_choosing_split(dataset: Dataset, config: DataConfig, origin: DataOrigin, split: str) -> str:
     """Return "val" where it holds other samples than a split and none of training, else that split."""
-    if split in {"val", "all"} or not len(dataset.splits["val"]):
+    if split in {"val", "all"} or not len(dataset.splits.get("val", ())):
         return split
     found_again = dataset.fingerprint == origin.fingerprint and find_changed_setting(config, origin) is None
     return "val" if found_again or "val" not in dataset.made else split

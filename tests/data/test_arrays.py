@@ -12,6 +12,7 @@ from hypothesis.extra import numpy as hnp
 from falconet.data.arrays import as_images, as_labels, find_pairs, read_idx, read_idx_folder, read_npz
 from falconet.data.dataset import Split, hash_bytes
 from falconet.data.series import series_dataset
+from falconet.data.splits import DataConfig, complete_splits
 from falconet.errors import DataError
 from falconet.spec import Kind
 from tests.data.builders import to_idx, write_idx, write_mnist
@@ -492,8 +493,10 @@ def test_splits_of_different_channels_are_refused(tmp_path: Path) -> None:
         series_dataset("mine.npz", splits, classes)
 
 
-def test_series_without_a_training_split_are_refused(tmp_path: Path) -> None:
+def test_series_without_a_training_split_are_refused_for_training(tmp_path: Path) -> None:
     np.savez(tmp_path / "mine.npz", series_test=SERIES, y_test=LABELS)
     _, splits, classes = read_npz(tmp_path / "mine.npz", "mine.npz", None)
+    dataset = series_dataset("mine.npz", splits, classes)
+    assert dataset.channels == SERIES.shape[1]
     with pytest.raises(DataError, match=r"mine\.npz: no training split; found test"):
-        series_dataset("mine.npz", splits, classes)
+        complete_splits(dataset, DataConfig())

@@ -136,9 +136,11 @@ def test_classes_may_be_named_like_splits(make_folder: FolderMaker) -> None:
     assert len(dataset.splits["train"]) == 36
 
 
-def test_a_layout_without_training_is_refused(make_folder: FolderMaker) -> None:
+def test_a_layout_without_training_is_refused_for_training(make_folder: FolderMaker) -> None:
+    root = make_folder(splits=("test", "val"), count=2)
+    assert {name: len(split) for name, split in read_folder(root, CONFIG).splits.items()} == {"test": 4, "val": 4}
     with pytest.raises(DataError, match="no training split; found test, val"):
-        read_folder(make_folder(splits=("test", "val"), count=2), CONFIG)
+        load_dataset(root)
 
 
 def test_samples_may_lie_deeper_than_their_class(tmp_path: Path) -> None:

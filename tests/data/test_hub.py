@@ -22,6 +22,7 @@ from falconet.data import Columns, DataConfig, Dataset
 from falconet.data.dataset import concatenate, hash_bytes
 from falconet.data.hub import HubImages, find_known, parse_source, read_hub
 from falconet.data.manifests import NAMES
+from falconet.data.sources import load_dataset
 from falconet.data.splits import complete_splits
 from falconet.errors import ConfigError, DataError, MissingExtraError, PathError
 from tests.data.builders import encode
@@ -267,9 +268,17 @@ def test_splits_are_known_by_name_and_others_left_out(tmp_path: Path) -> None:
     assert dataset.splits["val"].samples.name(0).endswith(":validation[0]")
 
 
-def test_a_source_without_training_is_refused(tmp_path: Path) -> None:
+def test_a_source_without_training_is_refused_for_training(tmp_path: Path) -> None:
+    source = write(tmp_path / "a", {"text": ["x", "y"], "label": ["a", "b"]}, split="test")
+    assert {name: len(split) for name, split in read(source).splits.items()} == {"test": 2}
     with pytest.raises(DataError, match="no training split; found test"):
-        read(write(tmp_path / "a", {"text": ["x"], "label": ["a"]}, split="test"))
+        load_dataset(source)
+
+
+def test_a_source_of_nothing_but_missing_labels_is_refused(tmp_path: Path) -> None:
+    source = write(tmp_path / "a", {"text": ["x", "y"], "label": [-1, -1]}, split="test")
+    with pytest.raises(DataError, match="wanted samples with labels, found none in test"):
+        read(source)
 
 
 def write_configurations(folder: Path) -> str:

@@ -22,6 +22,7 @@ from PIL import Image
 
 from falconet.data.dataset import Dataset, Unreadable, hash_bytes
 from falconet.data.manifests import find_split_tables, read_manifest, read_table_folder
+from falconet.data.sources import load_dataset
 from falconet.data.splits import Columns, DataConfig, complete_splits
 from falconet.errors import ConfigError, DataError
 from tests.data.builders import encode
@@ -182,8 +183,9 @@ def test_column_that_is_only_called_like_splits_is_none(tmp_path: Path) -> None:
 
 def test_column_of_splits_without_training(tmp_path: Path) -> None:
     path = write(tmp_path / "t.csv", {"text": ["p", "q"], "label": ["a", "b"], "split": ["test", "val"]})
-    with pytest.raises(DataError, match="wanted training samples, found test, val"):
-        read(path)
+    assert {name: len(split) for name, split in read(path).splits.items()} == {"val": 1, "test": 1}
+    with pytest.raises(DataError, match="no training split; found val, test"):
+        load_dataset(path)
 
 
 def test_a_table_of_one_split_has_no_other(tmp_path: Path) -> None:

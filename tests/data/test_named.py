@@ -18,6 +18,7 @@ from falconet.catalog import DOWNLOADABLE
 from falconet.data import ImageArray
 from falconet.data.dataset import hash_arrays
 from falconet.data.named import find_cifar_binaries, from_arrays, read_cifar_binaries, read_named
+from falconet.data.splits import DataConfig, complete_splits
 from falconet.errors import DataError, MissingExtraError
 from tests.data.builders import make_split, write_idx, write_mnist
 
@@ -363,9 +364,10 @@ def test_house_numbers_in_matlab_files_are_read(tmp_path: Path, monkeypatch: pyt
     assert np.array_equal(dataset.splits["train"].samples.read(4), images[4])
 
 
-def test_arrays_without_training_are_refused() -> None:
+def test_arrays_without_training_are_refused_for_training() -> None:
+    dataset = from_arrays("mine", "image", {"test": make_split([0, 1])}, ("a", "b"))
     with pytest.raises(DataError, match="mine: no training split; found test"):
-        from_arrays("mine", "image", {"test": make_split([0, 1])}, ("a", "b"))
+        complete_splits(dataset, DataConfig())
 
 
 def test_arrays_have_the_channels_of_the_most_colorful_split() -> None:

@@ -35,6 +35,7 @@ from falconet.data.series import (
     stretch,
     wide_series,
 )
+from falconet.data.sources import load_dataset
 from falconet.errors import DataError
 from falconet.spec import SeriesSpec
 from falconet.tables import Table
@@ -222,10 +223,11 @@ def test_ts_files_that_cannot_be_used_are_refused(content: str, message: str, tm
     assert str(caught.value).startswith(str(path))
 
 
-def test_a_test_file_without_its_training_file_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "Mine_TEST.ts").write_text(HEADER + "1:a\n")
-    with pytest.raises(DataError, match=r"no training split: wanted Mine_TRAIN\.ts beside it"):
-        read_ts(tmp_path / "Mine_TEST.ts")
+def test_a_test_file_without_its_training_file_is_only_good_for_judging(tmp_path: Path) -> None:
+    (tmp_path / "Mine_TEST.ts").write_text(HEADER + "1:a\n2:b\n")
+    assert {name: len(split) for name, split in read_ts(tmp_path / "Mine_TEST.ts").splits.items()} == {"test": 2}
+    with pytest.raises(DataError, match="no training split; found test"):
+        load_dataset(tmp_path / "Mine_TEST.ts")
 
 
 def test_ts_parts_of_different_dimensions_are_refused(tmp_path: Path) -> None:

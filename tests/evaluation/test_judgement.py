@@ -128,6 +128,60 @@ def test_a_test_split_of_its_own_can_be_judged(trained: RunResult, make_folder: 
         evaluate(trained.out, folder, split="val")
 
 
+@pytest.mark.parametrize("split", ["test", "all"])
+def test_what_is_there_is_judged(trained: RunResult, make_folder: FolderMaker, split: str) -> None:
+    # A test split alone, of two of the model's ten classes.
+    evaluation = evaluate(trained.out, make_folder(classes=("7", "3"), splits=("test",), count=4), split=split)
+    assert evaluation.n == 8
+    assert [row.support for row in evaluation.per_class] == [0, 0, 0, 4, 0, 0, 0, 4, 0, 0]
+
+
+def test_one_class_is_enough_to_be_judged(trained: RunResult, make_folder: FolderMaker) -> None:
+    evaluation = evaluate(trained.out, make_folder(classes=("5",), count=3), split="all")
+    assert (evaluation.n, evaluation.accuracy) == (3, evaluation.per_class[5].recall)
+    assert evaluation.per_class[5].average_precision is None
+
+
+def test_an_empty_class_folder_does_not_keep_others_from_being_judged(
+    trained: RunResult, make_folder: FolderMaker
+) -> None:
+    root = make_folder(classes=("1", "2"), count=3)
+    (root / "unheard-of").mkdir()
+    assert evaluate(trained.out, root, split="all").n == 6
+    with pytest.raises(DataError, match="its test split cannot be found again; judge on --split all instead"):
+        evaluate(trained.out, root)
+
+
+@pytest.mark.parametrize("name", ["train", "val"])
+def test_a_split_that_another_source_lacks_is_refused(trained: RunResult, make_folder: FolderMaker, name: str) -> None:
+    root = make_folder(classes=("1", "2"), splits=("test",), count=3)
+    with pytest.raises(DataError, match=f"its {name} split cannot be found again; judge on --split all instead"):
+        evaluate(trained.out, root, split=name)
+
+
+def test_no_splits_are_made_of_what_is_judged_whole(
+    trained: RunResult, make_folder: FolderMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> Dataset:
+        raise AssertionError("splits were made")
+
+    monkeypatch.setattr("falconet.evaluation.judgement.complete_splits", refuse)
+    assert evaluate(trained.out, make_folder(classes=("1", "2"), count=3), split="all", precision=0.5).n == 6
+
+
+def test_classes_in_another_order_are_judged_alike(trained: RunResult, tmp_path: Path) -> None:
+    digits = load_dataset("digits").splits["test"]
+    known = [index for index in range(60) if digits.labels[index] in (3, 7)]
+    images = np.stack([digits.samples.read(index) for index in known])
+    labels = (digits.labels[known] == 3).astype(np.int64)
+    np.savez(tmp_path / "two.npz", x_test=images, y_test=labels, classes=np.array(["7", "3"]))
+    logits, _ = predict_logits(load_artifact(trained.out), digits.samples.take(np.array(known)))
+    hits = int((logits.argmax(axis=1) == digits.labels[known]).sum())
+    evaluation = evaluate(trained.out, tmp_path / "two.npz")
+    assert (evaluation.n, round(evaluation.accuracy * len(known))) == (len(known), hits)
+    assert hits > 0
+
+
 def test_unknown_classes_are_named(trained: RunResult, make_folder: FolderMaker) -> None:
     with pytest.raises(DataError, match="does not know the classes cat, dog; it knows 0, 1"):
         evaluate(trained.out, make_folder(classes=("cat", "dog")), split="all")
