@@ -12,7 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Float32, Int64, UInt8, UInt64
 
-from falconet.data.images import read_image
+from falconet.data.images import read_content, read_image
 from falconet.errors import DataError, UnknownNameError
 from falconet.spec import Kind
 
@@ -103,10 +103,7 @@ class ImageFiles:
         return read_image(self.root / self.paths[index])
 
     def content(self, index: int) -> bytes:
-        try:
-            return (self.root / self.paths[index]).read_bytes()
-        except OSError as error:
-            raise DataError(error.strerror or str(error)) from error
+        return read_content(self.root / self.paths[index])
 
     def take(self, indices: Int64[np.ndarray, " kept"]) -> ImageFiles:
         return ImageFiles(self.root, [self.paths[index] for index in indices])
