@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,11 +12,16 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Float32, Int64, UInt8, UInt64
 
-from falconet.data.images import read_image
+from falconet.data.images import read_content, read_image
 from falconet.errors import DataError, UnknownNameError
 from falconet.spec import Kind
 
 SPLIT_NAMES = ("train", "val", "test")
+
+INVISIBLE = dict.fromkeys(map(ord, "\u200b\u2060\ufeff"))
+"""Characters without width that change no other; U+200C and U+200D join letters and emoji, and stay inside a word."""
+MARGIN = "".join(filter(str.isspace, map(chr, range(0x3001)))) + "\u200c\u200d"
+"""White space of any width, and what would join a word to nothing."""
 
 
 @runtime_checkable
@@ -97,10 +103,7 @@ class ImageFiles:
         return read_image(self.root / self.paths[index])
 
     def content(self, index: int) -> bytes:
-        try:
-            return (self.root / self.paths[index]).read_bytes()
-        except OSError as error:
-            raise DataError(error.strerror or str(error)) from error
+        return read_content(self.root / self.paths[index])
 
     def take(self, indices: Int64[np.ndarray, " kept"]) -> ImageFiles:
         return ImageFiles(self.root, [self.paths[index] for index in indices])
@@ -288,3 +291,11 @@ def sort_classes(names: set[str]) -> tuple[str, ...]:
     """Sort class names: by value where all are whole numbers, else as text."""
     # Sorted twice, since a set has no order of its own and 1 and 01 have the same value.
     return tuple(sorted(sorted(names), key=int if all(name.isdecimal() for name in names) else str))
+
+
+def normalize_label(text: str) -> str:
+    """Return a label as labels are compared: in NFC, without white space around it and characters without width.
+
+    So names that look alike, as those of one folder that macOS and Linux wrote, are one class.
+    """
+    return unicodedata.normalize("NFC", text.translate(INVISIBLE)).strip(MARGIN)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import math
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,13 +15,37 @@ import numpy as np
 from jaxtyping import UInt8
 
 from falconet.errors import DataError
+from falconet.storage import open_regular
 
 if TYPE_CHECKING:
     from PIL import Image
 
-EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pgm", ".ppm", ".pnm"})
+EXTENSIONS = frozenset(
+    {
+        *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".bmp", ".dib", ".gif", ".webp", ".tif", ".tiff"),
+        *(".pbm", ".pgm", ".ppm", ".pnm"),
+    }
+)
+FORMATS = ("PNG", "JPEG", "GIF", "BMP", "DIB", "WEBP", "TIFF", "PPM")
+"""That are decoded, all by Pillow itself: for others it runs programs, as Ghostscript for an EPS of any name."""
+FILE_LIMIT = 1 << 30
+"""Bytes of one file of a sample: more than PIXEL_LIMIT pixels take in any format."""
 PIXEL_LIMIT = 80_000_000
-"""Below the number at which Pillow begins to warn."""
+"""Below the number at which Pillow begins to warn; decoding takes up to ten bytes a pixel."""
+WEBP_LIMIT = 50_000_000
+"""Its decoder holds several copies of the whole picture."""
+SIDE_LIMIT = 1 << 20
+"""Pixels of one side: a longer picture is a line, and takes much memory when it is scaled."""
+BAND_PIXELS = 1 << 20
+"""So many are converted at once, since Pillow's copies of a whole picture would take gigabytes."""
+DEFLATE_RATIO = 1032
+"""Deflate writes 258 bytes in two bits at best."""
+PNG_START = b"\x89PNG\r\n\x1a\n"
+PNG_SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
+"""Samples of a pixel by PNG's type of color."""
+TIFF_TILE = (322, 323)
+"""The tags of a tile's width and length."""
+PNG_PIXEL_CHUNKS = frozenset({b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"})
 
 GRAY_MODES = frozenset({"1", "L", "LA", "La", "I", "F"})
 EXIF_ORIENTATION = 0x0112
@@ -30,11 +56,23 @@ SIDEWAYS = frozenset({5, 6, 7, 8})
 def read_image(path: Path) -> UInt8[np.ndarray, "height width channels"]:
     """Read and decode one file; see `decode_image`."""
     try:
-        return decode_image(path.read_bytes())
-    except OSError as error:
-        raise DataError(f"{path}: {error.strerror or error}") from error
+        return decode_image(read_content(path))
     except DataError as error:
         raise DataError(f"{path}: {error}") from error
+
+
+def read_content(path: str | Path) -> bytes:
+    """Return what a sample's file holds. Raises DataError for what is no regular file, too large, or cannot be read."""
+    try:
+        with open_regular(path) as file:
+            content = file.read(FILE_LIMIT + 1)
+    except OSError as error:
+        raise DataError(error.strerror or str(error)) from error
+    except ValueError as error:  # A path with a NUL.
+        raise DataError(str(error)) from error
+    if len(content) > FILE_LIMIT:
+        raise DataError(f"larger than the limit of {FILE_LIMIT:,} bytes")
+    return content
 
 
 def decode_image(content: bytes) -> UInt8[np.ndarray, "height width channels"]:
@@ -43,12 +81,59 @@ def decode_image(content: bytes) -> UInt8[np.ndarray, "height width channels"]:
     The first frame of an animation; turned as EXIF says; transparency laid on white; 16 bits scaled to 8. Raises
     DataError for what is empty, truncated, no image, or larger than PIXEL_LIMIT pixels.
     """
-    from PIL import ImageOps
+    try:
+        return decode_pixels(content)
+    except DataError:
+        bare = keep_pixels(content)
+        if bare == content:
+            raise
+    return decode_pixels(bare)
 
+
+def decode_pixels(content: bytes) -> UInt8[np.ndarray, "height width channels"]:
+    """Decode an image file, its metadata included."""
     with open_image(content) as image:
         image.load()
-        ImageOps.exif_transpose(image, in_place=True)
-        return to_array(image)
+        # Pillow turns a TIFF by itself.
+        orientation = 1 if image.format == "TIFF" else read_orientation(image)
+        array = to_array(image)
+        image.close()  # Gives its pixels back before they are copied.
+        return turn(array, orientation)
+
+
+def keep_pixels(content: bytes) -> bytes:
+    """Return a PNG without its metadata, texts of megabytes for example; anything else as it is."""
+    if not content.startswith(PNG_START):
+        return content
+    kept, place = [PNG_START], len(PNG_START)
+    while place + 8 <= len(content):
+        size, name = struct.unpack_from(">I4s", content, place)
+        if name in PNG_PIXEL_CHUNKS:
+            kept.append(content[place : place + size + 12])
+        place += size + 12
+    return b"".join(kept)
+
+
+def read_orientation(image: Image.Image) -> int:
+    """Return EXIF's orientation, 1 where it is not plain: pixels decide whether a picture can be used."""
+    from PIL import Image
+
+    try:
+        # Not image.getexif(): that of a PNG decodes all pixels, in search of what may stand behind them.
+        return int(Image.Image.getexif(image).get(EXIF_ORIENTATION, 1))
+    except Exception:  # Damaged EXIF raises anything.
+        return 1
+
+
+def turn(array: UInt8[np.ndarray, "height width channels"], orientation: int) -> UInt8[np.ndarray, "_ _ channels"]:
+    """Return a picture as it is seen upright (CIPA DC-008, Orientation)."""
+    if orientation in SIDEWAYS:
+        array = array.swapaxes(0, 1)
+    if orientation in {3, 4, 7, 8}:
+        array = array[::-1]
+    if orientation in {2, 3, 6, 7}:
+        array = array[:, ::-1]
+    return np.ascontiguousarray(array)
 
 
 @dataclass(frozen=True)
@@ -62,40 +147,78 @@ class ImageFacts:
     """1 or 3, as `decode_image` returns it."""
 
 
-def inspect_image(content: bytes) -> ImageFacts:
-    """Read a file's header without decoding its pixels. Raises DataError as `decode_image` does, as far as it sees."""
-    from PIL import Image
+def inspect_image(content: bytes, max_pixels: int = PIXEL_LIMIT) -> ImageFacts:
+    """Read a file's header without decoding its pixels. Raises DataError as `decode_image` does, as far as it sees.
 
-    with open_image(content) as image:
+    And for more than `max_pixels` pixels.
+    """
+    try:
+        return inspect_header(content, max_pixels)
+    except DataError:
+        bare = keep_pixels(content)
+        if bare == content:
+            raise
+    return inspect_header(bare, max_pixels)
+
+
+def inspect_header(content: bytes, max_pixels: int) -> ImageFacts:
+    """Read a file's header, its metadata included."""
+    with open_image(content, max_pixels) as image:
         channels = 1 if image.mode in GRAY_MODES or image.mode.startswith("I;16") else 3
-        # Not image.getexif(): that of a PNG decodes all pixels, in search of what may stand behind them.
-        orientation = Image.Image.getexif(image).get(EXIF_ORIENTATION, 1)
         # Pillow gives the size of a TIFF as it will be after turning.
-        turned = orientation in SIDEWAYS and image.format != "TIFF"
+        turned = image.format != "TIFF" and read_orientation(image) in SIDEWAYS
         width, height = image.size[::-1] if turned else image.size
         return ImageFacts(height, width, channels)
 
 
 @contextmanager
-def open_image(content: bytes) -> Iterator[Image.Image]:
+def open_image(content: bytes, max_pixels: int | None = None) -> Iterator[Image.Image]:
     """Open an encoded image; whatever Pillow raises then or inside the context becomes a DataError."""
     from PIL import Image, UnidentifiedImageError
 
     if not content:
         raise DataError("empty file (0 bytes)")
     try:
-        with Image.open(io.BytesIO(content)) as image:
-            if image.width * image.height > PIXEL_LIMIT:
-                raise DataError(f"{image.width}x{image.height} pixels are more than the limit of {PIXEL_LIMIT:,}")
+        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+            check_size(image, content, PIXEL_LIMIT if max_pixels is None else min(max_pixels, PIXEL_LIMIT))
             yield image
     except DataError:
         raise
     except UnidentifiedImageError as error:
-        raise DataError("not an image, or of an unknown format") from error
+        found = "HEIC or AVIF: convert it to JPEG or PNG" if content[4:8] == b"ftyp" else "or of an unknown format"
+        raise DataError(f"not an image, {found}") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise DataError(f"too many pixels: {error}") from error
+    except MemoryError as error:
+        raise DataError("more memory is needed than there is") from error
     except Exception as error:  # Pillow's plug-ins raise anything from SyntaxError to struct.error on damaged files.
         raise DataError(f"damaged image: {error}") from error
+
+
+def check_size(image: Image.Image, content: bytes, limit: int) -> None:
+    """Raise DataError, before memory is taken, for more pixels than allowed or than so many bytes can hold."""
+    width, height = image.size
+    if image.format == "WEBP":
+        limit = min(limit, WEBP_LIMIT)
+    if width * height > limit:
+        raise DataError(f"{width}x{height} pixels are more than the limit of {limit:,}")
+    if max(width, height) > SIDE_LIMIT:
+        raise DataError(f"{width}x{height} pixels: a side is longer than the limit of {SIDE_LIMIT:,}")
+    if image.format == "PNG":
+        depth, color = content[24:26]
+        wanted = height * (1 + (width * depth * PNG_SAMPLES[color] + 7) // 8) // DEFLATE_RATIO
+    elif image.format == "PPM":
+        wanted = width * height // 8
+    elif image.format == "TIFF":
+        # A tile is decoded whole, however small the picture is.
+        sides = [image.tag_v2.get(tag, 0) for tag in TIFF_TILE]
+        if math.prod(sides) > limit:
+            raise DataError(f"tiles of {sides[0]}x{sides[1]} pixels are more than the limit of {limit:,}")
+        return
+    else:
+        return
+    if len(content) < wanted:
+        raise DataError(f"damaged image: truncated, {len(content):,} bytes cannot hold {width}x{height} pixels")
 
 
 def to_array(image: Image.Image) -> UInt8[np.ndarray, "height width channels"]:
@@ -110,11 +233,15 @@ def to_array(image: Image.Image) -> UInt8[np.ndarray, "height width channels"]:
         if not (wide.min() >= 0 and wide.max() <= 65535):
             raise DataError(f"pixel values {wide.min()}..{wide.max()} are outside 0..65535")
         return np.round(wide / 257).astype(np.uint8)[..., None]
-    if image.has_transparency_data:
-        image = flatten_on_white(image)
-    mode = "L" if image.mode in ("1", "L") else "RGB"
-    array = np.array(image if image.mode == mode else image.convert(mode))
-    return array if mode == "RGB" else array[..., None]
+    mode = "L" if image.mode in GRAY_MODES else "RGB"
+    array = np.empty((image.height, image.width, 1 if mode == "L" else 3), dtype=np.uint8)
+    rows = max(1, BAND_PIXELS // image.width)
+    for top in range(0, image.height, rows):
+        band = image.crop((0, top, image.width, min(top + rows, image.height)))
+        if band.has_transparency_data:
+            band = flatten_on_white(band)
+        array[top : top + rows] = np.asarray(band.convert(mode)).reshape(-1, *array.shape[1:])
+    return array
 
 
 def flatten_on_white(image: Image.Image) -> Image.Image:

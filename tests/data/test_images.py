@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import os
+import struct
+import tracemalloc
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -201,5 +205,168 @@ def test_a_header_of_any_bytes_is_read_or_refused(content: bytes, start: bytes) 
 @pytest.mark.parametrize("name", ["missing.png", "folder"])
 def test_what_cannot_be_opened_is_named(name: str, tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
-    with pytest.raises(DataError, match=rf"{name}: (No such file|Is a directory|Permission denied)"):
+    with pytest.raises(DataError, match=rf"{name}: (No such file|not a regular file|Permission denied)"):
         read_image(tmp_path / name)
+
+
+def chunk(name: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+
+def make_png(
+    width: int, height: int, *, depth: int = 8, color: int = 0, pixels: bytes = b"", extra: bytes = b""
+) -> bytes:
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, color, 0, 0, 0))
+    return images.PNG_START + header + extra + chunk(b"IDAT", zlib.compress(pixels)) + chunk(b"IEND", b"")
+
+
+EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n%%EOF\n"
+
+
+@pytest.mark.parametrize("read", [decode_image, inspect_image])
+def test_no_program_is_run_for_a_picture(read: Callable[[bytes], object], monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(*arguments: object, **options: object) -> None:
+        raise AssertionError("a program was run")
+
+    monkeypatch.setattr("subprocess.Popen", run)
+    monkeypatch.setattr("subprocess.check_call", run)
+    monkeypatch.setattr("os.system", run)
+    with pytest.raises(DataError, match="not an image, or of an unknown format"):
+        read(EPS)
+
+
+@pytest.mark.parametrize("kind", ["PCX", "TGA", "ICO", "SGI", "PDF"])
+def test_formats_that_are_not_listed_are_no_images(kind: str) -> None:
+    with pytest.raises(DataError, match="not an image"):
+        decode_image(encode(flat("RGB", COLOR), kind))
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "MPO", "GIF", "BMP", "DIB", "WEBP", "TIFF", "PPM"])
+def test_formats_that_are_listed_are_read(kind: str) -> None:
+    assert decode_image(encode(flat("RGB", (250, 250, 250)), kind)).mean() == pytest.approx(250, abs=3)
+
+
+def test_a_photo_of_a_phone_names_its_format() -> None:
+    with pytest.raises(DataError, match="HEIC or AVIF: convert it to JPEG or PNG"):
+        inspect_image(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "depth", "color"),
+    [(1, 1_000_000, 8, 0), (8000, 8000, 8, 6), (8000, 9000, 16, 2), (9999, 8000, 1, 3)],
+)
+def test_a_png_too_short_for_its_pixels_takes_no_memory(width: int, height: int, depth: int, color: int) -> None:
+    content = make_png(width, height, depth=depth, color=color, pixels=bytes(500))
+    tracemalloc.start()
+    try:
+        for read in (decode_image, inspect_image):
+            with pytest.raises(DataError, match=f"truncated, .* bytes cannot hold {width}x{height} pixels"):
+                read(content)
+        assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize(("depth", "color"), [(1, 0), (2, 3), (4, 0), (8, 0), (8, 2), (8, 4), (8, 6), (16, 0), (16, 6)])
+def test_a_png_as_small_as_can_be_is_read(depth: int, color: int) -> None:
+    width, height = 3000, 700
+    row = 1 + (width * depth * images.PNG_SAMPLES[color] + 7) // 8
+    palette = chunk(b"PLTE", bytes(3)) if color == 3 else b""
+    content = make_png(width, height, depth=depth, color=color, pixels=bytes(row * height), extra=palette)
+    assert decode_image(content).shape[:2] == (height, width)
+
+
+def test_a_picture_that_is_a_line_is_refused() -> None:
+    with pytest.raises(DataError, match="a side is longer than the limit"):
+        inspect_image(make_png(1, images.SIDE_LIMIT + 1))
+
+
+def test_a_large_tile_of_a_small_tiff_is_refused() -> None:
+    tags = {256: 4, 257: 3, 258: 8, 259: 8, 262: 1, 277: 1, 322: 30_000, 323: 30_000, 324: 8, 325: 9}
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    content = b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(40)
+    with pytest.raises(DataError, match="tiles of 30000x30000 pixels"):
+        decode_image(content)
+
+
+def test_fewer_pixels_can_be_asked_for() -> None:
+    content = encode(flat("L", 7))
+    assert inspect_image(content, 12).width == 4
+    with pytest.raises(DataError, match="4x3 pixels are more than the limit of 11"):
+        inspect_image(content, 11)
+
+
+def test_a_webp_has_a_limit_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(images, "WEBP_LIMIT", 11)
+    assert inspect_image(encode(flat("RGB", COLOR))).width == 4
+    with pytest.raises(DataError, match="4x3 pixels are more than the limit of 11"):
+        inspect_image(encode(flat("RGB", COLOR), "WEBP"))
+
+
+@pytest.mark.parametrize("name", [b"zTXt", b"iTXt", b"iCCP"])
+@pytest.mark.parametrize("behind", [False, True])
+def test_metadata_of_megabytes_do_not_spoil_the_pixels(name: bytes, behind: bool) -> None:
+    packed = zlib.compress(b"x" * 3_000_000)
+    text = chunk(name, b"key\0" + (b"\1\0\0\0" if name == b"iTXt" else b"\0") + packed)
+    content = encode(Image.fromarray(NOISE))
+    place = content.index(b"IEND") - 4 if behind else 33
+    content = content[:place] + text + content[place:]
+    assert np.array_equal(decode_image(content), NOISE)
+    assert inspect_image(content) == images.ImageFacts(20, 30, 3)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("value", ["upside down", (3, 6), 0, 9, 40_000])
+def test_an_odd_orientation_does_not_spoil_the_pixels(kind: str, value: object) -> None:
+    text, values = isinstance(value, str), value if isinstance(value, tuple) else (value,)
+    cells = b"up\0\0" if text else struct.pack(f"<{len(values)}H", *values).ljust(4, b"\0")
+    exif = b"Exif\0\0II*\0" + struct.pack("<IHHHI", 8, 1, 0x0112, 2 if text else 3, 3 if text else len(values))
+    content = encode(Image.fromarray(NOISE), kind, exif=exif + cells + bytes(4))
+    assert decode_image(content).shape == (20, 30, 3)
+    assert inspect_image(content) == images.ImageFacts(20, 30, 3)
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF")
+@pytest.mark.parametrize(
+    "exif", [b"", b"Exif\0\0", b"Exif\0\0II*\0\xff\xff\xff\xff", b"Exif\0\0MM\0*\0\0\0\x08\xff\xff" + b"\1" * 40]
+)
+def test_damaged_exif_does_not_spoil_the_pixels(exif: bytes) -> None:
+    content = encode(Image.fromarray(NOISE), "JPEG", exif=exif)
+    assert decode_image(content).shape == (20, 30, 3)
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_transparency_is_laid_on_white_band_by_band(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    image = Image.fromarray(np.random.default_rng(1).integers(0, 256, (23, 31, 4), dtype=np.uint8)).convert(mode)
+    options = {"transparency": 3} if mode == "P" else {}
+    whole = decode_image(encode(image, **options))
+    monkeypatch.setattr(images, "BAND_PIXELS", 62)
+    assert np.array_equal(decode_image(encode(image, **options)), whole)
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RecursionError("deep"), struct.error("short"), SyntaxError("odd")])
+def test_whatever_a_decoder_raises_is_told_of_the_file(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*arguments: object) -> None:
+        raise error
+
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", fail)
+    with pytest.raises(DataError, match=r"damaged image: |more memory"):
+        decode_image(encode(flat("L", 7)))
+
+
+def test_what_is_no_regular_file_is_refused_at_once(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "zero.png").symlink_to("/dev/zero")
+    for name in ("pipe.png", "zero.png"):
+        with pytest.raises(DataError, match=f"{name}: not a regular file"):
+            read_image(tmp_path / name)
+
+
+def test_a_file_over_the_limit_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    content = encode(flat("L", 7))
+    (tmp_path / "1.png").write_bytes(content)
+    monkeypatch.setattr(images, "FILE_LIMIT", len(content))
+    read_image(tmp_path / "1.png")
+    monkeypatch.setattr(images, "FILE_LIMIT", len(content) - 1)
+    with pytest.raises(DataError, match="larger than the limit"):
+        read_image(tmp_path / "1.png")
