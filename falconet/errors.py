@@ -23,11 +23,36 @@ A message says what was wanted, what was found and what to do, in one line.
 """
 
 import difflib
+import reprlib
 from collections.abc import Iterable
-from typing import ClassVar
+from typing import Any, ClassVar
 
 LISTED = 40
 """So many names are listed where none is near."""
+SHOWN = 80
+"""Characters of a value that a message shows."""
+
+
+class Brief(reprlib.Repr):
+    """Writes the beginning of a value; the whole of it may not fit into memory, where its parts refer to one part."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxlevel = 3
+        self.maxstring = self.maxlong = self.maxother = SHOWN
+
+    def repr_int(self, value: int, level: int) -> str:
+        # Python refuses to write more than 4,300 digits.
+        return super().repr_int(value, level) if value.bit_length() < 12_000 else "a number of many digits"
+
+
+BRIEF = Brief()
+
+
+def abridge(value: Any) -> str:
+    """Return how a value is written, in one line of at most SHOWN characters."""
+    text = BRIEF.repr(value)
+    return text if len(text) <= SHOWN else f"{text[: SHOWN - 3]}..."
 
 
 class FalconetError(Exception):
@@ -53,7 +78,7 @@ class UnknownNameError(UsageError):
         near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
         more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
         offer = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(names[:LISTED])}{more}"
-        super().__init__(f"unknown {what} {name!r}: {offer}{' ' + remedy if remedy else ''}")
+        super().__init__(f"unknown {what} {abridge(name)}: {offer}{' ' + remedy if remedy else ''}")
 
 
 class PathError(UsageError):

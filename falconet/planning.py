@@ -14,12 +14,12 @@ import yaml
 from falconet.catalog import WEIGHTS_FILE, check_artifact, default_policy
 from falconet.data import DataConfig, Dataset, load_dataset
 from falconet.data.augmentation import Augmentation, find_policy
-from falconet.errors import ConfigError, DataError, PathError, RunExistsError, UnknownNameError, UsageError
+from falconet.errors import ConfigError, DataError, PathError, RunExistsError, UnknownNameError, UsageError, abridge
 from falconet.models import find_model, models_for
 from falconet.models.registry import check_options, check_pretrained
-from falconet.schema import flatten, from_mapping, merge, to_mapping
+from falconet.schema import TEXT_LIMIT, flatten, from_mapping, merge, parse_yaml, to_mapping
 from falconet.spec import Kind
-from falconet.storage import PARTIAL, write_text
+from falconet.storage import PARTIAL, open_regular, write_text
 from falconet.training.config import MARGIN_LOSSES, TrainConfig
 
 CONFIG_FILE = "config.yaml"
@@ -220,7 +220,7 @@ def check_sections(settings: Settings) -> None:
         if dot:
             raise ConfigError(f"{section}: settings stand within their section: wanted {{{head!r}: {{{name!r}: ...}}}}")
         if not isinstance(values, Mapping):
-            raise ConfigError(f"{section}: wanted a mapping of settings, found {values!r}")
+            raise ConfigError(f"{section}: wanted a mapping of settings, found {abridge(values)}")
 
 
 def check_not_empty(dataset: Dataset) -> None:
@@ -300,13 +300,11 @@ def parse_assignments(assignments: Sequence[str]) -> dict[str, Any]:
     for assignment in assignments:
         key, equals, value = assignment.partition("=")
         if not equals or not key:
-            raise ConfigError(f"--set: wanted section.key=value, found {assignment!r}")
+            raise ConfigError(f"--set: wanted section.key=value, found {abridge(assignment)}")
         try:
-            nested: Any = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise ConfigError(f"--set {key}: wanted a YAML value, found {value!r}") from error
-        for part in reversed(key.split(".")):
-            nested = {part: nested}
+            nested = parse_yaml(value, key)
+        except ConfigError as error:
+            raise ConfigError(f"--set {key}: wanted a YAML value, found {abridge(value)}: {error}") from error
         settings = merge(settings, name_policy(nested))
     return settings
 
@@ -324,17 +322,21 @@ def load_recipe(name: str, purpose: str = TRAINING) -> dict[str, Any]:
     if name not in list_recipes(purpose):
         raise UnknownNameError("recipe", name, list_recipes(purpose))
     text = resources.files("falconet").joinpath("recipes", purpose, f"{name}.yaml").read_text(encoding="utf-8")
-    return name_policy(yaml.safe_load(text))
+    return name_policy(parse_yaml(text))
 
 
 def read_settings(path: Path) -> dict[str, Any]:
     """Read settings from a YAML file, such as a run's `config.yaml`. Raises PathError or ConfigError."""
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        with open_regular(path) as file:
+            # Never more than `parse_yaml` takes: no character is longer than four bytes.
+            content = parse_yaml(file.read(4 * TEXT_LIMIT + 1).decode())
     except OSError as error:
         raise PathError(f"{path}: {error.strerror or error}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not YAML: {error}") from error
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
     if not isinstance(content, dict):
         raise ConfigError(f"{path}: wanted sections such as training and model, found {type(content).__name__}")
     return name_policy({key: value for key, value in content.items() if key not in RUN_FACTS})
@@ -393,8 +395,9 @@ def has_weights(out: Path) -> bool:
 def read_facts(out: Path) -> dict[str, Any]:
     """Return what the `config.yaml` in a folder says of the run; nothing where there is none."""
     try:
-        content = yaml.safe_load((out / CONFIG_FILE).read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError, UnicodeDecodeError):
+        with open_regular(out / CONFIG_FILE) as file:
+            content = parse_yaml(file.read(4 * TEXT_LIMIT + 1).decode())
+    except (OSError, ConfigError, UnicodeDecodeError):
         return {}
     return {key: content[key] for key in RUN_FACTS if key in content} if isinstance(content, dict) else {}
 

@@ -8,9 +8,113 @@ import typing
 from collections.abc import Mapping
 from typing import Any, Literal, TypeVar
 
-from falconet.errors import ConfigError, UnknownNameError
+import yaml
+
+from falconet.errors import ConfigError, UnknownNameError, abridge
 
 T = TypeVar("T")
+
+TEXT_LIMIT = 1_000_000
+"""Characters of a YAML text."""
+NODE_LIMIT = 10_000
+"""Keys and values of one, an alias counting as what it stands for: a few lines can stand for more than memory holds."""
+DEPTH_LIMIT = 40
+DIGIT_LIMIT = 400
+"""Characters of a number in one."""
+
+TEXT_TAG, NULL_TAG, MERGE_TAG = (f"tag:yaml.org,2002:{name}" for name in ("str", "null", "merge"))
+NUMBER_TAGS = frozenset({"tag:yaml.org,2002:int", "tag:yaml.org,2002:float"})
+
+
+class SettingsLoader(yaml.SafeLoader):
+    """YAML of plain values, within limits and with texts alone as keys."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.count = 0
+        self.depth = 0
+        self.sizes: dict[yaml.Node, int] = {}
+        """Of nodes that are complete, and so may be referred to."""
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        mark, before = self.peek_event().start_mark, self.count  # type: ignore[no-untyped-call]
+        is_alias = self.check_event(yaml.AliasEvent)
+        self.count, self.depth = self.count + 1, self.depth + 1
+        if self.depth > DEPTH_LIMIT:
+            raise yaml.composer.ComposerError(None, None, f"more than {DEPTH_LIMIT} levels", mark)
+        node = super().compose_node(parent, index)
+        if is_alias and node not in self.sizes:
+            raise yaml.composer.ComposerError(None, None, "a value that contains itself", mark)
+        self.count += self.sizes[node] if is_alias and node else 0
+        if self.count > NODE_LIMIT:
+            raise yaml.composer.ComposerError(None, None, f"more than {NODE_LIMIT:,} values", mark)
+        if node is not None:
+            check_node(node)
+            self.sizes.setdefault(node, self.count - before)
+        self.depth -= 1
+        return node
+
+
+def check_node(node: yaml.Node) -> None:
+    """Raise YAMLError for a number too long to be one, and for a key that is no text."""
+    if isinstance(node, yaml.ScalarNode) and node.tag in NUMBER_TAGS and len(node.value) > DIGIT_LIMIT:
+        raise yaml.composer.ComposerError(None, None, f"a number of more than {DIGIT_LIMIT} digits", node.start_mark)
+    for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
+        if key.tag not in {TEXT_TAG, MERGE_TAG}:
+            found = abridge(key.value) if isinstance(key, yaml.ScalarNode) else f"a {key.id}"
+            raise yaml.composer.ComposerError(None, None, f"wanted a name as key, found {found}", key.start_mark)
+
+
+def parse_yaml(text: str, key: str = "") -> Any:
+    """Return the plain values that a YAML text holds; of `key`, such as `data.columns.label`, nested within its parts.
+
+    Columns of tables keep the names that are written, `9` or `yes`, which otherwise are a number and a boolean. Raises
+    ConfigError, in one line, for what is no YAML, and for what would be too large, too deep or has keys that are no
+    texts.
+    """
+    try:
+        if len(text) > TEXT_LIMIT:
+            raise yaml.YAMLError(f"more than {TEXT_LIMIT:,} characters")
+        loader = SettingsLoader(text)
+        node = loader.get_single_node() or yaml.ScalarNode(NULL_TAG, "")
+        for part in reversed(key.split(".") if key else ()):
+            node = yaml.MappingNode("tag:yaml.org,2002:map", [(yaml.ScalarNode(TEXT_TAG, part), node)])
+        keep_names(node)
+        return loader.construct_document(node)
+    except (yaml.YAMLError, ValueError, OverflowError, RecursionError) as error:
+        # Besides its own errors, the package lets through those of dates and numbers that are none.
+        raise ConfigError(f"not YAML: {describe_yaml_error(error)}") from error
+
+
+def describe_yaml_error(error: Exception) -> str:
+    """Return what is wrong and where, in one line."""
+    problem, mark = getattr(error, "problem", None), getattr(error, "problem_mark", None)
+    what = " ".join(str(problem or error).split())
+    where = f" in line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+    return f"{what if len(what) <= 200 else what[:200] + '...'}{where}"
+
+
+def keep_names(root: yaml.Node) -> None:
+    """Make texts of the names of columns in `data.columns` and `data.extra`."""
+    for data in find_values(root, "data"):
+        names = [value for columns in find_values(data, "columns") for value in list_items(columns)]
+        names += [value for extra in find_values(data, "extra") for value in list_items(extra)]
+        for node in names:
+            if isinstance(node, yaml.ScalarNode) and node.tag != NULL_TAG:
+                node.tag = TEXT_TAG
+
+
+def find_values(node: yaml.Node, key: str) -> list[yaml.Node]:
+    """Return the values of a key in a mapping."""
+    items = node.value if isinstance(node, yaml.MappingNode) else ()
+    return [value for name, value in items if name.value == key]
+
+
+def list_items(node: yaml.Node) -> list[yaml.Node]:
+    """Return the values in a mapping or a sequence."""
+    if isinstance(node, yaml.MappingNode):
+        return [value for _, value in node.value]
+    return list(node.value) if isinstance(node, yaml.SequenceNode) else []
 
 
 def from_mapping(kind: type[T], values: Any, path: str = "") -> T:
@@ -21,7 +125,7 @@ def from_mapping(kind: type[T], values: Any, path: str = "") -> T:
     `training.epochs`.
     """
     if not isinstance(values, Mapping):
-        raise ConfigError(f"{path or kind.__name__}: wanted a mapping of settings, found {values!r}")
+        raise ConfigError(f"{path or kind.__name__}: wanted a mapping of settings, found {abridge(values)}")
     hints = typing.get_type_hints(kind)
     fields = {field.name for field in dataclasses.fields(kind) if field.init}  # type: ignore[arg-type]
     for key in values:
@@ -79,7 +183,7 @@ def read_value(hint: Any, value: Any, path: str) -> Any:
     if origin is typing.Literal:
         if value in arguments:
             return value
-        raise ConfigError(f"{path}: wanted {' or '.join(map(str, arguments))}, found {value!r}")
+        raise ConfigError(f"{path}: wanted {' or '.join(map(str, arguments))}, found {abridge(value)}")
     if origin is tuple and isinstance(value, list | tuple):
         return read_tuple(arguments, value, path)
     if hint is Any or (origin is Mapping and isinstance(value, Mapping)):
@@ -127,7 +231,7 @@ def read_scalar(hint: Any, value: Any, path: str) -> Any:
         pass
     if isinstance(value, typing.get_origin(hint) or hint) and (hint is bool or not isinstance(value, bool)):
         return value
-    raise ConfigError(f"{path}: wanted {getattr(hint, '__name__', hint)}, found {value!r}")
+    raise ConfigError(f"{path}: wanted {getattr(hint, '__name__', hint)}, found {abridge(value)}")
 
 
 def join(path: str, key: str) -> str:

@@ -76,7 +76,7 @@ def read_json(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise ArtifactError(f"{path} is missing") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ArtifactError(f"{path} is damaged: {error}") from error
     if not isinstance(content, dict):
         raise ArtifactError(f"{path}: wanted a JSON object, found {type(content).__name__}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -176,6 +177,28 @@ def test_settings_files(tmp_path: Path) -> None:
     path.write_text("- 1\n- 2\n")
     with pytest.raises(ConfigError, match="wanted sections"):
         read_settings(path)
+
+
+@pytest.mark.parametrize(
+    "content", ["? null\n: 1", "a: &a [*a]", "a: " + "[" * 9_000, "a: " + "9" * 5_000, "é".encode("utf-16")]
+)
+def test_settings_files_that_are_none(content: str | bytes, tmp_path: Path) -> None:
+    path = tmp_path / "odd.yaml"
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    for read in (read_settings, lambda path: planning.load_recipe(str(path))):
+        with pytest.raises(ConfigError, match=r"odd\.yaml: not YAML: ") as caught:
+            read(path)
+        assert "\n" not in str(caught.value)
+    path.rename(tmp_path / "config.yaml")
+    assert planning.read_facts(tmp_path) == {}
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no FIFOs")
+def test_settings_are_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "config.yaml")
+    with pytest.raises(PathError, match=r"config\.yaml: not a regular file"):
+        read_settings(tmp_path / "config.yaml")
+    assert planning.read_facts(tmp_path) == {}
 
 
 def test_a_stored_configuration_can_be_used_for_another_run(tmp_path: Path) -> None:

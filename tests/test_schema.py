@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from falconet.artifact import ArtifactConfig, DataOrigin, Provenance
-from falconet.errors import ConfigError, UnknownNameError
-from falconet.schema import flatten, from_mapping, merge, to_mapping
+from falconet.errors import ConfigError, UnknownNameError, abridge
+from falconet.schema import flatten, from_mapping, merge, parse_yaml, to_mapping
 from falconet.spec import ImageSpec, InputSpec, SeriesSpec, TextSpec
 from falconet.training import TrainConfig
 
@@ -272,3 +272,75 @@ def test_what_is_said_last_holds(base: dict[str, Any], over: dict[str, Any]) -> 
 def test_nested_settings_become_dotted_keys() -> None:
     settings = {"training": {"epochs": 3, "inner": {"rate": 0.5}}, "seed": None, "empty": {}}
     assert flatten(settings) == {"training.epochs": 3, "training.inner.rate": 0.5, "seed": None}
+
+
+def nest_references(levels: int, width: int) -> str:
+    """Return YAML of few characters that stands for `width ** levels` values."""
+    text = "&a0 [x]"
+    for level in range(1, levels):
+        text = f"&a{level} [{text}{f', *a{level - 1}' * (width - 1)}]"
+    return text
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        (f"training: {nest_references(9, 10)}", "more than 10,000 values in line 1, column"),
+        (f"training: {{momentum: {nest_references(6, 9)}}}", "more than 10,000 values"),
+        ("a: &a {x: 1}\n" + "\n".join(f"k{n}: *a" for n in range(5_000)), "more than 10,000 values in line"),
+        ("a: &a [*a]", "a value that contains itself in line 1"),
+        ("a: " + "[" * 20_000, "more than 40 levels in line 1"),
+        ("\n".join(" " * n + "a:" for n in range(300)), "more than 40 levels"),
+        ("epochs: " + "9" * 5_000, "a number of more than 400 digits in line 1"),
+        ("epochs: 1" + ":59" * 5_000, "a number of more than 400 digits"),
+        ("? null\n: 1", "wanted a name as key, found 'null' in line 1, column 3"),
+        ("training:\n  9: 1", "wanted a name as key, found '9' in line 2"),
+        ("? [a, b]\n: 1", "wanted a name as key, found a sequence"),
+        ("a: *b", "found undefined alias 'b' in line 1"),
+        ("a: !!python/object/apply:os.system [ls]", "could not determine a constructor"),
+        ("a: 2020-13-45", "month must be in"),
+        ("a: [1", "expected"),
+        ("#" * 1_000_001, "more than 1,000,000 characters"),
+    ],
+)
+def test_yaml_that_is_refused_in_one_line(text: str, problem: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_yaml(text)
+    message = str(caught.value)
+    assert message.startswith("not YAML: ")
+    assert problem in message
+    assert "\n" not in message
+    assert len(message) < 300
+
+
+def test_yaml_of_plain_values() -> None:
+    text = "a: &a {x: 1, y: [true, null, 0.5, 2020-01-02]}\nb: {<<: *a, z: 'no'}\nc: *a\n"
+    content = parse_yaml(text)
+    assert content["c"] == content["a"]
+    assert content["b"] == {**content["a"], "z": "no"}
+    assert (parse_yaml(""), parse_yaml("- 1"), parse_yaml("7")) == (None, [1], 7)
+    assert parse_yaml("0.5", "a.b") == {"a": {"b": 0.5}}
+    assert parse_yaml("", "a") == {"a": None}
+
+
+@pytest.mark.parametrize("name", ["9", "yes", "1.0", "010", "1_0", "2020-01-02", "null ", "label"])
+def test_columns_are_called_what_is_written(name: str) -> None:
+    wanted = None if name == "null " else name
+    assert parse_yaml(name, "data.columns.label") == {"data": {"columns": {"label": wanted}}}
+    assert parse_yaml(f"data: {{columns: {{text: {name}}}, extra: [{name}], kind: 9}}") == {
+        "data": {"columns": {"text": wanted}, "extra": [wanted], "kind": 9}
+    }
+    assert parse_yaml("9", "training.columns.label") == {"training": {"columns": {"label": 9}}}
+
+
+def test_values_are_shown_by_their_beginning() -> None:
+    bomb: Any = "x"
+    for _ in range(60):
+        bomb = [bomb] * 9
+    for value in (bomb, {"a": bomb}, "x" * 10**6, 10**5000, list(range(10**6)), {n: n for n in range(1000)}):
+        assert 10 < len(abridge(value)) <= 80
+    assert (abridge(1), abridge("a"), abridge([0.5, {"a": None}])) == ("1", "'a'", "[0.5, {'a': None}]")
+    with pytest.raises(ConfigError, match=r"inner: wanted a mapping of settings, found \[\[\["):
+        from_mapping(Outer, {"name": "a", "inner": bomb})
+    with pytest.raises(UnknownNameError, match="unknown setting 'xxx"):
+        from_mapping(Outer, {"x" * 10**6: 1})

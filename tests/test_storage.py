@@ -128,6 +128,8 @@ def test_json_has_no_nan(tmp_path: Path, number: float) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
+        (b"[" * 100_000, "is damaged: maximum recursion depth"),
+        (b'{"a": ' + b"9" * 5_000 + b"}", "is damaged: Exceeds the limit"),
         (b"", "is damaged"),
         (b'{"a": 1', "is damaged"),
         (b"\xff\xfe", "is damaged"),

@@ -253,7 +253,7 @@ def read_journal(path: Path) -> list[Block]:
     """Return the finished blocks, without lines that are damaged or cut off."""
     blocks: dict[int, Block] = {}
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else ():
-        with suppress(ValueError, TypeError, KeyError, AttributeError, OverflowError):
+        with suppress(ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
             entry = json.loads(line)
             reasons = {int(index): str(reason) for index, reason in entry["unreadable"].items()}
             blocks[int(entry["start"])] = Block(int(entry["start"]), int(entry["crc"]), reasons)

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 RESERVED = ("[PAD]", "[MASK]")
 """Names of the tokens 0 and 1, which no text ever becomes."""
 SMALLEST_VOCABULARY = 256 + len(RESERVED)
+LONGEST_WORD = 1000
+"""Bytes up to which a word is learned from as one: to merge two tokens of a word moves all that follow."""
 CHUNK = 4096
 """Texts that are encoded at a time: enough for all cores, and little memory."""
 
@@ -33,17 +35,21 @@ def train_tokenizer(texts: Sequence[str], vocab_size: int) -> str:
     """Learn a byte-level BPE from texts and return it as the JSON of the `tokenizers` package.
 
     Equal texts give equal JSON. Any text can be encoded, since every byte is a token; texts are brought to NFC first.
-    Few texts may give fewer tokens than `vocab_size`. Raises ConfigError for fewer than 258, DataError for texts that
-    hold lone surrogates, MissingExtraError without the package.
+    Few texts may give fewer tokens than `vocab_size`. Words longer than LONGEST_WORD are learned from in pieces.
+    Raises ConfigError for fewer than 258, DataError for texts that hold lone surrogates, MissingExtraError without the
+    package.
     """
     check_tokenizers()
     if vocab_size < SMALLEST_VOCABULARY:
         raise ConfigError(f"vocab_size: wanted {SMALLEST_VOCABULARY} or more, one for each byte, found {vocab_size}")
-    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+    from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
     tokenizer = Tokenizer(models.BPE())
     tokenizer.normalizer = normalizers.NFC()
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    words = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    # Behind it each byte is a character, none of them the end of a line.
+    pieces = pre_tokenizers.Split(Regex(f".{{1,{LONGEST_WORD}}}"), "isolated")
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([words, pieces])
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,
@@ -53,6 +59,7 @@ def train_tokenizer(texts: Sequence[str], vocab_size: int) -> str:
     )
     check_unicode(texts)
     tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.pre_tokenizer = words
     content = json.loads(tokenizer.to_str())
     # As added tokens they would be looked for in users' texts.
     content["added_tokens"] = []

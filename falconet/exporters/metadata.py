@@ -67,7 +67,7 @@ def read_metadata(text: str | None, where: str) -> Metadata:
     try:
         record: dict[str, Any] = json.loads(text)
         version = record["format_version"]
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise ExportError(f"{where}: its metadata are damaged: {error}") from error
     if not isinstance(version, int) or version > FORMAT_VERSION:
         raise ExportError(f"{where}: wanted format version {FORMAT_VERSION} or lower, found {version}: update falconet")

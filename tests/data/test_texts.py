@@ -6,6 +6,7 @@ import hashlib
 import importlib.util
 import json
 import os
+import random
 import subprocess
 import sys
 import unicodedata
@@ -195,3 +196,23 @@ def test_a_tokenizer_of_another_form_stays_as_it_is(tokenizer: str) -> None:
 def test_merges_of_unknown_tokens_are_refused(merges: str) -> None:
     with pytest.raises(DataError, match="wanted two known tokens a line"):
         restore_tokenizer(merges)
+
+
+def test_long_words_are_learned_from_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ["abcd" * 250, "é" * 500, "7" * 1000, " " * 999, "short words too, isn't it?", "一二三四" * 80]
+    whole = train_tokenizer(words * 3, 600)
+    monkeypatch.setattr("falconet.data.texts.LONGEST_WORD", 50_000)
+    assert train_tokenizer(words * 3, 600) == whole
+    assert max(map(len, json.loads(whole)["model"]["vocab"])) == 1000
+    monkeypatch.setattr("falconet.data.texts.LONGEST_WORD", 8)
+    pieces = json.loads(train_tokenizer(words * 3, 600))
+    assert max(len(token) for token in pieces["model"]["vocab"] if token not in RESERVED) == 8
+    assert pieces["pre_tokenizer"]["type"] == "ByteLevel"
+
+
+@pytest.mark.parametrize(
+    "word", ["ab" * 200_000, "".join(random.Random(0).choices("abcdef", k=200_000)), "漢" * 100_000]
+)
+def test_one_long_word_is_no_obstacle(word: str) -> None:
+    encoder = TextEncoder(train_tokenizer([word, "some words", "more words"], 400), 8)
+    assert encoder.loaded.decode(next(encoder.tokenize([word]))) == word
