@@ -116,9 +116,9 @@ def create_model(
         found = load_pretrained(name, pretrained)
         made = create_model(
             name,
-            num_classes=num_classes or found.num_classes,
-            in_channels=in_channels or len(found.mean),
-            input_size=input_size or found.size,
+            num_classes=found.num_classes if num_classes is None else num_classes,
+            in_channels=len(found.mean) if in_channels is None else in_channels,
+            input_size=found.size if input_size is None else input_size,
             kind=kind,
             **{**found.options, "cosine": cosine or found.options.get("cosine", False), **options},
         )

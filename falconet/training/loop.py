@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from falconet.data.loader import epoch_seed
-from falconet.errors import ConfigError, DivergedError, OutOfMemoryError
+from falconet.errors import ConfigError, DataError, DivergedError, OutOfMemoryError
 from falconet.memory import kept_memory
 from falconet.training.acceleration import check_acceleration, resize
 from falconet.training.callbacks import Callback, EpochRow
@@ -98,8 +98,10 @@ def fit(
 
     Of a `team`, each process calls this with the same model and configuration, and with loaders that give it its part
     of every batch; each ends with the same weights. Raises ConfigError where the configuration suits neither network
-    nor machine, OutOfMemoryError, and what callbacks raise.
+    nor machine, DataError for a loader without batches, OutOfMemoryError, and what callbacks raise.
     """
+    for name, loader in (("train", train), ("val", val)):
+        check_batches(name, loader)
     check_fit(model, train, config, teacher, team)
     setting = arrange(model, train, config, class_weights, teacher, val, callbacks, checkpoints, team)
     with torch.random.fork_rng(devices=setting.place.generators), kept_memory():
@@ -111,6 +113,13 @@ def fit(
         unfreeze(model, config)
         model.eval()
     return FitResult(tuple(state.history), state.best_epoch, ending, message)
+
+
+def check_batches(name: str, loader: Batches | None) -> None:
+    """Raise DataError for a loader that has no batches."""
+    if loader is None or not len(loader):
+        found = "none" if loader is None else "one without batches"
+        raise DataError(f"{name}: wanted a loader of one batch or more, found {found}")
 
 
 def check_fit(
@@ -139,7 +148,7 @@ def arrange(
     place = choose_place(config, model)
     criterion = make_criterion(config, None if class_weights is None else class_weights.to(place.device))
     lesson = Lesson(teacher.eval().to(place.device), config) if teacher is not None else None
-    return Setting(train, val or train, config, criterion, callbacks, checkpoints, place, lesson, team)
+    return Setting(train, train if val is None else val, config, criterion, callbacks, checkpoints, place, lesson, team)
 
 
 def recall(state: State, setting: Setting) -> None:
@@ -381,15 +390,21 @@ def update(state: State, config: TrainConfig) -> None:
 
 @torch.inference_mode()
 def validate(model: nn.Module, setting: Setting) -> tuple[float, float]:
-    """Return mean loss, without label smoothing, and accuracy over the validation samples."""
+    """Return mean loss, without label smoothing, and accuracy over the validation samples.
+
+    They choose the epoch, so they are those of the network as it is used: in float32, whatever it is trained in. Raises
+    DataError where the loader yields no samples.
+    """
     model.eval()
     criterion = make_judge(setting.config)
     progress = Progress()
     for batch in setting.val.epoch(1):
         images, labels = map(setting.place.move, batch)
-        logits = compute_logits(model, images, setting.place)
+        logits = model(images).float()
         count(progress, criterion(logits, labels).item(), logits, labels)
     whole = gather(progress, setting.team)
+    if not whole.samples:
+        raise DataError(f"val: wanted samples, found none in {len(setting.val)} batches")
     return whole.loss / whole.samples, whole.hits / whole.samples
 
 

@@ -497,6 +497,12 @@ def test_a_trained_models_file_is_as_good_as_its_folder(small: Path) -> None:
     assert "stem=small" in guessed.notes[0]
 
 
+@pytest.mark.parametrize("name", ["num_classes", "in_channels", "input_size"])
+def test_zero_is_not_taken_for_what_the_weights_have(small: Path, name: str) -> None:
+    with pytest.raises(ConfigError, match=name):
+        create_model("squeezenet1_1", pretrained=small, **{name: 0})  # type: ignore[arg-type]
+
+
 def test_a_trained_model_with_other_weights_is_refused(small: Path) -> None:
     content = bytearray((small / "model.safetensors").read_bytes())
     content[-1] ^= 1

@@ -6,6 +6,7 @@ import dataclasses
 import itertools
 import math
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Literal
@@ -18,10 +19,10 @@ from torch import Tensor, nn
 from falconet import Callback, FitResult, ImageAugmentation, ImageSpec, TrainConfig, fit
 from falconet.data.loader import Loader, Sampler
 from falconet.data.preprocessing import Preprocess
-from falconet.errors import ConfigError, OutOfMemoryError
+from falconet.errors import ConfigError, DataError, OutOfMemoryError
 from falconet.storage import write_json
 from falconet.training import EpochRow
-from falconet.training.loop import count
+from falconet.training.loop import check_batches, count
 from falconet.training.state import Progress
 
 CONFIG = TrainConfig(epochs=4, batch_size=8, learning_rate=0.01, ema_decay=0.9)
@@ -506,6 +507,61 @@ def test_that_no_checkpoint_is_whole_is_told(tmp_path: Path) -> None:
         f"checkpoint {older.stem} is damaged: no whole one is left, so this run starts anew",
     ]
     assert_same_weights(weights, expected)
+
+
+class Listed:
+    """Batches from a list; it may promise others than it has."""
+
+    def __init__(self, batches: Sequence[tuple[Tensor, Tensor]], length: int | None = None) -> None:
+        self.batches, self.length = batches, len(batches) if length is None else length
+
+    def __len__(self) -> int:
+        return self.length
+
+    def epoch(self, number: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        return iter(self.batches[start:])
+
+
+@pytest.mark.parametrize("name", ["train", "val"])
+@pytest.mark.parametrize("empty", [Listed(()), make_loader(0, training=False)], ids=["list", "loader"])
+def test_a_loader_without_batches_is_refused_before_anything_is_trained(name: str, empty: Any) -> None:
+    whole, model = make_loader(16, training=False), make_model()
+    before = {key: tensor.clone() for key, tensor in model.state_dict().items()}
+    loaders = {"train": whole, "val": whole} | {name: empty}
+    with pytest.raises(DataError, match=f"^{name}: wanted a loader of one batch or more, found "):
+        fit(model, loaders["train"], loaders["val"], CONFIG)
+    assert_same_weights(model.state_dict(), before)
+
+
+def test_no_loader_at_all_is_not_taken_for_the_other_one() -> None:
+    with pytest.raises(DataError, match=r"^val: wanted a loader of one batch or more, found none"):
+        check_batches("val", None)
+
+
+def test_a_validation_loader_that_yields_nothing_is_refused() -> None:
+    with pytest.raises(DataError, match=r"^val: wanted samples, found none in 3 batches"):
+        fit(make_model(), make_loader(16, training=False), Listed((), length=3), CONFIG)
+
+
+@pytest.mark.parametrize("ema_decay", [None, 0.5])
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_validation_is_in_float32_whatever_training_is_in(
+    precision: Literal["bf16", "fp16"], ema_decay: float | None
+) -> None:
+    config = dataclasses.replace(CONFIG, epochs=1, precision=precision, ema_decay=ema_decay)
+    model, val = make_model(), make_loader(24, training=False)
+    result = fit(model, make_loader(40, training=True), val, config)
+    with torch.inference_mode():
+        answers = [(model(images), labels) for images, labels in val.epoch(1)]
+        with torch.autocast("cpu", dtype=torch.bfloat16 if precision == "bf16" else torch.float16):
+            rounded = [(model(images).float(), labels) for images, labels in val.epoch(1)]
+
+    def loss(pairs: Sequence[tuple[Tensor, Tensor]]) -> float:
+        logits, labels = (torch.cat(part) for part in zip(*pairs, strict=True))
+        return nn.functional.cross_entropy(logits, labels).item()
+
+    assert loss(rounded) != pytest.approx(loss(answers), rel=2e-6)
+    assert result.history[0].val_loss == pytest.approx(loss(answers), rel=1e-6)
 
 
 def test_it_stops_early_when_nothing_improves() -> None:
