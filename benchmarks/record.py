@@ -25,7 +25,7 @@ from falconet.report import describe_environment
 from falconet.storage import write_json
 
 RESULTS = Path(__file__).parent / "results"
-CODE = ("falconet", "benchmarks", "pyproject.toml", "constraints.txt", ":!benchmarks/results")
+CODE = ("falconet", "benchmarks", ":!benchmarks/results")
 """What a figure depends on, as git takes paths."""
 UNKNOWN = "not recorded"
 Interval = tuple[float, float]
