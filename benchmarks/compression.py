@@ -1,7 +1,9 @@
 """How small networks become at which accuracy: one row at a time, each a recipe that `falconet compress` runs.
 
 A ratio is the dense network's parameters in single precision against all bytes of the coded file; accuracy is that of
-the decoded network on the test split. Runs stay in `--runs` and go on where they stopped.
+the decoded network on the test split. Runs stay in `--runs` and go on where they stopped. Several runs have an interval
+over seeds; one run has that of its loss over test samples, which says nothing of another seed. Where compression gains
+accuracy, the dense network was not trained out, and the row is withdrawn.
 
     python benchmarks/compression.py --data-root FOLDER [--rows lenet5-200x resnet20-15x]
 
@@ -17,13 +19,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from record import Row, mean, run_json, save
+from record import Interval, Row, decide, decide_all, mean, run_json, save, seed_interval
 
 ASSETS = Path(__file__).parent.parent / "tests" / "assets"
 Found = dict[str, Any]
 """What `falconet compress --json` printed."""
 RATIO, LOSS = "times smaller", "points lost"
 """Measures that a row may claim."""
+UNTRAINED = "compression gained accuracy: the dense network was not trained out, so that this is no loss of compression"
 
 
 @dataclass(frozen=True)
@@ -42,13 +45,22 @@ class Case:
 
 
 @dataclass(frozen=True)
+class Judgement:
+    """Whether runs do what was wanted, and the interval that says so."""
+
+    met: bool | None
+    interval: Interval | None
+    over: str
+
+
+@dataclass(frozen=True)
 class Wanted:
     """A budget, and what is to come of it."""
 
     case: Case
     flags: tuple[str, ...]
     target: str
-    met: Callable[[Sequence[Found]], bool]
+    judge: Callable[[Sequence[Found]], Judgement]
     literature: str | None = None
     peer: float | None = None
     """The literature's ratio."""
@@ -61,24 +73,45 @@ def error(runs: Sequence[Found]) -> float:
     return 100 * (1 - mean([run["accuracy_after"] for run in runs])[0])
 
 
-def reaches(ratio: float, most: float) -> Callable[[Sequence[Found]], bool]:
-    """Return whether files are so many times smaller at such a test error, in percent."""
-    return lambda runs: min(run["ratio"] for run in runs) >= ratio and error(runs) <= most
+def reaches(ratio: float, most: float) -> Callable[[Sequence[Found]], Judgement]:
+    """Return what judges whether all files are so many times smaller, at such a mean test error, in percent."""
+
+    def judge(runs: Sequence[Found]) -> Judgement:
+        interval = seed_interval([100 * (1 - run["accuracy_after"]) for run in runs])
+        met = decide_all(all(run["ratio"] >= ratio for run in runs), decide(error(runs), interval, most=most))
+        return Judgement(met, interval, "seeds, of the error")
+
+    return judge
 
 
-def loses(ratio: float, points: float) -> Callable[[Sequence[Found]], bool]:
-    """Return whether files are so many times smaller at such a loss of accuracy, in points."""
-    return lambda runs: min(run["ratio"] for run in runs) >= ratio and mean([run["drop"] for run in runs])[0] <= points
+def loses(ratio: float, points: float) -> Callable[[Sequence[Found]], Judgement]:
+    """Return what judges whether all files are so many times smaller, at such a mean loss of accuracy, in points."""
+
+    def judge(runs: Sequence[Found]) -> Judgement:
+        loss = judge_loss(runs, points)
+        return replace(loss, met=decide_all(all(run["ratio"] >= ratio for run in runs), loss.met))
+
+    return judge
 
 
-def halves(points: float, speed: float) -> Callable[[Sequence[Found]], bool]:
-    """Return whether networks with half the MACs lose at most so many points and are so much faster in onnxruntime."""
-    return lambda runs: mean([run["drop"] for run in runs])[0] <= points and speed_up(runs) >= speed
+def halves(points: float, speed: float) -> Callable[[Sequence[Found]], Judgement]:
+    """Return what judges whether half the MACs lose at most so many points and are so much faster in onnxruntime."""
+
+    def judge(runs: Sequence[Found]) -> Judgement:
+        loss, speeds = judge_loss(runs, points), list_speeds(runs)
+        faster = decide(mean(speeds)[0], seed_interval(speeds), least=speed)
+        return replace(loss, met=decide_all(loss.met, faster))
+
+    return judge
 
 
-def speed_up(runs: Sequence[Found]) -> float:
-    """Return how many times as fast the smaller network is in onnxruntime."""
-    return mean(list_speeds(runs))[0]
+def judge_loss(runs: Sequence[Found], points: float) -> Judgement:
+    """Return whether runs lose at most so many points: by seeds, or a single one by the samples that it answers."""
+    losses = [run["drop"] for run in runs]
+    single = len(runs) == 1
+    interval: Interval | None = tuple(runs[0]["drop_ci"]) if single else seed_interval(losses)
+    over = f"{'test samples' if single else 'seeds'}, of the points lost"
+    return Judgement(decide(mean(losses)[0], interval, most=points), interval, over)
 
 
 def list_speeds(runs: Sequence[Found]) -> list[float]:
@@ -173,11 +206,13 @@ def describe(wanted: Wanted, runs: Sequence[Found]) -> list[Row]:
     sizes = ", ".join(f"{run['bytes_after']:,}" for run in runs)
     first = f"{wanted.case.title}: {wanted.claim} at {error(runs):.2f} % test error ({sizes} bytes)"
     value, spread = mean(measured[wanted.claim][0])
-    met = wanted.met(runs)
+    found = wanted.judge(runs)
     # Where the accuracy is missed, a ratio to the literature's bytes would compare what is not alike.
-    ratio = value / wanted.peer if wanted.peer and met else None
-    row = Row(first, value, measured.pop(wanted.claim)[1], len(runs), spread, wanted.target, met, wanted.literature,
-              wanted.peer, ratio)  # fmt: skip
+    ratio = value / wanted.peer if wanted.peer and found.met is not False else None
+    row = Row(first, value, measured[wanted.claim][1], len(runs), spread, wanted.target, found.met, wanted.literature,
+              wanted.peer, ratio, interval=found.interval, over=found.over,
+              withdrawn=UNTRAINED if mean(measured[LOSS][0])[0] < 0 else None)  # fmt: skip
+    del measured[wanted.claim]
     rest = [
         Row(f"the same: {name}", mean(values)[0], unit, len(runs), mean(values)[1])
         for name, (values, unit) in measured.items()

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -21,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from record import Row, mean, save
+from record import Row, compare_rounds, decide, mean, save
 from training import default_folder, prepare_environment
 
 BATCH = 256
@@ -36,7 +35,7 @@ def main() -> None:
     parser.add_argument("--data-root", type=Path, required=True, help="folder that holds MNIST/raw")
     parser.add_argument("--environments", type=Path, default=default_folder(), help="where onnxruntime's is kept")
     parser.add_argument("--threads", type=int, default=1, help="of both")
-    parser.add_argument("--rounds", type=int, default=7, help="of which medians count")
+    parser.add_argument("--rounds", type=int, default=7, help="of which means count")
     parser.add_argument("--epochs", type=int, default=1, help="of training before")
     parser.add_argument("--limit", type=int, help="try with so many images; nothing is recorded then")
     parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
@@ -60,6 +59,7 @@ def compare(arguments: argparse.Namespace) -> list[Row]:
     from falconet import load_artifact, load_dataset, train
     from falconet.evaluation import evaluate_split
     from falconet.evaluation.formats import in_format
+    from falconet.metrics import wilson_interval
 
     with tempfile.TemporaryDirectory() as scratch:
         run = Path(scratch) / "run"
@@ -87,7 +87,10 @@ def compare(arguments: argparse.Namespace) -> list[Row]:
     agreement = float((logits["bf16"].argmax(axis=1) == logits["fp32"].argmax(axis=1)).mean())
     rows = [describe(name, rates, least, arguments.threads) for name, least in FORMATS.items()]
     name = "MNIST, lenet_relu: labels in bf16 that are those of fp32"
-    return [*rows, Row(name, 100 * agreement, "%", len(split), 0.0, "99.9 %", agreement >= AGREEMENT)]
+    low, high = wilson_interval(round(agreement * len(split)), len(split))
+    met = decide(agreement, (low, high), least=AGREEMENT)
+    return [*rows, Row(name, 100 * agreement, "%", len(split), 0.0, "99.9 %", met, interval=(100 * low, 100 * high),
+                       over="samples")]  # fmt: skip
 
 
 def make_peer(artifact: Any, split: Any, threads: int, scratch: Path) -> Callable[[], Any]:
@@ -136,19 +139,23 @@ def take_turns(contestants: dict[str, Callable[[], Any]], count: int, rounds: in
 
 
 def describe(name: str, rates: dict[str, list[float]], least: float, threads: int) -> Row:
-    """Return the row of one number format; the ratio is the median of those within a round."""
-    ratio = statistics.median(ours / peer for ours, peer in zip(rates[name], rates["onnxruntime"], strict=True))
+    """Return the row of one number format; the ratio is the mean of those within a round."""
+    ratio, interval = compare_rounds(rates[name], rates["onnxruntime"])
+    (value, std), (peer_value, peer_std) = mean(rates[name]), mean(rates["onnxruntime"])
     return Row(
         name=f"MNIST, lenet_relu, {name}, threads: {threads}: images judged a second",
-        value=statistics.median(rates[name]),
+        value=value,
         unit="images/s",
         n=len(rates[name]),
-        std=mean(rates[name])[1],
+        std=std,
         target=f"{least:g}x onnxruntime in fp32 (goal 1x)",
-        met=ratio >= least,
+        met=decide(ratio, interval, least=least),
         peer="onnxruntime, fp32",
-        peer_value=statistics.median(rates["onnxruntime"]),
+        peer_value=peer_value,
         ratio=ratio,
+        interval=interval,
+        over="rounds, of the ratio",
+        peer_std=peer_std,
     )
 
 

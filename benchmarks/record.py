@@ -1,9 +1,14 @@
-"""How benchmarks run the command line and keep their results."""
+"""How benchmarks run the command line and keep their results.
+
+A target counts as met only where the whole interval of what was measured keeps to it: `decide` says so, of intervals
+over seeds, rounds or samples. Settings are chosen by validation data; the test split is asked once, by what was chosen.
+"""
 
 from __future__ import annotations
 
 import datetime
 import json
+import math
 import os
 import statistics
 import subprocess
@@ -14,10 +19,33 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import falconet as package
+from falconet.metrics.significance import student_quantile
 from falconet.report import describe_environment
 from falconet.storage import write_json
 
 RESULTS = Path(__file__).parent / "results"
+CODE = ("falconet", "benchmarks", ":!benchmarks/results")
+"""What a figure depends on, as git takes paths."""
+UNKNOWN = "not recorded"
+Interval = tuple[float, float]
+
+
+def find_commit() -> tuple[str, bool | None]:
+    """Return the commit of the code that runs, and whether files differ from it; the latter None outside of git."""
+    root = Path(package.__file__).parent.parent
+
+    def ask(*arguments: str) -> str:
+        return subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, check=True).stdout.strip()  # noqa: S607
+
+    try:
+        return ask("rev-parse", "HEAD"), bool(ask("status", "--porcelain", "--", *CODE))
+    except (OSError, subprocess.CalledProcessError):
+        return UNKNOWN, None
+
+
+RUNNING = find_commit()
+"""Asked at the start, since files may change while a benchmark runs."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +60,7 @@ class Row:
     target: str | None = None
     """What was asked for, as text; None: the row explains another one."""
     met: bool | None = None
+    """False: the figure itself is beyond the target. None: it keeps to it, but its interval does not."""
     peer: str | None = None
     peer_value: float | None = None
     ratio: float | None = None
@@ -39,6 +68,45 @@ class Row:
     """Of the network that the claim is about."""
     macs: int | None = None
     """Multiply-accumulates of one sample."""
+    interval: Interval | None = None
+    """95 % of what the target is about. Both ends are equal where nothing is left to chance; None: it is not known."""
+    over: str | None = None
+    """What the interval is of, and what it is over: `seeds`, `rounds, of the ratio`."""
+    peer_std: float | None = None
+    note: str | None = None
+    """What a reader must know to take the figure for what it is."""
+    withdrawn: str | None = None
+    """Why the figure no longer stands; it is shown with this reason."""
+
+
+def decide(value: float, interval: Interval | None, *, least: float = -math.inf, most: float = math.inf) -> bool | None:
+    """Return whether a figure is shown to be within bounds: None where it is, but not its whole interval."""
+    if not least <= value <= most:
+        return False
+    return True if interval is not None and least <= interval[0] and interval[1] <= most else None
+
+
+def decide_all(*parts: bool | None) -> bool | None:
+    """Return what `decide` would of a target with several parts."""
+    if False in parts:
+        return False
+    return None if None in parts else True
+
+
+def seed_interval(values: Sequence[float]) -> Interval | None:
+    """Return the 95 % interval of the mean over seeds or rounds, by Student's t; None for a single one."""
+    if len(values) < 2:
+        return None
+    center, std = mean(values)
+    half = student_quantile(0.975, len(values) - 1) * std / math.sqrt(len(values))
+    return center - half, center + half
+
+
+def compare_rounds(ours: Sequence[float], peers: Sequence[float]) -> tuple[float, Interval | None]:
+    """Return the geometric mean of the ratios within rounds, ours to the peer's, and its 95 % interval."""
+    logs = [math.log(first / second) for first, second in zip(ours, peers, strict=True)]
+    interval = seed_interval(logs)
+    return math.exp(statistics.fmean(logs)), interval and (math.exp(interval[0]), math.exp(interval[1]))
 
 
 def falconet(*arguments: str) -> list[str]:
@@ -66,13 +134,27 @@ def mean(values: Sequence[float]) -> tuple[float, float]:
 
 
 def save(name: str, rows: Sequence[Row], packages: Sequence[str] = ()) -> None:
-    """Write `results/NAME.json`, with the versions of these packages too, and print the rows."""
+    """Write `results/NAME.json`, with the commit and the versions of these packages too, and print the rows."""
     environment = describe_environment() | {package: version(package) for package in packages}
     hardware = {key: environment.pop(key) for key in ("processor", "cores", "threads", "system")}
     hardware["threads"] = os.environ.get("OMP_NUM_THREADS", hardware["threads"])
-    today = datetime.datetime.now(tz=datetime.UTC).date().isoformat()
-    content = {"hardware": hardware, "versions": environment, "date": today, "rows": [asdict(row) for row in rows]}
+    commit, dirty = RUNNING
+    content = {
+        "commit": commit,
+        "dirty": dirty,
+        "hardware": hardware,
+        "versions": environment,
+        "date": datetime.datetime.now(tz=datetime.UTC).date().isoformat(),
+        "rows": [asdict(row) for row in rows],
+    }
     write_json(RESULTS / f"{name}.json", content)
     for row in rows:
-        asked = f"; target {row.target}: {'met' if row.met else 'MISSED'}" if row.target else ""
+        asked = f"; target {row.target}: {name_verdict(asdict(row))}" if row.target else ""
         print(f"{row.name}: {row.value:.4g} ± {row.std:.2g} {row.unit} (n = {row.n}{asked})")
+
+
+def name_verdict(row: dict[str, Any]) -> str:
+    """Return what is said of a recorded row with a target."""
+    if row.get("withdrawn"):
+        return "withdrawn"
+    return {True: "met", False: "missed", None: "not shown"}[row["met"]]

@@ -1,4 +1,9 @@
-"""Writes the tables of README and docs from `results/*.json` and from the registry."""
+"""Writes the tables of README and docs from `results/*.json` and from the registry.
+
+A target is *met* where the whole 95 % interval keeps to it, *missed* where the figure itself does not, and *not shown*
+in between: with one run, with an interval that reaches beyond, or with a peer whose deviation nobody wrote down. What a
+mistake in measuring made worthless is *withdrawn*, and stays with the reason.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +12,13 @@ import re
 from pathlib import Path
 from typing import Any
 
+from record import UNKNOWN, name_verdict
+
 from falconet.models import MODELS
 
 RESULTS = Path(__file__).parent / "results"
+VERDICTS = ("missed", "not shown", "withdrawn", "met")
+"""In the order of the table."""
 STORY, PROFILE, EXPORTS = "mnist-story", "training-profile", "exports"
 """Each has a table of its own."""
 ROOT = Path(__file__).parent.parent
@@ -127,14 +136,16 @@ def format_speed(row: dict[str, Any], best: bool) -> tuple[str, str]:
 
 
 def list_results() -> str:
-    """Return all results as one Markdown table."""
-    lines = ["| what | result | target | | measured on |", "| --- | --- | --- | --- | --- |"]
+    """Return all results as one Markdown table: first what was missed, then what is not shown or withdrawn."""
+    rows = []
     for path in sorted(RESULTS.glob("*.json"), key=count_up):
         if path.stem in (STORY, PROFILE, EXPORTS):
             continue
         content = json.loads(path.read_text(encoding="utf-8"))
-        lines += [format_row(row, describe(content)) for row in content["rows"] if row["target"]]
-    return "\n".join(lines)
+        rows += [(name_verdict(row), format_row(row, describe(content))) for row in content["rows"] if row["target"]]
+    rows.sort(key=lambda row: VERDICTS.index(row[0]))
+    lines = ["| | what | result | target | measured on |", "| --- | --- | --- | --- | --- |"]
+    return "\n".join([*lines, *(line for _, line in rows)])
 
 
 def count_up(path: Path) -> list[str | int]:
@@ -143,20 +154,46 @@ def count_up(path: Path) -> list[str | int]:
 
 
 def format_row(row: dict[str, Any], where: str) -> str:
-    """Return one line of the table."""
-    spread = f" ± {row['std']:.2g}" if row["n"] > 1 and row["std"] else ""
+    """Return one line of the table; what was withdrawn is struck out, with the reason."""
     unit = f" {row['unit']}" if row["unit"] else ""
-    result = f"**{row['value']:.4g}{spread}{unit}** (n = {row['n']})"
+    result = f"{format_figure(row['value'], row['std'] if row['n'] > 1 else 0)}{unit}"
     if row["ratio"] is not None:
-        peer = f"{row['peer']}: {row['peer_value']:.4g}{unit}"
-        result = f"**{row['ratio']:.3g}×** {row['value']:.4g}{spread}{unit}; {peer} (n = {row['n']})"
-    return f"| {row['name']} | {result} | {row['target']} | {'met' if row['met'] else 'missed'} | {where} |"
+        peer = f"{row['peer']}: {format_figure(row['peer_value'], row.get('peer_std'))}{unit}"
+        result = f"**{row['ratio']:.3g}×**: {result}; {peer}"
+    else:
+        result = f"**{result}**"
+    result += f" (n = {row['n']}{format_interval(row)})"
+    if row.get("withdrawn"):
+        result = f"withdrawn: {row['withdrawn']}. It was: ~~{result.replace('**', '')}~~"
+    elif row.get("note"):
+        result += f"; {row['note']}"
+    return f"| {name_verdict(row)} | {row['name']} | {result} | {row['target']} | {where} |"
+
+
+def format_figure(value: float, std: float | None) -> str:
+    """Return a figure with its deviation where it has one; large whole ones in all their digits."""
+    text = f"{value:,.0f}" if value >= 1000 and float(value).is_integer() else f"{value:.4g}"
+    return f"{text} ± {std:.2g}" if std else text
+
+
+def format_interval(row: dict[str, Any]) -> str:
+    """Return what a row's interval adds to its number of measurements; nothing where chance has no part in it."""
+    if row.get("interval") is None or row["interval"][0] == row["interval"][1]:
+        return ""
+    low, high = row["interval"]
+    return f"; 95 % over {row['over']}: {low:.4g} to {high:.4g}"
 
 
 def describe(content: dict[str, Any]) -> str:
     """Return where and with what results were measured."""
     hardware, versions = content["hardware"], content["versions"]
-    return f"{hardware['processor']}, {hardware['threads']} threads, torch {versions['torch']}, {content['date']}"
+    commit = f"commit {content['commit'][:7]}"
+    if content["dirty"]:
+        commit += " and changes to it"
+    if content["commit"] == UNKNOWN:
+        commit = f"commit {UNKNOWN}; figures entered the repository in {content['recorded_in']}"
+    where = f"{hardware['processor']}, {hardware['threads']} threads, torch {versions['torch']}"
+    return f"{where}, {content['date']}; {commit}"
 
 
 if __name__ == "__main__":
