@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 import platform
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
@@ -18,6 +20,7 @@ from falconet.catalog import (
     ARTIFACT_FILES,
     CODED_FILE,
     CONFIG_FILE,
+    DERIVED_FILES,
     TOKENIZER_FILE,
     WEIGHTS_FILE,
     as_name,
@@ -32,7 +35,7 @@ from falconet.errors import ArtifactError, ConfigError, DataError, PathError, Us
 from falconet.models import create_model
 from falconet.schema import from_mapping, to_mapping
 from falconet.spec import InputSpec, Kind, TextSpec
-from falconet.storage import read_json, write_bytes, write_json
+from falconet.storage import format_json, parse_json, read_regular, read_settled, swap
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -169,18 +172,27 @@ class Artifact:
 
         return safetensors.torch.save({name: tensor.detach().contiguous() for name, tensor in self.weights.items()})
 
-    def save(self, folder: str | Path) -> None:
-        """Write the weights, the tokenizer where there is one, then `config.json`, each in one step.
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the weights' file, by which files that speak of the weights are known to do so."""
+        return sha256(self.serialize()).hexdigest()
 
-        Raises StorageError.
+    def save(self, folder: str | Path, derived: Mapping[str, str] | None = None) -> None:
+        """Write the weights, the tokenizer where there is one, `derived` files and `config.json`, all in one step.
+
+        What `folder` holds of an earlier model goes in the same step, so that no card or figures of it stand beside
+        these weights. `derived` are texts by name, of those in DERIVED_FILES. Raises StorageError, and RunExistsError
+        where another process is at work in the folder.
         """
         contents = {self.weights_file: self.serialize()}
         if self.tokenizer is not None:
             contents[TOKENIZER_FILE] = self.tokenizer.encode()
-        for name, content in contents.items():
-            write_bytes(Path(folder) / name, content)
         digests = {DIGESTS[name]: sha256(content).hexdigest() for name, content in contents.items()}
-        write_json(Path(folder) / CONFIG_FILE, {**to_mapping(self.config), **digests})
+        contents |= {name: text.encode("utf-8", "backslashreplace") for name, text in (derived or {}).items()}
+        contents[CONFIG_FILE] = format_json({**to_mapping(self.config), **digests}).encode()
+        # Without a model in the folder, a README.md there is somebody's own.
+        removed = ARTIFACT_FILES if (Path(folder) / CONFIG_FILE).is_file() else ()
+        swap(Path(folder), contents, removed)
 
 
 def encode_artifact(artifact: Artifact) -> Artifact:
@@ -276,6 +288,11 @@ def load_artifact(folder: str | Path) -> Artifact:
     folder = hub.fetch_model(as_name(folder)) if is_hub_source(as_name(folder)) else Path(folder)
     if is_coded(folder):
         return decode_file(folder, read_file(folder))
+    return read_settled(folder, CONFIG_FILE, partial(load_folder, folder))
+
+
+def load_folder(folder: Path) -> Artifact:
+    """Read an artifact from the files of a folder as they are now. Raises ArtifactError."""
     config, digests = read_config(folder / CONFIG_FILE)
     path = folder / find_weights_file(digests)
     content = read_file(path)
@@ -315,29 +332,76 @@ def decode_file(path: Path, content: bytes) -> Artifact:
 def push(folder: str | Path, repository: str, *, private: bool = False) -> str:
     """Upload an artifact to `owner/name` on the Hugging Face Hub, which is made where it is not there yet.
 
-    Returns the address of the commit. Only the artifact's own files leave the machine, and only whole and unaltered
-    ones. Raises PathError and ArtifactError as `load_artifact`, MissingExtraError without `huggingface_hub`, HubError
-    without a token or where the hub refuses.
+    Returns the address of the commit. Only the artifact's own files leave the machine, only whole and unaltered ones,
+    and none that a link leads to. Raises PathError and ArtifactError as `load_artifact`, ArtifactError too for a card,
+    report or figures of other weights, MissingExtraError without `huggingface_hub`, HubError without a token or where
+    the hub refuses.
     """
     check_repository(repository)
     if is_hub_source(as_name(folder)):
         raise PathError(f"{as_name(folder)}: wanted a folder of this machine")
     check_artifact(folder)
-    config, digests = read_config(Path(folder) / CONFIG_FILE)
-    weights_file = find_weights_file(digests)
-    for name in (weights_file, TOKENIZER_FILE) if isinstance(config.input, TextSpec) else (weights_file,):
-        check_digest(Path(folder) / name, read_file(Path(folder) / name), digests)
-    return hub.upload(Path(folder), ARTIFACT_FILES, repository, private)
+    path = Path(folder)
+    contents = read_settled(path, CONFIG_FILE, partial(read_shared, path))
+    return hub.upload(contents, frozenset(ARTIFACT_FILES), repository, private)
 
 
-def read_file(path: Path) -> bytes:
-    """Return the content of a file that an artifact needs. Raises ArtifactError."""
+def read_shared(folder: Path) -> dict[str, bytes]:
+    """Return the files of an artifact that are shared, checked. Raises ArtifactError."""
+    contents = {
+        name: read_file(folder / name, follow=False) for name in ARTIFACT_FILES if os.path.lexists(folder / name)
+    }
+    config, digests = parse_config(folder / CONFIG_FILE, contents.get(CONFIG_FILE, b""))
+    weights = find_weights_file(digests)
+    needed = (weights, TOKENIZER_FILE) if isinstance(config.input, TextSpec) else (weights,)
+    for name in needed:
+        if name not in contents:
+            raise ArtifactError(f"{folder / name} is missing")
+        check_digest(folder / name, contents[name], digests)
+    for name in find_stale(contents, digests[weights]):
+        raise ArtifactError(
+            f"{folder / name} does not say that it speaks of these weights (weights_sha256: {digests[weights]}): "
+            "remove it, train again, or if it is your own, let it say so"
+        )
+    kept = (CONFIG_FILE, *needed, *DERIVED_FILES)
+    return {name: content for name, content in contents.items() if name in kept}
+
+
+def list_stale(folder: str | Path) -> tuple[str, ...]:
+    """Return the names of the card, report and figures in an artifact's folder that speak of other weights than its.
+
+    Raises ArtifactError where it has no readable `config.json`.
+    """
+    folder = Path(folder)
+    if not (folder / CONFIG_FILE).is_file():
+        return ()
+    _, digests = read_config(folder / CONFIG_FILE)
+    contents = {name: read_file(folder / name) for name in DERIVED_FILES if (folder / name).is_file()}
+    return find_stale(contents, digests.get(find_weights_file(digests), ""))
+
+
+def find_stale(contents: Mapping[str, bytes], digest: str) -> tuple[str, ...]:
+    """Return the names of those derived files that do not name the weights of this hash as what they speak of."""
+    named = {name: SUBJECTS[name].search(contents[name]) for name in DERIVED_FILES if name in contents}
+    return tuple(name for name, found in named.items() if found is None or found[1].decode() != digest)
+
+
+SUBJECTS = {
+    "metrics.json": re.compile(rb'"weights_sha256": "([0-9a-f]{64})"'),
+    "README.md": re.compile(rb"^weights_sha256: '?([0-9a-f]{64})'?$", re.MULTILINE),
+    "report.html": re.compile(rb'<meta name="weights_sha256" content="([0-9a-f]{64})">'),
+}
+"""Where a derived file has the hash of the weights that it speaks of."""
+
+
+def read_file(path: Path, *, follow: bool = True) -> bytes:
+    """Return the content of a file that an artifact needs. Raises ArtifactError; for a link too without `follow`."""
     try:
-        return path.read_bytes()
+        return read_regular(path, follow=follow)
     except FileNotFoundError as error:
         raise ArtifactError(f"{path} is missing") from error
     except OSError as error:
-        raise ArtifactError(f"{path} is damaged: {error}") from error
+        raise ArtifactError(f"{path} is damaged: {error.strerror or error}") from error
 
 
 def check_digest(path: Path, content: bytes, digests: Mapping[str, str]) -> None:
@@ -348,7 +412,12 @@ def check_digest(path: Path, content: bytes, digests: Mapping[str, str]) -> None
 
 def read_config(path: Path) -> tuple[ArtifactConfig, dict[str, str]]:
     """Read `config.json`; return it and the hashes of the files that belong to it."""
-    record = read_json(path)
+    return parse_config(path, read_file(path))
+
+
+def parse_config(path: Path, content: bytes) -> tuple[ArtifactConfig, dict[str, str]]:
+    """`read_config`, of what was read already."""
+    record = parse_json(path, content)
     digests = {name: str(record.pop(key)) for name, key in DIGESTS.items() if key in record}
     found = record.get("format_version")
     if not isinstance(found, int) or found > FORMAT_VERSION:

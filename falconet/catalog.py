@@ -113,7 +113,9 @@ CODED_FILE = "model.fnet"
 """In place of the weights' file, after compression; it alone suffices to predict."""
 MODEL_FILES = (CONFIG_FILE, WEIGHTS_FILE, CODED_FILE, TOKENIZER_FILE)
 """What is needed to use a trained model."""
-ARTIFACT_FILES = (*MODEL_FILES, "metrics.json", "README.md", "report.html")
+DERIVED_FILES = ("metrics.json", "README.md", "report.html")
+"""What is said of a trained model; each names the weights that it speaks of by their SHA-256."""
+ARTIFACT_FILES = (*MODEL_FILES, *DERIVED_FILES)
 """All that is shared of a trained model; checkpoints and what else lies in a run's folder is not."""
 
 

@@ -5,13 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
+from falconet.catalog import CONFIG_FILE as ARTIFACT_CONFIG
+from falconet.errors import RunExistsError
+from falconet.planning import check_out, has_weights, holds_run
 from falconet.report import render_html
 from falconet.runs import RunResult, train
-from falconet.storage import write_text
+from falconet.storage import hold, write_text
 from falconet.training import Callback
 
 MODELS = ("lenet5", "lenet_relu")
+REPORT_FILE = "report.html"
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,17 +28,34 @@ class Demonstration:
 
 
 def demonstrate(
-    out: str | Path = "runs/demo", watch: Callable[[str], Sequence[Callback]] = lambda model: ()
+    out: str | Path = "runs/demo",
+    watch: Callable[[str], Sequence[Callback]] = lambda model: (),
+    existing: Literal["refuse", "overwrite"] = "refuse",
 ) -> Demonstration:
     """Train each of MODELS on the digits, and write one report about all into `out`.
 
-    An earlier demonstration in `out` is replaced. `watch` returns the callbacks for the run of a model.
+    `watch` returns the callbacks for the run of a model; `existing` says what becomes of an earlier demonstration in
+    `out`. Raises RunExistsError where runs or a report would be lost, or another process is at work there.
     """
     out = Path(out)
-    runs = tuple(
-        train("digits", model=model, recipe="digits", out=out / model, existing="overwrite", callbacks=watch(model))
-        for model in MODELS
-    )
-    report = out / "report.html"
-    write_text(report, render_html([run.report for run in runs], title="Falconet on the embedded digits"))
+    check_free(out, existing)
+    with hold(out):
+        runs = tuple(
+            train("digits", model=model, recipe="digits", out=out / model, existing=existing, callbacks=watch(model))
+            for model in MODELS
+        )
+        report = out / REPORT_FILE
+        write_text(report, render_html([run.report for run in runs], title="Falconet on the embedded digits"))
     return Demonstration(runs, report)
+
+
+def check_free(out: Path, existing: Literal["refuse", "overwrite"]) -> None:
+    """Raise RunExistsError where a folder holds a run, or runs and a report that may not be replaced."""
+    if holds_run(out) or (out / ARTIFACT_CONFIG).is_file():
+        raise RunExistsError(f"{out} holds a run, whose report would be replaced: choose another --out")
+    for folder in (out / model for model in MODELS):
+        check_out(folder, "overwrite")
+    found = [out / model for model in MODELS if has_weights(out / model)]
+    found += [out / REPORT_FILE] if (out / REPORT_FILE).exists() else []
+    if found and existing == "refuse":
+        raise RunExistsError(f"{found[0]} is there already: replace it with --overwrite, or choose another --out")

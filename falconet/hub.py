@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Set
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -36,25 +36,34 @@ def fetch_model(name: str) -> Path:
         return Path(snapshot_download(repository, revision=folder.name, allow_patterns=list(MODEL_FILES)))
 
 
-def upload(folder: Path, files: Sequence[str], repository: str, private: bool) -> str:
-    """Commit those of the `files` in a folder that are there; return the commit's address.
+def upload(contents: Mapping[str, bytes], owned: Set[str], repository: str, private: bool) -> str:
+    """Commit files by their names; return the commit's address.
 
-    Raises MissingExtraError, and HubError, also where the repository should be private and is already public.
+    Of the names that are `owned`, those without content go in the same commit, so that nothing there speaks of what was
+    there before. Raises MissingExtraError, and HubError, also where the repository should be private and is already
+    public.
     """
     check_extra(f"pushing to {repository}")
-    from huggingface_hub import HfApi, get_token
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, get_token
 
     if get_token() is None:
         raise HubError(f"pushing to {repository} needs a token of the Hugging Face Hub that may write: {LOGIN}")
     api = HfApi()
     with translated_errors(repository):
         api.create_repo(repository, private=private or None, exist_ok=True)
-        if private and not api.model_info(repository).private:
+        known = api.model_info(repository)
+        if private and not known.private:
             raise HubError(
                 f"{repository} is there already and public: make it private on the hub, or leave --private out"
             )
-        commit = api.upload_folder(
-            repo_id=repository, folder_path=folder, allow_patterns=list(files), commit_message="Push with falconet"
+        gone = (owned - contents.keys()) & {file.rfilename for file in known.siblings or ()}
+        commit = api.create_commit(
+            repository,
+            [
+                *(CommitOperationAdd(name, content) for name, content in contents.items()),
+                *(CommitOperationDelete(name) for name in sorted(gone)),
+            ],
+            commit_message="Push with falconet",
         )
     return str(commit.commit_url)
 

@@ -19,8 +19,8 @@ from falconet.models import find_model, models_for
 from falconet.models.registry import check_options, check_pretrained
 from falconet.schema import TEXT_LIMIT, flatten, from_mapping, merge, parse_yaml, to_mapping
 from falconet.spec import Kind
-from falconet.storage import PARTIAL, open_regular, write_text
-from falconet.training.config import MARGIN_LOSSES, TrainConfig
+from falconet.storage import is_vacant, open_regular, write_text
+from falconet.training.config import FREE, MARGIN_LOSSES, TrainConfig
 
 CONFIG_FILE = "config.yaml"
 CHECKPOINT_FOLDER = "checkpoint"
@@ -139,17 +139,19 @@ def plan_run(
         check_sections(loaded)
         asked = merge(loaded, asked)
     check_network(asked.get("model") or {})
-    begun = existing == "resume" and out is not None and (Path(out) / CONFIG_FILE).is_file()
     # The columns that a run was begun with may be needed to read its source at all.
-    stored = read_settings(Path(out) / CONFIG_FILE) if begun and out is not None else {}
-    dataset, config, chosen = resolve(source, merge(stored, asked), data_root)
+    stored = read_begun(Path(out), existing) if out is not None else {}
+    dataset = read_source(source, merge(stored, asked), data_root)
+    config, chosen = resolve(dataset, merge(stored, asked))
     folder = Path(out) if out is not None else Path("runs") / f"{short_name(source)}-{config.model.name}"
     check_out(folder, existing)
     check_outside(folder, source)
-    if existing == "resume" and (folder / CONFIG_FILE).is_file():
-        stored = read_settings(folder / CONFIG_FILE)
+    if out is None and (stored := read_begun(folder, existing)):
+        if find_data(merge(stored, asked)) != find_data(asked):
+            dataset = read_source(source, merge(stored, asked), data_root)
+        config, chosen = resolve(dataset, merge(stored, asked))
+    if stored:
         recipe = recipe or read_facts(folder).get("recipe")
-        dataset, config, chosen = resolve(source, merge(stored, asked), data_root)
         check_unchanged(folder, from_mapping(RunConfig, stored), config, dataset)
         measured = ()
     return Plan(dataset, config, folder, recipe, existing, chosen, frozenset(measured))
@@ -163,14 +165,26 @@ def check_network(asked: Settings) -> None:
         check_options(name, {key: value for key, value in options.items() if key not in DERIVED})
 
 
-def resolve(
-    source: str | Path, settings: Settings, data_root: str | Path | None
-) -> tuple[Dataset, RunConfig, tuple[str, ...]]:
-    """Read the data as `settings` say and complete them with defaults; the last part says which were chosen so."""
-    dataset = load_dataset(
-        source, data_root=data_root, config=from_mapping(DataConfig, settings.get("data") or {}, "data")
-    )
+def read_begun(out: Path, existing: Existing) -> dict[str, Any]:
+    """Return the settings of the run in a folder that is to go on; nothing where there is none."""
+    begun = existing == "resume" and (out / CONFIG_FILE).is_file()
+    return read_settings(out / CONFIG_FILE) if begun else {}
+
+
+def find_data(settings: Settings) -> DataConfig:
+    """Return the section of how data are read."""
+    return from_mapping(DataConfig, settings.get("data") or {}, "data")
+
+
+def read_source(source: str | Path, settings: Settings, data_root: str | Path | None) -> Dataset:
+    """Read the data as settings say."""
+    dataset = load_dataset(source, data_root=data_root, config=find_data(settings))
     check_not_empty(dataset)
+    return dataset
+
+
+def resolve(dataset: Dataset, settings: Settings) -> tuple[RunConfig, tuple[str, ...]]:
+    """Complete settings with defaults; the second part says which were chosen so."""
     defaults = default_settings(dataset, pretrained=bool((settings.get("model") or {}).get("pretrained")))
     if "name" in (settings.get("model") or {}):
         defaults["model"] = choose_bands(dataset)
@@ -180,7 +194,7 @@ def resolve(
     if config.model.teacher is not None:
         check_artifact(config.model.teacher)
     check_model(config.model.name, dataset)
-    return dataset, config, describe_chosen(defaults, settings)
+    return config, describe_chosen(defaults, settings)
 
 
 def configure(dataset: Dataset, settings: Settings) -> RunConfig:
@@ -350,7 +364,7 @@ def write_config(plan: Plan) -> None:
 
 def check_unchanged(folder: Path, stored: RunConfig, asked: RunConfig, dataset: Dataset) -> None:
     """Raise UsageError where a resumed run is asked to go on differently, or on other data, from how it began."""
-    before, after = flatten(to_mapping(stored)), flatten(to_mapping(asked))
+    before, after = (without_free(flatten(to_mapping(config))) for config in (stored, asked))
     before["fingerprint"] = read_facts(folder).get("fingerprint")
     after["fingerprint"] = dataset.fingerprint
     changed = [key for key in after if before.get(key) != after[key]]
@@ -362,11 +376,23 @@ def check_unchanged(folder: Path, stored: RunConfig, asked: RunConfig, dataset: 
         )
 
 
+def without_free(settings: Settings) -> dict[str, Any]:
+    """Return flat settings without those that a run may go on with otherwise."""
+    return {key: value for key, value in settings.items() if key not in {f"training.{name}" for name in FREE}}
+
+
+def check_again(plan: Plan) -> None:
+    """Raise what planning would if it were done now: while the data were read, another process may have ended a run."""
+    check_out(plan.out, plan.existing)
+    if stored := read_begun(plan.out, plan.existing):
+        check_unchanged(plan.out, from_mapping(RunConfig, stored), plan.config, plan.dataset)
+
+
 def check_out(out: Path, existing: Existing) -> None:
     """Raise RunExistsError where `out` holds a run that may not be touched, or files that belong to no run."""
     if out.exists() and not out.is_dir():
         raise PathError(f"{out}: wanted a folder to write to, found a file")
-    if not out.is_dir() or all(path.name.endswith(PARTIAL) for path in out.iterdir()):
+    if is_vacant(out):
         return
     if not holds_run(out):
         raise RunExistsError(f"{out} holds files that are no run: choose a new or empty folder with --out")

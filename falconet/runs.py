@@ -7,7 +7,7 @@ import dataclasses
 import io
 import time
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from falconet import interruption
 from falconet.artifact import (
     Artifact,
     ArtifactConfig,
@@ -30,7 +31,7 @@ from falconet.data.loader import Loader, load_inputs, measure_inputs
 from falconet.data.preprocessing import create_preprocess
 from falconet.data.splits import check_training_classes
 from falconet.data.texts import TextEncoder, train_tokenizer
-from falconet.errors import ConfigError, DataError, DivergedError, InterruptedRunError
+from falconet.errors import ArtifactError, ConfigError, DataError, DivergedError, InterruptedRunError, UsageError
 from falconet.evaluation import (
     Answers,
     Evaluation,
@@ -48,17 +49,18 @@ from falconet.planning import (
     ModelConfig,
     Plan,
     Settings,
+    check_again,
     plan_run,
     short_name,
     write_config,
 )
 from falconet.report import Course, ModelReport, describe_model, render_card, render_html
 from falconet.report.curves import draw_rates
-from falconet.schema import to_mapping
+from falconet.schema import from_mapping, to_mapping
 from falconet.spec import ImageSpec, InputSpec, SeriesSpec, TextSpec
-from falconet.storage import prepare_folder, write_json, write_text
+from falconet.storage import format_json, hold, prepare_folder, read_json, write_json, write_text
 from falconet.training import Callback, EpochRow
-from falconet.training.checkpoints import remove_checkpoints
+from falconet.training.checkpoints import load_checkpoint, remove_checkpoints
 from falconet.training.diagnoses import Diagnosis, Vitals, diagnose, load_vitals, save_vitals
 from falconet.training.distillation import Teacher
 from falconet.training.distributed import ALONE, Team, join_team
@@ -178,13 +180,15 @@ def train(  # noqa: PLR0913 - one for each thing that a run follows from
 def execute(plan: Plan, *, callbacks: Sequence[Callback] = ()) -> RunResult:
     """Carry out a plan; see `train`. Processes that `torchrun` has started do it together; all return the same."""
     started = time.perf_counter()
-    with join_team() as team:
+    with join_team() as team, interruption.watched(), ExitStack() as held:
         plan = follow(plan, team)
         callbacks = callbacks if team.leads else ()
-        plan, weights = find_weights(plan)
         if team.leads:
             # A folder that cannot be written to is told before the data are read, which may take long.
+            held.enter_context(hold(plan.out))
+            check_again(plan)
             prepare_folder(plan.out)
+        plan, weights = find_weights(plan, team)
         feed = prepare(plan, weights, team)
         model, notes = build(plan.config.model, feed.spec, plan.config.training.seed, weights)
         size = "x".join(map(str, feed.spec.shape))
@@ -194,7 +198,7 @@ def execute(plan: Plan, *, callbacks: Sequence[Callback] = ()) -> RunResult:
         check_fit(model, feed.train, plan.config.training, teacher, team)
         plan, feed = settle(plan, feed, model, teacher, callbacks, team)
         if team.leads:
-            begin(plan)
+            begin(plan, weights)
         doctor = Doctor(load_vitals(plan.out / VITALS_FILE) if plan.existing == "resume" else ())
         watchers: Sequence[Callback] = ()
         if team.leads:
@@ -266,8 +270,11 @@ def replace_batch(train: Loader, batch_size: int) -> Loader:
     return dataclasses.replace(train, batch_size=batch_size)
 
 
-def begin(plan: Plan) -> None:
-    """Write a run's configuration into its folder, in place of a run that is to be overwritten."""
+def begin(plan: Plan, weights: Pretrained | None) -> None:
+    """Write a run's configuration into its folder, in place of a run that is to be overwritten.
+
+    What else of published weights than what is trained decides how samples are seen stands beside the checkpoints.
+    """
     if plan.existing == "overwrite":
         # The old model stays until the new run has weights to put in its place.
         remove_checkpoints(plan.out / CHECKPOINT_FOLDER)
@@ -278,6 +285,9 @@ def begin(plan: Plan) -> None:
             (plan.out / RATES_FILE).unlink(missing_ok=True)
     write_config(plan)
     prepare_folder(plan.out / CHECKPOINT_FOLDER)
+    if weights is not None:
+        seen = Seen(weights.mean, weights.std, weights.size)
+        write_json(plan.out / CHECKPOINT_FOLDER / PRETRAINED_FILE, to_mapping(seen))
 
 
 def conclude(
@@ -292,19 +302,49 @@ def conclude(
     diagnoses = diagnose(result.history, vitals, chance, diverged=result.ending == "diverged")
     check_ending(plan, result, diagnoses)
     artifact, answers = calibrate(artifact, plan.dataset)
-    artifact.save(plan.out)
     course = Course(vitals, diagnoses, load_energy(plan.out))
     return judge_run(plan, artifact, answers, result, course, feed.unreadable, started)
 
 
-def find_weights(plan: Plan) -> tuple[Plan, Pretrained | None]:
-    """Return published weights where the plan asks for some, and the plan with the options that go with them."""
+PRETRAINED_FILE = "pretrained.json"
+"""Beside the checkpoints of a run that began with published weights: how samples are seen, as `Seen` says."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """How samples are seen by a network with published weights."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    size: tuple[int, int] | None
+
+
+def find_weights(plan: Plan, team: Team = ALONE) -> tuple[Plan, Pretrained | None]:
+    """Return published weights where the plan asks for some, and the plan with the options that go with them.
+
+    A run that goes on from a checkpoint, which holds all weights, asks for them no more: they come without tensors.
+    """
     model = plan.config.model
     if model.pretrained is None:
         return plan, None
+    seen = team.hear(recall_seen(plan) if team.leads else None)
+    if seen is not None:
+        # The options are in the stored configuration.
+        return plan, Pretrained(model.name, {}, "checkpoint", mean=seen.mean, std=seen.std, size=seen.size)
     weights = load_pretrained(model.name, model.pretrained)
     model = dataclasses.replace(model, options={**weights.options, **model.options})
     return dataclasses.replace(plan, config=dataclasses.replace(plan.config, model=model)), weights
+
+
+def recall_seen(plan: Plan) -> Seen | None:
+    """Return how a run that can go on from a checkpoint sees its samples; None for all others."""
+    folder = plan.out / CHECKPOINT_FOLDER
+    if plan.existing != "resume" or load_checkpoint(folder) is None:
+        return None
+    try:
+        return from_mapping(Seen, read_json(folder / PRETRAINED_FILE))
+    except (ArtifactError, UsageError):
+        return None
 
 
 def find_teacher(plan: Plan, feed: Feed) -> Teacher | None:
@@ -481,7 +521,7 @@ def build(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = create_model(model.name, **describe_structure(spec), **model.options)
-    return network, fit_weights(network, weights, spec.labels) if weights else ()
+    return network, fit_weights(network, weights, spec.labels) if weights and weights.state else ()
 
 
 def make_artifact(plan: Plan, feed: Feed, result: FitResult, weights: dict[str, torch.Tensor]) -> Artifact:
@@ -546,7 +586,7 @@ def judge_run(
     unreadable: tuple[Unreadable, ...],
     started: float,
 ) -> RunResult:
-    """Judge the artifact from raw samples and write `metrics.json`, the report and the model card.
+    """Judge the artifact from raw samples and save it with `metrics.json`, the report and the model card, in one step.
 
     `val_answers` are those on the validation split.
     """
@@ -568,13 +608,13 @@ def judge_run(
     latencies = {"latencies_ms": {runtime: latency.p50 for runtime, latency in report.latencies.items()}}
     diagnoses = [to_mapping(diagnosis) for diagnosis in course.diagnoses]
     judged = {"val": to_mapping(val), "test": to_mapping(test), "calibration": to_mapping(calibration)}
-    facts = {**costs, **latencies, **judged, "diagnoses": diagnoses}
+    facts = {"weights_sha256": report.digest, **costs, **latencies, **judged, "diagnoses": diagnoses}
+    facts["training_seconds"] = sum(row.seconds for row in result.history)
     if course.energy:
         facts["energy"] = energy_facts(course.energy)
-    write_json(plan.out / "metrics.json", facts)
     title = f"{report.name} on {short_name(dataset.source)}"
-    write_text(plan.out / "report.html", render_html([report], title))
-    write_text(plan.out / "README.md", render_card(report))
+    page, card = render_html([report], title), render_card(report)
+    artifact.save(plan.out, {"metrics.json": format_json(facts), "report.html": page, "README.md": card})
     seconds = time.perf_counter() - started
     name = artifact.config.architecture
     skipped = (*dataset.unreadable, *unreadable, *answers.unreadable)

@@ -1,56 +1,62 @@
-"""Writing that loses nothing: a temporary file in the same folder, fsync, rename."""
+"""Writing that loses nothing: a temporary file in the same folder, fsync, rename; several files change in one swap.
+
+A folder has one owner at a time (`hold`). Files that belong together are put into place by `swap`: they are written
+to a hidden folder beside them, whose renaming is the one step in which the old set gives way to the new. A process
+that dies after that leaves moves to be made, which `settle` makes up for whoever comes next.
+"""
 
 import errno
 import json
 import os
 import secrets
+import shutil
 import stat
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
-from pathlib import Path
-from typing import Any, BinaryIO
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path, PurePosixPath
+from typing import Any, BinaryIO, TypeVar
 
 from filelock import FileLock, Timeout
 
+from falconet import interruption
 from falconet.errors import ArtifactError, RunExistsError, StorageError
+
+T = TypeVar("T")
 
 PARTIAL = ".partial"
 """Ends the name of a file that is still being written."""
-LOCK_FILE = ".lock"
-"""In a folder where one process at a time may work."""
+LOCK, SWAP = ".lock", ".swap"
+"""End the hidden names of what a folder's owner holds, and of the folder of files that are to take their places."""
+PLAN_FILE, NEW_FOLDER = "plan.json", "new"
+"""In a swap's folder: which files come and go, and those that come."""
+PATIENCE = 30.0
+"""Seconds for which a reader waits for a swap, which takes milliseconds."""
 
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Replace `path` by `content` in one step; whoever reads sees the old file or the new one, whole.
 
-    Raises StorageError (disk full, read-only, folder gone); what stood there before is then still there.
+    Raises StorageError (disk full, read-only, folder gone).
     """
-    write_together({path: content})
-
-
-def write_together(contents: Mapping[Path, bytes]) -> None:
-    """`write_bytes` for files that belong together: none is replaced before all are on the disk."""
-    with ExitStack() as stack:
-        staged = [(stack.enter_context(stage(path, content)), path) for path, content in contents.items()]
-        for temporary, path in staged:
-            try:
-                temporary.replace(path)
-            except OSError as error:
-                raise storage_error(path, error) from error
+    with stage(path, content) as temporary:
+        try:
+            temporary.replace(path)
+            sync_folder(path.parent)
+        except OSError as error:
+            raise storage_error(path, error) from error
 
 
 @contextmanager
 def stage(path: Path, content: bytes) -> Iterator[Path]:
     """Write a temporary file beside `path`, which is gone in the end unless it was renamed. Raises StorageError."""
+    interruption.check()
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}{PARTIAL}")
     try:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with temporary.open("xb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
+            write_synced(temporary, content)
         except OSError as error:
             raise storage_error(path, error) from error
         yield temporary
@@ -60,6 +66,147 @@ def stage(path: Path, content: bytes) -> Iterator[Path]:
             temporary.unlink()
 
 
+def write_synced(path: Path, content: bytes) -> None:
+    """Write a new file down to the disk. Raises OSError."""
+    with path.open("xb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def sync_folder(folder: Path) -> None:
+    """Let the names in a folder reach the disk, where the system and the file system can do that. Raises OSError."""
+    if not hasattr(os, "O_DIRECTORY"):
+        return
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EBADF):
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def swap(folder: Path, contents: Mapping[str, bytes], removed: Iterable[str] = (), *, name: str = "") -> None:
+    """Put files into `folder`, by their paths within it, and remove others, all in one step.
+
+    `settle`, with the same `name`, is what readers call first: so they see the old set or the new one, whole, wherever
+    this process dies. Raises StorageError, after which the old set stands, or the new one where `settle` can complete
+    it; RunExistsError where another process holds the folder.
+    """
+    interruption.check()
+    plan = {"new": list(contents), "removed": [path for path in removed if path not in contents]}
+    committed = folder / f".{name}{SWAP}"
+    staged = committed.with_name(f"{committed.name}{PARTIAL}")
+    with own(folder, name):
+        complete(folder, committed)
+        try:
+            remove_tree(staged)
+            for path, content in ((f"{NEW_FOLDER}/{path}", content) for path, content in contents.items()):
+                (staged / path).parent.mkdir(parents=True, exist_ok=True)
+                write_synced(staged / path, content)
+            write_synced(staged / PLAN_FILE, json.dumps(plan).encode())
+            for parent, _, _ in os.walk(staged):
+                sync_folder(Path(parent))
+            staged.replace(committed)
+        except OSError as error:
+            raise storage_error(folder, error) from error
+        finally:
+            with suppress(OSError):
+                remove_tree(staged)
+        try:
+            complete(folder, committed)
+        except BaseException:
+            with suppress(OSError, ArtifactError):  # An interrupt; a full disk is no better the second time.
+                complete(folder, committed)
+            raise
+
+
+def complete(folder: Path, committed: Path) -> None:
+    """Make the moves of a swap that are still to be made; its owner alone may. Raises StorageError, ArtifactError."""
+    if not committed.is_dir():
+        return
+    plan = read_json(committed / PLAN_FILE) if (committed / PLAN_FILE).exists() else {"new": [], "removed": []}
+    try:
+        sync_folder(folder)
+        for name in map(str, plan["new"]):
+            target = find_within(folder, name)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with suppress(FileNotFoundError):  # It has its place already.
+                (committed / NEW_FOLDER / name).replace(target)
+        for name in map(str, plan["removed"]):
+            find_within(folder, name).unlink(missing_ok=True)
+        for parent in {find_within(folder, name).parent for name in map(str, plan["new"])} | {folder}:
+            sync_folder(parent)
+        # Without its plan, what is left of it asks for nothing.
+        (committed / PLAN_FILE).unlink(missing_ok=True)
+        remove_tree(committed)
+    except (KeyError, TypeError) as error:
+        raise ArtifactError(f"{committed} is damaged: remove it") from error
+    except OSError as error:
+        raise storage_error(folder, error) from error
+
+
+def find_within(folder: Path, name: str) -> Path:
+    """Return the path of a file below a folder, by its plain name. Raises ArtifactError for one that leads outside."""
+    parts = PurePosixPath(name).parts
+    path = folder.joinpath(*parts)
+    outside = not parts or parts[0] == "/" or ".." in parts
+    if outside or not path.parent.resolve().is_relative_to(folder.resolve()):
+        raise ArtifactError(f"{folder / SWAP} is damaged: wanted files of this folder, found {name!r}")
+    return path
+
+
+def remove_tree(folder: Path) -> None:
+    """Remove a folder, if it is there. Raises OSError."""
+    with suppress(FileNotFoundError):
+        shutil.rmtree(folder)
+
+
+def settle(folder: Path, *, name: str = "") -> None:
+    """Complete the swap that a process left when it died, or wait for one that is going on. Mostly there is none.
+
+    Raises StorageError where it cannot be completed.
+    """
+    committed = folder / f".{name}{SWAP}"
+    deadline = time.monotonic() + PATIENCE
+    while committed.is_dir():
+        try:
+            with own(folder, name, patience=0.05):
+                complete(folder, committed)
+        except RunExistsError:
+            if time.monotonic() > deadline:
+                raise
+        else:
+            return
+
+
+def read_settled(folder: Path, name: str, read: Callable[[], T]) -> T:
+    """Return what `read` makes of files that belong together, none of them from before a swap and others from after.
+
+    `name` is that of a file which changes in every swap. What `read` raises goes through, unless files were swapped
+    meanwhile: then it is called again.
+    """
+    while True:
+        settle(folder)
+        before = identify(folder / name)
+        try:
+            return read()
+        except ArtifactError:
+            if identify(folder / name) == before and not (folder / SWAP).is_dir():
+                raise
+
+
+def identify(path: Path) -> tuple[int, int, int] | None:
+    """Return what tells a file from the one that takes its place; None where there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns, found.st_size
+
+
 def write_text(path: Path, content: str) -> None:
     """`write_bytes` for text, as UTF-8; what UTF-8 cannot hold, such as an odd byte of a file name, is escaped."""
     write_bytes(path, content.encode("utf-8", "backslashreplace"))
@@ -67,20 +214,34 @@ def write_text(path: Path, content: str) -> None:
 
 def write_json(path: Path, content: Any) -> None:
     """`write_bytes` for plain data, as indented JSON without NaN, which JSON does not have."""
-    write_text(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    write_text(path, format_json(content))
+
+
+def format_json(content: Any) -> str:
+    """Return plain data as indented JSON."""
+    return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def read_json(path: Path) -> dict[str, Any]:
     """Return the JSON object in `path`. Raises ArtifactError where there is none or it is damaged."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_regular(path)
     except FileNotFoundError as error:
         raise ArtifactError(f"{path} is missing") from error
-    except (OSError, ValueError, RecursionError) as error:
+    except OSError as error:
+        raise ArtifactError(f"{path} is damaged: {error.strerror or error}") from error
+    return parse_json(path, content)
+
+
+def parse_json(path: Path, content: bytes) -> dict[str, Any]:
+    """`read_json`, of what was read already."""
+    try:
+        found = json.loads(content.decode("utf-8"))
+    except (ValueError, RecursionError) as error:
         raise ArtifactError(f"{path} is damaged: {error}") from error
-    if not isinstance(content, dict):
-        raise ArtifactError(f"{path}: wanted a JSON object, found {type(content).__name__}")
-    return content
+    if not isinstance(found, dict):
+        raise ArtifactError(f"{path}: wanted a JSON object, found {type(found).__name__}")
+    return found
 
 
 def open_regular(path: str | Path, *, follow: bool = True) -> BinaryIO:
@@ -115,37 +276,76 @@ def read_regular(path: str | Path, *, follow: bool = True) -> bytes:
         return file.read()
 
 
+def is_vacant(folder: Path) -> bool:
+    """Whether a folder holds nothing but what locks and killed processes leave, or is not there."""
+    return not folder.is_dir() or all(is_left(path.name) for path in folder.iterdir())
+
+
+def is_left(name: str) -> bool:
+    return name.startswith(".") and name.endswith((LOCK, PARTIAL))
+
+
 def prepare_folder(folder: Path) -> None:
-    """Make `folder`, without the partial files of a killed process; raise StorageError unless it can be written to."""
+    """Make `folder`, without the partial files of a killed process; raise StorageError unless it can be written to.
+
+    Whoever calls it holds the folder, or the one that it belongs to: partial files may be those of a living process.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
         for path in folder.glob(f".*{PARTIAL}"):
-            path.unlink()
+            if path.is_file():
+                path.unlink(missing_ok=True)
     except OSError as error:
         raise storage_error(folder, error) from error
 
 
 @contextmanager
-def hold(folder: Path) -> Iterator[None]:
-    """Let one process at a time work in `folder`, which is made; what was killed holds nothing.
+def hold(folder: Path, *, name: str = "") -> Iterator[None]:
+    """Let one process at a time work in `folder`, which is made, or at the file `name` there.
 
-    Raises RunExistsError where another is at it, StorageError where the folder cannot be written to.
+    What was killed holds nothing; a swap that it began is completed. Raises RunExistsError where another is at it,
+    StorageError where the folder cannot be written to.
     """
-    lock = FileLock(folder / LOCK_FILE, timeout=0)
+    if find_lock(folder, name).is_locked:
+        raise busy(folder, name)
+    with own(folder, name):
+        complete(folder, folder / f".{name}{SWAP}")
+        yield
+
+
+@contextmanager
+def own(folder: Path, name: str, *, patience: float = 0.0) -> Iterator[None]:
+    """`hold`, for what may be called by whoever holds it already; it does not complete a swap."""
+    lock = find_lock(folder, name)
+    outermost, made = not lock.is_locked, not folder.exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
+        lock.acquire(timeout=patience)
     except Timeout as error:
-        raise RunExistsError(
-            f"{folder}: another process is at work there; wait for it, or choose another --out"
-        ) from error
+        raise busy(folder, name) from error
     except OSError as error:
         raise storage_error(folder, error) from error
     try:
         yield
     finally:
+        if outermost:
+            # Whoever has opened it meanwhile finds it without a name once it is released, and opens another.
+            with suppress(OSError):
+                Path(lock.lock_file).unlink()
         lock.release()
+        if made:
+            with suppress(OSError):  # Mostly there is something in it now.
+                folder.rmdir()
+
+
+def find_lock(folder: Path, name: str) -> FileLock:
+    """Return the lock of a folder or of a file there: the same object for a thread that has it already."""
+    return FileLock(folder.resolve() / f".{name}{LOCK}", is_singleton=True)
+
+
+def busy(folder: Path, name: str) -> RunExistsError:
+    return RunExistsError(f"{folder / name}: another process is at work there; wait for it, or choose another --out")
 
 
 def storage_error(path: Path, error: OSError) -> StorageError:

@@ -7,7 +7,7 @@ import hashlib
 import json
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -58,11 +58,11 @@ class Hub(ThreadingHTTPServer):
     def address(self) -> str:
         return f"http://127.0.0.1:{self.server_address[1]}"
 
-    def commit(self, name: str, files: dict[str, bytes]) -> str:
+    def commit(self, name: str, files: dict[str, bytes], gone: Set[str] = frozenset()) -> str:
         repository = self.repositories.setdefault(name, Repository(private=False))
         before = next(reversed(repository.commits.values()), {})
         sha = hashlib.sha1(f"{name}{len(repository.commits)}".encode()).hexdigest()
-        repository.commits[sha] = {**before, **files}
+        repository.commits[sha] = {path: content for path, content in {**before, **files}.items() if path not in gone}
         return sha
 
 
@@ -112,7 +112,9 @@ class Handler(BaseHTTPRequestHandler):
                     for path, content in files.items()
                 ]
             )
-        return self.answer({"id": name, "sha": sha, "private": repository.private, "siblings": [], "tags": []})
+        files = repository.commits[sha] if sha else {}
+        siblings = [{"rfilename": path} for path in files]
+        return self.answer({"id": name, "sha": sha, "private": repository.private, "siblings": siblings, "tags": []})
 
     def do_POST(self) -> None:
         parts = urlsplit(self.path).path.strip("/").split("/")
@@ -138,7 +140,8 @@ class Handler(BaseHTTPRequestHandler):
             )
         lines = [json.loads(line) for line in body.splitlines()]
         sent = {line["value"]["path"]: line["value"]["content"] for line in lines if line["key"] == "file"}
-        sha = self.server.commit(name, {path: base64.b64decode(content) for path, content in sent.items()})
+        gone = {line["value"]["path"] for line in lines if line["key"] == "deletedFile"}
+        sha = self.server.commit(name, {path: base64.b64decode(content) for path, content in sent.items()}, gone)
         return self.answer(
             {"commitUrl": f"{self.server.address}/{name}/commit/{sha}", "commitOid": sha, "success": True}
         )

@@ -70,7 +70,7 @@ def test_content_reaches_the_disk_before_the_rename(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(os, "fsync", watch("fsync", os.fsync))
     monkeypatch.setattr(Path, "replace", watch("rename", Path.replace))
     write_bytes(tmp_path / "file", b"new")
-    assert events == ["fsync", "rename"]
+    assert events == ["fsync", "rename", "fsync"], "the file, its name, the folder"
 
 
 @pytest.mark.parametrize(("owner", "name"), [(os, "fsync"), (Path, "replace")])
@@ -149,7 +149,7 @@ def test_damaged_json(tmp_path: Path, content: bytes, message: str) -> None:
 def test_json_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match=r"a\.json is missing$"):
         read_json(tmp_path / "a.json")
-    with pytest.raises(ArtifactError, match=r"is damaged: .*[Dd]irectory"):
+    with pytest.raises(ArtifactError, match=r"is damaged: not a regular file"):
         read_json(tmp_path)
 
 

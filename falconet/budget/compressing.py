@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from falconet.artifact import UNKNOWN, Artifact, load_artifact
-from falconet.budget.concluding import Compression, conclude, remove_result
+from falconet.budget.concluding import Compression, conclude
 from falconet.budget.config import RECOVERY, SearchConfig
 from falconet.budget.frontier import FRONTIER_FILES, SENSITIVITY_FILES, describe_miss, write_frontier, write_sensitivity
 from falconet.budget.goals import Budget
@@ -47,8 +47,9 @@ from falconet.planning import (
     read_settings,
 )
 from falconet.schema import flatten, from_mapping, merge, to_mapping
-from falconet.storage import PARTIAL, hold, prepare_folder, read_json, write_json
+from falconet.storage import hold, is_vacant, prepare_folder, read_json, write_json
 from falconet.training.checkpoints import remove_checkpoints
+from falconet.training.config import FREE
 from falconet.training.loop import check_fit
 
 SEARCH_FILE = "search.json"
@@ -119,8 +120,9 @@ def compress(
     artifact = load_artifact(model)
     dataset = read_data(artifact, source, data_root)
     config = configure(artifact, model, dataset, asked)
-    with hold(out / SEARCH_FOLDER):
-        search = begin(open_search(out, config, artifact, dataset, existing, watcher), budget)
+    with hold(out):
+        check_out(out, existing, model, source)  # Another process may have ended a search there meanwhile.
+        search = begin(open_search(out, config, artifact, dataset, existing, watcher, budget), budget)
         trials = explore(search, budget)
         best = choose_best(trials, budget)
         if not best.fits(budget):
@@ -136,7 +138,7 @@ def check_out(out: Path, existing: Existing, model: str | Path, source: str | Pa
     if Path(model).is_dir() and out.resolve().is_relative_to(Path(model).resolve()):
         raise UsageError(f"{out} lies in the folder of the model that is to be compressed: choose another --out")
     check_outside(out, source)
-    if not out.is_dir() or all(path.name.endswith(PARTIAL) for path in out.iterdir()):
+    if is_vacant(out):
         return
     if not (out / SEARCH_FOLDER / SEARCH_FILE).is_file():
         raise RunExistsError(f"{out} holds files that are no search: choose a new or empty folder with --out")
@@ -247,11 +249,20 @@ class Record:
 
 
 def open_search(
-    out: Path, config: SearchConfig, artifact: Artifact, dataset: Dataset, existing: Existing, watcher: Watcher
+    out: Path,
+    config: SearchConfig,
+    artifact: Artifact,
+    dataset: Dataset,
+    existing: Existing,
+    watcher: Watcher,
+    budget: Budget,
 ) -> Search:
-    """Return a new search, or the one in `out` to go on with. Raises UsageError where it began otherwise."""
+    """Return a new search, or the one in `out` to go on with.
+
+    Raises UsageError where it began otherwise, BudgetError for limits out of reach. What another search left is removed
+    once nothing stands against the new one.
+    """
     folder = out / SEARCH_FOLDER
-    prepare_folder(folder)
     facts = {
         "model": sha256(artifact.serialize()).hexdigest(),
         "fingerprint": dataset.fingerprint,
@@ -263,16 +274,17 @@ def open_search(
         if goes_on
         else Record(**facts, sensed=False, bits={}, shares={}, trials=())
     )
-    if not goes_on:
-        clear(out)
-        # From here on the folder is known as a search's.
-        write_json(folder / SEARCH_FILE, to_mapping(record))
     train, val = make_loaders(artifact, dataset, config)
     check_fit(artifact.model, train, config.training, artifact.model if config.compression.teach else None)
     accuracy = measure_accuracy(artifact.model, val)
     workshop = Workshop(artifact, train, val, config, folder, record.bits, accuracy, watcher.watch)
-    search = Search(workshop, dataset, out, watcher, facts, record.sensed, record.shares, record.trials)
-    search.save()
+    limits = name_limits(budget)
+    shares = record.shares if limits in record.shares else {**record.shares, limits: find_shares(budget, workshop)}
+    prepare_folder(folder)
+    if not goes_on:
+        clear(out)
+    search = Search(workshop, dataset, out, watcher, facts, record.sensed, shares, record.trials)
+    search.save()  # From here on the folder is known as a search's.
     count = len(val.labels)
     one = f"of which each is {100 / count:.2g} points"
     watcher.tell(f"{artifact.config.architecture}: {accuracy:.2%} on {count:,} validation samples, {one}")
@@ -305,12 +317,20 @@ def read_record(path: Path, facts: Mapping[str, Any]) -> Record:
 def check_unchanged(record: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
     """Raise UsageError where a search is to go on otherwise than it began."""
     names = {"model": "another model", "fingerprint": "other data", "config": "other settings"}
+    record, facts = (without_free(side) for side in (record, facts))
     for key, what in names.items():
         if record.get(key) != facts[key]:
             change = describe_change(record[key], facts[key]) if key == "config" else ""
             raise UsageError(
                 f"--resume: the search began with {what}{change}; undo that, or begin anew with --overwrite"
             )
+
+
+def without_free(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return facts of a search without those settings of training that change nothing about what it comes to."""
+    config = dict(facts["config"])
+    training = {key: value for key, value in (config.get("training") or {}).items() if key not in FREE}
+    return {**facts, "config": {**config, "training": training}}
 
 
 def describe_change(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
@@ -324,12 +344,12 @@ def describe_change(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
 
 
 def clear(out: Path) -> None:
-    """Remove what an earlier search left and chose, lest that stand for what this one is asked for."""
-    remove_result(out)
+    """Remove what an earlier search left; what it chose stays until this one has chosen."""
     for name in (*FRONTIER_FILES, *SENSITIVITY_FILES):
         (out / name).unlink(missing_ok=True)
     folder = out / SEARCH_FOLDER
-    for path in (folder / SEARCH_FILE, folder / CLAIM_FILE, *folder.glob("trial-*.fnet"), *folder.glob(f".*{PARTIAL}")):
+    # Trials first: without its record, the folder would be nobody's.
+    for path in (folder / CLAIM_FILE, *folder.glob("trial-*.fnet")):
         path.unlink(missing_ok=True)
     remove_checkpoints(folder / CHECKPOINT_FOLDER)
 

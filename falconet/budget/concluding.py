@@ -12,7 +12,7 @@ from falconet.artifact import Artifact, build_model, current_versions
 from falconet.budget.goals import Budget
 from falconet.budget.search import Trial
 from falconet.budget.trials import Workshop, count_macs, find_untouched, read_trial
-from falconet.catalog import ARTIFACT_FILES, CODED_FILE
+from falconet.catalog import CODED_FILE
 from falconet.data import Dataset
 from falconet.errors import FalconetError
 from falconet.evaluation import Evaluation, describe_calibration, evaluate_split
@@ -23,7 +23,7 @@ from falconet.exporters.exporting import Export, export
 from falconet.exporters.timing import time_together
 from falconet.report import Course, ModelReport, Shrinking, describe_model, render_card, render_html
 from falconet.schema import to_mapping
-from falconet.storage import write_json, write_text
+from falconet.storage import format_json
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,16 +107,8 @@ def conclude(
         shrinking=shrinking,
     )
     compression = Compression(out, budget, tuple(trials), chosen, shrinking, val, test)
-    remove_result(out)
-    artifact.save(out)
-    write_report(report, compression, dataset)
+    artifact.save(out, render_report(report, compression, dataset))
     return compression
-
-
-def remove_result(out: Path) -> None:
-    """Remove what was chosen for another budget, lest its report stand beside another network."""
-    for name in ARTIFACT_FILES:
-        (out / name).unlink(missing_ok=True)
 
 
 def measure_kept(artifact: Artifact) -> float:
@@ -141,12 +133,14 @@ def time_integers(artifact: Artifact, source: str, data_root: str | Path | None)
             return None
 
 
-def write_report(report: ModelReport, compression: Compression, dataset: Dataset) -> None:
-    """Write `metrics.json`, the page and the model card. Raises StorageError."""
-    out = compression.out
+def render_report(report: ModelReport, compression: Compression, dataset: Dataset) -> dict[str, str]:
+    """Return `metrics.json`, the page and the model card, by their names."""
     judged = {"val": to_mapping(compression.val), "test": to_mapping(compression.test)}
     costs = {"params": report.params, "macs": report.macs, "bytes": report.bytes, "latency_ms": report.latency.p50}
-    write_json(out / "metrics.json", {**costs, **judged, "compression": compression.facts()})
+    facts = {"weights_sha256": report.digest, **costs, **judged, "compression": compression.facts()}
     title = f"{report.name}, compressed, on {Path(dataset.source).name}"
-    write_text(out / "report.html", render_html([report], title))
-    write_text(out / "README.md", render_card(report))
+    return {
+        "metrics.json": format_json(facts),
+        "report.html": render_html([report], title),
+        "README.md": render_card(report),
+    }

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
+from falconet import interruption
 from falconet.errors import ConfigError, FalconetError, StorageError
 
 app = typer.Typer(
@@ -63,12 +64,14 @@ def main() -> None:
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     if "WORLD_SIZE" not in os.environ:
         # As Ctrl-C: what is done so far is kept. Of several processes, whoever started them ends the others.
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        interruption.watch(signal.SIGTERM)
+    interruption.watch(signal.SIGINT)
     sys.exit(run(sys.argv[1:]))
 
 
 def run(arguments: list[str]) -> int:
     """Run one command and return its exit code; a user's mistake is one line on standard error."""
+    interruption.forget()
     try:
         code = app(arguments or ["--help"], prog_name="falconet", standalone_mode=False)
         if code == INTERRUPTED:

@@ -14,6 +14,9 @@ from falconet.errors import ConfigError, UnknownNameError, UsageError
 @app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for the runs and the report.")] = Path("runs/demo"),
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace an earlier demonstration in the folder.")
+    ] = False,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -21,7 +24,7 @@ def demo(
     from falconet import terminal
     from falconet.demonstration import demonstrate
 
-    result = demonstrate(out, terminal.watch)
+    result = demonstrate(out, terminal.watch, "overwrite" if overwrite else "refuse")
     if json:
         terminal.print_json({"report": str(result.report), "rows": [to_row(run) for run in result.runs]})
         return

@@ -77,6 +77,7 @@ def evaluate(
     from falconet import evaluation, terminal
 
     asked = ask_data(settings, None, follow, strict)["data"]
+    note_stale(model)
     result = evaluation.evaluate(
         model,
         source,
@@ -103,6 +104,15 @@ def evaluate(
         terminal.print_json(to_mapping(result))
         return
     terminal.print_evaluation(result)
+
+
+def note_stale(model: Path) -> None:
+    """Say which files in a model's folder speak of other weights."""
+    from falconet import terminal
+    from falconet.artifact import list_stale
+
+    for name in list_stale(model):
+        terminal.print_note(f"{model / name} does not speak of these weights, but of earlier ones")
 
 
 @app.command()

@@ -30,6 +30,7 @@ from falconet.data import Dataset, load_dataset
 from falconet.errors import DataError, FalconetError, UsageError
 from falconet.planning import Settings
 from falconet.schema import to_mapping
+from falconet.storage import hold
 
 if TYPE_CHECKING:
     from falconet.comparison.trials import Trial
@@ -74,7 +75,8 @@ def compare(
     A model of which a run fails is listed with the reason, without figures, since the mean of the runs that went well
     would flatter it. Raises UsageError before anything is trained for unknown names and settings, and for terms that
     are not those of the comparison in `out`; DataError for a trained model that has seen test samples; FalconetError
-    where every model fails; InterruptedRunError and StorageError, after which the same call goes on.
+    where every model fails; RunExistsError where another process is at work in `out`; InterruptedRunError and
+    StorageError, after which the same call goes on.
 
     """
     contenders = parse_contenders(models)
@@ -84,7 +86,20 @@ def compare(
     study = Study(terms, seeds, folder, load_dataset(source, data_root=data_root, config=terms.data), data_root)
     notes = [*check_contenders(contenders, study), *describe_terms(contenders, seeds)]
     failed = foresee(contenders, study)
-    record_terms(folder, terms, study.dataset.fingerprint)
+    with hold(folder):
+        check_folder(folder, terms)  # Another process may have begun one there meanwhile.
+        record_terms(folder, terms, study.dataset.fingerprint)
+        return train_all(contenders, study, tell, failed, notes)
+
+
+def train_all(
+    contenders: Sequence[Contender],
+    study: Study,
+    tell: Callable[[str], None],
+    failed: Mapping[Contender, str],
+    notes: Sequence[str],
+) -> Comparison:
+    """Carry out a comparison whose terms are written down; see `compare`."""
     progress = Progress(sum(len(study.seeds_of(contender)) for contender in contenders), tell)
     outcomes = {contender: carry_out(contender, study, progress, failed.get(contender)) for contender in contenders}
     comparison = conclude(outcomes, study, notes)
@@ -94,7 +109,7 @@ def compare(
     if all(row.failed for row in comparison.rows):
         first = comparison.rows[0]
         raise FalconetError(
-            f"all {len(comparison.rows)} models failed; {first.model}: {first.failed} ({folder / 'comparison.md'} "
+            f"all {len(comparison.rows)} models failed; {first.model}: {first.failed} ({study.out / 'comparison.md'} "
             "lists all)"
         )
     return comparison

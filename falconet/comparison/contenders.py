@@ -16,8 +16,9 @@ from falconet.models import MODELS, find_model
 from falconet.models.registry import EXTERNAL
 from falconet.planning import Settings, check_outside, check_sections, load_recipe, name_policy
 from falconet.schema import flatten, from_mapping, merge, to_mapping
-from falconet.storage import PARTIAL, read_json, write_json
+from falconet.storage import is_vacant, read_json, write_json
 from falconet.training import TrainConfig
+from falconet.training.config import FREE
 
 TERMS_FILE = "terms.json"
 """Says of a folder that it holds a comparison, and what all its runs have in common."""
@@ -145,11 +146,12 @@ def check_folder(out: Path, terms: Terms) -> None:
         raise PathError(f"{out}: wanted a folder to write to, found a file")
     check_outside(out, terms.source)
     if not (out / TERMS_FILE).is_file():
-        if out.is_dir() and any(not path.name.endswith(PARTIAL) for path in out.iterdir()):
+        if not is_vacant(out):
             raise RunExistsError(f"{out} holds files that are no comparison: choose a new or empty folder with --out")
         return
     before, now = flatten(read_json(out / TERMS_FILE)), flatten(to_mapping(terms))
-    for key in sorted((before.keys() | now.keys()) - {"fingerprint"}):
+    free = {f"settings.training.{name}" for name in FREE}
+    for key in sorted((before.keys() | now.keys()) - free - {"fingerprint"}):
         if before.get(key) != now.get(key):
             name = key.removeprefix("settings.")
             raise UsageError(

@@ -15,18 +15,21 @@ from falconet.data.drawing import write_figure
 from falconet.report.html import render_page
 from falconet.report.pictures import to_svg
 from falconet.schema import to_mapping
-from falconet.storage import write_json, write_text
+from falconet.storage import format_json, swap
 
 
 def write_comparison(comparison: Comparison) -> None:
     """Write all of it. Raises StorageError."""
     out = comparison.out
-    write_json(out / "comparison.json", comparison.facts())
-    write_text(out / "comparison.csv", render_csv(comparison.rows))
-    write_text(out / "comparison.md", render_markdown(comparison))
     for cost in list_plots(comparison):
         write_figure(draw_front(comparison.rows, cost), out / plot_name(cost))
-    write_text(out / "comparison.html", render_comparison(comparison))
+    texts = {
+        "comparison.json": format_json(comparison.facts()),
+        "comparison.csv": render_csv(comparison.rows),
+        "comparison.md": render_markdown(comparison),
+        "comparison.html": render_comparison(comparison),
+    }
+    swap(out, {name: text.encode("utf-8", "backslashreplace") for name, text in texts.items()})
 
 
 def list_plots(comparison: Comparison) -> list[str]:

@@ -2,30 +2,29 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Int64, UInt64
 
 from falconet import metrics
-from falconet.artifact import Artifact, load_artifact, read_config
+from falconet.artifact import Artifact, list_stale, load_artifact, read_config
 from falconet.catalog import CONFIG_FILE
 from falconet.comparison.contenders import Contender, Study
 from falconet.complexity import count_complexity
 from falconet.data import DataConfig, Dataset
-from falconet.errors import DataError, FalconetError, InterruptedRunError, StorageError
+from falconet.errors import ArtifactError, DataError, FalconetError, InterruptedRunError, StorageError
 from falconet.evaluation import evaluate_split
 from falconet.evaluation.judgement import check_found_again
 from falconet.exporters.targets import Runtime
 from falconet.exporters.timing import find_fastest, time_runtimes
 from falconet.planning import Plan, plan_run
 from falconet.runs import execute
-from falconet.storage import write_bytes
-from falconet.training.energy import load_energy
+from falconet.storage import read_json, write_bytes
 
 SPLIT = "test"
 
@@ -60,17 +59,25 @@ class Trial:
     @property
     def seconds(self) -> float | None:
         """That the epochs of its training took; None where the folder does not tell."""
-        try:
-            text = (self.folder / "metrics.csv").read_text(encoding="utf-8")
-            return sum(float(row["seconds"]) for row in csv.DictReader(io.StringIO(text)))
-        except (OSError, KeyError, ValueError):
-            return None
+        return read_number(read_metrics(self.folder).get("training_seconds"))
 
     @property
     def energy_wh(self) -> float | None:
         """That its training took; None where nobody recorded it."""
-        energy = load_energy(self.folder)
-        return energy.wh if energy and energy.seconds else None
+        energy = read_metrics(self.folder).get("energy")
+        return read_number(energy.get("wh")) if isinstance(energy, dict) else None
+
+
+def read_metrics(folder: Path) -> dict[str, Any]:
+    """Return the figures in a trained network's folder; nothing where there are none, or they are of other weights."""
+    try:
+        return {} if "metrics.json" in list_stale(folder) else read_json(folder / "metrics.json")
+    except ArtifactError:
+        return {}
+
+
+def read_number(value: object) -> float | None:
+    return float(value) if isinstance(value, int | float) else None
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ from falconet.explanation.layers import embed_samples, find_nearest, list_maps, 
 from falconet.explanation.page import Plate, Section
 from falconet.explanation.pictures import draw_embedding, draw_samples, draw_tiles, encode_figure, spread
 from falconet.explanation.reasons import choose_cases
-from falconet.storage import prepare_folder, write_bytes
+from falconet.storage import hold, prepare_folder, write_bytes
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -152,20 +152,21 @@ def examine(
         raise ConfigError(f"--samples: wanted 1 or more, found {samples}")
     dataset, chosen, config = find_split(artifact, source, split, data_root=data_root, settings=settings)
     _, answers = evaluate_split(artifact, chosen, split, dataset)
-    prepare_folder(explainer.out)
-    study = Study(artifact, dataset, config, answers, explainer.out)
-    mistakes, doubts = choose_cases(study.probabilities, study.answers.split.labels, samples)
-    wrong, right = describe_cases(study, mistakes), describe_cases(study, doubts)
-    items, baseline = explain_all(explainer, [read_subject(artifact, study.samples, i) for i in mistakes + doubts])
-    border = len(mistakes) * len(explainer.methods) * min(classes, len(artifact.config.input.labels))
-    sections = [
-        *show_cases(study, "mistakes", mistakes, wrong, items[:border]),
-        *show_cases(study, "doubts", doubts, right, items[border:]),
-        *show_network(study),
-    ]
-    unreadable = (*dataset.unreadable, *answers.unreadable)
-    result = conclude(explainer.out, items, baseline, (), unreadable)
-    publish(result, artifact, sections)
+    with hold(explainer.out):
+        prepare_folder(explainer.out)
+        study = Study(artifact, dataset, config, answers, explainer.out)
+        mistakes, doubts = choose_cases(study.probabilities, study.answers.split.labels, samples)
+        wrong, right = describe_cases(study, mistakes), describe_cases(study, doubts)
+        items, baseline = explain_all(explainer, [read_subject(artifact, study.samples, i) for i in mistakes + doubts])
+        border = len(mistakes) * len(explainer.methods) * min(classes, len(artifact.config.input.labels))
+        sections = [
+            *show_cases(study, "mistakes", mistakes, wrong, items[:border]),
+            *show_cases(study, "doubts", doubts, right, items[border:]),
+            *show_network(study),
+        ]
+        unreadable = (*dataset.unreadable, *answers.unreadable)
+        result = conclude(explainer.out, items, baseline, (), unreadable)
+        publish(result, artifact, sections)
     return Examination(result.out, result.page, result.items, wrong, right, result)
 
 

@@ -29,7 +29,7 @@ from falconet.explanation.pictures import Panel, Shown, draw_attention, draw_pan
 from falconet.explanation.positions import Inputs, is_text, mark_present
 from falconet.predictions import expand
 from falconet.schema import to_mapping
-from falconet.storage import prepare_folder, write_bytes, write_json, write_text
+from falconet.storage import format_json, hold, prepare_folder, swap, write_bytes
 
 BASELINE = "random"
 CANDIDATES = 5
@@ -205,7 +205,8 @@ def explain(
         Of a source; as in `falconet.evaluate`.
 
     Raises PathError for a path that does not exist, UnknownNameError for a method that does not exist, ConfigError for
-    one that the network does not allow, DataError where nothing can be read.
+    one that the network does not allow, DataError where nothing can be read, RunExistsError where another process is at
+    work in `out`.
 
     """
     artifact = model if isinstance(model, Artifact) else load_artifact(model)
@@ -217,11 +218,12 @@ def explain(
         raise DataError(f"{skipped[0].file}: {skipped[0].reason}")
     if not subjects:
         raise DataError(f"none of {len(skipped)} files can be read; the first: {skipped[0].file} ({skipped[0].reason})")
-    prepare_folder(explainer.out)
-    items, baseline = explain_all(explainer, subjects)
-    attention = tuple(path for subject in subjects if (path := explainer.draw_attention(subject)))
-    result = conclude(explainer.out, items, baseline, attention, skipped)
-    publish(result, artifact, [list_items(items), *list_attention(attention)])
+    with hold(explainer.out):
+        prepare_folder(explainer.out)
+        items, baseline = explain_all(explainer, subjects)
+        attention = tuple(path for subject in subjects if (path := explainer.draw_attention(subject)))
+        result = conclude(explainer.out, items, baseline, attention, skipped)
+        publish(result, artifact, [list_items(items), *list_attention(attention)])
     return result
 
 
@@ -334,8 +336,12 @@ def average(method: str, items: Sequence[Item]) -> Score:
 def publish(result: Explanations, artifact: Artifact, sections: Sequence[Section]) -> None:
     """Write the page and its facts as JSON."""
     title = f"Why {artifact.config.architecture} answers so"
-    write_text(Path(result.page), render_page(title, result.methods, result.best, sections))
-    write_json(Path(result.out) / "explanations.json", to_mapping(result))
+    page = render_page(title, result.methods, result.best, sections)
+    facts = format_json(to_mapping(result))
+    swap(
+        Path(result.out),
+        {Path(result.page).name: page.encode("utf-8", "backslashreplace"), "explanations.json": facts.encode()},
+    )
 
 
 def list_items(items: Sequence[Item], title: str = "Explanations", note: str = "") -> Section:

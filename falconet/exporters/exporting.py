@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from falconet import interruption
 from falconet.artifact import Artifact, load_artifact
 from falconet.catalog import as_name
 from falconet.data import Samples
@@ -37,7 +38,7 @@ from falconet.exporters.runtimes import open_session
 from falconet.exporters.targets import MAX_DROP, TARGETS, Target, check_out, find_target
 from falconet.latency import measure_latency, pinned_threads
 from falconet.schema import to_mapping
-from falconet.storage import write_together
+from falconet.storage import hold, swap
 
 Writer = Callable[[Draft, Path], Written]
 """Writes a draft to a path whose folder exists. Raises ExportError for what the format cannot hold."""
@@ -101,7 +102,7 @@ def export(
         What the file says of its license, such as an SPDX identifier.
 
     The file is made and asked in a temporary folder; it gets its name only if it passes. Raises UnknownNameError,
-    MissingExtraError, ConfigError and StorageError for what was asked, ExportError for a network that the format cannot
+    MissingExtraError, ConfigError, RunExistsError and StorageError for what was asked, ExportError for a network that the format cannot
     hold or an export that does not pass, DataError where samples are needed and there are none.
 
     """
@@ -112,15 +113,18 @@ def export(
     artifact = model if isinstance(model, Artifact) else load_artifact(model)
     kept = find_kept(artifact, source, data_root, exact=target.exact)
     calibrating, judging = part_kept(limit_sides(kept, artifact, target), exact=target.exact)
-    with tempfile.TemporaryDirectory() as folder:
+    name = name_model(artifact, model)
+    # Exports into one folder do not get into each other's way; those to one file do, or of one name for Triton.
+    home, file = (out.parent, out.name) if target.suffix else (out / name, "")
+    with hold(home, name=file), tempfile.TemporaryDirectory() as folder:
         place, scratch = Path(folder) / "export", Path(folder) / "scratch"
         place.mkdir()
         scratch.mkdir()
         draft = make_draft(artifact, scratch, raw=raw, most=target.most, license_name=license)
-        draft = replace(draft, name=name_model(artifact, model))
+        draft = replace(draft, name=name)
         written = write(draft, artifact, target, place / out.name if target.suffix else place, calibrating.samples)
         parity, times = judge(artifact, target, written, judging, max_drop)
-        size = publish(place, out.parent if target.suffix else out)
+        size = publish(place if target.suffix else place / name, home, file)
     return Export(str(out), to, size, target.runtime, parity, *times)
 
 
@@ -136,6 +140,7 @@ def write(draft: Draft, artifact: Artifact, target: Target, path: Path, calibrat
         raise
     except Exception as error:  # Libraries of other formats raise what they like.
         raise ExportError(f"{draft.metadata.architecture} cannot be written: {find_reason(error)}") from error
+    interruption.check()
     if artifact.tokenizer is not None:
         tokenizer_path(written.main).write_bytes(artifact.tokenizer.encode())
     return written
@@ -194,10 +199,10 @@ def time_beside(
         return latency, own, None if written.baseline is None else time_session(written.baseline)
 
 
-def publish(folder: Path, out: Path) -> int:
-    """Write all files below a folder into another one, all or none, and return how many bytes they have."""
-    # The file that was asked for comes last, so that it is never there without what belongs to it.
+def publish(folder: Path, home: Path, file: str) -> int:
+    """Write all files below a folder into another one, in one step, and return how many bytes they have."""
+    # For whoever knows of no swaps, the file that was asked for comes last: never without what belongs to it.
     paths = sorted((path for path in folder.rglob("*") if path.is_file()), key=lambda path: path.suffix in SUFFIXES)
-    contents = {out / path.relative_to(folder): path.read_bytes() for path in paths}
-    write_together(contents)
+    contents = {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
+    swap(home, contents, name=file)
     return sum(map(len, contents.values()))

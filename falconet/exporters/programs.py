@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 from torch.utils._pytree import tree_map
 
+from falconet import interruption
 from falconet.errors import ExportError
 from falconet.exporters.graphs import Answerer, Graph
 
@@ -34,7 +35,9 @@ def trace(graph: Graph, most: Mapping[str, int]) -> ExportedProgram:
     dimensions = {axis: bound_axis(graph, axis, most) for axis in graph.axes if most.get(graph.axes[axis]) != 1}
     try:
         with quiet():
-            return torch.export.export(graph.module, (example,), dynamic_shapes=(dimensions,), strict=False)
+            program = torch.export.export(graph.module, (example,), dynamic_shapes=(dimensions,), strict=False)
+        interruption.check()
+        return program
     except Exception as error:  # Layers raise what they like when they are traced.
         raise refuse(graph, error, trace_layer) from error
 

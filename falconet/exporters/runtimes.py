@@ -12,6 +12,7 @@ import numpy as np
 from falconet.errors import ExportError, MissingExtraError, PathError
 from falconet.exporters.metadata import KEY, Metadata, read_metadata
 from falconet.exporters.targets import Runtime
+from falconet.storage import settle
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,6 +30,7 @@ def open_session(runtime: Runtime, path: Path, *, threads: int = 1) -> Session:
     `threads` are those of onnxruntime and OpenVINO; torch computes with as many as its process has set, and ExecuTorch
     with as many as it likes.
     """
+    settle(path.parent, name=path.name)
     if path.is_dir():
         raise PathError(f"{path}: wanted a file that `falconet export` wrote, found a folder")
     if not path.is_file():

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from falconet import interruption
 from falconet.artifact import Artifact
 from falconet.exporters.drafts import make_draft
 from falconet.exporters.runtimes import open_session
@@ -62,6 +63,7 @@ def time_exported(artifacts: Sequence[Artifact]) -> dict[Runtime, list[Latency]]
                 found[runtime] = time_sessions(runtime, paths, samples)
         except Exception as error:  # Runtimes raise what they like, and a report must be written all the same.
             logging.getLogger(__name__).info("not timed: %s", error)
+    interruption.check()
     return found
 
 

@@ -38,7 +38,7 @@ from falconet.models.registry import check_options, check_pretrained, create_mod
 from falconet.models.table import MODELS
 from falconet.schema import from_mapping
 from falconet.spec import ImageSpec
-from falconet.storage import read_json
+from falconet.storage import read_json, read_settled
 
 IMAGENET_CLASSES = 1000
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -102,9 +102,9 @@ def load_pretrained(name: str, source: str | Path) -> Pretrained:
         return FETCHERS[str(source)](name)
     path = Path(source)
     if path.is_dir():
-        return read_model_folder(name, path)
+        return read_settled(path, CONFIG_FILE, partial(read_model_folder, name, path))
     if path.name == WEIGHTS_FILE and "weights_sha256" in read_record(path.parent):
-        return read_model_folder(name, path.parent)
+        return read_settled(path.parent, CONFIG_FILE, partial(read_model_folder, name, path.parent))
     return from_state(name, read_weights(path), str(source))
 
 

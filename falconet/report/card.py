@@ -111,6 +111,7 @@ def front_matter(report: ModelReport) -> dict[str, Any]:
         "library_name": "falconet",
         "pipeline_tag": task,
         "tags": ["falconet", report.name],
+        "weights_sha256": report.digest,
         **emitted,
         "model-index": [{"name": report.name, "results": [result]}],
     }

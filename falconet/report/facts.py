@@ -152,6 +152,8 @@ class ModelReport:
     """The facts of one trained model."""
 
     config: ArtifactConfig
+    digest: str
+    """SHA-256 of the weights' file."""
     history: Sequence[EpochRow]
     val: Evaluation
     test: Evaluation
@@ -223,6 +225,7 @@ def describe_model(
     spec, model = artifact.config.input, artifact.model
     return ModelReport(
         config=artifact.config,
+        digest=artifact.digest,
         history=tuple(history),
         val=val,
         test=test,

@@ -15,13 +15,14 @@ from typing import Any, Literal, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
+from falconet import interruption
 from falconet.data.loader import epoch_seed
 from falconet.errors import ConfigError, DataError, DivergedError, OutOfMemoryError
 from falconet.memory import kept_memory
 from falconet.training.acceleration import check_acceleration, resize
 from falconet.training.callbacks import Callback, EpochRow
 from falconet.training.checkpoints import load_checkpoint, save_checkpoint
-from falconet.training.config import TrainConfig
+from falconet.training.config import FREE, TrainConfig
 from falconet.training.devices import Place, choose_place
 from falconet.training.distillation import Lesson
 from falconet.training.distributed import ALONE, Team
@@ -104,7 +105,7 @@ def fit(
         check_batches(name, loader)
     check_fit(model, train, config, teacher, team)
     setting = arrange(model, train, config, class_weights, teacher, val, callbacks, checkpoints, team)
-    with torch.random.fork_rng(devices=setting.place.generators), kept_memory():
+    with torch.random.fork_rng(devices=setting.place.generators), kept_memory(), interruption.watched():
         state = start(model, config, setting.place)
         recall(state, setting)
         ending, message = run_watched(state, setting)
@@ -203,7 +204,9 @@ def run_epochs(state: State, setting: Setting) -> tuple[Ending, str]:
             save(state, setting)
             for callback in setting.callbacks:
                 callback.on_epoch(row, best)
+            interruption.check()
     except KeyboardInterrupt:
+        interruption.forget()
         return "interrupted", ""
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
@@ -296,6 +299,7 @@ def take_step(
 
     Raises DivergedError for a loss that is not finite.
     """
+    interruption.check()
     steps = setting.config.epochs * len(setting.train)
     for group in state.optimizer.param_groups:
         group["lr"] = group["scale"] * rate
@@ -419,11 +423,12 @@ def start(model: nn.Module, config: TrainConfig, place: Place) -> State:
 
 def keep(state: State, row: EpochRow, config: TrainConfig) -> None:
     """Add an epoch to the history, and keep its weights where none were better or `config` wants the last."""
-    state.history.append(row)
     best = state.history[state.best_epoch - 1] if state.best_epoch else None
+    chosen, weights = state.best_epoch, state.best_weights
     if best is None or config.keep == "last" or is_better(row, best):
-        # In one step, so that Ctrl-C cannot part an epoch from its weights.
-        state.best_epoch, state.best_weights = row.epoch, clone(state.judged.state_dict())
+        chosen, weights = row.epoch, clone(state.judged.state_dict())
+    # Ctrl-C comes between calls, of which there is none here, and so cannot part an epoch from its weights.
+    state.history, state.best_epoch, state.best_weights = [*state.history, row], chosen, weights
 
 
 def is_better(row: EpochRow, other: EpochRow) -> bool:
@@ -433,10 +438,8 @@ def is_better(row: EpochRow, other: EpochRow) -> bool:
 
 def identify(setting: Setting) -> dict[str, Any]:
     """Return what a checkpoint must agree in with the run that goes on from it."""
-    settings = dataclasses.asdict(setting.config)
-    del settings["checkpoint_seconds"]  # How often a run is kept changes nothing in it.
+    settings = {key: value for key, value in dataclasses.asdict(setting.config).items() if key not in FREE}
     # `auto` may mean another format on another processor; another device of the same format may go on.
-    del settings["device"]
     return {**settings, "precision": str(setting.place.dtype), "steps_per_epoch": len(setting.train)}
 
 

@@ -1,0 +1,55 @@
+"""Ctrl-C and SIGTERM that are not lost.
+
+Python raises KeyboardInterrupt wherever the main thread is: also in a callback that C code calls, in a destructor, or
+in a library that catches everything, where it is swallowed. So its arrival is noted too, and `check`, called at places
+where stopping is right, raises it again, until whoever stops the work calls `forget`.
+"""
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+ARRIVED: list[int] = []
+"""Signals that nobody has heeded yet."""
+
+
+def watch(*signals: signal.Signals) -> None:
+    """Note and raise these signals as KeyboardInterrupt from now on, where they are not ignored."""
+    for one in signals:
+        if signal.getsignal(one) is not signal.SIG_IGN:
+            signal.signal(one, arrive)
+
+
+def arrive(number: int, frame: FrameType | None) -> None:
+    """Handle a signal."""
+    ARRIVED.append(number)
+    raise KeyboardInterrupt
+
+
+@contextmanager
+def watched() -> Iterator[None]:
+    """`watch` Ctrl-C for a while, in the main thread, unless whoever calls has a handler of his own."""
+    main = threading.current_thread() is threading.main_thread()
+    if not main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield
+        return
+    forget()
+    signal.signal(signal.SIGINT, arrive)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        forget()
+
+
+def check() -> None:
+    """Raise KeyboardInterrupt if one has come that nobody has heeded; in the main thread, where they come."""
+    if ARRIVED and threading.current_thread() is threading.main_thread():
+        raise KeyboardInterrupt
+
+
+def forget() -> None:
+    """Take what has come as heeded."""
+    ARRIVED.clear()
