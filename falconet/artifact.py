@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 import platform
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
+
+import yaml
 
 from falconet import codec, hub
 from falconet.catalog import (
@@ -25,6 +29,7 @@ from falconet.catalog import (
     check_repository,
     is_coded,
     is_hub_source,
+    share_name,
 )
 from falconet.data.splits import Columns, DataConfig
 from falconet.data.texts import abridge_tokenizer, restore_tokenizer
@@ -32,7 +37,7 @@ from falconet.errors import ArtifactError, ConfigError, DataError, PathError, Us
 from falconet.models import create_model
 from falconet.schema import from_mapping, to_mapping
 from falconet.spec import InputSpec, Kind, TextSpec
-from falconet.storage import read_json, write_bytes, write_json
+from falconet.storage import open_regular, read_json, write_bytes, write_json
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -49,6 +54,7 @@ class DataOrigin:
     """The data set that a model was trained on, so that the same test set can be found again."""
 
     source: str
+    """As the user wrote it; `config.json`, which goes to others, has only the last part of an absolute path."""
     fingerprint: str
     """Of the whole source; see `falconet.data.Dataset.fingerprint`."""
     split_seed: int | None
@@ -180,7 +186,34 @@ class Artifact:
         for name, content in contents.items():
             write_bytes(Path(folder) / name, content)
         digests = {DIGESTS[name]: sha256(content).hexdigest() for name, content in contents.items()}
-        write_json(Path(folder) / CONFIG_FILE, {**to_mapping(self.config), **digests})
+        write_json(Path(folder) / CONFIG_FILE, {**to_mapping(share_config(self.config)), **digests})
+
+
+def share_config(config: ArtifactConfig) -> ArtifactConfig:
+    """Return a config as others may read it: without paths of this machine."""
+    origin = config.provenance
+    data = dataclasses.replace(origin.data, source=share_name(origin.data.source))
+    recipe = origin.recipe and share_name(origin.recipe)
+    return dataclasses.replace(config, provenance=dataclasses.replace(origin, data=data, recipe=recipe))
+
+
+def find_source(folder: Path, origin: DataOrigin) -> DataOrigin:
+    """Return where a model's data lie on this machine, by what only stays here: the run's settings, or its search."""
+    for name in LOCAL_FILES:
+        with suppress(OSError, ValueError, yaml.YAMLError):
+            with open_regular(folder / name) as file:
+                events = itertools.islice(yaml.parse(file, Loader=yaml.SafeLoader), EVENTS)
+                words = [event.value for event in events if isinstance(event, yaml.ScalarEvent)]
+            found = words[words.index("source") + 1] if "source" in words[:-1] else ""
+            if share_name(found) == origin.source:
+                return dataclasses.replace(origin, source=found)
+    return origin
+
+
+LOCAL_FILES = ("config.yaml", "search/search.json")
+"""Beside an artifact, and never uploaded; JSON is YAML too."""
+EVENTS = 6
+"""Of a file's beginning: the source comes first."""
 
 
 def encode_artifact(artifact: Artifact) -> Artifact:
@@ -277,6 +310,8 @@ def load_artifact(folder: str | Path) -> Artifact:
     if is_coded(folder):
         return decode_file(folder, read_file(folder))
     config, digests = read_config(folder / CONFIG_FILE)
+    data = find_source(folder, config.provenance.data)
+    config = dataclasses.replace(config, provenance=dataclasses.replace(config.provenance, data=data))
     path = folder / find_weights_file(digests)
     content = read_file(path)
     artifact = decode_file(path, content) if path.name == CODED_FILE else Artifact(config, read_weights(path, content))

@@ -12,7 +12,7 @@ from falconet.artifact import Artifact, build_model, current_versions
 from falconet.budget.goals import Budget
 from falconet.budget.search import Trial
 from falconet.budget.trials import Workshop, count_macs, find_untouched, read_trial
-from falconet.catalog import ARTIFACT_FILES, CODED_FILE
+from falconet.catalog import ARTIFACT_FILES, CODED_FILE, share_settings
 from falconet.data import Dataset
 from falconet.errors import FalconetError
 from falconet.evaluation import Evaluation, describe_calibration, evaluate_split
@@ -146,7 +146,7 @@ def write_report(report: ModelReport, compression: Compression, dataset: Dataset
     out = compression.out
     judged = {"val": to_mapping(compression.val), "test": to_mapping(compression.test)}
     costs = {"params": report.params, "macs": report.macs, "bytes": report.bytes, "latency_ms": report.latency.p50}
-    write_json(out / "metrics.json", {**costs, **judged, "compression": compression.facts()})
+    write_json(out / "metrics.json", {**costs, **judged, "compression": share_settings(compression.facts())})
     title = f"{report.name}, compressed, on {Path(dataset.source).name}"
     write_text(out / "report.html", render_html([report], title))
     write_text(out / "README.md", render_card(report))
