@@ -86,7 +86,8 @@ class Stream(io.TextIOBase):
         return len(text)
 
 
-OUT, ERR = Stream("stdout"), Stream("stderr")
+OUT: Any = Stream("stdout")  # What rich asks of a file is less than all that `IO[str]` names.
+ERR: Any = Stream("stderr")
 
 
 class ProgressBar(Callback):
@@ -187,13 +188,8 @@ def lay_out(columns: Sequence[str], rows: Sequence[Sequence[str]], width: int) -
     cells = [columns, *rows]
     widths = divide_width(cells, numeric, width)
     if widths is not None:
-        cut = [
-            [
-                abridge(cell, size) if name in PATHS else cell
-                for name, cell, size in zip(columns, row, widths, strict=True)
-            ]
-            for row in cells
-        ]
+        named = [[*zip(columns, row, widths, strict=True)] for row in cells]
+        cut = [[abridge(cell, size) if name in PATHS else cell for name, cell, size in row] for row in named]
         return [line for row in cut for line in format_row(row, widths, numeric)]
     widths = divide_width([row[1:] for row in cells], numeric[1:], width - len(GAP))
     lines: list[str] = []
@@ -202,10 +198,9 @@ def lay_out(columns: Sequence[str], rows: Sequence[Sequence[str]], width: int) -
         if widths is not None:
             lines += [GAP + line for line in format_row(row[1:], widths, numeric[1:])]
         else:
-            named = [
-                f"{name}: {cell}" if name else cell for name, cell in zip(columns[1:], row[1:], strict=True) if cell
-            ]
-            lines += [GAP + line for text in named for line in fold(text, width - len(GAP))]
+            pairs = [(name, cell) for name, cell in zip(columns[1:], row[1:], strict=True) if cell]
+            texts = [f"{name}: {cell}" if name else cell for name, cell in pairs]
+            lines += [GAP + line for text in texts for line in fold(text, width - len(GAP))]
     return lines if widths is not None else [columns[0], *lines]
 
 

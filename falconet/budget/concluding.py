@@ -94,6 +94,7 @@ def conclude(
         bits=chosen.scheme.bits,
         trials=len(trials),
         untouched=find_untouched(chosen.scheme, workshop),
+        epochs=count_epochs(chosen, trials),
     )
     report = describe_model(
         artifact,
@@ -111,6 +112,16 @@ def conclude(
     artifact.save(out)
     write_report(report, compression, dataset)
     return compression
+
+
+def count_epochs(chosen: Trial, trials: Sequence[Trial]) -> int:
+    """Return for how many epochs a trial's weights learned, from the dense network on."""
+    numbered, found = {trial.number: trial for trial in trials}, chosen
+    count = found.scheme.epochs
+    while (start := found.scheme.start) is not None and start in numbered and start != found.number:
+        found = numbered[start]
+        count += found.scheme.epochs
+    return count
 
 
 def remove_result(out: Path) -> None:

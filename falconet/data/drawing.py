@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float32, Float64, UInt8
 
+from falconet.escaping import show
 from falconet.spec import Kind
 from falconet.storage import write_bytes
 
@@ -122,7 +123,7 @@ def name_mark(mark: str) -> str:
     if not mark.isprintable():
         return "?"
     LACKING.add(mark)
-    return f"\\u{ord(mark):04x}"
+    return show(mark)
 
 
 LACKING: set[str] = set()

@@ -73,7 +73,8 @@ def describe_training(report: ModelReport) -> str:
     """Return where the weights come from."""
     origin = report.config.provenance
     if report.shrinking:
-        return f"Compressed from a network that had trained for {origin.epochs} epochs with seed {origin.seed}."
+        more = f", and trained for {report.shrinking.epochs} more while it was compressed"
+        return f"Compressed from a network that had trained for {origin.epochs} epochs with seed {origin.seed}{more}."
     last = report.settings["training"]["keep"] == "last"
     chosen = "the last one" if last else "the best on the validation split"
     trained = f"Trained for {origin.epochs} epochs with seed {origin.seed}"

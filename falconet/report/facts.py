@@ -79,6 +79,8 @@ class Shrinking:
     trials: int
     untouched: Mapping[str, str]
     """Parameter or layer -> why a step left it as it is."""
+    epochs: int = 0
+    """That its weights learned for while it was compressed, those of the trials that it goes on from included."""
 
     @property
     def ratio(self) -> float:
