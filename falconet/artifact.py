@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 import os
 import platform
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
+
+import yaml
 
 from falconet import codec, hub
 from falconet.catalog import (
@@ -28,6 +32,7 @@ from falconet.catalog import (
     check_repository,
     is_coded,
     is_hub_source,
+    share_name,
 )
 from falconet.data.splits import Columns, DataConfig
 from falconet.data.texts import abridge_tokenizer, restore_tokenizer
@@ -35,7 +40,7 @@ from falconet.errors import ArtifactError, ConfigError, DataError, PathError, Us
 from falconet.models import create_model
 from falconet.schema import from_mapping, to_mapping
 from falconet.spec import InputSpec, Kind, TextSpec
-from falconet.storage import format_json, parse_json, read_regular, read_settled, swap
+from falconet.storage import format_json, open_regular, parse_json, read_regular, read_settled, swap
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -52,6 +57,7 @@ class DataOrigin:
     """The data set that a model was trained on, so that the same test set can be found again."""
 
     source: str
+    """As the user wrote it; `config.json`, which goes to others, has only the last part of an absolute path."""
     fingerprint: str
     """Of the whole source; see `falconet.data.Dataset.fingerprint`."""
     split_seed: int | None
@@ -189,10 +195,37 @@ class Artifact:
             contents[TOKENIZER_FILE] = self.tokenizer.encode()
         digests = {DIGESTS[name]: sha256(content).hexdigest() for name, content in contents.items()}
         contents |= {name: text.encode("utf-8", "backslashreplace") for name, text in (derived or {}).items()}
-        contents[CONFIG_FILE] = format_json({**to_mapping(self.config), **digests}).encode()
+        contents[CONFIG_FILE] = format_json({**to_mapping(share_config(self.config)), **digests}).encode()
         # Without a model in the folder, a README.md there is somebody's own.
         removed = ARTIFACT_FILES if (Path(folder) / CONFIG_FILE).is_file() else ()
         swap(Path(folder), contents, removed)
+
+
+def share_config(config: ArtifactConfig) -> ArtifactConfig:
+    """Return a config as others may read it: without paths of this machine."""
+    origin = config.provenance
+    data = dataclasses.replace(origin.data, source=share_name(origin.data.source))
+    recipe = origin.recipe and share_name(origin.recipe)
+    return dataclasses.replace(config, provenance=dataclasses.replace(origin, data=data, recipe=recipe))
+
+
+def find_source(folder: Path, origin: DataOrigin) -> DataOrigin:
+    """Return where a model's data lie on this machine, by what only stays here: the run's settings, or its search."""
+    for name in LOCAL_FILES:
+        with suppress(OSError, ValueError, yaml.YAMLError):
+            with open_regular(folder / name) as file:
+                events = itertools.islice(yaml.parse(file, Loader=yaml.SafeLoader), EVENTS)
+                words = [event.value for event in events if isinstance(event, yaml.ScalarEvent)]
+            found = words[words.index("source") + 1] if "source" in words[:-1] else ""
+            if share_name(found) == origin.source:
+                return dataclasses.replace(origin, source=found)
+    return origin
+
+
+LOCAL_FILES = ("config.yaml", "search/search.json")
+"""Beside an artifact, and never uploaded; JSON is YAML too."""
+EVENTS = 6
+"""Of a file's beginning: the source comes first."""
 
 
 def encode_artifact(artifact: Artifact) -> Artifact:
@@ -294,6 +327,8 @@ def load_artifact(folder: str | Path) -> Artifact:
 def load_folder(folder: Path) -> Artifact:
     """Read an artifact from the files of a folder as they are now. Raises ArtifactError."""
     config, digests = read_config(folder / CONFIG_FILE)
+    data = find_source(folder, config.provenance.data)
+    config = dataclasses.replace(config, provenance=dataclasses.replace(config.provenance, data=data))
     path = folder / find_weights_file(digests)
     content = read_file(path)
     artifact = decode_file(path, content) if path.name == CODED_FILE else Artifact(config, read_weights(path, content))

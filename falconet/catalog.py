@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Literal
+from typing import Any, Literal
 
 from falconet.errors import PathError, UnknownNameError
 
@@ -166,6 +166,21 @@ def parse_model(name: str | Path) -> tuple[str, str | None]:
     if at and not revision:
         raise PathError(f"{name}: wanted a branch, a tag or a commit after @, found nothing")
     return repository, revision or None
+
+
+def share_name(source: str) -> str:
+    """Return a source as others may read it: of an absolute path its last part, which tells nothing of this machine."""
+    path = Path(source)
+    return path.name or source if path.is_absolute() else source
+
+
+def share_settings(value: Any) -> Any:
+    """Return settings as others may read them, at any depth; see `share_name`."""
+    if isinstance(value, Mapping):
+        return {key: share_settings(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [share_settings(item) for item in value]
+    return share_name(value) if isinstance(value, str) else value
 
 
 def as_name(folder: str | Path) -> str:

@@ -285,6 +285,30 @@ def is_left(name: str) -> bool:
     return name.startswith(".") and name.endswith((LOCK, PARTIAL))
 
 
+def find_caches() -> Path:
+    """Return where what can be made or fetched again is kept, in a folder that may be written to.
+
+    That is the folder of the user's caches; a temporary one of the user's own where there is no home, as in a container
+    that runs under a number without a name. Raises StorageError where that one is somebody else's.
+    """
+    with suppress(RuntimeError):  # No home.
+        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        parent = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
+        if parent.is_dir() and os.access(parent, os.W_OK | os.X_OK):
+            return folder
+    user = os.getuid() if hasattr(os, "getuid") else "user"
+    folder = Path(tempfile.gettempdir()) / f"falconet-{user}"
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        found = folder.lstat()
+    except OSError as error:
+        raise storage_error(folder, error) from error
+    # Anybody may make a folder of this name there.
+    if not stat.S_ISDIR(found.st_mode) or (hasattr(os, "getuid") and found.st_uid != os.getuid()):
+        raise StorageError(f"cannot write {folder}: it is another user's; set XDG_CACHE_HOME to a folder of your own")
+    return folder
+
+
 def prepare_folder(folder: Path) -> None:
     """Make `folder`, without the partial files of a killed process; raise StorageError unless it can be written to.
 

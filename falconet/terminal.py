@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from rich.cells import cell_len, chop_cells
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 from rich.text import Text
 
+from falconet.errors import StorageError
+from falconet.escaping import escape_line, escape_lines
 from falconet.training import Callback, EpochRow
 
 if TYPE_CHECKING:
@@ -28,33 +32,88 @@ if TYPE_CHECKING:
     from falconet.exporters.parity import Parity
 
 PIPE_WIDTH = 10_000
+PATHS = ("file", "picture")
+"""Columns whose cells may lose their middle where there is no room."""
+SHORTEST = 16
+"""Letters of a path that stay in any case."""
+GAP = "  "
+"""Between columns, and before what belongs to the line above."""
+GONE = (errno.EPIPE, errno.EBADF, errno.EIO)
+"""What writing fails with once nobody reads any more: a closed pipe, a closed stream, a terminal that has gone."""
 SHAPES = 6
 """Sizes of images that are named."""
+
+
+class Stream(io.TextIOBase):
+    """Standard output or error as long as somebody reads it; after that, what is written is lost, and nothing else.
+
+    A training that has taken hours must not fail because the terminal that watched it was closed.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    @property
+    def stream(self) -> Any:
+        """What Python has for it now; None where the process was started without."""
+        found = getattr(sys, self.name)
+        return None if found is None or found.closed else found
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        """Of the stream; what it cannot hold is escaped by the stream."""
+        return getattr(self.stream, "encoding", None) or "utf-8"
+
+    def isatty(self) -> bool:
+        """Whether a person is looking."""
+        return self.stream is not None and bool(self.stream.isatty())
+
+    def fileno(self) -> int:
+        """Return the stream's descriptor."""
+        if self.stream is None:
+            raise io.UnsupportedOperation("fileno")
+        return int(self.stream.fileno())
+
+    def write(self, text: str) -> int:
+        """Write at once. Raises StorageError where a file that output goes to is full."""
+        try:
+            if self.stream is not None:
+                self.stream.write(text)
+                self.stream.flush()
+        except OSError as error:
+            if error.errno not in GONE:
+                raise StorageError(f"cannot write to {self.name}: {error.strerror}; make room") from error
+        return len(text)
+
+
+OUT: Any = Stream("stdout")  # What rich asks of a file is less than all that `IO[str]` names.
+ERR: Any = Stream("stderr")
 
 
 class ProgressBar(Callback):
     """A bar on a terminal, a plain line an epoch elsewhere; both on standard error."""
 
     def __init__(self, title: str) -> None:
-        self.title = title
+        self.title = escape_line(title)
         self.epochs = 0
-        self.console = Console(stderr=True, highlight=False, markup=False, emoji=False)
+        # Names are text, whatever brackets and colons they hold.
+        self.console = Console(file=ERR, highlight=False, markup=False, emoji=False)
         texts = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TextColumn("steps"))
         columns = (*texts, TimeRemainingColumn(), TextColumn("{task.fields[note]}", markup=False))
         self.progress = Progress(*columns, console=self.console) if self.console.is_terminal else None
-        self.task = self.progress.add_task(title, total=None, note="") if self.progress else None
+        self.task = self.progress.add_task(self.title, total=None, note="") if self.progress else None
 
     def on_start(self, epochs: int, steps_per_epoch: int, history: Sequence[EpochRow]) -> None:
         self.epochs = epochs
         if self.progress:
             self.progress.start()
         if history:
-            self.console.print(f"{self.title}: goes on after epoch {len(history)} of {epochs}")
+            self.on_note(f"{self.title}: goes on after epoch {len(history)} of {epochs}")
         if self.progress and self.task is not None:
             self.progress.update(self.task, total=epochs * steps_per_epoch, completed=len(history) * steps_per_epoch)
 
     def on_note(self, line: str) -> None:
-        self.console.print(line)
+        self.console.print(escape_line(line), soft_wrap=True)
 
     def on_step(self, step: int, loss: float) -> None:
         if self.progress and self.task is not None:
@@ -75,12 +134,12 @@ class ProgressBar(Callback):
 
 def print_json(content: Any) -> None:
     """Print one JSON object on standard output."""
-    sys.stdout.write(json.dumps(content, allow_nan=False) + "\n")
+    OUT.write(json.dumps(content, allow_nan=False) + "\n")
 
 
-def print_line(text: str) -> None:
-    """Print a line of results on standard output."""
-    sys.stdout.write(text + "\n")
+def print_line(text: str = "") -> None:
+    """Print a line of results on standard output; names in it cannot break it, nor command the terminal."""
+    OUT.write(escape_line(text) + "\n")
 
 
 def print_some(lines: Sequence[str], limit: int = 10) -> None:
@@ -93,7 +152,7 @@ def print_some(lines: Sequence[str], limit: int = 10) -> None:
 
 def print_note(text: str) -> None:
     """Print a line about the work on standard error."""
-    sys.stderr.write(text + "\n")
+    ERR.write(escape_line(text) + "\n")
 
 
 def watch(model: str) -> tuple[ProgressBar]:
@@ -102,31 +161,117 @@ def watch(model: str) -> tuple[ProgressBar]:
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table on standard output: numbers to the right; nothing is wrapped where it is piped."""
-    width = None if sys.stdout.isatty() else PIPE_WIDTH
-    # File and class names are text, whatever brackets and colons they hold.
-    console = Console(highlight=False, markup=False, emoji=False, width=width)
-    table = Table(*columns, box=None, pad_edge=False)
-    for position, column in enumerate(table.columns):
-        numeric = position and all(row[position][:1] in "0123456789" for row in rows)
-        column.justify = "right" if numeric else "left"
-        column.no_wrap = bool(numeric) or position == 0
-    for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
-    console.print(table)
+    """Print a table on standard output: numbers to the right; nothing is wrapped where it is piped.
+
+    On a terminal, labels and figures stay whole however narrow it is; see `lay_out`.
+    """
+    width = find_width()
+    console = Console(file=OUT, highlight=False, markup=False, emoji=False, width=width)
+    title, *lines = lay_out([escape_line(name) for name in columns], [[*map(escape_line, row)] for row in rows], width)
+    console.print(Text(title, style="bold"), soft_wrap=True)
+    for line in lines:
+        console.print(Text(line), soft_wrap=True)
+
+
+def find_width() -> int:
+    """Return the columns of the terminal; so many that nothing is wrapped where there is none."""
+    return Console(file=OUT).width if OUT.isatty() else PIPE_WIDTH
+
+
+def lay_out(columns: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> list[str]:
+    """Return a table's lines, of `width` at most: the first one, which names the columns, and those of the rows.
+
+    Where there is no room, paths lose their middle and texts are folded between words. Where that is not enough, each
+    row's first cell has a line of its own above the others; and where not even these fit, each cell has.
+    """
+    numeric = [bool(place) and all(row[place][:1] in "0123456789" for row in rows) for place in range(len(columns))]
+    cells = [columns, *rows]
+    widths = divide_width(cells, numeric, width)
+    if widths is not None:
+        named = [[*zip(columns, row, widths, strict=True)] for row in cells]
+        cut = [[abridge(cell, size) if name in PATHS else cell for name, cell, size in row] for row in named]
+        return [line for row in cut for line in format_row(row, widths, numeric)]
+    widths = divide_width([row[1:] for row in cells], numeric[1:], width - len(GAP))
+    lines: list[str] = []
+    for row in cells if widths is not None else rows:
+        lines += fold(row[0], width)
+        if widths is not None:
+            lines += [GAP + line for line in format_row(row[1:], widths, numeric[1:])]
+        else:
+            pairs = [(name, cell) for name, cell in zip(columns[1:], row[1:], strict=True) if cell]
+            texts = [f"{name}: {cell}" if name else cell for name, cell in pairs]
+            lines += [GAP + line for text in texts for line in fold(text, width - len(GAP))]
+    return lines if widths is not None else [columns[0], *lines]
+
+
+def divide_width(cells: Sequence[Sequence[str]], numeric: Sequence[bool], width: int) -> list[int] | None:
+    """Return the width of each column, `cells` beginning with their names; None where they do not fit."""
+    wanted, least = [], []
+    for place, (name, *found) in enumerate(zip(*cells, strict=True)):
+        whole = max(map(cell_len, found), default=0)
+        longest = max((cell_len(word) for cell in found for word in cell.split()), default=0)
+        if name in PATHS:
+            longest = min(longest, SHORTEST)
+        title = max(map(cell_len, name.split()), default=0)
+        wanted.append(max(whole, cell_len(name)))
+        least.append(max(whole if numeric[place] else longest, title))
+    spare = width - sum(least) - len(GAP) * (len(least) - 1)
+    if spare < 0:
+        return None
+    # What must not be cut comes before paths.
+    for place in sorted(range(len(least)), key=lambda place: cells[0][place] in PATHS):
+        more = min(wanted[place] - least[place], spare)
+        least[place] += more
+        spare -= more
+    return least
+
+
+def format_row(row: Sequence[str], widths: Sequence[int], numeric: Sequence[bool]) -> Iterator[str]:
+    """Yield the lines of a row, whose cells are folded to these widths."""
+    columns = [fold(cell, size) for cell, size in zip(row, widths, strict=True)]
+    for number in range(max(map(len, columns))):
+        parts = [column[number] if number < len(column) else "" for column in columns]
+        padding = [" " * (size - cell_len(part)) for part, size in zip(parts, widths, strict=True)]
+        placed = [
+            blank + part if right else part + blank for part, blank, right in zip(parts, padding, numeric, strict=True)
+        ]
+        yield GAP.join(placed).rstrip()
+
+
+def abridge(path: str, width: int) -> str:
+    """Return a path in `width` columns at most, its middle left out; more of the end stays than of the beginning."""
+    if cell_len(path) <= width:
+        return path
+    head, tail = chop_cells(path, (width - 1) // 3)[0], path
+    while cell_len(head) + 1 + cell_len(tail) > width:
+        tail = tail[1:]
+    return f"{head}…{tail}"
+
+
+def fold(text: str, width: int) -> list[str]:
+    """Return a text in lines of at most `width` columns, broken between words as far as that goes."""
+    lines = [""]
+    for word in text.split(" "):
+        whole = f"{lines[-1]} {word}" if lines[-1] else word
+        if cell_len(whole) <= width:
+            lines[-1] = whole
+        elif cell_len(word) <= width:
+            lines.append(word)
+        else:
+            lines += chop_cells(word, max(width, 2))
+    return [line for line in lines if line] or [""]
 
 
 def print_shades(lead: str, parts: Sequence[tuple[str, float]]) -> None:
     """Print a text whose parts stand on colors: orange from 0 to 1, blue from 0 to -1; plain where it is piped."""
-    line = Text(lead)
+    line = Text(escape_line(lead))
     for part, shade in parts:
         # Half the color at most, so that letters stay legible on it.
         strength = min(abs(shade), 1.0) / 2
         full = (213, 94, 0) if shade > 0 else (0, 114, 178)
         red, green, blue = (round(255 + strength * (value - 255)) for value in full)
-        line.append(part, style=f"black on #{red:02x}{green:02x}{blue:02x}")
-    width = None if sys.stdout.isatty() else PIPE_WIDTH
-    Console(highlight=False, markup=False, emoji=False, width=width).print(line)
+        line.append(escape_lines(part), style=f"black on #{red:02x}{green:02x}{blue:02x}")
+    Console(file=OUT, highlight=False, markup=False, emoji=False, width=find_width()).print(line)
 
 
 def print_data_report(report: DataReport) -> None:
@@ -135,7 +280,7 @@ def print_data_report(report: DataReport) -> None:
     print_line(f"{report.source}: {count:,} {describe_kind(report)}, {len(report.classes)} classes")
     print_facts(report)
     print_table(("class", "samples"), [(row.name, f"{row.count:,}") for row in report.classes])
-    print_line("")
+    print_line()
     for title, lines in list_findings(report):
         print_line(f"{title}: {len(lines):,}")
         print_some(lines)
@@ -188,7 +333,7 @@ def print_evaluation(result: Evaluation) -> None:
     if result.unreadable:
         print_line(f"skipped {len(result.unreadable)} unreadable files")
     print_table(("figure", "value", "95% from", "to"), list_figures(result))
-    print_line("")
+    print_line()
     rows = [
         (
             row.name,
@@ -245,7 +390,7 @@ def format_interval(interval: tuple[float, float] | None) -> str:
 
 def print_abstention(found: Abstention) -> None:
     """Print from which confidence on a model is as often right as was wanted, and what that costs."""
-    print_line("")
+    print_line()
     if found.threshold is None or found.chosen is None or found.judged is None:
         print_line(f"precision {found.precision:.2%}: no confidence gives it; ask for less")
         return
@@ -264,7 +409,7 @@ def list_answered(found: Answered) -> tuple[str, ...]:
 
 def print_contest(contest: Contest) -> None:
     """Print two models' answers side by side, and whether their difference may be chance."""
-    print_line("")
+    print_line()
     print_line(f"against {contest.other}: {contest.accuracy:.2%} to {contest.other_accuracy:.2%}, n = {contest.n:,}")
     ends = contest.difference_ci
     interval = f" (95%: {100 * ends[0]:+.2f} – {100 * ends[1]:+.2f})" if ends else ""
@@ -282,7 +427,7 @@ def print_contest(contest: Contest) -> None:
 
 def print_slices(found: Slices) -> None:
     """Print the worst parts of a split."""
-    print_line("")
+    print_line()
     rows = [
         (part.value or "(nothing)", f"{part.accuracy:.2%}", format_interval(part.accuracy_ci), f"{part.n:,}")
         for part in found.slices
@@ -300,7 +445,7 @@ SLICES = 20
 
 def print_outliers(found: Outliers) -> None:
     """Print how well scores tell a model's own samples from those of another source."""
-    print_line("")
+    print_line()
     skipped = f", {found.unreadable} unreadable" if found.unreadable else ""
     print_line(f"out of distribution: {found.source} ({found.split}, {found.n:,} samples{skipped})")
     rows = [
@@ -337,8 +482,9 @@ def print_robustness(robustness: Robustness) -> None:
     """Print accuracies under corruptions, a row each, and under attacks."""
     from falconet.evaluation.robustness import tabulate_corruptions
 
+    print_line()
     print_line(
-        f"\ncorrupted (n = {robustness.n:,} each): mean accuracy {robustness.mean_corruption_accuracy:.2%}, "
+        f"corrupted (n = {robustness.n:,} each): mean accuracy {robustness.mean_corruption_accuracy:.2%}, "
         f"as they are {robustness.clean_accuracy:.2%}"
     )
     rows = [
@@ -346,7 +492,8 @@ def print_robustness(robustness: Robustness) -> None:
         for name, found in tabulate_corruptions(robustness).items()
     ]
     print_table(("corruption", *(f"severity {number}" for number in range(1, 6)), "mean"), rows)
-    print_line(f"\nattacked: {robustness.attacks_note}")
+    print_line()
+    print_line(f"attacked: {robustness.attacks_note}")
     attacks = list(dict.fromkeys(row.attack for row in robustness.attacks))
     if attacks:
         epsilons = list(dict.fromkeys(row.epsilon for row in robustness.attacks))
@@ -357,7 +504,8 @@ def print_robustness(robustness: Robustness) -> None:
 
 def print_costs(costs: Costs) -> None:
     """Print what answers cost."""
-    print_line(f"\ncosts of answers, from raw samples in memory to logits (threads of torch: {costs.threads})")
+    print_line()
+    print_line(f"costs of answers, from raw samples in memory to logits (threads of torch: {costs.threads})")
     latencies = (("1", costs.latency_ms), (f"{costs.batch}", costs.batch_latency_ms))
     rows = [
         (f"batch of {size}", f"{value.p50:.3f} ms", f"{value.p95:.3f} ms", f"{value.p99:.3f} ms", f"{value.calls:,}")
@@ -384,7 +532,12 @@ def print_costs(costs: Costs) -> None:
 def print_export(result: Export) -> None:
     """Print what was written, how alike it answers, and how fast."""
     print_line(f"{result.path}: {result.target}, {result.bytes:,} bytes")
-    print_line(describe_parity(result.parity))
+    if len(result.files) > 1:
+        print_some([f"{name}: {size:,} bytes" for name, size in result.files.items()])
+    if result.grown:
+        print_line(result.grown)
+    for line in describe_parity(result.parity):
+        print_line(line)
     times = f"{result.latency_ms:.3f} ms in {result.runtime}, {result.model_latency_ms:.3f} ms by the model itself"
     threads = "threads of its own choice" if result.runtime == "executorch" else "one thread"
     how = f"median of one sample, from raw to probabilities, {threads}"
@@ -401,18 +554,19 @@ def describe_speed(ratio: float) -> str:
     return f"{ratio:.2f}x as fast" if ratio > 1 else f"{1 / ratio:.2f}x SLOWER"
 
 
-def describe_parity(parity: Parity) -> str:
-    """Return how an export answers beside the model."""
+def describe_parity(parity: Parity) -> list[str]:
+    """Return lines about how an export answers beside the model."""
     text = (
         f"parity: largest difference of a probability {parity.max_abs_difference:.2g}, {parity.agreement:.2%} equal "
         f"answers on {parity.n:,} {parity.samples}"
     )
     if parity.accuracy_before is None or parity.accuracy_drop is None:
-        return text
+        return [text]
+    from falconet.report.facts import describe_change
+
     interval = parity.accuracy_drop_ci
-    bounds = f" (95%: {100 * interval[0]:.2f} to {100 * interval[1]:.2f})" if interval else ""
-    lost = f"{100 * parity.accuracy_drop:.2f} points lost{bounds}"
-    return f"{text}\naccuracy: {parity.accuracy_before:.2%} before, {parity.accuracy_after:.2%} after: {lost}"
+    lost = describe_change(100 * parity.accuracy_drop, interval and (100 * interval[0], 100 * interval[1]))
+    return [text, f"accuracy: {parity.accuracy_before:.2%} before, {parity.accuracy_after:.2%} after: {lost}"]
 
 
 def print_trial(trial: Trial, best: Trial) -> None:

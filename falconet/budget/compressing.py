@@ -246,6 +246,8 @@ class Record:
     bits: Mapping[str, int]
     shares: Mapping[str, Sequence[float]]
     trials: tuple[Trial, ...]
+    source: str = ""
+    """Where the model's data lie on this machine."""
 
 
 def open_search(
@@ -264,6 +266,7 @@ def open_search(
     """
     folder = out / SEARCH_FOLDER
     facts = {
+        "source": artifact.config.provenance.data.source,
         "model": sha256(artifact.serialize()).hexdigest(),
         "fingerprint": dataset.fingerprint,
         "config": to_mapping(config),

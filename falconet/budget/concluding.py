@@ -12,7 +12,7 @@ from falconet.artifact import Artifact, build_model, current_versions
 from falconet.budget.goals import Budget
 from falconet.budget.search import Trial
 from falconet.budget.trials import Workshop, count_macs, find_untouched, read_trial
-from falconet.catalog import CODED_FILE
+from falconet.catalog import CODED_FILE, share_settings
 from falconet.data import Dataset
 from falconet.errors import FalconetError
 from falconet.evaluation import Evaluation, describe_calibration, evaluate_split
@@ -94,6 +94,7 @@ def conclude(
         bits=chosen.scheme.bits,
         trials=len(trials),
         untouched=find_untouched(chosen.scheme, workshop),
+        epochs=count_epochs(chosen, trials),
     )
     report = describe_model(
         artifact,
@@ -109,6 +110,16 @@ def conclude(
     compression = Compression(out, budget, tuple(trials), chosen, shrinking, val, test)
     artifact.save(out, render_report(report, compression, dataset))
     return compression
+
+
+def count_epochs(chosen: Trial, trials: Sequence[Trial]) -> int:
+    """Return for how many epochs a trial's weights learned, from the dense network on."""
+    numbered, found = {trial.number: trial for trial in trials}, chosen
+    count = found.scheme.epochs
+    while (start := found.scheme.start) is not None and start in numbered and start != found.number:
+        found = numbered[start]
+        count += found.scheme.epochs
+    return count
 
 
 def measure_kept(artifact: Artifact) -> float:
@@ -137,7 +148,7 @@ def render_report(report: ModelReport, compression: Compression, dataset: Datase
     """Return `metrics.json`, the page and the model card, by their names."""
     judged = {"val": to_mapping(compression.val), "test": to_mapping(compression.test)}
     costs = {"params": report.params, "macs": report.macs, "bytes": report.bytes, "latency_ms": report.latency.p50}
-    facts = {"weights_sha256": report.digest, **costs, **judged, "compression": compression.facts()}
+    facts = {"weights_sha256": report.digest, **costs, **judged, "compression": share_settings(compression.facts())}
     title = f"{report.name}, compressed, on {Path(dataset.source).name}"
     return {
         "metrics.json": format_json(facts),

@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import traceback
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,6 +14,7 @@ import typer
 
 from falconet import interruption
 from falconet.errors import ConfigError, FalconetError, StorageError
+from falconet.escaping import escape_line, escape_lines
 
 app = typer.Typer(
     name="falconet",
@@ -59,14 +61,33 @@ Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an e
 
 def main() -> None:
     """Run the command line and exit: 0 done, 1 failed, 2 wrong usage."""
+    open_streams()
     for stream in (sys.stdout, sys.stderr):
-        # File names may hold what the terminal's encoding cannot show.
-        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+        if stream is not None:
+            # File names may hold what the terminal's encoding cannot show.
+            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     if "WORLD_SIZE" not in os.environ:
         # As Ctrl-C: what is done so far is kept. Of several processes, whoever started them ends the others.
         interruption.watch(signal.SIGTERM)
     interruption.watch(signal.SIGINT)
-    sys.exit(run(sys.argv[1:]))
+    code = run(sys.argv[1:])
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if stream is not None and not stream.closed:
+                stream.flush()
+        except OSError:
+            # Nobody reads any more: what is still to be written must not fail the interpreter's own flush.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    sys.exit(code)
+
+
+def open_streams() -> None:
+    """Let the descriptors 0 to 2 lead nowhere where they are closed, lest the next file that is opened become one."""
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
 
 
 def run(arguments: list[str]) -> int:
@@ -79,16 +100,15 @@ def run(arguments: list[str]) -> int:
         return code if isinstance(code, int) else 0
     except (FalconetError, CommandLineError) as error:
         if "--debug" in arguments:
-            traceback.print_exc()
+            print_traceback()
         return report(error)
     except (KeyboardInterrupt, typer.Abort):
         return fail("stopped", 1)
     except BrokenPipeError:
-        sys.stderr.close()
         return 1
     except Exception as error:
         if "--debug" in arguments:
-            traceback.print_exc()
+            print_traceback()
         return fail(f"unexpected {type(error).__name__}: {error} (--debug shows where)", 1)
 
 
@@ -101,8 +121,21 @@ def report(error: Exception) -> int:
 
 
 def fail(message: str, code: int) -> int:
-    sys.stderr.write(f"falconet: {' '.join(message.split())}\n")
+    """Print an error's one line, whatever the names hold that it quotes, and return its exit code."""
+    write_error(f"falconet: {escape_line(' '.join(message.split()))}\n")
     return code
+
+
+def print_traceback() -> None:
+    """Print where the error that is being handled came from."""
+    write_error(escape_lines(traceback.format_exc()))
+
+
+def write_error(text: str) -> None:
+    """Write to standard error, where there is one that is still read."""
+    with suppress(OSError, ValueError):
+        if sys.stderr is not None:
+            sys.stderr.write(text)
 
 
 def print_version(wanted: bool) -> bool:

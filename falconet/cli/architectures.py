@@ -40,7 +40,8 @@ def demo(
         "latency",
     )
     terminal.print_table(columns, [format_row(to_row(run)) for run in result.runs])
-    terminal.print_line(f"\nreport: {result.report}")
+    terminal.print_line()
+    terminal.print_line(f"report: {result.report}")
     terminal.print_line(f"next:   falconet predict {result.runs[0].out} YOUR_IMAGE.png")
 
 

@@ -55,8 +55,9 @@ def compare(
     for row in result.rows:
         if row.failed:
             terminal.print_line(f"{row.model} failed: {row.failed}")
-    terminal.print_line("")
+    terminal.print_line()
     terminal.print_table(PAIR_COLUMNS, [format_pair(pair) for pair in result.pairs])
     for note in result.notes:
         terminal.print_line(note)
-    terminal.print_line(f"\n◆ no model is both cheaper and better; all of it: {out / 'comparison.html'}")
+    terminal.print_line()
+    terminal.print_line(f"◆ no model is both cheaper and better; all of it: {out / 'comparison.html'}")

@@ -85,6 +85,7 @@ def check_files(files: list[str]) -> None:
 def print_result(result: Explanations | Examination) -> None:
     """Print what was explained, how far the methods may be trusted, and where the pictures are."""
     from falconet import terminal
+    from falconet.data.drawing import describe_lacking
     from falconet.explanation import Explanations
 
     found = result if isinstance(result, Explanations) else result.explanations
@@ -115,8 +116,10 @@ def print_result(result: Explanations | Examination) -> None:
             for case in (*result.mistakes, *result.doubts)
         ]
         terminal.print_table(("file", "class", "answer", "probability"), cases)
-    terminal.print_line("")
+    terminal.print_line()
     print_scores(found)
+    if lacking := describe_lacking():
+        terminal.print_note(lacking)
     terminal.print_line(f"page: {result.page}")
 
 
@@ -137,6 +140,9 @@ def print_scores(found: Explanations) -> None:
     ]
     terminal.print_table(("method", "n", "deletion", "insertion", "random weights", "trust"), rows)
     if found.best is None:
-        terminal.print_line("no method is better than random order here: believe none of these pictures")
+        terminal.print_line(
+            "no method is better than a random order by more than chance here: believe none of these pictures, or "
+            "explain more samples"
+        )
     else:
         terminal.print_line(f"most trusted: {found.best} (largest insertion - deletion that training explains)")

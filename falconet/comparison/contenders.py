@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +100,16 @@ def parse_contenders(names: Sequence[str | Path]) -> tuple[Contender, ...]:
     for contender in contenders:
         if slugs.count(contender.slug) > 1:
             raise UsageError(f"--models: wanted each model once, found {contender.name} again; leave one out")
-    return contenders
+    return tuple(replace(one, name=share_contender(one.name, contenders)) for one in contenders)
+
+
+def share_contender(name: str, contenders: Sequence[Contender]) -> str:
+    """Return a model's name as others may read it: of an absolute path as many last parts as tell it from others'."""
+    parts = Path(name).parts
+    if not Path(name).is_absolute():
+        return name
+    ends = (str(Path(*parts[place:])) for place in range(len(parts) - 1, 0, -1))
+    return next((end for end in ends if sum(f"/{one.name}".endswith(f"/{end}") for one in contenders) == 1), name)
 
 
 def parse_contender(text: str) -> Contender:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from falconet.catalog import share_name, share_settings
 from falconet.comparison.plots import AXES, draw_front
 from falconet.comparison.results import LEVEL, Comparison, ComparisonPair, ComparisonRow
 from falconet.comparison.tables import COLUMNS, PAIR_COLUMNS, format_pair, format_row
 from falconet.data.drawing import write_figure
+from falconet.escaping import escape_line, escape_markdown
 from falconet.report.html import render_page
 from falconet.report.pictures import to_svg
 from falconet.schema import to_mapping
@@ -19,12 +22,15 @@ from falconet.storage import format_json, swap
 
 
 def write_comparison(comparison: Comparison) -> None:
-    """Write all of it. Raises StorageError."""
+    """Write all of it, without paths of this machine. Raises StorageError."""
     out = comparison.out
+    facts = share_settings(comparison.facts())
+    source, settings = share_name(comparison.source), share_settings(comparison.settings)
+    comparison = replace(comparison, source=source, settings=settings)
     for cost in list_plots(comparison):
         write_figure(draw_front(comparison.rows, cost), out / plot_name(cost))
     texts = {
-        "comparison.json": format_json(comparison.facts()),
+        "comparison.json": format_json(facts),
         "comparison.csv": render_csv(comparison.rows),
         "comparison.md": render_markdown(comparison),
         "comparison.html": render_comparison(comparison),
@@ -65,14 +71,16 @@ def render_csv(rows: Sequence[ComparisonRow]) -> str:
     buffer = io.StringIO()
     writer = csv.DictWriter(buffer, list(to_mapping(rows[0])), lineterminator="\n")
     writer.writeheader()
-    writer.writerows({**to_mapping(row), "front": " ".join(row.front)} for row in rows)
+    for row in rows:
+        cells = {**to_mapping(row), "front": " ".join(row.front)}
+        writer.writerow({key: escape_line(cell) if isinstance(cell, str) else cell for key, cell in cells.items()})
     return buffer.getvalue()
 
 
 def render_markdown(comparison: Comparison) -> str:
     """Return the tables and plots as Markdown."""
-    title = f"# {len(comparison.rows)} models on {Path(comparison.source).name}"
-    parts = [title, describe_judging(comparison), *comparison.notes]
+    title = f"# {len(comparison.rows)} models on {escape_markdown(Path(comparison.source).name)}"
+    parts = [title, describe_judging(comparison), *map(escape_markdown, comparison.notes)]
     parts.append(lay_out(COLUMNS, [format_row(row) for row in comparison.rows]))
     parts += [f"![Accuracy over {AXES[cost][0]}]({plot_name(cost)})" for cost in list_plots(comparison)]
     if comparison.pairs:
@@ -103,5 +111,6 @@ def describe_tests(pairs: Sequence[ComparisonPair]) -> str:
 
 def lay_out(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Return a table of Markdown."""
-    lines = [columns, ["---", *["---:"] * (len(columns) - 1)], *rows]
-    return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
+    rule = " | ".join(["---", *["---:"] * (len(columns) - 1)])
+    head, *lines = [f"| {' | '.join(map(escape_markdown, line))} |" for line in (columns, *rows)]
+    return "\n".join([head, f"| {rule} |", *lines])

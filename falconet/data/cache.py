@@ -19,6 +19,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 import time
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -40,7 +41,7 @@ from falconet.data.images import decode_image
 from falconet.data.preprocessing import Preprocess, strip_name
 from falconet.errors import DataError, StorageError
 from falconet.spec import ImageSpec
-from falconet.storage import storage_error, write_text
+from falconet.storage import find_caches, storage_error, write_text
 
 LAYOUT = 2
 """Part of each key: raised when the same samples and settings would give other bytes."""
@@ -59,8 +60,8 @@ UNUSED_DAYS = 30
 
 def cache_folder() -> Path:
     """Return where caches are kept: FALCONET_CACHE, else a folder of the user's caches."""
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(os.environ.get("FALCONET_CACHE") or Path(home) / "falconet" / "pixels")
+    named = os.environ.get("FALCONET_CACHE")
+    return Path(named) if named else find_caches() / "falconet" / "pixels"
 
 
 @dataclass(frozen=True, eq=False)
@@ -189,7 +190,7 @@ def decode_blocks(job: Job, ranges: Sequence[range]) -> Iterator[Block]:
     Python's lock leaves threads little to do at once where images are small. Blocks of workers that die are given to
     new ones, so often that one bad moment does not matter; raises DataError when they go on dying.
     """
-    if sys.platform != "linux" or sum(map(len, ranges)) < FEW:
+    if not may_fork() or sum(map(len, ranges)) < FEW:
         yield from (decode_block(job, block) for block in ranges)
         return
     left = {block.start: block for block in ranges}
@@ -202,6 +203,15 @@ def decode_blocks(job: Job, ranges: Sequence[range]) -> Iterator[Block]:
         if not left:
             return
     raise DataError(f"decoding processes died {ATTEMPTS} times, perhaps for want of memory; what is finished is kept")
+
+
+def may_fork() -> bool:
+    """Whether this process may go on as several: not where workers of a pool may have none, nor in a thread.
+
+    What other threads hold at that moment would stay locked in the copies for good.
+    """
+    alone = threading.current_thread() is threading.main_thread()
+    return sys.platform == "linux" and alone and not multiprocessing.current_process().daemon
 
 
 @contextmanager

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import io
-import textwrap
-import warnings
+import unicodedata
 from collections.abc import Sequence
+from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float32, Float64, UInt8
 
+from falconet.escaping import show
 from falconet.spec import Kind
 from falconet.storage import write_bytes
 
@@ -76,7 +78,9 @@ def draw_series(axes: Axes, series: Float32[np.ndarray, "channels steps"], rate:
 def draw_text(axes: Axes, text: str) -> None:
     """Write the beginning of a text."""
     axes.set_facecolor("white")
-    lines = textwrap.wrap(clean(" ".join(text[:2000].split())), TEXT_COLUMNS, max_lines=TEXT_LINES, placeholder=" …")
+    lines = wrap(clean(" ".join(text[:2000].split())), TEXT_COLUMNS)
+    if len(lines) > TEXT_LINES:
+        lines = [*lines[: TEXT_LINES - 1], "…"]
     # Without parse_math, two dollar signs would begin and end a formula.
     axes.text(
         0.04, 0.95, "\n".join(lines), transform=axes.transAxes, va="top", parse_math=False, family="monospace", size=6
@@ -110,15 +114,98 @@ def shorten(name: str, limit: int) -> str:
 
 
 def clean(text: str) -> str:
-    """Return a text with a question mark for each character that has no picture."""
-    return "".join(mark if mark.isprintable() else "?" for mark in text)
+    """Return a text as it can be drawn: a question mark for what is no picture, the number of what no font here has."""
+    return "".join(mark if mark.isprintable() and has_glyph(mark) else name_mark(mark) for mark in text)
+
+
+def name_mark(mark: str) -> str:
+    """Return what stands for a character that cannot be drawn."""
+    if not mark.isprintable():
+        return "?"
+    LACKING.add(mark)
+    return show(mark)
+
+
+LACKING: set[str] = set()
+"""Characters that were drawn as their numbers, for want of a font."""
+
+
+def describe_lacking() -> str:
+    """Return why pictures have numbers instead of characters, and what to do; empty where they have none."""
+    if not LACKING:
+        return ""
+    marks = "".join(sorted(LACKING)[:8])
+    return f"no installed font has {marks!r}, so that pictures show numbers; install one, such as Noto Sans CJK"
+
+
+def wrap(text: str, columns: int) -> list[str]:
+    """Return a text in lines of so many columns of a monospaced font, between words where there are any."""
+    lines, line = [], ""
+    for word in text.split(" "):
+        joined = f"{line} {word}" if line else word
+        if measure(joined) <= columns:
+            line = joined
+            continue
+        lines += [line] if line else []
+        line = ""
+        # A clause of Chinese or Thai has no blanks to break it at.
+        for mark in word:
+            if measure(line + mark) > columns:
+                lines.append(line)
+                line = ""
+            line += mark
+    return [*lines, line]
+
+
+def measure(text: str) -> int:
+    """Return how many columns of a monospaced font a text takes: two for a Chinese character."""
+    return sum(2 if unicodedata.east_asian_width(mark) in "WF" else 1 for mark in text)
+
+
+def has_glyph(mark: str) -> bool:
+    """Whether an installed font has a picture of a character."""
+    return mark.isascii() or find_font(mark) is not None
+
+
+BASE = "DejaVu Sans"
+"""The font that matplotlib brings along."""
+
+
+@cache
+def find_font(mark: str) -> str | None:
+    """Return the name of a font that has a character, matplotlib's own where it does; None where none has."""
+    from matplotlib.font_manager import fontManager, get_font
+
+    entries = sorted(fontManager.ttflist, key=lambda entry: (entry.name != BASE, entry.name))
+    for entry in entries:
+        # The last resort has a box for each character.
+        if "Last Resort" not in entry.name:
+            with suppress(OSError, RuntimeError):  # A font that has gone, or of a kind that cannot be drawn.
+                if get_font(entry.fname).get_char_index(ord(mark)):
+                    return entry.name
+    return None
+
+
+def choose_fonts(figure: Figure) -> None:
+    """Let each text of a figure have the fonts that its characters are in."""
+    from matplotlib.text import Text
+
+    for text in figure.findobj(Text):
+        assert isinstance(text, Text)
+        found = {find_font(mark) for mark in text.get_text() if not mark.isascii() and mark.isprintable()}
+        others = sorted(name for name in found if name is not None)
+        if others:
+            text.set_fontfamily([*text.get_fontfamily(), *others])
 
 
 def write_figure(figure: Figure, path: Path) -> None:
     """Write a figure as PNG. Raises StorageError where that fails."""
+    write_bytes(path, encode_figure(figure, DPI))
+
+
+def encode_figure(figure: Figure, dpi: float) -> bytes:
+    """Return a figure as PNG."""
+    choose_fonts(figure)
     buffer = io.BytesIO()
-    with warnings.catch_warnings():
-        # Names and texts may be in a script that matplotlib's own font lacks; it draws boxes.
-        warnings.filterwarnings("ignore", message="Glyph .* missing from", category=UserWarning)
-        figure.savefig(buffer, format="png", dpi=DPI)
-    write_bytes(path, buffer.getvalue())
+    figure.savefig(buffer, format="png", dpi=dpi)
+    return buffer.getvalue()

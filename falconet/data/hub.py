@@ -149,7 +149,10 @@ def parse_source(source: str) -> tuple[str, str | None]:
     whole = source.removeprefix(HUB_PREFIX)
     name, _, configuration = whole.rpartition("#") if "#" in whole and not Path(whole).is_dir() else (whole, "", "")
     if name.startswith("~"):  # Behind the prefix, a shell leaves it as it is.
-        name = str(Path(name).expanduser())
+        try:
+            name = str(Path(name).expanduser())
+        except RuntimeError as error:
+            raise PathError(f"{source}: there is no home folder here: write the whole path") from error
     if Path(name).is_file():
         raise PathError(f"{source}: wanted a folder, found a file: name it without {HUB_PREFIX}")
     if name.startswith(("/", ".")) and not Path(name).is_dir():

@@ -17,6 +17,7 @@ from falconet.data.series import find_ts_problems, read_ts
 from falconet.data.splits import DataConfig, complete_splits
 from falconet.data.survey import find_unreadable
 from falconet.errors import DataError
+from falconet.storage import find_caches
 
 
 def load_dataset(
@@ -64,8 +65,8 @@ def find_data_root(data_root: str | Path | None) -> Path:
     """Return the folder of named data sets."""
     if data_root is not None:
         return Path(data_root)
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(os.environ.get("FALCONET_DATA") or Path(cache) / "falconet" / "data")
+    named = os.environ.get("FALCONET_DATA")
+    return Path(named) if named else find_caches() / "falconet" / "data"
 
 
 def read_source(source: str, data_root: Path, config: DataConfig) -> Dataset:

@@ -230,7 +230,9 @@ def find_choosing_split(dataset: Dataset, config: DataConfig, origin: DataOrigin
 
 def recall(origin: DataOrigin, source: str | Path) -> DataConfig:
     """Return how a model's data were read, for reading a source alike; columns that only split it are its own."""
-    if str(source) == origin.source or Path(source).absolute() == Path(origin.source).absolute():
+    path = Path(source).absolute()
+    # Of a model from elsewhere, the last part of the path is all that is known.
+    if str(source) == origin.source or path == Path(origin.source).absolute() or path.name == origin.source:
         return origin.config
     columns = dataclasses.replace(origin.columns, group=None, split=None)
     return dataclasses.replace(origin.config, columns=columns)

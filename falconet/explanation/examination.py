@@ -15,6 +15,7 @@ from torch import Tensor
 from falconet import metrics
 from falconet.artifact import Artifact, load_artifact
 from falconet.data import DataConfig, Dataset, Samples, Split
+from falconet.data.drawing import encode_figure
 from falconet.errors import ConfigError
 from falconet.evaluation.answers import Answers, fit_recordings
 from falconet.evaluation.judgement import evaluate_split, find_changed_setting, find_split
@@ -30,7 +31,7 @@ from falconet.explanation.explaining import (
 )
 from falconet.explanation.layers import embed_samples, find_nearest, list_maps, project, rank_units, read_filters
 from falconet.explanation.page import Plate, Section
-from falconet.explanation.pictures import draw_embedding, draw_samples, draw_tiles, encode_figure, spread
+from falconet.explanation.pictures import DPI, draw_embedding, draw_samples, draw_tiles, spread
 from falconet.explanation.reasons import choose_cases
 from falconet.storage import hold, prepare_folder, write_bytes
 
@@ -120,7 +121,7 @@ class Study:
 
     def draw(self, name: str, figure: Figure, alt: str, caption: str) -> Plate:
         """Write a figure as `name`.png and return it for the page."""
-        png = encode_figure(figure)
+        png = encode_figure(figure, DPI)
         write_bytes(self.out / f"{name}.png", png)
         return Plate(png, alt, caption)
 

@@ -14,8 +14,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from falconet.artifact import Artifact, load_artifact
-from falconet.catalog import FILE_SUFFIXES, SOURCE_NAMES, check_source, is_hub_source
+from falconet.catalog import FILE_SUFFIXES, SOURCE_NAMES, check_source, is_hub_source, share_name, share_settings
 from falconet.data import Samples, Split, Unreadable
+from falconet.data.drawing import encode_figure
 from falconet.data.files import open_files
 from falconet.data.preprocessing import Preprocess, TextPreprocess
 from falconet.errors import ConfigError, DataError
@@ -25,7 +26,7 @@ from falconet.explanation.faithfulness import POINTS, Score, draw_networks, meas
 from falconet.explanation.layers import read_attention
 from falconet.explanation.methods import attribute, find_method, fitting_methods
 from falconet.explanation.page import Plate, Section, render_page
-from falconet.explanation.pictures import Panel, Shown, draw_attention, draw_panel, encode_figure, to_shades
+from falconet.explanation.pictures import DPI, Panel, Shown, draw_attention, draw_panel, to_shades
 from falconet.explanation.positions import Inputs, is_text, mark_present
 from falconet.predictions import expand
 from falconet.schema import to_mapping
@@ -36,8 +37,11 @@ CANDIDATES = 5
 """Classes that a picture's bars show."""
 ATTENDED = 64
 """Steps of which maps of attention can be read."""
-SLUG = 40
-"""Characters of a file's name that go into that of its picture."""
+SLUG = 60
+"""Bytes of a name that go into that of a picture; file systems take 255 for all of it."""
+CONFIDENCE = 0.05
+"""Chance at most that a method which is no better than a random order would be called so."""
+FLIPS = 4096
 
 
 @dataclass(frozen=True)
@@ -71,7 +75,7 @@ class Explanations:
     methods: tuple[Score, ...]
     """The most trusted first; `random` is the baseline."""
     best: str | None
-    """The most trusted method whose gain exceeds the baseline's; None where none does."""
+    """The most trusted method whose gain exceeds the baseline's by more than chance; None where none does."""
     attention: tuple[str, ...] = ()
     """Paths of maps of attention, of networks that have it."""
     skipped: tuple[Unreadable, ...] = ()
@@ -115,7 +119,7 @@ class Explainer:
             for method in dict.fromkeys((*self.methods, BASELINE)):
                 item, panel = self.judge(subject, method, target, probabilities)
                 if method in self.methods:
-                    write_bytes(Path(item.picture), encode_figure(draw_panel(panel)))
+                    write_bytes(Path(item.picture), encode_figure(draw_panel(panel), DPI))
                     items.append(item)
                 if method == BASELINE:
                     baseline.append(item)
@@ -138,7 +142,8 @@ class Explainer:
             else measure_randomization(self.networks, found, subject.inputs, targets, relevance)
         )
         label = spec.labels[target]
-        suffix = f"-as-{slug(label)}" if self.classes > 1 else ""
+        # Names may differ in what a file's name cannot hold, as C, C++ and C# do.
+        suffix = f"-as-{target}-{slug(label)}" if self.classes > 1 else ""
         shown, drawn = show(self.artifact, subject, relevance[0].numpy())
         item = Item(
             file=subject.name,
@@ -168,7 +173,7 @@ class Explainer:
         own = cut_tokens(self.artifact, subject.raw) if is_text(subject.inputs) else ()
         names = (*(["class"] * lead), *own)[:count] if own else ()
         path = self.out / f"{subject.title}-attention.png"
-        write_bytes(path, encode_figure(draw_attention(weights[:, :, :count, :count].numpy(), names)))
+        write_bytes(path, encode_figure(draw_attention(weights[:, :, :count, :count].numpy(), names), DPI))
         return str(path)
 
 
@@ -318,12 +323,35 @@ def conclude(
     groups = {name: [item for item in items if item.method == name] for name in dict.fromkeys(i.method for i in items)}
     floor = average(BASELINE, baseline)
     scores = sorted((average(name, group) for name, group in groups.items()), key=lambda score: -score.trust)
-    better = [score.method for score in scores if score.method != BASELINE and score.beats(floor)]
+    chances = {name: CONFIDENCE / max(len(groups.keys() - {BASELINE}), 1) for name in groups.keys() - {BASELINE}}
+    better = [
+        score.method
+        for score in scores
+        if score.method in chances
+        and score.beats(floor)
+        and compare_gains(groups[score.method], baseline) <= chances[score.method]
+    ]
     ranked = (*(score for score in scores if score.method != BASELINE), floor)
     best = better[0] if better else None
     return Explanations(
         str(out), str(out / "explanations.html"), tuple(items), ranked, best, tuple(attention), tuple(skipped)
     )
+
+
+def compare_gains(items: Sequence[Item], baseline: Sequence[Item]) -> float:
+    """Return the chance of gains so far above a random order's on the same samples if the method were no better.
+
+    Then each difference might as well have the other sign: all ways of turning signs are tried, or many at random
+    (Fisher: The design of experiments, 1935, section 21).
+    """
+    gains = [np.array([item.insertion_auc - item.deletion_auc for item in group]) for group in (items, baseline)]
+    differences = gains[0] - gains[1]
+    count = len(differences)
+    if 2**count <= FLIPS:
+        signs = 1 - 2 * (np.arange(2**count)[:, None] >> np.arange(count) & 1)
+        return float((signs @ differences >= differences.sum() - 1e-12).mean())
+    signs = np.random.default_rng(0).choice([-1, 1], (FLIPS, count))
+    return float((1 + (signs @ differences >= differences.sum() - 1e-12).sum()) / (1 + FLIPS))
 
 
 def average(method: str, items: Sequence[Item]) -> Score:
@@ -337,7 +365,7 @@ def publish(result: Explanations, artifact: Artifact, sections: Sequence[Section
     """Write the page and its facts as JSON."""
     title = f"Why {artifact.config.architecture} answers so"
     page = render_page(title, result.methods, result.best, sections)
-    facts = format_json(to_mapping(result))
+    facts = format_json(share_settings(to_mapping(result)))
     swap(
         Path(result.out),
         {Path(result.page).name: page.encode("utf-8", "backslashreplace"), "explanations.json": facts.encode()},
@@ -353,8 +381,9 @@ def plate_item(item: Item) -> Plate:
     """Return an item's picture with what a person who cannot see it should know."""
     said = f"{item.method} for {item.label} ({item.probability:.1%})"
     figures = f"deletion {item.deletion_auc:.3f}, insertion {item.insertion_auc:.3f}"
-    caption = f"{item.file}: {said}; {figures}, correlation with random weights {item.randomization:.2f}"
-    return Plate(Path(item.picture).read_bytes(), f"{said} of {item.file}", caption, item.tokens)
+    name = share_name(item.file)
+    caption = f"{name}: {said}; {figures}, correlation with random weights {item.randomization:.2f}"
+    return Plate(Path(item.picture).read_bytes(), f"{said} of {name}", caption, item.tokens)
 
 
 def list_attention(paths: Sequence[str]) -> Iterator[Section]:
@@ -414,4 +443,5 @@ def is_sequence(inputs: Inputs) -> bool:
 
 def slug(name: str) -> str:
     """Return a name with nothing in it that a file's name should not have; of a long one the end."""
-    return "".join(mark if mark.isalnum() or mark in "-_" else "_" for mark in name).strip("_")[-SLUG:] or "sample"
+    kept = "".join(mark if mark.isalnum() or mark in "-_" else "_" for mark in name).strip("_")
+    return kept.encode()[-SLUG:].decode(errors="ignore") or "sample"

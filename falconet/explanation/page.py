@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
 
+from falconet.escaping import escape_page
 from falconet.explanation.faithfulness import Score
 
 
@@ -42,6 +43,6 @@ def render_page(title: str, scores: Sequence[Score], best: str | None, sections:
 
     template = resources.files("falconet.explanation").joinpath("page.html.jinja").read_text(encoding="utf-8")
     environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        autoescape=True, finalize=escape_page, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     return environment.from_string(template).render(title=title, scores=scores, best=best, sections=sections)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import io
 import textwrap
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -12,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from falconet.data.drawing import COLORS, FRAME, choose_colors, clean, draw_sample, shorten
+from falconet.data.drawing import COLORS, FRAME, choose_colors, clean, draw_sample, measure, shorten
 from falconet.explanation.faithfulness import Faithfulness
 from falconet.spec import Kind
 
@@ -72,7 +70,7 @@ def draw_panel(panel: Panel) -> Figure:
         draw_input(axes[0], panel.shown.values)
         axes[0].set_title("input", size=9)
     draw_relevance(axes[-3], panel.shown, panel.relevance)
-    axes[-3].set_title(panel.title, size=9, parse_math=False)
+    axes[-3].set_title(clean(panel.title), size=9, parse_math=False)
     draw_candidates(axes[-2], panel.candidates)
     draw_curves(axes[-1], panel.faithfulness)
     return figure
@@ -163,14 +161,24 @@ def draw_tokens(axes: Axes, tokens: Sequence[str], shades: Float[np.ndarray, " t
     axes.spines[:].set(color=FRAME, linewidth=0.6)
     row, column = 0, 1
     for token, color in zip(tokens, to_colors(shades), strict=False):
-        written = clean(token.replace("\n", " "))
-        if column + len(written) > TEXT_COLUMNS - 1 and column > 1:
-            row, column = row + 1, 1
-        if row == TEXT_LINES - 1:
-            axes.text(column, row + 0.75, "…", family="monospace", size=8)
-            return
-        draw_token(axes, written, (column, row), color)
-        column += len(written)
+        for place, piece in enumerate(cut_token(clean(token.replace("\n", " ")))):
+            if (place or column + measure(piece) > TEXT_COLUMNS - 1) and column > 1:
+                row, column = row + 1, 1
+            if row == TEXT_LINES - 1:
+                axes.text(column, row + 0.75, "…", family="monospace", size=8)
+                return
+            draw_token(axes, piece, (column, row), color)
+            column += measure(piece)
+
+
+def cut_token(written: str) -> list[str]:
+    """Return a token in pieces that each fit a row: one that is a whole clause takes several."""
+    pieces = [""]
+    for letter in written:
+        if measure(pieces[-1] + letter) > TEXT_COLUMNS - 2:
+            pieces.append("")
+        pieces[-1] += letter
+    return pieces
 
 
 def draw_token(axes: Axes, written: str, place: tuple[int, int], color: Float[np.ndarray, "4"]) -> None:
@@ -178,11 +186,11 @@ def draw_token(axes: Axes, written: str, place: tuple[int, int], color: Float[np
     from matplotlib.patches import Rectangle
 
     column, row = place
-    axes.add_patch(Rectangle((column, row + 0.08), len(written), 0.84, facecolor=tuple(color), linewidth=0))
-    for index, letter in enumerate(written):
-        axes.text(
-            column + index + 0.5, row + 0.72, letter, ha="center", family="monospace", size=8, parse_math=False
-        )  # fmt: skip
+    axes.add_patch(Rectangle((column, row + 0.08), measure(written), 0.84, facecolor=tuple(color), linewidth=0))
+    for letter in written:
+        middle = column + measure(letter) / 2
+        axes.text(middle, row + 0.72, letter, ha="center", family="monospace", size=8, parse_math=False)
+        column += measure(letter)
 
 
 def draw_candidates(axes: Axes, candidates: Sequence[tuple[str, float]]) -> None:
@@ -261,6 +269,7 @@ def draw_attention(weights: Float[np.ndarray, "layers heads steps steps"], names
             axes.set_title(f"layer {layer + 1}, {'mean' if head == heads else f'head {head + 1}'}", size=8)
             axes.tick_params(labelsize=6)
             if names and steps <= TICKED:
+                names = [clean(name) for name in names]
                 axes.set_xticks(range(steps), names, rotation=90, size=6, parse_math=False)
                 axes.set_yticks(range(steps), names if head == 0 else [""] * steps, size=6, parse_math=False)
     return figure
@@ -313,13 +322,3 @@ def spread(plane: Float[np.ndarray, "samples 2"], count: int = THUMBNAILS) -> li
         chosen.append(int(distances.argmax()))
         distances = np.minimum(distances, np.linalg.norm(plane - plane[chosen[-1]], axis=1))
     return chosen
-
-
-def encode_figure(figure: Figure) -> bytes:
-    """Return a figure as PNG."""
-    buffer = io.BytesIO()
-    with warnings.catch_warnings():
-        # Names and texts may be in a script that matplotlib's own font lacks; it draws boxes.
-        warnings.filterwarnings("ignore", message="Glyph .* missing from", category=UserWarning)
-        figure.savefig(buffer, format="png")
-    return buffer.getvalue()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import re
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -54,6 +54,10 @@ class Export:
     target: str
     bytes: int
     """Of all files."""
+    files: Mapping[str, int]
+    """Each file that was written, by its path from the folder of `path`, and its bytes; the main one comes first."""
+    coded_bytes: int | None
+    """Of the compressed model's own file; None for a model that is not compressed."""
     runtime: str
     parity: Parity
     latency_ms: float
@@ -67,6 +71,16 @@ class Export:
     def speedup(self) -> float:
         """How many times as fast as the model itself the export is; below 1: slower."""
         return self.model_latency_ms / self.latency_ms
+
+    @property
+    def grown(self) -> str:
+        """Why a compressed model's export is larger than the model, in words; empty where it is not."""
+        if self.coded_bytes is None or self.bytes <= self.coded_bytes:
+            return ""
+        why = f"larger than the compressed model ({self.coded_bytes:,} bytes)"
+        if TARGETS[self.target].exact:
+            return f"{why}: this format holds each weight in 32 bits; --to onnx-int8 takes 8"
+        return f"{why}: this format holds each weight in 8 bits, zeros too; only model.fnet keeps the coded size"
 
     def facts(self) -> dict[str, Any]:
         """Return all of it as plain data on one level."""
@@ -102,8 +116,8 @@ def export(
         What the file says of its license, such as an SPDX identifier.
 
     The file is made and asked in a temporary folder; it gets its name only if it passes. Raises UnknownNameError,
-    MissingExtraError, ConfigError, RunExistsError and StorageError for what was asked, ExportError for a network that the format cannot
-    hold or an export that does not pass, DataError where samples are needed and there are none.
+    MissingExtraError, ConfigError, RunExistsError and StorageError for what was asked, ExportError for a network that
+    the format cannot hold or an export that does not pass, DataError where samples are needed and there are none.
 
     """
     target, out = find_target(to), Path(out)
@@ -124,8 +138,9 @@ def export(
         draft = replace(draft, name=name)
         written = write(draft, artifact, target, place / out.name if target.suffix else place, calibrating.samples)
         parity, times = judge(artifact, target, written, judging, max_drop)
-        size = publish(place if target.suffix else place / name, home, file)
-    return Export(str(out), to, size, target.runtime, parity, *times)
+        files = publish(place if target.suffix else place / name, home, file)
+    coded = None if artifact.coded is None else len(artifact.coded)
+    return Export(str(out), to, sum(files.values()), files, coded, target.runtime, parity, *times)
 
 
 def write(draft: Draft, artifact: Artifact, target: Target, path: Path, calibrating: Samples) -> Written:
@@ -199,10 +214,10 @@ def time_beside(
         return latency, own, None if written.baseline is None else time_session(written.baseline)
 
 
-def publish(folder: Path, home: Path, file: str) -> int:
-    """Write all files below a folder into another one, in one step, and return how many bytes they have."""
+def publish(folder: Path, home: Path, file: str) -> dict[str, int]:
+    """Write all files below a folder into another one, in one step; return the bytes of each, the main one first."""
     # For whoever knows of no swaps, the file that was asked for comes last: never without what belongs to it.
     paths = sorted((path for path in folder.rglob("*") if path.is_file()), key=lambda path: path.suffix in SUFFIXES)
     contents = {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
     swap(home, contents, name=file)
-    return sum(map(len, contents.values()))
+    return {path: len(content) for path, content in reversed(contents.items())}

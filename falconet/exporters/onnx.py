@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,9 @@ from falconet.exporters.drafts import Draft, Written
 from falconet.exporters.graphs import Graph
 from falconet.exporters.metadata import Metadata
 from falconet.exporters.programs import quiet, refuse, trace_layer
+
+SCOPES = "pkg.torch.onnx.name_scopes"
+"""What the converter says of each node that stays: the layer that it comes from."""
 
 
 def write_onnx(draft: Draft, path: Path) -> Written:
@@ -42,7 +45,29 @@ def convert(program: ExportedProgram, graph: Graph) -> onnx.ModelProto:
     assert made is not None
     model: onnx.ModelProto = made.model_proto
     name_dimensions(model, graph.axes)
+    for part in list_parts(model):
+        # Files, lines and settings of the machine that converted it; whoever gets the file has no use for them.
+        scopes = [entry for entry in part.metadata_props if entry.key == SCOPES]
+        del part.metadata_props[:]
+        part.metadata_props.extend(scopes)
+        part.ClearField("doc_string")
     return model
+
+
+def list_parts(model: onnx.ModelProto) -> Iterator[Any]:
+    """Yield all that may have notes of its own: graphs, functions, and what they hold, at any depth."""
+    graphs = [model.graph]
+    holders: list[Any] = list(model.functions)
+    while graphs or holders:
+        if graphs:
+            graph = graphs.pop()
+            yield from (*graph.input, *graph.output, *graph.value_info, *graph.initializer)
+            holders.append(graph)
+        holder = holders.pop()
+        yield from (holder, *holder.node)
+        for attribute in (attribute for node in holder.node for attribute in node.attribute):
+            attribute.ClearField("doc_string")
+            graphs += [*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs]
 
 
 def convert_layer(module: nn.Module, inputs: tuple[Any, ...]) -> None:

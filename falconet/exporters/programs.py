@@ -6,13 +6,14 @@ import logging
 import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from io import StringIO
+from contextlib import contextmanager
+from threading import RLock
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.export import Dim, ExportedProgram
+from torch.export import Dim, ExportedProgram, _trace
+from torch.fx import GraphModule
 from torch.utils._pytree import tree_map
 
 from falconet import interruption
@@ -22,6 +23,8 @@ from falconet.exporters.graphs import Answerer, Graph
 CHATTY = ("torch.fx.experimental.symbolic_shapes", "torch._subclasses.fake_tensor", "torch.utils._pytree")
 """Loggers that print pages about a layer that cannot be traced, before the error says so; the last one warns of how
 another library, which ExecuTorch brings, calls torch."""
+QUIET = RLock()
+"""Held while something is silenced."""
 Attempt = Callable[[nn.Module, tuple[Any, ...]], object]
 """Tries to export a module on an example of its inputs; raises what it likes."""
 
@@ -37,9 +40,17 @@ def trace(graph: Graph, most: Mapping[str, int]) -> ExportedProgram:
         with quiet():
             program = torch.export.export(graph.module, (example,), dynamic_shapes=(dimensions,), strict=False)
         interruption.check()
-        return program
     except Exception as error:  # Layers raise what they like when they are traced.
         raise refuse(graph, error, trace_layer) from error
+    forget_places(program)
+    return program
+
+
+def forget_places(program: ExportedProgram) -> None:
+    """Remove from each node which line of which file on this machine it comes from: formats would tell it to all."""
+    for module in program.graph_module.modules():
+        for node in module.graph.nodes if isinstance(module, GraphModule) else ():
+            node.meta.pop("stack_trace", None)
 
 
 def bound_axis(graph: Graph, axis: int, most: Mapping[str, int]) -> Any:
@@ -64,17 +75,24 @@ def quiet() -> Iterator[None]:
     """Silence what torch.export says beside raising it."""
     loggers = [logging.getLogger(name) for name in CHATTY]
     levels = [logger.level for logger in loggers]
-    # It prints the graph as far as it came.
-    with warnings.catch_warnings(), redirect_stdout(StringIO()), redirect_stderr(StringIO()):
+    # Filters and levels are the whole process's: of two threads at once, one would keep the other's for good.
+    with QUIET, warnings.catch_warnings():
         # Recurrent layers keep their weights in a list too, which torch reads while it traces them.
         warnings.filterwarnings("ignore", message="The tensor attributes .*_flat_weights", category=UserWarning)
         try:
             for logger in loggers:
                 logger.setLevel(logging.CRITICAL)
+            # It prints the graph as far as it came. Another standard error would be the whole process's.
+            vars(_trace)["print"] = ignore
             yield
         finally:
+            vars(_trace).pop("print", None)
             for logger, level in zip(loggers, levels, strict=True):
                 logger.setLevel(level)
+
+
+def ignore(*_: Any, **__: Any) -> None:
+    """Print nothing."""
 
 
 def trace_layer(module: nn.Module, inputs: tuple[Any, ...]) -> ExportedProgram:

@@ -16,7 +16,7 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from falconet.errors import ExportError
 from falconet.exporters.drafts import Draft, Written
-from falconet.exporters.onnx import save_checked, write_onnx
+from falconet.exporters.onnx import SCOPES, save_checked, write_onnx
 
 WEIGHTED = frozenset({"Conv", "Gemm", "MatMul"})
 """Operators whose weights become integers."""
@@ -86,5 +86,5 @@ def choose_nodes(graph: onnx.GraphProto) -> list[str]:
 
 def is_preprocessing(node: onnx.NodeProto) -> bool:
     """Tell whether the converter made a node of what stands before the network."""
-    scopes = {entry.key: entry.value for entry in node.metadata_props}.get("pkg.torch.onnx.name_scopes", "")
+    scopes = {entry.key: entry.value for entry in node.metadata_props}.get(SCOPES, "")
     return "'preprocess'" in scopes

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import onnx
 
+from falconet.escaping import escape_line
 from falconet.exporters.drafts import Draft, Written
 from falconet.exporters.metadata import KEY, Metadata
 from falconet.exporters.onnx import write_onnx
@@ -33,7 +34,8 @@ def write_triton(draft: Draft, path: Path) -> Written:
     write_onnx(draft, main)
     graph = onnx.load(main).graph
     (folder / "config.pbtxt").write_text(describe_model(draft.name, graph, draft.metadata), encoding="utf-8")
-    labels = [" ".join(label.split()) for label in draft.metadata.input.labels]
+    # Blanks and breaks too are part of a name: two that differ in these alone stay two.
+    labels = map(escape_line, draft.metadata.input.labels)
     (folder / "labels.txt").write_text("\n".join(labels) + "\n", encoding="utf-8")
     return Written(main)
 

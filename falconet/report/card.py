@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from falconet.escaping import escape_line, escape_markdown
 from falconet.evaluation import Evaluation
 from falconet.report.facts import ModelReport
 from falconet.report.html import describe_input, format_bytes, format_percent
@@ -43,12 +44,13 @@ def render_card(report: ModelReport) -> str:
         rows.append(("compressed", f"{small} on the test split"))
     if report.energy:
         rows.append(("energy of training", report.energy))
-    table = "\n".join(f"| {name} | {value} |" for name, value in rows)
-    labels = ", ".join(config.input.labels)
+    table = "\n".join(f"| {name} | {escape_markdown(value)} |" for name, value in rows)
+    labels = ", ".join(map(escape_markdown, config.input.labels))
+    title = escape_markdown(f"{config.architecture} on {Path(origin.data.source).name}")
     return f"""---
 {front}---
 
-# {config.architecture} on {Path(origin.data.source).name}
+# {title}
 
 A classifier of {len(config.input.labels)} classes, trained with Falconet {config.versions.get("falconet", "")}.
 `report.html` beside this file has the curves, the confusion matrix and the mistakes.
@@ -71,7 +73,8 @@ def describe_training(report: ModelReport) -> str:
     """Return where the weights come from."""
     origin = report.config.provenance
     if report.shrinking:
-        return f"Compressed from a network that had trained for {origin.epochs} epochs with seed {origin.seed}."
+        more = f", and trained for {report.shrinking.epochs} more while it was compressed"
+        return f"Compressed from a network that had trained for {origin.epochs} epochs with seed {origin.seed}{more}."
     last = report.settings["training"]["keep"] == "last"
     chosen = "the last one" if last else "the best on the validation split"
     trained = f"Trained for {origin.epochs} epochs with seed {origin.seed}"
@@ -94,7 +97,7 @@ def describe_share(test: Evaluation, figure: str) -> str:
 def front_matter(report: ModelReport) -> dict[str, Any]:
     """Return the metadata, `model-index` included."""
     task = name_task(report.config.input)
-    source, test = Path(report.config.provenance.data.source).name, report.test
+    source, test = escape_line(Path(report.config.provenance.data.source).name), report.test
     metrics = [
         {"type": "accuracy", "value": test.accuracy},
         {"type": "recall", "value": test.macro_recall, "args": {"average": "macro"}},

@@ -13,7 +13,8 @@ import numpy as np
 import torch
 
 from falconet import metrics
-from falconet.artifact import Artifact, ArtifactConfig, current_versions
+from falconet.artifact import Artifact, ArtifactConfig, current_versions, share_config
+from falconet.catalog import share_settings
 from falconet.complexity import Complexity, count_complexity
 from falconet.errors import DataError
 from falconet.evaluation import Answers, Calibration, Evaluation
@@ -78,6 +79,8 @@ class Shrinking:
     trials: int
     untouched: Mapping[str, str]
     """Parameter or layer -> why a step left it as it is."""
+    epochs: int = 0
+    """That its weights learned for while it was compressed, those of the trials that it goes on from included."""
 
     @property
     def ratio(self) -> float:
@@ -112,11 +115,7 @@ class Shrinking:
 
     def name_drop(self) -> str:
         """Return what was lost, or gained, with the interval, in words."""
-        interval = self.drop_ci
-        # Without the addition, rounding might leave a -0.00.
-        bounds = f" (95%: {' to '.join(f'{round(bound, 2) + 0.0:.2f}' for bound in interval)} lost)" if interval else ""
-        lost = round(self.drop, 2)
-        return f"{abs(lost):.2f} points {'gained' if lost < 0 else 'lost'}{bounds}"
+        return describe_change(self.drop, self.drop_ci)
 
     def name_fastest(self) -> str:
         """Return which of the two is faster, and by how much, in words; within TIE they are as fast.
@@ -141,6 +140,23 @@ class Shrinking:
         lost = f"{abs(drop):.2f} points more {'gained' if drop < 0 else 'lost'}"
         verdict = "faster" if ratio > 1 + TIE else "no faster"
         return f"8-bit integers in onnxruntime are {verdict}: {ratio:.2f} times single precision's speed, {lost}"
+
+
+def describe_change(points: float, interval: tuple[float, float] | None) -> str:
+    """Return points that were lost, or below zero gained, with their 95% interval, each end in its own words."""
+    ends = [points, *(interval or ())]
+    # Rounded first, as a -0.001 would be nothing gained.
+    words = [(abs(round(end, 2)), "gained" if round(end, 2) < 0 else "lost") for end in ends]
+    (size, word), *bounds = words
+    text = f"{size:.2f} points {word}"
+    if not bounds:
+        return text
+    (low, first), (high, last) = bounds
+    if first == last == "lost":
+        return f"{text} (95%: {low:.2f} to {high:.2f} lost)"
+    if first == last:
+        return f"{text} (95%: {high:.2f} to {low:.2f} gained)"
+    return f"{text} (95%: {low:.2f} gained to {high:.2f} lost)"
 
 
 TIE = 0.1
@@ -224,7 +240,7 @@ def describe_model(
     """Gather a report; `answers` are what `test` was computed from."""
     spec, model = artifact.config.input, artifact.model
     return ModelReport(
-        config=artifact.config,
+        config=share_config(artifact.config),
         digest=artifact.digest,
         history=tuple(history),
         val=val,
@@ -237,7 +253,7 @@ def describe_model(
         bytes=len(artifact.serialize()),
         latencies=shrinking.after if shrinking else time_runtimes(artifact),
         reasons=find_reasons(artifact, answers),
-        settings=settings,
+        settings=share_settings(settings),
         environment=describe_environment(),
         course=course,
         shrinking=shrinking,

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from falconet.escaping import escape_page
 from falconet.evaluation import Evaluation
 from falconet.explanation.reasons import Reasons
 from falconet.metrics.curves import Curve, Points
@@ -90,6 +91,7 @@ def render_page(package: str, **values: Any) -> str:
     environment = jinja2.Environment(
         loader=jinja2.ChoiceLoader([jinja2.PackageLoader(name, "page") for name in (package, "falconet.report")]),
         autoescape=True,
+        finalize=escape_page,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

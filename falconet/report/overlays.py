@@ -8,6 +8,7 @@ from itertools import pairwise
 import numpy as np
 from jaxtyping import Float
 
+from falconet.escaping import escape_line, escape_lines
 from falconet.explanation.pictures import LINES, Shown, blend
 from falconet.explanation.reasons import Reason
 from falconet.report.pictures import BLUE, ORANGE, THEME, draw_sparkline, encode_picture
@@ -26,7 +27,7 @@ def draw_sample(shown: Shown) -> str:
 def draw_overlay(reason: Reason) -> str:
     """Return a sample with what speaks for a class, as an HTML element."""
     shown, shades = reason.shown, reason.shades
-    said = html.escape(f"evidence for {reason.label}: {describe_peak(shown, shades)}")
+    said = html.escape(escape_line(f"evidence for {reason.label}: {describe_peak(shown, shades)}"))
     if shown.kind == "text":
         return mark_tokens(shown.tokens, shades)
     if shown.kind == "image":
@@ -72,7 +73,7 @@ def mark_tokens(tokens: tuple[str, ...], shades: Float[np.ndarray, " tokens"]) -
     """Return a text whose parts are marked, those that speak against the class with a dotted line below them too."""
     marks = (
         f'<mark class="{"for" if shade >= 0 else "against"}" style="--share: {100 * OPACITY * abs(shade):.0f}%">'
-        f"{html.escape(token)}</mark>"
+        f"{html.escape(escape_lines(token))}</mark>"
         for token, shade in zip(tokens, shades.tolist(), strict=True)
     )
     return f'<p class="tokens">{"".join(marks)}</p>'

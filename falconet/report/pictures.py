@@ -12,12 +12,14 @@ import warnings
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from threading import RLock
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float32, UInt8
 
 from falconet.data.drawing import FRAME
+from falconet.escaping import escape_line
 from falconet.training import EpochRow
 
 if TYPE_CHECKING:
@@ -32,6 +34,10 @@ TEXT = "#010203"
 
 THEME = {TEXT: "currentColor", FRAME: "var(--soft)", BLUE: "var(--blue)", ORANGE: "var(--orange)"}
 """What is drawn in these has the page's own color, which is another one in the dark."""
+
+
+DRAWING = RLock()
+"""Held while matplotlib's settings are those of a page."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +100,8 @@ def to_svg(draw: Callable[[], Figure], description: str) -> str:
         "text.color": TEXT, "axes.labelcolor": TEXT, "axes.edgecolor": TEXT, "xtick.color": TEXT, "ytick.color": TEXT,
         "axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False,
     }  # fmt: skip
-    with rc_context(style), warnings.catch_warnings():
+    # These settings are the whole process's: of two threads at once, one would keep the other's for good.
+    with DRAWING, rc_context(style), warnings.catch_warnings():
         # The page's reader draws the letters, whatever matplotlib's own font lacks.
         warnings.filterwarnings("ignore", message="Glyph .* missing from", category=UserWarning)
         buffer = io.StringIO()
@@ -103,7 +110,7 @@ def to_svg(draw: Callable[[], Figure], description: str) -> str:
     svg = svg[svg.index("<svg") :]
     for drawn, shown in THEME.items():
         svg = svg.replace(drawn, shown)
-    return scope_ids(svg).replace("<svg", f'<svg role="img" aria-label="{html.escape(description)}"', 1)
+    return scope_ids(svg).replace("<svg", f'<svg role="img" aria-label="{html.escape(escape_line(description))}"', 1)
 
 
 def scope_ids(svg: str, part: str = "") -> str:

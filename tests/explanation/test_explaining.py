@@ -12,10 +12,11 @@ from PIL import Image
 from torch import nn
 
 from falconet import RunResult, cli, examine, explain, load_artifact, load_dataset
+from falconet.data.drawing import encode_figure
 from falconet.errors import ConfigError, DataError, PathError, UnknownNameError
 from falconet.explanation.explaining import answer_sample, join_parts, plan, read_subject, slug
 from falconet.explanation.layers import find_nearest, project, rank_units, read_attention, read_filters, weigh
-from falconet.explanation.pictures import draw_embedding, encode_figure, spread, to_shades
+from falconet.explanation.pictures import DPI, draw_embedding, spread, to_shades
 from falconet.models import create_model
 
 Capture = pytest.CaptureFixture[str]
@@ -52,7 +53,7 @@ def test_files_are_explained(trained: RunResult, tmp_path: Path, capsys: Capture
 def test_class_names_stand_in_the_legend_as_they_are() -> None:
     names = ["_unknown_", "$x_{$"]
     figure = draw_embedding(np.array([[0.0, 1.0], [1.0, 0.0]]), [0, 1], names, [])
-    assert encode_figure(figure).startswith(b"\x89PNG")
+    assert encode_figure(figure, DPI).startswith(b"\x89PNG")
     legend = figure.axes[0].get_legend()
     assert legend is not None
     assert [text.get_text() for text in legend.get_texts()] == names
