@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
+import torch
+from torch import Tensor, nn
 
-from falconet import Callback, interruption, train
-from falconet.errors import InterruptedRunError
+from falconet import Callback, interruption
 from falconet.storage import write_bytes
+from falconet.training import TrainConfig, loop
+from falconet.training.loop import fit
 
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
@@ -81,11 +84,41 @@ def test_handlers_are_put_back_and_those_of_others_left(monkeypatch: pytest.Monk
         signal.signal(signal.SIGINT, before)
 
 
+class Few:
+    """Four batches of two classes that a line parts."""
+
+    def __len__(self) -> int:
+        return 4
+
+    def epoch(self, number: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        for batch in range(start, 4):
+            labels = torch.arange(6) % 2
+            yield labels.float().view(6, 1) + batch / 10, labels
+
+
 @pytest.mark.parametrize("last", [False, True])
-def test_training_stops_where_a_callback_swallowed_it(tmp_path: Path, last: bool) -> None:
+def test_training_stops_where_a_callback_swallowed_it(last: bool) -> None:
     callback = PressInEpoch(2, last)
-    with pytest.raises(InterruptedRunError, match=r"stopped after [12] of 4 epochs; the best weights so far"):
-        train("digits", model="lenet300_100", epochs=4, out=tmp_path, callbacks=[callback])
-    assert callback.seen <= 2 * callback.steps, "it stopped within the step"
-    assert (tmp_path / "model.safetensors").is_file()
+    result = fit(nn.Linear(1, 2), Few(), Few(), TrainConfig(epochs=4, precision="fp32"), callbacks=[callback])
+    assert result.ending == "interrupted"
+    assert callback.seen <= 8, "it stopped within a step, or at the end of the epoch"
+    assert len(result.history) == (2 if last else 1)
+    assert 1 <= result.best_epoch <= len(result.history)
     interruption.check()
+
+
+def test_an_interrupt_does_not_part_an_epoch_from_its_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It comes while the weights of the second epoch are copied, of which nothing is kept then."""
+    copies = 0
+
+    def clone(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        nonlocal copies
+        copies += 1
+        if copies == 3:  # The first is of the initial weights.
+            raise KeyboardInterrupt
+        return {name: tensor.detach().clone() for name, tensor in weights.items()}
+
+    monkeypatch.setattr(loop, "clone", clone)
+    config = TrainConfig(epochs=4, precision="fp32", keep="last")
+    result = fit(nn.Linear(1, 2), Few(), Few(), config)
+    assert (result.ending, len(result.history), result.best_epoch) == ("interrupted", 1, 1)
