@@ -97,12 +97,13 @@ def swap(folder: Path, contents: Mapping[str, bytes], removed: Iterable[str] = (
     """
     interruption.check()
     plan = {"new": list(contents), "removed": [path for path in removed if path not in contents]}
-    committed = folder / f".{name}{SWAP}"
+    committed = folder / hide(name, SWAP)
     staged = committed.with_name(f"{committed.name}{PARTIAL}")
     with own(folder, name):
         complete(folder, committed)
         try:
             remove_tree(staged)
+            staged.mkdir()
             for path, content in ((f"{NEW_FOLDER}/{path}", content) for path, content in contents.items()):
                 (staged / path).parent.mkdir(parents=True, exist_ok=True)
                 write_synced(staged / path, content)
@@ -148,6 +149,11 @@ def complete(folder: Path, committed: Path) -> None:
         raise storage_error(folder, error) from error
 
 
+def hide(name: str, ending: str) -> str:
+    """Return the hidden name of what belongs to the owner of a folder, or of the file `name` there."""
+    return f".{name}{ending}" if name else ending
+
+
 def find_within(folder: Path, name: str) -> Path:
     """Return the path of a file below a folder, by its plain name. Raises ArtifactError for one that leads outside."""
     parts = PurePosixPath(name).parts
@@ -169,7 +175,7 @@ def settle(folder: Path, *, name: str = "") -> None:
 
     Raises StorageError where it cannot be completed.
     """
-    committed = folder / f".{name}{SWAP}"
+    committed = folder / hide(name, SWAP)
     deadline = time.monotonic() + PATIENCE
     while committed.is_dir():
         try:
@@ -334,7 +340,7 @@ def hold(folder: Path, *, name: str = "") -> Iterator[None]:
     if find_lock(folder, name).is_locked:
         raise busy(folder, name)
     with own(folder, name):
-        complete(folder, folder / f".{name}{SWAP}")
+        complete(folder, folder / hide(name, SWAP))
         yield
 
 
@@ -353,11 +359,13 @@ def own(folder: Path, name: str, *, patience: float = 0.0) -> Iterator[None]:
     try:
         yield
     finally:
-        if outermost:
-            # Whoever has opened it meanwhile finds it without a name once it is released, and opens another.
-            with suppress(OSError):
-                Path(lock.lock_file).unlink()
-        lock.release()
+        try:
+            if outermost:
+                # Whoever has opened it meanwhile finds it without a name once it is released, and opens another.
+                with suppress(OSError):
+                    Path(lock.lock_file).unlink()
+        finally:
+            lock.release()
         if made:
             with suppress(OSError):  # Mostly there is something in it now.
                 folder.rmdir()
@@ -365,7 +373,7 @@ def own(folder: Path, name: str, *, patience: float = 0.0) -> Iterator[None]:
 
 def find_lock(folder: Path, name: str) -> FileLock:
     """Return the lock of a folder or of a file there: the same object for a thread that has it already."""
-    return FileLock(folder.resolve() / f".{name}{LOCK}", is_singleton=True)
+    return FileLock(folder.resolve() / hide(name, LOCK), is_singleton=True)
 
 
 def busy(folder: Path, name: str) -> RunExistsError:

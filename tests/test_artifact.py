@@ -27,6 +27,7 @@ from falconet.artifact import (
     build_model,
     current_versions,
     encode_artifact,
+    list_stale,
     load_artifact,
 )
 from falconet.catalog import CODED_FILE, CONFIG_FILE, WEIGHTS_FILE, check_artifact
@@ -363,3 +364,56 @@ def test_a_coded_file_cannot_ask_for_a_network_beyond_its_weights(tmp_path: Path
     (tmp_path / "odd.fnet").write_bytes(codec.encode(header, {"a": np.zeros(3, np.float32)}))
     with pytest.raises(ArtifactError, match=r"options\.layers: wanted at most 64, found 100000000"):
         load_artifact(tmp_path / "odd.fnet")
+
+
+def describe(artifact: Artifact) -> dict[str, str]:
+    """Return a card, a page and figures that name the weights that they speak of."""
+    return {
+        "README.md": f"---\nweights_sha256: {artifact.digest}\n---\n",
+        "report.html": f'<meta name="weights_sha256" content="{artifact.digest}">',
+        "metrics.json": json.dumps({"weights_sha256": artifact.digest}),
+    }
+
+
+def test_what_speaks_of_earlier_weights_goes_with_them(artifact: Artifact, tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text("mine")
+    artifact.save(tmp_path)
+    assert (tmp_path / "README.md").read_text() == "mine", "there was no model that it could be about"
+    artifact.save(tmp_path, describe(artifact))
+    (tmp_path / "config.yaml").write_text("mine too")
+    assert list_stale(tmp_path) == ()
+    other = Artifact(CONFIG, {name: torch.zeros_like(tensor) for name, tensor in artifact.weights.items()})
+    other.save(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {CONFIG_FILE, WEIGHTS_FILE, "config.yaml"}
+    encode_artifact(other).save(tmp_path, describe(encode_artifact(other)))
+    assert not (tmp_path / WEIGHTS_FILE).exists(), "weights of another form are those of another model"
+    assert list_stale(tmp_path) == ()
+    for name, text in describe(artifact).items():
+        (tmp_path / name).write_text(text)
+        assert name in list_stale(tmp_path)
+    assert load_artifact(tmp_path).digest == encode_artifact(other).digest
+
+
+def test_an_artifact_is_read_whole_after_a_kill_in_the_middle_of_its_swap(
+    artifact: Artifact, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    other = Artifact(CONFIG, {name: torch.ones_like(tensor) for name, tensor in artifact.weights.items()})
+    replace_file, moves = Path.replace, 0
+
+    def die(source: Path, target: Path) -> Path:
+        nonlocal moves
+        moves += 1
+        if moves > 2:  # The swap itself, and the weights.
+            raise Killed
+        return replace_file(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", die)
+        with pytest.raises(Killed):
+            other.save(folder)
+    assert (folder / ".swap").is_dir()
+    assert load_artifact(folder).digest == other.digest
+    assert sorted(path.name for path in folder.iterdir()) == [CONFIG_FILE, WEIGHTS_FILE]

@@ -313,3 +313,38 @@ def test_the_hub_understands_the_card(trained: RunResult) -> None:
         ("image-classification", "digits", "test")
     }
     assert card.data.model_name == trained.report.name
+
+
+@pytest.mark.parametrize("name", ["README.md", "report.html", "metrics.json"])
+def test_what_speaks_of_other_weights_is_not_pushed(name: str, hub: Hub, trained: RunResult, tmp_path: Path) -> None:
+    shutil.copytree(trained.out, tmp_path / "copy")
+    path = tmp_path / "copy" / name
+    digest = hashlib.sha256((trained.out / "model.safetensors").read_bytes()).hexdigest()
+    assert path.read_text(encoding="utf-8").count(digest) == 1
+    path.write_text(path.read_text(encoding="utf-8").replace(digest, digest[::-1]), encoding="utf-8")
+    with pytest.raises(ArtifactError, match=f"{name} does not say that it speaks of these weights"):
+        falconet.push(tmp_path / "copy", "jane/m")
+    assert not hub.asked
+
+
+@pytest.mark.parametrize("name", ["README.md", "model.safetensors", "config.json"])
+def test_nothing_is_pushed_that_a_link_leads_to(name: str, hub: Hub, trained: RunResult, tmp_path: Path) -> None:
+    shutil.copytree(trained.out, tmp_path / "copy")
+    (tmp_path / "secret").write_bytes((trained.out / name).read_bytes())
+    (tmp_path / "copy" / name).unlink()
+    (tmp_path / "copy" / name).symlink_to(tmp_path / "secret")
+    with pytest.raises(ArtifactError, match=f"{name} is damaged: a link, not a regular file"):
+        falconet.push(tmp_path / "copy", "jane/m")
+    assert not hub.asked
+
+
+def test_what_was_pushed_of_earlier_weights_goes_in_the_same_commit(
+    hub: Hub, trained: RunResult, tmp_path: Path
+) -> None:
+    hub.commit("jane/m", {"model.fnet": b"earlier", "report.html": b"of the earlier", "notes.txt": b"theirs"})
+    shutil.copytree(trained.out, tmp_path / "copy")
+    (tmp_path / "copy" / "report.html").unlink()
+    falconet.push(tmp_path / "copy", "jane/m")
+    stored = list(hub.repositories["jane/m"].commits.values())[-1]
+    assert stored.keys() == (read_artifact(trained).keys() | {"notes.txt"}) - {"report.html"}
+    assert stored["model.safetensors"] == (trained.out / "model.safetensors").read_bytes()

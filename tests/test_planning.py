@@ -273,6 +273,37 @@ class TestExistingFolders:
         with pytest.raises(UsageError, match=r"training.epochs=3, but now it is 4"):
             plan_run("digits", epochs=4, out=tmp_path, existing="resume")
 
+    @pytest.mark.parametrize("setting", [{"device": "cpu"}, {"checkpoint_seconds": 5.0}])
+    def test_resuming_on_another_device_or_with_other_checkpoints_is_the_same_run(
+        self, tmp_path: Path, setting: dict[str, Any]
+    ) -> None:
+        write_config(plan_run("digits", out=tmp_path))
+        plan = plan_run("digits", out=tmp_path, existing="resume", settings={"training": setting})
+        assert {key: getattr(plan.config.training, key) for key in setting} == setting
+
+    @pytest.mark.parametrize("named", [False, True])
+    def test_resuming_reads_the_source_once(self, tmp_path: Path, named: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.chdir(tmp_path)
+        out = tmp_path / "run" if named else None
+        write_config(plan_run("digits", out=out, seed=4))
+        reads: list[object] = []
+        load = planning.load_dataset
+        monkeypatch.setattr(
+            planning, "load_dataset", lambda *given, **more: reads.append(given) or load(*given, **more)
+        )
+        assert plan_run("digits", out=out, existing="resume").config.training.seed == 4
+        assert len(reads) == 1
+
+    def test_what_another_process_did_while_the_data_were_read_is_seen(self, tmp_path: Path) -> None:
+        plan = plan_run("digits", out=tmp_path)
+        write_config(plan_run("digits", seed=8, out=tmp_path))
+        (tmp_path / "model.safetensors").touch()
+        with pytest.raises(RunExistsError, match="already holds a run"):
+            planning.check_again(plan)
+        other = dataclasses.replace(plan, existing="resume")
+        with pytest.raises(UsageError, match=r"training.seed=8, but now it is 0"):
+            planning.check_again(other)
+
     def test_resuming_keeps_the_recipe(self, tmp_path: Path) -> None:
         write_config(plan_run("digits", recipe="digits", epochs=3, out=tmp_path))
         assert plan_run("digits", out=tmp_path, existing="resume").recipe == "digits"

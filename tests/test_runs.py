@@ -433,7 +433,9 @@ def test_the_demonstration(tmp_path: Path) -> None:
     assert min(run.test.accuracy for run in result.runs) >= 0.97
     page = result.report.read_text(encoding="utf-8")
     assert all(f"model-{number}" in page for number in (1, 2))
-    falconet.demonstrate(tmp_path)  # An earlier demonstration is replaced.
+    with pytest.raises(RunExistsError, match=r"lenet5 is there already: replace it with --overwrite"):
+        falconet.demonstrate(tmp_path)
+    falconet.demonstrate(tmp_path, existing="overwrite")
 
 
 def test_weights_are_loaded_without_pickle(trained: RunResult, monkeypatch: pytest.MonkeyPatch) -> None:

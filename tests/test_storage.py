@@ -4,16 +4,30 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
 
 from falconet.errors import ArtifactError, RunExistsError, StorageError
-from falconet.storage import hold, prepare_folder, read_json, read_regular, write_bytes, write_json, write_text
+from falconet.storage import (
+    hold,
+    is_vacant,
+    prepare_folder,
+    read_json,
+    read_regular,
+    read_settled,
+    settle,
+    swap,
+    write_bytes,
+    write_json,
+    write_text,
+)
 
 
 def refuse(*_: object) -> NoReturn:
@@ -221,3 +235,177 @@ def test_what_is_no_regular_file_is_refused_at_once(tmp_path: Path, what: str) -
         path.symlink_to("/dev/zero")
     with pytest.raises(OSError, match="not a regular file"):
         read_regular(path)
+
+
+class Killed(BaseException):
+    """What a process does not survive."""
+
+
+OLD = {"model": b"old", "config": b"old, too", "card": b"of the old"}
+NEW = {"model": b"new", "config": b"new, too", "more/deep": b"added"}
+STEPS = ((Path, "mkdir"), (Path, "open"), (os, "fsync"), (Path, "replace"), (Path, "unlink"), (shutil, "rmtree"))
+
+
+def read_set(folder: Path) -> dict[str, bytes]:
+    """Return all that is in a folder, hidden files too."""
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def end_at(step: int, error: BaseException, monkeypatch: pytest.MonkeyPatch, steps: Any = STEPS) -> list[str]:
+    """Let every change of the disk fail from the given one on; return the names of those that were asked for."""
+    asked: list[str] = []
+
+    def watch(name: str, action: Callable[..., Any]) -> Callable[..., Any]:
+        def watched(*arguments: Any, **options: Any) -> Any:
+            asked.append(name)
+            if len(asked) > step:
+                raise error
+            return action(*arguments, **options)
+
+        return watched
+
+    for owner, name in steps:
+        monkeypatch.setattr(owner, name, watch(name, getattr(owner, name)))
+    return asked
+
+
+def test_a_swap_that_is_killed_at_any_step_leaves_the_old_set_or_the_new_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results: list[bool] = []
+    while True:
+        folder = tmp_path / str(len(results))
+        swap(folder, OLD)
+        with monkeypatch.context() as patch:
+            asked = end_at(len(results), Killed(), patch)
+            with suppress(Killed):
+                swap(folder, NEW, ["card"])
+            ended = len(asked) <= len(results)
+        settle(folder)
+        with hold(folder):
+            prepare_folder(folder)
+        swap(folder, {})  # What was staged in vain goes with the next one.
+        assert read_set(folder) in (OLD, NEW)
+        results.append(read_set(folder) == NEW)
+        if ended:
+            break
+    assert len(results) > 20
+    assert results == sorted(results), "from one step on it is the new one"
+    assert results[-1]
+    assert sum(results) > 5, "what is left to do after that step is done by whoever comes next"
+
+
+def test_a_disk_that_is_full_at_any_step_of_a_swap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    step = 0
+    while True:
+        folder = tmp_path / str(step)
+        swap(folder, OLD)
+        with monkeypatch.context() as patch:
+            full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            asked = end_at(step, full, patch, STEPS[:4])
+            with suppress(StorageError):
+                swap(folder, NEW, ["card"])
+            ended = len(asked) <= step
+        settle(folder)
+        assert read_set(folder) in (OLD, NEW)
+        if ended:
+            break
+        step += 1
+    assert step > 10
+    assert read_set(folder) == NEW
+
+
+def test_an_interrupt_within_a_swap_does_not_part_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    swap(tmp_path, OLD)
+    replace, moves = Path.replace, 0
+
+    def interrupted(source: Path, target: Path) -> Path:
+        nonlocal moves
+        moves += 1
+        if moves == 3:
+            raise KeyboardInterrupt
+        return replace(source, target)
+
+    monkeypatch.setattr(Path, "replace", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        swap(tmp_path, NEW, ["card"])
+    assert read_set(tmp_path) == NEW
+
+
+def test_a_swap_names_no_file_outside_its_folder(tmp_path: Path) -> None:
+    (tmp_path / "outside").write_bytes(b"mine")
+    for name in ("../outside", "/etc/outside", "", "link/outside"):
+        folder = tmp_path / "hostile"
+        (folder / ".swap" / "new").mkdir(parents=True)
+        if name.startswith("link"):
+            (folder / "link").symlink_to(tmp_path)
+        write_json(folder / ".swap" / "plan.json", {"new": [], "removed": [name]})
+        with pytest.raises(ArtifactError, match="is damaged: wanted files of this folder"):
+            settle(folder)
+        shutil.rmtree(folder)
+    assert (tmp_path / "outside").read_bytes() == b"mine"
+
+
+def test_a_reader_in_the_middle_of_a_swap_reads_again(tmp_path: Path) -> None:
+    swap(tmp_path, {"config": b"1", "model": b"1"})
+    seen: list[tuple[bytes, bytes]] = []
+
+    def read() -> bytes:
+        config = (tmp_path / "config").read_bytes()
+        if not seen:
+            swap(tmp_path, {"config": b"22", "model": b"22"})
+        seen.append((config, (tmp_path / "model").read_bytes()))
+        if seen[-1][0] != seen[-1][1]:
+            raise ArtifactError("they do not belong together")
+        return config
+
+    assert read_settled(tmp_path, "config", read) == b"22"
+    assert seen == [(b"1", b"22"), (b"22", b"22")]
+    (tmp_path / "model").write_bytes(b"altered")
+    with pytest.raises(ArtifactError, match="do not belong together"):
+        read_settled(tmp_path, "config", read)
+
+
+def test_locks_leave_nothing_and_what_was_killed_is_in_nobodys_way(tmp_path: Path) -> None:
+    folder = tmp_path / "new"
+    assert is_vacant(folder)
+    with hold(folder):
+        assert {path.name for path in folder.iterdir()} == {".lock"}
+        assert is_vacant(folder)
+    assert not folder.exists(), "a folder that was made for nothing goes"
+    folder.mkdir()
+    (folder / ".m.onnx.lock").touch()
+    (folder / ".swap.partial").mkdir()
+    assert is_vacant(folder)
+    (folder / "letter.txt").touch()
+    assert not is_vacant(folder)
+
+
+def test_a_folder_and_files_in_it_have_owners_of_their_own(tmp_path: Path) -> None:
+    with hold(tmp_path), hold(tmp_path, name="a.onnx"), hold(tmp_path, name="b.onnx"):
+        with (
+            pytest.raises(RunExistsError, match=r"a\.onnx: another process is at work there"),
+            hold(tmp_path, name="a.onnx"),
+        ):
+            pytest.fail("both work there")
+        swap(tmp_path, {"a.onnx": b"a", "a.bin": b"b"}, name="a.onnx")
+        assert (tmp_path / "a.bin").read_bytes() == b"b"
+    assert {path.name for path in tmp_path.iterdir()} == {"a.onnx", "a.bin"}
+
+
+def test_another_process_may_not_swap_where_one_is_at_work(tmp_path: Path) -> None:
+    swap(tmp_path, OLD)
+    code = (
+        f"from pathlib import Path; from falconet.storage import swap; swap(Path({str(tmp_path)!r}), {{'model': b'x'}})"
+    )
+    with hold(tmp_path):
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert "RunExistsError: " in done.stderr
+    assert "another process is at work there; wait for it, or choose another --out" in done.stderr
+    assert read_set(tmp_path) == OLD
+
+
+def test_a_fifo_in_the_place_of_json_does_not_block(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "config.json")
+    with pytest.raises(ArtifactError, match="not a regular file"):
+        read_json(tmp_path / "config.json")

@@ -116,8 +116,9 @@ def export(
         What the file says of its license, such as an SPDX identifier.
 
     The file is made and asked in a temporary folder; it gets its name only if it passes. Raises UnknownNameError,
-    MissingExtraError, ConfigError, RunExistsError and StorageError for what was asked, ExportError for a network that
-    the format cannot hold or an export that does not pass, DataError where samples are needed and there are none.
+    MissingExtraError, ConfigError and StorageError for what was asked, RunExistsError where another process writes the
+    same file, ExportError for a network that the format cannot hold or an export that does not pass, DataError where
+    samples are needed and there are none.
 
     """
     target, out = find_target(to), Path(out)

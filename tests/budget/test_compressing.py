@@ -292,7 +292,7 @@ def test_from_two_hundred_samples_on_nothing_is_told() -> None:
 
 def test_a_search_that_is_going_on_is_left_alone(trained: RunResult, tmp_path: Path) -> None:
     write_json(tmp_path / "search" / "search.json", {})
-    with hold(tmp_path / "search"), pytest.raises(RunExistsError, match="another process is at work there"):
+    with hold(tmp_path), pytest.raises(RunExistsError, match="another process is at work there"):
         compress(trained.out, "digits", tmp_path, settings=QUICK, existing="overwrite")
     assert read_json(tmp_path / "search" / "search.json") == {}
 

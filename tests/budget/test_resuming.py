@@ -210,6 +210,14 @@ def test_another_search_is_not_gone_on_with(key: str, tmp_path: Path) -> None:
         read_record(path, {**FACTS, key: changed if key == "config" else "other"})
 
 
+def test_a_search_goes_on_on_another_device(tmp_path: Path) -> None:
+    path = tmp_path / "search.json"
+    path.write_text(json.dumps({**FACTS, "sensed": False, "bits": {}, "shares": {}, "trials": []}))
+    training = replace(CONFIG.training, device="cuda", checkpoint_seconds=1.0)
+    changed = to_mapping(replace(CONFIG, training=training))
+    assert read_record(path, {**FACTS, "config": changed}).trials == ()
+
+
 def test_checkpoints_of_another_trial_are_not_gone_on_with(tmp_path: Path) -> None:
     left = tmp_path / "checkpoint" / "epoch-000001.json"
     left.parent.mkdir()
