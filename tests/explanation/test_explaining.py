@@ -12,6 +12,7 @@ from PIL import Image
 from torch import nn
 
 from falconet import RunResult, cli, examine, explain, load_artifact, load_dataset
+from falconet.catalog import share_settings
 from falconet.data.drawing import encode_figure
 from falconet.errors import ConfigError, DataError, PathError, UnknownNameError
 from falconet.explanation.explaining import answer_sample, join_parts, plan, read_subject, slug
@@ -47,7 +48,7 @@ def test_files_are_explained(trained: RunResult, tmp_path: Path, capsys: Capture
     page = (out / "explanations.html").read_text(encoding="utf-8")
     assert page.count("<img") == 4
     assert "http" not in page
-    assert json.loads((out / "explanations.json").read_text(encoding="utf-8")) == found
+    assert json.loads((out / "explanations.json").read_text(encoding="utf-8")) == share_settings(found)
 
 
 def test_class_names_stand_in_the_legend_as_they_are() -> None:
