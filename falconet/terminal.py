@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from falconet.data.files import describe_ignored
 from falconet.training import Callback, EpochRow
 
 if TYPE_CHECKING:
@@ -159,7 +160,7 @@ def print_facts(report: DataReport) -> None:
     if report.missing:
         print_line(f"missing values: {report.missing:.2%}")
     if report.ignored:
-        print_line(f"ignored: {', '.join(f'{n:,} {suffix}' for suffix, n in report.ignored.items())}")
+        print_line(f"ignored: {describe_ignored(report.ignored)}")
 
 
 def list_findings(report: DataReport) -> list[tuple[str, list[str]]]:

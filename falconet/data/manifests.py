@@ -152,7 +152,7 @@ def read_tables(source: str, tables: Mapping[str, Table], config: DataConfig) ->
     usable = [take_usable(part) for part in parts]
     check_splits(source, usable, unreadable)
     if "path" in roles.columns:
-        dataset = to_files(source, first.path.parent, roles.kind, usable, unreadable)
+        dataset = to_files(source, first.path.parent, roles.kind, usable, unreadable, config.max_pixels)
     else:
         dataset = to_samples(source, roles.kind, usable, unreadable)
     return replace(dataset, columns=roles.columns)
@@ -548,7 +548,9 @@ def split_up(parts: Sequence[Part]) -> Iterator[tuple[str, Part]]:
                 yield split, part if len(indices) == len(part.splits) else take(part, indices)
 
 
-def to_files(source: str, root: Path, kind: Kind, parts: Sequence[Part], unreadable: Sequence[Unreadable]) -> Dataset:
+def to_files(
+    source: str, root: Path, kind: Kind, parts: Sequence[Part], unreadable: Sequence[Unreadable], max_pixels: int
+) -> Dataset:
     """Make a Dataset of paths."""
     files = [
         ListedFile(
@@ -561,7 +563,7 @@ def to_files(source: str, root: Path, kind: Kind, parts: Sequence[Part], unreada
         for part in parts
         for index, path in enumerate(part.values)
     ]
-    return read_files(root, kind, files, source=source, unreadable=unreadable)
+    return read_files(root, kind, files, source=source, unreadable=unreadable, max_pixels=max_pixels)
 
 
 def to_samples(source: str, kind: Kind, parts: Sequence[Part], unreadable: Sequence[Unreadable]) -> Dataset:
