@@ -21,6 +21,7 @@ from falconet.data.files import (
     count_ignored,
     guess_kind,
     is_visible,
+    list_folders,
     read_files,
     suffix_of,
 )
@@ -118,6 +119,40 @@ def read_table_folder(folder: Path, config: DataConfig) -> Dataset:
         used |= {item.file for item in dataset.unreadable}
     files = [path.name for path in folder.iterdir() if path.is_file() and is_visible(path.name)]
     return replace(dataset, ignored=count_ignored(files, used))
+
+
+def find_metadata(folder: Path) -> dict[str, Path]:
+    """Return split -> `metadata.csv` and the like beside the pictures, as folders of the Hugging Face Hub have them.
+
+    "" is the split of one in the folder itself; empty where there is none for training.
+    """
+    layers = {"": folder} | {
+        split: layer for layer in list_folders(folder) if (split := SPLIT_FOLDERS.get(layer.name.lower()))
+    }
+    found = {
+        split: layer / f"metadata{suffix}"
+        for split, layer in layers.items()
+        for suffix in reversed(READABLE)
+        if (layer / f"metadata{suffix}").is_file()
+    }
+    return found if "train" in found else {split: path for split, path in found.items() if not split}
+
+
+def read_metadata_folder(folder: Path, config: DataConfig) -> Dataset:
+    """Read a folder of pictures whose classes stand in tables beside them, one for all or one for each split."""
+    paths = find_metadata(folder)
+    tables = {split: move_paths(read_table(path), folder) for split, path in paths.items() if split or len(paths) == 1}
+    return read_tables(str(folder), tables, config)
+
+
+def move_paths(table: Table, folder: Path) -> Table:
+    """Return a table of a subfolder as one of the folder: its paths begin with the subfolder's name."""
+    name = find_named(table, {}, "path", bool)
+    if table.path.parent == folder or name is None:
+        return table
+    prefix = table.path.parent.relative_to(folder).as_posix()
+    cells = [f"{prefix}/{path_of(cell)}" if path_of(cell) else cell for cell in table.columns[name]]
+    return replace(table, path=folder / table.path.name, columns={**table.columns, name: cells})
 
 
 def find_split_tables(folder: Path) -> dict[str, Path]:

@@ -11,7 +11,13 @@ from falconet.data.arrays import find_idx_images, read_idx_folder, read_npz
 from falconet.data.dataset import Dataset
 from falconet.data.files import read_folder
 from falconet.data.hub import read_hub
-from falconet.data.manifests import find_split_tables, read_manifest, read_table_folder
+from falconet.data.manifests import (
+    find_metadata,
+    find_split_tables,
+    read_manifest,
+    read_metadata_folder,
+    read_table_folder,
+)
 from falconet.data.named import find_cifar_binaries, from_arrays, read_cifar_binaries, read_named
 from falconet.data.series import find_ts_problems, read_ts
 from falconet.data.splits import DataConfig, complete_splits
@@ -82,6 +88,8 @@ def read_any_folder(folder: Path, config: DataConfig) -> Dataset:
         return read_cifar_binaries(folder, str(folder))
     if find_split_tables(folder):
         return read_table_folder(folder, config)
+    if find_metadata(folder):
+        return read_metadata_folder(folder, config)
     problems = find_ts_problems(folder)
     if len(problems) > 1:
         names = ", ".join(path.name for path in problems)
