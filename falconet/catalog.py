@@ -98,7 +98,7 @@ def is_hub_name(name: str) -> bool:
 
 def check_suffix(path: Path) -> None:
     """Raise PathError unless a file's name ends like that of a data set."""
-    if path.suffix in FILE_SUFFIXES:
+    if path.suffix.lower() in FILE_SUFFIXES:
         return
     if path.suffix.lower() in ARCHIVE_SUFFIXES:
         raise PathError(f"{path} is compressed: unpack it and name what comes out, a folder or a file")
@@ -133,7 +133,7 @@ def check_artifact(folder: str | Path) -> None:
     if not folder.exists():
         name = as_name(folder)
         hint = f"; a model of the Hugging Face Hub is written {HUB_PREFIX}{name}" if is_hub_name(name) else ""
-        what = "file" if folder.suffix == Path(CODED_FILE).suffix else "folder"
+        what = "file" if folder.suffix.lower() == Path(CODED_FILE).suffix else "folder"
         raise PathError(f"no such {what}: {folder}{hint}")
     found = (
         "an unfinished run (`falconet train --resume` goes on with it)"
@@ -147,7 +147,7 @@ def check_artifact(folder: str | Path) -> None:
 
 def is_coded(path: Path) -> bool:
     """Tell whether a path is that of a coded model's file."""
-    return path.suffix == Path(CODED_FILE).suffix and path.is_file()
+    return path.suffix.lower() == Path(CODED_FILE).suffix and path.is_file()
 
 
 REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +11,7 @@ from jaxtyping import Float
 
 from falconet.catalog import FILE_SUFFIXES
 from falconet.data import Unreadable
-from falconet.data.files import KIND_WORDS, list_samples
+from falconet.data.files import KIND_WORDS, KINDS, count_ignored, describe_ignored, suffix_of, to_text, walk
 from falconet.errors import DataError, PathError, UsageError
 from falconet.spec import Kind
 
@@ -40,26 +40,54 @@ class Predictions:
 
     predictions: tuple[Prediction, ...]
     skipped: tuple[Unreadable, ...]
+    ignored: Mapping[str, int] = field(default_factory=dict)
+    """Files of folders that were no samples, counted by extension."""
 
 
-def list_files(paths: Sequence[str | Path], kind: Kind) -> list[str]:
-    """Return files themselves, and the samples of a kind below folders. Raises PathError where there are none."""
-    return [file for path in paths for file in expand(Path(path), kind)]
+@dataclass(frozen=True)
+class FoundFiles:
+    """What lies where a user pointed to."""
+
+    files: Sequence[str]
+    """That should hold one sample each."""
+    refused: tuple[Unreadable, ...] = ()
+    """Links that lead out of a folder, pipes and the like."""
+    ignored: Mapping[str, int] = field(default_factory=dict)
 
 
-def expand(path: Path, kind: Kind) -> list[str]:
-    """Return a file itself, or the samples below a folder."""
+def find_files(paths: Sequence[str | Path], kind: Kind) -> FoundFiles:
+    """Return files themselves and, below folders, the samples of a kind and what is left out.
+
+    Raises PathError where there are none.
+    """
+    found = [expand(Path(path), kind) for path in paths]
+    ignored: dict[str, int] = {}
+    for item in found:
+        for suffix, count in item.ignored.items():
+            ignored[suffix] = ignored.get(suffix, 0) + count
+    refused = tuple(entry for item in found for entry in item.refused)
+    return FoundFiles([file for item in found for file in item.files], refused, ignored)
+
+
+def expand(path: Path, kind: Kind) -> FoundFiles:
+    """Return a file itself, or what lies below a folder."""
     if path.is_file():
         if kind == "text" and path.suffix.lower() in FILE_SUFFIXES:
             wanted = "wanted texts in files of their own (.txt), found a table"
             raise PathError(f"{path}: {wanted}; `falconet evaluate` reads tables")
-        return [str(path)]
+        return FoundFiles([str(path)])
     if not path.is_dir():
-        raise PathError(f"no such file or folder: {path}")
-    found = list_samples(path, kind)
-    if not found:
-        raise PathError(f"{path}: wanted {KIND_WORDS[kind]}, found none in this folder")
-    return [str(file) for file in found]
+        found = "no regular file" if path.exists() else "no such file or folder"
+        raise PathError(f"{found}: {path}")
+    listing = walk(path, path, follow=False)
+    files = [name for name in listing.files if suffix_of(name) in KINDS[kind]]
+    ignored = count_ignored(listing.files, set(files)) | ({"hidden": len(listing.hidden)} if listing.hidden else {})
+    if not files:
+        beside = f" but {describe_ignored(ignored)}" if ignored else ""
+        first = f" ({listing.refused[0].file}: {listing.refused[0].reason})" if listing.refused else ""
+        raise PathError(f"{path}: wanted {KIND_WORDS[kind]}, found none in this folder{beside}{first}")
+    refused = tuple(Unreadable(to_text(str(path / item.file)), item.reason) for item in listing.refused)
+    return FoundFiles([str(path / name) for name in files], refused, ignored)
 
 
 def check_top(top: int) -> None:
@@ -69,21 +97,25 @@ def check_top(top: int) -> None:
 
 
 def rank_files(
-    files: Sequence[str],
+    found: FoundFiles,
     answers: Float[np.ndarray, "readable classes"],
-    skipped: tuple[Unreadable, ...],
+    reasons: Mapping[int, str],
     labels: Sequence[str],
     top: int,
 ) -> Predictions:
-    """Return the `top` most probable classes of each file that was not skipped; `answers` are probabilities in order.
+    """Return the `top` most probable classes of each file that can be read; `answers` are probabilities in order.
+
+    `reasons` say of the others, by position, why they cannot.
 
     Raises DataError where not one file could be read.
     """
+    skipped = [Unreadable(to_text(found.files[index]), reason) for index, reason in reasons.items()]
     if not len(answers):
-        raise DataError(f"none of {len(files)} files can be read; the first: {skipped[0].file} ({skipped[0].reason})")
-    lost = {item.file for item in skipped}
-    rows = zip((file for file in files if file not in lost), answers, strict=True)
-    return Predictions(tuple(rank(file, row, labels, top) for file, row in rows), skipped)
+        first = f"{skipped[0].file} ({skipped[0].reason})"
+        raise DataError(f"none of {len(found.files)} files can be read; the first: {first}")
+    read = [to_text(file) for index, file in enumerate(found.files) if index not in reasons]
+    ranked = tuple(rank(file, row, labels, top) for file, row in zip(read, answers, strict=True))
+    return Predictions(ranked, (*found.refused, *skipped), found.ignored)
 
 
 def rank(file: str, probabilities: Float[np.ndarray, " classes"], labels: Sequence[str], top: int) -> Prediction:

@@ -6,9 +6,9 @@ import csv
 import dataclasses
 import io
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -88,6 +88,8 @@ class RunResult:
     report: ModelReport
     unreadable: tuple[Unreadable, ...]
     """Files and rows of the source that were skipped."""
+    ignored: Mapping[str, int] = field(default_factory=dict)
+    """Files of the source that were no samples, counted by extension."""
 
 
 VITALS_FILE = "vitals.csv"
@@ -618,4 +620,6 @@ def judge_run(
     seconds = time.perf_counter() - started
     name = artifact.config.architecture
     skipped = (*dataset.unreadable, *unreadable, *answers.unreadable)
-    return RunResult(plan.out, name, len(result.history), seconds, result.best_epoch, val, test, report, skipped)
+    return RunResult(
+        plan.out, name, len(result.history), seconds, result.best_epoch, val, test, report, skipped, dataset.ignored
+    )

@@ -49,9 +49,9 @@ Row = tuple[int, list[str], str]
 
 def check_table_path(path: Path) -> None:
     """Raise ConfigError for an extension that is not known, MissingExtraError where Parquet cannot be written."""
-    if path.suffix not in FORMATS:
+    if path.suffix.lower() not in FORMATS:
         raise ConfigError(f"wanted a table's file name ending in {', '.join(FORMATS)}, found {path}")
-    if path.suffix == ".parquet":
+    if path.suffix.lower() == ".parquet":
         check_pyarrow(f"writing {path}")
 
 
@@ -63,14 +63,14 @@ def check_pyarrow(purpose: str) -> None:
 def write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write rows of equal keys; nested values are kept, in CSV as JSON text."""
     check_table_path(path)
-    if path.suffix == ".parquet":
+    if path.suffix.lower() == ".parquet":
         import pyarrow
         import pyarrow.parquet
 
         buffer = io.BytesIO()
         pyarrow.parquet.write_table(pyarrow.Table.from_pylist([dict(row) for row in rows]), buffer)
         write_bytes(path, buffer.getvalue())
-    elif path.suffix == ".jsonl":
+    elif path.suffix.lower() == ".jsonl":
         write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     else:
         write_text(path, format_csv(rows))

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from falconet.data.files import describe_ignored
 from falconet.errors import StorageError
 from falconet.escaping import escape_line, escape_lines
 from falconet.training import Callback, EpochRow
@@ -304,7 +305,7 @@ def print_facts(report: DataReport) -> None:
     if report.missing:
         print_line(f"missing values: {report.missing:.2%}")
     if report.ignored:
-        print_line(f"ignored: {', '.join(f'{n:,} {suffix}' for suffix, n in report.ignored.items())}")
+        print_line(f"ignored: {describe_ignored(report.ignored)}")
 
 
 def list_findings(report: DataReport) -> list[tuple[str, list[str]]]:

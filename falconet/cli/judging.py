@@ -135,7 +135,7 @@ def predict(
     from falconet.errors import PathError
 
     if runtime is None:
-        if model.suffix in (".onnx", ".xml") and model.is_file():
+        if model.suffix.lower() in (".onnx", ".xml") and model.is_file():
             raise UsageError(f"{model}: an exported file wants its runtime: --runtime onnx or --runtime openvino")
         check_artifact(model)
     for file in files:
@@ -151,6 +151,10 @@ def predict(
     result = answer_files(model, files, top, runtime)
     for item in result.skipped:
         terminal.print_note(f"skipped {item.file}: {item.reason}")
+    if result.ignored:
+        from falconet.data.files import describe_ignored
+
+        terminal.print_note(f"ignored: {describe_ignored(result.ignored)}")
     if out:
         tables.write_table(out, [to_mapping(row) for row in result.predictions])
         terminal.print_note(f"wrote {len(result.predictions)} predictions to {out}")

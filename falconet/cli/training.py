@@ -200,6 +200,10 @@ def show_result(result: RunResult, json: bool) -> None:
 
     energy = result.report.course.energy
 
+    if result.ignored:
+        from falconet.data.files import describe_ignored
+
+        terminal.print_note(f"ignored: {describe_ignored(result.ignored)}")
     if result.unreadable:
         first = result.unreadable[0]
         terminal.print_note(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -12,8 +13,18 @@ from types import MappingProxyType
 import numpy as np
 from jaxtyping import Int64
 
-from falconet.data.dataset import Dataset, ImageFiles, Samples, Split, Texts, Unreadable, hash_bytes, sort_classes
-from falconet.data.images import EXTENSIONS, inspect_image
+from falconet.data.dataset import (
+    Dataset,
+    ImageFiles,
+    Samples,
+    Split,
+    Texts,
+    Unreadable,
+    hash_bytes,
+    normalize_label,
+    sort_classes,
+)
+from falconet.data.images import EXTENSIONS, PIXEL_LIMIT, inspect_image, read_content
 from falconet.data.series import WavFiles, inspect_wav
 from falconet.data.splits import DataConfig
 from falconet.data.texts import read_text_file
@@ -35,6 +46,31 @@ SPLIT_FOLDERS = {
     "test": "test",
     "testing": "test",
 }
+UNLABELED_WORDS = frozenset({"pred", "predict", "prediction", "unlabeled", "unlabelled", "unsup"})
+"""In names of folders that hold samples without classes."""
+SYSTEM_NAMES = frozenset(
+    {
+        *("__MACOSX", "__pycache__", ".DS_Store", ".AppleDouble", ".Spotlight-V100", ".Trashes", ".fseventsd"),
+        *("$RECYCLE.BIN", "System Volume Information", "Thumbs.db", "desktop.ini", "lost+found", "@eaDir"),
+        *(".git", ".gitignore", ".gitattributes", ".gitkeep", ".hg", ".svn", ".dvc", ".dvcignore", ".cache"),
+        *(".ipynb_checkpoints", ".thumbnails", ".idea", ".vscode", ".venv", ".Trash"),
+    }
+)
+"""Files and folders that systems and tools leave anywhere: passed over without a word."""
+DEPTH_LIMIT = 64
+"""Folders within folders that are looked into."""
+REMEDIES: Mapping[str, str] = MappingProxyType(
+    {
+        **dict.fromkeys(
+            (".heic", ".heif", ".avif", ".jxl", ".jp2", ".psd", ".svg", ".eps", ".dng", ".cr2", ".nef", ".arw"),
+            "convert them to .jpg or .png",
+        ),
+        **dict.fromkeys((".mp3", ".flac", ".ogg", ".opus", ".m4a", ".aac", ".wma"), "convert them to .wav"),
+        **dict.fromkeys((".pdf", ".docx", ".doc", ".rtf"), "convert them to .txt"),
+        **dict.fromkeys((".zip", ".tar", ".tgz", ".gz", ".7z", ".rar"), "unpack them"),
+    }
+)
+"""What to do about files that are often meant as samples and are not read, by extension."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +110,9 @@ class Listing:
     files: list[str] = field(default_factory=list)
     """Visible files, relative to the root."""
     refused: list[Unreadable] = field(default_factory=list)
-    """Links that lead outside."""
+    """Links that lead outside or nowhere, pipes and devices, folders that are too deep or not open to the user."""
+    hidden: list[str] = field(default_factory=list)
+    """Files and folders that are passed over since their names begin with a point."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,10 +128,7 @@ class TextFiles:
         return self.paths[index]
 
     def read(self, index: int) -> str:
-        try:
-            return read_text_file(Path(self.paths[index]).read_bytes())
-        except OSError as error:
-            raise DataError(error.strerror or str(error)) from error
+        return read_text_file(read_content(self.paths[index]))
 
     def take(self, indices: Int64[np.ndarray, " kept"]) -> TextFiles:
         return TextFiles([self.paths[index] for index in indices])
@@ -121,11 +156,11 @@ def read_folder(root: Path, config: DataConfig) -> Dataset:
     The kind of the samples is that of most files, where `config.kind` does not say. Raises DataError for a folder
     without samples.
     """
-    folders = find_class_folders(root)
+    folders, unlabeled = find_class_folders(root)
     found = {folder: walk(root, folder, config.follow) for _, folder in folders}
     kind = config.kind or guess_kind([file for listing in found.values() for file in listing.files])
     files = [
-        ListedFile(path, split, folder.name)
+        ListedFile(path, split, to_class(folder))
         for split, folder in folders
         for path in found[folder].files
         if suffix_of(path) in KINDS[kind]
@@ -134,9 +169,29 @@ def read_folder(root: Path, config: DataConfig) -> Dataset:
     if not files:
         hint = f" ({refused[0].file} {refused[0].reason})" if refused else ""
         raise DataError(describe_empty(root, kind, config.follow) + hint)
-    ignored = count_ignored(walk(root, root, config.follow).files, {file.path for file in files})
-    classes = sort_classes({folder.name for _, folder in folders})
-    return read_files(root, kind, files, source=str(root), unreadable=refused, classes=classes, ignored=ignored)
+    ignored = count_left_out(root, walk(root, root, config.follow), [file.path for file in files], unlabeled)
+    classes = sort_classes({to_class(folder) for _, folder in folders})
+    return read_files(
+        root,
+        kind,
+        files,
+        source=str(root),
+        unreadable=refused,
+        classes=classes,
+        ignored=ignored,
+        max_pixels=config.max_pixels,
+    )
+
+
+def count_left_out(root: Path, listing: Listing, used: Sequence[str], unlabeled: Sequence[Path]) -> dict[str, int]:
+    """Count what is no sample: by extension, by folder where a folder has no classes, and what is hidden."""
+    prefixes = {f"{folder.relative_to(root).as_posix()}/": folder.name for folder in unlabeled}
+    outside = Counter(name for path in listing.files for prefix, name in prefixes.items() if path.startswith(prefix))
+    beside = [path for path in listing.files if not path.startswith(tuple(prefixes))]
+    tops = {path.partition("/")[0] for path in used}
+    hidden = [path for path in listing.hidden if path not in tops and not any(p.startswith(f"{path}/") for p in tops)]
+    folders = {f"folder {to_text(name)} (no classes)": count for name, count in outside.most_common()}
+    return {**folders, **count_ignored(beside, set(used)), **({"hidden": len(hidden)} if hidden else {})}
 
 
 def read_files(
@@ -149,6 +204,7 @@ def read_files(
     classes: tuple[str, ...] | None = None,
     columns: Mapping[str, str] = MappingProxyType({}),
     ignored: Mapping[str, int] = MappingProxyType({}),
+    max_pixels: int = PIXEL_LIMIT,
 ) -> Dataset:
     """Read the headers of files of one kind and make a Dataset of those that are whole as far as these tell.
 
@@ -156,7 +212,7 @@ def read_files(
     where they are not given. Raises DataError where not one file of a split can be used.
     """
     # One after the other: headers take mostly Python, of which threads would only get into each other's way.
-    read = [read_file(root, file, kind) for file in files]
+    read = [read_file(root, file, kind, max_pixels) for file in files]
     if kind == "series":
         read = refuse_odd_channels(read)
     splits = list(dict.fromkeys(file.split for file in files))
@@ -183,21 +239,19 @@ def read_files(
     )
 
 
-def read_file(root: Path, listed: ListedFile, kind: Kind) -> ReadFile:
+def read_file(root: Path, listed: ListedFile, kind: Kind, max_pixels: int) -> ReadFile:
     """Read one file as far as its header."""
     try:
-        content = (root / listed.path).read_bytes()
+        content = read_content(root / listed.path)
         number = hash_bytes(content)
         if kind == "image":
-            image = inspect_image(content)
+            image = inspect_image(content, max_pixels)
             return ReadFile(listed, number, image.channels, (image.height, image.width))
         if kind == "series":
             wav = inspect_wav(content)
             return ReadFile(listed, number, wav.channels, (wav.steps,), wav.rate)
         text = read_text_file(content)
         return ReadFile(listed, number, 1, (len(text),), text=text)
-    except OSError as error:
-        return ReadFile(listed, reason=error.strerror or str(error))
     except DataError as error:
         return ReadFile(listed, reason=str(error))
 
@@ -257,63 +311,186 @@ KIND_WORDS: Mapping[Kind, str] = MappingProxyType({"image": "images", "series": 
 """What files of a kind are called in messages."""
 
 
-def find_class_folders(root: Path) -> list[tuple[str, Path]]:
-    """Return (split, class folder) for each class; everything is "train" where the folder knows no splits."""
-    layers: dict[str | None, Path] = {}
-    for folder in list_folders(root):
-        split = SPLIT_FOLDERS.get(folder.name.lower())
-        if split in layers and split is not None:
-            raise DataError(f"{root}: wanted one folder for {split}, found {layers[split].name} and {folder.name}")
-        layers[split] = folder
-    # A class may be called "train" too; then it holds images, not class folders.
-    splits = [split for split, layer in layers.items() if split and list_folders(layer)]
-    if "train" in splits or (splits and len(splits) == len(layers)):
-        return [(split, folder) for split in splits for folder in list_folders(layers[split])]
-    return [("train", folder) for folder in list_folders(root)]
+def find_class_folders(root: Path) -> tuple[list[tuple[str, Path]], list[Path]]:
+    """Return (split, class folder) for each class, and the folders of a split, or of none, that have no classes.
+
+    Everything is "train" where the folder knows no splits. A folder that holds nothing but one other is passed through.
+    Raises DataError where folders called like splits hold samples without classes.
+    """
+    root = unwrap(root)
+    folders = list_folders(root)
+    strict = group_splits({folder: SPLIT_FOLDERS.get(folder.name.lower()) for folder in folders})
+    loose = group_splits({folder: find_split_word(folder.name) for folder in folders})
+    for layers in (strict, loose):
+        # A class may be called "train" too; then it holds images, not class folders.
+        labeled = {split: [folder for folder in layers[split] if list_classes(folder)] for split in layers}
+        splits = {split: found for split, found in labeled.items() if found}
+        if layers is loose and len(splits) < 2:
+            continue  # A station of trains is no split.
+        for split, found in splits.items():
+            if len(found) > 1:
+                raise DataError(f"{root}: wanted one folder for {split}, found {found[0].name} and {found[1].name}")
+        if "train" in splits or (splits and len(splits) == len(folders)):
+            used = [found[0] for found in splits.values()]
+            rest = [folder for folder in folders if folder not in used and is_split_like(folder.name)]
+            return [(split, folder) for split in splits for folder in list_classes(splits[split][0])], rest
+    if len(loose) > 1 and "train" in loose and all(is_split_like(folder.name) for folder in folders):
+        raise DataError(
+            f"{root}: wanted a subfolder for each class in every split, such as train/CLASS/1.png, or a table "
+            "train/metadata.csv with the columns file_name and label, found files without classes in "
+            f"{', '.join(folder.name for folder in folders)}"
+        )
+    return [("train", folder) for folder in folders], []
+
+
+def unwrap(root: Path) -> Path:
+    """Return the folder itself, or the one within that is all it holds and holds folders alone."""
+    for _ in range(DEPTH_LIMIT):
+        folders = list_folders(root)
+        if len(folders) != 1 or is_split_like(folders[0].name) or not list_folders(folders[0]):
+            break
+        if holds_samples(root) or holds_samples(folders[0]):
+            break
+        root = folders[0]
+    return root
+
+
+def list_classes(layer: Path) -> list[Path]:
+    """Return the class folders of a split, also where its folder holds another one of such a name."""
+    for _ in range(DEPTH_LIMIT):
+        folders = list_folders(layer)
+        if len(folders) != 1 or not (folders[0].name == layer.name or is_split_like(folders[0].name)):
+            return folders
+        if holds_samples(folders[0]):
+            return []  # It holds what its own split should hold in classes.
+        layer = folders[0]
+    return []
+
+
+def group_splits(words: Mapping[Path, str | None]) -> dict[str, list[Path]]:
+    """Return the folders of each split, in order."""
+    groups: dict[str, list[Path]] = {}
+    for folder, split in words.items():
+        if split is not None:
+            groups.setdefault(split, []).append(folder)
+    return groups
+
+
+def list_words(name: str) -> list[str]:
+    """Return the words of which a name is made, in lower case: seg and train of `seg_train1` and `SegTrain`."""
+    return [word.lower() for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+", name)]
+
+
+def find_split_word(name: str) -> str | None:
+    """Return the one split of which a name speaks."""
+    found = {SPLIT_FOLDERS[word] for word in list_words(name) if word in SPLIT_FOLDERS}
+    return found.pop() if len(found) == 1 else None
+
+
+def is_split_like(name: str) -> bool:
+    """Tell whether a name is that of a split, or says that there are no classes."""
+    return find_split_word(name) is not None or not UNLABELED_WORDS.isdisjoint(list_words(name))
 
 
 def list_folders(folder: Path) -> list[Path]:
-    """Return the visible subfolders, sorted."""
-    return sorted(path for path in folder.iterdir() if path.is_dir() and is_visible(path.name))
+    """Return the subfolders, sorted; of hidden ones those that hold samples, since a class may be called `.NET`."""
+    try:
+        with os.scandir(folder) as entries:
+            found = [Path(entry.path) for entry in entries if entry.is_dir() and is_user(entry.name)]
+    except OSError:  # Gone, or not open to the user: `walk` says so.
+        return []
+    return sorted(path for path in found if not path.name.startswith((".", "__")) or holds_samples(path))
+
+
+def holds_samples(folder: Path) -> bool:
+    """Tell whether a folder itself holds files of some kind of samples."""
+    known = frozenset().union(*KINDS.values())
+    try:
+        with os.scandir(folder) as entries:
+            return any(is_visible(entry.name) and suffix_of(entry.name) in known for entry in entries)
+    except OSError:
+        return False
+
+
+def to_class(folder: Path) -> str:
+    """Return the class that a folder holds."""
+    name = to_text(folder.name)
+    return normalize_label(name) or name
+
+
+def to_text(name: str) -> str:
+    """Return a file's name as text that can be written anywhere: a byte that is no UTF-8 becomes its escape."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
+def is_user(name: str) -> bool:
+    """Whether a file or folder is a user's, not a system's."""
+    return name not in SYSTEM_NAMES and not name.startswith("._")
 
 
 def is_visible(name: str) -> bool:
-    """Whether a file or folder is a user's: neither hidden nor a system's, such as `__MACOSX`."""
-    return not name.startswith((".", "__"))
+    """Whether a file is a user's and not hidden."""
+    return is_user(name) and not name.startswith(".")
 
 
 def walk(root: Path, folder: Path, follow: bool) -> Listing:
     """List the visible files below `folder`, sorted; links that lead out of `root` are refused unless `follow`."""
     listing = Listing()
     inside = root.resolve()
-    # A link back up would go round for ever, and give the files of one class to another.
     name = folder.relative_to(root)
-    visit(folder, name.as_posix(), inside, follow, listing, seen=set((inside / name).parents))
+    try:
+        # A link back up would go round for ever, and give the files of one class to another.
+        seen = {identify(os.stat(parent)) for parent in (inside / name).parents}  # noqa: PTH116
+        if identify(folder.stat()) in seen:
+            return listing
+        if not follow and not folder.resolve().is_relative_to(inside):
+            listing.refused.append(Unreadable(name.as_posix(), OUTSIDE))
+            return listing
+        visit(folder, name.as_posix(), inside, follow, listing, seen, DEPTH_LIMIT)
+    except (OSError, RuntimeError) as error:
+        listing.refused.append(Unreadable(name.as_posix(), getattr(error, "strerror", None) or str(error)))
     listing.files.sort()
     return listing
 
 
-def visit(folder: Path, name: str, inside: Path, follow: bool, listing: Listing, seen: set[Path]) -> None:
-    """Add the files below one folder to a listing; `name` is its path below the root."""
-    real = folder.resolve()
-    if real in seen:
-        return
-    seen.add(real)
-    if not follow and not real.is_relative_to(inside):
-        listing.refused.append(Unreadable(name, OUTSIDE))
-        return
+def identify(status: os.stat_result) -> tuple[int, int]:
+    """Return what is the same for a folder and every link to it."""
+    return status.st_dev, status.st_ino
+
+
+def visit(
+    folder: Path, name: str, inside: Path, follow: bool, listing: Listing, seen: set[tuple[int, int]], depth: int
+) -> None:
+    """Add the files below one folder to a listing; `name` is its path below the root.
+
+    Only links are resolved: that takes as long as a path is deep.
+    """
+    seen.add(identify(folder.stat()))
     with os.scandir(folder) as entries:
         for entry in sorted(entries, key=lambda entry: entry.name):
             path = entry.name if name == "." else f"{name}/{entry.name}"
-            if not is_visible(entry.name):
+            if not is_user(entry.name):
+                continue
+            if entry.name.startswith("."):
+                listing.hidden.append(path)
                 continue
             try:
+                leads_out = not follow and entry.is_symlink() and not Path(entry.path).resolve().is_relative_to(inside)
                 if entry.is_dir():
-                    visit(Path(entry.path), path, inside, follow, listing, seen)
-                elif not follow and entry.is_symlink() and not Path(entry.path).resolve().is_relative_to(inside):
+                    if identify(entry.stat()) in seen:
+                        continue
+                    if leads_out or depth == 0:
+                        reason = OUTSIDE if leads_out else f"more than {DEPTH_LIMIT} folders deep"
+                        listing.refused.append(Unreadable(path, reason))
+                    else:
+                        visit(Path(entry.path), path, inside, follow, listing, seen, depth - 1)
+                elif leads_out:
                     listing.refused.append(Unreadable(path, OUTSIDE))
                 elif entry.is_file():
                     listing.files.append(path)
+                else:
+                    reason = "a link to nothing" if entry.is_symlink() else "not a regular file"
+                    listing.refused.append(Unreadable(path, reason))
             except (OSError, RuntimeError) as error:  # No right to read, or a link to itself.
                 listing.refused.append(Unreadable(path, getattr(error, "strerror", None) or str(error)))
 
@@ -351,19 +528,23 @@ def count_ignored(paths: Iterable[str], used: set[str]) -> dict[str, int]:
     return dict(counts.most_common())
 
 
-def list_samples(folder: Path, kind: Kind) -> list[Path]:
-    """Return the files of one kind below a folder, sorted; hidden ones are left out."""
-    found = walk(folder, folder, follow=False).files
-    return [folder / path for path in found if suffix_of(path) in KINDS[kind]]
+def describe_ignored(ignored: Mapping[str, int]) -> str:
+    """Say how many files of which extension are left out, and what to do about those that are often meant."""
+    return ", ".join(
+        f"{count:,} {suffix}" + (f" (not read: {REMEDIES[suffix]})" if suffix in REMEDIES else "")
+        for suffix, count in ignored.items()
+    )
 
 
 def describe_empty(root: Path, kind: Kind, follow: bool) -> str:
     """Say what was found in a folder that holds no samples in class subfolders."""
     names = KIND_WORDS[kind]
     direct = [path for path in walk(root, root, follow).files if "/" not in path and suffix_of(path) in KINDS[kind]]
+    others = count_ignored(walk(root, root, follow).files, set(direct))
+    known = describe_ignored({suffix: count for suffix, count in others.items() if suffix in REMEDIES})
     subfolders = list_folders(root)
     if direct and not subfolders:
         found = f"{len(direct)} {names} directly in it and no subfolders"
     else:
         found = f"{len(subfolders)} subfolders and no {names} in them"
-    return f"{root}: wanted one subfolder of {names} for each class, found {found}"
+    return f"{root}: wanted one subfolder of {names} for each class, found {found}" + (f", {known}" if known else "")

@@ -20,7 +20,8 @@ from jaxtyping import Float32, Int64, UInt8
 from falconet.catalog import HUB_PREFIX
 from falconet.data.dataset import Dataset, Samples, SeriesArray, Split, Texts, Unreadable, hash_bytes, sort_classes
 from falconet.data.files import OUTSIDE, SPLIT_FOLDERS
-from falconet.data.images import decode_image, inspect_image
+from falconet.data.images import PIXEL_LIMIT, decode_image, inspect_image
+from falconet.data.images import read_content as read_image_file
 from falconet.data.manifests import NAMES, simplify
 from falconet.data.series import NO_VALUES
 from falconet.data.splits import Columns, DataConfig
@@ -129,11 +130,16 @@ def read_hub(source: str, config: DataConfig) -> Dataset:
         raise MissingExtraError("hub", f"reading {source}")
     check_roles(config.columns)
     path, configuration = parse_source(source)
-    loaded = load_splits(source, path, configuration)
+    if Path(path).is_dir():
+        check_cards(source, Path(path), config.follow)
+    loaded = load_splits(source, path, configuration, config.follow)
     splits, ignored = name_splits(source, {name: len(part) for name, part in loaded.items()})
     roles = choose_roles(source, loaded[splits.get("train") or next(iter(splits.values()))], config)
     roots = None if config.follow else list_roots(path)
-    scans = {split: scan_split(f"{source}:{name}", loaded[name], roles, roots) for split, name in splits.items()}
+    scans = {
+        split: scan_split(f"{source}:{name}", loaded[name], roles, roots, config.max_pixels)
+        for split, name in splits.items()
+    }
     return make_dataset(source, drop_placeholders(scans, roles), roles, ignored)
 
 
@@ -160,7 +166,34 @@ def parse_source(source: str) -> tuple[str, str | None]:
     return name, configuration or None
 
 
-def load_splits(source: str, path: str, configuration: str | None) -> Mapping[str, Any]:
+def check_cards(source: str, folder: Path, follow: bool) -> None:
+    """Raise DataError where what `datasets` reads first in a folder lies outside, or is no regular file."""
+    for name in ("README.md", ".huggingface.yaml"):
+        check_local(source, folder, folder / name, follow)
+
+
+def check_local(source: str, folder: Path, path: Path, follow: bool) -> None:
+    """Raise DataError for a file outside its folder, unless that is allowed, and for one that is no regular file."""
+    name = path.relative_to(folder) if path.is_relative_to(folder) else path
+    if not follow and not path.resolve().is_relative_to(folder.resolve()):
+        raise DataError(f"{source}: {name}: {OUTSIDE}")
+    if path.exists() and not path.is_file():
+        raise DataError(f"{source}: {name}: not a regular file")
+
+
+def check_data_files(source: str, path: str, configuration: str | None, follow: bool) -> None:
+    """Raise DataError for a file that a folder's patterns or links lead to outside of it; nothing is read yet."""
+    import datasets
+
+    files: Mapping[str, Sequence[str]] = datasets.load_dataset_builder(path, configuration).config.data_files or {}
+    for file in (file for part in files.values() for file in part):
+        if "://" not in file:
+            check_local(source, Path(path).absolute(), Path(file), follow)
+        elif not follow:
+            raise DataError(f"{source}: {file}: {OUTSIDE}")
+
+
+def load_splits(source: str, path: str, configuration: str | None, follow: bool) -> Mapping[str, Any]:
     """Return the splits as `datasets` loads them, by name: on disk, in memory only where they are touched."""
     import datasets
 
@@ -171,6 +204,8 @@ def load_splits(source: str, path: str, configuration: str | None) -> Mapping[st
                 raise DataError(
                     f"{source}: wanted one of its configurations, {', '.join(names)}: say {source}#{names[0]}"
                 )
+            if Path(path).is_dir():
+                check_data_files(source, path, configuration, follow)
             splits: Mapping[str, Any] = datasets.load_dataset(path, configuration)
             return splits
     except DataError:
@@ -317,14 +352,16 @@ def list_roots(path: str) -> tuple[Path, ...]:
     return tuple(Path(folder).resolve() for folder in (*([path] if Path(path).is_dir() else []), *caches))
 
 
-def scan_split(origin: str, part: Any, roles: Roles, roots: Sequence[Path] | None) -> Scan:
+def scan_split(
+    origin: str, part: Any, roles: Roles, roots: Sequence[Path] | None, max_pixels: int = PIXEL_LIMIT
+) -> Scan:
     """Read one split as far as headers; image files must lie in `roots`, None: they may lie anywhere."""
     table = part.select_columns(list(roles.columns.values())).with_format("arrow")[:]
     names = np.array([f"{origin}[{index}]" for index in range(len(table))], dtype=str)
     columns = {role: table.column(name) for role, name in roles.columns.items()}
     try:
         if roles.kind == "image":
-            samples, rows = scan_images(columns["path"], names, roots)
+            samples, rows = scan_images(columns["path"], names, roots, max_pixels)
         elif roles.kind == "text":
             samples, rows = scan_texts(columns["text"], names)
         else:
@@ -336,18 +373,18 @@ def scan_split(origin: str, part: Any, roles: Roles, roots: Sequence[Path] | Non
 
 
 def scan_images(
-    column: pyarrow.ChunkedArray, names: np.ndarray, roots: Sequence[Path] | None
+    column: pyarrow.ChunkedArray, names: np.ndarray, roots: Sequence[Path] | None, max_pixels: int
 ) -> tuple[Samples, list[Row]]:
     """Read the headers of images, one at a time."""
     samples = HubImages(column, np.arange(len(names)), names)
-    return samples, [scan_image(value.as_py(), roots) for value in column]
+    return samples, [scan_image(value.as_py(), roots, max_pixels) for value in column]
 
 
-def scan_image(value: Mapping[str, Any] | None, roots: Sequence[Path] | None) -> Row:
+def scan_image(value: Mapping[str, Any] | None, roots: Sequence[Path] | None, max_pixels: int) -> Row:
     """Read one image's header."""
     try:
         content = read_content(value, roots)
-        facts = inspect_image(content)
+        facts = inspect_image(content, max_pixels)
     except DataError as error:
         return Row(reason=str(error))
     return Row(hash_bytes(content), facts.channels, (facts.height, facts.width))
@@ -362,10 +399,7 @@ def read_content(value: Mapping[str, Any] | None, roots: Sequence[Path] | None =
         raise DataError("no image")
     if roots is not None and not any(Path(path).resolve().is_relative_to(root) for root in roots):
         raise DataError(OUTSIDE)
-    try:
-        return Path(path).read_bytes()
-    except OSError as error:
-        raise DataError(error.strerror or str(error)) from error
+    return read_image_file(path)
 
 
 def scan_texts(column: pyarrow.ChunkedArray, names: np.ndarray) -> tuple[Samples, list[Row]]:

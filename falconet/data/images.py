@@ -197,6 +197,8 @@ def open_image(content: bytes, max_pixels: int | None = None) -> Iterator[Image.
 
 def check_size(image: Image.Image, content: bytes, limit: int) -> None:
     """Raise DataError, before memory is taken, for more pixels than allowed or than so many bytes can hold."""
+    from PIL.TiffImagePlugin import TiffImageFile
+
     width, height = image.size
     if image.format == "WEBP":
         limit = min(limit, WEBP_LIMIT)
@@ -209,7 +211,7 @@ def check_size(image: Image.Image, content: bytes, limit: int) -> None:
         wanted = height * (1 + (width * depth * PNG_SAMPLES[color] + 7) // 8) // DEFLATE_RATIO
     elif image.format == "PPM":
         wanted = width * height // 8
-    elif image.format == "TIFF":
+    elif isinstance(image, TiffImageFile):
         # A tile is decoded whole, however small the picture is.
         sides = [image.tag_v2.get(tag, 0) for tag in TIFF_TILE]
         if math.prod(sides) > limit:

@@ -21,6 +21,7 @@ from falconet.data.files import (
     count_ignored,
     guess_kind,
     is_visible,
+    list_folders,
     read_files,
     suffix_of,
 )
@@ -120,6 +121,40 @@ def read_table_folder(folder: Path, config: DataConfig) -> Dataset:
     return replace(dataset, ignored=count_ignored(files, used))
 
 
+def find_metadata(folder: Path) -> dict[str, Path]:
+    """Return split -> `metadata.csv` and the like beside the pictures, as folders of the Hugging Face Hub have them.
+
+    "" is the split of one in the folder itself; empty where there is none for training.
+    """
+    layers = {"": folder} | {
+        split: layer for layer in list_folders(folder) if (split := SPLIT_FOLDERS.get(layer.name.lower()))
+    }
+    found = {
+        split: layer / f"metadata{suffix}"
+        for split, layer in layers.items()
+        for suffix in reversed(READABLE)
+        if (layer / f"metadata{suffix}").is_file()
+    }
+    return found if "train" in found else {split: path for split, path in found.items() if not split}
+
+
+def read_metadata_folder(folder: Path, config: DataConfig) -> Dataset:
+    """Read a folder of pictures whose classes stand in tables beside them, one for all or one for each split."""
+    paths = find_metadata(folder)
+    tables = {split: move_paths(read_table(path), folder) for split, path in paths.items() if split or len(paths) == 1}
+    return read_tables(str(folder), tables, config)
+
+
+def move_paths(table: Table, folder: Path) -> Table:
+    """Return a table of a subfolder as one of the folder: its paths begin with the subfolder's name."""
+    name = find_named(table, {}, "path", bool)
+    if table.path.parent == folder or name is None:
+        return table
+    prefix = table.path.parent.relative_to(folder).as_posix()
+    cells = [f"{prefix}/{path_of(cell)}" if path_of(cell) else cell for cell in table.columns[name]]
+    return replace(table, path=folder / table.path.name, columns={**table.columns, name: cells})
+
+
 def find_split_tables(folder: Path) -> dict[str, Path]:
     """Return split -> table: `train.csv`, or `NAME_TRAIN.tsv` where only one NAME has one; empty for no such tables.
 
@@ -152,7 +187,7 @@ def read_tables(source: str, tables: Mapping[str, Table], config: DataConfig) ->
     usable = [take_usable(part) for part in parts]
     check_splits(source, usable, unreadable)
     if "path" in roles.columns:
-        dataset = to_files(source, first.path.parent, roles.kind, usable, unreadable)
+        dataset = to_files(source, first.path.parent, roles.kind, usable, unreadable, config.max_pixels)
     else:
         dataset = to_samples(source, roles.kind, usable, unreadable)
     return replace(dataset, columns=roles.columns)
@@ -547,7 +582,9 @@ def split_up(parts: Sequence[Part]) -> Iterator[tuple[str, Part]]:
                 yield split, part if len(indices) == len(part.splits) else take(part, indices)
 
 
-def to_files(source: str, root: Path, kind: Kind, parts: Sequence[Part], unreadable: Sequence[Unreadable]) -> Dataset:
+def to_files(
+    source: str, root: Path, kind: Kind, parts: Sequence[Part], unreadable: Sequence[Unreadable], max_pixels: int
+) -> Dataset:
     """Make a Dataset of paths."""
     files = [
         ListedFile(
@@ -560,7 +597,7 @@ def to_files(source: str, root: Path, kind: Kind, parts: Sequence[Part], unreada
         for part in parts
         for index, path in enumerate(part.values)
     ]
-    return read_files(root, kind, files, source=source, unreadable=unreadable)
+    return read_files(root, kind, files, source=source, unreadable=unreadable, max_pixels=max_pixels)
 
 
 def to_samples(source: str, kind: Kind, parts: Sequence[Part], unreadable: Sequence[Unreadable]) -> Dataset:

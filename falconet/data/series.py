@@ -22,6 +22,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int64, Shaped
 
 from falconet.data.dataset import Dataset, SeriesArray, Split, Unreadable, hash_bytes, sort_classes
+from falconet.data.images import read_content
 from falconet.errors import DataError
 from falconet.spec import SeriesSpec
 from falconet.tables import Table
@@ -106,7 +107,11 @@ class TsCase:
 
 def find_ts_problems(folder: Path) -> list[Path]:
     """Return a file for each problem among the `.ts` files of a folder: the training file, or the only one."""
-    files = {path for path in folder.glob("*.ts") if path.is_file() and not path.name.startswith(".")}
+    files = {
+        path
+        for path in folder.iterdir()
+        if path.suffix.lower() == ".ts" and path.is_file() and not path.name.startswith(".")
+    }
     tests = {twin for path in files if (twin := find_ts_test(path)) is not None}
     return sorted(files - tests)
 
@@ -281,11 +286,9 @@ class WavFiles:
     def read(self, index: int) -> Float32[np.ndarray, "channels steps"]:
         path = self.root / self.paths[index]
         try:
-            facts, width, samples = read_pcm(path.read_bytes())
+            facts, width, samples = read_pcm(read_content(path))
             series = match_channels(to_unit(facts, width, samples), self.channels)
             return resample_rate(series, facts.rate, self.rate)
-        except OSError as error:
-            raise DataError(f"{path}: {error.strerror or error}") from error
         except DataError as error:
             raise DataError(f"{path}: {error}") from error
 

@@ -11,7 +11,13 @@ from falconet.data.arrays import find_idx_images, read_idx_folder, read_npz
 from falconet.data.dataset import Dataset
 from falconet.data.files import read_folder
 from falconet.data.hub import read_hub
-from falconet.data.manifests import find_split_tables, read_manifest, read_table_folder
+from falconet.data.manifests import (
+    find_metadata,
+    find_split_tables,
+    read_manifest,
+    read_metadata_folder,
+    read_table_folder,
+)
 from falconet.data.named import find_cifar_binaries, from_arrays, read_cifar_binaries, read_named
 from falconet.data.series import find_ts_problems, read_ts
 from falconet.data.splits import DataConfig, complete_splits
@@ -77,9 +83,9 @@ def read_source(source: str, data_root: Path, config: DataConfig) -> Dataset:
         return read_named(source, data_root)
     if source.startswith(HUB_PREFIX):
         return read_hub(source, config)
-    if path.suffix == ".npz" and path.is_file():
+    if path.suffix.lower() == ".npz" and path.is_file():
         return from_arrays(source, *read_npz(path, path.name, config.kind))
-    if path.suffix == ".ts" and path.is_file():
+    if path.suffix.lower() == ".ts" and path.is_file():
         return read_ts(path)
     return read_any_folder(path, config) if path.is_dir() else read_manifest(path, config)
 
@@ -92,6 +98,8 @@ def read_any_folder(folder: Path, config: DataConfig) -> Dataset:
         return read_cifar_binaries(folder, str(folder))
     if find_split_tables(folder):
         return read_table_folder(folder, config)
+    if find_metadata(folder):
+        return read_metadata_folder(folder, config)
     problems = find_ts_problems(folder)
     if len(problems) > 1:
         names = ", ".join(path.name for path in problems)

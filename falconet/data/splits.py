@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Bool, Int64, UInt64
 
 from falconet.data.dataset import SPLIT_NAMES, Dataset, Split
+from falconet.data.images import PIXEL_LIMIT
 from falconet.errors import ConfigError, DataError
 from falconet.spec import Kind
 
@@ -59,6 +60,9 @@ class DataConfig:
     follow: bool = False
     """Read files that links, `..` or absolute paths lead to outside the source's folder."""
 
+    max_pixels: int = PIXEL_LIMIT
+    """Pictures of more pixels are skipped and listed; 80,000,000 at most."""
+
     split_seed: int = 0
     """Chooses the samples of missing splits; independent of the seed of a training run."""
 
@@ -72,6 +76,8 @@ class DataConfig:
     """Refuse a source with unreadable files, instead of skipping and listing them."""
 
     def __post_init__(self) -> None:
+        if not 1 <= self.max_pixels <= PIXEL_LIMIT:
+            raise ConfigError(f"max_pixels: wanted 1 to {PIXEL_LIMIT}, found {self.max_pixels}")
         if not 0 <= self.split_seed < 2**31:
             raise ConfigError(f"split_seed: wanted 0 to 2147483647, found {self.split_seed}")
         for name, value in (("val_fraction", self.val_fraction), ("test_fraction", self.test_fraction)):

@@ -7,10 +7,9 @@ from pathlib import Path
 
 from falconet import metrics
 from falconet.artifact import Artifact, load_artifact
-from falconet.data import Unreadable
 from falconet.data.files import open_files
 from falconet.evaluation.answers import predict_logits
-from falconet.predictions import Predictions, check_top, list_files, rank_files
+from falconet.predictions import Predictions, check_top, find_files, rank_files
 
 
 def predict(model: str | Path | Artifact, paths: Sequence[str | Path], *, top: int = 3) -> Predictions:
@@ -22,7 +21,6 @@ def predict(model: str | Path | Artifact, paths: Sequence[str | Path], *, top: i
     check_top(top)
     artifact = model if isinstance(model, Artifact) else load_artifact(model)
     spec = artifact.config.input
-    files = list_files(paths, spec.kind)
-    logits, reasons = predict_logits(artifact, open_files(files, spec))
-    skipped = tuple(Unreadable(files[index], reason) for index, reason in reasons.items())
-    return rank_files(files, metrics.softmax(logits), skipped, spec.labels, top)
+    found = find_files(paths, spec.kind)
+    logits, reasons = predict_logits(artifact, open_files(found.files, spec))
+    return rank_files(found, metrics.softmax(logits), reasons, spec.labels, top)

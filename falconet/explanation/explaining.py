@@ -28,7 +28,7 @@ from falconet.explanation.methods import attribute, find_method, fitting_methods
 from falconet.explanation.page import Plate, Section, render_page
 from falconet.explanation.pictures import DPI, Panel, Shown, draw_attention, draw_panel, to_shades
 from falconet.explanation.positions import Inputs, is_text, mark_present
-from falconet.predictions import expand
+from falconet.predictions import find_files
 from falconet.schema import to_mapping
 from falconet.storage import format_json, hold, prepare_folder, swap, write_bytes
 
@@ -259,7 +259,7 @@ def gather(
         _, found, _ = find_split(artifact, asked[0], split, data_root=data_root, settings=settings)
         return fit_recordings(choose_samples(found, samples).samples, artifact.config.input)
     spec = artifact.config.input
-    return open_files([file for path in asked for file in expand(Path(path), spec.kind)], spec)
+    return open_files(find_files(asked, spec.kind).files, spec)
 
 
 def names_source(asked: str | Path) -> bool:
@@ -269,7 +269,7 @@ def names_source(asked: str | Path) -> bool:
     """
     name, path = str(asked), Path(asked)
     if path.exists():
-        return path.is_file() and path.suffix in FILE_SUFFIXES
+        return path.is_file() and path.suffix.lower() in FILE_SUFFIXES
     if name not in SOURCE_NAMES:
         check_source(name)
     return name in SOURCE_NAMES or is_hub_source(name)

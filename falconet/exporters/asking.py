@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from falconet.data import Unreadable
 from falconet.data.files import open_files
 from falconet.data.series import fit_series
 from falconet.data.texts import TextEncoder
@@ -20,7 +19,7 @@ from falconet.errors import DataError, ExportError, PathError
 from falconet.exporters.metadata import Metadata
 from falconet.exporters.runtimes import Session, open_session
 from falconet.exporters.targets import Runtime
-from falconet.predictions import Predictions, check_top, list_files, rank_files
+from falconet.predictions import Predictions, check_top, find_files, rank_files
 from falconet.spec import SeriesSpec, TextSpec
 
 BATCH = 32
@@ -41,13 +40,13 @@ def predict_exported(runtime: Runtime, path: str | Path, paths: Sequence[str | P
     if metadata.raw:
         raise ExportError(f"{path}: wanted a file that takes raw samples, found a bare network; export without --raw")
     check_top(top)
-    files = list_files(paths, metadata.input.kind)
+    found = find_files(paths, metadata.input.kind)
     prepare = make_prepare(metadata, read_tokenizer(Path(path), metadata))
-    samples = open_files(files, metadata.input)
+    samples = open_files(found.files, metadata.input)
     reasons: dict[int, str] = {}
 
     def read() -> Iterator[np.ndarray]:
-        for index, file in enumerate(files):
+        for index, file in enumerate(found.files):
             try:
                 yield prepare(samples.read(index))
             except DataError as error:
@@ -56,8 +55,7 @@ def predict_exported(runtime: Runtime, path: str | Path, paths: Sequence[str | P
     answers = np.concatenate([np.empty((0, len(metadata.input.labels))), *ask_batches(session, read())])
     if not np.isfinite(answers).all():
         raise ExportError(f"{path}: wanted probabilities, found NaN: the file is damaged; export again")
-    skipped = tuple(Unreadable(files[index], reason) for index, reason in reasons.items())
-    return rank_files(files, answers, skipped, metadata.input.labels, top)
+    return rank_files(found, answers, reasons, metadata.input.labels, top)
 
 
 def make_prepare(metadata: Metadata, tokenizer: str | None) -> Prepare:

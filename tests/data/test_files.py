@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import unicodedata
 import wave
 from collections.abc import Callable
 from pathlib import Path
@@ -18,14 +20,14 @@ from falconet.data.files import (
     TextFiles,
     check_inside,
     guess_kind,
-    list_samples,
     open_files,
     read_files,
     read_folder,
     walk,
 )
 from falconet.data.series import WavFiles
-from falconet.errors import DataError
+from falconet.errors import ConfigError, DataError, PathError
+from falconet.predictions import find_files, rank_files
 from falconet.spec import ImageSpec, Kind, SeriesSpec, TextSpec
 from tests.conftest import FolderMaker
 from tests.data.builders import encode
@@ -357,7 +359,7 @@ def test_links_are_followed_on_demand_but_never_back_up(linked: Path) -> None:
     dataset = read_folder(linked, DataConfig(follow=True))
     found = [(label, name) for _, label, name in labeled(dataset)]
     assert found == sorted([*OWN, ("dark", "dark/file.png"), ("dark", "dark/folder/farther.png")])
-    assert dataset.unreadable == ()
+    assert [(entry.file, entry.reason) for entry in dataset.unreadable] == [("dark/gone.png", "a link to nothing")]
     read = {dataset.splits["train"].samples.read(index).shape for index in range(len(found))}
     assert read == {(16, 20, 3)}
 
@@ -429,14 +431,17 @@ def test_samples_are_listed_by_extension_at_any_depth(tmp_path: Path) -> None:
     wanted = ["a.png", "b.JPG", "deep-1.png", "deep/d.jpeg", "deep/er/c.webp"]
     put(tmp_path, *wanted, "notes.txt", ".hidden.png", ".git/e.png", "__MACOSX/f.png", "png")
     (tmp_path / "folder.png").mkdir()
-    assert list_samples(tmp_path, "image") == [tmp_path / name for name in wanted]
-    assert list_samples(tmp_path, "text") == [tmp_path / "notes.txt"]
-    assert list_samples(tmp_path, "series") == []
+    found = find_files([tmp_path], "image")
+    assert found.files == [str(tmp_path / name) for name in wanted]
+    assert found.ignored == {".txt": 1, "no extension": 1, "hidden": 1}
+    assert find_files([tmp_path], "text").files == [str(tmp_path / "notes.txt")]
+    with pytest.raises(PathError, match="wanted recordings, found none in this folder but "):
+        find_files([tmp_path], "series")
 
 
 def test_a_hidden_parent_hides_nothing(tmp_path: Path) -> None:
     folder = put(tmp_path / ".cache", "a.png")
-    assert list_samples(folder, "image") == [folder / "a.png"]
+    assert find_files([folder], "image").files == [str(folder / "a.png")]
 
 
 @pytest.mark.parametrize(
@@ -523,3 +528,169 @@ def test_a_link_to_itself_is_listed(make_folder: FolderMaker) -> None:
     (root / "dark" / "loop").symlink_to("loop")
     dataset = load_dataset(root)
     assert sorted(item.file for item in dataset.unreadable) == ["dark/loop", "dark/loop.png"]
+
+
+# What lies around the samples
+
+FLAT = {
+    "Roboflow": ("train", "valid", "test"),
+    "Kaggle": ("train", "test1"),
+    "prefixes": ("seg_train", "seg_test", "seg_pred"),
+    "capitals": ("TrainSet", "TestSet"),
+}
+
+
+@pytest.mark.parametrize("folders", FLAT.values(), ids=FLAT)
+def test_split_folders_without_classes_are_refused(folders: tuple[str, ...], tmp_path: Path) -> None:
+    put(tmp_path, *(f"{folder}/{index}.png" for folder in folders for index in range(3)))
+    with pytest.raises(DataError, match="wanted a subfolder for each class in every split, such as train/CLASS"):
+        read_folder(tmp_path, CONFIG)
+
+
+@pytest.mark.parametrize("outer", ["", "data/"])
+@pytest.mark.parametrize("names", [("seg_train", "seg_test"), ("train1", "test1"), ("Training_Data", "Testing_Data")])
+@pytest.mark.parametrize("twice", [False, True])
+def test_splits_are_known_by_a_word_of_their_names(
+    outer: str, names: tuple[str, str], twice: bool, tmp_path: Path
+) -> None:
+    for name in names:
+        inner = f"{outer}{name}/{name}" if twice else f"{outer}{name}"
+        put(tmp_path, f"{inner}/glacier/1.png", f"{inner}/sea/2.png", f"{inner}/sea/3.png")
+    dataset = read_folder(tmp_path, CONFIG)
+    assert dataset.classes == ("glacier", "sea")
+    assert {name: len(split) for name, split in dataset.splits.items()} == {"train": 3, "test": 3}
+
+
+@pytest.mark.parametrize("folder", ["seg_pred/seg_pred", "test1", "unlabeled"])
+def test_a_folder_without_classes_beside_splits_is_left_out_and_named(folder: str, tmp_path: Path) -> None:
+    put(tmp_path, "train/a/1.png", "train/b/2.png", "notes.md", f"{folder}/7.png", f"{folder}/8.png")
+    dataset = read_folder(tmp_path, CONFIG)
+    assert dataset.classes == ("a", "b")
+    assert dataset.ignored == {f"folder {folder.partition('/')[0]} (no classes)": 2, ".md": 1}
+
+
+@pytest.mark.parametrize("names", [("steam_train", "freight_train"), ("train_station", "beach"), ("dev", "ops")])
+def test_words_of_splits_do_not_make_splits_of_classes(names: tuple[str, ...], tmp_path: Path) -> None:
+    put(tmp_path, *(f"{name}/{index}.png" for name in names for index in range(2)))
+    assert read_folder(tmp_path, CONFIG).classes == tuple(sorted(names))
+
+
+@pytest.mark.parametrize("outer", ["digits", "a/b/c"])
+def test_a_folder_around_the_classes_is_passed_through(outer: str, tmp_path: Path) -> None:
+    put(tmp_path, f"{outer}/0/1.png", f"{outer}/1/2.png", "readme.md")
+    dataset = read_folder(tmp_path, CONFIG)
+    assert labeled(dataset) == [("train", "0", f"{outer}/0/1.png"), ("train", "1", f"{outer}/1/2.png")]
+    assert dataset.ignored == {".md": 1}
+
+
+def test_one_class_with_folders_is_one_class(tmp_path: Path) -> None:
+    put(tmp_path, "cat/1.png", "cat/2019/2.png", "cat/2020/3.png")
+    assert read_folder(tmp_path, CONFIG).classes == ("cat",)
+
+
+def test_classes_may_be_named_like_what_is_hidden(tmp_path: Path) -> None:
+    put(tmp_path, ".NET/1.png", "__other__/2.png", "java/3.png", "java/.4.png")
+    put(tmp_path, "__MACOSX/5.png", ".git/6.png", ".ipynb_checkpoints/7.png", "._java/8.png", ".config/x.yaml")
+    dataset = read_folder(tmp_path, CONFIG)
+    assert labeled(dataset) == [
+        ("train", ".NET", ".NET/1.png"),
+        ("train", "__other__", "__other__/2.png"),
+        ("train", "java", "java/3.png"),
+    ]
+    assert dataset.ignored == {"hidden": 2}
+
+
+@pytest.mark.parametrize("name", ["1.jfif", "2.JPE", "3.dib"])
+def test_other_names_of_jpeg_and_bmp_are_read(name: str, tmp_path: Path) -> None:
+    put(tmp_path, f"a/{name}", "b/1.png")
+    assert len(read_folder(tmp_path, CONFIG).splits["train"]) == 2
+
+
+def test_files_that_are_not_read_come_with_a_remedy(tmp_path: Path) -> None:
+    put(tmp_path, "a/1.HEIC", "a/2.heic", "b/3.heic", "b/4.avif")
+    with pytest.raises(DataError, match=r"found .* no images in them, 3 \.heic \(not read: convert them to \.jpg or"):
+        read_folder(tmp_path, CONFIG)
+    with pytest.raises(PathError, match=r"found none in this folder but 3 \.heic \(not read"):
+        find_files([tmp_path], "image")
+    put(tmp_path, "a/5.png", "b/6.png")
+    dataset = read_folder(tmp_path, CONFIG)
+    assert dataset.ignored == find_files([tmp_path], "image").ignored == {".heic": 3, ".avif": 1}
+
+
+def test_all_verbs_leave_out_the_same(tmp_path: Path) -> None:
+    root = put(tmp_path / "root", "a/1.png", "b/2.png", "b/notes.md", "b/.x")
+    put(tmp_path, "far.png")
+    (root / "a" / "far.png").symlink_to(tmp_path / "far.png")
+    (root / "a" / "gone.png").symlink_to("nothing.png")
+    os.mkfifo(root / "b" / "pipe.png")
+    dataset, found = read_folder(root, CONFIG), find_files([root], "image")
+    reasons = {
+        "a/far.png": OUTSIDE,
+        "a/gone.png": "a link to nothing",
+        "b/pipe.png": "not a regular file",
+    }
+    assert {item.file: item.reason for item in dataset.unreadable} == reasons
+    assert {item.file.removeprefix(f"{root}/"): item.reason for item in found.refused} == reasons
+    assert dataset.ignored == found.ignored == {".md": 1, "hidden": 1}
+    assert len(found.files) == len(dataset.splits["train"]) == 2
+
+
+def test_folders_are_looked_into_to_a_limit_and_each_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    deep = "/".join(["d"] * 300)
+    put(tmp_path, f"a/{deep}/1.png", "a/2.png", f"a/{'/'.join('d' * 63)}/3.png", "b/4.png")
+    resolved: list[Path] = []
+    resolve = Path.resolve
+
+    def count(path: Path, strict: bool = False) -> Path:
+        resolved.append(path)
+        return resolve(path, strict)
+
+    monkeypatch.setattr(Path, "resolve", count)
+    listing = walk(tmp_path, tmp_path / "a", follow=False)
+    assert listing.files == ["a/2.png", f"a/{'/'.join('d' * 63)}/3.png"]
+    (refused,) = listing.refused
+    assert refused.reason == "more than 64 folders deep"
+    assert len(resolved) <= 2
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (unicodedata.normalize("NFC", "café"), unicodedata.normalize("NFD", "café")),
+        ("tea", "tea "),
+        ("tea", "te\u200ba"),
+        ("tea", "\u00a0tea"),
+    ],
+)
+def test_classes_that_look_alike_are_one(one: str, other: str, tmp_path: Path) -> None:
+    put(tmp_path, f"train/{one}/1.png", "train/x/2.png", f"test/{other}/3.png", "test/x/4.png")
+    dataset = read_folder(tmp_path, CONFIG)
+    assert dataset.classes == (one, "x") if one < "x" else ("x", one)
+    assert {name: sorted(split.labels.tolist()) for name, split in dataset.splits.items()} == {
+        "train": [0, 1],
+        "test": [0, 1],
+    }
+
+
+def test_names_that_are_no_utf8_are_spelled(tmp_path: Path) -> None:
+    odd = os.fsdecode(b"caf\xe9")
+    try:
+        put(tmp_path, f"{odd}/1.png", f"tea/{odd}.png")
+    except OSError:
+        pytest.skip("this file system has no such names")
+    dataset = read_folder(tmp_path, CONFIG)
+    assert dataset.classes == ("caf\\xe9", "tea")
+    assert [dataset.splits["train"].samples.read(index).shape for index in range(2)] == [(16, 20, 3)] * 2
+    found = find_files([tmp_path / odd], "image")
+    ranked = rank_files(found, np.array([[0.1, 0.9]]), {}, ("a", "b"), 1)
+    assert ranked.predictions[0].file == f"{tmp_path}/caf\\xe9/1.png"
+
+
+def test_fewer_pixels_can_be_asked_for(tmp_path: Path) -> None:
+    put(tmp_path, "a/1.png", "b/2.png")
+    put(tmp_path, "b/large.png", content=encode(Image.new("L", (21, 16))))
+    (item,) = read_folder(tmp_path, DataConfig(max_pixels=20 * 16)).unreadable
+    assert (item.file, item.reason) == ("b/large.png", "21x16 pixels are more than the limit of 320")
+    for wrong in (0, 80_000_001):
+        with pytest.raises(ConfigError, match=f"max_pixels: wanted 1 to 80000000, found {wrong}"):
+            DataConfig(max_pixels=wrong)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -524,3 +525,32 @@ def test_importing_it_imports_no_large_package() -> None:
     code = "import sys, falconet.data.hub; print(sorted({'torch', 'datasets', 'pyarrow', 'PIL'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("follow", [False, True])
+@pytest.mark.parametrize("way", ["link", "data_files", "card"])
+def test_tables_outside_the_folder_are_read_only_when_allowed(way: str, follow: bool, tmp_path: Path) -> None:
+    folder, outside = tmp_path / "set", tmp_path / "private.csv"
+    folder.mkdir()
+    outside.write_text("text,label\n" + "".join(f"secret {index},{index % 2}\n" for index in range(8)))
+    if way == "data_files":
+        (folder / "README.md").write_text("---\nconfigs:\n- config_name: default\n  data_files: ../private.csv\n---\n")
+    elif way == "link":
+        (folder / "train.csv").symlink_to(outside)
+    else:
+        (folder / "train.csv").write_text(outside.read_text())
+        (tmp_path / "card.md").write_text("---\nlicense: mit\n---\n")
+        (folder / "README.md").symlink_to(tmp_path / "card.md")
+    if follow:
+        assert len(read(f"hf:{folder}", follow=True).splits["train"]) == 8
+    else:
+        with pytest.raises(DataError, match="leads out of the source's folder; --follow allows it"):
+            read(f"hf:{folder}")
+
+
+@pytest.mark.parametrize("name", [".huggingface.yaml", "README.md"])
+def test_a_pipe_in_the_folder_is_not_waited_for(name: str, tmp_path: Path) -> None:
+    (tmp_path / "train.csv").write_text("text,label\ngood tea,a\nbad tea,b\n")
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(DataError, match=f"{name}: not a regular file"):
+        read(f"hf:{tmp_path}")

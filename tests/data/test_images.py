@@ -6,6 +6,7 @@ import tracemalloc
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -338,7 +339,7 @@ def test_damaged_exif_does_not_spoil_the_pixels(exif: bytes) -> None:
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
 def test_transparency_is_laid_on_white_band_by_band(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
     image = Image.fromarray(np.random.default_rng(1).integers(0, 256, (23, 31, 4), dtype=np.uint8)).convert(mode)
-    options = {"transparency": 3} if mode == "P" else {}
+    options: dict[str, Any] = {"transparency": 3} if mode == "P" else {}
     whole = decode_image(encode(image, **options))
     monkeypatch.setattr(images, "BAND_PIXELS", 62)
     assert np.array_equal(decode_image(encode(image, **options)), whole)

@@ -313,3 +313,41 @@ def test_importing_the_readers_imports_nothing_large() -> None:
 def test_checking_a_folder_does_not_import_torch(make_folder: FolderMaker) -> None:
     code = "import sys; from falconet.data.checks import check_data; check_data(sys.argv[1])"
     assert "torch" not in list_large_imports(code, make_folder())
+
+
+@pytest.mark.parametrize("splits", [("train", "test"), ("train", "valid"), ("",)])
+@pytest.mark.parametrize("suffix", ["csv", "jsonl"])
+def test_pictures_with_a_table_beside_them_are_read(splits: tuple[str, ...], suffix: str, tmp_path: Path) -> None:
+    for split in splits:
+        (tmp_path / split).mkdir(exist_ok=True)
+        for index in range(12):
+            Image.new("L", (4, 3), 20 * index).save(tmp_path / split / f"{index}.png")
+        rows = [(f"{index}.png", "cat" if index % 2 else "dog") for index in range(12)]
+        lines = [f'{{"file_name": "{name}", "label": "{label}"}}' for name, label in rows]
+        if suffix == "csv":
+            lines = ["file_name,label", *(",".join(row) for row in rows)]
+        (tmp_path / split / f"metadata.{suffix}").write_text("\n".join(lines) + "\n")
+    dataset = load_dataset(tmp_path)
+    assert dataset.classes == ("cat", "dog")
+    assert sum(len(split) for split in dataset.splits.values()) == 12 * len(splits)
+    assert not dataset.unreadable
+    samples = dataset.splits["train"].samples
+    for index in range(len(samples)):
+        assert samples.read(index)[0, 0, 0] == 20 * int(Path(samples.name(index)).stem)
+
+
+@pytest.mark.parametrize("name", ["TEXTS.CSV", "Texts.Tsv", "T.JSONL"])
+def test_names_in_capitals_are_tables_too(name: str, tmp_path: Path) -> None:
+    rows = [(f"good tea number {index}", "ab"[index % 2]) for index in range(12)]
+    mark = "\t" if name.endswith("Tsv") else ","
+    lines = ["text" + mark + "label", *(mark.join(row) for row in rows)]
+    if name.endswith("JSONL"):
+        lines = [f'{{"text": "{text}", "label": "{label}"}}' for text, label in rows]
+    (tmp_path / name).write_text("\n".join(lines))
+    assert load_dataset(tmp_path / name).classes == ("a", "b")
+
+
+def test_a_npz_in_capitals_is_read(tmp_path: Path) -> None:
+    with (tmp_path / "X.NPZ").open("wb") as file:
+        np.savez(file, images=np.zeros((12, 4, 4), np.uint8), labels=np.arange(12) % 2)
+    assert len(load_dataset(tmp_path / "X.NPZ").classes) == 2
