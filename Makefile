@@ -8,7 +8,10 @@ unexport PYTHONDONTWRITEBYTECODE
 STORY := lenet5,lenet_relu,alexnet,squeezenet1_1,resnet20,efficientnet_b0
 INSTALL := $(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt
 
-.PHONY: demo test test-all lint format bench bench-models bench-training bench-judging bench-data bench-exports bench-compress readme clean
+# A process for each processor; threads of torch within them would only get into each other's way.
+TOGETHER := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal
+
+.PHONY: demo test test-slow test-all test-full lint format bench bench-models bench-training bench-judging bench-data bench-exports bench-compress readme clean
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -24,15 +27,20 @@ $(VENV)/installed-dev: pyproject.toml constraints.txt | $(BIN)/python
 demo: $(VENV)/installed  ## train two networks on the embedded digits and report
 	$(BIN)/falconet demo
 
-test: $(VENV)/installed-dev  ## the tests that take seconds
-	# A process for each processor; threads of torch within them would only get into each other's way.
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" --numprocesses auto --dist worksteal
+test: $(VENV)/installed-dev  ## the tests that take seconds; COVERAGE=--cov holds what they cover against the bound
+	$(TOGETHER) -m "not slow and not timed" $(COVERAGE)
 
-test-all: $(VENV)/installed-dev  ## every test; the quick ones cover at least 90 % of the code
-	# Tracing the slow tests too would make them take half as long again, and they reach little that the others do not.
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow and not timed" --cov --numprocesses auto --dist worksteal
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "slow and not timed" --numprocesses auto --dist worksteal
-	$(BIN)/python -m pytest -m timed
+test-slow: $(VENV)/installed-dev  ## those that take longer, and one by one those that compare seconds
+	# Without coverage: tracing would make them take half as long again, and they reach little that the others do not.
+	$(TOGETHER) -m "slow and not full and not timed"
+	$(BIN)/python -m pytest -m "timed and not full"
+
+test-all:  ## both, each test once; the quick ones cover at least 90 % of the code
+	$(MAKE) test COVERAGE=--cov
+	$(MAKE) test-slow
+
+test-full: $(VENV)/installed-dev  ## architectures in full size, which CI tests by their smaller kin: minutes each
+	$(TOGETHER) -m full
 
 lint: $(VENV)/installed-dev  ## style, types, and who imports whom
 	$(BIN)/ruff check .
@@ -76,10 +84,10 @@ bench-exports: $(VENV)/installed-dev  ## exported networks: latency and throughp
 	$(BIN)/python benchmarks/exports.py
 	$(MAKE) readme
 
-bench-compress: $(VENV)/installed-dev  ## bytes and what they cost; DATA=folder of the data, ROWS="some rows", SQUEEZENET=folder of its files
+bench-compress: $(VENV)/installed-dev  ## bytes and what they cost; DATA=folder of the data, ROWS="some rows", SQUEEZENET=folder of its files, PHOTOS=of ImageNet's classes
 	$(BIN)/python benchmarks/compression.py --data-root $(DATA) $(if $(ROWS),--rows $(ROWS))
 	$(if $(SQUEEZENET),$(BIN)/python benchmarks/codec.py --squeezenet $(SQUEEZENET)/squeezenet_v1.0_decoded.npz)
-	$(if $(SQUEEZENET),$(BIN)/python benchmarks/squeezenet_file.py --weights $(SQUEEZENET)/compressed_SqueezeNet.net --photos $(DATA)/sign-digits)
+	$(if $(SQUEEZENET),$(BIN)/python benchmarks/squeezenet_file.py --weights $(SQUEEZENET)/compressed_SqueezeNet.net --photos $(DATA)/sign-digits --judged $(PHOTOS))
 	$(MAKE) readme
 
 readme: $(VENV)/installed-dev  ## write the README's tables from benchmarks/results

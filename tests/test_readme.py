@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import json
 import re
 import subprocess
@@ -21,13 +21,10 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 RESULTS = sorted((ROOT / "benchmarks" / "results").glob("*.json"))
 
 
-def load_tables() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("tables", ROOT / "benchmarks" / "tables.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+@pytest.fixture
+def tables(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    return importlib.import_module("tables")
 
 
 @pytest.mark.slow
@@ -42,9 +39,8 @@ def test_the_session_runs(tmp_path: Path) -> None:
     assert "(1, 32, 32) ('0', '1', '2'" in done.stdout
 
 
-def test_the_results_are_those_that_were_measured() -> None:
+def test_the_results_are_those_that_were_measured(tables: ModuleType) -> None:
     assert RESULTS
-    tables = load_tables()
     for path in tables.FILLED:
         text = path.read_text(encoding="utf-8")
         assert tables.fill(text) == text
@@ -53,9 +49,20 @@ def test_the_results_are_those_that_were_measured() -> None:
 @pytest.mark.parametrize("path", RESULTS, ids=lambda path: path.stem)
 def test_results_have_the_form_that_the_design_gives(path: Path) -> None:
     content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    assert content.keys() == {"hardware", "versions", "date", "rows"}
+    assert content.keys() - {"recorded_in"} == {"commit", "dirty", "hardware", "versions", "date", "rows"}
+    # What was measured before commits were recorded says when it came, and no more.
+    assert ("recorded_in" in content) == (content["commit"] == "not recorded")
     keys = {"name", "value", "unit", "peer", "peer_value", "ratio", "n", "std", "target", "met"}
-    assert all(keys <= row.keys() <= keys | {"params", "macs"} for row in content["rows"])
+    more = {"params", "macs", "interval", "over", "peer_std", "note", "withdrawn"}
+    assert all(keys <= row.keys() <= keys | more for row in content["rows"])
+
+
+@pytest.mark.parametrize("path", RESULTS, ids=lambda path: path.stem)
+def test_what_is_met_has_an_interval_that_shows_it(path: Path) -> None:
+    for row in json.loads(path.read_text(encoding="utf-8"))["rows"]:
+        if row["target"] and row["met"]:
+            assert row["interval"] is not None, row["name"]
+            assert not row["withdrawn"], row["name"]
 
 
 def test_the_first_commands_are_the_two_that_a_newcomer_needs() -> None:

@@ -49,7 +49,7 @@ VARIANTS: list[tuple[str, Kind, int, dict[str, Any]]] = [
 
 
 def mark_slow(name: str, *values: Any) -> Any:
-    """Return a case of this model, which waits for `make test-all` unless the model is quick."""
+    """Return a case of this model, which waits for `make test-slow` unless the model is quick."""
     quick = not MODELS[name].resizable or (name in QUICK and values == ("image", 1))
     return pytest.param(name, *values, marks=() if quick else pytest.mark.slow, id="-".join(map(str, (name, *values))))
 
@@ -71,6 +71,17 @@ every_model = pytest.mark.parametrize(
     ],
 )
 every_input = pytest.mark.parametrize(("name", "kind", "channels"), [mark_slow(*case) for case in CASES])
+LARGE = 30_000_000
+"""Parameters from which on a network is only run and trained in CI; `make test-full` saves it, too."""
+every_input_by_size = pytest.mark.parametrize(
+    ("name", "kind", "channels"),
+    [
+        pytest.param(*case, marks=(pytest.mark.slow, pytest.mark.full), id="-".join(map(str, case)))
+        if MODELS[case[0]].resizable and (MODELS[case[0]].params or 0) > LARGE
+        else mark_slow(*case)
+        for case in CASES
+    ],
+)
 every_sequence = pytest.mark.parametrize(
     ("name", "kind", "channels"), [case for case in CASES if case[1] in ("series", "text")]
 )
@@ -174,7 +185,7 @@ def test_native_size(name: str) -> None:
     assert logits.std() > 0
 
 
-@every_input
+@every_input_by_size
 def test_one_seed_gives_one_model(name: str, kind: Kind, channels: int) -> None:
     states = []
     for seed in (1, 1, 2):
@@ -185,7 +196,7 @@ def test_one_seed_gives_one_model(name: str, kind: Kind, channels: int) -> None:
     assert any(not torch.equal(first[key], other[key]) for key in first)
 
 
-@every_input
+@every_input_by_size
 def test_state_goes_through_safetensors(name: str, kind: Kind, channels: int) -> None:
     model, other = build(name, kind, channels).eval(), build(name, kind, channels).eval()
     inputs = draw_inputs(name, kind, channels)
@@ -194,7 +205,7 @@ def test_state_goes_through_safetensors(name: str, kind: Kind, channels: int) ->
     assert torch.equal(model(inputs), other(inputs))
 
 
-@every_input
+@every_input_by_size
 def test_artifact_answers_as_the_model(name: str, kind: Kind, channels: int, tmp_path: Path) -> None:
     model = build(name, kind, channels).eval()
     spec = make_spec(name, kind, channels)
@@ -208,7 +219,7 @@ def test_artifact_answers_as_the_model(name: str, kind: Kind, channels: int, tmp
     assert torch.equal(loaded.model(inputs), model.to(memory_format=torch.channels_last)(inputs))
 
 
-@every_input
+@every_input_by_size
 def test_a_sample_is_answered_alike_in_any_batch(name: str, kind: Kind, channels: int) -> None:
     # In double precision, since deep networks without training make logits of tens of thousands.
     model = build(name, kind, channels).double().eval()

@@ -43,8 +43,18 @@ Step = PruneChannels | Factorize | FoldBatchNorm
 
 STEPS: tuple[Step, ...] = (PruneChannels(0.5), PruneChannels(0.5, scope="global"), Factorize(0.5), FoldBatchNorm())
 QUICK = {("lenet5", "image"), ("transformer", "text")}
+UNROLLED = {("rnn", "series"), ("rnn", "image")}
+"""Each step is a layer of its own to what follows channels, so that these take minutes; of texts it takes a second."""
 CASES = [
-    pytest.param(name, kind, marks=() if (name, kind) in QUICK else pytest.mark.slow)
+    pytest.param(
+        name,
+        kind,
+        marks=()
+        if (name, kind) in QUICK
+        else (pytest.mark.slow, pytest.mark.full)
+        if (name, kind) in UNROLLED
+        else pytest.mark.slow,
+    )
     for name, entry in MODELS.items()
     for kind in entry.kinds
     if name not in HUGE

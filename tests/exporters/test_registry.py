@@ -14,6 +14,7 @@ import torch
 from falconet.artifact import Artifact
 from falconet.models import MODELS
 from falconet.spec import Kind
+from tests.compression.builders import HUGE
 from tests.exporters.builders import ask_exported, ask_own, draw_raw, make_artifact, make_spec, open_exports
 
 QUICK = ("lenet_relu", "image")
@@ -30,7 +31,14 @@ LEAST = 1e-30
 
 def list_cases() -> list[Any]:
     cases = [(name, kind) for name, entry in MODELS.items() for kind in entry.kinds]
-    return [pytest.param(*case, marks=() if case == QUICK else pytest.mark.slow, id="-".join(case)) for case in cases]
+    return [pytest.param(*case, marks=mark(*case), id="-".join(case)) for case in cases]
+
+
+def mark(name: str, kind: Kind) -> tuple[pytest.MarkDecorator, ...]:
+    """Return when a case is tested: exporting the largest of a family takes minutes, and finds no other fault."""
+    if name in HUGE:
+        return (pytest.mark.slow, pytest.mark.full)
+    return () if (name, kind) == QUICK else (pytest.mark.slow,)
 
 
 def shake(artifact: Artifact, seed: int) -> Artifact:
