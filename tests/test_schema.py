@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -272,3 +273,10 @@ def test_what_is_said_last_holds(base: dict[str, Any], over: dict[str, Any]) -> 
 def test_nested_settings_become_dotted_keys() -> None:
     settings = {"training": {"epochs": 3, "inner": {"rate": 0.5}}, "seed": None, "empty": {}}
     assert flatten(settings) == {"training.epochs": 3, "training.inner.rate": 0.5, "seed": None}
+
+
+@pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan, "inf", "-Infinity", "nan", "1e999"])
+@pytest.mark.parametrize("field", ["weight_decay", "learning_rate", "clip_norm", "checkpoint_seconds"])
+def test_numbers_are_finite(field: str, value: Any) -> None:
+    with pytest.raises(ConfigError, match=rf"^training\.{field}: wanted a finite number, found "):
+        from_mapping(TrainConfig, {field: value}, "training")

@@ -94,7 +94,8 @@ def export(
     raw
         The bare network, from normalized input to logits, instead of the whole way from raw samples to probabilities.
     max_drop
-        Points of accuracy that integers may cost; other formats must give the model's probabilities within 1e-4.
+        Points of accuracy that integers may cost, at the upper end of a 95% interval; 100 allows anything. Others must
+        give the model's probabilities within 1e-4; bare networks also its logits, within 1e-4 of the largest.
     source, data_root
         Samples to compare on, as `falconet.evaluate` takes them; the validation split of the model's own data if None.
     license
