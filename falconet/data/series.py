@@ -421,7 +421,7 @@ def is_streamed(content: bytes, begin: int) -> bool:
 
     Who writes to a pipe cannot go back to tell how many there are: programs leave 0, or about the most that fits.
     """
-    (whole,), (size,) = struct.unpack_from("<I", content, 4), struct.unpack_from("<I", content, begin - 4)
+    whole, size = (int.from_bytes(content[place : place + 4], "little") for place in (4, begin - 4))
     return size >= STREAMED or (size == 0 and whole + 8 != len(content))
 
 

@@ -7,6 +7,7 @@ import re
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +34,9 @@ from falconet.exporters.parity import (
     read_all,
 )
 from falconet.exporters.programs import find_reason, quiet
-from falconet.exporters.runtimes import open_session
+from falconet.exporters.runtimes import Session, open_session
 from falconet.exporters.targets import MAX_DROP, TARGETS, Target, check_out, find_target
-from falconet.latency import measure_latency, pinned_threads
+from falconet.latency import measure_latencies, pinned_threads
 from falconet.schema import to_mapping
 from falconet.storage import write_together
 
@@ -182,17 +183,24 @@ def name_model(artifact: Artifact, model: str | Path | Artifact) -> str:
 def time_beside(
     artifact: Artifact, target: Target, written: Written, prepare: Prepare, samples: Samples
 ) -> tuple[float, float, float | None]:
-    """Return the median milliseconds of one sample's answer: by the export, the model, and the baseline if any."""
+    """Return the median milliseconds of one sample's answer: by the export, the model, and the baseline if any.
+
+    They answer in turns, so that their ratios are told well.
+    """
     raw = next(read_all(samples))
 
-    def time_session(path: Path) -> float:
-        session = open_session(target.runtime, path, threads=1)
-        return measure_latency(lambda: session.ask(trim(prepare(raw)[None], session.metadata))).p50
+    def ask(session: Session) -> np.ndarray:
+        return session.ask(trim(prepare(raw)[None], session.metadata))
 
+    paths = [path for path in (written.main, written.baseline) if path is not None]
     with pinned_threads(1), torch.inference_mode():
-        own = measure_latency(lambda: answer(artifact, [raw])).p50
-        latency = time_session(written.main)
-        return latency, own, None if written.baseline is None else time_session(written.baseline)
+        sessions = [open_session(target.runtime, path, threads=1) for path in paths]
+        calls: list[Callable[[], object]] = [
+            partial(answer, artifact, [raw]),
+            *(partial(ask, session) for session in sessions),
+        ]
+        own, latency, *baseline = (found.p50 for found in measure_latencies(calls))
+        return latency, own, baseline[0] if baseline else None
 
 
 def publish(folder: Path, out: Path) -> int:
