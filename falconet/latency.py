@@ -7,6 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+WARMUP_SHARE = 0.25
+"""Of the time for measuring, which warming up may take at most."""
+
 
 @dataclass(frozen=True)
 class Latency:
@@ -21,7 +24,8 @@ class Latency:
 def measure_latency(call: Callable[[], object], *, calls: int = 200, warmup: int = 20, seconds: float = 2.0) -> Latency:
     """Time `call` up to `calls` times, or until `seconds` have passed, after `warmup` calls that do not count.
 
-    At least ten calls are timed, or `calls` where that is less, however long they take.
+    Warming up takes a quarter of `seconds` at most, but one call. At least ten calls are timed, or `calls` where that
+    is less, however long they take.
     """
     return measure_latencies([call], calls=calls, warmup=warmup, seconds=seconds)[0]
 
@@ -34,7 +38,10 @@ def measure_latencies(
     A turn is ten calls, after one that does not count, since the others used the caches before it.
     """
     for call in several:
-        for _ in range(warmup):
+        begun = time.perf_counter()
+        for done in range(warmup):
+            if done and time.perf_counter() - begun >= WARMUP_SHARE * seconds:
+                break
             call()
     alone = len(several) == 1
     times: list[list[float]] = [[] for _ in several]

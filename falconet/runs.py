@@ -61,6 +61,7 @@ from falconet.spec import ImageSpec, InputSpec, SeriesSpec, TextSpec
 from falconet.storage import format_json, hold, prepare_folder, read_json, write_json, write_text
 from falconet.training import Callback, EpochRow
 from falconet.training.checkpoints import load_checkpoint, remove_checkpoints
+from falconet.training.config import warn_balance
 from falconet.training.diagnoses import Diagnosis, Vitals, diagnose, load_vitals, save_vitals
 from falconet.training.distillation import Teacher
 from falconet.training.distributed import ALONE, Team, join_team
@@ -194,7 +195,12 @@ def execute(plan: Plan, *, callbacks: Sequence[Callback] = ()) -> RunResult:
         feed = prepare(plan, weights, team)
         model, notes = build(plan.config.model, feed.spec, plan.config.training.seed, weights)
         size = "x".join(map(str, feed.spec.shape))
-        tell(callbacks, *notes, f"input {size} (--set model.input_size=... changes it)")
+        tell(
+            callbacks,
+            *warn_balance(plan.config.training),
+            *notes,
+            f"input {size} (--set model.input_size=... changes it)",
+        )
         teacher = find_teacher(plan, feed)
         # Before anything is measured, or a run that is to be overwritten loses what it could go on from.
         check_fit(model, feed.train, plan.config.training, teacher, team)

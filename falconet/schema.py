@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import types
 import typing
 from collections.abc import Mapping
@@ -222,6 +223,8 @@ def read_tuple(items: tuple[Any, ...], value: list[Any] | tuple[Any, ...], path:
 
 
 def read_scalar(hint: Any, value: Any, path: str) -> Any:
+    if hint is float and is_infinite(value):
+        raise ConfigError(f"{path}: wanted a finite number, found {value}")
     try:
         if hint is float and isinstance(value, int | float | str) and not isinstance(value, bool):
             return float(value)
@@ -232,6 +235,14 @@ def read_scalar(hint: Any, value: Any, path: str) -> Any:
     if isinstance(value, typing.get_origin(hint) or hint) and (hint is bool or not isinstance(value, bool)):
         return value
     raise ConfigError(f"{path}: wanted {getattr(hint, '__name__', hint)}, found {abridge(value)}")
+
+
+def is_infinite(value: Any) -> bool:
+    """Whether a value is a number that is not finite, written as text too: no setting and no figure is one."""
+    try:
+        return isinstance(value, float | str) and not math.isfinite(float(value))
+    except ValueError:
+        return False
 
 
 def join(path: str, key: str) -> str:

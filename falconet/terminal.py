@@ -561,6 +561,8 @@ def describe_parity(parity: Parity) -> list[str]:
         f"parity: largest difference of a probability {parity.max_abs_difference:.2g}, {parity.agreement:.2%} equal "
         f"answers on {parity.n:,} {parity.samples}"
     )
+    if parity.logit_difference is not None:
+        text += f"; of a logit {parity.logit_difference:.2g} of the largest"
     if parity.accuracy_before is None or parity.accuracy_drop is None:
         return [text]
     from falconet.report.facts import describe_change

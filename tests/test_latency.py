@@ -32,11 +32,18 @@ def measure(monkeypatch: pytest.MonkeyPatch, clock: Clock, **options: float) -> 
 
 
 def test_warmup_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = Clock(9.0, 9.0, 9.0, 0.001)
+    clock = Clock(0.1, 0.1, 0.1, 0.001)
     found = measure(monkeypatch, clock, warmup=3, calls=50)
     assert (found.p50, found.p95, found.p99) == pytest.approx((1.0, 1.0, 1.0))
     assert found.calls == 50
     assert clock.calls == 53
+
+
+@pytest.mark.parametrize(("took", "warmed"), [(30.0, 1), (0.2, 3), (0.001, 20)])
+def test_warmup_takes_a_quarter_of_the_time_at_most(monkeypatch: pytest.MonkeyPatch, took: float, warmed: int) -> None:
+    clock = Clock(took)
+    found = measure(monkeypatch, clock, calls=10, seconds=2.0)
+    assert clock.calls == warmed + found.calls
 
 
 def test_time_limit_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:

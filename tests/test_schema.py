@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -344,3 +345,10 @@ def test_values_are_shown_by_their_beginning() -> None:
         from_mapping(Outer, {"name": "a", "inner": bomb})
     with pytest.raises(UnknownNameError, match="unknown setting 'xxx"):
         from_mapping(Outer, {"x" * 10**6: 1})
+
+
+@pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan, "inf", "-Infinity", "nan", "1e999"])
+@pytest.mark.parametrize("field", ["weight_decay", "learning_rate", "clip_norm", "checkpoint_seconds"])
+def test_numbers_are_finite(field: str, value: Any) -> None:
+    with pytest.raises(ConfigError, match=rf"^training\.{field}: wanted a finite number, found "):
+        from_mapping(TrainConfig, {field: value}, "training")

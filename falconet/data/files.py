@@ -221,7 +221,7 @@ def read_files(
     classes = classes or sort_classes({file.label for file in files})
     rates = Counter(file.rate for file in usable if file.rate)
     rate = rates.most_common(1)[0][0] if rates else None
-    channels = max(file.channels for file in usable)
+    channels = find_channels(usable, kind)
     make = make_samples(root, kind, rate, channels)
     return Dataset(
         source=source,
@@ -257,15 +257,28 @@ def read_file(root: Path, listed: ListedFile, kind: Kind, max_pixels: int) -> Re
 
 
 def refuse_odd_channels(files: Sequence[ReadFile]) -> list[ReadFile]:
-    """Return recordings, those unusable that have neither one channel nor as many as most that have several."""
-    several = Counter(file.channels for file in files if file.channels > 1)
-    usual = several.most_common(1)[0][0] if several else 1
+    """Return recordings, those unusable that have neither one channel nor as many as most of all have.
+
+    Where most have one, stereo is averaged to it.
+    """
+    readable = [file for file in files if not file.reason]
+    usual = find_channels(readable, "series") if readable else 1
+    fitting = (1, usual if usual > 1 else 2)
+    wanted = f"{usual} channels or 1" if usual > 1 else "1 channel or 2"
     return [
-        replace(file, reason=f"wanted {usual} channels or 1, found {file.channels}")
-        if file.channels > 1 and file.channels != usual
+        replace(file, reason=f"wanted {wanted}, as most have, found {file.channels}")
+        if not file.reason and file.channels not in fitting
         else file
         for file in files
     ]
+
+
+def find_channels(files: Sequence[ReadFile], kind: Kind) -> int:
+    """Return the channels of a data set: the most that a file has, of recordings as many as most have."""
+    counts = Counter(file.channels for file in files)
+    if kind == "series":
+        return max(counts, key=lambda channels: (counts[channels], channels))
+    return max(counts)
 
 
 def make_samples(root: Path, kind: Kind, rate: int | None, channels: int) -> Callable[[Sequence[ReadFile]], Samples]:

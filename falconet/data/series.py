@@ -5,10 +5,8 @@ A series is float32 `(channels, steps)`, NaN where a value is missing. Importing
 
 from __future__ import annotations
 
-import io
 import math
 import struct
-import wave
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -34,12 +32,25 @@ MISSING: Mapping[Any, float] = MappingProxyType({"": math.nan, "?": math.nan, No
 TS_PARTS = MappingProxyType({"_TRAIN": "_TEST", "_train": "_test"})
 """How the names of training files end, and those of the test files that belong to them."""
 
-PCM, EXTENSIBLE = 0x0001, 0xFFFE
-WAV_FORMATS = MappingProxyType({2: "ADPCM", 3: "floating point", 6: "A-law", 7: "mu-law", 0x11: "ADPCM", 0x55: "MP3"})
+PCM, FLOAT, A_LAW, MU_LAW, EXTENSIBLE = 0x0001, 0x0003, 0x0006, 0x0007, 0xFFFE
+WIDTHS: Mapping[int, tuple[int, ...]] = MappingProxyType(
+    {PCM: (8, 16, 24, 32), FLOAT: (32, 64), A_LAW: (8,), MU_LAW: (8,)}
+)
+"""Bits of a value in formats that are read."""
+WAV_FORMATS = MappingProxyType({2: "ADPCM", 0x11: "ADPCM", 0x31: "GSM", 0x55: "MP3"})
+"""What others are called."""
+STREAMED = 0x7FFFF000
+"""Size of samples from which on it is none: what programs write that do not know it."""
 SUBFORMAT_TAIL = bytes.fromhex("000000001000800000aa00389b71")
 """What follows the format's number in the GUID of an extensible header (Microsoft, mmreg.h)."""
 RATE_LIMIT = 100
-"""Rates further apart than this are a damaged header's, and resampling might fill the memory."""
+"""Rates further apart than this are a damaged header's."""
+RESAMPLED_LIMIT = 2**26
+"""Values of a recording at another rate: 23 minutes of 48,000 Hz. Resampling takes some 28 bytes for each."""
+PADDING_LIMIT = 16
+"""Times the values of a case that its dimensions may take once the shorter ones are padded to the longest."""
+PADDING_FREE = 4096
+"""Values to which a case may be padded in any case."""
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -235,9 +246,16 @@ def parse_ts_case(
     if label not in classes:
         raise DataError(f"class {label[:40]!r} is not among those of @classLabel")
     rows = [parse_ts_values(part) for part in parts]
-    series = np.full((dimensions, max(len(row) for row in rows)), np.nan, dtype=np.float32)
-    for values, row in zip(series, rows, strict=True):
-        values[: len(row)] = row
+    longest = max(len(row) for row in rows)
+    values = sum(len(row) for row in rows)
+    if longest * dimensions > max(PADDING_LIMIT * values, PADDING_FREE):
+        raise DataError(
+            f"wanted dimensions of about one length, found {values:,} values in {dimensions:,} dimensions, of which "
+            f"the longest has {longest:,}"
+        )
+    series = np.full((dimensions, longest), np.nan, dtype=np.float32)
+    for padded, row in zip(series, rows, strict=True):
+        padded[: len(row)] = row
     if np.isnan(series).all():
         raise DataError(NO_VALUES)
     return label, series
@@ -286,8 +304,8 @@ class WavFiles:
     def read(self, index: int) -> Float32[np.ndarray, "channels steps"]:
         path = self.root / self.paths[index]
         try:
-            facts, width, samples = read_pcm(read_content(path))
-            series = match_channels(to_unit(facts, width, samples), self.channels)
+            facts, code, samples = read_wav(read_content(path))
+            series = match_channels(to_unit(facts, code, samples), self.channels)
             return resample_rate(series, facts.rate, self.rate)
         except DataError as error:
             raise DataError(f"{path}: {error}") from error
@@ -302,72 +320,127 @@ class WavFiles:
 
 def inspect_wav(content: bytes) -> WavFacts:
     """Return channels, rate and steps of a WAV file that `decode_wav` can decode; raises what it raises."""
-    return read_pcm(content)[0]
+    return read_wav(content)[0]
 
 
 def decode_wav(content: bytes) -> Float32[np.ndarray, "channels steps"]:
-    """Decode a WAV file of 8, 16, 24 or 32 bits PCM to values in -1..1.
+    """Decode a WAV file to values in -1..1: PCM of 8, 16, 24 or 32 bits, mu-law, A-law, or floating point as it is.
 
-    Raises DataError for one that is empty, truncated, damaged, compressed or in floating point.
+    Raises DataError for one that is empty, truncated, damaged or compressed otherwise.
     """
-    return to_unit(*read_pcm(content))
+    return to_unit(*read_wav(content))
 
 
-def to_unit(facts: WavFacts, width: int, samples: bytes) -> Float32[np.ndarray, "channels steps"]:
-    """Return PCM samples of `width` bytes a value in -1..1: 8 bits are unsigned, more are signed."""
-    raw = np.frombuffer(samples, dtype=np.uint8).reshape(facts.steps, facts.channels, width)
+@dataclass(frozen=True)
+class WavCode:
+    """How a recording's values are written."""
+
+    number: int
+    """Of the format: PCM, FLOAT, A_LAW or MU_LAW."""
+    width: int
+    """Bytes of a value."""
+
+
+def to_unit(facts: WavFacts, code: WavCode, samples: bytes) -> Float32[np.ndarray, "channels steps"]:
+    """Return a recording's samples in -1..1: PCM of 8 bits is unsigned, of more it is signed.
+
+    Raises DataError for samples in floating point that are not finite.
+    """
+    raw = np.frombuffer(samples, dtype=np.uint8).reshape(facts.steps, facts.channels, code.width)
+    if code.number in EXPANSIONS:
+        return np.ascontiguousarray(EXPANSIONS[code.number][raw[..., 0].T])
+    if code.number == FLOAT:
+        with np.errstate(over="ignore"):
+            values = raw.view(f"<f{code.width}")[..., 0].T.astype(np.float32, order="C")
+        if not np.isfinite(values).all():
+            raise DataError("wanted samples in -1..1, found NaN or infinity")
+        return values
     # Into the upper bytes of 32 bits, so that the sign stands where it belongs.
     wide = np.zeros((facts.channels, facts.steps, 4), dtype=np.uint8)
-    wide[..., 4 - width :] = (raw ^ 128 if width == 1 else raw).transpose(1, 0, 2)
+    wide[..., 4 - code.width :] = (raw ^ 128 if code.width == 1 else raw).transpose(1, 0, 2)
     return wide.view("<i4")[..., 0].astype(np.float32) / np.float32(2**31)
 
 
-def read_pcm(content: bytes) -> tuple[WavFacts, int, bytes]:
-    """Return the facts of a WAV file, the bytes of a sample's value, and all samples."""
+def expand_mu_law() -> Float32[np.ndarray, " codes"]:
+    """Return the value of each byte of mu-law (ITU-T G.711, table 2), of which all bits are inverted."""
+    codes = 255 - np.arange(256)
+    sizes = (((codes & 15) * 8 + 132) << (codes >> 4 & 7)) - 132
+    return (np.where(codes & 128, -sizes, sizes) / 2**15).astype(np.float32)
+
+
+def expand_a_law() -> Float32[np.ndarray, " codes"]:
+    """Return the value of each byte of A-law (ITU-T G.711, table 1), of which every second bit is inverted."""
+    codes = np.arange(256) ^ 0x55
+    segments, steps = codes >> 4 & 7, (codes & 15) * 16 + 8
+    sizes = np.where(segments, (steps + 256) << np.maximum(segments - 1, 0), steps)
+    return (np.where(codes & 128, sizes, -sizes) / 2**15).astype(np.float32)
+
+
+EXPANSIONS = MappingProxyType({A_LAW: expand_a_law(), MU_LAW: expand_mu_law()})
+
+
+def read_wav(content: bytes) -> tuple[WavFacts, WavCode, bytes]:
+    """Return the facts of a WAV file, how its values are written, and all samples."""
     if content[:4] != b"RIFF" or content[8:12] != b"WAVE":
         raise DataError("not a WAV file" if content else "empty file (0 bytes)")
-    try:
-        with wave.open(io.BytesIO(to_plain_pcm(content))) as file:
-            facts, width = WavFacts(file.getnchannels(), file.getframerate(), file.getnframes()), file.getsampwidth()
-            samples = file.readframes(facts.steps)
-    except (wave.Error, EOFError, RuntimeError) as error:
-        raise DataError(f"damaged WAV file: {str(error) or 'it ends early'}") from error
-    if width > 4:
-        raise DataError(f"wanted 8, 16, 24 or 32 bits a value, found {8 * width}")
-    if facts.rate == 0 or facts.steps == 0:
-        raise DataError(f"wanted a recording, found {facts.steps} samples at {facts.rate} Hz")
-    if len(samples) != facts.steps * facts.channels * width:
-        found = len(samples) // (facts.channels * width)
-        raise DataError(f"truncated WAV file: wanted {facts.steps:,} samples, found {found:,}")
-    return facts, width, samples
+    chunks = find_chunks(content)
+    for name in (b"fmt ", b"data"):
+        if name not in chunks:
+            raise DataError(f"damaged WAV file: no chunk {name.decode().strip()}, or it ends early")
+    channels, rate, code = parse_format(content[slice(*chunks[b"fmt "])])
+    begin, end = chunks[b"data"]
+    frame = channels * code.width
+    steps = (end - begin) // frame
+    if end > len(content):
+        found = (len(content) - begin) // frame
+        if not is_streamed(content, begin):
+            raise DataError(f"truncated WAV file: wanted {steps:,} samples, found {found:,}")
+        steps = found
+    if rate == 0 or steps == 0:
+        raise DataError(f"wanted a recording, found {steps} samples at {rate} Hz")
+    return WavFacts(channels, rate, steps), code, content[begin : begin + steps * frame]
 
 
-def to_plain_pcm(content: bytes) -> bytes:
-    """Return a WAV file with a plain header where it is PCM: before 3.12, `wave` refuses an extensible one.
+def find_chunks(content: bytes) -> dict[bytes, tuple[int, int]]:
+    """Return where the content of each chunk begins and ends, as its header says, up to the samples."""
+    chunks: dict[bytes, tuple[int, int]] = {}
+    place = 12
+    while place + 8 <= len(content) and b"data" not in chunks:
+        name, size = struct.unpack_from("<4sI", content, place)
+        begin = place + 8
+        if name == b"data" and size == 0 and is_streamed(content, begin):
+            size = len(content) - begin
+        chunks.setdefault(name, (begin, begin + size))
+        place = begin + size + size % 2
+    return chunks
 
-    Raises DataError for another format.
+
+def is_streamed(content: bytes, begin: int) -> bool:
+    """Whether a recording's samples, which start at `begin`, go on to the end of the file.
+
+    Who writes to a pipe cannot go back to tell how many there are: programs leave 0, or about the most that fits.
     """
-    place = find_wav_format(content)
-    if place is None:
-        return content
-    number = int.from_bytes(content[place : place + 2], "little")
-    if number == EXTENSIBLE and content[place + 26 : place + 40] == SUBFORMAT_TAIL:
-        number = int.from_bytes(content[place + 24 : place + 26], "little")
-    if number != PCM:
+    whole, size = (int.from_bytes(content[place : place + 4], "little") for place in (4, begin - 4))
+    return size >= STREAMED or (size == 0 and whole + 8 != len(content))
+
+
+def parse_format(chunk: bytes) -> tuple[int, int, WavCode]:
+    """Return channels, rate and how values are written, from the chunk `fmt `. Raises DataError for another format."""
+    if len(chunk) < 16:
+        raise DataError("damaged WAV file: it ends early")
+    number, channels, rate, _, _, bits = struct.unpack_from("<HHIIHH", chunk)
+    if number == EXTENSIBLE and chunk[26:40] == SUBFORMAT_TAIL:
+        (number,) = struct.unpack_from("<H", chunk, 24)
+    if number not in WIDTHS:
         found = WAV_FORMATS.get(number, f"format {number:#06x}")
         raise DataError(f"wanted PCM samples, found {found}; convert the recording to 16-bit PCM")
-    return content[:place] + PCM.to_bytes(2, "little") + content[place + 2 :]
-
-
-def find_wav_format(content: bytes) -> int | None:
-    """Return where the content of the chunk `fmt ` begins."""
-    place = 12
-    while place + 8 <= len(content):
-        name, size = struct.unpack_from("<4sI", content, place)
-        if name == b"fmt ":
-            return place + 8
-        place += 8 + size + size % 2
-    return None
+    if bits not in WIDTHS[number]:
+        *most, last = map(str, WIDTHS[number])
+        wanted = f"{', '.join(most)} or {last}" if most else last
+        raise DataError(f"wanted {wanted} bits a value, found {bits}")
+    if channels == 0:
+        raise DataError("damaged WAV file: wanted 1 channel or more, found 0")
+    return channels, rate, WavCode(number, bits // 8)
 
 
 def match_channels(
@@ -387,10 +460,16 @@ def match_channels(
 def resample_rate(
     series: Float32[np.ndarray, "channels steps"], rate: int, wanted: int
 ) -> Float32[np.ndarray, "channels new_steps"]:
-    """Return a recording at another rate. Raises DataError for one that is absurdly far away."""
+    """Return a recording at another rate. Raises DataError for one absurdly far away, and for too long a one."""
     if not wanted / RATE_LIMIT <= rate <= wanted * RATE_LIMIT:
         raise DataError(f"wanted a rate within {RATE_LIMIT} times {wanted} Hz, found {rate} Hz")
-    return resample(series, max(round(series.shape[1] * wanted / rate), 1))
+    steps = max(round(series.shape[1] * wanted / rate), 1)
+    if steps != series.shape[1] and steps * len(series) > RESAMPLED_LIMIT:
+        raise DataError(
+            f"wanted at most {RESAMPLED_LIMIT:,} values at {wanted} Hz, found {steps * len(series):,}: resample it, or "
+            "cut it into parts"
+        )
+    return resample(series, steps)
 
 
 # Number of steps

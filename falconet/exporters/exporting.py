@@ -7,6 +7,7 @@ import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +35,9 @@ from falconet.exporters.parity import (
     read_all,
 )
 from falconet.exporters.programs import find_reason, quiet
-from falconet.exporters.runtimes import open_session
+from falconet.exporters.runtimes import Session, open_session
 from falconet.exporters.targets import MAX_DROP, TARGETS, Target, check_out, find_target
-from falconet.latency import measure_latency, pinned_threads
+from falconet.latency import measure_latencies, pinned_threads
 from falconet.schema import to_mapping
 from falconet.storage import hold, swap
 
@@ -109,7 +110,8 @@ def export(
     raw
         The bare network, from normalized input to logits, instead of the whole way from raw samples to probabilities.
     max_drop
-        Points of accuracy that integers may cost; other formats must give the model's probabilities within 1e-4.
+        Points of accuracy that integers may cost, at the upper end of a 95% interval; 100 allows anything. Others must
+        give the model's probabilities within 1e-4; bare networks also its logits, within 1e-4 of the largest.
     source, data_root
         Samples to compare on, as `falconet.evaluate` takes them; the validation split of the model's own data if None.
     license
@@ -202,17 +204,24 @@ def name_model(artifact: Artifact, model: str | Path | Artifact) -> str:
 def time_beside(
     artifact: Artifact, target: Target, written: Written, prepare: Prepare, samples: Samples
 ) -> tuple[float, float, float | None]:
-    """Return the median milliseconds of one sample's answer: by the export, the model, and the baseline if any."""
+    """Return the median milliseconds of one sample's answer: by the export, the model, and the baseline if any.
+
+    They answer in turns, so that their ratios are told well.
+    """
     raw = next(read_all(samples))
 
-    def time_session(path: Path) -> float:
-        session = open_session(target.runtime, path, threads=1)
-        return measure_latency(lambda: session.ask(trim(prepare(raw)[None], session.metadata))).p50
+    def ask(session: Session) -> np.ndarray:
+        return session.ask(trim(prepare(raw)[None], session.metadata))
 
+    paths = [path for path in (written.main, written.baseline) if path is not None]
     with pinned_threads(1), torch.inference_mode():
-        own = measure_latency(lambda: answer(artifact, [raw])).p50
-        latency = time_session(written.main)
-        return latency, own, None if written.baseline is None else time_session(written.baseline)
+        sessions = [open_session(target.runtime, path, threads=1) for path in paths]
+        calls: list[Callable[[], object]] = [
+            partial(answer, artifact, [raw]),
+            *(partial(ask, session) for session in sessions),
+        ]
+        own, latency, *baseline = (found.p50 for found in measure_latencies(calls))
+        return latency, own, baseline[0] if baseline else None
 
 
 def publish(folder: Path, home: Path, file: str) -> dict[str, int]:

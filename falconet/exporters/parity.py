@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,7 +20,6 @@ from falconet.evaluation import match_labels, predict_logits
 from falconet.evaluation.answers import fit_recordings, scale_logits
 from falconet.evaluation.judgement import find_split
 from falconet.exporters.asking import Prepare, ask_batches
-from falconet.exporters.metadata import Metadata
 from falconet.exporters.runtimes import Session
 from falconet.exporters.targets import Target
 from falconet.spec import ImageSpec, SeriesSpec
@@ -28,8 +28,16 @@ TOLERANCE = 1e-4
 """Largest difference of a probability that counts as the same answer."""
 COMPARED = 256
 """Samples on which exact formats are compared."""
+LOGIT_TOLERANCE = 1e-4
+"""The same for logits, as a share of the largest one."""
 JUDGED = 2000
 """Samples at most on which the accuracy of integers is weighed."""
+NEAR = 1e-6
+"""A drop so near to what is allowed takes more samples than there are to tell them apart."""
+LEAST_JUDGED = 30
+"""Samples without which nothing is said about integers."""
+LEAST_AGREEMENT = 0.9
+"""Share of the samples that integers must answer as the model does, right or wrong, unless more may be lost."""
 CALIBRATED = 200
 """Samples at most by which ranges of integers are chosen; never those that are judged."""
 MADE_UP = 32
@@ -61,12 +69,14 @@ class Parity:
     """Of any probability."""
     agreement: float
     """Share of the samples with the same answer."""
+    logit_difference: float | None = None
+    """Of any logit, as a share of the largest one; None where the export gives probabilities."""
     accuracy_before: float | None = None
     """None for samples without labels; so are the next three."""
     accuracy_after: float | None = None
     accuracy_drop: float | None = None
     accuracy_drop_ci: tuple[float, float] | None = None
-    """95%; see `bound_drop`."""
+    """95%; see `metrics.paired_interval`."""
 
 
 def find_kept(artifact: Artifact, source: str | Path | None, data_root: str | Path | None, *, exact: bool) -> Kept:
@@ -184,22 +194,25 @@ def compare_answers(artifact: Artifact, session: Session, prepare: Prepare, kept
     if not np.isfinite(logits).all():
         raise ExportError("the model itself answers with NaN or infinity: train it again")
     wanted = metrics.softmax(logits)
+    raw = session.metadata.raw
     inputs = (prepare(kept.samples.read(index)) for index in read)
     alone = session.ask(prepare(kept.samples.read(read[0]))[None])
     answers = np.concatenate([*ask_batches(session, inputs), alone])
-    found = to_probabilities(answers, artifact, session.metadata)
-    difference = float(np.abs(found - np.concatenate([wanted, wanted[:1]])).max())
+    # Bare networks leave the temperature, and what follows from it, to whoever asks.
+    scaled = scale_logits(answers, artifact.config.temperature) if raw else answers
+    found = metrics.softmax(scaled) if raw else answers
+    difference = find_difference(found, wanted)
     labels = None if kept.labels is None else kept.labels[read]
-    return weigh(found[:-1], wanted, labels, difference, kept.description)
+    parity = weigh(found[:-1], wanted, labels, difference, kept.description)
+    if not raw:
+        return parity
+    # Probabilities alone would let pass what is added to all logits of a sample.
+    return replace(parity, logit_difference=find_difference(scaled, logits) / float(np.abs(logits).max() or 1.0))
 
 
-def to_probabilities(
-    answers: Float[np.ndarray, "samples classes"], artifact: Artifact, metadata: Metadata
-) -> Float[np.ndarray, "samples classes"]:
-    """Return what an export answers as probabilities, which bare networks leave to whoever asks."""
-    if not metadata.raw:
-        return answers
-    return metrics.softmax(scale_logits(answers, artifact.config.temperature))
+def find_difference(found: Float[np.ndarray, "asked classes"], wanted: Float[np.ndarray, "samples classes"]) -> float:
+    """Return the largest difference of answers to all samples, and to the first one once more, alone."""
+    return float(np.abs(found - np.concatenate([wanted, wanted[:1]])).max())
 
 
 def weigh(
@@ -225,16 +238,9 @@ def weigh(
 
 
 def bound_drop(before: Bool[np.ndarray, " samples"], after: Bool[np.ndarray, " samples"]) -> metrics.Interval:
-    """Return the 95% interval of the accuracy lost.
-
-    Where both are right on the same samples, resampling has nothing to vary: the share on which they differ, of which
-    none was seen, is then at most the upper end of its score interval.
-    """
-    if (before == after).all():
-        most = metrics.wilson_interval(0, len(before))[1]
-        return -most, most
-    drop = float(before.mean() - after.mean())
-    return metrics.bootstrap_difference(before, after) or (drop, drop)
+    """Return the 95% interval of the accuracy lost."""
+    _, lost, gained, _ = metrics.count_pairs(before, after)
+    return metrics.paired_interval(lost, gained, len(before))
 
 
 def check_tokens(artifact: Artifact, prepare: Prepare, samples: Samples) -> None:
@@ -263,7 +269,10 @@ def read_all(samples: Samples) -> Iterator[Any]:
 
 
 def check_parity(parity: Parity, target: Target, max_drop: float) -> None:
-    """Raise ExportError unless an export answers as the model does; `max_drop` is in points of accuracy."""
+    """Raise ExportError unless an export answers as the model does.
+
+    Of integers, at most `max_drop` points of accuracy may be lost, with 97.5% confidence; 100 allows whatever comes.
+    """
     if not np.isfinite(parity.max_abs_difference):
         raise ExportError(f"wanted probabilities, found NaN in the export's answers to {parity.samples}")
     if target.exact:
@@ -272,12 +281,68 @@ def check_parity(parity: Parity, target: Target, max_drop: float) -> None:
                 f"wanted the model's own probabilities within {TOLERANCE:g} on {parity.n} {parity.samples}, found a "
                 f"difference of {parity.max_abs_difference:.2g}; nothing is written"
             )
+        if parity.logit_difference is not None and parity.logit_difference > LOGIT_TOLERANCE:
+            raise ExportError(
+                f"wanted the model's own logits within {LOGIT_TOLERANCE:g} of the largest on {parity.n} "
+                f"{parity.samples}, found a difference of {parity.logit_difference:.2g} of it; nothing is written"
+            )
         return
+    if max_drop < 100:
+        check_integers(parity, max_drop)
+
+
+def check_integers(parity: Parity, max_drop: float) -> None:
+    """Raise ExportError unless so many points of accuracy at most are lost, for what the samples can tell."""
     assert parity.accuracy_drop is not None
-    if 100 * parity.accuracy_drop > max_drop:
-        assert parity.accuracy_drop_ci is not None
-        low, high = (100 * bound for bound in parity.accuracy_drop_ci)
+    assert parity.accuracy_drop_ci is not None
+    if parity.n < LEAST_JUDGED:
+        raise ExportError(
+            f"wanted {LEAST_JUDGED} {parity.samples} or more to judge integers by, found {parity.n}: add "
+            f"{LEAST_JUDGED - parity.n} or more, or name others with --source; nothing is written"
+        )
+    least = min(LEAST_AGREEMENT, 1 - max_drop / 100)
+    if parity.agreement < least:
+        raise ExportError(
+            f"wanted the model's own answers to {least:.0%} of {parity.n} {parity.samples}, found "
+            f"{parity.agreement:.2%}; nothing is written; --to onnx answers as the model does"
+        )
+    low, high = (100 * bound for bound in parity.accuracy_drop_ci)
+    if high > max_drop:
         raise ExportError(
             f"wanted at most {max_drop:g} points of accuracy lost, found {100 * parity.accuracy_drop:.2f} (95%: "
-            f"{low:.2f} to {high:.2f}) on {parity.n} {parity.samples}; nothing is written; --max-drop allows more"
+            f"{low:.2f} to {high:.2f}) on {parity.n} {parity.samples}; nothing is written; "
+            f"{find_remedy(parity, max_drop)}"
         )
+
+
+def find_remedy(parity: Parity, max_drop: float) -> str:
+    """Return what helps where the accuracy lost may be more than what is allowed."""
+    wanted = count_wanted(parity, max_drop / 100)
+    if wanted is None:
+        return "--max-drop allows more"
+    more = f"at this rate {wanted - parity.n:,} samples more would do"
+    if wanted > JUDGED:
+        return f"{more}, but {JUDGED:,} at most are judged: --max-drop allows more"
+    return f"{more}: add some, name others with --source, or --max-drop allows more"
+
+
+def count_wanted(parity: Parity, limit: float) -> int | None:
+    """Return how many samples would show that no more than a share of `limit` is lost, if more were answered as these.
+
+    None: however many would not, as more is lost.
+    """
+    drop = parity.accuracy_drop
+    assert drop is not None
+    if drop > limit - NEAR:
+        return None
+    # Answers that differ and are both wrong count among the differing ones here: rather too many than too few.
+    differing = max(1 - parity.agreement, abs(drop))
+    lost, gained = (differing + drop) / 2, (differing - drop) / 2
+
+    def settles(count: int) -> bool:
+        return metrics.paired_interval(lost * count, gained * count, count)[1] <= limit
+
+    most = parity.n + 1
+    while not settles(most):
+        most *= 2
+    return bisect.bisect_left(range(most), True, lo=parity.n + 1, key=settles)

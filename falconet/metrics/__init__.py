@@ -41,6 +41,7 @@ from falconet.metrics.intervals import (
     bootstrap_means,
     count_pairs,
     mcnemar_p_value,
+    paired_interval,
     wilson_interval,
 )
 from falconet.metrics.novelty import score_by_energy, score_by_probability
@@ -77,6 +78,7 @@ __all__ = [
     "list_log_losses",
     "log_softmax",
     "mcnemar_p_value",
+    "paired_interval",
     "precision_recall_curve",
     "roc_curve",
     "score_by_energy",

@@ -138,13 +138,23 @@ class TrainConfig:
         require(0 < self.temperature < float("inf"), "temperature", "above 0", self.temperature)
         require(0 <= self.feature_weight < float("inf"), "feature_weight", "0 or more", self.feature_weight)
         require(0 <= self.margin <= 1, "margin", "0 to 1", self.margin)
-        require(self.weight_decay >= 0, "weight_decay", "0 or more", self.weight_decay)
+        require(0 <= self.weight_decay < float("inf"), "weight_decay", "0 or more", self.weight_decay)
         for name in ("label_smoothing", "momentum", "warmup"):
             require(0 <= getattr(self, name) < 1, name, "0 or more and below 1", getattr(self, name))
         require(self.clip_norm is None or self.clip_norm > 0, "clip_norm", "above 0, or null", self.clip_norm)
         decay = self.ema_decay
         require(decay is None or 0 < decay < 1, "ema_decay", "between 0 and 1, or null", decay)
         require(0 <= self.seed < 2**31, "seed", "0 to 2147483647", self.seed)
+
+
+def warn_balance(config: TrainConfig) -> tuple[str, ...]:
+    """Return a line where imbalance is corrected twice, so that rare classes count too much."""
+    if config.class_weights != "balanced" or config.sampler != "balanced":
+        return ()
+    return (
+        "warning: class_weights=balanced and sampler=balanced correct the same imbalance twice, so that rare classes "
+        "count for too much; leave one of them out",
+    )
 
 
 def require(condition: bool, name: str, wanted: str, found: object) -> None:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from falconet.data import DataConfig, Dataset, ImageFiles, Texts, load_dataset
+from falconet.data.dataset import Unreadable
 from falconet.data.files import (
     OUTSIDE,
     ListedFile,
@@ -303,13 +304,24 @@ def test_the_kind_can_be_forced(kind: Kind, count: int, size: tuple[int, ...], r
     assert (dataset.kind, len(dataset.splits["train"]), dataset.size, dataset.rate) == (kind, count, size, rate)
 
 
+@pytest.mark.parametrize(("usual", "odd", "wanted"), [(1, 256, "1 channel or 2"), (2, 6, "2 channels or 1")])
+def test_one_odd_recording_does_not_change_the_others(usual: int, odd: int, wanted: str, tmp_path: Path) -> None:
+    for number in range(8):
+        put_wav(tmp_path / "ab"[number % 2] / f"{number}.wav", rate=8000, steps=20, channels=usual)
+    put_wav(tmp_path / "a" / "odd.wav", rate=8000, steps=20, channels=odd)
+    dataset = read_folder(tmp_path, CONFIG)
+    assert (dataset.channels, len(dataset.splits["train"])) == (usual, 8)
+    assert dataset.unreadable == (Unreadable("a/odd.wav", f"wanted {wanted}, as most have, found {odd}"),)
+    assert dataset.splits["train"].samples.read(0).shape == (usual, 20)
+
+
 def test_the_rate_is_that_of_most_recordings(tmp_path: Path) -> None:
     for number, rate in enumerate((16000, 8000, 8000)):
         put_wav(tmp_path / "a" / f"{number}.wav", rate=rate, steps=rate)
     put_wav(tmp_path / "b" / "stereo.wav", rate=8000, channels=2)
     dataset = read_folder(tmp_path, CONFIG)
-    assert (dataset.rate, dataset.channels) == (8000, 2)
-    assert dataset.splits["train"].samples.read(0).shape == (2, 8000)
+    assert (dataset.rate, dataset.channels) == (8000, 1)
+    assert {len(dataset.splits["train"].samples.read(index)) for index in range(4)} == {1}  # Stereo is averaged.
 
 
 def test_unreadable_texts_and_recordings_are_listed(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import math
 import struct
+import tracemalloc
 import wave
 from collections.abc import Callable, Mapping, Sequence
 from datetime import date, datetime
@@ -31,6 +32,7 @@ from falconet.data.series import (
     measure_series,
     pack_series,
     read_ts,
+    read_ts_file,
     resample,
     stretch,
     wide_series,
@@ -317,10 +319,101 @@ def test_extensible_headers_of_pcm_are_read(width: int) -> None:
     assert np.array_equal(decode_wav(to_extensible(content)), decode_wav(content))
 
 
-def to_float_wav() -> bytes:
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("extensible", [False, True])
+def test_recordings_in_floating_point_are_read_as_they_are(dtype: type, extensible: bool) -> None:
+    samples = np.random.default_rng(0).normal(0, 0.4, size=(50, 2)).astype(dtype)
+    plain = bytearray(to_wav(samples.tobytes(), channels=2, width=samples.itemsize if dtype is np.float32 else 4))
+    plain[20:22], plain[34:36] = b"\x03\0", struct.pack("<H", 8 * samples.itemsize)
+    content = to_extensible(bytes(plain), number=3) if extensible else bytes(plain)
+    assert inspect_wav(content) == WavFacts(2, 8000, 50)
+    np.testing.assert_array_equal(decode_wav(content), samples.T.astype(np.float32))
     buffer = io.BytesIO()
-    wavfile.write(buffer, 8000, np.zeros(9, dtype=np.float32))
-    return buffer.getvalue()
+    wavfile.write(buffer, 8000, samples)
+    np.testing.assert_array_equal(decode_wav(buffer.getvalue()), wavfile.read(buffer)[1].T.astype(np.float32))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e300])
+def test_samples_that_are_no_numbers_are_refused(value: float) -> None:
+    buffer = io.BytesIO()
+    wavfile.write(buffer, 8000, np.array([0.1, value]))
+    with pytest.raises(DataError, match="found NaN or infinity"):
+        decode_wav(buffer.getvalue())
+
+
+def to_telephone(codes: bytes, number: int) -> bytes:
+    """Return a WAV file of 8 bits a value in another format, whose chunk tells the size of its extension."""
+    chunk = struct.pack("<4sIHHIIHHH", b"fmt ", 18, number, 1, 8000, 8000, 1, 8, 0)
+    fact = struct.pack("<4sII", b"fact", 4, len(codes))
+    body = b"WAVE" + chunk + fact + struct.pack("<4sI", b"data", len(codes)) + codes
+    return b"RIFF" + struct.pack("<I", len(body)) + body
+
+
+@pytest.mark.filterwarnings("ignore:'audioop' is deprecated")
+@pytest.mark.parametrize(("number", "name"), [(6, "alaw2lin"), (7, "ulaw2lin")])
+def test_the_codes_of_telephones_are_expanded_as_by_audioop(number: int, name: str) -> None:
+    audioop = pytest.importorskip("audioop")
+    codes = bytes(range(256))
+    expected = np.frombuffer(getattr(audioop, name)(codes, 2), dtype="<i2") / np.float32(2**15)
+    np.testing.assert_array_equal(decode_wav(to_telephone(codes, number)), expected[None])
+
+
+@pytest.mark.parametrize(
+    ("number", "codes", "levels"),
+    [(7, b"\x00\x80\xff\x7f", (-32124, 32124, 0, 0)), (6, b"\x55\xd5\x2a\xaa", (-8, 8, -32256, 32256))],
+)
+def test_the_codes_of_telephones_are_those_of_g711(number: int, codes: bytes, levels: tuple[int, ...]) -> None:
+    assert (decode_wav(to_telephone(codes, number))[0] * 2**15).tolist() == list(levels)
+
+
+@pytest.mark.parametrize(
+    ("whole", "size"),
+    [(0xFFFFFFFF, 0xFFFFFFFF), (0, 0), (36, 0), (0x7FFFF024, 0x7FFFF000), (0x80000024, 0x80000000), (0, 0xFFFFFFFF)],
+)
+@pytest.mark.parametrize("more", [b"", b"\x01"])
+def test_recordings_from_a_pipe_are_read_to_their_end(whole: int, size: int, more: bytes) -> None:
+    content = to_wav(np.random.default_rng(0).bytes(2 * 2 * 30), channels=2) + more
+    piped = content[:4] + struct.pack("<I", whole) + content[8:40] + struct.pack("<I", size) + content[44:]
+    assert inspect_wav(piped) == WavFacts(2, 8000, 30)
+    np.testing.assert_array_equal(decode_wav(piped), decode_wav(content))
+
+
+def test_an_empty_recording_is_not_taken_for_one_from_a_pipe() -> None:
+    body = to_wav(b"")[8:] + b"LIST" + struct.pack("<I", 4) + b"abcd"
+    with pytest.raises(DataError, match="found 0 samples at 8000 Hz"):
+        inspect_wav(b"RIFF" + struct.pack("<I", len(body)) + body)
+
+
+def test_a_recording_that_resampling_would_blow_up_is_refused_before_it(tmp_path: Path) -> None:
+    (tmp_path / "slow.wav").write_bytes(to_wav(bytes(2 * 700_000), rate=81))
+    files = WavFiles(tmp_path, ["slow.wav"], 8000, 1)
+    tracemalloc.start()
+    try:
+        with pytest.raises(
+            DataError, match=r"slow\.wav: wanted at most 67,108,864 values at 8000 Hz, found 69,135,802"
+        ):
+            files.read(0)
+        assert tracemalloc.get_traced_memory()[1] < 2**25
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_case_that_padding_would_blow_up_is_skipped(tmp_path: Path) -> None:
+    long, short = ",".join(["1"] * 2000), ":".join(["2"] * 1999)
+    even = ":".join(["1,2"] * 2000)
+    header = "@problemName made\n@classLabel true a b\n@dimensions 2000\n@data\n"
+    (tmp_path / "made.ts").write_text(f"{header}{long}:{short}:a\n{even}:b\n{even}:a\n")
+    tracemalloc.start()
+    try:
+        cases, skipped = read_ts_file(tmp_path / "made.ts")
+        assert tracemalloc.get_traced_memory()[1] < 2**22
+    finally:
+        tracemalloc.stop()
+    assert [case.series.shape for case in cases] == [(2000, 2)] * 2
+    reason = (
+        "wanted dimensions of about one length, found 3,999 values in 2,000 dimensions, of which the longest has 2,000"
+    )
+    assert [(item.file, item.reason) for item in skipped] == [("made.ts:5", reason)]
 
 
 WAV = to_wav(np.random.default_rng(0).bytes(40))
@@ -331,17 +424,16 @@ WAV = to_wav(np.random.default_rng(0).bytes(40))
     [
         pytest.param(b"", r"empty file \(0 bytes\)", id="empty"),
         pytest.param(b"no recording at all", "not a WAV file", id="other"),
-        pytest.param(to_float_wav(), "wanted PCM samples, found floating point; convert", id="float"),
-        pytest.param(to_extensible(WAV, number=3), "found floating point", id="extensible float"),
         pytest.param(to_extensible(WAV, tail="21" * 14), "found format 0xfffe", id="unknown subformat"),
-        pytest.param(WAV[:20] + b"\x07\0" + WAV[22:], "found mu-law", id="compressed"),
         pytest.param(WAV[:-2], "truncated WAV file: wanted 20 samples, found 19", id="truncated"),
         pytest.param(to_wav(b""), "wanted a recording, found 0 samples at 8000 Hz", id="no samples"),
         pytest.param(WAV[:24] + b"\0" * 4 + WAV[28:], "found 20 samples at 0 Hz", id="no rate"),
-        pytest.param(WAV[:22] + b"\0\0" + WAV[24:], "damaged WAV file: bad # of channels", id="no channels"),
+        pytest.param(WAV[:20] + b"\x02\0" + WAV[22:], "wanted PCM samples, found ADPCM; convert", id="compressed"),
+        pytest.param(to_extensible(WAV, number=3), "wanted 32 or 64 bits a value, found 16", id="half float"),
+        pytest.param(WAV[:22] + b"\0\0" + WAV[24:], "damaged WAV file: wanted 1 channel or more", id="no channels"),
         pytest.param(WAV[:34] + b"\x40\0" + WAV[36:], "wanted 8, 16, 24 or 32 bits a value, found 64", id="64 bits"),
-        pytest.param(WAV[:30], "damaged WAV file: it ends early", id="header cut"),
-        pytest.param(WAV[:12], "damaged WAV file: fmt chunk and/or data chunk missing", id="no chunks"),
+        pytest.param(WAV[:30], "damaged WAV file: .*it ends early", id="header cut"),
+        pytest.param(WAV[:12], "damaged WAV file: no chunk fmt, or it ends early", id="no chunks"),
     ],
 )
 def test_recordings_that_cannot_be_decoded_say_why(content: bytes, reason: str, tmp_path: Path) -> None:

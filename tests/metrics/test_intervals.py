@@ -19,6 +19,7 @@ from falconet.metrics import (
     count_confusion,
     count_pairs,
     mcnemar_p_value,
+    paired_interval,
     wilson_interval,
 )
 from tests.metrics.drawing import quick
@@ -191,6 +192,36 @@ def test_mcnemar_of_many_pairs_is_exact_still() -> None:
     expected = scipy.stats.binomtest(9_700, 20_000).pvalue
     assert mcnemar_p_value(9_700, 10_300) == pytest.approx(expected, rel=1e-9)
     assert mcnemar_p_value(0, 3000) == 0.0 < mcnemar_p_value(0, 1000) == math.ldexp(1, -999)
+
+
+def test_paired_interval_as_published() -> None:
+    # Tango's crossover trial: 44 patients, of whom one answers to one treatment alone.
+    assert paired_interval(0, 1, 44) == pytest.approx((-0.118, 0.059), abs=5e-4)
+
+
+@pytest.mark.parametrize("count", [1, 30, 2000])
+def test_paired_interval_of_equal_answers_is_the_score_interval_of_a_difference_never_seen(count: int) -> None:
+    most = wilson_interval(0, count)[1]
+    assert paired_interval(0, 0, count) == pytest.approx((-most, most))
+
+
+@pytest.mark.parametrize(("first", "second", "count"), [(7, 3, 60), (0, 5, 40), (12, 0, 300), (1, 1, 30)])
+def test_the_ends_of_a_paired_interval_are_where_a_score_test_rejects(first: int, second: int, count: int) -> None:
+    """At both ends, the test under the likeliest shares with that difference, found by trying all, gives p = 0.05."""
+    for end in paired_interval(first, second, count):
+        shares = np.linspace(max(0.0, -end), (1 - end) / 2, 2_000_001)[1:-1]
+        both = count - first - second
+        likelihood = first * np.log(shares + end) + second * np.log(shares) + both * np.log(1 - end - 2 * shares)
+        best = shares[np.argmax(likelihood)]
+        statistic = (first - second - count * end) / math.sqrt(count * (2 * best + end * (1 - end)))
+        assert abs(statistic) == pytest.approx(1.96, abs=2e-3)
+
+
+def test_a_paired_interval_of_few_differences_holds_the_truth() -> None:
+    generator = np.random.default_rng(0)
+    cells = generator.multinomial(200, [0.03, 0.01, 0.96], size=1000)
+    bounds = np.array([paired_interval(first, second, 200) for first, second, _ in cells.tolist()])
+    assert 0.93 <= ((bounds[:, 0] <= 0.02) & (bounds[:, 1] >= 0.02)).mean() <= 0.98
 
 
 def test_pairs_and_their_difference() -> None:

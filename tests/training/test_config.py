@@ -4,6 +4,7 @@ import pytest
 
 from falconet import TrainConfig
 from falconet.errors import ConfigError
+from falconet.training.config import warn_balance
 
 
 @pytest.mark.parametrize(
@@ -14,6 +15,7 @@ from falconet.errors import ConfigError
         ("learning_rate", 0.0),
         ("learning_rate", float("nan")),
         ("weight_decay", -0.1),
+        ("weight_decay", float("inf")),
         ("label_smoothing", 1.0),
         ("momentum", -0.1),
         ("warmup", 1.0),
@@ -33,6 +35,13 @@ from falconet.errors import ConfigError
 def test_impossible_values_name_the_field_and_what_was_found(field: str, value: Any) -> None:
     with pytest.raises(ConfigError, match=rf"^{field}: wanted .*, found "):
         TrainConfig(**{field: value})
+
+
+def test_imbalance_that_is_corrected_twice_is_warned_of() -> None:
+    (line,) = warn_balance(TrainConfig(class_weights="balanced", sampler="balanced"))
+    assert line.startswith("warning: class_weights=balanced and sampler=balanced correct the same imbalance twice")
+    for once in (TrainConfig(), TrainConfig(class_weights="balanced"), TrainConfig(sampler="balanced")):
+        assert warn_balance(once) == ()
 
 
 @pytest.mark.parametrize("after", [0, -1, 30, 31])
