@@ -73,10 +73,14 @@ def write_json(path: Path, content: Any) -> None:
 def read_json(path: Path) -> dict[str, Any]:
     """Return the JSON object in `path`. Raises ArtifactError where there is none or it is damaged."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(read_regular(path).decode("utf-8"))
     except FileNotFoundError as error:
         raise ArtifactError(f"{path} is missing") from error
-    except (OSError, ValueError) as error:
+    except RecursionError as error:
+        raise ArtifactError(f"{path} is damaged: it is nested too deeply") from error
+    except OSError as error:
+        raise ArtifactError(f"{path} is damaged: {error.strerror or error}") from error
+    except ValueError as error:
         raise ArtifactError(f"{path} is damaged: {error}") from error
     if not isinstance(content, dict):
         raise ArtifactError(f"{path}: wanted a JSON object, found {type(content).__name__}")

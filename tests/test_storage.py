@@ -147,7 +147,7 @@ def test_damaged_json(tmp_path: Path, content: bytes, message: str) -> None:
 def test_json_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match=r"a\.json is missing$"):
         read_json(tmp_path / "a.json")
-    with pytest.raises(ArtifactError, match=r"is damaged: .*[Dd]irectory"):
+    with pytest.raises(ArtifactError, match="is damaged: not a regular file"):
         read_json(tmp_path)
 
 
@@ -219,3 +219,26 @@ def test_what_is_no_regular_file_is_refused_at_once(tmp_path: Path, what: str) -
         path.symlink_to("/dev/zero")
     with pytest.raises(OSError, match="not a regular file"):
         read_regular(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("[" * 200_000, "nested too deeply"),
+        ('{"a":' * 100_000, "nested too deeply"),
+        ('{"a": ' + "9" * 5000 + "}", "digits"),
+        ("[1]", "wanted a JSON object, found list"),
+    ],
+)
+def test_json_that_python_does_not_read_is_damaged(content: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text(content, encoding="utf-8")
+    with pytest.raises(ArtifactError, match=message) as caught:
+        read_json(tmp_path / "a.json")
+    assert len(str(caught.value)) < 400
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no FIFOs")
+def test_json_is_not_read_from_a_fifo(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.json")
+    with pytest.raises(ArtifactError, match="not a regular file"):
+        read_json(tmp_path / "a.json")
