@@ -28,7 +28,7 @@ QUICK = [
     (name, {"kind": kind, **SMALL[kind]})
     for name, entry in MODELS.items()
     for kind in entry.kinds
-    if name != "alexnet" and name not in {f"efficientnet_b{index}" for index in range(1, 8)}
+    if name not in ("alexnet", "resnet50", "resnet101", "resnet152") and not name.startswith("efficientnet_")
 ]
 
 
@@ -60,9 +60,9 @@ def test_a_materialized_network_answers_as_the_one_that_was_built(name: str) -> 
     assert torch.equal(made(inputs), built(inputs))
 
 
-def test_outlining_takes_no_memory_and_imports_nothing_that_is_slow() -> None:
+def test_outlining_takes_no_memory_and_changes_nothing_behind_it() -> None:
     outline = outline_model("lenet_relu", in_channels=1, input_size=(4096, 4096), width=1 << 12)
-    assert sum(parameter.numel() for parameter in outline.parameters()) > 1 << 40
+    assert sum(parameter.numel() for parameter in outline.parameters()) > 10**12
     assert torch.empty(2).device.type == "cpu"  # Outside, all is as ever.
 
 
