@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import math
 import os
 import platform
 import re
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from hashlib import sha256
@@ -35,17 +34,26 @@ from falconet.catalog import (
     share_name,
 )
 from falconet.data.splits import Columns, DataConfig
-from falconet.data.texts import abridge_tokenizer, restore_tokenizer
-from falconet.errors import ArtifactError, ConfigError, DataError, PathError, UsageError
+from falconet.data.texts import abridge_tokenizer, check_tokenizer, restore_tokenizer
+from falconet.errors import (
+    ArtifactError,
+    ConfigError,
+    DataError,
+    FalconetError,
+    OutOfMemoryError,
+    PathError,
+    UsageError,
+)
 from falconet.models import create_model
 from falconet.schema import from_mapping, to_mapping
-from falconet.spec import InputSpec, Kind, TextSpec
+from falconet.spec import FLOAT32_LEAST, FLOAT32_MOST, InputSpec, Kind, TextSpec
 from falconet.storage import format_json, open_regular, parse_json, read_regular, read_settled, swap
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from falconet.data.preprocessing import AnyPreprocess
+    from falconet.models.outlines import TensorOutline
 
 DIGESTS = {WEIGHTS_FILE: "weights_sha256", CODED_FILE: "coded_sha256", TOKENIZER_FILE: "tokenizer_sha256"}
 """Keys of `config.json` that hold the hash of a file beside it."""
@@ -117,7 +125,7 @@ class ArtifactConfig:
     format_version: int = FORMAT_VERSION
 
     def __post_init__(self) -> None:
-        if not (self.temperature > 0 and math.isfinite(self.temperature)):
+        if not FLOAT32_LEAST <= self.temperature <= FLOAT32_MOST:
             raise ConfigError(f"temperature: wanted a positive, finite number, found {self.temperature}")
 
 
@@ -134,19 +142,24 @@ class Artifact:
 
     @cached_property
     def model(self) -> nn.Module:
-        """The network with its weights, in eval mode. Raises ArtifactError where they do not fit each other."""
+        """The network with its weights, in eval mode.
+
+        Raises ArtifactError where they do not fit each other, before there is memory for more than the weights have,
+        and OutOfMemoryError where even that is not left.
+        """
         import torch
 
-        try:
-            # Whoever asks first may be in inference mode; the weights must be fit for gradients all the same.
-            with torch.inference_mode(mode=False):
-                model = build_model(self.config)
-                model.load_state_dict(dict(self.weights))
-                # As in training: processors convolve and pool up to nine times faster with the channels innermost.
-                return model.eval().to(memory_format=torch.channels_last)
-        except RuntimeError as error:
-            first = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
-            raise ArtifactError(f"the weights do not fit {self.config.architecture}: {first}") from error
+        from falconet.models.outlines import outline_tensor
+
+        # Whoever asks first may be in inference mode; the weights must be fit for gradients all the same.
+        with torch.inference_mode(mode=False), enough_memory(f"the weights of {self.config.architecture}"):
+            found = {name: outline_tensor(tensor) for name, tensor in self.weights.items()}
+            model = realize(outline(self.config, found), self.config)
+            model.load_state_dict(dict(self.weights))
+            if self.config.widths is not None:
+                check_widths(model, len(self.config.input.labels))
+            # As in training: processors convolve and pool up to nine times faster with the channels innermost.
+            return model.eval().to(memory_format=torch.channels_last)
 
     @cached_property
     def preprocess(self) -> AnyPreprocess:
@@ -243,65 +256,133 @@ ALONE = ("architecture", "options", "widths", "input", "temperature")
 
 
 def decode_artifact(content: bytes) -> Artifact:
-    """Return the model in a coded file, of unknown origin. Raises ArtifactError, CodecError for a damaged file."""
+    """Return the model in a coded file, of unknown origin. Raises ArtifactError, CodecError for a damaged file.
+
+    No value is decoded before the header's network has been found to have just the arrays that the file names.
+    """
     import torch
 
-    header, weights = codec.decode(content)
-    tokenizer = header.pop("tokenizer", None)
-    try:
-        config = from_mapping(ArtifactConfig, {**header, "provenance": to_mapping(UNKNOWN)})
-        text = None if tokenizer is None else restore_tokenizer(tokenizer)
-    except (UsageError, DataError) as error:
-        raise ArtifactError(f"the coded model's header is damaged: {error}") from error
-    if isinstance(config.input, TextSpec) != (text is not None):
-        found = "without" if text is None else "with"
-        raise ArtifactError(f"the coded model's header is damaged: a model of {config.input.kind} {found} tokenizer")
-    tensors = {name: torch.from_numpy(array) for name, array in weights.items()}
-    check_options(config.options, tensors)
-    return Artifact(config, tensors, text, content)
+    from falconet.models.outlines import TensorOutline
 
-
-def check_options(options: Mapping[str, Any], weights: Mapping[str, Tensor]) -> None:
-    """Raise ArtifactError for options that no network of these weights has: building it could take all memory."""
-    most = max([len(weights), 64, *(size for tensor in weights.values() for size in tensor.shape)])
-    for name, value in options.items():
-        if isinstance(value, int) and value > most:
+    with enough_memory("a coded model"):
+        header, entries = codec.read_outline(content)
+        tokenizer = header.pop("tokenizer", None)
+        try:
+            config = from_mapping(ArtifactConfig, {**header, "provenance": to_mapping(UNKNOWN)})
+            text = None if tokenizer is None else restore_tokenizer(tokenizer)
+            if isinstance(config.input, TextSpec) and text is not None:
+                check_tokenizer(text, config.input.vocab_size)
+        except (UsageError, DataError) as error:
+            raise ArtifactError(f"the coded model's header is damaged: {error}") from error
+        if isinstance(config.input, TextSpec) != (text is not None):
+            found = "without" if text is None else "with"
             raise ArtifactError(
-                f"the coded model's header is damaged: options.{name}: wanted at most {most}, found {value}"
+                f"the coded model's header is damaged: a model of {config.input.kind} {found} tokenizer"
             )
+        kinds = {"f": "float", "i": "integer", "u": "integer", "b": "bool"}
+        outline(config, {entry.name: TensorOutline(entry.shape, kinds[entry.dtype.kind]) for entry in entries})
+        tensors = {name: torch.from_numpy(array) for name, array in codec.decode(content)[1].items()}
+        check_finite(tensors)
+        return Artifact(config, tensors, text, content)
+
+
+def outline(config: ArtifactConfig, found: Mapping[str, TensorOutline]) -> nn.Module:
+    """Return the network that a config describes, without memory for weights.
+
+    Raises ArtifactError where there is none, and where its tensors are not those that were found.
+    """
+    from falconet.models.outlines import find_misfit, outline_model
+
+    check_classes(config, found)
+    with translated_errors():
+        structure = {**describe_structure(config.input), "pretrained": None, "tensors": len(found)}
+        model = outline_model(config.architecture, config.widths, **structure, **config.options)
+    misfit = find_misfit(model, found)
+    if misfit is not None:
+        raise ArtifactError(f"the weights do not fit {config.architecture}: {misfit}")
+    return model
+
+
+def check_classes(config: ArtifactConfig, found: Mapping[str, TensorOutline]) -> None:
+    """Raise ArtifactError unless a tensor has an entry for each class: an output layer takes time to be outlined."""
+    classes = len(config.input.labels)
+    if not any(classes in tensor.shape for tensor in found.values()):
+        raise ArtifactError(f"the weights do not fit {config.architecture}: none has {classes} entries, one a label")
+
+
+def realize(model: nn.Module, config: ArtifactConfig) -> nn.Module:
+    """Return a network, with weights of no use, whose outline was found to have the tensors that are at hand."""
+    from falconet.models import MODELS
+    from falconet.models.outlines import materialize
+
+    # Networks of other libraries may keep tensors where only their own code finds them.
+    return materialize(model) if config.architecture in MODELS else build_model(config)
+
+
+def check_finite(weights: Mapping[str, Tensor]) -> None:
+    """Raise ArtifactError for the first tensor that holds NaN or infinity: no answer would be a number."""
+    import torch
+
+    for name, tensor in weights.items():
+        known = tensor.dtype in (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+        if known and tensor.numel() and not torch.stack(tensor.aminmax()).isfinite().all():
+            raise ArtifactError(f"wanted weights that are numbers, found NaN or infinity in {name}: train it again")
+
+
+@contextmanager
+def enough_memory(what: str) -> Iterator[None]:
+    """Turn what Python and torch raise without memory into OutOfMemoryError."""
+    try:
+        yield
+    except MemoryError as error:
+        raise OutOfMemoryError(f"wanted memory for {what}, found too little left") from error
+    except RuntimeError as error:
+        if "alloc" not in str(error) or isinstance(error, FalconetError):
+            raise
+        raise OutOfMemoryError(f"wanted memory for {what}, found too little left") from error
+
+
+@contextmanager
+def translated_errors() -> Iterator[None]:
+    """Turn the errors of a config that describes no network into ArtifactError."""
+    try:
+        yield
+    except (UsageError, TypeError) as error:  # TypeError: an option of a reserved name, such as num_classes
+        reason = " ".join(str(error).split())[:400]
+        raise ArtifactError(f"{CONFIG_FILE} describes no model that this falconet can build: {reason}") from error
 
 
 def build_model(config: ArtifactConfig) -> nn.Module:
     """Return the network that a config describes, with weights of no use. Raises ArtifactError where there is none."""
     import torch
 
-    try:
-        with torch.random.fork_rng(devices=[]):
-            # Never `pretrained`, whatever the options say: a model's file must not name others to be read or fetched.
-            model = create_model(
-                config.architecture, pretrained=None, **describe_structure(config.input), **config.options
-            )
-            return model if config.widths is None else shrink_model(model, config.widths, len(config.input.labels))
-    except (UsageError, TypeError) as error:  # TypeError: an option of a reserved name, such as num_classes
-        raise ArtifactError(f"{CONFIG_FILE} describes no model that this falconet can build: {error}") from error
+    with translated_errors(), torch.random.fork_rng(devices=[]):
+        # Never `pretrained`, whatever the options say: a model's file must not name others to be read or fetched.
+        model = create_model(config.architecture, pretrained=None, **describe_structure(config.input), **config.options)
+        return model if config.widths is None else shrink_model(model, config.widths, len(config.input.labels))
 
 
 def shrink_model(model: nn.Module, widths: Mapping[str, Any], num_classes: int) -> nn.Module:
-    """Return a model with its layers cut, in training mode. Raises ConfigError where they do not fit each other."""
+    """Return a model with its layers cut, in training mode. Raises ArtifactError where they do not fit each other."""
+    from falconet.models.widths import apply_widths
+
+    return check_widths(apply_widths(model, widths), num_classes)
+
+
+def check_widths(model: nn.Module, num_classes: int) -> nn.Module:
+    """Return a cut network in training mode. Raises ArtifactError where its layers do not fit each other."""
     import torch
 
     from falconet.models.layers import find_sample
-    from falconet.models.widths import apply_widths
 
-    apply_widths(model, widths)
     try:
         with torch.no_grad():
             logits = model.eval()(find_sample(model).make_blank())
     except (RuntimeError, ValueError, IndexError) as error:
         reason = " ".join(str(error).split())
-        raise ConfigError(f"widths: wanted layers that fit each other, found others: {reason}") from error
+        raise ArtifactError(f"widths: wanted layers that fit each other, found others: {reason}") from error
     if logits.shape != (1, num_classes):
-        raise ConfigError(f"widths: wanted {num_classes} outputs, found {logits.shape[1]}")
+        raise ArtifactError(f"widths: wanted {num_classes} outputs, found {logits.shape[1]}")
     return model.train()
 
 
@@ -338,7 +419,12 @@ def load_folder(folder: Path) -> Artifact:
         return artifact
     tokenizer = read_file(folder / TOKENIZER_FILE)
     check_digest(folder / TOKENIZER_FILE, tokenizer, digests)
-    return dataclasses.replace(artifact, tokenizer=tokenizer.decode())
+    try:
+        text = tokenizer.decode()
+        check_tokenizer(text, config.input.vocab_size)
+    except (UnicodeDecodeError, DataError) as error:
+        raise ArtifactError(f"{folder / TOKENIZER_FILE}: {error}") from error
+    return dataclasses.replace(artifact, tokenizer=text)
 
 
 def find_weights_file(digests: Mapping[str, str]) -> str:
@@ -351,9 +437,15 @@ def read_weights(path: Path, content: bytes) -> dict[str, Tensor]:
     import safetensors.torch
 
     try:
-        return safetensors.torch.load(content)
-    except safetensors.SafetensorError as error:
-        raise ArtifactError(f"{path} is damaged: {error}") from error
+        with enough_memory(str(path)):
+            weights = safetensors.torch.load(content)
+            check_finite(weights)
+            return weights
+    except ArtifactError as error:
+        raise ArtifactError(f"{path}: {error}") from error
+    except (safetensors.SafetensorError, KeyError, ValueError, TypeError, RuntimeError) as error:
+        # It looks up types that torch has under other names, or not at all.
+        raise ArtifactError(f"{path} is damaged: {' '.join(str(error).split())}") from error
 
 
 def decode_file(path: Path, content: bytes) -> Artifact:
@@ -432,7 +524,8 @@ SUBJECTS = {
 def read_file(path: Path, *, follow: bool = True) -> bytes:
     """Return the content of a file that an artifact needs. Raises ArtifactError; for a link too without `follow`."""
     try:
-        return read_regular(path, follow=follow)
+        with enough_memory(str(path)):
+            return read_regular(path, follow=follow)
     except FileNotFoundError as error:
         raise ArtifactError(f"{path} is missing") from error
     except OSError as error:

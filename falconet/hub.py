@@ -89,6 +89,8 @@ def translated_errors(name: str) -> Iterator[None]:
         raise HubError(f"{name}: no such model on the hub, or a private one: check the name, or {LOGIN}") from error
     except errors.HfHubHTTPError as error:
         raise HubError(f"{name}: the hub refused ({shorten(error)}); check the token's rights, or {LOGIN}") from error
+    except errors.HFValidationError as error:
+        raise HubError(f"{name}: the hub has no such names ({shorten(error)}); wanted owner/name") from error
     except (errors.HTTPError, OSError) as error:
         raise HubError(f"{name}: the hub cannot be asked ({shorten(error)}); check the network") from error
 

@@ -18,7 +18,7 @@ from falconet.errors import ConfigError, DataError, PathError, RunExistsError, U
 from falconet.models import find_model, models_for
 from falconet.models.registry import check_options, check_pretrained
 from falconet.schema import TEXT_LIMIT, flatten, from_mapping, merge, parse_yaml, to_mapping
-from falconet.spec import Kind
+from falconet.spec import HIGHEST_RATE, Kind
 from falconet.storage import is_vacant, open_regular, write_text
 from falconet.training.config import FREE, MARGIN_LOSSES, TrainConfig
 
@@ -278,7 +278,7 @@ def default_settings(dataset: Dataset, pretrained: bool = False) -> dict[str, An
 
 def choose_bands(dataset: Dataset) -> dict[str, int]:
     """Return the setting of BANDS for recordings of a rate that voices and sounds have; nothing for all else."""
-    return {"bands": BANDS} if dataset.kind == "series" and (dataset.rate or 0) >= SOUND_RATE else {}
+    return {"bands": BANDS} if dataset.kind == "series" and SOUND_RATE <= (dataset.rate or 0) <= HIGHEST_RATE else {}
 
 
 BANDS = 40

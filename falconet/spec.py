@@ -14,6 +14,12 @@ Kind = Literal["image", "series", "text"]
 
 KIND_NAMES: tuple[Kind, ...] = get_args(Kind)
 
+MOST_VALUES, MOST_RAW_VALUES = 1 << 24, 1 << 25
+"""Of one input, as a model takes it and before its spectra are computed: a few bytes of a file can ask for any size."""
+MOST_TOKENS = 1 << 16
+FLOAT32_LEAST, FLOAT32_MOST = 2.0**-126, 2.0**127
+"""Between them, numbers that models compute with in single precision become neither 0 nor infinite."""
+
 
 @dataclass(frozen=True)
 class ImageSpec:
@@ -44,6 +50,7 @@ class ImageSpec:
         channels, height, width = self.shape
         if channels not in (1, 3):
             raise ConfigError(f"shape: wanted 1 or 3 channels, found {channels}")
+        check_values(self.shape, MOST_VALUES)
         if min(height, width) <= 2 * self.margin or self.margin < 0:
             raise ConfigError(f"margin: {self.margin} pixels leave nothing of {height}x{width}")
         check_statistics(channels, self.mean, self.std)
@@ -95,8 +102,10 @@ class SeriesSpec:
             raise ConfigError(f"shape: wanted at least 1 channel and 1 step, found {list(self.shape)}")
         if self.rate is not None and self.rate < 1:
             raise ConfigError(f"rate: wanted 1 or more steps a second, or null, found {self.rate}")
+        check_values(self.shape, MOST_VALUES)
         if self.bands is not None:
             check_bands(self.bands, self.rate, self.shape[0])
+            check_values(self.raw_shape, MOST_RAW_VALUES)
         check_statistics(self.shape[0], self.mean, self.std)
         check_labels(self.labels)
 
@@ -137,8 +146,8 @@ class TextSpec:
     """Type of a raw sample."""
 
     def __post_init__(self) -> None:
-        if self.shape[0] < 1:
-            raise ConfigError(f"shape: wanted at least 1 token, found {list(self.shape)}")
+        if not 1 <= self.shape[0] <= MOST_TOKENS:
+            raise ConfigError(f"shape: wanted 1 to {MOST_TOKENS} tokens, found {list(self.shape)}")
         if self.vocab_size < 3:
             raise ConfigError(f"vocab_size: wanted 3 or more, found {self.vocab_size}")
         check_labels(self.labels)
@@ -147,30 +156,45 @@ class TextSpec:
 InputSpec = ImageSpec | SeriesSpec | TextSpec
 
 
+def check_values(shape: tuple[int, ...], most: int) -> None:
+    """Raise ConfigError for an input of more values than `most`."""
+    if math.prod(shape) > most:
+        raise ConfigError(f"shape: wanted at most {most} values, found {'x'.join(map(str, shape))}; use a smaller size")
+
+
 def check_bands(bands: int, rate: int | None, rows: int) -> None:
     """Raise ConfigError unless recordings of this rate can have spectra of so many bands."""
-    if rate is None or rate < LOWEST_RATE:
+    if rate is None or not LOWEST_RATE <= rate <= HIGHEST_RATE:
         found = "series without a rate" if rate is None else f"{rate} Hz"
-        raise ConfigError(f"bands: wanted recordings of at least {LOWEST_RATE} Hz, found {found}; use bands=null")
+        wanted = f"recordings of {LOWEST_RATE} to {HIGHEST_RATE} Hz"
+        raise ConfigError(f"bands: wanted {wanted}, found {found}; use bands=null")
     if bands < 1 or rows % bands:
         raise ConfigError(f"bands: wanted 1 or more, and a divisor of the {rows} rows of shape, found {bands}")
 
 
-LOWEST_RATE = 1000
-"""Steps a second below which a hundredth of a second holds too little for a spectrum."""
+LOWEST_RATE, HIGHEST_RATE = 1000, 96_000
+"""Steps a second below which a hundredth of a second holds too little for a spectrum, and above which the kernels of
+its Fourier transform take hundreds of megabytes."""
 
 
 def check_statistics(channels: int, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
-    """Raise ConfigError unless there is a finite mean and a positive deviation for each channel."""
+    """Raise ConfigError unless there is a finite mean and a positive deviation for each channel, as float32."""
     if len(mean) != channels or len(std) != channels:
         raise ConfigError(f"mean, std: wanted {channels} values each, found {len(mean)} and {len(std)}")
-    if not all(math.isfinite(value) for value in mean):
-        raise ConfigError(f"mean: wanted finite values, found {list(mean)}")
-    if not all(0 < value < math.inf for value in std):
-        raise ConfigError(f"std: wanted finite values above 0, found {list(std)}")
+    odd = [value for value in mean if not abs(value) <= FLOAT32_MOST]
+    if odd:
+        raise ConfigError(f"mean: wanted finite values, found {odd[:LISTED]}")
+    odd = [value for value in std if not FLOAT32_LEAST <= value <= FLOAT32_MOST]
+    if odd:
+        raise ConfigError(f"std: wanted finite values above 0, found {odd[:LISTED]}")
 
 
 def check_labels(labels: tuple[str, ...]) -> None:
     """Raise ConfigError unless there are at least two names, all different."""
     if len(labels) < 2 or len(set(labels)) != len(labels):
-        raise ConfigError(f"labels: wanted at least two different names, found {list(labels)}")
+        more = f" and {len(labels) - LISTED} more" if len(labels) > LISTED else ""
+        raise ConfigError(f"labels: wanted at least two different names, found {list(labels[:LISTED])}{more}")
+
+
+LISTED = 20
+"""So many values are shown in an error."""

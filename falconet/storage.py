@@ -243,7 +243,9 @@ def parse_json(path: Path, content: bytes) -> dict[str, Any]:
     """`read_json`, of what was read already."""
     try:
         found = json.loads(content.decode("utf-8"))
-    except (ValueError, RecursionError) as error:
+    except RecursionError as error:
+        raise ArtifactError(f"{path} is damaged: it is nested too deeply") from error
+    except ValueError as error:
         raise ArtifactError(f"{path} is damaged: {error}") from error
     if not isinstance(found, dict):
         raise ArtifactError(f"{path}: wanted a JSON object, found {type(found).__name__}")

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
+import os
 import pickle
 import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -15,6 +18,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from falconet import codec
 from falconet.artifact import (
@@ -32,7 +36,7 @@ from falconet.artifact import (
 )
 from falconet.catalog import CODED_FILE, CONFIG_FILE, WEIGHTS_FILE, check_artifact
 from falconet.data.texts import TextEncoder, train_tokenizer
-from falconet.errors import ArtifactError, PathError, StorageError
+from falconet.errors import ArtifactError, OutOfMemoryError, PathError, StorageError
 from falconet.models import create_model
 from falconet.schema import to_mapping
 from falconet.spec import ImageSpec, TextSpec
@@ -243,7 +247,7 @@ def test_altered_weights(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("widths", "message"),
     [
-        ({"c1": [3, 1]}, "widths: wanted layers that fit each other"),
+        ({"c1": [3, 1]}, r"the weights do not fit lenet5: wanted c1\.weight of shape \[3, 1, 5, 5\]"),
         ({"c1": [7, 1]}, r"widths\.c1\.out: wanted a whole number from 1 to 6, found 7"),
         ({"c7": [3, 1]}, r"widths\.c7: wanted the name of a convolution"),
     ],
@@ -252,6 +256,12 @@ def test_widths_that_no_network_has(folder: Path, widths: object, message: str) 
     change_config(folder, widths=widths)
     with pytest.raises(ArtifactError, match=message):
         _ = load_artifact(folder).model
+
+
+def test_layers_that_do_not_fit_each_other(artifact: Artifact) -> None:
+    weights = {**artifact.weights, "c1.weight": torch.zeros(3, 1, 5, 5), "c1.bias": torch.zeros(3)}
+    with pytest.raises(ArtifactError, match="widths: wanted layers that fit each other"):
+        _ = Artifact(replace(CONFIG, widths={"c1": [3, 1]}), weights).model
 
 
 def test_widths_that_other_weights_have(folder: Path) -> None:
@@ -358,14 +368,6 @@ def test_a_coded_file_of_no_model_is_refused(header: dict[str, Any], tmp_path: P
         load_artifact(tmp_path / "odd.fnet")
 
 
-def test_a_coded_file_cannot_ask_for_a_network_beyond_its_weights(tmp_path: Path) -> None:
-    spec = to_mapping(TextSpec((9,), ("a", "b"), 300))
-    header = {"architecture": "transformer", "options": {"layers": 10**8}, "input": spec, "tokenizer": ""}
-    (tmp_path / "odd.fnet").write_bytes(codec.encode(header, {"a": np.zeros(3, np.float32)}))
-    with pytest.raises(ArtifactError, match=r"options\.layers: wanted at most 64, found 100000000"):
-        load_artifact(tmp_path / "odd.fnet")
-
-
 def describe(artifact: Artifact) -> dict[str, str]:
     """Return a card, a page and figures that name the weights that they speak of."""
     return {
@@ -417,3 +419,165 @@ def test_an_artifact_is_read_whole_after_a_kill_in_the_middle_of_its_swap(
     assert (folder / ".swap").is_dir()
     assert load_artifact(folder).digest == other.digest
     assert sorted(path.name for path in folder.iterdir()) == [CONFIG_FILE, WEIGHTS_FILE]
+
+
+IMAGES = {"kind": "image", "labels": ["a", "b"], "mean": [0.0], "std": [1.0], "shape": [1, 28, 28]}
+PHOTOS = {**IMAGES, "mean": [0.0] * 3, "std": [1.0] * 3, "shape": [3, 224, 224]}
+TEXTS = to_mapping(TextSpec((9,), ("a", "b"), 300))
+SERIES = {"kind": "series", "labels": ["a", "b"], "mean": [0.0], "std": [1.0], "shape": [1, 99]}
+SOUNDS = {**SERIES, "mean": [0.0] * 40, "std": [1.0] * 40, "bands": 40}
+GIANTS: list[dict[str, Any]] = [
+    {"architecture": "transformer", "options": {"layers": 10**8}, "input": TEXTS},
+    {"architecture": "gru", "options": {"layers": 10**5}, "input": TEXTS},
+    {"architecture": "gru", "options": {"hidden": 10**9}, "input": TEXTS},
+    {"architecture": "lstm", "options": {"hidden": 10**400}, "input": TEXTS},
+    {"architecture": "transformer", "options": {"width": 10**9, "heads": 10**9, "expansion": 10**9}, "input": TEXTS},
+    {"architecture": "gru", "input": {**TEXTS, "vocab_size": 10**9}},
+    {"architecture": "gru", "input": {**TEXTS, "shape": [10**9]}},
+    {"architecture": "gru", "input": {**SOUNDS, "rate": 8000, "shape": [40, 10**7]}},
+    {"architecture": "gru", "input": {**SOUNDS, "rate": 10**9, "shape": [40, 9]}},
+    {"architecture": "gru", "input": {**SOUNDS, "rate": 96_000, "shape": [40, 10**5]}},
+    {"architecture": "lenet_relu", "input": {**IMAGES, "shape": [1, 20_000, 20_000]}},
+    {"architecture": "lenet_relu", "input": {**IMAGES, "shape": [1, 4096, 4096]}},
+    {"architecture": "lenet_relu", "input": {**IMAGES, "shape": [1, 10**4000, 28]}},
+    {"architecture": "lenet_relu", "options": {"width": 10**9}, "input": IMAGES},
+    {"architecture": "resnet20", "options": {"width": 10**7}, "input": IMAGES},
+    {"architecture": "squeezenet1_1", "options": {"base_expand": 10**6}, "input": PHOTOS},
+    {"architecture": "efficientnet", "options": {"phi": 10}, "input": PHOTOS},
+    {"architecture": "efficientnet", "options": {"phi": 20}, "input": PHOTOS},
+    {"architecture": "efficientnet_b7", "input": PHOTOS},
+    {"architecture": "alexnet", "input": PHOTOS},
+    {"architecture": "lenet5", "input": {**IMAGES, "labels": [str(label) for label in range(50_000)]}},
+    {"architecture": "lenet_relu", "options": {"width": 10**6}, "widths": {"conv1": [1, 1]}, "input": IMAGES},
+    {"architecture": "torchvision:regnet_y_128gf", "input": PHOTOS},
+    {"architecture": "torchvision:resnet18", "options": {"width_per_group": 10**9}, "input": PHOTOS},
+    {"architecture": "torchvision:vit_h_14", "widths": {"heads.head": [2, 1]}, "input": PHOTOS},
+    {"architecture": "timm:vit_gigantic_patch14_clip_224", "input": PHOTOS},
+    {"architecture": "timm:vit_tiny_patch16_224", "options": {"depth": 10**6, "embed_dim": 3}, "input": PHOTOS},
+    {"architecture": "timm:resnet18", "options": {"nonsense": {"a": [1]}}, "input": PHOTOS},
+]
+
+
+@pytest.mark.parametrize("header", GIANTS, ids=lambda header: str(header)[:60])
+@pytest.mark.parametrize("form", ["coded", "folder"])
+def test_a_small_file_of_a_large_network_is_refused_before_there_is_memory_for_it(
+    header: dict[str, Any], form: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    header = dict(header)
+    weights = {"a": np.zeros((2, 3), np.float32)}
+    if form == "folder":
+        import safetensors.numpy
+
+        content = safetensors.numpy.save(weights)
+        (folder / WEIGHTS_FILE).write_bytes(content)
+        change_config(folder, **{"options": {}, **header}, weights_sha256=sha256(content).hexdigest())
+        if header["input"]["kind"] == "text":
+            tokenizer = train_tokenizer([], 258)
+            (folder / "tokenizer.json").write_text(tokenizer, encoding="utf-8")
+            change_config(folder, tokenizer_sha256=sha256(tokenizer.encode()).hexdigest())
+    else:
+        if header["input"]["kind"] == "text":
+            header["tokenizer"] = ""
+        (folder / "odd.fnet").write_bytes(codec.encode(header, weights))
+        folder = folder / "odd.fnet"
+        monkeypatch.setattr(codec, "decode", lambda *_: pytest.fail("values were decoded"))
+    with LargestTensor() as largest, pytest.raises(ArtifactError) as caught:
+        _ = load_artifact(folder).model
+    assert largest.bytes < 4 << 20
+    assert "\n" not in str(caught.value)
+
+
+class LargestTensor(TorchDispatchMode):
+    """Sees the bytes of the largest tensor that is made, but for those without memory."""
+
+    bytes = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if isinstance(result, Tensor) and not result.is_meta:
+            self.bytes = max(self.bytes, result.nbytes)
+        return result
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"f6.bias": torch.full((84,), math.nan)}, r"found NaN or infinity in f6\.bias"),
+        ({"c1.weight": torch.full((6, 1, 5, 5), math.inf)}, r"found NaN or infinity in c1\.weight"),
+        ({"c5.bias": torch.tensor([-math.inf, *[0.0] * 119])}, r"found NaN or infinity in c5\.bias"),
+    ],
+)
+def test_weights_that_are_no_numbers_are_refused_with_the_name_of_their_tensor(
+    artifact: Artifact, changed: dict[str, Tensor], message: str, tmp_path: Path
+) -> None:
+    damaged = replace(artifact, weights={**artifact.weights, **changed})
+    damaged.save(tmp_path / "plain")
+    encode_artifact(damaged).save(tmp_path / "coded")
+    for path in (tmp_path / "plain", tmp_path / "coded", tmp_path / "coded" / CODED_FILE):
+        with pytest.raises(ArtifactError, match=message):
+            load_artifact(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("f6.bias", torch.zeros(84, dtype=torch.complex64)),
+        ("f6.bias", torch.zeros(84, dtype=torch.int64)),
+        ("f6.bias", torch.zeros(84, dtype=torch.bool)),
+        ("f6.bias", torch.zeros(84, dtype=torch.float8_e4m3fn)),
+        ("f6.bias", torch.zeros(())),
+        ("f6.bias", torch.zeros(0)),
+        ("f6.bias", torch.zeros(84, 1)),
+    ],
+)
+def test_weights_of_another_type_or_shape_are_refused(
+    artifact: Artifact, name: str, values: Tensor, folder: Path
+) -> None:
+    Artifact(CONFIG, {**artifact.weights, name: values}).save(folder)
+    with pytest.raises(ArtifactError, match=r"the weights do not fit lenet5: wanted f6\.bias"):
+        _ = load_artifact(folder).model
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no FIFOs")
+@pytest.mark.parametrize("name", [WEIGHTS_FILE, CONFIG_FILE])
+def test_weights_are_read_from_regular_files_alone(folder: Path, name: str) -> None:
+    (folder / name).unlink()
+    os.mkfifo(folder / name)
+    with pytest.raises((ArtifactError, PathError), match=r"not a regular file|found none"):
+        load_artifact(folder)
+    (folder / name).unlink()
+    (folder / name).symlink_to("/dev/zero")
+    with pytest.raises((ArtifactError, PathError), match=r"not a regular file|found none"):
+        load_artifact(folder)
+
+
+def test_without_memory_loading_ends_in_one_line(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> NoReturn:
+        raise RuntimeError(
+            "[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes.\n"
+        )
+
+    def fail(*_: object) -> NoReturn:
+        raise MemoryError
+
+    for replacement in (refuse, fail):
+        monkeypatch.setattr("safetensors.torch.load", replacement)
+        with pytest.raises(OutOfMemoryError, match=r"wanted memory for .*, found too little left$"):
+            load_artifact(folder)
+
+
+@pytest.mark.parametrize("tokens", [258, 300])
+def test_a_tokenizer_of_more_tokens_than_the_network_knows_is_refused(tokens: int, tmp_path: Path) -> None:
+    tokenizer = train_tokenizer(["one two three two one"] * 5, 300)
+    found = TextEncoder(tokenizer, 1).vocab_size
+    assert found > 258
+    config = replace(CONFIG, architecture="gru", input=TextSpec((9,), ("a", "b"), tokens), options={"hidden": 4})
+    text = Artifact(config, build_model(config).state_dict(), tokenizer)
+    text.save(tmp_path / "plain")
+    encode_artifact(text).save(tmp_path / "coded")
+    for path in (tmp_path / "plain", tmp_path / "coded"):
+        if tokens >= found:
+            assert load_artifact(path).tokenizer == tokenizer
+            continue
+        with pytest.raises(ArtifactError, match=f"wanted at most the model's {tokens} tokens, found {found}"):
+            load_artifact(path)

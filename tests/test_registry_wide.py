@@ -13,12 +13,13 @@ from torch import Tensor, nn
 
 from falconet.artifact import Artifact, ArtifactConfig, DataOrigin, Provenance, load_artifact
 from falconet.complexity import summarize
+from falconet.data.texts import train_tokenizer
 from falconet.models import MODELS, create_model
 from falconet.spec import ImageSpec, InputSpec, Kind, SeriesSpec, TextSpec
 
 CLASSES = 7
 LABELS = tuple("abcdefg")
-CHANNELS: dict[Kind, tuple[int, ...]] = {"image": (1, 3), "series": (1, 3), "text": (50,)}
+CHANNELS: dict[Kind, tuple[int, ...]] = {"image": (1, 3), "series": (1, 3), "text": (258,)}
 """Channels, or different tokens, of the inputs that models are tested with."""
 STEPS = 24
 """Of sequences."""
@@ -40,8 +41,8 @@ VARIANTS: list[tuple[str, Kind, int, dict[str, Any]]] = [
     ("efficientnet", "image", 1, {"phi": -3}),
     ("efficientnet_lite0", "image", 3, {"padding": "same", "norm_eps": 1e-3, "stem": "imagenet"}),
     ("rnn", "series", 3, {"nonlinearity": "relu", "pooling": "last"}),
-    ("lstm", "text", 50, {"layers": 2, "bidirectional": True, "pooling": "last"}),
-    ("transformer", "text", 50, {"positions": "learned", "pooling": "token", "layers": 1}),
+    ("lstm", "text", 258, {"layers": 2, "bidirectional": True, "pooling": "last"}),
+    ("transformer", "text", 258, {"positions": "learned", "pooling": "token", "layers": 1}),
     ("transformer", "series", 3, {"pooling": "token", "heads": 1, "width": 7}),
     ("transformer", "image", 3, {"patch": 7}),
     ("resnet1d18", "series", 3, {"stem": "imagenet", "width": 8}),
@@ -210,7 +211,7 @@ def test_artifact_answers_as_the_model(name: str, kind: Kind, channels: int, tmp
     model = build(name, kind, channels).eval()
     spec = make_spec(name, kind, channels)
     origin = Provenance(DataOrigin("digits", "00", 0, 0.1, 0.2), seed=0, epochs=1, best_epoch=1)
-    tokenizer = "{}" if kind == "text" else None
+    tokenizer = train_tokenizer([], 258) if kind == "text" else None
     Artifact(ArtifactConfig(name, spec, origin), model.state_dict(), tokenizer).save(tmp_path)
     loaded = load_artifact(tmp_path)
     inputs = draw_inputs(name, kind, channels)

@@ -163,7 +163,7 @@ def test_damaged_json(tmp_path: Path, content: bytes, message: str) -> None:
 def test_json_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match=r"a\.json is missing$"):
         read_json(tmp_path / "a.json")
-    with pytest.raises(ArtifactError, match=r"is damaged: not a regular file"):
+    with pytest.raises(ArtifactError, match="is damaged: not a regular file"):
         read_json(tmp_path)
 
 
@@ -405,7 +405,24 @@ def test_another_process_may_not_swap_where_one_is_at_work(tmp_path: Path) -> No
     assert read_set(tmp_path) == OLD
 
 
-def test_a_fifo_in_the_place_of_json_does_not_block(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "config.json")
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("[" * 200_000, "nested too deeply"),
+        ('{"a":' * 100_000, "nested too deeply"),
+        ('{"a": ' + "9" * 5000 + "}", "digits"),
+        ("[1]", "wanted a JSON object, found list"),
+    ],
+)
+def test_json_that_python_does_not_read_is_damaged(content: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text(content, encoding="utf-8")
+    with pytest.raises(ArtifactError, match=message) as caught:
+        read_json(tmp_path / "a.json")
+    assert len(str(caught.value)) < 400
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no FIFOs")
+def test_json_is_not_read_from_a_fifo(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.json")
     with pytest.raises(ArtifactError, match="not a regular file"):
-        read_json(tmp_path / "config.json")
+        read_json(tmp_path / "a.json")

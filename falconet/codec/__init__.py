@@ -9,6 +9,8 @@ terms      what the place of an element says of it
 coder      decisions <-> bytes
 """
 
+from falconet.codec.container import Entry as Entry
 from falconet.codec.container import decode as decode
 from falconet.codec.container import encode as encode
 from falconet.codec.container import read_header as read_header
+from falconet.codec.container import read_outline as read_outline

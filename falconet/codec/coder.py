@@ -94,9 +94,12 @@ class Encoder:
 
         self._coder = constriction.stream.queue.RangeEncoder()
         self._binary, self._uniform = open_models()
+        self.decisions = 0
+        """Bits and numbers written so far; a reader takes no more than `count_allowed` says."""
 
     def code(self, chances: np.ndarray, bits: np.ndarray | None) -> np.ndarray:
         assert bits is not None
+        self.decisions += len(bits)
         if len(bits):
             self._coder.encode(bits.astype(np.int32), self._binary, pair(chances))
         return bits
@@ -104,6 +107,7 @@ class Encoder:
     def code_evenly(self, sizes: np.ndarray, values: np.ndarray | None) -> np.ndarray:
         assert values is not None
         open_ = sizes > 1
+        self.decisions += int(open_.sum())
         if open_.any():
             self._coder.encode(values[open_].astype(np.int32), self._uniform, sizes[open_].astype(np.int32))
         return values
@@ -111,6 +115,7 @@ class Encoder:
     def code_number(self, size: int, value: int | None) -> int:
         assert value is not None
         if size > 1:
+            self.decisions += 1
             self._coder.encode(value, open_uniform(size))
         return value
 
@@ -122,32 +127,44 @@ class Encoder:
 NO_SUCH_CODE = "the file is damaged: no values have such a code"
 SLACK = 256
 """Bits that rounding and the zeros in the end may make up."""
+FREE_DECISIONS, DECISIONS_A_BYTE = 1 << 22, 1 << 9
+"""So many decisions, and so many more for each byte of the file, may be read: likely ones take time, but no space."""
+TOO_MANY = f"wanted at most {FREE_DECISIONS} decisions, and {DECISIONS_A_BYTE} for each byte, found more"
+
+
+def count_allowed(length: int) -> int:
+    """Return how many decisions a file of so many bytes may hold."""
+    return FREE_DECISIONS + DECISIONS_A_BYTE * length
 
 
 class Decoder:
-    """Reads what an Encoder wrote. Raises CodecError where it cannot have."""
+    """Reads what an Encoder wrote. Raises CodecError where it cannot have, and beyond a number of decisions."""
 
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: bytes, decisions: int) -> None:
         import constriction
 
         words = np.frombuffer(data + b"\0" * (-len(data) % 4), dtype=">u4").astype(np.uint32)
         self._coder = constriction.stream.queue.RangeDecoder(words)
         # Beyond its end a file reads as zeros: it must not claim what would need more than it has.
         self._bits, self._even_bits = 8 * len(data) + SLACK, 0.0
+        self._decisions = decisions
         self._binary, self._uniform = open_models()
 
     def code(self, chances: np.ndarray, bits: np.ndarray | None = None) -> np.ndarray:
+        self._count(len(chances))
         return self._decode(self._binary, pair(chances))
 
     def code_evenly(self, sizes: np.ndarray, values: np.ndarray | None = None) -> np.ndarray:
         self._take(float(np.log2(sizes).sum()))
         result = np.zeros(len(sizes), dtype=np.int64)
         open_ = sizes > 1
+        self._count(int(open_.sum()))
         result[open_] = self._decode(self._uniform, sizes[open_].astype(np.int32))
         return result
 
     def code_number(self, size: int, value: int | None = None) -> int:
         self._take(math.log2(size))
+        self._count(int(size > 1))
         try:
             return int(self._coder.decode(open_uniform(size))) if size > 1 else 0
         except AssertionError as error:
@@ -157,6 +174,11 @@ class Decoder:
         self._even_bits += bits
         if self._even_bits > self._bits:
             raise CodecError("the file is damaged: it holds less than its tensors")
+
+    def _count(self, decisions: int) -> None:
+        self._decisions -= decisions
+        if self._decisions < 0:
+            raise CodecError(TOO_MANY)
 
     def finish(self) -> None:
         """Raise CodecError where there is more to read."""

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from falconet.codec.coder import Decoder, Encoder
+from falconet.codec.coder import TOO_MANY, Decoder, Encoder, count_allowed
 from falconet.codec.dictionary import DICTIONARY
 from falconet.codec.symbols import Memory
 from falconet.codec.tensors import TYPES, code_tensor
@@ -24,8 +24,10 @@ LARGEST_HEADER = 1 << 20
 """Bytes of header and names together, inflated."""
 MOST_TENSORS = 1 << 14
 MAX_ELEMENTS = 1 << 26
-FREE_ELEMENTS, ELEMENTS_A_BYTE = 1 << 20, 1 << 12
-"""So many values, and so many more for each byte of the file, may be in it: a small file must not cost much to read."""
+FREE_BYTES, EXPANSION = 1 << 22, 1 << 11
+"""So many bytes of values, and so many more for each byte of the file, may be in it: small files must cost little to
+read. A million weights in single precision may take any number of bytes; beyond these, a network may shrink to a
+2,048th."""
 CHECKSUM_BYTES = 4
 
 
@@ -54,15 +56,17 @@ def encode(header: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> byte
             code_tensor(encoder, memory, entry.dtype, entry.shape, array.astype(entry.dtype, copy=False))
     content = MAGIC + bytes([VERSION]) + write_varint(len(front)) + front + encoder.finish()
     content += zlib.crc32(content).to_bytes(CHECKSUM_BYTES, "little")
-    check_count(entries, len(content), sys.maxsize)
+    check_size(entries, len(content), sys.maxsize)
+    if encoder.decisions > count_allowed(len(content)):
+        raise CodecError(TOO_MANY)
     return content
 
 
 def decode(data: bytes, *, max_elements: int = MAX_ELEMENTS) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """Return header and arrays of a `model.fnet`. Raises CodecError where it is none, altered, too new or too large."""
     header, entries, stream = open_file(data)
-    check_count(entries, len(data), max_elements)
-    decoder, memory, tensors = Decoder(stream), Memory(), {}
+    check_size(entries, len(data), max_elements)
+    decoder, memory, tensors = Decoder(stream, count_allowed(len(data))), Memory(), {}
     for entry in entries:
         if math.prod(entry.shape):
             tensors[entry.name] = code_tensor(decoder, memory, entry.dtype, entry.shape, None)
@@ -72,19 +76,30 @@ def decode(data: bytes, *, max_elements: int = MAX_ELEMENTS) -> tuple[dict[str, 
     return header, tensors
 
 
-def check_count(entries: list[Entry], length: int, most: int) -> None:
-    """Raise CodecError where a file of this length holds more values than it may."""
+def check_size(entries: list[Entry], length: int, most: int) -> None:
+    """Raise CodecError where a file of this length holds more values, or more bytes of them, than it may."""
     # Empty axes count as one, so that no shape is beyond what numpy can hold.
-    wanted = sum(math.prod(max(size, 1) for size in entry.shape) for entry in entries)
-    if wanted > FREE_ELEMENTS + ELEMENTS_A_BYTE * length:
-        raise CodecError(f"wanted at most {ELEMENTS_A_BYTE} values for each byte, found {wanted} in {length} bytes")
-    if wanted > most:
-        raise CodecError(f"the file holds {wanted} values: wanted at most {most}; raise max_elements to read it")
+    counts = [math.prod(max(size, 1) for size in entry.shape) for entry in entries]
+    wanted = sum(count * entry.dtype.itemsize for count, entry in zip(counts, entries, strict=True))
+    if wanted > FREE_BYTES + EXPANSION * length:
+        raise CodecError(
+            f"wanted at most {FREE_BYTES} bytes of values, and {EXPANSION} for each byte of the file, "
+            f"found {wanted} in {length} bytes"
+        )
+    if sum(counts) > most:
+        raise CodecError(f"the file holds {sum(counts)} values: wanted at most {most}; raise max_elements to read it")
 
 
 def read_header(data: bytes) -> dict[str, Any]:
     """Return the header alone. Raises CodecError as `decode` does, except for damaged values."""
     return open_file(data)[0]
+
+
+def read_outline(data: bytes) -> tuple[dict[str, Any], list[Entry]]:
+    """Return the header, and what arrays there are without their values. Raises CodecError as `read_header` does."""
+    header, entries, _ = open_file(data)
+    check_size(entries, len(data), MAX_ELEMENTS)
+    return header, entries
 
 
 def open_file(data: bytes) -> tuple[dict[str, Any], list[Entry], bytes]:

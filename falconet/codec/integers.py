@@ -35,7 +35,7 @@ def lay_out(shape: tuple[int, ...]) -> Layout:
 
 
 def code_integers(coder: Coder, memory: Memory, shape: tuple[int, ...], values: np.ndarray | None) -> np.ndarray:
-    """Code integers of at most LARGEST as magnitudes, int64, of any shape but an empty one."""
+    """Code integers of at most LARGEST as magnitudes, int32, of any shape but an empty one."""
     layout = lay_out(shape)
     grid = None if values is None else values.reshape(layout.rows, layout.columns, layout.positions)
     rows, columns = np.arange(layout.rows), np.arange(layout.columns)
@@ -49,7 +49,7 @@ def code_integers(coder: Coder, memory: Memory, shape: tuple[int, ...], values: 
         memory.outputs[rows] = 1
     if grid is not None:
         grid = grid[rows][:, columns]
-    result = np.zeros((layout.rows, layout.columns, layout.positions), dtype=np.int64)
+    result = np.zeros((layout.rows, layout.columns, layout.positions), dtype=np.int32)
     inner = Layout(len(rows), len(columns), layout.positions)
     if inner.size:
         result[np.ix_(rows, columns)] = code_dense(coder, memory, inner, grid)
@@ -70,7 +70,7 @@ def code_alive(coder: Coder, hints: np.ndarray, alive: np.ndarray | None) -> np.
 
 def code_dense(coder: Coder, memory: Memory, layout: Layout, grid: np.ndarray | None) -> np.ndarray:
     """Code integers in stripes of rows."""
-    result = np.zeros((layout.rows, layout.columns, layout.positions), dtype=np.int64)
+    result = np.zeros((layout.rows, layout.columns, layout.positions), dtype=np.int32)
     height = max(1, PORTION // (layout.columns * layout.positions))
     for top in range(0, layout.rows, height):
         part = slice(top, min(top + height, layout.rows))

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from falconet.errors import ConfigError, MissingExtraError
-from falconet.models.layers import Sample, find_outputs, find_sample
+from falconet.models.layers import Sample, find_learned_outputs, find_sample
 from falconet.models.widths import Layer, count_widths, is_depthwise, resize
 
 CHANNELWISE = frozenset(
@@ -67,7 +67,7 @@ def find_groups(model: nn.Module) -> tuple[list[ChannelGroup], dict[str, str]]:
         raise MissingExtraError("compress", "pruning channels") from error
     network = copy.deepcopy(model).eval().requires_grad_()
     names = {module: name for name, module in network.named_modules()}
-    outputs = {network.get_submodule(name) for name in find_outputs(network)}
+    outputs = {network.get_submodule(name) for name in find_learned_outputs(network)}
     importance = torch_pruning.importance.GroupMagnitudeImportance()
     graph = build_graph(network, torch_pruning.DependencyGraph())
     groups: list[ChannelGroup] = []

@@ -23,7 +23,7 @@ from falconet.complexity import count_complexity
 from falconet.compression.channels import ChannelGroup, check_removal, find_groups, has_matrix, mark_gone, remove
 from falconet.errors import ConfigError, UnknownNameError
 from falconet.models.efficientnet import SameConv2d
-from falconet.models.layers import find_outputs, find_sample
+from falconet.models.layers import find_learned_outputs, find_sample
 from falconet.models.resnet import StepNorm
 from falconet.models.widths import (
     SPLITTABLE,
@@ -321,7 +321,7 @@ def find_plain(model: nn.Module) -> tuple[dict[str, Layer], dict[str, str]]:
     """Return the layers that can be factorized, and why the others with a matrix of weights cannot."""
     plain: dict[str, Layer] = {}
     reasons = {}
-    outputs = find_outputs(model)
+    outputs = find_learned_outputs(model)
     factors = {
         f"{name}.{index}" for name, each in model.named_modules() if isinstance(each, Factorized) for index in "01"
     }

@@ -9,10 +9,11 @@ from __future__ import annotations
 import codecs
 import importlib.util
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from typing import TYPE_CHECKING
+from functools import cache, cached_property
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Int64
@@ -69,34 +70,151 @@ def train_tokenizer(texts: Sequence[str], vocab_size: int) -> str:
 def abridge_tokenizer(tokenizer: str) -> str:
     """Return the merges of a tokenizer that `train_tokenizer` made, one a line, from which all of it follows.
 
-    A tokenizer of another form comes back as it is.
+    Raises DataError for a tokenizer of another form.
     """
-    try:
-        merges = json.loads(tokenizer)["model"]["merges"]
-        abridged = "\n".join(" ".join(pair) for pair in merges)
-        return abridged if restore_tokenizer(abridged) == tokenizer else tokenizer
-    except (ValueError, KeyError, TypeError, DataError):
-        return tokenizer
+    return "\n".join(" ".join(pair) for pair in read_merges(tokenizer))
 
 
 def restore_tokenizer(abridged: str) -> str:
     """Return the JSON of the tokenizer with these merges: each names two tokens, whose union is a new one.
 
-    Raises DataError for a merge of tokens that are not there yet.
+    Raises DataError for a merge of tokens that are not there yet, and for a tokenizer of another form than
+    `train_tokenizer` makes.
     """
-    if not isinstance(abridged, str):
-        raise DataError(f"tokenizer: wanted text, found {type(abridged).__name__}")
-    if abridged.startswith("{"):
-        return abridged
+    merges = read_merges(abridged)
     content = json.loads(train_tokenizer((), SMALLEST_VOCABULARY))
-    vocabulary, merges = content["model"]["vocab"], content["model"]["merges"]
-    for line in abridged.splitlines() if abridged else ():
-        pair = line.split(" ")
-        if len(pair) != 2 or not vocabulary.keys() >= set(pair):
-            raise DataError(f"tokenizer: wanted two known tokens a line, found {line!r}")
-        merges.append(pair)
-        vocabulary.setdefault("".join(pair), len(vocabulary))
+    content["model"]["vocab"] = unite(merges)
+    content["model"]["merges"] = [list(pair) for pair in merges]
     return json.dumps(content, ensure_ascii=False)
+
+
+def check_tokenizer(tokenizer: str, vocab_size: int) -> None:
+    """Raise DataError unless a tokenizer is one that `train_tokenizer` makes, with at most so many tokens."""
+    check_json(tokenizer)
+    found = len(unite(read_merges(tokenizer)))
+    if found > vocab_size:
+        raise DataError(f"tokenizer: wanted at most the model's {vocab_size} tokens, found {found}")
+
+
+def check_json(tokenizer: str) -> None:
+    """Raise DataError for text that is no JSON object."""
+    if not tokenizer.startswith("{"):
+        raise DataError("the tokenizer is damaged: wanted a JSON object")
+
+
+def read_merges(tokenizer: str) -> list[tuple[str, str]]:
+    """Return the merges of a tokenizer, as JSON or one a line, by which everything else of it is settled.
+
+    What is no merge is compared with what `train_tokenizer` writes and never used: the `tokenizers` package trusts its
+    files, which may ask it for any memory and time. Raises DataError.
+    """
+    if not isinstance(tokenizer, str):
+        raise DataError(f"tokenizer: wanted text, found {type(tokenizer).__name__}")
+    if not tokenizer.startswith("{"):
+        lines = [tuple(line.split(" ")) for line in tokenizer.split("\n")] if tokenizer else []
+        return check_merges(lines)
+    try:
+        content = json.loads(tokenizer)
+        found = dict(content, model={**content["model"], "vocab": None, "merges": None})
+        vocabulary, lines = content["model"]["vocab"], content["model"]["merges"]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise DataError(f"the tokenizer is damaged: {shorten(error)}") from error
+    # Earlier versions of the package wrote "a b" for ["a", "b"].
+    pairs = [tuple(line.split(" ") if isinstance(line, str) else line) for line in check_list(lines)]
+    merges = check_merges(pairs)
+    if vocabulary != unite(merges):
+        raise DataError("the tokenizer is damaged: its tokens are not those that its merges make")
+    strange = [key for key, value in flatten(found).items() if value != FORM.get(key)]
+    if strange:
+        raise DataError(f"the tokenizer is damaged: wanted the byte-level BPE that falconet learns, found {strange[0]}")
+    return merges
+
+
+def check_list(lines: Any) -> list[Any]:
+    """Return a list of texts and lists. Raises DataError for anything else."""
+    if not isinstance(lines, list) or not all(isinstance(line, str | list) for line in lines):
+        raise DataError("the tokenizer is damaged: wanted a list of merges")
+    return lines
+
+
+def check_merges(pairs: Sequence[tuple[Any, ...]]) -> list[tuple[str, str]]:
+    """Return pairs of texts. Raises DataError for anything else."""
+    for pair in pairs:
+        if len(pair) != 2 or not all(isinstance(token, str) for token in pair):
+            raise DataError(f"tokenizer: wanted two known tokens a line, found {' '.join(map(str, pair))[:60]!r}")
+    return [(first, second) for first, second in pairs]
+
+
+def unite(merges: Sequence[tuple[str, str]]) -> dict[str, int]:
+    """Return all tokens with their numbers: reserved ones, bytes, and what each merge makes of two that are there.
+
+    Raises DataError for a merge of others, and for tokens that are too long together, as those of forty doublings are.
+    """
+    vocabulary = {token: number for number, token in enumerate((*RESERVED, *byte_tokens()))}
+    known, length = vocabulary.keys() - set(RESERVED), 0
+    for first, second in merges:
+        if first not in known or second not in known:
+            raise DataError(f"tokenizer: wanted two known tokens a line, found {f'{first} {second}'[:60]!r}")
+        length += len(first) + len(second)
+        if length > LONGEST_TOKENS:
+            raise DataError(f"tokenizer: wanted tokens of at most {LONGEST_TOKENS} characters in all, found more")
+        vocabulary.setdefault(first + second, len(vocabulary))
+        known.add(first + second)
+    return vocabulary
+
+
+LONGEST_TOKENS = 1 << 24
+
+
+@cache
+def byte_tokens() -> tuple[str, ...]:
+    """Return the characters that stand for the 256 bytes, in order: visible ones themselves, others from 256 on."""
+    visible = {*range(33, 127), *range(161, 173), *range(174, 256)}
+    return tuple(map(chr, (*sorted(visible), *range(256, 256 + 256 - len(visible)))))
+
+
+FORM: Mapping[str, Any] = MappingProxyType(
+    {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": [],
+        "normalizer.type": "NFC",
+        "pre_tokenizer.type": "ByteLevel",
+        "pre_tokenizer.add_prefix_space": False,
+        "pre_tokenizer.trim_offsets": True,
+        "pre_tokenizer.use_regex": True,
+        "post_processor": None,
+        "decoder.type": "ByteLevel",
+        "decoder.add_prefix_space": True,
+        "decoder.trim_offsets": True,
+        "decoder.use_regex": True,
+        "model.type": "BPE",
+        "model.dropout": None,
+        "model.unk_token": None,
+        "model.continuing_subword_prefix": None,
+        "model.end_of_word_suffix": None,
+        "model.fuse_unk": False,
+        "model.byte_fallback": False,
+        "model.ignore_merges": False,
+        "model.vocab": None,
+        "model.merges": None,
+    }
+)
+"""What `train_tokenizer` writes beside tokens and merges; a file may lack some of it, but not say otherwise."""
+
+
+def flatten(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested mappings as one, with keys such as `model.type`; at most two deep."""
+    flat: dict[str, Any] = {}
+    for key, value in content.items():
+        deeper = isinstance(value, dict) and not prefix
+        flat |= flatten(value, f"{key}.") if deeper else {f"{prefix}{key}": value}
+    return flat
+
+
+def shorten(error: Exception) -> str:
+    return " ".join(str(error).split())[:120] or type(error).__name__
 
 
 def check_tokenizers() -> None:
@@ -164,14 +282,9 @@ class TextEncoder:
         check_tokenizers()
         from tokenizers import Tokenizer
 
-        try:
-            tokenizer = Tokenizer.from_str(self.tokenizer)
-        except Exception as error:  # The package raises nothing narrower.
-            raise DataError(f"the tokenizer is damaged: {error}") from error
-        found = tuple(tokenizer.id_to_token(index) for index in range(len(RESERVED)))
-        if found != RESERVED:
-            raise DataError(f"the tokenizer is damaged: wanted {RESERVED} as its first tokens, found {found}")
-        return tokenizer
+        check_json(self.tokenizer)
+        # Made anew from the merges: nothing else that a file says reaches the package.
+        return Tokenizer.from_str(restore_tokenizer(self.tokenizer))
 
 
 def read_text_file(content: bytes) -> str:

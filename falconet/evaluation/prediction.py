@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from falconet import metrics
 from falconet.artifact import Artifact, load_artifact
 from falconet.data.files import open_files
+from falconet.errors import DataError
 from falconet.evaluation.answers import predict_logits
 from falconet.predictions import Predictions, check_top, find_files, rank_files
 
@@ -16,11 +19,13 @@ def predict(model: str | Path | Artifact, paths: Sequence[str | Path], *, top: i
     """Classify files of the kind that the model eats, and all such files below folders.
 
     Files that cannot be read are skipped and listed. Raises PathError for a path that does not exist or a folder
-    without such files, DataError where not one file can be read.
+    without such files, DataError where not one file can be read, or an answer is no number.
     """
     check_top(top)
     artifact = model if isinstance(model, Artifact) else load_artifact(model)
     spec = artifact.config.input
     found = find_files(paths, spec.kind)
     logits, reasons = predict_logits(artifact, open_files(found.files, spec))
+    if not np.isfinite(logits).all():
+        raise DataError("wanted numbers, found NaN or infinity in the network's answers: its weights are of no use")
     return rank_files(found, metrics.softmax(logits), reasons, spec.labels, top)

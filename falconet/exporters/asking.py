@@ -14,13 +14,14 @@ from jaxtyping import Float
 
 from falconet.data.files import open_files
 from falconet.data.series import fit_series
-from falconet.data.texts import TextEncoder
+from falconet.data.texts import TextEncoder, check_tokenizer
 from falconet.errors import DataError, ExportError, PathError
 from falconet.exporters.metadata import Metadata
 from falconet.exporters.runtimes import Session, open_session
 from falconet.exporters.targets import Runtime
 from falconet.predictions import Predictions, check_top, find_files, rank_files
 from falconet.spec import SeriesSpec, TextSpec
+from falconet.storage import read_regular
 
 BATCH = 32
 VALUES = 1 << 24
@@ -89,7 +90,19 @@ def ask_batches(
     for shape, group in groupby(inputs, key=lambda array: array.shape):
         most = max(1, min(size, metadata.batch or size, VALUES // math.prod(shape)))
         while rows := list(islice(group, most)):
-            yield session.ask(trim(np.stack(rows), metadata))
+            yield ask(session, trim(np.stack(rows), metadata))
+
+
+def ask(session: Session, batch: np.ndarray) -> Float[np.ndarray, "batch classes"]:
+    """Return the answers to a batch. Raises ExportError where a file does not take or give what it says of itself."""
+    try:
+        answers = session.ask(batch)
+    except Exception as error:  # Runtimes raise classes of their own, without a common base.
+        raise ExportError(f"the exported file cannot answer: {' '.join(str(error).split())[:400]}") from error
+    wanted = (len(batch), len(session.metadata.input.labels))
+    if answers.shape != wanted:
+        raise ExportError(f"the exported file's metadata are damaged: wanted {wanted} answers, found {answers.shape}")
+    return answers
 
 
 def trim(batch: np.ndarray, metadata: Metadata) -> np.ndarray:
@@ -113,9 +126,15 @@ def read_tokenizer(path: Path, metadata: Metadata) -> str | None:
         return None
     beside = tokenizer_path(path)
     try:
-        content = beside.read_bytes()
+        content = read_regular(beside)
     except OSError as error:
         raise PathError(f"{beside}: wanted the tokenizer that was exported beside {path.name}, found none") from error
     if sha256(content).hexdigest() != metadata.tokenizer_sha256:
         raise ExportError(f"{beside} is altered, or not the one that {path.name} was exported with")
-    return content.decode()
+    try:
+        text = content.decode()
+        if isinstance(metadata.input, TextSpec):
+            check_tokenizer(text, metadata.input.vocab_size)
+    except (UnicodeDecodeError, DataError) as error:
+        raise ExportError(f"{beside}: {error}") from error
+    return text

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from falconet.errors import ExportError, UsageError
 from falconet.schema import from_mapping, to_mapping
-from falconet.spec import InputSpec
+from falconet.spec import InputSpec, TextSpec
 
 FORMAT_VERSION = 1
 KEY = "falconet"
@@ -72,6 +72,9 @@ def read_metadata(text: str | None, where: str) -> Metadata:
     if not isinstance(version, int) or version > FORMAT_VERSION:
         raise ExportError(f"{where}: wanted format version {FORMAT_VERSION} or lower, found {version}: update falconet")
     try:
-        return from_mapping(Metadata, record)
+        metadata = from_mapping(Metadata, record)
     except UsageError as error:
         raise ExportError(f"{where}: its metadata are damaged: {error}") from error
+    if isinstance(metadata.input, TextSpec) != (metadata.tokenizer_sha256 is not None):
+        raise ExportError(f"{where}: its metadata are damaged: wanted a tokenizer for texts, and for nothing else")
+    return metadata

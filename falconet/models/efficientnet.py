@@ -34,6 +34,8 @@ NATIVE_SIZE = 224
 STEM, HEAD = 32, 1280
 DIVISOR = 8
 """Numbers of maps are multiples of it."""
+LEAST_PHI, MOST_PHI = -20, 10
+"""B7, the largest that was published, has about 6.5; each whole step doubles the cost."""
 SQUEEZE = 4
 """A block's squeeze-and-excitation has a fourth of the maps that enter the block."""
 
@@ -167,8 +169,8 @@ class EfficientNet(nn.Module):
 
 def check_phi(phi: float) -> float:
     """Return phi. Raises ConfigError unless it is a number of which a network can be built."""
-    if isinstance(phi, bool) or not isinstance(phi, int | float) or not -20 <= phi <= 20:
-        raise ConfigError(f"model.options.phi: wanted a number from -20 to 20, found {phi!r}")
+    if isinstance(phi, bool) or not isinstance(phi, int | float) or not LEAST_PHI <= phi <= MOST_PHI:
+        raise ConfigError(f"model.options.phi: wanted a number from {LEAST_PHI} to {MOST_PHI}, found {phi!r}")
     return phi
 
 

@@ -28,10 +28,25 @@ READING = frozenset(
 """Options by which the libraries read or fetch weights; `pretrained` of `create_model` does so with its own checks."""
 
 
-def check_reads_nothing(options: dict[str, Any]) -> None:
-    """Raise ConfigError for an option by which a library would read a file or the network."""
+def check_external_options(options: dict[str, Any]) -> None:
+    """Raise ConfigError for options by which a library would read a file or the network, or compute for long."""
     for option in sorted(READING & options.keys()):
         raise ConfigError(f"model.options.{option}: wanted options of the network alone; weights go by --pretrained")
+    for option, value in options.items():
+        check_numbers(option, value)
+
+
+LARGEST_OPTION = 1 << 15
+"""Of whole numbers: widths, depths and sizes of networks that would take seconds to be described are beyond it."""
+
+
+def check_numbers(option: str, value: Any) -> None:
+    """Raise ConfigError for an option that holds a number so large that a library would compute with it for long."""
+    if isinstance(value, dict | list | tuple):
+        for item in value.values() if isinstance(value, dict) else value:
+            check_numbers(option, item)
+    elif isinstance(value, int | float) and not abs(value) <= LARGEST_OPTION:
+        raise ConfigError(f"model.options.{option}: wanted numbers of at most {LARGEST_OPTION}, found a larger one")
 
 
 def build_timm(
@@ -41,7 +56,7 @@ def build_timm(
 
     Raises MissingExtraError without timm, UnknownNameError, and ConfigError for what the network cannot be built with.
     """
-    check_reads_nothing(options)
+    check_external_options(options)
     try:
         import timm
     except ImportError as error:
@@ -54,7 +69,9 @@ def build_timm(
         options = {"img_size": input_size, **options}
     try:
         model: nn.Module = timm.create_model(name, num_classes=num_classes, in_chans=in_channels, **options)
-    except (TypeError, ValueError, RuntimeError, AssertionError) as error:
+    except ConfigError:
+        raise
+    except Exception as error:  # Strange options make the library raise anything.
         raise refuse("timm", name, error) from error
     check_forward("timm", name, model, in_channels, input_size)
     return model
@@ -68,7 +85,7 @@ def build_torchvision(
     Its first convolution is made anew for other than 3 channels. Raises UnknownNameError, and ConfigError for what the
     network cannot be built with.
     """
-    check_reads_nothing(options)
+    check_external_options(options)
     import torchvision
 
     known = torchvision.models.list_models(module=torchvision.models)
@@ -81,7 +98,9 @@ def build_torchvision(
         options = {"aux_logits": False, "init_weights": True, **options}
     try:
         model: nn.Module = builder(num_classes=num_classes, **options)
-    except (TypeError, ValueError, RuntimeError, AssertionError) as error:
+    except ConfigError:
+        raise
+    except Exception as error:  # Strange options make the library raise anything.
         raise refuse("torchvision", architecture, error) from error
     if in_channels != 3:
         replace_first_convolution(model, in_channels)
@@ -99,17 +118,20 @@ def one_side(name: str, input_size: tuple[int, int]) -> int:
 
 def refuse(library: str, name: str, error: Exception) -> ConfigError:
     """Return the error of a network that its library does not build."""
-    reason = " ".join(str(error).split())
+    reason = " ".join(str(error).split()) or type(error).__name__
     return ConfigError(f"model: {library} does not build {name} as asked: {reason}")
 
 
 @torch.inference_mode()
 def check_forward(library: str, name: str, model: nn.Module, in_channels: int, input_size: tuple[int, int]) -> None:
-    """Raise ConfigError unless an image of this size can go through a network."""
-    example = torch.zeros(1, in_channels, *input_size, device=next(model.parameters()).device)
+    """Raise ConfigError unless an image of this size can go through a network; an outline has no weights to try it."""
+    device = next(model.parameters()).device
+    if device.type == "meta":
+        return
+    example = torch.zeros(1, in_channels, *input_size, device=device)
     try:
         model.eval()(example)
-    except (RuntimeError, ValueError, IndexError, AssertionError) as error:
+    except Exception as error:  # Networks of strange options raise anything.
         raise refuse(library, name, error) from error
     model.train()
 

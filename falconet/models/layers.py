@@ -77,16 +77,29 @@ def put_cosine_output(model: nn.Module) -> None:
 
 
 def find_outputs(model: nn.Module) -> tuple[str, ...]:
-    """Return the names of the layers that make the logits: the one with the last parameters, or as timm tells.
+    """Return the names of the layers that make the logits: as networks tell by timm's method, or the last parameters'.
 
     A few of timm's networks have two, whose logits they average.
     """
     ask = getattr(model, "get_classifier", None)
     if ask is None:
-        return (list(dict(model.named_parameters()))[-1].rpartition(".")[0],)
+        return (find_last(model),)
     heads = ask()
     wanted = list(heads) if isinstance(heads, tuple | list) else [heads]
     return tuple(name for name, module in model.named_modules() if any(module is head for head in wanted))
+
+
+def find_learned_outputs(model: nn.Module) -> tuple[str, ...]:
+    """Return the names of the last layers with parameters: those that make the logits, or that before a fixed one."""
+    outputs = find_outputs(model)
+    if any(list(model.get_submodule(name).parameters()) for name in outputs):
+        return outputs
+    return (find_last(model),)
+
+
+def find_last(model: nn.Module) -> str:
+    """Return the name of the layer that has the last parameters."""
+    return list(dict(model.named_parameters()))[-1].rpartition(".")[0]
 
 
 @dataclass(frozen=True)

@@ -187,6 +187,10 @@ class LeNet5(nn.Module):
         self.squash = ScaledTanh()
         self.apply(initialize_as_1998)
 
+    def get_classifier(self) -> nn.Module:
+        """Return the output layer, which has no parameters where it has fixed codes; timm's networks tell it so too."""
+        return self.output
+
     def forward(self, x: Float[Tensor, "batch in_channels height width"]) -> Float[Tensor, "batch classes"]:
         for layer in (self.c1, self.s2, self.c3, self.s4, self.c5):
             x = self.squash(layer(x))

@@ -31,10 +31,19 @@ def check_smallest(input_size: tuple[int, int], smallest: int) -> None:
         raise ConfigError(f"model.input_size: wanted at least {smallest}x{smallest} pixels, found {found}")
 
 
-def check_count(name: str, number: int) -> None:
-    """Raise ConfigError unless an option is a whole number above 0."""
+MOST_LAYERS = 256
+"""Beyond which building a network takes seconds, whatever the width of its layers."""
+
+
+MOST_UNITS = 1 << 31
+
+
+def check_count(name: str, number: int, most: int = MOST_UNITS) -> None:
+    """Raise ConfigError unless an option is a whole number above 0, and no more than `most`."""
     if not isinstance(number, int) or isinstance(number, bool) or number < 1:
         raise ConfigError(f"model.options.{name}: wanted a whole number above 0, found {number!r}")
+    if number > most:
+        raise ConfigError(f"model.options.{name}: wanted at most {most}, found more")
 
 
 def check_switch(name: str, value: bool) -> None:

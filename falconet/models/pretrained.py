@@ -17,6 +17,7 @@ from __future__ import annotations
 import io
 import json
 import re
+import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
@@ -30,15 +31,16 @@ import torch
 from torch import Tensor, nn
 
 from falconet.catalog import CONFIG_FILE, WEIGHTS_FILE
-from falconet.errors import ArtifactError, ConfigError, MissingExtraError, PathError, UsageError
+from falconet.errors import ArtifactError, ConfigError, MissingExtraError, OutOfMemoryError, PathError, UsageError
 from falconet.models.external import SECOND_OUTPUTS
 from falconet.models.layers import find_outputs
 from falconet.models.options import choose_stem
-from falconet.models.registry import check_options, check_pretrained, create_model, find_model, list_options
+from falconet.models.outlines import outline_model
+from falconet.models.registry import check_options, check_pretrained, find_model, list_options
 from falconet.models.table import MODELS
 from falconet.schema import from_mapping
 from falconet.spec import ImageSpec
-from falconet.storage import read_json, read_settled
+from falconet.storage import read_json, read_regular, read_settled
 
 IMAGENET_CLASSES = 1000
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -126,9 +128,12 @@ def read_model_folder(name: str, folder: Path) -> Pretrained:
         raise ConfigError(f"{folder}: wanted a trained {name}, found {record.get('architecture')}")
     if record.get("widths") is not None:
         raise ConfigError(f"{folder}: wanted a whole {name}, found a pruned one")
-    spec = from_mapping(ImageSpec, record.get("input", {}))
+    try:
+        spec = from_mapping(ImageSpec, record.get("input", {}))
+    except UsageError as error:
+        raise ArtifactError(f"{folder / CONFIG_FILE} is damaged: {error}") from error
     state = read_weights(folder / WEIGHTS_FILE)
-    if sha256((folder / WEIGHTS_FILE).read_bytes()).hexdigest() != record.get("weights_sha256"):
+    if sha256(read_regular(folder / WEIGHTS_FILE)).hexdigest() != record.get("weights_sha256"):
         raise ArtifactError(f"{folder}: {WEIGHTS_FILE} is not the file that {CONFIG_FILE} was written for")
     options = check_record(name, record.get("options", {}), folder / CONFIG_FILE)
     if "stem" in list_options(name):  # Chosen by the size that it was trained at, not by that of another network.
@@ -163,13 +168,34 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     if reader is None:
         raise PathError(f"{path}: wanted weights as {', '.join(readers)}, found {path.suffix or 'no extension'}")
     try:
-        content = path.read_bytes()
+        content = read_regular(path)
     except OSError as error:
         raise PathError(f"{path}: {error.strerror or error}") from error
     try:
+        check_inflation(content)
         return reader(content)
+    except MemoryError as error:
+        raise OutOfMemoryError(f"{path}: wanted memory for its weights, found too little left") from error
     except ArtifactError as error:
         raise ArtifactError(f"{path}: {error}") from error
+
+
+INFLATION = 64
+"""How many times its size a file of weights may take when it is inflated, beyond 2**24 bytes."""
+
+
+def check_inflation(content: bytes) -> None:
+    """Raise ArtifactError for a zip file, as those of torch and NumPy are, that would take far more than its size."""
+    stream = io.BytesIO(content)
+    if not zipfile.is_zipfile(stream):
+        return
+    try:
+        with zipfile.ZipFile(stream) as archive:
+            size = sum(member.file_size for member in archive.infolist())
+    except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
+        raise ArtifactError(f"damaged: {error}") from error
+    if size > INFLATION * len(content) + (1 << 24):
+        raise ArtifactError(f"wanted at most {INFLATION} times its {len(content)} bytes when inflated, found {size}")
 
 
 def read_torch(content: bytes) -> dict[str, Tensor]:
@@ -185,7 +211,12 @@ def read_torch(content: bytes) -> dict[str, Tensor]:
     if not isinstance(found, Mapping):
         raise ArtifactError(f"wanted a mapping of names to tensors, found {type(found).__name__}")
     # A network that was trained on several processors has its keys below "module".
-    return {str(key).removeprefix("module."): value for key, value in found.items() if isinstance(value, Tensor)}
+    tensors = {str(key).removeprefix("module."): value for key, value in found.items() if isinstance(value, Tensor)}
+    for name, tensor in tensors.items():
+        # A few bytes, each of which is many elements, would become any amount when they are copied.
+        if tensor.layout == torch.strided and tensor.nbytes > tensor.untyped_storage().nbytes():
+            raise ArtifactError(f"wanted tensors with a place for each element, found {name} spread over fewer")
+    return tensors
 
 
 def read_safetensors(content: bytes) -> dict[str, Tensor]:
@@ -370,9 +401,7 @@ def list_shapes(found: Pretrained, **ends: int) -> Mapping[str, torch.Size]:
 @lru_cache(maxsize=16)
 def list_network(name: str, options: str, size: tuple[int, int] | None) -> Mapping[str, torch.Size]:
     """Return the names and shapes of a network's tensors."""
-    # Some networks of other libraries compute with their first weights, of which that device has none.
-    with torch.device("meta" if name in MODELS else "cpu"):
-        state = create_model(name, input_size=size, **json.loads(options)).state_dict()
+    state = outline_model(name, input_size=size, **json.loads(options)).state_dict()
     return {key: tensor.shape for key, tensor in drop_counters(state).items()}
 
 
@@ -519,8 +548,7 @@ TENSORFLOW = BlockNames(
 
 def rename_blocks(names: BlockNames, name: str, state: State) -> dict[str, Tensor]:
     """Return an EfficientNet's tensors with the names that they have here; unknown ones keep theirs."""
-    with torch.device("meta"):
-        ours = create_model(name).state_dict()
+    ours = outline_model(name).state_dict()
     targets = dict.fromkeys(match[0] for key in ours if (match := re.match(r"features\.\d+\.\d+(?=\.block)", key)))
     blocks = {match[0]: match.groups() for key in state if (match := re.match(names.pattern, key))}
     # Numbers, not names: block 10 comes after block 9.

@@ -20,7 +20,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
 from falconet.errors import ConfigError
-from falconet.models.options import check_choice, check_count, check_share
+from falconet.models.options import MOST_LAYERS, check_choice, check_count, check_share
 from falconet.models.sequences import make_encoder, mark_steps, pool_mean
 from falconet.spec import Kind
 
@@ -73,8 +73,9 @@ class Transformer(nn.Module):
         patch: int | None = None,
     ) -> None:
         super().__init__()
-        for name, number in (("width", width), ("layers", layers), ("heads", heads), ("expansion", expansion)):
+        for name, number in (("width", width), ("heads", heads), ("expansion", expansion)):
             check_count(name, number)
+        check_count("layers", layers, MOST_LAYERS)
         check_share("dropout", dropout)
         check_choice("positions", positions, get_args(Positions))
         check_choice("pooling", pooling, get_args(Pooling))

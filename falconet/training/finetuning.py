@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from falconet.models.layers import find_outputs
+from falconet.models.layers import find_learned_outputs
 from falconet.training.config import TrainConfig
 
 
@@ -19,7 +19,7 @@ def freeze(model: nn.Module, config: TrainConfig, epoch: int) -> None:
     if config.freeze is None:
         return
     frozen = is_frozen(config, epoch)
-    outputs = tuple(f"{name}." for name in find_outputs(model))
+    outputs = tuple(f"{name}." for name in find_learned_outputs(model))
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(not frozen or name.startswith(outputs))
     for module in model.modules():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tracemalloc
 import zlib
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -11,7 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from falconet.codec import decode, encode, read_header
+from falconet.codec.coder import Decoder, Encoder, count_allowed
 from falconet.codec.container import MAGIC, write_varint
+from falconet.codec.words import code_bytes
 from falconet.errors import CodecError
 from tests.codec.builders import make_arrays, mend, put_together, take_apart
 
@@ -84,8 +87,8 @@ def test_each_damage_has_its_message(data: bytes, message: str) -> None:
         (b"{}\0a\0\x0a\x01\xff\xff\xff\xff\xff\xff\x01", "no end"),
         (b"{}\0" + 2 * b"a\0\x0a\x00", "twice"),
         (b"{}\0" + b"".join(b"%d\0\x0a\x00" % number for number in range(20_000)), "16384 arrays"),
-        (b"{}\0a\0\x0a\x04" + 4 * b"\xff\xff\xff\xff\x7f", "4096 values for each byte"),
-        (b"{}\0a\0\x0a\x04\0" + 3 * b"\xff\xff\xff\xff\x7f", "4096 values for each byte"),
+        (b"{}\0a\0\x0a\x04" + 4 * b"\xff\xff\xff\xff\x7f", "2048 for each byte of the file"),
+        (b"{}\0a\0\x0a\x04\0" + 3 * b"\xff\xff\xff\xff\x7f", "2048 for each byte of the file"),
         (b'{"a":"' + b" " * (1 << 20) + b'"}\0', "too large"),
     ],
 )
@@ -117,8 +120,54 @@ def test_values_are_counted_before_memory_is_taken() -> None:
 
 
 def test_what_says_nothing_is_not_written_to_be_refused() -> None:
-    with pytest.raises(CodecError, match="wanted at most 4096 values for each byte, found 4000000 in"):
+    with pytest.raises(CodecError, match=r"2048 for each byte of the file, found 16000000 in \d\d bytes"):
         encode({}, {"a": np.zeros(4_000_000, np.float32)})
+
+
+def test_what_takes_too_many_decisions_is_not_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    encode({}, {"a": np.arange(40)})
+    monkeypatch.setattr("falconet.codec.container.count_allowed", lambda _: 30)
+    with pytest.raises(CodecError, match="wanted at most 4194304 decisions, and 512 for each byte, found more"):
+        encode({}, {"a": np.arange(40)})
+
+
+def make_bomb(dtype: int, size: int, stream: bytes) -> bytes:
+    """Return a file of one vector."""
+    return put_together(b"{}\0a\0" + bytes([dtype, 1]) + write_varint(size), stream)
+
+
+@pytest.mark.parametrize("stream", [b"", b"\xfe" * 31, b"\x90\x01\x7f" * 300, b"\xcc\xcc" * 40, b"\x99" * 999])
+@pytest.mark.parametrize(("dtype", "size"), [(8, 1 << 19), (11, 1 << 19), (10, 1 << 20), (2, 1 << 22), (11, 1 << 26)])
+def test_a_small_file_makes_few_decisions(
+    dtype: int, size: int, stream: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = 0
+    read = Decoder._decode
+
+    def count(self: Decoder, model: object, parameters: np.ndarray) -> np.ndarray:
+        nonlocal made
+        made += len(parameters)
+        return read(self, model, parameters)
+
+    monkeypatch.setattr(Decoder, "_decode", count)
+    data = make_bomb(dtype, size, stream)
+    with suppress(CodecError):
+        decode(data)
+    assert made <= count_allowed(len(data))
+
+
+def test_decisions_that_say_nothing_are_counted() -> None:
+    # All planes of a million doubles by how often each byte was seen, where the likeliest is always right.
+    encoder = Encoder()
+    encoder.code_number(5, 4)
+    for _ in range(8):
+        encoder.code_number(3, 2)
+        code_bytes(encoder, 1 << 17, np.zeros(1 << 17, np.int64))
+    assert encoder.decisions > 64 << 17
+    data = make_bomb(11, 1 << 17, encoder.finish())
+    assert len(data) < 1000
+    with pytest.raises(CodecError, match="wanted at most 4194304 decisions"):
+        decode(data)
 
 
 @given(st.binary(max_size=300))

@@ -90,7 +90,7 @@ def test_coder_gives_back_what_it_took() -> None:
     encoder.code(chances, bits)
     encoder.code_evenly(sizes, numbers)
     data = encoder.finish()
-    decoder, naive = Decoder(data), reader.RangeReader(data)
+    decoder, naive = Decoder(data, encoder.decisions), reader.RangeReader(data)
     assert decoder.code(chances).tolist() == bits.tolist()
     assert decoder.code_evenly(sizes).tolist() == numbers.tolist()
     decoder.finish()

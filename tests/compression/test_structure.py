@@ -29,6 +29,7 @@ from falconet.compression.structure import (
     fold_batchnorm,
     split_layer,
 )
+from falconet.data.texts import train_tokenizer
 from falconet.errors import ConfigError, MissingExtraError, UnknownNameError
 from falconet.models import MODELS, create_model
 from falconet.models.layers import Sample, find_sample, set_sample
@@ -90,7 +91,7 @@ def save_and_load(model: nn.Module, dense: nn.Module, name: str, kind: Kind, fol
     spec = make_spec(name, kind, CHANNELS[kind][-1])
     origin = Provenance(DataOrigin("digits", "00", 0, 0.1, 0.2), seed=0, epochs=1, best_epoch=1)
     config = ArtifactConfig(name, spec, origin, options=options, widths=read_widths(model, dense))
-    Artifact(config, model.state_dict(), "{}" if kind == "text" else None).save(folder)
+    Artifact(config, model.state_dict(), train_tokenizer([], 258) if kind == "text" else None).save(folder)
     return load_artifact(folder).model
 
 

@@ -19,9 +19,12 @@ from hypothesis import strategies as st
 
 from falconet.data.texts import (
     CHUNK,
+    FORM,
     RESERVED,
     TextEncoder,
     abridge_tokenizer,
+    check_tokenizer,
+    flatten,
     read_text_file,
     restore_tokenizer,
     train_tokenizer,
@@ -129,10 +132,85 @@ def test_damaged_tokenizer(damage: str) -> None:
         TextEncoder(damage, 4).encode(["text"])
 
 
-def test_tokenizer_of_other_tokens_is_refused() -> None:
-    other = TOKENIZER.replace('"[PAD]": 0', '"[CLS]": 0')
-    with pytest.raises(DataError, match=r"wanted .*\[PAD\].* as its first tokens, found .*\[CLS\]"):
-        TextEncoder(other, 4).count_tokens(["text"])
+def change(**parts: object) -> str:
+    """Return the tokenizer with other parts."""
+    return json.dumps({**json.loads(TOKENIZER), **parts})
+
+
+def change_model(**parts: object) -> str:
+    return change(model={**json.loads(TOKENIZER)["model"], **parts})
+
+
+VOCABULARY = json.loads(TOKENIZER)["model"]["vocab"]
+MERGES = json.loads(TOKENIZER)["model"]["merges"]
+EMPTY_LOOP = {"type": "Replace", "pattern": {"String": ""}, "content": "ab"}
+
+
+@pytest.mark.parametrize(
+    "tokenizer",
+    [
+        change(padding={"strategy": {"Fixed": 10**9}, "direction": "Right", "pad_id": 0, "pad_token": "[PAD]"}),
+        change(truncation={"max_length": 1, "strategy": "LongestFirst", "stride": 9}),
+        change(normalizer={"type": "Sequence", "normalizers": [EMPTY_LOOP] * 40}),
+        change(pre_tokenizer={"type": "Split", "pattern": {"Regex": "(a*)*b"}, "behavior": "Removed"}),
+        change(post_processor={"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True}),
+        change(added_tokens=[{"id": 999, "content": "a", "special": False}]),
+        change(something="else"),
+        change_model(dropout=0.5),
+        change_model(unk_token="[UNK]"),
+        change_model(vocab={**VOCABULARY, "[CLS]": 0}),
+        change_model(vocab={**VOCABULARY, "a": 10**9}),
+        change_model(vocab={**VOCABULARY, "a": -1}),
+        change_model(vocab=None),
+        change_model(merges=MERGES[:-1]),
+        change_model(merges=[*MERGES, ["qqq", "a"]]),
+        change_model(merges=[*MERGES, ["[PAD]", "a"]]),
+        change_model(merges=[*MERGES, [1, 2]]),
+        change_model(merges={"a": "b"}),
+        change_model(merges=5),
+        "{" * 100_000,
+        '{"model":' + "[" * 100_000,
+        '{"model": ' + "9" * 5000 + "}",
+    ],
+)
+def test_a_tokenizer_that_falconet_does_not_write_never_reaches_the_package(
+    tokenizer: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tokenizers.Tokenizer.from_str", lambda _: pytest.fail("it did"))
+    for read in (abridge_tokenizer, restore_tokenizer, lambda text: TextEncoder(text, 4).encode(["text"])):
+        with pytest.raises(DataError, match="tokenizer") as caught:
+            read(tokenizer)
+        assert "\n" not in str(caught.value)
+        assert len(str(caught.value)) < 300
+
+
+def test_merges_that_double_are_refused_before_their_tokens_fill_memory() -> None:
+    token, lines = "a", []
+    for _ in range(24):
+        lines.append(f"{token} {token}")
+        token += token
+        if len(token) > 1 << 12:
+            break
+    longer = [*lines, *[f"{token} {'a'}"] * 5000]
+    with pytest.raises(DataError, match="at most 16777216 characters in all"):
+        restore_tokenizer("\n".join(longer))
+    assert len(json.loads(restore_tokenizer("\n".join(lines)))["model"]["merges"]) == len(lines)
+
+
+def test_more_tokens_than_the_model_knows_are_refused() -> None:
+    check_tokenizer(TOKENIZER, len(VOCABULARY))
+    with pytest.raises(DataError, match=f"wanted at most the model's {len(VOCABULARY) - 1} tokens, found"):
+        check_tokenizer(TOKENIZER, len(VOCABULARY) - 1)
+
+
+def test_merges_as_earlier_versions_of_the_package_wrote_them_are_read() -> None:
+    assert restore_tokenizer(change_model(merges=[" ".join(pair) for pair in MERGES])) == TOKENIZER
+
+
+def test_what_a_tokenizer_is_compared_with_is_what_is_written() -> None:
+    content = json.loads(TOKENIZER)
+    content["model"] |= {"vocab": None, "merges": None}
+    assert flatten(content) == dict(FORM)
 
 
 def test_lone_surrogates_are_refused() -> None:
@@ -187,12 +265,7 @@ def test_merges_suffice_to_make_the_tokenizer_anew(texts: list[str], vocab_size:
     assert len(abridged) < len(tokenizer) / 2
 
 
-@pytest.mark.parametrize("tokenizer", ["{}", '{"model": {"merges": [["a", "b"]]}}', '{"model": 3}', "[1]"])
-def test_a_tokenizer_of_another_form_stays_as_it_is(tokenizer: str) -> None:
-    assert abridge_tokenizer(tokenizer) == tokenizer
-
-
-@pytest.mark.parametrize("merges", ["a", "a b c", "a zz", "qq b", " "])
+@pytest.mark.parametrize("merges", ["a", "a b c", "a zz", "qq b", " ", "[1]", "a b\n", "[PAD] a"])
 def test_merges_of_unknown_tokens_are_refused(merges: str) -> None:
     with pytest.raises(DataError, match="wanted two known tokens a line"):
         restore_tokenizer(merges)

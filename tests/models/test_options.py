@@ -75,8 +75,11 @@ for check, value, _ in WRONG:
 @given(st.integers())
 @settings(deadline=None)
 def test_counts_are_the_integers_above_zero(number: int) -> None:
-    if number > 0:
+    if 0 < number <= 1 << 31:
         check_count("layers", number)
+    elif number > 0:
+        with pytest.raises(ConfigError, match="wanted at most 2147483648, found more"):
+            check_count("layers", number)
     else:
         with pytest.raises(ConfigError, match=rf"^model\.options\.layers: wanted .*, found {number}$"):
             check_count("layers", number)

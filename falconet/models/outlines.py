@@ -1,0 +1,115 @@
+"""Outlines: networks without memory for their weights, by which a file's tensors are checked before there is any."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from falconet.errors import ConfigError
+from falconet.models.registry import create_model
+from falconet.models.table import MODELS
+from falconet.models.widths import apply_widths
+
+FEWEST_CALLS, CALLS_A_TENSOR, MOST_CALLS = 2_000, 40, 100_000
+"""Calls of torch that building a network may take; the largest of timm take 13,000, 5 to 15 for each tensor."""
+LARGEST_SHRUNK = 1 << 26
+"""Weights of another library's network that is built whole, only to be cut to the widths of a smaller one."""
+
+
+@dataclass(frozen=True)
+class TensorOutline:
+    """What a tensor is, but for its values."""
+
+    shape: tuple[int, ...]
+    kind: str
+    """`float`, `integer`, or what else there is, which no network has."""
+
+
+def outline_tensor(tensor: Tensor) -> TensorOutline:
+    """Return what a tensor is."""
+    strange = tensor.is_complex() or (tensor.is_floating_point() and tensor.dtype not in FLOATS)
+    if strange or tensor.layout != torch.strided or tensor.is_quantized:
+        return TensorOutline(tuple(tensor.shape), f"{tensor.layout} {tensor.dtype}".replace("torch.", ""))
+    kinds = {torch.bool: "bool"} | dict.fromkeys(FLOATS, "float")
+    return TensorOutline(tuple(tensor.shape), kinds.get(tensor.dtype, "integer"))
+
+
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+"""Others, of 8 bits, have no infinity or no sign, and torch computes with none of them."""
+
+
+def outline_model(
+    name: str, widths: Mapping[str, Any] | None = None, *, tensors: int | None = None, **structure: Any
+) -> nn.Module:
+    """Return a network as `create_model` and `apply_widths` make it, with weights that take no memory.
+
+    What modules compute when they are made, and no file holds, is there. Raises what `create_model` raises, and
+    ConfigError for a network too large to be built, or for one of far more tensors than it may have.
+    """
+    most = MOST_CALLS if tensors is None else min(FEWEST_CALLS + CALLS_A_TENSOR * tensors, MOST_CALLS)
+    try:
+        with Outlining(most):
+            model = create_model(name, **structure)
+            whole = sum(parameter.numel() for parameter in model.parameters())
+            if widths is None:
+                return model
+            if name not in MODELS and whole > LARGEST_SHRUNK:
+                raise ConfigError(f"widths: wanted a network of at most {LARGEST_SHRUNK} weights, found {whole}")
+            return apply_widths(model, widths)
+    except (RuntimeError, OverflowError) as error:  # Sizes beyond what torch can count.
+        raise ConfigError(f"model: {name} cannot be built as asked: {' '.join(str(error).split())}") from error
+
+
+def materialize(model: nn.Module) -> nn.Module:
+    """Give an outline's weights memory, without values; return the same module."""
+    return model._apply(lambda tensor: torch.empty_like(tensor, device="cpu") if tensor.is_meta else tensor)
+
+
+class Outlining(TorchFunctionMode):
+    """Makes tensors for weights without memory, and leaves out drawing their first values.
+
+    Everything else, such as indices that layers compute, is made as ever. torch's own device `meta` would fail where
+    modules read what they computed, and its random numbers import packages for seconds. Raises ConfigError where
+    building goes on for too long, as with millions of layers.
+    """
+
+    def __init__(self, calls: int) -> None:
+        super().__init__()
+        self.calls = calls
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        self.calls -= 1
+        if self.calls < 0:
+            raise ConfigError("model: wanted a network of fewer layers")
+        if func in FACTORIES and kwargs.get("device") is None:
+            return func(*args, **{**kwargs, "device": "meta"})
+        if getattr(func, "__name__", "") in INITIALIZERS:
+            target = args[0] if args else kwargs["tensor"]
+            if target.is_meta:
+                return target
+        return func(*args, **kwargs)
+
+
+FACTORIES = frozenset({torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.randn})
+INITIALIZERS = frozenset({"normal_", "uniform_", "trunc_normal_", "bernoulli_", "orthogonal_"})
+
+
+def find_misfit(model: nn.Module, found: Mapping[str, TensorOutline]) -> str | None:
+    """Return how tensors differ from a network's state in names, shapes or types; None where they do not."""
+    wanted = {name: outline_tensor(tensor) for name, tensor in model.state_dict().items()}
+    for name, outline in wanted.items():
+        if name not in found:
+            return f"wanted {name}, found no such tensor"
+        if found[name].shape != outline.shape:
+            return f"wanted {name} of shape {list(outline.shape)}, found {list(found[name].shape)}"
+        if found[name].kind != outline.kind:
+            return f"wanted {name} as {outline.kind} values, found {found[name].kind}"
+    return next((f"found {name}, which it does not have" for name in found if name not in wanted), None)
