@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
 
-from falconet.catalog import FILE_SUFFIXES
+from falconet.catalog import FILE_SUFFIXES, list_paths
 from falconet.data import Unreadable
 from falconet.data.files import KIND_WORDS, list_samples
 from falconet.errors import DataError, PathError, UsageError
@@ -42,9 +43,12 @@ class Predictions:
     skipped: tuple[Unreadable, ...]
 
 
-def list_files(paths: Sequence[str | Path], kind: Kind) -> list[str]:
-    """Return files themselves, and the samples of a kind below folders. Raises PathError where there are none."""
-    return [file for path in paths for file in expand(Path(path), kind)]
+def list_files(paths: str | Path | Iterable[str | Path], kind: Kind) -> list[str]:
+    """Return files themselves, and the samples of a kind below folders.
+
+    Raises PathError where there are none, UsageError for what names no files.
+    """
+    return [file for path in list_paths(paths, "files or folders") for file in expand(path, kind)]
 
 
 def expand(path: Path, kind: Kind) -> list[str]:
@@ -62,9 +66,9 @@ def expand(path: Path, kind: Kind) -> list[str]:
     return [str(file) for file in found]
 
 
-def check_top(top: int) -> None:
+def check_top(top: object) -> None:
     """Raise UsageError unless at least one candidate is wanted."""
-    if top < 1:
+    if not isinstance(top, Integral) or top < 1:
         raise UsageError(f"--top: wanted 1 or more, found {top}")
 
 

@@ -6,6 +6,7 @@ import dataclasses
 import types
 import typing
 from collections.abc import Mapping
+from numbers import Integral, Real
 from typing import Any, Literal, TypeVar
 
 from falconet.errors import ConfigError, UnknownNameError
@@ -119,10 +120,13 @@ def read_tuple(items: tuple[Any, ...], value: list[Any] | tuple[Any, ...], path:
 
 def read_scalar(hint: Any, value: Any, path: str) -> Any:
     try:
-        if hint is float and isinstance(value, int | float | str) and not isinstance(value, bool):
+        # NumPy's numbers and strings become Python's own, which can be written to a file.
+        if hint is float and type(value) is not bool and isinstance(value, Real | str):
             return float(value)
-        if hint is int and isinstance(value, str):
+        if hint is int and type(value) is not bool and isinstance(value, Integral | str):
             return int(value)
+        if hint is str and isinstance(value, str):
+            return str(value)
     except (ValueError, OverflowError):
         pass
     if isinstance(value, typing.get_origin(hint) or hint) and (hint is bool or not isinstance(value, bool)):

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -272,3 +273,13 @@ def test_what_is_said_last_holds(base: dict[str, Any], over: dict[str, Any]) -> 
 def test_nested_settings_become_dotted_keys() -> None:
     settings = {"training": {"epochs": 3, "inner": {"rate": 0.5}}, "seed": None, "empty": {}}
     assert flatten(settings) == {"training.epochs": 3, "training.inner.rate": 0.5, "seed": None}
+
+
+def test_numbers_and_strings_of_numpy_become_pythons_own() -> None:
+    config = from_mapping(TrainConfig, {"epochs": np.int64(3), "learning_rate": np.float32(0.5)}, "training")
+    assert (type(config.epochs), type(config.learning_rate)) == (int, float)
+    outer = from_mapping(Outer, {"name": np.str_("x"), "limit": np.int32(2), "labels": [np.str_("a")]}, "")
+    assert [type(value) for value in (outer.name, outer.limit, outer.labels[0])] == [str, float, str]
+    for value in (np.float64(3.5), np.array([1, 2]), True):
+        with pytest.raises(ConfigError, match=r"epochs: wanted int"):
+            from_mapping(TrainConfig, {"epochs": value}, "")

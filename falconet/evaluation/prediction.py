@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 from falconet import metrics
@@ -13,11 +13,11 @@ from falconet.evaluation.answers import predict_logits
 from falconet.predictions import Predictions, check_top, list_files, rank_files
 
 
-def predict(model: str | Path | Artifact, paths: Sequence[str | Path], *, top: int = 3) -> Predictions:
-    """Classify files of the kind that the model eats, and all such files below folders.
+def predict(model: str | Path | Artifact, paths: str | Path | Iterable[str | Path], *, top: int = 3) -> Predictions:
+    """Classify files of the kind that the model eats, and all such files below folders: one path or several.
 
     Files that cannot be read are skipped and listed. Raises PathError for a path that does not exist or a folder
-    without such files, DataError where not one file can be read.
+    without such files, UsageError for what is no path and for none at all, DataError where not one file can be read.
     """
     check_top(top)
     artifact = model if isinstance(model, Artifact) else load_artifact(model)

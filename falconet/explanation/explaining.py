@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from falconet.artifact import Artifact, load_artifact
-from falconet.catalog import FILE_SUFFIXES, SOURCE_NAMES, check_source, is_hub_source
+from falconet.catalog import FILE_SUFFIXES, SOURCE_NAMES, check_source, is_hub_source, list_paths
 from falconet.data import Samples, Split, Unreadable
 from falconet.data.files import open_files
 from falconet.data.preprocessing import Preprocess, TextPreprocess
@@ -210,7 +210,7 @@ def explain(
     """
     artifact = model if isinstance(model, Artifact) else load_artifact(model)
     explainer = plan(artifact, method, Path(out), classes)
-    asked = [files] if isinstance(files, str | Path) else list(files)
+    asked = list_paths(files, "files, folders or one source") if not isinstance(files, str) else [files]
     found = gather(artifact, asked, samples, split, data_root, settings)
     subjects, skipped = read_subjects(artifact, found)
     if skipped and (settings or {}).get("strict"):
