@@ -13,6 +13,9 @@ from falconet.errors import ConfigError, UnknownNameError
 
 T = TypeVar("T")
 
+SPARSE = "sparse"
+"""Marks, in a field's metadata, what is written only where it is not None: files of before stay as they are."""
+
 
 def from_mapping(kind: type[T], values: Any, path: str = "") -> T:
     """Build the dataclass `kind` from a mapping, nested dataclasses included.
@@ -40,7 +43,9 @@ def from_mapping(kind: type[T], values: Any, path: str = "") -> T:
 def to_mapping(value: Any) -> Any:
     """Return a dataclass as nested dicts, lists and scalars that JSON and YAML can hold."""
     if dataclasses.is_dataclass(value):
-        return {field.name: to_mapping(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        entries = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+        sparse = {field.name for field in dataclasses.fields(value) if SPARSE in field.metadata}
+        return {key: to_mapping(entry) for key, entry in entries.items() if entry is not None or key not in sparse}
     if isinstance(value, Mapping):
         return {str(key): to_mapping(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

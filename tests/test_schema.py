@@ -283,3 +283,10 @@ def test_numbers_and_strings_of_numpy_become_pythons_own() -> None:
     for value in (np.float64(3.5), np.array([1, 2]), True):
         with pytest.raises(ConfigError, match=r"epochs: wanted int"):
             from_mapping(TrainConfig, {"epochs": value}, "")
+
+
+def test_a_sparse_field_is_written_only_where_it_has_a_value() -> None:
+    assert "value_range" not in to_mapping(SPEC)
+    deep = dataclasses.replace(SPEC, value_range=(0.0, 4095.0))
+    assert to_mapping(deep)["value_range"] == [0, 4095]
+    assert from_mapping(ImageSpec, to_mapping(deep)) == deep

@@ -152,7 +152,7 @@ def read_tables(source: str, tables: Mapping[str, Table], config: DataConfig) ->
     usable = [take_usable(part) for part in parts]
     check_splits(source, usable, unreadable)
     if "path" in roles.columns:
-        dataset = to_files(source, first.path.parent, roles.kind, usable, unreadable)
+        dataset = to_files(source, first.path.parent, roles.kind, usable, unreadable, config)
     else:
         dataset = to_samples(source, roles.kind, usable, unreadable)
     return replace(dataset, columns=roles.columns)
@@ -547,7 +547,14 @@ def split_up(parts: Sequence[Part]) -> Iterator[tuple[str, Part]]:
                 yield split, part if len(indices) == len(part.splits) else take(part, indices)
 
 
-def to_files(source: str, root: Path, kind: Kind, parts: Sequence[Part], unreadable: Sequence[Unreadable]) -> Dataset:
+def to_files(
+    source: str,
+    root: Path,
+    kind: Kind,
+    parts: Sequence[Part],
+    unreadable: Sequence[Unreadable],
+    config: DataConfig,
+) -> Dataset:
     """Make a Dataset of paths."""
     files = [
         ListedFile(
@@ -560,7 +567,7 @@ def to_files(source: str, root: Path, kind: Kind, parts: Sequence[Part], unreada
         for part in parts
         for index, path in enumerate(part.values)
     ]
-    return read_files(root, kind, files, source=source, unreadable=unreadable)
+    return read_files(root, kind, files, source=source, unreadable=unreadable, value_range=config.value_range)
 
 
 def to_samples(source: str, kind: Kind, parts: Sequence[Part], unreadable: Sequence[Unreadable]) -> Dataset:
