@@ -3,13 +3,13 @@
 import os
 import re
 import string
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
 
-from falconet.errors import PathError, UnknownNameError
+from falconet.errors import PathError, UnknownNameError, UsageError
 
 
 @dataclass(frozen=True)
@@ -71,8 +71,33 @@ def default_policy(source: str, kind: str) -> str:
     return DOWNLOADABLE[source].policy if source in DOWNLOADABLE else "light"
 
 
-def check_source(source: str | Path) -> None:
-    """Raise UnknownNameError or PathError unless `source` is a known name, a hub's or a usable path; reads nothing."""
+def list_paths(asked: object, wanted: str) -> list[Path]:
+    """Return paths that one alone or several name: a string is one path, not its letters.
+
+    Raises UsageError for anything else, such as arrays and tables, and for none at all; `wanted` says what they are.
+    """
+    if isinstance(asked, str | os.PathLike):
+        return [Path(asked)]
+    flat = isinstance(asked, Iterable) and not isinstance(asked, Mapping | bytes) and getattr(asked, "ndim", 1) == 1
+    several = list(asked) if isinstance(asked, Iterable) and flat else [asked]
+    if not several:
+        raise UsageError(f"wanted {wanted}, found none")
+    paths = []
+    for path in several:
+        if not isinstance(path, str | os.PathLike):
+            raise UsageError(f"wanted {wanted}, each a string or a Path, found {type(path).__name__}")
+        paths.append(Path(path))
+    return paths
+
+
+def check_source(source: object) -> None:
+    """Raise UnknownNameError or PathError unless `source` is a known name, a hub's or a usable path; reads nothing.
+
+    Raises UsageError for what is neither a string nor a Path.
+    """
+    if not isinstance(source, str | os.PathLike):
+        wanted = "a name, or the path of a folder or file"
+        raise UsageError(f"source: wanted {wanted}, found {type(source).__name__}; arrays can be saved as .npz")
     name, path = str(source), Path(source)
     if name in SOURCE_NAMES or is_hub_source(name) or path.is_dir():
         return

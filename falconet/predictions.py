@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from numbers import Integral
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
 
-from falconet.catalog import FILE_SUFFIXES
+from falconet.catalog import FILE_SUFFIXES, list_paths
 from falconet.data import Unreadable
 from falconet.data.files import KIND_WORDS, KINDS, count_ignored, describe_ignored, suffix_of, to_text, walk
 from falconet.errors import DataError, PathError, UsageError
@@ -55,12 +56,12 @@ class FoundFiles:
     ignored: Mapping[str, int] = field(default_factory=dict)
 
 
-def find_files(paths: Sequence[str | Path], kind: Kind) -> FoundFiles:
+def find_files(paths: str | Path | Iterable[str | Path], kind: Kind) -> FoundFiles:
     """Return files themselves and, below folders, the samples of a kind and what is left out.
 
-    Raises PathError where there are none.
+    Raises PathError where there are none, UsageError for what names no files.
     """
-    found = [expand(Path(path), kind) for path in paths]
+    found = [expand(path, kind) for path in list_paths(paths, "files or folders")]
     ignored: dict[str, int] = {}
     for item in found:
         for suffix, count in item.ignored.items():
@@ -90,9 +91,9 @@ def expand(path: Path, kind: Kind) -> FoundFiles:
     return FoundFiles([str(path / name) for name in files], refused, ignored)
 
 
-def check_top(top: int) -> None:
+def check_top(top: object) -> None:
     """Raise UsageError unless at least one candidate is wanted."""
-    if top < 1:
+    if not isinstance(top, Integral) or top < 1:
         raise UsageError(f"--top: wanted 1 or more, found {top}")
 
 

@@ -442,7 +442,8 @@ def draft_spec(dataset: Dataset, model: ModelConfig, weights: Pretrained | None 
     mean, std = (0.0,) * dataset.channels, (1.0,) * dataset.channels
     height, width = image_size(dataset, model, weights)
     margin = find_model(model.name).margin
-    return ImageSpec((dataset.channels, height, width), dataset.classes, mean, std, margin=margin), None
+    shape, deep = (dataset.channels, height, width), dataset.value_range
+    return ImageSpec(shape, dataset.classes, mean, std, margin=margin, value_range=deep), None
 
 
 def image_size(dataset: Dataset, model: ModelConfig, weights: Pretrained | None) -> tuple[int, int]:

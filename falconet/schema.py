@@ -7,6 +7,7 @@ import math
 import types
 import typing
 from collections.abc import Mapping
+from numbers import Integral, Real
 from typing import Any, Literal, TypeVar
 
 import yaml
@@ -117,6 +118,9 @@ def list_items(node: yaml.Node) -> list[yaml.Node]:
         return [value for _, value in node.value]
     return list(node.value) if isinstance(node, yaml.SequenceNode) else []
 
+SPARSE = "sparse"
+"""Marks, in a field's metadata, what is written only where it is not None: files of before stay as they are."""
+
 
 def from_mapping(kind: type[T], values: Any, path: str = "") -> T:
     """Build the dataclass `kind` from a mapping, nested dataclasses included.
@@ -144,7 +148,9 @@ def from_mapping(kind: type[T], values: Any, path: str = "") -> T:
 def to_mapping(value: Any) -> Any:
     """Return a dataclass as nested dicts, lists and scalars that JSON and YAML can hold."""
     if dataclasses.is_dataclass(value):
-        return {field.name: to_mapping(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        entries = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+        sparse = {field.name for field in dataclasses.fields(value) if SPARSE in field.metadata}
+        return {key: to_mapping(entry) for key, entry in entries.items() if entry is not None or key not in sparse}
     if isinstance(value, Mapping):
         return {str(key): to_mapping(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -226,10 +232,13 @@ def read_scalar(hint: Any, value: Any, path: str) -> Any:
     if hint is float and is_infinite(value):
         raise ConfigError(f"{path}: wanted a finite number, found {value}")
     try:
-        if hint is float and isinstance(value, int | float | str) and not isinstance(value, bool):
+        # NumPy's numbers and strings become Python's own, which can be written to a file.
+        if hint is float and type(value) is not bool and isinstance(value, Real | str):
             return float(value)
-        if hint is int and isinstance(value, str):
+        if hint is int and type(value) is not bool and isinstance(value, Integral | str):
             return int(value)
+        if hint is str and isinstance(value, str):
+            return str(value)
     except (ValueError, OverflowError):
         pass
     if isinstance(value, typing.get_origin(hint) or hint) and (hint is bool or not isinstance(value, bool)):

@@ -4,10 +4,11 @@ The arithmetic is in `falconet.data.preprocessing`.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 from falconet.errors import ConfigError
+from falconet.schema import SPARSE
 
 Kind = Literal["image", "series", "text"]
 """What a sample is."""
@@ -46,8 +47,12 @@ class ImageSpec:
     dtype: Literal["uint8"] = "uint8"
     """Type of a raw sample's values."""
 
+    value_range: tuple[float, float] | None = field(default=None, metadata={SPARSE: True})
+    """Black and white of pictures with more than 8 bits, which are scaled to 0..255; None: those of their format."""
+
     def __post_init__(self) -> None:
         channels, height, width = self.shape
+        check_value_range(self.value_range)
         if channels not in (1, 3):
             raise ConfigError(f"shape: wanted 1 or 3 channels, found {channels}")
         check_values(self.shape, MOST_VALUES)
@@ -160,6 +165,12 @@ def check_values(shape: tuple[int, ...], most: int) -> None:
     """Raise ConfigError for an input of more values than `most`."""
     if math.prod(shape) > most:
         raise ConfigError(f"shape: wanted at most {most} values, found {'x'.join(map(str, shape))}; use a smaller size")
+
+
+def check_value_range(value_range: tuple[float, float] | None) -> None:
+    """Raise ConfigError unless black and white are finite, and white is more than black."""
+    if value_range is not None and not -math.inf < value_range[0] < value_range[1] < math.inf:
+        raise ConfigError(f"value_range: wanted black and a higher white, found {list(value_range)}")
 
 
 def check_bands(bands: int, rate: int | None, rows: int) -> None:

@@ -466,7 +466,8 @@ def describe_kind(data: Dataset | DataReport) -> str:
     """Return what the samples are and how large."""
     if data.kind == "image":
         color = "gray" if data.channels == 1 else "color"
-        return f"{color} images of {data.size[0]}x{data.size[1]} (median)"
+        values = "" if data.value_range is None else f", values {data.value_range[0]:g} to {data.value_range[1]:g}"
+        return f"{color} images of {data.size[0]}x{data.size[1]} (median){values}"
     if data.kind == "series":
         rate = f" at {data.rate:,} Hz" if data.rate else ""
         return f"series of {data.channels} channel{'s' * (data.channels > 1)} and {data.size[0]:,} steps (median){rate}"

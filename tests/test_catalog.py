@@ -4,14 +4,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torchvision
 from hypothesis import given
 from hypothesis import strategies as st
 
-from falconet.catalog import DOWNLOADABLE, FILE_SUFFIXES, SOURCE_NAMES, check_source, default_policy
+from falconet.catalog import DOWNLOADABLE, FILE_SUFFIXES, SOURCE_NAMES, check_source, default_policy, list_paths
 from falconet.data.augmentation import POLICIES
-from falconet.errors import PathError, UnknownNameError
+from falconet.errors import PathError, UnknownNameError, UsageError
+from falconet.predictions import check_top
 from falconet.spec import Kind
 
 
@@ -130,3 +132,43 @@ def test_importing_it_does_not_import_numpy() -> None:
     code = "import sys, falconet.catalog; print(sorted({'numpy', 'torch', 'PIL'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    "asked", ["a/b.png", Path("a/b.png"), np.str_("a/b.png"), ["a/b.png"], np.array(["a/b.png"]), ("a/b.png",)]
+)
+def test_a_string_is_one_path(asked: object) -> None:
+    assert list_paths(asked, "files") == [Path("a/b.png")]
+
+
+@pytest.mark.parametrize(
+    ("asked", "found"),
+    [
+        ([], "none"),
+        (np.zeros((28, 28)), "ndarray"),
+        ([np.zeros((28, 28))], "ndarray"),
+        (np.arange(3), "int64"),
+        (np.array([["a.png"]]), "ndarray"),
+        (np.array("a.png"), "ndarray"),
+        ({"a.png": 1}, "dict"),
+        (b"a.png", "bytes"),
+        (None, "NoneType"),
+        (["a.png", 3], "int"),
+    ],
+)
+def test_what_is_no_path_is_refused(asked: object, found: str) -> None:
+    with pytest.raises(UsageError, match=f"^wanted files, .*found {found}$"):
+        list_paths(asked, "files")
+
+
+@pytest.mark.parametrize("source", [np.zeros((2, 4, 4)), ["digits"], None, 7])
+def test_a_source_is_a_name_or_a_path(source: object) -> None:
+    with pytest.raises(UsageError, match=f"source: wanted a name.*found {type(source).__name__}"):
+        check_source(source)
+
+
+@pytest.mark.parametrize("top", [0, 2.5, "3", None])
+def test_candidates_are_counted_by_whole_numbers(top: object) -> None:
+    with pytest.raises(UsageError, match="--top: wanted 1 or more, found"):
+        check_top(top)
+    check_top(np.int64(1))

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -352,3 +353,20 @@ def test_values_are_shown_by_their_beginning() -> None:
 def test_numbers_are_finite(field: str, value: Any) -> None:
     with pytest.raises(ConfigError, match=rf"^training\.{field}: wanted a finite number, found "):
         from_mapping(TrainConfig, {field: value}, "training")
+
+
+def test_numbers_and_strings_of_numpy_become_pythons_own() -> None:
+    config = from_mapping(TrainConfig, {"epochs": np.int64(3), "learning_rate": np.float32(0.5)}, "training")
+    assert (type(config.epochs), type(config.learning_rate)) == (int, float)
+    outer = from_mapping(Outer, {"name": np.str_("x"), "limit": np.int32(2), "labels": [np.str_("a")]}, "")
+    assert [type(value) for value in (outer.name, outer.limit, outer.labels[0])] == [str, float, str]
+    for value in (np.float64(3.5), np.array([1, 2]), True):
+        with pytest.raises(ConfigError, match=r"epochs: wanted int"):
+            from_mapping(TrainConfig, {"epochs": value}, "")
+
+
+def test_a_sparse_field_is_written_only_where_it_has_a_value() -> None:
+    assert "value_range" not in to_mapping(SPEC)
+    deep = dataclasses.replace(SPEC, value_range=(0.0, 4095.0))
+    assert to_mapping(deep)["value_range"] == [0, 4095]
+    assert from_mapping(ImageSpec, to_mapping(deep)) == deep

@@ -79,7 +79,7 @@ def compare(
     StorageError, after which the same call goes on.
 
     """
-    contenders = parse_contenders(models)
+    contenders = parse_contenders([models] if isinstance(models, str | Path) else models)
     check_seeds(seeds)
     terms, folder = agree(source, epochs, recipe, settings or {}), Path(out)
     check_folder(folder, terms)

@@ -117,7 +117,8 @@ def open_cache(split: Split, spec: ImageSpec) -> tuple[PixelCache, tuple[Unreada
 
 def make_key(hashes: UInt64[np.ndarray, " samples"], spec: ImageSpec) -> str:
     """Return 32 hexadecimal digits for these contents in this order, made into this shape."""
-    settings = json.dumps([LAYOUT, spec.shape, spec.margin]).encode()
+    deep = () if spec.value_range is None else (spec.value_range,)
+    settings = json.dumps([LAYOUT, spec.shape, spec.margin, *deep]).encode()
     return hashlib.blake2b(settings + hashes.tobytes(), digest_size=16).hexdigest()
 
 
@@ -319,7 +320,8 @@ def render(
     samples: Any = split.samples
     try:
         if encoded:
-            image = decode_image(check_content(samples.content(index), int(split.hashes[index])))
+            content = check_content(samples.content(index), int(split.hashes[index]))
+            image = decode_image(content, preprocess.spec.value_range)
         else:
             image = samples.read(index)
     except DataError as error:

@@ -128,6 +128,8 @@ class DataReport:
     constant: tuple[str, ...]
     """Samples in which nothing changes: one color, the same value at all times, an empty text or one character."""
     outliers: tuple[Outlier, ...]
+    value_range: tuple[float, float] | None = None
+    """Black and white of pictures in files with more than 8 bits a value; None: there are none."""
     label_errors: tuple[LabelError, ...] = ()
     """Samples that a trained model finds in another class; looked for only on request."""
 
@@ -152,6 +154,7 @@ def describe_data(dataset: Dataset) -> DataReport:
         channels=dataset.channels,
         size=dataset.size,
         rate=dataset.rate,
+        value_range=dataset.value_range,
         classes=tuple(ClassCount(name, count) for name, count in zip(dataset.classes, totals, strict=True)),
         splits={name: int(count.sum()) for name, count in counts.items()},
         made=tuple(sorted(dataset.made)),

@@ -12,7 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Float32, Int64, UInt8, UInt64
 
-from falconet.data.images import read_content, read_image
+from falconet.data.images import ValueRange, read_content, read_image
 from falconet.errors import DataError, UnknownNameError
 from falconet.spec import Kind
 
@@ -92,6 +92,8 @@ class ImageFiles:
     root: Path
     paths: Sequence[str]
     """Relative to `root`."""
+    value_range: ValueRange | None = None
+    """Black and white of deep pictures; see `decode_image`."""
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -100,16 +102,16 @@ class ImageFiles:
         return self.paths[index]
 
     def read(self, index: int) -> UInt8[np.ndarray, "height width channels"]:
-        return read_image(self.root / self.paths[index])
+        return read_image(self.root / self.paths[index], self.value_range)
 
     def content(self, index: int) -> bytes:
         return read_content(self.root / self.paths[index])
 
     def take(self, indices: Int64[np.ndarray, " kept"]) -> ImageFiles:
-        return ImageFiles(self.root, [self.paths[index] for index in indices])
+        return ImageFiles(self.root, [self.paths[index] for index in indices], self.value_range)
 
     def join(self, others: Sequence[ImageFiles]) -> ImageFiles:
-        return ImageFiles(self.root, [path for part in (self, *others) for path in part.paths])
+        return ImageFiles(self.root, [path for part in (self, *others) for path in part.paths], self.value_range)
 
 
 @dataclass(frozen=True, eq=False)
@@ -228,6 +230,8 @@ class Dataset:
     kind: Kind = "image"
     rate: int | None = None
     """Steps a second, of recordings."""
+    value_range: ValueRange | None = None
+    """Black and white of deep pictures in files; None: there are none."""
     columns: Mapping[str, str] = field(default_factory=dict)
     """What each role (`label`, `text`, `path`, ...) was read from, where the source is a table."""
     ignored: Mapping[str, int] = field(default_factory=dict)

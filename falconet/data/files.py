@@ -24,7 +24,7 @@ from falconet.data.dataset import (
     normalize_label,
     sort_classes,
 )
-from falconet.data.images import EXTENSIONS, PIXEL_LIMIT, inspect_image, read_content
+from falconet.data.images import EXTENSIONS, PIXEL_LIMIT, ValueRange, find_extremes, inspect_image, read_content
 from falconet.data.series import WavFiles, inspect_wav
 from falconet.data.splits import DataConfig
 from falconet.data.texts import read_text_file
@@ -98,6 +98,8 @@ class ReadFile:
     size: tuple[int, ...] = ()
     """Height and width in pixels, steps, or characters."""
     rate: int | None = None
+    deep: bool = False
+    """Whether an image has more than 8 bits a value."""
     text: str = ""
     reason: str = ""
     """Why it cannot be used; empty where it can."""
@@ -140,7 +142,7 @@ class TextFiles:
 def open_files(paths: Sequence[str], spec: InputSpec) -> Samples:
     """Return files of the kind that a model eats as samples, none of them read yet."""
     if isinstance(spec, ImageSpec):
-        return ImageFiles(Path(), paths)
+        return ImageFiles(Path(), paths, spec.value_range)
     if isinstance(spec, SeriesSpec):
         if spec.rate is None:
             raise DataError(
@@ -180,6 +182,7 @@ def read_folder(root: Path, config: DataConfig) -> Dataset:
         classes=classes,
         ignored=ignored,
         max_pixels=config.max_pixels,
+        value_range=config.value_range,
     )
 
 
@@ -205,6 +208,7 @@ def read_files(
     columns: Mapping[str, str] = MappingProxyType({}),
     ignored: Mapping[str, int] = MappingProxyType({}),
     max_pixels: int = PIXEL_LIMIT,
+    value_range: ValueRange | None = None,
 ) -> Dataset:
     """Read the headers of files of one kind and make a Dataset of those that are whole as far as these tell.
 
@@ -222,7 +226,8 @@ def read_files(
     rates = Counter(file.rate for file in usable if file.rate)
     rate = rates.most_common(1)[0][0] if rates else None
     channels = find_channels(usable, kind)
-    make = make_samples(root, kind, rate, channels)
+    value_range = value_range or find_value_range(root, usable)
+    make = make_samples(root, kind, rate, channels, value_range)
     return Dataset(
         source=source,
         classes=classes,
@@ -234,6 +239,7 @@ def read_files(
         unreadable=(*unreadable, *(Unreadable(file.listed.path, file.reason) for file in read if file.reason)),
         kind=kind,
         rate=rate,
+        value_range=value_range,
         columns=columns,
         ignored=ignored,
     )
@@ -246,7 +252,7 @@ def read_file(root: Path, listed: ListedFile, kind: Kind, max_pixels: int) -> Re
         number = hash_bytes(content)
         if kind == "image":
             image = inspect_image(content, max_pixels)
-            return ReadFile(listed, number, image.channels, (image.height, image.width))
+            return ReadFile(listed, number, image.channels, (image.height, image.width), deep=image.deep)
         if kind == "series":
             wav = inspect_wav(content)
             return ReadFile(listed, number, wav.channels, (wav.steps,), wav.rate)
@@ -281,13 +287,23 @@ def find_channels(files: Sequence[ReadFile], kind: Kind) -> int:
     return max(counts)
 
 
-def make_samples(root: Path, kind: Kind, rate: int | None, channels: int) -> Callable[[Sequence[ReadFile]], Samples]:
+def find_value_range(root: Path, files: Sequence[ReadFile]) -> ValueRange | None:
+    """Return black and white of the deep pictures, by those for training where there are any; None without such."""
+    deep = [file.listed for file in files if file.deep]
+    train = [listed for listed in deep if listed.split == "train"]
+    found = find_extremes(read_content(root / listed.path) for listed in train or deep)
+    return None if found is None else found.choose_range()
+
+
+def make_samples(
+    root: Path, kind: Kind, rate: int | None, channels: int, value_range: ValueRange | None = None
+) -> Callable[[Sequence[ReadFile]], Samples]:
     """Return the function that makes samples of files of one kind."""
 
     def make(files: Sequence[ReadFile]) -> Samples:
         paths = [file.listed.path for file in files]
         if kind == "image":
-            return ImageFiles(root, paths)
+            return ImageFiles(root, paths, value_range)
         if kind == "series":
             return WavFiles(root, paths, rate or 1, channels)
         return Texts([file.text for file in files], np.array(paths, dtype=str))

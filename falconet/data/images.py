@@ -5,8 +5,8 @@ from __future__ import annotations
 import io
 import math
 import struct
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -53,10 +53,17 @@ SIDEWAYS = frozenset({5, 6, 7, 8})
 """EXIF orientations that exchange height and width."""
 
 
-def read_image(path: Path) -> UInt8[np.ndarray, "height width channels"]:
+ValueRange = tuple[float, float]
+"""The values of black and of white."""
+
+WHITES = {False: (255.0, 1023.0, 4095.0, 16383.0, 65535.0), True: (1.0, 255.0, 65535.0)}
+"""What white may be in deep pictures of whole numbers, and in those of floating point."""
+
+
+def read_image(path: Path, value_range: ValueRange | None = None) -> UInt8[np.ndarray, "height width channels"]:
     """Read and decode one file; see `decode_image`."""
     try:
-        return decode_image(read_content(path))
+        return decode_image(read_content(path), value_range)
     except DataError as error:
         raise DataError(f"{path}: {error}") from error
 
@@ -75,28 +82,30 @@ def read_content(path: str | Path) -> bytes:
     return content
 
 
-def decode_image(content: bytes) -> UInt8[np.ndarray, "height width channels"]:
+def decode_image(content: bytes, value_range: ValueRange | None = None) -> UInt8[np.ndarray, "height width channels"]:
     """Decode an image file: gray becomes 1 channel, everything else 3.
 
-    The first frame of an animation; turned as EXIF says; transparency laid on white; 16 bits scaled to 8. Raises
-    DataError for what is empty, truncated, no image, or larger than PIXEL_LIMIT pixels.
+    The first frame of an animation; turned as EXIF says; transparency laid on white. Of deep pictures (16 or 32 bits,
+    floating point) `value_range` is scaled to 0..255, and what lies outside is clipped; None: 0..65535, or 0..1 of one
+    in floating point that has no more. Raises DataError for what is empty, truncated, no image, or larger than
+    PIXEL_LIMIT pixels.
     """
     try:
-        return decode_pixels(content)
+        return decode_pixels(content, value_range)
     except DataError:
         bare = keep_pixels(content)
         if bare == content:
             raise
-    return decode_pixels(bare)
+    return decode_pixels(bare, value_range)
 
 
-def decode_pixels(content: bytes) -> UInt8[np.ndarray, "height width channels"]:
+def decode_pixels(content: bytes, value_range: ValueRange | None) -> UInt8[np.ndarray, "height width channels"]:
     """Decode an image file, its metadata included."""
     with open_image(content) as image:
         image.load()
         # Pillow turns a TIFF by itself.
         orientation = 1 if image.format == "TIFF" else read_orientation(image)
-        array = to_array(image)
+        array = to_array(image, value_range)
         image.close()  # Gives its pixels back before they are copied.
         return turn(array, orientation)
 
@@ -137,6 +146,42 @@ def turn(array: UInt8[np.ndarray, "height width channels"], orientation: int) ->
 
 
 @dataclass(frozen=True)
+class Extremes:
+    """The lowest and highest value of deep pictures."""
+
+    low: float
+    high: float
+    floating: bool
+
+    def choose_range(self) -> ValueRange:
+        """Return black and white: 0, and the least usual white that covers all; where none does, the extremes."""
+        white = next((white for white in WHITES[self.floating] if self.high <= white), None)
+        if white is not None and self.low >= 0:
+            return 0.0, white
+        return self.low, max(self.high, self.low + 1)  # One value alone has no contrast.
+
+
+def find_extremes(contents: Iterable[bytes]) -> Extremes | None:
+    """Return the extremes of encoded pictures, without those that cannot be read; None where no deep one is left."""
+    found = []
+    for content in contents:
+        with suppress(DataError), open_image(content) as image:
+            if is_deep(image):
+                pixels = np.asarray(image)
+                if np.isfinite(pixels).all():
+                    found.append(Extremes(float(pixels.min()), float(pixels.max()), image.mode == "F"))
+    if not found:
+        return None
+    low, high = min(part.low for part in found), max(part.high for part in found)
+    return Extremes(low, high, any(part.floating for part in found))
+
+
+def is_deep(image: Image.Image) -> bool:
+    """Whether a picture's values are more than eight bits say."""
+    return image.mode in ("I", "F") or image.mode.startswith("I;16")
+
+
+@dataclass(frozen=True)
 class ImageFacts:
     """What an image's header tells."""
 
@@ -145,6 +190,8 @@ class ImageFacts:
     width: int
     channels: int
     """1 or 3, as `decode_image` returns it."""
+    deep: bool = False
+    """Whether it has more than 8 bits a value."""
 
 
 def inspect_image(content: bytes, max_pixels: int = PIXEL_LIMIT) -> ImageFacts:
@@ -168,7 +215,7 @@ def inspect_header(content: bytes, max_pixels: int) -> ImageFacts:
         # Pillow gives the size of a TIFF as it will be after turning.
         turned = image.format != "TIFF" and read_orientation(image) in SIDEWAYS
         width, height = image.size[::-1] if turned else image.size
-        return ImageFacts(height, width, channels)
+        return ImageFacts(height, width, channels, is_deep(image))
 
 
 @contextmanager
@@ -223,8 +270,10 @@ def check_size(image: Image.Image, content: bytes, limit: int) -> None:
         raise DataError(f"damaged image: truncated, {len(content):,} bytes cannot hold {width}x{height} pixels")
 
 
-def to_array(image: Image.Image) -> UInt8[np.ndarray, "height width channels"]:
+def to_array(image: Image.Image, value_range: ValueRange | None = None) -> UInt8[np.ndarray, "height width channels"]:
     """Return a Pillow image of any mode as uint8 with 1 or 3 channels."""
+    if value_range is not None and is_deep(image):
+        return scale_values(np.asarray(image), value_range)
     if image.mode.startswith("I;16"):
         deep = np.asarray(image).astype(np.uint32)
         return ((deep + 128) // 257).astype(np.uint8)[..., None]
@@ -244,6 +293,15 @@ def to_array(image: Image.Image) -> UInt8[np.ndarray, "height width channels"]:
             band = flatten_on_white(band)
         array[top : top + rows] = np.asarray(band.convert(mode)).reshape(-1, *array.shape[1:])
     return array
+
+
+def scale_values(pixels: np.ndarray, value_range: ValueRange) -> UInt8[np.ndarray, "height width 1"]:
+    """Return deep gray values as uint8: black is 0, white 255, what lies outside is clipped."""
+    if not np.isfinite(pixels).all():
+        raise DataError("wanted finite pixel values, found NaN or infinity")
+    low, high = value_range
+    scaled = np.round((pixels.astype(np.float64) - low) * (255 / (high - low)))
+    return scaled.clip(0, 255).astype(np.uint8)[..., None]
 
 
 def flatten_on_white(image: Image.Image) -> Image.Image:

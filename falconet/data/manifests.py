@@ -187,7 +187,7 @@ def read_tables(source: str, tables: Mapping[str, Table], config: DataConfig) ->
     usable = [take_usable(part) for part in parts]
     check_splits(source, usable, unreadable)
     if "path" in roles.columns:
-        dataset = to_files(source, first.path.parent, roles.kind, usable, unreadable, config.max_pixels)
+        dataset = to_files(source, first.path.parent, roles.kind, usable, unreadable, config)
     else:
         dataset = to_samples(source, roles.kind, usable, unreadable)
     return replace(dataset, columns=roles.columns)
@@ -583,7 +583,12 @@ def split_up(parts: Sequence[Part]) -> Iterator[tuple[str, Part]]:
 
 
 def to_files(
-    source: str, root: Path, kind: Kind, parts: Sequence[Part], unreadable: Sequence[Unreadable], max_pixels: int
+    source: str,
+    root: Path,
+    kind: Kind,
+    parts: Sequence[Part],
+    unreadable: Sequence[Unreadable],
+    config: DataConfig,
 ) -> Dataset:
     """Make a Dataset of paths."""
     files = [
@@ -597,7 +602,15 @@ def to_files(
         for part in parts
         for index, path in enumerate(part.values)
     ]
-    return read_files(root, kind, files, source=source, unreadable=unreadable, max_pixels=max_pixels)
+    return read_files(
+        root,
+        kind,
+        files,
+        source=source,
+        unreadable=unreadable,
+        max_pixels=config.max_pixels,
+        value_range=config.value_range,
+    )
 
 
 def to_samples(source: str, kind: Kind, parts: Sequence[Part], unreadable: Sequence[Unreadable]) -> Dataset:

@@ -61,6 +61,7 @@ def read_dataset(source: str | Path, *, data_root: str | Path | None = None, con
 
     Arguments and errors are those of `load_dataset`.
     """
+    check_source(source)
     dataset = read_source(str(source), find_data_root(data_root), config)
     if config.strict:
         check_all_readable(dataset)

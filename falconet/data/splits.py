@@ -11,7 +11,8 @@ from jaxtyping import Bool, Int64, UInt64
 from falconet.data.dataset import SPLIT_NAMES, Dataset, Split
 from falconet.data.images import PIXEL_LIMIT
 from falconet.errors import ConfigError, DataError
-from falconet.spec import Kind
+from falconet.schema import SPARSE
+from falconet.spec import Kind, check_value_range
 
 
 @dataclass(frozen=True)
@@ -72,12 +73,16 @@ class DataConfig:
     test_fraction: float = 0.2
     """Share of each class's training samples for testing, where the source has no test split."""
 
+    value_range: tuple[float, float] | None = field(default=None, metadata={SPARSE: True})
+    """Black and white of pictures in files with more than 8 bits a value; None: by what the training samples hold."""
+
     strict: bool = False
     """Refuse a source with unreadable files, instead of skipping and listing them."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.max_pixels <= PIXEL_LIMIT:
             raise ConfigError(f"max_pixels: wanted 1 to {PIXEL_LIMIT}, found {self.max_pixels}")
+        check_value_range(self.value_range)
         if not 0 <= self.split_seed < 2**31:
             raise ConfigError(f"split_seed: wanted 0 to 2147483647, found {self.split_seed}")
         for name, value in (("val_fraction", self.val_fraction), ("test_fraction", self.test_fraction)):

@@ -11,12 +11,12 @@ import torch
 from jaxtyping import Float32, Int64
 
 from falconet.artifact import Artifact
-from falconet.data import Dataset, Samples, Split, Unreadable
+from falconet.data import Dataset, ImageFiles, Samples, Split, Unreadable
 from falconet.data.preprocessing import iterate_prepared
 from falconet.data.series import WavFiles
 from falconet.errors import DataError
 from falconet.memory import kept_memory
-from falconet.spec import InputSpec, SeriesSpec
+from falconet.spec import ImageSpec, InputSpec, SeriesSpec
 
 BATCH_SIZE = 256
 
@@ -76,7 +76,9 @@ def answer_split(artifact: Artifact, split: Split) -> Answers:
 
 
 def fit_recordings(samples: Samples, spec: InputSpec) -> Samples:
-    """Return recordings at the model's rate and number of channels, whatever those of their source; others as is."""
+    """Return samples as the model reads them, whatever their source: recordings at its rate, pictures in its range."""
+    if isinstance(samples, ImageFiles) and isinstance(spec, ImageSpec):
+        return dataclasses.replace(samples, value_range=spec.value_range)
     if isinstance(samples, WavFiles) and isinstance(spec, SeriesSpec) and spec.rate is not None:
         return dataclasses.replace(samples, rate=spec.rate, channels=spec.raw_shape[0])
     return samples

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -15,11 +15,12 @@ from falconet.evaluation.answers import predict_logits
 from falconet.predictions import Predictions, check_top, find_files, rank_files
 
 
-def predict(model: str | Path | Artifact, paths: Sequence[str | Path], *, top: int = 3) -> Predictions:
-    """Classify files of the kind that the model eats, and all such files below folders.
+def predict(model: str | Path | Artifact, paths: str | Path | Iterable[str | Path], *, top: int = 3) -> Predictions:
+    """Classify files of the kind that the model eats, and all such files below folders: one path or several.
 
     Files that cannot be read are skipped and listed. Raises PathError for a path that does not exist or a folder
-    without such files, DataError where not one file can be read, or an answer is no number.
+    without such files, UsageError for what is no path and for none at all, DataError where not one file can be read,
+    or an answer is no number.
     """
     check_top(top)
     artifact = model if isinstance(model, Artifact) else load_artifact(model)

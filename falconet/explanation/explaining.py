@@ -14,7 +14,15 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from falconet.artifact import Artifact, load_artifact
-from falconet.catalog import FILE_SUFFIXES, SOURCE_NAMES, check_source, is_hub_source, share_name, share_settings
+from falconet.catalog import (
+    FILE_SUFFIXES,
+    SOURCE_NAMES,
+    check_source,
+    is_hub_source,
+    list_paths,
+    share_name,
+    share_settings,
+)
 from falconet.data import Samples, Split, Unreadable
 from falconet.data.drawing import encode_figure
 from falconet.data.files import open_files
@@ -216,7 +224,7 @@ def explain(
     """
     artifact = model if isinstance(model, Artifact) else load_artifact(model)
     explainer = plan(artifact, method, Path(out), classes)
-    asked = [files] if isinstance(files, str | Path) else list(files)
+    asked = list_paths(files, "files, folders or one source") if not isinstance(files, str) else [files]
     found = gather(artifact, asked, samples, split, data_root, settings)
     subjects, skipped = read_subjects(artifact, found)
     if skipped and (settings or {}).get("strict"):

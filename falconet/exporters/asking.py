@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from hashlib import sha256
 from itertools import groupby, islice
 from pathlib import Path
@@ -30,7 +30,9 @@ Prepare = Callable[[Any], np.ndarray]
 """A raw sample to what a file takes of it, without the dimension of the batch."""
 
 
-def predict_exported(runtime: Runtime, path: str | Path, paths: Sequence[str | Path], *, top: int = 3) -> Predictions:
+def predict_exported(
+    runtime: Runtime, path: str | Path, paths: str | Path | Iterable[str | Path], *, top: int = 3
+) -> Predictions:
     """Classify files by an exported model, as `falconet.predict` does by the model itself.
 
     Raises PathError for what does not exist, ExportError for a file that holds a bare network or is none of falconet's,

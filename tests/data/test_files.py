@@ -4,16 +4,19 @@ import os
 import unicodedata
 import wave
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from zlib import crc32
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
 from falconet.data import DataConfig, Dataset, ImageFiles, Texts, load_dataset
+from falconet.data.cache import open_cache
 from falconet.data.dataset import Unreadable
 from falconet.data.files import (
     OUTSIDE,
@@ -28,6 +31,7 @@ from falconet.data.files import (
 )
 from falconet.data.series import WavFiles
 from falconet.errors import ConfigError, DataError, PathError
+from falconet.evaluation.answers import fit_recordings
 from falconet.predictions import find_files, rank_files
 from falconet.spec import ImageSpec, Kind, SeriesSpec, TextSpec
 from tests.conftest import FolderMaker
@@ -706,3 +710,49 @@ def test_fewer_pixels_can_be_asked_for(tmp_path: Path) -> None:
     for wrong in (0, 80_000_001):
         with pytest.raises(ConfigError, match=f"max_pixels: wanted 1 to 80000000, found {wrong}"):
             DataConfig(max_pixels=wrong)
+
+
+def write_twelve_bits(root: Path, brightest: int = 4095) -> Path:
+    """Gray pictures of 12 bits in 16: class `low` is dark, class `high` as bright as can be."""
+    for name, level in (("low", 300), ("high", brightest)):
+        (root / name).mkdir(parents=True)
+        for index in range(12):
+            Image.fromarray(np.full((4, 4), level - index, dtype=np.uint16)).save(root / name / f"{index}.tif")
+    return root
+
+
+def test_deep_pictures_have_one_range(tmp_path: Path) -> None:
+    dataset = load_dataset(write_twelve_bits(tmp_path / "deep"))
+    assert dataset.value_range == (0, 4095)
+    everything = dataset.split("all")
+    for index in range(len(everything)):
+        low = everything.samples.name(index).startswith("low")
+        level = (300 if low else 4095) - int(Path(everything.samples.name(index)).stem)
+        assert (everything.samples.read(index) == round(level / 4095 * 255)).all()
+
+
+def test_a_range_may_be_asked_for(tmp_path: Path) -> None:
+    root = write_twelve_bits(tmp_path / "deep")
+    dataset = load_dataset(root, config=DataConfig(value_range=(0, 8190)))
+    assert dataset.value_range == (0, 8190)
+    assert max(int(dataset.split("all").samples.read(index).max()) for index in range(24)) == 128
+    with pytest.raises(ConfigError, match="value_range: wanted black and a higher white"):
+        DataConfig(value_range=(5, 5))
+
+
+def test_shallow_pictures_have_no_range(make_folder: FolderMaker) -> None:
+    assert load_dataset(make_folder()).value_range is None
+
+
+def test_a_model_reads_pictures_in_its_own_range(tmp_path: Path) -> None:
+    root = write_twelve_bits(tmp_path / "deep")
+    spec = ImageSpec((1, 4, 4), ("a", "b"), (0.0,), (1.0,), value_range=(0, 4095))
+    path = str(root / "high" / "0.tif")
+    assert open_files([path], spec).read(0).max() == 255
+    assert open_files([path], replace(spec, value_range=None)).read(0).max() == 16
+    cache, _ = open_cache(load_dataset(root).splits["train"], spec)
+    assert int(cache.take(torch.arange(len(cache))).max()) > 250
+    # A dark source is not stretched: it is read as the model's own was.
+    dark = load_dataset(write_twelve_bits(tmp_path / "dark", 900))
+    assert dark.value_range == (0, 1023)
+    assert fit_recordings(dark.splits["test"].samples, spec).read(0).max() <= round(900 / 4095 * 255)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from falconet.data import images
-from falconet.data.images import decode_image, inspect_image, read_image
+from falconet.data.images import decode_image, find_extremes, inspect_image, read_image
 from falconet.errors import DataError
 from tests.data.builders import encode
 
@@ -371,3 +371,62 @@ def test_a_file_over_the_limit_is_refused(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(images, "FILE_LIMIT", len(content) - 1)
     with pytest.raises(DataError, match="larger than the limit"):
         read_image(tmp_path / "1.png")
+
+
+def encode_tiff(pixels: np.ndarray) -> bytes:
+    return encode(Image.fromarray(pixels), "TIFF")
+
+
+@pytest.mark.parametrize(
+    ("pixels", "expected"),
+    [
+        (np.array([[0, 200]], dtype=np.uint16), (0, 255)),
+        (np.array([[0, 900]], dtype=np.uint16), (0, 1023)),
+        (np.array([[7, 4095]], dtype=np.uint16), (0, 4095)),
+        (np.array([[0, 4096]], dtype=np.uint16), (0, 16383)),
+        (np.array([[0, 65535]], dtype=np.uint16), (0, 65535)),
+        (np.array([[0, 3000]], dtype=np.int32), (0, 4095)),
+        (np.array([[-1000, 3000]], dtype=np.int32), (-1000, 3000)),
+        (np.array([[0, 70000]], dtype=np.int32), (0, 70000)),
+        (np.array([[-5, -5]], dtype=np.int32), (-5, -4)),
+        (np.array([[0, 0.5]], dtype=np.float32), (0, 1)),
+        (np.array([[0, 254.5]], dtype=np.float32), (0, 255)),
+    ],
+)
+def test_the_least_usual_white_is_chosen(pixels: np.ndarray, expected: tuple[float, float]) -> None:
+    found = find_extremes([encode_tiff(pixels)])
+    assert found is not None
+    assert found.choose_range() == expected
+
+
+def test_a_range_is_chosen_of_all_pictures_that_can_be_read() -> None:
+    nothing = np.array([[np.nan, 5000]], dtype=np.float32)
+    dark, light = np.array([[3, 9]], dtype=np.uint16), np.array([[0, 4000]], dtype=np.uint16)
+    shallow = np.array([[0, 255]], dtype=np.uint8)
+    found = find_extremes([encode_tiff(dark), b"none", encode_tiff(nothing), encode_tiff(light), encode_tiff(shallow)])
+    assert found is not None
+    assert found.choose_range() == (0, 4095)
+    assert find_extremes([encode_tiff(shallow), encode_tiff(nothing)]) is None
+
+
+def test_twelve_bits_have_full_contrast() -> None:
+    ramp = np.arange(4096, dtype=np.uint16).reshape(64, 64)
+    pixels = decode_image(encode_tiff(ramp), (0, 4095))[..., 0]
+    assert pixels.tolist() == np.round(ramp / 4095 * 255).astype(np.uint8).tolist()
+    assert len(np.unique(pixels)) == 256
+    # Without a range, as models of before read them: seventeen levels are left.
+    assert len(np.unique(decode_image(encode_tiff(ramp)))) == 17
+
+
+def test_floating_point_to_255_is_what_bytes_are() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (9, 7), dtype=np.uint8)
+    for deep in (pixels.astype(np.float32), pixels.astype(np.int32), pixels.astype(np.uint16)):
+        assert np.array_equal(decode_image(encode_tiff(deep), (0, 255))[..., 0], pixels)
+    assert np.array_equal(decode_image(encode_tiff(pixels), (0, 4095))[..., 0], pixels)
+
+
+def test_what_lies_outside_of_a_range_is_clipped() -> None:
+    pixels = np.array([[-3, 10, 20, 30, 99]], dtype=np.int32)
+    assert decode_image(encode_tiff(pixels), (10, 30)).ravel().tolist() == [0, 0, 128, 255, 255]
+    with pytest.raises(DataError, match="wanted finite pixel values"):
+        decode_image(encode_tiff(np.array([[np.inf, 1]], dtype=np.float32)), (0, 1))

@@ -9,6 +9,7 @@ import threading
 import weakref
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -74,6 +75,18 @@ def test_no_more_raw_images_are_held_than_there_are_workers(
     monkeypatch.setattr("falconet.data.dataset.read_image", read)
     assert len(predict(trained.out, [tmp_path]).predictions) == 60
     assert most <= 2 * ((os.cpu_count() or 1) + 4)
+
+
+@pytest.mark.parametrize("make", [str, Path, np.str_, lambda path: (path,), lambda path: iter([str(path)])])
+def test_one_path_is_one_file(trained: RunResult, digit_files: Path, make: Callable[[Path], Any]) -> None:
+    path = min(digit_files.iterdir())
+    predictions = predict(trained.out, make(path), top=2)
+    assert [(row.file, len(row.top)) for row in predictions.predictions] == [(str(path), 2)]
+
+
+def test_no_files_are_refused(trained: RunResult) -> None:
+    with pytest.raises(UsageError, match="wanted files or folders, found none"):
+        predict(trained.out, [])
 
 
 def test_predictions_are_ranked_probabilities(trained: RunResult, digit_files: Path) -> None:
