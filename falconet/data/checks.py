@@ -128,6 +128,8 @@ class DataReport:
     constant: tuple[str, ...]
     """Samples in which nothing changes: one color, the same value at all times, an empty text or one character."""
     outliers: tuple[Outlier, ...]
+    notes: tuple[str, ...] = ()
+    """What had to be guessed to read the source."""
     label_errors: tuple[LabelError, ...] = ()
     """Samples that a trained model finds in another class; looked for only on request."""
 
@@ -157,6 +159,7 @@ def describe_data(dataset: Dataset) -> DataReport:
         made=tuple(sorted(dataset.made)),
         fingerprint=dataset.fingerprint,
         columns=dict(dataset.columns),
+        notes=dataset.notes,
         ignored=dict(dataset.ignored),
         unreadable=(*dataset.unreadable, *list_unreadable(dataset, found)),
         duplicates=to_names(dataset, groups),

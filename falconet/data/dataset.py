@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,11 @@ from falconet.errors import DataError, UnknownNameError
 from falconet.spec import Kind
 
 SPLIT_NAMES = ("train", "val", "test")
+
+INVISIBLE = dict.fromkeys(map(ord, "\u200b\u2060\ufeff"))
+"""Characters without width that change no other; U+200C and U+200D join letters and emoji, and stay inside a word."""
+MARGIN = "".join(filter(str.isspace, map(chr, range(0x3001)))) + "\u200c\u200d"
+"""White space of any width, and what would join a word to nothing."""
 
 
 @runtime_checkable
@@ -233,6 +239,8 @@ class Dataset:
     """Splits that the source lacks and that were made from its training samples."""
     split_seed: int | None = None
     """The seed with which they were made."""
+    notes: tuple[str, ...] = ()
+    """What had to be guessed to read the source, such as that a table has no header."""
 
     def split(self, name: str) -> Split:
         """Return one split, or all samples for "all". Raises UnknownNameError for any other name."""
@@ -288,3 +296,11 @@ def sort_classes(names: set[str]) -> tuple[str, ...]:
     """Sort class names: by value where all are whole numbers, else as text."""
     # Sorted twice, since a set has no order of its own and 1 and 01 have the same value.
     return tuple(sorted(sorted(names), key=int if all(name.isdecimal() for name in names) else str))
+
+
+def normalize_label(text: str) -> str:
+    """Return a label as labels are compared: in NFC, without white space around it and characters without width.
+
+    So names that look alike, as those of one folder that macOS and Linux wrote, are one class.
+    """
+    return unicodedata.normalize("NFC", text.translate(INVISIBLE)).strip(MARGIN)

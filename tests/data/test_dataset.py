@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from falconet.data import Dataset, ImageArray, ImageFiles, Samples, Split, load_dataset
-from falconet.data.dataset import hash_arrays, hash_bytes
+from falconet.data.dataset import hash_arrays, hash_bytes, normalize_label
 from falconet.errors import DataError, UnknownNameError
 from tests.conftest import FolderMaker
 from tests.data.builders import make_dataset, make_split
@@ -134,3 +134,30 @@ def test_a_split_checks_its_types() -> None:
     split = make_split([0])
     with pytest.raises(Exception, match="labels"):
         Split(split.samples, np.array([0.5]), split.hashes)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("cafe\u0301", "caf\u00e9"),
+        ("tea ", "tea"),
+        ("\u200b tea\u00a0\u200b", "tea"),
+        ("te\u200ba", "tea"),
+        ("\ufefftea\u3000\u2003", "tea"),
+        ("tea\u200d \u200c", "tea"),
+        ("green  tea", "green  tea"),
+        ("\u0646\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645",) * 2,  # Persian, with a joiner inside.
+        ("\U0001f469\u200d\U0001f33e",) * 2,
+        ("caf\udce9",) * 2,
+        (" \u200b", ""),
+    ],
+)
+def test_labels_that_look_alike_are_one(text: str, expected: str) -> None:
+    assert normalize_label(text) == expected
+
+
+@given(st.text())
+def test_a_normalized_label_stays(text: str) -> None:
+    once = normalize_label(text)
+    assert normalize_label(once) == once
+    assert once == once.strip()

@@ -105,7 +105,7 @@ def test_windows_file_with_mark(tmp_path: Path) -> None:
 
 def test_rows_that_cannot_be_used_are_listed_in_order(tmp_path: Path) -> None:
     path = tmp_path / "t.csv"
-    path.write_bytes(b'text,label\nfine,a\n" ",a\nno label,\nna\xefve,a\nshort\nfine too,b\n')
+    path.write_bytes(b'text,label\nfine,a\n" ",a\nno label,\nna\x81ve,a\nshort\nfine too,b\n')
     dataset = read(path)
     assert list_samples(dataset) == [("fine", "a"), ("fine too", "b")]
     assert dataset.unreadable == (
@@ -130,7 +130,7 @@ def test_equal_numbers_are_one_class_however_they_are_written(tmp_path: Path) ->
     [
         ([True, False, True], ("False", "True")),
         (["007", "7", "10.0"], ("007", "7", "10")),
-        (["1.0", "1.5", "1"], ("1", "1.0", "1.5")),
+        (["1.0", "1.5", "1"], ("1", "1.5")),
         ([10, 9, 2.0], ("2", "9", "10")),
         ([["a"], "b", "c"], ("b", "c")),
         ([" b", "b ", "c"], ("b", "c")),
