@@ -361,8 +361,8 @@ def find_layout(path: Path, encoding: str) -> Layout:
     if not rows and skipped == begin:
         raise DataError(f"{path}: empty; wanted a header and rows")
     delimiter = told[1] if told else find_delimiter(path, rows)
-    above = lines[skipped - 1] if skipped > begin else ""
-    # Texts may begin with it too: the last such line is a row where it has a row's cells.
+    above = lines[skipped - 1] if skipped == begin + 1 else ""
+    # Texts may begin with it too: the only such line is a row where it has a row's cells.
     marked = bool(above) and (not rows or 0 < above.count(delimiter) == rows[0].count(delimiter))
     return Layout(delimiter, skipped - marked, marked)
 
@@ -433,7 +433,7 @@ def is_data(first: Sequence[str], columns: Sequence[Sequence[str]]) -> bool:
     rising = len(numbers) > 1 and all(low < high for low, high in pairwise(numbers))
     equal = sum(row == names for row in map(list, zip(*heads, strict=True)))
     for name, head in zip(names, heads, strict=True):
-        few = 2 * len(set(head)) <= len(head)
+        few = 2 * len(set(head)) <= len(head) + 1
         if few and name and head.count(name) > equal and not (rising and is_number(name)):
             return True
     return len(numbers) > 1 and not rising
