@@ -452,7 +452,7 @@ def test_long_series_without_time(tmp_path: Path) -> None:
 
 def test_names_that_do_not_repeat_make_no_long_series(tmp_path: Path) -> None:
     path = write(
-        tmp_path / "t.csv", {"id": [1, 2, 3], "date": [1, 2, 3], "note": ["p", "q", "r"], "label": list("aab")}
+        tmp_path / "t.csv", {"id": [1, 2, 3], "date": [1, 2, 3], "note": ["p q", "q r", "r s"], "label": list("aab")}
     )
     assert read(path).columns == {"label": "label", "text": "note"}
 
