@@ -385,7 +385,7 @@ def find_delimiter(path: Path, rows: Sequence[str]) -> str:
 
 def parse_rows(path: Path, file: Iterable[str], layout: Layout, valid: bool, max_bytes: int) -> Iterator[Row]:
     """Yield line, cells and, of a damaged row, the reason; the first row tells the number of cells."""
-    rest = islice(file, layout.skipped, None)
+    rest: Iterator[str] = islice(file, layout.skipped, None)
     if layout.delimiter == " ":
         rest = (f"{line.strip()}\n" for line in rest)
     lines = Lines(path, rest, layout.delimiter, max_bytes, layout.skipped + 1)
