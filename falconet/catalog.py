@@ -59,6 +59,8 @@ HUB_PREFIX = "hf:"
 """Before the name of a data set of the Hugging Face Hub, or the path of a folder laid out like one."""
 FILE_SUFFIXES = (".npz", ".csv", ".tsv", ".jsonl", ".parquet", ".ts")
 """Of files that are data sets."""
+LOOSE_SUFFIXES = (".txt", ".data", ".dat", "")
+"""Of files that may be tables."""
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".zst", ".7z", ".rar")
 
 
@@ -123,7 +125,7 @@ def is_hub_name(name: str) -> bool:
 
 def check_suffix(path: Path) -> None:
     """Raise PathError unless a file's name ends like that of a data set."""
-    if path.suffix.lower() in FILE_SUFFIXES:
+    if path.suffix.lower() in FILE_SUFFIXES + LOOSE_SUFFIXES:
         return
     if path.suffix.lower() in ARCHIVE_SUFFIXES:
         raise PathError(f"{path} is compressed: unpack it and name what comes out, a folder or a file")

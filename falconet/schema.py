@@ -118,6 +118,7 @@ def list_items(node: yaml.Node) -> list[yaml.Node]:
         return [value for _, value in node.value]
     return list(node.value) if isinstance(node, yaml.SequenceNode) else []
 
+
 SPARSE = "sparse"
 """Marks, in a field's metadata, what is written only where it is not None: files of before stay as they are."""
 

@@ -10,20 +10,33 @@ import json
 import re
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import chain
+from itertools import islice, pairwise
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from falconet.errors import ConfigError, DataError, MissingExtraError
-from falconet.storage import write_bytes, write_text
+from falconet.storage import open_regular, write_bytes, write_text
+
+if TYPE_CHECKING:
+    import pyarrow
 
 FORMATS = (".csv", ".jsonl", ".parquet")
 """That are written."""
 READABLE = (".csv", ".tsv", ".jsonl", ".parquet")
+LOOSE = (".txt", ".data", ".dat", "")
+"""How files may end too that hold a table with separators; their content tells."""
+
+MAX_BYTES = 2**30
+"""What one file may become in memory, where nobody says otherwise."""
+CELL_BYTES = 56
+"""What a cell takes besides its characters: an object and a reference to it."""
 
 DELIMITERS = (",", ";", "\t", "|")
+FIRST_LINES = 50
+"""Lines that tell how a table is laid out."""
+FIRST_CELLS = 1000
+"""Cells of a column that tell whether the first row is a header."""
 REREAD_LIMIT = 10_000_000
 """Lines read again behind quotes that are never closed, before the file is given up: each may take the whole rest."""
 KEY_LIMIT = 10_000
@@ -41,6 +54,12 @@ class Table:
     """Where each row begins: a line of the file from 1, or the row's number from 1 in Parquet."""
     damaged: tuple[tuple[int, str], ...] = ()
     """Rows that were skipped: (line, reason)."""
+    notes: tuple[str, ...] = ()
+    """What had to be guessed to read it."""
+    delimiter: str = ","
+    """What separates its cells."""
+    counted: bool = False
+    """Whether there is no header, so that the columns are called 1, 2, ...."""
 
 
 Row = tuple[int, list[str], str]
@@ -91,29 +110,46 @@ def flat(value: Any) -> Any:
     return json.dumps(value, ensure_ascii=False) if isinstance(value, list | tuple | dict) else value
 
 
-def read_table(path: Path) -> Table:
-    """Read a `.csv`, `.tsv`, `.jsonl` or `.parquet` file.
+def read_table(path: Path, *, header: bool | None = None, max_bytes: int = MAX_BYTES) -> Table:
+    """Read a `.csv`, `.tsv`, `.jsonl` or `.parquet` file, or separated values in a file of another of some names.
 
-    CSV and TSV: UTF-8, or UTF-16 with a byte order mark; separated by comma, semicolon, tab or bar, whichever the
-    header has most of; a first row of numbers alone is no header, and the columns are then called 1, 2, .... JSON
-    lines: an object a line. Parquet: columns of scalars, and of files as `{bytes, path}`; others are left out.
+    Separated values: UTF-8, UTF-16 with a byte order mark or without, else Windows-1252; separated by comma, semicolon,
+    tab or bar, or by white space alone. Lines with `#` above the header are comments; `sep=;` in the first line says
+    what separates. Without a header the columns are called 1, 2, ...; `header` says whether there is one, None: the
+    rows tell. JSON lines: an object a line. Parquet: columns of scalars, and of files as `{bytes, path}`; others are
+    left out.
 
     Rows that cannot be right are skipped and listed. Raises ConfigError for another extension, DataError for a file
-    that cannot be read, has columns without names of their own or no row that can be read, MissingExtraError for
-    Parquet without pyarrow.
+    that cannot be read, becomes larger than `max_bytes` in memory, has columns without names of their own or no row
+    that can be read, MissingExtraError for Parquet without pyarrow.
     """
-    readers = {".csv": read_csv, ".tsv": read_csv, ".jsonl": read_jsonl, ".parquet": read_parquet}
-    reader = readers.get(path.suffix.lower())
-    if reader is None:
+    suffix = path.suffix.lower()
+    if suffix not in READABLE + LOOSE:
         raise ConfigError(f"wanted a table's file name ending in {', '.join(READABLE)}, found {path}")
     try:
-        table = reader(path)
+        with open_regular(path):
+            check_size(path, path.stat().st_size, max_bytes)
+        if suffix == ".jsonl":
+            table = read_jsonl(path, max_bytes)
+        elif suffix == ".parquet":
+            table = read_parquet(path, max_bytes)
+        else:
+            table = read_csv(path, header, max_bytes)
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
     if not table.lines:
         first = next((f"; the first: line {line} ({reason})" for line, reason in table.damaged), "")
         raise DataError(f"{path}: no rows that can be read, of {len(table.damaged)}{first}")
     return table
+
+
+def check_size(path: Path, size: int, max_bytes: int) -> None:
+    """Raise DataError for what would take more memory than a file may."""
+    if size > max_bytes:
+        raise DataError(
+            f"{path}: wanted at most {max_bytes:,} bytes in memory, found {size:,} or more; split the file, or say "
+            f"--set data.max_bytes={max(size, 2 * max_bytes)}"
+        )
 
 
 def check_names(path: Path, names: Sequence[str]) -> None:
@@ -123,22 +159,68 @@ def check_names(path: Path, names: Sequence[str]) -> None:
         raise DataError(f"{path}: wanted different column names, found {twice[0]!r} more than once; rename one")
 
 
-def find_encoding(path: Path) -> str:
-    with path.open("rb") as file:
-        return "utf-16" if file.read(2) in {codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE} else "utf-8-sig"
+@dataclass(frozen=True)
+class Coding:
+    """How the bytes of a file become text."""
+
+    encoding: str
+    valid: bool
+    """Whether all bytes are text, so that rows need not be looked at one by one."""
+    notes: tuple[str, ...] = ()
 
 
-def is_valid(path: Path, encoding: str) -> bool:
-    """Whether all bytes are text, so that rows need not be looked at one by one. Raises DataError for bad UTF-16."""
+def find_coding(path: Path) -> Coding:
+    """Return UTF-8, UTF-16, or Windows-1252 where that alone makes text. Raises DataError for bad UTF-16."""
+    encoding = find_encoding(path)
     try:
-        with path.open(encoding=encoding, newline="") as file:
+        with open_text(path, encoding, "strict") as file:
             while file.read(1 << 20):
                 pass
+        return Coding(encoding, valid=True)
     except UnicodeError as error:
-        if encoding == "utf-16":
+        if encoding.startswith("utf-16"):
             raise DataError(f"{path}: invalid UTF-16; save the table as UTF-8") from error
-        return False
-    return True
+    if is_windows(path):
+        return Coding("cp1252", True, ("no UTF-8: read as Windows-1252; where letters look wrong, save it as UTF-8",))
+    return Coding(encoding, valid=False)
+
+
+def find_encoding(path: Path) -> str:
+    with open_regular(path) as file:
+        start = file.read(4096)
+    if start[:2] in {codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE}:
+        return "utf-16"
+    # Without a mark, zeros tell: one half of the first line's end, and of every letter of the Latin alphabet.
+    end, zeros = start.find(b"\n"), start.count(0)
+    if end >= 0 and 40 * zeros >= len(start):
+        if end % 2 == 0 and start[end + 1 : end + 2] == b"\0":
+            return "utf-16-le"
+        if end % 2 == 1 and start[end - 1] == 0:
+            return "utf-16-be"
+    return "utf-8-sig"
+
+
+def open_text(path: Path, encoding: str, errors: str = "surrogateescape", newline: str = "") -> io.TextIOWrapper:
+    return io.TextIOWrapper(open_regular(path), encoding=encoding, errors=errors, newline=newline)
+
+
+FOREIGN = re.compile("[\udc80-\udcff]")
+"""Bytes that are no UTF-8, as they were read."""
+WIDE = re.compile("[^\x00-\x7f\udc80-\udcff]")
+UNUSED = re.compile("[\udc81\udc8d\udc8f\udc90\udc9d]")
+"""Bytes that Windows-1252 has no character for."""
+
+
+def is_windows(path: Path) -> bool:
+    """Whether bytes beyond ASCII are hardly ever UTF-8 and always Windows-1252."""
+    foreign = wide = 0
+    with open_text(path, "utf-8-sig") as file:
+        while text := file.read(1 << 20):
+            if UNUSED.search(text):
+                return False
+            foreign += len(FOREIGN.findall(text))
+            wide += len(WIDE.findall(text))
+    return foreign > 10 * wide
 
 
 def is_text(text: str) -> bool:
@@ -153,17 +235,20 @@ def is_text(text: str) -> bool:
 class Lines:
     """Lines of a file for `csv.reader`, that knows where rows begin and can go back to behind a row's first line."""
 
-    def __init__(self, file: Iterable[str]) -> None:
+    def __init__(self, path: Path, file: Iterable[str], delimiter: str, max_bytes: int, begin: int = 1) -> None:
+        self.path = path
         self.file = iter(file)
+        self.delimiter = delimiter
+        self.max_bytes = max_bytes
         self.given_back: deque[str] = deque()
         self.reread = 0
         """How many lines were given back so far."""
         self.row: list[str] = []
         """Lines of the row that was read last."""
-        self.begin = 1
+        self.begin = begin
         """Its first line's number in the file."""
         self.is_open = False
-        """Whether the file ended within its quotes."""
+        """Whether its quotes were never closed."""
 
     def __iter__(self) -> Iterator[str]:
         return self
@@ -173,8 +258,19 @@ class Lines:
         if line is None:
             self.is_open = bool(self.row)
             raise StopIteration
+        # A row of nothing but separators takes several times the memory of its line.
+        check_size(self.path, 8 * line.count(self.delimiter), self.max_bytes)
         self.row.append(line)
         return line
+
+    def is_torn(self) -> bool:
+        """Whether a row of several lines goes on behind a closing quote: another cell's closed the one left open."""
+        if len(self.row) > 1 and not self.is_open:
+            try:
+                list(CSV.reader(self.row, delimiter=self.delimiter, strict=True))
+            except CSV.Error:
+                return True
+        return False
 
     def go_on(self) -> None:
         """Begin a row behind the last one; behind the first line of one that the file ended in."""
@@ -187,57 +283,118 @@ class Lines:
         self.is_open = False
 
 
-@contextmanager
-def unlimited_cells() -> Iterator[None]:
-    """Let the csv module read cells of any length; otherwise it refuses more than 131,072 characters."""
-    limit = csv.field_size_limit(2**31 - 1)
-    try:
-        yield
-    finally:
-        csv.field_size_limit(limit)
+def load_csv() -> Any:
+    """Return the machinery of the csv module a second time.
 
-
-def read_csv(path: Path) -> Table:
-    """Read separated values; rows with another number of cells than the header's, or with bad UTF-8, are damaged.
-
-    Columns without a name are left out: row numbers that another program wrote first, or what a last comma leaves.
+    That refuses cells of more than 131,072 characters, by a limit that all who use the module share.
     """
-    encoding = find_encoding(path)
-    valid, delimiter = is_valid(path, encoding), find_delimiter(path, encoding)
+    spec = importlib.util.find_spec("_csv")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    module.field_size_limit(2**31 - 1)
+    return module
+
+
+CSV = load_csv()
+
+
+def read_csv(path: Path, header: bool | None, max_bytes: int) -> Table:
+    """Read separated values; rows with another number of cells than the first one's, or with bad UTF-8, are damaged.
+
+    Columns without a name are left out: row numbers that another program wrote first, or what a last separator leaves.
+    """
+    coding = find_coding(path)
+    layout = find_layout(path, coding.encoding)
     lines: list[int] = []
     damaged: list[tuple[int, str]] = []
-    with unlimited_cells(), path.open(encoding=encoding, errors="surrogateescape", newline="") as file:
-        rows = parse_rows(path, file, delimiter, valid)
-        names, first = read_header(path, rows)
-        columns: list[list[str]] = [[] for _ in names]
-        for line, row, reason in chain(first, rows):
-            if reason:
-                damaged.append((line, reason))
+    with open_text(path, coding.encoding) as file:
+        rows = parse_rows(path, file, layout, coding.valid, max_bytes)
+        line, first, reason = next(rows)
+        if reason:
+            raise DataError(f"{path}: header in line {line}: {reason}; mend it, and save the table as UTF-8")
+        columns: list[list[str]] = [[] for _ in first]
+        for number, row, why in rows:
+            if why:
+                damaged.append((number, why))
                 continue
-            lines.append(line)
+            lines.append(number)
             for column, cell in zip(columns, row, strict=True):
                 column.append(cell)
+    if header is False or (header is None and is_data(first, columns)):
+        for column, cell in zip(columns, first, strict=True):
+            column.insert(0, cell)
+        named = {str(index): column for index, column in enumerate(columns, start=1)}
+        guess = "; --set data.header=true says that it holds the names" if header is None else ""
+        notes = (*coding.notes, f"no header: the first row is data, and the columns are called 1, 2, ...{guess}")
+        return Table(path, named, [line, *lines], tuple(damaged), notes, layout.delimiter, counted=True)
+    names = [cell.strip() for cell in first]
+    if layout.marked:
+        names[0] = names[0].lstrip("#").strip()
+    check_names(path, names)
     named = {name: column for name, column in zip(names, columns, strict=True) if name}
-    return Table(path, named, lines, tuple(damaged))
+    return Table(path, named, lines, tuple(damaged), coding.notes, layout.delimiter)
 
 
-def find_delimiter(path: Path, encoding: str) -> str:
-    """Return what separates the cells of the first line that is not blank. Raises DataError where there is none."""
-    with path.open(encoding=encoding, errors="surrogateescape", newline="") as file:
-        header = next((line for line in file if line.strip("\r\n")), None)
-    if header is None:
+@dataclass(frozen=True)
+class Layout:
+    """How rows stand in a file of separated values."""
+
+    delimiter: str
+    """A space: any white space."""
+    skipped: int
+    """Lines above the first row."""
+    marked: bool
+    """Whether `#` stands before the first row."""
+
+
+def find_layout(path: Path, encoding: str) -> Layout:
+    """Return how the first lines are laid out. Raises DataError where there are none, or they make no table."""
+    with open_text(path, encoding) as file:
+        lines = list(islice(file, FIRST_LINES))
+    told = re.fullmatch(r'"?sep=(.)"?', lines[0].strip("\r\n")) if lines else None
+    skipped = begin = 1 if told else 0
+    while skipped < len(lines) and lines[skipped].startswith("#"):
+        skipped += 1
+    rows = [re.sub(r'"[^"]*"', "q", line.strip("\r\n")) for line in lines[skipped:] if line.strip("\r\n")]
+    if not rows and skipped == begin:
         raise DataError(f"{path}: empty; wanted a header and rows")
-    bare = re.sub(r'"[^"]*"', "", header)
+    delimiter = told[1] if told else find_delimiter(path, rows)
+    above = lines[skipped - 1] if skipped == begin + 1 else ""
+    # Texts may begin with it too: the only such line is a row where it has a row's cells.
+    marked = bool(above) and (not rows or 0 < above.count(delimiter) == rows[0].count(delimiter))
+    return Layout(delimiter, skipped - marked, marked)
+
+
+def find_delimiter(path: Path, rows: Sequence[str]) -> str:
+    """Return what separates the cells of rows, whose quoted cells are left out."""
     usual = "\t" if path.suffix.lower() == ".tsv" else ","
-    return max((usual, *DELIMITERS), key=bare.count)
+    candidates = [mark for mark in (usual, *DELIMITERS) if rows and mark in rows[0]]
+    if not candidates and len({len(row.split()) for row in rows}) == 1 and len(rows[0].split()) > 1 < len(rows):
+        return " "
+
+    def rate(mark: str) -> tuple[bool, int, bool]:
+        # Where commas could be those of numbers, another mark separates.
+        return len({row.count(mark) for row in rows}) == 1, rows[0].count(mark), mark != ","
+
+    if path.suffix.lower() in LOOSE and (len(rows) < 2 or not any(rate(mark)[0] for mark in candidates)):
+        raise DataError(f"{path}: wanted a table, with as many cells in each line, found other text")
+    return max(candidates, key=rate, default=usual)
 
 
-def parse_rows(path: Path, file: Iterable[str], delimiter: str, valid: bool) -> Iterator[Row]:
+def parse_rows(path: Path, file: Iterable[str], layout: Layout, valid: bool, max_bytes: int) -> Iterator[Row]:
     """Yield line, cells and, of a damaged row, the reason; the first row tells the number of cells."""
-    lines = Lines(file)
-    width = 0
-    for row in csv.reader(lines, delimiter=delimiter):
+    rest: Iterator[str] = islice(file, layout.skipped, None)
+    if layout.delimiter == " ":
+        rest = (f"{line.strip()}\n" for line in rest)
+    lines = Lines(path, rest, layout.delimiter, max_bytes, layout.skipped + 1)
+    width = held = 0
+    for row in CSV.reader(lines, delimiter=layout.delimiter, skipinitialspace=layout.delimiter == " "):
         width = width or len(row)
+        held += CELL_BYTES * len(row) + sum(map(len, lines.row))
+        check_size(path, held, max_bytes)
+        lines.is_open |= lines.is_torn()
         if row:
             whole = len(row) == width and valid and not lines.is_open
             yield lines.begin, row, "" if whole else describe_damage(row, width, lines)
@@ -256,46 +413,71 @@ def describe_damage(row: Sequence[str], width: int, lines: Lines) -> str:
     return "" if is_text("".join(row)) else "invalid UTF-8"
 
 
-def read_header(path: Path, rows: Iterator[Row]) -> tuple[list[str], list[Row]]:
-    """Return the columns' names, and the first row where it holds data."""
-    line, cells, reason = next(rows)
-    if reason:
-        raise DataError(f"{path}: header in line {line}: {reason}; mend it, and save the table as UTF-8")
-    names = [cell.strip() for cell in cells]
+def is_data(first: Sequence[str], columns: Sequence[Sequence[str]]) -> bool:
+    """Whether a first row is one like all others, and no header.
+
+    Numbers alone are, except where they count. A name over numbers makes a header. Else one of the few values that a
+    column repeats makes a row, and so do numbers over numbers, unless they rise as years or wavelengths in names do.
+    """
+    names = [cell.strip() for cell in first]
     counted = [str(index) for index in range(len(names) + 1)]
-    if all(map(is_number, names)) and names not in (counted[:-1], counted[1:]):
-        return counted[1:], [(line, cells, reason)]
-    check_names(path, names)
-    return names, []
+    if all(map(is_number, names)):
+        return names not in (counted[:-1], counted[1:])
+    heads = [[cell.strip() for cell in column[:FIRST_CELLS]] for column in columns]
+    numeric = [sum(map(is_number, head)) > 0.9 * sum(map(bool, head)) for head in heads]
+    if any(
+        over and name and not is_number(name) and name not in ABSENT for name, over in zip(names, numeric, strict=True)
+    ):
+        return False
+    numbers = [float(name) for name, over in zip(names, numeric, strict=True) if over and is_number(name)]
+    rising = len(numbers) > 1 and all(low < high for low, high in pairwise(numbers))
+    equal = sum(row == names for row in map(list, zip(*heads, strict=True)))
+    for name, head in zip(names, heads, strict=True):
+        few = 2 * len(set(head)) <= len(head) + 1
+        if few and name and head.count(name) > equal and not (rising and is_number(name)):
+            return True
+    return len(numbers) > 1 and not rising
+
+
+ABSENT = frozenset({"?", "-", "NA", "N/A", "#N/A", "<NA>", "NULL", "null", "None"})
+"""What stands in cells of numbers for a missing one, besides nothing and NaN."""
+
+NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?|[+-]?(?:nan|inf(?:inity)?)", re.IGNORECASE | re.ASCII)
 
 
 def is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
+    return NUMBER.fullmatch(text.strip()) is not None
 
 
-def read_jsonl(path: Path) -> Table:
+def read_jsonl(path: Path, max_bytes: int) -> Table:
     """Read an object a line; a column for each key in order of appearance."""
-    encoding = find_encoding(path)
-    valid = is_valid(path, encoding)
+    coding = find_coding(path)
     columns: dict[str, list[Any]] = {}
     lines: list[int] = []
     damaged: list[tuple[int, str]] = []
-    with path.open(encoding=encoding, errors="surrogateescape", newline="\n") as file:
+    held = 0
+    with open_text(path, coding.encoding, newline="\n") as file:
         for number, line in enumerate(file, start=1):
-            row = parse_object(line, valid) if line.strip() else {}
+            row = parse_object(line, coding.valid) if line.strip() else {}
             if isinstance(row, str):
                 damaged.append((number, row))
             elif row:
                 append_object(path, columns, row, len(lines))
                 lines.append(number)
+                held += len(line) + CELL_BYTES * len(row)
+                # A key that is missing takes a place all the same.
+                check_size(path, held + 8 * len(columns) * len(lines), max_bytes)
     if not lines and not damaged:
         raise DataError(f"{path}: empty; wanted a JSON object a line")
+    for column in columns.values():
+        fill_up(column, len(lines))
     check_names(path, list(columns))
-    return Table(path, columns, lines, tuple(damaged))
+    return Table(path, columns, lines, tuple(damaged), coding.notes)
+
+
+def fill_up(column: list[Any], count: int) -> None:
+    """Add missing cells until there are `count`."""
+    column.extend([None] * (count - len(column)))
 
 
 def parse_object(line: str, valid: bool) -> dict[str, Any] | str:
@@ -316,31 +498,86 @@ def parse_object(line: str, valid: bool) -> dict[str, Any] | str:
 
 
 def append_object(path: Path, columns: dict[str, list[Any]], row: Mapping[str, Any], count: int) -> None:
-    """Add a row to columns of `count` cells, and a column for each key that is new."""
-    for key in [key for key in row if key not in columns]:
-        columns[key] = [None] * count
+    """Add a row to columns of `count` cells or fewer, those that were missing last, and a column for each new key."""
+    for key, value in row.items():
+        column = columns.setdefault(key, [])
+        fill_up(column, count)
+        column.append(value)
     if len(columns) > KEY_LIMIT:
         raise DataError(f"{path}: more than {KEY_LIMIT:,} different keys; wanted the same keys in each line")
-    for key, column in columns.items():
-        column.append(row.get(key))
 
 
-def read_parquet(path: Path) -> Table:
-    """Read the columns of scalars, and those of `{bytes, path}`."""
+def read_parquet(path: Path, max_bytes: int) -> Table:
+    """Read the columns of scalars, and those of `{bytes, path}`; bytes alone become text where they are UTF-8."""
     check_pyarrow(f"reading {path}")
     import pyarrow
     from pyarrow import parquet
 
     # Opened here, since pyarrow takes a part of a path such as `year=2020` for one more column.
     try:
-        with path.open("rb") as file, parquet.ParquetFile(file) as source:
+        with open_regular(path) as file, parquet.ParquetFile(file) as source:
             names = [field.name for field in source.schema_arrow if is_readable(field.type)]
             check_names(path, names)
-            table = source.read(columns=names)
-            columns = {name: table.column(name).to_pylist() for name in names}
-            return Table(path, columns, range(1, table.num_rows + 1))
+            check_size(path, measure_parquet(source, names), max_bytes)
+            texts = list_texts(source.metadata, names)
+        # A value that repeats is stored once, and so it is kept: a million times the same text is a text.
+        with open_regular(path) as file, parquet.ParquetFile(file, read_dictionary=texts) as source:
+            columns: dict[str, list[Any]] = {name: [] for name in names}
+            for group in range(source.num_row_groups):
+                table = source.read_row_group(group, columns=names)
+                for name in names:
+                    for chunk in table.column(name).chunks:
+                        columns[name].extend(list_cells(chunk))
+            return Table(path, columns, range(1, source.metadata.num_rows + 1))
     except (pyarrow.ArrowException, ValueError, OverflowError) as error:
+        if isinstance(error, DataError):
+            raise
         raise DataError(f"{path}: damaged, or no Parquet: {' '.join(str(error).split())}") from error
+
+
+def measure_parquet(source: Any, names: Sequence[str]) -> int:
+    """Return what the columns take in memory by a file's own word: cells, and what is unpacked for them."""
+    metadata = source.metadata
+    groups = [metadata.row_group(index) for index in range(metadata.num_row_groups)]
+    rows = max(metadata.num_rows, sum(group.num_rows for group in groups))
+    chunks = (group.column(index) for group in groups for index in range(group.num_columns))
+    unpacked = sum(chunk.total_uncompressed_size for chunk in chunks if is_part(chunk.path_in_schema, names))
+    shared = set(list_texts(metadata, names))
+    return int(unpacked + rows * sum(8 if name in shared else CELL_BYTES for name in names))
+
+
+def list_texts(metadata: Any, names: Sequence[str]) -> list[str]:
+    """Return the paths of the columns of texts and bytes, which may be stored as references to few values."""
+    schema = (metadata.schema.column(index) for index in range(metadata.num_columns))
+    return [item.path for item in schema if item.physical_type == "BYTE_ARRAY" and is_part(item.path, names)]
+
+
+def is_part(path: str, names: Sequence[str]) -> bool:
+    """Whether what a Parquet file calls `column` or `column.field` is one of some columns."""
+    return path in names or path.removesuffix(".bytes").removesuffix(".path") in names
+
+
+def list_cells(array: pyarrow.Array, text: bool = True) -> list[Any]:
+    """Return an array's cells; equal ones of a column of references are one object. Bytes become `text` if they are."""
+    import pyarrow
+
+    if isinstance(array, pyarrow.StructArray):
+        parts = {name: list_cells(array.field(name), text=name == "path") for name in ("bytes", "path")}
+        rows = zip(array.is_valid().to_pylist(), parts["bytes"], parts["path"], strict=True)
+        return [{"bytes": content, "path": path} if known else None for known, content, path in rows]
+    if isinstance(array, pyarrow.DictionaryArray):
+        values = list_cells(array.dictionary, text)
+        return [None if index is None else values[index] for index in array.indices.to_pylist()]
+    cells: list[Any] = array.to_pylist()
+    return [decode(cell) if text and isinstance(cell, bytes) else cell for cell in cells]
+
+
+def decode(cell: bytes) -> str | bytes:
+    """Return bytes as text where they are UTF-8."""
+    try:
+        return cell.decode()
+    except UnicodeDecodeError:
+        return cell
 
 
 def is_readable(kind: Any) -> bool:

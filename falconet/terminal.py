@@ -291,6 +291,8 @@ def print_facts(report: DataReport) -> None:
     """Print how a data set is split, read and made up."""
     if report.columns:
         print_line(describe_columns(report.columns))
+    for note in report.notes:
+        print_line(note)
     splits = [f"{name} {n:,}{' (made)' if name in report.made else ''}" for name, n in report.splits.items()]
     imbalance = f"; largest class {report.imbalance:.1f} times the smallest" if report.imbalance else ""
     print_line(f"splits: {', '.join(splits)}{imbalance}")

@@ -302,7 +302,7 @@ def test_counted_columns_are_a_header(header: str) -> None:
         ("a,b\n1\n", ".csv", r"no rows that can be read, of 1; the first: line 2 \(wanted 2 cells, found 1\)"),
         ("[\n{}\n]\n", ".jsonl", "no rows that can be read, of 2; the first: line 1"),
         ("a,b,a\n1,2,3\n", ".csv", "wanted different column names, found 'a' more than once"),
-        (b"a,\xff\n1,2\n", ".csv", "header in line 1: invalid UTF-8"),
+        (b"a,\x81\n1,2\n", ".csv", "header in line 1: invalid UTF-8"),
         ('a,"b\n1,2\n', ".csv", "header in line 1: a quote is never closed"),
         (b"\xff\xfea\0,\0b", ".csv", "invalid UTF-16"),
         (b"PAR1 but nothing more PAR1", ".parquet", "damaged, or no Parquet"),
@@ -395,3 +395,64 @@ def test_columns_of_json_lines_stand_in_order_of_appearance(tmp_path: Path) -> N
     path = tmp_path / "wide.jsonl"
     path.write_text(json.dumps(dict.fromkeys(names, 1)) + "\n" + json.dumps({"late": 2}), encoding="utf-8")
     assert list(read_table(path).columns) == [*names, "late"]
+
+
+@pytest.mark.parametrize(
+    ("content", "names", "lines"),
+    [
+        ("good film,pos\nbad film,neg\nfine film,pos\npoor film,neg\n", ["1", "2"], [1, 2, 3, 4]),
+        ("0,2,3,a\n1,3,3,b\n2,2,3,a\n3,3,3,b\n", ["1", "2", "3", "4"], [1, 2, 3, 4]),
+        ("country,2010,2011\nA,1,2\nB,3,4\nC,1,2\n", ["country", "2010", "2011"], [2, 3, 4]),
+        ("n,label\n1,x\n2,y\n3,x\n4,y\n", ["n", "label"], [2, 3, 4, 5]),
+    ],
+)
+def test_rows_tell_whether_there_is_a_header(content: str, names: list[str], lines: list[int]) -> None:
+    table = read_content(content)
+    assert (list(table.columns), list(table.lines)) == (names, lines)
+    assert table.counted == (names[0] == "1") == bool(table.notes)
+
+
+def test_header_may_be_set(tmp_path: Path) -> None:
+    path = make_file(tmp_path / "t.csv", "1.5,0.5\n2,3\n")
+    assert list(read_table(path, header=True).columns) == ["1.5", "0.5"]
+    assert to_lists(read_table(path, header=False)) == {"1": ["1.5", "2"], "2": ["0.5", "3"]}
+
+
+@pytest.mark.parametrize(
+    ("content", "suffix"),
+    [
+        ("text;label\ncafé;x\n".encode("cp1252"), ".csv"),
+        ("text;label\ncafé;x\n".encode("utf-16-le"), ".csv"),
+        ("text;label\ncafé;x\n".encode("utf-16-be"), ".CSV"),
+        ("sep=;\ntext;label\ncafé;x\n", ".csv"),
+        ("# one\n# two, three\ntext,label\ncafé,x\n", ".csv"),
+        ("#text,label\ncafé,x\n", ".csv"),
+        ("text   label\ncafé  x\n", ".data"),
+        ("text\tlabel\ncafé\tx\n", ""),
+    ],
+)
+def test_tables_of_other_programs(content: str | bytes, suffix: str) -> None:
+    assert to_lists(read_content(content, suffix)) == {"text": ["café"], "label": ["x"]}
+
+
+def test_quote_that_another_cell_closes_merges_no_rows() -> None:
+    table = read_content('text,label\n"bad film,neg\nok,pos\n"good film",pos\nfine,neg\n')
+    assert table.columns["text"] == ["ok", "good film", "fine"]
+    assert table.damaged == ((2, "a quote is never closed"),)
+
+
+def test_what_becomes_too_large_is_refused(tmp_path: Path) -> None:
+    rows = "".join(f'{{"k{index}": 1}}\n' for index in range(200))
+    for path in (make_file(tmp_path / "t.csv", "a,b\n" + "1,2\n" * 200), make_file(tmp_path / "t.jsonl", rows)):
+        with pytest.raises(DataError, match=r"wanted at most 9,000 bytes in memory, .* --set data\.max_bytes=18000"):
+            read_table(path, max_bytes=9_000)
+    same = pyarrow.table({"a": pyarrow.array(["x" * 1000] * 10_000), "n": [1] * 10_000})
+    pyarrow.parquet.write_table(same, tmp_path / "t.parquet")
+    assert len({id(cell) for cell in read_table(tmp_path / "t.parquet").columns["a"]}) == 1
+    with pytest.raises(DataError, match="wanted at most 200,000 bytes in memory"):
+        read_table(tmp_path / "t.parquet", max_bytes=200_000)
+
+
+def test_bytes_in_parquet_are_text_where_they_are_utf8(tmp_path: Path) -> None:
+    pyarrow.parquet.write_table(pyarrow.table({"a": ["é".encode(), b"\xff", None]}), tmp_path / "t.parquet")
+    assert to_lists(read_table(tmp_path / "t.parquet")) == {"a": ["é", b"\xff", None]}

@@ -186,6 +186,8 @@ def announce(plan: Plan, resume: bool) -> None:
     terminal.print_note(terminal.describe_dataset(plan.dataset))
     if plan.dataset.columns:
         terminal.print_note(terminal.describe_columns(plan.dataset.columns))
+    for note in plan.dataset.notes:
+        terminal.print_note(note)
     leaks = find_leaks(plan.dataset)
     if leaks:
         terminal.print_note(f"caution: {len(leaks)} groups of equal samples stand in more than one split")

@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 import gzip
+import io
+import math
 import re
 import struct
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence, Sized
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 from jaxtyping import Float32, Int64, Shaped, UInt8
 
-from falconet.data.dataset import ImageArray, Split, hash_arrays
+from falconet.data.dataset import ImageArray, Split, hash_arrays, normalize_label
 from falconet.data.series import NO_VALUES, count_steps, split_series
 from falconet.errors import DataError
 from falconet.spec import Kind
+from falconet.storage import open_regular
+from falconet.tables import MAX_BYTES, check_size
 
 IDX_IMAGES = re.compile(r"(?P<part>.*?)[-_.]?images[-.]idx[34]-ubyte(?:\.gz)?$")
 SPLIT_WORDS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test", "t10k": "test"}
+
+MOST_DIMENSIONS = 8
+"""Of an array in an IDX file; those of images have three or four."""
 
 NPZ_PAIRS = (
     ("images", "labels"), ("x", "y"), ("X", "y"), ("data", "target"), ("data", "labels"),
@@ -27,28 +35,40 @@ NPZ_PAIRS = (
 )  # fmt: skip
 
 
-def read_idx(path: Path) -> UInt8[np.ndarray, "*shape"]:
+def read_idx(path: Path, max_bytes: int = MAX_BYTES) -> UInt8[np.ndarray, "*shape"]:
     """Read one IDX file of unsigned bytes, compressed by gzip or not.
 
     The format, as published with MNIST: two zero bytes, a type byte (8 for unsigned), the number of dimensions, each
-    dimension as a big-endian 32-bit integer, then the values. Raises DataError for anything else or anything less.
+    dimension as a big-endian 32-bit integer, then the values. Raises DataError for anything else or anything less, and
+    for more than `max_bytes`, before they are read.
     """
     try:
-        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        with open_regular(path) as plain:
+            file = gzip.GzipFile(fileobj=plain) if path.suffix.lower() == ".gz" else cast("io.BufferedReader", plain)
+            return read_idx_values(path, file, max_bytes)
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path}: cannot be read: {error}") from error
-    if len(content) < 4 or content[:3] != b"\0\0\x08":
-        raise DataError(f"{path}: wanted an IDX file of unsigned bytes (0x000008..), found 0x{content[:4].hex()}")
-    header = 4 + 4 * content[3]
-    if len(content) < header:
-        raise DataError(f"{path}: truncated IDX header: {len(content)} bytes")
-    shape = struct.unpack(f">{content[3]}I", content[4:header])
-    wanted = header + int(np.prod(shape, dtype=object))
-    if len(content) != wanted:
+
+
+def read_idx_values(path: Path, file: io.BufferedIOBase, max_bytes: int) -> UInt8[np.ndarray, "*shape"]:
+    """Read an IDX file's header, and no more values than it says."""
+    start = file.read(4)
+    if len(start) < 4 or start[:3] != b"\0\0\x08" or start[3] > MOST_DIMENSIONS:
         raise DataError(
-            f"{path}: wanted {wanted:,} bytes for shape {shape}, found {len(content):,}: truncated or altered"
+            f"{path}: wanted an IDX file of unsigned bytes (0x000008..) and up to {MOST_DIMENSIONS} dimensions, found "
+            f"0x{start.hex()}"
         )
-    return np.frombuffer(content, dtype=np.uint8, offset=header).reshape(shape).copy()
+    rest = file.read(4 * start[3])
+    if len(rest) < 4 * start[3]:
+        raise DataError(f"{path}: truncated IDX header: {4 + len(rest)} bytes")
+    shape = struct.unpack(f">{start[3]}I", rest)
+    wanted = math.prod(shape)
+    check_size(path, wanted, max_bytes)
+    values = file.read(wanted + 1)
+    if len(values) != wanted:
+        found = f"{len(values):,}" if len(values) < wanted else "more"
+        raise DataError(f"{path}: wanted {wanted:,} values for shape {shape}, found {found}: truncated or altered")
+    return np.frombuffer(values, dtype=np.uint8).reshape(shape).copy()
 
 
 def find_idx_images(folder: Path) -> list[Path]:
@@ -57,7 +77,7 @@ def find_idx_images(folder: Path) -> list[Path]:
     return [path for path in found if path.suffix != ".gz" or path.with_suffix("") not in found]
 
 
-def read_idx_folder(folder: Path, source: str) -> tuple[dict[str, Split], tuple[str, ...]]:
+def read_idx_folder(folder: Path, source: str, max_bytes: int = MAX_BYTES) -> tuple[dict[str, Split], tuple[str, ...]]:
     """Read `train-images-idx3-ubyte`, `train-labels-idx1-ubyte` and their `t10k` or `test` counterparts."""
     paths: dict[str, Path] = {}
     for path in find_idx_images(folder):
@@ -65,13 +85,14 @@ def read_idx_folder(folder: Path, source: str) -> tuple[dict[str, Split], tuple[
         if split in paths:
             raise DataError(f"{folder}: wanted one file of {split} images, found {paths[split].name} and {path.name}")
         paths[split] = path
-    return to_splits({split: read_idx_pair(path) for split, path in paths.items()}, source, None)
+    return to_splits({split: read_idx_pair(path, max_bytes) for split, path in paths.items()}, source, None)
 
 
-def read_idx_pair(path: Path) -> tuple[np.ndarray, np.ndarray]:
+def read_idx_pair(path: Path, max_bytes: int = MAX_BYTES) -> tuple[np.ndarray, np.ndarray]:
     """Read a file of images and its file of labels."""
     labels_path = find_idx_labels(path)
-    return as_images(read_idx(path), str(path)), as_labels(read_idx(labels_path), str(labels_path))
+    images, labels = read_idx(path, max_bytes), read_idx(labels_path, max_bytes)
+    return as_images(images, str(path)), as_labels(labels, str(labels_path))
 
 
 def find_idx_labels(images: Path) -> Path:
@@ -92,7 +113,9 @@ def split_of(path: Path) -> str:
     return SPLIT_WORDS.get(word, "train")
 
 
-def read_npz(path: Path, source: str, kind: Kind | None) -> tuple[Kind, dict[str, Split], tuple[str, ...]]:
+def read_npz(
+    path: Path, source: str, kind: Kind | None, max_bytes: int = MAX_BYTES
+) -> tuple[Kind, dict[str, Split], tuple[str, ...]]:
     """Read arrays of images or of series with labels, in one pair or in a pair for each split.
 
     Known names are those of Keras (`x_train`, `y_train`, ...), MedMNIST (`train_images`, `train_labels`, ...) and plain
@@ -102,14 +125,14 @@ def read_npz(path: Path, source: str, kind: Kind | None) -> tuple[Kind, dict[str
     Series are `(n, steps)` or `(n, channels, steps)`, shorter ones followed by NaN; or `values` of shape
     `(channels, total steps)`, or of one dimension, one series behind the other, with an array `lengths`.
 
-    Returns kind, splits and classes. Raises DataError for arrays that are neither, and for object arrays, which would
-    need pickle.
+    Returns kind, splits and classes. Raises DataError for arrays that are neither, for object arrays, which would need
+    pickle, and for arrays of more than `max_bytes` together, before they are unpacked.
     """
     if kind == "text":
         raise DataError(
             f"{path}: wanted texts, found arrays; put texts into a table or a folder, or leave out data.kind"
         )
-    arrays = read_archive(path)
+    arrays = read_archive(path, max_bytes)
     pairs = find_pairs(arrays)
     if not pairs:
         raise DataError(
@@ -131,16 +154,41 @@ def guess_kind(arrays: Mapping[str, np.ndarray], names: Sequence[str]) -> Kind:
     return "series" if flat or any("series" in name or "values" in name for name in names) else "image"
 
 
-def read_archive(path: Path) -> dict[str, np.ndarray]:
-    """Read all arrays of a `.npz`."""
-    if not zipfile.is_zipfile(path):
-        raise DataError(f"{path}: cannot be read: it is no whole .npz archive; save it again with numpy.savez")
+def read_archive(path: Path, max_bytes: int = MAX_BYTES) -> dict[str, np.ndarray]:
+    """Read all arrays of a `.npz`, after the sizes that each declares itself: nothing is unpacked beyond them."""
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            return {name: np.asarray(archive[name]) for name in archive.files}
+        with open_regular(path) as file:
+            if not zipfile.is_zipfile(file):
+                raise DataError(f"{path}: cannot be read: it is no whole .npz archive; save it again with numpy.savez")
+            with zipfile.ZipFile(file) as archive:
+                members = [item for item in archive.infolist() if item.filename.endswith(".npy")]
+                check_size(path, sum(measure_member(archive, item) for item in members), max_bytes)
+                return {item.filename.removesuffix(".npy"): read_member(archive, item) for item in members}
+    except DataError:
+        raise
     except Exception as error:  # Of damaged archives, zipfile and NumPy raise anything from KeyError to zlib.error.
-        reason = "it holds object arrays, which need pickle" if "allow_pickle" in str(error) else str(error)
-        raise DataError(f"{path}: cannot be read: {reason}") from error
+        raise DataError(f"{path}: cannot be read: {error}") from error
+
+
+def measure_member(archive: zipfile.ZipFile, item: zipfile.ZipInfo) -> int:
+    """Return how many bytes an array declares; the archive's own word for it proves nothing."""
+    if item.compress_type not in {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:
+        # Others may ask for gigabytes before they unpack a byte.
+        raise ValueError(f"{item.filename} is compressed in another way than numpy.savez_compressed does")
+    with archive.open(item) as member:
+        read = np.lib.format.read_array_header_2_0
+        if np.lib.format.read_magic(member) == (1, 0):
+            read = np.lib.format.read_array_header_1_0
+        shape, _, dtype = read(member)
+    if dtype.hasobject:
+        raise ValueError("it holds object arrays, which need pickle")
+    return math.prod(shape) * max(dtype.itemsize, 1)
+
+
+def read_member(archive: zipfile.ZipFile, item: zipfile.ZipInfo) -> np.ndarray:
+    with archive.open(item) as member:
+        array: np.ndarray = np.lib.format.read_array(member, allow_pickle=False)
+    return array
 
 
 def find_pairs(arrays: Mapping[str, np.ndarray]) -> dict[str, tuple[str, str]]:
@@ -237,7 +285,7 @@ def as_labels(array: np.ndarray, origin: str) -> np.ndarray:
     if array.ndim != 1:
         raise DataError(f"{origin}: wanted one label a sample, found shape {array.shape}")
     if array.dtype.kind == "U":
-        return array
+        return np.array([normalize_label(str(label)) for label in array.tolist()])
     if array.dtype.kind not in "buif" or not np.array_equal(array, np.floor(array)):
         raise DataError(f"{origin}: wanted whole numbers or strings as labels, found dtype {array.dtype}")
     for value in (array.min(initial=0), array.max(initial=0)):

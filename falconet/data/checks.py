@@ -130,6 +130,8 @@ class DataReport:
     outliers: tuple[Outlier, ...]
     value_range: tuple[float, float] | None = None
     """Black and white of pictures in files with more than 8 bits a value; None: there are none."""
+    notes: tuple[str, ...] = ()
+    """What had to be guessed to read the source."""
     label_errors: tuple[LabelError, ...] = ()
     """Samples that a trained model finds in another class; looked for only on request."""
 
@@ -160,6 +162,7 @@ def describe_data(dataset: Dataset) -> DataReport:
         made=tuple(sorted(dataset.made)),
         fingerprint=dataset.fingerprint,
         columns=dict(dataset.columns),
+        notes=dataset.notes,
         ignored=dict(dataset.ignored),
         unreadable=(*dataset.unreadable, *list_unreadable(dataset, found)),
         duplicates=to_names(dataset, groups),

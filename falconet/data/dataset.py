@@ -240,6 +240,8 @@ class Dataset:
     """Splits that the source lacks and that were made from its training samples."""
     split_seed: int | None = None
     """The seed with which they were made."""
+    notes: tuple[str, ...] = ()
+    """What had to be guessed to read the source, such as that a table has no header."""
 
     def split(self, name: str) -> Split:
         """Return one split, or all samples for "all". Raises UnknownNameError for any other name."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from decimal import Decimal
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,16 @@ from typing import Any
 import numpy as np
 
 from falconet.data.arrays import SPLIT_WORDS
-from falconet.data.dataset import SPLIT_NAMES, Dataset, Split, Texts, Unreadable, hash_bytes, sort_classes
+from falconet.data.dataset import (
+    SPLIT_NAMES,
+    Dataset,
+    Split,
+    Texts,
+    Unreadable,
+    hash_bytes,
+    normalize_label,
+    sort_classes,
+)
 from falconet.data.files import (
     KINDS,
     SPLIT_FOLDERS,
@@ -24,12 +35,13 @@ from falconet.data.files import (
     list_folders,
     read_files,
     suffix_of,
+    walk,
 )
 from falconet.data.series import long_series, series_dataset, split_series, to_floats, wide_series
 from falconet.data.splits import Columns, DataConfig
 from falconet.errors import ConfigError, DataError, UnknownNameError
 from falconet.spec import Kind
-from falconet.tables import READABLE, Table, is_number, read_table
+from falconet.tables import ABSENT, READABLE, Table, is_number, read_table
 
 SPLIT_VALUES = {**SPLIT_WORDS, **SPLIT_FOLDERS}
 """What a table's name or a cell may call a split."""
@@ -59,6 +71,8 @@ NAMES = {
 
 SAMPLE = 1000
 """Cells that tell what a column holds."""
+MOST_CHARACTERS = 10_000_000
+"""Of one text."""
 FEW = 1000
 """Different values that a column may have to be taken for labels by its content."""
 
@@ -75,6 +89,8 @@ class Roles:
     """Role (a field of `Columns`) to column."""
     values: tuple[str, ...] = ()
     """Columns of a series' values."""
+    files: Mapping[str, str] = field(default_factory=dict)
+    """Paths of files by what the column of paths calls them, where it leaves out folder and extension."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +115,7 @@ def read_manifest(path: Path, config: DataConfig) -> Dataset:
     Raises ConfigError for configured columns that are not there, DataError for tables without labels or samples, and as
     `read_table` does.
     """
-    return read_tables(str(path), {"": read_table(path)}, config)
+    return read_tables(str(path), {"": read_table(path, header=config.header, max_bytes=config.max_bytes)}, config)
 
 
 def read_table_folder(folder: Path, config: DataConfig) -> Dataset:
@@ -111,7 +127,11 @@ def read_table_folder(folder: Path, config: DataConfig) -> Dataset:
     paths = find_split_tables(folder)
     if not paths:
         raise DataError(f"{folder}: wanted a table of training samples, such as train.csv, found none")
-    tables = {split: read_table(paths[split]) for split in SPLIT_NAMES if split in paths}
+    tables = {
+        split: read_table(paths[split], header=config.header, max_bytes=config.max_bytes)
+        for split in SPLIT_NAMES
+        if split in paths
+    }
     dataset = read_tables(str(folder), tables, config)
     used = {path.name for path in paths.values()}
     if "path" in dataset.columns:
@@ -176,10 +196,12 @@ def find_split_tables(folder: Path) -> dict[str, Path]:
 def read_tables(source: str, tables: Mapping[str, Table], config: DataConfig) -> Dataset:
     """Make a Dataset of tables by split, or of the one by ""."""
     first = next(iter(tables.values()))
-    roles = choose_roles(first, config)
+    comma = find_comma(first)
+    roles = choose_roles(spell_numbers(first, first.columns, comma), config)
     check_extra(first, config.extra)
     for table in tables.values():
         check_same(first, table, [*roles.columns.values(), *roles.values, *config.extra])
+    tables = {split: spell_numbers(table, roles.values, comma) for split, table in tables.items()}
     if "" not in tables:
         roles = replace(roles, columns={role: name for role, name in roles.columns.items() if role != "split"})
     parts = spell_labels([read_part(table, split, roles, config) for split, table in tables.items()])
@@ -190,7 +212,8 @@ def read_tables(source: str, tables: Mapping[str, Table], config: DataConfig) ->
         dataset = to_files(source, first.path.parent, roles.kind, usable, unreadable, config)
     else:
         dataset = to_samples(source, roles.kind, usable, unreadable)
-    return replace(dataset, columns=roles.columns)
+    notes = dict.fromkeys(f"{table.path.name}: {note}" for table in tables.values() for note in table.notes)
+    return replace(dataset, columns=roles.columns, notes=tuple(notes))
 
 
 def check_same(first: Table, table: Table, names: Iterable[str]) -> None:
@@ -212,9 +235,9 @@ def choose_roles(table: Table, config: DataConfig) -> Roles:
     Raises ConfigError for a configured column that is not there, DataError where nothing can be a sample or a label.
     """
     chosen = check_columns(table, config.columns)
-    if is_headless(table) and "1" not in chosen.values():
-        # As in the UCR archive, where the class comes first.
-        chosen.setdefault("label", "1")
+    if is_headless(table) and "label" not in chosen:
+        place = find_place(table, chosen)
+        chosen |= {"label": place} if place else {}
     guesses = {
         "label": find_named(table, chosen, "label", bool) or find_named(table, chosen, "y", is_label),
         "split": find_named(table, chosen, "split", is_split),
@@ -247,6 +270,24 @@ def is_headless(table: Table) -> bool:
     return len(table.columns) > 1 and list(table.columns) == [str(index + 1) for index in range(len(table.columns))]
 
 
+def find_place(table: Table, chosen: Mapping[str, str]) -> str | None:
+    """Return the column of labels of a table of numbers without names: the first one, as in the UCR archive.
+
+    The last one where it alone holds few different whole numbers. None where other columns are words, which tell.
+    """
+    free = list_free(table, chosen)
+    ends = [name for name in ("1", str(len(table.columns))) if name in free]
+    if not ends or any(is_wordy(cells) for cells in free.values()):
+        return None
+    like = [name for name in ends if is_label(free[name]) and share(free[name], is_whole) == 1]
+    return like[0] if like else ends[0]
+
+
+def is_whole(cell: Any) -> bool:
+    """Whether a cell holds a whole number, however it is written."""
+    return WHOLE.fullmatch(spell_label(cell)) is not None
+
+
 def list_free(table: Table, chosen: Mapping[str, str]) -> dict[str, Sequence[Any]]:
     """Return the columns that have no role yet."""
     return {name: cells for name, cells in table.columns.items() if name not in chosen.values()}
@@ -269,7 +310,7 @@ def simplify(name: str) -> str:
 
 def choose_samples(table: Table, chosen: Mapping[str, str], kind: Kind | None) -> Roles:
     """Return the roles with those of the columns that hold the samples. Raises DataError where there are none."""
-    ways = (choose_path, choose_named_text, choose_long, choose_wide, choose_longest_text)
+    ways = (choose_path, choose_named_text, choose_long, choose_wide, choose_named_files, choose_longest_text)
     configured = {"path": choose_path, "text": choose_named_text, "series": choose_long, "time": choose_long}
     asked = [configured[role] for role in chosen if role in configured]
     for way in asked or ways:
@@ -279,7 +320,8 @@ def choose_samples(table: Table, chosen: Mapping[str, str], kind: Kind | None) -
     wanted = {"image": "paths of images", "series": "series", "text": "texts", None: "texts, paths or series"}[kind]
     raise DataError(
         f"{table.path}: wanted {wanted} in its columns, found {list_names(table)}; name them by "
-        "--set data.columns.text=NAME, path=NAME, or series=NAME and time=NAME"
+        "--set data.columns.text=NAME, path=NAME, or series=NAME and time=NAME; --set data.kind=series takes the "
+        "columns of numbers alone"
     )
 
 
@@ -307,12 +349,38 @@ def choose_named_text(table: Table, chosen: Mapping[str, str], kind: Kind | None
     return Roles("text", {**chosen, "text": name}) if name and kind in {None, "text"} else None
 
 
-def choose_longest_text(table: Table, chosen: Mapping[str, str], kind: Kind | None) -> Roles | None:
-    """Texts: the column of words with the longest cells on average."""
-    wordy = {name: cells for name, cells in list_free(table, chosen).items() if is_wordy(cells)}
-    if not wordy or kind not in {None, "text"}:
+def choose_named_files(table: Table, chosen: Mapping[str, str], kind: Kind | None) -> Roles | None:
+    """Files that a column names without extension or folder: `17` or `b1ee` of `train/b1ee.jpg`, one folder's."""
+    if kind == "text":
         return None
-    return Roles("text", {**chosen, "text": max(wordy, key=lambda name: measure(wordy[name]))})
+    names = [name for name, cells in list_free(table, chosen).items() if is_different(cells)]
+    folders = list_stems(table.path.parent, KINDS[kind or "image"]) if names else {}
+    for name in names:
+        cells = {as_text(cell) for cell in head(table.columns[name])}
+        hits = {key: len(cells & stems.keys()) for key, stems in folders.items()}
+        best = max(hits, key=lambda key: hits[key], default=None)
+        if best is not None and 2 * hits[best] > len(cells):
+            return Roles(kind or "image", {**chosen, "path": name}, files=folders[best])
+    return None
+
+
+def list_stems(folder: Path, extensions: frozenset[str]) -> dict[tuple[str, str], dict[str, str]]:
+    """Return for each folder below one, and each extension there, the names of files without it, and their paths."""
+    found: dict[tuple[str, str], dict[str, str]] = {}
+    for path in walk(folder, folder, follow=False).files:
+        stem, extension = os.path.splitext(path)  # noqa: PTH122 - a Path for each of a million names takes seconds
+        if extension.lower() in extensions:
+            parent, _, name = stem.rpartition("/")
+            found.setdefault((parent, extension), {})[name] = path
+    return found
+
+
+def choose_longest_text(table: Table, chosen: Mapping[str, str], kind: Kind | None) -> Roles | None:
+    """Texts: of the columns that can be texts, the one with the longest cells on average."""
+    texts = {name: cells for name, cells in list_free(table, chosen).items() if is_wordy(cells) and is_prose(cells)}
+    if not texts or kind not in {None, "text"}:
+        return None
+    return Roles("text", {**chosen, "text": max(texts, key=lambda name: measure(texts[name]))})
 
 
 def choose_long(table: Table, chosen: Mapping[str, str], kind: Kind | None) -> Roles | None:
@@ -329,7 +397,8 @@ def choose_long(table: Table, chosen: Mapping[str, str], kind: Kind | None) -> R
 def choose_wide(table: Table, chosen: Mapping[str, str], kind: Kind | None) -> Roles | None:
     """A series a row: two columns of numbers or more, and besides them none but the label."""
     free = {name: cells for name, cells in list_free(table, chosen).items() if simplify(name) not in IDENTIFIERS}
-    values = [name for name, cells in free.items() if is_numeric(cells)]
+    # A dict, since there may be a hundred thousand.
+    values = {name: None for name, cells in free.items() if is_numeric(cells)}
     others = [cells for name, cells in free.items() if name not in values]
     labeled = not others if "label" in chosen else len(others) <= 1 and all(map(is_label, others))
     fits = kind == "series" or (kind is None and labeled)
@@ -354,6 +423,54 @@ def list_names(table: Table) -> str:
     return ", ".join(names[:12]) + (f" and {len(names) - 12} more" if len(names) > 12 else "")
 
 
+# Numbers as they are written elsewhere
+
+
+GROUPED = re.compile(r"[+-]?\d{1,3}([.,'\u2019 \u00a0\u202f])\d{3}(?:\1\d{3})*(?:[.,]\d+)?", re.ASCII)
+"""Digits in groups of three: 1.234,5 or 1 234."""
+WITH_COMMA = re.compile(r"[+-]?\d*,\d+(?:e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
+THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2}(?:,\d{3})+(?:\.\d+)?", re.ASCII)
+
+
+def is_local(cell: Any) -> bool:
+    """Whether a cell is a number as some languages write it, which no program reads as one."""
+    text = cell.strip() if isinstance(cell, str) else ""
+    return not is_number(text) and bool(GROUPED.fullmatch(text) or WITH_COMMA.fullmatch(text))
+
+
+def is_any_number(cell: Any) -> bool:
+    return isinstance(cell, str) and (is_number(cell) or is_local(cell))
+
+
+def find_comma(table: Table) -> str | None:
+    """Return what a comma in a table's numbers is: "." before decimals, "" between thousands; None: there is none."""
+    columns = [head(cells) for cells in table.columns.values()]
+    found = [cell.strip() for cells in columns if share(cells, is_any_number) > 0.5 for cell in filter(is_local, cells)]
+    if not found:
+        return None
+    # Thousands are never led by a zero; where semicolons separate, commas most likely stand before decimals.
+    whole = all(THOUSANDS.fullmatch(text) for text in found if "," in text)
+    return "" if whole and table.delimiter != ";" else "."
+
+
+def spell_numbers(table: Table, names: Iterable[str], comma: str | None) -> Table:
+    """Write the numbers of some columns in digits and point, where most cells of a column are numbers."""
+    if comma is None:
+        return table
+    local = {
+        name: [spell_number(cell, comma) if is_local(cell) else cell for cell in table.columns[name]]
+        for name in names
+        if share(table.columns[name], is_any_number) > 0.5 and any(map(is_local, table.columns[name]))
+    }
+    return replace(table, columns={**table.columns, **local}) if local else table
+
+
+def spell_number(cell: str, comma: str) -> str:
+    text = re.sub("['\u2019 \u00a0\u202f]", "", cell.strip())
+    # Where commas stand before decimals, points stand between thousands.
+    return text.replace(".", "").replace(",", ".") if comma and "," in text else text.replace(",", "")
+
+
 # What a column's cells are like
 
 
@@ -370,6 +487,23 @@ def share(cells: Sequence[Any], accept: Callable[[Any], bool]) -> float:
 
 def is_wordy(cells: Sequence[Any]) -> bool:
     return share(cells, lambda cell: isinstance(cell, str) and not is_number(cell)) > 0.5
+
+
+def is_different(cells: Sequence[Any]) -> bool:
+    """Whether hardly any value stands twice, as names of files do not."""
+    first = [as_text(cell) for cell in head(cells)]
+    return len(first) > 1 and 10 * len(set(first)) >= 9 * len(first)
+
+
+UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff]{2}")
+"""Scripts that put no spaces between words."""
+
+
+def is_prose(cells: Sequence[Any]) -> bool:
+    """Whether a column of words can be texts: of several words, and not the same few again and again."""
+    first = [cell for cell in head(cells) if isinstance(cell, str)]
+    several = sum(len(cell.split(maxsplit=1)) > 1 or UNSPACED.search(cell) is not None for cell in first)
+    return 2 * several > len(first) and 2 * len(set(first)) > len(first)
 
 
 def is_numeric(cells: Sequence[Any]) -> bool:
@@ -426,7 +560,7 @@ def read_part(table: Table, split: str, roles: Roles, config: DataConfig) -> Par
         return [cells[row] for row in rows]
 
     names = [f"{table.path.name}:{table.lines[row]}" for row in rows]
-    labels = [as_text(cell) for cell in pick("label")]
+    labels = [spell_label(cell) for cell in pick("label")]
     splits = [split or "train"] * len(rows)
     if "split" in roles.columns:
         splits = read_splits(table.path, roles.columns["split"], pick("split"))
@@ -441,7 +575,10 @@ def read_values(table: Table, roles: Roles, config: DataConfig) -> tuple[Sequenc
     """Return for each sample its row (its first one), its text, path or series, and why it cannot be used, or ""."""
     columns, rows = table.columns, range(len(table.lines))
     if "path" in roles.columns:
-        return rows, *read_paths(table.path.parent, columns[roles.columns["path"]], config.follow)
+        cells = columns[roles.columns["path"]]
+        if roles.files:
+            cells = [roles.files.get(as_text(cell), cell) for cell in cells]
+        return rows, *read_paths(table.path.parent, cells, config.follow)
     if roles.kind == "text":
         return rows, *read_texts(columns[roles.columns["text"]])
     if "series" in roles.columns:
@@ -485,7 +622,14 @@ def find_reason(series: np.ndarray | str) -> str:
 def read_texts(cells: Sequence[Any]) -> tuple[list[str], list[str]]:
     """Return texts, and for each why it cannot be used."""
     texts = [cell if isinstance(cell, str) else as_text(cell) for cell in cells]
-    return texts, ["" if text and not text.isspace() else "empty text" for text in texts]
+    return texts, [describe_text(text) for text in texts]
+
+
+def describe_text(text: str) -> str:
+    """Return why a text cannot be used, or nothing."""
+    if len(text) > MOST_CHARACTERS:
+        return f"{len(text):,} characters; wanted at most {MOST_CHARACTERS:,}"
+    return "" if text and not text.isspace() else "empty text"
 
 
 def read_paths(root: Path, cells: Sequence[Any], follow: bool) -> tuple[list[str], list[str]]:
@@ -524,14 +668,40 @@ def read_groups(cells: Sequence[Any]) -> list[int]:
     return [hash_bytes(text.encode()) if (text := as_text(cell)) else 0 for cell in cells]
 
 
+WHOLE = re.compile(r"[+-]?\d+", re.ASCII)
+WITH_POINT = re.compile(r"([+-]?\d+)\.0*", re.ASCII)
+SCIENTIFIC = re.compile(r"[+-]?\d\.\d{2,}e[+-]\d\d", re.ASCII | re.IGNORECASE)
+"""As `%e` writes: the labels of the UCR archive."""
+
+
+def spell_label(cell: Any) -> str:
+    """Return a label as text; whole numbers without a point, as programs write them that know floats alone."""
+    text = normalize_label(as_text(cell))
+    if match := WITH_POINT.fullmatch(text):
+        return match[1]
+    if SCIENTIFIC.fullmatch(text) and (value := Decimal(text)) == value.to_integral_value():
+        return str(int(value))
+    return text
+
+
 def spell_labels(parts: Sequence[Part]) -> list[Part]:
-    """Write whole numbers without a point, where all labels are whole numbers."""
-    labels = {label for part in parts for label in part.labels} - {""}
-    if not all(is_number(label) and float(label).is_integer() for label in labels):
-        return list(parts)
-    # Not those that are written without one: 007 is a name.
-    spelled = {label: label if label.lstrip("+-").isdecimal() else str(int(float(label))) for label in labels}
-    return [replace(part, labels=[spelled.get(label, "") for label in part.labels]) for part in parts]
+    """Leave out labels that say that there is none: `NaN`, and among numbers what else stands for missing ones."""
+    labels = {label for part in parts for label in part.labels} - NO_LABELS - {""}
+    none = NO_LABELS if labels and all(map(is_number, labels)) else frozenset({"NaN"})
+    return [leave_out(part, none) for part in parts]
+
+
+def leave_out(part: Part, none: frozenset[str]) -> Part:
+    """Return a part in which samples of some labels have none."""
+    if none.isdisjoint(part.labels):
+        return part
+    reasons = [
+        why or ("no label" if label in none else "") for label, why in zip(part.labels, part.reasons, strict=True)
+    ]
+    return replace(part, labels=["" if label in none else label for label in part.labels], reasons=reasons)
+
+
+NO_LABELS = ABSENT | {"NaN", "nan", "NAN"}
 
 
 def list_bad(table: Table, part: Part) -> list[Unreadable]:

@@ -85,7 +85,7 @@ def read_source(source: str, data_root: Path, config: DataConfig) -> Dataset:
     if source.startswith(HUB_PREFIX):
         return read_hub(source, config)
     if path.suffix.lower() == ".npz" and path.is_file():
-        return from_arrays(source, *read_npz(path, path.name, config.kind))
+        return from_arrays(source, *read_npz(path, path.name, config.kind, config.max_bytes))
     if path.suffix.lower() == ".ts" and path.is_file():
         return read_ts(path)
     return read_any_folder(path, config) if path.is_dir() else read_manifest(path, config)
@@ -94,7 +94,7 @@ def read_source(source: str, data_root: Path, config: DataConfig) -> Dataset:
 def read_any_folder(folder: Path, config: DataConfig) -> Dataset:
     """Read a folder: of arrays, of tables, of series, or else of class subfolders."""
     if find_idx_images(folder):
-        return from_arrays(str(folder), "image", *read_idx_folder(folder, folder.name))
+        return from_arrays(str(folder), "image", *read_idx_folder(folder, folder.name, config.max_bytes))
     if find_cifar_binaries(folder):
         return read_cifar_binaries(folder, str(folder))
     if find_split_tables(folder):

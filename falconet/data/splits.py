@@ -13,6 +13,7 @@ from falconet.data.images import PIXEL_LIMIT
 from falconet.errors import ConfigError, DataError
 from falconet.schema import SPARSE
 from falconet.spec import Kind, check_value_range
+from falconet.tables import MAX_BYTES
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,12 @@ class DataConfig:
     extra: tuple[str, ...] = ()
     """Further columns of a table that are kept beside the samples, such as those that figures are sliced by."""
 
+    header: bool | None = None
+    """Whether the first row of a table with separators holds the columns' names; None: guessed from the rows."""
+
+    max_bytes: int = MAX_BYTES
+    """What one file of arrays or one table may take in memory: a small file can hold a great deal, compressed."""
+
     follow: bool = False
     """Read files that links, `..` or absolute paths lead to outside the source's folder."""
 
@@ -85,6 +92,8 @@ class DataConfig:
         check_value_range(self.value_range)
         if not 0 <= self.split_seed < 2**31:
             raise ConfigError(f"split_seed: wanted 0 to 2147483647, found {self.split_seed}")
+        if self.max_bytes < 1:
+            raise ConfigError(f"max_bytes: wanted 1 or more, found {self.max_bytes}")
         for name, value in (("val_fraction", self.val_fraction), ("test_fraction", self.test_fraction)):
             if not 0 < value < 0.5:
                 raise ConfigError(f"{name}: wanted a share above 0 and below 0.5, found {value}")

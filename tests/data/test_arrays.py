@@ -49,10 +49,15 @@ def test_no_part_of_an_idx_file_is_enough(data: st.DataObject, tmp_path_factory:
     [
         pytest.param("a", b"\0\0\x0d\x03" + to_idx(IMAGES)[4:], "found 0x00000d03", id="floats"),
         pytest.param("a", b"not an IDX file", "wanted an IDX file", id="text"),
-        pytest.param("a", to_idx(IMAGES) + b"!", r"wanted 136 bytes for shape \(6, 5, 4\), found 137", id="longer"),
-        pytest.param("a", to_idx(IMAGES)[:-1], "wanted 136 bytes .* found 135: truncated", id="shorter"),
+        pytest.param("a", to_idx(IMAGES) + b"!", r"wanted 120 values for shape \(6, 5, 4\), found more", id="longer"),
+        pytest.param("a", to_idx(IMAGES)[:-1], "wanted 120 values .* found 119: truncated", id="shorter"),
         pytest.param("a", to_idx(IMAGES)[:9], "truncated IDX header", id="header"),
-        pytest.param("a", b"\0\0\x08\x02" + b"\xff" * 8, "found 12: truncated", id="gigantic"),
+        pytest.param(
+            "a",
+            b"\0\0\x08\x02" + b"\xff" * 8,
+            r"wanted at most 1,073,741,824 bytes in memory, found 18,446,744,065,119,617,025",
+            id="gigantic",
+        ),
         pytest.param("a.gz", to_idx(IMAGES), "cannot be read: Not a gzipped file", id="not gzip"),
         pytest.param("a.gz", gzip.compress(to_idx(IMAGES))[:-20], "cannot be read: .*end", id="gzip cut"),
         pytest.param("a.gz", gzip.compress(to_idx(IMAGES))[:10] + b"\xff" * 30, "cannot be read", id="gzip altered"),
