@@ -15,7 +15,7 @@ from tests.compression.builders import HUGE, SMALL
 from tests.test_registry_wide import CHANNELS, CLASSES, VARIANTS, build, draw_inputs
 
 QUICK = {"lenet5", "lenet5_caffe", "lenet_relu", "resnet20", "gru", "transformer"}
-"""The others wait for `make test-all`."""
+"""The others wait for `make test-slow`."""
 
 
 def list_cases(*, few: bool = False) -> list[Any]:
