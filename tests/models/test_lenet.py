@@ -6,6 +6,7 @@ import math
 import subprocess
 import sys
 import zlib
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 
 from falconet.errors import ConfigError
 from falconet.models import create_model
+from falconet.models.layers import find_outputs
 from falconet.models.lenet import (
     C3_TABLE,
     LeNet5,
@@ -344,3 +346,12 @@ def normalized(model: nn.Module, x: Tensor, name: str) -> Tensor:
 def test_lenet_relu_refuses_what_makes_no_network(width: int) -> None:
     with pytest.raises(ConfigError, match=r"model\.options\.width: wanted"):
         create_model("lenet_relu", width=width)
+
+
+def test_weights_for_other_classes_keep_all_but_the_fixed_codes(tmp_path: Path) -> None:
+    trained = create_model("lenet5", num_classes=10)
+    torch.save(trained.state_dict(), tmp_path / "ten.pth")
+    made = create_model("lenet5", num_classes=26, pretrained=tmp_path / "ten.pth")
+    assert find_outputs(made) == ("output",)
+    assert torch.equal(made.state_dict()["output.codes"], output_codes(26))
+    assert all(torch.equal(made.state_dict()[name], tensor) for name, tensor in trained.named_parameters())
