@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from falconet import planning
+from falconet.data import Dataset, load_dataset
 from falconet.data.augmentation import POLICIES
 from falconet.errors import ConfigError, DataError, PathError, RunExistsError, UnknownNameError, UsageError
 from falconet.planning import parse_assignments, plan_run, read_settings, write_config
@@ -287,10 +288,12 @@ class TestExistingFolders:
         out = tmp_path / "run" if named else None
         write_config(plan_run("digits", out=out, seed=4))
         reads: list[object] = []
-        load = planning.load_dataset
-        monkeypatch.setattr(
-            planning, "load_dataset", lambda *given, **more: reads.append(given) or load(*given, **more)
-        )
+
+        def read(*given: Any, **more: Any) -> Dataset:
+            reads.append(given)
+            return load_dataset(*given, **more)
+
+        monkeypatch.setattr(planning, "load_dataset", read)
         assert plan_run("digits", out=out, existing="resume").config.training.seed == 4
         assert len(reads) == 1
 

@@ -67,7 +67,11 @@ def outline_model(
 
 def materialize(model: nn.Module) -> nn.Module:
     """Give an outline's weights memory, without values; return the same module."""
-    return model._apply(lambda tensor: torch.empty_like(tensor, device="cpu") if tensor.is_meta else tensor)
+    # As Module.to_empty does, which would also empty the buffers that have their values already.
+    model._apply(  # type: ignore[no-untyped-call]
+        lambda tensor: torch.empty_like(tensor, device="cpu") if tensor.is_meta else tensor
+    )
+    return model
 
 
 class Outlining(TorchFunctionMode):

@@ -723,7 +723,7 @@ def write_twelve_bits(root: Path, brightest: int = 4095) -> Path:
 
 def test_deep_pictures_have_one_range(tmp_path: Path) -> None:
     dataset = load_dataset(write_twelve_bits(tmp_path / "deep"))
-    assert dataset.value_range == (0, 4095)
+    assert dataset.value_range == (0.0, 4095.0)
     everything = dataset.split("all")
     for index in range(len(everything)):
         low = everything.samples.name(index).startswith("low")
@@ -734,7 +734,7 @@ def test_deep_pictures_have_one_range(tmp_path: Path) -> None:
 def test_a_range_may_be_asked_for(tmp_path: Path) -> None:
     root = write_twelve_bits(tmp_path / "deep")
     dataset = load_dataset(root, config=DataConfig(value_range=(0, 8190)))
-    assert dataset.value_range == (0, 8190)
+    assert dataset.value_range == (0.0, 8190.0)
     assert max(int(dataset.split("all").samples.read(index).max()) for index in range(24)) == 128
     with pytest.raises(ConfigError, match="value_range: wanted black and a higher white"):
         DataConfig(value_range=(5, 5))
@@ -754,5 +754,5 @@ def test_a_model_reads_pictures_in_its_own_range(tmp_path: Path) -> None:
     assert int(cache.take(torch.arange(len(cache))).max()) > 250
     # A dark source is not stretched: it is read as the model's own was.
     dark = load_dataset(write_twelve_bits(tmp_path / "dark", 900))
-    assert dark.value_range == (0, 1023)
+    assert dark.value_range == (0.0, 1023.0)
     assert fit_recordings(dark.splits["test"].samples, spec).read(0).max() <= round(900 / 4095 * 255)

@@ -322,7 +322,7 @@ def test_extensible_headers_of_pcm_are_read(width: int) -> None:
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("extensible", [False, True])
 def test_recordings_in_floating_point_are_read_as_they_are(dtype: type, extensible: bool) -> None:
-    samples = np.random.default_rng(0).normal(0, 0.4, size=(50, 2)).astype(dtype)
+    samples: np.ndarray = np.random.default_rng(0).normal(0, 0.4, size=(50, 2)).astype(dtype)
     plain = bytearray(to_wav(samples.tobytes(), channels=2, width=samples.itemsize if dtype is np.float32 else 4))
     plain[20:22], plain[34:36] = b"\x03\0", struct.pack("<H", 8 * samples.itemsize)
     content = to_extensible(bytes(plain), number=3) if extensible else bytes(plain)

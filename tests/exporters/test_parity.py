@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -36,7 +37,7 @@ from falconet.exporters.parity import (
 from falconet.exporters.runtimes import Session, open_session
 from falconet.exporters.targets import TARGETS
 from falconet.metrics import paired_interval
-from falconet.storage import write_together
+from falconet.storage import swap
 from tests.exporters.builders import TOKENIZER, WORDS, make_artifact, make_spec
 
 Doctor = Callable[[Callable[[np.ndarray], np.ndarray]], None]
@@ -344,16 +345,16 @@ def test_large_images_are_thinned_for_formats_with_a_limit() -> None:
 
 
 def test_a_write_that_fails_leaves_the_earlier_files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    kept = {tmp_path / "model.bin": b"earlier weights", tmp_path / "model.xml": b"earlier graph"}
-    write_together(kept)
-    stage = storage.stage
+    kept = {"model.bin": b"earlier weights", "model.xml": b"earlier graph"}
+    swap(tmp_path, kept, name="model.xml")
+    write = storage.write_synced
 
-    def fail_late(path: Path, content: bytes) -> object:
+    def fail_late(path: Path, content: bytes) -> None:
         if path.suffix == ".xml":
-            raise StorageError("disk full")
-        return stage(path, content)
+            raise OSError(errno.ENOSPC, "disk full")
+        write(path, content)
 
-    monkeypatch.setattr(storage, "stage", fail_late)
-    with pytest.raises(StorageError):
-        write_together(dict.fromkeys(kept, b"newer"))
-    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == kept
+    monkeypatch.setattr(storage, "write_synced", fail_late)
+    with pytest.raises(StorageError, match="disk full"):
+        swap(tmp_path, dict.fromkeys(kept, b"newer"), name="model.xml")
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == kept
