@@ -481,7 +481,8 @@ def test_a_small_file_of_a_large_network_is_refused_before_there_is_memory_for_i
         (folder / "odd.fnet").write_bytes(codec.encode(header, weights))
         folder = folder / "odd.fnet"
         monkeypatch.setattr(codec, "decode", lambda *_: pytest.fail("values were decoded"))
-    with LargestTensor() as largest,  # type: ignore[no-untyped-call] pytest.raises(ArtifactError) as caught:
+    largest = LargestTensor()  # type: ignore[no-untyped-call]
+    with largest, pytest.raises(ArtifactError) as caught:
         _ = load_artifact(folder).model
     assert largest.bytes < 4 << 20
     assert "\n" not in str(caught.value)
