@@ -45,7 +45,7 @@ from falconet.errors import (
     UsageError,
 )
 from falconet.models import create_model
-from falconet.schema import from_mapping, to_mapping
+from falconet.schema import check_finite_fields, from_mapping, to_mapping
 from falconet.spec import FLOAT32_LEAST, FLOAT32_MOST, InputSpec, Kind, TextSpec
 from falconet.storage import format_json, open_regular, parse_json, read_regular, read_settled, swap
 
@@ -76,6 +76,9 @@ class DataOrigin:
     """As asked for; None: it was guessed."""
     columns: Columns = field(default_factory=Columns)
     follow: bool = False
+
+    def __post_init__(self) -> None:
+        check_finite_fields(self)
 
     @property
     def config(self) -> DataConfig:
@@ -127,6 +130,7 @@ class ArtifactConfig:
     def __post_init__(self) -> None:
         if not FLOAT32_LEAST <= self.temperature <= FLOAT32_MOST:
             raise ConfigError(f"temperature: wanted a positive, finite number, found {self.temperature}")
+        check_finite_fields(self)
 
 
 @dataclass(frozen=True, eq=False)

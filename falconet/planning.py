@@ -17,7 +17,7 @@ from falconet.data.augmentation import Augmentation, find_policy
 from falconet.errors import ConfigError, DataError, PathError, RunExistsError, UnknownNameError, UsageError, abridge
 from falconet.models import find_model, models_for
 from falconet.models.registry import check_options, check_pretrained
-from falconet.schema import TEXT_LIMIT, flatten, from_mapping, merge, parse_yaml, to_mapping
+from falconet.schema import TEXT_LIMIT, check_finite_fields, flatten, from_mapping, merge, parse_yaml, to_mapping
 from falconet.spec import HIGHEST_RATE, Kind
 from falconet.storage import is_vacant, open_regular, write_text
 from falconet.training.config import FREE, MARGIN_LOSSES, TrainConfig
@@ -72,6 +72,7 @@ class ModelConfig:
             raise ConfigError(f"bands: wanted 1 or more, or null, found {self.bands}")
         for name in set(DERIVED) & set(self.options):
             raise ConfigError(f"options.{name}: {DERIVED[name]}; leave it out")
+        check_finite_fields(self)
 
 
 DERIVED = {

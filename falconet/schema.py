@@ -6,7 +6,7 @@ import dataclasses
 import math
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from numbers import Integral, Real
 from typing import Any, Literal, TypeVar
 
@@ -245,6 +245,31 @@ def read_scalar(hint: Any, value: Any, path: str) -> Any:
     if isinstance(value, typing.get_origin(hint) or hint) and (hint is bool or not isinstance(value, bool)):
         return value
     raise ConfigError(f"{path}: wanted {getattr(hint, '__name__', hint)}, found {abridge(value)}")
+
+
+def check_finite_fields(config: Any) -> None:
+    """Raise ConfigError for a number in a field of a dataclass, also in a tuple or a mapping, that is not finite.
+
+    Dataclasses of settings call it when they are made, as not all come from `from_mapping`; comparisons with limits
+    let an infinite value pass where there is none above, and what follows from it is NaN.
+    """
+    for field in dataclasses.fields(config):
+        for value in iterate_values(getattr(config, field.name)):
+            if isinstance(value, Real) and not isinstance(value, Integral) and not math.isfinite(value):
+                raise ConfigError(f"{field.name}: wanted a finite number, found {value}")
+
+
+def iterate_values(value: Any) -> Iterator[Any]:
+    """Yield what a mapping or a sequence holds, at any depth, which may be more than calls can nest; else the value."""
+    waiting = [value]
+    while waiting:
+        found = waiting.pop()
+        if isinstance(found, Mapping):
+            waiting += found.values()
+        elif isinstance(found, list | tuple):
+            waiting += found
+        else:
+            yield found
 
 
 def is_infinite(value: Any) -> bool:

@@ -545,17 +545,14 @@ def print_export(result: Export) -> None:
     times = f"{result.latency_ms:.3f} ms in {result.runtime}, {result.model_latency_ms:.3f} ms by the model itself"
     threads = "threads of its own choice" if result.runtime == "executorch" else "one thread"
     how = f"median of one sample, from raw to probabilities, {threads}"
-    print_line(f"latency: {times}: {describe_speed(result.speedup)} ({how})")
-    if result.baseline_latency_ms is not None:
+    print_line(f"latency: {times} ({how})")
+    if result.speed is not None:
+        print_line(f"speed: {result.speed.describe('the model itself')}")
+    if result.baseline_latency_ms is not None and result.baseline_speed is not None:
         own = f"in single precision {result.baseline_latency_ms:.3f} ms"
-        ratio = result.baseline_latency_ms / result.latency_ms
-        advice = "" if ratio > 1 else ": on this machine, --to onnx answers sooner"
-        print_line(f"{own}: integers are {describe_speed(ratio)}{advice}")
-
-
-def describe_speed(ratio: float) -> str:
-    """Return how fast something is beside another thing."""
-    return f"{ratio:.2f}x as fast" if ratio > 1 else f"{1 / ratio:.2f}x SLOWER"
+        slower = result.baseline_speed.measurable and result.baseline_speed.times < 1
+        advice = ": on this machine, --to onnx answers sooner" if slower else ""
+        print_line(f"{own}; integers: {result.baseline_speed.describe()}{advice}")
 
 
 def describe_parity(parity: Parity) -> list[str]:
@@ -566,6 +563,7 @@ def describe_parity(parity: Parity) -> list[str]:
     )
     if parity.logit_difference is not None:
         text += f"; of a logit {parity.logit_difference:.2g} of the largest"
+        text += f", {parity.logit_noise or 0:.2g} of them on average (root mean square)"
     if parity.accuracy_before is None or parity.accuracy_drop is None:
         return [text]
     from falconet.report.facts import describe_change

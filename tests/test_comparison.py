@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,13 @@ from hypothesis import strategies as st
 
 from falconet import Comparison, RunResult, cli, compare, load_dataset
 from falconet.comparison import ComparisonRow
-from falconet.comparison.contenders import parse_contender, parse_contenders
+from falconet.comparison.comparing import list_rows
+from falconet.comparison.contenders import Contender, parse_contender, parse_contenders
 from falconet.comparison.plots import draw_front
 from falconet.comparison.results import COSTS, find_front, rank_rows
+from falconet.comparison.trials import Trial
 from falconet.errors import ConfigError, DataError, FalconetError, PathError, UnknownNameError, UsageError
+from falconet.latency import Latency
 from falconet.runs import execute
 
 Capture = pytest.CaptureFixture[str]
@@ -342,6 +345,51 @@ def test_a_recipe_s_network_counts_for_the_model_that_it_names() -> None:
 def test_the_front_by_hand() -> None:
     assert find_front([0.9, 0.8, 0.7, 0.8], [10, 5, 7, 5]) == [True, True, False, True]
     assert find_front([], []) == []
+
+
+def test_of_two_as_fast_the_more_accurate_is_on_the_front() -> None:
+    def alike(one: int, other: int) -> bool:
+        return {one, other} == {0, 1}
+
+    assert find_front([0.9, 0.8, 0.7], [10, 9, 8]) == [True, True, True]
+    assert find_front([0.9, 0.8, 0.7], [10, 9, 8], alike) == [True, False, True]
+    assert find_front([0.9, 0.9, 0.7], [10, 9, 8], alike) == [True, True, True]
+    assert find_front([0.9, 0.8, 0.9], [10, 9, 9.5], alike) == [False, False, True]
+
+
+def test_latencies_that_cannot_be_told_apart_are_no_reason_for_the_front() -> None:
+    rows = [
+        ComparisonRow(name, accuracy=accuracy, macs=5, bytes=5, latency_ms=latency)
+        for name, accuracy, latency in (("slow", 0.9, 1.02), ("luck", 0.8, 1.0), ("fast", 0.7, 0.5))
+    ]
+    turns = {"slow": (1.0, 1.1) * 5, "luck": (1.1, 0.9) * 5, "fast": (0.5,) * 10}
+    latencies = {name: Latency(1.0, 1.0, 1.0, 10, found) for name, found in turns.items()}
+    fronts = [
+        [row.model for row in ranked if "latency_ms" in row.front]
+        for ranked in (rank_rows(rows), rank_rows(rows, latencies))
+    ]
+    assert fronts == [["slow", "luck", "fast"], ["slow", "fast"]]
+
+
+def test_networks_of_a_comparison_are_timed_in_turns(
+    trained: RunResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+
+    def measure(calls: Sequence[Callable[[], object]]) -> list[Latency]:
+        asked.append(len(calls))
+        return [Latency(float(number + 1), 9.0, 9.0, 10, (1.0,) * 10) for number in range(len(calls))]
+
+    monkeypatch.setattr("falconet.exporters.timing.measure_latencies", measure)
+    trial = Trial(trained.out, *(np.zeros(3, dtype=kind) for kind in ("int64", "int64", "uint64")), num_classes=10)
+    contenders = [Contender(name, None, None, trained.out) for name in ("a", "b", "c")]
+    rows = list_rows(dict(zip(contenders, [(trial,), "no reason", (trial,)], strict=True)))
+    assert asked == [2]
+    assert [(row.model, row.latency_ms, row.failed) for row in rows] == [
+        ("a", 1.0, None),
+        ("c", 2.0, None),
+        ("b", None, "no reason"),
+    ]
 
 
 @given(points=st.lists(st.tuples(POSITIVE, POSITIVE), min_size=1, max_size=12))

@@ -275,6 +275,17 @@ def test_a_name_that_is_none_is_wrong_usage(name: str, trained: RunResult, capsy
             check_artifact(f"hf:{name}")
 
 
+@pytest.mark.parametrize("name", ["jane/m--n", "jane/..m", "jane/m.git", "-jane/m", "jane/m-", "jane/" + "a" * 120])
+def test_a_name_that_the_hub_cannot_have_is_one_line(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """The pattern of names lets it pass, huggingface_hub does not."""
+    assert run(["evaluate", f"hf:{name}", "digits"]) in {1, 2}
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "wanted owner/name" in err
+    assert "unexpected" not in err
+    assert err.count("\n") == 1
+
+
 def test_names_of_models() -> None:
     assert parse_model("hf:jane/m") == ("jane/m", None)
     assert parse_model(Path("hf:jane/m@v1")) == ("jane/m", "v1")

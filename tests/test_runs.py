@@ -17,9 +17,9 @@ import torch
 import yaml
 
 import falconet
-from falconet import Callback, ImageSpec, RunResult, create_model, load_artifact, train
+from falconet import Callback, ImageSpec, RunResult, create_model, load_artifact, runs, train
 from falconet.errors import ConfigError, DivergedError, InterruptedRunError, RunExistsError, StorageError, UsageError
-from falconet.models.pretrained import IMAGENET_MEAN, IMAGENET_STD, load_pretrained
+from falconet.models.pretrained import IMAGENET_MEAN, IMAGENET_STD, Pretrained, load_pretrained
 from falconet.planning import plan_run
 from falconet.runs import build, find_weights, follow, image_size, prepare
 from falconet.training.distributed import Team
@@ -245,6 +245,49 @@ def test_a_run_goes_on_from_another_with_all_its_weights(make_folder: FolderMake
         if not name.endswith("num_batches_tracked"):  # Counters are no part of published weights.
             torch.testing.assert_close(after.weights[name], value, rtol=0, atol=1e-9)
     assert second.test.accuracy == first.test.accuracy
+
+
+def test_a_run_that_goes_on_fetches_no_published_weights(
+    make_folder: FolderMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its checkpoint has them all, and beside it stands how they see samples."""
+    network = create_model("lenet_relu", num_classes=10)
+    torch.save(network.state_dict(), tmp_path / "weights.pth")
+    settings = {"model": {"pretrained": str(tmp_path / "weights.pth")}, "training": {"epochs": 2}}
+    photos, out, asked = make_folder(mode="L"), tmp_path / "run", list[object]()
+
+    def fetch(name: str, source: str | Path) -> Pretrained:
+        asked.append(source)
+        return dataclasses.replace(load_pretrained(name, source), mean=(0.375,), std=(0.125,))
+
+    monkeypatch.setattr(runs, "load_pretrained", fetch)
+    with pytest.raises(InterruptedRunError, match="stopped after 1 of 2 epochs"):
+        train(photos, model="lenet_relu", settings=settings, out=out, callbacks=[StopInEpoch(2)])
+    assert len(asked) == 1
+    run = train(photos, out=out, existing="resume")
+    assert run.epochs == 2
+    assert len(asked) == 1
+    spec = load_artifact(out).config.input
+    assert isinstance(spec, ImageSpec)
+    assert (spec.mean, spec.std) == ((0.375,), (0.125,))
+
+
+def test_a_run_without_a_checkpoint_fetches_published_weights_again(
+    make_folder: FolderMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.save(create_model("lenet_relu", num_classes=10).state_dict(), tmp_path / "weights.pth")
+    settings = {"model": {"pretrained": str(tmp_path / "weights.pth")}, "training": {"epochs": 2}}
+    photos, out, asked = make_folder(mode="L"), tmp_path / "run", list[object]()
+
+    def fetch(name: str, source: str | Path) -> Pretrained:
+        asked.append(source)
+        return load_pretrained(name, source)
+
+    monkeypatch.setattr(runs, "load_pretrained", fetch)
+    for existing in ("refuse", "resume"):
+        with pytest.raises(InterruptedRunError, match="nothing is kept"):
+            train(photos, model="lenet_relu", settings=settings, out=out, existing=existing, callbacks=[StopInEpoch(1)])
+    assert len(asked) == 2
 
 
 def test_options_that_weights_need_are_kept_with_the_run(make_folder: FolderMaker, tmp_path: Path) -> None:

@@ -5,17 +5,27 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from falconet.artifact import ArtifactConfig, DataOrigin, Provenance
+from falconet.budget.config import CompressConfig, SearchConfig
+from falconet.budget.goals import Budget
+from falconet.compression.compensation import Compensate
+from falconet.compression.pruning import PruneWeights
+from falconet.compression.structure import Factorize, PruneChannels
+from falconet.data import DataConfig
+from falconet.data.augmentation import ImageAugmentation, SeriesAugmentation, TextAugmentation
 from falconet.errors import ConfigError, UnknownNameError, abridge
+from falconet.planning import ModelConfig, RunConfig
 from falconet.schema import flatten, from_mapping, merge, parse_yaml, to_mapping
 from falconet.spec import ImageSpec, InputSpec, SeriesSpec, TextSpec
 from falconet.training import TrainConfig
@@ -370,3 +380,78 @@ def test_a_sparse_field_is_written_only_where_it_has_a_value() -> None:
     deep = dataclasses.replace(SPEC, value_range=(0.0, 4095.0))
     assert to_mapping(deep)["value_range"] == [0, 4095]
     assert from_mapping(ImageSpec, to_mapping(deep)) == deep
+
+
+IMAGE = ImageSpec(shape=(1, 8, 8), labels=("a", "b"), mean=(0.5,), std=(0.25,))
+ORIGIN = DataOrigin("digits", "", 0, 0.1, 0.2)
+CONFIGS: Mapping[type, Mapping[str, Any]] = {
+    TrainConfig: {},
+    DataConfig: {},
+    ModelConfig: {"name": "lenet5"},
+    ImageAugmentation: {},
+    SeriesAugmentation: {},
+    TextAugmentation: {},
+    CompressConfig: {},
+    Budget: {},
+    ImageSpec: dict(vars(IMAGE)),
+    SeriesSpec: dict(vars(SERIES)),
+    DataOrigin: dict(vars(ORIGIN)),
+    ArtifactConfig: {"architecture": "lenet5", "input": IMAGE, "provenance": Provenance(ORIGIN, 0, 1, 1)},
+    PruneWeights: {"amount": 0.5},
+    PruneChannels: {"amount": 0.5},
+    Factorize: {"rank": 2},
+    Compensate: {"inputs": [torch.ones(1, 1)]},
+}
+"""All that hold settings, or a model's facts, and what they cannot be made without."""
+
+
+def list_number_fields(kind: type) -> dict[str, Any]:
+    """Return the fields that may hold a float, each with its annotation; of a mapping of anything too."""
+    hints = {name: hint for name, hint in typing.get_type_hints(kind).items() if name in fields_of(kind)}
+    return {name: hint for name, hint in hints.items() if {float, Any} & set(spread(hint))}
+
+
+def fields_of(kind: type) -> set[str]:
+    return {field.name for field in dataclasses.fields(kind)}
+
+
+def spread(hint: Any) -> list[Any]:
+    """Return an annotation and all that it is made of."""
+    return [hint, *(inner for argument in typing.get_args(hint) for inner in spread(argument))]
+
+
+NUMBER_FIELDS = [(kind, name, hint) for kind in CONFIGS for name, hint in list_number_fields(kind).items()]
+
+
+@pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan])
+@pytest.mark.parametrize(("kind", "name", "hint"), NUMBER_FIELDS, ids=lambda item: getattr(item, "__name__", str(item)))
+def test_no_settings_made_in_python_hold_what_is_not_finite(kind: type, name: str, hint: Any, value: float) -> None:
+    parts = spread(hint)
+    # As the annotation wants it: a number, some of them, or by name.
+    shapes = [value] if float in {hint, *typing.get_args(hint)} else []
+    shapes += [(value, 0.5)] if tuple[float, float] in parts else []
+    shapes += [(value,)] if tuple[float, ...] in parts else []
+    shapes += [{"layer": value}] if any(typing.get_origin(part) is Mapping for part in parts) else []
+    assert shapes
+    for shape in shapes:
+        with pytest.raises(ConfigError, match=rf"^({name}|layer|amount|options)\S*: wanted .*found .*(inf|nan)"):
+            kind(**{**CONFIGS[kind], name: shape})
+
+
+def test_the_table_above_leaves_none_out() -> None:
+    waiting, found = [RunConfig, SearchConfig, ArtifactConfig], set[type]()
+    while waiting:
+        kind = waiting.pop()
+        parts = {part for hint in typing.get_type_hints(kind).values() for part in spread(hint)}
+        waiting += [part for part in parts if dataclasses.is_dataclass(part) and part not in found]
+        found |= {part for part in parts if dataclasses.is_dataclass(part)}
+    assert {kind for kind in found if list_number_fields(kind)} <= CONFIGS.keys()
+
+
+def test_finite_values_at_any_depth_are_let_through() -> None:
+    nested: Any = 0.5
+    for _ in range(5000):
+        nested = [nested]
+    assert ModelConfig("lenet5", options={"deep": nested, "text": "inf", "large": 10**400}).name == "lenet5"
+    with pytest.raises(ConfigError, match=r"^options: wanted a finite number, found inf$"):
+        ModelConfig("lenet5", options={"deep": [nested, {"rate": np.float32(math.inf)}]})

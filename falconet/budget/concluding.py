@@ -56,6 +56,8 @@ class Compression:
             "latency_ms_after": found.latency_after,
             "latencies_ms_before": {name: latency.p50 for name, latency in found.before.items()},
             "latencies_ms_after": {name: latency.p50 for name, latency in found.after.items()},
+            "speedup": found.speed and found.speed.times,
+            "speedup_ci": found.speed and [found.speed.low, found.speed.high],
             "macs_before": found.macs_before,
             "macs_after": found.macs_after,
             "chosen": to_mapping(self.chosen),

@@ -7,6 +7,7 @@ from typing import Literal
 
 from falconet.data.augmentation import Augmentation
 from falconet.errors import ConfigError
+from falconet.schema import check_finite_fields
 from falconet.training.config import TrainConfig
 
 Scope = Literal["layer", "global", "lamp"]
@@ -58,6 +59,7 @@ class CompressConfig:
             value = getattr(self, name)
             if not least <= value <= most:
                 raise ConfigError(f"{name}: wanted {least} to {most}, found {value}")
+        check_finite_fields(self)
 
 
 RECOVERY = TrainConfig(epochs=1, learning_rate=1e-3, weight_decay=0.0, batch_size=128, keep="last", teacher_share=0.5)

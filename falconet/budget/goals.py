@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from falconet.errors import ConfigError
+from falconet.schema import check_finite_fields
 
 DEFAULT_DROP = 0.5
 """Points of accuracy that may be lost where neither a drop nor a size is asked for."""
@@ -39,6 +40,7 @@ class Budget:
                 raise ConfigError(f"{name}: wanted above 0, found {value}")
         if self.max_drop is not None and not 0 <= self.max_drop <= 100:
             raise ConfigError(f"max_drop: wanted 0 to 100 points of accuracy, found {self.max_drop}")
+        check_finite_fields(self)
 
     @property
     def allowed_drop(self) -> float:

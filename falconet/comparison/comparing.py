@@ -205,7 +205,7 @@ def conclude(outcomes: Mapping[Contender, Outcome], study: Study, notes: Sequenc
     """Return the comparison of what came of the models."""
     from falconet.report import describe_environment
 
-    rows = rank_rows([summarize_trials(contender.name, outcome) for contender, outcome in outcomes.items()])
+    rows = list_rows(outcomes)
     judged = {one.name: trials for one, trials in outcomes.items() if not isinstance(trials, str)}
     check_same_samples(study.dataset, judged)
     right = {row.model: np.stack([trial.right for trial in judged[row.model]]) for row in rows if row.model in judged}
@@ -233,22 +233,34 @@ def check_same_samples(dataset: Dataset, judged: Mapping[str, Sequence[Trial]]) 
         raise DataError(f"{dataset.source}: its test samples have changed between the runs; choose another --out")
 
 
-def summarize_trials(name: str, outcome: Outcome) -> ComparisonRow:
-    """Return a model's row: means over its seeds, and what its first network costs."""
-    if isinstance(outcome, str):
-        return ComparisonRow(name, failed=outcome)
+def list_rows(outcomes: Mapping[Contender, Outcome]) -> tuple[ComparisonRow, ...]:
+    """Return each model's row, ranked: means over its seeds, and what its first network costs.
+
+    All networks are timed in turns, so that none is measured while the machine had more to do.
+    """
     from falconet.artifact import load_artifact
     from falconet.comparison.trials import measure_cost
+    from falconet.exporters.timing import time_together
 
-    accuracies, scores = [trial.accuracy for trial in outcome], [trial.scores for trial in outcome]
-    row = ComparisonRow(
+    judged = {contender.name: trials for contender, trials in outcomes.items() if not isinstance(trials, str)}
+    artifacts = {name: load_artifact(trials[0].folder) for name, trials in judged.items()}
+    timed = dict(zip(artifacts, time_together(list(artifacts.values())), strict=True))
+    costs = {name: to_mapping(measure_cost(artifact, timed[name])) for name, artifact in artifacts.items()}
+    rows = [replace(summarize_trials(name, trials), **costs[name]) for name, trials in judged.items()]
+    failed = [ComparisonRow(one.name, failed=reason) for one, reason in outcomes.items() if isinstance(reason, str)]
+    return rank_rows([*rows, *failed], {name: latencies["torch"] for name, latencies in timed.items()})
+
+
+def summarize_trials(name: str, trials: Sequence[Trial]) -> ComparisonRow:
+    """Return a model's row without what its network costs."""
+    accuracies, scores = [trial.accuracy for trial in trials], [trial.scores for trial in trials]
+    return ComparisonRow(
         model=name,
         accuracy=mean_of(accuracies),
         accuracy_std=deviation_of(accuracies),
         macro_recall=mean_of([score.recall for score in scores]),
         macro_f1=mean_of([score.f1 for score in scores]),
-        seconds=mean_of([trial.seconds for trial in outcome]),
-        energy_wh=mean_of([trial.energy_wh for trial in outcome]),
-        seeds=len(outcome),
+        seconds=mean_of([trial.seconds for trial in trials]),
+        energy_wh=mean_of([trial.energy_wh for trial in trials]),
+        seeds=len(trials),
     )
-    return replace(row, **to_mapping(measure_cost(load_artifact(outcome[0].folder))))

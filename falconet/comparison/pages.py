@@ -95,7 +95,8 @@ def describe_judging(comparison: Comparison) -> str:
         f"{comparison.n:,} test samples of {comparison.classes} classes; means over {comparison.seeds} "
         f"seed{'s' * (comparison.seeds > 1)}, with the deviation between them. Time and energy are those of one "
         "training; latency is the median for one sample on one thread in torch, and in the fastest runtime that is "
-        "installed. ◆: no model is both cheaper and better."
+        "installed, all networks answering in turns. ◆: no model is both cheaper and better; two whose difference in "
+        "speed cannot be told count as equally fast."
     )
 
 

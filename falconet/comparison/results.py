@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import itertools
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 from jaxtyping import Bool
 
 from falconet import metrics
+from falconet.latency import Latency, compare_latencies
 from falconet.schema import to_mapping
 
 LEVEL = 0.05
@@ -92,20 +94,43 @@ class Comparison:
         return {**facts, "out": str(self.out)}
 
 
-def find_front(accuracies: Sequence[float], costs: Sequence[float]) -> list[bool]:
-    """Return which models are on the Pareto front: none is at least as good in both and better in one."""
-    points = list(zip(accuracies, costs, strict=True))
-    return [
-        not any(a >= accuracy and c <= cost and (a > accuracy or c < cost) for a, c in points)
-        for accuracy, cost in points
-    ]
+def find_front(
+    accuracies: Sequence[float], costs: Sequence[float], alike: Callable[[int, int], bool] | None = None
+) -> list[bool]:
+    """Return which models are on the Pareto front: none is at least as good in both and better in one.
+
+    Two that are `alike`, by their positions, cost the same, whatever was measured.
+    """
+
+    def surpasses(one: int, other: int) -> bool:
+        same = alike is not None and alike(one, other)
+        better = accuracies[one] > accuracies[other] or (costs[one] < costs[other] and not same)
+        return better and accuracies[one] >= accuracies[other] and (costs[one] <= costs[other] or same)
+
+    count = len(accuracies)
+    return [not any(surpasses(one, other) for one in range(count) if one != other) for other in range(count)]
 
 
-def rank_rows(rows: Sequence[ComparisonRow]) -> tuple[ComparisonRow, ...]:
-    """Return rows in order of accuracy, with the fronts that they are on."""
+def rank_rows(
+    rows: Sequence[ComparisonRow], latencies: Mapping[str, Latency] = MappingProxyType({})
+) -> tuple[ComparisonRow, ...]:
+    """Return rows in order of accuracy, with the fronts that they are on.
+
+    `latencies` are those of models, by name, that were timed in turns: whose difference cannot be told are as fast.
+    """
     judged = sorted((row for row in rows if row.accuracy is not None), key=lambda row: -(row.accuracy or 0))
+
+    def as_fast(one: int, other: int) -> bool:
+        first, second = (latencies.get(judged[index].model) for index in (one, other))
+        ratio = compare_latencies(first, second) if first and second else None
+        return ratio is not None and not ratio.measurable
+
     fronts = {
-        cost: find_front([row.accuracy or 0 for row in judged], [getattr(row, cost) for row in judged])
+        cost: find_front(
+            [row.accuracy or 0 for row in judged],
+            [getattr(row, cost) for row in judged],
+            as_fast if cost == "latency_ms" else None,
+        )
         for cost in COSTS
     }
     marked = [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,8 @@ from falconet.errors import ArtifactError, DataError, FalconetError, Interrupted
 from falconet.evaluation import evaluate_split
 from falconet.evaluation.judgement import check_found_again
 from falconet.exporters.targets import Runtime
-from falconet.exporters.timing import find_fastest, time_runtimes
+from falconet.exporters.timing import find_fastest
+from falconet.latency import Latency
 from falconet.planning import Plan, plan_run
 from falconet.runs import execute
 from falconet.storage import read_json, write_bytes
@@ -201,11 +203,9 @@ def recall_trial(contender: Contender, seed: int, out: Path) -> Trial | None:
         return None
 
 
-def measure_cost(artifact: Artifact) -> Cost:
-    """Count and time one trained network."""
-    spec = artifact.config.input
-    latencies = time_runtimes(artifact)
-    fastest = find_fastest(latencies)
+def measure_cost(artifact: Artifact, latencies: Mapping[Runtime, Latency]) -> Cost:
+    """Return what a network costs that was timed in several runtimes."""
+    spec, fastest = artifact.config.input, find_fastest(latencies)
     cost = count_complexity(artifact.model, spec.shape, artifact.config.architecture, spec.kind)
     size = len(artifact.serialize())
     return Cost(cost.params, cost.macs, size, latencies["torch"].p50, fastest, latencies[fastest].p50)

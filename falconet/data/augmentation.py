@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from falconet.errors import ConfigError, UnknownNameError
+from falconet.schema import check_finite_fields
 from falconet.spec import Kind
 
 
@@ -161,11 +162,15 @@ Augmentation = ImageAugmentation | SeriesAugmentation | TextAugmentation
 
 
 def check_ranges(config: Any, limits: Mapping[str, tuple[float, float]]) -> None:
-    """Raise ConfigError for the first of the named fields that is not within its limits, both included."""
+    """Raise ConfigError for the first of the named fields that is not within its limits, both included.
+
+    No field, named or not, may be a number that is not finite.
+    """
     for name, (low, high) in limits.items():
         value = getattr(config, name)
         if not low <= value <= high:
             raise ConfigError(f"{name}: wanted {low} to {high}, found {value}")
+    check_finite_fields(config)
 
 
 POLICIES: Mapping[Kind, Mapping[str, Augmentation]] = MappingProxyType(

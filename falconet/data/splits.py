@@ -11,7 +11,7 @@ from jaxtyping import Bool, Int64, UInt64
 from falconet.data.dataset import SPLIT_NAMES, Dataset, Split
 from falconet.data.images import PIXEL_LIMIT
 from falconet.errors import ConfigError, DataError
-from falconet.schema import SPARSE
+from falconet.schema import SPARSE, check_finite_fields
 from falconet.spec import Kind, check_value_range
 from falconet.tables import MAX_BYTES
 
@@ -97,6 +97,7 @@ class DataConfig:
         for name, value in (("val_fraction", self.val_fraction), ("test_fraction", self.test_fraction)):
             if not 0 < value < 0.5:
                 raise ConfigError(f"{name}: wanted a share above 0 and below 0.5, found {value}")
+        check_finite_fields(self)
 
 
 def complete_splits(dataset: Dataset, config: DataConfig) -> Dataset:

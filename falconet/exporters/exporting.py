@@ -37,7 +37,7 @@ from falconet.exporters.parity import (
 from falconet.exporters.programs import find_reason, quiet
 from falconet.exporters.runtimes import Session, open_session
 from falconet.exporters.targets import MAX_DROP, TARGETS, Target, check_out, find_target
-from falconet.latency import measure_latencies, pinned_threads
+from falconet.latency import Latency, SpeedRatio, compare_latencies, measure_latencies, pinned_threads
 from falconet.schema import to_mapping
 from falconet.storage import hold, swap
 
@@ -67,11 +67,10 @@ class Export:
     """Of the model itself."""
     baseline_latency_ms: float | None
     """Of the same format in single precision, for one with integers."""
-
-    @property
-    def speedup(self) -> float:
-        """How many times as fast as the model itself the export is; below 1: slower."""
-        return self.model_latency_ms / self.latency_ms
+    speed: SpeedRatio | None = None
+    """How many times as fast as the model itself the export is; None where they were not timed in turns."""
+    baseline_speed: SpeedRatio | None = None
+    """The same beside the baseline."""
 
     @property
     def grown(self) -> str:
@@ -86,7 +85,10 @@ class Export:
     def facts(self) -> dict[str, Any]:
         """Return all of it as plain data on one level."""
         facts: dict[str, Any] = to_mapping(self)
-        return {**facts.pop("parity"), **facts, "speedup": self.speedup}
+        ratios = {name: facts.pop(name) or {} for name in ("speed", "baseline_speed")}
+        told = {f"{name}up": ratio.get("times") for name, ratio in ratios.items()}
+        intervals = {f"{name}up_ci": [ratio["low"], ratio["high"]] if ratio else None for name, ratio in ratios.items()}
+        return {**facts.pop("parity"), **facts, **told, **intervals}
 
 
 def export(
@@ -111,7 +113,8 @@ def export(
         The bare network, from normalized input to logits, instead of the whole way from raw samples to probabilities.
     max_drop
         Points of accuracy that integers may cost, at the upper end of a 95% interval; 100 allows anything. Others must
-        give the model's probabilities within 1e-4; bare networks also its logits, within 1e-4 of the largest.
+        give the model's probabilities within 1e-4; bare networks also its logits, within 1e-4 of the largest. Those of
+        bare networks in integers may differ by a quarter, root mean square.
     source, data_root
         Samples to compare on, as `falconet.evaluate` takes them; the validation split of the model's own data if None.
     license
@@ -140,10 +143,24 @@ def export(
         draft = make_draft(artifact, scratch, raw=raw, most=target.most, license_name=license)
         draft = replace(draft, name=name)
         written = write(draft, artifact, target, place / out.name if target.suffix else place, calibrating.samples)
-        parity, times = judge(artifact, target, written, judging, max_drop)
+        parity, timed = judge(artifact, target, written, judging, max_drop)
         files = publish(place if target.suffix else place / name, home, file)
     coded = None if artifact.coded is None else len(artifact.coded)
-    return Export(str(out), to, sum(files.values()), files, coded, target.runtime, parity, *times)
+    own, latency, *baseline = timed
+    return Export(
+        path=str(out),
+        target=to,
+        bytes=sum(files.values()),
+        files=files,
+        coded_bytes=coded,
+        runtime=target.runtime,
+        parity=parity,
+        latency_ms=latency.p50,
+        model_latency_ms=own.p50,
+        baseline_latency_ms=baseline[0].p50 if baseline else None,
+        speed=compare_latencies(own, latency),
+        baseline_speed=compare_latencies(baseline[0], latency) if baseline else None,
+    )
 
 
 def write(draft: Draft, artifact: Artifact, target: Target, path: Path, calibrating: Samples) -> Written:
@@ -166,7 +183,7 @@ def write(draft: Draft, artifact: Artifact, target: Target, path: Path, calibrat
 
 def judge(
     artifact: Artifact, target: Target, written: Written, kept: Kept, max_drop: float
-) -> tuple[Parity, tuple[float, float, float | None]]:
+) -> tuple[Parity, list[Latency]]:
     """Compare what was written with the model, and time both. Raises ExportError where it answers otherwise."""
     session = open_session(target.runtime, written.main)
     prepare = choose_prepare(artifact, session.metadata, read_tokenizer(written.main, session.metadata))
@@ -203,11 +220,8 @@ def name_model(artifact: Artifact, model: str | Path | Artifact) -> str:
 
 def time_beside(
     artifact: Artifact, target: Target, written: Written, prepare: Prepare, samples: Samples
-) -> tuple[float, float, float | None]:
-    """Return the median milliseconds of one sample's answer: by the export, the model, and the baseline if any.
-
-    They answer in turns, so that their ratios are told well.
-    """
+) -> list[Latency]:
+    """Return how long one sample's answer takes: by the model, the export, and the baseline if any, in turns."""
     raw = next(read_all(samples))
 
     def ask(session: Session) -> np.ndarray:
@@ -220,8 +234,7 @@ def time_beside(
             partial(answer, artifact, [raw]),
             *(partial(ask, session) for session in sessions),
         ]
-        own, latency, *baseline = (found.p50 for found in measure_latencies(calls))
-        return latency, own, baseline[0] if baseline else None
+        return measure_latencies(calls)
 
 
 def publish(folder: Path, home: Path, file: str) -> dict[str, int]:

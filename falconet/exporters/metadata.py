@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from falconet.errors import ExportError, UsageError
+from falconet.errors import ConfigError, ExportError, UsageError, abridge
 from falconet.schema import from_mapping, to_mapping
 from falconet.spec import InputSpec, TextSpec
 
@@ -41,6 +41,14 @@ class Metadata:
     """Hash of the tokenizer's file beside a model of texts."""
     format_version: int = FORMAT_VERSION
 
+    def __post_init__(self) -> None:
+        for name in ("batch", "sides"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"{name}: wanted 1 or more, or null, found {value}")
+        if self.steps is not None and not 1 <= self.steps[0] <= self.steps[1]:
+            raise ConfigError(f"steps: wanted fewest and most, 1 or more, found {list(self.steps)}")
+
     @property
     def raw(self) -> bool:
         """Whether the file holds the bare network."""
@@ -70,7 +78,8 @@ def read_metadata(text: str | None, where: str) -> Metadata:
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise ExportError(f"{where}: its metadata are damaged: {error}") from error
     if not isinstance(version, int) or version > FORMAT_VERSION:
-        raise ExportError(f"{where}: wanted format version {FORMAT_VERSION} or lower, found {version}: update falconet")
+        found = abridge(version)
+        raise ExportError(f"{where}: wanted format version {FORMAT_VERSION} or lower, found {found}: update falconet")
     try:
         metadata = from_mapping(Metadata, record)
     except UsageError as error:

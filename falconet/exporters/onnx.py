@@ -11,10 +11,11 @@ import torch
 from torch import nn
 from torch.export import ExportedProgram
 
+from falconet.errors import ExportError
 from falconet.exporters.drafts import Draft, Written
 from falconet.exporters.graphs import Graph
 from falconet.exporters.metadata import Metadata
-from falconet.exporters.programs import quiet, refuse, trace_layer
+from falconet.exporters.programs import find_reason, quiet, refuse, trace_layer
 
 SCOPES = "pkg.torch.onnx.name_scopes"
 """What the converter says of each node that stays: the layer that it comes from."""
@@ -27,10 +28,13 @@ def write_onnx(draft: Draft, path: Path) -> Written:
 
 
 def save_checked(model: onnx.ModelProto, metadata: Metadata, path: Path) -> None:
-    """Write a graph with its metadata, if it is a valid one."""
+    """Write a graph with its metadata. Raises ExportError for one that is not valid, or too large for one file."""
     onnx.helper.set_model_props(model, metadata.to_properties())
-    onnx.checker.check_model(model, full_check=True)
-    onnx.save(model, path)
+    try:
+        onnx.checker.check_model(model, full_check=True)
+        onnx.save(model, path)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError, ValueError) as error:
+        raise ExportError(f"{metadata.architecture} makes no valid ONNX file: {find_reason(error)}") from error
 
 
 def convert(program: ExportedProgram, graph: Graph) -> onnx.ModelProto:

@@ -30,6 +30,8 @@ COMPARED = 256
 """Samples on which exact formats are compared."""
 LOGIT_TOLERANCE = 1e-4
 """The same for logits, as a share of the largest one."""
+LOGIT_NOISE = 0.25
+"""Root mean square of what integers may change logits by, as a share of the logits' own; each may differ more."""
 JUDGED = 2000
 """Samples at most on which the accuracy of integers is weighed."""
 NEAR = 1e-6
@@ -71,6 +73,8 @@ class Parity:
     """Share of the samples with the same answer."""
     logit_difference: float | None = None
     """Of any logit, as a share of the largest one; None where the export gives probabilities."""
+    logit_noise: float | None = None
+    """Root mean square of all logits' differences, as a share of the logits' own; None as before."""
     accuracy_before: float | None = None
     """None for samples without labels; so are the next three."""
     accuracy_after: float | None = None
@@ -207,7 +211,11 @@ def compare_answers(artifact: Artifact, session: Session, prepare: Prepare, kept
     if not raw:
         return parity
     # Probabilities alone would let pass what is added to all logits of a sample.
-    return replace(parity, logit_difference=find_difference(scaled, logits) / float(np.abs(logits).max() or 1.0))
+    return replace(
+        parity,
+        logit_difference=find_difference(scaled, logits) / float(np.abs(logits).max() or 1.0),
+        logit_noise=float(np.linalg.norm(scaled[:-1] - logits) / (np.linalg.norm(logits) or 1.0)),
+    )
 
 
 def find_difference(found: Float[np.ndarray, "asked classes"], wanted: Float[np.ndarray, "samples classes"]) -> float:
@@ -271,7 +279,8 @@ def read_all(samples: Samples) -> Iterator[Any]:
 def check_parity(parity: Parity, target: Target, max_drop: float) -> None:
     """Raise ExportError unless an export answers as the model does.
 
-    Of integers, at most `max_drop` points of accuracy may be lost, with 97.5% confidence; 100 allows whatever comes.
+    Of integers, at most `max_drop` points of accuracy may be lost, with 97.5% confidence, and bare networks' logits may
+    differ by LOGIT_NOISE; 100 allows whatever comes.
     """
     if not np.isfinite(parity.max_abs_difference):
         raise ExportError(f"wanted probabilities, found NaN in the export's answers to {parity.samples}")
@@ -292,7 +301,10 @@ def check_parity(parity: Parity, target: Target, max_drop: float) -> None:
 
 
 def check_integers(parity: Parity, max_drop: float) -> None:
-    """Raise ExportError unless so many points of accuracy at most are lost, for what the samples can tell."""
+    """Raise ExportError unless so many points of accuracy at most are lost, for what the samples can tell.
+
+    Neither accuracy nor agreement would change if all of a sample's logits were shifted, or scaled.
+    """
     assert parity.accuracy_drop is not None
     assert parity.accuracy_drop_ci is not None
     if parity.n < LEAST_JUDGED:
@@ -305,6 +317,12 @@ def check_integers(parity: Parity, max_drop: float) -> None:
         raise ExportError(
             f"wanted the model's own answers to {least:.0%} of {parity.n} {parity.samples}, found "
             f"{parity.agreement:.2%}; nothing is written; --to onnx answers as the model does"
+        )
+    if parity.logit_noise is not None and parity.logit_noise > LOGIT_NOISE:
+        raise ExportError(
+            f"wanted logits that differ from the model's own by {LOGIT_NOISE:.0%} of them at most (root mean square) "
+            f"on {parity.n} {parity.samples}, found {parity.logit_noise:.0%}; nothing is written; --to onnx gives the "
+            "model's own"
         )
     low, high = (100 * bound for bound in parity.accuracy_drop_ci)
     if high > max_drop:

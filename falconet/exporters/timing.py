@@ -4,36 +4,50 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from falconet import interruption
 from falconet.artifact import Artifact
+from falconet.errors import ExportError, MissingExtraError
+from falconet.exporters.asking import ask
 from falconet.exporters.drafts import make_draft
 from falconet.exporters.runtimes import open_session
 from falconet.exporters.targets import TARGETS, Runtime, is_installed
 from falconet.latency import Latency, measure_latencies, pinned_threads
 
+LOGGER = logging.getLogger(__name__)
+Call = Callable[[], object]
+"""Answers one sample."""
+
 
 def time_runtimes(artifact: Artifact) -> dict[Runtime, Latency]:
     """Return the latency of one normalized sample in each runtime that is installed, on one thread of this machine.
 
-    Torch comes first; onnxruntime and OpenVINO are left out for a network that they cannot run.
+    Torch comes first; onnxruntime and OpenVINO are left out, with a warning, for a network that they cannot run.
     """
     return time_together([artifact])[0]
 
 
 def time_together(artifacts: Sequence[Artifact]) -> list[dict[Runtime, Latency]]:
-    """Return the same for several networks that answer in turns, so that their ratio is told well.
+    """Return the same for several networks.
 
-    A runtime that cannot run all of them is left out.
+    All take turns, in all runtimes, so that `falconet.latency.compare_latencies` can tell any two apart.
     """
-    found: dict[Runtime, list[Latency]] = {"torch": time_torch(artifacts), **time_exported(artifacts)}
-    return [{runtime: latencies[index] for runtime, latencies in found.items()} for index in range(len(artifacts))]
+    if not artifacts:
+        return []
+    with tempfile.TemporaryDirectory() as folder:
+        homes = [Path(folder) / str(index) for index in range(len(artifacts))]
+        calls: list[dict[Runtime, Call]] = [
+            {"torch": partial(artifact.model, artifact.make_blank()), **open_exported(artifact, home)}
+            for artifact, home in zip(artifacts, homes, strict=True)
+        ]
+        with pinned_threads(1), torch.inference_mode():
+            latencies = iter(measure_latencies([call for own in calls for call in own.values()]))
+    return [{runtime: next(latencies) for runtime in own} for own in calls]
 
 
 def find_fastest(latencies: Mapping[Runtime, Latency]) -> Runtime:
@@ -41,28 +55,26 @@ def find_fastest(latencies: Mapping[Runtime, Latency]) -> Runtime:
     return min(latencies, key=lambda runtime: latencies[runtime].p50)
 
 
-def time_torch(artifacts: Sequence[Artifact]) -> list[Latency]:
-    """Return the latencies of networks as torch computes them."""
-    with pinned_threads(1), torch.inference_mode():
-        return measure_latencies([partial(artifact.model, artifact.make_blank()) for artifact in artifacts])
+def open_exported(artifact: Artifact, folder: Path) -> dict[Runtime, Call]:
+    """Return what answers a sample by the bare network as ONNX, in each runtime that is installed and can run it.
 
-
-def time_exported(artifacts: Sequence[Artifact]) -> dict[Runtime, list[Latency]]:
-    """Return the latencies of the bare networks as ONNX, in the runtimes that are installed and can run them all."""
+    What cannot be exported, or not run, is logged and left out, as reports tell of the runtimes that there are; any
+    other error comes through.
+    """
     if not is_installed(TARGETS["onnx"]):
         return {}
-    found: dict[Runtime, list[Latency]] = {}
-    with tempfile.TemporaryDirectory() as folder:
-        paths = [Path(folder) / str(index) / "network.onnx" for index in range(len(artifacts))]
+    path, name, found = folder / "network.onnx", artifact.config.architecture, dict[Runtime, Call]()
+    folder.mkdir()
+    try:
+        write_network(artifact, path)
+    except ExportError as error:
+        LOGGER.warning("%s is timed in torch alone: %s", name, error)
+        return {}
+    for runtime in list_runtimes():
         try:
-            for artifact, path in zip(artifacts, paths, strict=True):
-                path.parent.mkdir()
-                write_network(artifact, path)
-            samples = [artifact.make_blank().numpy() for artifact in artifacts]
-            for runtime in list_runtimes():
-                found[runtime] = time_sessions(runtime, paths, samples)
-        except Exception as error:  # Runtimes raise what they like, and a report must be written all the same.
-            logging.getLogger(__name__).info("not timed: %s", error)
+            found[runtime] = open_call(runtime, path, artifact)
+        except (ExportError, MissingExtraError) as error:
+            LOGGER.warning("%s is not timed in %s: %s", name, runtime, error)
     interruption.check()
     return found
 
@@ -72,10 +84,11 @@ def list_runtimes() -> list[Runtime]:
     return ["onnxruntime", *(("openvino",) if is_installed(TARGETS["openvino"]) else ())]
 
 
-def time_sessions(runtime: Runtime, paths: Sequence[Path], samples: Sequence[np.ndarray]) -> list[Latency]:
-    """Return the latencies of exported networks in a runtime."""
-    sessions = [open_session(runtime, path, threads=1) for path in paths]
-    return measure_latencies([partial(session.ask, one) for session, one in zip(sessions, samples, strict=True)])
+def open_call(runtime: Runtime, path: Path, artifact: Artifact) -> Call:
+    """Return what asks an exported network in a runtime, which has answered once. Raises ExportError."""
+    session, sample = open_session(runtime, path, threads=1), artifact.make_blank().numpy()
+    ask(session, sample)
+    return partial(session.ask, sample)
 
 
 def write_network(artifact: Artifact, path: Path) -> None:

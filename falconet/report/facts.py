@@ -23,7 +23,7 @@ from falconet.explanation.reasons import Reasons, find_reasons
 from falconet.exporters.exporting import Export
 from falconet.exporters.targets import Runtime
 from falconet.exporters.timing import find_fastest, time_runtimes
-from falconet.latency import Latency
+from falconet.latency import Latency, SpeedRatio, compare_latencies
 from falconet.training import EpochRow
 from falconet.training.diagnoses import Diagnosis, Vitals
 from falconet.training.energy import Energy, describe_energy
@@ -117,29 +117,33 @@ class Shrinking:
         """Return what was lost, or gained, with the interval, in words."""
         return describe_change(self.drop, self.drop_ci)
 
-    def name_fastest(self) -> str:
-        """Return which of the two is faster, and by how much, in words; within TIE they are as fast.
+    @property
+    def speed(self) -> SpeedRatio | None:
+        """How many times as fast the compressed network is, each in its fastest runtime.
 
-        With as many MACs they are, whatever was measured: zeros and coarse values take as long as any.
+        None for one that lost no channel, which is the same to a runtime (zeros and coarse values take as long as any),
+        and where the two were not timed in turns.
         """
-        ratio = self.latency_before / self.latency_after
         if self.macs_before == self.macs_after:
-            return "as fast as the dense network, with as many MACs"
-        if abs(ratio - 1) < TIE:
-            return "as fast as the dense network"
-        return (
-            f"{ratio:.2f} times as fast as the dense network" if ratio > 1 else f"SLOWER: {1 / ratio:.2f} times as long"
-        )
+            return None
+        first, second = self.runtimes
+        return compare_latencies(self.before[first], self.after[second])
+
+    def name_fastest(self) -> str:
+        """Return which of the two is faster, and by how much, in words; none is where the interval does not show it."""
+        if self.macs_before == self.macs_after:
+            return "the same structure as the dense network, so as fast to a runtime"
+        return self.speed.describe("the dense network") if self.speed else "not timed in turns: no ratio"
 
     def name_integers(self) -> str:
         """Return whether 8-bit integers are faster than single precision, in words."""
         if self.integers is None or self.integers.baseline_latency_ms is None:
             return "not exported to 8-bit integers here"
-        ratio = self.integers.baseline_latency_ms / self.integers.latency_ms
+        speed = self.integers.baseline_speed
         drop = round(100 * (self.integers.parity.accuracy_drop or 0), 2)
         lost = f"{abs(drop):.2f} points more {'gained' if drop < 0 else 'lost'}"
-        verdict = "faster" if ratio > 1 + TIE else "no faster"
-        return f"8-bit integers in onnxruntime are {verdict}: {ratio:.2f} times single precision's speed, {lost}"
+        verdict = speed.describe("single precision") if speed else "not timed in turns"
+        return f"8-bit integers in onnxruntime: {verdict}; {lost}"
 
 
 def describe_change(points: float, interval: tuple[float, float] | None) -> str:
@@ -157,10 +161,6 @@ def describe_change(points: float, interval: tuple[float, float] | None) -> str:
     if first == last:
         return f"{text} (95%: {high:.2f} to {low:.2f} gained)"
     return f"{text} (95%: {low:.2f} gained to {high:.2f} lost)"
-
-
-TIE = 0.1
-"""Ratio of times within which none is called faster."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from falconet.errors import ConfigError
+from falconet.schema import check_finite_fields
 
 MARGIN_LOSSES = ("cosface", "arcface")
 """Losses that need an output layer of cosines."""
@@ -145,6 +146,7 @@ class TrainConfig:
         decay = self.ema_decay
         require(decay is None or 0 < decay < 1, "ema_decay", "between 0 and 1, or null", decay)
         require(0 <= self.seed < 2**31, "seed", "0 to 2147483647", self.seed)
+        check_finite_fields(self)
 
 
 def warn_balance(config: TrainConfig) -> tuple[str, ...]:

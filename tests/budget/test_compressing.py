@@ -18,8 +18,9 @@ import pytest
 import torch
 
 from falconet import Budget, RunResult, compress, evaluate, load_artifact
-from falconet.budget import Compression, Trial, Watcher, concluding
+from falconet.budget import Compression, Trial, Watcher, compressing, concluding
 from falconet.budget.compressing import clear, is_coarse
+from falconet.budget.frontier import FRONTIER_FILES, SENSITIVITY_FILES
 from falconet.catalog import ARTIFACT_FILES
 from falconet.cli import run
 from falconet.complexity import count_complexity
@@ -215,16 +216,75 @@ def test_a_report_that_fails_leaves_what_was_found_before(
         assert not (small.out / name).exists() or (out / name).read_bytes() == (small.out / name).read_bytes()
 
 
-@pytest.mark.parametrize(
-    "file", ["model.fnet", "report.html", "frontier.csv", "sensitivity.png", "search/trial-03.fnet"]
-)
-def test_a_new_search_begins_with_an_empty_folder(file: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("file", ["frontier.csv", "sensitivity.png", "search/trial-03.fnet"])
+def test_a_new_search_begins_without_the_trials_of_the_last(file: str, tmp_path: Path) -> None:
     (tmp_path / "search").mkdir()
     for name in (file, "letter.txt"):
         (tmp_path / name).write_text("old")
     clear(tmp_path)
     assert not (tmp_path / file).exists()
     assert (tmp_path / "letter.txt").exists()
+
+
+def make_old(out: Path) -> dict[Path, bytes]:
+    """Make a folder that looks like that of a search that has ended; return what its files hold."""
+    names = [*ARTIFACT_FILES, *FRONTIER_FILES, *SENSITIVITY_FILES, "config.yaml", "letter.txt"]
+    for name in (*names, "search/search.json", "search/trial-01.fnet", "search/checkpoint/epoch-1.json"):
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
+        (out / name).write_text(f"old {name}")
+    return read_files(out)
+
+
+def read_files(out: Path) -> dict[Path, bytes]:
+    return {path.relative_to(out): path.read_bytes() for path in out.rglob("*") if path.is_file()}
+
+
+IMPOSSIBLE: list[tuple[Budget, dict[str, Any], str]] = [
+    (Budget(max_macs=100), {}, "100 MACs: out of reach by removing channels"),
+    (Budget(), {"training": {"device": "mps"}}, "device: wanted"),
+    (Budget(), {"training": {"initial_scale": 0.5}}, "initial_scale"),
+    (Budget(), {"training": {"learning_rate": 0.0}}, "training.learning_rate: wanted above 0"),
+    (Budget(), {"compression": {"bits": 9}}, "compression.bits: wanted 2 to 8, found 9"),
+    (Budget(), {"augmentation": {"rotate": 999}}, "augmentation.rotate: wanted 0 to 180, found 999"),
+    (Budget(), {"model": {"name": "lenet5"}}, "model"),
+]
+
+
+@pytest.mark.parametrize(("budget", "settings", "message"), IMPOSSIBLE, ids=[message for *_, message in IMPOSSIBLE])
+def test_what_cannot_be_costs_nothing_of_the_search_before(
+    budget: Budget,
+    settings: dict[str, Any],
+    message: str,
+    trained: RunResult,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pytest.importorskip("torch_pruning")
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    before = make_old(tmp_path)
+    with pytest.raises((BudgetError, UsageError), match=message):
+        compress(trained.out, "digits", tmp_path, budget=budget, settings=settings, existing="overwrite")
+    assert read_files(tmp_path) == before
+
+
+def test_what_can_be_begins_anew_and_keeps_the_model_until_another_takes_its_place(
+    trained: RunResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(compressing, "explore", stop)
+    before = make_old(tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        compress(trained.out, "digits", tmp_path, settings=QUICK, existing="overwrite")
+    after = read_files(tmp_path)
+    gone = {Path("search") / name for name in ("trial-01.fnet", "checkpoint/epoch-1.json")}
+    gone |= {Path(name) for name in (*FRONTIER_FILES, *SENSITIVITY_FILES)}
+    assert before.keys() - after.keys() == gone
+    assert json.loads(after.pop(Path("search/search.json")))["trials"] == []
+    assert {path: after[path] for path in before.keys() & after.keys()} == {
+        path: content for path, content in before.items() if path in after
+    }
 
 
 def test_channels_that_cannot_be_followed_are_the_reason(

@@ -440,6 +440,15 @@ def test_without_network_the_remedy_is_named() -> None:
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "name", ["jane/m--n", "jane/..m", "jane/m.git", "a//b", "-/m", "jane/" + "a" * 120, "jane/m\n"]
+)
+def test_a_name_that_the_hub_cannot_have_is_one_line(name: str) -> None:
+    with pytest.raises(DataError, match=r"cannot be loaded \(.+\); check the name and the network") as caught:
+        read(f"hf:{name}")
+    assert len(str(caught.value)) < 800
+
+
 @pytest.mark.parametrize("name", ["/no/such/folder", "./no/such/folder", "~/no/such/folder"])
 def test_a_folder_that_is_not_there_is_named(name: str) -> None:
     with pytest.raises(PathError, match=f"hf:{name}: no such folder"):

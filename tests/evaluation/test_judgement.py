@@ -16,7 +16,7 @@ import pytest
 import torch
 from PIL import Image
 
-from falconet import RunResult, evaluate, load_artifact, load_dataset, predict
+from falconet import RunResult, cli, evaluate, load_artifact, load_dataset, predict
 from falconet.data import Dataset, Split
 from falconet.errors import DataError, PathError, UnknownNameError, UsageError
 from falconet.evaluation import judge, match_labels, predict_logits
@@ -263,3 +263,41 @@ def test_a_network_that_answers_no_numbers_is_refused(trained: RunResult) -> Non
     broken = dataclasses.replace(artifact, weights=weights)
     with pytest.raises(DataError, match="found NaN or infinity in the network's answers to 359 of 359 samples"):
         evaluate(broken, "digits")
+
+
+@pytest.fixture(scope="module")
+def overflowing(trained: RunResult, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a network whose weights are numbers, and whose answers are none."""
+    artifact, out = load_artifact(trained.out), tmp_path_factory.mktemp("overflowing")
+    weights = {name: weight * 1e30 if weight.ndim > 1 else weight for name, weight in artifact.weights.items()}
+    dataclasses.replace(artifact, weights=weights).save(out)
+    return out
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("evaluate", "MODEL", "digits"),
+        ("evaluate", "MODEL", "digits", "--json"),
+        ("predict", "MODEL", "PICTURE"),
+        ("predict", "MODEL", "PICTURE", "--json"),
+        ("explain", "MODEL", "PICTURE", "--out", "OUT"),
+        ("explain", "MODEL", "digits", "--out", "OUT", "--report", "--json"),
+        ("export", "MODEL", "--to", "torch", "--out", "FILE"),
+        ("compress", "MODEL", "digits", "--out", "OUT", "--json"),
+    ],
+    ids=" ".join,
+)
+def test_answers_that_are_no_numbers_are_one_line(
+    arguments: tuple[str, ...], overflowing: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Image.new("L", (28, 28), 99).save(tmp_path / "picture.png")
+    places = {"MODEL": overflowing, "PICTURE": tmp_path / "picture.png", "OUT": tmp_path / "out"}
+    places["FILE"] = tmp_path / "model.pt2"
+    assert cli.run([str(places.get(argument, argument)) for argument in arguments]) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "NaN or infinity" in err
+    assert "unexpected" not in err
+    assert err.count("\n") == 1
+    assert not (tmp_path / "model.pt2").exists()

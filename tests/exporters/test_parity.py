@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from falconet import RunResult, load_artifact, load_dataset, storage
 from falconet.artifact import UNKNOWN, Artifact
@@ -206,6 +207,41 @@ def test_logits_that_are_the_models_own_pass(trained: RunResult, tmp_path: Path)
     parity = export(trained.out, "torch", tmp_path / "model.pt2", raw=True).parity
     assert parity.logit_difference is not None
     assert parity.logit_difference < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("change", "noise"),
+    [
+        (lambda logits: logits, 0.0),
+        (lambda logits: logits * 1.2, 0.2),
+        (lambda logits: logits * 1.3, 0.3),
+        (lambda logits: logits / 10, 0.9),
+        (lambda logits: logits + 100, None),
+    ],
+)
+def test_shifted_and_scaled_logits_of_integers_are_refused(
+    change: Callable[[np.ndarray], np.ndarray], noise: float | None, trained: RunResult
+) -> None:
+    artifact = load_artifact(trained.out)
+    metadata = replace(make_metadata(artifact), output="logits")
+    session = Session(metadata, lambda batch: change(artifact.model(torch.from_numpy(batch)).detach().numpy()))
+    kept = find_kept(artifact, None, None, exact=False)
+    parity = compare_answers(artifact, session, choose_prepare(artifact, metadata, None), kept)
+    assert parity.agreement == 1.0
+    assert parity.accuracy_drop == 0.0
+    assert parity.logit_noise is not None
+    if noise is not None:
+        assert parity.logit_noise == pytest.approx(noise, abs=1e-4)
+    if parity.logit_noise < 0.25:
+        check_parity(parity, TARGETS["onnx-int8"], 5)
+        return
+    check_parity(parity, TARGETS["onnx-int8"], 100)
+    with pytest.raises(ExportError, match=r"differ from the model's own by 25% .* \(root mean square\) on 179"):
+        check_parity(parity, TARGETS["onnx-int8"], 5)
+
+
+def make_metadata(artifact: Artifact) -> Metadata:
+    return Metadata(artifact.config.architecture, artifact.config.input, "probabilities", {"falconet": "0"}, "00")
 
 
 @pytest.mark.slow

@@ -7,41 +7,94 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from torch import Tensor, nn
 
-from falconet import Latency, RunResult, load_artifact
+from falconet import Artifact, Latency, RunResult, load_artifact
 from falconet.exporters import timing
-from falconet.exporters.runtimes import open_session
+from falconet.exporters.metadata import Metadata
+from falconet.exporters.runtimes import Session, open_session
 from falconet.exporters.targets import Runtime
-from falconet.exporters.timing import find_fastest, time_exported, time_together
+from falconet.exporters.timing import find_fastest, open_exported, time_runtimes, time_together, write_network
+from falconet.latency import compare_latencies
 from falconet.report import render_card, render_html
+from tests.budget.test_resuming import make_hollow
 from tests.exporters.builders import ask_own, open_export
 
 LATENCIES: dict[Runtime, Latency] = {"torch": Latency(2.0, 3.0, 4.0, 10), "onnxruntime": Latency(0.5, 0.6, 0.7, 10)}
 
 
 @pytest.mark.slow
-def test_every_runtime_is_timed(trained: RunResult) -> None:
-    found = time_exported([load_artifact(trained.out)] * 2)
-    assert list(found) == ["onnxruntime", "openvino"]
-    for one, other in found.values():
-        assert 0 < one.p50 <= one.p95 <= one.p99
-        assert one.calls == other.calls >= 10
-
-
-def test_networks_are_timed_together(trained: RunResult, monkeypatch: pytest.MonkeyPatch) -> None:
-    pair = [Latency(1.0, 1.0, 1.0, 10), Latency(2.0, 2.0, 2.0, 10)]
-    monkeypatch.setattr(timing, "time_exported", lambda artifacts: {"onnxruntime": pair})
+def test_every_runtime_is_timed_in_turns(trained: RunResult, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(timing, "write_network", write_network)
     found = time_together([load_artifact(trained.out)] * 2)
-    assert [list(latencies) for latencies in found] == [["torch", "onnxruntime"]] * 2
-    assert [latencies["onnxruntime"] for latencies in found] == pair
+    assert [list(latencies) for latencies in found] == [["torch", "onnxruntime", "openvino"]] * 2
+    every = [latency for latencies in found for latency in latencies.values()]
+    assert len({(latency.calls, len(latency.turns or ())) for latency in every}) == 1
+    assert all(0 < latency.p50 <= latency.p95 <= latency.p99 for latency in every)
+    assert every[0].calls >= 10
+    assert compare_latencies(found[0]["torch"], found[1]["onnxruntime"]) is not None
 
 
-def test_a_runtime_that_stumbles_is_left_out(trained: RunResult, monkeypatch: pytest.MonkeyPatch) -> None:
-    def stumble(*arguments: object) -> None:
+def test_the_bare_network_is_what_is_timed(trained: RunResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(timing, "write_network", write_network)
+    artifact = load_artifact(trained.out)
+    wanted = artifact.model(artifact.make_blank()).detach().numpy()
+    calls = open_exported(artifact, tmp_path / "network")
+    assert list(calls) == ["onnxruntime", "openvino"]
+    for call in calls.values():
+        np.testing.assert_allclose(call(), wanted, atol=1e-4)
+
+
+class Unanswering(nn.Module):
+    """What no format knows: a layer that leaves torch."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return torch.from_numpy(inputs.numpy().mean(axis=(1, 2, 3), keepdims=True)[:, :, 0, 0].repeat(10, axis=1))
+
+
+def test_a_network_that_onnx_cannot_hold_is_timed_in_torch(
+    trained: RunResult, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(timing, "write_network", write_network)
+    artifact = load_artifact(trained.out)
+    monkeypatch.setitem(vars(artifact), "model", Unanswering())
+    assert list(time_runtimes(artifact)) == ["torch"]
+    assert "lenet_relu is timed in torch alone: the network (Unanswering) cannot be exported" in caplog.text
+
+
+def test_a_runtime_that_stumbles_is_left_out(
+    trained: RunResult, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def stumble(batch: np.ndarray) -> np.ndarray:
         raise RuntimeError("no such operator")
 
-    monkeypatch.setattr(timing, "write_network", stumble)
-    assert time_exported([load_artifact(trained.out)]) == {}
+    def open_one(runtime: Runtime, path: Path, *, threads: int) -> Session:
+        metadata = make_hollow(Metadata, input=artifact.config.input)
+        return Session(metadata, stumble if runtime == "onnxruntime" else lambda batch: np.zeros((1, 10)))
+
+    artifact = load_artifact(trained.out)
+    monkeypatch.setattr(timing, "write_network", lambda artifact, path: None)
+    monkeypatch.setattr(timing, "open_session", open_one)
+    assert list(time_runtimes(artifact)) == ["torch", "openvino"]
+    assert "lenet_relu is not timed in onnxruntime: the exported file cannot answer: no such operator" in caplog.text
+
+
+@pytest.mark.parametrize("error", [OSError("no space left on device"), KeyError("logits"), MemoryError()])
+def test_errors_that_speak_of_no_format_come_through(
+    trained: RunResult, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fail(artifact: Artifact, path: Path) -> None:
+        raise error
+
+    monkeypatch.setattr(timing, "write_network", fail)
+    with pytest.raises(type(error)):
+        time_runtimes(load_artifact(trained.out))
+
+
+def test_reports_call_what_is_tested_here(trained: RunResult, caplog: pytest.LogCaptureFixture) -> None:
+    assert list(time_runtimes(load_artifact(trained.out))) == ["torch"]
+    assert "the tests export no networks for their reports" in caplog.text
 
 
 @pytest.mark.slow
