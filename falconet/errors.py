@@ -55,6 +55,23 @@ def abridge(value: Any) -> str:
     return text if len(text) <= SHOWN else f"{text[: SHOWN - 3]}..."
 
 
+NO_MEMORY = (
+    "allocate memory",
+    "out of memory",
+    "not enough memory",
+    "bad_alloc",
+    "failed to map segment",
+    "could not create a primitive",
+)
+"""What libraries say where memory runs out and they raise another class than MemoryError, in parts and lower case."""
+
+
+def lacks_memory(error: BaseException) -> bool:
+    """Return whether an error says that memory ran out: of Python, of torch, or of the system that loads a library."""
+    said = str(error).lower() if isinstance(error, RuntimeError | ImportError | OSError) else ""
+    return isinstance(error, MemoryError) or any(words in said for words in NO_MEMORY)
+
+
 class FalconetError(Exception):
     """Something failed; the base of everything that Falconet raises on purpose."""
 

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from falconet import RunResult, cli
+from falconet.errors import lacks_memory
 
 FolderMaker = Callable[..., Path]
 Capture = pytest.CaptureFixture[str]
@@ -258,6 +259,40 @@ def test_an_unexpected_error_is_one_line_too(capsys: Capture, monkeypatch: pytes
     monkeypatch.setattr("falconet.models.list_models", burst)
     assert cli.run(["models"]) == 1
     assert capsys.readouterr().err == "falconet: unexpected RuntimeError: two lines (--debug shows where)\n"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        MemoryError("Unable to allocate 9.31 GiB for an array"),
+        ImportError("libtorch_cpu.so: failed to map segment from shared object"),
+        OSError(12, "Cannot allocate memory"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:118] DefaultCPUAllocator: can't allocate memory"),
+        RuntimeError("could not create a primitive"),
+        RuntimeError("std::bad_alloc"),
+    ],
+)
+def test_too_little_memory_is_one_line_that_says_so(
+    error: Exception, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*arguments: object, **named: object) -> None:
+        raise error
+
+    monkeypatch.setattr("falconet.cli.app.app", fail)
+    assert cli.run(["models"]) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("falconet: out of memory (")
+    assert err.count("\n") == 1
+    assert "unexpected" not in err
+
+
+@pytest.mark.parametrize(
+    "error", [ImportError("No module named 'torch'"), RuntimeError("sizes differ"), ValueError("out of memory")]
+)
+def test_other_errors_are_not_taken_for_too_little_memory(error: Exception) -> None:
+    assert not lacks_memory(error)
 
 
 def test_interrupts_outside_of_training(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -381,7 +381,8 @@ def test_networks_of_a_comparison_are_timed_in_turns(
         return [Latency(float(number + 1), 9.0, 9.0, 10, (1.0,) * 10) for number in range(len(calls))]
 
     monkeypatch.setattr("falconet.exporters.timing.measure_latencies", measure)
-    trial = Trial(trained.out, *(np.zeros(3, dtype=kind) for kind in ("int64", "int64", "uint64")), num_classes=10)
+    none = np.zeros(3, dtype=np.int64)
+    trial = Trial(trained.out, none, none, none.astype(np.uint64), num_classes=10)
     contenders = [Contender(name, None, None, trained.out) for name in ("a", "b", "c")]
     rows = list_rows(dict(zip(contenders, [(trial,), "no reason", (trial,)], strict=True)))
     assert asked == [2]

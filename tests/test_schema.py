@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import types
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -398,7 +399,7 @@ CONFIGS: Mapping[type, Mapping[str, Any]] = {
     DataOrigin: dict(vars(ORIGIN)),
     ArtifactConfig: {"architecture": "lenet5", "input": IMAGE, "provenance": Provenance(ORIGIN, 0, 1, 1)},
     PruneWeights: {"amount": 0.5},
-    PruneChannels: {"amount": 0.5},
+    PruneChannels: {},
     Factorize: {"rank": 2},
     Compensate: {"inputs": [torch.ones(1, 1)]},
 }
@@ -428,7 +429,8 @@ NUMBER_FIELDS = [(kind, name, hint) for kind in CONFIGS for name, hint in list_n
 def test_no_settings_made_in_python_hold_what_is_not_finite(kind: type, name: str, hint: Any, value: float) -> None:
     parts = spread(hint)
     # As the annotation wants it: a number, some of them, or by name.
-    shapes = [value] if float in {hint, *typing.get_args(hint)} else []
+    choices = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
+    shapes: list[Any] = [value] if float in choices else []
     shapes += [(value, 0.5)] if tuple[float, float] in parts else []
     shapes += [(value,)] if tuple[float, ...] in parts else []
     shapes += [{"layer": value}] if any(typing.get_origin(part) is Mapping for part in parts) else []

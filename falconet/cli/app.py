@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from falconet import interruption
-from falconet.errors import ConfigError, FalconetError, StorageError
+from falconet.errors import ConfigError, FalconetError, StorageError, lacks_memory
 from falconet.escaping import escape_line, escape_lines
 
 app = typer.Typer(
@@ -109,7 +109,15 @@ def run(arguments: list[str]) -> int:
     except Exception as error:
         if "--debug" in arguments:
             print_traceback()
-        return fail(f"unexpected {type(error).__name__}: {error} (--debug shows where)", 1)
+        return fail(describe_unexpected(error), 1)
+
+
+def describe_unexpected(error: Exception) -> str:
+    """Return what is said of an error that nobody raised on purpose: too little memory, or where to look."""
+    if lacks_memory(error):
+        found = str(error) or type(error).__name__
+        return f"out of memory ({found}): free some, or let this process have more (ulimit -v)"
+    return f"unexpected {type(error).__name__}: {error} (--debug shows where)"
 
 
 def report(error: Exception) -> int:

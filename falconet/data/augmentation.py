@@ -86,6 +86,7 @@ class ImageAugmentation:
         check_ranges(self, {"crop": (0.01, 1), "elastic": (0, 0.5), "smoothness": (0.01, 1)})
         check_ranges(self, {"brightness": (0, 1), "contrast": (0, 1), "saturation": (0, 1), "hue": (0, 0.5)})
         check_ranges(self, {"mixup": (0, 100), "cutmix": (0, 100)})
+        check_finite_fields(self)
 
     @property
     def moves(self) -> bool:
@@ -132,6 +133,7 @@ class SeriesAugmentation:
 
     def __post_init__(self) -> None:
         check_ranges(self, {"time_warp": (0, 0.2), "jitter": (0, 10), "mask": (0, 0.9)})
+        check_finite_fields(self)
 
     @property
     def active(self) -> bool:
@@ -151,6 +153,7 @@ class TextAugmentation:
 
     def __post_init__(self) -> None:
         check_ranges(self, {"mask": (0, 0.9)})
+        check_finite_fields(self)
 
     @property
     def active(self) -> bool:
@@ -162,15 +165,11 @@ Augmentation = ImageAugmentation | SeriesAugmentation | TextAugmentation
 
 
 def check_ranges(config: Any, limits: Mapping[str, tuple[float, float]]) -> None:
-    """Raise ConfigError for the first of the named fields that is not within its limits, both included.
-
-    No field, named or not, may be a number that is not finite.
-    """
+    """Raise ConfigError for the first of the named fields that is not within its limits, both included."""
     for name, (low, high) in limits.items():
         value = getattr(config, name)
         if not low <= value <= high:
             raise ConfigError(f"{name}: wanted {low} to {high}, found {value}")
-    check_finite_fields(config)
 
 
 POLICIES: Mapping[Kind, Mapping[str, Augmentation]] = MappingProxyType(

@@ -319,9 +319,11 @@ def explain_all(explainer: Explainer, subjects: Sequence[Subject]) -> tuple[list
 
 @torch.inference_mode()
 def answer_sample(artifact: Artifact, inputs: Inputs) -> Float[Tensor, " classes"]:
-    """Return the probabilities of one sample's classes, as `falconet.predict` does."""
-    probabilities: Tensor = (artifact.model(inputs)[0] / artifact.config.temperature).softmax(dim=0)
-    return probabilities
+    """Return the probabilities of one sample's classes, as `falconet.predict` does. Raises DataError for no numbers."""
+    logits: Tensor = artifact.model(inputs)[0]
+    if not logits.isfinite().all():
+        raise DataError("wanted numbers, found NaN or infinity in the network's answers: its weights are of no use")
+    return (logits / artifact.config.temperature).softmax(dim=0)
 
 
 def conclude(

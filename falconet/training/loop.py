@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from falconet import interruption
 from falconet.data.loader import epoch_seed
-from falconet.errors import ConfigError, DataError, DivergedError, OutOfMemoryError
+from falconet.errors import ConfigError, DataError, DivergedError, OutOfMemoryError, lacks_memory
 from falconet.memory import kept_memory
 from falconet.training.acceleration import check_acceleration, resize
 from falconet.training.callbacks import Callback, EpochRow
@@ -223,7 +223,7 @@ def run_epochs(state: State, setting: Setting) -> tuple[Ending, str]:
 
 def is_out_of_memory(error: Exception) -> bool:
     """Whether an error says that memory ran out; on processors, torch has no class of its own for that."""
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+    return isinstance(error, torch.OutOfMemoryError) or lacks_memory(error)
 
 
 def remember(state: State, setting: Setting) -> None:

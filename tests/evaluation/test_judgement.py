@@ -282,6 +282,7 @@ def overflowing(trained: RunResult, tmp_path_factory: pytest.TempPathFactory) ->
         ("predict", "MODEL", "PICTURE"),
         ("predict", "MODEL", "PICTURE", "--json"),
         ("explain", "MODEL", "PICTURE", "--out", "OUT"),
+        ("explain", "MODEL", "digits", "--out", "OUT", "--json"),
         ("explain", "MODEL", "digits", "--out", "OUT", "--report", "--json"),
         ("export", "MODEL", "--to", "torch", "--out", "FILE"),
         ("compress", "MODEL", "digits", "--out", "OUT", "--json"),

@@ -43,7 +43,7 @@ def test_the_bare_network_is_what_is_timed(trained: RunResult, tmp_path: Path, m
     calls = open_exported(artifact, tmp_path / "network")
     assert list(calls) == ["onnxruntime", "openvino"]
     for call in calls.values():
-        np.testing.assert_allclose(call(), wanted, atol=1e-4)
+        np.testing.assert_allclose(np.asarray(call()), wanted, atol=1e-4)
 
 
 class Unanswering(nn.Module):

@@ -13,7 +13,8 @@ from tests.budget.test_resuming import make_hollow
 
 def make_shrinking(macs: int, before: list[float], after: list[float]) -> Shrinking:
     first, second = ({"torch": Latency(turns[0], 9.0, 9.0, 100, tuple(turns))} for turns in (before, after))
-    return make_hollow(Shrinking, macs_before=100, macs_after=macs, before=first, after=second)
+    made: Shrinking = make_hollow(Shrinking, macs_before=100, macs_after=macs, before=first, after=second)
+    return made
 
 
 @pytest.mark.parametrize(
