@@ -441,12 +441,13 @@ def test_no_settings_made_in_python_hold_what_is_not_finite(kind: type, name: st
 
 
 def test_the_table_above_leaves_none_out() -> None:
-    waiting, found = [RunConfig, SearchConfig, ArtifactConfig], set[type]()
+    waiting: list[Any] = [RunConfig, SearchConfig, ArtifactConfig]
+    found: set[Any] = set()
     while waiting:
-        kind = waiting.pop()
-        parts = {part for hint in typing.get_type_hints(kind).values() for part in spread(hint)}
-        waiting += [part for part in parts if dataclasses.is_dataclass(part) and part not in found]
-        found |= {part for part in parts if dataclasses.is_dataclass(part)}
+        parts = {part for hint in typing.get_type_hints(waiting.pop()).values() for part in spread(hint)}
+        new = {part for part in parts if dataclasses.is_dataclass(part)} - found
+        waiting += new
+        found |= new
     assert {kind for kind in found if list_number_fields(kind)} <= CONFIGS.keys()
 
 
