@@ -94,8 +94,9 @@ def measure_latencies(
 ) -> list[Latency]:
     """Time each as `measure_latency` does, but in turns, so that what else the machine does slows all of them alike.
 
-    A turn is ten calls, or fewer where they are slow, after one that does not count, since the others used the caches
-    before it. There are ten turns at least, or as many as `calls` are, however long they take.
+    A turn is ten calls after one that does not count, since the others used the caches before it; fewer where they are
+    slow, down to a single one, which counts. There are ten turns at least, or as many as `calls` are, however long they
+    take.
     """
     slowest = max([warm_up(call, warmup, WARMUP_SHARE * seconds) for call in several])
     alone = len(several) == 1
@@ -104,7 +105,7 @@ def measure_latencies(
     deadline, done = time.perf_counter() + seconds * len(several), 0
     while done < calls and (len(turns[0]) < LEAST_TURNS or time.perf_counter() < deadline):
         for call, own in zip(several, turns, strict=True):
-            if not alone:
+            if most > 1:
                 call()
             own.append([time_call(call) for _ in range(min(most, calls - done))])
         done += len(turns[0][-1])

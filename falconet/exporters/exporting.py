@@ -73,6 +73,11 @@ class Export:
     """The same beside the baseline."""
 
     @property
+    def speedup(self) -> float | None:
+        """How many times as fast as the model itself the export is, without the interval."""
+        return self.speed.times if self.speed else None
+
+    @property
     def grown(self) -> str:
         """Why a compressed model's export is larger than the model, in words; empty where it is not."""
         if self.coded_bytes is None or self.bytes <= self.coded_bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,8 +15,11 @@ from torch import Tensor, nn
 from falconet import RunResult, cli, load_artifact
 from falconet.artifact import Artifact
 from falconet.errors import ExportError
-from falconet.exporters.exporting import export
+from falconet.exporters.exporting import Export, export
+from falconet.exporters.parity import Parity
 from falconet.exporters.targets import TARGETS
+from falconet.latency import SpeedRatio
+from falconet.terminal import print_export
 
 Capture = pytest.CaptureFixture[str]
 
@@ -42,6 +46,47 @@ def test_json(trained: RunResult, capsys: Capture, tmp_path: Path) -> None:
     assert facts["max_abs_difference"] < 1e-4
     assert facts["accuracy_drop"] == 0
     assert facts["latency_ms"] > 0
+    low, high = facts["speedup_ci"]
+    assert low <= facts["speedup"] <= high
+    assert facts["baseline_speedup"] is facts["baseline_speedup_ci"] is None
+
+
+PARITY = Parity(90, "samples", 1e-6, 1.0)
+EXPORT = Export("m.onnx", "onnx-int8", 9, {"m.onnx": 9}, None, "onnxruntime", PARITY, 0.5, 1.0, 0.4)
+
+
+@pytest.mark.parametrize(
+    ("speed", "baseline", "lines"),
+    [
+        (
+            SpeedRatio(2.0, 1.8, 2.2),
+            SpeedRatio(0.8, 0.75, 0.875),
+            [
+                "speed: 2.00 times as fast as the model itself (95%: 1.80 to 2.20)",
+                "in single precision 0.400 ms; integers: SLOWER: 1.25 times as long (95%: 1.14 to 1.33): on this "
+                "machine, --to onnx answers sooner",
+            ],
+        ),
+        (
+            SpeedRatio(0.8, 0.7, 1.1),
+            SpeedRatio(0.9, 0.8, 1.0),
+            [
+                "speed: no measurable difference (95%: 0.70 to 1.10 times as fast as the model itself)",
+                "in single precision 0.400 ms; integers: no measurable difference (95%: 0.80 to 1.00 times as fast)",
+            ],
+        ),
+    ],
+)
+def test_speed_is_told_with_its_interval(
+    speed: SpeedRatio, baseline: SpeedRatio, lines: list[str], capsys: Capture
+) -> None:
+    result = replace(EXPORT, speed=speed, baseline_speed=baseline)
+    print_export(result)
+    assert lines == capsys.readouterr().out.splitlines()[-2:]
+    facts = result.facts()
+    assert (facts["speedup"], facts["speedup_ci"]) == (speed.times, [speed.low, speed.high])
+    assert (facts["baseline_speedup"], facts["baseline_speedup_ci"]) == (baseline.times, [baseline.low, baseline.high])
+    assert (facts["latency_ms"], facts["model_latency_ms"], facts["baseline_latency_ms"]) == (0.5, 1.0, 0.4)
 
 
 @pytest.mark.slow
