@@ -285,7 +285,6 @@ def overflowing(trained: RunResult, tmp_path_factory: pytest.TempPathFactory) ->
         ("explain", "MODEL", "digits", "--out", "OUT", "--json"),
         ("explain", "MODEL", "digits", "--out", "OUT", "--report", "--json"),
         ("export", "MODEL", "--to", "torch", "--out", "FILE"),
-        ("compress", "MODEL", "digits", "--out", "OUT", "--json"),
     ],
     ids=" ".join,
 )
