@@ -103,7 +103,7 @@ def test_a_name_like_the_hubs_is_shown_with_its_prefix() -> None:
         check_source("owner/name")
 
 
-@pytest.mark.parametrize(("name", "found"), [("table.xlsx", r"a file \.xlsx"), ("README", "a file without extension")])
+@pytest.mark.parametrize(("name", "found"), [("table.xlsx", r"a file \.xlsx"), ("x.PDF", r"a file \.PDF")])
 def test_a_file_of_another_kind_is_refused(name: str, found: str, tmp_path: Path) -> None:
     (tmp_path / name).touch()
     wanted = r"wanted a folder or a file ending in \.npz, \.csv, \.tsv, \.jsonl, \.parquet or \.ts"

@@ -58,8 +58,8 @@ def test_impossible_specs(change: dict[str, Any], message: str) -> None:
         ({"std": (1.0, -0.1)}, "std: wanted finite values above 0, found [-0.1]"),
         ({"std": (1.0, math.nan)}, "std: wanted finite values above 0, found [nan]"),
         ({"labels": ("run",)}, "labels: wanted at least two different names, found ['run']"),
-        ({"bands": 2}, "bands: wanted recordings of at least 1000 Hz, found 100 Hz"),
-        ({"bands": 2, "rate": None}, "bands: wanted recordings of at least 1000 Hz, found series without a rate"),
+        ({"bands": 2}, "bands: wanted recordings of 1000 to 96000 Hz, found 100 Hz"),
+        ({"bands": 2, "rate": None}, "bands: wanted recordings of 1000 to 96000 Hz, found series without a rate"),
         ({"bands": 0, "rate": 8000}, "bands: wanted 1 or more, and a divisor of the 2 rows of shape, found 0"),
         ({"bands": 3, "rate": 8000}, "bands: wanted 1 or more, and a divisor of the 2 rows of shape, found 3"),
     ],
@@ -85,7 +85,7 @@ def test_possible_specs_of_series(change: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"shape": (0,)}, "shape: wanted at least 1 token, found [0]"),
+        ({"shape": (0,)}, "shape: wanted 1 to 65536 tokens, found [0]"),
         ({"vocab_size": 2}, "vocab_size: wanted 3 or more, found 2"),
         ({"labels": ("ham", "ham")}, "labels: wanted at least two different names, found ['ham', 'ham']"),
     ],

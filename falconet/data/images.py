@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import os
 import struct
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -72,14 +73,14 @@ def read_content(path: str | Path) -> bytes:
     """Return what a sample's file holds. Raises DataError for what is no regular file, too large, or cannot be read."""
     try:
         with open_regular(path) as file:
-            content = file.read(FILE_LIMIT + 1)
+            # Reading up to a limit would reserve that much memory.
+            if os.fstat(file.fileno()).st_size > FILE_LIMIT:
+                raise DataError(f"larger than the limit of {FILE_LIMIT:,} bytes")
+            return file.read()
     except OSError as error:
         raise DataError(error.strerror or str(error)) from error
     except ValueError as error:  # A path with a NUL.
         raise DataError(str(error)) from error
-    if len(content) > FILE_LIMIT:
-        raise DataError(f"larger than the limit of {FILE_LIMIT:,} bytes")
-    return content
 
 
 def decode_image(content: bytes, value_range: ValueRange | None = None) -> UInt8[np.ndarray, "height width channels"]:

@@ -53,7 +53,8 @@ def outline_model(
     """
     most = MOST_CALLS if tensors is None else min(FEWEST_CALLS + CALLS_A_TENSOR * tensors, MOST_CALLS)
     try:
-        with Outlining(most):
+        # Outside, since the mode sees, and may refuse, the call by which `no_grad` within is left.
+        with torch.set_grad_enabled(torch.is_grad_enabled()), Outlining(most):
             model = create_model(name, **structure)
             whole = sum(parameter.numel() for parameter in model.parameters())
             if widths is None:

@@ -351,7 +351,7 @@ def test_lenet_relu_refuses_what_makes_no_network(width: int) -> None:
 def test_weights_for_other_classes_keep_all_but_the_fixed_codes(tmp_path: Path) -> None:
     trained = create_model("lenet5", num_classes=10)
     torch.save(trained.state_dict(), tmp_path / "ten.pth")
-    made = create_model("lenet5", num_classes=26, pretrained=tmp_path / "ten.pth")
+    made = create_model("lenet5", num_classes=26, in_channels=1, pretrained=tmp_path / "ten.pth")
     assert find_outputs(made) == ("output",)
     assert torch.equal(made.state_dict()["output.codes"], output_codes(26))
     assert all(torch.equal(made.state_dict()[name], tensor) for name, tensor in trained.named_parameters())

@@ -86,3 +86,11 @@ def test_a_network_of_far_more_tensors_than_it_may_have_is_given_up() -> None:
     assert isinstance(outline_model("resnet110", tensors=500), nn.Module)
     with pytest.raises(ConfigError, match="wanted a network of fewer layers"):
         outline_model("resnet110", tensors=2)
+
+
+@pytest.mark.parametrize("tensors", range(6))
+def test_a_network_too_large_to_outline_leaves_gradients_on(tensors: int) -> None:
+    # Initial values are drawn within `no_grad`, which is left while the calls of torch are used up already.
+    with pytest.raises(ConfigError, match="wanted a network of fewer layers"):
+        outline_model("torchvision:resnet152", tensors=tensors, num_classes=2, in_channels=3, input_size=(32, 32))
+    assert torch.is_grad_enabled()
