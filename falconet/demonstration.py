@@ -13,7 +13,7 @@ from falconet.planning import check_out, has_weights, holds_run
 from falconet.report import render_html
 from falconet.runs import RunResult, train
 from falconet.storage import hold, write_text
-from falconet.training import Callback
+from falconet.training import Callback, EpochRow
 
 MODELS = ("lenet5", "lenet_relu")
 REPORT_FILE = "report.html"
@@ -27,6 +27,16 @@ class Demonstration:
     report: Path
 
 
+class Outdated(Callback):
+    """Removes a report about models as soon as there are weights that will take the place of theirs."""
+
+    def __init__(self, report: Path) -> None:
+        self.report = report
+
+    def on_epoch(self, row: EpochRow, best: bool) -> None:
+        self.report.unlink(missing_ok=True)
+
+
 def demonstrate(
     out: str | Path = "runs/demo",
     watch: Callable[[str], Sequence[Callback]] = lambda model: (),
@@ -38,13 +48,13 @@ def demonstrate(
     `out`. Raises RunExistsError where runs or a report would be lost, or another process is at work there.
     """
     out = Path(out)
+    report = out / REPORT_FILE
     check_free(out, existing)
     with hold(out):
         runs = tuple(
-            train("digits", model=model, recipe="digits", out=out / model, existing=existing, callbacks=watch(model))
-            for model in MODELS
+            train("digits", model=model, recipe="digits", out=out / model, existing=existing, callbacks=callbacks)
+            for model, callbacks in ((model, (Outdated(report), *watch(model))) for model in MODELS)
         )
-        report = out / REPORT_FILE
         write_text(report, render_html([run.report for run in runs], title="Falconet on the embedded digits"))
     return Demonstration(runs, report)
 

@@ -2,7 +2,8 @@
 
 Python raises KeyboardInterrupt wherever the main thread is: also in a callback that C code calls, in a destructor, or
 in a library that catches everything, where it is swallowed. So its arrival is noted too, and `check`, called at places
-where stopping is right, raises it again, until whoever stops the work calls `forget`.
+where stopping is right, raises it again, until whoever stops the work calls `forget`. Some code in C++ does not even
+survive it: while it runs, the first one is `deferred`.
 """
 
 import signal
@@ -13,6 +14,8 @@ from types import FrameType
 
 ARRIVED: list[int] = []
 """Signals that nobody has heeded yet."""
+DEFERRING: list[None] = []
+"""An entry for each `deferred` that is at work."""
 
 
 def watch(*signals: signal.Signals) -> None:
@@ -25,7 +28,19 @@ def watch(*signals: signal.Signals) -> None:
 def arrive(number: int, frame: FrameType | None) -> None:
     """Handle a signal."""
     ARRIVED.append(number)
-    raise KeyboardInterrupt
+    if not DEFERRING or len(ARRIVED) > 1:
+        raise KeyboardInterrupt
+
+
+@contextmanager
+def deferred() -> Iterator[None]:
+    """Let the first signal that comes meanwhile wait until the end; a second one does not wait."""
+    DEFERRING.append(None)
+    try:
+        yield
+    finally:
+        DEFERRING.pop()
+    check()
 
 
 @contextmanager

@@ -31,7 +31,15 @@ from falconet.data.loader import Loader, load_inputs, measure_inputs
 from falconet.data.preprocessing import create_preprocess
 from falconet.data.splits import check_training_classes
 from falconet.data.texts import TextEncoder, train_tokenizer
-from falconet.errors import ArtifactError, ConfigError, DataError, DivergedError, InterruptedRunError, UsageError
+from falconet.errors import (
+    ArtifactError,
+    ConfigError,
+    DataError,
+    DivergedError,
+    InterruptedRunError,
+    PathError,
+    UsageError,
+)
 from falconet.evaluation import (
     Answers,
     Evaluation,
@@ -303,7 +311,8 @@ def conclude(
 ) -> RunResult:
     """Save and judge what was trained; raise where training ended before its time."""
     artifact = make_artifact(plan, feed, result, {name: value.clone() for name, value in model.state_dict().items()})
-    if result.best_epoch:
+    # What is there of the same weights says more: their temperature, and how they were judged.
+    if result.best_epoch and not is_kept(artifact, plan.out):
         artifact.save(plan.out)
     labels = plan.dataset.splits["val"].labels
     chance = float(np.bincount(labels).max() / len(labels))
@@ -312,6 +321,14 @@ def conclude(
     artifact, answers = calibrate(artifact, plan.dataset)
     course = Course(vitals, diagnoses, load_energy(plan.out))
     return judge_run(plan, artifact, answers, result, course, feed.unreadable, started)
+
+
+def is_kept(artifact: Artifact, folder: Path) -> bool:
+    """Whether a run's folder holds these very weights already, as that of a finished run that is gone on with."""
+    try:
+        return load_artifact(folder).digest == artifact.digest
+    except (PathError, ArtifactError):
+        return False
 
 
 PRETRAINED_FILE = "pretrained.json"

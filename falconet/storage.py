@@ -31,6 +31,8 @@ LOCK, SWAP = ".lock", ".swap"
 """End the hidden names of what a folder's owner holds, and of the folder of files that are to take their places."""
 PLAN_FILE, NEW_FOLDER = "plan.json", "new"
 """In a swap's folder: which files come and go, and those that come."""
+HELD: dict[Path, tuple[int, int]] = {}
+"""Files of the locks that this process holds, and what tells each from one that another process makes there."""
 PATIENCE = 30.0
 """Seconds for which a reader waits for a swap, which takes milliseconds."""
 
@@ -52,6 +54,7 @@ def write_bytes(path: Path, content: bytes) -> None:
 def stage(path: Path, content: bytes) -> Iterator[Path]:
     """Write a temporary file beside `path`, which is gone in the end unless it was renamed. Raises StorageError."""
     interruption.check()
+    check_held(path)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}{PARTIAL}")
     try:
         try:
@@ -96,12 +99,16 @@ def swap(folder: Path, contents: Mapping[str, bytes], removed: Iterable[str] = (
     it; RunExistsError where another process holds the folder.
     """
     interruption.check()
-    plan = {"new": list(contents), "removed": [path for path in removed if path not in contents]}
     committed = folder / hide(name, SWAP)
-    staged = committed.with_name(f"{committed.name}{PARTIAL}")
+    staged = find_staged(committed)
     with own(folder, name):
         complete(folder, committed)
         try:
+            plan = {
+                "folder": folder.stat().st_ino,
+                "new": list(contents),
+                "removed": [path for path in removed if path not in contents],
+            }
             remove_tree(staged)
             staged.mkdir()
             for path, content in ((f"{NEW_FOLDER}/{path}", content) for path, content in contents.items()):
@@ -125,11 +132,20 @@ def swap(folder: Path, contents: Mapping[str, bytes], removed: Iterable[str] = (
 
 
 def complete(folder: Path, committed: Path) -> None:
-    """Make the moves of a swap that are still to be made; its owner alone may. Raises StorageError, ArtifactError."""
-    if not committed.is_dir():
+    """Make the moves of a swap that are still to be made; its owner alone may.
+
+    Raises StorageError, and ArtifactError for one that no process began in this very folder: what was downloaded or
+    unpacked must move and remove nothing, and who copied a folder has the one that the swap is of.
+    """
+    if not is_pending(committed):
         return
-    plan = read_json(committed / PLAN_FILE) if (committed / PLAN_FILE).exists() else {"new": [], "removed": []}
+    plan = read_json(committed / PLAN_FILE)
     try:
+        if plan["folder"] != folder.stat().st_ino:
+            raise ArtifactError(
+                f"{committed} is of a write that began in another folder, from which this one was copied or "
+                "downloaded: load that one and copy it again, or remove it"
+            )
         sync_folder(folder)
         for name in map(str, plan["new"]):
             target = find_within(folder, name)
@@ -140,13 +156,25 @@ def complete(folder: Path, committed: Path) -> None:
             find_within(folder, name).unlink(missing_ok=True)
         for parent in {find_within(folder, name).parent for name in map(str, plan["new"])} | {folder}:
             sync_folder(parent)
-        # Without its plan, what is left of it asks for nothing.
-        (committed / PLAN_FILE).unlink(missing_ok=True)
-        remove_tree(committed)
+        # Under this name, what is left of it asks for nothing.
+        staged = find_staged(committed)
+        remove_tree(staged)
+        committed.replace(staged)
+        remove_tree(staged)
     except (KeyError, TypeError) as error:
         raise ArtifactError(f"{committed} is damaged: remove it") from error
     except OSError as error:
         raise storage_error(folder, error) from error
+
+
+def is_pending(committed: Path) -> bool:
+    """Whether there is a swap to be completed; a link leads to a folder that no process made for that."""
+    return committed.is_dir() and not committed.is_symlink()
+
+
+def find_staged(committed: Path) -> Path:
+    """Return where a swap's files are before it counts, and after it was made."""
+    return committed.with_name(f"{committed.name}{PARTIAL}")
 
 
 def hide(name: str, ending: str) -> str:
@@ -177,7 +205,7 @@ def settle(folder: Path, *, name: str = "") -> None:
     """
     committed = folder / hide(name, SWAP)
     deadline = time.monotonic() + PATIENCE
-    while committed.is_dir():
+    while is_pending(committed):
         try:
             with own(folder, name, patience=0.05):
                 complete(folder, committed)
@@ -200,7 +228,7 @@ def read_settled(folder: Path, name: str, read: Callable[[], T]) -> T:
         try:
             return read()
         except ArtifactError:
-            if identify(folder / name) == before and not (folder / SWAP).is_dir():
+            if identify(folder / name) == before and not is_pending(folder / SWAP):
                 raise
 
 
@@ -350,10 +378,15 @@ def hold(folder: Path, *, name: str = "") -> Iterator[None]:
 def own(folder: Path, name: str, *, patience: float = 0.0) -> Iterator[None]:
     """`hold`, for what may be called by whoever holds it already; it does not complete a swap."""
     lock = find_lock(folder, name)
+    file = Path(lock.lock_file)
     outermost, made = not lock.is_locked, not folder.exists()
+    if not outermost:
+        check_held(folder / name, file)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=patience)
+        if outermost:
+            HELD[file] = identify_lock(file)
     except Timeout as error:
         raise busy(folder, name) from error
     except OSError as error:
@@ -362,15 +395,40 @@ def own(folder: Path, name: str, *, patience: float = 0.0) -> Iterator[None]:
         yield
     finally:
         try:
-            if outermost:
-                # Whoever has opened it meanwhile finds it without a name once it is released, and opens another.
-                with suppress(OSError):
-                    Path(lock.lock_file).unlink()
+            # Whoever has opened it meanwhile finds it without a name once it is released, and opens another. In a
+            # folder that took this one's place, it is another process's.
+            held = HELD.pop(file, None) if outermost else None
+            with suppress(OSError):
+                if held and identify_lock(file) == held:
+                    file.unlink()
         finally:
             lock.release()
         if made:
             with suppress(OSError):  # Mostly there is something in it now.
                 folder.rmdir()
+
+
+def check_held(path: Path, file: Path | None = None) -> None:
+    """Raise StorageError where `path` lies in a folder that this process holds no more under its name.
+
+    Somebody has renamed, removed or replaced it: what stands there now may be another process's. `file`: of the lock,
+    where it is not one of a folder.
+    """
+    place = path.parent.resolve() / path.name
+    for lock in [file] if file else [lock for lock in HELD if lock.name == LOCK and place.is_relative_to(lock.parent)]:
+        with suppress(OSError):
+            if identify_lock(lock) == HELD.get(lock):
+                continue
+        raise StorageError(
+            f"cannot write {path}: {lock.parent}, or {lock.name} in it, was renamed, removed or replaced while this "
+            "process was at work there; begin again, or choose another place"
+        )
+
+
+def identify_lock(file: Path) -> tuple[int, int]:
+    """Return what tells a lock's file from another of its name. Raises OSError without one."""
+    found = file.stat()
+    return found.st_dev, found.st_ino
 
 
 def find_lock(folder: Path, name: str) -> FileLock:

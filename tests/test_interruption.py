@@ -122,3 +122,25 @@ def test_an_interrupt_does_not_part_an_epoch_from_its_weights(monkeypatch: pytes
     config = TrainConfig(epochs=4, precision="fp32", keep="last")
     result = fit(nn.Linear(1, 2), Few(), Few(), config)
     assert (result.ending, len(result.history), result.best_epoch) == ("interrupted", 1, 1)
+
+
+@pytest.mark.usefixtures("watched")
+@pytest.mark.parametrize("presses", [0, 1, 2])
+def test_the_first_one_waits_where_it_would_do_harm_and_the_second_does_not(presses: int) -> None:
+    reached = []
+
+    def work() -> None:
+        with interruption.deferred():
+            for press in range(presses):
+                os.kill(os.getpid(), signal.SIGINT)
+                reached.append(press)
+
+    if presses:
+        with pytest.raises(KeyboardInterrupt):
+            work()
+        interruption.forget()
+    else:
+        work()
+    assert reached == [0][:presses]
+    with pytest.raises(KeyboardInterrupt):
+        os.kill(os.getpid(), signal.SIGINT)

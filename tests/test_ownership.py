@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
+from typing import Any, NoReturn
 
 import pytest
 
-from falconet import RunResult
+from falconet import RunResult, demonstrate, demonstration, explain, runs, train
 from falconet.cli import run
+from falconet.explanation import explaining
 from falconet.storage import hold
+from falconet.training import EpochRow
 
 VERBS = {
     "train": ["train", "digits", "--model", "lenet300_100", "--epochs", "1", "--out", "OUT"],
@@ -49,3 +53,59 @@ def test_a_demonstration_replaces_nothing_unasked(
     assert str(tmp_path) in capsys.readouterr().err
     assert [file.relative_to(tmp_path).as_posix() for file in tmp_path.rglob("*") if file.is_file()] == [taken]
     assert path.read_text() == "mine"
+
+
+def interrupt(*_: object, **__: object) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def read_files(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_finished_run_that_is_gone_on_with_keeps_what_was_said_of_it(
+    trained: RunResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "run"
+    shutil.copytree(trained.out, out)
+    before = read_files(out)
+    monkeypatch.setattr(runs, "judge_run", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        train("digits", model="lenet_relu", epochs=2, out=out, existing="resume")
+    assert {"metrics.json", "README.md", "report.html"} <= before.keys()
+    after = read_files(out)
+    assert {name: after[name] for name in before if "metrics.csv" not in name} == {
+        name: content for name, content in before.items() if "metrics.csv" not in name
+    }
+
+
+def test_an_interrupted_explanation_leaves_the_earlier_one_whole(
+    trained: RunResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    explain(trained.out, "digits", method="gradcam", samples=1, out=tmp_path)
+    before = read_files(tmp_path)
+    assert len(before) == 3
+    monkeypatch.setattr(explaining, "render_page", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        explain(trained.out, "digits", method="gradcam", samples=3, out=tmp_path)
+    assert read_files(tmp_path) == before
+
+
+@pytest.mark.parametrize("epochs", [0, 1])
+def test_a_demonstration_that_is_stopped_leaves_no_report_of_other_models(
+    epochs: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report = tmp_path / "report.html"
+    report.write_text("of the models that were there")
+
+    def train_some(*_: object, callbacks: Any, **__: object) -> NoReturn:
+        assert report.exists()
+        for epoch in range(epochs):
+            for callback in callbacks:
+                callback.on_epoch(EpochRow(epoch + 1, 0.1, 1.0, 0.5, 1.0, 0.5, 1.0), True)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(demonstration, "train", train_some)
+    with pytest.raises(KeyboardInterrupt):
+        demonstrate(tmp_path, existing="overwrite")
+    assert report.exists() == (epochs == 0)

@@ -142,7 +142,7 @@ def test_json_has_no_nan(tmp_path: Path, number: float) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"[" * 100_000, "is damaged: maximum recursion depth"),
+        (b"[" * 100_000, "is damaged: it is nested too deeply"),
         (b'{"a": ' + b"9" * 5_000 + b"}", "is damaged: Exceeds the limit"),
         (b"", "is damaged"),
         (b'{"a": 1', "is damaged"),
@@ -339,11 +339,88 @@ def test_a_swap_names_no_file_outside_its_folder(tmp_path: Path) -> None:
         (folder / ".swap" / "new").mkdir(parents=True)
         if name.startswith("link"):
             (folder / "link").symlink_to(tmp_path)
-        write_json(folder / ".swap" / "plan.json", {"new": [], "removed": [name]})
+        plan = {"folder": folder.stat().st_ino, "new": [], "removed": [name]}
+        write_json(folder / ".swap" / "plan.json", plan)
         with pytest.raises(ArtifactError, match="is damaged: wanted files of this folder"):
             settle(folder)
         shutil.rmtree(folder)
     assert (tmp_path / "outside").read_bytes() == b"mine"
+
+
+@pytest.mark.parametrize("what", ["another folder's", "none", "no plan", "new is a link", "a link", "a file"])
+def test_a_swap_that_came_with_a_folder_moves_and_removes_nothing(what: str, tmp_path: Path) -> None:
+    outside, folder = tmp_path / "outside", tmp_path / "downloaded"
+    outside.mkdir()
+    (outside / "letter").write_bytes(b"mine")
+    swap(folder, OLD)
+    plan = {"folder": folder.stat().st_ino + 1, "new": ["letter"], "removed": ["model"]}
+    if what == "none":
+        del plan["folder"]
+    if what == "a link":
+        write_json(outside / "plan.json", plan)
+        (folder / ".swap").symlink_to(outside)
+    elif what == "a file":
+        (folder / ".swap").write_bytes(b"x")
+    else:
+        (folder / ".swap").mkdir()
+        (folder / ".swap" / "new").symlink_to(outside)
+        if what != "no plan":
+            write_json(folder / ".swap" / "plan.json", plan)
+    before, kept = read_set(folder), read_set(outside)
+    if what.startswith("a "):
+        settle(folder)
+    else:
+        with pytest.raises(ArtifactError, match=r"\.swap.* (is missing|is damaged|another folder)"):
+            settle(folder)
+    assert read_set(folder) == before
+    assert read_set(outside) == kept
+
+
+def test_only_the_folder_that_a_swap_is_of_completes_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, copy = tmp_path / "run", tmp_path / "copy"
+    swap(folder, OLD)
+    with monkeypatch.context() as patch:
+        patch.setattr("falconet.storage.find_within", raise_killed)
+        with pytest.raises(Killed):
+            swap(folder, NEW, ["card"])
+    shutil.copytree(folder, copy)
+    with pytest.raises(
+        ArtifactError, match=r"another folder, .* copied or downloaded: load that one and copy it again"
+    ):
+        settle(copy)
+    with pytest.raises(ArtifactError, match="another folder"), hold(copy):
+        pytest.fail("it may not be written to either")
+    folder.rename(tmp_path / "renamed")
+    settle(tmp_path / "renamed")
+    assert read_set(tmp_path / "renamed") == NEW
+
+
+def raise_killed(*_: object) -> NoReturn:
+    raise Killed
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+@pytest.mark.skipif(sys.platform == "win32", reason="a folder with an open file cannot be renamed")
+def test_who_holds_a_folder_writes_into_no_other_of_its_name(replaced: bool, tmp_path: Path) -> None:
+    folder, theirs = tmp_path / "run", b""
+    with hold(folder):
+        write_bytes(folder / "checkpoint" / "first", b"1")
+        folder.rename(tmp_path / "renamed")
+        if replaced:
+            folder.mkdir()
+            (folder / ".lock").write_bytes(theirs)
+        for write in (
+            lambda: write_bytes(folder / "checkpoint" / "second", b"2"),
+            lambda: swap(folder, OLD),
+        ):
+            with pytest.raises(StorageError, match=r"run, or \.lock in it, was renamed, removed or replaced"):
+                write()
+        write_bytes(tmp_path / "elsewhere", b"3")
+    assert folder.exists() == replaced
+    assert not replaced or read_set(folder) == {".lock": theirs}, "which is another process's"
+    assert (tmp_path / "renamed" / "checkpoint" / "first").read_bytes() == b"1"
+    with hold(tmp_path / "renamed"):
+        write_bytes(tmp_path / "renamed" / "second", b"2")
 
 
 def test_a_reader_in_the_middle_of_a_swap_reads_again(tmp_path: Path) -> None:

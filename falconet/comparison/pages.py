@@ -13,7 +13,7 @@ from falconet.catalog import share_name, share_settings
 from falconet.comparison.plots import AXES, draw_front
 from falconet.comparison.results import LEVEL, Comparison, ComparisonPair, ComparisonRow
 from falconet.comparison.tables import COLUMNS, PAIR_COLUMNS, format_pair, format_row
-from falconet.data.drawing import write_figure
+from falconet.data.drawing import encode_figure
 from falconet.escaping import escape_line, escape_markdown
 from falconet.report.html import render_page
 from falconet.report.pictures import to_svg
@@ -27,15 +27,14 @@ def write_comparison(comparison: Comparison) -> None:
     facts = share_settings(comparison.facts())
     source, settings = share_name(comparison.source), share_settings(comparison.settings)
     comparison = replace(comparison, source=source, settings=settings)
-    for cost in list_plots(comparison):
-        write_figure(draw_front(comparison.rows, cost), out / plot_name(cost))
+    plots = {plot_name(cost): encode_figure(draw_front(comparison.rows, cost)) for cost in list_plots(comparison)}
     texts = {
         "comparison.json": format_json(facts),
         "comparison.csv": render_csv(comparison.rows),
         "comparison.md": render_markdown(comparison),
         "comparison.html": render_comparison(comparison),
     }
-    swap(out, {name: text.encode("utf-8", "backslashreplace") for name, text in texts.items()})
+    swap(out, plots | {name: text.encode("utf-8", "backslashreplace") for name, text in texts.items()})
 
 
 def list_plots(comparison: Comparison) -> list[str]:

@@ -203,7 +203,7 @@ def write_figure(figure: Figure, path: Path) -> None:
     write_bytes(path, encode_figure(figure, DPI))
 
 
-def encode_figure(figure: Figure, dpi: float) -> bytes:
+def encode_figure(figure: Figure, dpi: float = DPI) -> bytes:
     """Return a figure as PNG."""
     choose_fonts(figure)
     buffer = io.BytesIO()

@@ -33,7 +33,7 @@ from falconet.explanation.layers import embed_samples, find_nearest, list_maps, 
 from falconet.explanation.page import Plate, Section
 from falconet.explanation.pictures import DPI, draw_embedding, draw_samples, draw_tiles, spread
 from falconet.explanation.reasons import choose_cases
-from falconet.storage import hold, prepare_folder, write_bytes
+from falconet.storage import hold, prepare_folder
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -92,7 +92,8 @@ class Study:
     dataset: Dataset
     config: DataConfig
     answers: Answers
-    out: Path
+    pictures: dict[str, bytes]
+    """Of the explainer: PNGs by name."""
 
     @cached_property
     def samples(self) -> Samples:
@@ -120,9 +121,9 @@ class Study:
         return metrics.softmax(self.answers.logits)
 
     def draw(self, name: str, figure: Figure, alt: str, caption: str) -> Plate:
-        """Write a figure as `name`.png and return it for the page."""
+        """Draw a figure as `name`.png and return it for the page."""
         png = encode_figure(figure, DPI)
-        write_bytes(self.out / f"{name}.png", png)
+        self.pictures[f"{name}.png"] = png
         return Plate(png, alt, caption)
 
 
@@ -155,7 +156,7 @@ def examine(
     _, answers = evaluate_split(artifact, chosen, split, dataset)
     with hold(explainer.out):
         prepare_folder(explainer.out)
-        study = Study(artifact, dataset, config, answers, explainer.out)
+        study = Study(artifact, dataset, config, answers, explainer.pictures)
         mistakes, doubts = choose_cases(study.probabilities, study.answers.split.labels, samples)
         wrong, right = describe_cases(study, mistakes), describe_cases(study, doubts)
         items, baseline = explain_all(explainer, [read_subject(artifact, study.samples, i) for i in mistakes + doubts])
@@ -167,7 +168,7 @@ def examine(
         ]
         unreadable = (*dataset.unreadable, *answers.unreadable)
         result = conclude(explainer.out, items, baseline, (), unreadable)
-        publish(result, artifact, sections)
+        publish(result, artifact, sections, explainer.pictures)
     return Examination(result.out, result.page, result.items, wrong, right, result)
 
 
@@ -232,7 +233,7 @@ def show_cases(
     if study.training is None:
         caption = "No training samples beside them, since this is not the source that the model was trained on."
     plate = study.draw(f"report-{name}", draw_samples(rows, study.dataset.kind), said, caption)
-    yield Section(title, "", (plate, *list_items(items).plates))
+    yield Section(title, "", (plate, *list_items(items, study.pictures).plates))
 
 
 def read_neighbor(study: Study, position: int, neighbor: Neighbor) -> tuple[Any, str]:

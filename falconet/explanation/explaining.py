@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,7 @@ from falconet.explanation.pictures import DPI, Panel, Shown, draw_attention, dra
 from falconet.explanation.positions import Inputs, is_text, mark_present
 from falconet.predictions import find_files
 from falconet.schema import to_mapping
-from falconet.storage import format_json, hold, prepare_folder, swap, write_bytes
+from falconet.storage import format_json, hold, prepare_folder, swap
 
 BASELINE = "random"
 CANDIDATES = 5
@@ -112,6 +112,8 @@ class Explainer:
     """The most probable classes, each of which is explained."""
     points: int = POINTS
     """Steps of the deletion and insertion curves, at most."""
+    pictures: dict[str, bytes] = field(default_factory=dict)
+    """PNGs by name, which come into the folder with the page that speaks of them."""
 
     @cached_property
     def networks(self) -> list[nn.Module]:
@@ -119,7 +121,7 @@ class Explainer:
         return draw_networks(self.artifact)
 
     def explain(self, subject: Subject) -> tuple[list[Item], list[Item]]:
-        """Return the items of a sample, whose pictures are written, and what the baseline reaches, without pictures."""
+        """Return the items of a sample, whose pictures are drawn, and what the baseline reaches, without pictures."""
         items, baseline = [], []
         probabilities = answer_sample(self.artifact, subject.inputs)
         ranking = probabilities.argsort(descending=True).tolist()
@@ -127,7 +129,7 @@ class Explainer:
             for method in dict.fromkeys((*self.methods, BASELINE)):
                 item, panel = self.judge(subject, method, target, probabilities)
                 if method in self.methods:
-                    write_bytes(Path(item.picture), encode_figure(draw_panel(panel), DPI))
+                    self.pictures[Path(item.picture).name] = encode_figure(draw_panel(panel), DPI)
                     items.append(item)
                 if method == BASELINE:
                     baseline.append(item)
@@ -169,7 +171,7 @@ class Explainer:
         return item, Panel(shown, drawn, f"{method}: {label}", candidates, faithfulness)
 
     def draw_attention(self, subject: Subject) -> str | None:
-        """Write the maps of attention of a sample and return their path; None for a network that has none."""
+        """Draw the maps of attention of a sample and return their path; None for a network that has none."""
         try:
             weights = read_attention(self.artifact.model, subject.inputs)[:, 0]
         except ConfigError:
@@ -181,7 +183,7 @@ class Explainer:
         own = cut_tokens(self.artifact, subject.raw) if is_text(subject.inputs) else ()
         names = (*(["class"] * lead), *own)[:count] if own else ()
         path = self.out / f"{subject.title}-attention.png"
-        write_bytes(path, encode_figure(draw_attention(weights[:, :, :count, :count].numpy(), names), DPI))
+        self.pictures[path.name] = encode_figure(draw_attention(weights[:, :, :count, :count].numpy(), names), DPI)
         return str(path)
 
 
@@ -236,7 +238,8 @@ def explain(
         items, baseline = explain_all(explainer, subjects)
         attention = tuple(path for subject in subjects if (path := explainer.draw_attention(subject)))
         result = conclude(explainer.out, items, baseline, attention, skipped)
-        publish(result, artifact, [list_items(items), *list_attention(attention)])
+        pictures = explainer.pictures
+        publish(result, artifact, [list_items(items, pictures), *list_attention(attention, pictures)], pictures)
     return result
 
 
@@ -371,39 +374,41 @@ def average(method: str, items: Sequence[Item]) -> Score:
     return Score(method, len(items), deletion, insertion, randomization)
 
 
-def publish(result: Explanations, artifact: Artifact, sections: Sequence[Section]) -> None:
-    """Write the page and its facts as JSON."""
+def publish(
+    result: Explanations, artifact: Artifact, sections: Sequence[Section], pictures: Mapping[str, bytes]
+) -> None:
+    """Write the page, its facts as JSON, and the pictures, in one step: none of another model's beside them."""
     title = f"Why {artifact.config.architecture} answers so"
     page = render_page(title, result.methods, result.best, sections)
     facts = format_json(share_settings(to_mapping(result)))
-    swap(
-        Path(result.out),
-        {Path(result.page).name: page.encode("utf-8", "backslashreplace"), "explanations.json": facts.encode()},
-    )
+    texts = {Path(result.page).name: page.encode("utf-8", "backslashreplace"), "explanations.json": facts.encode()}
+    swap(Path(result.out), {**pictures, **texts})
 
 
-def list_items(items: Sequence[Item], title: str = "Explanations", note: str = "") -> Section:
+def list_items(
+    items: Sequence[Item], pictures: Mapping[str, bytes], title: str = "Explanations", note: str = ""
+) -> Section:
     """Return the part of a page with the pictures of some items."""
-    return Section(title, note, tuple(plate_item(item) for item in items))
+    return Section(title, note, tuple(plate_item(item, pictures[Path(item.picture).name]) for item in items))
 
 
-def plate_item(item: Item) -> Plate:
+def plate_item(item: Item, png: bytes) -> Plate:
     """Return an item's picture with what a person who cannot see it should know."""
     said = f"{item.method} for {item.label} ({item.probability:.1%})"
     figures = f"deletion {item.deletion_auc:.3f}, insertion {item.insertion_auc:.3f}"
     name = share_name(item.file)
     caption = f"{name}: {said}; {figures}, correlation with random weights {item.randomization:.2f}"
-    return Plate(Path(item.picture).read_bytes(), f"{said} of {name}", caption, item.tokens)
+    return Plate(png, f"{said} of {name}", caption, item.tokens)
 
 
-def list_attention(paths: Sequence[str]) -> Iterator[Section]:
+def list_attention(paths: Sequence[str], pictures: Mapping[str, bytes]) -> Iterator[Section]:
     """Yield the part of a page with maps of attention, where there are any."""
     if paths:
         note = (
             "How much each row's step attends to each column's, by layer and head. Attention is not importance: what "
             "is attended to need not change the answer (Jain and Wallace, NAACL 2019)."
         )
-        plates = (Plate(Path(path).read_bytes(), "maps of attention", Path(path).stem) for path in paths)
+        plates = (Plate(pictures[Path(path).name], "maps of attention", Path(path).stem) for path in paths)
         yield Section("Attention", note, tuple(plates))
 
 

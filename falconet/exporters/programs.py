@@ -37,9 +37,9 @@ def trace(graph: Graph, most: Mapping[str, int]) -> ExportedProgram:
     example = graph.example[:1] if most.get("batch") == 1 else graph.example
     dimensions = {axis: bound_axis(graph, axis, most) for axis in graph.axes if most.get(graph.axes[axis]) != 1}
     try:
-        with quiet():
+        # An exception out of Python's callbacks would end the process where C++ called them.
+        with interruption.deferred(), quiet():
             program = torch.export.export(graph.module, (example,), dynamic_shapes=(dimensions,), strict=False)
-        interruption.check()
     except Exception as error:  # Layers raise what they like when they are traced.
         raise refuse(graph, error, trace_layer) from error
     forget_places(program)

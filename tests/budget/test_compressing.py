@@ -216,14 +216,17 @@ def test_a_report_that_fails_leaves_what_was_found_before(
         assert not (small.out / name).exists() or (out / name).read_bytes() == (small.out / name).read_bytes()
 
 
-@pytest.mark.parametrize("file", ["frontier.csv", "sensitivity.png", "search/trial-03.fnet"])
-def test_a_new_search_begins_without_the_trials_of_the_last(file: str, tmp_path: Path) -> None:
-    (tmp_path / "search").mkdir()
-    for name in (file, "letter.txt"):
+@pytest.mark.parametrize(
+    "file",
+    ["frontier.csv", "frontier.png", "sensitivity.png", "search/trial-03.fnet", "search/checkpoint/epoch-1.json"],
+)
+def test_a_new_search_begins_without_trials_and_keeps_what_was_chosen(file: str, tmp_path: Path) -> None:
+    (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+    for name in (file, "model.fnet", "report.html", "letter.txt"):
         (tmp_path / name).write_text("old")
     clear(tmp_path)
+    assert {path.name for path in tmp_path.iterdir() if path.is_file()} == {"model.fnet", "report.html", "letter.txt"}
     assert not (tmp_path / file).exists()
-    assert (tmp_path / "letter.txt").exists()
 
 
 def make_old(out: Path) -> dict[Path, bytes]:
