@@ -143,7 +143,7 @@ def complete(folder: Path, committed: Path) -> None:
         # Without its plan, what is left of it asks for nothing.
         (committed / PLAN_FILE).unlink(missing_ok=True)
         remove_tree(committed)
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, ValueError) as error:  # The last for names that no file can have.
         raise ArtifactError(f"{committed} is damaged: remove it") from error
     except OSError as error:
         raise storage_error(folder, error) from error

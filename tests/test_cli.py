@@ -260,6 +260,14 @@ def test_an_unexpected_error_is_one_line_too(capsys: Capture, monkeypatch: pytes
     assert capsys.readouterr().err == "falconet: unexpected RuntimeError: two lines (--debug shows where)\n"
 
 
+def test_an_error_that_quotes_megabytes_is_cut_in_its_middle(capsys: Capture) -> None:
+    assert cli.run(["predict", "a" * 1_000_000, "x.png"]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("falconet: ")
+    assert "aaa ... aaa" in err
+    assert len(err) < 5000
+
+
 def test_interrupts_outside_of_training(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt(pattern: str) -> list[str]:
         raise KeyboardInterrupt

@@ -346,6 +346,14 @@ def test_a_swap_names_no_file_outside_its_folder(tmp_path: Path) -> None:
     assert (tmp_path / "outside").read_bytes() == b"mine"
 
 
+@pytest.mark.parametrize("plan", [{"new": 5, "removed": []}, {"removed": []}, {"new": [], "removed": ["a\0b"]}])
+def test_a_swap_that_nobody_wrote_is_refused(plan: dict[str, object], tmp_path: Path) -> None:
+    (tmp_path / ".swap" / "new").mkdir(parents=True)
+    write_json(tmp_path / ".swap" / "plan.json", plan)
+    with pytest.raises(ArtifactError, match="is damaged: remove it"):
+        settle(tmp_path)
+
+
 def test_a_reader_in_the_middle_of_a_swap_reads_again(tmp_path: Path) -> None:
     swap(tmp_path, {"config": b"1", "model": b"1"})
     seen: list[tuple[bytes, bytes]] = []
