@@ -231,8 +231,9 @@ def find_source(folder: Path, origin: DataOrigin) -> DataOrigin:
     for name in LOCAL_FILES:
         with suppress(OSError, ValueError, yaml.YAMLError):
             with open_regular(folder / name) as file:
-                events = itertools.islice(yaml.parse(file, Loader=yaml.SafeLoader), EVENTS)
-                words = [event.value for event in events if isinstance(event, yaml.ScalarEvent)]
+                text = file.read(BEGINNING).decode(errors="ignore")
+            events = itertools.islice(yaml.parse(text, Loader=yaml.SafeLoader), EVENTS)
+            words = [event.value for event in events if isinstance(event, yaml.ScalarEvent)]
             found = words[words.index("source") + 1] if "source" in words[:-1] else ""
             if share_name(found) == origin.source:
                 return dataclasses.replace(origin, source=found)
@@ -241,8 +242,8 @@ def find_source(folder: Path, origin: DataOrigin) -> DataOrigin:
 
 LOCAL_FILES = ("config.yaml", "search/search.json")
 """Beside an artifact, and never uploaded; JSON is YAML too."""
-EVENTS = 6
-"""Of a file's beginning: the source comes first."""
+BEGINNING, EVENTS = 1 << 14, 6
+"""Bytes of a file, and events of YAML, among which the source comes first; one word may be of any length."""
 
 
 def encode_artifact(artifact: Artifact) -> Artifact:

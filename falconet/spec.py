@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
-from falconet.errors import ConfigError
+from falconet.errors import ConfigError, abridge
 from falconet.schema import SPARSE
 
 Kind = Literal["image", "series", "text"]
@@ -164,7 +164,8 @@ InputSpec = ImageSpec | SeriesSpec | TextSpec
 def check_values(shape: tuple[int, ...], most: int) -> None:
     """Raise ConfigError for an input of more values than `most`."""
     if math.prod(shape) > most:
-        raise ConfigError(f"shape: wanted at most {most} values, found {'x'.join(map(str, shape))}; use a smaller size")
+        found = "x".join(map(abridge, shape))
+        raise ConfigError(f"shape: wanted at most {most} values, found {found}; use a smaller size")
 
 
 def check_value_range(value_range: tuple[float, float] | None) -> None:

@@ -161,7 +161,7 @@ def complete(folder: Path, committed: Path) -> None:
         remove_tree(staged)
         committed.replace(staged)
         remove_tree(staged)
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, ValueError) as error:  # The last for names that no file can have.
         raise ArtifactError(f"{committed} is damaged: remove it") from error
     except OSError as error:
         raise storage_error(folder, error) from error

@@ -29,6 +29,9 @@ LOOSE = (".txt", ".data", ".dat", "")
 
 MAX_BYTES = 2**30
 """What one file may become in memory, where nobody says otherwise."""
+FREE_BYTES, EXPANSION = 1 << 25, 1024
+"""What the pages of a Parquet file may unpack to, and so much more for each of its bytes: what deflate can do at most.
+Other compressions have no such limit."""
 CELL_BYTES = 56
 """What a cell takes besides its characters: an object and a reference to it."""
 
@@ -519,6 +522,7 @@ def read_parquet(path: Path, max_bytes: int) -> Table:
             names = [field.name for field in source.schema_arrow if is_readable(field.type)]
             check_names(path, names)
             check_size(path, measure_parquet(source, names), max_bytes)
+            check_expansion(path, measure_unpacked(source, names))
             texts = list_texts(source.metadata, names)
         # A value that repeats is stored once, and so it is kept: a million times the same text is a text.
         with open_regular(path) as file, parquet.ParquetFile(file, read_dictionary=texts) as source:
@@ -538,12 +542,30 @@ def read_parquet(path: Path, max_bytes: int) -> Table:
 def measure_parquet(source: Any, names: Sequence[str]) -> int:
     """Return what the columns take in memory by a file's own word: cells, and what is unpacked for them."""
     metadata = source.metadata
-    groups = [metadata.row_group(index) for index in range(metadata.num_row_groups)]
-    rows = max(metadata.num_rows, sum(group.num_rows for group in groups))
-    chunks = (group.column(index) for group in groups for index in range(group.num_columns))
-    unpacked = sum(chunk.total_uncompressed_size for chunk in chunks if is_part(chunk.path_in_schema, names))
+    rows = max(metadata.num_rows, sum(group.num_rows for group in list_groups(metadata)))
     shared = set(list_texts(metadata, names))
-    return int(unpacked + rows * sum(8 if name in shared else CELL_BYTES for name in names))
+    return measure_unpacked(source, names) + rows * sum(8 if name in shared else CELL_BYTES for name in names)
+
+
+def measure_unpacked(source: Any, names: Sequence[str]) -> int:
+    """Return the bytes of the columns' pages once they are unpacked, by a file's own word."""
+    chunks = (group.column(index) for group in list_groups(source.metadata) for index in range(group.num_columns))
+    return int(sum(chunk.total_uncompressed_size for chunk in chunks if is_part(chunk.path_in_schema, names)))
+
+
+def list_groups(metadata: Any) -> list[Any]:
+    """Return what a Parquet file says of each of its groups of rows."""
+    return [metadata.row_group(index) for index in range(metadata.num_row_groups)]
+
+
+def check_expansion(path: Path, unpacked: int) -> None:
+    """Raise DataError for a small file that unpacks to far more: what is unpacked is copied several times."""
+    size = path.stat().st_size
+    if unpacked > FREE_BYTES + EXPANSION * size:
+        raise DataError(
+            f"{path}: wanted at most {FREE_BYTES:,} bytes, and {EXPANSION} for each byte of the file, found "
+            f"{unpacked:,} in {size:,} bytes; write it without compression"
+        )
 
 
 def list_texts(metadata: Any, names: Sequence[str]) -> list[str]:

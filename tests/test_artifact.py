@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 import numpy as np
 import pytest
 import torch
+import yaml
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -550,6 +551,32 @@ def test_weights_are_read_from_regular_files_alone(folder: Path, name: str) -> N
     (folder / name).symlink_to("/dev/zero")
     with pytest.raises((ArtifactError, PathError), match=r"not a regular file|found none"):
         load_artifact(folder)
+
+
+@pytest.mark.parametrize("content", ["source: /data/digits\n", '{"source": "/data/digits", "seed": 3}\n#'])
+def test_the_source_is_found_again_by_the_settings_beside_a_model(content: str, folder: Path) -> None:
+    origin = replace(CONFIG.provenance.data, source="/data/digits")
+    Artifact(replace(CONFIG, provenance=replace(CONFIG.provenance, data=origin)), load_artifact(folder).weights).save(
+        folder
+    )
+    assert load_artifact(folder).config.provenance.data.source == "digits"
+    (folder / "config.yaml").write_text(content + "notes: " + "a" * (1 << 15), encoding="utf-8")
+    assert load_artifact(folder).config.provenance.data.source == "/data/digits"
+
+
+def test_settings_of_megabytes_beside_a_model_are_not_read_whole(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "config.yaml").write_text("- " + "a" * 3_000_000, encoding="utf-8")
+    given: list[int] = []
+    parse = yaml.parse
+
+    def watch(text: str, **settings: Any) -> Any:
+        given.append(len(text))
+        return parse(text, **settings)
+
+    monkeypatch.setattr(yaml, "parse", watch)
+    assert load_artifact(folder).config.provenance.data.source == CONFIG.provenance.data.source
+    assert given
+    assert max(given) <= 1 << 14
 
 
 def test_without_memory_loading_ends_in_one_line(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

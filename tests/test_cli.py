@@ -295,6 +295,14 @@ def test_other_errors_are_not_taken_for_too_little_memory(error: Exception) -> N
     assert not lacks_memory(error)
 
 
+def test_an_error_that_quotes_megabytes_is_cut_in_its_middle(capsys: Capture) -> None:
+    assert cli.run(["predict", "a" * 1_000_000, "x.png"]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("falconet: ")
+    assert "aaa ... aaa" in err
+    assert len(err) < 5000
+
+
 def test_interrupts_outside_of_training(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt(pattern: str) -> list[str]:
         raise KeyboardInterrupt

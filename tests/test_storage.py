@@ -423,6 +423,14 @@ def test_who_holds_a_folder_writes_into_no_other_of_its_name(replaced: bool, tmp
         write_bytes(tmp_path / "renamed" / "second", b"2")
 
 
+@pytest.mark.parametrize("plan", [{"new": 5, "removed": []}, {"removed": []}, {"new": [], "removed": ["a\0b"]}])
+def test_a_swap_that_nobody_wrote_is_refused(plan: dict[str, object], tmp_path: Path) -> None:
+    (tmp_path / ".swap" / "new").mkdir(parents=True)
+    write_json(tmp_path / ".swap" / "plan.json", {"folder": tmp_path.stat().st_ino, **plan})
+    with pytest.raises(ArtifactError, match="is damaged: remove it"):
+        settle(tmp_path)
+
+
 def test_a_reader_in_the_middle_of_a_swap_reads_again(tmp_path: Path) -> None:
     swap(tmp_path, {"config": b"1", "model": b"1"})
     seen: list[tuple[bytes, bytes]] = []

@@ -453,6 +453,19 @@ def test_what_becomes_too_large_is_refused(tmp_path: Path) -> None:
         read_table(tmp_path / "t.parquet", max_bytes=200_000)
 
 
+def test_a_small_parquet_that_unpacks_to_far_more_is_refused_before_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("falconet.tables.FREE_BYTES", 1 << 16)
+    table = pyarrow.table({"text": ["x" * (1 << 20), "y"], "label": ["a", "b"]})
+    for compression in ("zstd", "brotli"):
+        pyarrow.parquet.write_table(table, tmp_path / "t.parquet", compression=compression)
+        with pytest.raises(DataError, match=r"at most 65,536 bytes, .* found 1,048,\d+ in \d+ bytes"):
+            read_table(tmp_path / "t.parquet")
+    pyarrow.parquet.write_table(table, tmp_path / "t.parquet", compression="none")
+    assert list(read_table(tmp_path / "t.parquet").columns["label"]) == ["a", "b"]
+
+
 def test_bytes_in_parquet_are_text_where_they_are_utf8(tmp_path: Path) -> None:
     pyarrow.parquet.write_table(pyarrow.table({"a": ["é".encode(), b"\xff", None]}), tmp_path / "t.parquet")
     assert to_lists(read_table(tmp_path / "t.parquet")) == {"a": ["é", b"\xff", None]}

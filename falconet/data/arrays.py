@@ -26,6 +26,8 @@ from falconet.tables import MAX_BYTES, check_size
 IDX_IMAGES = re.compile(r"(?P<part>.*?)[-_.]?images[-.]idx[34]-ubyte(?:\.gz)?$")
 SPLIT_WORDS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test", "t10k": "test"}
 
+LONGEST_HEADER = 1 << 14
+"""Bytes of an array's description in an `.npz`."""
 MOST_DIMENSIONS = 8
 """Of an array in an IDX file; those of images have three or four."""
 
@@ -176,12 +178,15 @@ def measure_member(archive: zipfile.ZipFile, item: zipfile.ZipInfo) -> int:
         # Others may ask for gigabytes before they unpack a byte.
         raise ValueError(f"{item.filename} is compressed in another way than numpy.savez_compressed does")
     with archive.open(item) as member:
-        read = np.lib.format.read_array_header_2_0
-        if np.lib.format.read_magic(member) == (1, 0):
-            read = np.lib.format.read_array_header_1_0
-        shape, _, dtype = read(member)
+        start = io.BytesIO(member.read(LONGEST_HEADER))  # NumPy would read gigabytes if a header says that it has them.
+    read = np.lib.format.read_array_header_2_0
+    if np.lib.format.read_magic(start) == (1, 0):
+        read = np.lib.format.read_array_header_1_0
+    shape, _, dtype = read(start)
     if dtype.hasobject:
         raise ValueError("it holds object arrays, which need pickle")
+    if min(shape, default=0) < 0:
+        raise ValueError(f"{item.filename} has a negative size")
     return math.prod(shape) * max(dtype.itemsize, 1)
 
 

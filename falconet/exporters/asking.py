@@ -104,6 +104,8 @@ def ask(session: Session, batch: np.ndarray) -> Float[np.ndarray, "batch classes
     wanted = (len(batch), len(session.metadata.input.labels))
     if answers.shape != wanted:
         raise ExportError(f"the exported file's metadata are damaged: wanted {wanted} answers, found {answers.shape}")
+    if answers.dtype.kind != "f":
+        raise ExportError(f"the exported file is damaged: wanted answers as float32, found {answers.dtype}")
     return answers
 
 

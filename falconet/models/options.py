@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Literal, get_args
 
-from falconet.errors import ConfigError
+from falconet.errors import ConfigError, abridge
 
 Stem = Literal["auto", "imagenet", "small"]
 """How an image network begins: as published for ImageNet, or keeping the resolution of small images.
@@ -41,7 +41,7 @@ MOST_UNITS = 1 << 31
 def check_count(name: str, number: int, most: int = MOST_UNITS) -> None:
     """Raise ConfigError unless an option is a whole number above 0, and no more than `most`."""
     if not isinstance(number, int) or isinstance(number, bool) or number < 1:
-        raise ConfigError(f"model.options.{name}: wanted a whole number above 0, found {number!r}")
+        raise ConfigError(f"model.options.{name}: wanted a whole number above 0, found {abridge(number)}")
     if number > most:
         raise ConfigError(f"model.options.{name}: wanted at most {most}, found more")
 
@@ -49,22 +49,22 @@ def check_count(name: str, number: int, most: int = MOST_UNITS) -> None:
 def check_switch(name: str, value: bool) -> None:
     """Raise ConfigError unless an option is true or false."""
     if not isinstance(value, bool):
-        raise ConfigError(f"model.options.{name}: wanted true or false, found {value!r}")
+        raise ConfigError(f"model.options.{name}: wanted true or false, found {abridge(value)}")
 
 
 def check_choice(name: str, value: str, known: tuple[str, ...]) -> None:
     """Raise ConfigError unless an option is one of its values."""
     if value not in known:
-        raise ConfigError(f"model.options.{name}: wanted {' or '.join(known)}, found {value!r}")
+        raise ConfigError(f"model.options.{name}: wanted {' or '.join(known)}, found {abridge(value)}")
 
 
 def check_share(name: str, share: float) -> None:
     """Raise ConfigError unless an option is a share of a whole, less than all of it."""
     if isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share < 1:
-        raise ConfigError(f"model.options.{name}: wanted a share from 0 to below 1, found {share!r}")
+        raise ConfigError(f"model.options.{name}: wanted a share from 0 to below 1, found {abridge(share)}")
 
 
 def check_positive(name: str, number: float) -> None:
     """Raise ConfigError unless an option is a finite number above 0."""
     if isinstance(number, bool) or not isinstance(number, int | float) or not 0 < number < math.inf:
-        raise ConfigError(f"model.options.{name}: wanted a number above 0, found {number!r}")
+        raise ConfigError(f"model.options.{name}: wanted a number above 0, found {abridge(number)}")

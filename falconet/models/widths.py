@@ -20,7 +20,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from falconet.errors import ConfigError
+from falconet.errors import ConfigError, abridge
 
 FOLDED = "folded"
 SPLITTABLE = (nn.Linear, nn.Conv1d, nn.Conv2d)
@@ -125,18 +125,18 @@ def spell_out(entry: Any, layer: Layer, path: str) -> Mapping[str, Any]:
     if type(layer) in SPLITTABLE and count_groups(layer) == 1:
         known["rank"] = min(known["out"], layer.weight[0].numel())
     if not isinstance(entry, Mapping) or not entry.keys() <= {*known, "bias"}:
-        raise ConfigError(f"{path}: wanted widths among {', '.join((*known, 'bias'))}, found {entry!r}")
+        raise ConfigError(f"{path}: wanted widths among {', '.join((*known, 'bias'))}, found {abridge(entry)}")
     for key in entry.keys() & known.keys():
         check_width(f"{path}.{key}", entry[key], known[key])
     if entry.get("bias", True) is not True:
-        raise ConfigError(f"{path}.bias: wanted true or nothing, found {entry['bias']!r}")
+        raise ConfigError(f"{path}.bias: wanted true or nothing, found {abridge(entry['bias'])}")
     return entry
 
 
 def check_width(path: str, width: Any, most: int) -> None:
     """Raise ConfigError unless a width is one that a layer of the architecture can be cut to."""
     if isinstance(width, bool) or not isinstance(width, int) or not 1 <= width <= most:
-        raise ConfigError(f"{path}: wanted a whole number from 1 to {most}, found {width!r}")
+        raise ConfigError(f"{path}: wanted a whole number from 1 to {most}, found {abridge(width)}")
 
 
 def shrink_layer(layer: Layer, entry: Mapping[str, Any], path: str) -> nn.Module:
@@ -149,7 +149,7 @@ def shrink_layer(layer: Layer, entry: Mapping[str, Any], path: str) -> nn.Module
     if "rank" not in entry:
         return layer
     if count_factors(layer, entry["rank"]) > dense:
-        raise ConfigError(f"{path}.rank: wanted factors smaller than the layer, found {entry['rank']}")
+        raise ConfigError(f"{path}.rank: wanted factors smaller than the layer, found {abridge(entry['rank'])}")
     return Factorized(layer, entry["rank"])
 
 

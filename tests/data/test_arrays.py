@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import gzip
+import struct
+import tracemalloc
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -297,6 +300,40 @@ def test_images_become_bytes_with_channels_last(array: np.ndarray, expected: np.
     assert images.dtype == np.uint8
     assert images.flags.c_contiguous
     assert np.array_equal(images, expected)
+
+
+def write_members(path: Path, **members: tuple[str, bytes]) -> None:
+    """Write an archive of arrays by what their headers say, as no NumPy would, and by their bytes."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, (header, content) in members.items():
+            start = b"\x93NUMPY\x02\0" + struct.pack("<I", len(header))
+            archive.writestr(f"{name}.npy", start + header.encode() + content)
+
+
+def describe(shape: str) -> str:
+    return f"{{'descr': '|u1', 'fortran_order': False, 'shape': {shape}}}"
+
+
+def test_a_negative_size_makes_no_room_for_a_larger_array(tmp_path: Path) -> None:
+    path = tmp_path / "mine.npz"
+    write_members(path, images=(describe("(4, 4, 4)"), bytes(64)), labels=(describe("(4,)"), bytes(4)))
+    assert len(read_npz(path, "mine.npz", None, 70)[1]["train"].labels) == 4
+    with pytest.raises(DataError, match="wanted at most 60 bytes in memory, found 68"):
+        read_npz(path, "mine.npz", None, 60)
+    write_members(path, images=(describe("(4, 4, 4)"), bytes(64)), labels=(describe("(-100,)"), b""))
+    with pytest.raises(DataError, match=r"labels\.npy has a negative size"):
+        read_npz(path, "mine.npz", None, 60)
+
+
+def test_an_arrays_description_of_megabytes_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "mine.npz"
+    write_members(path, images=(describe("(4, 4, 4)") + " " * (20 << 20), bytes(64)))
+    tracemalloc.start()
+    with pytest.raises(DataError, match=r"mine\.npz: cannot be read: EOF: reading array header"):
+        read_npz(path, "mine.npz", None)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2 << 20
 
 
 def test_object_arrays_are_refused(tmp_path: Path) -> None:
