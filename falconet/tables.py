@@ -32,6 +32,12 @@ MAX_BYTES = 2**30
 CELL_BYTES = 56
 """What a cell takes besides its characters: an object and a reference to it."""
 
+ROW_BYTES = 128
+"""What a row takes besides its cells, once it is a sample: its name, hash and label, and references to them."""
+
+GROUP_COPIES = 4
+"""Of a group of rows of a Parquet file, while it is read."""
+
 DELIMITERS = (",", ";", "\t", "|")
 FIRST_LINES = 50
 """Lines that tell how a table is laid out."""
@@ -137,6 +143,8 @@ def read_table(path: Path, *, header: bool | None = None, max_bytes: int = MAX_B
             table = read_csv(path, header, max_bytes)
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
+    if not table.lines and not table.damaged:
+        raise DataError(f"{path}: a header and nothing below; wanted rows")
     if not table.lines:
         first = next((f"; the first: line {line} ({reason})" for line, reason in table.damaged), "")
         raise DataError(f"{path}: no rows that can be read, of {len(table.damaged)}{first}")
@@ -392,7 +400,7 @@ def parse_rows(path: Path, file: Iterable[str], layout: Layout, valid: bool, max
     width = held = 0
     for row in CSV.reader(lines, delimiter=layout.delimiter, skipinitialspace=layout.delimiter == " "):
         width = width or len(row)
-        held += CELL_BYTES * len(row) + sum(map(len, lines.row))
+        held += ROW_BYTES + CELL_BYTES * len(row) + sum(map(len, lines.row))
         check_size(path, held, max_bytes)
         lines.is_open |= lines.is_torn()
         if row:
@@ -464,7 +472,7 @@ def read_jsonl(path: Path, max_bytes: int) -> Table:
             elif row:
                 append_object(path, columns, row, len(lines))
                 lines.append(number)
-                held += len(line) + CELL_BYTES * len(row)
+                held += ROW_BYTES + len(line) + CELL_BYTES * len(row)
                 # A key that is missing takes a place all the same.
                 check_size(path, held + 8 * len(columns) * len(lines), max_bytes)
     if not lines and not damaged:
@@ -487,11 +495,13 @@ def parse_object(line: str, valid: bool) -> dict[str, Any] | str:
     try:
         row = json.loads(line)
     except json.JSONDecodeError as error:
+        if line.lstrip("\ufeff \t").startswith("["):
+            return "an array over several lines; wanted a JSON object a line"
         return f"broken JSON: {error.msg} at column {error.colno}"
     except (ValueError, RecursionError) as error:
         return f"broken JSON: {error}"
     if not isinstance(row, dict):
-        return f"wanted a JSON object, found {type(row).__name__}"
+        return f"wanted a JSON object a line, found {type(row).__name__}"
     # JSON can spell lone surrogates, which no UTF-8 can.
     escaped = "\\ud" in line or "\\uD" in line
     return row if not escaped or is_text(json.dumps(row, ensure_ascii=False)) else "invalid Unicode"
@@ -540,10 +550,18 @@ def measure_parquet(source: Any, names: Sequence[str]) -> int:
     metadata = source.metadata
     groups = [metadata.row_group(index) for index in range(metadata.num_row_groups)]
     rows = max(metadata.num_rows, sum(group.num_rows for group in groups))
-    chunks = (group.column(index) for group in groups for index in range(group.num_columns))
-    unpacked = sum(chunk.total_uncompressed_size for chunk in chunks if is_part(chunk.path_in_schema, names))
+    sizes = [
+        sum(
+            chunk.total_uncompressed_size
+            for chunk in map(group.column, range(group.num_columns))
+            if is_part(chunk.path_in_schema, names)
+        )
+        for group in groups
+    ]
     shared = set(list_texts(metadata, names))
-    return int(unpacked + rows * sum(8 if name in shared else CELL_BYTES for name in names))
+    # While a group is read, there are its pages, its values and dictionary as Arrow builds them, and Python's.
+    held = sum(sizes) + GROUP_COPIES * max(sizes, default=0)
+    return int(held + rows * (ROW_BYTES + sum(8 if name in shared else CELL_BYTES for name in names)))
 
 
 def list_texts(metadata: Any, names: Sequence[str]) -> list[str]:
