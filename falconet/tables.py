@@ -501,7 +501,7 @@ def parse_object(line: str, valid: bool) -> dict[str, Any] | str:
     except (ValueError, RecursionError) as error:
         return f"broken JSON: {error}"
     if not isinstance(row, dict):
-        return f"wanted a JSON object a line, found {type(row).__name__}"
+        return f"wanted a JSON object, found {type(row).__name__}"
     # JSON can spell lone surrogates, which no UTF-8 can.
     escaped = "\\ud" in line or "\\uD" in line
     return row if not escaped or is_text(json.dumps(row, ensure_ascii=False)) else "invalid Unicode"
