@@ -15,6 +15,7 @@ from falconet import metrics
 from falconet.data import Dataset, Split
 from falconet.data.cache import PixelCache
 from falconet.data.checks import LabelError
+from falconet.data.dataset import to_text
 from falconet.data.loader import Inputs, Loader, load_inputs, measure_inputs
 from falconet.data.preprocessing import AnyPreprocess, create_preprocess
 from falconet.data.splits import mix
@@ -55,7 +56,7 @@ def find_label_errors(dataset: Dataset, callbacks: Sequence[Callback] = ()) -> t
     labels, names = loaded.split.labels, np.repeat(list(dataset.splits), [len(s) for s in dataset.splits.values()])
     return tuple(
         LabelError(
-            name=loaded.split.samples.name(index),
+            name=to_text(loaded.split.samples.name(index)),
             split=str(names[loaded.kept[index]]),
             label=dataset.classes[labels[index]],
             suggested=dataset.classes[answer],

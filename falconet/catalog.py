@@ -129,6 +129,8 @@ def check_suffix(path: Path) -> None:
         return
     if path.suffix.lower() in ARCHIVE_SUFFIXES:
         raise PathError(f"{path} is compressed: unpack it and name what comes out, a folder or a file")
+    if path.suffix.lower() == ".json":
+        raise PathError(f"{path}: wanted JSON lines, an object a line, in a file ending in .jsonl; save it as that")
     *others, last = FILE_SUFFIXES
     wanted = f"wanted a folder or a file ending in {', '.join(others)} or {last}"
     raise PathError(f"{path}: {wanted}, found a file {path.suffix or 'without extension'}")

@@ -12,7 +12,8 @@ from jaxtyping import Float
 
 from falconet.catalog import FILE_SUFFIXES, list_paths
 from falconet.data import Unreadable
-from falconet.data.files import KIND_WORDS, KINDS, count_ignored, describe_ignored, suffix_of, to_text, walk
+from falconet.data.dataset import to_text
+from falconet.data.files import KIND_WORDS, KINDS, count_ignored, describe_ignored, suffix_of, walk
 from falconet.errors import DataError, PathError, UsageError
 from falconet.spec import Kind
 
@@ -87,7 +88,7 @@ def expand(path: Path, kind: Kind) -> FoundFiles:
         beside = f" but {describe_ignored(ignored)}" if ignored else ""
         first = f" ({listing.refused[0].file}: {listing.refused[0].reason})" if listing.refused else ""
         raise PathError(f"{path}: wanted {KIND_WORDS[kind]}, found none in this folder{beside}{first}")
-    refused = tuple(Unreadable(to_text(str(path / item.file)), item.reason) for item in listing.refused)
+    refused = tuple(Unreadable(str(path / item.file), item.reason) for item in listing.refused)
     return FoundFiles([str(path / name) for name in files], refused, ignored)
 
 
@@ -110,7 +111,7 @@ def rank_files(
 
     Raises DataError where not one file could be read.
     """
-    skipped = [Unreadable(to_text(found.files[index]), reason) for index, reason in reasons.items()]
+    skipped = [Unreadable(found.files[index], reason) for index, reason in reasons.items()]
     if not len(answers):
         first = f"{skipped[0].file} ({skipped[0].reason})"
         raise DataError(f"none of {len(found.files)} files can be read; the first: {first}")

@@ -35,6 +35,12 @@ Other compressions have no such limit."""
 CELL_BYTES = 56
 """What a cell takes besides its characters: an object and a reference to it."""
 
+ROW_BYTES = 128
+"""What a row takes besides its cells, once it is a sample: its name, hash and label, and references to them."""
+
+GROUP_COPIES = 4
+"""Of a group of rows of a Parquet file, while it is read."""
+
 DELIMITERS = (",", ";", "\t", "|")
 FIRST_LINES = 50
 """Lines that tell how a table is laid out."""
@@ -140,6 +146,8 @@ def read_table(path: Path, *, header: bool | None = None, max_bytes: int = MAX_B
             table = read_csv(path, header, max_bytes)
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
+    if not table.lines and not table.damaged:
+        raise DataError(f"{path}: a header and nothing below; wanted rows")
     if not table.lines:
         first = next((f"; the first: line {line} ({reason})" for line, reason in table.damaged), "")
         raise DataError(f"{path}: no rows that can be read, of {len(table.damaged)}{first}")
@@ -395,7 +403,7 @@ def parse_rows(path: Path, file: Iterable[str], layout: Layout, valid: bool, max
     width = held = 0
     for row in CSV.reader(lines, delimiter=layout.delimiter, skipinitialspace=layout.delimiter == " "):
         width = width or len(row)
-        held += CELL_BYTES * len(row) + sum(map(len, lines.row))
+        held += ROW_BYTES + CELL_BYTES * len(row) + sum(map(len, lines.row))
         check_size(path, held, max_bytes)
         lines.is_open |= lines.is_torn()
         if row:
@@ -467,7 +475,7 @@ def read_jsonl(path: Path, max_bytes: int) -> Table:
             elif row:
                 append_object(path, columns, row, len(lines))
                 lines.append(number)
-                held += len(line) + CELL_BYTES * len(row)
+                held += ROW_BYTES + len(line) + CELL_BYTES * len(row)
                 # A key that is missing takes a place all the same.
                 check_size(path, held + 8 * len(columns) * len(lines), max_bytes)
     if not lines and not damaged:
@@ -490,6 +498,8 @@ def parse_object(line: str, valid: bool) -> dict[str, Any] | str:
     try:
         row = json.loads(line)
     except json.JSONDecodeError as error:
+        if line.lstrip("\ufeff \t").startswith("["):
+            return "an array over several lines; wanted a JSON object a line"
         return f"broken JSON: {error.msg} at column {error.colno}"
     except (ValueError, RecursionError) as error:
         return f"broken JSON: {error}"
@@ -522,7 +532,7 @@ def read_parquet(path: Path, max_bytes: int) -> Table:
             names = [field.name for field in source.schema_arrow if is_readable(field.type)]
             check_names(path, names)
             check_size(path, measure_parquet(source, names), max_bytes)
-            check_expansion(path, measure_unpacked(source, names))
+            check_expansion(path, sum(measure_groups(source, names)))
             texts = list_texts(source.metadata, names)
         # A value that repeats is stored once, and so it is kept: a million times the same text is a text.
         with open_regular(path) as file, parquet.ParquetFile(file, read_dictionary=texts) as source:
@@ -543,14 +553,22 @@ def measure_parquet(source: Any, names: Sequence[str]) -> int:
     """Return what the columns take in memory by a file's own word: cells, and what is unpacked for them."""
     metadata = source.metadata
     rows = max(metadata.num_rows, sum(group.num_rows for group in list_groups(metadata)))
-    shared = set(list_texts(metadata, names))
-    return measure_unpacked(source, names) + rows * sum(8 if name in shared else CELL_BYTES for name in names)
+    sizes, shared = measure_groups(source, names), set(list_texts(metadata, names))
+    # While a group is read, there are its pages, its values and dictionary as Arrow builds them, and Python's.
+    held = sum(sizes) + GROUP_COPIES * max(sizes, default=0)
+    return held + rows * (ROW_BYTES + sum(8 if name in shared else CELL_BYTES for name in names))
 
 
-def measure_unpacked(source: Any, names: Sequence[str]) -> int:
-    """Return the bytes of the columns' pages once they are unpacked, by a file's own word."""
-    chunks = (group.column(index) for group in list_groups(source.metadata) for index in range(group.num_columns))
-    return int(sum(chunk.total_uncompressed_size for chunk in chunks if is_part(chunk.path_in_schema, names)))
+def measure_groups(source: Any, names: Sequence[str]) -> list[int]:
+    """Return the bytes of the columns' pages in each group of rows once they are unpacked, by a file's own word."""
+    return [
+        sum(
+            int(chunk.total_uncompressed_size)
+            for chunk in map(group.column, range(group.num_columns))
+            if is_part(chunk.path_in_schema, names)
+        )
+        for group in list_groups(source.metadata)
+    ]
 
 
 def list_groups(metadata: Any) -> list[Any]:

@@ -298,7 +298,7 @@ def test_counted_columns_are_a_header(header: str) -> None:
         ("\n\r\n", ".tsv", "empty; wanted a header"),
         ("", ".jsonl", "empty; wanted a JSON object"),
         ("", ".parquet", "damaged, or no Parquet"),
-        ("a,b\n", ".csv", "no rows that can be read"),
+        ("a,b\n", ".csv", "a header and nothing below; wanted rows"),
         ("a,b\n1\n", ".csv", r"no rows that can be read, of 1; the first: line 2 \(wanted 2 cells, found 1\)"),
         ("[\n{}\n]\n", ".jsonl", "no rows that can be read, of 2; the first: line 1"),
         ("a,b,a\n1,2,3\n", ".csv", "wanted different column names, found 'a' more than once"),
@@ -469,3 +469,27 @@ def test_a_small_parquet_that_unpacks_to_far_more_is_refused_before_it_is(
 def test_bytes_in_parquet_are_text_where_they_are_utf8(tmp_path: Path) -> None:
     pyarrow.parquet.write_table(pyarrow.table({"a": ["é".encode(), b"\xff", None]}), tmp_path / "t.parquet")
     assert to_lists(read_table(tmp_path / "t.parquet")) == {"a": ["é", b"\xff", None]}
+
+
+@pytest.mark.parametrize("text", ['[{"a": 1},\n{"a": 2}]\n', '[\n{"a": 1},\n'])
+def test_an_array_is_no_json_lines(tmp_path: Path, text: str) -> None:
+    (tmp_path / "t.jsonl").write_text(text)
+    with pytest.raises(DataError, match=r"line 1 \(an array over several lines; wanted a JSON object a line\)"):
+        read_table(tmp_path / "t.jsonl")
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
+def test_many_short_rows_count_as_what_they_become(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"t{suffix}"
+    write_table(path, [{"a": "x"}] * 1000)
+    assert len(read_table(path, max_bytes=250_000).lines) == 1000
+    with pytest.raises(DataError, match="wanted at most 130,000 bytes in memory"):
+        read_table(path, max_bytes=130_000)
+
+
+def test_a_group_of_long_cells_counts_as_often_as_it_is_held(tmp_path: Path) -> None:
+    path = tmp_path / "t.parquet"
+    write_table(path, [{"a": "x" * 100_000}, {"a": "y"}])
+    assert len(read_table(path, max_bytes=600_000).lines) == 2
+    with pytest.raises(DataError, match="wanted at most 450,000 bytes in memory"):
+        read_table(path, max_bytes=450_000)

@@ -210,7 +210,11 @@ class Unreadable:
     """A file or a row that was skipped."""
 
     file: str
+    """As text that can be written anywhere; see `to_text`."""
     reason: str
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "file", to_text(self.file))
 
 
 @dataclass(frozen=True, eq=False)
@@ -280,6 +284,11 @@ def concatenate(splits: Sequence[Split]) -> Split:
     joined = first.samples.join([split.samples for split in others])
     extras = {name: np.concatenate([split.extras[name] for split in splits]) for name in first.extras}
     return Split(joined, labels, hashes, np.concatenate(groups) if len(groups) == len(splits) else None, extras)
+
+
+def to_text(name: str) -> str:
+    """Return a file's name as text that can be written anywhere: a byte that is no UTF-8 becomes its escape."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def hash_arrays(arrays: np.ndarray) -> UInt64[np.ndarray, " samples"]:

@@ -23,6 +23,7 @@ from falconet.data.dataset import (
     hash_bytes,
     normalize_label,
     sort_classes,
+    to_text,
 )
 from falconet.data.images import EXTENSIONS, PIXEL_LIMIT, ValueRange, find_extremes, inspect_image, read_content
 from falconet.data.series import WavFiles, inspect_wav
@@ -445,11 +446,6 @@ def to_class(folder: Path) -> str:
     """Return the class that a folder holds."""
     name = to_text(folder.name)
     return normalize_label(name) or name
-
-
-def to_text(name: str) -> str:
-    """Return a file's name as text that can be written anywhere: a byte that is no UTF-8 becomes its escape."""
-    return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def is_user(name: str) -> bool:

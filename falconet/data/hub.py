@@ -6,6 +6,7 @@ Importing it imports neither torch nor `datasets`.
 from __future__ import annotations
 
 import importlib.util
+import re
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -18,7 +19,17 @@ import numpy as np
 from jaxtyping import Float32, Int64, UInt8
 
 from falconet.catalog import HUB_PREFIX
-from falconet.data.dataset import Dataset, Samples, SeriesArray, Split, Texts, Unreadable, hash_bytes, sort_classes
+from falconet.data.dataset import (
+    Dataset,
+    Samples,
+    SeriesArray,
+    Split,
+    Texts,
+    Unreadable,
+    hash_bytes,
+    normalize_label,
+    sort_classes,
+)
 from falconet.data.files import OUTSIDE, SPLIT_FOLDERS
 from falconet.data.images import PIXEL_LIMIT, decode_image, inspect_image
 from falconet.data.images import read_content as read_image_file
@@ -26,7 +37,9 @@ from falconet.data.manifests import NAMES, simplify
 from falconet.data.series import NO_VALUES
 from falconet.data.splits import Columns, DataConfig
 from falconet.errors import ConfigError, DataError, MissingExtraError, PathError, UnknownNameError
+from falconet.schema import parse_yaml
 from falconet.spec import Kind
+from falconet.storage import read_regular
 
 if TYPE_CHECKING:
     import pyarrow
@@ -167,9 +180,23 @@ def parse_source(source: str) -> tuple[str, str | None]:
 
 
 def check_cards(source: str, folder: Path, follow: bool) -> None:
-    """Raise DataError where what `datasets` reads first in a folder lies outside, or is no regular file."""
+    """Raise DataError where what `datasets` reads first in a folder lies outside, or is no YAML of a moderate size."""
     for name in ("README.md", ".huggingface.yaml"):
-        check_local(source, folder, folder / name, follow)
+        path = folder / name
+        check_local(source, folder, path, follow)
+        if not path.is_file():
+            continue
+        try:
+            text = read_regular(path).decode("utf-8", "replace")
+            parse_yaml(cut_front_matter(text) if path.suffix == ".md" else text)
+        except (OSError, ConfigError) as error:
+            raise DataError(f"{source}: {name}: {error}; mend it, or take it out of the folder") from error
+
+
+def cut_front_matter(text: str) -> str:
+    """Return the YAML between the first lines of dashes, nothing where a text begins without."""
+    found = re.match(r"\s*---[ \t]*\r?\n(.*?)^---", text, re.DOTALL | re.MULTILINE)
+    return found[1] if found else ""
 
 
 def check_local(source: str, folder: Path, path: Path, follow: bool) -> None:
@@ -434,7 +461,7 @@ def scan_one_series(series: Float32[np.ndarray, "1 steps"]) -> Row:
 def read_labels(values: Sequence[Any], classes: Sequence[str] | None) -> list[str | None]:
     """Return class names; None where there is none, which class labels write as -1."""
     if classes is None:
-        return [None if value is None or value == "" else str(value) for value in values]
+        return [None if value is None else normalize_label(str(value)) or None for value in values]
     return [None if value is None or not 0 <= value < len(classes) else classes[value] for value in values]
 
 

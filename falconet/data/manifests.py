@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from decimal import Decimal
@@ -23,6 +24,7 @@ from falconet.data.dataset import (
     hash_bytes,
     normalize_label,
     sort_classes,
+    to_text,
 )
 from falconet.data.files import (
     KINDS,
@@ -89,8 +91,6 @@ class Roles:
     """Role (a field of `Columns`) to column."""
     values: tuple[str, ...] = ()
     """Columns of a series' values."""
-    files: Mapping[str, str] = field(default_factory=dict)
-    """Paths of files by what the column of paths calls them, where it leaves out folder and extension."""
 
 
 @dataclass(frozen=True)
@@ -133,18 +133,19 @@ def read_table_folder(folder: Path, config: DataConfig) -> Dataset:
         if split in paths
     }
     dataset = read_tables(str(folder), tables, config)
-    used = {path.name for path in paths.values()}
+    used = {to_text(path.name) for path in paths.values()}
     if "path" in dataset.columns:
-        used |= {split.samples.name(index) for split in dataset.splits.values() for index in range(len(split))}
+        used |= {to_text(part.samples.name(index)) for part in dataset.splits.values() for index in range(len(part))}
         used |= {item.file for item in dataset.unreadable}
-    files = [path.name for path in folder.iterdir() if path.is_file() and is_visible(path.name)]
+    files = [to_text(path.name) for path in folder.iterdir() if path.is_file() and is_visible(path.name)]
     return replace(dataset, ignored=count_ignored(files, used))
 
 
 def find_metadata(folder: Path) -> dict[str, Path]:
     """Return split -> `metadata.csv` and the like beside the pictures, as folders of the Hugging Face Hub have them.
 
-    "" is the split of one in the folder itself; empty where there is none for training.
+    "" is the split of one in the folder itself. Without that and one for training, those of other splits where the
+    folder holds no other folders.
     """
     layers = {"": folder} | {
         split: layer for layer in list_folders(folder) if (split := SPLIT_FOLDERS.get(layer.name.lower()))
@@ -155,7 +156,9 @@ def find_metadata(folder: Path) -> dict[str, Path]:
         for suffix in reversed(READABLE)
         if (layer / f"metadata{suffix}").is_file()
     }
-    return found if "train" in found else {split: path for split, path in found.items() if not split}
+    if "train" in found or ("" not in found and len(found) == len(list_folders(folder))):
+        return found
+    return {split: path for split, path in found.items() if not split}
 
 
 def read_metadata_folder(folder: Path, config: DataConfig) -> Dataset:
@@ -178,7 +181,8 @@ def move_paths(table: Table, folder: Path) -> Table:
 def find_split_tables(folder: Path) -> dict[str, Path]:
     """Return split -> table: `train.csv`, or `NAME_TRAIN.tsv` where only one NAME has one; empty for no such tables.
 
-    Raises DataError for two tables of one split.
+    Without any for training, those of other splits in a folder without subfolders. Raises DataError for two tables of
+    one split.
     """
     found: dict[str, dict[str, Path]] = {}
     for path in sorted(folder.iterdir()):
@@ -190,6 +194,8 @@ def find_split_tables(folder: Path) -> dict[str, Path]:
         if twin != path:
             raise DataError(f"{folder}: wanted one table for {split}, found {twin.name} and {path.name}")
     whole = {prefix: tables for prefix, tables in found.items() if "train" in tables}
+    if not whole and not list_folders(folder):
+        whole = found
     return whole.get("") or (next(iter(whole.values())) if len(whole) == 1 else {})
 
 
@@ -199,6 +205,9 @@ def read_tables(source: str, tables: Mapping[str, Table], config: DataConfig) ->
     comma = find_comma(first)
     roles = choose_roles(spell_numbers(first, first.columns, comma), config)
     check_extra(first, config.extra)
+    # As competitions publish what is to be answered.
+    unlabeled = {name: table for name, table in tables.items() if roles.columns["label"] not in table.columns}
+    tables = {split: table for split, table in tables.items() if split not in unlabeled}
     for table in tables.values():
         check_same(first, table, [*roles.columns.values(), *roles.values, *config.extra])
     tables = {split: spell_numbers(table, roles.values, comma) for split, table in tables.items()}
@@ -213,7 +222,8 @@ def read_tables(source: str, tables: Mapping[str, Table], config: DataConfig) ->
     else:
         dataset = to_samples(source, roles.kind, usable, unreadable)
     notes = dict.fromkeys(f"{table.path.name}: {note}" for table in tables.values() for note in table.notes)
-    return replace(dataset, columns=roles.columns, notes=tuple(notes))
+    left = [f"{table.path.name}: left out: it has no column {roles.columns['label']!r}" for table in unlabeled.values()]
+    return replace(dataset, columns=roles.columns, notes=(*notes, *left))
 
 
 def check_same(first: Table, table: Table, names: Iterable[str]) -> None:
@@ -353,26 +363,73 @@ def choose_named_files(table: Table, chosen: Mapping[str, str], kind: Kind | Non
     """Files that a column names without extension or folder: `17` or `b1ee` of `train/b1ee.jpg`, one folder's."""
     if kind == "text":
         return None
-    names = [name for name, cells in list_free(table, chosen).items() if is_different(cells)]
-    folders = list_stems(table.path.parent, KINDS[kind or "image"]) if names else {}
-    for name in names:
-        cells = {as_text(cell) for cell in head(table.columns[name])}
-        hits = {key: len(cells & stems.keys()) for key, stems in folders.items()}
-        best = max(hits, key=lambda key: hits[key], default=None)
-        if best is not None and 2 * hits[best] > len(cells):
-            return Roles(kind or "image", {**chosen, "path": name}, files=folders[best])
+    columns = {name: list_wanted(cells) for name, cells in list_free(table, chosen).items() if is_different(cells)}
+    paths = list_paths(table, KINDS[kind or "image"]) if columns else []
+    found = match_names(paths, columns, table.path.stem)
+    return Roles(kind or "image", {**chosen, "path": found[0]}) if found else None
+
+
+Place = tuple[str, str]
+"""Which folders above a file, and which extension, its name leaves out."""
+
+
+def find_files(table: Table, cells: Sequence[Any], kind: Kind, follow: bool) -> Mapping[str, str]:
+    """Return paths of the files below a table's folder by what cells call them; nothing where they are paths already.
+
+    Those of one folder and one extension, of which there are most.
+    """
+    wanted = list_wanted(cells)
+    if 2 * sum(os.path.isfile(table.path.parent / name) for name in wanted) >= len(wanted):  # noqa: PTH113
+        return {}
+    paths = list_paths(table, KINDS[kind], follow)
+    found = match_names(paths, {"": wanted}, table.path.stem)
+    return {name: path for path in paths for place, name in spell_names(path) if found and place == found[1]}
+
+
+def match_names(paths: Sequence[str], columns: Mapping[str, set[str]], stem: str) -> tuple[str, Place] | None:
+    """Return the first column of which most names are those of files, and what of their paths they leave out.
+
+    Of places with equally many, that in the folder called `stem`, like the table, goes first.
+    """
+    every = set().union(*columns.values())
+    places: dict[str, list[Place]] = {}
+    for path in paths:
+        for place, name in spell_names(path):
+            if name in every:
+                places.setdefault(name, []).append(place)
+    for column, wanted in columns.items():
+        hits = Counter(place for name in wanted for place in places.get(name, ()))
+        best = max(hits, key=lambda place: (hits[place], place[0].rpartition("/")[2] == stem), default=None)
+        if best is not None and 2 * hits[best] > len(wanted):
+            return column, best
     return None
 
 
-def list_stems(folder: Path, extensions: frozenset[str]) -> dict[tuple[str, str], dict[str, str]]:
-    """Return for each folder below one, and each extension there, the names of files without it, and their paths."""
-    found: dict[tuple[str, str], dict[str, str]] = {}
-    for path in walk(folder, folder, follow=False).files:
-        stem, extension = os.path.splitext(path)  # noqa: PTH122 - a Path for each of a million names takes seconds
-        if extension.lower() in extensions:
-            parent, _, name = stem.rpartition("/")
-            found.setdefault((parent, extension), {})[name] = path
-    return found
+def list_wanted(cells: Sequence[Any]) -> set[str]:
+    """Return what the first cells of a column call files."""
+    return {name_of(cell) for cell in head(cells)} - {""}
+
+
+def list_paths(table: Table, extensions: frozenset[str], follow: bool = False) -> list[str]:
+    """Return the files of some kind below a table's folder."""
+    folder = table.path.parent
+    return [path for path in walk(folder, folder, follow).files if suffix_of(path) in extensions]
+
+
+def spell_names(path: str) -> Iterator[tuple[Place, str]]:
+    """Yield what a file may be called: which folders above it and which extension are left out, and what is left."""
+    extension = os.path.splitext(path)[1]  # noqa: PTH122 - a Path for each of a million names takes seconds
+    above, rest = "", path
+    while rest:
+        yield (above, ""), rest
+        yield (above, extension), rest.removesuffix(extension)
+        first, _, rest = rest.partition("/")
+        above = f"{above}/{first}" if above else first
+
+
+def name_of(cell: Any) -> str:
+    """Return what a cell calls a file, with slashes."""
+    return (path_of(cell) or as_text(cell)).replace("\\", "/")
 
 
 def choose_longest_text(table: Table, chosen: Mapping[str, str], kind: Kind | None) -> Roles | None:
@@ -399,7 +456,7 @@ def choose_wide(table: Table, chosen: Mapping[str, str], kind: Kind | None) -> R
     free = {name: cells for name, cells in list_free(table, chosen).items() if simplify(name) not in IDENTIFIERS}
     # A dict, since there may be a hundred thousand.
     values = {name: None for name, cells in free.items() if is_numeric(cells)}
-    others = [cells for name, cells in free.items() if name not in values]
+    others = [cells for name, cells in free.items() if name not in values and not is_blank(cells)]
     labeled = not others if "label" in chosen else len(others) <= 1 and all(map(is_label, others))
     fits = kind == "series" or (kind is None and labeled)
     return Roles("series", dict(chosen), tuple(values)) if fits and len(values) >= 2 else None
@@ -502,13 +559,23 @@ UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u34
 def is_prose(cells: Sequence[Any]) -> bool:
     """Whether a column of words can be texts: of several words, and not the same few again and again."""
     first = [cell for cell in head(cells) if isinstance(cell, str)]
-    several = sum(len(cell.split(maxsplit=1)) > 1 or UNSPACED.search(cell) is not None for cell in first)
+    several = sum(has_words(cell) or UNSPACED.search(cell) is not None for cell in first)
     return 2 * several > len(first) and 2 * len(set(first)) > len(first)
+
+
+def has_words(text: str) -> bool:
+    """Whether a text is of several words, `12 kg` and `Room 7` having one."""
+    return len(list(islice((word for word in text.split() if not is_number(word)), 2))) == 2
 
 
 def is_numeric(cells: Sequence[Any]) -> bool:
     numbers = to_floats(head(cells))
     return bool(np.isfinite(numbers).any() and np.isinf(numbers).mean() < 0.5)
+
+
+def is_blank(cells: Sequence[Any]) -> bool:
+    """Whether nothing stands in a column, or only what stands for missing numbers."""
+    return all(as_text(cell) in ABSENT or as_text(cell).lower() in {"", "nan"} for cell in cells)
 
 
 def is_split(cells: Sequence[Any]) -> bool:
@@ -560,7 +627,9 @@ def read_part(table: Table, split: str, roles: Roles, config: DataConfig) -> Par
         return [cells[row] for row in rows]
 
     names = [f"{table.path.name}:{table.lines[row]}" for row in rows]
-    labels = [spell_label(cell) for cell in pick("label")]
+    cells = [as_text(cell) for cell in pick("label")]
+    spelled = {cell: spell_label(cell) for cell in set(cells)}  # One string a class, not one a row.
+    labels = [spelled[cell] for cell in cells]
     splits = [split or "train"] * len(rows)
     if "split" in roles.columns:
         splits = read_splits(table.path, roles.columns["split"], pick("split"))
@@ -576,8 +645,9 @@ def read_values(table: Table, roles: Roles, config: DataConfig) -> tuple[Sequenc
     columns, rows = table.columns, range(len(table.lines))
     if "path" in roles.columns:
         cells = columns[roles.columns["path"]]
-        if roles.files:
-            cells = [roles.files.get(as_text(cell), cell) for cell in cells]
+        files = find_files(table, cells, roles.kind, config.follow)
+        if files:
+            cells = [files.get(name_of(cell), cell) for cell in cells]
         return rows, *read_paths(table.path.parent, cells, config.follow)
     if roles.kind == "text":
         return rows, *read_texts(columns[roles.columns["text"]])
@@ -636,7 +706,8 @@ def read_paths(root: Path, cells: Sequence[Any], follow: bool) -> tuple[list[str
     """Return paths below `root`, and for each why it cannot be used."""
     values, reasons = [], []
     for cell in cells:
-        path, reason = path_of(cell), ""
+        path = path_of(cell)
+        reason = "a web address; download the files, and name these" if WEB.match(path) else ""
         try:
             path = check_inside(root, from_windows(root, path), follow) if path else path
         except (OSError, RuntimeError, ValueError) as error:  # Too long, a link to itself, outside or with a NUL.
@@ -644,6 +715,9 @@ def read_paths(root: Path, cells: Sequence[Any], follow: bool) -> tuple[list[str
         values.append(path)
         reasons.append(reason or ("" if path else "no path"))
     return values, reasons
+
+
+WEB = re.compile(r"(?:https?|ftp|s3|gs)://", re.IGNORECASE)
 
 
 def from_windows(root: Path, path: str) -> str:

@@ -22,6 +22,8 @@ from falconet.data.dataset import Dataset, Split
 from falconet.data.series import series_dataset
 from falconet.errors import DataError, MissingExtraError
 from falconet.spec import Kind
+from falconet.storage import open_regular, read_regular
+from falconet.tables import MAX_BYTES, check_size
 
 Arrays = Mapping[str, tuple[np.ndarray, np.ndarray]]
 """By split: images `(n, height, width, channels)`, uint8, and labels `(n,)`, int64."""
@@ -155,21 +157,24 @@ def is_cifar100(folder: Path) -> bool:
     )
 
 
-def read_cifar_binaries(folder: Path, source: str) -> Dataset:
+def read_cifar_binaries(folder: Path, source: str, max_bytes: int = MAX_BYTES) -> Dataset:
     """Read a folder of CIFAR's binary version: records of one label (CIFAR-100: coarse and fine) and 3x32x32 pixels.
 
     Every `data_batch_N.bin` (or `train.bin`) is training data, `test_batch.bin` (or `test.bin`) may be missing. Class
     names are those of `batches.meta.txt` (or `fine_label_names.txt`) where there is one, else the published ones.
-    Raises DataError for a file that does not hold whole records, or a label of no class.
+    Raises DataError for a file that does not hold whole records, for files of more than `max_bytes` together, before
+    they are read, or a label of no class.
     """
     batches = list_cifar10_batches(folder)
     name, test, names_file, labels = ("cifar10", "test_batch.bin", "batches.meta.txt", 1)
     if not batches:
         batches = [folder / "train.bin"]
         name, test, names_file, labels = ("cifar100", "test.bin", "fine_label_names.txt", 2)
+    tests = [folder / test] if (folder / test).is_file() else []
+    check_size(folder, sum(path.stat().st_size for path in (*batches, *tests) if path.is_file()), max_bytes)
     arrays = {"train": read_cifar_records(batches, labels)}
-    if (folder / test).is_file():
-        arrays["test"] = read_cifar_records([folder / test], labels)
+    if tests:
+        arrays["test"] = read_cifar_records(tests, labels)
     classes = read_class_names(folder / names_file) or DOWNLOADABLE[name].classes
     return from_arrays(source, "image", *to_splits(arrays, source, np.array(classes)))
 
@@ -186,7 +191,8 @@ def read_cifar_records(paths: Sequence[Path], label_bytes: int) -> tuple[np.ndar
 def read_records(path: Path, size: int) -> UInt8[np.ndarray, "records size"]:
     """Read a file of records of `size` bytes."""
     try:
-        content = np.fromfile(path, dtype=np.uint8)
+        with open_regular(path) as file:
+            content = np.fromfile(file, dtype=np.uint8)
     except OSError as error:
         raise DataError(f"{path}: {error.strerror or error}") from error
     if len(content) == 0 or len(content) % size:
@@ -198,7 +204,7 @@ def read_class_names(path: Path) -> tuple[str, ...]:
     """Return the lines that are not blank; none where there is no such file."""
     if not path.is_file():
         return ()
-    lines = path.read_text("utf-8", errors="replace").splitlines()
+    lines = read_regular(path).decode("utf-8", "replace").splitlines()
     return tuple(line.strip() for line in lines if line.strip())
 
 

@@ -13,7 +13,7 @@ from jaxtyping import Float32, UInt8
 
 from falconet.data.augmentation import ImageAugmentation, SeriesAugmentation, find_policy
 from falconet.data.checks import DataReport, LabelError, NearDuplicate
-from falconet.data.dataset import Dataset, Split
+from falconet.data.dataset import Dataset, Split, to_text
 from falconet.data.drawing import (
     DPI,
     FRAME,
@@ -258,7 +258,7 @@ def find_places(dataset: Dataset, report: DataReport) -> dict[str, tuple[str, in
     places: dict[str, tuple[str, int]] = {}
     for split, part in dataset.splits.items() if wanted else ():
         for index in range(len(part)):
-            if (name := part.samples.name(index)) in wanted:
+            if (name := to_text(part.samples.name(index))) in wanted:
                 places.setdefault(name, (split, index))
     return places
 

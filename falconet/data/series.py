@@ -23,10 +23,11 @@ from falconet.data.dataset import Dataset, SeriesArray, Split, Unreadable, hash_
 from falconet.data.images import read_content
 from falconet.errors import DataError
 from falconet.spec import SeriesSpec
-from falconet.tables import Table
+from falconet.storage import read_regular
+from falconet.tables import ABSENT, Table
 
 NO_VALUES = "no values"
-MISSING: Mapping[Any, float] = MappingProxyType({"": math.nan, "?": math.nan, None: math.nan})
+MISSING: Mapping[Any, float] = MappingProxyType(dict.fromkeys(("", None, *ABSENT), math.nan))
 """Cells that stand for a missing value, besides NaN itself."""
 
 TS_PARTS = MappingProxyType({"_TRAIN": "_TEST", "_train": "_test"})
@@ -169,9 +170,10 @@ def read_ts_file(path: Path) -> tuple[list[TsCase], list[Unreadable]]:
     """Return the cases of one file, and the lines that are none."""
     try:
         # Descriptions are often in other encodings; they do not matter here.
-        lines = path.read_text(encoding="utf-8-sig", errors="backslashreplace").split("\n")
+        text = read_regular(path).decode("utf-8-sig", "backslashreplace")
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
+    lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
     header = parse_ts_header(path, lines)
     rows = [(number, line) for number, line in enumerate(lines, 1) if number > header.lines and holds_content(line)]
     counts = Counter(line.count(":") for _, line in rows)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
+import unicodedata
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -65,7 +68,26 @@ def read_dataset(source: str | Path, *, data_root: str | Path | None = None, con
     dataset = read_source(str(source), find_data_root(data_root), config)
     if config.strict:
         check_all_readable(dataset)
-    return dataset
+    if source in SOURCE_NAMES:
+        return dataset
+    return replace(dataset, notes=(*dataset.notes, *map(describe_alike, find_alike(dataset.classes))))
+
+
+def find_alike(classes: Sequence[str]) -> list[tuple[str, ...]]:
+    """Return the groups of class names that differ in nothing but case, width or what stands between words.
+
+    Single letters may be meant so.
+    """
+    groups: dict[str, list[str]] = {}
+    for name in classes:
+        key = re.sub(r"[\s_-]+", "", unicodedata.normalize("NFKC", name).casefold())
+        if len(key) > 1:
+            groups.setdefault(key, []).append(name)
+    return [tuple(names) for names in groups.values() if len(names) > 1]
+
+
+def describe_alike(names: Sequence[str]) -> str:
+    return f"classes that look alike: {', '.join(map(repr, names))}; where they are one, give them one name"
 
 
 def find_data_root(data_root: str | Path | None) -> Path:
@@ -96,7 +118,7 @@ def read_any_folder(folder: Path, config: DataConfig) -> Dataset:
     if find_idx_images(folder):
         return from_arrays(str(folder), "image", *read_idx_folder(folder, folder.name, config.max_bytes))
     if find_cifar_binaries(folder):
-        return read_cifar_binaries(folder, str(folder))
+        return read_cifar_binaries(folder, str(folder), config.max_bytes)
     if find_split_tables(folder):
         return read_table_folder(folder, config)
     if find_metadata(folder):

@@ -131,7 +131,10 @@ def check_training_classes(dataset: Dataset, train: Split) -> None:
     counts = np.bincount(train.labels, minlength=len(dataset.classes))
     missing = [name for name, count in zip(dataset.classes, counts, strict=True) if count == 0]
     if missing:
+        from falconet.data.files import describe_ignored  # Which imports this module.
+
         skipped = f" ({len(dataset.unreadable)} unreadable files were skipped)" if dataset.unreadable else ""
+        skipped += f" (left out: {describe_ignored(dataset.ignored)})" if dataset.ignored else ""
         raise DataError(
             f"{dataset.source}: no training samples of class {', '.join(missing)}{skipped}; add some, "
             "or remove the class everywhere"

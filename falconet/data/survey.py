@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float32, Int64, UInt8, UInt64
 
-from falconet.data.dataset import Dataset, Samples, Unreadable
+from falconet.data.dataset import Dataset, Samples, Unreadable, to_text
 from falconet.data.duplicates import SIDE, hash_copies, hash_series, hash_text, make_thumbnails, shrink
 from falconet.data.series import count_steps
 from falconet.errors import DataError
@@ -110,7 +110,7 @@ def list_places(dataset: Dataset) -> list[Place]:
 
 def to_name(dataset: Dataset, place: Place) -> str:
     split, index = place
-    return dataset.splits[split].samples.name(index)
+    return to_text(dataset.splits[split].samples.name(index))
 
 
 def cut_spans(dataset: Dataset) -> Iterator[tuple[Samples, range]]:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 import struct
 import tracemalloc
 import zipfile
@@ -176,6 +177,50 @@ def test_two_idx_files_of_one_split_are_refused(tmp_path: Path) -> None:
 )
 def test_arrays_are_paired_by_name(names: tuple[str, ...], pairs: dict[str, tuple[str, str]]) -> None:
     assert find_pairs(dict.fromkeys(names, np.zeros(1))) == pairs
+
+
+def write_member(path: Path, shape: str, content: bytes) -> None:
+    """Write images in an array whose header declares a shape, and labels."""
+    header = f"{{'descr': '|u1', 'fortran_order': False, 'shape': {shape}, }}".ljust(117).encode() + b"\n"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("images.npy", b"\x93NUMPY\1\0" + len(header).to_bytes(2, "little") + header + content)
+        file = io.BytesIO()
+        np.save(file, np.arange(2))
+        archive.writestr("labels.npy", file.getvalue())
+
+
+@pytest.mark.parametrize(
+    ("shape", "size", "message"),
+    [
+        ("(2, 3000, 3000)", 18_000_000, "wanted at most 1,000,000 bytes in memory, found 18,000,016"),
+        ("(2, 3000, 3000)", 10, "wanted at most 1,000,000 bytes in memory, found 18,000,016"),
+        ("(2, 300000, 300000, 3)", 10, "wanted at most 1,000,000 bytes in memory, found 540,000,000,016"),
+        ("(2, 100, 100)", 10, "cannot be read: "),
+        ("(2, -100, 100)", 10, "cannot be read: "),
+    ],
+)
+def test_npz_unpacks_no_more_than_it_may(tmp_path: Path, shape: str, size: int, message: str) -> None:
+    path = tmp_path / "bomb.npz"
+    write_member(path, shape, bytes(size))
+    tracemalloc.start()
+    try:
+        with pytest.raises(DataError, match=message):
+            read_npz(path, "bomb.npz", None, 1_000_000)
+        assert tracemalloc.get_traced_memory()[1] < 2_000_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_npz_reads_no_more_than_it_declares(tmp_path: Path) -> None:
+    path = tmp_path / "bomb.npz"
+    write_member(path, "(2, 2, 2)", bytes(50_000_000))
+    tracemalloc.start()
+    try:
+        _, splits, _ = read_npz(path, "bomb.npz", None, 1_000_000)
+        assert tracemalloc.get_traced_memory()[1] < 2_000_000
+    finally:
+        tracemalloc.stop()
+    assert splits["train"].samples.read(1).shape == (2, 2, 1)
 
 
 def test_npz_splits_are_read(tmp_path: Path) -> None:

@@ -563,3 +563,19 @@ def test_a_pipe_in_the_folder_is_not_waited_for(name: str, tmp_path: Path) -> No
     os.mkfifo(tmp_path / name)
     with pytest.raises(DataError, match=f"{name}: not a regular file"):
         read(f"hf:{tmp_path}")
+
+
+@pytest.mark.parametrize("name", [".huggingface.yaml", "README.md"])
+def test_a_card_that_unfolds_is_refused_before_it_is_read_in_full(name: str, tmp_path: Path) -> None:
+    (tmp_path / "train.csv").write_text("text,label\ngood tea,a\nbad tea,b\n")
+    bomb = "a0: &a0 [x, x]\n" + "".join(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]\n" for n in range(1, 30))
+    (tmp_path / name).write_text(bomb if name.endswith("yaml") else f"---\n{bomb}---\n# Tea\n")
+    with pytest.raises(DataError, match=rf"{name}: not YAML: more than 10,000 values .*; mend it, or take it out"):
+        read(f"hf:{tmp_path}")
+
+
+def test_labels_that_differ_in_blanks_are_one_class(tmp_path: Path) -> None:
+    labels = ["caf\u00e9", "cafe\u0301", "tea", " tea", "tea\u200b", " "]
+    dataset = read(write(tmp_path, {"text": [f"a cup {number}" for number in range(6)], "label": labels}))
+    assert dataset.classes == ("caf\u00e9", "tea")
+    assert [item.reason for item in dataset.unreadable] == ["no label"]

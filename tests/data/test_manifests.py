@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 import wave
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -20,9 +21,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from falconet.data import manifests
 from falconet.data.dataset import Dataset, Unreadable, hash_bytes
-from falconet.data.manifests import find_split_tables, read_manifest, read_table_folder
-from falconet.data.sources import load_dataset
+from falconet.data.manifests import find_metadata, find_split_tables, head, read_manifest, read_table_folder
+from falconet.data.sources import load_dataset, read_dataset
 from falconet.data.splits import Columns, DataConfig, complete_splits
 from falconet.errors import ConfigError, DataError
 from tests.data.builders import encode
@@ -279,10 +281,18 @@ def test_only_unusable_rows(tmp_path: Path) -> None:
         read(path, text="text")
 
 
-def test_test_table_without_labels(tmp_path: Path) -> None:
+def test_test_table_without_labels_is_left_out_and_named(tmp_path: Path) -> None:
     write(tmp_path / "train.csv", {"text": ["p", "q"], "label": ["a", "b"]})
     write(tmp_path / "test.csv", {"text": ["p", "q"]})
-    with pytest.raises(DataError, match=r"test\.csv: wanted the columns of train\.csv, found no label; add"):
+    dataset = read(tmp_path)
+    assert {name: len(split) for name, split in dataset.splits.items()} == {"train": 2}
+    assert dataset.notes == ("test.csv: left out: it has no column 'label'",)
+
+
+def test_test_table_without_samples(tmp_path: Path) -> None:
+    write(tmp_path / "train.csv", {"text": ["p", "q"], "label": ["a", "b"]})
+    write(tmp_path / "test.csv", {"label": ["a", "b"]})
+    with pytest.raises(DataError, match=r"test\.csv: wanted the columns of train\.csv, found no text; add"):
         read(tmp_path)
 
 
@@ -294,7 +304,6 @@ def test_test_table_without_labels(tmp_path: Path) -> None:
         (["GunPoint_TRAIN.tsv", "GunPoint_TEST.tsv"], {"train": "GunPoint_TRAIN.tsv", "test": "GunPoint_TEST.tsv"}),
         (["train.csv", "x_train.csv"], {"train": "train.csv"}),
         (["x_train.csv", "y_train.csv"], {}),
-        (["test.csv"], {}),
         (["train.txt", "all.csv", ".train.csv"], {}),
     ],
 )
@@ -303,6 +312,13 @@ def test_tables_named_for_splits(tmp_path: Path, names: list[str], found: dict[s
         (tmp_path / name).write_text("")
     (tmp_path / "val").mkdir()
     assert {split: path.name for split, path in find_split_tables(tmp_path).items()} == found
+
+
+def test_a_test_table_alone_is_a_test_split_where_no_folders_may_be_classes(tmp_path: Path) -> None:
+    write(tmp_path / "test.csv", {"text": ["p", "q"], "label": ["a", "b"]})
+    assert {name: len(split) for name, split in read(tmp_path).splits.items()} == {"test": 2}
+    (tmp_path / "cat").mkdir()
+    assert find_split_tables(tmp_path) == {}
 
 
 def test_two_tables_of_one_split(tmp_path: Path) -> None:
@@ -351,6 +367,57 @@ def test_image_manifest(tmp_path: Path) -> None:
     assert reasons["all.jsonl:7"] == "no path"
 
 
+@pytest.mark.parametrize("spelling", ["{}", "{}.png", "pictures/{}", "pictures\\{}.png"])
+def test_files_are_found_by_names_without_folder_or_extension(tmp_path: Path, spelling: str) -> None:
+    write_images(tmp_path, [f"set/pictures/{index}.png" for index in range(4)])
+    write_images(tmp_path, ["beside/0.png", "beside/9.png", "set/pictures/7.jpg"])
+    names = [spelling.format(index) for index in (2, 0, 3, 1)]
+    dataset = read(write(tmp_path / "labels.csv", {"image": names, "label": list("abab")}))
+    paths = [dataset.splits["train"].samples.name(index) for index in range(4)]
+    assert paths == [f"set/pictures/{index}.png" for index in (2, 0, 3, 1)]
+
+
+def test_tables_of_splits_find_equal_names_each_in_its_own_folder(tmp_path: Path) -> None:
+    write_images(tmp_path, [f"{split}/{index}.png" for split in ("test", "train") for index in range(4)])
+    for split in ("train", "test"):
+        write(tmp_path / f"{split}.csv", {"id": list(range(4)), "label": list("abab")})
+    dataset = read(tmp_path)
+    for split in ("train", "test"):
+        samples = dataset.splits[split].samples
+        assert [samples.name(index) for index in range(len(samples))] == [f"{split}/{index}.png" for index in range(4)]
+
+
+def test_web_addresses_are_no_paths(tmp_path: Path) -> None:
+    paths = ["https://example.org/1.png", "s3://bucket/2.png", "3.png"]
+    write_images(tmp_path, ["3.png"])
+    dataset = read(write(tmp_path / "t.csv", {"image": paths, "label": list("aba")}))
+    reason = "a web address; download the files, and name these"
+    assert dataset.unreadable == (Unreadable("t.csv:2", reason), Unreadable("t.csv:3", reason))
+
+
+def test_words_for_missing_numbers_are_missing_values(tmp_path: Path) -> None:
+    columns = {"x": ["1", "NA", "3", "null"], "y": ["2"] * 4, "z": ["?"] * 4, "label": list("abab")}
+    dataset = read(write(tmp_path / "t.csv", columns))
+    assert (dataset.kind, dataset.unreadable) == ("series", ())
+    assert [series.tolist() for series, _ in list_samples(dataset)[::2]] == [[[1, 2]], [[3, 2]]]
+    assert np.isnan(list_samples(dataset)[1][0][0, 0])
+
+
+def test_numbers_with_units_are_no_texts(tmp_path: Path) -> None:
+    columns = {"weight": [f"{index} kg" for index in range(8)], "price": list(range(8)), "label": list("abababab")}
+    with pytest.raises(DataError, match="wanted texts, paths or series in its columns, found weight, price, label"):
+        read(write(tmp_path / "t.csv", columns))
+
+
+def test_only_a_test_split_of_pictures_with_metadata(tmp_path: Path) -> None:
+    write_images(tmp_path, ["test/1.png", "test/2.png"])
+    write(tmp_path / "test" / "metadata.csv", {"file_name": ["1.png", "2.png"], "label": ["a", "b"]})
+    dataset = read_dataset(tmp_path, config=DataConfig())
+    assert {name: len(split) for name, split in dataset.splits.items()} == {"test": 2}
+    write_images(tmp_path, ["cat/1.png"])
+    assert find_metadata(tmp_path) == {}
+
+
 def test_paths_outside_may_be_followed(tmp_path: Path) -> None:
     root = tmp_path / "set"
     write_images(root, ["1.png", "2.png"])
@@ -390,6 +457,21 @@ def test_manifest_of_text_files(tmp_path: Path) -> None:
         (tmp_path / name).write_text(f"text of {name}")
     dataset = read(write(tmp_path / "t.csv", {"file": ["1.txt", "2.txt"], "label": list("ab")}))
     assert list_samples(dataset) == [("text of 1.txt", "a"), ("text of 2.txt", "b")]
+
+
+def test_each_of_many_columns_is_looked_at_a_few_times(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    looks = Counter[int]()
+
+    def count(cells: Sequence[Any]) -> list[Any]:
+        looks[id(cells)] += 1
+        return head(cells)
+
+    monkeypatch.setattr(manifests, "head", count)
+    width = 3000
+    columns = {**{f"c{index}": [0.5, 1.5, 2.5, 3.5] for index in range(width)}, "label": list("abab")}
+    assert read(write(tmp_path / "t.csv", columns)).size == (width,)
+    assert len(looks) >= width
+    assert sum(looks.values()) < 12 * width
 
 
 def test_wide_series(tmp_path: Path) -> None:

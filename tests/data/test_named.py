@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -280,6 +281,20 @@ def test_batches_are_read_in_the_order_of_their_numbers(tmp_path: Path) -> None:
     for number in (10, 9, 2):
         write_records(tmp_path / f"data_batch_{number}.bin", make_images(1), np.array([number % 10]))
     assert read_cifar_binaries(tmp_path, "mine").splits["train"].labels.tolist() == [2, 9, 0]
+
+
+def test_pipes_called_like_records_do_not_hang(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "data_batch_1.bin")
+    with pytest.raises(DataError, match=r"data_batch_1\.bin: not a regular file"):
+        read_cifar_binaries(tmp_path, "mine")
+
+
+def test_records_are_read_up_to_a_limit(tmp_path: Path) -> None:
+    write_records(tmp_path / "data_batch_1.bin", make_images(2), np.array([1, 0]))
+    write_records(tmp_path / "test_batch.bin", make_images(1), np.array([1]))
+    assert len(read_cifar_binaries(tmp_path, "mine", 3 * 3073).splits["train"]) == 2
+    with pytest.raises(DataError, match=r"wanted at most 9,218 bytes in memory, found 9,219 .* data\.max_bytes="):
+        read_cifar_binaries(tmp_path, "mine", 3 * 3073 - 1)
 
 
 @pytest.mark.parametrize("ending", ["\n\n", ""])

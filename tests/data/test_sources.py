@@ -14,7 +14,8 @@ from PIL import Image
 
 from falconet.data import Columns, DataConfig, Dataset, ImageArray, load_dataset, sources
 from falconet.data.dataset import sort_classes
-from falconet.data.sources import find_data_root, read_source
+from falconet.data.series import read_ts
+from falconet.data.sources import find_data_root, read_dataset, read_source
 from falconet.errors import DataError, PathError, UnknownNameError
 from falconet.spec import Kind
 from tests.conftest import FolderMaker
@@ -351,3 +352,40 @@ def test_a_npz_in_capitals_is_read(tmp_path: Path) -> None:
     with (tmp_path / "X.NPZ").open("wb") as file:
         np.savez(file, images=np.zeros((12, 4, 4), np.uint8), labels=np.arange(12) % 2)
     assert len(load_dataset(tmp_path / "X.NPZ").classes) == 2
+
+
+def test_classes_that_look_alike_are_reported(tmp_path: Path) -> None:
+    labels = ["Cat", "cat", "hot dog", "Hot_Dog", "A", "a", "dog", "\uff44\uff4f\uff47"]
+    rows = [f"a picture of number {number},{labels[number % 8]}\n" for number in range(80)]
+    (tmp_path / "t.csv").write_text("text,label\n" + "".join(rows), encoding="utf-8")
+    assert load_dataset(tmp_path / "t.csv").notes == (
+        "classes that look alike: 'Cat', 'cat'; where they are one, give them one name",
+        "classes that look alike: 'Hot_Dog', 'hot dog'; where they are one, give them one name",
+        "classes that look alike: 'dog', '\uff44\uff4f\uff47'; where they are one, give them one name",
+    )
+
+
+def test_a_class_of_files_that_are_not_read_says_which(tmp_path: Path) -> None:
+    for name in ("a/1.png", "a/2.png", "b/1.heic", "b/2.heic", "b/3.heic"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(encode(Image.new("L", (4, 4), 9)))
+    with pytest.raises(DataError, match=r"samples of class b \(left out: 3 \.heic \(not read: convert them to \.jpg"):
+        load_dataset(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["x_TRAIN.ts", "x.ts"])
+def test_a_pipe_beside_series_is_not_waited_for(tmp_path: Path, name: str) -> None:
+    (tmp_path / "only").mkdir()
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(DataError, match="not a regular file"):
+        read_ts(tmp_path / name)
+
+
+def test_names_of_skipped_files_can_be_written_anywhere(tmp_path: Path) -> None:
+    for name in (b"a/1.png", b"a/caf\xe9.png", b"b/1.png", b"b/caf\xc3\xa9.png"):
+        path = os.path.join(os.fsencode(tmp_path), name)  # noqa: PTH118 - no Path is made of bytes
+        os.makedirs(os.path.dirname(path), exist_ok=True)  # noqa: PTH103, PTH120
+        with open(path, "wb") as file:  # noqa: PTH123
+            file.write(encode(Image.new("L", (4, 4), 9)) if b"1" in name else b"")
+    dataset = read_dataset(tmp_path, config=DataConfig())
+    assert [item.file for item in dataset.unreadable] == ["a/caf\\xe9.png", "b/caf\u00e9.png"]
