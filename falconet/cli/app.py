@@ -95,6 +95,7 @@ def run(arguments: list[str]) -> int:
     interruption.forget()
     try:
         code = app(arguments or ["--help"], prog_name="falconet", standalone_mode=False)
+        note_lacking()
         if code == INTERRUPTED:
             return fail("stopped", 1)
         return code if isinstance(code, int) else 0
@@ -110,6 +111,14 @@ def run(arguments: list[str]) -> int:
         if "--debug" in arguments:
             print_traceback()
         return fail(f"unexpected {type(error).__name__}: {error} (--debug shows where)", 1)
+
+
+def note_lacking() -> None:
+    """Say which characters of pictures no installed font has, if anything was drawn."""
+    drawing = sys.modules.get("falconet.data.drawing")
+    if drawing is not None and (lacking := drawing.describe_lacking()):
+        write_error(f"{escape_line(lacking)}\n")
+        drawing.LACKING.clear()
 
 
 def report(error: Exception) -> int:

@@ -131,8 +131,10 @@ def check_training_classes(dataset: Dataset, train: Split) -> None:
     missing = [name for name, count in zip(dataset.classes, counts, strict=True) if count == 0]
     if missing:
         skipped = f" ({len(dataset.unreadable)} unreadable files were skipped)" if dataset.unreadable else ""
+        found = [f"{name}: {dataset.instead[name]}" for name in missing if name in dataset.instead]
+        instead = f"; found in the folder of {'; of '.join(found)}" if found else ""
         raise DataError(
-            f"{dataset.source}: no training samples of class {', '.join(missing)}{skipped}; add some, "
+            f"{dataset.source}: no training samples of class {', '.join(missing)}{skipped}{instead}; add some, "
             "or remove the class everywhere"
         )
 
