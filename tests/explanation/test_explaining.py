@@ -17,7 +17,7 @@ from falconet.data.drawing import encode_figure
 from falconet.errors import ConfigError, DataError, PathError, UnknownNameError
 from falconet.explanation.explaining import answer_sample, gather, join_parts, plan, read_subject, slug
 from falconet.explanation.layers import find_nearest, project, rank_units, read_attention, read_filters, weigh
-from falconet.explanation.pictures import DPI, draw_embedding, spread, to_shades
+from falconet.explanation.pictures import DPI, draw_embedding, fit_title, spread, to_shades
 from falconet.models import create_model
 
 Capture = pytest.CaptureFixture[str]
@@ -149,6 +149,15 @@ def test_parts_of_a_text_are_the_text() -> None:
 def test_names_of_pictures_are_harmless() -> None:
     assert slug("../a b.png") == "a_b_png"
     assert slug("***") == "sample"
+
+
+def test_titles_stay_above_their_pictures() -> None:
+    assert fit_title("gradcam: C++", 36) == "gradcam: C++"
+    assert fit_title("occlusion: apple, with: some leaves in it", 36) == "occlusion\napple, with: some leaves in it"
+    lines = fit_title(f"gradcam: {'x' * 50}end", 36).split("\n")
+    assert lines[0] == "gradcam"
+    assert len(lines[1]) == 36
+    assert lines[1].endswith("end")
 
 
 def test_shades_keep_their_sign() -> None:
