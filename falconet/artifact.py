@@ -465,9 +465,9 @@ def push(folder: str | Path, repository: str, *, private: bool = False) -> str:
     """Upload an artifact to `owner/name` on the Hugging Face Hub, which is made where it is not there yet.
 
     Returns the address of the commit. Only the artifact's own files leave the machine, only whole and unaltered ones,
-    and none that a link leads to. Raises PathError and ArtifactError as `load_artifact`, ArtifactError too for a card,
-    report or figures of other weights, MissingExtraError without `huggingface_hub`, HubError without a token or where
-    the hub refuses.
+    and none that a link leads to; paths of this machine, which `config.json` held once, stay behind. Raises PathError
+    and ArtifactError as `load_artifact`, ArtifactError too for a card, report or figures of other weights or with the
+    path of the data, MissingExtraError without `huggingface_hub`, HubError without a token or where the hub refuses.
     """
     check_repository(repository)
     if is_hub_source(as_name(folder)):
@@ -495,8 +495,23 @@ def read_shared(folder: Path) -> dict[str, bytes]:
             f"{folder / name} does not say that it speaks of these weights (weights_sha256: {digests[weights]}): "
             "remove it, train again, or if it is your own, let it say so"
         )
+    check_private(folder, config, {name: contents[name] for name in DERIVED_FILES if name in contents})
+    if share_config(config) != config:
+        record = {**to_mapping(share_config(config)), **{DIGESTS[name]: digest for name, digest in digests.items()}}
+        contents[CONFIG_FILE] = format_json(record).encode()
     kept = (CONFIG_FILE, *needed, *DERIVED_FILES)
     return {name: content for name, content in contents.items() if name in kept}
+
+
+def check_private(folder: Path, config: ArtifactConfig, derived: Mapping[str, bytes]) -> None:
+    """Raise ArtifactError for a card, report or figures with an absolute path that the model's data have here."""
+    for source in {config.provenance.data.source, find_source(folder, share_config(config).provenance.data).source}:
+        for name, content in derived.items():
+            if share_name(source) != source and source.encode("utf-8", "backslashreplace") in content:
+                raise ArtifactError(
+                    f"{folder / name} holds {source}, a path of this machine, as files of earlier versions do: remove "
+                    "it, or train again"
+                )
 
 
 def list_stale(folder: str | Path) -> tuple[str, ...]:

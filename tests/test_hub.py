@@ -338,6 +338,42 @@ def test_what_speaks_of_other_weights_is_not_pushed(name: str, hub: Hub, trained
     assert not hub.asked
 
 
+def write_source(folder: Path, source: str) -> None:
+    """Let `config.json` say where the data are, as earlier versions wrote it."""
+    path = folder / "config.json"
+    record = json.loads(path.read_text(encoding="utf-8"))
+    record["provenance"]["data"]["source"] = source
+    path.write_text(json.dumps(record), encoding="utf-8")
+
+
+def test_paths_of_this_machine_stay_here(hub: Hub, trained: RunResult, tmp_path: Path) -> None:
+    shutil.copytree(trained.out, tmp_path / "copy")
+    write_source(tmp_path / "copy", "/home/jane doe/private/digits")
+    falconet.push(tmp_path / "copy", "jane/m")
+    (commit,) = hub.repositories["jane/m"].commits.values()
+    assert commit == read_artifact(trained)
+    # What is here stays as it is: the data are found by it.
+    assert falconet.load_artifact(tmp_path / "copy").config.provenance.data.source == "/home/jane doe/private/digits"
+
+
+@pytest.mark.parametrize("name", ["README.md", "report.html", "metrics.json"])
+def test_a_card_with_the_path_of_the_data_is_not_pushed(
+    name: str, hub: Hub, trained: RunResult, tmp_path: Path
+) -> None:
+    shutil.copytree(trained.out, tmp_path / "copy")
+    write_source(tmp_path / "copy", "/home/jane/digits")
+    path = tmp_path / "copy" / name
+    path.write_text(path.read_text(encoding="utf-8") + "\n/home/jane/digits", encoding="utf-8")
+    with pytest.raises(ArtifactError, match=f"{name} holds /home/jane/digits, .* remove it, or train again"):
+        falconet.push(tmp_path / "copy", "jane/m")
+    # The path of the run's own settings, which config.json does not have any more.
+    write_source(tmp_path / "copy", "digits")
+    (tmp_path / "copy" / "config.yaml").write_text("source: /home/jane/digits\nseed: 0\n", encoding="utf-8")
+    with pytest.raises(ArtifactError, match=f"{name} holds /home/jane/digits"):
+        falconet.push(tmp_path / "copy", "jane/m")
+    assert not hub.asked
+
+
 @pytest.mark.parametrize("name", ["README.md", "model.safetensors", "config.json"])
 def test_nothing_is_pushed_that_a_link_leads_to(name: str, hub: Hub, trained: RunResult, tmp_path: Path) -> None:
     shutil.copytree(trained.out, tmp_path / "copy")

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import multiprocessing
+import shlex
+import subprocess
+import sys
+import textwrap
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -10,11 +14,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from falconet.artifact import DataOrigin, find_source
+from falconet import cli
+from falconet.artifact import DataOrigin, find_source, load_artifact
 from falconet.data import cache, drawing
 from falconet.errors import StorageError
 from falconet.explanation.explaining import Item, compare_gains, slug
 from falconet.storage import find_caches
+from tests.conftest import FolderMaker
 
 
 @pytest.mark.parametrize("written", ["/home/me/a folder: of # pictures/photos", "/photos"])
@@ -30,6 +36,72 @@ def test_a_damaged_configuration_changes_nothing(tmp_path: Path) -> None:
     origin = DataOrigin("photos", "00", 0, 0.1, 0.2)
     (tmp_path / "config.yaml").write_bytes(b"source: [\xff")
     assert find_source(tmp_path, origin) == origin
+
+
+def make_script(tmp_path: Path, photos: Path, lines: str) -> list[str]:
+    """Return the command that runs a program with a function `learn`, which trains by its number."""
+    script = tmp_path / "program.py"
+    script.write_text(
+        "import multiprocessing, sys, threading\n"
+        "import falconet\n"
+        "def learn(number):\n"
+        f"    out = {str(tmp_path)!r} + f'/run{{number}}'\n"
+        f"    falconet.train({str(photos)!r}, model='lenet_relu', epochs=1, seed=number, out=out)\n"
+        "if __name__ == '__main__':\n" + textwrap.indent(lines, "    "),
+        encoding="utf-8",
+    )
+    return [sys.executable, str(script)]
+
+
+WHOLE = ("config.json", "model.safetensors", "metrics.json", "README.md", "report.html")
+
+
+@pytest.mark.slow
+def test_trainings_in_threads_leave_standard_output(make_folder: FolderMaker, tmp_path: Path) -> None:
+    lines = """
+before = sys.stdout, sys.stderr
+threads = [threading.Thread(target=learn, args=(number,)) for number in range(2)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+assert (sys.stdout, sys.stderr) == before
+print("still here")
+"""
+    command = make_script(tmp_path, make_folder(), lines)
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=280, check=False)
+    assert (ended.returncode, ended.stdout) == (0, "still here\n"), ended.stderr
+    for number in range(2):
+        assert all((tmp_path / f"run{number}" / name).is_file() for name in WHOLE)
+        assert load_artifact(tmp_path / f"run{number}").config.provenance.seed == number
+
+
+@pytest.mark.slow
+def test_a_worker_of_a_pool_trains(make_folder: FolderMaker, tmp_path: Path) -> None:
+    lines = """
+with multiprocessing.Pool(1) as pool:
+    pool.map(learn, [5])
+print("still here")
+"""
+    command = make_script(tmp_path, make_folder(), lines)
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=280, check=False)
+    assert (ended.returncode, ended.stdout) == (0, "still here\n"), ended.stderr
+    assert all((tmp_path / "run5" / name).is_file() for name in WHOLE)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("end", ["| head -1", ">&-", "2>&1 | head -1", "<&- >&- 2>&-"])
+def test_a_training_whose_output_nobody_reads_is_whole(end: str, make_folder: FolderMaker, tmp_path: Path) -> None:
+    arguments = [sys.executable, "-m", "falconet", "train", str(make_folder()), "--model", "lenet_relu"]
+    command = shlex.join([*arguments, "--epochs", "1", "--out", str(tmp_path / "run")])
+    # Of a pipe, the status of the training instead of that of its reader.
+    shell = f"set -o pipefail; {command} {end}"
+    ended = subprocess.run(["bash", "-c", shell], capture_output=True, text=True, timeout=280, check=False)
+    assert ended.returncode == 0, ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert "Exception" not in ended.stderr
+    assert all((tmp_path / "run" / name).is_file() for name in WHOLE)
+    assert load_artifact(tmp_path / "run").config.input.labels == ("dark", "light")
 
 
 def no_home() -> Path:
@@ -102,6 +174,18 @@ def test_what_no_font_has_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     assert drawing.describe_lacking() == ""
     assert drawing.clean("\u00e9\u4e2d") == "\u00e9\\u4e2d"
     assert "'\u4e2d'" in drawing.describe_lacking()
+
+
+def test_any_command_that_draws_says_what_no_font_has(
+    make_folder: FolderMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(drawing, "find_font", lambda mark: None if mark == "\u4e2d" else drawing.BASE)
+    monkeypatch.setattr(drawing, "LACKING", set())
+    photos = make_folder("\u4e2d", count=3, size=(8, 8))
+    assert cli.run(["data", str(photos), "--suspects", str(tmp_path / "p.png")]) == 0
+    assert capsys.readouterr().err.count("no installed font has '\u4e2d'") == 1
+    assert cli.run(["data", str(photos)]) == 0
+    assert "font" not in capsys.readouterr().err
 
 
 def test_texts_have_the_fonts_that_hold_them(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -95,6 +95,7 @@ def run(arguments: list[str]) -> int:
     interruption.forget()
     try:
         code = app(arguments or ["--help"], prog_name="falconet", standalone_mode=False)
+        note_lacking()
         if code == INTERRUPTED:
             return fail("stopped", 1)
         return code if isinstance(code, int) else 0
@@ -118,6 +119,14 @@ def describe_unexpected(error: Exception) -> str:
         found = str(error) or type(error).__name__
         return f"out of memory ({found}): free some, or let this process have more (ulimit -v)"
     return f"unexpected {type(error).__name__}: {error} (--debug shows where)"
+
+
+def note_lacking() -> None:
+    """Say which characters of pictures no installed font has, if anything was drawn."""
+    drawing = sys.modules.get("falconet.data.drawing")
+    if drawing is not None and (lacking := drawing.describe_lacking()):
+        write_error(f"{escape_line(lacking)}\n")
+        drawing.LACKING.clear()
 
 
 def report(error: Exception) -> int:

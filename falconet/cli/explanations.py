@@ -85,12 +85,14 @@ def check_files(files: list[str]) -> None:
 def print_result(result: Explanations | Examination) -> None:
     """Print what was explained, how far the methods may be trusted, and where the pictures are."""
     from falconet import terminal
-    from falconet.data.drawing import describe_lacking
+    from falconet.data.files import describe_ignored
     from falconet.explanation import Explanations
 
     found = result if isinstance(result, Explanations) else result.explanations
     for file in found.skipped:
         terminal.print_note(f"skipped {file.file}: {file.reason}")
+    if found.ignored:
+        terminal.print_note(f"ignored: {describe_ignored(found.ignored)}")
     for item in found.items:
         if item.tokens:
             terminal.print_shades(f"{item.file} ({item.method}, {item.label} {item.probability:.1%}): ", item.tokens)
@@ -118,8 +120,6 @@ def print_result(result: Explanations | Examination) -> None:
         terminal.print_table(("file", "class", "answer", "probability"), cases)
     terminal.print_line()
     print_scores(found)
-    if lacking := describe_lacking():
-        terminal.print_note(lacking)
     terminal.print_line(f"page: {result.page}")
 
 

@@ -240,6 +240,8 @@ class Dataset:
     """What each role (`label`, `text`, `path`, ...) was read from, where the source is a table."""
     ignored: Mapping[str, int] = field(default_factory=dict)
     """Files of a folder that were no samples, counted by extension."""
+    instead: Mapping[str, str] = field(default_factory=dict)
+    """What folders of training samples hold that have none, in words, by class."""
     made: frozenset[str] = frozenset()
     """Splits that the source lacks and that were made from its training samples."""
     split_seed: int | None = None

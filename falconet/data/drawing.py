@@ -105,8 +105,12 @@ def thin(values: Float32[np.ndarray, " steps"]) -> tuple[Float64[np.ndarray, " k
 
 
 def shorten(name: str, limit: int) -> str:
+    """Return a name as it can be drawn, in at most `limit` characters; see `cut`."""
+    return cut(clean(name), limit)
+
+
+def cut(name: str, limit: int) -> str:
     """Return a name of at most `limit` characters, its middle left out; more of the end stays than of the beginning."""
-    name = clean(name)
     if len(name) <= limit:
         return name
     head = (limit - 1) // 3

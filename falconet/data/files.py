@@ -174,7 +174,7 @@ def read_folder(root: Path, config: DataConfig) -> Dataset:
         raise DataError(describe_empty(root, kind, config.follow) + hint)
     ignored = count_left_out(root, walk(root, root, config.follow), [file.path for file in files], unlabeled)
     classes = sort_classes({to_class(folder) for _, folder in folders})
-    return read_files(
+    dataset = read_files(
         root,
         kind,
         files,
@@ -185,6 +185,13 @@ def read_folder(root: Path, config: DataConfig) -> Dataset:
         max_pixels=config.max_pixels,
         value_range=config.value_range,
     )
+    filled = {file.label for file in files if file.split == "train"}
+    others: dict[str, list[str]] = {}
+    for split, folder in folders:
+        if split == "train" and to_class(folder) not in filled:
+            others.setdefault(to_class(folder), []).extend(found[folder].files)
+    instead = {name: describe_ignored(count_ignored(paths, set())) for name, paths in others.items() if paths}
+    return replace(dataset, instead=instead)
 
 
 def count_left_out(root: Path, listing: Listing, used: Sequence[str], unlabeled: Sequence[Path]) -> dict[str, int]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 import math
 import os
+import re
 import struct
+import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -219,6 +221,20 @@ def inspect_header(content: bytes, max_pixels: int) -> ImageFacts:
         return ImageFacts(height, width, channels, is_deep(image))
 
 
+PILLOW = r"PIL\."
+"""Where warnings come from that say no more than `decode_image` does, or what does not matter to pixels."""
+
+
+def pass_over_warnings() -> None:
+    """Keep Pillow's warnings from the user, such as that of damaged EXIF in each picture of a camera.
+
+    For the whole process: a context, of which each thread that decodes would have one, would undo the others'.
+    """
+    quiet = ("ignore", None, UserWarning, re.compile(PILLOW), 0)
+    if quiet not in warnings.filters:
+        warnings.filterwarnings("ignore", category=UserWarning, module=PILLOW)
+
+
 @contextmanager
 def open_image(content: bytes, max_pixels: int | None = None) -> Iterator[Image.Image]:
     """Open an encoded image; whatever Pillow raises then or inside the context becomes a DataError."""
@@ -226,6 +242,7 @@ def open_image(content: bytes, max_pixels: int | None = None) -> Iterator[Image.
 
     if not content:
         raise DataError("empty file (0 bytes)")
+    pass_over_warnings()
     try:
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
             check_size(image, content, PIXEL_LIMIT if max_pixels is None else min(max_pixels, PIXEL_LIMIT))

@@ -131,12 +131,11 @@ def check_training_classes(dataset: Dataset, train: Split) -> None:
     counts = np.bincount(train.labels, minlength=len(dataset.classes))
     missing = [name for name, count in zip(dataset.classes, counts, strict=True) if count == 0]
     if missing:
-        from falconet.data.files import describe_ignored  # Which imports this module.
-
         skipped = f" ({len(dataset.unreadable)} unreadable files were skipped)" if dataset.unreadable else ""
-        skipped += f" (left out: {describe_ignored(dataset.ignored)})" if dataset.ignored else ""
+        found = [f"{name}: {dataset.instead[name]}" for name in missing if name in dataset.instead]
+        instead = f"; found in the folder of {'; of '.join(found)}" if found else ""
         raise DataError(
-            f"{dataset.source}: no training samples of class {', '.join(missing)}{skipped}; add some, "
+            f"{dataset.source}: no training samples of class {', '.join(missing)}{skipped}{instead}; add some, "
             "or remove the class everywhere"
         )
 

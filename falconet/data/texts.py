@@ -28,6 +28,11 @@ RESERVED = ("[PAD]", "[MASK]")
 SMALLEST_VOCABULARY = 256 + len(RESERVED)
 LONGEST_WORD = 1000
 """Bytes up to which a word is learned from as one: to merge two tokens of a word moves all that follow."""
+UNSPACED = r"[\p{Han}\p{Hiragana}\p{Katakana}]{1,2}"
+"""What is learned from as one word where no blanks part words, which most often have one or two characters.
+
+A clause would be one word otherwise, and in a small data set one token, of which no other text has any part.
+"""
 CHUNK = 4096
 """Texts that are encoded at a time: enough for all cores, and little memory."""
 
@@ -36,7 +41,8 @@ def train_tokenizer(texts: Sequence[str], vocab_size: int) -> str:
     """Learn a byte-level BPE from texts and return it as the JSON of the `tokenizers` package.
 
     Equal texts give equal JSON. Any text can be encoded, since every byte is a token; texts are brought to NFC first.
-    Few texts may give fewer tokens than `vocab_size`. Words longer than LONGEST_WORD are learned from in pieces.
+    Few texts may give fewer tokens than `vocab_size`. Words longer than LONGEST_WORD are learned from in pieces, so are
+    clauses in scripts without blanks: a token has two characters of these at most.
     Raises ConfigError for fewer than 258, DataError for texts that hold lone surrogates, MissingExtraError without the
     package.
     """
@@ -50,7 +56,10 @@ def train_tokenizer(texts: Sequence[str], vocab_size: int) -> str:
     words = pre_tokenizers.ByteLevel(add_prefix_space=False)
     # Behind it each byte is a character, none of them the end of a line.
     pieces = pre_tokenizers.Split(Regex(f".{{1,{LONGEST_WORD}}}"), "isolated")
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([words, pieces])
+    # No merge learned from whole characters joins the end of one with the beginning of another, so that texts that are
+    # encoded need not be cut.
+    characters = pre_tokenizers.Split(Regex(UNSPACED), "isolated")
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([characters, words, pieces])
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,

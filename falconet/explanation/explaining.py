@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -87,6 +87,8 @@ class Explanations:
     attention: tuple[str, ...] = ()
     """Paths of maps of attention, of networks that have it."""
     skipped: tuple[Unreadable, ...] = ()
+    ignored: Mapping[str, int] = field(default_factory=dict)
+    """Files of folders that were no samples, counted by extension."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -227,8 +229,9 @@ def explain(
     artifact = model if isinstance(model, Artifact) else load_artifact(model)
     explainer = plan(artifact, method, Path(out), classes)
     asked = list_paths(files, "files, folders or one source") if not isinstance(files, str) else [files]
-    found = gather(artifact, asked, samples, split, data_root, settings)
-    subjects, skipped = read_subjects(artifact, found)
+    found, refused, ignored = gather(artifact, asked, samples, split, data_root, settings)
+    subjects, unreadable = read_subjects(artifact, found)
+    skipped = [*refused, *unreadable]
     if skipped and (settings or {}).get("strict"):
         raise DataError(f"{skipped[0].file}: {skipped[0].reason}")
     if not subjects:
@@ -237,7 +240,7 @@ def explain(
         prepare_folder(explainer.out)
         items, baseline = explain_all(explainer, subjects)
         attention = tuple(path for subject in subjects if (path := explainer.draw_attention(subject)))
-        result = conclude(explainer.out, items, baseline, attention, skipped)
+        result = replace(conclude(explainer.out, items, baseline, attention, skipped), ignored=ignored)
         pictures = explainer.pictures
         publish(result, artifact, [list_items(items, pictures), *list_attention(attention, pictures)], pictures)
     return result
@@ -264,13 +267,17 @@ def gather(
     split: str,
     data_root: str | Path | None,
     settings: Mapping[str, Any] | None,
-) -> Samples:
-    """Return the samples that are meant by files and folders, or by one source."""
+) -> tuple[Samples, tuple[Unreadable, ...], Mapping[str, int]]:
+    """Return the samples that are meant by files and folders, or by one source, and what folders hold besides.
+
+    That are links, pipes and the like with reasons, and files that are no samples, counted by extension.
+    """
     if len(asked) == 1 and names_source(asked[0]):
         _, found, _ = find_split(artifact, asked[0], split, data_root=data_root, settings=settings)
-        return fit_recordings(choose_samples(found, samples).samples, artifact.config.input)
+        return fit_recordings(choose_samples(found, samples).samples, artifact.config.input), (), {}
     spec = artifact.config.input
-    return open_files(find_files(asked, spec.kind).files, spec)
+    files = find_files(asked, spec.kind)
+    return open_files(files.files, spec), files.refused, files.ignored
 
 
 def names_source(asked: str | Path) -> bool:
@@ -336,19 +343,26 @@ def conclude(
     groups = {name: [item for item in items if item.method == name] for name in dict.fromkeys(i.method for i in items)}
     floor = average(BASELINE, baseline)
     scores = sorted((average(name, group) for name, group in groups.items()), key=lambda score: -score.trust)
-    chances = {name: CONFIDENCE / max(len(groups.keys() - {BASELINE}), 1) for name in groups.keys() - {BASELINE}}
+    methods = groups.keys() - {BASELINE}
     better = [
         score.method
         for score in scores
-        if score.method in chances
-        and score.beats(floor)
-        and compare_gains(groups[score.method], baseline) <= chances[score.method]
+        if score.method in methods and beats_chance(groups[score.method], baseline, len(methods))
     ]
     ranked = (*(score for score in scores if score.method != BASELINE), floor)
     best = better[0] if better else None
     return Explanations(
         str(out), str(out / "explanations.html"), tuple(items), ranked, best, tuple(attention), tuple(skipped)
     )
+
+
+def beats_chance(items: Sequence[Item], baseline: Sequence[Item], methods: int = 1) -> bool:
+    """Whether the probability follows a method's order more than a random one, by more than chance.
+
+    Of so many `methods` none may be called so by mistake (Bonferroni).
+    """
+    scores = [average("", group) for group in (items, baseline)]
+    return scores[0].beats(scores[1]) and compare_gains(items, baseline) <= CONFIDENCE / methods
 
 
 def compare_gains(items: Sequence[Item], baseline: Sequence[Item]) -> float:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from falconet.data.drawing import COLORS, FRAME, choose_colors, clean, draw_sample, measure, shorten
+from falconet.data.drawing import COLORS, FRAME, choose_colors, clean, cut, draw_sample, measure, shorten
 from falconet.explanation.faithfulness import Faithfulness
 from falconet.spec import Kind
 
@@ -27,6 +27,8 @@ LINES = 6
 """Channels of a series that are drawn as lines; more are rows of a picture, such as spectra."""
 TEXT_COLUMNS, TEXT_LINES = 48, 9
 """Of a text that is drawn."""
+TITLE = 36
+"""Letters that have room above an image."""
 TICKED = 24
 """Steps of attention that have room for names."""
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", "*", ">")
@@ -70,10 +72,17 @@ def draw_panel(panel: Panel) -> Figure:
         draw_input(axes[0], panel.shown.values)
         axes[0].set_title("input", size=9)
     draw_relevance(axes[-3], panel.shown, panel.relevance)
-    axes[-3].set_title(clean(panel.title), size=9, parse_math=False)
+    axes[-3].set_title(fit_title(panel.title, TITLE if whole else 2 * TITLE), size=9, parse_math=False)
     draw_candidates(axes[-2], panel.candidates)
     draw_curves(axes[-1], panel.faithfulness)
     return figure
+
+
+def fit_title(title: str, columns: int) -> str:
+    """Return a method and a class as a title: on two lines, and cut, where they would reach over their neighbors."""
+    shown = clean(title)
+    lines = [shown] if measure(shown) <= columns else shown.split(": ", 1)
+    return "\n".join(cut(line, columns) for line in lines)
 
 
 def draw_relevance(axes: Axes, shown: Shown, relevance: Float[np.ndarray, "*positions"]) -> None:

@@ -23,6 +23,7 @@ from falconet.explanation.explaining import (
     Subject,
     answer_sample,
     average,
+    beats_chance,
     plan,
     read_subject,
     show,
@@ -33,7 +34,10 @@ from falconet.explanation.pictures import Shown, to_shades
 from falconet.models.registry import EXTERNAL
 
 CASES = 3
-"""Mistakes, and as many hits, that are explained."""
+"""Mistakes that are explained, and as many hits; more hits where there are fewer mistakes.
+
+Of fewer than five samples in all, nothing shows that an order is better than chance.
+"""
 POINTS = 10
 """Steps of their deletion and insertion curves: a fifth of what `explain` takes, since every training pays for them."""
 
@@ -71,16 +75,14 @@ class Reasons:
     """Of the method, and of a random order, on the answers to these samples; empty where nothing was explained."""
     note: str = ""
     """Why nothing was explained."""
-
-    @property
-    def believable(self) -> bool:
-        """Whether the probability follows the method's order more than a random one."""
-        return len(self.scores) == 2 and self.scores[0].beats(self.scores[1])
+    believable: bool = False
+    """Whether the probability follows the method's order more than a random one, by more than chance."""
 
 
 def find_reasons(artifact: Artifact, answers: Answers, count: int = CASES) -> Reasons:
     """Explain the most confident mistakes and the least confident hits among a split's answers, `count` of each.
 
+    Hits stand in for mistakes that a model does not make.
     The method is that of `explain` where none is named. Samples whose files have gone since are passed over. A
     network of another library that cannot be looked into gives no accounts, and a note.
     """
@@ -88,7 +90,9 @@ def find_reasons(artifact: Artifact, answers: Answers, count: int = CASES) -> Re
         metrics.softmax(answers.logits),
         fit_recordings(answers.split.samples, artifact.config.input),
     )
-    mistakes, doubts = choose_cases(probabilities, answers.split.labels, count)
+    mistakes, doubts = choose_cases(probabilities, answers.split.labels, 2 * count)
+    mistakes = mistakes[:count]
+    doubts = doubts[: 2 * count - len(mistakes)]
     explainer = dataclasses.replace(plan(artifact, None, Path(), classes=1), points=POINTS)
     (method,) = explainer.methods
     found: list[tuple[Account, list[Item]]] = []
@@ -107,8 +111,10 @@ def find_reasons(artifact: Artifact, answers: Answers, count: int = CASES) -> Re
     if not found:
         return Reasons(method, note="no sample of the test split can be read any more")
     items = [item for _, pair in found for item in pair]
-    scores = tuple(average(name, [item for item in items if item.method == name]) for name in (method, BASELINE))
-    return Reasons(method, tuple(account for account, _ in found), scores)
+    groups = {name: [item for item in items if item.method == name] for name in (method, BASELINE)}
+    scores = tuple(average(name, group) for name, group in groups.items())
+    believable = beats_chance(groups[method], groups[BASELINE])
+    return Reasons(method, tuple(account for account, _ in found), scores, believable=believable)
 
 
 def choose_cases(

@@ -56,7 +56,10 @@ class Export:
     bytes: int
     """Of all files."""
     files: Mapping[str, int]
-    """Each file that was written, by its path from the folder of `path`, and its bytes; the main one comes first."""
+    """Each file that was written, with its bytes; the main one comes first.
+
+    By its path from the folder that `path` is in, or from `path` itself where that is a folder.
+    """
     coded_bytes: int | None
     """Of the compressed model's own file; None for a model that is not compressed."""
     runtime: str
@@ -150,6 +153,7 @@ def export(
         written = write(draft, artifact, target, place / out.name if target.suffix else place, calibrating.samples)
         parity, timed = judge(artifact, target, written, judging, max_drop)
         files = publish(place if target.suffix else place / name, home, file)
+    files = files if target.suffix else {f"{name}/{part}": size for part, size in files.items()}
     coded = None if artifact.coded is None else len(artifact.coded)
     own, latency, *baseline = timed
     return Export(

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float64, Int64
 
-from falconet.data.drawing import FRAME, shorten
+from falconet.data.drawing import FRAME, cut
+from falconet.escaping import escape_line
 from falconet.metrics import wilson_interval
 from falconet.report.pictures import BLUE, Picture, create_axes, to_svg
 
@@ -187,7 +188,9 @@ def draw_classes(areas: Mapping[str, float], draw: Callable[[Axes, str], None], 
 
     def draw_one(axes: Axes, name: str) -> None:
         draw(axes, name)
-        axes.set_title(f"{shorten(name, NAME_LENGTH)}  {areas[name]:.3f}", size=9, loc="left", parse_math=False)
+        # The page's reader has other fonts than this machine.
+        shown = cut(escape_line(name), NAME_LENGTH)
+        axes.set_title(f"{shown}  {areas[name]:.3f}", size=9, loc="left", parse_math=False)
         axes.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), xticks=(0, 0.5, 1), yticks=(0, 0.5, 1), aspect="equal")
 
     return draw_grid(rank_areas(areas)[:PANELS], draw_one, across, up)

@@ -633,6 +633,23 @@ def test_files_that_are_not_read_come_with_a_remedy(tmp_path: Path) -> None:
     assert dataset.ignored == find_files([tmp_path], "image").ignored == {".heic": 3, ".avif": 1}
 
 
+@pytest.mark.parametrize("layer", ["", "train/"])
+def test_a_class_of_files_that_are_not_read_says_what_they_are(layer: str, tmp_path: Path) -> None:
+    put(tmp_path, *(f"{layer}{name}/{number}.png" for name in "ac" for number in range(4)), f"{layer}c/x.mov")
+    put(tmp_path, f"{layer}b/1.HEIC", f"{layer}b/deeper/2.heic", f"{layer}b/notes", f"{layer}d/film.mov")
+    (tmp_path / f"{layer}e").mkdir()
+    if layer:
+        put(tmp_path, "test/a/8.png", "test/b/9.png", "test/c/7.png", "test/d/6.png", "test/e/5.png")
+    with pytest.raises(DataError) as caught:
+        load_dataset(tmp_path)
+    assert "no training samples of class b, d, e; found in the folder of " in str(caught.value)
+    found = str(caught.value).partition("found in the folder of ")[2]
+    assert found == (
+        "b: 2 .heic (not read: convert them to .jpg or .png), 1 no extension; of d: 1 .mov; add some, or remove the "
+        "class everywhere"
+    )
+
+
 def test_all_verbs_leave_out_the_same(tmp_path: Path) -> None:
     root = put(tmp_path / "root", "a/1.png", "b/2.png", "b/notes.md", "b/.x")
     put(tmp_path, "far.png")

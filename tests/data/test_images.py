@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import io
 import os
 import struct
 import tracemalloc
+import warnings
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -327,13 +329,28 @@ def test_an_odd_orientation_does_not_spoil_the_pixels(kind: str, value: object) 
     assert inspect_image(content) == images.ImageFacts(20, 30, 3)
 
 
-@pytest.mark.filterwarnings("ignore:Corrupt EXIF")
 @pytest.mark.parametrize(
     "exif", [b"", b"Exif\0\0", b"Exif\0\0II*\0\xff\xff\xff\xff", b"Exif\0\0MM\0*\0\0\0\x08\xff\xff" + b"\1" * 40]
 )
 def test_damaged_exif_does_not_spoil_the_pixels(exif: bytes) -> None:
     content = encode(Image.fromarray(NOISE), "JPEG", exif=exif)
     assert decode_image(content).shape == (20, 30, 3)
+
+
+def test_what_pillow_warns_of_is_not_the_users_concern() -> None:
+    corrupt = encode(Image.fromarray(NOISE), "JPEG", exif=b"Exif\0\0MM\0*\0\0\0\x08\xff\xff" + b"\1" * 40)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        with Image.open(io.BytesIO(corrupt)) as image:
+            image.getexif()
+        assert [str(item.message)[:17] for item in caught] == ["Corrupt EXIF data"]
+        caught.clear()
+        for _ in range(2):
+            assert inspect_image(corrupt) == images.ImageFacts(20, 30, 3)
+            assert decode_image(corrupt).shape == (20, 30, 3)
+        assert not caught
+        warnings.warn("of somebody else", UserWarning, stacklevel=1)
+        assert len(caught) == 1
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])

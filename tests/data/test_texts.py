@@ -93,6 +93,38 @@ def test_merges_shorten_what_is_frequent() -> None:
     assert encoder.vocab_size == 500
 
 
+CLAUSES = [
+    f"{who}\u559c\u6b22{what}\uff0c\u771f\u7684\u5f88\u597d\u3002"
+    for who in ("\u6211", "\u4ed6\u4eec")
+    for what in ("\u8fd9\u90e8\u7535\u5f71", "\u82f9\u679c")
+]
+"""Somebody likes something, it is really good: two clauses without a blank."""
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *CLAUSES,
+        "\u5f88\u597d\u5f88\u597d\u5f88\u597d",
+        "\u79c1\u306f\u6620\u753b\u304c\u597d\u304d\u3067\u3059",  # Japanese: kanji and hiragana.
+        "\u30a2\u30a4\u30b9\u30af\u30ea\u30e0",  # Katakana.
+    ],
+)
+def test_a_token_of_a_script_without_blanks_has_two_characters_at_most(text: str) -> None:
+    # Far more tokens than the texts need: all that may be merged is.
+    encoder = TextEncoder(train_tokenizer([*CLAUSES * 5, text] * 5, 4000), 200)
+    parts = [text[begin:end] for begin, end in encoder.locate(text)]
+    assert max(map(len, parts)) == 2
+    assert "".join(parts) == text
+
+
+def test_words_between_blanks_stay_whole() -> None:
+    words = [" falconets", " \u0434\u043e\u043b\u0433\u043e\u0435"]
+    encoder = TextEncoder(train_tokenizer(["\u6211\u559c\u6b22" + "".join(words)] * 9, 4000), 20)
+    for word in words:
+        assert [word[begin:end] for begin, end in encoder.locate(word)] == [word]
+
+
 def test_batches_give_what_single_texts_give() -> None:
     texts = [f"please transfer {index}" for index in range(CHUNK + 3)]
     encoder = TextEncoder(TOKENIZER, 6)

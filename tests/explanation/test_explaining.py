@@ -15,9 +15,9 @@ from falconet import RunResult, cli, examine, explain, load_artifact, load_datas
 from falconet.catalog import share_settings
 from falconet.data.drawing import encode_figure
 from falconet.errors import ConfigError, DataError, PathError, UnknownNameError
-from falconet.explanation.explaining import answer_sample, join_parts, plan, read_subject, slug
+from falconet.explanation.explaining import answer_sample, gather, join_parts, plan, read_subject, slug
 from falconet.explanation.layers import find_nearest, project, rank_units, read_attention, read_filters, weigh
-from falconet.explanation.pictures import DPI, draw_embedding, spread, to_shades
+from falconet.explanation.pictures import DPI, draw_embedding, fit_title, spread, to_shades
 from falconet.models import create_model
 
 Capture = pytest.CaptureFixture[str]
@@ -29,13 +29,16 @@ def test_files_are_explained(trained: RunResult, tmp_path: Path, capsys: Capture
         (tmp_path / folder).mkdir()
         Image.fromarray(np.full((9, 9), 120, dtype=np.uint8)).save(tmp_path / folder / "a.png")
     (tmp_path / "two" / "bad.png").write_bytes(b"no image")
+    (tmp_path / "two" / "c.heic").write_bytes(b"-")
+    (tmp_path / "two" / "gone.png").symlink_to("nothing")
     out = tmp_path / "why"
     arguments = ["explain", str(trained.out), str(tmp_path / "one" / "a.png"), str(tmp_path / "two"), "--out", str(out)]
     assert cli.run([*arguments, "--classes", "2", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert {"out", "items", "methods", "best"} <= found.keys()
     assert len({item["picture"] for item in found["items"]}) == len(found["items"]) == 4
-    assert [item["file"].endswith("bad.png") for item in found["skipped"]] == [True]
+    assert [Path(item["file"]).name for item in found["skipped"]] == ["gone.png", "bad.png"]
+    assert found["ignored"] == {".heic": 1}
     for item in found["items"]:
         assert Path(item["picture"]).read_bytes().startswith(b"\x89PNG")
         assert item["method"] == "gradcam"
@@ -44,11 +47,26 @@ def test_files_are_explained(trained: RunResult, tmp_path: Path, capsys: Capture
         assert -1 <= item["randomization"] <= 1
     assert {score["method"] for score in found["methods"]} == {"gradcam", "random"}
     assert cli.run([*arguments, "--strict"]) == 1
-    assert "bad.png: " in capsys.readouterr().err
+    assert "gone.png: a link to nothing" in capsys.readouterr().err
     page = (out / "explanations.html").read_text(encoding="utf-8")
     assert page.count("<img") == 4
     assert "http" not in page
     assert json.loads((out / "explanations.json").read_text(encoding="utf-8")) == share_settings(found)
+
+
+def test_what_folders_hold_besides_is_listed_as_by_predict(trained: RunResult, tmp_path: Path) -> None:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    Image.fromarray(np.full((9, 9), 120, dtype=np.uint8)).save(folder / "a.png")
+    for name in ("b.heic", "c.heic", "d.txt", ".hidden"):
+        (folder / name).write_bytes(b"-")
+    (tmp_path / "far.png").write_bytes(b"-")
+    (folder / "far.png").symlink_to(tmp_path / "far.png")
+    artifact = load_artifact(trained.out)
+    samples, refused, ignored = gather(artifact, [folder], 8, "test", None, None)
+    assert [samples.name(index) for index in range(len(samples))] == [str(folder / "a.png")]
+    assert [item.file for item in refused] == [str(folder / "far.png")]
+    assert ignored == {".heic": 2, ".txt": 1, "hidden": 1}
 
 
 def test_class_names_stand_in_the_legend_as_they_are() -> None:
@@ -131,6 +149,15 @@ def test_parts_of_a_text_are_the_text() -> None:
 def test_names_of_pictures_are_harmless() -> None:
     assert slug("../a b.png") == "a_b_png"
     assert slug("***") == "sample"
+
+
+def test_titles_stay_above_their_pictures() -> None:
+    assert fit_title("gradcam: C++", 36) == "gradcam: C++"
+    assert fit_title("occlusion: apple, with: some leaves in it", 36) == "occlusion\napple, with: some leaves in it"
+    lines = fit_title(f"gradcam: {'x' * 50}end", 36).split("\n")
+    assert lines[0] == "gradcam"
+    assert len(lines[1]) == 36
+    assert lines[1].endswith("end")
 
 
 def test_shades_keep_their_sign() -> None:

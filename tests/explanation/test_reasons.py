@@ -16,7 +16,7 @@ from falconet.errors import DataError
 from falconet.evaluation import Answers
 from falconet.evaluation.judgement import evaluate_split
 from falconet.explanation import reasons
-from falconet.explanation.explaining import Subject, read_subject
+from falconet.explanation.explaining import Item, Subject, beats_chance, read_subject
 from falconet.explanation.faithfulness import Score
 from falconet.explanation.reasons import Reasons, choose_cases, find_reasons
 
@@ -96,12 +96,43 @@ def test_a_network_that_cannot_be_looked_into_has_a_note(answered: tuple[Artifac
 
 
 @pytest.mark.parametrize(
-    ("gain", "chance", "believable"), [(0.3, 0.1, True), (0.1, 0.3, False), (-0.1, -0.2, False), (0.0, -0.1, False)]
+    ("gains", "chances", "believable"),
+    [
+        ([0.3] * 6, [0.1] * 6, True),
+        ([0.1] * 6, [0.3] * 6, False),
+        ([-0.1] * 6, [-0.2] * 6, False),
+        ([0.0] * 6, [-0.1] * 6, False),
+        # The mean is far above, and two of six are below: so it is in 7 of 64 ways of turning signs, at the least.
+        ([0.9, 0.9, 0.1, 0.1, -0.2, -0.2], [0.0] * 6, False),
+        # Four samples show nothing, however far above they are.
+        ([0.9] * 4, [0.0] * 4, False),
+    ],
 )
-def test_what_is_no_better_than_chance_is_not_believed(gain: float, chance: float, believable: bool) -> None:
-    scores = tuple(Score(name, 4, 0.2, 0.2 + value, 0.0) for name, value in (("cam", gain), ("random", chance)))
-    assert Reasons("cam", scores=scores).believable is believable
+def test_what_is_no_better_than_chance_is_not_believed(
+    gains: list[float], chances: list[float], believable: bool
+) -> None:
+    assert beats_chance(make_items("cam", gains), make_items("random", chances)) is believable
     assert not Reasons("cam", note="none").believable
+
+
+def test_of_several_methods_none_is_believed_by_mistake() -> None:
+    # One of 64 ways of turning signs is as high.
+    better, nothing = make_items("cam", [0.3] * 6), make_items("random", [0.0] * 6)
+    assert beats_chance(better, nothing, methods=3)
+    assert not beats_chance(better, nothing, methods=4)
+
+
+def make_items(method: str, gains: list[float]) -> list[Item]:
+    return [Item("f", "l", 0.5, method, "p", 0.2, 0.2 + gain, 0.0) for gain in gains]
+
+
+def test_hits_stand_in_for_mistakes_that_are_not_made(answered: tuple[Artifact, Answers]) -> None:
+    artifact, answers = answered
+    logits = answers.logits.copy()
+    logits[np.arange(len(logits)), answers.split.labels] = logits.max() + 1
+    found = find_reasons(artifact, dataclasses.replace(answers, logits=logits), count=3)
+    assert len(found.accounts) == 6
+    assert [score.n for score in found.scores] == [6, 6]
 
 
 def test_backward_explanations_are_never_the_most_trusted() -> None:

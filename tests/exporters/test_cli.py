@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from falconet import RunResult, cli, load_artifact
-from falconet.artifact import Artifact
+from falconet.artifact import Artifact, encode_artifact
 from falconet.errors import ExportError
 from falconet.exporters.exporting import Export, export
 from falconet.exporters.parity import Parity
@@ -97,6 +97,40 @@ def test_text(trained: RunResult, capsys: Capture, tmp_path: Path) -> None:
     assert f"{out.stat().st_size:,} bytes" in text.replace("\n", " ")
     assert "largest difference of a probability" in text
     assert "latency:" in text
+
+
+@pytest.mark.slow
+def test_an_export_that_is_larger_than_the_compressed_model_says_so(
+    trained: RunResult, capsys: Capture, tmp_path: Path
+) -> None:
+    whole = load_artifact(trained.out)
+    # One bit a weight, as a compressed model may have them.
+    weights = {name: tensor.abs().mean() * tensor.sign() for name, tensor in whole.weights.items()}
+    coded = encode_artifact(replace(whole, weights=weights)).coded
+    assert coded is not None
+    model, out = tmp_path / "model.fnet", tmp_path / "m.onnx"
+    model.write_bytes(coded)
+    assert cli.run(["export", str(model), "--to", "onnx", "--out", str(out)]) == 0
+    said = capsys.readouterr().out
+    assert out.stat().st_size > 8 * len(coded)
+    assert f"larger than the compressed model ({len(coded):,} bytes): this format holds each weight in 32 bits" in said
+    assert "--to onnx-int8 takes 8" in said
+
+
+@pytest.mark.parametrize(
+    ("target", "coded", "words"),
+    [
+        ("onnx", 999, "holds each weight in 32 bits; --to onnx-int8 takes 8"),
+        ("onnx-int8", 999, "holds each weight in 8 bits, zeros too; only model.fnet keeps the coded size"),
+        ("onnx", 1000, ""),
+        ("onnx", None, ""),
+    ],
+)
+def test_what_is_larger_than_a_compressed_model(target: str, coded: int | None, words: str) -> None:
+    parity = Parity(9, "samples", 0.0, 1.0)
+    grown = Export("m", target, 1000, {"m": 1000}, coded, "onnxruntime", parity, 1.0, 1.0, None).grown
+    assert words in grown
+    assert bool(grown) is bool(words)
 
 
 MISTAKES = [
