@@ -259,7 +259,7 @@ def choose_depth(
                 "data.kind=series where they are series, or data.value_range=[BLACK,WHITE]"
             )
     own = (found.get("train") or merge_extremes(list(found.values()))).choose_range()
-    shallow = own in {(0, 1), (0, 255)} and all(is_shallow(array, own) for array in deep.values())
+    shallow = own[0] == 0 and own[1] in (1, 255) and all(is_shallow(array, own) for array in deep.values())
     return Depth(asked or own, "uint8" if shallow and asked is None else "uint16", own if shallow else None)
 
 
@@ -281,8 +281,8 @@ def is_shallow(array: np.ndarray, levels: ValueRange) -> bool:
 def fits_levels(array: Shaped[np.ndarray, "*shape"], levels: ValueRange) -> Bool[np.ndarray, "*shape"]:
     """Mark the values that are gray levels of 8 bits."""
     scaled = array.astype(np.float64) * (255 / levels[1])
-    near: np.ndarray = (np.abs(scaled - np.round(scaled)) <= NEAR_LEVEL) & (scaled >= -NEAR_LEVEL)
-    return near & (scaled <= 255 + NEAR_LEVEL)
+    near: np.ndarray = np.abs(scaled - np.round(scaled).clip(0, 255)) <= NEAR_LEVEL
+    return near
 
 
 def cut_parts(array: np.ndarray) -> Iterator[np.ndarray]:
