@@ -65,7 +65,7 @@ from falconet.planning import (
 from falconet.report import Course, ModelReport, describe_model, render_card, render_html
 from falconet.report.curves import draw_rates
 from falconet.schema import from_mapping, to_mapping
-from falconet.spec import ImageSpec, InputSpec, SeriesSpec, TextSpec
+from falconet.spec import ImageSpec, InputSpec, PixelType, SeriesSpec, TextSpec
 from falconet.storage import format_json, hold, prepare_folder, read_json, write_json, write_text
 from falconet.training import Callback, EpochRow
 from falconet.training.checkpoints import load_checkpoint, remove_checkpoints
@@ -460,7 +460,8 @@ def draft_spec(dataset: Dataset, model: ModelConfig, weights: Pretrained | None 
     height, width = image_size(dataset, model, weights)
     margin = find_model(model.name).margin
     shape, deep = (dataset.channels, height, width), dataset.value_range
-    return ImageSpec(shape, dataset.classes, mean, std, margin=margin, value_range=deep), None
+    dtype: PixelType = "uint8" if deep is None else "uint16"
+    return ImageSpec(shape, dataset.classes, mean, std, margin=margin, dtype=dtype, value_range=deep), None
 
 
 def image_size(dataset: Dataset, model: ModelConfig, weights: Pretrained | None) -> tuple[int, int]:

@@ -13,6 +13,9 @@ from falconet.schema import SPARSE
 Kind = Literal["image", "series", "text"]
 """What a sample is."""
 
+PixelType = Literal["uint8", "uint16"]
+"""Of raw images: gray levels of 0..255, or of 0..65535."""
+
 KIND_NAMES: tuple[Kind, ...] = get_args(Kind)
 
 MOST_VALUES, MOST_RAW_VALUES = 1 << 24, 1 << 25
@@ -44,15 +47,17 @@ class ImageSpec:
     kind: Literal["image"] = "image"
     """Tells an ImageSpec from the others in `config.json`."""
 
-    dtype: Literal["uint8"] = "uint8"
-    """Type of a raw sample's values."""
+    dtype: PixelType = "uint8"
+    """Type of a raw sample's values; uint16 for models of deep pictures, whose samples of 8 bits are widened."""
 
     value_range: tuple[float, float] | None = field(default=None, metadata={SPARSE: True})
-    """Black and white of pictures with more than 8 bits, which are scaled to 0..255; None: those of their format."""
+    """Black and white of pictures with more than 8 bits, scaled to all that `dtype` holds; None: of their format."""
 
     def __post_init__(self) -> None:
         channels, height, width = self.shape
         check_value_range(self.value_range)
+        if self.dtype == "uint16" and self.value_range is None:
+            raise ConfigError("value_range: wanted black and white of samples of 16 bits, found none")
         if channels not in (1, 3):
             raise ConfigError(f"shape: wanted 1 or 3 channels, found {channels}")
         check_values(self.shape, MOST_VALUES)

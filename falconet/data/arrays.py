@@ -9,17 +9,19 @@ import re
 import struct
 import zipfile
 import zlib
-from collections.abc import Mapping, Sequence, Sized
+from collections.abc import Iterator, Mapping, Sequence, Sized
+from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
 import numpy as np
-from jaxtyping import Float32, Int64, Shaped, UInt8
+from jaxtyping import Bool, Float32, Int64, Shaped, UInt8, UInt64
 
 from falconet.data.dataset import ImageArray, Split, hash_arrays, normalize_label
+from falconet.data.images import BAND_PIXELS, Extremes, ValueRange, merge_extremes, scale_values
 from falconet.data.series import NO_VALUES, count_steps, split_series
 from falconet.errors import DataError
-from falconet.spec import Kind
+from falconet.spec import Kind, PixelType
 from falconet.storage import open_regular
 from falconet.tables import MAX_BYTES, check_size
 
@@ -28,6 +30,9 @@ SPLIT_WORDS = {"train": "train", "val": "val", "valid": "val", "validation": "va
 
 LONGEST_HEADER = 1 << 14
 """Bytes of an array's description in an `.npz`."""
+NEAR_LEVEL = 1e-3
+"""Of a gray level: so much single precision may have rounded values off that were 8 bits once."""
+
 MOST_DIMENSIONS = 8
 """Of an array in an IDX file; those of images have three or four."""
 
@@ -116,7 +121,7 @@ def split_of(path: Path) -> str:
 
 
 def read_npz(
-    path: Path, source: str, kind: Kind | None, max_bytes: int = MAX_BYTES
+    path: Path, source: str, kind: Kind | None, max_bytes: int = MAX_BYTES, value_range: ValueRange | None = None
 ) -> tuple[Kind, dict[str, Split], tuple[str, ...]]:
     """Read arrays of images or of series with labels, in one pair or in a pair for each split.
 
@@ -124,6 +129,7 @@ def read_npz(
     pairs (`images`, `series` or `values` and `labels`, `x` and `y`, `data` and `target`), with class names in `classes`
     where wanted. Without `kind`, arrays called `series` or `values` and arrays `(n, steps)` are series, others images.
 
+    Images that are not uint8 are scaled by one range of values for all splits: `value_range`, or see `choose_depth`.
     Series are `(n, steps)` or `(n, channels, steps)`, shorter ones followed by NaN; or `values` of shape
     `(channels, total steps)`, or of one dimension, one series behind the other, with an array `lengths`.
 
@@ -144,8 +150,11 @@ def read_npz(
     classes = arrays.get("classes")
     labels = {split: as_labels(arrays[y], f"{path}:{y}") for split, (_, y) in pairs.items()}
     if (kind or guess_kind(arrays, [x for x, _ in pairs.values()])) == "image":
-        images = {split: (as_images(arrays[x], f"{path}:{x}"), labels[split]) for split, (x, _) in pairs.items()}
-        return "image", *to_splits(images, source, classes)
+        origins = {split: f"{path}:{x}" for split, (x, _) in pairs.items()}
+        images = {split: as_images(arrays[x], origins[split]) for split, (x, _) in pairs.items()}
+        depth = choose_depth(images, origins, value_range, guessed=kind is None)
+        named = {split: (array, labels[split]) for split, array in images.items()}
+        return "image", *to_splits(named, source, classes, depth)
     series = {split: (find_series(arrays, x, f"{path}:{x}"), labels[split]) for split, (x, _) in pairs.items()}
     return "series", *to_series_splits(series, source, classes)
 
@@ -209,8 +218,8 @@ def find_pairs(arrays: Mapping[str, np.ndarray]) -> dict[str, tuple[str, str]]:
     return pairs
 
 
-def as_images(array: np.ndarray, origin: str) -> UInt8[np.ndarray, "samples height width channels"]:
-    """Return gray or RGB images, channels last, as uint8; values in 0..1 are scaled to 0..255."""
+def as_images(array: np.ndarray, origin: str) -> Shaped[np.ndarray, "samples height width channels"]:
+    """Return gray or RGB images, channels last, of any numbers; False and True as 0 and 255."""
     if array.ndim == 3:
         array = array[..., None]
     elif array.ndim == 4 and array.shape[-1] not in (1, 3) and array.shape[1] in (1, 3):
@@ -219,18 +228,94 @@ def as_images(array: np.ndarray, origin: str) -> UInt8[np.ndarray, "samples heig
         raise DataError(
             f"{origin}: wanted images as (n, h, w), (n, h, w, 1) or (n, h, w, 3), found shape {array.shape}"
         )
-    if array.dtype == np.uint8:
-        return np.ascontiguousarray(array)
     if array.dtype.kind not in "buif":
         raise DataError(f"{origin}: wanted numbers, found dtype {array.dtype}")
+    return np.ascontiguousarray(array * np.uint8(255) if array.dtype.kind == "b" else array)
+
+
+@dataclass(frozen=True)
+class Depth:
+    """How the values of a source's arrays become samples, where they are not uint8 already."""
+
+    value_range: ValueRange
+    """Black and white."""
+    dtype: PixelType
+    """Of samples; uint8 where the values are 8 bits in a larger type, and no other range is asked for."""
+    levels: ValueRange | None
+    """Black and white of such values of 8 bits; None: there are others."""
+
+
+def choose_depth(
+    images: Mapping[str, np.ndarray], origins: Mapping[str, str], asked: ValueRange | None, *, guessed: bool
+) -> Depth | None:
+    """Return one range of values for all arrays that are not uint8, by those for training; None without such.
+
+    Raises DataError for what is not finite, and, where it is but `guessed` that they are images and no range is
+    `asked` for, for values that images seldom have.
+    """
+    deep = {split: array for split, array in images.items() if array.dtype != np.uint8}
+    if not deep:
+        return None
+    found = {split: measure_values(array, origins[split]) for split, array in deep.items()}
+    for split, extremes in found.items():
+        if asked is None and guessed and not (extremes.low >= 0 and extremes.high <= 65535):
+            raise DataError(
+                f"{origins[split]}: wanted values in 0..65535, found {extremes.low:g}..{extremes.high:g}; say --set "
+                "data.kind=series where they are series, or data.value_range=[BLACK,WHITE]"
+            )
+    own = (found.get("train") or merge_extremes(list(found.values()))).choose_range()
+    shallow = own[0] == 0 and own[1] in (1, 255) and all(is_shallow(array, own) for array in deep.values())
+    return Depth(asked or own, "uint8" if shallow and asked is None else "uint16", own if shallow else None)
+
+
+def measure_values(array: np.ndarray, origin: str) -> Extremes:
+    """Return the extremes of images. Raises DataError for values that are not finite."""
     low, high = float(array.min()), float(array.max())
-    if not (low >= 0 and high <= 255):
+    if not math.isfinite(high - low):
         raise DataError(
-            f"{origin}: wanted values in 0..255 or 0..1, found {low}..{high}; "
-            "say --set data.kind=series where they are series"
+            f"{origin}: wanted finite values, found {low:g}..{high:g}; say --set data.kind=series where they are series"
         )
-    scale = 255 if array.dtype.kind in "bf" and high <= 1 else 1
-    return np.round(array * np.float64(scale)).astype(np.uint8)
+    return Extremes(low, high, array.dtype.kind == "f")
+
+
+def is_shallow(array: np.ndarray, levels: ValueRange) -> bool:
+    """Tell whether all values are gray levels of 8 bits, black and white being as in `levels`."""
+    return all(bool(fits_levels(part, levels).all()) for part in cut_parts(array))
+
+
+def fits_levels(array: Shaped[np.ndarray, "*shape"], levels: ValueRange) -> Bool[np.ndarray, "*shape"]:
+    """Mark the values that are gray levels of 8 bits."""
+    scaled = array.astype(np.float64) * (255 / levels[1])
+    near: np.ndarray = np.abs(scaled - np.round(scaled).clip(0, 255)) <= NEAR_LEVEL
+    return near
+
+
+def cut_parts(array: np.ndarray) -> Iterator[np.ndarray]:
+    """Yield samples, some at a time, so that copies of them take little memory."""
+    step = max(1, BAND_PIXELS // math.prod(array.shape[1:]))
+    for start in range(0, len(array), step):
+        yield array[start : start + step]
+
+
+def hash_images(array: np.ndarray, depth: Depth | None) -> UInt64[np.ndarray, " samples"]:
+    """Return 64 bits of each image: of 8 bits alike in every type, and of others whatever range they are read in."""
+    if depth is None or array.dtype == np.uint8:
+        return hash_arrays(array)
+    levels = depth.levels
+    parts = [
+        hash_arrays(part.astype(np.float64) if levels is None else scale_values(part, levels, "uint8"))
+        for part in cut_parts(array)
+    ]
+    return np.concatenate(parts)
+
+
+def make_images(array: np.ndarray, names: np.ndarray, depth: Depth | None) -> ImageArray:
+    """Return images as samples, whole numbers in the smallest type that holds them."""
+    if depth is None or array.dtype == np.uint8:
+        return ImageArray(array, names)
+    if array.dtype.kind in "iu" and array.min() >= 0:
+        array = array.astype(np.min_scalar_type(int(array.max())))
+    return ImageArray(array, names, depth.value_range, depth.dtype)
 
 
 def find_series(arrays: Mapping[str, np.ndarray], name: str, origin: str) -> list[Float32[np.ndarray, "_ _"]]:
@@ -300,13 +385,16 @@ def as_labels(array: np.ndarray, origin: str) -> np.ndarray:
 
 
 def to_splits(
-    arrays: Mapping[str, tuple[np.ndarray, np.ndarray]], source: str, names: np.ndarray | None
+    arrays: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    source: str,
+    names: np.ndarray | None,
+    depth: Depth | None = None,
 ) -> tuple[dict[str, Split], tuple[str, ...]]:
     """Check images against labels and number the classes: `names` in order where given, else the sorted labels."""
     numbers, classes = number_labels(arrays, source, names, "images")
     places = name_samples(numbers, source)
     splits = {
-        split: Split(ImageArray(images, places[split]), numbers[split], hash_arrays(images))
+        split: Split(make_images(images, places[split], depth), numbers[split], hash_images(images, depth))
         for split, (images, _) in arrays.items()
     }
     return splits, classes

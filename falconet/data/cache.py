@@ -33,14 +33,14 @@ from typing import Any
 import numpy as np
 import torch
 from filelock import FileLock
-from jaxtyping import Int64, UInt8, UInt64
+from jaxtyping import Int64, UInt, UInt64
 from torch import Tensor
 
 from falconet.data.dataset import Encoded, Split, Unreadable, hash_bytes
 from falconet.data.images import decode_image
 from falconet.data.preprocessing import Preprocess, strip_name
 from falconet.errors import DataError, StorageError
-from falconet.spec import ImageSpec
+from falconet.spec import ImageSpec, PixelType
 from falconet.storage import find_caches, storage_error, write_text
 
 LAYOUT = 2
@@ -75,16 +75,18 @@ class PixelCache:
     """Where each sample stands in the file."""
     unread: list[int]
     """Bytes until the pages that were read are given back, as the only entry."""
+    dtype: PixelType = "uint8"
+    """Of each value."""
 
     def __len__(self) -> int:
         return len(self.rows)
 
-    def take(self, indices: Int64[Tensor, " batch"]) -> UInt8[Tensor, "batch channels height width"]:
+    def take(self, indices: Int64[Tensor, " batch"]) -> UInt[Tensor, "batch channels height width"]:
         """Return copies of the samples at `indices`."""
-        pixels = np.frombuffer(self.mapped, dtype=np.uint8).reshape(-1, *self.shape)
-        batch = torch.empty((len(indices), *self.shape), dtype=torch.uint8)
+        pixels = np.frombuffer(self.mapped, dtype=self.dtype).reshape(-1, *self.shape)
+        batch = torch.from_numpy(np.empty((len(indices), *self.shape), dtype=self.dtype))
         np.take(pixels, self.rows[indices.numpy()], axis=0, out=batch.numpy(), mode="clip")
-        self.unread[0] -= batch.numel()
+        self.unread[0] -= batch.nbytes
         if self.unread[0] < 0:
             self.mapped.madvise(mmap.MADV_DONTNEED)
             self.unread[0] = RESIDENT_BYTES
@@ -106,18 +108,23 @@ def open_cache(split: Split, spec: ImageSpec) -> tuple[PixelCache, tuple[Unreada
                 mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         remove_unused(path.parent)
     except OSError as error:
-        raise explain(error, path.parent, len(split) * math.prod(spec.shape)) from error
+        raise explain(error, path.parent, len(split) * count_bytes(spec)) from error
     unreadable = tuple(Unreadable(split.samples.name(index), reason) for index, reason in sorted(reasons.items()))
     if len(unreadable) == len(split):
         first = unreadable[0]
         raise DataError(f"none of {len(split)} images can be read; the first: {first.file} ({first.reason})")
     rows = np.setdiff1d(np.arange(len(split)), list(reasons)).astype(np.int64)
-    return PixelCache(mapped, spec.shape, rows, [RESIDENT_BYTES]), unreadable
+    return PixelCache(mapped, spec.shape, rows, [RESIDENT_BYTES], spec.dtype), unreadable
+
+
+def count_bytes(spec: ImageSpec) -> int:
+    """Return what the pixels of a sample take."""
+    return math.prod(spec.shape) * np.dtype(spec.dtype).itemsize
 
 
 def make_key(hashes: UInt64[np.ndarray, " samples"], spec: ImageSpec) -> str:
     """Return 32 hexadecimal digits for these contents in this order, made into this shape."""
-    deep = () if spec.value_range is None else (spec.value_range,)
+    deep = () if spec.value_range is None else (spec.value_range,) if spec.dtype == "uint8" else (spec.value_range, 16)
     settings = json.dumps([LAYOUT, spec.shape, spec.margin, *deep]).encode()
     return hashlib.blake2b(settings + hashes.tobytes(), digest_size=16).hexdigest()
 
@@ -154,11 +161,11 @@ class Block:
 def build(path: Path, split: Split, spec: ImageSpec) -> dict[int, str]:
     """Make a cache whole, in whatever state it is found; return the unreadable samples with reasons."""
     journal, pixels = path.with_suffix(".journal"), path.with_suffix(".pixels")
-    size = max(BLOCK_BYTES // math.prod(spec.shape), 1)
+    size = max(BLOCK_BYTES // count_bytes(spec), 1)
     ranges = {start: range(start, min(start + size, len(split))) for start in range(0, len(split), size)}
     pixels.touch()
     with pixels.open("r+b") as file:
-        reserve(file.fileno(), len(split) * math.prod(spec.shape), pixels)
+        reserve(file.fileno(), len(split) * count_bytes(spec), pixels)
         blocks = [
             block
             for block in read_journal(journal)
@@ -279,7 +286,7 @@ def format_block(block: Block) -> str:
 @torch.inference_mode()
 def is_whole(descriptor: int, split: Split, block: Block, indices: range, spec: ImageSpec) -> bool:
     """Whether a block is as it was written, and what could not be read then cannot be read now."""
-    size = math.prod(spec.shape)
+    size = count_bytes(spec)
     content = os.pread(descriptor, len(indices) * size, block.start * size)
     if compute_crc(content, block.unreadable) != block.crc:
         return False
@@ -296,7 +303,7 @@ def compute_crc(content: bytes | memoryview, unreadable: Mapping[int, str]) -> i
 @torch.inference_mode()
 def decode_block(job: Job, block: range) -> Block:
     """Decode the samples of a block and write their pixels in place."""
-    pixels = np.zeros((len(block), *job.spec.shape), dtype=np.uint8)
+    pixels = np.zeros((len(block), *job.spec.shape), dtype=job.spec.dtype)
     reasons: dict[int, str] = {}
     preprocess, encoded = Preprocess(job.spec), isinstance(job.split.samples, Encoded)
     for place, index in enumerate(block):
@@ -307,7 +314,7 @@ def decode_block(job: Job, block: range) -> Block:
             pixels[place] = image
     content = pixels.data.cast("B")
     with job.pixels.open("r+b") as file:
-        written = os.pwrite(file.fileno(), content, block.start * math.prod(job.spec.shape))
+        written = os.pwrite(file.fileno(), content, block.start * count_bytes(job.spec))
     if written != len(content):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     return Block(block.start, compute_crc(content, reasons), reasons)
@@ -315,18 +322,18 @@ def decode_block(job: Job, block: range) -> Block:
 
 def render(
     split: Split, index: int, preprocess: Preprocess, encoded: bool
-) -> UInt8[np.ndarray, "channels height width"] | str:
+) -> UInt[np.ndarray, "channels height width"] | str:
     """Return a sample's pixels at the model's size; or why there are none. Whether samples are `Encoded` is known."""
     samples: Any = split.samples
     try:
         if encoded:
             content = check_content(samples.content(index), int(split.hashes[index]))
-            image = decode_image(content, preprocess.spec.value_range)
+            image = decode_image(content, preprocess.spec.value_range, preprocess.spec.dtype)
         else:
             image = samples.read(index)
     except DataError as error:
         return strip_name(error, samples.name(index))
-    pixels: np.ndarray = preprocess.scale_bytes(torch.from_numpy(image)[None])[0].numpy()
+    pixels: np.ndarray = preprocess.store(torch.from_numpy(image)[None])[0].numpy()
     return pixels
 
 

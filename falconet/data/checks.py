@@ -129,7 +129,7 @@ class DataReport:
     """Samples in which nothing changes: one color, the same value at all times, an empty text or one character."""
     outliers: tuple[Outlier, ...]
     value_range: tuple[float, float] | None = None
-    """Black and white of pictures in files with more than 8 bits a value; None: there are none."""
+    """Black and white of pictures with more than 8 bits a value; None: there are none."""
     notes: tuple[str, ...] = ()
     """What had to be guessed to read the source."""
     label_errors: tuple[LabelError, ...] = ()

@@ -5,16 +5,16 @@ from __future__ import annotations
 import hashlib
 import unicodedata
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Float32, Int64, UInt8, UInt64
+from jaxtyping import Float32, Int64, Shaped, UInt, UInt64
 
-from falconet.data.images import ValueRange, read_content, read_image
+from falconet.data.images import ValueRange, read_content, read_image, scale_values, to_words
 from falconet.errors import DataError, UnknownNameError
-from falconet.spec import Kind
+from falconet.spec import Kind, PixelType
 
 SPLIT_NAMES = ("train", "val", "test")
 
@@ -28,8 +28,8 @@ MARGIN = "".join(filter(str.isspace, map(chr, range(0x3001)))) + "\u200c\u200d"
 class Samples(Protocol):
     """A sequence of raw samples of one kind.
 
-    An image is uint8 `(height, width, channels)` with 1 or 3 channels, a series float32 `(channels, steps)` with NaN
-    for what is missing, a text a string.
+    An image is uint8, or uint16 where it is deep, `(height, width, channels)` with 1 or 3 channels, a series float32
+    `(channels, steps)` with NaN for what is missing, a text a string.
     """
 
     def __len__(self) -> int: ...
@@ -55,13 +55,25 @@ class Encoded(Protocol):
         """Return one sample as it is stored. Raises DataError where it cannot be read."""
 
 
+@runtime_checkable
+class Scalable(Protocol):
+    """Pictures, of which deep ones become samples by a range of values."""
+
+    def scale(self, value_range: ValueRange | None, dtype: PixelType) -> Samples:
+        """Return them as read in another range and type; see `ImageSpec`."""
+
+
 @dataclass(frozen=True, eq=False)
 class ImageArray:
     """Images of one size, in memory."""
 
-    images: UInt8[np.ndarray, "samples height width channels"]
+    images: Shaped[np.ndarray, "samples height width channels"]
     names: np.ndarray
     """One string a sample: where it stood in its source, such as `mnist:test[12]` or `digits[12]`."""
+    value_range: ValueRange | None = None
+    """Black and white of `images`; None: they are samples as they stand there."""
+    dtype: PixelType = "uint8"
+    """Of samples that are scaled."""
 
     def __len__(self) -> int:
         return len(self.images)
@@ -69,12 +81,22 @@ class ImageArray:
     def name(self, index: int) -> str:
         return str(self.names[index])
 
-    def read(self, index: int) -> UInt8[np.ndarray, "height width channels"]:
-        image: UInt8[np.ndarray, "height width channels"] = self.images[index]
+    def read(self, index: int) -> UInt[np.ndarray, "height width channels"]:
+        image: UInt[np.ndarray, "height width channels"] = self.cut(index, index + 1)[0]
         return image
 
+    def cut(self, start: int, stop: int) -> UInt[np.ndarray, "some height width channels"]:
+        """Return the samples from `start` on that lie before `stop`."""
+        part: np.ndarray = self.images[start:stop]
+        return part if self.value_range is None else scale_values(part, self.value_range, self.dtype)
+
+    def scale(self, value_range: ValueRange | None, dtype: PixelType) -> ImageArray:
+        # A model without a range is one of 8 bits, and reads arrays in what they hold themselves.
+        deep = self.value_range is not None
+        return replace(self, value_range=value_range or self.value_range, dtype=dtype) if deep else self
+
     def take(self, indices: Int64[np.ndarray, " kept"]) -> ImageArray:
-        return ImageArray(self.images[indices], self.names[indices])
+        return replace(self, images=self.images[indices], names=self.names[indices])
 
     def join(self, others: Sequence[ImageArray]) -> ImageArray:
         parts = [self, *others]
@@ -82,7 +104,11 @@ class ImageArray:
         if len(sizes) > 1:
             raise DataError(f"splits hold images of different sizes, {sorted(sizes)}: name one split instead of all")
         names = np.concatenate([part.names for part in parts])
-        return ImageArray(np.concatenate([part.images for part in parts]), names)
+        if len({(part.value_range, part.dtype) for part in parts}) == 1:
+            return replace(self, images=np.concatenate([part.images for part in parts]), names=names)
+        scaled = [part.cut(0, len(part)) for part in parts]
+        deep = any(images.dtype == np.uint16 for images in scaled)
+        return ImageArray(np.concatenate([to_words(images) if deep else images for images in scaled]), names)
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,6 +120,8 @@ class ImageFiles:
     """Relative to `root`."""
     value_range: ValueRange | None = None
     """Black and white of deep pictures; see `decode_image`."""
+    dtype: PixelType = "uint8"
+    """Of deep pictures."""
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -101,17 +129,20 @@ class ImageFiles:
     def name(self, index: int) -> str:
         return self.paths[index]
 
-    def read(self, index: int) -> UInt8[np.ndarray, "height width channels"]:
-        return read_image(self.root / self.paths[index], self.value_range)
+    def read(self, index: int) -> UInt[np.ndarray, "height width channels"]:
+        return read_image(self.root / self.paths[index], self.value_range, self.dtype)
 
     def content(self, index: int) -> bytes:
         return read_content(self.root / self.paths[index])
 
+    def scale(self, value_range: ValueRange | None, dtype: PixelType) -> ImageFiles:
+        return replace(self, value_range=value_range, dtype=dtype)
+
     def take(self, indices: Int64[np.ndarray, " kept"]) -> ImageFiles:
-        return ImageFiles(self.root, [self.paths[index] for index in indices], self.value_range)
+        return replace(self, paths=[self.paths[index] for index in indices])
 
     def join(self, others: Sequence[ImageFiles]) -> ImageFiles:
-        return ImageFiles(self.root, [path for part in (self, *others) for path in part.paths], self.value_range)
+        return replace(self, paths=[path for part in (self, *others) for path in part.paths])
 
 
 @dataclass(frozen=True, eq=False)
@@ -235,7 +266,7 @@ class Dataset:
     rate: int | None = None
     """Steps a second, of recordings."""
     value_range: ValueRange | None = None
-    """Black and white of deep pictures in files; None: there are none."""
+    """Black and white of deep pictures; None: there are none."""
     columns: Mapping[str, str] = field(default_factory=dict)
     """What each role (`label`, `text`, `path`, ...) was read from, where the source is a table."""
     ignored: Mapping[str, int] = field(default_factory=dict)

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Float32, Float64, UInt8
+from jaxtyping import Float32, Float64, UInt
 
+from falconet.data.images import to_bytes
 from falconet.escaping import show
 from falconet.spec import Kind
 from falconet.storage import write_bytes
@@ -57,11 +58,12 @@ def draw_nothing(axes: Axes, reason: str) -> None:
     axes.text(0.5, 0.5, reason, transform=axes.transAxes, ha="center", va="center", size=7, color=FRAME)
 
 
-def draw_image(axes: Axes, image: UInt8[np.ndarray, "height width channels"]) -> None:
+def draw_image(axes: Axes, image: UInt[np.ndarray, "height width channels"]) -> None:
     """Draw an image whole; small ones show their pixels."""
     from PIL import Image
 
-    picture = Image.fromarray(image[..., 0] if image.shape[2] == 1 else image)
+    shown = to_bytes(image)
+    picture = Image.fromarray(shown[..., 0] if shown.shape[2] == 1 else shown)
     picture.thumbnail((PIXELS, PIXELS))
     small = max(image.shape[:2]) <= PIXELS // 4
     axes.imshow(picture, cmap="gray", vmin=0, vmax=255, interpolation="nearest" if small else "antialiased")

@@ -13,9 +13,10 @@ from functools import cache
 from itertools import pairwise
 
 import numpy as np
-from jaxtyping import Bool, Float32, Float64, Int64, UInt8, UInt64
+from jaxtyping import Bool, Float32, Float64, Int64, UInt, UInt8, UInt64
 
 from falconet.data.dataset import hash_bytes
+from falconet.data.images import to_bytes
 
 SIDE = 32
 """Pixels on each side of the copy that is hashed; a thumbnail has half as many."""
@@ -50,11 +51,12 @@ MIN_LEVELS = 8
 """Different values that a series must have, since short or coarse ones are equal by chance."""
 
 
-def shrink(image: UInt8[np.ndarray, "height width channels"]) -> UInt8[np.ndarray, "32 32 3"]:
+def shrink(image: UInt[np.ndarray, "height width channels"]) -> UInt8[np.ndarray, "32 32 3"]:
     """Return a copy of SIDE x SIDE pixels in color, each a weighted mean of its surroundings."""
     from PIL import Image
 
-    picture = Image.fromarray(image[..., 0] if image.shape[2] == 1 else image)
+    shown = to_bytes(image)
+    picture = Image.fromarray(shown[..., 0] if shown.shape[2] == 1 else shown)
     small = picture.resize((SIDE, SIDE), Image.Resampling.BILINEAR, reducing_gap=3.0)
     copy: UInt8[np.ndarray, "32 32 3"] = np.asarray(small.convert("RGB"))
     return copy

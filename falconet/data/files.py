@@ -143,7 +143,7 @@ class TextFiles:
 def open_files(paths: Sequence[str], spec: InputSpec) -> Samples:
     """Return files of the kind that a model eats as samples, none of them read yet."""
     if isinstance(spec, ImageSpec):
-        return ImageFiles(Path(), paths, spec.value_range)
+        return ImageFiles(Path(), paths, spec.value_range, spec.dtype)
     if isinstance(spec, SeriesSpec):
         if spec.rate is None:
             raise DataError(
@@ -234,7 +234,7 @@ def read_files(
     rates = Counter(file.rate for file in usable if file.rate)
     rate = rates.most_common(1)[0][0] if rates else None
     channels = find_channels(usable, kind)
-    value_range = value_range or find_value_range(root, usable)
+    value_range = find_value_range(root, usable, value_range)
     make = make_samples(root, kind, rate, channels, value_range)
     return Dataset(
         source=source,
@@ -295,9 +295,11 @@ def find_channels(files: Sequence[ReadFile], kind: Kind) -> int:
     return max(counts)
 
 
-def find_value_range(root: Path, files: Sequence[ReadFile]) -> ValueRange | None:
-    """Return black and white of the deep pictures, by those for training where there are any; None without such."""
+def find_value_range(root: Path, files: Sequence[ReadFile], asked: ValueRange | None) -> ValueRange | None:
+    """Return black and white of the deep pictures, as asked for or by those for training; None without such."""
     deep = [file.listed for file in files if file.deep]
+    if asked is not None:
+        return asked if deep else None
     train = [listed for listed in deep if listed.split == "train"]
     found = find_extremes(read_content(root / listed.path) for listed in train or deep)
     return None if found is None else found.choose_range()
@@ -311,7 +313,7 @@ def make_samples(
     def make(files: Sequence[ReadFile]) -> Samples:
         paths = [file.listed.path for file in files]
         if kind == "image":
-            return ImageFiles(root, paths, value_range)
+            return ImageFiles(root, paths, value_range, "uint8" if value_range is None else "uint16")
         if kind == "series":
             return WavFiles(root, paths, rate or 1, channels)
         return Texts([file.text for file in files], np.array(paths, dtype=str))

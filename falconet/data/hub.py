@@ -16,7 +16,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Float32, Int64, UInt8
+from jaxtyping import Float32, Int64, UInt
 
 from falconet.catalog import HUB_PREFIX
 from falconet.data.dataset import (
@@ -31,14 +31,14 @@ from falconet.data.dataset import (
     sort_classes,
 )
 from falconet.data.files import OUTSIDE, SPLIT_FOLDERS
-from falconet.data.images import PIXEL_LIMIT, decode_image, inspect_image
+from falconet.data.images import PIXEL_LIMIT, ValueRange, decode_image, find_extremes, inspect_image
 from falconet.data.images import read_content as read_image_file
 from falconet.data.manifests import NAMES, simplify
 from falconet.data.series import NO_VALUES
 from falconet.data.splits import Columns, DataConfig
 from falconet.errors import ConfigError, DataError, MissingExtraError, PathError, UnknownNameError
 from falconet.schema import parse_yaml
-from falconet.spec import Kind
+from falconet.spec import Kind, PixelType
 from falconet.storage import read_regular
 
 if TYPE_CHECKING:
@@ -60,6 +60,10 @@ class HubImages:
     """Where in `column` each sample stands."""
     names: np.ndarray
     """One string a sample: where it stood in its source, such as `hf:owner/name:train[12]`."""
+    value_range: ValueRange | None = None
+    """Black and white of deep pictures; see `decode_image`."""
+    dtype: PixelType = "uint8"
+    """Of deep pictures."""
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -67,17 +71,20 @@ class HubImages:
     def name(self, index: int) -> str:
         return str(self.names[index])
 
-    def read(self, index: int) -> UInt8[np.ndarray, "height width channels"]:
+    def read(self, index: int) -> UInt[np.ndarray, "height width channels"]:
         try:
-            return decode_image(self.content(index))
+            return decode_image(self.content(index), self.value_range, self.dtype)
         except DataError as error:
             raise DataError(f"{self.name(index)}: {error}") from error
 
     def content(self, index: int) -> bytes:
         return read_content(self.column[int(self.rows[index])].as_py())
 
+    def scale(self, value_range: ValueRange | None, dtype: PixelType) -> HubImages:
+        return replace(self, value_range=value_range, dtype=dtype)
+
     def take(self, indices: Int64[np.ndarray, " kept"]) -> HubImages:
-        return HubImages(self.column, self.rows[indices], self.names[indices])
+        return replace(self, rows=self.rows[indices], names=self.names[indices])
 
     def join(self, others: Sequence[HubImages]) -> HubImages:
         import pyarrow
@@ -86,7 +93,8 @@ class HubImages:
         offsets = np.cumsum([0, *(len(part.column) for part in parts)])
         rows = [part.rows + offset for part, offset in zip(parts, offsets, strict=False)]
         column = pyarrow.chunked_array([chunk for part in parts for chunk in part.column.chunks], self.column.type)
-        return HubImages(column, np.concatenate(rows), np.concatenate([part.names for part in parts]))
+        names = np.concatenate([part.names for part in parts])
+        return replace(self, column=column, rows=np.concatenate(rows), names=names)
 
 
 @dataclass(frozen=True)
@@ -111,6 +119,8 @@ class Row:
     """Height and width in pixels, steps, or characters."""
     reason: str = ""
     """Why it cannot be used; empty where it can."""
+    deep: bool = False
+    """Whether it is a picture with more than 8 bits a value."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,7 +163,9 @@ def read_hub(source: str, config: DataConfig) -> Dataset:
         split: scan_split(f"{source}:{name}", loaded[name], roles, roots, config.max_pixels)
         for split, name in splits.items()
     }
-    return make_dataset(source, drop_placeholders(scans, roles), roles, ignored)
+    scans = drop_placeholders(scans, roles)
+    value_range = find_value_range(scans, config.value_range)
+    return make_dataset(source, set_range(scans, value_range), roles, ignored, value_range)
 
 
 def check_roles(columns: Columns) -> None:
@@ -414,7 +426,7 @@ def scan_image(value: Mapping[str, Any] | None, roots: Sequence[Path] | None, ma
         facts = inspect_image(content, max_pixels)
     except DataError as error:
         return Row(reason=str(error))
-    return Row(hash_bytes(content), facts.channels, (facts.height, facts.width))
+    return Row(hash_bytes(content), facts.channels, (facts.height, facts.width), deep=facts.deep)
 
 
 def read_content(value: Mapping[str, Any] | None, roots: Sequence[Path] | None = None) -> bytes:
@@ -484,7 +496,37 @@ def drop_placeholders(scans: Mapping[str, Scan], roles: Roles) -> dict[str, Scan
     }
 
 
-def make_dataset(source: str, scans: Mapping[str, Scan], roles: Roles, ignored: Mapping[str, int]) -> Dataset:
+def find_value_range(scans: Mapping[str, Scan], asked: ValueRange | None) -> ValueRange | None:
+    """Return black and white of the deep pictures, as asked for or by those for training; None without such."""
+    deep = {
+        split: [index for index, row in enumerate(scan.rows) if row.deep and scan.labels[index] is not None]
+        for split, scan in scans.items()
+    }
+    if asked is not None:
+        return asked if any(deep.values()) else None
+    chosen = {"train": deep["train"]} if deep.get("train") else deep
+    samples: Mapping[str, Any] = {split: scans[split].samples for split in chosen}
+    found = find_extremes(samples[split].content(index) for split, rows in chosen.items() for index in rows)
+    return None if found is None else found.choose_range()
+
+
+def set_range(scans: Mapping[str, Scan], value_range: ValueRange | None) -> dict[str, Scan]:
+    """Return scans whose deep pictures are read in a range, where there is one."""
+    return {
+        split: replace(scan, samples=scan.samples.scale(value_range, "uint16"))
+        if value_range is not None and isinstance(scan.samples, HubImages)
+        else scan
+        for split, scan in scans.items()
+    }
+
+
+def make_dataset(
+    source: str,
+    scans: Mapping[str, Scan],
+    roles: Roles,
+    ignored: Mapping[str, int],
+    value_range: ValueRange | None = None,
+) -> Dataset:
     """Make a Dataset of what can be used. Raises DataError where nothing of a split can."""
     labeled = {split: scan for split, scan in scans.items() if split == "train" or any(scan.labels)}
     unlabeled = {f"split {split} (no labels)": len(scan.rows) for split, scan in scans.items() if split not in labeled}
@@ -501,6 +543,7 @@ def make_dataset(source: str, scans: Mapping[str, Scan], roles: Roles, ignored: 
         tuple(int(value) for value in np.median([row.size for row in rows], axis=0)),
         tuple(item for scan in labeled.values() for item in scan.list_unreadable()),
         kind=roles.kind,
+        value_range=value_range,
         columns=roles.columns,
         ignored={**ignored, **unlabeled},
     )

@@ -8,16 +8,18 @@ import os
 import re
 import struct
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Shaped, UInt, UInt8, UInt16
 
 from falconet.errors import DataError
+from falconet.spec import PixelType
 from falconet.storage import open_regular
 
 if TYPE_CHECKING:
@@ -61,12 +63,16 @@ ValueRange = tuple[float, float]
 
 WHITES = {False: (255.0, 1023.0, 4095.0, 16383.0, 65535.0), True: (1.0, 255.0, 65535.0)}
 """What white may be in deep pictures of whole numbers, and in those of floating point."""
+LEVELS = {"uint8": 255, "uint16": 65535}
+"""White of samples, by their type."""
 
 
-def read_image(path: Path, value_range: ValueRange | None = None) -> UInt8[np.ndarray, "height width channels"]:
+def read_image(
+    path: Path, value_range: ValueRange | None = None, dtype: PixelType = "uint8"
+) -> UInt[np.ndarray, "height width channels"]:
     """Read and decode one file; see `decode_image`."""
     try:
-        return decode_image(read_content(path), value_range)
+        return decode_image(read_content(path), value_range, dtype)
     except DataError as error:
         raise DataError(f"{path}: {error}") from error
 
@@ -85,30 +91,34 @@ def read_content(path: str | Path) -> bytes:
         raise DataError(str(error)) from error
 
 
-def decode_image(content: bytes, value_range: ValueRange | None = None) -> UInt8[np.ndarray, "height width channels"]:
+def decode_image(
+    content: bytes, value_range: ValueRange | None = None, dtype: PixelType = "uint8"
+) -> UInt[np.ndarray, "height width channels"]:
     """Decode an image file: gray becomes 1 channel, everything else 3.
 
-    The first frame of an animation; turned as EXIF says; transparency laid on white. Of deep pictures (16 or 32 bits,
-    floating point) `value_range` is scaled to 0..255, and what lies outside is clipped; None: 0..65535, or 0..1 of one
-    in floating point that has no more. Raises DataError for what is empty, truncated, no image, or larger than
-    PIXEL_LIMIT pixels.
+    The first frame of an animation; turned as EXIF says; transparency laid on white. Pictures of 8 bits are uint8. Of
+    deep ones (16 or 32 bits, floating point) `value_range` is scaled to all that `dtype` holds, and what lies outside
+    is clipped; None: 0..65535, or 0..1 of one in floating point that has no more. Raises DataError for what is empty,
+    truncated, no image, or larger than PIXEL_LIMIT pixels.
     """
     try:
-        return decode_pixels(content, value_range)
+        return decode_pixels(content, value_range, dtype)
     except DataError:
         bare = keep_pixels(content)
         if bare == content:
             raise
-    return decode_pixels(bare, value_range)
+    return decode_pixels(bare, value_range, dtype)
 
 
-def decode_pixels(content: bytes, value_range: ValueRange | None) -> UInt8[np.ndarray, "height width channels"]:
+def decode_pixels(
+    content: bytes, value_range: ValueRange | None, dtype: PixelType
+) -> UInt[np.ndarray, "height width channels"]:
     """Decode an image file, its metadata included."""
     with open_image(content) as image:
         image.load()
         # Pillow turns a TIFF by itself.
         orientation = 1 if image.format == "TIFF" else read_orientation(image)
-        array = to_array(image, value_range)
+        array = to_array(image, value_range, dtype)
         image.close()  # Gives its pixels back before they are copied.
         return turn(array, orientation)
 
@@ -137,7 +147,7 @@ def read_orientation(image: Image.Image) -> int:
         return 1
 
 
-def turn(array: UInt8[np.ndarray, "height width channels"], orientation: int) -> UInt8[np.ndarray, "_ _ channels"]:
+def turn(array: UInt[np.ndarray, "height width channels"], orientation: int) -> UInt[np.ndarray, "_ _ channels"]:
     """Return a picture as it is seen upright (CIPA DC-008, Orientation)."""
     if orientation in SIDEWAYS:
         array = array.swapaxes(0, 1)
@@ -170,13 +180,23 @@ def find_extremes(contents: Iterable[bytes]) -> Extremes | None:
     for content in contents:
         with suppress(DataError), open_image(content) as image:
             if is_deep(image):
-                pixels = np.asarray(image)
-                if np.isfinite(pixels).all():
-                    found.append(Extremes(float(pixels.min()), float(pixels.max()), image.mode == "F"))
-    if not found:
-        return None
-    low, high = min(part.low for part in found), max(part.high for part in found)
-    return Extremes(low, high, any(part.floating for part in found))
+                low, high = find_bounds(np.asarray(band) for _, band in cut_bands(image))
+                if math.isfinite(high - low):
+                    found.append(Extremes(low, high, image.mode == "F"))
+    return merge_extremes(found) if found else None
+
+
+def merge_extremes(parts: Sequence[Extremes]) -> Extremes:
+    """Return the extremes of all of several parts."""
+    low, high = min(part.low for part in parts), max(part.high for part in parts)
+    return Extremes(low, high, any(part.floating for part in parts))
+
+
+def find_bounds(parts: Iterable[np.ndarray]) -> tuple[float, float]:
+    """Return the lowest and the highest value of several arrays, NaN where one holds NaN."""
+    bounds = [(float(part.min()), float(part.max())) for part in parts]
+    lows, highs = zip(*bounds, strict=True)
+    return float(np.min(lows)), float(np.max(highs))
 
 
 def is_deep(image: Image.Image) -> bool:
@@ -288,38 +308,69 @@ def check_size(image: Image.Image, content: bytes, limit: int) -> None:
         raise DataError(f"damaged image: truncated, {len(content):,} bytes cannot hold {width}x{height} pixels")
 
 
-def to_array(image: Image.Image, value_range: ValueRange | None = None) -> UInt8[np.ndarray, "height width channels"]:
-    """Return a Pillow image of any mode as uint8 with 1 or 3 channels."""
-    if value_range is not None and is_deep(image):
-        return scale_values(np.asarray(image), value_range)
-    if image.mode.startswith("I;16"):
-        deep = np.asarray(image).astype(np.uint32)
-        return ((deep + 128) // 257).astype(np.uint8)[..., None]
-    if image.mode in ("I", "F"):
-        wide = np.asarray(image)
-        if image.mode == "F" and wide.min() >= 0 and wide.max() <= 1:
-            return np.round(wide * 255).astype(np.uint8)[..., None]
-        if not (wide.min() >= 0 and wide.max() <= 65535):
-            raise DataError(f"pixel values {wide.min()}..{wide.max()} are outside 0..65535")
-        return np.round(wide / 257).astype(np.uint8)[..., None]
+def to_array(
+    image: Image.Image, value_range: ValueRange | None, dtype: PixelType
+) -> UInt[np.ndarray, "height width channels"]:
+    """Return a Pillow image of any mode as an array with 1 or 3 channels."""
+    if is_deep(image):
+        return scale_deep(image, value_range, dtype)
     mode = "L" if image.mode in GRAY_MODES else "RGB"
     array = np.empty((image.height, image.width, 1 if mode == "L" else 3), dtype=np.uint8)
-    rows = max(1, BAND_PIXELS // image.width)
-    for top in range(0, image.height, rows):
-        band = image.crop((0, top, image.width, min(top + rows, image.height)))
-        if band.has_transparency_data:
-            band = flatten_on_white(band)
-        array[top : top + rows] = np.asarray(band.convert(mode)).reshape(-1, *array.shape[1:])
+    for top, band in cut_bands(image):
+        flat = flatten_on_white(band) if band.has_transparency_data else band
+        array[top : top + band.height] = np.asarray(flat.convert(mode)).reshape(-1, *array.shape[1:])
     return array
 
 
-def scale_values(pixels: np.ndarray, value_range: ValueRange) -> UInt8[np.ndarray, "height width 1"]:
-    """Return deep gray values as uint8: black is 0, white 255, what lies outside is clipped."""
+def cut_bands(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
+    """Yield an image in bands of some rows, with the first row of each."""
+    rows = max(1, BAND_PIXELS // image.width)
+    for top in range(0, image.height, rows):
+        yield top, image.crop((0, top, image.width, min(top + rows, image.height)))
+
+
+def scale_deep(
+    image: Image.Image, value_range: ValueRange | None, dtype: PixelType
+) -> UInt[np.ndarray, "height width 1"]:
+    """Return a deep image as an array."""
+    scale = guess_scale(image) if value_range is None else partial(scale_values, value_range=value_range, dtype=dtype)
+    array = np.empty((image.height, image.width, 1), dtype=np.uint8 if value_range is None else dtype)
+    for top, band in cut_bands(image):
+        array[top : top + band.height, :, 0] = scale(np.asarray(band))
+    return array
+
+
+def guess_scale(image: Image.Image) -> Callable[[np.ndarray], np.ndarray]:
+    """Return how values become 0..255 by what a single image holds, as models of before read it."""
+    if image.mode.startswith("I;16"):
+        return partial(scale_values, value_range=(0, 65535), dtype="uint8")
+    low, high = find_bounds(np.asarray(band) for _, band in cut_bands(image))
+    if image.mode == "F" and low >= 0 and high <= 1:
+        return lambda pixels: np.round(pixels * 255)
+    if not (low >= 0 and high <= 65535):
+        raise DataError(f"pixel values {low:g}..{high:g} are outside 0..65535")
+    return lambda pixels: np.round(pixels / 257)
+
+
+def scale_values(
+    pixels: Shaped[np.ndarray, "*shape"], value_range: ValueRange, dtype: PixelType
+) -> UInt[np.ndarray, "*shape"]:
+    """Return deep values as samples: black is 0, white all that `dtype` holds, what lies outside is clipped."""
     if not np.isfinite(pixels).all():
         raise DataError("wanted finite pixel values, found NaN or infinity")
     low, high = value_range
-    scaled = np.round((pixels.astype(np.float64) - low) * (255 / (high - low)))
-    return scaled.clip(0, 255).astype(np.uint8)[..., None]
+    scaled = np.round((pixels.astype(np.float64) - low) * (LEVELS[dtype] / (high - low)))
+    return scaled.clip(0, LEVELS[dtype]).astype(dtype)
+
+
+def to_bytes(image: UInt[np.ndarray, "*shape"]) -> UInt8[np.ndarray, "*shape"]:
+    """Return samples in 8 bits, as they are shown."""
+    return image if image.dtype == np.uint8 else scale_values(image, (0, LEVELS["uint16"]), "uint8")
+
+
+def to_words(image: UInt[np.ndarray, "*shape"]) -> UInt16[np.ndarray, "*shape"]:
+    """Return samples in 16 bits: the same gray levels."""
+    return image if image.dtype == np.uint16 else image * np.uint16(257)
 
 
 def flatten_on_white(image: Image.Image) -> Image.Image:

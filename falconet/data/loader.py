@@ -11,14 +11,22 @@ from typing import Literal, get_args
 
 import numpy as np
 import torch
-from jaxtyping import Float32, Int64
+from jaxtyping import Float32, Int64, UInt
 from torch import Tensor
 
 from falconet.data.augmentation import Augmentation, ImageAugmentation, SeriesAugmentation, TextAugmentation
 from falconet.data.cache import PixelCache, open_cache
-from falconet.data.dataset import ImageArray, Split, Unreadable
+from falconet.data.dataset import ImageArray, Scalable, Split, Unreadable
 from falconet.data.distortions import augment_images, augment_series, mask_tokens, mix_samples
-from falconet.data.preprocessing import AnyPreprocess, Preprocess, create_preprocess, hold, lone_threads
+from falconet.data.preprocessing import (
+    WHITES,
+    AnyPreprocess,
+    Preprocess,
+    create_preprocess,
+    hold,
+    lone_threads,
+    to_unit,
+)
 from falconet.data.series import measure_series
 from falconet.errors import ConfigError, DataError
 from falconet.spec import ImageSpec, InputSpec
@@ -41,7 +49,7 @@ class Loader:
     """Feeds training and validation during training."""
 
     inputs: Tensor | PixelCache
-    """Prepared samples: images as uint8 `(samples, channels, height, width)`, series fitted, texts as tokens."""
+    """Prepared samples: images of 8 or 16 bits `(samples, channels, height, width)`, series fitted, texts as tokens."""
     labels: Int64[Tensor, " samples"]
     preprocess: AnyPreprocess
     batch_size: int
@@ -109,7 +117,7 @@ class Loader:
 def to_input(raw: Tensor, preprocess: AnyPreprocess) -> Tensor:
     """Return prepared samples as a model's input."""
     if isinstance(preprocess, Preprocess):
-        return normalize_images(raw.float().div_(255), preprocess)
+        return normalize_images(to_unit(raw), preprocess)
     return preprocess.normalize(raw if raw.is_floating_point() else raw.long())
 
 
@@ -123,7 +131,7 @@ def augment(
 ) -> Batch:
     """Return prepared samples as a model's input, each distorted in its own way."""
     if isinstance(augmentation, ImageAugmentation) and isinstance(preprocess, Preprocess):
-        images = augment_images(raw.float().div_(255), augmentation, generator)
+        images = augment_images(to_unit(raw), augmentation, generator)
         mixed: Tensor = labels
         if augmentation.mixes:
             images, mixed = mix_samples(images, labels, len(preprocess.spec.labels), augmentation, generator)
@@ -168,7 +176,10 @@ def load_inputs(split: Split, spec: InputSpec, tokenizer: str | None = None) -> 
     if isinstance(spec, ImageSpec) and not isinstance(split.samples, ImageArray):
         cache, unreadable = open_cache(split, spec)
         return Inputs(cache, split.take(cache.rows) if unreadable else split, cache.rows, unreadable)
-    inputs, reasons = hold(split.samples, create_preprocess(spec, tokenizer))
+    samples = split.samples
+    if isinstance(spec, ImageSpec) and isinstance(samples, Scalable):
+        samples = samples.scale(spec.value_range, spec.dtype)
+    inputs, reasons = hold(samples, create_preprocess(spec, tokenizer))
     unreadable = tuple(Unreadable(split.samples.name(index), reason) for index, reason in reasons.items())
     kept = np.setdiff1d(np.arange(len(split)), list(reasons)).astype(np.int64)
     return Inputs(inputs, split.take(kept) if reasons else split, kept, unreadable)
@@ -184,15 +195,21 @@ def measure_inputs(inputs: Tensor | PixelCache, spec: InputSpec) -> tuple[tuple[
 
 def measure_pixels(pixels: Tensor | PixelCache) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Return each channel's mean and standard deviation in units of 0..1, exactly, from its histogram."""
-    counts: list[Tensor] = []
+    white, counts = 0, torch.zeros(1, dtype=torch.int64)
     for part in torch.split(torch.arange(len(pixels)), 1024):
         batch = pixels.take(part) if isinstance(pixels, PixelCache) else pixels[part]
-        counts.append(torch.stack([torch.bincount(channel.flatten(), minlength=256) for channel in batch.unbind(1)]))
-    levels = np.arange(256) / 255
+        white = WHITES[batch.dtype]
+        counts = counts + torch.stack([count_levels(channel, white) for channel in batch.unbind(1)])
+    levels = np.arange(white + 1) / white
     means, deviations = [], []
-    for weights in torch.stack(counts).sum(dim=0).numpy():
+    for weights in counts.numpy():
         mean = float(np.average(levels, weights=weights))
         means.append(mean)
-        # Constant images would divide by zero; one gray level is the least that 8 bits can differ by.
-        deviations.append(max(float(np.sqrt(np.average((levels - mean) ** 2, weights=weights))), 1 / 255))
+        # Constant images would divide by zero; one gray level is the least that they can differ by.
+        deviations.append(max(float(np.sqrt(np.average((levels - mean) ** 2, weights=weights))), 1 / white))
     return tuple(means), tuple(deviations)
+
+
+def count_levels(channel: UInt[Tensor, "batch height width"], white: int) -> Int64[Tensor, " levels"]:
+    """Return how many pixels have each gray level."""
+    return torch.bincount(channel.flatten().int(), minlength=white + 1)

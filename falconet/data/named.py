@@ -18,7 +18,7 @@ from jaxtyping import UInt8
 
 from falconet.catalog import DOWNLOADABLE
 from falconet.data.arrays import as_images, read_idx_pair, to_splits
-from falconet.data.dataset import Dataset, Split
+from falconet.data.dataset import Dataset, ImageArray, Split
 from falconet.data.series import series_dataset
 from falconet.errors import DataError, MissingExtraError
 from falconet.spec import Kind
@@ -222,4 +222,7 @@ def from_arrays(source: str, kind: Kind, splits: Mapping[str, Split], classes: t
         return series_dataset(source, splits, classes)
     shapes = [split.samples.read(0).shape for split in splits.values()]
     height, width, _ = shapes[0]
-    return Dataset(source, classes, splits, max(shape[2] for shape in shapes), (height, width))
+    arrays = [split.samples for split in splits.values() if isinstance(split.samples, ImageArray)]
+    deep = next((array.value_range for array in arrays if array.dtype == "uint16"), None)
+    channels = max(shape[2] for shape in shapes)
+    return Dataset(source, classes, splits, channels, (height, width), value_range=deep)

@@ -11,7 +11,7 @@ from threading import Barrier
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float32, Int64, UInt8
+from jaxtyping import Float32, Int64, UInt, UInt8
 from torch import Tensor, nn
 
 from falconet.data.dataset import ImageArray, Samples, Texts
@@ -40,15 +40,15 @@ class Preprocess(nn.Module):
         self.register_buffer("luma", torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1), persistent=False)
 
     def forward(
-        self, images: UInt8[Tensor, "batch height width channels"]
+        self, images: UInt[Tensor, "batch height width channels"]
     ) -> Float32[Tensor, "batch model_channels model_height model_width"]:
         return self.normalize(self.scale(images))
 
     def scale(
-        self, images: UInt8[Tensor, "batch height width channels"]
+        self, images: UInt[Tensor, "batch height width channels"]
     ) -> Float32[Tensor, "batch model_channels model_height model_width"]:
         """All steps but the last: values stay in 0..1."""
-        return self.fit(images.permute(0, 3, 1, 2).float().div_(255))
+        return self.fit(to_unit(images.permute(0, 3, 1, 2)))
 
     def fit(
         self, x: Float32[Tensor, "batch channels height width"]
@@ -89,13 +89,17 @@ class Preprocess(nn.Module):
     def scale_bytes(
         self, image: UInt8[Tensor, "1 height width channels"]
     ) -> UInt8[Tensor, "1 model_channels model_height model_width"]:
-        """`scale` in 8 bits, within a gray level of it and several times as fast; for training only."""
+        """`scale` of 8 bits in 8 bits, within a gray level of it and several times as fast; for training only."""
         wanted, x = self.spec.shape[0], image.permute(0, 3, 1, 2)
         if self.spec.margin or x.shape[1] > wanted:
             return (self.scale(image) * 255).round_().to(torch.uint8)
         if x.shape[-2:] != self.spec.inner_size:
             x = F.interpolate(x, self.spec.inner_size, mode="bilinear", antialias=True, align_corners=False)
         return x.expand(-1, wanted, -1, -1)
+
+    def store(self, image: UInt[Tensor, "1 height width channels"]) -> UInt[Tensor, "1 _ _ _"]:
+        """`scale` as it is kept for training: in as many bits as the model's samples have."""
+        return self.scale_bytes(image) if self.spec.dtype == "uint8" else to_levels(self.scale(image), torch.uint16)
 
     def prepare(self, samples: Sequence[np.ndarray]) -> Float32[Tensor, "batch channels height width"]:
         """Raw images, each of its own size, scaled but not normalized."""
@@ -207,7 +211,7 @@ def iterate_prepared(samples: Samples, preprocess: AnyPreprocess, batch_size: in
 def prepare_range(samples: Samples, preprocess: AnyPreprocess, block: range, pool: ThreadPoolExecutor) -> Prepared:
     """Prepare consecutive samples: arrays and texts at once, anything else one by one, in parallel."""
     if isinstance(samples, ImageArray) and isinstance(preprocess, Preprocess):
-        return Prepared(preprocess.scale(torch.from_numpy(samples.images[block.start : block.stop])), {})
+        return Prepared(preprocess.scale(torch.from_numpy(samples.cut(block.start, block.stop))), {})
     if isinstance(samples, Texts) and isinstance(preprocess, TextPreprocess):
         return Prepared(preprocess.prepare(samples.texts[block.start : block.stop]), {})
     # Prepared where they are decoded, so that no more raw samples are held than there are workers.
@@ -230,9 +234,7 @@ def strip_name(error: DataError, name: str) -> str:
     return str(error).rpartition(f"{name}: ")[2]
 
 
-def scale_image(
-    image: UInt8[np.ndarray, "_ _ _"], preprocess: Preprocess
-) -> Float32[Tensor, "1 channels height width"]:
+def scale_image(image: UInt[np.ndarray, "_ _ _"], preprocess: Preprocess) -> Float32[Tensor, "1 channels height width"]:
     """Return one image as a batch of one: scaled but not normalized."""
     return preprocess.scale(torch.from_numpy(image)[None])
 
@@ -241,22 +243,36 @@ def scale_image(
 def hold(samples: Samples, preprocess: AnyPreprocess) -> tuple[Tensor, dict[int, str]]:
     """Return all readable samples, prepared for training and held in memory, and why others are not.
 
-    Images are rounded to 8 bits, tokens to 32, which evaluation never sees. Raises DataError where none is readable.
+    Images are rounded to 8 bits, deep ones to 16, tokens to 32, which evaluation never sees. Raises DataError where
+    none is readable.
     """
-    dtype = STORED[type(preprocess)]
+    dtype = choose_stored(preprocess)
     parts: list[Tensor] = []
     unreadable: dict[int, str] = {}
     for batch in iterate_prepared(samples, preprocess, batch_size=512):
-        parts.append((batch.inputs * 255).round_().to(dtype) if dtype is torch.uint8 else batch.inputs.to(dtype))
+        parts.append(to_levels(batch.inputs, dtype) if dtype in WHITES else batch.inputs.to(dtype))
         unreadable |= batch.unreadable
     if len(unreadable) == len(samples):
         raise DataError(f"none of {len(samples)} samples can be read; the first: {samples.name(0)} ({unreadable[0]})")
     return torch.cat([part for part in parts if len(part)]), unreadable
 
 
-STORED: dict[type[nn.Module], torch.dtype] = {
-    Preprocess: torch.uint8,
-    SeriesPreprocess: torch.float32,
-    TextPreprocess: torch.int32,
-}
-"""How samples are held for training."""
+def choose_stored(preprocess: AnyPreprocess) -> torch.dtype:
+    """Return how samples are held for training."""
+    if isinstance(preprocess, Preprocess):
+        return torch.uint8 if preprocess.spec.dtype == "uint8" else torch.uint16
+    return torch.float32 if isinstance(preprocess, SeriesPreprocess) else torch.int32
+
+
+WHITES = {torch.uint8: 255, torch.uint16: 65535}
+"""White of images, by their type."""
+
+
+def to_unit(images: UInt[Tensor, "*shape"]) -> Float32[Tensor, "*shape"]:
+    """Return gray levels of 8 or 16 bits as 0..1; of the same level it makes the very same number."""
+    return images.float().div_(WHITES[images.dtype])
+
+
+def to_levels(x: Float32[Tensor, "*shape"], dtype: torch.dtype) -> UInt[Tensor, "*shape"]:
+    """Return 0..1 as gray levels."""
+    return (x * WHITES[dtype]).round_().to(dtype)

@@ -107,7 +107,7 @@ def read_source(source: str, data_root: Path, config: DataConfig) -> Dataset:
     if source.startswith(HUB_PREFIX):
         return read_hub(source, config)
     if path.suffix.lower() == ".npz" and path.is_file():
-        return from_arrays(source, *read_npz(path, path.name, config.kind, config.max_bytes))
+        return from_arrays(source, *read_npz(path, path.name, config.kind, config.max_bytes, config.value_range))
     if path.suffix.lower() == ".ts" and path.is_file():
         return read_ts(path)
     return read_any_folder(path, config) if path.is_dir() else read_manifest(path, config)

@@ -81,7 +81,7 @@ class DataConfig:
     """Share of each class's training samples for testing, where the source has no test split."""
 
     value_range: tuple[float, float] | None = field(default=None, metadata={SPARSE: True})
-    """Black and white of pictures in files with more than 8 bits a value; None: by what the training samples hold."""
+    """Black and white of pictures with more than 8 bits a value; None: by what the training samples hold."""
 
     strict: bool = False
     """Refuse a source with unreadable files, instead of skipping and listing them."""

@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float32, Int64, UInt8, UInt64
+from jaxtyping import Bool, Float32, Int64, UInt, UInt8, UInt64
 
 from falconet.data.dataset import Dataset, Samples, Unreadable, to_text
 from falconet.data.duplicates import SIDE, hash_copies, hash_series, hash_text, make_thumbnails, shrink
@@ -147,7 +147,7 @@ def survey_span(samples: Samples, span: range, kind: Kind) -> Survey:
     )
 
 
-def measure_image(image: UInt8[np.ndarray, "height width channels"]) -> Fact:
+def measure_image(image: UInt[np.ndarray, "height width channels"]) -> Fact:
     """Return the facts of an image; its hash is computed later, together with others."""
     height, width, channels = image.shape
     copy = shrink(image)

@@ -11,7 +11,8 @@ import torch
 from jaxtyping import Float32, Int64
 
 from falconet.artifact import Artifact
-from falconet.data import Dataset, ImageFiles, Samples, Split, Unreadable
+from falconet.data import Dataset, Samples, Split, Unreadable
+from falconet.data.dataset import Scalable
 from falconet.data.preprocessing import iterate_prepared
 from falconet.data.series import WavFiles
 from falconet.errors import DataError
@@ -77,8 +78,8 @@ def answer_split(artifact: Artifact, split: Split) -> Answers:
 
 def fit_recordings(samples: Samples, spec: InputSpec) -> Samples:
     """Return samples as the model reads them, whatever their source: recordings at its rate, pictures in its range."""
-    if isinstance(samples, ImageFiles) and isinstance(spec, ImageSpec):
-        return dataclasses.replace(samples, value_range=spec.value_range)
+    if isinstance(samples, Scalable) and isinstance(spec, ImageSpec):
+        return samples.scale(spec.value_range, spec.dtype)
     if isinstance(samples, WavFiles) and isinstance(spec, SeriesSpec) and spec.rate is not None:
         return dataclasses.replace(samples, rate=spec.rate, channels=spec.raw_shape[0])
     return samples

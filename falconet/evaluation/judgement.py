@@ -28,6 +28,7 @@ from falconet.evaluation.outliers import Outliers, separate_outliers
 from falconet.evaluation.robustness import Robustness, measure_robustness
 from falconet.evaluation.slices import Slices, check_column, slice_answers
 from falconet.schema import from_mapping, merge, to_mapping
+from falconet.spec import ImageSpec
 
 
 @dataclass(frozen=True)
@@ -192,6 +193,10 @@ def find_split(
     """
     origin = artifact.config.provenance.data
     config = from_mapping(DataConfig, merge(to_mapping(recall(origin, source)), settings or {}), "data")
+    spec = artifact.config.input
+    if isinstance(spec, ImageSpec) and spec.value_range is not None:
+        # Read in this range whatever they hold: no need to look for another one.
+        config = dataclasses.replace(config, value_range=spec.value_range)
     dataset = read_dataset(source, data_root=data_root, config=config)
     if dataset.fingerprint == origin.fingerprint:
         dataset = complete_splits(dataset, config)

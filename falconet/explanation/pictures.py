@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from falconet.data.drawing import COLORS, FRAME, choose_colors, clean, cut, draw_sample, measure, shorten
+from falconet.data.images import to_bytes
 from falconet.explanation.faithfulness import Faithfulness
 from falconet.spec import Kind
 
@@ -306,7 +307,8 @@ def draw_embedding(
             axes.scatter(points[:, 0], points[:, 1], s=20, color=color, marker=marker, alpha=0.8, linewidths=0)
         )
     for index, image in thumbnails:
-        picture = image.squeeze(2) if image.shape[2] == 1 else image
+        shown = to_bytes(image)
+        picture = shown.squeeze(2) if shown.shape[2] == 1 else shown
         box = OffsetImage(picture, zoom=28 / max(picture.shape[:2]), cmap="gray", interpolation="nearest")
         frame = {"edgecolor": colors[classes[index]], "linewidth": 1.5}
         axes.add_artist(AnnotationBbox(box, tuple(plane[index]), pad=0.1, bboxprops=frame))

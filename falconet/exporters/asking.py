@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Float
 
 from falconet.data.files import open_files
+from falconet.data.images import to_words
 from falconet.data.series import fit_series
 from falconet.data.texts import TextEncoder, check_tokenizer
 from falconet.errors import DataError, ExportError, PathError
@@ -62,7 +63,7 @@ def predict_exported(
 
 
 def make_prepare(metadata: Metadata, tokenizer: str | None) -> Prepare:
-    """Return what turns a raw sample into what an exported file takes: nothing is left to do for images."""
+    """Return what turns a raw sample into what an exported file takes; of images, only their type may differ."""
     spec = metadata.input
     if isinstance(spec, SeriesSpec):
         return lambda series: fit_series(series, spec)
@@ -70,6 +71,8 @@ def make_prepare(metadata: Metadata, tokenizer: str | None) -> Prepare:
         assert tokenizer is not None
         encoder = TextEncoder(tokenizer, spec.shape[0])
         return lambda text: encoder.encode([text])[0]
+    if spec.dtype == "uint16":
+        return lambda image: to_words(check_sides(image, metadata.sides))
     return lambda image: check_sides(image, metadata.sides)
 
 

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float32, UInt8
+from jaxtyping import Float32, UInt
 from torch import SymInt, Tensor, nn
 
 from falconet.artifact import Artifact
-from falconet.data.preprocessing import Preprocess, SeriesPreprocess
+from falconet.data.preprocessing import WHITES, Preprocess, SeriesPreprocess
 from falconet.spec import ImageSpec, InputSpec, SeriesSpec
 
 INPUTS = {"image": "image", "series": "series", "text": "tokens"}
@@ -56,9 +56,9 @@ class AnyImage(Preprocess):
     """
 
     def forward(
-        self, images: UInt8[Tensor, "batch height width channels"]
+        self, images: UInt[Tensor, "batch height width channels"]
     ) -> Float32[Tensor, "batch model_channels model_height model_width"]:
-        return self.normalize(self.fit(images.permute(0, 3, 1, 2).float() / 255))
+        return self.normalize(self.fit(images.permute(0, 3, 1, 2).float() / WHITES[images.dtype]))
 
     def fit(
         self, x: Float32[Tensor, "batch channels height width"]
@@ -95,8 +95,9 @@ def weigh_pixels(found: int | SymInt, wanted: int) -> Float32[Tensor, "wanted fo
 def make_graph(artifact: Artifact, *, raw: bool = False) -> Graph:
     """Return what is exported: the way from raw samples to probabilities, or with `raw` the bare network.
 
-    Raw images are uint8 of any height, width, and 1 or 3 channels last; series float32 as `fit_series` returns them;
-    texts are token numbers. The bare network takes normalized input and answers logits.
+    Raw images are uint8, or uint16 for models of deep ones, of any height, width, and 1 or 3 channels last; series
+    float32 as `fit_series` returns them; texts are token numbers. The bare network takes normalized input and answers
+    logits.
     """
     spec, network = artifact.config.input, copy.deepcopy(artifact.model)
     network.to(memory_format=torch.contiguous_format)
@@ -130,7 +131,8 @@ def make_raw(spec: InputSpec) -> Tensor:
     """Return two raw samples; images are not of the model's own size, so that no step of scaling is left out."""
     if isinstance(spec, ImageSpec):
         height, width = (side + 3 for side in spec.inner_size)
-        return torch.full((2, height, width, 3), 128, dtype=torch.uint8)
+        dtype, gray = (torch.uint8, 128) if spec.dtype == "uint8" else (torch.uint16, 32896)
+        return torch.full((2, height, width, 3), gray, dtype=dtype)
     if isinstance(spec, SeriesSpec):
         return torch.linspace(-1, 1, spec.raw_shape[1]).expand(2, *spec.raw_shape).contiguous()
     return torch.ones(2, *spec.shape, dtype=torch.int64)

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float, Int64, UInt8
+from jaxtyping import Bool, Float, Int64, UInt
 
 from falconet import metrics
 from falconet.artifact import Artifact
 from falconet.data import ImageArray, Samples, SeriesArray, Texts
+from falconet.data.images import LEVELS
 from falconet.data.preprocessing import TextPreprocess
 from falconet.errors import DataError, ExportError, FalconetError, MissingExtraError
 from falconet.evaluation import match_labels, predict_logits
@@ -131,7 +132,8 @@ def make_up(artifact: Artifact, reason: str) -> Kept:
     samples: Samples
     if isinstance(spec, ImageSpec):
         height, width = (2 * side for side in spec.inner_size)
-        samples = ImageArray(generator.integers(0, 256, (MADE_UP, height, width, 3), dtype=np.uint8), names)
+        shape, dtype = (MADE_UP, height, width, 3), np.dtype(spec.dtype)
+        samples = ImageArray(generator.integers(0, LEVELS[spec.dtype], shape, dtype=dtype, endpoint=True), names)
     elif isinstance(spec, SeriesSpec):
         channels, steps = spec.raw_shape
         ends = generator.integers(1, steps + 1, MADE_UP).cumsum()
@@ -156,8 +158,8 @@ class Thinned:
     def name(self, index: int) -> str:
         return self.samples.name(index)
 
-    def read(self, index: int) -> UInt8[np.ndarray, "height width channels"]:
-        image: UInt8[np.ndarray, "height width channels"] = self.samples.read(index)
+    def read(self, index: int) -> UInt[np.ndarray, "height width channels"]:
+        image: UInt[np.ndarray, "height width channels"] = self.samples.read(index)
         step = -(-max(image.shape[:2]) // self.sides)
         return np.ascontiguousarray(image[::step, ::step])
 

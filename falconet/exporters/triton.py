@@ -19,6 +19,7 @@ from falconet.exporters.onnx import write_onnx
 
 TYPES: dict[int, str] = {
     onnx.TensorProto.UINT8: "TYPE_UINT8",
+    onnx.TensorProto.UINT16: "TYPE_UINT16",
     onnx.TensorProto.INT64: "TYPE_INT64",
     onnx.TensorProto.FLOAT: "TYPE_FP32",
 }

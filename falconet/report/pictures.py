@@ -16,9 +16,10 @@ from threading import RLock
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Float32, UInt8
+from jaxtyping import Float32, UInt
 
 from falconet.data.drawing import FRAME
+from falconet.data.images import to_bytes
 from falconet.escaping import escape_line
 from falconet.training import EpochRow
 
@@ -128,11 +129,12 @@ def scope_ids(svg: str, part: str = "") -> str:
     return re.sub(r'(url\(|href=")#', rf"\g<1>#{prefix}", svg)
 
 
-def encode_picture(pixels: UInt8[np.ndarray, "height width channels"], side: int = 96) -> str:
+def encode_picture(pixels: UInt[np.ndarray, "height width channels"], side: int = 96) -> str:
     """Return an image as a PNG data URI, enlarged by whole pixels or shrunk so that its longer side is near `side`."""
     from PIL import Image
 
-    image = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
+    shown = to_bytes(pixels)
+    image = Image.fromarray(shown[..., 0] if shown.shape[2] == 1 else shown)
     longer = max(image.size)
     factor = max(side // longer, 1)
     size = [max(round(edge * (factor if longer <= side else side / longer)), 1) for edge in image.size]

@@ -15,7 +15,9 @@ from hypothesis.extra import numpy as hnp
 
 from falconet.data.arrays import as_images, as_labels, find_pairs, read_idx, read_idx_folder, read_npz
 from falconet.data.dataset import Split, hash_bytes
+from falconet.data.images import ValueRange
 from falconet.data.series import series_dataset
+from falconet.data.sources import load_dataset
 from falconet.data.splits import DataConfig, complete_splits
 from falconet.errors import DataError
 from falconet.spec import Kind
@@ -303,20 +305,113 @@ def test_arrays_of_another_shape_are_no_images(shape: tuple[int, ...]) -> None:
         as_images(np.zeros(shape, dtype=np.uint8), "here")
 
 
+def save_images(path: Path, **splits: np.ndarray) -> Path:
+    """Write images of a class each in turn, as MedMNIST's archives name them."""
+    labels = {f"{split}_labels": np.arange(len(images)) % 2 for split, images in splits.items()}
+    np.savez(path, **{f"{split}_images": images for split, images in splits.items()}, **labels)
+    return path
+
+
+def read_pixels(path: Path, kind: Kind | None = None, value_range: ValueRange | None = None) -> dict[str, np.ndarray]:
+    _, splits, _ = read_npz(path, path.name, kind, value_range=value_range)
+    arrays = {name: [split.samples.read(index) for index in range(len(split))] for name, split in splits.items()}
+    return {name: np.stack(images) for name, images in arrays.items()}
+
+
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        (np.nan, r"wanted values in 0\.\.255 or 0\.\.1, found nan"),
-        (np.inf, "found 0.0..inf"),
-        (-0.1, "found -0.1"),
-        (256.0, "found 0.0..256.0"),
+        (np.nan, "wanted finite values, found nan"),
+        (np.inf, "wanted finite values, found 0..inf"),
+        (-0.1, r"wanted values in 0\.\.65535, found -0.1"),
+        (65536.0, r"found 0\.\.65536"),
     ],
 )
-def test_pixel_values_out_of_range_are_refused(value: float, message: str) -> None:
+def test_pixel_values_out_of_range_are_refused(value: float, message: str, tmp_path: Path) -> None:
     array = np.zeros((2, 3, 3))
     array[1, 1, 1] = value
-    with pytest.raises(DataError, match=f"{message}.*; say --set data.kind=series where they are series"):
-        as_images(array, "here")
+    with pytest.raises(DataError, match=f"train_images: {message}.*; say --set data.kind=series where they are series"):
+        read_pixels(save_images(tmp_path / "mine.npz", train=array))
+
+
+def test_values_below_black_are_read_where_that_is_said(tmp_path: Path) -> None:
+    path = save_images(tmp_path / "mine.npz", train=np.array([-1, 0, 1]).reshape(3, 1, 1) * np.ones((3, 2, 2)))
+    for found in (read_pixels(path, "image"), read_pixels(path, value_range=(-1, 1))):
+        assert found["train"][:, 0, 0, 0].tolist() == [0, 32768, 65535]
+    assert read_pixels(path, value_range=(0, 2))["train"][:, 0, 0, 0].tolist() == [0, 0, 32768]
+
+
+@pytest.mark.parametrize(
+    ("white", "dtype"),
+    [(4095, np.uint16), (4095, np.int32), (4095, ">u2"), (1023, np.int64), (65535, np.float32), (16383, np.uint32)],
+)
+def test_deep_arrays_have_one_range_for_all_splits(white: int, dtype: str, tmp_path: Path) -> None:
+    train = np.linspace(0, white, 50).round().astype(dtype).reshape(2, 5, 5)
+    # Darker by far: read alone, it would be stretched.
+    test = (train // 20).astype(dtype)
+    path = save_images(tmp_path / "mine.npz", train=train, test=test)
+    dataset = load_dataset(path)
+    assert dataset.value_range == (0, white)
+    found = read_pixels(path)
+    for split, raw in (("train", train), ("test", test)):
+        assert found[split].dtype == np.uint16
+        assert np.array_equal(found[split][..., 0], np.round(raw.astype(np.float64) * (65535 / white)))
+    everything = dataset.split("all").samples
+    assert max(int(everything.read(index).max()) for index in range(len(everything))) == 65535
+
+
+def test_floating_point_between_the_levels_keeps_them_apart(tmp_path: Path) -> None:
+    ramp = np.linspace(0, 1, 1000).reshape(10, 10, 10)
+    for scale, white in ((1, 1), (250, 255)):
+        path = save_images(tmp_path / "mine.npz", train=ramp * scale, val=ramp[:2] * scale / 300)
+        assert load_dataset(path).value_range == (0, white)
+        assert len(np.unique(read_pixels(path)["train"])) == 1000
+        # The least of both splits share one scale: no array is stretched by its own extremes.
+        assert int(read_pixels(path)["val"].max()) == round(ramp[1].max() * scale / 300 * 65535 / white)
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.float32, np.float64, np.uint16])
+@pytest.mark.parametrize("scale", [1, 1 / 255])
+def test_bytes_in_a_larger_type_are_what_they_were(dtype: type, scale: float, tmp_path: Path) -> None:
+    if scale < 1 and not issubclass(dtype, np.floating):
+        pytest.skip("whole numbers")
+    # The test split is dark: in floating point, its values alone would seem to be another unit.
+    pixels = {"train": IMAGES, "test": np.minimum(IMAGES, 1)}
+    plain = load_dataset(save_images(tmp_path / "plain.npz", **pixels))
+    wide = {split: (images * dtype(scale)).astype(dtype) for split, images in pixels.items()}
+    path = save_images(tmp_path / "wide.npz", **wide)
+    dataset = load_dataset(path)
+    assert dataset.value_range is None
+    assert dataset.fingerprint == plain.fingerprint
+    for split, images in pixels.items():
+        found = read_pixels(path)[split]
+        assert found.dtype == np.uint8
+        assert np.array_equal(found[..., 0], images)
+    # Another range may be asked for, and changes neither hashes nor splits.
+    asked = load_dataset(path, config=DataConfig(value_range=(0, 510 * scale)))
+    assert (asked.value_range, asked.fingerprint) == ((0, 510 * scale), plain.fingerprint)
+    assert read_pixels(path, value_range=(0, 510 * scale))["train"].max() == round(IMAGES.max() / 510 * 65535)
+
+
+def test_hashes_of_deep_arrays_follow_from_their_values_alone(tmp_path: Path) -> None:
+    ramp = np.arange(3000, 3100).reshape(4, 5, 5)
+    hashes = [
+        load_dataset(save_images(tmp_path / "mine.npz", train=ramp.astype(dtype)), config=config).fingerprint
+        for dtype in (np.uint16, np.int32, np.float64)
+        for config in (None, DataConfig(value_range=(3000, 3100)))
+    ]
+    assert len(set(hashes)) == 1
+    ramp[0, 0, 0] += 1
+    assert load_dataset(save_images(tmp_path / "mine.npz", train=ramp)).fingerprint not in hashes
+
+
+def test_splits_of_bytes_and_of_deep_values_are_joined(tmp_path: Path) -> None:
+    deep = np.full((2, 3, 3), 4095, dtype=np.uint16)
+    path = save_images(tmp_path / "mine.npz", train=np.full((4, 3, 3), 128, dtype=np.uint8), test=deep)
+    dataset = load_dataset(path)
+    assert dataset.value_range == (0, 4095)
+    everything = dataset.split("all").samples
+    assert {int(everything.read(index)[0, 0, 0]) for index in range(6)} == {128 * 257, 65535}
 
 
 def test_strings_are_no_pixels() -> None:
@@ -340,11 +435,11 @@ def test_strings_are_no_pixels() -> None:
     ],
     ids=["gray", "one channel", "channel first", "int", "float", "0..1", "bool", "int 0..1", "color first", "color"],
 )
-def test_images_become_bytes_with_channels_last(array: np.ndarray, expected: np.ndarray) -> None:
-    images = as_images(array, "here")
+def test_images_become_bytes_with_channels_last(array: np.ndarray, expected: np.ndarray, tmp_path: Path) -> None:
+    images = read_pixels(save_images(tmp_path / "mine.npz", train=array), "image")["train"]
     assert images.dtype == np.uint8
-    assert images.flags.c_contiguous
     assert np.array_equal(images, expected)
+    assert as_images(array, "here").flags.c_contiguous
 
 
 def write_members(path: Path, **members: tuple[str, bytes]) -> None:

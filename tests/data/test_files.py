@@ -745,20 +745,25 @@ def test_deep_pictures_have_one_range(tmp_path: Path) -> None:
     for index in range(len(everything)):
         low = everything.samples.name(index).startswith("low")
         level = (300 if low else 4095) - int(Path(everything.samples.name(index)).stem)
-        assert (everything.samples.read(index) == round(level / 4095 * 255)).all()
+        assert everything.samples.read(index).dtype == np.uint16
+        assert (everything.samples.read(index) == round(level / 4095 * 65535)).all()
 
 
 def test_a_range_may_be_asked_for(tmp_path: Path) -> None:
     root = write_twelve_bits(tmp_path / "deep")
     dataset = load_dataset(root, config=DataConfig(value_range=(0, 8190)))
     assert dataset.value_range == (0.0, 8190.0)
-    assert max(int(dataset.split("all").samples.read(index).max()) for index in range(24)) == 128
+    assert max(int(dataset.split("all").samples.read(index).max()) for index in range(24)) == 32768
     with pytest.raises(ConfigError, match="value_range: wanted black and a higher white"):
         DataConfig(value_range=(5, 5))
 
 
 def test_shallow_pictures_have_no_range(make_folder: FolderMaker) -> None:
     assert load_dataset(make_folder()).value_range is None
+    # One that is asked for is for deep ones.
+    dataset = load_dataset(make_folder(), config=DataConfig(value_range=(0, 10)))
+    assert dataset.value_range is None
+    assert dataset.splits["train"].samples.read(0).dtype == np.uint8
 
 
 def test_a_model_reads_pictures_in_its_own_range(tmp_path: Path) -> None:
@@ -767,8 +772,14 @@ def test_a_model_reads_pictures_in_its_own_range(tmp_path: Path) -> None:
     path = str(root / "high" / "0.tif")
     assert open_files([path], spec).read(0).max() == 255
     assert open_files([path], replace(spec, value_range=None)).read(0).max() == 16
+    assert open_files([path], replace(spec, dtype="uint16")).read(0).max() == 65535
     cache, _ = open_cache(load_dataset(root).splits["train"], spec)
-    assert int(cache.take(torch.arange(len(cache))).max()) > 250
+    assert 250 < int(cache.take(torch.arange(len(cache))).max()) < 256
+    cache, _ = open_cache(load_dataset(root).splits["train"], replace(spec, dtype="uint16"))
+    held = cache.take(torch.arange(len(cache)))
+    assert held.dtype == torch.uint16
+    levels = {round(level / 4095 * 65535) for base in (300, 4095) for level in range(base - 11, base + 1)}
+    assert set(held.flatten().tolist()) <= levels
     # A dark source is not stretched: it is read as the model's own was.
     dark = load_dataset(write_twelve_bits(tmp_path / "dark", 900))
     assert dark.value_range == (0.0, 1023.0)

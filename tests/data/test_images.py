@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from falconet.data import images
-from falconet.data.images import decode_image, find_extremes, inspect_image, read_image
+from falconet.data.images import ValueRange, decode_image, find_extremes, inspect_image, read_image, to_bytes, to_words
 from falconet.errors import DataError
+from falconet.spec import PixelType
 from tests.data.builders import encode
 
 COLOR = (10, 120, 230)
@@ -433,6 +434,44 @@ def test_twelve_bits_have_full_contrast() -> None:
     assert len(np.unique(pixels)) == 256
     # Without a range, as models of before read them: seventeen levels are left.
     assert len(np.unique(decode_image(encode_tiff(ramp)))) == 17
+
+
+def test_sixteen_bits_keep_all_levels() -> None:
+    ramp = np.arange(4096, dtype=np.uint16).reshape(64, 64)
+    pixels = decode_image(encode_tiff(ramp), (0, 4095), "uint16")[..., 0]
+    assert pixels.dtype == np.uint16
+    assert np.array_equal(pixels, np.round(ramp * (65535 / 4095)))
+    assert len(np.unique(pixels)) == 4096
+    # In 8 bits they are what they are without the way through 16.
+    assert np.array_equal(to_bytes(pixels), decode_image(encode_tiff(ramp), (0, 4095))[..., 0])
+    shallow = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    assert decode_image(encode_tiff(shallow), (0, 4095), "uint16").dtype == np.uint8
+    assert np.array_equal(to_bytes(to_words(shallow)), shallow)
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.int32, np.float32])
+def test_deep_pictures_are_decoded_in_bands(dtype: type, monkeypatch: pytest.MonkeyPatch) -> None:
+    pixels = np.random.default_rng(0).integers(0, 5000, (600, 700)).astype(dtype)
+    content = encode_tiff(pixels)
+    whole = {name: decode_image(content, value_range, name) for name, value_range in RANGES}
+    monkeypatch.setattr(images, "BAND_PIXELS", 10 * 700)
+    find_extremes([content])  # What is imported and set up once does not count.
+    tracemalloc.start()
+    try:
+        for name, value_range in RANGES:
+            assert np.array_equal(decode_image(content, value_range, name), whole[name])
+        extremes = find_extremes([content])
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert extremes is not None
+    assert (extremes.low, extremes.high) == (pixels.min(), pixels.max())
+    # What is returned, its copy turned upright, and bands; in double precision the whole alone would take 8 bytes.
+    assert peak < 5.5 * pixels.size
+
+
+RANGES: tuple[tuple[PixelType, ValueRange | None], ...] = (("uint8", None), ("uint16", (0, 4095)))
+"""Of models of before, and of later ones."""
 
 
 def test_floating_point_to_255_is_what_bytes_are() -> None:
