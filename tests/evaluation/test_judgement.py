@@ -59,7 +59,7 @@ def test_no_more_raw_images_are_held_than_there_are_workers(
         Image.new("L", (40, 40), index).save(tmp_path / f"{index}.png")
     alive, most, lock = 0, 0, threading.Lock()
 
-    def read(path: Path) -> np.ndarray:
+    def read(path: Path, *how: object) -> np.ndarray:
         nonlocal alive, most
         image = np.zeros((40, 40, 1), dtype=np.uint8)
         with lock:
