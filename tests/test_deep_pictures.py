@@ -18,7 +18,11 @@ from falconet.data.preprocessing import Preprocess, hold
 from falconet.data.sources import load_dataset
 from falconet.errors import ConfigError
 from falconet.exporters.asking import predict_exported
+from falconet.exporters.exporting import choose_prepare
+from falconet.exporters.parity import Kept, compare_answers, make_up
+from falconet.exporters.targets import find_target, is_installed
 from falconet.spec import ImageSpec
+from tests.exporters.builders import LABELS, make_artifact, open_export
 
 DEEP = ImageSpec((1, 64, 64), ("a", "b"), (0.0,), (1.0,), dtype="uint16", value_range=(0, 4095))
 RAMP = np.arange(4096, dtype=np.uint16).reshape(64, 64)
@@ -69,6 +73,28 @@ def test_models_read_arrays_in_their_own_range() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("target", ["onnx", "triton", "openvino", "torch", "executorch"])
+def test_exports_of_deep_models_take_sixteen_bits(target: str, tmp_path: Path) -> None:
+    if not is_installed(find_target(target)):
+        pytest.skip("not installed")
+    spec = ImageSpec((1, 28, 28), LABELS, (0.4,), (0.3,), dtype="uint16", value_range=(0, 4095))
+    artifact = make_artifact("lenet_relu", spec)
+    _, session = open_export(artifact, target, tmp_path)
+    assert session.metadata.input == spec
+    made_up = make_up(artifact, "")
+    assert int(made_up.samples.read(0).max()) > 255
+    parity = compare_answers(artifact, session, choose_prepare(artifact, session.metadata, None), made_up)
+    assert parity.max_abs_difference < 1e-4
+    # Pictures of 8 bits are widened: the same gray levels.
+    pixels = np.arange(2 * 40 * 40).astype(np.uint8).reshape(2, 40, 40, 1)
+    small = ImageArray(pixels, np.array(["a", "b"]))
+    prepare = choose_prepare(artifact, session.metadata, None)
+    assert compare_answers(artifact, session, prepare, Kept(small, None, "bytes")).max_abs_difference < 1e-4
+    if target == "triton":
+        assert "TYPE_UINT16" in next(tmp_path.rglob("config.pbtxt")).read_text()
+
+
+@pytest.mark.slow
 def test_a_deep_model_answers_alike_everywhere(tmp_path: Path) -> None:
     generator = np.random.default_rng(0)
     # Both classes are one gray level in 8 bits: 16 to 31 of 4095 lie between 1 and 2 of 255.
@@ -82,7 +108,8 @@ def test_a_deep_model_answers_alike_everywhere(tmp_path: Path) -> None:
     spec = load_artifact(result.out).config.input
     assert isinstance(spec, ImageSpec)
     assert (spec.dtype, spec.value_range) == ("uint16", (0, 4095))
-    assert falconet.evaluate(result.out).accuracy >= 0
+    judged = falconet.evaluate(result.out, tmp_path / "data")
+    assert judged.accuracy >= 0
     exported = falconet.export(result.out, "onnx", tmp_path / "deep.onnx")
     assert exported.parity.max_abs_difference < 1e-4
     Image.fromarray(np.full((20, 30, 3), 99, dtype=np.uint8)).save(tmp_path / "data" / "low" / "bytes.png")

@@ -324,7 +324,7 @@ def read_pixels(path: Path, kind: Kind | None = None, value_range: ValueRange | 
         (np.nan, "wanted finite values, found nan"),
         (np.inf, "wanted finite values, found 0..inf"),
         (-0.1, r"wanted values in 0\.\.65535, found -0.1"),
-        (65536.0, r"found 0\.\.65536"),
+        (65536.0, r"wanted values in 0\.\.65535, found 0\.\.65536"),
     ],
 )
 def test_pixel_values_out_of_range_are_refused(value: float, message: str, tmp_path: Path) -> None:

@@ -759,9 +759,10 @@ def test_a_range_may_be_asked_for(tmp_path: Path) -> None:
 
 
 def test_shallow_pictures_have_no_range(make_folder: FolderMaker) -> None:
-    assert load_dataset(make_folder()).value_range is None
+    folder = make_folder()
+    assert load_dataset(folder).value_range is None
     # One that is asked for is for deep ones.
-    dataset = load_dataset(make_folder(), config=DataConfig(value_range=(0, 10)))
+    dataset = load_dataset(folder, config=DataConfig(value_range=(0, 10)))
     assert dataset.value_range is None
     assert dataset.splits["train"].samples.read(0).dtype == np.uint8
 

@@ -51,7 +51,8 @@ def write(folder: Path, columns: Mapping[str, Any], features: Features | None = 
 
 
 def picture(level: int, size: tuple[int, int] = (5, 4), mode: str = "L") -> bytes:
-    return encode(Image.new("L", size, level).convert(mode))
+    deep = mode == "I;16"
+    return encode(Image.new(mode, size, level) if deep else Image.new("L", size, level).convert(mode))
 
 
 def write_pictures(folder: Path, levels: Sequence[int], labels: Sequence[int], split: str = "train") -> str:
@@ -79,6 +80,24 @@ def test_images_in_parquet_are_decoded_when_wanted(tmp_path: Path) -> None:
     assert [split.samples.name(index) for index in range(3)] == [f"{source}:train[{index}]" for index in range(3)]
     assert [split.samples.read(index).tolist() for index in range(3)] == [[[[level]] * 5] * 4 for level in (10, 20, 30)]
     assert split.hashes.tolist() == [hash_bytes(picture(level)) for level in (10, 20, 30)]
+
+
+def test_deep_images_have_one_range_of_training(tmp_path: Path) -> None:
+    for split, levels in (("train", [4000, 100, 2000]), ("test", [100, 5000, 50])):
+        images = [{"bytes": picture(level, mode="I;16"), "path": None} for level in levels]
+        source = write(tmp_path / "a", {"image": images, "label": [0, 1, 0]}, PICTURES, split)
+    for white, asked in ((4095, None), (8190, (0, 8190))):
+        dataset = read(source, value_range=asked)
+        assert dataset.value_range == (0, white)
+        found = {name: [int(split.samples.read(i).max()) for i in range(3)] for name, split in dataset.splits.items()}
+        scaled = {level: min(round(level / white * 65535), 65535) for level in (50, 100, 2000, 4000, 5000)}
+        assert found["train"] == [scaled[4000], scaled[100], scaled[2000]]
+        assert found["test"] == [scaled[100], scaled[5000], scaled[50]]
+    samples = dataset.split("all").samples
+    assert isinstance(samples, HubImages)
+    assert int(samples.scale((0, 4095), "uint8").read(1).max()) == round(100 / 4095 * 255)
+    assert int(samples.scale(None, "uint8").read(0).max()) == round(4000 / 257)
+    assert read(write_pictures(tmp_path / "b", [10, 20], [1, 0]), value_range=(0, 9)).value_range is None
 
 
 def test_images_are_taken_and_joined_by_their_places(tmp_path: Path) -> None:
