@@ -182,6 +182,8 @@ def measure_member(archive: zipfile.ZipFile, item: zipfile.ZipInfo) -> int:
         shape, _, dtype = read(member)
     if dtype.hasobject:
         raise ValueError("it holds object arrays, which need pickle")
+    if min(shape, default=0) < 0:
+        raise ValueError(f"{item.filename} declares a negative size")  # Which would make room for another array.
     return math.prod(shape) * max(dtype.itemsize, 1)
 
 
