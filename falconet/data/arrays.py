@@ -195,7 +195,7 @@ def measure_member(archive: zipfile.ZipFile, item: zipfile.ZipInfo) -> int:
     if dtype.hasobject:
         raise ValueError("it holds object arrays, which need pickle")
     if min(shape, default=0) < 0:
-        raise ValueError(f"{item.filename} has a negative size")
+        raise ValueError(f"{item.filename} declares a negative size")  # Which would make room for another array.
     return math.prod(shape) * max(dtype.itemsize, 1)
 
 

@@ -198,7 +198,7 @@ def write_member(path: Path, shape: str, content: bytes) -> None:
         ("(2, 3000, 3000)", 10, "wanted at most 1,000,000 bytes in memory, found 18,000,016"),
         ("(2, 300000, 300000, 3)", 10, "wanted at most 1,000,000 bytes in memory, found 540,000,000,016"),
         ("(2, 100, 100)", 10, "cannot be read: "),
-        ("(2, -100, 100)", 10, "cannot be read: "),
+        ("(2, -1000000, 100)", 10, r"cannot be read: images\.npy declares a negative size"),
     ],
 )
 def test_npz_unpacks_no_more_than_it_may(tmp_path: Path, shape: str, size: int, message: str) -> None:
@@ -215,6 +215,8 @@ def test_npz_unpacks_no_more_than_it_may(tmp_path: Path, shape: str, size: int, 
 
 def test_npz_reads_no_more_than_it_declares(tmp_path: Path) -> None:
     path = tmp_path / "bomb.npz"
+    write_member(path, "(2, 2, 2)", bytes(8))
+    read_npz(path, "bomb.npz", None)  # What is imported when it is wanted takes memory too.
     write_member(path, "(2, 2, 2)", bytes(50_000_000))
     tracemalloc.start()
     try:

@@ -375,7 +375,6 @@ def test_a_class_of_files_that_are_not_read_says_which(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["x_TRAIN.ts", "x.ts"])
 def test_a_pipe_beside_series_is_not_waited_for(tmp_path: Path, name: str) -> None:
-    (tmp_path / "only").mkdir()
     os.mkfifo(tmp_path / name)
     with pytest.raises(DataError, match="not a regular file"):
         read_ts(tmp_path / name)
