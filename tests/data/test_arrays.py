@@ -325,6 +325,13 @@ def test_a_negative_size_makes_no_room_for_a_larger_array(tmp_path: Path) -> Non
         read_npz(path, "mine.npz", None, 60)
 
 
+def test_thousands_of_arrays_are_refused(tmp_path: Path) -> None:
+    many = {f"a{index}": ("", b"") for index in range(1001)}
+    write_members(tmp_path / "mine.npz", **many)
+    with pytest.raises(DataError, match="wanted at most 1000 arrays, found 1001"):
+        read_npz(tmp_path / "mine.npz", "mine.npz", None)
+
+
 def test_an_arrays_description_of_megabytes_is_not_read(tmp_path: Path) -> None:
     path = tmp_path / "mine.npz"
     write_members(path, images=(describe("(4, 4, 4)") + " " * (20 << 20), bytes(64)))
