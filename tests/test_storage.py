@@ -16,6 +16,7 @@ import pytest
 
 from falconet.errors import ArtifactError, RunExistsError, StorageError
 from falconet.storage import (
+    check_safetensors,
     hold,
     is_vacant,
     prepare_folder,
@@ -344,6 +345,17 @@ def test_a_swap_names_no_file_outside_its_folder(tmp_path: Path) -> None:
             settle(folder)
         shutil.rmtree(folder)
     assert (tmp_path / "outside").read_bytes() == b"mine"
+
+
+@pytest.mark.parametrize("described", [0, 100, 1 << 21])
+def test_tensors_may_be_described_within_limits(described: int) -> None:
+    check_safetensors(described.to_bytes(8, "little") + b"{}")
+
+
+@pytest.mark.parametrize("described", [(1 << 21) + 1, 90_000_000, (1 << 64) - 1])
+def test_descriptions_of_millions_of_tensors_are_refused(described: int) -> None:
+    with pytest.raises(ValueError, match=f"wanted at most 2097152 bytes to describe tensors, found {described}"):
+        check_safetensors(described.to_bytes(8, "little") + b"{}")
 
 
 @pytest.mark.parametrize("plan", [{"new": 5, "removed": []}, {"removed": []}, {"new": [], "removed": ["a\0b"]}])
