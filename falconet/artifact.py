@@ -47,7 +47,7 @@ from falconet.errors import (
 from falconet.models import create_model
 from falconet.schema import check_finite_fields, from_mapping, to_mapping
 from falconet.spec import FLOAT32_LEAST, FLOAT32_MOST, InputSpec, Kind, TextSpec
-from falconet.storage import format_json, open_regular, parse_json, read_regular, read_settled, swap
+from falconet.storage import check_safetensors, format_json, open_regular, parse_json, read_regular, read_settled, swap
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -443,6 +443,7 @@ def read_weights(path: Path, content: bytes) -> dict[str, Tensor]:
 
     try:
         with enough_memory(str(path)):
+            check_safetensors(content)
             weights = safetensors.torch.load(content)
             check_finite(weights)
             return weights

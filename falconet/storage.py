@@ -280,6 +280,20 @@ def parse_json(path: Path, content: bytes) -> dict[str, Any]:
     return found
 
 
+def check_safetensors(content: bytes) -> None:
+    """Raise ValueError where a file of safetensors describes far more tensors than networks have.
+
+    The package takes seconds and gigabytes for the descriptions of a million, before anybody can count them.
+    """
+    described = int.from_bytes(content[:8], "little")
+    if described > LARGEST_DESCRIPTION:
+        raise ValueError(f"wanted at most {LARGEST_DESCRIPTION} bytes to describe tensors, found {described}")
+
+
+LARGEST_DESCRIPTION = 1 << 21
+"""Bytes, of which each tensor takes some hundred."""
+
+
 def open_regular(path: str | Path, *, follow: bool = True) -> BinaryIO:
     """Open a regular file for reading; a FIFO, a socket or a device is refused at once, as it could block or never end.
 

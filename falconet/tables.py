@@ -9,7 +9,7 @@ import io
 import json
 import re
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice, pairwise
 from pathlib import Path
@@ -32,6 +32,8 @@ MAX_BYTES = 2**30
 FREE_BYTES, EXPANSION = 1 << 25, 1024
 """What the pages of a Parquet file may unpack to, and so much more for each of its bytes: what deflate can do at most.
 Other compressions have no such limit."""
+FREE_ROWS, ROWS_A_BYTE = 1 << 18, 16
+"""Of a Parquet file: values that repeat take no bytes, but each row takes time and memory."""
 CELL_BYTES = 56
 """What a cell takes besides its characters: an object and a reference to it."""
 
@@ -531,9 +533,10 @@ def read_parquet(path: Path, max_bytes: int) -> Table:
         with open_regular(path) as file, parquet.ParquetFile(file) as source:
             names = [field.name for field in source.schema_arrow if is_readable(field.type)]
             check_names(path, names)
-            check_size(path, measure_parquet(source, names), max_bytes)
-            check_expansion(path, sum(measure_groups(source, names)))
-            texts = list_texts(source.metadata, names)
+            known = frozenset(names)
+            check_size(path, measure_parquet(source, known), max_bytes)
+            check_expansion(path, sum(measure_groups(source, known)), source.metadata.num_rows)
+            texts = list_texts(source.metadata, known)
         # A value that repeats is stored once, and so it is kept: a million times the same text is a text.
         with open_regular(path) as file, parquet.ParquetFile(file, read_dictionary=texts) as source:
             columns: dict[str, list[Any]] = {name: [] for name in names}
@@ -549,17 +552,17 @@ def read_parquet(path: Path, max_bytes: int) -> Table:
         raise DataError(f"{path}: damaged, or no Parquet: {' '.join(str(error).split())}") from error
 
 
-def measure_parquet(source: Any, names: Sequence[str]) -> int:
+def measure_parquet(source: Any, names: Collection[str]) -> int:
     """Return what the columns take in memory by a file's own word: cells, and what is unpacked for them."""
     metadata = source.metadata
-    rows = max(metadata.num_rows, sum(group.num_rows for group in list_groups(metadata)))
+    rows = max(int(metadata.num_rows), sum(int(group.num_rows) for group in list_groups(metadata)))
     sizes, shared = measure_groups(source, names), set(list_texts(metadata, names))
     # While a group is read, there are its pages, its values and dictionary as Arrow builds them, and Python's.
     held = sum(sizes) + GROUP_COPIES * max(sizes, default=0)
     return held + rows * (ROW_BYTES + sum(8 if name in shared else CELL_BYTES for name in names))
 
 
-def measure_groups(source: Any, names: Sequence[str]) -> list[int]:
+def measure_groups(source: Any, names: Collection[str]) -> list[int]:
     """Return the bytes of the columns' pages in each group of rows once they are unpacked, by a file's own word."""
     return [
         sum(
@@ -576,23 +579,28 @@ def list_groups(metadata: Any) -> list[Any]:
     return [metadata.row_group(index) for index in range(metadata.num_row_groups)]
 
 
-def check_expansion(path: Path, unpacked: int) -> None:
-    """Raise DataError for a small file that unpacks to far more: what is unpacked is copied several times."""
+def check_expansion(path: Path, unpacked: int, rows: int) -> None:
+    """Raise DataError for a small file that unpacks to far more, or to far more rows: much is made of each of both."""
     size = path.stat().st_size
     if unpacked > FREE_BYTES + EXPANSION * size:
         raise DataError(
             f"{path}: wanted at most {FREE_BYTES:,} bytes, and {EXPANSION} for each byte of the file, found "
             f"{unpacked:,} in {size:,} bytes; write it without compression"
         )
+    if rows > FREE_ROWS + ROWS_A_BYTE * size:
+        raise DataError(
+            f"{path}: wanted at most {FREE_ROWS:,} rows, and {ROWS_A_BYTE} for each byte of the file, found {rows:,} "
+            f"in {size:,} bytes; leave out rows that repeat others"
+        )
 
 
-def list_texts(metadata: Any, names: Sequence[str]) -> list[str]:
+def list_texts(metadata: Any, names: Collection[str]) -> list[str]:
     """Return the paths of the columns of texts and bytes, which may be stored as references to few values."""
     schema = (metadata.schema.column(index) for index in range(metadata.num_columns))
     return [item.path for item in schema if item.physical_type == "BYTE_ARRAY" and is_part(item.path, names)]
 
 
-def is_part(path: str, names: Sequence[str]) -> bool:
+def is_part(path: str, names: Collection[str]) -> bool:
     """Whether what a Parquet file calls `column` or `column.field` is one of some columns."""
     return path in names or path.removesuffix(".bytes").removesuffix(".path") in names
 

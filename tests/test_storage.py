@@ -16,6 +16,7 @@ import pytest
 
 from falconet.errors import ArtifactError, RunExistsError, StorageError
 from falconet.storage import (
+    check_safetensors,
     hold,
     is_vacant,
     prepare_folder,
@@ -409,12 +410,11 @@ def test_who_holds_a_folder_writes_into_no_other_of_its_name(replaced: bool, tmp
         if replaced:
             folder.mkdir()
             (folder / ".lock").write_bytes(theirs)
-        for write in (
-            lambda: write_bytes(folder / "checkpoint" / "second", b"2"),
-            lambda: swap(folder, OLD),
-        ):
-            with pytest.raises(StorageError, match=r"run, or \.lock in it, was renamed, removed or replaced"):
-                write()
+        refusal = r"run, or \.lock in it, was renamed, removed or replaced"
+        with pytest.raises(StorageError, match=refusal):
+            write_bytes(folder / "checkpoint" / "second", b"2")
+        with pytest.raises(StorageError, match=refusal):
+            swap(folder, OLD)
         write_bytes(tmp_path / "elsewhere", b"3")
     assert folder.exists() == replaced
     assert not replaced or read_set(folder) == {".lock": theirs}, "which is another process's"
@@ -429,6 +429,17 @@ def test_a_swap_that_nobody_wrote_is_refused(plan: dict[str, object], tmp_path: 
     write_json(tmp_path / ".swap" / "plan.json", {"folder": tmp_path.stat().st_ino, **plan})
     with pytest.raises(ArtifactError, match="is damaged: remove it"):
         settle(tmp_path)
+
+
+@pytest.mark.parametrize("described", [0, 100, 1 << 21])
+def test_tensors_may_be_described_within_limits(described: int) -> None:
+    check_safetensors(described.to_bytes(8, "little") + b"{}")
+
+
+@pytest.mark.parametrize("described", [(1 << 21) + 1, 90_000_000, (1 << 64) - 1])
+def test_descriptions_of_millions_of_tensors_are_refused(described: int) -> None:
+    with pytest.raises(ValueError, match=f"wanted at most 2097152 bytes to describe tensors, found {described}"):
+        check_safetensors(described.to_bytes(8, "little") + b"{}")
 
 
 def test_a_reader_in_the_middle_of_a_swap_reads_again(tmp_path: Path) -> None:

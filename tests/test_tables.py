@@ -466,6 +466,18 @@ def test_a_small_parquet_that_unpacks_to_far_more_is_refused_before_it_is(
     assert list(read_table(tmp_path / "t.parquet").columns["label"]) == ["a", "b"]
 
 
+def test_a_small_parquet_of_far_more_rows_is_refused_before_they_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("falconet.tables.FREE_ROWS", 1000)
+    pyarrow.parquet.write_table(pyarrow.table({"text": ["x"] * 100_000}), tmp_path / "t.parquet")
+    with pytest.raises(DataError, match=r"at most 1,000 rows, and 16 for each .* found 100,000 in \d+ bytes"):
+        read_table(tmp_path / "t.parquet")
+    different = pyarrow.table({"text": [f"{index}" for index in range(100_000)]})
+    pyarrow.parquet.write_table(different, tmp_path / "t.parquet")
+    assert read_table(tmp_path / "t.parquet").columns["text"][-1] == "99999"
+
+
 def test_bytes_in_parquet_are_text_where_they_are_utf8(tmp_path: Path) -> None:
     pyarrow.parquet.write_table(pyarrow.table({"a": ["é".encode(), b"\xff", None]}), tmp_path / "t.parquet")
     assert to_lists(read_table(tmp_path / "t.parquet")) == {"a": ["é", b"\xff", None]}

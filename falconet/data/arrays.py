@@ -32,7 +32,8 @@ LONGEST_HEADER = 1 << 14
 """Bytes of an array's description in an `.npz`."""
 NEAR_LEVEL = 1e-3
 """Of a gray level: so much single precision may have rounded values off that were 8 bits once."""
-
+MOST_ARRAYS = 1000
+"""Of an `.npz`, where pairs for three splits, lengths and classes are ten."""
 MOST_DIMENSIONS = 8
 """Of an array in an IDX file; those of images have three or four."""
 
@@ -173,6 +174,8 @@ def read_archive(path: Path, max_bytes: int = MAX_BYTES) -> dict[str, np.ndarray
                 raise DataError(f"{path}: cannot be read: it is no whole .npz archive; save it again with numpy.savez")
             with zipfile.ZipFile(file) as archive:
                 members = [item for item in archive.infolist() if item.filename.endswith(".npy")]
+                if len(members) > MOST_ARRAYS:
+                    raise DataError(f"{path}: wanted at most {MOST_ARRAYS} arrays, found {len(members)}")
                 check_size(path, sum(measure_member(archive, item) for item in members), max_bytes)
                 return {item.filename.removesuffix(".npy"): read_member(archive, item) for item in members}
     except DataError:

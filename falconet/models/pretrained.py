@@ -40,7 +40,7 @@ from falconet.models.registry import check_options, check_pretrained, find_model
 from falconet.models.table import MODELS
 from falconet.schema import from_mapping
 from falconet.spec import ImageSpec
-from falconet.storage import read_json, read_regular, read_settled
+from falconet.storage import check_safetensors, read_json, read_regular, read_settled
 
 IMAGENET_CLASSES = 1000
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -223,8 +223,9 @@ def read_safetensors(content: bytes) -> dict[str, Tensor]:
     import safetensors.torch
 
     try:
+        check_safetensors(content)
         return safetensors.torch.load(content)
-    except safetensors.SafetensorError as error:
+    except (safetensors.SafetensorError, ValueError) as error:
         raise ArtifactError(f"damaged: {error}") from error
 
 

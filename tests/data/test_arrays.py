@@ -6,6 +6,7 @@ import struct
 import tracemalloc
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -310,7 +311,8 @@ def test_arrays_of_another_shape_are_no_images(shape: tuple[int, ...]) -> None:
 def save_images(path: Path, **splits: np.ndarray) -> Path:
     """Write images of a class each in turn, as MedMNIST's archives name them."""
     labels = {f"{split}_labels": np.arange(len(images)) % 2 for split, images in splits.items()}
-    np.savez(path, **{f"{split}_images": images for split, images in splits.items()}, **labels)
+    arrays: dict[str, Any] = {f"{split}_images": images for split, images in splits.items()} | labels
+    np.savez(path, **arrays)
     return path
 
 
@@ -353,7 +355,7 @@ def test_deep_arrays_have_one_range_for_all_splits(white: int, dtype: str, tmp_p
     test = (train // 20).astype(dtype)
     path = save_images(tmp_path / "mine.npz", train=train, test=test)
     dataset = load_dataset(path)
-    assert dataset.value_range == (0, white)
+    assert dataset.value_range == (0.0, white)
     found = read_pixels(path)
     for split, raw in (("train", train), ("test", test)):
         assert found[split].dtype == np.uint16
@@ -411,7 +413,7 @@ def test_splits_of_bytes_and_of_deep_values_are_joined(tmp_path: Path) -> None:
     deep = np.full((2, 3, 3), 4095, dtype=np.uint16)
     path = save_images(tmp_path / "mine.npz", train=np.full((4, 3, 3), 128, dtype=np.uint8), test=deep)
     dataset = load_dataset(path)
-    assert dataset.value_range == (0, 4095)
+    assert dataset.value_range == (0.0, 4095.0)
     everything = dataset.split("all").samples
     assert {int(everything.read(index)[0, 0, 0]) for index in range(6)} == {128 * 257, 65535}
 
@@ -463,8 +465,15 @@ def test_a_negative_size_makes_no_room_for_a_larger_array(tmp_path: Path) -> Non
     with pytest.raises(DataError, match="wanted at most 60 bytes in memory, found 68"):
         read_npz(path, "mine.npz", None, 60)
     write_members(path, images=(describe("(4, 4, 4)"), bytes(64)), labels=(describe("(-100,)"), b""))
-    with pytest.raises(DataError, match=r"labels\.npy has a negative size"):
+    with pytest.raises(DataError, match=r"labels\.npy declares a negative size"):
         read_npz(path, "mine.npz", None, 60)
+
+
+def test_thousands_of_arrays_are_refused(tmp_path: Path) -> None:
+    many = {f"a{index}": ("", b"") for index in range(1001)}
+    write_members(tmp_path / "mine.npz", **many)
+    with pytest.raises(DataError, match="wanted at most 1000 arrays, found 1001"):
+        read_npz(tmp_path / "mine.npz", "mine.npz", None)
 
 
 def test_an_arrays_description_of_megabytes_is_not_read(tmp_path: Path) -> None:

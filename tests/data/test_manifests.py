@@ -404,7 +404,11 @@ def test_words_for_missing_numbers_are_missing_values(tmp_path: Path) -> None:
 
 
 def test_numbers_with_units_are_no_texts(tmp_path: Path) -> None:
-    columns = {"weight": [f"{index} kg" for index in range(8)], "price": list(range(8)), "label": list("abababab")}
+    columns: dict[str, list[Any]] = {
+        "weight": [f"{index} kg" for index in range(8)],
+        "price": list(range(8)),
+        "label": list("abababab"),
+    }
     with pytest.raises(DataError, match="wanted texts, paths or series in its columns, found weight, price, label"):
         read(write(tmp_path / "t.csv", columns))
 
@@ -468,7 +472,10 @@ def test_each_of_many_columns_is_looked_at_a_few_times(tmp_path: Path, monkeypat
 
     monkeypatch.setattr(manifests, "head", count)
     width = 3000
-    columns = {**{f"c{index}": [0.5, 1.5, 2.5, 3.5] for index in range(width)}, "label": list("abab")}
+    columns: dict[str, list[Any]] = {
+        **{f"c{index}": [0.5, 1.5, 2.5, 3.5] for index in range(width)},
+        "label": list("abab"),
+    }
     assert read(write(tmp_path / "t.csv", columns)).size == (width,)
     assert len(looks) >= width
     assert sum(looks.values()) < 12 * width
