@@ -355,7 +355,7 @@ def test_deep_arrays_have_one_range_for_all_splits(white: int, dtype: str, tmp_p
     test = (train // 20).astype(dtype)
     path = save_images(tmp_path / "mine.npz", train=train, test=test)
     dataset = load_dataset(path)
-    assert dataset.value_range == (0.0, white)
+    assert dataset.value_range == (0.0, float(white))
     found = read_pixels(path)
     for split, raw in (("train", train), ("test", test)):
         assert found[split].dtype == np.uint16

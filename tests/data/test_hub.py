@@ -88,7 +88,7 @@ def test_deep_images_have_one_range_of_training(tmp_path: Path) -> None:
         source = write(tmp_path / "a", {"image": images, "label": [0, 1, 0]}, PICTURES, split)
     for white, asked in ((4095, None), (8190, (0, 8190))):
         dataset = read(source, value_range=asked)
-        assert dataset.value_range == (0.0, white)
+        assert dataset.value_range == (0.0, float(white))
         found = {name: [int(split.samples.read(i).max()) for i in range(3)] for name, split in dataset.splits.items()}
         scaled = {level: min(round(level / white * 65535), 65535) for level in (50, 100, 2000, 4000, 5000)}
         assert found["train"] == [scaled[4000], scaled[100], scaled[2000]]
