@@ -41,7 +41,7 @@ def test_a_ramp_of_twelve_bits_keeps_its_levels(tmp_path: Path) -> None:
     # So does what training reads, from a file and from memory.
     split = load_dataset(tmp_path).splits["train"]
     cached = load_inputs(split, DEEP)
-    batch = cached.inputs.take(torch.arange(1))  # type: ignore[arg-type]
+    batch = cached.inputs.take(torch.arange(1))
     assert len(torch.unique(to_input(batch, Preprocess(DEEP)))) == 4096
     held, _ = hold(split.samples, Preprocess(DEEP))
     assert held.dtype == torch.uint16

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gzip
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -259,8 +260,9 @@ def test_arrays_of_another_shape_are_no_images(shape: tuple[int, ...]) -> None:
 
 def save_images(path: Path, **splits: np.ndarray) -> Path:
     """Write images of a class each in turn, as MedMNIST's archives name them."""
-    labels = {f"{split}_labels": np.arange(len(images)) % 2 for split, images in splits.items()}
-    np.savez(path, **{f"{split}_images": images for split, images in splits.items()}, **labels)
+    arrays: dict[str, Any] = {f"{split}_images": images for split, images in splits.items()}
+    arrays |= {f"{split}_labels": np.arange(len(images)) % 2 for split, images in splits.items()}
+    np.savez(path, **arrays)
     return path
 
 
@@ -303,7 +305,7 @@ def test_deep_arrays_have_one_range_for_all_splits(white: int, dtype: str, tmp_p
     test = (train // 20).astype(dtype)
     path = save_images(tmp_path / "mine.npz", train=train, test=test)
     dataset = load_dataset(path)
-    assert dataset.value_range == (0, white)
+    assert dataset.value_range == (0.0, float(white))
     found = read_pixels(path)
     for split, raw in (("train", train), ("test", test)):
         assert found[split].dtype == np.uint16
@@ -316,7 +318,7 @@ def test_floating_point_between_the_levels_keeps_them_apart(tmp_path: Path) -> N
     ramp = np.linspace(0, 1, 1000).reshape(10, 10, 10)
     for scale, white in ((1, 1), (250, 255)):
         path = save_images(tmp_path / "mine.npz", train=ramp * scale, val=ramp[:2] * scale / 300)
-        assert load_dataset(path).value_range == (0, white)
+        assert load_dataset(path).value_range == (0.0, float(white))
         assert len(np.unique(read_pixels(path)["train"])) == 1000
         # The least of both splits share one scale: no array is stretched by its own extremes.
         assert int(read_pixels(path)["val"].max()) == round(ramp[1].max() * scale / 300 * 65535 / white)
@@ -361,7 +363,7 @@ def test_splits_of_bytes_and_of_deep_values_are_joined(tmp_path: Path) -> None:
     deep = np.full((2, 3, 3), 4095, dtype=np.uint16)
     path = save_images(tmp_path / "mine.npz", train=np.full((4, 3, 3), 128, dtype=np.uint8), test=deep)
     dataset = load_dataset(path)
-    assert dataset.value_range == (0, 4095)
+    assert dataset.value_range == (0.0, 4095.0)
     everything = dataset.split("all").samples
     assert {int(everything.read(index)[0, 0, 0]) for index in range(6)} == {128 * 257, 65535}
 

@@ -434,7 +434,7 @@ def test_sixteen_bits_keep_all_levels() -> None:
 
 @pytest.mark.parametrize("dtype", [np.uint16, np.int32, np.float32])
 def test_deep_pictures_are_decoded_in_bands(dtype: type, monkeypatch: pytest.MonkeyPatch) -> None:
-    pixels = np.random.default_rng(0).integers(0, 5000, (600, 700)).astype(dtype)
+    pixels: np.ndarray = np.random.default_rng(0).integers(0, 5000, (600, 700)).astype(dtype)
     content = encode_tiff(pixels)
     whole = {name: decode_image(content, value_range, name) for name, value_range in RANGES}
     monkeypatch.setattr(images, "BAND_PIXELS", 10 * 700)
