@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from falconet.data.files import open_files
 from falconet.data.loader import load_inputs, measure_inputs, to_input
 from falconet.data.preprocessing import Preprocess, hold
 from falconet.data.sources import load_dataset
-from falconet.errors import ConfigError
+from falconet.errors import ConfigError, ExportError
 from falconet.exporters.asking import predict_exported
 from falconet.exporters.exporting import choose_prepare
 from falconet.exporters.parity import Kept, compare_answers, make_up
@@ -73,7 +74,7 @@ def test_models_read_arrays_in_their_own_range() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("target", ["onnx", "triton", "openvino", "torch", "executorch"])
+@pytest.mark.parametrize("target", ["onnx", "triton", "openvino", "torch"])
 def test_exports_of_deep_models_take_sixteen_bits(target: str, tmp_path: Path) -> None:
     if not is_installed(find_target(target)):
         pytest.skip("not installed")
@@ -92,6 +93,16 @@ def test_exports_of_deep_models_take_sixteen_bits(target: str, tmp_path: Path) -
     assert compare_answers(artifact, session, prepare, Kept(small, None, "bytes")).max_abs_difference < 1e-4
     if target == "triton":
         assert "TYPE_UINT16" in next(tmp_path.rglob("config.pbtxt")).read_text()
+
+
+@pytest.mark.slow
+def test_executorch_knows_no_sixteen_bits(tmp_path: Path) -> None:
+    if not is_installed(find_target("executorch")):
+        pytest.skip("not installed")
+    with pytest.raises(ExportError, match="ExecuTorch takes no images of 16 bits"):
+        open_export(
+            make_artifact("lenet_relu", replace(DEEP, shape=(1, 28, 28), labels=LABELS)), "executorch", tmp_path
+        )
 
 
 @pytest.mark.slow

@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import torch
 from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
 from executorch.exir import to_edge_transform_and_lower
 from torch import nn
 
+from falconet.errors import ExportError
 from falconet.exporters.drafts import Draft, Written
 from falconet.exporters.metadata import KEY
 from falconet.exporters.programs import refuse, trace_layer
@@ -19,6 +21,8 @@ def write_executorch(draft: Draft, path: Path) -> Written:
 
     Raises ExportError, which names the layer that ExecuTorch does not know.
     """
+    if draft.graph.example.dtype == torch.uint16:
+        raise ExportError("ExecuTorch takes no images of 16 bits, as this model's are: export with --raw, or as onnx")
     try:
         edge = to_edge_transform_and_lower(
             draft.program, partitioner=[XnnpackPartitioner()], constant_methods={KEY: draft.metadata.to_json()}

@@ -310,8 +310,8 @@ def test_arrays_of_another_shape_are_no_images(shape: tuple[int, ...]) -> None:
 
 def save_images(path: Path, **splits: np.ndarray) -> Path:
     """Write images of a class each in turn, as MedMNIST's archives name them."""
-    labels = {f"{split}_labels": np.arange(len(images)) % 2 for split, images in splits.items()}
-    arrays: dict[str, Any] = {f"{split}_images": images for split, images in splits.items()} | labels
+    arrays: dict[str, Any] = {f"{split}_images": images for split, images in splits.items()}
+    arrays |= {f"{split}_labels": np.arange(len(images)) % 2 for split, images in splits.items()}
     np.savez(path, **arrays)
     return path
 
@@ -368,7 +368,7 @@ def test_floating_point_between_the_levels_keeps_them_apart(tmp_path: Path) -> N
     ramp = np.linspace(0, 1, 1000).reshape(10, 10, 10)
     for scale, white in ((1, 1), (250, 255)):
         path = save_images(tmp_path / "mine.npz", train=ramp * scale, val=ramp[:2] * scale / 300)
-        assert load_dataset(path).value_range == (0, white)
+        assert load_dataset(path).value_range == (0.0, float(white))
         assert len(np.unique(read_pixels(path)["train"])) == 1000
         # The least of both splits share one scale: no array is stretched by its own extremes.
         assert int(read_pixels(path)["val"].max()) == round(ramp[1].max() * scale / 300 * 65535 / white)
