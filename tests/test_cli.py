@@ -279,7 +279,7 @@ def test_too_little_memory_is_one_line_that_says_so(
     def fail(*arguments: object, **named: object) -> None:
         raise error
 
-    monkeypatch.setattr("falconet.cli.app.app", fail)
+    monkeypatch.setattr("falconet.models.list_models", fail)
     assert cli.run(["models"]) == 1
     out, err = capsys.readouterr()
     assert out == ""

@@ -222,7 +222,7 @@ def test_groups(tmp_path: Path) -> None:
         ({"file": ["1.txt", "2.txt"], "text": ["p", "q"], "y": ["a", "b"]}, {"label": "y", "text": "text"}),
         ({"text": [1, 2], "words": ["p q", "r s"], "target": [1, 2]}, {"label": "target", "text": "words"}),
         (
-            {"words": [f"text {i}" for i in range(6)], "sort": list("ababab"), "n": list(range(6))},
+            {"words": [f"some text {i}" for i in range(6)], "sort": list("ababab"), "n": list(range(6))},
             {"label": "sort", "text": "words"},
         ),
     ],

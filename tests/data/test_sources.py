@@ -369,7 +369,9 @@ def test_a_class_of_files_that_are_not_read_says_which(tmp_path: Path) -> None:
     for name in ("a/1.png", "a/2.png", "b/1.heic", "b/2.heic", "b/3.heic"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(encode(Image.new("L", (4, 4), 9)))
-    with pytest.raises(DataError, match=r"samples of class b \(left out: 3 \.heic \(not read: convert them to \.jpg"):
+    with pytest.raises(
+        DataError, match=r"samples of class b; found in the folder of b: 3 \.heic \(not read: convert them to \.jpg"
+    ):
         load_dataset(tmp_path)
 
 
