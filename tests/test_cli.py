@@ -295,6 +295,27 @@ def test_other_errors_are_not_taken_for_too_little_memory(error: Exception) -> N
     assert not lacks_memory(error)
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["predict", "{}", "x.png"],
+        ["evaluate", "{}/deep", "digits"],
+        ["data", "{}"],
+        ["train", "{}.csv"],
+        ["train", "digits", "--out", "{}"],
+        ["train", "digits", "--config", "{}.yaml"],
+        ["export", "{}", "--to", "onnx", "--out", "x.onnx"],
+    ],
+)
+def test_a_name_that_no_file_can_have_is_one_line(arguments: list[str], capsys: Capture) -> None:
+    assert cli.run([argument.format("a" * 300) for argument in arguments]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.endswith("File name too long\n")
+    assert err.count("\n") == 1
+    assert "unexpected" not in err
+
+
 def test_an_error_that_quotes_megabytes_is_cut_in_its_middle(capsys: Capture) -> None:
     assert cli.run(["models", "a" * 1_000_000]) == 2
     err = capsys.readouterr().err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -110,14 +111,17 @@ def run(arguments: list[str]) -> int:
     except Exception as error:
         if "--debug" in arguments:
             print_traceback()
-        return fail(describe_unexpected(error), 1)
+        # Python asks the system whether a file is there, which refuses a name that no file can have.
+        return fail(describe_unexpected(error), 2 if getattr(error, "errno", None) == errno.ENAMETOOLONG else 1)
 
 
 def describe_unexpected(error: Exception) -> str:
-    """Return what is said of an error that nobody raised on purpose: too little memory, or where to look."""
+    """Return what is said of an error that nobody raised on purpose: lack of memory, which file, or where to look."""
     if lacks_memory(error):
         found = str(error) or type(error).__name__
         return f"out of memory ({found}): free some, or let this process have more (ulimit -v)"
+    if isinstance(error, OSError) and error.strerror and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
     return f"unexpected {type(error).__name__}: {error} (--debug shows where)"
 
 
