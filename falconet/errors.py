@@ -92,7 +92,9 @@ class UnknownNameError(UsageError):
 
     def __init__(self, what: str, name: str, known: Iterable[str], remedy: str = "") -> None:
         names = sorted(known)
-        near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+        # No known name is near to one of thrice its length at this cutoff, and comparing megabytes takes minutes.
+        comparable = len(name) <= 3 * max(map(len, names), default=0)
+        near = difflib.get_close_matches(name, names, n=3, cutoff=0.5) if comparable else []
         more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
         offer = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(names[:LISTED])}{more}"
         super().__init__(f"unknown {what} {abridge(name)}: {offer}{' ' + remedy if remedy else ''}")

@@ -68,3 +68,17 @@ def test_missing_extra_names_the_command() -> None:
     error = MissingExtraError("tables", "writing a.parquet")
     assert str(error) == "writing a.parquet needs an optional dependency: pip install 'falconet[tables]'"
     assert isinstance(error, FalconetError)
+
+
+def test_a_name_of_megabytes_is_compared_with_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def find_near(name: str, *how: object, **named: object) -> list[str]:
+        asked.append(name)
+        return []
+
+    monkeypatch.setattr("difflib.get_close_matches", find_near)
+    assert "known: lenet5, resnet20" in str(UnknownNameError("model", "a" * 1_000_000, ["resnet20", "lenet5"]))
+    assert asked == []
+    UnknownNameError("model", "lenet" * 4, ["resnet20", "lenet5"])
+    assert asked == ["lenet" * 4]
