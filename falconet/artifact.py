@@ -43,6 +43,7 @@ from falconet.errors import (
     OutOfMemoryError,
     PathError,
     UsageError,
+    lacks_memory,
 )
 from falconet.models import create_model
 from falconet.schema import check_finite_fields, from_mapping, to_mapping
@@ -339,10 +340,8 @@ def enough_memory(what: str) -> Iterator[None]:
     """Turn what Python and torch raise without memory into OutOfMemoryError."""
     try:
         yield
-    except MemoryError as error:
-        raise OutOfMemoryError(f"wanted memory for {what}, found too little left") from error
-    except RuntimeError as error:
-        if "alloc" not in str(error) or isinstance(error, FalconetError):
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, FalconetError) or not lacks_memory(error):
             raise
         raise OutOfMemoryError(f"wanted memory for {what}, found too little left") from error
 
