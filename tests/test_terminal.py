@@ -117,8 +117,10 @@ class Closed(io.StringIO):
     def __init__(self, number: int) -> None:
         super().__init__()
         self.number = number
+        self.tried = 0
 
     def write(self, text: str) -> int:
+        self.tried += 1
         raise OSError(self.number, os.strerror(self.number))
 
 
@@ -140,7 +142,10 @@ def test_nobody_reads(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
             stream = io.StringIO()
             stream.close()
         monkeypatch.setattr(sys, name, stream)
+    broken = [stream for stream in (sys.stdout, sys.stderr) if isinstance(stream, Closed)]
     print_all()
+    assert len(broken) == (2 if kind in {"pipe", "hung up"} else 0)
+    assert all(stream.tried for stream in broken)
 
 
 def test_a_full_disk_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
