@@ -104,11 +104,9 @@ def swap(folder: Path, contents: Mapping[str, bytes], removed: Iterable[str] = (
     with own(folder, name):
         complete(folder, committed)
         try:
-            plan = {
-                "folder": folder.stat().st_ino,
-                "new": list(contents),
-                "removed": [path for path in removed if path not in contents],
-            }
+            gone = [path for path in removed if path not in contents]
+            check_places(folder, [*contents, *gone])
+            plan = {"folder": folder.stat().st_ino, "new": list(contents), "removed": gone}
             remove_tree(staged)
             staged.mkdir()
             for path, content in ((f"{NEW_FOLDER}/{path}", content) for path, content in contents.items()):
@@ -118,6 +116,8 @@ def swap(folder: Path, contents: Mapping[str, bytes], removed: Iterable[str] = (
             for parent, _, _ in os.walk(staged):
                 sync_folder(Path(parent))
             staged.replace(committed)
+        except (IsADirectoryError, NotADirectoryError) as error:
+            raise storage_error(Path(error.filename or folder), error) from error
         except OSError as error:
             raise storage_error(folder, error) from error
         finally:
@@ -129,6 +129,19 @@ def swap(folder: Path, contents: Mapping[str, bytes], removed: Iterable[str] = (
             with suppress(OSError, ArtifactError):  # An interrupt; a full disk is no better the second time.
                 complete(folder, committed)
             raise
+
+
+def check_places(folder: Path, names: Iterable[str]) -> None:
+    """Raise OSError or StorageError where no file can be put, or removed: such a swap would begin and never end."""
+    for name in names:
+        path = folder.joinpath(*PurePosixPath(name).parts)
+        parent = next(parent for parent in path.parents if os.path.lexists(parent))
+        if not parent.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(parent))
+        if not parent.resolve().is_relative_to(folder.resolve()):
+            raise StorageError(f"cannot write {path}: {parent} leads out of {folder}; remove it, or choose another")
+        if path.is_dir() and not path.is_symlink():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
 
 
 def complete(folder: Path, committed: Path) -> None:
@@ -327,8 +340,15 @@ def read_regular(path: str | Path, *, follow: bool = True) -> bytes:
 
 
 def is_vacant(folder: Path) -> bool:
-    """Whether a folder holds nothing but what locks and killed processes leave, or is not there."""
-    return not folder.is_dir() or all(is_left(path.name) for path in folder.iterdir())
+    """Whether a folder holds nothing but what locks and killed processes leave, or is not there.
+
+    These leave folders too in which there was no file yet.
+    """
+    if not folder.is_dir():
+        return True
+    found = [path for path in folder.iterdir() if not is_left(path.name)]
+    inner = [path.iterdir() if path.is_dir() and not path.is_symlink() else [path] for path in found]
+    return all(is_left(path.name) for paths in inner for path in paths)
 
 
 def is_left(name: str) -> bool:

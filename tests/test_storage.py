@@ -316,6 +316,27 @@ def test_a_disk_that_is_full_at_any_step_of_a_swap(tmp_path: Path, monkeypatch: 
     assert read_set(folder) == NEW
 
 
+@pytest.mark.parametrize("taken", ["card", "part", "part/new", "gone", "link"])
+def test_a_swap_that_could_not_end_does_not_begin(taken: str, tmp_path: Path) -> None:
+    folder, contents, removed = tmp_path / "model", {**OLD, "part/new": b"new"}, ["gone"]
+    swap(folder, OLD)
+    (tmp_path / "theirs").mkdir()
+    if taken == "part":
+        (folder / taken).write_bytes(b"mine")
+    elif taken == "link":
+        (folder / "part").symlink_to(tmp_path / "theirs")
+    else:
+        (folder / taken).unlink(missing_ok=True)
+        (folder / taken).mkdir(parents=True)
+    before = read_set(folder)
+    with pytest.raises(StorageError, match=f"cannot write {folder / ('part' if taken == 'link' else taken)}"):
+        swap(folder, dict.fromkeys(contents, b"of the new model"), removed)
+    settle(folder)
+    assert read_set(folder) == before
+    assert not list(folder.glob(".*"))
+    assert not list((tmp_path / "theirs").iterdir())
+
+
 def test_an_interrupt_within_a_swap_does_not_part_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     swap(tmp_path, OLD)
     replace, moves = Path.replace, 0
@@ -472,8 +493,14 @@ def test_locks_leave_nothing_and_what_was_killed_is_in_nobodys_way(tmp_path: Pat
     folder.mkdir()
     (folder / ".m.onnx.lock").touch()
     (folder / ".swap.partial").mkdir()
+    (folder / "search").mkdir()
+    (folder / "search" / ".search.json.0123.partial").touch()
     assert is_vacant(folder)
-    (folder / "letter.txt").touch()
+    for name in ("letter.txt", "search/letter.txt"):
+        (folder / name).touch()
+        assert not is_vacant(folder)
+        (folder / name).unlink()
+    (folder / "link").symlink_to(tmp_path / "search")
     assert not is_vacant(folder)
 
 
