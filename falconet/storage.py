@@ -379,6 +379,23 @@ def find_caches() -> Path:
     return folder
 
 
+@contextmanager
+def scratch() -> Iterator[Path]:
+    """Yield a temporary folder, which is gone in the end. Raises StorageError where there is no room for that."""
+    remedy = "make room there, or let TMPDIR name another folder"
+    try:
+        temporary = tempfile.TemporaryDirectory()
+    except OSError as error:
+        raise StorageError(f"cannot make a temporary folder: {error.strerror or error}; {remedy}") from error
+    with temporary as folder:
+        try:
+            yield Path(folder)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            raise StorageError(f"cannot write {tempfile.gettempdir()}: {error.strerror}; {remedy}") from error
+
+
 def prepare_folder(folder: Path) -> None:
     """Make `folder`, without the partial files of a killed process; raise StorageError unless it can be written to.
 

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -23,6 +24,7 @@ from falconet.storage import (
     read_json,
     read_regular,
     read_settled,
+    scratch,
     settle,
     swap,
     write_bytes,
@@ -184,6 +186,27 @@ def test_full_disk_is_found_before_the_work(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr("tempfile.TemporaryFile", lambda **_: refuse())
     with pytest.raises(StorageError, match="No space left on device"):
         prepare_folder(tmp_path)
+
+
+@pytest.mark.parametrize("file", [(), ("network.onnx",)])
+def test_a_temporary_folder_without_room_says_how_to_choose_another(file: tuple[str, ...]) -> None:
+    def fill(folder: Path) -> NoReturn:
+        folders.append(folder)
+        (folder / "begun").write_bytes(b"half of it")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), *file)
+
+    folders: list[Path] = []
+    with pytest.raises(StorageError, match=r"cannot write .*: No space left on device; .*TMPDIR"), scratch() as folder:
+        fill(folder)
+    assert not folders[0].exists()
+    with pytest.raises(FileNotFoundError), scratch() as folder:
+        (folder / "missing").read_bytes()
+
+
+def test_where_no_temporary_folder_can_be_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", "/dev/null")
+    with pytest.raises(StorageError, match=r"cannot make a temporary folder: .*TMPDIR"), scratch():
+        pytest.fail("there is none")
 
 
 def test_one_at_a_time_works_in_a_folder(tmp_path: Path) -> None:

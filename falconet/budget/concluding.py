@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,7 +22,7 @@ from falconet.exporters.exporting import Export, export
 from falconet.exporters.timing import time_together
 from falconet.report import Course, ModelReport, Shrinking, describe_model, render_card, render_html
 from falconet.schema import to_mapping
-from falconet.storage import format_json
+from falconet.storage import format_json, scratch
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,12 +137,13 @@ def measure_dense(artifact: Artifact) -> int:
 
 def time_integers(artifact: Artifact, source: str, data_root: str | Path | None) -> Export | None:
     """Return what an export in 8-bit integers takes and loses; None where the extra is missing or it cannot be."""
-    with tempfile.TemporaryDirectory() as folder:
-        try:
-            out = Path(folder) / "model.onnx"
-            return export(artifact, "onnx-int8", out, max_drop=100, source=source, data_root=data_root)
-        except FalconetError:
-            return None
+    try:
+        with scratch() as folder:
+            return export(
+                artifact, "onnx-int8", folder / "model.onnx", max_drop=100, source=source, data_root=data_root
+            )
+    except FalconetError:
+        return None
 
 
 def render_report(report: ModelReport, compression: Compression, dataset: Dataset) -> dict[str, str]:

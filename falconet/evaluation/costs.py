@@ -7,7 +7,6 @@ import os
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from falconet.data import Samples
 from falconet.errors import DataError, FalconetError, UsageError
 from falconet.evaluation.answers import fit_recordings
 from falconet.latency import Latency, measure_latency, pinned_threads
+from falconet.storage import scratch
 from falconet.training.energy import Energy, Gauge, start_codecarbon
 
 BATCH = 64
@@ -136,9 +136,9 @@ def measure_energy(
         if find_spec("codecarbon") is None:
             return None
         start = start_codecarbon
-    with tempfile.TemporaryDirectory() as scratch:
+    with scratch() as folder:
         try:
-            gauge = start(Path(scratch))
+            gauge = start(folder)
         except Exception:  # Whatever codecarbon stumbles over, the other costs are known all the same.
             return None
         try:
@@ -169,10 +169,10 @@ def start_processes(
 
     One before them does not count: it brings files from the disk into memory.
     """
-    with tempfile.TemporaryDirectory() as scratch:
-        artifact.save(scratch)
-        np.savez(Path(scratch) / "raw.npz", *[np.asarray(sample) for sample in raw])
-        found = [start_process(Path(scratch), threads) for _ in range(1 + starts)]
+    with scratch() as folder:
+        artifact.save(folder)
+        np.savez(folder / "raw.npz", *[np.asarray(sample) for sample in raw])
+        found = [start_process(folder, threads) for _ in range(1 + starts)]
     return [seconds for seconds, _ in found[1:]], found[-1][1]
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import re
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -39,7 +38,7 @@ from falconet.exporters.runtimes import Session, open_session
 from falconet.exporters.targets import MAX_DROP, TARGETS, Target, check_out, find_target
 from falconet.latency import Latency, SpeedRatio, compare_latencies, measure_latencies, pinned_threads
 from falconet.schema import to_mapping
-from falconet.storage import hold, swap
+from falconet.storage import hold, scratch, swap
 
 Writer = Callable[[Draft, Path], Written]
 """Writes a draft to a path whose folder exists. Raises ExportError for what the format cannot hold."""
@@ -144,11 +143,11 @@ def export(
     name = name_model(artifact, model)
     # Exports into one folder do not get into each other's way; those to one file do, or of one name for Triton.
     home, file = (out.parent, out.name) if target.suffix else (out / name, "")
-    with hold(home, name=file), tempfile.TemporaryDirectory() as folder:
-        place, scratch = Path(folder) / "export", Path(folder) / "scratch"
+    with hold(home, name=file), scratch() as folder:
+        place, rest = folder / "export", folder / "scratch"
         place.mkdir()
-        scratch.mkdir()
-        draft = make_draft(artifact, scratch, raw=raw, most=target.most, license_name=license)
+        rest.mkdir()
+        draft = make_draft(artifact, rest, raw=raw, most=target.most, license_name=license)
         draft = replace(draft, name=name)
         written = write(draft, artifact, target, place / out.name if target.suffix else place, calibrating.samples)
         parity, timed = judge(artifact, target, written, judging, max_drop)

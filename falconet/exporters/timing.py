@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -18,6 +17,7 @@ from falconet.exporters.drafts import make_draft
 from falconet.exporters.runtimes import open_session
 from falconet.exporters.targets import TARGETS, Runtime, is_installed
 from falconet.latency import Latency, measure_latencies, pinned_threads
+from falconet.storage import scratch
 
 LOGGER = logging.getLogger(__name__)
 Call = Callable[[], object]
@@ -39,8 +39,8 @@ def time_together(artifacts: Sequence[Artifact]) -> list[dict[Runtime, Latency]]
     """
     if not artifacts:
         return []
-    with tempfile.TemporaryDirectory() as folder:
-        homes = [Path(folder) / str(index) for index in range(len(artifacts))]
+    with scratch() as folder:
+        homes = [folder / str(index) for index in range(len(artifacts))]
         calls: list[dict[Runtime, Call]] = [
             {"torch": partial(artifact.model, artifact.make_blank()), **open_exported(artifact, home)}
             for artifact, home in zip(artifacts, homes, strict=True)
