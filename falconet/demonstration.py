@@ -12,7 +12,7 @@ from falconet.errors import RunExistsError
 from falconet.planning import check_out, has_weights, holds_run
 from falconet.report import render_html
 from falconet.runs import RunResult, train
-from falconet.storage import hold, write_text
+from falconet.storage import check_held, hold, write_text
 from falconet.training import Callback, EpochRow
 
 MODELS = ("lenet5", "lenet_relu")
@@ -34,6 +34,7 @@ class Outdated(Callback):
         self.report = report
 
     def on_epoch(self, row: EpochRow, best: bool) -> None:
+        check_held(self.report)
         self.report.unlink(missing_ok=True)
 
 

@@ -32,7 +32,10 @@ LOCK, SWAP = ".lock", ".swap"
 PLAN_FILE, NEW_FOLDER = "plan.json", "new"
 """In a swap's folder: which files come and go, and those that come."""
 HELD: dict[Path, tuple[int, int]] = {}
-"""Files of the locks that this process holds, and what tells each from one that another process makes there."""
+"""Files of the locks that this process holds, and what tells each from one that another process makes there.
+
+Each is there by its real path and by the one that it was asked for, on which a link may come to lie.
+"""
 PATIENCE = 30.0
 """Seconds for which a reader waits for a swap, which takes milliseconds."""
 
@@ -401,6 +404,7 @@ def prepare_folder(folder: Path) -> None:
 
     Whoever calls it holds the folder, or the one that it belongs to: partial files may be those of a living process.
     """
+    check_held(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
@@ -431,13 +435,12 @@ def own(folder: Path, name: str, *, patience: float = 0.0) -> Iterator[None]:
     lock = find_lock(folder, name)
     file = Path(lock.lock_file)
     outermost, made = not lock.is_locked, not folder.exists()
-    if not outermost:
-        check_held(folder / name, file)
+    check_held(folder / (name or LOCK), None if outermost else file)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=patience)
         if outermost:
-            HELD[file] = identify_lock(file)
+            HELD[file] = HELD[folder.absolute() / file.name] = identify_lock(file)
     except Timeout as error:
         raise busy(folder, name) from error
     except OSError as error:
@@ -449,6 +452,8 @@ def own(folder: Path, name: str, *, patience: float = 0.0) -> Iterator[None]:
             # Whoever has opened it meanwhile finds it without a name once it is released, and opens another. In a
             # folder that took this one's place, it is another process's.
             held = HELD.pop(file, None) if outermost else None
+            if outermost:
+                HELD.pop(folder.absolute() / file.name, None)
             with suppress(OSError):
                 if held and identify_lock(file) == held:
                     file.unlink()
@@ -465,8 +470,9 @@ def check_held(path: Path, file: Path | None = None) -> None:
     Somebody has renamed, removed or replaced it: what stands there now may be another process's. `file`: of the lock,
     where it is not one of a folder.
     """
-    place = path.parent.resolve() / path.name
-    for lock in [file] if file else [lock for lock in HELD if lock.name == LOCK and place.is_relative_to(lock.parent)]:
+    places = path.parent.resolve() / path.name, path.absolute()
+    above = [lock for lock in HELD if lock.name == LOCK and any(place.is_relative_to(lock.parent) for place in places)]
+    for lock in [file] if file else above:
         with suppress(OSError):
             if identify_lock(lock) == HELD.get(lock):
                 continue

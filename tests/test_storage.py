@@ -31,6 +31,7 @@ from falconet.storage import (
     write_json,
     write_text,
 )
+from falconet.training.checkpoints import remove_checkpoints
 
 
 def refuse(*_: object) -> NoReturn:
@@ -459,12 +460,40 @@ def test_who_holds_a_folder_writes_into_no_other_of_its_name(replaced: bool, tmp
             write_bytes(folder / "checkpoint" / "second", b"2")
         with pytest.raises(StorageError, match=refusal):
             swap(folder, OLD)
+        with pytest.raises(StorageError, match=refusal):
+            prepare_folder(folder / "checkpoint")
         write_bytes(tmp_path / "elsewhere", b"3")
     assert folder.exists() == replaced
     assert not replaced or read_set(folder) == {".lock": theirs}, "which is another process's"
     assert (tmp_path / "renamed" / "checkpoint" / "first").read_bytes() == b"1"
     with hold(tmp_path / "renamed"):
         write_bytes(tmp_path / "renamed" / "second", b"2")
+
+
+@pytest.mark.parametrize("was_link", [False, True])
+def test_who_holds_a_folder_follows_no_link_that_takes_its_place(was_link: bool, tmp_path: Path) -> None:
+    folder, theirs = tmp_path / "run", tmp_path / "theirs"
+    swap(theirs, OLD)
+    if was_link:
+        (tmp_path / "mine").mkdir()
+        folder.symlink_to(tmp_path / "mine")
+    with hold(folder):
+        write_bytes(folder / "first", b"1")
+        swap(folder, {"model": b"1"})
+        folder.rename(tmp_path / "renamed")
+        folder.symlink_to(theirs)
+        writes: list[Callable[[], object]] = [
+            lambda: write_bytes(folder / "config", b"2"),
+            lambda: swap(folder, NEW),
+            lambda: prepare_folder(folder),
+            lambda: remove_checkpoints(folder),
+        ]
+        for write in writes:
+            with pytest.raises(StorageError, match="was renamed, removed or replaced while this process was at work"):
+                write()
+    assert read_set(theirs) == OLD
+    swap(folder, NEW)
+    assert read_set(theirs) == {**OLD, **NEW}, "once nobody holds another under this name"
 
 
 @pytest.mark.parametrize("plan", [{"new": 5, "removed": []}, {"removed": []}, {"new": [], "removed": ["a\0b"]}])

@@ -13,7 +13,7 @@ import safetensors.torch
 from torch import Tensor
 
 from falconet.errors import ArtifactError
-from falconet.storage import read_json, storage_error, write_bytes, write_json
+from falconet.storage import check_held, read_json, storage_error, write_bytes, write_json
 
 KEPT = 2
 
@@ -65,6 +65,7 @@ def load_checkpoint(folder: Path, warn: Callable[[str], None] = lambda line: Non
 
 def remove_checkpoints(folder: Path) -> None:
     """Remove all states of a run. Raises StorageError."""
+    check_held(folder)
     try:
         for path in folder.glob("epoch-*"):
             path.unlink()
