@@ -25,6 +25,13 @@ def watch(*signals: signal.Signals) -> None:
             signal.signal(one, arrive)
 
 
+def unwatch() -> None:
+    """Let the signals that are watched end the process at once from now on, as where there is nothing left to keep."""
+    for one in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(one) is arrive:
+            signal.signal(one, signal.SIG_DFL)
+
+
 def arrive(number: int, frame: FrameType | None) -> None:
     """Handle a signal."""
     ARRIVED.append(number)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -82,6 +84,29 @@ def test_handlers_are_put_back_and_those_of_others_left(monkeypatch: pytest.Monk
         assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN, "as in a shell's background"
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+PRESSES = """
+import atexit, importlib, os, signal, sys
+app = importlib.import_module("falconet.cli.app")
+
+def press(*_, **__):
+    os.kill(os.getpid(), signal.SIGINT)
+
+write = app.write_error
+app.app = press if sys.argv[1] == "twice" else lambda *_, **__: 0
+app.write_error = lambda text: (write(text), press())
+atexit.register(press)
+app.main()
+"""
+
+
+@pytest.mark.parametrize(("how", "said"), [("twice", "falconet: stopped\n"), ("once", "")])
+def test_what_comes_when_all_is_done_ends_the_process_without_another_word(how: str, said: str) -> None:
+    command = [sys.executable, "-c", PRESSES, how]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.stderr == said
+    assert done.returncode == -signal.SIGINT, "the one that comes while Python ends"
 
 
 class Few:

@@ -71,7 +71,11 @@ def main() -> None:
         # As Ctrl-C: what is done so far is kept. Of several processes, whoever started them ends the others.
         interruption.watch(signal.SIGTERM)
     interruption.watch(signal.SIGINT)
-    code = run(sys.argv[1:])
+    try:
+        code = run(sys.argv[1:])
+    except KeyboardInterrupt:  # Another one, while it was said that one has come.
+        code = 1
+    interruption.unwatch()
     for stream in (sys.stdout, sys.stderr):
         try:
             if stream is not None and not stream.closed:
