@@ -34,7 +34,8 @@ def write_comparison(comparison: Comparison) -> None:
         "comparison.md": render_markdown(comparison),
         "comparison.html": render_comparison(comparison),
     }
-    swap(out, plots | {name: text.encode("utf-8", "backslashreplace") for name, text in texts.items()})
+    written = plots | {name: text.encode("utf-8", "backslashreplace") for name, text in texts.items()}
+    swap(out, written, map(plot_name, AXES))  # Where all models failed, plots of an earlier call would be of others.
 
 
 def list_plots(comparison: Comparison) -> list[str]:

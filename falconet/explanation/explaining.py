@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -27,18 +28,18 @@ from falconet.data import Samples, Split, Unreadable
 from falconet.data.drawing import encode_figure
 from falconet.data.files import open_files
 from falconet.data.preprocessing import Preprocess, TextPreprocess
-from falconet.errors import ConfigError, DataError
+from falconet.errors import ArtifactError, ConfigError, DataError
 from falconet.evaluation.answers import fit_recordings
 from falconet.evaluation.judgement import find_split
 from falconet.explanation.faithfulness import POINTS, Score, draw_networks, measure_faithfulness, measure_randomization
 from falconet.explanation.layers import read_attention
-from falconet.explanation.methods import attribute, find_method, fitting_methods
+from falconet.explanation.methods import METHODS, attribute, find_method, fitting_methods
 from falconet.explanation.page import Plate, Section, render_page
 from falconet.explanation.pictures import DPI, Panel, Shown, draw_attention, draw_panel, to_shades
 from falconet.explanation.positions import Inputs, is_text, mark_present
 from falconet.predictions import find_files
 from falconet.schema import to_mapping
-from falconet.storage import format_json, hold, prepare_folder, swap
+from falconet.storage import format_json, hold, prepare_folder, read_json, swap
 
 BASELINE = "random"
 CANDIDATES = 5
@@ -50,6 +51,11 @@ SLUG = 60
 CONFIDENCE = 0.05
 """Chance at most that a method which is no better than a random order would be called so."""
 FLIPS = 4096
+FACTS_FILE = "explanations.json"
+PICTURE = re.compile(rf"[0-9]{{3,}}-[^/\\]+-({'|'.join([*METHODS, 'attention'])})\.png")
+"""Name of a sample's picture."""
+OVERVIEWS = tuple(f"report-{name}.png" for name in ("mistakes", "doubts", "embedding", "filters", "maps", "units"))
+"""Names of what `examine` draws of many samples."""
 
 
 @dataclass(frozen=True)
@@ -395,8 +401,22 @@ def publish(
     title = f"Why {artifact.config.architecture} answers so"
     page = render_page(title, result.methods, result.best, sections)
     facts = format_json(share_settings(to_mapping(result)))
-    texts = {Path(result.page).name: page.encode("utf-8", "backslashreplace"), "explanations.json": facts.encode()}
-    swap(Path(result.out), {**pictures, **texts})
+    texts = {Path(result.page).name: page.encode("utf-8", "backslashreplace"), FACTS_FILE: facts.encode()}
+    swap(Path(result.out), {**pictures, **texts}, list_earlier(Path(result.out)))
+
+
+def list_earlier(out: Path) -> list[str]:
+    """Return the names of the pictures that were drawn in a folder before, by the facts there.
+
+    Whoever wrote those may have named other files: only what is called as pictures are here is theirs.
+    """
+    try:
+        facts = read_json(out / FACTS_FILE)
+    except ArtifactError:
+        return []
+    items, attention = (found if isinstance(found, list) else [] for found in map(facts.get, ("items", "attention")))
+    named = [*attention, *(item.get("picture") for item in items if isinstance(item, dict))]
+    return [name for name in named if isinstance(name, str) and PICTURE.fullmatch(name)] + list(OVERVIEWS)
 
 
 def list_items(

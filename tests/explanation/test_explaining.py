@@ -15,7 +15,16 @@ from falconet import RunResult, cli, examine, explain, load_artifact, load_datas
 from falconet.catalog import share_settings
 from falconet.data.drawing import encode_figure
 from falconet.errors import ConfigError, DataError, PathError, UnknownNameError
-from falconet.explanation.explaining import answer_sample, gather, join_parts, plan, read_subject, slug
+from falconet.explanation.explaining import (
+    Explanations,
+    answer_sample,
+    gather,
+    join_parts,
+    plan,
+    publish,
+    read_subject,
+    slug,
+)
 from falconet.explanation.layers import find_nearest, project, rank_units, read_attention, read_filters, weigh
 from falconet.explanation.pictures import DPI, draw_embedding, fit_title, spread, to_shades
 from falconet.models import create_model
@@ -116,6 +125,22 @@ def test_the_report_of_a_source(trained: RunResult, tmp_path: Path) -> None:
     assert [item.file for item in found.items] == [case.file for case in (*found.mistakes, *found.doubts)]
     names = {path.stem for path in tmp_path.glob("report-*.png")}
     assert {"report-doubts", "report-embedding", "report-filters", "report-maps", "report-units"} <= names
+
+
+def test_pictures_of_an_earlier_model_do_not_stay(trained: RunResult, tmp_path: Path) -> None:
+    artifact = load_artifact(trained.out)
+    facts = {"items": [{"picture": name} for name in (*EARLIER, "holiday.png", "../out.png", 3)], "attention": None}
+    (tmp_path / "explanations.json").write_text(json.dumps(facts))
+    kept = ("holiday.png", "001-mine.png", "notes.txt")
+    for name in (*EARLIER, "report-filters.png", *kept):
+        (tmp_path / name).touch()
+    (tmp_path.parent / "out.png").touch()
+    publish(Explanations(str(tmp_path), str(tmp_path / "explanations.html"), (), (), None), artifact, [], {})
+    assert {path.name for path in tmp_path.iterdir()} == {*kept, "explanations.json", "explanations.html"}
+    assert (tmp_path.parent / "out.png").exists()
+
+
+EARLIER = ("000-a-gradcam.png", "1000-été-as-3-x-cam.png", "002-b-attention.png")
 
 
 def test_what_is_asked_wrongly_is_refused(trained: RunResult, tmp_path: Path, capsys: Capture) -> None:
