@@ -11,6 +11,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -66,7 +67,7 @@ from falconet.report import Course, ModelReport, describe_model, render_card, re
 from falconet.report.curves import draw_rates
 from falconet.schema import from_mapping, to_mapping
 from falconet.spec import ImageSpec, InputSpec, PixelType, SeriesSpec, TextSpec
-from falconet.storage import format_json, hold, prepare_folder, read_json, write_json, write_text
+from falconet.storage import check_held, format_json, hold, prepare_folder, read_json, write_json, write_text
 from falconet.training import Callback, EpochRow
 from falconet.training.checkpoints import load_checkpoint, remove_checkpoints
 from falconet.training.config import warn_balance
@@ -79,6 +80,9 @@ from falconet.training.loggers import find_events
 from falconet.training.loop import LEAST_RATE, FitResult, check_fit, fit, tell
 from falconet.training.optimizers import balance_classes
 from falconet.training.probing import find_batch_size, scan_rates
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True, eq=False)
@@ -212,9 +216,9 @@ def execute(plan: Plan, *, callbacks: Sequence[Callback] = ()) -> RunResult:
         teacher = find_teacher(plan, feed)
         # Before anything is measured, or a run that is to be overwritten loses what it could go on from.
         check_fit(model, feed.train, plan.config.training, teacher, team)
-        plan, feed = settle(plan, feed, model, teacher, callbacks, team)
+        plan, feed, rates = settle(plan, feed, model, teacher, callbacks, team)
         if team.leads:
-            begin(plan, weights)
+            begin(plan, weights, rates)
         doctor = Doctor(load_vitals(plan.out / VITALS_FILE) if plan.existing == "resume" else ())
         watchers: Sequence[Callback] = ()
         if team.leads:
@@ -258,9 +262,13 @@ def settle(
     teacher: Teacher | None,
     callbacks: Sequence[Callback],
     team: Team,
-) -> tuple[Plan, Feed]:
-    """Measure the settings of training that a plan leaves to that; return it and its batches with them."""
-    config = plan.config.training
+) -> tuple[Plan, Feed, Figure | None]:
+    """Measure the settings of training that a plan leaves to that; return it and its batches with them.
+
+    With them comes the picture of learning rates, where these were measured, which is for a folder that is known as a
+    run's.
+    """
+    config, rates = plan.config.training, None
     if "batch_size" in plan.measured:
         make_train = partial(replace_batch, feed.train)
         found = find_batch_size(model, make_train, config, feed.class_weights, teacher) if team.leads else None
@@ -272,10 +280,9 @@ def settle(
         scan = team.hear(scan_rates(model, feed.train, config, feed.class_weights, teacher) if team.leads else None)
         assert scan is not None
         config = dataclasses.replace(config, learning_rate=float(f"{scan.suggestion:.2g}"))
-        if team.leads:
-            write_figure(draw_rates(scan.rates, scan.losses, config.learning_rate), plan.out / RATES_FILE)
+        rates = draw_rates(scan.rates, scan.losses, config.learning_rate)
         tell(callbacks, f"learning rate {config.learning_rate:g} (picture: {plan.out / RATES_FILE})")
-    return dataclasses.replace(plan, config=dataclasses.replace(plan.config, training=config)), feed
+    return dataclasses.replace(plan, config=dataclasses.replace(plan.config, training=config)), feed, rates
 
 
 RATES_FILE = "learning-rate.png"
@@ -286,20 +293,22 @@ def replace_batch(train: Loader, batch_size: int) -> Loader:
     return dataclasses.replace(train, batch_size=batch_size)
 
 
-def begin(plan: Plan, weights: Pretrained | None) -> None:
+def begin(plan: Plan, weights: Pretrained | None, rates: Figure | None) -> None:
     """Write a run's configuration into its folder, in place of a run that is to be overwritten.
 
     What else of published weights than what is trained decides how samples are seen stands beside the checkpoints.
     """
+    check_held(plan.out)
     if plan.existing == "overwrite":
         # The old model stays until the new run has weights to put in its place.
         remove_checkpoints(plan.out / CHECKPOINT_FOLDER)
     if plan.existing != "resume":
         for path in (plan.out / ENERGY_FILE, *find_events(plan.out)):
             path.unlink(missing_ok=True)
-        if "learning_rate" not in plan.measured:
-            (plan.out / RATES_FILE).unlink(missing_ok=True)
+        (plan.out / RATES_FILE).unlink(missing_ok=True)
     write_config(plan)
+    if rates is not None:
+        write_figure(rates, plan.out / RATES_FILE)
     prepare_folder(plan.out / CHECKPOINT_FOLDER)
     if weights is not None:
         seen = Seen(weights.mean, weights.std, weights.size)

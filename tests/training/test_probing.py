@@ -5,14 +5,15 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from falconet import TrainConfig, train
-from falconet.errors import ConfigError, DivergedError, OutOfMemoryError
-from falconet.planning import plan_run, write_config
+from falconet import TrainConfig, runs, train
+from falconet.errors import ConfigError, DivergedError, OutOfMemoryError, StorageError
+from falconet.planning import Plan, plan_run, write_config
 from falconet.training import probing
 from falconet.training.loop import Batches
 from falconet.training.probing import RateScan, collect, find_batch_size, scan_rates, take_steps
@@ -139,6 +140,19 @@ def test_what_was_measured_is_written_down_and_not_measured_again(
     assert (tmp_path / "learning-rate.png").read_bytes().startswith(b"\x89PNG")
     assert run.report.settings["training"]["learning_rate"] == config.learning_rate
     write_config(plan)
+
+
+def test_a_run_that_ends_as_it_begins_leaves_a_folder_for_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(plan: Plan) -> NoReturn:
+        raise StorageError("the disk is full")
+
+    monkeypatch.setattr(probing, "SECONDS", 0.01)
+    monkeypatch.setattr(runs, "write_config", fail)
+    with pytest.raises(StorageError, match="the disk is full"):
+        train("digits", model="lenet300_100", out=tmp_path, measured=["learning_rate"])
+    assert plan_run("digits", out=tmp_path).out == tmp_path
 
 
 @pytest.mark.parametrize("text", ["0", "-3", "many", "2.5"])
