@@ -5,11 +5,13 @@ from __future__ import annotations
 import csv
 import json
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +24,18 @@ from falconet import Comparison, RunResult, cli, compare, load_dataset
 from falconet.catalog import share_settings
 from falconet.comparison import ComparisonRow
 from falconet.comparison.comparing import list_rows
-from falconet.comparison.contenders import Contender, parse_contender, parse_contenders
+from falconet.comparison.contenders import (
+    Contender,
+    agree,
+    check_folder,
+    parse_contender,
+    parse_contenders,
+    record_terms,
+)
+from falconet.comparison.pages import write_comparison
 from falconet.comparison.plots import draw_front
 from falconet.comparison.results import COSTS, find_front, rank_rows
-from falconet.comparison.trials import Trial
+from falconet.comparison.trials import Trial, recall_trial
 from falconet.errors import ConfigError, DataError, FalconetError, PathError, UnknownNameError, UsageError
 from falconet.latency import Latency
 from falconet.runs import execute
@@ -416,6 +426,52 @@ def make_rows(points: list[tuple[float, float]]) -> tuple[ComparisonRow, ...]:
         for index, (accuracy, cost) in enumerate(points)
     ]
     return rank_rows([*rows, ComparisonRow("broken", failed="no reason")])
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_a_recipe_that_was_changed_since_is_refused(own: bool, tmp_path: Path) -> None:
+    recipe, out = tmp_path / "mine.yaml", tmp_path / "out"
+    recipe.write_text("training: {epochs: 2}")
+    terms = agree("digits", 1, None if own else str(recipe), {})
+    contenders = parse_contenders([f"lenet5@{recipe}" if own else "lenet5", "lenet_relu"])
+    out.mkdir()
+    record_terms(out, terms, contenders, "fingerprint")
+    more = parse_contenders([*(one.name for one in contenders), "lenet_relu@digits"])
+    check_folder(out, terms, more)
+    record_terms(out, terms, more[1:], "fingerprint")
+    recipe.write_text("# The same in other words.\ntraining:\n  epochs: 2")
+    check_folder(out, terms, contenders)
+    recipe.write_text("training: {epochs: 3}")
+    with pytest.raises(UsageError, match=r"was begun with another .*mine\.yaml, which was changed since"):
+        check_folder(out, terms, contenders)
+
+
+@pytest.mark.slow
+def test_a_run_that_was_copied_to_another_seed_is_not_kept(
+    compared: tuple[Comparison, list[str]], tmp_path: Path
+) -> None:
+    out, contender = tmp_path / "out", parse_contender("lenet_relu")
+    shutil.copytree(compared[0].out, out)
+    assert recall_trial(contender, 1, out)
+    for copied, name in ((1, "lenet_relu"), (0, "lenet300_100")):
+        shutil.rmtree(out / "runs" / f"{name}-{copied}")
+        shutil.copytree(out / "runs/lenet_relu-0", out / "runs" / f"{name}-{copied}")
+        shutil.copy(out / "answers/lenet_relu-0.npz", out / "answers" / f"{name}-{copied}.npz")
+        assert recall_trial(parse_contender(name), copied, out) is None
+    assert recall_trial(contender, 0, out)
+
+
+def test_plots_of_other_models_do_not_stay(tmp_path: Path) -> None:
+    comparison = Comparison(tmp_path, "digits", "f", 9, 2, 1, make_rows([(0.9, 2), (0.8, 1)]), (), ())
+    write_comparison(comparison)
+    assert {path.name for path in tmp_path.glob("*.png")} == {f"accuracy-{name}.png" for name in PLOTTED}
+    (tmp_path / "mine.png").touch()
+    write_comparison(replace(comparison, rows=(ComparisonRow("broken", failed="no reason"),)))
+    assert {path.name for path in tmp_path.glob("*.png")} == {"mine.png"}
+    assert "broken" in (tmp_path / "comparison.md").read_text(encoding="utf-8")
+
+
+PLOTTED = ("bytes", "macs", "latency")
 
 
 @pytest.mark.slow

@@ -82,13 +82,13 @@ def compare(
     contenders = parse_contenders([models] if isinstance(models, str | Path) else models)
     check_seeds(seeds)
     terms, folder = agree(source, epochs, recipe, settings or {}), Path(out)
-    check_folder(folder, terms)
+    check_folder(folder, terms, contenders)
     study = Study(terms, seeds, folder, load_dataset(source, data_root=data_root, config=terms.data), data_root)
     notes = [*check_contenders(contenders, study), *describe_terms(contenders, seeds)]
     failed = foresee(contenders, study)
     with hold(folder):
-        check_folder(folder, terms)  # Another process may have begun one there meanwhile.
-        record_terms(folder, terms, study.dataset.fingerprint)
+        check_folder(folder, terms, contenders)  # Another process may have begun one there meanwhile.
+        record_terms(folder, terms, contenders, study.dataset.fingerprint)
         return train_all(contenders, study, tell, failed, notes)
 
 

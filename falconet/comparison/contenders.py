@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -149,8 +151,11 @@ def check_seeds(seeds: int) -> None:
         raise UsageError(f"--seeds: wanted 1 or more (3 or more tell luck from quality), found {seeds}")
 
 
-def check_folder(out: Path, terms: Terms) -> None:
-    """Raise UsageError where `out` holds something else, or a comparison on other terms."""
+def check_folder(out: Path, terms: Terms, contenders: Sequence[Contender]) -> None:
+    """Raise UsageError where `out` holds something else, or a comparison on other terms.
+
+    A recipe may be a file that was edited since: what was trained by it then was not trained alike.
+    """
     if out.exists() and not out.is_dir():
         raise PathError(f"{out}: wanted a folder to write to, found a file")
     check_outside(out, terms.source)
@@ -158,7 +163,15 @@ def check_folder(out: Path, terms: Terms) -> None:
         if not is_vacant(out):
             raise RunExistsError(f"{out} holds files that are no comparison: choose a new or empty folder with --out")
         return
-    before, now = flatten(read_json(out / TERMS_FILE)), flatten(to_mapping(terms))
+    record = read_json(out / TERMS_FILE)
+    recipes = read_recipes(record)
+    for name, found in hash_recipes(terms, contenders).items():
+        if recipes.get(name, found) != found:
+            raise UsageError(
+                f"{out} was begun with another {name}, which was changed since: undo that, or choose another --out"
+            )
+    before = flatten({key: value for key, value in record.items() if key != "recipes"})
+    now = flatten(to_mapping(terms))
     free = {f"settings.training.{name}" for name in FREE}
     for key in sorted((before.keys() | now.keys()) - free - {"fingerprint"}):
         if before.get(key) != now.get(key):
@@ -169,13 +182,28 @@ def check_folder(out: Path, terms: Terms) -> None:
             )
 
 
-def record_terms(out: Path, terms: Terms, fingerprint: str) -> None:
+def hash_recipes(terms: Terms, contenders: Sequence[Contender]) -> dict[str, str]:
+    """Return a hash of what each recipe says that models are trained by, by its name."""
+    names = {terms.recipe, *(contender.recipe for contender in contenders)} - {None}
+    loaded = {name: json.dumps(load_recipe(name), sort_keys=True, default=str) for name in map(str, names)}
+    return {name: sha256(text.encode("utf-8", "backslashreplace")).hexdigest() for name, text in loaded.items()}
+
+
+def read_recipes(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the hashes of recipes in a record of terms; those of earlier versions have none."""
+    found = record.get("recipes")
+    return dict(found) if isinstance(found, dict) else {}
+
+
+def record_terms(out: Path, terms: Terms, contenders: Sequence[Contender], fingerprint: str) -> None:
     """Write the terms into the folder. Raises UsageError where it was begun with other data."""
     path = out / TERMS_FILE
-    before = read_json(path).get("fingerprint") if path.is_file() else fingerprint
+    record = read_json(path) if path.is_file() else {}
+    before = record.get("fingerprint", fingerprint)
     if before != fingerprint:
         raise UsageError(
             f"{terms.source} has changed since {out} was begun (fingerprint {before}, now {fingerprint}): choose "
             "another --out"
         )
-    write_json(path, {**to_mapping(terms), "fingerprint": fingerprint})
+    recipes = {**read_recipes(record), **hash_recipes(terms, contenders)}
+    write_json(path, {**to_mapping(terms), "fingerprint": fingerprint, "recipes": recipes})

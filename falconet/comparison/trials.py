@@ -188,13 +188,17 @@ def judge_trial(contender: Contender, seed: int, out: Path, dataset: Dataset) ->
 
 
 def recall_trial(contender: Contender, seed: int, out: Path) -> Trial | None:
-    """Return a trial that has been kept; None where there is none, or the weights are others now.
+    """Return a trial that has been kept; None where there is none, or the weights are others now, or another run's.
 
     The answers are written when training has ended, so that they also tell a finished run from another one.
     """
     folder = run_folder(contender, seed, out)
     try:
-        digests = sorted(read_config(folder / CONFIG_FILE)[1].values())
+        described, found = read_config(folder / CONFIG_FILE)
+        digests = sorted(found.values())
+        # A folder may have been copied to another's name: one network, twice, would tell nothing of luck.
+        if contender.folder is None and (described.architecture, described.provenance.seed) != (contender.model, seed):
+            return None
         with np.load(answers_file(contender, seed, out)) as kept:
             if kept["digests"].tolist() != digests:
                 return None
