@@ -62,7 +62,8 @@ def compare(
         trained model, which is judged as it is.
     out
         Holds the runs, in `runs/MODEL-SEED`, and `comparison.html`, `.md`, `.csv`, `.json` and the plots. A comparison
-        that was stopped goes on; models and seeds may be added to one; other settings are refused.
+        that was stopped goes on; models and seeds may be added to one; other settings, and recipes that
+        were edited since, are refused.
     seeds
         Runs of each model, with the seeds 0, 1, ... One run does not show what luck does.
     epochs, recipe, settings
