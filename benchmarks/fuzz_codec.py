@@ -38,7 +38,7 @@ from falconet.codec.dictionary import DICTIONARY
 from falconet.errors import CodecError
 
 RESULT = Path(__file__).parent / "results" / "codec-fuzz.json"
-"""What is recorded there already is added to."""
+"""What is recorded there already is added to, unless it was withdrawn."""
 EDGES = (0, 1, 2, 3, 4, 5, 10, 11, 16, 127, 128, 255)
 SLOW = 5.0
 """Seconds of the processor for one input that are a finding."""
@@ -222,7 +222,8 @@ def record(found: Counter[str], more: Mapping[str, float]) -> None:
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     from record import Row, save  # It imports torch, whose memory is not the decoder's.
 
-    old = {row["name"]: row["value"] for row in json.loads(RESULT.read_text())["rows"]} if RESULT.exists() else {}
+    known = json.loads(RESULT.read_text())["rows"] if RESULT.exists() else []
+    old = {} if any(row["withdrawn"] for row in known) else {row["name"]: row["value"] for row in known}
     ends = {f"{END}{kind}": old.get(f"{END}{kind}", 0) + count for kind, count in found.items()}
     ends = {name: value for name, value in old.items() if name.startswith(END)} | ends
     total = int(sum(ends.values()))

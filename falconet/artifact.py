@@ -59,6 +59,7 @@ if TYPE_CHECKING:
 DIGESTS = {WEIGHTS_FILE: "weights_sha256", CODED_FILE: "coded_sha256", TOKENIZER_FILE: "tokenizer_sha256"}
 """Keys of `config.json` that hold the hash of a file beside it."""
 FORMAT_VERSION = 1
+LARGEST_BATCH = 256
 
 
 @dataclass(frozen=True)
@@ -150,7 +151,8 @@ class Artifact:
         """The network with its weights, in eval mode.
 
         Raises ArtifactError where they do not fit each other, before there is memory for more than the weights have,
-        and OutOfMemoryError where even that is not left.
+        and where an answer would take more than `falconet.models.effort` allows; OutOfMemoryError where even less is
+        not left.
         """
         import torch
 
@@ -161,10 +163,18 @@ class Artifact:
             found = {name: outline_tensor(tensor) for name, tensor in self.weights.items()}
             model = realize(outline(self.config, found), self.config)
             model.load_state_dict(dict(self.weights))
-            if self.config.widths is not None:
-                check_widths(model, len(self.config.input.labels))
             # As in training: processors convolve and pool up to nine times faster with the channels innermost.
-            return model.eval().to(memory_format=torch.channels_last)
+            model = model.eval().to(memory_format=torch.channels_last)
+            check_answer(model, self.make_blank(), self.config)
+            return model
+
+    @cached_property
+    def batch_size(self) -> int:
+        """How many samples are answered at once: LARGEST_BATCH, or fewer where their layers take much memory."""
+        from falconet.models.effort import BATCH_BYTES, measure_effort
+
+        _, size = measure_effort(self.model, self.make_blank())
+        return max(1, min(LARGEST_BATCH, BATCH_BYTES // size))
 
     @cached_property
     def preprocess(self) -> AnyPreprocess:
@@ -360,34 +370,31 @@ def build_model(config: ArtifactConfig) -> nn.Module:
     """Return the network that a config describes, with weights of no use. Raises ArtifactError where there is none."""
     import torch
 
+    from falconet.models.widths import apply_widths
+
     with translated_errors(), torch.random.fork_rng(devices=[]):
         # Never `pretrained`, whatever the options say: a model's file must not name others to be read or fetched.
         model = create_model(config.architecture, pretrained=None, **describe_structure(config.input), **config.options)
-        return model if config.widths is None else shrink_model(model, config.widths, len(config.input.labels))
+        return model if config.widths is None else apply_widths(model, config.widths)
 
 
-def shrink_model(model: nn.Module, widths: Mapping[str, Any], num_classes: int) -> nn.Module:
-    """Return a model with its layers cut, in training mode. Raises ArtifactError where they do not fit each other."""
-    from falconet.models.widths import apply_widths
+def check_answer(model: nn.Module, sample: Tensor, config: ArtifactConfig) -> None:
+    """Raise ArtifactError unless a network answers a sample, with a logit for each class and without a giant effort."""
+    from falconet.models.effort import measure_effort
 
-    return check_widths(apply_widths(model, widths), num_classes)
-
-
-def check_widths(model: nn.Module, num_classes: int) -> nn.Module:
-    """Return a cut network in training mode. Raises ArtifactError where its layers do not fit each other."""
-    import torch
-
-    from falconet.models.layers import find_sample
-
+    what = config.architecture if config.widths is None else "widths"
     try:
-        with torch.no_grad():
-            logits = model.eval()(find_sample(model).make_blank())
-    except (RuntimeError, ValueError, IndexError) as error:
-        reason = " ".join(str(error).split())
-        raise ArtifactError(f"widths: wanted layers that fit each other, found others: {reason}") from error
-    if logits.shape != (1, num_classes):
-        raise ArtifactError(f"widths: wanted {num_classes} outputs, found {logits.shape[1]}")
-    return model.train()
+        logits, _ = measure_effort(model, sample)
+    except ConfigError as error:
+        raise ArtifactError(f"{what}: {error}") from error
+    except (RuntimeError, ValueError, IndexError, TypeError, AssertionError, OverflowError) as error:
+        if lacks_memory(error):
+            raise
+        reason = " ".join(str(error).split())[:400]
+        raise ArtifactError(f"{what}: wanted layers that fit each other, found others: {reason}") from error
+    if logits.shape != (1, len(config.input.labels)):
+        found = list(logits.shape[1:])
+        raise ArtifactError(f"{what}: wanted {len(config.input.labels)} outputs, found {found[0] if found else found}")
 
 
 def describe_structure(spec: InputSpec) -> dict[str, Any]:

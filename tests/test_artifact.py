@@ -38,9 +38,9 @@ from falconet.artifact import (
 from falconet.catalog import CODED_FILE, CONFIG_FILE, WEIGHTS_FILE, check_artifact
 from falconet.data.texts import TextEncoder, train_tokenizer
 from falconet.errors import ArtifactError, OutOfMemoryError, PathError, StorageError
-from falconet.models import create_model
+from falconet.models import create_model, effort
 from falconet.schema import to_mapping
-from falconet.spec import ImageSpec, TextSpec
+from falconet.spec import ImageSpec, SeriesSpec, TextSpec
 
 SPEC = ImageSpec(shape=(1, 16, 18), labels=("cat", "dog", "élan"), mean=(0.5,), std=(0.25,), margin=1)
 CONFIG = ArtifactConfig(
@@ -487,6 +487,28 @@ def test_a_small_file_of_a_large_network_is_refused_before_there_is_memory_for_i
         _ = load_artifact(folder).model
     assert largest.bytes < 4 << 20
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("form", ["coded", "folder"])
+def test_a_small_file_whose_answer_would_take_hours_is_refused(form: str, tmp_path: Path) -> None:
+    spec = SeriesSpec((1, 1 << 22), ("a", "b"), (0.0,), (1.0,))
+    config = replace(CONFIG, architecture="gru", input=spec, options={"hidden": 1, "embedding": 1})
+    found = Artifact(config, build_model(config).state_dict())
+    (encode_artifact(found) if form == "coded" else found).save(tmp_path / "odd")
+    with pytest.raises(ArtifactError, match=r"^gru: model: wanted at most \d+ multiply-accumulates for one sample"):
+        _ = load_artifact(tmp_path / "odd").model
+
+
+def test_fewer_samples_are_answered_at_once_where_layers_take_much(
+    artifact: Artifact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert artifact.batch_size == 256
+    again = replace(artifact)
+    monkeypatch.setattr(effort, "BATCH_BYTES", 3 * effort.measure_effort(again.model, again.make_blank())[1] + 1)
+    assert again.batch_size == 3
+    wide = replace(artifact)
+    monkeypatch.setattr(effort, "BATCH_BYTES", 1)
+    assert wide.batch_size == 1
 
 
 class LargestTensor(TorchDispatchMode):  # type: ignore[no-untyped-call]

@@ -19,8 +19,6 @@ from falconet.errors import DataError
 from falconet.memory import kept_memory
 from falconet.spec import ImageSpec, InputSpec, SeriesSpec
 
-BATCH_SIZE = 256
-
 
 @dataclass(frozen=True, eq=False)
 class Answers:
@@ -95,7 +93,7 @@ def predict_logits(
     """
     logits = [torch.empty(0, len(artifact.config.input.labels))]
     unreadable: dict[int, str] = {}
-    for batch in iterate_prepared(samples, artifact.preprocess, BATCH_SIZE):
+    for batch in iterate_prepared(samples, artifact.preprocess, artifact.batch_size):
         unreadable |= batch.unreadable
         if len(batch.inputs):
             logits.append(artifact.model(artifact.preprocess.normalize(batch.inputs)).float())

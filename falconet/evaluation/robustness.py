@@ -16,7 +16,7 @@ from falconet.artifact import Artifact, load_artifact
 from falconet.data import Split
 from falconet.data.preprocessing import Preprocess, iterate_prepared
 from falconet.errors import DataError
-from falconet.evaluation.answers import BATCH_SIZE, answer_split, fit_recordings
+from falconet.evaluation.answers import answer_split, fit_recordings
 from falconet.evaluation.attacks import ATTACKS, EPSILONS
 from falconet.evaluation.corruptions import CorruptedSamples, corrupt_images, list_amounts
 from falconet.spec import ImageSpec
@@ -126,7 +126,7 @@ def judge_samples(artifact: Artifact, split: Split) -> tuple[int, float]:
 def iterate_pixels(artifact: Artifact, split: Split) -> Iterator[tuple[int, Tensor, Tensor]]:
     """Yield batches of readable images in 0..1 as the network sees them, with their first place and their labels."""
     start = 0
-    for batch in iterate_prepared(split.samples, artifact.preprocess, BATCH_SIZE):
+    for batch in iterate_prepared(split.samples, artifact.preprocess, artifact.batch_size):
         size = len(batch.inputs) + len(batch.unreadable)
         read = [index for index in range(start, start + size) if index not in batch.unreadable]
         if read:

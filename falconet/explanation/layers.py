@@ -21,8 +21,6 @@ from falconet.errors import ConfigError, DataError
 from falconet.explanation.positions import Inputs
 from falconet.models.layers import find_outputs
 
-BATCH_SIZE = 256
-
 Sink = Callable[[str, nn.Module, Any, Any], None]
 """Takes a layer's name, the layer, its input and its output."""
 
@@ -90,7 +88,7 @@ def embed(model: nn.Module, inputs: Inputs) -> Float[Tensor, "batch features"]:
 def iterate_inputs(artifact: Artifact, samples: Samples) -> Iterator[tuple[list[int], Inputs]]:
     """Yield the readable samples as batches of a network's input, with their positions among all."""
     end = 0
-    for batch in iterate_prepared(samples, artifact.preprocess, BATCH_SIZE):
+    for batch in iterate_prepared(samples, artifact.preprocess, artifact.batch_size):
         begin, end = end, end + len(batch.inputs) + len(batch.unreadable)
         kept = [index for index in range(begin, end) if index not in batch.unreadable]
         if kept:

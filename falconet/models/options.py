@@ -6,6 +6,7 @@ import math
 from typing import Literal, get_args
 
 from falconet.errors import ConfigError, abridge
+from falconet.spec import FLOAT32_MOST
 
 Stem = Literal["auto", "imagenet", "small"]
 """How an image network begins: as published for ImageNet, or keeping the resolution of small images.
@@ -65,6 +66,8 @@ def check_share(name: str, share: float) -> None:
 
 
 def check_positive(name: str, number: float) -> None:
-    """Raise ConfigError unless an option is a finite number above 0."""
+    """Raise ConfigError unless an option is a number above 0 that single precision holds."""
     if isinstance(number, bool) or not isinstance(number, int | float) or not 0 < number < math.inf:
         raise ConfigError(f"model.options.{name}: wanted a number above 0, found {abridge(number)}")
+    if number > FLOAT32_MOST:
+        raise ConfigError(f"model.options.{name}: wanted at most {FLOAT32_MOST:g}, found more")

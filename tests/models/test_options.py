@@ -88,12 +88,18 @@ def test_counts_are_the_integers_above_zero(number: int) -> None:
 @given(st.floats())
 @settings(deadline=None)
 def test_shares_and_positive_numbers(number: float) -> None:
-    for check, fits in ((check_share, 0 <= number < 1), (check_positive, number > 0 and math.isfinite(number))):
+    for check, fits in ((check_share, 0 <= number < 1), (check_positive, 0 < number <= 2.0**127)):
         if fits:
             check("rate", number)
         else:
             with pytest.raises(ConfigError, match=r"^model\.options\.rate: "):
                 check("rate", number)
+
+
+def test_numbers_beyond_single_precision_are_refused() -> None:
+    for number in (1e39, 10**400):
+        with pytest.raises(ConfigError, match=r"^model\.options\.norm_eps: wanted at most 1\.70141e\+38, found more$"):
+            check_positive("norm_eps", number)
 
 
 def test_whole_numbers_are_numbers() -> None:

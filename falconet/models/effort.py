@@ -1,0 +1,142 @@
+"""Effort: what one answer of a network takes, foreseen call by call while it is computed for a single sample.
+
+Few weights can ask for giant feature maps or for millions of steps, so that a file of a kilobyte would take gigabytes
+or hours. torch's own counting without values needs packages that take seconds to import, and unrolls recurrences.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from falconet.errors import ConfigError
+
+MOST_BYTES, BATCH_BYTES = 1 << 32, 1 << 31
+"""Of what one call of torch reads and writes, but for the weights: for one sample, and for a batch of several."""
+MOST_WORK = 1 << 41
+"""Multiply-accumulates of one answer, or what takes as long: 58 times those of EfficientNet-B7."""
+ELEMENT_WORK, STEP_WORK = 1 << 4, 1 << 20
+"""What writing a value, and a call for each step of a recurrence, take as long as."""
+
+
+def measure_effort(model: nn.Module, sample: Tensor) -> tuple[Tensor, int]:
+    """Return a network's answer to a batch of one, and the bytes of the call of torch that takes the most for it.
+
+    Raises ConfigError, before the call that would do so, where it needs more than MOST_BYTES or MOST_WORK.
+    """
+    with torch.no_grad(), Counting() as counting:
+        answer: Tensor = model(sample)
+    return answer, max(counting.most_bytes, sample.nbytes)
+
+
+class Counting(TorchFunctionMode):
+    """Counts what torch is called for. Raises ConfigError beyond the bounds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.most_bytes, self.work = 0, 0
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        read = sum(count_bytes(tensor) for tensor in list_tensors([args, kwargs]))
+        foresee = FORESEEN.get(getattr(func, "__name__", ""))
+        if foresee is not None:
+            values, work = foresee(*args, **kwargs)
+            self.add(read + 4 * values, work)
+        result = func(*args, **kwargs)
+        made = [tensor for tensor in list_tensors([result]) if all(tensor is not arg for arg in args)]
+        self.add(read + sum(map(count_bytes, made)), ELEMENT_WORK * sum(tensor.numel() for tensor in made))
+        return result
+
+    def add(self, size: int, work: int) -> None:
+        self.most_bytes = max(self.most_bytes, size)
+        self.work += work
+        if size > MOST_BYTES:
+            raise ConfigError(f"model: wanted layers of at most {MOST_BYTES} bytes for one sample, found {size}")
+        if self.work > MOST_WORK:
+            raise ConfigError(f"model: wanted at most {MOST_WORK} multiply-accumulates for one sample, found more")
+
+
+def list_tensors(values: Any) -> Iterator[Tensor]:
+    """Yield the tensors of a call, but for weights."""
+    for value in values.values() if isinstance(values, dict) else values:
+        if isinstance(value, list | tuple | dict):
+            yield from list_tensors(value)
+        elif isinstance(value, Tensor) and not isinstance(value, nn.Parameter):
+            yield value
+
+
+def count_bytes(tensor: Tensor) -> int:
+    """Return the bytes that a tensor has; one that repeats its values has fewer than it shows."""
+    return min(tensor.nbytes, tensor.untyped_storage().nbytes())
+
+
+def foresee_convolution(
+    x: Tensor, weight: Tensor, bias: Any = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1
+) -> tuple[int, int]:
+    """Return how many values a convolution writes, and its multiply-accumulates."""
+    count = weight.ndim - 2
+
+    def spell_out(setting: Any) -> tuple[int, ...]:
+        return (setting,) * count if isinstance(setting, int) else tuple(setting) * (count // len(setting))
+
+    kernel = [step * (size - 1) for step, size in zip(spell_out(dilation), weight.shape[2:], strict=True)]
+    around = {"same": kernel, "valid": [0] * count}.get(padding) if isinstance(padding, str) else None
+    around = [2 * size for size in spell_out(padding)] if around is None else around
+    sides = [
+        max(0, (size + more - less - 1) // step + 1)
+        for size, more, less, step in zip(x.shape[-count:], around, kernel, spell_out(stride), strict=True)
+    ]
+    values = len(weight) * math.prod(sides)
+    return values, values * math.prod(weight.shape[1:])
+
+
+def foresee_dense(x: Tensor, weight: Tensor, *_: Any, **__: Any) -> tuple[int, int]:
+    """As `foresee_convolution`."""
+    return x.numel() // max(x.shape[-1], 1) * len(weight), x.numel() * len(weight)
+
+
+def foresee_product(x: Tensor, other: Tensor) -> tuple[int, int]:
+    """As `foresee_convolution`, of matrices."""
+    columns = other.shape[-1] if other.ndim > 1 else 1
+    return x.numel() // max(x.shape[-1], 1) * columns, x.numel() * columns
+
+
+def foresee_attention(query: Tensor, key: Tensor, *_: Any, **__: Any) -> tuple[int, int]:
+    """As `foresee_convolution`, of a kernel that does not keep the products of queries with keys."""
+    return query.numel(), 2 * query.numel() * key.shape[-2]
+
+
+def foresee_module(
+    query: Tensor, key: Tensor, _value: Any, width: int, heads: int, *_: Any, **__: Any
+) -> tuple[int, int]:
+    """As `foresee_convolution`, of torch's module of attention: steps come first, and products may be kept."""
+    products = len(query) * len(key) * query[0].numel() // max(width, 1)
+    return heads * products, 4 * query.numel() * width + 2 * products * width
+
+
+def foresee_recurrence(x: Tensor, _state: Any, weights: Any, *_: Any, **__: Any) -> tuple[int, int]:
+    """As `foresee_convolution`, of one layer, which first multiplies all steps with the weights of its gates."""
+    steps = math.prod(x.shape[:-1])
+    return steps * len(weights[0]), steps * (STEP_WORK + sum(weight.numel() for weight in weights))
+
+
+FORESEEN: Mapping[str, Callable[..., tuple[int, int]]] = MappingProxyType(
+    {
+        **dict.fromkeys(("conv1d", "conv2d", "conv3d"), foresee_convolution),
+        "linear": foresee_dense,
+        **dict.fromkeys(("matmul", "__matmul__", "bmm", "mm"), foresee_product),
+        "scaled_dot_product_attention": foresee_attention,
+        "multi_head_attention_forward": foresee_module,
+        **dict.fromkeys(("rnn_tanh", "rnn_relu", "gru", "lstm"), foresee_recurrence),
+    }
+)
+"""What may write much from little, by the name of the function."""
