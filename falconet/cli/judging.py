@@ -31,7 +31,10 @@ if TYPE_CHECKING:
 def evaluate(
     model: ModelFolder,
     source: Source,
-    split: Annotated[str, typer.Option(help="train, val, test or all.")] = "test",
+    split: Annotated[
+        str | None,
+        typer.Option(help="train, val, test or all. Default: test, or all of another source that has no test split."),
+    ] = None,
     against: Annotated[
         Path | None, typer.Option(metavar="DIR2", help="Another model on the same samples: is the difference chance?")
     ] = None,
@@ -98,6 +101,8 @@ def evaluate(
 
         write_figure(draw_robustness(result.robustness), plot)
         terminal.print_note(f"plot: {plot}")
+    for note in result.notes:
+        terminal.print_note(note)
     if json:
         from falconet.schema import to_mapping
 

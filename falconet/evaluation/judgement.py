@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float32, Float64, Int64
+from jaxtyping import Float32, Float64, Int64, UInt64
 
 from falconet import metrics
 from falconet.artifact import Artifact, DataOrigin, load_artifact
@@ -18,7 +18,7 @@ from falconet.data import DataConfig, Dataset, Split, Unreadable
 from falconet.data.dataset import SPLIT_NAMES
 from falconet.data.sources import read_dataset
 from falconet.data.splits import complete_splits
-from falconet.errors import DataError
+from falconet.errors import DataError, FalconetError
 from falconet.evaluation.answers import Answers, answer_known
 from falconet.evaluation.confidence import Abstention, abstain, check_precision
 from falconet.evaluation.contests import Contest, compare_answers
@@ -96,6 +96,8 @@ class Evaluation:
     """Error among the answers that are as confident as a sample's or more, averaged over samples; 0 is best."""
     unreadable: tuple[Unreadable, ...] = ()
     """Files of the source that were skipped."""
+    notes: tuple[str, ...] = ()
+    """What was guessed to read the source, and which of its samples are judged where it has no test split."""
     against: Contest | None = None
     """Another model on the same samples, where one was named."""
     slices: Slices | None = None
@@ -114,7 +116,7 @@ def evaluate(  # noqa: PLR0913 - one for each thing that may be asked
     model: str | Path | Artifact,
     source: str | Path,
     *,
-    split: str = "test",
+    split: str | None = None,
     data_root: str | Path | None = None,
     settings: Mapping[str, Any] | None = None,
     against: str | Path | Artifact | None = None,
@@ -130,7 +132,8 @@ def evaluate(  # noqa: PLR0913 - one for each thing that may be asked
     Classes are matched by name. `settings`, such as `{"strict": True}` or `{"columns": {"label": "intent"}}`, are those
     of `DataConfig`; what they leave out is as it was in training. A split that was made for training is found again by
     its seed; where the source is not the one that the model was trained on, such a split would mix training samples in
-    and is refused. `split="all"` judges on every sample.
+    and is refused. `split="all"` judges on every sample. None is the test split, or of another source that has none of
+    its own all samples but those that the model learned from, which are left out and counted in a note.
 
     `against` is another model that answers the same samples; `by` a column of the source's table whose values part the
     split; `ood` a source of other things, which the model should be less sure of; `precision` the share of right
@@ -149,7 +152,17 @@ def evaluate(  # noqa: PLR0913 - one for each thing that may be asked
     settings = settings or {}
     if by is not None:
         settings = {**settings, "extra": [*settings.get("extra", ()), by]}
-    dataset, chosen, config = find_split(artifact, source, split, data_root=data_root, settings=settings)
+    dataset, config = read_alike(artifact, source, data_root=data_root, settings=settings)
+    notes = dataset.notes
+    if split is None and is_new(artifact, source, dataset):
+        split = "all"
+        models = [artifact] if other is None else [artifact, other]
+        chosen, told = leave_out_learned(dataset, models, source, data_root)
+        notes = (*notes, told)
+    else:
+        split = split or "test"
+        chosen = take_split(artifact, dataset, config, split)
+    check_fit_to_judge(artifact, dataset, config, split)
     if by is not None:
         check_column(chosen, by)
     if other is not None:
@@ -168,6 +181,7 @@ def evaluate(  # noqa: PLR0913 - one for each thing that may be asked
         )
     return dataclasses.replace(
         evaluation,
+        notes=notes,
         robustness=measure_robustness(artifact, answers.split) if corruptions else None,
         costs=measure_costs(artifact, answers.split.samples) if costs else None,
     )
@@ -188,8 +202,25 @@ def find_split(
 ) -> tuple[Dataset, Split, DataConfig]:
     """Return a source, read as the model's own data were, one split of it, and how it was read.
 
+    See `evaluate` for what is refused.
+    """
+    dataset, config = read_alike(artifact, source, data_root=data_root, settings=settings)
+    chosen = take_split(artifact, dataset, config, split)
+    check_fit_to_judge(artifact, dataset, config, split)
+    return dataset, chosen, config
+
+
+def read_alike(
+    artifact: Artifact,
+    source: str | Path,
+    *,
+    data_root: str | Path | None = None,
+    settings: Mapping[str, Any] | None = None,
+) -> tuple[Dataset, DataConfig]:
+    """Return a source, read as the model's own data were, and how it was read.
+
     Splits that a source lacks are made of the model's own data alone; of another one, what is there is judged, be it of
-    a single class. See `evaluate` for what is refused.
+    a single class.
     """
     origin = artifact.config.provenance.data
     config = from_mapping(DataConfig, merge(to_mapping(recall(origin, source)), settings or {}), "data")
@@ -200,11 +231,71 @@ def find_split(
     dataset = read_dataset(source, data_root=data_root, config=config)
     if dataset.fingerprint == origin.fingerprint:
         dataset = complete_splits(dataset, config)
+    return dataset, config
+
+
+def take_split(artifact: Artifact, dataset: Dataset, config: DataConfig, split: str) -> Split:
+    """Return a split of this name. Raises DataError for one that training made and that cannot be found again."""
     if split in SPLIT_NAMES and split not in dataset.splits:
-        check_found_again(dataset, config, origin, split)
-    chosen = dataset.split(split)
-    check_fit_to_judge(artifact, dataset, config, split)
-    return dataset, chosen, config
+        check_found_again(dataset, config, artifact.config.provenance.data, split)
+    return dataset.split(split)
+
+
+def is_new(artifact: Artifact, source: str | Path, dataset: Dataset) -> bool:
+    """Whether a source without a test split is another one than the model's own, which may have changed since.
+
+    A coded file alone does not tell. Of a model from elsewhere, or whose data are gone, the last part of the path must
+    differ.
+    """
+    origin = artifact.config.provenance.data
+    if "test" in dataset.splits or not origin.source or str(source) == origin.source:
+        return False
+    path, own = Path(source).resolve(), Path(origin.source).resolve()
+    return path != own if own.exists() else path.name != own.name
+
+
+def leave_out_learned(
+    dataset: Dataset, models: Sequence[Artifact], source: str | Path, data_root: str | Path | None
+) -> tuple[Split, str]:
+    """Return all samples that no model learned from, as far as that can be told, and what there is to say about it.
+
+    Raises DataError where none is left.
+    """
+    everything = dataset.split("all")
+    learned, doubts = zip(*(find_learned(model.config.provenance.data, data_root) for model in models), strict=True)
+    new = np.flatnonzero(~np.isin(everything.hashes, np.concatenate(learned)))
+    left_out = len(everything) - len(new)
+    if left_out == len(everything):
+        raise DataError(
+            f"{source}: wanted samples that the model was not trained on, found all {left_out} of them in its training "
+            "or validation data; judge on --split all nevertheless, or on other samples"
+        )
+    note = f"{dataset.source} is not what the model was trained on and has no test split: all of it is judged"
+    if left_out:
+        note += f", but for {left_out} of {len(everything)} samples that stand in its training or validation data"
+    doubt = next(filter(None, doubts), None)
+    if doubt:
+        note += f"; whether it was trained on some of these {len(new)} cannot be told: {doubt}"
+    return everything.take(new), note
+
+
+def find_learned(origin: DataOrigin, data_root: str | Path | None) -> tuple[UInt64[np.ndarray, " samples"], str | None]:
+    """Return hashes of the samples that a model learned from or was chosen by, and why that may not be all of them.
+
+    Only what lies on this machine is read again, and nothing is downloaded.
+    """
+    none = np.zeros(0, dtype=np.uint64)
+    if origin.source != "digits" and not (origin.source and Path(origin.source).exists()):
+        return none, f"{origin.source or 'its data'} cannot be read again here"
+    try:
+        dataset = read_dataset(origin.source, data_root=data_root, config=origin.config)
+        changed = dataset.fingerprint != origin.fingerprint
+        dataset = dataset if changed else complete_splits(dataset, origin.config)
+    except FalconetError as error:
+        return none, str(error)
+    # Of data that have changed, what was learned from is not known: all that can have been.
+    parts = [split.hashes for name, split in dataset.splits.items() if name != "test"]
+    return np.concatenate([none, *parts]), f"{origin.source} has changed since" if changed else None
 
 
 def check_fit_to_judge(artifact: Artifact, dataset: Dataset, config: DataConfig, split: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
+import shutil
 import threading
 import weakref
 from collections.abc import Callable
@@ -17,6 +18,7 @@ import torch
 from PIL import Image
 
 from falconet import RunResult, cli, evaluate, load_artifact, load_dataset, predict
+from falconet.artifact import Artifact, DataOrigin
 from falconet.data import Dataset, Split
 from falconet.errors import DataError, PathError, UnknownNameError, UsageError
 from falconet.evaluation import judge, match_labels, predict_logits
@@ -125,12 +127,17 @@ def test_missing_paths_and_empty_folders(trained: RunResult, tmp_path: Path) -> 
 
 def test_another_data_set_cannot_stand_in_for_the_test_split(trained: RunResult, make_folder: FolderMaker) -> None:
     with pytest.raises(DataError, match=r"not the data that the model was trained on.*--split all"):
-        evaluate(trained.out, make_folder(classes=("3", "7")))
+        evaluate(trained.out, make_folder(classes=("3", "7")), split="test")
 
 
-def test_another_data_set_can_be_judged_as_a_whole(trained: RunResult, make_folder: FolderMaker) -> None:
-    result = evaluate(trained.out, make_folder(classes=("3", "7")), split="all")
+@pytest.mark.parametrize(("split", "notes"), [("all", []), (None, ["no test split: all of it is judged"])])
+def test_another_data_set_is_judged_as_a_whole(
+    trained: RunResult, make_folder: FolderMaker, split: str | None, notes: list[str]
+) -> None:
+    folder = make_folder(classes=("3", "7"))
+    result = evaluate(trained.out, folder, split=split)
     assert (result.split, result.n) == ("all", 24)
+    assert [note.rpartition("has ")[2] for note in result.notes] == notes
     assert [row.support for row in result.per_class] == [0, 0, 0, 12, 0, 0, 0, 12, 0, 0]
 
 
@@ -160,9 +167,7 @@ def test_an_empty_class_folder_does_not_keep_others_from_being_judged(
 ) -> None:
     root = make_folder(classes=("1", "2"), count=3)
     (root / "unheard-of").mkdir()
-    assert evaluate(trained.out, root, split="all").n == 6
-    with pytest.raises(DataError, match="its test split cannot be found again; judge on --split all instead"):
-        evaluate(trained.out, root)
+    assert (evaluate(trained.out, root, split="all").n, evaluate(trained.out, root).n) == (6, 6)
 
 
 @pytest.mark.parametrize("name", ["train", "val"])
@@ -170,6 +175,85 @@ def test_a_split_that_another_source_lacks_is_refused(trained: RunResult, make_f
     root = make_folder(classes=("1", "2"), splits=("test",), count=3)
     with pytest.raises(DataError, match=f"its {name} split cannot be found again; judge on --split all instead"):
         evaluate(trained.out, root, split=name)
+
+
+@pytest.fixture
+def taught(trained: RunResult, make_folder: FolderMaker) -> tuple[Artifact, Path]:
+    """A model that says that it was trained on a folder, and that folder: 24 pictures, of them 4 for testing."""
+    folder = make_folder("taught", classes=("3", "7"))
+    artifact, dataset = load_artifact(trained.out), load_dataset(folder)
+    origin = dataclasses.replace(
+        artifact.config.provenance.data, source=str(folder), fingerprint=dataset.fingerprint, split_seed=0
+    )
+    assert len(dataset.splits["test"]) == 4
+    return with_origin(artifact, origin), folder
+
+
+def with_origin(artifact: Artifact, origin: DataOrigin) -> Artifact:
+    provenance = dataclasses.replace(artifact.config.provenance, data=origin)
+    return dataclasses.replace(artifact, config=dataclasses.replace(artifact.config, provenance=provenance))
+
+
+def copy_with_new_ones(folder: Path, copy: Path, count: int = 3) -> Path:
+    """Copy a folder of class 3 under another name and with further pictures."""
+    shutil.copytree(folder, copy)
+    for index in range(count):
+        Image.new("RGB", (9, 9), (index, 0, 0)).save(copy / "3" / f"new-{index}.png")
+    return copy
+
+
+def test_of_a_changed_copy_what_was_trained_on_is_left_out(taught: tuple[Artifact, Path], tmp_path: Path) -> None:
+    artifact, folder = taught
+    result = evaluate(artifact, copy_with_new_ones(folder, tmp_path / "copy"))
+    assert (result.split, result.n, [row.support for row in result.per_class][3]) == ("all", 4 + 3, 2 + 3)
+    assert "but for 20 of 27 samples that stand in its training or validation data" in result.notes[-1]
+    assert "cannot be told" not in result.notes[-1]
+
+
+def test_a_copy_of_nothing_but_training_samples_is_refused(taught: tuple[Artifact, Path], tmp_path: Path) -> None:
+    artifact, folder = taught
+    learned = load_dataset(folder).splits["train"].samples
+    (tmp_path / "copy" / "3").mkdir(parents=True)
+    for index in range(len(learned)):
+        if learned.name(index).startswith("3/"):
+            shutil.copy(folder / learned.name(index), tmp_path / "copy" / "3")
+    with pytest.raises(DataError, match="found all 9 of them in its training or validation data"):
+        evaluate(artifact, tmp_path / "copy")
+
+
+def test_what_the_other_model_learned_from_is_left_out_too(trained: RunResult, taught: tuple[Artifact, Path]) -> None:
+    result = evaluate(trained.out, taught[1], against=taught[0])
+    assert (result.n, result.split) == (4, "all")
+    assert "but for 20 of 24 samples" in result.notes[-1]
+
+
+def test_training_data_that_are_gone_or_changed_are_told(taught: tuple[Artifact, Path], tmp_path: Path) -> None:
+    artifact, folder = taught
+    copy = copy_with_new_ones(folder, tmp_path / "copy")
+    Image.new("RGB", (9, 9), "green").save(folder / "3" / "later.png")
+    result = evaluate(artifact, copy)  # Which of the changed folder's were learned from is not known: none is judged.
+    assert result.n == 3
+    assert result.notes[-1].endswith(f"of these 3 cannot be told: {folder} has changed since")
+    with pytest.raises(DataError, match="its test split cannot be found again"):
+        evaluate(artifact, folder)
+    folder.rename(tmp_path / "elsewhere")
+    result = evaluate(artifact, copy)
+    assert (result.n, result.notes[-1].partition("of these ")[2]) == (
+        27,
+        f"27 cannot be told: {folder} cannot be read again here",
+    )
+    copy.rename(folder)  # As the model's own folder, changed since, would be found.
+    with pytest.raises(DataError, match="its test split cannot be found again"):
+        evaluate(artifact, folder)
+
+
+def test_notes_of_reading_come_with_the_figures(trained: RunResult, make_folder: FolderMaker) -> None:
+    folder = make_folder(classes=("3", "7"))
+    lines = [f"{path.relative_to(folder)},{path.parent.name}" for path in sorted(folder.rglob("*.png"))]
+    (folder / "table.csv").write_text("\n".join(lines), encoding="utf-8")
+    result = evaluate(trained.out, folder / "table.csv")
+    assert (result.n, len(result.notes)) == (24, 2)
+    assert "no header" in result.notes[0]
 
 
 def test_no_splits_are_made_of_what_is_judged_whole(
