@@ -187,9 +187,10 @@ INFLATION = 64
 def check_inflation(content: bytes) -> None:
     """Raise ArtifactError for a zip file, as those of torch and NumPy are, that would take far more than its size."""
     stream = io.BytesIO(content)
-    if not zipfile.is_zipfile(stream):
-        return
     try:
+        # Asking whether it is one raises, too, where the directory at its end is damaged.
+        if not zipfile.is_zipfile(stream):
+            return
         with zipfile.ZipFile(stream) as archive:
             size = sum(member.file_size for member in archive.infolist())
     except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:

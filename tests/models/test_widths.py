@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from falconet.artifact import ArtifactConfig, DataOrigin, Provenance, build_model
+from falconet.artifact import ArtifactConfig, DataOrigin, Provenance, build_model, check_answer
 from falconet.errors import ArtifactError, ConfigError
 from falconet.models import create_model
 from falconet.models.widths import Factorized, Folded, apply_widths, read_widths
@@ -139,5 +139,6 @@ def test_hostile_widths_make_a_network_or_an_artifact_error(widths: dict[str, An
 def test_outputs_are_as_many_as_labels() -> None:
     spec = ImageSpec((1, 28, 28), ("a", "b", "c"), (0.5,), (0.25,))
     origin = Provenance(DataOrigin("digits", "00", 0, 0.1, 0.2), seed=0, epochs=1, best_epoch=1)
+    config = ArtifactConfig("lenet_relu", spec, origin, widths={"fc2": [2, 128]})
     with pytest.raises(ArtifactError, match="widths: wanted 3 outputs, found 2"):
-        build_model(ArtifactConfig("lenet_relu", spec, origin, widths={"fc2": [2, 128]}))
+        check_answer(build_model(config), torch.zeros(1, 1, 28, 28), config)
