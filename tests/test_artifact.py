@@ -209,10 +209,12 @@ def test_altered_config(folder: Path, changes: dict[str, Any], message: str) -> 
         load_artifact(folder)
 
 
-@pytest.mark.parametrize("found", [FORMAT_VERSION + 1, None, "1"])
-def test_newer_format(folder: Path, found: object) -> None:
+@pytest.mark.parametrize(
+    ("found", "said"), [(FORMAT_VERSION + 1, "2"), (None, "None"), ("1", "'1'"), ("x" * 10**5, r"'x{10,300}.*'")]
+)
+def test_newer_format(folder: Path, found: object, said: str) -> None:
     change_config(folder, format_version=found, something="new")
-    with pytest.raises(ArtifactError, match=f"wanted format version {FORMAT_VERSION} or lower, found {found}: update"):
+    with pytest.raises(ArtifactError, match=f"wanted format version {FORMAT_VERSION} or lower, found {said}: update"):
         load_artifact(folder)
 
 
