@@ -577,7 +577,8 @@ def parse_config(path: Path, content: bytes) -> tuple[ArtifactConfig, dict[str, 
     digests = {name: str(record.pop(key)) for name, key in DIGESTS.items() if key in record}
     found = record.get("format_version")
     if not isinstance(found, int) or found > FORMAT_VERSION:
-        raise ArtifactError(f"{path}: wanted format version {FORMAT_VERSION} or lower, found {abridge(found)}: update falconet")
+        wanted = f"wanted format version {FORMAT_VERSION} or lower"
+        raise ArtifactError(f"{path}: {wanted}, found {abridge(found)}: update falconet")
     try:
         return from_mapping(ArtifactConfig, record), digests
     except UsageError as error:
