@@ -458,7 +458,7 @@ def read_weights(path: Path, content: bytes) -> dict[str, Tensor]:
         raise ArtifactError(f"{path}: {error}") from error
     except (safetensors.SafetensorError, KeyError, ValueError, TypeError, RuntimeError) as error:
         # It looks up types that torch has under other names, or not at all.
-        raise ArtifactError(f"{path} is damaged: {' '.join(str(error).split())}") from error
+        raise ArtifactError(f"{path} is damaged: {' '.join(str(error).split())[:400]}") from error
 
 
 def decode_file(path: Path, content: bytes) -> Artifact:

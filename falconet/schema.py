@@ -231,7 +231,7 @@ def read_tuple(items: tuple[Any, ...], value: list[Any] | tuple[Any, ...], path:
 
 def read_scalar(hint: Any, value: Any, path: str) -> Any:
     if hint is float and is_infinite(value):
-        raise ConfigError(f"{path}: wanted a finite number, found {value}")
+        raise ConfigError(f"{path}: wanted a finite number, found {abridge(value)}")
     try:
         # NumPy's numbers and strings become Python's own, which can be written to a file.
         if hint is float and type(value) is not bool and isinstance(value, Real | str):

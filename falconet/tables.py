@@ -549,7 +549,7 @@ def read_parquet(path: Path, max_bytes: int) -> Table:
     except (pyarrow.ArrowException, ValueError, OverflowError) as error:
         if isinstance(error, DataError):
             raise
-        raise DataError(f"{path}: damaged, or no Parquet: {' '.join(str(error).split())}") from error
+        raise DataError(f"{path}: damaged, or no Parquet: {' '.join(str(error).split())[:400]}") from error
 
 
 def measure_parquet(source: Any, names: Collection[str]) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -633,3 +634,14 @@ def test_a_tokenizer_of_more_tokens_than_the_network_knows_is_refused(tokens: in
             continue
         with pytest.raises(ArtifactError, match=f"wanted at most the model's {tokens} tokens, found {found}"):
             load_artifact(path)
+
+
+@pytest.mark.parametrize("value", ["x" * 10**5, "9" * 5000])
+def test_what_a_library_quotes_of_a_file_is_cut(folder: Path, value: str) -> None:
+    header = json.dumps({"fc1.weight": {"dtype": value, "shape": [1], "data_offsets": [0, 4]}}).encode()
+    content = len(header).to_bytes(8, "little") + header + bytes(4)
+    (folder / WEIGHTS_FILE).write_bytes(content)
+    change_config(folder, weights_sha256=hashlib.sha256(content).hexdigest())
+    with pytest.raises(ArtifactError, match="is damaged") as caught:
+        load_artifact(folder)
+    assert len(str(caught.value)) < 1000

@@ -40,7 +40,7 @@ def open_session(runtime: Runtime, path: Path, *, threads: int = 1) -> Session:
     except (ExportError, MissingExtraError):
         raise
     except Exception as error:  # Runtimes raise classes of their own, without a common base.
-        reason = " ".join(str(error).split())
+        reason = " ".join(str(error).split())[:400]
         raise ExportError(f"{path}: {runtime} cannot read it: {reason}") from error
 
 
