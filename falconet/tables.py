@@ -646,6 +646,7 @@ def read_parquet(path: Path, max_bytes: int) -> Table:
     try:
         with open_regular(path) as file, parquet.ParquetFile(file) as source:
             names = [field.name for field in source.schema_arrow if is_readable(field.type)]
+            nested = [field.name for field in source.schema_arrow if not is_readable(field.type)]
             check_names(path, names)
             known = frozenset(names)
             check_size(path, measure_parquet(source, known), max_bytes)
@@ -659,7 +660,9 @@ def read_parquet(path: Path, max_bytes: int) -> Table:
                 for name in names:
                     for chunk in table.column(name).chunks:
                         columns[name].extend(list_cells(chunk))
-            return Table(path, columns, range(1, source.metadata.num_rows + 1))
+            left = f"left out, since their cells are lists or records: {', '.join(nested[:5])}"
+            notes = (left,) if nested else ()
+            return Table(path, columns, range(1, source.metadata.num_rows + 1), notes=notes)
     except (pyarrow.ArrowException, ValueError, OverflowError) as error:
         if isinstance(error, DataError):
             raise

@@ -569,3 +569,9 @@ def test_apostrophes_that_begin_few_cells_are_letters(tmp_path: Path) -> None:
     table = read_table(tmp_path / "t.csv")
     assert table.columns["text"] == ["'a'", "'b'", "'c'", "plain"]
     assert [note[:20] for note in table.notes] == ["apostrophes are take"]
+
+
+def test_nested_columns_of_parquet_are_named_where_they_are_left_out(tmp_path: Path) -> None:
+    table = pyarrow.table({"text": ["x"], "box": [[1, 2]], "facts": [{"y": 1}]})
+    pyarrow.parquet.write_table(table, tmp_path / "t.parquet")
+    assert read_table(tmp_path / "t.parquet").notes == ("left out, since their cells are lists or records: box, facts",)
