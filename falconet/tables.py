@@ -124,11 +124,11 @@ def flat(value: Any) -> Any:
 def read_table(path: Path, *, header: bool | None = None, max_bytes: int = MAX_BYTES) -> Table:
     """Read a `.csv`, `.tsv`, `.jsonl` or `.parquet` file, or separated values in a file of another of some names.
 
-    Separated values: UTF-8, UTF-16 with a byte order mark or without, else Windows-1252; separated by comma, semicolon,
-    tab or bar, or by white space alone. Lines with `#` above the header are comments; `sep=;` in the first line says
-    what separates. Without a header the columns are called 1, 2, ...; `header` says whether there is one, None: the
-    rows tell. JSON lines: an object a line. Parquet: columns of scalars, and of files as `{bytes, path}`; others are
-    left out.
+    Separated values: UTF-8, UTF-16 or UTF-32 with a byte order mark or without, else Windows-1252; separated by comma,
+    semicolon, tab or bar, or by white space alone; quoted by `"`, or by `'` where whole columns are. Lines
+    with `#` above the header are comments; `sep=;` in the first line says what separates. Without a
+    header the columns are called 1, 2, ...; `header` says whether there is one, None: the rows tell. JSON lines: an
+    object a line. Parquet: columns of scalars, and of files as `{bytes, path}`; others are left out.
 
     Rows that cannot be right are skipped and listed. Raises ConfigError for another extension, DataError for a file
     that cannot be read, becomes larger than `max_bytes` in memory, has columns without names of their own or no row
@@ -140,6 +140,8 @@ def read_table(path: Path, *, header: bool | None = None, max_bytes: int = MAX_B
     try:
         with open_regular(path):
             check_size(path, path.stat().st_size, max_bytes)
+        if suffix != ".parquet":
+            check_content(path)
         if suffix == ".jsonl":
             table = read_jsonl(path, max_bytes)
         elif suffix == ".parquet":
@@ -183,34 +185,98 @@ class Coding:
 
 
 def find_coding(path: Path) -> Coding:
-    """Return UTF-8, UTF-16, or Windows-1252 where that alone makes text. Raises DataError for bad UTF-16."""
+    """Return UTF-8, UTF-16, UTF-32, or Windows-1252 where that alone makes text.
+
+    Raises DataError for bad UTF-16 or UTF-32, for UTF-7, and for what is no text at all.
+    """
     encoding = find_encoding(path)
+    zeros = False
     try:
         with open_text(path, encoding, "strict") as file:
-            while file.read(1 << 20):
-                pass
-        return Coding(encoding, valid=True)
+            while text := file.read(1 << 20):
+                zeros |= "\0" in text
+        return Coding(encoding, True, note_zeros(zeros))
     except UnicodeError as error:
-        if encoding.startswith("utf-16"):
-            raise DataError(f"{path}: invalid UTF-16; save the table as UTF-8") from error
+        if encoding.startswith(("utf-16", "utf-32")):
+            raise DataError(f"{path}: invalid {encoding[:6].upper()}; save the table as UTF-8") from error
     if is_windows(path):
-        return Coding("cp1252", True, ("no UTF-8: read as Windows-1252; where letters look wrong, save it as UTF-8",))
-    return Coding(encoding, valid=False)
+        note = "no UTF-8: read as Windows-1252; where letters look wrong, save it as UTF-8"
+        return Coding("cp1252", True, (note, *note_zeros(zeros)))
+    return Coding(encoding, False, note_zeros(zeros))
+
+
+def note_zeros(found: bool) -> tuple[str, ...]:
+    """Say that there are characters that no text has."""
+    return ("NUL characters among the others, as where the encoding is another: look at its texts",) if found else ()
+
+
+MARKS = (
+    # What begins like another stands before it.
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+UTF_7 = re.compile(rb"\+/v[89+/]")
+"""The byte order mark in UTF-7."""
 
 
 def find_encoding(path: Path) -> str:
+    """Return what the first bytes look like; UTF-8 for what could be anything that begins with ASCII."""
     with open_regular(path) as file:
         start = file.read(4096)
-    if start[:2] in {codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE}:
-        return "utf-16"
-    # Without a mark, zeros tell: one half of the first line's end, and of every letter of the Latin alphabet.
-    end, zeros = start.find(b"\n"), start.count(0)
-    if end >= 0 and 40 * zeros >= len(start):
+    if UTF_7.match(start):
+        raise DataError(f"{path}: UTF-7; save the table as UTF-8")
+    marked = next((encoding for mark, encoding in MARKS if start.startswith(mark)), None)
+    return marked or find_wide(start) or "utf-8-sig"
+
+
+def find_wide(start: bytes) -> str | None:
+    """Return the encoding of two or four bytes a character that a text without a mark has; None for none."""
+    # Zeros tell: three quarters of the first line's end, or one half, and of every Latin letter.
+    if not start or 40 * start.count(0) < len(start):
+        return None
+    words = {start[place : place + 4] for place in range(0, len(start), 4)}
+    if not words.isdisjoint({b"\n\0\0\0", b"\r\0\0\0"}):
+        return "utf-32-le"
+    if not words.isdisjoint({b"\0\0\0\n", b"\0\0\0\r"}):
+        return "utf-32-be"
+    if line := re.search(rb"[\r\n]", start):
+        end = line.start()
         if end % 2 == 0 and start[end + 1 : end + 2] == b"\0":
             return "utf-16-le"
         if end % 2 == 1 and start[end - 1] == 0:
             return "utf-16-be"
-    return "utf-8-sig"
+    return None
+
+
+FOREIGN_FILES = (
+    (rb"PK\x03\x04(?s:.)*(?:xl/|\[Content_Types\])", "a workbook of Excel", "save the sheet as CSV"),
+    (rb"PK\x03\x04(?s:.){26}mimetypeapplication/vnd\.oasis", "an OpenDocument file", "save the sheet as CSV"),
+    (rb"PK\x03\x04|PK\x05\x06", "a ZIP archive", "unpack it"),
+    (rb"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "a workbook of an old Excel", "save the sheet as CSV"),
+    (rb"\x1f\x8b", "a gzip file", "unpack it"),
+    (rb"BZh[1-9]1AY&SY", "a bzip2 file", "unpack it"),
+    (rb"\xfd7zXZ\x00", "an xz file", "unpack it"),
+    (rb"\x28\xb5\x2f\xfd", "a zstd file", "unpack it"),
+    (rb"7z\xbc\xaf\x27\x1c", "a 7z archive", "unpack it"),
+    (rb"PAR1\x15", "a Parquet file", "let its name end in .parquet"),
+    (rb"ARROW1\x00", "an Arrow file", "save the table as Parquet or CSV"),
+    (rb"SQLite format 3\x00", "an SQLite database", "save the table as CSV"),
+    (rb"%PDF-", "a PDF document", "save the table as CSV"),
+    (rb"(?i:\s*<(?:!doctype html|html)\b)", "a web page", "download the table itself"),
+    (rb"version https://git-lfs\.github\.com/", "a pointer of Git LFS", "fetch the file by `git lfs pull`"),
+)
+"""What files that are called tables are at times: how they begin, what that is, and what to do about it."""
+
+
+def check_content(path: Path) -> None:
+    """Raise DataError for a file that is of another format than its name says, and no text."""
+    with open_regular(path) as file:
+        start = file.read(4096)
+    for pattern, found, remedy in FOREIGN_FILES:
+        if re.match(pattern, start):
+            raise DataError(f"{path}: wanted a table as text, found {found}; {remedy}")
 
 
 def open_text(path: Path, encoding: str, errors: str = "surrogateescape", newline: str = "") -> io.TextIOWrapper:
@@ -248,17 +314,17 @@ def is_text(text: str) -> bool:
 class Lines:
     """Lines of a file for `csv.reader`, that knows where rows begin and can go back to behind a row's first line."""
 
-    def __init__(self, path: Path, file: Iterable[str], delimiter: str, max_bytes: int, begin: int = 1) -> None:
+    def __init__(self, path: Path, file: Iterable[str], layout: Layout, max_bytes: int) -> None:
         self.path = path
         self.file = iter(file)
-        self.delimiter = delimiter
+        self.delimiter, self.quote = layout.delimiter, layout.quote
         self.max_bytes = max_bytes
         self.given_back: deque[str] = deque()
         self.reread = 0
         """How many lines were given back so far."""
         self.row: list[str] = []
         """Lines of the row that was read last."""
-        self.begin = begin
+        self.begin = layout.skipped + 1
         """Its first line's number in the file."""
         self.is_open = False
         """Whether its quotes were never closed."""
@@ -280,7 +346,7 @@ class Lines:
         """Whether a row of several lines goes on behind a closing quote: another cell's closed the one left open."""
         if len(self.row) > 1 and not self.is_open:
             try:
-                list(CSV.reader(self.row, delimiter=self.delimiter, strict=True))
+                list(CSV.reader(self.row, delimiter=self.delimiter, quotechar=self.quote, strict=True))
             except CSV.Error:
                 return True
         return False
@@ -328,26 +394,44 @@ def read_csv(path: Path, header: bool | None, max_bytes: int) -> Table:
         if reason:
             raise DataError(f"{path}: header in line {line}: {reason}; mend it, and save the table as UTF-8")
         columns: list[list[str]] = [[] for _ in first]
+        names = list(map(strip_name, first))
+        again: list[int] = []
         for number, row, why in rows:
             if why:
                 damaged.append((number, why))
                 continue
+            if strip_name(row[0]) == names[0] and list(map(strip_name, row)) == names:
+                again.append(len(lines))
             lines.append(number)
             for column, cell in zip(columns, row, strict=True):
                 column.append(cell)
+    notes = (*coding.notes, *layout.notes)
     if header is False or (header is None and is_data(first, columns)):
         for column, cell in zip(columns, first, strict=True):
             column.insert(0, cell)
         named = {str(index): column for index, column in enumerate(columns, start=1)}
         guess = "; --set data.header=true says that it holds the names" if header is None else ""
-        notes = (*coding.notes, f"no header: the first row is data, and the columns are called 1, 2, ...{guess}")
+        notes = (*notes, f"no header: the first row is data, and the columns are called 1, 2, ...{guess}")
         return Table(path, named, [line, *lines], tuple(damaged), notes, layout.delimiter, counted=True)
-    names = [cell.strip() for cell in first]
     if layout.marked:
         names[0] = names[0].lstrip("#").strip()
     check_names(path, names)
+    if "\0" in "".join(names):
+        raise DataError(f"{path}: NUL characters in its header, as of no text in UTF-8; save the table as UTF-8")
+    if not any(names):
+        raise DataError(f"{path}: wanted the columns' names in line {line}, found blanks alone")
+    if again:  # Exports that were put behind one another, each with its header.
+        damaged = sorted([*damaged, *((lines[place], "the header once more") for place in again)])
+        dropped = frozenset(again)
+        lines = [number for place, number in enumerate(lines) if place not in dropped]
+        columns = [[cell for place, cell in enumerate(column) if place not in dropped] for column in columns]
     named = {name: column for name, column in zip(names, columns, strict=True) if name}
-    return Table(path, named, lines, tuple(damaged), coding.notes, layout.delimiter)
+    return Table(path, named, lines, tuple(damaged), notes, layout.delimiter)
+
+
+def strip_name(cell: str) -> str:
+    """Return a column's name as a cell of the header spells it; each of several files may begin with a mark."""
+    return cell.strip("\ufeff").strip()
 
 
 @dataclass(frozen=True)
@@ -360,6 +444,9 @@ class Layout:
     """Lines above the first row."""
     marked: bool
     """Whether `#` stands before the first row."""
+    quote: str = '"'
+    """What stands around cells that hold separators."""
+    notes: tuple[str, ...] = ()
 
 
 def find_layout(path: Path, encoding: str) -> Layout:
@@ -370,14 +457,34 @@ def find_layout(path: Path, encoding: str) -> Layout:
     skipped = begin = 1 if told else 0
     while skipped < len(lines) and lines[skipped].startswith("#"):
         skipped += 1
-    rows = [re.sub(r'"[^"]*"', "q", line.strip("\r\n")) for line in lines[skipped:] if line.strip("\r\n")]
+    whole = [line.strip("\r\n") for line in lines[skipped:] if line.strip("\r\n")]
+    quote, rows, notes = strip_quotes(whole, told[1] if told else "".join(DELIMITERS))
     if not rows and skipped == begin:
         raise DataError(f"{path}: empty; wanted a header and rows")
     delimiter = told[1] if told else find_delimiter(path, rows)
     above = lines[skipped - 1] if skipped == begin + 1 else ""
     # Texts may begin with it too: the only such line is a row where it has a row's cells.
     marked = bool(above) and (not rows or 0 < above.count(delimiter) == rows[0].count(delimiter))
-    return Layout(delimiter, skipped - marked, marked)
+    return Layout(delimiter, skipped - marked, marked, quote, notes)
+
+
+def strip_quotes(rows: Sequence[str], delimiters: str) -> tuple[str, list[str], tuple[str, ...]]:
+    """Return what quotes cells, the rows with a letter for each quoted cell, and what must be said of it.
+
+    An apostrophe quotes only where it does so in each row below the first, in equally many cells, and no `"` does.
+    """
+    if not any('"' in row for row in rows):
+        mark = f"[{re.escape(delimiters)}]"
+        cell = re.compile(rf"(?:(?<={mark})|^)'(?:[^']|'')*'(?={mark}|$)")
+        found = [cell.subn("q", row) for row in rows]
+        counts = Counter(count for _, count in found[1:])
+        begun = re.compile(rf"(?:(?<={mark})|^)'")
+        if len(counts) == 1 and 0 not in counts and not any(begun.search(row) for row, _ in found):
+            return "'", [row for row, _ in found], ()
+        if 2 * counts[0] < counts.total():
+            note = "apostrophes are taken for letters, since they do not stand around the same cells in each row"
+            return '"', list(rows), (f"{note}; where they quote, write double quotes",)
+    return '"', [re.sub(r'"[^"]*"', "q", row) for row in rows], ()
 
 
 def find_delimiter(path: Path, rows: Sequence[str]) -> str:
@@ -401,9 +508,10 @@ def parse_rows(path: Path, file: Iterable[str], layout: Layout, valid: bool, max
     rest: Iterator[str] = islice(file, layout.skipped, None)
     if layout.delimiter == " ":
         rest = (f"{line.strip()}\n" for line in rest)
-    lines = Lines(path, rest, layout.delimiter, max_bytes, layout.skipped + 1)
+    lines = Lines(path, rest, layout, max_bytes)
     width = held = 0
-    for row in CSV.reader(lines, delimiter=layout.delimiter, skipinitialspace=layout.delimiter == " "):
+    spaced = layout.delimiter == " "
+    for row in CSV.reader(lines, delimiter=layout.delimiter, quotechar=layout.quote, skipinitialspace=spaced):
         width = width or len(row)
         held += ROW_BYTES + CELL_BYTES * len(row) + sum(map(len, lines.row))
         check_size(path, held, max_bytes)
@@ -452,7 +560,13 @@ def is_data(first: Sequence[str], columns: Sequence[Sequence[str]]) -> bool:
     return len(numbers) > 1 and not rising
 
 
-ABSENT = frozenset({"?", "-", "NA", "N/A", "#N/A", "<NA>", "NULL", "null", "None"})
+NOTHING = (
+    *("?", ".", "-", "--", "na", "n/a", "<na>", "null", "none", "missing"),
+    *("#n/a", "#n/a n/a", "#na", "#div/0!", "#value!", "#ref!", "#name?", "#num!", "#null!"),
+    *("1.#ind", "-1.#ind", "1.#qnan", "-1.#qnan"),
+)
+"""What pandas reads as missing, what SAS, Stata and R write for it, and what spreadsheets write for an error."""
+ABSENT = frozenset(spell(word) for word in NOTHING for spell in (str.lower, str.upper, str.capitalize))
 """What stands in cells of numbers for a missing one, besides nothing and NaN."""
 
 NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?|[+-]?(?:nan|inf(?:inity)?)", re.IGNORECASE | re.ASCII)
@@ -532,6 +646,7 @@ def read_parquet(path: Path, max_bytes: int) -> Table:
     try:
         with open_regular(path) as file, parquet.ParquetFile(file) as source:
             names = [field.name for field in source.schema_arrow if is_readable(field.type)]
+            nested = [field.name for field in source.schema_arrow if not is_readable(field.type)]
             check_names(path, names)
             known = frozenset(names)
             check_size(path, measure_parquet(source, known), max_bytes)
@@ -545,7 +660,9 @@ def read_parquet(path: Path, max_bytes: int) -> Table:
                 for name in names:
                     for chunk in table.column(name).chunks:
                         columns[name].extend(list_cells(chunk))
-            return Table(path, columns, range(1, source.metadata.num_rows + 1))
+            left = f"left out, since their cells are lists or records: {', '.join(nested[:5])}"
+            notes = (left,) if nested else ()
+            return Table(path, columns, range(1, source.metadata.num_rows + 1), notes=notes)
     except (pyarrow.ArrowException, ValueError, OverflowError) as error:
         if isinstance(error, DataError):
             raise

@@ -22,7 +22,7 @@ from falconet.training import Callback, EpochRow
 if TYPE_CHECKING:
     from falconet.budget import Compression
     from falconet.budget.search import Trial
-    from falconet.data import Dataset
+    from falconet.data import Dataset, Unreadable
     from falconet.data.checks import DataReport
     from falconet.evaluation import Costs, Evaluation, Robustness
     from falconet.evaluation.confidence import Abstention, Answered
@@ -330,11 +330,18 @@ def list_findings(report: DataReport) -> list[tuple[str, list[str]]]:
     return [*findings, ("likely label errors", errors)] if errors else findings
 
 
+def print_left_out(ignored: Mapping[str, int], unreadable: Sequence[Unreadable]) -> None:
+    """Say which files of a source were no samples, and how many that should be could not be read."""
+    if ignored:
+        print_note(f"ignored: {describe_ignored(ignored)}")
+    if unreadable:
+        first = unreadable[0]
+        print_note(f"skipped {len(unreadable):,} unreadable samples, the first: {first.file} ({first.reason})")
+
+
 def print_evaluation(result: Evaluation) -> None:
     """Print the headline figures with their intervals, the classes, then whatever else was asked for."""
     print_line(f"{result.split} split, {result.n:,} samples")
-    if result.unreadable:
-        print_line(f"skipped {len(result.unreadable)} unreadable files")
     print_table(("figure", "value", "95% from", "to"), list_figures(result))
     print_line()
     rows = [

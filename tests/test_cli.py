@@ -102,10 +102,16 @@ def test_data(capsys: Capture, make_folder: FolderMaker, tmp_path: Path) -> None
 
 def test_train(capsys: Capture, make_folder: FolderMaker, tmp_path: Path) -> None:
     folder, out = make_folder(), tmp_path / "run"
+    (folder / "dark" / "bad.png").touch()
+    (folder / "dark" / "notes.md").touch()
     result = run_json(capsys, "train", str(folder), "--epochs", "2", "--out", str(out))
     assert result["out"] == str(out)
     assert {"out", "model", "epochs", "seconds", "best_epoch", "val", "test"} <= result.keys()
     assert result["test"] == run_json(capsys, "evaluate", str(out), str(folder))
+    assert cli.run(["evaluate", str(out), str(folder)]) == 0
+    err = capsys.readouterr().err
+    assert "ignored: 1 .md" in err
+    assert "skipped 1 unreadable samples, the first: dark/bad.png (empty file (0 bytes))" in err
     assert cli.run(["train", str(folder), "--epochs", "2", "--out", str(out)]) == 2
     assert "--overwrite" in capsys.readouterr().err
     text = run_text(capsys, "train", str(folder), "--epochs", "1", "--out", str(out), "--overwrite")

@@ -139,7 +139,7 @@ def test_csv_is_read_as_it_was_written(
 @settings(deadline=None)
 @given(rows=st.lists(st.tuples(CELLS, CELLS), min_size=1, max_size=8))
 def test_lines_are_those_at_which_rows_begin(rows: list[tuple[str, str]]) -> None:
-    written = to_csv([("a", "b"), *rows], quoting=csv.QUOTE_ALL, lineterminator="\n")
+    written = to_csv([("one", "two"), *rows], quoting=csv.QUOTE_ALL, lineterminator="\n")
     table = read_content(written)
     # The csv module counts the same way as it reads.
     reader = csv.reader(io.StringIO(written, newline=""))
@@ -505,3 +505,73 @@ def test_a_group_of_long_cells_counts_as_often_as_it_is_held(tmp_path: Path) -> 
     assert len(read_table(path, max_bytes=600_000).lines) == 2
     with pytest.raises(DataError, match="wanted at most 450,000 bytes in memory"):
         read_table(path, max_bytes=450_000)
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
+@pytest.mark.parametrize("encoding", ["utf-32", "utf-32-le", "utf-32-be", "utf-16-le", "utf-16-be"])
+def test_wide_encodings_with_and_without_mark(encoding: str, suffix: str, tmp_path: Path) -> None:
+    text = "text,label\nnaïve,a\nplain,b\n" if suffix == ".csv" else '{"text": "naïve"}\n{"text": "plain"}\n'
+    (tmp_path / f"t{suffix}").write_bytes(text.encode(encoding))
+    assert read_table(tmp_path / f"t{suffix}").columns["text"] == ["naïve", "plain"]
+
+
+def test_mark_of_utf_32_big_endian(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_bytes("\ufefftext,label\nx,a\n".encode("utf-32-be"))
+    assert dict(read_table(tmp_path / "t.csv").columns) == {"text": ["x"], "label": ["a"]}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"+/v8-text,label\nx,a\n", "UTF-7; save the table as UTF-8"),
+        ("text,label\nx,a\n".encode("utf-32")[:-1], "invalid UTF-32; save the table as UTF-8"),
+        (b"a\0b,c\0\nx,y\n", "NUL characters in its header"),
+        (b"PK\x03\x04" + bytes(26) + b"xl/workbook.xml", "a workbook of Excel; save the sheet as CSV"),
+        (b"PK\x03\x04" + bytes(26) + b"a.csv", "a ZIP archive; unpack it"),
+        (b"\x1f\x8b\x08" + bytes(20), "a gzip file; unpack it"),
+        (b"PAR1\x15\x04", "a Parquet file; let its name end in .parquet"),
+        (b"\n<!DOCTYPE html>\n<p>", "a web page; download the table itself"),
+        (b" ,\n,\n", "wanted the columns' names in line 1, found blanks alone"),
+    ],
+)
+def test_what_is_no_table_is_called_by_its_name(content: bytes, message: str, tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_bytes(content)
+    with pytest.raises(DataError) as caught:
+        read_table(tmp_path / "t.csv")
+    assert message in str(caught.value)
+
+
+def test_rare_zeros_are_said(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("text,label\n" + "long enough a text,a\n" * 9 + "ni\0ce,b\n")
+    table = read_table(tmp_path / "t.csv")
+    assert table.columns["text"][-1] == "ni\0ce"
+    assert [note[:14] for note in table.notes] == ["NUL characters"]
+
+
+def test_a_header_that_stands_again_is_no_row(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("text, label\nx,a\n\ufefftext,label\ny,b\n", encoding="utf-8")
+    table = read_table(tmp_path / "t.csv")
+    assert dict(table.columns) == {"text": ["x", "y"], "label": ["a", "b"]}
+    assert (list(table.lines), table.damaged) == ([2, 4], ((3, "the header once more"),))
+
+
+@pytest.mark.parametrize("header", ["text,label", "'text','label'"])
+def test_apostrophes_quote_where_they_stand_around_whole_columns(header: str, tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text(f"{header}\n'great, it''s','good'\n'poor, no','bad'\n")
+    table = read_table(tmp_path / "t.csv")
+    assert dict(table.columns) == {"text": ["great, it's", "poor, no"], "label": ["good", "bad"]}
+
+
+def test_apostrophes_that_begin_few_cells_are_letters(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("text,label\n'tis good,a\n'quoted',b\nplain,b\n")
+    assert read_table(tmp_path / "t.csv").columns["text"] == ["'tis good", "'quoted'", "plain"]
+    (tmp_path / "t.csv").write_text("text,label\n'a',a\n'b',b\n'c',a\nplain,b\n")
+    table = read_table(tmp_path / "t.csv")
+    assert table.columns["text"] == ["'a'", "'b'", "'c'", "plain"]
+    assert [note[:20] for note in table.notes] == ["apostrophes are take"]
+
+
+def test_nested_columns_of_parquet_are_named_where_they_are_left_out(tmp_path: Path) -> None:
+    table = pyarrow.table({"text": ["x"], "box": [[1, 2]], "facts": [{"y": 1}]})
+    pyarrow.parquet.write_table(table, tmp_path / "t.parquet")
+    assert read_table(tmp_path / "t.parquet").notes == ("left out, since their cells are lists or records: box, facts",)

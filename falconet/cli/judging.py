@@ -103,6 +103,7 @@ def evaluate(
         terminal.print_note(f"plot: {plot}")
     for note in result.notes:
         terminal.print_note(note)
+    terminal.print_left_out(result.ignored, result.unreadable)
     if json:
         from falconet.schema import to_mapping
 

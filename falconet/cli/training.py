@@ -202,15 +202,7 @@ def show_result(result: RunResult, json: bool) -> None:
 
     energy = result.report.course.energy
 
-    if result.ignored:
-        from falconet.data.files import describe_ignored
-
-        terminal.print_note(f"ignored: {describe_ignored(result.ignored)}")
-    if result.unreadable:
-        first = result.unreadable[0]
-        terminal.print_note(
-            f"skipped {len(result.unreadable)} unreadable samples, the first: {first.file} ({first.reason})"
-        )
+    terminal.print_left_out(result.ignored, result.unreadable)
     if json:
         from falconet.schema import to_mapping
 

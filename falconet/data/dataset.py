@@ -248,6 +248,12 @@ class Unreadable:
         object.__setattr__(self, "file", to_text(self.file))
 
 
+def describe_skipped(items: Sequence[Unreadable]) -> str:
+    """Say in a refusal how many files or rows were skipped, and why the first one was; nothing for none."""
+    first = f"{items[0].file} ({items[0].reason})" if items else ""
+    return f"; {len(items):,} skipped, the first: {first}" if items else ""
+
+
 @dataclass(frozen=True, eq=False)
 class Dataset:
     """A source, read and split."""

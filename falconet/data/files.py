@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -160,7 +160,9 @@ def read_folder(root: Path, config: DataConfig) -> Dataset:
     without samples.
     """
     folders, unlabeled = find_class_folders(root)
-    found = {folder: walk(root, folder, config.follow) for _, folder in folders}
+    folders, twins = part_twins(root, folders)
+    classes = {name: frozenset(folder.resolve() for split, folder in folders if split == name) for name, _ in folders}
+    found = {folder: walk(root, folder, config.follow, classes[split]) for split, folder in folders}
     kind = config.kind or guess_kind([file for listing in found.values() for file in listing.files])
     files = [
         ListedFile(path, split, to_class(folder))
@@ -168,19 +170,19 @@ def read_folder(root: Path, config: DataConfig) -> Dataset:
         for path in found[folder].files
         if suffix_of(path) in KINDS[kind]
     ]
-    refused = [item for listing in found.values() for item in listing.refused]
+    refused = [*twins, *(item for listing in found.values() for item in listing.refused)]
     if not files:
         hint = f" ({refused[0].file} {refused[0].reason})" if refused else ""
         raise DataError(describe_empty(root, kind, config.follow) + hint)
     ignored = count_left_out(root, walk(root, root, config.follow), [file.path for file in files], unlabeled)
-    classes = sort_classes({to_class(folder) for _, folder in folders})
+    labels = sort_classes({to_class(folder) for _, folder in folders})
     dataset = read_files(
         root,
         kind,
         files,
         source=str(root),
         unreadable=refused,
-        classes=classes,
+        classes=labels,
         ignored=ignored,
         max_pixels=config.max_pixels,
         value_range=config.value_range,
@@ -192,6 +194,17 @@ def read_folder(root: Path, config: DataConfig) -> Dataset:
             others.setdefault(to_class(folder), []).extend(found[folder].files)
     instead = {name: describe_ignored(count_ignored(paths, set())) for name, paths in others.items() if paths}
     return replace(dataset, instead=instead)
+
+
+def part_twins(root: Path, folders: Sequence[tuple[str, Path]]) -> tuple[list[tuple[str, Path]], list[Unreadable]]:
+    """Return the class folders, and those left out since they are links to other classes of the same split."""
+    own = {(split, folder.resolve()): folder for split, folder in folders if not folder.is_symlink()}
+    twins = [(split, folder) for split, folder in folders if own.get((split, folder.resolve()), folder) != folder]
+    refused = [
+        Unreadable(folder.relative_to(root).as_posix(), f"a link to {own[split, folder.resolve()].name}, another class")
+        for split, folder in twins
+    ]
+    return [item for item in folders if item not in twins], refused
 
 
 def count_left_out(root: Path, listing: Listing, used: Sequence[str], unlabeled: Sequence[Path]) -> dict[str, int]:
@@ -467,8 +480,12 @@ def is_visible(name: str) -> bool:
     return is_user(name) and not name.startswith(".")
 
 
-def walk(root: Path, folder: Path, follow: bool) -> Listing:
-    """List the visible files below `folder`, sorted; links that lead out of `root` are refused unless `follow`."""
+def walk(root: Path, folder: Path, follow: bool, classes: frozenset[Path] = frozenset()) -> Listing:
+    """List the visible files below `folder`, sorted; links that lead out of `root` are refused unless `follow`.
+
+    A folder is read once, however many links lead to it, and under its own name where that lies below `folder`. So are
+    links to folders within others of `classes`, resolved class folders: these are read by themselves.
+    """
     listing = Listing()
     inside = root.resolve()
     name = folder.relative_to(root)
@@ -477,12 +494,24 @@ def walk(root: Path, folder: Path, follow: bool) -> Listing:
         seen = {identify(os.stat(parent)) for parent in (inside / name).parents}  # noqa: PTH116
         if identify(folder.stat()) in seen:
             return listing
-        if not follow and not folder.resolve().is_relative_to(inside):
+        real = folder.resolve()
+        if not follow and not real.is_relative_to(inside):
             listing.refused.append(Unreadable(name.as_posix(), OUTSIDE))
             return listing
-        visit(folder, name.as_posix(), inside, follow, listing, seen, DEPTH_LIMIT)
+        others = classes - {real}
     except (OSError, RuntimeError) as error:
-        listing.refused.append(Unreadable(name.as_posix(), getattr(error, "strerror", None) or str(error)))
+        listing.refused.append(Unreadable(name.as_posix(), describe_error(error)))
+        return listing
+    links = deque([(folder, name.as_posix(), DEPTH_LIMIT)])
+    while links:  # Those that are found on the way come behind all real folders.
+        path, called, depth = links.popleft()
+        try:
+            if others and not others.isdisjoint(((target := path.resolve()), *target.parents)):
+                listing.refused.append(Unreadable(called, "a link to a folder of another class"))
+            elif identify(path.stat()) not in seen:
+                visit(path, called, depth, inside, follow, listing, seen, links)
+        except (OSError, RuntimeError) as error:
+            listing.refused.append(Unreadable(called, describe_error(error)))
     listing.files.sort()
     return listing
 
@@ -493,11 +522,19 @@ def identify(status: os.stat_result) -> tuple[int, int]:
 
 
 def visit(
-    folder: Path, name: str, inside: Path, follow: bool, listing: Listing, seen: set[tuple[int, int]], depth: int
+    folder: Path,
+    name: str,
+    depth: int,
+    inside: Path,
+    follow: bool,
+    listing: Listing,
+    seen: set[tuple[int, int]],
+    links: deque[tuple[Path, str, int]],
 ) -> None:
-    """Add the files below one folder to a listing; `name` is its path below the root.
+    """Add the files below one folder to a listing, and links to folders in it to `links`.
 
-    Only links are resolved: that takes as long as a path is deep.
+    `name` is its path below the root; `depth` says how many folders within one another are looked into. Only links are
+    resolved: that takes as long as a path is deep.
     """
     seen.add(identify(folder.stat()))
     with os.scandir(folder) as entries:
@@ -516,8 +553,10 @@ def visit(
                     if leads_out or depth == 0:
                         reason = OUTSIDE if leads_out else f"more than {DEPTH_LIMIT} folders deep"
                         listing.refused.append(Unreadable(path, reason))
+                    elif entry.is_symlink():
+                        links.append((Path(entry.path), path, depth - 1))
                     else:
-                        visit(Path(entry.path), path, inside, follow, listing, seen, depth - 1)
+                        visit(Path(entry.path), path, depth - 1, inside, follow, listing, seen, links)
                 elif leads_out:
                     listing.refused.append(Unreadable(path, OUTSIDE))
                 elif entry.is_file():
@@ -526,7 +565,11 @@ def visit(
                     reason = "a link to nothing" if entry.is_symlink() else "not a regular file"
                     listing.refused.append(Unreadable(path, reason))
             except (OSError, RuntimeError) as error:  # No right to read, or a link to itself.
-                listing.refused.append(Unreadable(path, getattr(error, "strerror", None) or str(error)))
+                listing.refused.append(Unreadable(path, describe_error(error)))
+
+
+def describe_error(error: OSError | RuntimeError) -> str:
+    return getattr(error, "strerror", None) or str(error)
 
 
 OUTSIDE = "leads out of the source's folder; --follow allows it"

@@ -21,6 +21,7 @@ from falconet.data.dataset import (
     Split,
     Texts,
     Unreadable,
+    describe_skipped,
     hash_bytes,
     normalize_label,
     sort_classes,
@@ -39,7 +40,7 @@ from falconet.data.files import (
     suffix_of,
     walk,
 )
-from falconet.data.series import long_series, series_dataset, split_series, to_floats, wide_series
+from falconet.data.series import describe_cell, long_series, series_dataset, split_series, to_floats, wide_series
 from falconet.data.splits import Columns, DataConfig
 from falconet.errors import ConfigError, DataError, UnknownNameError
 from falconet.spec import Kind
@@ -328,11 +329,45 @@ def choose_samples(table: Table, chosen: Mapping[str, str], kind: Kind | None) -
         if roles is not None:
             return roles
     wanted = {"image": "paths of images", "series": "series", "text": "texts", None: "texts, paths or series"}[kind]
+    foreign = find_foreign(table, chosen) if kind in {None, "series"} else ""
     raise DataError(
-        f"{table.path}: wanted {wanted} in its columns, found {list_names(table)}; name them by "
+        f"{table.path}: wanted {wanted} in its columns, found {list_names(table)}{foreign}; name them by "
         "--set data.columns.text=NAME, path=NAME, or series=NAME and time=NAME; --set data.kind=series takes the "
         "columns of numbers alone"
     )
+
+
+def find_foreign(table: Table, chosen: Mapping[str, str]) -> str:
+    """Say which cell is the first that is no number, in a column that could be of numbers; nothing without one."""
+    free = [name for name in list_free(table, chosen) if simplify(name) not in IDENTIFIERS]
+    for name in free:
+        numbers = to_floats(table.columns[name][:SAMPLE])
+        row = int(np.isinf(numbers).argmax()) if len(numbers) else 0
+        if len(numbers) and np.isinf(numbers[row]):
+            cell = table.columns[name][row]
+            what = next((f" ({what})" for pattern, what in FOREIGN_NUMBERS if pattern.fullmatch(str(cell).strip())), "")
+            return f" (column {name}, line {table.lines[row]}: {describe_cell(cell)}{what})"
+    return ""
+
+
+FOREIGN_NUMBERS = tuple(
+    (re.compile(pattern, re.IGNORECASE), what)
+    for pattern, what in (
+        (r"[+-]?[\d.,]+\s*%", "a percent sign"),
+        (r"[+-]?[$€£¥₹]\s*[\d.,]+|[+-]?[\d.,]+\s*[$€£¥₹]", "a sign of a currency"),
+        (r"\([\d.,]+\)", "a negative number in parentheses"),
+        (r"\u2212\s*[\d.,]+", "the minus U+2212 in place of the hyphen"),
+        (r"[+-]?[\d.]+D[+-]?\d+", "an exponent after D; write E"),
+        (r"0x[\da-f]+", "hexadecimal"),
+        (r"true|false|yes|no|[tfyn]", "a truth value; write 1 and 0"),
+        (r"\d{4}-\d\d?-\d\d?(?:[T ].*)?|\d\d?[./]\d\d?[./]\d{2,4}(?: .*)?", "a date"),
+        (r"\d\d?:\d\d(?::\d\d(?:\.\d+)?)?", "a time of day"),
+        (r"\[.*\]", "a list; wanted a column for each of its numbers"),
+        (r"[+-]?inf(?:inity)?", "infinite"),
+        (r"[+-]?[\d.,]+\s*[a-zµ°Ωω]+(?:/[a-z]+)?", "with a unit"),
+    )
+)
+"""How numbers, and what is taken for them, are written that are not read, and what that is."""
 
 
 def choose_path(table: Table, chosen: Mapping[str, str], kind: Kind | None) -> Roles | None:
@@ -809,12 +844,7 @@ def take(part: Part, indices: Sequence[int]) -> Part:
 def check_splits(source: str, parts: Sequence[Part], unreadable: Sequence[Unreadable]) -> None:
     """Raise DataError where no sample can be used."""
     if not any(part.splits for part in parts):
-        first = (
-            f"; the first of {len(unreadable)} skipped rows: {unreadable[0].file} ({unreadable[0].reason})"
-            if unreadable
-            else ""
-        )
-        raise DataError(f"{source}: wanted samples, found none{first}")
+        raise DataError(f"{source}: wanted samples, found none{describe_skipped(unreadable)}")
 
 
 def split_up(parts: Sequence[Part]) -> Iterator[tuple[str, Part]]:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from falconet.catalog import HUB_PREFIX, SOURCE_NAMES, check_source
 from falconet.data.arrays import find_idx_images, read_idx_folder, read_npz
-from falconet.data.dataset import Dataset
+from falconet.data.dataset import Dataset, describe_skipped
 from falconet.data.files import read_folder
 from falconet.data.hub import read_hub
 from falconet.data.manifests import (
@@ -55,7 +55,8 @@ def load_dataset(
     config = config or DataConfig()
     dataset = read_dataset(source, data_root=data_root, config=config)
     if len(dataset.classes) < 2:
-        raise DataError(f"{source}: wanted at least two classes, found one, {dataset.classes[0]!r}")
+        skipped = describe_skipped(dataset.unreadable)
+        raise DataError(f"{source}: wanted at least two classes, found one, {dataset.classes[0]!r}{skipped}")
     return complete_splits(dataset, config)
 
 

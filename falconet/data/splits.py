@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, fields, replace
 import numpy as np
 from jaxtyping import Bool, Int64, UInt64
 
-from falconet.data.dataset import SPLIT_NAMES, Dataset, Split
+from falconet.data.dataset import SPLIT_NAMES, Dataset, Split, describe_skipped
 from falconet.data.images import PIXEL_LIMIT
 from falconet.errors import ConfigError, DataError
 from falconet.schema import SPARSE, check_finite_fields
@@ -131,7 +131,7 @@ def check_training_classes(dataset: Dataset, train: Split) -> None:
     counts = np.bincount(train.labels, minlength=len(dataset.classes))
     missing = [name for name, count in zip(dataset.classes, counts, strict=True) if count == 0]
     if missing:
-        skipped = f" ({len(dataset.unreadable)} unreadable files were skipped)" if dataset.unreadable else ""
+        skipped = describe_skipped(dataset.unreadable)
         found = [f"{name}: {dataset.instead[name]}" for name in missing if name in dataset.instead]
         instead = f"; found in the folder of {'; of '.join(found)}" if found else ""
         raise DataError(

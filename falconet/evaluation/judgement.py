@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +96,8 @@ class Evaluation:
     """Error among the answers that are as confident as a sample's or more, averaged over samples; 0 is best."""
     unreadable: tuple[Unreadable, ...] = ()
     """Files of the source that were skipped."""
+    ignored: Mapping[str, int] = field(default_factory=dict)
+    """Files of the source that were no samples, counted by extension."""
     notes: tuple[str, ...] = ()
     """What was guessed to read the source, and which of its samples are judged where it has no test split."""
     against: Contest | None = None
@@ -371,7 +373,8 @@ def evaluate_split(artifact: Artifact, split: Split, name: str, dataset: Dataset
 def judge_answers(artifact: Artifact, answers: Answers, name: str, dataset: Dataset) -> Evaluation:
     """Return the evaluation of a model's answers on the split of this name."""
     unreadable = (*dataset.unreadable, *answers.unreadable)
-    return judge(answers.logits, answers.split.labels, artifact.config.input.labels, name, unreadable)
+    result = judge(answers.logits, answers.split.labels, artifact.config.input.labels, name, unreadable)
+    return replace(result, ignored=dataset.ignored)
 
 
 def judge(

@@ -371,6 +371,22 @@ def test_links_that_lead_outside_are_refused(linked: Path) -> None:
     assert refused == dict.fromkeys(("dark/file.png", "dark/folder", "dark/gone.png"), OUTSIDE)
 
 
+def test_a_folder_is_read_once_and_gives_nothing_to_two_classes(tmp_path: Path) -> None:
+    root = put(tmp_path / "root", "dark/z/1.png", "dark/2.png", "light/deep/3.png")
+    (root / "dark" / "a").symlink_to("z")  # Before the real one by name.
+    (root / "dark" / "other").symlink_to("../light/deep")
+    (root / "dim").symlink_to("dark")
+    dataset = read_folder(root, CONFIG)
+    samples = [("dark", "dark/2.png"), ("dark", "dark/z/1.png"), ("light", "light/deep/3.png")]
+    assert [(label, name) for _, label, name in labeled(dataset)] == samples
+    assert dataset.classes == ("dark", "light")
+    assert [(item.file, item.reason) for item in dataset.unreadable] == [
+        ("dim", "a link to dark, another class"),
+        ("dark/other", "a link to a folder of another class"),
+    ]
+    assert walk(root, root, follow=False).files == [name for _, name in samples]
+
+
 def test_links_are_followed_on_demand_but_never_back_up(linked: Path) -> None:
     dataset = read_folder(linked, DataConfig(follow=True))
     found = [(label, name) for _, label, name in labeled(dataset)]

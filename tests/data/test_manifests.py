@@ -277,7 +277,7 @@ def test_tables_without_labels_or_samples(tmp_path: Path, columns: dict[str, lis
 
 def test_only_unusable_rows(tmp_path: Path) -> None:
     path = write(tmp_path / "t.csv", {"text": ["", " "], "label": ["a", "b"]})
-    with pytest.raises(DataError, match=r"found none; the first of 2 skipped rows: t\.csv:2 \(empty text\)"):
+    with pytest.raises(DataError, match=r"found none; 2 skipped, the first: t\.csv:2 \(empty text\)"):
         read(path, text="text")
 
 
@@ -567,7 +567,7 @@ def test_kind_may_be_forced(tmp_path: Path) -> None:
 def test_forced_kind_that_a_table_does_not_hold(tmp_path: Path, kind: str) -> None:
     path = write(tmp_path / "t.csv", {"text": ["p", "q"], "label": ["a", "b"]})
     with pytest.raises(
-        DataError, match=r"wanted (paths of images|series) in its columns, found text, label; name them"
+        DataError, match=r"wanted (paths of images|series) in its columns, found text, label.*; name them"
     ):
         read(path, kind=kind)
 
@@ -656,3 +656,30 @@ def test_categories_are_no_texts_and_ids_name_files(tmp_path: Path) -> None:
     dataset = read(path, label="breed")
     assert (dataset.kind, dataset.columns) == ("image", {"label": "breed", "path": "id"})
     assert len(dataset.splits["train"]) == 4
+
+
+@pytest.mark.parametrize("cell", ["n/a", "na", ".", "-", "--", "#N/A", "#DIV/0!", "null", "None", "missing", "NaN"])
+def test_what_stands_for_missing_numbers(cell: str, tmp_path: Path) -> None:
+    rows = "".join(f"{number},{cell},{number}.5,{label}\n" for number, label in enumerate("ppqq"))
+    (tmp_path / "t.csv").write_text(f"a,b,c,label\n{rows}8,9,9.5,p\n")
+    dataset = read(tmp_path / "t.csv")
+    assert dataset.unreadable == ()
+    first = dataset.splits["train"].samples.read(0)
+    np.testing.assert_array_equal(first, [[0, np.nan, 0.5]])
+
+
+@pytest.mark.parametrize(
+    ("cell", "message"),
+    [
+        ("12.5%", "found '12.5%' (a percent sign)"),
+        ("$3", "found '$3' (a sign of a currency)"),
+        ("True", "found 'True' (a truth value; write 1 and 0)"),
+        ("2024-01-05", "found '2024-01-05' (a date)"),
+        ("ok so", "found 'ok so')"),
+    ],
+)
+def test_a_refusal_names_the_first_cell_that_is_no_number(cell: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("a,b,label\n1,2,p\n" + f"1,{cell},q\n" * 3)
+    with pytest.raises(DataError) as caught:
+        read(tmp_path / "t.csv", kind=None)
+    assert f"(column b, line 3: wanted a number, {message}" in str(caught.value)
