@@ -88,9 +88,10 @@ def run_killed(folder: Path, kills: int) -> dict[str, Any]:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no fork")
 @pytest.mark.slow
-def test_killed_runs_end_with_the_same_weights(tmp_path: Path) -> None:
-    result = run_killed(tmp_path, kills=20)
-    assert result["killed"] == 20
+@pytest.mark.parametrize("kills", [6, pytest.param(20, marks=pytest.mark.full)])
+def test_killed_runs_end_with_the_same_weights(kills: int, tmp_path: Path) -> None:
+    result = run_killed(tmp_path, kills)
+    assert result["killed"] == kills
     assert all(result["equal"])
     assert result["resumed"], "or nothing was gone on with"
     stems = set(itertools.chain(*result["places"]))

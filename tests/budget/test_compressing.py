@@ -139,7 +139,7 @@ def test_a_stopped_search_goes_on_to_the_same_files(trained: RunResult, tmp_path
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize("end", [signal.SIGKILL, pytest.param(signal.SIGINT, marks=pytest.mark.full)])
 def test_killed_in_the_middle_of_a_trial_it_goes_on(trained: RunResult, tmp_path: Path, end: signal.Signals) -> None:
     out = tmp_path / "out"
     command = [sys.executable, "-m", "falconet", "compress", str(trained.out), "digits", "--out", str(out)]

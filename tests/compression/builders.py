@@ -19,8 +19,11 @@ SMALL: dict[str, dict[str, Any]] = {
 """Options that make a network quick to test."""
 HUGE = {
     "alexnet",
+    "squeezenet1_0",
+    "resnet34",
     "resnet101",
     "resnet152",
+    "resnet32",
     "resnet44",
     "resnet56",
     "resnet110",
