@@ -350,7 +350,10 @@ def is_vacant(folder: Path) -> bool:
     if not folder.is_dir():
         return True
     found = [path for path in folder.iterdir() if not is_left(path.name)]
-    inner = [path.iterdir() if path.is_dir() and not path.is_symlink() else [path] for path in found]
+    try:
+        inner = [list(path.iterdir()) if path.is_dir() and not path.is_symlink() else [path] for path in found]
+    except OSError:  # What must not be looked into is somebody's.
+        return False
     return all(is_left(path.name) for paths in inner for path in paths)
 
 

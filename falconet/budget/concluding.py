@@ -13,7 +13,7 @@ from falconet.budget.search import Trial
 from falconet.budget.trials import Workshop, count_macs, find_untouched, read_trial
 from falconet.catalog import CODED_FILE, share_settings
 from falconet.data import Dataset
-from falconet.errors import FalconetError
+from falconet.errors import FalconetError, StorageError
 from falconet.evaluation import Evaluation, describe_calibration, evaluate_split
 from falconet.evaluation.answers import answer_known
 from falconet.evaluation.contests import compare_answers
@@ -142,6 +142,8 @@ def time_integers(artifact: Artifact, source: str, data_root: str | Path | None)
             return export(
                 artifact, "onnx-int8", folder / "model.onnx", max_drop=100, source=source, data_root=data_root
             )
+    except StorageError:
+        raise
     except FalconetError:
         return None
 

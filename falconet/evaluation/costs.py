@@ -86,6 +86,7 @@ def measure_costs(
         if count < 1:
             raise UsageError(f"{name}: wanted 1 or more, found {count}")
     artifact = model if isinstance(model, Artifact) else load_artifact(model)
+    batch = min(batch, artifact.batch_size)
     raw = read_some(fit_recordings(samples, artifact.config.input), batch)
     with pinned_threads(threads):
         single = measure_latency(lambda: answer(artifact, raw[:1]))

@@ -275,9 +275,9 @@ def leave_out_learned(
     note = f"{dataset.source} is not what the model was trained on and has no test split: all of it is judged"
     if left_out:
         note += f", but for {left_out} of {len(everything)} samples that stand in its training or validation data"
-    doubt = next(filter(None, doubts), None)
-    if doubt:
-        note += f"; whether it was trained on some of these {len(new)} cannot be told: {doubt}"
+    unknown = dict.fromkeys(filter(None, doubts))
+    if unknown:
+        note += f"; whether it was trained on some of these {len(new)} cannot be told: {', '.join(unknown)}"
     return everything.take(new), note
 
 

@@ -416,7 +416,9 @@ def list_earlier(out: Path) -> list[str]:
         return []
     items, attention = (found if isinstance(found, list) else [] for found in map(facts.get, ("items", "attention")))
     named = [*attention, *(item.get("picture") for item in items if isinstance(item, dict))]
-    return [name for name in named if isinstance(name, str) and PICTURE.fullmatch(name)] + list(OVERVIEWS)
+    # A relative path to this folder, as it was given then, may stand before the name, which alone is looked at.
+    names = [re.split(r"[/\\]", name)[-1] for name in named if isinstance(name, str)]
+    return [name for name in names if PICTURE.fullmatch(name)] + list(OVERVIEWS)
 
 
 def list_items(

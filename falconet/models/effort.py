@@ -19,16 +19,20 @@ from falconet.errors import ConfigError
 
 MOST_BYTES, BATCH_BYTES = 1 << 32, 1 << 31
 """Of what one call of torch reads and writes, but for the weights: for one sample, and for a batch of several."""
-MOST_WORK = 1 << 38
-"""Multiply-accumulates of one answer, or what takes as long: 7 times those of EfficientNet-B7."""
-ELEMENT_WORK, STEP_WORK = 1 << 4, 1 << 22
+MOST_WORK = 1 << 40
+"""Multiply-accumulates of one answer, or what takes as long: 29 times those of EfficientNet-B7, about a minute."""
+ELEMENT_WORK, STEP_WORK = 1 << 4, 1 << 20
 """What writing a value, and a call for each step of a recurrence, take as long as."""
+
+
+SMALLER = "train with a smaller model.input_size, or with model.bands"
 
 
 def measure_effort(model: nn.Module, sample: Tensor) -> tuple[Tensor, int]:
     """Return a network's answer to a batch of one, and the bytes of the call of torch that takes the most for it.
 
-    Raises ConfigError, before the call that would do so, where it needs more than MOST_BYTES or MOST_WORK.
+    Raises ConfigError where it needs more than MOST_BYTES or MOST_WORK: of the calls in FORESEEN before they are made,
+    of others after.
     """
     with torch.no_grad(), Counting() as counting:
         answer: Tensor = model(sample)
@@ -60,9 +64,14 @@ class Counting(TorchFunctionMode):
         self.most_bytes = max(self.most_bytes, size)
         self.work += work
         if size > MOST_BYTES:
-            raise ConfigError(f"model: wanted layers of at most {MOST_BYTES} bytes for one sample, found {size}")
+            raise ConfigError(
+                f"wanted layers of at most {MOST_BYTES >> 30} GiB for one sample, found {size / 2**30:.1f}: {SMALLER}"
+            )
         if self.work > MOST_WORK:
-            raise ConfigError(f"model: wanted at most {MOST_WORK} multiply-accumulates for one sample, found more")
+            raise ConfigError(
+                f"wanted at most {MOST_WORK:.2g} multiply-accumulates for one sample, or what takes as long, found "
+                f"{self.work:.2g} or more: {SMALLER}"
+            )
 
 
 def list_tensors(values: Any) -> Iterator[Tensor]:
