@@ -39,7 +39,7 @@ test-all:  ## both, each test once; the quick ones cover at least 90 % of the co
 	$(MAKE) test COVERAGE=--cov
 	$(MAKE) test-slow
 
-test-full: $(VENV)/installed-dev  ## architectures in full size, which CI tests by their smaller kin: minutes each
+test-full: $(VENV)/installed-dev  ## large kin of what is tested, and more of the same: minutes each
 	$(TOGETHER) -m full
 
 lint: $(VENV)/installed-dev  ## style, types, and who imports whom

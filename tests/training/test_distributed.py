@@ -89,7 +89,7 @@ def fit_in_one_and_two(tmp_path: Path, *settings: str) -> tuple[dict[str, Any], 
     return one, two
 
 
-@pytest.mark.parametrize("batch", [64, pytest.param(62, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("batch", [62, pytest.param(64, marks=pytest.mark.full)])
 @pytest.mark.slow
 def test_two_processes_have_the_losses_of_one(tmp_path: Path, batch: int) -> None:
     one, two = fit_in_one_and_two(tmp_path, str(batch), "lenet300_100", "fp32", "0")
@@ -100,7 +100,7 @@ def test_two_processes_have_the_losses_of_one(tmp_path: Path, batch: int) -> Non
 
 # Parts of a batch of 62 differ by a sample. What the sums do to a network is tested in test_synchronization.py.
 @pytest.mark.slow
-@pytest.mark.parametrize(("batch", "decay"), [("62", "0"), ("64", "0.9")])
+@pytest.mark.parametrize(("batch", "decay"), [("62", "0"), pytest.param("64", "0.9", marks=pytest.mark.full)])
 def test_batch_normalization_sees_all_parts_of_a_batch(tmp_path: Path, batch: str, decay: str) -> None:
     one, two = fit_in_one_and_two(tmp_path, batch, "norms", "fp32", decay)
     assert two["losses"][:20] == pytest.approx(one["losses"][:20], abs=1e-5)
