@@ -147,7 +147,7 @@ class Artifact:
     coded: bytes | None = None
     """Content of `model.fnet`, of a compressed model."""
 
-    @property
+    @cached_property
     def model(self) -> nn.Module:
         """The network with its weights, in eval mode.
 
@@ -155,18 +155,6 @@ class Artifact:
         and where an answer would take more than `falconet.models.effort` allows; OutOfMemoryError where even less is
         not left.
         """
-        return self.tried[0]
-
-    @property
-    def batch_size(self) -> int:
-        """How many samples are answered at once: LARGEST_BATCH, or fewer where their layers take much memory."""
-        from falconet.models.effort import BATCH_BYTES
-
-        return max(1, min(LARGEST_BATCH, BATCH_BYTES // self.tried[1]))
-
-    @cached_property
-    def tried(self) -> tuple[nn.Module, int]:
-        """The network, and the bytes that one of its layers takes for a sample; see `model`."""
         import torch
 
         from falconet.models.outlines import outline_tensor
@@ -178,7 +166,16 @@ class Artifact:
             model.load_state_dict(dict(self.weights))
             # As in training: processors convolve and pool up to nine times faster with the channels innermost.
             model = model.eval().to(memory_format=torch.channels_last)
-            return model, check_answer(model, self.make_blank(), self.config)
+            check_answer(model, self.make_blank(), self.config)
+            return model
+
+    @cached_property
+    def batch_size(self) -> int:
+        """How many samples are answered at once: LARGEST_BATCH, or fewer where their layers take much memory."""
+        from falconet.models.effort import BATCH_BYTES, measure_effort
+
+        _, size = measure_effort(self.model, self.make_blank())
+        return max(1, min(LARGEST_BATCH, BATCH_BYTES // size))
 
     @cached_property
     def preprocess(self) -> AnyPreprocess:
@@ -382,16 +379,13 @@ def build_model(config: ArtifactConfig) -> nn.Module:
         return model if config.widths is None else apply_widths(model, config.widths)
 
 
-def check_answer(model: nn.Module, sample: Tensor, config: ArtifactConfig) -> int:
-    """Return the bytes that a layer takes for a sample.
-
-    Raises ArtifactError unless the network answers it with a logit for each class, and within `falconet.models.effort`.
-    """
+def check_answer(model: nn.Module, sample: Tensor, config: ArtifactConfig) -> None:
+    """Raise ArtifactError unless a network answers a sample, with a logit for each class and without a giant effort."""
     from falconet.models.effort import measure_effort
 
     what = config.architecture if config.widths is None else "widths"
     try:
-        logits, size = measure_effort(model, sample)
+        logits, _ = measure_effort(model, sample)
     except ConfigError as error:
         raise ArtifactError(f"{what}: {error}") from error
     except (RuntimeError, ValueError, IndexError, TypeError, AssertionError, OverflowError) as error:
@@ -402,7 +396,6 @@ def check_answer(model: nn.Module, sample: Tensor, config: ArtifactConfig) -> in
     if logits.shape != (1, len(config.input.labels)):
         found = list(logits.shape[1:])
         raise ArtifactError(f"{what}: wanted {len(config.input.labels)} outputs, found {found[0] if found else found}")
-    return size
 
 
 def describe_structure(spec: InputSpec) -> dict[str, Any]:

@@ -107,8 +107,13 @@ def check_tokenizer(tokenizer: str, vocab_size: int) -> None:
 
 def check_json(tokenizer: str) -> None:
     """Raise DataError for text that is no JSON object."""
-    if not tokenizer.startswith("{"):
+    if not is_json(tokenizer):
         raise DataError("the tokenizer is damaged: wanted a JSON object")
+
+
+def is_json(tokenizer: str) -> bool:
+    """Whether a tokenizer is written as JSON: merges begin with one of two bytes, of which the first may be a brace."""
+    return tokenizer.startswith("{") and not tokenizer.startswith("{ ")
 
 
 def read_merges(tokenizer: str) -> list[tuple[str, str]]:
@@ -119,7 +124,7 @@ def read_merges(tokenizer: str) -> list[tuple[str, str]]:
     """
     if not isinstance(tokenizer, str):
         raise DataError(f"tokenizer: wanted text, found {type(tokenizer).__name__}")
-    if not tokenizer.startswith("{"):
+    if not is_json(tokenizer):
         lines = [tuple(line.split(" ")) for line in tokenizer.split("\n")] if tokenizer else []
         return check_merges(lines)
     try:

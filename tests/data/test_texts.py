@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from falconet.data.texts import (
@@ -289,6 +289,8 @@ def test_files_that_hold_no_text(content: bytes, message: str) -> None:
 
 
 @settings(deadline=None)
+@example(["{:"], 259)  # Its only merge looks like the beginning of JSON.
+@example(['{"a": 1}'] * 9, 300)
 @given(st.lists(ANY_TEXT, max_size=8), st.integers(258, 400))
 def test_merges_suffice_to_make_the_tokenizer_anew(texts: list[str], vocab_size: int) -> None:
     tokenizer = train_tokenizer(texts, vocab_size)

@@ -130,7 +130,7 @@ def test_hostile_widths_make_a_network_or_an_artifact_error(widths: dict[str, An
     dense = sum(parameter.numel() for parameter in build(batch_norm=True).parameters())
     try:
         model = build_model(ArtifactConfig("lenet_relu", spec, origin, options, widths))
-    except ArtifactError:
+    except (ArtifactError, ConfigError):  # The second where a number is not finite, whoever makes such a config.
         return
     assert sum(parameter.numel() for parameter in model.parameters()) <= dense + 32 + 64
     assert model.eval()(torch.zeros(2, 1, 28, 28)).shape == (2, 3)
