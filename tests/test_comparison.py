@@ -26,6 +26,7 @@ from falconet.comparison import ComparisonRow
 from falconet.comparison.comparing import list_rows
 from falconet.comparison.contenders import (
     Contender,
+    Study,
     agree,
     check_folder,
     parse_contender,
@@ -35,7 +36,7 @@ from falconet.comparison.contenders import (
 from falconet.comparison.pages import write_comparison
 from falconet.comparison.plots import draw_front
 from falconet.comparison.results import COSTS, find_front, rank_rows
-from falconet.comparison.trials import Trial, recall_trial
+from falconet.comparison.trials import Trial, plan_trial, recall_trial
 from falconet.errors import ConfigError, DataError, FalconetError, PathError, UnknownNameError, UsageError
 from falconet.latency import Latency
 from falconet.runs import execute
@@ -444,6 +445,8 @@ def test_a_recipe_that_was_changed_since_is_refused(own: bool, tmp_path: Path) -
     recipe.write_text("training: {epochs: 3}")
     with pytest.raises(UsageError, match=r"was begun with another .*mine\.yaml, which was changed since"):
         check_folder(out, terms, contenders)
+    with pytest.raises(UsageError, match="which was changed since"):
+        plan_trial(contenders[0], 0, Study(terms, 1, out, load_dataset("digits"), None))
 
 
 @pytest.mark.slow

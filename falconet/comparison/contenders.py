@@ -163,13 +163,8 @@ def check_folder(out: Path, terms: Terms, contenders: Sequence[Contender]) -> No
         if not is_vacant(out):
             raise RunExistsError(f"{out} holds files that are no comparison: choose a new or empty folder with --out")
         return
+    check_recipes(out, terms, contenders)
     record = read_json(out / TERMS_FILE)
-    recipes = read_recipes(record)
-    for name, found in hash_recipes(terms, contenders).items():
-        if recipes.get(name, found) != found:
-            raise UsageError(
-                f"{out} was begun with another {name}, which was changed since: undo that, or choose another --out"
-            )
     before = flatten({key: value for key, value in record.items() if key != "recipes"})
     now = flatten(to_mapping(terms))
     free = {f"settings.training.{name}" for name in FREE}
@@ -179,6 +174,18 @@ def check_folder(out: Path, terms: Terms, contenders: Sequence[Contender]) -> No
             raise UsageError(
                 f"{out} was begun with {name}={before.get(key)}, but now it is {now.get(key)}: undo that (models and "
                 "seeds may be added), or choose another --out"
+            )
+
+
+def check_recipes(out: Path, terms: Terms, contenders: Sequence[Contender]) -> None:
+    """Raise UsageError for a recipe that says something else than when a comparison was begun with it."""
+    if not (out / TERMS_FILE).is_file():
+        return
+    recipes = read_recipes(read_json(out / TERMS_FILE))
+    for name, found in hash_recipes(terms, contenders).items():
+        if recipes.get(name, found) != found:
+            raise UsageError(
+                f"{out} was begun with another {name}, which was changed since: undo that, or choose another --out"
             )
 
 

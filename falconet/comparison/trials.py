@@ -15,7 +15,7 @@ from jaxtyping import Bool, Int64, UInt64
 from falconet import metrics
 from falconet.artifact import Artifact, list_stale, load_artifact, read_config
 from falconet.catalog import CONFIG_FILE
-from falconet.comparison.contenders import Contender, Study
+from falconet.comparison.contenders import Contender, Study, check_recipes
 from falconet.complexity import count_complexity
 from falconet.data import DataConfig, Dataset
 from falconet.errors import ArtifactError, DataError, FalconetError, InterruptedRunError, StorageError
@@ -100,6 +100,8 @@ class Cost:
 def plan_trial(contender: Contender, seed: int, study: Study) -> Plan:
     """Return the plan of a run, which goes on where it stopped. Raises UsageError and DataError and their kin."""
     terms = study.terms
+    # Hours may lie between the first run and this one.
+    check_recipes(study.out, terms, [contender])
     recipe, settings = terms.settings_for(contender)
     return plan_run(
         terms.source,
