@@ -14,7 +14,6 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from falconet.data.files import describe_ignored
 from falconet.errors import StorageError
 from falconet.escaping import escape_line, escape_lines
 from falconet.training import Callback, EpochRow
@@ -307,6 +306,8 @@ def print_facts(report: DataReport) -> None:
     if report.missing:
         print_line(f"missing values: {report.missing:.2%}")
     if report.ignored:
+        from falconet.data.files import describe_ignored
+
         print_line(f"ignored: {describe_ignored(report.ignored)}")
 
 
@@ -333,6 +334,8 @@ def list_findings(report: DataReport) -> list[tuple[str, list[str]]]:
 def print_left_out(ignored: Mapping[str, int], unreadable: Sequence[Unreadable]) -> None:
     """Say which files of a source were no samples, and how many that should be could not be read."""
     if ignored:
+        from falconet.data.files import describe_ignored
+
         print_note(f"ignored: {describe_ignored(ignored)}")
     if unreadable:
         first = unreadable[0]

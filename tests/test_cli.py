@@ -361,6 +361,11 @@ def test_quick_answers_import_no_torch(arguments: list[str]) -> None:
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
 
 
+def test_models_imports_no_numpy() -> None:
+    code = "import sys; from falconet import cli; cli.run(['models']); sys.exit('numpy' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
+
+
 def test_data_imports_no_torch(make_folder: FolderMaker) -> None:
     arguments = ["data", str(make_folder())]
     code = f"import sys; from falconet import cli; cli.run({arguments!r}); sys.exit('torch' in sys.modules)"
