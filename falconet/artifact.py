@@ -152,8 +152,8 @@ class Artifact:
         """The network with its weights, in eval mode.
 
         Raises ArtifactError where they do not fit each other, before there is memory for more than the weights have,
-        and where an answer would take more than `falconet.models.effort` allows; OutOfMemoryError where even less is
-        not left.
+        and where an answer would take more than `falconet.models.forward_cost` allows; OutOfMemoryError where even less
+        is not left.
         """
         import torch
 
@@ -172,9 +172,9 @@ class Artifact:
     @cached_property
     def batch_size(self) -> int:
         """How many samples are answered at once: LARGEST_BATCH, or fewer where their layers take much memory."""
-        from falconet.models.effort import BATCH_BYTES, measure_effort
+        from falconet.models.forward_cost import BATCH_BYTES, measure_forward
 
-        _, size = measure_effort(self.model, self.make_blank())
+        _, size = measure_forward(self.model, self.make_blank())
         return max(1, min(LARGEST_BATCH, BATCH_BYTES // size))
 
     @cached_property
@@ -380,12 +380,12 @@ def build_model(config: ArtifactConfig) -> nn.Module:
 
 
 def check_answer(model: nn.Module, sample: Tensor, config: ArtifactConfig) -> None:
-    """Raise ArtifactError unless a network answers a sample, with a logit for each class and without a giant effort."""
-    from falconet.models.effort import measure_effort
+    """Raise ArtifactError unless a network answers a sample, with a logit for each class, at a bearable cost."""
+    from falconet.models.forward_cost import measure_forward
 
     what = config.architecture if config.widths is None else "widths"
     try:
-        logits, _ = measure_effort(model, sample)
+        logits, _ = measure_forward(model, sample)
     except ConfigError as error:
         raise ArtifactError(f"{what}: {error}") from error
     except (RuntimeError, ValueError, IndexError, TypeError, AssertionError, OverflowError) as error:

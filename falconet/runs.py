@@ -50,7 +50,7 @@ from falconet.evaluation import (
     judge_answers,
 )
 from falconet.models import create_model, find_model
-from falconet.models.effort import measure_effort
+from falconet.models.forward_cost import measure_forward
 from falconet.models.layers import find_sample
 from falconet.models.pretrained import Pretrained, fit_weights, load_pretrained
 from falconet.planning import (
@@ -218,7 +218,7 @@ def execute(plan: Plan, *, callbacks: Sequence[Callback] = ()) -> RunResult:
         teacher = find_teacher(plan, feed)
         # Before anything is measured, or a run that is to be overwritten loses what it could go on from.
         check_fit(model, feed.train, plan.config.training, teacher, team)
-        measure_effort(model.eval(), find_sample(model).make_blank())
+        measure_forward(model.eval(), find_sample(model).make_blank())
         plan, feed, rates = settle(plan, feed, model, teacher, callbacks, team)
         if team.leads:
             begin(plan, weights, rates)

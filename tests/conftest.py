@@ -32,7 +32,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture(autouse=True, scope="session")
-def heeded() -> None:
+def interruptible() -> None:
     """Let Ctrl-C be heard, as on a terminal: a shell starts what runs in its background without."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
 

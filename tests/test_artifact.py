@@ -39,7 +39,7 @@ from falconet.artifact import (
 from falconet.catalog import CODED_FILE, CONFIG_FILE, WEIGHTS_FILE, check_artifact
 from falconet.data.texts import TextEncoder, train_tokenizer
 from falconet.errors import ArtifactError, OutOfMemoryError, PathError, StorageError
-from falconet.models import create_model, effort
+from falconet.models import create_model, forward_cost
 from falconet.schema import to_mapping
 from falconet.spec import ImageSpec, SeriesSpec, TextSpec
 
@@ -509,10 +509,12 @@ def test_fewer_samples_are_answered_at_once_where_layers_take_much(
 ) -> None:
     assert artifact.batch_size == 256
     again = replace(artifact)
-    monkeypatch.setattr(effort, "BATCH_BYTES", 3 * effort.measure_effort(again.model, again.make_blank())[1] + 1)
+    monkeypatch.setattr(
+        forward_cost, "BATCH_BYTES", 3 * forward_cost.measure_forward(again.model, again.make_blank())[1] + 1
+    )
     assert again.batch_size == 3
     wide = replace(artifact)
-    monkeypatch.setattr(effort, "BATCH_BYTES", 1)
+    monkeypatch.setattr(forward_cost, "BATCH_BYTES", 1)
     assert wide.batch_size == 1
 
 

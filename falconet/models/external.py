@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from falconet.errors import ConfigError, MissingExtraError, UnknownNameError
-from falconet.models.effort import measure_effort
+from falconet.models.forward_cost import measure_forward
 
 SECOND_OUTPUTS = ("googlenet", "inception_v3")
 """Networks of torchvision with further classifiers for training, which are left out here."""
@@ -131,7 +131,7 @@ def check_forward(library: str, name: str, model: nn.Module, in_channels: int, i
         return
     example = torch.zeros(1, in_channels, *input_size, device=device)
     try:
-        measure_effort(model.eval(), example)
+        measure_forward(model.eval(), example)
     except Exception as error:  # Networks of strange options raise anything.
         raise refuse(library, name, error) from error
     model.train()

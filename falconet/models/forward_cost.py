@@ -1,4 +1,4 @@
-"""Effort: what one answer of a network takes, foreseen call by call while it is computed for a single sample.
+"""What a forward pass costs, in memory and time: estimated call by call while it is computed for a single sample.
 
 Few weights can ask for giant feature maps or for millions of steps, so that a file of a kilobyte would take gigabytes
 or hours. torch's own counting without values needs packages that take seconds to import, and unrolls recurrences.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from types import MappingProxyType
 from typing import Any
 
@@ -17,60 +18,58 @@ from torch.overrides import TorchFunctionMode
 
 from falconet.errors import ConfigError
 
-MOST_BYTES, BATCH_BYTES = 1 << 32, 1 << 31
+MAX_CALL_BYTES, BATCH_BYTES = 1 << 32, 1 << 31
 """Of what one call of torch reads and writes, but for the weights: for one sample, and for a batch of several."""
-MOST_WORK = 1 << 40
+MAX_MACS = 1 << 40
 """Multiply-accumulates of one answer, or what takes as long: 29 times those of EfficientNet-B7, about a minute."""
-ELEMENT_WORK, STEP_WORK = 1 << 4, 1 << 20
+ELEMENT_MACS, STEP_MACS = 1 << 4, 1 << 20
 """What writing a value, and a call for each step of a recurrence, take as long as."""
-
-
 SMALLER = "train with a smaller model.input_size, or with model.bands"
 
 
-def measure_effort(model: nn.Module, sample: Tensor) -> tuple[Tensor, int]:
+def measure_forward(model: nn.Module, sample: Tensor) -> tuple[Tensor, int]:
     """Return a network's answer to a batch of one, and the bytes of the call of torch that takes the most for it.
 
-    Raises ConfigError where it needs more than MOST_BYTES or MOST_WORK: of the calls in FORESEEN before they are made,
-    of others after.
+    Raises ConfigError where it needs more than MAX_CALL_BYTES or MAX_MACS: of the calls in ESTIMATES before they are
+    made, of others after.
     """
-    with torch.no_grad(), Counting() as counting:
+    with torch.no_grad(), ForwardCounter() as counter:
         answer: Tensor = model(sample)
-    return answer, max(counting.most_bytes, sample.nbytes)
+    return answer, max(counter.most_bytes, sample.nbytes)
 
 
-class Counting(TorchFunctionMode):
+class ForwardCounter(TorchFunctionMode):
     """Counts what torch is called for. Raises ConfigError beyond the bounds."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.most_bytes, self.work = 0, 0
+        self.most_bytes, self.macs = 0, 0
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
         read = sum(count_bytes(tensor) for tensor in list_tensors([args, kwargs]))
-        foresee = FORESEEN.get(getattr(func, "__name__", ""))
-        if foresee is not None:
-            values, work = foresee(*args, **kwargs)
-            self.add(read + 4 * values, work)
+        estimate = ESTIMATES.get(getattr(func, "__name__", ""))
+        if estimate is not None:
+            with suppress(TypeError):  # Called by other names of its arguments: counted once it has been made.
+                values, macs = estimate(*args, **kwargs)
+                self.add(read + 4 * values, macs)
         result = func(*args, **kwargs)
         made = [tensor for tensor in list_tensors([result]) if all(tensor is not arg for arg in args)]
-        self.add(read + sum(map(count_bytes, made)), ELEMENT_WORK * sum(tensor.numel() for tensor in made))
+        self.add(read + sum(map(count_bytes, made)), ELEMENT_MACS * sum(tensor.numel() for tensor in made))
         return result
 
-    def add(self, size: int, work: int) -> None:
+    def add(self, size: int, macs: int) -> None:
         self.most_bytes = max(self.most_bytes, size)
-        self.work += work
-        if size > MOST_BYTES:
+        self.macs += macs
+        if size > MAX_CALL_BYTES:
+            most = f"{MAX_CALL_BYTES >> 30} GiB"
+            raise ConfigError(f"wanted layers of at most {most} for one sample, found {size / 2**30:.1f}: {SMALLER}")
+        if self.macs > MAX_MACS:
             raise ConfigError(
-                f"wanted layers of at most {MOST_BYTES >> 30} GiB for one sample, found {size / 2**30:.1f}: {SMALLER}"
-            )
-        if self.work > MOST_WORK:
-            raise ConfigError(
-                f"wanted at most {MOST_WORK:.2g} multiply-accumulates for one sample, or what takes as long, found "
-                f"{self.work:.2g} or more: {SMALLER}"
+                f"wanted at most {MAX_MACS:.2g} multiply-accumulates for one sample, or what takes as long, found "
+                f"{self.macs:.2g} or more: {SMALLER}"
             )
 
 
@@ -88,7 +87,7 @@ def count_bytes(tensor: Tensor) -> int:
     return min(tensor.nbytes, tensor.untyped_storage().nbytes())
 
 
-def foresee_convolution(
+def estimate_convolution(
     x: Tensor, weight: Tensor, bias: Any = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1
 ) -> tuple[int, int]:
     """Return how many values a convolution writes, and its multiply-accumulates."""
@@ -108,44 +107,44 @@ def foresee_convolution(
     return values, values * math.prod(weight.shape[1:])
 
 
-def foresee_dense(x: Tensor, weight: Tensor, *_: Any, **__: Any) -> tuple[int, int]:
-    """As `foresee_convolution`."""
+def estimate_dense(x: Tensor, weight: Tensor, *_: Any, **__: Any) -> tuple[int, int]:
+    """Return how many values a dense layer writes, and its multiply-accumulates."""
     return x.numel() // max(x.shape[-1], 1) * len(weight), x.numel() * len(weight)
 
 
-def foresee_product(x: Tensor, other: Tensor) -> tuple[int, int]:
-    """As `foresee_convolution`, of matrices."""
+def estimate_product(x: Tensor, other: Tensor) -> tuple[int, int]:
+    """Return how many values a product of matrices has, and its multiply-accumulates."""
     columns = other.shape[-1] if other.ndim > 1 else 1
     return x.numel() // max(x.shape[-1], 1) * columns, x.numel() * columns
 
 
-def foresee_attention(query: Tensor, key: Tensor, *_: Any, **__: Any) -> tuple[int, int]:
-    """As `foresee_convolution`, of a kernel that does not keep the products of queries with keys."""
+def estimate_attention(query: Tensor, key: Tensor, *_: Any, **__: Any) -> tuple[int, int]:
+    """Return the same of attention, by a kernel that does not keep the products of queries with keys."""
     return query.numel(), 2 * query.numel() * key.shape[-2]
 
 
-def foresee_module(
+def estimate_module(
     query: Tensor, key: Tensor, _value: Any, width: int, heads: int, *_: Any, **__: Any
 ) -> tuple[int, int]:
-    """As `foresee_convolution`, of torch's module of attention: steps come first, and products may be kept."""
+    """Return the same of torch's module of attention: steps come first, and products may be kept."""
     products = len(query) * len(key) * query[0].numel() // max(width, 1)
     return heads * products, 4 * query.numel() * width + 2 * products * width
 
 
-def foresee_recurrence(x: Tensor, _state: Any, weights: Any, *_: Any, **__: Any) -> tuple[int, int]:
-    """As `foresee_convolution`, of one layer, which first multiplies all steps with the weights of its gates."""
+def estimate_recurrence(x: Tensor, _state: Any, weights: Any, *_: Any, **__: Any) -> tuple[int, int]:
+    """Return the same of one recurrent layer, which first multiplies all steps with the weights of its gates."""
     steps = math.prod(x.shape[:-1])
-    return steps * len(weights[0]), steps * (STEP_WORK + sum(weight.numel() for weight in weights))
+    return steps * len(weights[0]), steps * (STEP_MACS + sum(weight.numel() for weight in weights))
 
 
-FORESEEN: Mapping[str, Callable[..., tuple[int, int]]] = MappingProxyType(
+ESTIMATES: Mapping[str, Callable[..., tuple[int, int]]] = MappingProxyType(
     {
-        **dict.fromkeys(("conv1d", "conv2d", "conv3d"), foresee_convolution),
-        "linear": foresee_dense,
-        **dict.fromkeys(("matmul", "__matmul__", "bmm", "mm"), foresee_product),
-        "scaled_dot_product_attention": foresee_attention,
-        "multi_head_attention_forward": foresee_module,
-        **dict.fromkeys(("rnn_tanh", "rnn_relu", "gru", "lstm"), foresee_recurrence),
+        **dict.fromkeys(("conv1d", "conv2d", "conv3d"), estimate_convolution),
+        "linear": estimate_dense,
+        **dict.fromkeys(("matmul", "__matmul__", "bmm", "mm"), estimate_product),
+        "scaled_dot_product_attention": estimate_attention,
+        "multi_head_attention_forward": estimate_module,
+        **dict.fromkeys(("rnn_tanh", "rnn_relu", "gru", "lstm"), estimate_recurrence),
     }
 )
 """What may write much from little, by the name of the function."""
