@@ -95,7 +95,7 @@ class ProgressBar(Callback):
 
     def __init__(self, title: str) -> None:
         self.title = escape_line(title)
-        self.epochs = 0
+        self.epochs, self.length = 0, 0
         # Names are text, whatever brackets and colons they hold.
         self.console = Console(file=ERR, highlight=False, markup=False, emoji=False)
         texts = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TextColumn("steps"))
@@ -104,7 +104,7 @@ class ProgressBar(Callback):
         self.task = self.progress.add_task(self.title, total=None, note="") if self.progress else None
 
     def on_start(self, epochs: int, steps_per_epoch: int, history: Sequence[EpochRow]) -> None:
-        self.epochs = epochs
+        self.epochs, self.length = epochs, steps_per_epoch
         if self.progress:
             self.progress.start()
         if history:
@@ -127,7 +127,7 @@ class ProgressBar(Callback):
         figures = f"loss {row.train_loss:.4f}  val {row.val_accuracy:.2%}"
         note = f"epoch {row.epoch}/{self.epochs}  {figures}{'  best' if best else ''}"
         if self.progress and self.task is not None:
-            self.progress.update(self.task, note=note)
+            self.progress.update(self.task, note=note, completed=row.epoch * self.length)
         else:
             self.console.print(f"{self.title}: {note}", soft_wrap=True)
 

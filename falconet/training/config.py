@@ -94,8 +94,17 @@ class TrainConfig:
     `falconet.training.devices`.
     """
 
-    freeze: Literal["backbone"] | None = None
-    """`backbone`: only the output layer learns; None: all layers do."""
+    linear_probe: Literal["logistic", "ridge"] | None = None
+    """How the first epoch solves the output layer alone, on the features that the network gives before it learns.
+
+    Without steps, distortions or a learning rate; see `falconet.training.linear_probe`. Further epochs train as usual.
+    """
+
+    freeze: Literal["backbone", "norm"] | None = None
+    """`backbone`: only the output layer learns; `norm`: all layers do, but batch normalization keeps its statistics.
+
+    None: all layers learn. Few samples in small batches would lead published statistics astray.
+    """
 
     unfreeze_after: int | None = None
     """After so many epochs the frozen backbone learns too; None: never."""
@@ -129,8 +138,10 @@ class TrainConfig:
         require(patient, "patience", "null where keep=last", self.patience)
         wanted = f"1 to {self.epochs - 1}, with freeze=backbone, or null"
         after = self.unfreeze_after
-        possible = after is None or (1 <= after < self.epochs and self.freeze is not None)
+        possible = after is None or (1 <= after < self.epochs and self.freeze == "backbone")
         require(possible, "unfreeze_after", wanted, after)
+        solved = self.loss == "cross_entropy" or self.linear_probe is None
+        require(solved, "linear_probe", "null with a loss other than cross_entropy", self.linear_probe)
         for name in ("initial_scale", "layer_decay"):
             require(0 < getattr(self, name) <= 1, name, "above 0 and up to 1", getattr(self, name))
         require(0 < self.learning_rate < float("inf"), "learning_rate", "above 0", self.learning_rate)

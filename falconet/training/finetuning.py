@@ -14,16 +14,26 @@ from falconet.training.config import TrainConfig
 def freeze(model: nn.Module, config: TrainConfig, epoch: int) -> None:
     """Let only the output layer learn in an epoch, counted from 1, in which the backbone is to stay as it is.
 
-    Normalization of a frozen backbone uses, and keeps, the statistics that came with its weights.
+    Batch normalization uses, and keeps, the statistics that came with its weights: that of a frozen backbone, and with
+    `freeze=norm` that of one that learns.
     """
     if config.freeze is None:
+        return
+    if config.freeze == "norm":
+        keep_statistics(model)
         return
     frozen = is_frozen(config, epoch)
     outputs = tuple(f"{name}." for name in find_learned_outputs(model))
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(not frozen or name.startswith(outputs))
+    if frozen:
+        keep_statistics(model)
+
+
+def keep_statistics(model: nn.Module) -> None:
+    """Let batch normalization use the statistics that it has, and leave them alone."""
     for module in model.modules():
-        if frozen and isinstance(module, _BatchNorm):
+        if isinstance(module, _BatchNorm):
             module.eval()
 
 

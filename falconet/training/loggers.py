@@ -51,6 +51,8 @@ class TensorBoardLogger(Callback):
     def on_epoch(self, row: EpochRow, best: bool) -> None:
         self.rows.append(row)
         with self.writing():
+            if self.writer is None:  # An epoch whose output layer was solved has no steps.
+                self.begin((row.epoch - 1) * self.length + 1)
             self.add(row)
             # Events wait in memory otherwise, and are lost with a process that is killed.
             self.writer.flush()

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from falconet import interruption
-from falconet.data.loader import epoch_seed
+from falconet.data.loader import Loader, epoch_seed
 from falconet.errors import ConfigError, DataError, DivergedError, OutOfMemoryError, lacks_memory
 from falconet.memory import kept_memory
 from falconet.training.acceleration import check_acceleration, resize
@@ -27,6 +27,13 @@ from falconet.training.devices import Place, choose_place
 from falconet.training.distillation import Lesson
 from falconet.training.distributed import ALONE, Team
 from falconet.training.finetuning import freeze, unfreeze
+from falconet.training.linear_probe import (
+    Solution,
+    extract_features,
+    find_dense_output,
+    put_solution,
+    solve,
+)
 from falconet.training.optimizers import Criterion, make_average, make_criterion, make_judge, make_optimizer
 from falconet.training.schedules import learning_rate
 from falconet.training.state import Forward, Progress, Scheduled, State, clone, restore, snapshot
@@ -73,6 +80,8 @@ class Setting:
     place: Place
     lesson: Lesson | None
     team: Team
+    class_weights: Tensor | None = None
+    solution: Solution | None = None
 
 
 def fit(
@@ -83,6 +92,7 @@ def fit(
     *,
     class_weights: Tensor | None = None,
     teacher: nn.Module | None = None,
+    solution: Solution | None = None,
     callbacks: Sequence[Callback] = (),
     checkpoints: Path | None = None,
     team: Team = ALONE,
@@ -93,7 +103,8 @@ def fit(
     one, where `config.keep` says so. A model with a method `advance` is told before each step which share of all steps
     is done with it. `class_weights`, one for each class, weigh the samples of the training loss.
     `teacher`, a network for the same input and classes, adds the comparison with its answers to the loss (see
-    `falconet.training.distillation`). Ctrl-C and a loss that is no longer finite end the run early, which the result
+    `falconet.training.distillation`). `solution` is the output layer of a run with `config.linear_probe` where it has
+    been solved already. Ctrl-C and a loss that is no longer finite end the run early, which the result
     says. With `checkpoints`, a folder, the state is written there after each epoch, and in long epochs in between; a
     run that finds one there goes on from it, with the same weights in the end.
 
@@ -104,7 +115,7 @@ def fit(
     for name, loader in (("train", train), ("val", val)):
         check_batches(name, loader)
     check_fit(model, train, config, teacher, team)
-    setting = arrange(model, train, config, class_weights, teacher, val, callbacks, checkpoints, team)
+    setting = arrange(model, train, config, class_weights, teacher, val, callbacks, checkpoints, team, solution)
     with torch.random.fork_rng(devices=setting.place.generators), kept_memory(), interruption.watched():
         state = start(model, config, setting.place)
         recall(state, setting)
@@ -130,6 +141,8 @@ def check_fit(
     for name, usual in (("compile", False), ("initial_scale", 1.0)):
         if teacher is not None and getattr(config, name) != usual:
             raise ConfigError(f"{name}: wanted {usual} with a teacher, found {getattr(config, name)}")
+    if config.linear_probe is not None:
+        find_dense_output(model)
     device = choose_place(config, model).device
     check_acceleration(model, config, device, lambda: next(iter(train.epoch(1)))[0], team.size)
 
@@ -144,12 +157,16 @@ def arrange(
     callbacks: Sequence[Callback] = (),
     checkpoints: Path | None = None,
     team: Team = ALONE,
+    solution: Solution | None = None,
 ) -> Setting:
     """Return all that stays the same during a run; without `val`, during single steps."""
     place = choose_place(config, model)
     criterion = make_criterion(config, None if class_weights is None else class_weights.to(place.device))
     lesson = Lesson(teacher.eval().to(place.device), config) if teacher is not None else None
-    return Setting(train, train if val is None else val, config, criterion, callbacks, checkpoints, place, lesson, team)
+    judging = train if val is None else val
+    return Setting(
+        train, judging, config, criterion, callbacks, checkpoints, place, lesson, team, class_weights, solution
+    )
 
 
 def recall(state: State, setting: Setting) -> None:
@@ -254,6 +271,8 @@ def run_epoch(state: State, setting: Setting, epoch: int) -> EpochRow:
     """Train one epoch, or what is left of it, and validate."""
     started = time.perf_counter()
     config, steps = setting.config, len(setting.train)
+    if epoch == 1 and config.linear_probe is not None:
+        return probe_epoch(state, setting, started)
     if not state.draws:
         # Dropout draws from the global generator; its place, too, follows from seed and epoch alone.
         # Others of a team draw for other samples.
@@ -264,14 +283,44 @@ def run_epoch(state: State, setting: Setting, epoch: int) -> EpochRow:
         setting.place.restore_draws(state.draws)
         state.draws = {}
     train_epoch(state, setting, epoch)
-    val_loss, val_accuracy = validate(state.judged, setting)
-    if not math.isfinite(val_loss):
-        raise DivergedError(f"the validation loss became {val_loss} in epoch {epoch}")
-    rate = state.rate * learning_rate(epoch * steps - 1, config.epochs * steps, config)
+    val_loss, val_accuracy = validate_epoch(state, setting, epoch)
+    rate = find_rate(state, setting, epoch * steps - 1)
     done, state.progress = gather(state.progress, setting.team), Progress()
     train_loss, train_accuracy = done.loss / done.samples, done.hits / done.samples
     seconds = time.perf_counter() - started
     return EpochRow(epoch, rate, train_loss, train_accuracy, val_loss, val_accuracy, seconds)
+
+
+def probe_epoch(state: State, setting: Setting, started: float) -> EpochRow:
+    """Solve the output layer on the features of training samples as they are, and validate."""
+    config, solution = setting.config, setting.solution
+    assert config.linear_probe is not None
+    if solution is None:
+        features, labels = extract_features(state.model, iterate_plain(setting.train), setting.place.move)
+        weights = None if setting.class_weights is None else setting.class_weights.cpu()
+        classes = find_dense_output(state.model).out_features
+        solution = solve(features, labels, classes, config.linear_probe, weights, config.seed)
+    put_solution(state.model, solution)
+    if state.average is not None:
+        # Nothing has been averaged yet, so it takes the weights as they are.
+        state.average.update_parameters(state.model)
+    val_loss, val_accuracy = validate_epoch(state, setting, 1)
+    learned = solution.train_loss, solution.train_accuracy
+    return EpochRow(1, 0.0, *learned, val_loss, val_accuracy, time.perf_counter() - started)
+
+
+def iterate_plain(train: Batches) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield all training samples once, in order and without distortions where the loader can; in each process all."""
+    if isinstance(train, Loader):
+        train = replace(train, augmentation=None, sampler="sequential", rank=0, world_size=1)
+    return train.epoch(1)
+
+
+def find_rate(state: State, setting: Setting, step: int) -> float:
+    """Return the learning rate of step 0 .. of a run; the schedule begins behind a first epoch without steps."""
+    length = len(setting.train)
+    solved = length if setting.config.linear_probe is not None else 0
+    return state.rate * learning_rate(step - solved, setting.config.epochs * length - solved, setting.config)
 
 
 def train_epoch(state: State, setting: Setting, epoch: int) -> None:
@@ -285,7 +334,7 @@ def train_epoch(state: State, setting: Setting, epoch: int) -> None:
         step = (epoch - 1) * length + state.progress.steps
         # The leader's clock counts.
         due = setting.team.leads and time.monotonic() - saved > config.checkpoint_seconds
-        rate = state.rate * learning_rate(step, config.epochs * length, config)
+        rate = find_rate(state, setting, step)
         _, is_due = take_step(state, setting, batch, step, rate, due=due)
         if is_due and state.progress.steps < length:
             save(state, setting)
@@ -390,6 +439,14 @@ def update(state: State, config: TrainConfig) -> None:
     state.optimizer.zero_grad(set_to_none=True)
     if state.average is not None:
         state.average.update_parameters(state.model)
+
+
+def validate_epoch(state: State, setting: Setting, epoch: int) -> tuple[float, float]:
+    """Validate after an epoch. Raises DivergedError for a loss that is not finite."""
+    val_loss, val_accuracy = validate(state.judged, setting)
+    if not math.isfinite(val_loss):
+        raise DivergedError(f"the validation loss became {val_loss} in epoch {epoch}")
+    return val_loss, val_accuracy
 
 
 @torch.inference_mode()

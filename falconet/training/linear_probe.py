@@ -1,0 +1,376 @@
+"""The output layer as the solution of a convex problem: a linear probe on features that do not change.
+
+    logistic    multinomial logistic regression with an L2 penalty, by L-BFGS
+                (Nocedal, Wright: Numerical optimization, 2006, algorithm 7.5)
+    ridge       least squares on targets of -1 and 1, whose leave-one-out answers are known in closed form
+                (Rifkin, Lippert: Notes on regularized least squares. MIT, 2007)
+
+Both choose their penalty by answers about samples that were left out, and these answers' accuracy tells what the layer
+is worth before any validation sample is seen. Solved in seconds, the same on each run.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+
+from falconet.errors import ConfigError
+from falconet.models.layers import find_learned_outputs
+
+Solver = Literal["logistic", "ridge"]
+
+FOLDS = 5
+"""Of cross-validation over training samples."""
+JUDGED = 4_000
+"""Samples that cross-validation of logistic regression is about, at most; the solution is of all."""
+INVERSE_PENALTIES = (0.1, 1.0, 10.0, 100.0, 1_000.0)
+"""What logistic regression is tried with: C of scikit-learn, for features whose rows have a mean squared norm of 1."""
+RIDGES = tuple(10.0**exponent for exponent in range(-3, 4))
+"""Penalties of least squares, for features of variance 1, as MiniRocket's authors have them."""
+ROUGH, EXACT = 1e-4, 1e-6
+"""Norm of the gradient at which a solution to be compared, and the final one, is good enough."""
+STEPS = 500
+"""Of L-BFGS, at most."""
+MEMORY = 10
+"""Pairs of steps and changes of the gradient that L-BFGS keeps."""
+
+PRECISION = 1e-6
+"""Part of a loss by which two of them must differ to be told apart in single precision."""
+
+Features = Float[Tensor, "samples features"]
+Labels = Int64[Tensor, " samples"]
+Weights = Float[Tensor, " samples"]
+
+
+@dataclass(frozen=True, eq=False)
+class Solution:
+    """A dense output layer, and what it is worth."""
+
+    weight: Float[Tensor, "classes features"]
+    bias: Float[Tensor, " classes"]
+    penalty: float
+    """What was chosen: C of logistic regression, or the factor of squared weights of ridge regression."""
+    accuracy: float | None
+    """On training samples that were left out; None where there are too few to leave some out."""
+    train_loss: float
+    """Mean log loss on the training samples."""
+    train_accuracy: float
+
+
+    def apply(self, features: Features) -> Float[Tensor, "samples classes"]:
+        """Return the layer's outputs."""
+        return features @ self.weight.T + self.bias
+
+
+def conclude(
+    weight: Float[Tensor, "classes features"],
+    bias: Float[Tensor, " classes"],
+    penalty: float,
+    accuracy: float | None,
+    features: Features,
+    labels: Labels,
+) -> Solution:
+    """Return a solution with what it comes to on its own samples."""
+    logits = features @ weight.T + bias
+    loss, hits = F.cross_entropy(logits, labels), (logits.argmax(dim=1) == labels).double().mean()
+    return Solution(weight, bias, penalty, accuracy, float(loss), float(hits))
+
+
+def solve(
+    features: Features,
+    labels: Labels,
+    num_classes: int,
+    solver: Solver = "logistic",
+    class_weights: Float[Tensor, " classes"] | None = None,
+    seed: int = 0,
+) -> Solution:
+    """Return the output layer that fits features to labels; `features` may be sparse (CSR) for `logistic`.
+
+    `class_weights` weigh each sample as its class. The seed decides which samples are left out together.
+    """
+    weights = torch.ones(len(labels)) if class_weights is None else class_weights[labels]
+    weights = weights * (len(weights) / weights.sum())
+    if solver == "ridge":
+        return solve_ridge(features, labels, num_classes, weights)
+    return solve_logistic(features, labels, num_classes, weights, seed)
+
+
+def solve_logistic(features: Features, labels: Labels, num_classes: int, weights: Weights, seed: int = 0) -> Solution:
+    """Return multinomial logistic regression, its penalty chosen by the log loss of samples that were left out.
+
+    The bias is not penalized. Features are scaled by one number, so that penalties mean the same whatever they are.
+    """
+    scale = measure_scale(features)
+    scaled = features * (1 / scale)
+    chosen, accuracy = choose_penalty(scaled, labels, num_classes, weights, seed)
+    weight, bias = fit_logistic(scaled, labels, num_classes, weights, chosen)
+    return conclude(weight / scale, bias, chosen, accuracy, features, labels)
+
+
+def measure_scale(features: Features) -> float:
+    """Return the root mean square of the rows' norms; 1 where all are zero."""
+    values = features.values() if features.layout == torch.sparse_csr else features
+    norm = (values.double().square().sum() / len(features)).sqrt().item()
+    return norm or 1.0
+
+
+def choose_penalty(
+    features: Features, labels: Labels, num_classes: int, weights: Weights, seed: int
+) -> tuple[float, float | None]:
+    """Return the penalty with the least log loss over FOLDS folds, and its accuracy; for few samples 1 and None."""
+    generator = torch.Generator().manual_seed(seed)
+    subset = torch.randperm(len(labels), generator=generator)[:JUDGED]
+    fold = assign_folds(labels[subset], generator)
+    if fold is None:
+        return 1.0, None
+    losses = torch.zeros(len(INVERSE_PENALTIES), dtype=torch.double)
+    hits = torch.zeros(len(INVERSE_PENALTIES))
+    total = 0
+    for number in range(FOLDS):
+        out, inside = subset[fold == number], subset[fold != number]
+        total += len(out)
+        known, unknown = take_rows(features, inside), take_rows(features, out)
+        start: Tensor | None = None
+        for index, inverse in enumerate(INVERSE_PENALTIES):
+            # From the strongest penalty on, each solution is near the next one's.
+            start = minimize_logistic(known, labels[inside], num_classes, weights[inside], inverse, ROUGH, start)
+            logits = unknown @ start[:-1] + start[-1]
+            entropy = F.cross_entropy(logits, labels[out], reduction="none")
+            losses[index] += (weights[out] * entropy).sum().double()
+            hits[index] += (logits.argmax(dim=1) == labels[out]).sum()
+    best = int(losses.argmin())
+    return INVERSE_PENALTIES[best], float(hits[best] / total)
+
+
+def assign_folds(labels: Labels, generator: torch.Generator) -> Int64[Tensor, " samples"] | None:
+    """Return each sample's fold, classes spread evenly; None where no class has two samples."""
+    if int(torch.bincount(labels).max()) < 2:
+        return None
+    shuffled = torch.randperm(len(labels), generator=generator)
+    order = shuffled[torch.sort(labels[shuffled], stable=True).indices]
+    folds = torch.empty(len(labels), dtype=torch.long)
+    folds[order] = torch.arange(len(labels)) % FOLDS
+    return folds
+
+
+def take_rows(features: Features, rows: Int64[Tensor, " chosen"]) -> Float[Tensor, "chosen features"]:
+    """Return some rows, of sparse features too."""
+    if features.layout != torch.sparse_csr:
+        return features[rows]
+    starts, columns, values = features.crow_indices(), features.col_indices(), features.values()
+    lengths = (starts[1:] - starts[:-1])[rows]
+    ends = F.pad(lengths.cumsum(0), (1, 0))
+    places = torch.repeat_interleave(starts[rows] - ends[:-1], lengths) + torch.arange(int(ends[-1]))
+    return make_sparse(ends, columns[places], values[places], (len(rows), features.shape[1]))
+
+
+def fit_logistic(
+    features: Features, labels: Labels, num_classes: int, weights: Weights, inverse: float
+) -> tuple[Float[Tensor, "classes features"], Float[Tensor, " classes"]]:
+    """Return weight and bias that minimize the mean weighted log loss plus |weight|^2 / (2 inverse samples)."""
+    solution = minimize_logistic(features, labels, num_classes, weights, inverse, EXACT)
+    return solution[:-1].T.contiguous(), solution[-1].clone()
+
+
+def minimize_logistic(
+    features: Features,
+    labels: Labels,
+    num_classes: int,
+    weights: Weights,
+    inverse: float,
+    tolerance: float,
+    start: Float[Tensor, "features+1 classes"] | None = None,
+) -> Float[Tensor, "features+1 classes"]:
+    """Return weights, and in the last row biases, that minimize the penalized loss; see `fit_logistic`."""
+    samples, width = features.shape
+    transposed = features.T if features.layout != torch.sparse_csr else transpose(features)
+    penalty = 1 / (inverse * samples)
+    rows = torch.arange(samples)
+    weights = weights / samples
+
+    def evaluate(point: Tensor) -> tuple[float, Tensor]:
+        log = F.log_softmax(features @ point[:-1] + point[-1], dim=1)
+        loss = -(weights * log[rows, labels]).sum() + penalty / 2 * point[:-1].square().sum()
+        residual = log.exp_()
+        residual[rows, labels] -= 1
+        residual *= weights[:, None]
+        gradient = torch.cat([transposed @ residual + penalty * point[:-1], residual.sum(dim=0, keepdim=True)])
+        return float(loss), gradient
+
+    return minimize(evaluate, torch.zeros(width + 1, num_classes) if start is None else start, tolerance)
+
+
+def transpose(features: Features) -> Float[Tensor, "features samples"]:
+    """Return the transpose of sparse rows, as sparse rows."""
+    samples, width = features.shape
+    lengths = features.crow_indices().diff()
+    rows = torch.repeat_interleave(torch.arange(samples), lengths)
+    columns, order = torch.sort(features.col_indices(), stable=True)
+    ends = F.pad(torch.bincount(columns, minlength=width).cumsum(0), (1, 0))
+    return make_sparse(ends, rows[order], features.values()[order], (width, samples))
+
+
+def make_sparse(
+    ends: Int64[Tensor, " rows+1"],
+    columns: Int64[Tensor, " values"],
+    values: Float[Tensor, " values"],
+    shape: tuple[int, int],
+) -> Float[Tensor, "rows columns"]:
+    """Return a sparse matrix of rows (CSR); row i has the values from `ends[i]` to `ends[i + 1]`."""
+    with warnings.catch_warnings():
+        # That this layout is in beta, and that its indices are not checked, which are made here.
+        warnings.simplefilter("ignore", UserWarning)
+        return torch.sparse_csr_tensor(ends, columns, values, shape)
+
+
+def minimize(evaluate: Callable[[Tensor], tuple[float, Tensor]], start: Tensor, tolerance: float) -> Tensor:
+    """Return the minimum of a smooth convex function by L-BFGS, with steps halved until the loss falls enough.
+
+    `evaluate` returns value and gradient; the norm of the latter is at most `tolerance` in the end, unless STEPS or
+    single precision are spent before.
+    """
+    point, (value, gradient) = start, evaluate(start)
+    pairs: list[tuple[Tensor, Tensor, float]] = []
+    for _ in range(STEPS):
+        if float(gradient.norm()) <= tolerance:
+            break
+        direction = -apply_inverse(gradient, pairs)
+        slope = float((direction * gradient).sum())
+        # The first direction has no memory that scales it.
+        step = 1.0 if pairs else min(1.0, 1 / float(gradient.norm()))
+        while True:
+            moved = point + step * direction
+            new_value, new_gradient = evaluate(moved)
+            if new_value <= value + 1e-4 * step * slope:
+                break
+            if -step * slope <= PRECISION * abs(value):
+                return point
+            step /= 2
+        change, difference = moved - point, new_gradient - gradient
+        curvature = float((change * difference).sum())
+        if curvature > 1e-10:
+            pairs = [*pairs[-MEMORY + 1 :], (change, difference, curvature)]
+        point, value, gradient = moved, new_value, new_gradient
+    return point
+
+
+def apply_inverse(gradient: Tensor, pairs: list[tuple[Tensor, Tensor, float]]) -> Tensor:
+    """Return the gradient times the inverse Hessian that the steps so far tell of (algorithm 7.4)."""
+    result = gradient.clone()
+    factors = []
+    for change, difference, curvature in reversed(pairs):
+        factor = float((change * result).sum()) / curvature
+        result -= factor * difference
+        factors.append(factor)
+    if pairs:
+        _, difference, curvature = pairs[-1]
+        result *= curvature / float(difference.square().sum())
+    for (change, difference, curvature), factor in zip(pairs, reversed(factors), strict=True):
+        result += (factor - float((difference * result).sum()) / curvature) * change
+    return result
+
+
+def solve_ridge(features: Features, labels: Labels, num_classes: int, weights: Weights) -> Solution:
+    """Return ridge regression on targets of -1 and 1, its penalty chosen by the squared error of samples left out.
+
+    Features are brought to mean 0 and variance 1. The outputs are scaled so that their softmax fits the answers about
+    samples that were left out best, in log loss: least squares alone gives no probabilities.
+    """
+    total = weights.double()
+    x = features.double()
+    mean = (total[:, None] * x).sum(dim=0) / total.sum()
+    deviation = x.std(dim=0, correction=0)
+    deviation = torch.where(deviation > 1e-8, deviation, 1.0)
+    roots = total.sqrt()[:, None]
+    x = roots * (x - mean) / deviation
+    targets = 2 * F.one_hot(labels, num_classes).double() - 1
+    center = (total[:, None] * targets).sum(dim=0) / total.sum()
+    y = roots * (targets - center)
+    values, left, right = decompose(x)
+    projected = left.T @ y
+    # The bias sees each sample in the mean.
+    own = total / total.sum()
+    errors: list[float] = []
+    left_out: list[Tensor] = []
+    for ridge in RIDGES:
+        shrink = values / (values + ridge)
+        leverage = (left.square() @ shrink + own).clamp(max=1 - 1e-9)
+        residual = (y - left @ (shrink[:, None] * projected)) / (1 - leverage)[:, None]
+        errors.append(float(residual.square().sum()))
+        left_out.append(targets - residual / roots)
+    best = min(range(len(RIDGES)), key=errors.__getitem__)
+    alone = len(labels) < 2 or num_classes < 2
+    scale = 1.0 if alone else fit_scale(left_out[best], labels, total)
+    weight = right @ (projected * (values.sqrt() / (values + RIDGES[best]))[:, None]) / deviation[:, None]
+    bias = center - mean @ weight
+    accuracy = None if alone else float((left_out[best].argmax(dim=1) == labels).double().mean())
+    output = (scale * weight.T).float().contiguous(), (scale * bias).float()
+    return conclude(*output, RIDGES[best], accuracy, features, labels)
+
+
+def decompose(
+    x: Float[Tensor, "samples features"],
+) -> tuple[Float[Tensor, " rank"], Float[Tensor, "samples rank"], Float[Tensor, "features rank"]]:
+    """Return squared singular values and both sides' vectors, from the smaller of the two matrices of products."""
+    wide = x.shape[1] > x.shape[0]
+    values, vectors = torch.linalg.eigh(x @ x.T if wide else x.T @ x)
+    kept = values > values.max() * max(x.shape) * torch.finfo(x.dtype).eps
+    values, vectors = values[kept], vectors[:, kept]
+    other = (x.T if wide else x) @ vectors / values.sqrt()
+    return (values, vectors, other) if wide else (values, other, vectors)
+
+
+def fit_scale(scores: Float[Tensor, "samples classes"], labels: Labels, weights: Weights) -> float:
+    """Return the factor of scores whose softmax has the least weighted log loss, of those from 1/8 to 64."""
+    factors = torch.logspace(-3, 6, 91, base=2, dtype=scores.dtype)
+    losses = [(weights * F.cross_entropy(scores * factor, labels, reduction="none")).sum() for factor in factors]
+    return float(factors[int(torch.stack(losses).argmin())])
+
+
+@torch.inference_mode()
+def extract_features(
+    model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], move: Callable[[Tensor], Tensor]
+) -> tuple[Features, Labels]:
+    """Return what a network's output layer sees of each sample, in evaluation mode, with the labels.
+
+    `move` takes a tensor to where the network is. Raises ConfigError as `find_dense_output`.
+    """
+    output = find_dense_output(model)
+    seen: list[Tensor] = []
+    hook = output.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].float().cpu()))
+    labels: list[Tensor] = []
+    model.eval()
+    try:
+        for inputs, truth in batches:
+            model(move(inputs))
+            labels.append(truth)
+    finally:
+        hook.remove()
+    return torch.cat(seen), torch.cat(labels)
+
+
+def find_dense_output(model: nn.Module) -> nn.Linear:
+    """Return a network's one dense output layer. Raises ConfigError where it ends otherwise."""
+    outputs = find_learned_outputs(model)
+    layer = model.get_submodule(outputs[0])
+    if len(outputs) != 1 or type(layer) is not nn.Linear or layer.bias is None:
+        raise ConfigError(
+            "training.linear_probe: wanted a network that ends in one dense layer with biases, found another end"
+        )
+    return layer
+
+
+@torch.no_grad()
+def put_solution(model: nn.Module, solution: Solution) -> None:
+    """Write a solution into a network's output layer."""
+    layer = find_dense_output(model)
+    assert layer.bias is not None
+    layer.weight.copy_(solution.weight)
+    layer.bias.copy_(solution.bias)

@@ -1,0 +1,197 @@
+"""The solved output layer, against scikit-learn and against leaving samples out one by one."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegression
+from torch import nn
+
+from falconet.errors import ConfigError
+from falconet.training import linear_probe
+from falconet.training.linear_probe import (
+    INVERSE_PENALTIES,
+    RIDGES,
+    assign_folds,
+    extract_features,
+    fit_logistic,
+    make_sparse,
+    put_solution,
+    solve,
+    take_rows,
+)
+
+
+def make_clusters(samples: int, width: int, classes: int, seed: int = 0, spread: float = 1.5):
+    generator = torch.Generator().manual_seed(seed)
+    centers = torch.randn(classes, width, generator=generator)
+    labels = torch.arange(samples) % classes
+    return centers[labels] + spread * torch.randn(samples, width, generator=generator), labels
+
+
+@pytest.mark.parametrize("inverse", [0.1, 1.0, 100.0])
+@pytest.mark.parametrize("classes", [2, 4])
+def test_logistic_regression_is_that_of_scikit_learn(inverse, classes):
+    features, labels = make_clusters(120, 6, classes)
+    weights = torch.linspace(0.5, 1.5, 120)
+    weight, bias = fit_logistic(features, labels, classes, weights, inverse)
+    judge = LogisticRegression(C=inverse, tol=1e-10, max_iter=10_000).fit(features, labels, sample_weight=weights)
+    expected = judge.predict_proba(features)
+    found = (features @ weight.T + bias).softmax(dim=1)
+    if classes == 2:  # scikit-learn penalizes one vector of weights where a softmax has two, of half its size each.
+        judge = LogisticRegression(C=2 * inverse, tol=1e-10, max_iter=10_000)
+        expected = judge.fit(features, labels, sample_weight=weights).predict_proba(features)
+    np.testing.assert_allclose(found.numpy(), expected, atol=1e-3)
+
+
+def to_rows(features):
+    """A matrix in the layout of sparse rows."""
+    present = features != 0
+    ends = nn.functional.pad(present.sum(dim=1).cumsum(0), (1, 0))
+    return make_sparse(ends, present.nonzero()[:, 1], features[present], tuple(features.shape))
+
+
+def test_sparse_features_give_the_same_solution():
+    features, labels = make_clusters(90, 8, 3)
+    features = features * (features > 0.5)
+    dense = solve(features, labels, 3)
+    sparse = solve(to_rows(features), labels, 3)
+    torch.testing.assert_close(dense.weight, sparse.weight, atol=1e-4, rtol=1e-3)
+    assert dense.accuracy == sparse.accuracy
+
+
+def test_rows_of_sparse_features():
+    features, _ = make_clusters(20, 8, 3)
+    features = features * (features > 1)
+    rows = torch.tensor([3, 19, 0, 3])
+    torch.testing.assert_close(take_rows(to_rows(features), rows).to_dense(), features[rows])
+    torch.testing.assert_close(linear_probe.transpose(to_rows(features)).to_dense(), features.T)
+
+
+def solve_left_out(features, labels, classes, weights, ridge, index):
+    """Ridge regression by the normal equations, without one sample."""
+    kept = np.arange(len(labels)) != index
+    x = np.hstack([features.numpy().astype(float), np.ones((len(labels), 1))])
+    y = 2.0 * np.eye(classes)[labels.numpy()] - 1
+    w = weights.numpy().astype(float)[:, None]
+    penalty = ridge * np.eye(x.shape[1])
+    penalty[-1, -1] = 0
+    beta = np.linalg.solve(x[kept].T @ (w[kept] * x[kept]) + penalty, x[kept].T @ (w[kept] * y[kept]))
+    return x[index] @ beta, y[index]
+
+
+@pytest.mark.parametrize("width", [4, 60])
+def test_ridge_knows_what_it_would_say_of_samples_left_out(width, monkeypatch):
+    features, labels = make_clusters(40, width, 3)
+    features = (features - features.mean(dim=0)) / features.std(dim=0, correction=0)
+    weights = torch.linspace(0.5, 1.5, 40)
+    errors = {}
+    answers = {}
+    for ridge in RIDGES:
+        pairs = [solve_left_out(features, labels, 3, weights, ridge, index) for index in range(40)]
+        answers[ridge] = [pair[0].argmax() for pair in pairs]
+        errors[ridge] = sum(
+            weight * ((found - wanted) ** 2).sum()
+            for weight, (found, wanted) in zip(weights.tolist(), pairs, strict=True)
+        )
+    solution = linear_probe.solve_ridge(features, labels, 3, weights)
+    best = min(errors, key=errors.__getitem__)
+    assert solution.penalty == best
+    assert solution.accuracy == pytest.approx(np.mean(np.array(answers[best]) == labels.numpy()))
+
+
+def test_ridge_weights_are_those_of_the_normal_equations():
+    features, labels = make_clusters(50, 5, 3)
+    features = 3 * features + 1
+    solution = solve(features, labels, 3, "ridge")
+    mean, deviation = features.mean(dim=0), features.std(dim=0, correction=0)
+    x = torch.hstack([(features - mean) / deviation, torch.ones(50, 1)]).double()
+    y = 2 * torch.eye(3)[labels].double() - 1
+    penalty = solution.penalty * torch.diag(torch.tensor([1.0] * 5 + [0.0])).double()
+    beta = torch.linalg.solve(x.T @ x + penalty, x.T @ y)
+    expected = (x @ beta).float()
+    found = solution.apply(features)
+    scale = (found * expected).sum() / expected.square().sum()
+    torch.testing.assert_close(found, scale * expected, atol=1e-4, rtol=1e-4)
+    assert scale > 1  # Least squares alone is far too unsure.
+
+
+def test_probabilities_of_ridge_are_neither_too_sure_nor_too_unsure():
+    features, labels = make_clusters(600, 20, 3, spread=2.5)
+    solution = solve(features[:400], labels[:400], 3, "ridge")
+    probabilities = solution.apply(features[400:]).softmax(dim=1)
+    accuracy = (probabilities.argmax(dim=1) == labels[400:]).float().mean()
+    assert abs(probabilities.amax(dim=1).mean() - accuracy) < 0.06
+
+
+@pytest.mark.parametrize("solver", ["logistic", "ridge"])
+def test_left_out_accuracy_is_that_on_new_samples(solver):
+    features, labels = make_clusters(3000, 10, 3, spread=2.5)
+    solution = solve(features[:1000], labels[:1000], 3, solver)
+    new = (solution.apply(features[1000:]).argmax(dim=1) == labels[1000:]).float().mean()
+    assert solution.accuracy == pytest.approx(float(new), abs=0.04)
+
+
+@pytest.mark.parametrize("solver", ["logistic", "ridge"])
+def test_noise_is_worth_chance(solver):
+    generator = torch.Generator().manual_seed(1)
+    features = torch.randn(300, 200, generator=generator)
+    labels = torch.arange(300) % 2
+    solution = solve(features, labels, 2, solver)
+    assert abs(solution.accuracy - 0.5) < 0.1
+    assert solution.penalty == (INVERSE_PENALTIES[0] if solver == "logistic" else RIDGES[-1])
+
+
+@pytest.mark.parametrize("solver", ["logistic", "ridge"])
+def test_balanced_weights_find_the_rare_class(solver):
+    generator = torch.Generator().manual_seed(0)
+    labels = (torch.arange(600) % 20 == 0).long()
+    features = torch.randn(600, 3, generator=generator) + 1.2 * labels[:, None]
+    plain = solve(features, labels, 2, solver)
+    balanced = solve(features, labels, 2, solver, class_weights=torch.tensor([600 / 1140, 600 / 60]))
+    rare = labels == 1
+
+    def recall(solution):
+        return float((solution.apply(features[rare]).argmax(dim=1) == 1).float().mean())
+
+    assert recall(plain) < 0.6
+    assert recall(balanced) > 0.75
+
+
+@pytest.mark.parametrize("solver", ["logistic", "ridge"])
+@pytest.mark.parametrize("labels", [[0, 1], [0, 0, 0, 0, 1], [0], [1, 1, 1]])
+def test_few_samples_still_give_finite_weights(solver, labels):
+    features = torch.zeros(len(labels), 3) if len(labels) == 1 else torch.randn(len(labels), 3)
+    solution = solve(features, torch.tensor(labels), 2, solver)
+    assert torch.isfinite(solution.weight).all()
+    assert torch.isfinite(solution.bias).all()
+
+
+def test_folds_spread_classes_evenly():
+    labels = torch.tensor([0] * 50 + [1] * 10)
+    folds = assign_folds(labels, torch.Generator().manual_seed(0))
+    for number in range(5):
+        assert torch.bincount(labels[folds == number], minlength=2).tolist() == [10, 2]
+    assert assign_folds(torch.arange(4), torch.Generator()) is None
+
+
+def test_the_same_seed_gives_the_same_solution():
+    features, labels = make_clusters(200, 5, 3)
+    first, second = solve(features, labels, 3, seed=1), solve(features, labels, 3, seed=1)
+    assert torch.equal(first.weight, second.weight)
+
+
+def test_features_are_what_the_output_layer_sees():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Dropout(0.5), nn.Linear(6, 3)).train()
+    inputs, labels = torch.randn(10, 4), torch.arange(10) % 3
+    features, found = extract_features(model, [(inputs[:7], labels[:7]), (inputs[7:], labels[7:])], lambda x: x)
+    torch.testing.assert_close(features, model[0](inputs).relu())
+    assert torch.equal(found, labels)
+    solution = solve(features, labels, 3)
+    put_solution(model, solution)
+    torch.testing.assert_close(model.eval()(inputs), solution.apply(features))
+
+
+def test_a_network_with_another_end_is_refused():
+    with pytest.raises(ConfigError, match="one dense layer"):
+        extract_features(nn.Sequential(nn.Conv2d(1, 2, 1), nn.Flatten()), [], lambda x: x)
