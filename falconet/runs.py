@@ -49,6 +49,7 @@ from falconet.evaluation import (
     evaluate_split,
     judge_answers,
 )
+from falconet.evaluation.baselines import Prepared, measure_baselines
 from falconet.models import create_model, find_model
 from falconet.models.forward_cost import measure_forward
 from falconet.models.layers import find_sample
@@ -332,7 +333,7 @@ def conclude(
     check_ending(plan, result, diagnoses)
     artifact, answers = calibrate(artifact, plan.dataset)
     course = Course(vitals, diagnoses, load_energy(plan.out))
-    return judge_run(plan, artifact, answers, result, course, feed.unreadable, started)
+    return judge_run(plan, artifact, answers, result, course, feed, started)
 
 
 def is_kept(artifact: Artifact, folder: Path) -> bool:
@@ -622,7 +623,7 @@ def judge_run(
     val_answers: Answers,
     result: FitResult,
     course: Course,
-    unreadable: tuple[Unreadable, ...],
+    feed: Feed,
     started: float,
 ) -> RunResult:
     """Judge the artifact from raw samples and save it with `metrics.json`, the report and the model card, in one step.
@@ -633,6 +634,9 @@ def judge_run(
     val = judge_answers(artifact, val_answers, "val", dataset)
     test, answers = evaluate_split(artifact, dataset.splits["test"], "test", dataset)
     calibration = describe_calibration(artifact, val_answers, answers)
+    learned = Prepared(feed.train.inputs, feed.train.labels)
+    baselines = measure_baselines(learned, answers, feed.spec, feed.tokenizer)
+    course = dataclasses.replace(course, baselines=baselines)
     report = describe_model(
         artifact,
         result.history,
@@ -648,6 +652,7 @@ def judge_run(
     diagnoses = [to_mapping(diagnosis) for diagnosis in course.diagnoses]
     judged = {"val": to_mapping(val), "test": to_mapping(test), "calibration": to_mapping(calibration)}
     facts = {"weights_sha256": report.digest, **costs, **latencies, **judged, "diagnoses": diagnoses}
+    facts["baselines"] = [to_mapping(baseline) for baseline in baselines]
     facts["training_seconds"] = sum(row.seconds for row in result.history)
     if course.energy:
         facts["energy"] = energy_facts(course.energy)
@@ -656,7 +661,7 @@ def judge_run(
     artifact.save(plan.out, {"metrics.json": format_json(facts), "report.html": page, "README.md": card})
     seconds = time.perf_counter() - started
     name = artifact.config.architecture
-    skipped = (*dataset.unreadable, *unreadable, *answers.unreadable)
+    skipped = (*dataset.unreadable, *feed.unreadable, *answers.unreadable)
     return RunResult(
         plan.out, name, len(result.history), seconds, result.best_epoch, val, test, report, skipped, dataset.ignored
     )

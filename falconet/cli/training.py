@@ -208,6 +208,7 @@ def show_result(result: RunResult, json: bool) -> None:
 
         facts = {"out": str(result.out), "model": result.model, "epochs": result.epochs, "seconds": result.seconds}
         facts |= {"params": result.report.params, "macs": result.report.macs, "bytes": result.report.bytes}
+        facts["baselines"] = [to_mapping(baseline) for baseline in result.report.course.baselines]
         facts["diagnoses"] = [to_mapping(diagnosis) for diagnosis in result.report.course.diagnoses]
         if energy:
             facts["energy"] = energy_facts(energy)
@@ -219,7 +220,12 @@ def show_result(result: RunResult, json: bool) -> None:
         name = diagnosis.name.replace("_", " ")
         terminal.print_line(f"{name}{where}, epoch {diagnosis.epoch}: {diagnosis.evidence} {diagnosis.remedy}")
     terminal.print_line(describe_evaluation(result.test))
+    for baseline in result.report.course.baselines:
+        low, high = baseline.accuracy_ci
+        terminal.print_line(f"baseline: {baseline.name} {baseline.accuracy:.2%} (95%: {low:.2%} to {high:.2%})")
     if energy:
         terminal.print_line(f"energy: {result.report.energy}")
     made = f"{result.epochs} epochs in {result.seconds:.1f} s; kept epoch {result.best_epoch}"
     terminal.print_line(f"{made}; report: {result.out / 'report.html'}")
+    if result.report.verdict:
+        terminal.print_line(f"caution: {result.report.verdict}")

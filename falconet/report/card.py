@@ -9,6 +9,7 @@ import yaml
 
 from falconet.escaping import escape_line, escape_markdown
 from falconet.evaluation import Evaluation
+from falconet.evaluation.baselines import Baseline
 from falconet.report.facts import ModelReport
 from falconet.report.html import describe_input, format_bytes, format_percent
 from falconet.spec import InputSpec, SeriesSpec
@@ -29,6 +30,7 @@ def render_card(report: ModelReport) -> str:
         ),
         *((name, describe_share(test, name.replace(" ", "_"))) for name in ("macro precision", "macro recall")),
         ("macro F1", describe_share(test, "macro_f1")),
+        *((f"{row.name}, a baseline", describe_baseline(row)) for row in report.course.baselines),
         ("log-loss", f"{test.log_loss:.4f} nats"),
         ("Brier score", f"{test.brier:.4f}"),
         ("expected calibration error", f"{format_percent(test.ece)}, at temperature {config.temperature:g}"),
@@ -85,6 +87,13 @@ def describe_latencies(report: ModelReport) -> str:
     """Return the median of each runtime, the fastest first."""
     ranked = sorted(report.latencies.items(), key=lambda item: item[1].p50)
     return ", ".join(f"{latency.p50:.2f} ms in {runtime}" for runtime, latency in ranked)
+
+
+def describe_baseline(row: Baseline) -> str:
+    """Return a baseline's accuracy, and how far ahead the model is."""
+    low, high = (100 * bound for bound in row.difference_ci)
+    ahead = f"the model is ahead by {100 * row.difference:+.2f} points (95%: {low:+.2f} to {high:+.2f})"
+    return f"{format_percent(row.accuracy)}; {ahead}"
 
 
 def describe_share(test: Evaluation, figure: str) -> str:

@@ -18,6 +18,7 @@ from falconet.catalog import share_settings
 from falconet.complexity import Complexity, count_complexity
 from falconet.errors import DataError
 from falconet.evaluation import Answers, Calibration, Evaluation
+from falconet.evaluation.baselines import Baseline, describe_verdict
 from falconet.evaluation.contests import Contest
 from falconet.explanation.reasons import Reasons, find_reasons
 from falconet.exporters.exporting import Export
@@ -53,6 +54,8 @@ class Course:
     diagnoses: Sequence[Diagnosis] = ()
     energy: Energy | None = None
     """What training took; None where nothing recorded it."""
+    baselines: Sequence[Baseline] = ()
+    """What a constant answer and a linear model come to on the test split."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -203,6 +206,11 @@ class ModelReport:
         """What training took, in words; empty where nothing recorded it."""
         energy = self.course.energy
         return describe_energy(energy, sum(row.seconds for row in self.history)) if energy else ""
+
+    @property
+    def verdict(self) -> str:
+        """Whether a baseline is as good, in words; empty where none is."""
+        return describe_verdict(self.course.baselines)
 
     @property
     def latency(self) -> Latency:

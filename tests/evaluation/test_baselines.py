@@ -1,0 +1,110 @@
+"""Baselines, against scikit-learn and by hand."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.feature_extraction.text import TfidfVectorizer
+
+from falconet.evaluation.baselines import (
+    LINEAR,
+    MAJORITY,
+    Baseline,
+    Prepared,
+    compare_baselines,
+    describe_verdict,
+    weigh_tokens,
+)
+
+
+def make_images(count, seed=0):
+    """Images of three classes that a linear model tells apart: a bright row at one of three heights."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.arange(count) % 3
+    images = torch.randint(0, 120, (count, 1, 30, 30), generator=generator, dtype=torch.uint8)
+    for index, label in enumerate(labels.tolist()):
+        images[index, 0, 10 * label : 10 * label + 3] += 100
+    return Prepared(images, labels)
+
+
+def make_series(count, seed=0):
+    """Series of two classes that differ in frequency, at any phase; some end early."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.arange(count) % 2
+    phase = 6.3 * torch.rand(count, 1, 1, generator=generator)
+    values = torch.sin((0.3 + 0.4 * labels[:, None, None]) * torch.arange(120.0) + phase)
+    values[::3, :, 90:] = float("nan")
+    return Prepared(values, labels)
+
+
+def make_texts(count, seed=0):
+    """Texts of two classes: whether token 5 comes before 6, which pairs alone tell."""
+    generator = torch.Generator().manual_seed(seed)
+    tokens = torch.randint(7, 40, (count, 12), generator=generator)
+    labels = torch.arange(count) % 2
+    tokens[:, 3] = 5 + labels
+    tokens[:, 4] = 6 - labels
+    tokens[::2, 9:] = 0
+    return Prepared(tokens, labels)
+
+
+@pytest.mark.parametrize(("kind", "make"), [("image", make_images), ("series", make_series), ("text", make_texts)])
+def test_a_linear_model_learns_what_is_linear(kind, make):
+    train, test = make(240), make(90, seed=1)
+    num_classes = int(train.labels.max()) + 1
+    wrong = np.zeros(90, bool)
+    majority, linear = compare_baselines(train, test, kind, num_classes, wrong)
+    assert (majority.name, linear.name) == (MAJORITY, LINEAR[kind])
+    assert majority.accuracy == pytest.approx(1 / num_classes)
+    assert linear.accuracy > 0.95
+    assert linear.difference == pytest.approx(-linear.accuracy)
+    assert linear.is_better
+    assert linear.n == 90
+    assert linear.fitted == 240
+
+
+def test_the_majority_is_that_of_the_training_samples():
+    train, test = make_images(30), make_images(30, seed=1)
+    train = Prepared(train.inputs, torch.tensor([2] * 16 + [0] * 14))
+    majority = compare_baselines(train, test, "image", 3, np.ones(30, bool))[0]
+    assert majority.accuracy == pytest.approx(10 / 30)
+    low, high = majority.accuracy_ci
+    assert low < 1 / 3 < high
+    assert majority.is_beaten
+
+
+def test_one_class_has_no_linear_model():
+    train = Prepared(make_images(5).inputs, torch.zeros(5, dtype=torch.long))
+    found = compare_baselines(train, train, "image", 3, np.ones(5, bool))
+    assert [baseline.name for baseline in found] == [MAJORITY]
+    assert not found[0].is_better
+    assert not found[0].is_beaten
+
+
+def test_tf_idf_is_that_of_scikit_learn():
+    texts = ["a b c a", "b b d", "c", "e a e b"]
+    words = {word: index + 1 for index, word in enumerate("abcde")}
+    tokens = torch.zeros(4, 6, dtype=torch.long)
+    for row, text in enumerate(texts):
+        for column, word in enumerate(text.split()):
+            tokens[row, column] = words[word]
+    judge = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=r"\S+")
+    expected = judge.fit_transform(texts).toarray()
+    found, idf = weigh_tokens(tokens)
+    dense = found.to_dense().numpy()
+    # The columns stand in another order; what texts have in common does not depend on it.
+    np.testing.assert_allclose(dense @ dense.T, expected @ expected.T, atol=1e-6)
+    again, _ = weigh_tokens(tokens[:2], idf)
+    np.testing.assert_allclose(again.to_dense().numpy(), dense[:2], atol=1e-7)
+
+
+def make_baseline(name, difference, interval):
+    return Baseline(name, 0.8, (0.7, 0.9), 0.7, 1.5, 100, 50, difference, interval)
+
+
+def test_the_verdict_says_what_is_better():
+    far = make_baseline(MAJORITY, 0.3, (0.2, 0.4))
+    near = make_baseline(LINEAR["image"], 0.02, (-0.03, 0.07))
+    better = make_baseline(LINEAR["image"], -0.05, (-0.1, -0.01))
+    assert describe_verdict([far]) == ""
+    assert "not shown to be better than the linear model on pixels: +2.00 points" in describe_verdict([far, near])
+    assert "worse than the linear model on pixels, which takes 2 s: -5.00 points (95%: -10.00 to -1.00)" == describe_verdict([far, better])
