@@ -11,19 +11,22 @@ from typing import Any, Literal, get_args
 
 import yaml
 
-from falconet.catalog import WEIGHTS_FILE, check_artifact, default_policy
+from falconet.catalog import WEIGHTS_FILE, check_artifact
 from falconet.data import DataConfig, Dataset, load_dataset
 from falconet.data.augmentation import Augmentation, find_policy
+from falconet.defaults import Candidate, choose_bands, choose_candidates, default_settings, describe_data
 from falconet.errors import ConfigError, DataError, PathError, RunExistsError, UnknownNameError, UsageError, abridge
 from falconet.models import find_model, models_for
 from falconet.models.registry import check_options, check_pretrained
 from falconet.schema import TEXT_LIMIT, check_finite_fields, flatten, from_mapping, merge, parse_yaml, to_mapping
-from falconet.spec import HIGHEST_RATE, Kind
+from falconet.spec import Kind
 from falconet.storage import is_vacant, open_regular, write_text
 from falconet.training.config import FREE, MARGIN_LOSSES, TrainConfig
 
 CONFIG_FILE = "config.yaml"
 CHECKPOINT_FOLDER = "checkpoint"
+LEADERBOARD_FILE = "leaderboard.json"
+"""In a run's folder: what the candidates came to that were compared before the last one was trained."""
 RUN_FACTS = ("source", "fingerprint", "recipe")
 """Keys of a run's `config.yaml` that are no settings."""
 
@@ -31,7 +34,7 @@ TRAINING = "train"
 """Folder of the recipes for training, within that of all."""
 
 Settings = Mapping[str, Any]
-Measured = Literal["batch_size", "learning_rate"]
+Measured = Literal["batch_size", "learning_rate", "epochs"]
 Existing = Literal["refuse", "resume", "overwrite"]
 
 
@@ -108,6 +111,10 @@ class Plan:
     """What nobody asked for and was chosen, each as `setting=value`."""
     measured: frozenset[Measured] = frozenset()
     """Settings of training that are to be measured before it begins."""
+    rivals: tuple[RunConfig, ...] = ()
+    """Candidates that take seconds: tried first, and kept instead where training does not come to more."""
+    seconds: float | None = None
+    """From the start to the report, about: `epochs` are made fewer where they would take longer. None: no limit."""
 
 
 def plan_run(
@@ -122,6 +129,7 @@ def plan_run(
     existing: Existing = "refuse",
     data_root: str | Path | None = None,
     measured: Iterable[Measured] = (),
+    seconds: float | None = None,
 ) -> Plan:
     """Read the data and resolve every setting; later ones win: defaults, recipe, `settings`, the named arguments.
 
@@ -143,19 +151,50 @@ def plan_run(
     # The columns that a run was begun with may be needed to read its source at all.
     stored = read_begun(Path(out), existing) if out is not None else {}
     dataset = read_source(source, merge(stored, asked), data_root)
-    config, chosen = resolve(dataset, merge(stored, asked))
+    config, chosen, rivals = resolve(dataset, merge(stored, asked))
     folder = Path(out) if out is not None else Path("runs") / f"{short_name(source)}-{config.model.name}"
     check_out(folder, existing)
     check_outside(folder, source)
     if out is None and (stored := read_begun(folder, existing)):
         if find_data(merge(stored, asked)) != find_data(asked):
             dataset = read_source(source, merge(stored, asked), data_root)
-        config, chosen = resolve(dataset, merge(stored, asked))
+        config, chosen, rivals = resolve(dataset, merge(stored, asked))
+    measured = frozenset(measured)
+    if rivals or not named_model(asked):
+        seconds = USUAL_SECONDS if seconds is None else seconds
     if stored:
         recipe = recipe or read_facts(folder).get("recipe")
         check_unchanged(folder, from_mapping(RunConfig, stored), config, dataset)
-        measured = ()
-    return Plan(dataset, config, folder, recipe, existing, chosen, frozenset(measured))
+        measured, rivals = frozenset(), find_rivals(folder, dataset, config)
+    elif seconds is not None and "epochs" not in (asked.get("training") or {}):
+        measured |= {"epochs"}
+    return Plan(dataset, config, folder, recipe, existing, chosen, measured, rivals, seconds)
+
+
+USUAL_SECONDS = 600.0
+"""That a run takes at most, about, where neither a model nor a time is asked for."""
+
+
+def named_model(settings: Settings) -> bool:
+    """Whether a network is asked for."""
+    return "name" in (settings.get("model") or {})
+
+
+def find_rivals(folder: Path, dataset: Dataset, config: RunConfig) -> tuple[RunConfig, ...]:
+    """Return the rivals of a run that goes on: those that it had when it began."""
+    candidates = choose_candidates(describe_data(dataset))
+    if not (folder / LEADERBOARD_FILE).is_file() or config.model.name != candidates[-1].model:
+        return ()
+    return plan_rivals(dataset, candidates, to_mapping(config))
+
+
+def plan_rivals(dataset: Dataset, candidates: Sequence[Candidate], settings: Settings) -> tuple[RunConfig, ...]:
+    """Return all candidates but the last, with the seed and the way to read data that the run has."""
+    seed = {key: value for key, value in (settings.get("training") or {}).items() if key == "seed"}
+    shared = {"data": settings.get("data") or {}, "training": seed}
+    return tuple(
+        configure(dataset, merge(default_settings(dataset, candidate), shared)) for candidate in candidates[:-1]
+    )
 
 
 def check_network(asked: Settings) -> None:
@@ -184,18 +223,21 @@ def read_source(source: str | Path, settings: Settings, data_root: str | Path | 
     return dataset
 
 
-def resolve(dataset: Dataset, settings: Settings) -> tuple[RunConfig, tuple[str, ...]]:
-    """Complete settings with defaults; the second part says which were chosen so."""
-    defaults = default_settings(dataset, pretrained=bool((settings.get("model") or {}).get("pretrained")))
-    if "name" in (settings.get("model") or {}):
-        defaults["model"] = choose_bands(dataset)
+def resolve(dataset: Dataset, settings: Settings) -> tuple[RunConfig, tuple[str, ...], tuple[RunConfig, ...]]:
+    """Complete settings with defaults; return them, which ones were chosen so, and the rivals of what is trained."""
+    model, training = (settings.get(section) or {} for section in ("model", "training"))
+    candidates = () if "name" in model else choose_candidates(describe_data(dataset))
+    defaults = default_settings(dataset, candidates[-1] if candidates else None, bool(model.get("pretrained")))
+    if training.get("loss", "cross_entropy") != "cross_entropy":
+        # An output layer can be solved for cross-entropy alone.
+        defaults["training"].pop("linear_probe", None)
     config = configure(dataset, merge(defaults, settings))
     if config.model.pretrained is not None:
         check_pretrained(config.model.name, config.model.pretrained)
     if config.model.teacher is not None:
         check_artifact(config.model.teacher)
     check_model(config.model.name, dataset)
-    return config, describe_chosen(defaults, settings)
+    return config, describe_chosen(defaults, settings), plan_rivals(dataset, candidates, settings)
 
 
 def configure(dataset: Dataset, settings: Settings) -> RunConfig:
@@ -255,36 +297,6 @@ def named_settings(model: str | None, epochs: int | None, seed: int | None) -> d
         settings["model"] = {"name": model}
     training = {key: value for key, value in (("epochs", epochs), ("seed", seed)) if value is not None}
     return {**settings, "training": training} if training else settings
-
-
-def default_settings(dataset: Dataset, pretrained: bool = False) -> dict[str, Any]:
-    """Return what follows from the data alone: always the same for the same data.
-
-    Where no model is asked for, `lenet_relu` at its 28 pixels for images up to 40 pixels, at 48 for larger ones, and
-    `gru` for texts and series; 40 epochs for up to 7,500 training samples, then fewer, so that about 300,000 are seen,
-    but at least 10; batches of 64, or of a twentieth of few samples, but at least 8; augmentation that cannot change a
-    label. Published weights are trained on at a quarter of the learning rate. Of recordings, networks see spectra.
-    """
-    large = dataset.kind == "image" and max(dataset.size) > 40
-    name = "lenet_relu" if dataset.kind == "image" else "gru"
-    count = len(dataset.splits["train"])
-    epochs, batch_size = min(max(round(300_000 / count), 10), 40), min(max(count // 20, 8), 64)
-    return {
-        "model": {"name": name, "input_size": 48 if large else None} | choose_bands(dataset),
-        "data": {},
-        "augmentation": {"policy": default_policy(dataset.source, dataset.kind)},
-        "training": {"epochs": epochs, "batch_size": batch_size} | ({"learning_rate": 5e-4} if pretrained else {}),
-    }
-
-
-def choose_bands(dataset: Dataset) -> dict[str, int]:
-    """Return the setting of BANDS for recordings of a rate that voices and sounds have; nothing for all else."""
-    return {"bands": BANDS} if dataset.kind == "series" and SOUND_RATE <= (dataset.rate or 0) <= HIGHEST_RATE else {}
-
-
-BANDS = 40
-SOUND_RATE = 4000
-"""Steps a second."""
 
 
 def describe_chosen(defaults: Settings, settings: Settings) -> tuple[str, ...]:

