@@ -82,6 +82,7 @@ from falconet.training.loggers import find_events
 from falconet.training.loop import LEAST_RATE, FitResult, check_fit, fit, tell
 from falconet.training.optimizers import balance_classes
 from falconet.training.probing import find_batch_size, scan_rates
+from falconet.training.usefulness import Outcome, diagnose_outcome
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -331,8 +332,25 @@ def conclude(
     diagnoses = diagnose(result.history, vitals, chance, diverged=result.ending == "diverged")
     check_ending(plan, result, diagnoses)
     artifact, answers = calibrate(artifact, plan.dataset)
+    diagnoses = (*diagnoses, *diagnose_outcome(describe_outcome(plan, feed, answers, result.best_epoch)))
     course = Course(vitals, diagnoses, load_energy(plan.out))
     return judge_run(plan, artifact, answers, result, course, feed.unreadable, started)
+
+
+def describe_outcome(plan: Plan, feed: Feed, answers: Answers, epoch: int) -> Outcome:
+    """Return what a model's use is judged by: its answers to validation samples, and what it was trained on."""
+    dataset, training = plan.dataset, plan.config.training
+    is_image = isinstance(feed.spec, ImageSpec)
+    return Outcome(
+        classes=dataset.classes,
+        train_counts=np.bincount(dataset.splits["train"].labels, minlength=len(dataset.classes)),
+        labels=answers.split.labels,
+        predicted=answers.logits.argmax(axis=1),
+        epoch=epoch,
+        balanced=training.class_weights == "balanced" or training.sampler == "balanced",
+        image_side=max(dataset.size) if is_image else None,
+        input_side=max(feed.spec.shape[1:]) if is_image else None,
+    )
 
 
 def is_kept(artifact: Artifact, folder: Path) -> bool:

@@ -199,6 +199,7 @@ def show_result(result: RunResult, json: bool) -> None:
     """Print what a run came to."""
     from falconet import terminal
     from falconet.training.energy import energy_facts
+    from falconet.training.usefulness import warn_useless
 
     energy = result.report.course.energy
 
@@ -223,3 +224,5 @@ def show_result(result: RunResult, json: bool) -> None:
         terminal.print_line(f"energy: {result.report.energy}")
     made = f"{result.epochs} epochs in {result.seconds:.1f} s; kept epoch {result.best_epoch}"
     terminal.print_line(f"{made}; report: {result.out / 'report.html'}")
+    if caution := warn_useless(result.report.course.diagnoses):
+        terminal.print_line(caution)
