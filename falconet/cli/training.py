@@ -216,9 +216,7 @@ def show_result(result: RunResult, json: bool) -> None:
         terminal.print_json({**facts, **judged})
         return
     for diagnosis in result.report.course.diagnoses:
-        where = f" at {diagnosis.subject}" if diagnosis.subject else ""
-        name = diagnosis.name.replace("_", " ")
-        terminal.print_line(f"{name}{where}, epoch {diagnosis.epoch}: {diagnosis.evidence} {diagnosis.remedy}")
+        terminal.print_line(f"{diagnosis.title}: {diagnosis.evidence} {diagnosis.remedy}")
     terminal.print_line(describe_evaluation(result.test))
     if energy:
         terminal.print_line(f"energy: {result.report.energy}")

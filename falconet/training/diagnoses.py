@@ -98,11 +98,17 @@ class Diagnosis:
     subject: str
     """The layer or the class that shows it; empty where it is the whole network, or several classes."""
     epoch: int
-    """Since when, counted from 1."""
+    """Since when, counted from 1; 0: it is a matter of the data, not of training."""
     evidence: str
     """A sentence with the numbers."""
     remedy: str
     """A sentence that says what to try."""
+
+    @property
+    def title(self) -> str:
+        """What it is, where and since when, in words."""
+        where = f" at {self.subject}" if self.subject else ""
+        return f"{self.name.replace('_', ' ')}{where}{f', epoch {self.epoch}' if self.epoch else ''}"
 
 
 @dataclass(frozen=True)

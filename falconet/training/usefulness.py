@@ -226,7 +226,7 @@ def find_imbalance(outcome: Outcome) -> Diagnosis | None:
         f"{many / few:.0f} : 1; {seen}."
     )
     remedy = "Train with --class-weights balanced, and read macro recall rather than accuracy."
-    return Diagnosis("imbalanced", outcome.classes[smallest], 1, evidence, remedy)
+    return Diagnosis("imbalanced", outcome.classes[smallest], 0, evidence, remedy)
 
 
 def find_shrunk_images(outcome: Outcome) -> Diagnosis | None:
@@ -239,7 +239,7 @@ def find_shrunk_images(outcome: Outcome) -> Diagnosis | None:
         f"{(side / seen) ** 2:.0f} pixels: what is smaller than {2 * side / seen:.0f} pixels of an image is lost."
     )
     remedy = f"Try --set model.input_size={2 * seen}, or begin with published weights (--pretrained) at their size."
-    return Diagnosis("shrunk_images", "", 1, evidence, remedy)
+    return Diagnosis("shrunk_images", "", 0, evidence, remedy)
 
 
 def count_hits(outcome: Outcome) -> tuple[Int64[np.ndarray, " classes"], Int64[np.ndarray, " classes"]]:
