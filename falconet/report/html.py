@@ -179,7 +179,7 @@ def list_certainty(report: ModelReport) -> tuple[Tile, ...]:
         Tile(
             "calibration error", format_percent(test.ece), f"{format_percent(change.test.ece_before)} without, 15 bins"
         ),
-        Tile("temperature", f"{change.temperature:g}", f"fitted to {change.n:,} validation samples"),
+        Tile("temperature", f"{change.temperature:g}", change.reason or f"fitted to {change.n:,} validation samples"),
         Tile("log-loss", f"{test.log_loss:.4f}", f"nats; {np.log(len(test.per_class)):.4f} by even guessing"),
         Tile("Brier score", f"{test.brier:.4f}", "0 is best, 2 worst"),
         Tile("area of error over coverage", format_percent(test.aurc), "0 is best"),

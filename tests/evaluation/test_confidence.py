@@ -14,7 +14,7 @@ from falconet import RunResult, evaluate, load_artifact, load_dataset, predict
 from falconet.artifact import Artifact
 from falconet.data import Split
 from falconet.errors import ArtifactError, ConfigError
-from falconet.evaluation import Answers, calibrate, evaluate_split, predict_logits
+from falconet.evaluation import Answers, calibrate, describe_calibration, evaluate_split, predict_logits
 from falconet.evaluation.confidence import abstain
 from falconet.metrics import expected_calibration_error, fit_temperature, softmax
 
@@ -39,6 +39,19 @@ def test_training_fits_a_temperature_and_says_what_it_changed(trained: RunResult
         assert found["ece_after"] == pytest.approx(judged.ece, abs=1e-12)
         if name == "val":
             assert fit_temperature(logits, split.labels) == pytest.approx(facts["temperature"], rel=1e-3)
+
+
+def test_a_temperature_that_few_samples_cannot_give_is_1_and_the_report_says_why(
+    trained: RunResult, make_folder: FolderMaker
+) -> None:
+    dataset = load_dataset(make_folder(classes=("0", "1")))
+    few = dataset.split("all")
+    small = dataclasses.replace(dataset, splits={**dataset.splits, "val": few})
+    artifact, answers = calibrate(change_temperature(load_artifact(trained.out), 3.0), small)
+    assert artifact.config.temperature == 1.0
+    found = describe_calibration(artifact, answers, answers)
+    assert found.reason == f"{len(few)} validation samples are too few to fit a temperature; 100 are wanted."
+    assert (found.ece_before, found.temperature) == (found.ece_after, 1.0)
 
 
 def test_a_temperature_changes_how_sure_answers_are_and_no_answer(trained: RunResult, make_folder: FolderMaker) -> None:
