@@ -106,8 +106,8 @@ class Provenance:
     epochs: int
     best_epoch: int
     recipe: str | None = None
-    refit: bool = field(default=False, metadata={SPARSE: True})
-    """Whether it was trained once more, on training and validation samples together, which no longer judge it then."""
+    refit: bool | None = field(default=None, metadata={SPARSE: True})
+    """True where the model was trained once more, on training and validation samples: these no longer judge it."""
 
 
 UNKNOWN = Provenance(DataOrigin("", "", None, 0.1, 0.2), seed=0, epochs=0, best_epoch=0)

@@ -247,6 +247,30 @@ def execute(plan: Plan, *, callbacks: Sequence[Callback] = ()) -> RunResult:
         return answer
 
 
+def try_plan(plan: Plan) -> FitResult:
+    """Train as a plan says and keep nothing of it but the history; for how good a plan is, such as in a fold.
+
+    Raises DivergedError and InterruptedRunError, and what `execute` raises for settings and data.
+    """
+    with interruption.watched():
+        plan, weights = find_weights(plan)
+        feed = prepare(plan, weights)
+        model, _ = build(plan.config.model, feed.spec, plan.config.training.seed, weights)
+        result = fit(
+            model,
+            feed.train,
+            feed.val,
+            plan.config.training,
+            class_weights=feed.class_weights,
+            teacher=find_teacher(plan, feed),
+        )
+    if result.ending == "diverged":
+        raise DivergedError(result.message)
+    if result.ending == "interrupted":
+        raise InterruptedRunError(f"stopped after {len(result.history)} of {plan.config.training.epochs} epochs")
+    return result
+
+
 def follow(plan: Plan, team: Team) -> Plan:
     """Return the plan as the leader has it: others may not see the folder of a run that goes on.
 
