@@ -21,6 +21,7 @@ from falconet.schema import TEXT_LIMIT, check_finite_fields, flatten, from_mappi
 from falconet.spec import HIGHEST_RATE, Kind
 from falconet.storage import is_vacant, open_regular, write_text
 from falconet.training.config import FREE, MARGIN_LOSSES, TrainConfig
+from falconet.training.keeping import choose_keeping
 
 CONFIG_FILE = "config.yaml"
 CHECKPOINT_FOLDER = "checkpoint"
@@ -189,6 +190,7 @@ def resolve(dataset: Dataset, settings: Settings) -> tuple[RunConfig, tuple[str,
     defaults = default_settings(dataset, pretrained=bool((settings.get("model") or {}).get("pretrained")))
     if "name" in (settings.get("model") or {}):
         defaults["model"] = choose_bands(dataset)
+    defaults["training"] |= choose_keeping(len(dataset.splits["val"]), merge(defaults, settings)["training"])
     config = configure(dataset, merge(defaults, settings))
     if config.model.pretrained is not None:
         check_pretrained(config.model.name, config.model.pretrained)

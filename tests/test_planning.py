@@ -42,7 +42,8 @@ def test_later_layers_win(tmp_path: Path) -> None:
     training = plan.config.training
     assert (plan.config.model.name, training.epochs, training.batch_size) == ("lenet300_100", 9, 11)
     assert (training.seed, training.learning_rate) == (3, 0.001)
-    assert not any(choice.startswith(("model.name", "training")) for choice in plan.chosen)
+    chosen = [choice for choice in plan.chosen if choice.startswith(("model.name", "training"))]
+    assert chosen == ["training.keep=last"]
 
 
 @pytest.fixture

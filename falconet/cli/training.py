@@ -63,6 +63,12 @@ Recover = Annotated[
     bool, typer.Option("--recover", help="Where the loss becomes NaN, go back an epoch and on at half the rate.")
 ]
 
+Refit = Annotated[
+    bool,
+    typer.Option(
+        "--refit", help="Then train anew on training and validation samples, for as many epochs as were kept."
+    ),
+]
 Log = Annotated[
     str | None, typer.Option(metavar="NAME", help="tensorboard: write curves for it into the run's folder, too.")
 ]
@@ -90,6 +96,7 @@ def train(
     teacher: TeacherFolder = None,
     loss: Loss = None,
     recover: Recover = False,
+    refit: Refit = False,
     log: Log = None,
     groups: Groups = None,
     follow: Follow = False,
@@ -155,7 +162,8 @@ def train(
     from falconet.training.loggers import create_logger
 
     loggers = (create_logger(log, plan.out),) if log and leads else ()
-    result = execute(plan, callbacks=(*terminal.watch(plan.config.model.name), *loggers) if leads else ())
+    watchers = (*terminal.watch(plan.config.model.name), *loggers) if leads else ()
+    result = execute(plan, callbacks=watchers, refit=refit)
     if leads:
         show_result(result, json)
 

@@ -37,6 +37,7 @@ from falconet.storage import hold
 if TYPE_CHECKING:
     from falconet.comparison.trials import Trial
 
+
 @dataclass(frozen=True)
 class Judged:
     """What came of one model's runs."""

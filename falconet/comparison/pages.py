@@ -93,9 +93,11 @@ def render_markdown(comparison: Comparison) -> str:
 def describe_judging(comparison: Comparison) -> str:
     """Return what the figures of the table are."""
     return (
-        f"{comparison.n:,} test samples of {comparison.classes} classes; {describe_means(comparison)} Time and energy are those of one "
+        f"{comparison.n:,} test samples of {comparison.classes} classes. {describe_means(comparison)} Time and energy "
+        "are those of one "
         "training; latency is the median for one sample on one thread in torch, and in the fastest runtime that is "
-        "installed, all networks answering in turns. ◆: no model is both cheaper and better in validation; two whose difference in "
+        "installed, all networks answering in turns. ◆: no model is both cheaper and better in validation; two whose "
+        "difference in "
         "speed cannot be told count as equally fast."
     )
 

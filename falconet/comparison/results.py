@@ -55,7 +55,7 @@ class ComparisonRow:
     val_accuracy: float | None = None
     """On validation samples, by which models are ranked: the mean over `folds`, else over seeds.
 
-    None: of a model that was trained elsewhere, of which no samples are known to be held out but those of the test split.
+    None: of a model that was trained elsewhere, which may have learned from validation samples.
     """
     val_accuracy_std: float | None = None
     """Between folds, else between seeds; None of a single one."""
@@ -133,9 +133,7 @@ def rank_rows(
     difference cannot be told are as fast.
     """
     ranked = sorted((row for row in rows if row.val_accuracy is not None), key=lambda row: -(row.val_accuracy or 0))
-    unranked = sorted(
-        (row for row in rows if row.val_accuracy is None), key=lambda row: row.failed is not None
-    )
+    unranked = sorted((row for row in rows if row.val_accuracy is None), key=lambda row: row.failed is not None)
 
     def as_fast(one: int, other: int) -> bool:
         first, second = (latencies.get(ranked[index].model) for index in (one, other))

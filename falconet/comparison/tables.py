@@ -7,8 +7,8 @@ from falconet.comparison.results import ComparisonPair, ComparisonRow
 MARK = " ◆"
 """Beside a cost on whose front a model is."""
 COLUMNS = (
-    "model", "validation accuracy", "test accuracy", "runs", "macro recall", "macro F1", "parameters", "MACs", "bytes", "latency", "fastest runtime",
-    "training", "energy"
+    "model", "validation accuracy", "test accuracy", "runs", "macro recall", "macro F1", "parameters", "MACs",
+    "bytes", "latency", "fastest runtime", "training", "energy"
 )  # fmt: skip
 PAIR_COLUMNS = ("better", "than", "difference", "95% interval", "p", "p, corrected", "shown")
 

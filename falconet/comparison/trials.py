@@ -220,7 +220,9 @@ def validate_fold(contender: Contender, fold: int, study: Study, dataset: Datase
         plan = replace(plan_trial(contender, 0, study), dataset=dataset, existing="refuse")
         best = try_plan(plan).best
         assert best is not None
-        write_json(path, {"model": contender.name, "fold": fold, "folds": study.folds, "val_accuracy": best.val_accuracy})
+        write_json(
+            path, {"model": contender.name, "fold": fold, "folds": study.folds, "val_accuracy": best.val_accuracy}
+        )
         return best.val_accuracy
     except InterruptedRunError as error:
         raise InterruptedRunError(

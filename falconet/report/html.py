@@ -154,7 +154,10 @@ def rate_accuracy(test: Evaluation) -> Tile:
 def list_figures(report: ModelReport) -> tuple[Tile, ...]:
     """Return the figures of merit on the test split, and the accuracy that the epoch was chosen by."""
     test, val = report.test, report.val
-    epoch = "" if report.shrinking else f"epoch {report.config.provenance.best_epoch}, "
+    origin = report.config.provenance
+    epoch = "" if report.shrinking else f"epoch {origin.best_epoch}, "
+    if origin.refit:
+        epoch = "of the fit before the refit, " + epoch
     ranked = [Tile(f"top-{k} accuracy", format_percent(share)) for k, share in test.top_k.items()]
     return (
         rate_accuracy(test),

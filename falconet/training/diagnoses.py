@@ -56,8 +56,7 @@ MEMORIZED = 0.3
 TRANSFERRED = 0.25
 """Share of what is learned of training samples that holds for others too, in networks that learn slowly as well."""
 WORSE, WORSE_EPOCHS, WORSE_LOSS = 1.1, 10, 0.02
-"""Validation loss over its lowest, epochs since, and nats that it rose by at least: of a loss near 0, a tenth is nothing.
-Prechelt (Early stopping, but when? 1998) stops at rises of 1 to 5 %; one of 10 % that lasts is no scatter."""
+"""Validation loss over its lowest, epochs since, and nats of the rise: of a loss near 0, a tenth is nothing. Prechelt (Early stopping, but when? 1998) stops at rises of 1 to 5 %; one of 10 % that lasts is no scatter."""
 PATIENT_EPOCHS = 10
 """Before them, a network that is at chance may be on a plateau still, and in validation, batch normalization may have
 statistics of weights that are long gone."""
@@ -359,8 +358,8 @@ def find_rise(case: Case) -> Diagnosis | None:
         return None
     before, after = lowest.val_accuracy, case.end("val_accuracy")
     evidence = (
-        f"Validation loss was lowest in epoch {lowest.epoch}, {lowest.val_loss:.3g}, and is {end:.3g} after {since} more; "
-        f"validation accuracy went from {before:.1%} to {after:.1%}."
+        f"Validation loss was lowest in epoch {lowest.epoch}, {lowest.val_loss:.3g}, and is {end:.3g} after {since} "
+        f"more; validation accuracy went from {before:.1%} to {after:.1%}."
     )
     remedy = f"Train for fewer epochs (--epochs {lowest.epoch}), or stop by itself with --set training.patience=5."
     if after > before + SAME_ACCURACY:

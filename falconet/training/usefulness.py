@@ -144,8 +144,8 @@ def no_better_than(
         f"no more than chance (p = {chance:.2g}, one-sided)."
     )
     remedy = (
-        "Do not use it yet: check the labels (`falconet data --label-errors`), train longer, or begin with --pretrained "
-        "weights"
+        "Do not use it yet: check the labels (`falconet data --label-errors`), train longer, or begin with published "
+        "weights (--pretrained)"
     )
     if right.mean() > baseline_right.mean():
         remedy = "More validation samples (data.val_fraction) would tell whether it is better; more for training help"

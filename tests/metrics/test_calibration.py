@@ -16,8 +16,8 @@ from falconet.metrics import (
     ReliabilityBin,
     average_gaps,
     bin_reliability,
-    compute_log_loss,
     choose_temperature,
+    compute_log_loss,
     expected_calibration_error,
     fit_temperature,
     list_brier_scores,
@@ -101,9 +101,7 @@ def test_losses_of_samples_have_the_log_loss_as_mean(drawn: tuple[np.ndarray, np
     assert list_log_losses(*drawn).mean() == pytest.approx(compute_log_loss(*drawn), abs=EXACT)
 
 
-def make_answers(
-    sharpness: float, count: int = 2000, classes: int = 5, seed: int = 0
-) -> tuple[np.ndarray, np.ndarray]:
+def make_answers(sharpness: float, count: int = 2000, classes: int = 5, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """Return logits that are `sharpness` times those from whose softmax the labels are drawn."""
     generator = np.random.default_rng(seed)
     logits = generator.normal(0, 2, size=(count, classes))

@@ -35,7 +35,7 @@ def make_outcome(confusion: Sequence[Sequence[int]], train: Sequence[int] | None
 
 def name(outcome: Outcome) -> list[tuple[str, str]]:
     found = diagnose_outcome(outcome)
-    assert all(one.evidence.endswith(".") and one.remedy.endswith((".")) for one in found)
+    assert all(one.evidence.endswith(".") and one.remedy.endswith(".") for one in found)
     return [(one.name, one.subject) for one in found]
 
 
@@ -124,7 +124,11 @@ def test_without_samples_nothing_is_said_of_a_baseline() -> None:
 
 def test_a_model_that_answers_the_majority_alone_is_of_no_use() -> None:
     outcome = make_outcome([[280, 0], [20, 0]])
-    assert name(outcome) == [("no_better_than_majority", "ok"), ("class_without_recall", "dent"), ("imbalanced", "dent")]
+    assert name(outcome) == [
+        ("no_better_than_majority", "ok"),
+        ("class_without_recall", "dent"),
+        ("imbalanced", "dent"),
+    ]
     sentence = warn_useless(diagnose_outcome(outcome))
     assert sentence is not None
     assert "not better than always answering ok, by more than chance" in sentence
