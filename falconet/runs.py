@@ -355,7 +355,7 @@ def begin(plan: Plan, weights: Pretrained | None, rates: Figure | None) -> None:
 
 
 REFIT_FOLDER = f"{CHECKPOINT_FOLDER}/refit"
-"""Holds the checkpoints of a second fit, on training and validation samples; a run with some is refit when it goes on."""
+"""Checkpoints of a second fit, on training and validation samples; a run with some is refit when it goes on."""
 
 
 def is_refit(plan: Plan, team: Team) -> bool:

@@ -80,8 +80,8 @@ def describe_training(report: ModelReport) -> str:
     trained = f"Trained for {origin.epochs} epochs with seed {origin.seed}"
     if origin.refit:
         return (
-            f"Trained for {origin.epochs} epochs with seed {origin.seed}, and then anew for {origin.best_epoch}, on training\n"
-            "and validation samples together; validation figures are those of the first fit."
+            f"{trained}, and then anew for {origin.best_epoch}, on training and\nvalidation samples together; "
+            "validation figures are those of the first fit."
         )
     return f"{trained}; the weights are those of epoch {origin.best_epoch},\n{chosen}."
 

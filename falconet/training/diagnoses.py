@@ -56,7 +56,10 @@ MEMORIZED = 0.3
 TRANSFERRED = 0.25
 """Share of what is learned of training samples that holds for others too, in networks that learn slowly as well."""
 WORSE, WORSE_EPOCHS, WORSE_LOSS = 1.1, 10, 0.02
-"""Validation loss over its lowest, epochs since, and nats of the rise: of a loss near 0, a tenth is nothing. Prechelt (Early stopping, but when? 1998) stops at rises of 1 to 5 %; one of 10 % that lasts is no scatter."""
+"""Validation loss over its lowest, epochs since, and nats of the rise: of a loss near 0, a tenth is nothing.
+
+Prechelt (Early stopping, but when? 1998) stops at rises of 1 to 5 %; one of 10 % that lasts is no scatter.
+"""
 PATIENT_EPOCHS = 10
 """Before them, a network that is at chance may be on a plateau still, and in validation, batch normalization may have
 statistics of weights that are long gone."""
