@@ -12,6 +12,9 @@ import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from falconet import RunResult
+from falconet.cli.training import show_result
+from falconet.report import render_html
 from falconet.training.diagnoses import Diagnosis
 from falconet.training.usefulness import (
     THRESHOLDS,
@@ -180,6 +183,35 @@ def test_each_threshold_is_documented() -> None:
     text = DOCS.read_text(encoding="utf-8")
     for ailment, threshold in THRESHOLDS.items():
         assert f"| `{ailment}` | {threshold.value:g} {threshold.meaning} |" in text
+
+
+def find_fault(result: RunResult) -> RunResult:
+    """Return a run whose model is no better than a guess."""
+    found = no_better_than("majority", np.ones(9, dtype=bool), np.zeros(9, dtype=bool), subject="3<b>")
+    assert found is not None
+    course = replace(result.report.course, diagnoses=(found,))
+    return replace(result, report=replace(result.report, course=course))
+
+
+def test_the_last_line_of_a_run_says_that_its_model_is_of_no_use(
+    trained: RunResult, capsys: pytest.CaptureFixture[str]
+) -> None:
+    show_result(find_fault(trained), json=False)
+    *_, before, last = capsys.readouterr().out.splitlines()
+    assert "report.html" in before
+    assert last == (
+        "caution: on the validation samples this model is not better than always answering 3<b>, by more than chance: "
+        "do not rely on it"
+    )
+    show_result(trained, json=False)
+    assert "caution" not in capsys.readouterr().out
+
+
+def test_a_page_that_names_a_fault_does_not_say_that_nothing_ailed(trained: RunResult) -> None:
+    healthy, faulty = (render_html([one.report], "title") for one in (trained, find_fault(trained)))
+    assert "Nothing ailed this run" in healthy
+    assert "Nothing ailed" not in faulty
+    assert "no better than majority at <code>3&lt;b&gt;</code></strong>, epoch 1: Of 9 validation samples" in faulty
 
 
 @settings(deadline=None, max_examples=50)
