@@ -47,7 +47,7 @@ from falconet.errors import (
     lacks_memory,
 )
 from falconet.models import create_model
-from falconet.schema import check_finite_fields, from_mapping, to_mapping
+from falconet.schema import SPARSE, check_finite_fields, from_mapping, to_mapping
 from falconet.spec import FLOAT32_LEAST, FLOAT32_MOST, InputSpec, Kind, TextSpec
 from falconet.storage import check_safetensors, format_json, open_regular, parse_json, read_regular, read_settled, swap
 
@@ -106,6 +106,8 @@ class Provenance:
     epochs: int
     best_epoch: int
     recipe: str | None = None
+    refit: bool | None = field(default=None, metadata={SPARSE: True})
+    """True where the model was trained once more, on training and validation samples: these no longer judge it."""
 
 
 UNKNOWN = Provenance(DataOrigin("", "", None, 0.1, 0.2), seed=0, epochs=0, best_epoch=0)

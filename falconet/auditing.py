@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from itertools import pairwise
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float64, Int64, UInt64
+from jaxtyping import Bool, Float64, Int64
 from torch import Tensor
 
 from falconet import metrics
@@ -18,7 +17,7 @@ from falconet.data.checks import LabelError
 from falconet.data.dataset import to_text
 from falconet.data.loader import Inputs, Loader, load_inputs, measure_inputs
 from falconet.data.preprocessing import AnyPreprocess, create_preprocess
-from falconet.data.splits import mix
+from falconet.data.splits import deal, mix, unite
 from falconet.errors import DataError
 from falconet.planning import RunConfig, configure, default_settings
 from falconet.runs import build, draft_spec
@@ -74,7 +73,7 @@ def part(split: Split, num_classes: int) -> Int64[np.ndarray, " samples"]:
     if split.groups is None:
         folds = (mix(split.hashes, seed=0) % np.uint64(FOLDS)).astype(np.int64)
     else:
-        folds = deal(unite(split), split.labels)
+        folds = deal(unite(split), split.labels, FOLDS)
     for label in range(num_classes):
         own = split.labels == label
         if len(np.unique(folds)) < FOLDS or len(np.unique(folds[own])) < FOLDS - 1:
@@ -84,50 +83,6 @@ def part(split: Split, num_classes: int) -> Int64[np.ndarray, " samples"]:
                 f"{FOLDS} folds, found {int(own.sum())}{grouped} of one"
             )
     return folds
-
-
-def unite(split: Split) -> UInt64[np.ndarray, " samples"]:
-    """Return a name for each sample that it shares with those of its group, with equal ones, with the groups of these.
-
-    The name is the lowest of the groups that are brought together so; whatever the order of the samples.
-    """
-    names = split.group_names
-    assert names is not None
-    groups, members = np.unique(names, return_inverse=True)
-    parents = list(range(len(groups)))
-
-    def find_root(node: int) -> int:
-        while (parent := parents[node]) != node:
-            parents[node] = node = parents[parent]
-        return node
-
-    order = np.argsort(split.hashes, kind="stable")
-    for first, second in pairwise(order.tolist()):
-        if split.hashes[first] == split.hashes[second]:
-            low, high = sorted((find_root(int(members[first])), find_root(int(members[second]))))
-            parents[high] = low
-    roots = np.array([find_root(node) for node in range(len(groups))], dtype=np.int64)
-    united: UInt64[np.ndarray, " samples"] = groups[roots][members]
-    return united
-
-
-def deal(
-    groups: UInt64[np.ndarray, " samples"], labels: Int64[np.ndarray, " samples"]
-) -> Int64[np.ndarray, " samples"]:
-    """Return folds of whole groups: the largest first, each to the fold that has least of its classes.
-
-    There may be few groups; drawn by chance, they would leave folds empty.
-    """
-    names, members = np.unique(groups, return_inverse=True)
-    counts = np.zeros((len(names), int(labels.max(initial=0)) + 1), dtype=np.int64)
-    np.add.at(counts, (members, labels), 1)
-    dealt, folds = np.zeros((FOLDS, counts.shape[1]), dtype=np.int64), np.zeros(len(names), dtype=np.int64)
-    for group in np.lexsort((mix(names, seed=0), -counts.sum(axis=1))):
-        fold = np.lexsort((dealt.sum(axis=1), dealt @ counts[group]))[0]
-        dealt[fold] += counts[group]
-        folds[group] = fold
-    chosen: Int64[np.ndarray, " samples"] = folds[members]
-    return chosen
 
 
 def judge_fold(

@@ -61,7 +61,7 @@ FEW_SERIES = 2_000
 EXACT_RIDGE = 3_000
 """Samples up to which ridge regression, whose time grows with their cube, takes seconds."""
 
-PROBE = MappingProxyType({"linear_probe": "logistic", "epochs": 1, "batch_size": 64, "keep": "best"})
+PROBE = MappingProxyType({"linear_probe": "logistic", "epochs": 1, "batch_size": 64})
 FINETUNING = MappingProxyType(
     {"linear_probe": "logistic", "freeze": "norm", "learning_rate": 1e-4, "batch_size": 16, "epochs": 6, "keep": "best"}
 )

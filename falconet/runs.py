@@ -27,6 +27,7 @@ from falconet.artifact import (
     load_artifact,
 )
 from falconet.data import Dataset, Unreadable
+from falconet.data.dataset import concatenate
 from falconet.data.drawing import write_figure
 from falconet.data.loader import Loader, load_inputs, measure_inputs
 from falconet.data.preprocessing import create_preprocess
@@ -83,6 +84,7 @@ from falconet.training.loggers import find_events
 from falconet.training.loop import LEAST_RATE, FitResult, check_fit, fit, tell
 from falconet.training.optimizers import balance_classes
 from falconet.training.probing import find_batch_size, scan_rates
+from falconet.training.usefulness import Outcome, diagnose_outcome
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -150,6 +152,7 @@ def train(  # noqa: PLR0913 - one for each thing that a run follows from
     data_root: str | Path | None = None,
     measured: Iterable[Measured] = (),
     callbacks: Sequence[Callback] = (),
+    refit: bool = False,
 ) -> RunResult:
     """Train, judge, save and report a classifier of `source`.
 
@@ -175,6 +178,9 @@ def train(  # noqa: PLR0913 - one for each thing that a run follows from
         Settings of training that are measured before it begins: `batch_size`, `learning_rate`.
     callbacks
         Watch the run; see `falconet.Callback`.
+    refit
+        Train once more on training and validation samples together, as the run was and for as many epochs as it kept,
+        and keep that model. The test split judges it; validation figures are those of the run.
 
     The same seed gives the same weights, on the same machine with the same number of threads. Raises UsageError,
     DataError, StorageError; DivergedError and InterruptedRunError after saving the best weights until then.
@@ -192,10 +198,10 @@ def train(  # noqa: PLR0913 - one for each thing that a run follows from
         data_root=data_root,
         measured=measured,
     )
-    return execute(plan, callbacks=callbacks)
+    return execute(plan, callbacks=callbacks, refit=refit)
 
 
-def execute(plan: Plan, *, callbacks: Sequence[Callback] = ()) -> RunResult:
+def execute(plan: Plan, *, callbacks: Sequence[Callback] = (), refit: bool = False) -> RunResult:
     """Carry out a plan; see `train`. Processes that `torchrun` has started do it together; all return the same."""
     started = time.perf_counter()
     with join_team() as team, interruption.watched(), ExitStack() as held:
@@ -241,10 +247,39 @@ def execute(plan: Plan, *, callbacks: Sequence[Callback] = ()) -> RunResult:
         )
         if not team.leads:
             check_ending(plan, result)
-        done = conclude(plan, feed, model, result, doctor.vitals, started) if team.leads else None
+        second = None
+        if result.ending in {"completed", "early_stopped"} and (refit or is_refit(plan, team)):
+            if team.leads:
+                keep_best(plan, feed, model, result)
+            second = fit_again(plan, feed, weights, result, callbacks, team)
+        done = conclude(plan, feed, model, result, doctor.vitals, started, second) if team.leads else None
         answer = team.hear(done)
         assert answer is not None
         return answer
+
+
+def try_plan(plan: Plan) -> FitResult:
+    """Train as a plan says and keep nothing of it but the history; for how good a plan is, such as in a fold.
+
+    Raises DivergedError and InterruptedRunError, and what `execute` raises for settings and data.
+    """
+    with interruption.watched():
+        plan, weights = find_weights(plan)
+        feed = prepare(plan, weights)
+        model, _ = build(plan.config.model, feed.spec, plan.config.training.seed, weights)
+        result = fit(
+            model,
+            feed.train,
+            feed.val,
+            plan.config.training,
+            class_weights=feed.class_weights,
+            teacher=find_teacher(plan, feed),
+        )
+    if result.ending == "diverged":
+        raise DivergedError(result.message)
+    if result.ending == "interrupted":
+        raise InterruptedRunError(f"stopped after {len(result.history)} of {plan.config.training.epochs} epochs")
+    return result
 
 
 def follow(plan: Plan, team: Team) -> Plan:
@@ -306,6 +341,7 @@ def begin(plan: Plan, weights: Pretrained | None, rates: Figure | None) -> None:
     if plan.existing == "overwrite":
         # The old model stays until the new run has weights to put in its place.
         remove_checkpoints(plan.out / CHECKPOINT_FOLDER)
+        remove_checkpoints(plan.out / REFIT_FOLDER)
     if plan.existing != "resume":
         for path in (plan.out / ENERGY_FILE, *find_events(plan.out)):
             path.unlink(missing_ok=True)
@@ -319,21 +355,133 @@ def begin(plan: Plan, weights: Pretrained | None, rates: Figure | None) -> None:
         write_json(plan.out / CHECKPOINT_FOLDER / PRETRAINED_FILE, to_mapping(seen))
 
 
-def conclude(
-    plan: Plan, feed: Feed, model: torch.nn.Module, result: FitResult, vitals: tuple[Vitals, ...], started: float
-) -> RunResult:
-    """Save and judge what was trained; raise where training ended before its time."""
-    artifact = make_artifact(plan, feed, result, {name: value.clone() for name, value in model.state_dict().items()})
+REFIT_FOLDER = f"{CHECKPOINT_FOLDER}/refit"
+"""Checkpoints of a second fit, on training and validation samples; a run with some is refit when it goes on."""
+
+
+def is_refit(plan: Plan, team: Team) -> bool:
+    """Whether a run that goes on had begun to be refit."""
+    begun = plan.existing == "resume" and any((plan.out / REFIT_FOLDER).glob("epoch-*.json"))
+    return bool(team.hear(begun if team.leads else None))
+
+
+class RefitProgress(Callback):
+    """Tells those who watched a run how far its second fit is; its epochs are none of the run's own."""
+
+    def __init__(self, callbacks: Sequence[Callback], epochs: int) -> None:
+        self.callbacks, self.epochs = callbacks, epochs
+
+    def on_epoch(self, row: EpochRow, best: bool) -> None:
+        tell(self.callbacks, f"refit: epoch {row.epoch} of {self.epochs}, training loss {row.train_loss:.4f}")
+
+
+def fit_again(
+    plan: Plan,
+    feed: Feed,
+    weights: Pretrained | None,
+    result: FitResult,
+    callbacks: Sequence[Callback],
+    team: Team,
+) -> torch.nn.Module:
+    """Return a network trained anew on training and validation samples, for as many epochs as a run kept.
+
+    All else is as in the run: initial weights, settings, and what inputs are normalized by; the schedule is that of so
+    many epochs. No sample is left to choose an epoch, so that the last one is kept. Raises InterruptedRunError, after
+    which `--resume` goes on, and DivergedError; the model of the run is in the folder then.
+    """
+    model = plan.config.model
+    if weights is not None and not weights.state and model.pretrained is not None:
+        weights = load_pretrained(model.name, model.pretrained)  # The run went on from a checkpoint, without them.
+    training = plan.config.training
+    epochs, after = result.best_epoch, training.unfreeze_after
+    training = dataclasses.replace(
+        training,
+        epochs=epochs,
+        keep="last",
+        patience=None,
+        unfreeze_after=after if after is not None and after < epochs else None,
+    )
+    pool = load_inputs(concatenate([plan.dataset.splits[name] for name in ("train", "val")]), feed.spec, feed.tokenizer)
+    labels = torch.from_numpy(pool.split.labels)
+    tell(callbacks, f"refit: {len(labels):,} training and validation samples, {epochs} epochs")
+    network, _ = build(model, feed.spec, training.seed, weights)
+    if team.leads:
+        prepare_folder(plan.out / REFIT_FOLDER)
+    second = fit(
+        network,
+        dataclasses.replace(feed.train, inputs=pool.inputs, labels=labels),
+        feed.val,
+        training,
+        class_weights=balance_classes(labels, len(feed.spec.labels)) if training.class_weights else None,
+        teacher=find_teacher(plan, feed),
+        callbacks=[RefitProgress(callbacks, epochs)] if team.leads else (),
+        checkpoints=plan.out / REFIT_FOLDER,
+        team=team,
+    )
+    kept = f"the model of the run before it, of epoch {epochs}, is in {plan.out}"
+    if second.ending == "diverged":
+        raise DivergedError(f"refit: {second.message}; {kept}; try a lower training.learning_rate")
+    if second.ending == "interrupted":
+        done = len(second.history)
+        raise InterruptedRunError(f"stopped after {done} of {epochs} epochs of the refit; {kept}; --resume goes on")
+    return network
+
+
+def keep_best(plan: Plan, feed: Feed, model: torch.nn.Module, result: FitResult) -> Artifact:
+    """Return the artifact of a run's kept epoch, and see that the folder holds it."""
+    artifact = make_artifact(plan, feed, result, copy_weights(model))
     # What is there of the same weights says more: their temperature, and how they were judged.
     if result.best_epoch and not is_kept(artifact, plan.out):
         artifact.save(plan.out)
+    return artifact
+
+
+def copy_weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in model.state_dict().items()}
+
+
+def conclude(
+    plan: Plan,
+    feed: Feed,
+    model: torch.nn.Module,
+    result: FitResult,
+    vitals: tuple[Vitals, ...],
+    started: float,
+    second: torch.nn.Module | None = None,
+) -> RunResult:
+    """Save and judge what was trained; raise where training ended before its time.
+
+    `second` is what is kept instead where the run was refit: it has the first fit's temperature and validation figures.
+    """
+    artifact = keep_best(plan, feed, model, result)
     labels = plan.dataset.splits["val"].labels
     chance = float(np.bincount(labels).max() / len(labels))
     diagnoses = diagnose(result.history, vitals, chance, diverged=result.ending == "diverged")
     check_ending(plan, result, diagnoses)
     artifact, answers = calibrate(artifact, plan.dataset)
+    diagnoses = (*diagnoses, *diagnose_outcome(describe_outcome(plan, feed, answers, result.best_epoch)))
+    if second is not None:
+        provenance = dataclasses.replace(artifact.config.provenance, refit=True)
+        config = dataclasses.replace(artifact.config, provenance=provenance)
+        artifact = Artifact(config, copy_weights(second), feed.tokenizer)
     course = Course(vitals, diagnoses, load_energy(plan.out))
     return judge_run(plan, artifact, answers, result, course, feed, started)
+
+
+def describe_outcome(plan: Plan, feed: Feed, answers: Answers, epoch: int) -> Outcome:
+    """Return what a model's use is judged by: its answers to validation samples, and what it was trained on."""
+    dataset, training = plan.dataset, plan.config.training
+    is_image = isinstance(feed.spec, ImageSpec)
+    return Outcome(
+        classes=dataset.classes,
+        train_counts=np.bincount(dataset.splits["train"].labels, minlength=len(dataset.classes)),
+        labels=answers.split.labels,
+        predicted=answers.logits.argmax(axis=1),
+        epoch=epoch,
+        balanced=training.class_weights == "balanced" or training.sampler == "balanced",
+        image_side=max(dataset.size) if is_image else None,
+        input_side=max(feed.spec.shape[1:]) if is_image else None,
+    )
 
 
 def is_kept(artifact: Artifact, folder: Path) -> bool:

@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from falconet import Comparison, RunResult, cli, compare, load_dataset
 from falconet.catalog import share_settings
 from falconet.comparison import ComparisonRow
-from falconet.comparison.comparing import list_rows
+from falconet.comparison.comparing import Judged, list_rows
 from falconet.comparison.contenders import (
     Contender,
     Study,
@@ -35,7 +35,8 @@ from falconet.comparison.contenders import (
 )
 from falconet.comparison.pages import write_comparison
 from falconet.comparison.plots import draw_front
-from falconet.comparison.results import COSTS, find_front, rank_rows
+from falconet.comparison.results import COSTS, compare_pairs, find_front, rank_rows
+from falconet.comparison.tables import format_row
 from falconet.comparison.trials import Trial, plan_trial, recall_trial
 from falconet.errors import ConfigError, DataError, FalconetError, PathError, UnknownNameError, UsageError
 from falconet.latency import Latency
@@ -90,8 +91,13 @@ def test_rows_are_what_the_runs_came_to(compared: tuple[Comparison, list[str]]) 
         assert row.seconds is not None
         assert row.seconds > 0
         assert comparison.n == runs[0]["test"]["n"]
-    accuracies = [row.accuracy or 0 for row in comparison.rows]
+        validated = [run["val"]["accuracy"] for run in runs]
+        assert row.val_accuracy == pytest.approx(np.mean(validated))
+        assert row.val_accuracy_std == pytest.approx(np.std(validated, ddof=1))
+        assert row.folds == 0
+    accuracies = [row.val_accuracy or 0 for row in comparison.rows]
     assert accuracies == sorted(accuracies, reverse=True)
+    assert any(note.startswith("Ranked by validation accuracy (the split that also chose") for note in comparison.notes)
     assert [line.split(":")[0] for line in lines] == [
         f"{number}/4 {name}, seed {seed}"
         for number, (name, seed) in enumerate([(name, seed) for name in NAMES for seed in (0, 1)], 1)
@@ -112,11 +118,11 @@ def test_all_runs_have_the_same_settings(compared: tuple[Comparison, list[str]])
 def test_pairs_are_tested(compared: tuple[Comparison, list[str]]) -> None:
     comparison, _ = compared
     (pair,) = comparison.pairs
-    first, second = comparison.rows
-    assert (pair.first, pair.second) == (first.model, second.model)
-    assert first.accuracy is not None
-    assert second.accuracy is not None
-    assert pair.difference == pytest.approx(first.accuracy - second.accuracy)
+    accuracies = {row.model: row.accuracy or 0 for row in comparison.rows}
+    assert {pair.first, pair.second} == set(accuracies)
+    first, second = (accuracies[name] for name in (pair.first, pair.second))
+    assert first >= second
+    assert pair.difference == pytest.approx(first - second)
     assert pair.p_corrected == pair.p_value
     assert pair.significant == (pair.p_value < 0.05)
 
@@ -138,7 +144,8 @@ def test_files_say_the_same(compared: tuple[Comparison, list[str]]) -> None:
     page = (comparison.out / "comparison.html").read_text(encoding="utf-8")
     for text in (markdown, page):
         assert all(name in text for name in NAMES)
-        assert f"{100 * facts['rows'][0]['accuracy']:.2f} ± {100 * facts['rows'][0]['accuracy_std']:.2f} %" in text
+        for key in ("accuracy", "val_accuracy"):
+            assert f"{100 * facts['rows'][0][key]:.2f} ± {100 * facts['rows'][0][f'{key}_std']:.2f} %" in text
     for name in re.findall(r"!\[.*\]\((.*)\)", markdown):
         assert (comparison.out / name).read_bytes().startswith(b"\x89PNG")
     assert page.count("<svg") == markdown.count("![") == 3
@@ -161,7 +168,8 @@ def test_a_second_call_trains_nothing(few: Path, compared: tuple[Comparison, lis
     assert all("(kept)" in line for line in lines)
     assert weights.stat().st_mtime_ns == before
     assert second.pairs == comparison.pairs
-    assert [row.accuracy for row in second.rows] == [row.accuracy for row in comparison.rows]
+    figures = [[(row.accuracy, row.val_accuracy) for row in one.rows] for one in (second, comparison)]
+    assert figures[0] == figures[1]
 
 
 @pytest.mark.slow
@@ -187,7 +195,68 @@ def test_a_trained_model_is_judged_as_it_is(few: Path, compared: tuple[Compariso
     row = rows["lenet_relu-0"]
     assert row.accuracy == read_json(Path(run) / "metrics.json")["test"]["accuracy"]
     assert (row.seeds, row.accuracy_std) == (1, None)
+    assert row.val_accuracy == read_json(Path(run) / "metrics.json")["val"]["accuracy"]
     assert any("judged as they are" in note for note in comparison.notes)
+
+
+@pytest.mark.slow
+def test_a_single_run_beside_means_is_called_one(
+    few: Path, compared: tuple[Comparison, list[str]], tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(compared[0].out, out)
+    run = out / "runs" / "lenet300_100-0"
+    comparison, _ = again(few, replace(compared[0], out=out), ["lenet_relu", str(run)])
+    assert {row.model: row.seeds for row in comparison.rows} == {"lenet_relu": 2, "lenet300_100-0": 1}
+    note = "lenet300_100-0 is a single run; the other figures are means over 2 seeds."
+    assert note in comparison.notes
+    assert note in (out / "comparison.md").read_text(encoding="utf-8")
+    cells = {cells[0]: cells[1:4] for cells in map(format_row, comparison.rows)}
+    assert "±" not in cells["lenet300_100-0"][1]
+    assert cells["lenet300_100-0"][2] == "1"
+    assert "±" in cells["lenet_relu"][1]
+
+
+@pytest.mark.slow
+def test_folds_rank_models(few: Path, tmp_path: Path) -> None:
+    lines: list[str] = []
+    asked = {"out": tmp_path / "out", "seeds": 1, "epochs": 2, "settings": SETTINGS, "folds": 3}
+    comparison = compare(few, NAMES, **asked, tell=lines.append)
+    for row in comparison.rows:
+        kept = [read_json(tmp_path / "out" / "folds" / f"{row.model}-3-{fold}.json") for fold in range(3)]
+        accuracies = [one["val_accuracy"] for one in kept]
+        assert row.val_accuracy == pytest.approx(np.mean(accuracies))
+        assert row.val_accuracy_std == pytest.approx(np.std(accuracies, ddof=1))
+        assert (row.folds, row.seeds) == (3, 1)
+        # The test split judges the ordinary run alone.
+        run = read_json(tmp_path / "out" / "runs" / f"{row.model}-0" / "metrics.json")
+        assert row.accuracy == run["test"]["accuracy"]
+    assert len(lines) == 8
+    assert sum("fold 2 of 3: validation accuracy" in line for line in lines) == 2
+    assert not list((tmp_path / "out" / "folds").glob("**/*.safetensors")), "nothing tells what these learned from"
+    assert any("mean of 3 folds" in note for note in comparison.notes)
+    assert "3 folds" in (tmp_path / "out" / "comparison.html").read_text(encoding="utf-8")
+    again = compare(few, NAMES, **asked)
+    assert [row.val_accuracy for row in again.rows] == [row.val_accuracy for row in comparison.rows]
+
+
+def test_models_are_ranked_by_validation_and_not_by_test() -> None:
+    facts = {"params": 5, "macs": 5, "bytes": 5, "latency_ms": 1.0}
+    rows = rank_rows(
+        [
+            ComparisonRow("lucky", accuracy=0.95, val_accuracy=0.8, **facts),
+            ComparisonRow("unknown", accuracy=0.99, **facts),
+            ComparisonRow("broken", failed="no reason"),
+            ComparisonRow("good", accuracy=0.9, val_accuracy=0.9, **facts),
+        ]
+    )
+    assert [(row.model, row.front) for row in rows] == [("good", COSTS), ("lucky", ()), ("unknown", ()), ("broken", ())]
+
+
+def test_of_a_pair_the_better_on_the_test_split_comes_first() -> None:
+    right = {"good": np.array([[True, True, False, False]]), "lucky": np.array([[True, True, True, False]])}
+    (pair,) = compare_pairs(right)
+    assert (pair.first, pair.second, pair.difference) == ("lucky", "good", 0.25)
 
 
 def test_a_model_that_saw_test_samples_is_refused(few: Path, trained: RunResult, tmp_path: Path) -> None:
@@ -241,7 +310,15 @@ def test_points_of_equal_short_names_are_all_labeled() -> None:
     names = [f"/data/exp{number}/runs/compared-with-a-long-name/$model" for number in (1, 2)]
     rows = [
         ComparisonRow(
-            name, accuracy=0.9, macro_recall=0.9, macro_f1=0.9, params=5, macs=5, bytes=number, latency_ms=1.0
+            name,
+            accuracy=0.9,
+            val_accuracy=0.9,
+            macro_recall=0.9,
+            macro_f1=0.9,
+            params=5,
+            macs=5,
+            bytes=number,
+            latency_ms=1.0,
         )
         for number, name in enumerate(names, start=5)
     ]
@@ -296,6 +373,8 @@ def test_where_all_fail_it_is_an_error(few: Path, tmp_path: Path, monkeypatch: p
         (["lenet5", "no/such/folder"], {}, PathError, "no such folder: no/such/folder"),
         (["lenet5", "resnet20@mnist-resnte"], {}, UnknownNameError, "unknown recipe 'mnist-resnte'"),
         (NAMES, {"seeds": 0}, UsageError, "--seeds: wanted 1 or more"),
+        (NAMES, {"folds": 1}, UsageError, "--folds: wanted 2 or more"),
+        (NAMES, {"folds": 100}, DataError, "wanted enough different samples or groups"),
         (NAMES, {"epochs": 0}, ConfigError, "epochs: wanted 1 or more"),
         (NAMES, {"recipe": "nmist"}, UnknownNameError, "unknown recipe 'nmist'"),
         (NAMES, {"settings": {"training": {"seed": 3}}}, ConfigError, "training.seed: it goes from 0"),
@@ -376,7 +455,7 @@ def test_of_two_as_fast_the_more_accurate_is_on_the_front() -> None:
 
 def test_latencies_that_cannot_be_told_apart_are_no_reason_for_the_front() -> None:
     rows = [
-        ComparisonRow(name, accuracy=accuracy, macs=5, bytes=5, latency_ms=latency)
+        ComparisonRow(name, accuracy=0.9, val_accuracy=accuracy, macs=5, bytes=5, latency_ms=latency)
         for name, accuracy, latency in (("slow", 0.9, 1.02), ("luck", 0.8, 1.0), ("fast", 0.7, 0.5))
     ]
     turns = {"slow": (1.0, 1.1) * 5, "luck": (1.1, 0.9) * 5, "fast": (0.5,) * 10}
@@ -399,9 +478,10 @@ def test_networks_of_a_comparison_are_timed_in_turns(
 
     monkeypatch.setattr("falconet.exporters.timing.measure_latencies", measure)
     none = np.zeros(3, dtype=np.int64)
-    trial = Trial(trained.out, none, none, none.astype(np.uint64), num_classes=10)
+    trial = Trial(trained.out, none, none, none.astype(np.uint64), num_classes=10, val_accuracy=0.5)
+    judged = Judged((trial,))
     contenders = [Contender(name, None, None, trained.out) for name in ("a", "b", "c")]
-    rows = list_rows(dict(zip(contenders, [(trial,), "no reason", (trial,)], strict=True)))
+    rows = list_rows(dict(zip(contenders, [judged, "no reason", judged], strict=True)))
     assert asked == [2]
     assert [(row.model, row.latency_ms, row.failed) for row in rows] == [
         ("a", 1.0, None),
@@ -423,7 +503,20 @@ def test_the_front_holds_the_extremes_and_nothing_dominated(points: list[tuple[f
 
 def make_rows(points: list[tuple[float, float]]) -> tuple[ComparisonRow, ...]:
     rows = [
-        ComparisonRow(f"network_{index}", accuracy, 0.01, accuracy, accuracy, 1, int(cost), int(cost), cost, seeds=3)
+        ComparisonRow(
+            f"network_{index}",
+            accuracy,
+            0.01,
+            accuracy,
+            accuracy,
+            1,
+            int(cost),
+            int(cost),
+            cost,
+            seeds=3,
+            val_accuracy=accuracy,
+            val_accuracy_std=0.01,
+        )  # fmt: skip
         for index, (accuracy, cost) in enumerate(points)
     ]
     return rank_rows([*rows, ComparisonRow("broken", failed="no reason")])

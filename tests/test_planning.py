@@ -35,6 +35,19 @@ def test_everything_follows_from_the_data(make_folder: FolderMaker) -> None:
     assert "model.name=lenet_relu" in small.chosen
 
 
+def test_the_size_of_the_validation_split_chooses_what_is_kept() -> None:
+    many = {"data": {"val_fraction": 0.4}}
+    few, chosen = plan_run("digits"), plan_run("digits", settings=many)
+    assert (few.config.training.keep, few.config.training.patience) == ("last", None)
+    assert "training.keep=last" in few.chosen
+    assert not any("patience" in choice for choice in few.chosen)
+    assert (chosen.config.training.keep, chosen.config.training.patience) == ("best", 10)
+    assert {"training.keep=best", "training.patience=10"} <= set(chosen.chosen)
+    short = plan_run("digits", settings={**many, "training": {"keep": "last"}}, epochs=4)
+    assert (short.config.training.keep, short.config.training.patience) == ("last", None)
+    assert plan_run("digits", settings=many, epochs=100).config.training.patience == 25
+
+
 def test_later_layers_win(tmp_path: Path) -> None:
     recipe = tmp_path / "mine.yaml"
     recipe.write_text("model: {name: lenet300_100}\ntraining: {epochs: 7, batch_size: 11, learning_rate: 1e-3}\n")
@@ -42,7 +55,8 @@ def test_later_layers_win(tmp_path: Path) -> None:
     training = plan.config.training
     assert (plan.config.model.name, training.epochs, training.batch_size) == ("lenet300_100", 9, 11)
     assert (training.seed, training.learning_rate) == (3, 0.001)
-    assert not any(choice.startswith(("model.name", "training")) for choice in plan.chosen)
+    chosen = [choice for choice in plan.chosen if choice.startswith(("model.name", "training"))]
+    assert chosen == ["training.keep=last"]
 
 
 @pytest.fixture

@@ -156,6 +156,11 @@ def read_data(artifact: Artifact, source: str | Path, data_root: str | Path | No
     origin = artifact.config.provenance.data
     if artifact.config.provenance == UNKNOWN:
         raise DataError("a coded file alone does not tell what it was trained on: name the folder that it lies in")
+    if artifact.config.provenance.refit:
+        raise DataError(
+            "wanted a model that has not learned from its validation samples, by which compression chooses, found one "
+            "trained with --refit: train it without"
+        )
     config = recall(origin, source)
     dataset = load_dataset(source, data_root=data_root, config=config)
     check_fit_to_judge(artifact, dataset, config, "all")  # Of the right kind; the fingerprint says the rest.

@@ -26,7 +26,7 @@ from falconet.data.loader import Loader
 from falconet.errors import BudgetError, ConfigError, DivergedError, InterruptedRunError, MissingExtraError
 from falconet.evaluation.confidence import DIGITS
 from falconet.exporters.timing import find_fastest, time_runtimes
-from falconet.metrics import fit_temperature
+from falconet.metrics import choose_temperature
 from falconet.models.widths import read_widths
 from falconet.schema import to_mapping
 from falconet.storage import read_json, write_bytes, write_json
@@ -197,7 +197,7 @@ def find_temperature(network: nn.Module, samples: Loader) -> float:
     """Return what a network's logits are to be divided by, as after training."""
     network.eval()
     logits = torch.cat([network(inputs).float() for inputs, _ in samples.epoch(1)])
-    return float(f"{fit_temperature(logits.numpy(), samples.labels.numpy()):.{DIGITS}g}")
+    return float(f"{choose_temperature(logits.numpy(), samples.labels.numpy()).temperature:.{DIGITS}g}")
 
 
 @torch.inference_mode()

@@ -21,6 +21,10 @@ def compare(
     ],
     out: Annotated[Path, typer.Option(help="Folder for the runs and the comparison; goes on with one begun there.")],
     seeds: Annotated[int, typer.Option(help="Runs of each model.")] = 3,
+    folds: Annotated[
+        int | None,
+        typer.Option(metavar="K", help="Rank by K-fold cross-validation over training and validation samples."),
+    ] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the training samples, of every run.")] = None,
     recipe: Annotated[str | None, typer.Option(help="A named recipe, or a YAML file, for all.")] = None,
     settings: Assignments = None,
@@ -42,6 +46,7 @@ def compare(
         [name for name in models.split(",") if name.strip()],
         out=out,
         seeds=seeds,
+        folds=folds,
         epochs=epochs,
         recipe=recipe,
         settings=merge_data_flags(asked, groups, follow, strict),
@@ -60,4 +65,4 @@ def compare(
     for note in result.notes:
         terminal.print_line(note)
     terminal.print_line()
-    terminal.print_line(f"◆ no model is both cheaper and better; all of it: {out / 'comparison.html'}")
+    terminal.print_line(f"◆ no model is both cheaper and better in validation; all of it: {out / 'comparison.html'}")

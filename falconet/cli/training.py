@@ -63,6 +63,12 @@ Recover = Annotated[
     bool, typer.Option("--recover", help="Where the loss becomes NaN, go back an epoch and on at half the rate.")
 ]
 
+Refit = Annotated[
+    bool,
+    typer.Option(
+        "--refit", help="Then train anew on training and validation samples, for as many epochs as were kept."
+    ),
+]
 Log = Annotated[
     str | None, typer.Option(metavar="NAME", help="tensorboard: write curves for it into the run's folder, too.")
 ]
@@ -90,6 +96,7 @@ def train(
     teacher: TeacherFolder = None,
     loss: Loss = None,
     recover: Recover = False,
+    refit: Refit = False,
     log: Log = None,
     groups: Groups = None,
     follow: Follow = False,
@@ -155,7 +162,8 @@ def train(
     from falconet.training.loggers import create_logger
 
     loggers = (create_logger(log, plan.out),) if log and leads else ()
-    result = execute(plan, callbacks=(*terminal.watch(plan.config.model.name), *loggers) if leads else ())
+    watchers = (*terminal.watch(plan.config.model.name), *loggers) if leads else ()
+    result = execute(plan, callbacks=watchers, refit=refit)
     if leads:
         show_result(result, json)
 
@@ -199,6 +207,7 @@ def show_result(result: RunResult, json: bool) -> None:
     """Print what a run came to."""
     from falconet import terminal
     from falconet.training.energy import energy_facts
+    from falconet.training.usefulness import warn_useless
 
     energy = result.report.course.energy
 
@@ -216,9 +225,7 @@ def show_result(result: RunResult, json: bool) -> None:
         terminal.print_json({**facts, **judged})
         return
     for diagnosis in result.report.course.diagnoses:
-        where = f" at {diagnosis.subject}" if diagnosis.subject else ""
-        name = diagnosis.name.replace("_", " ")
-        terminal.print_line(f"{name}{where}, epoch {diagnosis.epoch}: {diagnosis.evidence} {diagnosis.remedy}")
+        terminal.print_line(f"{diagnosis.title}: {diagnosis.evidence} {diagnosis.remedy}")
     terminal.print_line(describe_evaluation(result.test))
     for baseline in result.report.course.baselines:
         low, high = baseline.accuracy_ci
@@ -227,5 +234,7 @@ def show_result(result: RunResult, json: bool) -> None:
         terminal.print_line(f"energy: {result.report.energy}")
     made = f"{result.epochs} epochs in {result.seconds:.1f} s; kept epoch {result.best_epoch}"
     terminal.print_line(f"{made}; report: {result.out / 'report.html'}")
-    if result.report.verdict:
+    if caution := warn_useless(result.report.course.diagnoses):
+        terminal.print_line(caution)
+    elif result.report.verdict:
         terminal.print_line(f"caution: {result.report.verdict}")

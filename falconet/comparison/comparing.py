@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,7 @@ from falconet.comparison.contenders import (
     Study,
     agree,
     check_folder,
+    check_folds,
     check_seeds,
     parse_contenders,
     record_terms,
@@ -27,6 +28,7 @@ from falconet.comparison.results import (
     rank_rows,
 )
 from falconet.data import Dataset, load_dataset
+from falconet.data.splits import fold_dataset
 from falconet.errors import DataError, FalconetError, UsageError
 from falconet.planning import Settings
 from falconet.schema import to_mapping
@@ -35,8 +37,19 @@ from falconet.storage import hold
 if TYPE_CHECKING:
     from falconet.comparison.trials import Trial
 
-Outcome = tuple["Trial", ...] | str
-"""Of one model: a trial for each seed, or why there are none."""
+
+@dataclass(frozen=True)
+class Judged:
+    """What came of one model's runs."""
+
+    trials: tuple[Trial, ...]
+    """One for each seed."""
+    folds: tuple[float, ...] = ()
+    """Accuracy on each fold of the cross-validation; empty where there was none."""
+
+
+Outcome = Judged | str
+"""Of one model; or why it failed."""
 
 
 def compare(
@@ -45,6 +58,7 @@ def compare(
     *,
     out: str | Path,
     seeds: int = 3,
+    folds: int | None = None,
     epochs: int | None = None,
     recipe: str | None = None,
     settings: Settings | None = None,
@@ -52,6 +66,8 @@ def compare(
     tell: Callable[[str], None] = lambda line: None,
 ) -> Comparison:
     """Train each model with each seed, judge all on the same test split, and write tables, plots and tests to `out`.
+
+    Models are ranked by their validation accuracy, never by that on the test split, which is only shown beside it.
 
     Parameters
     ----------
@@ -66,6 +82,9 @@ def compare(
         were edited since, are refused.
     seeds
         Runs of each model, with the seeds 0, 1, ... One run does not show what luck does.
+    folds
+        Rank by cross-validation: each model is also trained so many times, with seed 0, on training and validation
+        samples but for one fold of these, which judges it. None: by the validation split, mean over seeds.
     epochs, recipe, settings
         As for `falconet.train`, the same for all models. A recipe's section `model` counts for the model it names only.
     data_root
@@ -82,27 +101,34 @@ def compare(
     """
     contenders = parse_contenders([models] if isinstance(models, str | Path) else models)
     check_seeds(seeds)
+    check_folds(folds)
     terms, folder = agree(source, epochs, recipe, settings or {}), Path(out)
     check_folder(folder, terms, contenders)
-    study = Study(terms, seeds, folder, load_dataset(source, data_root=data_root, config=terms.data), data_root)
+    dataset = load_dataset(source, data_root=data_root, config=terms.data)
+    study = Study(terms, seeds, folder, dataset, data_root, folds or 0)
+    parts = fold_dataset(dataset, folds) if folds else ()
     notes = [*check_contenders(contenders, study), *describe_terms(contenders, seeds)]
     failed = foresee(contenders, study)
     with hold(folder):
         check_folder(folder, terms, contenders)  # Another process may have begun one there meanwhile.
         record_terms(folder, terms, contenders, study.dataset.fingerprint)
-        return train_all(contenders, study, tell, failed, notes)
+        return train_all(contenders, study, parts, tell, failed, notes)
 
 
 def train_all(
     contenders: Sequence[Contender],
     study: Study,
+    parts: Sequence[Dataset],
     tell: Callable[[str], None],
     failed: Mapping[Contender, str],
     notes: Sequence[str],
 ) -> Comparison:
     """Carry out a comparison whose terms are written down; see `compare`."""
-    progress = Progress(sum(len(study.seeds_of(contender)) for contender in contenders), tell)
-    outcomes = {contender: carry_out(contender, study, progress, failed.get(contender)) for contender in contenders}
+    runs = sum(len(study.seeds_of(contender)) + len(study.folds_of(contender)) for contender in contenders)
+    progress = Progress(runs, tell)
+    outcomes = {
+        contender: carry_out(contender, study, parts, progress, failed.get(contender)) for contender in contenders
+    }
     comparison = conclude(outcomes, study, notes)
     from falconet.comparison.pages import write_comparison
 
@@ -123,10 +149,9 @@ class Progress:
         self.total, self.tell = total, tell
         self.done = 0
 
-    def end(self, contender: Contender, seed: int, what: str, runs: int = 1) -> None:
+    def end(self, run: str, what: str, runs: int = 1) -> None:
         """Tell what came of a run, and with it of those that follow from it."""
         self.done += runs
-        run = contender.name if contender.folder else f"{contender.name}, seed {seed}"
         self.tell(f"{self.done}/{self.total} {run}: {what}")
 
 
@@ -181,25 +206,38 @@ def foresee(contenders: Sequence[Contender], study: Study) -> dict[Contender, st
     return {contender: " ".join(str(error).split()) for contender, error in errors.items()}
 
 
-def carry_out(contender: Contender, study: Study, progress: Progress, reason: str | None) -> Outcome:
-    """Return a model's trials, those that are kept from an earlier call included, or why it failed.
+def carry_out(
+    contender: Contender, study: Study, parts: Sequence[Dataset], progress: Progress, reason: str | None
+) -> Outcome:
+    """Return what came of a model's runs, those that are kept from an earlier call included, or why it failed.
 
-    `reason`: why it cannot be trained, where that is known already.
+    `parts` are the data with each fold held out; `reason` is why it cannot be trained, where that is known already.
     """
-    from falconet.comparison.trials import attempt, recall_trial
+    from falconet.comparison.trials import attempt, recall_trial, validate_fold
 
     trials: list[Trial] = []
-    seeds = study.seeds_of(contender)
+    seeds, folds = study.seeds_of(contender), study.folds_of(contender)
     for seed in seeds:
         kept = recall_trial(contender, seed, study.out)
         trial = kept or reason or attempt(contender, seed, study)
+        run = contender.name if contender.folder else f"{contender.name}, seed {seed}"
         if isinstance(trial, str):
-            progress.end(contender, seed, f"failed: {trial}", len(seeds) - seed)
+            progress.end(run, f"failed: {trial}", len(seeds) - seed + len(folds))
             return trial if reason or contender.folder else f"seed {seed}: {trial}"
         took = f", trained in {trial.seconds:.1f} s" if trial.seconds is not None else ""
-        progress.end(contender, seed, f"test accuracy {trial.accuracy:.2%}{took}{' (kept)' if kept else ''}")
+        seen = "" if trial.val_accuracy is None else f"validation accuracy {trial.val_accuracy:.2%}, "
+        progress.end(run, f"{seen}test accuracy {trial.accuracy:.2%}{took}{' (kept)' if kept else ''}")
         trials.append(trial)
-    return tuple(trials)
+    accuracies: list[float] = []
+    for fold in folds:
+        accuracy = validate_fold(contender, fold, study, parts[fold])
+        run = f"{contender.name}, fold {fold + 1} of {study.folds}"
+        if isinstance(accuracy, str):
+            progress.end(run, f"failed: {accuracy}", len(folds) - fold)
+            return f"fold {fold + 1} of {study.folds}: {accuracy}"
+        progress.end(run, f"validation accuracy {accuracy:.2%}")
+        accuracies.append(accuracy)
+    return Judged(tuple(trials), tuple(accuracies))
 
 
 def conclude(outcomes: Mapping[Contender, Outcome], study: Study, notes: Sequence[str]) -> Comparison:
@@ -207,7 +245,7 @@ def conclude(outcomes: Mapping[Contender, Outcome], study: Study, notes: Sequenc
     from falconet.report import describe_environment
 
     rows = list_rows(outcomes)
-    judged = {one.name: trials for one, trials in outcomes.items() if not isinstance(trials, str)}
+    judged = {one.name: found.trials for one, found in outcomes.items() if not isinstance(found, str)}
     check_same_samples(study.dataset, judged)
     right = {row.model: np.stack([trial.right for trial in judged[row.model]]) for row in rows if row.model in judged}
     count = next((answers.shape[1] for answers in right.values()), 0)
@@ -221,10 +259,38 @@ def conclude(outcomes: Mapping[Contender, Outcome], study: Study, notes: Sequenc
         seeds=study.seeds,
         rows=rows,
         pairs=compare_pairs(right),
-        notes=(*notes, *([f"{skipped} test samples cannot be read and were left out."] if skipped else [])),
+        notes=(
+            *notes,
+            *describe_ranking(rows, study),
+            *([f"{skipped} test samples cannot be read and were left out."] if skipped else []),
+        ),
         settings={key: value for key, value in to_mapping(study.terms).items() if key != "source"},
         environment=describe_environment(),
+        folds=study.folds,
     )
+
+
+def describe_ranking(rows: Sequence[ComparisonRow], study: Study) -> list[str]:
+    """Return what a reader should know of how models were ranked, and of which figures are means of how many runs."""
+    judged = [row for row in rows if row.failed is None]
+    how = f"mean of {study.folds} folds" if study.folds else "the split that also chose the epoch"
+    notes = [f"Ranked by validation accuracy ({how}); test accuracy is shown beside it and ranks nothing."]
+    lone = [row.model for row in judged if row.seeds == 1]
+    if lone and len(lone) < len(judged):
+        single = f"{', '.join(lone)} {'is a single run' if len(lone) == 1 else 'are single runs'}"
+        notes.append(f"{single}; the other figures are means over {study.seeds} seeds.")
+    unfolded = [row.model for row in judged if study.folds and row.val_accuracy is not None and not row.folds]
+    if unfolded:
+        notes.append(
+            f"{', '.join(unfolded)}: validation accuracy is that of the validation split, as trained models have no "
+            "folds."
+        )
+    unknown = [row.model for row in judged if row.val_accuracy is None]
+    if unknown:
+        notes.append(
+            f"{', '.join(unknown)}: not ranked, since no validation samples are known to be held out from its training."
+        )
+    return notes
 
 
 def check_same_samples(dataset: Dataset, judged: Mapping[str, Sequence[Trial]]) -> None:
@@ -243,17 +309,20 @@ def list_rows(outcomes: Mapping[Contender, Outcome]) -> tuple[ComparisonRow, ...
     from falconet.comparison.trials import measure_cost
     from falconet.exporters.timing import time_together
 
-    judged = {contender.name: trials for contender, trials in outcomes.items() if not isinstance(trials, str)}
-    artifacts = {name: load_artifact(trials[0].folder) for name, trials in judged.items()}
+    judged = {contender.name: found for contender, found in outcomes.items() if not isinstance(found, str)}
+    artifacts = {name: load_artifact(found.trials[0].folder) for name, found in judged.items()}
     timed = dict(zip(artifacts, time_together(list(artifacts.values())), strict=True))
     costs = {name: to_mapping(measure_cost(artifact, timed[name])) for name, artifact in artifacts.items()}
-    rows = [replace(summarize_trials(name, trials), **costs[name]) for name, trials in judged.items()]
+    rows = [replace(summarize_trials(name, found), **costs[name]) for name, found in judged.items()]
     failed = [ComparisonRow(one.name, failed=reason) for one, reason in outcomes.items() if isinstance(reason, str)]
     return rank_rows([*rows, *failed], {name: latencies["torch"] for name, latencies in timed.items()})
 
 
-def summarize_trials(name: str, trials: Sequence[Trial]) -> ComparisonRow:
+def summarize_trials(name: str, judged: Judged) -> ComparisonRow:
     """Return a model's row without what its network costs."""
+    trials = judged.trials
+    validated = judged.folds or [trial.val_accuracy for trial in trials]
+    known = [value for value in validated if value is not None]
     accuracies, scores = [trial.accuracy for trial in trials], [trial.scores for trial in trials]
     return ComparisonRow(
         model=name,
@@ -264,4 +333,7 @@ def summarize_trials(name: str, trials: Sequence[Trial]) -> ComparisonRow:
         seconds=mean_of([trial.seconds for trial in trials]),
         energy_wh=mean_of([trial.energy_wh for trial in trials]),
         seeds=len(trials),
+        val_accuracy=mean_of(validated),
+        val_accuracy_std=deviation_of(known) if len(known) == len(validated) else None,
+        folds=len(judged.folds),
     )

@@ -83,6 +83,12 @@ class Study:
     out: Path
     dataset: Dataset
     data_root: str | Path | None
+    folds: int = 0
+    """Of the cross-validation; 0: models are ranked by the validation split alone."""
+
+    def folds_of(self, contender: Contender) -> range:
+        """Return the folds that a model is trained without, one after the other; a trained model has none."""
+        return range(0 if contender.folder else self.folds)
 
     def seeds_of(self, contender: Contender) -> range:
         """Return the seeds of a model's runs; a trained model is one run."""
@@ -149,6 +155,12 @@ def check_seeds(seeds: int) -> None:
     """Raise UsageError unless there is at least one."""
     if seeds < 1:
         raise UsageError(f"--seeds: wanted 1 or more (3 or more tell luck from quality), found {seeds}")
+
+
+def check_folds(folds: int | None) -> None:
+    """Raise UsageError unless there are two or more, or there is no cross-validation."""
+    if folds is not None and folds < 2:
+        raise UsageError(f"--folds: wanted 2 or more (5 or 10 are usual), found {folds}")
 
 
 def check_folder(out: Path, terms: Terms, contenders: Sequence[Contender]) -> None:

@@ -40,7 +40,7 @@ def write_comparison(comparison: Comparison) -> None:
 
 def list_plots(comparison: Comparison) -> list[str]:
     """Return the costs that there is something to draw of."""
-    return list(AXES) if any(row.accuracy is not None for row in comparison.rows) else []
+    return list(AXES) if any(row.val_accuracy is not None for row in comparison.rows) else []
 
 
 def plot_name(cost: str) -> str:
@@ -63,6 +63,7 @@ def render_comparison(comparison: Comparison) -> str:
         pair_columns=PAIR_COLUMNS,
         pairs=[(pair, format_pair(pair)) for pair in comparison.pairs],
         level=LEVEL,
+        means=describe_means(comparison),
     )
 
 
@@ -92,12 +93,19 @@ def render_markdown(comparison: Comparison) -> str:
 def describe_judging(comparison: Comparison) -> str:
     """Return what the figures of the table are."""
     return (
-        f"{comparison.n:,} test samples of {comparison.classes} classes; means over {comparison.seeds} "
-        f"seed{'s' * (comparison.seeds > 1)}, with the deviation between them. Time and energy are those of one "
+        f"{comparison.n:,} test samples of {comparison.classes} classes. {describe_means(comparison)} Time and energy "
+        "are those of one "
         "training; latency is the median for one sample on one thread in torch, and in the fastest runtime that is "
-        "installed, all networks answering in turns. ◆: no model is both cheaper and better; two whose difference in "
+        "installed, all networks answering in turns. ◆: no model is both cheaper and better in validation; two whose "
+        "difference in "
         "speed cannot be told count as equally fast."
     )
+
+
+def describe_means(comparison: Comparison) -> str:
+    """Return what accuracies are means of, as sentences."""
+    runs = "Means over a model's runs, with the deviation between them where there are several."
+    return f"{runs} Validation accuracy is the mean over {comparison.folds} folds." if comparison.folds else runs
 
 
 def describe_tests(pairs: Sequence[ComparisonPair]) -> str:

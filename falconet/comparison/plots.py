@@ -36,16 +36,16 @@ DISTANCES = (1.0, 2.2, 3.6, 5.0)
 
 
 def draw_front(rows: Sequence[ComparisonRow], cost: str) -> Figure:
-    """Draw the accuracy of the models that have one over a cost: bars are deviations between seeds."""
+    """Draw the validation accuracy of the models that have one over a cost: bars are deviations between runs."""
     from matplotlib.figure import Figure
 
-    judged = [row for row in rows if row.accuracy is not None]
+    judged = [row for row in rows if row.val_accuracy is not None]
     what, _, scale = AXES[cost]
     figure = Figure(figsize=(6.4, 4.4), layout="constrained")
     axes = figure.subplots()
     front = sorted((row for row in judged if cost in row.front), key=lambda row: float(getattr(row, cost)))
     others = [row for row in judged if cost not in row.front]
-    points = {row.model: (getattr(row, cost) * scale, 100 * (row.accuracy or 0)) for row in judged}
+    points = {row.model: (getattr(row, cost) * scale, 100 * (row.val_accuracy or 0)) for row in judged}
     line = [points[row.model] for row in front]
     axes.plot(*zip(*line, strict=True), color=BLUE, linewidth=1, linestyle="--")
     for chosen, color, marker, label in (
@@ -60,10 +60,10 @@ def draw_front(rows: Sequence[ComparisonRow], cost: str) -> Figure:
                 markerfacecolor=color if chosen is front else "none",
             )  # fmt: skip
     scale_axes(axes, cost)
-    axes.set(xlabel=what, ylabel="test accuracy (%)")
+    axes.set(xlabel=what, ylabel="validation accuracy (%)")
     figure.legend(loc="outside upper left", ncols=2, frameon=False)
     figure.draw_without_rendering()
-    spans = [(x, y, 100 * (row.accuracy_std or 0)) for row in judged for x, y in [points[row.model]]]
+    spans = [(x, y, 100 * (row.val_accuracy_std or 0)) for row in judged for x, y in [points[row.model]]]
     names = [(shorten(name, NAME_LENGTH), point) for name, point in points.items()]
     place_labels(axes, names, surround(axes, line, spans))
     return figure
@@ -71,8 +71,8 @@ def draw_front(rows: Sequence[ComparisonRow], cost: str) -> Figure:
 
 def measure_bar(row: ComparisonRow) -> tuple[float, float]:
     """Return the lengths of a bar below and above its point, in percent; no accuracy is above 100."""
-    deviation = 100 * (row.accuracy_std or 0)
-    return deviation, min(deviation, 100 - 100 * (row.accuracy or 0))
+    deviation = 100 * (row.val_accuracy_std or 0)
+    return deviation, min(deviation, 100 - 100 * (row.val_accuracy or 0))
 
 
 def scale_axes(axes: Axes, cost: str) -> None:

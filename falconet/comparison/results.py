@@ -29,6 +29,7 @@ class ComparisonRow:
 
     model: str
     accuracy: float | None = None
+    """On the test split; so are the next three."""
     accuracy_std: float | None = None
     """Between seeds; None for a single one."""
     macro_recall: float | None = None
@@ -51,6 +52,15 @@ class ComparisonRow:
     """Costs for which no model is both as cheap and as accurate, and better in one of these."""
     failed: str | None = None
     """Why there are no figures."""
+    val_accuracy: float | None = None
+    """On validation samples, by which models are ranked: the mean over `folds`, else over seeds.
+
+    None: of a model that was trained elsewhere, which may have learned from validation samples.
+    """
+    val_accuracy_std: float | None = None
+    """Between folds, else between seeds; None of a single one."""
+    folds: int = 0
+    """Of the cross-validation; 0: the validation split alone."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +68,7 @@ class ComparisonPair:
     """Two models; see `falconet.metrics.compare_models`."""
 
     first: str
-    """The more accurate one."""
+    """The more accurate one on the test split."""
     second: str
     difference: float
     interval: tuple[float, float]
@@ -80,13 +90,15 @@ class Comparison:
     classes: int
     seeds: int
     rows: tuple[ComparisonRow, ...]
-    """The most accurate first, those that failed last."""
+    """Those of the highest validation accuracy first, then those without one, and those that failed last."""
     pairs: tuple[ComparisonPair, ...]
     notes: tuple[str, ...]
     """What a reader should know."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """What all runs were asked for."""
     environment: Mapping[str, str] = field(default_factory=dict)
+    folds: int = 0
+    """Of the cross-validation; 0: there was none."""
 
     def facts(self) -> dict[str, Any]:
         """Return all of it as plain data."""
@@ -114,34 +126,41 @@ def find_front(
 def rank_rows(
     rows: Sequence[ComparisonRow], latencies: Mapping[str, Latency] = MappingProxyType({})
 ) -> tuple[ComparisonRow, ...]:
-    """Return rows in order of accuracy, with the fronts that they are on.
+    """Return rows in order of validation accuracy, with the fronts that they are on by it.
 
-    `latencies` are those of models, by name, that were timed in turns: whose difference cannot be told are as fast.
+    Whoever chose by test accuracy would find it lower in use: the best of many is also the luckiest. Rows without a
+    validation accuracy are on no front. `latencies` are those of models, by name, that were timed in turns: whose
+    difference cannot be told are as fast.
     """
-    judged = sorted((row for row in rows if row.accuracy is not None), key=lambda row: -(row.accuracy or 0))
+    ranked = sorted((row for row in rows if row.val_accuracy is not None), key=lambda row: -(row.val_accuracy or 0))
+    unranked = sorted((row for row in rows if row.val_accuracy is None), key=lambda row: row.failed is not None)
 
     def as_fast(one: int, other: int) -> bool:
-        first, second = (latencies.get(judged[index].model) for index in (one, other))
+        first, second = (latencies.get(ranked[index].model) for index in (one, other))
         ratio = compare_latencies(first, second) if first and second else None
         return ratio is not None and not ratio.measurable
 
     fronts = {
         cost: find_front(
-            [row.accuracy or 0 for row in judged],
-            [getattr(row, cost) for row in judged],
+            [row.val_accuracy or 0 for row in ranked],
+            [getattr(row, cost) for row in ranked],
             as_fast if cost == "latency_ms" else None,
         )
         for cost in COSTS
     }
     marked = [
-        replace(row, front=tuple(cost for cost in COSTS if fronts[cost][index])) for index, row in enumerate(judged)
+        replace(row, front=tuple(cost for cost in COSTS if fronts[cost][index])) for index, row in enumerate(ranked)
     ]
-    return (*marked, *(row for row in rows if row.accuracy is None))
+    return (*marked, *unranked)
 
 
 def compare_pairs(answers: Mapping[str, Bool[np.ndarray, "seeds samples"]]) -> tuple[ComparisonPair, ...]:
-    """Test all pairs of models, given in order of accuracy with what each seed answers right."""
-    pairs = list(itertools.combinations(answers, 2))
+    """Test all pairs of models, given with what each seed answers right; of a pair, the more accurate one is first."""
+    accuracies = {model: right.mean() for model, right in answers.items()}
+    pairs = [
+        (one, other) if accuracies[one] >= accuracies[other] else (other, one)
+        for one, other in itertools.combinations(answers, 2)
+    ]
     tests = [metrics.compare_models(answers[first], answers[second]) for first, second in pairs]
     corrected = metrics.correct_holm([test.p_value for test in tests])
     return tuple(

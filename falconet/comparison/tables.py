@@ -7,8 +7,8 @@ from falconet.comparison.results import ComparisonPair, ComparisonRow
 MARK = " ◆"
 """Beside a cost on whose front a model is."""
 COLUMNS = (
-    "model", "accuracy", "macro recall", "macro F1", "parameters", "MACs", "bytes", "latency", "fastest runtime",
-    "training", "energy"
+    "model", "validation accuracy", "test accuracy", "runs", "macro recall", "macro F1", "parameters", "MACs",
+    "bytes", "latency", "fastest runtime", "training", "energy"
 )  # fmt: skip
 PAIR_COLUMNS = ("better", "than", "difference", "95% interval", "p", "p, corrected", "shown")
 
@@ -21,11 +21,13 @@ def format_row(row: ComparisonRow) -> tuple[str, ...]:
     assert row.macro_recall is not None
     assert row.macro_f1 is not None
     assert row.latency_ms is not None
-    deviation = "" if row.accuracy_std is None else f" ± {100 * row.accuracy_std:.2f}"
+    validated = "" if row.val_accuracy is None else format_accuracy(row.val_accuracy, row.val_accuracy_std)
     marks = dict.fromkeys(row.front, MARK)
     return (
         row.model,
-        f"{100 * row.accuracy:.2f}{deviation} %",
+        f"{validated}{f', {row.folds} folds' if row.folds else ''}",
+        format_accuracy(row.accuracy, row.accuracy_std),
+        str(row.seeds),
         f"{row.macro_recall:.2%}",
         f"{row.macro_f1:.2%}",
         f"{row.params:,}",
@@ -36,6 +38,12 @@ def format_row(row: ComparisonRow) -> tuple[str, ...]:
         "" if row.seconds is None else f"{row.seconds:,.1f} s",
         "" if row.energy_wh is None else f"{row.energy_wh:.3g} Wh",
     )
+
+
+def format_accuracy(mean: float, deviation: float | None) -> str:
+    """Return an accuracy with the deviation between runs, where there are several."""
+    between = "" if deviation is None else f" ± {100 * deviation:.2f}"
+    return f"{100 * mean:.2f}{between} %"
 
 
 def format_pair(pair: ComparisonPair) -> tuple[str, ...]:

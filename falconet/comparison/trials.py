@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import io
+import math
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +21,14 @@ from falconet.complexity import count_complexity
 from falconet.data import DataConfig, Dataset
 from falconet.errors import ArtifactError, DataError, FalconetError, InterruptedRunError, StorageError
 from falconet.evaluation import evaluate_split
-from falconet.evaluation.judgement import check_found_again
+from falconet.evaluation.answers import answer_known
+from falconet.evaluation.judgement import check_found_again, find_changed_setting
 from falconet.exporters.targets import Runtime
 from falconet.exporters.timing import find_fastest
 from falconet.latency import Latency
 from falconet.planning import Plan, plan_run
-from falconet.runs import execute
-from falconet.storage import read_json, write_bytes
+from falconet.runs import execute, try_plan
+from falconet.storage import read_json, write_bytes, write_json
 
 SPLIT = "test"
 
@@ -42,6 +44,8 @@ class Trial:
     hashes: UInt64[np.ndarray, " samples"]
     """Of the samples' content, by which those of two trials are known to be the same."""
     num_classes: int
+    val_accuracy: float | None = None
+    """Fraction of the validation samples; None where they are not known to be held out from its training."""
 
     @property
     def right(self) -> Bool[np.ndarray, " samples"]:
@@ -153,7 +157,7 @@ def attempt(contender: Contender, seed: int, study: Study) -> Trial | str:
     try:
         if contender.folder is None:
             execute(plan_trial(contender, seed, study))
-        return judge_trial(contender, seed, study.out, study.dataset)
+        return judge_trial(contender, seed, study)
     except InterruptedRunError as error:
         raise InterruptedRunError(f"stopped at {contender.name}, seed {seed}; the same command goes on") from error
     except StorageError:
@@ -164,17 +168,23 @@ def attempt(contender: Contender, seed: int, study: Study) -> Trial | str:
         return f"unexpected {type(error).__name__}: {' '.join(str(error).split())}"
 
 
-def judge_trial(contender: Contender, seed: int, out: Path, dataset: Dataset) -> Trial:
-    """Judge a trained network on the test split and keep its answers."""
+def judge_trial(contender: Contender, seed: int, study: Study) -> Trial:
+    """Judge a trained network on the test split and keep its answers, and its accuracy on the validation split."""
+    out, dataset = study.out, study.dataset
     folder = run_folder(contender, seed, out)
     artifact = load_artifact(folder)
     _, answers = evaluate_split(artifact, dataset.splits[SPLIT], SPLIT, dataset)
+    val_accuracy = None
+    if holds_validation_out(artifact, study):
+        val = answer_known(artifact, dataset, "val")
+        val_accuracy = float((val.logits.argmax(axis=1) == val.split.labels).mean())
     trial = Trial(
         folder,
         answers.logits.argmax(axis=1).astype(np.int64),
         answers.split.labels,
         answers.split.hashes,
         len(artifact.config.input.labels),
+        val_accuracy,
     )
     buffer = io.BytesIO()
     np.savez_compressed(
@@ -183,10 +193,55 @@ def judge_trial(contender: Contender, seed: int, out: Path, dataset: Dataset) ->
         labels=trial.labels,
         hashes=trial.hashes,
         num_classes=trial.num_classes,
+        val_accuracy=math.nan if val_accuracy is None else val_accuracy,
         digests=np.array(sorted(read_config(folder / CONFIG_FILE)[1].values())),
     )
     write_bytes(answers_file(contender, seed, out), buffer.getvalue())
     return trial
+
+
+def holds_validation_out(artifact: Artifact, study: Study) -> bool:
+    """Whether a network never learned from the validation samples of a study, as far as its folder tells."""
+    origin = artifact.config.provenance.data
+    alike = origin.fingerprint == study.dataset.fingerprint and not find_changed_setting(study.terms.data, origin)
+    return alike and not artifact.config.provenance.refit
+
+
+def validate_fold(contender: Contender, fold: int, study: Study, dataset: Dataset) -> float | str:
+    """Train a model without one fold; return its accuracy there, or why it cannot be.
+
+    `dataset` has the fold as its validation split. What came of a fold is kept in `folds/MODEL-K-FOLD.json`; the
+    network is not, since nothing could tell later which samples it was trained without.
+    """
+    path = study.out / "folds" / f"{contender.slug}-{study.folds}-{fold}.json"
+    try:
+        if (kept := recall_fold(path)) is not None:
+            return kept
+        plan = replace(plan_trial(contender, 0, study), dataset=dataset, existing="refuse")
+        best = try_plan(plan).best
+        assert best is not None
+        write_json(
+            path, {"model": contender.name, "fold": fold, "folds": study.folds, "val_accuracy": best.val_accuracy}
+        )
+        return best.val_accuracy
+    except InterruptedRunError as error:
+        raise InterruptedRunError(
+            f"stopped at {contender.name}, fold {fold + 1} of {study.folds}; the same command goes on"
+        ) from error
+    except StorageError:
+        raise
+    except FalconetError as error:
+        return " ".join(str(error).split())
+    except Exception as error:  # As in `attempt`.
+        return f"unexpected {type(error).__name__}: {' '.join(str(error).split())}"
+
+
+def recall_fold(path: Path) -> float | None:
+    """Return the accuracy of a fold that has been kept; None where there is none."""
+    try:
+        return read_number(read_json(path).get("val_accuracy")) if path.is_file() else None
+    except ArtifactError:
+        return None
 
 
 def recall_trial(contender: Contender, seed: int, out: Path) -> Trial | None:
@@ -204,7 +259,11 @@ def recall_trial(contender: Contender, seed: int, out: Path) -> Trial | None:
         with np.load(answers_file(contender, seed, out)) as kept:
             if kept["digests"].tolist() != digests:
                 return None
-            return Trial(folder, kept["answers"], kept["labels"], kept["hashes"], int(kept["num_classes"]))
+            known = float(kept["val_accuracy"])
+            val_accuracy = None if math.isnan(known) else known
+            return Trial(
+                folder, kept["answers"], kept["labels"], kept["hashes"], int(kept["num_classes"]), val_accuracy
+            )
     except (FalconetError, OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
+from itertools import pairwise
 
 import numpy as np
 from jaxtyping import Bool, Int64, UInt64
 
-from falconet.data.dataset import SPLIT_NAMES, Dataset, Split, describe_skipped
+from falconet.data.dataset import SPLIT_NAMES, Dataset, Split, concatenate, describe_skipped
 from falconet.data.images import PIXEL_LIMIT
 from falconet.errors import ConfigError, DataError
 from falconet.schema import SPARSE, check_finite_fields
@@ -243,3 +244,72 @@ def mix(hashes: UInt64[np.ndarray, " samples"], seed: int) -> UInt64[np.ndarray,
         z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
         return z ^ (z >> np.uint64(31))
+
+
+def unite(split: Split) -> UInt64[np.ndarray, " samples"]:
+    """Return a name for each sample that it shares with those of its group, with equal ones, with the groups of these.
+
+    The name is the lowest of the groups that are brought together so; whatever the order of the samples.
+    """
+    names = split.group_names
+    assert names is not None
+    groups, members = np.unique(names, return_inverse=True)
+    parents = list(range(len(groups)))
+
+    def find_root(node: int) -> int:
+        while (parent := parents[node]) != node:
+            parents[node] = node = parents[parent]
+        return node
+
+    order = np.argsort(split.hashes, kind="stable")
+    for first, second in pairwise(order.tolist()):
+        if split.hashes[first] == split.hashes[second]:
+            low, high = sorted((find_root(int(members[first])), find_root(int(members[second]))))
+            parents[high] = low
+    roots = np.array([find_root(node) for node in range(len(groups))], dtype=np.int64)
+    united: UInt64[np.ndarray, " samples"] = groups[roots][members]
+    return united
+
+
+def deal(
+    groups: UInt64[np.ndarray, " samples"], labels: Int64[np.ndarray, " samples"], count: int
+) -> Int64[np.ndarray, " samples"]:
+    """Return `count` folds of whole groups: the largest first, each to the fold that has least of its classes.
+
+    There may be few groups; drawn by chance, they would leave folds empty.
+    """
+    names, members = np.unique(groups, return_inverse=True)
+    counts = np.zeros((len(names), int(labels.max(initial=0)) + 1), dtype=np.int64)
+    np.add.at(counts, (members, labels), 1)
+    dealt, folds = np.zeros((count, counts.shape[1]), dtype=np.int64), np.zeros(len(names), dtype=np.int64)
+    for group in np.lexsort((mix(names, seed=0), -counts.sum(axis=1))):
+        fold = np.lexsort((dealt.sum(axis=1), dealt @ counts[group]))[0]
+        dealt[fold] += counts[group]
+        folds[group] = fold
+    chosen: Int64[np.ndarray, " samples"] = folds[members]
+    return chosen
+
+
+def fold_dataset(dataset: Dataset, count: int) -> tuple[Dataset, ...]:
+    """Return a data set for each of `count` folds: the fold as validation split, all other samples as training split.
+
+    Folds are parts of training and validation samples together, with as many of each class as can be; what belongs
+    together, equal samples and groups, shares one. The test split stays as it is. Raises DataError where a class has
+    too few different samples to be in training every time.
+    """
+    pool = concatenate([dataset.splits[name] for name in ("train", "val")])
+    names = unite(pool) if pool.group_names is not None else pool.hashes
+    folds = deal(names, pool.labels, count)
+    parts = []
+    for number in range(count):
+        held_out = folds == number
+        train, val = pool.take(np.flatnonzero(~held_out)), pool.take(np.flatnonzero(held_out))
+        missing = np.setdiff1d(pool.labels, train.labels)
+        if len(missing) or not len(val):
+            what = f"of class {dataset.classes[missing[0]]}" if len(missing) else "in all"
+            raise DataError(
+                f"{dataset.source}: wanted enough different samples or groups {what} for {count} folds, found too few; "
+                "name fewer --folds"
+            )
+        parts.append(replace(dataset, splits={**dataset.splits, "train": train, "val": val}))
+    return tuple(parts)

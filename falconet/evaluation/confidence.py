@@ -32,16 +32,20 @@ class Calibration(CalibrationChange):
     temperature: float
     test: CalibrationChange
     """On samples that it never saw."""
+    reason: str = ""
+    """Why the temperature is 1, as a sentence; empty where it is another."""
 
 
 def calibrate(artifact: Artifact, dataset: Dataset) -> tuple[Artifact, Answers]:
     """Return a model with the temperature that fits the validation split of its data best, and its answers there.
 
-    Which class is the most probable stays as it was.
+    The temperature is 1 where `falconet.metrics.choose_temperature` finds none that helps. Which class is the most
+    probable stays as it was.
     """
     plain = dataclasses.replace(artifact, config=dataclasses.replace(artifact.config, temperature=1.0))
     answers = answer_known(plain, dataset, "val")
-    temperature = float(f"{metrics.fit_temperature(answers.logits, answers.split.labels):.{DIGITS}g}")
+    chosen = metrics.choose_temperature(answers.logits, answers.split.labels)
+    temperature = float(f"{chosen.temperature:.{DIGITS}g}")
     scaled = dataclasses.replace(answers, logits=scale_logits(answers.logits, temperature))
     return dataclasses.replace(plain, config=dataclasses.replace(plain.config, temperature=temperature)), scaled
 
@@ -50,7 +54,8 @@ def describe_calibration(artifact: Artifact, val: Answers, test: Answers) -> Cal
     """Return what a model's temperature changed, from its answers with it."""
     temperature = artifact.config.temperature
     fitted, seen = (measure_change(answers, temperature) for answers in (val, test))
-    return Calibration(fitted.ece_before, fitted.ece_after, fitted.n, temperature, seen)
+    reason = metrics.choose_temperature(val.logits, val.split.labels).reason if temperature == 1 else ""
+    return Calibration(fitted.ece_before, fitted.ece_after, fitted.n, temperature, seen, reason)
 
 
 def measure_change(answers: Answers, temperature: float) -> CalibrationChange:

@@ -164,6 +164,8 @@ def evaluate(  # noqa: PLR0913 - one for each thing that may be asked
     else:
         split = split or "test"
         chosen = take_split(artifact, dataset, config, split)
+        if split == "val" and artifact.config.provenance.refit:
+            notes = (*notes, "the model was refit on its validation samples too, so that they flatter it")
     check_fit_to_judge(artifact, dataset, config, split)
     if by is not None:
         check_column(chosen, by)
@@ -313,7 +315,8 @@ def limit_answers(
     precision: float, artifact: Artifact, dataset: Dataset, config: DataConfig, split: str, answers: Answers
 ) -> Abstention:
     """Return the threshold for a wanted precision, chosen on other samples than it is judged on where there are any."""
-    name = find_choosing_split(dataset, config, artifact.config.provenance.data, split)
+    origin, refit = artifact.config.provenance.data, artifact.config.provenance.refit
+    name = split if refit else find_choosing_split(dataset, config, origin, split)
     choosing = answers if name == split else answer_known(artifact, dataset, name)
     return abstain(precision, (name, choosing), (split, answers))
 

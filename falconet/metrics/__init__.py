@@ -2,8 +2,10 @@
 
 from falconet.metrics.calibration import (
     ReliabilityBin,
+    TemperatureChoice,
     average_gaps,
     bin_reliability,
+    choose_temperature,
     expected_calibration_error,
     fit_temperature,
     list_brier_scores,
@@ -56,6 +58,7 @@ __all__ = [
     "Logits",
     "PairTest",
     "ReliabilityBin",
+    "TemperatureChoice",
     "average_classes",
     "average_gaps",
     "average_scores",
@@ -63,6 +66,7 @@ __all__ = [
     "bootstrap_difference",
     "bootstrap_macro",
     "bootstrap_means",
+    "choose_temperature",
     "compare_models",
     "compute_accuracy",
     "compute_log_loss",

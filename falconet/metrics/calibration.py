@@ -1,5 +1,6 @@
 """Whether probabilities mean what they say: reliability, calibration error, Brier score, temperature scaling."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -96,6 +97,57 @@ def fit_temperature(logits: Logits, labels: Labels) -> float:
             following = (low + high) / 2 if high < np.inf else 2 * sharpness
         step, sharpness = following - sharpness, following
     return largest / sharpness
+
+
+FOLDS = 5
+"""Into which samples are parted to ask whether a temperature holds for others; few leave most of them to fit it on."""
+LEAST_SAMPLES = 100
+"""Of fewer, folds themselves say too little: see `choose_temperature`."""
+
+
+@dataclass(frozen=True)
+class TemperatureChoice:
+    """Whether a temperature is worth having; log-losses in nats."""
+
+    temperature: float
+    """1 where none is."""
+    reason: str
+    """Why it is 1, as a sentence; empty where the fitted one is kept."""
+
+
+def choose_temperature(logits: Logits, labels: Labels) -> TemperatureChoice:
+    """Return the temperature that `fit_temperature` finds where it helps samples that it was not fitted to, else 1.
+
+    It must be fitted on LEAST_SAMPLES or more, and lower the log-loss of samples that were held out from fitting it:
+    over FOLDS folds, each with its part of every class, by more than one standard error of the mean gain (the
+    one-standard-error rule of Breiman et al., Classification and Regression Trees, 1984, section 3.4.3, and the
+    simpler model wins).
+
+    Simulated models of ten classes that were calibrated already got a calibration error that was more than 0.2 points
+    higher in 90 % of cases where a temperature was fitted to 100 samples and kept, in 20 to 25 % where it was kept for
+    a lower held-out loss, and in 0 to 5 % by this rule. Of models twice as sure as they should be, it was kept in 93 %
+    and more. `tests/metrics/test_calibration.py` repeats it in small.
+    """
+    count = len(labels)
+    if count < LEAST_SAMPLES:
+        return TemperatureChoice(
+            1.0, f"{count} validation samples are too few to fit a temperature; {LEAST_SAMPLES} are wanted."
+        )
+    folds = np.empty(count, dtype=np.int64)
+    folds[np.argsort(labels, kind="stable")] = np.arange(count) % FOLDS
+    gains = list_log_losses(logits, labels)
+    for fold in range(FOLDS):
+        held_out = folds == fold
+        temperature = fit_temperature(logits[~held_out], labels[~held_out])
+        gains[held_out] -= list_log_losses(logits[held_out] / temperature, labels[held_out])
+    gain, error = float(gains.mean()), float(gains.std(ddof=1)) / math.sqrt(count)
+    if gain > error:
+        return TemperatureChoice(fit_temperature(logits, labels), "")
+    return TemperatureChoice(
+        1.0,
+        f"A temperature would change the log-loss of held-out validation samples by {-gain:+.2g} nats (standard error "
+        f"{error:.2g}, {FOLDS} folds), which is no gain.",
+    )
 
 
 def differentiate(logits: Logits, sharpness: float) -> tuple[float, float]:

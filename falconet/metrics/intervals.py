@@ -13,6 +13,7 @@ says where the true error is.
 
 import math
 from statistics import NormalDist
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Bool, Float64
@@ -140,19 +141,22 @@ def accelerate(
     return intervals
 
 
-def mcnemar_p_value(only_first: int, only_second: int) -> float:
-    """Return the two-sided p value that two models err equally often (McNemar, 1947), by the exact binomial test.
+def mcnemar_p_value(
+    only_first: int, only_second: int, alternative: Literal["two-sided", "greater"] = "two-sided"
+) -> float:
+    """Return the p value that two models err equally often (McNemar, 1947), by the exact binomial test.
 
     It rests on the samples that one model alone answers right, however many: each is as likely to be the one's as the
-    other's if the models are alike. No approximation is used. 1 where there are none.
+    other's if the models are alike. No approximation is used. 1 where there are none. "greater" asks whether the first
+    is better, so that only samples in its favor count as signs of a difference.
     """
     count = only_first + only_second
     # Whole numbers of any length: nothing is rounded before the division.
     term = tail = 1
-    for k in range(1, min(only_first, only_second) + 1):
+    for k in range(1, (only_second if alternative == "greater" else min(only_first, only_second)) + 1):
         term = term * (count - k + 1) // k
         tail += term
-    return min(float(2 * tail / 2**count), 1.0)
+    return min(float((1 if alternative == "greater" else 2) * tail / 2**count), 1.0)
 
 
 def count_pairs(first: Bool[np.ndarray, " samples"], second: Bool[np.ndarray, " samples"]) -> tuple[int, int, int, int]:

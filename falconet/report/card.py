@@ -80,6 +80,11 @@ def describe_training(report: ModelReport) -> str:
     last = report.settings["training"]["keep"] == "last"
     chosen = "the last one" if last else "the best on the validation split"
     trained = f"Trained for {origin.epochs} epochs with seed {origin.seed}"
+    if origin.refit:
+        return (
+            f"{trained}, and then anew for {origin.best_epoch}, on training and\nvalidation samples together; "
+            "validation figures are those of the first fit."
+        )
     return f"{trained}; the weights are those of epoch {origin.best_epoch},\n{chosen}."
 
 

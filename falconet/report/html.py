@@ -154,7 +154,10 @@ def rate_accuracy(test: Evaluation) -> Tile:
 def list_figures(report: ModelReport) -> tuple[Tile, ...]:
     """Return the figures of merit on the test split, and the accuracy that the epoch was chosen by."""
     test, val = report.test, report.val
-    epoch = "" if report.shrinking else f"epoch {report.config.provenance.best_epoch}, "
+    origin = report.config.provenance
+    epoch = "" if report.shrinking else f"epoch {origin.best_epoch}, "
+    if origin.refit:
+        epoch = "of the fit before the refit, " + epoch
     ranked = [Tile(f"top-{k} accuracy", format_percent(share)) for k, share in test.top_k.items()]
     return (
         rate_accuracy(test),
@@ -179,7 +182,7 @@ def list_certainty(report: ModelReport) -> tuple[Tile, ...]:
         Tile(
             "calibration error", format_percent(test.ece), f"{format_percent(change.test.ece_before)} without, 15 bins"
         ),
-        Tile("temperature", f"{change.temperature:g}", f"fitted to {change.n:,} validation samples"),
+        Tile("temperature", f"{change.temperature:g}", change.reason or f"fitted to {change.n:,} validation samples"),
         Tile("log-loss", f"{test.log_loss:.4f}", f"nats; {np.log(len(test.per_class)):.4f} by even guessing"),
         Tile("Brier score", f"{test.brier:.4f}", "0 is best, 2 worst"),
         Tile("area of error over coverage", format_percent(test.aurc), "0 is best"),

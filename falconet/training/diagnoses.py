@@ -55,13 +55,19 @@ MEMORIZED = 0.3
 """Training accuracy so far above chance cannot be luck: answers were learned, by heart or not."""
 TRANSFERRED = 0.25
 """Share of what is learned of training samples that holds for others too, in networks that learn slowly as well."""
+WORSE, WORSE_EPOCHS, WORSE_LOSS = 1.1, 10, 0.02
+"""Validation loss over its lowest, epochs since, and nats of the rise: of a loss near 0, a tenth is nothing.
+
+Prechelt (Early stopping, but when? 1998) stops at rises of 1 to 5 %; one of 10 % that lasts is no scatter.
+"""
 PATIENT_EPOCHS = 10
 """Before them, a network that is at chance may be on a plateau still, and in validation, batch normalization may have
 statistics of weights that are long gone."""
 
 Ailment = Literal[
     "exploding_gradients", "learning_rate_too_high", "unstable_loss", "dead_units", "vanishing_gradients",
-    "learning_rate_too_low", "unlearnable_labels", "overfitting",
+    "learning_rate_too_low", "unlearnable_labels", "overfitting", "validation_loss_rises", "class_without_recall",
+    "low_recall", "no_better_than_majority", "no_better_than_linear", "imbalanced", "shrunk_images",
 ]  # fmt: skip
 
 
@@ -92,13 +98,19 @@ class Diagnosis:
 
     name: Ailment
     subject: str
-    """The layer that shows it; empty where it is the whole network."""
+    """The layer or the class that shows it; empty where it is the whole network, or several classes."""
     epoch: int
-    """Since when, counted from 1."""
+    """Since when, counted from 1; 0: it is a matter of the data, not of training."""
     evidence: str
     """A sentence with the numbers."""
     remedy: str
     """A sentence that says what to try."""
+
+    @property
+    def title(self) -> str:
+        """What it is, where and since when, in words."""
+        where = f" at {self.subject}" if self.subject else ""
+        return f"{self.name.replace('_', ' ')}{where}{f', epoch {self.epoch}' if self.epoch else ''}"
 
 
 @dataclass(frozen=True)
@@ -172,7 +184,7 @@ def diagnose(
     learned = find_memorizing(case) or find_overfitting(case)
     if not learned and (case.alone or not blocked):
         learned = find_unlearnable(case)
-    return tuple(found for found in (blocked, learned) if found)
+    return tuple(found for found in (blocked, learned or find_rise(case)) if found)
 
 
 def find_exploding(case: Case) -> Diagnosis | None:
@@ -339,6 +351,23 @@ def find_overfitting(case: Case) -> Diagnosis | None:
     )
     remedy = "Get more samples, distort them more (augmentation), raise training.weight_decay, or take a smaller model."
     return Diagnosis("overfitting", "", lowest.epoch, evidence, remedy)
+
+
+def find_rise(case: Case) -> Diagnosis | None:
+    """Validation loss that rose for long, whatever training did."""
+    lowest = min(case.history, key=lambda row: row.val_loss)
+    since, end = len(case.history) - lowest.epoch, case.end("val_loss")
+    if since < WORSE_EPOCHS or end < max(WORSE * lowest.val_loss, lowest.val_loss + WORSE_LOSS):
+        return None
+    before, after = lowest.val_accuracy, case.end("val_accuracy")
+    evidence = (
+        f"Validation loss was lowest in epoch {lowest.epoch}, {lowest.val_loss:.3g}, and is {end:.3g} after {since} "
+        f"more; validation accuracy went from {before:.1%} to {after:.1%}."
+    )
+    remedy = f"Train for fewer epochs (--epochs {lowest.epoch}), or stop by itself with --set training.patience=5."
+    if after > before + SAME_ACCURACY:
+        remedy = "Answers still get better but too sure: set training.label_smoothing=0.1, or get more samples."
+    return Diagnosis("validation_loss_rises", "", lowest.epoch, evidence, remedy)
 
 
 def sentence(words: str) -> str:

@@ -14,9 +14,9 @@ from falconet import RunResult, evaluate, load_artifact, load_dataset, predict
 from falconet.artifact import Artifact
 from falconet.data import Split
 from falconet.errors import ArtifactError, ConfigError
-from falconet.evaluation import Answers, calibrate, evaluate_split, predict_logits
+from falconet.evaluation import Answers, calibrate, describe_calibration, evaluate_split, predict_logits
 from falconet.evaluation.confidence import abstain
-from falconet.metrics import expected_calibration_error, fit_temperature, softmax
+from falconet.metrics import choose_temperature, expected_calibration_error, fit_temperature, softmax
 
 FolderMaker = Callable[..., Path]
 
@@ -29,7 +29,7 @@ def change_temperature(artifact: Artifact, temperature: float) -> Artifact:
 def test_training_fits_a_temperature_and_says_what_it_changed(trained: RunResult) -> None:
     artifact, dataset = load_artifact(trained.out), load_dataset("digits")
     facts = json.loads((trained.out / "metrics.json").read_text(encoding="utf-8"))["calibration"]
-    assert facts["temperature"] == artifact.config.temperature != 1.0
+    assert facts["temperature"] == artifact.config.temperature
     plain = change_temperature(artifact, 1.0)
     for name, found, judged in (("val", facts, trained.val), ("test", facts["test"], trained.test)):
         split = dataset.splits[name]
@@ -38,7 +38,37 @@ def test_training_fits_a_temperature_and_says_what_it_changed(trained: RunResult
         assert found["ece_before"] == pytest.approx(expected_calibration_error(logits, split.labels), abs=1e-6)
         assert found["ece_after"] == pytest.approx(judged.ece, abs=1e-12)
         if name == "val":
-            assert fit_temperature(logits, split.labels) == pytest.approx(facts["temperature"], rel=1e-3)
+            chosen = choose_temperature(logits, split.labels)
+            assert chosen.temperature == pytest.approx(facts["temperature"], rel=1e-3)
+            assert chosen.reason == facts["reason"]
+
+
+def test_a_model_that_is_too_sure_gets_a_temperature(trained: RunResult) -> None:
+    artifact, dataset = load_artifact(trained.out), load_dataset("digits")
+    *_, weight, bias = artifact.weights
+    louder = {name: artifact.weights[name] * 8 for name in (weight, bias)}
+    sure, answers = calibrate(dataclasses.replace(artifact, weights={**artifact.weights, **louder}), dataset)
+    assert (
+        2
+        < sure.config.temperature
+        < 8
+        * fit_temperature(predict_logits(artifact, dataset.splits["val"].samples)[0], dataset.splits["val"].labels)
+        * 1.01
+    )
+    assert describe_calibration(sure, answers, answers).reason == ""
+
+
+def test_a_temperature_that_few_samples_cannot_give_is_1_and_the_report_says_why(
+    trained: RunResult, make_folder: FolderMaker
+) -> None:
+    dataset = load_dataset(make_folder(classes=("0", "1")))
+    few = dataset.split("all")
+    small = dataclasses.replace(dataset, splits={**dataset.splits, "val": few})
+    artifact, answers = calibrate(change_temperature(load_artifact(trained.out), 3.0), small)
+    assert artifact.config.temperature == 1.0
+    found = describe_calibration(artifact, answers, answers)
+    assert found.reason == f"{len(few)} validation samples are too few to fit a temperature; 100 are wanted."
+    assert (found.ece_before, found.temperature) == (found.ece_after, 1.0)
 
 
 def test_a_temperature_changes_how_sure_answers_are_and_no_answer(trained: RunResult, make_folder: FolderMaker) -> None:

@@ -16,6 +16,7 @@ from falconet.metrics import (
     ReliabilityBin,
     average_gaps,
     bin_reliability,
+    choose_temperature,
     compute_log_loss,
     expected_calibration_error,
     fit_temperature,
@@ -100,9 +101,9 @@ def test_losses_of_samples_have_the_log_loss_as_mean(drawn: tuple[np.ndarray, np
     assert list_log_losses(*drawn).mean() == pytest.approx(compute_log_loss(*drawn), abs=EXACT)
 
 
-def make_answers(sharpness: float, count: int = 2000, classes: int = 5) -> tuple[np.ndarray, np.ndarray]:
+def make_answers(sharpness: float, count: int = 2000, classes: int = 5, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """Return logits that are `sharpness` times those from whose softmax the labels are drawn."""
-    generator = np.random.default_rng(0)
+    generator = np.random.default_rng(seed)
     logits = generator.normal(0, 2, size=(count, classes))
     labels = (softmax(logits).cumsum(axis=1) < generator.random((count, 1))).sum(axis=1)
     return sharpness * logits, np.minimum(labels, classes - 1).astype(np.int64)
@@ -176,3 +177,33 @@ def test_temperature_lowers_the_calibration_error_of_samples_it_never_saw() -> N
     temperature = fit_temperature(logits[:2000], labels[:2000])
     before = expected_calibration_error(logits[2000:], labels[2000:])
     assert expected_calibration_error(logits[2000:] / temperature, labels[2000:]) < before / 3
+
+
+@pytest.mark.parametrize("sharpness", [0.5, 2.0])
+def test_a_temperature_of_many_samples_is_kept_near_the_truth(sharpness: float) -> None:
+    chosen = choose_temperature(*make_answers(sharpness))
+    assert chosen.temperature == fit_temperature(*make_answers(sharpness)) == pytest.approx(sharpness, rel=0.05)
+    assert chosen.reason == ""
+
+
+@pytest.mark.parametrize("count", [1, 20, 99])
+def test_few_samples_give_no_temperature(count: int) -> None:
+    chosen = choose_temperature(*make_answers(2.0, count))
+    assert chosen.temperature == 1.0
+    assert chosen.reason == f"{count} validation samples are too few to fit a temperature; 100 are wanted."
+
+
+def test_models_that_are_calibrated_keep_their_probabilities() -> None:
+    chosen = [choose_temperature(*make_answers(1.0, 200, seed=seed)) for seed in range(40)]
+    left = [one for one in chosen if one.temperature == 1.0]
+    assert len(left) >= 36
+    assert all("held-out validation samples" in one.reason for one in left)
+
+
+def test_few_samples_in_order_of_their_classes_are_parted_evenly() -> None:
+    """Folds without a class would fit temperatures to other tasks."""
+    logits, labels = make_answers(2.0, 400)
+    order = np.argsort(labels, kind="stable")
+    in_order, mixed = choose_temperature(logits[order], labels[order]), choose_temperature(logits, labels)
+    assert in_order.temperature == pytest.approx(mixed.temperature, rel=1e-6)
+    assert mixed.temperature == pytest.approx(2.0, rel=0.2)

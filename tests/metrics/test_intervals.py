@@ -180,6 +180,14 @@ def test_mcnemar_equals_scipys_binomial_test(first: int, second: int) -> None:
     assert mcnemar_p_value(first, second) == pytest.approx(expected, rel=1e-9)
 
 
+@quick
+@given(st.integers(0, 60), st.integers(0, 60))
+def test_one_sided_mcnemar_equals_scipys_binomial_test(first: int, second: int) -> None:
+    count = first + second
+    expected = scipy.stats.binomtest(first, count, alternative="greater").pvalue if count else 1.0
+    assert mcnemar_p_value(first, second, "greater") == pytest.approx(expected, rel=1e-9)
+
+
 @pytest.mark.parametrize(
     ("first", "second", "expected"),
     [(0, 0, 1.0), (1, 0, 1.0), (5, 0, 2 / 32), (0, 5, 2 / 32), (6, 1, 2 * (1 + 7) / 128), (3, 3, 1.0)],

@@ -68,6 +68,36 @@ def test_nothing_is_said_without_anything_to_look_at() -> None:
 
 
 @pytest.mark.parametrize(
+    ("epochs", "loss", "found"), [(26, 0.45, True), (10, 0.45, True), (9, 0.45, False), (26, 0.43, False)]
+)
+def test_validation_loss_that_rises_for_long_is_named(epochs: int, loss: float, found: bool) -> None:
+    falling, rising = [0.8, 0.6, 0.5, 0.4], [0.4 + (loss - 0.4) * min(step / 6, 1) for step in range(1, epochs + 1)]
+    accuracy = [0.8] * (4 + epochs)
+    history = make_history([0.85] * len(accuracy), accuracy, val_loss=falling + rising)
+    assert name(history, make_vitals(len(history))) == ([("validation_loss_rises", "", 4)] if found else [])
+    if epochs == 26 and found:
+        (diagnosis,) = diagnose(history, [], 0.1)
+        assert diagnosis.evidence == (
+            "Validation loss was lowest in epoch 4, 0.4, and is 0.45 after 26 more; validation accuracy went from "
+            "80.0% to 80.0%."
+        )
+        assert "--epochs 4" in diagnosis.remedy
+        assert "training.patience" in diagnosis.remedy
+
+
+def test_answers_that_get_better_while_loss_rises_are_too_sure_rather_than_trained_too_long() -> None:
+    history = make_history([0.9] * 16, [0.8] * 4 + [0.85] * 12, val_loss=[0.8, 0.6, 0.5, 0.4] + [0.6] * 12)
+    (diagnosis,) = diagnose(history, [], 0.1)
+    assert diagnosis.name == "validation_loss_rises"
+    assert "label_smoothing" in diagnosis.remedy
+
+
+def test_a_loss_near_zero_that_rises_by_next_to_nothing_is_not_named() -> None:
+    history = make_history([0.99] * 16, [0.99] * 16, val_loss=[0.03, 0.02, 0.01, 0.01] + [0.025] * 12)
+    assert name(history, []) == []
+
+
+@pytest.mark.parametrize(
     ("accuracy", "share", "expected"),
     [
         (CHANCE, 0.5e-4, [("vanishing_gradients", "conv1", 1)]),

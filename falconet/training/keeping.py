@@ -1,0 +1,29 @@
+"""Which epoch's weights a run keeps where nobody says so, from how many samples there are to choose it by. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+LEAST_VALIDATION = 300
+"""Validation samples from which on they may choose an epoch.
+
+Of n samples, a true accuracy of 0.9 is seen as within 0.9 ± 1.96 sqrt(0.9 * 0.1 / n), 3.4 points for 300 and 13 for 20.
+Epochs at the end of a schedule differ by less, so that the best of few samples is the luckiest one, often an early one.
+"""
+PATIENT_SHARE, LEAST_PATIENCE = 4, 5
+"""Part of the epochs that may pass without a better one, and the least of them."""
+
+
+def choose_keeping(val_count: int, training: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the defaults of `keep` and `patience` of TrainConfig for a number of validation samples.
+
+    `training` holds the other settings, `epochs` among them; where it has `keep` or `patience` itself, the default of
+    the other one agrees with that. Below LEAST_VALIDATION samples a run keeps its last epoch, the end of the schedule;
+    from there on its best one, and stops when a quarter of its epochs, and at least five, have brought none better.
+    """
+    patience, epochs = training.get("patience"), training.get("epochs")
+    keep = training.get("keep") or ("best" if patience or val_count >= LEAST_VALIDATION else "last")
+    if keep == "last" or not isinstance(epochs, int):
+        return {"keep": keep, "patience": None}
+    return {"keep": keep, "patience": max(epochs // PATIENT_SHARE, LEAST_PATIENCE)}

@@ -1,0 +1,255 @@
+"""Whether a trained model is of use: diagnoses from its answers to validation samples and from its data. No torch.
+
+A run may go well in every layer and end with a model that nobody should use: one that never names a class, or that is
+right no more often than a guess. Overall accuracy hides both where classes are uneven, so they are looked for here.
+The test split is never looked at: what is read here may lead to another run, which it is to judge.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Bool, Int64
+
+from falconet import metrics
+from falconet.training.diagnoses import Ailment, Diagnosis
+
+Baseline = Literal["majority", "linear"]
+BASELINES: dict[Baseline, str] = {
+    "majority": "always answering {subject}, the most frequent class in training",
+    "linear": "a linear model of the same inputs",
+}
+"""What a model must beat to be of use, in words."""
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """From where on something is named."""
+
+    value: float
+    meaning: str
+    source: str
+
+
+THRESHOLDS: dict[Ailment, Threshold] = {
+    "class_without_recall": Threshold(
+        5,
+        "validation samples of a class of which none is found",
+        "A class of which half is found is missed five times in a row in 0.5^5 = 3 % of cases (Hanley and "
+        "Lippman-Hand: If nothing goes wrong, is everything all right? JAMA 249, 1983)",
+    ),
+    "low_recall": Threshold(
+        0.2,
+        "by which a class's recall is below that of the other classes, with score intervals that do not meet",
+        "Wilson: Probable inference, the law of succession, and statistical inference. JASA 22, 1927; at 95 % for all "
+        "classes together (Bonferroni). A fifth is what is worth acting on",
+    ),
+    "no_better_than_majority": Threshold(
+        0.05,
+        "p-value, one-sided, from which on a difference may be chance",
+        "McNemar: Note on the sampling error of the difference between correlated proportions or percentages. "
+        "Psychometrika 12, 1947; the exact binomial form",
+    ),
+    "no_better_than_linear": Threshold(
+        0.05,
+        "p-value, one-sided, from which on a difference may be chance",
+        "The same test; that simple baselines belong beside every result: Dacrema, Cremonesi, Jannach: Are we really "
+        "making much progress? RecSys, 2019",
+    ),
+    "imbalanced": Threshold(
+        10,
+        "training samples of the largest class for one of the smallest",
+        "The ratio of Buda, Maki, Mazurowski: A systematic study of the class imbalance problem in convolutional "
+        "neural networks. Neural Networks 106, 2018, which begins at 10 for its larger data sets",
+    ),
+    "shrunk_images": Threshold(
+        4,
+        "times the network's input, of the images' longer side",
+        "Sampled at a fourth, what repeats in fewer than 8 pixels is gone (Shannon: Communication in the presence of "
+        "noise. Proceedings of the IRE 37, 1949)",
+    ),
+}
+"""Each diagnosis of this module, from where on it is made, and why there."""
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """What a finished run came to, as far as its use is judged by it."""
+
+    classes: Sequence[str]
+    train_counts: Int64[np.ndarray, " classes"]
+    """Training samples of each class."""
+    labels: Int64[np.ndarray, " samples"]
+    """Of the validation samples, as positions in `classes`; so are the next."""
+    predicted: Int64[np.ndarray, " samples"]
+    epoch: int
+    """The one whose weights are kept, counted from 1."""
+    balanced: bool = False
+    """Whether training made up for imbalance, by weights of classes or by how samples were drawn."""
+    image_side: int | None = None
+    """Pixels of the training images' longer side, by their median height and width; None: no images."""
+    input_side: int | None = None
+    """Pixels of the longer side of the network's input."""
+
+    @property
+    def majority(self) -> int:
+        """The class that is most frequent in training."""
+        return int(self.train_counts.argmax())
+
+
+def diagnose_outcome(outcome: Outcome) -> tuple[Diagnosis, ...]:
+    """Return why a trained model may be of little use; nothing where there is no sign of it.
+
+    Beside `diagnose`, which looks at how it was trained. The thresholds are those of THRESHOLDS.
+    """
+    right = outcome.predicted == outcome.labels
+    baseline = outcome.labels == outcome.majority
+    majority = outcome.classes[outcome.majority]
+    found = (
+        no_better_than("majority", baseline, right, subject=majority, epoch=outcome.epoch),
+        find_missed_classes(outcome),
+        find_low_recall(outcome),
+        find_imbalance(outcome),
+        find_shrunk_images(outcome),
+    )
+    return tuple(diagnosis for diagnosis in found if diagnosis)
+
+
+def no_better_than(
+    baseline: Baseline,
+    baseline_right: Bool[np.ndarray, " samples"],
+    right: Bool[np.ndarray, " samples"],
+    *,
+    subject: str = "",
+    epoch: int = 1,
+) -> Diagnosis | None:
+    """Return a diagnosis where a model's answers are not better than a baseline's by more than chance.
+
+    `baseline_right` and `right` say of the same validation samples whether each is answered right. By McNemar's exact
+    test, one-sided: of the samples that one alone answers right, the model would have as many or more in a share p of
+    cases if both were equally good. Of a model without any sample there is nothing to say: None.
+    """
+    name: Ailment = f"no_better_than_{baseline}"  # type: ignore[assignment]
+    wins, losses = int((right & ~baseline_right).sum()), int((baseline_right & ~right).sum())
+    chance = metrics.mcnemar_p_value(wins, losses, "greater")
+    if not len(right) or chance < THRESHOLDS[name].value:
+        return None
+    words = BASELINES[baseline].format(subject=subject)
+    evidence = (
+        f"Of {len(right):,} validation samples the model answers {right.mean():.1%} right, and {words}, "
+        f"{baseline_right.mean():.1%}: {wins} are right with the model alone and {losses} without it alone, which is "
+        f"no more than chance (p = {chance:.2g}, one-sided)."
+    )
+    remedy = (
+        "Do not use it yet: check the labels (`falconet data --label-errors`), train longer, or begin with published "
+        "weights (--pretrained)"
+    )
+    if right.mean() > baseline_right.mean():
+        remedy = "More validation samples (data.val_fraction) would tell whether it is better; more for training help"
+    return Diagnosis(name, subject, epoch, evidence, f"{remedy}.")
+
+
+def warn_useless(diagnoses: Sequence[Diagnosis]) -> str | None:
+    """Return a sentence for the end of a run whose model does not beat a guess by more than chance, else None."""
+    for diagnosis in diagnoses:
+        if diagnosis.name == "no_better_than_majority":
+            return (
+                f"caution: on the validation samples this model is not better than always answering "
+                f"{diagnosis.subject}, by more than chance: do not rely on it"
+            )
+    return None
+
+
+def find_missed_classes(outcome: Outcome) -> Diagnosis | None:
+    """Classes of which not one validation sample is found."""
+    hits, counts = count_hits(outcome)
+    missed = np.flatnonzero((hits == 0) & (counts >= THRESHOLDS["class_without_recall"].value)).tolist()
+    if not missed:
+        return None
+    listed = [f"{outcome.classes[label]} ({counts[label]})" for label in missed[:LISTED]]
+    more = f" and {len(missed) - LISTED} more classes" if len(missed) > LISTED else ""
+    never = [label for label in missed if not (outcome.predicted == label).any()]
+    answered = f"; {len(never)} of {len(missed)} of these classes are never answered" if never else ""
+    evidence = f"Not one validation sample was found of {', '.join(listed)}{more}{answered}."
+    subject = outcome.classes[missed[0]] if len(missed) == 1 else ""
+    return Diagnosis("class_without_recall", subject, outcome.epoch, evidence, advise_balance(outcome))
+
+
+LISTED = 5
+"""Classes that are named in one sentence."""
+
+
+def find_low_recall(outcome: Outcome) -> Diagnosis | None:
+    """The class that is found least of those that are found far less often than the others are."""
+    hits, counts = count_hits(outcome)
+    present = np.flatnonzero(counts).tolist()
+    if len(present) < 2:
+        return None
+    confidence, total_hits, total = 1 - 0.05 / len(present), int(hits.sum()), int(counts.sum())
+    low: list[tuple[float, int, float]] = []
+    for label in present:
+        own_hits, own = int(hits[label]), int(counts[label])
+        recall, others = own_hits / own, (total_hits - own_hits) / (total - own)
+        upper = metrics.wilson_interval(own_hits, own, confidence)[1]
+        lower = metrics.wilson_interval(total_hits - own_hits, total - own, confidence)[0]
+        if own_hits and upper < lower and others - recall >= THRESHOLDS["low_recall"].value:
+            low.append((recall, label, others))
+    if not low:
+        return None
+    recall, label, others = min(low)
+    start, end = metrics.wilson_interval(int(hits[label]), int(counts[label]))
+    more = f"; {len(low) - 1} more classes are far below the others too" if len(low) > 1 else ""
+    evidence = (
+        f"Of {counts[label]} validation samples of {outcome.classes[label]}, {recall:.1%} are found (95 %: {start:.1%} "
+        f"to {end:.1%}), of all other classes {others:.1%}{more}."
+    )
+    return Diagnosis("low_recall", outcome.classes[label], outcome.epoch, evidence, advise_balance(outcome))
+
+
+def find_imbalance(outcome: Outcome) -> Diagnosis | None:
+    """Classes of very different sizes, where training did not make up for it."""
+    smallest, largest = int(outcome.train_counts.argmin()), outcome.majority
+    few, many = int(outcome.train_counts[smallest]), int(outcome.train_counts[largest])
+    if outcome.balanced or not few or many < THRESHOLDS["imbalanced"].value * few:
+        return None
+    hits, counts = count_hits(outcome)
+    seen = (
+        f"{hits[smallest]} of {counts[smallest]} validation samples of {outcome.classes[smallest]} are found"
+        if counts[smallest]
+        else f"no validation sample is of {outcome.classes[smallest]}"
+    )
+    evidence = (
+        f"{outcome.classes[largest]} has {many:,} training samples and {outcome.classes[smallest]} {few:,}, "
+        f"{many / few:.0f} : 1; {seen}."
+    )
+    remedy = "Train with --class-weights balanced, and read macro recall rather than accuracy."
+    return Diagnosis("imbalanced", outcome.classes[smallest], 0, evidence, remedy)
+
+
+def find_shrunk_images(outcome: Outcome) -> Diagnosis | None:
+    """Photographs of which the network sees a thumbnail."""
+    side, seen = outcome.image_side, outcome.input_side
+    if side is None or not seen or side < THRESHOLDS["shrunk_images"].value * seen:
+        return None
+    evidence = (
+        f"Training images are {side} pixels long (by their medians) and the network sees {seen}, 1 of "
+        f"{(side / seen) ** 2:.0f} pixels: what is smaller than {2 * side / seen:.0f} pixels of an image is lost."
+    )
+    remedy = f"Try --set model.input_size={2 * seen}, or begin with published weights (--pretrained) at their size."
+    return Diagnosis("shrunk_images", "", 0, evidence, remedy)
+
+
+def count_hits(outcome: Outcome) -> tuple[Int64[np.ndarray, " classes"], Int64[np.ndarray, " classes"]]:
+    """Return of each class how many validation samples are found, and how many there are."""
+    size, right = len(outcome.classes), outcome.predicted == outcome.labels
+    return np.bincount(outcome.labels[right], minlength=size), np.bincount(outcome.labels, minlength=size)
+
+
+def advise_balance(outcome: Outcome) -> str:
+    """Return what helps a class that is not found, as far as it was not done yet."""
+    if outcome.balanced:
+        return "Get more samples of it, and look at what it is taken for: `falconet evaluate` lists confusions."
+    return "Train with --class-weights balanced, get more samples of it, and look at what it is taken for."
