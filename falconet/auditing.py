@@ -18,8 +18,9 @@ from falconet.data.dataset import to_text
 from falconet.data.loader import Inputs, Loader, load_inputs, measure_inputs
 from falconet.data.preprocessing import AnyPreprocess, create_preprocess
 from falconet.data.splits import deal, mix, unite
+from falconet.defaults import choose_candidates, default_settings, describe_data
 from falconet.errors import DataError
-from falconet.planning import RunConfig, configure, default_settings
+from falconet.planning import RunConfig, configure
 from falconet.runs import build, draft_spec
 from falconet.spec import TextSpec
 from falconet.training import Callback
@@ -40,7 +41,7 @@ def find_label_errors(dataset: Dataset, callbacks: Sequence[Callback] = ()) -> t
     Raises DataError where a class has too few samples or groups to be parted.
     """
     everything = dataset.split("all")
-    config = configure(dataset, default_settings(dataset))
+    config = configure(dataset, default_settings(dataset, choose_candidates(describe_data(dataset))[-1]))
     draft, tokenizer = draft_spec(dataset, config.model)
     loaded = load_inputs(everything, draft, tokenizer)
     spec = draft

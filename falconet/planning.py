@@ -14,7 +14,7 @@ import yaml
 from falconet.catalog import WEIGHTS_FILE, check_artifact
 from falconet.data import DataConfig, Dataset, load_dataset
 from falconet.data.augmentation import Augmentation, find_policy
-from falconet.defaults import Candidate, choose_bands, choose_candidates, default_settings, describe_data
+from falconet.defaults import Candidate, choose_candidates, default_settings, describe_data
 from falconet.errors import ConfigError, DataError, PathError, RunExistsError, UnknownNameError, UsageError, abridge
 from falconet.models import find_model, models_for
 from falconet.models.registry import check_options, check_pretrained
@@ -118,7 +118,7 @@ class Plan:
     """From the start to the report, about: `epochs` are made fewer where they would take longer. None: no limit."""
 
 
-def plan_run(
+def plan_run(  # noqa: PLR0913 - one for each thing that a run follows from
     source: str | Path,
     *,
     model: str | None = None,

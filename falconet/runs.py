@@ -57,6 +57,7 @@ from falconet.models.layers import find_sample
 from falconet.models.pretrained import Pretrained, fit_weights, load_pretrained
 from falconet.planning import (
     CHECKPOINT_FOLDER,
+    LEADERBOARD_FILE,
     Existing,
     Measured,
     ModelConfig,
@@ -67,23 +68,24 @@ from falconet.planning import (
     short_name,
     write_config,
 )
-from falconet.report import Course, ModelReport, describe_model, render_card, render_html
+from falconet.report import Course, LeaderboardRow, ModelReport, describe_model, render_card, render_html
 from falconet.report.curves import draw_rates
 from falconet.schema import from_mapping, to_mapping
 from falconet.spec import ImageSpec, InputSpec, PixelType, SeriesSpec, TextSpec
 from falconet.storage import check_held, format_json, hold, prepare_folder, read_json, write_json, write_text
 from falconet.training import Callback, EpochRow
 from falconet.training.checkpoints import load_checkpoint, remove_checkpoints
-from falconet.training.config import warn_balance
-from falconet.training.diagnoses import Diagnosis, Vitals, diagnose, load_vitals, save_vitals
+from falconet.training.config import TrainConfig, warn_balance
+from falconet.training.diagnoses import Diagnosis, diagnose, load_vitals, save_vitals
 from falconet.training.distillation import Teacher
 from falconet.training.distributed import ALONE, Team, join_team
 from falconet.training.doctor import Doctor
 from falconet.training.energy import ENERGY_FILE, energy_facts, load_energy, watch_energy
+from falconet.training.linear_probe import Solution
 from falconet.training.loggers import find_events
-from falconet.training.loop import LEAST_RATE, FitResult, check_fit, fit, tell
+from falconet.training.loop import LEAST_RATE, FitResult, check_fit, fit, solve_output, tell
 from falconet.training.optimizers import balance_classes
-from falconet.training.probing import find_batch_size, scan_rates
+from falconet.training.probing import find_batch_size, find_epochs, scan_rates
 from falconet.training.usefulness import Outcome, diagnose_outcome
 
 if TYPE_CHECKING:
@@ -151,6 +153,7 @@ def train(  # noqa: PLR0913 - one for each thing that a run follows from
     existing: Existing = "refuse",
     data_root: str | Path | None = None,
     measured: Iterable[Measured] = (),
+    seconds: float | None = None,
     callbacks: Sequence[Callback] = (),
     refit: bool = False,
 ) -> RunResult:
@@ -161,7 +164,8 @@ def train(  # noqa: PLR0913 - one for each thing that a run follows from
     source
         A name or a path; see `falconet.load_dataset`.
     model
-        A name of `falconet.list_models`; None: chosen by the images' size.
+        A name of `falconet.list_models`; None: those that suit the data are tried, and the best is kept; see
+        `falconet.defaults`.
     recipe
         A name of the recipes that come with Falconet, or the path of a YAML file.
     epochs, seed
@@ -176,6 +180,9 @@ def train(  # noqa: PLR0913 - one for each thing that a run follows from
         Where named data sets are kept and downloaded to.
     measured
         Settings of training that are measured before it begins: `batch_size`, `learning_rate`.
+    seconds
+        How long it may take, about: epochs are made fewer where they would take longer. None: ten minutes where no
+        model is asked for, else as long as it takes.
     callbacks
         Watch the run; see `falconet.Callback`.
     refit
@@ -197,6 +204,7 @@ def train(  # noqa: PLR0913 - one for each thing that a run follows from
         existing=existing,
         data_root=data_root,
         measured=measured,
+        seconds=seconds,
     )
     return execute(plan, callbacks=callbacks, refit=refit)
 
@@ -212,7 +220,9 @@ def execute(plan: Plan, *, callbacks: Sequence[Callback] = (), refit: bool = Fal
             held.enter_context(hold(plan.out))
             check_again(plan)
             prepare_folder(plan.out)
+        trials = try_rivals(plan, callbacks) if team.size == 1 else ()
         plan, weights = find_weights(plan, team)
+        began = time.perf_counter()
         feed = prepare(plan, weights, team)
         model, notes = build(plan.config.model, feed.spec, plan.config.training.seed, weights)
         size = "x".join(map(str, feed.spec.shape))
@@ -226,9 +236,16 @@ def execute(plan: Plan, *, callbacks: Sequence[Callback] = (), refit: bool = Fal
         # Before anything is measured, or a run that is to be overwritten loses what it could go on from.
         check_fit(model, feed.train, plan.config.training, teacher, team)
         measure_forward(model.eval(), find_sample(model).make_blank())
-        plan, feed, rates = settle(plan, feed, model, teacher, callbacks, team)
+        plan, feed, rates = settle(plan, feed, model, teacher, callbacks, team, started)
         if team.leads:
             begin(plan, weights, rates)
+            if trials:
+                rows = [to_mapping(trial.row) for trial in trials]
+                write_json(plan.out / LEADERBOARD_FILE, {"candidates": rows})
+        solution = None
+        if team.size == 1 and plan.config.training.linear_probe and not has_checkpoint(plan):
+            tell(callbacks, f"linear probe: features of {len(feed.train.labels):,} samples")
+            solution = solve_output(model, feed.train, plan.config.training, feed.class_weights)
         doctor = Doctor(load_vitals(plan.out / VITALS_FILE) if plan.existing == "resume" else ())
         watchers: Sequence[Callback] = ()
         if team.leads:
@@ -241,45 +258,125 @@ def execute(plan: Plan, *, callbacks: Sequence[Callback] = (), refit: bool = Fal
             plan.config.training,
             class_weights=feed.class_weights,
             teacher=teacher,
+            solution=solution,
             callbacks=watchers,
             checkpoints=plan.out / CHECKPOINT_FOLDER,
             team=team,
         )
         if not team.leads:
             check_ending(plan, result)
+        last = Trial(plan, weights, feed, model, result, make_row(plan, result, solution, began))
+        kept, leaderboard = decide((*trials, last), callbacks)
         second = None
-        if result.ending in {"completed", "early_stopped"} and (refit or is_refit(plan, team)):
+        if kept.result.ending in {"completed", "early_stopped"} and (refit or is_refit(plan, team)):
             if team.leads:
-                keep_best(plan, feed, model, result)
-            second = fit_again(plan, feed, weights, result, callbacks, team)
-        done = conclude(plan, feed, model, result, doctor.vitals, started, second) if team.leads else None
+                keep_best(kept)
+            second = fit_again(kept, callbacks, team)
+        done = None
+        if team.leads:
+            seen = Course(doctor.vitals if kept is last else (), leaderboard=leaderboard)
+            done = conclude(kept, seen, started, second)
         answer = team.hear(done)
         assert answer is not None
         return answer
 
 
-def try_plan(plan: Plan) -> FitResult:
-    """Train as a plan says and keep nothing of it but the history; for how good a plan is, such as in a fold.
+@dataclass(frozen=True, eq=False)
+class Trial:
+    """A network that was trained, and all that it takes to judge it."""
+
+    plan: Plan
+    weights: Pretrained | None
+    feed: Feed
+    model: torch.nn.Module
+    result: FitResult
+    row: LeaderboardRow
+
+
+def try_network(plan: Plan) -> Trial:
+    """Train as a plan says, in memory alone; for how good a plan is, such as in a fold.
 
     Raises DivergedError and InterruptedRunError, and what `execute` raises for settings and data.
     """
+    began = time.perf_counter()
     with interruption.watched():
         plan, weights = find_weights(plan)
         feed = prepare(plan, weights)
-        model, _ = build(plan.config.model, feed.spec, plan.config.training.seed, weights)
+        training = plan.config.training
+        model, _ = build(plan.config.model, feed.spec, training.seed, weights)
+        solution = solve_output(model, feed.train, training, feed.class_weights) if training.linear_probe else None
         result = fit(
             model,
             feed.train,
             feed.val,
-            plan.config.training,
+            training,
             class_weights=feed.class_weights,
             teacher=find_teacher(plan, feed),
+            solution=solution,
         )
     if result.ending == "diverged":
         raise DivergedError(result.message)
     if result.ending == "interrupted":
-        raise InterruptedRunError(f"stopped after {len(result.history)} of {plan.config.training.epochs} epochs")
-    return result
+        raise InterruptedRunError(f"stopped after {len(result.history)} of {training.epochs} epochs")
+    return Trial(plan, weights, feed, model, result, make_row(plan, result, solution, began))
+
+
+def make_row(plan: Plan, result: FitResult, solution: Solution | None, began: float) -> LeaderboardRow:
+    """Return what a network came to, in one line."""
+    best = result.best.val_accuracy if result.best else 0.0
+    left_out = solution.accuracy if solution is not None and result.best_epoch == 1 else None
+    return LeaderboardRow(plan.config.model.name, left_out, best, time.perf_counter() - began)
+
+
+def try_rivals(plan: Plan, callbacks: Sequence[Callback]) -> tuple[Trial, ...]:
+    """Try the candidates that take seconds, each in memory, and tell what each comes to; without those that diverge."""
+    trials = []
+    for config in plan.rivals:
+        try:
+            trial = try_network(dataclasses.replace(plan, config=config, existing="overwrite", rivals=()))
+        except DivergedError as error:
+            tell(callbacks, f"candidate {config.model.name}: {error}")
+            continue
+        tell(callbacks, f"candidate {describe_row(trial.row)}")
+        trials.append(trial)
+    return tuple(trials)
+
+
+def describe_row(row: LeaderboardRow) -> str:
+    """Return what a network came to, in words."""
+    left_out = "" if row.cross_validated is None else f", {row.cross_validated:.2%} by cross-validation"
+    return f"{row.model}: validation {row.val_accuracy:.2%}{left_out}, in {row.seconds:.1f} s"
+
+
+def decide(trials: Sequence[Trial], callbacks: Sequence[Callback]) -> tuple[Trial, tuple[LeaderboardRow, ...]]:
+    """Return the network with the best validation accuracy, and what all came to; see that the folder speaks of it.
+
+    Of equals it is the one that was tried first, which is cheaper; where the last one was interrupted, that one, which
+    may yet come to more.
+    """
+    last = trials[-1]
+    if len(trials) == 1:
+        return last, ()
+    tell(callbacks, f"candidate {describe_row(last.row)}")
+    kept = last if last.result.ending == "interrupted" else max(trials, key=lambda trial: trial.row.val_accuracy)
+    if kept is not last:
+        adopt(kept)
+    tell(callbacks, f"kept: {kept.row.model}")
+    return kept, tuple(dataclasses.replace(trial.row, kept=trial is kept) for trial in trials)
+
+
+def adopt(trial: Trial) -> None:
+    """Let a run's folder speak of another network than the one that was trained last."""
+    remove_checkpoints(trial.plan.out / CHECKPOINT_FOLDER)
+    write_config(trial.plan)
+    files = MetricsFiles(trial.plan.out, Doctor())
+    files.on_start(trial.plan.config.training.epochs, len(trial.feed.train), trial.result.history)
+    save_vitals(trial.plan.out / VITALS_FILE, ())
+
+
+def has_checkpoint(plan: Plan) -> bool:
+    """Whether a run goes on from a checkpoint."""
+    return plan.existing == "resume" and load_checkpoint(plan.out / CHECKPOINT_FOLDER) is not None
 
 
 def follow(plan: Plan, team: Team) -> Plan:
@@ -287,11 +384,13 @@ def follow(plan: Plan, team: Team) -> Plan:
 
     Raises ConfigError where the leader reads its data in another way, which was done already.
     """
-    facts = plan.config, plan.recipe, plan.existing, plan.measured
-    config, recipe, existing, measured = team.hear(facts)
+    facts = plan.config, plan.recipe, plan.existing, plan.measured, plan.seconds
+    config, recipe, existing, measured, seconds = team.hear(facts)
     if config.data != plan.config.data:
         raise ConfigError(f"data: wanted the first process's {config.data}, found {plan.config.data}; start all alike")
-    return dataclasses.replace(plan, config=config, recipe=recipe, existing=existing, measured=measured)
+    return dataclasses.replace(
+        plan, config=config, recipe=recipe, existing=existing, measured=measured, seconds=seconds
+    )
 
 
 def settle(
@@ -301,6 +400,7 @@ def settle(
     teacher: Teacher | None,
     callbacks: Sequence[Callback],
     team: Team,
+    started: float,
 ) -> tuple[Plan, Feed, Figure | None]:
     """Measure the settings of training that a plan leaves to that; return it and its batches with them.
 
@@ -321,7 +421,24 @@ def settle(
         config = dataclasses.replace(config, learning_rate=float(f"{scan.suggestion:.2g}"))
         rates = draw_rates(scan.rates, scan.losses, config.learning_rate)
         tell(callbacks, f"learning rate {config.learning_rate:g} (picture: {plan.out / RATES_FILE})")
+    if "epochs" in plan.measured and plan.seconds is not None and config.epochs > 1:
+        left = max(plan.seconds - (time.perf_counter() - started) - REPORTED, 1.0)
+        count = len(feed.train.labels)
+        timed = find_epochs(model, feed.train, config, count, left, feed.class_weights, teacher) if team.leads else None
+        epochs, line = team.hear(timed) or (config.epochs, "")
+        config = shorten(config, epochs)
+        tell(callbacks, f"time: {line}, of the {plan.seconds:.0f} s that --time allows")
     return dataclasses.replace(plan, config=dataclasses.replace(plan.config, training=config)), feed, rates
+
+
+REPORTED = 5.0
+"""Seconds that are left for judging and for the report."""
+
+
+def shorten(config: TrainConfig, epochs: int) -> TrainConfig:
+    """Return the configuration of a shorter run."""
+    after = config.unfreeze_after
+    return dataclasses.replace(config, epochs=epochs, unfreeze_after=after if after and after < epochs else None)
 
 
 RATES_FILE = "learning-rate.png"
@@ -375,32 +492,20 @@ class RefitProgress(Callback):
         tell(self.callbacks, f"refit: epoch {row.epoch} of {self.epochs}, training loss {row.train_loss:.4f}")
 
 
-def fit_again(
-    plan: Plan,
-    feed: Feed,
-    weights: Pretrained | None,
-    result: FitResult,
-    callbacks: Sequence[Callback],
-    team: Team,
-) -> torch.nn.Module:
+def fit_again(kept: Trial, callbacks: Sequence[Callback], team: Team) -> torch.nn.Module:
     """Return a network trained anew on training and validation samples, for as many epochs as a run kept.
 
     All else is as in the run: initial weights, settings, and what inputs are normalized by; the schedule is that of so
     many epochs. No sample is left to choose an epoch, so that the last one is kept. Raises InterruptedRunError, after
     which `--resume` goes on, and DivergedError; the model of the run is in the folder then.
     """
+    plan, weights, feed = kept.plan, kept.weights, kept.feed
     model = plan.config.model
     if weights is not None and not weights.state and model.pretrained is not None:
         weights = load_pretrained(model.name, model.pretrained)  # The run went on from a checkpoint, without them.
     training = plan.config.training
-    epochs, after = result.best_epoch, training.unfreeze_after
-    training = dataclasses.replace(
-        training,
-        epochs=epochs,
-        keep="last",
-        patience=None,
-        unfreeze_after=after if after is not None and after < epochs else None,
-    )
+    epochs = kept.result.best_epoch
+    training = shorten(dataclasses.replace(training, keep="last", patience=None), epochs)
     pool = load_inputs(concatenate([plan.dataset.splits[name] for name in ("train", "val")]), feed.spec, feed.tokenizer)
     labels = torch.from_numpy(pool.split.labels)
     tell(callbacks, f"refit: {len(labels):,} training and validation samples, {epochs} epochs")
@@ -418,21 +523,21 @@ def fit_again(
         checkpoints=plan.out / REFIT_FOLDER,
         team=team,
     )
-    kept = f"the model of the run before it, of epoch {epochs}, is in {plan.out}"
+    before = f"the model of the run before it, of epoch {epochs}, is in {plan.out}"
     if second.ending == "diverged":
-        raise DivergedError(f"refit: {second.message}; {kept}; try a lower training.learning_rate")
+        raise DivergedError(f"refit: {second.message}; {before}; try a lower training.learning_rate")
     if second.ending == "interrupted":
         done = len(second.history)
-        raise InterruptedRunError(f"stopped after {done} of {epochs} epochs of the refit; {kept}; --resume goes on")
+        raise InterruptedRunError(f"stopped after {done} of {epochs} epochs of the refit; {before}; --resume goes on")
     return network
 
 
-def keep_best(plan: Plan, feed: Feed, model: torch.nn.Module, result: FitResult) -> Artifact:
+def keep_best(kept: Trial) -> Artifact:
     """Return the artifact of a run's kept epoch, and see that the folder holds it."""
-    artifact = make_artifact(plan, feed, result, copy_weights(model))
+    artifact = make_artifact(kept.plan, kept.feed, kept.result, copy_weights(kept.model))
     # What is there of the same weights says more: their temperature, and how they were judged.
-    if result.best_epoch and not is_kept(artifact, plan.out):
-        artifact.save(plan.out)
+    if kept.result.best_epoch and not is_kept(artifact, kept.plan.out):
+        artifact.save(kept.plan.out)
     return artifact
 
 
@@ -440,23 +545,16 @@ def copy_weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     return {name: value.clone() for name, value in model.state_dict().items()}
 
 
-def conclude(
-    plan: Plan,
-    feed: Feed,
-    model: torch.nn.Module,
-    result: FitResult,
-    vitals: tuple[Vitals, ...],
-    started: float,
-    second: torch.nn.Module | None = None,
-) -> RunResult:
+def conclude(kept: Trial, seen: Course, started: float, second: torch.nn.Module | None = None) -> RunResult:
     """Save and judge what was trained; raise where training ended before its time.
 
     `second` is what is kept instead where the run was refit: it has the first fit's temperature and validation figures.
     """
-    artifact = keep_best(plan, feed, model, result)
+    plan, feed, result = kept.plan, kept.feed, kept.result
+    artifact = keep_best(kept)
     labels = plan.dataset.splits["val"].labels
     chance = float(np.bincount(labels).max() / len(labels))
-    diagnoses = diagnose(result.history, vitals, chance, diverged=result.ending == "diverged")
+    diagnoses = diagnose(result.history, seen.vitals, chance, diverged=result.ending == "diverged")
     check_ending(plan, result, diagnoses)
     artifact, answers = calibrate(artifact, plan.dataset)
     diagnoses = (*diagnoses, *diagnose_outcome(describe_outcome(plan, feed, answers, result.best_epoch)))
@@ -464,7 +562,7 @@ def conclude(
         provenance = dataclasses.replace(artifact.config.provenance, refit=True)
         config = dataclasses.replace(artifact.config, provenance=provenance)
         artifact = Artifact(config, copy_weights(second), feed.tokenizer)
-    course = Course(vitals, diagnoses, load_energy(plan.out))
+    course = dataclasses.replace(seen, diagnoses=diagnoses, energy=load_energy(plan.out))
     return judge_run(plan, artifact, answers, result, course, feed, started)
 
 
@@ -800,6 +898,7 @@ def judge_run(
     diagnoses = [to_mapping(diagnosis) for diagnosis in course.diagnoses]
     judged = {"val": to_mapping(val), "test": to_mapping(test), "calibration": to_mapping(calibration)}
     facts = {"weights_sha256": report.digest, **costs, **latencies, **judged, "diagnoses": diagnoses}
+    facts["leaderboard"] = [to_mapping(row) for row in course.leaderboard]
     facts["baselines"] = [to_mapping(baseline) for baseline in baselines]
     facts["training_seconds"] = sum(row.seconds for row in result.history)
     if course.energy:

@@ -28,7 +28,10 @@ if TYPE_CHECKING:
     from falconet.runs import RunResult
 
 
-Model = Annotated[str | None, typer.Option(help="A name that `falconet models` lists.")]
+Model = Annotated[
+    str | None,
+    typer.Option(help="A name that `falconet models` lists; without one, those that suit the data are compared."),
+]
 Out = Annotated[Path | None, typer.Option(help="The run's folder; runs/<source>-<model> by default.")]
 Recipe = Annotated[str | None, typer.Option(help="A named recipe, or a YAML file.")]
 Epochs = Annotated[int | None, typer.Option(help="Passes over the training samples.")]
@@ -51,7 +54,10 @@ Weights = Annotated[
     str | None,
     typer.Option(help="Published weights to begin with: torchvision, timm, a file, or a trained model's folder."),
 ]
-Freeze = Annotated[str | None, typer.Option(help="backbone: only the output layer learns.")]
+Freeze = Annotated[
+    str | None,
+    typer.Option(help="backbone: only the output layer learns; norm: batch normalization keeps its statistics."),
+]
 UnfreezeAfter = Annotated[
     int | None, typer.Option(metavar="N", help="Let a frozen backbone learn too, after N epochs.")
 ]
@@ -63,6 +69,14 @@ Recover = Annotated[
     bool, typer.Option("--recover", help="Where the loss becomes NaN, go back an epoch and on at half the rate.")
 ]
 
+Time = Annotated[
+    str | None,
+    typer.Option(
+        "--time",
+        metavar="T",
+        help="How long it may take, about: 90s, 10m, 1h; 10m where no model is asked for. Epochs follow from it.",
+    ),
+]
 Refit = Annotated[
     bool,
     typer.Option(
@@ -97,6 +111,7 @@ def train(
     loss: Loss = None,
     recover: Recover = False,
     refit: Refit = False,
+    time: Time = None,
     log: Log = None,
     groups: Groups = None,
     follow: Follow = False,
@@ -125,6 +140,7 @@ def train(
         raise UsageError("--resume and --overwrite exclude each other")
     from falconet import planning, terminal
     from falconet.schema import merge
+    from falconet.units import parse_time
 
     asked = planning.read_settings(config) if config else {}
     asked = merge(asked, planning.parse_assignments(settings or []))
@@ -153,6 +169,7 @@ def train(
         existing="resume" if resume else "overwrite" if overwrite else "refuse",
         data_root=data_root,
         measured=list_measured(batch_size, find_lr),
+        seconds=parse_time(time, "--time") if time else None,
     )
     # Of several processes that torchrun has started, the first one speaks.
     leads = os.environ.get("RANK", "0") == "0"
@@ -199,6 +216,9 @@ def announce(plan: Plan, resume: bool) -> None:
     leaks = find_leaks(plan.dataset)
     if leaks:
         terminal.print_note(f"caution: {len(leaks)} groups of equal samples stand in more than one split")
+    if plan.rivals:
+        names = [config.model.name for config in (*plan.rivals, plan.config)]
+        terminal.print_note(f"candidates: {', '.join(names)} (--model NAME trains one alone)")
     if plan.chosen:
         terminal.print_note(f"chosen: {', '.join(plan.chosen)}")
 
@@ -217,6 +237,7 @@ def show_result(result: RunResult, json: bool) -> None:
 
         facts = {"out": str(result.out), "model": result.model, "epochs": result.epochs, "seconds": result.seconds}
         facts |= {"params": result.report.params, "macs": result.report.macs, "bytes": result.report.bytes}
+        facts["leaderboard"] = [to_mapping(row) for row in result.report.course.leaderboard]
         facts["baselines"] = [to_mapping(baseline) for baseline in result.report.course.baselines]
         facts["diagnoses"] = [to_mapping(diagnosis) for diagnosis in result.report.course.diagnoses]
         if energy:

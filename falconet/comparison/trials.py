@@ -27,7 +27,7 @@ from falconet.exporters.targets import Runtime
 from falconet.exporters.timing import find_fastest
 from falconet.latency import Latency
 from falconet.planning import Plan, plan_run
-from falconet.runs import execute, try_plan
+from falconet.runs import execute, try_network
 from falconet.storage import read_json, write_bytes, write_json
 
 SPLIT = "test"
@@ -218,7 +218,7 @@ def validate_fold(contender: Contender, fold: int, study: Study, dataset: Datase
         if (kept := recall_fold(path)) is not None:
             return kept
         plan = replace(plan_trial(contender, 0, study), dataset=dataset, existing="refuse")
-        best = try_plan(plan).best
+        best = try_network(plan).result.best
         assert best is not None
         write_json(
             path, {"model": contender.name, "fold": fold, "folds": study.folds, "val_accuracy": best.val_accuracy}

@@ -154,9 +154,9 @@ def to_tensor(inputs: Tensor | PixelCache) -> Tensor:
 def flatten_images(inputs: Tensor | PixelCache) -> Float[Tensor, "samples features"]:
     """Return the pixels of images from 0 to 1, averaged down to SIDE pixels a side."""
     parts = []
-    for rows in torch.arange(len(inputs)).split(256):
+    for rows in torch.split(torch.arange(len(inputs)), 256):
         images = to_unit(take(inputs, rows))
-        size = [min(side, SIDE) for side in images.shape[2:]]
+        size = min(images.shape[2], SIDE), min(images.shape[3], SIDE)
         parts.append(F.adaptive_avg_pool2d(images, size).flatten(1))
     return torch.cat(parts)
 

@@ -1,11 +1,20 @@
 """Reports: one self-contained HTML page, and a model card, of the same facts."""
 
 from falconet.report.card import render_card
-from falconet.report.facts import Course, Mistake, ModelReport, Shrinking, describe_environment, describe_model
+from falconet.report.facts import (
+    Course,
+    LeaderboardRow,
+    Mistake,
+    ModelReport,
+    Shrinking,
+    describe_environment,
+    describe_model,
+)
 from falconet.report.html import render_html
 
 __all__ = [
     "Course",
+    "LeaderboardRow",
     "Mistake",
     "ModelReport",
     "Shrinking",

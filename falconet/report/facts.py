@@ -47,6 +47,20 @@ class Mistake:
 
 
 @dataclass(frozen=True)
+class LeaderboardRow:
+    """What one of several networks came to that were compared on the same data."""
+
+    model: str
+    cross_validated: float | None
+    """Accuracy on training samples that were left out; None for a network whose output layer was not solved."""
+    val_accuracy: float
+    seconds: float
+    """From its first sample to its last weight."""
+    kept: bool = False
+    """Whether it is the one that the run ended with."""
+
+
+@dataclass(frozen=True)
 class Course:
     """What was seen while a network was trained."""
 
@@ -56,6 +70,8 @@ class Course:
     """What training took; None where nothing recorded it."""
     baselines: Sequence[Baseline] = ()
     """What a constant answer and a linear model come to on the test split."""
+    leaderboard: Sequence[LeaderboardRow] = ()
+    """Networks that were tried; none where one was asked for."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -293,13 +293,9 @@ def run_epoch(state: State, setting: Setting, epoch: int) -> EpochRow:
 
 def probe_epoch(state: State, setting: Setting, started: float) -> EpochRow:
     """Solve the output layer on the features of training samples as they are, and validate."""
-    config, solution = setting.config, setting.solution
-    assert config.linear_probe is not None
+    solution = setting.solution
     if solution is None:
-        features, labels = extract_features(state.model, iterate_plain(setting.train), setting.place.move)
-        weights = None if setting.class_weights is None else setting.class_weights.cpu()
-        classes = find_dense_output(state.model).out_features
-        solution = solve(features, labels, classes, config.linear_probe, weights, config.seed)
+        solution = solve_output(state.model, setting.train, setting.config, setting.class_weights)
     put_solution(state.model, solution)
     if state.average is not None:
         # Nothing has been averaged yet, so it takes the weights as they are.
@@ -307,6 +303,21 @@ def probe_epoch(state: State, setting: Setting, started: float) -> EpochRow:
     val_loss, val_accuracy = validate_epoch(state, setting, 1)
     learned = solution.train_loss, solution.train_accuracy
     return EpochRow(1, 0.0, *learned, val_loss, val_accuracy, time.perf_counter() - started)
+
+
+def solve_output(
+    model: nn.Module, train: Batches, config: TrainConfig, class_weights: Tensor | None = None
+) -> Solution:
+    """Return the output layer that the first epoch of a run with `config.linear_probe` comes to.
+
+    Raises ConfigError for a network without one dense output layer, or a configuration without a linear probe.
+    """
+    if config.linear_probe is None:
+        raise ConfigError("linear_probe: wanted logistic or ridge, found null")
+    output = find_dense_output(model)
+    features, labels = extract_features(model, iterate_plain(train), lambda batch: batch.to(output.weight.device))
+    weights = None if class_weights is None else class_weights.cpu()
+    return solve(features, labels, output.out_features, config.linear_probe, weights, config.seed)
 
 
 def iterate_plain(train: Batches) -> Iterator[tuple[Tensor, Tensor]]:

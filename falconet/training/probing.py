@@ -158,6 +158,29 @@ def find_batch_size(
     return chosen, f"batch size {chosen} (samples a second by size: {rates})"
 
 
+def find_epochs(
+    model: nn.Module,
+    train: Batches,
+    config: TrainConfig,
+    count: int,
+    seconds: float,
+    class_weights: Tensor | None = None,
+    teacher: nn.Module | None = None,
+) -> tuple[int, str]:
+    """Return how many epochs over `count` samples fit into a time, at most those of `config`, and a line that says so.
+
+    A copy of the network takes the steps that are timed. Of an epoch whose output layer is solved, and of validation,
+    EXTRA says what they take beside.
+    """
+    epoch = EXTRA * count / measure_speed(model, train, config, class_weights, teacher)
+    epochs = min(max(int(seconds / epoch), 1), config.epochs)
+    return epochs, f"{epochs} epochs of about {epoch:.0f} s"
+
+
+EXTRA = 1.25
+"""Seconds of an epoch for one of its steps."""
+
+
 def measure_speed(
     model: nn.Module,
     train: Batches,
