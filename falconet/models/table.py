@@ -450,5 +450,32 @@ MODELS: Mapping[str, ModelEntry] = MappingProxyType(
             paper="Wang, Yan, Oates: Time series classification from scratch with deep neural networks. IJCNN, 2017",
             options=MappingProxyType({"blocks": (2, 2, 2, 2)}),
         ),
+        "linear": ModelEntry(
+            builder="falconet.models.linear:Linear",
+            input=(1, 28, 28),
+            kinds=("image", "series"),
+            num_classes=10,
+            params=7_850,
+            macs=7_840,
+            paper="Cox: The regression analysis of binary sequences. Journal of the Royal Statistical Society B, 1958",
+        ),
+        "minirocket": ModelEntry(
+            builder="falconet.models.minirocket:MiniRocket",
+            input=(1, 1024),
+            kinds=("series",),
+            num_classes=10,
+            params=99_970,
+            macs=0,
+            paper="Dempster, Schmidt, Webb: MiniRocket: a very fast (almost) deterministic transform. KDD, 2021",
+        ),
+        "ngrams": ModelEntry(
+            builder="falconet.models.ngrams:NGrams",
+            input=(8000, 128),
+            kinds=("text",),
+            num_classes=2,
+            params=0,
+            macs=0,
+            paper="Joulin, Grave, Bojanowski, Mikolov: Bag of tricks for efficient text classification. EACL, 2017",
+        ),
     }
 )

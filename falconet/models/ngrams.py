@@ -1,0 +1,91 @@
+"""Bags of n-grams of tokens, as fastText has them: `ngrams`, a text classifier that trains in seconds.
+
+Joulin, Grave, Bojanowski, Mikolov: Bag of tricks for efficient text classification. EACL 2017. A text is the mean of the
+vectors of its tokens and of its n-grams, of which a hash decides which vector each gets (Weinberger et al.: Feature
+hashing for large scale multitask learning. ICML 2009), and one dense layer answers about it.
+
+It differs from the paper in two ways: tokens are those of the text's tokenizer instead of words, and the hash fits into
+32 bits, signed, so that runtimes whose integers have no more than that find the same vectors.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+
+from falconet.models.options import check_count, check_share
+
+MULTIPLIER = 16_381
+"""Of the hash: a prime, so that it has no factor in common with any number of buckets below it but its multiples."""
+MOST_BUCKETS = 1 << 16
+"""Times the multiplier, plus a token's number, this stays below 2^31."""
+LONGEST = 5
+"""Tokens of an n-gram, beyond which hardly one comes a second time."""
+
+
+class NGrams(nn.Module):
+    """The mean of the vectors of a text's tokens and n-grams, and a dense output layer.
+
+    Parameters
+    ----------
+    num_classes, in_channels, input_size
+        As in `falconet.create_model`; any number of tokens is taken, whatever `input_size` says.
+    dimension
+        Length of a vector.
+    buckets
+        Vectors that all n-grams of two tokens or more share.
+    n
+        Tokens of the longest n-grams; 1: no word order is seen.
+    dropout
+        Share of the mean's values that are zeroed in training.
+
+    An n-gram lies within the text: none has padding, token 0, in it. A text without tokens has the mean 0. Raises
+    ConfigError for an option's value that makes no network.
+
+    """
+
+    def __init__(  # noqa: PLR0913 - one parameter for each option
+        self,
+        num_classes: int,
+        in_channels: int,
+        input_size: tuple[int, ...],  # noqa: ARG002 - a mean has no size
+        *,
+        dimension: int = 64,
+        buckets: int = 32_768,
+        n: int = 2,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        check_count("dimension", dimension)
+        check_count("buckets", buckets, MOST_BUCKETS)
+        check_count("n", n, LONGEST)
+        check_share("dropout", dropout)
+        self.tokens, self.buckets, self.n = in_channels, buckets, n
+        # One table, as in fastText: first the tokens, of which 0 is padding, then the buckets.
+        self.embedding = nn.Embedding(in_channels + (buckets if n > 1 else 0), dimension, padding_idx=0)
+        self.dropout = nn.Dropout(dropout)
+        self.output = nn.Linear(dimension, num_classes)
+
+    def forward(self, x: Int64[Tensor, "batch tokens"]) -> Float[Tensor, "batch classes"]:
+        logits: Tensor = self.output(self.dropout(self.features(x)))
+        return logits
+
+    def features(self, x: Int64[Tensor, "batch tokens"]) -> Float[Tensor, "batch dimension"]:
+        """Return the mean of the vectors of each text's tokens and n-grams."""
+        rows = self.list_rows(x)
+        counts = (rows != 0).sum(dim=1, keepdim=True).clamp(min=1)
+        return self.embedding(rows).sum(dim=1) / counts
+
+    def list_rows(self, x: Int64[Tensor, "batch tokens"]) -> Int64[Tensor, "batch grams"]:
+        """Return the table's row of each token and n-gram, 0 where it has padding in it.
+
+        The hash of an n-gram is that of the one without its last token, times MULTIPLIER, plus the last token, modulo
+        the number of buckets: a polynomial (Karp, Rabin, 1987).
+        """
+        rows, hashes, present = [x], x, x != 0
+        for length in range(2, self.n + 1):
+            hashes = (hashes[:, :-1] % self.buckets * MULTIPLIER + x[:, length - 1 :]) % self.buckets
+            present = present[:, :-1] & (x[:, length - 1 :] != 0)
+            rows.append((hashes + self.tokens).masked_fill(~present, 0))
+        return torch.cat(rows, dim=1)
