@@ -427,7 +427,7 @@ def settle(
         timed = find_epochs(model, feed.train, config, count, left, feed.class_weights, teacher) if team.leads else None
         epochs, line = team.hear(timed) or (config.epochs, "")
         config = shorten(config, epochs)
-        tell(callbacks, f"time: {line}, of the {plan.seconds:.0f} s that --time allows")
+        tell(callbacks, f"time: {line}, within {plan.seconds:.0f} s (--time changes it)")
     return dataclasses.replace(plan, config=dataclasses.replace(plan.config, training=config)), feed, rates
 
 
