@@ -110,7 +110,7 @@ CANDIDATES: tuple[Candidate, ...] = (
         solve_by("logistic"),
     ),
     Candidate(
-        "resnet1d",
+        "resnet1d18",
         lambda data: data.kind == "series" and (data.recorded or data.count > FEW_SERIES),
         f"recordings, and more than {FEW_SERIES:,} series",
     ),

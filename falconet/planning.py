@@ -15,12 +15,21 @@ from falconet.catalog import WEIGHTS_FILE, check_artifact
 from falconet.data import DataConfig, Dataset, load_dataset
 from falconet.data.augmentation import Augmentation, find_policy
 from falconet.defaults import Candidate, choose_candidates, default_settings, describe_data
-from falconet.errors import ConfigError, DataError, PathError, RunExistsError, UnknownNameError, UsageError, abridge
+from falconet.errors import (
+    ArtifactError,
+    ConfigError,
+    DataError,
+    PathError,
+    RunExistsError,
+    UnknownNameError,
+    UsageError,
+    abridge,
+)
 from falconet.models import find_model, models_for
 from falconet.models.registry import check_options, check_pretrained
 from falconet.schema import TEXT_LIMIT, check_finite_fields, flatten, from_mapping, merge, parse_yaml, to_mapping
 from falconet.spec import Kind
-from falconet.storage import is_vacant, open_regular, write_text
+from falconet.storage import is_vacant, open_regular, read_json, write_text
 from falconet.training.config import FREE, MARGIN_LOSSES, TrainConfig
 from falconet.training.keeping import choose_keeping
 
@@ -151,18 +160,20 @@ def plan_run(  # noqa: PLR0913 - one for each thing that a run follows from
     check_network(asked.get("model") or {})
     # The columns that a run was begun with may be needed to read its source at all.
     stored = read_begun(Path(out), existing) if out is not None else {}
+    asked = leave_to_rival(Path(out), stored, asked) if out is not None else asked
     dataset = read_source(source, merge(stored, asked), data_root)
     config, chosen, rivals = resolve(dataset, merge(stored, asked))
     folder = Path(out) if out is not None else Path("runs") / f"{short_name(source)}-{config.model.name}"
     check_out(folder, existing)
     check_outside(folder, source)
     if out is None and (stored := read_begun(folder, existing)):
+        asked = leave_to_rival(folder, stored, asked)
         if find_data(merge(stored, asked)) != find_data(asked):
             dataset = read_source(source, merge(stored, asked), data_root)
         config, chosen, rivals = resolve(dataset, merge(stored, asked))
     measured = frozenset(measured)
-    if rivals or not named_model(asked):
-        seconds = USUAL_SECONDS if seconds is None else seconds
+    if seconds is None and not named_model(asked):
+        seconds = USUAL_SECONDS
     if stored:
         recipe = recipe or read_facts(folder).get("recipe")
         check_unchanged(folder, from_mapping(RunConfig, stored), config, dataset)
@@ -181,10 +192,30 @@ def named_model(settings: Settings) -> bool:
     return "name" in (settings.get("model") or {})
 
 
+def leave_to_rival(folder: Path, stored: Settings, asked: dict[str, Any]) -> dict[str, Any]:
+    """Return what a run that ended with a rival is asked to go on with: only how data are read.
+
+    All else that is asked for without naming a network was meant for the candidate that came last.
+    """
+    if not stored or named_model(asked) or (stored.get("model") or {}).get("name") not in list_tried(folder):
+        return asked
+    return {key: value for key, value in asked.items() if key == "data"}
+
+
+def list_tried(folder: Path) -> set[str]:
+    """Return the names of the rivals that the run in a folder had; none where it had none, or nothing tells of them."""
+    try:
+        rows = read_json(folder / LEADERBOARD_FILE).get("candidates")
+    except ArtifactError:
+        return set()
+    named = [row for row in rows if isinstance(row, Mapping)] if isinstance(rows, list) else []
+    return {str(row.get("model")) for row in named}
+
+
 def find_rivals(folder: Path, dataset: Dataset, config: RunConfig) -> tuple[RunConfig, ...]:
     """Return the rivals of a run that goes on: those that it had when it began."""
     candidates = choose_candidates(describe_data(dataset))
-    if not (folder / LEADERBOARD_FILE).is_file() or config.model.name != candidates[-1].model:
+    if not list_tried(folder) or config.model.name != candidates[-1].model:
         return ()
     return plan_rivals(dataset, candidates, to_mapping(config))
 

@@ -26,8 +26,8 @@ TEXTS = DataFacts("text", count=1_000, side=0, gray=False, recorded=False)
         (replace(IMAGES, side=64), ["linear", "resnet20"]),
         (replace(IMAGES, side=32, gray=False, count=500), ["linear", "efficientnet_lite0"]),
         (SERIES, ["minirocket"]),
-        (replace(SERIES, count=5_000), ["minirocket", "resnet1d"]),
-        (replace(SERIES, recorded=True), ["minirocket", "resnet1d"]),
+        (replace(SERIES, count=5_000), ["minirocket", "resnet1d18"]),
+        (replace(SERIES, recorded=True), ["minirocket", "resnet1d18"]),
     ],
 )
 def test_candidates_follow_from_the_data(data, expected):
@@ -62,9 +62,11 @@ def make_dataset(counts):
     """Images of as many samples a class in the training split as `counts` says."""
     labels = np.repeat(np.arange(len(counts)), counts)
     images = np.zeros((len(labels), 8, 8, 1), np.uint8)
-    split = Split(ImageArray(images), labels, np.arange(len(labels), dtype=np.uint64))
+    split = Split(
+        ImageArray(images, np.arange(len(labels)).astype(str)), labels, np.arange(len(labels), dtype=np.uint64)
+    )
     names = tuple(map(str, range(len(counts))))
-    return Dataset("made", names, {name: split for name in ("train", "val", "test")}, channels=1, size=(8, 8))
+    return Dataset("made", names, dict.fromkeys(("train", "val", "test"), split), channels=1, size=(8, 8))
 
 
 @pytest.mark.parametrize(

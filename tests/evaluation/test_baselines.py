@@ -107,4 +107,7 @@ def test_the_verdict_says_what_is_better():
     better = make_baseline(LINEAR["image"], -0.05, (-0.1, -0.01))
     assert describe_verdict([far]) == ""
     assert "not shown to be better than the linear model on pixels: +2.00 points" in describe_verdict([far, near])
-    assert "worse than the linear model on pixels, which takes 2 s: -5.00 points (95%: -10.00 to -1.00)" == describe_verdict([far, better])
+    assert (
+        describe_verdict([far, better])
+        == "worse than the linear model on pixels, which takes 2 s: -5.00 points (95%: -10.00 to -1.00)"
+    )

@@ -1,0 +1,119 @@
+"""A run without a named network: candidates are compared, and the best is kept."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from falconet.artifact import load_artifact
+from falconet.errors import InterruptedRunError
+from falconet.planning import LEADERBOARD_FILE, plan_run
+from falconet.runs import RunResult, execute, train
+from falconet.training import Callback
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    """Gray images of two classes, which a linear model tells apart and LeNet does not in one epoch."""
+    generator = np.random.default_rng(0)
+    labels = np.arange(80) % 2
+    images = generator.integers(0, 100, (80, 12, 12)).astype(np.uint8)
+    images[labels == 1, :2] += 40
+    path = tmp_path / "rows.npz"
+    np.savez(path, images=images, labels=labels)
+    return path
+
+
+SLOW = {"training": {"learning_rate": 1e-6}}
+"""So that LeNet learns nothing."""
+
+
+def run(images: Path, out: Path, **more: object) -> RunResult:
+    return train(images, epochs=1, settings=SLOW, out=out, **more)  # type: ignore[arg-type]
+
+
+def test_the_rival_that_is_better_is_kept(images: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    notes: list[str] = []
+
+    class Notes(Callback):
+        def on_note(self, line: str) -> None:
+            notes.append(line)
+
+    result = run(images, out, callbacks=[Notes()])
+    assert result.model == "linear"
+    assert result.test.accuracy > 0.8
+    assert load_artifact(out).config.architecture == "linear"
+    assert yaml.safe_load((out / "config.yaml").read_text())["model"]["name"] == "linear"
+    rows = result.report.course.leaderboard
+    assert [row.model for row in rows] == ["linear", "lenet_relu"]
+    assert [row.kept for row in rows] == [True, False]
+    assert rows[0].cross_validated is not None
+    assert rows[0].val_accuracy == result.val.accuracy
+    assert rows[1].cross_validated is None
+    facts = json.loads((out / "metrics.json").read_text())
+    assert [row["model"] for row in facts["leaderboard"]] == ["linear", "lenet_relu"]
+    history = (out / "metrics.csv").read_text().splitlines()
+    assert len(history) == 2
+    assert float(history[1].split(",")[5]) == result.val.accuracy
+    assert "Networks that were tried" in (out / "report.html").read_text()
+    assert notes[-1] == "kept: linear"
+
+
+def test_a_finished_run_goes_on_to_the_same_files(images: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    run(images, out)
+    before = (out / "model.safetensors").read_bytes()
+    again = run(images, out, existing="resume")
+    assert again.model == "linear"
+    assert (out / "model.safetensors").read_bytes() == before
+
+
+def test_an_interrupted_run_still_knows_its_rivals(images: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+
+    class Stop(Callback):
+        def on_step(self, step: int, loss: float) -> None:
+            if step == 2:
+                raise KeyboardInterrupt
+
+    with pytest.raises(InterruptedRunError):
+        run(images, out, callbacks=[Stop()])
+    assert json.loads((out / LEADERBOARD_FILE).read_text())["candidates"][0]["model"] == "linear"
+    result = run(images, out, existing="resume")
+    assert result.model == "linear"
+    assert result.report.course.leaderboard[0].kept
+
+
+def test_a_named_network_has_no_rivals(images: Path, tmp_path: Path) -> None:
+    plan = plan_run(images, model="lenet_relu", out=tmp_path / "run")
+    assert plan.rivals == ()
+    assert plan.seconds is None
+    assert plan.measured == frozenset()
+
+
+def test_a_time_shortens_a_run(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Each of 56 samples takes a quarter of a second, so that an epoch takes 1.25 times 14 s.
+    monkeypatch.setattr("falconet.training.probing.measure_speed", lambda *_: 4.0)
+    plan = plan_run(
+        images, model="lenet_relu", out=tmp_path / "run", seconds=60, settings={"training": {"patience": 9}}
+    )
+    assert plan.measured == {"epochs"}
+    result = execute(plan)
+    assert result.epochs == 3
+    assert yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["training"]["epochs"] == 3
+
+
+def test_epochs_that_are_asked_for_are_not_measured(images: Path, tmp_path: Path) -> None:
+    plan = plan_run(images, model="lenet_relu", epochs=2, out=tmp_path / "run", seconds=60)
+    assert plan.measured == frozenset()
+
+
+def test_a_loss_without_a_linear_probe_still_has_defaults(images: Path, tmp_path: Path) -> None:
+    plan = plan_run(images, settings={"training": {"loss": "mse"}}, out=tmp_path / "run")
+    assert plan.config.training.linear_probe is None
+    assert plan.config.training.loss == "mse"
