@@ -13,15 +13,25 @@ from falconet import interruption
 from falconet.artifact import Artifact
 from falconet.errors import ExportError, MissingExtraError
 from falconet.exporters.asking import ask
-from falconet.exporters.drafts import make_draft
 from falconet.exporters.runtimes import open_session
 from falconet.exporters.targets import TARGETS, Runtime, is_installed
-from falconet.latency import Latency, measure_latencies, pinned_threads
+from falconet.latency import Latency, measure_latencies, measure_latency, pinned_threads
 from falconet.storage import scratch
 
 LOGGER = logging.getLogger(__name__)
 Call = Callable[[], object]
 """Answers one sample."""
+QUICK = 0.5
+"""Seconds for the latency that every report has."""
+
+
+def time_torch(artifact: Artifact, *, seconds: float = QUICK) -> Latency:
+    """Return the latency of one normalized sample in torch, on one thread of this machine, measured within `seconds`.
+
+    A network that takes longer than that answers once to warm up, and once more.
+    """
+    with pinned_threads(1), torch.inference_mode():
+        return measure_latency(partial(artifact.model, artifact.make_blank()), seconds=seconds, least=1)
 
 
 def time_runtimes(artifact: Artifact) -> dict[Runtime, Latency]:
@@ -79,6 +89,14 @@ def open_exported(artifact: Artifact, folder: Path) -> dict[Runtime, Call]:
     return found
 
 
+def describe_plan() -> str:
+    """Return what `time_runtimes` is about to do, and for how long."""
+    if not is_installed(TARGETS["onnx"]):
+        return "no other runtime is installed: timing torch alone, some seconds"
+    names = " and ".join(list_runtimes())
+    return f"timing torch, {names}: an export, ten seconds or more, {LONGEST:g} s at most"
+
+
 def list_runtimes() -> list[Runtime]:
     """Return those that read ONNX and are installed."""
     return ["onnxruntime", *(("openvino",) if is_installed(TARGETS["openvino"]) else ())]
@@ -93,6 +111,8 @@ def open_call(runtime: Runtime, path: Path, artifact: Artifact) -> Call:
 
 def write_network(artifact: Artifact, path: Path) -> None:
     """Write the bare network as ONNX. Raises ExportError."""
+    # Both import the whole of torch.export, in seconds.
+    from falconet.exporters.drafts import make_draft
     from falconet.exporters.onnx import write_onnx
 
     write_onnx(make_draft(artifact, path.parent, raw=True), path)
