@@ -229,7 +229,7 @@ class ModelReport:
         return self.complexity.macs
 
 
-def describe_model(
+def describe_model(  # noqa: PLR0913 - one for each thing that a report says
     artifact: Artifact,
     history: Sequence[EpochRow],
     val: Evaluation,
