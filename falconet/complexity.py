@@ -91,6 +91,9 @@ def count_complexity(
 
     The sample is float32, or int64 for texts.
     """
+    # It imports triton where that is installed, in half a second that the first training step need not wait for.
+    from torch.utils.flop_counter import FlopCounterMode
+
     modes = {module: module.training for module in model.modules()}
     counter = FlopCounterMode(display=False)
     device = next(iter([*model.parameters(), *model.buffers()]), torch.empty(0)).device

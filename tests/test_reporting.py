@@ -12,12 +12,11 @@ import pytest
 import falconet
 from falconet import Latency, RunResult, cli, reporting
 from falconet.artifact import Artifact
-from falconet.errors import DataError, RunExistsError, UsageError
+from falconet.errors import DataError, UsageError
 from falconet.exporters import timing
 from falconet.report import ModelReport
 from falconet.reporting import load_history, update_report
 from falconet.schema import to_mapping
-from falconet.storage import hold
 
 LATENCIES = {"torch": Latency(2.0, 3.0, 4.0, 10), "onnxruntime": Latency(0.5, 0.6, 0.7, 10)}
 COSTS, REASONS = "<code>falconet report DIR --costs</code>", "<code>falconet report DIR --reasons</code>"
@@ -124,28 +123,6 @@ def test_only_runs_have_reports_to_write_anew(trained: RunResult, tmp_path: Path
     (run / "model.fnet").write_bytes(b"")
     with pytest.raises(UsageError, match="found a compressed model, whose report is complete"):
         update_report(run)
-
-
-def test_a_run_that_somebody_works_in_is_left_alone(run: Path) -> None:
-    import multiprocessing
-
-    context = multiprocessing.get_context("fork")
-    ready, done = context.Event(), context.Event()
-
-    def occupy() -> None:
-        with hold(run):
-            ready.set()
-            done.wait(60)
-
-    other = context.Process(target=occupy)
-    other.start()
-    try:
-        assert ready.wait(60)
-        with pytest.raises(RunExistsError, match="another process is at work there"):
-            update_report(run)
-    finally:
-        done.set()
-        other.join()
 
 
 @pytest.mark.parametrize("content", ["", "epoch\n1\n", "epoch,learning_rate\nx,y\n"])

@@ -6,8 +6,11 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import nn
+from torch.nn.utils.rnn import PackedSequence
 
 from falconet import interruption
 from falconet.artifact import Artifact
@@ -23,6 +26,8 @@ Call = Callable[[], object]
 """Answers one sample."""
 QUICK = 0.5
 """Seconds for the latency that every report has."""
+UNROLLED = 128
+"""Steps of recurrence that are exported just to be timed: each takes some 0.3 s to convert, and 1,460 took 17 minutes."""
 
 
 def time_torch(artifact: Artifact, *, seconds: float = QUICK) -> Latency:
@@ -74,6 +79,16 @@ def open_exported(artifact: Artifact, folder: Path) -> dict[Runtime, Call]:
     if not is_installed(TARGETS["onnx"]):
         return {}
     path, name, found = folder / "network.onnx", artifact.config.architecture, dict[Runtime, Call]()
+    unrolled = count_unrolled(artifact)
+    if unrolled > UNROLLED:
+        LOGGER.warning(
+            "%s is timed in torch alone: an export would unroll %d steps of recurrence, and take minutes (at most %d are); "
+            "falconet export does it",
+            name,
+            unrolled,
+            UNROLLED,
+        )
+        return {}
     folder.mkdir()
     try:
         write_network(artifact, path)
@@ -89,12 +104,34 @@ def open_exported(artifact: Artifact, folder: Path) -> dict[Runtime, Call]:
     return found
 
 
+@torch.inference_mode()
+def count_unrolled(artifact: Artifact) -> int:
+    """Return over how many steps recurrent layers go for a sample, of all layers and directions together."""
+    total = 0
+
+    def count(layer: nn.RNNBase, inputs: tuple[Any, ...]) -> None:
+        nonlocal total
+        found = inputs[0].data if isinstance(inputs[0], PackedSequence) else inputs[0]
+        steps = found.shape[0 if isinstance(inputs[0], PackedSequence) or not layer.batch_first else 1]
+        total += steps * layer.num_layers * (2 if layer.bidirectional else 1)
+
+    layers = [layer for layer in artifact.model.modules() if isinstance(layer, nn.RNNBase)]
+    hooks = [layer.register_forward_pre_hook(count) for layer in layers]  # type: ignore[arg-type]
+    try:
+        if layers:
+            artifact.model(artifact.make_blank())
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return total
+
+
 def describe_plan() -> str:
     """Return what `time_runtimes` is about to do, and for how long."""
     if not is_installed(TARGETS["onnx"]):
         return "no other runtime is installed: timing torch alone, some seconds"
     names = " and ".join(list_runtimes())
-    return f"timing torch, {names}: an export, ten seconds or more, {LONGEST:g} s at most"
+    return f"timing torch, {names}: an export, some ten seconds, up to some minutes for large networks"
 
 
 def list_runtimes() -> list[Runtime]:

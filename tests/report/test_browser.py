@@ -17,7 +17,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, sync_playwright
 from playwright.sync_api import Error as BrowserError
 
-from falconet import RunResult, metrics
+from falconet import metrics
 from falconet.evaluation import judge
 from falconet.explanation.pictures import Shown
 from falconet.explanation.reasons import Account, Reason
