@@ -27,7 +27,7 @@ Call = Callable[[], object]
 QUICK = 0.5
 """Seconds for the latency that every report has."""
 UNROLLED = 128
-"""Steps of recurrence that are exported just to be timed: each takes some 0.3 s to convert, and 1,460 took 17 minutes."""
+"""Steps of recurrence that are exported just to be timed: 1,460 took 17 minutes."""
 
 
 def time_torch(artifact: Artifact, *, seconds: float = QUICK) -> Latency:
@@ -82,8 +82,7 @@ def open_exported(artifact: Artifact, folder: Path) -> dict[Runtime, Call]:
     unrolled = count_unrolled(artifact)
     if unrolled > UNROLLED:
         LOGGER.warning(
-            "%s is timed in torch alone: an export would unroll %d steps of recurrence, and take minutes (at most %d are); "
-            "falconet export does it",
+            "%s is timed in torch alone: an export would unroll %d steps of recurrence, for minutes (limit: %d)",
             name,
             unrolled,
             UNROLLED,
