@@ -48,8 +48,8 @@ class Field:
 def call_directly(mode: type[Mode]) -> type[Mode]:
     """Return a dispatch mode whose `__torch_dispatch__` is called as it stands.
 
-    Torch wraps it so that `torch.compile` passes it by, and the first call of the wrapper imports torch._dynamo: seconds
-    for nothing, where nothing is compiled.
+    Torch wraps it so that `torch.compile` passes it by, and the first call of the wrapper imports torch._dynamo, for
+    seconds.
     """
     mode.__torch_dispatch__ = inspect.unwrap(mode.__torch_dispatch__)  # type: ignore[method-assign]
     return mode
