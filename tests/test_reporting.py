@@ -52,8 +52,9 @@ def test_what_is_on_disk_gives_the_same_report_again(run: Path, trained: RunResu
         assert facts.pop("latencies_ms").keys() == {"torch"}
     assert after == before
     assert tuple(report.history) == tuple(trained.report.history)
-    assert to_mapping(report.course) == to_mapping(trained.report.course)
-    assert report.settings == trained.report.settings
+    # Vitals that could not be measured are NaN, which equals nothing; YAML has lists where settings have tuples.
+    assert repr(report.course) == repr(trained.report.course)
+    assert json.dumps(report.settings) == json.dumps(trained.report.settings)
     assert COSTS in page
     assert (run / "model.safetensors").read_bytes() == (trained.out / "model.safetensors").read_bytes()
 
