@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -198,8 +199,10 @@ def load_history(path: Path) -> tuple[EpochRow, ...]:
     """Return the epochs of `metrics.csv`. Raises DataError for a damaged one."""
     try:
         with path.open(encoding="utf-8", newline="") as file:
-            rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file, strict=True)]
-        return tuple(EpochRow(**{**row, "epoch": int(row["epoch"])}) for row in rows)
+            return tuple(
+                EpochRow(int(row["epoch"]), *(float(row[field.name]) for field in dataclasses.fields(EpochRow)[1:]))
+                for row in csv.DictReader(file, strict=True)
+            )
     except (OSError, KeyError, TypeError, ValueError, csv.Error) as error:
         raise DataError(f"{path}: wanted a row for each epoch, found other values ({error})") from error
 

@@ -115,7 +115,7 @@ def count_unrolled(artifact: Artifact) -> int:
         total += steps * layer.num_layers * (2 if layer.bidirectional else 1)
 
     layers = [layer for layer in artifact.model.modules() if isinstance(layer, nn.RNNBase)]
-    hooks = [layer.register_forward_pre_hook(count) for layer in layers]  # type: ignore[arg-type]
+    hooks = [layer.register_forward_pre_hook(count) for layer in layers]
     try:
         if layers:
             artifact.model(artifact.make_blank())
