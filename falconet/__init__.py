@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from falconet.models.pretrained import Pretrained as Pretrained
     from falconet.models.pretrained import load_pretrained as load_pretrained
     from falconet.predictions import Predictions as Predictions
+    from falconet.reporting import update_report as update_report
     from falconet.runs import RunResult as RunResult
     from falconet.runs import train as train
     from falconet.spec import ImageSpec as ImageSpec
@@ -133,6 +134,7 @@ HOMES = {
     "scale_compound": "falconet.models.efficientnet",
     "summarize": "falconet.complexity",
     "train": "falconet.runs",
+    "update_report": "falconet.reporting",
 }
 
 __all__ = sorted(HOMES)  # noqa: PLE0605

@@ -17,12 +17,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.hooks import RemovableHandle
 
 from falconet.models.registry import choose_kind, create_model, native_input
 from falconet.models.table import MODELS
-from falconet.receptive import FieldMode
+from falconet.receptive import FieldMode, call_directly
 from falconet.spec import Kind
 
 
@@ -90,7 +90,7 @@ def count_complexity(
     The sample is float32, or int64 for texts.
     """
     modes = {module: module.training for module in model.modules()}
-    counter = FlopCounterMode(display=False)
+    counter = MacCounter()
     device = next(iter([*model.parameters(), *model.buffers()]), torch.empty(0)).device
     # No token may be 0, which is padding.
     sample = torch.ones(1, *input_shape, dtype=torch.int64 if kind == "text" else torch.float32, device=device)
@@ -105,7 +105,38 @@ def count_complexity(
             module.training = mode
     layers = tuple(iterate_layers(model, trace))
     params = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-    return Complexity(name, input_shape, layers, params, counter.get_total_flops() // 2)
+    return Complexity(name, input_shape, layers, params, counter.macs)
+
+
+@call_directly
+class MacCounter(TorchDispatchMode):
+    """Counts multiply-accumulates by torch's own formulas of each operator, while it is active."""
+
+    def __init__(self) -> None:
+        # It imports triton where that is installed, in half a second that the first training step need not wait for.
+        from torch.utils.flop_counter import flop_registry
+
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.formulas = flop_registry
+        self.flops = 0
+
+    @property
+    def macs(self) -> int:
+        """So far; the formulas count a multiplication and its addition as two."""
+        return self.flops // 2
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        formula = self.formulas.get(func.overloadpacket)
+        if formula is None and func.namespace != "prim":
+            with self:
+                parts = func.decompose(*args, **kwargs)
+            if parts is not NotImplemented:
+                return parts
+        found = func(*args, **kwargs)
+        if formula is not None:
+            self.flops += formula(*args, **kwargs, out_val=found)
+        return found
 
 
 class Trace:
@@ -114,7 +145,7 @@ class Trace:
     The counter keeps its own account by module, but that goes astray where one module has two parents.
     """
 
-    def __init__(self, model: nn.Module, counter: FlopCounterMode, fields: FieldMode) -> None:
+    def __init__(self, model: nn.Module, counter: MacCounter, fields: FieldMode) -> None:
         self.fields = fields
         self.seen: dict[str, tuple[int, ...]] = {}
         self.shapes: dict[str, list[tuple[int, ...]]] = {}
@@ -139,7 +170,7 @@ class Trace:
 
     def settle(self) -> None:
         """Book what was computed since the last call on the innermost module that runs."""
-        total = self.counter.get_total_flops() // 2
+        total = self.counter.macs
         if self.running:
             self.macs[self.running[-1]] += total - self.settled
         self.settled = total

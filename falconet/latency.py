@@ -80,30 +80,37 @@ def find_rank(count: int, confidence: float = 0.95) -> int | None:
     return rank if rank >= 0 else None
 
 
-def measure_latency(call: Callable[[], object], *, calls: int = 200, warmup: int = 20, seconds: float = 2.0) -> Latency:
+def measure_latency(
+    call: Callable[[], object], *, calls: int = 200, warmup: int = 20, seconds: float = 2.0, least: int = LEAST_TURNS
+) -> Latency:
     """Time `call` up to `calls` times, or until `seconds` have passed, after `warmup` calls that do not count.
 
-    Warming up takes a quarter of `seconds` at most, but one call. At least ten calls are timed, or `calls` where that
-    is less, however long they take.
+    Warming up takes a quarter of `seconds` at most, but one call. At least `least` calls are timed, or `calls` where
+    that is less, however long they take.
     """
-    return measure_latencies([call], calls=calls, warmup=warmup, seconds=seconds)[0]
+    return measure_latencies([call], calls=calls, warmup=warmup, seconds=seconds, least=least)[0]
 
 
 def measure_latencies(
-    several: Sequence[Callable[[], object]], *, calls: int = 200, warmup: int = 20, seconds: float = 2.0
+    several: Sequence[Callable[[], object]],
+    *,
+    calls: int = 200,
+    warmup: int = 20,
+    seconds: float = 2.0,
+    least: int = LEAST_TURNS,
 ) -> list[Latency]:
     """Time each as `measure_latency` does, but in turns, so that what else the machine does slows all of them alike.
 
     A turn is ten calls after one that does not count, since the others used the caches before it; fewer where they are
-    slow, down to a single one, which counts. There are ten turns at least, or as many as `calls` are, however long they
-    take.
+    slow, down to a single one, which counts. There are `least` turns at least, or as many as `calls` are, however long
+    they take.
     """
     slowest = max([warm_up(call, warmup, WARMUP_SHARE * seconds) for call in several])
     alone = len(several) == 1
     most = 1 if alone else max(1, min(TURN_CALLS, calls // LEAST_TURNS, int(seconds / TURNS / (slowest or 1e-9))))
     turns: list[list[list[float]]] = [[] for _ in several]
     deadline, done = time.perf_counter() + seconds * len(several), 0
-    while done < calls and (len(turns[0]) < LEAST_TURNS or time.perf_counter() < deadline):
+    while done < calls and (len(turns[0]) < least or time.perf_counter() < deadline):
         for call, own in zip(several, turns, strict=True):
             if most > 1:
                 call()

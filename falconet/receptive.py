@@ -9,10 +9,11 @@ mean, recurrence, attention.
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Iterator, MutableMapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -20,6 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
 aten = torch.ops.aten
+Mode = TypeVar("Mode", bound=TorchDispatchMode)
 POOLINGS = (aten.max_pool2d_with_indices.default, aten.avg_pool2d.default, aten.max_pool2d.default)
 PRODUCTS = (aten.addmm.default, aten.mm.default, aten.bmm.default, aten.baddbmm.default)
 MEANS = (aten.mean.dim, aten.sum.dim_IntList)
@@ -43,6 +45,17 @@ class Field:
         return Field(size, tuple(j * step for j, step in zip(self.jump, s, strict=True)))
 
 
+def call_directly(mode: type[Mode]) -> type[Mode]:
+    """Return a dispatch mode whose `__torch_dispatch__` is called as it stands.
+
+    Torch wraps it so that `torch.compile` passes it by, and the first call of the wrapper imports torch._dynamo, for
+    seconds.
+    """
+    mode.__torch_dispatch__ = inspect.unwrap(mode.__torch_dispatch__)  # type: ignore[method-assign]
+    return mode
+
+
+@call_directly
 class FieldMode(TorchDispatchMode):
     """Follows what each tensor sees of one input, while it is active."""
 

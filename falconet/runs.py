@@ -42,15 +42,8 @@ from falconet.errors import (
     PathError,
     UsageError,
 )
-from falconet.evaluation import (
-    Answers,
-    Evaluation,
-    calibrate,
-    describe_calibration,
-    evaluate_split,
-    judge_answers,
-)
-from falconet.evaluation.baselines import Prepared, measure_baselines
+from falconet.evaluation import Answers, Evaluation, calibrate
+from falconet.evaluation.baselines import Prepared
 from falconet.models import create_model, find_model
 from falconet.models.forward_cost import measure_forward
 from falconet.models.layers import find_sample
@@ -65,22 +58,22 @@ from falconet.planning import (
     Settings,
     check_again,
     plan_run,
-    short_name,
     write_config,
 )
-from falconet.report import Course, LeaderboardRow, ModelReport, describe_model, render_card, render_html
+from falconet.report import Course, LeaderboardRow, ModelReport
 from falconet.report.curves import draw_rates
+from falconet.reporting import HISTORY_FILE, VITALS_FILE, find_ailments, report_on, save_report
 from falconet.schema import from_mapping, to_mapping
 from falconet.spec import ImageSpec, InputSpec, PixelType, SeriesSpec, TextSpec
-from falconet.storage import check_held, format_json, hold, prepare_folder, read_json, write_json, write_text
+from falconet.storage import check_held, hold, prepare_folder, read_json, write_json, write_text
 from falconet.training import Callback, EpochRow
 from falconet.training.checkpoints import load_checkpoint, remove_checkpoints
 from falconet.training.config import TrainConfig, warn_balance
-from falconet.training.diagnoses import Diagnosis, diagnose, load_vitals, save_vitals
+from falconet.training.diagnoses import Diagnosis, load_vitals, save_vitals
 from falconet.training.distillation import Teacher
 from falconet.training.distributed import ALONE, Team, join_team
 from falconet.training.doctor import Doctor
-from falconet.training.energy import ENERGY_FILE, energy_facts, load_energy, watch_energy
+from falconet.training.energy import ENERGY_FILE, load_energy, watch_energy
 from falconet.training.linear_probe import Solution
 from falconet.training.loggers import find_events
 from falconet.training.loop import LEAST_RATE, FitResult, check_fit, fit, solve_output, tell
@@ -112,9 +105,6 @@ class RunResult:
     """Files of the source that were no samples, counted by extension."""
 
 
-VITALS_FILE = "vitals.csv"
-
-
 class MetricsFiles(Callback):
     """Keeps `metrics.csv` up to date, one row an epoch, and `vitals.csv`, one for each epoch and layer."""
 
@@ -137,7 +127,7 @@ class MetricsFiles(Callback):
         writer = csv.DictWriter(buffer, [field.name for field in dataclasses.fields(EpochRow)], lineterminator="\n")
         writer.writeheader()
         writer.writerows(dataclasses.asdict(row) for row in self.rows)
-        write_text(self.out / "metrics.csv", buffer.getvalue())
+        write_text(self.out / HISTORY_FILE, buffer.getvalue())
         save_vitals(self.out / VITALS_FILE, self.doctor.vitals)
 
 
@@ -552,12 +542,10 @@ def conclude(kept: Trial, seen: Course, started: float, second: torch.nn.Module 
     """
     plan, feed, result = kept.plan, kept.feed, kept.result
     artifact = keep_best(kept)
-    labels = plan.dataset.splits["val"].labels
-    chance = float(np.bincount(labels).max() / len(labels))
-    diagnoses = diagnose(result.history, seen.vitals, chance, diverged=result.ending == "diverged")
+    diagnoses = find_ailments(result.history, seen.vitals, plan.dataset, diverged=result.ending == "diverged")
     check_ending(plan, result, diagnoses)
     artifact, answers = calibrate(artifact, plan.dataset)
-    diagnoses = (*diagnoses, *diagnose_outcome(describe_outcome(plan, feed, answers, result.best_epoch)))
+    diagnoses += diagnose_outcome(describe_outcome(plan, feed, answers, result.best_epoch))
     if second is not None:
         provenance = dataclasses.replace(artifact.config.provenance, refit=True)
         config = dataclasses.replace(artifact.config, provenance=provenance)
@@ -874,41 +862,29 @@ def judge_run(
 ) -> RunResult:
     """Judge the artifact from raw samples and save it with `metrics.json`, the report and the model card, in one step.
 
-    `val_answers` are those on the validation split.
+    `val_answers` are those on the validation split. The latencies in other runtimes and explanations, which take
+    longer than that, are for `falconet.reporting.update_report` to add.
     """
     dataset = plan.dataset
-    val = judge_answers(artifact, val_answers, "val", dataset)
-    test, answers = evaluate_split(artifact, dataset.splits["test"], "test", dataset)
-    calibration = describe_calibration(artifact, val_answers, answers)
-    learned = Prepared(feed.train.inputs, feed.train.labels)
-    baselines = measure_baselines(learned, answers, feed.spec, feed.tokenizer)
-    course = dataclasses.replace(course, baselines=baselines)
-    report = describe_model(
+    report, answers = report_on(
         artifact,
-        result.history,
-        val,
-        test,
-        answers=answers,
-        calibration=calibration,
+        dataset,
+        val_answers,
+        history=result.history,
         course=course,
         settings=to_mapping(plan.config),
+        learned=Prepared(feed.train.inputs, feed.train.labels),
     )
-    costs = {"params": report.params, "macs": report.macs, "bytes": report.bytes, "latency_ms": report.latency.p50}
-    latencies = {"latencies_ms": {runtime: latency.p50 for runtime, latency in report.latencies.items()}}
-    diagnoses = [to_mapping(diagnosis) for diagnosis in course.diagnoses]
-    judged = {"val": to_mapping(val), "test": to_mapping(test), "calibration": to_mapping(calibration)}
-    facts = {"weights_sha256": report.digest, **costs, **latencies, **judged, "diagnoses": diagnoses}
-    facts["leaderboard"] = [to_mapping(row) for row in course.leaderboard]
-    facts["baselines"] = [to_mapping(baseline) for baseline in baselines]
-    facts["training_seconds"] = sum(row.seconds for row in result.history)
-    if course.energy:
-        facts["energy"] = energy_facts(course.energy)
-    title = f"{report.name} on {short_name(dataset.source)}"
-    page, card = render_html([report], title), render_card(report)
-    artifact.save(plan.out, {"metrics.json": format_json(facts), "report.html": page, "README.md": card})
-    seconds = time.perf_counter() - started
-    name = artifact.config.architecture
-    skipped = (*dataset.unreadable, *feed.unreadable, *answers.unreadable)
+    save_report(artifact, report, plan.out, dataset)
     return RunResult(
-        plan.out, name, len(result.history), seconds, result.best_epoch, val, test, report, skipped, dataset.ignored
+        plan.out,
+        artifact.config.architecture,
+        len(result.history),
+        time.perf_counter() - started,
+        result.best_epoch,
+        report.val,
+        report.test,
+        report,
+        (*dataset.unreadable, *feed.unreadable, *answers.unreadable),
+        dataset.ignored,
     )

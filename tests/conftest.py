@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +14,8 @@ from PIL import Image
 
 from falconet.artifact import Artifact
 from falconet.errors import ExportError
+from falconet.report import ModelReport
+from falconet.reporting import update_report
 from falconet.runs import RunResult, train
 
 # How long an example takes says more about what else the machine does than about the code.
@@ -89,3 +92,11 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> RunResult:
     """A run of two epochs on the digits, for tests that need an artifact; do not write to its folder."""
     out = tmp_path_factory.mktemp("runs") / "digits-lenet_relu"
     return train("digits", model="lenet_relu", epochs=2, out=out)
+
+
+@pytest.fixture(scope="session")
+def explained(trained: RunResult, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ModelReport]:
+    """The same run with explanations in its report: its folder, not to be written to, and what the report says."""
+    out = tmp_path_factory.mktemp("explained") / "digits-lenet_relu"
+    shutil.copytree(trained.out, out)
+    return out, update_report(out, reasons=True)

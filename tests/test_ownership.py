@@ -23,6 +23,7 @@ VERBS = {
     "compress": ["compress", "MODEL", "digits", "--out", "OUT"],
     "explain": ["explain", "MODEL", "digits", "--samples", "1", "--out", "OUT"],
     "export": ["export", "MODEL", "--to", "torch", "--out", "OUT/m.pt2"],
+    "report": ["report", "OUT"],
     "demo": ["demo", "--out", "OUT"],
 }
 

@@ -501,3 +501,16 @@ def test_config_yaml_holds_the_resolved_configuration(trained: RunResult) -> Non
     assert content["model"]["name"] == "lenet_relu"
     assert content["training"]["epochs"] == 2
     assert content["augmentation"]["rotate"] == 10
+
+
+SLOW_IMPORTS = {"torch._dynamo", "torch.export._trace", "sympy", "onnx", "onnxscript", "pandas", "captum"}
+"""Each takes half a second or more, and no training needs it."""
+
+
+@pytest.mark.slow
+def test_training_imports_nothing_that_only_other_verbs_need(tmp_path: Path) -> None:
+    arguments = ["train", "digits", "--model", "lenet5", "--epochs", "1", "--out", str(tmp_path / "run")]
+    code = f"import sys; from falconet import cli; code = cli.run({arguments!r}); print(*sys.modules); sys.exit(code)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not SLOW_IMPORTS & set(done.stdout.split())
+    assert (tmp_path / "run" / "report.html").is_file()

@@ -18,6 +18,7 @@ from falconet.evaluation import Evaluation, describe_calibration, evaluate_split
 from falconet.evaluation.answers import answer_known
 from falconet.evaluation.contests import compare_answers
 from falconet.evaluation.judgement import judge_answers
+from falconet.explanation.reasons import find_reasons
 from falconet.exporters.exporting import Export, export
 from falconet.exporters.timing import time_together
 from falconet.report import Course, ModelReport, Shrinking, describe_model, render_card, render_html
@@ -106,6 +107,8 @@ def conclude(
         calibration=describe_calibration(artifact, val_answers, answers),
         course=Course(),
         settings=to_mapping(workshop.config),
+        latencies=after,
+        reasons=find_reasons(artifact, answers),
         shrinking=shrinking,
     )
     compression = Compression(out, budget, tuple(trials), chosen, shrinking, val, test)

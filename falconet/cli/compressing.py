@@ -46,10 +46,11 @@ def compress(
     debug: Debug = False,
 ) -> None:
     """Find the smallest file of a trained model that still answers right, within a budget."""
-    from falconet.budget.goals import Budget, parse_count, parse_latency, parse_size, parse_time
+    from falconet.budget.goals import Budget
     from falconet.catalog import check_artifact, check_source
     from falconet.planning import parse_assignments
     from falconet.schema import merge
+    from falconet.units import parse_count, parse_latency, parse_size, parse_time
 
     if resume and overwrite:
         raise UsageError("--resume and --overwrite exclude each other")

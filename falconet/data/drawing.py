@@ -20,6 +20,7 @@ from falconet.storage import write_bytes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#f0e442")
@@ -87,6 +88,33 @@ def draw_text(axes: Axes, text: str) -> None:
     axes.text(
         0.04, 0.95, "\n".join(lines), transform=axes.transAxes, va="top", parse_math=False, family="monospace", size=6
     )  # fmt: skip
+
+
+def label_powers(axis: Axis) -> None:
+    """Write the ticks of a logarithmic axis as 10⁻³, in plain letters.
+
+    matplotlib has the same as formulas, which it sets with a parser of TeX: a third of the time of a report's pictures.
+    """
+    from matplotlib.ticker import LogFormatter
+
+    class Powers(LogFormatter):
+        """Labels the ticks that matplotlib would, which are those with a text."""
+
+        def __call__(self, x: float, pos: int | None = None) -> str:
+            return write_power(x) if super().__call__(x, pos) else ""
+
+    axis.set_major_formatter(Powers())
+    axis.set_minor_formatter(Powers())
+
+
+def write_power(value: float) -> str:
+    """Return a number above 0 as a power of ten, times a digit where it is none."""
+    digit, _, exponent = f"{value:.0e}".partition("e")
+    power = f"10{str(int(exponent)).translate(SUPERSCRIPTS)}"
+    return power if digit == "1" else f"{digit}×{power}"
+
+
+SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 def choose_colors(count: int) -> Sequence[Any]:

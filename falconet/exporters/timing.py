@@ -6,22 +6,37 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import nn
+from torch.nn.utils.rnn import PackedSequence
 
 from falconet import interruption
 from falconet.artifact import Artifact
 from falconet.errors import ExportError, MissingExtraError
 from falconet.exporters.asking import ask
-from falconet.exporters.drafts import make_draft
 from falconet.exporters.runtimes import open_session
 from falconet.exporters.targets import TARGETS, Runtime, is_installed
-from falconet.latency import Latency, measure_latencies, pinned_threads
+from falconet.latency import Latency, measure_latencies, measure_latency, pinned_threads
 from falconet.storage import scratch
 
 LOGGER = logging.getLogger(__name__)
 Call = Callable[[], object]
 """Answers one sample."""
+QUICK = 0.5
+"""Seconds for the latency that every report has."""
+UNROLLED = 128
+"""Steps of recurrence that are exported just to be timed: 1,460 took 17 minutes."""
+
+
+def time_torch(artifact: Artifact, *, seconds: float = QUICK) -> Latency:
+    """Return the latency of one normalized sample in torch, on one thread of this machine, measured within `seconds`.
+
+    A network that takes longer than that answers once to warm up, and once more.
+    """
+    with pinned_threads(1), torch.inference_mode():
+        return measure_latency(partial(artifact.model, artifact.make_blank()), seconds=seconds, least=1)
 
 
 def time_runtimes(artifact: Artifact) -> dict[Runtime, Latency]:
@@ -64,6 +79,15 @@ def open_exported(artifact: Artifact, folder: Path) -> dict[Runtime, Call]:
     if not is_installed(TARGETS["onnx"]):
         return {}
     path, name, found = folder / "network.onnx", artifact.config.architecture, dict[Runtime, Call]()
+    unrolled = count_unrolled(artifact)
+    if unrolled > UNROLLED:
+        LOGGER.warning(
+            "%s is timed in torch alone: an export would unroll %d steps of recurrence, for minutes (limit: %d)",
+            name,
+            unrolled,
+            UNROLLED,
+        )
+        return {}
     folder.mkdir()
     try:
         write_network(artifact, path)
@@ -77,6 +101,36 @@ def open_exported(artifact: Artifact, folder: Path) -> dict[Runtime, Call]:
             LOGGER.warning("%s is not timed in %s: %s", name, runtime, error)
     interruption.check()
     return found
+
+
+@torch.inference_mode()
+def count_unrolled(artifact: Artifact) -> int:
+    """Return over how many steps recurrent layers go for a sample, of all layers and directions together."""
+    total = 0
+
+    def count(layer: nn.RNNBase, inputs: tuple[Any, ...]) -> None:
+        nonlocal total
+        found = inputs[0].data if isinstance(inputs[0], PackedSequence) else inputs[0]
+        steps = found.shape[0 if isinstance(inputs[0], PackedSequence) or not layer.batch_first else 1]
+        total += steps * layer.num_layers * (2 if layer.bidirectional else 1)
+
+    layers = [layer for layer in artifact.model.modules() if isinstance(layer, nn.RNNBase)]
+    hooks = [layer.register_forward_pre_hook(count) for layer in layers]
+    try:
+        if layers:
+            artifact.model(artifact.make_blank())
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return total
+
+
+def describe_plan() -> str:
+    """Return what `time_runtimes` is about to do, and for how long."""
+    if not is_installed(TARGETS["onnx"]):
+        return "no other runtime is installed: timing torch alone, some seconds"
+    names = " and ".join(list_runtimes())
+    return f"timing torch, {names}: an export, some ten seconds, up to some minutes for large networks"
 
 
 def list_runtimes() -> list[Runtime]:
@@ -93,6 +147,8 @@ def open_call(runtime: Runtime, path: Path, artifact: Artifact) -> Call:
 
 def write_network(artifact: Artifact, path: Path) -> None:
     """Write the bare network as ONNX. Raises ExportError."""
+    # Both import the whole of torch.export, in seconds.
+    from falconet.exporters.drafts import make_draft
     from falconet.exporters.onnx import write_onnx
 
     write_onnx(make_draft(artifact, path.parent, raw=True), path)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float64
 
-from falconet.data.drawing import COLORS, FRAME, draw_nothing, shorten
+from falconet.data.drawing import COLORS, FRAME, draw_nothing, label_powers, shorten
 from falconet.training import EpochRow
 from falconet.training.diagnoses import DEAD, LARGE_UPDATE, TINY_UPDATE, Vitals
 
@@ -93,7 +93,7 @@ def draw_gradients(axes: Axes, vitals: Sequence[Vitals]) -> None:
     axes.set_xlabel("epoch")
     figure = axes.get_figure(root=True)
     assert figure is not None
-    figure.colorbar(image, ax=axes)
+    label_powers(figure.colorbar(image, ax=axes).ax.yaxis)
 
 
 def draw_updates(axes: Axes, vitals: Sequence[Vitals]) -> None:
@@ -113,6 +113,7 @@ def draw_updates(axes: Axes, vitals: Sequence[Vitals]) -> None:
     for limit in (TINY_UPDATE, LARGE_UPDATE):
         axes.axhline(limit, color=FRAME, linestyle=":")
     axes.set_yscale("log")
+    label_powers(axes.yaxis)
     axes.set_xlabel("epoch")
     axes.legend(frameon=False)
 

@@ -7,7 +7,7 @@ import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -20,14 +20,16 @@ from falconet.errors import DataError
 from falconet.evaluation import Answers, Calibration, Evaluation
 from falconet.evaluation.baselines import Baseline, describe_verdict
 from falconet.evaluation.contests import Contest
-from falconet.explanation.reasons import Reasons, find_reasons
-from falconet.exporters.exporting import Export
+from falconet.explanation.reasons import Reasons
 from falconet.exporters.targets import Runtime
-from falconet.exporters.timing import find_fastest, time_runtimes
+from falconet.exporters.timing import find_fastest, time_torch
 from falconet.latency import Latency, SpeedRatio, compare_latencies
 from falconet.training import EpochRow
 from falconet.training.diagnoses import Diagnosis, Vitals
 from falconet.training.energy import Energy, describe_energy
+
+if TYPE_CHECKING:
+    from falconet.exporters.exporting import Export
 
 MISTAKES = 24
 
@@ -203,9 +205,11 @@ class ModelReport:
     bytes: int
     """Size of the weights' file."""
     latencies: Mapping[Runtime, Latency]
-    """Of one sample on one thread of this machine, without preprocessing, in torch and all runtimes installed."""
-    reasons: Reasons
-    """Of some mistakes and hits on the test split."""
+    """Of one sample on one thread of this machine, without preprocessing, in torch and the runtimes that were timed."""
+    timed: bool
+    """Whether all runtimes that are installed were timed, not torch alone."""
+    reasons: Reasons | None
+    """Of some mistakes and hits on the test split; None: not looked for."""
     settings: Mapping[str, Any]
     environment: Mapping[str, str]
     course: Course
@@ -249,7 +253,7 @@ class ModelReport:
         return self.complexity.macs
 
 
-def describe_model(
+def describe_model(  # noqa: PLR0913 - one for each thing that a report says
     artifact: Artifact,
     history: Sequence[EpochRow],
     val: Evaluation,
@@ -259,9 +263,15 @@ def describe_model(
     calibration: Calibration,
     course: Course,
     settings: Mapping[str, Any],
+    latencies: Mapping[Runtime, Latency] | None = None,
+    reasons: Reasons | None = None,
     shrinking: Shrinking | None = None,
 ) -> ModelReport:
-    """Gather a report; `answers` are what `test` was computed from."""
+    """Gather a report; `answers` are what `test` was computed from.
+
+    Of `latencies`, those of all runtimes, and `reasons`, which take their time, a report does without; torch alone is
+    timed in half a second.
+    """
     spec, model = artifact.config.input, artifact.model
     return ModelReport(
         config=share_config(artifact.config),
@@ -275,8 +285,9 @@ def describe_model(
         roc=draw_up(metrics.roc_curve, answers.logits, answers.split.labels, spec.labels),
         complexity=count_complexity(model, spec.shape, artifact.config.architecture, spec.kind),
         bytes=len(artifact.serialize()),
-        latencies=shrinking.after if shrinking else time_runtimes(artifact),
-        reasons=find_reasons(artifact, answers),
+        latencies=latencies or {"torch": time_torch(artifact)},
+        timed=latencies is not None,
+        reasons=reasons,
         settings=share_settings(settings),
         environment=describe_environment(),
         course=course,

@@ -233,13 +233,20 @@ def list_costs(report: ModelReport) -> tuple[Tile, ...]:
         Tile(
             "latency", f"{latency.p50:.2f} ms", f"median, one thread; p95 {latency.p95:.2f}, p99 {latency.p99:.2f} ms"
         ),
-        Tile("fastest runtime", report.fastest, f"{report.latencies[report.fastest].p50:.2f} ms"),
+        *list_fastest(report),
     )
 
 
-def list_trustworthiness(reasons: Reasons) -> tuple[Tile, ...]:
+def list_fastest(report: ModelReport) -> tuple[Tile, ...]:
+    """Return which runtime is the fastest, where they were timed."""
+    if not report.timed:
+        return ()
+    return (Tile("fastest runtime", report.fastest, f"{report.latencies[report.fastest].p50:.2f} ms"),)
+
+
+def list_trustworthiness(reasons: Reasons | None) -> tuple[Tile, ...]:
     """Return how the probability of answers follows their explanations, and what is left of these without training."""
-    if not reasons.scores:
+    if reasons is None or not reasons.scores:
         return ()
     score, floor = reasons.scores
     return (

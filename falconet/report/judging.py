@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float64, Int64
 
-from falconet.data.drawing import FRAME, cut
+from falconet.data.drawing import FRAME, cut, label_powers
 from falconet.escaping import escape_line
 from falconet.metrics import wilson_interval
 from falconet.report.pictures import BLUE, Picture, create_axes, to_svg
@@ -27,6 +27,10 @@ PANELS = 20
 """Classes that have a small picture: those of the smallest areas."""
 NAME_LENGTH = 14
 """Letters of a name that have room above a small picture."""
+LEFT, RIGHT, BOTTOM, TOP = 0.6, 0.1, 0.55, 0.3
+"""Inches around the small pictures, for numbers and names."""
+GAPS = 0.12, 0.25
+"""Between them, of their width and height."""
 
 
 def show_reliability(
@@ -85,6 +89,7 @@ def draw_reliability(
         lower[filled], count[filled], (upper - lower)[filled], align="edge", color=BLUE, edgecolor="none", alpha=0.6
     )
     counts.set(xlabel="confidence", ylabel="samples", yscale="log", ylim=(0.5, 2 * max(int(count.max(initial=1)), 1)))
+    label_powers(counts.yaxis)
     return figure
 
 
@@ -202,14 +207,18 @@ def draw_grid(names: Sequence[str], draw: Callable[[Axes, str], None], across: s
 
     columns = max(min(COLUMNS, len(names)), 1)
     rows = max(math.ceil(len(names) / columns), 1)
-    figure = Figure(figsize=(1.75 * columns + 0.5, 2 * rows + 0.4), layout="constrained")
+    width, height = 1.75 * columns + 0.5, 2 * rows + 0.4
+    figure = Figure(figsize=(width, height))
+    # The same texts stand around each: nothing need be measured to make room for them.
+    edges = {"left": LEFT / width, "right": 1 - RIGHT / width, "bottom": BOTTOM / height, "top": 1 - TOP / height}
+    figure.subplots_adjust(**edges, wspace=GAPS[0], hspace=GAPS[1])
     grid: Iterator[Any] = iter(figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flat)
     for name, axes in zip(names, grid, strict=False):
         draw(axes, name)
     for axes in grid:
         axes.remove()
-    figure.supxlabel(across, size=10)
-    figure.supylabel(up, size=10)
+    figure.supxlabel(across, size=10, y=0.05 / height)
+    figure.supylabel(up, size=10, x=0.05 / width)
     return figure
 
 

@@ -21,6 +21,8 @@ from falconet.training.callbacks import Callback, EpochRow
 
 ENERGY_FILE = "energy.json"
 """Kept beside `metrics.csv`, so that the parts of a resumed run add up."""
+START_AFTER = 10.0
+"""Seconds of training before codecarbon is imported: that takes seconds of its own, more than a short run has."""
 READ_SECONDS = 60
 """Between codecarbon's own readings, besides those at the ends of epochs: counters overflow when nobody looks."""
 
@@ -81,13 +83,17 @@ class Gauge(Protocol):
 class EnergyMeter(Callback):
     """Keeps `energy.json` of a run up to date, at the end of each epoch; `before` is what earlier parts of it took.
 
+    It starts reading after `wait` seconds: a run that is over by then has no figures.
+
     What a process takes after the last epoch that it ended is lost where it is killed.
     """
 
-    def __init__(self, out: Path, before: Energy, start: Callable[[Path], Gauge]) -> None:
+    def __init__(self, out: Path, before: Energy, start: Callable[[Path], Gauge], wait: float = 0.0) -> None:
         self.out = out
         self.before = before
         self.start = start
+        self.wait = wait
+        self.over = threading.Event()
         self.gauge: Gauge | None = None
         self.ended = False
         self.lock = threading.Lock()
@@ -104,12 +110,15 @@ class EnergyMeter(Callback):
         try:
             self.write()
         finally:
+            self.over.set()
             with self.lock:
                 self.ended = True
                 if self.gauge:
                     self.gauge.stop()
 
     def begin(self) -> None:
+        if self.over.wait(self.wait):
+            return
         try:
             gauge = self.start(self.out)
         except Exception:  # Whatever codecarbon stumbles over is no reason to stop training; the figures stay unknown.
@@ -130,7 +139,7 @@ def watch_energy(out: Path, resumed: bool) -> tuple[EnergyMeter, ...]:
     if find_spec("codecarbon") is None:
         return ()
     before = load_energy(out) if resumed else None
-    return (EnergyMeter(out, before or Energy(), start_codecarbon),)
+    return (EnergyMeter(out, before or Energy(), start_codecarbon, START_AFTER),)
 
 
 def load_energy(out: Path) -> Energy | None:
@@ -150,7 +159,7 @@ def energy_facts(energy: Energy) -> dict[str, Any]:
 def describe_energy(energy: Energy, trained: float) -> str:
     """Return energy in words; `trained`: seconds that the epochs of the run took."""
     if not energy.seconds:
-        return "not known: codecarbon gave no figures during training"
+        return f"not known: codecarbon, asked after {START_AFTER:g} s, gave no figures during training"
     sources = "; ".join(
         f"{source.part}: {source.how if source.basis == 'measured' else f'{source.basis} from {source.how}'}"
         for source in energy.sources

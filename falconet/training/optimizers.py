@@ -1,11 +1,12 @@
 """Optimizers, losses and the weight average, as TrainConfig names them."""
 
+import inspect
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
-import torch._dynamo  # The first optimizer would import it, in a second or two that belong to no step.
 import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor, nn, optim
@@ -16,6 +17,38 @@ from falconet.training.config import TrainConfig
 from falconet.training.finetuning import scale_rates
 
 Criterion = Callable[[Tensor, Tensor], Tensor]
+
+
+class Eager:
+    """Methods of torch's optimizers without what only `torch.compile` needs of them.
+
+    Torch wraps each so that the compiler passes it by, and the first call of a wrapper imports torch._dynamo, with half
+    of torch and sympy: seconds before the first step. Falconet compiles networks, never an optimizer. Where a version
+    of torch wraps nothing, these are the very methods.
+    """
+
+    add_param_group: Any = inspect.unwrap(optim.Optimizer.add_param_group)
+    state_dict: Any = inspect.unwrap(optim.Optimizer.state_dict)
+    load_state_dict: Any = inspect.unwrap(optim.Optimizer.load_state_dict)
+    zero_grad: Any = inspect.unwrap(optim.Optimizer.zero_grad)
+
+
+class SGD(Eager, optim.SGD):
+    """torch.optim.SGD."""
+
+    step: Any = torch.no_grad()(inspect.unwrap(optim.SGD.step))
+
+
+class Adam(Eager, optim.Adam):
+    """torch.optim.Adam."""
+
+    step: Any = torch.no_grad()(inspect.unwrap(optim.Adam.step))
+
+
+class AdamW(Eager, optim.AdamW):
+    """torch.optim.AdamW."""
+
+    step: Any = torch.no_grad()(inspect.unwrap(optim.AdamW.step))
 
 
 def make_optimizer(model: nn.Module, config: TrainConfig) -> optim.Optimizer:
@@ -33,8 +66,8 @@ def make_optimizer(model: nn.Module, config: TrainConfig) -> optim.Optimizer:
     ]
     if config.optimizer == "sgd":
         nesterov = config.nesterov and config.momentum > 0
-        return optim.SGD(groups, lr=config.learning_rate, momentum=config.momentum, nesterov=nesterov, fused=True)
-    kind = optim.Adam if config.optimizer == "adam" else optim.AdamW
+        return SGD(groups, lr=config.learning_rate, momentum=config.momentum, nesterov=nesterov, fused=True)
+    kind = Adam if config.optimizer == "adam" else AdamW
     return kind(groups, lr=config.learning_rate, betas=(config.momentum, 0.999), fused=True)
 
 

@@ -17,7 +17,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, sync_playwright
 from playwright.sync_api import Error as BrowserError
 
-from falconet import RunResult, metrics
+from falconet import metrics
 from falconet.evaluation import judge
 from falconet.explanation.pictures import Shown
 from falconet.explanation.reasons import Account, Reason
@@ -76,6 +76,7 @@ def invent(report: ModelReport, spec: InputSpec, samples: list[Any]) -> ModelRep
         for number, sample in enumerate(samples)
     ]
     config = dataclasses.replace(report.config, input=spec)
+    assert report.reasons is not None
     reasons = dataclasses.replace(report.reasons, accounts=tuple(invent_accounts(spec, samples[:3])))
     return dataclasses.replace(
         report, config=config, test=test, mistakes=mistakes, roc=roc, precision_recall=precision_recall, reasons=reasons
@@ -98,14 +99,14 @@ def invent_accounts(spec: InputSpec, samples: list[Any]) -> Iterator[Account]:
 
 
 @pytest.fixture(scope="module")
-def write(trained: RunResult, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+def write(explained: tuple[Path, ModelReport], tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """Return a function that writes a page of some kind of sample, of many classes or of two models."""
     folder = tmp_path_factory.mktemp("pages")
 
     @cache
     def write(kind: str) -> Path:
         path = folder / f"{kind}.html"
-        path.write_text(render_html(invent_reports(kind, trained.report), f"a page of {kind}"), encoding="utf-8")
+        path.write_text(render_html(invent_reports(kind, explained[1]), f"a page of {kind}"), encoding="utf-8")
         return path
 
     return write

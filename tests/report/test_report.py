@@ -17,7 +17,7 @@ from PIL import Image
 from falconet import RunResult, load_dataset
 from falconet.evaluation import Answers
 from falconet.explanation.reasons import Reasons
-from falconet.report import render_card, render_html
+from falconet.report import ModelReport, render_card, render_html
 from falconet.report.facts import find_mistakes
 from falconet.report.html import SECTIONS, describe, format_bytes, format_count, list_confusions
 from falconet.report.pictures import encode_picture, scope_ids
@@ -85,8 +85,10 @@ def test_mistakes_are_pictures_with_true_and_predicted_labels(html: str, trained
         assert image["alt"] == f"test sample {mistake.name}: true class {mistake.truth}, predicted {mistake.answer}"
 
 
-def test_answers_are_explained_with_pictures_and_how_far_to_believe_them(html: str, trained: RunResult) -> None:
-    reasons, images = trained.report.reasons, Page(html).images[len(trained.report.mistakes) :]
+def test_answers_are_explained_with_pictures_and_how_far_to_believe_them(explained: tuple[Path, ModelReport]) -> None:
+    html, report = (explained[0] / "report.html").read_text(encoding="utf-8"), explained[1]
+    reasons, images = report.reasons, Page(html).images[len(report.mistakes) :]
+    assert reasons is not None
     assert len(images) == 3 * len(reasons.accounts) == 18
     views = [images[start : start + 3] for start in range(0, len(images), 3)]
     for account, (sample, *overlays) in zip(reasons.accounts, views, strict=True):
@@ -100,14 +102,16 @@ def test_answers_are_explained_with_pictures_and_how_far_to_believe_them(html: s
 
 
 @pytest.mark.slow
-def test_explanations_that_are_no_better_than_chance_say_so(trained: RunResult) -> None:
-    (score, floor), accounts = trained.report.reasons.scores, trained.report.reasons.accounts
+def test_explanations_that_are_no_better_than_chance_say_so(explained: tuple[Path, ModelReport]) -> None:
+    found = explained[1].reasons
+    assert found is not None
+    (score, floor), accounts = found.scores, found.accounts
     worse = dataclasses.replace(score, insertion_auc=score.deletion_auc - 0.1)
     for reasons, words in (
         (Reasons("gradcam", accounts, (worse, floor)), "Do not rely on these pictures"),
         (Reasons("gradcam", note="it <broke>"), "This network was not explained: it &lt;broke&gt;"),
     ):
-        assert words in render_html([dataclasses.replace(trained.report, reasons=reasons)], "a page")
+        assert words in render_html([dataclasses.replace(explained[1], reasons=reasons)], "a page")
 
 
 def test_the_report_is_small(trained: RunResult) -> None:

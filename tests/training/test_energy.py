@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import socket
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -166,21 +167,40 @@ def test_what_is_not_known_is_not_invented(tmp_path: Path) -> None:
     assert energy == Energy()
     assert energy_facts(energy)["wh"] is None
     assert energy_facts(energy)["co2_g"] is None
-    assert describe_energy(energy, 1.0) == "not known: codecarbon gave no figures during training"
+    assert describe_energy(energy, 1.0) == "not known: codecarbon, asked after 10 s, gave no figures during training"
 
 
 def test_a_run_that_is_shorter_than_the_beginning(tmp_path: Path) -> None:
-    gauge = Gauge(RAPL)
+    gauge, begun = Gauge(RAPL), threading.Event()
 
     def dawdle(out: Path) -> Gauge:
+        begun.set()
         time.sleep(0.2)
         return gauge
 
     meter = EnergyMeter(tmp_path, Energy(), start=dawdle)
     meter.on_start(1, 1, [])
+    assert begun.wait(60)
     meter.on_end()
     meter.beginning.join()
     assert gauge.stopped
+    assert load_energy(tmp_path) == Energy()
+
+
+def test_a_short_run_does_not_begin_to_read(tmp_path: Path) -> None:
+    begun: list[Path] = []
+
+    def start(out: Path) -> Gauge:
+        begun.append(out)
+        return Gauge(RAPL)
+
+    meter = EnergyMeter(tmp_path, Energy(), start=start, wait=600.0)
+    meter.on_start(1, 1, [])
+    meter.on_epoch(ROW, best=True)
+    meter.on_end()
+    meter.beginning.join(timeout=60)
+    assert not meter.beginning.is_alive()
+    assert begun == []
     assert load_energy(tmp_path) == Energy()
 
 
@@ -313,6 +333,7 @@ class Stop(Callback):
 @pytest.mark.slow
 def test_a_run_records_it_and_a_resumed_one_adds_to_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("falconet.training.energy.start_codecarbon", lambda out: Gauge(RAPL, MEMORY))
+    monkeypatch.setattr("falconet.training.energy.START_AFTER", 0.0)
     with pytest.raises(InterruptedRunError):
         falconet.train("digits", model="lenet300_100", epochs=2, out=tmp_path, callbacks=[Stop()])
     before = load_energy(tmp_path)

@@ -88,6 +88,50 @@ def test_each_optimizer_steps_as_torch_does_it(config: TrainConfig, peer: Any) -
     torch.testing.assert_close(ours, theirs)
 
 
+@pytest.mark.parametrize(
+    ("config", "peer", "options"),
+    [
+        (TrainConfig(optimizer="sgd", momentum=0.0), torch.optim.SGD, {}),
+        (TrainConfig(optimizer="sgd"), torch.optim.SGD, {"momentum": 0.9, "nesterov": True}),
+        (TrainConfig(optimizer="adam"), torch.optim.Adam, {"betas": (0.9, 0.999)}),
+        (TrainConfig(optimizer="adamw"), torch.optim.AdamW, {"betas": (0.9, 0.999)}),
+    ],
+)
+def test_twenty_steps_give_the_weights_of_torch_to_the_last_bit(
+    config: TrainConfig, peer: Any, options: dict[str, Any]
+) -> None:
+    """With a scaler that leaves a step out, clipped gradients, a changing rate, and moments that went to disk."""
+    found = []
+    for kind in ("ours", "theirs"):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 3))
+        ours = make_optimizer(model, config)
+        groups = [{"params": group["params"], "weight_decay": group["weight_decay"]} for group in ours.param_groups]
+        make: Any = {"ours": lambda m=model: make_optimizer(m, config), "theirs": None}[kind] or (
+            lambda g=groups: peer([dict(group) for group in g], lr=config.learning_rate, fused=True, **options)
+        )
+        optimizer, scaler = make(), torch.amp.GradScaler("cpu", init_scale=8.0)
+        for step in range(20):
+            for group in optimizer.param_groups:
+                group["lr"] = 0.01 / (1 + step)
+            inputs = torch.randn(4, 6) * (torch.inf if step == 3 else 1)
+            scaler.scale(model(inputs).square().mean()).backward()
+            scaler.unscale_(optimizer)
+            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            scaler.step(optimizer)
+            scaler.update()
+            optimizer.zero_grad(set_to_none=True)
+            if step == 9:
+                stored = optimizer.state_dict()
+                optimizer = make()
+                optimizer.load_state_dict(stored)
+        found.append([parameter.detach().clone() for parameter in model.parameters()])
+        assert scaler.get_scale() == 4.0
+    for own, other in zip(*found, strict=True):
+        assert own.isfinite().all()
+        assert torch.equal(own, other)
+
+
 def test_cross_entropy_smooths_labels_as_torch_does() -> None:
     logits, labels = torch.randn(5, 3), torch.tensor([0, 1, 2, 0, 1])
     loss = make_criterion(TrainConfig(label_smoothing=0.2))(logits, labels)

@@ -1,0 +1,234 @@
+"""What a run's folder says of its model: `metrics.json`, `report.html` and `README.md`, written and written anew."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from falconet.artifact import Artifact, load_artifact
+from falconet.data import Dataset
+from falconet.errors import ArtifactError, DataError, UsageError
+from falconet.evaluation import Answers, describe_calibration, evaluate_split, judge_answers
+from falconet.evaluation.answers import answer_known
+from falconet.evaluation.baselines import Baseline, Prepared, measure_baselines
+from falconet.evaluation.judgement import find_split
+from falconet.exporters.targets import Runtime
+from falconet.latency import Latency
+from falconet.planning import CONFIG_FILE, holds_run, read_settings, short_name
+from falconet.report import Course, LeaderboardRow, ModelReport, describe_model, render_card, render_html
+from falconet.schema import from_mapping, to_mapping
+from falconet.storage import format_json, hold, read_json
+from falconet.training import EpochRow
+from falconet.training.diagnoses import Diagnosis, Vitals, diagnose, load_vitals
+from falconet.training.energy import energy_facts, load_energy
+
+HISTORY_FILE, VITALS_FILE, METRICS_FILE = "metrics.csv", "vitals.csv", "metrics.json"
+Notify = Callable[[str], object]
+"""Hears what takes long before it begins."""
+
+
+@dataclass(frozen=True)
+class Extras:
+    """What a report has beyond what is known at once: each takes a while and is added when asked for."""
+
+    costs: bool = False
+    """The latencies in all runtimes that are installed."""
+    reasons: bool = False
+    """Explanations of a few answers."""
+
+
+def update_report(
+    folder: str | Path,
+    *,
+    costs: bool = False,
+    reasons: bool = False,
+    data_root: str | Path | None = None,
+    notify: Notify = lambda line: None,
+) -> ModelReport:
+    """Write the report, the model card and the figures of a run anew, from what is on disk, and return the report.
+
+    `costs` adds the latencies in all runtimes that are installed, `reasons` explanations of a few mistakes and hits;
+    what one of these added to the same weights before stays. `notify` is told what takes long before it begins.
+    Nothing but these three files changes. Raises UsageError for a folder that is not a finished run's, DataError where
+    the data are not those any more that the model was trained on, and RunExistsError where another process is at work
+    in the folder.
+    """
+    out = Path(folder)
+    check_run(out)
+    with hold(out):
+        artifact = load_artifact(out)
+        known = read_facts(out, artifact)
+        source = artifact.config.provenance.data.source
+        dataset, _, _ = find_split(artifact, source, "test", data_root=data_root)
+        history, vitals = load_history(out / HISTORY_FILE), load_vitals(out / VITALS_FILE)
+        course = read_course(known, Course(vitals, find_ailments(history, vitals, dataset), load_energy(out)))
+        report, _ = report_on(
+            artifact,
+            dataset,
+            answer_known(artifact, dataset, "val"),
+            history=history,
+            course=course,
+            settings=read_settings(out / CONFIG_FILE),
+            extras=Extras(costs, reasons or "reasons" in known),
+            latencies=read_latencies(known),
+            notify=notify,
+        )
+        save_report(artifact, report, out, dataset)
+    return report
+
+
+def check_run(folder: Path) -> None:
+    """Raise UsageError for a folder whose report cannot be written anew: one that no finished training has written."""
+    if not holds_run(folder) or not (folder / HISTORY_FILE).is_file():
+        found = "a compressed model, whose report is complete" if (folder / "model.fnet").is_file() else "none"
+        raise UsageError(f"{folder}: wanted the folder of a run that falconet train has finished, found {found}")
+
+
+def report_on(
+    artifact: Artifact,
+    dataset: Dataset,
+    val_answers: Answers,
+    *,
+    history: Sequence[EpochRow],
+    course: Course,
+    settings: Mapping[str, Any],
+    extras: Extras = Extras(),
+    latencies: Mapping[Runtime, Latency] | None = None,
+    learned: Prepared | None = None,
+    notify: Notify = lambda line: None,
+) -> tuple[ModelReport, Answers]:
+    """Judge a trained network from raw samples; return all that its report says, and its answers on the test split.
+
+    `val_answers` are those on the validation split; `latencies` those that are known already. Baselines are fitted to
+    `learned`, the training samples; without them they are those of the `course`.
+    """
+    val = judge_answers(artifact, val_answers, "val", dataset)
+    test, answers = evaluate_split(artifact, dataset.splits["test"], "test", dataset)
+    if learned is not None:
+        baselines = measure_baselines(learned, answers, artifact.config.input, artifact.tokenizer)
+        course = dataclasses.replace(course, baselines=baselines)
+    if extras.costs:
+        latencies = time_all(artifact, notify)
+    report = describe_model(
+        artifact,
+        history,
+        val,
+        test,
+        answers=answers,
+        calibration=describe_calibration(artifact, val_answers, answers),
+        course=course,
+        settings=settings,
+        latencies=latencies,
+        reasons=explain_some(artifact, answers, notify) if extras.reasons else None,
+    )
+    return report, answers
+
+
+def time_all(artifact: Artifact, notify: Notify) -> Mapping[Runtime, Latency]:
+    """Return the latencies in all runtimes that are installed."""
+    from falconet.exporters.timing import describe_plan, time_runtimes
+
+    notify(describe_plan())
+    return time_runtimes(artifact)
+
+
+def explain_some(artifact: Artifact, answers: Answers, notify: Notify) -> Any:
+    """Return explanations of a few answers."""
+    from falconet.explanation.reasons import CASES, find_reasons
+
+    notify(f"explaining {2 * CASES} answers of the test split: some seconds, longer for large networks")
+    return find_reasons(artifact, answers)
+
+
+def save_report(artifact: Artifact, report: ModelReport, out: Path, dataset: Dataset) -> None:
+    """Write a model with the three files that speak of it, in one step."""
+    title = f"{report.name} on {short_name(dataset.source)}"
+    texts = {
+        METRICS_FILE: format_json(list_facts(report)),
+        "report.html": render_html([report], title),
+        "README.md": render_card(report),
+    }
+    artifact.save(out, texts)
+
+
+def list_facts(report: ModelReport) -> dict[str, Any]:
+    """Return what `metrics.json` holds: `runtimes` and `reasons` only where they were asked for."""
+    facts: dict[str, Any] = {
+        "weights_sha256": report.digest,
+        "params": report.params,
+        "macs": report.macs,
+        "bytes": report.bytes,
+        "latency_ms": report.latency.p50,
+        "latencies_ms": {runtime: latency.p50 for runtime, latency in report.latencies.items()},
+        "val": to_mapping(report.val),
+        "test": to_mapping(report.test),
+        "calibration": to_mapping(report.calibration),
+        "diagnoses": [to_mapping(diagnosis) for diagnosis in report.course.diagnoses],
+        "leaderboard": [to_mapping(row) for row in report.course.leaderboard],
+        "baselines": [to_mapping(baseline) for baseline in report.course.baselines],
+        "training_seconds": sum(row.seconds for row in report.history),
+    }
+    if report.timed:
+        facts["runtimes"] = {runtime: to_mapping(latency) for runtime, latency in report.latencies.items()}
+    if report.reasons is not None:
+        scores = [to_mapping(score) for score in report.reasons.scores]
+        found = {"method": report.reasons.method, "believable": report.reasons.believable, "note": report.reasons.note}
+        facts["reasons"] = {**found, "scores": scores}
+    if report.course.energy:
+        facts["energy"] = energy_facts(report.course.energy)
+    return facts
+
+
+def read_facts(out: Path, artifact: Artifact) -> dict[str, Any]:
+    """Return what `metrics.json` says of these very weights; nothing where it is missing, damaged or of others."""
+    try:
+        found = read_json(out / METRICS_FILE)
+    except ArtifactError:
+        return {}
+    return found if found.get("weights_sha256") == artifact.digest else {}
+
+
+def read_course(facts: Mapping[str, Any], course: Course) -> Course:
+    """Return what was seen in training with what only `metrics.json` tells of it, where that can be read."""
+    try:
+        diagnoses = [from_mapping(Diagnosis, row) for row in facts["diagnoses"]]
+        leaderboard = [from_mapping(LeaderboardRow, row) for row in facts["leaderboard"]]
+        baselines = [from_mapping(Baseline, row) for row in facts["baselines"]]
+    except (KeyError, TypeError, AttributeError, UsageError):
+        return course
+    return dataclasses.replace(course, diagnoses=diagnoses, leaderboard=leaderboard, baselines=baselines)
+
+
+def read_latencies(facts: Mapping[str, Any]) -> dict[Runtime, Latency] | None:
+    """Return the latencies in all runtimes that an earlier report had; None where it had none."""
+    try:
+        found = {name: from_mapping(Latency, values) for name, values in facts.get("runtimes", {}).items()}
+    except (AttributeError, UsageError):
+        return None
+    return found if "torch" in found else None
+
+
+def load_history(path: Path) -> tuple[EpochRow, ...]:
+    """Return the epochs of `metrics.csv`. Raises DataError for a damaged one."""
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            return tuple(
+                EpochRow(int(row["epoch"]), *(float(row[field.name]) for field in dataclasses.fields(EpochRow)[1:]))
+                for row in csv.DictReader(file, strict=True)
+            )
+    except (OSError, KeyError, TypeError, ValueError, csv.Error) as error:
+        raise DataError(f"{path}: wanted a row for each epoch, found other values ({error})") from error
+
+
+def find_ailments(
+    history: Sequence[EpochRow], vitals: Sequence[Vitals], dataset: Dataset, *, diverged: bool = False
+) -> list[Diagnosis]:
+    """Return what ails a run, beside always answering the most frequent class of the validation split."""
+    labels = dataset.splits["val"].labels
+    return list(diagnose(history, vitals, float(np.bincount(labels).max() / len(labels)), diverged=diverged))
