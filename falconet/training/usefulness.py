@@ -68,8 +68,8 @@ THRESHOLDS: dict[Ailment, Threshold] = {
     "validation_loss_rises": Threshold(
         WORSE_EPOCHS,
         "epochs after its minimum, with a validation loss that is a tenth higher",
-        "`diagnose` looks for it. Prechelt: Early stopping, but when? Neural Networks: Tricks of the Trade, 1998, stops "
-        "at rises of 1 to 5 %; one of 10 % that lasts is no scatter",
+        "`diagnose` looks for it. Prechelt: Early stopping, but when? Neural Networks: Tricks of the Trade, 1998, "
+        "stops at rises of 1 to 5 %; one of 10 % that lasts is no scatter",
     ),
     "shrunk_images": Threshold(
         4,
