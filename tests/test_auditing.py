@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from falconet import DataConfig, load_dataset
-from falconet.auditing import FOLDS, find_contradictions, find_label_errors, part, unite
+from falconet.auditing import FOLDS, find_contradictions, find_label_errors, part
 from falconet.data import Split
 from falconet.data.loader import Inputs
-from falconet.data.splits import complete_splits, mix
+from falconet.data.splits import complete_splits, mix, unite
 from falconet.errors import DataError
 from tests.data.builders import make_dataset, make_split
 

@@ -220,7 +220,7 @@ def test_a_single_run_beside_means_is_called_one(
 @pytest.mark.slow
 def test_folds_rank_models(few: Path, tmp_path: Path) -> None:
     lines: list[str] = []
-    asked = {"out": tmp_path / "out", "seeds": 1, "epochs": 2, "settings": SETTINGS, "folds": 3}
+    asked: dict[str, Any] = {"out": tmp_path / "out", "seeds": 1, "epochs": 2, "settings": SETTINGS, "folds": 3}
     comparison = compare(few, NAMES, **asked, tell=lines.append)
     for row in comparison.rows:
         kept = [read_json(tmp_path / "out" / "folds" / f"{row.model}-3-{fold}.json") for fold in range(3)]
@@ -241,7 +241,7 @@ def test_folds_rank_models(few: Path, tmp_path: Path) -> None:
 
 
 def test_models_are_ranked_by_validation_and_not_by_test() -> None:
-    facts = {"params": 5, "macs": 5, "bytes": 5, "latency_ms": 1.0}
+    facts: dict[str, Any] = {"params": 5, "macs": 5, "bytes": 5, "latency_ms": 1.0}
     rows = rank_rows(
         [
             ComparisonRow("lucky", accuracy=0.95, val_accuracy=0.8, **facts),
@@ -504,19 +504,19 @@ def test_the_front_holds_the_extremes_and_nothing_dominated(points: list[tuple[f
 def make_rows(points: list[tuple[float, float]]) -> tuple[ComparisonRow, ...]:
     rows = [
         ComparisonRow(
-            f"network_{index}",
-            accuracy,
-            0.01,
-            accuracy,
-            accuracy,
-            1,
-            int(cost),
-            int(cost),
-            cost,
+            model=f"network_{index}",
+            accuracy=accuracy,
+            accuracy_std=0.01,
+            macro_recall=accuracy,
+            macro_f1=accuracy,
+            params=1,
+            macs=int(cost),
+            bytes=int(cost),
+            latency_ms=cost,
             seeds=3,
             val_accuracy=accuracy,
             val_accuracy_std=0.01,
-        )  # fmt: skip
+        )
         for index, (accuracy, cost) in enumerate(points)
     ]
     return rank_rows([*rows, ComparisonRow("broken", failed="no reason")])

@@ -12,7 +12,11 @@ Of n samples, a true accuracy of 0.9 is seen as within 0.9 ± 1.96 sqrt(0.9 * 0.
 Epochs at the end of a schedule differ by less, so that the best of few samples is the luckiest one, often an early one.
 """
 PATIENT_SHARE, LEAST_PATIENCE = 4, 5
-"""Part of the epochs that may pass without a better one, and the least of them."""
+"""Part of the epochs that may pass without a better one, and the least of them.
+
+Of 40 epochs these are 10. In one run each on the digits (629 validation samples) and on photographs of hand signs (618),
+with the default network and schedule, 10 lost nothing of the accuracy of all 40 epochs; 5 lost 1.1 points of the latter.
+"""
 
 
 def choose_keeping(val_count: int, training: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Bool, Int64
 
 from falconet import metrics
-from falconet.training.diagnoses import Ailment, Diagnosis
+from falconet.training.diagnoses import WORSE_EPOCHS, Ailment, Diagnosis
 
 Baseline = Literal["majority", "linear"]
 BASELINES: dict[Baseline, str] = {
@@ -65,6 +65,12 @@ THRESHOLDS: dict[Ailment, Threshold] = {
         "The ratio of Buda, Maki, Mazurowski: A systematic study of the class imbalance problem in convolutional "
         "neural networks. Neural Networks 106, 2018, which begins at 10 for its larger data sets",
     ),
+    "validation_loss_rises": Threshold(
+        WORSE_EPOCHS,
+        "epochs after its minimum, with a validation loss that is a tenth higher",
+        "`diagnose` looks for it. Prechelt: Early stopping, but when? Neural Networks: Tricks of the Trade, 1998, "
+        "stops at rises of 1 to 5 %; one of 10 % that lasts is no scatter",
+    ),
     "shrunk_images": Threshold(
         4,
         "times the network's input, of the images' longer side",
@@ -72,7 +78,7 @@ THRESHOLDS: dict[Ailment, Threshold] = {
         "noise. Proceedings of the IRE 37, 1949)",
     ),
 }
-"""Each diagnosis of this module, from where on it is made, and why there."""
+"""Each diagnosis of a model's use, from where on it is made, and why there."""
 
 
 @dataclass(frozen=True, eq=False)
