@@ -80,7 +80,7 @@ from falconet.training.doctor import Doctor
 from falconet.training.energy import ENERGY_FILE, energy_facts, load_energy, watch_energy
 from falconet.training.loggers import find_events
 from falconet.training.loop import LEAST_RATE, FitResult, check_fit, fit, tell
-from falconet.training.optimizers import balance_classes
+from falconet.training.optimizers import weigh_classes
 from falconet.training.probing import find_batch_size, scan_rates
 
 if TYPE_CHECKING:
@@ -423,7 +423,6 @@ def prepare(plan: Plan, weights: Pretrained | None = None, team: Team = ALONE) -
         spec = dataclasses.replace(draft, mean=mean, std=std)
     preprocess, training = create_preprocess(spec, tokenizer), config.training
     labels = {name: torch.from_numpy(part.split.labels) for name, part in (("train", train), ("val", val))}
-    balanced = training.class_weights == "balanced"
     return Feed(
         spec,
         tokenizer,
@@ -446,7 +445,7 @@ def prepare(plan: Plan, weights: Pretrained | None = None, team: Team = ALONE) -
             rank=team.rank,
             world_size=team.size,
         ),
-        balance_classes(labels["train"], len(spec.labels)) if balanced else None,
+        weigh_classes(labels["train"], len(spec.labels), training),
         (*train.unreadable, *val.unreadable),
     )
 

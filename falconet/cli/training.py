@@ -44,7 +44,8 @@ Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run in th
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the run in the folder.")]
 Config = Annotated[Path | None, typer.Option(help="YAML file of settings.")]
 ClassWeights = Annotated[
-    str | None, typer.Option(help="balanced: rare classes count as much as frequent ones in the loss.")
+    str | None,
+    typer.Option(help="balanced: rare classes count as much as frequent ones in the loss; effective: nearly so."),
 ]
 Balance = Annotated[str | None, typer.Option(help="balanced: rare classes are drawn as often as frequent ones.")]
 Weights = Annotated[
@@ -58,7 +59,7 @@ UnfreezeAfter = Annotated[
 TeacherFolder = Annotated[
     str | None, typer.Option(metavar="DIR", help="A trained model whose answers the network learns to give too.")
 ]
-Loss = Annotated[str | None, typer.Option(help="cross_entropy, mse, cosface or arcface.")]
+Loss = Annotated[str | None, typer.Option(help="cross_entropy, mse, cosine, cosface or arcface.")]
 Recover = Annotated[
     bool, typer.Option("--recover", help="Where the loss becomes NaN, go back an epoch and on at half the rate.")
 ]
