@@ -20,7 +20,7 @@ LONGEST_BAND = 64
 """How far an alignment may lead from the diagonal: as a share of the longest series, and in steps."""
 
 ITERATIONS = 3
-"""Of averaging; for two series it changes little after the second."""
+"""Of averaging: for pairs of random walks and of noise, 96 to 98 % of the way to where ten iterations lead."""
 
 LEAST_SHARE = 0.5
 """A sample weighs at least so much in the average of it and a partner."""
@@ -89,7 +89,7 @@ def sum_aligned(
     bands: Int64[np.ndarray, " batch"],
 ) -> tuple[Float64[np.ndarray, "batch channels steps"], Float64[np.ndarray, "batch steps"]]:
     """Return for each step of the first series the sum and the number of the second's steps aligned with it."""
-    directions = align(first, second, bands)
+    directions, lowest = align(first, second, bands)
     sums, counts = np.zeros_like(first), np.zeros(first.shape[::2])
     rows = np.arange(len(first))
     at, other = first_lengths - 1, second_lengths - 1
@@ -98,7 +98,7 @@ def sum_aligned(
         counts[rows, at] += 1
         left = (at > 0) | (other > 0)
         rows, at, other = rows[left], at[left], other[left]
-        came = directions[at + other, rows, at]
+        came = directions[at + other, rows, at - lowest[at + other]]
         at, other = at - (came != RIGHT), other - (came != DOWN)
     return sums, counts
 
@@ -107,27 +107,37 @@ def align(
     first: Float64[np.ndarray, "batch channels steps"],
     second: Float64[np.ndarray, "batch channels others"],
     bands: Int64[np.ndarray, " batch"],
-) -> UInt8[np.ndarray, "diagonals batch steps"]:
-    """Return where the cheapest alignment up to each pair of steps comes from, by their sum and the first's step.
+) -> tuple[UInt8[np.ndarray, "diagonals batch width"], Int64[np.ndarray, " diagonals"]]:
+    """Return where the cheapest alignment up to each pair of steps comes from, and where each diagonal begins.
 
-    Costs are squared Euclidean distances over channels. Pairs of one sum depend on those of the two sums before alone,
-    so that all of a batch, and of a diagonal within the widest band, are computed at once.
+    A pair stands in the diagonal that is the sum of its steps, at the first's step less where that begins. Costs are
+    squared Euclidean distances over channels. Pairs of one diagonal depend on those of the two before it alone, so that
+    all of a batch, and of a diagonal within the widest band, are computed at once.
     """
     batch, _, steps = first.shape
-    others, reach = second.shape[2], int(bands.max())
-    directions = np.zeros((steps + others - 1, batch, steps), dtype=np.uint8)
-    # Column i + 1 holds the step i; column 0 stays out of reach, as does all beyond the band.
-    before, last = (np.full((batch, steps + 1), np.inf) for _ in range(2))
-    for diagonal in range(steps + others - 1):
-        low = max(0, diagonal - others + 1, (diagonal - reach + 1) // 2)
-        high = min(steps - 1, diagonal, (diagonal + reach) // 2)
-        at = np.arange(low, high + 1)
-        cost = np.square(first[:, :, low : high + 1] - second[:, :, diagonal - at]).sum(axis=1)
-        cost[np.abs(2 * at - diagonal) > bands[:, None]] = np.inf
-        choices = np.stack([before[:, low : high + 1], last[:, low : high + 1], last[:, low + 1 : high + 2]])
-        came = choices.argmin(axis=0)
-        directions[diagonal, :, low : high + 1] = came
-        current = np.full((batch, steps + 1), np.inf)
-        current[:, low + 1 : high + 2] = cost + (choices.min(axis=0) if diagonal else 0)
-        before, last = last, current
-    return directions
+    others, reach, uneven = second.shape[2], int(bands.max()), len(np.unique(bands)) > 1
+    diagonals = np.arange(steps + others - 1)
+    lows = np.maximum(0, np.maximum(diagonals - others + 1, (diagonals - reach + 1) // 2))
+    highs = np.minimum(steps - 1, np.minimum(diagonals, (diagonals + reach) // 2))
+    directions = np.zeros((len(diagonals), batch, int((highs - lows).max()) + 1), dtype=np.uint8)
+    # The batch innermost: what belongs to a diagonal lies in one piece. The second series runs backward along it.
+    ahead, behind = (np.ascontiguousarray(part.transpose(1, 2, 0)) for part in (first, second[:, :, ::-1]))
+    # Row i + 1 holds the step i; row 0 stays out of reach, as does all beyond the band.
+    before, last, current = (np.full((steps + 1, batch), np.inf) for _ in range(3))
+    before[0] = 0
+    for diagonal, low, high in zip(diagonals.tolist(), lows.tolist(), highs.tolist(), strict=True):
+        begin, end = others - 1 - diagonal + low, others - diagonal + high
+        cost = np.square(ahead[:, low : high + 1] - behind[:, begin:end]).sum(axis=0)
+        best = before[low : high + 1]
+        down, right = last[low : high + 1], last[low + 1 : high + 2]
+        came = (down < best).astype(np.uint8)
+        best = np.minimum(best, down)
+        np.maximum(came, RIGHT * (right < best).astype(np.uint8), out=came)
+        directions[diagonal, :, : high + 1 - low] = came.T
+        current[:] = np.inf
+        np.add(cost, np.minimum(best, right), out=current[low + 1 : high + 2])
+        if uneven:
+            beyond = np.abs(2 * np.arange(low, high + 1) - diagonal)[:, None] > bands
+            current[low + 1 : high + 2][beyond] = np.inf
+        before, last, current = last, current, before
+    return directions, lows

@@ -15,13 +15,15 @@ from jaxtyping import Float32, Int64, UInt
 from torch import Tensor
 
 from falconet.data.augmentation import Augmentation, ImageAugmentation, SeriesAugmentation, TextAugmentation
+from falconet.data.barycenters import average_pairs
 from falconet.data.cache import PixelCache, open_cache
 from falconet.data.dataset import ImageArray, Scalable, Split, Unreadable
-from falconet.data.distortions import augment_images, augment_series, mask_tokens, mix_samples
+from falconet.data.distortions import augment_images, augment_series, augment_tokens, mix_samples
 from falconet.data.preprocessing import (
     WHITES,
     AnyPreprocess,
     Preprocess,
+    SeriesPreprocess,
     create_preprocess,
     hold,
     lone_threads,
@@ -110,7 +112,37 @@ class Loader:
             return to_input(raw, self.preprocess), labels
         part = position * self.world_size + self.rank
         generator = torch.Generator().manual_seed(epoch_seed(self.seed, number, "data", part))
+        if isinstance(self.augmentation, SeriesAugmentation) and self.augmentation.barycenter:
+            raw = self.average(raw, mine, self.augmentation.barycenter, generator)
         return augment(raw, labels, self.preprocess, self.augmentation, generator)
+
+    def average(
+        self, raw: Tensor, indices: Int64[Tensor, " batch"], probability: float, generator: torch.Generator
+    ) -> Tensor:
+        """Replace some series by averages of them and others of their classes; one alone in its class stays."""
+        assert isinstance(self.inputs, Tensor)
+        partners = draw_partners(indices, self.labels, generator)
+        chosen = (torch.rand(len(indices), generator=generator) < probability) & (partners != indices)
+        if not bool(chosen.any()):
+            return raw
+        # Normalized, so that channels of other units weigh alike in the alignment.
+        mine, theirs = (to_input(series, self.preprocess) for series in (raw[chosen], self.inputs[partners[chosen]]))
+        assert isinstance(self.preprocess, SeriesPreprocess)
+        averages = average_pairs(mine, theirs, generator) * self.preprocess.std + self.preprocess.mean
+        return raw.index_copy(0, chosen.nonzero().flatten(), averages)
+
+
+def draw_partners(
+    indices: Int64[Tensor, " batch"], labels: Int64[Tensor, " samples"], generator: torch.Generator
+) -> Int64[Tensor, " batch"]:
+    """Draw for each sample another one of its class, each as likely; itself where it is the only one."""
+    order = torch.argsort(labels, stable=True)
+    counts = torch.bincount(labels)
+    first = (counts.cumsum(0) - counts)[labels[indices]]
+    place = torch.empty_like(order).scatter_(0, order, torch.arange(len(labels)))[indices] - first
+    others = counts[labels[indices]] - 1
+    step = 1 + (torch.rand(len(indices), generator=generator, dtype=torch.float64) * others).long()
+    return order[first + (place + step.clamp(max=others)) % (others + 1)]
 
 
 @torch.no_grad()
@@ -139,7 +171,7 @@ def augment(
     if isinstance(augmentation, SeriesAugmentation):
         return augment_series(to_input(raw, preprocess), augmentation, generator), labels
     assert isinstance(augmentation, TextAugmentation)
-    return mask_tokens(to_input(raw, preprocess), augmentation, generator), labels
+    return augment_tokens(to_input(raw, preprocess), augmentation, generator), labels
 
 
 def normalize_images(

@@ -47,9 +47,7 @@ def make_criterion(config: TrainConfig, class_weights: Tensor | None = None) -> 
     if config.loss == "mse":
         return lambda logits, labels: brier_loss(logits, labels, smoothing, class_weights)
     if config.loss == "cosine":
-        return lambda logits, labels: cosine_loss(
-            logits, labels, config.cross_entropy_weight, smoothing, class_weights
-        )
+        return lambda logits, labels: cosine_loss(logits, labels, config.cross_entropy_weight, smoothing, class_weights)
     if config.loss == "cross_entropy":
         return lambda logits, labels: weighted_cross_entropy(logits, labels, smoothing, class_weights)
     take = subtract_cosine if config.loss == "cosface" else widen_angle
@@ -113,9 +111,7 @@ def balance_classes(labels: Int64[Tensor, " samples"], num_classes: int) -> Floa
     return weights.float()
 
 
-def weigh_effectively(
-    labels: Int64[Tensor, " samples"], num_classes: int, beta: float
-) -> Float[Tensor, " classes"]:
+def weigh_effectively(labels: Int64[Tensor, " samples"], num_classes: int, beta: float) -> Float[Tensor, " classes"]:
     """Return (1 - beta) / (1 - beta^n) for a class of n samples, scaled to a mean of 1; 0 for an absent class.
 
     Cui et al.: Class-balanced loss based on effective number of samples. CVPR, 2019, equation 3 and section 4.1.
