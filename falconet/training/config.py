@@ -33,9 +33,11 @@ class TrainConfig:
     loss: Literal["cross_entropy", "mse", "cosine", "cosface", "arcface"] = "cross_entropy"
     """`mse`: the squared distance between predicted probabilities and the one-hot label (Brier, 1950).
 
+    `cosface` and `arcface`: cross-entropy where the true class must win by `margin`, for an output layer of cosines.
+
     `cosine`: 1 less the cosine between the logits and the one-hot label, plus `cross_entropy_weight` times the
     cross-entropy, for few samples (Barz, Denzler: Deep learning on small datasets without pre-training using cosine
-    loss. WACV, 2020). `cosface` and `arcface`: cross-entropy where the true class must win by `margin`, for an output layer of cosines.
+    loss. WACV, 2020).
     """
 
     margin: float = 0.2
@@ -169,8 +171,8 @@ def warn_balance(config: TrainConfig) -> tuple[str, ...]:
     if config.class_weights is None or config.sampler != "balanced":
         return ()
     return (
-        f"warning: class_weights={config.class_weights} and sampler=balanced correct the same imbalance twice, so that rare classes "
-        "count for too much; leave one of them out",
+        f"warning: class_weights={config.class_weights} and sampler=balanced correct the same imbalance twice, so that "
+        "rare classes count for too much; leave one of them out",
     )
 
 

@@ -161,7 +161,7 @@ def cosine_loss(
     label_smoothing: float = 0.0,
     class_weights: Float[Tensor, " classes"] | None = None,
 ) -> Float[Tensor, ""]:
-    """1 less the cosine between logits and label, plus a share of cross-entropy (Barz, Denzler 2020, equations 4 and 6).
+    """1 less the cosine between logits and label, plus a part of cross-entropy (Barz, Denzler 2020, equations 4, 6).
 
     The cosine bounds the gradient of any sample and leaves the length of the logits free, which the cross-entropy then
     settles. The paper takes that of a dense layer of its own behind the logits; here it is that of the logits, so that

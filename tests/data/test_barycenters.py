@@ -92,9 +92,10 @@ def test_a_batch_gives_what_each_series_gives_alone() -> None:
     weights = np.stack([np.full(4, 0.7), np.full(4, 0.3)])
     found = average_series(first, [first, second], weights, 3, 2)
     for row, (own, other) in enumerate(lengths):
-        mine, theirs = first[row : row + 1, :, :own], second[row : row + 1, :, :other]
+        longest = max(own, other)
+        mine, theirs = (part[row : row + 1, :, :longest] for part in (first, second))
         alone = average_series(mine, [mine, theirs], weights[:, :1], 3, 2)
-        np.testing.assert_allclose(found[row, :, :own], alone[0])
+        np.testing.assert_allclose(found[row, :, :own], alone[0, :, :own])
         assert np.isnan(found[row, :, own:]).all()
 
 

@@ -580,7 +580,7 @@ def test_measured_pixels_normalize_their_source() -> None:
 # Barycenters
 
 
-def series_loader(lengths: list[int], labels: list[int], **options: Any) -> Loader:
+def class_loader(lengths: list[int], labels: list[int], **options: Any) -> Loader:
     """Series of two channels, of which sample k has values near 10 k; NaN stands behind their ends."""
     spec = SeriesSpec((2, 12), ("a", "b", "c"), mean=(1.0, -1.0), std=(2.0, 0.5))
     noise = torch.rand(len(lengths), 2, 12, generator=torch.Generator().manual_seed(0))
@@ -592,7 +592,7 @@ def series_loader(lengths: list[int], labels: list[int], **options: Any) -> Load
 
 
 def test_barycenters_lie_between_series_of_one_class() -> None:
-    loader = series_loader([12, 9, 12, 5, 12, 12, 7], [0, 0, 0, 1, 1, 2, 0])
+    loader = class_loader([12, 9, 12, 5, 12, 12, 7], [0, 0, 0, 1, 1, 2, 0])
     inputs = loader.inputs
     assert isinstance(inputs, Tensor)
     changed = 0
@@ -614,15 +614,15 @@ def test_barycenters_lie_between_series_of_one_class() -> None:
 
 
 def test_barycenters_are_drawn_as_often_as_they_should() -> None:
-    loader = series_loader([12] * 60, [0] * 60, augmentation=SeriesAugmentation(barycenter=0.3))
-    plain = series_loader([12] * 60, [0] * 60, augmentation=None)
+    loader = class_loader([12] * 60, [0] * 60, augmentation=SeriesAugmentation(barycenter=0.3))
+    plain = class_loader([12] * 60, [0] * 60, augmentation=None)
     (before, _) = join(list(plain.epoch(1)))
     moved = [(join(list(loader.epoch(number)))[0] - before).abs().amax(dim=(1, 2)) > 1e-3 for number in range(1, 9)]
     assert float(torch.cat(moved).float().mean()) == pytest.approx(0.3, abs=0.07)
 
 
 def test_barycenters_follow_from_seed_epoch_and_position_alone() -> None:
-    loader = series_loader([12] * 20, [0, 1] * 10, sampler="shuffle", seed=4)
+    loader = class_loader([12] * 20, [0, 1] * 10, sampler="shuffle", seed=4)
     batches = list(loader.epoch(2))
     list(loader.epoch(1))
     assert equal(batches[3:], list(loader.epoch(2, start=3)))
