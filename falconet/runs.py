@@ -28,7 +28,7 @@ from falconet.artifact import (
 )
 from falconet.data import Dataset, Unreadable
 from falconet.data.drawing import write_figure
-from falconet.data.loader import Loader, load_inputs, measure_inputs
+from falconet.data.loader import Loader, hold_inputs, load_inputs, measure_inputs
 from falconet.data.preprocessing import create_preprocess
 from falconet.data.splits import check_training_classes
 from falconet.data.texts import TextEncoder, train_tokenizer
@@ -72,7 +72,7 @@ from falconet.spec import ImageSpec, InputSpec, PixelType, SeriesSpec, TextSpec
 from falconet.storage import check_held, format_json, hold, prepare_folder, read_json, write_json, write_text
 from falconet.training import Callback, EpochRow
 from falconet.training.checkpoints import load_checkpoint, remove_checkpoints
-from falconet.training.config import warn_balance
+from falconet.training.config import TrainConfig, warn_balance
 from falconet.training.diagnoses import Diagnosis, Vitals, diagnose, load_vitals, save_vitals
 from falconet.training.distillation import Teacher
 from falconet.training.distributed import ALONE, Team, join_team
@@ -194,8 +194,21 @@ def train(  # noqa: PLR0913 - one for each thing that a run follows from
     return execute(plan, callbacks=callbacks)
 
 
-def execute(plan: Plan, *, callbacks: Sequence[Callback] = ()) -> RunResult:
-    """Carry out a plan; see `train`. Processes that `torchrun` has started do it together; all return the same."""
+@dataclass(frozen=True, eq=False)
+class Added:
+    """Made samples that are trained on beside the real ones."""
+
+    inputs: torch.Tensor
+    """Prepared as these are; see `Loader`."""
+    labels: torch.Tensor
+    """Class numbers."""
+
+
+def execute(plan: Plan, *, callbacks: Sequence[Callback] = (), added: Added | None = None) -> RunResult:
+    """Carry out a plan; see `train`. Processes that `torchrun` has started do it together; all return the same.
+
+    Where samples are `added` to those of training, an epoch still takes as many steps.
+    """
     started = time.perf_counter()
     with join_team() as team, interruption.watched(), ExitStack() as held:
         plan = follow(plan, team)
@@ -207,6 +220,8 @@ def execute(plan: Plan, *, callbacks: Sequence[Callback] = ()) -> RunResult:
             prepare_folder(plan.out)
         plan, weights = find_weights(plan, team)
         feed = prepare(plan, weights, team)
+        if added is not None:
+            feed = add_samples(feed, added, plan.config.training)
         model, notes = build(plan.config.model, feed.spec, plan.config.training.seed, weights)
         size = "x".join(map(str, feed.spec.shape))
         tell(
@@ -448,6 +463,14 @@ def prepare(plan: Plan, weights: Pretrained | None = None, team: Team = ALONE) -
         weigh_classes(labels["train"], len(spec.labels), training),
         (*train.unreadable, *val.unreadable),
     )
+
+
+def add_samples(feed: Feed, added: Added, config: TrainConfig) -> Feed:
+    """Return a feed whose epochs draw as many training samples as before, from these and made ones."""
+    inputs = torch.cat([hold_inputs(feed.train.inputs), added.inputs])
+    labels = torch.cat([feed.train.labels, added.labels])
+    train = dataclasses.replace(feed.train, inputs=inputs, labels=labels, limit=len(feed.train.labels))
+    return dataclasses.replace(feed, train=train, class_weights=weigh_classes(labels, len(feed.spec.labels), config))
 
 
 VALIDATED = 4

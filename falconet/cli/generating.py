@@ -17,9 +17,7 @@ def generate(
     source: Source,
     out: Annotated[Path, typer.Option(help="A new folder for images by class, manifest.json and nearest.png.")],
     per_class: Annotated[int, typer.Option(metavar="N", help="Images of each class.", min=1)] = 20,
-    epochs: Annotated[
-        int | None, typer.Option(help="Passes of the generator over the training images.", min=1)
-    ] = None,
+    epochs: Annotated[int | None, typer.Option(help="Passes of the generator over the training images.", min=1)] = None,
     time: Annotated[str | None, typer.Option(metavar="T", help="Train no longer than 90s, 30m or 2h.")] = None,
     seed: Annotated[int, typer.Option(help="Of the generator's weights, batches and noise.", min=0)] = 0,
     follow: Follow = False,

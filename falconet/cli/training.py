@@ -26,6 +26,7 @@ from falconet.errors import ConfigError, UsageError
 if TYPE_CHECKING:
     from falconet.planning import Measured, Plan
     from falconet.runs import RunResult
+    from falconet.synthetic import Trial
 
 
 Model = Annotated[str | None, typer.Option(help="A name that `falconet models` lists.")]
@@ -64,6 +65,13 @@ Recover = Annotated[
     bool, typer.Option("--recover", help="Where the loss becomes NaN, go back an epoch and on at half the rate.")
 ]
 
+Synthetic = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N", help="Train once more with N made samples a class; keep that where validation data say so.", min=1
+    ),
+]
+
 Log = Annotated[
     str | None, typer.Option(metavar="NAME", help="tensorboard: write curves for it into the run's folder, too.")
 ]
@@ -91,6 +99,7 @@ def train(
     teacher: TeacherFolder = None,
     loss: Loss = None,
     recover: Recover = False,
+    synthetic: Synthetic = None,
     log: Log = None,
     groups: Groups = None,
     follow: Follow = False,
@@ -156,9 +165,16 @@ def train(
     from falconet.training.loggers import create_logger
 
     loggers = (create_logger(log, plan.out),) if log and leads else ()
-    result = execute(plan, callbacks=(*terminal.watch(plan.config.model.name), *loggers) if leads else ())
+    callbacks = (*terminal.watch(plan.config.model.name), *loggers) if leads else ()
+    from falconet.synthetic import check_begun, train_with_synthetic
+
+    if synthetic is None:
+        check_begun(plan, None)
+        result, trial = execute(plan, callbacks=callbacks), None
+    else:
+        result, trial = train_with_synthetic(plan, synthetic, callbacks=callbacks)
     if leads:
-        show_result(result, json)
+        show_result(result, json, trial)
 
 
 def list_measured(batch_size: str | None, find_lr: bool) -> list[Measured]:
@@ -196,7 +212,7 @@ def announce(plan: Plan, resume: bool) -> None:
         terminal.print_note(f"chosen: {', '.join(plan.chosen)}")
 
 
-def show_result(result: RunResult, json: bool) -> None:
+def show_result(result: RunResult, json: bool, trial: Trial | None = None) -> None:
     """Print what a run came to."""
     from falconet import terminal
     from falconet.training.energy import energy_facts
@@ -212,6 +228,8 @@ def show_result(result: RunResult, json: bool) -> None:
         facts["diagnoses"] = [to_mapping(diagnosis) for diagnosis in result.report.course.diagnoses]
         if energy:
             facts["energy"] = energy_facts(energy)
+        if trial:
+            facts["synthetic"] = to_mapping(trial)
         judged = {"best_epoch": result.best_epoch, "val": to_mapping(result.val), "test": to_mapping(result.test)}
         terminal.print_json({**facts, **judged})
         return
@@ -220,6 +238,8 @@ def show_result(result: RunResult, json: bool) -> None:
         name = diagnosis.name.replace("_", " ")
         terminal.print_line(f"{name}{where}, epoch {diagnosis.epoch}: {diagnosis.evidence} {diagnosis.remedy}")
     terminal.print_line(describe_evaluation(result.test))
+    if trial:
+        terminal.print_line(trial.describe())
     if energy:
         terminal.print_line(f"energy: {result.report.energy}")
     made = f"{result.epochs} epochs in {result.seconds:.1f} s; kept epoch {result.best_epoch}"

@@ -61,16 +61,23 @@ class Loader:
     rank: int = 0
     """Which of `world_size` processes this is; each gets its part of every batch."""
     world_size: int = 1
+    limit: int | None = None
+    """Samples an epoch, drawn anew for each; None: all of them."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.rank < self.world_size:
             raise ConfigError(f"rank: wanted 0 to {self.world_size - 1}, found {self.rank}")
-        if len(self.labels) < len(self) * self.world_size:
+        if self.drawn < len(self) * self.world_size:
             raise DataError(f"wanted a sample a batch for each of {self.world_size} processes: found too few")
 
     def __len__(self) -> int:
         """Batches an epoch, the same for every rank."""
-        return math.ceil(len(self.labels) / (self.batch_size * self.world_size))
+        return math.ceil(self.drawn / (self.batch_size * self.world_size))
+
+    @property
+    def drawn(self) -> int:
+        """Samples of an epoch, for all ranks together."""
+        return len(self.labels) if self.limit is None else min(self.limit, len(self.labels))
 
     def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:
         """Yield the batches of one epoch, counted from 1, from batch `start` on.
@@ -100,8 +107,9 @@ class Loader:
         generator = torch.Generator().manual_seed(epoch_seed(self.seed, number, "order"))
         if self.sampler == "balanced":
             frequency = torch.bincount(self.labels).double()
-            return torch.multinomial(1 / frequency[self.labels], count, replacement=True, generator=generator)
-        return torch.randperm(count, generator=generator) if self.sampler == "shuffle" else torch.arange(count)
+            return torch.multinomial(1 / frequency[self.labels], self.drawn, replacement=True, generator=generator)
+        order = torch.randperm(count, generator=generator) if self.sampler == "shuffle" else torch.arange(count)
+        return order[: self.drawn]
 
     def make_batch(self, indices: Int64[Tensor, " all_ranks"], number: int, position: int) -> Batch:
         """Gather, augment and normalize this rank's part of a batch."""
@@ -185,6 +193,11 @@ def epoch_seed(seed: int, epoch: int, purpose: Purpose, *more: int) -> int:
     """Return the 32 bits that torch's generator takes, mixed so that seeds, epochs and purposes share no stream."""
     words = [seed, epoch, get_args(Purpose).index(purpose), *more]
     return int(np.random.SeedSequence(words).generate_state(1)[0])
+
+
+def hold_inputs(inputs: Tensor | PixelCache) -> Tensor:
+    """Return prepared samples in memory."""
+    return inputs.take(torch.arange(len(inputs))) if isinstance(inputs, PixelCache) else inputs
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,9 +16,8 @@ from jaxtyping import Float32, Int64, UInt8
 from torch import Tensor
 
 from falconet.data import DataConfig, Dataset, load_dataset
-from falconet.data.cache import PixelCache
 from falconet.data.drawing import draw_image
-from falconet.data.loader import load_inputs
+from falconet.data.loader import hold_inputs, load_inputs
 from falconet.data.preprocessing import to_unit
 from falconet.errors import DataError, RunExistsError, StorageError, UsageError
 from falconet.escaping import escape_line
@@ -126,12 +125,7 @@ def read_images(
     spec = ImageSpec((dataset.channels, *size), dataset.classes, *statistics, dtype=dtype, value_range=deep)
     found = load_inputs(dataset.split(name), spec)
     names = [found.split.samples.name(index) for index in range(len(found.split))]
-    return hold_images(found.inputs), torch.from_numpy(found.split.labels), names
-
-
-def hold_images(inputs: Tensor | PixelCache) -> Float32[Tensor, "samples channels height width"]:
-    """Return prepared images with values in 0..1, in memory."""
-    return to_unit(inputs.take(torch.arange(len(inputs))) if isinstance(inputs, PixelCache) else inputs)
+    return to_unit(hold_inputs(found.inputs)), torch.from_numpy(found.split.labels), names
 
 
 def find_nearest(
