@@ -2,7 +2,8 @@
 
 What is made: images by a generator (`falconet.generation.flow`), series as barycenters of pairs
 (`falconet.data.barycenters`), texts by edits of their tokens (`falconet.data.distortions`). Whether such samples help
-differs from data set to data set, so that it is never taken for granted: the same network is trained with and without them, by the same number of steps, and the validation split decides.
+differs from data set to data set, so that it is never taken for granted: the same network is trained with and without
+them, by the same number of steps, and the validation split decides.
 """
 
 from __future__ import annotations
@@ -90,8 +91,8 @@ def train_with_synthetic(
     Both runs take the same number of steps from the same initial weights: an epoch of the second draws as many samples
     as there are real ones. Made samples follow from training samples and seed alone, and neither validation nor test
     has any. The second model takes the first one's place in `plan.out` where its validation accuracy is higher by more
-    than chance (see `compare_models`); `metrics.json` and `synthetic.json` there say what was found either way. `config`
-    is that of the generator of images; None: its defaults, with the plan's seed. Raises what `execute` and `train_flow`
+    than chance (see `compare_models`); `metrics.json` and `synthetic.json` there say what was found either way.
+    `config` is that of the generator of images; None: its defaults, with the plan's seed. Raises what `execute` and `train_flow`
     do, ConfigError for images too large to generate, DataError where no class has what it takes, UsageError for several
     processes.
     """

@@ -196,8 +196,8 @@ def train_flow(
     steps, begun = 0, time.monotonic()
     with interruption.watched():
         for epoch in range(1, epochs + 1):
-            total = 0.0
-            for count, rows in enumerate(torch.randperm(len(images), generator=generator).tensor_split(batches), 1):
+            seen: list[float] = []
+            for rows in torch.randperm(len(images), generator=generator).tensor_split(batches):
                 interruption.check()
                 batch = images[rows] * 2 - 1
                 noise = torch.randn(batch.shape, generator=generator)
@@ -209,12 +209,13 @@ def train_flow(
                 optimizer.step()
                 optimizer.zero_grad(set_to_none=True)
                 average.update_parameters(network)
-                total, steps = total + loss.item(), steps + 1
-                if not math.isfinite(total):
-                    raise DivergedError(f"the generator's loss became {loss.item()} at step {steps}")
+                seen.append(loss.item())
+                steps += 1
+                if not math.isfinite(seen[-1]):
+                    raise DivergedError(f"the generator's loss became {seen[-1]} at step {steps}")
                 if late := config.seconds is not None and time.monotonic() - begun > config.seconds:
                     break
-            losses.append(total / count)
+            losses.append(sum(seen) / len(seen))
             watch(epoch, epochs, losses[-1])
             if late:
                 break
