@@ -46,7 +46,7 @@ def generate(
         source, out=out, per_class=per_class, config=config, data_root=data_root, settings=asked, watch=tell
     )
     if json:
-        terminal.print_json(to_mapping(done))
+        terminal.print_json({**to_mapping(done), "out": str(done.out)})
         return
     terminal.print_line(f"{done.images} images in {done.out}, after {done.steps} steps; look at {out / 'nearest.png'}")
     real = "" if done.held_out_nearest is None else f"; of real validation images {done.held_out_nearest:.3f}"
