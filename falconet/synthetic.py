@@ -44,7 +44,7 @@ SIGNIFICANT = 0.05
 """Two-sided p-value below which a gain counts as more than chance."""
 
 EDITS = TextAugmentation(delete=0.1, swap=0.1)
-"""Of texts: the share that Wei and Zou (EDA. EMNLP, 2019, section 3.2) found best for few samples."""
+"""Of texts: a tenth of the tokens for each edit, about where Wei and Zou (EDA. EMNLP, 2019) found most gain."""
 
 CHUNK = 64
 """Series that are averaged at once."""
@@ -92,9 +92,9 @@ def train_with_synthetic(
     as there are real ones. Made samples follow from training samples and seed alone, and neither validation nor test
     has any. The second model takes the first one's place in `plan.out` where its validation accuracy is higher by more
     than chance (see `compare_models`); `metrics.json` and `synthetic.json` there say what was found either way.
-    `config` is that of the generator of images; None: its defaults, with the plan's seed. Raises what `execute` and `train_flow`
-    do, ConfigError for images too large to generate, DataError where no class has what it takes, UsageError for several
-    processes.
+    `config` is that of the generator of images; None: its defaults, with the plan's seed. Raises what `execute` and
+    `train_flow` do, ConfigError for images too large to generate, DataError where no class has what it takes,
+    UsageError for several processes.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UsageError("--synthetic: wanted one process, found several; leave out torchrun")

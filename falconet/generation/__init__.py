@@ -1,1 +1,1 @@
-"""Generation: small class-conditional generators of images, and folders of what they make. Importing it loads no torch."""
+"""Generation: a small class-conditional generator of images, and folders of what it makes."""

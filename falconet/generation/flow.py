@@ -1,9 +1,9 @@
 """A class-conditional generator of small images by flow matching along straight lines.
 
-Y. Lipman, R. T. Q. Chen, H. Ben-Hamu, M. Nickel, M. Le: Flow matching for generative modeling. ICLR, 2023. Straight lines
-from noise to samples: X. Liu, C. Gong, Q. Liu: Flow straight and fast: learning to generate and transfer data with
-rectified flow. ICLR, 2023. Network: O. Ronneberger, P. Fischer, T. Brox: U-Net. MICCAI, 2015, with embeddings of time and
-class as in J. Ho, A. Jain, P. Abbeel: Denoising diffusion probabilistic models. NeurIPS, 2020, and no attention.
+Y. Lipman, R. T. Q. Chen, H. Ben-Hamu, M. Nickel, M. Le: Flow matching for generative modeling. ICLR, 2023. Straight
+lines from noise to samples: X. Liu, C. Gong, Q. Liu: Flow straight and fast: learning to generate and transfer data
+with rectified flow. ICLR, 2023. Network: O. Ronneberger, P. Fischer, T. Brox: U-Net. MICCAI, 2015, with embeddings of
+time and class as in J. Ho, A. Jain, P. Abbeel: Denoising diffusion probabilistic models. NeurIPS, 2020; no attention.
 """
 
 from __future__ import annotations

@@ -141,12 +141,15 @@ def name_files(labels: Sequence[str]) -> list[str]:
     """Return a path for each image: its class's folder, of a name that every system takes, and a number."""
     folders: dict[str, str] = {}
     for label in labels:
-        plain = re.sub(r"[^\w. -]", "_", label).strip(" .") or "_"
-        if label not in folders:
-            # Two classes may look alike then, or differ by case alone, which some systems do not tell apart.
-            taken = {folder.casefold() for folder in folders.values()}
-            number = len(folders)
-            folders[label] = plain[:60] if plain[:60].casefold() not in taken else f"{plain[:60]}_{number}"
+        if label in folders:
+            continue
+        plain = re.sub(r"[^\w. -]", "_", label)[:60].strip(" .") or "_"
+        # Two classes may look alike then, or differ by case alone, which some systems do not tell apart.
+        taken = {folder.casefold() for folder in folders.values()}
+        name, number = plain, 1
+        while name.casefold() in taken:
+            name, number = f"{plain}_{number}", number + 1
+        folders[label] = name
     counts: dict[str, int] = {}
     paths = []
     for label in labels:

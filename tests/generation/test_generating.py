@@ -63,10 +63,10 @@ def test_the_nearest_is_that_of_least_mean_square() -> None:
 
 
 def test_no_class_name_leads_out_of_the_folder() -> None:
-    paths = name_files(["../up", "a/b", "a_b", "A_B", "", "a/b", ".."])
+    paths = name_files(["../up", "a_b_1", "a/b", "a_b", "A_B", "", "a/b", ".."])
     assert paths == [
-        "_up/00000.png", "a_b/00000.png", "a_b_2/00000.png", "A_B_3/00000.png", "_/00000.png", "a_b/00001.png",
-        "__5/00000.png",
+        "_up/00000.png", "a_b_1/00000.png", "a_b/00000.png", "a_b_2/00000.png", "A_B_3/00000.png", "_/00000.png",
+        "a_b/00001.png", "__1/00000.png",
     ]  # fmt: skip
 
 
