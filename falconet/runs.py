@@ -29,7 +29,7 @@ from falconet.artifact import (
 from falconet.data import Dataset, Unreadable
 from falconet.data.dataset import concatenate
 from falconet.data.drawing import write_figure
-from falconet.data.loader import Loader, load_inputs, measure_inputs
+from falconet.data.loader import Loader, hold_inputs, load_inputs, measure_inputs
 from falconet.data.preprocessing import create_preprocess
 from falconet.data.splits import check_training_classes
 from falconet.data.texts import TextEncoder, train_tokenizer
@@ -77,7 +77,7 @@ from falconet.training.energy import ENERGY_FILE, load_energy, watch_energy
 from falconet.training.linear_probe import Solution
 from falconet.training.loggers import find_events
 from falconet.training.loop import LEAST_RATE, FitResult, check_fit, fit, solve_output, tell
-from falconet.training.optimizers import balance_classes
+from falconet.training.optimizers import weigh_classes
 from falconet.training.probing import find_batch_size, find_epochs, scan_rates
 from falconet.training.usefulness import Outcome, diagnose_outcome
 
@@ -199,8 +199,23 @@ def train(  # noqa: PLR0913 - one for each thing that a run follows from
     return execute(plan, callbacks=callbacks, refit=refit)
 
 
-def execute(plan: Plan, *, callbacks: Sequence[Callback] = (), refit: bool = False) -> RunResult:
-    """Carry out a plan; see `train`. Processes that `torchrun` has started do it together; all return the same."""
+@dataclass(frozen=True, eq=False)
+class Added:
+    """Made samples that are trained on beside the real ones."""
+
+    inputs: torch.Tensor
+    """Prepared as these are; see `Loader`."""
+    labels: torch.Tensor
+    """Class numbers."""
+
+
+def execute(
+    plan: Plan, *, callbacks: Sequence[Callback] = (), refit: bool = False, added: Added | None = None
+) -> RunResult:
+    """Carry out a plan; see `train`. Processes that `torchrun` has started do it together; all return the same.
+
+    Where samples are `added` to those of training, an epoch still takes as many steps.
+    """
     started = time.perf_counter()
     with join_team() as team, interruption.watched(), ExitStack() as held:
         plan = follow(plan, team)
@@ -214,6 +229,8 @@ def execute(plan: Plan, *, callbacks: Sequence[Callback] = (), refit: bool = Fal
         plan, weights = find_weights(plan, team)
         began = time.perf_counter()
         feed = prepare(plan, weights, team)
+        if added is not None:
+            feed = add_samples(feed, added, plan.config.training)
         model, notes = build(plan.config.model, feed.spec, plan.config.training.seed, weights)
         size = "x".join(map(str, feed.spec.shape))
         tell(
@@ -658,7 +675,6 @@ def prepare(plan: Plan, weights: Pretrained | None = None, team: Team = ALONE) -
         spec = dataclasses.replace(draft, mean=mean, std=std)
     preprocess, training = create_preprocess(spec, tokenizer), config.training
     labels = {name: torch.from_numpy(part.split.labels) for name, part in (("train", train), ("val", val))}
-    balanced = training.class_weights == "balanced"
     return Feed(
         spec,
         tokenizer,
@@ -681,9 +697,17 @@ def prepare(plan: Plan, weights: Pretrained | None = None, team: Team = ALONE) -
             rank=team.rank,
             world_size=team.size,
         ),
-        balance_classes(labels["train"], len(spec.labels)) if balanced else None,
+        weigh_classes(labels["train"], len(spec.labels), training),
         (*train.unreadable, *val.unreadable),
     )
+
+
+def add_samples(feed: Feed, added: Added, config: TrainConfig) -> Feed:
+    """Return a feed whose epochs draw as many training samples as before, from these and made ones."""
+    inputs = torch.cat([hold_inputs(feed.train.inputs), added.inputs])
+    labels = torch.cat([feed.train.labels, added.labels])
+    train = dataclasses.replace(feed.train, inputs=inputs, labels=labels, limit=len(feed.train.labels))
+    return dataclasses.replace(feed, train=train, class_weights=weigh_classes(labels, len(feed.spec.labels), config))
 
 
 VALIDATED = 4

@@ -26,6 +26,7 @@ from falconet.errors import ConfigError, UsageError
 if TYPE_CHECKING:
     from falconet.planning import Measured, Plan
     from falconet.runs import RunResult
+    from falconet.synthetic import Trial
 
 
 Model = Annotated[
@@ -47,7 +48,8 @@ Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run in th
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the run in the folder.")]
 Config = Annotated[Path | None, typer.Option(help="YAML file of settings.")]
 ClassWeights = Annotated[
-    str | None, typer.Option(help="balanced: rare classes count as much as frequent ones in the loss.")
+    str | None,
+    typer.Option(help="balanced: rare classes count as much as frequent ones in the loss; effective: nearly so."),
 ]
 Balance = Annotated[str | None, typer.Option(help="balanced: rare classes are drawn as often as frequent ones.")]
 Weights = Annotated[
@@ -64,7 +66,7 @@ UnfreezeAfter = Annotated[
 TeacherFolder = Annotated[
     str | None, typer.Option(metavar="DIR", help="A trained model whose answers the network learns to give too.")
 ]
-Loss = Annotated[str | None, typer.Option(help="cross_entropy, mse, cosface or arcface.")]
+Loss = Annotated[str | None, typer.Option(help="cross_entropy, mse, cosine, cosface or arcface.")]
 Recover = Annotated[
     bool, typer.Option("--recover", help="Where the loss becomes NaN, go back an epoch and on at half the rate.")
 ]
@@ -81,6 +83,12 @@ Refit = Annotated[
     bool,
     typer.Option(
         "--refit", help="Then train anew on training and validation samples, for as many epochs as were kept."
+    ),
+]
+Synthetic = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N", help="Train once more with N made samples a class; keep that where validation data say so.", min=1
     ),
 ]
 Log = Annotated[
@@ -112,6 +120,7 @@ def train(
     recover: Recover = False,
     refit: Refit = False,
     time: Time = None,
+    synthetic: Synthetic = None,
     log: Log = None,
     groups: Groups = None,
     follow: Follow = False,
@@ -136,6 +145,8 @@ def train(
         from falconet.training.loggers import check_logger
 
         check_logger(log)
+    if synthetic and refit:
+        raise UsageError("--synthetic and --refit exclude each other: made samples are judged by the validation split")
     if resume and overwrite:
         raise UsageError("--resume and --overwrite exclude each other")
     from falconet import planning, terminal
@@ -180,9 +191,15 @@ def train(
 
     loggers = (create_logger(log, plan.out),) if log and leads else ()
     watchers = (*terminal.watch(plan.config.model.name), *loggers) if leads else ()
-    result = execute(plan, callbacks=watchers, refit=refit)
+    from falconet.synthetic import check_begun, train_with_synthetic
+
+    if synthetic is None:
+        check_begun(plan, None)
+        result, trial = execute(plan, callbacks=watchers, refit=refit), None
+    else:
+        result, trial = train_with_synthetic(plan, synthetic, callbacks=watchers)
     if leads:
-        show_result(result, json)
+        show_result(result, json, trial)
 
 
 def list_measured(batch_size: str | None, find_lr: bool) -> list[Measured]:
@@ -223,7 +240,7 @@ def announce(plan: Plan, resume: bool) -> None:
         terminal.print_note(f"chosen: {', '.join(plan.chosen)}")
 
 
-def show_result(result: RunResult, json: bool) -> None:
+def show_result(result: RunResult, json: bool, trial: Trial | None = None) -> None:
     """Print what a run came to."""
     from falconet import terminal
     from falconet.training.energy import energy_facts
@@ -242,12 +259,16 @@ def show_result(result: RunResult, json: bool) -> None:
         facts["diagnoses"] = [to_mapping(diagnosis) for diagnosis in result.report.course.diagnoses]
         if energy:
             facts["energy"] = energy_facts(energy)
+        if trial:
+            facts["synthetic"] = to_mapping(trial)
         judged = {"best_epoch": result.best_epoch, "val": to_mapping(result.val), "test": to_mapping(result.test)}
         terminal.print_json({**facts, **judged})
         return
     for diagnosis in result.report.course.diagnoses:
         terminal.print_line(f"{diagnosis.title}: {diagnosis.evidence} {diagnosis.remedy}")
     terminal.print_line(describe_evaluation(result.test))
+    if trial:
+        terminal.print_line(trial.describe())
     for baseline in result.report.course.baselines:
         low, high = baseline.accuracy_ci
         terminal.print_line(f"baseline: {baseline.name} {baseline.accuracy:.2%} (95%: {low:.2%} to {high:.2%})")

@@ -128,17 +128,21 @@ class SeriesAugmentation:
     mask: float = 0.0
     """Up to this share of the length, in one piece, is set to the mean."""
 
+    barycenter: float = 0.0
+    """Probability that a series is replaced by a weighted average of it and another of its class under dynamic time
+    warping (Petitjean et al. 2011; Forestier et al. 2017), before all else; see `falconet.data.barycenters`."""
+
     kind: Literal["series"] = "series"
     """Tells a SeriesAugmentation from the others in `config.yaml`."""
 
     def __post_init__(self) -> None:
-        check_ranges(self, {"time_warp": (0, 0.2), "jitter": (0, 10), "mask": (0, 0.9)})
+        check_ranges(self, {"time_warp": (0, 0.2), "jitter": (0, 10), "mask": (0, 0.9), "barycenter": (0, 1)})
         check_finite_fields(self)
 
     @property
     def active(self) -> bool:
         """Whether anything would change."""
-        return any((self.time_warp, self.jitter, self.mask))
+        return any((self.time_warp, self.jitter, self.mask, self.barycenter))
 
 
 @dataclass(frozen=True)
@@ -148,17 +152,23 @@ class TextAugmentation:
     mask: float = 0.0
     """Probability that a token is replaced by the one that stands for a masked one."""
 
+    delete: float = 0.0
+    """Probability that a token is left out; one always stays (Wei, Zou: EDA. EMNLP, 2019, section 2)."""
+
+    swap: float = 0.0
+    """Share of the tokens that change places with each other (there too); the paper edits words, not their parts."""
+
     kind: Literal["text"] = "text"
     """Tells a TextAugmentation from the others in `config.yaml`."""
 
     def __post_init__(self) -> None:
-        check_ranges(self, {"mask": (0, 0.9)})
+        check_ranges(self, {"mask": (0, 0.9), "delete": (0, 0.9), "swap": (0, 1)})
         check_finite_fields(self)
 
     @property
     def active(self) -> bool:
         """Whether anything would change."""
-        return self.mask > 0
+        return any((self.mask, self.delete, self.swap))
 
 
 Augmentation = ImageAugmentation | SeriesAugmentation | TextAugmentation

@@ -112,6 +112,40 @@ def augment_series(
     return x.masked_fill(missing, torch.nan)
 
 
+def augment_tokens(
+    tokens: Int64[Tensor, "batch length"], config: TextAugmentation, generator: torch.Generator
+) -> Int64[Tensor, "batch length"]:
+    """Edit texts: in order, some tokens are left out, some change places, some are masked; padding stays behind."""
+    if config.delete:
+        tokens = delete_tokens(tokens, config.delete, generator)
+    if config.swap:
+        tokens = swap_tokens(tokens, config.swap, generator)
+    return mask_tokens(tokens, config, generator) if config.mask else tokens
+
+
+def delete_tokens(
+    tokens: Int64[Tensor, "batch length"], probability: float, generator: torch.Generator
+) -> Int64[Tensor, "batch length"]:
+    """Leave each token out with this probability, but never all of a text; what follows moves up, 0 fills the end."""
+    draws = torch.rand(tokens.shape, generator=generator).masked_fill(tokens == 0, -1)
+    stays = (tokens != 0) & ((draws >= probability) | (draws == draws.amax(dim=1, keepdim=True)))
+    order = torch.argsort((~stays).to(torch.uint8), dim=1, stable=True)
+    return tokens.masked_fill(~stays, 0).gather(1, order)
+
+
+def swap_tokens(
+    tokens: Int64[Tensor, "batch length"], probability: float, generator: torch.Generator
+) -> Int64[Tensor, "batch length"]:
+    """Choose each token with this probability, and deal the chosen ones of a text out again over their places."""
+    chosen = (torch.rand(tokens.shape, generator=generator) < probability) & (tokens != 0)
+    draws = torch.rand(tokens.shape, generator=generator)
+    # Those that are not chosen stand behind the others in both orders, alike.
+    places = torch.arange(tokens.shape[1]).expand(tokens.shape)
+    behind = tokens.shape[1] + places.float()
+    order, dealt = (torch.argsort(torch.where(chosen, keys, behind), dim=1) for keys in (places.float(), draws))
+    return torch.empty_like(tokens).scatter_(1, order, tokens.gather(1, dealt))
+
+
 def mask_tokens(
     tokens: Int64[Tensor, "batch length"], config: TextAugmentation, generator: torch.Generator
 ) -> Int64[Tensor, "batch length"]:

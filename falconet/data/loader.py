@@ -15,13 +15,15 @@ from jaxtyping import Float32, Int64, UInt
 from torch import Tensor
 
 from falconet.data.augmentation import Augmentation, ImageAugmentation, SeriesAugmentation, TextAugmentation
+from falconet.data.barycenters import average_pairs
 from falconet.data.cache import PixelCache, open_cache
 from falconet.data.dataset import ImageArray, Scalable, Split, Unreadable
-from falconet.data.distortions import augment_images, augment_series, mask_tokens, mix_samples
+from falconet.data.distortions import augment_images, augment_series, augment_tokens, mix_samples
 from falconet.data.preprocessing import (
     WHITES,
     AnyPreprocess,
     Preprocess,
+    SeriesPreprocess,
     create_preprocess,
     hold,
     lone_threads,
@@ -59,16 +61,23 @@ class Loader:
     rank: int = 0
     """Which of `world_size` processes this is; each gets its part of every batch."""
     world_size: int = 1
+    limit: int | None = None
+    """Samples an epoch, drawn anew for each; None: all of them."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.rank < self.world_size:
             raise ConfigError(f"rank: wanted 0 to {self.world_size - 1}, found {self.rank}")
-        if len(self.labels) < len(self) * self.world_size:
+        if self.drawn < len(self) * self.world_size:
             raise DataError(f"wanted a sample a batch for each of {self.world_size} processes: found too few")
 
     def __len__(self) -> int:
         """Batches an epoch, the same for every rank."""
-        return math.ceil(len(self.labels) / (self.batch_size * self.world_size))
+        return math.ceil(self.drawn / (self.batch_size * self.world_size))
+
+    @property
+    def drawn(self) -> int:
+        """Samples of an epoch, for all ranks together."""
+        return len(self.labels) if self.limit is None else min(self.limit, len(self.labels))
 
     def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:
         """Yield the batches of one epoch, counted from 1, from batch `start` on.
@@ -98,8 +107,9 @@ class Loader:
         generator = torch.Generator().manual_seed(epoch_seed(self.seed, number, "order"))
         if self.sampler == "balanced":
             frequency = torch.bincount(self.labels).double()
-            return torch.multinomial(1 / frequency[self.labels], count, replacement=True, generator=generator)
-        return torch.randperm(count, generator=generator) if self.sampler == "shuffle" else torch.arange(count)
+            return torch.multinomial(1 / frequency[self.labels], self.drawn, replacement=True, generator=generator)
+        order = torch.randperm(count, generator=generator) if self.sampler == "shuffle" else torch.arange(count)
+        return order[: self.drawn]
 
     def make_batch(self, indices: Int64[Tensor, " all_ranks"], number: int, position: int) -> Batch:
         """Gather, augment and normalize this rank's part of a batch."""
@@ -110,7 +120,37 @@ class Loader:
             return to_input(raw, self.preprocess), labels
         part = position * self.world_size + self.rank
         generator = torch.Generator().manual_seed(epoch_seed(self.seed, number, "data", part))
+        if isinstance(self.augmentation, SeriesAugmentation) and self.augmentation.barycenter:
+            raw = self.average(raw, mine, self.augmentation.barycenter, generator)
         return augment(raw, labels, self.preprocess, self.augmentation, generator)
+
+    def average(
+        self, raw: Tensor, indices: Int64[Tensor, " batch"], probability: float, generator: torch.Generator
+    ) -> Tensor:
+        """Replace some series by averages of them and others of their classes; one alone in its class stays."""
+        assert isinstance(self.inputs, Tensor)
+        partners = draw_partners(indices, self.labels, generator)
+        chosen = (torch.rand(len(indices), generator=generator) < probability) & (partners != indices)
+        if not bool(chosen.any()):
+            return raw
+        # Normalized, so that channels of other units weigh alike in the alignment.
+        mine, theirs = (to_input(series, self.preprocess) for series in (raw[chosen], self.inputs[partners[chosen]]))
+        assert isinstance(self.preprocess, SeriesPreprocess)
+        averages = average_pairs(mine, theirs, generator) * self.preprocess.std + self.preprocess.mean
+        return raw.index_copy(0, chosen.nonzero().flatten(), averages)
+
+
+def draw_partners(
+    indices: Int64[Tensor, " batch"], labels: Int64[Tensor, " samples"], generator: torch.Generator
+) -> Int64[Tensor, " batch"]:
+    """Draw for each sample another one of its class, each as likely; itself where it is the only one."""
+    order = torch.argsort(labels, stable=True)
+    counts = torch.bincount(labels)
+    first = (counts.cumsum(0) - counts)[labels[indices]]
+    place = torch.empty_like(order).scatter_(0, order, torch.arange(len(labels)))[indices] - first
+    others = counts[labels[indices]] - 1
+    step = 1 + (torch.rand(len(indices), generator=generator, dtype=torch.float64) * others).long()
+    return order[first + (place + step.clamp(max=others)) % (others + 1)]
 
 
 @torch.no_grad()
@@ -139,7 +179,7 @@ def augment(
     if isinstance(augmentation, SeriesAugmentation):
         return augment_series(to_input(raw, preprocess), augmentation, generator), labels
     assert isinstance(augmentation, TextAugmentation)
-    return mask_tokens(to_input(raw, preprocess), augmentation, generator), labels
+    return augment_tokens(to_input(raw, preprocess), augmentation, generator), labels
 
 
 def normalize_images(
@@ -153,6 +193,11 @@ def epoch_seed(seed: int, epoch: int, purpose: Purpose, *more: int) -> int:
     """Return the 32 bits that torch's generator takes, mixed so that seeds, epochs and purposes share no stream."""
     words = [seed, epoch, get_args(Purpose).index(purpose), *more]
     return int(np.random.SeedSequence(words).generate_state(1)[0])
+
+
+def hold_inputs(inputs: Tensor | PixelCache) -> Tensor:
+    """Return prepared samples in memory."""
+    return inputs.take(torch.arange(len(inputs))) if isinstance(inputs, PixelCache) else inputs
 
 
 @dataclass(frozen=True, eq=False)

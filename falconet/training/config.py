@@ -30,14 +30,21 @@ class TrainConfig:
     For networks that take any size; early steps then cost less (Tan, Le: EfficientNetV2. ICML, 2021, section 4).
     """
 
-    loss: Literal["cross_entropy", "mse", "cosface", "arcface"] = "cross_entropy"
+    loss: Literal["cross_entropy", "mse", "cosine", "cosface", "arcface"] = "cross_entropy"
     """`mse`: the squared distance between predicted probabilities and the one-hot label (Brier, 1950).
 
     `cosface` and `arcface`: cross-entropy where the true class must win by `margin`, for an output layer of cosines.
+
+    `cosine`: 1 less the cosine between the logits and the one-hot label, plus `cross_entropy_weight` times the
+    cross-entropy, for few samples (Barz, Denzler: Deep learning on small datasets without pre-training using cosine
+    loss. WACV, 2020).
     """
 
     margin: float = 0.2
     """Of `cosface`, in cosines; of `arcface`, in radians."""
+
+    cross_entropy_weight: float = 0.1
+    """Of `cosine`: the factor of the cross-entropy that is added, lambda in equation 6 of Barz and Denzler."""
 
     teacher_share: float = 0.9
     """Where there is a teacher: the share of the loss that compares with it; the rest compares with the labels."""
@@ -51,8 +58,16 @@ class TrainConfig:
     label_smoothing: float = 0.0
     """Share of each label that is spread evenly over all classes."""
 
-    class_weights: Literal["balanced"] | None = None
-    """`balanced`: a sample's loss counts as n / (classes * samples of its class), against imbalance; None: as one."""
+    class_weights: Literal["balanced", "effective"] | None = None
+    """`balanced`: a sample's loss counts as n / (classes * samples of its class), against imbalance; None: as one.
+
+    `effective`: in inverse proportion to the effective number of its class's samples, (1 - beta^n) / (1 - beta), which
+    lies between counting all classes alike and all samples alike (Cui et al.: Class-balanced loss based on effective
+    number of samples. CVPR, 2019).
+    """
+
+    effective_beta: float = 0.999
+    """beta of `class_weights=effective`: 0 weighs no class; near 1 is `balanced`."""
 
     sampler: Literal["shuffle", "balanced"] = "shuffle"
     """`balanced`: an epoch draws with replacement, each class equally often; `shuffle`: each sample once."""
@@ -151,7 +166,9 @@ class TrainConfig:
         require(0 <= self.feature_weight < float("inf"), "feature_weight", "0 or more", self.feature_weight)
         require(0 <= self.margin <= 1, "margin", "0 to 1", self.margin)
         require(0 <= self.weight_decay < float("inf"), "weight_decay", "0 or more", self.weight_decay)
-        for name in ("label_smoothing", "momentum", "warmup"):
+        weight = self.cross_entropy_weight
+        require(0 <= weight < float("inf"), "cross_entropy_weight", "0 or more", weight)
+        for name in ("label_smoothing", "momentum", "warmup", "effective_beta"):
             require(0 <= getattr(self, name) < 1, name, "0 or more and below 1", getattr(self, name))
         require(self.clip_norm is None or self.clip_norm > 0, "clip_norm", "above 0, or null", self.clip_norm)
         decay = self.ema_decay
@@ -162,11 +179,11 @@ class TrainConfig:
 
 def warn_balance(config: TrainConfig) -> tuple[str, ...]:
     """Return a line where imbalance is corrected twice, so that rare classes count too much."""
-    if config.class_weights != "balanced" or config.sampler != "balanced":
+    if config.class_weights is None or config.sampler != "balanced":
         return ()
     return (
-        "warning: class_weights=balanced and sampler=balanced correct the same imbalance twice, so that rare classes "
-        "count for too much; leave one of them out",
+        f"warning: class_weights={config.class_weights} and sampler=balanced correct the same imbalance twice, so that "
+        "rare classes count for too much; leave one of them out",
     )
 
 

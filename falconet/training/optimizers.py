@@ -79,6 +79,8 @@ def make_criterion(config: TrainConfig, class_weights: Tensor | None = None) -> 
     smoothing = config.label_smoothing
     if config.loss == "mse":
         return lambda logits, labels: brier_loss(logits, labels, smoothing, class_weights)
+    if config.loss == "cosine":
+        return lambda logits, labels: cosine_loss(logits, labels, config.cross_entropy_weight, smoothing, class_weights)
     if config.loss == "cross_entropy":
         return lambda logits, labels: weighted_cross_entropy(logits, labels, smoothing, class_weights)
     take = subtract_cosine if config.loss == "cosface" else widen_angle
@@ -89,7 +91,8 @@ def make_criterion(config: TrainConfig, class_weights: Tensor | None = None) -> 
 
 def make_judge(config: TrainConfig) -> Criterion:
     """Return the loss of a validation batch: without smoothing, weights and margins."""
-    return make_criterion(replace(config, loss="mse" if config.loss == "mse" else "cross_entropy", label_smoothing=0.0))
+    loss = config.loss if config.loss in ("mse", "cosine") else "cross_entropy"
+    return make_criterion(replace(config, loss=loss, label_smoothing=0.0))
 
 
 def subtract_cosine(
@@ -123,11 +126,35 @@ def to_shares(
     return F.one_hot(labels, logits.shape[1]).to(logits.dtype) if labels.ndim == 1 else labels
 
 
+def weigh_classes(
+    labels: Int64[Tensor, " samples"], num_classes: int, config: TrainConfig
+) -> Float[Tensor, " classes"] | None:
+    """Return the weight of each class in the loss, as `config.class_weights` says; None where all weigh the same."""
+    if config.class_weights is None:
+        return None
+    if config.class_weights == "effective":
+        return weigh_effectively(labels, num_classes, config.effective_beta)
+    return balance_classes(labels, num_classes)
+
+
 def balance_classes(labels: Int64[Tensor, " samples"], num_classes: int) -> Float[Tensor, " classes"]:
     """Return n / (classes * samples of the class) for each class, as scikit-learn's `balanced`; 0 for an absent one."""
     counts = torch.bincount(labels, minlength=num_classes).double()
     weights = torch.where(counts > 0, len(labels) / (int((counts > 0).sum()) * counts), 0.0)
     return weights.float()
+
+
+def weigh_effectively(labels: Int64[Tensor, " samples"], num_classes: int, beta: float) -> Float[Tensor, " classes"]:
+    """Return (1 - beta) / (1 - beta^n) for a class of n samples, scaled to a mean of 1; 0 for an absent class.
+
+    Cui et al.: Class-balanced loss based on effective number of samples. CVPR, 2019, equation 3 and section 4.1.
+    """
+    counts = torch.bincount(labels, minlength=num_classes).double()
+    present = counts > 0
+    # 1 - beta^n, without cancellation where beta is near 1.
+    covered = -torch.expm1(counts * math.log(beta)) if beta else torch.ones_like(counts)
+    weights = torch.where(present, 1 / covered, 0.0)
+    return (weights * int(present.sum()) / weights.sum()).float()
 
 
 def weighted_cross_entropy(
@@ -158,6 +185,29 @@ def brier_loss(
         return losses.mean()
     weights = shares @ class_weights
     return (losses * weights).sum() / weights.sum()
+
+
+def cosine_loss(
+    logits: Float[Tensor, "batch classes"],
+    labels: Int64[Tensor, " batch"] | Float[Tensor, "batch classes"],
+    cross_entropy_weight: float,
+    label_smoothing: float = 0.0,
+    class_weights: Float[Tensor, " classes"] | None = None,
+) -> Float[Tensor, ""]:
+    """1 less the cosine between logits and label, plus a part of cross-entropy (Barz, Denzler 2020, equations 4, 6).
+
+    The cosine bounds the gradient of any sample and leaves the length of the logits free, which the cross-entropy then
+    settles. The paper takes that of a dense layer of its own behind the logits; here it is that of the logits, so that
+    a model stays one network whose softmax is its answer.
+    """
+    shares = to_shares(labels, logits)
+    target = shares * (1 - label_smoothing) + label_smoothing / logits.shape[1]
+    distances = 1 - (F.normalize(logits) * F.normalize(target)).sum(dim=1)
+    weights = None if class_weights is None else shares @ class_weights
+    distance = distances.mean() if weights is None else (distances * weights).sum() / weights.sum()
+    if not cross_entropy_weight:
+        return distance
+    return distance + cross_entropy_weight * weighted_cross_entropy(logits, labels, label_smoothing, class_weights)
 
 
 def make_average(model: nn.Module, decay: float) -> AveragedModel:

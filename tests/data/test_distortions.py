@@ -21,6 +21,7 @@ from falconet.data.distortions import (
     UNCHANGED,
     augment_images,
     augment_series,
+    augment_tokens,
     draw_elastic,
     draw_maps,
     draw_sides,
@@ -810,3 +811,42 @@ def test_masked_tokens_are_decided_by_the_generator_alone() -> None:
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
     assert not torch.equal(first[0], first[1])
+
+
+def test_tokens_are_left_out_as_often_as_they_should_and_the_rest_moves_up() -> None:
+    tokens = torch.arange(2, 102).repeat(200, 1)
+    tokens[:, 70:] = 0
+    found = augment_tokens(tokens, TextAugmentation(delete=0.3), seeded())
+    left = (found != 0).sum(dim=1)
+    assert float(left.float().mean()) == pytest.approx(49, abs=1)
+    for row, count in zip(found, left.tolist(), strict=True):
+        assert (row[count:] == 0).all()
+        assert (row[:count].diff() > 0).all()
+
+
+def test_one_token_always_stays() -> None:
+    tokens = torch.tensor([[5, 0, 0], [5, 6, 7], [0, 0, 0]]).repeat(200, 1)
+    found = augment_tokens(tokens, TextAugmentation(delete=0.9), seeded())
+    left = (found != 0).sum(dim=1).view(-1, 3)
+    assert (left[:, 0] == 1).all()
+    assert (left[:, 1] >= 1).all()
+    assert (left[:, 2] == 0).all()
+
+
+def test_tokens_change_places_but_stay_in_their_text() -> None:
+    tokens = torch.arange(2, 62).repeat(300, 1)
+    tokens[:, 50:] = 0
+    found = augment_tokens(tokens, TextAugmentation(swap=0.2), seeded())
+    assert (found[:, 50:] == 0).all()
+    assert torch.equal(found.sort(dim=1).values, tokens.sort(dim=1).values)
+    # A fifth of a text's 50 tokens is chosen and dealt out again, to its own place once a text on average.
+    assert float((found != tokens)[:, :50].float().mean()) == pytest.approx(0.2 - 1 / 50, abs=0.01)
+
+
+def test_edits_of_tokens_are_decided_by_the_generator_alone() -> None:
+    tokens = torch.arange(2, 42).repeat(3, 1)
+    config = TextAugmentation(mask=0.1, delete=0.2, swap=0.3)
+    first, again, other = (augment_tokens(tokens, config, seeded(seed)) for seed in (1, 1, 2))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    assert torch.equal(augment_tokens(tokens, TextAugmentation(), seeded()), tokens)

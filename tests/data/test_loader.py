@@ -34,6 +34,7 @@ from falconet.data.loader import (
     Loader,
     Purpose,
     Sampler,
+    draw_partners,
     epoch_seed,
     load_inputs,
     measure_inputs,
@@ -574,3 +575,74 @@ def test_measured_pixels_normalize_their_source() -> None:
     x = Preprocess(ImageSpec((1, 30, 40), ("a", "b"), mean=means, std=deviations))(raw)
     assert float(x.mean()) == pytest.approx(0, abs=1e-5)
     assert float(x.std(correction=0)) == pytest.approx(1, abs=1e-5)
+
+
+# Barycenters
+
+
+def class_loader(lengths: list[int], labels: list[int], **options: Any) -> Loader:
+    """Series of two channels, of which sample k has values near 10 k; NaN stands behind their ends."""
+    spec = SeriesSpec((2, 12), ("a", "b", "c"), mean=(1.0, -1.0), std=(2.0, 0.5))
+    noise = torch.rand(len(lengths), 2, 12, generator=torch.Generator().manual_seed(0))
+    series = noise + 10 * torch.arange(len(lengths))[:, None, None]
+    for row, length in enumerate(lengths):
+        series[row, :, length:] = torch.nan
+    options = {"augmentation": SeriesAugmentation(barycenter=1.0), **options}
+    return Loader(series, torch.tensor(labels), create_preprocess(spec), 3, **options)
+
+
+def test_barycenters_lie_between_series_of_one_class() -> None:
+    loader = class_loader([12, 9, 12, 5, 12, 12, 7], [0, 0, 0, 1, 1, 2, 0])
+    inputs = loader.inputs
+    assert isinstance(inputs, Tensor)
+    changed = 0
+    for number in range(1, 6):
+        batches, labels = join(list(loader.epoch(number)))
+        assert torch.equal(labels, loader.labels)  # Labels are never mixed.
+        raw = batches * torch.tensor([2.0, 0.5])[:, None] + torch.tensor([1.0, -1.0])[:, None]
+        assert torch.equal(raw.isnan(), inputs.isnan())
+        # The one sample of its class stays as it is.
+        torch.testing.assert_close(raw[5], inputs[5])
+        for row, label in enumerate(labels.tolist()):
+            peers = inputs[labels == label]
+            own = raw[row][~raw[row].isnan()]
+            assert own.min() >= peers.nan_to_num(1e9).min() - 1e-3
+            assert own.max() <= peers.nan_to_num(-1e9).max() + 1e-3
+            if label != 2:
+                changed += int((own - inputs[row][~inputs[row].isnan()]).abs().max() > 0.5)
+    assert changed > 20
+
+
+def test_barycenters_are_drawn_as_often_as_they_should() -> None:
+    loader = class_loader([12] * 60, [0] * 60, augmentation=SeriesAugmentation(barycenter=0.3))
+    plain = class_loader([12] * 60, [0] * 60, augmentation=None)
+    (before, _) = join(list(plain.epoch(1)))
+    moved = [(join(list(loader.epoch(number)))[0] - before).abs().amax(dim=(1, 2)) > 1e-3 for number in range(1, 9)]
+    assert float(torch.cat(moved).float().mean()) == pytest.approx(0.3, abs=0.07)
+
+
+def test_barycenters_follow_from_seed_epoch_and_position_alone() -> None:
+    loader = class_loader([12] * 20, [0, 1] * 10, sampler="shuffle", seed=4)
+    batches = list(loader.epoch(2))
+    list(loader.epoch(1))
+    assert equal(batches[3:], list(loader.epoch(2, start=3)))
+    assert not equal(batches, list(loader.epoch(3)))
+
+
+@settings(deadline=None)
+@given(labels=st.lists(st.integers(0, 4), min_size=1, max_size=30), seed=st.integers(0, 1000))
+def test_partners_are_others_of_the_class(labels: list[int], seed: int) -> None:
+    indices = torch.randint(len(labels), (50,), generator=torch.Generator().manual_seed(seed))
+    given = torch.tensor(labels)
+    partners = draw_partners(indices, given, torch.Generator().manual_seed(seed))
+    assert torch.equal(given[partners], given[indices])
+    alone = torch.bincount(given)[given[indices]] == 1
+    assert torch.equal(partners == indices, alone)
+
+
+def test_each_partner_is_as_likely() -> None:
+    labels = torch.tensor([0, 1, 0, 0, 1, 0])
+    partners = draw_partners(torch.full((3000,), 2), labels, torch.Generator().manual_seed(0))
+    counts = torch.bincount(partners, minlength=6)
+    assert counts[[1, 2, 4]].sum() == 0
+    assert chisquare(counts[[0, 3, 5]].numpy()).pvalue > 1e-3

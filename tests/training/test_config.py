@@ -30,6 +30,10 @@ from falconet.training.config import warn_balance
         ("layer_decay", float("nan")),
         ("seed", -1),
         ("seed", 2**31),
+        ("cross_entropy_weight", -0.1),
+        ("cross_entropy_weight", float("inf")),
+        ("effective_beta", 1.0),
+        ("effective_beta", -0.1),
     ],
 )
 def test_impossible_values_name_the_field_and_what_was_found(field: str, value: Any) -> None:
@@ -40,6 +44,8 @@ def test_impossible_values_name_the_field_and_what_was_found(field: str, value: 
 def test_imbalance_that_is_corrected_twice_is_warned_of() -> None:
     (line,) = warn_balance(TrainConfig(class_weights="balanced", sampler="balanced"))
     assert line.startswith("warning: class_weights=balanced and sampler=balanced correct the same imbalance twice")
+    (line,) = warn_balance(TrainConfig(class_weights="effective", sampler="balanced"))
+    assert line.startswith("warning: class_weights=effective and sampler=balanced correct the same imbalance twice")
     for once in (TrainConfig(), TrainConfig(class_weights="balanced"), TrainConfig(sampler="balanced")):
         assert warn_balance(once) == ()
 

@@ -15,11 +15,14 @@ from falconet import MODELS, TrainConfig, create_model
 from falconet.training.optimizers import (
     balance_classes,
     brier_loss,
+    cosine_loss,
     make_average,
     make_criterion,
     make_judge,
     make_optimizer,
     subtract_cosine,
+    weigh_classes,
+    weigh_effectively,
     widen_angle,
 )
 
@@ -272,3 +275,63 @@ def test_validation_asks_for_no_margin(loss: Literal["cosface", "arcface"]) -> N
     logits, labels = 16 * ANGLES.cos(), torch.tensor([0, 1])
     assert make_judge(config)(logits, labels).item() == pytest.approx(F.cross_entropy(logits, labels).item())
     assert make_criterion(config)(logits, labels) > make_judge(config)(logits, labels)
+
+
+@pytest.mark.parametrize("soft", [False, True])
+@pytest.mark.parametrize("weights", [None, WEIGHTS])
+@pytest.mark.parametrize("smoothing", [0.0, 0.3])
+def test_cosine_loss_is_one_less_the_cosine_of_torch(soft: bool, weights: Tensor | None, smoothing: float) -> None:
+    logits, labels = make_batch(soft)
+    shares = labels if soft else F.one_hot(labels, 3).float()
+    each = 1 - F.cosine_similarity(logits, shares * (1 - smoothing) + smoothing / 3)
+    share = torch.ones(12) if weights is None else shares @ weights
+    config = TrainConfig(loss="cosine", cross_entropy_weight=0.0, label_smoothing=smoothing)
+    torch.testing.assert_close(make_criterion(config, weights)(logits, labels), (each * share).sum() / share.sum())
+
+
+def test_cosine_loss_adds_cross_entropy() -> None:
+    logits, labels = make_batch(soft=False)
+    config = TrainConfig(loss="cosine", cross_entropy_weight=0.25)
+    # By hand: the one-hot label picks one of the normalized logits, and one of the log-probabilities.
+    rows = np.arange(12)
+    values = logits.double().numpy()
+    cosines = values[rows, labels] / np.sqrt((values**2).sum(axis=1))
+    logs = values[rows, labels] - np.log(np.exp(values).sum(axis=1))
+    expected = (1 - cosines).mean() - 0.25 * logs.mean()
+    assert make_criterion(config)(logits, labels).item() == pytest.approx(expected, rel=1e-6)
+    assert make_judge(config)(logits, labels).item() == pytest.approx(expected, rel=1e-6)
+
+
+def test_cosine_loss_knows_no_length_and_survives_zeros() -> None:
+    logits, labels = make_batch(soft=False)
+    torch.testing.assert_close(cosine_loss(logits, labels, 0.0), cosine_loss(1000 * logits, labels, 0.0))
+    zeros = torch.zeros(2, 3, requires_grad=True)
+    cosine_loss(zeros, torch.tensor([0, 1]), 0.1).backward()  # type: ignore[no-untyped-call]
+    assert zeros.grad is not None
+    assert zeros.grad.isfinite().all()
+
+
+@settings(deadline=None)
+@given(counts=st.lists(st.integers(1, 300), min_size=1, max_size=7), beta=st.sampled_from([0.0, 0.9, 0.999, 0.9999]))
+def test_effective_weights_are_those_of_the_paper(counts: list[int], beta: float) -> None:
+    labels = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
+    weights = weigh_effectively(labels, len(counts) + 1, beta)
+    # The effective number is the sum of beta^(i - 1) over a class's samples, of which (1 - beta^n) / (1 - beta) is the
+    # closed form (proposition 1); weights add up to the number of classes (section 4.1).
+    effective = np.array([sum(beta**power for power in range(count)) for count in counts])
+    expected = 1 / effective / (1 / effective).sum() * len(counts)
+    np.testing.assert_allclose(weights.numpy(), [*expected, 0.0], rtol=1e-5)
+
+
+def test_class_weights_are_as_the_configuration_says() -> None:
+    labels = torch.tensor([0] * 90 + [1] * 10)
+    assert weigh_classes(labels, 2, TrainConfig()) is None
+    balanced = weigh_classes(labels, 2, TrainConfig(class_weights="balanced"))
+    assert balanced is not None
+    torch.testing.assert_close(balanced, balance_classes(labels, 2))
+    near = weigh_classes(labels, 2, TrainConfig(class_weights="effective", effective_beta=0.999999))
+    assert near is not None
+    assert (near[1] / near[0]).item() == pytest.approx((balanced[1] / balanced[0]).item(), rel=1e-3)
+    none = weigh_classes(labels, 2, TrainConfig(class_weights="effective", effective_beta=0.0))
+    assert none is not None
+    torch.testing.assert_close(none, torch.ones(2))

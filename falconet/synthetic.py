@@ -1,0 +1,236 @@
+"""Training with made samples beside the real ones, kept only where validation data say that they help.
+
+What is made: images by a generator (`falconet.generation.flow`), series as barycenters of pairs
+(`falconet.data.barycenters`), texts by edits of their tokens (`falconet.data.distortions`). Whether such samples help
+differs from data set to data set, so that it is never taken for granted: the same network is trained with and without
+them, by the same number of steps, and the validation split decides.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Int64
+from torch import Tensor
+
+from falconet.artifact import load_artifact
+from falconet.data import Dataset
+from falconet.data.augmentation import TextAugmentation
+from falconet.data.barycenters import average_pairs
+from falconet.data.distortions import augment_tokens
+from falconet.data.loader import Loader, draw_partners, epoch_seed, hold_inputs
+from falconet.data.preprocessing import Preprocess, SeriesPreprocess, to_levels, to_unit
+from falconet.errors import ConfigError, DataError, UsageError
+from falconet.evaluation.answers import answer_known
+from falconet.generation.flow import LARGEST_SIDE, FlowConfig, draw_images, train_flow
+from falconet.metrics.significance import compare_models
+from falconet.planning import CONFIG_FILE, Plan, RunConfig, read_settings
+from falconet.runs import Added, RunResult, execute, find_weights, prepare
+from falconet.schema import from_mapping, to_mapping
+from falconet.storage import format_json, hold, read_json, remove_tree, write_json, write_text
+from falconet.training import Callback
+from falconet.training.loop import tell
+
+TRIAL_FILE = "synthetic.json"
+TRIAL_FOLDER = "synthetic"
+"""Within a run's folder: what came of made samples, and the run that was trained with them."""
+
+SIGNIFICANT = 0.05
+"""Two-sided p-value below which a gain counts as more than chance."""
+
+EDITS = TextAugmentation(delete=0.1, swap=0.1)
+"""Of texts: a tenth of the tokens for each edit, about where Wei and Zou (EDA. EMNLP, 2019) found most gain."""
+
+CHUNK = 64
+"""Series that are averaged at once."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What made samples changed on the validation split; fractions of 0 to 1."""
+
+    per_class: int
+    """Samples of each class that were asked for."""
+    made: int
+    """Of all classes."""
+    n: int
+    """Validation samples, all real."""
+    accuracy_without: float
+    accuracy_with: float
+    difference: float
+    """With less without."""
+    difference_ci: tuple[float, float]
+    """95 %; of these two networks, on other samples."""
+    p_value: float
+    """Two-sided: of so large a difference between networks that are equally good."""
+    kept: bool
+    """Whether the run's model is the one that was trained with made samples."""
+
+    def describe(self) -> str:
+        """Return the outcome in a line."""
+        low, high = self.difference_ci
+        found = (
+            f"{self.made} made samples: validation accuracy {self.accuracy_with:.2%} with and "
+            f"{self.accuracy_without:.2%} without them, {self.difference:+.2%} (95%: {low:+.2%} to {high:+.2%}, "
+            f"n = {self.n}, p = {self.p_value:.2g})"
+        )
+        end = "a gain by more than chance: kept" if self.kept else "no gain by more than chance: not kept"
+        return f"{found}; {end}"
+
+
+def train_with_synthetic(
+    plan: Plan, per_class: int, *, config: FlowConfig | None = None, callbacks: Sequence[Callback] = ()
+) -> tuple[RunResult, Trial]:
+    """Carry out a plan, then again with `per_class` made samples of each class; keep these where they help.
+
+    Both runs take the same number of steps from the same initial weights: an epoch of the second draws as many samples
+    as there are real ones. Made samples follow from training samples and seed alone, and neither validation nor test
+    has any. The second model takes the first one's place in `plan.out` where its validation accuracy is higher by more
+    than chance (see `compare_models`); `metrics.json` and `synthetic.json` there say what was found either way.
+    `config` is that of the generator of images; None: its defaults, with the plan's seed. Raises what `execute` and
+    `train_flow` do, ConfigError for images too large to generate, DataError where no class has what it takes,
+    UsageError for several processes.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UsageError("--synthetic: wanted one process, found several; leave out torchrun")
+    if per_class < 1:
+        raise UsageError(f"--synthetic: wanted 1 or more samples a class, found {per_class}")
+    check_begun(plan, per_class)
+    # One network, with and without: candidates that are solved at once take no steps to compare by.
+    plan = replace(plan, rivals=())
+    weights_plan, weights = find_weights(plan)
+    train = prepare(weights_plan, weights).train
+    check_size(train)
+    first = execute(plan, callbacks=callbacks)
+    with hold(plan.out):
+        write_json(plan.out / TRIAL_FILE, {"per_class": per_class})
+    seed = plan.config.training.seed
+    added = make_samples(train, per_class, seed, config or FlowConfig(seed=seed))
+    # What the first run measured or took over from published weights holds for both.
+    settled = from_mapping(RunConfig, read_settings(plan.out / CONFIG_FILE))
+    again = "resume" if plan.existing == "resume" else "overwrite"
+    other = replace(plan, out=plan.out / TRIAL_FOLDER, config=settled, existing=again, measured=frozenset())
+    tell(callbacks, f"once more, with {len(added.labels)} made samples")
+    second = execute(other, callbacks=callbacks, added=added)
+    trial = judge(plan.dataset, plan.out, other.out, per_class, len(added.labels))
+    conclude(plan.out, other.out, trial)
+    tell(callbacks, trial.describe())
+    return (replace(second, out=plan.out) if trial.kept else first), trial
+
+
+def check_begun(plan: Plan, per_class: int | None) -> None:
+    """Raise UsageError where a run that goes on was begun with another number of made samples, or None.
+
+    Of a run that is overwritten, remove what came of made samples.
+    """
+    file = plan.out / TRIAL_FILE
+    if not file.is_file():
+        return
+    if plan.existing == "overwrite":
+        with hold(plan.out):
+            remove_tree(plan.out / TRIAL_FOLDER)
+            file.unlink(missing_ok=True)
+    elif plan.existing == "resume" and (begun := read_json(file).get("per_class")) != per_class:
+        raise UsageError(
+            f"--resume goes on as the run in {plan.out} began, with --synthetic {begun}: say so again, or start anew "
+            "with --overwrite"
+        )
+
+
+def check_size(train: Loader) -> None:
+    """Raise ConfigError for images that are too large to generate."""
+    if isinstance(train.preprocess, Preprocess) and max(train.preprocess.spec.shape[1:]) > LARGEST_SIDE:
+        _, height, width = train.preprocess.spec.shape
+        raise ConfigError(
+            f"--synthetic: wanted images of at most {LARGEST_SIDE} pixels a side, found {height}x{width}; set "
+            "model.input_size, or leave it out"
+        )
+
+
+def make_samples(train: Loader, per_class: int, seed: int, config: FlowConfig) -> Added:
+    """Return made samples of each class that training samples allow, prepared as they are.
+
+    Barycenters need two samples of a class. Raises DataError where nothing can be made.
+    """
+    counts = torch.bincount(train.labels)
+    least = 2 if isinstance(train.preprocess, SeriesPreprocess) else 1
+    labels = (counts >= least).nonzero().flatten().repeat_interleave(per_class)
+    if not len(labels):
+        raise DataError(f"--synthetic: wanted a class of {least} training samples or more, found none")
+    inputs = hold_inputs(train.inputs)
+    stream = epoch_seed(seed, 0, "data")  # Epochs count from 1: no batch has this one.
+    generator = torch.Generator().manual_seed(stream)
+    if isinstance(train.preprocess, Preprocess):
+        flow = train_flow(to_unit(inputs), train.labels, len(train.preprocess.spec.labels), config)
+        return Added(to_levels(draw_images(flow, labels, stream), inputs.dtype), labels)
+    origins = draw_origins(labels, train.labels, generator)
+    if isinstance(train.preprocess, SeriesPreprocess):
+        partners = draw_partners(origins, train.labels, generator)
+        mean, std = train.preprocess.mean, train.preprocess.std
+        pairs = zip(origins.split(CHUNK), partners.split(CHUNK), strict=True)
+        averages = [
+            average_pairs((inputs[mine] - mean) / std, (inputs[theirs] - mean) / std, generator)
+            for mine, theirs in pairs
+        ]
+        return Added(torch.cat(averages) * std + mean, labels)
+    edited = augment_tokens(inputs[origins].long(), EDITS, generator)
+    return Added(edited.to(inputs.dtype), labels)
+
+
+def draw_origins(
+    labels: Int64[Tensor, " made"], known: Int64[Tensor, " samples"], generator: torch.Generator
+) -> Int64[Tensor, " made"]:
+    """Draw a training sample of each label's class, each of a class as often as the others or once less or more."""
+    origins = torch.empty_like(labels)
+    for label in torch.unique(labels).tolist():
+        wanted = labels == label
+        own = (known == label).nonzero().flatten()
+        rounds = [own[torch.randperm(len(own), generator=generator)] for _ in range(int(wanted.sum()) // len(own) + 1)]
+        origins[wanted] = torch.cat(rounds)[: int(wanted.sum())]
+    return origins
+
+
+def judge(dataset: Dataset, without: Path, with_: Path, per_class: int, made: int) -> Trial:
+    """Compare two runs' models on the validation split that both have."""
+    first, second = (find_right(dataset, folder) for folder in (without, with_))
+    test = compare_models(second[None], first[None])
+    return Trial(
+        per_class=per_class,
+        made=made,
+        n=len(first),
+        accuracy_without=float(first.mean()),
+        accuracy_with=float(second.mean()),
+        difference=test.difference,
+        difference_ci=test.interval,
+        p_value=test.p_value,
+        kept=test.difference > 0 and test.p_value < SIGNIFICANT,
+    )
+
+
+def find_right(dataset: Dataset, folder: Path) -> Bool[np.ndarray, " samples"]:
+    """Return which validation samples a run's model answers right."""
+    answers = answer_known(load_artifact(folder), dataset, "val")
+    right: Bool[np.ndarray, " samples"] = answers.logits.argmax(axis=1) == answers.split.labels
+    return right
+
+
+def conclude(out: Path, other: Path, trial: Trial) -> None:
+    """Write down what came of made samples, and put their model in the first one's place where it is kept."""
+    facts = to_mapping(trial)
+    with hold(out):
+        if trial.kept:
+            metrics = {**read_json(other / "metrics.json"), "synthetic": facts}
+            card = (other / "README.md").read_text(encoding="utf-8")
+            page = (other / "report.html").read_text(encoding="utf-8")
+            files = {"metrics.json": format_json(metrics), "report.html": page}
+            load_artifact(other).save(out, {**files, "README.md": f"{card.rstrip()}\n\n{trial.describe()}.\n"})
+            for name in ("metrics.csv", "vitals.csv"):
+                write_text(out / name, (other / name).read_text(encoding="utf-8"))
+        else:
+            write_json(out / "metrics.json", {**read_json(out / "metrics.json"), "synthetic": facts})
+        write_json(out / TRIAL_FILE, facts)
