@@ -47,7 +47,17 @@ from falconet.data.splits import DataConfig
 from falconet.errors import DataError, PathError, UsageError
 from falconet.spec import ImageSpec, InputSpec, Kind, SeriesSpec
 from falconet.storage import scratch
-from falconet.tables import PART_ROWS, Coding, Table, is_text, iterate_table, parse_objects, read_table
+from falconet.tables import (
+    CELL_BYTES,
+    PART_ROWS,
+    Coding,
+    Table,
+    check_size,
+    is_text,
+    iterate_table,
+    parse_objects,
+    read_table,
+)
 
 URL = re.compile(r"https?://", re.IGNORECASE)
 PART_FILES = 1024
@@ -133,6 +143,9 @@ def iterate_inputs(
     UsageError for what is none of these, DataError for the only input where it cannot be used.
     """
     reading = Reading(spec, config or DataConfig(), None if data_root is None else Path(data_root))
+    if is_array(asked) and not is_image(asked):
+        yield from read_array(to_numpy(asked), spec, str)
+        return
     items = list_items(asked, spec.kind)
     for item in items:
         if isinstance(item, Path):
@@ -199,12 +212,17 @@ def is_stream(item: object) -> bool:
 
 
 def is_array(item: object) -> bool:
-    """Whether something is a sample or several, and no list of some: NumPy's, torch's and Pillow's know how to become one."""
+    """Whether something is an array, or knows how to become one, as tensors and PIL images do."""
     return hasattr(item, "__array__") or hasattr(item, "__array_interface__")
 
 
+def to_numpy(item: Any) -> np.ndarray:
+    """Return an array, or a tensor on any device, as NumPy's."""
+    return np.asarray(item.detach().cpu() if hasattr(item, "detach") else item)
+
+
 def is_place(item: object) -> bool:
-    return isinstance(item, Path | Url | Samples) or is_stream(item) or (is_array(item) and not is_image(item))
+    return isinstance(item, Path | Url | Samples) or is_stream(item)
 
 
 def is_image(item: object) -> bool:
@@ -217,8 +235,7 @@ def group_items(items: Sequence[Any]) -> Iterator[tuple[bool, list[Any]]]:
     """Yield each place by itself and samples at hand together, in order; whether it is a place goes first."""
     values: list[Any] = []
     for item in items:
-        # An array is many samples where it stands alone, one in a list.
-        if not is_place(item) or (is_array(item) and len(items) > 1):
+        if not is_place(item):
             values.append(item)
             continue
         if values:
@@ -230,7 +247,7 @@ def group_items(items: Sequence[Any]) -> Iterator[tuple[bool, list[Any]]]:
 
 
 def name_place(place: Any) -> str:
-    """Return what a place is called: standard input `-`, arrays by their type."""
+    """Return what a place is called: a stream `-`, samples by their type."""
     if isinstance(place, Path | Url):
         return to_text(str(place))
     return "-" if is_stream(place) else type(place).__name__
@@ -253,8 +270,6 @@ def read_place(place: Any, reading: Reading) -> Iterator[Inputs]:
         yield Inputs(place)
     elif is_stream(place):
         yield from read_lines(place, reading)
-    elif not isinstance(place, Path):
-        yield from read_array(np.asarray(place), reading.spec, lambda index: str(index))
     elif place.is_dir():
         yield from read_folder(place, reading)
     elif place.exists():
@@ -394,7 +409,7 @@ def read_one_file(path: Path, name: str, reading: Reading) -> Iterator[Inputs]:
     spec, suffix = reading.spec, path.suffix.lower()
     if spec.kind == "image" and IDX_IMAGES.match(path.name):
         images = as_images(read_idx(path, reading.config.max_bytes), name)
-        yield from read_array(images, spec, lambda index: f"{name}[{index}]")
+        yield from read_array(images, spec, name_rows(name))
     elif suffix == ".npz":
         yield from read_npz(path, name, reading)
     elif suffix == ".ts":
@@ -423,14 +438,17 @@ def read_npz(path: Path, name: str, reading: Reading) -> Iterator[Inputs]:
     for key in names:
         place = f"{name}:{key}" if len(names) > 1 else name
         if spec.kind == "image":
-            yield from read_array(as_images(arrays[key], f"{name}:{key}"), spec, lambda i, place=place: f"{place}[{i}]")
-        elif arrays[key].ndim == 2 and key.replace("values", "lengths") not in arrays:
-            yield from read_array(arrays[key], spec, lambda i, place=place: f"{place}[{i}]")
-        elif key.replace("values", "lengths") != key and key.replace("values", "lengths") in arrays:
+            yield from read_array(as_images(arrays[key], f"{name}:{key}"), spec, name_rows(place))
+        elif "values" in key and key.replace("values", "lengths") in arrays:
             series = find_series(arrays, key, f"{name}:{key}")
-            yield from pack(series, [f"{place}[{index}]" for index in range(len(series))], spec)
+            yield from pack(series, list(map(name_rows(place), range(len(series)))), spec)
         else:
-            yield from read_array(arrays[key], spec, lambda i, place=place: f"{place}[{i}]")
+            yield from read_array(arrays[key], spec, name_rows(place))
+
+
+def name_rows(place: str) -> Callable[[int], str]:
+    """Return what samples along an array's first axis are called."""
+    return lambda index: f"{place}[{index}]"
 
 
 def read_ts(path: Path, name: str, reading: Reading) -> Iterator[Inputs]:
@@ -477,7 +495,7 @@ def read_parts(
             roles = choose_inputs(spell_numbers(table, table.columns, comma), reading.config, reading.spec)
             notes = tuple(f"{name}: {note}" for note in table.notes)
             if "series" in roles.columns:
-                whole = read_whole() if read_whole else join_tables([table, *parts], reading.config.max_bytes)
+                whole = read_whole() if read_whole else join_tables(table, parts, reading.config.max_bytes)
                 yield from read_part(whole, roles, comma, name, reading, notes)
                 return
         yield from read_part(table, roles, comma, name, reading, notes)
@@ -500,18 +518,21 @@ def read_part(
         yield from pack(rows.values, rows.names, reading.spec)
 
 
-def join_tables(tables: Sequence[Table], max_bytes: int) -> Table:
+def join_tables(first: Table, others: Iterable[Table], max_bytes: int) -> Table:
     """Return several parts of a stream as one table. Raises DataError where they take more memory than a table may."""
-    lines = [json_line for table in tables for json_line in table.lines]
-    names = list(dict.fromkeys(name for table in tables for name in table.columns))
-    if sum(len(table.lines) * len(table.columns) for table in tables) * 64 > max_bytes:
-        raise DataError(f"{tables[0].path}: too many rows of series at once; write them into a file, and name it")
+    tables, held = [first], 0
+    for table in others:
+        tables.append(table)
+        held += CELL_BYTES * len(table.lines) * len(table.columns)
+        check_size(first.path, held, max_bytes)
+    names = dict.fromkeys(name for table in tables for name in table.columns)
     columns = {
         name: [cell for table in tables for cell in table.columns.get(name, [None] * len(table.lines))]
         for name in names
     }
+    lines = [line for table in tables for line in table.lines]
     damaged = tuple(item for table in tables for item in table.damaged)
-    return Table(tables[0].path, columns, lines, damaged, tables[0].notes)
+    return Table(first.path, columns, lines, damaged, first.notes)
 
 
 # Standard input
@@ -650,7 +671,7 @@ def to_image(spec: ImageSpec) -> Callable[[Any], np.ndarray]:
             return convert_image(value, spec.value_range, spec.dtype)
         if not is_array(value):
             raise DataError(f"wanted an image, found {type(value).__name__}")
-        array = np.asarray(value)
+        array = to_numpy(value)
         if array.ndim == 2:
             array = array[..., None]
         if array.ndim != 3 or array.shape[-1] not in (1, 3):
@@ -688,7 +709,7 @@ def to_series(value: Any) -> np.ndarray:
     """Return an array of one series as `(channels, steps)`."""
     if not is_array(value):
         raise DataError(f"wanted a series as an array, found {type(value).__name__}")
-    array = np.asarray(value)
+    array = to_numpy(value)
     if array.ndim == 1:
         array = array[None]
     if array.ndim != 2:
