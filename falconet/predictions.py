@@ -111,7 +111,9 @@ def read_settings(settings: Mapping[str, Any] | None, known: Mapping[str, Any] |
     """
     for key in settings or {}:
         if key not in READ_BY:
-            raise ConfigError(f"data.{key}: wanted one of {', '.join(READ_BY)}: no other tells how to read what to answer")
+            raise ConfigError(
+                f"data.{key}: wanted one of {', '.join(READ_BY)}: no other tells how to read what to answer"
+            )
     return from_mapping(DataConfig, merge(known or {}, settings or {}), "data")
 
 
@@ -165,9 +167,7 @@ def rank_samples(
     """
     skipped = tuple(Unreadable(samples.name(index), reason) for index, reason in reasons.items())
     read = [to_text(samples.name(index)) for index in range(len(samples)) if index not in reasons]
-    ranked = tuple(
-        rank(name, row, labels, top, whole=probabilities) for name, row in zip(read, answers, strict=True)
-    )
+    ranked = tuple(rank(name, row, labels, top, whole=probabilities) for name, row in zip(read, answers, strict=True))
     return Predictions(ranked, skipped)
 
 

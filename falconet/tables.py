@@ -10,15 +10,15 @@ import json
 import os
 import re
 from collections import Counter, deque
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice, pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from falconet.errors import ConfigError, DataError, FalconetError, MissingExtraError
-from falconet.storage import open_regular, write_bytes, write_text
+from falconet.storage import open_regular, replace_file
 
 if TYPE_CHECKING:
     import pyarrow
@@ -97,26 +97,69 @@ def check_pyarrow(purpose: str) -> None:
 
 def write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write rows of equal keys; nested values are kept, in CSV as JSON text."""
+    with write_rows(path) as write:
+        write(rows)
+
+
+@contextmanager
+def write_rows(path: Path) -> Iterator[Callable[[Sequence[Mapping[str, Any]]], None]]:
+    """Yield a function that adds rows of equal keys to a table, which stands at `path` once all of them are written.
+
+    After an error, what stood there before is still there. Raises ConfigError for an extension that is not known,
+    MissingExtraError for Parquet without pyarrow, StorageError.
+    """
     check_table_path(path)
-    if path.suffix.lower() == ".parquet":
-        import pyarrow
-        import pyarrow.parquet
+    with replace_file(path) as file:
+        if path.suffix.lower() == ".parquet":
+            with write_parquet(file) as write:
+                yield write
+            return
+        format_rows = format_jsonl if path.suffix.lower() == ".jsonl" else format_csv
+        begun = False
 
-        buffer = io.BytesIO()
-        pyarrow.parquet.write_table(pyarrow.Table.from_pylist([dict(row) for row in rows]), buffer)
-        write_bytes(path, buffer.getvalue())
-    elif path.suffix.lower() == ".jsonl":
-        write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
-    else:
-        write_text(path, format_csv(rows))
+        def write_text(rows: Sequence[Mapping[str, Any]]) -> None:
+            nonlocal begun
+            file.write(format_rows(rows, header=not begun).encode("utf-8", "backslashreplace"))
+            begun |= bool(rows)
+
+        yield write_text
 
 
-def format_csv(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Return a header of the first row's keys, then each row in their order; nothing for no rows."""
+@contextmanager
+def write_parquet(file: BinaryIO) -> Iterator[Callable[[Sequence[Mapping[str, Any]]], None]]:
+    """Yield a function that adds rows, whose types the first ones tell, to a Parquet file."""
+    import pyarrow
+    from pyarrow import parquet
+
+    writers: list[parquet.ParquetWriter] = []
+
+    def write(rows: Sequence[Mapping[str, Any]]) -> None:
+        if not rows:
+            return
+        schema = writers[0].schema if writers else None
+        table = pyarrow.Table.from_pylist([dict(row) for row in rows], schema=schema)
+        if not writers:
+            writers.append(parquet.ParquetWriter(file, table.schema))
+        writers[0].write_table(table)
+
+    yield write
+    if not writers:
+        writers.append(parquet.ParquetWriter(file, pyarrow.schema([])))
+    writers[0].close()
+
+
+def format_jsonl(rows: Sequence[Mapping[str, Any]], *, header: bool = True) -> str:
+    """Return an object a line, which needs no header."""
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
+def format_csv(rows: Sequence[Mapping[str, Any]], *, header: bool = True) -> str:
+    """Return a header of the first row's keys, where wanted, then each row in their order; nothing for no rows."""
     text = io.StringIO()
     if rows:
         writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
+        if header:
+            writer.writeheader()
         writer.writerows({key: flat(value) for key, value in row.items()} for row in rows)
     return text.getvalue()
 
@@ -208,7 +251,9 @@ def open_parts(path: Path, header: bool | None, max_bytes: int, rows: int | None
     suffix = path.suffix.lower()
     if suffix == ".jsonl":
         return iterate_jsonl(path, max_bytes, rows)
-    return iterate_parquet(path, max_bytes, rows) if suffix == ".parquet" else iterate_csv(path, header, max_bytes, rows)
+    return (
+        iterate_parquet(path, max_bytes, rows) if suffix == ".parquet" else iterate_csv(path, header, max_bytes, rows)
+    )
 
 
 def check_size(path: Path, size: int, max_bytes: int) -> None:

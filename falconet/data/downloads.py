@@ -86,7 +86,9 @@ def open_url(url: str, patience: float) -> HTTPResponse:
 def check_length(url: str, count: int, largest: int) -> None:
     """Raise DataError for a file that is larger than wanted."""
     if count > largest:
-        raise DataError(f"{url}: wanted at most {largest:,} bytes, found {count:,} or more; fetch it, and name the file")
+        raise DataError(
+            f"{url}: wanted at most {largest:,} bytes, found {count:,} or more; fetch it, and name the file"
+        )
 
 
 def name_file(url: str, headers: HTTPMessage) -> str:

@@ -111,7 +111,9 @@ class Objects:
 
     def join(self, others: Sequence[Objects]) -> Objects:
         parts = [self, *others]
-        values, names = ([item for part in parts for item in items] for items in zip(*map(self.pair, parts), strict=True))
+        values, names = (
+            [item for part in parts for item in items] for items in zip(*map(self.pair, parts), strict=True)
+        )
         return Objects(values, names, self.convert)
 
     @staticmethod

@@ -83,6 +83,7 @@ def fit_recordings(samples: Samples, spec: InputSpec) -> Samples:
     return samples
 
 
+@torch.inference_mode()
 def predict_logits(
     artifact: Artifact, samples: Samples
 ) -> tuple[Float32[np.ndarray, "readable classes"], dict[int, str]]:
@@ -104,16 +105,13 @@ def iterate_logits(
     """Yield for batch after batch the logits of the readable samples, and why others cannot be read, by position.
 
     Where `mirrored`, those of the images with left and right exchanged follow as a second view; without readable
-    samples there are none.
+    samples there are none. To be consumed in inference mode.
     """
     for batch in iterate_prepared(samples, artifact.preprocess, artifact.batch_size):
-        views = []
-        if len(batch.inputs):
-            with torch.inference_mode():
-                for inputs in (batch.inputs, batch.inputs.flip(-1))[: 1 + mirrored]:
-                    outputs = artifact.model(artifact.preprocess.normalize(inputs)).float()
-                    views.append(scale_logits(outputs.numpy(), artifact.config.temperature))
-        yield views, batch.unreadable
+        inputs = [batch.inputs] if len(batch.inputs) else []
+        inputs += [view.flip(-1) for view in inputs if mirrored]
+        outputs = [artifact.model(artifact.preprocess.normalize(view)).float().numpy() for view in inputs]
+        yield [scale_logits(logits, artifact.config.temperature) for logits in outputs], batch.unreadable
 
 
 def scale_logits(

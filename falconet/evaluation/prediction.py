@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from jaxtyping import Float
 
 from falconet import metrics
@@ -81,6 +82,7 @@ def iterate_predictions(
     yield from answer_inputs(parts, answer, spec.labels, top=top, probabilities=probabilities)
 
 
+@torch.inference_mode()
 def predict_probabilities(
     artifact: Artifact, samples: Samples, *, mirrored: bool = False
 ) -> tuple[Float[np.ndarray, "readable classes"], dict[int, str]]:
@@ -93,9 +95,7 @@ def predict_probabilities(
     for views, reasons in iterate_logits(artifact, samples, mirrored=mirrored):
         unreadable |= reasons
         if not all(np.isfinite(logits).all() for logits in views):
-            raise DataError(
-                "wanted numbers, found NaN or infinity in the network's answers: its weights are of no use"
-            )
+            raise DataError("wanted numbers, found NaN or infinity in the network's answers: its weights are of no use")
         answers += [np.mean([metrics.softmax(logits) for logits in views], axis=0)] if views else []
     return np.concatenate(answers), unreadable
 
