@@ -133,8 +133,8 @@ def predict(
         list[str],
         typer.Argument(
             metavar="FILE|FOLDER|URL|-...",
-            help="Images, .wav or .txt, folders of them, tables of files, texts or series (.csv, .tsv, .jsonl, .parquet), "
-            ".ts, .npz, http(s) addresses of these, names of sources, or -: lines of texts, of paths or of JSON.",
+            help="Images, .wav or .txt, folders of them; tables (.csv, .tsv, .jsonl, .parquet) of files, texts or "
+            "series; .ts, .npz; http(s) addresses of these; -: lines of texts, of paths or of JSON.",
         ),
     ],
     top: Annotated[int, typer.Option(help="Candidates for each sample.", min=1)] = 3,
@@ -163,9 +163,7 @@ def predict(
     if runtime is None:
         check_artifact(model)
     elif tta:
-        raise UsageError(
-            f"--tta: wanted the folder of a run, which tells whether training mirrored images, found {model}"
-        )
+        raise UsageError(f"--tta: wanted a run's folder, which tells whether training mirrored images, found {model}")
     places = list_places(files)
     from falconet import tables
 
@@ -191,14 +189,16 @@ def predict(
 
 def list_places(files: list[str]) -> list[Place]:
     """Return where the samples are that a command names: `-` is standard input. Raises PathError, UsageError."""
-    from falconet.data.unlabeled import URL, Url, check_path
+    from falconet.catalog import check_place, is_url
 
     if files.count("-") > 1:
         raise UsageError("-: wanted standard input once, found it several times")
     for file in files:
-        if file != "-" and not URL.match(file):
-            check_path(Path(file))
-    return [sys.stdin.buffer if file == "-" else Url(file) if URL.match(file) else Path(file) for file in files]
+        if file != "-" and not is_url(file):
+            check_place(file)
+    from falconet.data.unlabeled import Url
+
+    return [sys.stdin.buffer if file == "-" else Url(file) if is_url(file) else Path(file) for file in files]
 
 
 def ask_reading(settings: list[str] | None, follow: bool) -> dict[str, Any]:

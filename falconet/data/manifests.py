@@ -306,7 +306,7 @@ def read_inputs(table: Table, roles: Roles, config: DataConfig, source: str) -> 
         blank = [None] * len(table.lines)
         table = replace(table, columns={**table.columns, **dict.fromkeys(missing, blank)})
     rows, values, reasons = read_values(table, replace(roles, columns=leave_labels(roles)), config)
-    keys = [table.lines[row] for row in rows]
+    keys: list[Any] = [table.lines[row] for row in rows]
     if "series" in roles.columns:
         keys = [as_text(table.columns[roles.columns["series"]][row]) for row in rows]
     names = [f"{source}:{key}" for key in keys]

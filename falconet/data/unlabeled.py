@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import io
 import os
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -17,7 +16,14 @@ from typing import IO, Any
 import numpy as np
 from jaxtyping import Shaped
 
-from falconet.catalog import FILE_SUFFIXES, LOOSE_SUFFIXES, SOURCE_NAMES, as_name, check_suffix, is_hub_source
+from falconet.catalog import (
+    FILE_SUFFIXES,
+    LOOSE_SUFFIXES,
+    as_name,
+    check_place,
+    check_suffix,
+    is_url,
+)
 from falconet.data.arrays import (
     IDX_IMAGES,
     as_images,
@@ -59,7 +65,6 @@ from falconet.tables import (
     read_table,
 )
 
-URL = re.compile(r"https?://", re.IGNORECASE)
 PART_FILES = 1024
 """So many files are answered before their answers are handed on."""
 LONGEST_LINE = 4 * MOST_CHARACTERS
@@ -111,14 +116,8 @@ class Objects:
 
     def join(self, others: Sequence[Objects]) -> Objects:
         parts = [self, *others]
-        values, names = (
-            [item for part in parts for item in items] for items in zip(*map(self.pair, parts), strict=True)
-        )
-        return Objects(values, names, self.convert)
-
-    @staticmethod
-    def pair(part: Objects) -> tuple[Sequence[Any], Sequence[str]]:
-        return part.values, part.names
+        values = [value for part in parts for value in part.values]
+        return Objects(values, [name for part in parts for name in part.names], self.convert)
 
 
 @dataclass(frozen=True)
@@ -151,7 +150,7 @@ def iterate_inputs(
     items = list_items(asked, spec.kind)
     for item in items:
         if isinstance(item, Path):
-            check_path(item)
+            check_place(item)
     number = 0
     for several, group in group_items(items):
         if not several:
@@ -205,7 +204,7 @@ def describe_wanted(kind: Kind) -> str:
 def to_place(item: Any) -> Any:
     """Return a string as an address or a path, what is a path as one, and anything else as it is."""
     if isinstance(item, str):
-        return Url(item) if URL.match(item) else Path(item)
+        return Url(item) if is_url(item) else Path(item)
     return Path(item) if isinstance(item, os.PathLike) else item
 
 
@@ -253,12 +252,6 @@ def name_place(place: Any) -> str:
     if isinstance(place, Path | Url):
         return to_text(str(place))
     return "-" if is_stream(place) else type(place).__name__
-
-
-def check_path(path: Path) -> None:
-    """Raise PathError for a path that is not there; a source's name is none."""
-    if not os.path.lexists(path) and as_name(path) not in SOURCE_NAMES and not is_hub_source(as_name(path)):
-        raise PathError(f"no such file or folder: {path}")
 
 
 # Places
@@ -634,7 +627,7 @@ def read_named(names: Sequence[str], reading: Reading) -> Iterator[Inputs]:
         files = []
         try:
             if isinstance(place, Path):
-                check_path(place)
+                check_place(place)
             yield from read_place(place, reading)
         except (DataError, PathError) as error:
             yield Inputs(skipped=(Unreadable(name, str(error).removeprefix(f"{name}: ")),))
@@ -716,7 +709,8 @@ def to_series(value: Any) -> np.ndarray:
         array = array[None]
     if array.ndim != 2:
         raise DataError(f"wanted a series as (steps,) or (channels, steps), found shape {array.shape}")
-    return as_series(array[None], "an array")[0]
+    series: np.ndarray = as_series(array[None], "an array")[0]
+    return series
 
 
 def read_array(array: np.ndarray, spec: InputSpec, name: Callable[[int], str]) -> Iterator[Inputs]:

@@ -12,7 +12,7 @@ from jaxtyping import Float
 
 from falconet import metrics
 from falconet.artifact import Artifact, load_artifact
-from falconet.data import DataConfig, Samples
+from falconet.data import Samples
 from falconet.data.unlabeled import iterate_inputs
 from falconet.errors import ConfigError, DataError, UsageError
 from falconet.evaluation.answers import fit_recordings, iterate_logits
@@ -117,8 +117,8 @@ def check_mirrored(model: str | Path | Artifact, artifact: Artifact) -> None:
     flips = 0.0 if isinstance(model, Artifact) else find_flips(Path(model))
     if not flips:
         raise UsageError(
-            f"--tta: wanted a run whose {RUN_FILE} has augmentation.flip_horizontal above 0, found none: the model never "
-            "saw mirrored images, and may take them for others; leave --tta out"
+            f"--tta: wanted a run whose {RUN_FILE} has augmentation.flip_horizontal above 0, found none: a model that "
+            "never saw mirrored images may take them for others; leave --tta out"
         )
 
 
