@@ -285,7 +285,22 @@ def choose_inputs(table: Table, config: DataConfig, spec: InputSpec) -> Roles:
             "split": find_named(table, chosen, "split", is_split),
         }
         chosen = {**{role: name for role, name in guesses.items() if name is not None}, **chosen}
-    return choose_samples(table, chosen, spec.kind)
+    roles = find_samples(table, chosen, spec.kind)
+    free = [name for name, cells in list_free(table, chosen).items() if not is_blank(cells)]
+    if roles is None and len(free) == 1 and spec.kind != "series":
+        return Roles(spec.kind, {**chosen, SAMPLE_ROLES[spec.kind]: free[0]})
+    if roles is None:
+        wanted = "series=NAME and time=NAME" if spec.kind == "series" else f"{SAMPLE_ROLES[spec.kind]}=NAME"
+        foreign = find_foreign(table, chosen) if spec.kind == "series" else ""
+        raise DataError(
+            f"{table.path}: wanted {SAMPLES[spec.kind]} in its columns, found {list_names(table)}{foreign}; name them "
+            f"by --set data.columns.{wanted}"
+        )
+    return roles
+
+
+SAMPLE_ROLES: Mapping[Kind, str] = {"image": "path", "text": "text", "series": "path"}
+"""Roles of the columns that hold a sample in each row, or name its file."""
 
 
 @dataclass(frozen=True)
@@ -383,20 +398,33 @@ def simplify(name: str) -> str:
 
 def choose_samples(table: Table, chosen: Mapping[str, str], kind: Kind | None) -> Roles:
     """Return the roles with those of the columns that hold the samples. Raises DataError where there are none."""
-    ways = (choose_path, choose_named_text, choose_long, choose_wide, choose_named_files, choose_longest_text)
-    configured = {"path": choose_path, "text": choose_named_text, "series": choose_long, "time": choose_long}
-    asked = [configured[role] for role in chosen if role in configured]
-    for way in asked or ways:
-        roles = way(table, chosen, kind)
-        if roles is not None:
-            return roles
-    wanted = {"image": "paths of images", "series": "series", "text": "texts", None: "texts, paths or series"}[kind]
+    roles = find_samples(table, chosen, kind)
+    if roles is not None:
+        return roles
     foreign = find_foreign(table, chosen) if kind in {None, "series"} else ""
     raise DataError(
-        f"{table.path}: wanted {wanted} in its columns, found {list_names(table)}{foreign}; name them by "
+        f"{table.path}: wanted {SAMPLES[kind]} in its columns, found {list_names(table)}{foreign}; name them by "
         "--set data.columns.text=NAME, path=NAME, or series=NAME and time=NAME; --set data.kind=series takes the "
         "columns of numbers alone"
     )
+
+
+SAMPLES: Mapping[Kind | None, str] = {
+    "image": "paths of images",
+    "series": "series",
+    "text": "texts",
+    None: "texts, paths or series",
+}
+"""What is wanted in a table's columns, by kind."""
+
+
+def find_samples(table: Table, chosen: Mapping[str, str], kind: Kind | None) -> Roles | None:
+    """Return the roles with those of the columns that hold the samples; None where there are none."""
+    ways = (choose_path, choose_named_text, choose_long, choose_wide, choose_named_files, choose_longest_text)
+    configured = {"path": choose_path, "text": choose_named_text, "series": choose_long, "time": choose_long}
+    asked = [configured[role] for role in chosen if role in configured]
+    found = (way(table, chosen, kind) for way in asked or ways)
+    return next((roles for roles in found if roles is not None), None)
 
 
 def find_foreign(table: Table, chosen: Mapping[str, str]) -> str:
