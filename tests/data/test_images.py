@@ -306,7 +306,7 @@ def test_heic_is_turned_once(orientation: int) -> None:
     exif[EXIF_ORIENTATION] = orientation
     jpeg, heic = io.BytesIO(), io.BytesIO()
     picture.save(jpeg, "JPEG", exif=exif, quality=95)
-    picture.save(heic, "HEIF", exif=exif, quality=95)
+    picture.save(heic, "HEIF", exif=exif.tobytes(), quality=95)
     with Image.open(jpeg) as image:
         wanted = np.asarray(ImageOps.exif_transpose(image), dtype=int)
     assert np.abs(decode_image(heic.getvalue()).astype(int) - wanted).mean() < 6
