@@ -112,11 +112,11 @@ def check_source(source: object) -> None:
         raise UnknownNameError("source", name, SOURCE_NAMES, "(nor is there a file or folder of this name)")
 
 
-def check_place(place: str | Path) -> None:
-    """Raise PathError unless there is a file or folder, or a source of this name."""
+def check_place(place: str | Path, remedy: str = "") -> None:
+    """Raise PathError unless there is a file or folder, or a source of this name; `remedy` ends what is said."""
     name = as_name(place)
     if not (os.path.lexists(place) or name in SOURCE_NAMES or is_hub_source(name)):
-        raise PathError(f"no such file or folder: {place}")
+        raise PathError(f"no such file or folder: {place}{remedy}")
 
 
 def is_url(name: str) -> bool:

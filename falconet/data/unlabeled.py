@@ -150,7 +150,7 @@ def iterate_inputs(
     items = list_items(asked, spec.kind)
     for item in items:
         if isinstance(item, Path):
-            check_place(item)
+            check_place(item, "; texts are given in a list" if spec.kind == "text" and isinstance(asked, str) else "")
     number = 0
     for several, group in group_items(items):
         if not several:
@@ -298,8 +298,11 @@ def read_url(url: Url, reading: Reading) -> Iterator[Inputs]:
     """Yield the samples of a file that is fetched first, and gone in the end."""
     with scratch() as folder:
         path = fetch_url(url, folder)
-        for inputs in read_one_file(path, str(url), reading):
-            yield rename(inputs, str(path), str(url))
+        try:
+            for inputs in read_one_file(path, str(url), reading):
+                yield rename(inputs, str(path), str(url))
+        except (DataError, PathError) as error:  # What an address leads to is not the caller's mistake.
+            raise DataError(str(error).replace(str(path), str(url))) from error
 
 
 def rename(inputs: Inputs, old: str, new: str) -> Inputs:
