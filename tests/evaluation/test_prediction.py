@@ -296,6 +296,7 @@ def test_what_is_no_input(texts: Artifact, images: Artifact, tmp_path: Path) -> 
     for asked, error, message in (
         (tmp_path / "none.csv", PathError, "no such file or folder"),
         (tmp_path, PathError, "wanted texts, found none in this folder"),
+        ("great value", PathError, "no such file or folder: great value; texts are given in a list"),
         ([], UsageError, "found none"),
         (5, UsageError, "found int"),
         ({"a": 1}, UsageError, "found dict"),
