@@ -191,6 +191,8 @@ def list_places(files: list[str]) -> list[Place]:
     """Return where the samples are that a command names: `-` is standard input. Raises PathError, UsageError."""
     from falconet.catalog import check_place, is_url
 
+    if "-" in files and sys.stdin is None:
+        raise UsageError("-: wanted lines on standard input, which is closed")
     if files.count("-") > 1:
         raise UsageError("-: wanted standard input once, found it several times")
     for file in files:

@@ -61,6 +61,7 @@ from falconet.tables import (
     check_size,
     is_text,
     iterate_table,
+    parse_object,
     parse_objects,
     read_table,
 )
@@ -546,7 +547,7 @@ def read_lines(stream: IO[bytes], reading: Reading) -> Iterator[Inputs]:
     first = next(lines, None)
     if first is None:
         raise DataError(f"-: wanted lines on standard input, found none{describe_lost(damaged)}")
-    if first[1].lstrip().startswith("{"):
+    if isinstance(parse_object(first[1], valid=True), dict):
         yield from read_objects(first, lines, damaged, reading)
         return
     spec = reading.spec
@@ -569,6 +570,7 @@ def read_lines(stream: IO[bytes], reading: Reading) -> Iterator[Inputs]:
             yield Inputs(skipped=skipped)
             yield from read_named([text.strip() for _, text in block], reading)
         block = list(islice(lines, PART_FILES))
+    yield Inputs(skipped=tuple(Unreadable(f"-:{number}", reason) for number, reason in damaged))
 
 
 def describe_lost(damaged: Sequence[tuple[int, str]]) -> str:
@@ -613,6 +615,7 @@ def read_objects(
             bad = [(numbers[line - 1], reason) for line, reason in table.damaged]
             yield Table(table.path, table.columns, rows, tuple(sorted([*bad, *damaged])))
             damaged.clear()
+        yield Table(Path("-"), {}, (), tuple(damaged))
 
     yield from read_parts(number_rows(), "-", reading, None)
 

@@ -348,6 +348,13 @@ def test_lines_of_a_stream(texts: Artifact, images: Artifact, series: Artifact, 
             predict(model, io.BytesIO(given))
 
 
+def test_lines_of_a_long_stream_keep_their_numbers(texts: Artifact, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(unlabeled, "PART_FILES", 2)
+    found = predict(texts, io.BytesIO(b"{plum} and pear\niron\n\xff\nzinc\nlead\n\xff\n"))
+    assert [row.file for row in found.predictions] == ["-:1", "-:2", "-:4", "-:5"]
+    assert [item.file for item in found.skipped] == ["-:3", "-:6"]
+
+
 def test_a_line_without_end_does_not_fill_the_memory(texts: Artifact, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(unlabeled, "LONGEST_LINE", 100)
     found = predict(texts, io.BytesIO(b"x" * 1000 + b"\nplum and pear\n"))
