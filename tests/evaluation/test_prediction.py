@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +21,11 @@ from PIL import Image
 
 from falconet import cli, iterate_predictions, predict
 from falconet.artifact import Artifact
-from falconet.data import Texts, unlabeled
+from falconet.data import Columns, Texts, unlabeled
 from falconet.errors import ConfigError, DataError, PathError, UsageError
 from falconet.predictions import Predictions
 from falconet.spec import SeriesSpec
+from falconet.tables import iterate_table
 from tests.exporters.builders import LABELS, STEPS, ask_own, make_artifact, make_spec
 
 Capture = pytest.CaptureFixture[str]
@@ -92,7 +96,7 @@ def test_tables_of_texts(texts: Artifact, tmp_path: Path, suffix: str, labeled: 
 
 
 def test_a_table_is_answered_in_parts(texts: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("falconet.tables.iterate_table.__kwdefaults__", {"header": None, "max_bytes": 2**30, "rows": 3})
+    monkeypatch.setattr(unlabeled, "iterate_table", partial(iterate_table, rows=3))
     path = write(tmp_path / "t.csv", [{"text": text} for text in TEXTS * 2])
     parts = [part for part in iterate_predictions(texts, path) if part.predictions]
     assert [len(part.predictions) for part in parts] == [3, 3, 2]
@@ -174,7 +178,7 @@ def test_series_over_several_rows_have_their_own_names(
     series: Artifact, curves: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = write_long(tmp_path / "a.csv", curves)
-    monkeypatch.setattr("falconet.tables.iterate_table.__kwdefaults__", {"header": None, "max_bytes": 2**30, "rows": 9})
+    monkeypatch.setattr(unlabeled, "iterate_table", partial(iterate_table, rows=9))
     found = predict(series, path)
     check(found, series, list(curves[:, None]))
     assert [row.file for row in found.predictions] == [f"{path}:case {index}" for index in range(4)]
@@ -309,10 +313,6 @@ def test_what_is_no_input(texts: Artifact, images: Artifact, tmp_path: Path) -> 
 
 
 def test_columns_are_those_of_the_models_own_data(texts: Artifact, tmp_path: Path) -> None:
-    from dataclasses import replace
-
-    from falconet.data import Columns
-
     provenance = texts.config.provenance
     data = replace(provenance.data, columns=Columns(text="remark", label="kind"))
     model = replace(texts, config=replace(texts.config, provenance=replace(provenance, data=data)))
@@ -427,8 +427,6 @@ def test_out_holds_all_that_was_asked(
         rows = pq.read_table(out).to_pylist()
         found = [[row[f"probability {label}"] for label in LABELS] for row in rows]
     else:
-        import csv
-
         rows = list(csv.DictReader(out.open(encoding="utf-8", newline="")))
         found = [[float(row[f"probability {label}"]) for label in LABELS] for row in rows]
     assert np.array(found) == pytest.approx(own, abs=1e-5)
