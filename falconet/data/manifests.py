@@ -43,7 +43,7 @@ from falconet.data.files import (
 from falconet.data.series import describe_cell, long_series, series_dataset, split_series, to_floats, wide_series
 from falconet.data.splits import Columns, DataConfig
 from falconet.errors import ConfigError, DataError, UnknownNameError
-from falconet.spec import InputSpec, Kind
+from falconet.spec import InputSpec, Kind, SeriesSpec
 from falconet.tables import ABSENT, READABLE, Table, is_number, read_table
 
 SPLIT_VALUES = {**SPLIT_WORDS, **SPLIT_FOLDERS}
@@ -276,7 +276,8 @@ def choose_inputs(table: Table, config: DataConfig, spec: InputSpec) -> Roles:
     if is_headless(table):
         # Names are numbers here, and tell nothing: a configured one may be that of a value.
         chosen.pop("label", None)
-        place = find_place(table, chosen) if spec.kind == "series" and len(table.columns) != spec.shape[-1] else None
+        bare = not isinstance(spec, SeriesSpec) or len(table.columns) == spec.raw_shape[1]
+        place = None if bare else find_place(table, chosen)
         labels = {spell_label(cell) for cell in table.columns[place]} if place else set()
         chosen |= {"label": place} if place and labels <= {*spec.labels} else {}
     elif len(table.columns) > 1:

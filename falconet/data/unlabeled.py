@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import IO, Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Shaped
@@ -78,7 +78,14 @@ class Url(str):
     __slots__ = ()
 
 
-Place = Path | Url | IO[bytes]
+@runtime_checkable
+class Lines(Protocol):
+    """An open binary file, of which lines are read."""
+
+    def readline(self, limit: int = -1, /) -> bytes: ...
+
+
+Place = Path | Url | Lines
 """Where samples are: a file or a folder, an address, or an open stream of lines."""
 
 
@@ -537,7 +544,7 @@ def join_tables(first: Table, others: Iterable[Table], max_bytes: int) -> Table:
 # Standard input
 
 
-def read_lines(stream: IO[bytes], reading: Reading) -> Iterator[Inputs]:
+def read_lines(stream: Lines, reading: Reading) -> Iterator[Inputs]:
     """Yield what stands in the lines of a stream: JSON objects, or else texts, or the paths of files and addresses.
 
     The first line that is not blank tells which. Raises DataError for no lines, and for lines of numbers.
@@ -577,7 +584,7 @@ def describe_lost(damaged: Sequence[tuple[int, str]]) -> str:
     return f"; the first that cannot be read: line {damaged[0][0]} ({damaged[0][1]})" if damaged else ""
 
 
-def number_lines(stream: IO[bytes], damaged: list[tuple[int, str]]) -> Iterator[tuple[int, str]]:
+def number_lines(stream: Lines, damaged: list[tuple[int, str]]) -> Iterator[tuple[int, str]]:
     """Yield number and text of the lines that hold something; what is wrong with others is added to `damaged`."""
     number = 0
     while line := stream.readline(LONGEST_LINE + 1):
