@@ -35,12 +35,13 @@ SUFFIXES = {
 def fetch_url(url: str, folder: Path, *, largest: int = LARGEST, patience: float = PATIENCE) -> Path:
     """Write what an http or https address holds into a folder, under the last part of its path, and return where.
 
+    Of an address that leads on to another, the last one counts.
     Raises DataError, in one line, where there is no such file or no network, for more than `largest` bytes, and where
     nothing comes for `patience` seconds or not all of it in ten minutes.
     """
     try:
         with open_url(url, patience) as response:
-            path = folder / name_file(url, response.headers)
+            path = folder / name_file(response.url, response.headers)
             declared = response.headers.get("Content-Length", "")
             if declared.isdecimal():
                 check_length(url, int(declared), largest)
@@ -94,5 +95,5 @@ def check_length(url: str, count: int, largest: int) -> None:
 def name_file(url: str, headers: HTTPMessage) -> str:
     """Return the name under which a file is kept, whose extension tells what it is."""
     name = PurePosixPath(unquote(urlsplit(url).path)).name[-80:].replace("\0", "").lstrip(".") or "file"
-    known = SUFFIXES.get(headers.get_content_type(), "")
+    known = SUFFIXES.get(headers.get_content_type(), "") if "Content-Type" in headers else ""
     return name if PurePosixPath(name).suffix or not known else name + known

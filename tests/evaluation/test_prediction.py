@@ -22,6 +22,7 @@ from PIL import Image
 from falconet import cli, iterate_predictions, predict
 from falconet.artifact import Artifact
 from falconet.data import Columns, Texts, unlabeled
+from falconet.data.unlabeled import Url
 from falconet.errors import ConfigError, DataError, PathError, UsageError
 from falconet.predictions import Predictions
 from falconet.spec import SeriesSpec
@@ -324,6 +325,28 @@ def test_columns_are_those_of_the_models_own_data(texts: Artifact, tmp_path: Pat
     check(predict(model, other, settings={"columns": {"text": "remarks"}}), texts, TEXTS)
     with pytest.raises(ConfigError, match=r"data\.split_seed: wanted one of columns, header"):
         predict(model, other, settings={"split_seed": 3})
+
+
+def test_a_file_behind_an_address_is_called_after_it(
+    texts: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    contents = {"a.csv": "text\nplum and pear\n", "b.csv": "", "c.txt": "plum and pear", "d.txt": " "}
+
+    def fetch(url: str, folder: Path) -> Path:
+        path = folder / url.rpartition("/")[2]
+        path.write_text(contents[path.name], encoding="utf-8")
+        return path
+
+    monkeypatch.setattr(unlabeled, "fetch_url", fetch)
+    urls = [Url(f"https://example.org/{name}") for name in contents]
+    found = predict(texts, urls)
+    check(found, texts, [TEXTS[0]] * 2)
+    assert [row.file for row in found.predictions] == ["https://example.org/a.csv:2", "https://example.org/c.txt"]
+    assert [(item.file, item.reason) for item in found.skipped] == [
+        ("https://example.org/b.csv", "empty; wanted a header and rows"),
+        ("https://example.org/d.txt", "empty text"),
+    ]
+    check(predict(texts, "https://example.org/a.csv"), texts, TEXTS[:1])
 
 
 def test_lines_of_a_stream(texts: Artifact, images: Artifact, series: Artifact, folder: Path) -> None:
