@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from falconet.evaluation import Evaluation as Evaluation
     from falconet.evaluation import Robustness as Robustness
     from falconet.evaluation import evaluate as evaluate
+    from falconet.evaluation import iterate_predictions as iterate_predictions
     from falconet.evaluation import measure_costs as measure_costs
     from falconet.evaluation import measure_robustness as measure_robustness
     from falconet.evaluation import predict as predict
@@ -122,6 +123,7 @@ HOMES = {
     "explain": "falconet.explanation",
     "export": "falconet.exporters.exporting",
     "fit": "falconet.training.loop",
+    "iterate_predictions": "falconet.evaluation",
     "list_models": "falconet.models",
     "load_artifact": "falconet.artifact",
     "load_dataset": "falconet.data",

@@ -112,6 +112,18 @@ def check_source(source: object) -> None:
         raise UnknownNameError("source", name, SOURCE_NAMES, "(nor is there a file or folder of this name)")
 
 
+def check_place(place: str | Path, remedy: str = "") -> None:
+    """Raise PathError unless there is a file or folder, or a source of this name; `remedy` ends what is said."""
+    name = as_name(place)
+    if not (os.path.lexists(place) or name in SOURCE_NAMES or is_hub_source(name)):
+        raise PathError(f"no such file or folder: {place}{remedy}")
+
+
+def is_url(name: str) -> bool:
+    """Tell whether a name is a web address."""
+    return name[:8].lower().startswith(("http://", "https://"))
+
+
 def is_hub_source(name: str) -> bool:
     """Tell whether something follows the hub's prefix."""
     return name.startswith(HUB_PREFIX) and len(name) > len(HUB_PREFIX)

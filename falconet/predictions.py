@@ -1,20 +1,22 @@
-"""Predictions: a model's answers about files, whoever computed them. Imports no torch."""
+"""Predictions: a model's answers about samples, whoever computed them. Imports no torch."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from numbers import Integral
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
 from falconet.catalog import FILE_SUFFIXES, list_paths
-from falconet.data import Unreadable
+from falconet.data import DataConfig, Samples, Unreadable
 from falconet.data.dataset import to_text
-from falconet.data.files import KIND_WORDS, KINDS, count_ignored, describe_ignored, suffix_of, walk
-from falconet.errors import DataError, PathError, UsageError
+from falconet.data.unlabeled import FoundFiles, Inputs, find_below
+from falconet.errors import ConfigError, DataError, PathError, UsageError
+from falconet.schema import SPARSE, from_mapping, merge
 from falconet.spec import Kind
 
 
@@ -28,33 +30,91 @@ class Ranked:
 
 @dataclass(frozen=True)
 class Prediction:
-    """The answer for one file."""
+    """The answer for one sample."""
 
     file: str
+    """Which sample: a path or an address; where a file holds many, with a line, a series' name or a position."""
     label: str
     probability: float
     top: tuple[Ranked, ...]
+    probabilities: Mapping[str, float] | None = field(default=None, metadata={SPARSE: True})
+    """Of all classes, where they were asked for."""
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """The answers for several files."""
+    """The answers for several samples."""
 
     predictions: tuple[Prediction, ...]
     skipped: tuple[Unreadable, ...]
     ignored: Mapping[str, int] = field(default_factory=dict)
     """Files of folders that were no samples, counted by extension."""
+    notes: tuple[str, ...] = ()
+    """What had to be guessed to read the samples."""
 
 
-@dataclass(frozen=True)
-class FoundFiles:
-    """What lies where a user pointed to."""
+Answer = Callable[[Samples], tuple[Float[np.ndarray, "readable classes"], Mapping[int, str]]]
+"""Probabilities of the samples that can be read, in order, and why others cannot, by their positions."""
 
-    files: Sequence[str]
-    """That should hold one sample each."""
-    refused: tuple[Unreadable, ...] = ()
-    """Links that lead out of a folder, pipes and the like."""
-    ignored: Mapping[str, int] = field(default_factory=dict)
+
+def answer_inputs(
+    parts: Iterable[Inputs], answer: Answer, labels: Sequence[str], *, top: int = 3, probabilities: bool = False
+) -> Iterator[Predictions]:
+    """Yield what a model answers about samples, some at a time; `top` candidates of each, all with `probabilities`.
+
+    Raises DataError in the end where there was not one sample that can be read.
+    """
+    read, lost = False, 0
+    first: Unreadable | None = None
+    for inputs in parts:
+        found = Predictions((), inputs.skipped, inputs.ignored, inputs.notes)
+        if inputs.samples is not None and len(inputs.samples):
+            answers, reasons = answer(inputs.samples)
+            found = rank_samples(inputs.samples, answers, reasons, labels, top, probabilities=probabilities)
+            found = replace(
+                found, skipped=(*inputs.skipped, *found.skipped), ignored=inputs.ignored, notes=inputs.notes
+            )
+        read |= bool(found.predictions)
+        lost += len(found.skipped)
+        first = first or next(iter(found.skipped), None)
+        yield found
+    if not read and first is not None:
+        what = "the sample cannot be read" if lost == 1 else f"none of {lost:,} samples can be read; the first"
+        raise DataError(f"{what}: {first.file} ({first.reason})")
+    if not read:
+        raise DataError("wanted samples, found none")
+
+
+def collect(parts: Iterable[Predictions]) -> Predictions:
+    """Return several parts as one."""
+    predictions: list[Prediction] = []
+    skipped: list[Unreadable] = []
+    ignored: dict[str, int] = {}
+    notes: dict[str, None] = {}
+    for part in parts:
+        predictions += part.predictions
+        skipped += part.skipped
+        notes |= dict.fromkeys(part.notes)
+        for suffix, count in part.ignored.items():
+            ignored[suffix] = ignored.get(suffix, 0) + count
+    return Predictions(tuple(predictions), tuple(skipped), ignored, tuple(notes))
+
+
+READ_BY = ("columns", "header", "follow", "max_bytes")
+"""Settings of `data` that say how samples without labels are read."""
+
+
+def read_settings(settings: Mapping[str, Any] | None, known: Mapping[str, Any] | None = None) -> DataConfig:
+    """Return how samples are read: as the model's own data were, where that is `known`, but for what settings say.
+
+    Raises ConfigError for settings that do not exist, or that say nothing of samples without labels.
+    """
+    for key in settings or {}:
+        if key not in READ_BY:
+            raise ConfigError(
+                f"data.{key}: wanted one of {', '.join(READ_BY)}: no other tells how to read what to answer"
+            )
+    return from_mapping(DataConfig, merge(known or {}, settings or {}), "data")
 
 
 def find_files(paths: str | Path | Iterable[str | Path], kind: Kind) -> FoundFiles:
@@ -76,20 +136,14 @@ def expand(path: Path, kind: Kind) -> FoundFiles:
     if path.is_file():
         if kind == "text" and path.suffix.lower() in FILE_SUFFIXES:
             wanted = "wanted texts in files of their own (.txt), found a table"
-            raise PathError(f"{path}: {wanted}; `falconet evaluate` reads tables")
+            raise PathError(f"{path}: {wanted}; name it alone, or let `falconet predict` read it")
         return FoundFiles([str(path)])
     if not path.is_dir():
         found = "no regular file" if path.exists() else "no such file or folder"
         raise PathError(f"{found}: {path}")
-    listing = walk(path, path, follow=False)
-    files = [name for name in listing.files if suffix_of(name) in KINDS[kind]]
-    ignored = count_ignored(listing.files, set(files)) | ({"hidden": len(listing.hidden)} if listing.hidden else {})
-    if not files:
-        beside = f" but {describe_ignored(ignored)}" if ignored else ""
-        first = f" ({listing.refused[0].file}: {listing.refused[0].reason})" if listing.refused else ""
-        raise PathError(f"{path}: wanted {KIND_WORDS[kind]}, found none in this folder{beside}{first}")
-    refused = tuple(Unreadable(str(path / item.file), item.reason) for item in listing.refused)
-    return FoundFiles([str(path / name) for name in files], refused, ignored)
+    files = find_below(path, kind)
+    assert files is not None
+    return files
 
 
 def check_top(top: object) -> None:
@@ -98,30 +152,30 @@ def check_top(top: object) -> None:
         raise UsageError(f"--top: wanted 1 or more, found {top}")
 
 
-def rank_files(
-    found: FoundFiles,
+def rank_samples(
+    samples: Samples,
     answers: Float[np.ndarray, "readable classes"],
     reasons: Mapping[int, str],
     labels: Sequence[str],
     top: int,
+    *,
+    probabilities: bool = False,
 ) -> Predictions:
-    """Return the `top` most probable classes of each file that can be read; `answers` are probabilities in order.
+    """Return the `top` most probable classes of each sample that can be read; `answers` are probabilities in order.
 
     `reasons` say of the others, by position, why they cannot.
-
-    Raises DataError where not one file could be read.
     """
-    skipped = [Unreadable(found.files[index], reason) for index, reason in reasons.items()]
-    if not len(answers):
-        first = f"{skipped[0].file} ({skipped[0].reason})"
-        raise DataError(f"none of {len(found.files)} files can be read; the first: {first}")
-    read = [to_text(file) for index, file in enumerate(found.files) if index not in reasons]
-    ranked = tuple(rank(file, row, labels, top) for file, row in zip(read, answers, strict=True))
-    return Predictions(ranked, (*found.refused, *skipped), found.ignored)
+    skipped = tuple(Unreadable(samples.name(index), reason) for index, reason in reasons.items())
+    read = [to_text(samples.name(index)) for index in range(len(samples)) if index not in reasons]
+    ranked = tuple(rank(name, row, labels, top, whole=probabilities) for name, row in zip(read, answers, strict=True))
+    return Predictions(ranked, skipped)
 
 
-def rank(file: str, probabilities: Float[np.ndarray, " classes"], labels: Sequence[str], top: int) -> Prediction:
-    """Return the `top` most probable classes of one file."""
+def rank(
+    name: str, probabilities: Float[np.ndarray, " classes"], labels: Sequence[str], top: int, *, whole: bool = False
+) -> Prediction:
+    """Return the `top` most probable classes of one sample, and with `whole` the probabilities of all."""
     order = np.argsort(-probabilities, kind="stable")[:top]
     candidates = tuple(Ranked(labels[index], float(probabilities[index])) for index in order)
-    return Prediction(file, candidates[0].label, candidates[0].probability, candidates)
+    every = dict(zip(labels, map(float, probabilities), strict=True)) if whole else None
+    return Prediction(name, candidates[0].label, candidates[0].probability, candidates, every)

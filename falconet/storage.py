@@ -21,7 +21,7 @@ from typing import Any, BinaryIO, TypeVar
 from filelock import FileLock, Timeout
 
 from falconet import interruption
-from falconet.errors import ArtifactError, RunExistsError, StorageError
+from falconet.errors import ArtifactError, FalconetError, RunExistsError, StorageError
 
 T = TypeVar("T")
 
@@ -70,6 +70,26 @@ def stage(path: Path, content: bytes) -> Iterator[Path]:
         # Mostly it is not there: renamed, or never made, where its folder is no folder.
         with suppress(OSError):
             temporary.unlink()
+
+
+@contextmanager
+def replace_file(path: Path) -> Iterator[BinaryIO]:
+    """Yield a file to write to, which takes the place of `path` in one step once all is written; see `write_bytes`.
+
+    After an error it is gone, and what stood at `path` is still there. Raises StorageError.
+    """
+    with stage(path, b"") as temporary:
+        try:
+            with temporary.open("wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+            sync_folder(path.parent)
+        except OSError as error:
+            if isinstance(error, FalconetError):
+                raise
+            raise storage_error(path, error) from error
 
 
 def write_synced(path: Path, content: bytes) -> None:

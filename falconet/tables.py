@@ -7,16 +7,18 @@ import csv
 import importlib.util
 import io
 import json
+import os
 import re
 from collections import Counter, deque
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from itertools import islice, pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
-from falconet.errors import ConfigError, DataError, MissingExtraError
-from falconet.storage import open_regular, write_bytes, write_text
+from falconet.errors import ConfigError, DataError, FalconetError, MissingExtraError
+from falconet.storage import open_regular, replace_file
 
 if TYPE_CHECKING:
     import pyarrow
@@ -42,6 +44,9 @@ ROW_BYTES = 128
 
 GROUP_COPIES = 4
 """Of a group of rows of a Parquet file, while it is read."""
+
+PART_ROWS, PART_BYTES = 4096, 1 << 26
+"""At most so many rows, which take about so much memory, are held where a table is read in parts."""
 
 DELIMITERS = (",", ";", "\t", "|")
 FIRST_LINES = 50
@@ -92,26 +97,69 @@ def check_pyarrow(purpose: str) -> None:
 
 def write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write rows of equal keys; nested values are kept, in CSV as JSON text."""
+    with write_rows(path) as write:
+        write(rows)
+
+
+@contextmanager
+def write_rows(path: Path) -> Iterator[Callable[[Sequence[Mapping[str, Any]]], None]]:
+    """Yield a function that adds rows of equal keys to a table, which stands at `path` once all of them are written.
+
+    After an error, what stood there before is still there. Raises ConfigError for an extension that is not known,
+    MissingExtraError for Parquet without pyarrow, StorageError.
+    """
     check_table_path(path)
-    if path.suffix.lower() == ".parquet":
-        import pyarrow
-        import pyarrow.parquet
+    with replace_file(path) as file:
+        if path.suffix.lower() == ".parquet":
+            with write_parquet(file) as write:
+                yield write
+            return
+        format_rows = format_jsonl if path.suffix.lower() == ".jsonl" else format_csv
+        begun = False
 
-        buffer = io.BytesIO()
-        pyarrow.parquet.write_table(pyarrow.Table.from_pylist([dict(row) for row in rows]), buffer)
-        write_bytes(path, buffer.getvalue())
-    elif path.suffix.lower() == ".jsonl":
-        write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
-    else:
-        write_text(path, format_csv(rows))
+        def write_text(rows: Sequence[Mapping[str, Any]]) -> None:
+            nonlocal begun
+            file.write(format_rows(rows, header=not begun).encode("utf-8", "backslashreplace"))
+            begun |= bool(rows)
+
+        yield write_text
 
 
-def format_csv(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Return a header of the first row's keys, then each row in their order; nothing for no rows."""
+@contextmanager
+def write_parquet(file: BinaryIO) -> Iterator[Callable[[Sequence[Mapping[str, Any]]], None]]:
+    """Yield a function that adds rows, whose types the first ones tell, to a Parquet file."""
+    import pyarrow
+    from pyarrow import parquet
+
+    writers: list[parquet.ParquetWriter] = []
+
+    def write(rows: Sequence[Mapping[str, Any]]) -> None:
+        if not rows:
+            return
+        schema = writers[0].schema if writers else None
+        table = pyarrow.Table.from_pylist([dict(row) for row in rows], schema=schema)
+        if not writers:
+            writers.append(parquet.ParquetWriter(file, table.schema))
+        writers[0].write_table(table)
+
+    yield write
+    if not writers:
+        writers.append(parquet.ParquetWriter(file, pyarrow.schema([])))
+    writers[0].close()
+
+
+def format_jsonl(rows: Sequence[Mapping[str, Any]], *, header: bool = True) -> str:
+    """Return an object a line, which needs no header."""
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
+def format_csv(rows: Sequence[Mapping[str, Any]], *, header: bool = True) -> str:
+    """Return a header of the first row's keys, where wanted, then each row in their order; nothing for no rows."""
     text = io.StringIO()
     if rows:
         writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
+        if header:
+            writer.writeheader()
         writer.writerows({key: flat(value) for key, value in row.items()} for row in rows)
     return text.getvalue()
 
@@ -134,28 +182,78 @@ def read_table(path: Path, *, header: bool | None = None, max_bytes: int = MAX_B
     that cannot be read, becomes larger than `max_bytes` in memory, has columns without names of their own or no row
     that can be read, MissingExtraError for Parquet without pyarrow.
     """
+    with told_about(path):
+        check_size(path, check_readable(path), max_bytes)
+        # Of Parquet, groups of rows are read one by one all the same.
+        table = next(open_parts(path, header, max_bytes, None), None)
+    if table is None or not (table.lines or table.damaged):
+        raise DataError(f"{path}: a header and nothing below; wanted rows")
+    if not table.lines:
+        raise nothing_read(path, len(table.damaged), table.damaged[0])
+    return table
+
+
+def iterate_table(
+    path: Path, *, header: bool | None = None, max_bytes: int = MAX_BYTES, rows: int = PART_ROWS
+) -> Iterator[Table]:
+    """Yield a table of any size in parts of at most `rows` rows, so that it takes little memory; see `read_table`.
+
+    What the first part shows of header and layout counts for all. JSON lines have in each part the columns that occur
+    there. `max_bytes` is what one part, or one group of rows of a Parquet file, may take. Raises what `read_table`
+    raises; for a file that turns out to be damaged later on, after the parts before that.
+    """
+    count = 0
+    damaged: list[tuple[int, str]] = []
+    with told_about(path):
+        check_readable(path)
+        for table in open_parts(path, header, max_bytes, rows):
+            count += len(table.lines)
+            damaged += table.damaged[: 1 - len(damaged)]
+            if table.lines or table.damaged:
+                yield table
+    if not count and not damaged:
+        raise DataError(f"{path}: a header and nothing below; wanted rows")
+    if not count:
+        raise nothing_read(path, None, damaged[0])
+
+
+def nothing_read(path: Path, count: int | None, first: tuple[int, str]) -> DataError:
+    """Return what is raised of a table of damaged rows alone."""
+    many = "" if count is None else f", of {count}"
+    return DataError(f"{path}: no rows that can be read{many}; the first: line {first[0]} ({first[1]})")
+
+
+@contextmanager
+def told_about(path: Path) -> Iterator[None]:
+    """Turn what the system says of a file into a DataError."""
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, FalconetError):
+            raise
+        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
+
+
+def check_readable(path: Path) -> int:
+    """Return the bytes of a file that by its name and beginning could be a table. Raises ConfigError, DataError."""
     suffix = path.suffix.lower()
     if suffix not in READABLE + LOOSE:
         raise ConfigError(f"wanted a table's file name ending in {', '.join(READABLE)}, found {path}")
-    try:
-        with open_regular(path):
-            check_size(path, path.stat().st_size, max_bytes)
-        if suffix != ".parquet":
-            check_content(path)
-        if suffix == ".jsonl":
-            table = read_jsonl(path, max_bytes)
-        elif suffix == ".parquet":
-            table = read_parquet(path, max_bytes)
-        else:
-            table = read_csv(path, header, max_bytes)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
-    if not table.lines and not table.damaged:
-        raise DataError(f"{path}: a header and nothing below; wanted rows")
-    if not table.lines:
-        first = next((f"; the first: line {line} ({reason})" for line, reason in table.damaged), "")
-        raise DataError(f"{path}: no rows that can be read, of {len(table.damaged)}{first}")
-    return table
+    with open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+    if suffix != ".parquet":
+        check_content(path)
+    return size
+
+
+def open_parts(path: Path, header: bool | None, max_bytes: int, rows: int | None) -> Iterator[Table]:
+    """Yield a table in parts of at most `rows` rows; None: as a whole."""
+    suffix = path.suffix.lower()
+    if suffix == ".jsonl":
+        return iterate_jsonl(path, max_bytes, rows)
+    return (
+        iterate_parquet(path, max_bytes, rows) if suffix == ".parquet" else iterate_csv(path, header, max_bytes, rows)
+    )
 
 
 def check_size(path: Path, size: int, max_bytes: int) -> None:
@@ -324,6 +422,8 @@ class Lines:
         """How many lines were given back so far."""
         self.row: list[str] = []
         """Lines of the row that was read last."""
+        self.held = 0
+        """Characters of these."""
         self.begin = layout.skipped + 1
         """Its first line's number in the file."""
         self.is_open = False
@@ -339,6 +439,8 @@ class Lines:
             raise StopIteration
         # A row of nothing but separators takes several times the memory of its line.
         check_size(self.path, 8 * line.count(self.delimiter), self.max_bytes)
+        self.held += len(line)  # One whose quote is never closed takes all that follows.
+        check_size(self.path, self.held, self.max_bytes)
         self.row.append(line)
         return line
 
@@ -359,6 +461,7 @@ class Lines:
             del self.row[1:]
         self.begin += len(self.row)
         self.row.clear()
+        self.held = 0
         self.is_open = False
 
 
@@ -379,54 +482,89 @@ def load_csv() -> Any:
 CSV = load_csv()
 
 
-def read_csv(path: Path, header: bool | None, max_bytes: int) -> Table:
+def iterate_csv(path: Path, header: bool | None, max_bytes: int, count: int | None) -> Iterator[Table]:
     """Read separated values; rows with another number of cells than the first one's, or with bad UTF-8, are damaged.
 
     Columns without a name are left out: row numbers that another program wrote first, or what a last separator leaves.
     """
     coding = find_coding(path)
     layout = find_layout(path, coding.encoding)
-    lines: list[int] = []
-    damaged: list[tuple[int, str]] = []
+    notes = (*coding.notes, *layout.notes)
     with open_text(path, coding.encoding) as file:
         rows = parse_rows(path, file, layout, coding.valid, max_bytes)
         line, first, reason = next(rows)
         if reason:
             raise DataError(f"{path}: header in line {line}: {reason}; mend it, and save the table as UTF-8")
-        columns: list[list[str]] = [[] for _ in first]
         names = list(map(strip_name, first))
-        again: list[int] = []
-        for number, row, why in rows:
-            if why:
-                damaged.append((number, why))
-                continue
+        block = gather_rows(path, rows, names, max_bytes, count)
+        if header is False or (header is None and is_data(first, block.columns)):
+            for column, cell in zip(block.columns, first, strict=True):
+                column.insert(0, cell)
+            block.lines.insert(0, line)
+            guess = "; --set data.header=true says that it holds the names" if header is None else ""
+            notes = (*notes, f"no header: the first row is data, and the columns are called 1, 2, ...{guess}")
+            counted = [str(index) for index in range(1, len(names) + 1)]
+            while block.lines or block.damaged:
+                columns = dict(zip(counted, block.columns, strict=True))
+                damaged = tuple(block.damaged)
+                yield Table(path, columns, block.lines, damaged, notes, layout.delimiter, counted=True)
+                block = gather_rows(path, rows, names, max_bytes, count)
+            return
+        shown = [*names]
+        if layout.marked:
+            shown[0] = shown[0].lstrip("#").strip()
+        check_names(path, shown)
+        if "\0" in "".join(shown):
+            raise DataError(f"{path}: NUL characters in its header, as of no text in UTF-8; save the table as UTF-8")
+        if not any(shown):
+            raise DataError(f"{path}: wanted the columns' names in line {line}, found blanks alone")
+        while block.lines or block.damaged:
+            block = drop_headers(block)
+            columns = {name: column for name, column in zip(shown, block.columns, strict=True) if name}
+            yield Table(path, columns, block.lines, tuple(block.damaged), notes, layout.delimiter)
+            block = gather_rows(path, rows, names, max_bytes, count)
+
+
+@dataclass
+class Block:
+    """Rows that follow one another."""
+
+    columns: list[list[str]]
+    lines: list[int] = field(default_factory=list)
+    damaged: list[tuple[int, str]] = field(default_factory=list)
+    again: list[int] = field(default_factory=list)
+    """Positions of rows that repeat the first one of the file."""
+
+
+def gather_rows(path: Path, rows: Iterator[Row], names: Sequence[str], max_bytes: int, count: int | None) -> Block:
+    """Return the next `count` rows, fewer where they take much memory; all that are left where it is None."""
+    block = Block([[] for _ in names])
+    held = 0
+    for number, row, why in rows:
+        held += ROW_BYTES + CELL_BYTES * len(row) + sum(map(len, row))
+        check_size(path, held, max_bytes)
+        if why:
+            block.damaged.append((number, why))
+        else:
             if strip_name(row[0]) == names[0] and list(map(strip_name, row)) == names:
-                again.append(len(lines))
-            lines.append(number)
-            for column, cell in zip(columns, row, strict=True):
+                block.again.append(len(block.lines))
+            block.lines.append(number)
+            for column, cell in zip(block.columns, row, strict=True):
                 column.append(cell)
-    notes = (*coding.notes, *layout.notes)
-    if header is False or (header is None and is_data(first, columns)):
-        for column, cell in zip(columns, first, strict=True):
-            column.insert(0, cell)
-        named = {str(index): column for index, column in enumerate(columns, start=1)}
-        guess = "; --set data.header=true says that it holds the names" if header is None else ""
-        notes = (*notes, f"no header: the first row is data, and the columns are called 1, 2, ...{guess}")
-        return Table(path, named, [line, *lines], tuple(damaged), notes, layout.delimiter, counted=True)
-    if layout.marked:
-        names[0] = names[0].lstrip("#").strip()
-    check_names(path, names)
-    if "\0" in "".join(names):
-        raise DataError(f"{path}: NUL characters in its header, as of no text in UTF-8; save the table as UTF-8")
-    if not any(names):
-        raise DataError(f"{path}: wanted the columns' names in line {line}, found blanks alone")
-    if again:  # Exports that were put behind one another, each with its header.
-        damaged = sorted([*damaged, *((lines[place], "the header once more") for place in again)])
-        dropped = frozenset(again)
-        lines = [number for place, number in enumerate(lines) if place not in dropped]
-        columns = [[cell for place, cell in enumerate(column) if place not in dropped] for column in columns]
-    named = {name: column for name, column in zip(names, columns, strict=True) if name}
-    return Table(path, named, lines, tuple(damaged), notes, layout.delimiter)
+        if count is not None and (len(block.lines) + len(block.damaged) >= count or held > PART_BYTES):
+            break
+    return block
+
+
+def drop_headers(block: Block) -> Block:
+    """Return rows without further headers, as of exports that were put behind one another."""
+    if not block.again:
+        return block
+    damaged = sorted([*block.damaged, *((block.lines[place], "the header once more") for place in block.again)])
+    dropped = frozenset(block.again)
+    lines = [number for place, number in enumerate(block.lines) if place not in dropped]
+    columns = [[cell for place, cell in enumerate(column) if place not in dropped] for column in block.columns]
+    return Block(columns, lines, damaged)
 
 
 def strip_name(cell: str) -> str:
@@ -509,12 +647,10 @@ def parse_rows(path: Path, file: Iterable[str], layout: Layout, valid: bool, max
     if layout.delimiter == " ":
         rest = (f"{line.strip()}\n" for line in rest)
     lines = Lines(path, rest, layout, max_bytes)
-    width = held = 0
+    width = 0
     spaced = layout.delimiter == " "
     for row in CSV.reader(lines, delimiter=layout.delimiter, quotechar=layout.quote, skipinitialspace=spaced):
         width = width or len(row)
-        held += ROW_BYTES + CELL_BYTES * len(row) + sum(map(len, lines.row))
-        check_size(path, held, max_bytes)
         lines.is_open |= lines.is_torn()
         if row:
             whole = len(row) == width and valid and not lines.is_open
@@ -576,30 +712,48 @@ def is_number(text: str) -> bool:
     return NUMBER.fullmatch(text.strip()) is not None
 
 
-def read_jsonl(path: Path, max_bytes: int) -> Table:
+def iterate_jsonl(path: Path, max_bytes: int, count: int | None) -> Iterator[Table]:
     """Read an object a line; a column for each key in order of appearance."""
     coding = find_coding(path)
-    columns: dict[str, list[Any]] = {}
-    lines: list[int] = []
-    damaged: list[tuple[int, str]] = []
-    held = 0
     with open_text(path, coding.encoding, newline="\n") as file:
-        for number, line in enumerate(file, start=1):
+        yield from parse_objects(path, file, coding, max_bytes, count)
+
+
+def parse_objects(
+    path: Path, lines: Iterable[str], coding: Coding, max_bytes: int = MAX_BYTES, count: int | None = PART_ROWS
+) -> Iterator[Table]:
+    """Yield tables of the objects that stand in lines, of `count` rows or fewer where they take much memory.
+
+    None: one table of all. Raises DataError where not one line holds anything.
+    """
+    numbered = enumerate(lines, start=1)
+    found = False
+    while True:
+        columns: dict[str, list[Any]] = {}
+        places: list[int] = []
+        damaged: list[tuple[int, str]] = []
+        held = 0
+        for number, line in numbered:
             row = parse_object(line, coding.valid) if line.strip() else {}
             if isinstance(row, str):
                 damaged.append((number, row))
             elif row:
-                append_object(path, columns, row, len(lines))
-                lines.append(number)
+                append_object(path, columns, row, len(places))
+                places.append(number)
                 held += ROW_BYTES + len(line) + CELL_BYTES * len(row)
                 # A key that is missing takes a place all the same.
-                check_size(path, held + 8 * len(columns) * len(lines), max_bytes)
-    if not lines and not damaged:
+                check_size(path, held + 8 * len(columns) * len(places), max_bytes)
+            if count is not None and (len(places) + len(damaged) >= count or held > PART_BYTES):
+                break
+        if not places and not damaged:
+            break
+        found = True
+        for column in columns.values():
+            fill_up(column, len(places))
+        check_names(path, list(columns))
+        yield Table(path, columns, places, tuple(damaged), coding.notes)
+    if not found:
         raise DataError(f"{path}: empty; wanted a JSON object a line")
-    for column in columns.values():
-        fill_up(column, len(lines))
-    check_names(path, list(columns))
-    return Table(path, columns, lines, tuple(damaged), coding.notes)
 
 
 def fill_up(column: list[Any], count: int) -> None:
@@ -636,7 +790,7 @@ def append_object(path: Path, columns: dict[str, list[Any]], row: Mapping[str, A
         raise DataError(f"{path}: more than {KEY_LIMIT:,} different keys; wanted the same keys in each line")
 
 
-def read_parquet(path: Path, max_bytes: int) -> Table:
+def iterate_parquet(path: Path, max_bytes: int, count: int | None) -> Iterator[Table]:
     """Read the columns of scalars, and those of `{bytes, path}`; bytes alone become text where they are UTF-8."""
     check_pyarrow(f"reading {path}")
     import pyarrow
@@ -649,20 +803,29 @@ def read_parquet(path: Path, max_bytes: int) -> Table:
             nested = [field.name for field in source.schema_arrow if not is_readable(field.type)]
             check_names(path, names)
             known = frozenset(names)
-            check_size(path, measure_parquet(source, known), max_bytes)
-            check_expansion(path, sum(measure_groups(source, known)), source.metadata.num_rows)
+            sizes = measure_groups(source, known)
+            held = measure_parquet(source, known) if count is None else GROUP_COPIES * max(sizes, default=0)
+            check_size(path, held, max_bytes)
+            check_expansion(path, sum(sizes), source.metadata.num_rows)
             texts = list_texts(source.metadata, known)
+        left = f"left out, since their cells are lists or records: {', '.join(nested[:5])}"
+        notes = (left,) if nested else ()
         # A value that repeats is stored once, and so it is kept: a million times the same text is a text.
         with open_regular(path) as file, parquet.ParquetFile(file, read_dictionary=texts) as source:
-            columns: dict[str, list[Any]] = {name: [] for name in names}
-            for group in range(source.num_row_groups):
-                table = source.read_row_group(group, columns=names)
-                for name in names:
-                    for chunk in table.column(name).chunks:
-                        columns[name].extend(list_cells(chunk))
-            left = f"left out, since their cells are lists or records: {', '.join(nested[:5])}"
-            notes = (left,) if nested else ()
-            return Table(path, columns, range(1, source.metadata.num_rows + 1), notes=notes)
+            if count is None:
+                columns: dict[str, list[Any]] = {name: [] for name in names}
+                for group in range(source.num_row_groups):
+                    table = source.read_row_group(group, columns=names)
+                    for name in names:
+                        for chunk in table.column(name).chunks:
+                            columns[name].extend(list_cells(chunk))
+                yield Table(path, columns, range(1, source.metadata.num_rows + 1), notes=notes)
+                return
+            begin = 1
+            for batch in source.iter_batches(batch_size=count, columns=names):
+                columns = {name: list_cells(batch.column(name)) for name in names}
+                yield Table(path, columns, range(begin, begin + batch.num_rows), notes=notes)
+                begin += batch.num_rows
     except (pyarrow.ArrowException, ValueError, OverflowError) as error:
         if isinstance(error, DataError):
             raise

@@ -14,6 +14,7 @@ import pytest
 from falconet import RunResult, evaluate, load_artifact, load_dataset, predict, train
 from falconet.errors import ArtifactError, DataError, PathError, UsageError
 from falconet.planning import plan_run
+from falconet.predictions import find_files
 from falconet.runs import draft_spec
 from falconet.spec import SeriesSpec, TextSpec
 
@@ -84,8 +85,10 @@ def test_text_files_are_answered(text_run: tuple[Path, RunResult], tmp_path: Pat
 
 def test_a_table_is_not_taken_for_one_text(text_run: tuple[Path, RunResult], tmp_path: Path) -> None:
     (tmp_path / "texts.csv").write_text("text\npear\niron\n", encoding="utf-8")
+    answers = predict(text_run[1].out, [tmp_path / "texts.csv"])
+    assert [row.label for row in answers.predictions] == ["fruit", "metal"]
     with pytest.raises(PathError, match=r"wanted texts in files of their own \(\.txt\), found a table"):
-        predict(text_run[1].out, [tmp_path / "texts.csv"])
+        find_files([tmp_path / "texts.csv"], "text")
 
 
 @pytest.mark.parametrize("split", ["test", "all"])

@@ -22,7 +22,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from falconet.errors import ConfigError, DataError, MissingExtraError
-from falconet.tables import FORMATS, Table, check_table_path, read_table, write_table
+from falconet.tables import FORMATS, Table, check_table_path, iterate_table, read_table, write_rows, write_table
 
 ROWS: list[dict[str, Any]] = [
     {"file": "a,b.png", "label": "naïve", "probability": 0.5, "top": [{"label": "naïve", "probability": 0.5}]},
@@ -374,12 +374,12 @@ def test_a_million_rows_take_seconds(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_reading_takes_little_more_memory_than_the_cells(tmp_path: Path) -> None:
-    path = make_file(tmp_path / "t.csv", "a,b\n" + f"{'x' * 100},{'y' * 100}\n" * 20_000)
+    path = make_file(tmp_path / "t.csv", "a,b\n" + f"{'x' * 100},{'y' * 100}\n" * 60_000)
     tracemalloc.start()
     table = read_table(path)
     held, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert len(table.lines) == 20_000
+    assert len(table.lines) == 60_000
     assert peak < 1.3 * held
 
 
@@ -575,3 +575,95 @@ def test_nested_columns_of_parquet_are_named_where_they_are_left_out(tmp_path: P
     table = pyarrow.table({"text": ["x"], "box": [[1, 2]], "facts": [{"y": 1}]})
     pyarrow.parquet.write_table(table, tmp_path / "t.parquet")
     assert read_table(tmp_path / "t.parquet").notes == ("left out, since their cells are lists or records: box, facts",)
+
+
+PARTED = {
+    "a.csv": "text,n\n" + "".join(f"row {index},{index}\n" for index in range(10)) + "text,n\nlast,1\nbroken\n",
+    "b.csv": "".join(f"{index},{index * index}.5\n" for index in range(10)),
+    "c.tsv": "a\tb\n" + '"two\nlines"\t3\n' * 9,
+    "d.jsonl": "".join(f'{{"a": {index}, "b": "x"}}\n' for index in range(10)) + "broken\n",
+}
+
+
+@pytest.mark.parametrize("rows", [1, 3, 100])
+@pytest.mark.parametrize("name", [*PARTED, "e.parquet"])
+def test_parts_make_up_the_whole(tmp_path: Path, name: str, rows: int) -> None:
+    path = tmp_path / name
+    if name == "e.parquet":
+        table = pyarrow.table({"a": ["x", "y", None] * 4, "b": list(range(12))})
+        pyarrow.parquet.write_table(table, path, row_group_size=5)
+    else:
+        make_file(path, PARTED[name])
+    whole, parts = read_table(path), list(iterate_table(path, rows=rows))
+    assert all(len(part.lines) + len(part.damaged) <= rows + 1 for part in parts)
+    assert [line for part in parts for line in part.lines] == list(whole.lines)
+    assert [item for part in parts for item in part.damaged] == list(whole.damaged)
+    for column, cells in whole.columns.items():
+        assert [cell for part in parts for cell in part.columns.get(column, ())] == list(cells)
+    assert {part.counted for part in parts} == {whole.counted}
+
+
+@pytest.mark.parametrize(
+    ("content", "suffix", "message"),
+    [
+        ("", ".csv", "empty"),
+        ("a,b\n", ".csv", "a header and nothing below"),
+        ("a,b\n1\n", ".csv", r"no rows that can be read; the first: line 2 \(wanted 2 cells, found 1\)"),
+        ("\n", ".jsonl", "empty; wanted a JSON object a line"),
+        ("PAR1", ".parquet", "damaged, or no Parquet"),
+    ],
+)
+def test_parts_of_nothing(tmp_path: Path, content: str, suffix: str, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        list(iterate_table(make_file(tmp_path / f"t{suffix}", content)))
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
+def test_parts_of_a_large_table_take_little_memory(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"t{suffix}"
+    line = "some words of a text that is neither short nor long"
+    if suffix == ".parquet":
+        texts = [f"{line} {index}" for index in range(60_000)]
+        pyarrow.parquet.write_table(pyarrow.table({"text": texts}), path, row_group_size=1000)
+    else:
+        row = f'{{"text": "{line}"}}\n' if suffix == ".jsonl" else f"{line},1\n"
+        make_file(path, ("" if suffix == ".jsonl" else "text,n\n") + row * 60_000)
+    tracemalloc.start()
+    count = sum(len(part.lines) for part in iterate_table(path, rows=500))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert count == 60_000
+    # Held at once, the cells would take 60,000 times 100 bytes and more; of the file, a million characters are held.
+    assert peak < 5_000_000
+
+
+def test_a_quote_that_is_never_closed_does_not_fill_the_memory(tmp_path: Path) -> None:
+    path = make_file(tmp_path / "t.csv", 'text,n\n"open' + "x,1\n" * 2000)
+    with pytest.raises(DataError, match="wanted at most 4,000 bytes in memory"):
+        list(iterate_table(path, max_bytes=4000, rows=10))
+
+
+def write_and_fail(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    with write_rows(path) as write:
+        write(rows)
+        raise ZeroDivisionError
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_rows_written_in_parts(tmp_path: Path, suffix: str) -> None:
+    whole, path = tmp_path / f"whole{suffix}", tmp_path / f"parts{suffix}"
+    rows = [{**ROWS[0], "probability": index / 8} for index in range(5)]
+    write_table(whole, rows)
+    with write_rows(path) as write:
+        for part in ([], rows[:2], rows[2:3], [], rows[3:]):
+            write(part)
+        assert not path.exists()
+    if suffix == ".parquet":
+        assert pyarrow.parquet.read_table(path).to_pylist() == rows
+    else:
+        assert path.read_bytes() == whole.read_bytes()
+    before = path.read_bytes()
+    with pytest.raises(ZeroDivisionError):
+        write_and_fail(path, rows)
+    assert path.read_bytes() == before
+    assert sorted(found.name for found in tmp_path.iterdir()) == [path.name, whole.name]

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -23,8 +27,9 @@ from falconet.cli.app import (
 from falconet.errors import UnknownNameError, UsageError
 
 if TYPE_CHECKING:
+    from falconet.data.unlabeled import Place
     from falconet.exporters.targets import Runtime
-    from falconet.predictions import Predictions
+    from falconet.predictions import Prediction, Predictions
 
 
 @app.command()
@@ -125,69 +130,101 @@ def note_stale(model: Path) -> None:
 def predict(
     model: ModelFolder,
     files: Annotated[
-        list[Path], typer.Argument(metavar="FILE|FOLDER...", help="Images, .wav or .txt, and folders of them.")
+        list[str],
+        typer.Argument(
+            metavar="FILE|FOLDER|URL|-...",
+            help="Images, .wav or .txt, folders of them; tables (.csv, .tsv, .jsonl, .parquet) of files, texts or "
+            "series; .ts, .npz; http(s) addresses of these; -: lines of texts, of paths or of JSON.",
+        ),
     ],
-    top: Annotated[int, typer.Option(help="Candidates for each file.", min=1)] = 3,
+    top: Annotated[int, typer.Option(help="Candidates for each sample.", min=1)] = 3,
+    probabilities: Annotated[bool, typer.Option("--probabilities", help="Also those of all classes.")] = False,
+    tta: Annotated[
+        bool, typer.Option("--tta", help="Average over each image and its mirror image, where training mirrored too.")
+    ] = False,
     runtime: Annotated[
         str | None,
-        typer.Option(help="onnx or openvino: DIR is a file that `falconet export` wrote; answers without torch."),
+        typer.Option(
+            help="onnx or openvino: DIR is a file that `falconet export` wrote; answers without torch. Default: by its "
+            "name, .onnx or .xml."
+        ),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Write a table: .csv, .jsonl or .parquet.")] = None,
+    follow: Follow = False,
+    settings: Assignments = None,
+    data_root: DataRoot = None,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Classify files."""
+    """Classify files, rows of tables, series and texts."""
     from falconet.catalog import check_artifact
-    from falconet.errors import PathError
 
+    runtime = runtime or guess_runtime(model)
     if runtime is None:
-        if model.suffix.lower() in (".onnx", ".xml") and model.is_file():
-            raise UsageError(f"{model}: an exported file wants its runtime: --runtime onnx or --runtime openvino")
         check_artifact(model)
-    for file in files:
-        if not file.exists():
-            raise PathError(f"no such file or folder: {file}")
+    elif tta:
+        raise UsageError(f"--tta: wanted a run's folder, which tells whether training mirrored images, found {model}")
+    places = list_places(files)
     from falconet import tables
 
     if out:
         tables.check_table_path(out)
     from falconet import terminal
+    from falconet.predictions import collect
     from falconet.schema import to_mapping
 
-    result = answer_files(model, files, top, runtime)
-    for item in result.skipped:
-        terminal.print_note(f"skipped {item.file}: {item.reason}")
-    if result.ignored:
-        from falconet.data.files import describe_ignored
-
-        terminal.print_note(f"ignored: {describe_ignored(result.ignored)}")
+    asked = ask_reading(settings, follow)
+    parts = answer(
+        model, places, runtime, top=top, probabilities=probabilities, tta=tta, settings=asked, data_root=data_root
+    )
     if out:
-        tables.write_table(out, [to_mapping(row) for row in result.predictions])
-        terminal.print_note(f"wrote {len(result.predictions)} predictions to {out}")
+        parts = write_parts(parts, out, keep=json)
+    result = collect(parts)
+    print_skipped(result)
     if json:
         terminal.print_json(to_mapping(result))
-        return
-    rows = [
-        (
-            row.file,
-            row.label,
-            f"{row.probability:.2%}",
-            ", ".join(f"{item.label} {item.probability:.2%}" for item in row.top[1:]),
-        )
-        for row in result.predictions
-    ]
-    terminal.print_table(("file", "label", "probability", "next"), rows)
+    elif not out:
+        print_predictions(result, probabilities)
 
 
-def answer_files(model: Path, files: list[Path], top: int, runtime: str | None) -> Predictions:
-    """Let a model answer, or an exported file by its runtime."""
+def list_places(files: list[str]) -> list[Place]:
+    """Return where the samples are that a command names: `-` is standard input. Raises PathError, UsageError."""
+    from falconet.catalog import check_place, is_url
+
+    if "-" in files and sys.stdin is None:
+        raise UsageError("-: wanted lines on standard input, which is closed")
+    if files.count("-") > 1:
+        raise UsageError("-: wanted standard input once, found it several times")
+    for file in files:
+        if file != "-" and not is_url(file):
+            check_place(file)
+    from falconet.data.unlabeled import Url
+
+    return [sys.stdin.buffer if file == "-" else Url(file) if is_url(file) else Path(file) for file in files]
+
+
+def ask_reading(settings: list[str] | None, follow: bool) -> dict[str, Any]:
+    """Return the settings of `data` that say how tables are read."""
+    return ask_data(settings, None, follow, strict=False)["data"] if settings or follow else {}
+
+
+def answer(
+    model: Path, places: list[Place], runtime: str | None, *, tta: bool, **options: Any
+) -> Iterator[Predictions]:
+    """Let a model answer, or an exported file by its runtime, some samples at a time."""
     if runtime is None:
         from falconet import evaluation
 
-        return evaluation.predict(model, files, top=top)
-    from falconet.exporters.asking import predict_exported
+        return evaluation.iterate_predictions(model, places, tta=tta, **options)
+    from falconet.exporters.asking import iterate_exported
 
-    return predict_exported(find_runtime(runtime), model, files, top=top)
+    return iterate_exported(find_runtime(runtime), model, places, **options)
+
+
+def guess_runtime(model: Path) -> str | None:
+    """Return the runtime of an exported file by its name; None for what is none."""
+    known = {".onnx": "onnx", ".xml": "openvino"}
+    return known.get(model.suffix.lower()) if model.is_file() else None
 
 
 def find_runtime(name: str) -> Runtime:
@@ -196,3 +233,69 @@ def find_runtime(name: str) -> Runtime:
     if name not in known:
         raise UnknownNameError("runtime", name, known)
     return known[name]
+
+
+def write_parts(parts: Iterator[Predictions], out: Path, *, keep: bool) -> Iterator[Predictions]:
+    """Write predictions to a table as they come, and hand them on; without them unless they are to be kept."""
+    from falconet import tables, terminal
+
+    counts: Counter[str] = Counter()
+    with tables.write_rows(out) as write:
+        for part in parts:
+            write([to_row(row, flat=out.suffix.lower() != ".jsonl") for row in part.predictions])
+            counts.update(row.label for row in part.predictions)
+            yield part if keep else replace(part, predictions=())
+    most = ", ".join(f"{label} {count:,}" for label, count in counts.most_common(5))
+    terminal.print_note(f"wrote {counts.total():,} predictions to {out} ({most}{', ...' if len(counts) > 5 else ''})")
+
+
+def to_row(prediction: Prediction, *, flat: bool) -> dict[str, Any]:
+    """Return a prediction as a row of a table; where it is to be flat, with a column for each class's probability."""
+    from falconet.schema import to_mapping
+
+    row: dict[str, Any] = to_mapping(prediction)
+    if flat and "probabilities" in row:
+        row |= {f"probability {label}": value for label, value in row.pop("probabilities").items()}
+    return row
+
+
+MOST_SKIPPED = 100
+"""Lines about what could not be read; a large table may hold as many as rows."""
+
+
+def print_skipped(result: Predictions) -> None:
+    """Say what could not be read, what was left out, and what was guessed."""
+    from falconet import terminal
+    from falconet.data.files import describe_ignored
+
+    for note in result.notes:
+        terminal.print_note(note)
+    for item in result.skipped[:MOST_SKIPPED]:
+        terminal.print_note(f"skipped {item.file}: {item.reason}")
+    if len(result.skipped) > MOST_SKIPPED:
+        terminal.print_note(f"skipped {len(result.skipped) - MOST_SKIPPED:,} more; --json lists all")
+    if result.ignored:
+        terminal.print_note(f"ignored: {describe_ignored(result.ignored)}")
+
+
+def print_predictions(result: Predictions, probabilities: bool) -> None:
+    """Print a line for each sample, the next candidates behind its label, or the probabilities of all classes."""
+    from falconet import terminal
+
+    rows = [
+        (
+            row.file,
+            row.label,
+            f"{row.probability:.2%}",
+            ", ".join(
+                f"{label} {value:.2%}"
+                for label, value in (
+                    (row.probabilities or {}).items()
+                    if probabilities
+                    else [(item.label, item.probability) for item in row.top[1:]]
+                )
+            ),
+        )
+        for row in result.predictions
+    ]
+    terminal.print_table(("file", "label", "probability", "probabilities" if probabilities else "next"), rows)

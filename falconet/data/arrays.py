@@ -160,6 +160,26 @@ def read_npz(
     return "series", *to_series_splits(series, source, classes)
 
 
+def read_npz_inputs(path: Path, max_bytes: int = MAX_BYTES) -> dict[str, np.ndarray]:
+    """Return the arrays of an `.npz` that hold samples, by name, whether labels stand beside them or not.
+
+    An array `lengths` comes with the series that it cuts. Raises DataError where no array has a name that `read_npz`
+    knows and there are several, and what `read_archive` raises.
+    """
+    arrays = read_archive(path, max_bytes)
+    stems = dict.fromkeys(x for x, _ in NPZ_PAIRS)
+    known = [name for stem in stems for word in SPLIT_WORDS for name in (f"{stem}_{word}", f"{word}_{stem}")]
+    found = [x for x, _ in find_pairs(arrays).values()] or [name for name in (*stems, *known) if name in arrays]
+    if not found and len(arrays) == 1:
+        found = list(arrays)
+    if not found:
+        raise DataError(
+            f"{path}: wanted an array such as images, series, x or x_test, or one array alone, found {sorted(arrays)}"
+        )
+    lengths = [name.replace("values", "lengths") for name in found if "values" in name]
+    return {name: arrays[name] for name in dict.fromkeys((*found, *lengths)) if name in arrays}
+
+
 def guess_kind(arrays: Mapping[str, np.ndarray], names: Sequence[str]) -> Kind:
     """Return what the samples in arrays of these names are."""
     flat = any(array.ndim == 2 and array.dtype.kind in "buif" for array in (arrays[name] for name in names))

@@ -63,7 +63,7 @@ DEPTH_LIMIT = 64
 REMEDIES: Mapping[str, str] = MappingProxyType(
     {
         **dict.fromkeys(
-            (".heic", ".heif", ".avif", ".jxl", ".jp2", ".psd", ".svg", ".eps", ".dng", ".cr2", ".nef", ".arw"),
+            (".avif", ".jxl", ".jp2", ".psd", ".svg", ".eps", ".dng", ".cr2", ".nef", ".arw"),
             "convert them to .jpg or .png",
         ),
         **dict.fromkeys((".mp3", ".flac", ".ogg", ".opus", ".m4a", ".aac", ".wma"), "convert them to .wav"),
@@ -147,7 +147,7 @@ def open_files(paths: Sequence[str], spec: InputSpec) -> Samples:
     if isinstance(spec, SeriesSpec):
         if spec.rate is None:
             raise DataError(
-                "wanted a model of recordings, found one of series that have no rate; use `falconet evaluate`"
+                "wanted a table, .ts or .npz of series, as the model's own series have no rate, found recordings"
             )
         return WavFiles(Path(), paths, spec.rate, spec.raw_shape[0])
     return TextFiles(paths)

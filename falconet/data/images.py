@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Shaped, UInt, UInt8, UInt16
 
-from falconet.errors import DataError
+from falconet.errors import DataError, MissingExtraError
 from falconet.spec import PixelType
 from falconet.storage import open_regular
 
@@ -28,11 +28,13 @@ if TYPE_CHECKING:
 EXTENSIONS = frozenset(
     {
         *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".bmp", ".dib", ".gif", ".webp", ".tif", ".tiff"),
-        *(".pbm", ".pgm", ".ppm", ".pnm"),
+        *(".pbm", ".pgm", ".ppm", ".pnm", ".heic", ".heif", ".hif"),
     }
 )
 FORMATS = ("PNG", "JPEG", "GIF", "BMP", "DIB", "WEBP", "TIFF", "PPM")
 """That are decoded, all by Pillow itself: for others it runs programs, as Ghostscript for an EPS of any name."""
+HEIC_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"})
+"""What a file of HEIF says that it is, at its beginning (ISO/IEC 23008-12, annex B), where it is no AVIF."""
 FILE_LIMIT = 1 << 30
 """Bytes of one file of a sample: more than PIXEL_LIMIT pixels take in any format."""
 PIXEL_LIMIT = 80_000_000
@@ -115,12 +117,32 @@ def decode_pixels(
 ) -> UInt[np.ndarray, "height width channels"]:
     """Decode an image file, its metadata included."""
     with open_image(content) as image:
-        image.load()
-        # Pillow turns a TIFF by itself.
-        orientation = 1 if image.format == "TIFF" else read_orientation(image)
-        array = to_array(image, value_range, dtype)
+        array, orientation = load_pixels(image, value_range, dtype)
         image.close()  # Gives its pixels back before they are copied.
         return turn(array, orientation)
+
+
+def load_pixels(
+    image: Image.Image, value_range: ValueRange | None, dtype: PixelType
+) -> tuple[UInt[np.ndarray, "height width channels"], int]:
+    """Return a Pillow image as an array, and how it is still to be turned, as EXIF counts."""
+    image.load()
+    # Pillow turns a TIFF by itself.
+    orientation = 1 if image.format == "TIFF" else read_orientation(image)
+    return to_array(image, value_range, dtype), orientation
+
+
+def convert_image(
+    image: Image.Image, value_range: ValueRange | None = None, dtype: PixelType = "uint8"
+) -> UInt[np.ndarray, "height width channels"]:
+    """Return a Pillow image as `decode_image` returns that of a file.
+
+    Raises DataError for one that is damaged, empty, or larger than PIXEL_LIMIT pixels.
+    """
+    if min(image.size) < 1 or image.width * image.height > PIXEL_LIMIT:
+        raise DataError(f"wanted 1 to {PIXEL_LIMIT:,} pixels, found {image.width}x{image.height}")
+    with raise_data_errors():
+        return turn(*load_pixels(image, value_range, dtype))
 
 
 def keep_pixels(content: bytes) -> bytes:
@@ -263,15 +285,49 @@ def open_image(content: bytes, max_pixels: int | None = None) -> Iterator[Image.
     if not content:
         raise DataError("empty file (0 bytes)")
     pass_over_warnings()
-    try:
-        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+    formats = (*FORMATS, "HEIF") if is_heic(content) and register_heic() else FORMATS
+    with raise_data_errors():
+        try:
+            opened = Image.open(io.BytesIO(content), formats=formats)
+        except UnidentifiedImageError as error:
+            raise DataError(describe_foreign(content)) from error
+        with opened as image:
             check_size(image, content, PIXEL_LIMIT if max_pixels is None else min(max_pixels, PIXEL_LIMIT))
             yield image
+
+
+def is_heic(content: bytes) -> bool:
+    """Whether a file says that it is HEIC, or HEIF in general and no AVIF."""
+    return content[4:8] == b"ftyp" and content[8:12] in HEIC_BRANDS and b"avif" not in content[:64]
+
+
+def register_heic() -> bool:
+    """Let Pillow read HEIC from now on, by the extra `heic`. Raises DataError, which names it, where it is missing."""
+    try:
+        import pillow_heif
+    except ImportError as error:
+        raise DataError(str(MissingExtraError("heic", "reading HEIC"))) from error
+    pillow_heif.register_heif_opener(thumbnails=False)
+    return True
+
+
+def describe_foreign(content: bytes) -> str:
+    """Say what a file is that Pillow does not know."""
+    if is_heic(content):
+        return "damaged image: no HEIC that can be read"
+    found = "AVIF: convert it to JPEG or PNG" if content[4:8] == b"ftyp" else "or of an unknown format"
+    return f"not an image, {found}"
+
+
+@contextmanager
+def raise_data_errors() -> Iterator[None]:
+    """Turn whatever Pillow raises into a DataError."""
+    from PIL import Image
+
+    try:
+        yield
     except DataError:
         raise
-    except UnidentifiedImageError as error:
-        found = "HEIC or AVIF: convert it to JPEG or PNG" if content[4:8] == b"ftyp" else "or of an unknown format"
-        raise DataError(f"not an image, {found}") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise DataError(f"too many pixels: {error}") from error
     except MemoryError as error:

@@ -43,7 +43,7 @@ from falconet.data.files import (
 from falconet.data.series import describe_cell, long_series, series_dataset, split_series, to_floats, wide_series
 from falconet.data.splits import Columns, DataConfig
 from falconet.errors import ConfigError, DataError, UnknownNameError
-from falconet.spec import Kind
+from falconet.spec import InputSpec, Kind, SeriesSpec
 from falconet.tables import ABSENT, READABLE, Table, is_number, read_table
 
 SPLIT_VALUES = {**SPLIT_WORDS, **SPLIT_FOLDERS}
@@ -259,6 +259,84 @@ def choose_roles(table: Table, config: DataConfig) -> Roles:
     return replace(roles, columns={**roles.columns, "label": label})
 
 
+def choose_inputs(table: Table, config: DataConfig, spec: InputSpec) -> Roles:
+    """Return which column holds what in a table that a model of `spec` is to answer about; labels may be missing.
+
+    Samples are found as `choose_roles` finds them, among those of the model's kind; a column of labels is no part of
+    them, be it configured, called so, or first or last in a table without names and nothing but the model's classes.
+    Raises DataError for a configured column of samples that is not there, and where nothing can be a sample.
+    """
+    configured = {role: name for role, name in asdict(config.columns).items() if name is not None}
+    chosen = {role: name for role, name in configured.items() if name in table.columns}
+    for role in ("path", "text", "series", "time"):
+        if role in configured and role not in chosen:
+            unknown = UnknownNameError("column", configured[role], table.columns)
+            remedy = f"data.columns.{role}=NAME names another"
+            raise DataError(f"{table.path}: wanted the column of the model's own data; {unknown}; {remedy}")
+    if is_headless(table):
+        # Names are numbers here, and tell nothing: a configured one may be that of a value.
+        chosen.pop("label", None)
+        bare = not isinstance(spec, SeriesSpec) or len(table.columns) == spec.raw_shape[1]
+        place = None if bare else find_place(table, chosen)
+        labels = {spell_label(cell) for cell in table.columns[place]} if place else set()
+        chosen |= {"label": place} if place and labels <= {*spec.labels} else {}
+    elif len(table.columns) > 1:
+        guesses = {
+            "label": find_named(table, chosen, "label", bool) or find_named(table, chosen, "y", is_label),
+            "split": find_named(table, chosen, "split", is_split),
+        }
+        chosen = {**{role: name for role, name in guesses.items() if name is not None}, **chosen}
+    roles = find_samples(table, chosen, spec.kind)
+    free = [name for name, cells in list_free(table, chosen).items() if not is_blank(cells)]
+    if roles is None and len(free) == 1 and spec.kind != "series":
+        return Roles(spec.kind, {**chosen, SAMPLE_ROLES[spec.kind]: free[0]})
+    if roles is None:
+        wanted = "series=NAME and time=NAME" if spec.kind == "series" else f"{SAMPLE_ROLES[spec.kind]}=NAME"
+        foreign = find_foreign(table, chosen) if spec.kind == "series" else ""
+        raise DataError(
+            f"{table.path}: wanted {SAMPLES[spec.kind]} in its columns, found {list_names(table)}{foreign}; name them "
+            f"by --set data.columns.{wanted}"
+        )
+    return roles
+
+
+SAMPLE_ROLES: Mapping[Kind, str] = {"image": "path", "text": "text", "series": "path"}
+"""Roles of the columns that hold a sample in each row, or name its file."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What stands in rows of a table that are to be answered; both fields of equal length."""
+
+    names: Sequence[str]
+    values: Sequence[Any]
+    """Texts, paths or series."""
+    skipped: Sequence[Unreadable] = ()
+    """Rows that cannot be used."""
+
+
+def read_inputs(table: Table, roles: Roles, config: DataConfig, source: str) -> Rows:
+    """Return the samples of a table, with names that begin with `source`: a row's by its line, a series' by its own."""
+    missing = [name for name in (*roles.columns.values(), *roles.values) if name not in table.columns]
+    if missing:  # JSON lines in which a key occurs no more.
+        blank = [None] * len(table.lines)
+        table = replace(table, columns={**table.columns, **dict.fromkeys(missing, blank)})
+    rows, values, reasons = read_values(table, replace(roles, columns=leave_labels(roles)), config)
+    keys: list[Any] = [table.lines[row] for row in rows]
+    if "series" in roles.columns:
+        keys = [as_text(table.columns[roles.columns["series"]][row]) for row in rows]
+    names = [f"{source}:{key}" for key in keys]
+    skipped = [Unreadable(name, reason) for name, reason in zip(names, reasons, strict=True) if reason]
+    skipped += [Unreadable(f"{source}:{line}", reason) for line, reason in table.damaged]
+    kept = [index for index, reason in enumerate(reasons) if not reason]
+    return Rows([names[index] for index in kept], [values[index] for index in kept], skipped)
+
+
+def leave_labels(roles: Roles) -> dict[str, str]:
+    """Return the roles by which samples are read."""
+    return {role: name for role, name in roles.columns.items() if role not in {"label", "split", "group"}}
+
+
 def check_columns(table: Table, columns: Columns) -> dict[str, str]:
     """Return the configured columns by role. Raises ConfigError, with the nearest names, for one that is not there."""
     configured = {role: name for role, name in asdict(columns).items() if name is not None}
@@ -321,20 +399,33 @@ def simplify(name: str) -> str:
 
 def choose_samples(table: Table, chosen: Mapping[str, str], kind: Kind | None) -> Roles:
     """Return the roles with those of the columns that hold the samples. Raises DataError where there are none."""
-    ways = (choose_path, choose_named_text, choose_long, choose_wide, choose_named_files, choose_longest_text)
-    configured = {"path": choose_path, "text": choose_named_text, "series": choose_long, "time": choose_long}
-    asked = [configured[role] for role in chosen if role in configured]
-    for way in asked or ways:
-        roles = way(table, chosen, kind)
-        if roles is not None:
-            return roles
-    wanted = {"image": "paths of images", "series": "series", "text": "texts", None: "texts, paths or series"}[kind]
+    roles = find_samples(table, chosen, kind)
+    if roles is not None:
+        return roles
     foreign = find_foreign(table, chosen) if kind in {None, "series"} else ""
     raise DataError(
-        f"{table.path}: wanted {wanted} in its columns, found {list_names(table)}{foreign}; name them by "
+        f"{table.path}: wanted {SAMPLES[kind]} in its columns, found {list_names(table)}{foreign}; name them by "
         "--set data.columns.text=NAME, path=NAME, or series=NAME and time=NAME; --set data.kind=series takes the "
         "columns of numbers alone"
     )
+
+
+SAMPLES: Mapping[Kind | None, str] = {
+    "image": "paths of images",
+    "series": "series",
+    "text": "texts",
+    None: "texts, paths or series",
+}
+"""What is wanted in a table's columns, by kind."""
+
+
+def find_samples(table: Table, chosen: Mapping[str, str], kind: Kind | None) -> Roles | None:
+    """Return the roles with those of the columns that hold the samples; None where there are none."""
+    ways = (choose_path, choose_named_text, choose_long, choose_wide, choose_named_files, choose_longest_text)
+    configured = {"path": choose_path, "text": choose_named_text, "series": choose_long, "time": choose_long}
+    asked = [configured[role] for role in chosen if role in configured]
+    found = (way(table, chosen, kind) for way in asked or ways)
+    return next((roles for roles in found if roles is not None), None)
 
 
 def find_foreign(table: Table, chosen: Mapping[str, str]) -> str:

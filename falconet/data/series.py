@@ -106,6 +106,8 @@ class TsHeader:
     """None: not declared."""
     lines: int
     """Lines up to and including `@data`."""
+    labeled: bool = True
+    """Whether a label ends each line of data."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -166,23 +168,28 @@ def find_ts_splits(path: Path) -> dict[str, Path]:
     return {"train": path, "test": twin} if twin is not None and twin.is_file() else {"train": path}
 
 
-def read_ts_file(path: Path) -> tuple[list[TsCase], list[Unreadable]]:
-    """Return the cases of one file, and the lines that are none."""
+def read_ts_file(path: Path, *, unlabeled: bool = False) -> tuple[list[TsCase], list[Unreadable]]:
+    """Return the cases of one file, and the lines that are none.
+
+    Where they may be `unlabeled`, a label that a line has all the same is passed over, whatever it is.
+    """
     try:
         # Descriptions are often in other encodings; they do not matter here.
         text = read_regular(path).decode("utf-8-sig", "backslashreplace")
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
     lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
-    header = parse_ts_header(path, lines)
+    header = parse_ts_header(path, lines, unlabeled)
     rows = [(number, line) for number, line in enumerate(lines, 1) if number > header.lines and holds_content(line)]
     counts = Counter(line.count(":") for _, line in rows)
-    dimensions = header.dimensions or next((count for count, _ in counts.most_common(1)), 0)
+    # Without a label there is one dimension more than separators.
+    dimensions = header.dimensions or next((count + (not header.labeled) for count, _ in counts.most_common(1)), 0)
+    classes = None if unlabeled else header.classes
     cases, skipped = [], []
     for number, line in rows:
         name = f"{path.name}:{number}"
         try:
-            cases.append(TsCase(name, *parse_ts_case(line, dimensions, header.classes)))
+            cases.append(TsCase(name, *parse_ts_case(line if header.labeled else f"{line}:", dimensions, classes)))
         except DataError as error:
             skipped.append(Unreadable(name, str(error)))
     if not cases:
@@ -195,8 +202,11 @@ def holds_content(line: str) -> bool:
     return bool(line.strip()) and not line.lstrip().startswith("#")
 
 
-def parse_ts_header(path: Path, lines: Sequence[str]) -> TsHeader:
-    """Read the lines up to `@data`. Raises DataError where they do not announce labeled values at equal steps."""
+def parse_ts_header(path: Path, lines: Sequence[str], unlabeled: bool = False) -> TsHeader:
+    """Read the lines up to `@data`. Raises DataError where they do not announce values at equal steps.
+
+    And labels, unless they may be `unlabeled`.
+    """
     fields: dict[str, list[str]] = {}
     for number, line in enumerate(lines, 1):
         if not holds_content(line):
@@ -207,7 +217,9 @@ def parse_ts_header(path: Path, lines: Sequence[str]) -> TsHeader:
                 f"{path}:{number}: wanted a line of a .ts header such as @data, found {line.strip()[:40]!r}"
             )
         if key.lower() == "@data":
-            return TsHeader(declared_classes(path, fields), declared_dimensions(path, fields), number)
+            labeled = not unlabeled or any(is_true(fields.get(key, ())) for key in ("@classlabel", "@targetlabel"))
+            classes = frozenset() if unlabeled else declared_classes(path, fields)
+            return TsHeader(classes, declared_dimensions(path, fields), number, labeled)
         fields[key.lower()] = values
     raise DataError(f"{path}: wanted a line @data, found none: truncated, or no .ts file")
 
@@ -239,13 +251,16 @@ def is_true(values: Sequence[str]) -> bool:
 
 
 def parse_ts_case(
-    line: str, dimensions: int, classes: frozenset[str]
+    line: str, dimensions: int, classes: frozenset[str] | None
 ) -> tuple[str, Float32[np.ndarray, "dimensions steps"]]:
-    """Return label and series of a line. Raises DataError, without the place, for one that cannot be read."""
+    """Return label and series of a line. Raises DataError, without the place, for one that cannot be read.
+
+    `classes` are what the label may be; None: anything.
+    """
     *parts, label = (part.strip() for part in line.split(":"))
     if len(parts) != dimensions:
         raise DataError(f"wanted {dimensions} dimensions and a class, all separated by ':', found {len(parts)} ':'")
-    if label not in classes:
+    if classes is not None and label not in classes:
         raise DataError(f"class {label[:40]!r} is not among those of @classLabel")
     rows = [parse_ts_values(part) for part in parts]
     longest = max(len(row) for row in rows)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -91,13 +91,27 @@ def predict_logits(
 
     Every verb asks here, so that the model's temperature counts for all alike.
     """
-    logits = [torch.empty(0, len(artifact.config.input.labels))]
+    logits = [np.empty((0, len(artifact.config.input.labels)), dtype=np.float32)]
     unreadable: dict[int, str] = {}
+    for views, reasons in iterate_logits(artifact, samples):
+        logits += views
+        unreadable |= reasons
+    return np.concatenate(logits), unreadable
+
+
+def iterate_logits(
+    artifact: Artifact, samples: Samples, *, mirrored: bool = False
+) -> Iterator[tuple[list[Float32[np.ndarray, "readable classes"]], dict[int, str]]]:
+    """Yield for batch after batch the logits of the readable samples, and why others cannot be read, by position.
+
+    Where `mirrored`, those of the images with left and right exchanged follow as a second view; without readable
+    samples there are none. To be consumed in inference mode.
+    """
     for batch in iterate_prepared(samples, artifact.preprocess, artifact.batch_size):
-        unreadable |= batch.unreadable
-        if len(batch.inputs):
-            logits.append(artifact.model(artifact.preprocess.normalize(batch.inputs)).float())
-    return scale_logits(torch.cat(logits).numpy(), artifact.config.temperature), unreadable
+        inputs = [batch.inputs] if len(batch.inputs) else []
+        inputs += [view.flip(-1) for view in inputs if mirrored]
+        outputs = [artifact.model(artifact.preprocess.normalize(view)).float().numpy() for view in inputs]
+        yield [scale_logits(logits, artifact.config.temperature) for logits in outputs], batch.unreadable
 
 
 def scale_logits(

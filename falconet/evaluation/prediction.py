@@ -1,32 +1,133 @@
-"""predict(): what a trained model answers about files."""
+"""predict(): what a trained model answers about samples without labels."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
+from jaxtyping import Float
 
 from falconet import metrics
 from falconet.artifact import Artifact, load_artifact
-from falconet.data.files import open_files
-from falconet.errors import DataError
-from falconet.evaluation.answers import predict_logits
-from falconet.predictions import Predictions, check_top, find_files, rank_files
+from falconet.data import Samples
+from falconet.data.unlabeled import iterate_inputs
+from falconet.errors import ConfigError, DataError, UsageError
+from falconet.evaluation.answers import fit_recordings, iterate_logits
+from falconet.predictions import Predictions, answer_inputs, check_top, collect, read_settings
+from falconet.schema import parse_yaml, to_mapping
+from falconet.storage import open_regular
+
+RUN_FILE = "config.yaml"
+"""Of a training run, beside its model: all settings, among them how training samples were distorted."""
+RUN_BYTES = 1 << 20
 
 
-def predict(model: str | Path | Artifact, paths: str | Path | Iterable[str | Path], *, top: int = 3) -> Predictions:
-    """Classify files of the kind that the model eats, and all such files below folders: one path or several.
+def predict(
+    model: str | Path | Artifact,
+    inputs: object,
+    *,
+    top: int = 3,
+    probabilities: bool = False,
+    tta: bool = False,
+    settings: Mapping[str, Any] | None = None,
+    data_root: str | Path | None = None,
+) -> Predictions:
+    """Return what a model answers about samples of the kind that it takes.
 
-    Files that cannot be read are skipped and listed. Raises PathError for a path that does not exist or a folder
-    without such files, UsageError for what is no path and for none at all, DataError where not one file can be read,
+    `inputs` is one of these, or a list of several: a path of a file that holds a sample (an image, a `.wav`, a `.txt`)
+    or many (`.csv`, `.tsv`, `.jsonl`, `.parquet`, `.ts`, `.npz`), with labels or without; a folder of these; an address
+    that begins with http:// or https://; the name of a source that `train` takes; an open binary file of lines. Or
+    samples at hand: PIL images, arrays `(height, width[, channels])` or `([channels,] steps)`, tensors; an array alone
+    holds many along its first axis. For a model of texts a string in a list is a text, one alone is a path.
+
+    `top` candidates of each are returned, with `probabilities` those of all classes; `tta` averages the probabilities
+    of an image and its mirror image, for models that were trained on both. `settings`, such as `{"columns": {"text":
+    "note"}}`, say how tables are read; by default as the model's own was.
+
+    What cannot be read is skipped and listed. Raises PathError for a path that does not exist or a folder without
+    samples, UsageError for what names none and for `tta` of another model, DataError where not one sample can be read,
     or an answer is no number.
     """
+    parts = iterate_predictions(
+        model, inputs, top=top, probabilities=probabilities, tta=tta, settings=settings, data_root=data_root
+    )
+    return collect(parts)
+
+
+def iterate_predictions(
+    model: str | Path | Artifact,
+    inputs: object,
+    *,
+    top: int = 3,
+    probabilities: bool = False,
+    tta: bool = False,
+    settings: Mapping[str, Any] | None = None,
+    data_root: str | Path | None = None,
+) -> Iterator[Predictions]:
+    """Yield what `predict` returns, some samples at a time, so that tables of any size take little memory."""
     check_top(top)
     artifact = model if isinstance(model, Artifact) else load_artifact(model)
+    if tta:
+        check_mirrored(model, artifact)
+    config = read_settings(settings, recall_reading(artifact))
+
+    def answer(samples: Samples) -> tuple[Float[np.ndarray, "readable classes"], Mapping[int, str]]:
+        return predict_probabilities(artifact, fit_recordings(samples, artifact.config.input), mirrored=tta)
+
     spec = artifact.config.input
-    found = find_files(paths, spec.kind)
-    logits, reasons = predict_logits(artifact, open_files(found.files, spec))
-    if not np.isfinite(logits).all():
-        raise DataError("wanted numbers, found NaN or infinity in the network's answers: its weights are of no use")
-    return rank_files(found, metrics.softmax(logits), reasons, spec.labels, top)
+    parts = iterate_inputs(inputs, spec, config, data_root=data_root)
+    yield from answer_inputs(parts, answer, spec.labels, top=top, probabilities=probabilities)
+
+
+@torch.inference_mode()
+def predict_probabilities(
+    artifact: Artifact, samples: Samples, *, mirrored: bool = False
+) -> tuple[Float[np.ndarray, "readable classes"], dict[int, str]]:
+    """Return the probabilities for all readable samples in order, and the positions of the others with reasons.
+
+    Where `mirrored`, each is the mean of the image's own and of its mirror image's.
+    """
+    answers = [np.empty((0, len(artifact.config.input.labels)))]
+    unreadable: dict[int, str] = {}
+    for views, reasons in iterate_logits(artifact, samples, mirrored=mirrored):
+        unreadable |= reasons
+        if not all(np.isfinite(logits).all() for logits in views):
+            raise DataError("wanted numbers, found NaN or infinity in the network's answers: its weights are of no use")
+        answers += [np.mean([metrics.softmax(logits) for logits in views], axis=0)] if views else []
+    return np.concatenate(answers), unreadable
+
+
+def recall_reading(artifact: Artifact) -> dict[str, Any]:
+    """Return how the tables were read that a model learned from, as far as it counts for others."""
+    origin = artifact.config.provenance.data
+    return {"columns": to_mapping(origin.columns), "follow": origin.follow}
+
+
+def check_mirrored(model: str | Path | Artifact, artifact: Artifact) -> None:
+    """Raise UsageError unless a model is one of images that was trained on mirrored ones too.
+
+    Else a mirrored image may be one of another class, as letters and arrows are.
+    """
+    kind = artifact.config.input.kind
+    if kind != "image":
+        raise UsageError(f"--tta: wanted a model of images, which are mirrored, found one of {kind}")
+    flips = 0.0 if isinstance(model, Artifact) else find_flips(Path(model))
+    if not flips:
+        raise UsageError(
+            f"--tta: wanted a run whose {RUN_FILE} has augmentation.flip_horizontal above 0, found none: a model that "
+            "never saw mirrored images may take them for others; leave --tta out"
+        )
+
+
+def find_flips(folder: Path) -> float:
+    """Return the probability with which a run mirrored its training images; 0 where it is not known."""
+    try:
+        with open_regular(folder / RUN_FILE) as file:
+            settings = parse_yaml(file.read(RUN_BYTES).decode(errors="replace"))
+        found = settings["augmentation"]["flip_horizontal"]
+    except (OSError, ConfigError, KeyError, TypeError):
+        return 0.0
+    return float(found) if isinstance(found, int | float) else 0.0

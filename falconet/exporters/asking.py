@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from hashlib import sha256
 from itertools import groupby, islice
 from pathlib import Path
@@ -12,15 +12,16 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from falconet.data.files import open_files
+from falconet.data import Samples
 from falconet.data.images import to_words
 from falconet.data.series import fit_series
 from falconet.data.texts import TextEncoder, check_tokenizer
+from falconet.data.unlabeled import iterate_inputs
 from falconet.errors import DataError, ExportError, PathError
 from falconet.exporters.metadata import Metadata
 from falconet.exporters.runtimes import Session, open_session
 from falconet.exporters.targets import Runtime
-from falconet.predictions import Predictions, check_top, find_files, rank_files
+from falconet.predictions import Predictions, answer_inputs, check_top, collect, read_settings
 from falconet.spec import SeriesSpec, TextSpec
 from falconet.storage import read_regular
 
@@ -32,34 +33,65 @@ Prepare = Callable[[Any], np.ndarray]
 
 
 def predict_exported(
-    runtime: Runtime, path: str | Path, paths: str | Path | Iterable[str | Path], *, top: int = 3
+    runtime: Runtime,
+    path: str | Path,
+    inputs: object,
+    *,
+    top: int = 3,
+    probabilities: bool = False,
+    settings: Mapping[str, Any] | None = None,
+    data_root: str | Path | None = None,
 ) -> Predictions:
-    """Classify files by an exported model, as `falconet.predict` does by the model itself.
+    """Return what an exported model answers, as `falconet.predict` does by the model itself.
 
     Raises PathError for what does not exist, ExportError for a file that holds a bare network or is none of falconet's,
-    DataError where not one file can be read.
+    DataError where not one sample can be read.
     """
+    return collect(
+        iterate_exported(
+            runtime, path, inputs, top=top, probabilities=probabilities, settings=settings, data_root=data_root
+        )
+    )
+
+
+def iterate_exported(
+    runtime: Runtime,
+    path: str | Path,
+    inputs: object,
+    *,
+    top: int = 3,
+    probabilities: bool = False,
+    settings: Mapping[str, Any] | None = None,
+    data_root: str | Path | None = None,
+) -> Iterator[Predictions]:
+    """Yield what `predict_exported` returns, some samples at a time."""
     session = open_session(runtime, Path(path))
     metadata = session.metadata
     if metadata.raw:
         raise ExportError(f"{path}: wanted a file that takes raw samples, found a bare network; export without --raw")
     check_top(top)
-    found = find_files(paths, metadata.input.kind)
+    config = read_settings(settings)
     prepare = make_prepare(metadata, read_tokenizer(Path(path), metadata))
-    samples = open_files(found.files, metadata.input)
-    reasons: dict[int, str] = {}
 
-    def read() -> Iterator[np.ndarray]:
-        for index, file in enumerate(found.files):
-            try:
-                yield prepare(samples.read(index))
-            except DataError as error:
-                reasons[index] = str(error).rpartition(f"{file}: ")[2]
+    def answer(samples: Samples) -> tuple[Float[np.ndarray, "readable classes"], Mapping[int, str]]:
+        reasons: dict[int, str] = {}
+        batches = ask_batches(session, read_prepared(samples, prepare, reasons))
+        answers = np.concatenate([np.empty((0, len(metadata.input.labels))), *batches])
+        if not np.isfinite(answers).all():
+            raise ExportError(f"{path}: wanted probabilities, found NaN: the file is damaged; export again")
+        return answers, reasons
 
-    answers = np.concatenate([np.empty((0, len(metadata.input.labels))), *ask_batches(session, read())])
-    if not np.isfinite(answers).all():
-        raise ExportError(f"{path}: wanted probabilities, found NaN: the file is damaged; export again")
-    return rank_files(found, answers, reasons, metadata.input.labels, top)
+    parts = iterate_inputs(inputs, metadata.input, config, data_root=data_root)
+    yield from answer_inputs(parts, answer, metadata.input.labels, top=top, probabilities=probabilities)
+
+
+def read_prepared(samples: Samples, prepare: Prepare, reasons: dict[int, str]) -> Iterator[np.ndarray]:
+    """Yield the samples that can be read as a file takes them; why others cannot is added to `reasons`."""
+    for index in range(len(samples)):
+        try:
+            yield prepare(samples.read(index))
+        except DataError as error:
+            reasons[index] = str(error).rpartition(f"{samples.name(index)}: ")[2]
 
 
 def make_prepare(metadata: Metadata, tokenizer: str | None) -> Prepare:

@@ -32,7 +32,7 @@ from falconet.data.files import (
 from falconet.data.series import WavFiles
 from falconet.errors import ConfigError, DataError, PathError
 from falconet.evaluation.answers import fit_recordings
-from falconet.predictions import find_files, rank_files
+from falconet.predictions import find_files, rank_samples
 from falconet.spec import ImageSpec, Kind, SeriesSpec, TextSpec
 from tests.conftest import FolderMaker
 from tests.data.builders import encode
@@ -639,20 +639,20 @@ def test_other_names_of_jpeg_and_bmp_are_read(name: str, tmp_path: Path) -> None
 
 
 def test_files_that_are_not_read_come_with_a_remedy(tmp_path: Path) -> None:
-    put(tmp_path, "a/1.HEIC", "a/2.heic", "b/3.heic", "b/4.avif")
-    with pytest.raises(DataError, match=r"found .* no images in them, 3 \.heic \(not read: convert them to \.jpg or"):
+    put(tmp_path, "a/1.AVIF", "a/2.avif", "b/3.avif", "b/4.jxl")
+    with pytest.raises(DataError, match=r"found .* no images in them, 3 \.avif \(not read: convert them to \.jpg or"):
         read_folder(tmp_path, CONFIG)
-    with pytest.raises(PathError, match=r"found none in this folder but 3 \.heic \(not read"):
+    with pytest.raises(PathError, match=r"found none in this folder but 3 \.avif \(not read"):
         find_files([tmp_path], "image")
     put(tmp_path, "a/5.png", "b/6.png")
     dataset = read_folder(tmp_path, CONFIG)
-    assert dataset.ignored == find_files([tmp_path], "image").ignored == {".heic": 3, ".avif": 1}
+    assert dataset.ignored == find_files([tmp_path], "image").ignored == {".avif": 3, ".jxl": 1}
 
 
 @pytest.mark.parametrize("layer", ["", "train/"])
 def test_a_class_of_files_that_are_not_read_says_what_they_are(layer: str, tmp_path: Path) -> None:
     put(tmp_path, *(f"{layer}{name}/{number}.png" for name in "ac" for number in range(4)), f"{layer}c/x.mov")
-    put(tmp_path, f"{layer}b/1.HEIC", f"{layer}b/deeper/2.heic", f"{layer}b/notes", f"{layer}d/film.mov")
+    put(tmp_path, f"{layer}b/1.AVIF", f"{layer}b/deeper/2.avif", f"{layer}b/notes", f"{layer}d/film.mov")
     (tmp_path / f"{layer}e").mkdir()
     if layer:
         put(tmp_path, "test/a/8.png", "test/b/9.png", "test/c/7.png", "test/d/6.png", "test/e/5.png")
@@ -661,7 +661,7 @@ def test_a_class_of_files_that_are_not_read_says_what_they_are(layer: str, tmp_p
     assert "no training samples of class b, d, e; found in the folder of " in str(caught.value)
     found = str(caught.value).partition("found in the folder of ")[2]
     assert found == (
-        "b: 2 .heic (not read: convert them to .jpg or .png), 1 no extension; of d: 1 .mov; add some, or remove the "
+        "b: 2 .avif (not read: convert them to .jpg or .png), 1 no extension; of d: 1 .mov; add some, or remove the "
         "class everywhere"
     )
 
@@ -731,7 +731,8 @@ def test_names_that_are_no_utf8_are_spelled(tmp_path: Path) -> None:
     assert dataset.classes == ("caf\\xe9", "tea")
     assert [dataset.splits["train"].samples.read(index).shape for index in range(2)] == [(16, 20, 3)] * 2
     found = find_files([tmp_path / odd], "image")
-    ranked = rank_files(found, np.array([[0.1, 0.9]]), {}, ("a", "b"), 1)
+    samples = open_files(found.files, ImageSpec((1, 8, 8), ("a", "b"), (0.5,), (0.5,)))
+    ranked = rank_samples(samples, np.array([[0.1, 0.9]]), {}, ("a", "b"), 1)
     assert ranked.predictions[0].file == f"{tmp_path}/caf\\xe9/1.png"
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import os
 import struct
+import sys
 import tracemalloc
 import warnings
 import zlib
@@ -14,10 +15,20 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageOps
 
 from falconet.data import images
-from falconet.data.images import ValueRange, decode_image, find_extremes, inspect_image, read_image, to_bytes, to_words
+from falconet.data.images import (
+    EXIF_ORIENTATION,
+    ValueRange,
+    convert_image,
+    decode_image,
+    find_extremes,
+    inspect_image,
+    read_image,
+    to_bytes,
+    to_words,
+)
 from falconet.errors import DataError
 from falconet.spec import PixelType
 from tests.data.builders import encode
@@ -251,8 +262,66 @@ def test_formats_that_are_listed_are_read(kind: str) -> None:
 
 
 def test_a_photo_of_a_phone_names_its_format() -> None:
-    with pytest.raises(DataError, match="HEIC or AVIF: convert it to JPEG or PNG"):
-        inspect_image(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
+    with pytest.raises(DataError, match="AVIF: convert it to JPEG or PNG"):
+        inspect_image(b"\0\0\0\x1cftypavif\0\0\0\0avifmif1")
+
+
+HEIC = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"
+
+
+def test_heic_without_its_extra_names_the_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    with pytest.raises(DataError, match=r"reading HEIC needs an optional dependency: pip install 'falconet\[heic\]'"):
+        inspect_image(HEIC)
+
+
+def test_damaged_heic_is_called_so() -> None:
+    pytest.importorskip("pillow_heif")
+    with pytest.raises(DataError, match="damaged image: no HEIC that can be read"):
+        decode_image(HEIC)
+
+
+def test_heic_is_read_as_the_picture_that_it_was_made_of() -> None:
+    heif = pytest.importorskip("pillow_heif")
+    rows = np.linspace(0, 255, 64, dtype=np.uint8)
+    red = np.tile(rows[:, None], (1, 96))
+    picture = np.stack([red, np.full_like(red, 90), np.full_like(red, 30)], axis=2)
+    buffer = io.BytesIO()
+    heif.from_pillow(Image.fromarray(picture)).save(buffer, quality=95)
+    facts = inspect_image(buffer.getvalue())
+    assert (facts.height, facts.width, facts.channels) == (64, 96, 3)
+    found = decode_image(buffer.getvalue())
+    assert np.abs(found.astype(int) - picture).mean() < 4
+    with pytest.raises(DataError, match="more than the limit"):
+        inspect_image(buffer.getvalue(), max_pixels=100)
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+def test_heic_is_turned_once(orientation: int) -> None:
+    """As Pillow itself turns a JPEG of the same picture by the same EXIF."""
+    heif = pytest.importorskip("pillow_heif")
+    heif.register_heif_opener(thumbnails=False)
+    picture = Image.fromarray(np.pad(np.full((32, 32, 3), 240, np.uint8), ((0, 32), (0, 64), (0, 0))))
+    exif = Image.Exif()
+    exif[EXIF_ORIENTATION] = orientation
+    jpeg, heic = io.BytesIO(), io.BytesIO()
+    picture.save(jpeg, "JPEG", exif=exif, quality=95)
+    picture.save(heic, "HEIF", exif=exif.tobytes(), quality=95)
+    with Image.open(jpeg) as image:
+        wanted = np.asarray(ImageOps.exif_transpose(image), dtype=int)
+    assert np.abs(decode_image(heic.getvalue()).astype(int) - wanted).mean() < 6
+
+
+def test_a_picture_in_memory_is_read_as_its_file() -> None:
+    exif = Image.Exif()
+    exif[EXIF_ORIENTATION] = 6
+    for mode in ("RGBA", "P", "L", "RGB"):
+        buffer = io.BytesIO()
+        Image.effect_noise((9, 6), 60).convert(mode).save(buffer, "PNG", exif=exif)
+        with Image.open(buffer) as image:
+            assert np.array_equal(convert_image(image), decode_image(buffer.getvalue()))
+    with pytest.raises(DataError, match="found 80000x1001"):
+        convert_image(Image.new("1", (80_000, 1001)))
 
 
 @pytest.mark.parametrize(

@@ -366,11 +366,11 @@ def test_classes_that_look_alike_are_reported(tmp_path: Path) -> None:
 
 
 def test_a_class_of_files_that_are_not_read_says_which(tmp_path: Path) -> None:
-    for name in ("a/1.png", "a/2.png", "b/1.heic", "b/2.heic", "b/3.heic"):
+    for name in ("a/1.png", "a/2.png", "b/1.avif", "b/2.avif", "b/3.avif"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(encode(Image.new("L", (4, 4), 9)))
     with pytest.raises(
-        DataError, match=r"samples of class b; found in the folder of b: 3 \.heic \(not read: convert them to \.jpg"
+        DataError, match=r"samples of class b; found in the folder of b: 3 \.avif \(not read: convert them to \.jpg"
     ):
         load_dataset(tmp_path)
 

@@ -38,7 +38,7 @@ def test_files_are_explained(trained: RunResult, tmp_path: Path, capsys: Capture
         (tmp_path / folder).mkdir()
         Image.fromarray(np.full((9, 9), 120, dtype=np.uint8)).save(tmp_path / folder / "a.png")
     (tmp_path / "two" / "bad.png").write_bytes(b"no image")
-    (tmp_path / "two" / "c.heic").write_bytes(b"-")
+    (tmp_path / "two" / "c.avif").write_bytes(b"-")
     (tmp_path / "two" / "gone.png").symlink_to("nothing")
     out = tmp_path / "why"
     arguments = ["explain", str(trained.out), str(tmp_path / "one" / "a.png"), str(tmp_path / "two"), "--out", str(out)]
@@ -47,7 +47,7 @@ def test_files_are_explained(trained: RunResult, tmp_path: Path, capsys: Capture
     assert {"out", "items", "methods", "best"} <= found.keys()
     assert len({item["picture"] for item in found["items"]}) == len(found["items"]) == 4
     assert [Path(item["file"]).name for item in found["skipped"]] == ["gone.png", "bad.png"]
-    assert found["ignored"] == {".heic": 1}
+    assert found["ignored"] == {".avif": 1}
     for item in found["items"]:
         assert Path(item["picture"]).read_bytes().startswith(b"\x89PNG")
         assert item["method"] == "gradcam"
@@ -67,7 +67,7 @@ def test_what_folders_hold_besides_is_listed_as_by_predict(trained: RunResult, t
     folder = tmp_path / "photos"
     folder.mkdir()
     Image.fromarray(np.full((9, 9), 120, dtype=np.uint8)).save(folder / "a.png")
-    for name in ("b.heic", "c.heic", "d.txt", ".hidden"):
+    for name in ("b.avif", "c.avif", "d.txt", ".hidden"):
         (folder / name).write_bytes(b"-")
     (tmp_path / "far.png").write_bytes(b"-")
     (folder / "far.png").symlink_to(tmp_path / "far.png")
@@ -75,7 +75,7 @@ def test_what_folders_hold_besides_is_listed_as_by_predict(trained: RunResult, t
     samples, refused, ignored = gather(artifact, [folder], 8, "test", None, None)
     assert [samples.name(index) for index in range(len(samples))] == [str(folder / "a.png")]
     assert [item.file for item in refused] == [str(folder / "far.png")]
-    assert ignored == {".heic": 2, ".txt": 1, "hidden": 1}
+    assert ignored == {".avif": 2, ".txt": 1, "hidden": 1}
 
 
 def test_class_names_stand_in_the_legend_as_they_are() -> None:

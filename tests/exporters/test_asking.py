@@ -130,6 +130,20 @@ def test_openvino(
     check_alike(found, predict_own(capsys, str(model), str(files[kind])))
 
 
+@pytest.mark.parametrize("target", ["onnx", "openvino"])
+def test_tables_and_what_the_name_tells_of_the_runtime(
+    target: str, text_artifact: Artifact, exported: Exporter, capsys: Capture, tmp_path: Path
+) -> None:
+    text_artifact.save(tmp_path / "model")
+    (tmp_path / "a.csv").write_text("note\nplum and pear\n \nzinc\n", encoding="utf-8")
+    arguments = (str(tmp_path / "a.csv"), "--probabilities", "--set", "data.columns.text=note")
+    found = predict(str(exported("text", target)), *arguments)
+    check_alike(found, predict_own(capsys, str(tmp_path / "model"), *arguments))
+    assert found["predictions"][0]["probabilities"].keys() == {*LABELS}
+    assert cli.run(["predict", str(exported("text", target)), str(tmp_path / "a.csv"), "--tta"]) == 2
+    assert "--tta: wanted the folder of a run" in capsys.readouterr().err
+
+
 def change_metadata(source: Path, target: Path, change: Callable[[dict[str, Any]], None]) -> None:
     """Copy an ONNX file with other metadata."""
     model = onnx.load(source)
@@ -221,5 +235,5 @@ def test_paths_that_are_no_files(exported: Exporter, files: Files, tmp_path: Pat
         predict_exported("onnxruntime", tmp_path, [files["image"]])
     with pytest.raises(FalconetError, match="no such file or folder"):
         predict_exported("onnxruntime", exported("image", "onnx"), [tmp_path / "none.png"])
-    with pytest.raises(DataError, match="none of 1 files can be read"):
+    with pytest.raises(DataError, match=r"the sample cannot be read: .*broken"):
         predict_exported("onnxruntime", exported("image", "onnx"), [files["image"] / "broken.png"])

@@ -1,0 +1,761 @@
+"""Samples that a model is to answer, from whatever names or holds them, some at a time. Imports no torch.
+
+What training reads is read here too, by the same readers, with labels or without.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import Shaped
+
+from falconet.catalog import (
+    FILE_SUFFIXES,
+    LOOSE_SUFFIXES,
+    as_name,
+    check_place,
+    check_suffix,
+    is_url,
+)
+from falconet.data.arrays import (
+    IDX_IMAGES,
+    as_images,
+    as_series,
+    find_idx_images,
+    find_series,
+    read_idx,
+    read_npz_inputs,
+)
+from falconet.data.dataset import ImageArray, Samples, Scalable, Texts, Unreadable, to_text
+from falconet.data.downloads import fetch_url
+from falconet.data.files import KIND_WORDS, KINDS, count_ignored, describe_ignored, open_files, suffix_of, walk
+from falconet.data.images import Extremes, convert_image
+from falconet.data.manifests import (
+    MOST_CHARACTERS,
+    Roles,
+    choose_inputs,
+    describe_text,
+    find_comma,
+    read_inputs,
+    spell_numbers,
+)
+from falconet.data.named import find_cifar_binaries, read_cifar_binaries
+from falconet.data.series import NO_VALUES, count_steps, pack_series, read_ts_file
+from falconet.data.sources import find_data_root, read_dataset
+from falconet.data.splits import DataConfig
+from falconet.errors import DataError, PathError, UsageError
+from falconet.spec import ImageSpec, InputSpec, Kind, SeriesSpec
+from falconet.storage import scratch
+from falconet.tables import (
+    CELL_BYTES,
+    PART_ROWS,
+    Coding,
+    Table,
+    check_size,
+    is_text,
+    iterate_table,
+    parse_object,
+    parse_objects,
+    read_table,
+)
+
+PART_FILES = 1024
+"""So many files are answered before their answers are handed on."""
+LONGEST_LINE = 4 * MOST_CHARACTERS
+"""Bytes of a line of standard input: a text of so many characters."""
+
+
+class Url(str):
+    """A web address, where a string alone would be a text."""
+
+    __slots__ = ()
+
+
+@runtime_checkable
+class Lines(Protocol):
+    """An open binary file, of which lines are read."""
+
+    def readline(self, limit: int = -1, /) -> bytes: ...
+
+
+Place = Path | Url | Lines
+"""Where samples are: a file or a folder, an address, or an open stream of lines."""
+
+
+@dataclass(frozen=True, eq=False)
+class Inputs:
+    """Some samples that follow one another, and what cannot be one."""
+
+    samples: Samples | None = None
+    """`Samples.name` says which is which; None: there are none here."""
+    skipped: tuple[Unreadable, ...] = ()
+    ignored: Mapping[str, int] = field(default_factory=dict)
+    """Files of a folder that are no samples, counted by extension."""
+    notes: tuple[str, ...] = ()
+    """What had to be guessed to read them."""
+
+
+@dataclass(frozen=True, eq=False)
+class Objects:
+    """Samples at hand, each of its own size, converted when they are wanted."""
+
+    values: Sequence[Any]
+    names: Sequence[str]
+    convert: Callable[[Any], np.ndarray]
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def name(self, index: int) -> str:
+        return self.names[index]
+
+    def read(self, index: int) -> np.ndarray:
+        return self.convert(self.values[index])
+
+    def take(self, indices: np.ndarray) -> Objects:
+        return Objects([self.values[i] for i in indices], [self.names[i] for i in indices], self.convert)
+
+    def join(self, others: Sequence[Objects]) -> Objects:
+        parts = [self, *others]
+        values = [value for part in parts for value in part.values]
+        return Objects(values, [name for part in parts for name in part.names], self.convert)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How samples are read."""
+
+    spec: InputSpec
+    config: DataConfig
+    data_root: Path | None = None
+
+
+def iterate_inputs(
+    asked: object, spec: InputSpec, config: DataConfig | None = None, *, data_root: str | Path | None = None
+) -> Iterator[Inputs]:
+    """Yield the samples that are asked about, as a model of `spec` takes them, in order and some at a time.
+
+    `asked` is one of these, or several in a list: a path of a file or folder, an address that begins with http:// or
+    https://, the name of a source, an open binary file of lines; `Samples`; a sample itself, which is a PIL image, an
+    array `(height, width)`, `(height, width, channels)`, `(steps,)` or `(channels, steps)`, or for a model of texts a
+    string; one alone is a path. An array alone holds many samples along its first axis.
+
+    What cannot be read is listed and never ends the rest, unless it is all there is. Of `config`, `columns`, `header`,
+    `follow` and `max_bytes` count. Raises PathError for a path that is not there and for a folder without samples,
+    UsageError for what is none of these, DataError for the only input where it cannot be used.
+    """
+    reading = Reading(spec, config or DataConfig(), None if data_root is None else Path(data_root))
+    if is_array(asked) and not is_image(asked):
+        yield from read_array(to_numpy(asked), spec, str)
+        return
+    items = list_items(asked, spec.kind)
+    for item in items:
+        if isinstance(item, Path):
+            check_place(item, "; texts are given in a list" if spec.kind == "text" and isinstance(asked, str) else "")
+    number = 0
+    for several, group in group_items(items):
+        if not several:
+            yield from read_values(group, number, spec)
+            number += len(group)
+            continue
+        (place,) = group
+        try:
+            yield from read_place(place, reading)
+        except DataError as error:
+            if len(items) == 1:
+                raise
+            name = name_place(place)
+            yield Inputs(skipped=(Unreadable(name, str(error).removeprefix(f"{name}: ")),))
+
+
+def list_items(asked: object, kind: Kind) -> list[Any]:
+    """Return the places and samples that are asked about. Raises UsageError for none, and for what can be neither."""
+    if isinstance(asked, str | os.PathLike):
+        return [to_place(asked)]
+    if isinstance(asked, Samples) or is_stream(asked) or is_array(asked):
+        return [asked]
+    if isinstance(asked, bytes | Mapping) or not isinstance(asked, Iterable):
+        raise UsageError(f"wanted {describe_wanted(kind)}, found {type(asked).__name__}")
+    items = list(asked)
+    if not items:
+        raise UsageError(f"wanted {describe_wanted(kind)}, found none")
+    if kind == "text":
+        texts = [item for item in items if isinstance(item, str) and not isinstance(item, Url)]
+        named = [text for text in texts if suffix_of(text[-10:]) in (*FILE_SUFFIXES, ".txt") and is_file(text)]
+        if named:
+            raise UsageError(f"wanted texts, found the name of a file, {named[0]!r}; give files as pathlib.Path")
+        return [item if isinstance(item, str) else to_place(item) for item in items]
+    return [to_place(item) for item in items]
+
+
+def is_file(name: str) -> bool:
+    """Whether there is a file of this name; what no file can be called is none."""
+    try:
+        return Path(name).is_file()
+    except (OSError, ValueError):
+        return False
+
+
+def describe_wanted(kind: Kind) -> str:
+    """Say what can be asked about."""
+    sample = {"image": "images (PIL or arrays)", "series": "arrays", "text": "a list of texts"}[kind]
+    return f"paths, addresses or {sample}"
+
+
+def to_place(item: Any) -> Any:
+    """Return a string as an address or a path, what is a path as one, and anything else as it is."""
+    if isinstance(item, str):
+        return Url(item) if is_url(item) else Path(item)
+    return Path(item) if isinstance(item, os.PathLike) else item
+
+
+def is_stream(item: object) -> bool:
+    return isinstance(item, io.IOBase) and not isinstance(item, io.TextIOBase)
+
+
+def is_array(item: object) -> bool:
+    """Whether something is an array, or knows how to become one, as tensors and PIL images do."""
+    return hasattr(item, "__array__") or hasattr(item, "__array_interface__")
+
+
+def to_numpy(item: Any) -> np.ndarray:
+    """Return an array, or a tensor on any device, as NumPy's."""
+    return np.asarray(item.detach().cpu() if hasattr(item, "detach") else item)
+
+
+def is_place(item: object) -> bool:
+    return isinstance(item, Path | Url | Samples) or is_stream(item)
+
+
+def is_image(item: object) -> bool:
+    from PIL import Image
+
+    return isinstance(item, Image.Image)
+
+
+def group_items(items: Sequence[Any]) -> Iterator[tuple[bool, list[Any]]]:
+    """Yield each place by itself and samples at hand together, in order; whether it is a place goes first."""
+    values: list[Any] = []
+    for item in items:
+        if not is_place(item):
+            values.append(item)
+            continue
+        if values:
+            yield False, values
+        values = []
+        yield True, [item]
+    if values:
+        yield False, values
+
+
+def name_place(place: Any) -> str:
+    """Return what a place is called: a stream `-`, samples by their type."""
+    if isinstance(place, Path | Url):
+        return to_text(str(place))
+    return "-" if is_stream(place) else type(place).__name__
+
+
+# Places
+
+
+def read_place(place: Any, reading: Reading) -> Iterator[Inputs]:
+    """Yield the samples of one place."""
+    if isinstance(place, Url):
+        yield from read_url(place, reading)
+    elif isinstance(place, Samples):
+        yield Inputs(place)
+    elif is_stream(place):
+        yield from read_lines(place, reading)
+    elif place.is_dir():
+        yield from read_folder(place, reading)
+    elif place.exists():
+        yield from read_one_file(place, str(place), reading)
+    elif os.path.lexists(place):
+        raise DataError(f"{place}: a link to nothing")
+    else:
+        yield from read_source(as_name(place), reading)
+
+
+def read_source(name: str, reading: Reading) -> Iterator[Inputs]:
+    """Yield all samples of a source that has a name."""
+    dataset = read_dataset(name, data_root=find_data_root(reading.data_root), config=reading.config)
+    check_kind(name, dataset.kind, reading.spec)
+    spec = reading.spec
+    for split in dataset.splits.values():
+        samples = split.samples
+        if isinstance(samples, Scalable) and isinstance(spec, ImageSpec):
+            samples = samples.scale(spec.value_range, spec.dtype)
+        yield Inputs(samples)
+    yield Inputs(skipped=dataset.unreadable, ignored=dataset.ignored, notes=dataset.notes)
+
+
+def check_kind(name: str, found: Kind, spec: InputSpec) -> None:
+    """Raise DataError for samples of another kind than a model's."""
+    if found != spec.kind:
+        raise DataError(f"{name}: wanted {spec.kind} data, as the model takes, found {found}")
+
+
+def read_url(url: Url, reading: Reading) -> Iterator[Inputs]:
+    """Yield the samples of a file that is fetched first, and gone in the end."""
+    with scratch() as folder:
+        path = fetch_url(url, folder)
+        try:
+            for inputs in read_one_file(path, str(url), reading):
+                yield rename(inputs, str(path), str(url))
+        except (DataError, PathError) as error:  # What an address leads to is not the caller's mistake.
+            raise DataError(str(error).replace(str(path), str(url))) from error
+
+
+def rename(inputs: Inputs, old: str, new: str) -> Inputs:
+    """Return inputs of a file that is called otherwise than the user knows it."""
+    skipped = tuple(
+        Unreadable(new if item.file == old else item.file, item.reason.replace(old, new)) for item in inputs.skipped
+    )
+    samples = inputs.samples
+    if samples is not None and len(samples) == 1 and samples.name(0) == old:
+        samples = Renamed(samples, new)
+    return Inputs(samples, skipped, inputs.ignored, tuple(note.replace(old, new) for note in inputs.notes))
+
+
+@dataclass(frozen=True, eq=False)
+class Renamed:
+    """One sample under another name."""
+
+    samples: Samples
+    known: str
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def name(self, index: int) -> str:
+        return self.known
+
+    def read(self, index: int) -> Any:
+        try:
+            return self.samples.read(index)
+        except DataError as error:
+            raise DataError(str(error).removeprefix(f"{self.samples.name(index)}: ")) from error
+
+    def take(self, indices: np.ndarray) -> Renamed:
+        return Renamed(self.samples.take(indices), self.known)
+
+    def join(self, others: Sequence[Renamed]) -> Samples:
+        return self.samples.join([other.samples for other in others])
+
+
+def read_folder(folder: Path, reading: Reading) -> Iterator[Inputs]:
+    """Yield the samples below a folder, or of the arrays, tables and files of series in it where it holds no others.
+
+    Raises PathError where it holds none of these.
+    """
+    spec = reading.spec
+    if spec.kind == "image" and (paths := find_idx_images(folder)):
+        for path in paths:
+            yield from read_one_file(path, str(path), reading)
+        return
+    if spec.kind == "image" and find_cifar_binaries(folder):
+        for split in read_cifar_binaries(folder, str(folder), reading.config.max_bytes).splits.values():
+            yield Inputs(split.samples)
+        return
+    data = sorted(path for path in folder.iterdir() if suffix_of(path.name) in FILE_SUFFIXES and path.is_file())
+    data = [path for path in data if not path.name.startswith(".")]
+    recorded = isinstance(spec, SeriesSpec) and spec.rate is None
+    found = None if data and recorded else find_below(folder, spec.kind, strict=not data)
+    if found is not None:
+        yield Inputs(skipped=found.refused, ignored=found.ignored)
+        yield from read_files(found.files, reading)
+        return
+    for path in data:
+        try:
+            yield from read_one_file(path, str(path), reading)
+        except DataError as error:
+            if len(data) == 1:
+                raise
+            yield Inputs(skipped=(Unreadable(str(path), str(error).removeprefix(f"{path}: ")),))
+
+
+@dataclass(frozen=True)
+class FoundFiles:
+    """What lies where a user pointed to."""
+
+    files: Sequence[str]
+    """That should hold one sample each."""
+    refused: tuple[Unreadable, ...] = ()
+    """Links that lead out of a folder, pipes and the like."""
+    ignored: Mapping[str, int] = field(default_factory=dict)
+
+
+def find_below(folder: Path, kind: Kind, *, strict: bool = True) -> FoundFiles | None:
+    """Return the files below a folder that hold a sample each, and what is left out.
+
+    Where there are none: None, or PathError where it is `strict`.
+    """
+    listing = walk(folder, folder, follow=False)
+    files = [name for name in listing.files if suffix_of(name) in KINDS[kind]]
+    ignored = count_ignored(listing.files, set(files)) | ({"hidden": len(listing.hidden)} if listing.hidden else {})
+    if not files and not strict:
+        return None
+    if not files:
+        beside = f" but {describe_ignored(ignored)}" if ignored else ""
+        first = f" ({listing.refused[0].file}: {listing.refused[0].reason})" if listing.refused else ""
+        raise PathError(f"{folder}: wanted {KIND_WORDS[kind]}, found none in this folder{beside}{first}")
+    refused = tuple(Unreadable(str(folder / item.file), item.reason) for item in listing.refused)
+    return FoundFiles([str(folder / name) for name in files], refused, ignored)
+
+
+def read_one_file(path: Path, name: str, reading: Reading) -> Iterator[Inputs]:
+    """Yield the samples of a file, which may be one; `name` is what the user calls it."""
+    spec, suffix = reading.spec, path.suffix.lower()
+    if spec.kind == "image" and IDX_IMAGES.match(path.name):
+        images = as_images(read_idx(path, reading.config.max_bytes), name)
+        yield from read_array(images, spec, name_rows(name))
+    elif suffix == ".npz":
+        yield from read_npz(path, name, reading)
+    elif suffix == ".ts":
+        yield from read_ts(path, name, reading)
+    elif suffix in FILE_SUFFIXES or (spec.kind == "series" and suffix in LOOSE_SUFFIXES):
+        yield from read_rows(path, name, reading)
+    else:
+        if isinstance(spec, SeriesSpec) and spec.rate is None and suffix not in KINDS["series"]:
+            check_suffix(path)
+        yield from read_files([str(path)], reading)
+
+
+def read_files(paths: Sequence[str], reading: Reading) -> Iterator[Inputs]:
+    """Yield files that hold a sample each."""
+    for start in range(0, len(paths), PART_FILES):
+        yield Inputs(open_files(paths[start : start + PART_FILES], reading.spec))
+
+
+def read_npz(path: Path, name: str, reading: Reading) -> Iterator[Inputs]:
+    """Yield the samples of the arrays in an archive."""
+    spec = reading.spec
+    if spec.kind == "text":
+        raise DataError(f"{name}: wanted texts, found arrays; put texts into a table")
+    arrays = read_npz_inputs(path, reading.config.max_bytes)
+    names = [key for key in arrays if "lengths" not in key]
+    for key in names:
+        place = f"{name}:{key}" if len(names) > 1 else name
+        if spec.kind == "image":
+            yield from read_array(as_images(arrays[key], f"{name}:{key}"), spec, name_rows(place))
+        elif "values" in key and key.replace("values", "lengths") in arrays:
+            series = find_series(arrays, key, f"{name}:{key}")
+            yield from pack(series, list(map(name_rows(place), range(len(series)))), spec)
+        else:
+            yield from read_array(arrays[key], spec, name_rows(place))
+
+
+def name_rows(place: str) -> Callable[[int], str]:
+    """Return what samples along an array's first axis are called."""
+    return lambda index: f"{place}[{index}]"
+
+
+def read_ts(path: Path, name: str, reading: Reading) -> Iterator[Inputs]:
+    """Yield the series of a `.ts` file, whether it has labels or not."""
+    check_kind(name, "series", reading.spec)
+    cases, skipped = read_ts_file(path, unlabeled=True)
+    yield Inputs(skipped=tuple(Unreadable(f"{name}:{line_of(item.file)}", item.reason) for item in skipped))
+    for start in range(0, len(cases), PART_ROWS):
+        part = cases[start : start + PART_ROWS]
+        yield from pack([case.series for case in part], [f"{name}:{line_of(case.name)}" for case in part], reading.spec)
+
+
+def line_of(name: str) -> str:
+    """Return the line that stands behind a file's name."""
+    return name.rpartition(":")[2]
+
+
+def read_rows(path: Path, name: str, reading: Reading) -> Iterator[Inputs]:
+    """Yield the samples of a table in parts; of a series over several rows, all of it is read first."""
+    config = reading.config
+    parts = iterate_table(path, header=config.header, max_bytes=config.max_bytes)
+    yield from read_parts(
+        parts, name, reading, lambda: read_table(path, header=config.header, max_bytes=config.max_bytes)
+    )
+
+
+def read_parts(
+    parts: Iterator[Table], name: str, reading: Reading, read_whole: Callable[[], Table] | None
+) -> Iterator[Inputs]:
+    """Yield the samples of a table's parts; what the first one's columns hold counts for all.
+
+    A series that stretches over several rows may stretch over several parts: then they are read as a whole, or of a
+    stream put together.
+    """
+    roles: Roles | None = None
+    comma: str | None = None
+    for table in parts:
+        if not table.lines:
+            yield Inputs(skipped=tuple(Unreadable(f"{name}:{line}", reason) for line, reason in table.damaged))
+            continue
+        notes: tuple[str, ...] = ()
+        if roles is None:
+            comma = find_comma(table)
+            roles = choose_inputs(spell_numbers(table, table.columns, comma), reading.config, reading.spec)
+            notes = tuple(f"{name}: {note}" for note in table.notes)
+            if "series" in roles.columns:
+                whole = read_whole() if read_whole else join_tables(table, parts, reading.config.max_bytes)
+                yield from read_part(whole, roles, comma, name, reading, notes)
+                return
+        yield from read_part(table, roles, comma, name, reading, notes)
+
+
+def read_part(
+    table: Table, roles: Roles, comma: str | None, name: str, reading: Reading, notes: tuple[str, ...]
+) -> Iterator[Inputs]:
+    """Yield the samples of some rows."""
+    spelled = spell_numbers(table, [column for column in roles.values if column in table.columns], comma)
+    rows = read_inputs(spelled, roles, reading.config, name)
+    yield Inputs(skipped=tuple(rows.skipped), notes=notes)
+    if not rows.names:
+        return
+    if "path" in roles.columns:
+        yield from read_files([str(table.path.parent / value) for value in rows.values], reading)
+    elif reading.spec.kind == "text":
+        yield Inputs(Texts(rows.values, np.array(rows.names)))
+    else:
+        yield from pack(rows.values, rows.names, reading.spec)
+
+
+def join_tables(first: Table, others: Iterable[Table], max_bytes: int) -> Table:
+    """Return several parts of a stream as one table. Raises DataError where they take more memory than a table may."""
+    tables, held = [first], 0
+    for table in others:
+        tables.append(table)
+        held += CELL_BYTES * len(table.lines) * len(table.columns)
+        check_size(first.path, held, max_bytes)
+    names = dict.fromkeys(name for table in tables for name in table.columns)
+    columns = {
+        name: [cell for table in tables for cell in table.columns.get(name, [None] * len(table.lines))]
+        for name in names
+    }
+    lines = [line for table in tables for line in table.lines]
+    damaged = tuple(item for table in tables for item in table.damaged)
+    return Table(first.path, columns, lines, damaged, first.notes)
+
+
+# Standard input
+
+
+def read_lines(stream: Lines, reading: Reading) -> Iterator[Inputs]:
+    """Yield what stands in the lines of a stream: JSON objects, or else texts, or the paths of files and addresses.
+
+    The first line that is not blank tells which. Raises DataError for no lines, and for lines of numbers.
+    """
+    damaged: list[tuple[int, str]] = []
+    lines = number_lines(stream, damaged)
+    first = next(lines, None)
+    if first is None:
+        raise DataError(f"-: wanted lines on standard input, found none{describe_lost(damaged)}")
+    if isinstance(parse_object(first[1], valid=True), dict):
+        yield from read_objects(first, lines, damaged, reading)
+        return
+    spec = reading.spec
+    if isinstance(spec, SeriesSpec) and spec.rate is None:
+        raise DataError(
+            f"-: wanted JSON lines with series in their columns, found {first[1].strip()[:40]!r}; "
+            "or write the series into a table or .ts, and name the file"
+        )
+    block = [first, *islice(lines, PART_FILES - 1)]
+    while block:
+        skipped = tuple(Unreadable(f"-:{number}", reason) for number, reason in damaged)
+        damaged.clear()
+        if spec.kind == "text":
+            reasons = [describe_text(text) for _, text in block]
+            kept = [(f"-:{number}", text) for (number, text), why in zip(block, reasons, strict=True) if not why]
+            lost = tuple(Unreadable(f"-:{block[i][0]}", why) for i, why in enumerate(reasons) if why)
+            samples = Texts([text for _, text in kept], np.array([name for name, _ in kept])) if kept else None
+            yield Inputs(samples, (*skipped, *lost))
+        else:
+            yield Inputs(skipped=skipped)
+            yield from read_named([text.strip() for _, text in block], reading)
+        block = list(islice(lines, PART_FILES))
+    yield Inputs(skipped=tuple(Unreadable(f"-:{number}", reason) for number, reason in damaged))
+
+
+def describe_lost(damaged: Sequence[tuple[int, str]]) -> str:
+    return f"; the first that cannot be read: line {damaged[0][0]} ({damaged[0][1]})" if damaged else ""
+
+
+def number_lines(stream: Lines, damaged: list[tuple[int, str]]) -> Iterator[tuple[int, str]]:
+    """Yield number and text of the lines that hold something; what is wrong with others is added to `damaged`."""
+    number = 0
+    while line := stream.readline(LONGEST_LINE + 1):
+        number += 1
+        if len(line) > LONGEST_LINE and not line.endswith(b"\n"):
+            while line and not line.endswith(b"\n"):
+                line = stream.readline(LONGEST_LINE)
+            damaged.append((number, f"more than {LONGEST_LINE:,} bytes"))
+            continue
+        try:
+            text = line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
+        except UnicodeDecodeError:
+            damaged.append((number, "invalid UTF-8"))
+            continue
+        if text.strip():
+            yield number, text
+
+
+def read_objects(
+    first: tuple[int, str], lines: Iterator[tuple[int, str]], damaged: list[tuple[int, str]], reading: Reading
+) -> Iterator[Inputs]:
+    """Yield the samples of JSON lines of a stream."""
+    numbers: list[int] = []
+
+    def note(entry: tuple[int, str]) -> str:
+        numbers.append(entry[0])
+        return entry[1]
+
+    texts = (note(entry) for part in ([first], lines) for entry in part)
+
+    def number_rows() -> Iterator[Table]:
+        for table in parse_objects(Path("-"), texts, Coding("utf-8", True), reading.config.max_bytes):
+            # Blank lines and damaged ones count where a user looks for a line.
+            rows = [numbers[line - 1] for line in table.lines]
+            bad = [(numbers[line - 1], reason) for line, reason in table.damaged]
+            yield Table(table.path, table.columns, rows, tuple(sorted([*bad, *damaged])))
+            damaged.clear()
+        yield Table(Path("-"), {}, (), tuple(damaged))
+
+    yield from read_parts(number_rows(), "-", reading, None)
+
+
+def read_named(names: Sequence[str], reading: Reading) -> Iterator[Inputs]:
+    """Yield the samples of places that are named in lines; one that is not there is listed."""
+    files: list[str] = []
+    for name in names:
+        place = to_place(name)
+        plain = isinstance(place, Path) and place.is_file() and suffix_of(name) not in FILE_SUFFIXES
+        if plain:
+            files.append(name)
+            continue
+        yield from read_files(files, reading)
+        files = []
+        try:
+            if isinstance(place, Path):
+                check_place(place)
+            yield from read_place(place, reading)
+        except (DataError, PathError) as error:
+            yield Inputs(skipped=(Unreadable(name, str(error).removeprefix(f"{name}: ")),))
+    yield from read_files(files, reading)
+
+
+# Samples at hand
+
+
+def read_values(values: Sequence[Any], start: int, spec: InputSpec) -> Iterator[Inputs]:
+    """Yield samples at hand; they are called after their positions, of which `start` is the first."""
+    names = [str(start + index) for index in range(len(values))]
+    if spec.kind != "text":
+        convert = to_image(spec) if isinstance(spec, ImageSpec) else to_series
+        yield Inputs(Objects(values, names, convert))
+        return
+    reasons = [describe_value(value) for value in values]
+    kept = [index for index, why in enumerate(reasons) if not why]
+    skipped = tuple(Unreadable(names[index], why) for index, why in enumerate(reasons) if why)
+    texts = Texts([values[index] for index in kept], np.array([names[index] for index in kept])) if kept else None
+    yield Inputs(texts, skipped)
+
+
+def describe_value(value: object) -> str:
+    """Return why a value is no text, or nothing."""
+    if not isinstance(value, str):
+        return f"wanted a text, found {type(value).__name__}"
+    return describe_text(value) or ("" if is_text(value) else "lone surrogates, as of bytes that are no text")
+
+
+def to_image(spec: ImageSpec) -> Callable[[Any], np.ndarray]:
+    """Return what turns a PIL image or an array into an image."""
+
+    def convert(value: Any) -> np.ndarray:
+        if is_image(value):
+            return convert_image(value, spec.value_range, spec.dtype)
+        if not is_array(value):
+            raise DataError(f"wanted an image, found {type(value).__name__}")
+        array = to_numpy(value)
+        if array.ndim == 2:
+            array = array[..., None]
+        if array.ndim != 3 or array.shape[-1] not in (1, 3):
+            wanted = "(height, width), (height, width, 1) or (height, width, 3)"
+            raise DataError(f"wanted an image as {wanted}, found shape {array.shape}")
+        images = as_images(array[None], "an array")
+        check_finite(images)
+        image: np.ndarray = make_images(images, np.array(["0"]), spec).read(0)
+        return image
+
+    return convert
+
+
+def check_finite(array: np.ndarray) -> None:
+    if not np.isfinite(array).all():
+        raise DataError("wanted finite pixel values, found NaN or infinity")
+
+
+def make_images(images: Shaped[np.ndarray, "n h w c"], names: np.ndarray, spec: ImageSpec) -> ImageArray:
+    """Return images of finite numbers as samples: in the model's range, else in the usual one that covers them.
+
+    Raises DataError for values that no image has, such as those of pixels that were normalized already.
+    """
+    if images.dtype == np.uint8:
+        return ImageArray(images, names)
+    if spec.value_range is not None:
+        return ImageArray(images, names, spec.value_range, spec.dtype)
+    low, high = float(images.min()), float(images.max())
+    if not (low >= 0 and high <= 65535):
+        raise DataError(f"wanted pixel values in 0..65535, found {low:g}..{high:g}; give images before normalization")
+    return ImageArray(images, names, Extremes(low, high, images.dtype.kind == "f").choose_range(), spec.dtype)
+
+
+def to_series(value: Any) -> np.ndarray:
+    """Return an array of one series as `(channels, steps)`."""
+    if not is_array(value):
+        raise DataError(f"wanted a series as an array, found {type(value).__name__}")
+    array = to_numpy(value)
+    if array.ndim == 1:
+        array = array[None]
+    if array.ndim != 2:
+        raise DataError(f"wanted a series as (steps,) or (channels, steps), found shape {array.shape}")
+    series: np.ndarray = as_series(array[None], "an array")[0]
+    return series
+
+
+def read_array(array: np.ndarray, spec: InputSpec, name: Callable[[int], str]) -> Iterator[Inputs]:
+    """Yield the samples along an array's first axis; `name` is what each is called. Raises DataError for no such."""
+    if spec.kind == "text":
+        raise DataError(f"wanted texts, found an array of shape {array.shape}; give a list of strings")
+    names = [name(index) for index in range(len(array) if array.ndim else 0)]
+    if isinstance(spec, ImageSpec):
+        images = as_images(array, "the array")
+        finite = np.isfinite(images).reshape(len(images), -1).all(axis=1)
+        reason = "wanted finite pixel values, found NaN or infinity"
+        lost = tuple(Unreadable(names[index], reason) for index in np.flatnonzero(~finite).tolist())
+        if lost:
+            images, names = images[finite], [names[index] for index in np.flatnonzero(finite).tolist()]
+        yield Inputs(make_images(images, np.array(names), spec) if len(images) else None, lost)
+        return
+    if array.ndim not in (2, 3) or array.dtype.kind not in "buif":
+        wanted = "numbers as (n, steps) or (n, channels, steps)"
+        raise DataError(f"wanted series, {wanted}, found shape {array.shape} of {array.dtype}")
+    yield Inputs(Objects(list(array), names, to_series))
+
+
+def pack(series: Sequence[np.ndarray], names: Sequence[str], spec: InputSpec) -> Iterator[Inputs]:
+    """Yield series in memory, without those of other channels than the model's."""
+    assert isinstance(spec, SeriesSpec)
+    wanted = spec.raw_shape[0]
+    reasons = {
+        index: NO_VALUES if not count_steps(values) else f"wanted a series of {wanted} channels, found {len(values)}"
+        for index, values in enumerate(series)
+        if len(values) != wanted or not count_steps(values)
+    }
+    kept = [index for index in range(len(series)) if index not in reasons]
+    skipped = tuple(Unreadable(names[index], reason) for index, reason in reasons.items())
+    samples = pack_series([series[i] for i in kept], np.array([names[i] for i in kept])) if kept else None
+    yield Inputs(samples, skipped)
