@@ -51,7 +51,7 @@ from falconet.evaluation import (
 )
 from falconet.models import create_model, find_model
 from falconet.models.forward_cost import measure_forward
-from falconet.models.layers import find_sample
+from falconet.models.layers import FitsStatistics, find_sample
 from falconet.models.pretrained import Pretrained, fit_weights, load_pretrained
 from falconet.planning import (
     CHECKPOINT_FOLDER,
@@ -219,6 +219,8 @@ def execute(plan: Plan, *, callbacks: Sequence[Callback] = ()) -> RunResult:
         # Before anything is measured, or a run that is to be overwritten loses what it could go on from.
         check_fit(model, feed.train, plan.config.training, teacher, team)
         measure_forward(model.eval(), find_sample(model).make_blank())
+        if plan.existing != "resume" or load_checkpoint(plan.out / CHECKPOINT_FOLDER) is None:
+            fit_statistics(model, feed.train)
         plan, feed, rates = settle(plan, feed, model, teacher, callbacks, team)
         if team.leads:
             begin(plan, weights, rates)
@@ -561,6 +563,16 @@ def build(
         torch.manual_seed(seed)
         network = create_model(model.name, **describe_structure(spec), **model.options)
     return network, fit_weights(network, weights, spec.labels) if weights and weights.state else ()
+
+
+def fit_statistics(model: torch.nn.Module, train: Loader) -> None:
+    """Show a network whose fixed features follow from training samples these, undistorted and in random order.
+
+    Each process of a team shows it all of them, so that networks stay equal.
+    """
+    if isinstance(model, FitsStatistics):
+        whole = dataclasses.replace(train, augmentation=None, sampler="shuffle", rank=0, world_size=1)
+        model.fit_statistics(inputs for inputs, _ in whole.epoch(1))
 
 
 def make_artifact(plan: Plan, feed: Feed, result: FitResult, weights: dict[str, torch.Tensor]) -> Artifact:
