@@ -473,7 +473,7 @@ MODELS: Mapping[str, ModelEntry] = MappingProxyType(
             input=(8000, 128),
             kinds=("text",),
             num_classes=2,
-            params=2_609_282,
+            params=1_560_706,
             macs=128,
             paper="Joulin, Grave, Bojanowski, Mikolov: Bag of tricks for efficient text classification. EACL, 2017",
         ),
