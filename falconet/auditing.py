@@ -21,7 +21,7 @@ from falconet.data.splits import deal, mix, unite
 from falconet.defaults import choose_candidates, default_settings, describe_data
 from falconet.errors import DataError
 from falconet.planning import RunConfig, configure
-from falconet.runs import build, draft_spec
+from falconet.runs import build, draft_spec, fit_statistics
 from falconet.spec import TextSpec
 from falconet.training import Callback
 from falconet.training.loop import fit
@@ -111,6 +111,7 @@ def judge_fold(
         seed=number,
     )
     model, _ = build(config.model, preprocess.spec, seed=number)
+    fit_statistics(model, train)
     fit(model, train, load(folds == chosen_on, batch_size=BATCH_SIZE), training, callbacks=callbacks)
     with torch.inference_mode():
         held_out = load(folds == number, batch_size=BATCH_SIZE)

@@ -46,7 +46,7 @@ from falconet.evaluation import Answers, Evaluation, calibrate
 from falconet.evaluation.baselines import Prepared
 from falconet.models import create_model, find_model
 from falconet.models.forward_cost import measure_forward
-from falconet.models.layers import find_sample
+from falconet.models.layers import FitsStatistics, find_sample
 from falconet.models.pretrained import Pretrained, fit_weights, load_pretrained
 from falconet.planning import (
     CHECKPOINT_FOLDER,
@@ -243,6 +243,8 @@ def execute(
         # Before anything is measured, or a run that is to be overwritten loses what it could go on from.
         check_fit(model, feed.train, plan.config.training, teacher, team)
         measure_forward(model.eval(), find_sample(model).make_blank())
+        if not has_checkpoint(plan):
+            fit_statistics(model, feed.train)
         plan, feed, rates = settle(plan, feed, model, teacher, callbacks, team, started)
         if team.leads:
             begin(plan, weights, rates)
@@ -311,6 +313,7 @@ def try_network(plan: Plan) -> Trial:
         feed = prepare(plan, weights)
         training = plan.config.training
         model, _ = build(plan.config.model, feed.spec, training.seed, weights)
+        fit_statistics(model, feed.train)
         solution = solve_output(model, feed.train, training, feed.class_weights) if training.linear_probe else None
         result = fit(
             model,
@@ -517,14 +520,16 @@ def fit_again(kept: Trial, callbacks: Sequence[Callback], team: Team) -> torch.n
     labels = torch.from_numpy(pool.split.labels)
     tell(callbacks, f"refit: {len(labels):,} training and validation samples, {epochs} epochs")
     network, _ = build(model, feed.spec, training.seed, weights)
+    train = dataclasses.replace(feed.train, inputs=pool.inputs, labels=labels)
+    fit_statistics(network, train)
     if team.leads:
         prepare_folder(plan.out / REFIT_FOLDER)
     second = fit(
         network,
-        dataclasses.replace(feed.train, inputs=pool.inputs, labels=labels),
+        train,
         feed.val,
         training,
-        class_weights=balance_classes(labels, len(feed.spec.labels)) if training.class_weights else None,
+        class_weights=weigh_classes(labels, len(feed.spec.labels), training),
         teacher=find_teacher(plan, feed),
         callbacks=[RefitProgress(callbacks, epochs)] if team.leads else (),
         checkpoints=plan.out / REFIT_FOLDER,
@@ -820,6 +825,16 @@ def build(
         torch.manual_seed(seed)
         network = create_model(model.name, **describe_structure(spec), **model.options)
     return network, fit_weights(network, weights, spec.labels) if weights and weights.state else ()
+
+
+def fit_statistics(model: torch.nn.Module, train: Loader) -> None:
+    """Show a network whose fixed features follow from training samples these, undistorted and in random order.
+
+    Each process of a team shows it all of them, so that networks stay equal.
+    """
+    if isinstance(model, FitsStatistics):
+        whole = dataclasses.replace(train, augmentation=None, sampler="shuffle", rank=0, world_size=1)
+        model.fit_statistics(inputs for inputs, _ in whole.epoch(1))
 
 
 def make_artifact(plan: Plan, feed: Feed, result: FitResult, weights: dict[str, torch.Tensor]) -> Artifact:

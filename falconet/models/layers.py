@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -48,6 +50,14 @@ class StochasticDepth(nn.Module):
 
     def extra_repr(self) -> str:
         return f"share={self.share:g}"
+
+
+@runtime_checkable
+class FitsStatistics(Protocol):
+    """A network with fixed features that follow from statistics of its inputs, beside layers that learn."""
+
+    def fit_statistics(self, batches: Iterable[Tensor]) -> None:
+        """Take them from training samples in random order, as the network gets them; called once, before training."""
 
 
 COSINE_SCALE = 16.0

@@ -52,7 +52,7 @@ class NGrams(nn.Module):
         input_size: tuple[int, ...],  # noqa: ARG002 - a mean has no size
         *,
         dimension: int = 64,
-        buckets: int = 32_768,
+        buckets: int = 16_384,
         n: int = 2,
         dropout: float = 0.0,
     ) -> None:
@@ -64,6 +64,10 @@ class NGrams(nn.Module):
         self.tokens, self.buckets, self.n = in_channels, buckets, n
         # One table, as in fastText: first the tokens, of which 0 is padding, then the buckets.
         self.embedding = nn.Embedding(in_channels + (buckets if n > 1 else 0), dimension, padding_idx=0)
+        # So small, as fastText has it, that an n-gram which training never showed says next to nothing.
+        nn.init.uniform_(self.embedding.weight, -1 / dimension, 1 / dimension)
+        with torch.no_grad():
+            self.embedding.weight[0] = 0.0
         self.dropout = nn.Dropout(dropout)
         self.output = nn.Linear(dimension, num_classes)
 

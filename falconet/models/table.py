@@ -465,7 +465,7 @@ MODELS: Mapping[str, ModelEntry] = MappingProxyType(
             kinds=("series",),
             num_classes=10,
             params=99_970,
-            macs=0,
+            macs=17_303_160,
             paper="Dempster, Schmidt, Webb: MiniRocket: a very fast (almost) deterministic transform. KDD, 2021",
         ),
         "ngrams": ModelEntry(
@@ -473,8 +473,8 @@ MODELS: Mapping[str, ModelEntry] = MappingProxyType(
             input=(8000, 128),
             kinds=("text",),
             num_classes=2,
-            params=0,
-            macs=0,
+            params=1_560_706,
+            macs=128,
             paper="Joulin, Grave, Bojanowski, Mikolov: Bag of tricks for efficient text classification. EACL, 2017",
         ),
     }
