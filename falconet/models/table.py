@@ -450,5 +450,14 @@ MODELS: Mapping[str, ModelEntry] = MappingProxyType(
             paper="Wang, Yan, Oates: Time series classification from scratch with deep neural networks. IJCNN, 2017",
             options=MappingProxyType({"blocks": (2, 2, 2, 2)}),
         ),
+        "minilm": ModelEntry(
+            builder="falconet.models.minilm:MiniLM",
+            input=(30_522, 256),
+            kinds=("text",),
+            num_classes=2,
+            params=22_565_378,
+            macs=2_868_904_704,
+            paper="Wang et al.: MiniLM: deep self-attention distillation for task-agnostic compression. NeurIPS, 2020",
+        ),
     }
 )
