@@ -1,10 +1,10 @@
 """MiniLM: a small BERT, taught to give sentences of one meaning vectors of one direction.
 
 Wang et al., "MiniLM: deep self-attention distillation for task-agnostic compression of pre-trained Transformers"
-(NeurIPS 2020): 6 layers, 384 wide, with 12 heads. The encoder is BERT's (Devlin et al., NAACL 2019): vectors of tokens and
-of positions are added, and normalization follows each branch. Reimers and Gurevych, "Sentence-BERT: sentence embeddings
-using Siamese BERT-networks" (EMNLP 2019, section 3): the mean over tokens is the sentence's vector, here of length 1. The
-dense output tells classes apart by it.
+(NeurIPS 2020): 6 layers, 384 wide, with 12 heads. The encoder is BERT's (Devlin et al., NAACL 2019): vectors of tokens
+and of positions are added, and normalization follows each branch. Reimers and Gurevych, "Sentence-BERT: sentence
+embeddings using Siamese BERT-networks" (EMNLP 2019, section 3): the mean over tokens is the sentence's vector, here of
+length 1. The dense output tells classes apart by it.
 
 BERT tells a second sentence from the first by one of two vectors more, which is added to each token. Here is one
 sentence alone, so that its vector is part of those of the positions.

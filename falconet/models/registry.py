@@ -154,7 +154,7 @@ def create_model(
 
 
 def check_pretrained(name: str, source: str | Path) -> None:
-    """Raise UsageError unless published weights can be asked for: those of the table, or of images from where some are."""
+    """Raise UsageError unless published weights can be asked for: of the table, or of images from where some are."""
     for origin in ORIGINS:
         if source == origin:
             find_published(name, origin)

@@ -456,7 +456,7 @@ MODELS: Mapping[str, ModelEntry] = MappingProxyType(
             kinds=("text",),
             num_classes=2,
             params=22_565_378,
-            macs=2_868_904_704,
+            macs=3_019_899_648,
             paper="Wang et al.: MiniLM: deep self-attention distillation for task-agnostic compression. NeurIPS, 2020",
         ),
     }
