@@ -83,8 +83,9 @@ def make_wordpiece(vocabulary: Sequence[str]) -> str:
     """Return the WordPiece tokenizer with these tokens, in the order of their numbers, as `train_tokenizer` does a BPE.
 
     A text is brought to lower case, freed of accents, cut into words and signs, and each of these into the longest
-    tokens from its beginning on; those that go on within a word begin with ##. [CLS] comes before and [SEP] behind it.
-    Raises DataError unless the first two tokens are the reserved ones, [UNK], [CLS] and [SEP] are there, and none twice.
+    tokens from its beginning on, or else [UNK]; those that go on within a word begin with ##. [CLS] comes before, [SEP]
+    behind it all.
+    Raises DataError unless the first two tokens are the reserved ones, those named here are there, and none is twice.
     """
     check_vocabulary(vocabulary)
     sides = {name: {"SpecialToken": {"id": name, "type_id": 0}} for name in (BEGINNING, END)}
@@ -143,7 +144,7 @@ def check_vocabulary(vocabulary: Sequence[Any]) -> None:
 def read_vocabulary(tokenizer: str) -> list[str] | None:
     """Return the tokens of a WordPiece tokenizer, as JSON or one a line; None for any other text.
 
-    Nothing else of it is ever used, as of a BPE's. Raises DataError where it is no tokenizer that `make_wordpiece` makes.
+    As of a BPE, nothing else of it is ever used. Raises DataError for a WordPiece that `make_wordpiece` does not make.
     """
     if not isinstance(tokenizer, str):
         return None
