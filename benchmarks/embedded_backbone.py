@@ -84,7 +84,7 @@ def choose_bits(network: nn.Module) -> dict[str, int]:
 
 def make_file(network: nn.Module, found: Pretrained, photos: Tensor) -> bytes:
     """Return the coded model, whose weights' errors cancel out on photographs and their mirror images."""
-    seen = list(torch.cat([photos, photos.flip(3)]).split(SEEN_BATCH))
+    seen = torch.split(torch.cat([photos, photos.flip(3)]), SEEN_BATCH)
     coarse = chain(quantize(choose_bits(network), per="channel"), shorten(REST_BITS), compensate(seen))(network)
     assert isinstance(coarse, Constrained)
     assert found.labels is not None
@@ -99,7 +99,7 @@ def make_file(network: nn.Module, found: Pretrained, photos: Tensor) -> bytes:
 @torch.inference_mode()
 def answer(network: nn.Module, photos: Tensor) -> Tensor:
     """Return logits."""
-    return torch.cat([network(part) for part in photos.split(25)])
+    return torch.cat([network(part) for part in torch.split(photos, 25)])
 
 
 def judge(published: Tensor, embedded: Tensor, labels: Tensor) -> list[Row]:

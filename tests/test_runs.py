@@ -19,7 +19,7 @@ import yaml
 
 import falconet
 from falconet import Callback, ImageSpec, RunResult, create_model, load_artifact, runs, train
-from falconet.data.texts import read_vocabulary
+from falconet.data.texts import TextEncoder, read_vocabulary
 from falconet.errors import ConfigError, DivergedError, InterruptedRunError, RunExistsError, StorageError, UsageError
 from falconet.models.pretrained import IMAGENET_MEAN, IMAGENET_STD, Pretrained, from_bert, load_pretrained
 from falconet.planning import plan_run
@@ -317,7 +317,7 @@ def test_texts_are_read_by_the_tokenizer_of_published_weights(tmp_path: Path, mo
     assert read_vocabulary(artifact.tokenizer) == list(found.vocabulary)
     # [CLS], the word in parts, a number that is unknown, [SEP].
     assert artifact.config.input.shape == (5,)
-    tokens = artifact.preprocess.prepare(["cd 7"])
+    tokens = TextEncoder(artifact.tokenizer, 5).encode(["cd 7"])
     assert [found.vocabulary[number] for number in tokens[0]] == ["[CLS]", "c", "##d", "[UNK]", "[SEP]"]
     for name, tensor in artifact.weights.items():
         assert torch.equal(tensor, found.state[name].float()) == (not name.startswith("output."))

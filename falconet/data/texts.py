@@ -91,7 +91,7 @@ def make_wordpiece(vocabulary: Sequence[str]) -> str:
     sides = {name: {"SpecialToken": {"id": name, "type_id": 0}} for name in (BEGINNING, END)}
     numbers = {name: {"id": name, "ids": [vocabulary.index(name)], "tokens": [name]} for name in sides}
     sequence = [sides[BEGINNING], {"Sequence": {"id": "A", "type_id": 0}}, sides[END]]
-    content = {
+    content: dict[str, Any] = {
         "version": "1.0",
         "truncation": None,
         "padding": None,
@@ -141,7 +141,7 @@ def check_vocabulary(vocabulary: Sequence[Any]) -> None:
             raise DataError(f"tokenizer: wanted the token {token}, found none")
 
 
-def read_vocabulary(tokenizer: str) -> list[str] | None:
+def read_vocabulary(tokenizer: object) -> list[str] | None:
     """Return the tokens of a WordPiece tokenizer, as JSON or one a line; None for any other text.
 
     As of a BPE, nothing else of it is ever used. Raises DataError for a WordPiece that `make_wordpiece` does not make.

@@ -397,7 +397,7 @@ class Reader:
             raise ArtifactError(f"damaged: wanted {self.offset} bytes, found {len(self.content)}")
 
 
-def from_state(name: str, state: State, source: str, size: tuple[int, int] | None = None) -> Pretrained:
+def from_state(name: str, state: State, source: str, size: tuple[int, ...] | None = None) -> Pretrained:
     """Return tensors in any known layout as weights of `name`. Raises ConfigError where they are none.
 
     `size` is height and width in pixels, where they are known.

@@ -81,11 +81,13 @@ def test_tokens_are_those_of_the_tokenizer_that_the_wheel_holds() -> None:
 def normalize(x: np.ndarray, scale: Tensor, shift: Tensor) -> np.ndarray:
     centered = x - x.mean(axis=-1, keepdims=True)
     scaled: np.ndarray = centered / np.sqrt((centered**2).mean(axis=-1, keepdims=True) + 1e-12)
-    return scaled * scale.numpy() + shift.numpy()
+    moved: np.ndarray = scaled * scale.numpy() + shift.numpy()
+    return moved
 
 
 def gelu(x: np.ndarray) -> np.ndarray:
-    return x * 0.5 * (1 + torch.erf(torch.from_numpy(x) / 2**0.5).numpy())
+    gated: np.ndarray = x * 0.5 * (1 + torch.erf(torch.from_numpy(x) / 2**0.5).numpy())
+    return gated
 
 
 def embed_in_numpy(state: dict[str, Tensor], tokens: list[int]) -> np.ndarray:
