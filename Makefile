@@ -88,6 +88,7 @@ bench-compress: $(VENV)/installed-dev  ## bytes and what they cost; DATA=folder 
 	$(BIN)/python benchmarks/compression.py --data-root $(DATA) $(if $(ROWS),--rows $(ROWS))
 	$(if $(SQUEEZENET),$(BIN)/python benchmarks/codec.py --squeezenet $(SQUEEZENET)/squeezenet_v1.0_decoded.npz)
 	$(if $(SQUEEZENET),$(BIN)/python benchmarks/squeezenet_file.py --weights $(SQUEEZENET)/compressed_SqueezeNet.net --photos $(DATA)/sign-digits --judged $(PHOTOS))
+	$(if $(PHOTOS),$(BIN)/python benchmarks/embedded_backbone.py --photos $(PHOTOS))
 	$(MAKE) readme
 
 readme: $(VENV)/installed-dev  ## write the README's tables from benchmarks/results

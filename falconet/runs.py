@@ -32,7 +32,7 @@ from falconet.data.drawing import write_figure
 from falconet.data.loader import Loader, hold_inputs, load_inputs, measure_inputs
 from falconet.data.preprocessing import create_preprocess
 from falconet.data.splits import check_training_classes
-from falconet.data.texts import TextEncoder, train_tokenizer
+from falconet.data.texts import TextEncoder, make_wordpiece, train_tokenizer
 from falconet.errors import (
     ArtifactError,
     ConfigError,
@@ -478,7 +478,7 @@ def begin(plan: Plan, weights: Pretrained | None, rates: Figure | None) -> None:
         write_figure(rates, plan.out / RATES_FILE)
     prepare_folder(plan.out / CHECKPOINT_FOLDER)
     if weights is not None:
-        seen = Seen(weights.mean, weights.std, weights.size)
+        seen = Seen(weights.mean, weights.std, weights.size, weights.vocabulary)
         write_json(plan.out / CHECKPOINT_FOLDER / PRETRAINED_FILE, to_mapping(seen))
 
 
@@ -610,7 +610,8 @@ class Seen:
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    size: tuple[int, int] | None
+    size: tuple[int, ...] | None
+    vocabulary: tuple[str, ...] | None = None
 
 
 def find_weights(plan: Plan, team: Team = ALONE) -> tuple[Plan, Pretrained | None]:
@@ -624,7 +625,8 @@ def find_weights(plan: Plan, team: Team = ALONE) -> tuple[Plan, Pretrained | Non
     seen = team.hear(recall_seen(plan) if team.leads else None)
     if seen is not None:
         # The options are in the stored configuration.
-        return plan, Pretrained(model.name, {}, "checkpoint", mean=seen.mean, std=seen.std, size=seen.size)
+        size, words = seen.size, seen.vocabulary
+        return plan, Pretrained(model.name, {}, "checkpoint", mean=seen.mean, std=seen.std, size=size, vocabulary=words)
     weights = load_pretrained(model.name, model.pretrained)
     model = dataclasses.replace(model, options={**weights.options, **model.options})
     return dataclasses.replace(plan, config=dataclasses.replace(plan.config, model=model)), weights
@@ -729,7 +731,7 @@ def split_batch(batch_size: int, team: Team) -> int:
 def draft_spec(dataset: Dataset, model: ModelConfig, weights: Pretrained | None = None) -> tuple[InputSpec, str | None]:
     """Return what the model eats, with mean 0 and deviation 1 still, and the tokenizer that texts need."""
     if dataset.kind == "text":
-        return draft_text_spec(dataset, model)
+        return draft_text_spec(dataset, model, weights)
     if dataset.kind == "series":
         return draft_series_spec(dataset, model), None
     mean, std = (0.0,) * dataset.channels, (1.0,) * dataset.channels
@@ -753,7 +755,7 @@ def image_size(dataset: Dataset, model: ModelConfig, weights: Pretrained | None)
             raise ConfigError(f"model.input_size: wanted height and width in pixels, found {list(sides)}")
         return sides[0], sides[1]
     if weights is not None and weights.size is not None:
-        return weights.size
+        return weights.size[0], weights.size[1]
     native = entry.input[1] if entry.kinds[0] == "image" else LARGEST_SEQUENCE
     if weights is not None or (entry.kinds[0] == "image" and not entry.resizable):
         return native, entry.input[2]
@@ -792,17 +794,18 @@ def measure_length(dataset: Dataset) -> int:
     return max(int(np.percentile(lengths, LONGEST, method="higher")), 1)
 
 
-def draft_text_spec(dataset: Dataset, model: ModelConfig) -> tuple[TextSpec, str]:
-    """Train a tokenizer on the training texts; return it and what the model eats then."""
+def draft_text_spec(dataset: Dataset, model: ModelConfig, weights: Pretrained | None = None) -> tuple[TextSpec, str]:
+    """Train a tokenizer on the training texts, unless published weights have one; return it and what the model eats."""
     samples = dataset.splits["train"].samples
     texts = [samples.read(index) for index in range(len(samples))]
-    tokenizer = train_tokenizer(texts, model.vocab_size)
+    vocabulary = weights.vocabulary if weights else None
+    tokenizer = make_wordpiece(vocabulary) if vocabulary else train_tokenizer(texts, model.vocab_size)
     encoder = TextEncoder(tokenizer, 1)
-    length = (
-        max(int(np.percentile(encoder.count_tokens(texts), LONGEST)), 1)
-        if model.input_size is None
-        else one_number(model.input_size)
-    )
+    if model.input_size is not None:
+        length = one_number(model.input_size)
+    else:
+        length = max(int(np.percentile(encoder.count_tokens(texts), LONGEST)), 1)
+        length = min(length, weights.size[0]) if weights and weights.size else length
     return TextSpec((length,), dataset.classes, encoder.vocab_size), tokenizer
 
 

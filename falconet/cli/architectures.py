@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -81,6 +83,9 @@ def format_row(row: dict[str, Any]) -> tuple[str, ...]:
 @app.command()
 def models(
     pattern: Annotated[str, typer.Argument(help="Part of a name, or a shell pattern.")] = "*",
+    pretrained: Annotated[
+        bool, typer.Option("--pretrained", help="Only weights that need no network: license, size, source.")
+    ] = False,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -90,6 +95,9 @@ def models(
     names = list_models(pattern)
     if not names:
         raise UsageError(f"no model matches {pattern!r}; `falconet models` lists all {len(MODELS)}")
+    if pretrained:
+        list_weights(pattern, names, json)
+        return
     entries = [(name, MODELS[name]) for name in names]
     from falconet import terminal
 
@@ -119,6 +127,25 @@ def models(
         for name, entry in entries
     ]
     terminal.print_table(("model", "takes", "parameters", "MACs", "input", "paper"), table)
+
+
+def list_weights(pattern: str, names: Sequence[str], json: bool) -> None:
+    """Print the published weights of architectures. Raises UsageError where there are none."""
+    from falconet import terminal
+    from falconet.models.published import PUBLISHED
+
+    entries = [entry for entry in PUBLISHED if entry.architecture in names]
+    if not entries:
+        known = ", ".join(dict.fromkeys(entry.architecture for entry in PUBLISHED))
+        raise UsageError(f"no published weights match {pattern!r}; there are some of {known}")
+    if json:
+        terminal.print_json({"weights": [dataclasses.asdict(entry) for entry in entries]})
+        return
+    table = [
+        (entry.architecture, entry.origin, f"{entry.bytes:,}", entry.license, entry.distribution, entry.source)
+        for entry in entries
+    ]
+    terminal.print_table(("model", "--pretrained", "bytes", "license", "package", "source"), table)
 
 
 @app.command()

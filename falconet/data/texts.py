@@ -1,7 +1,10 @@
-"""Texts to tokens, by byte-level BPE, and text files to texts. Needs the extra `text` for tokens.
+"""Texts to tokens, by byte-level BPE or WordPiece, and text files to texts. Needs the extra `text` for tokens.
 
-Byte-level BPE: R. Sennrich, B. Haddow, A. Birch, "Neural machine translation of rare words with subword units", ACL
-2016; over bytes: A. Radford et al., "Language models are unsupervised multitask learners", 2019, section 2.2.
+Byte-level BPE, which is learned from a data set: R. Sennrich, B. Haddow, A. Birch, "Neural machine translation of rare
+words with subword units", ACL 2016; over bytes: A. Radford et al., "Language models are unsupervised multitask
+learners", 2019, section 2.2. WordPiece, which comes with published weights: Y. Wu et al., "Google's neural machine
+translation system", 2016, section 4.1; uncased and with the tokens [CLS] and [SEP] around a text: J. Devlin et al.,
+"BERT: pre-training of deep bidirectional transformers for language understanding", NAACL 2019.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Int64
 
-from falconet.errors import ConfigError, DataError, MissingExtraError
+from falconet.errors import ConfigError, DataError, MissingExtraError, abridge
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -76,20 +79,111 @@ def train_tokenizer(texts: Sequence[str], vocab_size: int) -> str:
     return json.dumps(content, ensure_ascii=False)
 
 
-def abridge_tokenizer(tokenizer: str) -> str:
-    """Return the merges of a tokenizer that `train_tokenizer` made, one a line, from which all of it follows.
+def make_wordpiece(vocabulary: Sequence[str]) -> str:
+    """Return the WordPiece tokenizer with these tokens, in the order of their numbers, as `train_tokenizer` does a BPE.
 
-    Raises DataError for a tokenizer of another form.
+    A text is brought to lower case, freed of accents, cut into words and signs, and each of these into the longest
+    tokens from its beginning on, or else [UNK]; those that go on within a word begin with ##. [CLS] comes before, [SEP]
+    behind it all.
+    Raises DataError unless the first two tokens are the reserved ones, those named here are there, and none is twice.
     """
+    check_vocabulary(vocabulary)
+    sides = {name: {"SpecialToken": {"id": name, "type_id": 0}} for name in (BEGINNING, END)}
+    numbers = {name: {"id": name, "ids": [vocabulary.index(name)], "tokens": [name]} for name in sides}
+    sequence = [sides[BEGINNING], {"Sequence": {"id": "A", "type_id": 0}}, sides[END]]
+    content: dict[str, Any] = {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": [],
+        "normalizer": {
+            "type": "BertNormalizer",
+            "clean_text": True,
+            "handle_chinese_chars": True,
+            "strip_accents": None,
+            "lowercase": True,
+        },
+        "pre_tokenizer": {"type": "BertPreTokenizer"},
+        "post_processor": {
+            "type": "TemplateProcessing",
+            "single": sequence,
+            "pair": [*sequence, {"Sequence": {"id": "B", "type_id": 0}}],
+            "special_tokens": numbers,
+        },
+        "decoder": {"type": "WordPiece", "prefix": "##", "cleanup": True},
+        "model": {
+            "type": WORDPIECE,
+            "unk_token": UNKNOWN,
+            "continuing_subword_prefix": "##",
+            "max_input_chars_per_word": 100,
+            "vocab": {token: number for number, token in enumerate(vocabulary)},
+        },
+    }
+    return json.dumps(content, ensure_ascii=False)
+
+
+WORDPIECE, UNKNOWN, BEGINNING, END = "WordPiece", "[UNK]", "[CLS]", "[SEP]"
+
+
+def check_vocabulary(vocabulary: Sequence[Any]) -> None:
+    """Raise DataError unless tokens make a WordPiece tokenizer, in few characters, one a line."""
+    if tuple(vocabulary[: len(RESERVED)]) != RESERVED:
+        raise DataError(f"tokenizer: wanted {' and '.join(RESERVED)} as its first tokens, found others")
+    for token in vocabulary:
+        if not isinstance(token, str) or not token or "\n" in token or not token.isprintable():
+            raise DataError(f"tokenizer: wanted tokens of visible characters, found {abridge(token)}")
+    if len(set(vocabulary)) != len(vocabulary) or sum(map(len, vocabulary)) > LONGEST_TOKENS:
+        raise DataError(
+            f"tokenizer: wanted different tokens of at most {LONGEST_TOKENS} characters in all, found others"
+        )
+    for token in (UNKNOWN, BEGINNING, END):
+        if token not in vocabulary:
+            raise DataError(f"tokenizer: wanted the token {token}, found none")
+
+
+def read_vocabulary(tokenizer: object) -> list[str] | None:
+    """Return the tokens of a WordPiece tokenizer, as JSON or one a line; None for any other text.
+
+    As of a BPE, nothing else of it is ever used. Raises DataError for a WordPiece that `make_wordpiece` does not make.
+    """
+    if not isinstance(tokenizer, str):
+        return None
+    if tokenizer.startswith(f"{RESERVED[0]}\n"):
+        vocabulary = tokenizer.split("\n")
+        check_vocabulary(vocabulary)
+        return vocabulary
+    try:
+        content = json.loads(tokenizer) if is_json(tokenizer) else {}
+        if content["model"]["type"] != WORDPIECE:
+            return None
+        vocabulary = list(content["model"]["vocab"])
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None  # Whoever reads merges says what is wrong.
+    if content != json.loads(make_wordpiece(vocabulary)):
+        raise DataError("the tokenizer is damaged: wanted the uncased WordPiece of BERT, found another")
+    return vocabulary
+
+
+def abridge_tokenizer(tokenizer: str) -> str:
+    """Return the merges of a BPE that `train_tokenizer` made, or the tokens of a WordPiece, one a line.
+
+    All of a tokenizer follows from them. Raises DataError for one of another form.
+    """
+    vocabulary = read_vocabulary(tokenizer)
+    if vocabulary is not None:
+        return "\n".join(vocabulary)
     return "\n".join(" ".join(pair) for pair in read_merges(tokenizer))
 
 
 def restore_tokenizer(abridged: str) -> str:
-    """Return the JSON of the tokenizer with these merges: each names two tokens, whose union is a new one.
+    """Return the JSON of the tokenizer with these tokens, or merges: each names two tokens, whose union is a new one.
 
-    Raises DataError for a merge of tokens that are not there yet, and for a tokenizer of another form than
-    `train_tokenizer` makes.
+    The first line of tokens is [PAD], which is in no merge. Raises DataError for a merge of tokens that are not there
+    yet, and for a tokenizer of another form than `train_tokenizer` and `make_wordpiece` make.
     """
+    vocabulary = read_vocabulary(abridged)
+    if vocabulary is not None:
+        return make_wordpiece(vocabulary)
     merges = read_merges(abridged)
     content = json.loads(train_tokenizer((), SMALLEST_VOCABULARY))
     content["model"]["vocab"] = unite(merges)
@@ -98,9 +192,10 @@ def restore_tokenizer(abridged: str) -> str:
 
 
 def check_tokenizer(tokenizer: str, vocab_size: int) -> None:
-    """Raise DataError unless a tokenizer is one that `train_tokenizer` makes, with at most so many tokens."""
+    """Raise DataError unless a tokenizer is one that is made here, with at most so many tokens."""
     check_json(tokenizer)
-    found = len(unite(read_merges(tokenizer)))
+    vocabulary = read_vocabulary(tokenizer)
+    found = len(unite(read_merges(tokenizer)) if vocabulary is None else vocabulary)
     if found > vocab_size:
         raise DataError(f"tokenizer: wanted at most the model's {vocab_size} tokens, found {found}")
 
@@ -250,12 +345,12 @@ class TextEncoder:
     """Texts to rows of tokens, as a model takes them."""
 
     tokenizer: str
-    """JSON, as `train_tokenizer` returns it."""
+    """JSON, as `train_tokenizer` and `make_wordpiece` return it."""
     length: int
     """Tokens of a row."""
 
     def encode(self, texts: Sequence[str]) -> Int64[np.ndarray, "texts length"]:
-        """Return the tokens of each text, cut at `length` or followed by 0.
+        """Return the tokens of each text, cut at `length` or followed by 0; a cut one keeps the token of a text's end.
 
         Raises DataError for a damaged tokenizer or a text with lone surrogates, MissingExtraError without the package.
         """
@@ -263,6 +358,8 @@ class TextEncoder:
         for row, tokens in zip(rows, self.tokenize(texts), strict=True):
             kept = tokens[: self.length]
             row[: len(kept)] = kept
+            if self.end is not None:
+                row[len(kept) - 1] = self.end
         return rows
 
     def count_tokens(self, texts: Sequence[str]) -> Int64[np.ndarray, " texts"]:
@@ -272,11 +369,18 @@ class TextEncoder:
     def locate(self, text: str) -> list[tuple[int, int]]:
         """Return where each token of a text begins and ends in it, cut at `length`. Raises as `encode` does.
 
-        Tokens that are parts of one character all cover it.
+        Tokens that are parts of one character all cover it; those around a text are of no length.
         """
         check_unicode([text])
-        spans: list[tuple[int, int]] = self.loaded.encode(text).offsets[: self.length]
-        return spans
+        spans: list[tuple[int, int]] = self.loaded.encode(text).offsets
+        cut = spans[: self.length]
+        return cut if self.end is None else [*cut[:-1], spans[-1]]
+
+    @cached_property
+    def end(self) -> int | None:
+        """The token that every text ends with; None: there is none."""
+        vocabulary = read_vocabulary(self.tokenizer)
+        return None if vocabulary is None else vocabulary.index(END)
 
     @property
     def vocab_size(self) -> int:
@@ -297,7 +401,7 @@ class TextEncoder:
         from tokenizers import Tokenizer
 
         check_json(self.tokenizer)
-        # Made anew from the merges: nothing else that a file says reaches the package.
+        # Made anew from merges or tokens: nothing else that a file says reaches the package.
         return Tokenizer.from_str(restore_tokenizer(self.tokenizer))
 
 

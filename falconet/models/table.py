@@ -477,5 +477,14 @@ MODELS: Mapping[str, ModelEntry] = MappingProxyType(
             macs=128,
             paper="Joulin, Grave, Bojanowski, Mikolov: Bag of tricks for efficient text classification. EACL, 2017",
         ),
+        "minilm": ModelEntry(
+            builder="falconet.models.minilm:MiniLM",
+            input=(30_522, 256),
+            kinds=("text",),
+            num_classes=2,
+            params=22_565_378,
+            macs=3_019_899_648,
+            paper="Wang et al.: MiniLM: deep self-attention distillation for task-agnostic compression. NeurIPS, 2020",
+        ),
     }
 )

@@ -25,7 +25,9 @@ from falconet.data.texts import (
     abridge_tokenizer,
     check_tokenizer,
     flatten,
+    make_wordpiece,
     read_text_file,
+    read_vocabulary,
     restore_tokenizer,
     train_tokenizer,
 )
@@ -243,6 +245,112 @@ def test_what_a_tokenizer_is_compared_with_is_what_is_written() -> None:
     content = json.loads(TOKENIZER)
     content["model"] |= {"vocab": None, "merges": None}
     assert flatten(content) == dict(FORM)
+
+
+# WordPiece, which comes with published weights.
+
+WORDS = [*RESERVED, "[UNK]", "[CLS]", "[SEP]", *"abcd", "##b", "##cd", "##d", "ab", "e", "é", "!", "7", "##7"]
+WORDPIECE = make_wordpiece(WORDS)
+
+
+def spell(text: str, length: int = 16) -> list[str]:
+    """Return the tokens of a text, by name."""
+    row = TextEncoder(WORDPIECE, length).encode([text])[0]
+    return [WORDS[number] for number in row if number]
+
+
+@pytest.mark.parametrize(
+    ("text", "tokens"),
+    [
+        ("abcd", ["ab", "##cd"]),
+        ("A  b\tCd", ["a", "b", "c", "##d"]),
+        ("É!7!", ["e", "!", "7", "!"]),
+        ("a77", ["a", "##7", "##7"]),
+        ("abx ab", ["[UNK]", "ab"]),
+        ("[SEP]", ["[UNK]", "[UNK]", "[UNK]"]),
+        ("a" * 101 + " a", ["[UNK]", "a"]),
+        ("", []),
+    ],
+)
+def test_words_become_their_longest_parts(text: str, tokens: list[str]) -> None:
+    assert spell(text) == ["[CLS]", *tokens, "[SEP]"]
+
+
+def test_a_text_that_is_cut_keeps_its_end() -> None:
+    assert spell("a b c d", 4) == ["[CLS]", "a", "b", "[SEP]"]
+    assert spell("a b", 4) == ["[CLS]", "a", "b", "[SEP]"]
+    encoder = TextEncoder(WORDPIECE, 4)
+    assert encoder.count_tokens(["a b c d", ""]).tolist() == [6, 2]
+    assert encoder.locate("a b c d") == [(0, 0), (0, 1), (2, 3), (0, 0)]
+    assert encoder.locate("a") == [(0, 0), (0, 1), (0, 0)]
+
+
+def test_tokens_suffice_to_make_a_wordpiece_anew() -> None:
+    assert read_vocabulary(WORDPIECE) == read_vocabulary(abridge_tokenizer(WORDPIECE)) == WORDS
+    assert restore_tokenizer(abridge_tokenizer(WORDPIECE)) == restore_tokenizer(WORDPIECE) == WORDPIECE
+    assert read_vocabulary(TOKENIZER) is None
+    assert read_vocabulary(abridge_tokenizer(TOKENIZER)) is None
+
+
+def test_a_wordpiece_is_written_as_the_package_writes_it() -> None:
+    written = json.loads(TextEncoder(WORDPIECE, 1).loaded.to_str())
+    assert written == json.loads(WORDPIECE)
+
+
+def change_wordpiece(**parts: object) -> str:
+    return json.dumps({**json.loads(WORDPIECE), **parts})
+
+
+def change_words(**parts: object) -> str:
+    return change_wordpiece(model={**json.loads(WORDPIECE)["model"], **parts})
+
+
+NUMBERED = json.loads(WORDPIECE)["model"]["vocab"]
+
+
+@pytest.mark.parametrize(
+    "tokenizer",
+    [
+        change_wordpiece(
+            padding={"strategy": {"Fixed": 10**9}, "direction": "Right", "pad_id": 0, "pad_token": "[PAD]"}
+        ),
+        change_wordpiece(normalizer={"type": "Sequence", "normalizers": [EMPTY_LOOP] * 40}),
+        change_wordpiece(normalizer=None),
+        change_wordpiece(post_processor=None),
+        change_wordpiece(added_tokens=[{"id": 9, "content": "a", "special": False}]),
+        change_wordpiece(something="else"),
+        change_words(max_input_chars_per_word=10**9),
+        change_words(continuing_subword_prefix=""),
+        change_words(vocab={**NUMBERED, "a": 10**9}),
+        change_words(vocab={**NUMBERED, "a": 6}),
+        change_words(vocab={name: number for name, number in NUMBERED.items() if name != "[SEP]"}),
+        change_words(vocab={"a": 0, "b": 1}),
+        change_words(vocab={**NUMBERED, "\ud800": len(WORDS)}),
+        change_words(vocab={**NUMBERED, "a\nb": len(WORDS)}),
+        change_words(vocab={**NUMBERED, "": len(WORDS)}),
+        change_words(vocab=[]),
+        change_words(vocab=7),
+        change_words(vocab=None),
+        "[PAD]\n",
+        "[PAD]\n[MASK]\n[UNK]\n[CLS]\n",
+        "\n".join([*WORDS, "a"]),
+        "\n".join([*WORDS, "x" * (1 << 24)]),
+        "\n".join([*WORDS[1:], "[PAD]"]),
+    ],
+)
+def test_another_wordpiece_never_reaches_the_package(tokenizer: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tokenizers.Tokenizer.from_str", lambda _: pytest.fail("it did"))
+    for read in (abridge_tokenizer, restore_tokenizer, lambda text: TextEncoder(text, 4).encode(["text"])):
+        with pytest.raises(DataError, match="tokenizer") as caught:
+            read(tokenizer)
+        assert "\n" not in str(caught.value)
+        assert len(str(caught.value)) < 300
+
+
+def test_a_wordpiece_of_more_tokens_than_the_model_knows_is_refused() -> None:
+    check_tokenizer(WORDPIECE, len(WORDS))
+    with pytest.raises(DataError, match=f"wanted at most the model's {len(WORDS) - 1} tokens, found {len(WORDS)}"):
+        check_tokenizer(WORDPIECE, len(WORDS) - 1)
 
 
 def test_lone_surrogates_are_refused() -> None:

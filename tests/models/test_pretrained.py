@@ -25,8 +25,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from falconet import ImageSpec, RunResult, create_model
-from falconet.artifact import Artifact, ArtifactConfig, DataOrigin, Provenance
+from falconet import ImageSpec, RunResult, codec, create_model
+from falconet.artifact import Artifact, ArtifactConfig, DataOrigin, Provenance, encode_artifact, load_artifact
 from falconet.errors import ArtifactError, ConfigError, FalconetError, MissingExtraError, PathError
 from falconet.models.pretrained import (
     CAFFE_LAYERS,
@@ -495,6 +495,39 @@ def test_a_trained_models_file_is_as_good_as_its_folder(small: Path) -> None:
     guessed = load_pretrained("squeezenet1_1", small / "other.safetensors")
     assert guessed.options["stem"] == "imagenet"
     assert "stem=small" in guessed.notes[0]
+
+
+def test_a_coded_model_is_where_another_begins(small: Path) -> None:
+    artifact = load_artifact(small)
+    content = encode_artifact(artifact).serialize()
+    (small / "small.fnet").write_bytes(content)
+    found = load_pretrained("squeezenet1_1", small / "small.fnet")
+    assert (found.input, found.options["stem"]) == (artifact.config.input, "small")
+    made = create_model("squeezenet1_1", pretrained=small / "small.fnet")
+    assert_same_answers(made, artifact.model, make_images(size=32))
+    with pytest.raises(ConfigError, match=r"small\.fnet: wanted a trained squeezenet1_0, found squeezenet1_1"):
+        load_pretrained("squeezenet1_0", small / "small.fnet")
+    (small / "small.fnet").write_bytes(content[:-1])
+    with pytest.raises(ArtifactError, match=r"small\.fnet: the file is cut short or altered"):
+        load_pretrained("squeezenet1_1", small / "small.fnet")
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"widths": {"features.0": 3}}, ConfigError, "wanted a whole squeezenet1_1, found a pruned one"),
+        ({"options": {"input_size": 3}}, ArtifactError, "wanted options of squeezenet1_1"),
+        ({"input": {"kind": "image", "shape": [3, 0, 0]}}, ArtifactError, "is damaged"),
+        ({"options": {"squeeze_ratio": 0.5}}, ConfigError, "holds no weights of squeezenet1_1"),
+    ],
+)
+def test_a_coded_model_that_is_not_what_it_says_is_refused(
+    small: Path, change: dict[str, Any], error: type[FalconetError], message: str
+) -> None:
+    header, arrays = codec.decode(encode_artifact(load_artifact(small)).serialize())
+    (small / "small.fnet").write_bytes(codec.encode({**header, **change}, arrays))
+    with pytest.raises(error, match=rf"small\.fnet.*{message}"):
+        load_pretrained("squeezenet1_1", small / "small.fnet")
 
 
 @pytest.mark.parametrize("name", ["num_classes", "in_channels", "input_size"])

@@ -1,0 +1,116 @@
+"""MiniLM: a small BERT, taught to give sentences of one meaning vectors of one direction.
+
+Wang et al., "MiniLM: deep self-attention distillation for task-agnostic compression of pre-trained Transformers"
+(NeurIPS 2020): 6 layers, 384 wide, with 12 heads. The encoder is BERT's (Devlin et al., NAACL 2019): vectors of tokens
+and of positions are added, and normalization follows each branch. Reimers and Gurevych, "Sentence-BERT: sentence
+embeddings using Siamese BERT-networks" (EMNLP 2019, section 3): the mean over tokens is the sentence's vector, here of
+length 1. The dense output tells classes apart by it.
+
+BERT tells a second sentence from the first by one of two vectors more, which is added to each token. Here is one
+sentence alone, so that its vector is part of those of the positions.
+"""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor, nn
+
+from falconet.errors import ConfigError
+from falconet.models.options import check_share
+from falconet.models.sequences import TokenEncoder, mark_steps, pool_mean
+
+WIDTH, LAYERS, HEADS, INNER = 384, 6, 12, 1536
+POSITIONS = 512
+"""The most tokens of a text."""
+NORM_EPS = 1e-12
+
+
+class MiniLM(nn.Module):
+    """BERT encoder, mean over true tokens, length 1, dense output.
+
+    Parameters
+    ----------
+    num_classes, in_channels, input_size
+        As in `falconet.create_model`: classes, vocabulary size, and at most 512 tokens.
+    dropout
+        Share of values that are zeroed in training, behind the sums of vectors and each branch.
+
+    A text without any true token gets finite logits. Raises ConfigError for more tokens than there are positions.
+
+    """
+
+    def __init__(self, num_classes: int, in_channels: int, input_size: tuple[int], *, dropout: float = 0.1) -> None:
+        super().__init__()
+        check_share("dropout", dropout)
+        if input_size[0] > POSITIONS:
+            raise ConfigError(f"model.input_size: wanted at most {POSITIONS} tokens, found {input_size[0]}")
+        self.encoder = TokenEncoder(in_channels, WIDTH)
+        self.positions = nn.Embedding(POSITIONS, WIDTH)
+        self.norm = nn.LayerNorm(WIDTH, eps=NORM_EPS)
+        self.dropout = nn.Dropout(dropout)
+        self.blocks = nn.ModuleList(BertBlock(dropout) for _ in range(LAYERS))
+        self.output = nn.Linear(WIDTH, num_classes)
+        self.apply(initialize)
+
+    def forward(self, tokens: Int64[Tensor, "batch tokens"]) -> Float[Tensor, "batch classes"]:
+        logits: Tensor = self.output(self.embed(tokens))
+        return logits
+
+    def embed(self, tokens: Int64[Tensor, "batch tokens"]) -> Float[Tensor, "batch width"]:
+        """Return the vector of each text, of length 1: their products are cosines, of texts of one meaning near 1."""
+        vectors, lengths = self.encoder(tokens)
+        states = self.dropout(self.norm(vectors + self.positions.weight[: tokens.shape[1]]))
+        # A text without a true token attends to its first one, since a softmax over nothing is NaN.
+        present = mark_steps(lengths.clamp(min=1), tokens.shape[1])
+        for block in self.blocks:
+            states = block(states, present)
+        return F.normalize(pool_mean(states, lengths))
+
+
+class BertBlock(nn.Module):
+    """Self-attention and two dense layers, each with a shortcut around it and normalization after the sum."""
+
+    def __init__(self, dropout: float) -> None:
+        super().__init__()
+        self.query = nn.Linear(WIDTH, WIDTH)
+        self.key = nn.Linear(WIDTH, WIDTH)
+        self.value = nn.Linear(WIDTH, WIDTH)
+        self.projection = nn.Linear(WIDTH, WIDTH)
+        self.norm1 = nn.LayerNorm(WIDTH, eps=NORM_EPS)
+        self.fc1 = nn.Linear(WIDTH, INNER)
+        self.fc2 = nn.Linear(INNER, WIDTH)
+        self.norm2 = nn.LayerNorm(WIDTH, eps=NORM_EPS)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(
+        self, x: Float[Tensor, "batch tokens width"], present: Bool[Tensor, "batch tokens"]
+    ) -> Float[Tensor, "batch tokens width"]:
+        x = self.norm1(x + self.dropout(self.attend(x, present)))
+        inner = self.fc2(F.gelu(self.fc1(x)))
+        total: Tensor = self.norm2(x + self.dropout(inner))
+        return total
+
+    def attend(
+        self, x: Float[Tensor, "batch tokens width"], present: Bool[Tensor, "batch tokens"]
+    ) -> Float[Tensor, "batch tokens width"]:
+        """Return each token's mean of all true tokens' values, weighted by softmax(q k / sqrt(d)), head by head."""
+        batch, tokens, width = x.shape
+        # (batch, tokens, heads d) -> (batch, heads, tokens, d)
+        queries, keys, values = (
+            layer(x).view(batch, tokens, HEADS, width // HEADS).transpose(1, 2)
+            for layer in (self.query, self.key, self.value)
+        )
+        mixed = F.scaled_dot_product_attention(queries, keys, values, attn_mask=present[:, None, None, :])
+        projected: Tensor = self.projection(mixed.transpose(1, 2).reshape(batch, tokens, width))
+        return projected
+
+
+def initialize(module: nn.Module) -> None:
+    """Draw weights as BERT's authors did, from a normal distribution of standard deviation 0.02; biases are zero."""
+    if isinstance(module, nn.Linear | nn.Embedding):
+        nn.init.normal_(module.weight, std=0.02)
+    if isinstance(module, nn.Linear):
+        nn.init.zeros_(module.bias)
+    if isinstance(module, TokenEncoder):
+        nn.init.zeros_(module.embedding.weight[0])
