@@ -69,7 +69,7 @@ from falconet.storage import check_held, hold, prepare_folder, read_json, write_
 from falconet.training import Callback, EpochRow
 from falconet.training.checkpoints import load_checkpoint, remove_checkpoints
 from falconet.training.config import TrainConfig, warn_balance
-from falconet.training.diagnoses import Diagnosis, load_vitals, save_vitals
+from falconet.training.diagnoses import Diagnosis, Vitals, load_vitals, save_vitals
 from falconet.training.distillation import Teacher
 from falconet.training.distributed import ALONE, Team, join_team
 from falconet.training.doctor import Doctor
@@ -255,23 +255,7 @@ def execute(
         if team.size == 1 and plan.config.training.linear_probe and not has_checkpoint(plan):
             tell(callbacks, f"linear probe: features of {len(feed.train.labels):,} samples")
             solution = solve_output(model, feed.train, plan.config.training, feed.class_weights)
-        doctor = Doctor(load_vitals(plan.out / VITALS_FILE) if plan.existing == "resume" else ())
-        watchers: Sequence[Callback] = ()
-        if team.leads:
-            energy = watch_energy(plan.out, plan.existing == "resume")
-            watchers = [doctor, MetricsFiles(plan.out, doctor), *energy, *callbacks]
-        result = fit(
-            model,
-            feed.train,
-            feed.val,
-            plan.config.training,
-            class_weights=feed.class_weights,
-            teacher=teacher,
-            solution=solution,
-            callbacks=watchers,
-            checkpoints=plan.out / CHECKPOINT_FOLDER,
-            team=team,
-        )
+        result, vitals = fit_watched(plan, feed, model, teacher, solution, callbacks, team)
         if not team.leads:
             check_ending(plan, result)
         last = Trial(plan, weights, feed, model, result, make_row(plan, result, solution, began))
@@ -283,11 +267,41 @@ def execute(
             second = fit_again(kept, callbacks, team)
         done = None
         if team.leads:
-            seen = Course(doctor.vitals if kept is last else (), leaderboard=leaderboard)
+            seen = Course(vitals if kept is last else (), leaderboard=leaderboard)
             done = conclude(kept, seen, started, second)
         answer = team.hear(done)
         assert answer is not None
         return answer
+
+
+def fit_watched(
+    plan: Plan,
+    feed: Feed,
+    model: torch.nn.Module,
+    teacher: Teacher | None,
+    solution: Solution | None,
+    callbacks: Sequence[Callback],
+    team: Team,
+) -> tuple[FitResult, tuple[Vitals, ...]]:
+    """Train in a run's folder; return what it came to, and the vital signs of the layers."""
+    doctor = Doctor(load_vitals(plan.out / VITALS_FILE) if plan.existing == "resume" else ())
+    watchers: Sequence[Callback] = ()
+    if team.leads:
+        energy = watch_energy(plan.out, plan.existing == "resume")
+        watchers = [doctor, MetricsFiles(plan.out, doctor), *energy, *callbacks]
+    result = fit(
+        model,
+        feed.train,
+        feed.val,
+        plan.config.training,
+        class_weights=feed.class_weights,
+        teacher=teacher,
+        solution=solution,
+        callbacks=watchers,
+        checkpoints=plan.out / CHECKPOINT_FOLDER,
+        team=team,
+    )
+    return result, doctor.vitals
 
 
 @dataclass(frozen=True, eq=False)

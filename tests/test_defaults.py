@@ -10,6 +10,7 @@ from falconet.data import Dataset
 from falconet.data.dataset import ImageArray, Split
 from falconet.defaults import CANDIDATES, DataFacts, choose_candidates, default_settings
 from falconet.models import MODELS
+from falconet.spec import Kind
 
 IMAGES = DataFacts("image", count=5_000, side=28, gray=True, recorded=False)
 SERIES = DataFacts("series", count=100, side=0, gray=False, recorded=False)
@@ -30,19 +31,21 @@ TEXTS = DataFacts("text", count=1_000, side=0, gray=False, recorded=False)
         (replace(SERIES, recorded=True), ["minirocket", "resnet1d18"]),
     ],
 )
-def test_candidates_follow_from_the_data(data, expected):
+def test_candidates_follow_from_the_data(data: DataFacts, expected: list[str]) -> None:
     assert [candidate.model for candidate in choose_candidates(data)] == expected
 
 
-def test_texts_get_published_vectors_where_they_are_installed(monkeypatch):
+def test_texts_get_published_vectors_where_they_are_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert [candidate.model for candidate in choose_candidates(TEXTS)] == ["ngrams"]
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
     assert [candidate.model for candidate in choose_candidates(TEXTS)] == ["minilm", "ngrams"]
 
 
-def test_any_data_have_a_candidate():
-    for kind, sides in (("image", (1, 40, 41, 64, 65, 5_000)), ("series", (0,)), ("text", (0,))):
+def test_any_data_have_a_candidate() -> None:
+    images: tuple[Kind, tuple[int, ...]] = ("image", (1, 40, 41, 64, 65, 5_000))
+    every: tuple[tuple[Kind, tuple[int, ...]], ...] = (images, ("series", (0,)), ("text", (0,)))
+    for kind, sides in every:
         for side in sides:
             for gray in (False, True):
                 for count in (1, 2_000, 2_001, 3_001, 10**6):
@@ -50,7 +53,7 @@ def test_any_data_have_a_candidate():
                     assert choose_candidates(data)
 
 
-def test_candidates_are_of_the_table_and_eat_what_they_are_tried_on():
+def test_candidates_are_of_the_table_and_eat_what_they_are_tried_on() -> None:
     for candidate in CANDIDATES:
         assert candidate.model in MODELS
         kinds = [data.kind for data in (IMAGES, SERIES, TEXTS) if data.kind in MODELS[candidate.model].kinds]
@@ -58,7 +61,7 @@ def test_candidates_are_of_the_table_and_eat_what_they_are_tried_on():
         assert candidate.why
 
 
-def make_dataset(counts):
+def make_dataset(counts: tuple[int, ...]) -> Dataset:
     """Images of as many samples a class in the training split as `counts` says."""
     labels = np.repeat(np.arange(len(counts)), counts)
     images = np.zeros((len(labels), 8, 8, 1), np.uint8)
@@ -72,11 +75,11 @@ def make_dataset(counts):
 @pytest.mark.parametrize(
     ("counts", "weights"), [((10, 10), None), ((29, 10), None), ((30, 10), "balanced"), ((5, 0), None)]
 )
-def test_uneven_classes_are_weighed(counts, weights):
+def test_uneven_classes_are_weighed(counts: tuple[int, ...], weights: str | None) -> None:
     assert default_settings(make_dataset(counts))["training"].get("class_weights") == weights
 
 
-def test_a_candidates_settings_stand_above_the_usual_ones():
+def test_a_candidates_settings_stand_above_the_usual_ones() -> None:
     candidate = choose_candidates(replace(IMAGES, side=300))[0]
     settings = default_settings(make_dataset((50, 50)), candidate)
     assert settings["model"] == {"name": "efficientnet_lite0", "pretrained": "embedded"}

@@ -1,5 +1,7 @@
 """Baselines, against scikit-learn and by hand."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -14,9 +16,10 @@ from falconet.evaluation.baselines import (
     describe_verdict,
     weigh_tokens,
 )
+from falconet.spec import Kind
 
 
-def make_images(count, seed=0):
+def make_images(count: int, seed: int = 0) -> Prepared:
     """Images of three classes that a linear model tells apart: a bright row at one of three heights."""
     generator = torch.Generator().manual_seed(seed)
     labels = torch.arange(count) % 3
@@ -26,7 +29,7 @@ def make_images(count, seed=0):
     return Prepared(images, labels)
 
 
-def make_series(count, seed=0):
+def make_series(count: int, seed: int = 0) -> Prepared:
     """Series of two classes that differ in frequency, at any phase; some end early."""
     generator = torch.Generator().manual_seed(seed)
     labels = torch.arange(count) % 2
@@ -36,7 +39,7 @@ def make_series(count, seed=0):
     return Prepared(values, labels)
 
 
-def make_texts(count, seed=0):
+def make_texts(count: int, seed: int = 0) -> Prepared:
     """Texts of two classes: whether token 5 comes before 6, which pairs alone tell."""
     generator = torch.Generator().manual_seed(seed)
     tokens = torch.randint(7, 40, (count, 12), generator=generator)
@@ -48,7 +51,7 @@ def make_texts(count, seed=0):
 
 
 @pytest.mark.parametrize(("kind", "make"), [("image", make_images), ("series", make_series), ("text", make_texts)])
-def test_a_linear_model_learns_what_is_linear(kind, make):
+def test_a_linear_model_learns_what_is_linear(kind: Kind, make: Callable[..., Prepared]) -> None:
     train, test = make(240), make(90, seed=1)
     num_classes = int(train.labels.max()) + 1
     wrong = np.zeros(90, bool)
@@ -62,7 +65,7 @@ def test_a_linear_model_learns_what_is_linear(kind, make):
     assert linear.fitted == 240
 
 
-def test_the_majority_is_that_of_the_training_samples():
+def test_the_majority_is_that_of_the_training_samples() -> None:
     train, test = make_images(30), make_images(30, seed=1)
     train = Prepared(train.inputs, torch.tensor([2] * 16 + [0] * 14))
     majority = compare_baselines(train, test, "image", 3, np.ones(30, bool))[0]
@@ -72,7 +75,7 @@ def test_the_majority_is_that_of_the_training_samples():
     assert majority.is_beaten
 
 
-def test_one_class_has_no_linear_model():
+def test_one_class_has_no_linear_model() -> None:
     train = Prepared(make_images(5).inputs, torch.zeros(5, dtype=torch.long))
     found = compare_baselines(train, train, "image", 3, np.ones(5, bool))
     assert [baseline.name for baseline in found] == [MAJORITY]
@@ -80,7 +83,7 @@ def test_one_class_has_no_linear_model():
     assert not found[0].is_beaten
 
 
-def test_tf_idf_is_that_of_scikit_learn():
+def test_tf_idf_is_that_of_scikit_learn() -> None:
     texts = ["a b c a", "b b d", "c", "e a e b"]
     words = {word: index + 1 for index, word in enumerate("abcde")}
     tokens = torch.zeros(4, 6, dtype=torch.long)
@@ -97,11 +100,11 @@ def test_tf_idf_is_that_of_scikit_learn():
     np.testing.assert_allclose(again.to_dense().numpy(), dense[:2], atol=1e-7)
 
 
-def make_baseline(name, difference, interval):
+def make_baseline(name: str, difference: float, interval: tuple[float, float]) -> Baseline:
     return Baseline(name, 0.8, (0.7, 0.9), 0.7, 1.5, 100, 50, difference, interval)
 
 
-def test_the_verdict_says_what_is_better():
+def test_the_verdict_says_what_is_better() -> None:
     far = make_baseline(MAJORITY, 0.3, (0.2, 0.4))
     near = make_baseline(LINEAR["image"], 0.02, (-0.03, 0.07))
     better = make_baseline(LINEAR["image"], -0.05, (-0.1, -0.01))

@@ -4,13 +4,15 @@ import numpy as np
 import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
-from torch import nn
+from torch import Tensor, nn
 
 from falconet.errors import ConfigError
 from falconet.training import linear_probe
 from falconet.training.linear_probe import (
     INVERSE_PENALTIES,
     RIDGES,
+    Solution,
+    Solver,
     assign_folds,
     extract_features,
     fit_logistic,
@@ -21,7 +23,7 @@ from falconet.training.linear_probe import (
 )
 
 
-def make_clusters(samples: int, width: int, classes: int, seed: int = 0, spread: float = 1.5):
+def make_clusters(samples: int, width: int, classes: int, seed: int = 0, spread: float = 1.5) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(seed)
     centers = torch.randn(classes, width, generator=generator)
     labels = torch.arange(samples) % classes
@@ -30,7 +32,7 @@ def make_clusters(samples: int, width: int, classes: int, seed: int = 0, spread:
 
 @pytest.mark.parametrize("inverse", [0.1, 1.0, 100.0])
 @pytest.mark.parametrize("classes", [2, 4])
-def test_logistic_regression_is_that_of_scikit_learn(inverse, classes):
+def test_logistic_regression_is_that_of_scikit_learn(inverse: float, classes: int) -> None:
     features, labels = make_clusters(120, 6, classes)
     weights = torch.linspace(0.5, 1.5, 120)
     weight, bias = fit_logistic(features, labels, classes, weights, inverse)
@@ -43,14 +45,14 @@ def test_logistic_regression_is_that_of_scikit_learn(inverse, classes):
     np.testing.assert_allclose(found.numpy(), expected, atol=1e-3)
 
 
-def to_rows(features):
+def to_rows(features: Tensor) -> Tensor:
     """A matrix in the layout of sparse rows."""
     present = features != 0
     ends = nn.functional.pad(present.sum(dim=1).cumsum(0), (1, 0))
-    return make_sparse(ends, present.nonzero()[:, 1], features[present], tuple(features.shape))
+    return make_sparse(ends, present.nonzero()[:, 1], features[present], (features.shape[0], features.shape[1]))
 
 
-def test_sparse_features_give_the_same_solution():
+def test_sparse_features_give_the_same_solution() -> None:
     features, labels = make_clusters(90, 8, 3)
     features = features * (features > 0.5)
     dense = solve(features, labels, 3)
@@ -59,7 +61,7 @@ def test_sparse_features_give_the_same_solution():
     assert dense.accuracy == sparse.accuracy
 
 
-def test_rows_of_sparse_features():
+def test_rows_of_sparse_features() -> None:
     features, _ = make_clusters(20, 8, 3)
     features = features * (features > 1)
     rows = torch.tensor([3, 19, 0, 3])
@@ -67,7 +69,9 @@ def test_rows_of_sparse_features():
     torch.testing.assert_close(linear_probe.transpose(to_rows(features)).to_dense(), features.T)
 
 
-def solve_left_out(features, labels, classes, weights, ridge, index):
+def solve_left_out(
+    features: Tensor, labels: Tensor, classes: int, weights: Tensor, ridge: float, index: int
+) -> tuple[np.ndarray, np.ndarray]:
     """Ridge regression by the normal equations, without one sample."""
     kept = np.arange(len(labels)) != index
     x = np.hstack([features.numpy().astype(float), np.ones((len(labels), 1))])
@@ -80,7 +84,7 @@ def solve_left_out(features, labels, classes, weights, ridge, index):
 
 
 @pytest.mark.parametrize("width", [4, 60])
-def test_ridge_knows_what_it_would_say_of_samples_left_out(width, monkeypatch):
+def test_ridge_knows_what_it_would_say_of_samples_left_out(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
     features, labels = make_clusters(40, width, 3)
     features = (features - features.mean(dim=0)) / features.std(dim=0, correction=0)
     weights = torch.linspace(0.5, 1.5, 40)
@@ -99,7 +103,7 @@ def test_ridge_knows_what_it_would_say_of_samples_left_out(width, monkeypatch):
     assert solution.accuracy == pytest.approx(np.mean(np.array(answers[best]) == labels.numpy()))
 
 
-def test_ridge_weights_are_those_of_the_normal_equations():
+def test_ridge_weights_are_those_of_the_normal_equations() -> None:
     features, labels = make_clusters(50, 5, 3)
     features = 3 * features + 1
     solution = solve(features, labels, 3, "ridge")
@@ -115,7 +119,7 @@ def test_ridge_weights_are_those_of_the_normal_equations():
     assert scale > 1  # Least squares alone is far too unsure.
 
 
-def test_probabilities_of_ridge_are_neither_too_sure_nor_too_unsure():
+def test_probabilities_of_ridge_are_neither_too_sure_nor_too_unsure() -> None:
     features, labels = make_clusters(600, 20, 3, spread=2.5)
     solution = solve(features[:400], labels[:400], 3, "ridge")
     probabilities = solution.apply(features[400:]).softmax(dim=1)
@@ -124,7 +128,7 @@ def test_probabilities_of_ridge_are_neither_too_sure_nor_too_unsure():
 
 
 @pytest.mark.parametrize("solver", ["logistic", "ridge"])
-def test_left_out_accuracy_is_that_on_new_samples(solver):
+def test_left_out_accuracy_is_that_on_new_samples(solver: Solver) -> None:
     features, labels = make_clusters(3000, 10, 3, spread=2.5)
     solution = solve(features[:1000], labels[:1000], 3, solver)
     new = (solution.apply(features[1000:]).argmax(dim=1) == labels[1000:]).float().mean()
@@ -132,17 +136,17 @@ def test_left_out_accuracy_is_that_on_new_samples(solver):
 
 
 @pytest.mark.parametrize("solver", ["logistic", "ridge"])
-def test_noise_is_worth_chance(solver):
+def test_noise_is_worth_chance(solver: Solver) -> None:
     generator = torch.Generator().manual_seed(1)
     features = torch.randn(300, 200, generator=generator)
     labels = torch.arange(300) % 2
     solution = solve(features, labels, 2, solver)
-    assert abs(solution.accuracy - 0.5) < 0.1
+    assert solution.accuracy == pytest.approx(0.5, abs=0.1)
     assert solution.penalty == (INVERSE_PENALTIES[0] if solver == "logistic" else RIDGES[-1])
 
 
 @pytest.mark.parametrize("solver", ["logistic", "ridge"])
-def test_balanced_weights_find_the_rare_class(solver):
+def test_balanced_weights_find_the_rare_class(solver: Solver) -> None:
     generator = torch.Generator().manual_seed(0)
     labels = (torch.arange(600) % 20 == 0).long()
     features = torch.randn(600, 3, generator=generator) + 1.2 * labels[:, None]
@@ -150,7 +154,7 @@ def test_balanced_weights_find_the_rare_class(solver):
     balanced = solve(features, labels, 2, solver, class_weights=torch.tensor([600 / 1140, 600 / 60]))
     rare = labels == 1
 
-    def recall(solution):
+    def recall(solution: Solution) -> float:
         return float((solution.apply(features[rare]).argmax(dim=1) == 1).float().mean())
 
     assert recall(plain) < 0.6
@@ -159,14 +163,14 @@ def test_balanced_weights_find_the_rare_class(solver):
 
 @pytest.mark.parametrize("solver", ["logistic", "ridge"])
 @pytest.mark.parametrize("labels", [[0, 1], [0, 0, 0, 0, 1], [0], [1, 1, 1]])
-def test_few_samples_still_give_finite_weights(solver, labels):
+def test_few_samples_still_give_finite_weights(solver: Solver, labels: list[int]) -> None:
     features = torch.zeros(len(labels), 3) if len(labels) == 1 else torch.randn(len(labels), 3)
     solution = solve(features, torch.tensor(labels), 2, solver)
     assert torch.isfinite(solution.weight).all()
     assert torch.isfinite(solution.bias).all()
 
 
-def test_folds_spread_classes_evenly():
+def test_folds_spread_classes_evenly() -> None:
     labels = torch.tensor([0] * 50 + [1] * 10)
     folds = assign_folds(labels, torch.Generator().manual_seed(0))
     for number in range(5):
@@ -174,13 +178,13 @@ def test_folds_spread_classes_evenly():
     assert assign_folds(torch.arange(4), torch.Generator()) is None
 
 
-def test_the_same_seed_gives_the_same_solution():
+def test_the_same_seed_gives_the_same_solution() -> None:
     features, labels = make_clusters(200, 5, 3)
     first, second = solve(features, labels, 3, seed=1), solve(features, labels, 3, seed=1)
     assert torch.equal(first.weight, second.weight)
 
 
-def test_features_are_what_the_output_layer_sees():
+def test_features_are_what_the_output_layer_sees() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Dropout(0.5), nn.Linear(6, 3)).train()
     inputs, labels = torch.randn(10, 4), torch.arange(10) % 3
@@ -192,6 +196,6 @@ def test_features_are_what_the_output_layer_sees():
     torch.testing.assert_close(model.eval()(inputs), solution.apply(features))
 
 
-def test_a_network_with_another_end_is_refused():
+def test_a_network_with_another_end_is_refused() -> None:
     with pytest.raises(ConfigError, match="one dense layer"):
         extract_features(nn.Sequential(nn.Conv2d(1, 2, 1), nn.Flatten()), [], lambda x: x)
