@@ -7,6 +7,7 @@ that take seconds come first and are compared before the last one, which takes l
 from __future__ import annotations
 
 import importlib.util
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -177,10 +178,12 @@ def default_settings(dataset: Dataset, candidate: Candidate | None = None, pretr
     if present.max() >= UNBALANCED * present.min():
         training["class_weights"] = "balanced"
     own = {} if candidate is None else candidate.settings
+    published = own.get("model", {}).get("pretrained") and dataset.kind == "image"
     return {
         "model": {
             **({} if candidate is None else {"name": candidate.model}),
             **choose_bands(dataset),
+            **({"input_size": choose_size(max(dataset.size))} if published else {}),
             **own.get("model", {}),
         },
         "data": {},
@@ -189,6 +192,13 @@ def default_settings(dataset: Dataset, candidate: Candidate | None = None, pretr
     }
 
 
+def choose_size(side: int) -> int:
+    """Return the pixels of a side at which a backbone takes images of a side: a multiple of 32, from 96 to 224."""
+    return min(max(math.ceil(side / 32) * 32, SMALLEST_BACKBONE), LARGEST_BACKBONE)
+
+
+SMALLEST_BACKBONE, LARGEST_BACKBONE = 96, 224
+"""Pixels below which features of photographs lose their meaning, and those that the weights were trained at."""
 UNBALANCED = 3.0
 """How many times as many samples the largest class must have as the smallest for weights by default."""
 

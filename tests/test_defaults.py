@@ -8,7 +8,7 @@ import pytest
 
 from falconet.data import Dataset
 from falconet.data.dataset import ImageArray, Split
-from falconet.defaults import CANDIDATES, DataFacts, choose_candidates, default_settings
+from falconet.defaults import CANDIDATES, DataFacts, choose_candidates, choose_size, default_settings
 from falconet.models import MODELS
 from falconet.spec import Kind
 
@@ -79,10 +79,15 @@ def test_uneven_classes_are_weighed(counts: tuple[int, ...], weights: str | None
     assert default_settings(make_dataset(counts))["training"].get("class_weights") == weights
 
 
+@pytest.mark.parametrize(("side", "size"), [(8, 96), (97, 128), (128, 128), (200, 224), (3_000, 224)])
+def test_backbones_take_images_near_their_own_size(side: int, size: int) -> None:
+    assert choose_size(side) == size
+
+
 def test_a_candidates_settings_stand_above_the_usual_ones() -> None:
     candidate = choose_candidates(replace(IMAGES, side=300))[0]
     settings = default_settings(make_dataset((50, 50)), candidate)
-    assert settings["model"] == {"name": "efficientnet_lite0", "pretrained": "embedded"}
+    assert settings["model"] == {"name": "efficientnet_lite0", "pretrained": "embedded", "input_size": 96}
     assert settings["training"]["linear_probe"] == "logistic"
     assert settings["training"]["batch_size"] == 16
     assert default_settings(make_dataset((50, 50)))["training"] == {"epochs": 40, "batch_size": 8}

@@ -222,6 +222,8 @@ def find_high_rate(case: Case) -> Diagnosis | None:
 def find_spike(case: Case) -> Diagnosis | None:
     """An epoch that lost much of what was learned before."""
     for before, row in zip(case.history, case.history[1:], strict=False):
+        if not before.learning_rate:
+            continue  # Its output layer was solved on undistorted samples, which those of later epochs are not.
         earlier = case.history[: before.epoch]
         loss, accuracy = min(past.train_loss for past in earlier), max(past.train_accuracy for past in earlier)
         if row.train_loss > SPIKE_LOSS * loss and row.train_accuracy < accuracy - SPIKE_ACCURACY:

@@ -223,3 +223,12 @@ def test_whatever_was_answered_is_judged(answers: list[tuple[int, int]], train: 
     labels, predicted = np.array(answers, dtype=np.int64).reshape(-1, 2).T
     outcome = Outcome(("a", "b", "c", "d"), np.array(train), labels, predicted, epoch=1)
     assert all(one.evidence for one in diagnose_outcome(outcome))
+
+
+def test_too_few_samples_say_nothing() -> None:
+    baseline = np.array([True] * 3 + [False] * 4)
+    faultless = np.ones(7, bool)
+    # The exact test gives a faultless model p = 1 / 2^4 at best.
+    assert no_better_than("majority", baseline, faultless) is None
+    assert no_better_than("majority", baseline, ~faultless) is None
+    assert no_better_than("majority", np.zeros(5, bool), np.zeros(5, bool)) is not None
