@@ -14,7 +14,7 @@ from falconet import Callback, RunResult, evaluate, load_artifact, load_dataset,
 from falconet.budget.compressing import read_data
 from falconet.errors import DataError, InterruptedRunError
 from falconet.training import TrainConfig
-from falconet.training.loop import FitResult
+from falconet.training.loop import FitResult, fit
 
 SETTINGS = {"training": {"keep": "best", "patience": None, "class_weights": "balanced"}, "augmentation": "none"}
 
@@ -55,7 +55,6 @@ def test_the_second_fit_learns_from_both_splits_for_as_many_epochs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fits: list[tuple[int, torch.Tensor, TrainConfig, torch.Tensor | None, FitResult]] = []
-    fit = runs.fit
 
     def watch(model: Any, training: Any, val: Any, config: TrainConfig, **others: Any) -> FitResult:
         result = fit(model, training, val, config, **others)

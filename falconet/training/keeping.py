@@ -14,8 +14,9 @@ Epochs at the end of a schedule differ by less, so that the best of few samples 
 PATIENT_SHARE, LEAST_PATIENCE = 4, 5
 """Part of the epochs that may pass without a better one, and the least of them.
 
-Of 40 epochs these are 10. In one run each on the digits (629 validation samples) and on photographs of hand signs (618),
-with the default network and schedule, 10 lost nothing of the accuracy of all 40 epochs; 5 lost 1.1 points of the latter.
+Of 40 epochs these are 10. In one run each on the digits (629 validation samples) and on photographs of hand signs
+(618), with the default network and schedule, 10 lost nothing of the accuracy of all 40 epochs; 5 lost 1.1 points of the
+latter.
 """
 
 
