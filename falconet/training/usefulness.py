@@ -136,14 +136,14 @@ def no_better_than(
 
     `baseline_right` and `right` say of the same validation samples whether each is answered right. By McNemar's exact
     test, one-sided: of the samples that one alone answers right, the model would have as many or more in a share p of
-    cases if both were equally good. None also where there are so few samples that a faultless model would not be shown
-    to be better.
+    cases if both were equally good. Of a model that is ahead there is nothing to say where the samples are so few that
+    a faultless one would not be shown to be better: None.
     """
     name: Ailment = f"no_better_than_{baseline}"  # type: ignore[assignment]
     wins, losses = int((right & ~baseline_right).sum()), int((baseline_right & ~right).sum())
     chance = metrics.mcnemar_p_value(wins, losses, "greater")
     faultless = metrics.mcnemar_p_value(int((~baseline_right).sum()), 0, "greater")
-    if chance < THRESHOLDS[name].value or faultless >= THRESHOLDS[name].value:
+    if chance < THRESHOLDS[name].value or (wins >= losses and faultless >= THRESHOLDS[name].value):
         return None
     words = BASELINES[baseline].format(subject=subject)
     evidence = (
