@@ -145,7 +145,7 @@ def test_the_majority_is_that_of_training() -> None:
 
 
 def test_few_samples_are_called_few_rather_than_a_model_useless() -> None:
-    few = find(make_outcome([[4, 0], [2, 3]]), "no_better_than_majority")
+    few = find(make_outcome([[5, 0], [2, 3]]), "no_better_than_majority")
     many = find(make_outcome([[300, 100], [100, 0]]), "no_better_than_majority")
     assert few.remedy.startswith("More validation samples (data.val_fraction)")
     assert many.remedy.startswith("Do not use it yet")
