@@ -168,9 +168,10 @@ def train(
     callbacks = (*terminal.watch(plan.config.model.name), *loggers) if leads else ()
     from falconet.synthetic import check_begun, train_with_synthetic
 
+    trial = None
     if synthetic is None:
         check_begun(plan, None)
-        result, trial = execute(plan, callbacks=callbacks), None
+        result = execute(plan, callbacks=callbacks)
     else:
         result, trial = train_with_synthetic(plan, synthetic, callbacks=callbacks)
     if leads:
@@ -238,8 +239,6 @@ def show_result(result: RunResult, json: bool, trial: Trial | None = None) -> No
         name = diagnosis.name.replace("_", " ")
         terminal.print_line(f"{name}{where}, epoch {diagnosis.epoch}: {diagnosis.evidence} {diagnosis.remedy}")
     terminal.print_line(describe_evaluation(result.test))
-    if trial:
-        terminal.print_line(trial.describe())
     if energy:
         terminal.print_line(f"energy: {result.report.energy}")
     made = f"{result.epochs} epochs in {result.seconds:.1f} s; kept epoch {result.best_epoch}"
