@@ -120,7 +120,7 @@ def test_epochs_with_made_samples_take_as_many_steps_and_no_made_one_is_validate
 def test_made_samples_are_kept_only_where_they_gain_by_more_than_chance(
     better: bool, make_folder: FolderMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen = []
+    seen: list[tuple[tuple[int, ...], tuple[int, ...]]] = []
 
     def compare(first: np.ndarray, second: np.ndarray) -> PairTest:
         seen.append((first.shape, second.shape))

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from falconet.cli.app import Assignments, DataRoot, Debug, Follow, Json, Source, Strict, app, ask_data
-from falconet.errors import ConfigError
 
 
 @app.command()
@@ -29,9 +27,10 @@ def generate(
 ) -> None:
     """Make images of each class, marked as made, beside the nearest real ones."""
     from falconet.catalog import check_source
+    from falconet.units import parse_time
 
     check_source(source)
-    seconds = None if time is None else parse_duration(time)
+    seconds = None if time is None else parse_time(time, "--time")
     asked = ask_data(settings, None, follow, strict)["data"]
     from falconet import terminal
     from falconet.generation import flow, generating
@@ -51,14 +50,3 @@ def generate(
     terminal.print_line(f"{done.images} images in {done.out}, after {done.steps} steps; look at {out / 'nearest.png'}")
     real = "" if done.held_out_nearest is None else f"; of real validation images {done.held_out_nearest:.3f}"
     terminal.print_line(f"median distance to the nearest training image: {done.nearest:.3f}{real}")
-
-
-UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
-
-
-def parse_duration(text: str) -> float:
-    """Return seconds. Raises ConfigError for anything but a number above 0 with a unit."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", text.strip())
-    if not found or not float(found[1]):
-        raise ConfigError(f"--time: wanted a number above 0 with a unit, as 90s, 30m or 2h, found {text!r}")
-    return float(found[1]) * UNITS[found[2]]

@@ -195,9 +195,10 @@ def train(
     watchers = (*terminal.watch(plan.config.model.name), *loggers) if leads else ()
     from falconet.synthetic import check_begun, train_with_synthetic
 
+    trial = None
     if synthetic is None:
         check_begun(plan, None)
-        result, trial = execute(plan, callbacks=watchers, refit=refit), None
+        result = execute(plan, callbacks=watchers, refit=refit)
     else:
         result, trial = train_with_synthetic(plan, synthetic, callbacks=watchers)
     if leads:
@@ -269,8 +270,6 @@ def show_result(result: RunResult, json: bool, trial: Trial | None = None) -> No
     for diagnosis in result.report.course.diagnoses:
         terminal.print_line(f"{diagnosis.title}: {diagnosis.evidence} {diagnosis.remedy}")
     terminal.print_line(describe_evaluation(result.test))
-    if trial:
-        terminal.print_line(trial.describe())
     for baseline in result.report.course.baselines:
         low, high = baseline.accuracy_ci
         terminal.print_line(f"baseline: {baseline.name} {baseline.accuracy:.2%} (95%: {low:.2%} to {high:.2%})")

@@ -77,8 +77,8 @@ def average_series(
 def count_steps(series: Float64[np.ndarray, "batch channels steps"]) -> Int64[np.ndarray, " batch"]:
     """Return how many steps each series has before its end, at least one."""
     numbers = np.arange(1, series.shape[2] + 1)
-    steps: Int64[np.ndarray, " batch"] = (numbers * ~np.isnan(series).any(axis=1)).max(axis=1)
-    return np.maximum(steps, 1)
+    ends: Int64[np.ndarray, " batch"] = (numbers * ~np.isnan(series).any(axis=1)).max(axis=1)
+    return ends.clip(min=1)
 
 
 def sum_aligned(

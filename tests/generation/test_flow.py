@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
 
 from falconet.errors import ConfigError
-from falconet.generation.flow import FlowConfig, VelocityNet, draw_images, flow_loss, train_flow
+from falconet.generation.flow import Flow, FlowConfig, VelocityNet, draw_images, flow_loss, train_flow
 
 CONFIG = FlowConfig(epochs=30, batch_size=16, width=8, learning_rate=5e-3, ema_decay=0.9, euler_steps=10)
 
@@ -52,8 +54,6 @@ class Exact(nn.Module):
 
 def test_the_exact_velocity_has_no_loss_and_leads_to_the_image() -> None:
     """Where there is but one image, the flow of all lines to it is known."""
-    from falconet.generation.flow import Flow
-
     image = torch.rand(3, 5, 7) * 2 - 1
     network = Exact(image)
     batch = image.expand(4, 3, 5, 7)
@@ -68,11 +68,9 @@ def test_the_loss_is_that_of_straight_lines() -> None:
     """Of a network that answers 0, the mean square of the velocity."""
     images, noise = torch.rand(2, 3, 1, 4, 4)
 
-    def still(x: Tensor, times: Tensor, labels: Tensor) -> Tensor:
-        return torch.zeros_like(x)
-
     class Still(nn.Module):
-        forward = staticmethod(still)
+        def forward(self, x: Tensor, times: Tensor, labels: Tensor) -> Tensor:
+            return torch.zeros_like(x)
 
     loss = flow_loss(Still(), images, torch.zeros(3).long(), noise, torch.rand(3))
     assert loss.item() == pytest.approx(float((images - noise).square().mean()), rel=1e-6)
@@ -91,9 +89,14 @@ def test_time_is_kept_to() -> None:
     assert 1 <= flow.steps < 10_000
 
 
-def test_impossible_settings_are_refused() -> None:
-    for given in ({"epochs": 0}, {"width": 12}, {"seconds": 0.0}, {"euler_steps": 0}):
-        with pytest.raises(ConfigError, match=rf"^{next(iter(given))}: wanted .*, found"):
-            FlowConfig(**given)  # type: ignore[arg-type]
+@pytest.mark.parametrize(
+    ("field", "value"), [("epochs", 0), ("width", 12), ("width", 0), ("seconds", 0.0), ("euler_steps", 0)]
+)
+def test_impossible_settings_are_refused(field: str, value: Any) -> None:
+    with pytest.raises(ConfigError, match=rf"^{field}: wanted .*, found {value}"):
+        FlowConfig(**{field: value})
+
+
+def test_large_images_are_refused() -> None:
     with pytest.raises(ConfigError, match="wanted at most 64 pixels a side to generate, found 65x8"):
         train_flow(torch.rand(2, 1, 65, 8), torch.tensor([0, 1]), 2, CONFIG)

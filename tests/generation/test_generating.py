@@ -8,9 +8,8 @@ import torch
 from PIL import Image
 
 from falconet.cli import run
-from falconet.cli.generating import parse_duration
 from falconet.data import load_dataset
-from falconet.errors import ConfigError, DataError, RunExistsError
+from falconet.errors import DataError, RunExistsError
 from falconet.generation.flow import FlowConfig
 from falconet.generation.generating import find_nearest, generate, name_files
 from tests.conftest import FolderMaker
@@ -68,17 +67,6 @@ def test_no_class_name_leads_out_of_the_folder() -> None:
         "_up/00000.png", "a_b_1/00000.png", "a_b/00000.png", "a_b_2/00000.png", "A_B_3/00000.png", "_/00000.png",
         "a_b/00001.png", "__1/00000.png",
     ]  # fmt: skip
-
-
-@pytest.mark.parametrize(("text", "seconds"), [("90s", 90.0), ("1.5m", 90.0), ("2h", 7200.0)])
-def test_durations(text: str, seconds: float) -> None:
-    assert parse_duration(text) == seconds
-
-
-@pytest.mark.parametrize("text", ["", "5", "0s", "-1s", "1d", "m"])
-def test_other_durations_are_refused(text: str) -> None:
-    with pytest.raises(ConfigError, match="--time: wanted a number above 0 with a unit"):
-        parse_duration(text)
 
 
 def test_the_verb(make_folder: FolderMaker, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
