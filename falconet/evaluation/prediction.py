@@ -101,9 +101,11 @@ def predict_probabilities(
 
 
 def recall_reading(artifact: Artifact) -> dict[str, Any]:
-    """Return how the tables were read that a model learned from, as far as it counts for others."""
-    origin = artifact.config.provenance.data
-    return {"columns": to_mapping(origin.columns), "follow": origin.follow}
+    """Return how tables are read that are like the one that a model learned from: which of their columns holds what.
+
+    Whether paths may lead out of a table's folder is for whoever names the table to say, and not for a model.
+    """
+    return {"columns": to_mapping(artifact.config.provenance.data.columns)}
 
 
 def check_mirrored(model: str | Path | Artifact, artifact: Artifact) -> None:
