@@ -206,7 +206,7 @@ def make_weights() -> np.ndarray:
     weights = np.full((len(KERNELS), 2 * REACH + 1), -1.0, dtype=np.float32)
     for row, places in zip(weights, KERNELS, strict=True):
         row[list(places)] = 2.0
-    return weights[:, list(NEIGHBORS)]
+    return np.ascontiguousarray(weights[:, list(NEIGHBORS)])
 
 
 def combine_channels(channels: int, dilations: int, seed: int) -> np.ndarray:
