@@ -130,9 +130,7 @@ class MiniRocket(nn.Module):
             columns.append((above / totals[:, :, None]).flatten(1))
         return torch.cat(columns, dim=1)
 
-    def convolve(
-        self, x: Float[Tensor, "batch channels steps"], index: int
-    ) -> Float[Tensor, "batch 84 steps"]:
+    def convolve(self, x: Float[Tensor, "batch channels steps"], index: int) -> Float[Tensor, "batch 84 steps"]:
         """Return the outputs of all kernels at one dilation, with zeros around the series.
 
         The weights of a kernel sum to zero, so that it may as well see each step's differences from its neighbors. Where
