@@ -23,3 +23,6 @@ def test_missing_values_and_padding_of_a_series_count_as_its_mean() -> None:
     series[0, :, 5:], series[1, 0, 3] = torch.nan, torch.nan
     assert torch.equal(model(series), model(series.nan_to_num(0.0)))
     assert not torch.equal(model(series[:1]), model(series[:1].nan_to_num(1.0)))
+    padded = series.clone()
+    padded[:, :, 4:] = torch.nan
+    assert torch.equal(model(series[:, :, :4]), model(padded))
