@@ -1,11 +1,11 @@
 """MiniRocket: a dense layer on how often each of ten thousand fixed convolutions of a series exceeds a threshold.
 
 Dempster, Schmidt, Webb: MiniRocket: a very fast (almost) deterministic transform for time series classification. KDD
-2021. Section 4.1 has what is fixed: the 84 kernels have nine weights, six of them -1 and three 2; dilations grow
-exponentially, up to the one at which a kernel is as long as the series; thresholds ("biases") are quantiles of a kernel's
-outputs for training samples; every other kernel sees zeros around the series, the rest stay within it. A feature is the
-proportion of positive values (PPV): of outputs above the threshold. Series of several channels are as in the authors'
-code: each kernel and dilation sees the sum of one to nine channels.
+2021. What is fixed: the 84 kernels have nine weights, six of them -1 and three 2; dilations grow exponentially, up to
+the one at which a kernel is as long as the series; thresholds ("biases") are quantiles of a kernel's outputs for
+training samples; every other kernel sees zeros around the series, the rest stay within it. A feature is the proportion
+of positive values (PPV): of outputs above the threshold. Series of several channels are as in the authors' code: each
+kernel and dilation sees the sum of one to nine channels.
 
 Series of different lengths, which the paper leaves open: behind its end a series is zero, which is the mean, as around
 any series, and outputs there do not count. Of a series that is shorter than a kernel, all outputs count.
@@ -20,7 +20,7 @@ from collections.abc import Iterable
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from falconet.errors import ConfigError, DataError
@@ -62,7 +62,7 @@ class MiniRocket(nn.Module):
 
     """
 
-    def __init__(  # noqa: PLR0913 - one parameter for each option
+    def __init__(
         self,
         num_classes: int,
         in_channels: int,
@@ -133,9 +133,9 @@ class MiniRocket(nn.Module):
     def convolve(self, x: Float[Tensor, "batch channels steps"], index: int) -> Float[Tensor, "batch 84 steps"]:
         """Return the outputs of all kernels at one dilation, with zeros around the series.
 
-        The weights of a kernel sum to zero, so that it may as well see each step's differences from its neighbors. Where
-        a series does not change they are exactly zero on any machine, as a sum of products would not be, and fall on
-        the same side of a threshold. One product of matrices computes all kernels, which have nine inputs in common.
+        The weights of a kernel sum to zero, so that it may as well see by how much each step's neighbors are above it.
+        Where a series does not change they are exactly zero on any machine, as a sum of products would not be, and fall
+        on the same side of a threshold. One product of matrices computes all kernels, whose inputs are the same.
         """
         return self.spread_weights(index) @ list_differences(x, self.dilations[index])
 
@@ -204,7 +204,7 @@ def make_weights() -> np.ndarray:
     weights = np.full((len(KERNELS), 2 * REACH + 1), -1.0, dtype=np.float32)
     for row, places in zip(weights, KERNELS, strict=True):
         row[list(places)] = 2.0
-    return weights[:, list(NEIGHBORS)]
+    return np.ascontiguousarray(weights[:, list(NEIGHBORS)])
 
 
 def combine_channels(channels: int, dilations: int, seed: int) -> np.ndarray:

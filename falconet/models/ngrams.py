@@ -1,7 +1,7 @@
 """Bags of n-grams of tokens, as fastText has them: `ngrams`, a text classifier that trains in seconds.
 
-Joulin, Grave, Bojanowski, Mikolov: Bag of tricks for efficient text classification. EACL 2017. A text is the mean of the
-vectors of its tokens and of its n-grams, of which a hash decides which vector each gets (Weinberger et al.: Feature
+Joulin, Grave, Bojanowski, Mikolov: Bag of tricks for efficient text classification. EACL 2017. A text is the mean of
+the vectors of its tokens and of its n-grams, of which a hash decides which vector each gets (Weinberger et al.: Feature
 hashing for large scale multitask learning. ICML 2009), and one dense layer answers about it.
 
 It differs from the paper in two ways: tokens are those of the text's tokenizer instead of words, and the hash fits into
@@ -45,11 +45,11 @@ class NGrams(nn.Module):
 
     """
 
-    def __init__(  # noqa: PLR0913 - one parameter for each option
+    def __init__(
         self,
         num_classes: int,
         in_channels: int,
-        input_size: tuple[int, ...],  # noqa: ARG002 - a mean has no size
+        input_size: tuple[int, ...],
         *,
         dimension: int = 64,
         buckets: int = 16_384,

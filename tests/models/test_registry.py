@@ -96,26 +96,27 @@ def test_native_input_is_of_the_first_kind(entry: ModelEntry) -> None:
 
 
 SEQUENCES = ["rnn", "lstm", "gru", "transformer", "resnet1d18"]
+SERIES, TEXTS = [*SEQUENCES, "linear", "minirocket"], [*SEQUENCES, "ngrams"]
 IMAGES = [
     *("lenet300_100", "lenet5", "lenet5_caffe", "lenet_relu", "cnn_small", "lenet_deep", "alexnet"),
     *("squeezenet1_0", "squeezenet1_1", "squeezenet_se"),
     *(f"resnet{layers}" for layers in (18, 34, 50, 101, 152, 20, 32, 44, 56, 110)),
     *("efficientnet", *(f"efficientnet_b{number}" for number in range(8))),
     *(f"efficientnet_lite{number}" for number in range(5)),
-    *("rnn", "lstm", "gru", "transformer"),
+    *("rnn", "lstm", "gru", "transformer", "linear"),
 ]
 
 
-@pytest.mark.parametrize(("kind", "expected"), [("image", IMAGES), ("series", SEQUENCES), ("text", SEQUENCES)])
+@pytest.mark.parametrize(("kind", "expected"), [("image", IMAGES), ("series", SERIES), ("text", TEXTS)])
 def test_models_for_a_kind(kind: Kind, expected: list[str]) -> None:
     assert models_for(kind) == expected
 
 
 def test_kind_that_a_model_does_not_eat() -> None:
-    fitting = "rnn, lstm, gru, transformer, resnet1d18"
+    fitting = "rnn, lstm, gru, transformer, resnet1d18, ngrams"
     with pytest.raises(ConfigError, match=rf"^model\.name: lenet5 takes image, not text: choose {fitting}$"):
         create_model("lenet5", kind="text")
-    message = r"^model\.name: resnet1d18 takes series or text, not image: choose lenet300_100, .*, transformer$"
+    message = r"^model\.name: resnet1d18 takes series or text, not image: choose lenet300_100, .*, transformer, linear$"
     with pytest.raises(ConfigError, match=message):
         create_model("resnet1d18", kind="image")
 
