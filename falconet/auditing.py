@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from itertools import pairwise
 
 import numpy as np
 import torch
@@ -19,6 +18,7 @@ from falconet.data.dataset import to_text
 from falconet.data.loader import Inputs, Loader, load_inputs, measure_inputs
 from falconet.data.preprocessing import AnyPreprocess, create_preprocess
 from falconet.data.splits import mix
+from falconet.data.splits import unite as unite_names
 from falconet.errors import DataError
 from falconet.planning import RunConfig, configure, default_settings
 from falconet.runs import build, draft_spec
@@ -93,22 +93,7 @@ def unite(split: Split) -> UInt64[np.ndarray, " samples"]:
     """
     names = split.group_names
     assert names is not None
-    groups, members = np.unique(names, return_inverse=True)
-    parents = list(range(len(groups)))
-
-    def find_root(node: int) -> int:
-        while (parent := parents[node]) != node:
-            parents[node] = node = parents[parent]
-        return node
-
-    order = np.argsort(split.hashes, kind="stable")
-    for first, second in pairwise(order.tolist()):
-        if split.hashes[first] == split.hashes[second]:
-            low, high = sorted((find_root(int(members[first])), find_root(int(members[second]))))
-            parents[high] = low
-    roots = np.array([find_root(node) for node in range(len(groups))], dtype=np.int64)
-    united: UInt64[np.ndarray, " samples"] = groups[roots][members]
-    return united
+    return unite_names(names, split.hashes)
 
 
 def deal(

@@ -169,7 +169,8 @@ def check_network(asked: Settings) -> None:
 def read_begun(out: Path, existing: Existing) -> dict[str, Any]:
     """Return the settings of the run in a folder that is to go on; nothing where there is none."""
     begun = existing == "resume" and (out / CONFIG_FILE).is_file()
-    return read_settings(out / CONFIG_FILE) if begun else {}
+    # Runs of before, which do not say it, are split as they were.
+    return merge({"data": {"near_duplicates": "apart"}}, read_settings(out / CONFIG_FILE)) if begun else {}
 
 
 def find_data(settings: Settings) -> DataConfig:

@@ -575,6 +575,8 @@ def make_artifact(plan: Plan, feed: Feed, result: FitResult, weights: dict[str, 
         kind=data.kind,
         columns=data.columns,
         follow=data.follow,
+        near_duplicates=data.near_duplicates,
+        splits_fingerprint=dataset.splits_fingerprint,
     )
     provenance = Provenance(
         data=origin,
@@ -632,6 +634,7 @@ def judge_run(
     dataset = plan.dataset
     val = judge_answers(artifact, val_answers, "val", dataset)
     test, answers = evaluate_split(artifact, dataset.splits["test"], "test", dataset)
+    test = dataclasses.replace(test, notes=dataset.notes)
     calibration = describe_calibration(artifact, val_answers, answers)
     report = describe_model(
         artifact,
