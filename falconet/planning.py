@@ -18,7 +18,7 @@ from falconet.errors import ConfigError, DataError, PathError, RunExistsError, U
 from falconet.models import find_model, models_for
 from falconet.models.registry import check_options, check_pretrained
 from falconet.schema import TEXT_LIMIT, check_finite_fields, flatten, from_mapping, merge, parse_yaml, to_mapping
-from falconet.spec import HIGHEST_RATE, Kind
+from falconet.spec import HIGHEST_RATE, Kind, ResizeMode
 from falconet.storage import is_vacant, open_regular, write_text
 from falconet.training.config import FREE, MARGIN_LOSSES, TrainConfig
 
@@ -60,6 +60,9 @@ class ModelConfig:
 
     fit: Literal["pad", "resample"] = "pad"
     """How a series gets its number of steps: cut or padded at its end, or stretched in time."""
+
+    resize_mode: ResizeMode | None = None
+    """How an image gets its size; None: as published weights were trained, else `stretch`."""
 
     bands: int | None = None
     """Mel bands of the spectra that a model of recordings sees, one for each hundredth of a second; None: the waves."""

@@ -39,7 +39,7 @@ from falconet.models.outlines import outline_model
 from falconet.models.registry import check_options, check_pretrained, find_model, list_options
 from falconet.models.table import MODELS
 from falconet.schema import from_mapping
-from falconet.spec import ImageSpec
+from falconet.spec import ImageSpec, ResizeMode
 from falconet.storage import check_safetensors, read_json, read_regular, read_settled
 
 IMAGENET_CLASSES = 1000
@@ -69,6 +69,8 @@ class Pretrained:
     """Classes in the order of the outputs; None: not known."""
     size: tuple[int, int] | None = None
     """Height and width in pixels; None: the architecture's native ones."""
+    resize_mode: ResizeMode = "crop"
+    """How images got that size in training; nearly all published networks were shown the middle of photographs."""
     notes: tuple[str, ...] = ()
     """What was taken for granted."""
 
@@ -89,7 +91,8 @@ class Pretrained:
         if self.labels is None:
             raise ConfigError(f"{self.name}: the weights do not say what their classes are called")
         height, width = self.size or find_model(self.name).input[1:]
-        return ImageSpec((len(self.mean), height, width), self.labels, self.mean, self.std)
+        shape = len(self.mean), height, width
+        return ImageSpec(shape, self.labels, self.mean, self.std, resize_mode=self.resize_mode)
 
 
 def load_pretrained(name: str, source: str | Path) -> Pretrained:
@@ -138,7 +141,8 @@ def read_model_folder(name: str, folder: Path) -> Pretrained:
     options = check_record(name, record.get("options", {}), folder / CONFIG_FILE)
     if "stem" in list_options(name):  # Chosen by the size that it was trained at, not by that of another network.
         options = {**options, "stem": choose_stem(options.get("stem", "auto"), spec.shape[1:])}
-    found = Pretrained(name, state, "falconet", options, spec.mean, spec.std, spec.labels, spec.shape[1:])
+    statistics = spec.mean, spec.std
+    found = Pretrained(name, state, "falconet", options, *statistics, spec.labels, spec.shape[1:], spec.resize_mode)
     check_fit(found, str(folder))
     return found
 
@@ -332,7 +336,7 @@ def from_state(name: str, state: State, source: str, size: tuple[int, int] | Non
     if layout.name == "tensorflow" and find_model(name).options.get("lite"):
         mean, std = LITE_MEAN, LITE_STD
     found = Pretrained(name, layout.rename(name, state), layout.name, layout.options, mean, std, size=size)
-    found = choose_options(found)
+    found = choose_options(replace(found, resize_mode=layout.resize_mode))
     check_fit(found, source)
     labels = imagenet_labels() if found.num_classes == IMAGENET_CLASSES else None
     return replace(found, labels=labels)
@@ -475,6 +479,7 @@ class Layout:
     options: Mapping[str, Any] = field(default_factory=dict)
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
+    resize_mode: ResizeMode = "crop"
 
 
 TENSORFLOW_OPTIONS: Mapping[str, Any] = MappingProxyType({"padding": "same", "norm_eps": 1e-3})
@@ -580,7 +585,7 @@ OWN = Layout("falconet", "", rename_own)
 LAYOUTS = (
     Layout("timm", "conv_stem.weight", partial(rename_blocks, TIMM), MappingProxyType({"norm_eps": 1e-5})),
     Layout("tensorflow", "_conv_stem.weight", partial(rename_blocks, TENSORFLOW), TENSORFLOW_OPTIONS),
-    Layout("caffe", "fire2/squeeze1x1.weight", rename_caffe, {}, CAFFE_MEAN, CAFFE_STD),
+    Layout("caffe", "fire2/squeeze1x1.weight", rename_caffe, {}, CAFFE_MEAN, CAFFE_STD, "stretch"),
 )
 
 
