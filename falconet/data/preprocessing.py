@@ -69,7 +69,7 @@ class Preprocess(nn.Module):
             return interpolate(x, *self.spec.inner_size)
         rows, columns = place_image(x.shape[2], x.shape[3], self.spec)
         if self.spec.resize_mode == "crop":
-            return crop_side(crop_side(x, rows, self.spec.inner_size[0], 2), columns, self.spec.inner_size[1], 3)
+            return crop_image(x, (rows, columns), self.spec.inner_size)
         scaled = interpolate(x, int(rows.scaled), int(columns.scaled))
         top, left = -int(rows.start), -int(columns.start)
         bottom, right = (
@@ -149,10 +149,10 @@ def place_image(height: int | SymInt, width: int | SymInt, spec: ImageSpec) -> t
         # Its length is what it becomes when the other side is scaled to what is wanted of that one.
         if spec.resize_mode == "crop":
             scaled = torch.div(across * own, other, rounding_mode="floor").clamp(min=wanted)
-            start = halve(scaled - wanted)
+            start = divide(scaled - wanted, 2)
         elif spec.resize_mode == "pad":
-            scaled = torch.div(2 * across * own + other, 2 * other, rounding_mode="floor").clamp(min=1, max=wanted)
-            start = -halve(wanted - scaled)
+            scaled = divide(across * own, other).clamp(min=1, max=wanted)
+            start = -divide(wanted - scaled, 2)
         else:
             scaled = torch.scalar_tensor(wanted, dtype=torch.int64)
             start = torch.zeros_like(scaled)
@@ -160,28 +160,37 @@ def place_image(height: int | SymInt, width: int | SymInt, spec: ImageSpec) -> t
     return sides[0], sides[1]
 
 
-def halve(count: Int64[Tensor, ""]) -> Int64[Tensor, ""]:
-    """Return half of a number of pixels, rounded to the even neighbor as Python rounds."""
-    half = torch.div(count, 2, rounding_mode="floor")
-    return half + (count - 2 * half) * (half - 2 * torch.div(half, 2, rounding_mode="floor"))
+def divide(count: Int64[Tensor, ""], by: int | Int64[Tensor, ""]) -> Int64[Tensor, ""]:
+    """Return a quotient of whole numbers, rounded as Python's `round` does: halves to the even neighbor."""
+    nearest = torch.div(2 * count + by, 2 * by, rounding_mode="floor")
+    halfway = (2 * by * nearest == 2 * count + by).to(torch.int64)
+    return nearest - halfway * (nearest - 2 * torch.div(nearest, 2, rounding_mode="floor"))
 
 
-def crop_side(
-    x: Shaped[Tensor, "batch channels _ _"], side: Placement, wanted: int, axis: int
-) -> Shaped[Tensor, "batch channels _ _"]:
-    """Scale one side of images and keep `wanted` pixels of it, without computing those that are left out."""
-    found, scaled, start = int(side.found), int(side.scaled), int(side.start)
-    if scaled == wanted:
-        sizes = (wanted, x.shape[3]) if axis == 2 else (x.shape[2], wanted)
-        return interpolate(x, *sizes)
-    scale = found / scaled
-    reach = max(scale, 1.0) + 1
-    first = max(math.floor((start + 0.5) * scale - reach), 0)
-    last = min(math.ceil((start + wanted - 0.5) * scale + reach), found)
-    part = x.narrow(axis, first, last - first)
-    shares = weigh_pixels(torch.arange(first, last), torch.arange(start, start + wanted), side)
-    pixels = shares @ part.float() if axis == 2 else part.float() @ shares.T
-    return pixels if x.is_floating_point() else pixels.round_().to(x.dtype)
+def crop_image(
+    x: Shaped[Tensor, "batch channels height width"], sides: Sequence[Placement], size: tuple[int, int]
+) -> Shaped[Tensor, "batch channels inner_height inner_width"]:
+    """Scale images and keep what lies within `size`, without computing what does not."""
+    firsts = []
+    for axis, (side, wanted) in enumerate(zip(sides, size, strict=True), start=2):
+        scale = int(side.found) / int(side.scaled)
+        reach = max(scale, 1.0) + 1
+        first = max(math.floor((int(side.start) + 0.5) * scale - reach), 0)
+        last = min(math.ceil((int(side.start) + wanted - 0.5) * scale + reach), int(side.found))
+        firsts.append(first)
+        x = x.narrow(axis, first, last - first)
+    # One side just fits; of the other, which is cut, as many pixels are left as its middle takes.
+    height, width = (
+        wanted if int(side.scaled) == wanted else found
+        for side, wanted, found in zip(sides, size, x.shape[2:], strict=True)
+    )
+    y = interpolate(x, height, width)
+    for axis, (side, wanted, first) in enumerate(zip(sides, size, firsts, strict=True), start=2):
+        if int(side.scaled) != wanted:
+            places = torch.arange(int(side.start), int(side.start) + wanted)
+            shares = weigh_pixels(torch.arange(first, first + y.shape[axis]), places, side)
+            y = shares @ y.float() if axis == 2 else y.float() @ shares.T
+    return y if x.is_floating_point() or not y.is_floating_point() else y.round_().to(x.dtype)
 
 
 def weigh_pixels(
