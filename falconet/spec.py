@@ -17,9 +17,12 @@ PixelType = Literal["uint8", "uint16"]
 """Of raw images: gray levels of 0..255, or of 0..65535."""
 
 ResizeMode = Literal["stretch", "crop", "pad"]
-"""How an image gets the model's size. `stretch`: height and width are scaled each by itself, whatever becomes of the
-proportions. `crop`: both by the factor at which the image just covers the size, of which the middle is kept. `pad`: both
-by the factor at which it just fits in, the rest being black on two sides alike."""
+"""How an image gets the model's size.
+
+`stretch`: height and width are scaled each by itself, whatever becomes of the proportions. `crop`: both by the factor at
+which the image just covers the size, and the middle is kept. `pad`: both by the factor at which it just fits in, black
+on two sides alike. Not the mean color, which is measured on the very images that are padded.
+"""
 
 KIND_NAMES: tuple[Kind, ...] = get_args(Kind)
 

@@ -48,10 +48,10 @@ def load_dataset(
         What the source is where it leaves doubt, how splits that it lacks are made, and whether unreadable files are
         skipped or refused.
 
-    Image files are read as far as their headers; one that turns out to be damaged later is skipped then. With
-    `config.strict` all are decoded here, as they are once to find near duplicates, which stay on one side of splits that
-    are made; those across splits of the source's own are counted in a note. Raises UnknownNameError and PathError for a source that is not there,
-    DataError for one that cannot be used.
+    All samples are decoded once to find near duplicates, which stay on one side of splits that are made, unless
+    `config.near_duplicates` is `apart`; those across splits of the source's own are counted in a note. An image that
+    turns out to be damaged is skipped when it is needed, or refused here with `config.strict`. Raises UnknownNameError
+    and PathError for a source that is not there, DataError for one that cannot be used.
 
     """
     config = config or DataConfig()

@@ -222,8 +222,8 @@ def choose_families(
     """Mark whole families that hold about `share` of each class, at least one where a class has two.
 
     Families of a class are tried in the order of their mixed names; one is taken where that brings the class's count
-    nearer to what is wanted, until `left` of them are left. Where all are too large, the smallest is taken. Samples that
-    have no kin are taken as `choose_stratified` takes them. A family of several classes counts for the first of these;
+    nearer to what is wanted, until `left` of them are left. Where all are too large, the smallest is taken. Families of
+    one sample each are taken as `choose_stratified` takes them. One of several classes counts for the first of these;
     the others then get one of theirs where that leaves something of each class behind.
     """
     names, members = np.unique(families, return_inverse=True)

@@ -109,9 +109,7 @@ def survey(dataset: Dataset) -> Survey:
     )
 
 
-def find_near(
-    dataset: Dataset, found: Survey
-) -> tuple[Int64[np.ndarray, "pairs 2"], Float64[np.ndarray, " pairs"]]:
+def find_near(dataset: Dataset, found: Survey) -> tuple[Int64[np.ndarray, "pairs 2"], Float64[np.ndarray, " pairs"]]:
     """Return the positions of nearly equal samples in pairs, and the distances of images in 0..1, of others 0.
 
     Images are compared as `falconet.data.duplicates` says, texts without case, punctuation and spaces, series without

@@ -61,7 +61,8 @@ def test_copies_of_photographs_stay_together(photos: tuple[Path, list[tuple[str,
     torn = 0
     for seed in SEEDS:
         together, apart = (
-            load_dataset(root, config=DataConfig(split_seed=seed, near_duplicates=rule)) for rule in ("together", "apart")
+            load_dataset(root, config=DataConfig(split_seed=seed, near_duplicates=rule))
+            for rule in ("together", "apart")
         )
         assert count_torn(together, families) == 0
         torn += count_torn(apart, families)
@@ -122,7 +123,9 @@ def test_the_order_of_samples_does_not_count(photos: tuple[Path, list[tuple[str,
     assert found[0].tolist() == found[1].tolist()
 
 
-def test_own_splits_stay_and_pairs_across_them_are_told(photos: tuple[Path, list[tuple[str, ...]]], tmp_path: Path) -> None:
+def test_own_splits_stay_and_pairs_across_them_are_told(
+    photos: tuple[Path, list[tuple[str, ...]]], tmp_path: Path
+) -> None:
     root = photos[0]
     for name in ("temple", "flower"):
         for path in sorted((root / name).glob("*.*")):

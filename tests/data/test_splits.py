@@ -169,8 +169,12 @@ def test_large_fractions_leave_samples_for_validation_and_training() -> None:
 
 
 @quick
-@given(labels=st.lists(st.integers(0, 3), min_size=2, max_size=80), share=st.floats(0.01, 0.49), seed=st.integers(0, 99))
-def test_samples_without_kin_are_placed_as_in_earlier_versions(labels: list[int], share: float, seed: int) -> None:
+@given(
+    labels=st.lists(st.integers(0, 3), min_size=2, max_size=80), share=st.floats(0.01, 0.49), seed=st.integers(0, 99)
+)
+def test_samples_without_duplicates_are_placed_as_in_earlier_versions(
+    labels: list[int], share: float, seed: int
+) -> None:
     split = make_split(labels)
     before = choose_stratified(split.hashes, split.labels, share, seed)
     assert choose_families(split.hashes, split.labels, share, seed, left=2).tolist() == before.tolist()
@@ -209,7 +213,7 @@ def test_a_large_family_stays_in_training_where_others_can_be_tested() -> None:
         assert not chosen[:60].any()
 
 
-def test_a_class_whose_samples_all_have_kin_in_others_is_tested_too() -> None:
+def test_a_class_whose_samples_all_have_near_duplicates_in_others_is_tested_too() -> None:
     # Class 1 has three samples, each nearly equal to one of class 0.
     families = np.array([1, 2, 3, *range(10, 40), 1, 2, 3], dtype=np.uint64)
     labels = np.array([0] * 33 + [1] * 3)
@@ -221,7 +225,7 @@ def test_a_class_whose_samples_all_have_kin_in_others_is_tested_too() -> None:
 
 
 def test_groups_and_families_are_brought_together() -> None:
-    # 1 and 2 by family 20, 2 and 3 by family 30; 4 has no kin.
+    # 1 and 2 by family 20, 2 and 3 by family 30; 4 by itself.
     groups = np.array([1, 2, 2, 3, 4], dtype=np.uint64)
     families = np.array([20, 20, 30, 30, 40], dtype=np.uint64)
     assert unite(groups, families).tolist() == [1, 1, 1, 1, 4]
