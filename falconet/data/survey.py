@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -28,6 +29,9 @@ from falconet.data.duplicates import (
 from falconet.data.series import count_steps
 from falconet.errors import DataError
 from falconet.spec import Kind
+
+LARGE = 1 << 14
+"""Pixels from which on threads are worth their while."""
 
 SPAN = 32
 """Samples that a worker looks at before it hands over what it found."""
@@ -82,16 +86,17 @@ class Survey:
 
 
 def survey(dataset: Dataset) -> Survey:
-    """Decode every sample, in parallel where they are files."""
+    """Decode every sample, in parallel where most of the time is decoding."""
 
     def look(span: tuple[Samples, range]) -> Survey:
         return survey_span(*span, dataset.kind)
 
-    if any(isinstance(split.samples, Encoded) for split in dataset.splits.values()):
+    if math.prod(dataset.size) < LARGE or not any(isinstance(s.samples, Encoded) for s in dataset.splits.values()):
+        # What is small or in memory leaves nearly all to Python, where threads take twice as long as none.
+        parts = list(map(look, cut_spans(dataset)))
+    else:
         with ThreadPoolExecutor() as pool:
             parts = list(pool.map(look, cut_spans(dataset)))
-    else:  # What lies in memory leaves nearly all to Python, where threads only wait for one another.
-        parts = list(map(look, cut_spans(dataset)))
     offsets = np.cumsum([0, *(len(part.keys) for part in parts)]).tolist()
     return Survey(
         reasons={
