@@ -20,8 +20,8 @@ ResizeMode = Literal["stretch", "crop", "pad"]
 """How an image gets the model's size.
 
 `stretch`: height and width are scaled each by itself, whatever becomes of the proportions. `crop`: both by the factor
-at which the image just covers the size, and the middle is kept. `pad`: both by the factor at which it just fits in, black
-on two sides; not of the mean color, which is measured on the very images that are padded.
+at which the image just covers the size, and the middle is kept. `pad`: both by the factor at which it just fits in,
+black on two sides; not of the mean color, which is measured on the very images that are padded.
 """
 
 KIND_NAMES: tuple[Kind, ...] = get_args(Kind)
