@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from falconet.data.preprocessing import Placement, Preprocess, weigh_pixels
@@ -43,6 +43,7 @@ def test_each_new_pixel_is_a_mean_of_old_ones(found: int, wanted: int) -> None:
 
 
 @pytest.mark.parametrize("mode", ["stretch", "crop", "pad"])
+@settings(max_examples=40)
 @given(height=st.integers(1, 90), width=st.integers(1, 90), wanted=st.tuples(st.integers(1, 40), st.integers(1, 40)))
 def test_graphs_scale_as_training_does(mode: ResizeMode, height: int, width: int, wanted: tuple[int, int]) -> None:
     spec = ImageSpec((3, *wanted), ("a", "b"), (0.0,) * 3, (1.0,) * 3, resize_mode=mode)
