@@ -33,7 +33,7 @@ from falconet.catalog import (
     is_hub_source,
     share_name,
 )
-from falconet.data.splits import Columns, DataConfig
+from falconet.data.splits import Columns, DataConfig, Nearness
 from falconet.data.texts import abridge_tokenizer, check_tokenizer, restore_tokenizer
 from falconet.errors import (
     ArtifactError,
@@ -79,6 +79,10 @@ class DataOrigin:
     """As asked for; None: it was guessed."""
     columns: Columns = field(default_factory=Columns)
     follow: bool = False
+    near_duplicates: Nearness = "apart"
+    """As missing splits were made; models of before know nothing else."""
+    splits_fingerprint: str | None = field(default=None, metadata={SPARSE: True})
+    """Of the samples by split; see `falconet.data.Dataset.splits_fingerprint`. None: of models of before."""
 
     def __post_init__(self) -> None:
         check_finite_fields(self)
@@ -94,6 +98,7 @@ class DataOrigin:
             split_seed=seed,
             val_fraction=self.val_fraction,
             test_fraction=self.test_fraction,
+            near_duplicates=self.near_duplicates,
         )
 
 

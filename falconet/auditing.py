@@ -17,7 +17,7 @@ from falconet.data.checks import LabelError
 from falconet.data.dataset import to_text
 from falconet.data.loader import Inputs, Loader, load_inputs, measure_inputs
 from falconet.data.preprocessing import AnyPreprocess, create_preprocess
-from falconet.data.splits import deal, mix, unite
+from falconet.data.splits import deal, mix, unite_split
 from falconet.defaults import choose_candidates, default_settings, describe_data
 from falconet.errors import DataError
 from falconet.planning import RunConfig, configure
@@ -74,11 +74,11 @@ def part(split: Split, num_classes: int) -> Int64[np.ndarray, " samples"]:
     if split.groups is None:
         folds = (mix(split.hashes, seed=0) % np.uint64(FOLDS)).astype(np.int64)
     else:
-        folds = deal(unite(split), split.labels, FOLDS)
+        folds = deal(unite_split(split), split.labels, FOLDS)
     for label in range(num_classes):
         own = split.labels == label
         if len(np.unique(folds)) < FOLDS or len(np.unique(folds[own])) < FOLDS - 1:
-            grouped = "" if split.groups is None else f" in {len(np.unique(unite(split)[own]))} groups"
+            grouped = "" if split.groups is None else f" in {len(np.unique(unite_split(split)[own]))} groups"
             raise DataError(
                 f"--label-errors: wanted enough different samples{' and groups' if grouped else ''} of each class for "
                 f"{FOLDS} folds, found {int(own.sum())}{grouped} of one"

@@ -28,7 +28,7 @@ from falconet.errors import (
 from falconet.models import find_model, models_for
 from falconet.models.registry import check_options, check_pretrained
 from falconet.schema import TEXT_LIMIT, check_finite_fields, flatten, from_mapping, merge, parse_yaml, to_mapping
-from falconet.spec import Kind
+from falconet.spec import Kind, ResizeMode
 from falconet.storage import is_vacant, open_regular, read_json, write_text
 from falconet.training.config import FREE, MARGIN_LOSSES, TrainConfig
 from falconet.training.keeping import choose_keeping
@@ -73,6 +73,9 @@ class ModelConfig:
 
     fit: Literal["pad", "resample"] = "pad"
     """How a series gets its number of steps: cut or padded at its end, or stretched in time."""
+
+    resize_mode: ResizeMode | None = None
+    """How an image gets its size; None: as published weights were trained, else `stretch`."""
 
     bands: int | None = None
     """Mel bands of the spectra that a model of recordings sees, one for each hundredth of a second; None: the waves."""
@@ -240,7 +243,8 @@ def check_network(asked: Settings) -> None:
 def read_begun(out: Path, existing: Existing) -> dict[str, Any]:
     """Return the settings of the run in a folder that is to go on; nothing where there is none."""
     begun = existing == "resume" and (out / CONFIG_FILE).is_file()
-    return read_settings(out / CONFIG_FILE) if begun else {}
+    # Runs of before, which do not say it, are split as they were.
+    return merge({"data": {"near_duplicates": "apart"}}, read_settings(out / CONFIG_FILE)) if begun else {}
 
 
 def find_data(settings: Settings) -> DataConfig:

@@ -110,6 +110,7 @@ def report_on(
     """
     val = judge_answers(artifact, val_answers, "val", dataset)
     test, answers = evaluate_split(artifact, dataset.splits["test"], "test", dataset)
+    test = dataclasses.replace(test, notes=dataset.notes)
     if learned is not None:
         baselines = measure_baselines(learned, answers, artifact.config.input, artifact.tokenizer)
         course = dataclasses.replace(course, baselines=baselines)

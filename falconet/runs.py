@@ -64,7 +64,7 @@ from falconet.report import Course, LeaderboardRow, ModelReport
 from falconet.report.curves import draw_rates
 from falconet.reporting import HISTORY_FILE, VITALS_FILE, find_ailments, report_on, save_report
 from falconet.schema import from_mapping, to_mapping
-from falconet.spec import ImageSpec, InputSpec, PixelType, SeriesSpec, TextSpec
+from falconet.spec import ImageSpec, InputSpec, PixelType, ResizeMode, SeriesSpec, TextSpec
 from falconet.storage import check_held, hold, prepare_folder, read_json, write_json, write_text
 from falconet.training import Callback, EpochRow
 from falconet.training.checkpoints import load_checkpoint, remove_checkpoints
@@ -492,7 +492,7 @@ def begin(plan: Plan, weights: Pretrained | None, rates: Figure | None) -> None:
         write_figure(rates, plan.out / RATES_FILE)
     prepare_folder(plan.out / CHECKPOINT_FOLDER)
     if weights is not None:
-        seen = Seen(weights.mean, weights.std, weights.size, weights.vocabulary)
+        seen = Seen(weights.mean, weights.std, weights.size, weights.vocabulary, weights.resize_mode)
         write_json(plan.out / CHECKPOINT_FOLDER / PRETRAINED_FILE, to_mapping(seen))
 
 
@@ -626,6 +626,8 @@ class Seen:
     std: tuple[float, ...]
     size: tuple[int, ...] | None
     vocabulary: tuple[str, ...] | None = None
+    resize_mode: ResizeMode = "stretch"
+    """Runs of before, which do not say it, scaled so."""
 
 
 def find_weights(plan: Plan, team: Team = ALONE) -> tuple[Plan, Pretrained | None]:
@@ -639,8 +641,8 @@ def find_weights(plan: Plan, team: Team = ALONE) -> tuple[Plan, Pretrained | Non
     seen = team.hear(recall_seen(plan) if team.leads else None)
     if seen is not None:
         # The options are in the stored configuration.
-        size, words = seen.size, seen.vocabulary
-        return plan, Pretrained(model.name, {}, "checkpoint", mean=seen.mean, std=seen.std, size=size, vocabulary=words)
+        kept = Pretrained(model.name, {}, "checkpoint", mean=seen.mean, std=seen.std, size=seen.size)
+        return plan, dataclasses.replace(kept, vocabulary=seen.vocabulary, resize_mode=seen.resize_mode)
     weights = load_pretrained(model.name, model.pretrained)
     model = dataclasses.replace(model, options={**weights.options, **model.options})
     return dataclasses.replace(plan, config=dataclasses.replace(plan.config, model=model)), weights
@@ -753,7 +755,9 @@ def draft_spec(dataset: Dataset, model: ModelConfig, weights: Pretrained | None 
     margin = find_model(model.name).margin
     shape, deep = (dataset.channels, height, width), dataset.value_range
     dtype: PixelType = "uint8" if deep is None else "uint16"
-    return ImageSpec(shape, dataset.classes, mean, std, margin=margin, dtype=dtype, value_range=deep), None
+    mode: ResizeMode = model.resize_mode or (weights.resize_mode if weights else "stretch")
+    spec = ImageSpec(shape, dataset.classes, mean, std, margin, dtype=dtype, value_range=deep, resize_mode=mode)
+    return spec, None
 
 
 def image_size(dataset: Dataset, model: ModelConfig, weights: Pretrained | None) -> tuple[int, int]:
@@ -866,6 +870,8 @@ def make_artifact(plan: Plan, feed: Feed, result: FitResult, weights: dict[str, 
         kind=data.kind,
         columns=data.columns,
         follow=data.follow,
+        near_duplicates=data.near_duplicates,
+        splits_fingerprint=dataset.splits_fingerprint,
     )
     provenance = Provenance(
         data=origin,

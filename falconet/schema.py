@@ -120,7 +120,7 @@ def list_items(node: yaml.Node) -> list[yaml.Node]:
 
 
 SPARSE = "sparse"
-"""Marks, in a field's metadata, what is written only where it is not None: files of before stay as they are."""
+"""Marks, in a field's metadata, what is written only where it is not the default: files of before stay as they are."""
 
 
 def from_mapping(kind: type[T], values: Any, path: str = "") -> T:
@@ -150,8 +150,8 @@ def to_mapping(value: Any) -> Any:
     """Return a dataclass as nested dicts, lists and scalars that JSON and YAML can hold."""
     if dataclasses.is_dataclass(value):
         entries = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
-        sparse = {field.name for field in dataclasses.fields(value) if SPARSE in field.metadata}
-        return {key: to_mapping(entry) for key, entry in entries.items() if entry is not None or key not in sparse}
+        sparse = {field.name: field.default for field in dataclasses.fields(value) if SPARSE in field.metadata}
+        return {key: to_mapping(entry) for key, entry in entries.items() if key not in sparse or entry != sparse[key]}
     if isinstance(value, Mapping):
         return {str(key): to_mapping(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

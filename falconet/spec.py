@@ -16,6 +16,14 @@ Kind = Literal["image", "series", "text"]
 PixelType = Literal["uint8", "uint16"]
 """Of raw images: gray levels of 0..255, or of 0..65535."""
 
+ResizeMode = Literal["stretch", "crop", "pad"]
+"""How an image gets the model's size.
+
+`stretch`: height and width are scaled each by itself, whatever becomes of the proportions. `crop`: both by the factor
+at which the image just covers the size, and the middle is kept. `pad`: both by the factor at which it just fits in,
+black on two sides; not of the mean color, which is measured on the very images that are padded.
+"""
+
 KIND_NAMES: tuple[Kind, ...] = get_args(Kind)
 
 MOST_VALUES, MOST_RAW_VALUES = 1 << 24, 1 << 25
@@ -52,6 +60,9 @@ class ImageSpec:
 
     value_range: tuple[float, float] | None = field(default=None, metadata={SPARSE: True})
     """Black and white of pictures with more than 8 bits, scaled to all that `dtype` holds; None: of their format."""
+
+    resize_mode: ResizeMode = field(default="stretch", metadata={SPARSE: True})
+    """What becomes of an image's proportions where they are others than the model's."""
 
     def __post_init__(self) -> None:
         channels, height, width = self.shape

@@ -381,6 +381,12 @@ def is_left(name: str) -> bool:
     return name.startswith(".") and name.endswith((LOCK, PARTIAL))
 
 
+def cache_folder() -> Path:
+    """Return where caches are kept: FALCONET_CACHE, else a folder of the user's caches."""
+    named = os.environ.get("FALCONET_CACHE")
+    return Path(named) if named else find_caches() / "falconet" / "pixels"
+
+
 def find_caches() -> Path:
     """Return where what can be made or fetched again is kept, in a folder that may be written to.
 

@@ -29,7 +29,7 @@ from falconet.errors import ConfigError, DataError, UsageError
 from falconet.evaluation.answers import answer_known
 from falconet.generation.flow import LARGEST_SIDE, FlowConfig, draw_images, train_flow
 from falconet.metrics.significance import compare_models
-from falconet.planning import CONFIG_FILE, Plan, RunConfig, read_settings
+from falconet.planning import CONFIG_FILE, Existing, Plan, RunConfig, read_settings
 from falconet.runs import Added, RunResult, execute, find_weights, prepare
 from falconet.schema import from_mapping, to_mapping
 from falconet.storage import format_json, hold, read_json, remove_tree, write_json, write_text
@@ -113,7 +113,7 @@ def train_with_synthetic(
     added = make_samples(train, per_class, seed, config or FlowConfig(seed=seed))
     # What the first run measured or took over from published weights holds for both.
     settled = from_mapping(RunConfig, read_settings(plan.out / CONFIG_FILE))
-    again = "resume" if plan.existing == "resume" else "overwrite"
+    again: Existing = "resume" if plan.existing == "resume" else "overwrite"
     other = replace(plan, out=plan.out / TRIAL_FOLDER, config=settled, existing=again, measured=frozenset())
     tell(callbacks, f"once more, with {len(added.labels)} made samples")
     second = execute(other, callbacks=callbacks, added=added)
@@ -172,7 +172,7 @@ def make_samples(train: Loader, per_class: int, seed: int, config: FlowConfig) -
     if isinstance(train.preprocess, SeriesPreprocess):
         partners = draw_partners(origins, train.labels, generator)
         mean, std = train.preprocess.mean, train.preprocess.std
-        pairs = zip(origins.split(CHUNK), partners.split(CHUNK), strict=True)
+        pairs = zip(torch.split(origins, CHUNK), torch.split(partners, CHUNK), strict=True)
         averages = [
             average_pairs((inputs[mine] - mean) / std, (inputs[theirs] - mean) / std, generator)
             for mine, theirs in pairs

@@ -16,7 +16,7 @@ from falconet import DataConfig, load_dataset
 from falconet.auditing import FOLDS, find_contradictions, find_label_errors, part
 from falconet.data import Split
 from falconet.data.loader import Inputs
-from falconet.data.splits import complete_splits, mix, unite
+from falconet.data.splits import complete_splits, mix, unite_split
 from falconet.errors import DataError
 from tests.data.builders import make_dataset, make_split
 
@@ -96,7 +96,7 @@ def group(rows: list[tuple[int, int, int]]) -> Split:
 def test_equal_samples_bring_groups_together() -> None:
     # Person 1 shares a sample with 2, and 2 another one with 3; a sample of nobody is equal to one of 4.
     rows = [(0, 1, 1), (0, 1, 2), (1, 2, 2), (1, 2, 3), (0, 3, 3), (1, 4, 4), (1, 0, 4), (0, 0, 5), (0, 5, 6)]
-    names = unite(group(rows))
+    names = unite_split(group(rows))
     assert [names.tolist().index(name) for name in names.tolist()] == [0, 0, 0, 0, 0, 5, 5, 7, 8]
 
 

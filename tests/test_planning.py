@@ -18,7 +18,7 @@ from falconet import planning
 from falconet.data import Dataset, load_dataset
 from falconet.data.augmentation import POLICIES
 from falconet.errors import ConfigError, DataError, PathError, RunExistsError, UnknownNameError, UsageError
-from falconet.planning import parse_assignments, plan_run, read_settings, write_config
+from falconet.planning import CONFIG_FILE, parse_assignments, plan_run, read_begun, read_settings, write_config
 from falconet.training import TrainConfig
 
 FolderMaker = Callable[..., Path]
@@ -359,3 +359,13 @@ def test_the_written_configuration_is_complete(tmp_path: Path) -> None:
     assert content["source"] == "digits"
     assert content["fingerprint"] == plan.dataset.fingerprint
     assert set(content["training"]) == {field.name for field in dataclasses.fields(plan.config.training)}
+
+
+@pytest.mark.parametrize(("written", "rule"), [({}, "apart"), ({"near_duplicates": "together"}, "together")])
+def test_runs_of_before_go_on_with_the_splits_that_they_began_with(
+    written: dict[str, str], rule: str, tmp_path: Path
+) -> None:
+    facts = {"source": "photos", "fingerprint": "0", "recipe": None, "data": {"split_seed": 3, **written}}
+    (tmp_path / CONFIG_FILE).write_text(yaml.safe_dump(facts), encoding="utf-8")
+    assert read_begun(tmp_path, "resume") == {"data": {"split_seed": 3, "near_duplicates": rule}}
+    assert read_begun(tmp_path, "overwrite") == {}

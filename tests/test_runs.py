@@ -22,8 +22,9 @@ from falconet import Callback, ImageSpec, RunResult, create_model, load_artifact
 from falconet.data.texts import TextEncoder, read_vocabulary
 from falconet.errors import ConfigError, DivergedError, InterruptedRunError, RunExistsError, StorageError, UsageError
 from falconet.models.pretrained import IMAGENET_MEAN, IMAGENET_STD, Pretrained, from_bert, load_pretrained
-from falconet.planning import plan_run
-from falconet.runs import build, find_weights, follow, image_size, prepare
+from falconet.planning import ModelConfig, plan_run
+from falconet.runs import build, draft_spec, find_weights, follow, image_size, prepare
+from falconet.spec import ResizeMode
 from falconet.training.distributed import Team
 from tests.models.test_minilm import VOCABULARY, make_bert
 
@@ -83,6 +84,25 @@ def test_all_processes_carry_out_the_leaders_plan(tmp_path: Path) -> None:
     other = plan_run("digits", settings={"data": {"split_seed": 7}}, out=tmp_path / "other")
     with pytest.raises(ConfigError, match=r"data: wanted the first process's .*split_seed=7.* start all alike"):
         follow(own, dataclasses.replace(team, told=(other.config, None, "refuse", frozenset())))
+
+
+@pytest.mark.parametrize(
+    ("asked", "weights", "mode"),
+    [
+        (None, None, "stretch"),
+        (None, Pretrained("resnet18", {}, "falconet"), "crop"),
+        (None, Pretrained("squeezenet1_0", {}, "caffe", resize_mode="stretch"), "stretch"),
+        ("pad", Pretrained("resnet18", {}, "falconet"), "pad"),
+        ("crop", None, "crop"),
+    ],
+)
+def test_images_are_scaled_as_asked_for_or_as_the_weights_were_trained(
+    asked: ResizeMode | None, weights: Pretrained | None, mode: ResizeMode
+) -> None:
+    model = ModelConfig("resnet18" if weights is None else weights.name, resize_mode=asked)
+    spec, _ = draft_spec(falconet.load_dataset("digits"), model, weights)
+    assert isinstance(spec, ImageSpec)
+    assert spec.resize_mode == mode
 
 
 def test_a_run_folder_holds_all_that_the_design_promises(trained: RunResult) -> None:

@@ -15,7 +15,7 @@ from falconet.data.preprocessing import create_preprocess
 from falconet.data.texts import train_tokenizer
 from falconet.errors import ConfigError, DataError, UsageError
 from falconet.generation.flow import FlowConfig
-from falconet.metrics.significance import PairTest
+from falconet.metrics.significance import PairTest, compare_models
 from falconet.planning import Plan, plan_run
 from falconet.runs import Added, add_samples, prepare
 from falconet.spec import ImageSpec, SeriesSpec, TextSpec
@@ -154,11 +154,11 @@ def test_an_equal_pair_is_no_gain() -> None:
     """The test that decides, on answers that differ by luck, and on some that do not."""
     rng = np.random.default_rng(0)
     first = rng.random(60) < 0.7
-    assert synthetic.compare_models(first[None], first[None]).p_value == 1
+    assert compare_models(first[None], first[None]).p_value == 1
     luck = first.copy()
     luck[:2] = True
-    assert synthetic.compare_models(luck[None], first[None]).p_value > synthetic.SIGNIFICANT
-    assert synthetic.compare_models(np.ones((1, 60), dtype=bool), first[None]).p_value < synthetic.SIGNIFICANT
+    assert compare_models(luck[None], first[None]).p_value > synthetic.SIGNIFICANT
+    assert compare_models(np.ones((1, 60), dtype=bool), first[None]).p_value < synthetic.SIGNIFICANT
 
 
 def test_the_outcome_is_told_in_a_line() -> None:

@@ -147,7 +147,11 @@ def agree(source: str | Path, epochs: int | None, recipe: str | None, settings: 
             raise ConfigError(f"--set {key}: it {RESERVED[key]}; leave it out")
     loaded = load_recipe(recipe) if recipe else {}
     given = {} if epochs is None else {"training": {"epochs": epochs}}
-    from_mapping(TrainConfig, merge(merge(loaded, asked), given).get("training") or {}, "training")
+    settings = merge(merge(loaded, asked), given)
+    from_mapping(TrainConfig, settings.get("training") or {}, "training")
+    # Written down in any case: comparisons of before split otherwise.
+    data = from_mapping(DataConfig, settings.get("data") or {}, "data")
+    asked = merge({"data": {"near_duplicates": data.near_duplicates}}, asked)
     return Terms(str(source), epochs, recipe, asked)
 
 
@@ -178,6 +182,7 @@ def check_folder(out: Path, terms: Terms, contenders: Sequence[Contender]) -> No
     check_recipes(out, terms, contenders)
     record = read_json(out / TERMS_FILE)
     before = flatten({key: value for key, value in record.items() if key != "recipes"})
+    before.setdefault("settings.data.near_duplicates", "apart")
     now = flatten(to_mapping(terms))
     free = {f"settings.training.{name}" for name in FREE}
     for key in sorted((before.keys() | now.keys()) - free - {"fingerprint"}):

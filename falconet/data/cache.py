@@ -41,7 +41,7 @@ from falconet.data.images import decode_image
 from falconet.data.preprocessing import Preprocess, strip_name
 from falconet.errors import DataError, StorageError
 from falconet.spec import ImageSpec, PixelType
-from falconet.storage import find_caches, storage_error, write_text
+from falconet.storage import cache_folder, storage_error, write_text
 
 LAYOUT = 2
 """Part of each key: raised when the same samples and settings would give other bytes."""
@@ -56,12 +56,6 @@ RESIDENT_BYTES = 8 << 20
 """So much is read through a map before its pages are given back; up to four times as much lies in memory by then."""
 UNUSED_DAYS = 30
 """A cache that nobody has opened for so long is removed when another one is made."""
-
-
-def cache_folder() -> Path:
-    """Return where caches are kept: FALCONET_CACHE, else a folder of the user's caches."""
-    named = os.environ.get("FALCONET_CACHE")
-    return Path(named) if named else find_caches() / "falconet" / "pixels"
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,7 +119,8 @@ def count_bytes(spec: ImageSpec) -> int:
 def make_key(hashes: UInt64[np.ndarray, " samples"], spec: ImageSpec) -> str:
     """Return 32 hexadecimal digits for these contents in this order, made into this shape."""
     deep = () if spec.value_range is None else (spec.value_range,) if spec.dtype == "uint8" else (spec.value_range, 16)
-    settings = json.dumps([LAYOUT, spec.shape, spec.margin, *deep]).encode()
+    kept = () if spec.resize_mode == "stretch" else (spec.resize_mode,)
+    settings = json.dumps([LAYOUT, spec.shape, spec.margin, *deep, *kept]).encode()
     return hashlib.blake2b(settings + hashes.tobytes(), digest_size=16).hexdigest()
 
 

@@ -11,10 +11,9 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
 from falconet.data.dataset import Dataset, Unreadable
-from falconet.data.duplicates import find_alike, find_equal
 from falconet.data.sources import load_dataset
 from falconet.data.splits import DataConfig
-from falconet.data.survey import Place, Survey, list_places, list_unreadable, survey, to_name
+from falconet.data.survey import Place, Survey, find_near, list_places, list_unreadable, survey, to_name
 
 SHAPES = 20
 """Sizes of images that are listed one by one."""
@@ -226,21 +225,12 @@ def find_absent(dataset: Dataset, counts: Mapping[str, Int64[np.ndarray, " class
 
 
 def find_near_duplicates(dataset: Dataset, found: Survey) -> tuple[NearDuplicate, ...]:
-    """Return pairs of samples that are nearly equal, of equal samples only the first being looked at.
-
-    Images are compared as `falconet.data.duplicates` says, texts without case, punctuation and spaces, series
-    without offset and scale. Samples in which nothing changes are all alike and left out.
-    """
+    """Return pairs of samples that are nearly equal; see `find_near`."""
     places = list_places(dataset)
-    hashes = np.concatenate([split.hashes for split in dataset.splits.values()])
-    wanted = np.flatnonzero(found.readable & ~found.constant)
-    wanted = wanted[np.sort(np.unique(hashes[wanted], return_index=True)[1])]
-    if dataset.kind == "image":
-        pairs, distances = find_alike(found.keys[wanted], found.thumbnails[wanted])
-    else:
-        pairs = find_equal(found.keys[wanted])
-        distances = np.zeros(len(pairs))
-    ends = [(places[first], places[second]) for first, second in wanted[pairs].tolist()]
+    pairs, distances = find_near(dataset, found)
+    order = np.lexsort(pairs.T[::-1])
+    pairs, distances = pairs[order], distances[order]
+    ends = [(places[first], places[second]) for first, second in pairs.tolist()]
     near = [
         NearDuplicate((to_name(dataset, one), to_name(dataset, two)), (one[0], two[0]), round(distance, 4))
         for (one, two), distance in zip(ends, distances.tolist(), strict=True)

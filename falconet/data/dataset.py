@@ -313,6 +313,14 @@ class Dataset:
             digest.update(name.encode() + rows[np.lexsort(rows.T)].tobytes())
         return digest.hexdigest()
 
+    @property
+    def splits_fingerprint(self) -> str:
+        """32 hexadecimal digits that change when any sample moves to another split; their order does not count."""
+        digest = hashlib.blake2b(digest_size=16)
+        for name, split in sorted(self.splits.items()):
+            digest.update(name.encode() + np.sort(split.hashes).tobytes())
+        return digest.hexdigest()
+
 
 def concatenate(splits: Sequence[Split]) -> Split:
     """Return all samples of several splits of one data set, in order."""

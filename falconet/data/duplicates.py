@@ -189,6 +189,24 @@ def connect(
     return pairs[kept], distances[kept]
 
 
+def find_roots(pairs: Int64[np.ndarray, "pairs 2"], count: int) -> Int64[np.ndarray, " count"]:
+    """Return for each of `count` positions the lowest that pairs connect it with, itself where there is none.
+
+    Union-find with path halving (Tarjan and van Leeuwen, Journal of the ACM 31, 1984).
+    """
+    parents = list(range(count))
+
+    def find_root(node: int) -> int:
+        while (parent := parents[node]) != node:
+            parents[node] = node = parents[parent]
+        return node
+
+    for first, second in pairs.tolist():
+        low, high = sorted((find_root(first), find_root(second)))
+        parents[high] = low
+    return np.array([find_root(node) for node in range(count)], dtype=np.int64)
+
+
 def find_equal(keys: UInt64[np.ndarray, " samples"]) -> Int64[np.ndarray, "pairs 2"]:
     """Return pairs of neighbors among samples of equal keys; a key of 0 is equal to none."""
     order = np.argsort(keys, kind="stable")

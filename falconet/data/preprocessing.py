@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -11,8 +12,8 @@ from threading import Barrier
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float32, Int64, UInt, UInt8
-from torch import Tensor, nn
+from jaxtyping import Float32, Int64, Shaped, UInt, UInt8
+from torch import SymInt, Tensor, nn
 
 from falconet.data.dataset import ImageArray, Samples, Texts
 from falconet.data.series import fit_series
@@ -26,7 +27,8 @@ class Preprocess(nn.Module):
     """Raw images of any size to normalized input, in float32 throughout.
 
     In order: to 0..1; channels as the spec has them (gray repeated, color weighted to luma by ITU-R BT.601); scaled by
-    antialiased bilinear interpolation to `spec.inner_size`; the border repeated over `spec.margin`; `(x - mean) / std`.
+    antialiased bilinear interpolation to `spec.inner_size`, as `spec.resize_mode` says; the border repeated over
+    `spec.margin`; `(x - mean) / std`.
     """
 
     def __init__(self, spec: ImageSpec) -> None:
@@ -60,10 +62,21 @@ class Preprocess(nn.Module):
         return self.surround(x)
 
     def resize(
-        self, x: Float32[Tensor, "batch channels height width"]
-    ) -> Float32[Tensor, "batch channels inner_height inner_width"]:
-        """Scale to `spec.inner_size`; an image that has it stays as it is."""
-        return F.interpolate(x, self.spec.inner_size, mode="bilinear", antialias=True, align_corners=False)
+        self, x: Shaped[Tensor, "batch channels height width"]
+    ) -> Shaped[Tensor, "batch channels inner_height inner_width"]:
+        """Scale to `spec.inner_size`, in floating point or in 8 bits; an image that has it stays as it is."""
+        if self.spec.resize_mode == "stretch":
+            return interpolate(x, *self.spec.inner_size)
+        rows, columns = place_image(x.shape[2], x.shape[3], self.spec)
+        if self.spec.resize_mode == "crop":
+            return crop_image(x, (rows, columns), self.spec.inner_size)
+        scaled = interpolate(x, int(rows.scaled), int(columns.scaled))
+        top, left = -int(rows.start), -int(columns.start)
+        bottom, right = (
+            wanted - before - int(side.scaled)
+            for wanted, before, side in zip(self.spec.inner_size, (top, left), (rows, columns), strict=True)
+        )
+        return F.pad(scaled, (left, right, top, bottom))
 
     def surround(
         self, x: Float32[Tensor, "batch channels inner_height inner_width"]
@@ -94,7 +107,7 @@ class Preprocess(nn.Module):
         if self.spec.margin or x.shape[1] > wanted:
             return (self.scale(image) * 255).round_().to(torch.uint8)
         if x.shape[-2:] != self.spec.inner_size:
-            x = F.interpolate(x, self.spec.inner_size, mode="bilinear", antialias=True, align_corners=False)
+            x = self.resize(x)
         return x.expand(-1, wanted, -1, -1)
 
     def store(self, image: UInt[Tensor, "1 height width channels"]) -> UInt[Tensor, "1 _ _ _"]:
@@ -104,6 +117,94 @@ class Preprocess(nn.Module):
     def prepare(self, samples: Sequence[np.ndarray]) -> Float32[Tensor, "batch channels height width"]:
         """Raw images, each of its own size, scaled but not normalized."""
         return torch.cat([scale_image(image, self) for image in samples])
+
+
+def interpolate(
+    x: Shaped[Tensor, "batch channels _ _"], height: int, width: int
+) -> Shaped[Tensor, "batch channels height width"]:
+    """Return images scaled by antialiased bilinear interpolation."""
+    return F.interpolate(x, (height, width), mode="bilinear", antialias=True, align_corners=False)
+
+
+@dataclass(frozen=True, eq=False)
+class Placement:
+    """Where one side of an image comes to lie; numbers are tensors, for graphs that know them only when they run."""
+
+    found: Int64[Tensor, ""]
+    """Pixels of the image."""
+    scaled: Int64[Tensor, ""]
+    """Pixels that it is scaled to."""
+    start: Int64[Tensor, ""]
+    """The first of these that is kept; below 0: how many black ones stand before them."""
+
+
+def place_image(height: int | SymInt, width: int | SymInt, spec: ImageSpec) -> tuple[Placement, Placement]:
+    """Return where rows and columns of an image come to lie.
+
+    Sizes are rounded and middles found as torchvision's `resize` and `center_crop` do, and Pillow's `ImageOps.pad`.
+    """
+    found = [torch.scalar_tensor(side, dtype=torch.int64) for side in (height, width)]
+    sides = []
+    for own, other, wanted, across in zip(found, found[::-1], spec.inner_size, spec.inner_size[::-1], strict=True):
+        # Its length is what it becomes when the other side is scaled to what is wanted of that one.
+        if spec.resize_mode == "crop":
+            scaled = torch.div(across * own, other, rounding_mode="floor").clamp(min=wanted)
+            start = divide(scaled - wanted, 2)
+        elif spec.resize_mode == "pad":
+            scaled = divide(across * own, other).clamp(min=1, max=wanted)
+            start = -divide(wanted - scaled, 2)
+        else:
+            scaled = torch.scalar_tensor(wanted, dtype=torch.int64)
+            start = torch.zeros_like(scaled)
+        sides.append(Placement(own, scaled, start))
+    return sides[0], sides[1]
+
+
+def divide(count: Int64[Tensor, ""], by: int | Int64[Tensor, ""]) -> Int64[Tensor, ""]:
+    """Return a quotient of whole numbers, rounded as Python's `round` does: halves to the even neighbor."""
+    nearest = torch.div(2 * count + by, 2 * by, rounding_mode="floor")
+    halfway = (2 * by * nearest == 2 * count + by).to(torch.int64)
+    return nearest - halfway * (nearest - 2 * torch.div(nearest, 2, rounding_mode="floor"))
+
+
+def crop_image(
+    x: Shaped[Tensor, "batch channels height width"], sides: Sequence[Placement], size: tuple[int, int]
+) -> Shaped[Tensor, "batch channels inner_height inner_width"]:
+    """Scale images and keep what lies within `size`, without computing what does not."""
+    firsts = []
+    for axis, (side, wanted) in enumerate(zip(sides, size, strict=True), start=2):
+        scale = int(side.found) / int(side.scaled)
+        reach = max(scale, 1.0) + 1
+        first = max(math.floor((int(side.start) + 0.5) * scale - reach), 0)
+        last = min(math.ceil((int(side.start) + wanted - 0.5) * scale + reach), int(side.found))
+        firsts.append(first)
+        x = x.narrow(axis, first, last - first)
+    # One side just fits; of the other, which is cut, as many pixels are left as its middle takes.
+    height, width = (
+        wanted if int(side.scaled) == wanted else found
+        for side, wanted, found in zip(sides, size, x.shape[2:], strict=True)
+    )
+    y = interpolate(x, height, width)
+    for axis, (side, wanted, first) in enumerate(zip(sides, size, firsts, strict=True), start=2):
+        if int(side.scaled) != wanted:
+            places = torch.arange(int(side.start), int(side.start) + wanted)
+            shares = weigh_pixels(torch.arange(first, first + y.shape[axis]), places, side)
+            y = shares @ y.float() if axis == 2 else y.float() @ shares.T
+    return y if x.is_floating_point() or not y.is_floating_point() else y.round_().to(x.dtype)
+
+
+def weigh_pixels(
+    positions: Int64[Tensor, " some"], places: Int64[Tensor, " kept"], side: Placement
+) -> Float32[Tensor, "kept some"]:
+    """Return the share of pixels of a line in those at `places` of the scaled line: antialiased bilinear interpolation.
+
+    A triangle around the middle of each new pixel, as wide as two of the larger pixels, cut off at the line's ends;
+    `positions` must hold all pixels below it. Distances are whole numbers, in halves of the common measure of old and
+    new pixels, so that those in the middle of long lines are exact.
+    """
+    distances = ((2 * positions + 1) * side.scaled - ((2 * places + 1) * side.found)[:, None]).abs()
+    triangles = (1 - distances / (2 * torch.maximum(side.found, side.scaled))).clamp(min=0)
+    return triangles / triangles.sum(dim=1, keepdim=True)
 
 
 class SeriesPreprocess(nn.Module):

@@ -12,6 +12,7 @@ from pathlib import Path
 from falconet.catalog import HUB_PREFIX, SOURCE_NAMES, check_source
 from falconet.data.arrays import find_idx_images, read_idx_folder, read_npz
 from falconet.data.dataset import Dataset, describe_skipped
+from falconet.data.families import describe_crossing, find_families
 from falconet.data.files import read_folder
 from falconet.data.hub import read_hub
 from falconet.data.manifests import (
@@ -47,9 +48,10 @@ def load_dataset(
         What the source is where it leaves doubt, how splits that it lacks are made, and whether unreadable files are
         skipped or refused.
 
-    Image files are read as far as their headers; one that turns out to be damaged later is skipped then. With
-    `config.strict` all are decoded here. Raises UnknownNameError and PathError for a source that is not there,
-    DataError for one that cannot be used.
+    All samples are decoded once to find near duplicates, which stay on one side of splits that are made, unless
+    `config.near_duplicates` is `apart`; those across splits of the source's own are counted in a note. An image that
+    turns out to be damaged is skipped when it is needed, or refused here with `config.strict`. Raises UnknownNameError
+    and PathError for a source that is not there, DataError for one that cannot be used.
 
     """
     config = config or DataConfig()
@@ -57,7 +59,11 @@ def load_dataset(
     if len(dataset.classes) < 2:
         skipped = describe_skipped(dataset.unreadable)
         raise DataError(f"{source}: wanted at least two classes, found one, {dataset.classes[0]!r}{skipped}")
-    return complete_splits(dataset, config)
+    if config.near_duplicates == "apart":
+        return complete_splits(dataset, config)
+    families = find_families(dataset)
+    notes = (*dataset.notes, *describe_crossing(dataset, families))
+    return replace(complete_splits(dataset, config, families), notes=notes)
 
 
 def read_dataset(source: str | Path, *, data_root: str | Path | None = None, config: DataConfig) -> Dataset:

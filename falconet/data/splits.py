@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
-from itertools import pairwise
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Bool, Int64, UInt64
 
 from falconet.data.dataset import SPLIT_NAMES, Dataset, Split, concatenate, describe_skipped
+from falconet.data.duplicates import find_roots
+from falconet.data.families import Families, find_families
 from falconet.data.images import PIXEL_LIMIT
 from falconet.errors import ConfigError, DataError
 from falconet.schema import SPARSE, check_finite_fields
@@ -47,6 +49,10 @@ class Columns:
             raise ConfigError(f"columns: wanted a column of its own for each role, found {', '.join(chosen)}")
 
 
+Nearness = Literal["together", "apart"]
+"""What becomes of near duplicates where splits are made."""
+
+
 @dataclass(frozen=True)
 class DataConfig:
     """How a source is read and split."""
@@ -81,6 +87,12 @@ class DataConfig:
     test_fraction: float = 0.2
     """Share of each class's training samples for testing, where the source has no test split."""
 
+    near_duplicates: Nearness = "together"
+    """Whether nearly equal samples stay on one side of splits that are made, as equal ones do.
+
+    `apart`: each is placed by itself and none is looked for, as in earlier versions.
+    """
+
     value_range: tuple[float, float] | None = field(default=None, metadata={SPARSE: True})
     """Black and white of pictures with more than 8 bits a value; None: by what the training samples hold."""
 
@@ -101,14 +113,15 @@ class DataConfig:
         check_finite_fields(self)
 
 
-def complete_splits(dataset: Dataset, config: DataConfig) -> Dataset:
+def complete_splits(dataset: Dataset, config: DataConfig, families: Families | None = None) -> Dataset:
     """Return the data set with train, val and test, the missing ones carved out of train.
 
-    A sample's place follows from its content and `config.split_seed` alone; equal samples stay together, whatever their
-    labels. Where the samples belong to groups, whole groups are placed, by their names instead of their content. A
-    class keeps at least one training sample, so that one with fewer than three samples may be missing elsewhere. Raises
-    DataError where there is no training split, or a class has no training samples, or where the source's own splits
-    tear a group apart.
+    A sample's place follows from the contents of the source and `config.split_seed` alone; equal samples stay together,
+    whatever their labels, and so do nearly equal ones unless `config.near_duplicates` says otherwise (`families`: which
+    ones, where that is known already). Where the samples belong to groups, whole groups are placed, by their names
+    instead of their content. A class keeps at least one training sample, so that one with fewer than three samples, or
+    families of them, may be missing elsewhere. Raises DataError where there is no training split, or a class has no
+    training samples, or where the source's own splits tear a group apart.
     """
     if "train" not in dataset.splits:
         raise DataError(f"{dataset.source}: no training split; found {', '.join(dataset.splits)}")
@@ -116,16 +129,24 @@ def complete_splits(dataset: Dataset, config: DataConfig) -> Dataset:
     check_training_classes(dataset, rest)
     check_groups_apart(dataset)
     made: dict[str, Split] = {}
-    for name, fraction in (("test", config.test_fraction), ("val", config.val_fraction)):
-        if name in dataset.splits:
-            continue
+    missing = {name: share for name, share in list_shares(config).items() if name not in dataset.splits}
+    names = None
+    if missing and config.near_duplicates == "together":
+        names = (families or find_families(dataset)).name(rest.hashes)
+    for place, (name, fraction) in enumerate(missing.items()):
         # At most all: a large group of equal samples in the test split may leave less than the share of the whole.
         share = min(fraction * len(dataset.splits["train"]) / len(rest), 1.0)
-        chosen = choose(rest, share, config.split_seed)
+        chosen = choose(rest, names, share, config.split_seed, len(missing) - place)
         made[name], rest = rest.take(np.flatnonzero(chosen)), rest.take(np.flatnonzero(~chosen))
+        names = None if names is None else names[~chosen]
     parts: Mapping[str, Split] = {**dataset.splits, **made, "train": rest}
     ordered = {name: parts[name] for name in SPLIT_NAMES}
     return replace(dataset, splits=ordered, made=frozenset(made), split_seed=config.split_seed if made else None)
+
+
+def list_shares(config: DataConfig) -> dict[str, float]:
+    """Return the shares of the splits that may be made, in the order in which they are."""
+    return {"test": config.test_fraction, "val": config.val_fraction}
 
 
 def check_training_classes(dataset: Dataset, train: Split) -> None:
@@ -158,11 +179,109 @@ def check_groups_apart(dataset: Dataset) -> None:
         )
 
 
-def choose(split: Split, share: float, seed: int) -> Bool[np.ndarray, " samples"]:
-    """Mark `share` of a split: of each class, or of groups so that each class comes close."""
-    if split.group_names is None:
-        return choose_stratified(split.hashes, split.labels, share, seed)
-    return choose_groups(split.group_names, split.labels, share, seed)
+def choose(
+    split: Split, families: UInt64[np.ndarray, " samples"] | None, share: float, seed: int, left: int
+) -> Bool[np.ndarray, " samples"]:
+    """Mark `share` of a split: of each class, or of groups so that each class comes close.
+
+    `families` are the names of what stays together besides; None: only equal samples do. `left` families of each class
+    stay behind where it has more, for training and for splits that are yet to be made.
+    """
+    groups = split.group_names
+    if families is None:
+        if groups is None:
+            return choose_stratified(split.hashes, split.labels, share, seed)
+        return choose_groups(groups, split.labels, share, seed)
+    if groups is None:
+        return choose_families(families, split.labels, share, seed, left)
+    return choose_groups(unite(groups, families), split.labels, share, seed)
+
+
+def unite(
+    names: UInt64[np.ndarray, " samples"], others: UInt64[np.ndarray, " samples"]
+) -> UInt64[np.ndarray, " samples"]:
+    """Return a name for each sample that it shares with all that either name connects it with, over others or directly.
+
+    It is the lowest of `names` that are brought together so, whatever the order of the samples.
+    """
+    values, members = np.unique(names, return_inverse=True)
+    order = np.argsort(others, kind="stable")
+    same = others[order[1:]] == others[order[:-1]]
+    pairs = np.stack([members[order[:-1]][same], members[order[1:]][same]], axis=1)
+    united: UInt64[np.ndarray, " samples"] = values[find_roots(pairs, len(values))][members]
+    return united
+
+
+def choose_families(
+    families: UInt64[np.ndarray, " samples"],
+    labels: Int64[np.ndarray, " samples"],
+    share: float,
+    seed: int,
+    left: int = 1,
+) -> Bool[np.ndarray, " samples"]:
+    """Mark whole families that hold about `share` of each class, at least one where a class has two.
+
+    Families of a class are tried in the order of their mixed names; one is taken where that brings the class's count
+    nearer to what is wanted, until `left` of them are left. Where all are too large, the smallest is taken. Families of
+    one sample each are taken as `choose_stratified` takes them. One of several classes counts for the first of these;
+    the others then get one of theirs where that leaves something of each class behind.
+    """
+    names, members = np.unique(families, return_inverse=True)
+    sizes = np.bincount(members)
+    strata = np.full(len(names), np.iinfo(np.int64).max)
+    np.minimum.at(strata, members, labels)
+    ranks = np.empty(len(names), dtype=np.int64)
+    ranks[np.argsort(mix(names, seed), kind="stable")] = np.arange(len(names))
+    order = np.lexsort((ranks, strata))
+    chosen = np.zeros(len(names), dtype=bool)
+    for stratum in np.split(order, np.flatnonzero(np.diff(strata[order])) + 1):
+        chosen[take_share(stratum, sizes[stratum], share, left)] = True
+    mend_classes(chosen, np.unique(np.stack([labels, members], axis=1), axis=0), np.lexsort((ranks, sizes)))
+    marked: Bool[np.ndarray, " samples"] = chosen[members]
+    return marked
+
+
+def take_share(
+    families: Int64[np.ndarray, " families"], sizes: Int64[np.ndarray, " families"], share: float, left: int
+) -> list[int]:
+    """Return the families of one class that are taken, of these in the order in which they are tried."""
+    several = len(families) >= 2
+    wanted, most = max(round(share * int(sizes.sum())), int(several)), max(len(families) - left, int(several))
+    taken: list[int] = []
+    count = 0
+    for family, size in zip(families.tolist(), sizes.tolist(), strict=True):
+        if len(taken) < most and abs(count + size - wanted) < abs(count - wanted):
+            taken.append(family)
+            count += size
+    return taken if taken or not several else [int(families[sizes.argmin()])]
+
+
+def mend_classes(
+    chosen: Bool[np.ndarray, " families"],
+    present: Int64[np.ndarray, "entries 2"],
+    order: Int64[np.ndarray, " families"],
+) -> None:
+    """Let each class have a chosen family where it can, and one that is left in any case; changes `chosen`.
+
+    `present` are the classes with the families that have samples of them; `order` says which families are tried first.
+    """
+    classes, families = present.T
+    places = np.empty(len(order), dtype=np.int64)
+    places[order] = np.arange(len(order))
+    total = np.bincount(classes)
+
+    def count(marked: Bool[np.ndarray, " families"]) -> Int64[np.ndarray, " classes"]:
+        return np.bincount(classes[marked[families]], minlength=len(total))
+
+    for label in np.flatnonzero((count(chosen) == 0) & (total >= 2)):
+        own = families[classes == label]
+        for family in own[np.argsort(places[own])]:
+            if (count(~chosen)[classes[families == family]] >= 2).all():
+                chosen[family] = True
+                break
+    for label in np.flatnonzero((count(~chosen) == 0) & (total > 0)):
+        own = families[classes == label]
+        chosen[own[places[own].argmin()]] = False
 
 
 def choose_stratified(
@@ -246,29 +365,13 @@ def mix(hashes: UInt64[np.ndarray, " samples"], seed: int) -> UInt64[np.ndarray,
         return z ^ (z >> np.uint64(31))
 
 
-def unite(split: Split) -> UInt64[np.ndarray, " samples"]:
+def unite_split(split: Split) -> UInt64[np.ndarray, " samples"]:
     """Return a name for each sample that it shares with those of its group, with equal ones, with the groups of these.
 
     The name is the lowest of the groups that are brought together so; whatever the order of the samples.
     """
-    names = split.group_names
-    assert names is not None
-    groups, members = np.unique(names, return_inverse=True)
-    parents = list(range(len(groups)))
-
-    def find_root(node: int) -> int:
-        while (parent := parents[node]) != node:
-            parents[node] = node = parents[parent]
-        return node
-
-    order = np.argsort(split.hashes, kind="stable")
-    for first, second in pairwise(order.tolist()):
-        if split.hashes[first] == split.hashes[second]:
-            low, high = sorted((find_root(int(members[first])), find_root(int(members[second]))))
-            parents[high] = low
-    roots = np.array([find_root(node) for node in range(len(groups))], dtype=np.int64)
-    united: UInt64[np.ndarray, " samples"] = groups[roots][members]
-    return united
+    assert split.group_names is not None
+    return unite(split.group_names, split.hashes)
 
 
 def deal(
@@ -298,7 +401,7 @@ def fold_dataset(dataset: Dataset, count: int) -> tuple[Dataset, ...]:
     too few different samples to be in training every time.
     """
     pool = concatenate([dataset.splits[name] for name in ("train", "val")])
-    names = unite(pool) if pool.group_names is not None else pool.hashes
+    names = unite_split(pool) if pool.group_names is not None else pool.hashes
     folds = deal(names, pool.labels, count)
     parts = []
     for number in range(count):

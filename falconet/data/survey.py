@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -12,13 +13,25 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float32, Int64, UInt, UInt8, UInt64
+from jaxtyping import Bool, Float32, Float64, Int64, UInt, UInt8, UInt64
 
-from falconet.data.dataset import Dataset, Samples, Unreadable, to_text
-from falconet.data.duplicates import SIDE, hash_copies, hash_series, hash_text, make_thumbnails, shrink
+from falconet.data.dataset import Dataset, Encoded, Samples, Unreadable, to_text
+from falconet.data.duplicates import (
+    SIDE,
+    find_alike,
+    find_equal,
+    hash_copies,
+    hash_series,
+    hash_text,
+    make_thumbnails,
+    shrink,
+)
 from falconet.data.series import count_steps
 from falconet.errors import DataError
 from falconet.spec import Kind
+
+LARGE = 1 << 14
+"""Pixels from which on threads are worth their while."""
 
 SPAN = 32
 """Samples that a worker looks at before it hands over what it found."""
@@ -73,9 +86,17 @@ class Survey:
 
 
 def survey(dataset: Dataset) -> Survey:
-    """Decode every sample, in parallel."""
-    with ThreadPoolExecutor() as pool:
-        parts = list(pool.map(lambda span: survey_span(span[0], span[1], dataset.kind), cut_spans(dataset)))
+    """Decode every sample, in parallel where most of the time is decoding."""
+
+    def look(span: tuple[Samples, range]) -> Survey:
+        return survey_span(*span, dataset.kind)
+
+    if math.prod(dataset.size) < LARGE or not any(isinstance(s.samples, Encoded) for s in dataset.splits.values()):
+        # What is small or in memory leaves nearly all to Python, where threads take twice as long as none.
+        parts = list(map(look, cut_spans(dataset)))
+    else:
+        with ThreadPoolExecutor() as pool:
+            parts = list(pool.map(look, cut_spans(dataset)))
     offsets = np.cumsum([0, *(len(part.keys) for part in parts)]).tolist()
     return Survey(
         reasons={
@@ -91,6 +112,24 @@ def survey(dataset: Dataset) -> Survey:
         keys=np.concatenate([part.keys for part in parts]),
         thumbnails=np.concatenate([part.thumbnails for part in parts]),
     )
+
+
+def find_near(dataset: Dataset, found: Survey) -> tuple[Int64[np.ndarray, "pairs 2"], Float64[np.ndarray, " pairs"]]:
+    """Return the positions of nearly equal samples in pairs, and the distances of images in 0..1, of others 0.
+
+    Images are compared as `falconet.data.duplicates` says, texts without case, punctuation and spaces, series without
+    offset and scale. Of equal samples only the first is looked at; samples in which nothing changes are all alike and
+    left out. Which contents are paired does not depend on the order of the samples.
+    """
+    hashes = np.concatenate([split.hashes for split in dataset.splits.values()])
+    wanted = np.flatnonzero(found.readable & ~found.constant)
+    wanted = wanted[np.unique(hashes[wanted], return_index=True)[1]]
+    if dataset.kind == "image":
+        pairs, distances = find_alike(found.keys[wanted], found.thumbnails[wanted])
+    else:
+        pairs = find_equal(found.keys[wanted])
+        distances = np.zeros(len(pairs))
+    return np.sort(wanted[pairs], axis=1), distances
 
 
 def find_unreadable(dataset: Dataset) -> tuple[Unreadable, ...]:

@@ -359,11 +359,16 @@ def check_found_again(dataset: Dataset, config: DataConfig, origin: DataOrigin, 
             f"the model was trained with data.{key}={before}, not {after}, so training samples would stand in the "
             f"{split} split; leave that setting out"
         )
+    if origin.splits_fingerprint not in (None, dataset.splits_fingerprint):
+        raise DataError(
+            f"{dataset.source}: wanted the {split} split of training, found another, as near duplicates look otherwise "
+            "where images are decoded or computed with otherwise: judge where the model was trained, or on --split all"
+        )
 
 
 def find_changed_setting(config: DataConfig, origin: DataOrigin) -> str | None:
     """Return a setting by which splits are made otherwise than they were for training; None where there is none."""
-    keys = ("split_seed", "val_fraction", "test_fraction")
+    keys = ("split_seed", "val_fraction", "test_fraction", "near_duplicates")
     return next((key for key in keys if getattr(origin.config, key) != getattr(config, key)), None)
 
 

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float32, UInt
-from torch import SymInt, Tensor, nn
+from jaxtyping import Float32, Int64, UInt
+from torch import Tensor, nn
 
 from falconet.artifact import Artifact
-from falconet.data.preprocessing import WHITES, Preprocess, SeriesPreprocess
+from falconet.data.preprocessing import WHITES, Placement, Preprocess, SeriesPreprocess, place_image, weigh_pixels
 from falconet.spec import ImageSpec, InputSpec, SeriesSpec
 
 INPUTS = {"image": "image", "series": "series", "text": "tokens"}
@@ -76,20 +76,23 @@ class AnyImage(Preprocess):
     def resize(
         self, x: Float32[Tensor, "batch channels height width"]
     ) -> Float32[Tensor, "batch channels inner_height inner_width"]:
-        height, width = self.spec.inner_size
-        return weigh_pixels(x.shape[2], height) @ x @ weigh_pixels(x.shape[3], width).T
+        rows, columns = (
+            self.weigh(torch.arange(found), side, wanted)
+            for found, side, wanted in zip(
+                x.shape[2:], place_image(x.shape[2], x.shape[3], self.spec), self.spec.inner_size, strict=True
+            )
+        )
+        return rows @ x @ columns.T
 
-
-def weigh_pixels(found: int | SymInt, wanted: int) -> Float32[Tensor, "wanted found"]:
-    """Return the share of each pixel of a line in each pixel of a scaled line: antialiased bilinear interpolation.
-
-    A triangle around the middle of each new pixel, as wide as two of the larger pixels, cut off at the line's ends.
-    """
-    scale = torch.scalar_tensor(found, dtype=torch.float32) / wanted
-    middles = (torch.arange(wanted) + 0.5) * scale
-    distances = (torch.arange(found) + 0.5 - middles[:, None]).abs() / scale.clamp(min=1)
-    triangles = (1 - distances).clamp(min=0)
-    return triangles / triangles.sum(dim=1, keepdim=True)
+    def weigh(
+        self, positions: Int64[Tensor, " found"], side: Placement, wanted: int
+    ) -> Float32[Tensor, "wanted found"]:
+        """Return the share of each pixel of a line in each of the model's; those that are padding have none."""
+        places = torch.arange(wanted) + side.start
+        if self.spec.resize_mode != "pad":
+            return weigh_pixels(positions, places, side)
+        kept = places.clamp(min=0).minimum(side.scaled - 1)
+        return weigh_pixels(positions, kept, side) * (places == kept).to(torch.float32)[:, None]
 
 
 def make_graph(artifact: Artifact, *, raw: bool = False) -> Graph:

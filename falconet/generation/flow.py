@@ -230,7 +230,7 @@ def draw_images(
     device = next(flow.network.parameters()).device
     generator = torch.Generator().manual_seed(seed)
     made = []
-    for part in labels.split(BATCH):
+    for part in torch.split(labels, BATCH):
         interruption.check()
         x = torch.randn(len(part), *flow.shape, generator=generator).to(device)
         given = part.to(device)

@@ -133,7 +133,7 @@ def find_nearest(
 ) -> tuple[Int64[Tensor, " samples"], Float32[Tensor, " samples"]]:
     """Return which of the known images is nearest to each, and the root mean square of the difference of pixels."""
     values = known[0].numel()
-    found = [torch.cdist(part.flatten(1), known.flatten(1)).min(dim=1) for part in images.split(256)]
+    found = [torch.cdist(part.flatten(1), known.flatten(1)).min(dim=1) for part in torch.split(images, 256)]
     return torch.cat([each.indices for each in found]), torch.cat([each.values for each in found]) / values**0.5
 
 

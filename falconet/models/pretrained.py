@@ -51,7 +51,7 @@ from falconet.models.published import (
 from falconet.models.registry import check_options, check_pretrained, find_model, list_options
 from falconet.models.table import MODELS
 from falconet.schema import from_mapping
-from falconet.spec import ImageSpec
+from falconet.spec import ImageSpec, ResizeMode
 from falconet.storage import check_safetensors, read_json, read_regular, read_settled
 
 IMAGENET_CLASSES = 1000
@@ -80,6 +80,8 @@ class Pretrained:
     """Classes in the order of the outputs; None: not known."""
     size: tuple[int, ...] | None = None
     """Height and width in pixels, or the most tokens of a text; None: the architecture's native ones."""
+    resize_mode: ResizeMode = "crop"
+    """How images got that size in training; nearly all published networks were shown the middle of photographs."""
     notes: tuple[str, ...] = ()
     """What was taken for granted."""
     vocabulary: tuple[str, ...] | None = None
@@ -108,7 +110,8 @@ class Pretrained:
         if self.labels is None:
             raise ConfigError(f"{self.name}: the weights do not say what their classes are called")
         height, width = self.size or find_model(self.name).input[1:]
-        return ImageSpec((len(self.mean), height, width), self.labels, self.mean, self.std)
+        shape = len(self.mean), height, width
+        return ImageSpec(shape, self.labels, self.mean, self.std, resize_mode=self.resize_mode)
 
 
 def load_pretrained(name: str, source: str | Path) -> Pretrained:
@@ -200,7 +203,8 @@ def from_record(name: str, record: Mapping[str, Any], spec: ImageSpec, state: St
     options = check_record(name, record.get("options", {}), path)
     if "stem" in list_options(name):  # Chosen by the size that it was trained at, not by that of another network.
         options = {**options, "stem": choose_stem(options.get("stem", "auto"), spec.shape[1:])}
-    found = Pretrained(name, state, "falconet", options, spec.mean, spec.std, spec.labels, spec.shape[1:])
+    statistics = spec.mean, spec.std
+    found = Pretrained(name, state, "falconet", options, *statistics, spec.labels, spec.shape[1:], spec.resize_mode)
     check_fit(found, str(path.parent if path.name == CONFIG_FILE else path))
     return found
 
@@ -410,7 +414,7 @@ def from_state(name: str, state: State, source: str, size: tuple[int, ...] | Non
     if layout.name == "tensorflow" and find_model(name).options.get("lite"):
         mean, std = LITE_MEAN, LITE_STD
     found = Pretrained(name, layout.rename(name, state), layout.name, layout.options, mean, std, size=size)
-    found = choose_options(found)
+    found = choose_options(replace(found, resize_mode=layout.resize_mode))
     check_fit(found, source)
     labels = imagenet_labels() if found.num_classes == IMAGENET_CLASSES else None
     return replace(found, labels=labels)
@@ -614,6 +618,7 @@ class Layout:
     options: Mapping[str, Any] = field(default_factory=dict)
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
+    resize_mode: ResizeMode = "crop"
 
 
 TENSORFLOW_OPTIONS: Mapping[str, Any] = MappingProxyType({"padding": "same", "norm_eps": 1e-3})
@@ -719,7 +724,7 @@ OWN = Layout("falconet", "", rename_own)
 LAYOUTS = (
     Layout("timm", "conv_stem.weight", partial(rename_blocks, TIMM), MappingProxyType({"norm_eps": 1e-5})),
     Layout("tensorflow", "_conv_stem.weight", partial(rename_blocks, TENSORFLOW), TENSORFLOW_OPTIONS),
-    Layout("caffe", "fire2/squeeze1x1.weight", rename_caffe, {}, CAFFE_MEAN, CAFFE_STD),
+    Layout("caffe", "fire2/squeeze1x1.weight", rename_caffe, {}, CAFFE_MEAN, CAFFE_STD, "stretch"),
 )
 
 

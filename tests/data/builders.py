@@ -16,16 +16,17 @@ from PIL import Image
 
 from falconet.data import Dataset, ImageArray, Split
 from falconet.data.dataset import SeriesArray, Texts, hash_arrays, hash_bytes
+from falconet.data.splits import mix
 from falconet.errors import DataError
 
 
 def make_split(
     labels: Sequence[int], content: Sequence[int] | None = None, size: tuple[int, int] = (4, 4), channels: int = 1
 ) -> Split:
-    """Return a split of arrays; samples with equal `content` have equal pixels, None: all differ."""
-    content = range(len(labels)) if content is None else content
-    images = np.zeros((len(labels), *size, channels), dtype=np.uint8)
-    images[:, 0, :4, 0] = np.array(content, dtype="<u4").view(np.uint8).reshape(-1, 4)
+    """Return a split of arrays of noise; samples with equal `content` have equal pixels, None: all differ."""
+    numbers = np.array(range(len(labels)) if content is None else content, dtype=np.uint64)
+    places = numbers[:, None] << np.uint64(20) | np.arange(np.prod(size) * channels, dtype=np.uint64)
+    images = (mix(places.ravel(), seed=0) >> np.uint64(56)).astype(np.uint8).reshape(len(labels), *size, channels)
     names = np.array([f"made[{index}]" for index in range(len(labels))])
     return Split(ImageArray(images, names), np.array(labels, dtype=np.int64), hash_arrays(images))
 

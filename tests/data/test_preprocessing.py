@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image, ImageOps
 from torchvision.transforms.v2 import functional as judge
 
 from falconet.data import ImageArray, ImageFiles, Texts, load_dataset
@@ -60,6 +61,54 @@ def test_preprocessing_is_that_of_torchvision(found: int, wanted: int, size: tup
     assert x.dtype == torch.float32
     # Torchvision rounds the luma weights to four digits; ours are BT.601's.
     torch.testing.assert_close(x, judged(images, target), atol=1e-5 if found == wanted else 1e-3, rtol=0)
+
+
+def keep_proportions(mode: Literal["crop", "pad"], height: int, width: int) -> ImageSpec:
+    return replace(spec(3, height, width), mean=(0.0,) * 3, std=(1.0,) * 3, resize_mode=mode)
+
+
+@pytest.mark.parametrize("wanted", [(24, 24), (24, 20), (32, 48)])
+@pytest.mark.parametrize("size", [(50, 80), (81, 50), (33, 33), (7, 100), (200, 151), (24, 20), (1, 30), (31, 16)])
+def test_cropping_is_that_of_torchvision(size: tuple[int, int], wanted: tuple[int, int]) -> None:
+    images, (height, width), (rows, columns) = noise(2, *size, 3), size, wanted
+    wide = height * columns <= width * rows
+    covering = [rows, int(rows * width / height)] if wide else [int(columns * height / width), columns]
+    x = judge.resize(judge.to_dtype(images.permute(0, 3, 1, 2), torch.float32, scale=True), covering, antialias=True)
+    found = Preprocess(keep_proportions("crop", *wanted))(images)
+    torch.testing.assert_close(found, judge.center_crop(x, list(wanted)), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("wanted", [(24, 24), (24, 20), (32, 48)])
+@pytest.mark.parametrize("size", [(50, 80), (81, 50), (33, 33), (7, 100), (200, 151), (24, 20), (1, 30), (31, 16)])
+def test_padding_is_that_of_pillow(size: tuple[int, int], wanted: tuple[int, int]) -> None:
+    image = noise(1, *size, 3)
+    picture = ImageOps.pad(Image.fromarray(image[0].numpy()), wanted[::-1], Image.Resampling.BILINEAR)
+    found = Preprocess(keep_proportions("pad", *wanted))(image)[0].permute(1, 2, 0)
+    # Pillow rounds to a gray level after each side.
+    np.testing.assert_allclose(255 * found.numpy(), np.asarray(picture), atol=1.01)
+
+
+@pytest.mark.parametrize("mode", ["crop", "pad"])
+def test_images_of_the_models_proportions_are_scaled_alike_in_all_ways(mode: Literal["crop", "pad"]) -> None:
+    images = noise(2, 60, 50, 3)
+    stretched = Preprocess(replace(keep_proportions(mode, 24, 20), resize_mode="stretch"))(images)
+    torch.testing.assert_close(Preprocess(keep_proportions(mode, 24, 20))(images), stretched, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("mode", ["crop", "pad"])
+@pytest.mark.parametrize("size", [(40, 90), (90, 40), (9, 30)])
+def test_8_bits_keep_proportions_within_a_gray_level(mode: Literal["crop", "pad"], size: tuple[int, int]) -> None:
+    image, preprocess = noise(1, *size, 3), Preprocess(keep_proportions(mode, 24, 20))
+    assert (preprocess.scale_bytes(image) - 255 * preprocess.scale(image)).abs().max() <= 1.01
+
+
+def test_the_middle_of_a_long_line_costs_little() -> None:
+    line = torch.arange(300_000).remainder(256).to(torch.uint8).view(1, 1, -1, 1).expand(-1, -1, -1, 3)
+    middle = Preprocess(keep_proportions("crop", 64, 64)).scale(line.contiguous())
+    # Enlarged 64 times, and cut to the width of one pixel.
+    assert middle.shape == (1, 3, 64, 64)
+    assert np.ptp(255 * middle.numpy()) <= 1.5
+    assert 255 * float(middle.mean()) == pytest.approx((150_000 - 0.5) % 256, abs=1)
 
 
 def test_luma_is_that_of_bt_601() -> None:

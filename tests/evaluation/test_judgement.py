@@ -194,6 +194,18 @@ def with_origin(artifact: Artifact, origin: DataOrigin) -> Artifact:
     return dataclasses.replace(artifact, config=dataclasses.replace(artifact.config, provenance=provenance))
 
 
+def test_splits_that_came_out_otherwise_are_refused(trained: RunResult) -> None:
+    artifact = load_artifact(trained.out)
+    origin = artifact.config.provenance.data
+    assert origin.near_duplicates == "together"
+    assert evaluate(artifact, "digits", split="val").n > 0
+    other = with_origin(artifact, dataclasses.replace(origin, splits_fingerprint="0" * 32))
+    with pytest.raises(DataError, match="wanted the val split of training, found another"):
+        evaluate(other, "digits", split="val")
+    with pytest.raises(DataError, match=r"trained with data\.near_duplicates=together, not apart"):
+        evaluate(artifact, "digits", split="val", settings={"near_duplicates": "apart"})
+
+
 def copy_with_new_ones(folder: Path, copy: Path, count: int = 3) -> Path:
     """Copy a folder of class 3 under another name and with further pictures."""
     shutil.copytree(folder, copy)

@@ -65,7 +65,7 @@ def pictures() -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), dtype=np.uint8)
 
 
-def check(found: Predictions, artifact: Artifact, raw: Sequence[Any]) -> None:
+def check(found: Predictions, artifact: Artifact, raw: Sequence[Any] | np.ndarray) -> None:
     """Compare with what the network itself answers about each raw sample alone."""
     labels, own = artifact.config.input.labels, ask_own(artifact, raw)
     assert [row.label for row in found.predictions] == [labels[index] for index in own.argmax(axis=1)]

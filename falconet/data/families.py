@@ -1,0 +1,138 @@
+"""Families of equal and nearly equal samples, which splits must not tear apart. Importing this imports no torch.
+
+A photograph and its smaller copy, a text and the same one in capitals, a recording in other units: what a model learned
+from one it knows of the other. They are found as `falconet data` finds near duplicates. What was found is kept among
+the user's caches, in a file named by a hash of all contents, so that a source is looked through once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Int64, UInt64
+
+from falconet.data.dataset import Dataset
+from falconet.data.duplicates import find_roots
+from falconet.data.survey import find_near, survey
+from falconet.errors import StorageError
+from falconet.storage import cache_folder, write_bytes
+
+MOST_SAMPLES = 50_000
+"""Of a source in which near duplicates are looked for; so many small ones in memory took 2 (texts) to 13 seconds
+(series) of a processor's time on a busy machine, images 8, small JPEG files, which must be decoded, 38."""
+MOST_VALUES = 1 << 34
+"""Pixels, steps or characters of all its samples, as the median has them: some minutes of decoding photographs."""
+RULE = 1
+"""Part of each file's name: raised when the same samples would give other pairs."""
+FEW = 256
+"""So few samples are looked through again rather than kept."""
+SUM_BYTES = 16
+UNUSED_DAYS = 30
+"""A file so old is removed when another one is made."""
+
+
+@dataclass(frozen=True, eq=False)
+class Families:
+    """The different contents of a source, and which of them nearly equal each other."""
+
+    contents: UInt64[np.ndarray, " contents"]
+    """Hashes, ascending."""
+    pairs: Int64[np.ndarray, "pairs 2"]
+    """Positions of nearly equal ones; of a family of m contents, m - 1 pairs that connect it."""
+    complete: bool = True
+    """Whether near duplicates were looked for: not in sources beyond MOST_SAMPLES or MOST_VALUES."""
+
+    def name(self, hashes: UInt64[np.ndarray, " samples"]) -> UInt64[np.ndarray, " samples"]:
+        """Return the name of each sample's family: the lowest of its members' hashes."""
+        names: UInt64[np.ndarray, " contents"] = self.contents[find_roots(self.pairs, len(self.contents))]
+        return names[np.searchsorted(self.contents, hashes)]
+
+
+def find_families(dataset: Dataset) -> Families:
+    """Return the families among all samples of a source; which ones follows from the samples' content alone."""
+    contents = np.unique(np.concatenate([split.hashes for split in dataset.splits.values()]))
+    count = sum(map(len, dataset.splits.values()))
+    if count > MOST_SAMPLES or count * math.prod(dataset.size) > MOST_VALUES:
+        return Families(contents, np.empty((0, 2), dtype=np.int64), complete=False)
+    path = cache_folder() / f"{make_key(dataset, contents)}.pairs"
+    pairs = load_pairs(path, len(contents)) if count > FEW else None
+    if pairs is None:
+        pairs = find_pairs(dataset, contents)
+        if count > FEW:
+            save_pairs(path, pairs)
+    return Families(contents, pairs)
+
+
+def find_pairs(dataset: Dataset, contents: UInt64[np.ndarray, " contents"]) -> Int64[np.ndarray, "pairs 2"]:
+    """Decode all samples and return the positions of nearly equal contents."""
+    hashes = np.concatenate([split.hashes for split in dataset.splits.values()])
+    near, _ = find_near(dataset, survey(dataset))
+    return np.searchsorted(contents, hashes[near]).astype(np.int64)
+
+
+def describe_crossing(dataset: Dataset, families: Families) -> tuple[str, ...]:
+    """Return what there is to say of near duplicates across splits of the source's own; nothing where there are none.
+
+    In a source that is too large to look for them, that is what is said.
+    """
+    if not families.complete:
+        return (
+            f"near duplicates are looked for in up to {MOST_SAMPLES:,} samples of {MOST_VALUES:,} values: here only "
+            "equal samples are kept on one side of a split",
+        )
+    present = {name: np.isin(families.contents, split.hashes) for name, split in dataset.splits.items()}
+    ends = [inside[families.pairs].any(axis=1) for inside in present.values()]
+    crossing = int((np.sum(ends, axis=0, dtype=np.int64) > 1).sum()) if ends else 0
+    if not crossing:
+        return ()
+    judged = "test" if "test" in dataset.splits else "val"
+    split = dataset.splits[judged]
+    others = np.concatenate([other.hashes for name, other in dataset.splits.items() if name != judged])
+    known = int(np.isin(families.name(split.hashes), families.name(others)).sum())
+    return (
+        f"caution: {crossing:,} pairs of nearly equal samples stand in different splits of the source's own; {known:,} "
+        f"of {len(split):,} {judged} samples equal or nearly equal others, so that they are easier than new ones "
+        "(`falconet data` lists the pairs)",
+    )
+
+
+def make_key(dataset: Dataset, contents: UInt64[np.ndarray, " contents"]) -> str:
+    """Return 32 hexadecimal digits for contents and all by which they are decoded."""
+    import PIL
+
+    settings = [RULE, dataset.kind, dataset.value_range, dataset.rate, PIL.__version__]
+    return hashlib.blake2b(json.dumps(settings).encode() + contents.tobytes(), digest_size=16).hexdigest()
+
+
+def load_pairs(path: Path, count: int) -> Int64[np.ndarray, "pairs 2"] | None:
+    """Return the pairs among `count` contents in a file; None where there is no whole one."""
+    with suppress(OSError):
+        content = path.read_bytes()
+        if checksum(content[SUM_BYTES:]) == content[:SUM_BYTES] and len(content) % 16 == 0:
+            pairs = np.frombuffer(content[SUM_BYTES:], dtype="<i8").reshape(-1, 2).astype(np.int64)
+            return pairs if pairs.min(initial=0) >= 0 and pairs.max(initial=-1) < count else None
+    return None
+
+
+def save_pairs(path: Path, pairs: Int64[np.ndarray, "pairs 2"]) -> None:
+    """Keep pairs in a file, and remove old files; where there is no room for it, they will be looked for again."""
+    content = pairs.astype("<i8").tobytes()
+    with suppress(OSError, StorageError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_bytes(path, checksum(content) + content)
+        oldest = time.time() - UNUSED_DAYS * 86400
+        for other in path.parent.glob(f"*{path.suffix}"):
+            if other.stat().st_mtime < oldest:
+                other.unlink(missing_ok=True)
+
+
+def checksum(content: bytes) -> bytes:
+    """Return SUM_BYTES bytes of BLAKE2b."""
+    return hashlib.blake2b(content, digest_size=SUM_BYTES).digest()
