@@ -26,8 +26,10 @@ FolderMaker = Callable[..., Path]
 
 def test_everything_follows_from_the_data(make_folder: FolderMaker) -> None:
     small, large = plan_run("digits"), plan_run(make_folder(size=(90, 60)))
-    assert small.config.model.name == large.config.model.name == "lenet_relu"
-    assert (small.config.model.input_size, large.config.model.input_size) == (None, 48)
+    assert (small.config.model.name, large.config.model.name) == ("lenet_relu", "efficientnet_lite0")
+    assert (small.config.model.input_size, large.config.model.input_size) == (None, 96)
+    assert [config.model.name for config in small.rivals] == ["linear"]
+    assert large.rivals == ()
     assert plan_run(make_folder("again", size=(90, 60)), model="lenet5").config.model.input_size is None
     assert small.config.augmentation == POLICIES["image"]["digits"]
     assert large.config.augmentation == POLICIES["image"]["light"]
@@ -99,7 +101,7 @@ def test_a_resumed_run_keeps_its_weights_and_its_rate(tmp_path: Path) -> None:
 
 def test_output_folder_is_named_after_source_and_model(make_folder: FolderMaker) -> None:
     assert plan_run("digits", model="lenet5").out == Path("runs/digits-lenet5")
-    assert plan_run(make_folder("my photos!")).out == Path("runs/my-photos--lenet_relu")
+    assert plan_run(make_folder("my photos!")).out == Path("runs/my-photos--efficientnet_lite0")
 
 
 @pytest.mark.parametrize(

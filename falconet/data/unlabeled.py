@@ -221,8 +221,8 @@ def is_stream(item: object) -> bool:
 
 
 def is_array(item: object) -> bool:
-    """Whether something is an array, or knows how to become one, as tensors and PIL images do."""
-    return hasattr(item, "__array__") or hasattr(item, "__array_interface__")
+    """Whether something is an array, or knows how to become one, as tensors and PIL images do, but is no string."""
+    return not isinstance(item, str) and (hasattr(item, "__array__") or hasattr(item, "__array_interface__"))
 
 
 def to_numpy(item: Any) -> np.ndarray:

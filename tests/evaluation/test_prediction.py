@@ -450,7 +450,7 @@ def test_out_holds_all_that_was_asked(
         rows = pq.read_table(out).to_pylist()
         found = [[row[f"probability {label}"] for label in LABELS] for row in rows]
     else:
-        rows = list(csv.DictReader(out.open(encoding="utf-8", newline="")))
+        rows = list(csv.DictReader(out.read_text(encoding="utf-8").splitlines()))
         found = [[float(row[f"probability {label}"]) for label in LABELS] for row in rows]
     assert np.array(found) == pytest.approx(own, abs=1e-5)
     assert [row["file"] for row in rows] == [f"{source}:{line}" for line in range(2, 6)]
