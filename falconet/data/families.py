@@ -74,7 +74,8 @@ def find_pairs(dataset: Dataset, contents: UInt64[np.ndarray, " contents"]) -> I
     """Decode all samples and return the positions of nearly equal contents."""
     hashes = np.concatenate([split.hashes for split in dataset.splits.values()])
     near, _ = find_near(dataset, survey(dataset))
-    return np.searchsorted(contents, hashes[near]).astype(np.int64)
+    pairs: Int64[np.ndarray, "pairs 2"] = np.searchsorted(contents, hashes[near]).astype(np.int64)
+    return pairs
 
 
 def describe_crossing(dataset: Dataset, families: Families) -> tuple[str, ...]:

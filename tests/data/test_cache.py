@@ -26,11 +26,12 @@ from PIL import Image
 from torch import Tensor
 
 from falconet.data import DataConfig, Split, Unreadable, cache
-from falconet.data.cache import PixelCache, cache_folder, make_key, open_cache
+from falconet.data.cache import PixelCache, make_key, open_cache
 from falconet.data.preprocessing import Preprocess, hold
 from falconet.data.sources import read_source
 from falconet.errors import DataError, StorageError
 from falconet.spec import ImageSpec
+from falconet.storage import cache_folder
 from tests.conftest import FolderMaker
 from tests.data.builders import LoggedImages, make_logged_split
 
