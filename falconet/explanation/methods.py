@@ -148,6 +148,7 @@ def compute_integrated_gradients(model: nn.Module, inputs: Inputs, targets: Targ
     """
     from captum.attr import IntegratedGradients, LayerIntegratedGradients
 
+    require_gradient(model, inputs[:1])
     options = {"baselines": clear(inputs), "target": targets, "n_steps": STEPS, "internal_batch_size": BATCH}
     if is_text(inputs):
         tokens = next(layer for layer in model.modules() if isinstance(layer, nn.Embedding))
@@ -186,6 +187,7 @@ def compute_guided_backprop(model: nn.Module, inputs: Inputs, targets: Targets) 
 
 def compute_gradient_times_input(model: nn.Module, inputs: Inputs, targets: Targets) -> Relevance:
     """The gradient times how far a value is from the training mean, which is zero."""
+    require_gradient(model, inputs[:1])
     return take_gradient(model, inputs, targets) * inputs
 
 
@@ -290,6 +292,18 @@ def require_pooled_maps(model: nn.Module, inputs: Inputs) -> Float[Tensor, "batc
     raise unfit
 
 
+def require_gradient(model: nn.Module, inputs: Inputs) -> None:
+    """Raise UnfitError unless the logits depend on the input in a way that has a gradient, as counting has not."""
+    if is_text(inputs):  # Whose tokens' vectors are what changes.
+        return
+    with torch.enable_grad():
+        seen = inputs.detach().clone().requires_grad_()
+        logits = model(seen).sum()
+        gradient = torch.autograd.grad(logits, seen, allow_unused=True)[0] if logits.requires_grad else None
+    if gradient is None:
+        raise UnfitError("wanted a network whose answers have a gradient by its input, found none")
+
+
 def require_rectifiers(model: nn.Module, inputs: Inputs) -> None:
     """Raise Unfit unless a network has ReLU."""
     with GuidedMode() as mode, torch.no_grad():
@@ -311,6 +325,7 @@ METHODS: Mapping[str, Method] = MappingProxyType(
             compute_integrated_gradients,
             ("image", "series", "text"),
             "Sundararajan, Taly, Yan: Axiomatic attribution for deep networks. ICML, 2017",
+            require_gradient,
         ),
         "occlusion": Method(
             compute_occlusion,
@@ -328,6 +343,7 @@ METHODS: Mapping[str, Method] = MappingProxyType(
             compute_gradient_times_input,
             ("series",),
             "Shrikumar et al.: Not just a black box. arXiv:1605.01713, 2016",
+            require_gradient,
         ),
         "random": Method(compute_random, ("image", "series", "text"), "no paper: the baseline of the others"),
     }

@@ -11,7 +11,7 @@ It differs from the paper in two ways: tokens are those of the text's tokenizer 
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Int, Int64
 from torch import Tensor, nn
 
 from falconet.models.options import check_count, check_share
@@ -81,7 +81,7 @@ class NGrams(nn.Module):
         counts = (rows != 0).sum(dim=1, keepdim=True).clamp(min=1)
         return self.embedding(rows).sum(dim=1) / counts
 
-    def list_rows(self, x: Int64[Tensor, "batch tokens"]) -> Int64[Tensor, "batch grams"]:
+    def list_rows(self, x: Int[Tensor, "batch tokens"]) -> Int[Tensor, "batch grams"]:
         """Return the table's row of each token and n-gram, 0 where it has padding in it.
 
         The hash of an n-gram is that of the one without its last token, times MULTIPLIER, plus the last token, modulo

@@ -288,6 +288,15 @@ def test_networks_that_read_rows_have_no_maps(name: str) -> None:
         require_maps(model, torch.randn(1, 1, SIDE, SIDE))
 
 
+@pytest.mark.parametrize("method", ["integrated_gradients", "gradient_x_input"])
+def test_a_network_that_counts_has_no_gradient(method: str) -> None:
+    model = create_model("minirocket", num_classes=4, in_channels=2, input_size=30, num_features=336).eval()
+    series, targets = torch.randn(2, 2, 30), torch.tensor([0, 3])
+    with pytest.raises(UnfitError, match=r"^wanted a network whose answers have a gradient by its input, found none$"):
+        explain_batch(METHODS[method], model, series, targets)
+    assert explain_batch(METHODS["occlusion"], model, series, targets).any()
+
+
 @pytest.fixture(scope="module")
 def planted() -> Artifact:
     return train_planted("resnet20", steps=60, width=4)
