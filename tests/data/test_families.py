@@ -26,6 +26,12 @@ from tests.data.builders import (
 SEEDS = range(6)
 
 
+@pytest.fixture(autouse=True)
+def keep_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep what is found of small sources too, as looking through them takes nearly all of the time."""
+    monkeypatch.setattr("falconet.data.families.FEW", 0)
+
+
 def place(dataset: Dataset) -> dict[str, str]:
     """Where each sample stands, by its name."""
     return {split.samples.name(i): name for name, split in dataset.splits.items() for i in range(len(split))}
@@ -166,6 +172,7 @@ def test_a_source_of_many_values_is_not_looked_through(monkeypatch: pytest.Monke
 
 def test_what_was_found_is_kept_and_damage_is_mended(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("FALCONET_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("falconet.data.families.FEW", FEW)
     texts = [f"number {index}" for index in range(FEW)]
     dataset = make_text_dataset(train=[*texts, "NUMBER 7"])
     pair = find_families(dataset).pairs

@@ -52,7 +52,9 @@ def test_graphs_scale_as_training_does(mode: ResizeMode, height: int, width: int
 
 
 @pytest.mark.parametrize("mode", ["crop", "pad"])
-@pytest.mark.parametrize("target", ["torch", "onnx", "openvino"])
+@pytest.mark.parametrize(
+    "target", ["onnx", *(pytest.param(name, marks=pytest.mark.slow) for name in ("torch", "openvino"))]
+)
 def test_exported_files_keep_proportions(mode: ResizeMode, target: str, tmp_path: Path) -> None:
     spec = make_spec("lenet_relu", "image")
     assert isinstance(spec, ImageSpec)
