@@ -87,7 +87,7 @@ def test_one_path_is_one_file(trained: RunResult, digit_files: Path, make: Calla
 
 
 def test_no_files_are_refused(trained: RunResult) -> None:
-    with pytest.raises(UsageError, match="wanted paths, addresses or images .*, found none"):
+    with pytest.raises(UsageError, match=r"wanted paths, addresses or images .*, found none"):
         predict(trained.out, [])
 
 
@@ -112,7 +112,7 @@ def test_unreadable_files_are_skipped_and_listed(trained: RunResult, digit_files
 
 def test_nothing_readable_is_an_error(trained: RunResult, tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"")
-    with pytest.raises(DataError, match="the sample cannot be read: .*empty file"):
+    with pytest.raises(DataError, match=r"the sample cannot be read: .*empty file"):
         predict(trained.out, [tmp_path])
 
 
