@@ -38,6 +38,8 @@ MOST_COMBINED = 9
 MOST_CHANNELS, MOST_FEATURES, MOST_DILATIONS = 1 << 12, 1 << 20, 1 << 10
 SAMPLES, MEASURED = 4096, 512
 """Training samples among which those are drawn whose outputs give thresholds, and those that features are scaled by."""
+LEAST_DEVIATION = 0.02
+"""By which a feature is divided that hardly differs among those samples: it may differ by more among others."""
 VALUES_AT_ONCE = 1 << 22
 """Values that are compared with thresholds in one call: what stays in a processor's cache is several times as fast."""
 
@@ -98,7 +100,9 @@ class MiniRocket(nn.Module):
         self.output = nn.Linear(count, num_classes)
 
     def forward(self, x: Float[Tensor, "batch channels steps"]) -> Float[Tensor, "batch classes"]:
-        logits: Tensor = self.output((self.features(x) - self.mean) / self.std)
+        # Of unit length on average, so that learning rates of other networks suit this one.
+        scale = self.std * math.sqrt(len(self.std))
+        logits: Tensor = self.output((self.features(x) - self.mean) / scale)
         return logits
 
     @torch.no_grad()
@@ -181,7 +185,7 @@ class MiniRocket(nn.Module):
         self.biases.copy_(torch.cat(fitted))
         features = self.features(x[:MEASURED])
         self.mean.copy_(features.mean(dim=0))
-        self.std.copy_(features.std(dim=0, correction=0) + 1e-8)
+        self.std.copy_(features.std(dim=0, correction=0).clamp(min=LEAST_DEVIATION))
 
 
 def spread_dilations(steps: int, features: int, most: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
