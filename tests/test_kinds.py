@@ -10,9 +10,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
-from falconet import RunResult, evaluate, load_artifact, load_dataset, predict, train
+from falconet import RunResult, create_model, evaluate, load_artifact, load_dataset, predict, train
 from falconet.errors import ArtifactError, DataError, PathError, UsageError
+from falconet.models.minirocket import MiniRocket
 from falconet.planning import plan_run
 from falconet.predictions import find_files
 from falconet.runs import draft_spec
@@ -276,3 +278,49 @@ def test_resuming_reads_the_source_as_the_run_began(tmp_path: Path) -> None:
 def test_settings_of_another_kind_are_refused(settings: dict[str, Any], message: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=message):
         train("digits", epochs=1, settings=settings, out=tmp_path / "run")
+
+
+def write_waves(path: Path, count: int = 60) -> None:
+    """Write a table of slow and fast waves, one a row."""
+    generator = np.random.default_rng(0)
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["label", *(f"t{step}" for step in range(30))])
+        for index in range(count):
+            speed = (0.3, 0.9)[index % 2]
+            wave = np.sin(speed * np.arange(30) + generator.uniform(0, 6)) + generator.normal(0, 0.1, 30)
+            writer.writerow([("slow", "fast")[index % 2], *wave.round(4)])
+
+
+def test_statistics_are_taken_once_before_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_waves(tmp_path / "waves.csv")
+    counted = []
+    original = MiniRocket.fit_statistics
+
+    def count(self: MiniRocket, batches: Any) -> None:
+        counted.append(1)
+        original(self, batches)
+
+    monkeypatch.setattr(MiniRocket, "fit_statistics", count)
+    settings = {"model": {"options": {"num_features": 336}}}
+    arguments: dict[str, Any] = {"model": "minirocket", "settings": settings, "epochs": 6}
+    run = train(tmp_path / "waves.csv", out=tmp_path / "run", **arguments)
+    assert run.test.accuracy > 0.9
+    fitted = load_artifact(run.out).model.get_buffer("biases")
+    fresh = create_model("minirocket", num_classes=2, in_channels=1, input_size=30, num_features=336)
+    assert not torch.equal(fitted, fresh.get_buffer("biases"))
+    again = train(tmp_path / "waves.csv", out=tmp_path / "run", existing="resume", **arguments)
+    assert len(counted) == 1
+    assert again.test == run.test
+    other = train(tmp_path / "waves.csv", out=tmp_path / "other", **arguments)
+    assert torch.equal(load_artifact(other.out).model.get_buffer("biases"), fitted)
+
+
+def test_a_bag_of_n_grams_learns_texts(text_run: tuple[Path, RunResult], tmp_path: Path) -> None:
+    settings = {
+        "data": {"columns": {"group": "person"}},
+        "model": {"vocab_size": 300, "options": {"buckets": 500, "dimension": 16}},
+        "training": {"learning_rate": 0.02},
+    }
+    run = train(text_run[0] / "notes.csv", model="ngrams", epochs=4, settings=settings, out=tmp_path / "run")
+    assert run.test.accuracy > 0.9

@@ -38,6 +38,8 @@ MOST_COMBINED = 9
 MOST_CHANNELS, MOST_FEATURES, MOST_DILATIONS = 1 << 12, 1 << 20, 1 << 10
 SAMPLES, MEASURED = 4096, 512
 """Training samples among which those are drawn whose outputs give thresholds, and those that features are scaled by."""
+LEAST_DEVIATION = 0.02
+"""By which a feature is divided that hardly differs among those samples: it may differ by more among others."""
 VALUES_AT_ONCE = 1 << 22
 """Values that are compared with thresholds in one call: what stays in a processor's cache is several times as fast."""
 
@@ -98,7 +100,9 @@ class MiniRocket(nn.Module):
         self.output = nn.Linear(count, num_classes)
 
     def forward(self, x: Float[Tensor, "batch channels steps"]) -> Float[Tensor, "batch classes"]:
-        logits: Tensor = self.output((self.features(x) - self.mean) / self.std)
+        # Of unit length on average, so that learning rates of other networks suit this one.
+        scale = self.std * math.sqrt(len(self.std))
+        logits: Tensor = self.output((self.features(x) - self.mean) / scale)
         return logits
 
     @torch.no_grad()
@@ -112,19 +116,19 @@ class MiniRocket(nn.Module):
         most = VALUES_AT_ONCE // (len(KERNELS) * max(self.counts) * x.shape[2])
         # Thresholds are for outputs in full precision.
         with torch.autocast("cuda" if x.is_cuda else "cpu", enabled=False):
-            return torch.cat([self.measure(part) for part in x.split(max(most, 1))])
+            return torch.cat([self.measure(part) for part in torch.split(x, max(most, 1))])
 
     def measure(self, x: Float[Tensor, "batch channels steps"]) -> Float[Tensor, "batch features"]:
         """Return the features of samples that are computed at once."""
         known, lengths = fill(x)
         steps = torch.arange(x.shape[2], device=x.device)
         columns = []
-        for index, biases in enumerate(self.split_biases()):
+        for index, biases in enumerate(self.split_dilations(self.biases)):
             outputs = self.convolve(known, index)
             begins = self.find_begins(lengths, index)
             counted = (steps >= begins[:, :, None]) & (steps < (lengths[:, None] - begins)[:, :, None])
             # Neighbors among the kernels take turns: (batch, 84, steps) as (batch, 42, 2, steps).
-            outputs = outputs.unflatten(1, (-1, 2)).masked_fill(~counted[:, None], -torch.inf).flatten(1, 2)
+            outputs = torch.unflatten(outputs, 1, (-1, 2)).masked_fill(~counted[:, None], -torch.inf).flatten(1, 2)
             above = (outputs[:, :, None] - biases[:, :, None]).sign_().relu_().sum(dim=3)
             totals = (lengths[:, None] - 2 * begins).clamp(min=1).repeat(1, len(KERNELS) // 2)
             columns.append((above / totals[:, :, None]).flatten(1))
@@ -150,9 +154,9 @@ class MiniRocket(nn.Module):
         around = torch.zeros_like(within)
         return torch.stack([around, within] if index % 2 == 0 else [within, around], dim=1)
 
-    def split_biases(self) -> list[Float[Tensor, "84 thresholds"]]:
-        """Return the thresholds of each dilation."""
-        parts = self.biases.split([len(KERNELS) * count for count in self.counts])
+    def split_dilations(self, values: Float[Tensor, " features"]) -> list[Float[Tensor, "84 thresholds"]]:
+        """Return the values of all features by dilation, one row for each kernel."""
+        parts = torch.split(values, [len(KERNELS) * count for count in self.counts])
         return [part.view(len(KERNELS), -1) for part in parts]
 
     @torch.no_grad()
@@ -165,23 +169,19 @@ class MiniRocket(nn.Module):
         x = take_samples(batches)
         rng = np.random.RandomState(self.seed)
         known, lengths = fill(x)
-        quantiles = torch.from_numpy(list_quantiles(len(self.biases))).split(
-            [len(KERNELS) * count for count in self.counts]
-        )
+        quantiles = self.split_dilations(torch.from_numpy(list_quantiles(len(self.biases))))
         fitted = []
-        for index, dilation in enumerate(self.dilations):
+        for index, shares in enumerate(quantiles):
             # Each kernel with a sample of its own.
             drawn = torch.from_numpy(rng.randint(len(x), size=len(KERNELS)))
-            differences = list_differences(known[drawn], dilation)
-            outputs = torch.einsum("ki,kis->ks", self.spread_weights(index), differences)
-            for values, length, shares in zip(
-                outputs, lengths[drawn].tolist(), quantiles[index].view(len(KERNELS), -1), strict=True
-            ):
-                fitted.append(torch.quantile(values[:length].double(), shares))
+            differences = list_differences(known[drawn], self.dilations[index])
+            outputs = torch.einsum("ki,kis->ks", self.spread_weights(index), differences).double()
+            for values, length, row in zip(outputs, lengths[drawn].tolist(), shares, strict=True):
+                fitted.append(torch.quantile(values[:length], row))
         self.biases.copy_(torch.cat(fitted))
         features = self.features(x[:MEASURED])
         self.mean.copy_(features.mean(dim=0))
-        self.std.copy_(features.std(dim=0, correction=0) + 1e-8)
+        self.std.copy_(features.std(dim=0, correction=0).clamp(min=LEAST_DEVIATION))
 
 
 def spread_dilations(steps: int, features: int, most: int) -> tuple[tuple[int, ...], tuple[int, ...]]:

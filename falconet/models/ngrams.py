@@ -79,7 +79,8 @@ class NGrams(nn.Module):
         """Return the mean of the vectors of each text's tokens and n-grams."""
         rows = self.list_rows(x)
         counts = (rows != 0).sum(dim=1, keepdim=True).clamp(min=1)
-        return self.embedding(rows).sum(dim=1) / counts
+        vectors: Tensor = self.embedding(rows)
+        return vectors.sum(dim=1) / counts
 
     def list_rows(self, x: Int[Tensor, "batch tokens"]) -> Int[Tensor, "batch grams"]:
         """Return the table's row of each token and n-gram, 0 where it has padding in it.
