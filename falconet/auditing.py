@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from jaxtyping import Bool, Float64, Int64
-from torch import Tensor
+from torch import Tensor, nn
 
 from falconet import metrics
 from falconet.data import Dataset, Split
@@ -18,12 +18,14 @@ from falconet.data.dataset import to_text
 from falconet.data.loader import Inputs, Loader, load_inputs, measure_inputs
 from falconet.data.preprocessing import AnyPreprocess, create_preprocess
 from falconet.data.splits import deal, mix, unite_split
-from falconet.defaults import choose_candidates, default_settings, describe_data
+from falconet.defaults import Candidate, choose_candidates, default_settings, describe_data
 from falconet.errors import DataError
+from falconet.models.pretrained import load_pretrained
 from falconet.planning import RunConfig, configure
 from falconet.runs import build, draft_spec, fit_statistics
 from falconet.spec import TextSpec
 from falconet.training import Callback
+from falconet.training.linear_probe import Solver, extract_features, solve
 from falconet.training.loop import fit
 
 FOLDS = 5
@@ -35,24 +37,33 @@ def find_label_errors(dataset: Dataset, callbacks: Sequence[Callback] = ()) -> t
     """Return the samples whose label is likely wrong, the most suspicious first.
 
     Each sample is judged by a network that neither learned from it nor was chosen by it: all splits together are
-    parted into five folds, which tear neither groups nor equal samples apart, and the model that `train` would choose
-    is trained on three, chosen on one and asked about the last. Confident learning (Northcutt, Jiang, Chuang, JAIR
-    2021): a label is suspected where another class reaches the mean probability that samples of that class get for it.
-    Raises DataError where a class has too few samples or groups to be parted.
+    parted into five folds, which tear neither groups nor equal samples apart. Of the candidates of `train` the first
+    one with fixed features is taken, whose output layer is solved on four folds and asked about the fifth; where there
+    is none, the last one is trained on three, chosen on one and asked about the last. Confident learning (Northcutt,
+    Jiang, Chuang, JAIR 2021): a label is suspected where another class reaches the mean probability that samples of
+    that class get for it. Raises DataError where a class has too few samples or groups to be parted.
     """
     everything = dataset.split("all")
-    config = configure(dataset, default_settings(dataset, choose_candidates(describe_data(dataset))[-1]))
-    draft, tokenizer = draft_spec(dataset, config.model)
+    config = configure(dataset, default_settings(dataset, choose_judge(dataset)))
+    weights = None if config.model.pretrained is None else load_pretrained(config.model.name, config.model.pretrained)
+    if weights is not None:
+        model = dataclasses.replace(config.model, options={**weights.options, **config.model.options})
+        config = dataclasses.replace(config, model=model)
+    draft, tokenizer = draft_spec(dataset, config.model, weights)
     loaded = load_inputs(everything, draft, tokenizer)
     spec = draft
     if not isinstance(draft, TextSpec):
-        mean, std = measure_inputs(loaded.inputs, draft)
+        mean, std = weights.statistics(dataset.channels) if weights else measure_inputs(loaded.inputs, draft)
         spec = dataclasses.replace(draft, mean=mean, std=std)
     preprocess = create_preprocess(spec, tokenizer)
     folds = part(loaded.split, len(dataset.classes))
-    probabilities = np.zeros((len(folds), len(dataset.classes)))
-    for number in range(FOLDS):
-        probabilities[folds == number] = judge_fold(loaded, folds, number, preprocess, config, callbacks)
+    if config.training.linear_probe is not None:
+        network, _ = build(config.model, spec, config.training.seed, weights)
+        probabilities = judge_solved(loaded, folds, preprocess, network, config.training.linear_probe)
+    else:
+        probabilities = np.zeros((len(folds), len(dataset.classes)))
+        for number in range(FOLDS):
+            probabilities[folds == number] = judge_fold(loaded, folds, number, preprocess, config, callbacks)
     labels, names = loaded.split.labels, np.repeat(list(dataset.splits), [len(s) for s in dataset.splits.values()])
     return tuple(
         LabelError(
@@ -64,6 +75,37 @@ def find_label_errors(dataset: Dataset, callbacks: Sequence[Callback] = ()) -> t
         )
         for index, answer in find_contradictions(probabilities, labels)
     )
+
+
+def choose_judge(dataset: Dataset) -> Candidate:
+    """Return the candidate that judges labels: the first with fixed features other than raw values, or the last."""
+    candidates = choose_candidates(describe_data(dataset))
+    solved = [
+        candidate
+        for candidate in candidates
+        if candidate.model != "linear" and "linear_probe" in candidate.settings.get("training", {})
+    ]
+    return solved[0] if solved else candidates[-1]
+
+
+def judge_solved(
+    loaded: Inputs,
+    folds: Int64[np.ndarray, " samples"],
+    preprocess: AnyPreprocess,
+    network: nn.Module,
+    solver: Solver,
+) -> Float64[np.ndarray, "samples classes"]:
+    """Return the probabilities of each fold's samples by an output layer that was solved on the others."""
+    labels = torch.from_numpy(loaded.split.labels)
+    whole = Loader(loaded.inputs, labels, preprocess, BATCH_SIZE)
+    fit_statistics(network, whole)
+    features, _ = extract_features(network, whole.epoch(1), lambda batch: batch)
+    probabilities = np.zeros((len(labels), len(preprocess.spec.labels)))
+    for number in range(FOLDS):
+        held_out = torch.from_numpy(folds == number)
+        solution = solve(features[~held_out], labels[~held_out], probabilities.shape[1], solver, seed=number)
+        probabilities[folds == number] = metrics.softmax(solution.apply(features[held_out]).numpy())
+    return probabilities
 
 
 def part(split: Split, num_classes: int) -> Int64[np.ndarray, " samples"]:

@@ -53,6 +53,20 @@ def test_wrong_labels_are_found(tmp_path: Path) -> None:
         assert found[index].name in {split.samples.name(place) for place in range(len(split))}
 
 
+def test_wrong_labels_of_series_are_found_without_training(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    labels = np.arange(120) % 2
+    steps = np.arange(60) + generator.uniform(0, 60, (120, 1))
+    series = np.sin(steps * (0.2 + 0.1 * labels[:, None])) + generator.normal(0, 0.1, (120, 60))
+    wrong = generator.choice(120, 6, replace=False)
+    said = labels.copy()
+    said[wrong] = 1 - said[wrong]
+    np.savez(tmp_path / "waves.npz", series=series.astype(np.float32), labels=said)
+    dataset = load_dataset(tmp_path / "waves.npz")
+    found = find_label_errors(dataset)
+    assert {position(error.name) for error in found} == set(wrong.tolist())
+
+
 def test_too_few_samples_are_refused(tmp_path: Path) -> None:
     write_digits(tmp_path / "few.npz", np.array([], dtype=np.int64), 30)
     with pytest.raises(DataError, match=r"--label-errors: wanted enough different samples of each class"):

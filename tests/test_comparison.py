@@ -374,7 +374,7 @@ def test_where_all_fail_it_is_an_error(few: Path, tmp_path: Path, monkeypatch: p
         (["lenet5", "resnet20@mnist-resnte"], {}, UnknownNameError, "unknown recipe 'mnist-resnte'"),
         (NAMES, {"seeds": 0}, UsageError, "--seeds: wanted 1 or more"),
         (NAMES, {"folds": 1}, UsageError, "--folds: wanted 2 or more"),
-        (NAMES, {"folds": 100}, DataError, "wanted enough different samples or groups"),
+        (NAMES, {"folds": 200}, DataError, "wanted enough different samples or groups"),
         (NAMES, {"epochs": 0}, ConfigError, "epochs: wanted 1 or more"),
         (NAMES, {"recipe": "nmist"}, UnknownNameError, "unknown recipe 'nmist'"),
         (NAMES, {"settings": {"training": {"seed": 3}}}, ConfigError, "training.seed: it goes from 0"),
