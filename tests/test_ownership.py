@@ -33,6 +33,8 @@ def test_one_process_at_a_time_works_in_a_folder(
     verb: str, trained: RunResult, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
+    if verb == "report":
+        shutil.copytree(trained.out, out)
     command = [part.replace("OUT", str(out)).replace("MODEL", str(trained.out)) for part in VERBS[verb]]
     with hold(out, name="m.pt2" if verb == "export" else ""):
         (out / ".theirs.0123.partial").write_bytes(b"half of it")

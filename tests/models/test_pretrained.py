@@ -590,7 +590,9 @@ def test_paths_and_extensions(tmp_path: Path) -> None:
         load_pretrained("resnet18", str(tmp_path / "nowhere"))
     for name in ("weights.bin", "weights"):
         (tmp_path / name).write_bytes(b"")
-        with pytest.raises(PathError, match=r"wanted weights as \.pth, \.pt, .*\.net, found (\.bin|no extension)$"):
+        with pytest.raises(
+            PathError, match=r"wanted weights as \.pth, \.pt, .*\.net, \.fnet, found (\.bin|no extension)$"
+        ):
             load_pretrained("resnet18", tmp_path / name)
 
 
