@@ -199,8 +199,8 @@ def read_course(facts: Mapping[str, Any], course: Course) -> Course:
     """Return what was seen in training with what only `metrics.json` tells of it, where that can be read."""
     try:
         diagnoses = [from_mapping(Diagnosis, row) for row in facts["diagnoses"]]
-        leaderboard = [from_mapping(LeaderboardRow, row) for row in facts["leaderboard"]]
-        baselines = [from_mapping(Baseline, row) for row in facts["baselines"]]
+        leaderboard = tuple(from_mapping(LeaderboardRow, row) for row in facts["leaderboard"])
+        baselines = tuple(from_mapping(Baseline, row) for row in facts["baselines"])
     except (KeyError, TypeError, AttributeError, UsageError):
         return course
     return dataclasses.replace(course, diagnoses=diagnoses, leaderboard=leaderboard, baselines=baselines)

@@ -142,10 +142,13 @@ def write_parquet(file: BinaryIO) -> Iterator[Callable[[Sequence[Mapping[str, An
             writers.append(parquet.ParquetWriter(file, table.schema))
         writers[0].write_table(table)
 
-    yield write
-    if not writers:
-        writers.append(parquet.ParquetWriter(file, pyarrow.schema([])))
-    writers[0].close()
+    try:
+        yield write
+        if not writers:
+            writers.append(parquet.ParquetWriter(file, pyarrow.schema([])))
+    finally:
+        for writer in writers:  # While the file is open, also where the rows ended in an error.
+            writer.close()
 
 
 def format_jsonl(rows: Sequence[Mapping[str, Any]], *, header: bool = True) -> str:

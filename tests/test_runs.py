@@ -77,13 +77,13 @@ class Follower(Team):
 def test_all_processes_carry_out_the_leaders_plan(tmp_path: Path) -> None:
     own = plan_run("digits", epochs=2, out=tmp_path / "own", measured=["learning_rate"])
     theirs = plan_run("digits", epochs=5, out=tmp_path / "theirs", recipe="digits")
-    team = Follower(1, 2, told=(theirs.config, theirs.recipe, "resume", frozenset()))
+    team = Follower(1, 2, told=(theirs.config, theirs.recipe, "resume", frozenset(), None))
     plan = follow(own, team)
     assert (plan.config, plan.recipe, plan.existing, plan.measured) == (theirs.config, "digits", "resume", frozenset())
     assert plan.out == own.out
     other = plan_run("digits", settings={"data": {"split_seed": 7}}, out=tmp_path / "other")
     with pytest.raises(ConfigError, match=r"data: wanted the first process's .*split_seed=7.* start all alike"):
-        follow(own, dataclasses.replace(team, told=(other.config, None, "refuse", frozenset())))
+        follow(own, dataclasses.replace(team, told=(other.config, None, "refuse", frozenset(), None)))
 
 
 @pytest.mark.parametrize(

@@ -586,7 +586,7 @@ def test_networks_for_texts_have_no_published_weights(source: str) -> None:
 
 
 def test_paths_and_extensions(tmp_path: Path) -> None:
-    with pytest.raises(PathError, match=r"no such weights: .*nowhere; wanted torchvision, timm, a file or"):
+    with pytest.raises(PathError, match=r"no such weights: .*nowhere; wanted wheel, embedded, timm, torchvision"):
         load_pretrained("resnet18", str(tmp_path / "nowhere"))
     for name in ("weights.bin", "weights"):
         (tmp_path / name).write_bytes(b"")
