@@ -35,7 +35,10 @@ def text_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, RunResult]
             topic, words = (("fruit", FRUIT), ("metal", METAL))[index % 2]
             text = " ".join(generator.choice(words, size=3)) + f", lot {index}"
             writer.writerow([text, topic, f"person {index // 8}"])
-    settings = {"data": {"columns": {"group": "person"}}, "model": {"vocab_size": 300, "options": {"hidden": 16}}}
+    settings = {
+        "data": {"columns": {"group": "person"}},
+        "model": {"name": "gru", "vocab_size": 300, "options": {"hidden": 16}},
+    }
     return folder, train(folder / "notes.csv", epochs=8, settings=settings, out=folder / "run")
 
 
@@ -120,7 +123,7 @@ def write_series(path: Path, count: int = 120) -> Path:
 @pytest.mark.slow
 def test_series_are_learned_and_found_again(tmp_path: Path) -> None:
     source = write_series(tmp_path / "slopes.npz")
-    run = train(source, epochs=6, settings={"model": {"options": {"hidden": 16}}}, out=tmp_path / "run")
+    run = train(source, epochs=6, settings={"model": {"name": "gru", "options": {"hidden": 16}}}, out=tmp_path / "run")
     spec = load_artifact(run.out).config.input
     assert isinstance(spec, SeriesSpec)
     assert spec.shape == (1, 30)
@@ -132,7 +135,7 @@ def test_series_are_learned_and_found_again(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_series_model_takes_as_many_steps_as_asked_for(tmp_path: Path) -> None:
     source = write_series(tmp_path / "slopes.npz")
-    settings = {"model": {"input_size": 12, "fit": "resample", "options": {"hidden": 8}}}
+    settings = {"model": {"name": "gru", "input_size": 12, "fit": "resample", "options": {"hidden": 8}}}
     run = train(source, epochs=2, settings=settings, out=tmp_path / "run")
     spec = load_artifact(run.out).config.input
     assert isinstance(spec, SeriesSpec)
@@ -150,7 +153,9 @@ def test_recordings_are_learned_and_answered(tmp_path: Path) -> None:
                 file.setparams((1, 2, 1000, 0, "NONE", ""))
                 tone = np.sin(2 * np.pi * pitch * np.linspace(0, 1, 60 + index) + index)
                 file.writeframes((8000 * tone).astype("<i2").tobytes())
-    run = train(tmp_path / "set", epochs=2, settings={"model": {"options": {"hidden": 8}}}, out=tmp_path / "run")
+    run = train(
+        tmp_path / "set", epochs=2, settings={"model": {"name": "gru", "options": {"hidden": 8}}}, out=tmp_path / "run"
+    )
     spec = load_artifact(run.out).config.input
     assert isinstance(spec, SeriesSpec)
     assert spec.rate == 1000
@@ -171,9 +176,9 @@ def test_rare_classes_count_as_much_as_frequent_ones(tmp_path: Path) -> None:
     np.savez(tmp_path / "rare.npz", images=images, labels=labels)
     recalls = {}
     for name, training in (
-        ("none", {}),
+        ("none", {"class_weights": None}),
         ("weights", {"class_weights": "balanced"}),
-        ("sampler", {"sampler": "balanced"}),
+        ("sampler", {"class_weights": None, "sampler": "balanced"}),
     ):
         settings = {"training": training, "model": {"name": "lenet300_100"}, "augmentation": "none"}
         run = train(tmp_path / "rare.npz", epochs=3, settings=settings, out=tmp_path / name)
@@ -210,7 +215,7 @@ def write_tones(folder: Path, rate: int, channels: int = 1, count: int = 12) -> 
 
 @pytest.mark.slow
 def test_recordings_of_another_rate_are_judged_as_they_are_answered(tmp_path: Path) -> None:
-    settings = {"model": {"options": {"hidden": 8}}}
+    settings = {"model": {"name": "gru", "options": {"hidden": 8}}}
     run = train(write_tones(tmp_path / "set", 400), epochs=2, settings=settings, out=tmp_path / "run")
     other = write_tones(tmp_path / "other", 1200, channels=2)
     judged = evaluate(run.out, other, split="all")
@@ -262,7 +267,10 @@ def test_resuming_reads_the_source_as_the_run_began(tmp_path: Path) -> None:
     table = tmp_path / "two.csv"
     rows = "".join(f"{'pear' if n % 2 else 'zinc'} {n},{'xy'[n % 2]},{'uv'[n % 2]}\n" for n in range(60))
     table.write_text("text,mood,topic\n" + rows, encoding="utf-8")
-    settings = {"data": {"columns": {"label": "mood"}}, "model": {"vocab_size": 300, "options": {"hidden": 8}}}
+    settings = {
+        "data": {"columns": {"label": "mood"}},
+        "model": {"name": "gru", "vocab_size": 300, "options": {"hidden": 8}},
+    }
     train(table, epochs=1, settings=settings, out=tmp_path / "run")
     assert train(table, out=tmp_path / "run", existing="resume").epochs == 1
 
