@@ -134,8 +134,8 @@ def compare_baselines(
 def answer_linear(train: Prepared, test: Prepared, kind: Kind, num_classes: int) -> Int64[np.ndarray, " samples"]:
     """Return what logistic regression on `train` answers about `test`."""
     if kind == "text":
-        known, idf = weigh_tokens(to_tensor(train.inputs))
-        asked, _ = weigh_tokens(to_tensor(test.inputs), idf)
+        known, idf = weigh_tokens(to_tensor(train.inputs).long())
+        asked, _ = weigh_tokens(to_tensor(test.inputs).long(), idf)
     else:
         flatten = flatten_images if kind == "image" else flatten_series
         known, asked = flatten(train.inputs), flatten(test.inputs)

@@ -42,7 +42,7 @@ def make_series(count: int, seed: int = 0) -> Prepared:
 def make_texts(count: int, seed: int = 0) -> Prepared:
     """Texts of two classes: whether token 5 comes before 6, which pairs alone tell."""
     generator = torch.Generator().manual_seed(seed)
-    tokens = torch.randint(7, 40, (count, 12), generator=generator)
+    tokens = torch.randint(7, 40, (count, 12), generator=generator, dtype=torch.int32)  # As loaders hold them.
     labels = torch.arange(count) % 2
     tokens[:, 3] = 5 + labels
     tokens[:, 4] = 6 - labels
