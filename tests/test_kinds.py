@@ -89,7 +89,7 @@ def test_text_files_are_answered(text_run: tuple[Path, RunResult], tmp_path: Pat
 
 
 def test_a_table_is_not_taken_for_one_text(text_run: tuple[Path, RunResult], tmp_path: Path) -> None:
-    (tmp_path / "texts.csv").write_text("text\npear\niron\n", encoding="utf-8")
+    (tmp_path / "texts.csv").write_text("text\npear plum apple\niron zinc copper\n", encoding="utf-8")
     answers = predict(text_run[1].out, [tmp_path / "texts.csv"])
     assert [row.label for row in answers.predictions] == ["fruit", "metal"]
     with pytest.raises(PathError, match=r"wanted texts in files of their own \(\.txt\), found a table"):
