@@ -28,7 +28,10 @@ def explain(
     out: Annotated[Path, typer.Option(help="Folder for pictures, explanations.html and explanations.json.")],
     method: Annotated[
         str | None,
-        typer.Option(metavar="NAME|all", help="Default: gradcam where the network allows it, or integrated_gradients."),
+        typer.Option(
+            metavar="NAME|all",
+            help="Default: the first that the network allows of gradcam, integrated_gradients, occlusion.",
+        ),
     ] = None,
     report: Annotated[
         bool, typer.Option("--report", help="Look into the model with a SOURCE: mistakes, doubts, layers.")

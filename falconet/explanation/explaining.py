@@ -261,7 +261,8 @@ def plan(artifact: Artifact, method: str | None, out: Path, classes: int) -> Exp
     if method == "all":
         return Explainer(artifact, tuple(fitting), out, classes)
     if method is None:
-        method = "gradcam" if "gradcam" in fitting else "integrated_gradients"
+        # Occlusion fits every network.
+        method = next(name for name in ("gradcam", "integrated_gradients", "occlusion") if name in fitting)
     find_method(method, kind)
     return Explainer(artifact, (method,), out, classes)
 

@@ -151,8 +151,7 @@ def compute_integrated_gradients(model: nn.Module, inputs: Inputs, targets: Targ
     require_gradient(model, inputs[:1])
     options = {"baselines": clear(inputs), "target": targets, "n_steps": STEPS, "internal_batch_size": BATCH}
     if is_text(inputs):
-        tokens = next(layer for layer in model.modules() if isinstance(layer, nn.Embedding))
-        vectors: Tensor = LayerIntegratedGradients(model, tokens).attribute(inputs, **options)
+        vectors: Tensor = LayerIntegratedGradients(model, find_embedding(model)).attribute(inputs, **options)
         return vectors.sum(dim=2)
     return merge_channels(IntegratedGradients(model).attribute(inputs, **options), Tensor.sum)
 
@@ -293,8 +292,13 @@ def require_pooled_maps(model: nn.Module, inputs: Inputs) -> Float[Tensor, "batc
 
 
 def require_gradient(model: nn.Module, inputs: Inputs) -> None:
-    """Raise UnfitError unless the logits depend on the input in a way that has a gradient, as counting has not."""
-    if is_text(inputs):  # Whose tokens' vectors are what changes.
+    """Raise UnfitError unless logits have a gradient by the input, as counting has not, or by each token's vector."""
+    if is_text(inputs):
+        shapes: list[torch.Size] = []
+        with find_embedding(model).register_forward_hook(lambda *call: shapes.append(call[2].shape)), torch.no_grad():
+            model(inputs)
+        if shapes[0][1] != inputs.shape[1]:
+            raise UnfitError("wanted a network with one vector for each token, found vectors of n-grams")
         return
     with torch.enable_grad():
         seen = inputs.detach().clone().requires_grad_()
@@ -305,6 +309,11 @@ def require_gradient(model: nn.Module, inputs: Inputs) -> None:
             return  # There is one, which cannot be computed: whoever asks for it is told why.
     if gradient is None:
         raise UnfitError("wanted a network whose answers have a gradient by its input, found none")
+
+
+def find_embedding(model: nn.Module) -> nn.Embedding:
+    """Return the layer that makes vectors of tokens."""
+    return next(layer for layer in model.modules() if isinstance(layer, nn.Embedding))
 
 
 def require_rectifiers(model: nn.Module, inputs: Inputs) -> None:

@@ -297,6 +297,18 @@ def test_a_network_that_counts_has_no_gradient(method: str) -> None:
     assert explain_batch(METHODS["occlusion"], model, series, targets).any()
 
 
+def test_n_grams_have_vectors_of_their_own() -> None:
+    model = create_model("ngrams", num_classes=4, in_channels=300, input_size=9, buckets=50, dimension=8).eval()
+    texts, targets = torch.tensor([[5, 7, 9, 11, 0, 0, 0, 0, 0]]), torch.tensor([3])
+    with pytest.raises(
+        UnfitError, match=r"^wanted a network with one vector for each token, found vectors of n-grams$"
+    ):
+        explain_batch(METHODS["integrated_gradients"], model, texts, targets)
+    relevance = explain_batch(METHODS["occlusion"], model, texts, targets)
+    assert relevance[0, :4].all()
+    assert not relevance[0, 4:].any()
+
+
 @pytest.fixture(scope="module")
 def planted() -> Artifact:
     return train_planted("resnet20", steps=60, width=4)
