@@ -67,7 +67,7 @@ def pictures() -> np.ndarray:
 
 def check(found: Predictions, artifact: Artifact, raw: Sequence[Any] | np.ndarray) -> None:
     """Compare with what the network itself answers about each raw sample alone."""
-    labels, own = artifact.config.input.labels, ask_own(artifact, raw)
+    labels, own = artifact.config.input.labels, ask_own(artifact, list(raw))
     assert [row.label for row in found.predictions] == [labels[index] for index in own.argmax(axis=1)]
     assert [row.probability for row in found.predictions] == pytest.approx(own.max(axis=1).tolist(), abs=1e-5)
 
