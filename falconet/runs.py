@@ -379,10 +379,10 @@ def decide(trials: Sequence[Trial], callbacks: Sequence[Callback]) -> tuple[Tria
     may yet come to more.
     """
     last = trials[-1]
-    if len(trials) == 1:
+    if len(trials) == 1 or last.result.ending == "interrupted":
         return last, ()
     tell(callbacks, f"candidate {describe_row(last.row)}")
-    kept = last if last.result.ending == "interrupted" else max(trials, key=lambda trial: trial.row.val_accuracy)
+    kept = max(trials, key=lambda trial: trial.row.val_accuracy)
     if kept is not last:
         adopt(kept)
     tell(callbacks, f"kept: {kept.row.model}")

@@ -141,7 +141,7 @@ def test_tables_and_what_the_name_tells_of_the_runtime(
     check_alike(found, predict_own(capsys, str(tmp_path / "model"), *arguments))
     assert found["predictions"][0]["probabilities"].keys() == {*LABELS}
     assert cli.run(["predict", str(exported("text", target)), str(tmp_path / "a.csv"), "--tta"]) == 2
-    assert "--tta: wanted the folder of a run" in capsys.readouterr().err
+    assert "--tta: wanted a run's folder" in capsys.readouterr().err
 
 
 def change_metadata(source: Path, target: Path, change: Callable[[dict[str, Any]], None]) -> None:
