@@ -224,12 +224,16 @@ def find_rivals(folder: Path, dataset: Dataset, config: RunConfig) -> tuple[RunC
 
 
 def plan_rivals(dataset: Dataset, candidates: Sequence[Candidate], settings: Settings) -> tuple[RunConfig, ...]:
-    """Return all candidates but the last, with the seed and the way to read data that the run has."""
-    seed = {key: value for key, value in (settings.get("training") or {}).items() if key == "seed"}
-    shared = {"data": settings.get("data") or {}, "training": seed}
+    """Return all candidates but the last, with what the run has that suits any network."""
+    training = {key: value for key, value in (settings.get("training") or {}).items() if key in SHARED}
+    shared = {"data": settings.get("data") or {}, "training": training}
     return tuple(
         configure(dataset, merge(default_settings(dataset, candidate), shared)) for candidate in candidates[:-1]
     )
+
+
+SHARED = ("seed", "device", "class_weights", "effective_beta")
+"""Settings of training that candidates have in common."""
 
 
 def check_network(asked: Settings) -> None:

@@ -16,7 +16,7 @@ from falconet.data import Dataset
 from falconet.errors import ArtifactError, DataError, UsageError
 from falconet.evaluation import Answers, describe_calibration, evaluate_split, judge_answers
 from falconet.evaluation.answers import answer_known
-from falconet.evaluation.baselines import Baseline, Prepared, measure_baselines
+from falconet.evaluation.baselines import Baseline, Prepared, draw_asked, fit_linear, measure_baselines
 from falconet.evaluation.judgement import find_split
 from falconet.exporters.targets import Runtime
 from falconet.latency import Latency
@@ -27,6 +27,7 @@ from falconet.storage import format_json, hold, read_json
 from falconet.training import EpochRow
 from falconet.training.diagnoses import Diagnosis, Vitals, diagnose, load_vitals
 from falconet.training.energy import energy_facts, load_energy
+from falconet.training.usefulness import no_better_than
 
 HISTORY_FILE, VITALS_FILE, METRICS_FILE = "metrics.csv", "vitals.csv", "metrics.json"
 Notify = Callable[[str], object]
@@ -112,8 +113,7 @@ def report_on(
     test, answers = evaluate_split(artifact, dataset.splits["test"], "test", dataset)
     test = dataclasses.replace(test, notes=dataset.notes)
     if learned is not None:
-        baselines = measure_baselines(learned, answers, artifact.config.input, artifact.tokenizer)
-        course = dataclasses.replace(course, baselines=baselines)
+        course = add_baselines(course, artifact, learned, val_answers, answers)
     if extras.costs:
         latencies = time_all(artifact, notify)
     report = describe_model(
@@ -129,6 +129,26 @@ def report_on(
         reasons=explain_some(artifact, answers, notify) if extras.reasons else None,
     )
     return report, answers
+
+
+def add_baselines(
+    course: Course, artifact: Artifact, learned: Prepared, val_answers: Answers, answers: Answers
+) -> Course:
+    """Return what is known of a run with the baselines on the test split, fitted to `learned`.
+
+    Where the linear model is as good on the validation split, that is a diagnosis of a network.
+    """
+    spec, tokenizer = artifact.config.input, artifact.tokenizer
+    linear = fit_linear(learned, spec.kind, len(spec.labels))
+    baselines = measure_baselines(learned, linear, draw_asked(answers, spec, tokenizer), len(spec.labels))
+    course = dataclasses.replace(course, baselines=baselines)
+    if linear is None or artifact.config.architecture == "linear":
+        return course
+    asked = draw_asked(val_answers, spec, tokenizer)
+    right = linear.answer(asked.samples) == asked.samples.labels.numpy()
+    epoch = artifact.config.provenance.best_epoch
+    found = no_better_than("linear", right, asked.hits, epoch=epoch)
+    return dataclasses.replace(course, diagnoses=(*course.diagnoses, found)) if found else course
 
 
 def time_all(artifact: Artifact, notify: Notify) -> Mapping[Runtime, Latency]:
@@ -198,7 +218,7 @@ def read_facts(out: Path, artifact: Artifact) -> dict[str, Any]:
 def read_course(facts: Mapping[str, Any], course: Course) -> Course:
     """Return what was seen in training with what only `metrics.json` tells of it, where that can be read."""
     try:
-        diagnoses = [from_mapping(Diagnosis, row) for row in facts["diagnoses"]]
+        diagnoses = tuple(from_mapping(Diagnosis, row) for row in facts["diagnoses"])
         leaderboard = tuple(from_mapping(LeaderboardRow, row) for row in facts["leaderboard"])
         baselines = tuple(from_mapping(Baseline, row) for row in facts["baselines"])
     except (KeyError, TypeError, AttributeError, UsageError):

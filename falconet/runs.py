@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
+import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
@@ -258,7 +259,7 @@ def execute(
         result, vitals = fit_watched(plan, feed, model, teacher, solution, callbacks, team)
         if not team.leads:
             check_ending(plan, result)
-        last = Trial(plan, weights, feed, model, result, make_row(plan, result, solution, began))
+        last = Trial(plan, weights, feed, model, result, make_row(plan, feed, result, solution, began))
         kept, leaderboard = decide((*trials, last), callbacks)
         second = None
         if kept.result.ending in {"completed", "early_stopped"} and (refit or is_refit(plan, team)):
@@ -342,14 +343,21 @@ def try_network(plan: Plan) -> Trial:
         raise DivergedError(result.message)
     if result.ending == "interrupted":
         raise InterruptedRunError(f"stopped after {len(result.history)} of {training.epochs} epochs")
-    return Trial(plan, weights, feed, model, result, make_row(plan, result, solution, began))
+    return Trial(plan, weights, feed, model, result, make_row(plan, feed, result, solution, began))
 
 
-def make_row(plan: Plan, result: FitResult, solution: Solution | None, began: float) -> LeaderboardRow:
+def make_row(plan: Plan, feed: Feed, result: FitResult, solution: Solution | None, began: float) -> LeaderboardRow:
     """Return what a network came to, in one line."""
     best = result.best.val_accuracy if result.best else 0.0
-    left_out = solution.accuracy if solution is not None and result.best_epoch == 1 else None
-    return LeaderboardRow(plan.config.model.name, left_out, best, time.perf_counter() - began)
+    kept = solution if result.best_epoch == 1 else None
+    return LeaderboardRow(
+        plan.config.model.name,
+        kept.accuracy if kept else None,
+        best,
+        time.perf_counter() - began,
+        kept.left_out if kept else 0,
+        len(feed.val.labels),
+    )
 
 
 def try_rivals(plan: Plan, callbacks: Sequence[Callback]) -> tuple[Trial, ...]:
@@ -373,20 +381,38 @@ def describe_row(row: LeaderboardRow) -> str:
 
 
 def decide(trials: Sequence[Trial], callbacks: Sequence[Callback]) -> tuple[Trial, tuple[LeaderboardRow, ...]]:
-    """Return the network with the best validation accuracy, and what all came to; see that the folder speaks of it.
+    """Return the network that is kept, and what all came to; see that the folder speaks of it.
 
-    Of equals it is the one that was tried first, which is cheaper; where the last one was interrupted, that one, which
-    may yet come to more.
+    Where the last one was interrupted it is that one, which may yet come to more.
     """
     last = trials[-1]
     if len(trials) == 1 or last.result.ending == "interrupted":
         return last, ()
     tell(callbacks, f"candidate {describe_row(last.row)}")
-    kept = max(trials, key=lambda trial: trial.row.val_accuracy)
+    kept = trials[choose_kept([trial.row for trial in trials])]
     if kept is not last:
         adopt(kept)
     tell(callbacks, f"kept: {kept.row.model}")
     return kept, tuple(dataclasses.replace(trial.row, kept=trial is kept) for trial in trials)
+
+
+def choose_kept(rows: Sequence[LeaderboardRow]) -> int:
+    """Return the position of the network that is kept.
+
+    Of those whose output layer was solved it is the one that answers most samples right that it did not learn from; of
+    equals the first one. Only validation samples tell how good the others are, which were chosen by these besides, so
+    that one of them is kept where it is ahead on these by more than its standard error (Breiman, Friedman, Olshen,
+    Stone: Classification and regression trees. 1984, section 3.4.3).
+    """
+    solved = [position for position, row in enumerate(rows) if row.cross_validated is not None]
+    trained = [position for position, row in enumerate(rows) if row.cross_validated is None]
+    if not solved or not trained:
+        return max(range(len(rows)), key=lambda position: rows[position].accuracy)
+    simple = max(solved, key=lambda position: rows[position].accuracy)
+    best = max(trained, key=lambda position: rows[position].val_accuracy)
+    accuracy = rows[best].val_accuracy
+    error = math.sqrt(accuracy * (1 - accuracy) / max(rows[best].validated, 1))
+    return best if accuracy - error > rows[simple].val_accuracy else simple
 
 
 def adopt(trial: Trial) -> None:
@@ -586,7 +612,7 @@ def conclude(kept: Trial, seen: Course, started: float, second: torch.nn.Module 
         provenance = dataclasses.replace(artifact.config.provenance, refit=True)
         config = dataclasses.replace(artifact.config, provenance=provenance)
         artifact = Artifact(config, copy_weights(second), feed.tokenizer)
-    course = dataclasses.replace(seen, diagnoses=diagnoses, energy=load_energy(plan.out))
+    course = dataclasses.replace(seen, diagnoses=tuple(diagnoses), energy=load_energy(plan.out))
     return judge_run(plan, artifact, answers, result, course, feed, started)
 
 
@@ -600,7 +626,7 @@ def describe_outcome(plan: Plan, feed: Feed, answers: Answers, epoch: int) -> Ou
         labels=answers.split.labels,
         predicted=answers.logits.argmax(axis=1),
         epoch=epoch,
-        balanced=training.class_weights == "balanced" or training.sampler == "balanced",
+        balanced=training.class_weights is not None or training.sampler == "balanced",
         image_side=max(dataset.size) if is_image else None,
         input_side=max(feed.spec.shape[1:]) if is_image else None,
     )

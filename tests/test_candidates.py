@@ -12,7 +12,8 @@ import yaml
 from falconet.artifact import load_artifact
 from falconet.errors import InterruptedRunError
 from falconet.planning import LEADERBOARD_FILE, plan_run
-from falconet.runs import RunResult, execute, train
+from falconet.report import LeaderboardRow
+from falconet.runs import RunResult, choose_kept, execute, train
 from falconet.training import Callback
 
 
@@ -62,6 +63,37 @@ def test_the_rival_that_is_better_is_kept(images: Path, tmp_path: Path) -> None:
     assert float(history[1].split(",")[5]) == result.val.accuracy
     assert "Networks that were tried" in (out / "report.html").read_text()
     assert notes[-1] == "kept: linear"
+
+
+@pytest.mark.parametrize(
+    ("rows", "kept"),
+    [
+        # Two solved ones: 90 of 100 left out and 8 of 10 are fewer than 91 of 100 and 8 of 10.
+        ([("linear", 0.90, 0.8, 100, 10), ("minilm", 0.91, 0.8, 100, 10)], 1),
+        # Cross-validation over many samples stands against ten validation samples.
+        ([("linear", 0.90, 0.9, 1000, 10), ("minilm", 0.95, 0.8, 1000, 10)], 1),
+        ([("linear", 0.90, 0.9, 100, 10), ("minilm", 0.90, 0.9, 100, 10)], 0),
+        # One standard error of 0.8 over 100 samples is 0.04.
+        ([("linear", 0.70, 0.77, 500, 100), ("lenet_relu", None, 0.80, 0, 100)], 0),
+        ([("linear", 0.99, 0.75, 500, 100), ("lenet_relu", None, 0.80, 0, 100)], 1),
+        ([("linear", None, 0.5, 0, 4), ("lenet_relu", None, 0.75, 0, 4)], 1),
+        ([("linear", None, 0.5, 0, 4), ("lenet_relu", None, 0.5, 0, 4)], 0),
+    ],
+)
+def test_which_network_is_kept(rows: list[tuple[str, float | None, float, int, int]], kept: int) -> None:
+    found = [
+        LeaderboardRow(model, left_out_accuracy, accuracy, 1.0, left_out, validated)
+        for model, left_out_accuracy, accuracy, left_out, validated in rows
+    ]
+    assert choose_kept(found) == kept
+
+
+def test_candidates_share_what_suits_any_network(images: Path, tmp_path: Path) -> None:
+    asked = {"training": {"seed": 7, "device": "cpu", "class_weights": "effective", "learning_rate": 0.5}}
+    plan = plan_run(images, settings=asked, out=tmp_path / "run")
+    (rival,) = plan.rivals
+    assert (rival.training.seed, rival.training.device, rival.training.class_weights) == (7, "cpu", "effective")
+    assert rival.training.learning_rate != 0.5
 
 
 def test_a_finished_run_goes_on_to_the_same_files(images: Path, tmp_path: Path) -> None:

@@ -300,6 +300,7 @@ def write_waves(path: Path, count: int = 60) -> None:
             writer.writerow([("slow", "fast")[index % 2], *wave.round(4)])
 
 
+@pytest.mark.slow
 def test_statistics_are_taken_once_before_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_waves(tmp_path / "waves.csv")
     counted = []

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import falconet
 from falconet import Latency, RunResult, cli, reporting
-from falconet.artifact import Artifact
+from falconet.artifact import Artifact, load_artifact
+from falconet.data.loader import load_inputs
 from falconet.errors import DataError, UsageError
+from falconet.evaluation import evaluate_split
+from falconet.evaluation.baselines import Prepared
 from falconet.exporters import timing
-from falconet.report import ModelReport
-from falconet.reporting import load_history, update_report
+from falconet.report import Course, ModelReport
+from falconet.reporting import add_baselines, load_history, update_report
 from falconet.schema import to_mapping
 
 LATENCIES = {"torch": Latency(2.0, 3.0, 4.0, 10), "onnxruntime": Latency(0.5, 0.6, 0.7, 10)}
@@ -57,6 +62,24 @@ def test_what_is_on_disk_gives_the_same_report_again(run: Path, trained: RunResu
     assert json.dumps(report.settings) == json.dumps(trained.report.settings)
     assert COSTS in page
     assert (run / "model.safetensors").read_bytes() == (trained.out / "model.safetensors").read_bytes()
+
+
+def test_a_network_that_is_no_better_than_a_linear_model_is_told(trained: RunResult) -> None:
+    artifact = load_artifact(trained.out)
+    noise = {name: torch.randn_like(value) for name, value in artifact.weights.items()}
+    dataset = falconet.load_dataset("digits")
+    untrained = dataclasses.replace(artifact, weights=noise)
+    (_, val), (_, test) = (evaluate_split(untrained, dataset.splits[name], name, dataset) for name in ("val", "test"))
+    train = load_inputs(dataset.splits["train"], artifact.config.input)
+    learned = Prepared(train.inputs, torch.from_numpy(train.split.labels))
+    course = add_baselines(Course(), untrained, learned, val, test)
+    (diagnosis,) = course.diagnoses
+    assert diagnosis.name == "no_better_than_linear"
+    assert diagnosis.epoch == artifact.config.provenance.best_epoch
+    assert [baseline.is_better for baseline in course.baselines] == [False, True]
+    # It is nothing that a linear model itself could be told.
+    config = dataclasses.replace(artifact.config, architecture="linear")
+    assert not add_baselines(Course(), dataclasses.replace(untrained, config=config), learned, val, test).diagnoses
 
 
 def test_costs_and_reasons_add_up(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,7 +23,7 @@ from falconet.data.loader import load_inputs
 from falconet.data.preprocessing import to_unit
 from falconet.evaluation.answers import Answers
 from falconet.spec import InputSpec, Kind
-from falconet.training.linear_probe import make_sparse, solve
+from falconet.training.linear_probe import Solution, make_sparse, solve
 
 FITTED = 3_000
 """Training samples that the linear model is fitted to, at most: seconds, not minutes."""
@@ -100,55 +100,91 @@ def take(inputs: Tensor | PixelCache, rows: Int64[Tensor, " chosen"]) -> Tensor:
     return inputs.take(rows) if isinstance(inputs, PixelCache) else inputs[rows]
 
 
-def measure_baselines(
-    train: Prepared, answers: Answers, spec: InputSpec, tokenizer: str | None = None
-) -> tuple[Baseline, ...]:
-    """Return the majority class and the linear model, fitted to `train` and judged beside the model's `answers`.
+@dataclass(frozen=True, eq=False)
+class LinearModel:
+    """Multinomial logistic regression on what needs no learning, fitted to training samples."""
 
-    At most JUDGED test samples are asked about, drawn at random. Raises DataError where none can be read any more.
+    kind: Kind
+    solution: Solution
+    statistics: Tensor
+    """The features' mean, or the IDF of tokens."""
+    fitted: int
+    """Training samples that it was fitted to."""
+    seconds: float
+    """That this took."""
+
+    def answer(self, samples: Prepared) -> Int64[np.ndarray, " samples"]:
+        """Return the class numbers that it answers."""
+        if self.kind == "text":
+            features, _ = weigh_tokens(to_tensor(samples.inputs).long(), self.statistics)
+        else:
+            features = flatten(samples.inputs, self.kind) - self.statistics
+        answers: Int64[np.ndarray, " samples"] = self.solution.apply(features).argmax(dim=1).numpy()
+        return answers
+
+
+def fit_linear(train: Prepared, kind: Kind, num_classes: int) -> LinearModel | None:
+    """Return the linear model, fitted to at most FITTED training samples; None where these are of one class."""
+    if len(torch.unique(train.labels)) < 2:
+        return None
+    started = time.perf_counter()
+    drawn = train.thin(FITTED)
+    if kind == "text":
+        features, statistics = weigh_tokens(to_tensor(drawn.inputs).long())
+    else:
+        features = flatten(drawn.inputs, kind)
+        statistics = features.mean(dim=0)
+        features = features - statistics
+    solution = solve(features, drawn.labels, num_classes, judged=CHOOSING)
+    return LinearModel(kind, solution, statistics, len(drawn.labels), time.perf_counter() - started)
+
+
+@dataclass(frozen=True, eq=False)
+class Asked:
+    """Samples of a split that baselines are asked about, and what the model makes of them."""
+
+    samples: Prepared
+    hits: Bool[np.ndarray, " samples"]
+    """Of each sample, whether the model answers it right."""
+
+
+def draw_asked(answers: Answers, spec: InputSpec, tokenizer: str | None = None) -> Asked:
+    """Return at most JUDGED samples of an answered split, drawn at random, as the model takes them.
+
+    Raises DataError where none can be read any more.
     """
     split, hits = answers.split, answers.logits.argmax(axis=1) == answers.split.labels
     rows = np.sort(np.random.default_rng(0).permutation(len(split))[:JUDGED])
     loaded = load_inputs(split.take(rows), spec, tokenizer)
-    test = Prepared(loaded.inputs, torch.from_numpy(loaded.split.labels))
-    return compare_baselines(train, test, spec.kind, len(spec.labels), hits[rows][loaded.kept])
+    return Asked(Prepared(loaded.inputs, torch.from_numpy(loaded.split.labels)), hits[rows][loaded.kept])
 
 
-def compare_baselines(
-    train: Prepared, test: Prepared, kind: Kind, num_classes: int, hits: Bool[np.ndarray, " samples"]
+def measure_baselines(
+    train: Prepared, linear: LinearModel | None, asked: Asked, num_classes: int
 ) -> tuple[Baseline, ...]:
-    """Return the baselines; `hits` says of each test sample whether the model answers it right."""
-    labels = test.labels.numpy()
+    """Return the majority class of `train`, and the linear model where there is one, beside the model."""
+    labels = asked.samples.labels.numpy()
     started = time.perf_counter()
     majority = int(torch.bincount(train.labels, minlength=num_classes).argmax())
     constant = np.full(len(labels), majority)
-    found = [judge(MAJORITY, constant, labels, num_classes, hits, started, len(train.labels))]
-    if len(torch.unique(train.labels)) > 1:
+    seconds = time.perf_counter() - started
+    found = [compare(MAJORITY, constant, labels, num_classes, asked.hits, seconds, len(train.labels))]
+    if linear is not None:
         started = time.perf_counter()
-        fitted = train.thin(FITTED)
-        answers = answer_linear(fitted, test, kind, num_classes)
-        found.append(judge(LINEAR[kind], answers, labels, num_classes, hits, started, len(fitted.labels)))
+        answers = linear.answer(asked.samples)
+        seconds = linear.seconds + time.perf_counter() - started
+        found.append(compare(LINEAR[linear.kind], answers, labels, num_classes, asked.hits, seconds, linear.fitted))
     return tuple(found)
-
-
-def answer_linear(train: Prepared, test: Prepared, kind: Kind, num_classes: int) -> Int64[np.ndarray, " samples"]:
-    """Return what logistic regression on `train` answers about `test`."""
-    if kind == "text":
-        known, idf = weigh_tokens(to_tensor(train.inputs).long())
-        asked, _ = weigh_tokens(to_tensor(test.inputs).long(), idf)
-    else:
-        flatten = flatten_images if kind == "image" else flatten_series
-        known, asked = flatten(train.inputs), flatten(test.inputs)
-        mean = known.mean(dim=0)
-        known, asked = known - mean, asked - mean
-    solution = solve(known, train.labels, num_classes, judged=CHOOSING)
-    answers: Int64[np.ndarray, " samples"] = solution.apply(asked).argmax(dim=1).numpy()
-    return answers
 
 
 def to_tensor(inputs: Tensor | PixelCache) -> Tensor:
     """Return all samples in memory."""
     return inputs if isinstance(inputs, Tensor) else inputs.take(torch.arange(len(inputs)))
+
+
+def flatten(inputs: Tensor | PixelCache, kind: Kind) -> Float[Tensor, "samples features"]:
+    """Return what the linear model sees of images or series, not yet centered."""
+    return flatten_images(inputs) if kind == "image" else flatten_series(inputs)
 
 
 def flatten_images(inputs: Tensor | PixelCache) -> Float[Tensor, "samples features"]:
@@ -195,13 +231,13 @@ def weigh_tokens(
     return make_sparse(ends, columns, values / norms[rows], (len(tokens), BUCKETS)), idf
 
 
-def judge(
+def compare(
     name: str,
     answers: Int64[np.ndarray, " samples"],
     labels: Int64[np.ndarray, " samples"],
     num_classes: int,
     hits: Bool[np.ndarray, " samples"],
-    started: float,
+    seconds: float,
     fitted: int,
 ) -> Baseline:
     """Return a baseline's figures."""
@@ -214,7 +250,7 @@ def judge(
         own / count,
         metrics.wilson_interval(own, count),
         metrics.average_scores(confusion).f1,
-        time.perf_counter() - started,
+        seconds,
         fitted,
         count,
         test.difference,

@@ -58,8 +58,20 @@ class LeaderboardRow:
     val_accuracy: float
     seconds: float
     """From its first sample to its last weight."""
+    left_out: int = 0
+    """Training samples that `cross_validated` is over."""
+    validated: int = 0
+    """Validation samples."""
     kept: bool = False
     """Whether it is the one that the run ended with."""
+
+    @property
+    def accuracy(self) -> float:
+        """On all samples that it did not learn from: validation samples, and training samples that were left out."""
+        if self.cross_validated is None or not self.left_out + self.validated:
+            return self.val_accuracy
+        right = self.cross_validated * self.left_out + self.val_accuracy * self.validated
+        return right / (self.left_out + self.validated)
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ is worth before any validation sample is seen. Solved in seconds, the same on ea
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -41,6 +42,9 @@ STEPS = 500
 MEMORY = 10
 """Pairs of steps and changes of the gradient that L-BFGS keeps."""
 
+MOST_VALUES = 2**27
+"""Of all features together, half a gigabyte; of more training samples, as many drawn at random are solved for."""
+
 PRECISION = 1e-6
 """Part of a loss by which two of them must differ to be told apart in single precision."""
 
@@ -59,6 +63,8 @@ class Solution:
     """What was chosen: C of logistic regression, or the factor of squared weights of ridge regression."""
     accuracy: float | None
     """On training samples that were left out; None where there are too few to leave some out."""
+    left_out: int
+    """How many these are."""
     train_loss: float
     """Mean log loss on the training samples."""
     train_accuracy: float
@@ -72,14 +78,14 @@ def conclude(
     weight: Float[Tensor, "classes features"],
     bias: Float[Tensor, " classes"],
     penalty: float,
-    accuracy: float | None,
+    left_out: tuple[float | None, int],
     features: Features,
     labels: Labels,
 ) -> Solution:
-    """Return a solution with what it comes to on its own samples."""
+    """Return a solution with what it comes to on its own samples; `left_out` is its accuracy on how many others."""
     logits = features @ weight.T + bias
     loss, hits = F.cross_entropy(logits, labels), (logits.argmax(dim=1) == labels).double().mean()
-    return Solution(weight, bias, penalty, accuracy, float(loss), float(hits))
+    return Solution(weight, bias, penalty, *left_out, float(loss), float(hits))
 
 
 def solve(
@@ -114,13 +120,14 @@ def solve_logistic(
     scaled = features * (1 / scale)
     chosen, accuracy = choose_penalty(scaled, labels, num_classes, weights, seed, judged)
     weight, bias = fit_logistic(scaled, labels, num_classes, weights, chosen)
-    return conclude(weight / scale, bias, chosen, accuracy, features, labels)
+    left_out = accuracy, min(len(labels), judged) if accuracy is not None else 0
+    return conclude(weight / scale, bias, chosen, left_out, features, labels)
 
 
 def measure_scale(features: Features) -> float:
     """Return the root mean square of the rows' norms; 1 where all are zero."""
     values = features.values() if features.layout == torch.sparse_csr else features
-    norm = (values.double().square().sum() / len(features)).sqrt().item()
+    norm = float(torch.linalg.vector_norm(values, dtype=torch.double)) / math.sqrt(len(features))
     return norm or 1.0
 
 
@@ -315,7 +322,8 @@ def solve_ridge(features: Features, labels: Labels, num_classes: int, weights: W
     bias = center - mean @ weight
     accuracy = None if alone else float((left_out[best].argmax(dim=1) == labels).double().mean())
     output = (scale * weight.T).float().contiguous(), (scale * bias).float()
-    return conclude(*output, RIDGES[best], accuracy, features, labels)
+    judged = 0 if alone else len(labels)
+    return conclude(*output, RIDGES[best], (accuracy, judged), features, labels)
 
 
 def decompose(

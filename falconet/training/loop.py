@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from falconet import interruption
-from falconet.data.loader import Loader, epoch_seed
+from falconet.data.loader import Loader, Sampler, epoch_seed
 from falconet.errors import ConfigError, DataError, DivergedError, OutOfMemoryError, lacks_memory
 from falconet.memory import kept_memory
 from falconet.training.acceleration import check_acceleration, resize
@@ -28,6 +28,7 @@ from falconet.training.distillation import Lesson
 from falconet.training.distributed import ALONE, Team
 from falconet.training.finetuning import freeze, unfreeze
 from falconet.training.linear_probe import (
+    MOST_VALUES,
     Solution,
     extract_features,
     find_dense_output,
@@ -315,15 +316,20 @@ def solve_output(
     if config.linear_probe is None:
         raise ConfigError("linear_probe: wanted logistic or ridge, found null")
     output = find_dense_output(model)
-    features, labels = extract_features(model, iterate_plain(train), lambda batch: batch.to(output.weight.device))
+    batches = iterate_plain(train, max(MOST_VALUES // output.in_features, 1))
+    features, labels = extract_features(model, batches, lambda batch: batch.to(output.weight.device))
     weights = None if class_weights is None else class_weights.cpu()
     return solve(features, labels, output.out_features, config.linear_probe, weights, config.seed)
 
 
-def iterate_plain(train: Batches) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield all training samples once, in order and without distortions where the loader can; in each process all."""
+def iterate_plain(train: Batches, most: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield training samples without distortions, in each process all: in order, or `most` of more, drawn at random.
+
+    Batches that are no `Loader` are yielded as they are.
+    """
     if isinstance(train, Loader):
-        train = replace(train, augmentation=None, sampler="sequential", rank=0, world_size=1)
+        sampler: Sampler = "sequential" if train.drawn <= most else "shuffle"
+        train = replace(train, augmentation=None, sampler=sampler, rank=0, world_size=1, limit=min(train.drawn, most))
     return train.epoch(1)
 
 

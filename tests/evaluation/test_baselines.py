@@ -5,15 +5,18 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
+from jaxtyping import Bool
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from falconet.evaluation.baselines import (
     LINEAR,
     MAJORITY,
+    Asked,
     Baseline,
     Prepared,
-    compare_baselines,
     describe_verdict,
+    fit_linear,
+    measure_baselines,
     weigh_tokens,
 )
 from falconet.spec import Kind
@@ -50,12 +53,18 @@ def make_texts(count: int, seed: int = 0) -> Prepared:
     return Prepared(tokens, labels)
 
 
+def find_baselines(
+    train: Prepared, test: Prepared, kind: Kind, num_classes: int, hits: Bool[np.ndarray, " samples"]
+) -> tuple[Baseline, ...]:
+    return measure_baselines(train, fit_linear(train, kind, num_classes), Asked(test, hits), num_classes)
+
+
 @pytest.mark.parametrize(("kind", "make"), [("image", make_images), ("series", make_series), ("text", make_texts)])
 def test_a_linear_model_learns_what_is_linear(kind: Kind, make: Callable[..., Prepared]) -> None:
     train, test = make(240), make(90, seed=1)
     num_classes = int(train.labels.max()) + 1
     wrong = np.zeros(90, bool)
-    majority, linear = compare_baselines(train, test, kind, num_classes, wrong)
+    majority, linear = find_baselines(train, test, kind, num_classes, wrong)
     assert (majority.name, linear.name) == (MAJORITY, LINEAR[kind])
     assert majority.accuracy == pytest.approx(1 / num_classes)
     assert linear.accuracy > 0.95
@@ -68,7 +77,7 @@ def test_a_linear_model_learns_what_is_linear(kind: Kind, make: Callable[..., Pr
 def test_the_majority_is_that_of_the_training_samples() -> None:
     train, test = make_images(30), make_images(30, seed=1)
     train = Prepared(train.inputs, torch.tensor([2] * 16 + [0] * 14))
-    majority = compare_baselines(train, test, "image", 3, np.ones(30, bool))[0]
+    majority = find_baselines(train, test, "image", 3, np.ones(30, bool))[0]
     assert majority.accuracy == pytest.approx(10 / 30)
     low, high = majority.accuracy_ci
     assert low < 1 / 3 < high
@@ -77,7 +86,7 @@ def test_the_majority_is_that_of_the_training_samples() -> None:
 
 def test_one_class_has_no_linear_model() -> None:
     train = Prepared(make_images(5).inputs, torch.zeros(5, dtype=torch.long))
-    found = compare_baselines(train, train, "image", 3, np.ones(5, bool))
+    found = find_baselines(train, train, "image", 3, np.ones(5, bool))
     assert [baseline.name for baseline in found] == [MAJORITY]
     assert not found[0].is_better
     assert not found[0].is_beaten

@@ -361,6 +361,7 @@ def test_the_command_line_says_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("falconet.training.energy.start_codecarbon", lambda out: Gauge(RAPL, MEMORY))
+    monkeypatch.setattr("falconet.training.energy.START_AFTER", 0.0)
     command = ["train", "digits", "--model", "lenet300_100", "--epochs", "1", "--out", str(tmp_path)]
     assert cli.run(command) == 0
     assert "\nenergy: 4 Wh, partly measured (processor: RAPL;" in capsys.readouterr().out

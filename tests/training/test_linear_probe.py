@@ -6,8 +6,12 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 
+from falconet.data.loader import Loader
+from falconet.data.preprocessing import create_preprocess
 from falconet.errors import ConfigError
+from falconet.spec import ImageSpec
 from falconet.training import linear_probe
+from falconet.training.config import TrainConfig
 from falconet.training.linear_probe import (
     INVERSE_PENALTIES,
     RIDGES,
@@ -21,6 +25,7 @@ from falconet.training.linear_probe import (
     solve,
     take_rows,
 )
+from falconet.training.loop import iterate_plain, solve_output
 
 
 def make_clusters(samples: int, width: int, classes: int, seed: int = 0, spread: float = 1.5) -> tuple[Tensor, Tensor]:
@@ -194,6 +199,20 @@ def test_features_are_what_the_output_layer_sees() -> None:
     solution = solve(features, labels, 3)
     put_solution(model, solution)
     torch.testing.assert_close(model.eval()(inputs), solution.apply(features))
+
+
+def test_of_more_features_than_fit_in_memory_some_samples_are_solved_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    images = torch.randint(0, 256, (30, 1, 2, 2), dtype=torch.uint8)
+    spec = ImageSpec((1, 2, 2), ("a", "b", "c"), (0.5,), (0.25,))
+    train = Loader(images, torch.arange(30) % 3, create_preprocess(spec, None), 8)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(4, 3))
+    config = TrainConfig(epochs=1, linear_probe="logistic")
+    assert solve_output(model, train, config).left_out == 30
+    monkeypatch.setattr("falconet.training.loop.MOST_VALUES", 4 * 21)
+    assert solve_output(model, train, config).left_out == 21
+    drawn = torch.cat([labels for _, labels in iterate_plain(train, 21)])
+    assert len(drawn) == 21
+    assert not torch.equal(drawn, torch.arange(21) % 3)
 
 
 def test_a_network_with_another_end_is_refused() -> None:
