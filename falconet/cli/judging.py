@@ -32,6 +32,15 @@ if TYPE_CHECKING:
     from falconet.predictions import Prediction, Predictions
 
 
+ExportedBy = Annotated[
+    str | None,
+    typer.Option(
+        help="onnx or openvino: DIR is a file that `falconet export` wrote, which predicts without torch. Default: by "
+        "its name, .onnx or .xml."
+    ),
+]
+
+
 @app.command()
 def evaluate(
     model: ModelFolder,
@@ -63,6 +72,7 @@ def evaluate(
         bool, typer.Option("--costs", help="Also latency, cold start, memory and energy of answers.")
     ] = False,
     bf16: Annotated[bool, typer.Option("--bf16", help="Let the network compute in bfloat16.")] = False,
+    runtime: ExportedBy = None,
     follow: Follow = False,
     settings: Assignments = None,
     data_root: DataRoot = None,
@@ -70,13 +80,28 @@ def evaluate(
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Judge a trained model on a data set."""
+    """Judge a trained model, or an exported file, on a data set."""
     from falconet.catalog import check_artifact, check_source
 
     check_picture("--plot", plot)
     if plot and not corruptions:
         raise UsageError("--plot: wanted --corruptions with it, whose accuracies it draws")
-    check_artifact(model)
+    runtime = runtime or guess_runtime(model)
+    extras: dict[str, Any] = {
+        "against": against,
+        "by": by,
+        "ood": ood,
+        "precision": precision,
+        "corruptions": corruptions,
+        "costs": costs,
+        "bf16": bf16,
+    }
+    if runtime is None:
+        check_artifact(model)
+    else:
+        for name, value in extras.items():
+            if value not in (None, False):
+                raise UsageError(f"--{name}: wanted a model's folder, found an exported file: {model}")
     check_source(source)
     if against:
         check_artifact(against)
@@ -85,21 +110,18 @@ def evaluate(
     from falconet import evaluation, terminal
 
     asked = ask_data(settings, None, follow, strict)["data"]
-    note_stale(model)
-    result = evaluation.evaluate(
-        model,
-        source,
-        split=split,
-        data_root=data_root,
-        settings=asked,
-        against=against,
-        by=by,
-        ood=ood,
-        precision=precision,
-        corruptions=corruptions,
-        costs=costs,
-        number_format="bf16" if bf16 else "fp32",
-    )
+    if runtime is None:
+        note_stale(model)
+        number_format = "bf16" if extras.pop("bf16") else "fp32"
+        result = evaluation.evaluate(
+            model, source, split=split, data_root=data_root, settings=asked, number_format=number_format, **extras
+        )
+    else:
+        from falconet.exporters.judging import evaluate_exported
+
+        result = evaluate_exported(
+            find_runtime(runtime), model, source, split=split, data_root=data_root, settings=asked
+        )
     if plot and result.robustness:
         from falconet.data.drawing import write_figure
         from falconet.report.robustness import draw_robustness
@@ -142,13 +164,7 @@ def predict(
     tta: Annotated[
         bool, typer.Option("--tta", help="Average over each image and its mirror image, where training mirrored too.")
     ] = False,
-    runtime: Annotated[
-        str | None,
-        typer.Option(
-            help="onnx or openvino: DIR is a file that `falconet export` wrote; answers without torch. Default: by its "
-            "name, .onnx or .xml."
-        ),
-    ] = None,
+    runtime: ExportedBy = None,
     out: Annotated[Path | None, typer.Option(help="Write a table: .csv, .jsonl or .parquet.")] = None,
     follow: Follow = False,
     settings: Assignments = None,

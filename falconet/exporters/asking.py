@@ -74,15 +74,25 @@ def iterate_exported(
     prepare = make_prepare(metadata, read_tokenizer(Path(path), metadata))
 
     def answer(samples: Samples) -> tuple[Float[np.ndarray, "readable classes"], Mapping[int, str]]:
-        reasons: dict[int, str] = {}
-        batches = ask_batches(session, read_prepared(samples, prepare, reasons))
-        answers = np.concatenate([np.empty((0, len(metadata.input.labels))), *batches])
-        if not np.isfinite(answers).all():
-            raise ExportError(f"{path}: wanted probabilities, found NaN: the file is damaged; export again")
-        return answers, reasons
+        return ask_samples(session, samples, prepare, path)
 
     parts = iterate_inputs(inputs, metadata.input, config, data_root=data_root)
     yield from answer_inputs(parts, answer, metadata.input.labels, top=top, probabilities=probabilities)
+
+
+def ask_samples(
+    session: Session, samples: Samples, prepare: Prepare, path: str | Path
+) -> tuple[Float[np.ndarray, "readable classes"], dict[int, str]]:
+    """Return probabilities of all samples that can be read, in order, and why others cannot, by their positions.
+
+    Raises ExportError where the file, which lies at `path`, gives none.
+    """
+    reasons: dict[int, str] = {}
+    batches = ask_batches(session, read_prepared(samples, prepare, reasons))
+    answers = np.concatenate([np.empty((0, len(session.metadata.input.labels))), *batches])
+    if not np.isfinite(answers).all():
+        raise ExportError(f"{path}: wanted probabilities, found NaN: the file is damaged; export again")
+    return answers, reasons
 
 
 def read_prepared(samples: Samples, prepare: Prepare, reasons: dict[int, str]) -> Iterator[np.ndarray]:
