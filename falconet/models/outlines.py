@@ -68,9 +68,10 @@ def outline_model(
 
 def materialize(model: nn.Module) -> nn.Module:
     """Give an outline's weights memory, without values; return the same module."""
-    # As Module.to_empty does, which would also empty the buffers that have their values already.
+    # As Module.to_empty does, which would also empty the buffers that have their values already; and not by empty_like,
+    # which draws in sympy for tensors without memory.
     model._apply(  # type: ignore[no-untyped-call]
-        lambda tensor: torch.empty_like(tensor, device="cpu") if tensor.is_meta else tensor
+        lambda tensor: torch.empty(tensor.shape, dtype=tensor.dtype) if tensor.is_meta else tensor
     )
     return model
 
