@@ -158,6 +158,8 @@ def energy_facts(energy: Energy) -> dict[str, Any]:
 
 def describe_energy(energy: Energy, trained: float) -> str:
     """Return energy in words; `trained`: seconds that the epochs of the run took."""
+    if not energy.seconds and trained < START_AFTER:
+        return f"not known: training took {trained:.1f} s, and codecarbon is asked after {START_AFTER:g} s"
     if not energy.seconds:
         return f"not known: codecarbon, asked after {START_AFTER:g} s, gave no figures during training"
     sources = "; ".join(

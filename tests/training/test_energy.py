@@ -167,7 +167,8 @@ def test_what_is_not_known_is_not_invented(tmp_path: Path) -> None:
     assert energy == Energy()
     assert energy_facts(energy)["wh"] is None
     assert energy_facts(energy)["co2_g"] is None
-    assert describe_energy(energy, 1.0) == "not known: codecarbon, asked after 10 s, gave no figures during training"
+    assert describe_energy(energy, 11.0) == "not known: codecarbon, asked after 10 s, gave no figures during training"
+    assert describe_energy(energy, 1.0) == "not known: training took 1.0 s, and codecarbon is asked after 10 s"
 
 
 def test_a_run_that_is_shorter_than_the_beginning(tmp_path: Path) -> None:
