@@ -512,7 +512,8 @@ def begin(plan: Plan, weights: Pretrained | None, rates: Figure | None) -> None:
     if plan.existing != "resume":
         for path in (plan.out / ENERGY_FILE, *find_events(plan.out)):
             path.unlink(missing_ok=True)
-        (plan.out / RATES_FILE).unlink(missing_ok=True)
+        for name in (RATES_FILE, LEADERBOARD_FILE):
+            (plan.out / name).unlink(missing_ok=True)
     write_config(plan)
     if rates is not None:
         write_figure(rates, plan.out / RATES_FILE)

@@ -105,6 +105,14 @@ def test_a_finished_run_goes_on_to_the_same_files(images: Path, tmp_path: Path) 
     assert (out / "model.safetensors").read_bytes() == before
 
 
+def test_a_run_with_a_named_network_leaves_no_candidates_of_the_one_before(images: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    run(images, out)
+    assert (out / LEADERBOARD_FILE).is_file()
+    run(images, out, model="lenet_relu", existing="overwrite")
+    assert not (out / LEADERBOARD_FILE).exists()
+
+
 def test_an_interrupted_run_still_knows_its_rivals(images: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
 
