@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -460,3 +461,19 @@ def test_a_plot_that_cannot_be_written_is_told_first(tmp_path: Path, capsys: pyt
     assert cli.run(["summary", "lenet5", "--plot", str(tmp_path / "file" / "a.png")]) == 1
     assert "is no folder that may be written to" in capsys.readouterr().err
     assert cli.run(["summary", "lenet5", "--plot", str(tmp_path / "new" / "a.png")]) == 0
+
+
+@pytest.mark.parametrize(
+    ("set_before", "found"),
+    [({}, "2000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "None")],
+)
+def test_waiting_threads_sleep_unless_told_otherwise(set_before: dict[str, str], found: str) -> None:
+    code = (
+        "import atexit, os, sys; atexit.register(lambda: print(os.environ.get('GOMP_SPINCOUNT')))\n"
+        "from falconet.cli import main; sys.argv = ['falconet', '--version']; main()"
+    )
+    known = {key: value for key, value in os.environ.items() if key not in {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"}}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={**known, **set_before}, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines()[-1] == found
