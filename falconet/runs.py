@@ -817,7 +817,8 @@ def draft_text_spec(dataset: Dataset, model: ModelConfig, weights: Pretrained | 
     samples = dataset.splits["train"].samples
     texts = [samples.read(index) for index in range(len(samples))]
     vocabulary = weights.vocabulary if weights else None
-    tokenizer = make_wordpiece(vocabulary) if vocabulary else train_tokenizer(texts, model.vocab_size)
+    most = find_model(model.name).vocab_size if model.vocab_size is None else model.vocab_size
+    tokenizer = make_wordpiece(vocabulary) if vocabulary else train_tokenizer(texts, most)
     encoder = TextEncoder(tokenizer, 1)
     if model.input_size is not None:
         length = one_number(model.input_size)

@@ -1,7 +1,7 @@
 """Baselines: what a constant answer and a linear model come to on the same split, beside which a network must stand.
 
 The linear model is multinomial logistic regression on what needs no learning: pixels, values and spectra of series, or
-TF-IDF of words and pairs of words.
+TF-IDF of tokens and their n-grams, as the model `linear` has it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Bool, Float, Int, Int64
 from torch import Tensor
 
 from falconet import metrics
@@ -22,8 +22,9 @@ from falconet.data.cache import PixelCache
 from falconet.data.loader import load_inputs
 from falconet.data.preprocessing import to_unit
 from falconet.evaluation.answers import Answers
+from falconet.models.linear import HashedTfidf
 from falconet.spec import InputSpec, Kind
-from falconet.training.linear_probe import make_sparse, solve
+from falconet.training.linear_probe import solve, stack_rows, sum_columns
 
 FITTED = 3_000
 """Training samples that the linear model is fitted to, at most: seconds, not minutes."""
@@ -35,8 +36,8 @@ SIDE = 24
 """Pixels of each side that images are averaged down to."""
 STEPS = 256
 """Values of a series that are kept, averaged over neighbours; as many coefficients of its spectrum."""
-BUCKETS = 2**15
-"""Columns that words and pairs of words are hashed into."""
+AT_ONCE = 256
+"""Texts of which TF-IDF is computed in one call."""
 
 MAJORITY = "majority class"
 LINEAR: Mapping[Kind, str] = {
@@ -134,8 +135,7 @@ def compare_baselines(
 def answer_linear(train: Prepared, test: Prepared, kind: Kind, num_classes: int) -> Int64[np.ndarray, " samples"]:
     """Return what logistic regression on `train` answers about `test`."""
     if kind == "text":
-        known, idf = weigh_tokens(to_tensor(train.inputs).long())
-        asked, _ = weigh_tokens(to_tensor(test.inputs).long(), idf)
+        known, asked = weigh_tokens(to_tensor(train.inputs), to_tensor(test.inputs))
     else:
         flatten = flatten_images if kind == "image" else flatten_series
         known, asked = flatten(train.inputs), flatten(test.inputs)
@@ -174,25 +174,17 @@ def flatten_series(inputs: Tensor | PixelCache) -> Float[Tensor, "samples featur
 
 
 def weigh_tokens(
-    tokens: Int64[Tensor, "samples tokens"], idf: Float[Tensor, " buckets"] | None = None
-) -> tuple[Float[Tensor, "samples buckets"], Float[Tensor, " buckets"]]:
-    """Return TF-IDF of tokens and pairs of tokens as sparse rows of norm 1, and the IDF, of these texts or as given.
-
-    With 1 + log(count) as term frequency and log((1 + n) / (1 + df)) + 1 as scikit-learn's smoothed IDF.
-    """
-    pairs = (tokens[:, :-1] * 1_000_003 + tokens[:, 1:]) % (BUCKETS // 2) + BUCKETS // 2
-    terms = torch.cat([tokens % (BUCKETS // 2), pairs], dim=1)
-    present = torch.cat([tokens > 0, (tokens[:, :-1] > 0) & (tokens[:, 1:] > 0)], dim=1)
-    rows = torch.arange(len(tokens))[:, None].expand_as(terms)[present]
-    cells, counts = torch.unique(rows * BUCKETS + terms[present], return_counts=True)
-    rows, columns = cells // BUCKETS, cells % BUCKETS
-    if idf is None:
-        frequency = torch.bincount(columns, minlength=BUCKETS)
-        idf = ((1 + len(tokens)) / (1 + frequency)).log() + 1
-    values = (1 + counts.log()) * idf[columns]
-    norms = torch.zeros(len(tokens)).index_add_(0, rows, values.square()).sqrt()
-    ends = F.pad(torch.bincount(rows, minlength=len(tokens)).cumsum(0), (1, 0))
-    return make_sparse(ends, columns, values / norms[rows], (len(tokens), BUCKETS)), idf
+    known: Int[Tensor, "samples tokens"], asked: Int[Tensor, "others tokens"]
+) -> tuple[Float[Tensor, "samples columns"], Float[Tensor, "others columns"]]:
+    """Return the TF-IDF of known texts and of those that are asked about, as the model `linear` sees it, sparse."""
+    tokens = 1 + max(int(texts.max()) if texts.numel() else 0 for texts in (known, asked))
+    tfidf = HashedTfidf(tokens)
+    tfidf.fit_statistics(torch.split(known, AT_ONCE))
+    first, second = (
+        stack_rows([sum_columns(tfidf(part), len(tfidf.idf)) for part in torch.split(texts, AT_ONCE)])
+        for texts in (known, asked)
+    )
+    return first, second
 
 
 def judge(
