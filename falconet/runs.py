@@ -717,6 +717,7 @@ def prepare(plan: Plan, weights: Pretrained | None = None, team: Team = ALONE) -
             labels["val"],
             preprocess,
             VALIDATED * split_batch(training.batch_size, team),
+            sampler="by_length",
             rank=team.rank,
             world_size=team.size,
         ),

@@ -24,6 +24,7 @@ from falconet.data.preprocessing import (
     AnyPreprocess,
     Preprocess,
     SeriesPreprocess,
+    TextPreprocess,
     create_preprocess,
     hold,
     lone_threads,
@@ -36,8 +37,11 @@ from falconet.spec import ImageSpec, InputSpec
 Purpose = Literal["data", "dropout", "order"]
 """What random numbers are drawn for: distortions, what the network itself draws, or the order of samples."""
 
-Sampler = Literal["shuffle", "balanced", "sequential"]
-"""How an epoch is drawn: each sample once in random order; as many, each class equally often; each once in order."""
+Sampler = Literal["shuffle", "balanced", "sequential", "by_length"]
+"""How an epoch is drawn: each sample once in random order; as many, each class equally often; each once in order.
+
+Or each once, texts of like lengths together, so that networks which leave padding out take less time.
+"""
 
 Batch = tuple[Tensor, Int64[Tensor, " batch"] | Float32[Tensor, "batch classes"]]
 """A model's inputs, and labels; where samples are mixed, shares of each class."""
@@ -108,6 +112,9 @@ class Loader:
         if self.sampler == "balanced":
             frequency = torch.bincount(self.labels).double()
             return torch.multinomial(1 / frequency[self.labels], self.drawn, replacement=True, generator=generator)
+        if self.sampler == "by_length" and isinstance(self.preprocess, TextPreprocess):
+            assert isinstance(self.inputs, Tensor)
+            return torch.argsort((self.inputs != 0).sum(dim=1), stable=True)[: self.drawn]
         order = torch.randperm(count, generator=generator) if self.sampler == "shuffle" else torch.arange(count)
         return order[: self.drawn]
 

@@ -321,9 +321,9 @@ def solve_output(
 
 
 def iterate_plain(train: Batches) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield all training samples once, in order and without distortions where the loader can; in each process all."""
+    """Yield all training samples once, without distortions where the loader can; in each process all."""
     if isinstance(train, Loader):
-        train = replace(train, augmentation=None, sampler="sequential", rank=0, world_size=1)
+        train = replace(train, augmentation=None, sampler="by_length", rank=0, world_size=1)
     return train.epoch(1)
 
 
