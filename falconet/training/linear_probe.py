@@ -366,7 +366,7 @@ def fit_scale(scores: Float[Tensor, "samples classes"], labels: Labels, weights:
 
 @torch.inference_mode()
 def extract_features(
-    model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], move: Callable[[Tensor], Tensor]
+    model: nn.Module, batches: Iterable[tuple[Tensor, ...]], move: Callable[[Tensor], Tensor]
 ) -> tuple[Features, Labels]:
     """Return what a network's output layer sees of each sample, in evaluation mode, with the labels.
 

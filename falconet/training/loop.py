@@ -24,7 +24,7 @@ from falconet.training.callbacks import Callback, EpochRow
 from falconet.training.checkpoints import load_checkpoint, save_checkpoint
 from falconet.training.config import FREE, TrainConfig
 from falconet.training.devices import Place, choose_place
-from falconet.training.distillation import Lesson
+from falconet.training.distillation import Lesson, compare_logits
 from falconet.training.distributed import ALONE, Team
 from falconet.training.finetuning import freeze, unfreeze
 from falconet.training.linear_probe import (
@@ -46,8 +46,11 @@ class Batches(Protocol):
     def __len__(self) -> int:
         """Batches an epoch."""
 
-    def epoch(self, number: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield inputs and labels of one epoch, counted from 1, from batch `start` on: the same for the same number."""
+    def epoch(self, number: int, start: int = 0) -> Iterator[tuple[Tensor, ...]]:
+        """Yield inputs and labels of one epoch, counted from 1, from batch `start` on: the same for the same number.
+
+        A third tensor of a training batch is a teacher's logits for it.
+        """
 
 
 @dataclass(frozen=True)
@@ -320,10 +323,10 @@ def solve_output(
     return solve(features, labels, output.out_features, config.linear_probe, weights, config.seed)
 
 
-def iterate_plain(train: Batches) -> Iterator[tuple[Tensor, Tensor]]:
+def iterate_plain(train: Batches) -> Iterator[tuple[Tensor, ...]]:
     """Yield all training samples once, without distortions where the loader can; in each process all."""
     if isinstance(train, Loader):
-        train = replace(train, augmentation=None, sampler="by_length", rank=0, world_size=1)
+        train = replace(train, augmentation=None, answers=None, sampler="by_length", rank=0, world_size=1)
     return train.epoch(1)
 
 
@@ -353,7 +356,7 @@ def train_epoch(state: State, setting: Setting, epoch: int) -> None:
 
 
 def take_step(
-    state: State, setting: Setting, batch: tuple[Tensor, Tensor], step: int, rate: float, *, due: bool = False
+    state: State, setting: Setting, batch: tuple[Tensor, ...], step: int, rate: float, *, due: bool = False
 ) -> tuple[float, bool]:
     """Take step 0 .. of a run at a learning rate; return its loss, and whether `due` holds in any process.
 
@@ -363,13 +366,13 @@ def take_step(
     steps = setting.config.epochs * len(setting.train)
     for group in state.optimizer.param_groups:
         group["lr"] = group["scale"] * rate
-    images, labels = map(setting.place.move, batch)
+    images, labels, *answers = map(setting.place.move, batch)
     if isinstance(state.model, Scheduled):
         state.model.advance((step + 1) / steps)
     for callback in setting.callbacks:
         callback.on_batch(step + 1)
     logits, loss = compute_loss(
-        choose_forward(state, setting), resize(images, step, steps, setting.config), labels, setting
+        choose_forward(state, setting), resize(images, step, steps, setting.config), labels, setting, *answers
     )
     own = loss.item()
     total, value, is_due = setting.team.add_up([len(labels), own * len(labels), due])
@@ -405,14 +408,19 @@ def choose_forward(state: State, setting: Setting) -> Forward:
     return state.network if state.compiled is None or hooked else state.compiled
 
 
-def compute_loss(model: Forward, inputs: Tensor, labels: Tensor, setting: Setting) -> tuple[Tensor, Tensor]:
-    """Return a batch's logits and loss: that of the labels, and where there is a teacher, its part."""
+def compute_loss(
+    model: Forward, inputs: Tensor, labels: Tensor, setting: Setting, answers: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Return a batch's logits and loss: that of the labels and, where there is a teacher or its answers, that part."""
     compute = partial(compute_logits, place=setting.place)
-    if setting.lesson is None:
+    if setting.lesson is not None:
+        assert isinstance(model, nn.Module)
+        logits, distance = setting.lesson.teach(model, inputs, compute)
+    else:
         logits = compute(model, inputs)
-        return logits, setting.criterion(logits, labels)
-    assert isinstance(model, nn.Module)
-    logits, distance = setting.lesson.teach(model, inputs, compute)
+        if answers is None:
+            return logits, setting.criterion(logits, labels)
+        distance = compare_logits(logits, answers, setting.config.temperature)
     share = setting.config.teacher_share
     return logits, (1 - share) * setting.criterion(logits, labels) + share * distance
 
