@@ -1,9 +1,9 @@
 """A small network that learns from a large one: the candidate that a run kept is the teacher of a student.
 
-Hinton, Vinyals, Dean: Distilling the knowledge in a neural network. 2015. Texts are answered by the teacher as they are
-and edited: words left out, exchanged, and taken from two texts (Tang et al.: Distilling task-specific knowledge from
-BERT into simple neural networks. 2019, section 3.2), so that the student sees more of what the teacher knows than the
-few texts with labels say. No edited text needs a label of its own.
+Hinton, Vinyals, Dean: Distilling the knowledge in a neural network. 2015. Of texts, the teacher also answers made ones,
+each the beginning of a text and the end of another, as Tang et al. (Distilling task-specific knowledge from BERT into
+simple neural networks. 2019, section 3.2) make them by editing words: so that the student sees more of what the teacher
+knows than the few texts with labels say. No made text needs a label of its own.
 """
 
 from __future__ import annotations
@@ -33,14 +33,13 @@ from falconet.training.loop import tell
 
 STUDENT_FOLDER = "student"
 """Within the folder of the teacher's run: that of its student."""
-EDITED = 2
-"""Edited texts for each one with a label."""
-DELETED = 0.15
-"""Probability that an edit leaves a word out."""
 DISTILLATION: Mapping[str, Any] = MappingProxyType({"teacher_share": 0.9, "temperature": 2.0})
-"""Chosen on a validation split of banking77."""
+SMALL_BAG: Mapping[str, Any] = MappingProxyType(
+    {"vocab_size": 2000, "options": MappingProxyType({"buckets": 8192, "dropout": 0.3})}
+)
+"""Of the student `ngrams`; both chosen on a validation split of banking77."""
 LONGER = 1.5
-"""Times as many epochs as the student has by default, where it sees edited texts too."""
+"""Times as many epochs as the student has by default, where it sees made texts too."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,7 +78,7 @@ def train_with_student(
     first = execute(plan, callbacks=callbacks, refit=refit)
     taught = plan_student(plan, name)
     added = make_texts(taught) if plan.dataset.kind == "text" else None
-    extra = f", and of {len(added.labels):,} edited texts" if added else ""
+    extra = f", of {len(added.labels):,} made texts too" if added else ""
     tell(callbacks, f"student: {name} learns the answers of {first.model}{extra}")
     return Distillation(first, execute(taught, callbacks=callbacks, added=added))
 
@@ -95,7 +94,7 @@ def plan_student(plan: Plan, name: str) -> Plan:
     if dataset.kind == "text":
         settings["training"]["epochs"] = round(LONGER * settings["training"]["epochs"])
     asked = {
-        "model": {"name": name, "teacher": str(plan.out)},
+        "model": {"name": name, "teacher": str(plan.out), **(SMALL_BAG if name == "ngrams" else {})},
         "data": to_mapping(plan.config.data),
         "training": {**DISTILLATION, "seed": training.seed, "device": training.device},
     }
@@ -112,35 +111,32 @@ def plan_student(plan: Plan, name: str) -> Plan:
 
 
 def make_texts(plan: Plan) -> Added:
-    """Return edited training texts as a student sees them, with its teacher's answers, the likeliest as labels."""
+    """Return as many made texts as training has, as a student sees them, with its teacher's answers.
+
+    The likeliest class stands as label, since there is no other.
+    """
     assert plan.config.model.teacher is not None
     samples = plan.dataset.splits["train"].samples
     texts = [samples.read(index) for index in range(len(samples))]
-    edited = edit_texts(texts, EDITED * len(texts), np.random.default_rng(plan.config.training.seed))
-    logits, _ = predict_logits(load_artifact(Path(plan.config.model.teacher)), Texts(edited, np.arange(len(edited))))
+    made = join_texts(texts, np.random.default_rng(plan.config.training.seed))
+    logits, _ = predict_logits(load_artifact(Path(plan.config.model.teacher)), Texts(made, np.arange(len(made))))
     weighted, weights = find_weights(plan)
     preprocess = prepare(weighted, weights).train.preprocess
     assert isinstance(preprocess, TextPreprocess)
     answers = torch.from_numpy(logits)
-    return Added(preprocess.prepare(edited).int(), answers.argmax(dim=1), answers)
+    return Added(preprocess.prepare(made).int(), answers.argmax(dim=1), answers)
 
 
-def edit_texts(texts: Sequence[str], count: int, rng: np.random.Generator) -> list[str]:
-    """Return so many texts made of others in turn: without some words, or the beginning of one and the end of another.
+def join_texts(texts: Sequence[str], rng: np.random.Generator) -> list[str]:
+    """Return for each text its beginning, 3 to 8 tenths of its words, and the end of another, as much of it.
 
-    Where no blanks part words, characters are edited.
+    Where no blanks part words, they are parted at characters.
     """
-    edited = []
-    for index in range(count):
-        text = texts[index % len(texts)]
+    made = []
+    for text in texts:
+        other = texts[int(rng.integers(len(texts)))]
         blank = " " if " " in text.strip() else ""
-        words = text.split() if blank else list(text)
-        if rng.random() < 0.5:
-            other = texts[int(rng.integers(len(texts)))]
-            more = other.split() if blank else list(other)
-            first, last = rng.uniform(0.3, 0.8), rng.uniform(0.2, 0.7)
-            kept = words[: max(round(first * len(words)), 1)] + more[round(last * len(more)) :]
-        else:
-            kept = [word for word in words if rng.random() >= DELETED] or words
-        edited.append(blank.join(kept))
-    return edited
+        words, more = ((part.split() if blank else list(part)) for part in (text, other))
+        first, last = rng.uniform(0.3, 0.8), rng.uniform(0.2, 0.7)
+        made.append(blank.join(words[: max(int(first * len(words)), 1)] + more[int(last * len(more)) :]))
+    return made

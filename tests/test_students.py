@@ -17,7 +17,7 @@ from falconet.errors import ConfigError, UsageError
 from falconet.evaluation.answers import predict_logits
 from falconet.planning import plan_run
 from falconet.runs import find_teacher, prepare, train
-from falconet.students import choose_student, edit_texts, make_texts, plan_student, train_with_student
+from falconet.students import choose_student, join_texts, make_texts, plan_student, train_with_student
 
 WORDS = {"money": ("euro", "cash", "bill", "coin"), "animals": ("cat", "dog", "owl", "fox")}
 
@@ -74,17 +74,21 @@ def test_what_a_teacher_of_another_input_cannot_do(texts: Path, teacher: Path, t
         find_teacher(plan, prepare(plan))
 
 
-def test_edits_are_made_of_the_words_of_texts() -> None:
-    known = ["one two three four", "five six"]
-    edited = edit_texts(known, 40, np.random.default_rng(0))
-    assert len(edited) == 40
-    assert all(text and set(text.split()) <= {"one", "two", "three", "four", "five", "six"} for text in edited)
-    assert edited == edit_texts(known, 40, np.random.default_rng(0))
-    assert set("".join(edit_texts(["一二三四"], 9, np.random.default_rng(0)))) <= set("一二三四")
-    assert edit_texts(["a"], 3, np.random.default_rng(0))
+def test_made_texts_are_a_beginning_and_an_end() -> None:
+    known = ["one two three four"] * 20 + ["five six seven"] * 20
+    made = join_texts(known, np.random.default_rng(0))
+    assert made == join_texts(known, np.random.default_rng(0))
+    assert len(made) == 40
+    for text, begun in zip(made, known, strict=True):
+        words = text.split()
+        assert words[0] == begun.split()[0]
+        assert words[-1] in {"four", "seven"}
+    assert len(set(made)) > 5
+    assert set("".join(join_texts(["一二三四"] * 9, np.random.default_rng(0)))) <= set("一二三四")
+    assert join_texts(["a"], np.random.default_rng(0))
 
 
-def test_edited_texts_have_the_teachers_answers(texts: Path, teacher: Path) -> None:
+def test_made_texts_have_the_teachers_answers(texts: Path, teacher: Path) -> None:
     plan = plan_run(texts, model="linear", out=teacher, existing="overwrite")
     student = plan_student(plan, "ngrams")
     assert student.config.model.teacher == str(teacher)
@@ -92,7 +96,7 @@ def test_edited_texts_have_the_teachers_answers(texts: Path, teacher: Path) -> N
     added = make_texts(student)
     assert added.answers is not None
     assert torch.equal(added.labels, added.answers.argmax(dim=1))
-    assert len(added.inputs) == len(added.labels) == 2 * len(plan.dataset.splits["train"])
+    assert len(added.inputs) == len(added.labels) == len(plan.dataset.splits["train"])
 
 
 def test_a_student_learns_what_its_teacher_knows(
