@@ -119,6 +119,7 @@ CANDIDATES: tuple[Candidate, ...] = (
         lambda data: data.kind == "series" and (data.recorded or data.count > FEW_SERIES),
         f"recordings, and more than {FEW_SERIES:,} series",
     ),
+    Candidate("linear", lambda data: data.kind == "text", "texts", solve_by("logistic")),
     Candidate(
         "minilm",
         lambda data: data.kind == "text",

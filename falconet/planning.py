@@ -68,8 +68,8 @@ class ModelConfig:
     teacher: str | None = None
     """Folder of a trained model whose answers the network learns to give too; `training.temperature` and others."""
 
-    vocab_size: int = 8000
-    """Different tokens of a text model, at most."""
+    vocab_size: int | None = None
+    """Different tokens of a text model, at most; None: as many as suit the model, mostly 8,000."""
 
     fit: Literal["pad", "resample"] = "pad"
     """How a series gets its number of steps: cut or padded at its end, or stretched in time."""

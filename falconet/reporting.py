@@ -23,6 +23,7 @@ from falconet.latency import Latency
 from falconet.planning import CONFIG_FILE, holds_run, read_settings, short_name
 from falconet.report import Course, LeaderboardRow, ModelReport, describe_model, render_card, render_html
 from falconet.schema import from_mapping, to_mapping
+from falconet.spec import TextSpec
 from falconet.storage import format_json, hold, read_json
 from falconet.training import EpochRow
 from falconet.training.diagnoses import Diagnosis, Vitals, diagnose, load_vitals
@@ -139,7 +140,8 @@ def add_baselines(
     Where the linear model is as good on the validation split, that is a diagnosis of a network.
     """
     spec, tokenizer = artifact.config.input, artifact.tokenizer
-    linear = fit_linear(learned, spec.kind, len(spec.labels))
+    tokens = spec.vocab_size if isinstance(spec, TextSpec) else 0
+    linear = fit_linear(learned, spec.kind, len(spec.labels), tokens)
     baselines = measure_baselines(learned, linear, draw_asked(answers, spec, tokenizer), len(spec.labels))
     course = dataclasses.replace(course, baselines=baselines)
     if linear is None or artifact.config.architecture == "linear":

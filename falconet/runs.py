@@ -28,6 +28,7 @@ from falconet.artifact import (
     load_artifact,
 )
 from falconet.data import Dataset, Unreadable
+from falconet.data.augmentation import SeriesAugmentation
 from falconet.data.dataset import concatenate
 from falconet.data.drawing import write_figure
 from falconet.data.loader import Loader, hold_inputs, load_inputs, measure_inputs
@@ -44,6 +45,7 @@ from falconet.errors import (
     UsageError,
 )
 from falconet.evaluation import Answers, Evaluation, calibrate
+from falconet.evaluation.answers import fit_recordings, predict_logits
 from falconet.evaluation.baselines import Prepared
 from falconet.models import create_model, find_model
 from falconet.models.forward_cost import measure_forward
@@ -208,6 +210,8 @@ class Added:
     """Prepared as these are; see `Loader`."""
     labels: torch.Tensor
     """Class numbers."""
+    answers: torch.Tensor | None = None
+    """A teacher's logits; None: there is no teacher that is asked beforehand."""
 
 
 def execute(
@@ -230,8 +234,6 @@ def execute(
         plan, weights = find_weights(plan, team)
         began = time.perf_counter()
         feed = prepare(plan, weights, team)
-        if added is not None:
-            feed = add_samples(feed, added, plan.config.training)
         model, notes = build(plan.config.model, feed.spec, plan.config.training.seed, weights)
         size = "x".join(map(str, feed.spec.shape))
         tell(
@@ -240,7 +242,9 @@ def execute(
             *notes,
             f"input {size} (--set model.input_size=... changes it)",
         )
-        teacher = find_teacher(plan, feed)
+        teacher, feed = find_teacher(plan, feed)
+        if added is not None:
+            feed = add_samples(feed, added, plan.config.training)
         # Before anything is measured, or a run that is to be overwritten loses what it could go on from.
         check_fit(model, feed.train, plan.config.training, teacher, team)
         measure_forward(model.eval(), find_sample(model).make_blank())
@@ -325,7 +329,7 @@ def try_network(plan: Plan) -> Trial:
     began = time.perf_counter()
     with interruption.watched():
         plan, weights = find_weights(plan)
-        feed = prepare(plan, weights)
+        teacher, feed = find_teacher(plan, prepare(plan, weights))
         training = plan.config.training
         model, _ = build(plan.config.model, feed.spec, training.seed, weights)
         fit_statistics(model, feed.train)
@@ -336,7 +340,7 @@ def try_network(plan: Plan) -> Trial:
             feed.val,
             training,
             class_weights=feed.class_weights,
-            teacher=find_teacher(plan, feed),
+            teacher=teacher,
             solution=solution,
         )
     if result.ending == "diverged":
@@ -561,17 +565,18 @@ def fit_again(kept: Trial, callbacks: Sequence[Callback], team: Team) -> torch.n
     labels = torch.from_numpy(pool.split.labels)
     tell(callbacks, f"refit: {len(labels):,} training and validation samples, {epochs} epochs")
     network, _ = build(model, feed.spec, training.seed, weights)
-    train = dataclasses.replace(feed.train, inputs=pool.inputs, labels=labels)
+    train = dataclasses.replace(feed.train, inputs=pool.inputs, labels=labels, answers=None)
     fit_statistics(network, train)
+    teacher, feed = find_teacher(plan, dataclasses.replace(feed, train=train), ("train", "val"))
     if team.leads:
         prepare_folder(plan.out / REFIT_FOLDER)
     second = fit(
         network,
-        train,
+        feed.train,
         feed.val,
         training,
         class_weights=weigh_classes(labels, len(feed.spec.labels), training),
-        teacher=find_teacher(plan, feed),
+        teacher=teacher,
         callbacks=[RefitProgress(callbacks, epochs)] if team.leads else (),
         checkpoints=plan.out / REFIT_FOLDER,
         team=team,
@@ -686,15 +691,31 @@ def recall_seen(plan: Plan) -> Seen | None:
         return None
 
 
-def find_teacher(plan: Plan, feed: Feed) -> Teacher | None:
-    """Return the trained network that the plan names as teacher. Raises ConfigError where it cannot teach this one."""
-    folder = plan.config.model.teacher
+def find_teacher(plan: Plan, feed: Feed, names: Sequence[str] = ("train",)) -> tuple[Teacher | None, Feed]:
+    """Return the trained network that the plan names as teacher, or a feed with its answers.
+
+    It answers batch by batch where it can be given a student's input: of images, and where both see the same. Else, as
+    with another tokenizer, it is asked beforehand, once, about the samples of the splits `names` as they are. Raises
+    ConfigError where it cannot teach this student.
+    """
+    folder, train = plan.config.model.teacher, feed.train
     if folder is None:
-        return None
+        return None, feed
     artifact = load_artifact(folder)
-    if artifact.tokenizer != feed.tokenizer:
-        raise ConfigError(f"model.teacher: wanted one with the same tokenizer, found another in {folder}")
-    return Teacher(artifact.model, artifact.preprocess, create_preprocess(feed.spec, feed.tokenizer))
+    spec = artifact.config.input
+    same = (spec, artifact.tokenizer) == (feed.spec, feed.tokenizer)
+    if same or spec.labels != feed.spec.labels or isinstance(spec, ImageSpec) or type(spec) is not type(feed.spec):
+        return Teacher(artifact.model, artifact.preprocess, create_preprocess(feed.spec, feed.tokenizer)), feed
+    if plan.config.training.feature_weight:
+        raise ConfigError("training.feature_weight: wanted 0 with a teacher of another input, found more")
+    if isinstance(train.augmentation, SeriesAugmentation) and train.augmentation.barycenter:
+        raise ConfigError("augmentation.barycenter: wanted 0 with a teacher of another input, found more")
+    samples = concatenate([plan.dataset.splits[name] for name in names]).samples
+    logits, _ = predict_logits(artifact, fit_recordings(samples, spec))
+    if len(logits) != len(train.labels):
+        raise ConfigError(f"model.teacher: wanted {len(train.labels)} answers, found {len(logits)} from {folder}")
+    answers = torch.from_numpy(logits)
+    return None, dataclasses.replace(feed, train=dataclasses.replace(train, answers=answers))
 
 
 @dataclass(frozen=True, eq=False)
@@ -744,6 +765,7 @@ def prepare(plan: Plan, weights: Pretrained | None = None, team: Team = ALONE) -
             labels["val"],
             preprocess,
             VALIDATED * split_batch(training.batch_size, team),
+            sampler="by_length",
             rank=team.rank,
             world_size=team.size,
         ),
@@ -756,7 +778,10 @@ def add_samples(feed: Feed, added: Added, config: TrainConfig) -> Feed:
     """Return a feed whose epochs draw as many training samples as before, from these and made ones."""
     inputs = torch.cat([hold_inputs(feed.train.inputs), added.inputs])
     labels = torch.cat([feed.train.labels, added.labels])
-    train = dataclasses.replace(feed.train, inputs=inputs, labels=labels, limit=len(feed.train.labels))
+    answers = feed.train.answers
+    if answers is not None and added.answers is not None:
+        answers = torch.cat([answers, added.answers])
+    train = dataclasses.replace(feed.train, inputs=inputs, labels=labels, limit=len(feed.train.labels), answers=answers)
     return dataclasses.replace(feed, train=train, class_weights=weigh_classes(labels, len(feed.spec.labels), config))
 
 
@@ -844,7 +869,8 @@ def draft_text_spec(dataset: Dataset, model: ModelConfig, weights: Pretrained | 
     samples = dataset.splits["train"].samples
     texts = [samples.read(index) for index in range(len(samples))]
     vocabulary = weights.vocabulary if weights else None
-    tokenizer = make_wordpiece(vocabulary) if vocabulary else train_tokenizer(texts, model.vocab_size)
+    most = find_model(model.name).vocab_size if model.vocab_size is None else model.vocab_size
+    tokenizer = make_wordpiece(vocabulary) if vocabulary else train_tokenizer(texts, most)
     encoder = TextEncoder(tokenizer, 1)
     if model.input_size is not None:
         length = one_number(model.input_size)
@@ -881,7 +907,7 @@ def fit_statistics(model: torch.nn.Module, train: Loader) -> None:
     Each process of a team shows it all of them, so that networks stay equal.
     """
     if isinstance(model, FitsStatistics):
-        whole = dataclasses.replace(train, augmentation=None, sampler="shuffle", rank=0, world_size=1)
+        whole = dataclasses.replace(train, augmentation=None, answers=None, sampler="shuffle", rank=0, world_size=1)
         model.fit_statistics(inputs for inputs, _ in whole.epoch(1))
 
 

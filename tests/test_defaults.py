@@ -37,9 +37,9 @@ def test_candidates_follow_from_the_data(data: DataFacts, expected: list[str]) -
 
 def test_texts_get_published_vectors_where_they_are_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    assert [candidate.model for candidate in choose_candidates(TEXTS)] == ["ngrams"]
+    assert [candidate.model for candidate in choose_candidates(TEXTS)] == ["linear", "ngrams"]
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
-    assert [candidate.model for candidate in choose_candidates(TEXTS)] == ["minilm", "ngrams"]
+    assert [candidate.model for candidate in choose_candidates(TEXTS)] == ["linear", "minilm", "ngrams"]
 
 
 def test_any_data_have_a_candidate() -> None:

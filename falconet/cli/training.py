@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from falconet.planning import Measured, Plan
     from falconet.runs import RunResult
     from falconet.synthetic import Trial
+    from falconet.training import Callback
 
 
 Model = Annotated[
@@ -93,6 +96,13 @@ Synthetic = Annotated[
         metavar="N", help="Train once more with N made samples a class; keep that where validation data say so.", min=1
     ),
 ]
+Student = Annotated[
+    str | None,
+    typer.Option(
+        metavar="MODEL|auto",
+        help="Then teach a small network what the kept one answers; auto: one that suits the data.",
+    ),
+]
 Log = Annotated[
     str | None, typer.Option(metavar="NAME", help="tensorboard: write curves for it into the run's folder, too.")
 ]
@@ -123,6 +133,7 @@ def train(
     refit: Refit = False,
     time: Time = None,
     synthetic: Synthetic = None,
+    student: Student = None,
     log: Log = None,
     groups: Groups = None,
     follow: Follow = False,
@@ -149,6 +160,7 @@ def train(
         check_logger(log)
     if synthetic and refit:
         raise UsageError("--synthetic and --refit exclude each other: made samples are judged by the validation split")
+    check_student(student, synthetic, teacher)
     if resume and overwrite:
         raise UsageError("--resume and --overwrite exclude each other")
     from falconet import planning, terminal
@@ -188,21 +200,55 @@ def train(
     leads = os.environ.get("RANK", "0") == "0"
     if leads:
         announce(plan, resume)
-    from falconet.runs import execute
     from falconet.training.loggers import create_logger
 
     loggers = (create_logger(log, plan.out),) if log and leads else ()
     watchers = (*terminal.watch(plan.config.model.name), *loggers) if leads else ()
+    facts = carry_out(plan, synthetic, student, refit, watchers)
+    if leads:
+        show_result(facts.result, json, facts.trial, facts.teacher)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What is shown of a run."""
+
+    result: RunResult
+    trial: Trial | None = None
+    """What came of made samples."""
+    teacher: RunResult | None = None
+    """Whose answers the result's network learned."""
+
+
+def carry_out(
+    plan: Plan, synthetic: int | None, student: str | None, refit: bool, watchers: Sequence[Callback]
+) -> Outcome:
+    """Train as planned, with made samples or a student where they are asked for."""
+    from falconet.runs import execute
     from falconet.synthetic import check_begun, train_with_synthetic
 
-    trial = None
-    if synthetic is None:
-        check_begun(plan, None)
-        result = execute(plan, callbacks=watchers, refit=refit)
-    else:
-        result, trial = train_with_synthetic(plan, synthetic, callbacks=watchers)
-    if leads:
-        show_result(result, json, trial)
+    if synthetic is not None:
+        return Outcome(*train_with_synthetic(plan, synthetic, callbacks=watchers))
+    check_begun(plan, None)
+    if student is None:
+        return Outcome(execute(plan, callbacks=watchers, refit=refit))
+    from falconet.students import train_with_student
+
+    taught = train_with_student(plan, None if student == "auto" else student, callbacks=watchers, refit=refit)
+    return Outcome(taught.student, teacher=taught.teacher)
+
+
+def check_student(student: str | None, synthetic: int | None, teacher: str | None) -> None:
+    """Raise UsageError unless a student is the name of a network, or `auto`, and nothing else is asked for with it."""
+    from falconet.models import find_model
+
+    if student is None:
+        return
+    if student != "auto":
+        find_model(student)
+    for flag, given in (("--synthetic", synthetic), ("--teacher", teacher)):
+        if given is not None:
+            raise UsageError(f"--student and {flag} exclude each other: the network that is kept is the teacher")
 
 
 def list_measured(batch_size: str | None, find_lr: bool) -> list[Measured]:
@@ -243,8 +289,8 @@ def announce(plan: Plan, resume: bool) -> None:
         terminal.print_note(f"chosen: {', '.join(plan.chosen)}")
 
 
-def show_result(result: RunResult, json: bool, trial: Trial | None = None) -> None:
-    """Print what a run came to."""
+def show_result(result: RunResult, json: bool, trial: Trial | None = None, teacher: RunResult | None = None) -> None:
+    """Print what a run came to; of a student, beside its teacher."""
     from falconet import terminal
     from falconet.training.energy import energy_facts
     from falconet.training.usefulness import warn_useless
@@ -264,6 +310,9 @@ def show_result(result: RunResult, json: bool, trial: Trial | None = None) -> No
             facts["energy"] = energy_facts(energy)
         if trial:
             facts["synthetic"] = to_mapping(trial)
+        if teacher:
+            own = {"out": str(teacher.out), "model": teacher.model, "bytes": teacher.report.bytes}
+            facts["teacher"] = {**own, "val": to_mapping(teacher.val), "test": to_mapping(teacher.test)}
         judged = {"best_epoch": result.best_epoch, "val": to_mapping(result.val), "test": to_mapping(result.test)}
         terminal.print_json({**facts, **judged})
         return
@@ -277,7 +326,18 @@ def show_result(result: RunResult, json: bool, trial: Trial | None = None) -> No
         terminal.print_line(f"energy: {result.report.energy}")
     made = f"{result.epochs} epochs in {result.seconds:.1f} s; kept epoch {result.best_epoch}"
     terminal.print_line(f"{made}; report: {result.out / 'report.html'}")
+    if teacher:
+        terminal.print_line(describe_student(teacher, result))
     if caution := warn_useless(result.report.course.diagnoses):
         terminal.print_line(caution)
     elif result.report.verdict:
         terminal.print_line(f"caution: {result.report.verdict}")
+
+
+def describe_student(teacher: RunResult, student: RunResult) -> str:
+    """Return in a line what a teacher and its student come to, in accuracy and bytes of their weights."""
+    runs = (("teacher", teacher), ("student", student))
+    return "; ".join(
+        f"{role} {run.model}: test accuracy {run.test.accuracy:.2%}, {run.report.bytes:,} bytes, in {run.out}"
+        for role, run in runs
+    )

@@ -24,6 +24,7 @@ from falconet.data.preprocessing import (
     AnyPreprocess,
     Preprocess,
     SeriesPreprocess,
+    TextPreprocess,
     create_preprocess,
     hold,
     lone_threads,
@@ -36,11 +37,17 @@ from falconet.spec import ImageSpec, InputSpec
 Purpose = Literal["data", "dropout", "order"]
 """What random numbers are drawn for: distortions, what the network itself draws, or the order of samples."""
 
-Sampler = Literal["shuffle", "balanced", "sequential"]
-"""How an epoch is drawn: each sample once in random order; as many, each class equally often; each once in order."""
+Sampler = Literal["shuffle", "balanced", "sequential", "by_length"]
+"""How an epoch is drawn: each sample once in random order; as many, each class equally often; each once in order.
 
-Batch = tuple[Tensor, Int64[Tensor, " batch"] | Float32[Tensor, "batch classes"]]
-"""A model's inputs, and labels; where samples are mixed, shares of each class."""
+Or each once, texts of like lengths together, so that networks which leave padding out take less time.
+"""
+
+Batch = tuple[Tensor, ...]
+"""A model's inputs; labels, `Int64[batch]`, or where samples are mixed shares of each class, `Float32[batch classes]`.
+
+Then, where a teacher was asked beforehand, its logits, `Float32[batch classes]`.
+"""
 
 AHEAD = 2
 """Batches that are prepared while the network computes."""
@@ -63,6 +70,8 @@ class Loader:
     world_size: int = 1
     limit: int | None = None
     """Samples an epoch, drawn anew for each; None: all of them."""
+    answers: Float32[Tensor, "samples classes"] | None = None
+    """A teacher's logits for the samples as they are, which come with each batch; None: no teacher has been asked."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.rank < self.world_size:
@@ -108,10 +117,21 @@ class Loader:
         if self.sampler == "balanced":
             frequency = torch.bincount(self.labels).double()
             return torch.multinomial(1 / frequency[self.labels], self.drawn, replacement=True, generator=generator)
+        if self.sampler == "by_length" and isinstance(self.preprocess, TextPreprocess):
+            assert isinstance(self.inputs, Tensor)
+            return torch.argsort((self.inputs != 0).sum(dim=1), stable=True)[: self.drawn]
         order = torch.randperm(count, generator=generator) if self.sampler == "shuffle" else torch.arange(count)
         return order[: self.drawn]
 
     def make_batch(self, indices: Int64[Tensor, " all_ranks"], number: int, position: int) -> Batch:
+        """Gather, augment and normalize this rank's part of a batch, and add the answers about it, if there are any."""
+        batch = self.make_inputs(indices, number, position)
+        if self.answers is None:
+            return batch
+        mine = torch.tensor_split(indices, self.world_size)[self.rank]
+        return batch[0], batch[1], self.answers.index_select(0, mine)
+
+    def make_inputs(self, indices: Int64[Tensor, " all_ranks"], number: int, position: int) -> Batch:
         """Gather, augment and normalize this rank's part of a batch."""
         mine = torch.tensor_split(indices, self.world_size)[self.rank]
         raw = self.inputs.take(mine) if isinstance(self.inputs, PixelCache) else self.inputs.index_select(0, mine)

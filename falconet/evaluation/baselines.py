@@ -1,14 +1,14 @@
 """Baselines: what a constant answer and a linear model come to on the same split, beside which a network must stand.
 
 The linear model is multinomial logistic regression on what needs no learning: pixels, values and spectra of series, or
-TF-IDF of words and pairs of words.
+TF-IDF of tokens and their n-grams, as the model `linear` has it.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,8 +22,9 @@ from falconet.data.cache import PixelCache
 from falconet.data.loader import load_inputs
 from falconet.data.preprocessing import to_unit
 from falconet.evaluation.answers import Answers
+from falconet.models.linear import HashedTfidf
 from falconet.spec import InputSpec, Kind
-from falconet.training.linear_probe import Solution, make_sparse, solve
+from falconet.training.linear_probe import Solution, solve, stack_rows, sum_columns
 
 FITTED = 3_000
 """Training samples that the linear model is fitted to, at most: seconds, not minutes."""
@@ -35,8 +36,8 @@ SIDE = 24
 """Pixels of each side that images are averaged down to."""
 STEPS = 256
 """Values of a series that are kept, averaged over neighbours; as many coefficients of its spectrum."""
-BUCKETS = 2**15
-"""Columns that words and pairs of words are hashed into."""
+AT_ONCE = 256
+"""Texts of which TF-IDF is computed in one call."""
 
 MAJORITY = "majority class"
 LINEAR: Mapping[Kind, str] = {
@@ -106,8 +107,8 @@ class LinearModel:
 
     kind: Kind
     solution: Solution
-    statistics: Tensor
-    """The features' mean, or the IDF of tokens."""
+    describe: Callable[[Tensor | PixelCache], Tensor]
+    """From samples to features, `(samples, features)`, sparse ones of texts."""
     fitted: int
     """Training samples that it was fitted to."""
     seconds: float
@@ -115,28 +116,41 @@ class LinearModel:
 
     def answer(self, samples: Prepared) -> Int64[np.ndarray, " samples"]:
         """Return the class numbers that it answers."""
-        if self.kind == "text":
-            features, _ = weigh_tokens(to_tensor(samples.inputs).long(), self.statistics)
-        else:
-            features = flatten(samples.inputs, self.kind) - self.statistics
-        answers: Int64[np.ndarray, " samples"] = self.solution.apply(features).argmax(dim=1).numpy()
+        logits = self.solution.apply(self.describe(samples.inputs))
+        answers: Int64[np.ndarray, " samples"] = logits.argmax(dim=1).numpy()
         return answers
 
 
-def fit_linear(train: Prepared, kind: Kind, num_classes: int) -> LinearModel | None:
-    """Return the linear model, fitted to at most FITTED training samples; None where these are of one class."""
+def fit_linear(train: Prepared, kind: Kind, num_classes: int, tokens: int = 0) -> LinearModel | None:
+    """Return the linear model, fitted to at most FITTED training samples; None where these are of one class.
+
+    `tokens` is the vocabulary size of texts.
+    """
     if len(torch.unique(train.labels)) < 2:
         return None
     started = time.perf_counter()
     drawn = train.thin(FITTED)
-    if kind == "text":
-        features, statistics = weigh_tokens(to_tensor(drawn.inputs).long())
-    else:
-        features = flatten(drawn.inputs, kind)
-        statistics = features.mean(dim=0)
-        features = features - statistics
-    solution = solve(features, drawn.labels, num_classes, judged=CHOOSING)
-    return LinearModel(kind, solution, statistics, len(drawn.labels), time.perf_counter() - started)
+    describe = fit_tfidf(drawn.inputs, tokens) if kind == "text" else fit_mean(drawn.inputs, kind)
+    solution = solve(describe(drawn.inputs), drawn.labels, num_classes, judged=CHOOSING)
+    return LinearModel(kind, solution, describe, len(drawn.labels), time.perf_counter() - started)
+
+
+def fit_mean(inputs: Tensor | PixelCache, kind: Kind) -> Callable[[Tensor | PixelCache], Tensor]:
+    """Return what describes images or series by values, less their mean over these."""
+    mean = flatten(inputs, kind).mean(dim=0)
+    return lambda others: flatten(others, kind) - mean
+
+
+def fit_tfidf(inputs: Tensor | PixelCache, tokens: int) -> Callable[[Tensor | PixelCache], Tensor]:
+    """Return what describes texts by TF-IDF as the model `linear` sees it, its IDF that of these."""
+    tfidf = HashedTfidf(tokens)
+    tfidf.fit_statistics(torch.split(to_tensor(inputs), AT_ONCE))
+
+    def describe(others: Tensor | PixelCache) -> Tensor:
+        parts = torch.split(to_tensor(others), AT_ONCE)
+        return stack_rows([sum_columns(tfidf(part), len(tfidf.idf)) for part in parts])
+
+    return describe
 
 
 @dataclass(frozen=True, eq=False)
@@ -207,28 +221,6 @@ def flatten_series(inputs: Tensor | PixelCache) -> Float[Tensor, "samples featur
     # Each part counts as much as the other, whatever its unit.
     parts = [part / part.std().clamp(min=1e-6) if part.numel() > 1 else part for part in (shape, spectrum)]
     return torch.cat(parts, dim=1)
-
-
-def weigh_tokens(
-    tokens: Int64[Tensor, "samples tokens"], idf: Float[Tensor, " buckets"] | None = None
-) -> tuple[Float[Tensor, "samples buckets"], Float[Tensor, " buckets"]]:
-    """Return TF-IDF of tokens and pairs of tokens as sparse rows of norm 1, and the IDF, of these texts or as given.
-
-    With 1 + log(count) as term frequency and log((1 + n) / (1 + df)) + 1 as scikit-learn's smoothed IDF.
-    """
-    pairs = (tokens[:, :-1] * 1_000_003 + tokens[:, 1:]) % (BUCKETS // 2) + BUCKETS // 2
-    terms = torch.cat([tokens % (BUCKETS // 2), pairs], dim=1)
-    present = torch.cat([tokens > 0, (tokens[:, :-1] > 0) & (tokens[:, 1:] > 0)], dim=1)
-    rows = torch.arange(len(tokens))[:, None].expand_as(terms)[present]
-    cells, counts = torch.unique(rows * BUCKETS + terms[present], return_counts=True)
-    rows, columns = cells // BUCKETS, cells % BUCKETS
-    if idf is None:
-        frequency = torch.bincount(columns, minlength=BUCKETS)
-        idf = ((1 + len(tokens)) / (1 + frequency)).log() + 1
-    values = (1 + counts.log()) * idf[columns]
-    norms = torch.zeros(len(tokens)).index_add_(0, rows, values.square()).sqrt()
-    ends = F.pad(torch.bincount(rows, minlength=len(tokens)).cumsum(0), (1, 0))
-    return make_sparse(ends, columns, values / norms[rows], (len(tokens), BUCKETS)), idf
 
 
 def compare(

@@ -294,6 +294,8 @@ def require_pooled_maps(model: nn.Module, inputs: Inputs) -> Float[Tensor, "batc
 def require_gradient(model: nn.Module, inputs: Inputs) -> None:
     """Raise UnfitError unless logits have a gradient by the input, as counting has not, or by each token's vector."""
     if is_text(inputs):
+        if not any(isinstance(layer, nn.Embedding) for layer in model.modules()):
+            raise UnfitError("wanted a network with one vector for each token, found one without vectors")
         shapes: list[torch.Size] = []
         with find_embedding(model).register_forward_hook(lambda *call: shapes.append(call[2].shape)), torch.no_grad():
             model(inputs)

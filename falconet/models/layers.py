@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from falconet.errors import ConfigError
@@ -58,6 +59,32 @@ class FitsStatistics(Protocol):
 
     def fit_statistics(self, batches: Iterable[Tensor]) -> None:
         """Take them from training samples in random order, as the network gets them; called once, before training."""
+
+
+class SparseLinear(nn.Module):
+    """Dense layer for inputs of which all but a few features are 0: it takes where these are, and what they are.
+
+    `weight` has a row for each feature, so that those of a sample are looked up instead of multiplied; a feature may be
+    named several times, and counts as the sum of its values.
+    """
+
+    def __init__(self, in_features: int, out_features: int) -> None:
+        super().__init__()
+        self.in_features, self.out_features = in_features, out_features
+        self.weight = nn.Parameter(torch.empty(in_features, out_features))
+        self.bias = nn.Parameter(torch.zeros(out_features))
+        bound = 1 / math.sqrt(in_features)
+        nn.init.uniform_(self.weight, -bound, bound)
+
+    def forward(
+        self, columns: Int[Tensor, "batch named"], values: Float[Tensor, "batch named"]
+    ) -> Float[Tensor, "batch classes"]:
+        if torch.compiler.is_compiling():  # Runtimes know no bag of vectors, which needs no memory for each of them.
+            return (F.embedding(columns, self.weight) * values[:, :, None]).sum(dim=1) + self.bias
+        return F.embedding_bag(columns, self.weight, per_sample_weights=values, mode="sum") + self.bias
+
+    def extra_repr(self) -> str:
+        return f"in_features={self.in_features}, out_features={self.out_features}"
 
 
 COSINE_SCALE = 16.0

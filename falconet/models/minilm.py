@@ -12,13 +12,14 @@ sentence alone, so that its vector is part of those of the positions.
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
 from falconet.errors import ConfigError
 from falconet.models.options import check_share
-from falconet.models.sequences import TokenEncoder, mark_steps, pool_mean
+from falconet.models.sequences import TokenEncoder, mark_steps, measure_lengths, pool_mean
 
 WIDTH, LAYERS, HEADS, INNER = 384, 6, 12, 1536
 POSITIONS = 512
@@ -59,6 +60,9 @@ class MiniLM(nn.Module):
 
     def embed(self, tokens: Int64[Tensor, "batch tokens"]) -> Float[Tensor, "batch width"]:
         """Return the vector of each text, of length 1: their products are cosines, of texts of one meaning near 1."""
+        if not torch.compiler.is_compiling():
+            # Columns of padding alone, as in batches of short texts, change nothing but the time.
+            tokens = tokens[:, : max(int(measure_lengths(tokens != 0).max()), 1)]
         vectors, lengths = self.encoder(tokens)
         states = self.dropout(self.norm(vectors + self.positions.weight[: tokens.shape[1]]))
         # A text without a true token attends to its first one, since a softmax over nothing is NaN.

@@ -83,14 +83,21 @@ class NGrams(nn.Module):
         return vectors.sum(dim=1) / counts
 
     def list_rows(self, x: Int[Tensor, "batch tokens"]) -> Int[Tensor, "batch grams"]:
-        """Return the table's row of each token and n-gram, 0 where it has padding in it.
+        """Return the table's row of each token and n-gram, 0 where it has padding in it."""
+        return hash_ngrams(x, self.n, self.tokens, self.buckets)
 
-        The hash of an n-gram is that of the one without its last token, times MULTIPLIER, plus the last token, modulo
-        the number of buckets: a polynomial (Karp, Rabin, 1987).
-        """
-        rows, hashes, present = [x], x, x != 0
-        for length in range(2, self.n + 1):
-            hashes = (hashes[:, :-1] % self.buckets * MULTIPLIER + x[:, length - 1 :]) % self.buckets
-            present = present[:, :-1] & (x[:, length - 1 :] != 0)
-            rows.append((hashes + self.tokens).masked_fill(~present, 0))
-        return torch.cat(rows, dim=1)
+
+def hash_ngrams(
+    x: Int[Tensor, "batch tokens"], n: int, tokens: int, buckets: int, multiplier: int = MULTIPLIER
+) -> Int[Tensor, "batch grams"]:
+    """Return each token, and of its n-grams of up to `n` the number of `tokens` plus their hash; 0 with padding in it.
+
+    The hash of an n-gram is that of the one without its last token, times the multiplier, plus the last token, modulo
+    the number of buckets: a polynomial (Karp, Rabin, 1987).
+    """
+    rows, hashes, present = [x], x, x != 0
+    for length in range(2, n + 1):
+        hashes = (hashes[:, :-1] % buckets * multiplier + x[:, length - 1 :]) % buckets
+        present = present[:, :-1] & (x[:, length - 1 :] != 0)
+        rows.append((hashes + tokens).masked_fill(~present, 0))
+    return torch.cat(rows, dim=1)

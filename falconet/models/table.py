@@ -47,6 +47,9 @@ class ModelEntry:
     kinds: tuple[Kind, ...] = ("image",)
     """What the model eats."""
 
+    vocab_size: int = 8000
+    """Different tokens of a text, at most, where nobody asks for another number; 258: each byte is one."""
+
     options: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     """Options of the builder that make this member of its family; nobody else can set them."""
 
@@ -453,7 +456,8 @@ MODELS: Mapping[str, ModelEntry] = MappingProxyType(
         "linear": ModelEntry(
             builder="falconet.models.linear:Linear",
             input=(1, 28, 28),
-            kinds=("image", "series"),
+            kinds=("image", "series", "text"),
+            vocab_size=258,
             num_classes=10,
             params=7_850,
             macs=7_840,

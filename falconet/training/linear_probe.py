@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -23,7 +23,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from falconet.errors import ConfigError
-from falconet.models.layers import find_learned_outputs
+from falconet.models.layers import SparseLinear, find_learned_outputs
 
 Solver = Literal["logistic", "ridge"]
 
@@ -37,6 +37,8 @@ RIDGES = tuple(10.0**exponent for exponent in range(-3, 4))
 """Penalties of least squares, for features of variance 1, as MiniRocket's authors have them."""
 ROUGH, EXACT = 1e-3, 1e-5
 """Largest component of the gradient at which a solution to be compared, and the final one, is good enough."""
+ROUGH_PART = 0.03
+"""For solutions to be compared, at most this part of what it is with weights of 0: little for many or rare features."""
 STEPS = 500
 """Of L-BFGS, at most."""
 MEMORY = 10
@@ -44,6 +46,8 @@ MEMORY = 10
 
 MOST_VALUES = 2**27
 """Of all features together, half a gigabyte; of more training samples, as many drawn at random are solved for."""
+VALUES_OF_TEXTS = 1024
+"""Of a sparse row, about."""
 
 PRECISION = 1e-6
 """Part of a loss by which two of them must differ to be told apart in single precision."""
@@ -105,6 +109,8 @@ def solve(
     weights = torch.ones(len(labels)) if class_weights is None else class_weights[labels]
     weights = weights * (len(weights) / weights.sum())
     if solver == "ridge":
+        if features.layout == torch.sparse_csr:
+            raise ConfigError("training.linear_probe: wanted logistic, as features are sparse, found ridge")
         return solve_ridge(features, labels, num_classes, weights)
     return solve_logistic(features, labels, num_classes, weights, seed, judged)
 
@@ -117,11 +123,26 @@ def solve_logistic(
     The bias is not penalized. Features are scaled by one number, so that penalties mean the same whatever they are.
     """
     scale = measure_scale(features)
-    scaled = features * (1 / scale)
+    scaled, columns = drop_columns(features * (1 / scale))
     chosen, accuracy = choose_penalty(scaled, labels, num_classes, weights, seed, judged)
     weight, bias = fit_logistic(scaled, labels, num_classes, weights, chosen)
+    if columns is not None:
+        weight = torch.zeros(num_classes, features.shape[1]).index_copy_(1, columns, weight)
     left_out = accuracy, min(len(labels), judged) if accuracy is not None else 0
     return conclude(weight / scale, bias, chosen, left_out, features, labels)
+
+
+def drop_columns(
+    features: Features,
+) -> tuple[Float[Tensor, "samples kept"], Int64[Tensor, " kept"] | None]:
+    """Return sparse features without columns that no sample has, whose weights stay 0, and which columns are left."""
+    if features.layout != torch.sparse_csr:
+        return features, None
+    kept, columns = torch.unique(features.col_indices(), return_inverse=True)
+    shape = len(features), max(len(kept), 1)
+    if not len(kept):
+        kept = torch.zeros(1, dtype=torch.long)
+    return make_sparse(features.crow_indices(), columns, features.values(), shape), kept
 
 
 def measure_scale(features: Features) -> float:
@@ -147,10 +168,11 @@ def choose_penalty(
         out, inside = subset[fold == number], subset[fold != number]
         total += len(out)
         known, unknown = take_rows(features, inside), take_rows(features, out)
+        rough = min(ROUGH, ROUGH_PART * measure_gradient(known, labels[inside], num_classes, weights[inside]))
         start: Tensor | None = None
         for index, inverse in enumerate(INVERSE_PENALTIES):
             # From the strongest penalty on, each solution is near the next one's.
-            start = minimize_logistic(known, labels[inside], num_classes, weights[inside], inverse, ROUGH, start)
+            start = minimize_logistic(known, labels[inside], num_classes, weights[inside], inverse, rough, start)
             logits = unknown @ start[:-1] + start[-1]
             entropy = F.cross_entropy(logits, labels[out], reduction="none")
             losses[index] += (weights[out] * entropy).sum().double()
@@ -215,6 +237,13 @@ def minimize_logistic(
         return float(loss), gradient
 
     return minimize(evaluate, torch.zeros(width + 1, num_classes) if start is None else start, tolerance)
+
+
+def measure_gradient(features: Features, labels: Labels, num_classes: int, weights: Weights) -> float:
+    """Return the largest component of the gradient of the mean weighted log loss where all weights are 0."""
+    transposed = features.T if features.layout != torch.sparse_csr else transpose(features)
+    residual = (1 / num_classes - F.one_hot(labels, num_classes).float()) * (weights / len(labels))[:, None]
+    return float((transposed @ residual).abs().max())
 
 
 def transpose(features: Features) -> Float[Tensor, "features samples"]:
@@ -347,15 +376,21 @@ def fit_scale(scores: Float[Tensor, "samples classes"], labels: Labels, weights:
 
 @torch.inference_mode()
 def extract_features(
-    model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], move: Callable[[Tensor], Tensor]
+    model: nn.Module, batches: Iterable[tuple[Tensor, ...]], move: Callable[[Tensor], Tensor]
 ) -> tuple[Features, Labels]:
     """Return what a network's output layer sees of each sample, in evaluation mode, with the labels.
 
-    `move` takes a tensor to where the network is. Raises ConfigError as `find_dense_output`.
+    `move` takes a tensor to where the network is. Of a sparse output layer they are sparse (CSR). Raises ConfigError as
+    `find_dense_output`.
     """
     output = find_dense_output(model)
     seen: list[Tensor] = []
-    hook = output.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].float().cpu()))
+
+    def keep(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        sparse = isinstance(output, SparseLinear)
+        seen.append(sum_columns(inputs, output.in_features) if sparse else inputs[0].float().cpu())
+
+    hook = output.register_forward_pre_hook(keep)
     labels: list[Tensor] = []
     model.eval()
     try:
@@ -364,13 +399,36 @@ def extract_features(
             labels.append(truth)
     finally:
         hook.remove()
-    return torch.cat(seen), torch.cat(labels)
+    return stack_rows(seen) if isinstance(output, SparseLinear) else torch.cat(seen), torch.cat(labels)
 
 
-def find_dense_output(model: nn.Module) -> nn.Linear:
+def sum_columns(named: tuple[Tensor, ...], width: int) -> Features:
+    """Return as sparse rows of `width` columns what a sparse layer takes: where values are, and what they are.
+
+    Both are of shape `(samples, named)`.
+    """
+    columns, values = named[0].cpu(), named[1].cpu().float()
+    known = values != 0
+    rows = torch.arange(len(columns))[:, None].expand_as(columns)[known]
+    cells, places = torch.unique(rows * width + columns[known], return_inverse=True)
+    sums = torch.zeros(len(cells)).index_add_(0, places, values[known])
+    ends = F.pad(torch.bincount(cells // width, minlength=len(columns)).cumsum(0), (1, 0))
+    return make_sparse(ends, cells % width, sums, (len(columns), width))
+
+
+def stack_rows(parts: Sequence[Tensor]) -> Features:
+    """Return sparse matrices of equal width as one, in order."""
+    lengths = torch.cat([part.crow_indices().diff() for part in parts])
+    columns, values = (torch.cat([get(part) for part in parts]) for get in (Tensor.col_indices, Tensor.values))
+    return make_sparse(F.pad(lengths.cumsum(0), (1, 0)), columns, values, (len(lengths), parts[0].shape[1]))
+
+
+def find_dense_output(model: nn.Module) -> nn.Linear | SparseLinear:
     """Return a network's one dense output layer. Raises ConfigError where it ends otherwise."""
     outputs = find_learned_outputs(model)
     layer = model.get_submodule(outputs[0])
+    if len(outputs) == 1 and isinstance(layer, SparseLinear):
+        return layer
     if len(outputs) != 1 or type(layer) is not nn.Linear or layer.bias is None:
         raise ConfigError(
             "training.linear_probe: wanted a network that ends in one dense layer with biases, found another end"
@@ -383,5 +441,5 @@ def put_solution(model: nn.Module, solution: Solution) -> None:
     """Write a solution into a network's output layer."""
     layer = find_dense_output(model)
     assert layer.bias is not None
-    layer.weight.copy_(solution.weight)
+    layer.weight.copy_(solution.weight.T if isinstance(layer, SparseLinear) else solution.weight)
     layer.bias.copy_(solution.bias)

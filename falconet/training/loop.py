@@ -19,16 +19,18 @@ from falconet import interruption
 from falconet.data.loader import Loader, Sampler, epoch_seed
 from falconet.errors import ConfigError, DataError, DivergedError, OutOfMemoryError, lacks_memory
 from falconet.memory import kept_memory
+from falconet.models.layers import SparseLinear
 from falconet.training.acceleration import check_acceleration, resize
 from falconet.training.callbacks import Callback, EpochRow
 from falconet.training.checkpoints import load_checkpoint, save_checkpoint
 from falconet.training.config import FREE, TrainConfig
 from falconet.training.devices import Place, choose_place
-from falconet.training.distillation import Lesson
+from falconet.training.distillation import Lesson, compare_logits
 from falconet.training.distributed import ALONE, Team
 from falconet.training.finetuning import freeze, unfreeze
 from falconet.training.linear_probe import (
     MOST_VALUES,
+    VALUES_OF_TEXTS,
     Solution,
     extract_features,
     find_dense_output,
@@ -47,8 +49,11 @@ class Batches(Protocol):
     def __len__(self) -> int:
         """Batches an epoch."""
 
-    def epoch(self, number: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield inputs and labels of one epoch, counted from 1, from batch `start` on: the same for the same number."""
+    def epoch(self, number: int, start: int = 0) -> Iterator[tuple[Tensor, ...]]:
+        """Yield inputs and labels of one epoch, counted from 1, from batch `start` on: the same for the same number.
+
+        A third tensor of a training batch is a teacher's logits for it.
+        """
 
 
 @dataclass(frozen=True)
@@ -316,20 +321,22 @@ def solve_output(
     if config.linear_probe is None:
         raise ConfigError("linear_probe: wanted logistic or ridge, found null")
     output = find_dense_output(model)
-    batches = iterate_plain(train, max(MOST_VALUES // output.in_features, 1))
+    width = VALUES_OF_TEXTS if isinstance(output, SparseLinear) else output.in_features
+    batches = iterate_plain(train, max(MOST_VALUES // width, 1))
     features, labels = extract_features(model, batches, lambda batch: batch.to(output.weight.device))
     weights = None if class_weights is None else class_weights.cpu()
     return solve(features, labels, output.out_features, config.linear_probe, weights, config.seed)
 
 
-def iterate_plain(train: Batches, most: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield training samples without distortions, in each process all: in order, or `most` of more, drawn at random.
+def iterate_plain(train: Batches, most: int) -> Iterator[tuple[Tensor, ...]]:
+    """Yield training samples once and without distortions, in each process all; of more than `most` some, at random.
 
     Batches that are no `Loader` are yielded as they are.
     """
     if isinstance(train, Loader):
-        sampler: Sampler = "sequential" if train.drawn <= most else "shuffle"
-        train = replace(train, augmentation=None, sampler=sampler, rank=0, world_size=1, limit=min(train.drawn, most))
+        sampler: Sampler = "by_length" if train.drawn <= most else "shuffle"
+        limit = min(train.drawn, most)
+        train = replace(train, augmentation=None, answers=None, sampler=sampler, rank=0, world_size=1, limit=limit)
     return train.epoch(1)
 
 
@@ -359,7 +366,7 @@ def train_epoch(state: State, setting: Setting, epoch: int) -> None:
 
 
 def take_step(
-    state: State, setting: Setting, batch: tuple[Tensor, Tensor], step: int, rate: float, *, due: bool = False
+    state: State, setting: Setting, batch: tuple[Tensor, ...], step: int, rate: float, *, due: bool = False
 ) -> tuple[float, bool]:
     """Take step 0 .. of a run at a learning rate; return its loss, and whether `due` holds in any process.
 
@@ -369,13 +376,13 @@ def take_step(
     steps = setting.config.epochs * len(setting.train)
     for group in state.optimizer.param_groups:
         group["lr"] = group["scale"] * rate
-    images, labels = map(setting.place.move, batch)
+    images, labels, *answers = map(setting.place.move, batch)
     if isinstance(state.model, Scheduled):
         state.model.advance((step + 1) / steps)
     for callback in setting.callbacks:
         callback.on_batch(step + 1)
     logits, loss = compute_loss(
-        choose_forward(state, setting), resize(images, step, steps, setting.config), labels, setting
+        choose_forward(state, setting), resize(images, step, steps, setting.config), labels, setting, *answers
     )
     own = loss.item()
     total, value, is_due = setting.team.add_up([len(labels), own * len(labels), due])
@@ -411,14 +418,19 @@ def choose_forward(state: State, setting: Setting) -> Forward:
     return state.network if state.compiled is None or hooked else state.compiled
 
 
-def compute_loss(model: Forward, inputs: Tensor, labels: Tensor, setting: Setting) -> tuple[Tensor, Tensor]:
-    """Return a batch's logits and loss: that of the labels, and where there is a teacher, its part."""
+def compute_loss(
+    model: Forward, inputs: Tensor, labels: Tensor, setting: Setting, answers: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Return a batch's logits and loss: that of the labels and, where there is a teacher or its answers, that part."""
     compute = partial(compute_logits, place=setting.place)
-    if setting.lesson is None:
+    if setting.lesson is not None:
+        assert isinstance(model, nn.Module)
+        logits, distance = setting.lesson.teach(model, inputs, compute)
+    else:
         logits = compute(model, inputs)
-        return logits, setting.criterion(logits, labels)
-    assert isinstance(model, nn.Module)
-    logits, distance = setting.lesson.teach(model, inputs, compute)
+        if answers is None:
+            return logits, setting.criterion(logits, labels)
+        distance = compare_logits(logits, answers, setting.config.temperature)
     share = setting.config.teacher_share
     return logits, (1 - share) * setting.criterion(logits, labels) + share * distance
 

@@ -105,7 +105,7 @@ def take_steps(
         yield loss, len(batch[1])
 
 
-def repeat_epochs(train: Batches) -> Iterator[tuple[Tensor, Tensor]]:
+def repeat_epochs(train: Batches) -> Iterator[tuple[Tensor, ...]]:
     """Yield batches without end."""
     epoch = 1
     while True:

@@ -646,3 +646,12 @@ def test_each_partner_is_as_likely() -> None:
     counts = torch.bincount(partners, minlength=6)
     assert counts[[1, 2, 4]].sum() == 0
     assert chisquare(counts[[0, 3, 5]].numpy()).pvalue > 1e-3
+
+
+def test_texts_of_like_lengths_come_together() -> None:
+    tokens = torch.tensor([[1, 2, 3, 0], [1, 0, 0, 0], [4, 5, 6, 7], [8, 9, 0, 0]], dtype=torch.int32)
+    preprocess = create_preprocess(TextSpec((4,), ("a", "b"), 258), train_tokenizer([], 258))
+    loader = Loader(tokens, torch.arange(4), preprocess, 2, sampler="by_length")
+    assert [labels.tolist() for _, labels in loader.epoch(1)] == [[1, 3], [0, 2]]
+    images = make_loader(5, 2, sampler="by_length")
+    assert torch.equal(images.order(1), torch.arange(5))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,8 +27,10 @@ def write_digits(path: Path) -> Path:
     images = np.stack([split.samples.read(index) for index in range(60)])
     labels = np.array(dataset.classes)[split.labels]
     parts = {"train": slice(0, 10), "val": slice(10, 20), "test": slice(20, 60)}
-    arrays = {f"x_{name}": images[rows] for name, rows in parts.items()}
-    np.savez(path, **arrays, **{f"y_{name}": labels[rows] for name, rows in parts.items()})
+    arrays: dict[str, Any] = {}
+    for name, rows in parts.items():
+        arrays |= {f"x_{name}": images[rows], f"y_{name}": labels[rows]}
+    np.savez(path, **arrays)
     return path
 
 

@@ -190,3 +190,16 @@ def test_weights_of_another_bert_are_refused() -> None:
 def test_more_tokens_than_positions_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"model\.input_size: wanted at most 512 tokens, found 513"):
         create_model("minilm", in_channels=300, input_size=513)
+
+
+@torch.no_grad()
+def test_padding_of_a_whole_batch_is_left_out() -> None:
+    network = create_model("minilm", num_classes=3, in_channels=50, input_size=12).eval()
+    assert isinstance(network, MiniLM)
+    seen: list[torch.Size] = []
+    network.encoder.register_forward_hook(lambda *call: seen.append(call[1][0].shape))
+    short = torch.tensor([[3, 4, 5, 0], [6, 7, 0, 0]])
+    padded = torch.nn.functional.pad(short, (0, 8))
+    torch.testing.assert_close(network(padded), network(short), rtol=0, atol=0)
+    assert seen == [(2, 3)] * 2
+    assert network(torch.zeros(2, 12, dtype=torch.long)).isfinite().all()

@@ -96,7 +96,7 @@ def test_native_input_is_of_the_first_kind(entry: ModelEntry) -> None:
 
 
 SEQUENCES = ["rnn", "lstm", "gru", "transformer", "resnet1d18"]
-SERIES, TEXTS = [*SEQUENCES, "linear", "minirocket"], [*SEQUENCES, "ngrams", "minilm"]
+SERIES, TEXTS = [*SEQUENCES, "linear", "minirocket"], [*SEQUENCES, "linear", "ngrams", "minilm"]
 IMAGES = [
     *("lenet300_100", "lenet5", "lenet5_caffe", "lenet_relu", "cnn_small", "lenet_deep", "alexnet"),
     *("squeezenet1_0", "squeezenet1_1", "squeezenet_se"),
@@ -113,7 +113,7 @@ def test_models_for_a_kind(kind: Kind, expected: list[str]) -> None:
 
 
 def test_kind_that_a_model_does_not_eat() -> None:
-    fitting = "rnn, lstm, gru, transformer, resnet1d18, ngrams, minilm"
+    fitting = "rnn, lstm, gru, transformer, resnet1d18, linear, ngrams, minilm"
     with pytest.raises(ConfigError, match=rf"^model\.name: lenet5 takes image, not text: choose {fitting}$"):
         create_model("lenet5", kind="text")
     message = r"^model\.name: resnet1d18 takes series or text, not image: choose lenet300_100, .*, transformer, linear$"
