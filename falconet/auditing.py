@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -25,7 +26,7 @@ from falconet.planning import RunConfig, configure
 from falconet.runs import build, draft_spec, fit_statistics
 from falconet.spec import TextSpec
 from falconet.training import Callback
-from falconet.training.linear_probe import Solver, extract_features, solve
+from falconet.training.linear_probe import Features, Solver, extract_features, solve
 from falconet.training.loop import fit
 
 FOLDS = 5
@@ -44,22 +45,12 @@ def find_label_errors(dataset: Dataset, callbacks: Sequence[Callback] = ()) -> t
     that class get for it. Raises DataError where a class has too few samples or groups to be parted.
     """
     everything = dataset.split("all")
-    config = configure(dataset, default_settings(dataset, choose_judge(dataset)))
-    weights = None if config.model.pretrained is None else load_pretrained(config.model.name, config.model.pretrained)
-    if weights is not None:
-        model = dataclasses.replace(config.model, options={**weights.options, **config.model.options})
-        config = dataclasses.replace(config, model=model)
-    draft, tokenizer = draft_spec(dataset, config.model, weights)
-    loaded = load_inputs(everything, draft, tokenizer)
-    spec = draft
-    if not isinstance(draft, TextSpec):
-        mean, std = weights.statistics(dataset.channels) if weights else measure_inputs(loaded.inputs, draft)
-        spec = dataclasses.replace(draft, mean=mean, std=std)
-    preprocess = create_preprocess(spec, tokenizer)
+    prepared = prepare(dataset, everything, choose_judge(dataset))
+    loaded, config, preprocess = prepared.loaded, prepared.config, prepared.preprocess
     folds = part(loaded.split, len(dataset.classes))
-    if config.training.linear_probe is not None:
-        network, _ = build(config.model, spec, config.training.seed, weights)
-        probabilities = judge_solved(loaded, folds, preprocess, network, config.training.linear_probe)
+    solver = config.training.linear_probe
+    if solver is not None:
+        probabilities = judge_solved(embed(prepared), loaded.split, folds, len(dataset.classes), solver)
     else:
         probabilities = np.zeros((len(folds), len(dataset.classes)))
         for number in range(FOLDS):
@@ -88,22 +79,63 @@ def choose_judge(dataset: Dataset) -> Candidate:
     return solved[0] if solved else candidates[-1]
 
 
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """Samples as a candidate takes them."""
+
+    config: RunConfig
+    """Of the candidate on these data."""
+    loaded: Inputs
+    preprocess: AnyPreprocess
+    tokenizer: str | None
+    """Of texts."""
+    network: nn.Module
+    """With published weights, or at its initial ones; statistics that it needs are fitted to the samples."""
+
+
+def prepare(dataset: Dataset, split: Split, candidate: Candidate) -> Prepared:
+    """Return samples of a data set as a candidate takes them, normalized by their own statistics, and its network.
+
+    Raises DataError where nothing can be read, StorageError where decoded images find no room.
+    """
+    config = configure(dataset, default_settings(dataset, candidate))
+    weights = None if config.model.pretrained is None else load_pretrained(config.model.name, config.model.pretrained)
+    if weights is not None:
+        model = dataclasses.replace(config.model, options={**weights.options, **config.model.options})
+        config = dataclasses.replace(config, model=model)
+    draft, tokenizer = draft_spec(dataset, config.model, weights)
+    loaded = load_inputs(split, draft, tokenizer)
+    spec = draft
+    if not isinstance(draft, TextSpec):
+        mean, std = weights.statistics(dataset.channels) if weights else measure_inputs(loaded.inputs, draft)
+        spec = dataclasses.replace(draft, mean=mean, std=std)
+    preprocess = create_preprocess(spec, tokenizer)
+    network, _ = build(config.model, spec, config.training.seed, weights)
+    fit_statistics(network, Loader(loaded.inputs, torch.from_numpy(loaded.split.labels), preprocess, BATCH_SIZE))
+    return Prepared(config, loaded, preprocess, tokenizer, network)
+
+
+def embed(prepared: Prepared, loaded: Inputs | None = None) -> Features:
+    """Return what the network's output layer sees of each sample, or of others that were loaded by the same spec."""
+    loaded = loaded or prepared.loaded
+    whole = Loader(loaded.inputs, torch.from_numpy(loaded.split.labels), prepared.preprocess, BATCH_SIZE)
+    features, _ = extract_features(prepared.network, whole.epoch(1), lambda batch: batch)
+    return features
+
+
 def judge_solved(
-    loaded: Inputs,
+    features: Features,
+    split: Split,
     folds: Int64[np.ndarray, " samples"],
-    preprocess: AnyPreprocess,
-    network: nn.Module,
+    num_classes: int,
     solver: Solver,
 ) -> Float64[np.ndarray, "samples classes"]:
     """Return the probabilities of each fold's samples by an output layer that was solved on the others."""
-    labels = torch.from_numpy(loaded.split.labels)
-    whole = Loader(loaded.inputs, labels, preprocess, BATCH_SIZE)
-    fit_statistics(network, whole)
-    features, _ = extract_features(network, whole.epoch(1), lambda batch: batch)
-    probabilities = np.zeros((len(labels), len(preprocess.spec.labels)))
+    labels = torch.from_numpy(split.labels)
+    probabilities = np.zeros((len(labels), num_classes))
     for number in range(FOLDS):
         held_out = torch.from_numpy(folds == number)
-        solution = solve(features[~held_out], labels[~held_out], probabilities.shape[1], solver, seed=number)
+        solution = solve(features[~held_out], labels[~held_out], num_classes, solver, seed=number)
         probabilities[folds == number] = metrics.softmax(solution.apply(features[held_out]).numpy())
     return probabilities
 
