@@ -20,7 +20,6 @@ from typing import Any
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 from falconet.errors import DataError
-from falconet.spec import Kind
 from falconet.storage import open_regular
 from falconet.tables import MAX_BYTES, Table, check_size
 
@@ -33,12 +32,8 @@ LOCAL_FILES = "/data/local-files/"
 UPLOADS = re.compile(r"/data/upload/(?:\d+/)?(?P<name>(?:[0-9a-f]{8}-)?(?P<bare>[^/]+))$")
 """Where Label Studio serves what was uploaded: a file's name behind eight digits of its own."""
 EMBEDDED = re.compile(r"data:image/[\w.+-]+;base64,", re.IGNORECASE)
-OBJECT_TAGS: Mapping[Kind, tuple[str, str]] = {
-    "image": ("Image", "image"),
-    "text": ("Text", "text"),
-    "series": ("TimeSeries", "series"),
-}
-"""The tag that shows a sample of a kind, and the key of a task's data that holds it."""
+OBJECT_TAGS: Mapping[str, str] = {"image": "Image", "text": "Text", "series": "TimeSeries", "audio": "Audio"}
+"""The tag that shows a sample, by the key of a task's data that holds it."""
 TIMES = ("time", "timestamp", "t", "date", "datetime", "index", "step")
 """What the column of times of a series may be called."""
 
@@ -266,13 +261,16 @@ def list_objects(value: Any) -> list[dict[str, Any]]:
     return [entry for entry in value if isinstance(entry, dict)] if isinstance(value, list) else []
 
 
-def format_labeling_config(kind: Kind, control: Control, classes: Sequence[str], channels: Sequence[str] = ()) -> str:
-    """Return the labeling interface of a project in Label Studio's XML."""
+def format_labeling_config(key: str, control: Control, classes: Sequence[str], channels: Sequence[str] = ()) -> str:
+    """Return the labeling interface of a project in Label Studio's XML.
+
+    `key` is that of a task's data that holds the sample, `channels` are columns of a series.
+    """
     from xml.sax.saxutils import quoteattr
 
-    tag, key = OBJECT_TAGS[kind]
+    tag = OBJECT_TAGS[key]
     shown = f'  <{tag} name={quoteattr(control.target)} value="${key}"'
-    if kind == "series":
+    if channels:
         lines = [f"    <Channel column={quoteattr(name)}/>" for name in channels]
         shown = "\n".join([f'{shown} valueType="json">', *lines, f"  </{tag}>"])
     else:

@@ -12,12 +12,12 @@ from falconet.auditing import find_label_errors
 from falconet.catalog import check_source
 from falconet.data import DataConfig, Dataset, Unreadable
 from falconet.data.checks import LabelError
-from falconet.data.label_studio import OBJECT_TAGS, Control, find_control, format_labeling_config, make_prediction
+from falconet.data.label_studio import Control, find_control, format_labeling_config, make_prediction
 from falconet.errors import ConfigError, DataError
 from falconet.labeling.page import Item, render
 from falconet.labeling.pool import NO_LABEL, Pool, iterate_named, read_pool
 from falconet.labeling.ranking import Choice, choose_next
-from falconet.labeling.tasks import TaskMaker, cut_task, format_task, name_originals, show
+from falconet.labeling.tasks import TaskMaker, choose_key, cut_task, format_task, name_channels, name_originals, show
 from falconet.planning import short_name
 from falconet.schema import from_mapping
 from falconet.storage import hold, prepare_folder, swap
@@ -68,9 +68,9 @@ def label(
     most `count` of each are on the page.
 
     `out` is a folder, by default `runs/<source>-labels`: it gets the page, which is one file and asks no network,
-    `tasks.json`, which Label Studio imports, and `labeling-config.xml`, its interface. What the page downloads is
-    `tasks.json` with the new labels in it, which `train` reads. Of samples with labels it holds all; tasks of Label
-    Studio keep whatever else they hold.
+    `tasks.json`, which Label Studio imports, and, where classes are known, `labeling-config.xml`, its interface. What
+    the page downloads is `tasks.json` with the new labels in it, which `train` reads. Of samples with labels it holds
+    all; tasks of Label Studio keep whatever else they hold.
 
     `settings` are those of the section `data`; `callbacks` see the training where labels are judged by a network that
     is trained for it. Raises ConfigError for a count below 1, DataError for a source that cannot be read or a model
@@ -90,7 +90,8 @@ def label(
         errors, notes = suspect(pool.labeled, callbacks)
         errors = errors[:count]
         chosen, version = choose_next(pool, artifact, count)
-        control = find_control(pool.tasks) or Control(target=OBJECT_TAGS[pool.kind][1])
+        key = choose_key(pool.first.samples, pool.kind)
+        control = find_control(pool.tasks) or Control(target=key)
         path = Path(source)
         maker = TaskMaker(path if path.is_dir() else path.parent, pool.kind, control, name_originals(path, pool.tasks))
         classes = list_classes(pool, artifact)
@@ -98,13 +99,12 @@ def label(
         rest = list_rest(pool, items, maker)
         title = f"Labels of {short_name(source)}"
         tasks = "[\n" + ",\n".join([*("".join(cut_task(item.task)) for item in items), *rest]) + "\n]\n"
-        channels = next((list(item.task["data"].get("series", {})) for item in items), [])
-        contents = {
-            PAGE: render(title, items, rest, classes, control),
-            TASKS: tasks,
-            INTERFACE: format_labeling_config(pool.kind, control, classes, channels),
-        }
-        swap(folder, {name: content.encode("utf-8", "backslashreplace") for name, content in contents.items()})
+        contents = {PAGE: render(title, items, rest, classes, control), TASKS: tasks}
+        if classes and not pool.tasks:
+            channels = name_channels(pool.any.channels) if key == "series" else ()
+            contents[INTERFACE] = format_labeling_config(key, control, classes, channels)
+        encoded = {name: content.encode("utf-8", "backslashreplace") for name, content in contents.items()}
+        swap(folder, encoded, {INTERFACE} - {*contents})
     unlabeled = pool.unlabeled.splits["train"] if pool.unlabeled else ()
     return Labeling(
         str(folder),
@@ -179,9 +179,10 @@ def add_prediction(task: dict[str, Any], prediction: dict[str, Any]) -> None:
 
 
 def own_split(dataset: Dataset, split: str) -> str | None:
-    """Return the split that a source has for a sample; None where it was made of its training samples."""
-    own = len(dataset.splits) > len(dataset.made) + 1
-    return None if split in dataset.made or not own else split
+    """Return the split that a source has for a sample; None where it has no splits of its own."""
+    if len(dataset.splits) == len(dataset.made) + 1:
+        return None
+    return "train" if split in dataset.made else split
 
 
 def list_rest(pool: Pool, items: Sequence[Item], maker: TaskMaker) -> list[str]:

@@ -49,9 +49,19 @@ class Pool:
     @property
     def kind(self) -> Kind:
         """What the samples are."""
+        return self.any.kind
+
+    @property
+    def first(self) -> Split:
+        """A split of them."""
+        return next(iter(self.any.splits.values()))
+
+    @property
+    def any(self) -> Dataset:
+        """One of both."""
         dataset = self.labeled or self.unlabeled
         assert dataset is not None
-        return dataset.kind
+        return dataset
 
 
 def read_pool(source: str | Path, spec: InputSpec | None, data_root: str | Path | None, config: DataConfig) -> Pool:

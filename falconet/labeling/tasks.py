@@ -79,10 +79,9 @@ class TaskMaker:
 
     def describe(self, samples: Samples, index: int, name: str) -> dict[str, Any]:
         """Return a sample as the data of a task."""
+        key = choose_key(samples, self.kind)
         if isinstance(samples, ImageFiles | WavFiles):
-            key = "image" if isinstance(samples, ImageFiles) else "audio"
             return {key: label_studio.name_file(Path(self.root.resolve().name) / name)}
-        key = label_studio.OBJECT_TAGS[self.kind][1]
         if self.kind == "text":
             return {key: samples.read(index)}
         if self.kind == "series":
@@ -91,13 +90,23 @@ class TaskMaker:
         return {key: f"data:{find_type(content)};base64,{base64.b64encode(content).decode('ascii')}"}
 
 
+def choose_key(samples: Samples, kind: Kind) -> str:
+    """Return the key of a task's data that holds a sample."""
+    return "audio" if isinstance(samples, WavFiles) else kind
+
+
 def list_columns(series: Float32[np.ndarray, "channels steps"]) -> dict[str, list[float | None]]:
     """Return a series as Label Studio has it: a column of numbers for each channel, null for what is missing."""
     # The shortest decimal that stands for the same float32.
     return {
-        f"channel_{number}": [None if np.isnan(value) else float(str(value)) for value in channel]
-        for number, channel in enumerate(series, start=1)
+        name: [None if np.isnan(value) else float(str(value)) for value in channel]
+        for name, channel in zip(name_channels(len(series)), series, strict=True)
     }
+
+
+def name_channels(count: int) -> tuple[str, ...]:
+    """Return what the columns of a series are called that have no names."""
+    return tuple(f"channel_{number}" for number in range(1, count + 1))
 
 
 def encode_pixels(image: UInt[np.ndarray, "height width channels"]) -> bytes:
