@@ -44,17 +44,7 @@ def find_label_errors(dataset: Dataset, callbacks: Sequence[Callback] = ()) -> t
     Jiang, Chuang, JAIR 2021): a label is suspected where another class reaches the mean probability that samples of
     that class get for it. Raises DataError where a class has too few samples or groups to be parted.
     """
-    everything = dataset.split("all")
-    prepared = prepare(dataset, everything, choose_judge(dataset))
-    loaded, config, preprocess = prepared.loaded, prepared.config, prepared.preprocess
-    folds = part(loaded.split, len(dataset.classes))
-    solver = config.training.linear_probe
-    if solver is not None:
-        probabilities = judge_solved(embed(prepared), loaded.split, folds, len(dataset.classes), solver)
-    else:
-        probabilities = np.zeros((len(folds), len(dataset.classes)))
-        for number in range(FOLDS):
-            probabilities[folds == number] = judge_fold(loaded, folds, number, preprocess, config, callbacks)
+    loaded, probabilities = judge_samples(dataset, callbacks)
     labels, names = loaded.split.labels, np.repeat(list(dataset.splits), [len(s) for s in dataset.splits.values()])
     return tuple(
         LabelError(
@@ -66,6 +56,22 @@ def find_label_errors(dataset: Dataset, callbacks: Sequence[Callback] = ()) -> t
         )
         for index, answer in find_contradictions(probabilities, labels)
     )
+
+
+def judge_samples(
+    dataset: Dataset, callbacks: Sequence[Callback] = ()
+) -> tuple[Inputs, Float64[np.ndarray, "samples classes"]]:
+    """Return the samples that can be read, and what networks that did not learn from each of them take it for."""
+    prepared = prepare(dataset, dataset.split("all"), choose_judge(dataset))
+    loaded, config, preprocess = prepared.loaded, prepared.config, prepared.preprocess
+    folds = part(loaded.split, len(dataset.classes))
+    solver = config.training.linear_probe
+    if solver is not None:
+        return loaded, judge_solved(embed(prepared), loaded.split, folds, len(dataset.classes), solver)
+    probabilities = np.zeros((len(folds), len(dataset.classes)))
+    for number in range(FOLDS):
+        probabilities[folds == number] = judge_fold(loaded, folds, number, preprocess, config, callbacks)
+    return loaded, probabilities
 
 
 def choose_judge(dataset: Dataset) -> Candidate:

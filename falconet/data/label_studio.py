@@ -164,8 +164,8 @@ def find_place(path: Path, value: Any) -> Any:
         # The root that Label Studio knows may lie above the folder of the tasks.
         places = ["/".join(parts[start:]) for start in range(len(parts))]
     elif match := UPLOADS.fullmatch(unquote(value)):
-        places = [match["name"], match["bare"]]
-        places = [f"{folder}{name}" for folder in ("", "images/", "upload/") for name in places]
+        # Where neither is, files of the bare names are looked for in any folder below.
+        places = [match["bare"], match["name"], f"images/{match['name']}"]
     else:
         return value
     return next((place for place in places if place and os.path.isfile(path.parent / place)), places[0])  # noqa: PTH113

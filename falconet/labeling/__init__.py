@@ -16,7 +16,7 @@ from falconet.data.label_studio import Control, find_control, format_labeling_co
 from falconet.errors import ConfigError, DataError
 from falconet.labeling.page import Item, render
 from falconet.labeling.pool import NO_LABEL, Pool, iterate_named, read_pool
-from falconet.labeling.ranking import Choice, choose_next
+from falconet.labeling.ranking import Choices, choose_next
 from falconet.labeling.tasks import TaskMaker, choose_key, cut_task, format_task, name_channels, name_originals, show
 from falconet.planning import short_name
 from falconet.schema import from_mapping
@@ -89,13 +89,13 @@ def label(
         prepare_folder(folder)
         errors, notes = suspect(pool.labeled, callbacks)
         errors = errors[:count]
-        chosen, version = choose_next(pool, artifact, count)
+        following = choose_next(pool, artifact, count)
         key = choose_key(pool.first.samples, pool.kind)
         control = find_control(pool.tasks) or Control(target=key)
         path = Path(source)
         maker = TaskMaker(path if path.is_dir() else path.parent, pool.kind, control, name_originals(path, pool.tasks))
         classes = list_classes(pool, artifact)
-        items = [*list_errors(pool, errors, maker), *list_next(pool, chosen, version, maker)]
+        items = [*list_errors(pool, errors, maker), *list_next(pool, following, maker)]
         rest = list_rest(pool, items, maker)
         title = f"Labels of {short_name(source)}"
         tasks = "[\n" + ",\n".join([*("".join(cut_task(item.task)) for item in items), *rest]) + "\n]\n"
@@ -113,9 +113,9 @@ def label(
         errors,
         tuple(item.name for item in items[len(errors) :]),
         sum(map(len, pool.labeled.splits.values())) if pool.labeled else 0,
-        len(unlabeled),
+        len(unlabeled) - len(following.unreadable),
         classes,
-        tuple(item for item in pool.skipped if item.reason != NO_LABEL),
+        (*(item for item in pool.skipped if item.reason != NO_LABEL), *following.unreadable),
         notes,
     )
 
@@ -157,15 +157,17 @@ def list_errors(pool: Pool, errors: Sequence[LabelError], maker: TaskMaker) -> l
     return items
 
 
-def list_next(pool: Pool, chosen: Sequence[Choice], version: str, maker: TaskMaker) -> list[Item]:
+def list_next(pool: Pool, following: Choices, maker: TaskMaker) -> list[Item]:
     """Return what the page shows of samples to label next."""
     items = []
-    for choice in chosen:
+    for choice in following.items:
         assert pool.unlabeled is not None
         samples = pool.unlabeled.splits["train"].samples
         task = maker.make(samples, choice.index, None, None)
         if choice.suggested is not None and choice.probability is not None:
-            add_prediction(task, make_prediction(choice.suggested, choice.probability, version, maker.control))
+            add_prediction(
+                task, make_prediction(choice.suggested, choice.probability, following.version, maker.control)
+            )
         name = maker.name(samples, choice.index)
         view = show(samples.read(choice.index), pool.kind)
         items.append(Item(name, task, view, None, choice.suggested, choice.probability))

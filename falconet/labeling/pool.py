@@ -155,7 +155,10 @@ def make_dataset(source: str, samples: Samples, spec: InputSpec | None, classes:
         with suppress(DataError):
             hashes.append(hash_bytes(read_bytes(samples, index)))
             kept.append(index)
-    looked_at = [samples.read(kept[place]) for place in spread(len(kept))]
+    looked_at = []
+    for place in spread(len(kept)):
+        with suppress(DataError):
+            looked_at.append(samples.read(kept[place]))
     if not looked_at:
         raise DataError(f"{source}: none of {len(samples)} samples can be read")
     first = looked_at[0]

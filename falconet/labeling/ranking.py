@@ -13,11 +13,11 @@ from torch import Tensor
 from falconet import metrics
 from falconet.artifact import Artifact
 from falconet.auditing import embed, prepare
-from falconet.data import Dataset, Samples
+from falconet.data import Dataset, Samples, Unreadable
 from falconet.data.loader import load_inputs
 from falconet.data.preprocessing import iterate_prepared
 from falconet.defaults import Candidate, choose_candidates, describe_data
-from falconet.errors import ConfigError
+from falconet.errors import ConfigError, DataError
 from falconet.evaluation.answers import fit_recordings, scale_logits
 from falconet.labeling.pool import PLACEHOLDERS, Pool
 from falconet.labeling.selection import choose_samples, measure_uncertainty
@@ -37,6 +37,8 @@ class Beliefs:
     classes: tuple[str, ...]
     version: str
     """What the model is called."""
+    unreadable: tuple[Unreadable, ...] = ()
+    """The other samples."""
 
 
 @dataclass(frozen=True)
@@ -50,10 +52,21 @@ class Choice:
     probability: float | None
 
 
-def choose_next(pool: Pool, artifact: Artifact | None, count: int) -> tuple[list[Choice], str]:
-    """Return what to label next, the first first, and the name of the model that was asked."""
+@dataclass(frozen=True)
+class Choices:
+    """What to label next."""
+
+    items: tuple[Choice, ...] = ()
+    """The first first."""
+    version: str = ""
+    """What the model is called that was asked."""
+    unreadable: tuple[Unreadable, ...] = ()
+
+
+def choose_next(pool: Pool, artifact: Artifact | None, count: int) -> Choices:
+    """Return what to label next."""
     if pool.unlabeled is None:
-        return [], ""
+        return Choices()
     believed = ask_model(artifact, pool.unlabeled) if artifact else ask_candidate(pool.unlabeled, pool.labeled)
     answers = believed.probabilities
     uncertainty = None if answers is None else measure_uncertainty(torch.from_numpy(answers))
@@ -66,39 +79,50 @@ def choose_next(pool: Pool, artifact: Artifact | None, count: int) -> tuple[list
             continue
         best = int(answers[place].argmax())
         found.append(Choice(index, believed.classes[best], float(answers[place, best])))
-    return found, believed.version
+    return Choices(tuple(found), believed.version, believed.unreadable)
 
 
 def ask_model(artifact: Artifact, dataset: Dataset) -> Beliefs:
     """Return a trained model's features and probabilities; the features of one that has none are its logits."""
-    features, logits, kept = extract(artifact, fit_recordings(dataset.splits["train"].samples, artifact.config.input))
+    samples = fit_recordings(dataset.splits["train"].samples, artifact.config.input)
+    features, logits, reasons = extract(artifact, samples)
+    kept = np.setdiff1d(np.arange(len(samples)), list(reasons)).astype(np.int64)
+    unreadable = tuple(Unreadable(samples.name(index), reason) for index, reason in reasons.items())
     scaled = scale_logits(logits.numpy(), artifact.config.temperature)
     probabilities = metrics.softmax(scaled).astype(np.float64)
-    return Beliefs(kept, features, probabilities, artifact.config.input.labels, artifact.config.architecture)
+    return Beliefs(
+        kept, features, probabilities, artifact.config.input.labels, artifact.config.architecture, unreadable
+    )
 
 
 @torch.inference_mode()
-def extract(artifact: Artifact, samples: Samples) -> tuple[Features, Float[Tensor, "samples classes"], np.ndarray]:
-    """Return what the output layer sees, what it says, and the positions of the samples that can be read."""
+def extract(artifact: Artifact, samples: Samples) -> tuple[Features, Float[Tensor, "samples classes"], dict[int, str]]:
+    """Return what the output layer sees, what it says, and why samples cannot be read, by their positions.
+
+    Raises DataError where none can be.
+    """
+    # Measured on a blank sample, which is none of these.
+    batch_size = artifact.batch_size
     seen: list[Tensor] = []
     try:
         layer = find_dense_output(artifact.model)
         hook = layer.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].float()))
     except ConfigError:  # The network ends in a convolution, or in codes as LeNet-5 does.
         hook = None
-    logits, lost, total = [], set(), 0
+    logits: list[Tensor] = []
+    reasons: dict[int, str] = {}
     try:
-        for batch in iterate_prepared(samples, artifact.preprocess, artifact.batch_size):
-            lost |= {*batch.unreadable}
+        for batch in iterate_prepared(samples, artifact.preprocess, batch_size):
+            reasons |= batch.unreadable
             if len(batch.inputs):
                 logits.append(artifact.model(artifact.preprocess.normalize(batch.inputs)).float())
     finally:
         if hook is not None:
             hook.remove()
-    total = len(samples)
-    kept = np.setdiff1d(np.arange(total), list(lost)).astype(np.int64)
+    if not logits:
+        raise DataError(f"none of {len(samples)} samples can be read; the first: {next(iter(reasons.values()))}")
     answers = torch.cat(logits)
-    return (torch.cat(seen) if seen else answers), answers, kept
+    return (torch.cat(seen) if seen else answers), answers, reasons
 
 
 def ask_candidate(unlabeled: Dataset, labeled: Dataset | None) -> Beliefs:
@@ -122,7 +146,7 @@ def ask_candidate(unlabeled: Dataset, labeled: Dataset | None) -> Beliefs:
         solution = solve(embed(prepared, known), labels, len(labeled.classes), solver)
         probabilities = metrics.softmax(solution.apply(features).numpy()).astype(np.float64)
     classes = labeled.classes if labeled is not None else PLACEHOLDERS
-    return Beliefs(kept, features, probabilities, classes, candidate.model)
+    return Beliefs(kept, features, probabilities, classes, candidate.model, prepared.loaded.unreadable)
 
 
 def choose_embedder(dataset: Dataset) -> Candidate:
