@@ -7,7 +7,9 @@ linear probe on features that do not change learns those bought so far. What the
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+import json
+import tempfile
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -19,7 +21,7 @@ from torch import Tensor
 from falconet.labeling.selection import choose_samples, measure_uncertainty
 from falconet.training.linear_probe import Features, Solution, solve
 
-SETS = {"digits": 20, "sign-digits": 40, "banking77": 40}
+SETS = {"digits": 20, "banking77": 40, "sign-digits": 40}
 """Labels a batch."""
 SEEDS = 30
 HELD_OUT = 0.3
@@ -37,25 +39,45 @@ def main() -> None:
     parser.add_argument("--data-root", type=Path, required=True, help="folder that holds sign-digits/, banking77/, ...")
     parser.add_argument("--sets", nargs="+", choices=list(SETS), default=list(SETS), help="measure only these")
     parser.add_argument("--seeds", type=int, default=SEEDS)
+    parser.add_argument(
+        "--out", type=Path, help="keeps what was counted here, so that an interrupted benchmark goes on"
+    )
     arguments = parser.parse_args()
-    rows = [measure(embed_set(name, arguments.data_root), SETS[name], arguments.seeds) for name in arguments.sets]
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = arguments.out or Path(scratch)
+        rows = [measure(embed_set(name, arguments.data_root), name, arguments.seeds, folder) for name in arguments.sets]
     save("active-learning", rows)
 
 
-def measure(data: EmbeddedSet, batch: int, seeds: int) -> Row:
+def measure(data: EmbeddedSet, name: str, seeds: int, folder: Path) -> Row:
     """Return how many labels both ways take."""
-    ours, chance = [], []
-    for seed in range(seeds):
+    batch, path = SETS[name], folder / f"{name}.json"
+    counted: list[tuple[float, float]] = json.loads(path.read_text()) if path.exists() else []
+    for seed in range(len(counted), seeds):
         order = torch.randperm(len(data.labels), generator=torch.Generator().manual_seed(seed))
-        held_out, pool = order.split([round(HELD_OUT * len(order)), len(order) - round(HELD_OUT * len(order))])
+        held_out, pool = order[: count_held_out(data)], order[count_held_out(data) :]
         full = score(data, pool, held_out)[1]
-        ours.append(count_labels(data, pool, held_out, WANTED * full, choose_diverse, batch, seed))
-        chance.append(count_labels(data, pool, held_out, WANTED * full, choose_any, batch, seed))
-        print(f"{data.title}: seed {seed}: full {full:.4f}, {ours[-1]:.0f} against {chance[-1]:.0f}", flush=True)
+        ours, chance = (
+            count_labels(data, pool, held_out, WANTED * full, choose, batch, seed)
+            for choose in (choose_diverse, choose_any)
+        )
+        print(f"{data.title}: seed {seed}: full {full:.4f}, {ours:.0f} against {chance:.0f}", flush=True)
+        counted.append((ours, chance))
+        path.write_text(json.dumps(counted))
+    return judge(data, batch, *zip(*counted[:seeds], strict=True))
+
+
+def count_held_out(data: EmbeddedSet) -> int:
+    return round(HELD_OUT * len(data.labels))
+
+
+def judge(data: EmbeddedSet, batch: int, ours: Sequence[float], chance: Sequence[float]) -> Row:
+    """Return the row of the labels that both ways took."""
     (value, std), (peer, peer_std) = mean(ours), mean(chance)
     ratio, interval = compare_rounds(ours, chance)
+    pool = len(data.labels) - count_held_out(data)
     return Row(
-        f"{data.title}: labels for 99 % of the accuracy of all {len(pool):,}", value, "labels", seeds, std,
+        f"{data.title}: labels for 99 % of the accuracy of all {pool:,}", value, "labels", len(ours), std,
         f"at most {MOST} of the labels that chance needs (goal {GOAL})", decide(ratio, interval, most=MOST),
         "labels chosen by chance", peer, ratio, interval=interval, over="seeds, of the ratio", peer_std=peer_std,
         note=f"batches of {batch}; the curve between batches taken as straight",

@@ -24,6 +24,7 @@ from falconet.labeling.ranking import choose_embedder
 
 SETS = ("digits", "sign-digits", "banking77", "mnist", "GunPoint", "spoken-digits")
 SEEDS = 5
+OURS = "falconet"
 NOISE = 0.05
 PEER = Path(__file__).parent / "peers" / "cleanlab_rank.py"
 
@@ -34,10 +35,10 @@ def main() -> None:
     parser.add_argument("--cleanlab", type=Path, required=True, help="a Python that has requirements-cleanlab.txt")
     parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS), help="measure only these")
     parser.add_argument("--seeds", type=int, default=SEEDS)
-    parser.add_argument("--keep", type=Path, help="a folder for what was judged, by which rankings can be compared")
+    parser.add_argument("--out", type=Path, help="keeps what was found here, so that an interrupted benchmark goes on")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
-        folder = arguments.keep or Path(scratch)
+        folder = arguments.out or Path(scratch)
         version = ask_version(arguments.cleanlab)
         rows = [compare(name, arguments.data_root, arguments.cleanlab, version, arguments.seeds, folder)
                 for name in arguments.sets]  # fmt: skip
@@ -54,33 +55,43 @@ def ask_version(python: Path) -> str:
 def compare(name: str, data_root: Path, python: Path, version: str, seeds: int, folder: Path) -> Row:
     """Return the precision of both on a set."""
     dataset = load(name, data_root)
-    ours: list[float] = []
-    peers: dict[str, list[float]] = {}
+    total = len(dataset.split("all"))
+    found = []
     for seed in range(seeds):
-        noisy, wrong = plant(dataset, seed)
-        loaded, probabilities = judge_samples(noisy)
-        assert len(loaded.kept) == len(wrong), "every sample can be read"
-        count = int(wrong.sum())
-        suspects = [index for index, _ in find_contradictions(probabilities, loaded.split.labels)]
-        ours.append(100 * float(wrong[suspects[:count]].sum()) / count)
-        prepared = prepare(noisy, noisy.split("all"), choose_embedder(noisy))
-        path = folder / f"{name}-{seed}.npz"
-        np.savez(path, features=embed(prepared).numpy(), probabilities=probabilities, labels=loaded.split.labels,
-                 count=count, seed=seed, wrong=wrong)  # fmt: skip
-        done = subprocess.run([python, PEER, path], stdout=subprocess.PIPE, text=True, check=True)
-        for way, ranking in json.loads(done.stdout).items():
-            peers.setdefault(way, []).append(100 * float(wrong[ranking].sum()) / count)
-        print(name, seed, f"{ours[-1]:.1f}", {way: f"{values[-1]:.1f}" for way, values in peers.items()}, flush=True)
+        path = folder / f"{name}-{seed}.json"
+        if not path.exists():
+            path.write_text(json.dumps(search(dataset, seed, python, folder)))
+        found.append(json.loads(path.read_text()))
+        print(name, seed, {way: f"{value:.1f}" for way, value in found[-1].items()}, flush=True)
+    peers = {way: [values[way] for values in found] for way in found[0] if way != OURS}
+    ours = [values[OURS] for values in found]
     best = max(peers, key=lambda way: mean(peers[way])[0])
     (value, std), (peer, peer_std) = mean(ours), mean(peers[best])
     differences = [first - second for first, second in zip(ours, peers[best], strict=True)]
     interval = seed_interval(differences)
+    count = round(NOISE * total)
     return Row(
-        f"{name}, {len(wrong):,} samples, {count} wrong labels planted: precision at {count}", value, "%", seeds, std,
+        f"{name}, {total:,} samples, {count} wrong labels planted: precision at {count}", value, "%", seeds, std,
         "at least cleanlab's", decide(mean(differences)[0], interval, least=0.0), f"{version} ({best})", peer,
         value / peer, interval=interval, over="seeds, of the difference in points", peer_std=peer_std,
         note="the best of cleanlab's six ways, found with the truth at hand",
     )  # fmt: skip
+
+
+def search(dataset: Dataset, seed: int, python: Path, folder: Path) -> dict[str, float]:
+    """Return the precision of Falconet, and of each way of cleanlab."""
+    noisy, wrong = plant(dataset, seed)
+    loaded, probabilities = judge_samples(noisy)
+    assert len(loaded.kept) == len(wrong), "every sample can be read"
+    count = int(wrong.sum())
+    suspects = [index for index, _ in find_contradictions(probabilities, loaded.split.labels)]
+    prepared = prepare(noisy, noisy.split("all"), choose_embedder(noisy))
+    path = folder / "judged.npz"
+    np.savez(path, features=embed(prepared).numpy(), probabilities=probabilities, labels=loaded.split.labels,
+             count=count, seed=seed)  # fmt: skip
+    done = subprocess.run([python, PEER, path], stdout=subprocess.PIPE, text=True, check=True)
+    rankings = {OURS: suspects[:count], **json.loads(done.stdout)}
+    return {way: 100 * float(wrong[ranking].sum()) / count for way, ranking in rankings.items()}
 
 
 def plant(dataset: Dataset, seed: int) -> tuple[Dataset, np.ndarray]:

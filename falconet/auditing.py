@@ -30,6 +30,9 @@ from falconet.training.linear_probe import Features, Solver, extract_features, s
 from falconet.training.loop import fit
 
 FOLDS = 5
+CONFIDENT = 0.5
+"""Of a class's mean probability among its own samples, which a class must reach to stand against a label. Confident
+learning asks for all of it, which leaves out a tenth of the wrong labels; benchmarks/label_errors.py tells."""
 PATIENCE = 6
 BATCH_SIZE = 256
 
@@ -39,10 +42,12 @@ def find_label_errors(dataset: Dataset, callbacks: Sequence[Callback] = ()) -> t
 
     Each sample is judged by a network that neither learned from it nor was chosen by it: all splits together are
     parted into five folds, which tear neither groups nor equal samples apart. Of the candidates of `train` the first
-    one with fixed features is taken, whose output layer is solved on four folds and asked about the fifth; where there
-    is none, the last one is trained on three, chosen on one and asked about the last. Confident learning (Northcutt,
-    Jiang, Chuang, JAIR 2021): a label is suspected where another class reaches the mean probability that samples of
-    that class get for it. Raises DataError where a class has too few samples or groups to be parted.
+    one with fixed features is taken, whose output layer is solved on four folds and asked about the fifth, and then
+    again on those of whose labels nothing was suspected; where there is none, the last one is trained on three, chosen
+    on one and asked about the last. A label is suspected where another class is more probable and reaches CONFIDENT of
+    the mean probability that samples of that class get for it, after confident learning (Northcutt, Jiang, Chuang, JAIR
+    2021); the least probable label comes first. Raises DataError where a class has too few samples or groups to be
+    parted.
     """
     loaded, probabilities = judge_samples(dataset, callbacks)
     labels, names = loaded.split.labels, np.repeat(list(dataset.splits), [len(s) for s in dataset.splits.values()])
@@ -67,7 +72,10 @@ def judge_samples(
     folds = part(loaded.split, len(dataset.classes))
     solver = config.training.linear_probe
     if solver is not None:
-        return loaded, judge_solved(embed(prepared), loaded.split, folds, len(dataset.classes), solver)
+        features, count = embed(prepared), len(dataset.classes)
+        first = judge_solved(features, loaded.split, folds, count, solver)
+        trusted = choose_trusted(first, loaded.split.labels)
+        return loaded, judge_solved(features, loaded.split, folds, count, solver, trusted)
     probabilities = np.zeros((len(folds), len(dataset.classes)))
     for number in range(FOLDS):
         probabilities[folds == number] = judge_fold(loaded, folds, number, preprocess, config, callbacks)
@@ -135,13 +143,18 @@ def judge_solved(
     folds: Int64[np.ndarray, " samples"],
     num_classes: int,
     solver: Solver,
+    trusted: Bool[np.ndarray, " samples"] | None = None,
 ) -> Float64[np.ndarray, "samples classes"]:
-    """Return the probabilities of each fold's samples by an output layer that was solved on the others."""
+    """Return the probabilities of each fold's samples by an output layer that was solved on the others.
+
+    On those that are `trusted`, where it says which.
+    """
     labels = torch.from_numpy(split.labels)
     probabilities = np.zeros((len(labels), num_classes))
     for number in range(FOLDS):
         held_out = torch.from_numpy(folds == number)
-        solution = solve(features[~held_out], labels[~held_out], num_classes, solver, seed=number)
+        learned = ~held_out if trusted is None else ~held_out & torch.from_numpy(trusted)
+        solution = solve(features[learned], labels[learned], num_classes, solver, seed=number)
         probabilities[folds == number] = metrics.softmax(solution.apply(features[held_out]).numpy())
     return probabilities
 
@@ -207,18 +220,31 @@ def choose(inputs: Tensor | PixelCache, chosen: Bool[np.ndarray, " samples"]) ->
     return inputs[torch.from_numpy(chosen)]
 
 
+def choose_trusted(
+    probabilities: Float64[np.ndarray, "samples classes"], labels: Int64[np.ndarray, " samples"]
+) -> Bool[np.ndarray, " samples"]:
+    """Return the samples whose labels are not suspected; of a class of which most are, all of them."""
+    suspected = np.zeros(len(labels), dtype=bool)
+    suspected[[index for index, _ in find_contradictions(probabilities, labels)]] = True
+    counts = np.bincount(labels, minlength=probabilities.shape[1])
+    lost = np.bincount(labels[suspected], minlength=len(counts))
+    trusted: np.ndarray = ~suspected | (2 * lost > counts)[labels]
+    return trusted
+
+
 def find_contradictions(
     probabilities: Float64[np.ndarray, "samples classes"], labels: Int64[np.ndarray, " samples"]
 ) -> list[tuple[int, int]]:
-    """Return suspected samples with the class that each seems to be, the largest lead over the label first."""
-    own = probabilities[np.arange(len(labels)), labels]
+    """Return suspected samples with the class that each seems to be, that of the least probable label first."""
+    rows = np.arange(len(labels))
+    own = probabilities[rows, labels]
     counts = np.bincount(labels, minlength=probabilities.shape[1])
     # The mean probability of a class among its own samples; nothing reaches that of a class without samples.
-    threshold = np.bincount(labels, weights=own, minlength=len(counts)) / np.maximum(counts, 1)
-    threshold[counts == 0] = np.inf
-    confident = np.where(probabilities >= threshold, probabilities, 0.0)
-    answers = confident.argmax(axis=1)
-    lead = confident.max(axis=1) - own
-    suspected = np.flatnonzero((answers != labels) & (lead > 0))
-    order = suspected[np.argsort(-lead[suspected], kind="stable")]
+    typical = np.bincount(labels, weights=own, minlength=len(counts)) / np.maximum(counts, 1)
+    typical[counts == 0] = np.inf
+    others = np.where(probabilities >= CONFIDENT * typical, probabilities, 0.0)
+    others[rows, labels] = 0.0
+    answers = others.argmax(axis=1)
+    suspected = np.flatnonzero(others.max(axis=1) > own)
+    order = suspected[np.argsort(own[suspected], kind="stable")]
     return [(index, int(answers[index])) for index in order.tolist()]

@@ -17,7 +17,7 @@ from sklearn.metrics import log_loss
 from sklearn.model_selection import StratifiedKFold, cross_val_predict
 from sklearn.preprocessing import normalize
 
-STRENGTHS = (0.1, 1.0, 10.0, 100.0)
+STRENGTHS = (1.0, 10.0, 100.0)
 RANKINGS = ("self_confidence", "normalized_margin", "confidence_weighted_entropy")
 
 
