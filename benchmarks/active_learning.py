@@ -89,7 +89,7 @@ def score(
 ) -> tuple[Solution | None, float]:
     """Return what is learned from some labels, and its accuracy; of one class alone, nothing and how often it is."""
     labels = data.labels[labeled]
-    if len(labels.unique()) < 2:
+    if bool((labels == labels[0]).all()):
         return None, float((data.labels[held_out] == labels[0]).double().mean())
     solution = solve(data.features[labeled], labels, data.num_classes, data.solver)
     answers = solution.apply(data.features[held_out]).argmax(dim=1)
