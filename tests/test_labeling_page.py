@@ -43,13 +43,13 @@ def browser() -> Iterator[Browser]:
 def invent_items(kind: Any) -> list[Item]:
     """Return two samples whose labels are likely wrong, and two without labels."""
     generator = np.random.default_rng(0)
-    samples: list[Any] = {
+    made: dict[str, list[Any]] = {
         "image": [generator.integers(0, 256, (40, 60, 3), dtype=np.uint8) for _ in range(4)],
         "series": [generator.normal(size=(2, 3000)).astype(np.float32) for _ in range(4)],
         "text": [f"{HOSTILE} number {n}\u202e" for n in range(4)],
-    }[kind]
+    }
     items = []
-    for number, sample in enumerate(samples):
+    for number, sample in enumerate(made[kind]):
         result = {"from_name": "tone", "to_name": kind, "type": "choices", "value": {"choices": ["bad"]}}
         annotations = [{"id": 2**60 + number, "result": [result], "lead_time": 1e-9}] if number < 2 else []
         task = {
