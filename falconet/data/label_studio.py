@@ -15,6 +15,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, quote, unquote, urlsplit
@@ -235,8 +236,10 @@ def make_prediction(label: str, score: float, version: str, control: Control) ->
 
 
 def make_annotation(label: str, control: Control) -> dict[str, Any]:
-    """Return a label that a sample has already."""
-    return {"result": [make_result(label, control)], "was_cancelled": False, "ground_truth": False}
+    """Return a label that a sample has already, as of now: Label Studio sorts annotations by their times."""
+    made = datetime.now(tz=UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    result = [make_result(label, control)]
+    return {"result": result, "was_cancelled": False, "ground_truth": False, "created_at": made}
 
 
 def name_file(path: Path) -> str:

@@ -19,7 +19,7 @@ const make = (tag, text) => {
 const store = "falconet-labels-" + (() => {
   let hash = 0;
   for (const item of page.items) {
-    for (const mark of item.head) hash = (Math.imul(hash, 31) + mark.codePointAt(0)) | 0;
+    for (const mark of `${item.name} ${item.label} `) hash = (Math.imul(hash, 31) + mark.codePointAt(0)) | 0;
   }
   return hash;
 })();
