@@ -11,7 +11,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --no-compile --constraint constr
 # A process for each processor; threads of torch within them would only get into each other's way.
 TOGETHER := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
-.PHONY: demo test test-slow test-all test-full lint format bench bench-models bench-training bench-judging bench-data bench-exports bench-compress readme clean
+.PHONY: demo test test-slow test-all test-full lint format bench bench-models bench-training bench-judging bench-data bench-exports bench-compress bench-labels readme clean
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -89,6 +89,11 @@ bench-compress: $(VENV)/installed-dev  ## bytes and what they cost; DATA=folder 
 	$(if $(SQUEEZENET),$(BIN)/python benchmarks/codec.py --squeezenet $(SQUEEZENET)/squeezenet_v1.0_decoded.npz)
 	$(if $(SQUEEZENET),$(BIN)/python benchmarks/squeezenet_file.py --weights $(SQUEEZENET)/compressed_SqueezeNet.net --photos $(DATA)/sign-digits --judged $(PHOTOS))
 	$(if $(PHOTOS),$(BIN)/python benchmarks/embedded_backbone.py --photos $(PHOTOS))
+	$(MAKE) readme
+
+bench-labels: $(VENV)/installed-dev  ## label errors beside cleanlab, labels that active learning needs; DATA=folder of the data, CLEANLAB=a Python that has it
+	$(BIN)/python benchmarks/active_learning.py --data-root $(DATA)
+	$(if $(CLEANLAB),$(BIN)/python benchmarks/label_errors.py --data-root $(DATA) --cleanlab $(CLEANLAB))
 	$(MAKE) readme
 
 readme: $(VENV)/installed-dev  ## write the README's tables from benchmarks/results

@@ -46,6 +46,8 @@ if TYPE_CHECKING:
     from falconet.explanation import explain as explain
     from falconet.exporters.exporting import Export as Export
     from falconet.exporters.exporting import export as export
+    from falconet.labeling import Labeling as Labeling
+    from falconet.labeling import label as label
     from falconet.latency import Latency as Latency
     from falconet.latency import measure_latency as measure_latency
     from falconet.models import MODELS as MODELS
@@ -98,6 +100,7 @@ HOMES = {
     "ImageAugmentation": "falconet.data.augmentation",
     "ImageSpec": "falconet.spec",
     "InputSpec": "falconet.spec",
+    "Labeling": "falconet.labeling",
     "Latency": "falconet.latency",
     "Predictions": "falconet.predictions",
     "Pretrained": "falconet.models.pretrained",
@@ -124,6 +127,7 @@ HOMES = {
     "export": "falconet.exporters.exporting",
     "fit": "falconet.training.loop",
     "iterate_predictions": "falconet.evaluation",
+    "label": "falconet.labeling",
     "list_models": "falconet.models",
     "load_artifact": "falconet.artifact",
     "load_dataset": "falconet.data",

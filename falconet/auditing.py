@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -25,10 +26,13 @@ from falconet.planning import RunConfig, configure
 from falconet.runs import build, draft_spec, fit_statistics
 from falconet.spec import TextSpec
 from falconet.training import Callback
-from falconet.training.linear_probe import Solver, extract_features, solve
+from falconet.training.linear_probe import Features, Solver, extract_features, solve
 from falconet.training.loop import fit
 
 FOLDS = 5
+CONFIDENT = 0.5
+"""Of a class's mean probability among its own samples, which a class must reach to stand against a label. Confident
+learning asks for all of it, which leaves out a tenth of the wrong labels; benchmarks/label_errors.py tells."""
 PATIENCE = 6
 BATCH_SIZE = 256
 
@@ -38,32 +42,14 @@ def find_label_errors(dataset: Dataset, callbacks: Sequence[Callback] = ()) -> t
 
     Each sample is judged by a network that neither learned from it nor was chosen by it: all splits together are
     parted into five folds, which tear neither groups nor equal samples apart. Of the candidates of `train` the first
-    one with fixed features is taken, whose output layer is solved on four folds and asked about the fifth; where there
-    is none, the last one is trained on three, chosen on one and asked about the last. Confident learning (Northcutt,
-    Jiang, Chuang, JAIR 2021): a label is suspected where another class reaches the mean probability that samples of
-    that class get for it. Raises DataError where a class has too few samples or groups to be parted.
+    one with fixed features is taken, whose output layer is solved on four folds and asked about the fifth, and then
+    again on those of whose labels nothing was suspected; where there is none, the last one is trained on three, chosen
+    on one and asked about the last. A label is suspected where another class is more probable and reaches CONFIDENT of
+    the mean probability that samples of that class get for it, after confident learning (Northcutt, Jiang, Chuang, JAIR
+    2021); the least probable label comes first. Raises DataError where a class has too few samples or groups to be
+    parted.
     """
-    everything = dataset.split("all")
-    config = configure(dataset, default_settings(dataset, choose_judge(dataset)))
-    weights = None if config.model.pretrained is None else load_pretrained(config.model.name, config.model.pretrained)
-    if weights is not None:
-        model = dataclasses.replace(config.model, options={**weights.options, **config.model.options})
-        config = dataclasses.replace(config, model=model)
-    draft, tokenizer = draft_spec(dataset, config.model, weights)
-    loaded = load_inputs(everything, draft, tokenizer)
-    spec = draft
-    if not isinstance(draft, TextSpec):
-        mean, std = weights.statistics(dataset.channels) if weights else measure_inputs(loaded.inputs, draft)
-        spec = dataclasses.replace(draft, mean=mean, std=std)
-    preprocess = create_preprocess(spec, tokenizer)
-    folds = part(loaded.split, len(dataset.classes))
-    if config.training.linear_probe is not None:
-        network, _ = build(config.model, spec, config.training.seed, weights)
-        probabilities = judge_solved(loaded, folds, preprocess, network, config.training.linear_probe)
-    else:
-        probabilities = np.zeros((len(folds), len(dataset.classes)))
-        for number in range(FOLDS):
-            probabilities[folds == number] = judge_fold(loaded, folds, number, preprocess, config, callbacks)
+    loaded, probabilities = judge_samples(dataset, callbacks)
     labels, names = loaded.split.labels, np.repeat(list(dataset.splits), [len(s) for s in dataset.splits.values()])
     return tuple(
         LabelError(
@@ -77,6 +63,25 @@ def find_label_errors(dataset: Dataset, callbacks: Sequence[Callback] = ()) -> t
     )
 
 
+def judge_samples(
+    dataset: Dataset, callbacks: Sequence[Callback] = ()
+) -> tuple[Inputs, Float64[np.ndarray, "samples classes"]]:
+    """Return the samples that can be read, and what networks that did not learn from each of them take it for."""
+    prepared = prepare(dataset, dataset.split("all"), choose_judge(dataset))
+    loaded, config, preprocess = prepared.loaded, prepared.config, prepared.preprocess
+    folds = part(loaded.split, len(dataset.classes))
+    solver = config.training.linear_probe
+    if solver is not None:
+        features, count = embed(prepared), len(dataset.classes)
+        first = judge_solved(features, loaded.split, folds, count, solver)
+        trusted = choose_trusted(first, loaded.split.labels)
+        return loaded, judge_solved(features, loaded.split, folds, count, solver, trusted)
+    probabilities = np.zeros((len(folds), len(dataset.classes)))
+    for number in range(FOLDS):
+        probabilities[folds == number] = judge_fold(loaded, folds, number, preprocess, config, callbacks)
+    return loaded, probabilities
+
+
 def choose_judge(dataset: Dataset) -> Candidate:
     """Return the candidate that judges labels: the first with fixed features other than raw values, or the last."""
     candidates = choose_candidates(describe_data(dataset))
@@ -88,22 +93,68 @@ def choose_judge(dataset: Dataset) -> Candidate:
     return solved[0] if solved else candidates[-1]
 
 
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """Samples as a candidate takes them."""
+
+    config: RunConfig
+    """Of the candidate on these data."""
+    loaded: Inputs
+    preprocess: AnyPreprocess
+    tokenizer: str | None
+    """Of texts."""
+    network: nn.Module
+    """With published weights, or at its initial ones; statistics that it needs are fitted to the samples."""
+
+
+def prepare(dataset: Dataset, split: Split, candidate: Candidate) -> Prepared:
+    """Return samples of a data set as a candidate takes them, normalized by their own statistics, and its network.
+
+    Raises DataError where nothing can be read, StorageError where decoded images find no room.
+    """
+    config = configure(dataset, default_settings(dataset, candidate))
+    weights = None if config.model.pretrained is None else load_pretrained(config.model.name, config.model.pretrained)
+    if weights is not None:
+        model = dataclasses.replace(config.model, options={**weights.options, **config.model.options})
+        config = dataclasses.replace(config, model=model)
+    draft, tokenizer = draft_spec(dataset, config.model, weights)
+    loaded = load_inputs(split, draft, tokenizer)
+    spec = draft
+    if not isinstance(draft, TextSpec):
+        mean, std = weights.statistics(dataset.channels) if weights else measure_inputs(loaded.inputs, draft)
+        spec = dataclasses.replace(draft, mean=mean, std=std)
+    preprocess = create_preprocess(spec, tokenizer)
+    network, _ = build(config.model, spec, config.training.seed, weights)
+    fit_statistics(network, Loader(loaded.inputs, torch.from_numpy(loaded.split.labels), preprocess, BATCH_SIZE))
+    return Prepared(config, loaded, preprocess, tokenizer, network)
+
+
+def embed(prepared: Prepared, loaded: Inputs | None = None) -> Features:
+    """Return what the network's output layer sees of each sample, or of others that were loaded by the same spec."""
+    loaded = loaded or prepared.loaded
+    whole = Loader(loaded.inputs, torch.from_numpy(loaded.split.labels), prepared.preprocess, BATCH_SIZE)
+    features, _ = extract_features(prepared.network, whole.epoch(1), lambda batch: batch)
+    return features
+
+
 def judge_solved(
-    loaded: Inputs,
+    features: Features,
+    split: Split,
     folds: Int64[np.ndarray, " samples"],
-    preprocess: AnyPreprocess,
-    network: nn.Module,
+    num_classes: int,
     solver: Solver,
+    trusted: Bool[np.ndarray, " samples"] | None = None,
 ) -> Float64[np.ndarray, "samples classes"]:
-    """Return the probabilities of each fold's samples by an output layer that was solved on the others."""
-    labels = torch.from_numpy(loaded.split.labels)
-    whole = Loader(loaded.inputs, labels, preprocess, BATCH_SIZE)
-    fit_statistics(network, whole)
-    features, _ = extract_features(network, whole.epoch(1), lambda batch: batch)
-    probabilities = np.zeros((len(labels), len(preprocess.spec.labels)))
+    """Return the probabilities of each fold's samples by an output layer that was solved on the others.
+
+    On those that are `trusted`, where it says which.
+    """
+    labels = torch.from_numpy(split.labels)
+    probabilities = np.zeros((len(labels), num_classes))
     for number in range(FOLDS):
         held_out = torch.from_numpy(folds == number)
-        solution = solve(features[~held_out], labels[~held_out], probabilities.shape[1], solver, seed=number)
+        learned = ~held_out if trusted is None else ~held_out & torch.from_numpy(trusted)
+        solution = solve(features[learned], labels[learned], num_classes, solver, seed=number)
         probabilities[folds == number] = metrics.softmax(solution.apply(features[held_out]).numpy())
     return probabilities
 
@@ -169,18 +220,31 @@ def choose(inputs: Tensor | PixelCache, chosen: Bool[np.ndarray, " samples"]) ->
     return inputs[torch.from_numpy(chosen)]
 
 
+def choose_trusted(
+    probabilities: Float64[np.ndarray, "samples classes"], labels: Int64[np.ndarray, " samples"]
+) -> Bool[np.ndarray, " samples"]:
+    """Return the samples whose labels are not suspected; of a class of which most are, all of them."""
+    suspected = np.zeros(len(labels), dtype=bool)
+    suspected[[index for index, _ in find_contradictions(probabilities, labels)]] = True
+    counts = np.bincount(labels, minlength=probabilities.shape[1])
+    lost = np.bincount(labels[suspected], minlength=len(counts))
+    trusted: np.ndarray = ~suspected | (2 * lost > counts)[labels]
+    return trusted
+
+
 def find_contradictions(
     probabilities: Float64[np.ndarray, "samples classes"], labels: Int64[np.ndarray, " samples"]
 ) -> list[tuple[int, int]]:
-    """Return suspected samples with the class that each seems to be, the largest lead over the label first."""
-    own = probabilities[np.arange(len(labels)), labels]
+    """Return suspected samples with the class that each seems to be, that of the least probable label first."""
+    rows = np.arange(len(labels))
+    own = probabilities[rows, labels]
     counts = np.bincount(labels, minlength=probabilities.shape[1])
     # The mean probability of a class among its own samples; nothing reaches that of a class without samples.
-    threshold = np.bincount(labels, weights=own, minlength=len(counts)) / np.maximum(counts, 1)
-    threshold[counts == 0] = np.inf
-    confident = np.where(probabilities >= threshold, probabilities, 0.0)
-    answers = confident.argmax(axis=1)
-    lead = confident.max(axis=1) - own
-    suspected = np.flatnonzero((answers != labels) & (lead > 0))
-    order = suspected[np.argsort(-lead[suspected], kind="stable")]
+    typical = np.bincount(labels, weights=own, minlength=len(counts)) / np.maximum(counts, 1)
+    typical[counts == 0] = np.inf
+    others = np.where(probabilities >= CONFIDENT * typical, probabilities, 0.0)
+    others[rows, labels] = 0.0
+    answers = others.argmax(axis=1)
+    suspected = np.flatnonzero(others.max(axis=1) > own)
+    order = suspected[np.argsort(own[suspected], kind="stable")]
     return [(index, int(answers[index])) for index in order.tolist()]

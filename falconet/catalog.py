@@ -61,6 +61,8 @@ FILE_SUFFIXES = (".npz", ".csv", ".tsv", ".jsonl", ".parquet", ".ts")
 """Of files that are data sets."""
 LOOSE_SUFFIXES = (".txt", ".data", ".dat", "")
 """Of files that may be tables."""
+TASKS_SUFFIX = ".json"
+"""Of files of annotated tasks, as Label Studio exports them; in folders other things are called so too."""
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".zst", ".7z", ".rar")
 
 
@@ -137,12 +139,10 @@ def is_hub_name(name: str) -> bool:
 
 def check_suffix(path: Path) -> None:
     """Raise PathError unless a file's name ends like that of a data set."""
-    if path.suffix.lower() in FILE_SUFFIXES + LOOSE_SUFFIXES:
+    if path.suffix.lower() in (*FILE_SUFFIXES, *LOOSE_SUFFIXES, TASKS_SUFFIX):
         return
     if path.suffix.lower() in ARCHIVE_SUFFIXES:
         raise PathError(f"{path} is compressed: unpack it and name what comes out, a folder or a file")
-    if path.suffix.lower() == ".json":
-        raise PathError(f"{path}: wanted JSON lines, an object a line, in a file ending in .jsonl; save it as that")
     *others, last = FILE_SUFFIXES
     wanted = f"wanted a folder or a file ending in {', '.join(others)} or {last}"
     raise PathError(f"{path}: {wanted}, found a file {path.suffix or 'without extension'}")

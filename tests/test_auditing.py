@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from falconet import DataConfig, load_dataset
-from falconet.auditing import FOLDS, find_contradictions, find_label_errors, part
+from falconet.auditing import FOLDS, choose_trusted, find_contradictions, find_label_errors, part
 from falconet.data import Split
 from falconet.data.loader import Inputs
 from falconet.data.splits import complete_splits, mix, unite_split
@@ -147,14 +147,25 @@ def test_no_network_judges_a_person_whom_it_trained_on(tmp_path: Path, monkeypat
 
 def test_a_confident_contradiction_is_suspected() -> None:
     sure = [[0.9, 0.1], [0.8, 0.2], [0.1, 0.9], [0.2, 0.8]]
-    probabilities = np.array([*sure, [0.05, 0.95], [0.45, 0.55]])
-    # The fifth sample is surely of the other class; the last leans to it, but less than that class's own samples do.
-    assert find_contradictions(probabilities, np.array([0, 0, 1, 1, 0, 0])) == [(4, 1)]
+    # Of three classes, of which the last one is never sure of itself.
+    probabilities = np.array([[*row, 0.0] for row in sure] + [[0.05, 0.95, 0.0], [0.3, 0.4, 0.3], [0.29, 0.31, 0.4]])
+    # The fifth sample is surely of the other class; the sixth leans to it, but less than half as much as its own
+    # samples do; the last leans to no other class.
+    assert find_contradictions(probabilities, np.array([0, 0, 1, 1, 0, 0, 2])) == [(4, 1)]
 
 
-def test_the_largest_lead_comes_first() -> None:
+def test_the_least_probable_label_comes_first() -> None:
     probabilities = np.array([[0.7, 0.3], [0.3, 0.7], [0.2, 0.8], [0.0, 1.0]])
     assert find_contradictions(probabilities, np.array([0, 1, 0, 0])) == [(3, 1), (2, 1)]
+
+
+def test_suspected_labels_teach_nothing_unless_they_are_most_of_a_class() -> None:
+    labels = np.array([0] * 6 + [1] * 4)
+    probabilities = np.eye(2)[labels]
+    probabilities[0] = probabilities[0, ::-1]
+    assert choose_trusted(probabilities, labels).tolist() == [False] + [True] * 9
+    probabilities[6:9] = probabilities[6:9, ::-1]
+    assert choose_trusted(probabilities, labels).tolist() == [False] + [True] * 9
 
 
 @settings(deadline=None, max_examples=60)

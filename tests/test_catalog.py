@@ -111,10 +111,9 @@ def test_a_file_of_another_kind_is_refused(name: str, found: str, tmp_path: Path
         check_source(tmp_path / name)
 
 
-def test_json_should_be_lines(tmp_path: Path) -> None:
+def test_tasks_of_label_studio_are_a_source(tmp_path: Path) -> None:
     (tmp_path / "t.json").write_text("[]")
-    with pytest.raises(PathError, match=r"t\.json: wanted JSON lines, an object a line, in a file ending in \.jsonl"):
-        check_source(tmp_path / "t.json")
+    check_source(tmp_path / "t.json")
 
 
 @pytest.mark.parametrize("name", ["photos.zip", "photos.tar", "photos.tar.gz", "photos.tgz", "table.csv.gz", "A.ZIP"])

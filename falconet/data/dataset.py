@@ -12,7 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Float32, Int64, Shaped, UInt, UInt64
 
-from falconet.data.images import ValueRange, read_content, read_image, scale_values, to_words
+from falconet.data.images import ValueRange, decode_image, read_content, read_image, scale_values, to_words
 from falconet.errors import DataError, UnknownNameError
 from falconet.spec import Kind, PixelType
 
@@ -143,6 +143,45 @@ class ImageFiles:
 
     def join(self, others: Sequence[ImageFiles]) -> ImageFiles:
         return replace(self, paths=[path for part in (self, *others) for path in part.paths])
+
+
+@dataclass(frozen=True, eq=False)
+class EncodedImages:
+    """Images as the bytes of their files, in memory, decoded when they are wanted."""
+
+    contents: Sequence[bytes]
+    names: np.ndarray
+    """One string a sample: where it stood in its source, such as `labels.json:12`."""
+    value_range: ValueRange | None = None
+    """Black and white of deep pictures; see `decode_image`."""
+    dtype: PixelType = "uint8"
+    """Of deep pictures."""
+
+    def __len__(self) -> int:
+        return len(self.contents)
+
+    def name(self, index: int) -> str:
+        return str(self.names[index])
+
+    def read(self, index: int) -> UInt[np.ndarray, "height width channels"]:
+        try:
+            return decode_image(self.contents[index], self.value_range, self.dtype)
+        except DataError as error:
+            raise DataError(f"{self.name(index)}: {error}") from error
+
+    def content(self, index: int) -> bytes:
+        return self.contents[index]
+
+    def scale(self, value_range: ValueRange | None, dtype: PixelType) -> EncodedImages:
+        return replace(self, value_range=value_range, dtype=dtype)
+
+    def take(self, indices: Int64[np.ndarray, " kept"]) -> EncodedImages:
+        return replace(self, contents=[self.contents[index] for index in indices], names=self.names[indices])
+
+    def join(self, others: Sequence[EncodedImages]) -> EncodedImages:
+        parts = [self, *others]
+        contents = [content for part in parts for content in part.contents]
+        return replace(self, contents=contents, names=np.concatenate([part.names for part in parts]))
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,10 +14,13 @@ from typing import Any
 
 import numpy as np
 
+from falconet.catalog import TASKS_SUFFIX
+from falconet.data import label_studio
 from falconet.data.arrays import SPLIT_WORDS
 from falconet.data.dataset import (
     SPLIT_NAMES,
     Dataset,
+    EncodedImages,
     Split,
     Texts,
     Unreadable,
@@ -40,10 +43,11 @@ from falconet.data.files import (
     suffix_of,
     walk,
 )
+from falconet.data.images import find_extremes, inspect_image
 from falconet.data.series import describe_cell, long_series, series_dataset, split_series, to_floats, wide_series
 from falconet.data.splits import Columns, DataConfig
 from falconet.errors import ConfigError, DataError, UnknownNameError
-from falconet.spec import InputSpec, Kind, SeriesSpec
+from falconet.spec import InputSpec, Kind, PixelType, SeriesSpec
 from falconet.tables import ABSENT, READABLE, Table, is_number, read_table
 
 SPLIT_VALUES = {**SPLIT_WORDS, **SPLIT_FOLDERS}
@@ -113,9 +117,13 @@ class Part:
 def read_manifest(path: Path, config: DataConfig) -> Dataset:
     """Read one table; a column tells the splits, else all of it is for training.
 
-    Raises ConfigError for configured columns that are not there, DataError for tables without labels or samples, and as
-    `read_table` does.
+    Annotated tasks, as Label Studio exports them (`.json`), are a table of their data and choices. Raises ConfigError
+    for configured columns that are not there, DataError for tables without labels or samples, and as `read_table` does.
     """
+    if path.suffix.lower() == TASKS_SUFFIX:
+        table, label = label_studio.tabulate(path, label_studio.read_tasks(path, config.max_bytes))
+        columns = config.columns if config.columns.label else replace(config.columns, label=label)
+        return read_tables(str(path), {"": table}, replace(config, columns=columns))
     return read_tables(str(path), {"": read_table(path, header=config.header, max_bytes=config.max_bytes)}, config)
 
 
@@ -218,7 +226,9 @@ def read_tables(source: str, tables: Mapping[str, Table], config: DataConfig) ->
     unreadable = [item for table, part in zip(tables.values(), parts, strict=True) for item in list_bad(table, part)]
     usable = [take_usable(part) for part in parts]
     check_splits(source, usable, unreadable)
-    if "path" in roles.columns:
+    if any(isinstance(value, bytes) for part in usable for value in part.values):
+        dataset = to_encoded(source, usable, unreadable, config)
+    elif "path" in roles.columns:
         dataset = to_files(source, first.path.parent, roles.kind, usable, unreadable, config)
     else:
         dataset = to_samples(source, roles.kind, usable, unreadable)
@@ -469,6 +479,9 @@ def choose_path(table: Table, chosen: Mapping[str, str], kind: Kind | None) -> R
         return share(cells, lambda cell: suffix_of(path_of(cell)) in known) > 0.5
 
     free = list_free(table, chosen)
+    embedded = next((name for name, cells in free.items() if holds_images(cells)), None)
+    if embedded is not None and kind in {None, "image"}:
+        return Roles("image", {**chosen, "path": embedded})
     name = find_named(table, chosen, "path", accept) or next((name for name in free if accept(free[name])), None)
     if name is None:
         return None
@@ -477,6 +490,11 @@ def choose_path(table: Table, chosen: Mapping[str, str], kind: Kind | None) -> R
     if found == "text" and "path" not in chosen and find_named(table, chosen, "text", is_wordy):
         return None
     return Roles(found, {**chosen, "path": name})
+
+
+def holds_images(cells: Sequence[Any]) -> bool:
+    """Whether most cells are addresses that hold an image themselves (`data:image/png;base64,...`)."""
+    return share(cells, lambda cell: isinstance(cell, str) and label_studio.EMBEDDED.match(cell) is not None) > 0.5
 
 
 def choose_named_text(table: Table, chosen: Mapping[str, str], kind: Kind | None) -> Roles | None:
@@ -771,6 +789,8 @@ def read_values(table: Table, roles: Roles, config: DataConfig) -> tuple[Sequenc
     columns, rows = table.columns, range(len(table.lines))
     if "path" in roles.columns:
         cells = columns[roles.columns["path"]]
+        if roles.kind == "image" and holds_images(cells):
+            return rows, *read_embedded(cells)
         files = find_files(table, cells, roles.kind, config.follow)
         if files:
             cells = [files.get(name_of(cell), cell) for cell in cells]
@@ -840,6 +860,19 @@ def read_paths(root: Path, cells: Sequence[Any], follow: bool) -> tuple[list[str
             reason = str(error)
         values.append(path)
         reasons.append(reason or ("" if path else "no path"))
+    return values, reasons
+
+
+def read_embedded(cells: Sequence[Any]) -> tuple[list[bytes], list[str]]:
+    """Return the images that stand in their addresses, and for each why it cannot be used."""
+    values, reasons = [], []
+    for cell in cells:
+        try:
+            content, reason = label_studio.decode_embedded(cell), "no image in its address, as most have"
+        except DataError as error:
+            content, reason = None, str(error)
+        values.append(content or b"")
+        reasons.append("" if content else reason)
     return values, reasons
 
 
@@ -976,6 +1009,40 @@ def to_files(
         max_pixels=config.max_pixels,
         value_range=config.value_range,
     )
+
+
+def to_encoded(source: str, parts: Sequence[Part], unreadable: Sequence[Unreadable], config: DataConfig) -> Dataset:
+    """Make a Dataset of images in memory, of which headers alone are read. Raises DataError where none can be."""
+    facts, lost = [], []
+    kept = []
+    for part in parts:
+        whole = []
+        for index, content in enumerate(part.values):
+            try:
+                facts.append(inspect_image(content, config.max_pixels))
+                whole.append(index)
+            except DataError as error:
+                lost.append(Unreadable(part.names[index], str(error)))
+        kept.append(take(part, whole))
+    unreadable = (*unreadable, *lost)
+    check_splits(source, kept, unreadable)
+    classes = sort_classes({label for part in kept for label in part.labels})
+    value_range = None
+    if any(fact.deep for fact in facts):
+        extremes = find_extremes(content for part in kept for content in part.values)
+        value_range = config.value_range or (None if extremes is None else extremes.choose_range())
+    dtype: PixelType = "uint8" if value_range is None else "uint16"
+
+    def make(part: Part) -> Split:
+        hashes = np.array([hash_bytes(content) for content in part.values], dtype=np.uint64)
+        samples = EncodedImages(part.values, np.array(part.names), value_range, dtype)
+        return Split(samples, number_labels(part, classes), hashes, pack_groups(part), pack_extras(part))
+
+    size = np.median([(fact.height, fact.width) for fact in facts], axis=0)
+    splits = {name: make(part) for name, part in split_up(kept)}
+    channels = max(fact.channels for fact in facts)
+    sides = (int(size[0]), int(size[1]))
+    return Dataset(source, classes, splits, channels, sides, tuple(unreadable), value_range=value_range)
 
 
 def to_samples(source: str, kind: Kind, parts: Sequence[Part], unreadable: Sequence[Unreadable]) -> Dataset:

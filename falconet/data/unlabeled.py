@@ -19,11 +19,13 @@ from jaxtyping import Shaped
 from falconet.catalog import (
     FILE_SUFFIXES,
     LOOSE_SUFFIXES,
+    TASKS_SUFFIX,
     as_name,
     check_place,
     check_suffix,
     is_url,
 )
+from falconet.data import label_studio
 from falconet.data.arrays import (
     IDX_IMAGES,
     as_images,
@@ -33,7 +35,7 @@ from falconet.data.arrays import (
     read_idx,
     read_npz_inputs,
 )
-from falconet.data.dataset import ImageArray, Samples, Scalable, Texts, Unreadable, to_text
+from falconet.data.dataset import EncodedImages, ImageArray, Samples, Scalable, Texts, Unreadable, to_text
 from falconet.data.downloads import fetch_url
 from falconet.data.files import KIND_WORDS, KINDS, count_ignored, describe_ignored, open_files, suffix_of, walk
 from falconet.data.images import Extremes, convert_image
@@ -420,6 +422,9 @@ def read_one_file(path: Path, name: str, reading: Reading) -> Iterator[Inputs]:
         yield from read_npz(path, name, reading)
     elif suffix == ".ts":
         yield from read_ts(path, name, reading)
+    elif suffix == TASKS_SUFFIX:
+        table, _ = label_studio.tabulate(path, label_studio.read_tasks(path, reading.config.max_bytes))
+        yield from read_parts(iter([table]), name, reading, lambda: table)
     elif suffix in FILE_SUFFIXES or (spec.kind == "series" and suffix in LOOSE_SUFFIXES):
         yield from read_rows(path, name, reading)
     else:
@@ -516,7 +521,11 @@ def read_part(
     yield Inputs(skipped=tuple(rows.skipped), notes=notes)
     if not rows.names:
         return
-    if "path" in roles.columns:
+    if any(isinstance(value, bytes) for value in rows.values):
+        samples = EncodedImages(rows.values, np.array(rows.names))
+        spec = reading.spec
+        yield Inputs(samples.scale(spec.value_range, spec.dtype) if isinstance(spec, ImageSpec) else samples)
+    elif "path" in roles.columns:
         yield from read_files([str(table.path.parent / value) for value in rows.values], reading)
     elif reading.spec.kind == "text":
         yield Inputs(Texts(rows.values, np.array(rows.names)))

@@ -1,0 +1,84 @@
+"""The page: one file with a script of its own, which a browser keeps from asking any network."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from importlib import resources
+from typing import Any
+
+from falconet.data.label_studio import Control, Task
+from falconet.escaping import escape_lines
+from falconet.labeling.tasks import Views, cut_task
+from falconet.report.html import render_page
+
+
+@dataclass(frozen=True, eq=False)
+class Item:
+    """A sample on the page."""
+
+    name: str
+    task: Task
+    view: Views
+    label: str | None
+    """That it has; None: it has none."""
+    suggested: str | None
+    """Of the classes the most probable one, or the one that it seems to be; None: nothing is known."""
+    probability: float | None
+
+
+def render(title: str, items: Sequence[Item], rest: Sequence[str], classes: Sequence[str], control: Control) -> str:
+    """Return the page about some samples; `rest` are tasks that it hands on without showing them."""
+    errors = sum(item.label is not None for item in items)
+    data = {
+        "title": escape_lines(title),
+        "control": asdict(control),
+        "classes": [{"value": name, "shown": escape_lines(name)} for name in classes],
+        "items": [describe(item) for item in items],
+        "rest": list(rest),
+    }
+    script, style = (read(name) for name in ("script.js", "style.css"))
+    style = resources.files("falconet.report").joinpath("page", "style.css").read_text(encoding="utf-8") + style
+    return render_page(
+        "falconet.labeling",
+        title=title,
+        errors=errors,
+        following=len(items) - errors,
+        # Whatever names hold, nothing in the list of samples can end it.
+        data=json.dumps(data).replace("<", "\\u003c"),
+        script=script,
+        style=style,
+        policy=f"default-src 'none'; script-src {hash_source(script)}; style-src {hash_source(style)}; img-src data:; "
+        "base-uri 'none'; form-action 'none'",
+    )
+
+
+def describe(item: Item) -> dict[str, Any]:
+    """Return what the script needs of a sample."""
+    head, tail = cut_task(item.task)
+    view = asdict(item.view)
+    view["text"] = None if item.view.text is None else escape_lines(item.view.text)
+    return {
+        "name": escape_lines(item.name),
+        "head": head,
+        "tail": tail,
+        # Whether a comma stands before a further annotation.
+        "annotated": not head.endswith("["),
+        "view": view,
+        "label": item.label,
+        "suggested": item.suggested,
+        "probability": item.probability,
+    }
+
+
+def read(name: str) -> str:
+    """Return a file of the page."""
+    return resources.files("falconet.labeling").joinpath("page", name).read_text(encoding="utf-8")
+
+
+def hash_source(content: str) -> str:
+    """Return what a policy calls a script or style of this content."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(content.encode()).digest()).decode('ascii')}'"

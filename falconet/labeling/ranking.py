@@ -1,0 +1,159 @@
+"""What a person should look at first: labels that are likely wrong, and samples whose labels teach the most."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float64
+from torch import Tensor
+
+from falconet import metrics
+from falconet.artifact import Artifact
+from falconet.auditing import embed, prepare
+from falconet.data import Dataset, Samples, Unreadable
+from falconet.data.loader import load_inputs
+from falconet.data.preprocessing import iterate_prepared
+from falconet.defaults import Candidate, choose_candidates, describe_data
+from falconet.errors import ConfigError, DataError
+from falconet.evaluation.answers import fit_recordings, scale_logits
+from falconet.labeling.pool import PLACEHOLDERS, Pool
+from falconet.labeling.selection import choose_samples, measure_uncertainty
+from falconet.training.linear_probe import Features, find_dense_output, solve
+
+
+@dataclass(frozen=True, eq=False)
+class Beliefs:
+    """What a model makes of the samples without labels that can be read."""
+
+    kept: np.ndarray
+    """Their positions among all."""
+    features: Features
+    """What the output layer sees."""
+    probabilities: Float64[np.ndarray, "samples classes"] | None
+    """None: nothing is known of the classes."""
+    classes: tuple[str, ...]
+    version: str
+    """What the model is called."""
+    unreadable: tuple[Unreadable, ...] = ()
+    """The other samples."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A sample without a label that is worth one."""
+
+    index: int
+    """Among the samples without labels."""
+    suggested: str | None
+    """The most probable class; None: nothing is known of the classes."""
+    probability: float | None
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What to label next."""
+
+    items: tuple[Choice, ...] = ()
+    """The first first."""
+    version: str = ""
+    """What the model is called that was asked."""
+    unreadable: tuple[Unreadable, ...] = ()
+
+
+def choose_next(pool: Pool, artifact: Artifact | None, count: int) -> Choices:
+    """Return what to label next."""
+    if pool.unlabeled is None:
+        return Choices()
+    believed = ask_model(artifact, pool.unlabeled) if artifact else ask_candidate(pool.unlabeled, pool.labeled)
+    answers = believed.probabilities
+    uncertainty = None if answers is None else measure_uncertainty(torch.from_numpy(answers))
+    chosen = choose_samples(believed.features, count, uncertainty)
+    found = []
+    for place in chosen.tolist():
+        index = int(believed.kept[place])
+        if answers is None:
+            found.append(Choice(index, None, None))
+            continue
+        best = int(answers[place].argmax())
+        found.append(Choice(index, believed.classes[best], float(answers[place, best])))
+    return Choices(tuple(found), believed.version, believed.unreadable)
+
+
+def ask_model(artifact: Artifact, dataset: Dataset) -> Beliefs:
+    """Return a trained model's features and probabilities; the features of one that has none are its logits."""
+    samples = fit_recordings(dataset.splits["train"].samples, artifact.config.input)
+    features, logits, reasons = extract(artifact, samples)
+    kept = np.setdiff1d(np.arange(len(samples)), list(reasons)).astype(np.int64)
+    unreadable = tuple(Unreadable(samples.name(index), reason) for index, reason in reasons.items())
+    scaled = scale_logits(logits.numpy(), artifact.config.temperature)
+    probabilities = metrics.softmax(scaled).astype(np.float64)
+    return Beliefs(
+        kept, features, probabilities, artifact.config.input.labels, artifact.config.architecture, unreadable
+    )
+
+
+@torch.inference_mode()
+def extract(artifact: Artifact, samples: Samples) -> tuple[Features, Float[Tensor, "samples classes"], dict[int, str]]:
+    """Return what the output layer sees, what it says, and why samples cannot be read, by their positions.
+
+    Raises DataError where none can be.
+    """
+    # Measured on a blank sample, which is none of these.
+    batch_size = artifact.batch_size
+    seen: list[Tensor] = []
+    try:
+        layer = find_dense_output(artifact.model)
+        hook = layer.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].float()))
+    except ConfigError:  # The network ends in a convolution, or in codes as LeNet-5 does.
+        hook = None
+    logits: list[Tensor] = []
+    reasons: dict[int, str] = {}
+    try:
+        for batch in iterate_prepared(samples, artifact.preprocess, batch_size):
+            reasons |= batch.unreadable
+            if len(batch.inputs):
+                logits.append(artifact.model(artifact.preprocess.normalize(batch.inputs)).float())
+    finally:
+        if hook is not None:
+            hook.remove()
+    if not logits:
+        raise DataError(f"none of {len(samples)} samples can be read; the first: {next(iter(reasons.values()))}")
+    answers = torch.cat(logits)
+    return (torch.cat(seen) if seen else answers), answers, reasons
+
+
+def ask_candidate(unlabeled: Dataset, labeled: Dataset | None) -> Beliefs:
+    """Return the features of a network that needs no training, and what an output layer on the labeled ones says.
+
+    Without labels of two classes at least, the features alone.
+    """
+    if labeled is not None:
+        channels = max(unlabeled.channels, labeled.channels)
+        unlabeled = dataclasses.replace(
+            unlabeled, channels=channels, rate=labeled.rate, value_range=labeled.value_range
+        )
+    candidate = choose_embedder(unlabeled)
+    prepared = prepare(unlabeled, unlabeled.splits["train"], candidate)
+    features, kept = embed(prepared), prepared.loaded.kept
+    probabilities = None
+    if labeled is not None and len(labeled.classes) > 1:
+        known = load_inputs(labeled.split("all"), prepared.preprocess.spec, prepared.tokenizer)
+        solver = prepared.config.training.linear_probe or "logistic"
+        labels = torch.from_numpy(known.split.labels)
+        solution = solve(embed(prepared, known), labels, len(labeled.classes), solver)
+        probabilities = metrics.softmax(solution.apply(features).numpy()).astype(np.float64)
+    classes = labeled.classes if labeled is not None else PLACEHOLDERS
+    return Beliefs(kept, features, probabilities, classes, candidate.model, prepared.loaded.unreadable)
+
+
+def choose_embedder(dataset: Dataset) -> Candidate:
+    """Return the candidate by whose features samples are compared: fixed ones, raw values where there are no others.
+
+    Where none has fixed features, the last one at its initial weights: a random projection.
+    """
+    candidates = choose_candidates(describe_data(dataset))
+    fixed = [candidate for candidate in candidates if "linear_probe" in candidate.settings.get("training", {})]
+    return next((candidate for candidate in fixed if candidate.model != "linear"), (*fixed, *candidates[-1:])[0])

@@ -1,0 +1,118 @@
+"""Which samples to label next: uncertain ones that differ from each other.
+
+Of the samples whose two most probable classes are nearest to each other (the margin: Scheffer, Decomain, Wrobel, IDA
+2001), clusters are made in which uncertain samples weigh more, and the sample nearest to each center is chosen
+(Zhdanov: Diverse mini-batch active learning, 2019, algorithm 1). Where nothing is known of the classes yet, all samples
+weigh the same and all are clustered, so that what is chosen stands for the whole.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float, Float64, Int64
+from torch import Tensor
+
+CANDIDATES = 10
+"""So many times as many samples as are chosen are clustered, the most uncertain ones: beta of the paper."""
+COMPONENTS = 64
+"""Principal components by which samples are compared, at most: distances in more of them say the same, more slowly."""
+STEPS = 20
+"""Of the clustering, at most."""
+
+
+def measure_uncertainty(
+    probabilities: Float64[Tensor, "samples classes"],
+) -> Float64[Tensor, " samples"]:
+    """Return 1 less the difference of the two highest probabilities: 1 where they are equal, 0 where one is certain."""
+    highest = probabilities.topk(2, dim=1).values
+    return 1 - (highest[:, 0] - highest[:, 1])
+
+
+def choose_samples(
+    features: Float[Tensor, "samples features"],
+    count: int,
+    uncertainty: Float64[Tensor, " samples"] | None = None,
+    seed: int = 0,
+) -> Int64[Tensor, " chosen"]:
+    """Return the positions of at most `count` samples, the first to be labeled first.
+
+    `uncertainty`, from 0 to 1, weighs samples; None: it is not known. The order is that of uncertainty, or without it
+    that of the sizes of the clusters which the samples stand for. The seed decides where clustering begins.
+    """
+    count = min(count, len(features))
+    if uncertainty is None:
+        pool, weights = torch.arange(len(features)), torch.ones(len(features), dtype=torch.float64)
+    else:
+        pool = uncertainty.argsort(descending=True, stable=True)[: CANDIDATES * count]
+        # Certain samples too may be all that there are.
+        weights = uncertainty[pool].clamp(min=1e-6)
+    points = reduce_features(features, seed)[pool]
+    centers, members = cluster(points, weights, count, torch.Generator().manual_seed(seed))
+    chosen = choose_nearest(points, centers)
+    importance = members[: len(chosen)] if uncertainty is None else weights[chosen]
+    return pool[chosen[importance.argsort(descending=True, stable=True)]]
+
+
+def reduce_features(features: Float[Tensor, "samples features"], seed: int) -> Float[Tensor, "samples components"]:
+    """Return features about their mean, in the directions in which they differ most."""
+    centered = features.float() - features.float().mean(dim=0)
+    components = min(COMPONENTS, *centered.shape)
+    if components == centered.shape[1]:
+        return centered
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        _, _, directions = torch.svd_lowrank(centered, q=components)
+    return centered @ directions
+
+
+def cluster(
+    points: Float[Tensor, "points components"],
+    weights: Float64[Tensor, " points"],
+    count: int,
+    generator: torch.Generator,
+) -> tuple[Float[Tensor, "clusters components"], Float64[Tensor, " clusters"]]:
+    """Return the centers of weighted k-means, begun as k-means++ (Arthur, Vassilvitskii, 2007), and their weights."""
+    centers = points[draw_centers(points, weights, count, generator)]
+    weighted = weights[:, None].to(points.dtype) * points
+    for _ in range(STEPS):
+        nearest = torch.cdist(points, centers).argmin(dim=1)
+        total = torch.zeros(count, dtype=weights.dtype).index_add_(0, nearest, weights)
+        sums = torch.zeros_like(centers).index_add_(0, nearest, weighted)
+        # A center that lost all its points stays where it was.
+        moved = torch.where(total[:, None] > 0, sums / total.clamp(min=1e-12)[:, None].to(sums.dtype), centers)
+        still = torch.equal(moved, centers)
+        centers = moved
+        if still:
+            break
+    return centers, total
+
+
+def draw_centers(
+    points: Float[Tensor, "points components"],
+    weights: Float64[Tensor, " points"],
+    count: int,
+    generator: torch.Generator,
+) -> list[int]:
+    """Return points drawn one by one with a probability of weight times squared distance to those before."""
+    drawn: list[int] = []
+    distances = torch.ones_like(weights)
+    for _ in range(count):
+        chances = weights * distances
+        # Of points that are all equal to one before, any will do.
+        chances = chances if float(chances.sum()) > 0 else torch.ones_like(chances)
+        drawn.append(int(torch.multinomial(chances, 1, generator=generator)))
+        new = (points - points[drawn[-1]]).double().square().sum(dim=1)
+        distances = new if len(drawn) == 1 else torch.minimum(distances, new)
+    return drawn
+
+
+def choose_nearest(
+    points: Float[Tensor, "points components"], centers: Float[Tensor, "clusters components"]
+) -> Int64[Tensor, " clusters"]:
+    """Return for each center the nearest point that no center before it took."""
+    distances = torch.cdist(centers, points)
+    chosen = []
+    for row in distances:
+        chosen.append(int(row.argmin()))
+        distances[:, chosen[-1]] = torch.inf
+    return torch.tensor(chosen, dtype=torch.int64)

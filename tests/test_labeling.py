@@ -1,0 +1,357 @@
+"""label(): what is worth a label comes first, and tasks lose nothing on their way through the page."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import hashlib
+import json
+import re
+import wave
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from falconet import RunResult, label, load_dataset
+from falconet.cli import run
+from falconet.data import Dataset
+from falconet.errors import ConfigError, DataError, PathError
+from falconet.labeling.selection import choose_samples, measure_uncertainty
+from falconet.labeling.tasks import cut_task, thin_out
+from tests.conftest import FolderMaker
+
+# Which samples
+
+
+def make_clusters(count: int = 5, size: int = 40) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return points in far clusters, and the cluster of each."""
+    generator = torch.Generator().manual_seed(0)
+    places = torch.arange(count).repeat_interleave(size)
+    centers = 100 * torch.randn(count, 8, generator=generator)
+    return centers[places] + torch.randn(count * size, 8, generator=generator), places
+
+
+def test_each_cluster_has_its_sample_where_nothing_is_known() -> None:
+    features, places = make_clusters()
+    chosen = choose_samples(features, 5)
+    assert sorted(places[chosen].tolist()) == list(range(5))
+
+
+def test_the_largest_cluster_comes_first_where_nothing_is_known() -> None:
+    features, places = make_clusters()
+    kept = torch.cat([(places == 3).nonzero().flatten(), (places == 1).nonzero().flatten()[:9]])
+    chosen = kept[choose_samples(features[kept], 2)]
+    assert places[chosen].tolist() == [3, 1]
+
+
+def test_uncertain_samples_are_taken_from_different_places() -> None:
+    features, places = make_clusters()
+    uncertainty = torch.full((len(features),), 0.1, dtype=torch.float64)
+    uncertainty[places < 3] = 0.9
+    uncertainty[places == 0] = 1.0
+    chosen = choose_samples(features, 3, uncertainty)
+    # The 40 most uncertain ones are all in one place: alone they would say the same thing three times.
+    assert set(places[chosen].tolist()) == {0} or len(set(places[chosen].tolist())) > 1
+    assert set(places[choose_samples(features, 10, uncertainty)].tolist()) == {0, 1, 2}
+    assert uncertainty[chosen].tolist() == sorted(uncertainty[chosen].tolist(), reverse=True)
+
+
+def test_margins_are_those_of_the_two_highest() -> None:
+    probabilities = torch.tensor([[0.5, 0.5, 0.0], [0.1, 0.1, 0.8], [1.0, 0.0, 0.0]], dtype=torch.float64)
+    assert measure_uncertainty(probabilities).tolist() == pytest.approx([1.0, 0.3, 0.0])
+
+
+@given(st.integers(1, 12), st.integers(1, 12), st.booleans(), st.booleans())
+def test_any_number_of_samples_is_chosen_once_each(samples: int, count: int, equal: bool, certain: bool) -> None:
+    generator = torch.Generator().manual_seed(samples)
+    features = torch.ones(samples, 3) if equal else torch.randn(samples, 3, generator=generator)
+    uncertainty = torch.zeros(samples, dtype=torch.float64) if certain else None
+    chosen = choose_samples(features, count, uncertainty).tolist()
+    assert len(set(chosen)) == len(chosen) == min(samples, count)
+    assert choose_samples(features, count, uncertainty).tolist() == chosen
+
+
+# What becomes of tasks
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(st.dictionaries(st.text(), VALUES, max_size=4), st.lists(st.dictionaries(st.text(), VALUES), max_size=3))
+def test_tasks_are_cut_without_loss(rest: dict[str, Any], annotations: list[dict[str, Any]]) -> None:
+    task = {"id": 2**60 + 1, "annotations": annotations, **rest}
+    head, tail = cut_task(task)
+    wanted = task if isinstance(task["annotations"], list) else {**task, "annotations": []}
+    assert json.loads(head + tail) == wanted
+    assert list(json.loads(head + tail)) == list(task)
+    added = head + ("" if head.endswith("[") else ", ") + '{"new": 1}' + tail
+    assert json.loads(added) == {**wanted, "annotations": [*wanted["annotations"], {"new": 1}]}
+
+
+def test_drawings_keep_extremes() -> None:
+    values = np.zeros(100_000, dtype=np.float32)
+    values[[7, 77_777]] = 5, -5
+    kept = thin_out(values)
+    assert len(kept) <= 600
+    assert {7, 77_777} <= set(kept.tolist())
+
+
+# Sources
+
+
+def read_tasks(out: Path | str) -> list[dict[str, Any]]:
+    tasks: list[dict[str, Any]] = json.loads((Path(out) / "tasks.json").read_text(encoding="utf-8"))
+    return tasks
+
+
+def read_page(out: Path | str) -> tuple[str, dict[str, Any]]:
+    """Return the page, and what its script knows."""
+    page = (Path(out) / "label.html").read_text(encoding="utf-8")
+    found = re.search(r'<script type="application/json" id="data">(.*)</script>', page)
+    assert found is not None
+    data: dict[str, Any] = json.loads(found[1])
+    return page, data
+
+
+def list_samples(dataset: Dataset) -> dict[bytes, str]:
+    split = dataset.split("all")
+    samples = [split.samples.read(index) for index in range(len(split))]
+    contents = [sample.encode() if isinstance(sample, str) else sample.tobytes() for sample in samples]
+    return {content: dataset.classes[name] for content, name in zip(contents, split.labels, strict=True)}
+
+
+@pytest.mark.slow
+def test_wrong_labels_of_a_folder_come_first_and_all_go_on(make_folder: FolderMaker, tmp_path: Path) -> None:
+    source = make_folder(count=14)
+    bright = np.random.default_rng(1).normal(170, 12, (16, 20, 3)).clip(0, 255).astype(np.uint8)
+    Image.fromarray(bright).save(source / "dark" / "bright.png")
+    done = label(source, out=tmp_path / "labels")
+    assert [error.name for error in done.label_errors] == ["dark/bright.png"]
+    assert (done.labeled, done.unlabeled, done.next, done.classes) == (29, 0, (), ("dark", "light"))
+    tasks = read_tasks(done.out)
+    assert len(tasks) == 29
+    assert tasks[0]["data"]["image"] == "/data/local-files/?d=photos/dark/bright.png"
+    assert tasks[0]["predictions"][0]["result"][0]["value"] == {"choices": ["light"]}
+    # Beside the folder, the file is a source.
+    moved = tmp_path / "labels.json"
+    moved.write_text((Path(done.out) / "tasks.json").read_text())
+    assert list_samples(load_dataset(moved)) == list_samples(load_dataset(source))
+
+
+@pytest.mark.slow
+def test_files_beside_the_classes_are_to_be_labeled(make_folder: FolderMaker, tmp_path: Path) -> None:
+    source = make_folder(count=12)
+    generator = np.random.default_rng(1)
+    for number in range(6):
+        noise = generator.normal(85 + 85 * (number % 2), 12, (16, 20, 3)).clip(0, 255).astype(np.uint8)
+        Image.fromarray(noise).save(source / f"new{number}.png")
+    done = label(source, out=tmp_path / "labels", count=4)
+    assert (done.labeled, done.unlabeled, len(done.next)) == (24, 6, 4)
+    assert set(done.next) <= {f"new{number}.png" for number in range(6)}
+    first = read_tasks(done.out)[0]
+    assert first["data"]["name"] == done.next[0]
+    number = int(done.next[0][3])
+    assert first["predictions"][0]["result"][0]["value"]["choices"] == [("dark", "light")[number % 2]]
+
+
+def test_a_folder_without_classes_is_covered(tmp_path: Path) -> None:
+    folder = tmp_path / "new"
+    folder.mkdir()
+    generator = np.random.default_rng(0)
+    for number in range(12):
+        level = (40, 120, 220)[number % 3]
+        Image.fromarray(generator.normal(level, 4, (12, 12)).clip(0, 255).astype(np.uint8)).save(
+            folder / f"{number}.png"
+        )
+    (folder / "broken.png").write_bytes(b"nothing")
+    done = label(folder, out=tmp_path / "labels", count=3)
+    assert (done.labeled, done.unlabeled, done.classes) == (0, 12, ())
+    assert {int(Path(name).stem) % 3 for name in done.next} == {0, 1, 2}
+    assert [Path(item.file).name for item in done.skipped] == ["broken.png"]
+    assert len(read_tasks(done.out)) == 3
+    assert not (Path(done.out) / "labeling-config.xml").exists()
+
+
+@pytest.mark.slow
+def test_a_model_says_what_it_is_unsure_of(trained: RunResult, tmp_path: Path) -> None:
+    digits = load_dataset("digits").split("all").samples
+    images = np.stack([digits.read(index)[..., 0] for index in range(60)])
+    # Half of one and half of another.
+    images[:20, 4:] = images[20:40, 4:]
+    np.savez(tmp_path / "new.npz", images=images)
+    done = label(tmp_path / "new.npz", model=trained.out, out=tmp_path / "labels", count=10)
+    places = [int(name.rpartition("[")[2].removesuffix("]")) for name in done.next]
+    assert sum(place < 20 for place in places) >= 6
+    task = read_tasks(done.out)[0]
+    assert task["predictions"][0]["model_version"] == "lenet_relu"
+    content = base64.b64decode(task["data"]["image"].removeprefix("data:image/png;base64,"))
+    (tmp_path / "one.png").write_bytes(content)
+    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "one.png")), images[places[0]])
+
+
+def write_notes(path: Path, labeled: int, count: int = 60) -> list[str]:
+    """Write a table of notes about two things, of which the first `labeled` say which; return the texts."""
+    generator = np.random.default_rng(0)
+    words = (("apple", "pear", "plum", "cherry"), ("iron", "zinc", "copper", "lead"))
+    texts = [" ".join(generator.choice(words[n % 2], 4)) + f" lot {n}" for n in range(count)]
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["note", "topic"])
+        writer.writerows((text, ("fruit", "metal")[n % 2] if n < labeled else "") for n, text in enumerate(texts))
+    return texts
+
+
+@pytest.mark.slow
+def test_rows_without_labels_are_labeled_next(tmp_path: Path) -> None:
+    texts = write_notes(tmp_path / "notes.csv", labeled=40)
+    done = label(tmp_path / "notes.csv", out=tmp_path / "labels", count=5)
+    assert (done.labeled, done.unlabeled, len(done.next), done.skipped) == (40, 20, 5, ())
+    tasks = read_tasks(done.out)
+    assert len(tasks) == len(done.label_errors) + 5 + 40 - len(done.label_errors)
+    named = {task["data"]["name"]: task["data"]["text"] for task in tasks}
+    assert all(named[name] == texts[int(name.rpartition(":")[2]) - 2] for name in done.next)
+    assert list_samples(load_dataset(Path(done.out) / "tasks.json")) == list_samples(
+        load_dataset(tmp_path / "notes.csv")
+    )
+
+
+def test_series_keep_their_values_and_splits(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    for part, count in (("TRAIN", 40), ("TEST", 10)):
+        waves = [np.sin(np.arange(30) * (0.2 + 0.5 * (n % 2))) + generator.normal(0, 0.1, 30) for n in range(count)]
+        lines = [",".join(f"{value:.7g}" for value in wave) + f":{'ab'[n % 2]}" for n, wave in enumerate(waves)]
+        head = "@problemName w\n@timestamps false\n@univariate true\n@equalLength true\n@classLabel true a b\n@data\n"
+        (tmp_path / f"W_{part}.ts").write_text(head + "\n".join(lines) + "\n")
+    done = label(tmp_path / "W_TRAIN.ts", out=tmp_path / "labels")
+    before, after = load_dataset(tmp_path / "W_TRAIN.ts"), load_dataset(Path(done.out) / "tasks.json")
+    assert list_samples(after) == list_samples(before)
+    assert len(after.splits["test"]) == 10
+
+
+def test_recordings_without_labels_are_shown(tmp_path: Path) -> None:
+    folder = tmp_path / "sounds"
+    folder.mkdir()
+    for number in range(5):
+        tone = np.sin(np.arange(4000) * 0.05 * (1 + number)) * 8000
+        with wave.open(str(folder / f"{number}.wav"), "wb") as file:
+            file.setparams((1, 2, 8000, 0, "NONE", ""))
+            file.writeframes(tone.astype("<i2").tobytes())
+    done = label(folder, out=tmp_path / "labels", count=2)
+    assert done.unlabeled == 5
+    assert read_tasks(done.out)[0]["data"]["audio"] == f"/data/local-files/?d=sounds/{done.next[0]}"
+    _, data = read_page(done.out)
+    assert data["items"][0]["view"]["paths"][0].startswith("M2.0")
+
+
+def make_tasks(labeled: int, count: int) -> list[dict[str, Any]]:
+    """Return tasks as Label Studio exports them, with all that it adds."""
+    tasks = []
+    for number in range(count):
+        topic = number % 2
+        result = {"id": f"r{number}", "from_name": "topic", "to_name": "note", "type": "choices", "origin": "manual",
+                  "value": {"choices": [("fruit", "metal")[topic]]}}  # fmt: skip
+        annotation = {"id": 2**60 + number, "completed_by": 1, "result": [result], "was_cancelled": False,
+                      "reviews": [], "lead_time": 3.5, "parent_annotation": None}  # fmt: skip
+        words = (("apple", "pear", "plum"), ("iron", "zinc", "lead"))[topic]
+        text = f"{words[number % 3]} {words[number // 3 % 3]} 鉄 lot {number}"
+        tasks.append(
+            {
+                "id": 2**55 + number,
+                "file_upload": "a-1.json",
+                "annotations": [annotation] if number < labeled else [],
+                "drafts": [{"odd": True}],
+                "predictions": [],
+                "data": {"text": text, "weight": 1e-7},
+                "meta": {"nested": [1, {"deep": None}]},
+                "project": 3,
+            }
+        )
+    return tasks
+
+
+@pytest.mark.slow
+def test_tasks_of_label_studio_keep_all_that_they_hold(tmp_path: Path) -> None:
+    tasks = make_tasks(labeled=30, count=50)
+    (tmp_path / "export.json").write_text(json.dumps(tasks), encoding="utf-8")
+    done = label(tmp_path / "export.json", out=tmp_path / "labels", count=6)
+    assert (done.labeled, done.unlabeled, len(done.next)) == (30, 20, 6)
+    found = {task["id"]: task for task in read_tasks(done.out)}
+    assert len(found) == 50
+    shown = 0
+    for task in tasks:
+        kept = found[task["id"]]
+        shown += len(kept["predictions"])
+        assert {**kept, "predictions": []} == task
+        assert list(kept) == list(task)
+    assert shown == 6 + len(done.label_errors)
+    _, data = read_page(done.out)
+    assert data["control"] == {"name": "topic", "target": "note"}
+
+
+@pytest.mark.slow
+def test_too_few_labels_are_told(tmp_path: Path) -> None:
+    write_notes(tmp_path / "notes.csv", labeled=4)
+    done = label(tmp_path / "notes.csv", out=tmp_path / "labels", count=5)
+    assert done.label_errors == ()
+    assert done.notes[0].startswith("labels were not judged: wanted enough different samples of each class")
+    assert len(done.next) == 5
+
+
+@pytest.mark.slow
+def test_the_page_asks_no_network_and_runs_nothing_but_its_script(tmp_path: Path) -> None:
+    hostile = "</script><script>alert(1)</script>\u202e<img src=x onerror=alert(1)>"
+    with (tmp_path / "notes.csv").open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["text", "label"])
+        writer.writerows((f"{hostile} number {n}", hostile if n % 2 else "plain") for n in range(12))
+    done = label(tmp_path / "notes.csv", out=tmp_path / "labels", count=2)
+    page, data = read_page(done.out)
+    assert page.count("<script") == 2
+    assert hostile not in page
+    policy = re.search(r'http-equiv="Content-Security-Policy" content="([^"]*)"', page)
+    assert policy is not None
+    rules = dict(rule.strip().split(" ", 1) for rule in policy[1].replace("&#39;", "'").split(";"))
+    assert rules["default-src"] == "'none'"
+    assert rules["img-src"] == "data:"
+    for tag, rule in (("script", "script-src"), ("style", "style-src")):
+        content = re.findall(rf"<{tag}>(.*?)</{tag}>", page, re.DOTALL)
+        digest = base64.b64encode(hashlib.sha256(content[0].encode()).digest()).decode()
+        assert rules[rule] == f"'sha256-{digest}'"
+    assert hostile in {entry["value"] for entry in data["classes"]}
+    assert all("\u202e" not in entry["shown"] for entry in data["classes"])
+
+
+@pytest.mark.slow
+def test_mistakes_are_told(tmp_path: Path, trained: RunResult) -> None:
+    write_notes(tmp_path / "notes.csv", labeled=4)
+    with pytest.raises(ConfigError, match="--count: wanted 1 or more, found 0"):
+        label(tmp_path / "notes.csv", count=0)
+    with pytest.raises(DataError, match="wanted image data, as the model takes, found text"):
+        label(tmp_path / "notes.csv", model=trained.out, out=tmp_path / "labels")
+    with pytest.raises(PathError):
+        label(tmp_path / "none.csv")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="wanted images, recordings, texts or a table, found none"):
+        label(tmp_path / "empty", out=tmp_path / "labels")
+
+
+@pytest.mark.slow
+def test_the_command_line_says_what_is_on_the_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_notes(tmp_path / "notes.csv", labeled=4)
+    out = tmp_path / "labels"
+    assert run(["label", str(tmp_path / "notes.csv"), "--out", str(out), "--count", "5"]) == 0
+    said = capsys.readouterr()
+    assert "4 samples with labels, 0 likely wrong ones on the page; 56 without, 5 to label next" in said.out
+    assert f"page: {out / 'label.html'}" in said.out
+    assert "labels were not judged" in said.err
+    assert run(["label", str(tmp_path / "notes.csv"), "--out", str(out), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["unlabeled"] == 56
