@@ -2,8 +2,8 @@
 
 The rows: `tasks`, twelve data sets against scikit-learn (peers/sklearn_by_hand.py); `finetuned`, photographs against
 the same published weights fine-tuned in plain torch (peers/torch_finetune.py); `bars`, accuracies that were asked for;
-`useful`, seconds to a first useful model; `folder`, seconds from the shell to the report; `lenet5`, three epochs against
-a loop in plain torch. Whatever chooses, on either side, sees validation data alone.
+`useful`, seconds to a first useful model; `folder`, seconds from the shell to the report; `lenet5`, three epochs
+against a loop in plain torch. Whatever chooses, on either side, sees validation data alone.
 
 Each run is appended to results/defaults-runs.jsonl when it ends, and stands as long as the code that it came from does:
 an interrupted benchmark goes on, and results/defaults.json is made of what is there.
@@ -16,7 +16,6 @@ import json
 import os
 import resource
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -44,8 +43,8 @@ from training import RUNNING, THREADS, default_folder, prepare_environment
 HERE = Path(__file__).parent
 PEERS = HERE / "peers"
 RUNS = RESULTS / "defaults-runs.jsonl"
-FINETUNED = ("sign-digits", "sign-digits, 20 a class", "CIFAR-10, 50 a class")
-PHOTOGRAPHS, FEW_IMAGES = "sign-digits", "CIFAR-10, 50 a class"
+PHOTOGRAPHS, FEW_IMAGES = "sign-digits", "cifar10-50"
+FINETUNED = (PHOTOGRAPHS, "sign-digits-20", FEW_IMAGES)
 SCRATCH: tuple[str, ...] = ("--model", "resnet20", "--loss", "cosine", "--set", "augmentation=strong")
 """How a network is trained that begins from nothing; chosen on validation data."""
 FOLDER, FOLDER_COUNT = "300 photographs", 30
@@ -68,7 +67,7 @@ class Bar:
 
 BARS = (
     Bar("banking77", "falconet", 93, 93.5),
-    Bar("banking77, 10 a class", "falconet", 84.5, 86),
+    Bar("banking77-10", "falconet", 84.5, 86),
     Bar(FEW_IMAGES, "falconet", 70, 75),
     Bar(FEW_IMAGES, "falconet, from scratch", 58, 62),
 )
@@ -79,7 +78,6 @@ class Bench:
     """What the command line asks for."""
 
     data_root: Path
-    weights: Path | None
     environments: Path
     tasks: tuple[str, ...]
     seeds: int
@@ -100,7 +98,6 @@ class Method:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-root", type=Path, required=True, help="folder that holds sign-digits/, banking77/, ...")
-    parser.add_argument("--weights", type=Path, help="EfficientNet-Lite0's published weights, for the peer that has them")
     parser.add_argument("--rows", nargs="+", choices=list(ROWS), default=list(ROWS), help="measure only these")
     parser.add_argument("--tasks", nargs="+", choices=list(SOURCES), default=list(SOURCES), help="and of these only")
     parser.add_argument("--seeds", type=int, default=3)
@@ -110,7 +107,7 @@ def main() -> None:
     parser.add_argument("--environments", type=Path, default=default_folder(), help="where those of peers are kept")
     arguments = parser.parse_args()
     os.environ.update(dict.fromkeys(THREADS, str(arguments.threads)))
-    bench = Bench(arguments.data_root, arguments.weights, arguments.environments, tuple(arguments.tasks),
+    bench = Bench(arguments.data_root, arguments.environments, tuple(arguments.tasks),
                   arguments.seeds, arguments.rounds, arguments.keep)  # fmt: skip
     for name in arguments.rows:
         ROWS[name](bench)
@@ -238,10 +235,8 @@ def run_sklearn(bench: Bench, task: str, seed: int, scratch: Path) -> Run:
 
 
 def run_finetuning(bench: Bench, task: str, seed: int, scratch: Path, *more: str) -> Run:
-    if bench.weights is None:
-        raise SystemExit("--weights: wanted EfficientNet-Lite0's published weights, found none; name the .pth")
     told = ("--source", str(make_source(bench, task, seed, scratch)), "--seed", str(seed))
-    return ask(bench, None, scratch, "torch_finetune", *told, "--weights", str(bench.weights), *more)
+    return ask(bench, None, scratch, "torch_finetune", *told, *more)
 
 
 def run_until_useful(bench: Bench, task: str, seed: int, scratch: Path) -> Run:
@@ -276,21 +271,26 @@ def loop_lenet5(bench: Bench, task: str, seed: int, scratch: Path) -> Run:
     return ask(bench, None, scratch, "torch_digits", "--source", digits, "--seed", str(seed), "--epochs", "3")
 
 
-OURS = (*CODE[:1], "benchmarks/sources.py")
+SPLITS = "benchmarks/sources.py"
+OURS = (CODE[0], SPLITS)
+
+
+def list_code(script: str, *more: str) -> tuple[str, ...]:
+    """Return what a peer's figures depend on."""
+    return SPLITS, *(f"benchmarks/peers/{name}" for name in ("splits.py", f"{script}.py", *more))
+
+
 METHODS: Mapping[str, Method] = {
     "falconet": Method(run_falconet, OURS),
     "falconet, from scratch": Method(run_scratch, OURS),
-    "by hand": Method(run_sklearn, ("benchmarks/sources.py", "benchmarks/peers/splits.py",
-                                    "benchmarks/peers/sklearn_by_hand.py", "benchmarks/peers/requirements-sklearn.txt")),
-    "fine-tuned by hand": Method(run_finetuning, ("benchmarks/sources.py", "benchmarks/peers/splits.py",
-                                                  "benchmarks/peers/torch_finetune.py")),
+    "by hand": Method(run_sklearn, list_code("sklearn_by_hand", "requirements-sklearn.txt")),
+    "fine-tuned by hand": Method(run_finetuning, list_code("torch_finetune")),
     "first useful": Method(run_until_useful, (*OURS, "benchmarks/peers/falconet_looks.py")),
-    "first useful, by hand": Method(finetune_until_useful, ("benchmarks/sources.py", "benchmarks/peers/splits.py",
-                                                           "benchmarks/peers/torch_finetune.py")),
+    "first useful, by hand": Method(finetune_until_useful, list_code("torch_finetune")),
     "folder": Method(train_folder, OURS),
     "lenet5": Method(train_lenet5, OURS),
-    "lenet5 in plain torch": Method(loop_lenet5, ("benchmarks/peers/torch_digits.py",)),
-}  # fmt: skip
+    "lenet5 in plain torch": Method(loop_lenet5, list_code("torch_digits")),
+}
 
 
 # What it comes to
@@ -338,7 +338,8 @@ def compare_accuracy(runs: Sequence[Run], task: str, peer: str) -> Row | None:
         for key in ("seconds", "processor_seconds")
     )
     return Row(
-        f"{task}: test accuracy of `falconet train` alone", value, "%", len(ours), std, f"no less than {peer}",
+        f"{SOURCES[task].title}: test accuracy of `falconet train` alone", value, "%", len(ours), std,
+        f"no less than {peer}",
         decide(value - peer_value, interval, least=0.0), f"{peer} ({peers[0]['library']})", peer_value,
         value / peer_value, interval=interval, over="seeds, of the difference", peer_std=peer_std,
         note=f"kept: {kept}; {peer}: {theirs}; {seconds} s, {processor} s of processors{name_commits(ours)}",
@@ -355,7 +356,7 @@ def hold_against(runs: Sequence[Run], bar: Bar) -> Row | None:
     how = "`falconet train` alone" if bar.method == "falconet" else f"`falconet train {' '.join(SCRATCH)}`"
     kept = ", ".join(dict.fromkeys(run["model"] for run in ours))
     return Row(
-        f"{bar.task}: test accuracy of {how}", value, "%", len(ours), std,
+        f"{SOURCES[bar.task].title}: test accuracy of {how}", value, "%", len(ours), std,
         f"at least {bar.least:g} % (goal {bar.goal:g} %)", decide(value, interval, least=bar.least), interval=interval,
         over="seeds", note=f"kept: {kept}{name_commits(ours)}",
     )  # fmt: skip
@@ -404,4 +405,4 @@ def name_commits(runs: Sequence[Run]) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

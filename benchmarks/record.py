@@ -42,7 +42,7 @@ def find_change(code: Sequence[str]) -> tuple[str, bool | None]:
 
 
 def ask_git(question: Sequence[str], code: Sequence[str]) -> tuple[str, bool | None]:
-    """Return the answer, UNKNOWN outside of git and for none, and whether files of the code differ from what is committed."""
+    """Return the answer, UNKNOWN outside of git and for none, and whether files of the code differ from the commit."""
     root = Path(package.__file__).parent.parent
 
     def ask(*arguments: str) -> str:

@@ -46,6 +46,7 @@ class Source:
     kind: Kind
     read: Callable[[Path], tuple[Part, Part | None]]
     """Returns the labeled samples and those of the published test split."""
+    title: str
     per_class: int | None = None
     """Labeled samples of a class, those for validation among them; None: all."""
     bundled: bool = False
@@ -97,7 +98,7 @@ def write_arrays(parts: Mapping[str, Part], folder: Path) -> Path:
     values = "x" if parts["test"].samples.dtype == np.uint8 else "series"
     arrays = {f"{values}_{name}": part.samples for name, part in parts.items()}
     labels = {f"{'y' if values == 'x' else 'labels'}_{name}": part.labels for name, part in parts.items()}
-    np.savez(folder / "splits.npz", **arrays, **labels)
+    np.savez(folder / "splits.npz", **arrays, **labels)  # type: ignore[arg-type]  # names are no options
     return folder / "splits.npz"
 
 
@@ -174,18 +175,18 @@ def read_cases(path: Path) -> Part:
 
 
 SOURCES: Mapping[str, Source] = {
-    "sign-digits": Source("images", read_photographs),
-    "sign-digits, 20 a class": Source("images", read_photographs, 20),
-    "CIFAR-10": Source("images", read_cifar),
-    "CIFAR-10, 50 a class": Source("images", read_cifar, 50),
-    "MNIST": Source("images", read_mnist),
-    "banking77": Source("texts", read_questions),
-    "banking77, 10 a class": Source("texts", read_questions, 10),
-    "GunPoint": Source("series", read_series("ucr/GunPoint_*.ts")),
-    "ItalyPowerDemand": Source("series", read_series("ucr/ItalyPowerDemand_*.ts")),
-    "ArrowHead": Source("series", read_series("ArrowHead/ArrowHead_*.ts"), bundled=True),
-    "BasicMotions": Source("series", read_series("BasicMotions/BasicMotions_*.ts"), bundled=True),
-    "spoken-digits": Source("recordings", read_recordings),
+    "sign-digits": Source("images", read_photographs, "sign-digits"),
+    "sign-digits-20": Source("images", read_photographs, "sign-digits, 20 a class", 20),
+    "cifar10": Source("images", read_cifar, "CIFAR-10"),
+    "cifar10-50": Source("images", read_cifar, "CIFAR-10, 50 a class", 50),
+    "mnist": Source("images", read_mnist, "MNIST"),
+    "banking77": Source("texts", read_questions, "banking77"),
+    "banking77-10": Source("texts", read_questions, "banking77, 10 a class", 10),
+    "gunpoint": Source("series", read_series("ucr/GunPoint_*.ts"), "GunPoint"),
+    "italypowerdemand": Source("series", read_series("ucr/ItalyPowerDemand_*.ts"), "ItalyPowerDemand"),
+    "arrowhead": Source("series", read_series("ArrowHead/ArrowHead_*.ts"), "ArrowHead", bundled=True),
+    "basicmotions": Source("series", read_series("BasicMotions/BasicMotions_*.ts"), "BasicMotions", bundled=True),
+    "spoken-digits": Source("recordings", read_recordings, "spoken-digits"),
 }
 
 

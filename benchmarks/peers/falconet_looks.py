@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import time
+from contextlib import redirect_stdout
 
 from splits import answer, make_parser
 
@@ -27,11 +29,10 @@ def main() -> None:
     parser.add_argument("--out", required=True)
     arguments = parser.parse_args()
     watch = Watch(arguments.started)
-    terminal.watch = lambda model: (watch,)
-    found: list[str] = []
-    terminal.print_json = lambda facts: found.append(json.dumps(facts))
-    cli.run(["train", str(arguments.source), "--out", arguments.out, "--seed", str(arguments.seed), "--json"])
-    facts = json.loads(found[0])
+    terminal.watch = lambda model: (watch,)  # type: ignore[assignment, return-value]
+    with redirect_stdout(io.StringIO()) as printed:
+        cli.run(["train", str(arguments.source), "--out", arguments.out, "--seed", str(arguments.seed), "--json"])
+    facts = json.loads(printed.getvalue())
     test = facts["test"]
     answer(
         library="falconet",

@@ -1,8 +1,9 @@
 """scikit-learn, as a practitioner writes it: features by hand, a linear model or an SVM, chosen on validation data.
 
 Images: histograms of oriented gradients (scikit-image) or principal components, each with a support vector machine.
-Texts: TF-IDF of words and their pairs, or of 2 to 5 letters within words, with a linear one. Series: MiniRocket (aeon) with ridge
-regression. Recordings: MiniRocket on the waves, or an SVM on mean and deviation of mel-frequency cepstral coefficients.
+Texts: TF-IDF of words and their pairs, or of 2 to 5 letters within words, with a linear one. Series: MiniRocket (aeon)
+with ridge regression. Recordings: MiniRocket on the waves, or an SVM on mean and deviation of mel-frequency cepstral
+coefficients.
 """
 
 from __future__ import annotations
@@ -116,9 +117,11 @@ def try_machines(name: str, features: dict[str, np.ndarray]) -> Iterator[Choice]
     for penalty in (1.0, 10.0, 100.0):
         yield f"{name}, SVC(rbf, C={penalty:g})", SVC(C=penalty), features
     for penalty in (0.1, 1.0):
-        yield f"{name}, SVC(linear, C={penalty:g})", make_pipeline(
-            StandardScaler(with_std=False), SVC(C=penalty, kernel="linear")
-        ), features
+        yield (
+            f"{name}, SVC(linear, C={penalty:g})",
+            make_pipeline(StandardScaler(with_std=False), SVC(C=penalty, kernel="linear")),
+            features,
+        )
 
 
 def try_texts(parts: Parts, seed: int) -> Iterator[Choice]:

@@ -38,7 +38,7 @@ def main() -> None:
         for inputs, targets in train_loader:
             optimizer.zero_grad()
             loss = F.cross_entropy(model(inputs), targets)
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
         correct = judge(model, DataLoader(val_set, batch_size=256))
         print(f"epoch {epoch + 1}: validation {correct:.2%}", flush=True)

