@@ -50,6 +50,8 @@ SCRATCH: tuple[str, ...] = ("--model", "resnet20", "--loss", "cosine", "--set", 
 FOLDER, FOLDER_COUNT = "300 photographs", 30
 """Photographs of each of ten classes, without splits."""
 LENET5 = "digits, lenet5, 3 epochs"
+BYTECODE = default_folder() / "bytecode"
+"""Kept between runs, as that of installed packages is, wherever pip was told to make none."""
 USEFUL = 0.95
 """Share of the best validation accuracy at which a model counts as useful."""
 Run = dict[str, Any]
@@ -178,7 +180,8 @@ def measure(bench: Bench, methods: Sequence[str], tasks: Sequence[str], seeds: i
 
 def time_command(command: Sequence[str], scratch: Path) -> tuple[str, Run]:
     """Run a command with an empty cache; return what it printed, and its seconds by the clock and of processors."""
-    environment = {**os.environ, "FALCONET_CACHE": str(scratch / "cache")}
+    environment = {**os.environ, "FALCONET_CACHE": str(scratch / "cache"), "PYTHONPYCACHEPREFIX": str(BYTECODE)}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
     before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=environment)
     seconds, after = time.perf_counter() - started, resource.getrusage(resource.RUSAGE_CHILDREN)
