@@ -2,7 +2,8 @@
 
 One epoch of the output layer and of batch normalization, then five of all layers at half the rate, which falls to a
 hundredth towards the first ones; AdamW, one-cycle schedules, batches of 64 (16 of few samples), crops and mirrored
-images. The weights after the last epoch count, as in fastai.
+images. The weights after the last epoch count, as in fastai. The rate was chosen on validation samples of hand signs,
+of which a base of 0.002 answers fewer rightly.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ class Images(Dataset):  # type: ignore[type-arg]
 
 def main() -> None:
     parser = make_parser(__doc__)
-    parser.add_argument("--rate", type=float, default=2e-3, help="fastai's base_lr")
+    parser.add_argument("--rate", type=float, default=1e-2, help="fastai's base_lr, of which 0.002 is its own default")
     parser.add_argument("--every", type=int, default=0, help="look at the validation split after so many steps, too")
     arguments = parser.parse_args()
     torch.manual_seed(arguments.seed)
