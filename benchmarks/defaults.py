@@ -179,15 +179,17 @@ def measure(bench: Bench, methods: Sequence[str], tasks: Sequence[str], seeds: i
 
 
 def time_command(command: Sequence[str], scratch: Path) -> tuple[str, Run]:
-    """Run a command with an empty cache; return what it printed, and its seconds by the clock and of processors."""
+    """Run a command with an empty cache; return what it printed, its seconds, and how busy the machine was."""
     environment = {**os.environ, "FALCONET_CACHE": str(scratch / "cache"), "PYTHONPYCACHEPREFIX": str(BYTECODE)}
     environment.pop("PYTHONDONTWRITEBYTECODE", None)
     before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=environment)
     seconds, after = time.perf_counter() - started, resource.getrusage(resource.RUSAGE_CHILDREN)
     processor = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    threads = int(os.environ["OMP_NUM_THREADS"])
-    return done.stdout, {"seconds": round(seconds, 2), "processor_seconds": round(processor, 2), "threads": threads}
+    return done.stdout, {
+        "seconds": round(seconds, 2), "processor_seconds": round(processor, 2),
+        "threads": int(os.environ["OMP_NUM_THREADS"]), "load": round(os.getloadavg()[0], 1),
+    }  # fmt: skip
 
 
 def train(scratch: Path, *arguments: str) -> Run:
