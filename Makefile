@@ -11,7 +11,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --no-compile --constraint constr
 # A process for each processor; threads of torch within them would only get into each other's way.
 TOGETHER := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
-.PHONY: demo test test-slow test-all test-full lint format bench bench-models bench-training bench-judging bench-data bench-exports bench-compress bench-labels readme clean
+.PHONY: demo test test-slow test-all test-full lint format bench bench-models bench-training bench-defaults bench-judging bench-data bench-exports bench-compress bench-labels readme clean
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -68,6 +68,10 @@ bench-training: $(VENV)/installed-dev  ## training against peers; DATA=folder th
 	$(BIN)/python benchmarks/training.py --data-root $(DATA)
 	$(BIN)/python benchmarks/accuracy.py --data-root $(DATA)
 	$(BIN)/python benchmarks/doctor.py --data-root $(DATA)
+	$(MAKE) readme
+
+bench-defaults: $(VENV)/installed-dev  ## `train` alone against models by hand; DATA=folder of the data, ROWS="some rows", TASKS="some data"
+	$(BIN)/python benchmarks/defaults.py --data-root $(DATA) $(if $(ROWS),--rows $(ROWS)) $(if $(TASKS),--tasks $(TASKS))
 	$(MAKE) readme
 
 bench-judging: $(VENV)/installed-dev  ## evaluation against onnxruntime, the story's networks compared; DATA=folder that holds MNIST/

@@ -33,13 +33,23 @@ Interval = tuple[float, float]
 
 def find_commit() -> tuple[str, bool | None]:
     """Return the commit of the code that runs, and whether files differ from it; the latter None outside of git."""
+    return ask_git(("rev-parse", "HEAD"), CODE)
+
+
+def find_change(code: Sequence[str]) -> tuple[str, bool | None]:
+    """Return the last commit that changed a part of the code, and whether files of it differ from that."""
+    return ask_git(("log", "-1", "--format=%H", "--", *code), code)
+
+
+def ask_git(question: Sequence[str], code: Sequence[str]) -> tuple[str, bool | None]:
+    """Return the answer, UNKNOWN outside of git and for none, and whether files of the code differ from the commit."""
     root = Path(package.__file__).parent.parent
 
     def ask(*arguments: str) -> str:
         return subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, check=True).stdout.strip()  # noqa: S607
 
     try:
-        return ask("rev-parse", "HEAD"), bool(ask("status", "--porcelain", "--", *CODE))
+        return ask(*question) or UNKNOWN, bool(ask("status", "--porcelain", "--", *code))
     except (OSError, subprocess.CalledProcessError):
         return UNKNOWN, None
 
@@ -126,6 +136,13 @@ def run_recipe(source: str, recipe: str, seeds: Sequence[int], folder: Path, *mo
     """Train and judge a recipe for every seed in `folder-SEED`; what is there already goes on or stands."""
     command = ("train", source, "--recipe", recipe, "--resume", *more)
     return [run_json(*command, "--seed", str(seed), "--out", f"{folder}-{seed}") for seed in seeds]
+
+
+def latest_runs(path: Path) -> dict[tuple[str, str, int], dict[str, Any]]:
+    """Return the last run of each method, task and seed that a file of one run a line holds."""
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    runs = [json.loads(line) for line in lines]
+    return {(run["method"], run["task"], run["seed"]): run for run in runs}
 
 
 def mean(values: Sequence[float]) -> tuple[float, float]:

@@ -9,16 +9,21 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from record import UNKNOWN, name_verdict
+from record import UNKNOWN, latest_runs, mean, name_verdict, seed_interval
+from sources import SOURCES
 
 from falconet.models import MODELS
 
 RESULTS = Path(__file__).parent / "results"
 VERDICTS = ("missed", "not shown", "withdrawn", "met")
 """In the order of the table."""
+DEFAULTS = "defaults"
+PEERS_BY_HAND = ("by hand", "fine-tuned by hand")
 STORY, PROFILE, EXPORTS = "mnist-story", "training-profile", "exports"
 """Each has a table of its own."""
 ROOT = Path(__file__).parent.parent
@@ -35,7 +40,7 @@ def fill(text: str) -> str:
     """Return a text with those tables made anew that it has."""
     makers = {
         "comparison": list_compared, "story": list_story, "results": list_results, "models": list_architectures,
-        "profile": list_profile, "exports": list_exports,
+        "profile": list_profile, "exports": list_exports, "defaults": list_defaults,
     }  # fmt: skip
     for name, make in makers.items():
         if f"<!-- {name}: begin -->" in text:
@@ -118,6 +123,45 @@ def list_exports() -> str:
         f"{product['name']} {product['value']:.3g} ± {product['std']:.2g} {product['unit']}; n = {rows[0]['n']}; "
         f"{describe(content)}, {versions}",
     ])  # fmt: skip
+
+
+def list_defaults() -> str:
+    """Return what `falconet train` alone comes to on each data set, beside what is written by hand."""
+    runs = latest_runs(RESULTS / f"{DEFAULTS}-runs.jsonl")
+    lines = [
+        "| data | kept | `falconet train` | by hand | | difference | seconds | by hand |",
+        "| --- | --- | ---: | ---: | --- | ---: | ---: | ---: |",
+    ]
+    counts = set()
+    for task, source in SOURCES.items():
+        for peer in PEERS_BY_HAND:
+            seeds = [seed for name, of, seed in runs if (name, of) == (peer, task) and ("falconet", task, seed) in runs]
+            if not seeds:
+                continue
+            ours, theirs = ([runs[name, task, seed] for seed in sorted(seeds)] for name in ("falconet", peer))
+            counts.add(len(seeds))
+            cells = [source.title, name_models(ours), *(format_accuracy(part) for part in (ours, theirs))]
+            cells += [name_models(theirs), format_difference(ours, theirs)]
+            cells += [f"{mean([run['seconds'] for run in part])[0]:.0f}" for part in (ours, theirs)]
+            lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join([*lines, "", f"n = {' or '.join(map(str, sorted(counts)))} seeds, ± their standard deviation"])
+
+
+def name_models(runs: Sequence[dict[str, Any]]) -> str:
+    """Return the models of several runs, the most frequent first."""
+    return " or ".join(name for name, _ in Counter(run["model"] for run in runs).most_common())
+
+
+def format_accuracy(runs: Sequence[dict[str, Any]]) -> str:
+    value, std = mean([100 * run["accuracy"] for run in runs])
+    return f"{value:.1f} ± {std:.1f} %"
+
+
+def format_difference(ours: Sequence[dict[str, Any]], theirs: Sequence[dict[str, Any]]) -> str:
+    """Return the mean difference of runs with the same seed, in points, and its 95 % interval over seeds."""
+    found = [100 * (first["accuracy"] - second["accuracy"]) for first, second in zip(ours, theirs, strict=True)]
+    interval = seed_interval(found)
+    return f"{mean(found)[0]:+.1f}" + (f" ({interval[0]:+.1f} to {interval[1]:+.1f})" if interval else "")
 
 
 def find_best(rows: dict[str, dict[str, Any]], *, lower: bool) -> list[str]:

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import json
 import math
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
+
+from falconet import load_dataset
 
 ROOT = Path(__file__).parent.parent
 ROW = {
@@ -32,7 +38,7 @@ def benchmarks(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     before = set(sys.modules)
     yield
-    for name in ("record", "tables", "startup", "sequences", "baselines"):
+    for name in ("record", "tables", "startup", "sequences", "baselines", "sources", "splits", "training", "defaults"):
         if name not in before:
             sys.modules.pop(name, None)
 
@@ -164,3 +170,114 @@ def test_the_table_says_where_a_figure_comes_from(tables: ModuleType, tmp_path: 
     assert "commit not recorded; figures entered the repository in abcdef0" in first
     assert "commit 0123456 and changes to it" in second
     assert "(n = 3; 95 % over seeds: 88.8 to 91.2)" in first
+
+
+@pytest.fixture
+def sources(benchmarks: None) -> ModuleType:
+    return importlib.import_module("sources")
+
+
+def test_a_seed_draws_some_of_each_class_and_at_least_one_to_validate(sources: ModuleType) -> None:
+    labels = np.array(["a"] * 50 + ["b"] * 40 + ["c"] * 12)
+    train, val = sources.draw(labels, 0, 20, 0.1)
+    assert not set(train) & set(val)
+    assert [[int((labels[part] == name).sum()) for name in "abc"] for part in (train, val)] == [[18, 18, 11], [2, 2, 1]]
+    assert all(np.array_equal(*pair) for pair in zip(sources.draw(labels, 0, 20, 0.1), (train, val), strict=True))
+    assert not np.array_equal(sources.draw(labels, 1, 20, 0.1)[0], train)
+
+
+def make_sources(sources: ModuleType, folder: Path) -> dict[str, Any]:
+    """Return a source of each form, of 20 samples in two classes."""
+    labels = np.repeat(["a", "b"], 10)
+    pixels = np.arange(20 * 16, dtype=np.uint8).reshape(20, 4, 4)
+    for index, image in enumerate(pixels):
+        (folder / labels[index]).mkdir(exist_ok=True)
+        Image.fromarray(image).save(folder / labels[index] / f"{index}.png")
+    parts = {
+        "files": sources.list_files(folder),
+        "texts": sources.Part([f"text {index}, quoted" for index in range(20)], labels),
+        "images": sources.Part(pixels, labels),
+        "series": sources.Part(np.arange(20 * 12, dtype=np.float32).reshape(20, 1, 12), labels),
+    }
+    kinds = {"files": "images", "texts": "texts", "images": "images", "series": "series"}
+    return {
+        form: sources.Source(kinds[form], lambda root, part=part: (part, None), form) for form, part in parts.items()
+    }
+
+
+@pytest.mark.parametrize("form", ["files", "texts", "images", "series"])
+def test_falconet_and_peers_read_the_same_splits(
+    sources: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, form: str
+) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks" / "peers"))
+    peers = importlib.import_module("splits")
+    made = tmp_path / "made"
+    made.mkdir()
+    path = sources.write_source(make_sources(sources, made)[form], tmp_path, 0, tmp_path / "splits")
+    dataset = load_dataset(path)
+    assert not dataset.made
+    for name, split in dataset.splits.items():
+        samples, labels = peers.read_split(path, name)
+        assert Counter(labels) == Counter(dataset.classes[label] for label in split.labels)
+        ours = [split.samples.read(index) for index in range(len(split))]
+        theirs = [sample[..., :1] if form == "files" else sample for sample in samples]
+        if form == "texts":
+            assert ours == theirs
+        else:
+            order = [sorted(np.ravel(sample).tolist() for sample in part) for part in (ours, theirs)]
+            assert order[0] == order[1]
+    assert {name: len(split) for name, split in dataset.splits.items()} == {"train": 14, "val": 2, "test": 4}
+
+
+@pytest.fixture
+def defaults(benchmarks: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    module = importlib.import_module("defaults")
+    monkeypatch.setattr(module, "RUNS", tmp_path / "runs.jsonl")
+    return module
+
+
+def test_runs_stand_as_long_as_their_code(defaults: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def run(bench: Any, task: str, seed: int, scratch: Path) -> dict[str, Any]:
+        asked.append((task, seed))
+        return {"accuracy": 0.9}
+
+    commits = {"code": ("one", False)}
+    monkeypatch.setattr(defaults, "METHODS", {"ours": defaults.Method(run, ("falconet",))})
+    monkeypatch.setattr(defaults, "find_change", lambda code: commits["code"])
+    bench = defaults.Bench(Path(), Path(), (), 2, 5, keep=False)
+    for _ in range(2):
+        defaults.measure(bench, ("ours",), ("gunpoint",), 2)
+    assert asked == [("gunpoint", 0), ("gunpoint", 1)]
+    commits["code"] = ("two", False)
+    defaults.measure(dataclasses.replace(bench, keep=True), ("ours",), ("gunpoint",), 2)
+    assert len(asked) == 2
+    defaults.measure(bench, ("ours",), ("gunpoint",), 2)
+    assert len(asked) == 4
+    commits["code"] = ("two", True)
+    defaults.measure(bench, ("ours",), ("gunpoint",), 1)
+    assert len(asked) == 5
+
+
+def make_run(method: str, seed: int, accuracy: float) -> dict[str, Any]:
+    return {
+        "method": method, "task": "gunpoint", "seed": seed, "accuracy": accuracy, "model": "m", "library": "l",
+        "seconds": 2.0, "processor_seconds": 3.0, "commit": "0123456789", "dirty": False,
+    }  # fmt: skip
+
+
+def test_what_train_comes_to_is_compared_by_differences_of_seeds(defaults: ModuleType) -> None:
+    ours, theirs = (0.90, 0.80, 0.70), (0.88, 0.78, 0.68)
+    runs = [make_run("falconet", seed, value) for seed, value in enumerate(ours)]
+    runs += [make_run("by hand", seed, value) for seed, value in enumerate((*theirs, 0.99))]
+    (row,) = defaults.summarize(runs)
+    assert (row.n, row.met) == (3, True)
+    assert (row.value, row.peer_value) == pytest.approx((80, 78))
+    assert row.interval == pytest.approx((2, 2))
+    assert "commit 0123456" in row.note
+
+
+def test_a_model_is_useful_near_its_best_validation_accuracy(defaults: ModuleType) -> None:
+    looks = [{"seconds": second, "accuracy": value} for second, value in ((1, 0.5), (2, 0.77), (3, 0.7), (4, 0.8))]
+    assert defaults.find_useful({"looks": looks, "seconds": 9.0})["seconds"] == 2
