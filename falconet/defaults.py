@@ -79,8 +79,8 @@ FEW_RECORDINGS = MappingProxyType({
         "ema_decay": 0.98,
     }),
 })  # fmt: skip
-"""Those of the recipe speech-transformer. On three validation splits of spoken digits it was right in 100, 100 and 97 %,
-`resnet1d18` in 100, 90 and 80 %, in three times the time."""
+"""Those of the recipe speech-transformer. On three validation splits of spoken digits, of 30 samples each, it was right
+in 100, 100 and 97 %, `resnet1d18` in 100, 90 and 80 %, which also took longer."""
 
 
 def solve_by(solver: str) -> Settings:
