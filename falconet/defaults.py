@@ -71,6 +71,17 @@ FINETUNING = MappingProxyType(
 BAG_OF_VECTORS = MappingProxyType({"learning_rate": 0.015, "weight_decay": 0.1, "epochs": 15})
 """Each step changes the vectors of few tokens, so that rates are high; chosen on a validation split of banking77."""
 
+FEW_RECORDINGS = MappingProxyType({
+    "model": MappingProxyType({"options": MappingProxyType({"width": 64, "layers": 2, "dropout": 0.2})}),
+    "augmentation": MappingProxyType({"time_warp": 0.03, "jitter": 0.1, "mask": 0.2}),
+    "training": MappingProxyType({
+        "epochs": 60, "batch_size": 16, "learning_rate": 1e-3, "weight_decay": 0.05, "label_smoothing": 0.1,
+        "ema_decay": 0.98,
+    }),
+})  # fmt: skip
+"""Those of the recipe speech-transformer. On three validation splits of spoken digits, of 30 samples each, it was right
+in 100, 100 and 97 %, `resnet1d18` in 100, 90 and 80 %, which also took longer."""
+
 
 def solve_by(solver: str) -> Settings:
     """Return the settings of a network of which only the output layer is solved."""
@@ -115,9 +126,15 @@ CANDIDATES: tuple[Candidate, ...] = (
         solve_by("logistic"),
     ),
     Candidate(
+        "transformer",
+        lambda data: data.kind == "series" and data.recorded and data.count <= FEW_SERIES,
+        f"up to {FEW_SERIES:,} recordings",
+        FEW_RECORDINGS,
+    ),
+    Candidate(
         "resnet1d18",
-        lambda data: data.kind == "series" and (data.recorded or data.count > FEW_SERIES),
-        f"recordings, and more than {FEW_SERIES:,} series",
+        lambda data: data.kind == "series" and data.count > FEW_SERIES,
+        f"more than {FEW_SERIES:,} series",
     ),
     Candidate("linear", lambda data: data.kind == "text", "texts", solve_by("logistic")),
     Candidate(

@@ -28,7 +28,8 @@ TEXTS = DataFacts("text", count=1_000, side=0, gray=False, recorded=False)
         (replace(IMAGES, side=32, gray=False, count=500), ["linear", "efficientnet_lite0"]),
         (SERIES, ["minirocket"]),
         (replace(SERIES, count=5_000), ["minirocket", "resnet1d18"]),
-        (replace(SERIES, recorded=True), ["minirocket", "resnet1d18"]),
+        (replace(SERIES, recorded=True), ["minirocket", "transformer"]),
+        (replace(SERIES, recorded=True, count=5_000), ["minirocket", "resnet1d18"]),
     ],
 )
 def test_candidates_follow_from_the_data(data: DataFacts, expected: list[str]) -> None:
