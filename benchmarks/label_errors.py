@@ -1,8 +1,9 @@
 """Wrong labels that are planted and found again: `falconet data --label-errors` beside cleanlab.
 
 In each seed, 5 % of all labels become another class, any with equal probability. Precision at k: which part of the k
-samples that are suspected most have planted labels, k being how many were planted. cleanlab gets all that it has: the
-best, over the seeds, of six ways (see `peers/cleanlab_rank.py`), found with the truth at hand.
+samples that are suspected most have planted labels, k being how many were planted. cleanlab gets the same features and
+the best of its three rankings, found with the truth at hand; where Falconet trains a network on pixels, cleanlab's
+logistic regression has the pixels. What its rankings make of Falconet's own probabilities is measured too.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import argparse
 import json
 import subprocess
 import tempfile
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -40,8 +42,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         folder = arguments.out or Path(scratch)
         version = ask_version(arguments.cleanlab)
-        rows = [compare(name, arguments.data_root, arguments.cleanlab, version, arguments.seeds, folder)
-                for name in arguments.sets]  # fmt: skip
+        rows = [
+            row
+            for name in arguments.sets
+            for row in compare(name, arguments.data_root, arguments.cleanlab, version, arguments.seeds, folder)
+        ]
     save("label-errors", rows)
 
 
@@ -52,8 +57,8 @@ def ask_version(python: Path) -> str:
     return f"cleanlab {done.stdout.strip()}"
 
 
-def compare(name: str, data_root: Path, python: Path, version: str, seeds: int, folder: Path) -> Row:
-    """Return the precision of both on a set."""
+def compare(name: str, data_root: Path, python: Path, version: str, seeds: int, folder: Path) -> list[Row]:
+    """Return the rows of a set."""
     dataset = load(name, data_root)
     total = len(dataset.split("all"))
     found = []
@@ -63,18 +68,29 @@ def compare(name: str, data_root: Path, python: Path, version: str, seeds: int, 
             path.write_text(json.dumps(search(dataset, seed, python, folder)))
         found.append(json.loads(path.read_text()))
         print(name, seed, {way: f"{value:.1f}" for way, value in found[-1].items()}, flush=True)
-    peers = {way: [values[way] for values in found] for way in found[0] if way != OURS}
+    title = f"{name}, {total:,} samples, {round(NOISE * total)} wrong labels planted: precision at as many"
+    return [judge(title, found, source, version) for source in ("logistic regression", "the same probabilities")]
+
+
+def judge(title: str, found: Sequence[Mapping[str, float]], source: str, version: str) -> Row:
+    """Return the row of Falconet beside the best ranking of cleanlab by probabilities from one source.
+
+    Its own decide; with those that Falconet judges by, cleanlab tells what its ranking alone is worth.
+    """
+    ways = [way for way in found[0] if way.startswith(source)]
+    peers = {way: [values[way] for values in found] for way in ways}
+    best = max(ways, key=lambda way: mean(peers[way])[0])
     ours = [values[OURS] for values in found]
-    best = max(peers, key=lambda way: mean(peers[way])[0])
     (value, std), (peer, peer_std) = mean(ours), mean(peers[best])
     differences = [first - second for first, second in zip(ours, peers[best], strict=True)]
     interval = seed_interval(differences)
-    count = round(NOISE * total)
+    claim = source == "logistic regression"
     return Row(
-        f"{name}, {total:,} samples, {count} wrong labels planted: precision at {count}", value, "%", seeds, std,
-        "at least cleanlab's", decide(mean(differences)[0], interval, least=0.0), f"{version} ({best})", peer,
-        value / peer, interval=interval, over="seeds, of the difference in points", peer_std=peer_std,
-        note="the best of cleanlab's six ways, found with the truth at hand",
+        title if claim else f"{title}; cleanlab's ranking by the same probabilities", value, "%", len(ours), std,
+        "at least cleanlab's" if claim else None,
+        decide(mean(differences)[0], interval, least=0.0) if claim else None,
+        f"{version} ({best})", peer, value / peer, interval=interval, over="seeds, of the difference in points",
+        peer_std=peer_std, note="the best of cleanlab's three rankings, found with the truth at hand",
     )  # fmt: skip
 
 
