@@ -23,7 +23,7 @@ def main() -> None:
     print(json.dumps(FEEDS[name](root)) if name in FEEDS else MORE[name](root, int(sys.argv[3])))
 
 
-def time_epochs(start: float, epochs: Callable[[int], Iterable[tuple[Any, Any]]]) -> dict[str, float]:
+def time_epochs(start: float, epochs: Callable[[int], Iterable[tuple[Any, ...]]]) -> dict[str, float]:
     """Return seconds from `start` to the end of the first epoch, and samples a second in the others."""
     count = sum(len(labels) for _, labels in epochs(1))
     first = time.perf_counter() - start

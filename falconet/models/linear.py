@@ -31,10 +31,7 @@ N_OF_BYTES, N_OF_WORDS = 5, 2
 """Tokens of the longest n-grams where nobody says so; chosen on a validation split of banking77."""
 LONGEST = 8
 MULTIPLIER = 251
-"""Of the hash: the largest prime below 256, so that hashes, times it, stay below 2^24.
-
-OpenVINO computes with integers in single precision, which is exact up to there.
-"""
+"""Of the hash: the largest prime below 256, so that pairs of bytes rarely share a column."""
 
 
 class Linear(nn.Module):
