@@ -18,6 +18,8 @@ from falconet.models.options import check_count, check_share
 
 MULTIPLIER = 16_381
 """Of the hash: a prime, so that it has no factor in common with any number of buckets below it but its multiples."""
+PART = 128
+"""Near the multiplier's root."""
 MOST_BUCKETS = 1 << 16
 """Times the multiplier, plus a token's number, this stays below 2^31."""
 LONGEST = 5
@@ -96,8 +98,11 @@ def hash_ngrams(
     the number of buckets: a polynomial (Karp, Rabin, 1987).
     """
     rows, hashes, present = [x], x, x != 0
+    # In two parts, all below 2^24: OpenVINO computes with integers in single precision, which is exact up to there.
+    high, low = divmod(multiplier, PART)
     for length in range(2, n + 1):
-        hashes = (hashes[:, :-1] % buckets * multiplier + x[:, length - 1 :]) % buckets
+        before = hashes[:, :-1] % buckets
+        hashes = (before * high % buckets * PART + before * low + x[:, length - 1 :]) % buckets
         present = present[:, :-1] & (x[:, length - 1 :] != 0)
         rows.append((hashes + tokens).masked_fill(~present, 0))
     return torch.cat(rows, dim=1)
