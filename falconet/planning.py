@@ -124,7 +124,7 @@ class Plan:
     """What nobody asked for and was chosen, each as `setting=value`."""
     measured: frozenset[Measured] = frozenset()
     """Settings of training that are to be measured before it begins."""
-    rivals: tuple[RunConfig, ...] = ()
+    solved: tuple[RunConfig, ...] = ()
     """Candidates that take seconds: tried first, and kept instead where training does not come to more."""
     seconds: float | None = None
     """From the start to the report, about: `epochs` are made fewer where they would take longer. None: no limit."""
@@ -163,27 +163,27 @@ def plan_run(  # noqa: PLR0913 - one for each thing that a run follows from
     check_network(asked.get("model") or {})
     # The columns that a run was begun with may be needed to read its source at all.
     stored = read_begun(Path(out), existing) if out is not None else {}
-    asked = leave_to_rival(Path(out), stored, asked) if out is not None else asked
+    asked = leave_to_solved(Path(out), stored, asked) if out is not None else asked
     dataset = read_source(source, merge(stored, asked), data_root)
-    config, chosen, rivals = resolve(dataset, merge(stored, asked))
+    config, chosen, solved = resolve(dataset, merge(stored, asked))
     folder = Path(out) if out is not None else Path("runs") / f"{short_name(source)}-{config.model.name}"
     check_out(folder, existing)
     check_outside(folder, source)
     if out is None and (stored := read_begun(folder, existing)):
-        asked = leave_to_rival(folder, stored, asked)
+        asked = leave_to_solved(folder, stored, asked)
         if find_data(merge(stored, asked)) != find_data(asked):
             dataset = read_source(source, merge(stored, asked), data_root)
-        config, chosen, rivals = resolve(dataset, merge(stored, asked))
+        config, chosen, solved = resolve(dataset, merge(stored, asked))
     measured = frozenset(measured)
     if seconds is None and not named_model(asked):
         seconds = USUAL_SECONDS
     if stored:
         recipe = recipe or read_facts(folder).get("recipe")
         check_unchanged(folder, from_mapping(RunConfig, stored), config, dataset)
-        measured, rivals = frozenset(), find_rivals(folder, dataset, config)
+        measured, solved = frozenset(), find_solved(folder, dataset, config)
     elif seconds is not None and "epochs" not in (asked.get("training") or {}):
         measured |= {"epochs"}
-    return Plan(dataset, config, folder, recipe, existing, chosen, measured, rivals, seconds)
+    return Plan(dataset, config, folder, recipe, existing, chosen, measured, solved, seconds)
 
 
 USUAL_SECONDS = 600.0
@@ -195,8 +195,8 @@ def named_model(settings: Settings) -> bool:
     return "name" in (settings.get("model") or {})
 
 
-def leave_to_rival(folder: Path, stored: Settings, asked: dict[str, Any]) -> dict[str, Any]:
-    """Return what a run that ended with a rival is asked to go on with: only how data are read.
+def leave_to_solved(folder: Path, stored: Settings, asked: dict[str, Any]) -> dict[str, Any]:
+    """Return what a run that ended with a solved candidate is asked to go on with: only how data are read.
 
     All else that is asked for without naming a network was meant for the candidate that came last.
     """
@@ -206,7 +206,7 @@ def leave_to_rival(folder: Path, stored: Settings, asked: dict[str, Any]) -> dic
 
 
 def list_tried(folder: Path) -> set[str]:
-    """Return the names of the rivals that the run in a folder had; none where it had none, or nothing tells of them."""
+    """Return the names of the candidates of the run in a folder; none where it had none, or nothing tells of them."""
     try:
         rows = read_json(folder / LEADERBOARD_FILE).get("candidates")
     except ArtifactError:
@@ -215,15 +215,15 @@ def list_tried(folder: Path) -> set[str]:
     return {str(row.get("model")) for row in named}
 
 
-def find_rivals(folder: Path, dataset: Dataset, config: RunConfig) -> tuple[RunConfig, ...]:
-    """Return the rivals of a run that goes on: those that it had when it began."""
+def find_solved(folder: Path, dataset: Dataset, config: RunConfig) -> tuple[RunConfig, ...]:
+    """Return the solved candidates of a run that goes on: those that it had when it began."""
     candidates = choose_candidates(describe_data(dataset))
     if not list_tried(folder) or config.model.name != candidates[-1].model:
         return ()
-    return plan_rivals(dataset, candidates, to_mapping(config))
+    return plan_solved(dataset, candidates, to_mapping(config))
 
 
-def plan_rivals(dataset: Dataset, candidates: Sequence[Candidate], settings: Settings) -> tuple[RunConfig, ...]:
+def plan_solved(dataset: Dataset, candidates: Sequence[Candidate], settings: Settings) -> tuple[RunConfig, ...]:
     """Return all candidates but the last, with what the run has that suits any network."""
     training = {key: value for key, value in (settings.get("training") or {}).items() if key in SHARED}
     shared = {"data": settings.get("data") or {}, "training": training}
@@ -264,7 +264,7 @@ def read_source(source: str | Path, settings: Settings, data_root: str | Path | 
 
 
 def resolve(dataset: Dataset, settings: Settings) -> tuple[RunConfig, tuple[str, ...], tuple[RunConfig, ...]]:
-    """Complete settings with defaults; return them, which ones were chosen so, and the rivals of what is trained."""
+    """Complete settings with defaults; return them, which ones were chosen so, and the candidates that come before."""
     model, training = (settings.get(section) or {} for section in ("model", "training"))
     candidates = () if "name" in model else choose_candidates(describe_data(dataset))
     defaults = default_settings(dataset, candidates[-1] if candidates else None, bool(model.get("pretrained")))
@@ -278,7 +278,7 @@ def resolve(dataset: Dataset, settings: Settings) -> tuple[RunConfig, tuple[str,
     if config.model.teacher is not None:
         check_artifact(config.model.teacher)
     check_model(config.model.name, dataset)
-    return config, describe_chosen(defaults, settings), plan_rivals(dataset, candidates, settings)
+    return config, describe_chosen(defaults, settings), plan_solved(dataset, candidates, settings)
 
 
 def configure(dataset: Dataset, settings: Settings) -> RunConfig:

@@ -230,7 +230,7 @@ def execute(
             held.enter_context(hold(plan.out))
             check_again(plan)
             prepare_folder(plan.out)
-        trials = try_rivals(plan, callbacks) if team.size == 1 else ()
+        trials = try_solved(plan, callbacks) if team.size == 1 else ()
         plan, weights = find_weights(plan, team)
         began = time.perf_counter()
         feed = prepare(plan, weights, team)
@@ -364,12 +364,12 @@ def make_row(plan: Plan, feed: Feed, result: FitResult, solution: Solution | Non
     )
 
 
-def try_rivals(plan: Plan, callbacks: Sequence[Callback]) -> tuple[Trial, ...]:
+def try_solved(plan: Plan, callbacks: Sequence[Callback]) -> tuple[Trial, ...]:
     """Try the candidates that take seconds, each in memory, and tell what each comes to; without those that diverge."""
     trials = []
-    for config in plan.rivals:
+    for config in plan.solved:
         try:
-            trial = try_network(dataclasses.replace(plan, config=config, existing="overwrite", rivals=()))
+            trial = try_network(dataclasses.replace(plan, config=config, existing="overwrite", solved=()))
         except DivergedError as error:
             tell(callbacks, f"candidate {config.model.name}: {error}")
             continue

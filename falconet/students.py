@@ -105,7 +105,7 @@ def plan_student(plan: Plan, name: str) -> Plan:
         out=plan.out / STUDENT_FOLDER,
         chosen=(),
         measured=frozenset(),
-        rivals=(),
+        solved=(),
         seconds=None,
     )
 

@@ -102,7 +102,7 @@ def train_with_synthetic(
         raise UsageError(f"--synthetic: wanted 1 or more samples a class, found {per_class}")
     check_begun(plan, per_class)
     # One network, with and without: candidates that are solved at once take no steps to compare by.
-    plan = replace(plan, rivals=())
+    plan = replace(plan, solved=())
     weights_plan, weights = find_weights(plan)
     train = prepare(weights_plan, weights).train
     check_size(train)

@@ -37,7 +37,7 @@ def run(images: Path, out: Path, **more: object) -> RunResult:
     return train(images, epochs=1, settings=SLOW, out=out, **more)  # type: ignore[arg-type]
 
 
-def test_the_rival_that_is_better_is_kept(images: Path, tmp_path: Path) -> None:
+def test_the_candidate_that_is_better_is_kept(images: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     notes: list[str] = []
 
@@ -91,9 +91,13 @@ def test_which_network_is_kept(rows: list[tuple[str, float | None, float, int, i
 def test_candidates_share_what_suits_any_network(images: Path, tmp_path: Path) -> None:
     asked = {"training": {"seed": 7, "device": "cpu", "class_weights": "effective", "learning_rate": 0.5}}
     plan = plan_run(images, settings=asked, out=tmp_path / "run")
-    (rival,) = plan.rivals
-    assert (rival.training.seed, rival.training.device, rival.training.class_weights) == (7, "cpu", "effective")
-    assert rival.training.learning_rate != 0.5
+    (candidate,) = plan.solved
+    assert (candidate.training.seed, candidate.training.device, candidate.training.class_weights) == (
+        7,
+        "cpu",
+        "effective",
+    )
+    assert candidate.training.learning_rate != 0.5
 
 
 def test_a_finished_run_goes_on_to_the_same_files(images: Path, tmp_path: Path) -> None:
@@ -113,7 +117,7 @@ def test_a_run_with_a_named_network_leaves_no_candidates_of_the_one_before(image
     assert not (out / LEADERBOARD_FILE).exists()
 
 
-def test_an_interrupted_run_still_knows_its_rivals(images: Path, tmp_path: Path) -> None:
+def test_an_interrupted_run_still_knows_its_candidates(images: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
 
     class Stop(Callback):
@@ -129,9 +133,9 @@ def test_an_interrupted_run_still_knows_its_rivals(images: Path, tmp_path: Path)
     assert result.report.course.leaderboard[0].kept
 
 
-def test_a_named_network_has_no_rivals(images: Path, tmp_path: Path) -> None:
+def test_a_named_network_has_no_candidates(images: Path, tmp_path: Path) -> None:
     plan = plan_run(images, model="lenet_relu", out=tmp_path / "run")
-    assert plan.rivals == ()
+    assert plan.solved == ()
     assert plan.seconds is None
     assert plan.measured == frozenset()
 

@@ -59,7 +59,6 @@ def test_candidates_are_of_the_table_and_eat_what_they_are_tried_on() -> None:
         assert candidate.model in MODELS
         kinds = [data.kind for data in (IMAGES, SERIES, TEXTS) if data.kind in MODELS[candidate.model].kinds]
         assert kinds
-        assert candidate.why
 
 
 def make_dataset(counts: tuple[int, ...]) -> Dataset:

@@ -282,8 +282,8 @@ def announce(plan: Plan, resume: bool) -> None:
     leaks = find_leaks(plan.dataset)
     if leaks:
         terminal.print_note(f"caution: {len(leaks)} groups of equal samples stand in more than one split")
-    if plan.rivals:
-        names = [config.model.name for config in (*plan.rivals, plan.config)]
+    if plan.solved:
+        names = [config.model.name for config in (*plan.solved, plan.config)]
         terminal.print_note(f"candidates: {', '.join(names)} (--model NAME trains one alone)")
     if plan.chosen:
         terminal.print_note(f"chosen: {', '.join(plan.chosen)}")
