@@ -30,9 +30,9 @@ from falconet.training.linear_probe import Features, Solver, extract_features, s
 from falconet.training.loop import fit
 
 FOLDS = 5
-CONFIDENT = 0.5
+CONFIDENT = 0.75
 """Of a class's mean probability among its own samples, which a class must reach to stand against a label. Confident
-learning asks for all of it, which leaves out a tenth of the wrong labels; benchmarks/label_errors.py tells."""
+learning asks for all of it, which leaves a tenth of the wrong labels out; benchmarks/label_errors.py tells."""
 PATIENCE = 6
 BATCH_SIZE = 256
 

@@ -149,7 +149,7 @@ def test_a_confident_contradiction_is_suspected() -> None:
     sure = [[0.9, 0.1], [0.8, 0.2], [0.1, 0.9], [0.2, 0.8]]
     # Of three classes, of which the last one is never sure of itself.
     probabilities = np.array([[*row, 0.0] for row in sure] + [[0.05, 0.95, 0.0], [0.3, 0.4, 0.3], [0.29, 0.31, 0.4]])
-    # The fifth sample is surely of the other class; the sixth leans to it, but less than half as much as its own
+    # The fifth sample is surely of the other class; the sixth leans to it, but less than three quarters as much as its own
     # samples do; the last leans to no other class.
     assert find_contradictions(probabilities, np.array([0, 0, 1, 1, 0, 0, 2])) == [(4, 1)]
 
