@@ -30,9 +30,6 @@ from falconet.training.linear_probe import Features, Solver, extract_features, s
 from falconet.training.loop import fit
 
 FOLDS = 5
-CONFIDENT = 0.5
-"""Of a class's mean probability among its own samples, which a class must reach to stand against a label. Confident
-learning asks for all of it, which leaves out a tenth of the wrong labels; benchmarks/label_errors.py tells."""
 PATIENCE = 6
 BATCH_SIZE = 256
 
@@ -44,10 +41,9 @@ def find_label_errors(dataset: Dataset, callbacks: Sequence[Callback] = ()) -> t
     parted into five folds, which tear neither groups nor equal samples apart. Of the candidates of `train` the first
     one with fixed features is taken, whose output layer is solved on four folds and asked about the fifth, and then
     again on those of whose labels nothing was suspected; where there is none, the last one is trained on three, chosen
-    on one and asked about the last. A label is suspected where another class is more probable and reaches CONFIDENT of
-    the mean probability that samples of that class get for it, after confident learning (Northcutt, Jiang, Chuang, JAIR
-    2021); the least probable label comes first. Raises DataError where a class has too few samples or groups to be
-    parted.
+    on one and asked about the last. As many labels are suspected as confident learning estimates that there are wrong
+    ones (Northcutt, Jiang, Chuang, JAIR 2021), of those to which another class is preferred the least probable first.
+    Raises DataError where a class has too few samples or groups to be parted.
     """
     loaded, probabilities = judge_samples(dataset, callbacks)
     labels, names = loaded.split.labels, np.repeat(list(dataset.splits), [len(s) for s in dataset.splits.values()])
@@ -235,16 +231,34 @@ def choose_trusted(
 def find_contradictions(
     probabilities: Float64[np.ndarray, "samples classes"], labels: Int64[np.ndarray, " samples"]
 ) -> list[tuple[int, int]]:
-    """Return suspected samples with the class that each seems to be, that of the least probable label first."""
+    """Return suspected samples with the class that each seems to be, that of the least probable label first.
+
+    They are as many as labels are likely wrong, of those that another class is more probable for.
+    """
     rows = np.arange(len(labels))
     own = probabilities[rows, labels]
+    others = probabilities.copy()
+    others[rows, labels] = -1.0
+    contradicted = np.flatnonzero(others.max(axis=1) > own)
+    order = contradicted[np.argsort(own[contradicted], kind="stable")]
+    return [(index, int(others[index].argmax())) for index in order[: count_errors(probabilities, labels)].tolist()]
+
+
+def count_errors(probabilities: Float64[np.ndarray, "samples classes"], labels: Int64[np.ndarray, " samples"]) -> int:
+    """Return the estimate of confident learning how many labels are wrong: the calibrated joint off its diagonal.
+
+    A sample is confidently of a class that reaches the mean probability which samples labeled so get for it; of all
+    samples with a label, such a part is counted as wrong as of those that are confidently of any class.
+    """
+    own = probabilities[np.arange(len(labels)), labels]
     counts = np.bincount(labels, minlength=probabilities.shape[1])
-    # The mean probability of a class among its own samples; nothing reaches that of a class without samples.
+    # Nothing reaches the mean probability of a class without samples.
     typical = np.bincount(labels, weights=own, minlength=len(counts)) / np.maximum(counts, 1)
     typical[counts == 0] = np.inf
-    others = np.where(probabilities >= CONFIDENT * typical, probabilities, 0.0)
-    others[rows, labels] = 0.0
-    answers = others.argmax(axis=1)
-    suspected = np.flatnonzero(others.max(axis=1) > own)
-    order = suspected[np.argsort(own[suspected], kind="stable")]
-    return [(index, int(answers[index])) for index in order.tolist()]
+    confident = np.where(probabilities >= typical, probabilities, -1.0)
+    sure = confident.max(axis=1) >= 0
+    wrong = sure & (confident.argmax(axis=1) != labels)
+    share = np.bincount(labels[wrong], minlength=len(counts)) / np.maximum(
+        np.bincount(labels[sure], minlength=len(counts)), 1
+    )
+    return round(float(counts @ share))

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from falconet import DataConfig, load_dataset
-from falconet.auditing import FOLDS, choose_trusted, find_contradictions, find_label_errors, part
+from falconet.auditing import FOLDS, choose_trusted, count_errors, find_contradictions, find_label_errors, part
 from falconet.data import Split
 from falconet.data.loader import Inputs
 from falconet.data.splits import complete_splits, mix, unite_split
@@ -147,11 +147,20 @@ def test_no_network_judges_a_person_whom_it_trained_on(tmp_path: Path, monkeypat
 
 def test_a_confident_contradiction_is_suspected() -> None:
     sure = [[0.9, 0.1], [0.8, 0.2], [0.1, 0.9], [0.2, 0.8]]
-    # Of three classes, of which the last one is never sure of itself.
-    probabilities = np.array([[*row, 0.0] for row in sure] + [[0.05, 0.95, 0.0], [0.3, 0.4, 0.3], [0.29, 0.31, 0.4]])
-    # The fifth sample is surely of the other class; the sixth leans to it, but less than half as much as its own
-    # samples do; the last leans to no other class.
-    assert find_contradictions(probabilities, np.array([0, 0, 1, 1, 0, 0, 2])) == [(4, 1)]
+    probabilities = np.array([*sure, [0.05, 0.95], [0.45, 0.55]])
+    # The fifth sample is surely of the other class. The last leans to it, less than that class's own samples do: of the
+    # three of its class that are sure of anything one is wrong, and so of four one and a third.
+    labels = np.array([0, 0, 1, 1, 0, 0])
+    assert count_errors(probabilities, labels) == 1
+    assert find_contradictions(probabilities, labels) == [(4, 1)]
+
+
+def test_unsure_samples_are_wrong_as_often_as_sure_ones() -> None:
+    # Of class 0 ten are sure of it, and ten of class 1; of twenty that are sure of nothing, half are counted as wrong.
+    probabilities = np.array([[0.9, 0.1]] * 10 + [[0.1, 0.9]] * 10 + [[0.45, 0.55]] * 20 + [[0.2, 0.8]] * 20)
+    labels = np.array([0] * 40 + [1] * 20)
+    assert count_errors(probabilities, labels) == 20
+    assert [index for index, _ in find_contradictions(probabilities, labels)] == list(range(10, 30))[:20]
 
 
 def test_the_least_probable_label_comes_first() -> None:

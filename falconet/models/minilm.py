@@ -60,7 +60,7 @@ class MiniLM(nn.Module):
 
     def embed(self, tokens: Int64[Tensor, "batch tokens"]) -> Float[Tensor, "batch width"]:
         """Return the vector of each text, of length 1: their products are cosines, of texts of one meaning near 1."""
-        if not torch.compiler.is_compiling():
+        if not torch.compiler.is_compiling() and not tokens.is_meta:
             # Columns of padding alone, as in batches of short texts, change nothing but the time.
             tokens = tokens[:, : max(int(measure_lengths(tokens != 0).max()), 1)]
         vectors, lengths = self.encoder(tokens)

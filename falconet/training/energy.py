@@ -167,7 +167,9 @@ def describe_energy(energy: Energy, trained: float) -> str:
         for source in energy.sources
     )
     emitted = f"{energy.co2_g:.3g} g CO2e at {' and '.join(energy.grid)}"
-    covered = f"over {energy.seconds:.1f} s of training ({trained:.1f} s)"
+    covered = f"over {energy.seconds:.1f} s of training"
+    if trained > energy.seconds:  # Else other candidates were trained in the same time.
+        covered += f" ({trained:.1f} s)"
     return f"{energy.wh:.3g} Wh, {energy.basis} ({sources}), {emitted}, {covered}"
 
 
