@@ -109,7 +109,7 @@ def count_complexity(
 
 
 def count_bag(weight: Tensor, indices: Tensor, *others: Any, out_val: Any = None, **named: Any) -> int:
-    """Return the operations of a bag of vectors that are weighted: torch has no formula. Unweighted ones are just added.
+    """Return the operations of a bag of weighted vectors, for which torch has no formula; others are just added.
 
     Parameters stand as in `torch.ops.aten._embedding_bag`, where the weights of samples come seventh.
     """

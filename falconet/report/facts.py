@@ -241,7 +241,7 @@ class ModelReport:
 
     @property
     def verdict(self) -> str:
-        """Whether a baseline is as good, in words; empty where none is, but the linear model that the model is itself."""
+        """Whether a baseline is as good, in words; empty where none is, beside the linear model that it is itself."""
         itself = LINEAR.values() if self.config.architecture == "linear" else ()
         return describe_verdict([baseline for baseline in self.course.baselines if baseline.name not in itself])
 
