@@ -334,8 +334,9 @@ def iterate_plain(train: Batches, most: int) -> Iterator[tuple[Tensor, ...]]:
     Batches that are no `Loader` are yielded as they are.
     """
     if isinstance(train, Loader):
-        sampler: Sampler = "by_length" if train.drawn <= most else "shuffle"
-        limit = min(train.drawn, most)
+        count = len(train.labels)
+        sampler: Sampler = "by_length" if count <= most else "shuffle"
+        limit = None if count <= most else most
         train = replace(train, augmentation=None, answers=None, sampler=sampler, rank=0, world_size=1, limit=limit)
     return train.epoch(1)
 
