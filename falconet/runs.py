@@ -777,9 +777,7 @@ def answers_batches(artifact: Artifact, feed: Feed) -> bool:
     """Whether a teacher can be given its student's input, or must be refused for something else than that."""
     spec = artifact.config.input
     same = (spec, artifact.tokenizer) == (feed.spec, feed.tokenizer)
-    return (
-        same or spec.labels != feed.spec.labels or isinstance(spec, ImageSpec) or type(spec) is not type(feed.spec)
-    )
+    return same or spec.labels != feed.spec.labels or isinstance(spec, ImageSpec) or type(spec) is not type(feed.spec)
 
 
 def check_synthetic(plan: Plan, feed: Feed) -> None:

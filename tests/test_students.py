@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -169,7 +170,12 @@ class Lines(Callback):
 
 def plan_linear(texts: Path, out: Path, existing: str = "refuse", **settings: object) -> Plan:
     return plan_run(
-        texts, model="linear", epochs=1, settings={**LINEAR, **settings}, out=out, existing=existing  # type: ignore[arg-type]
+        texts,
+        model="linear",
+        epochs=1,
+        settings={**LINEAR, **settings},
+        out=out,
+        existing=existing,  # type: ignore[arg-type]
     )
 
 
@@ -219,7 +225,7 @@ def test_the_largest_student_that_is_smaller_than_its_teacher_is_chosen(texts: P
     for plan in (plan_linear(texts, tmp_path / "run"), plan_run("digits", out=tmp_path / "digits")):
         sizes = [measure_student(plan_student(plan, network)) for network in list_students(plan.dataset)]
         assert sizes == sorted(sizes, reverse=True)
-        for size, smaller in zip(sizes, sizes[1:], strict=False):
+        for size, smaller in pairwise(sizes):
             assert measure_student(choose_student(plan, "linear", size)) == smaller
         with pytest.raises(UsageError, match="smaller than its teacher, linear, which has 7,000 bytes of weights"):
             choose_student(plan, "linear", 7000)
@@ -273,8 +279,8 @@ def test_made_samples_without_answers_are_refused(texts: Path, teacher: Path, tm
 def test_statistics_and_features_are_those_of_all_samples(texts: Path, tmp_path: Path) -> None:
     plan = plan_linear(texts, tmp_path / "run")
     feed = prepare(plan)
-    count, tokens = feed.train.inputs.shape
     assert isinstance(feed.train.inputs, torch.Tensor)
+    count, tokens = feed.train.inputs.shape
     made = Added(torch.full((7, tokens), 5, dtype=feed.train.inputs.dtype), torch.ones(7, dtype=torch.int64))
     more = add_samples(feed, made, plan.config.training)
 
@@ -351,5 +357,6 @@ def test_a_student_of_a_refit_teacher_says_that_validation_samples_flatter_it(te
     assert load_artifact(out / "student").config.provenance.refit_teacher
     for name in ("README.md", "report.html"):
         assert "flatter" in (taught.student.out / name).read_text()
-    assert any("the model's teacher had learned" in note for note in evaluate(out / "student", texts, split="val").notes)
-    assert not any("teacher" in note for note in evaluate(out / "student", texts, split="test").notes)
+    val, test = ("".join(evaluate(out / "student", texts, split=name).notes) for name in ("val", "test"))
+    assert "the model's teacher had learned" in val
+    assert "teacher" not in test
