@@ -113,6 +113,8 @@ class Provenance:
     recipe: str | None = None
     refit: bool | None = field(default=None, metadata={SPARSE: True})
     """True where the model was trained once more, on training and validation samples: these no longer judge it."""
+    refit_teacher: bool | None = field(default=None, metadata={SPARSE: True})
+    """True where its teacher was trained so, on the same data: validation samples flatter the model."""
 
 
 UNKNOWN = Provenance(DataOrigin("", "", None, 0.1, 0.2), seed=0, epochs=0, best_epoch=0)

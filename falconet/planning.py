@@ -37,6 +37,10 @@ CONFIG_FILE = "config.yaml"
 CHECKPOINT_FOLDER = "checkpoint"
 LEADERBOARD_FILE = "leaderboard.json"
 """In a run's folder: what the candidates came to that were compared before the last one was trained."""
+STUDENT_FOLDER = "student"
+"""In a run's folder: that of the run of its student."""
+TRIAL_FILE, TRIAL_FOLDER = "synthetic.json", "synthetic"
+"""In a run's folder: what came of made samples, and the run that was trained with them."""
 RUN_FACTS = ("source", "fingerprint", "recipe")
 """Keys of a run's `config.yaml` that are no settings."""
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from jaxtyping import Int64
 
 from falconet import interruption
 from falconet.artifact import (
@@ -54,12 +55,16 @@ from falconet.models.pretrained import Pretrained, fit_weights, load_pretrained
 from falconet.planning import (
     CHECKPOINT_FOLDER,
     LEADERBOARD_FILE,
+    STUDENT_FOLDER,
+    TRIAL_FILE,
+    TRIAL_FOLDER,
     Existing,
     Measured,
     ModelConfig,
     Plan,
     Settings,
     check_again,
+    holds_run,
     plan_run,
     write_config,
 )
@@ -68,7 +73,7 @@ from falconet.report.curves import draw_rates
 from falconet.reporting import HISTORY_FILE, VITALS_FILE, find_ailments, report_on, save_report
 from falconet.schema import from_mapping, to_mapping
 from falconet.spec import ImageSpec, InputSpec, PixelType, ResizeMode, SeriesSpec, TextSpec
-from falconet.storage import check_held, hold, prepare_folder, read_json, write_json, write_text
+from falconet.storage import check_held, hold, prepare_folder, read_json, remove_tree, write_json, write_text
 from falconet.training import Callback, EpochRow
 from falconet.training.checkpoints import load_checkpoint, remove_checkpoints
 from falconet.training.config import TrainConfig, warn_balance
@@ -220,7 +225,8 @@ def execute(
 ) -> RunResult:
     """Carry out a plan; see `train`. Processes that `torchrun` has started do it together; all return the same.
 
-    Where samples are `added` to those of training, an epoch still takes as many steps.
+    Where samples are `added` to those of training, an epoch still takes as many steps; where they come with a teacher's
+    answers, it is asked about all samples beforehand.
     """
     started = time.perf_counter()
     with join_team() as team, interruption.watched(), ExitStack() as held:
@@ -230,6 +236,7 @@ def execute(
             # A folder that cannot be written to is told before the data are read, which may take long.
             held.enter_context(hold(plan.out))
             check_again(plan)
+            check_teacher(plan)
             prepare_folder(plan.out)
         trials = try_solved(plan, callbacks) if team.size == 1 else ()
         plan, weights = find_weights(plan, team)
@@ -243,7 +250,7 @@ def execute(
             *notes,
             f"input {size} (--set model.input_size=... changes it)",
         )
-        teacher, feed = find_teacher(plan, feed)
+        teacher, feed = find_teacher(plan, feed, beforehand=added is not None and added.answers is not None)
         if added is not None:
             feed = add_samples(feed, added, plan.config.training)
         # Before anything is measured, or a run that is to be overwritten loses what it could go on from.
@@ -585,6 +592,8 @@ def begin(plan: Plan, weights: Pretrained | None, rates: Figure | None) -> None:
     What else of published weights than what is trained decides how samples are seen stands beside the checkpoints.
     """
     check_held(plan.out)
+    if plan.existing != "resume":
+        remove_others(plan.out)
     if plan.existing == "overwrite":
         # The old model stays until the new run has weights to put in its place.
         remove_checkpoints(plan.out / CHECKPOINT_FOLDER)
@@ -592,8 +601,11 @@ def begin(plan: Plan, weights: Pretrained | None, rates: Figure | None) -> None:
     if plan.existing != "resume":
         for path in (plan.out / ENERGY_FILE, *find_events(plan.out)):
             path.unlink(missing_ok=True)
-        for name in (RATES_FILE, LEADERBOARD_FILE):
+        for name in (RATES_FILE, LEADERBOARD_FILE, TRIAL_FILE, TEACHER_FILE):
             (plan.out / name).unlink(missing_ok=True)
+    if plan.config.model.teacher is not None:
+        digest = load_artifact(plan.config.model.teacher).digest
+        write_json(plan.out / TEACHER_FILE, {"weights_sha256": digest})
     write_config(plan)
     if rates is not None:
         write_figure(rates, plan.out / RATES_FILE)
@@ -601,6 +613,42 @@ def begin(plan: Plan, weights: Pretrained | None, rates: Figure | None) -> None:
     if weights is not None:
         seen = Seen(weights.mean, weights.std, weights.size, weights.vocabulary, weights.resize_mode)
         write_json(plan.out / CHECKPOINT_FOLDER / PRETRAINED_FILE, to_mapping(seen))
+
+
+def remove_others(out: Path) -> None:
+    """Remove the runs within a run's folder, which learned from a model that another takes the place of.
+
+    A folder of such a name that holds no run is somebody's own. Raises RunExistsError where a process is at work there.
+    """
+    for folder in (out / STUDENT_FOLDER, out / TRIAL_FOLDER):
+        if holds_run(folder):
+            with hold(folder):
+                remove_tree(folder)
+
+
+TEACHER_FILE = "teacher.json"
+"""In the folder of a run with a teacher: of which weights that one was, since others may take their place."""
+
+
+def read_teacher(out: Path) -> str | None:
+    """Return the SHA-256 of the weights that taught the run in a folder; None where nothing tells."""
+    try:
+        found = read_json(out / TEACHER_FILE).get("weights_sha256")
+    except ArtifactError:
+        return None
+    return found if isinstance(found, str) else None
+
+
+def check_teacher(plan: Plan) -> None:
+    """Raise UsageError where a run that goes on has a teacher with other weights than when it began."""
+    teacher = plan.config.model.teacher
+    if teacher is None or plan.existing != "resume" or (begun := read_teacher(plan.out)) is None:
+        return
+    if load_artifact(teacher).digest != begun:
+        raise UsageError(
+            f"--resume goes on as the run in {plan.out} began, but its teacher, {teacher}, has other weights now: "
+            "start anew with --overwrite"
+        )
 
 
 REFIT_FOLDER = f"{CHECKPOINT_FOLDER}/refit"
@@ -641,9 +689,11 @@ def fit_again(kept: Trial, callbacks: Sequence[Callback], team: Team) -> torch.n
     labels = torch.from_numpy(pool.split.labels)
     tell(callbacks, f"refit: {len(labels):,} training and validation samples, {epochs} epochs")
     network, _ = build(model, feed.spec, training.seed, weights)
-    train = dataclasses.replace(feed.train, inputs=pool.inputs, labels=labels, answers=None)
-    fit_statistics(network, train)
-    teacher, feed = find_teacher(plan, dataclasses.replace(feed, train=train), ("train", "val"))
+    train = dataclasses.replace(feed.train, inputs=pool.inputs, labels=labels, answers=None, limit=None)
+    weighed = weigh_classes(labels, len(feed.spec.labels), training)
+    feed = dataclasses.replace(feed, train=train, rows=pool.kept, class_weights=weighed, made=0)
+    teacher, feed = find_teacher(plan, feed, ("train", "val"))
+    fit_statistics(network, feed.train)
     if team.leads:
         prepare_folder(plan.out / REFIT_FOLDER)
     second = fit(
@@ -651,7 +701,7 @@ def fit_again(kept: Trial, callbacks: Sequence[Callback], team: Team) -> torch.n
         feed.train,
         feed.val,
         training,
-        class_weights=weigh_classes(labels, len(feed.spec.labels), training),
+        class_weights=feed.class_weights,
         teacher=teacher,
         callbacks=[RefitProgress(callbacks, epochs)] if team.leads else (),
         checkpoints=plan.out / REFIT_FOLDER,
@@ -767,31 +817,67 @@ def recall_seen(plan: Plan) -> Seen | None:
         return None
 
 
-def find_teacher(plan: Plan, feed: Feed, names: Sequence[str] = ("train",)) -> tuple[Teacher | None, Feed]:
+def find_teacher(
+    plan: Plan, feed: Feed, names: Sequence[str] = ("train",), *, beforehand: bool = False
+) -> tuple[Teacher | None, Feed]:
     """Return the trained network that the plan names as teacher, or a feed with its answers.
 
     It answers batch by batch where it can be given a student's input: of images, and where both see the same. Else, as
-    with another tokenizer, it is asked beforehand, once, about the samples of the splits `names` as they are. Raises
-    ConfigError where it cannot teach this student.
+    with another tokenizer, and wherever answers are wanted `beforehand`, it is asked once about the samples of the
+    splits `names` as they are; those that it cannot read are left out. Either way answers are the network's outputs,
+    which no temperature has been fitted to. Raises ConfigError where it cannot teach this student.
     """
-    folder, train = plan.config.model.teacher, feed.train
+    folder, training = plan.config.model.teacher, plan.config.training
     if folder is None:
         return None, feed
     artifact = load_artifact(folder)
     spec = artifact.config.input
-    same = (spec, artifact.tokenizer) == (feed.spec, feed.tokenizer)
-    if same or spec.labels != feed.spec.labels or isinstance(spec, ImageSpec) or type(spec) is not type(feed.spec):
+    if answers_batches(artifact, feed) and not beforehand:
         return Teacher(artifact.model, artifact.preprocess, create_preprocess(feed.spec, feed.tokenizer)), feed
-    if plan.config.training.feature_weight:
+    if training.feature_weight:
         raise ConfigError("training.feature_weight: wanted 0 with a teacher of another input, found more")
-    if isinstance(train.augmentation, SeriesAugmentation) and train.augmentation.barycenter:
+    augmentation = feed.train.augmentation
+    if isinstance(augmentation, SeriesAugmentation) and augmentation.barycenter:
         raise ConfigError("augmentation.barycenter: wanted 0 with a teacher of another input, found more")
-    samples = concatenate([plan.dataset.splits[name] for name in names]).samples
-    logits, _ = predict_logits(artifact, fit_recordings(samples, spec))
-    if len(logits) != len(train.labels):
-        raise ConfigError(f"model.teacher: wanted {len(train.labels)} answers, found {len(logits)} from {folder}")
-    answers = torch.from_numpy(logits)
-    return None, dataclasses.replace(feed, train=dataclasses.replace(train, answers=answers))
+    split = concatenate([plan.dataset.splits[name] for name in names]).take(feed.rows)
+    logits, reasons = predict_logits(uncalibrate(artifact), fit_recordings(split.samples, spec))
+    if reasons:
+        kept = np.setdiff1d(np.arange(len(split)), list(reasons)).astype(np.int64)
+        lost = tuple(Unreadable(split.samples.name(index), reason) for index, reason in reasons.items())
+        check_training_classes(plan.dataset, split.take(kept))
+        feed = dataclasses.replace(keep_samples(feed, kept, training), unreadable=(*feed.unreadable, *lost))
+    return None, dataclasses.replace(feed, train=dataclasses.replace(feed.train, answers=torch.from_numpy(logits)))
+
+
+def answers_batches(artifact: Artifact, feed: Feed) -> bool:
+    """Whether a teacher can be given its student's input, or must be refused for something else than that."""
+    spec = artifact.config.input
+    same = (spec, artifact.tokenizer) == (feed.spec, feed.tokenizer)
+    return same or spec.labels != feed.spec.labels or isinstance(spec, ImageSpec) or type(spec) is not type(feed.spec)
+
+
+def check_synthetic(plan: Plan, feed: Feed) -> None:
+    """Raise ConfigError where a run has a teacher that cannot answer about samples made for the student's input."""
+    folder = plan.config.model.teacher
+    if folder is not None and not answers_batches(load_artifact(folder), feed):
+        raise ConfigError(
+            f"--synthetic: wanted a teacher that is given what its student is, found one of another input, {folder}, "
+            "which cannot answer about made samples; leave out --synthetic or --teacher"
+        )
+
+
+def uncalibrate(artifact: Artifact) -> Artifact:
+    """Return a model whose logits are the outputs of its network."""
+    return dataclasses.replace(artifact, config=dataclasses.replace(artifact.config, temperature=1.0))
+
+
+def keep_samples(feed: Feed, kept: Int64[np.ndarray, " kept"], config: TrainConfig) -> Feed:
+    """Return a feed with some of the training samples."""
+    rows = torch.from_numpy(kept)
+    labels = feed.train.labels[rows]
+    train = dataclasses.replace(feed.train, inputs=hold_inputs(feed.train.inputs)[rows], labels=labels)
+    weights = weigh_classes(labels, len(feed.spec.labels), config)
+    return dataclasses.replace(feed, train=train, class_weights=weights, rows=feed.rows[kept])
 
 
 @dataclass(frozen=True, eq=False)
@@ -805,8 +891,20 @@ class Feed:
     class_weights: torch.Tensor | None
     unreadable: tuple[Unreadable, ...]
     """Training and validation samples that were left out."""
+    rows: Int64[np.ndarray, " real"]
+    """Where the training samples stand in their split."""
     families: torch.Tensor | None = None
     """A number for each training sample, that equal ones and those of a group share; None where nobody knows."""
+    made: int = 0
+    """How many training samples follow on these that are of no split."""
+
+    @property
+    def real(self) -> Prepared:
+        """The training samples that are of a split."""
+        count = len(self.train.labels) - self.made
+        # Of a file there are no made ones; see `add_samples`.
+        inputs = self.train.inputs[:count] if isinstance(self.train.inputs, torch.Tensor) else self.train.inputs
+        return Prepared(inputs, self.train.labels[:count])
 
 
 def prepare(plan: Plan, weights: Pretrained | None = None, team: Team = ALONE) -> Feed:
@@ -849,6 +947,7 @@ def prepare(plan: Plan, weights: Pretrained | None = None, team: Team = ALONE) -
         ),
         weigh_classes(labels["train"], len(spec.labels), training),
         (*train.unreadable, *val.unreadable),
+        train.kept,
         number_families(train.split),
     )
 
@@ -860,14 +959,22 @@ def number_families(split: Split) -> torch.Tensor:
 
 
 def add_samples(feed: Feed, added: Added, config: TrainConfig) -> Feed:
-    """Return a feed whose epochs draw as many training samples as before, from these and made ones."""
-    inputs = torch.cat([hold_inputs(feed.train.inputs), added.inputs])
-    labels = torch.cat([feed.train.labels, added.labels])
+    """Return a feed whose epochs draw as many training samples as before, from these and made ones.
+
+    Raises ConfigError where a teacher has answered about the ones but not about the others.
+    """
     answers = feed.train.answers
     if answers is not None and added.answers is not None:
         answers = torch.cat([answers, added.answers])
+    elif answers is not None or added.answers is not None:
+        asked = "training" if added.answers is None else "made"
+        raise ConfigError(f"model.teacher: wanted answers about training and made samples, found some of {asked} ones")
+    inputs = torch.cat([hold_inputs(feed.train.inputs), added.inputs])
+    labels = torch.cat([feed.train.labels, added.labels])
     train = dataclasses.replace(feed.train, inputs=inputs, labels=labels, limit=len(feed.train.labels), answers=answers)
-    return dataclasses.replace(feed, train=train, class_weights=weigh_classes(labels, len(feed.spec.labels), config))
+    weights = weigh_classes(labels, len(feed.spec.labels), config)
+    made = feed.made + len(added.labels)
+    return dataclasses.replace(feed, train=train, class_weights=weights, families=None, made=made)
 
 
 VALIDATED = 4
@@ -992,7 +1099,9 @@ def fit_statistics(model: torch.nn.Module, train: Loader) -> None:
     Each process of a team shows it all of them, so that networks stay equal.
     """
     if isinstance(model, FitsStatistics):
-        whole = dataclasses.replace(train, augmentation=None, answers=None, sampler="shuffle", rank=0, world_size=1)
+        whole = dataclasses.replace(
+            train, augmentation=None, answers=None, sampler="shuffle", rank=0, world_size=1, limit=None
+        )
         model.fit_statistics(inputs for inputs, _ in whole.epoch(1))
 
 
@@ -1017,6 +1126,7 @@ def make_artifact(plan: Plan, feed: Feed, result: FitResult, weights: dict[str, 
         epochs=len(result.history),
         best_epoch=result.best_epoch,
         recipe=plan.recipe,
+        refit_teacher=has_refit_teacher(plan) or None,
     )
     config = ArtifactConfig(
         architecture=plan.config.model.name,
@@ -1026,6 +1136,14 @@ def make_artifact(plan: Plan, feed: Feed, result: FitResult, weights: dict[str, 
         versions=current_versions(),
     )
     return Artifact(config, weights, feed.tokenizer)
+
+
+def has_refit_teacher(plan: Plan) -> bool:
+    """Whether a run's teacher was trained on the samples that validate the run."""
+    if plan.config.model.teacher is None:
+        return False
+    origin = load_artifact(plan.config.model.teacher).config.provenance
+    return bool(origin.refit) and origin.data.fingerprint == plan.dataset.fingerprint
 
 
 def check_ending(plan: Plan, result: FitResult, diagnoses: Sequence[Diagnosis] = ()) -> None:
@@ -1073,7 +1191,7 @@ def judge_run(
         history=result.history,
         course=course,
         settings=to_mapping(plan.config),
-        learned=Prepared(feed.train.inputs, feed.train.labels),
+        learned=feed.real,
     )
     save_report(artifact, report, plan.out, dataset)
     return RunResult(

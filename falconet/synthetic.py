@@ -29,16 +29,12 @@ from falconet.errors import ConfigError, DataError, UsageError
 from falconet.evaluation.answers import answer_known
 from falconet.generation.flow import LARGEST_SIDE, FlowConfig, draw_images, train_flow
 from falconet.metrics.significance import compare_models
-from falconet.planning import CONFIG_FILE, Existing, Plan, RunConfig, read_settings
-from falconet.runs import Added, RunResult, execute, find_weights, prepare
+from falconet.planning import CONFIG_FILE, TRIAL_FILE, TRIAL_FOLDER, Existing, Plan, RunConfig, read_settings
+from falconet.runs import Added, RunResult, check_synthetic, execute, find_weights, prepare
 from falconet.schema import from_mapping, to_mapping
-from falconet.storage import format_json, hold, read_json, remove_tree, write_json, write_text
+from falconet.storage import format_json, hold, read_json, write_json, write_text
 from falconet.training import Callback
 from falconet.training.loop import tell
-
-TRIAL_FILE = "synthetic.json"
-TRIAL_FOLDER = "synthetic"
-"""Within a run's folder: what came of made samples, and the run that was trained with them."""
 
 SIGNIFICANT = 0.05
 """Two-sided p-value below which a gain counts as more than chance."""
@@ -104,8 +100,10 @@ def train_with_synthetic(
     # One network, with and without: candidates that are solved at once take no steps to compare by.
     plan = replace(plan, solved=())
     weights_plan, weights = find_weights(plan)
-    train = prepare(weights_plan, weights).train
+    feed = prepare(weights_plan, weights)
+    train = feed.train
     check_size(train)
+    check_synthetic(weights_plan, feed)
     first = execute(plan, callbacks=callbacks)
     with hold(plan.out):
         write_json(plan.out / TRIAL_FILE, {"per_class": per_class})
@@ -124,18 +122,11 @@ def train_with_synthetic(
 
 
 def check_begun(plan: Plan, per_class: int | None) -> None:
-    """Raise UsageError where a run that goes on was begun with another number of made samples, or None.
-
-    Of a run that is overwritten, remove what came of made samples.
-    """
+    """Raise UsageError where a run that goes on was begun with another number of made samples, or None."""
     file = plan.out / TRIAL_FILE
     if not file.is_file():
         return
-    if plan.existing == "overwrite":
-        with hold(plan.out):
-            remove_tree(plan.out / TRIAL_FOLDER)
-            file.unlink(missing_ok=True)
-    elif plan.existing == "resume" and (begun := read_json(file).get("per_class")) != per_class:
+    if plan.existing == "resume" and (begun := read_json(file).get("per_class")) != per_class:
         raise UsageError(
             f"--resume goes on as the run in {plan.out} began, with --synthetic {begun}: say so again, or start anew "
             "with --overwrite"

@@ -4,20 +4,44 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from falconet import cli
+from falconet import cli, evaluate, runs
 from falconet.artifact import load_artifact
 from falconet.data import load_dataset
 from falconet.errors import ConfigError, UsageError
 from falconet.evaluation.answers import predict_logits
-from falconet.planning import plan_run
-from falconet.runs import find_teacher, prepare, train
-from falconet.students import choose_student, join_texts, make_texts, plan_student, train_with_student
+from falconet.planning import Plan, plan_run
+from falconet.runs import (
+    Added,
+    Feed,
+    add_samples,
+    check_synthetic,
+    find_teacher,
+    fit_statistics,
+    keep_samples,
+    prepare,
+    read_teacher,
+    train,
+    uncalibrate,
+)
+from falconet.students import (
+    choose_student,
+    join_texts,
+    list_students,
+    make_texts,
+    measure_student,
+    plan_student,
+    train_with_student,
+)
+from falconet.training import Callback
+from falconet.training.loop import make_plain
 
 WORDS = {"money": ("euro", "cash", "bill", "coin"), "animals": ("cat", "dog", "owl", "fox")}
 
@@ -46,12 +70,16 @@ def teacher(texts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_teacher_with_another_tokenizer_is_asked_beforehand(texts: Path, teacher: Path, tmp_path: Path) -> None:
-    settings = {"model": {"teacher": str(teacher)}, "augmentation": "none"}
-    plan = plan_run(texts, model="ngrams", epochs=1, settings=settings, out=tmp_path / "run")
-    found, feed = find_teacher(plan, prepare(plan))
+    artifact = load_artifact(teacher)
+    replace(artifact, config=replace(artifact.config, temperature=3.0)).save(tmp_path / "teacher")
+    plan, feed = ask_ngrams(texts, tmp_path / "teacher", tmp_path / "run")
+    found, feed = find_teacher(plan, feed)
     assert found is None
     assert feed.train.answers is not None
-    wanted, _ = predict_logits(load_artifact(teacher), plan.dataset.splits["train"].samples)
+    # What a teacher answers batch by batch has no temperature either.
+    wanted, _ = predict_logits(artifact, plan.dataset.splits["train"].samples)
+    student = replace(plan, config=replace(plan.config, training=replace(plan.config.training, seed=3)))
+    np.testing.assert_array_equal(answer_made(student), answer_made(retaught(student, teacher)))
     np.testing.assert_array_equal(feed.train.answers.numpy(), wanted)
     for inputs, labels, answers in feed.train.epoch(1):
         rows = (feed.train.inputs[:, None] == inputs.int()).all(dim=2).int().argmax(dim=0)  # type: ignore[index]
@@ -90,7 +118,7 @@ def test_made_texts_are_a_beginning_and_an_end() -> None:
 
 def test_made_texts_have_the_teachers_answers(texts: Path, teacher: Path) -> None:
     plan = plan_run(texts, model="linear", out=teacher, existing="overwrite")
-    student = plan_student(plan, "ngrams")
+    student = plan_student(plan, {"name": "ngrams"})
     assert student.config.model.teacher == str(teacher)
     assert student.config.training.linear_probe is None
     added = make_texts(student)
@@ -99,6 +127,7 @@ def test_made_texts_have_the_teachers_answers(texts: Path, teacher: Path) -> Non
     assert len(added.inputs) == len(added.labels) == len(plan.dataset.splits["train"])
 
 
+@pytest.mark.slow
 def test_a_student_learns_what_its_teacher_knows(
     texts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -110,6 +139,10 @@ def test_a_student_learns_what_its_teacher_knows(
     assert (facts["model"], facts["teacher"]["model"]) == ("ngrams", "linear")
     assert facts["out"] == str(out / "student")
     assert facts["test"]["accuracy"] > 0.9
+    assert facts["bytes"] < facts["teacher"]["bytes"]
+    # The linear baseline has learned from training texts, not from made ones.
+    linear = next(row for row in facts["baselines"] if row["name"].startswith("linear"))
+    assert linear["fitted"] == len(load_dataset(texts).splits["train"])
     assert load_artifact(out / "student").config.architecture == "ngrams"
     assert load_artifact(out).config.architecture == "linear"
 
@@ -118,5 +151,213 @@ def test_what_excludes_a_student(texts: Path, tmp_path: Path) -> None:
     plan = plan_run(texts, out=tmp_path / "run")
     with pytest.raises(UsageError, match="resnet20 takes image"):
         train_with_student(plan, "resnet20")
-    assert choose_student(load_dataset(texts)) == "ngrams"
-    assert choose_student(load_dataset("digits")) == "lenet_relu"
+    for source, name in ((texts, "ngrams"), ("digits", "lenet_relu")):
+        assert {network["name"] for network in list_students(load_dataset(source))} == {name}
+
+
+LINEAR = {"training": {"linear_probe": "logistic"}, "augmentation": "none"}
+
+
+class Lines(Callback):
+    """Keeps what a run tells."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def on_note(self, line: str) -> None:
+        self.lines.append(line)
+
+
+def plan_linear(texts: Path, out: Path, existing: str = "refuse", **settings: object) -> Plan:
+    return plan_run(
+        texts,
+        model="linear",
+        epochs=1,
+        settings={**LINEAR, **settings},
+        out=out,
+        existing=existing,  # type: ignore[arg-type]
+    )
+
+
+def answer_made(plan: Plan) -> np.ndarray:
+    """Return the teacher's answers about made texts."""
+    answers = make_texts(plan).answers
+    assert answers is not None
+    return answers.numpy()
+
+
+def retaught(plan: Plan, teacher: Path) -> Plan:
+    """Return the same plan with another teacher."""
+    model = replace(plan.config.model, teacher=str(teacher))
+    return replace(plan, config=replace(plan.config, model=model))
+
+
+def ask_ngrams(texts: Path, teacher: Path, out: Path) -> tuple[Plan, Feed]:
+    settings = {"model": {"teacher": str(teacher)}, "augmentation": "none"}
+    plan = plan_run(texts, model="ngrams", epochs=1, settings=settings, out=out)
+    return plan, prepare(plan)
+
+
+@pytest.mark.parametrize(("source", "name"), [("digits", "linear"), ("texts", "linear"), ("texts", "minilm")])
+def test_a_network_that_is_solved_otherwise_learns_for_as_many_epochs_as_any(
+    source: str, name: str, texts: Path, tmp_path: Path
+) -> None:
+    plan = plan_run(texts if source == "texts" else source, out=tmp_path / "run")
+    found = plan_student(plan, {"name": name}).config
+    other = plan_student(plan, {"name": "rnn"}).config
+    assert found.training.linear_probe is None
+    assert (found.training.epochs, found.training.batch_size) == (other.training.epochs, other.training.batch_size)
+    assert found.training.epochs >= 10
+    assert found.training.freeze is None
+    # With few validation samples, the last epoch is kept; none ends the schedule early.
+    assert (found.training.keep, found.training.patience) == ("last", None)
+
+
+@pytest.mark.slow
+def test_a_linear_student_learns_what_its_teacher_knows(texts: Path, tmp_path: Path) -> None:
+    watcher = Lines()
+    taught = train_with_student(plan_linear(texts, tmp_path / "run"), "linear", callbacks=[watcher])
+    assert taught.student.test.accuracy > 0.9
+    # A teacher of the same input is asked once too, about made texts as about the others.
+    assert any("no smaller than what teaches it" in line for line in watcher.lines)
+
+
+def test_the_largest_student_that_is_smaller_than_its_teacher_is_chosen(texts: Path, tmp_path: Path) -> None:
+    for plan in (plan_linear(texts, tmp_path / "run"), plan_run("digits", out=tmp_path / "digits")):
+        sizes = [measure_student(plan_student(plan, network)) for network in list_students(plan.dataset)]
+        assert sizes == sorted(sizes, reverse=True)
+        for size, smaller in pairwise(sizes):
+            assert measure_student(choose_student(plan, "linear", size)) == smaller
+        with pytest.raises(UsageError, match="smaller than its teacher, linear, which has 7,000 bytes of weights"):
+            choose_student(plan, "linear", 7000)
+
+
+def test_a_students_size_is_that_of_its_file(texts: Path, teacher: Path, tmp_path: Path) -> None:
+    plan = plan_linear(texts, tmp_path / "run")
+    found = measure_student(plan_student(plan, {"name": "linear"}))
+    assert 0 <= len(load_artifact(teacher).serialize()) - found < 1000
+
+
+def test_a_sample_that_one_of_the_two_cannot_read_is_left_out(
+    texts: Path, teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan, feed = ask_ngrams(texts, teacher, tmp_path / "run")
+    samples = plan.dataset.splits["train"].samples
+    wanted, _ = predict_logits(uncalibrate(load_artifact(teacher)), samples)
+    count = len(wanted)
+
+    def predict(artifact: object, given: object) -> tuple[np.ndarray, dict[int, str]]:
+        logits, _ = predict_logits(artifact, given)  # type: ignore[arg-type]
+        return np.delete(logits, 3, axis=0), {3: "damaged"}
+
+    monkeypatch.setattr(runs, "predict_logits", predict)
+    # The student lacks the first one, and the teacher the fourth of the others.
+    feed = keep_samples(feed, np.arange(1, count), plan.config.training)
+    _, found = find_teacher(plan, feed)
+    left = np.delete(np.arange(count), [0, 4])
+    assert found.train.answers is not None
+    np.testing.assert_array_equal(found.train.answers.numpy(), wanted[left])
+    np.testing.assert_array_equal(found.train.labels.numpy(), plan.dataset.splits["train"].labels[left])
+    np.testing.assert_array_equal(found.rows, left)
+    assert len(found.train.inputs) == count - 2
+    assert [(item.file, item.reason) for item in found.unreadable] == [(samples.name(4), "damaged")]
+
+
+def test_made_samples_without_answers_are_refused(texts: Path, teacher: Path, tmp_path: Path) -> None:
+    plan, feed = ask_ngrams(texts, teacher, tmp_path / "run")
+    with pytest.raises(ConfigError, match="--synthetic: wanted a teacher that is given what its student is"):
+        check_synthetic(plan, feed)
+    _, asked = find_teacher(plan, feed)
+    assert isinstance(feed.train.inputs, torch.Tensor)
+    made = Added(feed.train.inputs[:5], feed.train.labels[:5])
+    with pytest.raises(ConfigError, match="wanted answers about training and made samples, found some of training"):
+        add_samples(asked, made, plan.config.training)
+    answered = Added(made.inputs, made.labels, torch.zeros(5, 2))
+    with pytest.raises(ConfigError, match="found some of made ones"):
+        add_samples(feed, answered, plan.config.training)
+
+
+def test_statistics_and_features_are_those_of_all_samples(texts: Path, tmp_path: Path) -> None:
+    plan = plan_linear(texts, tmp_path / "run")
+    feed = prepare(plan)
+    assert isinstance(feed.train.inputs, torch.Tensor)
+    count, tokens = feed.train.inputs.shape
+    made = Added(torch.full((7, tokens), 5, dtype=feed.train.inputs.dtype), torch.ones(7, dtype=torch.int64))
+    more = add_samples(feed, made, plan.config.training)
+
+    def count_full(batches: object) -> tuple[int, int]:
+        inputs = torch.cat([batch if isinstance(batch, torch.Tensor) else batch[0] for batch in batches])  # type: ignore[attr-defined]
+        return len(inputs), int((inputs == 5).all(dim=1).sum())
+
+    assert count_full(make_plain(more.train, 10_000).epoch(1)) == (count + 7, 7)
+    # Of the longest, which come last in order of length, some are among a random part.
+    longest = [count_full(make_plain(more.train, count - number).epoch(1)) for number in range(20)]
+    assert [found for found, _ in longest] == [count - number for number in range(20)]
+    assert sum(full for _, full in longest) > 20
+
+    class Fitted(torch.nn.Module):
+        def fit_statistics(self, batches: object) -> None:
+            self.seen = count_full(batches)
+
+    network = Fitted()
+    fit_statistics(network, more.train)
+    assert network.seen == (count + 7, 7)
+
+
+@pytest.mark.slow
+def test_overwriting_a_run_removes_its_student(texts: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    train_with_student(plan_linear(texts, out), "ngrams")
+    assert read_teacher(out / "student") == load_artifact(out).digest
+    train(texts, model="linear", epochs=1, settings=LINEAR, out=out, existing="overwrite")
+    assert not (out / "student").exists()
+    (out / "student").mkdir()
+    (out / "student" / "notes.txt").write_text("mine")
+    train(texts, model="linear", epochs=1, settings=LINEAR, out=out, existing="overwrite")
+    assert (out / "student" / "notes.txt").exists()
+
+
+@pytest.mark.slow
+def test_a_student_of_another_teacher_is_trained_anew(texts: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    train_with_student(plan_linear(texts, out), "ngrams")
+    before = load_artifact(out / "student").digest
+    watcher = Lines()
+    train_with_student(plan_linear(texts, out, "resume"), "ngrams", callbacks=[watcher])
+    assert load_artifact(out / "student").digest == before
+    assert not any("had another teacher" in line for line in watcher.lines)
+    train(texts, model="linear", epochs=1, settings=LINEAR, out=out, existing="resume", refit=True)
+    assert load_artifact(out).digest != read_teacher(out / "student")
+    train_with_student(plan_linear(texts, out, "resume"), "ngrams", callbacks=[watcher])
+    assert any("had another teacher" in line for line in watcher.lines)
+    assert load_artifact(out / "student").digest != before
+    assert read_teacher(out / "student") == load_artifact(out).digest
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_with_the_teacher_that_it_began_with(texts: Path, teacher: Path, tmp_path: Path) -> None:
+    old, out = tmp_path / "teacher", tmp_path / "run"
+    load_artifact(teacher).save(old)
+    settings = {"model": {"teacher": str(old)}}
+    train(texts, model="ngrams", epochs=1, settings=settings, out=out)
+    train(texts, model="ngrams", epochs=1, settings=settings, out=out, existing="resume")
+    artifact = load_artifact(teacher)
+    other = {name: value * 1.5 for name, value in artifact.weights.items()}
+    type(artifact)(artifact.config, other, artifact.tokenizer).save(old)
+    with pytest.raises(UsageError, match="has other weights now: start anew with --overwrite"):
+        train(texts, model="ngrams", epochs=1, settings=settings, out=out, existing="resume")
+    train(texts, model="ngrams", epochs=1, settings=settings, out=out, existing="overwrite")
+    assert read_teacher(out) == load_artifact(old).digest
+
+
+@pytest.mark.slow
+def test_a_student_of_a_refit_teacher_says_that_validation_samples_flatter_it(texts: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    taught = train_with_student(plan_linear(texts, out), "ngrams", refit=True)
+    assert load_artifact(out).config.provenance.refit
+    assert load_artifact(out / "student").config.provenance.refit_teacher
+    for name in ("README.md", "report.html"):
+        assert "flatter" in (taught.student.out / name).read_text()
+    val, test = ("".join(evaluate(out / "student", texts, split=name).notes) for name in ("val", "test"))
+    assert "the model's teacher had learned" in val
+    assert "teacher" not in test

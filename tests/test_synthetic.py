@@ -17,7 +17,7 @@ from falconet.errors import ConfigError, DataError, UsageError
 from falconet.generation.flow import FlowConfig
 from falconet.metrics.significance import PairTest, compare_models
 from falconet.planning import Plan, plan_run
-from falconet.runs import Added, add_samples, prepare
+from falconet.runs import Added, add_samples, begin, prepare
 from falconet.spec import ImageSpec, SeriesSpec, TextSpec
 from falconet.synthetic import Trial, check_begun, make_samples, train_with_synthetic
 from tests.conftest import FolderMaker
@@ -111,6 +111,9 @@ def test_epochs_with_made_samples_take_as_many_steps_and_no_made_one_is_validate
     # Over some epochs every sample comes up, and class weights are those of all.
     drawn = torch.cat([more.train.order(number) for number in range(1, 40)])
     assert torch.unique(drawn).tolist() == list(range(real + 30))
+    # Baselines are fitted to the real ones alone.
+    assert len(more.real.inputs) == len(more.real.labels) == real
+    assert torch.equal(more.real.labels, feed.train.labels)
     assert more.class_weights is not None
     counts = torch.bincount(more.train.labels)
     torch.testing.assert_close(more.class_weights, (counts.sum() / (2 * counts)).float())
@@ -145,7 +148,7 @@ def test_made_samples_are_kept_only_where_they_gain_by_more_than_chance(
     with pytest.raises(UsageError, match="began, with --synthetic 3: say so again"):
         check_begun(plan(source, out, existing="resume"), None)
     check_begun(plan(source, out, existing="resume"), 3)
-    check_begun(plan(source, out, existing="overwrite"), None)
+    begin(plan(source, out, existing="overwrite"), None, None)
     assert not (out / "synthetic").exists()
     assert not (out / "synthetic.json").exists()
 

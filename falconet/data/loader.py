@@ -117,11 +117,15 @@ class Loader:
         if self.sampler == "balanced":
             frequency = torch.bincount(self.labels).double()
             return torch.multinomial(1 / frequency[self.labels], self.drawn, replacement=True, generator=generator)
+        if self.sampler == "shuffle":
+            return torch.randperm(count, generator=generator)[: self.drawn]
+        # Some of the samples are drawn before they are put in order, or they would be the first or the shortest ones.
+        some = self.drawn < count
+        drawn = torch.randperm(count, generator=generator)[: self.drawn].sort().values if some else torch.arange(count)
         if self.sampler == "by_length" and isinstance(self.preprocess, TextPreprocess):
             assert isinstance(self.inputs, Tensor)
-            return torch.argsort((self.inputs != 0).sum(dim=1), stable=True)[: self.drawn]
-        order = torch.randperm(count, generator=generator) if self.sampler == "shuffle" else torch.arange(count)
-        return order[: self.drawn]
+            return drawn[torch.argsort((self.inputs != 0).sum(dim=1)[drawn], stable=True)]
+        return drawn
 
     def make_batch(self, indices: Int64[Tensor, " all_ranks"], number: int, position: int) -> Batch:
         """Gather, augment and normalize this rank's part of a batch, and add the answers about it, if there are any."""

@@ -166,6 +166,8 @@ def evaluate(  # noqa: PLR0913 - one for each thing that may be asked
         chosen = take_split(artifact, dataset, config, split)
         if split == "val" and artifact.config.provenance.refit:
             notes = (*notes, "the model was refit on its validation samples too, so that they flatter it")
+        if split == "val" and artifact.config.provenance.refit_teacher:
+            notes = (*notes, "the model's teacher had learned from these samples, so that they flatter it")
     check_fit_to_judge(artifact, dataset, config, split)
     if by is not None:
         check_column(chosen, by)

@@ -85,7 +85,9 @@ def describe_training(report: ModelReport) -> str:
             f"{trained}, and then anew for {origin.best_epoch}, on training and\nvalidation samples together; "
             "validation figures are those of the first fit."
         )
-    return f"{trained}; the weights are those of epoch {origin.best_epoch},\n{chosen}."
+    flattered = " Its teacher had learned from the\nvalidation samples, so that they flatter it."
+    taught = flattered if origin.refit_teacher else ""
+    return f"{trained}; the weights are those of epoch {origin.best_epoch},\n{chosen}.{taught}"
 
 
 def describe_latencies(report: ModelReport) -> str:

@@ -158,6 +158,8 @@ def list_figures(report: ModelReport) -> tuple[Tile, ...]:
     epoch = "" if report.shrinking else f"epoch {origin.best_epoch}, "
     if origin.refit:
         epoch = "of the fit before the refit, " + epoch
+    if origin.refit_teacher:
+        epoch = "flattered: the teacher had learned from these samples, " + epoch
     ranked = [Tile(f"top-{k} accuracy", format_percent(share)) for k, share in test.top_k.items()]
     return (
         rate_accuracy(test),

@@ -655,3 +655,18 @@ def test_texts_of_like_lengths_come_together() -> None:
     assert [labels.tolist() for _, labels in loader.epoch(1)] == [[1, 3], [0, 2]]
     images = make_loader(5, 2, sampler="by_length")
     assert torch.equal(images.order(1), torch.arange(5))
+
+
+@pytest.mark.parametrize("sampler", ["by_length", "sequential", "shuffle"])
+def test_some_of_the_samples_are_drawn_anew_for_each_epoch_whatever_their_order(sampler: Sampler) -> None:
+    lengths = torch.arange(40).flip(0) % 8 + 1
+    tokens = (torch.arange(8) < lengths[:, None]).int()
+    preprocess = create_preprocess(TextSpec((8,), ("a", "b"), 258), train_tokenizer([], 258))
+    loader = Loader(tokens, torch.arange(40), preprocess, 4, sampler=sampler, limit=10)
+    orders = [loader.order(number) for number in range(1, 200)]
+    assert all(len(torch.unique(order)) == 10 for order in orders)
+    assert chisquare(torch.bincount(torch.cat(orders), minlength=40).numpy()).pvalue > 1e-3
+    if sampler == "by_length":
+        assert all(torch.equal(lengths[order], lengths[order].sort().values) for order in orders)
+    if sampler == "sequential":
+        assert all(torch.equal(order, order.sort().values) for order in orders)
