@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import csv
+import dataclasses
 import hashlib
 import json
 import re
@@ -18,12 +19,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from falconet import RunResult, label, load_dataset
+from falconet import RunResult, defaults, label, load_dataset, train
+from falconet.artifact import load_artifact
 from falconet.cli import run
-from falconet.data import Dataset
+from falconet.data import DataConfig, Dataset
 from falconet.errors import ConfigError, DataError, PathError
-from falconet.labeling.selection import choose_samples, measure_uncertainty
+from falconet.labeling.pool import read_pool
+from falconet.labeling.ranking import ask_model, choose_next
+from falconet.labeling.selection import choose_samples, measure_uncertainty, reduce_features
 from falconet.labeling.tasks import cut_task, thin_out
+from falconet.training.linear_probe import find_dense_output, make_sparse
 from tests.conftest import FolderMaker
 
 # Which samples
@@ -75,6 +80,22 @@ def test_any_number_of_samples_is_chosen_once_each(samples: int, count: int, equ
     chosen = choose_samples(features, count, uncertainty).tolist()
     assert len(set(chosen)) == len(chosen) == min(samples, count)
     assert choose_samples(features, count, uncertainty).tolist() == chosen
+
+
+def test_sparse_features_are_compared_by_their_main_directions() -> None:
+    features, places = make_clusters()
+    # Rows of few values among many columns, as of TF-IDF: each cluster has its own.
+    columns = (places[:, None] * 1000 + torch.arange(8)).flatten()
+    values = 5 + torch.rand(len(columns), generator=torch.Generator().manual_seed(0))
+    sparse = make_sparse(torch.arange(0, len(columns) + 1, 8), columns, values, (len(features), 5_000))
+    wide = sparse.to_dense()
+    chosen = choose_samples(sparse, 5)
+    assert sorted(places[chosen].tolist()) == list(range(5))
+    # The distances are those of the rows themselves.
+    reduced = reduce_features(sparse, seed=0)
+    assert reduced.shape == (200, 64)
+    far = torch.cdist(wide, wide)
+    assert torch.corrcoef(torch.stack([far.flatten(), torch.cdist(reduced, reduced).flatten()]))[0, 1] > 0.99
 
 
 # What becomes of tasks
@@ -297,12 +318,54 @@ def test_tasks_of_label_studio_keep_all_that_they_hold(tmp_path: Path) -> None:
     assert data["control"] == {"name": "topic", "target": "note"}
 
 
+@pytest.fixture
+def without_minilm(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a machine that lacks the package of its weights."""
+    candidates = tuple(
+        dataclasses.replace(one, needs="no_such_package") if one.needs else one for one in defaults.CANDIDATES
+    )
+    monkeypatch.setattr(defaults, "CANDIDATES", candidates)
+
+
+@pytest.mark.usefixtures("without_minilm")
+@pytest.mark.parametrize("labeled", [0, 40])
+def test_texts_are_chosen_without_published_weights(tmp_path: Path, labeled: int) -> None:
+    write_notes(tmp_path / "notes.csv", labeled=labeled)
+    if not labeled:
+        rows = (tmp_path / "notes.csv").read_text().splitlines()
+        (tmp_path / "notes.csv").write_text("\n".join(row.rpartition(",")[0] for row in rows))
+    dataset = read_pool(tmp_path / "notes.csv", None, None, DataConfig())
+    choices = choose_next(dataset, None, 4)
+    assert choices.version == "linear"
+    assert len({choice.index for choice in choices.items}) == 4
+    if labeled:  # Every second one is a fruit, in the labeled rows as in these.
+        assert [choice.suggested for choice in choices.items] == [
+            ("fruit", "metal")[choice.index % 2] for choice in choices.items
+        ]
+
+
+@pytest.mark.slow
+def test_a_model_of_words_is_asked_by_its_terms(tmp_path: Path) -> None:
+    write_notes(tmp_path / "notes.csv", labeled=60)
+    settings = {"training": {"linear_probe": "logistic"}, "augmentation": {"policy": "none"}}
+    trained = train(tmp_path / "notes.csv", model="linear", epochs=1, settings=settings, out=tmp_path / "run")
+    artifact = load_artifact(trained.out)
+    pool = read_pool(tmp_path / "notes.csv", artifact.config.input, None, DataConfig())
+    assert pool.labeled is not None
+    beliefs = ask_model(artifact, pool.labeled)
+    # As many as the output layer has, of norm 1 in each row.
+    assert beliefs.features.shape == (len(pool.labeled.splits["train"]), find_dense_output(artifact.model).in_features)
+    norms = beliefs.features.clone().to_dense().norm(dim=1)
+    torch.testing.assert_close(norms, torch.ones(len(norms)))
+    assert len(label(tmp_path / "notes.csv", model=trained.out, out=tmp_path / "labels", count=3).classes) == 2
+
+
 @pytest.mark.slow
 def test_too_few_labels_are_told(tmp_path: Path) -> None:
     write_notes(tmp_path / "notes.csv", labeled=4)
     done = label(tmp_path / "notes.csv", out=tmp_path / "labels", count=5)
     assert done.label_errors == ()
-    assert done.notes[0].startswith("labels were not judged: wanted enough different samples of each class")
+    assert done.notes[0].startswith("labels were not checked: wanted enough different samples of each class")
     assert len(done.next) == 5
 
 
@@ -352,6 +415,6 @@ def test_the_command_line_says_what_is_on_the_page(tmp_path: Path, capsys: pytes
     said = capsys.readouterr()
     assert "4 samples with labels, 0 likely wrong ones on the page; 56 without, 5 to label next" in said.out
     assert f"page: {out / 'label.html'}" in said.out
-    assert "labels were not judged" in said.err
+    assert "labels were not checked" in said.err
     assert run(["label", str(tmp_path / "notes.csv"), "--out", str(out), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["unlabeled"] == 56

@@ -18,6 +18,7 @@ from falconet.catalog import TASKS_SUFFIX
 from falconet.data import label_studio
 from falconet.data.arrays import SPLIT_WORDS
 from falconet.data.dataset import (
+    NO_LABEL,
     SPLIT_NAMES,
     Dataset,
     EncodedImages,
@@ -780,7 +781,7 @@ def read_part(table: Table, split: str, roles: Roles, config: DataConfig) -> Par
     groups = read_groups(pick("group")) if "group" in roles.columns else None
     extras = {name: [as_text(table.columns[name][row]) for row in rows] for name in config.extra}
     checked = zip(reasons, labels, splits, strict=True)
-    whole = [why or ("" if label else "no label") or ("" if part else "no split") for why, label, part in checked]
+    whole = [why or ("" if label else NO_LABEL) or ("" if part else "no split") for why, label, part in checked]
     return Part(names, values, labels, splits, groups, whole, extras)
 
 
@@ -928,9 +929,7 @@ def leave_out(part: Part, none: frozenset[str]) -> Part:
     """Return a part in which samples of some labels have none."""
     if none.isdisjoint(part.labels):
         return part
-    reasons = [
-        why or ("no label" if label in none else "") for label, why in zip(part.labels, part.reasons, strict=True)
-    ]
+    reasons = [why or (NO_LABEL if label in none else "") for label, why in zip(part.labels, part.reasons, strict=True)]
     return replace(part, labels=["" if label in none else label for label in part.labels], reasons=reasons)
 
 

@@ -12,10 +12,11 @@ from falconet.auditing import find_label_errors
 from falconet.catalog import check_source
 from falconet.data import DataConfig, Dataset, Unreadable
 from falconet.data.checks import LabelError
+from falconet.data.dataset import NO_LABEL
 from falconet.data.label_studio import Control, find_control, format_labeling_config, make_prediction
 from falconet.errors import ConfigError, DataError
 from falconet.labeling.page import Item, render
-from falconet.labeling.pool import NO_LABEL, Pool, iterate_named, read_pool
+from falconet.labeling.pool import Pool, iterate_named, read_pool
 from falconet.labeling.ranking import Choices, choose_next
 from falconet.labeling.tasks import TaskMaker, choose_key, cut_task, format_task, name_channels, name_originals, show
 from falconet.planning import short_name
@@ -72,7 +73,7 @@ def label(
     the page downloads is `tasks.json` with the new labels in it, which `train` reads. Of samples with labels it holds
     all; tasks of Label Studio keep whatever else they hold.
 
-    `settings` are those of the section `data`; `callbacks` see the training where labels are judged by a network that
+    `settings` are those of the section `data`; `callbacks` see the training where labels are checked by a network that
     is trained for it. Raises ConfigError for a count below 1, DataError for a source that cannot be read or a model
     of other samples.
     """
@@ -127,7 +128,7 @@ def suspect(dataset: Dataset | None, callbacks: Sequence[Callback]) -> tuple[tup
     try:
         return find_label_errors(dataset, callbacks), ()
     except DataError as error:
-        return (), (f"labels were not judged: {str(error).removeprefix('--label-errors: ')}",)
+        return (), (f"labels were not checked: {str(error).removeprefix('--label-errors: ')}",)
 
 
 def list_classes(pool: Pool, artifact: Artifact | None) -> tuple[str, ...]:

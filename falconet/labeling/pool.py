@@ -13,7 +13,7 @@ import numpy as np
 from falconet.catalog import TASKS_SUFFIX
 from falconet.data import DataConfig, Dataset, Samples, Split, Unreadable, label_studio
 from falconet.data.arrays import find_idx_images, read_npz_inputs
-from falconet.data.dataset import Encoded, describe_skipped, hash_bytes, to_text
+from falconet.data.dataset import NO_LABEL, Encoded, describe_skipped, hash_bytes, to_text
 from falconet.data.files import KINDS, guess_kind, suffix_of, walk
 from falconet.data.images import read_content
 from falconet.data.label_studio import Task
@@ -26,8 +26,6 @@ from falconet.errors import DataError
 from falconet.spec import ImageSpec, InputSpec, Kind, SeriesSpec, TextSpec
 from falconet.tables import Table, iterate_table
 
-NO_LABEL = "no label"
-"""Why rows of a table cannot be learned from that have everything else."""
 PLACEHOLDERS = ("0", "1")
 """Names of classes where none are known: networks have an output layer, even where nobody asks it."""
 LOOKED_AT = 200
