@@ -44,7 +44,7 @@ from falconet.data.files import (
     suffix_of,
     walk,
 )
-from falconet.data.images import find_extremes, inspect_image
+from falconet.data.images import find_extremes, inspect_image, read_content
 from falconet.data.series import describe_cell, long_series, series_dataset, split_series, to_floats, wide_series
 from falconet.data.splits import Columns, DataConfig
 from falconet.errors import ConfigError, DataError, UnknownNameError
@@ -122,10 +122,22 @@ def read_manifest(path: Path, config: DataConfig) -> Dataset:
     for configured columns that are not there, DataError for tables without labels or samples, and as `read_table` does.
     """
     if path.suffix.lower() == TASKS_SUFFIX:
-        table, label = label_studio.tabulate(path, label_studio.read_tasks(path, config.max_bytes))
+        table, label = tabulate_tasks(path, config)
         columns = config.columns if config.columns.label else replace(config.columns, label=label)
         return read_tables(str(path), {"": table}, replace(config, columns=columns))
     return read_tables(str(path), {"": read_table(path, header=config.header, max_bytes=config.max_bytes)}, config)
+
+
+def tabulate_tasks(path: Path, config: DataConfig) -> tuple[Table, str | None]:
+    """Return the tasks of a file as a table, and its column of labels; see `label_studio.tabulate`."""
+    tasks = label_studio.read_tasks(path, config.max_bytes)
+    return label_studio.tabulate(path, tasks, lambda table: holds_samples(table, config), config.max_bytes)
+
+
+def holds_samples(table: Table, config: DataConfig) -> bool:
+    """Whether columns hold texts or name files; lists of numbers beside them are no samples."""
+    chosen = {role: name for role, name in asdict(config.columns).items() if name in table.columns}
+    return any(way(table, chosen, config.kind) is not None for way in (choose_path, choose_named_text))
 
 
 def read_table_folder(folder: Path, config: DataConfig) -> Dataset:
@@ -477,15 +489,14 @@ def choose_path(table: Table, chosen: Mapping[str, str], kind: Kind | None) -> R
     known = frozenset().union(*KINDS.values()) if kind is None else KINDS[kind]
 
     def accept(cells: Sequence[Any]) -> bool:
-        return share(cells, lambda cell: suffix_of(path_of(cell)) in known) > 0.5
+        return share(cells, lambda cell: suffix_of(path_of(cell)) in known or is_embedded(cell)) > 0.5
 
     free = list_free(table, chosen)
-    embedded = next((name for name, cells in free.items() if holds_images(cells)), None)
-    if embedded is not None and kind in {None, "image"}:
-        return Roles("image", {**chosen, "path": embedded})
     name = find_named(table, chosen, "path", accept) or next((name for name in free if accept(free[name])), None)
     if name is None:
         return None
+    if any(map(is_embedded, table.columns[name])):
+        return Roles("image", {**chosen, "path": name}) if kind in {None, "image"} else None
     found = kind or guess_kind(path_of(cell) for cell in table.columns[name])
     # A text beside the name of the file that it was taken from is the better source.
     if found == "text" and "path" not in chosen and find_named(table, chosen, "text", is_wordy):
@@ -493,9 +504,9 @@ def choose_path(table: Table, chosen: Mapping[str, str], kind: Kind | None) -> R
     return Roles(found, {**chosen, "path": name})
 
 
-def holds_images(cells: Sequence[Any]) -> bool:
-    """Whether most cells are addresses that hold an image themselves (`data:image/png;base64,...`)."""
-    return share(cells, lambda cell: isinstance(cell, str) and label_studio.EMBEDDED.match(cell) is not None) > 0.5
+def is_embedded(cell: Any) -> bool:
+    """Whether a cell is an address that holds an image itself (`data:image/png;base64,...`)."""
+    return isinstance(cell, str) and label_studio.EMBEDDED.match(cell) is not None
 
 
 def choose_named_text(table: Table, chosen: Mapping[str, str], kind: Kind | None) -> Roles | None:
@@ -790,8 +801,8 @@ def read_values(table: Table, roles: Roles, config: DataConfig) -> tuple[Sequenc
     columns, rows = table.columns, range(len(table.lines))
     if "path" in roles.columns:
         cells = columns[roles.columns["path"]]
-        if roles.kind == "image" and holds_images(cells):
-            return rows, *read_embedded(cells)
+        if roles.kind == "image" and any(map(is_embedded, cells)):
+            return rows, *read_embedded(table.path.parent, cells, config.follow)
         files = find_files(table, cells, roles.kind, config.follow)
         if files:
             cells = [files.get(name_of(cell), cell) for cell in cells]
@@ -864,16 +875,20 @@ def read_paths(root: Path, cells: Sequence[Any], follow: bool) -> tuple[list[str
     return values, reasons
 
 
-def read_embedded(cells: Sequence[Any]) -> tuple[list[bytes], list[str]]:
-    """Return the images that stand in their addresses, and for each why it cannot be used."""
-    values, reasons = [], []
-    for cell in cells:
+def read_embedded(root: Path, cells: Sequence[Any], follow: bool) -> tuple[list[bytes], list[str]]:
+    """Return the images that stand in their addresses or in files below `root`, and for each why it cannot be used."""
+    paths, reasons = read_paths(root, ["" if is_embedded(cell) else cell for cell in cells], follow)
+    values = []
+    for place, cell in enumerate(cells):
+        content = None
         try:
-            content, reason = label_studio.decode_embedded(cell), "no image in its address, as most have"
+            if is_embedded(cell):
+                content, reasons[place] = label_studio.decode_embedded(cell), ""
+            elif not reasons[place]:
+                content = read_content(root / paths[place])
         except DataError as error:
-            content, reason = None, str(error)
+            reasons[place] = str(error)
         values.append(content or b"")
-        reasons.append("" if content else reason)
     return values, reasons
 
 

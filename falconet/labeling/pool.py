@@ -17,7 +17,7 @@ from falconet.data.dataset import NO_LABEL, Encoded, describe_skipped, hash_byte
 from falconet.data.files import KINDS, guess_kind, suffix_of, walk
 from falconet.data.images import read_content
 from falconet.data.label_studio import Task
-from falconet.data.manifests import check_columns, find_samples
+from falconet.data.manifests import check_columns, find_samples, tabulate_tasks
 from falconet.data.series import WavFiles, inspect_wav, read_ts_file
 from falconet.data.sources import read_dataset
 from falconet.data.splits import complete_splits
@@ -215,7 +215,7 @@ def guess_spec(path: Path, config: DataConfig) -> InputSpec:
     if suffix == ".npz":
         return guess_arrays(path, config)
     if suffix == TASKS_SUFFIX:
-        table, _ = label_studio.tabulate(path, label_studio.read_tasks(path, config.max_bytes))
+        table, _ = tabulate_tasks(path, config)
         return guess_table(table, config)
     if suffix in KINDS["image"] | KINDS["series"]:
         return guess_files(path.parent, [path.name], config)
