@@ -231,7 +231,8 @@ def read_tables(source: str, tables: Mapping[str, Table], config: DataConfig) ->
     unlabeled = {name: table for name, table in tables.items() if roles.columns["label"] not in table.columns}
     tables = {split: table for split, table in tables.items() if split not in unlabeled}
     for table in tables.values():
-        check_same(first, table, [*roles.columns.values(), *roles.values, *config.extra])
+        further = (name for name in config.extra if name != LINES)
+        check_same(first, table, [*roles.columns.values(), *roles.values, *further])
     tables = {split: spell_numbers(table, roles.values, comma) for split, table in tables.items()}
     if "" not in tables:
         roles = replace(roles, columns={role: name for role, name in roles.columns.items() if role != "split"})
@@ -370,10 +371,14 @@ def check_columns(table: Table, columns: Columns) -> dict[str, str]:
     return configured
 
 
+LINES = "(line)"
+"""What of `DataConfig.extra` is no column, but the line of its table at which a sample's first row begins."""
+
+
 def check_extra(table: Table, names: Iterable[str]) -> None:
     """Raise ConfigError, with the nearest names, for a further column that is not there."""
     for name in names:
-        if name not in table.columns:
+        if name not in table.columns and name != LINES:
             raise ConfigError(f"{table.path.name}: {UnknownNameError('column', name, table.columns)}")
 
 
@@ -790,7 +795,8 @@ def read_part(table: Table, split: str, roles: Roles, config: DataConfig) -> Par
     if "split" in roles.columns:
         splits = read_splits(table.path, roles.columns["split"], pick("split"))
     groups = read_groups(pick("group")) if "group" in roles.columns else None
-    extras = {name: [as_text(table.columns[name][row]) for row in rows] for name in config.extra}
+    further = {name: table.lines if name == LINES else table.columns[name] for name in config.extra}
+    extras = {name: [as_text(cells[row]) for row in rows] for name, cells in further.items()}
     checked = zip(reasons, labels, splits, strict=True)
     whole = [why or ("" if label else NO_LABEL) or ("" if part else "no split") for why, label, part in checked]
     return Part(names, values, labels, splits, groups, whole, extras)
@@ -834,6 +840,8 @@ def check_constant(table: Table, series: str, names: Iterable[str]) -> None:
     """Raise ConfigError for a further column that changes within a series, and so says nothing of it as a whole."""
     ids = [as_text(cell) for cell in table.columns[series]]
     for name in names:
+        if name == LINES:
+            continue
         known: dict[str, str] = {}
         for owner, cell in zip(ids, map(as_text, table.columns[name]), strict=True):
             if known.setdefault(owner, cell) != cell:

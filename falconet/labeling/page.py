@@ -48,7 +48,7 @@ def render(title: str, items: Sequence[Item], rest: Sequence[str], classes: Sequ
         errors=errors,
         following=len(items) - errors,
         # Whatever names hold, nothing in the list of samples can end it.
-        data=json.dumps(data).replace("<", "\\u003c"),
+        data=json.dumps(data, allow_nan=False).replace("<", "\\u003c"),
         script=script,
         style=style,
         policy=f"default-src 'none'; script-src {hash_source(script)}; style-src {hash_source(style)}; img-src data:; "

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -17,19 +18,43 @@ from falconet.data.dataset import NO_LABEL, Encoded, describe_skipped, hash_byte
 from falconet.data.files import KINDS, guess_kind, suffix_of, walk
 from falconet.data.images import read_content
 from falconet.data.label_studio import Task
-from falconet.data.manifests import check_columns, find_samples, tabulate_tasks
+from falconet.data.manifests import (
+    LINES,
+    SPLIT_VALUES,
+    as_text,
+    check_columns,
+    find_metadata,
+    find_samples,
+    find_split_tables,
+    move_paths,
+    path_of,
+    tabulate_tasks,
+)
 from falconet.data.series import WavFiles, inspect_wav, read_ts_file
 from falconet.data.sources import read_dataset
 from falconet.data.splits import complete_splits
 from falconet.data.unlabeled import iterate_inputs
 from falconet.errors import DataError
 from falconet.spec import ImageSpec, InputSpec, Kind, SeriesSpec, TextSpec
-from falconet.tables import Table, iterate_table
+from falconet.tables import READABLE, Table, iterate_table, read_table
 
 PLACEHOLDERS = ("0", "1")
 """Names of classes where none are known: networks have an output layer, even where nobody asks it."""
 LOOKED_AT = 200
 """Samples that tell how large all are."""
+
+
+@dataclass(frozen=True, eq=False)
+class Row:
+    """What a sample was read from: a row of a table, or a task."""
+
+    names: tuple[str, ...]
+    """What the sample may be called."""
+    cells: Mapping[str, str]
+    """Its group and further columns that are kept, by the columns' names."""
+    split: str | None
+    """Its own; None: it says none."""
+    task: Task | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,11 +68,22 @@ class Pool:
     tasks: tuple[Task, ...] = ()
     """Of a file of Label Studio: its tasks, in order."""
     skipped: tuple[Unreadable, ...] = ()
+    rows: Mapping[tuple[str, int], Row] = field(default_factory=dict)
+    """Tasks, and rows of tables that hold splits, groups or what else is kept of them, as `read_rows` returns them."""
+    origins: tuple[Row | None, ...] = ()
+    """Of each sample without a label: the row that it was read from; None: there is none."""
 
     @property
     def kind(self) -> Kind:
         """What the samples are."""
         return self.any.kind
+
+    def find_row(self, split: str, index: int) -> Row | None:
+        """Return the row or task that a sample with a label was read from; None where there is none."""
+        assert self.labeled is not None
+        lines = self.labeled.splits[split].extras.get(LINES)
+        table = "train" if split in self.labeled.made else split
+        return None if lines is None else self.rows.get(("", line := int(lines[index]))) or self.rows.get((table, line))
 
     @property
     def first(self) -> Split:
@@ -70,30 +106,38 @@ def read_pool(source: str | Path, spec: InputSpec | None, data_root: str | Path 
     """
     path = Path(source)
     tasks = read_tasks(path, config)
+    config = leave_predicted(tasks, config)
     raw, refusal = None, None
     try:
-        raw = read_dataset(source, data_root=data_root, config=config)
+        counted = replace(config, extra=(*config.extra, LINES)) if path.exists() else config
+        raw = read_dataset(source, data_root=data_root, config=counted)
     except DataError as error:
         if not path.exists():
             raise
         refusal = error
     if raw is not None and not may_lack_labels(path, raw):
-        return Pool(complete(raw, config), None, tasks, raw.unreadable)
+        return Pool(complete(raw, config), None, tasks, raw.unreadable, read_rows(path, tasks, raw, config))
     try:
         samples, skipped = read_unlabeled(path, spec or guess_spec(path, config), config)
     except DataError as error:
         if raw is None:
             raise DataError(f"{error}; and with labels: {refusal}") from error
-        return Pool(complete(raw, config), None, tasks, raw.unreadable)
+        return Pool(complete(raw, config), None, tasks, raw.unreadable, read_rows(path, tasks, raw, config))
+    rows = read_rows(path, tasks, raw, config)
     if raw is None:
         if samples is None:
             raise DataError(f"{source}: wanted samples, found none{describe_skipped(skipped)}")
-        return Pool(None, make_dataset(str(source), samples, spec, PLACEHOLDERS), tasks, skipped)
+        bare = make_dataset(str(source), samples, spec, PLACEHOLDERS)
+        return Pool(None, bare, tasks, skipped, rows, trace(path, bare, rows))
     rest = None if samples is None else leave_out(path, samples, raw)
     classes = raw.classes if len(raw.classes) > 1 else (*raw.classes, *PLACEHOLDERS)
     unlabeled = None if rest is None else make_dataset(str(source), rest, spec, classes)
     skipped = tuple(item for item in raw.unreadable if item.reason != NO_LABEL)
-    return Pool(complete(raw, config), unlabeled, tasks, skipped)
+    labeled = Pool(raw, None, rows=rows)
+    taken = {id(labeled.find_row(name, index)) for name, split in raw.splits.items() for index in range(len(split))}
+    free = {key: row for key, row in rows.items() if id(row) not in taken}
+    origins = () if unlabeled is None else trace(path, unlabeled, free)
+    return Pool(complete(raw, config), unlabeled, tasks, skipped, rows, origins)
 
 
 def read_tasks(path: Path, config: DataConfig) -> tuple[Task, ...]:
@@ -102,6 +146,86 @@ def read_tasks(path: Path, config: DataConfig) -> tuple[Task, ...]:
         return ()
     tasks = label_studio.read_tasks(path, config.max_bytes)
     return tuple(tasks) if all(map(label_studio.is_task, tasks)) else ()
+
+
+def leave_predicted(tasks: Sequence[Task], config: DataConfig) -> DataConfig:
+    """Return settings without a column of labels that is a tag which predictions alone use: it holds none yet."""
+    name = config.columns.label
+    known = any(name in task["data"] or name in label_studio.list_controls(task) for task in tasks)
+    if known or name is None or label_studio.find_control(tasks, name) is None:
+        return config
+    return replace(config, columns=replace(config.columns, label=None))
+
+
+def read_rows(path: Path, tasks: Sequence[Task], raw: Dataset | None, config: DataConfig) -> dict[tuple[str, int], Row]:
+    """Return what samples were read from by table (a split, or "") and line: tasks, or rows that hold more.
+
+    That is a group, further columns or a split. Of any other source, none.
+    """
+    if tasks:
+        return {("", number): read_task(path, number, task, raw) for number, task in enumerate(tasks, start=1)}
+    tables: dict[str, Table] = {}
+    if path.is_file() and path.suffix.lower() == TASKS_SUFFIX:
+        tables = {"": tabulate_tasks(path, config)[0]}
+    elif path.is_file() and path.suffix.lower() in READABLE:
+        tables = {"": read_table(path, header=config.header, max_bytes=config.max_bytes)}
+    elif path.is_dir() and not find_idx_images(path):
+        files = find_split_tables(path)
+        tables = {
+            name: read_table(file, header=config.header, max_bytes=config.max_bytes) for name, file in files.items()
+        }
+        if not files:
+            tables = {name: move_paths(read_table(file), path) for name, file in find_metadata(path).items()}
+    kept = [name for name in (config.columns.group, *config.extra) if name is not None]
+    split = raw.columns.get("split") if raw is not None else config.columns.split
+    rows = {}
+    for name, table in tables.items():
+        if not (kept or split or name):
+            continue
+        chosen = {role: column for role, column in asdict(config.columns).items() if column in table.columns}
+        roles = find_samples(table, {role: column for role, column in chosen.items() if role != "label"}, config.kind)
+        columns = {} if roles is None else roles.columns
+        named = [table.columns[columns[role]] for role in ("path", "series") if role in columns]
+        for place, line in enumerate(table.lines):
+            others = [path_of(cells[place]) if "path" in columns else as_text(cells[place]) for cells in named]
+            names = (f"{table.path.name}:{line}", *(f"{table.path.name}:{other}" for other in others), *others)
+            cells = {column: as_text(table.columns[column][place]) for column in kept if column in table.columns}
+            own = as_text(table.columns[split][place]).lower() if split and split in table.columns else ""
+            rows[name, line] = Row(names, cells, name or SPLIT_VALUES.get(own))
+    return rows
+
+
+def read_task(path: Path, number: int, task: Task, raw: Dataset | None) -> Row:
+    """Return a task as what a sample was read from, whose names are its number's and those of its files."""
+    places = [label_studio.find_place(path, value) for value in task["data"].values()]
+    files = [place for place in places if isinstance(place, str) and 0 < len(place) < LONGEST_PATH]
+    names = (f"{path.name}:{number}", f"{path.name}:task {number}", *map(to_text, files))
+    split = raw.columns.get("split") if raw is not None else None
+    own = as_text(task["data"].get(split)).lower() if split else ""
+    return Row((*names, *(PurePosixPath(name).name for name in names)), {}, SPLIT_VALUES.get(own), task)
+
+
+LONGEST_PATH = 4096
+
+
+def trace(path: Path, unlabeled: Dataset, rows: Mapping[tuple[str, int], Row]) -> tuple[Row | None, ...]:
+    """Return the row of each sample without a label: of several that share a file, one after the other."""
+    root = path if path.is_dir() else path.parent
+    named: dict[str, list[Row]] = {}
+    for row in reversed([*rows.values()]):
+        for name in dict.fromkeys(row.names):
+            named.setdefault(name, []).append(row)
+    used: set[int] = set()
+    found: list[Row | None] = []
+    samples = unlabeled.splits["train"].samples
+    for index in range(len(samples)):
+        name = relative_name(samples.name(index), root)
+        waiting = named.get(name) or named.get(PurePosixPath(name).name) or []
+        while waiting and id(waiting[-1]) in used:
+            waiting.pop()
+        found.append(waiting.pop() if waiting else None)
+        used.add(id(found[-1]))
+    return tuple(found)
 
 
 def complete(raw: Dataset, config: DataConfig) -> Dataset:
@@ -134,11 +258,18 @@ def leave_out(path: Path, samples: Samples, labeled: Dataset) -> Samples | None:
     None too where not one is called as a labeled one: what is read here is something else then.
     """
     root = path if path.is_dir() else path.parent
-    known = {to_text(split.samples.name(i)) for split in labeled.splits.values() for i in range(len(split))}
+    # Several tasks or rows may share a file, of which some have labels.
+    known = Counter(to_text(split.samples.name(i)) for split in labeled.splits.values() for i in range(len(split)))
     lost = {item.file for item in labeled.unreadable if item.reason != NO_LABEL}
     names = [relative_name(samples.name(index), root) for index in range(len(samples))]
-    kept = np.array([i for i, name in enumerate(names) if name not in known and name not in lost], dtype=np.int64)
-    return samples.take(kept) if len(kept) and known.intersection(names) else None
+    left = known.copy()
+    kept = []
+    for index, name in enumerate(names):
+        if left[name] > 0:
+            left[name] -= 1
+        elif name not in lost:
+            kept.append(index)
+    return samples.take(np.array(kept, dtype=np.int64)) if kept and not known.keys().isdisjoint(names) else None
 
 
 def relative_name(name: str, root: Path) -> str:

@@ -67,13 +67,19 @@ def choose_next(pool: Pool, artifact: Artifact | None, count: int) -> Choices:
     if pool.unlabeled is None:
         return Choices()
     believed = ask_model(artifact, pool.unlabeled) if artifact else ask_candidate(pool.unlabeled, pool.labeled)
-    answers = believed.probabilities
-    uncertainty = None if answers is None else measure_uncertainty(torch.from_numpy(answers))
-    chosen = choose_samples(believed.features, count, uncertainty)
+    answers, features = believed.probabilities, believed.features
+    # Of what a network has no number for, nothing is known.
+    lost = np.zeros(len(features), bool) if answers is None else ~np.isfinite(answers).all(axis=1)
+    if features.layout != torch.sparse_csr:
+        features = features.nan_to_num(0.0, 0.0, 0.0)
+    uncertainty = None
+    if answers is not None:
+        uncertainty = measure_uncertainty(torch.from_numpy(answers)).masked_fill(torch.from_numpy(lost), 1.0)
+    chosen = choose_samples(features, count, uncertainty)
     found = []
     for place in chosen.tolist():
         index = int(believed.kept[place])
-        if answers is None:
+        if answers is None or lost[place]:
             found.append(Choice(index, None, None))
             continue
         best = int(answers[place].argmax())
