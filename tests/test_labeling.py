@@ -377,6 +377,41 @@ def test_groups_stand_in_the_tasks(tmp_path: Path) -> None:
     assert not any("split" in task["data"] for task in read_tasks(done.out))
 
 
+@pytest.mark.usefixtures("few_words")
+@pytest.mark.parametrize("form", ["long", "wide", "tasks"])
+def test_series_without_labels_beside_those_with_them(tmp_path: Path, form: str) -> None:
+    series = np.random.default_rng(0).normal(size=(36, 6)).round(3)
+    names = ["ab"[number % 2] if number < 30 else "" for number in range(36)]
+    source = tmp_path / ("export.json" if form == "tasks" else "series.csv")
+    if form == "tasks":
+        result = {"from_name": "state", "to_name": "ts", "type": "choices"}
+        source.write_text(json.dumps([
+            {"id": n, "data": {"ts": {"x": row.tolist()}, "who": f"p{n // 3}"},
+             "annotations": [{"result": [{**result, "value": {"choices": [name]}}]}] if name else []}
+            for n, (row, name) in enumerate(zip(series, names, strict=True))
+        ]))  # fmt: skip
+    elif form == "long":
+        lines = [
+            f"s{n},{step},{value},{names[n]},p{n // 3}"
+            for n, row in enumerate(series)
+            for step, value in enumerate(row)
+        ]
+        source.write_text("\n".join(["series_id,time,x,state,who", *lines]))
+    else:
+        lines = [",".join([*map(str, row), names[n], f"p{n // 3}"]) for n, row in enumerate(series)]
+        source.write_text("\n".join([",".join([*(f"v{step}" for step in range(6)), "state", "who"]), *lines]))
+    settings = {"columns": {"group": "who", "label": "state"}}
+    done = label(source, out=tmp_path / "labels", count=40, settings=settings)
+    assert (done.labeled, done.unlabeled, len(done.next)) == (30, 6, 6)
+    label_all(done.out, tmp_path / "labels.json", "a", "state" if form == "tasks" else "label")
+    config = DataConfig(columns=Columns(group="who"))
+    found = load_dataset(tmp_path / "labels.json", config=config).split("all")
+    assert found.groups is not None
+    assert (len(found), len(set(found.groups.tolist()))) == (36, 12)
+    samples = {found.samples.read(index).astype(np.float32).tobytes() for index in range(36)}
+    assert samples == {row.astype(np.float32)[None].tobytes() for row in series}
+
+
 def test_files_beside_the_classes_of_a_split_are_of_that_split(tmp_path: Path) -> None:
     source = tmp_path / "photos"
     generator = np.random.default_rng(0)

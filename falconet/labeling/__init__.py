@@ -200,7 +200,7 @@ def list_next(pool: Pool, following: Choices, maker: TaskMaker) -> list[Draft]:
 
 
 def future_split(labeled: Dataset | None, row: Row | None, name: str) -> str | None:
-    """Return the split of a sample that is labeled in future; None where the source has no splits of its own.
+    """Return the split of a sample that is to be labeled; None where the source has no splits of its own.
 
     It is that of its row or of its folder, else train.
     """

@@ -32,7 +32,7 @@ from falconet.data.manifests import (
 )
 from falconet.data.series import WavFiles, inspect_wav, read_ts_file
 from falconet.data.sources import read_dataset
-from falconet.data.splits import complete_splits
+from falconet.data.splits import Columns, complete_splits
 from falconet.data.unlabeled import iterate_inputs
 from falconet.errors import DataError
 from falconet.spec import ImageSpec, InputSpec, Kind, SeriesSpec, TextSpec
@@ -118,7 +118,8 @@ def read_pool(source: str | Path, spec: InputSpec | None, data_root: str | Path 
     if raw is not None and not may_lack_labels(path, raw):
         return Pool(complete(raw, config), None, tasks, raw.unreadable, read_rows(path, tasks, raw, config))
     try:
-        samples, skipped = read_unlabeled(path, spec or guess_spec(path, config), config)
+        alike = config if raw is None else replace(config, columns=Columns(**raw.columns))
+        samples, skipped = read_unlabeled(path, spec or (follow(raw) if raw else guess_spec(path, config)), alike)
     except DataError as error:
         if raw is None:
             raise DataError(f"{error}; and with labels: {refusal}") from error
@@ -129,7 +130,7 @@ def read_pool(source: str | Path, spec: InputSpec | None, data_root: str | Path 
             raise DataError(f"{source}: wanted samples, found none{describe_skipped(skipped)}")
         bare = make_dataset(str(source), samples, spec, PLACEHOLDERS)
         return Pool(None, bare, tasks, skipped, rows, trace(path, bare, rows))
-    rest = None if samples is None else leave_out(path, samples, raw)
+    rest = None if samples is None else leave_out(path, samples, raw, rows)
     classes = raw.classes if len(raw.classes) > 1 else (*raw.classes, *PLACEHOLDERS)
     unlabeled = None if rest is None else make_dataset(str(source), rest, spec, classes)
     skipped = tuple(item for item in raw.unreadable if item.reason != NO_LABEL)
@@ -158,41 +159,52 @@ def leave_predicted(tasks: Sequence[Task], config: DataConfig) -> DataConfig:
 
 
 def read_rows(path: Path, tasks: Sequence[Task], raw: Dataset | None, config: DataConfig) -> dict[tuple[str, int], Row]:
-    """Return what samples were read from by table (a split, or "") and line: tasks, or rows that hold more.
+    """Return what samples were read from, by table (a split, or "") and line: tasks, or rows that hold more.
 
-    That is a group, further columns or a split. Of any other source, none.
+    That is a group, further columns or a split, or the name of a series, of which the first row counts. Of any other
+    source, none.
     """
     if tasks:
         return {("", number): read_task(path, number, task, raw) for number, task in enumerate(tasks, start=1)}
-    tables: dict[str, Table] = {}
-    if path.is_file() and path.suffix.lower() == TASKS_SUFFIX:
-        tables = {"": tabulate_tasks(path, config)[0]}
-    elif path.is_file() and path.suffix.lower() in READABLE:
-        tables = {"": read_table(path, header=config.header, max_bytes=config.max_bytes)}
-    elif path.is_dir() and not find_idx_images(path):
-        files = find_split_tables(path)
-        tables = {
-            name: read_table(file, header=config.header, max_bytes=config.max_bytes) for name, file in files.items()
-        }
-        if not files:
-            tables = {name: move_paths(read_table(file), path) for name, file in find_metadata(path).items()}
     kept = [name for name in (config.columns.group, *config.extra) if name is not None]
-    split = raw.columns.get("split") if raw is not None else config.columns.split
     rows = {}
-    for name, table in tables.items():
-        if not (kept or split or name):
+    for name, table in list_tables(path, config).items():
+        columns = find_roles(table, config) if raw is None else raw.columns
+        split, series, file = (columns.get(role) for role in ("split", "series", "path"))
+        if not (kept or split or series or name):
             continue
-        chosen = {role: column for role, column in asdict(config.columns).items() if column in table.columns}
-        roles = find_samples(table, {role: column for role, column in chosen.items() if role != "label"}, config.kind)
-        columns = {} if roles is None else roles.columns
-        named = [table.columns[columns[role]] for role in ("path", "series") if role in columns]
+        known: set[str] = set()
         for place, line in enumerate(table.lines):
-            others = [path_of(cells[place]) if "path" in columns else as_text(cells[place]) for cells in named]
+            others = [as_text(table.columns[series][place])] if series else []
+            if not known.isdisjoint(others):
+                continue
+            known.update(others)
+            others += [path_of(table.columns[file][place])] if file else []
             names = (f"{table.path.name}:{line}", *(f"{table.path.name}:{other}" for other in others), *others)
             cells = {column: as_text(table.columns[column][place]) for column in kept if column in table.columns}
             own = as_text(table.columns[split][place]).lower() if split and split in table.columns else ""
             rows[name, line] = Row(names, cells, name or SPLIT_VALUES.get(own))
     return rows
+
+
+def list_tables(path: Path, config: DataConfig) -> dict[str, Table]:
+    """Return the tables of a source by split, or the one by ""; none where it is no table and holds none."""
+    if path.is_file() and path.suffix.lower() == TASKS_SUFFIX:
+        return {"": tabulate_tasks(path, config)[0]}
+    if path.is_file() and path.suffix.lower() in READABLE:
+        return {"": read_table(path, header=config.header, max_bytes=config.max_bytes)}
+    if not path.is_dir() or find_idx_images(path):
+        return {}
+    if files := find_split_tables(path):
+        return {name: read_table(one, header=config.header, max_bytes=config.max_bytes) for name, one in files.items()}
+    return {name: move_paths(read_table(one), path) for name, one in find_metadata(path).items()}
+
+
+def find_roles(table: Table, config: DataConfig) -> Mapping[str, str]:
+    """Return what the columns of a table without labels hold."""
+    chosen = {role: name for role, name in asdict(config.columns).items() if name in table.columns and role != "label"}
+    roles = find_samples(table, chosen, config.kind)
+    return chosen if roles is None else roles.columns
 
 
 def read_task(path: Path, number: int, task: Task, raw: Dataset | None) -> Row:
@@ -252,7 +264,7 @@ def read_unlabeled(path: Path, spec: InputSpec, config: DataConfig) -> tuple[Sam
     return (parts[0].join(parts[1:]) if parts else None), tuple(skipped)
 
 
-def leave_out(path: Path, samples: Samples, labeled: Dataset) -> Samples | None:
+def leave_out(path: Path, samples: Samples, labeled: Dataset, rows: Mapping[tuple[str, int], Row]) -> Samples | None:
     """Return the samples that are not among the labeled ones, nor among what cannot be read; None where none are left.
 
     None too where not one is called as a labeled one: what is read here is something else then.
@@ -262,6 +274,9 @@ def leave_out(path: Path, samples: Samples, labeled: Dataset) -> Samples | None:
     known = Counter(to_text(split.samples.name(i)) for split in labeled.splits.values() for i in range(len(split)))
     lost = {item.file for item in labeled.unreadable if item.reason != NO_LABEL}
     names = [relative_name(samples.name(index), root) for index in range(len(samples))]
+    if "series" in labeled.columns:  # With labels, those of several rows are called after the first one.
+        first = {name: row.names[0] for row in reversed([*rows.values()]) for name in row.names}
+        names = [first.get(name, name) for name in names]
     left = known.copy()
     kept = []
     for index, name in enumerate(names):
@@ -330,6 +345,11 @@ def read_bytes(samples: Samples, index: int) -> bytes:
 
 
 # What a source without labels holds
+
+
+def follow(labeled: Dataset) -> InputSpec:
+    """Return how the samples without labels are read beside those with labels."""
+    return make_spec(labeled.kind, 3 if labeled.kind == "image" else labeled.channels, labeled.rate)
 
 
 def guess_spec(path: Path, config: DataConfig) -> InputSpec:
