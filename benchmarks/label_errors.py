@@ -28,8 +28,8 @@ SETS = ("digits", "sign-digits", "banking77", "mnist", "GunPoint", "spoken-digit
 SEEDS = 5
 OURS = "falconet"
 NOTE = (
-    "the best of cleanlab's three rankings, found with the truth at hand; how Falconet suspects was chosen on digits, "
-    "GunPoint and spoken-digits, by seeds that are among these"
+    "the best of cleanlab's three rankings, found with the truth at hand; how Falconet suspects was chosen by such "
+    "figures on digits, sign-digits, GunPoint and spoken-digits, checked on a seed of the others; these are among them"
 )
 NOISE = 0.05
 PEER = Path(__file__).parent / "peers" / "cleanlab_rank.py"

@@ -108,6 +108,15 @@ def count_complexity(
     return Complexity(name, input_shape, layers, params, counter.macs)
 
 
+def count_bag(weight: Tensor, indices: Tensor, *others: Any, out_val: Any = None, **named: Any) -> int:
+    """Return the operations of a bag of weighted vectors, for which torch has no formula; others are just added.
+
+    Parameters stand as in `torch.ops.aten._embedding_bag`, where the weights of samples come seventh.
+    """
+    weighted = named.get("per_sample_weights", others[4] if len(others) > 4 else None) is not None
+    return 2 * indices.numel() * weight.shape[1] if weighted else 0
+
+
 @call_directly
 class MacCounter(TorchDispatchMode):
     """Counts multiply-accumulates by torch's own formulas of each operator, while it is active."""
@@ -117,7 +126,8 @@ class MacCounter(TorchDispatchMode):
         from torch.utils.flop_counter import flop_registry
 
         super().__init__()  # type: ignore[no-untyped-call]
-        self.formulas = flop_registry
+        bags = dict.fromkeys((torch.ops.aten._embedding_bag, torch.ops.aten._embedding_bag_forward_only), count_bag)
+        self.formulas = {**flop_registry, **bags}
         self.flops = 0
 
     @property

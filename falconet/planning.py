@@ -210,13 +210,15 @@ def leave_to_solved(folder: Path, stored: Settings, asked: dict[str, Any]) -> di
 
 
 def list_tried(folder: Path) -> set[str]:
-    """Return the names of the candidates of the run in a folder; none where it had none, or nothing tells of them."""
+    """Return the names of the candidates before the last of the run in a folder; none where nothing tells of them."""
     try:
         rows = read_json(folder / LEADERBOARD_FILE).get("candidates")
     except ArtifactError:
         return set()
     named = [row for row in rows if isinstance(row, Mapping)] if isinstance(rows, list) else []
-    return {str(row.get("model")) for row in named}
+    # The last one is among them once it was trained, and one of all was kept.
+    before = named[:-1] if any(row.get("kept") for row in named) else named
+    return {str(row.get("model")) for row in before}
 
 
 def find_solved(folder: Path, dataset: Dataset, config: RunConfig) -> tuple[RunConfig, ...]:

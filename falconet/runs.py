@@ -28,13 +28,13 @@ from falconet.artifact import (
     describe_structure,
     load_artifact,
 )
-from falconet.data import Dataset, Unreadable
+from falconet.data import Dataset, Split, Unreadable
 from falconet.data.augmentation import SeriesAugmentation
 from falconet.data.dataset import concatenate
 from falconet.data.drawing import write_figure
 from falconet.data.loader import Loader, hold_inputs, load_inputs, measure_inputs
 from falconet.data.preprocessing import create_preprocess
-from falconet.data.splits import check_training_classes
+from falconet.data.splits import check_training_classes, unite_split
 from falconet.data.texts import TextEncoder, make_wordpiece, train_tokenizer
 from falconet.errors import (
     ArtifactError,
@@ -82,6 +82,7 @@ from falconet.training.distillation import Teacher
 from falconet.training.distributed import ALONE, Team, join_team
 from falconet.training.doctor import Doctor
 from falconet.training.energy import ENERGY_FILE, load_energy, watch_energy
+from falconet.training.keeping import LEAST_VALIDATION
 from falconet.training.linear_probe import Solution
 from falconet.training.loggers import find_events
 from falconet.training.loop import LEAST_RATE, FitResult, check_fit, fit, solve_output, tell
@@ -261,17 +262,15 @@ def execute(
         if team.leads:
             begin(plan, weights, rates)
             if trials:
-                rows = [to_mapping(trial.row) for trial in trials]
-                write_json(plan.out / LEADERBOARD_FILE, {"candidates": rows})
-        solution = None
-        if team.size == 1 and plan.config.training.linear_probe and not has_checkpoint(plan):
-            tell(callbacks, f"linear probe: features of {len(feed.train.labels):,} samples")
-            solution = solve_output(model, feed.train, plan.config.training, feed.class_weights)
+                write_leaderboard(plan.out, [trial.row for trial in trials])
+        solution, probe = probe_output(plan, feed, model, callbacks, team)
         result, vitals = fit_watched(plan, feed, model, teacher, solution, callbacks, team)
         if not team.leads:
             check_ending(plan, result)
-        last = Trial(plan, weights, feed, model, result, make_row(plan, feed, result, solution, began))
+        last = Trial(plan, weights, feed, model, result, make_row(plan, feed, result, probe, began))
         kept, leaderboard = decide((*trials, last), callbacks)
+        if team.leads:
+            leaderboard = keep_leaderboard(plan, leaderboard)
         second = None
         if kept.result.ending in {"completed", "early_stopped"} and (refit or is_refit(plan, team)):
             if team.leads:
@@ -340,7 +339,9 @@ def try_network(plan: Plan) -> Trial:
         training = plan.config.training
         model, _ = build(plan.config.model, feed.spec, training.seed, weights)
         fit_statistics(model, feed.train)
-        solution = solve_output(model, feed.train, training, feed.class_weights) if training.linear_probe else None
+        solution = None
+        if training.linear_probe:
+            solution = solve_output(model, feed.train, training, feed.class_weights, feed.families)
         result = fit(
             model,
             feed.train,
@@ -354,13 +355,58 @@ def try_network(plan: Plan) -> Trial:
         raise DivergedError(result.message)
     if result.ending == "interrupted":
         raise InterruptedRunError(f"stopped after {len(result.history)} of {training.epochs} epochs")
-    return Trial(plan, weights, feed, model, result, make_row(plan, feed, result, solution, began))
+    probe = None if solution is None else tell_probe(solution)
+    return Trial(plan, weights, feed, model, result, make_row(plan, feed, result, probe, began))
 
 
-def make_row(plan: Plan, feed: Feed, result: FitResult, solution: Solution | None, began: float) -> LeaderboardRow:
+@dataclass(frozen=True)
+class Probe:
+    """What cross-validation said of a solved output layer."""
+
+    accuracy: float | None
+    left_out: int
+    """Training samples that it is over."""
+
+
+PROBE_FILE = "linear_probe.json"
+"""Beside the checkpoints of a run whose first epoch solved its output layer: a `Probe`."""
+
+
+def tell_probe(solution: Solution) -> Probe:
+    return Probe(solution.accuracy, solution.left_out)
+
+
+def probe_output(
+    plan: Plan, feed: Feed, model: torch.nn.Module, callbacks: Sequence[Callback], team: Team
+) -> tuple[Solution | None, Probe | None]:
+    """Solve the output layer where a run begins with that; return it, and what cross-validation says of it.
+
+    A run that goes on has it in its checkpoint. Several processes solve it each by itself, when they train.
+    """
+    training = plan.config.training
+    if team.size > 1 or training.linear_probe is None:
+        return None, None
+    if has_checkpoint(plan):
+        return None, recall_probe(plan)
+    tell(callbacks, f"linear probe: features of {len(feed.train.labels):,} samples")
+    solution = solve_output(model, feed.train, training, feed.class_weights, feed.families)
+    probe = tell_probe(solution)
+    write_json(plan.out / CHECKPOINT_FOLDER / PROBE_FILE, to_mapping(probe))
+    return solution, probe
+
+
+def recall_probe(plan: Plan) -> Probe | None:
+    """Return what cross-validation said in a run that goes on; None where nothing tells of it."""
+    try:
+        return from_mapping(Probe, read_json(plan.out / CHECKPOINT_FOLDER / PROBE_FILE))
+    except (ArtifactError, UsageError):
+        return None
+
+
+def make_row(plan: Plan, feed: Feed, result: FitResult, probe: Probe | None, began: float) -> LeaderboardRow:
     """Return what a network came to, in one line."""
     best = result.best.val_accuracy if result.best else 0.0
-    kept = solution if result.best_epoch == 1 else None
+    kept = probe if result.best_epoch == 1 else None
     return LeaderboardRow(
         plan.config.model.name,
         kept.accuracy if kept else None,
@@ -369,6 +415,27 @@ def make_row(plan: Plan, feed: Feed, result: FitResult, solution: Solution | Non
         kept.left_out if kept else 0,
         len(feed.val.labels),
     )
+
+
+def keep_leaderboard(plan: Plan, rows: tuple[LeaderboardRow, ...]) -> tuple[LeaderboardRow, ...]:
+    """Write what candidates came to into the run's folder; where none was tried, return what an ended run has there."""
+    if rows:
+        write_leaderboard(plan.out, rows)
+    return rows or (read_leaderboard(plan.out) if plan.existing == "resume" else ())
+
+
+def write_leaderboard(folder: Path, rows: Sequence[LeaderboardRow]) -> None:
+    """Keep what the candidates came to, so that a run that goes on knows it."""
+    write_json(folder / LEADERBOARD_FILE, {"candidates": [to_mapping(row) for row in rows]})
+
+
+def read_leaderboard(folder: Path) -> tuple[LeaderboardRow, ...]:
+    """Return what the candidates of an ended run came to; nothing where it had none, or nothing tells of them."""
+    try:
+        rows = tuple(from_mapping(LeaderboardRow, row) for row in read_json(folder / LEADERBOARD_FILE)["candidates"])
+    except (ArtifactError, UsageError, KeyError, TypeError):
+        return ()
+    return rows if any(row.kept for row in rows) else ()
 
 
 def try_solved(plan: Plan, callbacks: Sequence[Callback]) -> tuple[Trial, ...]:
@@ -413,7 +480,8 @@ def choose_kept(rows: Sequence[LeaderboardRow]) -> int:
     Of those whose output layer was solved it is the one that answers most samples right that it did not learn from; of
     equals the first one. Only validation samples tell how good the others are, which were chosen by these besides, so
     that one of them is kept where it is ahead on these by more than its standard error (Breiman, Friedman, Olshen,
-    Stone: Classification and regression trees. 1984, section 3.4.3).
+    Stone: Classification and regression trees. 1984, section 3.4.3). Where these are few, it must be ahead so far of
+    what the solved one comes to on all those samples, too.
     """
     solved = [position for position, row in enumerate(rows) if row.cross_validated is not None]
     trained = [position for position, row in enumerate(rows) if row.cross_validated is None]
@@ -422,8 +490,16 @@ def choose_kept(rows: Sequence[LeaderboardRow]) -> int:
     simple = max(solved, key=lambda position: rows[position].accuracy)
     best = max(trained, key=lambda position: rows[position].val_accuracy)
     accuracy = rows[best].val_accuracy
-    error = math.sqrt(accuracy * (1 - accuracy) / max(rows[best].validated, 1))
-    return best if accuracy - error > rows[simple].val_accuracy else simple
+    ahead = accuracy - rows[simple].val_accuracy
+    if rows[best].validated < LEAST_VALIDATION:
+        ahead = min(ahead, accuracy - rows[simple].accuracy)
+    return best if ahead > standard_error(rows[best]) else simple
+
+
+def standard_error(row: LeaderboardRow) -> float:
+    """Return that of a validation accuracy, with one right and one wrong answer added: all right is no certainty."""
+    share = (row.val_accuracy * row.validated + 1) / (row.validated + 2)
+    return math.sqrt(share * (1 - share) / (row.validated + 2))
 
 
 def adopt(trial: Trial) -> None:
@@ -615,7 +691,8 @@ def fit_again(kept: Trial, callbacks: Sequence[Callback], team: Team) -> torch.n
     network, _ = build(model, feed.spec, training.seed, weights)
     train = dataclasses.replace(feed.train, inputs=pool.inputs, labels=labels, answers=None, limit=None)
     weighed = weigh_classes(labels, len(feed.spec.labels), training)
-    feed = dataclasses.replace(feed, train=train, rows=pool.kept, class_weights=weighed, made=0)
+    families = number_families(pool.split)
+    feed = dataclasses.replace(feed, train=train, rows=pool.kept, class_weights=weighed, families=families, made=0)
     teacher, feed = find_teacher(plan, feed, ("train", "val"))
     fit_statistics(network, feed.train)
     if team.leads:
@@ -801,7 +878,8 @@ def keep_samples(feed: Feed, kept: Int64[np.ndarray, " kept"], config: TrainConf
     labels = feed.train.labels[rows]
     train = dataclasses.replace(feed.train, inputs=hold_inputs(feed.train.inputs)[rows], labels=labels)
     weights = weigh_classes(labels, len(feed.spec.labels), config)
-    return dataclasses.replace(feed, train=train, class_weights=weights, rows=feed.rows[kept])
+    families = None if feed.families is None else feed.families[rows]
+    return dataclasses.replace(feed, train=train, class_weights=weights, rows=feed.rows[kept], families=families)
 
 
 @dataclass(frozen=True, eq=False)
@@ -817,6 +895,8 @@ class Feed:
     """Training and validation samples that were left out."""
     rows: Int64[np.ndarray, " real"]
     """Where the training samples stand in their split."""
+    families: torch.Tensor | None = None
+    """A number for each training sample, that equal ones and those of a group share; None where nobody knows."""
     made: int = 0
     """How many training samples follow on these that are of no split."""
 
@@ -870,7 +950,14 @@ def prepare(plan: Plan, weights: Pretrained | None = None, team: Team = ALONE) -
         weigh_classes(labels["train"], len(spec.labels), training),
         (*train.unreadable, *val.unreadable),
         train.kept,
+        number_families(train.split),
     )
+
+
+def number_families(split: Split) -> torch.Tensor:
+    """Return a number for each sample that it shares with equal ones and with those of its group."""
+    names = split.hashes if split.groups is None else unite_split(split)
+    return torch.from_numpy(np.unique(names, return_inverse=True)[1])
 
 
 def add_samples(feed: Feed, added: Added, config: TrainConfig) -> Feed:
@@ -888,7 +975,9 @@ def add_samples(feed: Feed, added: Added, config: TrainConfig) -> Feed:
     labels = torch.cat([feed.train.labels, added.labels])
     train = dataclasses.replace(feed.train, inputs=inputs, labels=labels, limit=len(feed.train.labels), answers=answers)
     weights = weigh_classes(labels, len(feed.spec.labels), config)
-    return dataclasses.replace(feed, train=train, class_weights=weights, made=feed.made + len(added.labels))
+    made = feed.made + len(added.labels)
+    # What made samples were made from, and so are related to, nobody knows.
+    return dataclasses.replace(feed, train=train, class_weights=weights, families=None, made=made)
 
 
 VALIDATED = 4

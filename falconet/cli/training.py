@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -196,6 +196,8 @@ def train(
         measured=list_measured(batch_size, find_lr),
         seconds=parse_time(time, "--time") if time else None,
     )
+    if synthetic is not None:
+        plan = replace(plan, solved=())  # What is solved takes no steps that could be compared.
     # Of several processes that torchrun has started, the first one speaks.
     leads = os.environ.get("RANK", "0") == "0"
     if leads:
@@ -285,7 +287,9 @@ def announce(plan: Plan, resume: bool) -> None:
     if plan.solved:
         names = [config.model.name for config in (*plan.solved, plan.config)]
         terminal.print_note(f"candidates: {', '.join(names)} (--model NAME trains one alone)")
-    if plan.chosen:
+        chosen = [setting for setting in plan.chosen if not setting.startswith("model.name=")]
+        terminal.print_note(f"chosen for {plan.config.model.name}, the last of them: {', '.join(chosen)}")
+    elif plan.chosen:
         terminal.print_note(f"chosen: {', '.join(plan.chosen)}")
 
 

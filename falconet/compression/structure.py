@@ -112,7 +112,7 @@ class PruneChannels:
         groups, _ = find_groups(model)
         costs = count_costs(model)
         most = self.choose_share(groups, (FINENESS - 1) / FINENESS)
-        return count_left(costs, groups, most) / sum(costs.values())
+        return count_left(costs, groups, most) / max(sum(costs.values()), 1)
 
     def find_untouched(self, model: nn.Module) -> dict[str, str]:
         """Return the layers whose output channels all stay, each with the reason. Raises as a call does."""
@@ -152,7 +152,7 @@ class PruneChannels:
             return self.choose_share(groups, step / FINENESS)
 
         def measure(chosen: Sequence[Tensor]) -> float:
-            return count_left(costs, groups, chosen) / sum(costs.values())
+            return count_left(costs, groups, chosen) / max(sum(costs.values()), 1)
 
         few, many = 0, FINENESS - 1
         if measure(choose(many)) > macs:

@@ -136,9 +136,19 @@ def fit_linear(train: Prepared, kind: Kind, num_classes: int, tokens: int = 0) -
 
 
 def fit_mean(inputs: Tensor | PixelCache, kind: Kind) -> Callable[[Tensor | PixelCache], Tensor]:
-    """Return what describes images or series by values, less their mean over these."""
-    mean = flatten(inputs, kind).mean(dim=0)
-    return lambda others: flatten(others, kind) - mean
+    """Return what describes images by their pixels, or series by values and spectra, less the mean over these.
+
+    Values and spectra each count as much as the other, whatever their unit: by their deviations over these.
+    """
+    parts = describe_parts(inputs, kind)
+    deviations = [float(part.std()) if part.numel() > 1 and kind == "series" else 1.0 for part in parts]
+    scales = [1 / deviation if deviation > 0 else 1.0 for deviation in deviations]
+
+    def join(parts: Sequence[Tensor]) -> Tensor:
+        return torch.cat([part * scale for part, scale in zip(parts, scales, strict=True)], dim=1)
+
+    mean = join(parts).mean(dim=0)
+    return lambda others: (join(describe_parts(others, kind)) - mean).float()
 
 
 def fit_tfidf(inputs: Tensor | PixelCache, tokens: int) -> Callable[[Tensor | PixelCache], Tensor]:
@@ -196,9 +206,9 @@ def to_tensor(inputs: Tensor | PixelCache) -> Tensor:
     return inputs if isinstance(inputs, Tensor) else inputs.take(torch.arange(len(inputs)))
 
 
-def flatten(inputs: Tensor | PixelCache, kind: Kind) -> Float[Tensor, "samples features"]:
-    """Return what the linear model sees of images or series, not yet centered."""
-    return flatten_images(inputs) if kind == "image" else flatten_series(inputs)
+def describe_parts(inputs: Tensor | PixelCache, kind: Kind) -> list[Tensor]:
+    """Return what the linear model sees of images or series, `(samples, features)` each, not yet scaled or centered."""
+    return [flatten_images(inputs)] if kind == "image" else flatten_series(inputs)
 
 
 def flatten_images(inputs: Tensor | PixelCache) -> Float[Tensor, "samples features"]:
@@ -211,16 +221,14 @@ def flatten_images(inputs: Tensor | PixelCache) -> Float[Tensor, "samples featur
     return torch.cat(parts)
 
 
-def flatten_series(inputs: Tensor | PixelCache) -> Float[Tensor, "samples features"]:
+def flatten_series(inputs: Tensor | PixelCache) -> list[Tensor]:
     """Return the values of series, 0 behind their ends, and the logarithms of their spectra's powers."""
-    values = to_tensor(inputs).float().nan_to_num(0.0)
+    # In double precision, which holds the square of whatever single precision holds.
+    values = to_tensor(inputs).double().nan_to_num(0.0, 0.0, 0.0)
     size = min(values.shape[-1], STEPS)
     powers = torch.fft.rfft(values, dim=-1).abs().square().add(1e-6).log()
     spectrum = F.adaptive_avg_pool1d(powers, min(powers.shape[-1], STEPS)).flatten(1)
-    shape = F.adaptive_avg_pool1d(values, size).flatten(1)
-    # Each part counts as much as the other, whatever its unit.
-    parts = [part / part.std().clamp(min=1e-6) if part.numel() > 1 else part for part in (shape, spectrum)]
-    return torch.cat(parts, dim=1)
+    return [F.adaptive_avg_pool1d(values, size).flatten(1), spectrum]
 
 
 def compare(

@@ -65,7 +65,9 @@ def evaluate_exported(
 
 def find_own_split(dataset: Dataset, metadata: Metadata, split: str | None) -> str:
     """Return which split of a source is judged. Raises DataError for one that only training made."""
-    if split in dataset.splits or split == "all":
+    # The one split of such a source holds what training made into validation and test samples.
+    parted = [*dataset.splits] == ["train"] and dataset.fingerprint == metadata.data
+    if split == "all" or (split in dataset.splits and not parted):
         assert split is not None
         return split
     if split is None and "test" in dataset.splits:

@@ -18,7 +18,7 @@ from falconet.catalog import share_settings
 from falconet.complexity import Complexity, count_complexity
 from falconet.errors import DataError
 from falconet.evaluation import Answers, Calibration, Evaluation
-from falconet.evaluation.baselines import Baseline, describe_verdict
+from falconet.evaluation.baselines import LINEAR, Baseline, describe_verdict
 from falconet.evaluation.contests import Contest
 from falconet.explanation.reasons import Reasons
 from falconet.exporters.targets import Runtime
@@ -241,8 +241,9 @@ class ModelReport:
 
     @property
     def verdict(self) -> str:
-        """Whether a baseline is as good, in words; empty where none is."""
-        return describe_verdict(self.course.baselines)
+        """Whether a baseline is as good, in words; empty where none is, beside the linear model that it is itself."""
+        itself = LINEAR.values() if self.config.architecture == "linear" else ()
+        return describe_verdict([baseline for baseline in self.course.baselines if baseline.name not in itself])
 
     @property
     def latency(self) -> Latency:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from falconet.errors import ConfigError
+from falconet.errors import ConfigError, DivergedError
 from falconet.models.layers import SparseLinear, find_learned_outputs
 
 Solver = Literal["logistic", "ridge"]
@@ -46,9 +46,8 @@ MEMORY = 10
 
 MOST_VALUES = 2**27
 """Of all features together, half a gigabyte; of more training samples, as many drawn at random are solved for."""
-VALUES_OF_TEXTS = 1024
-"""Of a sparse row, about."""
-
+MOST_SPARSE_VALUES = 2**26
+"""Of sparse features, which with their columns and transpose take 36 bytes each."""
 PRECISION = 1e-6
 """Part of a loss by which two of them must differ to be told apart in single precision."""
 
@@ -100,23 +99,38 @@ def solve(
     class_weights: Float[Tensor, " classes"] | None = None,
     seed: int = 0,
     judged: int = JUDGED,
+    families: Int64[Tensor, " samples"] | None = None,
 ) -> Solution:
     """Return the output layer that fits features to labels; `features` may be sparse (CSR) for `logistic`.
 
     `class_weights` weigh each sample as its class. The seed decides which samples are left out together, and which
-    `judged` ones of more choose the penalty of logistic regression.
+    `judged` ones of more choose the penalty of logistic regression. Samples with the same number in `families`, such as
+    those of one person, would give each other's labels away: they are left out together, and where there are some,
+    ridge regression, which leaves out one at a time, knows no accuracy on samples left out. Raises DivergedError for
+    features that are not finite.
     """
+    values = features.values() if features.layout == torch.sparse_csr else features
+    if not bool(torch.isfinite(values).all()):
+        raise DivergedError("linear probe: wanted finite features, found NaN or infinity; look at the samples' values")
     weights = torch.ones(len(labels)) if class_weights is None else class_weights[labels]
     weights = weights * (len(weights) / weights.sum())
     if solver == "ridge":
         if features.layout == torch.sparse_csr:
             raise ConfigError("training.linear_probe: wanted logistic, as features are sparse, found ridge")
-        return solve_ridge(features, labels, num_classes, weights)
-    return solve_logistic(features, labels, num_classes, weights, seed, judged)
+        solution = solve_ridge(features, labels, num_classes, weights)
+        alone = families is None or len(torch.unique(families)) == len(families)
+        return solution if alone else replace(solution, accuracy=None, left_out=0)
+    return solve_logistic(features, labels, num_classes, weights, seed, judged, families)
 
 
 def solve_logistic(
-    features: Features, labels: Labels, num_classes: int, weights: Weights, seed: int = 0, judged: int = JUDGED
+    features: Features,
+    labels: Labels,
+    num_classes: int,
+    weights: Weights,
+    seed: int = 0,
+    judged: int = JUDGED,
+    families: Int64[Tensor, " samples"] | None = None,
 ) -> Solution:
     """Return multinomial logistic regression, its penalty chosen by the log loss of samples that were left out.
 
@@ -124,7 +138,7 @@ def solve_logistic(
     """
     scale = measure_scale(features)
     scaled, columns = drop_columns(features * (1 / scale))
-    chosen, accuracy = choose_penalty(scaled, labels, num_classes, weights, seed, judged)
+    chosen, accuracy = choose_penalty(scaled, labels, num_classes, weights, seed, judged, families)
     weight, bias = fit_logistic(scaled, labels, num_classes, weights, chosen)
     if columns is not None:
         weight = torch.zeros(num_classes, features.shape[1]).index_copy_(1, columns, weight)
@@ -153,12 +167,18 @@ def measure_scale(features: Features) -> float:
 
 
 def choose_penalty(
-    features: Features, labels: Labels, num_classes: int, weights: Weights, seed: int, judged: int
+    features: Features,
+    labels: Labels,
+    num_classes: int,
+    weights: Weights,
+    seed: int,
+    judged: int,
+    families: Int64[Tensor, " samples"] | None = None,
 ) -> tuple[float, float | None]:
     """Return the penalty with the least log loss over FOLDS folds, and its accuracy; for few samples 1 and None."""
     generator = torch.Generator().manual_seed(seed)
     subset = torch.randperm(len(labels), generator=generator)[:judged]
-    fold = assign_folds(labels[subset], generator)
+    fold = assign_folds(labels[subset], generator, None if families is None else families[subset])
     if fold is None:
         return 1.0, None
     losses = torch.zeros(len(INVERSE_PENALTIES), dtype=torch.double)
@@ -181,15 +201,22 @@ def choose_penalty(
     return INVERSE_PENALTIES[best], float(hits[best] / total)
 
 
-def assign_folds(labels: Labels, generator: torch.Generator) -> Int64[Tensor, " samples"] | None:
-    """Return each sample's fold, classes spread evenly; None where no class has two samples."""
-    if int(torch.bincount(labels).max()) < 2:
+def assign_folds(
+    labels: Labels, generator: torch.Generator, families: Int64[Tensor, " samples"] | None = None
+) -> Int64[Tensor, " samples"] | None:
+    """Return each sample's fold, families whole and classes spread evenly; None where no class has two families."""
+    numbers = torch.arange(len(labels)) if families is None else families
+    names, members = torch.unique(numbers, return_inverse=True)
+    # A family counts as its last sample's class: which one does not matter, as long as it is one.
+    own = torch.zeros(len(names), dtype=torch.long)
+    own[members] = labels
+    if int(torch.bincount(own).max()) < 2:
         return None
-    shuffled = torch.randperm(len(labels), generator=generator)
-    order = shuffled[torch.sort(labels[shuffled], stable=True).indices]
-    folds = torch.empty(len(labels), dtype=torch.long)
-    folds[order] = torch.arange(len(labels)) % FOLDS
-    return folds
+    shuffled = torch.randperm(len(names), generator=generator)
+    order = shuffled[torch.sort(own[shuffled], stable=True).indices]
+    folds = torch.empty(len(names), dtype=torch.long)
+    folds[order] = torch.arange(len(names)) % FOLDS
+    return folds[members]
 
 
 def take_rows(features: Features, rows: Int64[Tensor, " chosen"]) -> Float[Tensor, "chosen features"]:
@@ -289,7 +316,8 @@ def minimize(evaluate: Callable[[Tensor], tuple[float, Tensor]], start: Tensor, 
             new_value, new_gradient = evaluate(moved)
             if new_value <= value + 1e-4 * step * slope:
                 break
-            if -step * slope <= PRECISION * abs(value):
+            # Turned around, this would not end where any of them is NaN.
+            if not -step * slope > PRECISION * abs(value):
                 return point
             step /= 2
         change, difference = moved - point, new_gradient - gradient
@@ -380,8 +408,8 @@ def extract_features(
 ) -> tuple[Features, Labels]:
     """Return what a network's output layer sees of each sample, in evaluation mode, with the labels.
 
-    `move` takes a tensor to where the network is. Of a sparse output layer they are sparse (CSR). Raises ConfigError as
-    `find_dense_output`.
+    `move` takes a tensor to where the network is. Of a sparse output layer they are sparse (CSR), and batches are taken
+    until there are MOST_SPARSE_VALUES. Raises ConfigError as `find_dense_output`.
     """
     output = find_dense_output(model)
     seen: list[Tensor] = []
@@ -397,6 +425,8 @@ def extract_features(
         for inputs, truth in batches:
             model(move(inputs))
             labels.append(truth)
+            if isinstance(output, SparseLinear) and sum(len(part.values()) for part in seen) >= MOST_SPARSE_VALUES:
+                break
     finally:
         hook.remove()
     return stack_rows(seen) if isinstance(output, SparseLinear) else torch.cat(seen), torch.cat(labels)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
+from jaxtyping import Int64
 from torch import Tensor, nn
 
 from falconet import interruption
@@ -30,7 +31,6 @@ from falconet.training.distributed import ALONE, Team
 from falconet.training.finetuning import freeze, unfreeze
 from falconet.training.linear_probe import (
     MOST_VALUES,
-    VALUES_OF_TEXTS,
     Solution,
     extract_features,
     find_dense_output,
@@ -312,33 +312,42 @@ def probe_epoch(state: State, setting: Setting, started: float) -> EpochRow:
 
 
 def solve_output(
-    model: nn.Module, train: Batches, config: TrainConfig, class_weights: Tensor | None = None
+    model: nn.Module,
+    train: Batches,
+    config: TrainConfig,
+    class_weights: Tensor | None = None,
+    families: Int64[Tensor, " samples"] | None = None,
 ) -> Solution:
     """Return the output layer that the first epoch of a run with `config.linear_probe` comes to.
 
-    Raises ConfigError for a network without one dense output layer, or a configuration without a linear probe.
+    `families` are numbers of what belongs together among the samples of a `Loader`; see `linear_probe.solve`. Raises
+    ConfigError for a network without one dense output layer, or a configuration without a linear probe, and
+    DivergedError for features that are not finite.
     """
     if config.linear_probe is None:
         raise ConfigError("linear_probe: wanted logistic or ridge, found null")
     output = find_dense_output(model)
-    width = VALUES_OF_TEXTS if isinstance(output, SparseLinear) else output.in_features
-    batches = iterate_plain(train, max(MOST_VALUES // width, 1))
-    features, labels = extract_features(model, batches, lambda batch: batch.to(output.weight.device))
+    most = None if isinstance(output, SparseLinear) else max(MOST_VALUES // output.in_features, 1)
+    plain = make_plain(train, most)
+    features, labels = extract_features(model, plain.epoch(1), lambda batch: batch.to(output.weight.device))
+    if families is not None and isinstance(plain, Loader):
+        families = families[plain.order(1)[: len(labels)]]
     weights = None if class_weights is None else class_weights.cpu()
-    return solve(features, labels, output.out_features, config.linear_probe, weights, config.seed)
+    return solve(features, labels, output.out_features, config.linear_probe, weights, config.seed, families=families)
 
 
-def iterate_plain(train: Batches, most: int) -> Iterator[tuple[Tensor, ...]]:
-    """Yield training samples once and without distortions, in each process all; of more than `most` some, at random.
+def make_plain(train: Batches, most: int | None) -> Batches:
+    """Return batches of all training samples without distortions, in each process all; of more than `most` some.
 
-    Batches that are no `Loader` are yielded as they are.
+    Which ones is drawn at random; None: as many as whoever takes them wants, so that their order is random. Batches
+    that are no `Loader` stay as they are.
     """
-    if isinstance(train, Loader):
-        count = len(train.labels)
-        sampler: Sampler = "by_length" if count <= most else "shuffle"
-        limit = None if count <= most else most
-        train = replace(train, augmentation=None, answers=None, sampler=sampler, rank=0, world_size=1, limit=limit)
-    return train.epoch(1)
+    if not isinstance(train, Loader):
+        return train
+    whole = most is not None and len(train.labels) <= most
+    sampler: Sampler = "by_length" if whole else "shuffle"
+    limit = None if whole else most
+    return replace(train, augmentation=None, answers=None, sampler=sampler, rank=0, world_size=1, limit=limit)
 
 
 def find_rate(state: State, setting: Setting, step: int) -> float:

@@ -152,8 +152,8 @@ def no_better_than(
         f"no more than chance (p = {chance:.2g}, one-sided)."
     )
     remedy = (
-        "Do not use it yet: check the labels (`falconet data --label-errors`), train longer, or begin with published "
-        "weights (--pretrained)"
+        "Do not use it yet: see whether samples show what is to be told apart, check the labels (`falconet data "
+        "--label-errors`), train longer, or begin with published weights, or others (--pretrained)"
     )
     if right.mean() > baseline_right.mean():
         remedy = "More validation samples (data.val_fraction) would tell whether it is better; more for training help"
@@ -180,7 +180,9 @@ def find_missed_classes(outcome: Outcome) -> Diagnosis | None:
     listed = [f"{outcome.classes[label]} ({counts[label]})" for label in missed[:LISTED]]
     more = f" and {len(missed) - LISTED} more classes" if len(missed) > LISTED else ""
     never = [label for label in missed if not (outcome.predicted == label).any()]
-    answered = f"; {len(never)} of {len(missed)} of these classes are never answered" if never else ""
+    answered = f"; {len(never)} of these {len(missed)} classes are never answered" if never else ""
+    if len(missed) == 1 and never:
+        answered = "; it is never answered"
     evidence = f"Not one validation sample was found of {', '.join(listed)}{more}{answered}."
     subject = outcome.classes[missed[0]] if len(missed) == 1 else ""
     return Diagnosis("class_without_recall", subject, outcome.epoch, evidence, advise_balance(outcome))

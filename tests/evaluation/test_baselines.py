@@ -84,6 +84,22 @@ def test_the_majority_is_that_of_the_training_samples() -> None:
     assert majority.is_beaten
 
 
+@pytest.mark.parametrize("scale", [1e-20, 1e20])
+def test_series_of_any_size_have_a_linear_model(scale: float) -> None:
+    parts = make_series(240), make_series(90, seed=1)
+    train, test = (Prepared(torch.as_tensor(part.inputs) * scale, part.labels) for part in parts)
+    _, linear = find_baselines(train, test, "series", 2, np.zeros(90, bool))
+    assert linear.accuracy > 0.95 if scale > 1 else linear.accuracy > 0.4
+
+
+def test_test_samples_are_scaled_as_those_of_training_were() -> None:
+    train = make_series(240)
+    model = fit_linear(train, "series", 2)
+    assert model is not None
+    inputs = torch.as_tensor(train.inputs)
+    torch.testing.assert_close(model.describe(inputs[:5]), model.describe(inputs)[:5])
+
+
 def test_one_class_has_no_linear_model() -> None:
     train = Prepared(make_images(5).inputs, torch.zeros(5, dtype=torch.long))
     found = find_baselines(train, train, "image", 3, np.ones(5, bool))

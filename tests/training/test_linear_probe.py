@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from falconet.data.loader import Loader
 from falconet.data.preprocessing import create_preprocess
-from falconet.errors import ConfigError
+from falconet.errors import ConfigError, DivergedError
 from falconet.spec import ImageSpec
 from falconet.training import linear_probe
 from falconet.training.config import TrainConfig
@@ -25,7 +25,7 @@ from falconet.training.linear_probe import (
     solve,
     take_rows,
 )
-from falconet.training.loop import iterate_plain, solve_output
+from falconet.training.loop import make_plain, solve_output
 
 
 def make_clusters(samples: int, width: int, classes: int, seed: int = 0, spread: float = 1.5) -> tuple[Tensor, Tensor]:
@@ -189,6 +189,34 @@ def test_the_same_seed_gives_the_same_solution() -> None:
     assert torch.equal(first.weight, second.weight)
 
 
+def test_samples_that_belong_together_are_left_out_together() -> None:
+    generator = torch.Generator().manual_seed(0)
+    # 40 people with 5 almost equal samples each, whose labels are drawn: nobody can know those of another person.
+    people = torch.arange(40).repeat_interleave(5)
+    features = torch.randn(40, 30, generator=generator)[people] + 0.01 * torch.randn(200, 30, generator=generator)
+    labels = torch.randint(0, 2, (40,), generator=generator)[people]
+    apart, together = solve(features, labels, 2), solve(features, labels, 2, families=people)
+    assert apart.accuracy is not None
+    assert apart.accuracy > 0.9
+    assert together.accuracy is not None
+    assert together.accuracy < 0.7
+    assert solve(features, labels, 2, "ridge").accuracy is not None
+    assert solve(features, labels, 2, "ridge", families=people).accuracy is None
+    assert solve(features, labels, 2, "ridge", families=torch.arange(200)).left_out == 200
+    folds = assign_folds(labels, generator, people)
+    assert folds is not None
+    assert all(len(set(folds[people == person].tolist())) == 1 for person in range(40))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("solver", ["logistic", "ridge"])
+def test_features_that_are_not_finite_are_told(value: float, solver: Solver) -> None:
+    features, labels = make_clusters(20, 4, 2)
+    features[3, 1] = value
+    with pytest.raises(DivergedError, match="wanted finite features"):
+        solve(features, labels, 2, solver)
+
+
 def test_features_are_what_the_output_layer_sees() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Dropout(0.5), nn.Linear(6, 3)).train()
@@ -210,7 +238,7 @@ def test_of_more_features_than_fit_in_memory_some_samples_are_solved_for(monkeyp
     assert solve_output(model, train, config).left_out == 30
     monkeypatch.setattr("falconet.training.loop.MOST_VALUES", 4 * 21)
     assert solve_output(model, train, config).left_out == 21
-    drawn = torch.cat([labels for _, labels in iterate_plain(train, 21)])
+    drawn = torch.cat([labels for _, labels in make_plain(train, 21).epoch(1)])
     assert len(drawn) == 21
     assert not torch.equal(drawn, torch.arange(21) % 3)
 
