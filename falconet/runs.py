@@ -691,7 +691,8 @@ def fit_again(kept: Trial, callbacks: Sequence[Callback], team: Team) -> torch.n
     network, _ = build(model, feed.spec, training.seed, weights)
     train = dataclasses.replace(feed.train, inputs=pool.inputs, labels=labels, answers=None, limit=None)
     weighed = weigh_classes(labels, len(feed.spec.labels), training)
-    feed = dataclasses.replace(feed, train=train, rows=pool.kept, class_weights=weighed, made=0)
+    families = number_families(pool.split)
+    feed = dataclasses.replace(feed, train=train, rows=pool.kept, class_weights=weighed, families=families, made=0)
     teacher, feed = find_teacher(plan, feed, ("train", "val"))
     fit_statistics(network, feed.train)
     if team.leads:
@@ -877,7 +878,8 @@ def keep_samples(feed: Feed, kept: Int64[np.ndarray, " kept"], config: TrainConf
     labels = feed.train.labels[rows]
     train = dataclasses.replace(feed.train, inputs=hold_inputs(feed.train.inputs)[rows], labels=labels)
     weights = weigh_classes(labels, len(feed.spec.labels), config)
-    return dataclasses.replace(feed, train=train, class_weights=weights, rows=feed.rows[kept])
+    families = None if feed.families is None else feed.families[rows]
+    return dataclasses.replace(feed, train=train, class_weights=weights, rows=feed.rows[kept], families=families)
 
 
 @dataclass(frozen=True, eq=False)
@@ -974,6 +976,7 @@ def add_samples(feed: Feed, added: Added, config: TrainConfig) -> Feed:
     train = dataclasses.replace(feed.train, inputs=inputs, labels=labels, limit=len(feed.train.labels), answers=answers)
     weights = weigh_classes(labels, len(feed.spec.labels), config)
     made = feed.made + len(added.labels)
+    # What made samples were made from, and so are related to, nobody knows.
     return dataclasses.replace(feed, train=train, class_weights=weights, families=None, made=made)
 
 

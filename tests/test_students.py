@@ -41,7 +41,7 @@ from falconet.students import (
     train_with_student,
 )
 from falconet.training import Callback
-from falconet.training.loop import make_plain
+from falconet.training.loop import make_plain, solve_output
 
 WORDS = {"money": ("euro", "cash", "bill", "coin"), "animals": ("cat", "dog", "owl", "fox")}
 
@@ -260,6 +260,8 @@ def test_a_sample_that_one_of_the_two_cannot_read_is_left_out(
     np.testing.assert_array_equal(found.train.labels.numpy(), plan.dataset.splits["train"].labels[left])
     np.testing.assert_array_equal(found.rows, left)
     assert len(found.train.inputs) == count - 2
+    assert found.families is not None
+    assert len(found.families) == count - 2
     assert [(item.file, item.reason) for item in found.unreadable] == [(samples.name(4), "damaged")]
 
 
@@ -295,13 +297,17 @@ def test_statistics_and_features_are_those_of_all_samples(texts: Path, tmp_path:
     assert [found for found, _ in longest] == [count - number for number in range(20)]
     assert sum(full for _, full in longest) > 20
 
+    # An output layer is solved for all of them, too.
+    network, _ = runs.build(plan.config.model, feed.spec, 0)
+    assert solve_output(network, more.train, plan.config.training, families=more.families).left_out > 0
+
     class Fitted(torch.nn.Module):
         def fit_statistics(self, batches: object) -> None:
             self.seen = count_full(batches)
 
-    network = Fitted()
-    fit_statistics(network, more.train)
-    assert network.seen == (count + 7, 7)
+    fitted = Fitted()
+    fit_statistics(fitted, more.train)
+    assert fitted.seen == (count + 7, 7)
 
 
 @pytest.mark.slow
