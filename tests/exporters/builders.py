@@ -21,6 +21,7 @@ from falconet.exporters.parity import make_up
 from falconet.exporters.runtimes import Session, open_session
 from falconet.exporters.targets import find_target
 from falconet.models import MODELS
+from falconet.models.layers import SparseLinear
 from falconet.spec import ImageSpec, InputSpec, Kind, SeriesSpec, TextSpec
 
 LABELS = ("zero", 'a "quoted" one', "zwei\\", "три", "四", "five", "six", "seven", "eight", "nine ")
@@ -77,7 +78,7 @@ def settle(network: nn.Module, inputs: torch.Tensor) -> None:
 
 def spread(network: nn.Module, inputs: torch.Tensor) -> None:
     """Scale the last layer so that probabilities are neither all alike nor all 0 and 1."""
-    last = [module for module in network.modules() if isinstance(module, nn.Linear | nn.Conv2d)][-1]
+    last = [module for module in network.modules() if isinstance(module, nn.Linear | nn.Conv2d | SparseLinear)][-1]
     factor = 1 / network(inputs).std(dim=0).mean().clamp(min=1e-6)
     last.weight *= factor
     if last.bias is not None:
