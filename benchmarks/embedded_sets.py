@@ -9,8 +9,7 @@ import numpy as np
 import torch
 
 from falconet import Dataset, load_dataset
-from falconet.auditing import embed, prepare
-from falconet.labeling.ranking import choose_embedder
+from falconet.auditing import choose_fixed, embed, prepare
 from falconet.training.linear_probe import Features, Labels, Solver
 
 SOURCES = {
@@ -56,10 +55,11 @@ def load(name: str, data_root: Path) -> Dataset:
 def embed_set(name: str, data_root: Path) -> EmbeddedSet:
     """Return a set as the features by which `falconet label` compares its samples."""
     dataset = load(name, data_root)
-    candidate = choose_embedder(dataset)
+    candidate = choose_fixed(dataset, raw=True)
     prepared = prepare(dataset, dataset.split("all"), candidate)
     part = f", first {MOST_CLASSES[name]} classes" if name in MOST_CLASSES else ""
     solver = prepared.config.training.linear_probe or "logistic"
     labels = torch.from_numpy(prepared.loaded.split.labels)
-    what = "raw pixels" if candidate.model == "linear" else f"features of {candidate.model}"
+    raw = "TF-IDF" if dataset.kind == "text" else "raw pixels"
+    what = raw if candidate.model == "linear" else f"features of {candidate.model}"
     return EmbeddedSet(f"{name}{part}, {what}", embed(prepared), labels, len(dataset.classes), solver)

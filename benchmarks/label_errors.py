@@ -17,12 +17,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import torch
 from embedded_sets import load
 from record import Row, decide, mean, save, seed_interval
 
 from falconet import Dataset
-from falconet.auditing import embed, find_contradictions, judge_samples, prepare
-from falconet.labeling.ranking import choose_embedder
+from falconet.auditing import choose_fixed, embed, find_contradictions, predict_held_out, prepare
+from falconet.training.linear_probe import Features
 
 SETS = ("digits", "sign-digits", "banking77", "mnist", "GunPoint", "spoken-digits")
 SEEDS = 5
@@ -101,17 +102,26 @@ def judge(title: str, found: Sequence[Mapping[str, float]], source: str, version
 def search(dataset: Dataset, seed: int, python: Path, folder: Path) -> dict[str, float]:
     """Return the precision of Falconet, and of each way of cleanlab."""
     noisy, wrong = plant(dataset, seed)
-    loaded, probabilities = judge_samples(noisy)
+    loaded, probabilities = predict_held_out(noisy)
     assert len(loaded.kept) == len(wrong), "every sample can be read"
     count = int(wrong.sum())
     suspects = [index for index, _ in find_contradictions(probabilities, loaded.split.labels)]
-    prepared = prepare(noisy, noisy.split("all"), choose_embedder(noisy))
+    prepared = prepare(noisy, noisy.split("all"), choose_fixed(noisy, raw=True))
     path = folder / "judged.npz"
-    np.savez(path, features=embed(prepared).numpy(), probabilities=probabilities, labels=loaded.split.labels,
+    np.savez(path, features=to_dense(embed(prepared)), probabilities=probabilities, labels=loaded.split.labels,
              count=count, seed=seed)  # fmt: skip
     done = subprocess.run([python, PEER, path], stdout=subprocess.PIPE, text=True, check=True)
     rankings = {OURS: suspects[:count], **json.loads(done.stdout)}
     return {way: 100 * float(wrong[ranking].sum()) / count for way, ranking in rankings.items()}
+
+
+def to_dense(features: Features) -> np.ndarray:
+    """Return features as an array; of sparse ones the columns that any sample has."""
+    if features.layout != torch.sparse_csr:
+        return features.numpy()
+    known, columns = torch.unique(features.col_indices(), return_inverse=True)
+    rows = (len(features), len(known))
+    return torch.sparse_csr_tensor(features.crow_indices(), columns, features.values(), rows).to_dense().numpy()
 
 
 def plant(dataset: Dataset, seed: int) -> tuple[Dataset, np.ndarray]:

@@ -37,15 +37,16 @@ BATCH_SIZE = 256
 def find_label_errors(dataset: Dataset, callbacks: Sequence[Callback] = ()) -> tuple[LabelError, ...]:
     """Return the samples whose label is likely wrong, the most suspicious first.
 
-    Each sample is judged by a network that neither learned from it nor was chosen by it: all splits together are
+    Each sample is evaluated by a network that neither learned from it nor was chosen by it: all splits together are
     parted into five folds, which tear neither groups nor equal samples apart. Of the candidates of `train` the first
     one with fixed features is taken, whose output layer is solved on four folds and asked about the fifth, and then
     again on those of whose labels nothing was suspected; where there is none, the last one is trained on three, chosen
     on one and asked about the last. As many labels are suspected as confident learning estimates that there are wrong
     ones (Northcutt, Jiang, Chuang, JAIR 2021), of those to which another class is preferred the least probable first.
-    Raises DataError where a class has too few samples or groups to be parted.
+    Raises DataError where a class has too few samples or groups to be parted, and where a network's answers are no
+    numbers.
     """
-    loaded, probabilities = judge_samples(dataset, callbacks)
+    loaded, probabilities = predict_held_out(dataset, callbacks)
     labels, names = loaded.split.labels, np.repeat(list(dataset.splits), [len(s) for s in dataset.splits.values()])
     return tuple(
         LabelError(
@@ -59,34 +60,37 @@ def find_label_errors(dataset: Dataset, callbacks: Sequence[Callback] = ()) -> t
     )
 
 
-def judge_samples(
+def predict_held_out(
     dataset: Dataset, callbacks: Sequence[Callback] = ()
 ) -> tuple[Inputs, Float64[np.ndarray, "samples classes"]]:
     """Return the samples that can be read, and what networks that did not learn from each of them take it for."""
-    prepared = prepare(dataset, dataset.split("all"), choose_judge(dataset))
+    prepared = prepare(dataset, dataset.split("all"), choose_fixed(dataset))
     loaded, config, preprocess = prepared.loaded, prepared.config, prepared.preprocess
     folds = part(loaded.split, len(dataset.classes))
     solver = config.training.linear_probe
     if solver is not None:
         features, count = embed(prepared), len(dataset.classes)
-        first = judge_solved(features, loaded.split, folds, count, solver)
+        first = predict_solved(features, loaded.split, folds, count, solver)
         trusted = choose_trusted(first, loaded.split.labels)
-        return loaded, judge_solved(features, loaded.split, folds, count, solver, trusted)
+        return loaded, predict_solved(features, loaded.split, folds, count, solver, trusted)
     probabilities = np.zeros((len(folds), len(dataset.classes)))
     for number in range(FOLDS):
-        probabilities[folds == number] = judge_fold(loaded, folds, number, preprocess, config, callbacks)
+        probabilities[folds == number] = predict_fold(loaded, folds, number, preprocess, config, callbacks)
+    check_finite(probabilities, loaded.split)
     return loaded, probabilities
 
 
-def choose_judge(dataset: Dataset) -> Candidate:
-    """Return the candidate that judges labels: the first with fixed features other than raw values, or the last."""
+def choose_fixed(dataset: Dataset, raw: bool = False) -> Candidate:
+    """Return the first candidate whose features need no training, for an output layer on them or to compare samples.
+
+    Raw values (pixels, or a text's TF-IDF) are such features where `raw` says so, and there are no others. Where there
+    are none at all, the last candidate: one that is trained, or at its initial weights a random projection.
+    """
     candidates = choose_candidates(describe_data(dataset))
-    solved = [
-        candidate
-        for candidate in candidates
-        if candidate.model != "linear" and "linear_probe" in candidate.settings.get("training", {})
-    ]
-    return solved[0] if solved else candidates[-1]
+    fixed = [candidate for candidate in candidates if "linear_probe" in candidate.settings.get("training", {})]
+    better = [candidate for candidate in fixed if candidate.model != "linear"]
+    ranked = [*better, *(fixed if raw else []), candidates[-1]]
+    return ranked[0]
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,7 +137,7 @@ def embed(prepared: Prepared, loaded: Inputs | None = None) -> Features:
     return features
 
 
-def judge_solved(
+def predict_solved(
     features: Features,
     split: Split,
     folds: Int64[np.ndarray, " samples"],
@@ -152,7 +156,19 @@ def judge_solved(
         learned = ~held_out if trusted is None else ~held_out & torch.from_numpy(trusted)
         solution = solve(features[learned], labels[learned], num_classes, solver, seed=number)
         probabilities[folds == number] = metrics.softmax(solution.apply(features[held_out]).numpy())
+    check_finite(probabilities, split)
     return probabilities
+
+
+def check_finite(probabilities: Float64[np.ndarray, "samples classes"], split: Split) -> None:
+    """Raise DataError, with the first sample, where a network's answer is no number: no label could be suspected."""
+    lost = np.flatnonzero(~np.isfinite(probabilities).all(axis=1))
+    if len(lost):
+        name = to_text(split.samples.name(int(lost[0])))
+        raise DataError(
+            f"--label-errors: wanted a probability of each class, found none that is a number for {len(lost):,} "
+            f"samples, the first {name}; its values may be infinite or far too large: mend it, or leave it out"
+        )
 
 
 def part(split: Split, num_classes: int) -> Int64[np.ndarray, " samples"]:
@@ -175,7 +191,7 @@ def part(split: Split, num_classes: int) -> Int64[np.ndarray, " samples"]:
     return folds
 
 
-def judge_fold(
+def predict_fold(
     loaded: Inputs,
     folds: Int64[np.ndarray, " samples"],
     number: int,
@@ -233,7 +249,8 @@ def find_contradictions(
 ) -> list[tuple[int, int]]:
     """Return suspected samples with the class that each seems to be, that of the least probable label first.
 
-    They are as many as labels are likely wrong, of those that another class is more probable for.
+    As many as labels are likely wrong, of those that another class is more probable for. Probabilities are finite, as
+    those of `predict_held_out` are.
     """
     rows = np.arange(len(labels))
     own = probabilities[rows, labels]

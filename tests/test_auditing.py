@@ -13,7 +13,15 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from falconet import DataConfig, load_dataset
-from falconet.auditing import FOLDS, choose_trusted, count_errors, find_contradictions, find_label_errors, part
+from falconet.auditing import (
+    FOLDS,
+    check_finite,
+    choose_trusted,
+    count_errors,
+    find_contradictions,
+    find_label_errors,
+    part,
+)
 from falconet.data import Split
 from falconet.data.loader import Inputs
 from falconet.data.splits import complete_splits, mix, unite_split
@@ -139,7 +147,7 @@ def test_no_network_judges_a_person_whom_it_trained_on(tmp_path: Path, monkeypat
         seen.append((set(groups[folds == number].tolist()), set(groups[folds != number].tolist())))
         return np.full((int((folds == number).sum()), 2), 0.5)
 
-    monkeypatch.setattr("falconet.auditing.judge_fold", judge)
+    monkeypatch.setattr("falconet.auditing.predict_fold", judge)
     find_label_errors(complete_splits(dataset, DataConfig()))
     assert len(seen) == FOLDS
     assert all(judged and not judged & trained for judged, trained in seen)
@@ -192,3 +200,15 @@ def test_suspects_differ_from_their_labels(scores: np.ndarray, seed: int) -> Non
         assert probabilities[index, answer] > probabilities[index, labels[index]]
     perfect = np.eye(scores.shape[1])[labels]
     assert find_contradictions(perfect, labels) == []
+
+
+def test_values_that_no_network_can_take_are_told(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    images, labels = generator.normal(size=(60, 1, 20)).astype("f4"), np.arange(60) % 2
+    np.savez(tmp_path / "waves.npz", series=images, labels=labels)
+    split = load_dataset(tmp_path / "waves.npz").split("all")
+    probabilities = np.full((60, 2), 0.5)
+    check_finite(probabilities, split)
+    probabilities[7] = np.nan
+    with pytest.raises(DataError, match=r"found none that is a number for 1 samples, the first .*waves\.npz"):
+        check_finite(probabilities, split)

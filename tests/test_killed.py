@@ -55,8 +55,8 @@ killed, resumed, places, number, weights = 0, 0, [], 0, []
 while killed < kills or not weights:
     folder = root / str(number)
     resumed += (folder / "config.yaml").exists()
-    # Every second one dies soon after a checkpoint in mid-epoch, which a clock alone may miss: training may be the lesser
-    # part of a run. One that has no epoch left to go on with ends.
+    # Every second one dies soon after a checkpoint in mid-epoch, which a clock alone may miss: training may be the
+    # lesser part of a run. One that has no epoch left to go on with ends.
     awaits, known = killed % 2 == 0, mid_epoch(folder)
     child = start(folder)
     deadline = float("inf") if awaits else time.monotonic() + generator.uniform(0.05, 0.9) * length

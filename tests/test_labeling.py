@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import base64
 import csv
+import dataclasses
 import hashlib
 import json
+import os
 import re
 import wave
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +21,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from falconet import RunResult, label, load_dataset
+from falconet import RunResult, defaults, label, load_dataset, train
+from falconet.artifact import load_artifact
 from falconet.cli import run
-from falconet.data import Dataset
+from falconet.data import DataConfig, Dataset
+from falconet.data.label_studio import list_choices
+from falconet.data.sources import read_dataset
+from falconet.data.splits import Columns
 from falconet.errors import ConfigError, DataError, PathError
-from falconet.labeling.selection import choose_samples, measure_uncertainty
-from falconet.labeling.tasks import cut_task, thin_out
+from falconet.labeling.pool import iterate_named, read_pool
+from falconet.labeling.ranking import Beliefs, ask_model, choose_next
+from falconet.labeling.selection import choose_samples, measure_uncertainty, reduce_features
+from falconet.labeling.tasks import cut_task, format_task, thin_out
+from falconet.training.linear_probe import find_dense_output, make_sparse
 from tests.conftest import FolderMaker
 
 # Which samples
@@ -75,6 +85,22 @@ def test_any_number_of_samples_is_chosen_once_each(samples: int, count: int, equ
     chosen = choose_samples(features, count, uncertainty).tolist()
     assert len(set(chosen)) == len(chosen) == min(samples, count)
     assert choose_samples(features, count, uncertainty).tolist() == chosen
+
+
+def test_sparse_features_are_compared_by_their_main_directions() -> None:
+    features, places = make_clusters()
+    # Rows of few values among many columns, as of TF-IDF: each cluster has its own.
+    columns = (places[:, None] * 1000 + torch.arange(8)).flatten()
+    values = 5 + torch.rand(len(columns), generator=torch.Generator().manual_seed(0))
+    sparse = make_sparse(torch.arange(0, len(columns) + 1, 8), columns, values, (len(features), 5_000))
+    wide = sparse.to_dense()
+    chosen = choose_samples(sparse, 5)
+    assert sorted(places[chosen].tolist()) == list(range(5))
+    # The distances are those of the rows themselves.
+    reduced = reduce_features(sparse, seed=0)
+    assert reduced.shape == (200, 64)
+    far = torch.cdist(wide, wide)
+    assert torch.corrcoef(torch.stack([far.flatten(), torch.cdist(reduced, reduced).flatten()]))[0, 1] > 0.99
 
 
 # What becomes of tasks
@@ -297,12 +323,308 @@ def test_tasks_of_label_studio_keep_all_that_they_hold(tmp_path: Path) -> None:
     assert data["control"] == {"name": "topic", "target": "note"}
 
 
+def label_all(out: str, target: Path, choice: str, control: str, only: int | None = None) -> None:
+    """Write the tasks of a page with annotations as its script writes them, on those that have none by a tag."""
+    tasks = read_tasks(out)
+    for task in tasks:
+        if not list_choices(task, control) and only in {None, task.get("id")}:
+            result = {"from_name": control, "to_name": "text", "type": "choices", "value": {"choices": [choice]}}
+            task["annotations"].append({"result": [result], "was_cancelled": False, "ground_truth": False})
+    target.write_text(json.dumps(tasks))
+
+
+def write_parts(path: Path, labeled: int, **columns: Callable[[int], str]) -> None:
+    """Write a table of notes with further columns."""
+    write_notes(path, labeled)
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.reader(file))
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow([*rows[0], *columns])
+        writer.writerows([*row, *(make(number) for make in columns.values())] for number, row in enumerate(rows[1:]))
+
+
+@pytest.mark.usefixtures("few_words")
+def test_what_is_labeled_in_future_keeps_its_split_and_group(tmp_path: Path) -> None:
+    part, who = (lambda number: ("Train", "test", "dev")[number % 3]), (lambda number: f"p{number % 20}")
+    write_parts(tmp_path / "notes.csv", labeled=48, set=part, who=who)
+    columns = {"columns": {"group": "who"}}
+    with pytest.raises(DataError, match="group"):  # Groups that splits of its own tear apart.
+        load_dataset(tmp_path / "notes.csv", config=DataConfig(columns=Columns(group="who")))
+    done = label(tmp_path / "notes.csv", out=tmp_path / "labels", count=40, settings=columns)
+    assert (len(done.next), done.skipped) == (12, ())
+    for task in read_tasks(done.out):
+        number = int(task["data"]["name"].rpartition(":")[2]) - 2
+        assert task["data"]["split"] == ("train", "test", "val")[number % 3]
+        assert task["data"]["who"] == f"p{number % 20}"
+    label_all(done.out, tmp_path / "labels.json", "metal", "label")
+    dataset = load_dataset(tmp_path / "labels.json")
+    assert dataset.unreadable == ()
+    assert {name: len(split) for name, split in dataset.splits.items()} == {"train": 20, "test": 20, "val": 20}
+
+
+@pytest.mark.usefixtures("few_words")
+def test_groups_stand_in_the_tasks(tmp_path: Path) -> None:
+    write_parts(tmp_path / "notes.csv", labeled=50, who=lambda number: f"p{number // 4}", where=lambda number: "here")
+    settings = {"columns": {"group": "who"}, "extra": ["where"]}
+    done = label(tmp_path / "notes.csv", out=tmp_path / "labels", count=40, settings=settings)
+    config = DataConfig(columns=Columns(group="who"))
+    label_all(done.out, tmp_path / "labels.json", "metal", "label")
+    groups = load_dataset(tmp_path / "labels.json", config=config).split("all").groups
+    assert groups is not None
+    assert (len(groups), len(set(groups.tolist())), 0 in groups) == (60, 15, False)
+    assert {task["data"]["where"] for task in read_tasks(done.out)} == {"here"}
+    assert not any("split" in task["data"] for task in read_tasks(done.out))
+
+
+@pytest.mark.usefixtures("few_words")
+@pytest.mark.parametrize("form", ["long", "wide", "tasks"])
+def test_series_without_labels_beside_those_with_them(tmp_path: Path, form: str) -> None:
+    series = np.random.default_rng(0).normal(size=(36, 6)).round(3)
+    names = ["ab"[number % 2] if number < 30 else "" for number in range(36)]
+    source = tmp_path / ("export.json" if form == "tasks" else "series.csv")
+    if form == "tasks":
+        result = {"from_name": "state", "to_name": "ts", "type": "choices"}
+        source.write_text(json.dumps([
+            {"id": n, "data": {"ts": {"x": row.tolist()}, "who": f"p{n // 3}"},
+             "annotations": [{"result": [{**result, "value": {"choices": [name]}}]}] if name else []}
+            for n, (row, name) in enumerate(zip(series, names, strict=True))
+        ]))  # fmt: skip
+    elif form == "long":
+        lines = [
+            f"s{n},{step},{value},{names[n]},p{n // 3}"
+            for n, row in enumerate(series)
+            for step, value in enumerate(row)
+        ]
+        source.write_text("\n".join(["series_id,time,x,state,who", *lines]))
+    else:
+        lines = [",".join([*map(str, row), names[n], f"p{n // 3}"]) for n, row in enumerate(series)]
+        source.write_text("\n".join([",".join([*(f"v{step}" for step in range(6)), "state", "who"]), *lines]))
+    settings = {"columns": {"group": "who", "label": "state"}}
+    done = label(source, out=tmp_path / "labels", count=40, settings=settings)
+    assert (done.labeled, done.unlabeled, len(done.next)) == (30, 6, 6)
+    label_all(done.out, tmp_path / "labels.json", "a", "state" if form == "tasks" else "label")
+    config = DataConfig(columns=Columns(group="who"))
+    found = load_dataset(tmp_path / "labels.json", config=config).split("all")
+    assert found.groups is not None
+    assert (len(found), len(set(found.groups.tolist()))) == (36, 12)
+    samples = {found.samples.read(index).astype(np.float32).tobytes() for index in range(36)}
+    assert samples == {row.astype(np.float32)[None].tobytes() for row in series}
+
+
+def test_files_beside_the_classes_of_a_split_are_of_that_split(tmp_path: Path) -> None:
+    source = tmp_path / "photos"
+    generator = np.random.default_rng(0)
+    for part, name in (("train", "a"), ("train", "b"), ("test", "a"), ("test", "b"), ("new", ""), ("test", "")):
+        (source / part / name).mkdir(parents=True, exist_ok=True)
+        for number in range(6 if name else 2):
+            image = generator.integers(0, 255, (12, 12), dtype=np.uint8)
+            Image.fromarray(image).save(source / part / name / f"{number}.png")
+    done = label(source, out=tmp_path / "labels", count=9)
+    found = {task["data"]["name"]: task["data"]["split"] for task in read_tasks(done.out) if not task["annotations"]}
+    assert found == {"new/0.png": "train", "new/1.png": "train", "test/0.png": "test", "test/1.png": "test"}
+
+
+@pytest.mark.usefixtures("few_words")
+def test_of_several_tags_the_named_one_is_labeled(tmp_path: Path) -> None:
+    tasks = make_tasks(labeled=30, count=40)
+    for number, task in enumerate(tasks[:30]):
+        tone = ("low", "high")[number // 2 % 2]
+        more = {"from_name": "tone", "to_name": "note", "type": "choices", "value": {"choices": [tone]}}
+        task["annotations"].append({"result": [more], "was_cancelled": False, "ground_truth": number % 3 == 0})
+    source = tmp_path / "export.json"
+    source.write_text(json.dumps(tasks), encoding="utf-8")
+    (tmp_path / "unclear.json").write_text(json.dumps(tasks).replace('"topic"', '"subject"'), encoding="utf-8")
+    with pytest.raises(DataError, match=r"found several in the annotations: subject, tone; name one by"):
+        label(tmp_path / "unclear.json", out=tmp_path / "none")
+    settings = {"columns": {"label": "topic"}}
+    done = label(source, out=tmp_path / "labels", count=6, settings=settings)
+    assert (done.labeled, len(done.next), done.classes) == (30, 6, ("fruit", "metal"))
+    assert read_page(done.out)[1]["control"] == {"name": "topic", "target": "note"}
+    config = DataConfig(columns=Columns(label="topic"))
+    before = load_dataset(source, config=config)
+    assert list_samples(load_dataset(Path(done.out) / "tasks.json", config=config)) == list_samples(before)
+    label_all(done.out, tmp_path / "labels.json", "metal", "topic")
+    assert len(load_dataset(tmp_path / "labels.json", config=config).split("all")) == 40
+
+
+@pytest.mark.usefixtures("few_words")
+def test_a_tag_of_predictions_can_be_named(tmp_path: Path) -> None:
+    tasks = make_tasks(labeled=20, count=20)
+    for task in tasks:
+        other = {"from_name": "tone", "to_name": "note", "type": "choices", "value": {"choices": ["low"]}}
+        task["predictions"] = [{"result": [*task["annotations"][0]["result"], other]}]
+        task["annotations"] = []
+    source = tmp_path / "export.json"
+    source.write_text(json.dumps(tasks), encoding="utf-8")
+    with pytest.raises(DataError, match=r"found several in the predictions: topic, tone; name one by"):
+        label(source, out=tmp_path / "none")
+    done = label(source, out=tmp_path / "labels", count=3, settings={"columns": {"label": "topic"}})
+    assert (done.labeled, len(done.next)) == (0, 3)
+    assert read_page(done.out)[1]["control"] == {"name": "topic", "target": "note"}
+
+
+@pytest.mark.usefixtures("few_words")
+def test_labels_in_the_data_survive_the_first_annotation(tmp_path: Path) -> None:
+    tasks = make_tasks(labeled=0, count=40)
+    for number, task in enumerate(tasks[:36]):
+        task["data"]["topic"] = ("fruit", "metal")[number % 2]
+    (tmp_path / "export.json").write_text(json.dumps(tasks), encoding="utf-8")
+    before = load_dataset(tmp_path / "export.json")
+    done = label(tmp_path / "export.json", out=tmp_path / "labels", count=2)
+    assert (done.labeled, len(done.next)) == (36, 2)
+    label_all(done.out, tmp_path / "labels.json", "metal", "topic", only=read_tasks(done.out)[-1]["id"])
+    after = list_samples(load_dataset(tmp_path / "labels.json"))
+    assert {key: after[key] for key in list_samples(before)} == list_samples(before)
+
+
+def test_tasks_that_share_a_file_stay_apart(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    for number in range(12):
+        Image.fromarray(generator.integers(0, 255, (12, 12), dtype=np.uint8)).save(tmp_path / f"{number}.png")
+    result = {"from_name": "l", "to_name": "i", "type": "choices", "value": {"choices": ["a"]}}
+    tasks = [{"id": n, "data": {"image": f"{n % 12}.png"}, "annotations": []} for n in range(30)]
+    for task in tasks[:6]:
+        task["annotations"] = [{"result": [result]}]
+    (tmp_path / "export.json").write_text(json.dumps(tasks))
+    done = label(tmp_path / "export.json", out=tmp_path / "labels", count=40)
+    assert (done.labeled, done.unlabeled, len(done.next)) == (6, 24, 24)
+    written = read_tasks(done.out)
+    assert sorted(task["id"] for task in written) == list(range(30))
+    assert all(f"{task['id'] % 12}.png" == name for task, name in zip(written, done.next, strict=False))
+
+
+def test_labels_of_tasks_that_share_a_file_stay_with_their_tasks(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    for number in range(20):
+        Image.fromarray(generator.integers(0, 255, (12, 12), dtype=np.uint8)).save(tmp_path / f"{number}.png")
+    tasks = [{"id": n, "data": {"image": f"{n % 20}.png", "kind": "ab"[n // 20]}, "annotations": []} for n in range(40)]
+    (tmp_path / "export.json").write_text(json.dumps(tasks))
+    pool = read_pool(tmp_path / "export.json", None, None, DataConfig(columns=Columns(label="kind")))
+    assert pool.labeled is not None
+    for split, _, part, index in iterate_named(pool.labeled):
+        row = pool.find_row(split, index)
+        assert row is not None
+        assert row.task is not None
+        assert row.task["data"]["kind"] == pool.labeled.classes[part.labels[index]]
+        assert row.task["data"]["image"] == part.samples.name(index)
+
+
+def nest(depth: int) -> Any:
+    inner: Any = 1
+    for _ in range(depth):
+        inner = {"a": inner}
+    return inner
+
+
+@pytest.mark.usefixtures("few_words")
+def test_what_is_nested_deeply_is_carried_on(tmp_path: Path) -> None:
+    tasks = [{**task, "meta": nest(300)} for task in make_tasks(labeled=0, count=6)]
+    (tmp_path / "export.json").write_text(json.dumps(tasks))
+    done = label(tmp_path / "export.json", out=tmp_path / "labels", count=2)
+    assert read_tasks(done.out)[0]["meta"] == nest(300)
+
+
+def test_what_json_cannot_hold_is_refused() -> None:
+    for value in (float("nan"), {"x": [float("inf")]}):
+        with pytest.raises(DataError, match="found NaN or an infinite one"):
+            format_task(value)
+    with pytest.raises(DataError, match="nested less deeply"):
+        format_task(nest(100_000))
+
+
+def test_of_what_a_network_has_no_number_for_nothing_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "new"
+    folder.mkdir()
+    for number in range(6):
+        Image.new("L", (12, 12), 40 * number).save(folder / f"{number}.png")
+    answers = np.full((6, 2), 0.5)
+    answers[2] = np.nan
+    features = torch.randn(6, 3, generator=torch.Generator().manual_seed(0))
+    features[2, 0] = torch.nan
+    beliefs = Beliefs(np.arange(6), features, answers, ("a", "b"), "network")
+    monkeypatch.setattr("falconet.labeling.ranking.ask_candidate", lambda *_: beliefs)
+    done = label(folder, out=tmp_path / "labels", count=6)
+    known = {item["name"]: item["probability"] for item in read_page(done.out)[1]["items"]}
+    assert known == {f"{number}.png": None if number == 2 else 0.5 for number in range(6)}
+
+
+def test_files_need_no_names_that_are_text(tmp_path: Path) -> None:
+    folder = tmp_path / "new"
+    folder.mkdir()
+    Image.new("L", (12, 12)).save(folder / "0.png")
+    try:
+        (folder / "0.png").rename(folder / os.fsdecode(b"\xff.png"))
+    except OSError:
+        pytest.skip("a file system of Unicode")
+    done = label(folder, out=tmp_path / "labels")
+    label_all(done.out, tmp_path / "labels.json", "a", "label")
+    dataset = read_dataset(tmp_path / "labels.json", config=DataConfig())
+    assert len(dataset.split("all")) == 1
+
+
+@pytest.fixture
+def few_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which network compares texts does not count, nor which labels are suspected."""
+    generator = torch.Generator().manual_seed(0)
+
+    def ask(unlabeled: Dataset, _: Dataset | None) -> Beliefs:
+        count = len(unlabeled.splits["train"])
+        features = torch.randn(count, 3, generator=generator)
+        return Beliefs(np.arange(count), features, None, ("0", "1"), "none")
+
+    monkeypatch.setattr("falconet.labeling.ranking.ask_candidate", ask)
+    monkeypatch.setattr("falconet.labeling.find_label_errors", lambda *_: ())
+
+
+@pytest.fixture
+def without_minilm(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a machine that lacks the package of its weights."""
+    candidates = tuple(
+        dataclasses.replace(one, needs="no_such_package") if one.needs else one for one in defaults.CANDIDATES
+    )
+    monkeypatch.setattr(defaults, "CANDIDATES", candidates)
+
+
+@pytest.mark.usefixtures("without_minilm")
+@pytest.mark.parametrize("labeled", [0, 40])
+def test_texts_are_chosen_without_published_weights(tmp_path: Path, labeled: int) -> None:
+    write_notes(tmp_path / "notes.csv", labeled=labeled)
+    if not labeled:
+        rows = (tmp_path / "notes.csv").read_text().splitlines()
+        (tmp_path / "notes.csv").write_text("\n".join(row.rpartition(",")[0] for row in rows))
+    dataset = read_pool(tmp_path / "notes.csv", None, None, DataConfig())
+    choices = choose_next(dataset, None, 4)
+    assert choices.version == "linear"
+    assert len({choice.index for choice in choices.items}) == 4
+    if labeled:  # Every second one is a fruit, in the labeled rows as in these.
+        assert [choice.suggested for choice in choices.items] == [
+            ("fruit", "metal")[choice.index % 2] for choice in choices.items
+        ]
+
+
+@pytest.mark.slow
+def test_a_model_of_words_is_asked_by_its_terms(tmp_path: Path) -> None:
+    write_notes(tmp_path / "notes.csv", labeled=48)
+    settings = {"training": {"linear_probe": "logistic"}, "augmentation": {"policy": "none"}}
+    trained = train(tmp_path / "notes.csv", model="linear", epochs=1, settings=settings, out=tmp_path / "run")
+    artifact = load_artifact(trained.out)
+    pool = read_pool(tmp_path / "notes.csv", artifact.config.input, None, DataConfig())
+    assert pool.labeled is not None
+    beliefs = ask_model(artifact, pool.labeled)
+    # As many as the output layer has, of norm 1 in each row.
+    assert beliefs.features.shape == (len(pool.labeled.splits["train"]), find_dense_output(artifact.model).in_features)
+    norms = beliefs.features.clone().to_dense().norm(dim=1)
+    torch.testing.assert_close(norms, torch.ones(len(norms)))
+    assert len(label(tmp_path / "notes.csv", model=trained.out, out=tmp_path / "labels", count=3).next) == 3
+
+
 @pytest.mark.slow
 def test_too_few_labels_are_told(tmp_path: Path) -> None:
     write_notes(tmp_path / "notes.csv", labeled=4)
     done = label(tmp_path / "notes.csv", out=tmp_path / "labels", count=5)
     assert done.label_errors == ()
-    assert done.notes[0].startswith("labels were not judged: wanted enough different samples of each class")
+    assert done.notes[0].startswith("labels were not checked: wanted enough different samples of each class")
     assert len(done.next) == 5
 
 
@@ -352,6 +674,6 @@ def test_the_command_line_says_what_is_on_the_page(tmp_path: Path, capsys: pytes
     said = capsys.readouterr()
     assert "4 samples with labels, 0 likely wrong ones on the page; 56 without, 5 to label next" in said.out
     assert f"page: {out / 'label.html'}" in said.out
-    assert "labels were not judged" in said.err
+    assert "labels were not checked" in said.err
     assert run(["label", str(tmp_path / "notes.csv"), "--out", str(out), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["unlabeled"] == 56

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
@@ -16,7 +17,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 from playwright.sync_api import Error as BrowserError
 
 from falconet.data.label_studio import Control, find_label
-from falconet.labeling.page import Item, render
+from falconet.labeling.page import Item, digest, render
 from falconet.labeling.tasks import show
 
 pytestmark = pytest.mark.slow
@@ -63,6 +64,7 @@ def invent_items(kind: Any) -> list[Item]:
     return items
 
 
+CLASSES = ("bad", "good")
 REST = '{"id": 90071992547409931, "data": {}, "annotations": []}'
 Opener = Callable[[str], Page]
 
@@ -77,7 +79,7 @@ def open_page(browser: Browser, tmp_path: Path) -> Iterator[Opener]:
         path = tmp_path / f"{kind}.html"
         if not path.exists():
             control = Control("tone", kind)
-            path.write_text(render(f"Labels of {HOSTILE}", invent_items(kind), [REST], ("bad", "good"), control))
+            path.write_text(render(f"Labels of {HOSTILE}", invent_items(kind), [REST], CLASSES, control))
         page = context.new_page()
         page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
         page.on("pageerror", lambda error: complaints.append(str(error)))
@@ -156,6 +158,58 @@ def test_classes_are_found_and_added(open_page: Opener) -> None:
     page.keyboard.press("3")
     tasks = download(page)
     assert [find_label(task, "tone") for task in tasks[:4]] == ["good", "neither", "neither", None]
+
+
+@pytest.mark.parametrize(
+    ("typed", "label"),
+    [
+        ("Male", "male"),  # Not female, in which it is too.
+        ("FEM", "female"),
+        ("ale", None),  # Part of two.
+        ("emale", None),  # Part of one, but not how it begins.
+        ("Al", "Al"),
+        ("AL", None),
+        ("m", None),  # How two begin.
+        ("other", "other"),
+    ],
+)
+def test_what_is_typed_means_one_class(
+    open_page: Opener, monkeypatch: pytest.MonkeyPatch, typed: str, label: str | None
+) -> None:
+    monkeypatch.setattr(f"{__name__}.CLASSES", ("female", "male", "mixed", "al", "Al"))
+    page = open_page("image")
+    page.keyboard.press("/")
+    page.keyboard.type(typed)
+    page.keyboard.press("Enter")
+    assert count(page) == f"{int(label is not None)} of 4 labeled"
+    assert find_label(download(page)[0], "tone") == (label or "bad")
+    assert page.input_value("#find") == ("" if label else typed)
+
+
+def test_decisions_can_be_taken_back_after_a_reload(open_page: Opener) -> None:
+    page = open_page("image")
+    for key in ("1", "2", "ArrowLeft", "1"):
+        page.keyboard.press(key)
+    page.reload()
+    page.keyboard.press("Backspace")
+    assert page.get_attribute("#classes button >> nth=1", "aria-pressed") == "true"
+    page.keyboard.press("Backspace")
+    page.keyboard.press("Backspace")
+    assert count(page) == "0 of 4 labeled"
+    assert page.is_disabled("#undo")
+
+
+def test_labels_of_other_samples_are_not_taken_over() -> None:
+    items, control = invent_items("text"), Control("tone", "text")
+    known = digest(items, control)
+    assert known == digest(invent_items("text"), control)
+    assert known != digest(items, Control("mood", "text"))
+    other = dataclasses.replace(items[0], task={**items[0].task, "data": {"text": "another"}})
+    assert known != digest([other, *items[1:]], control)
+    seen = dataclasses.replace(items[0], view=show("another", "text"))
+    assert known != digest([seen, *items[1:]], control)
+    later = {**items[0].task, "annotations": [{"created_at": "later"}]}
+    assert known == digest([dataclasses.replace(items[0], task=later), *items[1:]], control)
 
 
 def test_labels_outlive_the_page(open_page: Opener) -> None:

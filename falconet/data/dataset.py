@@ -275,6 +275,10 @@ class Split:
         return Split(self.samples.take(indices), self.labels[indices], self.hashes[indices], groups, extras)
 
 
+NO_LABEL = "no label"
+"""Why a sample is skipped that has everything but a label."""
+
+
 @dataclass(frozen=True)
 class Unreadable:
     """A file or a row that was skipped."""

@@ -20,6 +20,7 @@ from jaxtyping import Float32, Int64, UInt
 
 from falconet.catalog import HUB_PREFIX
 from falconet.data.dataset import (
+    NO_LABEL,
     Dataset,
     Samples,
     SeriesArray,
@@ -135,7 +136,7 @@ class Scan:
     def list_unreadable(self) -> Iterator[Unreadable]:
         for index, (row, label) in enumerate(zip(self.rows, self.labels, strict=True)):
             if row.reason or label is None:
-                yield Unreadable(self.samples.name(index), row.reason or "no label")
+                yield Unreadable(self.samples.name(index), row.reason or NO_LABEL)
 
 
 def read_hub(source: str, config: DataConfig) -> Dataset:

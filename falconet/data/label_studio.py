@@ -13,8 +13,8 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -26,8 +26,8 @@ from falconet.tables import MAX_BYTES, Table, check_size
 
 Task = dict[str, Any]
 
-EXPANSION = 8
-"""Bytes in memory for each of a file of JSON, about."""
+BYTES_OF = {b",": 80, b"{": 400, b"[": 80}
+"""Bytes in memory for each value, object and list of JSON, as cells of a table too, about; measured."""
 LOCAL_FILES = "/data/local-files/"
 """Where Label Studio serves the files of its own machine: `?d=` names one below LOCAL_FILES_DOCUMENT_ROOT."""
 UPLOADS = re.compile(r"/data/upload/(?:\d+/)?(?P<name>(?:[0-9a-f]{8}-)?(?P<bare>[^/]+))$")
@@ -35,6 +35,8 @@ UPLOADS = re.compile(r"/data/upload/(?:\d+/)?(?P<name>(?:[0-9a-f]{8}-)?(?P<bare>
 EMBEDDED = re.compile(r"data:image/[\w.+-]+;base64,", re.IGNORECASE)
 OBJECT_TAGS: Mapping[str, str] = {"image": "Image", "text": "Text", "series": "TimeSeries", "audio": "Audio"}
 """The tag that shows a sample, by the key of a task's data that holds it."""
+NOT_XML = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+"""What XML 1.0 cannot hold."""
 TIMES = ("time", "timestamp", "t", "date", "datetime", "index", "step")
 """What the column of times of a series may be called."""
 
@@ -56,8 +58,11 @@ def read_tasks(path: Path, max_bytes: int = MAX_BYTES) -> list[Task]:
     Raises DataError for anything else, and for a file that would take more than `max_bytes` of memory.
     """
     with open_regular(path) as file:
-        check_size(path, EXPANSION * os.fstat(file.fileno()).st_size, max_bytes)
+        size = os.fstat(file.fileno()).st_size
+        check_size(path, 3 * size, max_bytes)
         content = file.read()
+    # By what it holds: an image in its address takes thrice its own length, of numbers each many times that.
+    check_size(path, 3 * size + sum(cost * content.count(mark) for mark, cost in BYTES_OF.items()), max_bytes)
     wanted = "wanted a list of tasks, as Label Studio exports them (JSON), or JSON lines in a file ending in .jsonl"
     try:
         tasks = json.loads(content)
@@ -81,22 +86,27 @@ def is_task(row: Mapping[str, Any]) -> bool:
     return isinstance(row.get("data"), dict)
 
 
-def tabulate(path: Path, tasks: Sequence[Task]) -> tuple[Table, str | None]:
+def tabulate(
+    path: Path, tasks: Sequence[Task], holds_samples: Callable[[Table], bool], max_bytes: int = MAX_BYTES
+) -> tuple[Table, str | None]:
     """Return tasks as a table of their data and choices, and the column of labels where the choices are by one tag.
 
-    Series within tasks become a row for each step. Of annotators who disagree the most frequent choice counts, or that
-    of the last annotation which is marked as ground truth; a tie is no label.
+    Series within tasks become a row for each step, unless the other columns hold the samples already. Of annotators who
+    disagree the most frequent choice counts, or that of the last annotation which is marked as ground truth; a tie is
+    no label. `holds_samples` says whether columns do. Raises DataError where the steps would take more than `max_bytes`
+    of memory.
     """
     controls = list(dict.fromkeys(name for task in tasks for name in list_controls(task)))
+    label = controls[0] if len(controls) == 1 else None
     rows = [flatten_task(path, task, controls) for task in tasks]
     keys = list(dict.fromkeys(key for row in rows for key in row))
-    series = next((key for key in keys if any(is_series(row.get(key)) for row in rows)), None)
-    lines: Sequence[int] = range(1, len(rows) + 1)
-    if series is not None:
-        rows, lines = unroll(rows, series)
-        keys = list(dict.fromkeys(key for row in rows for key in row))
-    columns = {key: [row.get(key) for row in rows] for key in keys}
-    return Table(path, columns, lines), controls[0] if len(controls) == 1 else None
+    table = Table(path, {key: [row.get(key) for row in rows] for key in keys}, range(1, len(rows) + 1))
+    found = {key: sum(map(is_series, cells)) for key, cells in table.columns.items()}
+    series = max(found, key=lambda key: found[key], default="")
+    rest = replace(table, columns={key: cells for key, cells in table.columns.items() if key != series})
+    if not found.get(series) or holds_samples(rest):
+        return table, label
+    return unroll(table, series, max_bytes), None if label is None else name_beside(label)
 
 
 def list_controls(task: Task) -> list[str]:
@@ -104,21 +114,28 @@ def list_controls(task: Task) -> list[str]:
     if not is_task(task):
         return []
     return [
-        result["from_name"]
-        for annotation in list_annotations(task)
-        for result in annotation["result"]
-        if is_choice(result)
+        result["from_name"] for annotation in list_usable(task) for result in annotation["result"] if is_choice(result)
     ]
 
 
-def list_annotations(task: Task) -> list[dict[str, Any]]:
-    """Return the annotations that count: those that were not cancelled, or of these the last that is ground truth."""
-    usable = [
+def list_usable(task: Task) -> list[dict[str, Any]]:
+    """Return the annotations that were not cancelled."""
+    return [
         annotation
         for annotation in list_objects(task.get("annotations"))
         if isinstance(annotation.get("result"), list) and not annotation.get("was_cancelled")
     ]
-    return [annotation for annotation in usable if annotation.get("ground_truth")][-1:] or usable
+
+
+def list_choices(task: Task, control: str) -> list[list[Any]]:
+    """Return the choices by one tag that count, by annotation: of those that are ground truth the last one's alone."""
+    chosen = []
+    for annotation in list_usable(task):
+        results = [result for result in annotation["result"] if is_choice(result) and result["from_name"] == control]
+        if results:
+            truth = bool(annotation.get("ground_truth"))
+            chosen.append((truth, [result["value"]["choices"] for result in results]))
+    return [choices for truth, choices in chosen if truth][-1:] or [choices for _, choices in chosen]
 
 
 def is_choice(result: Any) -> bool:
@@ -131,12 +148,7 @@ def is_choice(result: Any) -> bool:
 
 def find_label(task: Task, control: str) -> str | None:
     """Return the one class that was chosen by a tag; None where there is none, or annotators disagree evenly."""
-    choices = [
-        result["value"]["choices"]
-        for annotation in list_annotations(task)
-        for result in annotation["result"]
-        if is_choice(result) and result["from_name"] == control
-    ]
+    choices = [chosen for several in list_choices(task, control) for chosen in several]
     ranking = Counter(str(chosen[0]) for chosen in choices if is_single(chosen)).most_common(2)
     if not ranking or (len(ranking) > 1 and ranking[0][1] == ranking[1][1]):
         return None
@@ -160,7 +172,7 @@ def find_place(path: Path, value: Any) -> Any:
     if not isinstance(value, str) or not value.startswith("/data/"):
         return value
     if value.startswith(LOCAL_FILES):
-        (name,) = parse_qs(urlsplit(value).query).get("d", [""])[:1] or [""]
+        (name,) = parse_qs(urlsplit(value).query, errors="surrogateescape").get("d", [""])[:1] or [""]
         parts = name.split("/")
         # The root that Label Studio knows may lie above the folder of the tasks.
         places = ["/".join(parts[start:]) for start in range(len(parts))]
@@ -173,11 +185,19 @@ def find_place(path: Path, value: Any) -> Any:
 
 
 def is_series(value: Any) -> bool:
-    """Whether a cell holds a series: numbers, or columns of numbers by name."""
-    if isinstance(value, dict):
-        lists = list(value.values())
-        return bool(lists) and all(map(is_numbers, lists)) and len({len(numbers) for numbers in lists}) == 1
-    return is_numbers(value)
+    """Whether a cell holds a series: numbers, or columns of numbers by name, of which one may be of times."""
+    if not isinstance(value, dict):
+        return is_numbers(value)
+    times = find_times(value)
+    columns = [cells for name, cells in value.items() if name != times]
+    # Times may be words: those of a day.
+    lists = columns + ([value[times]] if times and isinstance(value[times], list) else [])
+    return bool(columns) and all(map(is_numbers, columns)) and len(set(map(len, lists))) == 1
+
+
+def find_times(columns: Mapping[str, Any]) -> str | None:
+    """Return the column of times of a series; None where there is none."""
+    return next((name for name in columns if name.lower() in TIMES), None)
 
 
 def to_columns(value: Any) -> dict[str, list[Any]]:
@@ -188,27 +208,53 @@ def to_columns(value: Any) -> dict[str, list[Any]]:
 
 
 def is_numbers(value: Any) -> bool:
-    return isinstance(value, list) and len(value) > 1 and all(entry is None or is_value(entry) for entry in value)
+    return isinstance(value, list) and len(value) > 1 and all(entry is None or is_number(entry) for entry in value)
 
 
-def is_value(entry: Any) -> bool:
-    return isinstance(entry, int | float | str) and not isinstance(entry, bool)
+def is_number(entry: Any) -> bool:
+    return isinstance(entry, int | float) and not isinstance(entry, bool)
 
 
-def unroll(rows: Sequence[Mapping[str, Any]], key: str) -> tuple[list[dict[str, Any]], list[int]]:
-    """Return rows with series in a column as a row for each step, and the number of the task of each row."""
-    unrolled, lines = [], []
-    for number, row in enumerate(rows, start=1):
-        rest = {name: cell for name, cell in row.items() if name != key}
-        columns = to_columns(row.get(key))
-        times = next((name for name in columns if name.lower() in TIMES), None)
-        steps = len(next(iter(columns.values()))) if columns else 1
-        for step in range(steps):
-            cells = {name: cells[step] for name, cells in columns.items() if name != times}
-            time = columns[times][step] if times else step
-            unrolled.append({**rest, "series_id": f"task {number}", "time": time, **cells})
-            lines.append(number)
-    return unrolled, lines
+SERIES, TIME = "series_id", "time"
+"""The columns that tell which series a row of a table belongs to, and where within."""
+
+
+def unroll(table: Table, key: str, max_bytes: int) -> Table:
+    """Return a table with series in a column as one with a row for each step, whose line is the number of the task.
+
+    What else is called as the columns of series and times are, and channels that are called as another column is, get
+    names of their own.
+    """
+    series = [to_columns(cell) for cell in table.columns[key]]
+    counts = [len(next(iter(columns.values()))) if columns else 1 for columns in series]
+    check_size(table.path, 8 * sum(counts) * len(table.columns), max_bytes)
+    unrolled: dict[str, list[Any]] = {
+        name_beside(name): repeat(cells, counts) for name, cells in table.columns.items() if name != key
+    }
+    unrolled[SERIES] = repeat([f"task {line}" for line in table.lines], counts)
+    unrolled[TIME] = []
+    for columns, count in zip(series, counts, strict=True):
+        times = find_times(columns)
+        unrolled[TIME] += columns[times] if times else range(count)
+    for channel in dict.fromkeys(name for columns in series for name in columns if name != find_times(columns)):
+        name = channel
+        while name in unrolled:
+            name = f"{key}.{name}"
+        unrolled[name] = []
+        for columns, count in zip(series, counts, strict=True):
+            known = channel in columns and channel != find_times(columns)
+            unrolled[name] += columns[channel] if known else [None] * count
+    return Table(table.path, unrolled, repeat(table.lines, counts))
+
+
+def name_beside(name: str) -> str:
+    """Return what a column of a task's data or choices is called beside the steps of its series."""
+    return f"data.{name}" if name in {SERIES, TIME} else name
+
+
+def repeat(cells: Sequence[Any], counts: Sequence[int]) -> list[Any]:
+    """Return each cell as often as is said."""
+    return [cell for cell, count in zip(cells, counts, strict=True) for _ in range(count)]
 
 
 def decode_embedded(cell: Any) -> bytes | None:
@@ -244,19 +290,37 @@ def make_annotation(label: str, control: Control) -> dict[str, Any]:
 
 def name_file(path: Path) -> str:
     """Return the address at which Label Studio serves a file of a folder: below the folder's parent."""
-    return f"{LOCAL_FILES}?d={quote(path.as_posix())}"
+    # As the file system has it: a name need not be UTF-8.
+    return f"{LOCAL_FILES}?d={quote(os.fsencode(path.as_posix()))}"
 
 
-def find_control(tasks: Sequence[Task]) -> Control | None:
-    """Return the one tag that classes were chosen by; None where there is none, or several."""
-    found = {
-        (result["from_name"], str(result.get("to_name", "")))
-        for task in tasks
-        for entry in [*list_objects(task.get("annotations")), *list_objects(task.get("predictions"))]
-        for result in list_objects(entry.get("result"))
-        if is_choice(result)
-    }
-    return Control(*found.pop()) if len(found) == 1 else None
+def find_control(tasks: Sequence[Task], name: str | None = None) -> Control | None:
+    """Return the tag that classes are chosen by: the named one, or the only one; None where there is none.
+
+    Predictions tell where annotations do not. Raises DataError for several tags where none is named, and for one that
+    is about several things.
+    """
+    for part in ("annotations", "predictions"):
+        found: dict[str, set[str]] = {}
+        for task in tasks:
+            for entry in list_objects(task.get(part)):
+                for result in filter(is_choice, list_objects(entry.get("result"))):
+                    found.setdefault(result["from_name"], set()).add(str(result.get("to_name", "")))
+        if name is None and len(found) > 1:
+            raise DataError(
+                f"wanted one tag Choices, found several in the {part}: {', '.join(found)}; name one by "
+                "--set data.columns.label=NAME"
+            )
+        control = next(iter(found), None) if name is None else name
+        if control is not None and control in found:
+            targets = found[control]
+            if len(targets) > 1:
+                raise DataError(
+                    f"wanted a tag Choices about one thing, found {control} about {', '.join(sorted(targets))} "
+                    "(to_name); give these tags names of their own"
+                )
+            return Control(control, targets.pop())
+    return None
 
 
 def list_objects(value: Any) -> list[dict[str, Any]]:
@@ -267,17 +331,21 @@ def list_objects(value: Any) -> list[dict[str, Any]]:
 def format_labeling_config(key: str, control: Control, classes: Sequence[str], channels: Sequence[str] = ()) -> str:
     """Return the labeling interface of a project in Label Studio's XML.
 
-    `key` is that of a task's data that holds the sample, `channels` are columns of a series.
+    `key` is that of a task's data that holds the sample, `channels` are columns of a series. U+FFFD stands for what XML
+    cannot hold, such as control characters.
     """
     from xml.sax.saxutils import quoteattr
 
+    def quote_text(text: str) -> str:
+        return quoteattr(NOT_XML.sub("\ufffd", text))
+
     tag = OBJECT_TAGS[key]
-    shown = f'  <{tag} name={quoteattr(control.target)} value="${key}"'
+    shown = f'  <{tag} name={quote_text(control.target)} value="${key}"'
     if channels:
-        lines = [f"    <Channel column={quoteattr(name)}/>" for name in channels]
+        lines = [f"    <Channel column={quote_text(name)}/>" for name in channels]
         shown = "\n".join([f'{shown} valueType="json">', *lines, f"  </{tag}>"])
     else:
         shown += "/>"
-    choices = [f"    <Choice value={quoteattr(name)}/>" for name in classes]
-    head = f'  <Choices name={quoteattr(control.name)} toName={quoteattr(control.target)} choice="single">'
+    choices = [f"    <Choice value={quote_text(name)}/>" for name in classes]
+    head = f'  <Choices name={quote_text(control.name)} toName={quote_text(control.target)} choice="single">'
     return "\n".join(["<View>", shown, head, *choices, "  </Choices>", "</View>", ""])

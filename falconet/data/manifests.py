@@ -18,6 +18,7 @@ from falconet.catalog import TASKS_SUFFIX
 from falconet.data import label_studio
 from falconet.data.arrays import SPLIT_WORDS
 from falconet.data.dataset import (
+    NO_LABEL,
     SPLIT_NAMES,
     Dataset,
     EncodedImages,
@@ -43,7 +44,7 @@ from falconet.data.files import (
     suffix_of,
     walk,
 )
-from falconet.data.images import find_extremes, inspect_image
+from falconet.data.images import find_extremes, inspect_image, read_content
 from falconet.data.series import describe_cell, long_series, series_dataset, split_series, to_floats, wide_series
 from falconet.data.splits import Columns, DataConfig
 from falconet.errors import ConfigError, DataError, UnknownNameError
@@ -121,10 +122,22 @@ def read_manifest(path: Path, config: DataConfig) -> Dataset:
     for configured columns that are not there, DataError for tables without labels or samples, and as `read_table` does.
     """
     if path.suffix.lower() == TASKS_SUFFIX:
-        table, label = label_studio.tabulate(path, label_studio.read_tasks(path, config.max_bytes))
+        table, label = tabulate_tasks(path, config)
         columns = config.columns if config.columns.label else replace(config.columns, label=label)
         return read_tables(str(path), {"": table}, replace(config, columns=columns))
     return read_tables(str(path), {"": read_table(path, header=config.header, max_bytes=config.max_bytes)}, config)
+
+
+def tabulate_tasks(path: Path, config: DataConfig) -> tuple[Table, str | None]:
+    """Return the tasks of a file as a table, and its column of labels; see `label_studio.tabulate`."""
+    tasks = label_studio.read_tasks(path, config.max_bytes)
+    return label_studio.tabulate(path, tasks, lambda table: holds_samples(table, config), config.max_bytes)
+
+
+def holds_samples(table: Table, config: DataConfig) -> bool:
+    """Whether columns hold texts or name files; lists of numbers beside them are no samples."""
+    chosen = {role: name for role, name in asdict(config.columns).items() if name in table.columns}
+    return any(way(table, chosen, config.kind) is not None for way in (choose_path, choose_named_text))
 
 
 def read_table_folder(folder: Path, config: DataConfig) -> Dataset:
@@ -218,7 +231,8 @@ def read_tables(source: str, tables: Mapping[str, Table], config: DataConfig) ->
     unlabeled = {name: table for name, table in tables.items() if roles.columns["label"] not in table.columns}
     tables = {split: table for split, table in tables.items() if split not in unlabeled}
     for table in tables.values():
-        check_same(first, table, [*roles.columns.values(), *roles.values, *config.extra])
+        further = (name for name in config.extra if name != LINES)
+        check_same(first, table, [*roles.columns.values(), *roles.values, *further])
     tables = {split: spell_numbers(table, roles.values, comma) for split, table in tables.items()}
     if "" not in tables:
         roles = replace(roles, columns={role: name for role, name in roles.columns.items() if role != "split"})
@@ -357,10 +371,14 @@ def check_columns(table: Table, columns: Columns) -> dict[str, str]:
     return configured
 
 
+LINES = "(line)"
+"""What of `DataConfig.extra` is no column, but the line of its table at which a sample's first row begins."""
+
+
 def check_extra(table: Table, names: Iterable[str]) -> None:
     """Raise ConfigError, with the nearest names, for a further column that is not there."""
     for name in names:
-        if name not in table.columns:
+        if name not in table.columns and name != LINES:
             raise ConfigError(f"{table.path.name}: {UnknownNameError('column', name, table.columns)}")
 
 
@@ -476,15 +494,14 @@ def choose_path(table: Table, chosen: Mapping[str, str], kind: Kind | None) -> R
     known = frozenset().union(*KINDS.values()) if kind is None else KINDS[kind]
 
     def accept(cells: Sequence[Any]) -> bool:
-        return share(cells, lambda cell: suffix_of(path_of(cell)) in known) > 0.5
+        return share(cells, lambda cell: suffix_of(path_of(cell)) in known or is_embedded(cell)) > 0.5
 
     free = list_free(table, chosen)
-    embedded = next((name for name, cells in free.items() if holds_images(cells)), None)
-    if embedded is not None and kind in {None, "image"}:
-        return Roles("image", {**chosen, "path": embedded})
     name = find_named(table, chosen, "path", accept) or next((name for name in free if accept(free[name])), None)
     if name is None:
         return None
+    if any(map(is_embedded, table.columns[name])):
+        return Roles("image", {**chosen, "path": name}) if kind in {None, "image"} else None
     found = kind or guess_kind(path_of(cell) for cell in table.columns[name])
     # A text beside the name of the file that it was taken from is the better source.
     if found == "text" and "path" not in chosen and find_named(table, chosen, "text", is_wordy):
@@ -492,9 +509,9 @@ def choose_path(table: Table, chosen: Mapping[str, str], kind: Kind | None) -> R
     return Roles(found, {**chosen, "path": name})
 
 
-def holds_images(cells: Sequence[Any]) -> bool:
-    """Whether most cells are addresses that hold an image themselves (`data:image/png;base64,...`)."""
-    return share(cells, lambda cell: isinstance(cell, str) and label_studio.EMBEDDED.match(cell) is not None) > 0.5
+def is_embedded(cell: Any) -> bool:
+    """Whether a cell is an address that holds an image itself (`data:image/png;base64,...`)."""
+    return isinstance(cell, str) and label_studio.EMBEDDED.match(cell) is not None
 
 
 def choose_named_text(table: Table, chosen: Mapping[str, str], kind: Kind | None) -> Roles | None:
@@ -778,9 +795,10 @@ def read_part(table: Table, split: str, roles: Roles, config: DataConfig) -> Par
     if "split" in roles.columns:
         splits = read_splits(table.path, roles.columns["split"], pick("split"))
     groups = read_groups(pick("group")) if "group" in roles.columns else None
-    extras = {name: [as_text(table.columns[name][row]) for row in rows] for name in config.extra}
+    further = {name: table.lines if name == LINES else table.columns[name] for name in config.extra}
+    extras = {name: [as_text(cells[row]) for row in rows] for name, cells in further.items()}
     checked = zip(reasons, labels, splits, strict=True)
-    whole = [why or ("" if label else "no label") or ("" if part else "no split") for why, label, part in checked]
+    whole = [why or ("" if label else NO_LABEL) or ("" if part else "no split") for why, label, part in checked]
     return Part(names, values, labels, splits, groups, whole, extras)
 
 
@@ -789,8 +807,8 @@ def read_values(table: Table, roles: Roles, config: DataConfig) -> tuple[Sequenc
     columns, rows = table.columns, range(len(table.lines))
     if "path" in roles.columns:
         cells = columns[roles.columns["path"]]
-        if roles.kind == "image" and holds_images(cells):
-            return rows, *read_embedded(cells)
+        if roles.kind == "image" and any(map(is_embedded, cells)):
+            return rows, *read_embedded(table.path.parent, cells, config.follow)
         files = find_files(table, cells, roles.kind, config.follow)
         if files:
             cells = [files.get(name_of(cell), cell) for cell in cells]
@@ -822,6 +840,8 @@ def check_constant(table: Table, series: str, names: Iterable[str]) -> None:
     """Raise ConfigError for a further column that changes within a series, and so says nothing of it as a whole."""
     ids = [as_text(cell) for cell in table.columns[series]]
     for name in names:
+        if name == LINES:
+            continue
         known: dict[str, str] = {}
         for owner, cell in zip(ids, map(as_text, table.columns[name]), strict=True):
             if known.setdefault(owner, cell) != cell:
@@ -863,16 +883,20 @@ def read_paths(root: Path, cells: Sequence[Any], follow: bool) -> tuple[list[str
     return values, reasons
 
 
-def read_embedded(cells: Sequence[Any]) -> tuple[list[bytes], list[str]]:
-    """Return the images that stand in their addresses, and for each why it cannot be used."""
-    values, reasons = [], []
-    for cell in cells:
+def read_embedded(root: Path, cells: Sequence[Any], follow: bool) -> tuple[list[bytes], list[str]]:
+    """Return the images that stand in their addresses or in files below `root`, and for each why it cannot be used."""
+    paths, reasons = read_paths(root, ["" if is_embedded(cell) else cell for cell in cells], follow)
+    values = []
+    for place, cell in enumerate(cells):
+        content = None
         try:
-            content, reason = label_studio.decode_embedded(cell), "no image in its address, as most have"
+            if is_embedded(cell):
+                content, reasons[place] = label_studio.decode_embedded(cell), ""
+            elif not reasons[place]:
+                content = read_content(root / paths[place])
         except DataError as error:
-            content, reason = None, str(error)
+            reasons[place] = str(error)
         values.append(content or b"")
-        reasons.append("" if content else reason)
     return values, reasons
 
 
@@ -928,9 +952,7 @@ def leave_out(part: Part, none: frozenset[str]) -> Part:
     """Return a part in which samples of some labels have none."""
     if none.isdisjoint(part.labels):
         return part
-    reasons = [
-        why or ("no label" if label in none else "") for label, why in zip(part.labels, part.reasons, strict=True)
-    ]
+    reasons = [why or (NO_LABEL if label in none else "") for label, why in zip(part.labels, part.reasons, strict=True)]
     return replace(part, labels=["" if label in none else label for label in part.labels], reasons=reasons)
 
 

@@ -25,7 +25,6 @@ from falconet.catalog import (
     check_suffix,
     is_url,
 )
-from falconet.data import label_studio
 from falconet.data.arrays import (
     IDX_IMAGES,
     as_images,
@@ -47,6 +46,7 @@ from falconet.data.manifests import (
     find_comma,
     read_inputs,
     spell_numbers,
+    tabulate_tasks,
 )
 from falconet.data.named import find_cifar_binaries, read_cifar_binaries
 from falconet.data.series import NO_VALUES, count_steps, pack_series, read_ts_file
@@ -423,7 +423,7 @@ def read_one_file(path: Path, name: str, reading: Reading) -> Iterator[Inputs]:
     elif suffix == ".ts":
         yield from read_ts(path, name, reading)
     elif suffix == TASKS_SUFFIX:
-        table, _ = label_studio.tabulate(path, label_studio.read_tasks(path, reading.config.max_bytes))
+        table, _ = tabulate_tasks(path, reading.config)
         yield from read_parts(iter([table]), name, reading, lambda: table)
     elif suffix in FILE_SUFFIXES or (spec.kind == "series" and suffix in LOOSE_SUFFIXES):
         yield from read_rows(path, name, reading)

@@ -12,12 +12,14 @@ from falconet.auditing import find_label_errors
 from falconet.catalog import check_source
 from falconet.data import DataConfig, Dataset, Unreadable
 from falconet.data.checks import LabelError
+from falconet.data.dataset import NO_LABEL
+from falconet.data.files import SPLIT_FOLDERS
 from falconet.data.label_studio import Control, find_control, format_labeling_config, make_prediction
 from falconet.errors import ConfigError, DataError
 from falconet.labeling.page import Item, render
-from falconet.labeling.pool import NO_LABEL, Pool, iterate_named, read_pool
+from falconet.labeling.pool import Pool, Row, iterate_named, read_pool
 from falconet.labeling.ranking import Choices, choose_next
-from falconet.labeling.tasks import TaskMaker, choose_key, cut_task, format_task, name_channels, name_originals, show
+from falconet.labeling.tasks import TaskMaker, choose_key, cut_task, format_task, name_channels, show
 from falconet.planning import short_name
 from falconet.schema import from_mapping
 from falconet.storage import hold, prepare_folder, swap
@@ -72,7 +74,7 @@ def label(
     the page downloads is `tasks.json` with the new labels in it, which `train` reads. Of samples with labels it holds
     all; tasks of Label Studio keep whatever else they hold.
 
-    `settings` are those of the section `data`; `callbacks` see the training where labels are judged by a network that
+    `settings` are those of the section `data`; `callbacks` see the training where labels are checked by a network that
     is trained for it. Raises ConfigError for a count below 1, DataError for a source that cannot be read or a model
     of other samples.
     """
@@ -85,18 +87,20 @@ def label(
     if artifact is not None and artifact.config.input.kind != pool.kind:
         raise DataError(f"{source}: wanted {artifact.config.input.kind} data, as the model takes, found {pool.kind}")
     folder = Path(out) if out is not None else Path("runs") / f"{short_name(source)}-labels"
+    key = choose_key(pool.first.samples, pool.kind)
+    control = choose_control(pool, config, key)
     with hold(folder):
         prepare_folder(folder)
         errors, notes = suspect(pool.labeled, callbacks)
         errors = errors[:count]
         following = choose_next(pool, artifact, count)
-        key = choose_key(pool.first.samples, pool.kind)
-        control = find_control(pool.tasks) or Control(target=key)
         path = Path(source)
-        maker = TaskMaker(path if path.is_dir() else path.parent, pool.kind, control, name_originals(path, pool.tasks))
+        split_key = (pool.labeled.columns.get("split") if pool.tasks and pool.labeled else None) or "split"
+        maker = TaskMaker(path if path.is_dir() else path.parent, pool.kind, control, split_key)
         classes = list_classes(pool, artifact)
-        items = [*list_errors(pool, errors, maker), *list_next(pool, following, maker)]
-        rest = list_rest(pool, items, maker)
+        drafts = [*list_errors(pool, errors, maker), *list_next(pool, following, maker)]
+        items = [draft.item for draft in drafts]
+        rest = list_rest(pool, drafts, maker)
         title = f"Labels of {short_name(source)}"
         tasks = "[\n" + ",\n".join([*("".join(cut_task(item.task)) for item in items), *rest]) + "\n]\n"
         contents = {PAGE: render(title, items, rest, classes, control), TASKS: tasks}
@@ -127,7 +131,7 @@ def suspect(dataset: Dataset | None, callbacks: Sequence[Callback]) -> tuple[tup
     try:
         return find_label_errors(dataset, callbacks), ()
     except DataError as error:
-        return (), (f"labels were not judged: {str(error).removeprefix('--label-errors: ')}",)
+        return (), (f"labels were not checked: {str(error).removeprefix('--label-errors: ')}",)
 
 
 def list_classes(pool: Pool, artifact: Artifact | None) -> tuple[str, ...]:
@@ -136,42 +140,74 @@ def list_classes(pool: Pool, artifact: Artifact | None) -> tuple[str, ...]:
     return tuple(dict.fromkeys([*known, *(artifact.config.input.labels if artifact else ())]))
 
 
-def list_errors(pool: Pool, errors: Sequence[LabelError], maker: TaskMaker) -> list[Item]:
+def choose_control(pool: Pool, config: DataConfig, key: str) -> Control:
+    """Return the tag by which the page labels: that of the source's labels. Raises DataError where it is not clear."""
+    if not pool.tasks:
+        return Control(target=key)
+    name = (pool.labeled.columns.get("label") if pool.labeled else None) or config.columns.label
+    return find_control(pool.tasks, name) or Control(name or Control.name, key)
+
+
+@dataclass(frozen=True, eq=False)
+class Draft:
+    """What the page shows of a sample, and where that comes from."""
+
+    item: Item
+    row: Row | None
+    place: tuple[str, int] | None = None
+    """Split and position of a sample with a label; None: it has none."""
+
+
+def list_errors(pool: Pool, errors: Sequence[LabelError], maker: TaskMaker) -> list[Draft]:
     """Return what the page shows of labels that are likely wrong."""
     if pool.labeled is None:
         return []
-    wanted = {(error.split, error.name) for error in errors}
-    places = {
-        (split, name): (part, index)
-        for split, name, part, index in iterate_named(pool.labeled)
-        if (split, name) in wanted
-    }
-    items = []
+    wanted = {(error.split, error.name, error.label) for error in errors}
+    places: dict[tuple[str, str, str], list[int]] = {}
+    for split, name, part, index in iterate_named(pool.labeled):
+        key = (split, name, pool.labeled.classes[part.labels[index]])
+        if key in wanted:
+            places.setdefault(key, []).append(index)
+    drafts = []
     for error in errors:
-        part, index = places[error.split, error.name]
-        task = maker.make(part.samples, index, error.label, own_split(pool.labeled, error.split))
+        index = places[error.split, error.name, error.label].pop(0)
+        samples = pool.labeled.splits[error.split].samples
+        row = pool.find_row(error.split, index)
+        task = maker.make(samples, index, error.label, own_split(pool.labeled, error.split), row)
         prediction = make_prediction(error.suggested, error.probability, "find_label_errors", maker.control)
         add_prediction(task, prediction)
-        view = show(part.samples.read(index), pool.kind)
-        items.append(Item(error.name, task, view, error.label, error.suggested, error.probability))
-    return items
+        view = show(samples.read(index), pool.kind)
+        item = Item(error.name, task, view, error.label, error.suggested, error.probability)
+        drafts.append(Draft(item, row, (error.split, index)))
+    return drafts
 
 
-def list_next(pool: Pool, following: Choices, maker: TaskMaker) -> list[Item]:
+def list_next(pool: Pool, following: Choices, maker: TaskMaker) -> list[Draft]:
     """Return what the page shows of samples to label next."""
-    items = []
+    drafts = []
     for choice in following.items:
         assert pool.unlabeled is not None
-        samples = pool.unlabeled.splits["train"].samples
-        task = maker.make(samples, choice.index, None, None)
+        samples, row = pool.unlabeled.splits["train"].samples, pool.origins[choice.index]
+        name = maker.name(samples, choice.index)
+        task = maker.make(samples, choice.index, None, future_split(pool.labeled, row, name), row)
         if choice.suggested is not None and choice.probability is not None:
             add_prediction(
                 task, make_prediction(choice.suggested, choice.probability, following.version, maker.control)
             )
-        name = maker.name(samples, choice.index)
         view = show(samples.read(choice.index), pool.kind)
-        items.append(Item(name, task, view, None, choice.suggested, choice.probability))
-    return items
+        drafts.append(Draft(Item(name, task, view, None, choice.suggested, choice.probability), row))
+    return drafts
+
+
+def future_split(labeled: Dataset | None, row: Row | None, name: str) -> str | None:
+    """Return the split of a sample that is to be labeled; None where the source has no splits of its own.
+
+    It is that of its row or of its folder, else train.
+    """
+    if labeled is None or own_split(labeled, "train") is None:
+        return None
+    own = row.split if row is not None else SPLIT_FOLDERS.get(name.partition("/")[0].lower())
+    return own or "train"
 
 
 def add_prediction(task: dict[str, Any], prediction: dict[str, Any]) -> None:
@@ -187,19 +223,18 @@ def own_split(dataset: Dataset, split: str) -> str | None:
     return "train" if split in dataset.made else split
 
 
-def list_rest(pool: Pool, items: Sequence[Item], maker: TaskMaker) -> list[str]:
+def list_rest(pool: Pool, drafts: Sequence[Draft], maker: TaskMaker) -> list[str]:
     """Return the tasks that the page carries without showing them: of Label Studio all, else those with labels."""
-    if pool.tasks:
-        # The very objects, since tasks may have no numbers of their own.
-        shown = {id(maker.find(item.name)) for item in items}
-        return [format_task(task) for task in pool.tasks if id(task) not in shown]
-    if pool.labeled is None:
-        return []
-    on_page = {item.name for item in items}
-    return [
-        format_task(
-            maker.make(part.samples, index, pool.labeled.classes[part.labels[index]], own_split(pool.labeled, split))
-        )
-        for split, name, part, index in iterate_named(pool.labeled)
-        if name not in on_page
-    ]
+    places = {draft.place for draft in drafts}
+    labels: dict[int, str] = {}
+    rest = []
+    for split, _, part, index in iterate_named(pool.labeled) if pool.labeled else ():
+        assert pool.labeled is not None
+        row, label = pool.find_row(split, index), pool.labeled.classes[part.labels[index]]
+        if pool.tasks:
+            labels[id(row)] = label
+        elif (split, index) not in places:
+            rest.append(format_task(maker.make(part.samples, index, label, own_split(pool.labeled, split), row)))
+    shown = {id(draft.row) for draft in drafts}
+    originals = [row for row in pool.rows.values() if row.task is not None and id(row) not in shown]
+    return rest + [format_task(maker.keep(row.task, labels.get(id(row)), None)) for row in originals if row.task]

@@ -39,6 +39,7 @@ def render(title: str, items: Sequence[Item], rest: Sequence[str], classes: Sequ
         "classes": [{"value": name, "shown": escape_lines(name)} for name in classes],
         "items": [describe(item) for item in items],
         "rest": list(rest),
+        "digest": digest(items, control),
     }
     script, style = (read(name) for name in ("script.js", "style.css"))
     style = resources.files("falconet.report").joinpath("page", "style.css").read_text(encoding="utf-8") + style
@@ -48,12 +49,18 @@ def render(title: str, items: Sequence[Item], rest: Sequence[str], classes: Sequ
         errors=errors,
         following=len(items) - errors,
         # Whatever names hold, nothing in the list of samples can end it.
-        data=json.dumps(data).replace("<", "\\u003c"),
+        data=json.dumps(data, allow_nan=False).replace("<", "\\u003c"),
         script=script,
         style=style,
         policy=f"default-src 'none'; script-src {hash_source(script)}; style-src {hash_source(style)}; img-src data:; "
         "base-uri 'none'; form-action 'none'",
     )
+
+
+def digest(items: Sequence[Item], control: Control) -> str:
+    """Return what a browser keeps the labels of these samples by: not the time at which a page was written."""
+    parts = [asdict(control), *([item.name, item.label, item.task["data"], asdict(item.view)] for item in items)]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
 def describe(item: Item) -> dict[str, Any]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -13,25 +14,47 @@ import numpy as np
 from falconet.catalog import TASKS_SUFFIX
 from falconet.data import DataConfig, Dataset, Samples, Split, Unreadable, label_studio
 from falconet.data.arrays import find_idx_images, read_npz_inputs
-from falconet.data.dataset import Encoded, describe_skipped, hash_bytes, to_text
+from falconet.data.dataset import NO_LABEL, Encoded, describe_skipped, hash_bytes, to_text
 from falconet.data.files import KINDS, guess_kind, suffix_of, walk
 from falconet.data.images import read_content
 from falconet.data.label_studio import Task
-from falconet.data.manifests import check_columns, find_samples
+from falconet.data.manifests import (
+    LINES,
+    SPLIT_VALUES,
+    as_text,
+    check_columns,
+    find_metadata,
+    find_samples,
+    find_split_tables,
+    move_paths,
+    path_of,
+    tabulate_tasks,
+)
 from falconet.data.series import WavFiles, inspect_wav, read_ts_file
 from falconet.data.sources import read_dataset
-from falconet.data.splits import complete_splits
+from falconet.data.splits import Columns, complete_splits
 from falconet.data.unlabeled import iterate_inputs
 from falconet.errors import DataError
 from falconet.spec import ImageSpec, InputSpec, Kind, SeriesSpec, TextSpec
-from falconet.tables import Table, iterate_table
+from falconet.tables import READABLE, Table, iterate_table, read_table
 
-NO_LABEL = "no label"
-"""Why rows of a table cannot be learned from that have everything else."""
 PLACEHOLDERS = ("0", "1")
 """Names of classes where none are known: networks have an output layer, even where nobody asks it."""
 LOOKED_AT = 200
 """Samples that tell how large all are."""
+
+
+@dataclass(frozen=True, eq=False)
+class Row:
+    """What a sample was read from: a row of a table, or a task."""
+
+    names: tuple[str, ...]
+    """What the sample may be called."""
+    cells: Mapping[str, str]
+    """Its group and further columns that are kept, by the columns' names."""
+    split: str | None
+    """Its own; None: it says none."""
+    task: Task | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,11 +68,22 @@ class Pool:
     tasks: tuple[Task, ...] = ()
     """Of a file of Label Studio: its tasks, in order."""
     skipped: tuple[Unreadable, ...] = ()
+    rows: Mapping[tuple[str, int], Row] = field(default_factory=dict)
+    """Tasks, and rows of tables that hold splits, groups or what else is kept of them, as `read_rows` returns them."""
+    origins: tuple[Row | None, ...] = ()
+    """Of each sample without a label: the row that it was read from; None: there is none."""
 
     @property
     def kind(self) -> Kind:
         """What the samples are."""
         return self.any.kind
+
+    def find_row(self, split: str, index: int) -> Row | None:
+        """Return the row or task that a sample with a label was read from; None where there is none."""
+        assert self.labeled is not None
+        lines = self.labeled.splits[split].extras.get(LINES)
+        table = "train" if split in self.labeled.made else split
+        return None if lines is None else self.rows.get(("", line := int(lines[index]))) or self.rows.get((table, line))
 
     @property
     def first(self) -> Split:
@@ -72,30 +106,39 @@ def read_pool(source: str | Path, spec: InputSpec | None, data_root: str | Path 
     """
     path = Path(source)
     tasks = read_tasks(path, config)
+    config = leave_predicted(tasks, config)
     raw, refusal = None, None
     try:
-        raw = read_dataset(source, data_root=data_root, config=config)
+        counted = replace(config, extra=(*config.extra, LINES)) if path.exists() else config
+        raw = read_dataset(source, data_root=data_root, config=counted)
     except DataError as error:
         if not path.exists():
             raise
         refusal = error
     if raw is not None and not may_lack_labels(path, raw):
-        return Pool(complete(raw, config), None, tasks, raw.unreadable)
+        return Pool(complete(raw, config), None, tasks, raw.unreadable, read_rows(path, tasks, raw, config))
     try:
-        samples, skipped = read_unlabeled(path, spec or guess_spec(path, config), config)
+        alike = config if raw is None else replace(config, columns=Columns(**raw.columns))
+        samples, skipped = read_unlabeled(path, spec or (follow(raw) if raw else guess_spec(path, config)), alike)
     except DataError as error:
         if raw is None:
             raise DataError(f"{error}; and with labels: {refusal}") from error
-        return Pool(complete(raw, config), None, tasks, raw.unreadable)
+        return Pool(complete(raw, config), None, tasks, raw.unreadable, read_rows(path, tasks, raw, config))
+    rows = read_rows(path, tasks, raw, config)
     if raw is None:
         if samples is None:
             raise DataError(f"{source}: wanted samples, found none{describe_skipped(skipped)}")
-        return Pool(None, make_dataset(str(source), samples, spec, PLACEHOLDERS), tasks, skipped)
-    rest = None if samples is None else leave_out(path, samples, raw)
+        bare = make_dataset(str(source), samples, spec, PLACEHOLDERS)
+        return Pool(None, bare, tasks, skipped, rows, trace(path, bare, rows))
+    rest = None if samples is None else leave_out(path, samples, raw, rows)
     classes = raw.classes if len(raw.classes) > 1 else (*raw.classes, *PLACEHOLDERS)
     unlabeled = None if rest is None else make_dataset(str(source), rest, spec, classes)
     skipped = tuple(item for item in raw.unreadable if item.reason != NO_LABEL)
-    return Pool(complete(raw, config), unlabeled, tasks, skipped)
+    labeled = Pool(raw, None, rows=rows)
+    taken = {id(labeled.find_row(name, index)) for name, split in raw.splits.items() for index in range(len(split))}
+    free = {key: row for key, row in rows.items() if id(row) not in taken}
+    origins = () if unlabeled is None else trace(path, unlabeled, free)
+    return Pool(complete(raw, config), unlabeled, tasks, skipped, rows, origins)
 
 
 def read_tasks(path: Path, config: DataConfig) -> tuple[Task, ...]:
@@ -104,6 +147,97 @@ def read_tasks(path: Path, config: DataConfig) -> tuple[Task, ...]:
         return ()
     tasks = label_studio.read_tasks(path, config.max_bytes)
     return tuple(tasks) if all(map(label_studio.is_task, tasks)) else ()
+
+
+def leave_predicted(tasks: Sequence[Task], config: DataConfig) -> DataConfig:
+    """Return settings without a column of labels that is a tag which predictions alone use: it holds none yet."""
+    name = config.columns.label
+    known = any(name in task["data"] or name in label_studio.list_controls(task) for task in tasks)
+    if known or name is None or label_studio.find_control(tasks, name) is None:
+        return config
+    return replace(config, columns=replace(config.columns, label=None))
+
+
+def read_rows(path: Path, tasks: Sequence[Task], raw: Dataset | None, config: DataConfig) -> dict[tuple[str, int], Row]:
+    """Return what samples were read from, by table (a split, or "") and line: tasks, or rows that hold more.
+
+    That is a group, further columns or a split, or the name of a series, of which the first row counts. Of any other
+    source, none.
+    """
+    if tasks:
+        return {("", number): read_task(path, number, task, raw) for number, task in enumerate(tasks, start=1)}
+    kept = [name for name in (config.columns.group, *config.extra) if name is not None]
+    rows = {}
+    for name, table in list_tables(path, config).items():
+        columns = find_roles(table, config) if raw is None else raw.columns
+        split, series, file = (columns.get(role) for role in ("split", "series", "path"))
+        if not (kept or split or series or name):
+            continue
+        known: set[str] = set()
+        for place, line in enumerate(table.lines):
+            others = [as_text(table.columns[series][place])] if series else []
+            if not known.isdisjoint(others):
+                continue
+            known.update(others)
+            others += [path_of(table.columns[file][place])] if file else []
+            names = (f"{table.path.name}:{line}", *(f"{table.path.name}:{other}" for other in others), *others)
+            cells = {column: as_text(table.columns[column][place]) for column in kept if column in table.columns}
+            own = as_text(table.columns[split][place]).lower() if split and split in table.columns else ""
+            rows[name, line] = Row(names, cells, name or SPLIT_VALUES.get(own))
+    return rows
+
+
+def list_tables(path: Path, config: DataConfig) -> dict[str, Table]:
+    """Return the tables of a source by split, or the one by ""; none where it is no table and holds none."""
+    if path.is_file() and path.suffix.lower() == TASKS_SUFFIX:
+        return {"": tabulate_tasks(path, config)[0]}
+    if path.is_file() and path.suffix.lower() in READABLE:
+        return {"": read_table(path, header=config.header, max_bytes=config.max_bytes)}
+    if not path.is_dir() or find_idx_images(path):
+        return {}
+    if files := find_split_tables(path):
+        return {name: read_table(one, header=config.header, max_bytes=config.max_bytes) for name, one in files.items()}
+    return {name: move_paths(read_table(one), path) for name, one in find_metadata(path).items()}
+
+
+def find_roles(table: Table, config: DataConfig) -> Mapping[str, str]:
+    """Return what the columns of a table without labels hold."""
+    chosen = {role: name for role, name in asdict(config.columns).items() if name in table.columns and role != "label"}
+    roles = find_samples(table, chosen, config.kind)
+    return chosen if roles is None else roles.columns
+
+
+def read_task(path: Path, number: int, task: Task, raw: Dataset | None) -> Row:
+    """Return a task as what a sample was read from, whose names are its number's and those of its files."""
+    places = [label_studio.find_place(path, value) for value in task["data"].values()]
+    files = [place for place in places if isinstance(place, str) and 0 < len(place) < LONGEST_PATH]
+    names = (f"{path.name}:{number}", f"{path.name}:task {number}", *map(to_text, files))
+    split = raw.columns.get("split") if raw is not None else None
+    own = as_text(task["data"].get(split)).lower() if split else ""
+    return Row((*names, *(PurePosixPath(name).name for name in names)), {}, SPLIT_VALUES.get(own), task)
+
+
+LONGEST_PATH = 4096
+
+
+def trace(path: Path, unlabeled: Dataset, rows: Mapping[tuple[str, int], Row]) -> tuple[Row | None, ...]:
+    """Return the row of each sample without a label: of several that share a file, one after the other."""
+    root = path if path.is_dir() else path.parent
+    named: dict[str, list[Row]] = {}
+    for row in reversed([*rows.values()]):
+        for name in dict.fromkeys(row.names):
+            named.setdefault(name, []).append(row)
+    used: set[int] = set()
+    found: list[Row | None] = []
+    samples = unlabeled.splits["train"].samples
+    for index in range(len(samples)):
+        name = relative_name(samples.name(index), root)
+        waiting = named.get(name) or named.get(PurePosixPath(name).name) or []
+        while waiting and id(waiting[-1]) in used:
+            waiting.pop()
+        found.append(waiting.pop() if waiting else None)
+        used.add(id(found[-1]))
+    return tuple(found)
 
 
 def complete(raw: Dataset, config: DataConfig) -> Dataset:
@@ -130,17 +264,27 @@ def read_unlabeled(path: Path, spec: InputSpec, config: DataConfig) -> tuple[Sam
     return (parts[0].join(parts[1:]) if parts else None), tuple(skipped)
 
 
-def leave_out(path: Path, samples: Samples, labeled: Dataset) -> Samples | None:
+def leave_out(path: Path, samples: Samples, labeled: Dataset, rows: Mapping[tuple[str, int], Row]) -> Samples | None:
     """Return the samples that are not among the labeled ones, nor among what cannot be read; None where none are left.
 
     None too where not one is called as a labeled one: what is read here is something else then.
     """
     root = path if path.is_dir() else path.parent
-    known = {to_text(split.samples.name(i)) for split in labeled.splits.values() for i in range(len(split))}
+    # Several tasks or rows may share a file, of which some have labels.
+    known = Counter(to_text(split.samples.name(i)) for split in labeled.splits.values() for i in range(len(split)))
     lost = {item.file for item in labeled.unreadable if item.reason != NO_LABEL}
     names = [relative_name(samples.name(index), root) for index in range(len(samples))]
-    kept = np.array([i for i, name in enumerate(names) if name not in known and name not in lost], dtype=np.int64)
-    return samples.take(kept) if len(kept) and known.intersection(names) else None
+    if "series" in labeled.columns:  # With labels, those of several rows are called after the first one.
+        first = {name: row.names[0] for row in reversed([*rows.values()]) for name in row.names}
+        names = [first.get(name, name) for name in names]
+    left = known.copy()
+    kept = []
+    for index, name in enumerate(names):
+        if left[name] > 0:
+            left[name] -= 1
+        elif name not in lost:
+            kept.append(index)
+    return samples.take(np.array(kept, dtype=np.int64)) if kept and not known.keys().isdisjoint(names) else None
 
 
 def relative_name(name: str, root: Path) -> str:
@@ -203,6 +347,11 @@ def read_bytes(samples: Samples, index: int) -> bytes:
 # What a source without labels holds
 
 
+def follow(labeled: Dataset) -> InputSpec:
+    """Return how the samples without labels are read beside those with labels."""
+    return make_spec(labeled.kind, 3 if labeled.kind == "image" else labeled.channels, labeled.rate)
+
+
 def guess_spec(path: Path, config: DataConfig) -> InputSpec:
     """Return how the samples of a file or folder are read: kind, channels and rate; all else of it means nothing.
 
@@ -217,7 +366,7 @@ def guess_spec(path: Path, config: DataConfig) -> InputSpec:
     if suffix == ".npz":
         return guess_arrays(path, config)
     if suffix == TASKS_SUFFIX:
-        table, _ = label_studio.tabulate(path, label_studio.read_tasks(path, config.max_bytes))
+        table, _ = tabulate_tasks(path, config)
         return guess_table(table, config)
     if suffix in KINDS["image"] | KINDS["series"]:
         return guess_files(path.parent, [path.name], config)

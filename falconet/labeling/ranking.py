@@ -12,16 +12,15 @@ from torch import Tensor
 
 from falconet import metrics
 from falconet.artifact import Artifact
-from falconet.auditing import embed, prepare
+from falconet.auditing import choose_fixed, embed, prepare
 from falconet.data import Dataset, Samples, Unreadable
 from falconet.data.loader import load_inputs
 from falconet.data.preprocessing import iterate_prepared
-from falconet.defaults import Candidate, choose_candidates, describe_data
 from falconet.errors import ConfigError, DataError
 from falconet.evaluation.answers import fit_recordings, scale_logits
 from falconet.labeling.pool import PLACEHOLDERS, Pool
 from falconet.labeling.selection import choose_samples, measure_uncertainty
-from falconet.training.linear_probe import Features, find_dense_output, solve
+from falconet.training.linear_probe import Features, find_dense_output, join_features, solve, take_features
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,13 +67,19 @@ def choose_next(pool: Pool, artifact: Artifact | None, count: int) -> Choices:
     if pool.unlabeled is None:
         return Choices()
     believed = ask_model(artifact, pool.unlabeled) if artifact else ask_candidate(pool.unlabeled, pool.labeled)
-    answers = believed.probabilities
-    uncertainty = None if answers is None else measure_uncertainty(torch.from_numpy(answers))
-    chosen = choose_samples(believed.features, count, uncertainty)
+    answers, features = believed.probabilities, believed.features
+    # Of what a network has no number for, nothing is known.
+    lost = np.zeros(len(features), bool) if answers is None else ~np.isfinite(answers).all(axis=1)
+    if features.layout != torch.sparse_csr:
+        features = features.nan_to_num(0.0, 0.0, 0.0)
+    uncertainty = None
+    if answers is not None:
+        uncertainty = measure_uncertainty(torch.from_numpy(answers)).masked_fill(torch.from_numpy(lost), 1.0)
+    chosen = choose_samples(features, count, uncertainty)
     found = []
     for place in chosen.tolist():
         index = int(believed.kept[place])
-        if answers is None:
+        if answers is None or lost[place]:
             found.append(Choice(index, None, None))
             continue
         best = int(answers[place].argmax())
@@ -106,7 +111,7 @@ def extract(artifact: Artifact, samples: Samples) -> tuple[Features, Float[Tenso
     seen: list[Tensor] = []
     try:
         layer = find_dense_output(artifact.model)
-        hook = layer.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].float()))
+        hook = layer.register_forward_pre_hook(lambda _, inputs: seen.append(take_features(layer, inputs)))
     except ConfigError:  # The network ends in a convolution, or in codes as LeNet-5 does.
         hook = None
     logits: list[Tensor] = []
@@ -122,7 +127,7 @@ def extract(artifact: Artifact, samples: Samples) -> tuple[Features, Float[Tenso
     if not logits:
         raise DataError(f"none of {len(samples)} samples can be read; the first: {next(iter(reasons.values()))}")
     answers = torch.cat(logits)
-    return (torch.cat(seen) if seen else answers), answers, reasons
+    return (join_features(seen) if seen else answers), answers, reasons
 
 
 def ask_candidate(unlabeled: Dataset, labeled: Dataset | None) -> Beliefs:
@@ -135,7 +140,7 @@ def ask_candidate(unlabeled: Dataset, labeled: Dataset | None) -> Beliefs:
         unlabeled = dataclasses.replace(
             unlabeled, channels=channels, rate=labeled.rate, value_range=labeled.value_range
         )
-    candidate = choose_embedder(unlabeled)
+    candidate = choose_fixed(unlabeled, raw=True)
     prepared = prepare(unlabeled, unlabeled.splits["train"], candidate)
     features, kept = embed(prepared), prepared.loaded.kept
     probabilities = None
@@ -147,13 +152,3 @@ def ask_candidate(unlabeled: Dataset, labeled: Dataset | None) -> Beliefs:
         probabilities = metrics.softmax(solution.apply(features).numpy()).astype(np.float64)
     classes = labeled.classes if labeled is not None else PLACEHOLDERS
     return Beliefs(kept, features, probabilities, classes, candidate.model, prepared.loaded.unreadable)
-
-
-def choose_embedder(dataset: Dataset) -> Candidate:
-    """Return the candidate by whose features samples are compared: fixed ones, raw values where there are no others.
-
-    Where none has fixed features, the last one at its initial weights: a random projection.
-    """
-    candidates = choose_candidates(describe_data(dataset))
-    fixed = [candidate for candidate in candidates if "linear_probe" in candidate.settings.get("training", {})]
-    return next((candidate for candidate in fixed if candidate.model != "linear"), (*fixed, *candidates[-1:])[0])

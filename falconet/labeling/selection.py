@@ -12,10 +12,16 @@ import torch
 from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
+from falconet.training.linear_probe import Features
+
 CANDIDATES = 10
 """So many times as many samples as are chosen are clustered, the most uncertain ones: beta of the paper."""
 COMPONENTS = 64
-"""Principal components by which samples are compared, at most: distances in more of them say the same, more slowly."""
+"""Principal components by which samples are compared, at most: distances in more of them say the same, more slowly.
+
+Sparse features have so many directions of a truncated singular value decomposition instead, since to center them would
+fill them up: latent semantic analysis (Deerwester et al., JASIS, 1990).
+"""
 STEPS = 20
 """Of the clustering, at most."""
 
@@ -29,15 +35,16 @@ def measure_uncertainty(
 
 
 def choose_samples(
-    features: Float[Tensor, "samples features"],
+    features: Features,
     count: int,
     uncertainty: Float64[Tensor, " samples"] | None = None,
     seed: int = 0,
 ) -> Int64[Tensor, " chosen"]:
     """Return the positions of at most `count` samples, the first to be labeled first.
 
-    `uncertainty`, from 0 to 1, weighs samples; None: it is not known. The order is that of uncertainty, or without it
-    that of the sizes of the clusters which the samples stand for. The seed decides where clustering begins.
+    `features` are `(samples, features)`, dense or sparse (CSR). `uncertainty`, from 0 to 1, weighs samples; None: it
+    is not known. The order is that of uncertainty, or without it that of the sizes of the clusters which the samples
+    stand for. The seed decides where clustering begins.
     """
     count = min(count, len(features))
     if uncertainty is None:
@@ -53,16 +60,18 @@ def choose_samples(
     return pool[chosen[importance.argsort(descending=True, stable=True)]]
 
 
-def reduce_features(features: Float[Tensor, "samples features"], seed: int) -> Float[Tensor, "samples components"]:
+def reduce_features(features: Features, seed: int) -> Float[Tensor, "samples components"]:
     """Return features about their mean, in the directions in which they differ most."""
-    centered = features.float() - features.float().mean(dim=0)
-    components = min(COMPONENTS, *centered.shape)
-    if components == centered.shape[1]:
-        return centered
+    sparse = features.layout == torch.sparse_csr
+    whole = features if sparse else features.float() - features.float().mean(dim=0)
+    components = min(COMPONENTS, *whole.shape)
+    if components == whole.shape[1] and not sparse:
+        return whole
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        _, _, directions = torch.svd_lowrank(centered, q=components)
-    return centered @ directions
+        _, _, directions = torch.svd_lowrank(whole, q=components)
+    reduced = whole @ directions
+    return reduced - reduced.mean(dim=0)
 
 
 def cluster(

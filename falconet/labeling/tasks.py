@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import base64
-import copy
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,8 +17,8 @@ from falconet.data import Samples, label_studio
 from falconet.data.dataset import Encoded, ImageFiles
 from falconet.data.label_studio import Control, Task
 from falconet.data.series import WavFiles
-from falconet.errors import UsageError
-from falconet.labeling.pool import relative_name
+from falconet.errors import DataError, UsageError
+from falconet.labeling.pool import Row, relative_name
 from falconet.report.pictures import draw_path, encode_picture
 from falconet.spec import Kind
 from falconet.tables import is_text
@@ -56,32 +55,43 @@ class TaskMaker:
     """The source's folder, or the folder that its file lies in."""
     kind: Kind
     control: Control
-    originals: Mapping[str, Task]
-    """Tasks of a file of Label Studio by the names of their samples; empty for any other source."""
+    split_key: str
+    """The key of a task's data that holds its split."""
 
-    def make(self, samples: Samples, index: int, label: str | None, split: str | None) -> Task:
+    def make(self, samples: Samples, index: int, label: str | None, split: str | None, row: Row | None) -> Task:
         """Return the task of a sample: the original one, or one that holds the sample or tells where it lies."""
+        if row is not None and row.task is not None:
+            return self.keep(row.task, label, split)
         name = self.name(samples, index)
-        original = self.find(name)
-        if original is not None:
-            return copy.deepcopy(original)
-        data = {**self.describe(samples, index, name), "name": name, **({"split": split} if split else {})}
+        sample = self.describe(samples, index)
+        cells = {} if row is None else row.cells
+        data = {"name": name, **cells, **sample, **({self.split_key: split} if split else {})}
         annotations = [] if label is None else [label_studio.make_annotation(label, self.control)]
         return {"data": data, "annotations": annotations, "predictions": []}
+
+    def keep(self, task: Task, label: str | None, split: str | None) -> Task:
+        """Return an original task that, read again, has the label and the split which its sample has.
+
+        A label may stand in its data: once one task has an annotation, all others need one too. A split may be missing.
+        """
+        kept = dict(task)
+        if label is not None and not label_studio.list_choices(task, self.control.name):
+            annotations = label_studio.list_objects(task.get("annotations"))
+            kept["annotations"] = [*annotations, label_studio.make_annotation(label, self.control)]
+        if split is not None and not task["data"].get(self.split_key):
+            kept["data"] = {**task["data"], self.split_key: split}
+        return kept
 
     def name(self, samples: Samples, index: int) -> str:
         """Return what a sample is called within the source."""
         return relative_name(samples.name(index), self.root)
 
-    def find(self, name: str) -> Task | None:
-        """Return the task of Label Studio that a sample was read from; None for any other source."""
-        return self.originals.get(name) or self.originals.get(PurePosixPath(name).name)
-
-    def describe(self, samples: Samples, index: int, name: str) -> dict[str, Any]:
+    def describe(self, samples: Samples, index: int) -> dict[str, Any]:
         """Return a sample as the data of a task."""
         key = choose_key(samples, self.kind)
         if isinstance(samples, ImageFiles | WavFiles):
-            return {key: label_studio.name_file(Path(self.root.resolve().name) / name)}
+            place = Path(self.root.resolve().name) / samples.name(index).removeprefix(f"{self.root}/")
+            return {key: label_studio.name_file(place)}
         if self.kind == "text":
             return {key: samples.read(index)}
         if self.kind == "series":
@@ -130,24 +140,6 @@ def find_type(content: bytes) -> str:
         return image.get_format_mimetype() or "image/png"
 
 
-def name_originals(path: Path, tasks: Sequence[Task]) -> dict[str, Task]:
-    """Return tasks by what their samples are called: after their number, or after their file."""
-    named: dict[str, Task] = {}
-    for number, task in enumerate(tasks, start=1):
-        named[f"{path.name}:{number}"] = task
-        named[f"{path.name}:task {number}"] = task
-    for task in tasks:
-        for value in task["data"].values():
-            place = label_studio.find_place(path, value)
-            if isinstance(place, str) and 0 < len(place) < LONGEST_PATH:
-                named.setdefault(place, task)
-                named.setdefault(PurePosixPath(place).name, task)
-    return named
-
-
-LONGEST_PATH = 4096
-
-
 def show(sample: Any, kind: Kind) -> Views:
     """Return what the page shows of a sample."""
     if kind == "image":
@@ -191,9 +183,17 @@ def thin_out(channel: Float32[np.ndarray, " steps"]) -> np.ndarray:
 
 
 def format_task(task: Any) -> str:
-    """Return a task as JSON in one line, which UTF-8 can hold."""
-    text = json.dumps(task, ensure_ascii=False)
-    return text if is_text(text) else json.dumps(task)
+    """Return a task as JSON in one line, which UTF-8 can hold. Raises DataError for what JSON cannot hold."""
+    try:
+        text = json.dumps(task, ensure_ascii=False, allow_nan=False)
+        return text if is_text(text) else json.dumps(task)
+    except ValueError as error:
+        raise DataError(
+            "wanted tasks of numbers that JSON can hold, found NaN or an infinite one (as 1e400 is, read in double "
+            "precision); write null for what is missing"
+        ) from error
+    except RecursionError as error:
+        raise DataError("wanted tasks whose lists and objects are nested less deeply; leave the deepest out") from error
 
 
 def cut_task(task: Mapping[str, Any]) -> tuple[str, str]:

@@ -415,8 +415,7 @@ def extract_features(
     seen: list[Tensor] = []
 
     def keep(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        sparse = isinstance(output, SparseLinear)
-        seen.append(sum_columns(inputs, output.in_features) if sparse else inputs[0].float().cpu())
+        seen.append(take_features(output, inputs))
 
     hook = output.register_forward_pre_hook(keep)
     labels: list[Tensor] = []
@@ -429,7 +428,17 @@ def extract_features(
                 break
     finally:
         hook.remove()
-    return stack_rows(seen) if isinstance(output, SparseLinear) else torch.cat(seen), torch.cat(labels)
+    return join_features(seen), torch.cat(labels)
+
+
+def take_features(output: nn.Linear | SparseLinear, inputs: tuple[Tensor, ...]) -> Features:
+    """Return what an output layer is given, on the CPU; of a sparse one, which is given columns and values, as CSR."""
+    return sum_columns(inputs, output.in_features) if isinstance(output, SparseLinear) else inputs[0].float().cpu()
+
+
+def join_features(parts: Sequence[Tensor]) -> Features:
+    """Return the features of batches as one, in order."""
+    return stack_rows(parts) if parts[0].layout == torch.sparse_csr else torch.cat(list(parts))
 
 
 def sum_columns(named: tuple[Tensor, ...], width: int) -> Features:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import io
 import json
+import os
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,15 @@ import pytest
 from PIL import Image
 
 from falconet.data import DataConfig, Dataset, Unreadable
-from falconet.data.label_studio import Control, find_control, format_labeling_config, read_tasks
+from falconet.data.label_studio import (
+    Control,
+    find_control,
+    find_place,
+    format_labeling_config,
+    name_file,
+    read_tasks,
+    tabulate,
+)
 from falconet.data.sources import read_dataset
 from falconet.data.splits import Columns
 from falconet.data.unlabeled import iterate_inputs
@@ -32,6 +42,12 @@ def choose(label: str | list[str], name: str = "sentiment", **more: Any) -> dict
 def text_task(number: int, *annotations: dict[str, Any], **data: Any) -> dict[str, Any]:
     text = f"text number {number} of several"
     return {"id": number, "data": {"text": text, **data}, "annotations": list(annotations), "predictions": []}
+
+
+def embed(level: int) -> str:
+    buffer = io.BytesIO()
+    Image.new("L", (5, 4), level).save(buffer, "PNG")
+    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
 def read(path: Path, tasks: Any, **config: Any) -> Dataset:
@@ -92,6 +108,54 @@ def test_splits_and_groups_stand_in_the_data(tmp_path: Path) -> None:
     assert len(set(groups.tolist())) == 2
 
 
+def test_the_ground_truth_of_one_tag_says_nothing_of_another(tmp_path: Path) -> None:
+    tasks = [text_task(n, choose("ab"[n % 2], "tone"), choose("c", "genre", ground_truth=True)) for n in range(8)]
+    assert list_labels(read(tmp_path / "export.json", tasks, columns=Columns(label="tone"))) == ["a", "b"] * 4
+
+
+@pytest.mark.parametrize("more", [{"tags": ["a", "b"]}, {"box": [1, 2, 3, 4]}, {"scores": {"a": [1, 2], "b": [3, 4]}}])
+@pytest.mark.parametrize("which", [0, 1])
+def test_lists_beside_texts_are_no_series(tmp_path: Path, more: dict[str, Any], which: int) -> None:
+    tasks = [text_task(n, choose("ab"[n % 2]), **(more if n >= 6 * which else {})) for n in range(8)]
+    dataset = read(tmp_path / "export.json", tasks)
+    assert (dataset.kind, list_labels(dataset)) == ("text", ["a", "b"] * 4)
+
+
+def test_lists_beside_images_are_no_series(tmp_path: Path) -> None:
+    tasks = [{"data": {"box": [1, 2, 3, 4], "image": embed(9 * n)}, "annotations": [choose("ab"[n % 2])]}
+             for n in range(4)]  # fmt: skip
+    dataset = read(tmp_path / "export.json", tasks)
+    assert (dataset.kind, list_labels(dataset)) == ("image", ["a", "b"] * 2)
+
+
+def test_words_are_times_and_no_values(tmp_path: Path) -> None:
+    times = ["2024-01-01 10:00", "2024-01-01 11:00", "2024-01-01 12:00"]
+    tasks = [
+        {"data": {"ts": {"timestamp": times, "x": [n, 2, 3]}, "tags": ["u", "v"]}, "annotations": [choose("ab"[n % 2])]}
+        for n in range(4)
+    ]
+    dataset = read(tmp_path / "export.json", tasks)
+    assert (dataset.kind, dataset.channels) == ("series", 1)
+    np.testing.assert_array_equal(dataset.split("all").samples.read(3), [[3, 2, 3]])
+
+
+def test_channels_may_be_called_as_anything_else_is(tmp_path: Path) -> None:
+    def make(number: int) -> dict[str, Any]:
+        channels = {"sentiment": [1.5, number, 3], "series_id": [7, 8, 9], "split": [4, 5, 6]}
+        data = {
+            "ts": channels,
+            "split": "test" if number > 3 else "train",
+            "time": "noon",
+            "series_id": f"who {number % 2}",
+        }
+        return {"data": data, "annotations": [choose("ab"[number % 2])]}
+
+    dataset = read(tmp_path / "export.json", [make(number) for number in range(6)])
+    assert (dataset.kind, dataset.channels, list_labels(dataset)) == ("series", 3, ["a", "b"] * 3)
+    assert {name: len(split) for name, split in dataset.splits.items()} == {"train": 4, "test": 2}
+    np.testing.assert_array_equal(dataset.splits["train"].samples.read(2), [[1.5, 2, 3], [7, 8, 9], [4, 5, 6]])
+
+
 @pytest.mark.parametrize("lines", ["columns", "values"])
 def test_series_stand_in_the_tasks(tmp_path: Path, lines: str) -> None:
     values = [1.5, None, 2.5, 4]
@@ -143,12 +207,6 @@ def test_addresses_do_not_lead_out_of_the_folder(tmp_path: Path) -> None:
         read(folder / "export.json", tasks)
 
 
-def embed(level: int) -> str:
-    buffer = io.BytesIO()
-    Image.new("L", (5, 4), level).save(buffer, "PNG")
-    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
-
-
 def test_images_may_stand_in_their_addresses(tmp_path: Path) -> None:
     tasks = [{"data": {"image": embed(10 * n)}, "annotations": [choose("ab"[n % 2])]} for n in range(5)]
     tasks[4]["data"] = {"image": "data:image/png;base64,AAAA"}
@@ -160,6 +218,34 @@ def test_images_may_stand_in_their_addresses(tmp_path: Path) -> None:
     spec = ImageSpec((1, 4, 5), ("a", "b"), (0.0,), (1.0,))
     (samples,) = [part.samples for part in iterate_inputs(path, spec) if part.samples is not None]
     assert [samples.read(n)[0, 0, 0] for n in range(4)] == [0, 10, 20, 30]
+
+
+@pytest.mark.parametrize("embedded", [1, 3, 5])
+def test_images_may_stand_in_addresses_and_in_files(tmp_path: Path, embedded: int) -> None:
+    for number in range(6):
+        Image.new("L", (5, 4), 10 * number).save(tmp_path / f"{number}.png")
+    images = [embed(10 * n) if n < embedded else f"{n}.png" for n in range(6)]
+    tasks = [{"data": {"image": image}, "annotations": [choose("ab"[n % 2])]} for n, image in enumerate(images)]
+    tasks += [{"data": {"image": "none.png"}, "annotations": [choose("a")]}]
+    path = tmp_path / "export.json"
+    dataset = read(path, tasks)
+    assert [item.file for item in dataset.unreadable] == ["export.json:7"]
+    assert [dataset.split("all").samples.read(n)[0, 0, 0] for n in range(6)] == [0, 10, 20, 30, 40, 50]
+    spec = ImageSpec((1, 4, 5), ("a", "b"), (0.0,), (1.0,))
+    (samples,) = [part.samples for part in iterate_inputs(path, spec) if part.samples is not None]
+    assert [samples.read(n)[0, 0, 0] for n in range(6)] == [0, 10, 20, 30, 40, 50]
+
+
+def test_files_need_no_names_that_are_text(tmp_path: Path) -> None:
+    name = os.fsdecode(b"\xff.png")
+    Image.new("L", (5, 4)).save(tmp_path / "plain.png")
+    try:
+        (tmp_path / "plain.png").rename(tmp_path / name)
+    except OSError:
+        pytest.skip("a file system of Unicode")
+    address = name_file(Path("above") / name)
+    assert address == "/data/local-files/?d=above/%FF.png"
+    assert find_place(tmp_path / "export.json", address) == name
 
 
 def test_models_answer_about_tasks_without_labels(tmp_path: Path) -> None:
@@ -192,6 +278,35 @@ def test_other_json_is_told(tmp_path: Path, content: str, found: str) -> None:
         read_dataset(tmp_path / "other.json", config=DataConfig())
 
 
+@pytest.mark.parametrize(
+    "task",
+    [
+        {"data": {"series": [0] * 5_000}},
+        {"data": {"series": {"a": [0.5] * 2_000, "b": [0.25] * 2_000}}},
+        {"data": {"text": "words and more words " * 500}},
+        {"data": {"image": embed(3) + "A" * 100_000}},
+        {"data": {"rows": [{}] * 2_000}},
+        {"a": 1},
+    ],
+)  # fmt: skip
+def test_memory_is_foreseen(tmp_path: Path, task: dict[str, Any]) -> None:
+    path = tmp_path / "large.json"
+    path.write_text(json.dumps([task] * (3 if "data" in task else 3_000), separators=(",", ":")))
+    tracemalloc.start()
+    tabulate(path, read_tasks(path), lambda _: False)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    with pytest.raises(DataError, match="bytes in memory"):
+        read_tasks(path, max_bytes=int(0.8 * peak))
+    read_tasks(path, max_bytes=8 * peak)
+
+
+def test_steps_that_repeat_much_are_refused(tmp_path: Path) -> None:
+    task = {"data": {"series": [0] * 5_000, **{f"key {number}": "x" for number in range(50)}}}
+    with pytest.raises(DataError, match=r"--set data\.max_bytes="):
+        tabulate(tmp_path / "wide.json", [task], lambda _: False, max_bytes=1_000_000)
+
+
 def test_large_files_are_refused_before_they_fill_the_memory(tmp_path: Path) -> None:
     path = tmp_path / "large.json"
     path.write_text(json.dumps([text_task(1)] * 100))
@@ -201,17 +316,32 @@ def test_large_files_are_refused_before_they_fill_the_memory(tmp_path: Path) -> 
 
 def test_the_tag_of_choices_is_found() -> None:
     assert find_control([text_task(1), text_task(2, choose("a"))]) == Control("sentiment", "text")
-    assert find_control([text_task(1, choose("a"), choose("b", "tone"))]) is None
+    several = [text_task(1, choose("a"), choose("b", "tone"))]
+    with pytest.raises(DataError, match="wanted one tag Choices, found several in the annotations: sentiment, tone"):
+        find_control(several)
+    assert find_control(several, "tone") == Control("tone", "text")
+    assert find_control(several, "other") is None
+    torn = [text_task(1, choose("a")), text_task(2, choose("b"))]
+    torn[1]["annotations"][0]["result"][0]["to_name"] = "image"
+    with pytest.raises(DataError, match="about one thing, found sentiment about image, text"):
+        find_control(torn)
     assert find_control([{"data": {}, "annotations": None, "predictions": "odd"}]) is None
 
 
 def test_names_are_escaped_in_the_labeling_interface() -> None:
     from xml.etree import ElementTree
 
-    names = ('a "b" & <c>', "d'e")
+    names = ('a "b" & <c>', "d'e", "tab\tand line\n", "\U0001f600")
     root = ElementTree.fromstring(format_labeling_config("series", Control("label", "series"), names, ("x", "y")))
     assert [choice.get("value") for choice in root.iter("Choice")] == list(names)
     assert [channel.get("column") for channel in root.iter("Channel")] == ["x", "y"]
     series = root.find("TimeSeries")
     assert series is not None
     assert (series.get("value"), series.get("valueType")) == ("$series", "json")
+
+
+def test_what_xml_cannot_hold_is_replaced_in_the_labeling_interface() -> None:
+    from xml.etree import ElementTree
+
+    root = ElementTree.fromstring(format_labeling_config("text", Control("label", "text"), ("a\x0bb", "c\ud800", "\0")))
+    assert [choice.get("value") for choice in root.iter("Choice")] == ["a\ufffdb", "c\ufffd", "\ufffd"]

@@ -16,25 +16,20 @@ const make = (tag, text) => {
 };
 
 // Labels stay in the browser, so that a closed page loses nothing; under a name that belongs to these very samples.
-const store = "falconet-labels-" + (() => {
-  let hash = 0;
-  for (const item of page.items) {
-    for (const mark of `${item.name} ${item.label} `) hash = (Math.imul(hash, 31) + mark.codePointAt(0)) | 0;
-  }
-  return hash;
-})();
+const store = `falconet-labels-${page.digest}`;
 
 const save = () => {
   try {
-    localStorage.setItem(store, JSON.stringify({ labels: [...labels], classes: page.classes }));
+    localStorage.setItem(store, JSON.stringify({ labels: [...labels], classes: page.classes, history }));
   } catch { /* A browser that keeps nothing, or has no room. */ }
 };
 
 const restore = () => {
   try {
     const kept = JSON.parse(localStorage.getItem(store));
-    for (const [index, decision] of kept.labels) if (page.items[index]) labels.set(index, decision);
+    for (const [index, decision] of kept.labels) labels.set(index, decision);
     for (const entry of kept.classes) addClass(entry.value, entry.shown);
+    history.push(...kept.history);
   } catch { /* Nothing was kept. */ }
 };
 
@@ -127,7 +122,7 @@ const go = (index) => {
 
 const decide = (label) => {
   if (!page.items[current]) return;
-  history.push([current, labels.get(current)]);
+  history.push([current, labels.get(current) ?? null]);
   labels.set(current, { label, seconds: (Date.now() - shownSince) / 1000, at: new Date().toISOString() });
   get("find").value = "";
   save();
@@ -140,7 +135,7 @@ const decide = (label) => {
 const undo = () => {
   if (history.length === 0) return;
   const [index, before] = history.pop();
-  if (before === undefined) labels.delete(index);
+  if (before === null) labels.delete(index);
   else labels.set(index, before);
   save();
   go(index);
@@ -169,13 +164,28 @@ const download = () => {
   setTimeout(() => URL.revokeObjectURL(link.href), 10000);
 };
 
+// The class that is meant by a name, however it is written, or by its beginning; undefined where several may be.
+const findTyped = (typed) => {
+  const lower = typed.toLowerCase();
+  const ways = [
+    (shown) => shown === typed,
+    (shown) => shown.toLowerCase() === lower,
+    (shown) => shown.toLowerCase().startsWith(lower),
+  ];
+  for (const fits of ways) {
+    const found = page.classes.filter((entry) => fits(entry.shown));
+    if (found.length > 0) return found.length === 1 ? found[0] : undefined;
+  }
+  return undefined;
+};
+
 const takeTyped = () => {
   const typed = get("find").value.trim();
   if (!typed) return;
-  const exact = page.classes.find((entry) => entry.shown === typed);
-  const found = matching();
-  if (!exact && found.length === 0) addClass(typed, typed);
-  const chosen = exact || (found.length > 0 ? found[0] : page.classes.at(-1));
+  // What is part of other names stays in the field: a click on one of them tells which, or on Add that it is a new one.
+  if (matching().length === 0) addClass(typed, typed);
+  const chosen = findTyped(typed);
+  if (!chosen) return;
   get("find").blur();
   decide(chosen.value);
 };
