@@ -19,7 +19,7 @@ from record import Row, compare_rounds, decide, mean, save
 from torch import Tensor
 
 from falconet.labeling.selection import choose_samples, measure_uncertainty
-from falconet.training.linear_probe import Features, Solution, solve
+from falconet.training.linear_probe import Features, Solution, solve, take_rows
 
 SETS = {"digits": 20, "banking77": 40, "sign-digits": 40}
 """Labels a batch."""
@@ -91,8 +91,8 @@ def score(
     labels = data.labels[labeled]
     if bool((labels == labels[0]).all()):
         return None, float((data.labels[held_out] == labels[0]).double().mean())
-    solution = solve(data.features[labeled], labels, data.num_classes, data.solver)
-    answers = solution.apply(data.features[held_out]).argmax(dim=1)
+    solution = solve(take_rows(data.features, labeled), labels, data.num_classes, data.solver)
+    answers = solution.apply(take_rows(data.features, held_out)).argmax(dim=1)
     return solution, float((answers == data.labels[held_out]).double().mean())
 
 
@@ -110,7 +110,7 @@ def count_labels(
     solution, reached, bought = None, 0.0, 0
     while len(labeled) < len(pool):
         rest = pool[~torch.isin(pool, labeled)]
-        labeled = torch.cat([labeled, rest[choose(data.features[rest], batch, solution, seed)]])
+        labeled = torch.cat([labeled, rest[choose(take_rows(data.features, rest), batch, solution, seed)]])
         solution, accuracy = score(data, labeled, held_out)
         if accuracy >= wanted:
             return bought + (len(labeled) - bought) * (wanted - reached) / (accuracy - reached)
