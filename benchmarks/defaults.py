@@ -59,7 +59,7 @@ LENET5 = "digits, lenet5, 3 epochs"
 BYTECODE = default_folder() / "bytecode"
 """Kept between runs, as that of installed packages is, wherever pip was told to make none."""
 USEFUL = 0.95
-"""Share of the best validation accuracy at which a model counts as useful."""
+"""Share of the best validation accuracy, of either side, at which a model counts as useful."""
 Run = dict[str, Any]
 
 
@@ -257,19 +257,16 @@ def run_finetuning(bench: Bench, task: str, seed: int, scratch: Path, *more: str
 def run_until_useful(bench: Bench, task: str, seed: int, scratch: Path) -> Run:
     source = make_source(bench, task, seed, scratch)
     told = ("--source", str(source), "--seed", str(seed), "--out", str(scratch / "run"))
-    return find_useful(ask(bench, None, scratch, "falconet_looks", *told))
+    return note_best(ask(bench, None, scratch, "falconet_looks", *told))
 
 
 def finetune_until_useful(bench: Bench, task: str, seed: int, scratch: Path) -> Run:
-    return find_useful(run_finetuning(bench, task, seed, scratch, "--every", "5"))
+    return note_best(run_finetuning(bench, task, seed, scratch, "--every", "5"))
 
 
-def find_useful(answer: Run) -> Run:
-    """Add the seconds until a run's validation accuracy was first at USEFUL of its best."""
-    looks = answer["looks"]
-    best = max(look["accuracy"] for look in looks)
-    useful = next(look["seconds"] for look in looks if look["accuracy"] >= USEFUL * best)
-    return {**answer, "val_accuracy": best, "whole_seconds": answer["seconds"], "seconds": round(useful, 2)}
+def note_best(answer: Run) -> Run:
+    """Add the best validation accuracy that a run was seen with."""
+    return {**answer, "val_accuracy": max(look["accuracy"] for look in answer["looks"])}
 
 
 def train_folder(bench: Bench, task: str, seed: int, scratch: Path) -> Run:
@@ -382,16 +379,33 @@ def hold_against(runs: Sequence[Run], bar: Bar) -> Row | None:
     )  # fmt: skip
 
 
+def time_alike(own: Run, other: Run) -> tuple[float, float]:
+    """Return the seconds of two runs; of those that were looked at, until both were at one share of the better's best.
+
+    One that never comes so far counts as long as it took.
+    """
+    if "looks" not in own:
+        return own["seconds"], other["seconds"]
+    enough = USEFUL * max(look["accuracy"] for run in (own, other) for look in run["looks"])
+
+    def until(run: Run) -> float:
+        times = (look["seconds"] for look in run["looks"] if look["accuracy"] >= enough)
+        return float(next(times, run["seconds"]))
+
+    return until(own), until(other)
+
+
 def compare_seconds(
     runs: Sequence[Run], task: str, methods: tuple[str, str], name: str, most: float, goal: float
 ) -> Row | None:
     """Return the seconds of a method beside a peer's, by the ratios of rounds."""
-    ours, peers = ([run["seconds"] for run in part] for part in pick(runs, task, *methods))
-    if not ours:
+    found = pick(runs, task, *methods)
+    pairs = [time_alike(own, other) for own, other in zip(*found, strict=True)]
+    if not pairs:
         return None
+    ours, peers = ([pair[side] for pair in pairs] for side in (0, 1))
     (value, std), (peer_value, peer_std) = mean(ours), mean(peers)
     ratio, interval = compare_rounds(ours, peers)
-    found = pick(runs, task, *methods)
     reached = [
         f"{mean([100 * run['val_accuracy'] for run in part])[0]:.1f} %" for part in found if "val_accuracy" in part[0]
     ]

@@ -278,6 +278,10 @@ def test_what_train_comes_to_is_compared_by_differences_of_seeds(defaults: Modul
     assert "commit 0123456" in row.note
 
 
-def test_a_model_is_useful_near_its_best_validation_accuracy(defaults: ModuleType) -> None:
-    looks = [{"seconds": second, "accuracy": value} for second, value in ((1, 0.5), (2, 0.77), (3, 0.7), (4, 0.8))]
-    assert defaults.find_useful({"looks": looks, "seconds": 9.0})["seconds"] == 2
+def test_models_are_useful_near_the_better_ones_best_validation_accuracy(defaults: ModuleType) -> None:
+    good = {"looks": [{"seconds": 1.0, "accuracy": 0.5}, {"seconds": 2.0, "accuracy": 0.96}], "seconds": 9.0}
+    late = {"looks": [{"seconds": 1.0, "accuracy": 0.9}, {"seconds": 5.0, "accuracy": 1.0}], "seconds": 8.0}
+    poor = {"looks": [{"seconds": 1.0, "accuracy": 0.6}], "seconds": 7.0}
+    assert defaults.time_alike(good, late) == (2.0, 5.0)
+    assert defaults.time_alike(poor, good) == (7.0, 2.0), "one that is never good enough takes all of its time"
+    assert defaults.time_alike({"seconds": 3.0}, {"seconds": 4.0}) == (3.0, 4.0)
