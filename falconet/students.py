@@ -72,7 +72,7 @@ def train_with_student(
 ) -> Distillation:
     """Carry out a plan; then train a student, `model` or one that suits the data, to answer as what was kept.
 
-    The student's run is in the folder `student` within the plan's. It has the settings that its network has by default,
+    The student's run is in the folder `student` within the plan's, and may take as long as the teacher's. It has the settings that its network has by default,
     the plan's seed and its way to read data; `refit` is for the teacher. A student that nobody named is the largest one
     of `list_students` with fewer bytes of weights than its teacher; of a named one that has no fewer, callbacks are
     told. A student's run that goes on is trained anew where its teacher is another than when it began. Raises what
@@ -152,9 +152,8 @@ def plan_student(plan: Plan, network: Settings) -> Plan:
         out=plan.out / STUDENT_FOLDER,
         recipe=None,
         chosen=(),
-        measured=frozenset(),
+        measured=frozenset() if plan.seconds is None else frozenset({"epochs"}),
         solved=(),
-        seconds=None,
     )
 
 
