@@ -72,12 +72,13 @@ def train_with_student(
 ) -> Distillation:
     """Carry out a plan; then train a student, `model` or one that suits the data, to answer as what was kept.
 
-    The student's run is in the folder `student` within the plan's, and may take as long as the teacher's. It has the settings that its network has by default,
-    the plan's seed and its way to read data; `refit` is for the teacher. A student that nobody named is the largest one
-    of `list_students` with fewer bytes of weights than its teacher; of a named one that has no fewer, callbacks are
-    told. A student's run that goes on is trained anew where its teacher is another than when it began. Raises what
-    `execute` does, UsageError for a network that does not take such data, for several processes, and, with the teacher
-    in its place, where there is no smaller student.
+    The student's run is in the folder `student` within the plan's, and may take as long as the teacher's. It has
+    the settings that its network has by default, the plan's seed and its way to read data; `refit` is for the
+    teacher. A student that nobody named is the largest one of `list_students` with fewer bytes of weights than its
+    teacher; of a named one that has no fewer, callbacks are told. A student's run that goes on is trained anew
+    where its teacher is another than when it began. Raises what `execute` does, UsageError for a network that does
+    not take such data, for several processes, and, with the teacher in its place, where there is no smaller
+    student.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UsageError("--student: wanted one process, found several; leave out torchrun")
