@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -21,6 +23,9 @@ from falconet.runs import RunResult, train
 # How long an example takes says more about what else the machine does than about the code.
 settings.register_profile("falconet", deadline=None)
 settings.load_profile("falconet")
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 FolderMaker = Callable[..., Path]
 
@@ -100,3 +105,21 @@ def explained(trained: RunResult, tmp_path_factory: pytest.TempPathFactory) -> t
     out = tmp_path_factory.mktemp("explained") / "digits-lenet_relu"
     shutil.copytree(trained.out, out)
     return out, update_report(out, reasons=True)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Debian's Chromium or another one of this machine, else playwright's own; without any, a failure under CI."""
+    from playwright.sync_api import Error, sync_playwright
+
+    names = ("chromium", "chromium-browser", "google-chrome")
+    found = next((path for path in map(shutil.which, names) if path), None)
+    with sync_playwright() as playwright:
+        try:
+            browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        except Error as error:
+            if os.environ.get("CI"):
+                raise
+            pytest.skip(f"no browser ({error.message.splitlines()[0]}): apt-get install chromium")
+        yield browser
+        browser.close()

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,8 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page, sync_playwright
-from playwright.sync_api import Error as BrowserError
+from playwright.sync_api import Browser, Page
 
 from falconet.data.label_studio import Control, find_label
 from falconet.labeling.page import Item, digest, render
@@ -22,23 +19,7 @@ from falconet.labeling.tasks import show
 
 pytestmark = pytest.mark.slow
 
-NAMES = ("chromium", "chromium-browser", "google-chrome")
 HOSTILE = "</script><script>document.title = 'taken'</script><img src=x onerror=\"document.title='taken'\">"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """Debian's Chromium or another one of this machine, else playwright's own; without any, a failure under CI."""
-    found = next((path for path in map(shutil.which, NAMES) if path), None)
-    with sync_playwright() as playwright:
-        try:
-            browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
-        except BrowserError as error:
-            if os.environ.get("CI"):
-                raise
-            pytest.skip(f"no browser ({error.message.splitlines()[0]}): apt-get install chromium")
-        yield browser
-        browser.close()
 
 
 def invent_items(kind: Any) -> list[Item]:

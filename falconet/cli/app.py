@@ -36,8 +36,8 @@ SPINS = "2000"
 """Rounds that a thread of torch's waits for the others before it sleeps.
 
 By default it is some hundred thousand, milliseconds, in which it takes the processor from those that it waits for
-wherever other work runs beside: training then took four times as long. With this it takes as long as before on a
-machine of its own.
+wherever other work runs beside: one run beside other work took 111 s so, and 29 s with this. Steps on a machine of
+their own took as long with it as without.
 """
 
 Source = Annotated[

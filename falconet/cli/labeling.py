@@ -15,7 +15,10 @@ def label(
     source: Source,
     model: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="A trained model that says what it is unsure of; default: what is fitting."),
+        typer.Option(
+            metavar="DIR",
+            help="A trained model that is asked what it is unsure of; default: features that suit the samples.",
+        ),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the page; runs/<source>-labels by default.")] = None,
     count: Annotated[int, typer.Option(metavar="N", help="Samples of each list on the page, at most.", min=1)] = 100,

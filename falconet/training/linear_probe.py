@@ -46,8 +46,8 @@ MEMORY = 10
 
 MOST_VALUES = 2**27
 """Of all features together, half a gigabyte; of more training samples, as many drawn at random are solved for."""
-MOST_SPARSE_VALUES = 2**26
-"""Of sparse features, which with their columns and transpose take 36 bytes each."""
+MOST_SPARSE_VALUES = 2**25
+"""Of sparse features, which with their columns and all copies were seen to take some 80 bytes each."""
 PRECISION = 1e-6
 """Part of a loss by which two of them must differ to be told apart in single precision."""
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import os
-import shutil
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
@@ -14,8 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page, sync_playwright
-from playwright.sync_api import Error as BrowserError
+from playwright.sync_api import Browser, Page
 
 from falconet import metrics
 from falconet.evaluation import judge
@@ -27,7 +24,6 @@ from falconet.spec import InputSpec, SeriesSpec, TextSpec
 
 pytestmark = pytest.mark.slow
 
-NAMES = ("chromium", "chromium-browser", "google-chrome")
 LIMIT = 3_000_000
 """Bytes of a report, at most."""
 
@@ -44,21 +40,6 @@ REACHABLE = """() => [...document.querySelectorAll('*')].filter(one => one.check
     /auto|scroll/.test(getComputedStyle(one).overflowX) && one !== document.body &&
     (one.scrollWidth > one.clientWidth || one.scrollHeight > one.clientHeight)
 )).map(one => one.outerHTML.slice(0, 120))"""
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """Debian's Chromium or another one of this machine, else playwright's own; without any, a failure under CI."""
-    found = next((path for path in map(shutil.which, NAMES) if path), None)
-    with sync_playwright() as playwright:
-        try:
-            browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
-        except BrowserError as error:
-            if os.environ.get("CI"):
-                raise
-            pytest.skip(f"no browser ({error.message.splitlines()[0]}): apt-get install chromium")
-        yield browser
-        browser.close()
 
 
 def invent(report: ModelReport, spec: InputSpec, samples: list[Any]) -> ModelReport:
