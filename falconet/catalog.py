@@ -160,6 +160,10 @@ ARTIFACT_FILES = (*MODEL_FILES, *DERIVED_FILES)
 """All that is shared of a trained model; checkpoints and what else lies in a run's folder is not."""
 
 
+MODEL_FILES = (Path(CODED_FILE).suffix, ".onnx", ".xml")
+"""How the names of files that hold a model end."""
+
+
 def check_artifact(folder: str | Path) -> None:
     """Raise UsageError unless `folder` holds a trained model, is a coded one's file, or is a well-formed hub name.
 
@@ -174,7 +178,7 @@ def check_artifact(folder: str | Path) -> None:
     if not folder.exists():
         name = as_name(folder)
         hint = f"; a model of the Hugging Face Hub is written {HUB_PREFIX}{name}" if is_hub_name(name) else ""
-        what = "file" if folder.suffix.lower() == Path(CODED_FILE).suffix else "folder"
+        what = "file" if folder.suffix.lower() in MODEL_FILES else "folder"
         raise PathError(f"no such {what}: {folder}{hint}")
     found = (
         "an unfinished run (`falconet train --resume` goes on with it)"

@@ -112,6 +112,8 @@ def compare(
     with hold(folder):
         check_folder(folder, terms, contenders)  # Another process may have begun one there meanwhile.
         record_terms(folder, terms, contenders, study.dataset.fingerprint)
+        for contender, reason in failed.items():
+            tell(f"{contender.name} is left out: {reason}")
         return train_all(contenders, study, parts, tell, failed, notes)
 
 

@@ -312,7 +312,7 @@ def choose_inputs(table: Table, config: DataConfig, spec: InputSpec) -> Roles:
         chosen = {**{role: name for role, name in guesses.items() if name is not None}, **chosen}
     roles = find_samples(table, chosen, spec.kind)
     free = [name for name, cells in list_free(table, chosen).items() if not is_blank(cells)]
-    if roles is None and len(free) == 1 and spec.kind != "series":
+    if roles is None and len(free) == 1 and can_hold(table.columns[free[0]], spec.kind):
         return Roles(spec.kind, {**chosen, SAMPLE_ROLES[spec.kind]: free[0]})
     if roles is None:
         wanted = "series=NAME and time=NAME" if spec.kind == "series" else f"{SAMPLE_ROLES[spec.kind]}=NAME"
@@ -322,6 +322,11 @@ def choose_inputs(table: Table, config: DataConfig, spec: InputSpec) -> Roles:
             f"by --set data.columns.{wanted}"
         )
     return roles
+
+
+def can_hold(cells: Sequence[Any], kind: Kind) -> bool:
+    """Return whether the only column without another role could hold samples: any texts, but images by their files."""
+    return kind == "text" or (kind == "image" and any(suffix_of(path_of(cell)) in KINDS[kind] for cell in cells))
 
 
 SAMPLE_ROLES: Mapping[Kind, str] = {"image": "path", "text": "text", "series": "path"}
