@@ -151,6 +151,10 @@ class DivergedError(FalconetError):
     """The loss became NaN or infinite."""
 
 
+class OutOfTimeError(FalconetError):
+    """Something would take longer than there is time for."""
+
+
 class LostProcessError(FalconetError):
     """One of several processes that train together has ended before its time."""
 

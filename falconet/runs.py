@@ -42,6 +42,7 @@ from falconet.errors import (
     DataError,
     DivergedError,
     InterruptedRunError,
+    OutOfTimeError,
     PathError,
     UsageError,
 )
@@ -87,7 +88,7 @@ from falconet.training.linear_probe import Solution
 from falconet.training.loggers import find_events
 from falconet.training.loop import LEAST_RATE, FitResult, check_fit, fit, solve_output, tell
 from falconet.training.optimizers import weigh_classes
-from falconet.training.probing import find_batch_size, find_epochs, scan_rates
+from falconet.training.probing import find_batch_size, find_epochs, measure_answers, scan_rates
 from falconet.training.usefulness import Outcome, diagnose_outcome
 
 if TYPE_CHECKING:
@@ -327,10 +328,11 @@ class Trial:
     row: LeaderboardRow
 
 
-def try_network(plan: Plan) -> Trial:
+def try_network(plan: Plan, seconds: float | None = None) -> Trial:
     """Train as a plan says, in memory alone; for how good a plan is, such as in a fold.
 
-    Raises DivergedError and InterruptedRunError, and what `execute` raises for settings and data.
+    Raises OutOfTimeError where the features that an output layer is solved for would take longer than `seconds`,
+    DivergedError and InterruptedRunError, and what `execute` raises for settings and data.
     """
     began = time.perf_counter()
     with interruption.watched():
@@ -340,6 +342,8 @@ def try_network(plan: Plan) -> Trial:
         model, _ = build(plan.config.model, feed.spec, training.seed, weights)
         fit_statistics(model, feed.train)
         solution = None
+        if training.linear_probe and seconds is not None:
+            check_time(model, feed, seconds)
         if training.linear_probe:
             solution = solve_output(model, feed.train, training, feed.class_weights, feed.families)
         result = fit(
@@ -357,6 +361,17 @@ def try_network(plan: Plan) -> Trial:
         raise InterruptedRunError(f"stopped after {len(result.history)} of {training.epochs} epochs")
     probe = None if solution is None else tell_probe(solution)
     return Trial(plan, weights, feed, model, result, make_row(plan, feed, result, probe, began))
+
+
+def check_time(model: torch.nn.Module, feed: Feed, seconds: float) -> None:
+    """Raise OutOfTimeError where a network's features of all training and validation samples take longer than that."""
+    count = len(feed.train.labels) + len(feed.val.labels)
+    needed = count / measure_answers(model, feed.train)
+    if needed > seconds:
+        raise OutOfTimeError(
+            f"its features of {count:,} samples take about {needed:,.0f} s, wanted at most {seconds:,.0f} s, which is "
+            f"{SOLVED_SHARE:.0%} of the time that is left; --time changes it"
+        )
 
 
 @dataclass(frozen=True)
@@ -441,15 +456,21 @@ def read_leaderboard(folder: Path) -> tuple[LeaderboardRow, ...]:
 def try_solved(plan: Plan, callbacks: Sequence[Callback]) -> tuple[Trial, ...]:
     """Try the candidates that take seconds, each in memory, and tell what each comes to; without those that diverge."""
     trials = []
+    started = time.perf_counter()
     for config in plan.solved:
+        left = None if plan.seconds is None else SOLVED_SHARE * (plan.seconds - (time.perf_counter() - started))
         try:
-            trial = try_network(dataclasses.replace(plan, config=config, existing="overwrite", solved=()))
-        except DivergedError as error:
-            tell(callbacks, f"candidate {config.model.name}: {error}")
+            trial = try_network(dataclasses.replace(plan, config=config, existing="overwrite", solved=()), left)
+        except (DivergedError, OutOfTimeError) as error:
+            tell(callbacks, f"candidate {config.model.name} is left out: {error}")
             continue
         tell(callbacks, f"candidate {describe_row(trial.row)}")
         trials.append(trial)
     return tuple(trials)
+
+
+SOLVED_SHARE = 0.5
+"""Of the time that is left: a candidate that is to take seconds is left out where its features take more than that."""
 
 
 def describe_row(row: LeaderboardRow) -> str:

@@ -33,6 +33,16 @@ SLOW = {"training": {"learning_rate": 1e-6}}
 """So that LeNet learns nothing."""
 
 
+class Notes(Callback):
+    """Keeps what a run tells."""
+
+    def __init__(self, lines: list[str]) -> None:
+        self.lines = lines
+
+    def on_note(self, line: str) -> None:
+        self.lines.append(line)
+
+
 def run(images: Path, out: Path, **more: object) -> RunResult:
     return train(images, epochs=1, settings=SLOW, out=out, **more)  # type: ignore[arg-type]
 
@@ -40,12 +50,7 @@ def run(images: Path, out: Path, **more: object) -> RunResult:
 def test_the_candidate_that_is_better_is_kept(images: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     notes: list[str] = []
-
-    class Notes(Callback):
-        def on_note(self, line: str) -> None:
-            notes.append(line)
-
-    result = run(images, out, callbacks=[Notes()])
+    result = run(images, out, callbacks=[Notes(notes)])
     assert result.model == "linear"
     assert result.test.accuracy > 0.8
     assert load_artifact(out).config.architecture == "linear"
@@ -157,6 +162,28 @@ def test_a_time_shortens_a_run(images: Path, tmp_path: Path, monkeypatch: pytest
     result = execute(plan)
     assert result.epochs == 3
     assert yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["training"]["epochs"] == 3
+
+
+def test_a_run_that_is_too_short_says_so(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("falconet.training.probing.measure_speed", lambda *_: 0.1)
+    lines: list[str] = []
+    result = train(
+        images, model="lenet_relu", settings=SLOW, seconds=60, out=tmp_path / "run", callbacks=[Notes(lines)]
+    )
+    assert result.epochs == 1
+    assert any("time: one epoch alone takes about 700 s, longer than the" in line for line in lines)
+
+
+def test_a_candidate_that_would_take_too_long_is_left_out(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Features of 64 training and validation samples would take more than half of a minute.
+    monkeypatch.setattr("falconet.runs.measure_answers", lambda *_: 2.0)
+    lines: list[str] = []
+    result = run(images, tmp_path / "run", seconds=60, callbacks=[Notes(lines)])
+    assert result.model == "lenet_relu"
+    assert result.report.course.leaderboard == ()
+    assert any(line.startswith("candidate linear is left out: its features of") for line in lines)
 
 
 def test_epochs_that_are_asked_for_are_not_measured(images: Path, tmp_path: Path) -> None:

@@ -13,11 +13,12 @@ from itertools import repeat
 import torch
 from torch import Tensor, nn
 
+from falconet.data.loader import Loader
 from falconet.errors import DivergedError, OutOfMemoryError
 from falconet.memory import kept_memory
 from falconet.training.config import TrainConfig
 from falconet.training.finetuning import freeze
-from falconet.training.loop import Batches, arrange, is_out_of_memory, start, take_step, wrap
+from falconet.training.loop import Batches, arrange, is_out_of_memory, make_plain, start, take_step, wrap
 
 LOWEST_RATE, HIGHEST_RATE = 1e-6, 10.0
 STEPS = 100
@@ -173,8 +174,32 @@ def find_epochs(
     EXTRA says what they take beside.
     """
     epoch = EXTRA * count / measure_speed(model, train, config, class_weights, teacher)
-    epochs = min(max(int(seconds / epoch), 1), config.epochs)
-    return epochs, f"{epochs} epochs of about {epoch:.0f} s"
+    if epoch > seconds:
+        return 1, f"one epoch alone takes about {epoch:,.0f} s, longer than the {seconds:,.0f} s that are left"
+    epochs = min(int(seconds / epoch), config.epochs)
+    return epochs, f"{epochs} epoch{'s' if epochs > 1 else ''} of about {epoch:.0f} s"
+
+
+@torch.inference_mode()
+def measure_answers(model: nn.Module, samples: Loader) -> float:
+    """Return how many samples a second a network answers in batches at random, after a first one that is not counted.
+
+    Several seconds at most, but two batches at least; of a loader with one alone, that one.
+    """
+    plain = make_plain(samples, None)
+    place = next(iter(model.parameters())).device
+    model.eval()
+    answered, started, now = 0, time.perf_counter(), 0.0
+    for index, (inputs, labels) in enumerate(plain.epoch(1)):
+        model(inputs.to(place))
+        now = time.perf_counter()
+        if index == 0 and len(plain) > 1:
+            started = now
+            continue
+        answered += len(labels)
+        if now - started > SECONDS:
+            break
+    return answered / (now - started)
 
 
 EXTRA = 1.25

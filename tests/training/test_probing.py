@@ -12,8 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from falconet import TrainConfig, runs, train
+from falconet.data.loader import Loader
+from falconet.data.preprocessing import create_preprocess
 from falconet.errors import ConfigError, DivergedError, OutOfMemoryError, StorageError
 from falconet.planning import Plan, plan_run, write_config
+from falconet.spec import ImageSpec
 from falconet.training import probing
 from falconet.training.loop import Batches
 from falconet.training.probing import RateScan, collect, find_batch_size, scan_rates, take_steps
@@ -123,6 +126,15 @@ def test_speed_is_samples_over_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
     ticks = iter([10.0, 10.25, 10.5, 11.5, 12.0])
     monkeypatch.setattr("time.perf_counter", lambda: next(ticks))
     assert probing.measure_speed(nn.Linear(2, 2), Points(64), TrainConfig()) == pytest.approx(3 * 64 / 1.5)
+
+
+def test_speed_of_answers_is_samples_over_seconds_behind_the_first_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    ticks = iter([10.0, 12.0, 12.5, 13.5])
+    monkeypatch.setattr("time.perf_counter", lambda: next(ticks))
+    spec = ImageSpec((1, 2, 2), ("a", "b"), (0.5,), (0.5,))
+    samples = Loader(torch.zeros(48, 1, 2, 2, dtype=torch.uint8), torch.zeros(48).long(), create_preprocess(spec), 16)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
+    assert probing.measure_answers(network, samples) == pytest.approx(2 * 16 / 1.5)
 
 
 @pytest.mark.slow
