@@ -284,6 +284,8 @@ def print_data_report(report: DataReport) -> None:
     for title, lines in list_findings(report):
         print_line(f"{title}: {len(lines):,}")
         print_some(lines)
+    if report.label_caution:
+        print_line(f"caution: {report.label_caution}")
 
 
 def print_facts(report: DataReport) -> None:

@@ -133,6 +133,8 @@ class DataReport:
     """What had to be guessed to read the source."""
     label_errors: tuple[LabelError, ...] = ()
     """Samples that a trained model finds in another class; looked for only on request."""
+    label_caution: str | None = None
+    """Why no label was called wrong although that was asked for; None: there is no reason not to."""
 
 
 def check_data(
