@@ -184,7 +184,11 @@ def lay_out(columns: Sequence[str], rows: Sequence[Sequence[str]], width: int) -
     Where there is no room, paths lose their middle and texts are folded between words. Where that is not enough, each
     row's first cell has a line of its own above the others; and where not even these fit, each cell has.
     """
-    numeric = [bool(place) and all(row[place][:1] in "0123456789" for row in rows) for place in range(len(columns))]
+    # A dash stands for a number that there is none of.
+    numeric = [
+        bool(place) and all(row[place] == "-" or row[place][:1] in "0123456789" for row in rows)
+        for place in range(len(columns))
+    ]
     cells = [columns, *rows]
     widths = divide_width(cells, numeric, width)
     if widths is not None:
@@ -352,7 +356,7 @@ def print_evaluation(result: Evaluation) -> None:
     rows = [
         (
             row.name,
-            *(format_share(part) for part in (row.precision, row.recall, row.f1, row.average_precision, row.roc_auc)),
+            *(format_share(part) for part in (*row.shares, row.average_precision, row.roc_auc)),
             f"{row.support:,}",
         )
         for row in result.per_class

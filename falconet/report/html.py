@@ -10,6 +10,7 @@ import numpy as np
 
 from falconet.escaping import escape_page
 from falconet.evaluation import Evaluation
+from falconet.evaluation.judgement import ClassReport
 from falconet.explanation.reasons import Reasons
 from falconet.metrics.curves import Curve, Points
 from falconet.report.curves import draw_vitals
@@ -72,6 +73,8 @@ class Model:
     trustworthiness: tuple[Tile, ...]
     """How far the explanations may be believed."""
     confusions: tuple[tuple[str, str, int], ...]
+    classes: tuple[ClassReport, ...]
+    """As they are listed."""
     matrix: Picture | None
     """Of the confusions, where there are too many classes for a table."""
     curves: tuple[Picture, ...]
@@ -98,6 +101,7 @@ def render_page(package: str, **values: Any) -> str:
     )
     environment.filters |= {
         "percent": format_percent,
+        "share": format_share,
         "interval": format_interval,
         "area": format_area,
         "number": "{:,}".format,
@@ -130,6 +134,7 @@ def describe(report: ModelReport, key: str) -> Model:
         costs=list_costs(report),
         trustworthiness=list_trustworthiness(report.reasons),
         confusions=list_confusions(report.test),
+        classes=rank_classes(report.test),
         matrix=matrix and matrix.within(key),
         curves=tuple(picture.within(key) for picture in curves),
         vitals=vitals and vitals.within(key),
@@ -278,6 +283,11 @@ def show_vitals(report: ModelReport) -> Picture | None:
     return Picture(to_svg(lambda: draw_vitals(report.history, vitals), caption), caption)
 
 
+def rank_classes(evaluation: Evaluation) -> tuple[ClassReport, ...]:
+    """Return the classes of lowest F1 first; those without samples, of which nothing can be said, last."""
+    return tuple(sorted(evaluation.per_class, key=lambda row: (not row.support, row.f1)))
+
+
 def list_confusions(evaluation: Evaluation) -> tuple[tuple[str, str, int], ...]:
     """Return the most frequent confusions as (true class, predicted class, count)."""
     names = [row.name for row in evaluation.per_class]
@@ -306,6 +316,11 @@ def describe_input(spec: InputSpec) -> str:
 def format_percent(share: float) -> str:
     """Return a fraction as a percentage with two decimals."""
     return f"{100 * share:.2f}%"
+
+
+def format_share(share: float | None) -> str:
+    """Return a fraction as a percentage; a dash where there is none."""
+    return "–" if share is None else format_percent(share)
 
 
 def format_area(area: float | None) -> str:

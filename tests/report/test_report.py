@@ -183,6 +183,16 @@ def test_counts_are_short(count: int, words: str) -> None:
     assert format_count(count) == words
 
 
+def test_a_class_without_samples_has_a_dash_and_comes_last(trained: RunResult) -> None:
+    first, *others = trained.test.per_class
+    empty = dataclasses.replace(first, precision=0.0, recall=0.0, f1=0.0, support=0, average_precision=None)
+    test = dataclasses.replace(trained.test, per_class=(empty, *others))
+    report = dataclasses.replace(trained.report, test=test)
+    assert describe(report, "model-1").classes[-1] == empty
+    row = f'<tr><th scope="row">{first.name}</th>' + 4 * "<td>–</td>"
+    assert row in render_html([report], "empty")
+
+
 @pytest.mark.slow
 def test_many_classes_are_a_picture(trained: RunResult) -> None:
     """A table of 1000 by 1000 numbers would be larger than the page may be."""
