@@ -298,6 +298,7 @@ def show_result(result: RunResult, json: bool, trial: Trial | None = None, teach
     from falconet import terminal
     from falconet.training.energy import energy_facts
     from falconet.training.usefulness import warn_useless
+    from falconet.units import show_epochs
 
     energy = result.report.course.energy
 
@@ -328,7 +329,10 @@ def show_result(result: RunResult, json: bool, trial: Trial | None = None, teach
         terminal.print_line(f"baseline: {baseline.name} {baseline.accuracy:.2%} (95%: {low:.2%} to {high:.2%})")
     if energy:
         terminal.print_line(f"energy: {result.report.energy}")
-    made = f"{result.epochs} epochs in {result.seconds:.1f} s; kept epoch {result.best_epoch}"
+    if solver := result.report.solved:
+        made = f"output layer solved by {solver} on fixed features, {result.seconds:.1f} s in all"
+    else:
+        made = f"{show_epochs(result.epochs)} in {result.seconds:.1f} s; kept epoch {result.best_epoch}"
     terminal.print_line(f"{made}; report: {result.out / 'report.html'}")
     if teacher:
         terminal.print_line(describe_student(teacher, result))

@@ -234,6 +234,13 @@ class ModelReport:
         return self.config.architecture
 
     @property
+    def solved(self) -> str:
+        """By what the output layer was solved, where nothing else was trained; empty where steps were taken."""
+        solver = self.settings.get("training", {}).get("linear_probe")
+        alone = self.config.provenance.epochs == 1 and self.shrinking is None
+        return f"{solver} regression" if solver and alone else ""
+
+    @property
     def energy(self) -> str:
         """What training took, in words; empty where nothing recorded it."""
         energy = self.course.energy

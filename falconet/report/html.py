@@ -26,6 +26,7 @@ from falconet.report.overlays import draw_overlay, draw_sample
 from falconet.report.pictures import Picture, draw_sparkline, encode_picture, show_learning_curves, to_svg
 from falconet.schema import flatten
 from falconet.spec import ImageSpec, InputSpec, SeriesSpec
+from falconet.units import show_epochs, show_loss
 
 SECTIONS = {
     "identity": "What it is",
@@ -107,6 +108,8 @@ def render_page(package: str, **values: Any) -> str:
         "number": "{:,}".format,
         "values": format_values,
         "bytes": format_bytes,
+        "epochs": show_epochs,
+        "loss": show_loss,
         "picture": encode_picture,
         "sparkline": draw_sparkline,
         "overlay": draw_overlay,
@@ -122,7 +125,9 @@ def render_page(package: str, **values: Any) -> str:
 def describe(report: ModelReport, key: str) -> Model:
     """Word and draw what a page shows of a model."""
     matrix, vitals = show_matrix(report.test), show_vitals(report)
-    curves = show_learning_curves(report.history, report.config.provenance.best_epoch) if report.history else ()
+    # A solution has no course that could be drawn.
+    drawn = report.history and not report.solved
+    curves = show_learning_curves(report.history, report.config.provenance.best_epoch) if drawn else ()
     return Model(
         key=key,
         report=report,
@@ -160,7 +165,7 @@ def list_figures(report: ModelReport) -> tuple[Tile, ...]:
     """Return the figures of merit on the test split, and the accuracy that the epoch was chosen by."""
     test, val = report.test, report.val
     origin = report.config.provenance
-    epoch = "" if report.shrinking else f"epoch {origin.best_epoch}, "
+    epoch = "" if report.shrinking or report.solved else f"epoch {origin.best_epoch}, "
     if origin.refit:
         epoch = "of the fit before the refit, " + epoch
     if origin.refit_teacher:
@@ -279,7 +284,7 @@ def show_vitals(report: ModelReport) -> Picture | None:
     vitals = report.course.vitals
     if not vitals:
         return None
-    caption = f"Losses, gradients, updates and dead units over {len(report.history)} epochs"
+    caption = f"Losses, gradients, updates and dead units over {show_epochs(len(report.history))}"
     return Picture(to_svg(lambda: draw_vitals(report.history, vitals), caption), caption)
 
 
