@@ -272,7 +272,6 @@ def parse_batch_size(text: str | None) -> int | None:
 def announce(plan: Plan, resume: bool) -> None:
     """Say what is about to be trained on what."""
     from falconet import planning, terminal
-    from falconet.data.checks import find_leaks
 
     if resume and not planning.has_weights(plan.out):
         terminal.print_note(f"nothing to resume in {plan.out}: this run starts anew")
@@ -281,9 +280,6 @@ def announce(plan: Plan, resume: bool) -> None:
         terminal.print_note(terminal.describe_columns(plan.dataset.columns))
     for note in plan.dataset.notes:
         terminal.print_note(note)
-    leaks = find_leaks(plan.dataset)
-    if leaks:
-        terminal.print_note(f"caution: {len(leaks)} groups of equal samples stand in more than one split")
     if plan.solved:
         names = [config.model.name for config in (*plan.solved, plan.config)]
         terminal.print_note(f"candidates: {', '.join(names)} (--model NAME trains one alone)")

@@ -179,11 +179,6 @@ def describe_data(dataset: Dataset) -> DataReport:
     )
 
 
-def find_leaks(dataset: Dataset) -> tuple[tuple[str, ...], ...]:
-    """Return groups of names of equal samples that stand in more than one split. Nothing is decoded."""
-    return to_names(dataset, [group for group in find_groups(dataset) if spans_splits(group)])
-
-
 def find_groups(dataset: Dataset) -> list[list[Place]]:
     """Return groups of samples with equal content."""
     members: dict[int, list[Place]] = defaultdict(list)

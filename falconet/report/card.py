@@ -49,6 +49,7 @@ def render_card(report: ModelReport) -> str:
         rows.append(("energy of training", report.energy))
     table = "\n".join(f"| {name} | {escape_markdown(value)} |" for name, value in rows)
     labels = ", ".join(map(escape_markdown, config.input.labels))
+    cautions = "".join(f"\n**Caution: {escape_markdown(caution)}.**\n" for caution in report.cautions)
     title = escape_markdown(f"{config.architecture} on {Path(origin.data.source).name}")
     return f"""---
 {front}---
@@ -57,7 +58,7 @@ def render_card(report: ModelReport) -> str:
 
 A classifier of {len(config.input.labels)} classes, trained with Falconet {config.versions.get("falconet", "")}.
 `report.html` beside this file has the curves, the confusion matrix and the mistakes.
-
+{cautions}
 | | |
 | --- | --- |
 {table}
