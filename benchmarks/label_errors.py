@@ -102,7 +102,7 @@ def judge(title: str, found: Sequence[Mapping[str, float]], source: str, version
 def search(dataset: Dataset, seed: int, python: Path, folder: Path) -> dict[str, float]:
     """Return the precision of Falconet, and of each way of cleanlab."""
     noisy, wrong = plant(dataset, seed)
-    loaded, probabilities = predict_held_out(noisy)
+    loaded, _, probabilities = predict_held_out(noisy)
     assert len(loaded.kept) == len(wrong), "every sample can be read"
     count = int(wrong.sum())
     suspects = [index for index, _ in find_contradictions(probabilities, loaded.split.labels)]

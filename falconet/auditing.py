@@ -28,13 +28,24 @@ from falconet.spec import TextSpec
 from falconet.training import Callback
 from falconet.training.linear_probe import Features, Solver, extract_features, solve
 from falconet.training.loop import fit
+from falconet.training.usefulness import no_better_than
 
 FOLDS = 5
 PATIENCE = 6
 BATCH_SIZE = 256
 
 
-def find_label_errors(dataset: Dataset, callbacks: Sequence[Callback] = ()) -> tuple[LabelError, ...]:
+@dataclass(frozen=True)
+class LabelAudit:
+    """What networks that did not learn from a sample say of its label, for all samples."""
+
+    errors: tuple[LabelError, ...]
+    """Those whose label is likely wrong, the most suspicious first; none where there is a caution."""
+    caution: str | None = None
+    """Why no label can be suspected, in a sentence: nothing could be learned from these."""
+
+
+def find_label_errors(dataset: Dataset, callbacks: Sequence[Callback] = ()) -> LabelAudit:
     """Return the samples whose label is likely wrong, the most suspicious first.
 
     Each sample is evaluated by a network that neither learned from it nor was chosen by it: all splits together are
@@ -43,27 +54,53 @@ def find_label_errors(dataset: Dataset, callbacks: Sequence[Callback] = ()) -> t
     again on those of whose labels nothing was suspected; where there is none, the last one is trained on three, chosen
     on one and asked about the last. As many labels are suspected as confident learning estimates that there are wrong
     ones (Northcutt, Jiang, Chuang, JAIR 2021), of those to which another class is preferred the least probable first.
-    Raises DataError where a class has too few samples or groups to be parted, and where a network's answers are no
-    numbers.
+    Where the answers are not better than the most frequent class by more than chance, they contradict labels by chance
+    too, and none is suspected. Raises DataError where a class has too few samples or groups to be parted, and where a
+    network's answers are no numbers.
     """
-    loaded, probabilities = predict_held_out(dataset, callbacks)
+    loaded, first, probabilities = predict_held_out(dataset, callbacks)
     labels, names = loaded.split.labels, np.repeat(list(dataset.splits), [len(s) for s in dataset.splits.values()])
-    return tuple(
-        LabelError(
-            name=to_text(loaded.split.samples.name(index)),
-            split=str(names[loaded.kept[index]]),
-            label=dataset.classes[labels[index]],
-            suggested=dataset.classes[answer],
-            probability=float(probabilities[index, answer]),
+    # The second round's answers would flatter: what was trusted there was chosen by networks that had seen the rest.
+    if caution := warn_unlearnable(first, labels, dataset.classes):
+        return LabelAudit((), caution)
+    return LabelAudit(
+        tuple(
+            LabelError(
+                name=to_text(loaded.split.samples.name(index)),
+                split=str(names[loaded.kept[index]]),
+                label=dataset.classes[labels[index]],
+                suggested=dataset.classes[answer],
+                probability=float(probabilities[index, answer]),
+            )
+            for index, answer in find_contradictions(probabilities, labels)
         )
-        for index, answer in find_contradictions(probabilities, labels)
+    )
+
+
+def warn_unlearnable(
+    probabilities: Float64[np.ndarray, "samples classes"], labels: Int64[np.ndarray, " samples"], classes: Sequence[str]
+) -> str | None:
+    """Return a sentence where held-out answers do not beat a constant one by more than chance, else None."""
+    right = probabilities.argmax(axis=1) == labels
+    majority = int(np.bincount(labels, minlength=len(classes)).argmax())
+    constant = labels == majority
+    if no_better_than("majority", constant, right) is None:
+        return None
+    return (
+        f"nothing could be learned from these labels: of {len(labels):,} samples, a network that had not seen them "
+        f"takes {right.mean():.1%} for what they are labeled, and always answering {classes[majority]} is right for "
+        f"{constant.mean():.1%}, which it does not beat by more than chance; no single label can be called wrong"
     )
 
 
 def predict_held_out(
     dataset: Dataset, callbacks: Sequence[Callback] = ()
-) -> tuple[Inputs, Float64[np.ndarray, "samples classes"]]:
-    """Return the samples that can be read, and what networks that did not learn from each of them take it for."""
+) -> tuple[Inputs, Float64[np.ndarray, "samples classes"], Float64[np.ndarray, "samples classes"]]:
+    """Return the samples that can be read, and what networks that did not learn from each of them take it for.
+
+    Twice: by networks that learned all others, and by those that learned what was not suspected then; the same where
+    networks are trained, not solved.
+    """
     prepared = prepare(dataset, dataset.split("all"), choose_fixed(dataset))
     loaded, config, preprocess = prepared.loaded, prepared.config, prepared.preprocess
     folds = part(loaded.split, len(dataset.classes))
@@ -72,12 +109,12 @@ def predict_held_out(
         features, count = embed(prepared), len(dataset.classes)
         first = predict_solved(features, loaded.split, folds, count, solver)
         trusted = choose_trusted(first, loaded.split.labels)
-        return loaded, predict_solved(features, loaded.split, folds, count, solver, trusted)
+        return loaded, first, predict_solved(features, loaded.split, folds, count, solver, trusted)
     probabilities = np.zeros((len(folds), len(dataset.classes)))
     for number in range(FOLDS):
         probabilities[folds == number] = predict_fold(loaded, folds, number, preprocess, config, callbacks)
     check_finite(probabilities, loaded.split)
-    return loaded, probabilities
+    return loaded, probabilities, probabilities
 
 
 def choose_fixed(dataset: Dataset, raw: bool = False) -> Candidate:

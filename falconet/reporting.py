@@ -68,6 +68,7 @@ def update_report(
         known = read_facts(out, artifact)
         source = artifact.config.provenance.data.source
         dataset, _, _ = find_split(artifact, source, "test", data_root=data_root)
+        dataset = dataclasses.replace(dataset, notes=read_notes(known, dataset.notes))
         history, vitals = load_history(out / HISTORY_FILE), load_vitals(out / VITALS_FILE)
         course = read_course(known, Course(vitals, find_ailments(history, vitals, dataset), load_energy(out)))
         report, _ = report_on(
@@ -226,6 +227,15 @@ def read_course(facts: Mapping[str, Any], course: Course) -> Course:
     except (KeyError, TypeError, AttributeError, UsageError):
         return course
     return dataclasses.replace(course, diagnoses=diagnoses, leaderboard=leaderboard, baselines=baselines)
+
+
+def read_notes(facts: Mapping[str, Any], notes: tuple[str, ...]) -> tuple[str, ...]:
+    """Return what training said of the data, such as of leaks between splits, which reading alone does not tell."""
+    try:
+        known = [str(note) for note in facts["test"]["notes"]]
+    except (KeyError, TypeError):
+        known = []
+    return tuple(dict.fromkeys([*known, *notes]))
 
 
 def read_latencies(facts: Mapping[str, Any]) -> dict[Runtime, Latency] | None:

@@ -90,6 +90,7 @@ from falconet.training.loop import LEAST_RATE, FitResult, check_fit, fit, solve_
 from falconet.training.optimizers import weigh_classes
 from falconet.training.probing import find_batch_size, find_epochs, measure_answers, scan_rates
 from falconet.training.usefulness import Outcome, diagnose_outcome
+from falconet.units import show_epochs, show_loss
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -689,7 +690,7 @@ class RefitProgress(Callback):
         self.callbacks, self.epochs = callbacks, epochs
 
     def on_epoch(self, row: EpochRow, best: bool) -> None:
-        tell(self.callbacks, f"refit: epoch {row.epoch} of {self.epochs}, training loss {row.train_loss:.4f}")
+        tell(self.callbacks, f"refit: epoch {row.epoch} of {self.epochs}, training loss {show_loss(row.train_loss)}")
 
 
 def fit_again(kept: Trial, callbacks: Sequence[Callback], team: Team) -> torch.nn.Module:
@@ -708,7 +709,7 @@ def fit_again(kept: Trial, callbacks: Sequence[Callback], team: Team) -> torch.n
     training = shorten(dataclasses.replace(training, keep="last", patience=None), epochs)
     pool = load_inputs(concatenate([plan.dataset.splits[name] for name in ("train", "val")]), feed.spec, feed.tokenizer)
     labels = torch.from_numpy(pool.split.labels)
-    tell(callbacks, f"refit: {len(labels):,} training and validation samples, {epochs} epochs")
+    tell(callbacks, f"refit: {len(labels):,} training and validation samples, {show_epochs(epochs)}")
     network, _ = build(model, feed.spec, training.seed, weights)
     train = dataclasses.replace(feed.train, inputs=pool.inputs, labels=labels, answers=None, limit=None)
     weighed = weigh_classes(labels, len(feed.spec.labels), training)

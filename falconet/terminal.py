@@ -17,6 +17,7 @@ from rich.text import Text
 from falconet.errors import StorageError
 from falconet.escaping import escape_line, escape_lines
 from falconet.training import Callback, EpochRow
+from falconet.units import show_loss
 
 if TYPE_CHECKING:
     from falconet.budget import Compression
@@ -124,7 +125,7 @@ class ProgressBar(Callback):
             self.progress.stop()
 
     def on_epoch(self, row: EpochRow, best: bool) -> None:
-        figures = f"loss {row.train_loss:.4f}  val {row.val_accuracy:.2%}"
+        figures = f"loss {show_loss(row.train_loss)}  val {row.val_accuracy:.2%}"
         note = f"epoch {row.epoch}/{self.epochs}  {figures}{'  best' if best else ''}"
         if self.progress and self.task is not None:
             self.progress.update(self.task, note=note, completed=row.epoch * self.length)
@@ -184,7 +185,11 @@ def lay_out(columns: Sequence[str], rows: Sequence[Sequence[str]], width: int) -
     Where there is no room, paths lose their middle and texts are folded between words. Where that is not enough, each
     row's first cell has a line of its own above the others; and where not even these fit, each cell has.
     """
-    numeric = [bool(place) and all(row[place][:1] in "0123456789" for row in rows) for place in range(len(columns))]
+    # A dash stands for a number that there is none of.
+    numeric = [
+        bool(place) and all(row[place] == "-" or row[place][:1] in "0123456789" for row in rows)
+        for place in range(len(columns))
+    ]
     cells = [columns, *rows]
     widths = divide_width(cells, numeric, width)
     if widths is not None:
@@ -284,6 +289,8 @@ def print_data_report(report: DataReport) -> None:
     for title, lines in list_findings(report):
         print_line(f"{title}: {len(lines):,}")
         print_some(lines)
+    if report.label_caution:
+        print_line(f"caution: {report.label_caution}")
 
 
 def print_facts(report: DataReport) -> None:
@@ -350,7 +357,7 @@ def print_evaluation(result: Evaluation) -> None:
     rows = [
         (
             row.name,
-            *(format_share(part) for part in (row.precision, row.recall, row.f1, row.average_precision, row.roc_auc)),
+            *(format_share(part) for part in (*row.shares, row.average_precision, row.roc_auc)),
             f"{row.support:,}",
         )
         for row in result.per_class

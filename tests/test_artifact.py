@@ -150,6 +150,12 @@ def test_no_folder(tmp_path: Path) -> None:
         load_artifact(tmp_path / "missing")
 
 
+@pytest.mark.parametrize("name", ["nothere.onnx", "nothere.xml", "nothere.fnet"])
+def test_a_file_that_is_not_there_is_called_one(name: str) -> None:
+    with pytest.raises(PathError, match=f"^no such file: {name}$"):
+        check_artifact(name)
+
+
 def test_folder_without_artifact(tmp_path: Path) -> None:
     with pytest.raises(
         PathError, match=r"wanted a trained model \(config.json and model.safetensors or model.fnet\), found none$"

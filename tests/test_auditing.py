@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 from random import Random
 
@@ -12,7 +13,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from falconet import DataConfig, load_dataset
+from falconet import DataConfig, cli, load_dataset
 from falconet.auditing import (
     FOLDS,
     check_finite,
@@ -21,6 +22,7 @@ from falconet.auditing import (
     find_contradictions,
     find_label_errors,
     part,
+    warn_unlearnable,
 )
 from falconet.data import Split
 from falconet.data.loader import Inputs
@@ -28,6 +30,7 @@ from falconet.data.splits import complete_splits, mix, unite_split
 from falconet.errors import DataError
 from tests.data.builders import make_dataset, make_split
 
+Capture = pytest.CaptureFixture[str]
 DIGITS = load_dataset("digits").split("all")
 
 
@@ -49,7 +52,7 @@ def test_wrong_labels_are_found(tmp_path: Path) -> None:
     wrong = np.random.default_rng(0).choice(600, size=20, replace=False)
     truth = write_digits(tmp_path / "digits.npz", wrong, 600)
     dataset = load_dataset(tmp_path / "digits.npz")
-    errors = find_label_errors(dataset)
+    errors = find_label_errors(dataset).errors
     found = {position(error.name): error for error in errors}
     hits = found.keys() & set(wrong.tolist())
     assert len(hits) >= 0.8 * len(wrong), "recall"
@@ -71,8 +74,33 @@ def test_wrong_labels_of_series_are_found_without_training(tmp_path: Path) -> No
     said[wrong] = 1 - said[wrong]
     np.savez(tmp_path / "waves.npz", series=series.astype(np.float32), labels=said)
     dataset = load_dataset(tmp_path / "waves.npz")
-    found = find_label_errors(dataset)
+    found = find_label_errors(dataset).errors
     assert {position(error.name) for error in found} == set(wrong.tolist())
+
+
+def test_labels_that_teach_nothing_are_told_and_none_is_called_wrong(tmp_path: Path, capsys: Capture) -> None:
+    generator = np.random.default_rng(0)
+    np.savez(tmp_path / "dice.npz", series=generator.normal(size=(200, 20)), labels=generator.integers(0, 2, 200))
+    audit = find_label_errors(load_dataset(tmp_path / "dice.npz"))
+    assert audit.errors == ()
+    assert audit.caution is not None
+    assert audit.caution.startswith("nothing could be learned from these labels: of 200 samples")
+    assert cli.run(["data", str(tmp_path / "dice.npz"), "--label-errors"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == f"caution: {audit.caution}"
+    assert cli.run(["data", str(tmp_path / "dice.npz"), "--label-errors", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert (report["label_errors"], report["label_caution"]) == ([], audit.caution)
+
+
+def test_answers_must_beat_the_most_frequent_class() -> None:
+    labels = np.array([0] * 90 + [1] * 10)
+    constant = np.tile([0.9, 0.1], (100, 1))
+    warning = warn_unlearnable(constant, labels, ("ok", "dent"))
+    assert warning is not None
+    assert "takes 90.0% for what they are labeled, and always answering ok is right for 90.0%" in warning
+    assert warn_unlearnable(np.eye(2)[labels], labels, ("ok", "dent")) is None
+    # A faultless network would not be shown to be better on so few.
+    assert warn_unlearnable(np.eye(2)[[0, 0, 1]], np.array([0, 0, 1]), ("ok", "dent")) is None
 
 
 def test_too_few_samples_are_refused(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from PIL import Image
 
 from falconet import RunResult, defaults, label, load_dataset, train
 from falconet.artifact import load_artifact
+from falconet.auditing import LabelAudit
 from falconet.cli import run
 from falconet.data import DataConfig, Dataset
 from falconet.data.label_studio import list_choices
@@ -574,7 +575,7 @@ def few_words(monkeypatch: pytest.MonkeyPatch) -> None:
         return Beliefs(np.arange(count), features, None, ("0", "1"), "none")
 
     monkeypatch.setattr("falconet.labeling.ranking.ask_candidate", ask)
-    monkeypatch.setattr("falconet.labeling.find_label_errors", lambda *_: ())
+    monkeypatch.setattr("falconet.labeling.find_label_errors", lambda *_: LabelAudit(()))
 
 
 @pytest.fixture

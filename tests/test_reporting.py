@@ -22,6 +22,7 @@ from falconet.exporters import timing
 from falconet.report import Course, ModelReport
 from falconet.reporting import add_baselines, load_history, update_report
 from falconet.schema import to_mapping
+from tests.conftest import FolderMaker
 
 LATENCIES = {"torch": Latency(2.0, 3.0, 4.0, 10), "onnxruntime": Latency(0.5, 0.6, 0.7, 10)}
 COSTS, REASONS = "<code>falconet report DIR --costs</code>", "<code>falconet report DIR --reasons</code>"
@@ -62,6 +63,20 @@ def test_what_is_on_disk_gives_the_same_report_again(run: Path, trained: RunResu
     assert json.dumps(report.settings) == json.dumps(trained.report.settings)
     assert COSTS in page
     assert (run / "model.safetensors").read_bytes() == (trained.out / "model.safetensors").read_bytes()
+
+
+def test_samples_that_cross_splits_are_told_first(make_folder: FolderMaker, tmp_path: Path) -> None:
+    root = make_folder(splits=("train", "test"))
+    for number in range(3):
+        shutil.copy(root / "train" / "dark" / f"00{number}.png", root / "test" / "dark" / f"copy{number}.png")
+    run = falconet.train(root, model="linear", epochs=1, out=tmp_path / "run")
+    for _ in range(2):
+        head = (run.out / "report.html").read_text(encoding="utf-8").partition("</header>")[0]
+        assert "<strong>Caution: 3 groups of equal samples" in head
+        assert "3 of 27 test samples equal or nearly equal others" in head
+        card = (run.out / "README.md").read_text(encoding="utf-8")
+        assert card.index("**Caution: 3 groups of equal samples") < card.index("test accuracy")
+        update_report(run.out)
 
 
 def test_a_network_that_is_no_better_than_a_linear_model_is_told(trained: RunResult) -> None:

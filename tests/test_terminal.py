@@ -8,11 +8,13 @@ import os
 import sys
 from collections.abc import Sequence
 
+import numpy as np
 import pytest
 from rich.cells import cell_len
 
 from falconet import terminal
 from falconet.errors import StorageError
+from falconet.evaluation import judge
 from falconet.report.facts import describe_change
 
 ANSWERS = (
@@ -109,6 +111,13 @@ def test_names_are_no_markup(capsys: pytest.CaptureFixture[str]) -> None:
         "[b]\\x1b\\x1b[0m[i]",
     ]
     assert err == "note [b]\\x1b[2J\\x0amore\n"
+
+
+def test_a_class_without_samples_has_dashes(capsys: pytest.CaptureFixture[str]) -> None:
+    logits = np.eye(3, dtype=np.float32)[[0, 1, 1, 2]]
+    terminal.print_evaluation(judge(logits, np.array([0, 1, 1, 0]), ("a", "b", "c"), "test"))
+    *_, row = capsys.readouterr().out.splitlines()
+    assert row.split() == ["c", "-", "-", "-", "-", "-", "0"]
 
 
 class Closed(io.StringIO):

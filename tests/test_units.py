@@ -10,7 +10,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from falconet.errors import ConfigError
-from falconet.units import parse_count, parse_latency, parse_size, parse_time, show_size
+from falconet.units import parse_count, parse_latency, parse_size, parse_time, show_epochs, show_loss, show_size
+
+
+@pytest.mark.parametrize(
+    ("loss", "words"),
+    [(1.23456, "1.2346"), (0.001, "0.0010"), (0.00004, "4.0e-05"), (0.0, "0.0000"), (12.0, "12.0000")],
+)
+def test_small_losses_keep_their_digits(loss: float, words: str) -> None:
+    assert show_loss(loss) == words
+
+
+def test_one_epoch_is_no_plural() -> None:
+    assert [show_epochs(count) for count in (1, 2, 1200)] == ["1 epoch", "2 epochs", "1,200 epochs"]
 
 
 @pytest.mark.parametrize(

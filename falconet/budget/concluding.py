@@ -82,6 +82,7 @@ def conclude(
     val_answers = answer_known(artifact, dataset, "val")
     val = judge_answers(artifact, val_answers, "val", dataset)
     test, answers = evaluate_split(artifact, dataset.splits["test"], "test", dataset)
+    test = replace(test, notes=dataset.notes)
     before, after = time_together([dense, artifact])
     shrinking = Shrinking(
         bytes_before=measure_dense(dense),

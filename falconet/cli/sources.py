@@ -57,7 +57,8 @@ def data(
     if label_errors:
         from falconet.auditing import find_label_errors
 
-        report = replace(report, label_errors=find_label_errors(dataset, terminal.watch("label errors")))
+        audit = find_label_errors(dataset, terminal.watch("label errors"))
+        report = replace(report, label_errors=audit.errors, label_caution=audit.caution)
     if preview:
         from falconet.data.preview import write_preview
 

@@ -272,7 +272,6 @@ def parse_batch_size(text: str | None) -> int | None:
 def announce(plan: Plan, resume: bool) -> None:
     """Say what is about to be trained on what."""
     from falconet import planning, terminal
-    from falconet.data.checks import find_leaks
 
     if resume and not planning.has_weights(plan.out):
         terminal.print_note(f"nothing to resume in {plan.out}: this run starts anew")
@@ -281,9 +280,6 @@ def announce(plan: Plan, resume: bool) -> None:
         terminal.print_note(terminal.describe_columns(plan.dataset.columns))
     for note in plan.dataset.notes:
         terminal.print_note(note)
-    leaks = find_leaks(plan.dataset)
-    if leaks:
-        terminal.print_note(f"caution: {len(leaks)} groups of equal samples stand in more than one split")
     if plan.solved:
         names = [config.model.name for config in (*plan.solved, plan.config)]
         terminal.print_note(f"candidates: {', '.join(names)} (--model NAME trains one alone)")
@@ -298,6 +294,7 @@ def show_result(result: RunResult, json: bool, trial: Trial | None = None, teach
     from falconet import terminal
     from falconet.training.energy import energy_facts
     from falconet.training.usefulness import warn_useless
+    from falconet.units import show_epochs
 
     energy = result.report.course.energy
 
@@ -328,7 +325,10 @@ def show_result(result: RunResult, json: bool, trial: Trial | None = None, teach
         terminal.print_line(f"baseline: {baseline.name} {baseline.accuracy:.2%} (95%: {low:.2%} to {high:.2%})")
     if energy:
         terminal.print_line(f"energy: {result.report.energy}")
-    made = f"{result.epochs} epochs in {result.seconds:.1f} s; kept epoch {result.best_epoch}"
+    if solver := result.report.solved:
+        made = f"output layer solved by {solver} on fixed features, {result.seconds:.1f} s in all"
+    else:
+        made = f"{show_epochs(result.epochs)} in {result.seconds:.1f} s; kept epoch {result.best_epoch}"
     terminal.print_line(f"{made}; report: {result.out / 'report.html'}")
     if teacher:
         terminal.print_line(describe_student(teacher, result))

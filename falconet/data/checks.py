@@ -133,6 +133,8 @@ class DataReport:
     """What had to be guessed to read the source."""
     label_errors: tuple[LabelError, ...] = ()
     """Samples that a trained model finds in another class; looked for only on request."""
+    label_caution: str | None = None
+    """Why no label was called wrong although that was asked for; None: there is no reason not to."""
 
 
 def check_data(
@@ -175,11 +177,6 @@ def describe_data(dataset: Dataset) -> DataReport:
         constant=list_constant(dataset, found),
         outliers=find_outliers(dataset, found),
     )
-
-
-def find_leaks(dataset: Dataset) -> tuple[tuple[str, ...], ...]:
-    """Return groups of names of equal samples that stand in more than one split. Nothing is decoded."""
-    return to_names(dataset, [group for group in find_groups(dataset) if spans_splits(group)])
 
 
 def find_groups(dataset: Dataset) -> list[list[Place]]:

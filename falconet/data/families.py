@@ -12,7 +12,7 @@ import json
 import math
 import time
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -55,12 +55,18 @@ class Families:
         return names[np.searchsorted(self.contents, hashes)]
 
 
+def find_equal_samples(dataset: Dataset) -> Families:
+    """Return the families of equal samples alone. Nothing is decoded."""
+    contents = np.unique(np.concatenate([split.hashes for split in dataset.splits.values()]))
+    return Families(contents, np.empty((0, 2), dtype=np.int64))
+
+
 def find_families(dataset: Dataset) -> Families:
     """Return the families among all samples of a source; which ones follows from the samples' content alone."""
-    contents = np.unique(np.concatenate([split.hashes for split in dataset.splits.values()]))
-    count = sum(map(len, dataset.splits.values()))
+    equal = find_equal_samples(dataset)
+    contents, count = equal.contents, sum(map(len, dataset.splits.values()))
     if count > MOST_SAMPLES or count * math.prod(dataset.size) > MOST_VALUES:
-        return Families(contents, np.empty((0, 2), dtype=np.int64), complete=False)
+        return replace(equal, complete=False)
     path = cache_folder() / f"{make_key(dataset, contents)}.pairs"
     pairs = load_pairs(path, len(contents)) if count > FEW else None
     if pairs is None:
@@ -78,29 +84,37 @@ def find_pairs(dataset: Dataset, contents: UInt64[np.ndarray, " contents"]) -> I
     return pairs
 
 
-def describe_crossing(dataset: Dataset, families: Families) -> tuple[str, ...]:
-    """Return what there is to say of near duplicates across splits of the source's own; nothing where there are none.
+CAUTION = "caution: "
+"""What a note begins with that says why figures flatter; reports show it first."""
 
-    In a source that is too large to look for them, that is what is said.
+
+def describe_crossing(dataset: Dataset, families: Families) -> tuple[str, ...]:
+    """Return what there is to say of equal and nearly equal samples across splits of the source's own.
+
+    Nothing where there are none. In a source that is too large to look for near duplicates, that is said too.
     """
+    notes: tuple[str, ...] = ()
     if not families.complete:
-        return (
+        notes = (
             f"near duplicates are looked for in up to {MOST_SAMPLES:,} samples of {MOST_VALUES:,} values: here only "
             "equal samples are kept on one side of a split",
         )
-    present = {name: np.isin(families.contents, split.hashes) for name, split in dataset.splits.items()}
-    ends = [inside[families.pairs].any(axis=1) for inside in present.values()]
-    crossing = int((np.sum(ends, axis=0, dtype=np.int64) > 1).sum()) if ends else 0
-    if not crossing:
-        return ()
+    present = np.stack([np.isin(families.contents, split.hashes) for split in dataset.splits.values()])
+    counts = {
+        "groups of equal samples": int((present.sum(axis=0) > 1).sum()),
+        "pairs of nearly equal samples": int((present[:, families.pairs].any(axis=2).sum(axis=0) > 1).sum()),
+    }
+    if not any(counts.values()):
+        return notes
     judged = "test" if "test" in dataset.splits else "val"
     split = dataset.splits[judged]
     others = np.concatenate([other.hashes for name, other in dataset.splits.items() if name != judged])
     known = int(np.isin(families.name(split.hashes), families.name(others)).sum())
+    found = " and ".join(f"{count:,} {what}" for what, count in counts.items() if count)
     return (
-        f"caution: {crossing:,} pairs of nearly equal samples stand in different splits of the source's own; {known:,} "
-        f"of {len(split):,} {judged} samples equal or nearly equal others, so that they are easier than new ones "
-        "(`falconet data` lists the pairs)",
+        *notes,
+        f"{CAUTION}{found} stand in different splits of the source's own; {known:,} of {len(split):,} {judged} samples "
+        "equal or nearly equal others, so that they are easier than new ones (`falconet data` lists them)",
     )
 
 

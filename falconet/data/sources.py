@@ -12,7 +12,7 @@ from pathlib import Path
 from falconet.catalog import HUB_PREFIX, SOURCE_NAMES, check_source
 from falconet.data.arrays import find_idx_images, read_idx_folder, read_npz
 from falconet.data.dataset import Dataset, describe_skipped
-from falconet.data.families import describe_crossing, find_families
+from falconet.data.families import describe_crossing, find_equal_samples, find_families
 from falconet.data.files import read_folder
 from falconet.data.hub import read_hub
 from falconet.data.manifests import (
@@ -49,9 +49,9 @@ def load_dataset(
         skipped or refused.
 
     All samples are decoded once to find near duplicates, which stay on one side of splits that are made, unless
-    `config.near_duplicates` is `apart`; those across splits of the source's own are counted in a note. An image that
-    turns out to be damaged is skipped when it is needed, or refused here with `config.strict`. Raises UnknownNameError
-    and PathError for a source that is not there, DataError for one that cannot be used.
+    `config.near_duplicates` is `apart`; those across splits of the source's own are counted in a note, as equal samples
+    are. An image that turns out to be damaged is skipped when it is needed, or refused here with `config.strict`.
+    Raises UnknownNameError and PathError for a source that is not there, DataError for one that cannot be used.
 
     """
     config = config or DataConfig()
@@ -59,9 +59,7 @@ def load_dataset(
     if len(dataset.classes) < 2:
         skipped = describe_skipped(dataset.unreadable)
         raise DataError(f"{source}: wanted at least two classes, found one, {dataset.classes[0]!r}{skipped}")
-    if config.near_duplicates == "apart":
-        return complete_splits(dataset, config)
-    families = find_families(dataset)
+    families = find_equal_samples(dataset) if config.near_duplicates == "apart" else find_families(dataset)
     notes = (*dataset.notes, *describe_crossing(dataset, families))
     return replace(complete_splits(dataset, config, families), notes=notes)
 

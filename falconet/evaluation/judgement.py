@@ -33,7 +33,7 @@ from falconet.spec import ImageSpec
 
 @dataclass(frozen=True)
 class ClassReport:
-    """One class of an Evaluation; fractions of 0 to 1."""
+    """One class of an Evaluation; fractions of 0 to 1, and 0 where nothing can be counted, as in scikit-learn."""
 
     name: str
     precision: float
@@ -44,6 +44,11 @@ class ClassReport:
     """Area under the precision-recall curve of its probability; None without positives or negatives."""
     roc_auc: float | None
     """Area under the ROC curve; None without positives or negatives."""
+
+    @property
+    def shares(self) -> tuple[float | None, float | None, float | None]:
+        """Precision, recall and F1 as they are shown: None without samples, where a 0 would look like a failure."""
+        return (self.precision, self.recall, self.f1) if self.support else (None, None, None)
 
 
 @dataclass(frozen=True)

@@ -125,13 +125,14 @@ def label(
 
 
 def suspect(dataset: Dataset | None, callbacks: Sequence[Callback]) -> tuple[tuple[LabelError, ...], tuple[str, ...]]:
-    """Return the labels that are likely wrong, or a note where there are too few to tell."""
+    """Return the labels that are likely wrong, or a note where there are too few to tell, or they teach nothing."""
     if dataset is None or len(dataset.classes) < 2:
         return (), ()
     try:
-        return find_label_errors(dataset, callbacks), ()
+        audit = find_label_errors(dataset, callbacks)
     except DataError as error:
         return (), (f"labels were not checked: {str(error).removeprefix('--label-errors: ')}",)
+    return audit.errors, () if audit.caution is None else (f"caution: {audit.caution}",)
 
 
 def list_classes(pool: Pool, artifact: Artifact | None) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ from falconet.evaluation.baselines import Baseline
 from falconet.report.facts import ModelReport
 from falconet.report.html import describe_input, format_bytes, format_percent
 from falconet.spec import InputSpec, SeriesSpec
+from falconet.units import show_epochs
 
 EXAMPLES = {"image": "image.png", "series": "recording.wav", "text": "text.txt"}
 """File names that show how a model is asked."""
@@ -48,6 +49,7 @@ def render_card(report: ModelReport) -> str:
         rows.append(("energy of training", report.energy))
     table = "\n".join(f"| {name} | {escape_markdown(value)} |" for name, value in rows)
     labels = ", ".join(map(escape_markdown, config.input.labels))
+    cautions = "".join(f"\n**Caution: {escape_markdown(caution)}.**\n" for caution in report.cautions)
     title = escape_markdown(f"{config.architecture} on {Path(origin.data.source).name}")
     return f"""---
 {front}---
@@ -56,7 +58,7 @@ def render_card(report: ModelReport) -> str:
 
 A classifier of {len(config.input.labels)} classes, trained with Falconet {config.versions.get("falconet", "")}.
 `report.html` beside this file has the curves, the confusion matrix and the mistakes.
-
+{cautions}
 | | |
 | --- | --- |
 {table}
@@ -76,10 +78,17 @@ def describe_training(report: ModelReport) -> str:
     origin = report.config.provenance
     if report.shrinking:
         more = f", and trained for {report.shrinking.epochs} more while it was compressed"
-        return f"Compressed from a network that had trained for {origin.epochs} epochs with seed {origin.seed}{more}."
+        trained = f"trained for {show_epochs(origin.epochs)} with seed {origin.seed}"
+        return f"Compressed from a network that had {trained}{more}."
+    if report.solved:
+        solved = f"The output layer was solved by {report.solved} on fixed features, with seed {origin.seed}"
+        if origin.refit:
+            again = "and then anew, on training and\nvalidation samples together"
+            return f"{solved}, {again}; validation figures are those of the first solution."
+        return f"{solved}; nothing else was trained."
     last = report.settings["training"]["keep"] == "last"
     chosen = "the last one" if last else "the best on the validation split"
-    trained = f"Trained for {origin.epochs} epochs with seed {origin.seed}"
+    trained = f"Trained for {show_epochs(origin.epochs)} with seed {origin.seed}"
     if origin.refit:
         return (
             f"{trained}, and then anew for {origin.best_epoch}, on training and\nvalidation samples together; "

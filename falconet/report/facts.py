@@ -16,6 +16,7 @@ from falconet import metrics
 from falconet.artifact import Artifact, ArtifactConfig, current_versions, share_config
 from falconet.catalog import share_settings
 from falconet.complexity import Complexity, count_complexity
+from falconet.data.families import CAUTION
 from falconet.errors import DataError
 from falconet.evaluation import Answers, Calibration, Evaluation
 from falconet.evaluation.baselines import LINEAR, Baseline, describe_verdict
@@ -234,6 +235,13 @@ class ModelReport:
         return self.config.architecture
 
     @property
+    def solved(self) -> str:
+        """By what the output layer was solved, where nothing else was trained; empty where steps were taken."""
+        solver = self.settings.get("training", {}).get("linear_probe")
+        alone = self.config.provenance.epochs == 1 and self.shrinking is None
+        return f"{solver} regression" if solver and alone else ""
+
+    @property
     def energy(self) -> str:
         """What training took, in words; empty where nothing recorded it."""
         energy = self.course.energy
@@ -244,6 +252,11 @@ class ModelReport:
         """Whether a baseline is as good, in words; empty where none is, beside the linear model that it is itself."""
         itself = LINEAR.values() if self.config.architecture == "linear" else ()
         return describe_verdict([baseline for baseline in self.course.baselines if baseline.name not in itself])
+
+    @property
+    def cautions(self) -> tuple[str, ...]:
+        """Why the test split flatters, in sentences without a full stop: what notes on the data warn of."""
+        return tuple(note.removeprefix(CAUTION) for note in self.test.notes if note.startswith(CAUTION))
 
     @property
     def latency(self) -> Latency:

@@ -10,6 +10,7 @@ import numpy as np
 
 from falconet.escaping import escape_page
 from falconet.evaluation import Evaluation
+from falconet.evaluation.judgement import ClassReport
 from falconet.explanation.reasons import Reasons
 from falconet.metrics.curves import Curve, Points
 from falconet.report.curves import draw_vitals
@@ -25,6 +26,7 @@ from falconet.report.overlays import draw_overlay, draw_sample
 from falconet.report.pictures import Picture, draw_sparkline, encode_picture, show_learning_curves, to_svg
 from falconet.schema import flatten
 from falconet.spec import ImageSpec, InputSpec, SeriesSpec
+from falconet.units import show_epochs, show_loss
 
 SECTIONS = {
     "identity": "What it is",
@@ -72,6 +74,8 @@ class Model:
     trustworthiness: tuple[Tile, ...]
     """How far the explanations may be believed."""
     confusions: tuple[tuple[str, str, int], ...]
+    classes: tuple[ClassReport, ...]
+    """As they are listed."""
     matrix: Picture | None
     """Of the confusions, where there are too many classes for a table."""
     curves: tuple[Picture, ...]
@@ -98,11 +102,14 @@ def render_page(package: str, **values: Any) -> str:
     )
     environment.filters |= {
         "percent": format_percent,
+        "share": format_share,
         "interval": format_interval,
         "area": format_area,
         "number": "{:,}".format,
         "values": format_values,
         "bytes": format_bytes,
+        "epochs": show_epochs,
+        "loss": show_loss,
         "picture": encode_picture,
         "sparkline": draw_sparkline,
         "overlay": draw_overlay,
@@ -118,7 +125,9 @@ def render_page(package: str, **values: Any) -> str:
 def describe(report: ModelReport, key: str) -> Model:
     """Word and draw what a page shows of a model."""
     matrix, vitals = show_matrix(report.test), show_vitals(report)
-    curves = show_learning_curves(report.history, report.config.provenance.best_epoch) if report.history else ()
+    # A solution has no course that could be drawn.
+    drawn = report.history and not report.solved
+    curves = show_learning_curves(report.history, report.config.provenance.best_epoch) if drawn else ()
     return Model(
         key=key,
         report=report,
@@ -130,6 +139,7 @@ def describe(report: ModelReport, key: str) -> Model:
         costs=list_costs(report),
         trustworthiness=list_trustworthiness(report.reasons),
         confusions=list_confusions(report.test),
+        classes=rank_classes(report.test),
         matrix=matrix and matrix.within(key),
         curves=tuple(picture.within(key) for picture in curves),
         vitals=vitals and vitals.within(key),
@@ -155,7 +165,7 @@ def list_figures(report: ModelReport) -> tuple[Tile, ...]:
     """Return the figures of merit on the test split, and the accuracy that the epoch was chosen by."""
     test, val = report.test, report.val
     origin = report.config.provenance
-    epoch = "" if report.shrinking else f"epoch {origin.best_epoch}, "
+    epoch = "" if report.shrinking or report.solved else f"epoch {origin.best_epoch}, "
     if origin.refit:
         epoch = "of the fit before the refit, " + epoch
     if origin.refit_teacher:
@@ -274,8 +284,13 @@ def show_vitals(report: ModelReport) -> Picture | None:
     vitals = report.course.vitals
     if not vitals:
         return None
-    caption = f"Losses, gradients, updates and dead units over {len(report.history)} epochs"
+    caption = f"Losses, gradients, updates and dead units over {show_epochs(len(report.history))}"
     return Picture(to_svg(lambda: draw_vitals(report.history, vitals), caption), caption)
+
+
+def rank_classes(evaluation: Evaluation) -> tuple[ClassReport, ...]:
+    """Return the classes of lowest F1 first; those without samples, of which nothing can be said, last."""
+    return tuple(sorted(evaluation.per_class, key=lambda row: (not row.support, row.f1)))
 
 
 def list_confusions(evaluation: Evaluation) -> tuple[tuple[str, str, int], ...]:
@@ -306,6 +321,11 @@ def describe_input(spec: InputSpec) -> str:
 def format_percent(share: float) -> str:
     """Return a fraction as a percentage with two decimals."""
     return f"{100 * share:.2f}%"
+
+
+def format_share(share: float | None) -> str:
+    """Return a fraction as a percentage; a dash where there is none."""
+    return "–" if share is None else format_percent(share)
 
 
 def format_area(area: float | None) -> str:

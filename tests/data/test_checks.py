@@ -4,7 +4,6 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -21,7 +20,6 @@ from falconet.data.checks import (
     ShapeCount,
     check_data,
     describe_data,
-    find_leaks,
     is_far,
 )
 from falconet.data.dataset import Dataset, ImageFiles, Split
@@ -252,18 +250,6 @@ def make_kinds() -> list[Dataset]:
 def test_a_report_is_plain_data(dataset: Dataset) -> None:
     report = to_mapping(describe_data(dataset))
     assert json.loads(json.dumps(report, allow_nan=False)) == report
-
-
-def test_leaks_are_found_without_decoding(monkeypatch: pytest.MonkeyPatch, make_folder: FolderMaker) -> None:
-    root = make_folder(splits=("train", "test"))
-    shutil.copy(root / "train" / "dark" / "003.png", root / "test" / "dark" / "copy.png")
-    dataset = load_dataset(root)
-
-    def refuse(*_: Any) -> None:
-        raise AssertionError("decoded")
-
-    monkeypatch.setattr(ImageFiles, "read", refuse)
-    assert [set(group) for group in find_leaks(dataset)] == [{"train/dark/003.png", "test/dark/copy.png"}]
 
 
 def test_photographs_of_very_different_sizes_are_outliers(tmp_path: Path) -> None:

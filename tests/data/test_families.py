@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ from falconet.data.families import FEW, Families, find_families
 from falconet.data.splits import complete_splits
 from falconet.schema import from_mapping
 from falconet.storage import cache_folder
+from tests.conftest import FolderMaker
 from tests.data.builders import (
     make_dataset,
     make_series_dataset,
@@ -146,6 +149,22 @@ def test_own_splits_stay_and_pairs_across_them_are_told(
     assert load_dataset(tmp_path, config=DataConfig(near_duplicates="apart")).notes == ()
     smaller = [(name, name.replace(".png", "-smaller.png")) for name in (family[0] for family in photos[1])]
     assert count_torn(dataset, [(f"train/{one}", f"train/{two}") for one, two in smaller]) == 0
+
+
+def test_equal_samples_across_own_splits_are_told_without_decoding(
+    make_folder: FolderMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = make_folder(splits=("train", "test"))
+    shutil.copy(root / "train" / "dark" / "003.png", root / "test" / "dark" / "copy.png")
+
+    def refuse(*_: Any) -> None:
+        raise AssertionError("decoded")
+
+    monkeypatch.setattr("falconet.data.families.survey", refuse)
+    assert load_dataset(root, config=DataConfig(near_duplicates="apart")).notes == (
+        "caution: 1 groups of equal samples stand in different splits of the source's own; 1 of 25 test samples equal "
+        "or nearly equal others, so that they are easier than new ones (`falconet data` lists them)",
+    )
 
 
 def test_splits_that_do_not_touch_leave_nothing_to_tell() -> None:

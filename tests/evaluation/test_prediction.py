@@ -242,6 +242,12 @@ def test_images_of_a_table(images: Artifact, pictures: np.ndarray, folder: Path)
     assert [item.file for item in found.skipped] == [f"{folder.parent}/a.csv:5", str(folder / "none.png")]
 
 
+def test_texts_are_not_taken_for_files_of_images(images: Artifact, tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("remark\nripe plums\nsour pears\n", encoding="utf-8")
+    with pytest.raises(DataError, match=r"t\.csv: wanted paths of images in its columns, found remark; name them by"):
+        predict(images, tmp_path / "t.csv")
+
+
 def test_one_bad_sample_ends_nothing(images: Artifact, pictures: np.ndarray, folder: Path) -> None:
     spoiled = pictures.astype(np.float32)
     spoiled[1, 0, 0, 0] = np.nan

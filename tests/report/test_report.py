@@ -14,7 +14,8 @@ import pytest
 import yaml
 from PIL import Image
 
-from falconet import RunResult, load_dataset
+from falconet import RunResult, load_dataset, train
+from falconet.cli.training import show_result
 from falconet.evaluation import Answers
 from falconet.explanation.reasons import Reasons
 from falconet.report import ModelReport, render_card, render_html
@@ -181,6 +182,55 @@ def test_thumbnails(size: tuple[int, int], channels: int, expected: tuple[int, i
 )
 def test_counts_are_short(count: int, words: str) -> None:
     assert format_count(count) == words
+
+
+@pytest.fixture(scope="module")
+def solved(tmp_path_factory: pytest.TempPathFactory) -> RunResult:
+    """A run whose only epoch solved the output layer."""
+    folder = tmp_path_factory.mktemp("solved")
+    rows = [f"{('sweet plum', 'heavy iron')[number % 2]} {number},{number % 2}" for number in range(60)]
+    (folder / "notes.csv").write_text("\n".join(["text,label", *rows]), encoding="utf-8")
+    settings = {"training": {"linear_probe": "logistic"}}
+    return train(folder / "notes.csv", model="linear", epochs=1, settings=settings, out=folder / "run")
+
+
+def test_a_solved_output_layer_is_called_one(solved: RunResult, capsys: pytest.CaptureFixture[str]) -> None:
+    page, card = ((solved.out / name).read_text(encoding="utf-8") for name in ("report.html", "README.md"))
+    assert "whose output layer was solved by logistic regression on fixed features of" in page
+    assert "No steps were taken: the output layer was solved by logistic regression" in page
+    assert "The output layer was solved by logistic regression on fixed features, with seed 0; nothing else" in card
+    assert describe(solved.report, "model-1").curves == ()
+    show_result(solved, json=False)
+    shown = capsys.readouterr().out
+    assert "output layer solved by logistic regression on fixed features" in shown
+    for text in (page, card, shown):
+        assert "1 epochs" not in text
+        assert "epoch 1" not in text
+    origin = dataclasses.replace(solved.report.config.provenance, refit=True)
+    config = dataclasses.replace(solved.report.config, provenance=origin)
+    again = dataclasses.replace(solved.report, config=config)
+    assert "and then anew, on training and\nvalidation samples together" in render_card(again)
+    assert "The training figures, all validation figures" in render_html([again], "again")
+
+
+def test_a_single_epoch_is_one_epoch(trained: RunResult) -> None:
+    origin = dataclasses.replace(trained.report.config.provenance, epochs=1, best_epoch=1)
+    config = dataclasses.replace(trained.report.config, provenance=origin)
+    report = dataclasses.replace(trained.report, config=config, history=trained.report.history[:1])
+    page, card = render_html([report], "one"), render_card(report)
+    assert "for 1 epoch. The weights are those of epoch 1." in page
+    assert "loss over 1 epoch; " in page
+    assert "Trained for 1 epoch with seed 0; the weights are those of epoch 1" in card
+
+
+def test_a_class_without_samples_has_a_dash_and_comes_last(trained: RunResult) -> None:
+    first, *others = trained.test.per_class
+    empty = dataclasses.replace(first, precision=0.0, recall=0.0, f1=0.0, support=0, average_precision=None)
+    test = dataclasses.replace(trained.test, per_class=(empty, *others))
+    report = dataclasses.replace(trained.report, test=test)
+    assert describe(report, "model-1").classes[-1] == empty
+    row = f'<tr><th scope="row">{first.name}</th>' + 4 * "<td>–</td>"
+    assert row in render_html([report], "empty")
 
 
 @pytest.mark.slow
