@@ -46,13 +46,15 @@ RUNS = RESULTS / "defaults-runs.jsonl"
 PHOTOGRAPHS, FEW_IMAGES = "sign-digits", "cifar10-50"
 FINETUNED = (PHOTOGRAPHS, "sign-digits-20", FEW_IMAGES)
 SCRATCH = (
-    "--model", "resnet20", "--loss", "cosine", "--epochs", "160", "--set", "training.optimizer=sgd",
+    "--model", "resnet20", "--set", "model.options.width=32", "--loss", "cosine", "--epochs", "300",
+    "--set", "training.optimizer=sgd",
     "--set", "training.learning_rate=0.1", "--set", "training.weight_decay=0.003", "--set", "training.batch_size=32",
     "--set", "training.keep=last", "--set", "augmentation.flip_horizontal=0.5", "--set", "augmentation.shift=0.125",
     "--set", "augmentation.trivial=true",
 )  # fmt: skip
-"""How a network is trained that begins from nothing. Its loss, epochs and augmentation were chosen on another draw of
-training images."""
+"""How a network is trained that begins from nothing. Its width, loss, epochs and augmentation were chosen on another
+draw of training images, by 3,000 further ones: 16 maps came to 53.8 % after 160 epochs and to 57.3 % after 500, and to
+54.7 % with erased rectangles besides; 32 maps came to 58.1 % after 300."""
 FOLDER, FOLDER_COUNT = "300 photographs", 30
 """Photographs of each of ten classes, without splits."""
 LENET5 = "digits, lenet5, 3 epochs"

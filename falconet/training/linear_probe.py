@@ -31,7 +31,7 @@ FOLDS = 5
 """Of cross-validation over training samples."""
 JUDGED = 4_000
 """Samples that cross-validation of logistic regression is about, at most; the solution is of all."""
-INVERSE_PENALTIES = (0.1, 1.0, 10.0, 100.0, 1_000.0)
+INVERSE_PENALTIES = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1_000.0)
 """What logistic regression is tried with: C of scikit-learn, for features whose rows have a mean squared norm of 1."""
 RIDGES = tuple(10.0**exponent for exponent in range(-3, 4))
 """Penalties of least squares, for features of variance 1, as MiniRocket's authors have them."""
