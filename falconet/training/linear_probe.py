@@ -33,6 +33,8 @@ JUDGED = 4_000
 """Samples that cross-validation of logistic regression is about, at most; the solution is of all."""
 INVERSE_PENALTIES = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1_000.0)
 """What logistic regression is tried with: C of scikit-learn, for features whose rows have a mean squared norm of 1."""
+PATIENCE = 2
+"""Weaker penalties that are tried behind the best one."""
 RIDGES = tuple(10.0**exponent for exponent in range(-3, 4))
 """Penalties of least squares, for features of variance 1, as MiniRocket's authors have them."""
 ROUGH, EXACT = 1e-3, 1e-5
@@ -175,30 +177,43 @@ def choose_penalty(
     judged: int,
     families: Int64[Tensor, " samples"] | None = None,
 ) -> tuple[float, float | None]:
-    """Return the penalty with the least log loss over FOLDS folds, and its accuracy; for few samples 1 and None."""
+    """Return the penalty with the least log loss over FOLDS folds, and its accuracy; for few samples 1 and None.
+
+    From the strongest on, and no further than to PATIENCE penalties that are each worse than one before: a weaker
+    penalty takes longer, and where it lets the layer learn its samples by heart, a weaker one still is no better.
+    """
     generator = torch.Generator().manual_seed(seed)
     subset = torch.randperm(len(labels), generator=generator)[:judged]
     fold = assign_folds(labels[subset], generator, None if families is None else families[subset])
     if fold is None:
         return 1.0, None
-    losses = torch.zeros(len(INVERSE_PENALTIES), dtype=torch.double)
-    hits = torch.zeros(len(INVERSE_PENALTIES))
-    total = 0
-    for number in range(FOLDS):
-        out, inside = subset[fold == number], subset[fold != number]
-        total += len(out)
-        known, unknown = take_rows(features, inside), take_rows(features, out)
-        rough = min(ROUGH, ROUGH_PART * measure_gradient(known, labels[inside], num_classes, weights[inside]))
-        start: Tensor | None = None
-        for index, inverse in enumerate(INVERSE_PENALTIES):
+    parts = [(subset[fold != number], subset[fold == number]) for number in range(FOLDS)]
+    known, unknown = ([take_rows(features, part[side]) for part in parts] for side in (0, 1))
+    starts: list[Tensor | None] = [None] * FOLDS
+    best, least, accuracy = INVERSE_PENALTIES[0], math.inf, 0.0
+    worse = 0
+    for inverse in INVERSE_PENALTIES:
+        loss, hits = 0.0, 0
+        for number, (inside, out) in enumerate(parts):
+            rough = min(
+                ROUGH, ROUGH_PART * measure_gradient(known[number], labels[inside], num_classes, weights[inside])
+            )
             # From the strongest penalty on, each solution is near the next one's.
-            start = minimize_logistic(known, labels[inside], num_classes, weights[inside], inverse, rough, start)
-            logits = unknown @ start[:-1] + start[-1]
+            solved = minimize_logistic(
+                known[number], labels[inside], num_classes, weights[inside], inverse, rough, starts[number]
+            )
+            starts[number] = solved
+            logits = unknown[number] @ solved[:-1] + solved[-1]
             entropy = F.cross_entropy(logits, labels[out], reduction="none")
-            losses[index] += (weights[out] * entropy).sum().double()
-            hits[index] += (logits.argmax(dim=1) == labels[out]).sum()
-    best = int(losses.argmin())
-    return INVERSE_PENALTIES[best], float(hits[best] / total)
+            loss += float((weights[out] * entropy).double().sum())
+            hits += int((logits.argmax(dim=1) == labels[out]).sum())
+        if loss < least:
+            best, least, accuracy, worse = inverse, loss, hits / len(subset), 0
+            continue
+        worse += 1
+        if worse == PATIENCE:
+            break
+    return best, accuracy
 
 
 def assign_folds(
