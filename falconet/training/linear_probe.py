@@ -189,15 +189,17 @@ def choose_penalty(
         return 1.0, None
     parts = [(subset[fold != number], subset[fold == number]) for number in range(FOLDS)]
     known, unknown = ([take_rows(features, part[side]) for part in parts] for side in (0, 1))
+    gradients = [
+        measure_gradient(rows, labels[inside], num_classes, weights[inside])
+        for rows, (inside, _) in zip(known, parts, strict=True)
+    ]
     starts: list[Tensor | None] = [None] * FOLDS
     best, least, accuracy = INVERSE_PENALTIES[0], math.inf, 0.0
     worse = 0
     for inverse in INVERSE_PENALTIES:
         loss, hits = 0.0, 0
         for number, (inside, out) in enumerate(parts):
-            rough = min(
-                ROUGH, ROUGH_PART * measure_gradient(known[number], labels[inside], num_classes, weights[inside])
-            )
+            rough = min(ROUGH, ROUGH_PART * gradients[number])
             # From the strongest penalty on, each solution is near the next one's.
             solved = minimize_logistic(
                 known[number], labels[inside], num_classes, weights[inside], inverse, rough, starts[number]
