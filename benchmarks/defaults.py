@@ -1,9 +1,10 @@
 """What `falconet train SOURCE` alone comes to, against what a practitioner writes by hand, on the same splits.
 
 The rows: `tasks`, twelve data sets against scikit-learn (peers/sklearn_by_hand.py); `finetuned`, photographs against
-the same published weights fine-tuned in plain torch (peers/torch_finetune.py); `bars`, accuracies that were asked for;
-`useful`, seconds to a first useful model; `folder`, seconds from the shell to the report; `lenet5`, three epochs
-against a loop in plain torch. Whatever chooses, on either side, sees validation data alone.
+the same published weights fine-tuned in plain torch and by fastai (peers/torch_finetune.py, fastai_finetune.py);
+`bars`, accuracies that were asked for; `useful`, seconds to a first useful model; `folder`, seconds from the shell to
+the report; `lenet5`, three epochs against a loop in plain torch. Whatever chooses, on either side, sees validation data
+alone.
 
 Each run is appended to results/defaults-runs.jsonl when it ends, and stands as long as the code that it came from does:
 an interrupted benchmark goes on, and results/defaults.json is made of what is there.
@@ -45,6 +46,8 @@ PEERS = HERE / "peers"
 RUNS = RESULTS / "defaults-runs.jsonl"
 PHOTOGRAPHS, FEW_IMAGES = "sign-digits", "cifar10-50"
 FINETUNED = (PHOTOGRAPHS, "sign-digits-20", FEW_IMAGES)
+FINETUNERS = ("fine-tuned by hand", "fastai")
+"""Methods that begin with the weights that falconet begins with."""
 SCRATCH = (
     "--model", "resnet20", "--set", "model.options.width=32", "--loss", "cosine", "--epochs", "300",
     "--set", "training.optimizer=sgd",
@@ -133,7 +136,7 @@ def measure_tasks(bench: Bench) -> None:
 
 def measure_finetuned(bench: Bench) -> None:
     tasks = [task for task in FINETUNED if task in bench.tasks]
-    measure(bench, ("fine-tuned by hand", "falconet"), tasks, bench.seeds)
+    measure(bench, (*FINETUNERS, "falconet"), tasks, bench.seeds)
 
 
 def measure_bars(bench: Bench) -> None:
@@ -256,6 +259,11 @@ def run_finetuning(bench: Bench, task: str, seed: int, scratch: Path, *more: str
     return ask(bench, None, scratch, "torch_finetune", *told, *more)
 
 
+def run_fastai(bench: Bench, task: str, seed: int, scratch: Path) -> Run:
+    told = ("--source", str(make_source(bench, task, seed, scratch)), "--seed", str(seed))
+    return ask(bench, "fastai", scratch, "fastai_finetune", *told)
+
+
 def run_until_useful(bench: Bench, task: str, seed: int, scratch: Path) -> Run:
     source = make_source(bench, task, seed, scratch)
     told = ("--source", str(source), "--seed", str(seed), "--out", str(scratch / "run"))
@@ -300,6 +308,7 @@ METHODS: Mapping[str, Method] = {
     "falconet, from scratch": Method(run_scratch, OURS),
     "by hand": Method(run_sklearn, list_code("sklearn_by_hand", "requirements-sklearn.txt")),
     "fine-tuned by hand": Method(run_finetuning, list_code("torch_finetune")),
+    "fastai": Method(run_fastai, list_code("fastai_finetune", "requirements-fastai.txt")),
     "first useful": Method(run_until_useful, (*OURS, "benchmarks/peers/falconet_looks.py")),
     "first useful, by hand": Method(finetune_until_useful, list_code("torch_finetune")),
     "folder": Method(train_folder, OURS),
@@ -314,7 +323,7 @@ METHODS: Mapping[str, Method] = {
 def summarize(runs: Sequence[Run]) -> list[Row]:
     """Return the rows of all that there are runs of."""
     rows = [compare_accuracy(runs, task, "by hand") for task in SOURCES]
-    rows += [compare_accuracy(runs, task, "fine-tuned by hand") for task in FINETUNED]
+    rows += [compare_accuracy(runs, task, peer) for peer in FINETUNERS for task in FINETUNED]
     rows += [hold_against(runs, bar) for bar in BARS]
     rows += [
         compare_seconds(

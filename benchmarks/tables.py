@@ -23,7 +23,7 @@ RESULTS = Path(__file__).parent / "results"
 VERDICTS = ("missed", "not shown", "withdrawn", "met")
 """In the order of the table."""
 DEFAULTS = "defaults"
-PEERS_BY_HAND = ("by hand", "fine-tuned by hand")
+PEERS_BY_HAND = ("by hand", "fine-tuned by hand", "fastai")
 STORY, PROFILE, EXPORTS = "mnist-story", "training-profile", "exports"
 """Each has a table of its own."""
 ROOT = Path(__file__).parent.parent

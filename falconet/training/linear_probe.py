@@ -188,10 +188,9 @@ def choose_penalty(
     if fold is None:
         return 1.0, None
     parts = [(subset[fold != number], subset[fold == number]) for number in range(FOLDS)]
-    known, unknown = ([take_rows(features, part[side]) for part in parts] for side in (0, 1))
     gradients = [
-        measure_gradient(rows, labels[inside], num_classes, weights[inside])
-        for rows, (inside, _) in zip(known, parts, strict=True)
+        measure_gradient(take_rows(features, inside), labels[inside], num_classes, weights[inside])
+        for inside, _ in parts
     ]
     starts: list[Tensor | None] = [None] * FOLDS
     best, least, accuracy = INVERSE_PENALTIES[0], math.inf, 0.0
@@ -200,12 +199,14 @@ def choose_penalty(
         loss, hits = 0.0, 0
         for number, (inside, out) in enumerate(parts):
             rough = min(ROUGH, ROUGH_PART * gradients[number])
+            # Taken anew each time: the rows of all folds at once would be several times the features.
+            known, unknown = take_rows(features, inside), take_rows(features, out)
             # From the strongest penalty on, each solution is near the next one's.
             solved = minimize_logistic(
-                known[number], labels[inside], num_classes, weights[inside], inverse, rough, starts[number]
+                known, labels[inside], num_classes, weights[inside], inverse, rough, starts[number]
             )
             starts[number] = solved
-            logits = unknown[number] @ solved[:-1] + solved[-1]
+            logits = unknown @ solved[:-1] + solved[-1]
             entropy = F.cross_entropy(logits, labels[out], reduction="none")
             loss += float((weights[out] * entropy).double().sum())
             hits += int((logits.argmax(dim=1) == labels[out]).sum())
