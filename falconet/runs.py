@@ -367,7 +367,7 @@ def try_network(plan: Plan, seconds: float | None = None) -> Trial:
 def check_time(model: torch.nn.Module, feed: Feed, seconds: float) -> None:
     """Raise OutOfTimeError where a network's features of all training and validation samples take longer than that."""
     count = len(feed.train.labels) + len(feed.val.labels)
-    needed = count / measure_answers(model, feed.train)
+    needed = count / measure_answers(model, feed.train, count / seconds)
     if needed > seconds:
         raise OutOfTimeError(
             f"its features of {count:,} samples take about {needed:,.0f} s, wanted at most {seconds:,.0f} s, which is "

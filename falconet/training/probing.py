@@ -181,25 +181,29 @@ def find_epochs(
 
 
 @torch.inference_mode()
-def measure_answers(model: nn.Module, samples: Loader) -> float:
-    """Return how many samples a second a network answers in batches at random, after a first one that is not counted.
+def measure_answers(model: nn.Module, samples: Loader, enough: float) -> float:
+    """Return how many samples a second a network answers in batches at random.
 
-    Several seconds at most, but two batches at least; of a loader with one alone, that one.
+    The first batch, which is slower than those after it, suffices where it is as fast as `enough` already; otherwise,
+    and where there is another, it is not counted, and others are timed for SECONDS.
     """
     plain = make_plain(samples, None)
     place = next(iter(model.parameters())).device
     model.eval()
-    answered, started, now = 0, time.perf_counter(), 0.0
+    answered, started = 0, time.perf_counter()
+    rate = 0.0
     for index, (inputs, labels) in enumerate(plain.epoch(1)):
         model(inputs.to(place))
         now = time.perf_counter()
-        if index == 0 and len(plain) > 1:
-            started = now
-            continue
         answered += len(labels)
-        if now - started > SECONDS:
+        rate = answered / (now - started)
+        if index == 0:
+            if rate >= enough:
+                break
+            answered, started = 0, now
+        elif now - started > SECONDS:
             break
-    return answered / (now - started)
+    return rate
 
 
 EXTRA = 1.25

@@ -128,13 +128,16 @@ def test_speed_is_samples_over_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
     assert probing.measure_speed(nn.Linear(2, 2), Points(64), TrainConfig()) == pytest.approx(3 * 64 / 1.5)
 
 
-def test_speed_of_answers_is_samples_over_seconds_behind_the_first_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("enough", "rate"), [(8.0, 16 / 2), (9.0, 2 * 16 / 1.5)])
+def test_speed_of_answers_is_that_of_the_first_batch_only_where_it_suffices(
+    enough: float, rate: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
     ticks = iter([10.0, 12.0, 12.5, 13.5])
     monkeypatch.setattr("time.perf_counter", lambda: next(ticks))
     spec = ImageSpec((1, 2, 2), ("a", "b"), (0.5,), (0.5,))
     samples = Loader(torch.zeros(48, 1, 2, 2, dtype=torch.uint8), torch.zeros(48).long(), create_preprocess(spec), 16)
     network = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
-    assert probing.measure_answers(network, samples) == pytest.approx(2 * 16 / 1.5)
+    assert probing.measure_answers(network, samples, enough) == pytest.approx(rate)
 
 
 @pytest.mark.slow
