@@ -21,7 +21,7 @@ from falconet.evaluation.judgement import judge_answers
 from falconet.explanation.reasons import find_reasons
 from falconet.exporters.exporting import Export, export
 from falconet.exporters.timing import time_together
-from falconet.report import Course, ModelReport, Shrinking, describe_model, render_card, render_html
+from falconet.report import ModelReport, Shrinking, TrainingLog, describe_model, render_card, render_html
 from falconet.schema import to_mapping
 from falconet.storage import format_json, scratch
 
@@ -106,7 +106,7 @@ def conclude(
         test,
         answers=answers,
         calibration=describe_calibration(artifact, val_answers, answers),
-        course=Course(),
+        log=TrainingLog(),
         settings=to_mapping(workshop.config),
         latencies=after,
         reasons=find_reasons(artifact, answers),

@@ -296,7 +296,7 @@ def show_result(result: RunResult, json: bool, trial: Trial | None = None, teach
     from falconet.training.usefulness import warn_useless
     from falconet.units import show_epochs
 
-    energy = result.report.course.energy
+    energy = result.report.log.energy
 
     terminal.print_left_out(result.ignored, result.unreadable)
     if json:
@@ -304,9 +304,9 @@ def show_result(result: RunResult, json: bool, trial: Trial | None = None, teach
 
         facts = {"out": str(result.out), "model": result.model, "epochs": result.epochs, "seconds": result.seconds}
         facts |= {"params": result.report.params, "macs": result.report.macs, "bytes": result.report.bytes}
-        facts["leaderboard"] = [to_mapping(row) for row in result.report.course.leaderboard]
-        facts["baselines"] = [to_mapping(baseline) for baseline in result.report.course.baselines]
-        facts["diagnoses"] = [to_mapping(diagnosis) for diagnosis in result.report.course.diagnoses]
+        facts["leaderboard"] = [to_mapping(row) for row in result.report.log.leaderboard]
+        facts["baselines"] = [to_mapping(baseline) for baseline in result.report.log.baselines]
+        facts["diagnoses"] = [to_mapping(diagnosis) for diagnosis in result.report.log.diagnoses]
         if energy:
             facts["energy"] = energy_facts(energy)
         if trial:
@@ -317,10 +317,10 @@ def show_result(result: RunResult, json: bool, trial: Trial | None = None, teach
         judged = {"best_epoch": result.best_epoch, "val": to_mapping(result.val), "test": to_mapping(result.test)}
         terminal.print_json({**facts, **judged})
         return
-    for diagnosis in result.report.course.diagnoses:
+    for diagnosis in result.report.log.diagnoses:
         terminal.print_line(f"{diagnosis.title}: {diagnosis.evidence} {diagnosis.remedy}")
     terminal.print_line(describe_evaluation(result.test))
-    for baseline in result.report.course.baselines:
+    for baseline in result.report.log.baselines:
         low, high = baseline.accuracy_ci
         terminal.print_line(f"baseline: {baseline.name} {baseline.accuracy:.2%} (95%: {low:.2%} to {high:.2%})")
     if energy:
@@ -332,7 +332,7 @@ def show_result(result: RunResult, json: bool, trial: Trial | None = None, teach
     terminal.print_line(f"{made}; report: {result.out / 'report.html'}")
     if teacher:
         terminal.print_line(describe_student(teacher, result))
-    if caution := warn_useless(result.report.course.diagnoses):
+    if caution := warn_useless(result.report.log.diagnoses):
         terminal.print_line(caution)
     elif result.report.verdict:
         terminal.print_line(f"caution: {result.report.verdict}")

@@ -76,7 +76,7 @@ class LeaderboardRow:
 
 
 @dataclass(frozen=True)
-class Course:
+class TrainingLog:
     """What was seen while a network was trained."""
 
     vitals: Sequence[Vitals] = ()
@@ -225,7 +225,7 @@ class ModelReport:
     """Of some mistakes and hits on the test split; None: not looked for."""
     settings: Mapping[str, Any]
     environment: Mapping[str, str]
-    course: Course
+    log: TrainingLog
     shrinking: Shrinking | None = None
     """Of a compressed model."""
 
@@ -244,14 +244,14 @@ class ModelReport:
     @property
     def energy(self) -> str:
         """What training took, in words; empty where nothing recorded it."""
-        energy = self.course.energy
+        energy = self.log.energy
         return describe_energy(energy, sum(row.seconds for row in self.history)) if energy else ""
 
     @property
     def verdict(self) -> str:
         """Whether a baseline is as good, in words; empty where none is, beside the linear model that it is itself."""
         itself = LINEAR.values() if self.config.architecture == "linear" else ()
-        return describe_verdict([baseline for baseline in self.course.baselines if baseline.name not in itself])
+        return describe_verdict([baseline for baseline in self.log.baselines if baseline.name not in itself])
 
     @property
     def cautions(self) -> tuple[str, ...]:
@@ -287,7 +287,7 @@ def describe_model(  # noqa: PLR0913 - one for each thing that a report says
     *,
     answers: Answers,
     calibration: Calibration,
-    course: Course,
+    log: TrainingLog,
     settings: Mapping[str, Any],
     latencies: Mapping[Runtime, Latency] | None = None,
     reasons: Reasons | None = None,
@@ -316,7 +316,7 @@ def describe_model(  # noqa: PLR0913 - one for each thing that a report says
         reasons=reasons,
         settings=share_settings(settings),
         environment=describe_environment(),
-        course=course,
+        log=log,
         shrinking=shrinking,
     )
 

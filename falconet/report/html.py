@@ -125,7 +125,7 @@ def render_page(package: str, **values: Any) -> str:
 def describe(report: ModelReport, key: str) -> Model:
     """Word and draw what a page shows of a model."""
     matrix, vitals = show_matrix(report.test), show_vitals(report)
-    # A solution has no course that could be drawn.
+    # A solution has no curve that could be drawn.
     drawn = report.history and not report.solved
     curves = show_learning_curves(report.history, report.config.provenance.best_epoch) if drawn else ()
     return Model(
@@ -281,7 +281,7 @@ def show_matrix(test: Evaluation) -> Picture | None:
 
 def show_vitals(report: ModelReport) -> Picture | None:
     """Return the vital signs of a network's layers over epochs; None where none were kept."""
-    vitals = report.course.vitals
+    vitals = report.log.vitals
     if not vitals:
         return None
     caption = f"Losses, gradients, updates and dead units over {show_epochs(len(report.history))}"
