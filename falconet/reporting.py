@@ -14,10 +14,10 @@ import numpy as np
 from falconet.artifact import Artifact, load_artifact
 from falconet.data import Dataset
 from falconet.errors import ArtifactError, DataError, UsageError
-from falconet.evaluation import Answers, describe_calibration, evaluate_split, judge_answers
+from falconet.evaluation import Answers, describe_calibration, evaluate_answers, evaluate_split
 from falconet.evaluation.answers import answer_known
 from falconet.evaluation.baselines import Baseline, Prepared, draw_asked, fit_linear, measure_baselines
-from falconet.evaluation.judgement import find_split
+from falconet.evaluation.evaluation import find_split
 from falconet.exporters.targets import Runtime
 from falconet.latency import Latency
 from falconet.planning import CONFIG_FILE, holds_run, read_settings, short_name
@@ -106,12 +106,12 @@ def report_on(
     learned: Prepared | None = None,
     notify: Notify = lambda line: None,
 ) -> tuple[ModelReport, Answers]:
-    """Judge a trained network from raw samples; return all that its report says, and its answers on the test split.
+    """Evaluate a trained network from raw samples; return all that its report says, and its answers on the test split.
 
     `val_answers` are those on the validation split; `latencies` those that are known already. Baselines are fitted to
     `learned`, the training samples; without them they are those of the `log`.
     """
-    val = judge_answers(artifact, val_answers, "val", dataset)
+    val = evaluate_answers(artifact, val_answers, "val", dataset)
     test, answers = evaluate_split(artifact, dataset.splits["test"], "test", dataset)
     test = dataclasses.replace(test, notes=dataset.notes)
     if learned is not None:

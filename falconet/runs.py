@@ -1,4 +1,4 @@
-"""train(): from a source to a run folder, which is a trained, judged and reported artifact."""
+"""train(): from a source to a run folder, which is a trained, evaluated and reported artifact."""
 
 from __future__ import annotations
 
@@ -158,7 +158,7 @@ def train(  # noqa: PLR0913 - one for each thing that a run follows from
     callbacks: Sequence[Callback] = (),
     refit: bool = False,
 ) -> RunResult:
-    """Train, judge, save and report a classifier of `source`.
+    """Train, evaluate, save and report a classifier of `source`.
 
     Parameters
     ----------
@@ -188,7 +188,7 @@ def train(  # noqa: PLR0913 - one for each thing that a run follows from
         Watch the run; see `falconet.Callback`.
     refit
         Train once more on training and validation samples together, as the run was and for as many epochs as it kept,
-        and keep that model. The test split judges it; validation figures are those of the run.
+        and keep that model. The test split evaluates it; validation figures are those of the run.
 
     The same seed gives the same weights, on the same machine with the same number of threads. Raises UsageError,
     DataError, StorageError; DivergedError and InterruptedRunError after saving the best weights until then.
@@ -319,7 +319,7 @@ def fit_watched(
 
 @dataclass(frozen=True, eq=False)
 class Trial:
-    """A network that was trained, and all that it takes to judge it."""
+    """A network that was trained, and all that it takes to evaluate it."""
 
     plan: Plan
     weights: Pretrained | None
@@ -599,7 +599,7 @@ def autotune(
 
 
 REPORTED = 5.0
-"""Seconds that are left for judging and for the report."""
+"""Seconds that are left for evaluating and for the report."""
 
 
 def shorten(config: TrainConfig, epochs: int) -> TrainConfig:
@@ -750,7 +750,7 @@ def fit_again(kept: Trial, callbacks: Sequence[Callback], process_group: Process
 def keep_best(kept: Trial) -> Artifact:
     """Return the artifact of a run's kept epoch, and see that the folder holds it."""
     artifact = make_artifact(kept.plan, kept.feed, kept.result, copy_weights(kept.model))
-    # What is there of the same weights says more: their temperature, and how they were judged.
+    # What is there of the same weights says more: their temperature, and how they were evaluated.
     if kept.result.best_epoch and not is_kept(artifact, kept.plan.out):
         artifact.save(kept.plan.out)
     return artifact
@@ -761,7 +761,7 @@ def copy_weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
 
 
 def conclude(kept: Trial, seen: TrainingLog, started: float, second: torch.nn.Module | None = None) -> RunResult:
-    """Save and judge what was trained; raise where training ended before its time.
+    """Save and evaluate what was trained; raise where training ended before its time.
 
     `second` is what is kept instead where the run was refit: it has the first fit's temperature and validation figures.
     """
@@ -776,11 +776,11 @@ def conclude(kept: Trial, seen: TrainingLog, started: float, second: torch.nn.Mo
         config = dataclasses.replace(artifact.config, provenance=provenance)
         artifact = Artifact(config, copy_weights(second), feed.tokenizer)
     log = dataclasses.replace(seen, diagnoses=tuple(diagnoses), energy=load_energy(plan.out))
-    return judge_run(plan, artifact, answers, result, log, feed, started)
+    return evaluate_run(plan, artifact, answers, result, log, feed, started)
 
 
 def describe_outcome(plan: Plan, feed: DataBundle, answers: Answers, epoch: int) -> Outcome:
-    """Return what a model's use is judged by: its answers to validation samples, and what it was trained on."""
+    """Return what a model's use is evaluated by: its answers to validation samples, and what it was trained on."""
     dataset, training = plan.dataset, plan.config.training
     is_image = isinstance(feed.spec, ImageSpec)
     return Outcome(
@@ -1204,7 +1204,7 @@ def check_ending(plan: Plan, result: FitResult, diagnoses: Sequence[Diagnosis] =
         )
 
 
-def judge_run(
+def evaluate_run(
     plan: Plan,
     artifact: Artifact,
     val_answers: Answers,
@@ -1213,7 +1213,7 @@ def judge_run(
     feed: DataBundle,
     started: float,
 ) -> RunResult:
-    """Judge the artifact from raw samples and save it with `metrics.json`, the report and the model card, in one step.
+    """Evaluate the artifact from raw samples and save it with `metrics.json`, report and model card, in one step.
 
     `val_answers` are those on the validation split. The latencies in other runtimes and explanations, which take
     longer than that, are for `falconet.reporting.update_report` to add.

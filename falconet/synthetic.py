@@ -115,7 +115,7 @@ def train_with_synthetic(
     other = replace(plan, out=plan.out / TRIAL_FOLDER, config=settled, existing=again, measured=frozenset())
     notify(callbacks, f"once more, with {len(added.labels)} made samples")
     second = execute(other, callbacks=callbacks, added=added)
-    trial = judge(plan.dataset, plan.out, other.out, per_class, len(added.labels))
+    trial = compare_runs(plan.dataset, plan.out, other.out, per_class, len(added.labels))
     conclude(plan.out, other.out, trial)
     notify(callbacks, trial.describe())
     return (replace(second, out=plan.out) if trial.kept else first), trial
@@ -186,7 +186,7 @@ def draw_origins(
     return origins
 
 
-def judge(dataset: Dataset, without: Path, with_: Path, per_class: int, made: int) -> Trial:
+def compare_runs(dataset: Dataset, without: Path, with_: Path, per_class: int, made: int) -> Trial:
     """Compare two runs' models on the validation split that both have."""
     first, second = (find_right(dataset, folder) for folder in (without, with_))
     test = compare_models(second[None], first[None])

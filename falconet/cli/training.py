@@ -142,7 +142,7 @@ def train(
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Train, judge, save and report a classifier."""
+    """Train, evaluate, save and report a classifier."""
     from falconet.catalog import check_artifact, check_source
     from falconet.models import find_model
     from falconet.models.registry import check_pretrained
@@ -159,7 +159,9 @@ def train(
 
         check_logger(log)
     if synthetic and refit:
-        raise UsageError("--synthetic and --refit exclude each other: made samples are judged by the validation split")
+        raise UsageError(
+            "--synthetic and --refit exclude each other: made samples are evaluated by the validation split"
+        )
     check_student(student, synthetic, teacher)
     if resume and overwrite:
         raise UsageError("--resume and --overwrite exclude each other")
@@ -314,8 +316,8 @@ def show_result(result: RunResult, json: bool, trial: Trial | None = None, teach
         if teacher:
             own = {"out": str(teacher.out), "model": teacher.model, "bytes": teacher.report.bytes}
             facts["teacher"] = {**own, "val": to_mapping(teacher.val), "test": to_mapping(teacher.test)}
-        judged = {"best_epoch": result.best_epoch, "val": to_mapping(result.val), "test": to_mapping(result.test)}
-        terminal.print_json({**facts, **judged})
+        evaluated = {"best_epoch": result.best_epoch, "val": to_mapping(result.val), "test": to_mapping(result.test)}
+        terminal.print_json({**facts, **evaluated})
         return
     for diagnosis in result.report.log.diagnoses:
         terminal.print_line(f"{diagnosis.title}: {diagnosis.evidence} {diagnosis.remedy}")

@@ -20,7 +20,7 @@ from falconet.data.families import CAUTION
 from falconet.errors import DataError
 from falconet.evaluation import Answers, Calibration, Evaluation
 from falconet.evaluation.baselines import LINEAR, Baseline, describe_verdict
-from falconet.evaluation.contests import Contest
+from falconet.evaluation.paired import PairedComparison
 from falconet.explanation.reasons import Reasons
 from falconet.exporters.targets import Runtime
 from falconet.exporters.timing import find_fastest, time_torch
@@ -99,7 +99,7 @@ class Shrinking:
     """Of the coded file, all of it."""
     macs_before: int
     macs_after: int
-    contest: Contest
+    contest: PairedComparison
     """The compressed one and the other one on the test split."""
     before: Mapping[Runtime, Latency]
     """Of one sample on one thread of this machine, without preprocessing, in torch and all runtimes installed."""
@@ -344,7 +344,7 @@ def find_mistakes(answers: Answers, labels: Sequence[str]) -> tuple[Mistake, ...
         try:
             sample = split.samples.read(index)
         except DataError:
-            continue  # The file has gone since it was judged; the page does without its picture.
+            continue  # The file has gone since it was evaluated; the page does without its picture.
         truth, answer = labels[split.labels[index]], labels[chosen[index]]
         confidence = float(probabilities[index, chosen[index]])
         mistakes.append(Mistake(split.samples.name(index), sample, truth, answer, confidence))

@@ -10,20 +10,20 @@ import numpy as np
 
 from falconet.escaping import escape_page
 from falconet.evaluation import Evaluation
-from falconet.evaluation.judgement import ClassReport
+from falconet.evaluation.evaluation import ClassReport
 from falconet.explanation.reasons import Reasons
 from falconet.metrics.curves import Curve, Points
 from falconet.report.curves import draw_vitals
 from falconet.report.facts import ModelReport
-from falconet.report.judging import (
+from falconet.report.overlays import draw_overlay, draw_sample
+from falconet.report.pictures import Picture, draw_sparkline, encode_picture, show_learning_curves, to_svg
+from falconet.report.quality import (
     show_confusion,
     show_coverage,
     show_precision_recall,
     show_reliability,
     show_roc,
 )
-from falconet.report.overlays import draw_overlay, draw_sample
-from falconet.report.pictures import Picture, draw_sparkline, encode_picture, show_learning_curves, to_svg
 from falconet.schema import flatten
 from falconet.spec import ImageSpec, InputSpec, SeriesSpec
 from falconet.units import show_epochs, show_loss

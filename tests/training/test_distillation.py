@@ -84,7 +84,7 @@ def test_a_lesson_changes_nothing_in_the_teacher() -> None:
     before = {name: value.clone() for name, value in teacher.state_dict().items()}
     x = torch.randn(4, 1, 28, 28)
     logits, distance = DistillationLoss(teacher.eval(), TrainConfig(feature_weight=1.0), POLICY)(model, x)
-    distance.backward()
+    distance.backward()  # type: ignore[no-untyped-call]
     torch.testing.assert_close(logits, model(x))
     assert all(parameter.grad is None for parameter in teacher.parameters())
     assert all(parameter.grad is not None for parameter in model.parameters())

@@ -222,7 +222,7 @@ def test_a_page_that_names_a_fault_does_not_say_that_nothing_ailed(trained: RunR
     answers=st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), max_size=40),
     train=st.lists(st.integers(0, 1000), min_size=4, max_size=4),
 )
-def test_whatever_was_answered_is_judged(answers: list[tuple[int, int]], train: list[int]) -> None:
+def test_whatever_was_answered_is_evaluated(answers: list[tuple[int, int]], train: list[int]) -> None:
     labels, predicted = np.array(answers, dtype=np.int64).reshape(-1, 2).T
     outcome = Outcome(("a", "b", "c", "d"), np.array(train), labels, predicted, epoch=1)
     assert all(one.evidence for one in diagnose_outcome(outcome))
