@@ -66,15 +66,15 @@ def test_a_setting_that_cannot_work_costs_nothing_of_the_run_before(
 
 @dataclasses.dataclass(frozen=True)
 class Follower(ProcessGroup):
-    """A process that hears another plan than its own."""
+    """A process that is sent another plan than its own."""
 
     told: Any = None
 
-    def hear(self, value: Any) -> Any:
+    def broadcast(self, value: Any) -> Any:
         return self.told
 
 
-def test_all_processes_carry_out_the_leaders_plan(tmp_path: Path) -> None:
+def test_all_processes_carry_out_the_main_ones_plan(tmp_path: Path) -> None:
     own = plan_run("digits", epochs=2, out=tmp_path / "own", measured=["learning_rate"])
     theirs = plan_run("digits", epochs=5, out=tmp_path / "theirs", recipe="digits")
     process_group = Follower(1, 2, told=(theirs.config, theirs.recipe, "resume", frozenset(), None))

@@ -201,15 +201,15 @@ def train(
     if synthetic is not None:
         plan = replace(plan, solved=())  # What is solved takes no steps that could be compared.
     # Of several processes that torchrun has started, the first one speaks.
-    leads = os.environ.get("RANK", "0") == "0"
-    if leads:
+    is_main = os.environ.get("RANK", "0") == "0"
+    if is_main:
         announce(plan, resume)
     from falconet.training.loggers import create_logger
 
-    loggers = (create_logger(log, plan.out),) if log and leads else ()
-    watchers = (*terminal.watch(plan.config.model.name), *loggers) if leads else ()
+    loggers = (create_logger(log, plan.out),) if log and is_main else ()
+    watchers = (*terminal.watch(plan.config.model.name), *loggers) if is_main else ()
     facts = carry_out(plan, synthetic, student, refit, watchers)
-    if leads:
+    if is_main:
         show_result(facts.result, json, facts.trial, facts.teacher)
 
 
