@@ -1,4 +1,4 @@
-"""From a table of texts or a file of series to a evaluated model, as for images."""
+"""From a table of texts or a file of series to an evaluated model, as for images."""
 
 from __future__ import annotations
 
