@@ -1,6 +1,6 @@
 """How fast networks evaluate: falconet's `evaluate` on MNIST's test split against onnxruntime, in one process by turns.
 
-Both begin with the same raw images, uint8 in memory, and end with a evaluation of the logits. Falconet runs
+Both begin with the same raw images, uint8 in memory, and end with an evaluation of the logits. Falconet runs
 `evaluate_split`, which prepares batches of 256 by torch. onnxruntime gets batches of 256 that NumPy has brought to
 float32, divided by 255 and normalized in place, runs the same weights exported by `torch.onnx.export`, and hands its
 logits to the same `evaluate_logits`. Both compute with the same number of threads. onnxruntime needs an environment of
