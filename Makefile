@@ -11,7 +11,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --no-compile --constraint constr
 # A process for each processor; threads of torch within them would only get into each other's way.
 TOGETHER := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
-.PHONY: demo test test-slow test-all test-full lint format bench bench-models bench-training bench-defaults bench-judging bench-data bench-exports bench-compress bench-labels readme clean
+.PHONY: demo test test-slow test-all test-full lint format bench bench-models bench-training bench-defaults bench-evaluation bench-data bench-exports bench-compress bench-labels readme clean
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -74,7 +74,7 @@ bench-defaults: $(VENV)/installed-dev  ## `train` alone against models by hand; 
 	$(BIN)/python benchmarks/defaults.py --data-root $(DATA) $(if $(ROWS),--rows $(ROWS)) $(if $(TASKS),--tasks $(TASKS))
 	$(MAKE) readme
 
-bench-judging: $(VENV)/installed-dev  ## evaluation against onnxruntime, the story's networks compared; DATA=folder that holds MNIST/
+bench-evaluation: $(VENV)/installed-dev  ## evaluation against onnxruntime, the story's networks compared; DATA=folder that holds MNIST/
 	$(BIN)/python benchmarks/evaluation.py --data-root $(DATA)
 	$(BIN)/falconet compare mnist --models $(STORY) --epochs 1 --data-root $(DATA) --out runs/compared
 	cp $(addprefix runs/compared/,comparison.md comparison.csv comparison.json accuracy-*.png) docs/comparison
@@ -91,7 +91,7 @@ bench-exports: $(VENV)/installed-dev  ## exported networks: latency and throughp
 bench-compress: $(VENV)/installed-dev  ## bytes and what they cost; DATA=folder of the data, ROWS="some rows", SQUEEZENET=folder of its files, PHOTOS=of ImageNet's classes
 	$(BIN)/python benchmarks/compression.py --data-root $(DATA) $(if $(ROWS),--rows $(ROWS))
 	$(if $(SQUEEZENET),$(BIN)/python benchmarks/codec.py --squeezenet $(SQUEEZENET)/squeezenet_v1.0_decoded.npz)
-	$(if $(SQUEEZENET),$(BIN)/python benchmarks/squeezenet_file.py --weights $(SQUEEZENET)/compressed_SqueezeNet.net --photos $(DATA)/sign-digits --judged $(PHOTOS))
+	$(if $(SQUEEZENET),$(BIN)/python benchmarks/squeezenet_file.py --weights $(SQUEEZENET)/compressed_SqueezeNet.net --photos $(DATA)/sign-digits --evaluated $(PHOTOS))
 	$(if $(PHOTOS),$(BIN)/python benchmarks/embedded_backbone.py --photos $(PHOTOS))
 	$(MAKE) readme
 

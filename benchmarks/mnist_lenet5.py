@@ -28,7 +28,7 @@ def main() -> None:
 
 
 def measure(name: str, options: tuple[str, ...], published: float, data_root: str | None, out: Path) -> Row:
-    """Train and judge one case for every seed."""
+    """Train and evaluate one case for every seed."""
     root = ("--data-root", data_root) if data_root else ()
     kind = "plain" if options else "distorted"
     runs = run_recipe("mnist", "mnist-lenet5", SEEDS, out / kind, *options, *root)

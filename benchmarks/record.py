@@ -133,7 +133,7 @@ def run_json(*arguments: str) -> dict[str, Any]:
 
 
 def run_recipe(source: str, recipe: str, seeds: Sequence[int], folder: Path, *more: str) -> list[dict[str, Any]]:
-    """Train and judge a recipe for every seed in `folder-SEED`; what is there already goes on or stands."""
+    """Train and evaluate a recipe for every seed in `folder-SEED`; what is there already goes on or stands."""
     command = ("train", source, "--recipe", recipe, "--resume", *more)
     return [run_json(*command, "--seed", str(seed), "--out", f"{folder}-{seed}") for seed in seeds]
 

@@ -65,10 +65,10 @@ def compare(name: str, case: Case, root: Path, out: Path) -> list[Row]:
 def measure(recipe: str, name: str, source: Path, out: Path, baseline: str, peer: float) -> Row:
     """Train a recipe for every seed, and return its test accuracy beside the baseline's."""
     runs = run_recipe(str(source), recipe, SEEDS, out / f"{name}-{recipe}")
-    return judge(f"{name}, recipe {recipe}: test accuracy", runs, baseline, peer)
+    return evaluate(f"{name}, recipe {recipe}: test accuracy", runs, baseline, peer)
 
 
-def judge(title: str, runs: Sequence[Mapping[str, Any]], baseline: str, peer: float) -> Row:
+def evaluate(title: str, runs: Sequence[Mapping[str, Any]], baseline: str, peer: float) -> Row:
     """Return the row of a network, whose own accuracy decides."""
     accuracies = [100 * run["test"]["accuracy"] for run in runs]
     value, std = mean(accuracies)

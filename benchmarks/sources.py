@@ -1,4 +1,4 @@
-"""Data sets with splits of their own, so that whatever is compared learns from, chooses by and is judged on the same.
+"""Data sets with splits of their own, so that whatever is compared learns from, chooses by and is tested on the same.
 
 Each is written in a form that `falconet train` reads (docs/data.md): folders `train/ val/ test/` of files, one table a
 split, or arrays. The test split is the published one, except of hand signs, which have none: there the seed draws a
@@ -57,8 +57,8 @@ def write_source(source: Source, root: Path, seed: int, folder: Path) -> Path:
     """Write the splits that a seed draws into a new folder; return what `falconet train` is given."""
     labeled, test = source.read(root)
     if test is None:
-        kept, judged = draw(labeled.labels, seed, None, TEST_SHARE)
-        labeled, test = labeled.take(kept), labeled.take(judged)
+        kept, evaluated = draw(labeled.labels, seed, None, TEST_SHARE)
+        labeled, test = labeled.take(kept), labeled.take(evaluated)
     train, val = draw(labeled.labels, seed, source.per_class, VAL_SHARE)
     folder.mkdir(parents=True)
     parts = {"train": labeled.take(train), "val": labeled.take(val), "test": test}

@@ -7,7 +7,7 @@ Agreement is counted between the published network and what comes out of the cod
 classes that no grid was rounded or trained on: one half of them chooses among the grids, and what it chose is asked
 about the other half, once. (What the file takes without loss is in codec.py.)
 
-    python benchmarks/squeezenet_file.py --weights FOLDER/compressed_SqueezeNet.net --photos FOLDER --judged FOLDER
+    python benchmarks/squeezenet_file.py --weights FOLDER/compressed_SqueezeNet.net --photos FOLDER --evaluated FOLDER
 
 The photographs of `--photos` are those of any folder of classes; what the classes are does not matter.
 """
@@ -124,7 +124,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--weights", type=Path, required=True)
     parser.add_argument("--photos", type=Path, required=True, help="to round and to train on")
-    parser.add_argument("--judged", type=Path, required=True, help="photographs of ImageNet's classes")
+    parser.add_argument("--evaluated", type=Path, required=True, help="photographs of ImageNet's classes")
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--bits", type=int, nargs="+", default=[8, 7, 6, 5], help="of grids that are not trained")
     parser.add_argument("--trained", type=int, nargs="*", default=[7], help="bits of grids that are trained")
@@ -133,7 +133,7 @@ def main() -> None:
     network = create_model("squeezenet1_0", pretrained=asked.weights).eval()
     mean, std = load_pretrained("squeezenet1_0", asked.weights).statistics(3)
     photos = load_photos(asked.photos, mean, std)
-    choosing, judged = read_halves(asked.judged, mean, std)
+    choosing, evaluated = read_halves(asked.evaluated, mean, std)
     answers = answer(network, choosing)
     rows, within = [], {}
     config = TrainConfig(epochs=asked.epochs, batch_size=16, learning_rate=1e-4, weight_decay=0.0, teacher_share=1.0,
@@ -155,10 +155,10 @@ def main() -> None:
                         "bytes", 100 * alike / len(answers), "%", len(answers), 0.0))  # fmt: skip
         print(rows[-1], flush=True)
     chosen, (_, content) = max(within.items(), key=lambda item: item[1][0])
-    save("squeezenet-file", [*rows, judge(chosen, content, answer(network, judged), judged)], ["constriction"])
+    save("squeezenet-file", [*rows, evaluate(chosen, content, answer(network, evaluated), evaluated)], ["constriction"])
 
 
-def judge(chosen: str, content: bytes, answers: torch.Tensor, photos: torch.Tensor) -> Row:
+def evaluate(chosen: str, content: bytes, answers: torch.Tensor, photos: torch.Tensor) -> Row:
     """Return the row of the claim: what was chosen, on the photographs that had no part in it."""
     count = len(answers)
     alike = count_alike(content, answers, photos)

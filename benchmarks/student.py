@@ -27,7 +27,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         out = Path(arguments.out or scratch)
         source = str(arguments.data_root / "banking77")
-        save("student", judge([measure(source, out, seed) for seed in range(arguments.seeds)]))
+        save("student", evaluate([measure(source, out, seed) for seed in range(arguments.seeds)]))
 
 
 def measure(source: str, out: Path, seed: int) -> dict[str, Any]:
@@ -38,7 +38,7 @@ def measure(source: str, out: Path, seed: int) -> dict[str, Any]:
     return {"taught": taught, "small": found}
 
 
-def judge(runs: list[dict[str, Any]]) -> list[Row]:
+def evaluate(runs: list[dict[str, Any]]) -> list[Row]:
     """Return a row for the teacher, for the student and for its file."""
     rows = []
     for name, facts in (

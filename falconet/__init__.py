@@ -1,4 +1,4 @@
-"""Falconet trains, judges, shrinks, explains and ships small classifiers of images and sequences.
+"""Falconet trains, evaluates, shrinks, explains and ships small classifiers of images and sequences.
 
 The public names are imported when they are first used, so that `import falconet` is quick.
 """

@@ -14,14 +14,14 @@ import numpy as np
 from falconet.artifact import Artifact, load_artifact
 from falconet.data import Dataset
 from falconet.errors import ArtifactError, DataError, UsageError
-from falconet.evaluation import Answers, describe_calibration, evaluate_split, judge_answers
+from falconet.evaluation import Answers, describe_calibration, evaluate_answers, evaluate_split
 from falconet.evaluation.answers import answer_known
 from falconet.evaluation.baselines import Baseline, Prepared, draw_asked, fit_linear, measure_baselines
-from falconet.evaluation.judgement import find_split
+from falconet.evaluation.evaluation import find_split
 from falconet.exporters.targets import Runtime
 from falconet.latency import Latency
 from falconet.planning import CONFIG_FILE, holds_run, read_settings, short_name
-from falconet.report import Course, LeaderboardRow, ModelReport, describe_model, render_card, render_html
+from falconet.report import LeaderboardRow, ModelReport, TrainingLog, describe_model, render_card, render_html
 from falconet.schema import from_mapping, to_mapping
 from falconet.spec import TextSpec
 from falconet.storage import format_json, hold, read_json
@@ -70,13 +70,13 @@ def update_report(
         dataset, _, _ = find_split(artifact, source, "test", data_root=data_root)
         dataset = dataclasses.replace(dataset, notes=read_notes(known, dataset.notes))
         history, vitals = load_history(out / HISTORY_FILE), load_vitals(out / VITALS_FILE)
-        course = read_course(known, Course(vitals, find_ailments(history, vitals, dataset), load_energy(out)))
+        log = read_log(known, TrainingLog(vitals, find_ailments(history, vitals, dataset), load_energy(out)))
         report, _ = report_on(
             artifact,
             dataset,
             answer_known(artifact, dataset, "val"),
             history=history,
-            course=course,
+            log=log,
             settings=read_settings(out / CONFIG_FILE),
             extras=Extras(costs, reasons or "reasons" in known),
             latencies=read_latencies(known),
@@ -99,23 +99,23 @@ def report_on(
     val_answers: Answers,
     *,
     history: Sequence[EpochRow],
-    course: Course,
+    log: TrainingLog,
     settings: Mapping[str, Any],
     extras: Extras = Extras(),
     latencies: Mapping[Runtime, Latency] | None = None,
     learned: Prepared | None = None,
     notify: Notify = lambda line: None,
 ) -> tuple[ModelReport, Answers]:
-    """Judge a trained network from raw samples; return all that its report says, and its answers on the test split.
+    """Evaluate a trained network from raw samples; return all that its report says, and its answers on the test split.
 
     `val_answers` are those on the validation split; `latencies` those that are known already. Baselines are fitted to
-    `learned`, the training samples; without them they are those of the `course`.
+    `learned`, the training samples; without them they are those of the `log`.
     """
-    val = judge_answers(artifact, val_answers, "val", dataset)
+    val = evaluate_answers(artifact, val_answers, "val", dataset)
     test, answers = evaluate_split(artifact, dataset.splits["test"], "test", dataset)
     test = dataclasses.replace(test, notes=dataset.notes)
     if learned is not None:
-        course = add_baselines(course, artifact, learned, val_answers, answers)
+        log = add_baselines(log, artifact, learned, val_answers, answers)
     if extras.costs:
         latencies = time_all(artifact, notify)
     report = describe_model(
@@ -125,7 +125,7 @@ def report_on(
         test,
         answers=answers,
         calibration=describe_calibration(artifact, val_answers, answers),
-        course=course,
+        log=log,
         settings=settings,
         latencies=latencies,
         reasons=explain_some(artifact, answers, notify) if extras.reasons else None,
@@ -134,8 +134,8 @@ def report_on(
 
 
 def add_baselines(
-    course: Course, artifact: Artifact, learned: Prepared, val_answers: Answers, answers: Answers
-) -> Course:
+    log: TrainingLog, artifact: Artifact, learned: Prepared, val_answers: Answers, answers: Answers
+) -> TrainingLog:
     """Return what is known of a run with the baselines on the test split, fitted to `learned`.
 
     Where the linear model is as good on the validation split, that is a diagnosis of a network.
@@ -144,14 +144,14 @@ def add_baselines(
     tokens = spec.vocab_size if isinstance(spec, TextSpec) else 0
     linear = fit_linear(learned, spec.kind, len(spec.labels), tokens)
     baselines = measure_baselines(learned, linear, draw_asked(answers, spec, tokenizer), len(spec.labels))
-    course = dataclasses.replace(course, baselines=baselines)
+    log = dataclasses.replace(log, baselines=baselines)
     if linear is None or artifact.config.architecture == "linear":
-        return course
+        return log
     asked = draw_asked(val_answers, spec, tokenizer)
     right = linear.answer(asked.samples) == asked.samples.labels.numpy()
     epoch = artifact.config.provenance.best_epoch
     found = no_better_than("linear", right, asked.hits, epoch=epoch)
-    return dataclasses.replace(course, diagnoses=(*course.diagnoses, found)) if found else course
+    return dataclasses.replace(log, diagnoses=(*log.diagnoses, found)) if found else log
 
 
 def time_all(artifact: Artifact, notify: Notify) -> Mapping[Runtime, Latency]:
@@ -193,9 +193,9 @@ def list_facts(report: ModelReport) -> dict[str, Any]:
         "val": to_mapping(report.val),
         "test": to_mapping(report.test),
         "calibration": to_mapping(report.calibration),
-        "diagnoses": [to_mapping(diagnosis) for diagnosis in report.course.diagnoses],
-        "leaderboard": [to_mapping(row) for row in report.course.leaderboard],
-        "baselines": [to_mapping(baseline) for baseline in report.course.baselines],
+        "diagnoses": [to_mapping(diagnosis) for diagnosis in report.log.diagnoses],
+        "leaderboard": [to_mapping(row) for row in report.log.leaderboard],
+        "baselines": [to_mapping(baseline) for baseline in report.log.baselines],
         "training_seconds": sum(row.seconds for row in report.history),
     }
     if report.timed:
@@ -204,8 +204,8 @@ def list_facts(report: ModelReport) -> dict[str, Any]:
         scores = [to_mapping(score) for score in report.reasons.scores]
         found = {"method": report.reasons.method, "believable": report.reasons.believable, "note": report.reasons.note}
         facts["reasons"] = {**found, "scores": scores}
-    if report.course.energy:
-        facts["energy"] = energy_facts(report.course.energy)
+    if report.log.energy:
+        facts["energy"] = energy_facts(report.log.energy)
     return facts
 
 
@@ -218,15 +218,15 @@ def read_facts(out: Path, artifact: Artifact) -> dict[str, Any]:
     return found if found.get("weights_sha256") == artifact.digest else {}
 
 
-def read_course(facts: Mapping[str, Any], course: Course) -> Course:
+def read_log(facts: Mapping[str, Any], log: TrainingLog) -> TrainingLog:
     """Return what was seen in training with what only `metrics.json` tells of it, where that can be read."""
     try:
         diagnoses = tuple(from_mapping(Diagnosis, row) for row in facts["diagnoses"])
         leaderboard = tuple(from_mapping(LeaderboardRow, row) for row in facts["leaderboard"])
         baselines = tuple(from_mapping(Baseline, row) for row in facts["baselines"])
     except (KeyError, TypeError, AttributeError, UsageError):
-        return course
-    return dataclasses.replace(course, diagnoses=diagnoses, leaderboard=leaderboard, baselines=baselines)
+        return log
+    return dataclasses.replace(log, diagnoses=diagnoses, leaderboard=leaderboard, baselines=baselines)
 
 
 def read_notes(facts: Mapping[str, Any], notes: tuple[str, ...]) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""train(): from a source to a run folder, which is a trained, judged and reported artifact."""
+"""train(): from a source to a run folder, which is a trained, evaluated and reported artifact."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ from falconet.planning import (
     plan_run,
     write_config,
 )
-from falconet.report import Course, LeaderboardRow, ModelReport
+from falconet.report import LeaderboardRow, ModelReport, TrainingLog
 from falconet.report.curves import draw_rates
 from falconet.reporting import HISTORY_FILE, VITALS_FILE, find_ailments, report_on, save_report
 from falconet.schema import from_mapping, to_mapping
@@ -80,13 +80,13 @@ from falconet.training.checkpoints import load_checkpoint, remove_checkpoints
 from falconet.training.config import TrainConfig, warn_balance
 from falconet.training.diagnoses import Diagnosis, Vitals, load_vitals, save_vitals
 from falconet.training.distillation import Teacher
-from falconet.training.distributed import ALONE, Team, join_team
+from falconet.training.distributed import SINGLE_PROCESS, ProcessGroup, init_process_group
 from falconet.training.doctor import Doctor
 from falconet.training.energy import ENERGY_FILE, load_energy, watch_energy
 from falconet.training.keeping import LEAST_VALIDATION
 from falconet.training.linear_probe import Solution
 from falconet.training.loggers import find_events
-from falconet.training.loop import LEAST_RATE, FitResult, check_fit, fit, solve_output, tell
+from falconet.training.loop import MIN_LR_SCALE, FitResult, check_fit, fit, notify, solve_output
 from falconet.training.optimizers import weigh_classes
 from falconet.training.probing import find_batch_size, find_epochs, measure_answers, scan_rates
 from falconet.training.usefulness import Outcome, diagnose_outcome
@@ -158,7 +158,7 @@ def train(  # noqa: PLR0913 - one for each thing that a run follows from
     callbacks: Sequence[Callback] = (),
     refit: bool = False,
 ) -> RunResult:
-    """Train, judge, save and report a classifier of `source`.
+    """Train, evaluate, save and report a classifier of `source`.
 
     Parameters
     ----------
@@ -188,7 +188,7 @@ def train(  # noqa: PLR0913 - one for each thing that a run follows from
         Watch the run; see `falconet.Callback`.
     refit
         Train once more on training and validation samples together, as the run was and for as many epochs as it kept,
-        and keep that model. The test split judges it; validation figures are those of the run.
+        and keep that model. The test split evaluates it; validation figures are those of the run.
 
     The same seed gives the same weights, on the same machine with the same number of threads. Raises UsageError,
     DataError, StorageError; DivergedError and InterruptedRunError after saving the best weights until then.
@@ -231,22 +231,22 @@ def execute(
     answers, it is asked about all samples beforehand.
     """
     started = time.perf_counter()
-    with join_team() as team, interruption.watched(), ExitStack() as held:
-        plan = follow(plan, team)
-        callbacks = callbacks if team.leads else ()
-        if team.leads:
+    with init_process_group() as process_group, interruption.watched(), ExitStack() as held:
+        plan = sync_plan(plan, process_group)
+        callbacks = callbacks if process_group.is_main else ()
+        if process_group.is_main:
             # A folder that cannot be written to is told before the data are read, which may take long.
             held.enter_context(hold(plan.out))
             check_again(plan)
             check_teacher(plan)
             prepare_folder(plan.out)
-        trials = try_solved(plan, callbacks) if team.size == 1 else ()
-        plan, weights = find_weights(plan, team)
+        trials = try_solved(plan, callbacks) if process_group.world_size == 1 else ()
+        plan, weights = find_weights(plan, process_group)
         began = time.perf_counter()
-        feed = prepare(plan, weights, team)
+        feed = prepare(plan, weights, process_group)
         model, notes = build(plan.config.model, feed.spec, plan.config.training.seed, weights)
         size = "x".join(map(str, feed.spec.shape))
-        tell(
+        notify(
             callbacks,
             *warn_balance(plan.config.training),
             *notes,
@@ -256,50 +256,50 @@ def execute(
         if added is not None:
             feed = add_samples(feed, added, plan.config.training)
         # Before anything is measured, or a run that is to be overwritten loses what it could go on from.
-        check_fit(model, feed.train, plan.config.training, teacher, team)
+        check_fit(model, feed.train, plan.config.training, teacher, process_group)
         measure_forward(model.eval(), find_sample(model).make_blank())
         if not has_checkpoint(plan):
             fit_statistics(model, feed.train)
-        plan, feed, rates = settle(plan, feed, model, teacher, callbacks, team, started)
-        if team.leads:
+        plan, feed, rates = autotune(plan, feed, model, teacher, callbacks, process_group, started)
+        if process_group.is_main:
             begin(plan, weights, rates)
             if trials:
                 write_leaderboard(plan.out, [trial.row for trial in trials])
-        solution, probe = probe_output(plan, feed, model, callbacks, team)
-        result, vitals = fit_watched(plan, feed, model, teacher, solution, callbacks, team)
-        if not team.leads:
+        solution, probe = probe_output(plan, feed, model, callbacks, process_group)
+        result, vitals = fit_watched(plan, feed, model, teacher, solution, callbacks, process_group)
+        if not process_group.is_main:
             check_ending(plan, result)
         last = Trial(plan, weights, feed, model, result, make_row(plan, feed, result, probe, began))
         kept, leaderboard = decide((*trials, last), callbacks)
-        if team.leads:
+        if process_group.is_main:
             leaderboard = keep_leaderboard(plan, leaderboard)
         second = None
-        if kept.result.ending in {"completed", "early_stopped"} and (refit or is_refit(plan, team)):
-            if team.leads:
+        if kept.result.ending in {"completed", "early_stopped"} and (refit or is_refit(plan, process_group)):
+            if process_group.is_main:
                 keep_best(kept)
-            second = fit_again(kept, callbacks, team)
+            second = fit_again(kept, callbacks, process_group)
         done = None
-        if team.leads:
-            seen = Course(vitals if kept is last else (), leaderboard=leaderboard)
+        if process_group.is_main:
+            seen = TrainingLog(vitals if kept is last else (), leaderboard=leaderboard)
             done = conclude(kept, seen, started, second)
-        answer = team.hear(done)
+        answer = process_group.broadcast(done)
         assert answer is not None
         return answer
 
 
 def fit_watched(
     plan: Plan,
-    feed: Feed,
+    feed: DataBundle,
     model: torch.nn.Module,
     teacher: Teacher | None,
     solution: Solution | None,
     callbacks: Sequence[Callback],
-    team: Team,
+    process_group: ProcessGroup,
 ) -> tuple[FitResult, tuple[Vitals, ...]]:
     """Train in a run's folder; return what it came to, and the vital signs of the layers."""
     doctor = Doctor(load_vitals(plan.out / VITALS_FILE) if plan.existing == "resume" else ())
     watchers: Sequence[Callback] = ()
-    if team.leads:
+    if process_group.is_main:
         energy = watch_energy(plan.out, plan.existing == "resume")
         watchers = [doctor, MetricsFiles(plan.out, doctor), *energy, *callbacks]
     result = fit(
@@ -312,18 +312,18 @@ def fit_watched(
         solution=solution,
         callbacks=watchers,
         checkpoints=plan.out / CHECKPOINT_FOLDER,
-        team=team,
+        process_group=process_group,
     )
     return result, doctor.vitals
 
 
 @dataclass(frozen=True, eq=False)
 class Trial:
-    """A network that was trained, and all that it takes to judge it."""
+    """A network that was trained, and all that it takes to evaluate it."""
 
     plan: Plan
     weights: Pretrained | None
-    feed: Feed
+    feed: DataBundle
     model: torch.nn.Module
     result: FitResult
     row: LeaderboardRow
@@ -364,7 +364,7 @@ def try_network(plan: Plan, seconds: float | None = None) -> Trial:
     return Trial(plan, weights, feed, model, result, make_row(plan, feed, result, probe, began))
 
 
-def check_time(model: torch.nn.Module, feed: Feed, seconds: float) -> None:
+def check_time(model: torch.nn.Module, feed: DataBundle, seconds: float) -> None:
     """Raise OutOfTimeError where a network's features of all training and validation samples take longer than that."""
     count = len(feed.train.labels) + len(feed.val.labels)
     needed = count / measure_answers(model, feed.train, count / seconds)
@@ -393,18 +393,18 @@ def tell_probe(solution: Solution) -> Probe:
 
 
 def probe_output(
-    plan: Plan, feed: Feed, model: torch.nn.Module, callbacks: Sequence[Callback], team: Team
+    plan: Plan, feed: DataBundle, model: torch.nn.Module, callbacks: Sequence[Callback], process_group: ProcessGroup
 ) -> tuple[Solution | None, Probe | None]:
     """Solve the output layer where a run begins with that; return it, and what cross-validation says of it.
 
     A run that goes on has it in its checkpoint. Several processes solve it each by itself, when they train.
     """
     training = plan.config.training
-    if team.size > 1 or training.linear_probe is None:
+    if process_group.world_size > 1 or training.linear_probe is None:
         return None, None
     if has_checkpoint(plan):
         return None, recall_probe(plan)
-    tell(callbacks, f"linear probe: features of {len(feed.train.labels):,} samples")
+    notify(callbacks, f"linear probe: features of {len(feed.train.labels):,} samples")
     solution = solve_output(model, feed.train, training, feed.class_weights, feed.families)
     probe = tell_probe(solution)
     write_json(plan.out / CHECKPOINT_FOLDER / PROBE_FILE, to_mapping(probe))
@@ -419,7 +419,7 @@ def recall_probe(plan: Plan) -> Probe | None:
         return None
 
 
-def make_row(plan: Plan, feed: Feed, result: FitResult, probe: Probe | None, began: float) -> LeaderboardRow:
+def make_row(plan: Plan, feed: DataBundle, result: FitResult, probe: Probe | None, began: float) -> LeaderboardRow:
     """Return what a network came to, in one line."""
     best = result.best.val_accuracy if result.best else 0.0
     kept = probe if result.best_epoch == 1 else None
@@ -463,9 +463,9 @@ def try_solved(plan: Plan, callbacks: Sequence[Callback]) -> tuple[Trial, ...]:
         try:
             trial = try_network(dataclasses.replace(plan, config=config, existing="overwrite", solved=()), left)
         except (DivergedError, OutOfTimeError) as error:
-            tell(callbacks, f"candidate {config.model.name} is left out: {error}")
+            notify(callbacks, f"candidate {config.model.name} is left out: {error}")
             continue
-        tell(callbacks, f"candidate {describe_row(trial.row)}")
+        notify(callbacks, f"candidate {describe_row(trial.row)}")
         trials.append(trial)
     return tuple(trials)
 
@@ -488,11 +488,11 @@ def decide(trials: Sequence[Trial], callbacks: Sequence[Callback]) -> tuple[Tria
     last = trials[-1]
     if len(trials) == 1 or last.result.ending == "interrupted":
         return last, ()
-    tell(callbacks, f"candidate {describe_row(last.row)}")
+    notify(callbacks, f"candidate {describe_row(last.row)}")
     kept = trials[choose_kept([trial.row for trial in trials])]
     if kept is not last:
         adopt(kept)
-    tell(callbacks, f"kept: {kept.row.model}")
+    notify(callbacks, f"kept: {kept.row.model}")
     return kept, tuple(dataclasses.replace(trial.row, kept=trial is kept) for trial in trials)
 
 
@@ -538,13 +538,13 @@ def has_checkpoint(plan: Plan) -> bool:
     return plan.existing == "resume" and load_checkpoint(plan.out / CHECKPOINT_FOLDER) is not None
 
 
-def follow(plan: Plan, team: Team) -> Plan:
-    """Return the plan as the leader has it: others may not see the folder of a run that goes on.
+def sync_plan(plan: Plan, process_group: ProcessGroup) -> Plan:
+    """Return the plan as the main process has it: others may not see the folder of a run that goes on.
 
-    Raises ConfigError where the leader reads its data in another way, which was done already.
+    Raises ConfigError where the main process reads its data in another way, which was done already.
     """
     facts = plan.config, plan.recipe, plan.existing, plan.measured, plan.seconds
-    config, recipe, existing, measured, seconds = team.hear(facts)
+    config, recipe, existing, measured, seconds = process_group.broadcast(facts)
     if config.data != plan.config.data:
         raise ConfigError(f"data: wanted the first process's {config.data}, found {plan.config.data}; start all alike")
     return dataclasses.replace(
@@ -552,15 +552,15 @@ def follow(plan: Plan, team: Team) -> Plan:
     )
 
 
-def settle(
+def autotune(
     plan: Plan,
-    feed: Feed,
+    feed: DataBundle,
     model: torch.nn.Module,
     teacher: Teacher | None,
     callbacks: Sequence[Callback],
-    team: Team,
+    process_group: ProcessGroup,
     started: float,
-) -> tuple[Plan, Feed, Figure | None]:
+) -> tuple[Plan, DataBundle, Figure | None]:
     """Measure the settings of training that a plan leaves to that; return it and its batches with them.
 
     With them comes the picture of learning rates, where these were measured, which is for a folder that is known as a
@@ -569,29 +569,37 @@ def settle(
     config, rates = plan.config.training, None
     if "batch_size" in plan.measured:
         make_train = partial(replace_batch, feed.train)
-        found = find_batch_size(model, make_train, config, feed.class_weights, teacher) if team.leads else None
-        size, line = team.hear(found) or (config.batch_size, "")
-        config = dataclasses.replace(config, batch_size=size * team.size)
+        found = (
+            find_batch_size(model, make_train, config, feed.class_weights, teacher) if process_group.is_main else None
+        )
+        size, line = process_group.broadcast(found) or (config.batch_size, "")
+        config = dataclasses.replace(config, batch_size=size * process_group.world_size)
         feed = dataclasses.replace(feed, train=replace_batch(feed.train, size))
-        tell(callbacks, line)
+        notify(callbacks, line)
     if "learning_rate" in plan.measured:
-        scan = team.hear(scan_rates(model, feed.train, config, feed.class_weights, teacher) if team.leads else None)
+        scan = process_group.broadcast(
+            scan_rates(model, feed.train, config, feed.class_weights, teacher) if process_group.is_main else None
+        )
         assert scan is not None
         config = dataclasses.replace(config, learning_rate=float(f"{scan.suggestion:.2g}"))
         rates = draw_rates(scan.rates, scan.losses, config.learning_rate)
-        tell(callbacks, f"learning rate {config.learning_rate:g} (picture: {plan.out / RATES_FILE})")
+        notify(callbacks, f"learning rate {config.learning_rate:g} (picture: {plan.out / RATES_FILE})")
     if "epochs" in plan.measured and plan.seconds is not None and config.epochs > 1:
         left = max(plan.seconds - (time.perf_counter() - started) - REPORTED, 1.0)
         count = len(feed.train.labels)
-        timed = find_epochs(model, feed.train, config, count, left, feed.class_weights, teacher) if team.leads else None
-        epochs, line = team.hear(timed) or (config.epochs, "")
+        timed = (
+            find_epochs(model, feed.train, config, count, left, feed.class_weights, teacher)
+            if process_group.is_main
+            else None
+        )
+        epochs, line = process_group.broadcast(timed) or (config.epochs, "")
         config = shorten(config, epochs)
-        tell(callbacks, f"time: {line}, within {plan.seconds:.0f} s (--time changes it)")
+        notify(callbacks, f"time: {line}, within {plan.seconds:.0f} s (--time changes it)")
     return dataclasses.replace(plan, config=dataclasses.replace(plan.config, training=config)), feed, rates
 
 
 REPORTED = 5.0
-"""Seconds that are left for judging and for the report."""
+"""Seconds that are left for evaluating and for the report."""
 
 
 def shorten(config: TrainConfig, epochs: int) -> TrainConfig:
@@ -677,10 +685,10 @@ REFIT_FOLDER = f"{CHECKPOINT_FOLDER}/refit"
 """Checkpoints of a second fit, on training and validation samples; a run with some is refit when it goes on."""
 
 
-def is_refit(plan: Plan, team: Team) -> bool:
+def is_refit(plan: Plan, process_group: ProcessGroup) -> bool:
     """Whether a run that goes on had begun to be refit."""
     begun = plan.existing == "resume" and any((plan.out / REFIT_FOLDER).glob("epoch-*.json"))
-    return bool(team.hear(begun if team.leads else None))
+    return bool(process_group.broadcast(begun if process_group.is_main else None))
 
 
 class RefitProgress(Callback):
@@ -690,10 +698,10 @@ class RefitProgress(Callback):
         self.callbacks, self.epochs = callbacks, epochs
 
     def on_epoch(self, row: EpochRow, best: bool) -> None:
-        tell(self.callbacks, f"refit: epoch {row.epoch} of {self.epochs}, training loss {show_loss(row.train_loss)}")
+        notify(self.callbacks, f"refit: epoch {row.epoch} of {self.epochs}, training loss {show_loss(row.train_loss)}")
 
 
-def fit_again(kept: Trial, callbacks: Sequence[Callback], team: Team) -> torch.nn.Module:
+def fit_again(kept: Trial, callbacks: Sequence[Callback], process_group: ProcessGroup) -> torch.nn.Module:
     """Return a network trained anew on training and validation samples, for as many epochs as a run kept.
 
     All else is as in the run: initial weights, settings, and what inputs are normalized by; the schedule is that of so
@@ -709,7 +717,7 @@ def fit_again(kept: Trial, callbacks: Sequence[Callback], team: Team) -> torch.n
     training = shorten(dataclasses.replace(training, keep="last", patience=None), epochs)
     pool = load_inputs(concatenate([plan.dataset.splits[name] for name in ("train", "val")]), feed.spec, feed.tokenizer)
     labels = torch.from_numpy(pool.split.labels)
-    tell(callbacks, f"refit: {len(labels):,} training and validation samples, {show_epochs(epochs)}")
+    notify(callbacks, f"refit: {len(labels):,} training and validation samples, {show_epochs(epochs)}")
     network, _ = build(model, feed.spec, training.seed, weights)
     train = dataclasses.replace(feed.train, inputs=pool.inputs, labels=labels, answers=None, limit=None)
     weighed = weigh_classes(labels, len(feed.spec.labels), training)
@@ -717,7 +725,7 @@ def fit_again(kept: Trial, callbacks: Sequence[Callback], team: Team) -> torch.n
     feed = dataclasses.replace(feed, train=train, rows=pool.kept, class_weights=weighed, families=families, made=0)
     teacher, feed = find_teacher(plan, feed, ("train", "val"))
     fit_statistics(network, feed.train)
-    if team.leads:
+    if process_group.is_main:
         prepare_folder(plan.out / REFIT_FOLDER)
     second = fit(
         network,
@@ -726,9 +734,9 @@ def fit_again(kept: Trial, callbacks: Sequence[Callback], team: Team) -> torch.n
         training,
         class_weights=feed.class_weights,
         teacher=teacher,
-        callbacks=[RefitProgress(callbacks, epochs)] if team.leads else (),
+        callbacks=[RefitProgress(callbacks, epochs)] if process_group.is_main else (),
         checkpoints=plan.out / REFIT_FOLDER,
-        team=team,
+        process_group=process_group,
     )
     before = f"the model of the run before it, of epoch {epochs}, is in {plan.out}"
     if second.ending == "diverged":
@@ -742,7 +750,7 @@ def fit_again(kept: Trial, callbacks: Sequence[Callback], team: Team) -> torch.n
 def keep_best(kept: Trial) -> Artifact:
     """Return the artifact of a run's kept epoch, and see that the folder holds it."""
     artifact = make_artifact(kept.plan, kept.feed, kept.result, copy_weights(kept.model))
-    # What is there of the same weights says more: their temperature, and how they were judged.
+    # What is there of the same weights says more: their temperature, and how they were evaluated.
     if kept.result.best_epoch and not is_kept(artifact, kept.plan.out):
         artifact.save(kept.plan.out)
     return artifact
@@ -752,8 +760,8 @@ def copy_weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     return {name: value.clone() for name, value in model.state_dict().items()}
 
 
-def conclude(kept: Trial, seen: Course, started: float, second: torch.nn.Module | None = None) -> RunResult:
-    """Save and judge what was trained; raise where training ended before its time.
+def conclude(kept: Trial, seen: TrainingLog, started: float, second: torch.nn.Module | None = None) -> RunResult:
+    """Save and evaluate what was trained; raise where training ended before its time.
 
     `second` is what is kept instead where the run was refit: it has the first fit's temperature and validation figures.
     """
@@ -767,12 +775,12 @@ def conclude(kept: Trial, seen: Course, started: float, second: torch.nn.Module 
         provenance = dataclasses.replace(artifact.config.provenance, refit=True)
         config = dataclasses.replace(artifact.config, provenance=provenance)
         artifact = Artifact(config, copy_weights(second), feed.tokenizer)
-    course = dataclasses.replace(seen, diagnoses=tuple(diagnoses), energy=load_energy(plan.out))
-    return judge_run(plan, artifact, answers, result, course, feed, started)
+    log = dataclasses.replace(seen, diagnoses=tuple(diagnoses), energy=load_energy(plan.out))
+    return evaluate_run(plan, artifact, answers, result, log, feed, started)
 
 
-def describe_outcome(plan: Plan, feed: Feed, answers: Answers, epoch: int) -> Outcome:
-    """Return what a model's use is judged by: its answers to validation samples, and what it was trained on."""
+def describe_outcome(plan: Plan, feed: DataBundle, answers: Answers, epoch: int) -> Outcome:
+    """Return what a model's use is evaluated by: its answers to validation samples, and what it was trained on."""
     dataset, training = plan.dataset, plan.config.training
     is_image = isinstance(feed.spec, ImageSpec)
     return Outcome(
@@ -811,7 +819,7 @@ class Seen:
     """Runs of before, which do not say it, scaled so."""
 
 
-def find_weights(plan: Plan, team: Team = ALONE) -> tuple[Plan, Pretrained | None]:
+def find_weights(plan: Plan, process_group: ProcessGroup = SINGLE_PROCESS) -> tuple[Plan, Pretrained | None]:
     """Return published weights where the plan asks for some, and the plan with the options that go with them.
 
     A run that goes on from a checkpoint, which holds all weights, asks for them no more: they come without tensors.
@@ -819,7 +827,7 @@ def find_weights(plan: Plan, team: Team = ALONE) -> tuple[Plan, Pretrained | Non
     model = plan.config.model
     if model.pretrained is None:
         return plan, None
-    seen = team.hear(recall_seen(plan) if team.leads else None)
+    seen = process_group.broadcast(recall_seen(plan) if process_group.is_main else None)
     if seen is not None:
         # The options are in the stored configuration.
         kept = Pretrained(model.name, {}, "checkpoint", mean=seen.mean, std=seen.std, size=seen.size)
@@ -841,8 +849,8 @@ def recall_seen(plan: Plan) -> Seen | None:
 
 
 def find_teacher(
-    plan: Plan, feed: Feed, names: Sequence[str] = ("train",), *, beforehand: bool = False
-) -> tuple[Teacher | None, Feed]:
+    plan: Plan, feed: DataBundle, names: Sequence[str] = ("train",), *, beforehand: bool = False
+) -> tuple[Teacher | None, DataBundle]:
     """Return the trained network that the plan names as teacher, or a feed with its answers.
 
     It answers batch by batch where it can be given a student's input: of images, and where both see the same. Else, as
@@ -872,14 +880,14 @@ def find_teacher(
     return None, dataclasses.replace(feed, train=dataclasses.replace(feed.train, answers=torch.from_numpy(logits)))
 
 
-def answers_batches(artifact: Artifact, feed: Feed) -> bool:
+def answers_batches(artifact: Artifact, feed: DataBundle) -> bool:
     """Whether a teacher can be given its student's input, or must be refused for something else than that."""
     spec = artifact.config.input
     same = (spec, artifact.tokenizer) == (feed.spec, feed.tokenizer)
     return same or spec.labels != feed.spec.labels or isinstance(spec, ImageSpec) or type(spec) is not type(feed.spec)
 
 
-def check_synthetic(plan: Plan, feed: Feed) -> None:
+def check_synthetic(plan: Plan, feed: DataBundle) -> None:
     """Raise ConfigError where a run has a teacher that cannot answer about samples made for the student's input."""
     folder = plan.config.model.teacher
     if folder is not None and not answers_batches(load_artifact(folder), feed):
@@ -894,7 +902,7 @@ def uncalibrate(artifact: Artifact) -> Artifact:
     return dataclasses.replace(artifact, config=dataclasses.replace(artifact.config, temperature=1.0))
 
 
-def keep_samples(feed: Feed, kept: Int64[np.ndarray, " kept"], config: TrainConfig) -> Feed:
+def keep_samples(feed: DataBundle, kept: Int64[np.ndarray, " kept"], config: TrainConfig) -> DataBundle:
     """Return a feed with some of the training samples."""
     rows = torch.from_numpy(kept)
     labels = feed.train.labels[rows]
@@ -905,7 +913,7 @@ def keep_samples(feed: Feed, kept: Int64[np.ndarray, " kept"], config: TrainConf
 
 
 @dataclass(frozen=True, eq=False)
-class Feed:
+class DataBundle:
     """What a network is trained on."""
 
     spec: InputSpec
@@ -931,8 +939,8 @@ class Feed:
         return Prepared(inputs, self.train.labels[:count])
 
 
-def prepare(plan: Plan, weights: Pretrained | None = None, team: Team = ALONE) -> Feed:
-    """Decode training and validation samples to what the model eats; each process of a team gets its part of a batch.
+def prepare(plan: Plan, weights: Pretrained | None = None, process_group: ProcessGroup = SINGLE_PROCESS) -> DataBundle:
+    """Decode training and validation samples to the model's input; each of several processes gets its part of a batch.
 
     Mean and deviation are those that go with published weights, else measured on the training samples.
     """
@@ -946,28 +954,28 @@ def prepare(plan: Plan, weights: Pretrained | None = None, team: Team = ALONE) -
         spec = dataclasses.replace(draft, mean=mean, std=std)
     preprocess, training = create_preprocess(spec, tokenizer), config.training
     labels = {name: torch.from_numpy(part.split.labels) for name, part in (("train", train), ("val", val))}
-    return Feed(
+    return DataBundle(
         spec,
         tokenizer,
         Loader(
             train.inputs,
             labels["train"],
             preprocess,
-            split_batch(training.batch_size, team),
+            split_batch(training.batch_size, process_group),
             config.augmentation,
             sampler=training.sampler,
             seed=training.seed,
-            rank=team.rank,
-            world_size=team.size,
+            rank=process_group.rank,
+            world_size=process_group.world_size,
         ),
         Loader(
             val.inputs,
             labels["val"],
             preprocess,
-            VALIDATED * split_batch(training.batch_size, team),
+            VALIDATED * split_batch(training.batch_size, process_group),
             sampler="by_length",
-            rank=team.rank,
-            world_size=team.size,
+            rank=process_group.rank,
+            world_size=process_group.world_size,
         ),
         weigh_classes(labels["train"], len(spec.labels), training),
         (*train.unreadable, *val.unreadable),
@@ -982,7 +990,7 @@ def number_families(split: Split) -> torch.Tensor:
     return torch.from_numpy(np.unique(names, return_inverse=True)[1])
 
 
-def add_samples(feed: Feed, added: Added, config: TrainConfig) -> Feed:
+def add_samples(feed: DataBundle, added: Added, config: TrainConfig) -> DataBundle:
     """Return a feed whose epochs draw as many training samples as before, from these and made ones.
 
     Raises ConfigError where a teacher has answered about the ones but not about the others.
@@ -1006,11 +1014,13 @@ VALIDATED = 4
 """Times as many samples as a training step's, which keeps gradients and activations too."""
 
 
-def split_batch(batch_size: int, team: Team) -> int:
+def split_batch(batch_size: int, process_group: ProcessGroup) -> int:
     """Return each process's part of a batch. Raises ConfigError where parts would differ."""
-    if batch_size % team.size:
-        raise ConfigError(f"training.batch_size: wanted a multiple of the {team.size} processes, found {batch_size}")
-    return batch_size // team.size
+    if batch_size % process_group.world_size:
+        raise ConfigError(
+            f"training.batch_size: wanted a multiple of the {process_group.world_size} processes, found {batch_size}"
+        )
+    return batch_size // process_group.world_size
 
 
 def draft_spec(dataset: Dataset, model: ModelConfig, weights: Pretrained | None = None) -> tuple[InputSpec, str | None]:
@@ -1121,7 +1131,7 @@ def build(
 def fit_statistics(model: torch.nn.Module, train: Loader) -> None:
     """Show a network whose fixed features follow from training samples these, undistorted and in random order.
 
-    Each process of a team shows it all of them, so that networks stay equal.
+    Each of several processes shows it all of them, so that networks stay equal.
     """
     if isinstance(model, FitsStatistics):
         whole = dataclasses.replace(
@@ -1130,7 +1140,7 @@ def fit_statistics(model: torch.nn.Module, train: Loader) -> None:
         model.fit_statistics(inputs for inputs, _ in whole.epoch(1))
 
 
-def make_artifact(plan: Plan, feed: Feed, result: FitResult, weights: dict[str, torch.Tensor]) -> Artifact:
+def make_artifact(plan: Plan, feed: DataBundle, result: FitResult, weights: dict[str, torch.Tensor]) -> Artifact:
     """Return the artifact of a run."""
     data, dataset = plan.config.data, plan.dataset
     origin = DataOrigin(
@@ -1184,7 +1194,7 @@ def check_ending(plan: Plan, result: FitResult, diagnoses: Sequence[Diagnosis] =
         seen = "".join(f". {diagnosis.evidence.rstrip('.')}" for diagnosis in diagnoses)
         advice = f"try a lower training.learning_rate than {rate:g}, or --recover"
         if plan.config.training.recover:
-            least = f"down to {LEAST_RATE * rate:g}"
+            least = f"down to {MIN_LR_SCALE * rate:g}"
             advice = f"lower rates than {rate:g}, {least}, did not help: look at the data and the loss"
         raise DivergedError(f"{result.message}{seen}; {kept}; {advice}")
     if result.ending == "interrupted":
@@ -1194,16 +1204,16 @@ def check_ending(plan: Plan, result: FitResult, diagnoses: Sequence[Diagnosis] =
         )
 
 
-def judge_run(
+def evaluate_run(
     plan: Plan,
     artifact: Artifact,
     val_answers: Answers,
     result: FitResult,
-    course: Course,
-    feed: Feed,
+    log: TrainingLog,
+    feed: DataBundle,
     started: float,
 ) -> RunResult:
-    """Judge the artifact from raw samples and save it with `metrics.json`, the report and the model card, in one step.
+    """Evaluate the artifact from raw samples and save it with `metrics.json`, report and model card, in one step.
 
     `val_answers` are those on the validation split. The latencies in other runtimes and explanations, which take
     longer than that, are for `falconet.reporting.update_report` to add.
@@ -1214,7 +1224,7 @@ def judge_run(
         dataset,
         val_answers,
         history=result.history,
-        course=course,
+        log=log,
         settings=to_mapping(plan.config),
         learned=feed.real,
     )

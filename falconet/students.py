@@ -30,7 +30,7 @@ from falconet.runs import Added, RunResult, draft_spec, execute, find_weights, r
 from falconet.schema import merge, to_mapping
 from falconet.training import Callback
 from falconet.training.keeping import choose_keeping
-from falconet.training.loop import tell
+from falconet.training.loop import notify
 
 DISTILLATION: Mapping[str, Any] = MappingProxyType({"teacher_share": 0.9, "temperature": 1.5})
 """With a temperature of 1, 1.5 and 2, students of banking77 came to 90.0, 90.1 and 89.9 % of validation samples in the
@@ -93,13 +93,13 @@ def train_with_student(
         taught = plan_student(plan, {"name": model, **(SMALL_BAG if model == "ngrams" else {})})
         if (size := measure_student(taught)) >= most:
             found = f"{size:,} bytes of weights, its teacher, {first.model}, {most:,}"
-            tell(callbacks, f"caution: the student, {model}, is no smaller than what teaches it: it has {found}")
+            notify(callbacks, f"caution: the student, {model}, is no smaller than what teaches it: it has {found}")
     if taught.existing == "resume" and holds_run(taught.out) and read_teacher(taught.out) != teacher.digest:
-        tell(callbacks, f"student: the run in {taught.out} had another teacher; training it anew")
+        notify(callbacks, f"student: the run in {taught.out} had another teacher; training it anew")
         taught = replace(taught, existing="overwrite")
     added = make_texts(taught) if plan.dataset.kind == "text" else None
     extra = f", of {len(added.labels):,} made texts too" if added else ""
-    tell(callbacks, f"student: {taught.config.model.name} learns the answers of {first.model}{extra}")
+    notify(callbacks, f"student: {taught.config.model.name} learns the answers of {first.model}{extra}")
     return Distillation(first, execute(taught, callbacks=callbacks, added=added))
 
 

@@ -34,7 +34,7 @@ from falconet.runs import Added, RunResult, check_synthetic, execute, find_weigh
 from falconet.schema import from_mapping, to_mapping
 from falconet.storage import format_json, hold, read_json, write_json, write_text
 from falconet.training import Callback
-from falconet.training.loop import tell
+from falconet.training.loop import notify
 
 SIGNIFICANT = 0.05
 """Two-sided p-value below which a gain counts as more than chance."""
@@ -113,11 +113,11 @@ def train_with_synthetic(
     settled = from_mapping(RunConfig, read_settings(plan.out / CONFIG_FILE))
     again: Existing = "resume" if plan.existing == "resume" else "overwrite"
     other = replace(plan, out=plan.out / TRIAL_FOLDER, config=settled, existing=again, measured=frozenset())
-    tell(callbacks, f"once more, with {len(added.labels)} made samples")
+    notify(callbacks, f"once more, with {len(added.labels)} made samples")
     second = execute(other, callbacks=callbacks, added=added)
-    trial = judge(plan.dataset, plan.out, other.out, per_class, len(added.labels))
+    trial = compare_runs(plan.dataset, plan.out, other.out, per_class, len(added.labels))
     conclude(plan.out, other.out, trial)
-    tell(callbacks, trial.describe())
+    notify(callbacks, trial.describe())
     return (replace(second, out=plan.out) if trial.kept else first), trial
 
 
@@ -186,7 +186,7 @@ def draw_origins(
     return origins
 
 
-def judge(dataset: Dataset, without: Path, with_: Path, per_class: int, made: int) -> Trial:
+def compare_runs(dataset: Dataset, without: Path, with_: Path, per_class: int, made: int) -> Trial:
     """Compare two runs' models on the validation split that both have."""
     first, second = (find_right(dataset, folder) for folder in (without, with_))
     test = compare_models(second[None], first[None])

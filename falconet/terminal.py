@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from falconet.data.checks import DataReport
     from falconet.evaluation import Costs, Evaluation, Robustness
     from falconet.evaluation.confidence import Abstention, Answered
-    from falconet.evaluation.contests import Contest
     from falconet.evaluation.outliers import Outliers
+    from falconet.evaluation.paired import PairedComparison
     from falconet.evaluation.slices import Slices
     from falconet.exporters.exporting import Export
     from falconet.exporters.parity import Parity
@@ -415,10 +415,10 @@ def print_abstention(found: Abstention) -> None:
         print_line(f"precision {found.precision:.2%}: no confidence gives it; ask for less")
         return
     print_line(f"precision {found.precision:.2%} wanted: answers from a confidence of {found.threshold:.4f} on")
-    rows = [("chosen", *list_answered(found.chosen)), ("judged", *list_answered(found.judged))]
+    rows = [("chosen", *list_answered(found.chosen)), ("evaluated", *list_answered(found.judged))]
     print_table(("", "split", "answered", "coverage", "accuracy", "95%"), rows)
     if found.chosen.split == found.judged.split:
-        print_line("chosen and judged on the same samples, which flatters it: expect less elsewhere")
+        print_line("chosen and evaluated on the same samples, which flatters it: expect less elsewhere")
 
 
 def list_answered(found: Answered) -> tuple[str, ...]:
@@ -427,7 +427,7 @@ def list_answered(found: Answered) -> tuple[str, ...]:
     return found.split, f"{found.n:,}", f"{found.coverage:.2%}", accuracy, interval
 
 
-def print_contest(contest: Contest) -> None:
+def print_contest(contest: PairedComparison) -> None:
     """Print two models' answers side by side, and whether their difference may be chance."""
     print_line()
     print_line(f"against {contest.other}: {contest.accuracy:.2%} to {contest.other_accuracy:.2%}, n = {contest.n:,}")
@@ -596,8 +596,8 @@ def print_trial(trial: Trial, best: Trial) -> None:
     what = f"{scheme.kept:.3%} of the weights, {scheme.bits} bits"
     channels = f", {trial.macs:,} MACs" if scheme.macs < 1 else ""
     latency = "" if trial.latency_ms is None else f", {trial.latency_ms:.3f} ms"
-    judged = f"val {trial.accuracy:.2%} ({trial.drop:.2f} points lost)"
-    found = f"{trial.bytes:,} bytes, {judged}{latency}, {trial.seconds:.0f} s"
+    evaluated = f"val {trial.accuracy:.2%} ({trial.drop:.2f} points lost)"
+    found = f"{trial.bytes:,} bytes, {evaluated}{latency}, {trial.seconds:.0f} s"
     print_note(f"trial {trial.number}: {what}{channels}: {found}{'  best' if trial == best else ''}")
 
 

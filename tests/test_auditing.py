@@ -163,22 +163,22 @@ def test_too_few_groups_are_refused() -> None:
         part(split, 2)
 
 
-def test_no_network_judges_a_person_whom_it_trained_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_network_evaluates_a_person_whom_it_trained_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = [(index % 2, 1 + index % 12, index) for index in range(96)]
     split = group(rows)
     dataset = dataclasses.replace(make_dataset(train=split), kind="image")
     seen: list[tuple[set[int], set[int]]] = []
 
-    def judge(loaded: Inputs, folds: np.ndarray, number: int, *_: object) -> np.ndarray:
+    def evaluate(loaded: Inputs, folds: np.ndarray, number: int, *_: object) -> np.ndarray:
         groups = loaded.split.groups
         assert groups is not None
         seen.append((set(groups[folds == number].tolist()), set(groups[folds != number].tolist())))
         return np.full((int((folds == number).sum()), 2), 0.5)
 
-    monkeypatch.setattr("falconet.auditing.predict_fold", judge)
+    monkeypatch.setattr("falconet.auditing.predict_fold", evaluate)
     find_label_errors(complete_splits(dataset, DataConfig()))
     assert len(seen) == FOLDS
-    assert all(judged and not judged & trained for judged, trained in seen)
+    assert all(evaluated and not evaluated & trained for evaluated, trained in seen)
 
 
 def test_a_confident_contradiction_is_suspected() -> None:

@@ -94,16 +94,16 @@ def test_ratios_are_those_within_rounds(record: ModuleType) -> None:
     assert interval == pytest.approx((3.0, 3.0))
 
 
-def test_each_network_is_judged_by_its_own_score(benchmarks: None) -> None:
+def test_each_network_is_evaluated_by_its_own_score(benchmarks: None) -> None:
     sequences = importlib.import_module("sequences")
 
-    def judge(*accuracies: float) -> Any:
+    def evaluate(*accuracies: float) -> Any:
         runs = [{"test": {"accuracy": accuracy}, "params": 1, "macs": 1} for accuracy in accuracies]
-        return sequences.judge("title", runs, "baseline", 89.25)
+        return sequences.evaluate("title", runs, "baseline", 89.25)
 
-    assert judge(0.91, 0.911, 0.909).met is True
-    assert judge(0.905, 0.893, 0.909).met is None
-    assert judge(0.80, 0.81, 0.81).met is False
+    assert evaluate(0.91, 0.911, 0.909).met is True
+    assert evaluate(0.905, 0.893, 0.909).met is None
+    assert evaluate(0.80, 0.81, 0.81).met is False
 
 
 @pytest.mark.parametrize(

@@ -55,7 +55,7 @@ def test_the_candidate_that_is_better_is_kept(images: Path, tmp_path: Path) -> N
     assert result.test.accuracy > 0.8
     assert load_artifact(out).config.architecture == "linear"
     assert yaml.safe_load((out / "config.yaml").read_text())["model"]["name"] == "linear"
-    rows = result.report.course.leaderboard
+    rows = result.report.log.leaderboard
     assert [row.model for row in rows] == ["linear", "lenet_relu"]
     assert [row.kept for row in rows] == [True, False]
     assert rows[0].cross_validated is not None
@@ -116,7 +116,7 @@ def test_a_finished_run_goes_on_to_the_same_files(images: Path, tmp_path: Path) 
     before = (out / "model.safetensors").read_bytes()
     again = run(images, out, existing="resume")
     assert again.model == "linear"
-    rows = again.report.course.leaderboard
+    rows = again.report.log.leaderboard
     assert [(row.model, row.kept) for row in rows] == [("linear", True), ("lenet_relu", False)]
     assert (out / "model.safetensors").read_bytes() == before
 
@@ -142,7 +142,7 @@ def test_an_interrupted_run_still_knows_its_candidates(images: Path, tmp_path: P
     assert json.loads((out / LEADERBOARD_FILE).read_text())["candidates"][0]["model"] == "linear"
     result = run(images, out, existing="resume")
     assert result.model == "linear"
-    assert result.report.course.leaderboard[0].kept
+    assert result.report.log.leaderboard[0].kept
 
 
 def test_a_named_network_has_no_candidates(images: Path, tmp_path: Path) -> None:
@@ -182,7 +182,7 @@ def test_a_candidate_that_would_take_too_long_is_left_out(
     lines: list[str] = []
     result = run(images, tmp_path / "run", seconds=60, callbacks=[Notes(lines)])
     assert result.model == "lenet_relu"
-    assert result.report.course.leaderboard == ()
+    assert result.report.log.leaderboard == ()
     assert any(line.startswith("candidate linear is left out: its features of") for line in lines)
 
 

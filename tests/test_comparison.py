@@ -1,4 +1,4 @@
-"""compare(): what is trained and judged alike, what is refused, and what a folder holds then."""
+"""compare(): what is trained and evaluated alike, what is refused, and what a folder holds then."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from falconet import Comparison, RunResult, cli, compare, load_dataset
 from falconet.catalog import share_settings
 from falconet.comparison import ComparisonRow
-from falconet.comparison.comparing import Judged, list_rows
+from falconet.comparison.comparing import Evaluated, list_rows
 from falconet.comparison.contenders import (
     Contender,
     Study,
@@ -184,7 +184,9 @@ def test_other_terms_are_refused(few: Path, compared: tuple[Comparison, list[str
 
 
 @pytest.mark.slow
-def test_a_trained_model_is_judged_as_it_is(few: Path, compared: tuple[Comparison, list[str]], tmp_path: Path) -> None:
+def test_a_trained_model_is_evaluated_as_it_is(
+    few: Path, compared: tuple[Comparison, list[str]], tmp_path: Path
+) -> None:
     run = str(compared[0].out / "runs" / "lenet_relu-0")
     other = str(compared[0].out / "runs" / "lenet300_100-0")
     comparison = compare(few, [run, other], out=tmp_path / "out")
@@ -196,7 +198,7 @@ def test_a_trained_model_is_judged_as_it_is(few: Path, compared: tuple[Compariso
     assert row.accuracy == read_json(Path(run) / "metrics.json")["test"]["accuracy"]
     assert (row.seeds, row.accuracy_std) == (1, None)
     assert row.val_accuracy == read_json(Path(run) / "metrics.json")["val"]["accuracy"]
-    assert any("judged as they are" in note for note in comparison.notes)
+    assert any("evaluated as they are" in note for note in comparison.notes)
 
 
 @pytest.mark.slow
@@ -228,7 +230,7 @@ def test_folds_rank_models(few: Path, tmp_path: Path) -> None:
         assert row.val_accuracy == pytest.approx(np.mean(accuracies))
         assert row.val_accuracy_std == pytest.approx(np.std(accuracies, ddof=1))
         assert (row.folds, row.seeds) == (3, 1)
-        # The test split judges the ordinary run alone.
+        # The test split evaluates the ordinary run alone.
         run = read_json(tmp_path / "out" / "runs" / f"{row.model}-0" / "metrics.json")
         assert row.accuracy == run["test"]["accuracy"]
     assert len(lines) == 8
@@ -480,9 +482,9 @@ def test_networks_of_a_comparison_are_timed_in_turns(
     monkeypatch.setattr("falconet.exporters.timing.measure_latencies", measure)
     none = np.zeros(3, dtype=np.int64)
     trial = Trial(trained.out, none, none, none.astype(np.uint64), num_classes=10, val_accuracy=0.5)
-    judged = Judged((trial,))
+    evaluated = Evaluated((trial,))
     contenders = [Contender(name, None, None, trained.out) for name in ("a", "b", "c")]
-    rows = list_rows(dict(zip(contenders, [judged, "no reason", judged], strict=True)))
+    rows = list_rows(dict(zip(contenders, [evaluated, "no reason", evaluated], strict=True)))
     assert asked == [2]
     assert [(row.model, row.latency_ms, row.failed) for row in rows] == [
         ("a", 1.0, None),

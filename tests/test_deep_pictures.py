@@ -18,9 +18,9 @@ from falconet.data.loader import load_inputs, measure_inputs, to_input
 from falconet.data.preprocessing import Preprocess, hold
 from falconet.data.sources import load_dataset
 from falconet.errors import ConfigError, ExportError
-from falconet.exporters.asking import predict_exported
-from falconet.exporters.exporting import choose_prepare
-from falconet.exporters.parity import Kept, compare_answers, make_up
+from falconet.exporters.exporting import choose_preprocess
+from falconet.exporters.inference import predict_exported
+from falconet.exporters.parity import HeldOut, compare_answers, make_up
 from falconet.exporters.targets import find_target, is_installed
 from falconet.spec import ImageSpec
 from tests.exporters.builders import LABELS, make_artifact, open_export
@@ -84,13 +84,13 @@ def test_exports_of_deep_models_take_sixteen_bits(target: str, tmp_path: Path) -
     assert session.metadata.input == spec
     made_up = make_up(artifact, "")
     assert int(made_up.samples.read(0).max()) > 255
-    parity = compare_answers(artifact, session, choose_prepare(artifact, session.metadata, None), made_up)
+    parity = compare_answers(artifact, session, choose_preprocess(artifact, session.metadata, None), made_up)
     assert parity.max_abs_difference < 1e-4
     # Pictures of 8 bits are widened: the same gray levels.
     pixels = np.arange(2 * 40 * 40).astype(np.uint8).reshape(2, 40, 40, 1)
     small = ImageArray(pixels, np.array(["a", "b"]))
-    prepare = choose_prepare(artifact, session.metadata, None)
-    assert compare_answers(artifact, session, prepare, Kept(small, None, "bytes")).max_abs_difference < 1e-4
+    prepare = choose_preprocess(artifact, session.metadata, None)
+    assert compare_answers(artifact, session, prepare, HeldOut(small, None, "bytes")).max_abs_difference < 1e-4
     if target == "triton":
         assert "TYPE_UINT16" in next(tmp_path.rglob("config.pbtxt")).read_text()
 
@@ -119,8 +119,8 @@ def test_a_deep_model_answers_alike_everywhere(tmp_path: Path) -> None:
     spec = load_artifact(result.out).config.input
     assert isinstance(spec, ImageSpec)
     assert (spec.dtype, spec.value_range) == ("uint16", (0, 4095))
-    judged = falconet.evaluate(result.out, tmp_path / "data")
-    assert judged.accuracy >= 0
+    evaluated = falconet.evaluate(result.out, tmp_path / "data")
+    assert evaluated.accuracy >= 0
     exported = falconet.export(result.out, "onnx", tmp_path / "deep.onnx")
     assert exported.parity.max_abs_difference < 1e-4
     Image.fromarray(np.full((20, 30, 3), 99, dtype=np.uint8)).save(tmp_path / "data" / "low" / "bytes.png")

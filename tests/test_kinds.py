@@ -1,4 +1,4 @@
-"""From a table of texts or a file of series to a judged model, as for images."""
+"""From a table of texts or a file of series to an evaluated model, as for images."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def test_a_table_is_not_taken_for_one_text(text_run: tuple[Path, RunResult], tmp
 
 
 @pytest.mark.parametrize("split", ["test", "all"])
-def test_a_table_of_one_class_is_judged(text_run: tuple[Path, RunResult], tmp_path: Path, split: str) -> None:
+def test_a_table_of_one_class_is_evaluated(text_run: tuple[Path, RunResult], tmp_path: Path, split: str) -> None:
     rows = "".join(f'"pear and plum, lot {index}",fruit,test\n' for index in range(5))
     (tmp_path / "held-out.csv").write_text(f"note,topic,split\n{rows}", encoding="utf-8")
     evaluation = evaluate(text_run[1].out, tmp_path / "held-out.csv", split=split)
@@ -214,15 +214,15 @@ def write_tones(folder: Path, rate: int, channels: int = 1, count: int = 12) -> 
 
 
 @pytest.mark.slow
-def test_recordings_of_another_rate_are_judged_as_they_are_answered(tmp_path: Path) -> None:
+def test_recordings_of_another_rate_are_evaluated_as_they_are_answered(tmp_path: Path) -> None:
     settings = {"model": {"name": "gru", "options": {"hidden": 8}}}
     run = train(write_tones(tmp_path / "set", 400), epochs=2, settings=settings, out=tmp_path / "run")
     other = write_tones(tmp_path / "other", 1200, channels=2)
-    judged = evaluate(run.out, other, split="all")
+    evaluated = evaluate(run.out, other, split="all")
     answers = predict(run.out, [other]).predictions
     hits = sum(Path(row.file).parent.name == row.label for row in answers)
-    assert judged.n == len(answers) == 24
-    assert judged.accuracy == pytest.approx(hits / 24)
+    assert evaluated.n == len(answers) == 24
+    assert evaluated.accuracy == pytest.approx(hits / 24)
 
 
 @pytest.mark.slow

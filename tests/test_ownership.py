@@ -74,7 +74,7 @@ def test_a_finished_run_that_is_gone_on_with_keeps_what_was_said_of_it(
     shutil.copytree(trained.out, out)
     before = {name: (out / name).read_bytes() for name in MODEL_FILES + DERIVED_FILES if (out / name).exists()}
     assert {"config.json", "metrics.json", "README.md", "report.html"} <= before.keys()
-    monkeypatch.setattr(runs, "judge_run", interrupt)
+    monkeypatch.setattr(runs, "evaluate_run", interrupt)
     with pytest.raises(KeyboardInterrupt):
         train("digits", model="lenet_relu", epochs=2, out=out, existing="resume")
     assert {name: (out / name).read_bytes() for name in before} == before

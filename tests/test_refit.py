@@ -1,4 +1,4 @@
-"""train(refit=True): what the second fit learns from, what judges it, and what is said of it."""
+"""train(refit=True): what the second fit learns from, what evaluates it, and what is said of it."""
 
 from __future__ import annotations
 
@@ -91,14 +91,14 @@ def test_the_first_fit_keeps_its_word_on_validation(plain: RunResult, refitted: 
     facts, known = read_metrics(refitted), read_metrics(plain)
     assert (facts["val"], facts["weights_sha256"]) == (known["val"], after.digest)
     assert (refitted.out / "metrics.csv").read_text().count("\n") == 4
-    # The test split judges what is kept.
+    # The test split evaluates what is kept.
     assert evaluate(refitted.out, "digits").accuracy == refitted.test.accuracy
     for name in ("report.html", "README.md"):
         assert "first fit" in (refitted.out / name).read_text(encoding="utf-8")
         assert "first fit" not in (plain.out / name).read_text(encoding="utf-8")
 
 
-def test_validation_samples_no_longer_judge_it(plain: RunResult, refitted: RunResult) -> None:
+def test_validation_samples_no_longer_evaluate_it(plain: RunResult, refitted: RunResult) -> None:
     told = evaluate(refitted.out, "digits", split="val").notes
     assert any("refit on its validation samples too" in note for note in told)
     assert not any("refit" in note for note in evaluate(plain.out, "digits", split="val").notes)

@@ -19,7 +19,7 @@ from falconet.errors import DataError, UsageError
 from falconet.evaluation import evaluate_split
 from falconet.evaluation.baselines import Prepared
 from falconet.exporters import timing
-from falconet.report import Course, ModelReport
+from falconet.report import ModelReport, TrainingLog
 from falconet.reporting import add_baselines, load_history, update_report
 from falconet.schema import to_mapping
 from tests.conftest import FolderMaker
@@ -59,7 +59,7 @@ def test_what_is_on_disk_gives_the_same_report_again(run: Path, trained: RunResu
     assert after == before
     assert tuple(report.history) == tuple(trained.report.history)
     # Vitals that could not be measured are NaN, which equals nothing; YAML has lists where settings have tuples.
-    assert repr(report.course) == repr(trained.report.course)
+    assert repr(report.log) == repr(trained.report.log)
     assert json.dumps(report.settings) == json.dumps(trained.report.settings)
     assert COSTS in page
     assert (run / "model.safetensors").read_bytes() == (trained.out / "model.safetensors").read_bytes()
@@ -87,14 +87,14 @@ def test_a_network_that_is_no_better_than_a_linear_model_is_told(trained: RunRes
     (_, val), (_, test) = (evaluate_split(untrained, dataset.splits[name], name, dataset) for name in ("val", "test"))
     train = load_inputs(dataset.splits["train"], artifact.config.input)
     learned = Prepared(train.inputs, torch.from_numpy(train.split.labels))
-    course = add_baselines(Course(), untrained, learned, val, test)
-    (diagnosis,) = course.diagnoses
+    log = add_baselines(TrainingLog(), untrained, learned, val, test)
+    (diagnosis,) = log.diagnoses
     assert diagnosis.name == "no_better_than_linear"
     assert diagnosis.epoch == artifact.config.provenance.best_epoch
-    assert [baseline.is_better for baseline in course.baselines] == [False, True]
+    assert [baseline.is_better for baseline in log.baselines] == [False, True]
     # It is nothing that a linear model itself could be told.
     config = dataclasses.replace(artifact.config, architecture="linear")
-    assert not add_baselines(Course(), dataclasses.replace(untrained, config=config), learned, val, test).diagnoses
+    assert not add_baselines(TrainingLog(), dataclasses.replace(untrained, config=config), learned, val, test).diagnoses
 
 
 def test_costs_and_reasons_add_up(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,9 +23,9 @@ from falconet.data.texts import TextEncoder, read_vocabulary
 from falconet.errors import ConfigError, DivergedError, InterruptedRunError, RunExistsError, StorageError, UsageError
 from falconet.models.pretrained import IMAGENET_MEAN, IMAGENET_STD, Pretrained, from_bert, load_pretrained
 from falconet.planning import ModelConfig, plan_run
-from falconet.runs import build, draft_spec, find_weights, follow, image_size, prepare
+from falconet.runs import build, draft_spec, find_weights, image_size, prepare, sync_plan
 from falconet.spec import ResizeMode
-from falconet.training.distributed import Team
+from falconet.training.distributed import ProcessGroup
 from tests.models.test_minilm import VOCABULARY, make_bert
 
 FolderMaker = Callable[..., Path]
@@ -65,25 +65,25 @@ def test_a_setting_that_cannot_work_costs_nothing_of_the_run_before(
 
 
 @dataclasses.dataclass(frozen=True)
-class Follower(Team):
-    """A process that hears another plan than its own."""
+class Follower(ProcessGroup):
+    """A process that is sent another plan than its own."""
 
     told: Any = None
 
-    def hear(self, value: Any) -> Any:
+    def broadcast(self, value: Any) -> Any:
         return self.told
 
 
-def test_all_processes_carry_out_the_leaders_plan(tmp_path: Path) -> None:
+def test_all_processes_carry_out_the_main_ones_plan(tmp_path: Path) -> None:
     own = plan_run("digits", epochs=2, out=tmp_path / "own", measured=["learning_rate"])
     theirs = plan_run("digits", epochs=5, out=tmp_path / "theirs", recipe="digits")
-    team = Follower(1, 2, told=(theirs.config, theirs.recipe, "resume", frozenset(), None))
-    plan = follow(own, team)
+    process_group = Follower(1, 2, told=(theirs.config, theirs.recipe, "resume", frozenset(), None))
+    plan = sync_plan(own, process_group)
     assert (plan.config, plan.recipe, plan.existing, plan.measured) == (theirs.config, "digits", "resume", frozenset())
     assert plan.out == own.out
     other = plan_run("digits", settings={"data": {"split_seed": 7}}, out=tmp_path / "other")
     with pytest.raises(ConfigError, match=r"data: wanted the first process's .*split_seed=7.* start all alike"):
-        follow(own, dataclasses.replace(team, told=(other.config, None, "refuse", frozenset(), None)))
+        sync_plan(own, dataclasses.replace(process_group, told=(other.config, None, "refuse", frozenset(), None)))
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from falconet.evaluation.answers import predict_logits
 from falconet.planning import Plan, plan_run
 from falconet.runs import (
     Added,
-    Feed,
+    DataBundle,
     add_samples,
     check_synthetic,
     find_teacher,
@@ -192,7 +192,7 @@ def retaught(plan: Plan, teacher: Path) -> Plan:
     return replace(plan, config=replace(plan.config, model=model))
 
 
-def ask_ngrams(texts: Path, teacher: Path, out: Path) -> tuple[Plan, Feed]:
+def ask_ngrams(texts: Path, teacher: Path, out: Path) -> tuple[Plan, DataBundle]:
     settings = {"model": {"teacher": str(teacher)}, "augmentation": "none"}
     plan = plan_run(texts, model="ngrams", epochs=1, settings=settings, out=out)
     return plan, prepare(plan)

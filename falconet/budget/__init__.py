@@ -4,6 +4,6 @@ from falconet.budget.compressing import Watcher, compress
 from falconet.budget.concluding import Compression
 from falconet.budget.config import CompressConfig, SearchConfig
 from falconet.budget.goals import Budget
-from falconet.budget.search import Scheme, Trial
+from falconet.budget.search import Trial, TrialSpec
 
-__all__ = ["Budget", "CompressConfig", "Compression", "Scheme", "SearchConfig", "Trial", "Watcher", "compress"]
+__all__ = ["Budget", "CompressConfig", "Compression", "SearchConfig", "Trial", "TrialSpec", "Watcher", "compress"]

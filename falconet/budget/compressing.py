@@ -16,12 +16,12 @@ from falconet.budget.concluding import Compression, conclude
 from falconet.budget.config import RECOVERY, SearchConfig
 from falconet.budget.frontier import FRONTIER_FILES, SENSITIVITY_FILES, describe_miss, write_frontier, write_sensitivity
 from falconet.budget.goals import Budget
-from falconet.budget.search import FIRST_BITS, Scheme, Trial, choose_best, propose
+from falconet.budget.search import FIRST_BITS, Trial, TrialSpec, choose_best, propose
 from falconet.budget.trials import (
     CHECKPOINT_FOLDER,
     CLAIM_FILE,
+    SearchContext,
     Watch,
-    Workshop,
     add_latency,
     carry_out,
     find_shares,
@@ -34,7 +34,7 @@ from falconet.data import Dataset, load_dataset
 from falconet.data.loader import Loader, load_inputs
 from falconet.errors import ArtifactError, BudgetError, ConfigError, DataError, RunExistsError, UsageError
 from falconet.evaluation import match_labels
-from falconet.evaluation.judgement import check_fit_to_judge, recall
+from falconet.evaluation.evaluation import check_evaluable, recall_config
 from falconet.planning import (
     CONFIG_FILE,
     Existing,
@@ -127,7 +127,7 @@ def compress(
         best = choose_best(trials, budget)
         if not best.fits(budget):
             raise BudgetError(describe_miss(best, trials, budget, search.workshop.trial_file(best.number)))
-        watcher.tell(f"trial {best.number} is chosen: judging it on the test split, timing it, writing its report")
+        watcher.tell(f"trial {best.number} is chosen: evaluating it on the test split, timing it, writing its report")
         return conclude(search.workshop, dataset, out, budget, trials, best, data_root)
 
 
@@ -161,9 +161,9 @@ def read_data(artifact: Artifact, source: str | Path, data_root: str | Path | No
             "wanted a model that has not learned from its validation samples, by which compression chooses, found one "
             "trained with --refit: train it without"
         )
-    config = recall(origin, source)
+    config = recall_config(origin, source)
     dataset = load_dataset(source, data_root=data_root, config=config)
-    check_fit_to_judge(artifact, dataset, config, "all")  # Of the right kind; the fingerprint says the rest.
+    check_evaluable(artifact, dataset, config, "all")  # Of the right kind; the fingerprint says the rest.
     known, found = set(artifact.config.input.labels), set(dataset.classes)
     if known != found:
         strange = ", ".join(sorted(known ^ found))
@@ -171,7 +171,7 @@ def read_data(artifact: Artifact, source: str | Path, data_root: str | Path | No
     if dataset.fingerprint != origin.fingerprint:
         raise DataError(
             f"{dataset.source}: wanted the data that the model was trained on ({origin.source}), found others: samples "
-            "that it learned from would judge what becomes of it"
+            "that it learned from would evaluate what becomes of it"
         )
     return dataset
 
@@ -209,7 +209,7 @@ FIXED = {
 class Search:
     """A search, and what it found so far."""
 
-    workshop: Workshop
+    workshop: SearchContext
     dataset: Dataset
     out: Path
     watcher: Watcher
@@ -285,7 +285,7 @@ def open_search(
     train, val = make_loaders(artifact, dataset, config)
     check_fit(artifact.model, train, config.training, artifact.model if config.compression.teach else None)
     accuracy = measure_accuracy(artifact.model, val)
-    workshop = Workshop(artifact, train, val, config, folder, record.bits, accuracy, watcher.watch)
+    workshop = SearchContext(artifact, train, val, config, folder, record.bits, accuracy, watcher.watch)
     limits = name_limits(budget)
     shares = record.shares if limits in record.shares else {**record.shares, limits: find_shares(budget, workshop)}
     prepare_folder(folder)
@@ -448,7 +448,7 @@ def name_limits(budget: Budget) -> str:
     return f"{budget.max_macs} MACs, {budget.max_latency_ms} ms"
 
 
-def take(search: Search, scheme: Scheme, budget: Budget) -> tuple[Search, Trial]:
+def take(search: Search, scheme: TrialSpec, budget: Budget) -> tuple[Search, Trial]:
     """Return what comes of a scheme, from an earlier trial where there is one, and the search that knows it."""
     workshop = search.workshop
     known = next((trial for trial in search.trials if trial.scheme == scheme), None)

@@ -1,4 +1,4 @@
-"""The end of a search: the chosen network is judged on the test split, once, beside the one it came from."""
+"""The end of a search: the chosen network is evaluated on the test split, once, beside the one it came from."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from typing import Any
 from falconet.artifact import Artifact, build_model, current_versions
 from falconet.budget.goals import Budget
 from falconet.budget.search import Trial
-from falconet.budget.trials import Workshop, count_macs, find_untouched, read_trial
+from falconet.budget.trials import SearchContext, count_macs, find_untouched, read_trial
 from falconet.catalog import CODED_FILE, share_settings
 from falconet.data import Dataset
 from falconet.errors import FalconetError, StorageError
 from falconet.evaluation import Evaluation, describe_calibration, evaluate_split
 from falconet.evaluation.answers import answer_known
-from falconet.evaluation.contests import compare_answers
-from falconet.evaluation.judgement import judge_answers
+from falconet.evaluation.evaluation import evaluate_answers
+from falconet.evaluation.paired import compare_answers
 from falconet.explanation.reasons import find_reasons
 from falconet.exporters.exporting import Export, export
 from falconet.exporters.timing import time_together
-from falconet.report import Course, ModelReport, Shrinking, describe_model, render_card, render_html
+from falconet.report import ModelReport, Shrinking, TrainingLog, describe_model, render_card, render_html
 from falconet.schema import to_mapping
 from falconet.storage import format_json, scratch
 
@@ -67,7 +67,7 @@ class Compression:
 
 
 def conclude(
-    workshop: Workshop,
+    workshop: SearchContext,
     dataset: Dataset,
     out: Path,
     budget: Budget,
@@ -75,12 +75,12 @@ def conclude(
     chosen: Trial,
     data_root: str | Path | None,
 ) -> Compression:
-    """Write the chosen network with its report, judged on the test split beside the one it came from."""
+    """Write the chosen network with its report, evaluated on the test split beside the one it came from."""
     dense, found = workshop.artifact, read_trial(chosen.number, workshop)
     described = replace(found.config, provenance=dense.config.provenance, versions=current_versions())
     artifact = replace(found, config=described)
     val_answers = answer_known(artifact, dataset, "val")
-    val = judge_answers(artifact, val_answers, "val", dataset)
+    val = evaluate_answers(artifact, val_answers, "val", dataset)
     test, answers = evaluate_split(artifact, dataset.splits["test"], "test", dataset)
     test = replace(test, notes=dataset.notes)
     before, after = time_together([dense, artifact])
@@ -106,7 +106,7 @@ def conclude(
         test,
         answers=answers,
         calibration=describe_calibration(artifact, val_answers, answers),
-        course=Course(),
+        log=TrainingLog(),
         settings=to_mapping(workshop.config),
         latencies=after,
         reasons=find_reasons(artifact, answers),
@@ -154,9 +154,9 @@ def time_integers(artifact: Artifact, source: str, data_root: str | Path | None)
 
 def render_report(report: ModelReport, compression: Compression, dataset: Dataset) -> dict[str, str]:
     """Return `metrics.json`, the page and the model card, by their names."""
-    judged = {"val": to_mapping(compression.val), "test": to_mapping(compression.test)}
+    evaluated = {"val": to_mapping(compression.val), "test": to_mapping(compression.test)}
     costs = {"params": report.params, "macs": report.macs, "bytes": report.bytes, "latency_ms": report.latency.p50}
-    facts = {"weights_sha256": report.digest, **costs, **judged, "compression": share_settings(compression.facts())}
+    facts = {"weights_sha256": report.digest, **costs, **evaluated, "compression": share_settings(compression.facts())}
     title = f"{report.name}, compressed, on {Path(dataset.source).name}"
     return {
         "metrics.json": format_json(facts),

@@ -23,7 +23,7 @@ CLOSE, AIMED = 0.9, 0.96
 
 
 @dataclass(frozen=True)
-class Scheme:
+class TrialSpec:
     """How one trial compresses."""
 
     macs: float = 1.0
@@ -45,7 +45,7 @@ class Trial:
     """What came of a scheme."""
 
     number: int
-    scheme: Scheme
+    scheme: TrialSpec
     bytes: int
     """Of the coded file."""
     accuracy: float
@@ -80,7 +80,7 @@ ROUNDING = 1e-9
 
 def propose(
     trials: Sequence[Trial], budget: Budget, config: CompressConfig, shares: Sequence[float] = (1.0,)
-) -> Scheme | None:
+) -> TrialSpec | None:
     """Return the next scheme; None at the end of the search.
 
     `shares` of the MACs are what removing channels may leave: first the most that the budget allows, then less. Trials
@@ -88,18 +88,18 @@ def propose(
     """
     if not trials:
         # A network that lost channels must learn again; integers of 8 bits cost next to nothing.
-        return Scheme(macs=shares[0], epochs=config.epochs if shares[0] < 1 else 0)
+        return TrialSpec(macs=shares[0], epochs=config.epochs if shares[0] < 1 else 0)
     if is_spent(trials, budget):
         return None
     share = choose_share(trials, budget, shares)
     if share is not None:
-        return Scheme(macs=share, epochs=config.epochs, start=trials[-1].number)
+        return TrialSpec(macs=share, epochs=config.epochs, start=trials[-1].number)
     base = find_base(trials, budget)
     rungs = [trial for trial in trials if trial.scheme.macs == base]
     kept = choose_kept([trial for trial in rungs if not trial.scheme.polish], budget, config)
     if kept is not None:
         bits = choose_bits(rungs, budget, config) if kept == 1 else config.bits
-        return Scheme(base, kept, bits, config.epochs, find_start(rungs, kept))
+        return TrialSpec(base, kept, bits, config.epochs, find_start(rungs, kept))
     best = choose_best(trials, budget)
     if not config.polish or best.scheme.polish or not best.scheme.epochs:
         return None

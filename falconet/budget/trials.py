@@ -1,4 +1,4 @@
-"""One trial of a search: a network is made smaller, learns again, is coded, decoded and judged."""
+"""One trial of a search: a network is made smaller, learns again, is coded, decoded and evaluated."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from torch import nn
 from falconet.artifact import Artifact, build_model, decode_artifact, decode_file, encode_artifact, read_file
 from falconet.budget.config import CompressConfig, SearchConfig
 from falconet.budget.goals import Budget
-from falconet.budget.search import HALF, Scheme, Trial
+from falconet.budget.search import HALF, Trial, TrialSpec
 from falconet.catalog import CODED_FILE
 from falconet.complexity import count_complexity
 from falconet.compression import Sensitivity, Step, chain, materialize, prune, quantize, shorten
@@ -40,7 +40,7 @@ Watch = Callable[[str], Sequence[Callback]]
 
 
 @dataclass(frozen=True, eq=False)
-class Workshop:
+class SearchContext:
     """What all trials of a search share."""
 
     artifact: Artifact
@@ -61,7 +61,7 @@ class Workshop:
         return self.folder / f"trial-{number:02}{Path(CODED_FILE).suffix}"
 
 
-def carry_out(number: int, scheme: Scheme, workshop: Workshop) -> Trial:
+def carry_out(number: int, scheme: TrialSpec, workshop: SearchContext) -> Trial:
     """Compress as a scheme says, keep the coded network, and return what came of it.
 
     Goes on from a checkpoint where one was left. Raises DivergedError and InterruptedRunError.
@@ -90,7 +90,7 @@ def carry_out(number: int, scheme: Scheme, workshop: Workshop) -> Trial:
     )
 
 
-def add_latency(trial: Trial, budget: Budget, workshop: Workshop, others: Sequence[Trial]) -> Trial:
+def add_latency(trial: Trial, budget: Budget, workshop: SearchContext, others: Sequence[Trial]) -> Trial:
     """Return a trial with its milliseconds, where a budget asks for them and nobody has measured them yet.
 
     A network of the same channels takes as long as another trial's did: zeros change nothing, and luck should not.
@@ -101,18 +101,18 @@ def add_latency(trial: Trial, budget: Budget, workshop: Workshop, others: Sequen
     return replace(trial, latency_ms=known[0] if known else time_fastest(read_trial(trial.number, workshop)))
 
 
-def read_trial(number: int, workshop: Workshop) -> Artifact:
+def read_trial(number: int, workshop: SearchContext) -> Artifact:
     """Return the coded network of a trial. Raises ArtifactError where its file is missing or damaged."""
     path = workshop.trial_file(number)
     return decode_file(path, read_file(path))
 
 
-def is_thinner(scheme: Scheme) -> bool:
+def is_thinner(scheme: TrialSpec) -> bool:
     """Whether a scheme removes channels: those that keep fewer weights begin with a network of their width."""
     return scheme.macs < 1 and scheme.kept == 1
 
 
-def find_artifact(scheme: Scheme, workshop: Workshop) -> Artifact:
+def find_artifact(scheme: TrialSpec, workshop: SearchContext) -> Artifact:
     """Return what a scheme begins with."""
     if scheme.start is None:
         return workshop.artifact
@@ -125,7 +125,7 @@ def remove_channels(macs: float, config: CompressConfig) -> PruneChannels:
     return PruneChannels(macs=macs, scope=scope, multiple=config.multiple)
 
 
-def make_steps(scheme: Scheme, workshop: Workshop, share: float) -> Step:
+def make_steps(scheme: TrialSpec, workshop: SearchContext, share: float) -> Step:
     """Return the chain of steps that a scheme stands for, for a network of which `share` of the MACs is to stay."""
     config = workshop.config.compression
     steps: list[Step] = []
@@ -140,7 +140,7 @@ def make_steps(scheme: Scheme, workshop: Workshop, share: float) -> Step:
     return chain(*steps, quantize(bits), shorten(config.rest_bits))
 
 
-def find_untouched(scheme: Scheme, workshop: Workshop) -> dict[str, str]:
+def find_untouched(scheme: TrialSpec, workshop: SearchContext) -> dict[str, str]:
     """Return what a scheme leaves as it was: layers with all channels, values in full precision; with reasons."""
     network = workshop.artifact.model
     names = {name for name, weight in network.named_parameters() if weight.ndim > 1}
@@ -151,7 +151,7 @@ def find_untouched(scheme: Scheme, workshop: Workshop) -> dict[str, str]:
     return (remove_channels(scheme.macs, config).find_untouched(network) if scheme.macs < 1 else {}) | left
 
 
-def learn(network: nn.Module, number: int, scheme: Scheme, workshop: Workshop) -> None:
+def learn(network: nn.Module, number: int, scheme: TrialSpec, workshop: SearchContext) -> None:
     """Train what is left, with the model that is compressed as its teacher where the configuration says so."""
     training = replace(workshop.config.training, epochs=scheme.epochs)
     claim_checkpoints(number, scheme, workshop.folder)
@@ -173,7 +173,7 @@ def learn(network: nn.Module, number: int, scheme: Scheme, workshop: Workshop) -
         raise InterruptedRunError(f"stopped in trial {number}; what was found so far is kept; --resume goes on")
 
 
-def claim_checkpoints(number: int, scheme: Scheme, folder: Path) -> None:
+def claim_checkpoints(number: int, scheme: TrialSpec, folder: Path) -> None:
     """Note whose training is kept, and remove what another trial left: one that another budget did not get to."""
     claim = folder / CLAIM_FILE
     mine = {"number": number, "scheme": to_mapping(scheme)}
@@ -182,7 +182,7 @@ def claim_checkpoints(number: int, scheme: Scheme, folder: Path) -> None:
         write_json(claim, mine)
 
 
-def encode_network(network: nn.Module, workshop: Workshop) -> Artifact:
+def encode_network(network: nn.Module, workshop: SearchContext) -> Artifact:
     """Return a network as the coded artifact of the same task, with the temperature that suits it."""
     config = replace(workshop.artifact.config, widths=None)
     widths = read_widths(network, build_model(config))
@@ -213,8 +213,8 @@ def measure_accuracy(network: nn.Module, samples: Loader, most: int | None = Non
     return hits / count
 
 
-def measure_sensitivity(workshop: Workshop) -> Sensitivity:
-    """Return what each layer alone can lose, judged on SENSED validation samples or a few more."""
+def measure_sensitivity(workshop: SearchContext) -> Sensitivity:
+    """Return what each layer alone can lose, evaluated on SENSED validation samples or a few more."""
     some = replace(workshop.val, sampler="shuffle")  # Sources may be sorted by class.
     return measure_layers(
         workshop.artifact.model, lambda network: measure_accuracy(network, some, SENSED), SPARSITIES, BITS
@@ -237,7 +237,7 @@ def count_macs(artifact: Artifact) -> int:
     return count_complexity(artifact.model, config.input.shape, config.architecture, config.input.kind).macs
 
 
-def find_shares(budget: Budget, workshop: Workshop) -> tuple[float, ...]:
+def find_shares(budget: Budget, workshop: SearchContext) -> tuple[float, ...]:
     """Return the shares of the MACs that removing channels may leave: the most that a budget allows, then its halves.
 
     Only the first where the configuration says so, where channels cannot be removed, and without torch-pruning.
@@ -253,7 +253,7 @@ def find_shares(budget: Budget, workshop: Workshop) -> tuple[float, ...]:
     return tuple(shares)
 
 
-def find_share(budget: Budget, workshop: Workshop) -> float:
+def find_share(budget: Budget, workshop: SearchContext) -> float:
     """Return the largest share of the MACs that keeps within a budget.
 
     Milliseconds are measured before the network learns again, which does not change them. Raises BudgetError where that
@@ -279,7 +279,7 @@ def find_share(budget: Budget, workshop: Workshop) -> float:
         share = max(share * min(max(SURE * budget.max_latency_ms / found, 0.4), 0.9), LEAST_SHARE)
 
 
-def explain_reach(share: float, workshop: Workshop, error: ConfigError) -> str:
+def explain_reach(share: float, workshop: SearchContext, error: ConfigError) -> str:
     """Return how many MACs removing channels leaves at least, in words; where that was not the reason, the error."""
     step = remove_channels(HALF, workshop.config.compression)
     try:

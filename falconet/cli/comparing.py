@@ -35,7 +35,7 @@ def compare(
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Train and judge several models alike: figures, costs, Pareto plots, and which differences are more than luck."""
+    """Train and evaluate models alike: figures, costs, Pareto plots, and which differences are more than luck."""
     from falconet import comparison, planning, terminal
     from falconet.comparison.tables import COLUMNS, PAIR_COLUMNS, format_pair, format_row
 

@@ -142,7 +142,7 @@ def train(
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Train, judge, save and report a classifier."""
+    """Train, evaluate, save and report a classifier."""
     from falconet.catalog import check_artifact, check_source
     from falconet.models import find_model
     from falconet.models.registry import check_pretrained
@@ -159,7 +159,9 @@ def train(
 
         check_logger(log)
     if synthetic and refit:
-        raise UsageError("--synthetic and --refit exclude each other: made samples are judged by the validation split")
+        raise UsageError(
+            "--synthetic and --refit exclude each other: made samples are evaluated by the validation split"
+        )
     check_student(student, synthetic, teacher)
     if resume and overwrite:
         raise UsageError("--resume and --overwrite exclude each other")
@@ -199,15 +201,15 @@ def train(
     if synthetic is not None:
         plan = replace(plan, solved=())  # What is solved takes no steps that could be compared.
     # Of several processes that torchrun has started, the first one speaks.
-    leads = os.environ.get("RANK", "0") == "0"
-    if leads:
+    is_main = os.environ.get("RANK", "0") == "0"
+    if is_main:
         announce(plan, resume)
     from falconet.training.loggers import create_logger
 
-    loggers = (create_logger(log, plan.out),) if log and leads else ()
-    watchers = (*terminal.watch(plan.config.model.name), *loggers) if leads else ()
+    loggers = (create_logger(log, plan.out),) if log and is_main else ()
+    watchers = (*terminal.watch(plan.config.model.name), *loggers) if is_main else ()
     facts = carry_out(plan, synthetic, student, refit, watchers)
-    if leads:
+    if is_main:
         show_result(facts.result, json, facts.trial, facts.teacher)
 
 
@@ -296,7 +298,7 @@ def show_result(result: RunResult, json: bool, trial: Trial | None = None, teach
     from falconet.training.usefulness import warn_useless
     from falconet.units import show_epochs
 
-    energy = result.report.course.energy
+    energy = result.report.log.energy
 
     terminal.print_left_out(result.ignored, result.unreadable)
     if json:
@@ -304,9 +306,9 @@ def show_result(result: RunResult, json: bool, trial: Trial | None = None, teach
 
         facts = {"out": str(result.out), "model": result.model, "epochs": result.epochs, "seconds": result.seconds}
         facts |= {"params": result.report.params, "macs": result.report.macs, "bytes": result.report.bytes}
-        facts["leaderboard"] = [to_mapping(row) for row in result.report.course.leaderboard]
-        facts["baselines"] = [to_mapping(baseline) for baseline in result.report.course.baselines]
-        facts["diagnoses"] = [to_mapping(diagnosis) for diagnosis in result.report.course.diagnoses]
+        facts["leaderboard"] = [to_mapping(row) for row in result.report.log.leaderboard]
+        facts["baselines"] = [to_mapping(baseline) for baseline in result.report.log.baselines]
+        facts["diagnoses"] = [to_mapping(diagnosis) for diagnosis in result.report.log.diagnoses]
         if energy:
             facts["energy"] = energy_facts(energy)
         if trial:
@@ -314,13 +316,13 @@ def show_result(result: RunResult, json: bool, trial: Trial | None = None, teach
         if teacher:
             own = {"out": str(teacher.out), "model": teacher.model, "bytes": teacher.report.bytes}
             facts["teacher"] = {**own, "val": to_mapping(teacher.val), "test": to_mapping(teacher.test)}
-        judged = {"best_epoch": result.best_epoch, "val": to_mapping(result.val), "test": to_mapping(result.test)}
-        terminal.print_json({**facts, **judged})
+        evaluated = {"best_epoch": result.best_epoch, "val": to_mapping(result.val), "test": to_mapping(result.test)}
+        terminal.print_json({**facts, **evaluated})
         return
-    for diagnosis in result.report.course.diagnoses:
+    for diagnosis in result.report.log.diagnoses:
         terminal.print_line(f"{diagnosis.title}: {diagnosis.evidence} {diagnosis.remedy}")
     terminal.print_line(describe_evaluation(result.test))
-    for baseline in result.report.course.baselines:
+    for baseline in result.report.log.baselines:
         low, high = baseline.accuracy_ci
         terminal.print_line(f"baseline: {baseline.name} {baseline.accuracy:.2%} (95%: {low:.2%} to {high:.2%})")
     if energy:
@@ -332,7 +334,7 @@ def show_result(result: RunResult, json: bool, trial: Trial | None = None, teach
     terminal.print_line(f"{made}; report: {result.out / 'report.html'}")
     if teacher:
         terminal.print_line(describe_student(teacher, result))
-    if caution := warn_useless(result.report.course.diagnoses):
+    if caution := warn_useless(result.report.log.diagnoses):
         terminal.print_line(caution)
     elif result.report.verdict:
         terminal.print_line(f"caution: {result.report.verdict}")

@@ -1,4 +1,4 @@
-"""compare(): train and judge many models alike."""
+"""compare(): train and evaluate many models alike."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Judged:
+class Evaluated:
     """What came of one model's runs."""
 
     trials: tuple[Trial, ...]
@@ -48,7 +48,7 @@ class Judged:
     """Accuracy on each fold of the cross-validation; empty where there was none."""
 
 
-Outcome = Judged | str
+Outcome = Evaluated | str
 """Of one model; or why it failed."""
 
 
@@ -65,7 +65,7 @@ def compare(
     data_root: str | Path | None = None,
     tell: Callable[[str], None] = lambda line: None,
 ) -> Comparison:
-    """Train each model with each seed, judge all on the same test split, and write tables, plots and tests to `out`.
+    """Train each model with each seed, evaluate all on the same test split, and write tables, plots and tests to `out`.
 
     Models are ranked by their validation accuracy, never by that on the test split, which is only shown beside it.
 
@@ -75,7 +75,7 @@ def compare(
         A name or a path; see `falconet.load_dataset`.
     models
         Two or more, each a name of `falconet.list_models`, `NAME@RECIPE` for a recipe of its own, or the folder of a
-        trained model, which is judged as it is.
+        trained model, which is evaluated as it is.
     out
         Holds the runs, in `runs/MODEL-SEED`, and `comparison.html`, `.md`, `.csv`, `.json` and the plots. A comparison
         that was stopped goes on; models and seeds may be added to one; other settings, and recipes that
@@ -84,7 +84,7 @@ def compare(
         Runs of each model, with the seeds 0, 1, ... One run does not show what luck does.
     folds
         Rank by cross-validation: each model is also trained so many times, with seed 0, on training and validation
-        samples but for one fold of these, which judges it. None: by the validation split, mean over seeds.
+        samples but for one fold of these, which evaluates it. None: by the validation split, mean over seeds.
     epochs, recipe, settings
         As for `falconet.train`, the same for all models. A recipe's section `model` counts for the model it names only.
     data_root
@@ -158,7 +158,7 @@ class Progress:
 
 
 def check_contenders(contenders: Sequence[Contender], study: Study) -> list[str]:
-    """Raise DataError where a trained model cannot be judged on these data; return what a reader should know."""
+    """Raise DataError where a trained model cannot be evaluated on these data; return what a reader should know."""
     from falconet.comparison.trials import check_fits
 
     notes = [check_fits(contender, study.dataset, study.terms.data) for contender in contenders if contender.folder]
@@ -171,7 +171,7 @@ def describe_terms(contenders: Sequence[Contender], seeds: int) -> list[str]:
     if seeds == 1:
         notes.append("One seed each: the tests speak of these networks, not of others that are trained alike.")
     if any(contender.folder for contender in contenders):
-        notes.append("Models that were trained before are judged as they are; their tests speak of these networks.")
+        notes.append("Models that were trained before are evaluated as they are; their tests speak of these networks.")
     if any(contender.recipe for contender in contenders):
         notes.append("Models with a recipe of their own (MODEL@RECIPE) were trained by it, not alike.")
     return notes
@@ -239,7 +239,7 @@ def carry_out(
             return f"fold {fold + 1} of {study.folds}: {accuracy}"
         progress.end(run, f"validation accuracy {accuracy:.2%}")
         accuracies.append(accuracy)
-    return Judged(tuple(trials), tuple(accuracies))
+    return Evaluated(tuple(trials), tuple(accuracies))
 
 
 def conclude(outcomes: Mapping[Contender, Outcome], study: Study, notes: Sequence[str]) -> Comparison:
@@ -247,9 +247,11 @@ def conclude(outcomes: Mapping[Contender, Outcome], study: Study, notes: Sequenc
     from falconet.report import describe_environment
 
     rows = list_rows(outcomes)
-    judged = {one.name: found.trials for one, found in outcomes.items() if not isinstance(found, str)}
-    check_same_samples(study.dataset, judged)
-    right = {row.model: np.stack([trial.right for trial in judged[row.model]]) for row in rows if row.model in judged}
+    evaluated = {one.name: found.trials for one, found in outcomes.items() if not isinstance(found, str)}
+    check_same_samples(study.dataset, evaluated)
+    right = {
+        row.model: np.stack([trial.right for trial in evaluated[row.model]]) for row in rows if row.model in evaluated
+    }
     count = next((answers.shape[1] for answers in right.values()), 0)
     skipped = len(study.dataset.splits["test"]) - count if right else 0
     return Comparison(
@@ -274,20 +276,20 @@ def conclude(outcomes: Mapping[Contender, Outcome], study: Study, notes: Sequenc
 
 def describe_ranking(rows: Sequence[ComparisonRow], study: Study) -> list[str]:
     """Return what a reader should know of how models were ranked, and of which figures are means of how many runs."""
-    judged = [row for row in rows if row.failed is None]
+    evaluated = [row for row in rows if row.failed is None]
     how = f"mean of {study.folds} folds" if study.folds else "the split that also chose the epoch"
     notes = [f"Ranked by validation accuracy ({how}); test accuracy is shown beside it and ranks nothing."]
-    lone = [row.model for row in judged if row.seeds == 1]
-    if lone and len(lone) < len(judged):
+    lone = [row.model for row in evaluated if row.seeds == 1]
+    if lone and len(lone) < len(evaluated):
         single = f"{', '.join(lone)} {'is a single run' if len(lone) == 1 else 'are single runs'}"
         notes.append(f"{single}; the other figures are means over {study.seeds} seeds.")
-    unfolded = [row.model for row in judged if study.folds and row.val_accuracy is not None and not row.folds]
+    unfolded = [row.model for row in evaluated if study.folds and row.val_accuracy is not None and not row.folds]
     if unfolded:
         notes.append(
             f"{', '.join(unfolded)}: validation accuracy is that of the validation split, as trained models have no "
             "folds."
         )
-    unknown = [row.model for row in judged if row.val_accuracy is None]
+    unknown = [row.model for row in evaluated if row.val_accuracy is None]
     if unknown:
         notes.append(
             f"{', '.join(unknown)}: not ranked, since no validation samples are known to be held out from its training."
@@ -295,9 +297,9 @@ def describe_ranking(rows: Sequence[ComparisonRow], study: Study) -> list[str]:
     return notes
 
 
-def check_same_samples(dataset: Dataset, judged: Mapping[str, Sequence[Trial]]) -> None:
+def check_same_samples(dataset: Dataset, evaluated: Mapping[str, Sequence[Trial]]) -> None:
     """Raise DataError unless all have answered the same samples, which files that vanish meanwhile prevent."""
-    hashes = [trial.hashes for trials in judged.values() for trial in trials]
+    hashes = [trial.hashes for trials in evaluated.values() for trial in trials]
     if any(not np.array_equal(hashes[0], other) for other in hashes[1:]):
         raise DataError(f"{dataset.source}: its test samples have changed between the runs; choose another --out")
 
@@ -311,19 +313,19 @@ def list_rows(outcomes: Mapping[Contender, Outcome]) -> tuple[ComparisonRow, ...
     from falconet.comparison.trials import measure_cost
     from falconet.exporters.timing import time_together
 
-    judged = {contender.name: found for contender, found in outcomes.items() if not isinstance(found, str)}
-    artifacts = {name: load_artifact(found.trials[0].folder) for name, found in judged.items()}
+    evaluated = {contender.name: found for contender, found in outcomes.items() if not isinstance(found, str)}
+    artifacts = {name: load_artifact(found.trials[0].folder) for name, found in evaluated.items()}
     timed = dict(zip(artifacts, time_together(list(artifacts.values())), strict=True))
     costs = {name: to_mapping(measure_cost(artifact, timed[name])) for name, artifact in artifacts.items()}
-    rows = [replace(summarize_trials(name, found), **costs[name]) for name, found in judged.items()]
+    rows = [replace(summarize_trials(name, found), **costs[name]) for name, found in evaluated.items()]
     failed = [ComparisonRow(one.name, failed=reason) for one, reason in outcomes.items() if isinstance(reason, str)]
     return rank_rows([*rows, *failed], {name: latencies["torch"] for name, latencies in timed.items()})
 
 
-def summarize_trials(name: str, judged: Judged) -> ComparisonRow:
+def summarize_trials(name: str, evaluated: Evaluated) -> ComparisonRow:
     """Return a model's row without what its network costs."""
-    trials = judged.trials
-    validated = judged.folds or [trial.val_accuracy for trial in trials]
+    trials = evaluated.trials
+    validated = evaluated.folds or [trial.val_accuracy for trial in trials]
     known = [value for value in validated if value is not None]
     accuracies, scores = [trial.accuracy for trial in trials], [trial.scores for trial in trials]
     return ComparisonRow(
@@ -337,5 +339,5 @@ def summarize_trials(name: str, judged: Judged) -> ComparisonRow:
         seeds=len(trials),
         val_accuracy=mean_of(validated),
         val_accuracy_std=deviation_of(known) if len(known) == len(validated) else None,
-        folds=len(judged.folds),
+        folds=len(evaluated.folds),
     )

@@ -81,7 +81,7 @@ def render_csv(rows: Sequence[ComparisonRow]) -> str:
 def render_markdown(comparison: Comparison) -> str:
     """Return the tables and plots as Markdown."""
     title = f"# {len(comparison.rows)} models on {escape_markdown(Path(comparison.source).name)}"
-    parts = [title, describe_judging(comparison), *map(escape_markdown, comparison.notes)]
+    parts = [title, describe_evaluating(comparison), *map(escape_markdown, comparison.notes)]
     parts.append(lay_out(COLUMNS, [format_row(row) for row in comparison.rows]))
     parts += [f"![Accuracy over {AXES[cost][0]}]({plot_name(cost)})" for cost in list_plots(comparison)]
     if comparison.pairs:
@@ -90,7 +90,7 @@ def render_markdown(comparison: Comparison) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def describe_judging(comparison: Comparison) -> str:
+def describe_evaluating(comparison: Comparison) -> str:
     """Return what the figures of the table are."""
     return (
         f"{comparison.n:,} test samples of {comparison.classes} classes. {describe_means(comparison)} Time and energy "

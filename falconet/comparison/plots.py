@@ -39,13 +39,13 @@ def draw_front(rows: Sequence[ComparisonRow], cost: str) -> Figure:
     """Draw the validation accuracy of the models that have one over a cost: bars are deviations between runs."""
     from matplotlib.figure import Figure
 
-    judged = [row for row in rows if row.val_accuracy is not None]
+    evaluated = [row for row in rows if row.val_accuracy is not None]
     what, _, scale = AXES[cost]
     figure = Figure(figsize=(6.4, 4.4), layout="constrained")
     axes = figure.subplots()
-    front = sorted((row for row in judged if cost in row.front), key=lambda row: float(getattr(row, cost)))
-    others = [row for row in judged if cost not in row.front]
-    points = {row.model: (getattr(row, cost) * scale, 100 * (row.val_accuracy or 0)) for row in judged}
+    front = sorted((row for row in evaluated if cost in row.front), key=lambda row: float(getattr(row, cost)))
+    others = [row for row in evaluated if cost not in row.front]
+    points = {row.model: (getattr(row, cost) * scale, 100 * (row.val_accuracy or 0)) for row in evaluated}
     line = [points[row.model] for row in front]
     axes.plot(*zip(*line, strict=True), color=BLUE, linewidth=1, linestyle="--")
     for chosen, color, marker, label in (
@@ -63,7 +63,7 @@ def draw_front(rows: Sequence[ComparisonRow], cost: str) -> Figure:
     axes.set(xlabel=what, ylabel="validation accuracy (%)")
     figure.legend(loc="outside upper left", ncols=2, frameon=False)
     figure.draw_without_rendering()
-    spans = [(x, y, 100 * (row.val_accuracy_std or 0)) for row in judged for x, y in [points[row.model]]]
+    spans = [(x, y, 100 * (row.val_accuracy_std or 0)) for row in evaluated for x, y in [points[row.model]]]
     names = [(shorten(name, NAME_LENGTH), point) for name, point in points.items()]
     place_labels(axes, names, surround(axes, line, spans))
     return figure

@@ -1,4 +1,4 @@
-"""Comparison: the table of many models judged alike, and which of its differences are more than luck. No torch."""
+"""Comparison: the table of many models evaluated alike, and which of its differences are more than luck. No torch."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ class ComparisonPair:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Many models judged alike."""
+    """Many models evaluated alike."""
 
     out: Path
     source: str

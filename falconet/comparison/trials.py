@@ -1,4 +1,4 @@
-"""One network of a comparison: trained where it must be, judged on the common test split, and measured."""
+"""One network of a comparison: trained where it must be, evaluated on the common test split, and measured."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from falconet.data import DataConfig, Dataset
 from falconet.errors import ArtifactError, DataError, FalconetError, InterruptedRunError, StorageError
 from falconet.evaluation import evaluate_split
 from falconet.evaluation.answers import answer_known
-from falconet.evaluation.judgement import check_found_again, find_changed_setting
+from falconet.evaluation.evaluation import check_found_again, find_changed_setting
 from falconet.exporters.targets import Runtime
 from falconet.exporters.timing import find_fastest
 from falconet.latency import Latency
@@ -150,14 +150,14 @@ def check_fits(contender: Contender, dataset: Dataset, config: DataConfig) -> st
 
 
 def attempt(contender: Contender, seed: int, study: Study) -> Trial | str:
-    """Train where that is to be done, and judge; return why it cannot be, where that is the network's own fault.
+    """Train where that is to be done, and evaluate; return why it cannot be, where that is the network's own fault.
 
     Raises InterruptedRunError and StorageError, from which no other network would be spared.
     """
     try:
         if contender.folder is None:
             execute(plan_trial(contender, seed, study))
-        return judge_trial(contender, seed, study)
+        return evaluate_trial(contender, seed, study)
     except InterruptedRunError as error:
         raise InterruptedRunError(f"stopped at {contender.name}, seed {seed}; the same command goes on") from error
     except StorageError:
@@ -168,8 +168,8 @@ def attempt(contender: Contender, seed: int, study: Study) -> Trial | str:
         return f"unexpected {type(error).__name__}: {' '.join(str(error).split())}"
 
 
-def judge_trial(contender: Contender, seed: int, study: Study) -> Trial:
-    """Judge a trained network on the test split and keep its answers, and its accuracy on the validation split."""
+def evaluate_trial(contender: Contender, seed: int, study: Study) -> Trial:
+    """Evaluate a trained network on the test split and keep its answers, and its accuracy on the validation split."""
     out, dataset = study.out, study.dataset
     folder = run_folder(contender, seed, out)
     artifact = load_artifact(folder)

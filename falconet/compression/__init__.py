@@ -4,7 +4,18 @@ from falconet.compression.compensation import Compensate, compensate
 from falconet.compression.constraints import Constrained, materialize
 from falconet.compression.pruning import PruneWeights
 from falconet.compression.sensitivity import Sensitivity, choose_bits, choose_sparsities, measure_sensitivity
-from falconet.compression.steps import Chain, Cluster, Quantize, Shorten, Step, chain, cluster, prune, quantize, shorten
+from falconet.compression.steps import (
+    Chain,
+    Cluster,
+    Quantize,
+    QuantizeFloats,
+    Step,
+    chain,
+    cluster,
+    prune,
+    quantize,
+    shorten,
+)
 from falconet.compression.structure import Factorize, FoldBatchNorm, PruneChannels, factorize, fold_batchnorm
 
 __all__ = [
@@ -17,8 +28,8 @@ __all__ = [
     "PruneChannels",
     "PruneWeights",
     "Quantize",
+    "QuantizeFloats",
     "Sensitivity",
-    "Shorten",
     "Step",
     "chain",
     "choose_bits",

@@ -28,7 +28,7 @@ class SensitivityRow(Generic[Setting]):
     setting: Setting
     """Share of zeros, or bits."""
     score: float
-    """What the judge said."""
+    """What the evaluate said."""
 
 
 @dataclass(frozen=True)
@@ -43,13 +43,13 @@ class Sensitivity:
 
 def measure_sensitivity(
     model: nn.Module,
-    judge: Callable[[nn.Module], float],
+    evaluate: Callable[[nn.Module], float],
     sparsities: Sequence[float] = SPARSITIES,
     bits: Sequence[Bits] = BITS,
 ) -> Sensitivity:
-    """Return what `judge` says when one weight tensor after the other is pruned, or quantized, without training.
+    """Return what `evaluate` says when one weight tensor after the other is pruned, or quantized, without training.
 
-    `judge` gets plain modules, in the mode that `model` is in, and returns a number that is to be high, such as the
+    `evaluate` gets plain modules, in the mode that `model` is in, and returns a number that is to be high, such as the
     accuracy. It is called once for the model and once for each tensor and setting. Raises ConfigError for bad settings.
     """
     for share in sparsities:
@@ -59,14 +59,14 @@ def measure_sensitivity(
     empty = find_zeros(model)
     names = [name for name in pick(model, 0.0, "sparsities") if name not in empty]
     return Sensitivity(
-        judge(materialize(model)),
+        evaluate(materialize(model)),
         tuple(
-            SensitivityRow(name, share, judge(materialize(PruneWeights({name: share})(model))))
+            SensitivityRow(name, share, evaluate(materialize(PruneWeights({name: share})(model))))
             for name in names
             for share in sorted(sparsities)
         ),
         tuple(
-            SensitivityRow(name, width, judge(materialize(Quantize({name: width})(model))))
+            SensitivityRow(name, width, evaluate(materialize(Quantize({name: width})(model))))
             for name in names
             for width in sorted(bits, key=count_bits, reverse=True)
         ),
@@ -80,8 +80,8 @@ def count_bits(bits: Bits) -> int:
 def choose_sparsities(sensitivity: Sensitivity, max_drop: float) -> dict[str, float]:
     """Return for `prune` the harshest share of each tensor that, as all milder ones, costs at most `max_drop`.
 
-    The drop is in the judge's unit, and of each tensor alone: together they cost more. A tensor that can spare nothing
-    is left out.
+    The drop is in the unit of `evaluate`, and of each tensor alone: together they cost more. A tensor that can spare
+    nothing is left out.
     """
     return choose_harshest(sensitivity.sparsities, sensitivity.score - max_drop)
 

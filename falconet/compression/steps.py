@@ -113,7 +113,7 @@ class Quantize:
 
 
 @dataclass(frozen=True)
-class Shorten:
+class QuantizeFloats:
     """Biases, normalization and saved buffers are integers times a step; see `Rounding`.
 
     Meant for after training; parameters go on learning all the same. Raises ConfigError for bad settings.
@@ -238,9 +238,9 @@ def quantize(bits: Bits | Mapping[str, Bits], per: Per = "tensor", learn_step: b
     return Quantize(bits, per, learn_step)
 
 
-def shorten(bits: int = 8) -> Shorten:
+def shorten(bits: int = 8) -> QuantizeFloats:
     """Return the step that puts all but weights on grids."""
-    return Shorten(bits)
+    return QuantizeFloats(bits)
 
 
 def chain(*steps: Step, recover: Callable[[nn.Module], None] | None = None) -> Chain:

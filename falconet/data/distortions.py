@@ -215,7 +215,7 @@ def move_pixels(
 ) -> Float32[Tensor, "batch channels height width"]:
     """Do what `warp` does for maps that mirror and shift alone, but by whole pixels, the nearest number of them.
 
-    A share of a pixel would blur what is trained on, and nothing of what is judged.
+    A share of a pixel would blur what is trained on, and nothing of what is evaluated.
     """
     columns, rows = (find_sources(maps[:, axis, axis], maps[:, axis, 2], images.shape[3 - axis]) for axis in range(2))
     batch = torch.arange(len(images))[:, None, None]

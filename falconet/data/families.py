@@ -106,15 +106,15 @@ def describe_crossing(dataset: Dataset, families: Families) -> tuple[str, ...]:
     }
     if not any(counts.values()):
         return notes
-    judged = "test" if "test" in dataset.splits else "val"
-    split = dataset.splits[judged]
-    others = np.concatenate([other.hashes for name, other in dataset.splits.items() if name != judged])
+    evaluated = "test" if "test" in dataset.splits else "val"
+    split = dataset.splits[evaluated]
+    others = np.concatenate([other.hashes for name, other in dataset.splits.items() if name != evaluated])
     known = int(np.isin(families.name(split.hashes), families.name(others)).sum())
     found = " and ".join(f"{count:,} {what}" for what, count in counts.items() if count)
     return (
         *notes,
-        f"{CAUTION}{found} stand in different splits of the source's own; {known:,} of {len(split):,} {judged} samples "
-        "equal or nearly equal others, so that they are easier than new ones (`falconet data` lists them)",
+        f"{CAUTION}{found} stand in different splits of the source's own; {known:,} of {len(split):,} {evaluated} "
+        "samples equal or nearly equal others, so that they are easier than new ones (`falconet data` lists them)",
     )
 
 

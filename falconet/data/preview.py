@@ -269,7 +269,7 @@ def list_sections(report: DataReport, places: Mapping[str, tuple[str, int]]) -> 
     apart = frozenset(index for index, pair in enumerate(pairs) if pair.splits[0] != pair.splits[1])
     yield Section(
         "Near duplicates",
-        "pairs that are nearly equal; marked: in different splits, so that a model is judged by what it has seen",
+        "pairs that are nearly equal; marked: in different splits, so that a model is evaluated by what it has seen",
         [show_pair(pair, report.kind) for pair in pairs],
         apart,
     )

@@ -65,7 +65,7 @@ def load_dataset(
 
 
 def read_dataset(source: str | Path, *, data_root: str | Path | None = None, config: DataConfig) -> Dataset:
-    """Read a source with the splits that it has, which need not do for training: what is judged may be of one class.
+    """Read a source with the splits that it has, which need not do for training: what is evaluated may be of one class.
 
     Arguments and errors are those of `load_dataset`.
     """

@@ -3,7 +3,7 @@
 from falconet.evaluation.answers import Answers, match_labels, predict_logits
 from falconet.evaluation.confidence import Calibration, calibrate, describe_calibration
 from falconet.evaluation.costs import Costs, measure_costs
-from falconet.evaluation.judgement import Evaluation, evaluate, evaluate_split, judge, judge_answers
+from falconet.evaluation.evaluation import Evaluation, evaluate, evaluate_answers, evaluate_logits, evaluate_split
 from falconet.evaluation.prediction import iterate_predictions, predict
 from falconet.evaluation.robustness import Robustness, measure_robustness
 from falconet.predictions import Predictions
@@ -18,10 +18,10 @@ __all__ = [
     "calibrate",
     "describe_calibration",
     "evaluate",
+    "evaluate_answers",
+    "evaluate_logits",
     "evaluate_split",
     "iterate_predictions",
-    "judge",
-    "judge_answers",
     "match_labels",
     "measure_costs",
     "measure_robustness",

@@ -1,4 +1,4 @@
-"""What a trained model says about samples, before anybody judges it."""
+"""What a trained model says about samples, before anybody evaluates it."""
 
 from __future__ import annotations
 

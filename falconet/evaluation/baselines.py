@@ -30,7 +30,7 @@ FITTED = 3_000
 """Training samples that the linear model is fitted to, at most: seconds, not minutes."""
 CHOOSING = 1_000
 """Of these, those that its penalty is chosen by."""
-JUDGED = 5_000
+EVALUATED = 5_000
 """Test samples that baselines are asked about, at most."""
 SIDE = 24
 """Pixels of each side that images are averaged down to."""
@@ -131,7 +131,7 @@ def fit_linear(train: Prepared, kind: Kind, num_classes: int, tokens: int = 0) -
     started = time.perf_counter()
     drawn = train.thin(FITTED)
     describe = fit_tfidf(drawn.inputs, tokens) if kind == "text" else fit_mean(drawn.inputs, kind)
-    solution = solve(describe(drawn.inputs), drawn.labels, num_classes, judged=CHOOSING)
+    solution = solve(describe(drawn.inputs), drawn.labels, num_classes, cv_samples=CHOOSING)
     return LinearModel(kind, solution, describe, len(drawn.labels), time.perf_counter() - started)
 
 
@@ -173,12 +173,12 @@ class Asked:
 
 
 def draw_asked(answers: Answers, spec: InputSpec, tokenizer: str | None = None) -> Asked:
-    """Return at most JUDGED samples of an answered split, drawn at random, as the model takes them.
+    """Return at most EVALUATED samples of an answered split, drawn at random, as the model takes them.
 
     Raises DataError where none can be read any more.
     """
     split, hits = answers.split, answers.logits.argmax(axis=1) == answers.split.labels
-    rows = np.sort(np.random.default_rng(0).permutation(len(split))[:JUDGED])
+    rows = np.sort(np.random.default_rng(0).permutation(len(split))[:EVALUATED])
     loaded = load_inputs(split.take(rows), spec, tokenizer)
     return Asked(Prepared(loaded.inputs, torch.from_numpy(loaded.split.labels)), hits[rows][loaded.kept])
 

@@ -102,13 +102,13 @@ def check_precision(precision: float | None) -> None:
         raise ConfigError(f"--precision: wanted a share above 0 and up to 1, such as 0.99, found {precision:g}")
 
 
-def abstain(precision: float, choosing: tuple[str, Answers], judged: tuple[str, Answers]) -> Abstention:
-    """Choose the threshold for a wanted precision on a split, by name and answers, and judge it on another."""
+def abstain(precision: float, choosing: tuple[str, Answers], evaluated: tuple[str, Answers]) -> Abstention:
+    """Choose the threshold for a wanted precision on a split, by name and answers, and evaluate it on another."""
     logits, labels = choosing[1].logits, choosing[1].split.labels
     threshold = metrics.find_threshold(metrics.coverage_curve(logits, labels), precision)
     if threshold is None:
         return Abstention(precision, None, None, None)
-    chosen, found = (answer_above(threshold, name, answers) for name, answers in (choosing, judged))
+    chosen, found = (answer_above(threshold, name, answers) for name, answers in (choosing, evaluated))
     return Abstention(precision, threshold, chosen, found)
 
 

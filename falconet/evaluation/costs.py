@@ -178,9 +178,9 @@ def start_processes(
 
 
 def start_process(folder: Path, threads: int) -> tuple[float, dict[str, int | None]]:
-    """Return how long a new process takes to its first answer, and its memory; see `falconet.evaluation.first`."""
+    """Return how long a new process takes to its first answer, and its memory; see `falconet.evaluation.coldstart`."""
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
-    command = [sys.executable, "-m", "falconet.evaluation.first", str(folder)]
+    command = [sys.executable, "-m", "falconet.evaluation.coldstart", str(folder)]
     started = time.perf_counter()
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:  # noqa: S603
         assert process.stdout is not None

@@ -60,7 +60,7 @@ def separate_outliers(
     split = drop_shared(other.split(name), answers.split)
     logits, unreadable = predict_logits(artifact, fit_recordings(split.samples, artifact.config.input))
     if not len(logits):
-        reason = f" ({next(iter(unreadable.values()))})" if unreadable else ": all stand in the judged split too"
+        reason = f" ({next(iter(unreadable.values()))})" if unreadable else ": all stand in the evaluated split too"
         raise DataError(f"--ood: wanted samples of something else, found none that can be used in {source}{reason}")
     temperature = artifact.config.temperature
     raw = [scale_logits(part, 1 / temperature) for part in (answers.logits, logits)]

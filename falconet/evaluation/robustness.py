@@ -68,19 +68,19 @@ class Robustness:
 
 
 def measure_robustness(artifact: Artifact | str | Path, split: Split, *, attacks: bool = True) -> Robustness:
-    """Judge a model on a split, labels being positions in the model's own, under each corruption and attack.
+    """Evaluate a model on a split, labels being positions in the model's own, under each corruption and attack.
 
     Raises DataError where no sample can be read.
     """
     artifact = artifact if isinstance(artifact, Artifact) else load_artifact(artifact)
     images = isinstance(artifact.config.input, ImageSpec)
-    count, clean, rows = (judge_images if images else judge_raw)(artifact, split)
+    count, clean, rows = (evaluate_images if images else evaluate_raw)(artifact, split)
     attacked, note = attack_split(artifact, split) if attacks else ((), "not asked for")
     mean = float(np.mean([row.accuracy for row in rows]))
     return Robustness(count, clean, mean, rows, attacked, note)
 
 
-def judge_images(artifact: Artifact, split: Split) -> tuple[int, float, tuple[Corrupted, ...]]:
+def evaluate_images(artifact: Artifact, split: Split) -> tuple[int, float, tuple[Corrupted, ...]]:
     """Corrupt images as the network sees them, but before normalization, so that each is decoded only once."""
     levels = list(iterate_levels(artifact))
     clean, count = 0, 0
@@ -98,14 +98,14 @@ def judge_images(artifact: Artifact, split: Split) -> tuple[int, float, tuple[Co
     return count, clean / count, tuple(rows)
 
 
-def judge_raw(artifact: Artifact, split: Split) -> tuple[int, float, tuple[Corrupted, ...]]:
+def evaluate_raw(artifact: Artifact, split: Split) -> tuple[int, float, tuple[Corrupted, ...]]:
     """Corrupt series and texts before anything else is done to them."""
     samples = fit_recordings(split.samples, artifact.config.input)
-    count, clean = judge_samples(artifact, split)
+    count, clean = evaluate_samples(artifact, split)
     rows, places = [], np.arange(len(samples))
     for name, severity, amount in iterate_levels(artifact):
         corrupted = replace(split, samples=CorruptedSamples(samples, name, amount, SEED, places))
-        rows.append(Corrupted(name, severity, amount, *judge_samples(artifact, corrupted)))
+        rows.append(Corrupted(name, severity, amount, *evaluate_samples(artifact, corrupted)))
     return count, clean, tuple(rows)
 
 
@@ -116,7 +116,7 @@ def iterate_levels(artifact: Artifact) -> Iterator[tuple[str, int, float]]:
             yield name, severity, float(amount)
 
 
-def judge_samples(artifact: Artifact, split: Split) -> tuple[int, float]:
+def evaluate_samples(artifact: Artifact, split: Split) -> tuple[int, float]:
     """Return how many samples can be read, and the accuracy on them."""
     answers = answer_split(artifact, split)
     right = answers.logits.argmax(axis=1) == answers.split.labels

@@ -18,7 +18,7 @@ from falconet.data import DataConfig, Dataset, Samples, Split
 from falconet.data.drawing import encode_figure
 from falconet.errors import ConfigError
 from falconet.evaluation.answers import Answers, fit_recordings
-from falconet.evaluation.judgement import evaluate_split, find_changed_setting, find_split
+from falconet.evaluation.evaluation import evaluate_split, find_changed_setting, find_split
 from falconet.explanation.explaining import (
     Explanations,
     Item,

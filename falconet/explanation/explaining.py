@@ -30,7 +30,7 @@ from falconet.data.files import open_files
 from falconet.data.preprocessing import Preprocess, TextPreprocess
 from falconet.errors import ArtifactError, ConfigError, DataError
 from falconet.evaluation.answers import fit_recordings
-from falconet.evaluation.judgement import find_split
+from falconet.evaluation.evaluation import find_split
 from falconet.explanation.faithfulness import POINTS, Score, draw_networks, measure_faithfulness, measure_randomization
 from falconet.explanation.layers import read_attention
 from falconet.explanation.methods import METHODS, attribute, find_method, fitting_methods
@@ -135,7 +135,7 @@ class Explainer:
         ranking = probabilities.argsort(descending=True).tolist()
         for target in ranking[: self.classes]:
             for method in dict.fromkeys((*self.methods, BASELINE)):
-                item, panel = self.judge(subject, method, target, probabilities)
+                item, panel = self.evaluate(subject, method, target, probabilities)
                 if method in self.methods:
                     self.pictures[Path(item.picture).name] = encode_figure(draw_panel(panel), DPI)
                     items.append(item)
@@ -143,7 +143,7 @@ class Explainer:
                     baseline.append(item)
         return items, baseline
 
-    def judge(
+    def evaluate(
         self, subject: Subject, method: str, target: int, probabilities: Float[Tensor, " classes"]
     ) -> tuple[Item, Panel]:
         """Explain one class of a sample by one method, and measure how true that is."""

@@ -131,8 +131,8 @@ def account_for(explainer: Explainer, subject: Subject, truth: int) -> tuple[Acc
     labels, (method,) = explainer.artifact.config.input.labels, explainer.methods
     probabilities = answer_sample(explainer.artifact, subject.inputs)
     answer, second = probabilities.topk(2).indices.tolist()
-    item, panel = explainer.judge(subject, method, answer, probabilities)
-    baseline, _ = explainer.judge(subject, BASELINE, answer, probabilities)
+    item, panel = explainer.evaluate(subject, method, answer, probabilities)
+    baseline, _ = explainer.evaluate(subject, BASELINE, answer, probabilities)
     reason = Reason(labels[answer], item.probability, panel.shown, to_shades(panel.relevance))
     other = explain_class(explainer, subject, second if truth == answer else truth, probabilities)
     return Account(subject.name, labels[truth], reason, other), [item, baseline]

@@ -11,25 +11,25 @@ from executorch.exir import to_edge_transform_and_lower
 from torch import nn
 
 from falconet.errors import ExportError
-from falconet.exporters.drafts import Draft, Written
 from falconet.exporters.metadata import KEY
 from falconet.exporters.programs import refuse, trace_layer
+from falconet.exporters.tracing import TracedModel, Written
 
 
-def write_executorch(draft: Draft, path: Path) -> Written:
+def write_executorch(traced: TracedModel, path: Path) -> Written:
     """Write a `.pte` file; the metadata are what its method `falconet` returns.
 
     Raises ExportError, which names the layer that ExecuTorch does not know.
     """
-    if draft.graph.example.dtype == torch.uint16:
+    if traced.graph.example.dtype == torch.uint16:
         raise ExportError("ExecuTorch takes no images of 16 bits, as this model's are: export with --raw, or as onnx")
     try:
         edge = to_edge_transform_and_lower(
-            draft.program, partitioner=[XnnpackPartitioner()], constant_methods={KEY: draft.metadata.to_json()}
+            traced.program, partitioner=[XnnpackPartitioner()], constant_methods={KEY: traced.metadata.to_json()}
         )
         path.write_bytes(edge.to_executorch().buffer)
     except Exception as error:  # The compiler raises what it likes.
-        raise refuse(draft.graph, error, lower_layer) from error
+        raise refuse(traced.graph, error, lower_layer) from error
     return Written(path)
 
 

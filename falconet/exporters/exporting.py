@@ -19,29 +19,29 @@ from falconet.catalog import as_name
 from falconet.data import Samples
 from falconet.errors import ConfigError, DataError, ExportError, FalconetError
 from falconet.evaluation.costs import answer
-from falconet.exporters.asking import Prepare, make_prepare, read_tokenizer, tokenizer_path, trim
-from falconet.exporters.drafts import Draft, Written, make_draft
+from falconet.exporters.inference import Prepare, make_preprocess, read_tokenizer, tokenizer_path, trim
 from falconet.exporters.metadata import UNSTATED, Metadata
 from falconet.exporters.parity import (
-    Kept,
+    HeldOut,
     Parity,
     check_parity,
     check_tokens,
     compare_answers,
-    find_kept,
+    find_held_out,
     limit_sides,
-    part_kept,
     read_all,
+    split_held_out,
 )
 from falconet.exporters.programs import find_reason, quiet
 from falconet.exporters.runtimes import Session, open_session
 from falconet.exporters.targets import MAX_DROP, TARGETS, Target, check_out, find_target
+from falconet.exporters.tracing import TracedModel, Written, make_traced
 from falconet.latency import Latency, SpeedRatio, compare_latencies, measure_latencies, pinned_threads
 from falconet.schema import to_mapping
 from falconet.storage import hold, scratch, swap
 
-Writer = Callable[[Draft, Path], Written]
-"""Writes a draft to a path whose folder exists. Raises ExportError for what the format cannot hold."""
+Writer = Callable[[TracedModel, Path], Written]
+"""Writes a traced to a path whose folder exists. Raises ExportError for what the format cannot hold."""
 SUFFIXES = frozenset(target.suffix for target in TARGETS.values())
 """Of the files that runtimes are given."""
 
@@ -138,8 +138,8 @@ def export(
     if not 0 <= max_drop <= 100:
         raise ConfigError(f"--max-drop: wanted points of accuracy from 0 to 100, found {max_drop:g}")
     artifact = model if isinstance(model, Artifact) else load_artifact(model)
-    kept = find_kept(artifact, source, data_root, exact=target.exact)
-    calibrating, judging = part_kept(limit_sides(kept, artifact, target), exact=target.exact)
+    kept = find_held_out(artifact, source, data_root, exact=target.exact)
+    calibrating, evaluating = split_held_out(limit_sides(kept, artifact, target), exact=target.exact)
     name = name_model(artifact, model)
     # Exports into one folder do not get into each other's way; those to one file do, or of one name for Triton.
     home, file = (out.parent, out.name) if target.suffix else (out / name, "")
@@ -147,10 +147,10 @@ def export(
         place, rest = folder / "export", folder / "scratch"
         place.mkdir()
         rest.mkdir()
-        draft = make_draft(artifact, rest, raw=raw, most=target.most, license_name=license)
-        draft = replace(draft, name=name)
-        written = write(draft, artifact, target, place / out.name if target.suffix else place, calibrating.samples)
-        parity, timed = judge(artifact, target, written, judging, max_drop)
+        traced = make_traced(artifact, rest, raw=raw, most=target.most, license_name=license)
+        traced = replace(traced, name=name)
+        written = write(traced, artifact, target, place / out.name if target.suffix else place, calibrating.samples)
+        parity, timed = verify(artifact, target, written, evaluating, max_drop)
         files = publish(place if target.suffix else place / name, home, file)
     files = files if target.suffix else {f"{name}/{part}": size for part, size in files.items()}
     coded = None if artifact.coded is None else len(artifact.coded)
@@ -171,40 +171,40 @@ def export(
     )
 
 
-def write(draft: Draft, artifact: Artifact, target: Target, path: Path, calibrating: Samples) -> Written:
-    """Write a draft, with the tokenizer of a model of texts beside it. Raises ExportError where that cannot be."""
-    prepare = choose_prepare(artifact, draft.metadata, artifact.tokenizer)
+def write(traced: TracedModel, artifact: Artifact, target: Target, path: Path, calibrating: Samples) -> Written:
+    """Write a traced, with the tokenizer of a model of texts beside it. Raises ExportError where that cannot be."""
+    prepare = choose_preprocess(artifact, traced.metadata, artifact.tokenizer)
     module, _, function = target.writer.partition(":")
     with quiet():
         writer: Writer = getattr(importlib.import_module(module), function)
     try:
-        written = writer(replace(draft, calibration=prepare_readable(calibrating, prepare)), path)
+        written = writer(replace(traced, calibration=prepare_readable(calibrating, prepare)), path)
     except (FalconetError, OSError):
         raise
     except Exception as error:  # Libraries of other formats raise what they like.
-        raise ExportError(f"{draft.metadata.architecture} cannot be written: {find_reason(error)}") from error
+        raise ExportError(f"{traced.metadata.architecture} cannot be written: {find_reason(error)}") from error
     interruption.check()
     if artifact.tokenizer is not None:
         tokenizer_path(written.main).write_bytes(artifact.tokenizer.encode())
     return written
 
 
-def judge(
-    artifact: Artifact, target: Target, written: Written, kept: Kept, max_drop: float
+def verify(
+    artifact: Artifact, target: Target, written: Written, kept: HeldOut, max_drop: float
 ) -> tuple[Parity, list[Latency]]:
     """Compare what was written with the model, and time both. Raises ExportError where it answers otherwise."""
     session = open_session(target.runtime, written.main)
-    prepare = choose_prepare(artifact, session.metadata, read_tokenizer(written.main, session.metadata))
+    prepare = choose_preprocess(artifact, session.metadata, read_tokenizer(written.main, session.metadata))
     check_tokens(artifact, prepare, kept.samples)
     parity = compare_answers(artifact, session, prepare, kept)
     check_parity(parity, target, max_drop)
     return parity, time_beside(artifact, target, written, prepare, kept.samples)
 
 
-def choose_prepare(artifact: Artifact, metadata: Metadata, tokenizer: str | None) -> Prepare:
+def choose_preprocess(artifact: Artifact, metadata: Metadata, tokenizer: str | None) -> Prepare:
     """Return what turns a raw sample into what a file takes; bare networks take what the model's own takes."""
     if not metadata.raw:
-        return make_prepare(metadata, tokenizer)
+        return make_preprocess(metadata, tokenizer)
     preprocess = artifact.preprocess
     return lambda sample: np.ascontiguousarray(preprocess.normalize(preprocess.prepare([sample]))[0].numpy())
 

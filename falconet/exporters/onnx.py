@@ -12,18 +12,18 @@ from torch import nn
 from torch.export import ExportedProgram
 
 from falconet.errors import ExportError
-from falconet.exporters.drafts import Draft, Written
 from falconet.exporters.graphs import Graph
 from falconet.exporters.metadata import Metadata
 from falconet.exporters.programs import find_reason, quiet, refuse, trace_layer
+from falconet.exporters.tracing import TracedModel, Written
 
 SCOPES = "pkg.torch.onnx.name_scopes"
 """What the converter says of each node that stays: the layer that it comes from."""
 
 
-def write_onnx(draft: Draft, path: Path) -> Written:
+def write_onnx(traced: TracedModel, path: Path) -> Written:
     """Write a `.onnx` file. Raises ExportError, which names the layer that ONNX does not know."""
-    save_checked(convert(draft.program, draft.graph), draft.metadata, path)
+    save_checked(convert(traced.program, traced.graph), traced.metadata, path)
     return Written(path)
 
 

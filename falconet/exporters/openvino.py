@@ -6,18 +6,18 @@ from pathlib import Path
 
 import openvino
 
-from falconet.exporters.drafts import Draft, Written
 from falconet.exporters.metadata import KEY
 from falconet.exporters.onnx import write_onnx
+from falconet.exporters.tracing import TracedModel, Written
 
 
-def write_openvino(draft: Draft, path: Path) -> Written:
+def write_openvino(traced: TracedModel, path: Path) -> Written:
     """Write both files, by way of ONNX, weights in single precision. Raises ExportError as `write_onnx` does."""
-    passage = draft.scratch / "passage.onnx"
-    write_onnx(draft, passage)
+    passage = traced.scratch / "passage.onnx"
+    write_onnx(traced, passage)
     # Not convert_model, which tells its makers over the network that it was called.
     model = openvino.Core().read_model(passage)
-    for name, value in draft.metadata.to_properties().items():
+    for name, value in traced.metadata.to_properties().items():
         model.set_rt_info(value, [KEY, "metadata" if name == KEY else name])
     openvino.save_model(model, path, compress_to_fp16=False)
     return Written(path)

@@ -19,8 +19,8 @@ from falconet.data.preprocessing import TextPreprocess
 from falconet.errors import DataError, ExportError, FalconetError, MissingExtraError
 from falconet.evaluation import match_labels, predict_logits
 from falconet.evaluation.answers import fit_recordings, scale_logits
-from falconet.evaluation.judgement import find_split
-from falconet.exporters.asking import Prepare, ask_batches
+from falconet.evaluation.evaluation import find_split
+from falconet.exporters.inference import Prepare, infer_batches
 from falconet.exporters.runtimes import Session
 from falconet.exporters.targets import Target
 from falconet.spec import ImageSpec, SeriesSpec
@@ -33,21 +33,21 @@ LOGIT_TOLERANCE = 1e-4
 """The same for logits, as a share of the largest one."""
 LOGIT_NOISE = 0.25
 """Root mean square of what integers may change logits by, as a share of the logits' own; each may differ more."""
-JUDGED = 2000
+EVALUATED = 2000
 """Samples at most on which the accuracy of integers is weighed."""
 NEAR = 1e-6
 """A drop so near to what is allowed takes more samples than there are to tell them apart."""
-LEAST_JUDGED = 30
+LEAST_EVALUATED = 30
 """Samples without which nothing is said about integers."""
 LEAST_AGREEMENT = 0.9
 """Share of the samples that integers must answer as the model does, right or wrong, unless more may be lost."""
 CALIBRATED = 200
-"""Samples at most by which ranges of integers are chosen; never those that are judged."""
+"""Samples at most by which ranges of integers are chosen; never those that are evaluated."""
 MADE_UP = 32
 
 
 @dataclass(frozen=True, eq=False)
-class Kept:
+class HeldOut:
     """Samples that a model was not trained on."""
 
     samples: Samples
@@ -55,10 +55,10 @@ class Kept:
     """As positions in the model's own; None: made-up samples have none."""
     description: str
 
-    def part(self, indices: Int64[np.ndarray, " kept"]) -> Kept:
+    def part(self, indices: Int64[np.ndarray, " kept"]) -> HeldOut:
         """Return some of them."""
         labels = None if self.labels is None else self.labels[indices]
-        return Kept(self.samples.take(indices), labels, self.description)
+        return HeldOut(self.samples.take(indices), labels, self.description)
 
 
 @dataclass(frozen=True)
@@ -84,14 +84,16 @@ class Parity:
     """95%; see `metrics.paired_interval`."""
 
 
-def find_kept(artifact: Artifact, source: str | Path | None, data_root: str | Path | None, *, exact: bool) -> Kept:
+def find_held_out(
+    artifact: Artifact, source: str | Path | None, data_root: str | Path | None, *, exact: bool
+) -> HeldOut:
     """Return the validation samples of a model's own data, or of `source`, or all of a source without such a split.
 
     Where a model's own data cannot be read, exact formats are compared on made-up samples. Raises what reading `source`
     raises, and DataError where labels are needed and there are none.
     """
     try:
-        return read_kept(artifact, source, data_root)
+        return read_held_out(artifact, source, data_root)
     except MissingExtraError:
         raise
     except FalconetError as error:
@@ -103,7 +105,7 @@ def find_kept(artifact: Artifact, source: str | Path | None, data_root: str | Pa
         return make_up(artifact, str(error))
 
 
-def read_kept(artifact: Artifact, source: str | Path | None, data_root: str | Path | None) -> Kept:
+def read_held_out(artifact: Artifact, source: str | Path | None, data_root: str | Path | None) -> HeldOut:
     """Return validation samples in an order that a fixed seed has mixed."""
     own = artifact.config.provenance.data.source
     if source is None and not own:
@@ -122,10 +124,10 @@ def read_kept(artifact: Artifact, source: str | Path | None, data_root: str | Pa
     labels = match_labels(split, dataset.classes, spec.labels)
     words = "validation samples" if name == "val" else "samples"
     order = np.random.default_rng(0).permutation(len(split))
-    return Kept(fit_recordings(split.samples, spec), labels, f"{words} of {dataset.source}").part(order)
+    return HeldOut(fit_recordings(split.samples, spec), labels, f"{words} of {dataset.source}").part(order)
 
 
-def make_up(artifact: Artifact, reason: str) -> Kept:
+def make_up(artifact: Artifact, reason: str) -> HeldOut:
     """Return random samples of the kind that a model eats."""
     generator, spec = np.random.default_rng(0), artifact.config.input
     names = np.array([f"made-up[{index}]" for index in range(MADE_UP)])
@@ -142,11 +144,11 @@ def make_up(artifact: Artifact, reason: str) -> Kept:
     else:
         lengths = generator.integers(1, 4 * spec.shape[0], MADE_UP)
         samples = Texts(["".join(map(chr, generator.integers(32, 127, length))) for length in lengths], names)
-    return Kept(samples, None, f"made-up samples, as the model's own cannot be read ({reason})")
+    return HeldOut(samples, None, f"made-up samples, as the model's own cannot be read ({reason})")
 
 
 @dataclass(frozen=True, eq=False)
-class Thinned:
+class ThinnedSamples:
     """Images of which every second, third, ... pixel is read, so that no side is longer than a format takes."""
 
     samples: Samples
@@ -163,32 +165,32 @@ class Thinned:
         step = -(-max(image.shape[:2]) // self.sides)
         return np.ascontiguousarray(image[::step, ::step])
 
-    def take(self, indices: Int64[np.ndarray, " kept"]) -> Thinned:
-        return Thinned(self.samples.take(indices), self.sides)
+    def take(self, indices: Int64[np.ndarray, " kept"]) -> ThinnedSamples:
+        return ThinnedSamples(self.samples.take(indices), self.sides)
 
-    def join(self, others: Sequence[Thinned]) -> Thinned:
-        return Thinned(self.samples.join([part.samples for part in others]), self.sides)
+    def join(self, others: Sequence[ThinnedSamples]) -> ThinnedSamples:
+        return ThinnedSamples(self.samples.join([part.samples for part in others]), self.sides)
 
 
-def limit_sides(kept: Kept, artifact: Artifact, target: Target) -> Kept:
+def limit_sides(kept: HeldOut, artifact: Artifact, target: Target) -> HeldOut:
     """Return samples that a format takes: the model and its export are asked about the same ones."""
     sides = target.most.get("height")
     image = isinstance(artifact.config.input, ImageSpec)
-    return replace(kept, samples=Thinned(kept.samples, sides)) if sides and image else kept
+    return replace(kept, samples=ThinnedSamples(kept.samples, sides)) if sides and image else kept
 
 
-def part_kept(kept: Kept, *, exact: bool) -> tuple[Kept, Kept]:
-    """Return the samples to calibrate by, and those to judge on. Raises DataError for fewer than two."""
+def split_held_out(kept: HeldOut, *, exact: bool) -> tuple[HeldOut, HeldOut]:
+    """Return the samples to calibrate by, and those to evaluate on. Raises DataError for fewer than two."""
     count = len(kept.samples)
     if exact:
         return kept.part(np.arange(0)), kept.part(np.arange(min(count, COMPARED)))
     if count < 2:
-        raise DataError(f"wanted 2 samples or more, some to choose ranges by and some to judge, found {count}")
+        raise DataError(f"wanted 2 samples or more, some to choose ranges by and some to evaluate, found {count}")
     chosen = min(CALIBRATED, count // 2)
-    return kept.part(np.arange(chosen)), kept.part(np.arange(chosen, min(count, chosen + JUDGED)))
+    return kept.part(np.arange(chosen)), kept.part(np.arange(chosen, min(count, chosen + EVALUATED)))
 
 
-def compare_answers(artifact: Artifact, session: Session, prepare: Prepare, kept: Kept) -> Parity:
+def compare_answers(artifact: Artifact, session: Session, prepare: Prepare, kept: HeldOut) -> Parity:
     """Ask the model and its export about the same raw samples, in batches and one alone.
 
     Raises DataError where none can be read, ExportError for a model that answers with NaN.
@@ -203,7 +205,7 @@ def compare_answers(artifact: Artifact, session: Session, prepare: Prepare, kept
     raw = session.metadata.raw
     inputs = (prepare(kept.samples.read(index)) for index in read)
     alone = session.ask(prepare(kept.samples.read(read[0]))[None])
-    answers = np.concatenate([*ask_batches(session, inputs), alone])
+    answers = np.concatenate([*infer_batches(session, inputs), alone])
     # Bare networks leave the temperature, and what follows from it, to whoever asks.
     scaled = scale_logits(answers, artifact.config.temperature) if raw else answers
     found = metrics.softmax(scaled) if raw else answers
@@ -309,10 +311,10 @@ def check_integers(parity: Parity, max_drop: float) -> None:
     """
     assert parity.accuracy_drop is not None
     assert parity.accuracy_drop_ci is not None
-    if parity.n < LEAST_JUDGED:
+    if parity.n < LEAST_EVALUATED:
         raise ExportError(
-            f"wanted {LEAST_JUDGED} {parity.samples} or more to judge integers by, found {parity.n}: add "
-            f"{LEAST_JUDGED - parity.n} or more, or name others with --source; nothing is written"
+            f"wanted {LEAST_EVALUATED} {parity.samples} or more to evaluate integers by, found {parity.n}: add "
+            f"{LEAST_EVALUATED - parity.n} or more, or name others with --source; nothing is written"
         )
     least = min(LEAST_AGREEMENT, 1 - max_drop / 100)
     if parity.agreement < least:
@@ -341,8 +343,8 @@ def find_remedy(parity: Parity, max_drop: float) -> str:
     if wanted is None:
         return "--max-drop allows more"
     more = f"at this rate {wanted - parity.n:,} samples more would do"
-    if wanted > JUDGED:
-        return f"{more}, but {JUDGED:,} at most are judged: --max-drop allows more"
+    if wanted > EVALUATED:
+        return f"{more}, but {EVALUATED:,} at most are evaluated: --max-drop allows more"
     return f"{more}: add some, name others with --source, or --max-drop allows more"
 
 

@@ -15,8 +15,8 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantTy
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from falconet.errors import ExportError
-from falconet.exporters.drafts import Draft, Written
 from falconet.exporters.onnx import SCOPES, save_checked, write_onnx
+from falconet.exporters.tracing import TracedModel, Written
 
 WEIGHTED = frozenset({"Conv", "Gemm", "MatMul"})
 """Operators whose weights become integers."""
@@ -36,7 +36,7 @@ class Calibration(CalibrationDataReader):  # type: ignore[misc]
         return next(self.batches, None)
 
 
-def write_int8(draft: Draft, path: Path) -> Written:
+def write_int8(traced: TracedModel, path: Path) -> Written:
     """Write a `.onnx` file with integer weights, a scale for each output channel, and integer activations.
 
     Preprocessing and the softmax stay in single precision, and so do attention, normalization and recurrent layers,
@@ -44,18 +44,18 @@ def write_int8(draft: Draft, path: Path) -> Written:
     of integers add two products up in 16 bits, which overflow, so that answers would depend on the machine. Raises
     ExportError where no layer is left.
     """
-    baseline = draft.scratch / "baseline.onnx"
-    write_onnx(draft, baseline)
+    baseline = traced.scratch / "baseline.onnx"
+    write_onnx(traced, baseline)
     nodes = choose_nodes(onnx.load(baseline).graph)
     if not nodes:
-        raise ExportError(f"{draft.metadata.architecture} has no layer that could compute with integers")
-    shaped = draft.scratch / "shaped.onnx"
+        raise ExportError(f"{traced.metadata.architecture} has no layer that could compute with integers")
+    shaped = traced.scratch / "shaped.onnx"
     # Shapes are all that is missing; torch's converter has fused and folded what can be.
     quant_pre_process(baseline, shaped, skip_optimization=True, skip_symbolic_shape=True)
     quantize_static(
         shaped,
         path,
-        Calibration(draft.graph.input, draft.calibration),
+        Calibration(traced.graph.input, traced.calibration),
         quant_format=QuantFormat.QDQ,
         per_channel=True,
         reduce_range=True,
@@ -63,7 +63,7 @@ def write_int8(draft: Draft, path: Path) -> Written:
         weight_type=QuantType.QInt8,
         nodes_to_quantize=nodes,
     )
-    save_checked(onnx.load(path), draft.metadata, path)
+    save_checked(onnx.load(path), traced.metadata, path)
     return Written(path, baseline)
 
 

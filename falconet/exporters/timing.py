@@ -15,7 +15,7 @@ from torch.nn.utils.rnn import PackedSequence
 from falconet import interruption
 from falconet.artifact import Artifact
 from falconet.errors import ExportError, MissingExtraError
-from falconet.exporters.asking import ask
+from falconet.exporters.inference import infer
 from falconet.exporters.runtimes import open_session
 from falconet.exporters.targets import TARGETS, Runtime, is_installed
 from falconet.latency import Latency, measure_latencies, measure_latency, pinned_threads
@@ -141,14 +141,14 @@ def list_runtimes() -> list[Runtime]:
 def open_call(runtime: Runtime, path: Path, artifact: Artifact) -> Call:
     """Return what asks an exported network in a runtime, which has answered once. Raises ExportError."""
     session, sample = open_session(runtime, path, threads=1), artifact.make_blank().numpy()
-    ask(session, sample)
+    infer(session, sample)
     return partial(session.ask, sample)
 
 
 def write_network(artifact: Artifact, path: Path) -> None:
     """Write the bare network as ONNX. Raises ExportError."""
     # Both import the whole of torch.export, in seconds.
-    from falconet.exporters.drafts import make_draft
     from falconet.exporters.onnx import write_onnx
+    from falconet.exporters.tracing import make_traced
 
-    write_onnx(make_draft(artifact, path.parent, raw=True), path)
+    write_onnx(make_traced(artifact, path.parent, raw=True), path)

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import torch
 
-from falconet.exporters.drafts import Draft, Written
 from falconet.exporters.metadata import KEY
+from falconet.exporters.tracing import TracedModel, Written
 
 
-def write_program(draft: Draft, path: Path) -> Written:
+def write_program(traced: TracedModel, path: Path) -> Written:
     """Write a `.pt2` file; the metadata are its extra file `falconet`."""
-    torch.export.save(draft.program, path, extra_files={KEY: draft.metadata.to_json()})
+    torch.export.save(traced.program, path, extra_files={KEY: traced.metadata.to_json()})
     return Written(path)

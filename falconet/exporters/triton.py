@@ -13,9 +13,9 @@ from pathlib import Path
 import onnx
 
 from falconet.escaping import escape_line
-from falconet.exporters.drafts import Draft, Written
 from falconet.exporters.metadata import KEY, Metadata
 from falconet.exporters.onnx import write_onnx
+from falconet.exporters.tracing import TracedModel, Written
 
 TYPES: dict[int, str] = {
     onnx.TensorProto.UINT8: "TYPE_UINT8",
@@ -27,7 +27,7 @@ MOST = 64
 """Samples that the server may gather into one batch."""
 
 
-def write_triton(draft: Draft, path: Path) -> Written:
+def write_triton(draft: TracedModel, path: Path) -> Written:
     """Write a folder for the model into a repository."""
     folder = path / draft.name
     main = folder / "1" / "model.onnx"

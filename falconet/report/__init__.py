@@ -2,22 +2,22 @@
 
 from falconet.report.card import render_card
 from falconet.report.facts import (
-    Course,
     LeaderboardRow,
     Mistake,
     ModelReport,
     Shrinking,
+    TrainingLog,
     describe_environment,
     describe_model,
 )
 from falconet.report.html import render_html
 
 __all__ = [
-    "Course",
     "LeaderboardRow",
     "Mistake",
     "ModelReport",
     "Shrinking",
+    "TrainingLog",
     "describe_environment",
     "describe_model",
     "render_card",

@@ -31,7 +31,7 @@ def render_card(report: ModelReport) -> str:
         ),
         *((name, describe_share(test, name.replace(" ", "_"))) for name in ("macro precision", "macro recall")),
         ("macro F1", describe_share(test, "macro_f1")),
-        *((f"{row.name}, a baseline", describe_baseline(row)) for row in report.course.baselines),
+        *((f"{row.name}, a baseline", describe_baseline(row)) for row in report.log.baselines),
         ("log-loss", f"{test.log_loss:.4f} nats"),
         ("Brier score", f"{test.brier:.4f}"),
         ("expected calibration error", f"{format_percent(test.ece)}, at temperature {config.temperature:g}"),
@@ -133,7 +133,7 @@ def front_matter(report: ModelReport) -> dict[str, Any]:
         "dataset": {"name": source, "type": source, "split": "test"},
         "metrics": metrics,
     }
-    energy = report.course.energy
+    energy = report.log.energy
     emitted = {"co2_eq_emissions": {"emissions": energy.co2_g, "source": "codecarbon"}} if energy and energy.wh else {}
     return {
         "library_name": "falconet",

@@ -124,7 +124,7 @@ def draw_dead(axes: Axes, vitals: Sequence[Vitals]) -> None:
     layers, epochs, values = tabulate(vitals, "dead")
     most = {index: np.nanmax(row) for index, row in enumerate(values) if not np.isnan(row).all()}
     if not any(share > 0 for share in most.values()):
-        draw_nothing(axes, "none" if most else "no units could be judged")
+        draw_nothing(axes, "none" if most else "no units could be evaluated")
         return
     shown = sorted(sorted(most, key=most.__getitem__, reverse=True)[:LINES])
     for index, color in zip(shown, COLORS, strict=False):

@@ -20,7 +20,7 @@ from falconet.data.families import CAUTION
 from falconet.errors import DataError
 from falconet.evaluation import Answers, Calibration, Evaluation
 from falconet.evaluation.baselines import LINEAR, Baseline, describe_verdict
-from falconet.evaluation.contests import Contest
+from falconet.evaluation.paired import PairedComparison
 from falconet.explanation.reasons import Reasons
 from falconet.exporters.targets import Runtime
 from falconet.exporters.timing import find_fastest, time_torch
@@ -76,7 +76,7 @@ class LeaderboardRow:
 
 
 @dataclass(frozen=True)
-class Course:
+class TrainingLog:
     """What was seen while a network was trained."""
 
     vitals: Sequence[Vitals] = ()
@@ -99,7 +99,7 @@ class Shrinking:
     """Of the coded file, all of it."""
     macs_before: int
     macs_after: int
-    contest: Contest
+    contest: PairedComparison
     """The compressed one and the other one on the test split."""
     before: Mapping[Runtime, Latency]
     """Of one sample on one thread of this machine, without preprocessing, in torch and all runtimes installed."""
@@ -225,7 +225,7 @@ class ModelReport:
     """Of some mistakes and hits on the test split; None: not looked for."""
     settings: Mapping[str, Any]
     environment: Mapping[str, str]
-    course: Course
+    log: TrainingLog
     shrinking: Shrinking | None = None
     """Of a compressed model."""
 
@@ -244,14 +244,14 @@ class ModelReport:
     @property
     def energy(self) -> str:
         """What training took, in words; empty where nothing recorded it."""
-        energy = self.course.energy
+        energy = self.log.energy
         return describe_energy(energy, sum(row.seconds for row in self.history)) if energy else ""
 
     @property
     def verdict(self) -> str:
         """Whether a baseline is as good, in words; empty where none is, beside the linear model that it is itself."""
         itself = LINEAR.values() if self.config.architecture == "linear" else ()
-        return describe_verdict([baseline for baseline in self.course.baselines if baseline.name not in itself])
+        return describe_verdict([baseline for baseline in self.log.baselines if baseline.name not in itself])
 
     @property
     def cautions(self) -> tuple[str, ...]:
@@ -287,7 +287,7 @@ def describe_model(  # noqa: PLR0913 - one for each thing that a report says
     *,
     answers: Answers,
     calibration: Calibration,
-    course: Course,
+    log: TrainingLog,
     settings: Mapping[str, Any],
     latencies: Mapping[Runtime, Latency] | None = None,
     reasons: Reasons | None = None,
@@ -316,7 +316,7 @@ def describe_model(  # noqa: PLR0913 - one for each thing that a report says
         reasons=reasons,
         settings=share_settings(settings),
         environment=describe_environment(),
-        course=course,
+        log=log,
         shrinking=shrinking,
     )
 
@@ -344,7 +344,7 @@ def find_mistakes(answers: Answers, labels: Sequence[str]) -> tuple[Mistake, ...
         try:
             sample = split.samples.read(index)
         except DataError:
-            continue  # The file has gone since it was judged; the page does without its picture.
+            continue  # The file has gone since it was evaluated; the page does without its picture.
         truth, answer = labels[split.labels[index]], labels[chosen[index]]
         confidence = float(probabilities[index, chosen[index]])
         mistakes.append(Mistake(split.samples.name(index), sample, truth, answer, confidence))

@@ -10,20 +10,20 @@ import numpy as np
 
 from falconet.escaping import escape_page
 from falconet.evaluation import Evaluation
-from falconet.evaluation.judgement import ClassReport
+from falconet.evaluation.evaluation import ClassReport
 from falconet.explanation.reasons import Reasons
 from falconet.metrics.curves import Curve, Points
 from falconet.report.curves import draw_vitals
 from falconet.report.facts import ModelReport
-from falconet.report.judging import (
+from falconet.report.overlays import draw_overlay, draw_sample
+from falconet.report.pictures import Picture, draw_sparkline, encode_picture, show_learning_curves, to_svg
+from falconet.report.quality import (
     show_confusion,
     show_coverage,
     show_precision_recall,
     show_reliability,
     show_roc,
 )
-from falconet.report.overlays import draw_overlay, draw_sample
-from falconet.report.pictures import Picture, draw_sparkline, encode_picture, show_learning_curves, to_svg
 from falconet.schema import flatten
 from falconet.spec import ImageSpec, InputSpec, SeriesSpec
 from falconet.units import show_epochs, show_loss
@@ -125,7 +125,7 @@ def render_page(package: str, **values: Any) -> str:
 def describe(report: ModelReport, key: str) -> Model:
     """Word and draw what a page shows of a model."""
     matrix, vitals = show_matrix(report.test), show_vitals(report)
-    # A solution has no course that could be drawn.
+    # A solution has no curve that could be drawn.
     drawn = report.history and not report.solved
     curves = show_learning_curves(report.history, report.config.provenance.best_epoch) if drawn else ()
     return Model(
@@ -281,7 +281,7 @@ def show_matrix(test: Evaluation) -> Picture | None:
 
 def show_vitals(report: ModelReport) -> Picture | None:
     """Return the vital signs of a network's layers over epochs; None where none were kept."""
-    vitals = report.course.vitals
+    vitals = report.log.vitals
     if not vitals:
         return None
     caption = f"Losses, gradients, updates and dead units over {show_epochs(len(report.history))}"

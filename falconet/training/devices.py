@@ -7,7 +7,7 @@ learning training. 2019. It has the range of float32, so that gradients need no 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -22,7 +22,7 @@ NATIVE = ("avx512_bf16", "amx_bf16", "bf16")
 
 
 @dataclass(frozen=True)
-class Place:
+class DevicePolicy:
     """A device, and the format of convolutions and matrix products there."""
 
     device: torch.device
@@ -33,37 +33,43 @@ class Place:
         mixed = self.dtype is not torch.float32
         return torch.autocast(self.device.type, dtype=self.dtype if mixed else torch.bfloat16, enabled=mixed)
 
+    def forward(self, model: Callable[[Tensor], Tensor], inputs: Tensor) -> Tensor:
+        """Return a network's outputs, computed in this format, in float32, in which losses are computed."""
+        with self.autocast():
+            outputs = model(inputs)
+        return outputs.float()
+
     def scaler(self) -> torch.amp.GradScaler:
         """Return what scales losses so that small gradients do not vanish in float16; it does nothing for others."""
         return torch.amp.GradScaler(self.device.type, enabled=self.dtype is torch.float16)
 
-    def move(self, tensor: Tensor) -> Tensor:
+    def to_device(self, tensor: Tensor) -> Tensor:
         """Return a tensor of a batch on the device, copied from pinned memory while the device computes."""
         if self.device.type == "cpu":
             return tensor
         return (tensor.pin_memory() if self.device.type == "cuda" else tensor).to(self.device, non_blocking=True)
 
     @property
-    def generators(self) -> list[torch.device]:
+    def rng_devices(self) -> list[torch.device]:
         """Devices whose generators draw beside the processor's."""
         return [self.device] if self.device.type == "cuda" else []
 
-    def save_draws(self) -> dict[str, Tensor]:
+    def get_rng_state(self) -> dict[str, Tensor]:
         """Return the state of the generators from which dropout draws."""
         draws = {"cpu": torch.get_rng_state()}
         return draws | {"cuda": torch.cuda.get_rng_state(self.device)} if self.device.type == "cuda" else draws
 
-    def restore_draws(self, draws: Mapping[str, Tensor]) -> None:
+    def set_rng_state(self, draws: Mapping[str, Tensor]) -> None:
         """Put the generators back into a state."""
         torch.set_rng_state(draws["cpu"])
         if "cuda" in draws and self.device.type == "cuda":
             torch.cuda.set_rng_state(draws["cuda"], self.device)
 
 
-def choose_place(config: TrainConfig, model: nn.Module) -> Place:
+def choose_device_policy(config: TrainConfig, model: nn.Module) -> DevicePolicy:
     """Return where a network is trained, as a configuration asks for. Raises ConfigError for an absent device."""
     device = choose_device(config)
-    return Place(device, choose_precision(config, model, device))
+    return DevicePolicy(device, choose_precision(config, model, device))
 
 
 def choose_device(config: TrainConfig) -> torch.device:

@@ -7,7 +7,6 @@ may have features of any number.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +19,7 @@ from falconet.data.preprocessing import AnyPreprocess, Preprocess
 from falconet.errors import ConfigError
 from falconet.models.layers import find_outputs
 from falconet.training.config import TrainConfig
+from falconet.training.devices import DevicePolicy
 
 
 class Teacher(nn.Module):
@@ -57,39 +57,37 @@ class Teacher(nn.Module):
 
 
 @dataclass(frozen=True, eq=False)
-class Lesson:
+class DistillationLoss:
     """What a teacher adds to the loss of a student."""
 
     teacher: nn.Module
     config: TrainConfig
+    policy: DevicePolicy
 
-    def teach(
-        self, model: nn.Module, inputs: Tensor, compute: Callable[[nn.Module, Tensor], Tensor]
-    ) -> tuple[Tensor, Tensor]:
-        """Return a student's logits, as `compute` gives them for a network and inputs, and how far it is off."""
+    def __call__(self, model: nn.Module, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """Return a student's logits, and how far they, and its features, are from the teacher's."""
         with torch.no_grad():
-            wanted, known = watch(self.teacher, inputs, compute)
-        logits, features = watch(model, inputs, compute)
+            wanted, known = self.watch(self.teacher, inputs)
+        logits, features = self.watch(model, inputs)
         distance = compare_logits(logits, wanted, self.config.temperature)
         if self.config.feature_weight:
             distance = distance + self.config.feature_weight * compare_features(features, known)
         return logits, distance
 
+    def watch(self, model: nn.Module, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """Return a network's logits, and its features: what its output layer sees."""
+        seen: list[Tensor] = []
 
-def watch(model: nn.Module, inputs: Tensor, compute: Callable[[nn.Module, Tensor], Tensor]) -> tuple[Tensor, Tensor]:
-    """Return a network's logits, and its features: what its output layer sees."""
-    seen: list[Tensor] = []
+        def keep(_module: nn.Module, given: tuple[Any, ...]) -> None:
+            seen.append(given[0])
 
-    def keep(_module: nn.Module, given: tuple[Any, ...]) -> None:
-        seen.append(given[0])
-
-    network = model.model if isinstance(model, Teacher) else model
-    handle = network.get_submodule(find_outputs(network)[0]).register_forward_pre_hook(keep)
-    try:
-        logits = compute(model, inputs)
-    finally:
-        handle.remove()
-    return logits, seen[-1]
+        network = model.model if isinstance(model, Teacher) else model
+        handle = network.get_submodule(find_outputs(network)[0]).register_forward_pre_hook(keep)
+        try:
+            logits = self.policy.forward(model, inputs)
+        finally:
+            handle.remove()
+        return logits, seen[-1]
 
 
 def compare_logits(

@@ -1,8 +1,8 @@
 """Many processes that train one network, as `torchrun` starts them: who is who, and what they tell each other.
 
 Each takes its part of every batch; torch's DistributedDataParallel averages the gradients (Li et al.: PyTorch
-distributed. VLDB, 2020), and batch normalization sees all parts together. The first process leads: it alone reads
-checkpoints, writes, and reports.
+distributed. VLDB, 2020), and batch normalization sees all parts together. The first process is the main
+one: it alone reads checkpoints, writes, and reports.
 """
 
 from __future__ import annotations
@@ -29,68 +29,70 @@ host can no longer be reached, nobody does."""
 
 
 @dataclass(frozen=True)
-class Team:
-    """One of `size` processes; alone, it has nobody to tell anything."""
+class ProcessGroup:
+    """One of `world_size` processes, and what it exchanges with the others: nothing where it is alone."""
 
     rank: int = 0
-    size: int = 1
+    world_size: int = 1
     group: dist.ProcessGroup | None = None
     """In which steps are taken; what takes longer, such as reading data, is waited for in torch's own for all."""
 
     @property
-    def leads(self) -> bool:
+    def is_main(self) -> bool:
         """Whether this is the process that writes."""
         return self.rank == 0
 
     def wrap(self, model: nn.Module) -> nn.Module:
-        """Return a network whose backward pass averages gradients over the team, and whose batch normalization sees all
-        of a batch; alone, the network itself. It has the very modules and weights of `model`.
+        """Return a network whose backward pass averages gradients over all processes.
+
+        Its batch normalization sees all of a batch. It has the very modules and weights of `model`; of one process
+        alone it is `model` itself.
         """
-        if self.size == 1:
+        if self.world_size == 1:
             return model
-        self.meet()
+        self.barrier()
         return SynchronizedParallel(model, process_group=self.group)
 
-    def meet(self) -> None:
+    def barrier(self) -> None:
         """Wait until all processes have come here, however long one of them reads or writes."""
-        if self.size > 1:
+        if self.world_size > 1:
             dist.all_reduce(torch.zeros(1))
 
-    def add_up(self, values: Sequence[float]) -> list[float]:
+    def all_reduce(self, values: Sequence[float]) -> list[float]:
         """Return the sums of all processes' values, the same for each."""
-        if self.size == 1:
+        if self.world_size == 1:
             return list(values)
         total = torch.tensor(values, dtype=torch.float64)
         dist.all_reduce(total, group=self.group)
         sums: list[float] = total.tolist()
         return sums
 
-    def hear(self, value: T) -> T:
-        """Return the leader's value, whatever that of this process is."""
-        if self.size == 1:
+    def broadcast(self, value: T) -> T:
+        """Return the main process's value, whatever that of this process is."""
+        if self.world_size == 1:
             return value
         values = [value]
         dist.broadcast_object_list(values, src=0)
         return values[0]
 
 
-ALONE = Team()
+SINGLE_PROCESS = ProcessGroup()
 
 
 @contextmanager
-def join_team() -> Iterator[Team]:
+def init_process_group() -> Iterator[ProcessGroup]:
     """Join the processes that `torchrun` has started with this one, until the end; alone where it has started none.
 
     Raises LostProcessError where another process is gone.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        yield ALONE
+        yield SINGLE_PROCESS
         return
     dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
     group = dist.new_group(timeout=PATIENCE)
     assert isinstance(group, dist.ProcessGroup)
     try:
-        yield Team(dist.get_rank(), dist.get_world_size(), group)
+        yield ProcessGroup(dist.get_rank(), dist.get_world_size(), group)
     except RuntimeError as error:
         if not is_lost(error):
             raise

@@ -40,7 +40,7 @@ class Tally:
     units: int = 0
     """Into which the features of the layer's input are grouped."""
     alive: Bool[Tensor, " features"] | None = None
-    """Features of the input that were not zero for some sample; None where they are not judged."""
+    """Features of the input that were not zero for some sample; None where they are not evaluated."""
 
     def summarize(self, epoch: int, layer: str) -> Vitals:
         """Return the epoch's row."""
@@ -57,7 +57,7 @@ class Doctor(Callback):
     A layer is a module with parameters of two or more dimensions of its own and none within it. A unit is dead
     when the layer behind it gets exactly zero from it for all samples and positions of all sampled steps of an epoch:
     functions such as `F.relu` are no modules, but what they put out is a layer's input. Inputs that nothing before
-    could have changed, such as the network's own, are not judged.
+    could have changed, such as the network's own, are not evaluated.
 
     `vitals`, those of the epochs that a resumed run has behind it, stand before the new ones.
     """
@@ -151,11 +151,11 @@ class Doctor(Callback):
         if given is not None:
             tally.samples += len(given)
             if given.is_floating_point() and given.requires_grad:
-                judge_units(tally, given, find_axis(layer, given), self.maps)
+                evaluate_units(tally, given, find_axis(layer, given), self.maps)
         self.maps = layer.out_channels if isinstance(layer, _ConvNd) else 0
 
 
-def judge_units(tally: Tally, given: Tensor, axis: int, maps: int) -> None:
+def evaluate_units(tally: Tally, given: Tensor, axis: int, maps: int) -> None:
     """Add an input to what is known about a layer's units, which lie along `axis`.
 
     A dense layer behind a convolution of `maps` channels sees each of them at several positions, channel by channel;

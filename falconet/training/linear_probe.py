@@ -29,7 +29,7 @@ Solver = Literal["logistic", "ridge"]
 
 FOLDS = 5
 """Of cross-validation over training samples."""
-JUDGED = 4_000
+CV_SAMPLES = 4_000
 """Samples that cross-validation of logistic regression is about, at most; the solution is of all."""
 INVERSE_PENALTIES = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1_000.0)
 """What logistic regression is tried with: C of scikit-learn, for features whose rows have a mean squared norm of 1."""
@@ -100,13 +100,13 @@ def solve(
     solver: Solver = "logistic",
     class_weights: Float[Tensor, " classes"] | None = None,
     seed: int = 0,
-    judged: int = JUDGED,
+    cv_samples: int = CV_SAMPLES,
     families: Int64[Tensor, " samples"] | None = None,
 ) -> Solution:
     """Return the output layer that fits features to labels; `features` may be sparse (CSR) for `logistic`.
 
     `class_weights` weigh each sample as its class. The seed decides which samples are left out together, and which
-    `judged` ones of more choose the penalty of logistic regression. Samples with the same number in `families`, such as
+    `cv_samples` of more choose the penalty of logistic regression. Samples with the same number in `families`, such as
     those of one person, would give each other's labels away: they are left out together, and where there are some,
     ridge regression, which leaves out one at a time, knows no accuracy on samples left out. Raises DivergedError for
     features that are not finite.
@@ -122,7 +122,7 @@ def solve(
         solution = solve_ridge(features, labels, num_classes, weights)
         alone = families is None or len(torch.unique(families)) == len(families)
         return solution if alone else replace(solution, accuracy=None, left_out=0)
-    return solve_logistic(features, labels, num_classes, weights, seed, judged, families)
+    return solve_logistic(features, labels, num_classes, weights, seed, cv_samples, families)
 
 
 def solve_logistic(
@@ -131,7 +131,7 @@ def solve_logistic(
     num_classes: int,
     weights: Weights,
     seed: int = 0,
-    judged: int = JUDGED,
+    cv_samples: int = CV_SAMPLES,
     families: Int64[Tensor, " samples"] | None = None,
 ) -> Solution:
     """Return multinomial logistic regression, its penalty chosen by the log loss of samples that were left out.
@@ -140,11 +140,11 @@ def solve_logistic(
     """
     scale = measure_scale(features)
     scaled, columns = drop_columns(features * (1 / scale))
-    chosen, accuracy = choose_penalty(scaled, labels, num_classes, weights, seed, judged, families)
+    chosen, accuracy = choose_penalty(scaled, labels, num_classes, weights, seed, cv_samples, families)
     weight, bias = fit_logistic(scaled, labels, num_classes, weights, chosen)
     if columns is not None:
         weight = torch.zeros(num_classes, features.shape[1]).index_copy_(1, columns, weight)
-    left_out = accuracy, min(len(labels), judged) if accuracy is not None else 0
+    left_out = accuracy, min(len(labels), cv_samples) if accuracy is not None else 0
     return conclude(weight / scale, bias, chosen, left_out, features, labels)
 
 
@@ -174,7 +174,7 @@ def choose_penalty(
     num_classes: int,
     weights: Weights,
     seed: int,
-    judged: int,
+    cv_samples: int,
     families: Int64[Tensor, " samples"] | None = None,
 ) -> tuple[float, float | None]:
     """Return the penalty with the least log loss over FOLDS folds, and its accuracy; for few samples 1 and None.
@@ -183,7 +183,7 @@ def choose_penalty(
     penalty takes longer, and where it lets the layer learn its samples by heart, a weaker one still is no better.
     """
     generator = torch.Generator().manual_seed(seed)
-    subset = torch.randperm(len(labels), generator=generator)[:judged]
+    subset = torch.randperm(len(labels), generator=generator)[:cv_samples]
     fold = assign_folds(labels[subset], generator, None if families is None else families[subset])
     if fold is None:
         return 1.0, None
@@ -397,8 +397,8 @@ def solve_ridge(features: Features, labels: Labels, num_classes: int, weights: W
     bias = center - mean @ weight
     accuracy = None if alone else float((left_out[best].argmax(dim=1) == labels).double().mean())
     output = (scale * weight.T).float().contiguous(), (scale * bias).float()
-    judged = 0 if alone else len(labels)
-    return conclude(*output, RIDGES[best], (accuracy, judged), features, labels)
+    cv_samples = 0 if alone else len(labels)
+    return conclude(*output, RIDGES[best], (accuracy, cv_samples), features, labels)
 
 
 def decompose(

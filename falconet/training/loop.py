@@ -25,9 +25,9 @@ from falconet.training.acceleration import check_acceleration, resize
 from falconet.training.callbacks import Callback, EpochRow
 from falconet.training.checkpoints import load_checkpoint, save_checkpoint
 from falconet.training.config import FREE, TrainConfig
-from falconet.training.devices import Place, choose_place
-from falconet.training.distillation import Lesson, compare_logits
-from falconet.training.distributed import ALONE, Team
+from falconet.training.devices import DevicePolicy, choose_device_policy
+from falconet.training.distillation import DistillationLoss, compare_logits
+from falconet.training.distributed import SINGLE_PROCESS, ProcessGroup
 from falconet.training.finetuning import freeze, unfreeze
 from falconet.training.linear_probe import (
     MOST_VALUES,
@@ -37,9 +37,15 @@ from falconet.training.linear_probe import (
     put_solution,
     solve,
 )
-from falconet.training.optimizers import Criterion, make_average, make_criterion, make_judge, make_optimizer
+from falconet.training.optimizers import (
+    Criterion,
+    make_average,
+    make_criterion,
+    make_optimizer,
+    make_validation_criterion,
+)
 from falconet.training.schedules import learning_rate
-from falconet.training.state import Forward, Progress, Scheduled, State, clone, restore, snapshot
+from falconet.training.state import Forward, Progress, Scheduled, TrainState, clone, make_checkpoint, restore
 
 
 @runtime_checkable
@@ -74,7 +80,7 @@ class FitResult:
 
 
 @dataclass(frozen=True)
-class Setting:
+class TrainContext:
     """All that stays the same during a run."""
 
     train: Batches
@@ -83,9 +89,9 @@ class Setting:
     criterion: Criterion
     callbacks: Sequence[Callback]
     checkpoints: Path | None
-    place: Place
-    lesson: Lesson | None
-    team: Team
+    policy: DevicePolicy
+    distillation: DistillationLoss | None
+    process_group: ProcessGroup
     class_weights: Tensor | None = None
     solution: Solution | None = None
 
@@ -101,7 +107,7 @@ def fit(
     solution: Solution | None = None,
     callbacks: Sequence[Callback] = (),
     checkpoints: Path | None = None,
-    team: Team = ALONE,
+    process_group: ProcessGroup = SINGLE_PROCESS,
 ) -> FitResult:
     """Train `model` in place and leave it in eval mode with the weights of its best epoch.
 
@@ -114,18 +120,20 @@ def fit(
     says. With `checkpoints`, a folder, the state is written there after each epoch, and in long epochs in between; a
     run that finds one there goes on from it, with the same weights in the end.
 
-    Of a `team`, each process calls this with the same model and configuration, and with loaders that give it its part
-    of every batch; each ends with the same weights. Raises ConfigError where the configuration suits neither network
-    nor machine, DataError for a loader without batches, OutOfMemoryError, and what callbacks raise.
+    In a `process_group`, each process calls this with the same model and configuration, and with loaders that give it
+    its part of every batch; each ends with the same weights. Raises ConfigError where the configuration suits neither
+    network nor machine, DataError for a loader without batches, OutOfMemoryError, and what callbacks raise.
     """
     for name, loader in (("train", train), ("val", val)):
         check_batches(name, loader)
-    check_fit(model, train, config, teacher, team)
-    setting = arrange(model, train, config, class_weights, teacher, val, callbacks, checkpoints, team, solution)
-    with torch.random.fork_rng(devices=setting.place.generators), kept_memory(), interruption.watched():
-        state = start(model, config, setting.place)
-        recall(state, setting)
-        ending, message = run_watched(state, setting)
+    check_fit(model, train, config, teacher, process_group)
+    context = make_context(
+        model, train, config, class_weights, teacher, val, callbacks, checkpoints, process_group, solution
+    )
+    with torch.random.fork_rng(devices=context.policy.rng_devices), kept_memory(), interruption.watched():
+        state = init_state(model, config, context.policy)
+        resume(state, context)
+        ending, message = run_with_callbacks(state, context)
         model.load_state_dict(state.best_weights)
         model.cpu()
         unfreeze(model, config)
@@ -141,7 +149,11 @@ def check_batches(name: str, loader: Batches | None) -> None:
 
 
 def check_fit(
-    model: nn.Module, train: Batches, config: TrainConfig, teacher: nn.Module | None = None, team: Team = ALONE
+    model: nn.Module,
+    train: Batches,
+    config: TrainConfig,
+    teacher: nn.Module | None = None,
+    process_group: ProcessGroup = SINGLE_PROCESS,
 ) -> None:
     """Raise ConfigError where a configuration suits neither network nor machine, as `fit` would."""
     for name, usual in (("compile", False), ("initial_scale", 1.0)):
@@ -149,11 +161,11 @@ def check_fit(
             raise ConfigError(f"{name}: wanted {usual} with a teacher, found {getattr(config, name)}")
     if config.linear_probe is not None:
         find_dense_output(model)
-    device = choose_place(config, model).device
-    check_acceleration(model, config, device, lambda: next(iter(train.epoch(1)))[0], team.size)
+    device = choose_device_policy(config, model).device
+    check_acceleration(model, config, device, lambda: next(iter(train.epoch(1)))[0], process_group.world_size)
 
 
-def arrange(
+def make_context(
     model: nn.Module,
     train: Batches,
     config: TrainConfig,
@@ -162,70 +174,77 @@ def arrange(
     val: Batches | None = None,
     callbacks: Sequence[Callback] = (),
     checkpoints: Path | None = None,
-    team: Team = ALONE,
+    process_group: ProcessGroup = SINGLE_PROCESS,
     solution: Solution | None = None,
-) -> Setting:
+) -> TrainContext:
     """Return all that stays the same during a run; without `val`, during single steps."""
-    place = choose_place(config, model)
-    criterion = make_criterion(config, None if class_weights is None else class_weights.to(place.device))
-    lesson = Lesson(teacher.eval().to(place.device), config) if teacher is not None else None
-    judging = train if val is None else val
-    return Setting(
-        train, judging, config, criterion, callbacks, checkpoints, place, lesson, team, class_weights, solution
+    policy = choose_device_policy(config, model)
+    return TrainContext(
+        train=train,
+        val=train if val is None else val,
+        config=config,
+        criterion=make_criterion(config, None if class_weights is None else class_weights.to(policy.device)),
+        callbacks=callbacks,
+        checkpoints=checkpoints,
+        policy=policy,
+        distillation=None if teacher is None else DistillationLoss(teacher.eval().to(policy.device), config, policy),
+        process_group=process_group,
+        class_weights=class_weights,
+        solution=solution,
     )
 
 
-def recall(state: State, setting: Setting) -> None:
+def resume(state: TrainState, context: TrainContext) -> None:
     """Go on from the last checkpoint, where there is one."""
-    if not setting.checkpoints:
+    if not context.checkpoints:
         return
-    team = setting.team
-    found = load_checkpoint(setting.checkpoints, partial(tell, setting.callbacks)) if team.leads else None
-    restore(state, team.hear(found), identify(setting))
-    if not team.leads:
-        # The sums of all stand in the leader's state; draws go on as at the start of an epoch.
-        state.progress, state.draws = Progress(state.progress.steps), {}
+    process_group = context.process_group
+    found = load_checkpoint(context.checkpoints, partial(notify, context.callbacks)) if process_group.is_main else None
+    restore(state, process_group.broadcast(found), identify(context))
+    if not process_group.is_main:
+        # The sums of all stand in the main process's state; generators go on as at the start of an epoch.
+        state.progress, state.rng_state = Progress(state.progress.steps), {}
 
 
 Ending = Literal["completed", "early_stopped", "interrupted", "diverged"]
 
 
-def run_watched(state: State, setting: Setting) -> tuple[Ending, str]:
+def run_with_callbacks(state: TrainState, context: TrainContext) -> tuple[Ending, str]:
     """Run to an end between the first and the last call of the callbacks, of which each gets its last one."""
     with ExitStack() as last_calls:
-        for callback in reversed(setting.callbacks):
+        for callback in reversed(context.callbacks):
             last_calls.callback(callback.on_end)
-        for callback in setting.callbacks:
+        for callback in context.callbacks:
             callback.on_model(state.model)
-            callback.on_start(setting.config.epochs, len(setting.train), state.history)
-        return run_epochs(state, setting)
+            callback.on_start(context.config.epochs, len(context.train), state.history)
+        return run_epochs(state, context)
 
 
-def tell(callbacks: Sequence[Callback], *lines: str) -> None:
+def notify(callbacks: Sequence[Callback], *lines: str) -> None:
     """Tell all who watch a run what the user should know."""
     for callback in callbacks:
         for line in lines:
             callback.on_note(line)
 
 
-def run_epochs(state: State, setting: Setting) -> tuple[Ending, str]:
+def run_epochs(state: TrainState, context: TrainContext) -> tuple[Ending, str]:
     """Run until the configuration, the user or the loss ends it; return how it ended."""
-    config = setting.config
+    config = context.config
     try:
         while (epoch := len(state.history) + 1) <= config.epochs:
             if config.patience and epoch - 1 - state.best_epoch >= config.patience:
                 return "early_stopped", ""
-            remember(state, setting)
+            keep_last_good(state, context)
             try:
-                row = run_epoch(state, setting, epoch)
+                row = run_epoch(state, context, epoch)
             except DivergedError as error:
-                if not go_back(state, setting, str(error)):
+                if not rollback(state, context, str(error)):
                     raise
                 continue
             best = all(is_better(row, other) for other in state.history)
-            keep(state, row, config)
-            save(state, setting)
-            for callback in setting.callbacks:
+            record_epoch(state, row, config)
+            save(state, context)
+            for callback in context.callbacks:
                 callback.on_epoch(row, best)
             interruption.check()
     except KeyboardInterrupt:
@@ -249,64 +268,66 @@ def is_out_of_memory(error: Exception) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or lacks_memory(error)
 
 
-def remember(state: State, setting: Setting) -> None:
+def keep_last_good(state: TrainState, context: TrainContext) -> None:
     """Keep a copy of the state at an epoch's start, where the configuration may need it."""
-    if setting.config.recover and not state.progress.steps:
-        whole = snapshot(state, identify(setting), setting.place)
-        state.good = replace(whole, tensors=clone(whole.tensors))
+    if context.config.recover and not state.progress.steps:
+        whole = make_checkpoint(state, identify(context), context.policy)
+        state.last_good = replace(whole, tensors=clone(whole.tensors))
 
 
-def go_back(state: State, setting: Setting, reason: str) -> bool:
+def rollback(state: TrainState, context: TrainContext, reason: str) -> bool:
     """Put the state of the epoch's start back, at half the learning rate; return whether there was one, and hope."""
-    if state.good is None or state.rate <= LEAST_RATE:
+    if state.last_good is None or state.lr_scale <= MIN_LR_SCALE:
         return False
-    rate = state.rate / 2
-    restore(state, state.good, identify(setting))
-    state.rate = rate
-    save(state, setting)
+    rate = state.lr_scale / 2
+    restore(state, state.last_good, identify(context))
+    state.lr_scale = rate
+    save(state, context)
     place = f"the end of epoch {len(state.history)}" if state.history else "the start"
-    tell(setting.callbacks, f"{reason}: going back to {place}, at {rate:g} of the rate")
+    notify(context.callbacks, f"{reason}: going back to {place}, at {rate:g} of the rate")
     return True
 
 
-LEAST_RATE = 1 / 64
+MIN_LR_SCALE = 1 / 64
 """Share of the learning rate at which a loss that is not finite has other reasons."""
 
 
-def run_epoch(state: State, setting: Setting, epoch: int) -> EpochRow:
+def run_epoch(state: TrainState, context: TrainContext, epoch: int) -> EpochRow:
     """Train one epoch, or what is left of it, and validate."""
     started = time.perf_counter()
-    config, steps = setting.config, len(setting.train)
+    config, steps = context.config, len(context.train)
     if epoch == 1 and config.linear_probe is not None:
-        return probe_epoch(state, setting, started)
-    if not state.draws:
+        return probe_epoch(state, context, started)
+    if not state.rng_state:
         # Dropout draws from the global generator; its place, too, follows from seed and epoch alone.
-        # Others of a team draw for other samples.
+        # Other processes draw for other samples.
         torch.manual_seed(
-            epoch_seed(config.seed, epoch, "dropout", *([setting.team.rank] if setting.team.rank else []))
+            epoch_seed(
+                config.seed, epoch, "dropout", *([context.process_group.rank] if context.process_group.rank else [])
+            )
         )
     else:
-        setting.place.restore_draws(state.draws)
-        state.draws = {}
-    train_epoch(state, setting, epoch)
-    val_loss, val_accuracy = validate_epoch(state, setting, epoch)
-    rate = find_rate(state, setting, epoch * steps - 1)
-    done, state.progress = gather(state.progress, setting.team), Progress()
+        context.policy.set_rng_state(state.rng_state)
+        state.rng_state = {}
+    train_epoch(state, context, epoch)
+    val_loss, val_accuracy = validate_epoch(state, context, epoch)
+    rate = find_lr(state, context, epoch * steps - 1)
+    done, state.progress = gather(state.progress, context.process_group), Progress()
     train_loss, train_accuracy = done.loss / done.samples, done.hits / done.samples
     seconds = time.perf_counter() - started
     return EpochRow(epoch, rate, train_loss, train_accuracy, val_loss, val_accuracy, seconds)
 
 
-def probe_epoch(state: State, setting: Setting, started: float) -> EpochRow:
+def probe_epoch(state: TrainState, context: TrainContext, started: float) -> EpochRow:
     """Solve the output layer on the features of training samples as they are, and validate."""
-    solution = setting.solution
+    solution = context.solution
     if solution is None:
-        solution = solve_output(state.model, setting.train, setting.config, setting.class_weights)
+        solution = solve_output(state.model, context.train, context.config, context.class_weights)
     put_solution(state.model, solution)
     if state.average is not None:
         # Nothing has been averaged yet, so it takes the weights as they are.
         state.average.update_parameters(state.model)
-    val_loss, val_accuracy = validate_epoch(state, setting, 1)
+    val_loss, val_accuracy = validate_epoch(state, context, 1)
     learned = solution.train_loss, solution.train_accuracy
     return EpochRow(1, 0.0, *learned, val_loss, val_accuracy, time.perf_counter() - started)
 
@@ -350,111 +371,108 @@ def make_plain(train: Batches, most: int | None) -> Batches:
     return replace(train, augmentation=None, answers=None, sampler=sampler, rank=0, world_size=1, limit=limit)
 
 
-def find_rate(state: State, setting: Setting, step: int) -> float:
+def find_lr(state: TrainState, context: TrainContext, step: int) -> float:
     """Return the learning rate of step 0 .. of a run; the schedule begins behind a first epoch without steps."""
-    length = len(setting.train)
-    solved = length if setting.config.linear_probe is not None else 0
-    return state.rate * learning_rate(step - solved, setting.config.epochs * length - solved, setting.config)
+    length = len(context.train)
+    solved = length if context.config.linear_probe is not None else 0
+    return state.lr_scale * learning_rate(step - solved, context.config.epochs * length - solved, context.config)
 
 
-def train_epoch(state: State, setting: Setting, epoch: int) -> None:
+def train_epoch(state: TrainState, context: TrainContext, epoch: int) -> None:
     """Take one pass over the training samples, from where `state.progress` stands."""
-    config, length = setting.config, len(setting.train)
+    config, length = context.config, len(context.train)
     state.model.train()
     freeze(state.model, config, epoch)
-    wrap(state, setting)
+    wrap(state, context)
     saved = time.monotonic()
-    for batch in setting.train.epoch(epoch, state.progress.steps):
+    for batch in context.train.epoch(epoch, state.progress.steps):
         step = (epoch - 1) * length + state.progress.steps
-        # The leader's clock counts.
-        due = setting.team.leads and time.monotonic() - saved > config.checkpoint_seconds
-        rate = find_rate(state, setting, step)
-        _, is_due = take_step(state, setting, batch, step, rate, due=due)
+        # The main process's clock counts.
+        due = context.process_group.is_main and time.monotonic() - saved > config.checkpoint_seconds
+        _, is_due = train_step(state, context, batch, step, find_lr(state, context, step), due=due)
         if is_due and state.progress.steps < length:
-            save(state, setting)
+            save(state, context)
             saved = time.monotonic()
 
 
-def take_step(
-    state: State, setting: Setting, batch: tuple[Tensor, ...], step: int, rate: float, *, due: bool = False
+def train_step(
+    state: TrainState, context: TrainContext, batch: tuple[Tensor, ...], step: int, lr: float, *, due: bool = False
 ) -> tuple[float, bool]:
     """Take step 0 .. of a run at a learning rate; return its loss, and whether `due` holds in any process.
 
     Raises DivergedError for a loss that is not finite.
     """
     interruption.check()
-    steps = setting.config.epochs * len(setting.train)
+    config, process_group = context.config, context.process_group
+    steps = config.epochs * len(context.train)
     for group in state.optimizer.param_groups:
-        group["lr"] = group["scale"] * rate
-    images, labels, *answers = map(setting.place.move, batch)
+        group["lr"] = group["scale"] * lr
     if isinstance(state.model, Scheduled):
         state.model.advance((step + 1) / steps)
-    for callback in setting.callbacks:
+    for callback in context.callbacks:
         callback.on_batch(step + 1)
-    logits, loss = compute_loss(
-        choose_forward(state, setting), resize(images, step, steps, setting.config), labels, setting, *answers
-    )
+
+    inputs, labels, *teacher_logits = map(context.policy.to_device, batch)
+    inputs = resize(inputs, step, steps, config)
+    forward = choose_forward(state, context)
+    distance: Tensor | None = None
+    if context.distillation is not None:
+        assert isinstance(forward, nn.Module)  # Compiled code would pass by the hooks that see features.
+        logits, distance = context.distillation(forward, inputs)
+    else:
+        logits = context.policy.forward(forward, inputs)
+        if teacher_logits:
+            distance = compare_logits(logits, teacher_logits[0], config.temperature)
+    loss = context.criterion(logits, labels)
+    if distance is not None:
+        loss = (1 - config.teacher_share) * loss + config.teacher_share * distance
+
     own = loss.item()
-    total, value, is_due = setting.team.add_up([len(labels), own * len(labels), due])
-    value /= total
-    if not math.isfinite(value):
-        epoch = step // len(setting.train) + 1
-        raise DivergedError(f"the loss became {value} at step {step + 1} of {steps} (epoch {epoch})")
+    samples, total, is_due = process_group.all_reduce([len(labels), own * len(labels), due])
+    mean = total / samples
+    if not math.isfinite(mean):
+        epoch = step // len(context.train) + 1
+        raise DivergedError(f"the loss became {mean} at step {step + 1} of {steps} (epoch {epoch})")
     # Gradients are averaged over processes, whose parts of a batch may differ by a sample.
-    state.scaler.scale(loss * (len(labels) * setting.team.size / total)).backward()  # type: ignore[no-untyped-call]
+    weight = len(labels) * process_group.world_size / samples
+    state.scaler.scale(loss * weight).backward()  # type: ignore[no-untyped-call]
     state.scaler.unscale_(state.optimizer)
-    for callback in setting.callbacks:
+    for callback in context.callbacks:
         callback.on_gradients(step + 1)
-    update(state, setting.config)
+    if config.clip_norm is not None:
+        nn.utils.clip_grad_norm_(state.model.parameters(), config.clip_norm)
+    # Where scaled gradients were not finite, it leaves the step out and scales by less from then on.
+    state.scaler.step(state.optimizer)
+    state.scaler.update()
+    state.optimizer.zero_grad(set_to_none=True)
+    if state.average is not None:
+        state.average.update_parameters(state.model)
+
     count(state.progress, own, logits, labels)
-    for callback in setting.callbacks:
-        callback.on_step(step + 1, value)
-    return value, bool(is_due)
+    for callback in context.callbacks:
+        callback.on_step(step + 1, mean)
+    return mean, bool(is_due)
 
 
-def wrap(state: State, setting: Setting) -> None:
+def wrap(state: TrainState, context: TrainContext) -> None:
     """Make the network as it is trained, and make it anew where other parameters learn than before."""
     learning = [parameter.requires_grad for parameter in state.model.parameters()]
     if state.network is None or learning != state.learning:
-        state.network, state.learning = setting.team.wrap(state.model), learning
+        state.network, state.learning = context.process_group.wrap(state.model), learning
         # Batches differ by a sample at most, and sides take few values: shapes that are known make faster code.
-        state.compiled = torch.compile(state.network, dynamic=False) if setting.config.compile else None
+        state.compiled = torch.compile(state.network, dynamic=False) if context.config.compile else None
 
 
-def choose_forward(state: State, setting: Setting) -> Forward:
+def choose_forward(state: TrainState, context: TrainContext) -> Forward:
     """Return what computes the next step's outputs; compiled code would pass hooks by."""
     assert state.network is not None
-    hooked = any(callback.hooked for callback in setting.callbacks)
+    hooked = any(callback.hooked for callback in context.callbacks)
     return state.network if state.compiled is None or hooked else state.compiled
 
 
-def compute_loss(
-    model: Forward, inputs: Tensor, labels: Tensor, setting: Setting, answers: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
-    """Return a batch's logits and loss: that of the labels and, where there is a teacher or its answers, that part."""
-    compute = partial(compute_logits, place=setting.place)
-    if setting.lesson is not None:
-        assert isinstance(model, nn.Module)
-        logits, distance = setting.lesson.teach(model, inputs, compute)
-    else:
-        logits = compute(model, inputs)
-        if answers is None:
-            return logits, setting.criterion(logits, labels)
-        distance = compare_logits(logits, answers, setting.config.temperature)
-    share = setting.config.teacher_share
-    return logits, (1 - share) * setting.criterion(logits, labels) + share * distance
-
-
-def compute_logits(model: Forward, inputs: Tensor, place: Place) -> Tensor:
-    """Return a network's outputs in float32, in which losses are computed."""
-    with place.autocast():
-        logits: Tensor = model(inputs)
-    return logits.float()
-
-
-def gather(progress: Progress, team: Team) -> Progress:
-    """Return the sums of all processes of a team."""
-    loss, hits, samples = team.add_up([progress.loss, progress.hits, progress.samples])
+def gather(progress: Progress, process_group: ProcessGroup) -> Progress:
+    """Return the sums of all processes of several."""
+    loss, hits, samples = process_group.all_reduce([progress.loss, progress.hits, progress.samples])
     return Progress(progress.steps, loss, int(hits), int(samples))
 
 
@@ -468,61 +486,49 @@ def count(progress: Progress, loss: float, logits: Tensor, labels: Tensor) -> No
     progress.samples += len(labels)
 
 
-def update(state: State, config: TrainConfig) -> None:
-    """Take one optimizer step along the gradients, and drop them."""
-    if config.clip_norm is not None:
-        nn.utils.clip_grad_norm_(state.model.parameters(), config.clip_norm)
-    # Where scaled gradients were not finite, it leaves the step out and scales by less from then on.
-    state.scaler.step(state.optimizer)
-    state.scaler.update()
-    state.optimizer.zero_grad(set_to_none=True)
-    if state.average is not None:
-        state.average.update_parameters(state.model)
-
-
-def validate_epoch(state: State, setting: Setting, epoch: int) -> tuple[float, float]:
+def validate_epoch(state: TrainState, context: TrainContext, epoch: int) -> tuple[float, float]:
     """Validate after an epoch. Raises DivergedError for a loss that is not finite."""
-    val_loss, val_accuracy = validate(state.judged, setting)
+    val_loss, val_accuracy = validate(state.eval_model, context)
     if not math.isfinite(val_loss):
         raise DivergedError(f"the validation loss became {val_loss} in epoch {epoch}")
     return val_loss, val_accuracy
 
 
 @torch.inference_mode()
-def validate(model: nn.Module, setting: Setting) -> tuple[float, float]:
+def validate(model: nn.Module, context: TrainContext) -> tuple[float, float]:
     """Return mean loss, without label smoothing, and accuracy over the validation samples.
 
     They choose the epoch, so they are those of the network as it is used: in float32, whatever it is trained in. Raises
     DataError where the loader yields no samples.
     """
     model.eval()
-    criterion = make_judge(setting.config)
+    criterion = make_validation_criterion(context.config)
     progress = Progress()
-    for batch in setting.val.epoch(1):
-        images, labels = map(setting.place.move, batch)
+    for batch in context.val.epoch(1):
+        images, labels = map(context.policy.to_device, batch)
         logits = model(images).float()
         count(progress, criterion(logits, labels).item(), logits, labels)
-    whole = gather(progress, setting.team)
+    whole = gather(progress, context.process_group)
     if not whole.samples:
-        raise DataError(f"val: wanted samples, found none in {len(setting.val)} batches")
+        raise DataError(f"val: wanted samples, found none in {len(context.val)} batches")
     return whole.loss / whole.samples, whole.hits / whole.samples
 
 
-def start(model: nn.Module, config: TrainConfig, place: Place) -> State:
+def init_state(model: nn.Module, config: TrainConfig, policy: DevicePolicy) -> TrainState:
     """Return the state before the first step, with the network in its place."""
     # Convolutions of few channels run up to 1.6 times faster on a processor with the channels innermost.
-    model.to(place.device).to(memory_format=torch.channels_last)
+    model.to(policy.device).to(memory_format=torch.channels_last)
     model.zero_grad(set_to_none=True)
     average = None if config.ema_decay is None else make_average(model, config.ema_decay)
-    return State(model, make_optimizer(model, config), average, clone(model.state_dict()), scaler=place.scaler())
+    return TrainState(model, make_optimizer(model, config), average, clone(model.state_dict()), scaler=policy.scaler())
 
 
-def keep(state: State, row: EpochRow, config: TrainConfig) -> None:
+def record_epoch(state: TrainState, row: EpochRow, config: TrainConfig) -> None:
     """Add an epoch to the history, and keep its weights where none were better or `config` wants the last."""
     best = state.history[state.best_epoch - 1] if state.best_epoch else None
     chosen, weights = state.best_epoch, state.best_weights
     if best is None or config.keep == "last" or is_better(row, best):
-        chosen, weights = row.epoch, clone(state.judged.state_dict())
+        chosen, weights = row.epoch, clone(state.eval_model.state_dict())
     # Ctrl-C comes between calls, of which there is none here, and so cannot part an epoch from its weights.
     state.history, state.best_epoch, state.best_weights = [*state.history, row], chosen, weights
 
@@ -532,21 +538,21 @@ def is_better(row: EpochRow, other: EpochRow) -> bool:
     return (row.val_accuracy, -row.val_loss) > (other.val_accuracy, -other.val_loss)
 
 
-def identify(setting: Setting) -> dict[str, Any]:
+def identify(context: TrainContext) -> dict[str, Any]:
     """Return what a checkpoint must agree in with the run that goes on from it."""
-    settings = {key: value for key, value in dataclasses.asdict(setting.config).items() if key not in FREE}
+    settings = {key: value for key, value in dataclasses.asdict(context.config).items() if key not in FREE}
     # `auto` may mean another format on another processor; another device of the same format may go on.
-    return {**settings, "precision": str(setting.place.dtype), "steps_per_epoch": len(setting.train)}
+    return {**settings, "precision": str(context.policy.dtype), "steps_per_epoch": len(context.train)}
 
 
-def save(state: State, setting: Setting) -> None:
+def save(state: TrainState, context: TrainContext) -> None:
     """Write the state where the run keeps its checkpoints."""
-    if not setting.checkpoints:
+    if not context.checkpoints:
         return
-    whole = replace(state, progress=gather(state.progress, setting.team))
-    if setting.team.leads:
+    whole = replace(state, progress=gather(state.progress, context.process_group))
+    if context.process_group.is_main:
         position = len(state.history), state.progress.steps
         save_checkpoint(
-            setting.checkpoints, position[0], snapshot(whole, identify(setting), setting.place), position[1]
+            context.checkpoints, position[0], make_checkpoint(whole, identify(context), context.policy), position[1]
         )
-    setting.team.meet()
+    context.process_group.barrier()

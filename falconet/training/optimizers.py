@@ -89,7 +89,7 @@ def make_criterion(config: TrainConfig, class_weights: Tensor | None = None) -> 
     )
 
 
-def make_judge(config: TrainConfig) -> Criterion:
+def make_validation_criterion(config: TrainConfig) -> Criterion:
     """Return the loss of a validation batch: without smoothing, weights and margins."""
     loss = config.loss if config.loss in ("mse", "cosine") else "cross_entropy"
     return make_criterion(replace(config, loss=loss, label_smoothing=0.0))

@@ -18,7 +18,7 @@ from falconet.errors import DivergedError, OutOfMemoryError
 from falconet.memory import kept_memory
 from falconet.training.config import TrainConfig
 from falconet.training.finetuning import freeze
-from falconet.training.loop import Batches, arrange, is_out_of_memory, make_plain, start, take_step, wrap
+from falconet.training.loop import Batches, init_state, is_out_of_memory, make_context, make_plain, train_step, wrap
 
 LOWEST_RATE, HIGHEST_RATE = 1e-6, 10.0
 STEPS = 100
@@ -93,14 +93,14 @@ def take_steps(
     Yield, after each, the loss before it and the size of its batch; end with a loss that is not finite.
     """
     config = replace(config, initial_scale=1.0, compile=False)
-    setting = arrange(network, train, config, class_weights, teacher)
-    state = start(network, config, setting.place)
+    context = make_context(network, train, config, class_weights, teacher)
+    state = init_state(network, config, context.policy)
     network.train()
     freeze(network, config, 1)
-    wrap(state, setting)
+    wrap(state, context)
     for step, (rate, batch) in enumerate(zip(rates, repeat_epochs(train), strict=False)):
         try:
-            loss, _ = take_step(state, setting, batch, step, rate)
+            loss, _ = train_step(state, context, batch, step, rate)
         except DivergedError:
             return
         yield loss, len(batch[1])

@@ -15,7 +15,7 @@ from torch.optim.swa_utils import AveragedModel
 from falconet.errors import ConfigError
 from falconet.training.callbacks import EpochRow
 from falconet.training.checkpoints import Checkpoint
-from falconet.training.devices import Place
+from falconet.training.devices import DevicePolicy
 
 Weights = dict[str, Tensor]
 Forward = Callable[[Tensor], Any]
@@ -41,7 +41,7 @@ class Progress:
 
 
 @dataclass
-class State:
+class TrainState:
     """All that changes from step to step."""
 
     model: nn.Module
@@ -51,9 +51,9 @@ class State:
     best_epoch: int = 0
     history: list[EpochRow] = field(default_factory=list)
     progress: Progress = field(default_factory=Progress)
-    rate: float = 1.0
+    lr_scale: float = 1.0
     """What all learning rates are multiplied by: halved each time that the loss was no longer finite."""
-    good: Checkpoint | None = None
+    last_good: Checkpoint | None = None
     """The state to go back to then; only kept where the configuration wants that."""
     network: nn.Module | None = None
     """The model as it is trained: wrapped where several processes train it, for the parameters that then learn."""
@@ -62,11 +62,11 @@ class State:
     learning: list[bool] = field(default_factory=list)
     """Which parameters those are."""
     scaler: torch.amp.GradScaler = field(default_factory=lambda: torch.amp.GradScaler("cpu", enabled=False))
-    draws: Mapping[str, Tensor] = field(default_factory=dict)
+    rng_state: Mapping[str, Tensor] = field(default_factory=dict)
     """States of torch's generators, where an epoch that was broken off goes on; dropout draws from them."""
 
     @property
-    def judged(self) -> nn.Module:
+    def eval_model(self) -> nn.Module:
         """The module that is validated and kept: the average where there is one."""
         return self.model if self.average is None else self.average.module
 
@@ -75,7 +75,7 @@ def clone(weights: Mapping[str, Tensor]) -> Weights:
     return {name: tensor.detach().clone() for name, tensor in weights.items()}
 
 
-def snapshot(state: State, identity: dict[str, Any], place: Place) -> Checkpoint:
+def make_checkpoint(state: TrainState, identity: dict[str, Any], policy: DevicePolicy) -> Checkpoint:
     """Return all of a state as tensors and plain facts."""
     tensors = {f"model.{name}": tensor for name, tensor in state.model.state_dict().items()}
     tensors |= {f"best.{name}": tensor for name, tensor in state.best_weights.items()}
@@ -84,23 +84,23 @@ def snapshot(state: State, identity: dict[str, Any], place: Place) -> Checkpoint
     for index, slots in state.optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{name}": tensor for name, tensor in slots.items() if tensor is not None}
     if state.progress.steps:
-        tensors |= {f"draws.{name}": tensor for name, tensor in place.save_draws().items()}
-    if state.progress.steps and state.good is not None:
-        tensors |= {f"good.{name}": tensor for name, tensor in state.good.tensors.items()}
+        tensors |= {f"draws.{name}": tensor for name, tensor in policy.get_rng_state().items()}
+    if state.progress.steps and state.last_good is not None:
+        tensors |= {f"good.{name}": tensor for name, tensor in state.last_good.tensors.items()}
     facts = {
         "run": identity,
         "best_epoch": state.best_epoch,
         "history": [dataclasses.asdict(row) for row in state.history],
         "progress": dataclasses.asdict(state.progress),
-        "rate": state.rate,
+        "rate": state.lr_scale,
         "scaler": state.scaler.state_dict(),
-        "good": dict(state.good.facts) if state.progress.steps and state.good is not None else None,
+        "good": dict(state.last_good.facts) if state.progress.steps and state.last_good is not None else None,
     }
     return Checkpoint(tensors, facts)
 
 
-def restore(state: State, checkpoint: Checkpoint | None, identity: dict[str, Any]) -> None:
-    """Put a snapshot back in place; nothing happens where there is none. Raises ConfigError for that of another run."""
+def restore(state: TrainState, checkpoint: Checkpoint | None, identity: dict[str, Any]) -> None:
+    """Put a checkpoint back in place; do nothing where there is none. Raises ConfigError for that of another run."""
     if checkpoint is None:
         return
     before = checkpoint.facts["run"]
@@ -119,10 +119,10 @@ def restore(state: State, checkpoint: Checkpoint | None, identity: dict[str, Any
     state.best_epoch = checkpoint.facts["best_epoch"]
     state.history = [EpochRow(**row) for row in checkpoint.facts["history"]]
     state.progress = Progress(**checkpoint.facts["progress"])
-    state.rate = checkpoint.facts["rate"]
+    state.lr_scale = checkpoint.facts["rate"]
     if checkpoint.facts["good"] is not None:
-        state.good = Checkpoint(parts["good"], checkpoint.facts["good"])
-    state.draws = parts["draws"]
+        state.last_good = Checkpoint(parts["good"], checkpoint.facts["good"])
+    state.rng_state = parts["draws"]
     state.scaler.load_state_dict(checkpoint.facts["scaler"])
 
 

@@ -2,7 +2,7 @@
 
 A run may go well in every layer and end with a model that nobody should use: one that never names a class, or that is
 right no more often than a guess. Overall accuracy hides both where classes are uneven, so they are looked for here.
-The test split is never looked at: what is read here may lead to another run, which it is to judge.
+The test split is never looked at: what is read here may lead to another run, which it is to evaluate.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ THRESHOLDS: dict[Ailment, Threshold] = {
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """What a finished run came to, as far as its use is judged by it."""
+    """What a finished run came to, as far as its use is evaluated by it."""
 
     classes: Sequence[str]
     train_counts: Int64[np.ndarray, " classes"]

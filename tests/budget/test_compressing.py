@@ -60,10 +60,10 @@ def test_the_file_keeps_within_its_size_and_answers(small: Compression, trained:
     dense = 4 * sum(value.numel() for value in load_artifact(trained.out).model.parameters())
     assert small.shrinking.bytes_before == dense
     assert small.facts()["ratio"] == pytest.approx(dense / file.stat().st_size)
-    judged = evaluate(small.out, "digits")
-    assert judged.accuracy == small.test.accuracy > 0.8
+    evaluated = evaluate(small.out, "digits")
+    assert evaluated.accuracy == small.test.accuracy > 0.8
     assert small.shrinking.contest.other_accuracy == trained.test.accuracy
-    assert small.shrinking.drop == pytest.approx(100 * (trained.test.accuracy - judged.accuracy))
+    assert small.shrinking.drop == pytest.approx(100 * (trained.test.accuracy - evaluated.accuracy))
 
 
 @pytest.mark.slow

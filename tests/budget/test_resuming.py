@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from falconet.budget import Budget, CompressConfig, Scheme, SearchConfig, Trial, Watcher, compressing
+from falconet.budget import Budget, CompressConfig, SearchConfig, Trial, TrialSpec, Watcher, compressing
 from falconet.budget import trials as budget_trials
 from falconet.budget.compressing import Record, Search, begin, describe_change, explore, read_record
-from falconet.budget.trials import Workshop, claim_checkpoints
+from falconet.budget.trials import SearchContext, claim_checkpoints
 from falconet.data import Dataset
 from falconet.data.augmentation import ImageAugmentation
 from falconet.errors import ArtifactError, UsageError
@@ -35,10 +35,10 @@ def make_hollow(kind: type[Any], **fields: Any) -> Any:
     return made
 
 
-def open_made_up(folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Search, list[Scheme]]:
-    done: list[Scheme] = []
+def open_made_up(folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Search, list[TrialSpec]]:
+    done: list[TrialSpec] = []
 
-    def carry_out(number: int, scheme: Scheme, workshop: Any) -> Trial:
+    def carry_out(number: int, scheme: TrialSpec, workshop: Any) -> Trial:
         done.append(scheme)
         workshop.trial_file(number).write_bytes(b"-")
         lost = lose(scheme) + 0.05 / scheme.macs - 0.01 * scheme.polish
@@ -52,7 +52,7 @@ def open_made_up(folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Search,
     monkeypatch.setattr(compressing, "find_shares", find_shares)
     monkeypatch.setattr(compressing, "write_frontier", lambda *arguments: None)
     folder.mkdir(exist_ok=True)
-    workshop = make_hollow(Workshop, folder=folder, config=CONFIG, bits={})
+    workshop = make_hollow(SearchContext, folder=folder, config=CONFIG, bits={})
     return Search(workshop, make_hollow(Dataset), folder, Watcher(), FACTS, sensed=True), done
 
 
@@ -96,7 +96,7 @@ def measure(trial: Trial) -> tuple[Any, ...]:
     return replace(trial.scheme, start=None), trial.bytes, trial.accuracy
 
 
-def trace(scheme: Scheme, trials: tuple[Trial, ...]) -> tuple[Scheme, ...]:
+def trace(scheme: TrialSpec, trials: tuple[Trial, ...]) -> tuple[TrialSpec, ...]:
     """Return a scheme after all that it builds on."""
     before = next((trial.scheme for trial in trials if trial.number == scheme.start), None)
     return (*(trace(before, trials) if before else ()), replace(scheme, start=None))
@@ -221,9 +221,9 @@ def test_a_search_goes_on_on_another_device(tmp_path: Path) -> None:
 def test_checkpoints_of_another_trial_are_not_gone_on_with(tmp_path: Path) -> None:
     left = tmp_path / "checkpoint" / "epoch-000001.json"
     left.parent.mkdir()
-    claim_checkpoints(3, Scheme(kept=0.5), tmp_path)
+    claim_checkpoints(3, TrialSpec(kept=0.5), tmp_path)
     left.write_text("{}")
-    claim_checkpoints(3, Scheme(kept=0.5), tmp_path)
+    claim_checkpoints(3, TrialSpec(kept=0.5), tmp_path)
     assert left.exists()
-    claim_checkpoints(3, Scheme(kept=0.25), tmp_path)
+    claim_checkpoints(3, TrialSpec(kept=0.25), tmp_path)
     assert not left.exists()

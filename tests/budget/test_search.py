@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from falconet.budget import Budget, CompressConfig, Scheme, Trial
+from falconet.budget import Budget, CompressConfig, Trial, TrialSpec
 from falconet.budget.search import (
     LEAST_KEPT,
     choose_best,
@@ -28,14 +28,14 @@ WEIGHTS = 400_000
 CONFIG = CompressConfig(polish=0)
 
 
-def weigh(scheme: Scheme) -> int:
+def weigh(scheme: TrialSpec) -> int:
     """Bits for values and for positions, and a header."""
     return int(scheme.macs * WEIGHTS * (scheme.bits / 8 if scheme.kept == 1 else scheme.kept * 1.1)) + 300
 
 
 def play(
     budget: Budget,
-    drop: Callable[[Scheme], float],
+    drop: Callable[[TrialSpec], float],
     config: CompressConfig = CONFIG,
     seconds: float = 10.0,
     trials: Sequence[Trial] = (),
@@ -50,14 +50,14 @@ def play(
     return trials
 
 
-def lose(scheme: Scheme) -> float:
+def lose(scheme: TrialSpec) -> float:
     """Points lost: twice as many with half the weights, none for integers of 8 bits."""
     return 0.002 / scheme.kept if scheme.kept < 1 else 0.0
 
 
 def test_the_first_trial_is_whole_and_needs_no_training() -> None:
-    assert propose([], Budget(), CONFIG) == Scheme(kept=1, bits=8, epochs=0)
-    assert propose([], Budget(), CONFIG, (0.5, 0.25)) == Scheme(macs=0.5, kept=1, bits=8, epochs=CONFIG.epochs)
+    assert propose([], Budget(), CONFIG) == TrialSpec(kept=1, bits=8, epochs=0)
+    assert propose([], Budget(), CONFIG, (0.5, 0.25)) == TrialSpec(macs=0.5, kept=1, bits=8, epochs=CONFIG.epochs)
 
 
 def test_for_a_drop_it_goes_down_by_halves_until_one_loses_too_much_and_then_between() -> None:
@@ -131,7 +131,7 @@ def test_the_last_trial_polishes_the_best_one() -> None:
 
 
 def test_a_full_file_loses_weights_before_it_learns_longer() -> None:
-    full = Trial(2, Scheme(kept=0.3, epochs=5, bits=4), 2990, 0.99, 0.1, 1, None, 1)
+    full = Trial(2, TrialSpec(kept=0.3, epochs=5, bits=4), 2990, 0.99, 0.1, 1, None, 1)
     small, large = replace(full, bytes=2500), replace(full, bytes=3500)
     budget = Budget(max_bytes=3000)
     kept = leave_room(full, budget)
@@ -157,8 +157,8 @@ def test_the_share_of_weights_follows_from_the_bits(bits: int, low: float, share
 
 
 def test_between_two_trials_the_size_tells_where() -> None:
-    small = Trial(1, Scheme(kept=0.1, bits=4), 1000, 0.9, 0.0, 1, None, 1)
-    large = replace(small, scheme=Scheme(kept=0.4, bits=4), bytes=4000)
+    small = Trial(1, TrialSpec(kept=0.1, bits=4), 1000, 0.9, 0.0, 1, None, 1)
+    large = replace(small, scheme=TrialSpec(kept=0.4, bits=4), bytes=4000)
     assert interpolate(small, large, Budget(max_bytes=2000)) == pytest.approx(0.1 * 0.96 * 2)
     assert 0.1 < interpolate(small, large, Budget(max_bytes=1001)) < 0.13
     assert 0.3 < interpolate(small, large, Budget(max_bytes=3999)) < 0.4
@@ -228,7 +228,7 @@ def test_time_ends_the_search_before_another_trial_would_pass_it() -> None:
 
 def test_the_nearest_is_nearest_in_all_limits_together() -> None:
     budget = Budget(max_bytes=1000, max_macs=10**6)
-    base = Trial(1, Scheme(), 2000, 0.9, 0.0, 10**6, None, 1)
+    base = Trial(1, TrialSpec(), 2000, 0.9, 0.0, 10**6, None, 1)
     slow = replace(base, number=2, bytes=900, macs=3 * 10**6)
     assert base.excess(budget) == pytest.approx(1.0)
     assert slow.excess(budget) == pytest.approx(2.0)
@@ -237,7 +237,7 @@ def test_the_nearest_is_nearest_in_all_limits_together() -> None:
 
 def test_the_front_holds_what_nothing_beats() -> None:
     def make(number: int, size: int, accuracy: float) -> Trial:
-        return Trial(number, Scheme(), size, accuracy, 0.0, 1, None, 1)
+        return Trial(number, TrialSpec(), size, accuracy, 0.0, 1, None, 1)
 
     trials = [make(1, 500, 0.99), make(2, 100, 0.9), make(3, 200, 0.9), make(4, 90, 0.8), make(5, 100, 0.89)]
     assert [trial.number for trial in find_frontier(trials)] == [4, 2, 1]

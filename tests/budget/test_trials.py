@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from falconet.artifact import Artifact
-from falconet.budget import CompressConfig, Scheme, SearchConfig
-from falconet.budget.trials import Workshop, make_steps
+from falconet.budget import CompressConfig, SearchConfig, TrialSpec
+from falconet.budget.trials import SearchContext, make_steps
 from falconet.compression import Constrained, materialize
 from falconet.data.augmentation import ImageAugmentation
 from tests.budget.test_resuming import make_hollow
@@ -21,8 +21,8 @@ def test_no_weight_comes_back_while_the_best_network_is_polished(polish: bool) -
     with torch.no_grad():
         first[:4] = 0
     config = SearchConfig(ImageAugmentation(), CompressConfig(regrow=True))
-    workshop = make_hollow(Workshop, artifact=make_hollow(Artifact, model=network), config=config, bits={})
-    constrained = make_steps(Scheme(kept=0.5, epochs=1, start=1, polish=polish), workshop, 1.0)(network)
+    workshop = make_hollow(SearchContext, artifact=make_hollow(Artifact, model=network), config=config, bits={})
+    constrained = make_steps(TrialSpec(kept=0.5, epochs=1, start=1, polish=polish), workshop, 1.0)(network)
     assert isinstance(constrained, Constrained)
     with torch.no_grad():
         constrained.model.get_parameter("0.weight")[:4] = 10.0

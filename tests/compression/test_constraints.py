@@ -1,4 +1,4 @@
-"""Constraints: values, gradients, and what they survive, judged by plain modules that hold the same values."""
+"""Constraints: values, gradients, and what they survive, evaluated by plain modules that hold the same values."""
 
 from __future__ import annotations
 

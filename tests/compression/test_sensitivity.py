@@ -26,16 +26,16 @@ def make_network() -> nn.Sequential:
 
 
 def measure() -> tuple[nn.Module, Sensitivity]:
-    """Return a network, and what the judge says, who wants `0.weight` as it was and does not mind `2.weight`."""
+    """Return a network, and what the evaluate says, who wants `0.weight` as it was and does not mind `2.weight`."""
     model = make_network()
     wanted = model.get_parameter("0.weight").detach()
 
-    def judge(changed: nn.Module) -> float:
+    def evaluate(changed: nn.Module) -> float:
         assert not isinstance(changed, Constrained)
         assert not changed.training
         return 1 - float((changed.get_parameter("0.weight").detach() - wanted).norm() / wanted.norm())
 
-    return model, measure_sensitivity(model, judge, (0.9, 0.5), ("ternary", 8, 4))
+    return model, measure_sensitivity(model, evaluate, (0.9, 0.5), ("ternary", 8, 4))
 
 
 def test_rows_go_from_mild_to_harsh_tensor_by_tensor() -> None:

@@ -213,7 +213,7 @@ def test_families_are_named_by_their_lowest_member() -> None:
     assert families.name(np.array([9, 3, 8, 5, 9], dtype=np.uint64)).tolist() == [5, 3, 5, 5, 5]
 
 
-def test_models_of_before_are_judged_on_the_splits_of_before(photos: tuple[Path, list[tuple[str, ...]]]) -> None:
+def test_models_of_before_are_evaluated_on_the_splits_of_before(photos: tuple[Path, list[tuple[str, ...]]]) -> None:
     record = {"source": str(photos[0]), "fingerprint": "0", "split_seed": 3, "val_fraction": 0.1, "test_fraction": 0.2}
     before = load_dataset(photos[0], config=DataConfig(split_seed=3, near_duplicates="apart"))
     again = load_dataset(photos[0], config=from_mapping(DataOrigin, record).config)

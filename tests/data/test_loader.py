@@ -344,7 +344,7 @@ def draw(seed: int, epoch: int, purpose: Purpose, *more: int) -> tuple[int, ...]
 
 
 def test_seeds_epochs_and_purposes_share_no_stream() -> None:
-    """Judged by what is drawn: torch's generator looks at 32 bits of a seed only."""
+    """Evaluated by what is drawn: torch's generator looks at 32 bits of a seed only."""
     seeds, epochs = (0, 1, 2, 3, 4, 2**31 - 1), (1, 2, 3, 1000)
     cases: list[Any] = [*product(seeds, epochs, ("dropout", "order")), *product(seeds, epochs, ("data",), range(9))]
     assert len({draw(*case) for case in cases}) == len(cases)

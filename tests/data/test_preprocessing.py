@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
-from torchvision.transforms.v2 import functional as judge
+from torchvision.transforms.v2 import functional as evaluate
 
 from falconet.data import ImageArray, ImageFiles, Texts, load_dataset
 from falconet.data.preprocessing import (
@@ -41,13 +41,13 @@ def noise(*shape: int) -> torch.Tensor:
     return torch.randint(0, 256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 
 
-def judged(images: torch.Tensor, wanted: ImageSpec) -> torch.Tensor:
+def evaluated(images: torch.Tensor, wanted: ImageSpec) -> torch.Tensor:
     """What torchvision makes of images with channels last."""
-    x = judge.to_dtype(images.permute(0, 3, 1, 2), torch.float32, scale=True)
-    x = judge.rgb_to_grayscale(x) if wanted.shape[0] == 1 else judge.grayscale_to_rgb(x)
-    x = judge.resize(x, list(wanted.inner_size), antialias=True)
-    x = judge.pad(x, [wanted.margin], padding_mode="edge")
-    normalized: torch.Tensor = judge.normalize(x, list(wanted.mean), list(wanted.std))
+    x = evaluate.to_dtype(images.permute(0, 3, 1, 2), torch.float32, scale=True)
+    x = evaluate.rgb_to_grayscale(x) if wanted.shape[0] == 1 else evaluate.grayscale_to_rgb(x)
+    x = evaluate.resize(x, list(wanted.inner_size), antialias=True)
+    x = evaluate.pad(x, [wanted.margin], padding_mode="edge")
+    normalized: torch.Tensor = evaluate.normalize(x, list(wanted.mean), list(wanted.std))
     return normalized
 
 
@@ -60,7 +60,7 @@ def test_preprocessing_is_that_of_torchvision(found: int, wanted: int, size: tup
     assert x.shape == (2, wanted, 24, 20)
     assert x.dtype == torch.float32
     # Torchvision rounds the luma weights to four digits; ours are BT.601's.
-    torch.testing.assert_close(x, judged(images, target), atol=1e-5 if found == wanted else 1e-3, rtol=0)
+    torch.testing.assert_close(x, evaluated(images, target), atol=1e-5 if found == wanted else 1e-3, rtol=0)
 
 
 def keep_proportions(mode: Literal["crop", "pad"], height: int, width: int) -> ImageSpec:
@@ -73,9 +73,11 @@ def test_cropping_is_that_of_torchvision(size: tuple[int, int], wanted: tuple[in
     images, (height, width), (rows, columns) = noise(2, *size, 3), size, wanted
     wide = height * columns <= width * rows
     covering = [rows, int(rows * width / height)] if wide else [int(columns * height / width), columns]
-    x = judge.resize(judge.to_dtype(images.permute(0, 3, 1, 2), torch.float32, scale=True), covering, antialias=True)
+    x = evaluate.resize(
+        evaluate.to_dtype(images.permute(0, 3, 1, 2), torch.float32, scale=True), covering, antialias=True
+    )
     found = Preprocess(keep_proportions("crop", *wanted))(images)
-    torch.testing.assert_close(found, judge.center_crop(x, list(wanted)), atol=1e-5, rtol=0)
+    torch.testing.assert_close(found, evaluate.center_crop(x, list(wanted)), atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("wanted", [(24, 24), (24, 20), (32, 48)])
@@ -160,7 +162,7 @@ def test_files_and_arrays_are_scaled_alike(batch_size: int, make_folder: FolderM
     assert [len(batch) for batch in from_files] == [len(batch) for batch in from_arrays]
     assert max(len(batch) for batch in from_files) == min(batch_size, 10)
     torch.testing.assert_close(torch.cat(from_files), torch.cat(from_arrays), atol=1e-6, rtol=0)
-    expected = judge.resize(torch.from_numpy(arrays.images).permute(0, 3, 1, 2) / 255, [12, 12], antialias=True)
+    expected = evaluate.resize(torch.from_numpy(arrays.images).permute(0, 3, 1, 2) / 255, [12, 12], antialias=True)
     torch.testing.assert_close(torch.cat(from_files), expected, atol=1e-5, rtol=0)
 
 

@@ -225,7 +225,7 @@ def test_ts_files_that_cannot_be_used_are_refused(content: str, message: str, tm
     assert str(caught.value).startswith(str(path))
 
 
-def test_a_test_file_without_its_training_file_is_only_good_for_judging(tmp_path: Path) -> None:
+def test_a_test_file_without_its_training_file_is_only_good_for_evaluating(tmp_path: Path) -> None:
     (tmp_path / "Mine_TEST.ts").write_text(HEADER + "1:a\n2:b\n")
     assert {name: len(split) for name, split in read_ts(tmp_path / "Mine_TEST.ts").splits.items()} == {"test": 2}
     with pytest.raises(DataError, match="no training split; found test"):

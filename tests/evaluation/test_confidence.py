@@ -31,12 +31,12 @@ def test_training_fits_a_temperature_and_says_what_it_changed(trained: RunResult
     facts = json.loads((trained.out / "metrics.json").read_text(encoding="utf-8"))["calibration"]
     assert facts["temperature"] == artifact.config.temperature
     plain = change_temperature(artifact, 1.0)
-    for name, found, judged in (("val", facts, trained.val), ("test", facts["test"], trained.test)):
+    for name, found, evaluated in (("val", facts, trained.val), ("test", facts["test"], trained.test)):
         split = dataset.splits[name]
         logits, _ = predict_logits(plain, split.samples)
         assert found["n"] == len(split)
         assert found["ece_before"] == pytest.approx(expected_calibration_error(logits, split.labels), abs=1e-6)
-        assert found["ece_after"] == pytest.approx(judged.ece, abs=1e-12)
+        assert found["ece_after"] == pytest.approx(evaluated.ece, abs=1e-12)
         if name == "val":
             chosen = choose_temperature(logits, split.labels)
             assert chosen.temperature == pytest.approx(facts["temperature"], rel=1e-3)
@@ -116,7 +116,7 @@ def make_answers(confidences: list[float], hits: list[bool]) -> Answers:
     return Answers(Split(samples, labels, np.arange(len(hits), dtype=np.uint64)), logits)
 
 
-def test_the_threshold_is_chosen_on_one_split_and_judged_on_another() -> None:
+def test_the_threshold_is_chosen_on_one_split_and_evaluated_on_another() -> None:
     val = make_answers([0.9, 0.8, 0.7, 0.6], [True, True, False, True])
     test = make_answers([0.95, 0.85, 0.75, 0.65, 0.55], [True, False, True, True, False])
     found = abstain(0.9, ("val", val), ("test", test))
@@ -126,9 +126,9 @@ def test_the_threshold_is_chosen_on_one_split_and_judged_on_another() -> None:
     assert (found.chosen.split, found.chosen.n, found.chosen.coverage, found.chosen.accuracy) == ("val", 2, 0.5, 1.0)
     assert (found.judged.split, found.judged.n, found.judged.coverage, found.judged.accuracy) == ("test", 2, 0.4, 0.5)
     unsure = make_answers([0.6, 0.55], [True, True])
-    judged = abstain(0.9, ("val", val), ("test", unsure)).judged
-    assert judged is not None
-    assert (judged.n, judged.accuracy, judged.accuracy_ci) == (0, None, None)
+    evaluated = abstain(0.9, ("val", val), ("test", unsure)).judged
+    assert evaluated is not None
+    assert (evaluated.n, evaluated.accuracy, evaluated.accuracy_ci) == (0, None, None)
 
 
 def test_a_precision_that_nothing_gives() -> None:

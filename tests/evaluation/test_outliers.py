@@ -63,7 +63,7 @@ def test_the_same_samples_are_refused(trained: RunResult, make_folder: FolderMak
     image = Image.open(folder / "3" / "000.png")
     image.save(part / "one.png")
     (part / "one.png").write_bytes((folder / "3" / "000.png").read_bytes())
-    with pytest.raises(DataError, match=r"found none that can be used in .*: all stand in the judged split too"):
+    with pytest.raises(DataError, match=r"found none that can be used in .*: all stand in the evaluated split too"):
         evaluate(trained.out, folder, split="all", ood=part.parent)
 
 

@@ -15,7 +15,7 @@ from falconet.artifact import Artifact, ArtifactConfig, DataOrigin, Provenance, 
 from falconet.errors import UnknownNameError
 from falconet.evaluation import measure_robustness, predict_logits, robustness
 from falconet.evaluation.corruptions import SMALL_IMAGE_AMOUNTS
-from falconet.evaluation.formats import in_format
+from falconet.evaluation.precision import compute_in
 from falconet.evaluation.robustness import Attacked, Corrupted, Robustness, choose_stratified
 from falconet.report.robustness import draw_robustness, format_epsilon
 from falconet.spec import SeriesSpec
@@ -93,20 +93,20 @@ def test_epsilons_are_written_as_in_the_literature() -> None:
 
 
 def test_number_formats_are_named() -> None:
-    with pytest.raises(UnknownNameError, match="unknown number format 'bf61': did you mean bf16"), in_format("bf61"):
+    with pytest.raises(UnknownNameError, match="unknown number format 'bf61': did you mean bf16"), compute_in("bf61"):
         pass
 
 
 @pytest.mark.slow
-def test_all_that_judge_in_bfloat16_do_so_alike(trained: RunResult, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("falconet.evaluation.formats.check_bfloat16", lambda: None)
+def test_all_that_evaluate_in_bfloat16_do_so_alike(trained: RunResult, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("falconet.evaluation.precision.check_bfloat16", lambda: None)
     found = evaluate(trained.out, "digits", split="all", number_format="bf16", against=trained.out)
     assert found.against is not None
     assert (found.against.only_this, found.against.only_other) == (0, 0)
 
 
 @pytest.mark.slow
-def test_corruptions_and_attacks_are_asked_for_with_a_judgement(
+def test_corruptions_and_attacks_are_asked_for_with_a_evaluation(
     trained: RunResult, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(robustness, "ATTACKED", 20)
@@ -116,7 +116,7 @@ def test_corruptions_and_attacks_are_asked_for_with_a_judgement(
 
 
 def test_bfloat16_answers_almost_alike(trained: RunResult, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("falconet.evaluation.formats.check_bfloat16", lambda: None)
+    monkeypatch.setattr("falconet.evaluation.precision.check_bfloat16", lambda: None)
     plain = evaluate(trained.out, "digits")
     short = evaluate(trained.out, "digits", number_format="bf16")
     assert short.accuracy == pytest.approx(plain.accuracy, abs=0.02)

@@ -95,7 +95,7 @@ def test_bars_and_curves_tell_the_same_probability(trained: RunResult) -> None:
     subject = read_subject(artifact, load_dataset("digits").splits["test"].samples, 3)
     probabilities = answer_sample(artifact, subject.inputs)
     target = int(probabilities.argmax())
-    item, panel = explainer.judge(subject, "gradcam", target, probabilities)
+    item, panel = explainer.evaluate(subject, "gradcam", target, probabilities)
     assert panel.faithfulness.deletion.probabilities[0] == pytest.approx(item.probability, abs=1e-5)
     assert panel.candidates[0][1] == pytest.approx(item.probability)
 

@@ -14,7 +14,7 @@ from falconet.artifact import Artifact
 from falconet.data import Samples
 from falconet.errors import DataError
 from falconet.evaluation import Answers
-from falconet.evaluation.judgement import evaluate_split
+from falconet.evaluation.evaluation import evaluate_split
 from falconet.explanation import reasons
 from falconet.explanation.explaining import Item, Subject, beats_chance, read_subject
 from falconet.explanation.faithfulness import Score

@@ -14,12 +14,12 @@ from torch import nn
 from falconet.artifact import Artifact, ArtifactConfig, DataOrigin, Provenance, build_model
 from falconet.data.preprocessing import create_preprocess
 from falconet.data.texts import train_tokenizer
-from falconet.exporters.asking import ask_batches
-from falconet.exporters.drafts import make_draft
-from falconet.exporters.exporting import choose_prepare, write
+from falconet.exporters.exporting import choose_preprocess, write
+from falconet.exporters.inference import infer_batches
 from falconet.exporters.parity import make_up
 from falconet.exporters.runtimes import Session, open_session
 from falconet.exporters.targets import find_target
+from falconet.exporters.tracing import make_traced
 from falconet.models import MODELS
 from falconet.models.layers import SparseLinear
 from falconet.spec import ImageSpec, InputSpec, Kind, SeriesSpec, TextSpec
@@ -108,21 +108,21 @@ def walk(generator: np.random.Generator, channels: int, steps: int) -> np.ndarra
 
 
 def open_export(artifact: Artifact, target: str, folder: Path, *, raw: bool = False) -> tuple[Path, Session]:
-    """Write a model without judging it, and open the file."""
+    """Write a model without evaluating it, and open the file."""
     return next(open_exports(artifact, (target,), folder, raw=raw))
 
 
 def open_exports(
     artifact: Artifact, targets: Sequence[str], folder: Path, *, raw: bool = False
 ) -> Iterator[tuple[Path, Session]]:
-    """Trace a model once for targets that bound it alike; write it for each without judging it, and open the file."""
+    """Trace a model once for targets that bound it alike; write it for each without any check, and open the file."""
     lines = [find_target(target) for target in targets]
     folder.mkdir(parents=True, exist_ok=True)
-    draft = make_draft(artifact, folder, raw=raw, most=lines[0].most, license_name="apache-2.0")
+    traced = make_traced(artifact, folder, raw=raw, most=lines[0].most, license_name="apache-2.0")
     none = make_up(artifact, "").samples.take(np.arange(0))
     for line in lines:
         assert line.most == lines[0].most
-        written = write(draft, artifact, line, folder / f"model{line.suffix}", none)
+        written = write(traced, artifact, line, folder / f"model{line.suffix}", none)
         yield written.main, open_session(line.runtime, written.main)
 
 
@@ -138,5 +138,5 @@ def ask_own(artifact: Artifact, raw: Sequence[Any], dtype: torch.dtype = torch.f
 
 def ask_exported(artifact: Artifact, session: Session, raw: Sequence[Any]) -> np.ndarray:
     """Return what an export answers."""
-    prepare = choose_prepare(artifact, session.metadata, artifact.tokenizer)
-    return np.concatenate(list(ask_batches(session, map(prepare, raw))))
+    prepare = choose_preprocess(artifact, session.metadata, artifact.tokenizer)
+    return np.concatenate(list(infer_batches(session, map(prepare, raw))))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from falconet.errors import ExportError
-from falconet.exporters.asking import ask
+from falconet.exporters.inference import infer
 from falconet.exporters.metadata import Metadata
 from falconet.exporters.runtimes import Session
 from falconet.spec import ImageSpec
@@ -29,9 +29,9 @@ METADATA = Metadata(
 def test_answers_that_are_no_probabilities_are_refused(answers: np.ndarray, message: str) -> None:
     session = Session(METADATA, lambda batch: answers)
     with pytest.raises(ExportError, match=message):
-        ask(session, np.zeros((1, 16, 16, 1), dtype=np.uint8))
+        infer(session, np.zeros((1, 16, 16, 1), dtype=np.uint8))
 
 
 def test_answers_in_half_precision_are_taken() -> None:
     answers = np.array([[0.25, 0.75]], dtype=np.float16)
-    assert ask(Session(METADATA, lambda batch: answers), np.zeros((1, 16, 16, 1), dtype=np.uint8)) is answers
+    assert infer(Session(METADATA, lambda batch: answers), np.zeros((1, 16, 16, 1), dtype=np.uint8)) is answers

@@ -17,22 +17,22 @@ from falconet.data import ImageArray, Texts
 from falconet.data.texts import train_tokenizer
 from falconet.errors import DataError, ExportError, StorageError
 from falconet.exporters import exporting
-from falconet.exporters.asking import Prepare
-from falconet.exporters.exporting import Export, choose_prepare, export
+from falconet.exporters.exporting import Export, choose_preprocess, export
+from falconet.exporters.inference import Prepare
 from falconet.exporters.metadata import Metadata
 from falconet.exporters.parity import (
     CALIBRATED,
-    JUDGED,
-    Kept,
+    EVALUATED,
+    HeldOut,
     Parity,
-    Thinned,
+    ThinnedSamples,
     bound_drop,
     check_parity,
     check_tokens,
     compare_answers,
     count_wanted,
-    find_kept,
-    part_kept,
+    find_held_out,
+    split_held_out,
     weigh,
 )
 from falconet.exporters.runtimes import Session, open_session
@@ -149,7 +149,7 @@ def test_integers_pass_where_little_can_be_lost(count: int, lost: int, gained: i
             r"found 0\.00 \(95%: -4\.09 to 4\.09\) .* 675 samples more would do: add some, name others with",
         ),
         (90, 0, 1, r"found -1\.11 \(95%: .*\) on 90 samples; .* more"),
-        (2000, 60, 60, r"but 2,000 at most are judged: --max-drop allows more"),
+        (2000, 60, 60, r"but 2,000 at most are evaluated: --max-drop allows more"),
         # Lost beyond doubt: no number of samples helps.
         (
             2000,
@@ -157,7 +157,7 @@ def test_integers_pass_where_little_can_be_lost(count: int, lost: int, gained: i
             0,
             r"at most 0\.5 points of accuracy lost, found 1\.00 .* is written; --max-drop allows more",
         ),
-        (1, 0, 0, r"^wanted 30 samples or more to judge integers by, found 1: add 29 or more"),
+        (1, 0, 0, r"^wanted 30 samples or more to evaluate integers by, found 1: add 29 or more"),
         # Hits that cancel out.
         (2000, 1000, 1000, r"wanted the model's own answers to 90% of 2000 samples, found 0\.00%; .* --to onnx"),
         (2000, 100, 101, r"wanted the model's own answers to 90% of 2000 samples, found 89\.95%"),
@@ -225,8 +225,8 @@ def test_shifted_and_scaled_logits_of_integers_are_refused(
     artifact = load_artifact(trained.out)
     metadata = replace(make_metadata(artifact), output="logits")
     session = Session(metadata, lambda batch: change(artifact.model(torch.from_numpy(batch)).detach().numpy()))
-    kept = find_kept(artifact, None, None, exact=False)
-    parity = compare_answers(artifact, session, choose_prepare(artifact, metadata, None), kept)
+    kept = find_held_out(artifact, None, None, exact=False)
+    parity = compare_answers(artifact, session, choose_preprocess(artifact, metadata, None), kept)
     assert parity.agreement == 1.0
     assert parity.accuracy_drop == 0.0
     assert parity.logit_noise is not None
@@ -245,7 +245,7 @@ def make_metadata(artifact: Artifact) -> Metadata:
 
 
 @pytest.mark.slow
-def test_ranges_are_chosen_on_other_samples_than_those_judged(
+def test_ranges_are_chosen_on_other_samples_than_those_evaluated(
     trained: RunResult, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     seen: dict[str, list[str]] = {}
@@ -255,51 +255,51 @@ def test_ranges_are_chosen_on_other_samples_than_those_judged(
         seen["calibrating"] = [calibrating.name(index) for index in range(len(calibrating))]
         return write(draft, artifact, target, path, calibrating)
 
-    def note_judging(artifact: Artifact, session: Session, prepare: Prepare, kept: Kept) -> Parity:
-        seen["judging"] = [kept.samples.name(index) for index in range(len(kept.samples))]
+    def note_evaluating(artifact: Artifact, session: Session, prepare: Prepare, kept: HeldOut) -> Parity:
+        seen["evaluating"] = [kept.samples.name(index) for index in range(len(kept.samples))]
         return compare_answers(artifact, session, prepare, kept)
 
     monkeypatch.setattr(exporting, "write", note_calibrating)
-    monkeypatch.setattr(exporting, "compare_answers", note_judging)
+    monkeypatch.setattr(exporting, "compare_answers", note_evaluating)
     export(trained.out, "onnx-int8", tmp_path / "model.onnx", max_drop=100)
     assert seen["calibrating"]
-    assert seen["judging"]
-    assert not set(seen["calibrating"]) & set(seen["judging"])
+    assert seen["evaluating"]
+    assert not set(seen["calibrating"]) & set(seen["evaluating"])
     split = load_artifact(trained.out).config.provenance.data
     val = load_dataset("digits", config=split.config).splits["val"].samples
-    assert {*seen["calibrating"], *seen["judging"]} == {val.name(index) for index in range(len(val))}
+    assert {*seen["calibrating"], *seen["evaluating"]} == {val.name(index) for index in range(len(val))}
 
 
-@pytest.mark.parametrize("count", [2, 3, 150, CALIBRATED + JUDGED + 50])
+@pytest.mark.parametrize("count", [2, 3, 150, CALIBRATED + EVALUATED + 50])
 def test_samples_are_parted(count: int, trained: RunResult) -> None:
-    kept = find_kept(load_artifact(trained.out), None, None, exact=True)
+    kept = find_held_out(load_artifact(trained.out), None, None, exact=True)
     kept = kept.part(np.arange(count) % len(kept.samples))
     kept = replace(kept, labels=np.arange(count))
-    calibrating, judging = part_kept(kept, exact=False)
+    calibrating, evaluating = split_held_out(kept, exact=False)
     assert calibrating.labels is not None
-    assert judging.labels is not None
-    assert not set(calibrating.labels) & set(judging.labels)
+    assert evaluating.labels is not None
+    assert not set(calibrating.labels) & set(evaluating.labels)
     assert 1 <= len(calibrating.samples) <= CALIBRATED
-    assert 1 <= len(judging.samples) <= JUDGED
-    none, judging = part_kept(kept, exact=True)
+    assert 1 <= len(evaluating.samples) <= EVALUATED
+    none, evaluating = split_held_out(kept, exact=True)
     assert len(none.samples) == 0
-    assert len(judging.samples) >= 2
+    assert len(evaluating.samples) >= 2
 
 
 def test_one_sample_is_too_few_for_integers(trained: RunResult) -> None:
-    kept = find_kept(load_artifact(trained.out), None, None, exact=False).part(np.arange(1))
+    kept = find_held_out(load_artifact(trained.out), None, None, exact=False).part(np.arange(1))
     with pytest.raises(DataError, match=r"wanted 2 samples or more, .* found 1"):
-        part_kept(kept, exact=False)
+        split_held_out(kept, exact=False)
 
 
 @pytest.mark.slow
 def test_other_tokens_are_refused(text_artifact: Artifact, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     other = train_tokenizer(["quite other words, of quite another sort"] * 3, 270)
-    kept = Kept(Texts(WORDS, np.array([f"note {index}" for index in range(len(WORDS))])), None, "notes")
+    kept = HeldOut(Texts(WORDS, np.array([f"note {index}" for index in range(len(WORDS))])), None, "notes")
     metadata = Metadata("transformer", text_artifact.config.input, "probabilities", {"falconet": "0"}, "00")
-    check_tokens(text_artifact, choose_prepare(text_artifact, metadata, TOKENIZER), kept.samples)
+    check_tokens(text_artifact, choose_preprocess(text_artifact, metadata, TOKENIZER), kept.samples)
     with pytest.raises(ExportError, match=r"the exported tokenizer makes other tokens than the model's own of '"):
-        check_tokens(text_artifact, choose_prepare(text_artifact, metadata, other), kept.samples)
+        check_tokens(text_artifact, choose_preprocess(text_artifact, metadata, other), kept.samples)
     monkeypatch.setattr(exporting, "find_kept", lambda *args, **named: kept)
     monkeypatch.setattr(exporting, "read_tokenizer", lambda path, metadata: other)
     with pytest.raises(ExportError, match="other tokens than the model's own"):
@@ -334,12 +334,12 @@ def test_the_working_folder_is_not_taken_for_what_a_lone_file_learned_from(
     monkeypatch.chdir(make_folder(classes=("0", "1"), count=5))
     artifact = make_artifact("lenet_relu", make_spec("lenet_relu", "image"))
     lone = replace(artifact, config=replace(artifact.config, provenance=UNKNOWN))
-    kept = find_kept(lone, None, None, exact=True)
+    kept = find_held_out(lone, None, None, exact=True)
     assert kept.description.startswith(
         "made-up samples, as the model's own cannot be read (a coded file alone does not"
     )
     with pytest.raises(DataError, match=r"wanted validation samples of its data, .* alone does not tell"):
-        find_kept(lone, None, None, exact=False)
+        find_held_out(lone, None, None, exact=False)
 
 
 @pytest.mark.slow
@@ -374,10 +374,10 @@ def test_files_that_cannot_be_read_are_passed_over(
 
 def test_large_images_are_thinned_for_formats_with_a_limit() -> None:
     images = np.arange(2 * 50 * 90 * 3, dtype=np.uint8).reshape(2, 50, 90, 3)
-    samples = Thinned(ImageArray(images, np.array(["a", "b"])), 40)
+    samples = ThinnedSamples(ImageArray(images, np.array(["a", "b"])), 40)
     assert samples.read(1).shape == (17, 30, 3)
     np.testing.assert_array_equal(samples.take(np.array([1])).read(0), images[1, ::3, ::3])
-    assert Thinned(samples.samples, 90).read(0).shape == (50, 90, 3)
+    assert ThinnedSamples(samples.samples, 90).read(0).shape == (50, 90, 3)
 
 
 def test_a_write_that_fails_leaves_the_earlier_files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from falconet.data.preprocessing import Placement, Preprocess, weigh_pixels
-from falconet.exporters.asking import ask_batches, make_prepare
 from falconet.exporters.exporting import export
 from falconet.exporters.graphs import AnyImage
+from falconet.exporters.inference import infer_batches, make_preprocess
 from falconet.exporters.runtimes import open_session
 from falconet.exporters.targets import TARGETS
 from falconet.spec import ImageSpec, ResizeMode
@@ -63,11 +63,11 @@ def test_exported_files_keep_proportions(mode: ResizeMode, target: str, tmp_path
     export(artifact, target, path, license="mit")
     session = open_session(TARGETS[target].runtime, path)
     assert session.metadata.input == artifact.config.input
-    prepare = make_prepare(session.metadata, None)
+    prepare = make_preprocess(session.metadata, None)
     generator = np.random.default_rng(0)
     sizes = ((40, 90), (90, 40), (32, 32), (20, 21), (75, 10))
     raw = [generator.integers(0, 256, (*size, 3), dtype=np.uint8) for size in sizes]
-    answers = np.concatenate(list(ask_batches(session, map(prepare, raw))))
+    answers = np.concatenate(list(infer_batches(session, map(prepare, raw))))
     own = ask_own(artifact, raw)
     assert own.std(axis=0).max() > 0.005
     np.testing.assert_allclose(answers, own, rtol=0, atol=1e-4)

@@ -13,7 +13,7 @@ import torch
 
 from falconet import RunResult, load_artifact
 from falconet.artifact import Artifact
-from falconet.exporters.asking import ask_batches, make_prepare, read_tokenizer
+from falconet.exporters.inference import infer_batches, make_preprocess, read_tokenizer
 from falconet.exporters.runtimes import Session, open_session
 from falconet.exporters.targets import TARGETS
 from falconet.spec import SeriesSpec
@@ -53,10 +53,10 @@ def open_target(path: Path, target: str) -> Session:
 def test_answers_are_the_models_own(kind: str, target: str, exported: Exporter, artifacts: dict[str, Artifact]) -> None:
     artifact, path = artifacts[kind], exported(kind, target)
     raw, session = draw_raw(artifact.config.input), open_target(path, target)
-    prepare = make_prepare(session.metadata, read_tokenizer(path, session.metadata))
+    prepare = make_preprocess(session.metadata, read_tokenizer(path, session.metadata))
     own = ask_own(artifact, raw)
     assert own.std(axis=0).max() > 0.02
-    answers = np.concatenate(list(ask_batches(session, map(prepare, raw))))
+    answers = np.concatenate(list(infer_batches(session, map(prepare, raw))))
     np.testing.assert_allclose(answers, own, rtol=0, atol=1e-4 if TARGETS[target].exact else 0.2)
 
 

@@ -28,7 +28,7 @@ def read_bytes(path: Path) -> bytes:
 @pytest.mark.parametrize("target", NAMES)
 def test_no_path_of_this_machine(target: str, trained: RunResult, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    # Whether integers cost accuracy is judged elsewhere.
+    # Whether integers cost accuracy is evaluated elsewhere.
     result = export(trained.out, target, out / NAMES[target], max_drop=100)
     content = {path.relative_to(out).as_posix(): read_bytes(path) for path in out.rglob("*") if path.is_file()}
     assert result.files.keys() == content.keys()

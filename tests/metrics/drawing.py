@@ -12,7 +12,7 @@ quick = settings(deadline=None, max_examples=60)
 
 
 @st.composite
-def judged_logits(draw: st.DrawFn, least_classes: int = 2) -> tuple[np.ndarray, np.ndarray]:
+def evaluated_logits(draw: st.DrawFn, least_classes: int = 2) -> tuple[np.ndarray, np.ndarray]:
     """Draw logits without ties, confident or not, and labels."""
     classes = draw(st.integers(least_classes, 6))
     count = draw(st.integers(1, 30))

@@ -24,7 +24,7 @@ from falconet.metrics import (
     list_log_losses,
     softmax,
 )
-from tests.metrics.drawing import EXACT, judged_logits, quick
+from tests.metrics.drawing import EXACT, evaluated_logits, quick
 
 
 def loop_calibration_error(logits: np.ndarray, labels: np.ndarray, bins: int) -> float:
@@ -44,7 +44,7 @@ def loop_calibration_error(logits: np.ndarray, labels: np.ndarray, bins: int) ->
 
 
 @quick
-@given(judged_logits(), st.sampled_from([1, 2, 10, 15]))
+@given(evaluated_logits(), st.sampled_from([1, 2, 10, 15]))
 def test_calibration_error_equals_a_plain_loop(drawn: tuple[np.ndarray, np.ndarray], bins: int) -> None:
     found = expected_calibration_error(*drawn, bins)
     assert found == pytest.approx(loop_calibration_error(*drawn, bins), abs=EXACT, rel=0)
@@ -86,7 +86,7 @@ def test_bins_by_hand() -> None:
 
 
 @quick
-@given(judged_logits())
+@given(evaluated_logits())
 def test_brier_score(drawn: tuple[np.ndarray, np.ndarray]) -> None:
     logits, labels = drawn
     classes = range(logits.shape[1])
@@ -96,7 +96,7 @@ def test_brier_score(drawn: tuple[np.ndarray, np.ndarray]) -> None:
 
 
 @quick
-@given(judged_logits())
+@given(evaluated_logits())
 def test_losses_of_samples_have_the_log_loss_as_mean(drawn: tuple[np.ndarray, np.ndarray]) -> None:
     assert list_log_losses(*drawn).mean() == pytest.approx(compute_log_loss(*drawn), abs=EXACT)
 
@@ -134,7 +134,7 @@ def test_temperature_equals_that_of_scipy(sharpness: float, count: int) -> None:
 
 
 @quick
-@given(judged_logits(), st.floats(1e-6, 1e6))
+@given(evaluated_logits(), st.floats(1e-6, 1e6))
 def test_scaled_logits_have_a_scaled_temperature(drawn: tuple[np.ndarray, np.ndarray], scale: float) -> None:
     logits, labels = drawn
     found = fit_temperature(logits, labels)
@@ -143,7 +143,7 @@ def test_scaled_logits_have_a_scaled_temperature(drawn: tuple[np.ndarray, np.nda
 
 
 @quick
-@given(judged_logits())
+@given(evaluated_logits())
 def test_a_temperature_changes_no_answer(drawn: tuple[np.ndarray, np.ndarray]) -> None:
     logits, labels = drawn
     temperature = fit_temperature(logits, labels)

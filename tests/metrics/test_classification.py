@@ -21,7 +21,7 @@ from falconet.metrics import (
     softmax,
     top_k_accuracy,
 )
-from tests.metrics.drawing import EXACT, judged_logits, quick
+from tests.metrics.drawing import EXACT, evaluated_logits, quick
 
 
 @st.composite
@@ -70,7 +70,7 @@ def test_average_scores(drawn: tuple[np.ndarray, np.ndarray, int], how: str) -> 
 
 
 @quick
-@given(judged_logits())
+@given(evaluated_logits())
 def test_log_loss(drawn: tuple[np.ndarray, np.ndarray]) -> None:
     logits, labels = drawn
     expected = sklearn.metrics.log_loss(labels, softmax(logits), labels=range(logits.shape[1]))
@@ -78,7 +78,7 @@ def test_log_loss(drawn: tuple[np.ndarray, np.ndarray]) -> None:
 
 
 @quick
-@given(judged_logits(least_classes=3), st.integers(1, 2))
+@given(evaluated_logits(least_classes=3), st.integers(1, 2))
 def test_top_k_accuracy(drawn: tuple[np.ndarray, np.ndarray], k: int) -> None:
     logits, labels = drawn
     expected = sklearn.metrics.top_k_accuracy_score(labels, logits, k=k, labels=range(logits.shape[1]))
@@ -106,7 +106,7 @@ def test_ties_go_to_the_first_class_as_in_argmax() -> None:
     assert top_k_accuracy(logits, np.array([1, 2]), 2) == 1.0
 
 
-@given(judged_logits())
+@given(evaluated_logits())
 @quick
 def test_top_1_is_accuracy_and_top_all_is_1(drawn: tuple[np.ndarray, np.ndarray]) -> None:
     logits, labels = np.round(drawn[0]), drawn[1]

@@ -20,7 +20,7 @@ from falconet.metrics import (
     softmax,
     thin_curve,
 )
-from tests.metrics.drawing import EXACT, judged_logits, quick
+from tests.metrics.drawing import EXACT, evaluated_logits, quick
 
 
 @st.composite
@@ -86,7 +86,7 @@ def test_coverage_by_hand() -> None:
 
 
 @quick
-@given(judged_logits())
+@given(evaluated_logits())
 def test_area_over_coverage_equals_a_plain_loop(drawn: tuple[np.ndarray, np.ndarray]) -> None:
     logits, labels = drawn
     confidence, right = softmax(logits).max(axis=1), logits.argmax(axis=1) == labels
@@ -106,7 +106,7 @@ def test_the_threshold_leaves_most_answers() -> None:
 
 
 @quick
-@given(judged_logits(), st.floats(0.01, 1))
+@given(evaluated_logits(), st.floats(0.01, 1))
 def test_the_threshold_gives_the_precision(drawn: tuple[np.ndarray, np.ndarray], precision: float) -> None:
     logits, labels = drawn
     confidence, right = softmax(logits).max(axis=1), logits.argmax(axis=1) == labels

@@ -8,11 +8,11 @@ import scipy.special
 from hypothesis import given
 
 from falconet.metrics import score_by_energy, score_by_probability
-from tests.metrics.drawing import judged_logits, quick
+from tests.metrics.drawing import evaluated_logits, quick
 
 
 @quick
-@given(judged_logits())
+@given(evaluated_logits())
 def test_energy_and_probability(drawn: tuple[np.ndarray, np.ndarray]) -> None:
     logits = drawn[0]
     np.testing.assert_allclose(score_by_energy(logits), scipy.special.logsumexp(logits, axis=1))

@@ -39,7 +39,7 @@ def build() -> Linear:
     return model.eval()
 
 
-def judge() -> TfidfVectorizer:
+def evaluate() -> TfidfVectorizer:
     """Bytes and their n-grams, as Latin-1 has a character for each byte."""
     return TfidfVectorizer(analyzer="char", ngram_range=(1, 5), sublinear_tf=True, lowercase=False)
 
@@ -56,7 +56,7 @@ def make_dense(model: Linear, texts: list[str]) -> np.ndarray:
 
 @torch.no_grad()
 def test_tf_idf_is_that_of_scikit_learn() -> None:
-    fitted = judge().fit(as_bytes(TEXTS))
+    fitted = evaluate().fit(as_bytes(TEXTS))
     wanted = fitted.transform(as_bytes(TEXTS)).toarray()
     found = make_dense(build(), TEXTS)
     # The columns stand in another order, of which what texts have in common does not depend.

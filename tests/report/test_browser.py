@@ -15,7 +15,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page
 
 from falconet import metrics
-from falconet.evaluation import judge
+from falconet.evaluation import evaluate_logits
 from falconet.explanation.pictures import Shown
 from falconet.explanation.reasons import Account, Reason
 from falconet.report import Mistake, ModelReport, render_html
@@ -48,7 +48,7 @@ def invent(report: ModelReport, spec: InputSpec, samples: list[Any]) -> ModelRep
     labels = np.arange(4 * count) % count
     logits = np.eye(count, dtype=np.float32)[(labels + (np.arange(len(labels)) < 2 * count)) % count]
     logits *= 4
-    test = judge(logits, labels, spec.labels, "test")
+    test = evaluate_logits(logits, labels, spec.labels, "test")
     roc, precision_recall = (
         draw_up(curve, logits, labels, spec.labels) for curve in (metrics.roc_curve, metrics.precision_recall_curve)
     )

@@ -46,7 +46,7 @@ def test_what_is_missing_is_said() -> None:
         "no epoch was completed",
         "no gradients were seen",
         "no steps were seen",
-        "no units could be judged",
+        "no units could be evaluated",
     ]
 
 

@@ -18,7 +18,7 @@ from falconet.data.preprocessing import create_preprocess
 from falconet.errors import ConfigError
 from falconet.memory import kept_memory
 from falconet.training.acceleration import resize
-from falconet.training.distributed import Team
+from falconet.training.distributed import ProcessGroup
 from falconet.training.loop import check_fit
 
 CONFIG = TrainConfig(epochs=2, batch_size=16, learning_rate=0.01, precision="fp32")
@@ -176,7 +176,9 @@ def test_growing_images_are_not_compiled() -> None:
 
 def test_several_processes_do_not_compile() -> None:
     with pytest.raises(ConfigError, match="compile: wanted one process, found 2"):
-        check_fit(make_model(), make_loader(), dataclasses.replace(CONFIG, compile=True), team=Team(0, 2))
+        check_fit(
+            make_model(), make_loader(), dataclasses.replace(CONFIG, compile=True), process_group=ProcessGroup(0, 2)
+        )
 
 
 def count_faults(repetitions: int) -> float:

@@ -11,8 +11,7 @@ from torch import nn
 
 from falconet import TrainConfig, create_model
 from falconet.errors import ConfigError
-from falconet.training.devices import Place, choose_device, choose_place, choose_precision
-from falconet.training.loop import compute_logits
+from falconet.training.devices import DevicePolicy, choose_device, choose_device_policy, choose_precision
 
 CPU = torch.device("cpu")
 
@@ -56,11 +55,11 @@ def test_what_is_asked_for_is_done_anywhere(native: bool) -> None:
 def test_products_are_rounded_and_weights_are_not(dtype: torch.dtype) -> None:
     torch.manual_seed(0)
     model, x = nn.Linear(64, 8), torch.randn(16, 64)
-    found = compute_logits(model, x, Place(CPU, dtype))
+    found = DevicePolicy(CPU, dtype).forward(model, x)
     expected = nn.functional.linear(x.to(dtype), model.weight.to(dtype), model.bias.to(dtype)).float()
     assert found.dtype is torch.float32
     torch.testing.assert_close(found, expected, rtol=0, atol=0)
-    assert not torch.equal(found, compute_logits(model, x, Place(CPU, torch.float32)))
+    assert not torch.equal(found, DevicePolicy(CPU, torch.float32).forward(model, x))
     found.square().mean().backward()  # type: ignore[no-untyped-call]
     assert model.weight.grad is not None
     assert model.weight.dtype is model.weight.grad.dtype is torch.float32
@@ -68,7 +67,7 @@ def test_products_are_rounded_and_weights_are_not(dtype: torch.dtype) -> None:
 
 @pytest.mark.parametrize(("dtype", "enabled"), [(torch.float16, True), (torch.bfloat16, False), (torch.float32, False)])
 def test_losses_are_scaled_in_float16_alone(dtype: torch.dtype, enabled: bool) -> None:
-    scaler = Place(CPU, dtype).scaler()
+    scaler = DevicePolicy(CPU, dtype).scaler()
     assert scaler.is_enabled() is enabled
     assert scaler.scale(torch.tensor(2.0)).item() == (2.0 * 2**16 if enabled else 2.0)
 
@@ -93,18 +92,18 @@ def test_each_process_has_a_gpu_of_its_own(
     monkeypatch.delenv("LOCAL_RANK", raising=False)
     if rank is not None:
         monkeypatch.setenv("LOCAL_RANK", rank)
-    assert choose_place(TrainConfig(), nn.Linear(2, 2)) == Place(torch.device("cuda", expected), dtype)
-    assert choose_place(TrainConfig(device="cpu"), nn.Linear(2, 2)) == Place(CPU, torch.float32)
+    assert choose_device_policy(TrainConfig(), nn.Linear(2, 2)) == DevicePolicy(torch.device("cuda", expected), dtype)
+    assert choose_device_policy(TrainConfig(device="cpu"), nn.Linear(2, 2)) == DevicePolicy(CPU, torch.float32)
 
 
 def test_draws_go_on_where_they_were() -> None:
-    place = Place(CPU, torch.float32)
-    draws = place.save_draws()
+    policy = DevicePolicy(CPU, torch.float32)
+    draws = policy.get_rng_state()
     expected = torch.rand(3)
-    place.restore_draws(draws)
+    policy.set_rng_state(draws)
     assert torch.equal(torch.rand(3), expected)
 
 
 def test_a_batch_on_the_processor_is_not_copied() -> None:
     tensor = torch.zeros(3)
-    assert Place(CPU, torch.float32).move(tensor) is tensor
+    assert DevicePolicy(CPU, torch.float32).to_device(tensor) is tensor

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from falconet import ImageSpec, Preprocess, TrainConfig, fit, load_artifact, load_dataset, train
 from falconet.data.loader import Loader, load_inputs
@@ -18,8 +18,10 @@ from falconet.errors import ConfigError, PathError
 from falconet.models import create_model
 from falconet.planning import plan_run
 from falconet.spec import SeriesSpec
-from falconet.training.distillation import Lesson, Teacher, compare_features, compare_logits, watch
+from falconet.training.devices import DevicePolicy
+from falconet.training.distillation import DistillationLoss, Teacher, compare_features, compare_logits
 
+POLICY = DevicePolicy(torch.device("cpu"), torch.float32)
 LOGITS, WANTED = torch.tensor([[2.0, 0.0, -1.0], [0.5, 1.0, 0.0]]), torch.tensor([[1.0, 1.0, 0.0], [3.0, 0.0, 0.0]])
 
 
@@ -41,14 +43,9 @@ def test_distance_of_features_by_hand() -> None:
     assert compare_features(mine, 7 * mine.flip(1)).item() == pytest.approx(0, abs=1e-7)
 
 
-def compute(model: nn.Module, x: Tensor) -> Tensor:
-    logits: Tensor = model(x)
-    return logits
-
-
 def test_features_are_what_the_output_layer_sees() -> None:
     model, x = create_model("lenet_relu", num_classes=3).eval(), torch.randn(2, 1, 28, 28)
-    logits, features = watch(model, x, compute)
+    logits, features = DistillationLoss(model, TrainConfig(), POLICY).watch(model, x)
     output = list(model.children())[-1]
     torch.testing.assert_close(output(features), logits)
     assert not model._forward_pre_hooks
@@ -86,7 +83,7 @@ def test_a_lesson_changes_nothing_in_the_teacher() -> None:
     teacher, model = (create_model("lenet_relu", num_classes=3) for _ in range(2))
     before = {name: value.clone() for name, value in teacher.state_dict().items()}
     x = torch.randn(4, 1, 28, 28)
-    logits, distance = Lesson(teacher.eval(), TrainConfig(feature_weight=1.0)).teach(model, x, compute)
+    logits, distance = DistillationLoss(teacher.eval(), TrainConfig(feature_weight=1.0), POLICY)(model, x)
     distance.backward()  # type: ignore[no-untyped-call]
     torch.testing.assert_close(logits, model(x))
     assert all(parameter.grad is None for parameter in teacher.parameters())

@@ -17,7 +17,7 @@ import pytest
 from falconet import load_artifact
 from falconet.errors import ConfigError
 from falconet.runs import split_batch
-from falconet.training.distributed import ALONE, Team, is_lost, join_team
+from falconet.training.distributed import SINGLE_PROCESS, ProcessGroup, init_process_group, is_lost
 
 FIT = """
 import json, sys, torch
@@ -41,24 +41,24 @@ def make(name):
 
 spec = ImageSpec((1, 28, 28), tuple("0123456789"), (0.3,), (0.3,))
 dataset, preprocess, batch = load_dataset("digits"), create_preprocess(spec), int(sys.argv[1])
-with join_team() as team:
+with join_team() as process_group:
     parts = [load_inputs(dataset.splits[name], spec) for name in ("train", "val")]
     loaders = [
-        Loader(part.inputs, torch.from_numpy(part.split.labels), preprocess, size // team.size, sampler=sampler,
-               rank=team.rank, world_size=team.size)
+        Loader(part.inputs, torch.from_numpy(part.split.labels), preprocess, size // process_group.world_size,
+               sampler=sampler, rank=process_group.rank, world_size=process_group.world_size)
         for part, size, sampler in zip(parts, (batch, 256), ("shuffle", "sequential"))
     ]
-    torch.manual_seed(team.rank)  # the leader's first weights are those of all
+    torch.manual_seed(process_group.rank)  # the leader's first weights are those of all
     model, watcher = make(sys.argv[2]), Losses()
     before = [type(module) for module in model.modules()]
     config = TrainConfig(epochs=2, batch_size=batch, precision=sys.argv[3], ema_decay=float(sys.argv[4]) or None)
-    result = fit(model, *loaders, config, callbacks=[watcher], team=team)
+    result = fit(model, *loaders, config, callbacks=[watcher], process_group=process_group)
     rows = [(row.train_loss, row.train_accuracy, row.val_loss, row.val_accuracy) for row in result.history]
     weights = [float(value.double().sum()) for value in model.state_dict().values()]
-    everyone = [team.hear(weights), weights]
-    if team.leads:
+    everyone = [process_group.broadcast(weights), weights]
+    if process_group.is_main:
         print(json.dumps({
-            "size": team.size, "losses": watcher.losses, "rows": rows,
+            "size": process_group.world_size, "losses": watcher.losses, "rows": rows,
             "state": {name: value.flatten().tolist() for name, value in model.state_dict().items()},
         }), flush=True)
     assert everyone[0] == everyone[1]
@@ -166,21 +166,21 @@ def test_a_killed_process_ends_the_others_with_a_line(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("batch", "size", "part"), [(64, 1, 64), (64, 2, 32), (63, 3, 21)])
 def test_a_batch_is_that_of_all_processes_together(batch: int, size: int, part: int) -> None:
-    assert split_batch(batch, Team(0, size)) == part
+    assert split_batch(batch, ProcessGroup(0, size)) == part
 
 
 def test_parts_of_a_batch_are_equal() -> None:
     with pytest.raises(ConfigError, match=r"training.batch_size: wanted a multiple of the 2 processes, found 63"):
-        split_batch(63, Team(1, 2))
+        split_batch(63, ProcessGroup(1, 2))
 
 
 def test_alone_there_is_nobody_to_tell(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WORLD_SIZE", raising=False)
-    with join_team() as team:
-        assert team == ALONE
-        assert team.add_up([1.0, 2.5]) == [1.0, 2.5]
+    with init_process_group() as process_group:
+        assert process_group == SINGLE_PROCESS
+        assert process_group.all_reduce([1.0, 2.5]) == [1.0, 2.5]
         value: dict[str, Any] = {}
-        assert team.hear(value) is value
+        assert process_group.broadcast(value) is value
 
 
 @pytest.mark.parametrize(

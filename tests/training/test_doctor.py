@@ -72,7 +72,7 @@ def make_half_dead() -> nn.Sequential:
     return model
 
 
-def test_units_are_judged_where_they_are_read() -> None:
+def test_units_are_evaluated_where_they_are_read() -> None:
     image = torch.zeros(1, 1, 3, 3)
     image[0, 0, 1, 1] = 1  # All but the center are zero behind ReLU.
     vitals = examine(make_half_dead(), image, config=dataclasses.replace(PLAIN, learning_rate=1e-9))
@@ -253,7 +253,9 @@ def build(make: Callable[[], nn.Module]) -> nn.Module:
         return make()
 
 
-def judge(make: Callable[[], nn.Module], config: TrainConfig, loaders: tuple[Loader, Loader]) -> tuple[Diagnosis, ...]:
+def evaluate(
+    make: Callable[[], nn.Module], config: TrainConfig, loaders: tuple[Loader, Loader]
+) -> tuple[Diagnosis, ...]:
     """Train and return what the doctor finds."""
     doctor = Doctor()
     result = fit(build(make), *loaders, config, callbacks=[doctor])
@@ -300,7 +302,7 @@ def make_lenet() -> nn.Module:
 
 
 def test_vanishing_gradients_are_found_at_the_first_of_thirty_sigmoids() -> None:
-    (found,) = judge(make_sigmoids, TrainConfig(epochs=3, optimizer="sgd", learning_rate=0.05), load_digits(600))
+    (found,) = evaluate(make_sigmoids, TrainConfig(epochs=3, optimizer="sgd", learning_rate=0.05), load_digits(600))
     assert (found.name, found.subject) == ("vanishing_gradients", "1")
 
 
@@ -309,23 +311,23 @@ def test_vanishing_gradients_are_found_at_the_first_of_thirty_sigmoids() -> None
 def test_a_thousandfold_learning_rate_is_found(optimizer: Literal["sgd", "adamw"], clip: float | None) -> None:
     rate = {"sgd": 50.0, "adamw": 2.0}[optimizer]
     config = TrainConfig(epochs=4, optimizer=optimizer, learning_rate=rate, clip_norm=clip)
-    (found,) = judge(make_small, config, load_digits(600))
+    (found,) = evaluate(make_small, config, load_digits(600))
     assert found.name in ("learning_rate_too_high", "exploding_gradients")
 
 
 def test_a_thousandth_of_the_learning_rate_is_found() -> None:
-    (found,) = judge(make_small, TrainConfig(epochs=4, learning_rate=2e-6), load_digits(600))
+    (found,) = evaluate(make_small, TrainConfig(epochs=4, learning_rate=2e-6), load_digits(600))
     assert found.name == "learning_rate_too_low"
 
 
 def test_exploding_gradients_are_found() -> None:
     config = TrainConfig(epochs=3, optimizer="sgd", learning_rate=0.01, clip_norm=None)
-    (found,) = judge(make_explosive, config, load_digits(600))
+    (found,) = evaluate(make_explosive, config, load_digits(600))
     assert found.name == "exploding_gradients"
 
 
 def test_dead_units_are_found_before_the_layer_that_reads_them() -> None:
-    (found,) = judge(make_dead, TrainConfig(epochs=3), load_digits(600))
+    (found,) = evaluate(make_dead, TrainConfig(epochs=3), load_digits(600))
     assert (found.name, found.subject, found.epoch) == ("dead_units", "5", 1)
     assert "100% of the units before layer 5" in found.evidence
 
@@ -333,14 +335,14 @@ def test_dead_units_are_found_before_the_layer_that_reads_them() -> None:
 def test_a_hundred_samples_for_many_epochs_are_overfitted() -> None:
     train, _ = load_digits(100)
     _, val = load_digits()
-    (found,) = judge(make_small, TrainConfig(epochs=40, learning_rate=0.01, schedule="constant"), (train, val))
+    (found,) = evaluate(make_small, TrainConfig(epochs=40, learning_rate=0.01, schedule="constant"), (train, val))
     assert found.name == "overfitting"
     assert 4 < found.epoch < 20
 
 
 def test_shuffled_labels_are_found() -> None:
     loaders = load_digits(400, shuffled=True)
-    (found,) = judge(make_dense, TrainConfig(epochs=40, learning_rate=0.01), loaders)
+    (found,) = evaluate(make_dense, TrainConfig(epochs=40, learning_rate=0.01), loaders)
     assert found.name == "unlearnable_labels"
 
 
@@ -357,7 +359,7 @@ def make_series() -> tuple[Given, Given]:
 
 
 def test_nothing_is_said_of_a_healthy_network() -> None:
-    assert judge(make_lenet, TrainConfig(epochs=4), load_digits(side=16)) == ()
+    assert evaluate(make_lenet, TrainConfig(epochs=4), load_digits(side=16)) == ()
 
 
 def test_nothing_is_said_of_a_healthy_recurrent_network() -> None:
@@ -384,7 +386,7 @@ def test_nothing_is_said_of_healthy_networks(name: str, side: int, options: dict
         return create_model(name, num_classes=10, in_channels=1, input_size=(side, side), **options)
 
     for epochs in (3, 12):
-        assert judge(make, TrainConfig(epochs=epochs), load_digits(side=side)) == ()
+        assert evaluate(make, TrainConfig(epochs=epochs), load_digits(side=side)) == ()
 
 
 def test_rows_are_there_when_the_run_goes_back() -> None:

@@ -216,7 +216,7 @@ def test_without_the_extra_nothing_is_recorded_or_said(tmp_path: Path, monkeypat
     monkeypatch.setattr("falconet.training.energy.find_spec", lambda name: None)
     assert watch_energy(tmp_path, resumed=False) == ()
     run = falconet.train("digits", model="lenet300_100", epochs=1, out=tmp_path)
-    assert run.report.course.energy is None
+    assert run.report.log.energy is None
     assert "energy" not in json.loads((tmp_path / "metrics.json").read_text())
     assert "energy" not in (tmp_path / "README.md").read_text()
     assert "nergy" not in (tmp_path / "report.html").read_text()
@@ -341,7 +341,7 @@ def test_a_run_records_it_and_a_resumed_one_adds_to_it(tmp_path: Path, monkeypat
     assert before is not None
     assert before.wh > 0
     run = falconet.train("digits", model="lenet300_100", epochs=2, out=tmp_path, existing="resume")
-    energy = run.report.course.energy
+    energy = run.report.log.energy
     assert energy is not None
     assert energy.wh > before.wh
     facts = json.loads((tmp_path / "metrics.json").read_text())["energy"]
@@ -353,8 +353,8 @@ def test_a_run_records_it_and_a_resumed_one_adds_to_it(tmp_path: Path, monkeypat
     assert f"| energy of training | {run.report.energy} |" in card
     assert f"co2_eq_emissions:\n  emissions: {energy.co2_g}\n  source: codecarbon" in card
     again = falconet.train("digits", model="lenet300_100", epochs=1, out=tmp_path, existing="overwrite")
-    assert again.report.course.energy is not None
-    assert again.report.course.energy.wh < energy.wh
+    assert again.report.log.energy is not None
+    assert again.report.log.energy.wh < energy.wh
 
 
 @pytest.mark.slow

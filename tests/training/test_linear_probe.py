@@ -41,12 +41,12 @@ def test_logistic_regression_is_that_of_scikit_learn(inverse: float, classes: in
     features, labels = make_clusters(120, 6, classes)
     weights = torch.linspace(0.5, 1.5, 120)
     weight, bias = fit_logistic(features, labels, classes, weights, inverse)
-    judge = LogisticRegression(C=inverse, tol=1e-10, max_iter=10_000).fit(features, labels, sample_weight=weights)
-    expected = judge.predict_proba(features)
+    evaluate = LogisticRegression(C=inverse, tol=1e-10, max_iter=10_000).fit(features, labels, sample_weight=weights)
+    expected = evaluate.predict_proba(features)
     found = (features @ weight.T + bias).softmax(dim=1)
     if classes == 2:  # scikit-learn penalizes one vector of weights where a softmax has two, of half its size each.
-        judge = LogisticRegression(C=2 * inverse, tol=1e-10, max_iter=10_000)
-        expected = judge.fit(features, labels, sample_weight=weights).predict_proba(features)
+        evaluate = LogisticRegression(C=2 * inverse, tol=1e-10, max_iter=10_000)
+        expected = evaluate.fit(features, labels, sample_weight=weights).predict_proba(features)
     np.testing.assert_allclose(found.numpy(), expected, atol=1e-3)
 
 

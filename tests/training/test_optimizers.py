@@ -18,8 +18,8 @@ from falconet.training.optimizers import (
     cosine_loss,
     make_average,
     make_criterion,
-    make_judge,
     make_optimizer,
+    make_validation_criterion,
     subtract_cosine,
     weigh_classes,
     weigh_effectively,
@@ -273,8 +273,10 @@ def test_gradients_stay_finite_where_vectors_meet(take: Any) -> None:
 def test_validation_asks_for_no_margin(loss: Literal["cosface", "arcface"]) -> None:
     config = TrainConfig(loss=loss, margin=0.3, label_smoothing=0.1)
     logits, labels = 16 * ANGLES.cos(), torch.tensor([0, 1])
-    assert make_judge(config)(logits, labels).item() == pytest.approx(F.cross_entropy(logits, labels).item())
-    assert make_criterion(config)(logits, labels) > make_judge(config)(logits, labels)
+    assert make_validation_criterion(config)(logits, labels).item() == pytest.approx(
+        F.cross_entropy(logits, labels).item()
+    )
+    assert make_criterion(config)(logits, labels) > make_validation_criterion(config)(logits, labels)
 
 
 @pytest.mark.parametrize("soft", [False, True])
@@ -299,7 +301,7 @@ def test_cosine_loss_adds_cross_entropy() -> None:
     logs = values[rows, labels] - np.log(np.exp(values).sum(axis=1))
     expected = (1 - cosines).mean() - 0.25 * logs.mean()
     assert make_criterion(config)(logits, labels).item() == pytest.approx(expected, rel=1e-6)
-    assert make_judge(config)(logits, labels).item() == pytest.approx(expected, rel=1e-6)
+    assert make_validation_criterion(config)(logits, labels).item() == pytest.approx(expected, rel=1e-6)
 
 
 def test_cosine_loss_knows_no_length_and_survives_zeros() -> None:

@@ -1,4 +1,4 @@
-"""Batch normalization over a team of one, which must be that of torch; teams of two are in test_distributed.py."""
+"""Batch normalization in one process, which must be that of torch; two are in test_distributed.py."""
 
 from __future__ import annotations
 

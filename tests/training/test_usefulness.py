@@ -187,8 +187,8 @@ def find_fault(result: RunResult) -> RunResult:
     """Return a run whose model is no better than a guess."""
     found = no_better_than("majority", np.ones(9, dtype=bool), np.zeros(9, dtype=bool), subject="3<b>")
     assert found is not None
-    course = replace(result.report.course, diagnoses=(found,))
-    return replace(result, report=replace(result.report, course=course))
+    log = replace(result.report.log, diagnoses=(found,))
+    return replace(result, report=replace(result.report, log=log))
 
 
 def test_the_last_line_of_a_run_says_that_its_model_is_of_no_use(
@@ -206,10 +206,10 @@ def test_the_last_line_of_a_run_says_that_its_model_is_of_no_use(
 
 
 def test_a_page_that_names_a_fault_does_not_say_that_nothing_ailed(trained: RunResult) -> None:
-    fine = replace(trained.report, course=replace(trained.report.course, diagnoses=(), baselines=()))
+    fine = replace(trained.report, log=replace(trained.report.log, diagnoses=(), baselines=()))
     assert "Nothing ailed this run" in render_html([fine], "title")
     # The linear model is better on the test split, which is no diagnosis, but is said first.
-    beaten = replace(fine, course=replace(fine.course, baselines=trained.report.course.baselines))
+    beaten = replace(fine, log=replace(fine.log, baselines=trained.report.log.baselines))
     assert beaten.verdict
     assert "Nothing ailed" not in render_html([beaten], "title")
     faulty = render_html([find_fault(trained).report], "title")
@@ -222,7 +222,7 @@ def test_a_page_that_names_a_fault_does_not_say_that_nothing_ailed(trained: RunR
     answers=st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), max_size=40),
     train=st.lists(st.integers(0, 1000), min_size=4, max_size=4),
 )
-def test_whatever_was_answered_is_judged(answers: list[tuple[int, int]], train: list[int]) -> None:
+def test_whatever_was_answered_is_evaluated(answers: list[tuple[int, int]], train: list[int]) -> None:
     labels, predicted = np.array(answers, dtype=np.int64).reshape(-1, 2).T
     outcome = Outcome(("a", "b", "c", "d"), np.array(train), labels, predicted, epoch=1)
     assert all(one.evidence for one in diagnose_outcome(outcome))

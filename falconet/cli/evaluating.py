@@ -80,7 +80,7 @@ def evaluate(
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Judge a trained model, or an exported file, on a data set."""
+    """Evaluate a trained model, or an exported file, on a data set."""
     from falconet.catalog import check_artifact, check_source
 
     check_picture("--plot", plot)
@@ -117,7 +117,7 @@ def evaluate(
             model, source, split=split, data_root=data_root, settings=asked, number_format=number_format, **extras
         )
     else:
-        from falconet.exporters.judging import evaluate_exported
+        from falconet.exporters.evaluation import evaluate_exported
 
         result = evaluate_exported(
             find_runtime(runtime), model, source, split=split, data_root=data_root, settings=asked
@@ -232,7 +232,7 @@ def answer(
         from falconet import evaluation
 
         return evaluation.iterate_predictions(model, places, tta=tta, **options)
-    from falconet.exporters.asking import iterate_exported
+    from falconet.exporters.inference import iterate_exported
 
     return iterate_exported(find_runtime(runtime), model, places, **options)
 

@@ -21,7 +21,7 @@ from falconet import RunResult, cli, evaluate, load_artifact, load_dataset, pred
 from falconet.artifact import Artifact, DataOrigin
 from falconet.data import Dataset, Split
 from falconet.errors import DataError, PathError, UnknownNameError, UsageError
-from falconet.evaluation import judge, match_labels, predict_logits
+from falconet.evaluation import evaluate_logits, match_labels, predict_logits
 
 FolderMaker = Callable[..., Path]
 
@@ -47,7 +47,7 @@ def test_files_get_the_answers_of_their_arrays(trained: RunResult, digit_files: 
     assert [row.label for row in predictions] == [str(answer) for answer in answers]
 
 
-def test_judging_leaves_the_model_fit_for_gradients(trained: RunResult) -> None:
+def test_evaluating_leaves_the_model_fit_for_gradients(trained: RunResult) -> None:
     artifact = load_artifact(trained.out)
     evaluate(artifact, "digits")
     artifact.model(torch.zeros(1, 1, 28, 28)).sum().backward()
@@ -130,8 +130,8 @@ def test_another_data_set_cannot_stand_in_for_the_test_split(trained: RunResult,
         evaluate(trained.out, make_folder(classes=("3", "7")), split="test")
 
 
-@pytest.mark.parametrize(("split", "notes"), [("all", []), (None, ["no test split: all of it is judged"])])
-def test_another_data_set_is_judged_as_a_whole(
+@pytest.mark.parametrize(("split", "notes"), [("all", []), (None, ["no test split: all of it is evaluated"])])
+def test_another_data_set_is_evaluated_as_a_whole(
     trained: RunResult, make_folder: FolderMaker, split: str | None, notes: list[str]
 ) -> None:
     folder = make_folder(classes=("3", "7"))
@@ -141,7 +141,7 @@ def test_another_data_set_is_judged_as_a_whole(
     assert [row.support for row in result.per_class] == [0, 0, 0, 12, 0, 0, 0, 12, 0, 0]
 
 
-def test_a_test_split_of_its_own_can_be_judged(trained: RunResult, make_folder: FolderMaker) -> None:
+def test_a_test_split_of_its_own_can_be_evaluated(trained: RunResult, make_folder: FolderMaker) -> None:
     folder = make_folder(classes=("3", "7"), splits=("train", "test"))
     assert evaluate(trained.out, folder).n == 24
     with pytest.raises(DataError, match="its val split"):
@@ -149,20 +149,20 @@ def test_a_test_split_of_its_own_can_be_judged(trained: RunResult, make_folder: 
 
 
 @pytest.mark.parametrize("split", ["test", "all"])
-def test_what_is_there_is_judged(trained: RunResult, make_folder: FolderMaker, split: str) -> None:
+def test_what_is_there_is_evaluated(trained: RunResult, make_folder: FolderMaker, split: str) -> None:
     # A test split alone, of two of the model's ten classes.
     evaluation = evaluate(trained.out, make_folder(classes=("7", "3"), splits=("test",), count=4), split=split)
     assert evaluation.n == 8
     assert [row.support for row in evaluation.per_class] == [0, 0, 0, 4, 0, 0, 0, 4, 0, 0]
 
 
-def test_one_class_is_enough_to_be_judged(trained: RunResult, make_folder: FolderMaker) -> None:
+def test_one_class_is_enough_to_be_evaluated(trained: RunResult, make_folder: FolderMaker) -> None:
     evaluation = evaluate(trained.out, make_folder(classes=("5",), count=3), split="all")
     assert (evaluation.n, evaluation.accuracy) == (3, evaluation.per_class[5].recall)
     assert evaluation.per_class[5].average_precision is None
 
 
-def test_an_empty_class_folder_does_not_keep_others_from_being_judged(
+def test_an_empty_class_folder_does_not_keep_others_from_being_evaluated(
     trained: RunResult, make_folder: FolderMaker
 ) -> None:
     root = make_folder(classes=("1", "2"), count=3)
@@ -173,7 +173,7 @@ def test_an_empty_class_folder_does_not_keep_others_from_being_judged(
 @pytest.mark.parametrize("name", ["train", "val"])
 def test_a_split_that_another_source_lacks_is_refused(trained: RunResult, make_folder: FolderMaker, name: str) -> None:
     root = make_folder(classes=("1", "2"), splits=("test",), count=3)
-    with pytest.raises(DataError, match=f"its {name} split cannot be found again; judge on --split all instead"):
+    with pytest.raises(DataError, match=f"its {name} split cannot be found again; evaluate on --split all instead"):
         evaluate(trained.out, root, split=name)
 
 
@@ -243,7 +243,9 @@ def test_training_data_that_are_gone_or_changed_are_told(taught: tuple[Artifact,
     artifact, folder = taught
     copy = copy_with_new_ones(folder, tmp_path / "copy")
     Image.new("RGB", (9, 9), "green").save(folder / "3" / "later.png")
-    result = evaluate(artifact, copy)  # Which of the changed folder's were learned from is not known: none is judged.
+    result = evaluate(
+        artifact, copy
+    )  # Which of the changed folder's were learned from is not known: none is evaluated.
     assert result.n == 3
     assert result.notes[-1].endswith(f"of these 3 cannot be told: {folder} has changed since")
     with pytest.raises(DataError, match="its test split cannot be found again"):
@@ -268,17 +270,17 @@ def test_notes_of_reading_come_with_the_figures(trained: RunResult, make_folder:
     assert "no header" in result.notes[0]
 
 
-def test_no_splits_are_made_of_what_is_judged_whole(
+def test_no_splits_are_made_of_what_is_evaluated_whole(
     trained: RunResult, make_folder: FolderMaker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: object) -> Dataset:
         raise AssertionError("splits were made")
 
-    monkeypatch.setattr("falconet.evaluation.judgement.complete_splits", refuse)
+    monkeypatch.setattr("falconet.evaluation.evaluation.complete_splits", refuse)
     assert evaluate(trained.out, make_folder(classes=("1", "2"), count=3), split="all", precision=0.5).n == 6
 
 
-def test_classes_in_another_order_are_judged_alike(trained: RunResult, tmp_path: Path) -> None:
+def test_classes_in_another_order_are_evaluated_alike(trained: RunResult, tmp_path: Path) -> None:
     digits = load_dataset("digits").splits["test"]
     known = [index for index in range(60) if digits.labels[index] in (3, 7)]
     images = np.stack([digits.samples.read(index) for index in known])
@@ -315,9 +317,9 @@ def test_labels_are_matched_by_name() -> None:
     assert match_labels(split, ("b", "a"), ("a", "b", "c")).tolist() == [1, 0, 0]
 
 
-def test_judging_logits() -> None:
+def test_evaluating_logits() -> None:
     logits = np.array([[2, 0, 0], [0, 2, 0], [0, 2, 0], [0, 0, 2]], dtype=np.float32)
-    result = judge(logits, np.array([0, 1, 2, 2]), ("a", "b", "c"), "test")
+    result = evaluate_logits(logits, np.array([0, 1, 2, 2]), ("a", "b", "c"), "test")
     assert result.accuracy == 0.75
     assert result.accuracy_ci[0] < 0.75 < result.accuracy_ci[1]
     assert result.confusion == ((1, 0, 0), (0, 1, 0), (0, 1, 1))

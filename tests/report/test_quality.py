@@ -10,7 +10,7 @@ import pytest
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
 
 from falconet.metrics import wilson_interval
-from falconet.report import judging
+from falconet.report import quality
 from falconet.report.pictures import Picture
 
 LOWER, UPPER = np.array([0.0, 0.25, 0.5, 0.75]), np.array([0.25, 0.5, 0.75, 1.0])
@@ -33,7 +33,7 @@ def xdata(line: Any) -> list[float]:
 
 
 def test_the_reliability_diagram_shows_filled_bins_with_their_intervals() -> None:
-    shares, counts = judging.draw_reliability(LOWER, UPPER, CONFIDENCE, ACCURACY, COUNT).axes
+    shares, counts = quality.draw_reliability(LOWER, UPPER, CONFIDENCE, ACCURACY, COUNT).axes
     marks = shares.containers[0][0]
     assert (xdata(marks), ydata(marks)) == ([0.4, 0.6, 0.9], [0.5, 0.25, 0.9])
     (bars,) = shares.containers[0][2]
@@ -49,7 +49,7 @@ def test_the_reliability_diagram_shows_filled_bins_with_their_intervals() -> Non
 
 
 def test_the_reliability_diagram_says_its_widest_gap() -> None:
-    words = describe(judging.show_reliability(LOWER, UPPER, CONFIDENCE, ACCURACY, COUNT))
+    words = describe(quality.show_reliability(LOWER, UPPER, CONFIDENCE, ACCURACY, COUNT))
     assert "16 samples" in words
     assert "(above 75%): 90.0% sure, 90.0% right, 10 samples" in words
     assert "Widest gap: 60.0% sure, 25.0% right, 4 samples" in words
@@ -57,9 +57,9 @@ def test_the_reliability_diagram_says_its_widest_gap() -> None:
 
 def test_coverage_is_drawn_where_something_is_answered() -> None:
     coverage, accuracy = np.array([1.0, 0.85, 0.4, 0.0]), np.array([0.7, 0.8, 1.0, 1.0])
-    (curve,) = judging.draw_coverage(coverage, accuracy).axes[0].lines
+    (curve,) = quality.draw_coverage(coverage, accuracy).axes[0].lines
     assert (xdata(curve), ydata(curve)) == ([1.0, 0.85, 0.4], [0.7, 0.8, 1.0])
-    words = describe(judging.show_coverage(coverage, accuracy))
+    words = describe(quality.show_coverage(coverage, accuracy))
     assert words == (
         "Coverage and accuracy: 70.00% right when it answers 100%, 80.00% right when it answers 85%, "
         "100.00% right when it answers 40%."
@@ -87,14 +87,14 @@ def test_the_drawn_area_is_the_average_precision(ascending: bool) -> None:
         curves[name] = (recall[::-1], precision[::-1]) if ascending else (recall, precision)
         areas[name] = float(average_precision_score(labels == number, scores[:, number]))
         shares[name] = 1 / 3
-    axes = judging.draw_precision_recall(curves, areas, shares).axes
+    axes = quality.draw_precision_recall(curves, areas, shares).axes
     # The smallest area comes first.
     assert [one.get_title(loc="left") for one in axes] == [f"{name}  {areas[name]:.3f}" for name in "abc"]
     for one, name in zip(axes, "abc", strict=True):
         chance, line = one.lines
         assert ydata(chance) == [1 / 3, 1 / 3]
         assert measure_steps(line) == pytest.approx(areas[name], abs=1e-9)
-    words = describe(judging.show_precision_recall(curves, areas, shares))
+    words = describe(quality.show_precision_recall(curves, areas, shares))
     assert (
         words
         == "Precision–recall curves. Average precision: "
@@ -110,11 +110,11 @@ def test_roc_curves_of_many_classes_are_those_of_the_smallest_areas() -> None:
     curves = {name: roc_curve(labels == number, scores[:, number])[:2] for number, name in enumerate(names)}
     areas = {name: float(roc_auc_score(labels == number, scores[:, number])) for number, name in enumerate(names)}
     areas[names[3]] = float("nan")
-    figure = judging.draw_roc(curves, areas)
-    assert len(figure.axes) == judging.PANELS
+    figure = quality.draw_roc(curves, areas)
+    assert len(figure.axes) == quality.PANELS
     first = min((name for name in names if name != names[3]), key=areas.__getitem__)
     assert (xdata(figure.axes[0].lines[1]), ydata(figure.axes[0].lines[1])) == tuple(map(list, curves[first]))
-    picture = judging.show_roc(curves, areas)
+    picture = quality.show_roc(curves, areas)
     assert picture.caption.endswith("The 20 of 25 classes with the smallest areas.")
     assert "class &lt;3&gt;" not in picture.svg
     assert "nan" not in describe(picture)
@@ -122,9 +122,9 @@ def test_roc_curves_of_many_classes_are_those_of_the_smallest_areas() -> None:
 
 def test_the_map_of_confusions_shows_shares_of_rows() -> None:
     confusion = np.array([[3, 1, 0], [0, 2, 0], [0, 0, 0]])
-    figure = judging.draw_confusion(confusion)
+    figure = quality.draw_confusion(confusion)
     shown: np.ndarray = np.ma.filled(np.ma.asarray(figure.axes[0].images[0].get_array()), np.nan)
     np.testing.assert_array_equal(shown, [[0.75, 0.25, 0], [0, 1, 0], [np.nan] * 3])
-    words = describe(judging.show_confusion(confusion, ["a", 'b"', "c"]))
+    words = describe(quality.show_confusion(confusion, ["a", 'b"', "c"]))
     assert words.endswith("5 of 6 are right. Most frequent confusion: 1 of a taken for b&quot;.")
-    assert "no mistake" in describe(judging.show_confusion(np.diag([1, 2]), ["a", "b"]))
+    assert "no mistake" in describe(quality.show_confusion(np.diag([1, 2]), ["a", "b"]))

@@ -1,4 +1,4 @@
-"""evaluate_exported(): how good the answers of an exported file are, on samples that its model could be judged by."""
+"""evaluate_exported(): how good the answers of an exported file are, on samples fit to evaluate its model."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from falconet.data import DataConfig, Dataset, Split, Unreadable
 from falconet.data.sources import read_dataset
 from falconet.errors import DataError, ExportError
 from falconet.evaluation.answers import Answers, fit_recordings, match_labels
-from falconet.evaluation.judgement import Evaluation, judge
-from falconet.exporters.asking import ask_samples, make_prepare, read_tokenizer
+from falconet.evaluation.evaluation import Evaluation, evaluate_logits
+from falconet.exporters.inference import infer_samples, make_preprocess, read_tokenizer
 from falconet.exporters.metadata import Metadata
 from falconet.exporters.runtimes import Session, open_session
 from falconet.exporters.targets import Runtime
@@ -34,11 +34,11 @@ def evaluate_exported(
     data_root: str | Path | None = None,
     settings: Mapping[str, Any] | None = None,
 ) -> Evaluation:
-    """Judge an exported file on a split of a source, from raw samples, as `falconet.evaluate` judges a model.
+    """Evaluate an exported file on a split of a source, from raw samples, as `falconet.evaluate` evaluates a model.
 
     Classes are matched by name; `settings` are those of `DataConfig`. A file does not tell how training split its data,
-    so that only splits which a source has of its own are judged, or all samples (`split="all"`). None is the source's
-    test split, or of another source than that of training, without one of its own, all samples.
+    so that only splits which a source has of its own are evaluated, or all samples (`split="all"`). None is the
+    source's test split, or of another source than that of training, without one of its own, all samples.
 
     Raises PathError for what does not exist, ExportError for a file that holds a bare network or is none of falconet's,
     DataError for a split that only the model's own folder tells of, and for classes that the file does not know.
@@ -56,15 +56,15 @@ def evaluate_exported(
     name = find_own_split(dataset, metadata, split)
     notes = dataset.notes
     if split is None and name == "all":
-        notes = (*notes, f"{dataset.source} has no test split: all of it is judged")
+        notes = (*notes, f"{dataset.source} has no test split: all of it is evaluated")
     answers = answer_split(session, Path(path), dataset, dataset.split(name))
     unreadable = (*dataset.unreadable, *answers.unreadable)
-    found = judge(answers.logits, answers.split.labels, metadata.input.labels, name, unreadable)
+    found = evaluate_logits(answers.logits, answers.split.labels, metadata.input.labels, name, unreadable)
     return dataclasses.replace(found, ignored=dataset.ignored, notes=notes)
 
 
 def find_own_split(dataset: Dataset, metadata: Metadata, split: str | None) -> str:
-    """Return which split of a source is judged. Raises DataError for one that only training made."""
+    """Return which split of a source is evaluated. Raises DataError for one that only training made."""
     # The one split of such a source holds what training made into validation and test samples.
     parted = [*dataset.splits] == ["train"] and dataset.fingerprint == metadata.data
     if split == "all" or (split in dataset.splits and not parted):
@@ -76,7 +76,7 @@ def find_own_split(dataset: Dataset, metadata: Metadata, split: str | None) -> s
         return "all"
     raise DataError(
         f"{dataset.source}: wanted a {split or 'test'} split of its own, found none: an exported file does not tell "
-        "which one training made. Evaluate the model's folder, or judge on --split all, training samples among them"
+        "which one training made. Evaluate the model's folder, or evaluate on --split all, training samples among them"
     )
 
 
@@ -88,8 +88,8 @@ def answer_split(session: Session, path: Path, dataset: Dataset, split: Split) -
     spec = session.metadata.input
     labels = match_labels(split, dataset.classes, spec.labels)
     samples = fit_recordings(split.samples, spec)
-    prepare = make_prepare(session.metadata, read_tokenizer(path, session.metadata))
-    probabilities, reasons = ask_samples(session, samples, prepare, path)
+    prepare = make_preprocess(session.metadata, read_tokenizer(path, session.metadata))
+    probabilities, reasons = infer_samples(session, samples, prepare, path)
     if not len(probabilities):
         first = next(iter(reasons.values()), "there are none")
         raise DataError(f"{dataset.source}: none of {len(split)} samples can be read; the first: {first}")

@@ -21,7 +21,7 @@ NOWHERE: Mapping[str, int] = MappingProxyType({})
 
 
 @dataclass(frozen=True, eq=False)
-class Draft:
+class TracedModel:
     """A traced graph, what the file says of itself, and what only some formats need."""
 
     graph: Graph
@@ -45,14 +45,14 @@ class Written:
     """The same model in single precision, in `scratch`, where there is something to compare with."""
 
 
-def make_draft(
+def make_traced(
     artifact: Artifact,
     scratch: Path,
     *,
     raw: bool = False,
     most: Mapping[str, int] = NOWHERE,
     license_name: str = UNSTATED,
-) -> Draft:
+) -> TracedModel:
     """Trace a model; `most` bounds dimensions by name. Raises ExportError, which names the layer that cannot be."""
     graph = make_graph(artifact, raw=raw)
     program = trace(graph, most)
@@ -69,4 +69,4 @@ def make_draft(
         sides=most.get("height") if graph.input == "image" else None,
         tokenizer_sha256=None if tokenizer is None else sha256(tokenizer.encode()).hexdigest(),
     )
-    return Draft(graph, program, metadata, scratch)
+    return TracedModel(graph, program, metadata, scratch)

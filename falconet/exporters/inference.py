@@ -71,16 +71,16 @@ def iterate_exported(
         raise ExportError(f"{path}: wanted a file that takes raw samples, found a bare network; export without --raw")
     check_top(top)
     config = read_settings(settings)
-    prepare = make_prepare(metadata, read_tokenizer(Path(path), metadata))
+    prepare = make_preprocess(metadata, read_tokenizer(Path(path), metadata))
 
     def answer(samples: Samples) -> tuple[Float[np.ndarray, "readable classes"], Mapping[int, str]]:
-        return ask_samples(session, samples, prepare, path)
+        return infer_samples(session, samples, prepare, path)
 
     parts = iterate_inputs(inputs, metadata.input, config, data_root=data_root)
     yield from answer_inputs(parts, answer, metadata.input.labels, top=top, probabilities=probabilities)
 
 
-def ask_samples(
+def infer_samples(
     session: Session, samples: Samples, prepare: Prepare, path: str | Path
 ) -> tuple[Float[np.ndarray, "readable classes"], dict[int, str]]:
     """Return probabilities of all samples that can be read, in order, and why others cannot, by their positions.
@@ -88,7 +88,7 @@ def ask_samples(
     Raises ExportError where the file, which lies at `path`, gives none.
     """
     reasons: dict[int, str] = {}
-    batches = ask_batches(session, read_prepared(samples, prepare, reasons))
+    batches = infer_batches(session, read_prepared(samples, prepare, reasons))
     answers = np.concatenate([np.empty((0, len(session.metadata.input.labels))), *batches])
     if not np.isfinite(answers).all():
         raise ExportError(f"{path}: wanted probabilities, found NaN: the file is damaged; export again")
@@ -104,7 +104,7 @@ def read_prepared(samples: Samples, prepare: Prepare, reasons: dict[int, str]) -
             reasons[index] = str(error).rpartition(f"{samples.name(index)}: ")[2]
 
 
-def make_prepare(metadata: Metadata, tokenizer: str | None) -> Prepare:
+def make_preprocess(metadata: Metadata, tokenizer: str | None) -> Prepare:
     """Return what turns a raw sample into what an exported file takes; of images, only their type may differ."""
     spec = metadata.input
     if isinstance(spec, SeriesSpec):
@@ -126,7 +126,7 @@ def check_sides(image: np.ndarray, most: int | None) -> np.ndarray:
     return image
 
 
-def ask_batches(
+def infer_batches(
     session: Session, inputs: Iterable[np.ndarray], size: int = BATCH
 ) -> Iterator[Float[np.ndarray, "batch classes"]]:
     """Yield the answers to prepared samples in order, asking for those of equal shape that follow one another at once.
@@ -137,10 +137,10 @@ def ask_batches(
     for shape, group in groupby(inputs, key=lambda array: array.shape):
         most = max(1, min(size, metadata.batch or size, VALUES // math.prod(shape)))
         while rows := list(islice(group, most)):
-            yield ask(session, trim(np.stack(rows), metadata))
+            yield infer(session, trim(np.stack(rows), metadata))
 
 
-def ask(session: Session, batch: np.ndarray) -> Float[np.ndarray, "batch classes"]:
+def infer(session: Session, batch: np.ndarray) -> Float[np.ndarray, "batch classes"]:
     """Return the answers to a batch. Raises ExportError where a file does not take or give what it says of itself."""
     try:
         answers = session.ask(batch)

@@ -83,7 +83,7 @@ def test_samples_that_only_one_can_read_do_not_count(trained: RunResult, monkeyp
         logits, _ = predict_logits(model, samples)  # type: ignore[arg-type]
         return logits[3:], dict.fromkeys(range(3), "damaged")
 
-    monkeypatch.setattr("falconet.evaluation.contests.predict_logits", predict)
+    monkeypatch.setattr("falconet.evaluation.paired.predict_logits", predict)
     found = evaluate(artifact, "digits", against=artifact).against
     assert found is not None
     assert calls

@@ -15,7 +15,7 @@ NumberFormat = Literal["fp32", "bf16"]
 
 
 @contextmanager
-def in_format(name: str) -> Iterator[None]:
+def compute_in(name: str) -> Iterator[None]:
     """Let networks compute in this format, which weights and logits do not take: fp32, or bf16 where that is faster.
 
     bfloat16 keeps 8 bits of float32's 24: a few answers of a thousand that are nearly ties come out otherwise. Raises

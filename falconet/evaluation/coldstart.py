@@ -1,6 +1,6 @@
 """A process that imports falconet, reads an artifact and answers, for `measure_costs` to watch.
 
-`python -m falconet.evaluation.first FOLDER` writes a line when it has answered one of the raw samples in
+`python -m falconet.evaluation.coldstart FOLDER` writes a line when it has answered one of the raw samples in
 `FOLDER/raw.npz`, and one with its memory when it has answered all of them at once.
 """
 

@@ -21,10 +21,10 @@ from falconet.data.splits import complete_splits
 from falconet.errors import DataError, FalconetError
 from falconet.evaluation.answers import Answers, answer_known
 from falconet.evaluation.confidence import Abstention, abstain, check_precision
-from falconet.evaluation.contests import Contest, compare_answers
 from falconet.evaluation.costs import Costs, measure_costs
-from falconet.evaluation.formats import in_format
 from falconet.evaluation.outliers import Outliers, separate_outliers
+from falconet.evaluation.paired import PairedComparison, compare_answers
+from falconet.evaluation.precision import compute_in
 from falconet.evaluation.robustness import Robustness, measure_robustness
 from falconet.evaluation.slices import Slices, check_column, slice_answers
 from falconet.schema import from_mapping, merge, to_mapping
@@ -104,8 +104,8 @@ class Evaluation:
     ignored: Mapping[str, int] = field(default_factory=dict)
     """Files of the source that were no samples, counted by extension."""
     notes: tuple[str, ...] = ()
-    """What was guessed to read the source, and which of its samples are judged where it has no test split."""
-    against: Contest | None = None
+    """What was guessed to read the source, and which of its samples are evaluated where it has no test split."""
+    against: PairedComparison | None = None
     """Another model on the same samples, where one was named."""
     slices: Slices | None = None
     """Parts of the split by a column, where one was named."""
@@ -134,20 +134,20 @@ def evaluate(  # noqa: PLR0913 - one for each thing that may be asked
     costs: bool = False,
     number_format: str = "fp32",
 ) -> Evaluation:
-    """Judge a trained model on a split of a source, from raw samples.
+    """Evaluate a trained model on a split of a source, from raw samples.
 
     Classes are matched by name. `settings`, such as `{"strict": True}` or `{"columns": {"label": "intent"}}`, are those
     of `DataConfig`; what they leave out is as it was in training. A split that was made for training is found again by
     its seed; where the source is not the one that the model was trained on, such a split would mix training samples in
-    and is refused. `split="all"` judges on every sample. None is the test split, or of another source that has none of
-    its own all samples but those that the model learned from, which are left out and counted in a note.
+    and is refused. `split="all"` evaluates on every sample. None is the test split, or of another source that has none
+    of its own all samples but those that the model learned from, which are left out and counted in a note.
 
     `against` is another model that answers the same samples; `by` a column of the source's table whose values part the
     split; `ood` a source of other things, which the model should be less sure of; `precision` the share of right
     answers that is wanted where the model may leave samples unanswered: the confidence for that is chosen on the
-    validation split where it can be found again, else on the judged one. `corruptions` and `costs` ask for what
+    validation split where it can be found again, else on the evaluated one. `corruptions` and `costs` ask for what
     `measure_robustness` and `measure_costs` tell; `number_format="bf16"` lets the network compute in bfloat16 for the
-    judgement itself.
+    evaluation itself.
 
     Raises DataError for a split that cannot be found again and for classes that a model does not know, UsageError for
     what does not exist.
@@ -173,12 +173,12 @@ def evaluate(  # noqa: PLR0913 - one for each thing that may be asked
             notes = (*notes, "the model was refit on its validation samples too, so that they flatter it")
         if split == "val" and artifact.config.provenance.refit_teacher:
             notes = (*notes, "the model's teacher had learned from these samples, so that they flatter it")
-    check_fit_to_judge(artifact, dataset, config, split)
+    check_evaluable(artifact, dataset, config, split)
     if by is not None:
         check_column(chosen, by)
     if other is not None:
-        check_fit_to_judge(other, dataset, config, split)
-    with in_format(number_format):
+        check_evaluable(other, dataset, config, split)
+    with compute_in(number_format):
         evaluation, answers = evaluate_split(artifact, chosen, split, dataset)
         right = answers.logits.argmax(axis=1) == answers.split.labels
         evaluation = dataclasses.replace(
@@ -217,7 +217,7 @@ def find_split(
     """
     dataset, config = read_alike(artifact, source, data_root=data_root, settings=settings)
     chosen = take_split(artifact, dataset, config, split)
-    check_fit_to_judge(artifact, dataset, config, split)
+    check_evaluable(artifact, dataset, config, split)
     return dataset, chosen, config
 
 
@@ -230,11 +230,11 @@ def read_alike(
 ) -> tuple[Dataset, DataConfig]:
     """Return a source, read as the model's own data were, and how it was read.
 
-    Splits that a source lacks are made of the model's own data alone; of another one, what is there is judged, be it of
-    a single class.
+    Splits that a source lacks are made of the model's own data alone; of another one, what is there is evaluated, be it
+    of a single class.
     """
     origin = artifact.config.provenance.data
-    config = from_mapping(DataConfig, merge(to_mapping(recall(origin, source)), settings or {}), "data")
+    config = from_mapping(DataConfig, merge(to_mapping(recall_config(origin, source)), settings or {}), "data")
     spec = artifact.config.input
     if isinstance(spec, ImageSpec) and spec.value_range is not None:
         # Read in this range whatever they hold: no need to look for another one.
@@ -279,9 +279,9 @@ def leave_out_learned(
     if left_out == len(everything):
         raise DataError(
             f"{source}: wanted samples that the model was not trained on, found all {left_out} of them in its training "
-            "or validation data; judge on --split all nevertheless, or on other samples"
+            "or validation data; evaluate on --split all nevertheless, or on other samples"
         )
-    note = f"{dataset.source} is not what the model was trained on and has no test split: all of it is judged"
+    note = f"{dataset.source} is not what the model was trained on and has no test split: all of it is evaluated"
     if left_out:
         note += f", but for {left_out} of {len(everything)} samples that stand in its training or validation data"
     unknown = dict.fromkeys(filter(None, doubts))
@@ -309,7 +309,7 @@ def find_learned(origin: DataOrigin, data_root: str | Path | None) -> tuple[UInt
     return np.concatenate([none, *parts]), f"{origin.source} has changed since" if changed else None
 
 
-def check_fit_to_judge(artifact: Artifact, dataset: Dataset, config: DataConfig, split: str) -> None:
+def check_evaluable(artifact: Artifact, dataset: Dataset, config: DataConfig, split: str) -> None:
     """Raise DataError for samples that a model does not eat, or that it may have been trained on."""
     wanted = artifact.config.input.kind
     if dataset.kind != wanted:
@@ -321,7 +321,7 @@ def check_fit_to_judge(artifact: Artifact, dataset: Dataset, config: DataConfig,
 def limit_answers(
     precision: float, artifact: Artifact, dataset: Dataset, config: DataConfig, split: str, answers: Answers
 ) -> Abstention:
-    """Return the threshold for a wanted precision, chosen on other samples than it is judged on where there are any."""
+    """Return the threshold for a wanted precision, chosen on other samples than those evaluated where there are any."""
     origin, refit = artifact.config.provenance.data, artifact.config.provenance.refit
     name = split if refit else find_choosing_split(dataset, config, origin, split)
     choosing = answers if name == split else answer_known(artifact, dataset, name)
@@ -336,7 +336,7 @@ def find_choosing_split(dataset: Dataset, config: DataConfig, origin: DataOrigin
     return "val" if found_again or "val" not in dataset.made else split
 
 
-def recall(origin: DataOrigin, source: str | Path) -> DataConfig:
+def recall_config(origin: DataOrigin, source: str | Path) -> DataConfig:
     """Return how a model's data were read, for reading a source alike; columns that only split it are its own."""
     path = Path(source).absolute()
     # Of a model from elsewhere, the last part of the path is all that is known.
@@ -357,7 +357,7 @@ def check_found_again(dataset: Dataset, config: DataConfig, origin: DataOrigin, 
         raise DataError(
             f"{dataset.source} is not the data that the model was trained on ({origin.source}: "
             f"fingerprint {origin.fingerprint}, found {dataset.fingerprint}), so its {split} split cannot be found "
-            "again; judge on --split all instead"
+            "again; evaluate on --split all instead"
         )
     key = find_changed_setting(config, origin)
     if key:
@@ -369,7 +369,7 @@ def check_found_again(dataset: Dataset, config: DataConfig, origin: DataOrigin, 
     if origin.splits_fingerprint not in (None, dataset.splits_fingerprint):
         raise DataError(
             f"{dataset.source}: wanted the {split} split of training, found another, as near duplicates look otherwise "
-            "where images are decoded or computed with otherwise: judge where the model was trained, or on --split all"
+            "where images are decoded or computed with otherwise: evaluate where it was trained, or on --split all"
         )
 
 
@@ -382,17 +382,17 @@ def find_changed_setting(config: DataConfig, origin: DataOrigin) -> str | None:
 def evaluate_split(artifact: Artifact, split: Split, name: str, dataset: Dataset) -> tuple[Evaluation, Answers]:
     """Return the evaluation of a split, and the answers that it rests on."""
     answers = answer_known(artifact, dataset, name, split)
-    return judge_answers(artifact, answers, name, dataset), answers
+    return evaluate_answers(artifact, answers, name, dataset), answers
 
 
-def judge_answers(artifact: Artifact, answers: Answers, name: str, dataset: Dataset) -> Evaluation:
+def evaluate_answers(artifact: Artifact, answers: Answers, name: str, dataset: Dataset) -> Evaluation:
     """Return the evaluation of a model's answers on the split of this name."""
     unreadable = (*dataset.unreadable, *answers.unreadable)
-    result = judge(answers.logits, answers.split.labels, artifact.config.input.labels, name, unreadable)
+    result = evaluate_logits(answers.logits, answers.split.labels, artifact.config.input.labels, name, unreadable)
     return replace(result, ignored=dataset.ignored)
 
 
-def judge(
+def evaluate_logits(
     logits: Float32[np.ndarray, "samples classes"],
     labels: Int64[np.ndarray, " samples"],
     names: Sequence[str],

@@ -13,7 +13,7 @@ from falconet.evaluation.answers import Answers, fit_recordings, match_labels, p
 
 
 @dataclass(frozen=True)
-class Contest:
+class PairedComparison:
     """A model beside another one, on the samples that both can read; fractions of 0 to 1."""
 
     other: str
@@ -37,7 +37,7 @@ class Contest:
     """
 
 
-def compare_answers(answers: Answers, artifact: Artifact, other: Artifact) -> Contest:
+def compare_answers(answers: Answers, artifact: Artifact, other: Artifact) -> PairedComparison:
     """Let another model answer what one has answered, classes matched by name.
 
     Raises DataError for classes that it does not know, and where it can read none of the samples.
@@ -51,7 +51,7 @@ def compare_answers(answers: Answers, artifact: Artifact, other: Artifact) -> Co
     first = (answers.logits.argmax(axis=1) == split.labels)[kept]
     second = logits.argmax(axis=1) == labels[kept]
     both, only_this, only_other, neither = metrics.count_pairs(first, second)
-    return Contest(
+    return PairedComparison(
         other=other.config.architecture,
         n=len(kept),
         both=both,

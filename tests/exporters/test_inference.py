@@ -18,7 +18,7 @@ from PIL import Image
 from falconet import RunResult, cli
 from falconet.artifact import Artifact
 from falconet.errors import DataError, ExportError, FalconetError, PathError
-from falconet.exporters.asking import predict_exported
+from falconet.exporters.inference import predict_exported
 from falconet.spec import SeriesSpec
 from tests.exporters.builders import LABELS, make_artifact, open_export
 from tests.exporters.conftest import Exporter

@@ -13,7 +13,7 @@ import falconet
 from falconet import RunResult, cli
 from falconet.artifact import Artifact
 from falconet.errors import DataError, ExportError
-from falconet.exporters.judging import evaluate_exported
+from falconet.exporters.evaluation import evaluate_exported
 from tests.exporters.builders import LABELS
 from tests.exporters.conftest import Exporter
 
@@ -65,7 +65,7 @@ def test_texts_of_another_source(
     assert cli.run(["evaluate", str(exported("text", "onnx")), str(source), "--json"]) == 0
     printed = capsys.readouterr()
     found = json.loads(printed.out)
-    assert "has no test split: all of it is judged" in printed.err
+    assert "has no test split: all of it is evaluated" in printed.err
     own = falconet.evaluate(tmp_path / "model", source, split="all")
     assert found["n"] == own.n == 9
     assert found["log_loss"] == pytest.approx(own.log_loss, abs=1e-4)
@@ -73,7 +73,7 @@ def test_texts_of_another_source(
     assert "--corruptions: wanted a model's folder, found an exported file" in capsys.readouterr().err
 
 
-def test_what_cannot_be_judged(exported: Exporter, tmp_path: Path) -> None:
+def test_what_cannot_be_evaluated(exported: Exporter, tmp_path: Path) -> None:
     source = write_digits(tmp_path / "digits.npz")
     with pytest.raises(ExportError, match="bare network"):
         evaluate_exported("onnxruntime", exported("image", "onnx", raw=True), source)
