@@ -74,7 +74,7 @@ def error(runs: Sequence[Found]) -> float:
 
 
 def reaches(ratio: float, most: float) -> Callable[[Sequence[Found]], Evaluation]:
-    """Return what evaluates whether all files are so many times smaller, at such a mean test error, in percent."""
+    """Return what decides whether all files are so many times smaller, at such a mean test error, in percent."""
 
     def evaluate(runs: Sequence[Found]) -> Evaluation:
         interval = seed_interval([100 * (1 - run["accuracy_after"]) for run in runs])
@@ -85,7 +85,7 @@ def reaches(ratio: float, most: float) -> Callable[[Sequence[Found]], Evaluation
 
 
 def loses(ratio: float, points: float) -> Callable[[Sequence[Found]], Evaluation]:
-    """Return what evaluates whether all files are so many times smaller, at such a mean loss of accuracy, in points."""
+    """Return what decides whether all files are so many times smaller, at such a mean loss of accuracy, in points."""
 
     def evaluate(runs: Sequence[Found]) -> Evaluation:
         loss = evaluate_loss(runs, points)
@@ -95,7 +95,7 @@ def loses(ratio: float, points: float) -> Callable[[Sequence[Found]], Evaluation
 
 
 def halves(points: float, speed: float) -> Callable[[Sequence[Found]], Evaluation]:
-    """Return what evaluates whether half the MACs lose at most so many points and are so much faster in onnxruntime."""
+    """Return what decides whether half the MACs lose at most so many points and are so much faster in onnxruntime."""
 
     def evaluate(runs: Sequence[Found]) -> Evaluation:
         loss, speeds = evaluate_loss(runs, points), list_speeds(runs)

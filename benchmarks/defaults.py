@@ -305,7 +305,7 @@ def list_code(script: str, *more: str) -> tuple[str, ...]:
 METHODS: Mapping[str, Method] = {
     "falconet": Method(run_falconet, OURS),
     "falconet, refit": Method(run_refit, OURS),
-    "falconet, from scratch": Method(run_scratch, OURS),
+    "falconet, from scratch": Method(run_scratch, (*OURS, "benchmarks/defaults.py")),
     "by hand": Method(run_sklearn, list_code("sklearn_by_hand", "requirements-sklearn.txt")),
     "fine-tuned by hand": Method(run_finetuning, list_code("torch_finetune")),
     "fastai": Method(run_fastai, list_code("fastai_finetune", "requirements-fastai.txt")),

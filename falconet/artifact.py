@@ -112,7 +112,7 @@ class Provenance:
     best_epoch: int
     recipe: str | None = None
     refit: bool | None = field(default=None, metadata={SPARSE: True})
-    """True where the model was trained once more, on training and validation samples: these no longer evaluate it."""
+    """True where the model was trained once more, on training and validation samples: these no longer test it."""
     refit_teacher: bool | None = field(default=None, metadata={SPARSE: True})
     """True where its teacher was trained so, on the same data: validation samples flatter the model."""
 

@@ -28,9 +28,10 @@ from falconet.spec import TextSpec
 from falconet.training import Callback
 from falconet.training.linear_probe import Features, Solver, extract_features, solve
 from falconet.training.loop import fit
-from falconet.training.usefulness import no_better_than
 
 FOLDS = 5
+CHANCE = 0.05
+"""One-sided p-value from which on agreement with the labels may be chance."""
 PATIENCE = 6
 BATCH_SIZE = 256
 
@@ -80,16 +81,15 @@ def find_label_errors(dataset: Dataset, callbacks: Sequence[Callback] = ()) -> L
 def warn_unlearnable(
     probabilities: Float64[np.ndarray, "samples classes"], labels: Int64[np.ndarray, " samples"], classes: Sequence[str]
 ) -> str | None:
-    """Return a sentence where held-out answers do not beat a constant one by more than chance, else None."""
-    right = probabilities.argmax(axis=1) == labels
-    majority = int(np.bincount(labels, minlength=len(classes)).argmax())
-    constant = labels == majority
-    if no_better_than("majority", constant, right) is None:
+    """Return a sentence where held-out answers agree with the labels no more than by chance, else None."""
+    answers = probabilities.argmax(axis=1)
+    confusion = metrics.count_confusion(answers, labels, len(classes))
+    if metrics.agreement_p_value(confusion) < CHANCE:
         return None
     return (
-        f"nothing could be learned from these labels: of {len(labels):,} samples, a network that had not seen them "
-        f"takes {right.mean():.1%} for what they are labeled, and always answering {classes[majority]} is right for "
-        f"{constant.mean():.1%}, which it does not beat by more than chance; no single label can be called wrong"
+        f"nothing was shown to be learned from these labels: of {len(labels):,} samples, a network that had not seen "
+        f"them takes {(answers == labels).mean():.1%} for what they are labeled, no more than labels dealt out at "
+        "random may come to; no single label can be called wrong"
     )
 
 

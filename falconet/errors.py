@@ -15,6 +15,7 @@
     ├── StorageError              writing failed: disk full, read-only, vanished
     ├── OutOfMemoryError          a batch is too large
     ├── DivergedError             the loss became NaN or infinite
+    ├── OutOfTimeError            something would take longer than there is time for
     ├── LostProcessError          one of several processes of a run has ended
     ├── BudgetError               no compressed model keeps within the budget
     └── InterruptedRunError       the user stopped a run

@@ -222,11 +222,13 @@ def list_tried(folder: Path) -> set[str]:
 
 
 def find_solved(folder: Path, dataset: Dataset, config: RunConfig) -> tuple[RunConfig, ...]:
-    """Return the solved candidates of a run that goes on: those that it had when it began."""
-    candidates = choose_candidates(describe_data(dataset))
-    if not list_tried(folder) or config.model.name != candidates[-1].model:
+    """Return the solved candidates of a run that goes on: those that it tried when it began."""
+    candidates, tried = choose_candidates(describe_data(dataset)), list_tried(folder)
+    if not tried or config.model.name != candidates[-1].model:
         return ()
-    return plan_solved(dataset, candidates, to_mapping(config))
+    return tuple(
+        solved for solved in plan_solved(dataset, candidates, to_mapping(config)) if solved.model.name in tried
+    )
 
 
 def plan_solved(dataset: Dataset, candidates: Sequence[Candidate], settings: Settings) -> tuple[RunConfig, ...]:

@@ -84,7 +84,7 @@ from falconet.training.distributed import SINGLE_PROCESS, ProcessGroup, init_pro
 from falconet.training.doctor import Doctor
 from falconet.training.energy import ENERGY_FILE, load_energy, watch_energy
 from falconet.training.keeping import LEAST_VALIDATION
-from falconet.training.linear_probe import Solution
+from falconet.training.linear_probe import Solution, find_dense_output, limit_samples
 from falconet.training.loggers import find_events
 from falconet.training.loop import MIN_LR_SCALE, FitResult, check_fit, fit, notify, solve_output
 from falconet.training.optimizers import weigh_classes
@@ -188,7 +188,7 @@ def train(  # noqa: PLR0913 - one for each thing that a run follows from
         Watch the run; see `falconet.Callback`.
     refit
         Train once more on training and validation samples together, as the run was and for as many epochs as it kept,
-        and keep that model. The test split evaluates it; validation figures are those of the run.
+        and keep that model, evaluated on the test split; validation figures are those of the run.
 
     The same seed gives the same weights, on the same machine with the same number of threads. Raises UsageError,
     DataError, StorageError; DivergedError and InterruptedRunError after saving the best weights until then.
@@ -366,7 +366,8 @@ def try_network(plan: Plan, seconds: float | None = None) -> Trial:
 
 def check_time(model: torch.nn.Module, feed: DataBundle, seconds: float) -> None:
     """Raise OutOfTimeError where a network's features of all training and validation samples take longer than that."""
-    count = len(feed.train.labels) + len(feed.val.labels)
+    learned = min(len(feed.train.labels), limit_samples(find_dense_output(model)) or len(feed.train.labels))
+    count = learned + len(feed.val.labels)
     needed = count / measure_answers(model, feed.train, count / seconds)
     if needed > seconds:
         raise OutOfTimeError(
@@ -459,7 +460,13 @@ def try_solved(plan: Plan, callbacks: Sequence[Callback]) -> tuple[Trial, ...]:
     trials = []
     started = time.perf_counter()
     for config in plan.solved:
-        left = None if plan.seconds is None else SOLVED_SHARE * (plan.seconds - (time.perf_counter() - started))
+        left = None
+        # A run that goes on tries what it tried when it began, whatever time there is now.
+        if plan.seconds is not None and plan.existing != "resume":
+            left = SOLVED_SHARE * (plan.seconds - (time.perf_counter() - started))
+        if left is not None and left <= 0:
+            notify(callbacks, f"candidate {config.model.name} is left out: no time is left; --time changes it")
+            continue
         try:
             trial = try_network(dataclasses.replace(plan, config=config, existing="overwrite", solved=()), left)
         except (DivergedError, OutOfTimeError) as error:
@@ -594,7 +601,7 @@ def autotune(
         )
         epochs, line = process_group.broadcast(timed) or (config.epochs, "")
         config = shorten(config, epochs)
-        notify(callbacks, f"time: {line}, within {plan.seconds:.0f} s (--time changes it)")
+        notify(callbacks, f"time: {line} (--time changes it)")
     return dataclasses.replace(plan, config=dataclasses.replace(plan.config, training=config)), feed, rates
 
 

@@ -186,6 +186,32 @@ def test_a_candidate_that_would_take_too_long_is_left_out(
     assert any(line.startswith("candidate linear is left out: its features of") for line in lines)
 
 
+def test_a_run_that_goes_on_tries_what_it_tried_before(images: Path, tmp_path: Path) -> None:
+    out, lines = tmp_path / "run", list[str]()
+
+    class Stop(Callback):
+        def on_step(self, step: int, loss: float) -> None:
+            if step == 2:
+                raise KeyboardInterrupt
+
+    with pytest.raises(InterruptedRunError):
+        run(images, out, callbacks=[Stop()])
+    # There is no time left for any candidate, and yet it is tried, as it was when the run began.
+    result = run(images, out, existing="resume", seconds=1e-9, callbacks=[Notes(lines)])
+    assert [row.model for row in result.report.log.leaderboard] == ["linear", "lenet_relu"]
+    leaderboard = json.loads((out / LEADERBOARD_FILE).read_text())
+    (out / LEADERBOARD_FILE).write_text(json.dumps({"candidates": []}))
+    assert plan_run(images, out=out, existing="resume").solved == ()
+    (out / LEADERBOARD_FILE).write_text(json.dumps(leaderboard))
+
+
+def test_without_any_time_no_candidate_is_begun(images: Path, tmp_path: Path) -> None:
+    lines: list[str] = []
+    result = run(images, tmp_path / "run", seconds=1e-9, callbacks=[Notes(lines)])
+    assert result.model == "lenet_relu"
+    assert "candidate linear is left out: no time is left; --time changes it" in lines
+
+
 def test_epochs_that_are_asked_for_are_not_measured(images: Path, tmp_path: Path) -> None:
     plan = plan_run(images, model="lenet_relu", epochs=2, out=tmp_path / "run", seconds=60)
     assert plan.measured == frozenset()

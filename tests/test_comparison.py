@@ -291,7 +291,7 @@ def test_one_failing_model_does_not_lose_the_others(few: Path, tmp_path: Path) -
     assert "unknown option of lenet300_100 'width'" in bad.failed
     assert bad.accuracy is None
     assert comparison.pairs == ()
-    assert lines[0] == f"lenet300_100 is left out: {bad.failed}", "before anything is trained"
+    assert lines[0] == f"lenet300_100 cannot be trained: {bad.failed}", "before anything is trained"
     assert lines[1].startswith("1/2 lenet300_100, seed 0: failed: unknown option")
     for name in ("comparison.md", "comparison.html", "comparison.csv"):
         assert "unknown option" in (tmp_path / "out" / name).read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""train(refit=True): what the second fit learns from, what evaluates it, and what is said of it."""
+"""train(refit=True): what the second fit learns from, what it is evaluated on, and what is said of it."""
 
 from __future__ import annotations
 

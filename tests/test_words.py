@@ -10,7 +10,7 @@ import falconet
 
 ROOT = Path(falconet.__file__).parent.parent
 RETIRED: Mapping[str, str] = {
-    r"judg(?:e|es|ed|ing|ement|ements)": "evaluate, evaluation",
+    r"[Jj]udg(?:e|es|ed|ing|ement|ements)": "evaluate, evaluation",
     r"Team|join_team|add_up": "ProcessGroup, init_process_group, all_reduce",
     r"Lesson|Feed|Course": "DistillationLoss, DataBundle, TrainingLog",
     r"choose_place|save_draws|restore_draws": "DevicePolicy, choose_device_policy, get_rng_state, set_rng_state",
@@ -28,7 +28,14 @@ KEPT: Mapping[str, tuple[str, ...]] = {
 
 
 def list_texts() -> Iterator[Path]:
-    for pattern in ("falconet/**/*.py", "falconet/**/*.jinja", "falconet/**/*.yaml", "docs/**/*.md", "README.md"):
+    for pattern in (
+        "falconet/**/*.py",
+        "falconet/**/*.jinja",
+        "falconet/**/*.yaml",
+        "docs/**/*.md",
+        "README.md",
+        "CONTRIBUTING.md",
+    ):
         yield from sorted(ROOT.glob(pattern))
 
 

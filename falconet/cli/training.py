@@ -159,9 +159,7 @@ def train(
 
         check_logger(log)
     if synthetic and refit:
-        raise UsageError(
-            "--synthetic and --refit exclude each other: made samples are evaluated by the validation split"
-        )
+        raise UsageError("--synthetic and --refit exclude each other: made samples are tested on the validation split")
     check_student(student, synthetic, teacher)
     if resume and overwrite:
         raise UsageError("--resume and --overwrite exclude each other")

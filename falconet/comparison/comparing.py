@@ -84,13 +84,13 @@ def compare(
         Runs of each model, with the seeds 0, 1, ... One run does not show what luck does.
     folds
         Rank by cross-validation: each model is also trained so many times, with seed 0, on training and validation
-        samples but for one fold of these, which evaluates it. None: by the validation split, mean over seeds.
+        samples but for one fold of these, which tests it. None: by the validation split, mean over seeds.
     epochs, recipe, settings
         As for `falconet.train`, the same for all models. A recipe's section `model` counts for the model it names only.
     data_root
         Where named data sets are kept and downloaded to.
     tell
-        Gets a line for each run that has ended.
+        Gets a line for each model that cannot be trained, before any is, and for each run that has ended.
 
     A model of which a run fails is listed with the reason, without figures, since the mean of the runs that went well
     would flatter it. Raises UsageError before anything is trained for unknown names and settings, and for terms that
@@ -113,7 +113,7 @@ def compare(
         check_folder(folder, terms, contenders)  # Another process may have begun one there meanwhile.
         record_terms(folder, terms, contenders, study.dataset.fingerprint)
         for contender, reason in failed.items():
-            tell(f"{contender.name} is left out: {reason}")
+            tell(f"{contender.name} cannot be trained: {reason}")
         return train_all(contenders, study, parts, tell, failed, notes)
 
 

@@ -28,7 +28,7 @@ class SensitivityRow(Generic[Setting]):
     setting: Setting
     """Share of zeros, or bits."""
     score: float
-    """What the evaluate said."""
+    """What `evaluate` returned."""
 
 
 @dataclass(frozen=True)

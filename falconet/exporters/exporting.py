@@ -41,7 +41,7 @@ from falconet.schema import to_mapping
 from falconet.storage import hold, scratch, swap
 
 Writer = Callable[[TracedModel, Path], Written]
-"""Writes a traced to a path whose folder exists. Raises ExportError for what the format cannot hold."""
+"""Writes a traced model to a path whose folder exists. Raises ExportError for what the format cannot hold."""
 SUFFIXES = frozenset(target.suffix for target in TARGETS.values())
 """Of the files that runtimes are given."""
 
@@ -172,7 +172,7 @@ def export(
 
 
 def write(traced: TracedModel, artifact: Artifact, target: Target, path: Path, calibrating: Samples) -> Written:
-    """Write a traced, with the tokenizer of a model of texts beside it. Raises ExportError where that cannot be."""
+    """Write a traced model, with the tokenizer of one of texts beside it. Raises ExportError where that cannot be."""
     prepare = choose_preprocess(artifact, traced.metadata, artifact.tokenizer)
     module, _, function = target.writer.partition(":")
     with quiet():

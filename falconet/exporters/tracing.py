@@ -1,4 +1,4 @@
-"""Draft: a traced model with all that a format's file is written from."""
+"""TracedModel: a network as torch.export has it, with all that a format's file is written from."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ from falconet.metrics.intervals import (
     wilson_interval,
 )
 from falconet.metrics.novelty import score_by_energy, score_by_probability
-from falconet.metrics.significance import PairTest, compare_models, correct_holm
+from falconet.metrics.significance import PairTest, agreement_p_value, compare_models, correct_holm
 
 __all__ = [
     "ClassScores",
@@ -59,6 +59,7 @@ __all__ = [
     "PairTest",
     "ReliabilityBin",
     "TemperatureChoice",
+    "agreement_p_value",
     "average_classes",
     "average_gaps",
     "average_scores",

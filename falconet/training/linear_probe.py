@@ -493,6 +493,11 @@ def find_dense_output(model: nn.Module) -> nn.Linear | SparseLinear:
     return layer
 
 
+def limit_samples(output: nn.Linear | SparseLinear) -> int | None:
+    """Return of how many training samples features are taken at most; None: until there are MOST_SPARSE_VALUES."""
+    return None if isinstance(output, SparseLinear) else max(MOST_VALUES // output.in_features, 1)
+
+
 @torch.no_grad()
 def put_solution(model: nn.Module, solution: Solution) -> None:
     """Write a solution into a network's output layer."""

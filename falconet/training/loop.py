@@ -20,7 +20,6 @@ from falconet import interruption
 from falconet.data.loader import Loader, Sampler, epoch_seed
 from falconet.errors import ConfigError, DataError, DivergedError, OutOfMemoryError, lacks_memory
 from falconet.memory import kept_memory
-from falconet.models.layers import SparseLinear
 from falconet.training.acceleration import check_acceleration, resize
 from falconet.training.callbacks import Callback, EpochRow
 from falconet.training.checkpoints import load_checkpoint, save_checkpoint
@@ -30,10 +29,10 @@ from falconet.training.distillation import DistillationLoss, compare_logits
 from falconet.training.distributed import SINGLE_PROCESS, ProcessGroup
 from falconet.training.finetuning import freeze, unfreeze
 from falconet.training.linear_probe import (
-    MOST_VALUES,
     Solution,
     extract_features,
     find_dense_output,
+    limit_samples,
     put_solution,
     solve,
 )
@@ -348,8 +347,7 @@ def solve_output(
     if config.linear_probe is None:
         raise ConfigError("linear_probe: wanted logistic or ridge, found null")
     output = find_dense_output(model)
-    most = None if isinstance(output, SparseLinear) else max(MOST_VALUES // output.in_features, 1)
-    plain = make_plain(train, most)
+    plain = make_plain(train, limit_samples(output))
     features, labels = extract_features(model, plain.epoch(1), lambda batch: batch.to(output.weight.device))
     if families is not None and isinstance(plain, Loader):
         families = families[plain.order(1)[: len(labels)]]

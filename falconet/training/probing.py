@@ -174,25 +174,30 @@ def find_epochs(
     EXTRA says what they take beside.
     """
     epoch = EXTRA * count / measure_speed(model, train, config, class_weights, teacher)
+    epochs = min(max(int(seconds / epoch), 1), config.epochs)
+    if epochs == 1 and config.linear_probe is not None:
+        return 1, f"the output layer is solved alone, as an epoch behind that takes about {epoch:,.0f} s"
     if epoch > seconds:
         return 1, f"one epoch alone takes about {epoch:,.0f} s, longer than the {seconds:,.0f} s that are left"
-    epochs = min(int(seconds / epoch), config.epochs)
-    return epochs, f"{epochs} epoch{'s' if epochs > 1 else ''} of about {epoch:.0f} s"
+    return epochs, f"{epochs} epoch{'s' if epochs > 1 else ''} of about {epoch:.0f} s, in {seconds:,.0f} s"
 
 
 @torch.inference_mode()
 def measure_answers(model: nn.Module, samples: Loader, enough: float) -> float:
-    """Return how many samples a second a network answers in batches at random.
+    """Return how many samples a second a network answers in batches of samples of like length, as features are taken.
 
-    The first batch, which is slower than those after it, suffices where it is as fast as `enough` already; otherwise,
-    and where there is another, it is not counted, and others are timed for SECONDS.
+    The first batch, of the middle and slower than those after it, suffices where it is as fast as `enough` already;
+    otherwise, and where there is another, it is not counted, and others at random are timed for SECONDS.
     """
-    plain = make_plain(samples, None)
+    plain = make_plain(samples, len(samples.labels))
+    order = torch.randperm(len(plain), generator=torch.Generator().manual_seed(0)).tolist()
+    order = [len(plain) // 2, *(position for position in order if position != len(plain) // 2)]
     place = next(iter(model.parameters())).device
     model.eval()
     answered, started = 0, time.perf_counter()
     rate = 0.0
-    for index, (inputs, labels) in enumerate(plain.epoch(1)):
+    for index, position in enumerate(order):
+        inputs, labels = next(iter(plain.epoch(1, position)))
         model(inputs.to(place))
         now = time.perf_counter()
         answered += len(labels)

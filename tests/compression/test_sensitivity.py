@@ -26,7 +26,7 @@ def make_network() -> nn.Sequential:
 
 
 def measure() -> tuple[nn.Module, Sensitivity]:
-    """Return a network, and what the evaluate says, who wants `0.weight` as it was and does not mind `2.weight`."""
+    """Return a network, and what scores it, by how much `0.weight` is as it was, whatever `2.weight` is."""
     model = make_network()
     wanted = model.get_parameter("0.weight").detach()
 

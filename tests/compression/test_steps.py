@@ -258,8 +258,8 @@ def test_clusters_are_about_as_tight_as_scikit_learns(levels: int, draw: Callabl
     centroids = fit_centroids(values, levels)
     assert len(centroids) <= levels
     inertia = float((values[:, None] - centroids).abs().amin(dim=1).square().sum())
-    evaluate = KMeans(levels, n_init=3, random_state=0).fit(values.numpy()[:, None])
-    assert inertia <= 1.05 * float(evaluate.inertia_)
+    reference = KMeans(levels, n_init=3, random_state=0).fit(values.numpy()[:, None])
+    assert inertia <= 1.05 * float(reference.inertia_)
 
 
 @given(st.lists(st.floats(-4, 4, width=16), min_size=1, max_size=60), st.integers(1, 9))

@@ -13,7 +13,7 @@ from matplotlib.colors import rgb_to_hsv
 from scipy import ndimage, stats
 from torch import Tensor
 from torchvision.transforms import InterpolationMode
-from torchvision.transforms.v2 import functional as evaluate
+from torchvision.transforms.v2 import functional as reference
 
 from falconet.data.augmentation import POLICIES, ImageAugmentation, SeriesAugmentation, TextAugmentation
 from falconet.data.distortions import (
@@ -64,7 +64,7 @@ def warp_by(images: Tensor, config: ImageAugmentation, **draws: float) -> Tensor
 
 
 def evaluate_affine(images: Tensor, angle: float = 0.0, scale: float = 1.0, shear: float = 0.0) -> Tensor:
-    moved: Tensor = evaluate.affine(
+    moved: Tensor = reference.affine(
         images, angle, [0, 0], scale, [shear, 0.0], interpolation=InterpolationMode.BILINEAR, fill=[0.0]
     )
     return moved
@@ -222,7 +222,7 @@ def test_a_crop_is_that_of_torchvision() -> None:
     images = noise(32, 48)
     # Columns 12 to 36 and rows 4 to 20, in units in which the image runs from -1 to 1.
     maps = torch.tensor([[[0.5, 0.0, 0.0], [0.0, 0.5, -0.25]]])
-    expected = evaluate.resized_crop(images, 4, 12, 16, 24, [32, 48], antialias=False)
+    expected = reference.resized_crop(images, 4, 12, 16, 24, [32, 48], antialias=False)
     found = warp(images, maps)
     # Torchvision repeats the crop's border; here, what lies beyond it is seen.
     torch.testing.assert_close(found[..., 1:-1, 1:-1], expected[..., 1:-1, 1:-1], atol=1e-5, rtol=0)
@@ -303,7 +303,7 @@ def recolor_by(images: Tensor, **changes: float) -> Tensor:
 @pytest.mark.parametrize("channels", [1, 3])
 def test_colors_are_those_of_torchvision(channels: int, name: str, factor: float) -> None:
     images = noise(7, 9)[:, :channels]
-    expected = getattr(evaluate, f"adjust_{name}")(images, factor)
+    expected = getattr(reference, f"adjust_{name}")(images, factor)
     # Their luma is rounded to four digits.
     torch.testing.assert_close(recolor_by(images, **{name: factor}), expected, atol=2e-4, rtol=0)
 
@@ -311,9 +311,9 @@ def test_colors_are_those_of_torchvision(channels: int, name: str, factor: float
 def test_colors_change_in_order() -> None:
     # Of low contrast, so that nothing leaves 0..1 between the steps.
     images = noise(7, 9) * 0.2 + 0.4
-    expected = evaluate.adjust_brightness(images, 0.8)
-    expected = evaluate.adjust_contrast(expected, 1.4)
-    expected = evaluate.adjust_saturation(expected, 0.5)
+    expected = reference.adjust_brightness(images, 0.8)
+    expected = reference.adjust_contrast(expected, 1.4)
+    expected = reference.adjust_saturation(expected, 0.5)
     found = recolor_by(images, brightness=0.8, contrast=1.4, saturation=0.5)
     torch.testing.assert_close(found, expected, atol=2e-4, rtol=0)
 
@@ -324,7 +324,7 @@ def test_hue_is_near_that_of_torchvision(hue: float) -> None:
     images = noise(30, 30) * 0.2 + 0.4
     found, expected = (
         rgb_to_hsv(turned[0].permute(1, 2, 0).numpy())[..., 0]
-        for turned in (recolor_by(images, hue=hue), evaluate.adjust_hue(images, hue))
+        for turned in (recolor_by(images, hue=hue), reference.adjust_hue(images, hue))
     )
     apart = np.angle(np.exp(2j * np.pi * (found - expected))) / (2 * np.pi)
     assert abs(apart.mean()) < 0.01
@@ -348,8 +348,8 @@ def test_hue_keeps_gray_and_luma_and_comes_around() -> None:
 def test_factors_fill_their_ranges(name: str) -> None:
     images = torch.tensor([0.4, 0.5, 0.6])[:, None, None] * torch.tensor([1.0, 0.9])
     found = augment_images(images.repeat(3000, 1, 1, 1), from_mapping(ImageAugmentation, {name: 0.3}), seeded())
-    lowest = getattr(evaluate, f"adjust_{name}")(images, 0.7)[0, 0, 0]
-    highest = getattr(evaluate, f"adjust_{name}")(images, 1.3)[0, 0, 0]
+    lowest = getattr(reference, f"adjust_{name}")(images, 0.7)[0, 0, 0]
+    highest = getattr(reference, f"adjust_{name}")(images, 1.3)[0, 0, 0]
     assert is_uniform((found[:, 0, 0, 0] - lowest) / (highest - lowest), -1e-3, 1 + 1e-3)
 
 
@@ -417,14 +417,14 @@ def test_operations_on_values_are_those_of_torchvision(strength: float, channels
     factor = 1 + 0.99 * strength
     expected = {
         0: images,
-        6: evaluate.adjust_brightness(images, factor),
-        7: evaluate.adjust_contrast(images, factor),
-        8: evaluate.adjust_saturation(images, factor),
-        9: evaluate.adjust_sharpness(images, factor),
-        10: evaluate.posterize(to_bytes(images), 8 - round(6 * abs(strength))).float() / 255,
-        11: evaluate.solarize(images, 1 - abs(strength)),
-        12: evaluate.autocontrast(images),
-        13: evaluate.equalize(to_bytes(images)).float() / 255,
+        6: reference.adjust_brightness(images, factor),
+        7: reference.adjust_contrast(images, factor),
+        8: reference.adjust_saturation(images, factor),
+        9: reference.adjust_sharpness(images, factor),
+        10: reference.posterize(to_bytes(images), 8 - round(6 * abs(strength))).float() / 255,
+        11: reference.solarize(images, 1 - abs(strength)),
+        12: reference.autocontrast(images),
+        13: reference.equalize(to_bytes(images)).float() / 255,
     }
     for number, wanted in expected.items():
         torch.testing.assert_close(operate(number, images, strength), wanted, atol=2e-4, rtol=0)
@@ -437,10 +437,10 @@ def test_operations_on_places_are_those_of_torchvision(strength: float) -> None:
     degrees = math.degrees(math.atan(0.99 * strength))
     options: dict[str, Any] = {"interpolation": InterpolationMode.BILINEAR, "fill": [0.0]}
     expected = {
-        1: evaluate.affine(images, 0, [0, 0], 1, [degrees, 0], **options),
-        3: evaluate.affine(images, 0, [round(-30 * strength), 0], 1, [0, 0], **options),
-        4: evaluate.affine(images, 0, [0, round(-30 * strength)], 1, [0, 0], **options),
-        5: evaluate.affine(images, -135 * strength, [0, 0], 1, [0, 0], **options),
+        1: reference.affine(images, 0, [0, 0], 1, [degrees, 0], **options),
+        3: reference.affine(images, 0, [round(-30 * strength), 0], 1, [0, 0], **options),
+        4: reference.affine(images, 0, [0, round(-30 * strength)], 1, [0, 0], **options),
+        5: reference.affine(images, -135 * strength, [0, 0], 1, [0, 0], **options),
     }
     for number, wanted in expected.items():
         found = operate(number, images, round(30 * strength) / 32 if number in (3, 4) else strength)

@@ -236,8 +236,8 @@ def test_content_tells_the_format_not_the_name(tmp_path: Path) -> None:
     put(tmp_path, "a/1.jpg", "b/2.bmp", content=PHOTO)
     dataset = read_folder(tmp_path, CONFIG)
     assert dataset.unreadable == ()
-    evaluate = np.asarray(Image.open(tmp_path / "a" / "1.jpg"))
-    assert np.array_equal(dataset.splits["train"].samples.read(0), evaluate)
+    reference = np.asarray(Image.open(tmp_path / "a" / "1.jpg"))
+    assert np.array_equal(dataset.splits["train"].samples.read(0), reference)
 
 
 def test_a_split_without_readable_images_is_refused(make_folder: FolderMaker) -> None:

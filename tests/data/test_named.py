@@ -67,13 +67,13 @@ def forbid_download(name: str, monkeypatch: pytest.MonkeyPatch, error: BaseExcep
 
 
 def test_digits_are_those_of_scikit_learn(tmp_path: Path) -> None:
-    evaluate = load_digits()
+    reference = load_digits()
     dataset = read_named("digits", tmp_path)
     assert list(dataset.splits) == ["train"]
     split = dataset.splits["train"]
-    assert np.array_equal(split.labels, evaluate.target)
+    assert np.array_equal(split.labels, reference.target)
     assert isinstance(split.samples, ImageArray)
-    assert np.array_equal(np.round(split.samples.images[..., 0] / (255 / 16)), evaluate.images)
+    assert np.array_equal(np.round(split.samples.images[..., 0] / (255 / 16)), reference.images)
     assert split.samples.images.max() == 255
     assert split.samples.name(12) == "digits[12]"
     assert dataset.classes == tuple("0123456789")

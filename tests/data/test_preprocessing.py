@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
-from torchvision.transforms.v2 import functional as evaluate
+from torchvision.transforms.v2 import functional as reference
 
 from falconet.data import ImageArray, ImageFiles, Texts, load_dataset
 from falconet.data.preprocessing import (
@@ -43,11 +43,11 @@ def noise(*shape: int) -> torch.Tensor:
 
 def evaluated(images: torch.Tensor, wanted: ImageSpec) -> torch.Tensor:
     """What torchvision makes of images with channels last."""
-    x = evaluate.to_dtype(images.permute(0, 3, 1, 2), torch.float32, scale=True)
-    x = evaluate.rgb_to_grayscale(x) if wanted.shape[0] == 1 else evaluate.grayscale_to_rgb(x)
-    x = evaluate.resize(x, list(wanted.inner_size), antialias=True)
-    x = evaluate.pad(x, [wanted.margin], padding_mode="edge")
-    normalized: torch.Tensor = evaluate.normalize(x, list(wanted.mean), list(wanted.std))
+    x = reference.to_dtype(images.permute(0, 3, 1, 2), torch.float32, scale=True)
+    x = reference.rgb_to_grayscale(x) if wanted.shape[0] == 1 else reference.grayscale_to_rgb(x)
+    x = reference.resize(x, list(wanted.inner_size), antialias=True)
+    x = reference.pad(x, [wanted.margin], padding_mode="edge")
+    normalized: torch.Tensor = reference.normalize(x, list(wanted.mean), list(wanted.std))
     return normalized
 
 
@@ -73,11 +73,11 @@ def test_cropping_is_that_of_torchvision(size: tuple[int, int], wanted: tuple[in
     images, (height, width), (rows, columns) = noise(2, *size, 3), size, wanted
     wide = height * columns <= width * rows
     covering = [rows, int(rows * width / height)] if wide else [int(columns * height / width), columns]
-    x = evaluate.resize(
-        evaluate.to_dtype(images.permute(0, 3, 1, 2), torch.float32, scale=True), covering, antialias=True
+    x = reference.resize(
+        reference.to_dtype(images.permute(0, 3, 1, 2), torch.float32, scale=True), covering, antialias=True
     )
     found = Preprocess(keep_proportions("crop", *wanted))(images)
-    torch.testing.assert_close(found, evaluate.center_crop(x, list(wanted)), atol=1e-5, rtol=0)
+    torch.testing.assert_close(found, reference.center_crop(x, list(wanted)), atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("wanted", [(24, 24), (24, 20), (32, 48)])
@@ -162,7 +162,7 @@ def test_files_and_arrays_are_scaled_alike(batch_size: int, make_folder: FolderM
     assert [len(batch) for batch in from_files] == [len(batch) for batch in from_arrays]
     assert max(len(batch) for batch in from_files) == min(batch_size, 10)
     torch.testing.assert_close(torch.cat(from_files), torch.cat(from_arrays), atol=1e-6, rtol=0)
-    expected = evaluate.resize(torch.from_numpy(arrays.images).permute(0, 3, 1, 2) / 255, [12, 12], antialias=True)
+    expected = reference.resize(torch.from_numpy(arrays.images).permute(0, 3, 1, 2) / 255, [12, 12], antialias=True)
     torch.testing.assert_close(torch.cat(from_files), expected, atol=1e-5, rtol=0)
 
 

@@ -115,8 +115,8 @@ def test_tf_idf_is_that_of_scikit_learn(monkeypatch: pytest.MonkeyPatch) -> None
     for row, text in enumerate(texts):
         for column, word in enumerate(text.split()):
             tokens[row, column] = words[word]
-    evaluate = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=r"\S+")
-    expected = evaluate.fit_transform(texts).toarray()
+    reference = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=r"\S+")
+    expected = reference.fit_transform(texts).toarray()
     monkeypatch.setattr("falconet.models.linear.BYTES", 0)  # Six tokens would be taken for bytes.
     describe = fit_tfidf(tokens, 6)
     dense = describe(tokens).to_dense().numpy()

@@ -33,7 +33,7 @@ def exported(trained: RunResult, text_artifact: Artifact, tmp_path_factory: pyte
         folder = tmp_path_factory.mktemp(f"{kind}-{target}")
         out = folder / f"model{TARGETS[target].suffix}"
         model = trained.out if kind == "image" else text_artifact
-        # So few samples cannot show that integers cost little; what evaluates them has tests of its own.
+        # So few samples cannot show that integers cost little; what checks them has tests of its own.
         export(model, target, out, raw=raw, license="apache-2.0", max_drop=0.5 if TARGETS[target].exact else 100)
         return next(out.glob("*/1/model.onnx")) if target == "triton" else out
 

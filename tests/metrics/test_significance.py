@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from scipy import stats
 
-from falconet.metrics import compare_models, correct_holm
+from falconet.metrics import agreement_p_value, compare_models, correct_holm, count_confusion
 from falconet.metrics.significance import student_quantile, student_tails
 
 ANSWERS = st.tuples(st.integers(1, 4), st.integers(1, 4), st.integers(1, 30)).flatmap(
@@ -149,3 +149,23 @@ def test_holms_example() -> None:
     assert correct_holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert correct_holm([0.6, 0.7]) == [1.0, 1.0]
     assert correct_holm([]) == []
+
+
+@pytest.mark.parametrize("learned", [0.0, 0.2, 0.5])
+def test_agreement_with_labels_is_held_against_labels_dealt_out_at_random(learned: float) -> None:
+    generator = np.random.default_rng(1)
+    labels = np.where(np.arange(90) < 60, 0, generator.integers(0, 3, 90))
+    answers = np.where(generator.random(90) < learned, labels, generator.integers(0, 3, 90))
+    hits = [int((generator.permutation(labels) == answers).sum()) for _ in range(20_000)]
+    expected = float(np.mean(np.array(hits) >= int((labels == answers).sum())))
+    assert agreement_p_value(count_confusion(answers, labels, 3)) == pytest.approx(expected, abs=0.02)
+
+
+def test_a_constant_answer_agrees_by_chance() -> None:
+    labels = np.array([0] * 90 + [1] * 10)
+    assert agreement_p_value(count_confusion(np.zeros(100, dtype=np.int64), labels, 2)) == 1.0
+
+
+def test_a_network_that_beats_the_majority_by_little_may_agree_by_far() -> None:
+    """Right in 95 of 100 where 90 are of one class: no significant lead over a constant, and yet no chance."""
+    assert agreement_p_value(np.array([[88, 2], [3, 7]])) < 1e-6

@@ -41,12 +41,12 @@ def test_logistic_regression_is_that_of_scikit_learn(inverse: float, classes: in
     features, labels = make_clusters(120, 6, classes)
     weights = torch.linspace(0.5, 1.5, 120)
     weight, bias = fit_logistic(features, labels, classes, weights, inverse)
-    evaluate = LogisticRegression(C=inverse, tol=1e-10, max_iter=10_000).fit(features, labels, sample_weight=weights)
-    expected = evaluate.predict_proba(features)
+    reference = LogisticRegression(C=inverse, tol=1e-10, max_iter=10_000).fit(features, labels, sample_weight=weights)
+    expected = reference.predict_proba(features)
     found = (features @ weight.T + bias).softmax(dim=1)
     if classes == 2:  # scikit-learn penalizes one vector of weights where a softmax has two, of half its size each.
-        evaluate = LogisticRegression(C=2 * inverse, tol=1e-10, max_iter=10_000)
-        expected = evaluate.fit(features, labels, sample_weight=weights).predict_proba(features)
+        reference = LogisticRegression(C=2 * inverse, tol=1e-10, max_iter=10_000)
+        expected = reference.fit(features, labels, sample_weight=weights).predict_proba(features)
     np.testing.assert_allclose(found.numpy(), expected, atol=1e-3)
 
 
@@ -236,7 +236,7 @@ def test_of_more_features_than_fit_in_memory_some_samples_are_solved_for(monkeyp
     model = nn.Sequential(nn.Flatten(), nn.Linear(4, 3))
     config = TrainConfig(epochs=1, linear_probe="logistic")
     assert solve_output(model, train, config).left_out == 30
-    monkeypatch.setattr("falconet.training.loop.MOST_VALUES", 4 * 21)
+    monkeypatch.setattr("falconet.training.linear_probe.MOST_VALUES", 4 * 21)
     assert solve_output(model, train, config).left_out == 21
     drawn = torch.cat([labels for _, labels in make_plain(train, 21).epoch(1)])
     assert len(drawn) == 21
