@@ -141,7 +141,8 @@ def list_defaults() -> str:
             ours, theirs = ([runs[name, task, seed] for seed in sorted(seeds)] for name in ("falconet", peer))
             counts.add(len(seeds))
             cells = [source.title, name_models(ours), *(format_accuracy(part) for part in (ours, theirs))]
-            cells += [name_models(theirs), format_difference(ours, theirs)]
+            how = "" if peer == PEERS_BY_HAND[0] else f", {peer}"
+            cells += [f"{name_models(theirs)}{how}", format_difference(ours, theirs)]
             cells += [f"{mean([run['seconds'] for run in part])[0]:.0f}" for part in (ours, theirs)]
             lines.append(f"| {' | '.join(cells)} |")
     return "\n".join([*lines, "", f"n = {' or '.join(map(str, sorted(counts)))} seeds, ± their standard deviation"])

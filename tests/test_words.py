@@ -27,15 +27,13 @@ KEPT: Mapping[str, tuple[str, ...]] = {
 """Keys of JSON and names of files that were published before."""
 
 
+TEXTS = (
+    "falconet/**/*.py", "falconet/**/*.jinja", "falconet/**/*.yaml", "docs/**/*.md", "README.md", "CONTRIBUTING.md",
+)  # fmt: skip
+
+
 def list_texts() -> Iterator[Path]:
-    for pattern in (
-        "falconet/**/*.py",
-        "falconet/**/*.jinja",
-        "falconet/**/*.yaml",
-        "docs/**/*.md",
-        "README.md",
-        "CONTRIBUTING.md",
-    ):
+    for pattern in TEXTS:
         yield from sorted(ROOT.glob(pattern))
 
 

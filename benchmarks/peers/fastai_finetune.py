@@ -62,7 +62,7 @@ def main() -> None:
     said = np.array(loaders.vocab)[probabilities.argmax(dim=1).numpy()]
     answer(
         library=f"fastai {fastai.__version__}",
-        model="efficientnet_lite0 by fastai",
+        model="efficientnet_lite0",
         accuracy=float((said == names).mean()),
         macro_f1=macro_f1(said, names),
         n=len(said),
