@@ -300,7 +300,7 @@ def test_other_tokens_are_refused(text_artifact: Artifact, monkeypatch: pytest.M
     check_tokens(text_artifact, choose_preprocess(text_artifact, metadata, TOKENIZER), kept.samples)
     with pytest.raises(ExportError, match=r"the exported tokenizer makes other tokens than the model's own of '"):
         check_tokens(text_artifact, choose_preprocess(text_artifact, metadata, other), kept.samples)
-    monkeypatch.setattr(exporting, "find_kept", lambda *args, **named: kept)
+    monkeypatch.setattr(exporting, "find_held_out", lambda *args, **named: kept)
     monkeypatch.setattr(exporting, "read_tokenizer", lambda path, metadata: other)
     with pytest.raises(ExportError, match="other tokens than the model's own"):
         export(text_artifact, "torch", tmp_path / "model.pt2")

@@ -24,7 +24,7 @@ import json, sys, torch
 from falconet import Callback, ImageSpec, TrainConfig, create_model, fit, load_dataset
 from falconet.data.loader import Loader, load_inputs
 from falconet.data.preprocessing import create_preprocess
-from falconet.training.distributed import join_team
+from falconet.training.distributed import init_process_group
 
 class Losses(Callback):
     def __init__(self):
@@ -41,7 +41,7 @@ def make(name):
 
 spec = ImageSpec((1, 28, 28), tuple("0123456789"), (0.3,), (0.3,))
 dataset, preprocess, batch = load_dataset("digits"), create_preprocess(spec), int(sys.argv[1])
-with join_team() as process_group:
+with init_process_group() as process_group:
     parts = [load_inputs(dataset.splits[name], spec) for name in ("train", "val")]
     loaders = [
         Loader(part.inputs, torch.from_numpy(part.split.labels), preprocess, size // process_group.world_size,
