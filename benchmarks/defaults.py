@@ -308,7 +308,7 @@ METHODS: Mapping[str, Method] = {
     "falconet, from scratch": Method(run_scratch, (*OURS, "benchmarks/defaults.py")),
     "by hand": Method(run_sklearn, list_code("sklearn_by_hand", "requirements-sklearn.txt")),
     "fine-tuned by hand": Method(run_finetuning, list_code("torch_finetune")),
-    "fastai": Method(run_fastai, list_code("fastai_finetune", "requirements-fastai.txt")),
+    "fastai": Method(run_fastai, list_code("fastai_finetune", "torch_finetune.py", "requirements-fastai.txt")),
     "first useful": Method(run_until_useful, (*OURS, "benchmarks/peers/falconet_looks.py")),
     "first useful, by hand": Method(finetune_until_useful, list_code("torch_finetune")),
     "folder": Method(train_folder, OURS),

@@ -43,7 +43,7 @@ class LabelAudit:
     errors: tuple[LabelError, ...]
     """Those whose label is likely wrong, the most suspicious first; none where there is a caution."""
     caution: str | None = None
-    """Why no label can be suspected, in a sentence: nothing could be learned from these."""
+    """Why no label can be suspected, in a sentence: nothing was shown to be learned from these."""
 
 
 def find_label_errors(dataset: Dataset, callbacks: Sequence[Callback] = ()) -> LabelAudit:
@@ -55,14 +55,14 @@ def find_label_errors(dataset: Dataset, callbacks: Sequence[Callback] = ()) -> L
     again on those of whose labels nothing was suspected; where there is none, the last one is trained on three, chosen
     on one and asked about the last. As many labels are suspected as confident learning estimates that there are wrong
     ones (Northcutt, Jiang, Chuang, JAIR 2021), of those to which another class is preferred the least probable first.
-    Where the answers are not better than the most frequent class by more than chance, they contradict labels by chance
-    too, and none is suspected. Raises DataError where a class has too few samples or groups to be parted, and where a
+    Where the answers agree with the labels no more than by chance, they contradict them by chance too, and none is
+    suspected. Raises DataError where a class has too few samples or groups to be parted, and where a
     network's answers are no numbers.
     """
     loaded, first, probabilities = predict_held_out(dataset, callbacks)
     labels, names = loaded.split.labels, np.repeat(list(dataset.splits), [len(s) for s in dataset.splits.values()])
     # The second round's answers would flatter: what was trusted there was chosen by networks that had seen the rest.
-    if caution := warn_unlearnable(first, labels, dataset.classes):
+    if caution := warn_unlearnable(first, labels):
         return LabelAudit((), caution)
     return LabelAudit(
         tuple(
@@ -79,11 +79,11 @@ def find_label_errors(dataset: Dataset, callbacks: Sequence[Callback] = ()) -> L
 
 
 def warn_unlearnable(
-    probabilities: Float64[np.ndarray, "samples classes"], labels: Int64[np.ndarray, " samples"], classes: Sequence[str]
+    probabilities: Float64[np.ndarray, "samples classes"], labels: Int64[np.ndarray, " samples"]
 ) -> str | None:
     """Return a sentence where held-out answers agree with the labels no more than by chance, else None."""
     answers = probabilities.argmax(axis=1)
-    confusion = metrics.count_confusion(answers, labels, len(classes))
+    confusion = metrics.count_confusion(answers, labels, probabilities.shape[1])
     if metrics.agreement_p_value(confusion) < CHANCE:
         return None
     return (

@@ -366,7 +366,7 @@ def print_evaluation(result: Evaluation) -> None:
     if result.abstention:
         print_abstention(result.abstention)
     if result.against:
-        print_contest(result.against)
+        print_paired(result.against)
     if result.slices:
         print_slices(result.slices)
     if result.ood:
@@ -427,20 +427,18 @@ def list_answered(found: Answered) -> tuple[str, ...]:
     return found.split, f"{found.n:,}", f"{found.coverage:.2%}", accuracy, interval
 
 
-def print_contest(contest: PairedComparison) -> None:
+def print_paired(paired: PairedComparison) -> None:
     """Print two models' answers side by side, and whether their difference may be chance."""
     print_line()
-    print_line(f"against {contest.other}: {contest.accuracy:.2%} to {contest.other_accuracy:.2%}, n = {contest.n:,}")
-    ends = contest.difference_ci
+    print_line(f"against {paired.other}: {paired.accuracy:.2%} to {paired.other_accuracy:.2%}, n = {paired.n:,}")
+    ends = paired.difference_ci
     interval = f" (95%: {100 * ends[0]:+.2f} – {100 * ends[1]:+.2f})" if ends else ""
-    print_line(
-        f"difference {100 * contest.difference:+.2f} points{interval}, p = {contest.p_value:.2g} (McNemar, exact)"
-    )
+    print_line(f"difference {100 * paired.difference:+.2f} points{interval}, p = {paired.p_value:.2g} (McNemar, exact)")
     print_table(
         ("", "the other right", "the other wrong"),
         [
-            ("this one right", f"{contest.both:,}", f"{contest.only_this:,}"),
-            ("this one wrong", f"{contest.only_other:,}", f"{contest.neither:,}"),
+            ("this one right", f"{paired.both:,}", f"{paired.only_this:,}"),
+            ("this one wrong", f"{paired.only_other:,}", f"{paired.neither:,}"),
         ],
     )
 

@@ -95,13 +95,13 @@ def test_labels_that_teach_nothing_are_told_and_none_is_called_wrong(tmp_path: P
 def test_answers_must_agree_with_labels_by_more_than_chance() -> None:
     labels = np.array([0] * 90 + [1] * 10)
     constant = np.tile([0.9, 0.1], (100, 1))
-    warning = warn_unlearnable(constant, labels, ("ok", "dent"))
+    warning = warn_unlearnable(constant, labels)
     assert warning is not None
     assert "takes 90.0% for what they are labeled, no more than labels dealt out at random may come to" in warning
-    assert warn_unlearnable(np.eye(2)[labels], labels, ("ok", "dent")) is None
+    assert warn_unlearnable(np.eye(2)[labels], labels) is None
     # No significant lead over a constant answer, and yet no chance.
     answers = np.concatenate([np.repeat([0, 1], [88, 2]), np.repeat([0, 1], [3, 7])])
-    assert warn_unlearnable(np.eye(2)[answers], labels, ("ok", "dent")) is None
+    assert warn_unlearnable(np.eye(2)[answers], labels) is None
 
 
 def test_too_few_samples_are_refused(tmp_path: Path) -> None:

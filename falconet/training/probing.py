@@ -176,7 +176,7 @@ def find_epochs(
     epoch = EXTRA * count / measure_speed(model, train, config, class_weights, teacher)
     epochs = min(max(int(seconds / epoch), 1), config.epochs)
     if epochs == 1 and config.linear_probe is not None:
-        return 1, f"the output layer is solved alone, as an epoch behind that takes about {epoch:,.0f} s"
+        return 1, f"the output layer is solved alone, as an epoch after that takes about {epoch:,.0f} s"
     if epoch > seconds:
         return 1, f"one epoch alone takes about {epoch:,.0f} s, longer than the {seconds:,.0f} s that are left"
     return epochs, f"{epochs} epoch{'s' if epochs > 1 else ''} of about {epoch:.0f} s, in {seconds:,.0f} s"
