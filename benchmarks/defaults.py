@@ -52,7 +52,7 @@ SCRATCH = (
     "--model", "resnet20", "--set", "model.options.width=32", "--loss", "cosine", "--epochs", "300",
     "--set", "training.optimizer=sgd",
     "--set", "training.learning_rate=0.1", "--set", "training.weight_decay=0.003", "--set", "training.batch_size=32",
-    "--set", "training.keep=last", "--set", "augmentation.flip_horizontal=0.5", "--set", "augmentation.shift=0.125",
+    "--set", "training.restore=last", "--set", "augmentation.flip_horizontal=0.5", "--set", "augmentation.shift=0.125",
     "--set", "augmentation.trivial=true",
 )  # fmt: skip
 """How a network is trained that begins from nothing. Its width, loss, epochs and augmentation were chosen on another

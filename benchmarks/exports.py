@@ -1,8 +1,8 @@
 """Which runtime is fastest: torch eager, onnxruntime or OpenVINO, both in fp32 and int8, in one process by turns.
 
-All run the same bare networks on one thread, from normalized input in memory to logits in memory, as
-`falconet export --raw` writes them; OpenVINO's int8 is the file of the target `onnx-int8`, read by OpenVINO. Weights
-are untrained and ranges of integers are chosen on random data: this is a benchmark of speed alone, and says nothing of
+All run the same bare networks on one thread, from normalized input in memory to logits in memory, as `falconet export
+--no-preprocessing` writes them; OpenVINO's int8 is the file of the target `onnx-int8`, read by OpenVINO. Weights are
+untrained and ranges of integers are chosen on random data: this is a benchmark of speed alone, and says nothing of
 accuracy. In each round every contender answers single samples and batches of 64, and large matrices are multiplied in
 fp32, so that each rate in batches is also told as a share of that one (a MAC is two operations). Integers may pass
 100 %. What is measured while other programs use the core is measured again.
@@ -134,7 +134,9 @@ def draw(spec: InputSpec, count: int) -> np.ndarray:
 def open_contenders(artifact: Artifact, folder: Path) -> dict[str, Ask]:
     """Write a network in all formats; return what answers, by runtime and precision."""
     folder.mkdir()
-    draft = replace(make_traced(artifact, folder, raw=True), calibration=list(draw(artifact.config.input, CALIBRATED)))
+    draft = replace(
+        make_traced(artifact, folder, preprocessing=False), calibration=list(draw(artifact.config.input, CALIBRATED))
+    )
     single = write_onnx(draft, folder / "fp32.onnx").main
     integers = write_int8(draft, folder / "int8.onnx").main
     single_openvino = write_openvino(draft, folder / "openvino.xml").main

@@ -136,8 +136,8 @@ def main() -> None:
     choosing, evaluated = read_halves(asked.evaluated, mean, std)
     answers = answer(network, choosing)
     rows, within = [], {}
-    config = TrainConfig(epochs=asked.epochs, batch_size=16, learning_rate=1e-4, weight_decay=0.0, teacher_share=1.0,
-                         temperature=1.0, keep="last", precision="fp32")  # fmt: skip
+    config = TrainConfig(epochs=asked.epochs, batch_size=16, learning_rate=1e-4, weight_decay=0.0, distill_alpha=1.0,
+                         distill_temperature=1.0, restore="last", precision="fp32")  # fmt: skip
     ways = [(way, bits) for way, widths in ((NEAREST, asked.bits), (COMPENSATED, asked.bits), (MIXED, asked.mixed),
                                             (TRAINED, asked.trained)) for bits in widths]  # fmt: skip
     for way, bits in ways:

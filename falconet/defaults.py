@@ -62,7 +62,14 @@ EXACT_RIDGE = 3_000
 
 PROBE = MappingProxyType({"linear_probe": "logistic", "epochs": 1, "batch_size": 64})
 FINETUNING = MappingProxyType(
-    {"linear_probe": "logistic", "freeze": "norm", "learning_rate": 1e-4, "batch_size": 16, "epochs": 6, "keep": "best"}
+    {
+        "linear_probe": "logistic",
+        "freeze": "norm",
+        "learning_rate": 1e-4,
+        "batch_size": 16,
+        "epochs": 6,
+        "restore": "best",
+    }
 )
 
 

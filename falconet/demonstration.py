@@ -10,6 +10,7 @@ from typing import Literal
 from falconet.catalog import CONFIG_FILE as ARTIFACT_CONFIG
 from falconet.errors import RunExistsError
 from falconet.planning import check_out, has_weights, holds_run
+from falconet.renames import accept_renamed
 from falconet.report import render_html
 from falconet.runs import RunResult, train
 from falconet.storage import check_held, hold, write_text
@@ -38,29 +39,30 @@ class Outdated(Callback):
         self.report.unlink(missing_ok=True)
 
 
+@accept_renamed(existing=lambda value: {"if_exists": value})
 def demonstrate(
     out: str | Path = "runs/demo",
     watch: Callable[[str], Sequence[Callback]] = lambda model: (),
-    existing: Literal["refuse", "overwrite"] = "refuse",
+    if_exists: Literal["refuse", "overwrite"] = "refuse",
 ) -> Demonstration:
     """Train each of MODELS on the digits, and write one report about all into `out`.
 
-    `watch` returns the callbacks for the run of a model; `existing` says what becomes of an earlier demonstration in
+    `watch` returns the callbacks for the run of a model; `if_exists` says what becomes of an earlier demonstration in
     `out`. Raises RunExistsError where runs or a report would be lost, or another process is at work there.
     """
     out = Path(out)
     report = out / REPORT_FILE
-    check_free(out, existing)
+    check_free(out, if_exists)
     with hold(out):
         runs = tuple(
-            train("digits", model=model, recipe="digits", out=out / model, existing=existing, callbacks=callbacks)
+            train("digits", model=model, recipe="digits", out=out / model, if_exists=if_exists, callbacks=callbacks)
             for model, callbacks in ((model, (Outdated(report), *watch(model))) for model in MODELS)
         )
         write_text(report, render_html([run.report for run in runs], title="Falconet on the embedded digits"))
     return Demonstration(runs, report)
 
 
-def check_free(out: Path, existing: Literal["refuse", "overwrite"]) -> None:
+def check_free(out: Path, if_exists: Literal["refuse", "overwrite"]) -> None:
     """Raise RunExistsError where a folder holds a run, or runs and a report that may not be replaced."""
     if holds_run(out) or (out / ARTIFACT_CONFIG).is_file():
         raise RunExistsError(f"{out} holds a run, whose report would be replaced: choose another --out")
@@ -68,5 +70,5 @@ def check_free(out: Path, existing: Literal["refuse", "overwrite"]) -> None:
         check_out(folder, "overwrite")
     found = [out / model for model in MODELS if has_weights(out / model)]
     found += [out / REPORT_FILE] if (out / REPORT_FILE).exists() else []
-    if found and existing == "refuse":
+    if found and if_exists == "refuse":
         raise RunExistsError(f"{found[0]} is there already: replace it with --overwrite, or choose another --out")

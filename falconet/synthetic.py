@@ -29,7 +29,7 @@ from falconet.errors import ConfigError, DataError, UsageError
 from falconet.evaluation.answers import answer_known
 from falconet.generation.flow import LARGEST_SIDE, FlowConfig, draw_images, train_flow
 from falconet.metrics.significance import compare_models
-from falconet.planning import CONFIG_FILE, TRIAL_FILE, TRIAL_FOLDER, Existing, Plan, RunConfig, read_settings
+from falconet.planning import CONFIG_FILE, TRIAL_FILE, TRIAL_FOLDER, IfExists, Plan, RunConfig, read_settings
 from falconet.runs import Added, RunResult, check_synthetic, execute, find_weights, prepare
 from falconet.schema import from_mapping, to_mapping
 from falconet.storage import format_json, hold, read_json, write_json, write_text
@@ -111,8 +111,8 @@ def train_with_synthetic(
     added = make_samples(train, per_class, seed, config or FlowConfig(seed=seed))
     # What the first run measured or took over from published weights holds for both.
     settled = from_mapping(RunConfig, read_settings(plan.out / CONFIG_FILE))
-    again: Existing = "resume" if plan.existing == "resume" else "overwrite"
-    other = replace(plan, out=plan.out / TRIAL_FOLDER, config=settled, existing=again, measured=frozenset())
+    again: IfExists = "resume" if plan.if_exists == "resume" else "overwrite"
+    other = replace(plan, out=plan.out / TRIAL_FOLDER, config=settled, if_exists=again, autotune=frozenset())
     notify(callbacks, f"once more, with {len(added.labels)} made samples")
     second = execute(other, callbacks=callbacks, added=added)
     trial = compare_runs(plan.dataset, plan.out, other.out, per_class, len(added.labels))
@@ -126,7 +126,7 @@ def check_begun(plan: Plan, per_class: int | None) -> None:
     file = plan.out / TRIAL_FILE
     if not file.is_file():
         return
-    if plan.existing == "resume" and (begun := read_json(file).get("per_class")) != per_class:
+    if plan.if_exists == "resume" and (begun := read_json(file).get("per_class")) != per_class:
         raise UsageError(
             f"--resume goes on as the run in {plan.out} began, with --synthetic {begun}: say so again, or start anew "
             "with --overwrite"

@@ -114,7 +114,7 @@ def test_a_finished_run_goes_on_to_the_same_files(images: Path, tmp_path: Path) 
     out = tmp_path / "run"
     run(images, out)
     before = (out / "model.safetensors").read_bytes()
-    again = run(images, out, existing="resume")
+    again = run(images, out, if_exists="resume")
     assert again.model == "linear"
     rows = again.report.log.leaderboard
     assert [(row.model, row.kept) for row in rows] == [("linear", True), ("lenet_relu", False)]
@@ -125,7 +125,7 @@ def test_a_run_with_a_named_network_leaves_no_candidates_of_the_one_before(image
     out = tmp_path / "run"
     run(images, out)
     assert (out / LEADERBOARD_FILE).is_file()
-    run(images, out, model="lenet_relu", existing="overwrite")
+    run(images, out, model="lenet_relu", if_exists="overwrite")
     assert not (out / LEADERBOARD_FILE).exists()
 
 
@@ -140,7 +140,7 @@ def test_an_interrupted_run_still_knows_its_candidates(images: Path, tmp_path: P
     with pytest.raises(InterruptedRunError):
         run(images, out, callbacks=[Stop()])
     assert json.loads((out / LEADERBOARD_FILE).read_text())["candidates"][0]["model"] == "linear"
-    result = run(images, out, existing="resume")
+    result = run(images, out, if_exists="resume")
     assert result.model == "linear"
     assert result.report.log.leaderboard[0].kept
 
@@ -149,7 +149,7 @@ def test_a_named_network_has_no_candidates(images: Path, tmp_path: Path) -> None
     plan = plan_run(images, model="lenet_relu", out=tmp_path / "run")
     assert plan.solved == ()
     assert plan.seconds is None
-    assert plan.measured == frozenset()
+    assert plan.autotune == frozenset()
 
 
 def test_a_time_shortens_a_run(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -158,7 +158,7 @@ def test_a_time_shortens_a_run(images: Path, tmp_path: Path, monkeypatch: pytest
     plan = plan_run(
         images, model="lenet_relu", out=tmp_path / "run", seconds=60, settings={"training": {"patience": 9}}
     )
-    assert plan.measured == {"epochs"}
+    assert plan.autotune == {"epochs"}
     result = execute(plan)
     assert result.epochs == 3
     assert yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["training"]["epochs"] == 3
@@ -197,11 +197,11 @@ def test_a_run_that_goes_on_tries_what_it_tried_before(images: Path, tmp_path: P
     with pytest.raises(InterruptedRunError):
         run(images, out, callbacks=[Stop()])
     # There is no time left for any candidate, and yet it is tried, as it was when the run began.
-    result = run(images, out, existing="resume", seconds=1e-9, callbacks=[Notes(lines)])
+    result = run(images, out, if_exists="resume", seconds=1e-9, callbacks=[Notes(lines)])
     assert [row.model for row in result.report.log.leaderboard] == ["linear", "lenet_relu"]
     leaderboard = json.loads((out / LEADERBOARD_FILE).read_text())
     (out / LEADERBOARD_FILE).write_text(json.dumps({"candidates": []}))
-    assert plan_run(images, out=out, existing="resume").solved == ()
+    assert plan_run(images, out=out, if_exists="resume").solved == ()
     (out / LEADERBOARD_FILE).write_text(json.dumps(leaderboard))
 
 
@@ -214,10 +214,10 @@ def test_without_any_time_no_candidate_is_begun(images: Path, tmp_path: Path) ->
 
 def test_epochs_that_are_asked_for_are_not_measured(images: Path, tmp_path: Path) -> None:
     plan = plan_run(images, model="lenet_relu", epochs=2, out=tmp_path / "run", seconds=60)
-    assert plan.measured == frozenset()
+    assert plan.autotune == frozenset()
 
 
 def test_a_loss_without_a_linear_probe_still_has_defaults(images: Path, tmp_path: Path) -> None:
-    plan = plan_run(images, settings={"training": {"loss": "mse"}}, out=tmp_path / "run")
+    plan = plan_run(images, settings={"training": {"loss": "brier"}}, out=tmp_path / "run")
     assert plan.config.training.linear_probe is None
-    assert plan.config.training.loss == "mse"
+    assert plan.config.training.loss == "brier"

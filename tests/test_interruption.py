@@ -144,7 +144,7 @@ def test_an_interrupt_does_not_part_an_epoch_from_its_weights(monkeypatch: pytes
         return {name: tensor.detach().clone() for name, tensor in weights.items()}
 
     monkeypatch.setattr(loop, "clone", clone)
-    config = TrainConfig(epochs=4, precision="fp32", keep="last")
+    config = TrainConfig(epochs=4, precision="fp32", restore="last")
     result = fit(nn.Linear(1, 2), Few(), Few(), config)
     assert (result.ending, len(result.history), result.best_epoch) == ("interrupted", 1, 1)
 

@@ -32,7 +32,7 @@ def start(folder):
     if child:
         return child
     try:
-        train("digits", epochs=3, settings=SETTINGS, out=folder, existing="resume")
+        train("digits", epochs=3, settings=SETTINGS, out=folder, if_exists="resume")
         os._exit(0)
     except BaseException as error:
         print(repr(error), file=sys.stderr, flush=True)

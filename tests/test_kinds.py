@@ -272,7 +272,7 @@ def test_resuming_reads_the_source_as_the_run_began(tmp_path: Path) -> None:
         "model": {"name": "gru", "vocab_size": 300, "options": {"hidden": 8}},
     }
     train(table, epochs=1, settings=settings, out=tmp_path / "run")
-    assert train(table, out=tmp_path / "run", existing="resume").epochs == 1
+    assert train(table, out=tmp_path / "run", if_exists="resume").epochs == 1
 
 
 @pytest.mark.parametrize(
@@ -318,7 +318,7 @@ def test_statistics_are_taken_once_before_training(tmp_path: Path, monkeypatch: 
     fitted = load_artifact(run.out).model.get_buffer("biases")
     fresh = create_model("minirocket", num_classes=2, in_channels=1, input_size=30, num_features=336)
     assert not torch.equal(fitted, fresh.get_buffer("biases"))
-    again = train(tmp_path / "waves.csv", out=tmp_path / "run", existing="resume", **arguments)
+    again = train(tmp_path / "waves.csv", out=tmp_path / "run", if_exists="resume", **arguments)
     assert len(counted) == 1
     assert again.test == run.test
     other = train(tmp_path / "waves.csv", out=tmp_path / "other", **arguments)

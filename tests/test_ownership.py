@@ -76,7 +76,7 @@ def test_a_finished_run_that_is_gone_on_with_keeps_what_was_said_of_it(
     assert {"config.json", "metrics.json", "README.md", "report.html"} <= before.keys()
     monkeypatch.setattr(runs, "evaluate_run", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        train("digits", model="lenet_relu", epochs=2, out=out, existing="resume")
+        train("digits", model="lenet_relu", epochs=2, out=out, if_exists="resume")
     assert {name: (out / name).read_bytes() for name in before} == before
 
 
@@ -108,5 +108,5 @@ def test_a_demonstration_that_is_stopped_leaves_no_report_of_other_models(
 
     monkeypatch.setattr(demonstration, "train", train_some)
     with pytest.raises(KeyboardInterrupt):
-        demonstrate(tmp_path, existing="overwrite")
+        demonstrate(tmp_path, if_exists="overwrite")
     assert report.exists() == (epochs == 0)

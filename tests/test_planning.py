@@ -40,13 +40,13 @@ def test_everything_follows_from_the_data(make_folder: FolderMaker) -> None:
 def test_the_size_of_the_validation_split_chooses_what_is_kept() -> None:
     many = {"data": {"val_fraction": 0.4}}
     few, chosen = plan_run("digits"), plan_run("digits", settings=many)
-    assert (few.config.training.keep, few.config.training.patience) == ("last", None)
-    assert "training.keep=last" in few.chosen
+    assert (few.config.training.restore, few.config.training.patience) == ("last", None)
+    assert "training.restore=last" in few.chosen
     assert not any("patience" in choice for choice in few.chosen)
-    assert (chosen.config.training.keep, chosen.config.training.patience) == ("best", 10)
-    assert {"training.keep=best", "training.patience=10"} <= set(chosen.chosen)
-    short = plan_run("digits", settings={**many, "training": {"keep": "last"}}, epochs=4)
-    assert (short.config.training.keep, short.config.training.patience) == ("last", None)
+    assert (chosen.config.training.restore, chosen.config.training.patience) == ("best", 10)
+    assert {"training.restore=best", "training.patience=10"} <= set(chosen.chosen)
+    short = plan_run("digits", settings={**many, "training": {"restore": "last"}}, epochs=4)
+    assert (short.config.training.restore, short.config.training.patience) == ("last", None)
     assert plan_run("digits", settings=many, epochs=100).config.training.patience == 25
 
 
@@ -58,7 +58,7 @@ def test_later_layers_win(tmp_path: Path) -> None:
     assert (plan.config.model.name, training.epochs, training.batch_size) == ("lenet300_100", 9, 11)
     assert (training.seed, training.learning_rate) == (3, 0.001)
     chosen = [choice for choice in plan.chosen if choice.startswith(("model.name", "training"))]
-    assert chosen == ["training.keep=last"]
+    assert chosen == ["training.restore=last"]
 
 
 @pytest.fixture
@@ -94,9 +94,9 @@ def test_a_resumed_run_keeps_its_weights_and_its_rate(tmp_path: Path) -> None:
         "digits", model="resnet20", settings={"model": {"pretrained": "weights.pth"}}, out=tmp_path / "run"
     )
     write_config(first)
-    assert plan_run("digits", out=tmp_path / "run", existing="resume").config == first.config
+    assert plan_run("digits", out=tmp_path / "run", if_exists="resume").config == first.config
     with pytest.raises(UsageError, match=r"model.pretrained=weights.pth, but now it is other.pth"):
-        plan_run("digits", settings={"model": {"pretrained": "other.pth"}}, out=tmp_path / "run", existing="resume")
+        plan_run("digits", settings={"model": {"pretrained": "other.pth"}}, out=tmp_path / "run", if_exists="resume")
 
 
 def test_output_folder_is_named_after_source_and_model(make_folder: FolderMaker) -> None:
@@ -264,13 +264,13 @@ class TestExistingFolders:
         (tmp_path / "run" / "model.safetensors").touch()
         with pytest.raises(RunExistsError, match=r"--resume.*--overwrite"):
             plan_run("digits", out=tmp_path / "run")
-        assert plan_run("digits", out=tmp_path / "run", existing="overwrite").existing == "overwrite"
+        assert plan_run("digits", out=tmp_path / "run", if_exists="overwrite").if_exists == "overwrite"
 
-    @pytest.mark.parametrize("existing", ["refuse", "resume", "overwrite"])
-    def test_files_of_no_run_are_never_touched(self, tmp_path: Path, existing: planning.Existing) -> None:
+    @pytest.mark.parametrize("if_exists", ["refuse", "resume", "overwrite"])
+    def test_files_of_no_run_are_never_touched(self, tmp_path: Path, if_exists: planning.IfExists) -> None:
         (tmp_path / "thesis.txt").write_text("five years")
         with pytest.raises(RunExistsError, match="no run"):
-            plan_run("digits", out=tmp_path, existing=existing)
+            plan_run("digits", out=tmp_path, if_exists=if_exists)
 
     def test_a_file_in_the_place_of_the_folder(self, tmp_path: Path) -> None:
         (tmp_path / "out").write_text("")
@@ -278,24 +278,24 @@ class TestExistingFolders:
             plan_run("digits", out=tmp_path / "out")
 
     def test_resuming_nothing_starts_anew(self, tmp_path: Path) -> None:
-        assert plan_run("digits", out=tmp_path / "new", existing="resume").existing == "resume"
+        assert plan_run("digits", out=tmp_path / "new", if_exists="resume").if_exists == "resume"
 
     def test_resuming_takes_the_stored_configuration(self, tmp_path: Path) -> None:
         first = plan_run("digits", model="lenet5", epochs=3, seed=7, out=tmp_path)
         write_config(first)
-        assert plan_run("digits", out=tmp_path, existing="resume").config == first.config
+        assert plan_run("digits", out=tmp_path, if_exists="resume").config == first.config
 
     def test_resuming_differently_is_refused(self, tmp_path: Path) -> None:
         write_config(plan_run("digits", epochs=3, out=tmp_path))
         with pytest.raises(UsageError, match=r"training.epochs=3, but now it is 4"):
-            plan_run("digits", epochs=4, out=tmp_path, existing="resume")
+            plan_run("digits", epochs=4, out=tmp_path, if_exists="resume")
 
     @pytest.mark.parametrize("setting", [{"device": "cpu"}, {"checkpoint_seconds": 5.0}])
     def test_resuming_on_another_device_or_with_other_checkpoints_is_the_same_run(
         self, tmp_path: Path, setting: dict[str, Any]
     ) -> None:
         write_config(plan_run("digits", out=tmp_path))
-        plan = plan_run("digits", out=tmp_path, existing="resume", settings={"training": setting})
+        plan = plan_run("digits", out=tmp_path, if_exists="resume", settings={"training": setting})
         assert {key: getattr(plan.config.training, key) for key in setting} == setting
 
     @pytest.mark.parametrize("named", [False, True])
@@ -310,7 +310,7 @@ class TestExistingFolders:
             return load_dataset(*given, **more)
 
         monkeypatch.setattr(planning, "load_dataset", read)
-        assert plan_run("digits", out=out, existing="resume").config.training.seed == 4
+        assert plan_run("digits", out=out, if_exists="resume").config.training.seed == 4
         assert len(reads) == 1
 
     def test_what_another_process_did_while_the_data_were_read_is_seen(self, tmp_path: Path) -> None:
@@ -319,22 +319,22 @@ class TestExistingFolders:
         (tmp_path / "model.safetensors").touch()
         with pytest.raises(RunExistsError, match="already holds a run"):
             planning.check_again(plan)
-        other = dataclasses.replace(plan, existing="resume")
+        other = dataclasses.replace(plan, if_exists="resume")
         with pytest.raises(UsageError, match=r"training.seed=8, but now it is 0"):
             planning.check_again(other)
 
     def test_resuming_keeps_the_recipe(self, tmp_path: Path) -> None:
         write_config(plan_run("digits", recipe="digits", epochs=3, out=tmp_path))
-        assert plan_run("digits", out=tmp_path, existing="resume").recipe == "digits"
+        assert plan_run("digits", out=tmp_path, if_exists="resume").recipe == "digits"
 
     @pytest.mark.parametrize("name", ["config.yaml", "config.json"])
-    @pytest.mark.parametrize("existing", ["resume", "overwrite"])
+    @pytest.mark.parametrize("if_exists", ["resume", "overwrite"])
     def test_the_configuration_of_something_else_is_no_run(
-        self, tmp_path: Path, name: str, existing: planning.Existing
+        self, tmp_path: Path, name: str, if_exists: planning.IfExists
     ) -> None:
         (tmp_path / name).write_text('{"model": "theirs"}')
         with pytest.raises(RunExistsError, match="no run"):
-            plan_run("digits", out=tmp_path, existing=existing)
+            plan_run("digits", out=tmp_path, if_exists=if_exists)
 
     def test_what_a_killed_process_left_half_written_is_no_obstacle(self, tmp_path: Path) -> None:
         (tmp_path / ".config.yaml.0123abcd.partial").write_text("sour")
@@ -342,16 +342,17 @@ class TestExistingFolders:
 
     def test_a_mistyped_wish_is_refused(self, tmp_path: Path) -> None:
         # In a process of its own, since the tests' checker of annotations would be first to object.
-        code = f"from falconet.planning import plan_run; plan_run('digits', out={str(tmp_path)!r}, existing='overwite')"
+        call = f"plan_run('digits', out={str(tmp_path)!r}, if_exists='overwite')"
+        code = f"from falconet.planning import plan_run; {call}"
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-        assert "UnknownNameError: unknown value of existing 'overwite': did you mean overwrite?" in done.stderr
+        assert "UnknownNameError: unknown value of if_exists 'overwite': did you mean overwrite?" in done.stderr
 
     def test_resuming_on_other_data_is_refused(self, tmp_path: Path, make_folder: FolderMaker) -> None:
         photos = make_folder()
         write_config(plan_run(photos, out=tmp_path / "run"))
         (photos / "dark" / "000.png").unlink()
         with pytest.raises(UsageError, match="fingerprint="):
-            plan_run(photos, out=tmp_path / "run", existing="resume")
+            plan_run(photos, out=tmp_path / "run", if_exists="resume")
 
 
 def test_the_written_configuration_is_complete(tmp_path: Path) -> None:

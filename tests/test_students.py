@@ -117,7 +117,7 @@ def test_made_texts_are_a_beginning_and_an_end() -> None:
 
 
 def test_made_texts_have_the_teachers_answers(texts: Path, teacher: Path) -> None:
-    plan = plan_run(texts, model="linear", out=teacher, existing="overwrite")
+    plan = plan_run(texts, model="linear", out=teacher, if_exists="overwrite")
     student = plan_student(plan, {"name": "ngrams"})
     assert student.config.model.teacher == str(teacher)
     assert student.config.training.linear_probe is None
@@ -168,14 +168,14 @@ class Lines(Callback):
         self.lines.append(line)
 
 
-def plan_linear(texts: Path, out: Path, existing: str = "refuse", **settings: object) -> Plan:
+def plan_linear(texts: Path, out: Path, if_exists: str = "refuse", **settings: object) -> Plan:
     return plan_run(
         texts,
         model="linear",
         epochs=1,
         settings={**LINEAR, **settings},
         out=out,
-        existing=existing,  # type: ignore[arg-type]
+        if_exists=if_exists,  # type: ignore[arg-type]
     )
 
 
@@ -210,7 +210,7 @@ def test_a_network_that_is_solved_otherwise_learns_for_as_many_epochs_as_any(
     assert found.training.epochs >= 10
     assert found.training.freeze is None
     # With few validation samples, the last epoch is kept; none ends the schedule early.
-    assert (found.training.keep, found.training.patience) == ("last", None)
+    assert (found.training.restore, found.training.patience) == ("last", None)
 
 
 @pytest.mark.slow
@@ -315,11 +315,11 @@ def test_overwriting_a_run_removes_its_student(texts: Path, tmp_path: Path) -> N
     out = tmp_path / "run"
     train_with_student(plan_linear(texts, out), "ngrams")
     assert read_teacher(out / "student") == load_artifact(out).digest
-    train(texts, model="linear", epochs=1, settings=LINEAR, out=out, existing="overwrite")
+    train(texts, model="linear", epochs=1, settings=LINEAR, out=out, if_exists="overwrite")
     assert not (out / "student").exists()
     (out / "student").mkdir()
     (out / "student" / "notes.txt").write_text("mine")
-    train(texts, model="linear", epochs=1, settings=LINEAR, out=out, existing="overwrite")
+    train(texts, model="linear", epochs=1, settings=LINEAR, out=out, if_exists="overwrite")
     assert (out / "student" / "notes.txt").exists()
 
 
@@ -332,7 +332,7 @@ def test_a_student_of_another_teacher_is_trained_anew(texts: Path, tmp_path: Pat
     train_with_student(plan_linear(texts, out, "resume"), "ngrams", callbacks=[watcher])
     assert load_artifact(out / "student").digest == before
     assert not any("had another teacher" in line for line in watcher.lines)
-    train(texts, model="linear", epochs=1, settings=LINEAR, out=out, existing="resume", refit=True)
+    train(texts, model="linear", epochs=1, settings=LINEAR, out=out, if_exists="resume", refit=True)
     assert load_artifact(out).digest != read_teacher(out / "student")
     train_with_student(plan_linear(texts, out, "resume"), "ngrams", callbacks=[watcher])
     assert any("had another teacher" in line for line in watcher.lines)
@@ -346,13 +346,13 @@ def test_a_run_goes_on_with_the_teacher_that_it_began_with(texts: Path, teacher:
     load_artifact(teacher).save(old)
     settings = {"model": {"teacher": str(old)}}
     train(texts, model="ngrams", epochs=1, settings=settings, out=out)
-    train(texts, model="ngrams", epochs=1, settings=settings, out=out, existing="resume")
+    train(texts, model="ngrams", epochs=1, settings=settings, out=out, if_exists="resume")
     artifact = load_artifact(teacher)
     other = {name: value * 1.5 for name, value in artifact.weights.items()}
     type(artifact)(artifact.config, other, artifact.tokenizer).save(old)
     with pytest.raises(UsageError, match="has other weights now: start anew with --overwrite"):
-        train(texts, model="ngrams", epochs=1, settings=settings, out=out, existing="resume")
-    train(texts, model="ngrams", epochs=1, settings=settings, out=out, existing="overwrite")
+        train(texts, model="ngrams", epochs=1, settings=settings, out=out, if_exists="resume")
+    train(texts, model="ngrams", epochs=1, settings=settings, out=out, if_exists="overwrite")
     assert read_teacher(out) == load_artifact(old).digest
 
 

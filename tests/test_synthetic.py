@@ -146,9 +146,9 @@ def test_made_samples_are_kept_only_where_they_gain_by_more_than_chance(
     assert ("6 made samples" in (out / "README.md").read_text()) is better
     # A run that was begun so goes on so.
     with pytest.raises(UsageError, match="began, with --synthetic 3: say so again"):
-        check_begun(plan(source, out, existing="resume"), None)
-    check_begun(plan(source, out, existing="resume"), 3)
-    begin(plan(source, out, existing="overwrite"), None, None)
+        check_begun(plan(source, out, if_exists="resume"), None)
+    check_begun(plan(source, out, if_exists="resume"), 3)
+    begin(plan(source, out, if_exists="overwrite"), None, None)
     assert not (out / "synthetic").exists()
     assert not (out / "synthetic.json").exists()
 

@@ -37,15 +37,16 @@ from falconet.evaluation import match_labels
 from falconet.evaluation.evaluation import check_evaluable, recall_config
 from falconet.planning import (
     CONFIG_FILE,
-    Existing,
+    IfExists,
     Settings,
     check_outside,
     check_sections,
     expand_policy,
     load_recipe,
-    name_policy,
+    normalize_settings,
     read_settings,
 )
+from falconet.renames import accept_renamed, ignore
 from falconet.schema import flatten, from_mapping, merge, to_mapping
 from falconet.storage import hold, is_vacant, prepare_folder, read_json, write_json
 from falconet.training.checkpoints import remove_checkpoints
@@ -71,6 +72,7 @@ class Watcher:
     """Returns what watches the training of a trial."""
 
 
+@accept_renamed(existing=lambda value: {"if_exists": value})
 def compress(
     model: str | Path,
     source: str | Path,
@@ -79,7 +81,7 @@ def compress(
     budget: Budget | None = None,
     recipe: str | None = None,
     settings: Settings | None = None,
-    existing: Existing = "refuse",
+    if_exists: IfExists = "refuse",
     data_root: str | Path | None = None,
     watcher: Watcher | None = None,
 ) -> Compression:
@@ -100,12 +102,12 @@ def compress(
     recipe, settings
         Sections `compression` (see `CompressConfig`), `training` (of what is left; see `TrainConfig`) and
         `augmentation`, from a YAML file or a recipe by name, and as nested mappings.
-    existing
+    if_exists
         What to do where `out` holds a search: refuse, go on with it (also to another budget), or begin anew.
     watcher
         Hears of the search while it goes on.
 
-    The search may be killed at any moment and goes on with `existing="resume"`, in the middle of a trial too.
+    The search may be killed at any moment and goes on with `if_exists="resume"`, in the middle of a trial too.
     Raises BudgetError where no trial keeps within the budget: the front is written all the same, and the message names
     what comes nearest. Raises UsageError for what cannot be meant, RunExistsError for a folder that is in use,
     DataError where the data are not the model's own, ArtifactError, StorageError; DivergedError and
@@ -115,14 +117,14 @@ def compress(
     budget, watcher, out = budget or Budget(), watcher or Watcher(), Path(out)
     check_artifact(model)
     check_source(source)
-    check_out(out, existing, model, source)
+    check_out(out, if_exists, model, source)
     asked = merge(load_settings(recipe), settings or {})
     artifact = load_artifact(model)
     dataset = read_data(artifact, source, data_root)
     config = configure(artifact, model, dataset, asked)
     with hold(out):
-        check_out(out, existing, model, source)  # Another process may have ended a search there meanwhile.
-        search = begin(open_search(out, config, artifact, dataset, existing, watcher, budget), budget)
+        check_out(out, if_exists, model, source)  # Another process may have ended a search there meanwhile.
+        search = begin(open_search(out, config, artifact, dataset, if_exists, watcher, budget), budget)
         trials = explore(search, budget)
         best = choose_best(trials, budget)
         if not best.fits(budget):
@@ -131,7 +133,7 @@ def compress(
         return conclude(search.workshop, dataset, out, budget, trials, best, data_root)
 
 
-def check_out(out: Path, existing: Existing, model: str | Path, source: str | Path) -> None:
+def check_out(out: Path, if_exists: IfExists, model: str | Path, source: str | Path) -> None:
     """Raise RunExistsError or UsageError where `out` holds what must not be lost."""
     if out.exists() and not out.is_dir():
         raise UsageError(f"{out}: wanted a folder to write to, found a file")
@@ -142,7 +144,7 @@ def check_out(out: Path, existing: Existing, model: str | Path, source: str | Pa
         return
     if not (out / SEARCH_FOLDER / SEARCH_FILE).is_file():
         raise RunExistsError(f"{out} holds files that are no search: choose a new or empty folder with --out")
-    if existing == "refuse":
+    if if_exists == "refuse":
         raise RunExistsError(f"{out} already holds a search: go on with --resume, replace it with --overwrite")
 
 
@@ -186,7 +188,7 @@ def configure(artifact: Artifact, model: str | Path, dataset: Dataset, asked: Se
         "augmentation": trained.get("augmentation") or policy,
         "training": to_mapping(replace(RECOVERY, seed=artifact.config.provenance.seed)),
     }
-    settings = merge(defaults, name_policy(asked))
+    settings = merge(defaults, normalize_settings(asked))
     augmentation = expand_policy(settings["augmentation"], dataset.kind)
     for key in FIXED.keys() & (asked.get("training") or {}).keys():
         raise ConfigError(f"training.{key}: {FIXED[key]}; leave it out")
@@ -199,7 +201,7 @@ FIXED = {
     "layer_decay": "is for networks that begin with published weights",
     "class_weights": "is not applied; use training.sampler=balanced",
     "epochs": "is compression.epochs",
-    "keep": "is the last epoch, when no weight goes any more",
+    "restore": "is the last epoch, when no weight goes any more",
     "patience": "has no use where the last epoch counts",
 }
 """Settings of training that follow from the search."""
@@ -260,7 +262,7 @@ def open_search(
     config: SearchConfig,
     artifact: Artifact,
     dataset: Dataset,
-    existing: Existing,
+    if_exists: IfExists,
     watcher: Watcher,
     budget: Budget,
 ) -> Search:
@@ -276,7 +278,7 @@ def open_search(
         "fingerprint": dataset.fingerprint,
         "config": to_mapping(config),
     }
-    goes_on = existing == "resume" and (folder / SEARCH_FILE).is_file()
+    goes_on = if_exists == "resume" and (folder / SEARCH_FILE).is_file()
     record = (
         read_record(folder / SEARCH_FILE, facts)
         if goes_on
@@ -314,6 +316,8 @@ def read_record(path: Path, facts: Mapping[str, Any]) -> Record:
     """Return what an earlier call found. Raises ArtifactError for a damaged file, UsageError for another search's."""
     try:
         record = from_mapping(Record, read_json(path))
+        config = from_mapping(SearchConfig, normalize_settings(record.config, ignore))
+        record = replace(record, config=to_mapping(config))
     except UsageError as error:
         raise ArtifactError(f"{path} is damaged: {error}; begin anew with --overwrite") from error
     except ArtifactError as error:

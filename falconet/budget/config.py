@@ -62,7 +62,9 @@ class CompressConfig:
         check_finite_fields(self)
 
 
-RECOVERY = TrainConfig(epochs=1, learning_rate=1e-3, weight_decay=0.0, batch_size=128, keep="last", teacher_share=0.5)
+RECOVERY = TrainConfig(
+    epochs=1, learning_rate=1e-3, weight_decay=0.0, batch_size=128, restore="last", distill_alpha=0.5
+)
 """How the weights that are left learn; the number of epochs is the trial's."""
 
 

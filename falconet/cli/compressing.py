@@ -76,7 +76,7 @@ def compress(
         budget=budget,
         recipe=recipe,
         settings=asked,
-        existing="resume" if resume else "overwrite" if overwrite else "refuse",
+        if_exists="resume" if resume else "overwrite" if overwrite else "refuse",
         data_root=data_root,
         watcher=search.Watcher(terminal.print_note, terminal.print_trial, terminal.watch),
     )

@@ -10,6 +10,7 @@ import typer
 from falconet.cli.app import DataRoot, Debug, Json, ModelFolder, app
 from falconet.exporters.metadata import UNSTATED
 from falconet.exporters.targets import MAX_DROP, check_out, find_target
+from falconet.renames import note
 
 
 @app.command()
@@ -19,9 +20,10 @@ def export(
         str, typer.Option(metavar="TARGET", help="onnx, onnx-int8, openvino, executorch, torch (.pt2) or triton.")
     ],
     out: Annotated[Path, typer.Option(metavar="PATH", help="The file; for triton the folder of the repository.")],
-    raw: Annotated[
-        bool, typer.Option("--raw", help="The bare network: normalized input to logits, without what stands around it.")
+    no_preprocessing: Annotated[
+        bool, typer.Option("--no-preprocessing", help="The bare network: normalized input to logits.")
     ] = False,
+    raw: Annotated[bool, typer.Option("--raw", hidden=True)] = False,
     max_drop: Annotated[
         float, typer.Option(metavar="POINTS", help="Of accuracy, that onnx-int8 may lose; more is refused.")
     ] = MAX_DROP,
@@ -39,6 +41,8 @@ def export(
     """Write a trained model for another runtime, if it answers there as it does here."""
     from falconet.catalog import check_artifact, check_source
 
+    if raw:
+        note("--raw is now --no-preprocessing")
     find_target(to)
     check_out(to, out)
     check_artifact(model)
@@ -48,7 +52,14 @@ def export(
     from falconet.exporters.exporting import export as write_export
 
     result = write_export(
-        model, to, out, raw=raw, max_drop=max_drop, source=source, data_root=data_root, license=license
+        model,
+        to,
+        out,
+        preprocessing=not (no_preprocessing or raw),
+        max_drop=max_drop,
+        source=source,
+        data_root=data_root,
+        license=license,
     )
     if json:
         terminal.print_json(result.facts())

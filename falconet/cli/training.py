@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -26,7 +26,7 @@ from falconet.cli.app import (
 from falconet.errors import ConfigError, UsageError
 
 if TYPE_CHECKING:
-    from falconet.planning import Measured, Plan
+    from falconet.planning import Plan
     from falconet.runs import RunResult
     from falconet.synthetic import Trial
     from falconet.training import Callback
@@ -71,7 +71,7 @@ UnfreezeAfter = Annotated[
 TeacherFolder = Annotated[
     str | None, typer.Option(metavar="DIR", help="A trained model whose answers the network learns to give too.")
 ]
-Loss = Annotated[str | None, typer.Option(help="cross_entropy, mse, cosine, cosface or arcface.")]
+Loss = Annotated[str | None, typer.Option(help="cross_entropy, brier, cosine, cosface or arcface.")]
 Recover = Annotated[
     bool, typer.Option("--recover", help="Where the loss becomes NaN, go back an epoch and on at half the rate.")
 ]
@@ -171,7 +171,6 @@ def train(
     asked = merge(asked, planning.parse_assignments(settings or []))
     planning.check_sections(asked)
     flags = {
-        "batch_size": parse_batch_size(batch_size),
         "class_weights": class_weights,
         "sampler": sampler,
         "freeze": freeze,
@@ -191,9 +190,10 @@ def train(
         seed=seed,
         settings=asked,
         out=out,
-        existing="resume" if resume else "overwrite" if overwrite else "refuse",
+        if_exists="resume" if resume else "overwrite" if overwrite else "refuse",
         data_root=data_root,
-        measured=list_measured(batch_size, find_lr),
+        batch_size=parse_batch_size(batch_size),
+        find_lr=find_lr,
         seconds=parse_time(time, "--time") if time else None,
     )
     if synthetic is not None:
@@ -253,17 +253,12 @@ def check_student(student: str | None, synthetic: int | None, teacher: str | Non
             raise UsageError(f"--student and {flag} exclude each other: the network that is kept is the teacher")
 
 
-def list_measured(batch_size: str | None, find_lr: bool) -> list[Measured]:
-    """Return the settings that are to be measured."""
-    sizes: list[Measured] = ["batch_size"] if batch_size == "auto" else []
-    rates: list[Measured] = ["learning_rate"] if find_lr else []
-    return sizes + rates
-
-
-def parse_batch_size(text: str | None) -> int | None:
-    """Return the samples of a step; None where they follow from the data or are measured. Raises ConfigError."""
-    if text is None or text == "auto":
+def parse_batch_size(text: str | None) -> int | Literal["auto"] | None:
+    """Return the samples of a step, or `auto`; None where they follow from the data. Raises ConfigError."""
+    if text is None:
         return None
+    if text == "auto":
+        return "auto"
     if not text.isdecimal() or int(text) < 1:
         raise ConfigError(f"--batch-size: wanted 1 or more, or auto, found {text!r}")
     return int(text)

@@ -16,7 +16,8 @@ from falconet.errors import ConfigError, PathError, RunExistsError, UsageError
 from falconet.hub import fetch_model
 from falconet.models import MODELS, find_model
 from falconet.models.registry import EXTERNAL
-from falconet.planning import Settings, check_outside, check_sections, load_recipe, name_policy
+from falconet.planning import Settings, check_outside, check_sections, load_recipe, normalize_settings
+from falconet.renames import ignore
 from falconet.schema import flatten, from_mapping, merge, to_mapping
 from falconet.storage import is_vacant, read_json, write_json
 from falconet.training import TrainConfig
@@ -141,7 +142,7 @@ def agree(source: str | Path, epochs: int | None, recipe: str | None, settings: 
     """Return the terms of a comparison. Raises UsageError for what no run could take."""
     check_source(source)
     check_sections(settings)
-    asked = name_policy(settings)
+    asked = normalize_settings(settings)
     for key in flatten(asked):
         if key in RESERVED:
             raise ConfigError(f"--set {key}: it {RESERVED[key]}; leave it out")
@@ -181,6 +182,8 @@ def check_folder(out: Path, terms: Terms, contenders: Sequence[Contender]) -> No
         return
     check_recipes(out, terms, contenders)
     record = read_json(out / TERMS_FILE)
+    settings = record.get("settings")
+    record = {**record, "settings": normalize_settings(settings, ignore)} if isinstance(settings, dict) else record
     before = flatten({key: value for key, value in record.items() if key != "recipes"})
     before.setdefault("settings.data.near_duplicates", "apart")
     now = flatten(to_mapping(terms))

@@ -115,7 +115,7 @@ def plan_trial(contender: Contender, seed: int, study: Study) -> Plan:
         seed=seed,
         settings=settings,
         out=run_folder(contender, seed, study.out),
-        existing="resume",
+        if_exists="resume",
         data_root=study.data_root,
     )
 
@@ -217,7 +217,7 @@ def validate_fold(contender: Contender, fold: int, study: Study, dataset: Datase
     try:
         if (kept := recall_fold(path)) is not None:
             return kept
-        plan = replace(plan_trial(contender, 0, study), dataset=dataset, existing="refuse")
+        plan = replace(plan_trial(contender, 0, study), dataset=dataset, if_exists="refuse")
         best = try_network(plan).result.best
         assert best is not None
         write_json(

@@ -45,8 +45,10 @@ def evaluate_exported(
     """
     session = open_session(runtime, Path(path))
     metadata = session.metadata
-    if metadata.raw:
-        raise ExportError(f"{path}: wanted a file that takes raw samples, found a bare network; export without --raw")
+    if not metadata.preprocessing:
+        raise ExportError(
+            f"{path}: wanted a file that takes raw samples, found a bare network; export without --no-preprocessing"
+        )
     config = from_mapping(DataConfig, settings or {}, "data")
     if isinstance(metadata.input, ImageSpec) and metadata.input.value_range is not None:
         config = dataclasses.replace(config, value_range=metadata.input.value_range)

@@ -22,7 +22,9 @@ def write_executorch(traced: TracedModel, path: Path) -> Written:
     Raises ExportError, which names the layer that ExecuTorch does not know.
     """
     if traced.graph.example.dtype == torch.uint16:
-        raise ExportError("ExecuTorch takes no images of 16 bits, as this model's are: export with --raw, or as onnx")
+        raise ExportError(
+            "ExecuTorch takes no images of 16 bits, as this model's are: export with --no-preprocessing, or as onnx"
+        )
     try:
         edge = to_edge_transform_and_lower(
             traced.program, partitioner=[XnnpackPartitioner()], constant_methods={KEY: traced.metadata.to_json()}

@@ -37,6 +37,7 @@ from falconet.exporters.runtimes import Session, open_session
 from falconet.exporters.targets import MAX_DROP, TARGETS, Target, check_out, find_target
 from falconet.exporters.tracing import TracedModel, Written, make_traced
 from falconet.latency import Latency, SpeedRatio, compare_latencies, measure_latencies, pinned_threads
+from falconet.renames import accept_renamed
 from falconet.schema import to_mapping
 from falconet.storage import hold, scratch, swap
 
@@ -98,12 +99,13 @@ class Export:
         return {**facts.pop("parity"), **facts, **told, **intervals}
 
 
+@accept_renamed(raw=lambda value: {"preprocessing": not value})
 def export(
     model: str | Path | Artifact,
     to: str,
     out: str | Path,
     *,
-    raw: bool = False,
+    preprocessing: bool = True,
     max_drop: float = MAX_DROP,
     source: str | Path | None = None,
     data_root: str | Path | None = None,
@@ -116,8 +118,9 @@ def export(
     model, to, out
         A trained model; a name of `falconet.exporters.targets.TARGETS`; a path with the format's ending, or a folder
         for `triton`. What stands there is replaced.
-    raw
-        The bare network, from normalized input to logits, instead of the whole way from raw samples to probabilities.
+    preprocessing
+        Whether the file takes raw samples and gives probabilities; else it is the bare network, from normalized input
+        to logits.
     max_drop
         Points of accuracy that integers may cost, at the upper end of a 95% interval; 100 allows anything. Others must
         give the model's probabilities within 1e-4; bare networks also its logits, within 1e-4 of the largest. Those of
@@ -147,7 +150,7 @@ def export(
         place, rest = folder / "export", folder / "scratch"
         place.mkdir()
         rest.mkdir()
-        traced = make_traced(artifact, rest, raw=raw, most=target.most, license_name=license)
+        traced = make_traced(artifact, rest, preprocessing=preprocessing, most=target.most, license_name=license)
         traced = replace(traced, name=name)
         written = write(traced, artifact, target, place / out.name if target.suffix else place, calibrating.samples)
         parity, timed = verify(artifact, target, written, evaluating, max_drop)
@@ -203,7 +206,7 @@ def verify(
 
 def choose_preprocess(artifact: Artifact, metadata: Metadata, tokenizer: str | None) -> Prepare:
     """Return what turns a raw sample into what a file takes; bare networks take what the model's own takes."""
-    if not metadata.raw:
+    if metadata.preprocessing:
         return make_preprocess(metadata, tokenizer)
     preprocess = artifact.preprocess
     return lambda sample: np.ascontiguousarray(preprocess.normalize(preprocess.prepare([sample]))[0].numpy())

@@ -95,8 +95,8 @@ class AnyImage(Preprocess):
         return weigh_pixels(positions, kept, side) * (places == kept).to(torch.float32)[:, None]
 
 
-def make_graph(artifact: Artifact, *, raw: bool = False) -> Graph:
-    """Return what is exported: the way from raw samples to probabilities, or with `raw` the bare network.
+def make_graph(artifact: Artifact, *, preprocessing: bool = True) -> Graph:
+    """Return what is exported: the way from raw samples to probabilities, or without `preprocessing` the bare network.
 
     Raw images are uint8, or uint16 for models of deep ones, of any height, width, and 1 or 3 channels last; series
     float32 as `fit_series` returns them; texts are token numbers. The bare network takes normalized input and answers
@@ -104,12 +104,12 @@ def make_graph(artifact: Artifact, *, raw: bool = False) -> Graph:
     """
     spec, network = artifact.config.input, copy.deepcopy(artifact.model)
     network.to(memory_format=torch.contiguous_format)
-    if raw:
+    if not preprocessing:
         example = make_normalized(spec)
-        axes, length = name_axes(spec, network, spec.shape[-1], raw=True)
+        axes, length = name_axes(spec, network, spec.shape[-1], preprocessing=False)
         return Graph(network, "input", "logits", example, axes, length)
     example = make_raw(spec)
-    axes, length = name_axes(spec, network, example.shape[-1], raw=False)
+    axes, length = name_axes(spec, network, example.shape[-1], preprocessing=True)
     preprocess = make_preprocess(spec)
     keep_buffers(preprocess)
     module = Answerer(preprocess, network, artifact.config.temperature).eval()
@@ -147,7 +147,7 @@ def make_normalized(spec: InputSpec) -> Tensor:
 
 
 def name_axes(
-    spec: InputSpec, network: nn.Module, longest: int, *, raw: bool
+    spec: InputSpec, network: nn.Module, longest: int, *, preprocessing: bool
 ) -> tuple[dict[int, str], tuple[int, int] | None]:
     """Return the dimensions that are not fixed, with names, and which of them counts steps, with their most.
 
@@ -155,7 +155,7 @@ def name_axes(
     that are stretched to a length.
     """
     if isinstance(spec, ImageSpec):
-        return ({0: "batch"} if raw else {0: "batch", 1: "height", 2: "width", 3: "channels"}), None
+        return ({0: "batch", 1: "height", 2: "width", 3: "channels"} if preprocessing else {0: "batch"}), None
     recurrent = any(isinstance(module, nn.RNNBase) for module in network.modules())
     if recurrent or (isinstance(spec, SeriesSpec) and spec.fit == "resample"):
         return {0: "batch"}, None

@@ -67,8 +67,10 @@ def iterate_exported(
     """Yield what `predict_exported` returns, some samples at a time."""
     session = open_session(runtime, Path(path))
     metadata = session.metadata
-    if metadata.raw:
-        raise ExportError(f"{path}: wanted a file that takes raw samples, found a bare network; export without --raw")
+    if not metadata.preprocessing:
+        raise ExportError(
+            f"{path}: wanted a file that takes raw samples, found a bare network; export without --no-preprocessing"
+        )
     check_top(top)
     config = read_settings(settings)
     prepare = make_preprocess(metadata, read_tokenizer(Path(path), metadata))

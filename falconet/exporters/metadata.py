@@ -50,9 +50,9 @@ class Metadata:
             raise ConfigError(f"steps: wanted fewest and most, 1 or more, found {list(self.steps)}")
 
     @property
-    def raw(self) -> bool:
-        """Whether the file holds the bare network."""
-        return self.output == "logits"
+    def preprocessing(self) -> bool:
+        """Whether the file takes raw samples; else it holds the bare network."""
+        return self.output == "probabilities"
 
     def to_json(self) -> str:
         """Return all of it on one line."""

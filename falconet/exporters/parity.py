@@ -202,17 +202,17 @@ def compare_answers(artifact: Artifact, session: Session, prepare: Prepare, kept
     if not np.isfinite(logits).all():
         raise ExportError("the model itself answers with NaN or infinity: train it again")
     wanted = metrics.softmax(logits)
-    raw = session.metadata.raw
+    preprocessing = session.metadata.preprocessing
     inputs = (prepare(kept.samples.read(index)) for index in read)
     alone = session.ask(prepare(kept.samples.read(read[0]))[None])
     answers = np.concatenate([*infer_batches(session, inputs), alone])
     # Bare networks leave the temperature, and what follows from it, to whoever asks.
-    scaled = scale_logits(answers, artifact.config.temperature) if raw else answers
-    found = metrics.softmax(scaled) if raw else answers
+    scaled = scale_logits(answers, artifact.config.temperature) if not preprocessing else answers
+    found = metrics.softmax(scaled) if not preprocessing else answers
     difference = find_difference(found, wanted)
     labels = None if kept.labels is None else kept.labels[read]
     parity = weigh(found[:-1], wanted, labels, difference, kept.description)
-    if not raw:
+    if preprocessing:
         return parity
     # Probabilities alone would let pass what is added to all logits of a sample.
     return replace(

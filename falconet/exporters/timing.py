@@ -151,4 +151,4 @@ def write_network(artifact: Artifact, path: Path) -> None:
     from falconet.exporters.onnx import write_onnx
     from falconet.exporters.tracing import make_traced
 
-    write_onnx(make_traced(artifact, path.parent, raw=True), path)
+    write_onnx(make_traced(artifact, path.parent, preprocessing=False), path)

@@ -49,18 +49,18 @@ def make_traced(
     artifact: Artifact,
     scratch: Path,
     *,
-    raw: bool = False,
+    preprocessing: bool = True,
     most: Mapping[str, int] = NOWHERE,
     license_name: str = UNSTATED,
 ) -> TracedModel:
     """Trace a model; `most` bounds dimensions by name. Raises ExportError, which names the layer that cannot be."""
-    graph = make_graph(artifact, raw=raw)
+    graph = make_graph(artifact, preprocessing=preprocessing)
     program = trace(graph, most)
     config, tokenizer = artifact.config, artifact.tokenizer
     metadata = Metadata(
         architecture=config.architecture,
         input=config.input,
-        output="logits" if raw else "probabilities",
+        output="probabilities" if preprocessing else "logits",
         versions=current_versions(),
         data=config.provenance.data.fingerprint,
         license=license_name,

@@ -86,7 +86,7 @@ def describe_training(report: ModelReport) -> str:
             again = "and then anew, on training and\nvalidation samples together"
             return f"{solved}, {again}; validation figures are those of the first solution."
         return f"{solved}; nothing else was trained."
-    last = report.settings["training"]["keep"] == "last"
+    last = report.settings["training"]["restore"] == "last"
     chosen = "the last one" if last else "the best on the validation split"
     trained = f"Trained for {show_epochs(origin.epochs)} with seed {origin.seed}"
     if origin.refit:

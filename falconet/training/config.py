@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from falconet.errors import ConfigError
+from falconet.renames import DEFAULT_BETAS, accept_renamed_fields
 from falconet.schema import check_finite_fields
 
 MARGIN_LOSSES = ("cosface", "arcface")
@@ -14,6 +15,7 @@ FREE = ("device", "checkpoint_seconds")
 """Settings that change nothing about what training comes to, so that a run may go on with others."""
 
 
+@accept_renamed_fields("training")
 @dataclass(frozen=True)
 class TrainConfig:
     """How `fit` trains."""
@@ -30,8 +32,8 @@ class TrainConfig:
     For networks that take any size; early steps then cost less (Tan, Le: EfficientNetV2. ICML, 2021, section 4).
     """
 
-    loss: Literal["cross_entropy", "mse", "cosine", "cosface", "arcface"] = "cross_entropy"
-    """`mse`: the squared distance between predicted probabilities and the one-hot label (Brier, 1950).
+    loss: Literal["cross_entropy", "brier", "cosine", "cosface", "arcface"] = "cross_entropy"
+    """`brier`: the squared distance between predicted probabilities and the one-hot label (Brier, 1950).
 
     `cosface` and `arcface`: cross-entropy where the true class must win by `margin`, for an output layer of cosines.
 
@@ -46,10 +48,10 @@ class TrainConfig:
     cross_entropy_weight: float = 0.1
     """Of `cosine`: the factor of the cross-entropy that is added, lambda in equation 6 of Barz and Denzler."""
 
-    teacher_share: float = 0.9
-    """Where there is a teacher: the share of the loss that compares with it; the rest compares with the labels."""
+    distill_alpha: float = 0.9
+    """Where there is a teacher: the fraction of the loss that compares with it; the rest compares with the labels."""
 
-    temperature: float = 4.0
+    distill_temperature: float = 4.0
     """By which logits are divided before they are compared with a teacher's, so that small probabilities count."""
 
     feature_weight: float = 0.0
@@ -79,7 +81,10 @@ class TrainConfig:
     """Peak of the schedule."""
 
     momentum: float = 0.9
-    """Of SGD; the first moment's decay of Adam and AdamW."""
+    """Of SGD."""
+
+    betas: tuple[float, float] = DEFAULT_BETAS
+    """Of Adam and AdamW: the decay of the first and of the second moment."""
 
     nesterov: bool = True
     """Nesterov momentum, for SGD."""
@@ -133,7 +138,7 @@ class TrainConfig:
     recover: bool = False
     """Where the loss is no longer finite, go back to the last epoch's end and on at half the rate; else stop there."""
 
-    keep: Literal["best", "last"] = "best"
+    restore: Literal["best", "last"] = "best"
     """Which epoch's weights a run ends with. `last`: for validation splits so small that the best one is luck."""
 
     patience: int | None = None
@@ -149,8 +154,8 @@ class TrainConfig:
         for name in ("epochs", "batch_size"):
             require(getattr(self, name) >= 1, name, "1 or more", getattr(self, name))
         require(self.patience is None or self.patience >= 1, "patience", "1 or more, or null", self.patience)
-        patient = self.patience is None or self.keep == "best"
-        require(patient, "patience", "null where keep=last", self.patience)
+        patient = self.patience is None or self.restore == "best"
+        require(patient, "patience", "null where restore=last", self.patience)
         wanted = f"1 to {self.epochs - 1}, with freeze=backbone, or null"
         after = self.unfreeze_after
         possible = after is None or (1 <= after < self.epochs and self.freeze == "backbone")
@@ -161,8 +166,9 @@ class TrainConfig:
             require(0 < getattr(self, name) <= 1, name, "above 0 and up to 1", getattr(self, name))
         require(0 < self.learning_rate < float("inf"), "learning_rate", "above 0", self.learning_rate)
         require(self.checkpoint_seconds > 0, "checkpoint_seconds", "above 0", self.checkpoint_seconds)
-        require(0 < self.teacher_share <= 1, "teacher_share", "above 0 and up to 1", self.teacher_share)
-        require(0 < self.temperature < float("inf"), "temperature", "above 0", self.temperature)
+        require(0 < self.distill_alpha <= 1, "distill_alpha", "above 0 and up to 1", self.distill_alpha)
+        temperature = self.distill_temperature
+        require(0 < temperature < float("inf"), "distill_temperature", "above 0", temperature)
         require(0 <= self.feature_weight < float("inf"), "feature_weight", "0 or more", self.feature_weight)
         require(0 <= self.margin <= 1, "margin", "0 to 1", self.margin)
         require(0 <= self.weight_decay < float("inf"), "weight_decay", "0 or more", self.weight_decay)
@@ -170,6 +176,8 @@ class TrainConfig:
         require(0 <= weight < float("inf"), "cross_entropy_weight", "0 or more", weight)
         for name in ("label_smoothing", "momentum", "warmup", "effective_beta"):
             require(0 <= getattr(self, name) < 1, name, "0 or more and below 1", getattr(self, name))
+        right = all(0 <= beta < 1 for beta in self.betas)
+        require(right, "betas", "two of 0 or more and below 1", list(self.betas))
         require(self.clip_norm is None or self.clip_norm > 0, "clip_norm", "above 0, or null", self.clip_norm)
         decay = self.ema_decay
         require(decay is None or 0 < decay < 1, "ema_decay", "between 0 and 1, or null", decay)

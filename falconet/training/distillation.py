@@ -69,7 +69,7 @@ class DistillationLoss:
         with torch.no_grad():
             wanted, known = self.watch(self.teacher, inputs)
         logits, features = self.watch(model, inputs)
-        distance = compare_logits(logits, wanted, self.config.temperature)
+        distance = compare_logits(logits, wanted, self.config.distill_temperature)
         if self.config.feature_weight:
             distance = distance + self.config.feature_weight * compare_features(features, known)
         return logits, distance

@@ -21,14 +21,15 @@ latter.
 
 
 def choose_keeping(val_count: int, training: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the defaults of `keep` and `patience` of TrainConfig for a number of validation samples.
+    """Return the defaults of `restore` and `patience` of TrainConfig for a number of validation samples.
 
-    `training` holds the other settings, `epochs` among them; where it has `keep` or `patience` itself, the default of
-    the other one agrees with that. Below LEAST_VALIDATION samples a run keeps its last epoch, the end of the schedule;
-    from there on its best one, and stops when a quarter of its epochs, and at least five, have brought none better.
+    `training` holds the other settings, `epochs` among them; where it has `restore` or `patience` itself, the default
+    of the other one agrees with that. Below LEAST_VALIDATION samples a run keeps its last epoch, the end of the
+    schedule; from there on its best one, and stops when a quarter of its epochs, and at least five, have brought none
+    better.
     """
     patience, epochs = training.get("patience"), training.get("epochs")
-    keep = training.get("keep") or ("best" if patience or val_count >= LEAST_VALIDATION else "last")
-    if keep == "last" or not isinstance(epochs, int):
-        return {"keep": keep, "patience": None}
-    return {"keep": keep, "patience": max(epochs // PATIENT_SHARE, LEAST_PATIENCE)}
+    restore = training.get("restore") or ("best" if patience or val_count >= LEAST_VALIDATION else "last")
+    if restore == "last" or not isinstance(epochs, int):
+        return {"restore": restore, "patience": None}
+    return {"restore": restore, "patience": max(epochs // PATIENT_SHARE, LEAST_PATIENCE)}

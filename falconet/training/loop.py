@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import time
 from collections.abc import Iterator, Sequence
@@ -20,6 +19,7 @@ from falconet import interruption
 from falconet.data.loader import Loader, Sampler, epoch_seed
 from falconet.errors import ConfigError, DataError, DivergedError, OutOfMemoryError, lacks_memory
 from falconet.memory import kept_memory
+from falconet.schema import to_mapping
 from falconet.training.acceleration import check_acceleration, resize
 from falconet.training.callbacks import Callback, EpochRow
 from falconet.training.checkpoints import load_checkpoint, save_checkpoint
@@ -67,7 +67,7 @@ class FitResult:
 
     history: tuple[EpochRow, ...]
     best_epoch: int
-    """The last one with `keep="last"`; 0 where no epoch was completed: the model then holds its initial weights."""
+    """The last one with `restore="last"`; 0 where no epoch was completed: the model then holds its initial weights."""
     ending: Literal["completed", "early_stopped", "interrupted", "diverged"]
     message: str = ""
     """Where and how it diverged."""
@@ -111,8 +111,8 @@ def fit(
     """Train `model` in place and leave it in eval mode with the weights of its best epoch.
 
     The best epoch has the highest validation accuracy; of equals, the lowest validation loss; or it is simply the last
-    one, where `config.keep` says so. A model with a method `advance` is told before each step which share of all steps
-    is done with it. `class_weights`, one for each class, weigh the samples of the training loss.
+    one, where `config.restore` says so. A model with a method `advance` is told before each step which fraction of all
+    steps is done with it. `class_weights`, one for each class, weigh the samples of the training loss.
     `teacher`, a network for the same input and classes, adds the comparison with its answers to the loss (see
     `falconet.training.distillation`). `solution` is the output layer of a run with `config.linear_probe` where it has
     been solved already. Ctrl-C and a loss that is no longer finite end the run early, which the result
@@ -420,10 +420,10 @@ def train_step(
     else:
         logits = context.policy.forward(forward, inputs)
         if teacher_logits:
-            distance = compare_logits(logits, teacher_logits[0], config.temperature)
+            distance = compare_logits(logits, teacher_logits[0], config.distill_temperature)
     loss = context.criterion(logits, labels)
     if distance is not None:
-        loss = (1 - config.teacher_share) * loss + config.teacher_share * distance
+        loss = (1 - config.distill_alpha) * loss + config.distill_alpha * distance
 
     own = loss.item()
     samples, total, is_due = process_group.all_reduce([len(labels), own * len(labels), due])
@@ -525,7 +525,7 @@ def record_epoch(state: TrainState, row: EpochRow, config: TrainConfig) -> None:
     """Add an epoch to the history, and keep its weights where none were better or `config` wants the last."""
     best = state.history[state.best_epoch - 1] if state.best_epoch else None
     chosen, weights = state.best_epoch, state.best_weights
-    if best is None or config.keep == "last" or is_better(row, best):
+    if best is None or config.restore == "last" or is_better(row, best):
         chosen, weights = row.epoch, clone(state.eval_model.state_dict())
     # Ctrl-C comes between calls, of which there is none here, and so cannot part an epoch from its weights.
     state.history, state.best_epoch, state.best_weights = [*state.history, row], chosen, weights
@@ -538,7 +538,7 @@ def is_better(row: EpochRow, other: EpochRow) -> bool:
 
 def identify(context: TrainContext) -> dict[str, Any]:
     """Return what a checkpoint must agree in with the run that goes on from it."""
-    settings = {key: value for key, value in dataclasses.asdict(context.config).items() if key not in FREE}
+    settings = {key: value for key, value in to_mapping(context.config).items() if key not in FREE}
     # `auto` may mean another format on another processor; another device of the same format may go on.
     return {**settings, "precision": str(context.policy.dtype), "steps_per_epoch": len(context.train)}
 

@@ -68,7 +68,7 @@ def make_optimizer(model: nn.Module, config: TrainConfig) -> optim.Optimizer:
         nesterov = config.nesterov and config.momentum > 0
         return SGD(groups, lr=config.learning_rate, momentum=config.momentum, nesterov=nesterov, fused=True)
     kind = Adam if config.optimizer == "adam" else AdamW
-    return kind(groups, lr=config.learning_rate, betas=(config.momentum, 0.999), fused=True)
+    return kind(groups, lr=config.learning_rate, betas=config.betas, fused=True)
 
 
 def make_criterion(config: TrainConfig, class_weights: Tensor | None = None) -> Criterion:
@@ -77,7 +77,7 @@ def make_criterion(config: TrainConfig, class_weights: Tensor | None = None) -> 
     Labels are class numbers, or shares of each class where samples are mixed.
     """
     smoothing = config.label_smoothing
-    if config.loss == "mse":
+    if config.loss == "brier":
         return lambda logits, labels: brier_loss(logits, labels, smoothing, class_weights)
     if config.loss == "cosine":
         return lambda logits, labels: cosine_loss(logits, labels, config.cross_entropy_weight, smoothing, class_weights)
@@ -91,7 +91,7 @@ def make_criterion(config: TrainConfig, class_weights: Tensor | None = None) -> 
 
 def make_validation_criterion(config: TrainConfig) -> Criterion:
     """Return the loss of a validation batch: without smoothing, weights and margins."""
-    loss = config.loss if config.loss in ("mse", "cosine") else "cross_entropy"
+    loss = config.loss if config.loss in ("brier", "cosine") else "cross_entropy"
     return make_criterion(replace(config, loss=loss, label_smoothing=0.0))
 
 

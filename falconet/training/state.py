@@ -13,8 +13,11 @@ from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel
 
 from falconet.errors import ConfigError
+from falconet.renames import ignore, rename_section
+from falconet.schema import to_mapping
 from falconet.training.callbacks import EpochRow
 from falconet.training.checkpoints import Checkpoint
+from falconet.training.config import TrainConfig
 from falconet.training.devices import DevicePolicy
 
 Weights = dict[str, Tensor]
@@ -103,7 +106,8 @@ def restore(state: TrainState, checkpoint: Checkpoint | None, identity: dict[str
     """Put a checkpoint back in place; do nothing where there is none. Raises ConfigError for that of another run."""
     if checkpoint is None:
         return
-    before = checkpoint.facts["run"]
+    # What a checkpoint of before does not tell of was then as it is by default now.
+    before = to_mapping({**vars(TrainConfig()), **rename_section("training", checkpoint.facts["run"], ignore)})
     for key, value in identity.items():
         if before.get(key) != value:
             raise ConfigError(f"checkpoint: wanted one with {key}={value}, found {key}={before.get(key)}; remove it")

@@ -133,7 +133,7 @@ def test_a_stopped_search_goes_on_to_the_same_files(trained: RunResult, tmp_path
         compress(trained.out, "digits", stopped, budget=budget, settings=QUICK, watcher=Watcher(on_trial=stop))
     with pytest.raises(RunExistsError, match="--resume"):
         compress(trained.out, "digits", stopped, budget=budget, settings=QUICK)
-    compress(trained.out, "digits", stopped, budget=budget, settings=QUICK, existing="resume")
+    compress(trained.out, "digits", stopped, budget=budget, settings=QUICK, if_exists="resume")
     assert list_trials(whole) == list_trials(stopped)
     assert (whole / "model.fnet").read_bytes() == (stopped / "model.fnet").read_bytes()
 
@@ -211,7 +211,7 @@ def test_a_report_that_fails_leaves_what_was_found_before(
     out = tmp_path / "small"
     shutil.copytree(small.out, out)
     with pytest.raises(KeyboardInterrupt):
-        compress(trained.out, "digits", out, budget=Budget(max_bytes=400_000), settings=SMALL, existing="resume")
+        compress(trained.out, "digits", out, budget=Budget(max_bytes=400_000), settings=SMALL, if_exists="resume")
     for name in ARTIFACT_FILES:
         assert not (small.out / name).exists() or (out / name).read_bytes() == (small.out / name).read_bytes()
 
@@ -266,7 +266,7 @@ def test_what_cannot_be_costs_nothing_of_the_search_before(
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     before = make_old(tmp_path)
     with pytest.raises((BudgetError, UsageError), match=message):
-        compress(trained.out, "digits", tmp_path, budget=budget, settings=settings, existing="overwrite")
+        compress(trained.out, "digits", tmp_path, budget=budget, settings=settings, if_exists="overwrite")
     assert read_files(tmp_path) == before
 
 
@@ -279,7 +279,7 @@ def test_what_can_be_begins_anew_and_keeps_the_model_until_another_takes_its_pla
     monkeypatch.setattr(compressing, "explore", stop)
     before = make_old(tmp_path)
     with pytest.raises(KeyboardInterrupt):
-        compress(trained.out, "digits", tmp_path, settings=QUICK, existing="overwrite")
+        compress(trained.out, "digits", tmp_path, settings=QUICK, if_exists="overwrite")
     after = read_files(tmp_path)
     gone = {Path("search") / name for name in ("trial-01.fnet", "checkpoint/epoch-1.json")}
     gone |= {Path(name) for name in (*FRONTIER_FILES, *SENSITIVITY_FILES)}
@@ -329,7 +329,7 @@ def test_what_another_budget_found_stays_where_nothing_is_found(
     told: list[str] = []
     with pytest.raises(BudgetError, match="keeps within the budget"):
         compress(
-            trained.out, "digits", out, budget=budget, settings=SMALL, existing="resume", watcher=Watcher(told.append)
+            trained.out, "digits", out, budget=budget, settings=SMALL, if_exists="resume", watcher=Watcher(told.append)
         )
     assert f"{out / 'model.fnet'} stays what was found before, until this search ends with another" in told
     for name in ARTIFACT_FILES:
@@ -356,7 +356,7 @@ def test_from_two_hundred_samples_on_nothing_is_told() -> None:
 def test_a_search_that_is_going_on_is_left_alone(trained: RunResult, tmp_path: Path) -> None:
     write_json(tmp_path / "search" / "search.json", {})
     with hold(tmp_path), pytest.raises(RunExistsError, match="another process is at work there"):
-        compress(trained.out, "digits", tmp_path, settings=QUICK, existing="overwrite")
+        compress(trained.out, "digits", tmp_path, settings=QUICK, if_exists="overwrite")
     assert read_json(tmp_path / "search" / "search.json") == {}
 
 
@@ -398,8 +398,8 @@ def test_other_folders_are_left_alone(trained: RunResult, tmp_path: Path) -> Non
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "letter.txt").write_text("dear")
     with pytest.raises(RunExistsError, match="holds files that are no search"):
-        compress(trained.out, "digits", tmp_path / "mine", existing="overwrite")
+        compress(trained.out, "digits", tmp_path / "mine", if_exists="overwrite")
     with pytest.raises(UsageError, match="lies in the folder of the model that is to be compressed"):
-        compress(trained.out, "digits", trained.out, existing="overwrite")
+        compress(trained.out, "digits", trained.out, if_exists="overwrite")
     with pytest.raises(PathError, match="wanted a trained model"):
         compress(tmp_path / "mine", "digits", tmp_path / "out")

@@ -107,18 +107,18 @@ def walk(generator: np.random.Generator, channels: int, steps: int) -> np.ndarra
     return generator.normal(size=(channels, steps)).cumsum(axis=1).astype(np.float32)
 
 
-def open_export(artifact: Artifact, target: str, folder: Path, *, raw: bool = False) -> tuple[Path, Session]:
+def open_export(artifact: Artifact, target: str, folder: Path, *, preprocessing: bool = True) -> tuple[Path, Session]:
     """Write a model without evaluating it, and open the file."""
-    return next(open_exports(artifact, (target,), folder, raw=raw))
+    return next(open_exports(artifact, (target,), folder, preprocessing=preprocessing))
 
 
 def open_exports(
-    artifact: Artifact, targets: Sequence[str], folder: Path, *, raw: bool = False
+    artifact: Artifact, targets: Sequence[str], folder: Path, *, preprocessing: bool = True
 ) -> Iterator[tuple[Path, Session]]:
     """Trace a model once for targets that bound it alike; write it for each without any check, and open the file."""
     lines = [find_target(target) for target in targets]
     folder.mkdir(parents=True, exist_ok=True)
-    traced = make_traced(artifact, folder, raw=raw, most=lines[0].most, license_name="apache-2.0")
+    traced = make_traced(artifact, folder, preprocessing=preprocessing, most=lines[0].most, license_name="apache-2.0")
     none = make_up(artifact, "").samples.take(np.arange(0))
     for line in lines:
         assert line.most == lines[0].most

@@ -15,7 +15,7 @@ from falconet.exporters.targets import TARGETS
 from tests.exporters.builders import make_artifact, make_spec
 
 Exporter = Callable[..., Path]
-"""Kind of samples, target and `raw` to a file that was exported."""
+"""Kind of samples, target and `preprocessing` to a file that was exported."""
 
 
 @pytest.fixture(scope="session")
@@ -29,12 +29,13 @@ def exported(trained: RunResult, text_artifact: Artifact, tmp_path_factory: pyte
     """Return a function that exports a model of a kind, once for each way."""
 
     @cache
-    def make(kind: str, target: str, raw: bool = False) -> Path:
+    def make(kind: str, target: str, preprocessing: bool = True) -> Path:
         folder = tmp_path_factory.mktemp(f"{kind}-{target}")
         out = folder / f"model{TARGETS[target].suffix}"
         model = trained.out if kind == "image" else text_artifact
         # So few samples cannot show that integers cost little; what checks them has tests of its own.
-        export(model, target, out, raw=raw, license="apache-2.0", max_drop=0.5 if TARGETS[target].exact else 100)
+        most = 0.5 if TARGETS[target].exact else 100
+        export(model, target, out, preprocessing=preprocessing, license="apache-2.0", max_drop=most)
         return next(out.glob("*/1/model.onnx")) if target == "triton" else out
 
     return make

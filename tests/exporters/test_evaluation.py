@@ -76,7 +76,7 @@ def test_texts_of_another_source(
 def test_what_cannot_be_evaluated(exported: Exporter, tmp_path: Path) -> None:
     source = write_digits(tmp_path / "digits.npz")
     with pytest.raises(ExportError, match="bare network"):
-        evaluate_exported("onnxruntime", exported("image", "onnx", raw=True), source)
+        evaluate_exported("onnxruntime", exported("image", "onnx", preprocessing=False), source)
     with pytest.raises(DataError, match="wanted text data, as the file takes, found image"):
         evaluate_exported("onnxruntime", exported("text", "onnx"), source)
     strange = tmp_path / "strange.npz"

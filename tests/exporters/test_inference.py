@@ -178,7 +178,7 @@ DAMAGES: dict[str, tuple[Callable[[Path, Path], object], str]] = {
     ),
     "raw": (
         lambda source, target: change_metadata(source, target, lambda record: record.update(output="logits")),
-        "wanted a file that takes raw samples, found a bare network; export without --raw",
+        "wanted a file that takes raw samples, found a bare network; export without --no-preprocessing",
     ),
 }
 
@@ -200,7 +200,7 @@ def test_files_of_no_use_are_one_line(
 
 def test_a_bare_network_is_refused(exported: Exporter, files: Files) -> None:
     with pytest.raises(ExportError, match="found a bare network"):
-        predict_exported("onnxruntime", exported("image", "onnx", raw=True), [files["image"]])
+        predict_exported("onnxruntime", exported("image", "onnx", preprocessing=False), [files["image"]])
 
 
 def test_the_tokenizer_must_be_the_files_own(exported: Exporter, files: Files, tmp_path: Path) -> None:

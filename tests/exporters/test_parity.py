@@ -198,13 +198,13 @@ def test_logits_are_compared_as_they_are(
 ) -> None:
     doctor(lambda answers: answers + (shift(answers) if callable(shift) else shift))
     with pytest.raises(ExportError, match=r"wanted the model's own logits within 0\.0001 of the largest on 179 valid"):
-        export(trained.out, "torch", tmp_path / "model.pt2", raw=True)
+        export(trained.out, "torch", tmp_path / "model.pt2", preprocessing=False)
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.slow
 def test_logits_that_are_the_models_own_pass(trained: RunResult, tmp_path: Path) -> None:
-    parity = export(trained.out, "torch", tmp_path / "model.pt2", raw=True).parity
+    parity = export(trained.out, "torch", tmp_path / "model.pt2", preprocessing=False).parity
     assert parity.logit_difference is not None
     assert parity.logit_difference < 1e-5
 

@@ -80,8 +80,8 @@ def test_files_say_what_they_are(kind: str, target: str, exported: Exporter, art
 def test_bare_networks_answer_logits(
     kind: str, target: str, exported: Exporter, artifacts: dict[str, Artifact]
 ) -> None:
-    artifact, session = artifacts[kind], open_target(exported(kind, target, raw=True), target)
-    assert session.metadata.raw
+    artifact, session = artifacts[kind], open_target(exported(kind, target, preprocessing=False), target)
+    assert not session.metadata.preprocessing
     preprocess = artifact.preprocess
     inputs = preprocess.normalize(preprocess.prepare(draw_raw(artifact.config.input)))
     with torch.inference_mode():
@@ -92,8 +92,8 @@ def test_bare_networks_answer_logits(
 
 
 def test_bare_networks_can_be_integers(exported: Exporter) -> None:
-    session = open_target(exported("image", "onnx-int8", raw=True), "onnx-int8")
-    assert session.metadata.raw
+    session = open_target(exported("image", "onnx-int8", preprocessing=False), "onnx-int8")
+    assert not session.metadata.preprocessing
     assert session.ask(np.zeros((3, *session.metadata.input.shape), dtype=np.float32)).shape == (3, 10)
 
 

@@ -69,7 +69,7 @@ def measure_gap(loss: str, seed: int, out: Path) -> tuple[float, float]:
     """Return test accuracy, and by how many cosines the true class wins on average."""
     settings = {
         "model": {"name": "lenet300_100", "options": {"cosine": True}},
-        "training": {"loss": loss, "margin": 0.3, "keep": "last"},
+        "training": {"loss": loss, "margin": 0.3, "restore": "last"},
         "augmentation": "none",
     }
     run = train("digits", epochs=12, seed=seed, settings=settings, out=out)

@@ -62,5 +62,5 @@ def test_fine_tuning_takes_its_borders() -> None:
 
 
 def test_patience_needs_a_best_epoch() -> None:
-    with pytest.raises(ConfigError, match=r"^patience: wanted null where keep=last, found 3"):
-        TrainConfig(keep="last", patience=3)
+    with pytest.raises(ConfigError, match=r"^patience: wanted null where restore=last, found 3"):
+        TrainConfig(restore="last", patience=3)

@@ -125,7 +125,7 @@ def learn(teacher: nn.Module | None, spec: ImageSpec, seed: int, weight: float =
     val: Any = inputs["val"].inputs
     torch.manual_seed(seed)
     model = create_model("lenet300_100", num_classes=10)
-    config = TrainConfig(epochs=40, batch_size=20, seed=seed, keep="last", feature_weight=weight)
+    config = TrainConfig(epochs=40, batch_size=20, seed=seed, restore="last", feature_weight=weight)
     fit(model, training, Loader(val, labels["val"], preprocess, 256), config, teacher=teacher)
     test: Any = inputs["test"].inputs
     with torch.inference_mode():

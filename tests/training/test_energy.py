@@ -340,7 +340,7 @@ def test_a_run_records_it_and_a_resumed_one_adds_to_it(tmp_path: Path, monkeypat
     before = load_energy(tmp_path)
     assert before is not None
     assert before.wh > 0
-    run = falconet.train("digits", model="lenet300_100", epochs=2, out=tmp_path, existing="resume")
+    run = falconet.train("digits", model="lenet300_100", epochs=2, out=tmp_path, if_exists="resume")
     energy = run.report.log.energy
     assert energy is not None
     assert energy.wh > before.wh
@@ -352,7 +352,7 @@ def test_a_run_records_it_and_a_resumed_one_adds_to_it(tmp_path: Path, monkeypat
     card = render_card(run.report)
     assert f"| energy of training | {run.report.energy} |" in card
     assert f"co2_eq_emissions:\n  emissions: {energy.co2_g}\n  source: codecarbon" in card
-    again = falconet.train("digits", model="lenet300_100", epochs=1, out=tmp_path, existing="overwrite")
+    again = falconet.train("digits", model="lenet300_100", epochs=1, out=tmp_path, if_exists="overwrite")
     assert again.report.log.energy is not None
     assert again.report.log.energy.wh < energy.wh
 

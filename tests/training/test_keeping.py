@@ -11,25 +11,25 @@ from falconet.training.keeping import choose_keeping
 
 
 @pytest.mark.parametrize(
-    ("count", "training", "keep", "patience"),
+    ("count", "training", "restore", "patience"),
     [
         (299, {"epochs": 40}, "last", None),
         (300, {"epochs": 40}, "best", 10),
         (300, {"epochs": 12}, "best", 5),
         # What is asked for decides, and the other default agrees with it.
-        (20, {"epochs": 40, "keep": "best"}, "best", 10),
+        (20, {"epochs": 40, "restore": "best"}, "best", 10),
         (20, {"epochs": 40, "patience": 3}, "best", 3),
-        (5000, {"epochs": 40, "keep": "last"}, "last", None),
+        (5000, {"epochs": 40, "restore": "last"}, "last", None),
         (5000, {"epochs": 40, "patience": None}, "best", None),
         (5000, {"epochs": 40, "patience": 3}, "best", 3),
     ],
 )
 def test_what_is_kept_follows_from_the_validation_samples(
-    count: int, training: dict[str, Any], keep: str, patience: int | None
+    count: int, training: dict[str, Any], restore: str, patience: int | None
 ) -> None:
     config = TrainConfig(**{**choose_keeping(count, training), **training})
-    assert (config.keep, config.patience) == (keep, patience)
+    assert (config.restore, config.patience) == (restore, patience)
 
 
 def test_epochs_that_are_no_number_are_left_to_whoever_checks_them() -> None:
-    assert choose_keeping(300, {"epochs": "many"}) == {"keep": "best", "patience": None}
+    assert choose_keeping(300, {"epochs": "many"}) == {"restore": "best", "patience": None}

@@ -181,7 +181,7 @@ def test_a_run_that_is_stopped_and_resumed_has_each_epoch_once(tmp_path: Path) -
     with pytest.raises(InterruptedRunError):
         falconet.train("digits", settings=settings, out=tmp_path, callbacks=[logger, Stop(9)])
     logger = TensorBoardLogger(tmp_path / "tensorboard")
-    run = falconet.train("digits", settings=settings, out=tmp_path, existing="resume", callbacks=[logger])
+    run = falconet.train("digits", settings=settings, out=tmp_path, if_exists="resume", callbacks=[logger])
     points = read(tmp_path / "tensorboard")
     length = points["loss/val"][0][0]
     rows = run.report.history

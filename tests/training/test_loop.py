@@ -111,8 +111,8 @@ class Recorder(Callback):
         self.calls.append("end")
 
 
-@pytest.mark.parametrize("loss", ["cross_entropy", "mse"])
-def test_it_learns(loss: Literal["cross_entropy", "mse"]) -> None:
+@pytest.mark.parametrize("loss", ["cross_entropy", "brier"])
+def test_it_learns(loss: Literal["cross_entropy", "brier"]) -> None:
     result, _ = run(dataclasses.replace(CONFIG, loss=loss, epochs=6))
     assert result.best is not None
     assert result.best.val_accuracy > 0.85
@@ -157,7 +157,7 @@ def test_the_last_epoch_is_kept_where_the_best_is_not_asked_for() -> None:
     loaders = make_loader(40, training=True), make_loader(24, training=False)
     config = dataclasses.replace(CONFIG, learning_rate=0.05, epochs=6, ema_decay=None)
     best = fit(make_model(), *loaders, config)
-    result = fit(model, *loaders, dataclasses.replace(config, keep="last"), callbacks=(Watcher(),))
+    result = fit(model, *loaders, dataclasses.replace(config, restore="last"), callbacks=(Watcher(),))
     assert best.best_epoch < result.best_epoch == 6, "else this shows nothing"
     assert max(epoch for epoch, is_best in enumerate(told, 1) if is_best) == best.best_epoch
     assert_same_weights(model.state_dict(), seen[-1])

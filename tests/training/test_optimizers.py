@@ -75,8 +75,8 @@ def test_frozen_parameters_are_left_out() -> None:
     ("config", "peer"),
     [
         (TrainConfig(optimizer="sgd", learning_rate=0.1, momentum=0.9), torch.optim.SGD),
-        (TrainConfig(optimizer="adam", learning_rate=0.1, momentum=0.8), torch.optim.Adam),
-        (TrainConfig(optimizer="adamw", learning_rate=0.1, momentum=0.8), torch.optim.AdamW),
+        (TrainConfig(optimizer="adam", learning_rate=0.1, betas=(0.8, 0.999)), torch.optim.Adam),
+        (TrainConfig(optimizer="adamw", learning_rate=0.1, betas=(0.8, 0.999)), torch.optim.AdamW),
     ],
 )
 def test_each_optimizer_steps_as_torch_does_it(config: TrainConfig, peer: Any) -> None:
@@ -146,7 +146,7 @@ def test_mean_squared_error_is_of_probabilities() -> None:
     labels = torch.tensor([0, 1])
     expected = ((0.25 + 0.0625 + 0.0625) + (0.04 + 0.64 + 0.36)) / 2
     assert brier_loss(logits, labels, 0.0).item() == pytest.approx(expected)
-    assert make_criterion(TrainConfig(loss="mse"))(logits, labels).item() == pytest.approx(expected)
+    assert make_criterion(TrainConfig(loss="brier"))(logits, labels).item() == pytest.approx(expected)
 
 
 @settings(deadline=None)
@@ -189,7 +189,7 @@ def test_mean_squared_error_is_the_weighted_brier_score_of_scikit_learn(weights:
     logits, labels = make_batch(soft=False)
     each = None if weights is None else weights[labels].numpy()
     expected = brier_score_loss(labels, logits.double().softmax(dim=1), sample_weight=each, scale_by_half=False)
-    loss = make_criterion(TrainConfig(loss="mse"), weights)(logits, labels)
+    loss = make_criterion(TrainConfig(loss="brier"), weights)(logits, labels)
     assert loss.item() == pytest.approx(expected, rel=1e-5)
 
 

@@ -146,10 +146,10 @@ def test_what_was_measured_is_written_down_and_not_measured_again(
 ) -> None:
     monkeypatch.setattr(probing, "SECONDS", 0.01)
     settings = {"model": {"name": "lenet300_100"}}
-    run = train("digits", epochs=1, settings=settings, out=tmp_path, measured=["batch_size", "learning_rate"])
-    plan = plan_run("digits", out=tmp_path, existing="resume", measured=["batch_size", "learning_rate"])
+    run = train("digits", epochs=1, settings=settings, out=tmp_path, batch_size="auto", find_lr=True)
+    plan = plan_run("digits", out=tmp_path, if_exists="resume", batch_size="auto", find_lr=True)
     config = plan.config.training
-    assert plan.measured == frozenset()
+    assert plan.autotune == frozenset()
     assert config.batch_size in probing.SIZES
     assert config.learning_rate != TrainConfig().learning_rate
     assert (tmp_path / "learning-rate.png").read_bytes().startswith(b"\x89PNG")
@@ -166,7 +166,7 @@ def test_a_run_that_ends_as_it_begins_leaves_a_folder_for_the_next(
     monkeypatch.setattr(probing, "SECONDS", 0.01)
     monkeypatch.setattr(runs, "write_config", fail)
     with pytest.raises(StorageError, match="the disk is full"):
-        train("digits", model="lenet300_100", out=tmp_path, measured=["learning_rate"])
+        train("digits", model="lenet300_100", out=tmp_path, find_lr=True)
     assert plan_run("digits", out=tmp_path).out == tmp_path
 
 

@@ -1,0 +1,113 @@
+"""Names of the first edition, which are understood until 1.0: each is said once, in a line on standard error."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import Any, ParamSpec, TypeVar
+
+RENAMED: Mapping[str, str] = {
+    "training.keep": "training.restore",
+    "training.teacher_share": "training.distill_alpha",
+    "training.temperature": "training.distill_temperature",
+    "training.loss=mse": "training.loss=brier",
+}
+"""Old settings, and old values of settings -> what they are called now."""
+
+DEFAULT_BETAS = (0.9, 0.999)
+"""Of Adam and AdamW. The first edition called the first one `momentum`, as SGD's, and had no name for the second."""
+
+Parameters = ParamSpec("Parameters")
+Result = TypeVar("Result")
+_NOTED: set[str] = set()
+"""Lines that were said."""
+
+
+def note(line: str) -> None:
+    """Write a line to standard error, the first time that this process has it to say."""
+    if line in _NOTED:
+        return
+    _NOTED.add(line)
+    with suppress(OSError, ValueError):
+        if sys.stderr is not None:
+            sys.stderr.write(f"note: {line}\n")
+
+
+def ignore(line: str) -> None:
+    """Say nothing: of files that Falconet itself wrote, nobody need change anything."""
+
+
+def rename_settings(settings: Mapping[str, Any], notify: Callable[[str], None] = note) -> dict[str, Any]:
+    """Return nested settings with the names that they have now; a new name that is there too counts."""
+    return {
+        section: rename_section(section, values, notify) if isinstance(values, Mapping) else values
+        for section, values in settings.items()
+    }
+
+
+def rename_section(section: str, values: Mapping[str, Any], notify: Callable[[str], None] = note) -> dict[str, Any]:
+    """Return the settings of one section with the names that they have now."""
+    renamed = dict(values)
+    for old, new in RENAMED.items():
+        key, _, value = old.removeprefix(f"{section}.").partition("=")
+        if not old.startswith(f"{section}.") or key not in values or (value and values[key] != value):
+            continue
+        notify(f"{old} is now {new}")
+        name, _, replacement = new.removeprefix(f"{section}.").partition("=")
+        found = replacement or renamed.pop(key)
+        renamed[name] = found if name == key else renamed.get(name, found)
+    return split_momentum(renamed, notify) if section == "training" else renamed
+
+
+def split_momentum(training: dict[str, Any], notify: Callable[[str], None]) -> dict[str, Any]:
+    """Return settings of training with a momentum that is not known to be SGD's as the first of `betas` too."""
+    momentum = training.get("momentum")
+    if momentum is None or "betas" in training or training.get("optimizer") == "sgd":
+        return training
+    if momentum != DEFAULT_BETAS[0]:
+        notify(f"training.momentum is that of SGD; of Adam and AdamW it is now training.betas=[{momentum}, 0.999]")
+    return {**training, "betas": (momentum, DEFAULT_BETAS[1])}
+
+
+def accept_renamed(
+    **renamed: Callable[[Any], Mapping[str, Any]],
+) -> Callable[[Callable[Parameters, Result]], Callable[Parameters, Result]]:
+    """Return a decorator of a function that takes old keyword arguments too: each gives those that it has become."""
+
+    def decorate(function: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
+        @functools.wraps(function)
+        def call(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
+            for old in renamed.keys() & kwargs.keys():
+                new = renamed[old](kwargs.pop(old))
+                said = ", ".join(map(describe, new.items()))
+                note(f"{function.__name__}({old}=...) is now {function.__name__}({said})")
+                kwargs.update({name: value for name, value in new.items() if name not in kwargs})
+            return function(*args, **kwargs)
+
+        return call
+
+    return decorate
+
+
+def accept_renamed_fields(section: str) -> Callable[[type[Result]], type[Result]]:
+    """Return a decorator of the dataclass of a section of settings, which then takes their old names too."""
+
+    def decorate(kind: type[Result]) -> type[Result]:
+        init: Any = kind.__init__
+
+        @functools.wraps(init)
+        def call(self: Result, *args: Any, **kwargs: Any) -> None:
+            init(self, *args, **rename_section(section, kwargs))
+
+        kind.__init__ = call  # type: ignore[method-assign, assignment]
+        return kind
+
+    return decorate
+
+
+def describe(argument: tuple[str, Any]) -> str:
+    """Return an argument as it is written in a call."""
+    name, value = argument
+    return f"{name}={value!r}"
