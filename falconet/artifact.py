@@ -408,7 +408,7 @@ def check_answer(model: nn.Module, sample: Tensor, config: ArtifactConfig) -> No
 
 
 def describe_structure(spec: InputSpec) -> dict[str, Any]:
-    """Return what `create_model` takes: kind, classes, channels (of texts: different tokens) and size."""
+    """Return what `create_model` takes: kind, classes, channels (of texts: vocabulary size) and size."""
     channels, size = (spec.vocab_size, spec.shape) if isinstance(spec, TextSpec) else (spec.shape[0], spec.shape[1:])
     return {"kind": spec.kind, "num_classes": len(spec.labels), "in_channels": channels, "input_size": size}
 

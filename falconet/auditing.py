@@ -312,7 +312,7 @@ def count_errors(probabilities: Float64[np.ndarray, "samples classes"], labels: 
     confident = np.where(probabilities >= typical, probabilities, -1.0)
     sure = confident.max(axis=1) >= 0
     wrong = sure & (confident.argmax(axis=1) != labels)
-    share = np.bincount(labels[wrong], minlength=len(counts)) / np.maximum(
+    error_rates = np.bincount(labels[wrong], minlength=len(counts)) / np.maximum(
         np.bincount(labels[sure], minlength=len(counts)), 1
     )
-    return round(float(counts @ share))
+    return round(float(counts @ error_rates))

@@ -69,8 +69,8 @@ def summarize(
 ) -> Complexity:
     """Return the cost of a model of the registry, at its native input and published number of classes by default.
 
-    `input_shape` is channels, height and width of an image, channels and steps of a series, or different tokens and
-    tokens of a text; `kind` None is the first kind that the model eats.
+    `input_shape` is channels, height and width of an image, channels and steps of a series, or vocabulary size and
+    tokens of a text; `kind` None is the first kind that the model takes.
     """
     kind = choose_kind(name, kind)
     channels, *size = native_input(name, kind) if input_shape is None else input_shape

@@ -41,7 +41,7 @@ LEADERBOARD_FILE = "leaderboard.json"
 STUDENT_FOLDER = "student"
 """In a run's folder: that of the run of its student."""
 TRIAL_FILE, TRIAL_FOLDER = "synthetic.json", "synthetic"
-"""In a run's folder: what came of made samples, and the run that was trained with them."""
+"""In a run's folder: what came of synthetic samples, and the run that was trained with them."""
 RUN_FACTS = ("source", "fingerprint", "recipe")
 """Keys of a run's `config.yaml` that are no settings."""
 
@@ -74,7 +74,7 @@ class ModelConfig:
     """Folder of a trained model whose answers the network learns to give too; see `training.distill_alpha`."""
 
     vocab_size: int | None = None
-    """Different tokens of a text model, at most; None: as many as suit the model, mostly 8,000."""
+    """Largest vocabulary size of a text model; None: as many as suit the model, mostly 8,000."""
 
     fit: Literal["pad", "resample"] = "pad"
     """How a series gets its number of steps: cut or padded at its end, or stretched in time."""
@@ -325,12 +325,12 @@ def configure(dataset: Dataset, settings: Settings) -> RunConfig:
 
 
 def check_model(name: str, dataset: Dataset) -> None:
-    """Raise UsageError unless the table has this model, and it eats what the data are."""
+    """Raise UsageError unless the table has this model, and it takes what the data are."""
     entry = find_model(name)
     if dataset.kind not in entry.kinds:
-        eats = " or ".join(entry.kinds)
+        takes = " or ".join(entry.kinds)
         fitting = ", ".join(models_for(dataset.kind))
-        raise UsageError(f"model: {name} takes {eats}, but {dataset.source} holds {dataset.kind}: choose {fitting}")
+        raise UsageError(f"model: {name} takes {takes}, but {dataset.source} holds {dataset.kind}: choose {fitting}")
 
 
 def check_sections(settings: Settings) -> None:

@@ -37,7 +37,7 @@ class Field:
     """Pixels or steps between the centers of neighbors."""
 
     def widen(self, kernel: Sequence[int], stride: Sequence[int], dilation: Sequence[int]) -> Field:
-        """Return what units behind a convolution or pooling see."""
+        """Return what units after a convolution or pooling see."""
         count = len(self.size)
         # One number stands for all dimensions; one-dimensional layers may have another dimension before the true one.
         k, s, d = ((tuple(values) * count)[-count:] for values in (kernel, stride, dilation))
@@ -96,7 +96,7 @@ class FieldMode(TorchDispatchMode):
 
 
 def joins_positions(args: Any) -> bool:
-    """Whether a mean or sum goes over positions: dimensions behind the channels, or the steps of (1, steps, width).
+    """Whether a mean or sum goes over positions: dimensions after the channels, or the steps of (1, steps, width).
 
     Those of layer normalization go over the width alone.
     """

@@ -70,7 +70,7 @@ def update_report(
         dataset, _, _ = find_split(artifact, source, "test", data_root=data_root)
         dataset = dataclasses.replace(dataset, notes=read_notes(known, dataset.notes))
         history, vitals = load_history(out / HISTORY_FILE), load_vitals(out / VITALS_FILE)
-        log = read_log(known, TrainingLog(vitals, find_ailments(history, vitals, dataset), load_energy(out)))
+        log = read_log(known, TrainingLog(vitals, diagnose_run(history, vitals, dataset), load_energy(out)))
         report, _ = report_on(
             artifact,
             dataset,
@@ -259,9 +259,9 @@ def load_history(path: Path) -> tuple[EpochRow, ...]:
         raise DataError(f"{path}: wanted a row for each epoch, found other values ({error})") from error
 
 
-def find_ailments(
+def diagnose_run(
     history: Sequence[EpochRow], vitals: Sequence[Vitals], dataset: Dataset, *, diverged: bool = False
 ) -> list[Diagnosis]:
-    """Return what ails a run, beside always answering the most frequent class of the validation split."""
+    """Return the diagnoses of a run, beside always predicting the validation split's most frequent class."""
     labels = dataset.splits["val"].labels
     return list(diagnose(history, vitals, float(np.bincount(labels).max() / len(labels)), diverged=diverged))

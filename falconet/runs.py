@@ -71,7 +71,7 @@ from falconet.planning import (
 from falconet.renames import accept_renamed
 from falconet.report import LeaderboardRow, ModelReport, TrainingLog
 from falconet.report.curves import draw_rates
-from falconet.reporting import HISTORY_FILE, VITALS_FILE, find_ailments, report_on, save_report
+from falconet.reporting import HISTORY_FILE, VITALS_FILE, diagnose_run, report_on, save_report
 from falconet.schema import from_mapping, to_mapping
 from falconet.spec import ImageSpec, InputSpec, PixelType, ResizeMode, SeriesSpec, TextSpec
 from falconet.storage import check_held, hold, prepare_folder, read_json, remove_tree, write_json, write_text
@@ -223,7 +223,7 @@ def train(  # noqa: PLR0913 - one for each thing that a run follows from
 
 @dataclass(frozen=True, eq=False)
 class Added:
-    """Made samples that are trained on beside the real ones."""
+    """Synthetic samples that are trained on beside the real ones."""
 
     inputs: torch.Tensor
     """Prepared as these are; see `Loader`."""
@@ -538,8 +538,8 @@ def choose_kept(rows: Sequence[LeaderboardRow]) -> int:
 
 def standard_error(row: LeaderboardRow) -> float:
     """Return that of a validation accuracy, with one right and one wrong answer added: all right is no certainty."""
-    share = (row.val_accuracy * row.validated + 1) / (row.validated + 2)
-    return math.sqrt(share * (1 - share) / (row.validated + 2))
+    rate = (row.val_accuracy * row.validated + 1) / (row.validated + 2)
+    return math.sqrt(rate * (1 - rate) / (row.validated + 2))
 
 
 def adopt(trial: Trial) -> None:
@@ -785,7 +785,7 @@ def conclude(kept: Trial, seen: TrainingLog, started: float, second: torch.nn.Mo
     """
     plan, feed, result = kept.plan, kept.feed, kept.result
     artifact = keep_best(kept)
-    diagnoses = find_ailments(result.history, seen.vitals, plan.dataset, diverged=result.ending == "diverged")
+    diagnoses = diagnose_run(result.history, seen.vitals, plan.dataset, diverged=result.ending == "diverged")
     check_ending(plan, result, diagnoses)
     artifact, answers = calibrate(artifact, plan.dataset)
     diagnoses += diagnose_outcome(describe_outcome(plan, feed, answers, result.best_epoch))
@@ -911,7 +911,7 @@ def check_synthetic(plan: Plan, feed: DataBundle) -> None:
     if folder is not None and not answers_batches(load_artifact(folder), feed):
         raise ConfigError(
             f"--synthetic: wanted a teacher that is given what its student is, found one of another input, {folder}, "
-            "which cannot answer about made samples; leave out --synthetic or --teacher"
+            "which cannot answer about synthetic samples; leave out --synthetic or --teacher"
         )
 
 
@@ -960,7 +960,7 @@ class DataBundle:
 def prepare(plan: Plan, weights: Pretrained | None = None, process_group: ProcessGroup = SINGLE_PROCESS) -> DataBundle:
     """Decode training and validation samples to the model's input; each of several processes gets its part of a batch.
 
-    Mean and deviation are those that go with published weights, else measured on the training samples.
+    Mean and std are those that go with published weights, else measured on the training samples.
     """
     dataset, config = plan.dataset, plan.config
     draft, tokenizer = draft_spec(dataset, config.model, weights)
@@ -1018,13 +1018,15 @@ def add_samples(feed: DataBundle, added: Added, config: TrainConfig) -> DataBund
         answers = torch.cat([answers, added.answers])
     elif answers is not None or added.answers is not None:
         asked = "training" if added.answers is None else "made"
-        raise ConfigError(f"model.teacher: wanted answers about training and made samples, found some of {asked} ones")
+        raise ConfigError(
+            f"model.teacher: wanted answers about training and synthetic samples, found some of {asked} ones"
+        )
     inputs = torch.cat([hold_inputs(feed.train.inputs), added.inputs])
     labels = torch.cat([feed.train.labels, added.labels])
     train = dataclasses.replace(feed.train, inputs=inputs, labels=labels, limit=len(feed.train.labels), answers=answers)
     weights = weigh_classes(labels, len(feed.spec.labels), config)
     made = feed.made + len(added.labels)
-    # What made samples were made from, and so are related to, nobody knows.
+    # What synthetic samples were made from, and so are related to, nobody knows.
     return dataclasses.replace(feed, train=train, class_weights=weights, families=None, made=made)
 
 
@@ -1042,7 +1044,7 @@ def split_batch(batch_size: int, process_group: ProcessGroup) -> int:
 
 
 def draft_spec(dataset: Dataset, model: ModelConfig, weights: Pretrained | None = None) -> tuple[InputSpec, str | None]:
-    """Return what the model eats, with mean 0 and deviation 1 still, and the tokenizer that texts need."""
+    """Return what the model takes, with mean 0 and std 1 still, and the tokenizer that texts need."""
     if dataset.kind == "text":
         return draft_text_spec(dataset, model, weights)
     if dataset.kind == "series":
@@ -1086,7 +1088,7 @@ LARGEST_SEQUENCE = 64
 
 
 def draft_series_spec(dataset: Dataset, model: ModelConfig) -> SeriesSpec:
-    """Return what a model of series eats: as many steps or frames as asked for, else so many that few are cut."""
+    """Return what a model of series takes: as many steps or frames as asked for, else so many that few are cut."""
     rows = dataset.channels * (model.bands or 1)
     statistics = (0.0,) * rows, (1.0,) * rows
     spec = SeriesSpec((rows, 1), dataset.classes, *statistics, model.fit, dataset.rate, model.bands)
@@ -1110,7 +1112,7 @@ def measure_length(dataset: Dataset) -> int:
 
 
 def draft_text_spec(dataset: Dataset, model: ModelConfig, weights: Pretrained | None = None) -> tuple[TextSpec, str]:
-    """Train a tokenizer on the training texts, unless published weights have one; return it and what the model eats."""
+    """Train a tokenizer on the training texts, unless published weights have one; return it and the input's spec."""
     samples = dataset.splits["train"].samples
     texts = [samples.read(index) for index in range(len(samples))]
     vocabulary = weights.vocabulary if weights else None

@@ -1,4 +1,4 @@
-"""InputSpec: what a model eats, one dataclass for each kind of sample. Pure data.
+"""InputSpec: what a model takes, one dataclass for each kind of sample. Pure data.
 
 The arithmetic is in `falconet.data.preprocessing`.
 """
@@ -158,7 +158,7 @@ class TextSpec:
     """Class names in the order of the logits."""
 
     vocab_size: int
-    """Different tokens, of which 0 is padding and 1 stands for a masked one."""
+    """Vocabulary size: tokens, of which 0 is padding and 1 stands for a masked one."""
 
     kind: Literal["text"] = "text"
     """Tells a TextSpec from the others in `config.json`."""
@@ -206,7 +206,7 @@ its Fourier transform take hundreds of megabytes."""
 
 
 def check_statistics(channels: int, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
-    """Raise ConfigError unless there is a finite mean and a positive deviation for each channel, as float32."""
+    """Raise ConfigError unless there is a finite mean and a positive std for each channel, as float32."""
     if len(mean) != channels or len(std) != channels:
         raise ConfigError(f"mean, std: wanted {channels} values each, found {len(mean)} and {len(std)}")
     odd = [value for value in mean if not abs(value) <= FLOAT32_MOST]

@@ -40,7 +40,7 @@ SMALL_BAG: Mapping[str, Any] = MappingProxyType(
 )
 """Of the student `ngrams`; both chosen on a validation split of banking77."""
 LONGER = 1.5
-"""Times as many epochs as the student has by default, where it sees made texts too."""
+"""Times as many epochs as the student has by default, where it sees synthetic texts too."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,7 +98,7 @@ def train_with_student(
         notify(callbacks, f"student: the run in {taught.out} had another teacher; training it anew")
         taught = replace(taught, if_exists="overwrite")
     added = make_texts(taught) if plan.dataset.kind == "text" else None
-    extra = f", of {len(added.labels):,} made texts too" if added else ""
+    extra = f", of {len(added.labels):,} synthetic texts too" if added else ""
     notify(callbacks, f"student: {taught.config.model.name} learns the answers of {first.model}{extra}")
     return Distillation(first, execute(taught, callbacks=callbacks, added=added))
 
@@ -177,7 +177,7 @@ def default_student(dataset: Dataset, name: str) -> dict[str, Any]:
 
 
 def make_texts(plan: Plan) -> Added:
-    """Return as many made texts as training has, as a student sees them, with its teacher's answers.
+    """Return as many synthetic texts as training has, as a student sees them, with its teacher's answers.
 
     The likeliest class stands as label, since there is no other.
     """

@@ -1,4 +1,4 @@
-"""Training with made samples beside the real ones, kept only where validation data say that they help.
+"""Training with synthetic samples beside the real ones, kept only where validation data say that they help.
 
 What is made: images by a generator (`falconet.generation.flow`), series as barycenters of pairs
 (`falconet.data.barycenters`), texts by edits of their tokens (`falconet.data.distortions`). Whether such samples help
@@ -48,7 +48,7 @@ CHUNK = 64
 
 @dataclass(frozen=True)
 class Trial:
-    """What made samples changed on the validation split; fractions of 0 to 1."""
+    """What synthetic samples changed on the validation split; fractions of 0 to 1."""
 
     per_class: int
     """Samples of each class that were asked for."""
@@ -65,13 +65,13 @@ class Trial:
     p_value: float
     """Two-sided: of so large a difference between networks that are equally good."""
     kept: bool
-    """Whether the run's model is the one that was trained with made samples."""
+    """Whether the run's model is the one that was trained with synthetic samples."""
 
     def describe(self) -> str:
         """Return the outcome in a line."""
         low, high = self.difference_ci
         found = (
-            f"{self.made} made samples: validation accuracy {self.accuracy_with:.2%} with and "
+            f"{self.made} synthetic samples: validation accuracy {self.accuracy_with:.2%} with and "
             f"{self.accuracy_without:.2%} without them, {self.difference:+.2%} (95%: {low:+.2%} to {high:+.2%}, "
             f"n = {self.n}, p = {self.p_value:.2g})"
         )
@@ -82,12 +82,12 @@ class Trial:
 def train_with_synthetic(
     plan: Plan, per_class: int, *, config: FlowConfig | None = None, callbacks: Sequence[Callback] = ()
 ) -> tuple[RunResult, Trial]:
-    """Carry out a plan, then again with `per_class` made samples of each class; keep these where they help.
+    """Carry out a plan, then again with `per_class` synthetic samples of each class; keep these where they help.
 
     Both runs take the same number of steps from the same initial weights: an epoch of the second draws as many samples
-    as there are real ones. Made samples follow from training samples and seed alone, and neither validation nor test
-    has any. The second model takes the first one's place in `plan.out` where its validation accuracy is higher by more
-    than chance (see `compare_models`); `metrics.json` and `synthetic.json` there say what was found either way.
+    as there are real ones. Synthetic samples follow from training samples and seed alone, and neither validation nor
+    test has any. The second model takes the first one's place in `plan.out` where its validation accuracy is higher by
+    more than chance (see `compare_models`); `metrics.json` and `synthetic.json` there say what was found either way.
     `config` is that of the generator of images; None: its defaults, with the plan's seed. Raises what `execute` and
     `train_flow` do, ConfigError for images too large to generate, DataError where no class has what it takes,
     UsageError for several processes.
@@ -113,7 +113,7 @@ def train_with_synthetic(
     settled = from_mapping(RunConfig, read_settings(plan.out / CONFIG_FILE))
     again: IfExists = "resume" if plan.if_exists == "resume" else "overwrite"
     other = replace(plan, out=plan.out / TRIAL_FOLDER, config=settled, if_exists=again, autotune=frozenset())
-    notify(callbacks, f"once more, with {len(added.labels)} made samples")
+    notify(callbacks, f"again, with {len(added.labels)} synthetic samples")
     second = execute(other, callbacks=callbacks, added=added)
     trial = compare_runs(plan.dataset, plan.out, other.out, per_class, len(added.labels))
     conclude(plan.out, other.out, trial)
@@ -122,7 +122,7 @@ def train_with_synthetic(
 
 
 def check_begun(plan: Plan, per_class: int | None) -> None:
-    """Raise UsageError where a run that goes on was begun with another number of made samples, or None."""
+    """Raise UsageError where a run that goes on was begun with another number of synthetic samples, or None."""
     file = plan.out / TRIAL_FILE
     if not file.is_file():
         return
@@ -144,7 +144,7 @@ def check_size(train: Loader) -> None:
 
 
 def make_samples(train: Loader, per_class: int, seed: int, config: FlowConfig) -> Added:
-    """Return made samples of each class that training samples allow, prepared as they are.
+    """Return synthetic samples of each class that training samples allow, prepared as they are.
 
     Barycenters need two samples of a class. Raises DataError where nothing can be made.
     """
@@ -211,7 +211,7 @@ def find_right(dataset: Dataset, folder: Path) -> Bool[np.ndarray, " samples"]:
 
 
 def conclude(out: Path, other: Path, trial: Trial) -> None:
-    """Write down what came of made samples, and put their model in the first one's place where it is kept."""
+    """Write down what came of synthetic samples, and put their model in the first one's place where it is kept."""
     facts = to_mapping(trial)
     with hold(out):
         if trial.kept:

@@ -54,7 +54,7 @@ FIRST_LINES = 50
 FIRST_CELLS = 1000
 """Cells of a column that tell whether the first row is a header."""
 REREAD_LIMIT = 10_000_000
-"""Lines read again behind quotes that are never closed, before the file is given up: each may take the whole rest."""
+"""Lines read again after quotes that are never closed, before the file is given up: each may take the whole rest."""
 KEY_LIMIT = 10_000
 """Different keys in JSON lines: more are not columns but data, and would fill the memory with missing cells."""
 
@@ -413,7 +413,7 @@ def is_text(text: str) -> bool:
 
 
 class Lines:
-    """Lines of a file for `csv.reader`, that knows where rows begin and can go back to behind a row's first line."""
+    """Lines of a file for `csv.reader`, that knows where rows begin and can go back to after a row's first line."""
 
     def __init__(self, path: Path, file: Iterable[str], layout: Layout, max_bytes: int) -> None:
         self.path = path
@@ -448,7 +448,7 @@ class Lines:
         return line
 
     def is_torn(self) -> bool:
-        """Whether a row of several lines goes on behind a closing quote: another cell's closed the one left open."""
+        """Whether a row of several lines goes on after a closing quote: another cell's closed the one left open."""
         if len(self.row) > 1 and not self.is_open:
             try:
                 list(CSV.reader(self.row, delimiter=self.delimiter, quotechar=self.quote, strict=True))
@@ -457,7 +457,7 @@ class Lines:
         return False
 
     def go_on(self) -> None:
-        """Begin a row behind the last one; behind the first line of one that the file ended in."""
+        """Begin a row after the last one; after the first line of one that the file ended in."""
         if self.is_open:
             self.reread += len(self.row) - 1
             self.given_back.extend(self.row[1:])
@@ -560,7 +560,7 @@ def gather_rows(path: Path, rows: Iterator[Row], names: Sequence[str], max_bytes
 
 
 def drop_headers(block: Block) -> Block:
-    """Return rows without further headers, as of exports that were put behind one another."""
+    """Return rows without further headers, as of exports that were put one after the other."""
     if not block.again:
         return block
     damaged = sorted([*block.damaged, *((block.lines[place], "the header once more") for place in block.again)])

@@ -357,12 +357,12 @@ def print_evaluation(result: Evaluation) -> None:
     rows = [
         (
             row.name,
-            *(format_share(part) for part in (*row.shares, row.average_precision, row.roc_auc)),
+            *(format_fraction(part) for part in (*row.scores, row.average_precision, row.roc_auc)),
             f"{row.support:,}",
         )
         for row in result.per_class
     ]
-    print_table(("class", "precision", "recall", "F1", "average precision", "ROC area", "samples"), rows)
+    print_table(("class", "precision", "recall", "F1", "average precision", "ROC AUC", "samples"), rows)
     if result.abstention:
         print_abstention(result.abstention)
     if result.against:
@@ -379,7 +379,7 @@ def print_evaluation(result: Evaluation) -> None:
 
 def list_figures(result: Evaluation) -> list[tuple[str, ...]]:
     """Return headline figures as rows of text: name, value and interval."""
-    shares = {
+    fractions = {
         "accuracy": result.accuracy,
         "macro_precision": result.macro_precision,
         "macro_recall": result.macro_recall,
@@ -388,23 +388,23 @@ def list_figures(result: Evaluation) -> list[tuple[str, ...]]:
     losses = {"log_loss": result.log_loss, "brier": result.brier}
     titles = {"macro_f1": "macro F1", "log_loss": "log-loss in nats", "brier": "Brier score (0 to 2)"}
     rows: list[tuple[str, ...]] = []
-    for name, value in {**shares, **losses}.items():
-        style = ".2%" if name in shares else ".4f"
+    for name, value in {**fractions, **losses}.items():
+        style = ".2%" if name in fractions else ".4f"
         interval = result.intervals[name]
         ends = [format(end, style) for end in interval] if interval else ["-", "-"]
         rows.append((titles.get(name, name.replace("_", " ")), format(value, style), *ends))
     rows.append(("expected calibration error", f"{result.ece:.2%}", "", ""))
-    rows.append(("area of error over coverage", f"{result.aurc:.2%}", "", ""))
+    rows.append(("area under the risk–coverage curve", f"{result.aurc:.2%}", "", ""))
     return rows
 
 
-def format_share(share: float | None) -> str:
+def format_fraction(fraction: float | None) -> str:
     """Return a fraction in percent; a dash where there is none."""
-    return "-" if share is None else f"{share:.2%}"
+    return "-" if fraction is None else f"{fraction:.2%}"
 
 
 def format_interval(interval: tuple[float, float] | None) -> str:
-    """Return the ends of an interval of shares; a dash where there is none."""
+    """Return the ends of an interval of fractions; a dash where there is none."""
     return "-" if interval is None else f"{interval[0]:.2%} – {interval[1]:.2%}"
 
 
@@ -423,7 +423,7 @@ def print_abstention(found: Abstention) -> None:
 
 def list_answered(found: Answered) -> tuple[str, ...]:
     """Return the row of a split of which a model answers a part."""
-    accuracy, interval = format_share(found.accuracy), format_interval(found.accuracy_ci)
+    accuracy, interval = format_fraction(found.accuracy), format_interval(found.accuracy_ci)
     return found.split, f"{found.n:,}", f"{found.coverage:.2%}", accuracy, interval
 
 
@@ -504,7 +504,7 @@ def print_robustness(robustness: Robustness) -> None:
     print_line()
     print_line(
         f"corrupted (n = {robustness.n:,} each): mean accuracy {robustness.mean_corruption_accuracy:.2%}, "
-        f"as they are {robustness.clean_accuracy:.2%}"
+        f"clean {robustness.clean_accuracy:.2%}"
     )
     rows = [
         (name, *(f"{row.accuracy:.2%}" for row in found), f"{sum(row.accuracy for row in found) / len(found):.2%}")

@@ -1,4 +1,4 @@
-"""What a model eats: which specs are possible, and what is said of the others."""
+"""What a model takes: which specs are possible, and what is said of the others."""
 
 from __future__ import annotations
 

@@ -180,7 +180,7 @@ def plan_linear(texts: Path, out: Path, if_exists: str = "refuse", **settings: o
 
 
 def answer_made(plan: Plan) -> np.ndarray:
-    """Return the teacher's answers about made texts."""
+    """Return the teacher's answers about synthetic texts."""
     answers = make_texts(plan).answers
     assert answers is not None
     return answers.numpy()
@@ -218,7 +218,7 @@ def test_a_linear_student_learns_what_its_teacher_knows(texts: Path, tmp_path: P
     watcher = Lines()
     taught = train_with_student(plan_linear(texts, tmp_path / "run"), "linear", callbacks=[watcher])
     assert taught.student.test.accuracy > 0.9
-    # A teacher of the same input is asked once too, about made texts as about the others.
+    # A teacher of the same input is asked once too, about synthetic texts as about the others.
     assert any("no smaller than what teaches it" in line for line in watcher.lines)
 
 
@@ -272,7 +272,9 @@ def test_made_samples_without_answers_are_refused(texts: Path, teacher: Path, tm
     _, asked = find_teacher(plan, feed)
     assert isinstance(feed.train.inputs, torch.Tensor)
     made = Added(feed.train.inputs[:5], feed.train.labels[:5])
-    with pytest.raises(ConfigError, match="wanted answers about training and made samples, found some of training"):
+    with pytest.raises(
+        ConfigError, match="wanted answers about training and synthetic samples, found some of training"
+    ):
         add_samples(asked, made, plan.config.training)
     answered = Added(made.inputs, made.labels, torch.zeros(5, 2))
     with pytest.raises(ConfigError, match="found some of made ones"):

@@ -143,7 +143,7 @@ def test_made_samples_are_kept_only_where_they_gain_by_more_than_chance(
     assert metrics["weights_sha256"] == model.digest
     assert (model.digest == load_artifact(out / "synthetic").digest) is better
     assert result.out == out
-    assert ("6 made samples" in (out / "README.md").read_text()) is better
+    assert ("6 synthetic samples" in (out / "README.md").read_text()) is better
     # A run that was begun so goes on so.
     with pytest.raises(UsageError, match="began, with --synthetic 3: say so again"):
         check_begun(plan(source, out, if_exists="resume"), None)
@@ -167,7 +167,7 @@ def test_an_equal_pair_is_no_gain() -> None:
 def test_the_outcome_is_told_in_a_line() -> None:
     trial = Trial(3, 6, 40, 0.8, 0.85, 0.05, (-0.05, 0.15), 0.3, kept=False)
     assert trial.describe() == (
-        "6 made samples: validation accuracy 85.00% with and 80.00% without them, +5.00% (95%: -5.00% to +15.00%, "
+        "6 synthetic samples: validation accuracy 85.00% with and 80.00% without them, +5.00% (95%: -5.00% to +15.00%, "
         "n = 40, p = 0.3); no gain by more than chance: not kept"
     )
 

@@ -30,7 +30,7 @@ ANSWERS = (
     ],
 )
 CLASSES = (
-    ("class", "precision", "recall", "F1", "average precision", "ROC area", "samples"),
+    ("class", "precision", "recall", "F1", "average precision", "ROC AUC", "samples"),
     [
         ("Tomato_Spider_mites_Two_spotted_spider_mite", "100.00%", "98.25%", "99.12%", "100.00%", "97.31%", "1,234"),
         ("ok", "1.00%", "2.00%", "3.00%", "4.00%", "5.00%", "6"),

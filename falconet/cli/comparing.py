@@ -25,7 +25,7 @@ def compare(
         int | None,
         typer.Option(metavar="K", help="Rank by K-fold cross-validation over training and validation samples."),
     ] = None,
-    epochs: Annotated[int | None, typer.Option(help="Passes over the training samples, of every run.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Epochs of training of every run.")] = None,
     recipe: Annotated[str | None, typer.Option(help="A named recipe, or a YAML file, for all.")] = None,
     settings: Assignments = None,
     groups: Groups = None,

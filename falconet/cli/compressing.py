@@ -26,9 +26,7 @@ def compress(
     max_latency: Annotated[
         str | None, typer.Option(metavar="TIME", help="Of one sample on one thread of this machine, such as 1ms.")
     ] = None,
-    max_macs: Annotated[
-        str | None, typer.Option(metavar="COUNT", help="Multiply-accumulates of one sample, such as 1.5M.")
-    ] = None,
+    max_macs: Annotated[str | None, typer.Option(metavar="COUNT", help="MACs of one sample, such as 1.5M.")] = None,
     time: Annotated[
         str | None,
         typer.Option(
@@ -38,7 +36,7 @@ def compress(
     ] = None,
     recipe: Annotated[str | None, typer.Option(help="A named recipe for compression, or a YAML file.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Of training in each trial.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the search in the folder.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Resume the search in the folder.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the search in the folder.")] = False,
     settings: Assignments = None,
     data_root: DataRoot = None,

@@ -50,17 +50,20 @@ def evaluate(
         typer.Option(help="train, val, test or all. Default: test, or all of another source that has no test split."),
     ] = None,
     against: Annotated[
-        Path | None, typer.Option(metavar="DIR2", help="Another model on the same samples: is the difference chance?")
+        Path | None,
+        typer.Option(metavar="DIR2", help="Another model on the same samples; McNemar test of the difference."),
     ] = None,
     by: Annotated[
         str | None, typer.Option(metavar="COLUMN", help="Accuracy by the values in a column of the table, worst first.")
     ] = None,
     ood: Annotated[
-        str | None, typer.Option(metavar="SOURCE2", help="Samples of other things: is the model less sure of them?")
+        str | None, typer.Option(metavar="SOURCE2", help="Out-of-distribution samples: AUROC of confidence and energy.")
     ] = None,
     precision: Annotated[
         float | None,
-        typer.Option(metavar="SHARE", help="From which confidence on so many are right (0.99), and how many."),
+        typer.Option(
+            metavar="SHARE", help="Find the confidence threshold for a wanted accuracy (0.99), and its coverage."
+        ),
     ] = None,
     corruptions: Annotated[
         bool, typer.Option("--corruptions", help="Also on noisy, blurred, ... samples, and on attacked images.")
@@ -71,7 +74,7 @@ def evaluate(
     costs: Annotated[
         bool, typer.Option("--costs", help="Also latency, cold start, memory and energy of answers.")
     ] = False,
-    bf16: Annotated[bool, typer.Option("--bf16", help="Let the network compute in bfloat16.")] = False,
+    bf16: Annotated[bool, typer.Option("--bf16", help="Evaluate in bfloat16.")] = False,
     runtime: ExportedBy = None,
     follow: Follow = False,
     settings: Assignments = None,
@@ -159,10 +162,14 @@ def predict(
             "series; .ts, .npz; http(s) addresses of these; -: lines of texts, of paths or of JSON.",
         ),
     ],
-    top: Annotated[int, typer.Option(help="Candidates for each sample.", min=1)] = 3,
-    probabilities: Annotated[bool, typer.Option("--probabilities", help="Also those of all classes.")] = False,
+    top: Annotated[int, typer.Option(help="Top-k labels of each sample.", min=1)] = 3,
+    probabilities: Annotated[bool, typer.Option("--probabilities", help="Probabilities of all classes too.")] = False,
     tta: Annotated[
-        bool, typer.Option("--tta", help="Average over each image and its mirror image, where training mirrored too.")
+        bool,
+        typer.Option(
+            "--tta",
+            help="Test-time augmentation: average over each image and its mirror image, where training flipped too.",
+        ),
     ] = False,
     runtime: ExportedBy = None,
     out: Annotated[Path | None, typer.Option(help="Write a table: .csv, .jsonl or .parquet.")] = None,
@@ -295,7 +302,7 @@ def print_skipped(result: Predictions) -> None:
 
 
 def print_predictions(result: Predictions, probabilities: bool) -> None:
-    """Print a line for each sample, the next candidates behind its label, or the probabilities of all classes."""
+    """Print a line for each sample, the next candidates after its label, or the probabilities of all classes."""
     from falconet import terminal
 
     rows = [

@@ -34,11 +34,17 @@ def explain(
         ),
     ] = None,
     report: Annotated[
-        bool, typer.Option("--report", help="Look into the model with a SOURCE: mistakes, doubts, layers.")
+        bool,
+        typer.Option(
+            "--report", help="Look into the model with a SOURCE: errors, least confident predictions, layers."
+        ),
     ] = False,
     classes: Annotated[int, typer.Option(help="Explain each sample's so many most probable classes.", min=1)] = 1,
     samples: Annotated[
-        int, typer.Option(help="Of a SOURCE: samples; with --report mistakes, and as many doubts.", min=1)
+        int,
+        typer.Option(
+            help="Of a SOURCE: samples; with --report errors, and as many least confident predictions.", min=1
+        ),
     ] = 8,
     split: Annotated[str, typer.Option(help="Of a SOURCE: train, val, test or all.")] = "test",
     follow: Follow = False,

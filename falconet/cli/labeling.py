@@ -17,7 +17,7 @@ def label(
         Path | None,
         typer.Option(
             metavar="DIR",
-            help="A trained model that is asked what it is unsure of; default: features that suit the samples.",
+            help="A trained model for uncertainty sampling; default: features that suit the samples.",
         ),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the page; runs/<source>-labels by default.")] = None,

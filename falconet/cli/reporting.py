@@ -17,7 +17,7 @@ def report(
         bool, typer.Option("--costs", help="Add latencies in all installed runtimes: an export, some ten seconds.")
     ] = False,
     reasons: Annotated[
-        bool, typer.Option("--reasons", help="Add explanations of a few mistakes and hits: some seconds.")
+        bool, typer.Option("--reasons", help="Add explanations of a few errors and correct predictions: some seconds.")
     ] = False,
     data_root: DataRoot = None,
     json: Json = False,

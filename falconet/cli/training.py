@@ -38,28 +38,28 @@ Model = Annotated[
 ]
 Out = Annotated[Path | None, typer.Option(help="The run's folder; runs/<source>-<model> by default.")]
 Recipe = Annotated[str | None, typer.Option(help="A named recipe, or a YAML file.")]
-Epochs = Annotated[int | None, typer.Option(help="Passes over the training samples.")]
-Seed = Annotated[int | None, typer.Option(help="Of weights, order and augmentation.")]
+Epochs = Annotated[int | None, typer.Option(help="Epochs of training.")]
+Seed = Annotated[int | None, typer.Option(help="Random seed of weights, shuffling and augmentation.")]
 BatchSize = Annotated[
     str | None,
-    typer.Option(metavar="N|auto", help="Samples a step; auto: the fewest that are nearly fastest."),
+    typer.Option(metavar="N|auto", help="Batch size; auto: the smallest that is nearly the fastest, measured."),
 ]
 FindRate = Annotated[
     bool, typer.Option("--find-lr", help="Find the learning rate by a range test before training, with a picture.")
 ]
-Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run in the folder.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Resume the run in the folder.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the run in the folder.")]
 Config = Annotated[Path | None, typer.Option(help="YAML file of settings.")]
 ClassWeights = Annotated[
     str | None,
-    typer.Option(help="balanced: rare classes count as much as frequent ones in the loss; effective: nearly so."),
+    typer.Option(
+        help="Weights of classes in the loss. balanced: n / (classes * n of the class); effective: nearly so."
+    ),
 ]
-Balance = Annotated[str | None, typer.Option(help="balanced: rare classes are drawn as often as frequent ones.")]
+Balance = Annotated[str | None, typer.Option(help="balanced: an epoch draws all classes equally often.")]
 Weights = Annotated[
     str | None,
-    typer.Option(
-        help="Published weights to begin with: embedded, wheel, torchvision, timm, a file, or a trained model's folder."
-    ),
+    typer.Option(help="Pretrained weights: embedded, wheel, torchvision, timm, a file, or a trained model's folder."),
 ]
 Freeze = Annotated[
     str | None,
@@ -69,11 +69,11 @@ UnfreezeAfter = Annotated[
     int | None, typer.Option(metavar="N", help="Let a frozen backbone learn too, after N epochs.")
 ]
 TeacherFolder = Annotated[
-    str | None, typer.Option(metavar="DIR", help="A trained model whose answers the network learns to give too.")
+    str | None, typer.Option(metavar="DIR", help="Knowledge distillation: folder of a trained model as the teacher.")
 ]
 Loss = Annotated[str | None, typer.Option(help="cross_entropy, brier, cosine, cosface or arcface.")]
 Recover = Annotated[
-    bool, typer.Option("--recover", help="Where the loss becomes NaN, go back an epoch and on at half the rate.")
+    bool, typer.Option("--recover", help="Where the loss becomes NaN, go back an epoch and halve the learning rate.")
 ]
 
 Time = Annotated[
@@ -87,24 +87,26 @@ Time = Annotated[
 Refit = Annotated[
     bool,
     typer.Option(
-        "--refit", help="Then train anew on training and validation samples, for as many epochs as were kept."
+        "--refit", help="Then retrain on training and validation samples, for as many epochs as the best model had."
     ),
 ]
 Synthetic = Annotated[
     int | None,
     typer.Option(
-        metavar="N", help="Train once more with N made samples a class; keep that where validation data say so.", min=1
+        metavar="N",
+        help="Train again with N synthetic samples a class; keep that model where validation accuracy rises.",
+        min=1,
     ),
 ]
 Student = Annotated[
     str | None,
     typer.Option(
         metavar="MODEL|auto",
-        help="Then teach a small network what the kept one answers; auto: one that suits the data.",
+        help="Then distill the model into a smaller one; auto: one that suits the data.",
     ),
 ]
 Log = Annotated[
-    str | None, typer.Option(metavar="NAME", help="tensorboard: write curves for it into the run's folder, too.")
+    str | None, typer.Option(metavar="NAME", help="tensorboard: log to TensorBoard in the run's folder, too.")
 ]
 
 
@@ -159,7 +161,9 @@ def train(
 
         check_logger(log)
     if synthetic and refit:
-        raise UsageError("--synthetic and --refit exclude each other: made samples are tested on the validation split")
+        raise UsageError(
+            "--synthetic and --refit exclude each other: synthetic samples are tested on the validation split"
+        )
     check_student(student, synthetic, teacher)
     if resume and overwrite:
         raise UsageError("--resume and --overwrite exclude each other")
@@ -217,7 +221,7 @@ class Outcome:
 
     result: RunResult
     trial: Trial | None = None
-    """What came of made samples."""
+    """What came of synthetic samples."""
     teacher: RunResult | None = None
     """Whose answers the result's network learned."""
 
@@ -225,7 +229,7 @@ class Outcome:
 def carry_out(
     plan: Plan, synthetic: int | None, student: str | None, refit: bool, watchers: Sequence[Callback]
 ) -> Outcome:
-    """Train as planned, with made samples or a student where they are asked for."""
+    """Train as planned, with synthetic samples or a student where they are asked for."""
     from falconet.runs import execute
     from falconet.synthetic import check_begun, train_with_synthetic
 

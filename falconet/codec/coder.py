@@ -1,4 +1,4 @@
-"""Binary decisions <-> bytes: fixed-point logarithms, and the range coder behind one method, `code`.
+"""Binary decisions <-> bytes: fixed-point logarithms, and the range coder after one method, `code`.
 
 A model asks `coder.code(chances, bits)` for a batch of decisions, and continues with the bits that are returned. The
 encoder and the meter return what they were given, the decoder what it reads. So a model is written once, for all three.

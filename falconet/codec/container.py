@@ -220,7 +220,7 @@ def write_varint(value: int) -> bytes:
 
 
 def read_varint(content: bytes, position: int) -> tuple[int, int]:
-    """Return an integer below 2**35, and the position behind it."""
+    """Return an integer below 2**35, and the position after it."""
     value = 0
     for index in range(5):
         if position + index >= len(content):

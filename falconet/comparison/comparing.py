@@ -23,9 +23,9 @@ from falconet.comparison.results import (
     Comparison,
     ComparisonRow,
     compare_pairs,
-    deviation_of,
     mean_of,
     rank_rows,
+    sample_std,
 )
 from falconet.data import Dataset, load_dataset
 from falconet.data.splits import fold_dataset
@@ -331,13 +331,13 @@ def summarize_trials(name: str, evaluated: Evaluated) -> ComparisonRow:
     return ComparisonRow(
         model=name,
         accuracy=mean_of(accuracies),
-        accuracy_std=deviation_of(accuracies),
+        accuracy_std=sample_std(accuracies),
         macro_recall=mean_of([score.recall for score in scores]),
         macro_f1=mean_of([score.f1 for score in scores]),
         seconds=mean_of([trial.seconds for trial in trials]),
         energy_wh=mean_of([trial.energy_wh for trial in trials]),
         seeds=len(trials),
         val_accuracy=mean_of(validated),
-        val_accuracy_std=deviation_of(known) if len(known) == len(validated) else None,
+        val_accuracy_std=sample_std(known) if len(known) == len(validated) else None,
         folds=len(evaluated.folds),
     )

@@ -104,7 +104,7 @@ def describe_evaluating(comparison: Comparison) -> str:
 
 def describe_means(comparison: Comparison) -> str:
     """Return what accuracies are means of, as sentences."""
-    runs = "Means over a model's runs, with the deviation between them where there are several."
+    runs = "Means over a model's runs, with the std between them where there are several."
     return f"{runs} Validation accuracy is the mean over {comparison.folds} folds." if comparison.folds else runs
 
 

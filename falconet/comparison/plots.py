@@ -36,7 +36,7 @@ DISTANCES = (1.0, 2.2, 3.6, 5.0)
 
 
 def draw_front(rows: Sequence[ComparisonRow], cost: str) -> Figure:
-    """Draw the validation accuracy of the models that have one over a cost: bars are deviations between runs."""
+    """Draw the validation accuracy of the models that have one over a cost: bars are stds between runs."""
     from matplotlib.figure import Figure
 
     evaluated = [row for row in rows if row.val_accuracy is not None]
@@ -71,8 +71,8 @@ def draw_front(rows: Sequence[ComparisonRow], cost: str) -> Figure:
 
 def measure_bar(row: ComparisonRow) -> tuple[float, float]:
     """Return the lengths of a bar below and above its point, in percent; no accuracy is above 100."""
-    deviation = 100 * (row.val_accuracy_std or 0)
-    return deviation, min(deviation, 100 - 100 * (row.val_accuracy or 0))
+    std = 100 * (row.val_accuracy_std or 0)
+    return std, min(std, 100 - 100 * (row.val_accuracy or 0))
 
 
 def scale_axes(axes: Axes, cost: str) -> None:

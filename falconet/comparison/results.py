@@ -175,6 +175,6 @@ def mean_of(values: Sequence[float | None]) -> float | None:
     return statistics.fmean(known) if known and len(known) == len(values) else None
 
 
-def deviation_of(values: Sequence[float]) -> float | None:
+def sample_std(values: Sequence[float]) -> float | None:
     """Return the standard deviation of a sample; None of a single value."""
     return statistics.stdev(values) if len(values) > 1 else None

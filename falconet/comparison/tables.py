@@ -40,9 +40,9 @@ def format_row(row: ComparisonRow) -> tuple[str, ...]:
     )
 
 
-def format_accuracy(mean: float, deviation: float | None) -> str:
-    """Return an accuracy with the deviation between runs, where there are several."""
-    between = "" if deviation is None else f" ± {100 * deviation:.2f}"
+def format_accuracy(mean: float, std: float | None) -> str:
+    """Return an accuracy with the std between runs, where there are several."""
+    between = "" if std is None else f" ± {100 * std:.2f}"
     return f"{100 * mean:.2f}{between} %"
 
 

@@ -132,7 +132,7 @@ def read_npz(
 
     Images that are not uint8 are scaled by one range of values for all splits: `value_range`, or see `choose_depth`.
     Series are `(n, steps)` or `(n, channels, steps)`, shorter ones followed by NaN; or `values` of shape
-    `(channels, total steps)`, or of one dimension, one series behind the other, with an array `lengths`.
+    `(channels, total steps)`, or of one dimension, one series after the other, with an array `lengths`.
 
     Returns kind, splits and classes. Raises DataError for arrays that are neither, for object arrays, which would need
     pickle, and for arrays of more than `max_bytes` together, before they are unpacked.
@@ -342,7 +342,7 @@ def make_images(array: np.ndarray, names: np.ndarray, depth: Depth | None) -> Im
 
 
 def find_series(arrays: Mapping[str, np.ndarray], name: str, origin: str) -> list[Float32[np.ndarray, "_ _"]]:
-    """Return the series of an array, each without the NaN behind it; where there are lengths, they say where to cut."""
+    """Return the series of an array, each without the NaN after it; where there are lengths, they say where to cut."""
     array = arrays[name]
     lengths = arrays.get(name.replace("values", "lengths")) if "values" in name else None
     if lengths is not None:
@@ -361,7 +361,7 @@ def find_series(arrays: Mapping[str, np.ndarray], name: str, origin: str) -> lis
 
 
 def cut_series(array: np.ndarray, lengths: np.ndarray, origin: str) -> list[Float32[np.ndarray, "_ _"]]:
-    """Cut series that stand one behind the other."""
+    """Cut series that stand one after the other."""
     values = array[None] if array.ndim == 1 else array
     whole = lengths.ndim == 1 and lengths.size > 0 and lengths.dtype.kind in "ui" and bool((lengths > 0).all())
     if values.ndim != 2 or not whole or sum(lengths.tolist()) != values.shape[1]:

@@ -29,7 +29,7 @@ class ImageAugmentation:
     """Up to so many degrees of horizontal slant either way."""
 
     shift: float = 0.0
-    """Up to this share of the height and of the width either way; by whole pixels where nothing else moves them."""
+    """Up to this fraction of the height and of the width either way; by whole pixels where nothing else moves them."""
 
     flip_horizontal: float = 0.0
     """Probability that left and right change places."""
@@ -38,17 +38,17 @@ class ImageAugmentation:
     """Probability that top and bottom change places."""
 
     crop: float = 1.0
-    """Smallest share of the area that is kept, and scaled to the whole; 1 keeps all (Szegedy et al. 2015)."""
+    """Smallest fraction of the area that is kept, and scaled to the whole; 1 keeps all (Szegedy et al. 2015)."""
 
     elastic: float = 0.0
-    """Root mean square of each pixel's displacement along either axis, as a share of that side.
+    """Root mean square of each pixel's displacement along either axis, as a fraction of that side.
 
     Simard, Steinkraus and Platt (2003) smooth noise from -1..1 by a Gaussian of 4 pixels and multiply it by 34. On
     their 29 pixels that is 34 / sqrt(3 * 4 * pi * 4**2) / 29 = 0.05.
     """
 
     smoothness: float = 0.14
-    """Standard deviation of the Gaussian that smooths `elastic`, as a share of the side; theirs is 4 / 29 = 0.14."""
+    """Standard deviation of the Gaussian that smooths `elastic`, as a fraction of the side; theirs is 4 / 29 = 0.14."""
 
     brightness: float = 0.0
     """Values by a factor of 1 - brightness to 1 + brightness."""
@@ -60,7 +60,7 @@ class ImageAugmentation:
     """Distance of each pixel from its own gray by a factor of 1 - saturation to 1 + saturation; of color images."""
 
     hue: float = 0.0
-    """Up to this share of the circle of hues either way; of color images."""
+    """Up to this fraction of the circle of hues either way; of color images."""
 
     trivial: bool = False
     """One of 14 operations at one of 31 strengths on each image: TrivialAugment Wide (Müller and Hutter 2021)."""
@@ -106,7 +106,7 @@ class ImageAugmentation:
 
     @property
     def mixes(self) -> bool:
-        """Whether images would be mixed with others, so that a label becomes shares of classes."""
+        """Whether images would be mixed with others, so that labels become soft ones."""
         return any((self.mixup, self.cutmix))
 
     @property
@@ -120,13 +120,13 @@ class SeriesAugmentation:
     """Ranges from which each series' distortion is drawn; all zero: none."""
 
     time_warp: float = 0.0
-    """Root mean square of a step's displacement in time, as a share of the series' length; order is kept."""
+    """Root mean square of a step's displacement in time, as a fraction of the series' length; order is kept."""
 
     jitter: float = 0.0
-    """Standard deviation of Gaussian noise, in deviations of the series itself."""
+    """Standard deviation of Gaussian noise, in standard deviations of the series itself."""
 
     mask: float = 0.0
-    """Up to this share of the length, in one piece, is set to the mean."""
+    """Up to this fraction of the length, in one piece, is set to the mean."""
 
     barycenter: float = 0.0
     """Probability that a series is replaced by a weighted average of it and another of its class under dynamic time
@@ -156,7 +156,7 @@ class TextAugmentation:
     """Probability that a token is left out; one always stays (Wei, Zou: EDA. EMNLP, 2019, section 2)."""
 
     swap: float = 0.0
-    """Share of the tokens that change places with each other (there too); the paper edits words, not their parts."""
+    """Fraction of the tokens that change places with each other (there too); the paper edits words, not their parts."""
 
     kind: Literal["text"] = "text"
     """Tells a TextAugmentation from the others in `config.yaml`."""

@@ -17,7 +17,7 @@ from torch import Tensor
 
 BAND = 0.1
 LONGEST_BAND = 64
-"""How far an alignment may lead from the diagonal: as a share of the longest series, and in steps."""
+"""How far an alignment may lead from the diagonal: as a fraction of the longest series, and in steps."""
 
 ITERATIONS = 3
 """Of averaging: for pairs of random walks and of noise, 96 to 98 % of the way to where ten iterations lead."""
@@ -34,13 +34,13 @@ def average_pairs(
     partners: Float32[Tensor, "batch channels steps"],
     generator: torch.Generator,
 ) -> Float32[Tensor, "batch channels steps"]:
-    """Return a weighted barycenter of each series and its partner, as long as the series; NaN follows behind its end.
+    """Return a weighted barycenter of each series and its partner, as long as the series; NaN follows after its end.
 
     The series' own weight is drawn evenly from LEAST_SHARE to 1, and averaging begins with the series itself.
     """
-    shares = LEAST_SHARE + (1 - LEAST_SHARE) * torch.rand(len(series), generator=generator)
+    mixes = LEAST_SHARE + (1 - LEAST_SHARE) * torch.rand(len(series), generator=generator)
     members = [part.double().numpy() for part in (series, partners)]
-    weights = torch.stack([shares, 1 - shares]).double().numpy()
+    weights = torch.stack([mixes, 1 - mixes]).double().numpy()
     return torch.from_numpy(average_series(members[0], members, weights).astype(np.float32))
 
 
@@ -53,7 +53,7 @@ def average_series(
 ) -> Float64[np.ndarray, "batch channels steps"]:
     """Return weighted barycenters of `members`, found from `center` on; each row of the batch is one of its own.
 
-    NaN stands behind the end of a series. Each iteration aligns the center with every member and replaces each of its
+    NaN stands after the end of a series. Each iteration aligns the center with every member and replaces each of its
     steps by the weighted mean of all steps that are aligned with it (Petitjean et al. 2011, section 4). Alignments stay
     within `band` steps of the diagonal, None: as BAND says, and where lengths differ by more, within their difference.
     """
@@ -69,8 +69,8 @@ def average_series(
         sums, counts = sum_aligned(repeated, own, stacked, lengths, np.maximum(band, np.abs(own - lengths)))
         parts = (len(members), len(center))
         total = (weights[..., None, None] * sums.reshape(*parts, *sums.shape[1:])).sum(axis=0)
-        share = (weights[..., None] * counts.reshape(*parts, -1)).sum(axis=0)[:, None]
-        values = np.divide(total, share, out=np.zeros_like(total), where=share > 0)
+        weight = (weights[..., None] * counts.reshape(*parts, -1)).sum(axis=0)[:, None]
+        values = np.divide(total, weight, out=np.zeros_like(total), where=weight > 0)
     return np.where(missing[:, None], np.nan, values)
 
 
@@ -121,13 +121,13 @@ def align(
     highs = np.minimum(steps - 1, np.minimum(diagonals, (diagonals + reach) // 2))
     directions = np.zeros((len(diagonals), batch, int((highs - lows).max()) + 1), dtype=np.uint8)
     # The batch innermost: what belongs to a diagonal lies in one piece. The second series runs backward along it.
-    ahead, behind = (np.ascontiguousarray(part.transpose(1, 2, 0)) for part in (first, second[:, :, ::-1]))
+    forward, backward = (np.ascontiguousarray(part.transpose(1, 2, 0)) for part in (first, second[:, :, ::-1]))
     # Row i + 1 holds the step i; row 0 stays out of reach, as does all beyond the band.
     before, last, current = (np.full((steps + 1, batch), np.inf) for _ in range(3))
     before[0] = 0
     for diagonal, low, high in zip(diagonals.tolist(), lows.tolist(), highs.tolist(), strict=True):
         begin, end = others - 1 - diagonal + low, others - diagonal + high
-        cost = np.square(ahead[:, low : high + 1] - behind[:, begin:end]).sum(axis=0)
+        cost = np.square(forward[:, low : high + 1] - backward[:, begin:end]).sum(axis=0)
         best = before[low : high + 1]
         down, right = last[low : high + 1], last[low + 1 : high + 2]
         came = (down < best).astype(np.uint8)

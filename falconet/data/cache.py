@@ -1,7 +1,7 @@
 """Pixels on disk: images decoded once, at the model's size, and mapped into memory. For training only.
 
 A cache is two files in `cache_folder()`, named by a hash of what it was made from: `KEY.pixels`, the pixels of all
-samples one behind the other, and `KEY.journal`, a JSON line for each block of samples that is finished: its number, the
+samples one after the other, and `KEY.journal`, a JSON line for each block of samples that is finished: its number, the
 samples of it that cannot be read, and a CRC-32 of both. A block that has no line, or no longer has that sum, is decoded
 (again); so a build that was killed goes on where it was, and a damaged cache is mended. A lock lets one process build
 while others wait; the system frees the lock of one that dies.

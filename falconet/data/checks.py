@@ -22,7 +22,7 @@ MIN_SAMPLES = 8
 """Fewer do not show what is usual."""
 
 RARE = 0.1
-"""Share of the samples up to which unusual ones are outliers; more are a part of the data set like any other."""
+"""Fraction of the samples up to which unusual ones are outliers; more are a part of the data set like any other."""
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ class DataReport:
     lengths: Lengths | None
     """Of series and texts."""
     missing: float | None
-    """Of series: share of values that are missing."""
+    """Of series: fraction of values that are missing."""
     constant: tuple[str, ...]
     """Samples in which nothing changes: one color, the same value at all times, an empty text or one character."""
     outliers: tuple[Outlier, ...]
@@ -285,7 +285,7 @@ def is_far(values: Float64[np.ndarray, " samples"]) -> Bool[np.ndarray, " sample
 
     Far out is what lies beyond three interquartile ranges from the quartiles (Tukey, "Exploratory Data Analysis",
     1977), here of logarithms, so that sets of many sizes have none. Nothing is marked among fewer than MIN_SAMPLES
-    values, nor where more than the share RARE of them, and more than one, would be.
+    values, nor where more than the fraction RARE of them, and more than one, would be.
     """
     far = np.zeros(len(values), dtype=bool)
     if len(values) < MIN_SAMPLES:

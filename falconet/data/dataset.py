@@ -186,11 +186,11 @@ class EncodedImages:
 
 @dataclass(frozen=True, eq=False)
 class SeriesArray:
-    """Series of any lengths, in memory, one behind the other."""
+    """Series of any lengths, in memory, one after the other."""
 
     values: Float32[np.ndarray, "channels total_steps"]
     bounds: Int64[np.ndarray, "samples 2"]
-    """First step of each series in `values`, and the step behind its last."""
+    """First step of each series in `values`, and the step after its last."""
     names: np.ndarray
     """One string a sample: where it stood in its source, such as `GunPoint_TRAIN.ts:19`."""
 

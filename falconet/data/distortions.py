@@ -18,7 +18,7 @@ from torch import Tensor
 from falconet.data.augmentation import ImageAugmentation, SeriesAugmentation, TextAugmentation
 
 CROP_RATIO = 4 / 3
-"""A crop's sides, as shares of the image's, differ by up to this factor either way."""
+"""A crop's sides, as fractions of the image's, differ by up to this factor either way."""
 
 ERASED_AREA = (0.02, 0.33)
 ERASED_RATIO = 1 / 0.3
@@ -28,12 +28,12 @@ YIQ = ((0.299, 0.587, 0.114), (0.5959, -0.2746, -0.3213), (0.2115, -0.5227, 0.31
 """From red, green and blue to luma, which is gray, and the two components of color of NTSC."""
 
 UNCHANGED = (1.0, 1.0, 1.0, 0.0)
-"""Factors of brightness, contrast and saturation, and the share of the circle by which hue turns."""
+"""Factors of brightness, contrast and saturation, and the fraction of the circle by which hue turns."""
 
 STRENGTHS = 31
 WAVES = 3
 SLOWEST = 0.1
-"""Of a time warp: sine waves that add up to it, and the least share of its own pace at which time goes on."""
+"""Of a time warp: sine waves that add up to it, and the least fraction of its own pace at which time goes on."""
 
 
 def augment_images(
@@ -67,7 +67,7 @@ def mix_samples(
     config: ImageAugmentation,
     generator: torch.Generator,
 ) -> tuple[Float32[Tensor, "batch channels height width"], Float32[Tensor, "batch classes"]]:
-    """Mix each image with another of the batch, and their labels, as shares of classes, in the same measure.
+    """Mix each image with another of the batch, and their labels, as soft labels, in the same measure.
 
     Mixup blends whole images (Zhang et al. 2018, equation 1); CutMix pastes a rectangle (Yun et al. 2019, equations 1
     and 2), whose center may lie anywhere, so that the labels follow the area that was pasted.
@@ -77,22 +77,22 @@ def mix_samples(
         return images, targets
     partner = torch.randperm(len(labels), generator=generator)
     paste = not config.mixup or (config.cutmix > 0 and bool(torch.rand((), generator=generator) < 0.5))
-    share = draw_beta(len(labels), config.cutmix if paste else config.mixup, generator)
+    mix = draw_beta(len(labels), config.cutmix if paste else config.mixup, generator)
     if paste:
-        sides = torch.sqrt(1 - share)[:, None].expand(-1, 2)
+        sides = torch.sqrt(1 - mix)[:, None].expand(-1, 2)
         corner = torch.rand(len(labels), 2, generator=generator) - sides / 2
         inside = mark_boxes(corner, sides, images.shape[-2:])
         images = torch.lerp(images, images[partner], inside)
-        share = 1 - inside.mean(dim=(1, 2, 3))
+        mix = 1 - inside.mean(dim=(1, 2, 3))
     else:
-        images = torch.lerp(images[partner], images, share[:, None, None, None])
-    return images, torch.lerp(targets[partner], targets, share[:, None])
+        images = torch.lerp(images[partner], images, mix[:, None, None, None])
+    return images, torch.lerp(targets[partner], targets, mix[:, None])
 
 
 def augment_series(
     series: Float32[Tensor, "batch channels steps"], config: SeriesAugmentation, generator: torch.Generator
 ) -> Float32[Tensor, "batch channels steps"]:
-    """Distort normalized series; NaN stands behind each one's end and stays there.
+    """Distort normalized series; NaN stands after each one's end and stays there.
 
     In order: time is warped within each series' own length; noise is added; one piece is set to 0, the mean.
     """
@@ -103,12 +103,12 @@ def augment_series(
     if config.time_warp:
         x = warp_time(x, lengths, config.time_warp, generator)
     if config.jitter:
-        x = x + config.jitter * measure_deviation(x, missing) * torch.randn(x.shape, generator=generator)
+        x = x + config.jitter * measure_std(x, missing) * torch.randn(x.shape, generator=generator)
     if config.mask:
         width, start = torch.rand(2, len(series), generator=generator)
         width = config.mask * width * lengths
-        behind = numbers - 0.5 - (start * (lengths - width))[:, None]
-        x = x.masked_fill(((behind >= 0) & (behind < width[:, None]))[:, None], 0)
+        offset = numbers - 0.5 - (start * (lengths - width))[:, None]
+        x = x.masked_fill(((offset >= 0) & (offset < width[:, None]))[:, None], 0)
     return x.masked_fill(missing, torch.nan)
 
 
@@ -139,10 +139,10 @@ def swap_tokens(
     """Choose each token with this probability, and deal the chosen ones of a text out again over their places."""
     chosen = (torch.rand(tokens.shape, generator=generator) < probability) & (tokens != 0)
     draws = torch.rand(tokens.shape, generator=generator)
-    # Those that are not chosen stand behind the others in both orders, alike.
+    # Those that are not chosen stand after the others in both orders, alike.
     places = torch.arange(tokens.shape[1]).expand(tokens.shape)
-    behind = tokens.shape[1] + places.float()
-    order, dealt = (torch.argsort(torch.where(chosen, keys, behind), dim=1) for keys in (places.float(), draws))
+    last = tokens.shape[1] + places.float()
+    order, dealt = (torch.argsort(torch.where(chosen, keys, last), dim=1) for keys in (places.float(), draws))
     return torch.empty_like(tokens).scatter_(1, order, tokens.gather(1, dealt))
 
 
@@ -181,7 +181,7 @@ def make_affine(draws: Float32[Tensor, "6 batch"], config: ImageAugmentation) ->
     slant = torch.tan(shear * math.radians(config.shear))
     width, height = 1 + scale_x * config.scale, 1 + scale_y * config.scale
     cos, sin = torch.cos(angle), torch.sin(angle)
-    # In -1..1, a shift by this share of a side is twice as many units.
+    # In -1..1, a shift by this fraction of a side is twice as many units.
     first = torch.stack([cos * width, (cos * slant - sin) * height, 2 * config.shift * shift_x], dim=1)
     second = torch.stack([sin * width, (sin * slant + cos) * height, 2 * config.shift * shift_y], dim=1)
     return torch.stack([first, second], dim=1)
@@ -215,7 +215,7 @@ def move_pixels(
 ) -> Float32[Tensor, "batch channels height width"]:
     """Do what `warp` does for maps that mirror and shift alone, but by whole pixels, the nearest number of them.
 
-    A share of a pixel would blur what is trained on, and nothing of what is evaluated.
+    A fraction of a pixel would blur what is trained on, and nothing of what is evaluated.
     """
     columns, rows = (find_sources(maps[:, axis, axis], maps[:, axis, 2], images.shape[3 - axis]) for axis in range(2))
     batch = torch.arange(len(images))[:, None, None]
@@ -300,7 +300,7 @@ def erase(
 
 
 def draw_sides(area: Float32[Tensor, " batch"], ratio: float, generator: torch.Generator) -> Float32[Tensor, "batch 2"]:
-    """Draw width and height, as shares of an image's, of rectangles of given areas.
+    """Draw width and height, as fractions of an image's, of rectangles of given areas.
 
     Their ratio is log-uniform in 1 / ratio to ratio, or narrower where a side would leave the image.
     """
@@ -314,13 +314,13 @@ def mark_boxes(
 ) -> Float32[Tensor, "batch 1 height width"]:
     """Mark by 1 the pixels whose centers lie in a rectangle, and others by 0.
 
-    Its corner and sides are shares of the image's, horizontal ones first.
+    Its corner and sides are fractions of the image's, horizontal ones first.
     """
     height, width = size
-    behind_x = (pixel_centers(width) + 1) / 2 - corner[:, :1]
-    behind_y = (pixel_centers(height) + 1) / 2 - corner[:, 1:]
-    across = (behind_x >= 0) & (behind_x < sides[:, :1])
-    down = (behind_y >= 0) & (behind_y < sides[:, 1:])
+    offset_x = (pixel_centers(width) + 1) / 2 - corner[:, :1]
+    offset_y = (pixel_centers(height) + 1) / 2 - corner[:, 1:]
+    across = (offset_x >= 0) & (offset_x < sides[:, :1])
+    down = (offset_y >= 0) & (offset_y < sides[:, 1:])
     return (down.float()[:, :, None] * across.float()[:, None, :])[:, None]
 
 
@@ -456,14 +456,14 @@ def warp_time(
 ) -> Float32[Tensor, "batch channels steps"]:
     """Read each series at times that run unevenly from its first step to its last (Um et al. 2017).
 
-    Times are displaced by sine waves that vanish at both ends, with deviations that fall as 1 / order. Where time would
+    Times are displaced by sine waves that vanish at both ends, with stds that fall as 1 / order. Where time would
     come near to turning back, all of that series' displacement is reduced.
     """
     last = (lengths - 1).clamp(min=1)[:, None]
     time = (torch.arange(x.shape[2]) / last).clamp(max=1)
     order = torch.arange(1, WAVES + 1)
-    deviation = math.sqrt(2 / sum(1 / k**2 for k in range(1, WAVES + 1))) / order
-    waves = displacement * deviation * torch.randn(len(x), WAVES, generator=generator)
+    std = math.sqrt(2 / sum(1 / k**2 for k in range(1, WAVES + 1))) / order
+    waves = displacement * std * torch.randn(len(x), WAVES, generator=generator)
     phase = torch.pi * order[:, None] * time[:, None]
     moved = (waves[:, :, None] * torch.sin(phase)).sum(dim=1)
     backward = -((waves * torch.pi * order)[:, :, None] * torch.cos(phase)).sum(dim=1)
@@ -481,7 +481,7 @@ def read_between(
     return torch.lerp(x.gather(2, left), x.gather(2, right), places - left)
 
 
-def measure_deviation(
+def measure_std(
     x: Float32[Tensor, "batch channels steps"], missing: Bool[Tensor, "batch channels steps"]
 ) -> Float32[Tensor, "batch channels 1"]:
     """Return the standard deviation over each series' own steps; `x` is 0 where one is missing."""

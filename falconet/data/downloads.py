@@ -1,4 +1,4 @@
-"""Files behind web addresses, fetched within bounds of size and time."""
+"""Files at web addresses, fetched within bounds of size and time."""
 
 from __future__ import annotations
 

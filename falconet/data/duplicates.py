@@ -22,7 +22,7 @@ SIDE = 32
 """Pixels on each side of the copy that is hashed; a thumbnail has half as many."""
 
 DEAD_ZONE = 0.2
-"""Share of the root mean square of an image's frequencies below which one counts as zero.
+"""Fraction of the root mean square of an image's frequencies below which one counts as zero.
 
 Zauner compares with the median, which is about zero. Many frequencies lie close to it, so that compression flips their
 bits, in symmetric images half of all. Of 400 small crops of photographs, saved as JPEG of quality 60, 98 % keep all
@@ -45,7 +45,7 @@ MAX_DETAIL = 0.02
 """The same without a difference in brightness; no two of the embedded digits come nearer than 0.028."""
 
 MAX_SHARE = 0.15
-"""The same as a share of the contrast, so that pale images are not all alike."""
+"""The same as a fraction of the contrast, so that pale images are not all alike."""
 
 MIN_LEVELS = 8
 """Different values that a series must have, since short or coarse ones are equal by chance."""
@@ -228,7 +228,7 @@ def list_punctuation() -> dict[int, None]:
 
 
 def hash_series(series: Float32[np.ndarray, "channels steps"]) -> int:
-    """Return 64 bits of a series without offset and scale of each channel, to two decimals of its deviation.
+    """Return 64 bits of a series without offset and scale of each channel, to two decimals of its std.
 
     So a copy in other units is found. 0 for a series of fewer than MIN_LEVELS different values among a thousand.
     """

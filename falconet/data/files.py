@@ -141,7 +141,7 @@ class TextFiles:
 
 
 def open_files(paths: Sequence[str], spec: InputSpec) -> Samples:
-    """Return files of the kind that a model eats as samples, none of them read yet."""
+    """Return files of the kind that a model takes as samples, none of them read yet."""
     if isinstance(spec, ImageSpec):
         return ImageFiles(Path(), paths, spec.value_range, spec.dtype)
     if isinstance(spec, SeriesSpec):
@@ -503,7 +503,7 @@ def walk(root: Path, folder: Path, follow: bool, classes: frozenset[Path] = froz
         listing.refused.append(Unreadable(name.as_posix(), describe_error(error)))
         return listing
     links = deque([(folder, name.as_posix(), DEPTH_LIMIT)])
-    while links:  # Those that are found on the way come behind all real folders.
+    while links:  # Those that are found on the way come after all real folders.
         path, called, depth = links.popleft()
         try:
             if others and not others.isdisjoint(((target := path.resolve()), *target.parents)):

@@ -180,7 +180,7 @@ def parse_source(source: str) -> tuple[str, str | None]:
     """Return a data set's name or folder, and its configuration."""
     whole = source.removeprefix(HUB_PREFIX)
     name, _, configuration = whole.rpartition("#") if "#" in whole and not Path(whole).is_dir() else (whole, "", "")
-    if name.startswith("~"):  # Behind the prefix, a shell leaves it as it is.
+    if name.startswith("~"):  # After the prefix, a shell leaves it as it is.
         try:
             name = str(Path(name).expanduser())
         except RuntimeError as error:

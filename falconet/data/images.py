@@ -163,7 +163,7 @@ def read_orientation(image: Image.Image) -> int:
     from PIL import Image
 
     try:
-        # Not image.getexif(): that of a PNG decodes all pixels, in search of what may stand behind them.
+        # Not image.getexif(): that of a PNG decodes all pixels, in search of what may stand after them.
         return int(Image.Image.getexif(image).get(EXIF_ORIENTATION, 1))
     except Exception:  # Damaged EXIF raises anything.
         return 1

@@ -31,7 +31,7 @@ BYTES_OF = {b",": 80, b"{": 400, b"[": 80}
 LOCAL_FILES = "/data/local-files/"
 """Where Label Studio serves the files of its own machine: `?d=` names one below LOCAL_FILES_DOCUMENT_ROOT."""
 UPLOADS = re.compile(r"/data/upload/(?:\d+/)?(?P<name>(?:[0-9a-f]{8}-)?(?P<bare>[^/]+))$")
-"""Where Label Studio serves what was uploaded: a file's name behind eight digits of its own."""
+"""Where Label Studio serves what was uploaded: a file's name after eight digits of its own."""
 EMBEDDED = re.compile(r"data:image/[\w.+-]+;base64,", re.IGNORECASE)
 OBJECT_TAGS: Mapping[str, str] = {"image": "Image", "text": "Text", "series": "TimeSeries", "audio": "Audio"}
 """The tag that shows a sample, by the key of a task's data that holds it."""

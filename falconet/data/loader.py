@@ -44,7 +44,7 @@ Or each once, texts of like lengths together, so that networks which leave paddi
 """
 
 Batch = tuple[Tensor, ...]
-"""A model's inputs; labels, `Int64[batch]`, or where samples are mixed shares of each class, `Float32[batch classes]`.
+"""A model's inputs; labels, `Int64[batch]`, or where samples are mixed soft labels, `Float32[batch classes]`.
 
 Then, where a teacher was asked beforehand, its logits, `Float32[batch classes]`.
 """
@@ -270,13 +270,13 @@ def measure_pixels(pixels: Tensor | PixelCache) -> tuple[tuple[float, ...], tupl
         white = WHITES[batch.dtype]
         counts = counts + torch.stack([count_levels(channel, white) for channel in batch.unbind(1)])
     levels = np.arange(white + 1) / white
-    means, deviations = [], []
+    means, stds = [], []
     for weights in counts.numpy():
         mean = float(np.average(levels, weights=weights))
         means.append(mean)
         # Constant images would divide by zero; one gray level is the least that they can differ by.
-        deviations.append(max(float(np.sqrt(np.average((levels - mean) ** 2, weights=weights))), 1 / white))
-    return tuple(means), tuple(deviations)
+        stds.append(max(float(np.sqrt(np.average((levels - mean) ** 2, weights=weights))), 1 / white))
+    return tuple(means), tuple(stds)
 
 
 def count_levels(channel: UInt[Tensor, "batch height width"], white: int) -> Int64[Tensor, " levels"]:

@@ -401,7 +401,7 @@ def find_place(table: Table, chosen: Mapping[str, str]) -> str | None:
     ends = [name for name in ("1", str(len(table.columns))) if name in free]
     if not ends or any(is_wordy(cells) for cells in free.values()):
         return None
-    like = [name for name in ends if is_label(free[name]) and share(free[name], is_whole) == 1]
+    like = [name for name in ends if is_label(free[name]) and fraction_of(free[name], is_whole) == 1]
     return like[0] if like else ends[0]
 
 
@@ -499,7 +499,7 @@ def choose_path(table: Table, chosen: Mapping[str, str], kind: Kind | None) -> R
     known = frozenset().union(*KINDS.values()) if kind is None else KINDS[kind]
 
     def accept(cells: Sequence[Any]) -> bool:
-        return share(cells, lambda cell: suffix_of(path_of(cell)) in known or is_embedded(cell)) > 0.5
+        return fraction_of(cells, lambda cell: suffix_of(path_of(cell)) in known or is_embedded(cell)) > 0.5
 
     free = list_free(table, chosen)
     name = find_named(table, chosen, "path", accept) or next((name for name in free if accept(free[name])), None)
@@ -668,7 +668,9 @@ def is_any_number(cell: Any) -> bool:
 def find_comma(table: Table) -> str | None:
     """Return what a comma in a table's numbers is: "." before decimals, "" between thousands; None: there is none."""
     columns = [head(cells) for cells in table.columns.values()]
-    found = [cell.strip() for cells in columns if share(cells, is_any_number) > 0.5 for cell in filter(is_local, cells)]
+    found = [
+        cell.strip() for cells in columns if fraction_of(cells, is_any_number) > 0.5 for cell in filter(is_local, cells)
+    ]
     if not found:
         return None
     # Thousands are never led by a zero; where semicolons separate, commas most likely stand before decimals.
@@ -683,7 +685,7 @@ def spell_numbers(table: Table, names: Iterable[str], comma: str | None) -> Tabl
     local = {
         name: [spell_number(cell, comma) if is_local(cell) else cell for cell in table.columns[name]]
         for name in names
-        if share(table.columns[name], is_any_number) > 0.5 and any(map(is_local, table.columns[name]))
+        if fraction_of(table.columns[name], is_any_number) > 0.5 and any(map(is_local, table.columns[name]))
     }
     return replace(table, columns={**table.columns, **local}) if local else table
 
@@ -702,14 +704,14 @@ def head(cells: Sequence[Any]) -> list[Any]:
     return list(islice((cell for cell in cells if cell is not None and cell != ""), SAMPLE))
 
 
-def share(cells: Sequence[Any], accept: Callable[[Any], bool]) -> float:
-    """Return which share of the first cells is accepted."""
+def fraction_of(cells: Sequence[Any], accept: Callable[[Any], bool]) -> float:
+    """Return which fraction of the first cells is accepted."""
     first = head(cells)
     return sum(map(accept, first)) / max(len(first), 1)
 
 
 def is_wordy(cells: Sequence[Any]) -> bool:
-    return share(cells, lambda cell: isinstance(cell, str) and not is_number(cell)) > 0.5
+    return fraction_of(cells, lambda cell: isinstance(cell, str) and not is_number(cell)) > 0.5
 
 
 def is_different(cells: Sequence[Any]) -> bool:

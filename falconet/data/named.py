@@ -180,7 +180,7 @@ def read_cifar_binaries(folder: Path, source: str, max_bytes: int = MAX_BYTES) -
 
 
 def read_cifar_records(paths: Sequence[Path], label_bytes: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return images and labels of record files, one behind the other; of several label bytes, the last counts."""
+    """Return images and labels of record files, one after the other; of several label bytes, the last counts."""
     records = [read_records(path, label_bytes + 3 * CIFAR_SIZE**2) for path in paths]
     planes = [part[:, label_bytes:].reshape(-1, 3, CIFAR_SIZE, CIFAR_SIZE) for part in records]
     images = np.empty((sum(map(len, records)), CIFAR_SIZE, CIFAR_SIZE, 3), dtype=np.uint8)

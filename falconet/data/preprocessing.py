@@ -188,15 +188,16 @@ def crop_image(
     for axis, (side, wanted, first) in enumerate(zip(sides, size, firsts, strict=True), start=2):
         if int(side.scaled) != wanted:
             places = torch.arange(int(side.start), int(side.start) + wanted)
-            shares = weigh_pixels(torch.arange(first, first + y.shape[axis]), places, side)
-            y = shares @ y.float() if axis == 2 else y.float() @ shares.T
+            weights = weigh_pixels(torch.arange(first, first + y.shape[axis]), places, side)
+            y = weights @ y.float() if axis == 2 else y.float() @ weights.T
     return y if x.is_floating_point() or not y.is_floating_point() else y.round_().to(x.dtype)
 
 
 def weigh_pixels(
     positions: Int64[Tensor, " some"], places: Int64[Tensor, " kept"], side: Placement
 ) -> Float32[Tensor, "kept some"]:
-    """Return the share of pixels of a line in those at `places` of the scaled line: antialiased bilinear interpolation.
+    """Return the fraction of pixels of a line in those at `places` of the scaled line: antialiased bilinear
+    interpolation.
 
     A triangle around the middle of each new pixel, as wide as two of the larger pixels, cut off at the line's ends;
     `positions` must hold all pixels below it. Distances are whole numbers, in halves of the common measure of old and
@@ -210,7 +211,7 @@ def weigh_pixels(
 class SeriesPreprocess(nn.Module):
     """Raw series of any length to normalized input: fitted, turned into spectra where the spec has bands, normalized.
 
-    See `fit_series` and `LogMel`. Steps behind a series' end are NaN; models leave them out.
+    See `fit_series` and `LogMel`. Steps after a series' end are NaN; models leave them out.
     """
 
     def __init__(self, spec: SeriesSpec) -> None:
@@ -239,7 +240,7 @@ class SeriesPreprocess(nn.Module):
 
 
 class TextPreprocess(nn.Module):
-    """Raw texts to token numbers, `spec.shape[0]` of each; 0 follows behind a text's end."""
+    """Raw texts to token numbers, `spec.shape[0]` of each; 0 follows after a text's end."""
 
     def __init__(self, spec: TextSpec, tokenizer: str) -> None:
         super().__init__()

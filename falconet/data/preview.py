@@ -157,9 +157,9 @@ def draw_curves(firsts: Mapping[str, np.ndarray], dataset: Dataset, config: Seri
 def vary_series(
     originals: Sequence[Float32[np.ndarray, "channels _"]], dataset: Dataset, config: SeriesAugmentation
 ) -> Float32[np.ndarray, "rows columns channels steps"]:
-    """Return the originals and VARIANTS augmented samples of each, NaN behind their ends, in their own units.
+    """Return the originals and VARIANTS augmented samples of each, NaN after their ends, in their own units.
 
-    For augmentation they are normalized by their common mean and deviation.
+    For augmentation they are normalized by their common mean and std.
     """
     import torch
 
@@ -291,14 +291,14 @@ def list_sections(report: DataReport, places: Mapping[str, tuple[str, int]]) -> 
     )
     yield Section(
         "Label errors",
-        "label → what a model takes them for",
+        "label → predicted",
         [(Suspect(entry.name, describe_label_error(entry)),) for entry in report.label_errors],
     )
 
 
 def describe_label_error(entry: LabelError) -> tuple[str, ...]:
     change = f"{shorten(entry.label, 12)} → {shorten(entry.suggested, 12)}"
-    return change, f"{entry.probability:.0%} sure, in {entry.split}"
+    return change, f"confidence {entry.probability:.0%}, in {entry.split}"
 
 
 def show_pair(pair: NearDuplicate, kind: str) -> tuple[Suspect, ...]:

@@ -57,7 +57,7 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def pack_series(series: Sequence[Float32[np.ndarray, "_ _"]], names: Shaped[np.ndarray, " samples"]) -> SeriesArray:
-    """Put series of any lengths behind one another. Raises DataError for none and for different numbers of channels."""
+    """Put series of any lengths one after the other. Raises DataError for none, or unlike numbers of channels."""
     channels = sorted({len(values) for values in series})
     if len(channels) != 1:
         found = f"series of {' and '.join(map(str, channels))} channels" if channels else "none"
@@ -586,15 +586,15 @@ def fit_series(
 def measure_series(
     block: Float32[np.ndarray, "samples channels steps"],
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return each channel's mean and standard deviation, NaN left out; 1.0 as the deviation of equal values."""
-    means, deviations = [], []
+    """Return each channel's mean and standard deviation, NaN left out; 1.0 as the std of equal values."""
+    means, stds = [], []
     for channel in range(block.shape[1]):
         rows = block[:, channel]
         values = rows[~np.isnan(rows)].astype(np.float64)
         means.append(float(values.mean()) if values.size else 0.0)
         # Of equal values it is exactly zero: float64 holds their sum without rounding.
-        deviations.append((float(values.std()) if values.size else 0.0) or 1.0)
-    return tuple(means), tuple(deviations)
+        stds.append((float(values.std()) if values.size else 0.0) or 1.0)
+    return tuple(means), tuple(stds)
 
 
 # Tables

@@ -50,8 +50,8 @@ class LogMel(nn.Module):
         power = parts.square().view(batch * channels, 2, -1, parts.shape[2]).sum(dim=1)
         rows = (self.filters @ power).clamp(min=FLOOR).log().view(batch, -1, parts.shape[2])
         frames = ((lengths - self.window) // self.hop + 1).clamp(min=1)
-        behind = torch.arange(parts.shape[2]) >= frames[:, None]
-        return rows.masked_fill(behind[:, None], torch.nan)
+        padded = torch.arange(parts.shape[2]) >= frames[:, None]
+        return rows.masked_fill(padded[:, None], torch.nan)
 
 
 def make_kernels(window: int) -> Float32[Tensor, "kernels 1 window"]:

@@ -82,10 +82,10 @@ class DataConfig:
     """Chooses the samples of missing splits; independent of the seed of a training run."""
 
     val_fraction: float = 0.1
-    """Share of each class's training samples for validation, where the source has no validation split."""
+    """Fraction of each class's training samples for validation, where the source has no validation split."""
 
     test_fraction: float = 0.2
-    """Share of each class's training samples for testing, where the source has no test split."""
+    """Fraction of each class's training samples for testing, where the source has no test split."""
 
     near_duplicates: Nearness = "together"
     """Whether nearly equal samples stay on one side of splits that are made, as equal ones do.
@@ -109,7 +109,7 @@ class DataConfig:
             raise ConfigError(f"max_bytes: wanted 1 or more, found {self.max_bytes}")
         for name, value in (("val_fraction", self.val_fraction), ("test_fraction", self.test_fraction)):
             if not 0 < value < 0.5:
-                raise ConfigError(f"{name}: wanted a share above 0 and below 0.5, found {value}")
+                raise ConfigError(f"{name}: wanted a fraction above 0 and below 0.5, found {value}")
         check_finite_fields(self)
 
 
@@ -129,14 +129,14 @@ def complete_splits(dataset: Dataset, config: DataConfig, families: Families | N
     check_training_classes(dataset, rest)
     check_groups_apart(dataset)
     made: dict[str, Split] = {}
-    missing = {name: share for name, share in list_shares(config).items() if name not in dataset.splits}
+    missing = {name: fraction for name, fraction in list_fractions(config).items() if name not in dataset.splits}
     names = None
     if missing and config.near_duplicates == "together":
         names = (families or find_families(dataset)).name(rest.hashes)
-    for place, (name, fraction) in enumerate(missing.items()):
-        # At most all: a large group of equal samples in the test split may leave less than the share of the whole.
-        share = min(fraction * len(dataset.splits["train"]) / len(rest), 1.0)
-        chosen = choose(rest, names, share, config.split_seed, len(missing) - place)
+    for place, (name, wanted) in enumerate(missing.items()):
+        # At most all: a large group of equal samples in the test split may leave less than the fraction of the whole.
+        fraction = min(wanted * len(dataset.splits["train"]) / len(rest), 1.0)
+        chosen = choose(rest, names, fraction, config.split_seed, len(missing) - place)
         made[name], rest = rest.take(np.flatnonzero(chosen)), rest.take(np.flatnonzero(~chosen))
         names = None if names is None else names[~chosen]
     parts: Mapping[str, Split] = {**dataset.splits, **made, "train": rest}
@@ -144,8 +144,8 @@ def complete_splits(dataset: Dataset, config: DataConfig, families: Families | N
     return replace(dataset, splits=ordered, made=frozenset(made), split_seed=config.split_seed if made else None)
 
 
-def list_shares(config: DataConfig) -> dict[str, float]:
-    """Return the shares of the splits that may be made, in the order in which they are."""
+def list_fractions(config: DataConfig) -> dict[str, float]:
+    """Return the fractions of the splits that may be made, in the order in which they are."""
     return {"test": config.test_fraction, "val": config.val_fraction}
 
 
@@ -180,9 +180,9 @@ def check_groups_apart(dataset: Dataset) -> None:
 
 
 def choose(
-    split: Split, families: UInt64[np.ndarray, " samples"] | None, share: float, seed: int, left: int
+    split: Split, families: UInt64[np.ndarray, " samples"] | None, fraction: float, seed: int, left: int
 ) -> Bool[np.ndarray, " samples"]:
-    """Mark `share` of a split: of each class, or of groups so that each class comes close.
+    """Mark a `fraction` of a split: of each class, or of groups so that each class comes close.
 
     `families` are the names of what stays together besides; None: only equal samples do. `left` families of each class
     stay behind where it has more, for training and for splits that are yet to be made.
@@ -190,11 +190,11 @@ def choose(
     groups = split.group_names
     if families is None:
         if groups is None:
-            return choose_stratified(split.hashes, split.labels, share, seed)
-        return choose_groups(groups, split.labels, share, seed)
+            return choose_stratified(split.hashes, split.labels, fraction, seed)
+        return choose_groups(groups, split.labels, fraction, seed)
     if groups is None:
-        return choose_families(families, split.labels, share, seed, left)
-    return choose_groups(unite(groups, families), split.labels, share, seed)
+        return choose_families(families, split.labels, fraction, seed, left)
+    return choose_groups(unite(groups, families), split.labels, fraction, seed)
 
 
 def unite(
@@ -215,11 +215,11 @@ def unite(
 def choose_families(
     families: UInt64[np.ndarray, " samples"],
     labels: Int64[np.ndarray, " samples"],
-    share: float,
+    fraction: float,
     seed: int,
     left: int = 1,
 ) -> Bool[np.ndarray, " samples"]:
-    """Mark whole families that hold about `share` of each class, at least one where a class has two.
+    """Mark whole families that hold about a `fraction` of each class, at least one where a class has two.
 
     Families of a class are tried in the order of their mixed names; one is taken where that brings the class's count
     nearer to what is wanted, until `left` of them are left. Where all are too large, the smallest is taken. Families of
@@ -235,18 +235,18 @@ def choose_families(
     order = np.lexsort((ranks, strata))
     chosen = np.zeros(len(names), dtype=bool)
     for stratum in np.split(order, np.flatnonzero(np.diff(strata[order])) + 1):
-        chosen[take_share(stratum, sizes[stratum], share, left)] = True
+        chosen[take_fraction(stratum, sizes[stratum], fraction, left)] = True
     mend_classes(chosen, np.unique(np.stack([labels, members], axis=1), axis=0), np.lexsort((ranks, sizes)))
     marked: Bool[np.ndarray, " samples"] = chosen[members]
     return marked
 
 
-def take_share(
-    families: Int64[np.ndarray, " families"], sizes: Int64[np.ndarray, " families"], share: float, left: int
+def take_fraction(
+    families: Int64[np.ndarray, " families"], sizes: Int64[np.ndarray, " families"], fraction: float, left: int
 ) -> list[int]:
     """Return the families of one class that are taken, of these in the order in which they are tried."""
     several = len(families) >= 2
-    wanted, most = max(round(share * int(sizes.sum())), int(several)), max(len(families) - left, int(several))
+    wanted, most = max(round(fraction * int(sizes.sum())), int(several)), max(len(families) - left, int(several))
     taken: list[int] = []
     count = 0
     for family, size in zip(families.tolist(), sizes.tolist(), strict=True):
@@ -285,9 +285,9 @@ def mend_classes(
 
 
 def choose_stratified(
-    hashes: UInt64[np.ndarray, " samples"], labels: Int64[np.ndarray, " samples"], share: float, seed: int
+    hashes: UInt64[np.ndarray, " samples"], labels: Int64[np.ndarray, " samples"], fraction: float, seed: int
 ) -> Bool[np.ndarray, " samples"]:
-    """Mark `share` of each class: the samples whose mixed hash is lowest, at least one where a class has two.
+    """Mark a `fraction` of each class: the samples whose mixed hash is lowest, at least one where a class has two.
 
     Equal samples of several classes count as samples of the first of these, so that they fall on one side.
     """
@@ -297,7 +297,7 @@ def choose_stratified(
     for label in np.unique(strata):
         members = np.flatnonzero(strata == label)
         ranks = order[members]
-        count = max(round(share * len(members)), 1 if len(members) >= 2 else 0)
+        count = max(round(fraction * len(members)), 1 if len(members) >= 2 else 0)
         if count:
             # A threshold, not a count, so that equal samples fall on one side.
             threshold = np.sort(ranks)[count - 1]
@@ -322,9 +322,9 @@ def unite_equal(
 
 
 def choose_groups(
-    groups: UInt64[np.ndarray, " samples"], labels: Int64[np.ndarray, " samples"], share: float, seed: int
+    groups: UInt64[np.ndarray, " samples"], labels: Int64[np.ndarray, " samples"], fraction: float, seed: int
 ) -> Bool[np.ndarray, " samples"]:
-    """Mark whole groups that hold about `share` of each class, and at least one group where that is possible.
+    """Mark whole groups that hold about a `fraction` of each class, and at least one group where that is possible.
 
     Groups are tried in the order of their mixed hash; one is taken where that brings the counts of the classes nearer
     to what is wanted (in squared distance) and leaves at least one sample of each class behind.
@@ -336,12 +336,12 @@ def choose_groups(
     taken, chosen = np.zeros_like(total), np.zeros(len(names), dtype=bool)
     for index in np.argsort(mix(names, seed), kind="stable"):
         after = taken + counts[index]
-        if leaves_some(after, total) and distance(after, total, share) < distance(taken, total, share):
+        if leaves_some(after, total) and distance(after, total, fraction) < distance(taken, total, fraction):
             taken, chosen[index] = after, True
     if not chosen.any():
         # Few large groups: the one that overshoots least.
         possible = [index for index in range(len(names)) if leaves_some(counts[index], total)]
-        chosen[sorted(possible, key=lambda index: distance(counts[index], total, share))[:1]] = True
+        chosen[sorted(possible, key=lambda index: distance(counts[index], total, fraction))[:1]] = True
     marked: Bool[np.ndarray, " samples"] = chosen[members]
     return marked
 
@@ -351,9 +351,9 @@ def leaves_some(taken: Int64[np.ndarray, " classes"], total: Int64[np.ndarray, "
     return bool((taken < total)[total > 0].all())
 
 
-def distance(taken: Int64[np.ndarray, " classes"], total: Int64[np.ndarray, " classes"], share: float) -> float:
-    """Return the squared distance of what is taken of each class to a share of it."""
-    return float(np.square(taken - share * total).sum())
+def distance(taken: Int64[np.ndarray, " classes"], total: Int64[np.ndarray, " classes"], fraction: float) -> float:
+    """Return the squared distance of what is taken of each class to a fraction of it."""
+    return float(np.square(taken - fraction * total).sum())
 
 
 def mix(hashes: UInt64[np.ndarray, " samples"], seed: int) -> UInt64[np.ndarray, " samples"]:

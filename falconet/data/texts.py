@@ -57,7 +57,7 @@ def train_tokenizer(texts: Sequence[str], vocab_size: int) -> str:
     tokenizer = Tokenizer(models.BPE())
     tokenizer.normalizer = normalizers.NFC()
     words = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    # Behind it each byte is a character, none of them the end of a line.
+    # After it each byte is a character, none of them the end of a line.
     pieces = pre_tokenizers.Split(Regex(f".{{1,{LONGEST_WORD}}}"), "isolated")
     # No merge learned from whole characters joins the end of one with the beginning of another, so that texts that are
     # encoded need not be cut.
@@ -84,7 +84,7 @@ def make_wordpiece(vocabulary: Sequence[str]) -> str:
 
     A text is brought to lower case, freed of accents, cut into words and signs, and each of these into the longest
     tokens from its beginning on, or else [UNK]; those that go on within a word begin with ##. [CLS] comes before, [SEP]
-    behind it all.
+    after it all.
     Raises DataError unless the first two tokens are the reserved ones, those named here are there, and none is twice.
     """
     check_vocabulary(vocabulary)
@@ -133,9 +133,7 @@ def check_vocabulary(vocabulary: Sequence[Any]) -> None:
         if not isinstance(token, str) or not token or "\n" in token or not token.isprintable():
             raise DataError(f"tokenizer: wanted tokens of visible characters, found {abridge(token)}")
     if len(set(vocabulary)) != len(vocabulary) or sum(map(len, vocabulary)) > LONGEST_TOKENS:
-        raise DataError(
-            f"tokenizer: wanted different tokens of at most {LONGEST_TOKENS} characters in all, found others"
-        )
+        raise DataError(f"tokenizer: wanted a vocabulary of at most {LONGEST_TOKENS} characters in all, found others")
     for token in (UNKNOWN, BEGINNING, END):
         if token not in vocabulary:
             raise DataError(f"tokenizer: wanted the token {token}, found none")
@@ -384,7 +382,7 @@ class TextEncoder:
 
     @property
     def vocab_size(self) -> int:
-        """How many different tokens there are."""
+        """The vocabulary size."""
         return self.loaded.get_vocab_size()
 
     def tokenize(self, texts: Sequence[str]) -> Iterator[list[int]]:
@@ -414,7 +412,7 @@ def read_text_file(content: bytes) -> str:
     try:
         text = content.decode("utf-16" if utf16 else "utf-8-sig")
     except UnicodeDecodeError as error:
-        # Positions of the former count from behind the mark.
+        # Positions of the former count from after the mark.
         mark = len(codecs.BOM_UTF8) if content.startswith(codecs.BOM_UTF8) else 0
         raise DataError(f"invalid {'UTF-16' if utf16 else 'UTF-8'} at byte {error.start + mark}") from error
     if not text.strip():

@@ -473,7 +473,7 @@ def read_ts(path: Path, name: str, reading: Reading) -> Iterator[Inputs]:
 
 
 def line_of(name: str) -> str:
-    """Return the line that stands behind a file's name."""
+    """Return the line that stands after a file's name."""
     return name.rpartition(":")[2]
 
 

@@ -2,8 +2,8 @@
 
 FGSM: I. Goodfellow, J. Shlens, C. Szegedy, "Explaining and harnessing adversarial examples", ICLR 2015, section 4. PGD:
 A. Madry et al., "Towards deep learning models resistant to adversarial attacks", ICLR 2018, equation 2.1 and section 5:
-a random start within the bound, then steps along the gradient's sign, projected back. Epsilon is a share of the range
-0..1 of pixels before normalization, and pixels stay within that range.
+a random start within the bound, then steps along the gradient's sign, projected back. Epsilon is a fraction of the
+range 0..1 of pixels before normalization, and pixels stay within that range.
 """
 
 from __future__ import annotations

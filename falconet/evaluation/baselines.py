@@ -138,11 +138,11 @@ def fit_linear(train: Prepared, kind: Kind, num_classes: int, tokens: int = 0) -
 def fit_mean(inputs: Tensor | PixelCache, kind: Kind) -> Callable[[Tensor | PixelCache], Tensor]:
     """Return what describes images by their pixels, or series by values and spectra, less the mean over these.
 
-    Values and spectra each count as much as the other, whatever their unit: by their deviations over these.
+    Values and spectra each count as much as the other, whatever their unit: by their stds over these.
     """
     parts = describe_parts(inputs, kind)
-    deviations = [float(part.std()) if part.numel() > 1 and kind == "series" else 1.0 for part in parts]
-    scales = [1 / deviation if deviation > 0 else 1.0 for deviation in deviations]
+    stds = [float(part.std()) if part.numel() > 1 and kind == "series" else 1.0 for part in parts]
+    scales = [1 / std if std > 0 else 1.0 for std in stds]
 
     def join(parts: Sequence[Tensor]) -> Tensor:
         return torch.cat([part * scale for part, scale in zip(parts, scales, strict=True)], dim=1)
@@ -222,7 +222,7 @@ def flatten_images(inputs: Tensor | PixelCache) -> Float[Tensor, "samples featur
 
 
 def flatten_series(inputs: Tensor | PixelCache) -> list[Tensor]:
-    """Return the values of series, 0 behind their ends, and the logarithms of their spectra's powers."""
+    """Return the values of series, 0 after their ends, and the logarithms of their spectra's powers."""
     # In double precision, which holds the square of whatever single precision holds.
     values = to_tensor(inputs).double().nan_to_num(0.0, 0.0, 0.0)
     size = min(values.shape[-1], STEPS)

@@ -76,7 +76,7 @@ class Answered:
     n: int
     """Samples that get one."""
     coverage: float
-    """Their share."""
+    """Their fraction."""
     accuracy: float | None
     """Among them; None where there are none."""
     accuracy_ci: tuple[float, float] | None
@@ -88,7 +88,7 @@ class Abstention:
     """A model that says "I don't know" where its highest probability is below a threshold."""
 
     precision: float
-    """The share of right answers that was wanted."""
+    """The fraction of right answers that was wanted."""
     threshold: float | None
     """The lowest that gives it where it was chosen; None: none does."""
     chosen: Answered | None
@@ -99,7 +99,7 @@ class Abstention:
 def check_precision(precision: float | None) -> None:
     """Raise ConfigError for a precision that no answers can have."""
     if precision is not None and not 0 < precision <= 1:
-        raise ConfigError(f"--precision: wanted a share above 0 and up to 1, such as 0.99, found {precision:g}")
+        raise ConfigError(f"--precision: wanted a fraction above 0 and up to 1, such as 0.99, found {precision:g}")
 
 
 def abstain(precision: float, choosing: tuple[str, Answers], evaluated: tuple[str, Answers]) -> Abstention:

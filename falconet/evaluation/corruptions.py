@@ -73,16 +73,16 @@ SERIES_AMOUNTS: Mapping[str, Amounts] = MappingProxyType(
         "dropped": (0.1, 0.2, 0.3, 0.4, 0.5),
     }
 )
-"""Signal-to-noise ratio and loss in dB; shares of a series' length and of its steps."""
+"""Signal-to-noise ratio and loss in dB; fractions of a series' length and of its steps."""
 
 TEXT_AMOUNTS: Mapping[str, Amounts] = MappingProxyType(
     dict.fromkeys(("swapped_letters", "dropped_letters", "dropped_words"), (0.1, 0.2, 0.3, 0.4, 0.5))
 )
-"""Shares of the words."""
+"""Fraction of the words."""
 
 
 def list_amounts(spec: InputSpec) -> Mapping[str, Amounts]:
-    """Return the corruptions for what a model eats, each with what it is given at severities 1 to 5."""
+    """Return the corruptions for what a model takes, each with what it is given at severities 1 to 5."""
     if isinstance(spec, ImageSpec):
         return SMALL_IMAGE_AMOUNTS if min(spec.shape[1:]) < SMALL else IMAGE_AMOUNTS
     return SERIES_AMOUNTS if isinstance(spec, SeriesSpec) else TEXT_AMOUNTS
@@ -95,9 +95,9 @@ def corrupt_images(
     return IMAGE_CORRUPTIONS[name](images, amount, generator).clamp_(0, 1)
 
 
-def add_gaussian_noise(images: Tensor, deviation: float, generator: torch.Generator) -> Tensor:
+def add_gaussian_noise(images: Tensor, std: float, generator: torch.Generator) -> Tensor:
     """Add white noise."""
-    return images + deviation * torch.randn(images.shape, generator=generator)
+    return images + std * torch.randn(images.shape, generator=generator)
 
 
 def add_shot_noise(images: Tensor, photons: float, generator: torch.Generator) -> Tensor:
@@ -105,10 +105,10 @@ def add_shot_noise(images: Tensor, photons: float, generator: torch.Generator) -
     return torch.poisson(images * photons, generator=generator) / photons
 
 
-def blur(images: Tensor, deviation: float, generator: torch.Generator) -> Tensor:
-    """Blur by a Gaussian of so many pixels, cut at four deviations; beyond the border its pixels go on."""
-    radius = int(4 * deviation + 0.5)
-    weights = torch.exp(-0.5 * (torch.arange(-radius, radius + 1) / deviation) ** 2)
+def blur(images: Tensor, std: float, generator: torch.Generator) -> Tensor:
+    """Blur by a Gaussian of so many pixels, cut at four stds; beyond the border its pixels go on."""
+    radius = int(4 * std + 0.5)
+    weights = torch.exp(-0.5 * (torch.arange(-radius, radius + 1) / std) ** 2)
     kernel = (weights / weights.sum()).view(1, 1, 1, -1)
     x = images.flatten(0, 1)[:, None]
     for axis in (2, 3):
@@ -125,10 +125,10 @@ def brighten(images: Tensor, added: float, generator: torch.Generator) -> Tensor
     return torch.where(value > 0, images * (brighter / value), brighter)
 
 
-def reduce_contrast(images: Tensor, share: float, generator: torch.Generator) -> Tensor:
-    """Keep a share of each value's distance from its channel's mean."""
+def reduce_contrast(images: Tensor, fraction: float, generator: torch.Generator) -> Tensor:
+    """Keep a fraction of each value's distance from its channel's mean."""
     mean = images.mean(dim=(2, 3), keepdim=True)
-    return mean + share * (images - mean)
+    return mean + fraction * (images - mean)
 
 
 def shear(images: Tensor, slope: float, generator: torch.Generator) -> Tensor:
@@ -202,8 +202,8 @@ class CorruptedSamples:
 
 def add_noise(series: np.ndarray, decibels: float, generator: np.random.Generator) -> np.ndarray:
     """Add white noise at this signal-to-noise ratio to each channel, whose signal is its variance."""
-    deviation = np.nanstd(series, axis=1, keepdims=True) * 10 ** (-decibels / 20)
-    noisy: np.ndarray = (series + deviation * generator.standard_normal(series.shape)).astype(np.float32)
+    std = np.nanstd(series, axis=1, keepdims=True) * 10 ** (-decibels / 20)
+    noisy: np.ndarray = (series + std * generator.standard_normal(series.shape)).astype(np.float32)
     return noisy
 
 
@@ -213,16 +213,16 @@ def reduce_gain(series: np.ndarray, decibels: float, generator: np.random.Genera
     return weakened
 
 
-def shift_time(series: np.ndarray, share: float, generator: np.random.Generator) -> np.ndarray:
-    """Move a series by a share of its length, to either side; its first or last values fill what is left open."""
+def shift_time(series: np.ndarray, fraction: float, generator: np.random.Generator) -> np.ndarray:
+    """Move a series by a fraction of its length, to either side; its first or last values fill what is left open."""
     steps = series.shape[1]
-    moved = round(share * steps) * int(generator.choice([-1, 1]))
+    moved = round(fraction * steps) * int(generator.choice([-1, 1]))
     return np.ascontiguousarray(series[:, np.clip(np.arange(steps) - moved, 0, steps - 1)])
 
 
-def drop_steps(series: np.ndarray, share: float, generator: np.random.Generator) -> np.ndarray:
-    """Lose a share of the steps, in all channels; the first and the last one stay. They are filled as missing ones."""
-    dropped = np.asarray(generator.random(series.shape[1]) < share)
+def drop_steps(series: np.ndarray, fraction: float, generator: np.random.Generator) -> np.ndarray:
+    """Lose a fraction of the steps, in all channels, but the first and the last; they are filled as missing ones."""
+    dropped = np.asarray(generator.random(series.shape[1]) < fraction)
     dropped[[0, -1]] = False
     return np.where(dropped, np.float32(np.nan), series)
 
@@ -233,12 +233,12 @@ SERIES_CORRUPTIONS: Mapping[str, Callable[[np.ndarray, float, np.random.Generato
 
 
 def change_words(
-    text: str, share: float, generator: np.random.Generator, change: Callable[[str, np.random.Generator], str]
+    text: str, fraction: float, generator: np.random.Generator, change: Callable[[str, np.random.Generator], str]
 ) -> str:
-    """Change a share of the words, drawn at random; what stands between them stays."""
+    """Change a fraction of the words, drawn at random; what stands between them stays."""
     parts = re.split(r"(\s+)", text)
     return "".join(
-        change(part, generator) if part and not part.isspace() and generator.random() < share else part
+        change(part, generator) if part and not part.isspace() and generator.random() < fraction else part
         for part in parts
     )
 
@@ -266,8 +266,8 @@ def drop_word(word: str, generator: np.random.Generator) -> str:
 
 TEXT_CORRUPTIONS: Mapping[str, Callable[[str, float, np.random.Generator], str]] = MappingProxyType(
     {
-        "swapped_letters": lambda text, share, generator: change_words(text, share, generator, swap_letters),
-        "dropped_letters": lambda text, share, generator: change_words(text, share, generator, drop_letter),
-        "dropped_words": lambda text, share, generator: change_words(text, share, generator, drop_word),
+        "swapped_letters": lambda text, fraction, generator: change_words(text, fraction, generator, swap_letters),
+        "dropped_letters": lambda text, fraction, generator: change_words(text, fraction, generator, drop_letter),
+        "dropped_words": lambda text, fraction, generator: change_words(text, fraction, generator, drop_word),
     }
 )

@@ -46,7 +46,7 @@ class ClassReport:
     """Area under the ROC curve; None without positives or negatives."""
 
     @property
-    def shares(self) -> tuple[float | None, float | None, float | None]:
+    def scores(self) -> tuple[float | None, float | None, float | None]:
         """Precision, recall and F1 as they are shown: None without samples, where a 0 would look like a failure."""
         return (self.precision, self.recall, self.f1) if self.support else (None, None, None)
 
@@ -58,7 +58,7 @@ class CoveragePoint:
     threshold: float
     """The confidence, the highest probability of a sample, from which on it gets an answer."""
     coverage: float
-    """Share of the samples that get one."""
+    """Fraction of the samples that get one."""
     accuracy: float
     """Among these."""
 
@@ -143,7 +143,7 @@ def evaluate(  # noqa: PLR0913 - one for each thing that may be asked
     of its own all samples but those that the model learned from, which are left out and counted in a note.
 
     `against` is another model that answers the same samples; `by` a column of the source's table whose values part the
-    split; `ood` a source of other things, which the model should be less sure of; `precision` the share of right
+    split; `ood` a source of other things, which the model should be less sure of; `precision` the fraction of right
     answers that is wanted where the model may leave samples unanswered: the confidence for that is chosen on the
     validation split where it can be found again, else on the evaluated one. `corruptions` and `costs` ask for what
     `measure_robustness` and `measure_costs` tell; `number_format="bf16"` lets the network compute in bfloat16 for the
@@ -310,10 +310,10 @@ def find_learned(origin: DataOrigin, data_root: str | Path | None) -> tuple[UInt
 
 
 def check_evaluable(artifact: Artifact, dataset: Dataset, config: DataConfig, split: str) -> None:
-    """Raise DataError for samples that a model does not eat, or that it may have been trained on."""
+    """Raise DataError for samples that a model does not take, or that it may have been trained on."""
     wanted = artifact.config.input.kind
     if dataset.kind != wanted:
-        raise DataError(f"wanted {wanted} data, as the model eats, found {dataset.kind} in {dataset.source}")
+        raise DataError(f"wanted {wanted} data, as the model takes, found {dataset.kind} in {dataset.source}")
     if split in dataset.made or split == "train":
         check_found_again(dataset, config, artifact.config.provenance.data, split)
 

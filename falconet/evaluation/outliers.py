@@ -23,7 +23,7 @@ class Separation:
     auroc: float
     """The chance that a sample of the split scores higher than one of the other source; 0.5 is guessing."""
     fpr95: float
-    """Share of the other source's samples that pass where 95% of the split's do."""
+    """Fraction of the other source's samples that pass where 95% of the split's do."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def separate_outliers(
     config = DataConfig(kind=artifact.config.input.kind)
     other = read_source(str(source), find_data_root(data_root), config)
     if other.kind != dataset.kind:
-        raise DataError(f"--ood: wanted {dataset.kind} data, as the model eats, found {other.kind} in {source}")
+        raise DataError(f"--ood: wanted {dataset.kind} data, as the model takes, found {other.kind} in {source}")
     if other.fingerprint == dataset.fingerprint:
         raise DataError(f"--ood: wanted another source than {dataset.source}, found the same samples in {source}")
     name = "test" if "test" in other.splits else "all"
@@ -83,4 +83,4 @@ def separate(scores: Float64[np.ndarray, " samples"], others: Float64[np.ndarray
     """Return how well a score that should be higher for the first tells both apart."""
     curve = metrics.roc_curve(np.concatenate([scores, others]), np.arange(len(scores) + len(others)) < len(scores))
     assert curve is not None
-    return Separation(curve.area, metrics.share_accepted(scores, others))
+    return Separation(curve.area, metrics.fpr_at_tpr(scores, others))

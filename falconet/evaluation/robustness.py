@@ -110,7 +110,7 @@ def evaluate_raw(artifact: Artifact, split: Split) -> tuple[int, float, tuple[Co
 
 
 def iterate_levels(artifact: Artifact) -> Iterator[tuple[str, int, float]]:
-    """Yield the corruptions for what a model eats, with each severity and what it means."""
+    """Yield the corruptions for what a model takes, with each severity and what it means."""
     for name, amounts in list_amounts(artifact.config.input).items():
         for severity, amount in enumerate(amounts, start=1):
             yield name, severity, float(amount)
@@ -152,7 +152,7 @@ def attack_split(artifact: Artifact, split: Split) -> tuple[tuple[Attacked, ...]
     """Attack a stratified part of a split's images; of other kinds say why not."""
     kind = artifact.config.input.kind
     if kind != "image":
-        return (), f"none: epsilon is a share of the range of pixels, which {kind} data do not have"
+        return (), f"none: epsilon is a fraction of the range of pixels, which {kind} data do not have"
     chosen = choose_stratified(split.labels, ATTACKED)
     batches = [(pixels, labels) for _, pixels, labels in iterate_pixels(artifact, split.take(chosen))]
     count = sum(len(labels) for _, labels in batches)
@@ -171,12 +171,12 @@ def attack_split(artifact: Artifact, split: Split) -> tuple[tuple[Attacked, ...]
 
 
 def choose_stratified(labels: Int64[np.ndarray, " samples"], most: int) -> Int64[np.ndarray, " chosen"]:
-    """Return up to `most` positions, ascending, of each class about its share; the same on each call."""
+    """Return up to `most` positions, ascending, of each class about its fraction; the same on each call."""
     order = np.random.default_rng(SEED).permutation(len(labels))
     place = np.empty(len(labels))
     for label in np.unique(labels):
         members = order[labels[order] == label]
-        # Evenly spread over 0..1, so that any beginning has of each class its share.
+        # Evenly spread over 0..1, so that any beginning has of each class its fraction.
         place[members] = (np.arange(len(members)) + 0.5) / len(members)
     chosen: Int64[np.ndarray, " chosen"] = np.sort(np.argsort(place, kind="stable")[:most]).astype(np.int64)
     return chosen

@@ -209,7 +209,7 @@ def find_neighbors(study: Study, positions: Sequence[int]) -> list[list[tuple[in
 
 
 TITLES = {
-    "mistakes": ("The most confident mistakes", "No mistake on this split."),
+    "mistakes": ("Most confident errors", "No errors on this split."),
     "doubts": ("The least confident hits", "No right answer on this split."),
 }
 
@@ -224,11 +224,11 @@ def show_cases(
         return
     rows = []
     for index, case, near in zip(positions, cases, find_neighbors(study, positions), strict=True):
-        first = (study.samples.read(index), f"{case.truth} taken for\n{case.answer} ({case.probability:.0%})")
+        first = (study.samples.read(index), f"label {case.truth}\npredicted {case.answer} ({case.probability:.0%})")
         if case.truth == case.answer:
             first = (first[0], f"{case.truth} ({case.probability:.0%})")
         rows.append(("", [first, *(read_neighbor(study, position, neighbor) for position, neighbor in near)]))
-    said = "; ".join(f"{case.file} is {case.truth}, answered {case.answer}" for case in cases)
+    said = "; ".join(f"{case.file} is {case.truth}, predicted {case.answer}" for case in cases)
     caption = "The sample, then the training samples nearest to it in the embedding, with their classes and cosines."
     if study.training is None:
         caption = "No training samples beside them, since this is not the source that the model was trained on."

@@ -214,7 +214,7 @@ def explain(
     model
         A trained model or its folder.
     files
-        Files of the kind that the model eats, folders of them, or one source (a name, or a table or file of series).
+        Files of the kind that the model takes, folders of them, or one source (a name, or a table or file of series).
     method
         A name in `falconet.explanation.methods.METHODS`, or `all` that the network allows. None: `gradcam` for networks
         that allow it, else `integrated_gradients`.

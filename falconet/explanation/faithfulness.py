@@ -2,7 +2,7 @@
 
 Deletion takes the positions that matter most away first, insertion brings them first; a true explanation makes the
 class's probability fall fast and rise fast (Petsiuk, Das, Saenko: RISE, BMVC 2018, section 4.3). Areas are over the
-share of positions, so that they lie in 0 to 1 for inputs of any size. What removing means is in
+fraction of positions, so that they lie in 0 to 1 for inputs of any size. What removing means is in
 `falconet.explanation.positions`.
 
 The randomization check draws a network's weights anew: an explanation that stays alike does not tell what the network
@@ -33,14 +33,14 @@ DRAWS = 3
 class Curve:
     """A class's probability while positions are removed, or brought, in order of relevance."""
 
-    shares: tuple[float, ...]
+    fractions: tuple[float, ...]
     """Of positions that were, from 0 to 1."""
     probabilities: tuple[float, ...]
 
     @property
     def area(self) -> float:
         """Below the curve, by trapezoids."""
-        return float(np.trapezoid(self.probabilities, self.shares))
+        return float(np.trapezoid(self.probabilities, self.fractions))
 
 
 @dataclass(frozen=True)
@@ -67,14 +67,14 @@ class Score:
     insertion_auc: float
     randomization: float
     trust: float = field(init=False)
-    """The gain, less the share of the ranking that is there without training: gain x (1 - max(randomization, 0)).
+    """The gain, less the fraction of the ranking that is there without training: gain x (1 - max(randomization, 0)).
 
     A gain below 0 stays whole: nothing makes an explanation better that is worse than none.
     """
 
     def __post_init__(self) -> None:
-        share = 1 - max(self.randomization, 0.0) if self.gain > 0 else 1.0
-        object.__setattr__(self, "trust", self.gain * share)
+        fraction = 1 - max(self.randomization, 0.0) if self.gain > 0 else 1.0
+        object.__setattr__(self, "trust", self.gain * fraction)
 
     @property
     def gain(self) -> float:
@@ -96,13 +96,13 @@ def measure_faithfulness(
 ) -> Faithfulness:
     """Return both curves of one input, a batch of one, in up to so many steps; the `temperature` divides logits."""
     brought = order_positions(sample, flatten_relevance(relevance, sample)[0], steps)
-    shares = np.linspace(0, 1, len(brought))
+    fractions = np.linspace(0, 1, len(brought))
     everything = sample.expand(len(brought), *sample.shape[1:])
     present = mark_present(sample)
     curves = []
     for removed in (brought, present & ~brought):
         probabilities = answer(model, remove(everything, removed), target, temperature)
-        curves.append(Curve(tuple(shares.tolist()), tuple(probabilities.tolist())))
+        curves.append(Curve(tuple(fractions.tolist()), tuple(probabilities.tolist())))
     return Faithfulness(*curves)
 
 
@@ -162,9 +162,9 @@ def measure_randomization(
 def correlate_ranks(first: Float[np.ndarray, " values"], second: Float[np.ndarray, " values"]) -> float:
     """Return Spearman's rank correlation, equal values having their mean rank; 0 where one has no order at all."""
     ranks = [rank(values) for values in (first, second)]
-    deviations = [values - values.mean() for values in ranks] if len(first) else ranks
-    norm = float(np.sqrt(np.prod([np.square(values).sum() for values in deviations])))
-    return float(deviations[0] @ deviations[1]) / norm if norm else 0.0
+    centered = [values - values.mean() for values in ranks] if len(first) else ranks
+    norm = float(np.sqrt(np.prod([np.square(values).sum() for values in centered])))
+    return float(centered[0] @ centered[1]) / norm if norm else 0.0
 
 
 def rank(values: Float[np.ndarray, " values"]) -> Float[np.ndarray, " values"]:

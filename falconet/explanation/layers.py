@@ -58,7 +58,7 @@ def list_maps(model: nn.Module, inputs: Inputs, only: str | None = None) -> dict
             and output.ndim == 4
             and output.shape[2] * output.shape[3] > 1
         ):
-            found[name] = output.clone()  # An activation in place may come behind it.
+            found[name] = output.clone()  # An activation in place may come after it.
 
     with watch_layers(model, see):
         model(inputs)

@@ -29,7 +29,7 @@ Compute = Callable[[nn.Module, Inputs, Targets], Relevance]
 STEPS = 50
 """Of the integral; 20 to 300 approximate it within 5% (Sundararajan et al. 2017, section 5)."""
 NOISES, NOISE = 50, 0.15
-"""Noisy copies, beyond which little changes, and their deviation as a share of the range of an input's values.
+"""Noisy copies, beyond which little changes, and their std as a fraction of the range of an input's values.
 
 Smilkov et al., section 3: 50 copies, 10% to 20%.
 """
@@ -134,7 +134,7 @@ def compute_gradcam(model: nn.Module, inputs: Inputs, targets: Targets) -> Relev
 
 
 def compute_cam(model: nn.Module, inputs: Inputs, targets: Targets) -> Relevance:
-    """Maps before the global mean, weighted by the dense layer behind it (equation 2 of the paper)."""
+    """Maps before the global mean, weighted by the dense layer after it (equation 2 of the paper)."""
     maps = require_pooled_maps(model, inputs)
     weights = model.get_submodule(find_outputs(model)[0]).get_parameter("weight")[targets]
     return enlarge(torch.einsum("bm,bmhw->bhw", weights, maps)[:, None], inputs)
@@ -163,13 +163,13 @@ def compute_smoothgrad(model: nn.Module, inputs: Inputs, targets: Targets) -> Re
     tunnel = NoiseTunnel(Saliency(model))
     parts = []
     for sample, target in zip(torch.split(inputs, 1), torch.split(targets, 1), strict=True):
-        deviation = NOISE * float(sample.max() - sample.min())
+        std = NOISE * float(sample.max() - sample.min())
         parts.append(
             tunnel.attribute(
                 sample.detach().clone().requires_grad_(),
                 nt_samples=NOISES,
                 nt_samples_batch_size=BATCH,
-                stdevs=deviation,
+                stdevs=std,
                 target=target,
                 abs=False,
             )

@@ -222,9 +222,9 @@ def draw_curves(axes: Axes, faithfulness: Faithfulness) -> None:
         ("deletion", faithfulness.deletion, AGAINST, "--"),
         ("insertion", faithfulness.insertion, FOR, "-"),
     ):
-        axes.plot(curve.shares, curve.probabilities, line, color=color, label=f"{name}: area {curve.area:.2f}")
+        axes.plot(curve.fractions, curve.probabilities, line, color=color, label=f"{name}: area {curve.area:.2f}")
     axes.set(xlim=(0, 1), ylim=(-0.03, 1.03))
-    axes.set_xlabel("share removed or brought", size=8)
+    axes.set_xlabel("fraction removed or brought", size=8)
     axes.set_title("probability of the class", size=9)
     axes.tick_params(labelsize=7)
     axes.spines[["top", "right"]].set_visible(False)

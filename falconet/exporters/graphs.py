@@ -87,7 +87,7 @@ class AnyImage(Preprocess):
     def weigh(
         self, positions: Int64[Tensor, " found"], side: Placement, wanted: int
     ) -> Float32[Tensor, "wanted found"]:
-        """Return the share of each pixel of a line in each of the model's; those that are padding have none."""
+        """Return the fraction of each pixel of a line in each of the model's; those that are padding have none."""
         places = torch.arange(wanted) + side.start
         if self.spec.resize_mode != "pad":
             return weigh_pixels(positions, places, side)

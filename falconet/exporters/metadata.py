@@ -23,7 +23,7 @@ class Metadata:
 
     architecture: str
     input: InputSpec
-    """What the model eats, and the names of its classes in the order of the outputs."""
+    """What the model takes, and the names of its classes in the order of the outputs."""
     output: Literal["probabilities", "logits"]
     """Of the whole way from raw samples, or of the bare network on normalized input."""
     versions: Mapping[str, Any]

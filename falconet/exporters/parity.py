@@ -30,9 +30,9 @@ TOLERANCE = 1e-4
 COMPARED = 256
 """Samples on which exact formats are compared."""
 LOGIT_TOLERANCE = 1e-4
-"""The same for logits, as a share of the largest one."""
+"""The same for logits, as a fraction of the largest one."""
 LOGIT_NOISE = 0.25
-"""Root mean square of what integers may change logits by, as a share of the logits' own; each may differ more."""
+"""Root mean square of what integers may change logits by, as a fraction of the logits' own; each may differ more."""
 EVALUATED = 2000
 """Samples at most on which the accuracy of integers is weighed."""
 NEAR = 1e-6
@@ -40,7 +40,7 @@ NEAR = 1e-6
 LEAST_EVALUATED = 30
 """Samples without which nothing is said about integers."""
 LEAST_AGREEMENT = 0.9
-"""Share of the samples that integers must answer as the model does, right or wrong, unless more may be lost."""
+"""Fraction of the samples that integers must answer as the model does, right or wrong, unless more may be lost."""
 CALIBRATED = 200
 """Samples at most by which ranges of integers are chosen; never those that are evaluated."""
 MADE_UP = 32
@@ -71,11 +71,11 @@ class Parity:
     max_abs_difference: float
     """Of any probability."""
     agreement: float
-    """Share of the samples with the same answer."""
+    """Fraction of the samples with the same answer."""
     logit_difference: float | None = None
-    """Of any logit, as a share of the largest one; None where the export gives probabilities."""
+    """Of any logit, as a fraction of the largest one; None where the export gives probabilities."""
     logit_noise: float | None = None
-    """Root mean square of all logits' differences, as a share of the logits' own; None as before."""
+    """Root mean square of all logits' differences, as a fraction of the logits' own; None as before."""
     accuracy_before: float | None = None
     """None for samples without labels; so are the next three."""
     accuracy_after: float | None = None
@@ -128,7 +128,7 @@ def read_held_out(artifact: Artifact, source: str | Path | None, data_root: str 
 
 
 def make_up(artifact: Artifact, reason: str) -> HeldOut:
-    """Return random samples of the kind that a model eats."""
+    """Return random samples of the kind that a model takes."""
     generator, spec = np.random.default_rng(0), artifact.config.input
     names = np.array([f"made-up[{index}]" for index in range(MADE_UP)])
     samples: Samples
@@ -349,7 +349,8 @@ def find_remedy(parity: Parity, max_drop: float) -> str:
 
 
 def count_wanted(parity: Parity, limit: float) -> int | None:
-    """Return how many samples would show that no more than a share of `limit` is lost, if more were answered as these.
+    """Return how many samples would show that no more than a fraction of `limit` is lost, if more were answered as
+    these.
 
     None: however many would not, as more is lost.
     """

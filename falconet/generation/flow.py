@@ -161,7 +161,7 @@ def flow_loss(
     """Return the mean squared error of the velocity along straight lines from noise to images.
 
     A point is (1 - t) noise + t image, its velocity image - noise (equation 1 of Liu et al.; equations 22 and 23 of
-    Lipman et al. at a least deviation of 0).
+    Lipman et al. at a least std of 0).
     """
     places = times[:, None, None, None]
     return F.mse_loss(network((1 - places) * noise + places * images, times, labels), images - noise)

@@ -197,7 +197,7 @@ def format_task(task: Any) -> str:
 
 
 def cut_task(task: Mapping[str, Any]) -> tuple[str, str]:
-    """Return a task as JSON, cut where a further annotation is written: behind the last one of its list.
+    """Return a task as JSON, cut where a further annotation is written: after the last one of its list.
 
     So a page adds one without reading the rest, whose numbers a browser would round.
     """

@@ -31,9 +31,9 @@ from falconet.metrics.curves import (
     Curve,
     coverage_curve,
     find_threshold,
+    fpr_at_tpr,
     precision_recall_curve,
     roc_curve,
-    share_accepted,
     thin_curve,
 )
 from falconet.metrics.intervals import (
@@ -79,6 +79,7 @@ __all__ = [
     "expected_calibration_error",
     "find_threshold",
     "fit_temperature",
+    "fpr_at_tpr",
     "list_brier_scores",
     "list_log_losses",
     "log_softmax",
@@ -89,7 +90,6 @@ __all__ = [
     "score_by_energy",
     "score_by_probability",
     "score_classes",
-    "share_accepted",
     "softmax",
     "thin_curve",
     "top_k_accuracy",

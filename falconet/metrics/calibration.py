@@ -69,8 +69,9 @@ def fit_temperature(logits: Logits, labels: Labels) -> float:
 
     Log-loss is minimized. Where every answer is right it has no minimum but falls for ever as T goes to 0, to
     certainty that no sample can support. Targets are therefore smoothed as in Platt (1999, section 2.2): of N samples
-    all right, the rule of succession expects the next one to be wrong with probability 1 / (N + 2). That share of each
-    target goes to the strongest of the wrong classes, where mistakes happen. It weighs as much as one more mistake.
+    all right, the rule of succession expects the next one to be wrong with probability 1 / (N + 2). That fraction of
+    each target goes to the strongest of the wrong classes, where mistakes happen. It weighs as much as one more
+    mistake.
 
     Returns 1 where no temperature helps: logits that are all equal, or that say no more about the labels than chance.
     """

@@ -43,7 +43,7 @@ def precision_recall_curve(scores: Scores, positive: Bool[np.ndarray, " samples"
 
 
 def roc_curve(scores: Scores, positive: Bool[np.ndarray, " samples"]) -> Curve | None:
-    """Return the share of positives (y) over that of negatives (x) that are taken, from (0, 0).
+    """Return the fraction of positives (y) over that of negatives (x) that are taken, from (0, 0).
 
     None without positives or negatives. The area is the chance that a positive has the higher score than a negative,
     ties counting half.
@@ -57,7 +57,7 @@ def roc_curve(scores: Scores, positive: Bool[np.ndarray, " samples"]) -> Curve |
 
 
 def coverage_curve(logits: Logits, labels: Labels) -> Curve:
-    """Return accuracy (y) among the answers that are at least so confident, over their share (x).
+    """Return accuracy (y) among the answers that are at least so confident, over their fraction (x).
 
     The area is AURC: the error among answers at least as confident as a sample's, averaged over samples (Geifman,
     Uziel, El-Yaniv, ICLR 2019); 0 is best, and lower where mistakes are the least confident answers.
@@ -70,7 +70,7 @@ def coverage_curve(logits: Logits, labels: Labels) -> Curve:
 
 
 def find_threshold(curve: Curve, precision: float) -> float | None:
-    """Return the lowest confidence from which on answers are right with the wanted share; None where none is.
+    """Return the lowest confidence from which on answers are right with the wanted accuracy; None where none is.
 
     `curve` is that of coverage. The lowest leaves most answers.
     """
@@ -78,8 +78,8 @@ def find_threshold(curve: Curve, precision: float) -> float | None:
     return float(curve.thresholds[enough[-1]]) if len(enough) else None
 
 
-def share_accepted(scores: Scores, others: Float64[np.ndarray, " others"], accepted: float = 0.95) -> float:
-    """Return the share of `others` at or above the score that `accepted` of `scores` reach: FPR at 95% TPR."""
+def fpr_at_tpr(scores: Scores, others: Float64[np.ndarray, " others"], accepted: float = 0.95) -> float:
+    """Return the fraction of `others` at or above the score that `accepted` of `scores` reach: FPR at 95% TPR."""
     kept = int(np.ceil(accepted * len(scores)))
     threshold = np.sort(scores)[len(scores) - kept]
     return float((others >= threshold).mean())

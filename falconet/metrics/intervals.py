@@ -28,31 +28,33 @@ SEED = 0
 
 
 def wilson_interval(hits: int, count: int, confidence: float = 0.95) -> Interval:
-    """Return the score interval of a binomial share (Wilson, 1927): sound for few samples and near 0 and 1."""
+    """Return the score interval of a binomial proportion (Wilson, 1927): sound for few samples and near 0 and 1."""
     z = NormalDist().inv_cdf((1 + confidence) / 2)
-    share = hits / count
-    center = (share + z**2 / (2 * count)) / (1 + z**2 / count)
-    half = z / (1 + z**2 / count) * np.sqrt(share * (1 - share) / count + z**2 / (4 * count**2))
-    # Rounding must not push the ends past the share itself at 0 and 1.
-    return min(float(center - half), share) if hits else 0.0, max(float(center + half), share) if hits < count else 1.0
+    fraction = hits / count
+    center = (fraction + z**2 / (2 * count)) / (1 + z**2 / count)
+    half = z / (1 + z**2 / count) * np.sqrt(fraction * (1 - fraction) / count + z**2 / (4 * count**2))
+    # Rounding must not push the ends past the fraction itself at 0 and 1.
+    return min(float(center - half), fraction) if hits else 0.0, max(
+        float(center + half), fraction
+    ) if hits < count else 1.0
 
 
 def paired_interval(only_first: float, only_second: float, count: float, confidence: float = 0.95) -> Interval:
-    """Return the score interval of a difference of two shares of the same samples (Tango, 1998).
+    """Return the score interval of a difference of two fractions of the same samples (Tango, 1998).
 
     `only_first` and `only_second` are how many of `count` samples one model alone answers right; their difference is
     that of the accuracies. Unlike resampling it is sound for few such samples, and for none, where it is the score
-    interval of a share of which nothing was seen. See T. Tango, "Equivalence test and confidence interval for the
+    interval of a fraction of which nothing was seen. See T. Tango, "Equivalence test and confidence interval for the
     difference in proportions for the paired-sample design", Statistics in Medicine 17.
     """
     z = NormalDist().inv_cdf((1 + confidence) / 2)
 
     def score(difference: float) -> float:
-        # The likeliest share that the second alone answers right, given the difference.
+        # The likeliest fraction that the second alone answers right, given the difference.
         middle = (2 * count - only_first + only_second) * difference - only_first - only_second
         product = only_second * difference * (1 - difference)
-        share = (math.sqrt(max(middle**2 + 8 * count * product, 0.0)) - middle) / (4 * count)
-        variance = count * (2 * share + difference * (1 - difference))
+        fraction = (math.sqrt(max(middle**2 + 8 * count * product, 0.0)) - middle) / (4 * count)
+        variance = count * (2 * fraction + difference * (1 - difference))
         gap = only_first - only_second - count * difference
         return gap / math.sqrt(variance) if variance > 0 else math.copysign(math.inf, gap)
 
@@ -133,7 +135,7 @@ def accelerate(
         bias = normal.inv_cdf(min(max(below, lowest), 1 - lowest))
         gaps = np.average(left, weights=weights) - left
         spread = float(weights @ gaps**2)
-        # Without any sample the figure is the same: nothing says that its deviation depends on its value.
+        # Without any sample the figure is the same: nothing says that its std depends on its value.
         acceleration = float(weights @ gaps**3) / (6 * spread**1.5) if spread else 0.0
         levels = [normal.cdf(bias + (bias + z) / (1 - acceleration * (bias + z))) for z in tails]
         low, high = np.quantile(draws, levels)

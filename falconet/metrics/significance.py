@@ -40,7 +40,7 @@ class PairTest:
 def compare_models(first: FirstAnswers, second: SecondAnswers) -> PairTest:
     """Test whether two models are equally good on average over samples and seeds.
 
-    Of models A and B with S seeds each (they may differ) and N samples, let d_n be the difference of the shares of
+    Of models A and B with S seeds each (they may differ) and N samples, let d_n be the difference of the fractions of
     seeds that answer sample n right. The variance of the mean difference is
 
         V = mean(d_n^2) / N  +  sum over A, B of max(0, s^2 - m / N) / S.
@@ -69,8 +69,8 @@ def compare_models(first: FirstAnswers, second: SecondAnswers) -> PairTest:
     parts += [seed_variance(answers) for answers in (first, second) if len(answers) > 1]
     variance = sum(part for part, _, _ in parts)
     if not variance:
-        # No two networks differ anywhere. So would they with a share of 3 / n of such samples, in 5% of splits (Hanley
-        # and Lippman-Hand: If nothing goes wrong, is everything all right? JAMA 249, 1983).
+        # No two networks differ anywhere. So would they with a fraction of 3 / n of such samples, in 5% of splits
+        # (Hanley and Lippman-Hand: If nothing goes wrong, is everything all right? JAMA 249, 1983).
         return PairTest(difference, (-min(3 / count, 1.0), min(3 / count, 1.0)), 1.0)
     # Satterthwaite's are never fewer than those of the least certain part, but truncation at 0 may take them below.
     freedom = max(variance**2 / sum(raw**2 / degrees for _, raw, degrees in parts), 1.0)
@@ -83,9 +83,9 @@ def compare_models(first: FirstAnswers, second: SecondAnswers) -> PairTest:
 def seed_variance(answers: FirstAnswers) -> tuple[float, float, float]:
     """Return what seeds add to the variance of a model's mean accuracy, that with the interaction, and its freedom."""
     seeds, count = answers.shape
-    accuracies, shares = answers.mean(axis=1, keepdims=True), answers.mean(axis=0, keepdims=True)
+    accuracies, fractions = answers.mean(axis=1, keepdims=True), answers.mean(axis=0, keepdims=True)
     between = float(accuracies.var(ddof=1))
-    residuals = answers - accuracies - shares + shares.mean()
+    residuals = answers - accuracies - fractions + fractions.mean()
     interaction = float((residuals**2).sum()) / ((seeds - 1) * (count - 1))
     return max(0.0, between - interaction / count) / seeds, between / seeds, seeds - 1
 
@@ -112,7 +112,7 @@ def student_tails(statistic: float, freedom: float) -> float:
     """Return the probability of a value at least as far from 0 under Student's t, by Gauss-Legendre quadrature.
 
     With t = sqrt(v) tan(u) for v degrees of freedom, the density is proportional to cos(u)^(v - 1), which is below that
-    of a normal variable of deviation 1 / sqrt(v - 1). Exact to 1e-4 for v of 1 and more.
+    of a normal variable of std 1 / sqrt(v - 1). Exact to 1e-4 for v of 1 and more.
     """
     start, end = math.atan(abs(statistic) / math.sqrt(freedom)), min(math.pi / 2, FAR / math.sqrt(freedom))
     if start >= end:
@@ -133,7 +133,7 @@ def agreement_p_value(confusion: Int64[np.ndarray, "classes classes"]) -> float:
     n = confusion.sum()
     rows, columns = confusion.sum(axis=1) / n, confusion.sum(axis=0) / n
     expected = float(rows @ columns)
-    # Centred twice, each pair of a sample and a label is 1 where their classes agree, less both classes' shares.
+    # Centred twice, each pair of a sample and a label is 1 where their classes agree, less both classes' fractions.
     centred = np.eye(len(rows)) - columns[:, None] - rows[None, :] + expected
     variance = float(rows @ centred**2 @ columns) * n * n / max(n - 1, 1)
     if variance <= 0:
@@ -142,11 +142,11 @@ def agreement_p_value(confusion: Int64[np.ndarray, "classes classes"]) -> float:
     return math.erfc((float(np.trace(confusion)) - 0.5 - n * expected) / math.sqrt(2 * variance)) / 2
 
 
-def student_quantile(share: float, freedom: float) -> float:
-    """Return the value below which a `share` above one half of Student's t lies, by bisection of the angle."""
+def student_quantile(fraction: float, freedom: float) -> float:
+    """Return the value below which a `fraction` above one half of Student's t lies, by bisection of the angle."""
     low, high = 0.0, math.pi / 2
     for _ in range(60):
         middle = (low + high) / 2
-        above = student_tails(math.sqrt(freedom) * math.tan(middle), freedom) > 2 * (1 - share)
+        above = student_tails(math.sqrt(freedom) * math.tan(middle), freedom) > 2 * (1 - fraction)
         low, high = (middle, high) if above else (low, middle)
     return math.sqrt(freedom) * math.tan(low)

@@ -15,7 +15,7 @@ from __future__ import annotations
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from falconet.models.options import Stem, check_share, check_smallest, choose_stem
+from falconet.models.options import Stem, check_fraction, check_smallest, choose_stem
 
 SMALLEST = {"imagenet": 63, "small": 7}
 """Pixels of which each stem leaves something."""
@@ -38,7 +38,7 @@ class AlexNet(nn.Module):
         dropout: float = 0.5,
     ) -> None:
         super().__init__()
-        check_share("dropout", dropout)
+        check_fraction("dropout", dropout)
         chosen = choose_stem(stem, input_size)
         check_smallest(input_size, SMALLEST[chosen])
         small = chosen == "small"
@@ -69,6 +69,6 @@ class AlexNet(nn.Module):
         )
 
     def forward(self, x: Float[Tensor, "batch in_channels height width"]) -> Float[Tensor, "batch classes"]:
-        maps = self.avgpool(self.features(x))
-        logits: Tensor = self.classifier(maps.flatten(1))
+        features = self.avgpool(self.features(x))
+        logits: Tensor = self.classifier(features.flatten(1))
         return logits

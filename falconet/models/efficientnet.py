@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from falconet.errors import ConfigError
 from falconet.models.layers import SqueezeExcitation, StochasticDepth
-from falconet.models.options import Stem, check_choice, check_positive, check_share, choose_stem
+from falconet.models.options import Stem, check_choice, check_fraction, check_positive, choose_stem
 
 Padding = Literal["symmetric", "same"]
 
@@ -33,11 +33,11 @@ ALPHA, BETA, GAMMA = 1.2, 1.1, 1.15
 NATIVE_SIZE = 224
 STEM, HEAD = 32, 1280
 DIVISOR = 8
-"""Numbers of maps are multiples of it."""
+"""Numbers of channels are multiples of it."""
 LEAST_PHI, MOST_PHI = -20, 10
 """B7, the largest that was published, has about 6.5; each whole step doubles the cost."""
 SQUEEZE = 4
-"""A block's squeeze-and-excitation has a fourth of the maps that enter the block."""
+"""A block's squeeze-and-excitation has a fourth of the channels that enter the block."""
 
 
 @dataclass(frozen=True)
@@ -45,11 +45,11 @@ class Stage:
     """Blocks of one size: a line of the paper's table 1."""
 
     expand: int
-    """How many times as many maps the depthwise convolution has as its block's input."""
+    """How many times as many channels the depthwise convolution has as its block's input."""
     kernel: int
     stride: int
     """Of the first block."""
-    maps: int
+    channels: int
     repeats: int
 
 
@@ -83,9 +83,9 @@ def scale_compound(phi: float, alpha: float = ALPHA, beta: float = BETA, gamma: 
     return Scaling(alpha**phi, beta**phi, gamma**phi)
 
 
-def round_maps(maps: int, width: float) -> int:
-    """Return a number of maps scaled to the nearest multiple of 8, but not by more than a tenth downwards."""
-    scaled = maps * width
+def make_divisible(channels: int, width: float) -> int:
+    """Return a number of channels scaled to the nearest multiple of 8, but not by more than a tenth downwards."""
+    scaled = channels * width
     rounded = max(DIVISOR, int(scaled + DIVISOR / 2) // DIVISOR * DIVISOR)
     return rounded + DIVISOR if rounded < 0.9 * scaled else rounded
 
@@ -113,7 +113,7 @@ class EfficientNet(nn.Module):
     dropout
         Before the output.
     drop_path
-        Share of samples for which the last block's branch is left out in training; of the blocks before, in proportion.
+        Fraction of samples for which the last block's branch is dropped in training; of those before, in proportion.
     norm_eps
         Added to the variance in batch normalization.
 
@@ -138,27 +138,27 @@ class EfficientNet(nn.Module):
         norm_eps: float = 1e-5,
     ) -> None:
         super().__init__()
-        check_share("dropout", dropout)
-        check_share("drop_path", drop_path)
+        check_fraction("dropout", dropout)
+        check_fraction("drop_path", drop_path)
         check_choice("padding", padding, get_args(Padding))
         check_positive("norm_eps", norm_eps)
         if phi is not None:
             width, depth = (getattr(scale_compound(check_phi(phi)), name) for name in ("width", "depth"))
         style = Style(lite, padding, norm_eps)
         stride = 1 if choose_stem(stem, input_size) == "small" else 2
-        maps = STEM if lite else round_maps(STEM, width)
-        self.features = nn.Sequential(convolve(in_channels, maps, 3, style, stride=stride))
+        channels = STEM if lite else make_divisible(STEM, width)
+        self.features = nn.Sequential(convolve(in_channels, channels, 3, style, stride=stride))
         stages = scale_stages(width, depth, lite)
         total, built = sum(stage.repeats for stage in stages), 0
         for stage in stages:
             blocks = []
             for index in range(stage.repeats):
-                share = drop_path * built / total
-                blocks.append(InvertedBottleneck(maps, stage, stage.stride if index == 0 else 1, share, style))
-                maps, built = stage.maps, built + 1
+                drop_prob = drop_path * built / total
+                blocks.append(InvertedBottleneck(channels, stage, stage.stride if index == 0 else 1, drop_prob, style))
+                channels, built = stage.channels, built + 1
             self.features.append(nn.Sequential(*blocks))
-        head = HEAD if lite else 4 * maps
-        self.features.append(convolve(maps, head, 1, style))
+        head = HEAD if lite else 4 * channels
+        self.features.append(convolve(channels, head, 1, style))
         self.classifier = nn.Sequential(nn.Dropout(dropout), nn.Linear(head, num_classes))
         self.apply(initialize)
 
@@ -180,7 +180,7 @@ def scale_stages(width: float, depth: float, lite: bool) -> list[Stage]:
     for index, stage in enumerate(STAGES):
         fixed = lite and index in (0, len(STAGES) - 1)
         repeats = stage.repeats if fixed else round_repeats(stage.repeats, depth)
-        scaled.append(replace(stage, maps=round_maps(stage.maps, width), repeats=repeats))
+        scaled.append(replace(stage, channels=make_divisible(stage.channels, width), repeats=repeats))
     return scaled
 
 
@@ -200,8 +200,8 @@ class SameConv2d(nn.Conv2d):
     """A convolution whose output has ceil(size / stride) pixels; an odd pixel of padding stands at the end."""
 
     def forward(
-        self, x: Float[Tensor, "batch in_maps height width"]
-    ) -> Float[Tensor, "batch out_maps out_height out_width"]:
+        self, x: Float[Tensor, "batch in_channels height width"]
+    ) -> Float[Tensor, "batch out_channels out_height out_width"]:
         (kernel, _), (stride, _) = self.kernel_size, self.stride
         sides: list[int] = []
         for size in reversed(x.shape[2:]):
@@ -211,38 +211,45 @@ class SameConv2d(nn.Conv2d):
 
 
 def convolve(
-    in_maps: int, maps: int, kernel: int, style: Style, *, stride: int = 1, groups: int = 1, activate: bool = True
+    in_channels: int,
+    channels: int,
+    kernel: int,
+    style: Style,
+    *,
+    stride: int = 1,
+    groups: int = 1,
+    activate: bool = True,
 ) -> nn.Sequential:
     """Return a convolution, its normalization and, unless it projects, its activation."""
     convolution = (
-        SameConv2d(in_maps, maps, kernel, stride, groups=groups, bias=False)
+        SameConv2d(in_channels, channels, kernel, stride, groups=groups, bias=False)
         if style.padding == "same" and stride > 1
-        else nn.Conv2d(in_maps, maps, kernel, stride, kernel // 2, groups=groups, bias=False)
+        else nn.Conv2d(in_channels, channels, kernel, stride, kernel // 2, groups=groups, bias=False)
     )
-    layers: list[nn.Module] = [convolution, nn.BatchNorm2d(maps, eps=style.norm_eps)]
+    layers: list[nn.Module] = [convolution, nn.BatchNorm2d(channels, eps=style.norm_eps)]
     return nn.Sequential(*layers, style.activation()) if activate else nn.Sequential(*layers)
 
 
 class InvertedBottleneck(nn.Module):
-    """Expand by 1x1 kernels, filter each map by itself, reweigh the maps, project; add the input where it fits."""
+    """Expand by 1x1 kernels, filter each channel by itself, reweigh them, project; add the input where it fits."""
 
-    def __init__(self, in_maps: int, stage: Stage, stride: int, drop_path: float, style: Style) -> None:
+    def __init__(self, in_channels: int, stage: Stage, stride: int, drop_path: float, style: Style) -> None:
         super().__init__()
-        wide = in_maps * stage.expand
+        wide = in_channels * stage.expand
         layers: list[nn.Module] = []
         if stage.expand > 1:
-            layers.append(convolve(in_maps, wide, 1, style))
+            layers.append(convolve(in_channels, wide, 1, style))
         layers.append(convolve(wide, wide, stage.kernel, style, stride=stride, groups=wide))
         if not style.lite:
-            layers.append(SqueezeExcitation(wide, max(in_maps // SQUEEZE, 1), nn.SiLU))
-        layers.append(convolve(wide, stage.maps, 1, style, activate=False))
+            layers.append(SqueezeExcitation(wide, max(in_channels // SQUEEZE, 1), nn.SiLU))
+        layers.append(convolve(wide, stage.channels, 1, style, activate=False))
         self.block = nn.Sequential(*layers)
-        self.residual = stride == 1 and in_maps == stage.maps
+        self.residual = stride == 1 and in_channels == stage.channels
         self.stochastic_depth = StochasticDepth(drop_path)
 
     def forward(
-        self, x: Float[Tensor, "batch in_maps height width"]
-    ) -> Float[Tensor, "batch out_maps out_height out_width"]:
+        self, x: Float[Tensor, "batch in_channels height width"]
+    ) -> Float[Tensor, "batch out_channels out_height out_width"]:
         branch: Tensor = self.block(x)
         return x + self.stochastic_depth(branch) if self.residual else branch
 

@@ -20,7 +20,8 @@ LEAST_SQUEEZED = 4
 
 
 class SqueezeExcitation(nn.Module):
-    """Weights each map by what a small network sees in the means of all (Hu, Shen, Sun, CVPR 2018, equations 2 to 4).
+    """Weights each channel by what a small network sees in the means of all (Hu, Shen, Sun, CVPR 2018, equations 2 to
+    4).
 
     `activation` stands between its two layers.
     """
@@ -37,20 +38,20 @@ class SqueezeExcitation(nn.Module):
 
 
 class StochasticDepth(nn.Module):
-    """Leaves out a branch for a share of the samples in training; scales the others up (Huang et al., ECCV 2016)."""
+    """Leaves out a branch for a fraction of the samples in training; scales the others up (Huang et al., ECCV 2016)."""
 
-    def __init__(self, share: float) -> None:
+    def __init__(self, drop_prob: float) -> None:
         super().__init__()
-        self.share = share
+        self.drop_prob = drop_prob
 
     def forward(self, branch: Float[Tensor, "batch *rest"]) -> Float[Tensor, "batch *rest"]:
-        if not self.training or self.share == 0:
+        if not self.training or self.drop_prob == 0:
             return branch
-        kept = torch.rand(len(branch), *[1] * (branch.ndim - 1), device=branch.device) >= self.share
-        return branch * (kept / (1 - self.share))
+        kept = torch.rand(len(branch), *[1] * (branch.ndim - 1), device=branch.device) >= self.drop_prob
+        return branch * (kept / (1 - self.drop_prob))
 
     def extra_repr(self) -> str:
-        return f"share={self.share:g}"
+        return f"drop_prob={self.drop_prob:g}"
 
 
 @runtime_checkable
@@ -105,7 +106,7 @@ def put_cosine_output(model: nn.Module) -> None:
     """Replace a network's dense output layer by one of cosines. Raises ConfigError where it ends otherwise."""
     outputs = find_outputs(model)
     last, end = model.get_submodule(outputs[0]), list(model.modules())[-1]
-    # Behind the last weights may be a layer without any, such as the distances of LeNet-5; timm's order is another.
+    # After the last weights may be a layer without any, such as the distances of LeNet-5; timm's order is another.
     if len(outputs) != 1 or type(last) is not nn.Linear or not (end is last or hasattr(model, "get_classifier")):
         raise ConfigError("model.options.cosine: wanted a network that ends in one dense layer, found another end")
     parent, _, name = outputs[0].rpartition(".")
@@ -141,7 +142,7 @@ def find_last(model: nn.Module) -> str:
 
 @dataclass(frozen=True)
 class Sample:
-    """What a network was built to eat."""
+    """What a network was built to take."""
 
     kind: Kind
     shape: tuple[int, ...]
@@ -153,12 +154,12 @@ class Sample:
 
 
 def set_sample(model: nn.Module, sample: Sample) -> None:
-    """Note what a network was built to eat, for those who must call it: no part of its state, but of its copies."""
+    """Note what a network was built to take, for those who must call it: no part of its state, but of its copies."""
     vars(model)["built_for"] = sample
 
 
 def find_sample(model: nn.Module) -> Sample:
-    """Return what a network was built to eat. Raises ConfigError where nothing noted it."""
+    """Return what a network was built to take. Raises ConfigError where nothing noted it."""
     sample = vars(model).get("built_for")
     if not isinstance(sample, Sample):
         wanted = "a network of create_model, or one whose input was noted by falconet.models.layers.set_sample"

@@ -3,10 +3,10 @@
 `LeNet5` follows section II.B of LeCun, Bottou, Bengio and Haffner, "Gradient-based learning applied to document
 recognition" (Proc. IEEE 86(11), 1998), layer by layer; its sizes are those of the paper's figure 2 and table I:
 
-    layer   maps      what                                     trainable parameters
+    layer   channels  what                                     trainable parameters
     C1      6@28x28   convolution 5x5                                           156
     S2      6@14x14   subsampling 2x2: sum, coefficient, bias                    12
-    C3      16@10x10  convolution 5x5 over the maps of table I                1,516
+    C3      16@10x10  convolution 5x5 over the channels of table I                1,516
     S4      16@5x5    subsampling 2x2                                            32
     C5      120@1x1   convolution over the whole map                         48,120
     F6      84        dense                                                  10,164
@@ -35,7 +35,7 @@ C3_TABLE = (
     (0, 1, 3, 4), (1, 2, 4, 5), (0, 2, 3, 5),
     (0, 1, 2, 3, 4, 5),
 )  # fmt: skip
-"""Table I of the paper: the maps of S2 that each of the 16 maps of C3 sees."""
+"""Table I of the paper: the channels of S2 that each of the 16 channels of C3 sees."""
 
 DIGIT_GLYPHS = (
     ".#####. ...#... .#####. .#####. .....#. ####### ..####. ####### .#####. .#####.",
@@ -64,7 +64,7 @@ class ScaledTanh(nn.Module):
 
 
 class Subsampling(nn.Module):
-    """The sum of each 2x2 field, times one trainable coefficient a map, plus one trainable bias a map."""
+    """The sum of each 2x2 field, times one trainable coefficient a channel, plus one trainable bias a channel."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -79,7 +79,7 @@ class Subsampling(nn.Module):
 
 
 class TableConv2d(nn.Module):
-    """A 5x5 convolution in which each output map sees only the input maps that a table lists.
+    """A 5x5 convolution in which each output channel sees only the input channels that a table lists.
 
     Only listed kernels exist as parameters; they are laid out into a dense kernel on each call, because one dense
     convolution is faster than many small ones. Its MACs are therefore those of a dense layer.
@@ -251,10 +251,10 @@ class LeNet5Caffe(nn.Module):
 
 
 class LeNetReLU(nn.Module):
-    """The LeNet that is taught today: convolutions of 32 and 64 maps with ReLU and max-pooling, 128 dense units.
+    """The LeNet that is taught today: convolutions of 32 and 64 channels with ReLU and max-pooling, 128 dense units.
 
-    `width` is the number of maps of the first convolution; the second one has twice as many. `batch_norm` normalizes
-    the maps that pooling leaves (Ioffe and Szegedy, 2015), after which convolutions need no bias.
+    `width` is the number of channels of the first convolution; the second one has twice as many. `batch_norm`
+    normalizes the channels that pooling leaves (Ioffe and Szegedy, 2015), after which convolutions need no bias.
     """
 
     def __init__(
@@ -279,7 +279,7 @@ class LeNetReLU(nn.Module):
 
     def forward(self, x: Float[Tensor, "batch in_channels height width"]) -> Float[Tensor, "batch classes"]:
         for convolution, norm in ((self.conv1, self.bn1), (self.conv2, self.bn2)):
-            # Pooling before ReLU gives the same maps as after it, on a quarter of the values.
+            # Pooling before ReLU gives the same values as after it, on a quarter of the values.
             x = F.max_pool2d(convolution(x), 2)
             x = F.relu(x if norm is None else norm(x))
         logits: Tensor = self.fc2(F.relu(self.fc1(x.flatten(1))))
@@ -287,7 +287,7 @@ class LeNetReLU(nn.Module):
 
 
 class CNNSmall(nn.Module):
-    """The articles' smallest network: convolutions 3x3 of 32 and 64 maps, each pooled, and 64 dense units.
+    """The articles' smallest network: convolutions 3x3 of 32 and 64 channels, each pooled, and 64 dense units.
 
     They say that it has one pooling layer; it has two.
     """
@@ -308,7 +308,8 @@ class CNNSmall(nn.Module):
 
 
 class LeNetDeep(nn.Module):
-    """The articles' "LeNet-5", mended: three convolutions 5x5 of 20, 50 and 50 maps, each pooled, and 500 dense units.
+    """The articles' "LeNet-5", mended: three convolutions 5x5 of 20, 50 and 50 channels, each pooled, and 500 dense
+    units.
 
     Theirs does not pad, so that at 28x28 the third convolution meets a map of 4x4 and fails; here each is padded by 2,
     which keeps the size, and any image from 8 pixels up works.

@@ -46,7 +46,7 @@ class Linear(nn.Module):
     buckets
         Of texts: features that all n-grams of two tokens or more share; None: 65,536.
 
-    Missing values of a series, and the steps behind its end, count as the channel's mean, which is 0; steps beyond
+    Missing values of a series, and the steps after its end, count as the channel's mean, which is 0; steps beyond
     `input_size` are not seen. Until `fit_statistics` is called, all terms of a text are equally rare. Raises
     ConfigError for an option's value that makes no network, and for options of texts where there are none.
 

@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
 from falconet.errors import ConfigError
-from falconet.models.options import check_share
+from falconet.models.options import check_fraction
 from falconet.models.sequences import TokenEncoder, mark_steps, measure_lengths, pool_mean
 
 WIDTH, LAYERS, HEADS, INNER = 384, 6, 12, 1536
@@ -35,7 +35,7 @@ class MiniLM(nn.Module):
     num_classes, in_channels, input_size
         As in `falconet.create_model`: classes, vocabulary size, and at most 512 tokens.
     dropout
-        Share of values that are zeroed in training, behind the sums of vectors and each branch.
+        Fraction of values that are zeroed in training, after the sums of vectors and each branch.
 
     A text without any true token gets finite logits. Raises ConfigError for more tokens than there are positions.
 
@@ -43,7 +43,7 @@ class MiniLM(nn.Module):
 
     def __init__(self, num_classes: int, in_channels: int, input_size: tuple[int], *, dropout: float = 0.1) -> None:
         super().__init__()
-        check_share("dropout", dropout)
+        check_fraction("dropout", dropout)
         if input_size[0] > POSITIONS:
             raise ConfigError(f"model.input_size: wanted at most {POSITIONS} tokens, found {input_size[0]}")
         self.encoder = TokenEncoder(in_channels, WIDTH)

@@ -7,7 +7,7 @@ training samples; every other kernel sees zeros around the series, the rest stay
 of positive values (PPV): of outputs above the threshold. Series of several channels are as in the authors' code: each
 kernel and dilation sees the sum of one to nine channels.
 
-Series of different lengths, which the paper leaves open: behind its end a series is zero, which is the mean, as around
+Series of different lengths, which the paper leaves open: after its end a series is zero, which is the mean, as around
 any series, and outputs there do not count. Of a series that is shorter than a kernel, all outputs count.
 """
 
@@ -59,7 +59,7 @@ class MiniRocket(nn.Module):
     seed
         Of which channels are summed, and which training samples give thresholds.
 
-    Until `fit_statistics` is called, thresholds are those for white noise of mean 0 and deviation 1. A sample without
+    Until `fit_statistics` is called, thresholds are those for white noise of mean 0 and std 1. A sample without
     any true step gets finite logits, the same for each. Raises ConfigError for an option's value that makes no network.
 
     """
@@ -161,7 +161,7 @@ class MiniRocket(nn.Module):
 
     @torch.no_grad()
     def fit_statistics(self, batches: Iterable[Float[Tensor, "batch channels steps"]]) -> None:
-        """Set the thresholds, and each feature's mean and deviation, by the first of some training samples.
+        """Set the thresholds, and each feature's mean and std, by the first of some training samples.
 
         Samples must come as a trained network gets them, in random order. The same samples give the same values. Raises
         DataError where none has any content.
@@ -171,12 +171,12 @@ class MiniRocket(nn.Module):
         known, lengths = fill(x)
         quantiles = self.split_dilations(torch.from_numpy(list_quantiles(len(self.biases))))
         fitted = []
-        for index, shares in enumerate(quantiles):
+        for index, levels in enumerate(quantiles):
             # Each kernel with a sample of its own.
             drawn = torch.from_numpy(rng.randint(len(x), size=len(KERNELS)))
             differences = list_differences(known[drawn], self.dilations[index])
             outputs = torch.einsum("ki,kis->ks", self.spread_weights(index), differences).double()
-            for values, length, row in zip(outputs, lengths[drawn].tolist(), shares, strict=True):
+            for values, length, row in zip(outputs, lengths[drawn].tolist(), levels, strict=True):
                 fitted.append(torch.quantile(values[:length], row))
         self.biases.copy_(torch.cat(fitted))
         features = self.features(x[:MEASURED])
@@ -232,8 +232,8 @@ def guess_biases(combined: np.ndarray, counts: tuple[int, ...]) -> np.ndarray:
     The squared weights of a kernel sum to 18, and so does the variance of its output for each channel.
     """
     quantiles = torch.from_numpy(list_quantiles(len(KERNELS) * sum(counts)))
-    deviations = np.sqrt(18 * combined.sum(axis=2))
-    spread = np.concatenate([row.repeat(count) for row, count in zip(deviations, counts, strict=True)])
+    stds = np.sqrt(18 * combined.sum(axis=2))
+    spread = np.concatenate([row.repeat(count) for row, count in zip(stds, counts, strict=True)])
     biases: np.ndarray = torch.special.ndtri(quantiles).numpy() * spread
     return biases.astype(np.float32)
 

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float, Int, Int64
 from torch import Tensor, nn
 
-from falconet.models.options import check_count, check_share
+from falconet.models.options import check_count, check_fraction
 
 MULTIPLIER = 16_381
 """Of the hash: a prime, so that it has no factor in common with any number of buckets below it but its multiples."""
@@ -40,7 +40,7 @@ class NGrams(nn.Module):
     n
         Tokens of the longest n-grams; 1: no word order is seen.
     dropout
-        Share of the mean's values that are zeroed in training.
+        Fraction of the mean's values that are zeroed in training.
 
     An n-gram lies within the text: none has padding, token 0, in it. A text without tokens has the mean 0. Raises
     ConfigError for an option's value that makes no network.
@@ -62,7 +62,7 @@ class NGrams(nn.Module):
         check_count("dimension", dimension)
         check_count("buckets", buckets, MOST_BUCKETS)
         check_count("n", n, LONGEST)
-        check_share("dropout", dropout)
+        check_fraction("dropout", dropout)
         self.tokens, self.buckets, self.n = in_channels, buckets, n
         # One table, as in fastText: first the tokens, of which 0 is padding, then the buckets.
         self.embedding = nn.Embedding(in_channels + (buckets if n > 1 else 0), dimension, padding_idx=0)

@@ -59,10 +59,10 @@ def check_choice(name: str, value: str, known: tuple[str, ...]) -> None:
         raise ConfigError(f"model.options.{name}: wanted {' or '.join(known)}, found {abridge(value)}")
 
 
-def check_share(name: str, share: float) -> None:
-    """Raise ConfigError unless an option is a share of a whole, less than all of it."""
-    if isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share < 1:
-        raise ConfigError(f"model.options.{name}: wanted a share from 0 to below 1, found {abridge(share)}")
+def check_fraction(name: str, fraction: float) -> None:
+    """Raise ConfigError unless an option is a fraction of a whole, less than all of it."""
+    if isinstance(fraction, bool) or not isinstance(fraction, int | float) or not 0 <= fraction < 1:
+        raise ConfigError(f"model.options.{name}: wanted a fraction from 0 to below 1, found {abridge(fraction)}")
 
 
 def check_positive(name: str, number: float) -> None:

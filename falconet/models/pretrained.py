@@ -4,14 +4,14 @@
     falconet     the network's own names, torchvision's   torchvision; timm's ResNets; trained models of falconet
     timm         conv_stem, blocks.0.0.conv_dw, ...       timm's EfficientNets
     tensorflow   _conv_stem, _blocks.0._bn1, ...          ports of TensorFlow's EfficientNets, padded as "same"; those
-                                                          of Lite eat (x - 127) / 128
+                                                          of Lite take (x - 127) / 128
     caffe        conv1, fire2/squeeze1x1, ..., conv10     SqueezeNet 1.0 as published, for BGR in 0..255
     bert         embeddings.word_embeddings, ...          BERTs of Hugging Face's transformers, such as MiniLM
 
 Files are `.pth`, `.pt`, `.safetensors`, `.npz`, `.fnet`, a coded model of Falconet, or `.net`: SqueezeNet after Deep
 Compression, as its authors have it. What needs no path is in `falconet.models.published`.
-Networks here eat RGB in 0..1: kernels for BGR are turned around, and a range of 0..255 becomes part of mean and
-deviation; neither changes an answer.
+Networks here take RGB in 0..1: kernels for BGR are turned around, and a range of 0..255 becomes part of mean and
+std; neither changes an answer.
 """
 
 from __future__ import annotations
@@ -99,14 +99,14 @@ class Pretrained:
         return len(self.mean if self.vocabulary is None else self.vocabulary)
 
     def statistics(self, channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """Return mean and deviation for images of so many channels; for another number, the means of both."""
+        """Return mean and std for images of so many channels; for another number, the means of both."""
         if channels == len(self.mean):
             return self.mean, self.std
         return (sum(self.mean) / len(self.mean),) * channels, (sum(self.std) / len(self.std),) * channels
 
     @property
     def input(self) -> ImageSpec:
-        """What the network eats with these weights. Raises ConfigError where its classes have no names."""
+        """What the network takes with these weights. Raises ConfigError where its classes have no names."""
         if self.labels is None:
             raise ConfigError(f"{self.name}: the weights do not say what their classes are called")
         height, width = self.size or find_model(self.name).input[1:]
@@ -187,7 +187,7 @@ def read_model_folder(name: str, folder: Path) -> Pretrained:
 
 
 def read_spec(name: str, record: Mapping[str, Any], model: Path, path: Path) -> ImageSpec:
-    """Return what a trained model eats, by what a file says of it. Raises ConfigError unless it is a whole `name`."""
+    """Return what a trained model takes, by what a file says of it. Raises ConfigError unless it is a whole `name`."""
     if record.get("architecture") != name:
         raise ConfigError(f"{model}: wanted a trained {name}, found {record.get('architecture')}")
     if record.get("widths") is not None:
@@ -325,7 +325,7 @@ CAFFE_LAYERS: Mapping[str, tuple[int, int, int]] = MappingProxyType(
         "conv1": (96, 3, 7),
         **{
             f"fire{index}/{part}": shape
-            for index, (maps, squeeze, expand) in enumerate(
+            for index, (channels, squeeze, expand) in enumerate(
                 [
                     (96, 16, 64),
                     (128, 16, 64),
@@ -339,7 +339,7 @@ CAFFE_LAYERS: Mapping[str, tuple[int, int, int]] = MappingProxyType(
                 start=2,
             )
             for part, shape in (
-                ("squeeze1x1", (squeeze, maps, 1)),
+                ("squeeze1x1", (squeeze, channels, 1)),
                 ("expand1x1", (expand, squeeze, 1)),
                 ("expand3x3", (expand, squeeze, 3)),
             )
@@ -560,7 +560,7 @@ def fit_weights(model: nn.Module, found: Pretrained, labels: tuple[str, ...] | N
 
     The output layer stays fresh unless its classes are those of the weights: as many, and called `labels` where these
     are given. A first convolution for another number of channels gets the sum of the kernels of all channels, or equal
-    shares of the kernels of one. Raises ConfigError where anything else differs in shape.
+    fractions of the kernels of one. Raises ConfigError where anything else differs in shape.
     """
     notes = [f"weights of {found.name} ({found.layout} layout)", *found.notes]
     own, state = drop_counters(model.state_dict()), drop_counters(found.state)

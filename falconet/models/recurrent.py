@@ -21,7 +21,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from falconet.models.options import MOST_LAYERS, check_choice, check_count, check_share, check_switch
+from falconet.models.options import MOST_LAYERS, check_choice, check_count, check_fraction, check_switch
 from falconet.models.sequences import make_encoder, pool_mean
 from falconet.spec import Kind
 
@@ -46,7 +46,7 @@ class Recurrent(nn.Module):
     layers, bidirectional
         The second direction reads each sample from its own last step to its first.
     dropout
-        Share of values that are zeroed in training, between layers and before the output (Zaremba et al., 2014).
+        Fraction of values that are zeroed in training, between layers and before the output (Zaremba et al., 2014).
     pooling
         What the output sees: the mean over a sample's true steps, or what each direction ends with. The mean gives
         each step a short way to the loss, so it is the default.
@@ -82,7 +82,7 @@ class Recurrent(nn.Module):
         check_switch("bidirectional", bidirectional)
         check_choice("pooling", pooling, get_args(Pooling))
         check_choice("nonlinearity", nonlinearity, get_args(Nonlinearity))
-        check_share("dropout", dropout)
+        check_fraction("dropout", dropout)
         width = hidden * (2 if bidirectional else 1)
         self.hidden = hidden
         self.pooling = pooling
@@ -106,7 +106,7 @@ class Recurrent(nn.Module):
 
 
 class Layer(nn.Module):
-    """One recurrent layer; the states of the second direction stand behind those of the first."""
+    """One recurrent layer; the states of the second direction stand after those of the first."""
 
     def __init__(
         self, cell: Cell, in_features: int, hidden: int, bidirectional: bool, nonlinearity: Nonlinearity

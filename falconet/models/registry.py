@@ -65,7 +65,7 @@ def find_model(name: str) -> ModelEntry:
 
 
 def models_for(kind: Kind) -> list[str]:
-    """Return the names of all models that eat a kind of sample. Raises UnknownNameError for what is no kind."""
+    """Return the names of all models that take a kind of sample. Raises UnknownNameError for what is no kind."""
     if kind not in get_args(Kind):
         raise UnknownNameError("kind", kind, get_args(Kind))
     return [name for name, entry in MODELS.items() if kind in entry.kinds]
@@ -91,11 +91,11 @@ def create_model(
     num_classes
         None: as published.
     in_channels
-        Channels of an image or a series, different tokens of a text; None: as published.
+        Channels of an image or a series, vocabulary size of a text; None: as published.
     input_size
         Height and width in pixels, one number for a square; steps of a series; tokens of a text. None: the native size.
     kind
-        What the model is to eat; None: the first of the kinds that it can.
+        What the model is to take; None: the first of the kinds that it can.
     pretrained
         `embedded`, `wheel`, `torchvision`, `timm` or a path; see `falconet.load_pretrained`. Options without which the
         weights would answer differently are set; the output layer stays fresh unless it has as many classes as theirs.
@@ -105,9 +105,9 @@ def create_model(
         The architecture's own, such as `output="linear"` for `lenet5`.
 
     The model maps `Float[batch channels height width]`, `Float[batch channels steps]` or `Int64[batch tokens]` to
-    `Float[batch num_classes]`, the logits. Steps behind a series' end are NaN in all channels, tokens behind that of a
+    `Float[batch num_classes]`, the logits. Steps after a series' end are NaN in all channels, tokens after that of a
     text 0. Raises UnknownNameError for a name that is not in the table or an option that the model lacks, ConfigError
-    for a kind that it does not eat, for a size that it cannot take, and for a kind other than its first without
+    for a kind that it does not take, for a size that it cannot take, and for a kind other than its first without
     `in_channels` and `input_size`.
 
     """
@@ -167,7 +167,7 @@ def check_pretrained(name: str, source: str | Path) -> None:
 
 
 def choose_kind(name: str, kind: Kind | None) -> Kind:
-    """Return `kind`, or the first that the model eats. Raises ConfigError for one that it does not eat."""
+    """Return `kind`, or the first that the model takes. Raises ConfigError for one that it does not take."""
     kinds = find_model(name).kinds
     if kind is None:
         return kinds[0]
@@ -180,7 +180,7 @@ def choose_kind(name: str, kind: Kind | None) -> Kind:
 def native_input(name: str, kind: Kind | None = None) -> tuple[int, ...]:
     """Return the input for which the table gives a model's costs.
 
-    Raises ConfigError for a kind that it does not eat, or for which the table has none.
+    Raises ConfigError for a kind that it does not take, or for which the table has none.
     """
     entry = find_model(name)
     if choose_kind(name, kind) != entry.kinds[0]:

@@ -2,18 +2,18 @@
 
 He, Zhang, Ren and Sun, "Deep residual learning for image recognition" (CVPR 2016), tables 1 and 6:
 
-    resnet18, 34, 50, 101, 152        stem 7x7/2 and pooling, four stages at 64, 128, 256, 512 maps; blocks of two 3x3
+    resnet18, 34, 50, 101, 152        stem 7x7/2 and pooling, four stages, channels 64, 128, 256, 512; blocks of two 3x3
                                       convolutions, from 50 layers on bottlenecks of 1x1, 3x3 and 1x1 with four times as
-                                      many maps behind them; a stage begins by halving the size
-    resnet20, 32, 44, 56, 110         for CIFAR: stem 3x3, three stages at 16, 32, 64 maps, n = 3, 5, 7, 9, 18 blocks
-                                      each; shortcuts without parameters (option A: every second pixel, zeros as maps)
+                                      many channels after them; a stage begins by halving the size
+    resnet20, 32, 44, 56, 110         for CIFAR: stem 3x3, three stages, channels 16, 32, 64, n = 3, 5, 7, 9, 18 blocks
+                                      each; shortcuts without parameters (option A: every second pixel, zero channels)
     resnet1d18                        resnet18 along one dimension, as Wang, Yan and Oates, "Time series classification
                                       from scratch with deep neural networks" (IJCNN 2017), used residual networks
 
 `pre_activation` moves normalization and ReLU before the convolutions: He, Zhang, Ren and Sun, "Identity mappings in
-deep residual networks" (ECCV 2016), figure 4e. `squeeze_excitation` reweighs the maps of each branch: Hu, Shen and Sun,
-"Squeeze-and-excitation networks" (CVPR 2018), figure 3. The articles' "ResNet" had neither shortcuts nor stages that
-change the number of maps.
+deep residual networks" (ECCV 2016), figure 4e. `squeeze_excitation` reweighs the channels of each branch: Hu, Shen and
+Sun, "Squeeze-and-excitation networks" (CVPR 2018), figure 3. The articles' "ResNet" had neither shortcuts nor stages
+that change the number of channels.
 
 Bottlenecks halve the size in their 3x3 convolution, as torchvision's do ("v1.5"); parameters have torchvision's names.
 """
@@ -28,7 +28,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from falconet.models.layers import LEAST_SQUEEZED, SqueezeExcitation
-from falconet.models.options import Stem, check_count, check_share, check_switch, choose_stem
+from falconet.models.options import Stem, check_count, check_fraction, check_switch, choose_stem
 from falconet.models.sequences import TokenEncoder, mark_steps, measure_lengths, pool_mean
 
 REDUCTION = 16
@@ -43,13 +43,13 @@ class Style:
     pre_activation: bool
     squeeze_excitation: bool
     padded: bool
-    """Shortcuts have no parameters (option A), instead of a 1x1 convolution where the number of maps changes (B)."""
+    """Shortcuts have no parameters (option A), instead of a 1x1 convolution where channels change (B)."""
     first: bool = False
     """Whether this is the network's first block."""
 
     @property
     def expansion(self) -> int:
-        """How many times as many maps leave a block as its 3x3 convolution has."""
+        """How many times as many channels leave a block as its 3x3 convolution has."""
         return 4 if self.bottleneck else 1
 
 
@@ -103,13 +103,13 @@ class ResNet(nn.Module):
         self.bn1 = nn.BatchNorm2d(width)
         style = Style(bottleneck, pre_activation, squeeze_excitation, padded)
         self.layers = [f"layer{stage + 1}" for stage in range(len(blocks))]
-        maps = width
+        channels = width
         for stage, (name, count) in enumerate(zip(self.layers, blocks, strict=True)):
             stage_style = replace(style, first=stage == 0)
-            self.add_module(name, make_stage(stage_style, count, maps, width << stage, stride=2 if stage else 1))
-            maps = (width << stage) * style.expansion
-        self.norm = nn.BatchNorm2d(maps) if pre_activation else None
-        self.fc = nn.Linear(maps, num_classes)
+            self.add_module(name, make_stage(stage_style, count, channels, width << stage, stride=2 if stage else 1))
+            channels = (width << stage) * style.expansion
+        self.norm = nn.BatchNorm2d(channels) if pre_activation else None
+        self.fc = nn.Linear(channels, num_classes)
         self.apply(initialize)
         if zero_init:
             self.apply(silence_branch)
@@ -126,13 +126,13 @@ class ResNet(nn.Module):
         return logits
 
 
-def make_stage(style: Style, blocks: int, in_maps: int, width: int, stride: int) -> nn.Sequential:
-    """Return blocks of one size, of which the first comes from `in_maps` maps and another size."""
+def make_stage(style: Style, blocks: int, in_channels: int, width: int, stride: int) -> nn.Sequential:
+    """Return blocks of one size, of which the first comes from `in_channels` channels and another size."""
     kind = Bottleneck if style.bottleneck else BasicBlock
-    out_maps = width * style.expansion
-    first = kind(in_maps, width, stride, style)
+    out_channels = width * style.expansion
+    first = kind(in_channels, width, stride, style)
     later = replace(style, first=False)
-    return nn.Sequential(first, *(kind(out_maps, width, 1, later) for _ in range(blocks - 1)))
+    return nn.Sequential(first, *(kind(out_channels, width, 1, later) for _ in range(blocks - 1)))
 
 
 class Residual(nn.Module):
@@ -144,29 +144,34 @@ class Residual(nn.Module):
     """
 
     def __init__(
-        self, in_maps: int, maps: tuple[int, ...], kernels: tuple[int, ...], strides: tuple[int, ...], style: Style
+        self,
+        in_channels: int,
+        channels: tuple[int, ...],
+        kernels: tuple[int, ...],
+        strides: tuple[int, ...],
+        style: Style,
     ) -> None:
         super().__init__()
         self.pre_activation = style.pre_activation
         self.first = style.first
-        self.depth = len(maps)
-        widths = (in_maps, *maps)
+        self.depth = len(channels)
+        widths = (in_channels, *channels)
         for index, (kernel, stride) in enumerate(zip(kernels, strides, strict=True), start=1):
             before, after = widths[index - 1 : index + 1]
             self.add_module(f"conv{index}", nn.Conv2d(before, after, kernel, stride, kernel // 2, bias=False))
             if index > 1 or not (style.pre_activation and style.first):
                 self.add_module(f"bn{index}", nn.BatchNorm2d(before if style.pre_activation else after))
-        out_maps, stride = maps[-1], max(strides)
+        out_channels, stride = channels[-1], max(strides)
         self.excitation = (
-            SqueezeExcitation(out_maps, max(out_maps // REDUCTION, LEAST_SQUEEZED))
+            SqueezeExcitation(out_channels, max(out_channels // REDUCTION, LEAST_SQUEEZED))
             if style.squeeze_excitation
             else None
         )
-        self.downsample = make_shortcut(in_maps, out_maps, stride, style)
+        self.downsample = make_shortcut(in_channels, out_channels, stride, style)
 
     def forward(
-        self, x: Float[Tensor, "batch in_maps height width"]
-    ) -> Float[Tensor, "batch out_maps out_height out_width"]:
+        self, x: Float[Tensor, "batch in_channels height width"]
+    ) -> Float[Tensor, "batch out_channels out_height out_width"]:
         branch, shortcut = x, x
         for index in range(1, self.depth + 1):
             convolution = self.get_submodule(f"conv{index}")
@@ -188,39 +193,41 @@ class Residual(nn.Module):
 class BasicBlock(Residual):
     """Two 3x3 convolutions (figure 5, left)."""
 
-    def __init__(self, in_maps: int, width: int, stride: int, style: Style) -> None:
-        super().__init__(in_maps, (width, width), (3, 3), (stride, 1), style)
+    def __init__(self, in_channels: int, width: int, stride: int, style: Style) -> None:
+        super().__init__(in_channels, (width, width), (3, 3), (stride, 1), style)
 
 
 class Bottleneck(Residual):
     """Convolutions of 1x1, 3x3 and 1x1 (figure 5, right)."""
 
-    def __init__(self, in_maps: int, width: int, stride: int, style: Style) -> None:
-        super().__init__(in_maps, (width, width, width * style.expansion), (1, 3, 1), (1, stride, 1), style)
+    def __init__(self, in_channels: int, width: int, stride: int, style: Style) -> None:
+        super().__init__(in_channels, (width, width, width * style.expansion), (1, 3, 1), (1, stride, 1), style)
 
 
 class PaddedShortcut(nn.Module):
-    """Every second pixel, and zeros as further maps, as many before as behind (option A of the paper)."""
+    """Every second pixel, and zeros as further channels, as many before as after (option A of the paper)."""
 
     def __init__(self, missing: int, stride: int) -> None:
         super().__init__()
-        self.before, self.behind = missing // 2, missing - missing // 2
+        self.before, self.after = missing // 2, missing - missing // 2
         self.stride = stride
 
     def forward(
-        self, x: Float[Tensor, "batch in_maps height width"]
-    ) -> Float[Tensor, "batch out_maps out_height out_width"]:
-        return F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, self.before, self.behind))
+        self, x: Float[Tensor, "batch in_channels height width"]
+    ) -> Float[Tensor, "batch out_channels out_height out_width"]:
+        return F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, self.before, self.after))
 
 
-def make_shortcut(in_maps: int, out_maps: int, stride: int, style: Style) -> nn.Module | None:
+def make_shortcut(in_channels: int, out_channels: int, stride: int, style: Style) -> nn.Module | None:
     """Return what makes a block's input fit its output; None where it fits already."""
-    if stride == 1 and in_maps == out_maps:
+    if stride == 1 and in_channels == out_channels:
         return None
     if style.padded:
-        return PaddedShortcut(out_maps - in_maps, stride)
-    projection = nn.Conv2d(in_maps, out_maps, 1, stride, bias=False)
-    return nn.Sequential(projection) if style.pre_activation else nn.Sequential(projection, nn.BatchNorm2d(out_maps))
+        return PaddedShortcut(out_channels - in_channels, stride)
+    projection = nn.Conv2d(in_channels, out_channels, 1, stride, bias=False)
+    return (
+        nn.Sequential(projection) if style.pre_activation else nn.Sequential(projection, nn.BatchNorm2d(out_channels))
+    )
 
 
 def initialize(module: nn.Module) -> None:
@@ -242,7 +249,7 @@ def silence_branch(module: nn.Module) -> None:
 class ResNet1d(nn.Module):
     """Residual network along the steps of a series, or along a text's embedded tokens.
 
-    What lies behind a sample's end is set to zero before each convolution, just what a convolution sees behind the end
+    What lies after a sample's end is set to zero before each convolution, just what a convolution sees after the end
     of an unpadded sample; so padding changes no answer.
 
     Parameters
@@ -280,7 +287,7 @@ class ResNet1d(nn.Module):
         super().__init__()
         for name, number in (("width", width), ("embedding", embedding)):
             check_count(name, number)
-        check_share("dropout", dropout)
+        check_fraction("dropout", dropout)
         self.encoder = TokenEncoder(in_channels, embedding) if kind == "text" else None
         self.small = choose_stem(stem, input_size) == "small"
         kernel, stride = (3, 1) if self.small else (7, 2)
@@ -288,36 +295,36 @@ class ResNet1d(nn.Module):
         self.conv1 = nn.Conv1d(channels, width, kernel, stride=stride, padding=kernel // 2, bias=False)
         self.bn1 = StepNorm(width)
         self.blocks = nn.ModuleList()
-        maps = width
+        channels = width
         for stage, count in enumerate(blocks):
             for index in range(count):
-                self.blocks.append(StepBlock(maps, width << stage, stride=2 if stage and index == 0 else 1))
-                maps = width << stage
+                self.blocks.append(StepBlock(channels, width << stage, stride=2 if stage and index == 0 else 1))
+                channels = width << stage
         self.dropout = nn.Dropout(dropout)
-        self.fc = nn.Linear(maps, num_classes)
+        self.fc = nn.Linear(channels, num_classes)
         self.apply(initialize)
 
     def forward(
         self, x: Int64[Tensor, "batch steps"] | Float[Tensor, "batch channels steps"]
     ) -> Float[Tensor, "batch classes"]:
-        maps, lengths = self.encode(x)
+        features, lengths = self.encode(x)
         lengths = lengths if self.small else halve(lengths)
-        maps = blank(F.relu(self.bn1(self.conv1(maps), lengths)), lengths)
+        features = blank(F.relu(self.bn1(self.conv1(features), lengths)), lengths)
         if not self.small:
             # Nothing here is negative, so that the zeros of padding are never a maximum.
             lengths = halve(lengths)
             # As images of one row: in one dimension, torch's graphs would hold the number of steps of their example.
-            pooled = F.max_pool2d(maps[:, :, None], (1, 3), stride=(1, 2), padding=(0, 1))[:, :, 0]
-            maps = blank(pooled, lengths)
+            pooled = F.max_pool2d(features[:, :, None], (1, 3), stride=(1, 2), padding=(0, 1))[:, :, 0]
+            features = blank(pooled, lengths)
         for block in self.blocks:
-            maps, lengths = block(maps, lengths)
-        logits: Tensor = self.fc(self.dropout(pool_mean(maps.transpose(1, 2), lengths)))
+            features, lengths = block(features, lengths)
+        logits: Tensor = self.fc(self.dropout(pool_mean(features.transpose(1, 2), lengths)))
         return logits
 
     def encode(
         self, x: Int64[Tensor, "batch steps"] | Float[Tensor, "batch channels steps"]
     ) -> tuple[Float[Tensor, "batch width steps"], Int64[Tensor, " batch"]]:
-        """Return what the first convolution sees, zero behind each sample's end, and the samples' lengths."""
+        """Return what the first convolution sees, zero after each sample's end, and the samples' lengths."""
         if self.encoder is not None:
             vectors, lengths = self.encoder(x)
             return vectors.transpose(1, 2), lengths
@@ -326,11 +333,11 @@ class ResNet1d(nn.Module):
 
 
 class StepNorm(nn.BatchNorm1d):
-    """Batch normalization by the mean and deviation of true steps alone, so that padding changes no training either."""
+    """Batch normalization by the mean and std of true steps alone, so that padding changes no training either."""
 
     def forward(  # type: ignore[override]
-        self, x: Float[Tensor, "batch maps steps"], lengths: Int64[Tensor, " batch"]
-    ) -> Float[Tensor, "batch maps steps"]:
+        self, x: Float[Tensor, "batch channels steps"], lengths: Int64[Tensor, " batch"]
+    ) -> Float[Tensor, "batch channels steps"]:
         present = mark_steps(lengths, x.shape[2])
         if not self.training or present.all() or present.sum() < 2:
             return super().forward(x)
@@ -342,21 +349,21 @@ class StepNorm(nn.BatchNorm1d):
 class StepBlock(nn.Module):
     """A basic block along one dimension, which keeps padding at zero."""
 
-    def __init__(self, in_maps: int, width: int, stride: int) -> None:
+    def __init__(self, in_channels: int, width: int, stride: int) -> None:
         super().__init__()
         self.stride = stride
-        self.conv1 = nn.Conv1d(in_maps, width, 3, stride, padding=1, bias=False)
+        self.conv1 = nn.Conv1d(in_channels, width, 3, stride, padding=1, bias=False)
         self.bn1 = StepNorm(width)
         self.conv2 = nn.Conv1d(width, width, 3, padding=1, bias=False)
         self.bn2 = StepNorm(width)
         self.downsample = None
-        if stride != 1 or in_maps != width:
-            projection = nn.Conv1d(in_maps, width, 1, stride, bias=False)
+        if stride != 1 or in_channels != width:
+            projection = nn.Conv1d(in_channels, width, 1, stride, bias=False)
             self.downsample = nn.ModuleList([projection, StepNorm(width)])
 
     def forward(
-        self, x: Float[Tensor, "batch in_maps steps"], lengths: Int64[Tensor, " batch"]
-    ) -> tuple[Float[Tensor, "batch maps out_steps"], Int64[Tensor, " batch"]]:
+        self, x: Float[Tensor, "batch in_channels steps"], lengths: Int64[Tensor, " batch"]
+    ) -> tuple[Float[Tensor, "batch channels out_steps"], Int64[Tensor, " batch"]]:
         lengths = lengths if self.stride == 1 else halve(lengths)
         branch = blank(F.relu(self.bn1(self.conv1(x), lengths)), lengths)
         branch = self.bn2(self.conv2(branch), lengths)
@@ -373,7 +380,7 @@ def halve(lengths: Int64[Tensor, " batch"]) -> Int64[Tensor, " batch"]:
 
 
 def blank(
-    maps: Float[Tensor, "batch channels steps"], lengths: Int64[Tensor, " batch"]
+    features: Float[Tensor, "batch channels steps"], lengths: Int64[Tensor, " batch"]
 ) -> Float[Tensor, "batch channels steps"]:
-    """Set what lies behind each sample's end to zero."""
-    return maps.masked_fill(~mark_steps(lengths, maps.shape[2])[:, None], 0.0)
+    """Set what lies after each sample's end to zero."""
+    return features.masked_fill(~mark_steps(lengths, features.shape[2])[:, None], 0.0)

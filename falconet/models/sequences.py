@@ -1,6 +1,6 @@
 """Batches of sequences of different lengths: what is padding, and means that leave it out.
 
-A batch carries its own padding: token 0 behind the end of a text, NaN in all channels behind the end of a series.
+A batch carries its own padding: token 0 after the end of a text, NaN in all channels after the end of a series.
 Lengths become masks and positions instead of packed sequences, which exported formats do not know.
 """
 

@@ -1,10 +1,10 @@
 """SqueezeNet: AlexNet's accuracy from a fiftieth of its parameters.
 
 After Iandola, Han, Moskewicz, Ashraf, Dally and Keutzer, "SqueezeNet: AlexNet-level accuracy with 50x fewer parameters
-and <0.5MB model size" (arXiv:1602.07360, 2016). A fire module squeezes its input to few maps by 1x1 kernels, then
+and <0.5MB model size" (arXiv:1602.07360, 2016). A fire module squeezes its input to few channels by 1x1 kernels, then
 expands them by 1x1 and 3x3 kernels side by side. Fire modules 2 to 9, as the paper numbers them, follow from five
-metaparameters (section 5.1): the i-th has e_i = base_e + incr_e * floor(i / freq) expanding kernels, of which the share
-pct_3x3 are 3x3, and SR * e_i squeezing ones.
+metaparameters (section 5.1): the i-th has e_i = base_e + incr_e * floor(i / freq) expanding kernels, of which the
+fraction pct_3x3 are 3x3, and SR * e_i squeezing ones.
 
     name             stem            pooling after           parameters (1000 classes)
     squeezenet1_0    96 7x7/2        conv1, fire4, fire8     1,248,424    the paper's table 1
@@ -29,8 +29,8 @@ from falconet.models.options import (
     Stem,
     check_choice,
     check_count,
+    check_fraction,
     check_positive,
-    check_share,
     check_smallest,
     choose_stem,
 )
@@ -41,7 +41,7 @@ Version = Literal["1_0", "1_1"]
 STEMS = {"1_0": (96, 7), "1_1": (64, 3)}
 """Maps and side of the first convolution's kernels, of stride 2 and without padding."""
 POOLED = {"1_0": (2, 6), "1_1": (1, 3)}
-"""Fire modules, counted from 0, behind which maps are pooled."""
+"""Fire modules, counted from 0, after which channels are pooled."""
 MODULES = 8
 REDUCTION = 16
 """Of squeeze-and-excitation."""
@@ -59,10 +59,10 @@ class SqueezeNet(nn.Module):
     version, squeeze_excitation
         Which member of the family it is; set by the table of models.
     stem
-        `small`: a first convolution 3x3 of stride 1 and no pooling behind it; `auto`: that below 64 pixels.
+        `small`: a first convolution 3x3 of stride 1 and no pooling after it; `auto`: that below 64 pixels.
     bypass
-        Around fire modules whose input has as many maps as their output, the identity is added (`simple`); around the
-        others, a 1x1 convolution (`complex`). Section 6 of the paper.
+        Around fire modules whose input has as many channels as their output, the identity is added (`simple`); around
+        the others, a 1x1 convolution (`complex`). Section 6 of the paper.
     base_expand, expand_increment, frequency, share_3x3, squeeze_ratio
         The paper's metaparameters base_e, incr_e, freq, pct_3x3 and SR.
     dropout
@@ -95,17 +95,17 @@ class SqueezeNet(nn.Module):
         check_increment(expand_increment)
         if base_expand < 2:
             raise ConfigError(f"model.options.base_expand: wanted 2 or more, found {base_expand}")
-        check_share("share_3x3", share_3x3)
-        check_share("dropout", dropout)
+        check_fraction("share_3x3", share_3x3)
+        check_fraction("dropout", dropout)
         check_positive("squeeze_ratio", squeeze_ratio)
         check_choice("bypass", bypass, get_args(Bypass))
         chosen = choose_stem(stem, input_size)
         check_smallest(input_size, SMALLEST[version][chosen])
-        maps, kernel = STEMS[version]
+        channels, kernel = STEMS[version]
         layers: list[nn.Module] = [
-            nn.Conv2d(in_channels, maps, 3, padding=1)
+            nn.Conv2d(in_channels, channels, 3, padding=1)
             if chosen == "small"
-            else nn.Conv2d(in_channels, maps, kernel, stride=2),
+            else nn.Conv2d(in_channels, channels, kernel, stride=2),
             nn.ReLU(inplace=True),
             nn.Identity() if chosen == "small" else pooling(),
         ]
@@ -114,12 +114,12 @@ class SqueezeNet(nn.Module):
             # At least one kernel of each kind.
             large = min(max(round(expand * share_3x3), 1), expand - 1)
             squeeze = max(round(expand * squeeze_ratio), 1)
-            layers.append(Fire(maps, squeeze, expand - large, large, bypass, squeeze_excitation))
-            maps = expand
+            layers.append(Fire(channels, squeeze, expand - large, large, bypass, squeeze_excitation))
+            channels = expand
             if index in POOLED[version]:
                 layers.append(pooling())
         self.features = nn.Sequential(*layers)
-        output = nn.Conv2d(maps, num_classes, 1)
+        output = nn.Conv2d(channels, num_classes, 1)
         self.classifier = nn.Sequential(nn.Dropout(dropout), output, nn.ReLU(inplace=True), nn.AdaptiveAvgPool2d(1))
         self.apply(initialize)
         nn.init.normal_(output.weight, std=0.01)

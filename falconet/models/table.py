@@ -17,13 +17,13 @@ class ModelEntry:
     builder: str
     """`module:class`; the class takes `num_classes`, `in_channels`, `input_size` and the architecture's own options.
 
-    Where the model eats several kinds, it also takes `kind`.
+    Where the model takes several kinds, it also takes `kind`.
     """
 
     input: tuple[int, ...]
     """Native input of its first kind.
 
-    Channels, height and width in pixels; channels and steps; or, of a text, different tokens and tokens.
+    Channels, height and width in pixels; channels and steps; or, of a text, vocabulary size and tokens.
     """
 
     num_classes: int
@@ -45,10 +45,10 @@ class ModelEntry:
     """Whether images are taken at their own size, up to the native one, where no size is asked for."""
 
     kinds: tuple[Kind, ...] = ("image",)
-    """What the model eats."""
+    """What the model takes."""
 
     vocab_size: int = 8000
-    """Different tokens of a text, at most, where nobody asks for another number; 258: each byte is one."""
+    """Largest vocabulary size where nobody asks for another number; 258: each byte is one."""
 
     options: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     """Options of the builder that make this member of its family; nobody else can set them."""

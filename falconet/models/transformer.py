@@ -20,7 +20,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
 from falconet.errors import ConfigError
-from falconet.models.options import MOST_LAYERS, check_choice, check_count, check_share
+from falconet.models.options import MOST_LAYERS, check_choice, check_count, check_fraction
 from falconet.models.sequences import make_encoder, mark_steps, pool_mean
 from falconet.spec import Kind
 
@@ -44,7 +44,7 @@ class Transformer(nn.Module):
     expansion
         How many times as wide as the vector the dense layers of a block are inside.
     dropout
-        Share of values that are zeroed in training, behind positions, attention and dense layers.
+        Fraction of values that are zeroed in training, after positions, attention and dense layers.
     positions
         `sinusoidal`, which need no training, or `learned`.
     pooling
@@ -76,7 +76,7 @@ class Transformer(nn.Module):
         for name, number in (("width", width), ("heads", heads), ("expansion", expansion)):
             check_count(name, number)
         check_count("layers", layers, MOST_LAYERS)
-        check_share("dropout", dropout)
+        check_fraction("dropout", dropout)
         check_choice("positions", positions, get_args(Positions))
         check_choice("pooling", pooling, get_args(Pooling))
         check_heads(width, heads)

@@ -30,7 +30,7 @@ Layer = nn.Conv1d | nn.Conv2d | nn.Linear
 
 
 class Factorized(nn.Sequential):
-    """A layer as two: one to `rank` units or maps, without bias, then a dense one or a convolution of 1x1.
+    """A layer as two: one to `rank` units or channels, without bias, then a dense one or a convolution of 1x1.
 
     Zhang, Zou, He and Sun, "Accelerating very deep convolutional networks for classification and detection" (TPAMI
     2016), section 3.1. Built with fresh weights.

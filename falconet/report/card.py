@@ -29,8 +29,8 @@ def render_card(report: ModelReport) -> str:
             "test accuracy",
             f"{format_percent(test.accuracy)} (95%: {format_percent(low)} to {format_percent(high)}, n = {test.n})",
         ),
-        *((name, describe_share(test, name.replace(" ", "_"))) for name in ("macro precision", "macro recall")),
-        ("macro F1", describe_share(test, "macro_f1")),
+        *((name, describe_metric(test, name.replace(" ", "_"))) for name in ("macro precision", "macro recall")),
+        ("macro F1", describe_metric(test, "macro_f1")),
         *((f"{row.name}, a baseline", describe_baseline(row)) for row in report.log.baselines),
         ("log-loss", f"{test.log_loss:.4f} nats"),
         ("Brier score", f"{test.brier:.4f}"),
@@ -112,7 +112,7 @@ def describe_baseline(row: Baseline) -> str:
     return f"{format_percent(row.accuracy)}; {ahead}"
 
 
-def describe_share(test: Evaluation, figure: str) -> str:
+def describe_metric(test: Evaluation, figure: str) -> str:
     """Return a figure of the test split with its interval, where it has one."""
     interval = test.intervals[figure]
     bounds = f" (95%: {' to '.join(map(format_percent, interval))})" if interval else ""

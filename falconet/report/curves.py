@@ -119,11 +119,11 @@ def draw_updates(axes: Axes, vitals: Sequence[Vitals]) -> None:
 
 
 def draw_dead(axes: Axes, vitals: Sequence[Vitals]) -> None:
-    """Draw the share of dead units before the layers that have most of them."""
+    """Draw the fraction of dead units before the layers that have most of them."""
     axes.set_title("dead units before a layer")
     layers, epochs, values = tabulate(vitals, "dead")
     most = {index: np.nanmax(row) for index, row in enumerate(values) if not np.isnan(row).all()}
-    if not any(share > 0 for share in most.values()):
+    if not any(fraction > 0 for fraction in most.values()):
         draw_nothing(axes, "none" if most else "no units could be evaluated")
         return
     shown = sorted(sorted(most, key=most.__getitem__, reverse=True)[:LINES])

@@ -107,7 +107,7 @@ class Shrinking:
     integers: Export | None
     """The compressed one computing in 8-bit integers; None where that cannot be."""
     kept: float
-    """Share of the compressed network's own weights that are not zero."""
+    """Fraction of the compressed network's own weights that are not zero."""
     bits: int
     """Of each of them, or more in layers that need it."""
     trials: int

@@ -29,15 +29,15 @@ from falconet.spec import ImageSpec, InputSpec, SeriesSpec
 from falconet.units import show_epochs, show_loss
 
 SECTIONS = {
-    "identity": "What it is",
-    "input": "What it eats",
-    "quality": "How good it is",
-    "failures": "Where it fails",
-    "certainty": "How sure it is",
-    "costs": "What it costs",
-    "training": "How it trained",
-    "reasons": "Why it answers so",
-    "origin": "How it was made",
+    "identity": "Model details",
+    "input": "Input",
+    "quality": "Evaluation",
+    "failures": "Errors",
+    "certainty": "Calibration",
+    "costs": "Efficiency",
+    "training": "Training",
+    "reasons": "Explanations",
+    "origin": "Provenance",
 }
 """Of a model, in order: the name of its template, and its heading."""
 
@@ -67,7 +67,7 @@ class Model:
     figures: tuple[Tile, ...]
     certainty: tuple[Tile, ...]
     trust: tuple[Picture, ...]
-    """How often the model is right, by how sure it says it is."""
+    """Reliability diagram: accuracy over confidence."""
     tradeoffs: tuple[Picture, ...]
     """Precision over recall and hits over false alarms, class by class."""
     costs: tuple[Tile, ...]
@@ -102,7 +102,7 @@ def render_page(package: str, **values: Any) -> str:
     )
     environment.filters |= {
         "percent": format_percent,
-        "share": format_share,
+        "fraction": format_fraction,
         "interval": format_interval,
         "area": format_area,
         "number": "{:,}".format,
@@ -170,7 +170,7 @@ def list_figures(report: ModelReport) -> tuple[Tile, ...]:
         epoch = "of the fit before the refit, " + epoch
     if origin.refit_teacher:
         epoch = "flattered: the teacher had learned from these samples, " + epoch
-    ranked = [Tile(f"top-{k} accuracy", format_percent(share)) for k, share in test.top_k.items()]
+    ranked = [Tile(f"top-{k} accuracy", format_percent(fraction)) for k, fraction in test.top_k.items()]
     return (
         rate_accuracy(test),
         Tile("macro precision", format_percent(test.macro_precision), note_interval(test, "macro_precision")),
@@ -182,7 +182,7 @@ def list_figures(report: ModelReport) -> tuple[Tile, ...]:
 
 
 def note_interval(test: Evaluation, figure: str) -> str:
-    """Return the interval of a share; nothing where there is none."""
+    """Return the interval of a fraction; nothing where there is none."""
     interval = test.intervals[figure]
     return f"{format_interval(interval)} (95%)" if interval else ""
 
@@ -197,7 +197,7 @@ def list_certainty(report: ModelReport) -> tuple[Tile, ...]:
         Tile("temperature", f"{change.temperature:g}", change.reason or f"fitted to {change.n:,} validation samples"),
         Tile("log-loss", f"{test.log_loss:.4f}", f"nats; {np.log(len(test.per_class)):.4f} by even guessing"),
         Tile("Brier score", f"{test.brier:.4f}", "0 is best, 2 worst"),
-        Tile("area of error over coverage", format_percent(test.aurc), "0 is best"),
+        Tile("area under the risk–coverage curve", format_percent(test.aurc), "0 is best"),
     )
 
 
@@ -218,10 +218,10 @@ def show_tradeoffs(report: ModelReport) -> tuple[Picture, ...]:
     """Return precision–recall and ROC curves; none where the test split has samples of one class alone."""
     if not report.roc:
         return ()
-    shares = {row.name: row.support / report.test.n for row in report.test.per_class}
+    fractions = {row.name: row.support / report.test.n for row in report.test.per_class}
     found = report.precision_recall, report.roc
     lines, areas = [trace(curves) for curves in found], [measure_areas(curves) for curves in found]
-    return show_precision_recall(lines[0], areas[0], shares), show_roc(lines[1], areas[1])
+    return show_precision_recall(lines[0], areas[0], fractions), show_roc(lines[1], areas[1])
 
 
 def trace(curves: Mapping[str, Curve]) -> dict[str, tuple[Points, Points]]:
@@ -318,14 +318,14 @@ def describe_input(spec: InputSpec) -> str:
     return f"{size} tokens of a vocabulary of {spec.vocab_size:,}, from texts of any length"
 
 
-def format_percent(share: float) -> str:
+def format_percent(fraction: float) -> str:
     """Return a fraction as a percentage with two decimals."""
-    return f"{100 * share:.2f}%"
+    return f"{100 * fraction:.2f}%"
 
 
-def format_share(share: float | None) -> str:
+def format_fraction(fraction: float | None) -> str:
     """Return a fraction as a percentage; a dash where there is none."""
-    return "–" if share is None else format_percent(share)
+    return "–" if fraction is None else format_percent(fraction)
 
 
 def format_area(area: float | None) -> str:
@@ -365,5 +365,5 @@ def format_bytes(count: int) -> str:
 
 
 def to_shade(count: int, total: int) -> str:
-    """Return a cell's share of its row as a CSS percentage; any count at all is visible."""
+    """Return a cell's fraction of its row as a CSS percentage; any count at all is visible."""
     return f"{max(100 * count / total, 20):.0f}%" if count else "0%"

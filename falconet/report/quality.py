@@ -45,13 +45,13 @@ def show_reliability(
     gaps = np.abs(confidence - accuracy)[filled]
     widest = int(filled[gaps.argmax()])
     description = (
-        f"Reliability diagram of {count.sum():,} samples. Where the model is surest (above {lower[filled[-1]]:.0%}): "
-        f"{confidence[filled[-1]]:.1%} sure, {accuracy[filled[-1]]:.1%} right, {count[filled[-1]]:,} samples. Widest "
-        f"gap: {confidence[widest]:.1%} sure, {accuracy[widest]:.1%} right, {count[widest]:,} samples."
+        f"Reliability diagram of {count.sum():,} samples. At the highest confidence (above {lower[filled[-1]]:.0%}): "
+        f"confidence {confidence[filled[-1]]:.1%}, accuracy {accuracy[filled[-1]]:.1%}, {count[filled[-1]]:,} samples. "
+        f"Widest gap: confidence {confidence[widest]:.1%}, accuracy {accuracy[widest]:.1%}, {count[widest]:,} samples."
     )
     caption = (
-        "How often it is right, by how sure it says it is, with 95% intervals; on the dashed line both agree. "
-        "Below, how many samples that rests on."
+        "Reliability diagram: accuracy over confidence, with 95% intervals; on the dashed line both agree. "
+        "Below, the samples in each bin."
     )
     return Picture(to_svg(lambda: draw_reliability(lower, upper, confidence, accuracy, count), description), caption)
 
@@ -72,18 +72,18 @@ def draw_reliability(
 
     filled = count > 0
     figure = Figure(figsize=(4.4, 4.0), layout="constrained")
-    shares, counts = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
-    shares.plot([0, 1], [0, 1], color=FRAME, linestyle="--", label="as often right as it says")
+    accuracies, counts = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    accuracies.plot([0, 1], [0, 1], color=FRAME, linestyle="--", label="perfectly calibrated")
     hits = np.rint(accuracy * np.where(filled, count, 0)).astype(np.int64)[filled]
     bounds = np.array([wilson_interval(int(h), int(n)) for h, n in zip(hits, count[filled], strict=True)]).reshape(
         -1, 2
     )
     # Rounding may leave a bound a hair on the wrong side.
     errors = np.abs(bounds - accuracy[filled, None]).T
-    shares.errorbar(
+    accuracies.errorbar(
         confidence[filled], accuracy[filled], errors, color=BLUE, marker="o", markersize=4, linestyle="-", capsize=2
     )
-    shares.set(ylabel="accuracy", xlim=(-0.02, 1.02), ylim=(-0.03, 1.03))
+    accuracies.set(ylabel="accuracy", xlim=(-0.02, 1.02), ylim=(-0.03, 1.03))
     figure.legend(loc="outside upper left", fontsize=9)
     counts.bar(
         lower[filled], count[filled], (upper - lower)[filled], align="edge", color=BLUE, edgecolor="none", alpha=0.6
@@ -95,9 +95,9 @@ def draw_reliability(
 
 def show_coverage(coverage: Float64[np.ndarray, " points"], accuracy: Float64[np.ndarray, " points"]) -> Picture:
     """Return the coverage–accuracy curve (see `draw_coverage`) with three of its points in words."""
-    points = [int(np.abs(coverage - share).argmin()) for share in (1.0, 0.9, 0.5)]
+    points = [int(np.abs(coverage - fraction).argmin()) for fraction in (1.0, 0.9, 0.5)]
     words = ", ".join(f"{accuracy[point]:.2%} right when it answers {coverage[point]:.0%}" for point in points)
-    caption = "If it may say “I don’t know”: how often it is right, by the share of samples that it still answers."
+    caption = "With abstention: accuracy over coverage, the fraction of samples that it still predicts."
     return Picture(
         to_svg(lambda: draw_coverage(coverage, accuracy), f"Coverage and accuracy: {words}."),
         caption,
@@ -105,7 +105,7 @@ def show_coverage(coverage: Float64[np.ndarray, " points"], accuracy: Float64[np
 
 
 def draw_coverage(coverage: Float64[np.ndarray, " points"], accuracy: Float64[np.ndarray, " points"]) -> Figure:
-    """Return accuracy among the answers given over their share; where nothing is answered there is no point."""
+    """Return accuracy among the answers given over their fraction; where nothing is answered there is no point."""
     from matplotlib.ticker import PercentFormatter
 
     figure, axes = create_axes()
@@ -129,7 +129,7 @@ def show_precision_recall(
 def draw_precision_recall(
     curves: Mapping[str, Curve], areas: Mapping[str, float], prevalence: Mapping[str, float]
 ) -> Figure:
-    """Return (recall, precision) of each class, with its average precision, and its share of all samples as chance.
+    """Return (recall, precision) of each class, with its average precision, and its fraction of all samples as chance.
 
     Lines are steps, since precision between two points is that of the higher recall (Davis and Goadrich, 2006: no
     straight line joins them); the average precision is the area below.
@@ -166,25 +166,25 @@ def show_confusion(confusion: Int64[np.ndarray, "classes classes"], names: Seque
     """Return the confusion matrix of many classes (see `draw_confusion`), with the darkest confusion in words."""
     wrong = confusion - np.diag(np.diag(confusion))
     truth, answer = np.unravel_index(wrong.argmax(), wrong.shape)
-    most = f"{wrong.max():,} of {names[truth]} taken for {names[answer]}" if wrong.any() else "no mistake"
-    right = f"{np.trace(confusion):,} of {confusion.sum():,} are right"
+    most = f"{wrong.max():,} of {names[truth]} predicted as {names[answer]}" if wrong.any() else "no errors"
+    right = f"{np.trace(confusion):,} of {confusion.sum():,} are correct"
     description = f"Confusion matrix of {len(names)} classes; {right}. Most frequent confusion: {most}."
     caption = (
-        f"Confusion matrix of {len(names)} classes in the order of the model's answers: rows are true classes, columns "
-        "predicted ones, the color is the share of the row. Right answers lie on the diagonal."
+        f"Confusion matrix of {len(names)} classes in the order of the model's outputs: rows are labels, columns "
+        "predictions, the color is the fraction of the row. Correct ones lie on the diagonal."
     )
     return Picture(to_svg(lambda: draw_confusion(confusion), description), caption)
 
 
 def draw_confusion(confusion: Int64[np.ndarray, "classes classes"]) -> Figure:
-    """Return each row's shares as a map of colors; a class without samples has none."""
+    """Return each row's fractions as a map of colors; a class without samples has none."""
     figure, axes = create_axes(5.2, 4.4)
     total = confusion.sum(axis=1, keepdims=True)
-    shares = np.divide(confusion, total, out=np.full(confusion.shape, np.nan), where=total > 0)
+    fractions = np.divide(confusion, total, out=np.full(confusion.shape, np.nan), where=total > 0)
     # Cividis looks the same to the color-blind (Nuñez, Anderton, Renslow, PLoS ONE 2018).
-    image = axes.imshow(shares, cmap="cividis", vmin=0, vmax=1, interpolation="nearest")
-    axes.set(xlabel="predicted class", ylabel="true class")
-    figure.colorbar(image, ax=axes, label="share of the true class")
+    image = axes.imshow(fractions, cmap="cividis", vmin=0, vmax=1, interpolation="nearest")
+    axes.set(xlabel="predicted", ylabel="label")
+    figure.colorbar(image, ax=axes, label="fraction of the label")
     return figure
 
 

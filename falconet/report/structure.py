@@ -49,7 +49,7 @@ def count_positions(layer: LayerCost) -> int:
 
 
 def count_channels(layer: LayerCost) -> int:
-    """Return the channels of a layer's output: first in maps, last in what dense layers and recurrence put out."""
+    """Return the channels of a layer's output: first in feature maps, last after dense layers and recurrence."""
     first = len(layer.output_shape) == 3 or layer.type == "Conv1d"
     return layer.output_shape[0 if first else -1]
 

@@ -33,7 +33,7 @@ class Callback:
         """Called once before `on_start`, with the network that is trained, in the state that the run begins with."""
 
     def on_start(self, epochs: int, steps_per_epoch: int, history: Sequence[EpochRow]) -> None:
-        """Called once; `history` holds the epochs that a resumed run has behind it."""
+        """Called once; `history` holds the epochs that a resumed run had before."""
 
     def on_note(self, line: str) -> None:
         """Called before the start, with each thing about the network that the user should know."""

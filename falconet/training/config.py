@@ -27,7 +27,7 @@ class TrainConfig:
     """Samples a step."""
 
     initial_scale: float = 1.0
-    """Share of the images' sides that training begins with; they grow to the whole over three quarters of the steps.
+    """Fraction of the images' sides that training begins with; they grow to the whole over three quarters of the steps.
 
     For networks that take any size; early steps then cost less (Tan, Le: EfficientNetV2. ICML, 2021, section 4).
     """
@@ -58,7 +58,7 @@ class TrainConfig:
     """Factor by which the comparison with a teacher's features is added to that of logits; 0: not compared."""
 
     label_smoothing: float = 0.0
-    """Share of each label that is spread evenly over all classes."""
+    """Fraction of each label that is spread evenly over all classes."""
 
     class_weights: Literal["balanced", "effective"] | None = None
     """`balanced`: a sample's loss counts as n / (classes * samples of its class), against imbalance; None: as one.
@@ -96,7 +96,7 @@ class TrainConfig:
     """How the learning rate goes from step to step; see `falconet.training.schedules`."""
 
     warmup: float = 0.1
-    """Share of all steps over which the learning rate rises to its peak."""
+    """Fraction of all steps over which the learning rate rises to its peak."""
 
     clip_norm: float | None = 5.0
     """Largest norm of all gradients together; larger ones are scaled down. None: no limit."""
@@ -133,7 +133,7 @@ class TrainConfig:
     """Let torch.compile fuse the network's operations; it takes a minute or more at first, and a C++ compiler."""
 
     layer_decay: float = 1.0
-    """Each block's learning rate is this share of that of the block behind it; the output layer has the full one."""
+    """Each block's learning rate is this fraction of that of the block after it; the output layer has the full one."""
 
     recover: bool = False
     """Where the loss is no longer finite, go back to the last epoch's end and on at half the rate; else stop there."""

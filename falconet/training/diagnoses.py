@@ -1,4 +1,4 @@
-"""What ails a training run, from its history and its layers' vital signs. Importing it does not import torch.
+"""Diagnoses of a training run, from its history and its layers' vital signs. Importing it does not import torch.
 
 Healthy runs differ widely, so that nearly each diagnosis asks for two independent signs: one in the layers and one in
 what was learned, or one in training and one in validation. Where they do not agree, nothing is said.
@@ -28,7 +28,7 @@ VANISHED = 1e-4
 """Of a later layer's gradient. In networks that learn, layers stay within a few hundredths of each other: initial
 weights are chosen for that (Glorot and Bengio, AISTATS 2010; He et al., ICCV 2015)."""
 STANDSTILL = 1e-5
-"""Change a step, as share of the weights: ten thousand such steps move them by a tenth."""
+"""Change a step, as fraction of the weights: ten thousand such steps move them by a tenth."""
 TINY_UPDATE = 1e-4
 """Of all layers alike: a healthy one is about 1e-3; at a tenth of it, a thousand steps move weights by a tenth."""
 SMALL_FALL = 0.1
@@ -40,7 +40,7 @@ EXPLODED = 1e3
 SPIKE_LOSS, SPIKE_ACCURACY = 2.0, 0.2
 """A spike at least doubles the lowest loss until then and takes a fifth of all samples' answers back."""
 DEAD = 0.5
-"""Share of a layer's units. ReLU leaves a few idle in every network; half of them is capacity that is paid for."""
+"""Fraction of a layer's units. ReLU leaves a few idle in every network; half of them is capacity that is paid for."""
 DEAD_SAMPLES = 32
 """Fewer are not enough: a unit that answers to one sample of ten is silent for so many in 3 % of cases only."""
 DEAD_EPOCHS = 3
@@ -54,7 +54,7 @@ SAME_ACCURACY = 0.02
 MEMORIZED = 0.3
 """Training accuracy so far above chance cannot be luck: answers were learned, by heart or not."""
 TRANSFERRED = 0.25
-"""Share of what is learned of training samples that holds for others too, in networks that learn slowly as well."""
+"""Fraction of what is learned of training samples that holds for others too, in networks that learn slowly as well."""
 WORSE, WORSE_EPOCHS, WORSE_LOSS = 1.1, 10, 0.02
 """Validation loss over its lowest, epochs since, and nats of the rise: of a loss near 0, a tenth is nothing.
 
@@ -89,12 +89,12 @@ class Vitals:
     activation: float
     """Root mean square of the layer's output; infinite where it was not finite."""
     dead: float
-    """Share of the units before the layer, channels of its input, that were exactly zero for all these samples."""
+    """Fraction of the units before the layer, channels of its input, that were exactly zero for all these samples."""
 
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """One thing that ails a run."""
+    """One diagnosis of a run."""
 
     name: Ailment
     subject: str
@@ -169,7 +169,7 @@ class Case:
 def diagnose(
     history: Sequence[EpochRow], vitals: Sequence[Vitals], chance: float, *, diverged: bool = False
 ) -> tuple[Diagnosis, ...]:
-    """Return what ails a run, the cause before what may follow from it; nothing for one that is well.
+    """Return the diagnoses of a run, causes before what may follow from them; none for one that is well.
 
     `chance` is the accuracy of always answering the most frequent class, 0 to 1; `diverged` says that the loss was no
     longer finite. What another diagnosis explains is left out: a network that explodes is not called overfitted.
@@ -270,17 +270,17 @@ def find_vanishing(case: Case) -> Diagnosis | None:
         if values:
             gradients[layer] = median(values)
     names = list(gradients)
-    shares = {
+    fractions = {
         layer: gradients[layer] / later
         for index, layer in enumerate(names[:-1])
         if (later := max(gradients[name] for name in names[index + 1 :])) > 0
     }
-    layer = min(shares, key=shares.__getitem__, default="")
-    if not layer or shares[layer] >= VANISHED or not (case.stalled or stands_still(case, layer)):
+    layer = min(fractions, key=fractions.__getitem__, default="")
+    if not layer or fractions[layer] >= VANISHED or not (case.stalled or stands_still(case, layer)):
         return None
-    small = sum(share < VANISHED for share in shares.values())
+    small = sum(fraction < VANISHED for fraction in fractions.values())
     evidence = (
-        f"The gradient of layer {layer}, over its weights, is {shares[layer]:.1g} times that of a later one, and so it "
+        f"The gradient of layer {layer}, over its weights, is {fractions[layer]:.1g} times that of a later one, so it "
         f"is with {small} of {len(names)} layers (below {VANISHED:g}); {case.describe_answers()}."
     )
     remedy = "Take a network with shortcuts or normalization, ReLU instead of sigmoid or tanh, or fewer layers."
@@ -368,7 +368,9 @@ def find_rise(case: Case) -> Diagnosis | None:
     )
     remedy = f"Train for fewer epochs (--epochs {lowest.epoch}), or stop by itself with --set training.patience=5."
     if after > before + SAME_ACCURACY:
-        remedy = "Answers still get better but too sure: set training.label_smoothing=0.1, or get more samples."
+        remedy = (
+            "Accuracy still rises, but confidence is too high: set training.label_smoothing=0.1, or get more samples."
+        )
     return Diagnosis("validation_loss_rises", "", lowest.epoch, evidence, remedy)
 
 

@@ -25,8 +25,8 @@ LARGEST = 1 << 16
 """Numbers of one weight that are looked at; of larger ones only every second row, or third: copying all of AlexNet's
 weights takes as long as a step."""
 LOOKED_AT = 32
-"""Samples of a batch of maps that are looked at, up to twice as many where they do not divide evenly. With all 64 of
-them, a step of ResNet-20 that is looked at took half as long again."""
+"""Samples of a batch of feature maps that are looked at, up to twice as many where they do not divide evenly. With all
+64 of them, a step of ResNet-20 that is looked at took half as long again."""
 
 
 @dataclass
@@ -55,11 +55,11 @@ class Doctor(Callback):
     """Samples gradients, updates, activations and dead units of each layer with weights; changes nothing in the run.
 
     A layer is a module with parameters of two or more dimensions of its own and none within it. A unit is dead
-    when the layer behind it gets exactly zero from it for all samples and positions of all sampled steps of an epoch:
+    when the layer after it gets exactly zero from it for all samples and positions of all sampled steps of an epoch:
     functions such as `F.relu` are no modules, but what they put out is a layer's input. Inputs that nothing before
     could have changed, such as the network's own, are not evaluated.
 
-    `vitals`, those of the epochs that a resumed run has behind it, stand before the new ones.
+    `vitals`, those of the epochs that a resumed run had before, stand before the new ones.
     """
 
     def __init__(self, vitals: Sequence[Vitals] = ()) -> None:
@@ -69,7 +69,7 @@ class Doctor(Callback):
         self.hooks: list[RemovableHandle] = []
         self.tallies: dict[str, Tally] = {}
         self.weights: dict[str, list[tuple[Tensor, Tensor]]] = {}
-        self.maps = 0
+        self.channels = 0
         self.step = 0
         self.epoch = 1
         self.stride = LONGEST_STRIDE
@@ -131,7 +131,7 @@ class Doctor(Callback):
         """Look at what the next step puts through the layers."""
         # A loss that was not finite may have ended the last step early.
         self.unwatch()
-        self.maps, self.hooked = 0, True
+        self.channels, self.hooked = 0, True
         self.hooks = [layer.register_forward_hook(partial(self.look, name)) for name, layer in self.layers.items()]
 
     def unwatch(self) -> None:
@@ -145,27 +145,27 @@ class Doctor(Callback):
         if not layer.training:
             return
         tally = self.tallies.setdefault(name, Tally())
-        given, made = (thin_maps(find_tensor(values)) for values in (inputs, outputs))
+        given, made = (thin_images(find_tensor(values)) for values in (inputs, outputs))
         if made is not None and made.is_floating_point():
             tally.activations.append(finite(norm([made]) / math.sqrt(max(made.numel(), 1))))
         if given is not None:
             tally.samples += len(given)
             if given.is_floating_point() and given.requires_grad:
-                evaluate_units(tally, given, find_axis(layer, given), self.maps)
-        self.maps = layer.out_channels if isinstance(layer, _ConvNd) else 0
+                evaluate_units(tally, given, find_axis(layer, given), self.channels)
+        self.channels = layer.out_channels if isinstance(layer, _ConvNd) else 0
 
 
-def evaluate_units(tally: Tally, given: Tensor, axis: int, maps: int) -> None:
+def evaluate_units(tally: Tally, given: Tensor, axis: int, channels: int) -> None:
     """Add an input to what is known about a layer's units, which lie along `axis`.
 
-    A dense layer behind a convolution of `maps` channels sees each of them at several positions, channel by channel;
+    A dense layer after a convolution of `channels` channels sees each of them at several positions, channel by channel;
     these are one unit. Corners alone, in which nothing ever is, are not dead.
     """
     rows = given.detach().movedim(axis, -1)
     alive = rows.reshape(-1, rows.shape[-1]).ne(0).any(dim=0)
     tally.alive = alive if tally.alive is None else tally.alive | alive
-    grouped = axis == -1 and maps > 0 and len(alive) % maps == 0
-    tally.units = tally.units or (maps if grouped else len(alive))
+    grouped = axis == -1 and channels > 0 and len(alive) % channels == 0
+    tally.units = tally.units or (channels if grouped else len(alive))
 
 
 def choose_stride(steps_per_epoch: int) -> int:
@@ -175,9 +175,9 @@ def choose_stride(steps_per_epoch: int) -> int:
 
 
 def find_axis(layer: nn.Module, given: Tensor) -> int:
-    """Return where an input has its channels: behind the batch for layers over maps, else last."""
-    over_maps = isinstance(layer, _ConvNd) or (given.ndim > 3 and not isinstance(layer, nn.Linear))
-    return 1 if over_maps else -1
+    """Return where an input has its channels: after the batch for layers over images, else last."""
+    over_images = isinstance(layer, _ConvNd) or (given.ndim > 3 and not isinstance(layer, nn.Linear))
+    return 1 if over_images else -1
 
 
 def find_layers(model: nn.Module) -> dict[str, nn.Module]:
@@ -196,8 +196,8 @@ def own_weights(module: nn.Module) -> list[nn.Parameter]:
     return [parameter for parameter in module.parameters(recurse=False) if parameter.ndim > 1]
 
 
-def thin_maps(values: Tensor | None) -> Tensor | None:
-    """Return a view of some samples of a batch of maps, LOOKED_AT or more where it has them; others as they are."""
+def thin_images(values: Tensor | None) -> Tensor | None:
+    """Return a view of some samples of a batch of images, LOOKED_AT or more where it has them; others as they are."""
     return values if values is None or values.ndim < 4 else values[:: max(len(values) // LOOKED_AT, 1)]
 
 

@@ -250,8 +250,8 @@ def describe_processor(hardware: Any, forced: bool) -> Source:
     if mode not in ("cpu_load", "constant"):
         return Source("processor", "unknown", mode)
     guess = not forced and (hardware._is_generic_tdp or not is_known(hardware._model, watts))
-    share = "load" if mode == "cpu_load" else "half"
-    return Source("processor", "estimated", f"{share} of {watts:g} W{', a guess' if guess else ''}")
+    load = "load" if mode == "cpu_load" else "half"
+    return Source("processor", "estimated", f"{load} of {watts:g} W{', a guess' if guess else ''}")
 
 
 def is_known(model: str, watts: float) -> bool:

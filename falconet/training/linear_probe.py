@@ -34,7 +34,7 @@ CV_SAMPLES = 4_000
 INVERSE_PENALTIES = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1_000.0)
 """What logistic regression is tried with: C of scikit-learn, for features whose rows have a mean squared norm of 1."""
 PATIENCE = 2
-"""Weaker penalties that are tried behind the best one."""
+"""Weaker penalties that are tried after the best one."""
 RIDGES = tuple(10.0**exponent for exponent in range(-3, 4))
 """Penalties of least squares, for features of variance 1, as MiniRocket's authors have them."""
 ROUGH, EXACT = 1e-3, 1e-5
@@ -371,10 +371,10 @@ def solve_ridge(features: Features, labels: Labels, num_classes: int, weights: W
     total = weights.double()
     x = features.double()
     mean = (total[:, None] * x).sum(dim=0) / total.sum()
-    deviation = x.std(dim=0, correction=0)
-    deviation = torch.where(deviation > 1e-8, deviation, 1.0)
+    std = x.std(dim=0, correction=0)
+    std = torch.where(std > 1e-8, std, 1.0)
     roots = total.sqrt()[:, None]
-    x = roots * (x - mean) / deviation
+    x = roots * (x - mean) / std
     targets = 2 * F.one_hot(labels, num_classes).double() - 1
     center = (total[:, None] * targets).sum(dim=0) / total.sum()
     y = roots * (targets - center)
@@ -393,7 +393,7 @@ def solve_ridge(features: Features, labels: Labels, num_classes: int, weights: W
     best = min(range(len(RIDGES)), key=errors.__getitem__)
     alone = len(labels) < 2 or num_classes < 2
     scale = 1.0 if alone else fit_scale(left_out[best], labels, total)
-    weight = right @ (projected * (values.sqrt() / (values + RIDGES[best]))[:, None]) / deviation[:, None]
+    weight = right @ (projected * (values.sqrt() / (values + RIDGES[best]))[:, None]) / std[:, None]
     bias = center - mean @ weight
     accuracy = None if alone else float((left_out[best].argmax(dim=1) == labels).double().mean())
     output = (scale * weight.T).float().contiguous(), (scale * bias).float()

@@ -288,7 +288,7 @@ def rollback(state: TrainState, context: TrainContext, reason: str) -> bool:
 
 
 MIN_LR_SCALE = 1 / 64
-"""Share of the learning rate at which a loss that is not finite has other reasons."""
+"""Fraction of the learning rate at which a loss that is not finite has other reasons."""
 
 
 def run_epoch(state: TrainState, context: TrainContext, epoch: int) -> EpochRow:
@@ -370,7 +370,7 @@ def make_plain(train: Batches, most: int | None) -> Batches:
 
 
 def find_lr(state: TrainState, context: TrainContext, step: int) -> float:
-    """Return the learning rate of step 0 .. of a run; the schedule begins behind a first epoch without steps."""
+    """Return the learning rate of step 0 .. of a run; the schedule begins after a first epoch without steps."""
     length = len(context.train)
     solved = length if context.config.linear_probe is not None else 0
     return state.lr_scale * learning_rate(step - solved, context.config.epochs * length - solved, context.config)

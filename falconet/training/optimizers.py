@@ -74,7 +74,7 @@ def make_optimizer(model: nn.Module, config: TrainConfig) -> optim.Optimizer:
 def make_criterion(config: TrainConfig, class_weights: Tensor | None = None) -> Criterion:
     """Return the loss of a training batch: the mean over its samples, each weighted as its class.
 
-    Labels are class numbers, or shares of each class where samples are mixed.
+    Labels are class numbers, or soft labels where samples are mixed.
     """
     smoothing = config.label_smoothing
     if config.loss == "brier":
@@ -101,7 +101,7 @@ def subtract_cosine(
     margin: float,
 ) -> Float[Tensor, "batch classes"]:
     """Lower the true class's cosine by a margin (Wang et al.: CosFace. CVPR, 2018, equation 4)."""
-    return logits - COSINE_SCALE * margin * to_shares(labels, logits)
+    return logits - COSINE_SCALE * margin * to_soft_labels(labels, logits)
 
 
 def widen_angle(
@@ -116,13 +116,13 @@ def widen_angle(
     # The derivative of the arc cosine is infinite at both ends.
     cosine = (logits / COSINE_SCALE).clamp(-1 + 1e-6, 1 - 1e-6)
     widened = torch.cos((cosine.acos() + margin).clamp(max=math.pi))
-    return COSINE_SCALE * torch.lerp(cosine, widened, to_shares(labels, logits))
+    return COSINE_SCALE * torch.lerp(cosine, widened, to_soft_labels(labels, logits))
 
 
-def to_shares(
+def to_soft_labels(
     labels: Int64[Tensor, " batch"] | Float[Tensor, "batch classes"], logits: Float[Tensor, "batch classes"]
 ) -> Float[Tensor, "batch classes"]:
-    """Return labels as shares of each class."""
+    """Return labels as soft labels."""
     return F.one_hot(labels, logits.shape[1]).to(logits.dtype) if labels.ndim == 1 else labels
 
 
@@ -163,7 +163,7 @@ def weighted_cross_entropy(
     label_smoothing: float,
     class_weights: Float[Tensor, " classes"] | None = None,
 ) -> Float[Tensor, ""]:
-    """Cross-entropy as torch has it, but divided by the sum of weights for shares of classes too."""
+    """Cross-entropy as torch has it, but divided by the sum of weights for soft labels too."""
     loss = F.cross_entropy(logits, labels, weight=class_weights, label_smoothing=label_smoothing)
     if class_weights is None or labels.ndim == 1:
         return loss
@@ -178,12 +178,12 @@ def brier_loss(
 ) -> Float[Tensor, ""]:
     """Squared distance of the predicted probabilities to the smoothed one-hot label, summed over the classes."""
     classes = logits.shape[1]
-    shares = to_shares(labels, logits)
-    target = shares * (1 - label_smoothing) + label_smoothing / classes
+    soft_labels = to_soft_labels(labels, logits)
+    target = soft_labels * (1 - label_smoothing) + label_smoothing / classes
     losses = (logits.softmax(dim=1) - target).square().sum(dim=1)
     if class_weights is None:
         return losses.mean()
-    weights = shares @ class_weights
+    weights = soft_labels @ class_weights
     return (losses * weights).sum() / weights.sum()
 
 
@@ -197,13 +197,13 @@ def cosine_loss(
     """1 less the cosine between logits and label, plus a part of cross-entropy (Barz, Denzler 2020, equations 4, 6).
 
     The cosine bounds the gradient of any sample and leaves the length of the logits free, which the cross-entropy then
-    settles. The paper takes that of a dense layer of its own behind the logits; here it is that of the logits, so that
+    settles. The paper takes that of a dense layer of its own after the logits; here it is that of the logits, so that
     a model stays one network whose softmax is its answer.
     """
-    shares = to_shares(labels, logits)
-    target = shares * (1 - label_smoothing) + label_smoothing / logits.shape[1]
+    soft_labels = to_soft_labels(labels, logits)
+    target = soft_labels * (1 - label_smoothing) + label_smoothing / logits.shape[1]
     distances = 1 - (F.normalize(logits) * F.normalize(target)).sum(dim=1)
-    weights = None if class_weights is None else shares @ class_weights
+    weights = None if class_weights is None else soft_labels @ class_weights
     distance = distances.mean() if weights is None else (distances * weights).sum() / weights.sum()
     if not cross_entropy_weight:
         return distance

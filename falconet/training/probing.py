@@ -24,7 +24,7 @@ LOWEST_RATE, HIGHEST_RATE = 1e-6, 10.0
 STEPS = 100
 """Of the range test; as many rates are tried."""
 SMOOTHING = 0.9
-"""Of a loss, the share that the mean of those before has: single batches differ."""
+"""Of a loss, the fraction that the mean of those before has: single batches differ."""
 TOO_HIGH = 4.0
 """Times the lowest loss at which a rate need not be raised further."""
 SAFETY = 10.0

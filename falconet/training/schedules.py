@@ -30,15 +30,15 @@ def learning_rate(step: int, steps: int, config: TrainConfig) -> float:
 
 
 WHOLE_FROM = 0.75
-"""Share of the steps after which images have their whole size."""
+"""Fraction of the steps after which images have their whole size."""
 SIDE_STEP = 4
 """Pixels by which a side grows: few sizes are met, all of which halve well."""
 
 
 def training_side(side: int, step: int, steps: int, initial_scale: float) -> int:
     """Return the pixels of a side at step 0 .. steps - 1, from `initial_scale` of it, rounded, to all of it."""
-    share = initial_scale + (1 - initial_scale) * min(step / (WHOLE_FROM * steps), 1)
-    return side if share >= 1 else min(side, max(round(side * share / SIDE_STEP), 1) * SIDE_STEP)
+    fraction = initial_scale + (1 - initial_scale) * min(step / (WHOLE_FROM * steps), 1)
+    return side if fraction >= 1 else min(side, max(round(side * fraction / SIDE_STEP), 1) * SIDE_STEP)
 
 
 def anneal(start: float, end: float, progress: float) -> float:

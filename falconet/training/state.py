@@ -30,7 +30,7 @@ class Scheduled(Protocol):
     """A network that changes as its training goes on, such as one whose weights are pruned step by step."""
 
     def advance(self, fraction: float) -> None:
-        """Hear before each step which share of them is done with it, up to 1."""
+        """Hear before each step which fraction of them is done with it, up to 1."""
 
 
 @dataclass

@@ -135,9 +135,9 @@ def no_better_than(
     """Return a diagnosis where a model's answers are not better than a baseline's by more than chance.
 
     `baseline_right` and `right` say of the same validation samples whether each is answered right. By McNemar's exact
-    test, one-sided: of the samples that one alone answers right, the model would have as many or more in a share p of
-    cases if both were equally good. Of a model that is ahead there is nothing to say where the samples are so few that
-    a faultless one would not be shown to be better: None.
+    test, one-sided: of the samples that one alone answers right, the model would have as many or more in a fraction p
+    of cases if both were equally good. Of a model that is ahead there is nothing to say where the samples are so few
+    that a faultless one would not be shown to be better: None.
     """
     name: Ailment = f"no_better_than_{baseline}"  # type: ignore[assignment]
     wins, losses = int((right & ~baseline_right).sum()), int((baseline_right & ~right).sum())
@@ -261,5 +261,5 @@ def count_hits(outcome: Outcome) -> tuple[Int64[np.ndarray, " classes"], Int64[n
 def advise_balance(outcome: Outcome) -> str:
     """Return what helps a class that is not found, as far as it was not done yet."""
     if outcome.balanced:
-        return "Get more samples of it, and look at what it is taken for: `falconet evaluate` lists confusions."
-    return "Train with --class-weights balanced, get more samples of it, and look at what it is taken for."
+        return "Get more samples of it, and look at what is predicted instead: `falconet evaluate` lists confusions."
+    return "Train with --class-weights balanced, get more samples of it, and look at what is predicted instead."

@@ -102,7 +102,7 @@ def test_all_trials_are_in_table_and_plot(small: Compression) -> None:
 @pytest.mark.slow
 def test_the_report_says_what_was_lost_and_which_is_faster(small: Compression) -> None:
     page = (small.out / "report.html").read_text()
-    assert "Epoch by epoch" not in page
+    assert "Metrics per epoch" not in page
     assert "had trained for 2 epochs" in page
     assert "Compressed from a network that had trained for 2 epochs" in (small.out / "README.md").read_text()
     assert f"{small.shrinking.ratio:.1f}× smaller" in page

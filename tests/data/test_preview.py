@@ -223,7 +223,7 @@ def test_suspects_are_shown_by_section(
     ]
     assert len(figure.axes) == SHOWN * 2 + 2 + 3 * SHOWN
     assert sum(line.endswith("; the first 7 are shown") for line in lines) == 4
-    assert lines.count("a c…ong name → ano…ch class") == lines.count("93% sure, in train") == SHOWN
+    assert lines.count("a c…ong name → ano…ch class") == lines.count("confidence 93%, in train") == SHOWN
     assert lines.count("one of 3") == 2
     assert lines.count("distance 0.003") == (2 if kind == "image" else 0)
     assert_tidy(figure)

@@ -351,7 +351,7 @@ def test_files_that_turn_out_damaged_are_left_out_and_listed(trained: RunResult,
 def test_data_of_another_kind_are_refused(trained: RunResult, tmp_path: Path) -> None:
     table = tmp_path / "texts.csv"
     table.write_text("text,label\n" + "".join(f"number {n},{n % 2}\n" for n in range(20)), encoding="utf-8")
-    with pytest.raises(DataError, match="wanted image data, as the model eats, found text"):
+    with pytest.raises(DataError, match="wanted image data, as the model takes, found text"):
         evaluate(trained.out, table, split="all")
 
 

@@ -34,7 +34,7 @@ class FirstPixel(nn.Module):
 def test_areas_of_a_hand_worked_case() -> None:
     image = torch.ones(1, 1, 2, 2)
     right = measure_faithfulness(FirstPixel(), image, 1, torch.tensor([[[4.0, 3.0], [2.0, 1.0]]]))
-    assert list(right.deletion.shares) == [0, 0.25, 0.5, 0.75, 1]
+    assert list(right.deletion.fractions) == [0, 0.25, 0.5, 0.75, 1]
     np.testing.assert_allclose(right.deletion.probabilities, [1, 0.5, 0.5, 0.5, 0.5])
     np.testing.assert_allclose(right.insertion.probabilities, [0.5, 1, 1, 1, 1])
     # Trapezoids: a quarter of 0.75, three quarters of the rest.

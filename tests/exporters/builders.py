@@ -33,7 +33,7 @@ NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 
 
 def make_spec(name: str, kind: Kind, **changes: Any) -> InputSpec:
-    """Return what an architecture eats here: color images of its native size, or of 32 pixels where it has no say."""
+    """Return what an architecture takes here: color images of its native size, or of 32 pixels where it has no say."""
     if kind == "text":
         return TextSpec((STEPS,), LABELS, 270)
     if kind == "series":

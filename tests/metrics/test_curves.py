@@ -14,9 +14,9 @@ from falconet.metrics import (
     Curve,
     coverage_curve,
     find_threshold,
+    fpr_at_tpr,
     precision_recall_curve,
     roc_curve,
-    share_accepted,
     softmax,
     thin_curve,
 )
@@ -118,9 +118,9 @@ def test_the_threshold_gives_the_precision(drawn: tuple[np.ndarray, np.ndarray],
 
 def test_share_that_passes_by_hand() -> None:
     scores = np.arange(100, dtype=np.float64)
-    assert share_accepted(scores, np.array([4.0, 5.0, 6.0, 50.0])) == 0.75
-    assert share_accepted(np.full(10, 0.5), np.full(4, 0.5)) == 1.0
-    assert share_accepted(np.array([3.0]), np.array([2.0])) == 0.0
+    assert fpr_at_tpr(scores, np.array([4.0, 5.0, 6.0, 50.0])) == 0.75
+    assert fpr_at_tpr(np.full(10, 0.5), np.full(4, 0.5)) == 1.0
+    assert fpr_at_tpr(np.array([3.0]), np.array([2.0])) == 0.0
 
 
 @quick
@@ -131,7 +131,7 @@ def test_share_that_passes_is_a_point_of_scikit_learns_roc(
     scores, positive = drawn
     false, true, _ = sklearn.metrics.roc_curve(positive, scores, drop_intermediate=False)
     expected = false[np.flatnonzero(true >= accepted - EXACT)[0]]
-    assert share_accepted(scores[positive], scores[~positive], accepted) == pytest.approx(expected)
+    assert fpr_at_tpr(scores[positive], scores[~positive], accepted) == pytest.approx(expected)
 
 
 def test_thin_curves_keep_their_ends_and_shape() -> None:

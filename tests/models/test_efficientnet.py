@@ -24,7 +24,7 @@ from falconet.models.efficientnet import (
     Scaling,
     Stage,
     Style,
-    round_maps,
+    make_divisible,
     round_repeats,
     scale_compound,
     scale_stages,
@@ -109,10 +109,10 @@ def test_built_networks_about_double_their_cost() -> None:
     assert all(later > 1.5 * earlier for earlier, later in pairwise(macs))
 
 
-@given(maps=st.integers(1, 2000), width=st.floats(0.05, 4))
+@given(channels=st.integers(1, 2000), width=st.floats(0.05, 4))
 @settings(deadline=None)
-def test_maps_are_the_nearest_multiple_of_8_but_never_below_nine_tenths(maps: int, width: float) -> None:
-    found, scaled = round_maps(maps, width), maps * width
+def test_channels_are_the_nearest_multiple_of_8_but_never_below_nine_tenths(channels: int, width: float) -> None:
+    found, scaled = make_divisible(channels, width), channels * width
     assert found % 8 == 0
     assert found >= max(0.9 * scaled, 8)
     # Higher than the nearest multiple only where that would take more than a tenth away.
@@ -120,10 +120,10 @@ def test_maps_are_the_nearest_multiple_of_8_but_never_below_nine_tenths(maps: in
 
 
 @pytest.mark.parametrize(
-    ("maps", "width", "expected"), [(32, 1.0, 32), (16, 1.1, 16), (24, 1.1, 24), (16, 0.1, 8), (10, 1.0, 16)]
+    ("channels", "width", "expected"), [(32, 1.0, 32), (16, 1.1, 16), (24, 1.1, 24), (16, 0.1, 8), (10, 1.0, 16)]
 )
-def test_round_maps_by_hand(maps: int, width: float, expected: int) -> None:
-    assert round_maps(maps, width) == expected
+def test_make_divisible_by_hand(channels: int, width: float, expected: int) -> None:
+    assert make_divisible(channels, width) == expected
 
 
 @given(repeats=st.integers(1, 20), depth=st.floats(0.01, 4))
@@ -138,7 +138,7 @@ def test_lite_repeats_the_first_and_last_stage_once_and_fixes_stem_and_head() ->
     full, lite = (scale_stages(1.4, 1.8, lite) for lite in (False, True))
     assert [stage.repeats for stage in full] == [2, 4, 4, 6, 6, 8, 2]
     assert [stage.repeats for stage in lite] == [1, 4, 4, 6, 6, 8, 1]
-    assert [stage.maps for stage in full] == [stage.maps for stage in lite]
+    assert [stage.channels for stage in full] == [stage.channels for stage in lite]
     state = build("efficientnet_lite4").state_dict()
     assert state["features.0.0.weight"].shape[0] == 32
     assert state["features.8.0.weight"].shape[0] == 1280
@@ -248,12 +248,12 @@ def test_drop_path_grows_from_zero_with_the_block() -> None:
     blocks = [
         module for module in build("efficientnet_b0", drop_path=0.4).modules() if isinstance(module, InvertedBottleneck)
     ]
-    shares = [block.stochastic_depth.share for block in blocks]
+    shares = [block.stochastic_depth.drop_prob for block in blocks]
     assert shares == pytest.approx([0.4 * index / 16 for index in range(16)])
 
 
 def test_dropped_block_is_its_shortcut() -> None:
-    stage = Stage(expand=6, kernel=3, stride=1, maps=8, repeats=1)
+    stage = Stage(expand=6, kernel=3, stride=1, channels=8, repeats=1)
     block = InvertedBottleneck(8, stage, 1, 0.5, Style(lite=False, padding="symmetric", norm_eps=1e-5)).train()
     x = torch.randn(64, 8, 4, 4)
     unchanged = [torch.equal(sample, found) for sample, found in zip(x, block(x), strict=True)]
@@ -261,14 +261,14 @@ def test_dropped_block_is_its_shortcut() -> None:
     assert not any(torch.equal(sample, found) for sample, found in zip(x, block.eval()(x), strict=True))
 
 
-@pytest.mark.parametrize(("stride", "maps", "residual"), [(1, 8, True), (2, 8, False), (1, 16, False)])
+@pytest.mark.parametrize(("stride", "channels", "residual"), [(1, 8, True), (2, 8, False), (1, 16, False)])
 @torch.no_grad()
-def test_shortcut_is_there_where_it_fits(stride: int, maps: int, residual: bool) -> None:
-    stage = Stage(expand=6, kernel=5, stride=stride, maps=maps, repeats=1)
+def test_shortcut_is_there_where_it_fits(stride: int, channels: int, residual: bool) -> None:
+    stage = Stage(expand=6, kernel=5, stride=stride, channels=channels, repeats=1)
     block = InvertedBottleneck(8, stage, stride, 0.0, Style(lite=False, padding="symmetric", norm_eps=1e-5)).eval()
     x = torch.randn(2, 8, 6, 6)
     branch: Tensor = block.block(x)
-    assert branch.shape == (2, maps, 6 // stride, 6 // stride)
+    assert branch.shape == (2, channels, 6 // stride, 6 // stride)
     assert torch.equal(block(x), x + branch if residual else branch)
 
 

@@ -16,8 +16,8 @@ from falconet.models.options import (
     SMALL,
     check_choice,
     check_count,
+    check_fraction,
     check_positive,
-    check_share,
     check_smallest,
     check_switch,
     choose_stem,
@@ -34,12 +34,12 @@ WRONG: list[tuple[str, Any, str]] = [
     ("check_switch", 0, "true or false"),
     ("check_switch", "true", "true or false"),
     ("check_switch", None, "true or false"),
-    ("check_share", 1, "a share from 0 to below 1"),
-    ("check_share", -1e-9, "a share from 0 to below 1"),
-    ("check_share", math.nan, "a share from 0 to below 1"),
-    ("check_share", False, "a share from 0 to below 1"),
-    ("check_share", "0.5", "a share from 0 to below 1"),
-    ("check_share", None, "a share from 0 to below 1"),
+    ("check_fraction", 1, "a fraction from 0 to below 1"),
+    ("check_fraction", -1e-9, "a fraction from 0 to below 1"),
+    ("check_fraction", math.nan, "a fraction from 0 to below 1"),
+    ("check_fraction", False, "a fraction from 0 to below 1"),
+    ("check_fraction", "0.5", "a fraction from 0 to below 1"),
+    ("check_fraction", None, "a fraction from 0 to below 1"),
     ("check_positive", 0, "a number above 0"),
     ("check_positive", -0.5, "a number above 0"),
     ("check_positive", math.inf, "a number above 0"),
@@ -88,7 +88,7 @@ def test_counts_are_the_integers_above_zero(number: int) -> None:
 @given(st.floats())
 @settings(deadline=None)
 def test_shares_and_positive_numbers(number: float) -> None:
-    for check, fits in ((check_share, 0 <= number < 1), (check_positive, 0 < number <= 2.0**127)):
+    for check, fits in ((check_fraction, 0 <= number < 1), (check_positive, 0 < number <= 2.0**127)):
         if fits:
             check("rate", number)
         else:
@@ -103,7 +103,7 @@ def test_numbers_beyond_single_precision_are_refused() -> None:
 
 
 def test_whole_numbers_are_numbers() -> None:
-    check_share("dropout", 0)
+    check_fraction("dropout", 0)
     check_positive("squeeze_ratio", 2)
 
 

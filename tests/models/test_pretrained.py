@@ -265,7 +265,7 @@ def test_compressed_weights_are_decoded_to_the_bit(compressed: Path) -> None:
 
 
 def test_squeezenet_of_caffe_answers_to_rgb_as_its_own_to_bgr(compressed: Path) -> None:
-    """Caffe's network eats blue, green and red in 0..255, less the mean of each."""
+    """Caffe's network takes blue, green and red in 0..255, less the mean of each."""
     reference = torchvision.models.squeezenet1_0()
     places = {"conv1": "features.0", "conv10": "classifier.1"}
     fires = {2: 3, 3: 4, 4: 5, 5: 7, 6: 8, 7: 9, 8: 10, 9: 12}  # Pooling stands between.

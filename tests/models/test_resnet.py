@@ -178,11 +178,11 @@ def test_squeeze_excitation_is_torchvisions() -> None:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize(("maps", "squeezed"), [(32, 4), (128, 8)])
-def test_squeeze_excitation_reweighs_the_branch_alone(maps: int, squeezed: int) -> None:
-    block: Any = disturb(BasicBlock(maps, maps, 1, style(squeeze_excitation=True)))
-    assert tuple(block.excitation.fc1.weight.shape[:2]) == (squeezed, maps)
-    x = torch.randn(2, maps, 5, 5)
+@pytest.mark.parametrize(("channels", "squeezed"), [(32, 4), (128, 8)])
+def test_squeeze_excitation_reweighs_the_branch_alone(channels: int, squeezed: int) -> None:
+    block: Any = disturb(BasicBlock(channels, channels, 1, style(squeeze_excitation=True)))
+    assert tuple(block.excitation.fc1.weight.shape[:2]) == (squeezed, channels)
+    x = torch.randn(2, channels, 5, 5)
     branch = block.bn2(block.conv2(F.relu(block.bn1(block.conv1(x)))))
     torch.testing.assert_close(block(x), F.relu(x + block.excitation(branch)))
     block.excitation.fc2.weight.zero_()

@@ -29,7 +29,7 @@ PUBLISHED = [
 ]
 """Kernels that squeeze, and those that expand by 1x1 and 3x3, of fire modules 2 to 9 (table 1)."""
 BYPASSED, CHANGING = (3, 5, 7, 9), (2, 4, 6, 8)
-"""Fire modules, as the paper numbers them, that keep and that change the number of maps."""
+"""Fire modules, as the paper numbers them, that keep and that change the number of channels."""
 
 every_version = pytest.mark.parametrize("name", VERSIONS)
 
@@ -146,8 +146,8 @@ def test_fire_with_bypass_leaves_its_input_alone() -> None:
 def test_squeeze_excitation_costs_two_dense_layers_a_fire() -> None:
     added = 0
     for _, *expands in PUBLISHED:
-        maps = sum(expands)
-        added += (maps + 1) * (maps // 16) + (maps // 16 + 1) * maps
+        channels = sum(expands)
+        added += (channels + 1) * (channels // 16) + (channels // 16 + 1) * channels
     assert count(build("squeezenet_se")) == count(build("squeezenet1_1")) + added
 
 
@@ -187,9 +187,9 @@ def test_small_stem_keeps_the_resolution(name: str, size: tuple[int, int]) -> No
         ({"base_expand": 0}, "base_expand: wanted a whole number above 0, found 0"),
         ({"frequency": -2}, "frequency: wanted a whole number above 0, found -2"),
         ({"expand_increment": -8}, "expand_increment: wanted a whole number, 0 or more, found -8"),
-        ({"share_3x3": 1.0}, "share_3x3: wanted a share from 0 to below 1, found 1.0"),
+        ({"share_3x3": 1.0}, "share_3x3: wanted a fraction from 0 to below 1, found 1.0"),
         ({"squeeze_ratio": 0.0}, "squeeze_ratio: wanted a number above 0, found 0.0"),
-        ({"dropout": -0.1}, "dropout: wanted a share from 0 to below 1, found -0.1"),
+        ({"dropout": -0.1}, "dropout: wanted a fraction from 0 to below 1, found -0.1"),
     ],
 )
 def test_options_with_no_such_value(options: dict[str, Any], message: str) -> None:

@@ -51,8 +51,8 @@ def test_the_reliability_diagram_shows_filled_bins_with_their_intervals() -> Non
 def test_the_reliability_diagram_says_its_widest_gap() -> None:
     words = describe(quality.show_reliability(LOWER, UPPER, CONFIDENCE, ACCURACY, COUNT))
     assert "16 samples" in words
-    assert "(above 75%): 90.0% sure, 90.0% right, 10 samples" in words
-    assert "Widest gap: 60.0% sure, 25.0% right, 4 samples" in words
+    assert "(above 75%): confidence 90.0%, accuracy 90.0%, 10 samples" in words
+    assert "Widest gap: confidence 60.0%, accuracy 25.0%, 4 samples" in words
 
 
 def test_coverage_is_drawn_where_something_is_answered() -> None:
@@ -126,5 +126,5 @@ def test_the_map_of_confusions_shows_shares_of_rows() -> None:
     shown: np.ndarray = np.ma.filled(np.ma.asarray(figure.axes[0].images[0].get_array()), np.nan)
     np.testing.assert_array_equal(shown, [[0.75, 0.25, 0], [0, 1, 0], [np.nan] * 3])
     words = describe(quality.show_confusion(confusion, ["a", 'b"', "c"]))
-    assert words.endswith("5 of 6 are right. Most frequent confusion: 1 of a taken for b&quot;.")
+    assert words.endswith("5 of 6 are correct. Most frequent confusion: 1 of a predicted as b&quot;.")
     assert "no mistake" in describe(quality.show_confusion(np.diag([1, 2]), ["a", "b"]))

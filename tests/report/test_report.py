@@ -73,7 +73,7 @@ def test_the_page_requests_nothing(html: str) -> None:
 
 def test_the_page_says_what_the_run_was(html: str, trained: RunResult) -> None:
     assert f"{100 * trained.test.accuracy:.2f}%" in html
-    for words in ("Learning curves", "Confusion matrix", "most confident mistakes", "Class by class", "Configuration"):
+    for words in ("Learning curves", "Confusion matrix", "Most confident errors", "Metrics per class", "Configuration"):
         assert words in html
     for fact in ("training.learning_rate", trained.report.config.provenance.data.fingerprint, "torch", "processor"):
         assert fact in html
@@ -83,7 +83,7 @@ def test_mistakes_are_pictures_with_true_and_predicted_labels(html: str, trained
     images = Page(html).images[: len(trained.report.mistakes)]
     assert images
     for image, mistake in zip(images, trained.report.mistakes, strict=True):
-        assert image["alt"] == f"test sample {mistake.name}: true class {mistake.truth}, predicted {mistake.answer}"
+        assert image["alt"] == f"test sample {mistake.name}: label {mistake.truth}, predicted {mistake.answer}"
 
 
 def test_answers_are_explained_with_pictures_and_how_far_to_believe_them(explained: tuple[Path, ModelReport]) -> None:

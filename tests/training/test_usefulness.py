@@ -42,8 +42,8 @@ def name(outcome: Outcome) -> list[tuple[str, str]]:
     return [(one.name, one.subject) for one in found]
 
 
-def find(outcome: Outcome, ailment: str) -> Diagnosis:
-    (found,) = [one for one in diagnose_outcome(outcome) if one.name == ailment]
+def find(outcome: Outcome, name: str) -> Diagnosis:
+    (found,) = [one for one in diagnose_outcome(outcome) if one.name == name]
     return found
 
 
@@ -179,8 +179,8 @@ def test_a_title_says_what_where_and_since_when() -> None:
 
 def test_each_threshold_is_documented() -> None:
     text = DOCS.read_text(encoding="utf-8")
-    for ailment, threshold in THRESHOLDS.items():
-        assert f"| `{ailment}` | {threshold.value:g} {threshold.meaning} |" in text
+    for name, threshold in THRESHOLDS.items():
+        assert f"| `{name}` | {threshold.value:g} {threshold.meaning} |" in text
 
 
 def find_fault(result: RunResult) -> RunResult:
@@ -205,15 +205,15 @@ def test_the_last_line_of_a_run_says_that_its_model_is_of_no_use(
     assert "do not rely on it" not in capsys.readouterr().out
 
 
-def test_a_page_that_names_a_fault_does_not_say_that_nothing_ailed(trained: RunResult) -> None:
+def test_a_page_that_names_a_fault_does_not_say_that_nothing_was_found(trained: RunResult) -> None:
     fine = replace(trained.report, log=replace(trained.report.log, diagnoses=(), baselines=()))
-    assert "Nothing ailed this run" in render_html([fine], "title")
+    assert "Diagnosis: nothing found" in render_html([fine], "title")
     # The linear model is better on the test split, which is no diagnosis, but is said first.
     beaten = replace(fine, log=replace(fine.log, baselines=trained.report.log.baselines))
     assert beaten.verdict
-    assert "Nothing ailed" not in render_html([beaten], "title")
+    assert "Diagnosis: nothing found" not in render_html([beaten], "title")
     faulty = render_html([find_fault(trained).report], "title")
-    assert "Nothing ailed" not in faulty
+    assert "Diagnosis: nothing found" not in faulty
     assert "no better than majority at <code>3&lt;b&gt;</code></strong>, epoch 1: Of 9 validation samples" in faulty
 
 
