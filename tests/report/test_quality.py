@@ -127,4 +127,4 @@ def test_the_map_of_confusions_shows_shares_of_rows() -> None:
     np.testing.assert_array_equal(shown, [[0.75, 0.25, 0], [0, 1, 0], [np.nan] * 3])
     words = describe(quality.show_confusion(confusion, ["a", 'b"', "c"]))
     assert words.endswith("5 of 6 are correct. Most frequent confusion: 1 of a predicted as b&quot;.")
-    assert "no mistake" in describe(quality.show_confusion(np.diag([1, 2]), ["a", "b"]))
+    assert "no errors" in describe(quality.show_confusion(np.diag([1, 2]), ["a", "b"]))
