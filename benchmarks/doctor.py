@@ -12,8 +12,8 @@ from pathlib import Path
 from noise import StepClock, train_on_noise
 from record import Row, decide, mean, run_recipe, save, seed_interval
 
-from falconet import Doctor
-from falconet.training.doctor import SHORTEST_STRIDE
+from falconet import LayerMonitor
+from falconet.training.layer_monitor import MIN_STRIDE
 
 RECIPES = (
     ("digits", "digits"),
@@ -63,15 +63,15 @@ def measure_cost(name: str, side: int, batch_size: int) -> Row:
     """Compare the seconds of steps that the doctor looks at with those of their neighbors, in one training.
 
     The machine's speed wanders from second to second, which neighbors share. Other steps cost nothing, and at least
-    SHORTEST_STRIDE lie between two, so that the share of all is at most that part of one.
+    MIN_STRIDE lie between two, so that the share of all is at most that part of one.
     """
-    doctor, clock = Doctor(), StepClock()
-    train_on_noise(name, (1, side, side), batch_size, STEPS, [doctor, clock])
+    layer_monitor, clock = LayerMonitor(), StepClock()
+    train_on_noise(name, (1, side, side), batch_size, STEPS, [layer_monitor, clock])
     seconds = [end - begun for begun, end in itertools.pairwise(clock.ends)]
     # `seconds` begins with the second step.
-    looked_at = [index for index in range(NEIGHBORS, len(seconds) - NEIGHBORS) if doctor.is_due(index + 2)]
+    looked_at = [index for index in range(NEIGHBORS, len(seconds) - NEIGHBORS) if layer_monitor.is_due(index + 2)]
     longer = [seconds[index] / statistics.median(find_neighbors(seconds, index)) - 1 for index in looked_at]
-    shares = [100 * share / SHORTEST_STRIDE for share in longer]
+    shares = [100 * share / MIN_STRIDE for share in longer]
     value, std = mean(shares)
     interval = seed_interval(shares)
     title = f"doctor, {name} at {side}x{side}, batches of {batch_size}: longer training, mean over steps looked at"

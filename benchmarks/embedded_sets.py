@@ -24,7 +24,7 @@ SOURCES = {
 """Where each set lies below the data root, or its name."""
 MOST_CLASSES = {"banking77": 20}
 """The first so many classes of a set are taken."""
-MOST_SAMPLES = {"mnist": 3000}
+MAX_SAMPLES = {"mnist": 3000}
 """So many samples of a set are taken, drawn by a seed of their own."""
 
 
@@ -45,8 +45,8 @@ def load(name: str, data_root: Path) -> Dataset:
     dataset = load_dataset(path if path.exists() else SOURCES[name], data_root=data_root)
     count = MOST_CLASSES.get(name, len(dataset.classes))
     splits = {key: split.take(np.flatnonzero(split.labels < count)) for key, split in dataset.splits.items()}
-    if name in MOST_SAMPLES:
-        sizes = {key: MOST_SAMPLES[name] * len(split) // len(dataset.split("all")) for key, split in splits.items()}
+    if name in MAX_SAMPLES:
+        sizes = {key: MAX_SAMPLES[name] * len(split) // len(dataset.split("all")) for key, split in splits.items()}
         generator = np.random.default_rng(0)
         splits = {key: split.take(generator.permutation(len(split))[: sizes[key]]) for key, split in splits.items()}
     return replace(dataset, classes=dataset.classes[:count], splits=splits)

@@ -67,9 +67,9 @@ if TYPE_CHECKING:
     from falconet.training import Callback as Callback
     from falconet.training import TrainConfig as TrainConfig
     from falconet.training.diagnoses import Diagnosis as Diagnosis
-    from falconet.training.diagnoses import Vitals as Vitals
+    from falconet.training.diagnoses import LayerStats as LayerStats
     from falconet.training.diagnoses import diagnose as diagnose
-    from falconet.training.doctor import Doctor as Doctor
+    from falconet.training.layer_monitor import LayerMonitor as LayerMonitor
     from falconet.training.loggers import TensorBoardLogger as TensorBoardLogger
     from falconet.training.loop import FitResult as FitResult
     from falconet.training.loop import fit as fit
@@ -90,7 +90,6 @@ HOMES = {
     "DataReport": "falconet.data.checks",
     "Dataset": "falconet.data",
     "Diagnosis": "falconet.training.diagnoses",
-    "Doctor": "falconet.training.doctor",
     "Evaluation": "falconet.evaluation",
     "Examination": "falconet.explanation",
     "Explanations": "falconet.explanation",
@@ -102,6 +101,8 @@ HOMES = {
     "InputSpec": "falconet.spec",
     "Labeling": "falconet.labeling",
     "Latency": "falconet.latency",
+    "LayerMonitor": "falconet.training.layer_monitor",
+    "LayerStats": "falconet.training.diagnoses",
     "Predictions": "falconet.predictions",
     "Pretrained": "falconet.models.pretrained",
     "Robustness": "falconet.evaluation",
@@ -112,7 +113,6 @@ HOMES = {
     "TextAugmentation": "falconet.data.augmentation",
     "TextSpec": "falconet.spec",
     "TrainConfig": "falconet.training",
-    "Vitals": "falconet.training.diagnoses",
     "attribute": "falconet.explanation",
     "check_data": "falconet.data.checks",
     "compare": "falconet.comparison",
@@ -148,7 +148,12 @@ __all__ = sorted(HOMES)  # noqa: PLE0605
 
 def __getattr__(name: str) -> Any:
     if name not in HOMES:
-        raise AttributeError(f"module 'falconet' has no attribute {name!r}")
+        from falconet.renames import RENAMED_NAMES, note
+
+        if name not in RENAMED_NAMES:
+            raise AttributeError(f"module 'falconet' has no attribute {name!r}")
+        note(f"falconet.{name} is now falconet.{RENAMED_NAMES[name]}")
+        return __getattr__(RENAMED_NAMES[name])
     value = getattr(importlib.import_module(HOMES[name]), name)
     globals()[name] = value
     return value

@@ -31,7 +31,7 @@ from falconet.catalog import (
     check_repository,
     is_coded,
     is_hub_source,
-    share_name,
+    redact_name,
 )
 from falconet.data.splits import Columns, DataConfig, Nearness
 from falconet.data.texts import abridge_tokenizer, check_tokenizer, restore_tokenizer
@@ -60,7 +60,7 @@ if TYPE_CHECKING:
 DIGESTS = {WEIGHTS_FILE: "weights_sha256", CODED_FILE: "coded_sha256", TOKENIZER_FILE: "tokenizer_sha256"}
 """Keys of `config.json` that hold the hash of a file beside it."""
 FORMAT_VERSION = 1
-LARGEST_BATCH = 256
+MAX_BATCH = 256
 
 
 @dataclass(frozen=True)
@@ -180,11 +180,11 @@ class Artifact:
 
     @cached_property
     def batch_size(self) -> int:
-        """How many samples are answered at once: LARGEST_BATCH, or fewer where their layers take much memory."""
+        """How many samples are answered at once: MAX_BATCH, or fewer where their layers take much memory."""
         from falconet.models.forward_cost import BATCH_BYTES, measure_forward
 
         _, size = measure_forward(self.model, self.make_blank())
-        return max(1, min(LARGEST_BATCH, BATCH_BYTES // size))
+        return max(1, min(MAX_BATCH, BATCH_BYTES // size))
 
     @cached_property
     def preprocess(self) -> AnyPreprocess:
@@ -233,17 +233,17 @@ class Artifact:
             contents[TOKENIZER_FILE] = self.tokenizer.encode()
         digests = {DIGESTS[name]: sha256(content).hexdigest() for name, content in contents.items()}
         contents |= {name: text.encode("utf-8", "backslashreplace") for name, text in (derived or {}).items()}
-        contents[CONFIG_FILE] = format_json({**to_mapping(share_config(self.config)), **digests}).encode()
+        contents[CONFIG_FILE] = format_json({**to_mapping(redact_config(self.config)), **digests}).encode()
         # Without a model in the folder, a README.md there is somebody's own.
         removed = ARTIFACT_FILES if (Path(folder) / CONFIG_FILE).is_file() else ()
         swap(Path(folder), contents, removed)
 
 
-def share_config(config: ArtifactConfig) -> ArtifactConfig:
+def redact_config(config: ArtifactConfig) -> ArtifactConfig:
     """Return a config as others may read it: without paths of this machine."""
     origin = config.provenance
-    data = dataclasses.replace(origin.data, source=share_name(origin.data.source))
-    recipe = origin.recipe and share_name(origin.recipe)
+    data = dataclasses.replace(origin.data, source=redact_name(origin.data.source))
+    recipe = origin.recipe and redact_name(origin.recipe)
     return dataclasses.replace(config, provenance=dataclasses.replace(origin, data=data, recipe=recipe))
 
 
@@ -256,7 +256,7 @@ def find_source(folder: Path, origin: DataOrigin) -> DataOrigin:
             events = itertools.islice(yaml.parse(text, Loader=yaml.SafeLoader), EVENTS)
             words = [event.value for event in events if isinstance(event, yaml.ScalarEvent)]
             found = words[words.index("source") + 1] if "source" in words[:-1] else ""
-            if share_name(found) == origin.source:
+            if redact_name(found) == origin.source:
                 return dataclasses.replace(origin, source=found)
     return origin
 
@@ -513,8 +513,8 @@ def read_shared(folder: Path) -> dict[str, bytes]:
             "remove it, train again, or if it is your own, let it say so"
         )
     check_private(folder, config, {name: contents[name] for name in DERIVED_FILES if name in contents})
-    if share_config(config) != config:
-        record = {**to_mapping(share_config(config)), **{DIGESTS[name]: digest for name, digest in digests.items()}}
+    if redact_config(config) != config:
+        record = {**to_mapping(redact_config(config)), **{DIGESTS[name]: digest for name, digest in digests.items()}}
         contents[CONFIG_FILE] = format_json(record).encode()
     kept = (CONFIG_FILE, *needed, *DERIVED_FILES)
     return {name: content for name, content in contents.items() if name in kept}
@@ -522,9 +522,9 @@ def read_shared(folder: Path) -> dict[str, bytes]:
 
 def check_private(folder: Path, config: ArtifactConfig, derived: Mapping[str, bytes]) -> None:
     """Raise ArtifactError for a card, report or figures with an absolute path that the model's data have here."""
-    for source in {config.provenance.data.source, find_source(folder, share_config(config).provenance.data).source}:
+    for source in {config.provenance.data.source, find_source(folder, redact_config(config).provenance.data).source}:
         for name, content in derived.items():
-            if share_name(source) != source and source.encode("utf-8", "backslashreplace") in content:
+            if redact_name(source) != source and source.encode("utf-8", "backslashreplace") in content:
                 raise ArtifactError(
                     f"{folder / name} holds {source}, a path of this machine, as files of earlier versions do: remove "
                     "it, or train again"

@@ -211,19 +211,19 @@ def parse_model(name: str | Path) -> tuple[str, str | None]:
     return repository, revision or None
 
 
-def share_name(source: str) -> str:
+def redact_name(source: str) -> str:
     """Return a source as others may read it: of an absolute path its last part, which tells nothing of this machine."""
     path = Path(source)
     return path.name or source if path.is_absolute() else source
 
 
-def share_settings(value: Any) -> Any:
-    """Return settings as others may read them, at any depth; see `share_name`."""
+def redact_settings(value: Any) -> Any:
+    """Return settings as others may read them, at any depth; see `redact_name`."""
     if isinstance(value, Mapping):
-        return {key: share_settings(item) for key, item in value.items()}
+        return {key: redact_settings(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [share_settings(item) for item in value]
-    return share_name(value) if isinstance(value, str) else value
+        return [redact_settings(item) for item in value]
+    return redact_name(value) if isinstance(value, str) else value
 
 
 def as_name(folder: str | Path) -> str:

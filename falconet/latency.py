@@ -10,11 +10,11 @@ import numpy as np
 
 from falconet.schema import SPARSE
 
-WARMUP_SHARE = 0.25
+WARMUP_FRACTION = 0.25
 """Of the time for measuring, which warming up may take at most."""
 TURN_CALLS = 10
 """Of one callable before the next one's turn comes, at most."""
-LEAST_TURNS = 10
+MIN_TURNS = 10
 """That callables take, however long they are: with fewer, the interval of a ratio says little."""
 TURNS = 20
 """That the time for measuring is divided into; slow callables make fewer calls in each."""
@@ -81,7 +81,7 @@ def find_rank(count: int, confidence: float = 0.95) -> int | None:
 
 
 def measure_latency(
-    call: Callable[[], object], *, calls: int = 200, warmup: int = 20, seconds: float = 2.0, least: int = LEAST_TURNS
+    call: Callable[[], object], *, calls: int = 200, warmup: int = 20, seconds: float = 2.0, least: int = MIN_TURNS
 ) -> Latency:
     """Time `call` up to `calls` times, or until `seconds` have passed, after `warmup` calls that do not count.
 
@@ -97,7 +97,7 @@ def measure_latencies(
     calls: int = 200,
     warmup: int = 20,
     seconds: float = 2.0,
-    least: int = LEAST_TURNS,
+    least: int = MIN_TURNS,
 ) -> list[Latency]:
     """Time each as `measure_latency` does, but in turns, so that what else the machine does slows all of them alike.
 
@@ -105,9 +105,9 @@ def measure_latencies(
     slow, down to a single one, which counts. There are `least` turns at least, or as many as `calls` are, however long
     they take.
     """
-    slowest = max([warm_up(call, warmup, WARMUP_SHARE * seconds) for call in several])
+    slowest = max([warm_up(call, warmup, WARMUP_FRACTION * seconds) for call in several])
     alone = len(several) == 1
-    most = 1 if alone else max(1, min(TURN_CALLS, calls // LEAST_TURNS, int(seconds / TURNS / (slowest or 1e-9))))
+    most = 1 if alone else max(1, min(TURN_CALLS, calls // MIN_TURNS, int(seconds / TURNS / (slowest or 1e-9))))
     turns: list[list[list[float]]] = [[] for _ in several]
     deadline, done = time.perf_counter() + seconds * len(several), 0
     while done < calls and (len(turns[0]) < least or time.perf_counter() < deadline):

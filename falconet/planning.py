@@ -32,7 +32,7 @@ from falconet.schema import TEXT_LIMIT, check_finite_fields, flatten, from_mappi
 from falconet.spec import Kind, ResizeMode
 from falconet.storage import is_vacant, open_regular, read_json, write_text
 from falconet.training.config import FREE, MARGIN_LOSSES, TrainConfig
-from falconet.training.keeping import choose_keeping
+from falconet.training.early_stopping import choose_early_stopping
 
 CONFIG_FILE = "config.yaml"
 CHECKPOINT_FOLDER = "checkpoint"
@@ -293,7 +293,7 @@ def resolve(dataset: Dataset, settings: Settings) -> tuple[RunConfig, tuple[str,
     if training.get("loss", "cross_entropy") != "cross_entropy":
         # An output layer can be solved for cross-entropy alone.
         defaults["training"].pop("linear_probe", None)
-    defaults["training"] |= choose_keeping(len(dataset.splits["val"]), merge(defaults, settings)["training"])
+    defaults["training"] |= choose_early_stopping(len(dataset.splits["val"]), merge(defaults, settings)["training"])
     config = configure(dataset, merge(defaults, settings))
     if config.model.pretrained is not None:
         check_pretrained(config.model.name, config.model.pretrained)

@@ -16,6 +16,9 @@ RENAMED: Mapping[str, str] = {
 }
 """Old settings, and old values of settings -> what they are called now."""
 
+RENAMED_NAMES: Mapping[str, str] = {"Doctor": "LayerMonitor", "Vitals": "LayerStats"}
+"""Old public names of `falconet` -> what they are called now."""
+
 DEFAULT_BETAS = (0.9, 0.999)
 """Of Adam and AdamW. The first edition called the first one `momentum`, as SGD's, and had no name for the second."""
 

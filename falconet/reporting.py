@@ -16,7 +16,7 @@ from falconet.data import Dataset
 from falconet.errors import ArtifactError, DataError, UsageError
 from falconet.evaluation import Answers, describe_calibration, evaluate_answers, evaluate_split
 from falconet.evaluation.answers import answer_known
-from falconet.evaluation.baselines import Baseline, Prepared, draw_asked, fit_linear, measure_baselines
+from falconet.evaluation.baselines import Baseline, Prepared, fit_linear, measure_baselines, prepare_baseline_inputs
 from falconet.evaluation.evaluation import find_split
 from falconet.exporters.targets import Runtime
 from falconet.latency import Latency
@@ -26,11 +26,11 @@ from falconet.schema import from_mapping, to_mapping
 from falconet.spec import TextSpec
 from falconet.storage import format_json, hold, read_json
 from falconet.training import EpochRow
-from falconet.training.diagnoses import Diagnosis, Vitals, diagnose, load_vitals
+from falconet.training.diagnoses import Diagnosis, LayerStats, diagnose, load_layer_stats
 from falconet.training.energy import energy_facts, load_energy
 from falconet.training.usefulness import no_better_than
 
-HISTORY_FILE, VITALS_FILE, METRICS_FILE = "metrics.csv", "vitals.csv", "metrics.json"
+HISTORY_FILE, LAYER_STATS_FILE, METRICS_FILE = "metrics.csv", "vitals.csv", "metrics.json"
 Notify = Callable[[str], object]
 """Hears what takes long before it begins."""
 
@@ -69,8 +69,8 @@ def update_report(
         source = artifact.config.provenance.data.source
         dataset, _, _ = find_split(artifact, source, "test", data_root=data_root)
         dataset = dataclasses.replace(dataset, notes=read_notes(known, dataset.notes))
-        history, vitals = load_history(out / HISTORY_FILE), load_vitals(out / VITALS_FILE)
-        log = read_log(known, TrainingLog(vitals, diagnose_run(history, vitals, dataset), load_energy(out)))
+        history, layer_stats = load_history(out / HISTORY_FILE), load_layer_stats(out / LAYER_STATS_FILE)
+        log = read_log(known, TrainingLog(layer_stats, diagnose_run(history, layer_stats, dataset), load_energy(out)))
         report, _ = report_on(
             artifact,
             dataset,
@@ -143,11 +143,11 @@ def add_baselines(
     spec, tokenizer = artifact.config.input, artifact.tokenizer
     tokens = spec.vocab_size if isinstance(spec, TextSpec) else 0
     linear = fit_linear(learned, spec.kind, len(spec.labels), tokens)
-    baselines = measure_baselines(learned, linear, draw_asked(answers, spec, tokenizer), len(spec.labels))
+    baselines = measure_baselines(learned, linear, prepare_baseline_inputs(answers, spec, tokenizer), len(spec.labels))
     log = dataclasses.replace(log, baselines=baselines)
     if linear is None or artifact.config.architecture == "linear":
         return log
-    asked = draw_asked(val_answers, spec, tokenizer)
+    asked = prepare_baseline_inputs(val_answers, spec, tokenizer)
     right = linear.answer(asked.samples) == asked.samples.labels.numpy()
     epoch = artifact.config.provenance.best_epoch
     found = no_better_than("linear", right, asked.hits, epoch=epoch)
@@ -260,8 +260,8 @@ def load_history(path: Path) -> tuple[EpochRow, ...]:
 
 
 def diagnose_run(
-    history: Sequence[EpochRow], vitals: Sequence[Vitals], dataset: Dataset, *, diverged: bool = False
+    history: Sequence[EpochRow], layer_stats: Sequence[LayerStats], dataset: Dataset, *, diverged: bool = False
 ) -> list[Diagnosis]:
     """Return the diagnoses of a run, beside always predicting the validation split's most frequent class."""
     labels = dataset.splits["val"].labels
-    return list(diagnose(history, vitals, float(np.bincount(labels).max() / len(labels)), diverged=diverged))
+    return list(diagnose(history, layer_stats, float(np.bincount(labels).max() / len(labels)), diverged=diverged))

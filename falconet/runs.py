@@ -51,7 +51,7 @@ from falconet.evaluation.answers import fit_recordings, predict_logits
 from falconet.evaluation.baselines import Prepared
 from falconet.models import create_model, find_model
 from falconet.models.forward_cost import measure_forward
-from falconet.models.layers import FitsStatistics, find_sample
+from falconet.models.layers import FitsStatistics, find_input_shape
 from falconet.models.pretrained import Pretrained, fit_weights, load_pretrained
 from falconet.planning import (
     CHECKPOINT_FOLDER,
@@ -71,24 +71,24 @@ from falconet.planning import (
 from falconet.renames import accept_renamed
 from falconet.report import LeaderboardRow, ModelReport, TrainingLog
 from falconet.report.curves import draw_rates
-from falconet.reporting import HISTORY_FILE, VITALS_FILE, diagnose_run, report_on, save_report
+from falconet.reporting import HISTORY_FILE, LAYER_STATS_FILE, diagnose_run, report_on, save_report
 from falconet.schema import from_mapping, to_mapping
 from falconet.spec import ImageSpec, InputSpec, PixelType, ResizeMode, SeriesSpec, TextSpec
 from falconet.storage import check_held, hold, prepare_folder, read_json, remove_tree, write_json, write_text
 from falconet.training import Callback, EpochRow
 from falconet.training.checkpoints import load_checkpoint, remove_checkpoints
 from falconet.training.config import TrainConfig, warn_balance
-from falconet.training.diagnoses import Diagnosis, Vitals, load_vitals, save_vitals
+from falconet.training.diagnoses import Diagnosis, LayerStats, load_layer_stats, save_layer_stats
 from falconet.training.distillation import Teacher
 from falconet.training.distributed import SINGLE_PROCESS, ProcessGroup, init_process_group
-from falconet.training.doctor import Doctor
+from falconet.training.early_stopping import MIN_VALIDATION
 from falconet.training.energy import ENERGY_FILE, load_energy, watch_energy
-from falconet.training.keeping import LEAST_VALIDATION
+from falconet.training.layer_monitor import LayerMonitor
 from falconet.training.linear_probe import Solution, find_dense_output, limit_samples
 from falconet.training.loggers import find_events
 from falconet.training.loop import MIN_LR_SCALE, FitResult, check_fit, fit, notify, solve_output
-from falconet.training.optimizers import weigh_classes
-from falconet.training.probing import find_batch_size, find_epochs, measure_answers, scan_rates
+from falconet.training.optimizers import compute_class_weights
+from falconet.training.probing import find_batch_size, find_epochs, lr_range_test, measure_answers
 from falconet.training.usefulness import Outcome, diagnose_outcome
 from falconet.units import show_epochs, show_loss
 
@@ -119,9 +119,9 @@ class RunResult:
 class MetricsFiles(Callback):
     """Keeps `metrics.csv` up to date, one row an epoch, and `vitals.csv`, one for each epoch and layer."""
 
-    def __init__(self, out: Path, doctor: Doctor) -> None:
+    def __init__(self, out: Path, layer_monitor: LayerMonitor) -> None:
         self.out = out
-        self.doctor = doctor
+        self.layer_monitor = layer_monitor
         self.rows: list[EpochRow] = []
 
     def on_start(self, epochs: int, steps_per_epoch: int, history: Sequence[EpochRow]) -> None:
@@ -139,7 +139,7 @@ class MetricsFiles(Callback):
         writer.writeheader()
         writer.writerows(dataclasses.asdict(row) for row in self.rows)
         write_text(self.out / HISTORY_FILE, buffer.getvalue())
-        save_vitals(self.out / VITALS_FILE, self.doctor.vitals)
+        save_layer_stats(self.out / LAYER_STATS_FILE, self.layer_monitor.layer_stats)
 
 
 def read_measured(names: Iterable[str]) -> dict[str, Any]:
@@ -222,7 +222,7 @@ def train(  # noqa: PLR0913 - one for each thing that a run follows from
 
 
 @dataclass(frozen=True, eq=False)
-class Added:
+class ExtraSamples:
     """Synthetic samples that are trained on beside the real ones."""
 
     inputs: torch.Tensor
@@ -234,7 +234,7 @@ class Added:
 
 
 def execute(
-    plan: Plan, *, callbacks: Sequence[Callback] = (), refit: bool = False, added: Added | None = None
+    plan: Plan, *, callbacks: Sequence[Callback] = (), refit: bool = False, added: ExtraSamples | None = None
 ) -> RunResult:
     """Carry out a plan; see `train`. Processes that `torchrun` has started do it together; all return the same.
 
@@ -251,81 +251,81 @@ def execute(
             check_again(plan)
             check_teacher(plan)
             prepare_folder(plan.out)
-        trials = try_solved(plan, callbacks) if process_group.world_size == 1 else ()
+        trials = try_fast_candidates(plan, callbacks) if process_group.world_size == 1 else ()
         plan, weights = find_weights(plan, process_group)
         began = time.perf_counter()
-        feed = prepare(plan, weights, process_group)
-        model, notes = build(plan.config.model, feed.spec, plan.config.training.seed, weights)
-        size = "x".join(map(str, feed.spec.shape))
+        bundle = prepare(plan, weights, process_group)
+        model, notes = build(plan.config.model, bundle.spec, plan.config.training.seed, weights)
+        size = "x".join(map(str, bundle.spec.shape))
         notify(
             callbacks,
             *warn_balance(plan.config.training),
             *notes,
             f"input {size} (--set model.input_size=... changes it)",
         )
-        teacher, feed = find_teacher(plan, feed, beforehand=added is not None and added.answers is not None)
+        teacher, bundle = find_teacher(plan, bundle, beforehand=added is not None and added.answers is not None)
         if added is not None:
-            feed = add_samples(feed, added, plan.config.training)
+            bundle = add_samples(bundle, added, plan.config.training)
         # Before anything is measured, or a run that is to be overwritten loses what it could go on from.
-        check_fit(model, feed.train, plan.config.training, teacher, process_group)
-        measure_forward(model.eval(), find_sample(model).make_blank())
+        check_fit(model, bundle.train, plan.config.training, teacher, process_group)
+        measure_forward(model.eval(), find_input_shape(model).make_blank())
         if not has_checkpoint(plan):
-            fit_statistics(model, feed.train)
-        plan, feed, rates = autotune(plan, feed, model, teacher, callbacks, process_group, started)
+            fit_statistics(model, bundle.train)
+        plan, bundle, rates = autotune(plan, bundle, model, teacher, callbacks, process_group, started)
         if process_group.is_main:
             begin(plan, weights, rates)
             if trials:
                 write_leaderboard(plan.out, [trial.row for trial in trials])
-        solution, probe = probe_output(plan, feed, model, callbacks, process_group)
-        result, vitals = fit_watched(plan, feed, model, teacher, solution, callbacks, process_group)
+        solution, probe = solve_linear_probe(plan, bundle, model, callbacks, process_group)
+        result, layer_stats = fit_monitored(plan, bundle, model, teacher, solution, callbacks, process_group)
         if not process_group.is_main:
             check_ending(plan, result)
-        last = Trial(plan, weights, feed, model, result, make_row(plan, feed, result, probe, began))
+        last = Trial(plan, weights, bundle, model, result, make_row(plan, bundle, result, probe, began))
         kept, leaderboard = decide((*trials, last), callbacks)
         if process_group.is_main:
             leaderboard = keep_leaderboard(plan, leaderboard)
         second = None
         if kept.result.ending in {"completed", "early_stopped"} and (refit or is_refit(plan, process_group)):
             if process_group.is_main:
-                keep_best(kept)
-            second = fit_again(kept, callbacks, process_group)
+                save_best(kept)
+            second = refit_network(kept, callbacks, process_group)
         done = None
         if process_group.is_main:
-            seen = TrainingLog(vitals if kept is last else (), leaderboard=leaderboard)
-            done = conclude(kept, seen, started, second)
+            seen = TrainingLog(layer_stats if kept is last else (), leaderboard=leaderboard)
+            done = finish_run(kept, seen, started, second)
         answer = process_group.broadcast(done)
         assert answer is not None
         return answer
 
 
-def fit_watched(
+def fit_monitored(
     plan: Plan,
-    feed: DataBundle,
+    bundle: DataBundle,
     model: torch.nn.Module,
     teacher: Teacher | None,
     solution: Solution | None,
     callbacks: Sequence[Callback],
     process_group: ProcessGroup,
-) -> tuple[FitResult, tuple[Vitals, ...]]:
-    """Train in a run's folder; return what it came to, and the vital signs of the layers."""
-    doctor = Doctor(load_vitals(plan.out / VITALS_FILE) if plan.if_exists == "resume" else ())
+) -> tuple[FitResult, tuple[LayerStats, ...]]:
+    """Train in a run's folder; return what it came to, and the statistics of the layers."""
+    layer_monitor = LayerMonitor(load_layer_stats(plan.out / LAYER_STATS_FILE) if plan.if_exists == "resume" else ())
     watchers: Sequence[Callback] = ()
     if process_group.is_main:
         energy = watch_energy(plan.out, plan.if_exists == "resume")
-        watchers = [doctor, MetricsFiles(plan.out, doctor), *energy, *callbacks]
+        watchers = [layer_monitor, MetricsFiles(plan.out, layer_monitor), *energy, *callbacks]
     result = fit(
         model,
-        feed.train,
-        feed.val,
+        bundle.train,
+        bundle.val,
         plan.config.training,
-        class_weights=feed.class_weights,
+        class_weights=bundle.class_weights,
         teacher=teacher,
         solution=solution,
         callbacks=watchers,
         checkpoints=plan.out / CHECKPOINT_FOLDER,
         process_group=process_group,
     )
-    return result, doctor.vitals
+    return result, layer_monitor.layer_stats
 
 
 @dataclass(frozen=True, eq=False)
@@ -334,7 +334,7 @@ class Trial:
 
     plan: Plan
     weights: Pretrained | None
-    feed: DataBundle
+    bundle: DataBundle
     model: torch.nn.Module
     result: FitResult
     row: LeaderboardRow
@@ -349,21 +349,21 @@ def try_network(plan: Plan, seconds: float | None = None) -> Trial:
     began = time.perf_counter()
     with interruption.watched():
         plan, weights = find_weights(plan)
-        teacher, feed = find_teacher(plan, prepare(plan, weights))
+        teacher, bundle = find_teacher(plan, prepare(plan, weights))
         training = plan.config.training
-        model, _ = build(plan.config.model, feed.spec, training.seed, weights)
-        fit_statistics(model, feed.train)
+        model, _ = build(plan.config.model, bundle.spec, training.seed, weights)
+        fit_statistics(model, bundle.train)
         solution = None
         if training.linear_probe and seconds is not None:
-            check_time(model, feed, seconds)
+            check_time(model, bundle, seconds)
         if training.linear_probe:
-            solution = solve_output(model, feed.train, training, feed.class_weights, feed.families)
+            solution = solve_output(model, bundle.train, training, bundle.class_weights, bundle.families)
         result = fit(
             model,
-            feed.train,
-            feed.val,
+            bundle.train,
+            bundle.val,
             training,
-            class_weights=feed.class_weights,
+            class_weights=bundle.class_weights,
             teacher=teacher,
             solution=solution,
         )
@@ -371,19 +371,19 @@ def try_network(plan: Plan, seconds: float | None = None) -> Trial:
         raise DivergedError(result.message)
     if result.ending == "interrupted":
         raise InterruptedRunError(f"stopped after {len(result.history)} of {training.epochs} epochs")
-    probe = None if solution is None else tell_probe(solution)
-    return Trial(plan, weights, feed, model, result, make_row(plan, feed, result, probe, began))
+    probe = None if solution is None else notify_probe(solution)
+    return Trial(plan, weights, bundle, model, result, make_row(plan, bundle, result, probe, began))
 
 
-def check_time(model: torch.nn.Module, feed: DataBundle, seconds: float) -> None:
+def check_time(model: torch.nn.Module, bundle: DataBundle, seconds: float) -> None:
     """Raise OutOfTimeError where a network's features of all training and validation samples take longer than that."""
-    learned = min(len(feed.train.labels), limit_samples(find_dense_output(model)) or len(feed.train.labels))
-    count = learned + len(feed.val.labels)
-    needed = count / measure_answers(model, feed.train, count / seconds)
+    learned = min(len(bundle.train.labels), limit_samples(find_dense_output(model)) or len(bundle.train.labels))
+    count = learned + len(bundle.val.labels)
+    needed = count / measure_answers(model, bundle.train, count / seconds)
     if needed > seconds:
         raise OutOfTimeError(
             f"its features of {count:,} samples take about {needed:,.0f} s, wanted at most {seconds:,.0f} s, which is "
-            f"{SOLVED_SHARE:.0%} of the time that is left; --time changes it"
+            f"{SOLVED_FRACTION:.0%} of the time that is left; --time changes it"
         )
 
 
@@ -400,12 +400,12 @@ PROBE_FILE = "linear_probe.json"
 """Beside the checkpoints of a run whose first epoch solved its output layer: a `Probe`."""
 
 
-def tell_probe(solution: Solution) -> Probe:
+def notify_probe(solution: Solution) -> Probe:
     return Probe(solution.accuracy, solution.left_out)
 
 
-def probe_output(
-    plan: Plan, feed: DataBundle, model: torch.nn.Module, callbacks: Sequence[Callback], process_group: ProcessGroup
+def solve_linear_probe(
+    plan: Plan, bundle: DataBundle, model: torch.nn.Module, callbacks: Sequence[Callback], process_group: ProcessGroup
 ) -> tuple[Solution | None, Probe | None]:
     """Solve the output layer where a run begins with that; return it, and what cross-validation says of it.
 
@@ -415,15 +415,15 @@ def probe_output(
     if process_group.world_size > 1 or training.linear_probe is None:
         return None, None
     if has_checkpoint(plan):
-        return None, recall_probe(plan)
-    notify(callbacks, f"linear probe: features of {len(feed.train.labels):,} samples")
-    solution = solve_output(model, feed.train, training, feed.class_weights, feed.families)
-    probe = tell_probe(solution)
+        return None, load_probe(plan)
+    notify(callbacks, f"linear probe: features of {len(bundle.train.labels):,} samples")
+    solution = solve_output(model, bundle.train, training, bundle.class_weights, bundle.families)
+    probe = notify_probe(solution)
     write_json(plan.out / CHECKPOINT_FOLDER / PROBE_FILE, to_mapping(probe))
     return solution, probe
 
 
-def recall_probe(plan: Plan) -> Probe | None:
+def load_probe(plan: Plan) -> Probe | None:
     """Return what cross-validation said in a run that goes on; None where nothing tells of it."""
     try:
         return from_mapping(Probe, read_json(plan.out / CHECKPOINT_FOLDER / PROBE_FILE))
@@ -431,7 +431,7 @@ def recall_probe(plan: Plan) -> Probe | None:
         return None
 
 
-def make_row(plan: Plan, feed: DataBundle, result: FitResult, probe: Probe | None, began: float) -> LeaderboardRow:
+def make_row(plan: Plan, bundle: DataBundle, result: FitResult, probe: Probe | None, began: float) -> LeaderboardRow:
     """Return what a network came to, in one line."""
     best = result.best.val_accuracy if result.best else 0.0
     kept = probe if result.best_epoch == 1 else None
@@ -441,7 +441,7 @@ def make_row(plan: Plan, feed: DataBundle, result: FitResult, probe: Probe | Non
         best,
         time.perf_counter() - began,
         kept.left_out if kept else 0,
-        len(feed.val.labels),
+        len(bundle.val.labels),
     )
 
 
@@ -466,7 +466,7 @@ def read_leaderboard(folder: Path) -> tuple[LeaderboardRow, ...]:
     return rows if any(row.kept for row in rows) else ()
 
 
-def try_solved(plan: Plan, callbacks: Sequence[Callback]) -> tuple[Trial, ...]:
+def try_fast_candidates(plan: Plan, callbacks: Sequence[Callback]) -> tuple[Trial, ...]:
     """Try the candidates that take seconds, each in memory, and tell what each comes to; without those that diverge."""
     trials = []
     started = time.perf_counter()
@@ -474,7 +474,7 @@ def try_solved(plan: Plan, callbacks: Sequence[Callback]) -> tuple[Trial, ...]:
         left = None
         # A run that goes on tries what it tried when it began, whatever time there is now.
         if plan.seconds is not None and plan.if_exists != "resume":
-            left = SOLVED_SHARE * (plan.seconds - (time.perf_counter() - started))
+            left = SOLVED_FRACTION * (plan.seconds - (time.perf_counter() - started))
         if left is not None and left <= 0:
             notify(callbacks, f"candidate {config.model.name} is left out: no time is left; --time changes it")
             continue
@@ -488,7 +488,7 @@ def try_solved(plan: Plan, callbacks: Sequence[Callback]) -> tuple[Trial, ...]:
     return tuple(trials)
 
 
-SOLVED_SHARE = 0.5
+SOLVED_FRACTION = 0.5
 """Of the time that is left: a candidate that is to take seconds is left out where its features take more than that."""
 
 
@@ -507,14 +507,14 @@ def decide(trials: Sequence[Trial], callbacks: Sequence[Callback]) -> tuple[Tria
     if len(trials) == 1 or last.result.ending == "interrupted":
         return last, ()
     notify(callbacks, f"candidate {describe_row(last.row)}")
-    kept = trials[choose_kept([trial.row for trial in trials])]
+    kept = trials[choose_best_row([trial.row for trial in trials])]
     if kept is not last:
-        adopt(kept)
+        promote(kept)
     notify(callbacks, f"kept: {kept.row.model}")
     return kept, tuple(dataclasses.replace(trial.row, kept=trial is kept) for trial in trials)
 
 
-def choose_kept(rows: Sequence[LeaderboardRow]) -> int:
+def choose_best_row(rows: Sequence[LeaderboardRow]) -> int:
     """Return the position of the network that is kept.
 
     Of those whose output layer was solved it is the one that answers most samples right that it did not learn from; of
@@ -531,7 +531,7 @@ def choose_kept(rows: Sequence[LeaderboardRow]) -> int:
     best = max(trained, key=lambda position: rows[position].val_accuracy)
     accuracy = rows[best].val_accuracy
     ahead = accuracy - rows[simple].val_accuracy
-    if rows[best].validated < LEAST_VALIDATION:
+    if rows[best].validated < MIN_VALIDATION:
         ahead = min(ahead, accuracy - rows[simple].accuracy)
     return best if ahead > standard_error(rows[best]) else simple
 
@@ -542,13 +542,13 @@ def standard_error(row: LeaderboardRow) -> float:
     return math.sqrt(rate * (1 - rate) / (row.validated + 2))
 
 
-def adopt(trial: Trial) -> None:
+def promote(trial: Trial) -> None:
     """Let a run's folder speak of another network than the one that was trained last."""
     remove_checkpoints(trial.plan.out / CHECKPOINT_FOLDER)
     write_config(trial.plan)
-    files = MetricsFiles(trial.plan.out, Doctor())
-    files.on_start(trial.plan.config.training.epochs, len(trial.feed.train), trial.result.history)
-    save_vitals(trial.plan.out / VITALS_FILE, ())
+    files = MetricsFiles(trial.plan.out, LayerMonitor())
+    files.on_start(trial.plan.config.training.epochs, len(trial.bundle.train), trial.result.history)
+    save_layer_stats(trial.plan.out / LAYER_STATS_FILE, ())
 
 
 def has_checkpoint(plan: Plan) -> bool:
@@ -572,7 +572,7 @@ def sync_plan(plan: Plan, process_group: ProcessGroup) -> Plan:
 
 def autotune(
     plan: Plan,
-    feed: DataBundle,
+    bundle: DataBundle,
     model: torch.nn.Module,
     teacher: Teacher | None,
     callbacks: Sequence[Callback],
@@ -586,17 +586,17 @@ def autotune(
     """
     config, rates = plan.config.training, None
     if "batch_size" in plan.autotune:
-        make_train = partial(replace_batch, feed.train)
+        make_train = partial(replace_batch, bundle.train)
         found = (
-            find_batch_size(model, make_train, config, feed.class_weights, teacher) if process_group.is_main else None
+            find_batch_size(model, make_train, config, bundle.class_weights, teacher) if process_group.is_main else None
         )
         size, line = process_group.broadcast(found) or (config.batch_size, "")
         config = dataclasses.replace(config, batch_size=size * process_group.world_size)
-        feed = dataclasses.replace(feed, train=replace_batch(feed.train, size))
+        bundle = dataclasses.replace(bundle, train=replace_batch(bundle.train, size))
         notify(callbacks, line)
     if "learning_rate" in plan.autotune:
         scan = process_group.broadcast(
-            scan_rates(model, feed.train, config, feed.class_weights, teacher) if process_group.is_main else None
+            lr_range_test(model, bundle.train, config, bundle.class_weights, teacher) if process_group.is_main else None
         )
         assert scan is not None
         config = dataclasses.replace(config, learning_rate=float(f"{scan.suggestion:.2g}"))
@@ -604,16 +604,16 @@ def autotune(
         notify(callbacks, f"learning rate {config.learning_rate:g} (picture: {plan.out / RATES_FILE})")
     if "epochs" in plan.autotune and plan.seconds is not None and config.epochs > 1:
         left = max(plan.seconds - (time.perf_counter() - started) - REPORTED, 1.0)
-        count = len(feed.train.labels)
+        count = len(bundle.train.labels)
         timed = (
-            find_epochs(model, feed.train, config, count, left, feed.class_weights, teacher)
+            find_epochs(model, bundle.train, config, count, left, bundle.class_weights, teacher)
             if process_group.is_main
             else None
         )
         epochs, line = process_group.broadcast(timed) or (config.epochs, "")
         config = shorten(config, epochs)
         notify(callbacks, f"time: {line} (--time changes it)")
-    return dataclasses.replace(plan, config=dataclasses.replace(plan.config, training=config)), feed, rates
+    return dataclasses.replace(plan, config=dataclasses.replace(plan.config, training=config)), bundle, rates
 
 
 REPORTED = 5.0
@@ -719,38 +719,40 @@ class RefitProgress(Callback):
         notify(self.callbacks, f"refit: epoch {row.epoch} of {self.epochs}, training loss {show_loss(row.train_loss)}")
 
 
-def fit_again(kept: Trial, callbacks: Sequence[Callback], process_group: ProcessGroup) -> torch.nn.Module:
+def refit_network(kept: Trial, callbacks: Sequence[Callback], process_group: ProcessGroup) -> torch.nn.Module:
     """Return a network trained anew on training and validation samples, for as many epochs as a run kept.
 
     All else is as in the run: initial weights, settings, and what inputs are normalized by; the schedule is that of so
     many epochs. No sample is left to choose an epoch, so that the last one is kept. Raises InterruptedRunError, after
     which `--resume` goes on, and DivergedError; the model of the run is in the folder then.
     """
-    plan, weights, feed = kept.plan, kept.weights, kept.feed
+    plan, weights, bundle = kept.plan, kept.weights, kept.bundle
     model = plan.config.model
     if weights is not None and not weights.state and model.pretrained is not None:
         weights = load_pretrained(model.name, model.pretrained)  # The run went on from a checkpoint, without them.
     training = plan.config.training
     epochs = kept.result.best_epoch
     training = shorten(dataclasses.replace(training, restore="last", patience=None), epochs)
-    pool = load_inputs(concatenate([plan.dataset.splits[name] for name in ("train", "val")]), feed.spec, feed.tokenizer)
+    pool = load_inputs(
+        concatenate([plan.dataset.splits[name] for name in ("train", "val")]), bundle.spec, bundle.tokenizer
+    )
     labels = torch.from_numpy(pool.split.labels)
     notify(callbacks, f"refit: {len(labels):,} training and validation samples, {show_epochs(epochs)}")
-    network, _ = build(model, feed.spec, training.seed, weights)
-    train = dataclasses.replace(feed.train, inputs=pool.inputs, labels=labels, answers=None, limit=None)
-    weighed = weigh_classes(labels, len(feed.spec.labels), training)
+    network, _ = build(model, bundle.spec, training.seed, weights)
+    train = dataclasses.replace(bundle.train, inputs=pool.inputs, labels=labels, answers=None, limit=None)
+    weighed = compute_class_weights(labels, len(bundle.spec.labels), training)
     families = number_families(pool.split)
-    feed = dataclasses.replace(feed, train=train, rows=pool.kept, class_weights=weighed, families=families, made=0)
-    teacher, feed = find_teacher(plan, feed, ("train", "val"))
-    fit_statistics(network, feed.train)
+    bundle = dataclasses.replace(bundle, train=train, rows=pool.kept, class_weights=weighed, families=families, made=0)
+    teacher, bundle = find_teacher(plan, bundle, ("train", "val"))
+    fit_statistics(network, bundle.train)
     if process_group.is_main:
         prepare_folder(plan.out / REFIT_FOLDER)
     second = fit(
         network,
-        feed.train,
-        feed.val,
+        bundle.train,
+        bundle.val,
         training,
-        class_weights=feed.class_weights,
+        class_weights=bundle.class_weights,
         teacher=teacher,
         callbacks=[RefitProgress(callbacks, epochs)] if process_group.is_main else (),
         checkpoints=plan.out / REFIT_FOLDER,
@@ -765,9 +767,9 @@ def fit_again(kept: Trial, callbacks: Sequence[Callback], process_group: Process
     return network
 
 
-def keep_best(kept: Trial) -> Artifact:
+def save_best(kept: Trial) -> Artifact:
     """Return the artifact of a run's kept epoch, and see that the folder holds it."""
-    artifact = make_artifact(kept.plan, kept.feed, kept.result, copy_weights(kept.model))
+    artifact = make_artifact(kept.plan, kept.bundle, kept.result, copy_weights(kept.model))
     # What is there of the same weights says more: their temperature, and how they were evaluated.
     if kept.result.best_epoch and not is_kept(artifact, kept.plan.out):
         artifact.save(kept.plan.out)
@@ -778,29 +780,29 @@ def copy_weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     return {name: value.clone() for name, value in model.state_dict().items()}
 
 
-def conclude(kept: Trial, seen: TrainingLog, started: float, second: torch.nn.Module | None = None) -> RunResult:
+def finish_run(kept: Trial, seen: TrainingLog, started: float, second: torch.nn.Module | None = None) -> RunResult:
     """Save and evaluate what was trained; raise where training ended before its time.
 
     `second` is what is kept instead where the run was refit: it has the first fit's temperature and validation figures.
     """
-    plan, feed, result = kept.plan, kept.feed, kept.result
-    artifact = keep_best(kept)
-    diagnoses = diagnose_run(result.history, seen.vitals, plan.dataset, diverged=result.ending == "diverged")
+    plan, bundle, result = kept.plan, kept.bundle, kept.result
+    artifact = save_best(kept)
+    diagnoses = diagnose_run(result.history, seen.layer_stats, plan.dataset, diverged=result.ending == "diverged")
     check_ending(plan, result, diagnoses)
     artifact, answers = calibrate(artifact, plan.dataset)
-    diagnoses += diagnose_outcome(describe_outcome(plan, feed, answers, result.best_epoch))
+    diagnoses += diagnose_outcome(describe_outcome(plan, bundle, answers, result.best_epoch))
     if second is not None:
         provenance = dataclasses.replace(artifact.config.provenance, refit=True)
         config = dataclasses.replace(artifact.config, provenance=provenance)
-        artifact = Artifact(config, copy_weights(second), feed.tokenizer)
+        artifact = Artifact(config, copy_weights(second), bundle.tokenizer)
     log = dataclasses.replace(seen, diagnoses=tuple(diagnoses), energy=load_energy(plan.out))
-    return evaluate_run(plan, artifact, answers, result, log, feed, started)
+    return evaluate_run(plan, artifact, answers, result, log, bundle, started)
 
 
-def describe_outcome(plan: Plan, feed: DataBundle, answers: Answers, epoch: int) -> Outcome:
+def describe_outcome(plan: Plan, bundle: DataBundle, answers: Answers, epoch: int) -> Outcome:
     """Return what a model's use is evaluated by: its answers to validation samples, and what it was trained on."""
     dataset, training = plan.dataset, plan.config.training
-    is_image = isinstance(feed.spec, ImageSpec)
+    is_image = isinstance(bundle.spec, ImageSpec)
     return Outcome(
         classes=dataset.classes,
         train_counts=np.bincount(dataset.splits["train"].labels, minlength=len(dataset.classes)),
@@ -809,7 +811,7 @@ def describe_outcome(plan: Plan, feed: DataBundle, answers: Answers, epoch: int)
         epoch=epoch,
         balanced=training.class_weights is not None or training.sampler == "balanced",
         image_side=max(dataset.size) if is_image else None,
-        input_side=max(feed.spec.shape[1:]) if is_image else None,
+        input_side=max(bundle.spec.shape[1:]) if is_image else None,
     )
 
 
@@ -845,7 +847,7 @@ def find_weights(plan: Plan, process_group: ProcessGroup = SINGLE_PROCESS) -> tu
     model = plan.config.model
     if model.pretrained is None:
         return plan, None
-    seen = process_group.broadcast(recall_seen(plan) if process_group.is_main else None)
+    seen = process_group.broadcast(load_pretrained_input(plan) if process_group.is_main else None)
     if seen is not None:
         # The options are in the stored configuration.
         kept = Pretrained(model.name, {}, "checkpoint", mean=seen.mean, std=seen.std, size=seen.size)
@@ -855,7 +857,7 @@ def find_weights(plan: Plan, process_group: ProcessGroup = SINGLE_PROCESS) -> tu
     return dataclasses.replace(plan, config=dataclasses.replace(plan.config, model=model)), weights
 
 
-def recall_seen(plan: Plan) -> Seen | None:
+def load_pretrained_input(plan: Plan) -> Seen | None:
     """Return how a run that can go on from a checkpoint sees its samples; None for all others."""
     folder = plan.out / CHECKPOINT_FOLDER
     if plan.if_exists != "resume" or load_checkpoint(folder) is None:
@@ -867,9 +869,9 @@ def recall_seen(plan: Plan) -> Seen | None:
 
 
 def find_teacher(
-    plan: Plan, feed: DataBundle, names: Sequence[str] = ("train",), *, beforehand: bool = False
+    plan: Plan, bundle: DataBundle, names: Sequence[str] = ("train",), *, beforehand: bool = False
 ) -> tuple[Teacher | None, DataBundle]:
-    """Return the trained network that the plan names as teacher, or a feed with its answers.
+    """Return the trained network that the plan names as teacher, or a bundle with its answers.
 
     It answers batch by batch where it can be given a student's input: of images, and where both see the same. Else, as
     with another tokenizer, and wherever answers are wanted `beforehand`, it is asked once about the samples of the
@@ -878,37 +880,39 @@ def find_teacher(
     """
     folder, training = plan.config.model.teacher, plan.config.training
     if folder is None:
-        return None, feed
+        return None, bundle
     artifact = load_artifact(folder)
     spec = artifact.config.input
-    if answers_batches(artifact, feed) and not beforehand:
-        return Teacher(artifact.model, artifact.preprocess, create_preprocess(feed.spec, feed.tokenizer)), feed
+    if answers_batches(artifact, bundle) and not beforehand:
+        return Teacher(artifact.model, artifact.preprocess, create_preprocess(bundle.spec, bundle.tokenizer)), bundle
     if training.feature_weight:
         raise ConfigError("training.feature_weight: wanted 0 with a teacher of another input, found more")
-    augmentation = feed.train.augmentation
+    augmentation = bundle.train.augmentation
     if isinstance(augmentation, SeriesAugmentation) and augmentation.barycenter:
         raise ConfigError("augmentation.barycenter: wanted 0 with a teacher of another input, found more")
-    split = concatenate([plan.dataset.splits[name] for name in names]).take(feed.rows)
+    split = concatenate([plan.dataset.splits[name] for name in names]).take(bundle.rows)
     logits, reasons = predict_logits(uncalibrate(artifact), fit_recordings(split.samples, spec))
     if reasons:
         kept = np.setdiff1d(np.arange(len(split)), list(reasons)).astype(np.int64)
         lost = tuple(Unreadable(split.samples.name(index), reason) for index, reason in reasons.items())
         check_training_classes(plan.dataset, split.take(kept))
-        feed = dataclasses.replace(keep_samples(feed, kept, training), unreadable=(*feed.unreadable, *lost))
-    return None, dataclasses.replace(feed, train=dataclasses.replace(feed.train, answers=torch.from_numpy(logits)))
+        bundle = dataclasses.replace(keep_samples(bundle, kept, training), unreadable=(*bundle.unreadable, *lost))
+    return None, dataclasses.replace(bundle, train=dataclasses.replace(bundle.train, answers=torch.from_numpy(logits)))
 
 
-def answers_batches(artifact: Artifact, feed: DataBundle) -> bool:
+def answers_batches(artifact: Artifact, bundle: DataBundle) -> bool:
     """Whether a teacher can be given its student's input, or must be refused for something else than that."""
     spec = artifact.config.input
-    same = (spec, artifact.tokenizer) == (feed.spec, feed.tokenizer)
-    return same or spec.labels != feed.spec.labels or isinstance(spec, ImageSpec) or type(spec) is not type(feed.spec)
+    same = (spec, artifact.tokenizer) == (bundle.spec, bundle.tokenizer)
+    return (
+        same or spec.labels != bundle.spec.labels or isinstance(spec, ImageSpec) or type(spec) is not type(bundle.spec)
+    )
 
 
-def check_synthetic(plan: Plan, feed: DataBundle) -> None:
+def check_synthetic(plan: Plan, bundle: DataBundle) -> None:
     """Raise ConfigError where a run has a teacher that cannot answer about samples made for the student's input."""
     folder = plan.config.model.teacher
-    if folder is not None and not answers_batches(load_artifact(folder), feed):
+    if folder is not None and not answers_batches(load_artifact(folder), bundle):
         raise ConfigError(
             f"--synthetic: wanted a teacher that is given what its student is, found one of another input, {folder}, "
             "which cannot answer about synthetic samples; leave out --synthetic or --teacher"
@@ -920,14 +924,14 @@ def uncalibrate(artifact: Artifact) -> Artifact:
     return dataclasses.replace(artifact, config=dataclasses.replace(artifact.config, temperature=1.0))
 
 
-def keep_samples(feed: DataBundle, kept: Int64[np.ndarray, " kept"], config: TrainConfig) -> DataBundle:
-    """Return a feed with some of the training samples."""
+def keep_samples(bundle: DataBundle, kept: Int64[np.ndarray, " kept"], config: TrainConfig) -> DataBundle:
+    """Return a bundle with some of the training samples."""
     rows = torch.from_numpy(kept)
-    labels = feed.train.labels[rows]
-    train = dataclasses.replace(feed.train, inputs=hold_inputs(feed.train.inputs)[rows], labels=labels)
-    weights = weigh_classes(labels, len(feed.spec.labels), config)
-    families = None if feed.families is None else feed.families[rows]
-    return dataclasses.replace(feed, train=train, class_weights=weights, rows=feed.rows[kept], families=families)
+    labels = bundle.train.labels[rows]
+    train = dataclasses.replace(bundle.train, inputs=hold_inputs(bundle.train.inputs)[rows], labels=labels)
+    weights = compute_class_weights(labels, len(bundle.spec.labels), config)
+    families = None if bundle.families is None else bundle.families[rows]
+    return dataclasses.replace(bundle, train=train, class_weights=weights, rows=bundle.rows[kept], families=families)
 
 
 @dataclass(frozen=True, eq=False)
@@ -995,7 +999,7 @@ def prepare(plan: Plan, weights: Pretrained | None = None, process_group: Proces
             rank=process_group.rank,
             world_size=process_group.world_size,
         ),
-        weigh_classes(labels["train"], len(spec.labels), training),
+        compute_class_weights(labels["train"], len(spec.labels), training),
         (*train.unreadable, *val.unreadable),
         train.kept,
         number_families(train.split),
@@ -1008,12 +1012,12 @@ def number_families(split: Split) -> torch.Tensor:
     return torch.from_numpy(np.unique(names, return_inverse=True)[1])
 
 
-def add_samples(feed: DataBundle, added: Added, config: TrainConfig) -> DataBundle:
-    """Return a feed whose epochs draw as many training samples as before, from these and made ones.
+def add_samples(bundle: DataBundle, added: ExtraSamples, config: TrainConfig) -> DataBundle:
+    """Return a bundle whose epochs draw as many training samples as before, from these and made ones.
 
     Raises ConfigError where a teacher has answered about the ones but not about the others.
     """
-    answers = feed.train.answers
+    answers = bundle.train.answers
     if answers is not None and added.answers is not None:
         answers = torch.cat([answers, added.answers])
     elif answers is not None or added.answers is not None:
@@ -1021,13 +1025,15 @@ def add_samples(feed: DataBundle, added: Added, config: TrainConfig) -> DataBund
         raise ConfigError(
             f"model.teacher: wanted answers about training and synthetic samples, found some of {asked} ones"
         )
-    inputs = torch.cat([hold_inputs(feed.train.inputs), added.inputs])
-    labels = torch.cat([feed.train.labels, added.labels])
-    train = dataclasses.replace(feed.train, inputs=inputs, labels=labels, limit=len(feed.train.labels), answers=answers)
-    weights = weigh_classes(labels, len(feed.spec.labels), config)
-    made = feed.made + len(added.labels)
+    inputs = torch.cat([hold_inputs(bundle.train.inputs), added.inputs])
+    labels = torch.cat([bundle.train.labels, added.labels])
+    train = dataclasses.replace(
+        bundle.train, inputs=inputs, labels=labels, limit=len(bundle.train.labels), answers=answers
+    )
+    weights = compute_class_weights(labels, len(bundle.spec.labels), config)
+    made = bundle.made + len(added.labels)
     # What synthetic samples were made from, and so are related to, nobody knows.
-    return dataclasses.replace(feed, train=train, class_weights=weights, families=None, made=made)
+    return dataclasses.replace(bundle, train=train, class_weights=weights, families=None, made=made)
 
 
 VALIDATED = 4
@@ -1062,7 +1068,7 @@ def draft_spec(dataset: Dataset, model: ModelConfig, weights: Pretrained | None 
 def image_size(dataset: Dataset, model: ModelConfig, weights: Pretrained | None) -> tuple[int, int]:
     """Return height and width in pixels: as asked for, as published weights want it, or what suits images and model.
 
-    A model that takes any size gets that of the images, as a square of SMALLEST_SIDE pixels to its native size; above
+    A model that takes any size gets that of the images, as a square of MIN_SIDE pixels to its native size; above
     64 pixels a multiple of 32, since such networks divide the size by 32.
     """
     entry = find_model(model.name)
@@ -1073,17 +1079,17 @@ def image_size(dataset: Dataset, model: ModelConfig, weights: Pretrained | None)
         return sides[0], sides[1]
     if weights is not None and weights.size is not None:
         return weights.size[0], weights.size[1]
-    native = entry.input[1] if entry.kinds[0] == "image" else LARGEST_SEQUENCE
+    native = entry.input[1] if entry.kinds[0] == "image" else MAX_SEQUENCE
     if weights is not None or (entry.kinds[0] == "image" and not entry.resizable):
         return native, entry.input[2]
-    side = min(max(*dataset.size, SMALLEST_SIDE), native)
+    side = min(max(*dataset.size, MIN_SIDE), native)
     side = side if side <= 64 else side // 32 * 32
     return side, side
 
 
-SMALLEST_SIDE = 24
+MIN_SIDE = 24
 """Smaller images are enlarged to it for networks that take any size."""
-LARGEST_SEQUENCE = 64
+MAX_SEQUENCE = 64
 """Larger images are scaled down to it for networks that read them as sequences."""
 
 
@@ -1160,7 +1166,7 @@ def fit_statistics(model: torch.nn.Module, train: Loader) -> None:
         model.fit_statistics(inputs for inputs, _ in whole.epoch(1))
 
 
-def make_artifact(plan: Plan, feed: DataBundle, result: FitResult, weights: dict[str, torch.Tensor]) -> Artifact:
+def make_artifact(plan: Plan, bundle: DataBundle, result: FitResult, weights: dict[str, torch.Tensor]) -> Artifact:
     """Return the artifact of a run."""
     data, dataset = plan.config.data, plan.dataset
     origin = DataOrigin(
@@ -1185,12 +1191,12 @@ def make_artifact(plan: Plan, feed: DataBundle, result: FitResult, weights: dict
     )
     config = ArtifactConfig(
         architecture=plan.config.model.name,
-        input=feed.spec,
+        input=bundle.spec,
         provenance=provenance,
         options=plan.config.model.options,
         versions=current_versions(),
     )
-    return Artifact(config, weights, feed.tokenizer)
+    return Artifact(config, weights, bundle.tokenizer)
 
 
 def has_refit_teacher(plan: Plan) -> bool:
@@ -1230,7 +1236,7 @@ def evaluate_run(
     val_answers: Answers,
     result: FitResult,
     log: TrainingLog,
-    feed: DataBundle,
+    bundle: DataBundle,
     started: float,
 ) -> RunResult:
     """Evaluate the artifact from raw samples and save it with `metrics.json`, report and model card, in one step.
@@ -1246,7 +1252,7 @@ def evaluate_run(
         history=result.history,
         log=log,
         settings=to_mapping(plan.config),
-        learned=feed.real,
+        learned=bundle.real,
     )
     save_report(artifact, report, plan.out, dataset)
     return RunResult(
@@ -1258,6 +1264,6 @@ def evaluate_run(
         report.val,
         report.test,
         report,
-        (*dataset.unreadable, *feed.unreadable, *answers.unreadable),
+        (*dataset.unreadable, *bundle.unreadable, *answers.unreadable),
         dataset.ignored,
     )

@@ -26,9 +26,9 @@ black on two sides; not of the mean color, which is measured on the very images 
 
 KIND_NAMES: tuple[Kind, ...] = get_args(Kind)
 
-MOST_VALUES, MOST_RAW_VALUES = 1 << 24, 1 << 25
+MAX_VALUES, MAX_RAW_VALUES = 1 << 24, 1 << 25
 """Of one input, as a model takes it and before its spectra are computed: a few bytes of a file can ask for any size."""
-MOST_TOKENS = 1 << 16
+MAX_TOKENS = 1 << 16
 FLOAT32_LEAST, FLOAT32_MOST = 2.0**-126, 2.0**127
 """Between them, numbers that models compute with in single precision become neither 0 nor infinite."""
 
@@ -71,7 +71,7 @@ class ImageSpec:
             raise ConfigError("value_range: wanted black and white of samples of 16 bits, found none")
         if channels not in (1, 3):
             raise ConfigError(f"shape: wanted 1 or 3 channels, found {channels}")
-        check_values(self.shape, MOST_VALUES)
+        check_values(self.shape, MAX_VALUES)
         if min(height, width) <= 2 * self.margin or self.margin < 0:
             raise ConfigError(f"margin: {self.margin} pixels leave nothing of {height}x{width}")
         check_statistics(channels, self.mean, self.std)
@@ -123,10 +123,10 @@ class SeriesSpec:
             raise ConfigError(f"shape: wanted at least 1 channel and 1 step, found {list(self.shape)}")
         if self.rate is not None and self.rate < 1:
             raise ConfigError(f"rate: wanted 1 or more steps a second, or null, found {self.rate}")
-        check_values(self.shape, MOST_VALUES)
+        check_values(self.shape, MAX_VALUES)
         if self.bands is not None:
             check_bands(self.bands, self.rate, self.shape[0])
-            check_values(self.raw_shape, MOST_RAW_VALUES)
+            check_values(self.raw_shape, MAX_RAW_VALUES)
         check_statistics(self.shape[0], self.mean, self.std)
         check_labels(self.labels)
 
@@ -167,8 +167,8 @@ class TextSpec:
     """Type of a raw sample."""
 
     def __post_init__(self) -> None:
-        if not 1 <= self.shape[0] <= MOST_TOKENS:
-            raise ConfigError(f"shape: wanted 1 to {MOST_TOKENS} tokens, found {list(self.shape)}")
+        if not 1 <= self.shape[0] <= MAX_TOKENS:
+            raise ConfigError(f"shape: wanted 1 to {MAX_TOKENS} tokens, found {list(self.shape)}")
         if self.vocab_size < 3:
             raise ConfigError(f"vocab_size: wanted 3 or more, found {self.vocab_size}")
         check_labels(self.labels)
@@ -192,15 +192,15 @@ def check_value_range(value_range: tuple[float, float] | None) -> None:
 
 def check_bands(bands: int, rate: int | None, rows: int) -> None:
     """Raise ConfigError unless recordings of this rate can have spectra of so many bands."""
-    if rate is None or not LOWEST_RATE <= rate <= HIGHEST_RATE:
+    if rate is None or not MIN_RATE <= rate <= HIGHEST_RATE:
         found = "series without a rate" if rate is None else f"{rate} Hz"
-        wanted = f"recordings of {LOWEST_RATE} to {HIGHEST_RATE} Hz"
+        wanted = f"recordings of {MIN_RATE} to {HIGHEST_RATE} Hz"
         raise ConfigError(f"bands: wanted {wanted}, found {found}; use bands=null")
     if bands < 1 or rows % bands:
         raise ConfigError(f"bands: wanted 1 or more, and a divisor of the {rows} rows of shape, found {bands}")
 
 
-LOWEST_RATE, HIGHEST_RATE = 1000, 96_000
+MIN_RATE, HIGHEST_RATE = 1000, 96_000
 """Steps a second below which a hundredth of a second holds too little for a spectrum, and above which the kernels of
 its Fourier transform take hundreds of megabytes."""
 

@@ -322,11 +322,11 @@ def check_safetensors(content: bytes) -> None:
     The package takes seconds and gigabytes for the descriptions of a million, before anybody can count them.
     """
     described = int.from_bytes(content[:8], "little")
-    if described > LARGEST_DESCRIPTION:
-        raise ValueError(f"wanted at most {LARGEST_DESCRIPTION} bytes to describe tensors, found {described}")
+    if described > MAX_DESCRIPTION:
+        raise ValueError(f"wanted at most {MAX_DESCRIPTION} bytes to describe tensors, found {described}")
 
 
-LARGEST_DESCRIPTION = 1 << 21
+MAX_DESCRIPTION = 1 << 21
 """Bytes, of which each tensor takes some hundred."""
 
 

@@ -26,10 +26,10 @@ from falconet.errors import UsageError
 from falconet.evaluation.answers import predict_logits
 from falconet.models.outlines import outline_model
 from falconet.planning import STUDENT_FOLDER, Plan, Settings, check_model, configure, holds_run
-from falconet.runs import Added, RunResult, draft_spec, execute, find_weights, read_teacher, uncalibrate
+from falconet.runs import ExtraSamples, RunResult, draft_spec, execute, find_weights, read_teacher, uncalibrate
 from falconet.schema import merge, to_mapping
 from falconet.training import Callback
-from falconet.training.keeping import choose_keeping
+from falconet.training.early_stopping import choose_early_stopping
 from falconet.training.loop import notify
 
 DISTILLATION: Mapping[str, Any] = MappingProxyType({"distill_alpha": 0.9, "distill_temperature": 1.5})
@@ -140,7 +140,7 @@ def plan_student(plan: Plan, network: Settings) -> Plan:
     if dataset.kind == "text":
         settings["training"]["epochs"] = round(LONGER * settings["training"]["epochs"])
     # To the end of the schedule: on banking77, a run that stops early lost up to 0.8 points of validation accuracy.
-    restored = choose_keeping(len(dataset.splits["val"]), settings["training"])["restore"]
+    restored = choose_early_stopping(len(dataset.splits["val"]), settings["training"])["restore"]
     settings["training"]["restore"] = restored
     asked = {
         "model": {**network, "teacher": str(plan.out)},
@@ -176,7 +176,7 @@ def default_student(dataset: Dataset, name: str) -> dict[str, Any]:
     return default_settings(dataset, candidate, bool(candidate.settings.get("model", {}).get("pretrained")))
 
 
-def make_texts(plan: Plan) -> Added:
+def make_texts(plan: Plan) -> ExtraSamples:
     """Return as many synthetic texts as training has, as a student sees them, with its teacher's answers.
 
     The likeliest class stands as label, since there is no other.
@@ -191,7 +191,7 @@ def make_texts(plan: Plan) -> Added:
     preprocess = create_preprocess(*draft_spec(weighted.dataset, weighted.config.model, weights))
     assert isinstance(preprocess, TextPreprocess)
     answers = torch.from_numpy(logits)
-    return Added(preprocess.prepare(made).int(), answers.argmax(dim=1), answers)
+    return ExtraSamples(preprocess.prepare(made).int(), answers.argmax(dim=1), answers)
 
 
 def join_texts(texts: Sequence[str], rng: np.random.Generator) -> list[str]:

@@ -27,10 +27,10 @@ from falconet.data.loader import Loader, draw_partners, epoch_seed, hold_inputs
 from falconet.data.preprocessing import Preprocess, SeriesPreprocess, to_levels, to_unit
 from falconet.errors import ConfigError, DataError, UsageError
 from falconet.evaluation.answers import answer_known
-from falconet.generation.flow import LARGEST_SIDE, FlowConfig, draw_images, train_flow
+from falconet.generation.flow import MAX_SIDE, FlowConfig, draw_images, train_flow
 from falconet.metrics.significance import compare_models
 from falconet.planning import CONFIG_FILE, TRIAL_FILE, TRIAL_FOLDER, IfExists, Plan, RunConfig, read_settings
-from falconet.runs import Added, RunResult, check_synthetic, execute, find_weights, prepare
+from falconet.runs import ExtraSamples, RunResult, check_synthetic, execute, find_weights, prepare
 from falconet.schema import from_mapping, to_mapping
 from falconet.storage import format_json, hold, read_json, write_json, write_text
 from falconet.training import Callback
@@ -100,10 +100,10 @@ def train_with_synthetic(
     # One network, with and without: candidates that are solved at once take no steps to compare by.
     plan = replace(plan, solved=())
     weights_plan, weights = find_weights(plan)
-    feed = prepare(weights_plan, weights)
-    train = feed.train
+    bundle = prepare(weights_plan, weights)
+    train = bundle.train
     check_size(train)
-    check_synthetic(weights_plan, feed)
+    check_synthetic(weights_plan, bundle)
     first = execute(plan, callbacks=callbacks)
     with hold(plan.out):
         write_json(plan.out / TRIAL_FILE, {"per_class": per_class})
@@ -116,7 +116,7 @@ def train_with_synthetic(
     notify(callbacks, f"again, with {len(added.labels)} synthetic samples")
     second = execute(other, callbacks=callbacks, added=added)
     trial = compare_runs(plan.dataset, plan.out, other.out, per_class, len(added.labels))
-    conclude(plan.out, other.out, trial)
+    finish_trial(plan.out, other.out, trial)
     notify(callbacks, trial.describe())
     return (replace(second, out=plan.out) if trial.kept else first), trial
 
@@ -135,15 +135,15 @@ def check_begun(plan: Plan, per_class: int | None) -> None:
 
 def check_size(train: Loader) -> None:
     """Raise ConfigError for images that are too large to generate."""
-    if isinstance(train.preprocess, Preprocess) and max(train.preprocess.spec.shape[1:]) > LARGEST_SIDE:
+    if isinstance(train.preprocess, Preprocess) and max(train.preprocess.spec.shape[1:]) > MAX_SIDE:
         _, height, width = train.preprocess.spec.shape
         raise ConfigError(
-            f"--synthetic: wanted images of at most {LARGEST_SIDE} pixels a side, found {height}x{width}; set "
+            f"--synthetic: wanted images of at most {MAX_SIDE} pixels a side, found {height}x{width}; set "
             "model.input_size, or leave it out"
         )
 
 
-def make_samples(train: Loader, per_class: int, seed: int, config: FlowConfig) -> Added:
+def make_samples(train: Loader, per_class: int, seed: int, config: FlowConfig) -> ExtraSamples:
     """Return synthetic samples of each class that training samples allow, prepared as they are.
 
     Barycenters need two samples of a class. Raises DataError where nothing can be made.
@@ -158,7 +158,7 @@ def make_samples(train: Loader, per_class: int, seed: int, config: FlowConfig) -
     generator = torch.Generator().manual_seed(stream)
     if isinstance(train.preprocess, Preprocess):
         flow = train_flow(to_unit(inputs), train.labels, len(train.preprocess.spec.labels), config)
-        return Added(to_levels(draw_images(flow, labels, stream), inputs.dtype), labels)
+        return ExtraSamples(to_levels(draw_images(flow, labels, stream), inputs.dtype), labels)
     origins = draw_origins(labels, train.labels, generator)
     if isinstance(train.preprocess, SeriesPreprocess):
         partners = draw_partners(origins, train.labels, generator)
@@ -168,9 +168,9 @@ def make_samples(train: Loader, per_class: int, seed: int, config: FlowConfig) -
             average_pairs((inputs[mine] - mean) / std, (inputs[theirs] - mean) / std, generator)
             for mine, theirs in pairs
         ]
-        return Added(torch.cat(averages) * std + mean, labels)
+        return ExtraSamples(torch.cat(averages) * std + mean, labels)
     edited = augment_tokens(inputs[origins].long(), EDITS, generator)
-    return Added(edited.to(inputs.dtype), labels)
+    return ExtraSamples(edited.to(inputs.dtype), labels)
 
 
 def draw_origins(
@@ -210,7 +210,7 @@ def find_right(dataset: Dataset, folder: Path) -> Bool[np.ndarray, " samples"]:
     return right
 
 
-def conclude(out: Path, other: Path, trial: Trial) -> None:
+def finish_trial(out: Path, other: Path, trial: Trial) -> None:
     """Write down what came of synthetic samples, and put their model in the first one's place where it is kept."""
     facts = to_mapping(trial)
     with hold(out):

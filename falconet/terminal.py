@@ -606,9 +606,9 @@ def print_compression(result: Compression) -> None:
     rows = [
         ("bytes", f"{found.bytes_before:,}", f"{found.bytes_after:,}", f"{found.ratio:.1f}x smaller"),
         (
-            f"test accuracy (n = {found.contest.n:,})",
-            f"{found.contest.other_accuracy:.2%}",
-            f"{found.contest.accuracy:.2%}",
+            f"test accuracy (n = {found.comparison.n:,})",
+            f"{found.comparison.other_accuracy:.2%}",
+            f"{found.comparison.accuracy:.2%}",
             found.name_drop(),
         ),
         (

@@ -13,7 +13,7 @@ from falconet.artifact import load_artifact
 from falconet.errors import InterruptedRunError
 from falconet.planning import LEADERBOARD_FILE, plan_run
 from falconet.report import LeaderboardRow
-from falconet.runs import RunResult, choose_kept, execute, train
+from falconet.runs import RunResult, choose_best_row, execute, train
 from falconet.training import Callback
 
 
@@ -95,7 +95,7 @@ def test_which_network_is_kept(rows: list[tuple[str, float | None, float, int, i
         LeaderboardRow(model, left_out_accuracy, accuracy, 1.0, left_out, validated)
         for model, left_out_accuracy, accuracy, left_out, validated in rows
     ]
-    assert choose_kept(found) == kept
+    assert choose_best_row(found) == kept
 
 
 def test_candidates_share_what_suits_any_network(images: Path, tmp_path: Path) -> None:

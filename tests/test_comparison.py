@@ -21,7 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from falconet import Comparison, RunResult, cli, compare, load_dataset
-from falconet.catalog import share_settings
+from falconet.catalog import redact_settings
 from falconet.comparison import ComparisonRow
 from falconet.comparison.comparing import Evaluated, list_rows
 from falconet.comparison.contenders import (
@@ -37,7 +37,7 @@ from falconet.comparison.pages import write_comparison
 from falconet.comparison.plots import draw_front
 from falconet.comparison.results import COSTS, compare_pairs, find_front, rank_rows
 from falconet.comparison.tables import format_row
-from falconet.comparison.trials import Trial, plan_trial, recall_trial
+from falconet.comparison.trials import Trial, load_trial, plan_trial
 from falconet.errors import ConfigError, DataError, FalconetError, PathError, UnknownNameError, UsageError
 from falconet.latency import Latency
 from falconet.runs import execute
@@ -132,7 +132,7 @@ def test_files_say_the_same(compared: tuple[Comparison, list[str]]) -> None:
     comparison, _ = compared
     facts = read_json(comparison.out / "comparison.json")
     # Of a path of this machine the last part.
-    assert facts == json.loads(json.dumps(share_settings(comparison.facts())))
+    assert facts == json.loads(json.dumps(redact_settings(comparison.facts())))
     assert facts["source"] == "few.npz"
     keys = {"model", "accuracy", "accuracy_std", "macro_f1", "params", "macs", "bytes", "latency_ms", "seconds"}
     assert keys <= facts["rows"][0].keys()
@@ -551,13 +551,13 @@ def test_a_run_that_was_copied_to_another_seed_is_not_kept(
 ) -> None:
     out, contender = tmp_path / "out", parse_contender("lenet_relu")
     shutil.copytree(compared[0].out, out)
-    assert recall_trial(contender, 1, out)
+    assert load_trial(contender, 1, out)
     for copied, name in ((1, "lenet_relu"), (0, "lenet300_100")):
         shutil.rmtree(out / "runs" / f"{name}-{copied}")
         shutil.copytree(out / "runs/lenet_relu-0", out / "runs" / f"{name}-{copied}")
         shutil.copy(out / "answers/lenet_relu-0.npz", out / "answers" / f"{name}-{copied}.npz")
-        assert recall_trial(parse_contender(name), copied, out) is None
-    assert recall_trial(contender, 0, out)
+        assert load_trial(parse_contender(name), copied, out) is None
+    assert load_trial(contender, 0, out)
 
 
 def test_plots_of_other_models_do_not_stay(tmp_path: Path) -> None:

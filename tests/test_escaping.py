@@ -12,7 +12,7 @@ import yaml
 from PIL import Image
 
 from falconet import cli
-from falconet.catalog import share_name, share_settings
+from falconet.catalog import redact_name, redact_settings
 from falconet.data.dataset import normalize_label
 from falconet.escaping import escape_line, escape_lines, escape_markdown, escape_page
 
@@ -82,8 +82,8 @@ def test_pages_leave_what_is_no_text() -> None:
     ("source", "shared"), [("digits", "digits"), ("data/a.csv", "data/a.csv"), ("/home/me/a.csv", "a.csv"), ("/", "/")]
 )
 def test_sources_without_the_machine(source: str, shared: str) -> None:
-    assert share_name(source) == shared
-    assert share_settings({"a": [source, 1], "b": {"c": None}}) == {"a": [shared, 1], "b": {"c": None}}
+    assert redact_name(source) == shared
+    assert redact_settings({"a": [source, 1], "b": {"c": None}}) == {"a": [shared, 1], "b": {"c": None}}
 
 
 @pytest.fixture(scope="module")

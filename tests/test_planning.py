@@ -150,7 +150,7 @@ def test_mistyped_names_offer_the_nearest(arguments: dict[str, Any], message: st
         ({"training": {"epochs": "many"}}, "training.epochs: wanted int, found 'many'"),
         ({"training": {"optimizer": "adamax"}}, "training.optimizer: wanted sgd or adam or adamw, found 'adamax'"),
         ({"training": 5}, "training: wanted a mapping of settings, found 5"),
-        ({"data": {"val_fraction": 0.9}}, "data.val_fraction: wanted a share above 0 and below 0.5, found 0.9"),
+        ({"data": {"val_fraction": 0.9}}, "data.val_fraction: wanted a fraction above 0 and below 0.5, found 0.9"),
         (
             {"model": {"name": "lenet5", "options": {"num_classes": 3}}},
             "model.options.num_classes: follows from the data",

@@ -14,7 +14,7 @@ from falconet import TrainConfig, planning, renames
 from falconet.cli.app import run
 from falconet.errors import UsageError
 from falconet.planning import normalize_settings, plan_run, write_config
-from falconet.renames import RENAMED, rename_settings
+from falconet.renames import RENAMED, RENAMED_NAMES, rename_settings
 from falconet.schema import to_mapping
 
 OLD: dict[str, Any] = {
@@ -157,6 +157,13 @@ def test_arguments_in_python(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     said = capsys.readouterr().err
     assert "note: train(existing=...) is now train(if_exists='overwrite')\n" in said
     assert "note: train(measured=...) is now train(batch_size='auto', find_lr=True)\n" in said
+
+
+@pytest.mark.parametrize("old", RENAMED_NAMES)
+def test_public_names(old: str, capsys: pytest.CaptureFixture[str]) -> None:
+    new = RENAMED_NAMES[old]
+    assert getattr(falconet, old) is getattr(falconet, new)
+    assert capsys.readouterr().err == f"note: falconet.{old} is now falconet.{new}\n"
 
 
 def test_a_size_that_is_measured_is_a_setting_too() -> None:

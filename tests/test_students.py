@@ -19,8 +19,8 @@ from falconet.errors import ConfigError, UsageError
 from falconet.evaluation.answers import predict_logits
 from falconet.planning import Plan, plan_run
 from falconet.runs import (
-    Added,
     DataBundle,
+    ExtraSamples,
     add_samples,
     check_synthetic,
     find_teacher,
@@ -72,27 +72,27 @@ def teacher(texts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_teacher_with_another_tokenizer_is_asked_beforehand(texts: Path, teacher: Path, tmp_path: Path) -> None:
     artifact = load_artifact(teacher)
     replace(artifact, config=replace(artifact.config, temperature=3.0)).save(tmp_path / "teacher")
-    plan, feed = ask_ngrams(texts, tmp_path / "teacher", tmp_path / "run")
-    found, feed = find_teacher(plan, feed)
+    plan, bundle = ask_ngrams(texts, tmp_path / "teacher", tmp_path / "run")
+    found, bundle = find_teacher(plan, bundle)
     assert found is None
-    assert feed.train.answers is not None
+    assert bundle.train.answers is not None
     # What a teacher answers batch by batch has no temperature either.
     wanted, _ = predict_logits(artifact, plan.dataset.splits["train"].samples)
     student = replace(plan, config=replace(plan.config, training=replace(plan.config.training, seed=3)))
     np.testing.assert_array_equal(answer_made(student), answer_made(retaught(student, teacher)))
-    np.testing.assert_array_equal(feed.train.answers.numpy(), wanted)
-    for inputs, labels, answers in feed.train.epoch(1):
-        rows = (feed.train.inputs[:, None] == inputs.int()).all(dim=2).int().argmax(dim=0)  # type: ignore[index]
-        assert torch.equal(labels, feed.train.labels[rows])
+    np.testing.assert_array_equal(bundle.train.answers.numpy(), wanted)
+    for inputs, labels, answers in bundle.train.epoch(1):
+        rows = (bundle.train.inputs[:, None] == inputs.int()).all(dim=2).int().argmax(dim=0)  # type: ignore[index]
+        assert torch.equal(labels, bundle.train.labels[rows])
         np.testing.assert_array_equal(answers.numpy(), wanted[rows])
 
 
 def test_a_teacher_with_the_same_tokenizer_answers_each_batch(texts: Path, teacher: Path, tmp_path: Path) -> None:
     settings = {"model": {"teacher": str(teacher)}}
     plan = plan_run(texts, model="linear", epochs=1, settings=settings, out=tmp_path / "run")
-    found, feed = find_teacher(plan, prepare(plan))
+    found, bundle = find_teacher(plan, prepare(plan))
     assert found is not None
-    assert feed.train.answers is None
+    assert bundle.train.answers is None
 
 
 def test_what_a_teacher_of_another_input_cannot_do(texts: Path, teacher: Path, tmp_path: Path) -> None:
@@ -241,7 +241,7 @@ def test_a_students_size_is_that_of_its_file(texts: Path, teacher: Path, tmp_pat
 def test_a_sample_that_one_of_the_two_cannot_read_is_left_out(
     texts: Path, teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plan, feed = ask_ngrams(texts, teacher, tmp_path / "run")
+    plan, bundle = ask_ngrams(texts, teacher, tmp_path / "run")
     samples = plan.dataset.splits["train"].samples
     wanted, _ = predict_logits(uncalibrate(load_artifact(teacher)), samples)
     count = len(wanted)
@@ -252,8 +252,8 @@ def test_a_sample_that_one_of_the_two_cannot_read_is_left_out(
 
     monkeypatch.setattr(runs, "predict_logits", predict)
     # The student lacks the first one, and the teacher the fourth of the others.
-    feed = keep_samples(feed, np.arange(1, count), plan.config.training)
-    _, found = find_teacher(plan, feed)
+    bundle = keep_samples(bundle, np.arange(1, count), plan.config.training)
+    _, found = find_teacher(plan, bundle)
     left = np.delete(np.arange(count), [0, 4])
     assert found.train.answers is not None
     np.testing.assert_array_equal(found.train.answers.numpy(), wanted[left])
@@ -266,28 +266,28 @@ def test_a_sample_that_one_of_the_two_cannot_read_is_left_out(
 
 
 def test_made_samples_without_answers_are_refused(texts: Path, teacher: Path, tmp_path: Path) -> None:
-    plan, feed = ask_ngrams(texts, teacher, tmp_path / "run")
+    plan, bundle = ask_ngrams(texts, teacher, tmp_path / "run")
     with pytest.raises(ConfigError, match="--synthetic: wanted a teacher that is given what its student is"):
-        check_synthetic(plan, feed)
-    _, asked = find_teacher(plan, feed)
-    assert isinstance(feed.train.inputs, torch.Tensor)
-    made = Added(feed.train.inputs[:5], feed.train.labels[:5])
+        check_synthetic(plan, bundle)
+    _, asked = find_teacher(plan, bundle)
+    assert isinstance(bundle.train.inputs, torch.Tensor)
+    made = ExtraSamples(bundle.train.inputs[:5], bundle.train.labels[:5])
     with pytest.raises(
         ConfigError, match="wanted answers about training and synthetic samples, found some of training"
     ):
         add_samples(asked, made, plan.config.training)
-    answered = Added(made.inputs, made.labels, torch.zeros(5, 2))
+    answered = ExtraSamples(made.inputs, made.labels, torch.zeros(5, 2))
     with pytest.raises(ConfigError, match="found some of made ones"):
-        add_samples(feed, answered, plan.config.training)
+        add_samples(bundle, answered, plan.config.training)
 
 
 def test_statistics_and_features_are_those_of_all_samples(texts: Path, tmp_path: Path) -> None:
     plan = plan_linear(texts, tmp_path / "run")
-    feed = prepare(plan)
-    assert isinstance(feed.train.inputs, torch.Tensor)
-    count, tokens = feed.train.inputs.shape
-    made = Added(torch.full((7, tokens), 5, dtype=feed.train.inputs.dtype), torch.ones(7, dtype=torch.int64))
-    more = add_samples(feed, made, plan.config.training)
+    bundle = prepare(plan)
+    assert isinstance(bundle.train.inputs, torch.Tensor)
+    count, tokens = bundle.train.inputs.shape
+    made = ExtraSamples(torch.full((7, tokens), 5, dtype=bundle.train.inputs.dtype), torch.ones(7, dtype=torch.int64))
+    more = add_samples(bundle, made, plan.config.training)
 
     def count_full(batches: object) -> tuple[int, int]:
         inputs = torch.cat([batch if isinstance(batch, torch.Tensor) else batch[0] for batch in batches])  # type: ignore[attr-defined]
@@ -300,7 +300,7 @@ def test_statistics_and_features_are_those_of_all_samples(texts: Path, tmp_path:
     assert sum(full for _, full in longest) > 20
 
     # An output layer is solved for all of them, too.
-    network, _ = runs.build(plan.config.model, feed.spec, 0)
+    network, _ = runs.build(plan.config.model, bundle.spec, 0)
     assert solve_output(network, more.train, plan.config.training, families=more.families).left_out > 0
 
     class Fitted(torch.nn.Module):

@@ -17,7 +17,7 @@ from falconet.errors import ConfigError, DataError, UsageError
 from falconet.generation.flow import FlowConfig
 from falconet.metrics.significance import PairTest, compare_models
 from falconet.planning import Plan, plan_run
-from falconet.runs import Added, add_samples, begin, prepare
+from falconet.runs import ExtraSamples, add_samples, begin, prepare
 from falconet.spec import ImageSpec, SeriesSpec, TextSpec
 from falconet.synthetic import Trial, check_begun, make_samples, train_with_synthetic
 from tests.conftest import FolderMaker
@@ -99,21 +99,21 @@ def test_epochs_with_made_samples_take_as_many_steps_and_no_made_one_is_validate
     make_folder: FolderMaker, tmp_path: Path
 ) -> None:
     asked = plan(make_folder(mode="L"), tmp_path / "run")
-    feed = prepare(asked)
-    pixels = torch.full((30, *feed.spec.shape), 255, dtype=torch.uint8)
+    bundle = prepare(asked)
+    pixels = torch.full((30, *bundle.spec.shape), 255, dtype=torch.uint8)
     labels = torch.tensor([0] * 5 + [1] * 25)
     config = dataclasses.replace(asked.config.training, class_weights="balanced")
-    more = add_samples(feed, Added(pixels, labels), config)
-    assert len(more.train) == len(feed.train)
-    assert more.val is feed.val
-    real = len(feed.train.labels)
+    more = add_samples(bundle, ExtraSamples(pixels, labels), config)
+    assert len(more.train) == len(bundle.train)
+    assert more.val is bundle.val
+    real = len(bundle.train.labels)
     assert sum(len(part) for _, part in more.train.epoch(1)) == real
     # Over some epochs every sample comes up, and class weights are those of all.
     drawn = torch.cat([more.train.order(number) for number in range(1, 40)])
     assert torch.unique(drawn).tolist() == list(range(real + 30))
     # Baselines are fitted to the real ones alone.
     assert len(more.real.inputs) == len(more.real.labels) == real
-    assert torch.equal(more.real.labels, feed.train.labels)
+    assert torch.equal(more.real.labels, bundle.train.labels)
     assert more.class_weights is not None
     counts = torch.bincount(more.train.labels)
     torch.testing.assert_close(more.class_weights, (counts.sum() / (2 * counts)).float())

@@ -34,7 +34,7 @@ from falconet.data import Dataset, load_dataset
 from falconet.data.loader import Loader, load_inputs
 from falconet.errors import ArtifactError, BudgetError, ConfigError, DataError, RunExistsError, UsageError
 from falconet.evaluation import match_labels
-from falconet.evaluation.evaluation import check_evaluable, recall_config
+from falconet.evaluation.evaluation import check_evaluable, restore_data_config
 from falconet.planning import (
     CONFIG_FILE,
     IfExists,
@@ -163,7 +163,7 @@ def read_data(artifact: Artifact, source: str | Path, data_root: str | Path | No
             "wanted a model that has not learned from its validation samples, by which compression chooses, found one "
             "trained with --refit: train it without"
         )
-    config = recall_config(origin, source)
+    config = restore_data_config(origin, source)
     dataset = load_dataset(source, data_root=data_root, config=config)
     check_evaluable(artifact, dataset, config, "all")  # Of the right kind; the fingerprint says the rest.
     known, found = set(artifact.config.input.labels), set(dataset.classes)

@@ -11,7 +11,7 @@ from falconet.artifact import Artifact, build_model, current_versions
 from falconet.budget.goals import Budget
 from falconet.budget.search import Trial
 from falconet.budget.trials import SearchContext, count_macs, find_untouched, read_trial
-from falconet.catalog import CODED_FILE, share_settings
+from falconet.catalog import CODED_FILE, redact_settings
 from falconet.data import Dataset
 from falconet.errors import FalconetError, StorageError
 from falconet.evaluation import Evaluation, describe_calibration, evaluate_split
@@ -48,8 +48,8 @@ class Compression:
             "bytes_before": found.bytes_before,
             "bytes_after": found.bytes_after,
             "ratio": found.ratio,
-            "accuracy_before": found.contest.other_accuracy,
-            "accuracy_after": found.contest.accuracy,
+            "accuracy_before": found.comparison.other_accuracy,
+            "accuracy_after": found.comparison.accuracy,
             "drop": found.drop,
             "drop_ci": found.drop_ci,
             "latency_ms_before": found.latency_before,
@@ -89,7 +89,7 @@ def conclude(
         bytes_after=len(artifact.serialize()),
         macs_before=count_macs(dense),
         macs_after=count_macs(artifact),
-        contest=compare_answers(answers, artifact, dense),
+        comparison=compare_answers(answers, artifact, dense),
         before=before,
         after=after,
         integers=time_integers(artifact, dataset.source, data_root),
@@ -156,7 +156,7 @@ def render_report(report: ModelReport, compression: Compression, dataset: Datase
     """Return `metrics.json`, the page and the model card, by their names."""
     evaluated = {"val": to_mapping(compression.val), "test": to_mapping(compression.test)}
     costs = {"params": report.params, "macs": report.macs, "bytes": report.bytes, "latency_ms": report.latency.p50}
-    facts = {"weights_sha256": report.digest, **costs, **evaluated, "compression": share_settings(compression.facts())}
+    facts = {"weights_sha256": report.digest, **costs, **evaluated, "compression": redact_settings(compression.facts())}
     title = f"{report.name}, compressed, on {Path(dataset.source).name}"
     return {
         "metrics.json": format_json(facts),

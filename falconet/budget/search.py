@@ -96,7 +96,7 @@ def propose(
         return TrialSpec(macs=share, epochs=config.epochs, start=trials[-1].number)
     base = find_base(trials, budget)
     rungs = [trial for trial in trials if trial.scheme.macs == base]
-    kept = choose_kept([trial for trial in rungs if not trial.scheme.polish], budget, config)
+    kept = choose_best_row([trial for trial in rungs if not trial.scheme.polish], budget, config)
     if kept is not None:
         bits = choose_bits(rungs, budget, config) if kept == 1 else config.bits
         return TrialSpec(base, kept, bits, config.epochs, find_start(rungs, kept))
@@ -161,7 +161,7 @@ def is_spent(trials: Sequence[Trial], budget: Budget) -> bool:
     return budget.seconds is not None and spent + trials[-1].seconds > budget.seconds
 
 
-def choose_kept(trials: Sequence[Trial], budget: Budget, config: CompressConfig) -> float | None:
+def choose_best_row(trials: Sequence[Trial], budget: Budget, config: CompressConfig) -> float | None:
     """Return the share of weights that the next rung keeps; None where the ladder has ended.
 
     Trials on one side of the wanted share went beyond the limit that is sought, those on the other did not.

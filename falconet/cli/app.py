@@ -158,14 +158,14 @@ def report(error: Exception) -> int:
 def fail(message: str, code: int) -> int:
     """Print an error's one line, whatever the names hold that it quotes, and return its exit code."""
     line = escape_line(" ".join(message.split()))
-    if len(line) > LONGEST_LINE:
+    if len(line) > MAX_LINE:
         # A name of a hostile file may be megabytes long; what to do stands at the end.
-        line = f"{line[: LONGEST_LINE // 2]} ... {line[-LONGEST_LINE // 2 :]}"
+        line = f"{line[: MAX_LINE // 2]} ... {line[-MAX_LINE // 2 :]}"
     write_error(f"falconet: {line}\n")
     return code
 
 
-LONGEST_LINE = 4000
+MAX_LINE = 4000
 """Characters of an error, of which more than a screen would tell nobody anything."""
 
 

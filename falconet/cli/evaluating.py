@@ -282,7 +282,7 @@ def to_row(prediction: Prediction, *, flat: bool) -> dict[str, Any]:
     return row
 
 
-MOST_SKIPPED = 100
+MAX_SKIPPED = 100
 """Lines about what could not be read; a large table may hold as many as rows."""
 
 
@@ -293,10 +293,10 @@ def print_skipped(result: Predictions) -> None:
 
     for note in result.notes:
         terminal.print_note(note)
-    for item in result.skipped[:MOST_SKIPPED]:
+    for item in result.skipped[:MAX_SKIPPED]:
         terminal.print_note(f"skipped {item.file}: {item.reason}")
-    if len(result.skipped) > MOST_SKIPPED:
-        terminal.print_note(f"skipped {len(result.skipped) - MOST_SKIPPED:,} more; --json lists all")
+    if len(result.skipped) > MAX_SKIPPED:
+        terminal.print_note(f"skipped {len(result.skipped) - MAX_SKIPPED:,} more; --json lists all")
     if result.ignored:
         terminal.print_note(f"ignored: {describe_ignored(result.ignored)}")
 

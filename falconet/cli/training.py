@@ -210,7 +210,7 @@ def train(
 
     loggers = (create_logger(log, plan.out),) if log and is_main else ()
     watchers = (*terminal.watch(plan.config.model.name), *loggers) if is_main else ()
-    facts = carry_out(plan, synthetic, student, refit, watchers)
+    facts = run_plan(plan, synthetic, student, refit, watchers)
     if is_main:
         show_result(facts.result, json, facts.trial, facts.teacher)
 
@@ -226,7 +226,7 @@ class Outcome:
     """Whose answers the result's network learned."""
 
 
-def carry_out(
+def run_plan(
     plan: Plan, synthetic: int | None, student: str | None, refit: bool, watchers: Sequence[Callback]
 ) -> Outcome:
     """Train as planned, with synthetic samples or a student where they are asked for."""

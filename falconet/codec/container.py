@@ -20,9 +20,9 @@ from falconet.errors import CodecError
 
 MAGIC = b"fnet"
 VERSION = 1
-LARGEST_HEADER = 1 << 20
+MAX_HEADER = 1 << 20
 """Bytes of header and names together, inflated."""
-MOST_TENSORS = 1 << 14
+MAX_TENSORS = 1 << 14
 MAX_ELEMENTS = 1 << 26
 FREE_BYTES, EXPANSION = 1 << 22, 1 << 11
 """So many bytes of values, and so many more for each byte of the file, may be in it: small files must cost little to
@@ -128,11 +128,11 @@ def open_file(data: bytes) -> tuple[dict[str, Any], list[Entry], bytes]:
 def inflate(data: bytes) -> bytes:
     decompressor = zlib.decompressobj(-15, zdict=DICTIONARY)
     try:
-        front = decompressor.decompress(data, LARGEST_HEADER + 1)
+        front = decompressor.decompress(data, MAX_HEADER + 1)
     except zlib.error as error:
         raise CodecError(f"the file is damaged: {error}") from error
-    if len(front) > LARGEST_HEADER:
-        raise CodecError(f"the file's header is too large: wanted at most {LARGEST_HEADER} bytes")
+    if len(front) > MAX_HEADER:
+        raise CodecError(f"the file's header is too large: wanted at most {MAX_HEADER} bytes")
     if not decompressor.eof or decompressor.unused_data:
         raise CodecError("the file is damaged: its header does not end where it should")
     return front
@@ -145,9 +145,9 @@ def write_front(header: Mapping[str, Any], entries: list[Entry]) -> bytes:
         content = b"".join([text.encode(), b"\0", *map(write_entry, entries)])
     except (TypeError, ValueError, RecursionError) as error:
         raise CodecError(f"header: wanted what JSON can hold: {error}") from error
-    if len(content) > LARGEST_HEADER or len(entries) > MOST_TENSORS:
+    if len(content) > MAX_HEADER or len(entries) > MAX_TENSORS:
         raise CodecError(
-            f"wanted at most {LARGEST_HEADER} bytes of header and names and {MOST_TENSORS} arrays, "
+            f"wanted at most {MAX_HEADER} bytes of header and names and {MAX_TENSORS} arrays, "
             f"found {len(content)} and {len(entries)}"
         )
     return content
@@ -171,10 +171,8 @@ def read_front(content: bytes) -> tuple[dict[str, Any], list[Entry]]:
     entries: dict[str, Entry] = {}
     while position < len(content):
         entry, position = read_entry(content, position)
-        if entry.name in entries or len(entries) == MOST_TENSORS:
-            raise CodecError(
-                f"the file is damaged: {entry.name!r} comes twice, or there are over {MOST_TENSORS} arrays"
-            )
+        if entry.name in entries or len(entries) == MAX_TENSORS:
+            raise CodecError(f"the file is damaged: {entry.name!r} comes twice, or there are over {MAX_TENSORS} arrays")
         entries[entry.name] = entry
     return header, list(entries.values())
 
@@ -185,7 +183,7 @@ def refuse_constant(name: str) -> float:
 
 def read_entry(content: bytes, position: int) -> tuple[Entry, int]:
     name, position = read_text(content, position)
-    if position + 2 > len(content) or content[position] >= len(TYPES) or content[position + 1] > MOST_AXES:
+    if position + 2 > len(content) or content[position] >= len(TYPES) or content[position + 1] > MAX_AXES:
         raise CodecError(f"the file is damaged: {name!r} has no type or too many axes")
     dtype, axes = TYPES[content[position]], content[position + 1]
     position += 2
@@ -196,7 +194,7 @@ def read_entry(content: bytes, position: int) -> tuple[Entry, int]:
     return Entry(name, dtype, tuple(shape)), position
 
 
-MOST_AXES = 16
+MAX_AXES = 16
 
 
 def read_text(content: bytes, position: int) -> tuple[str, int]:
@@ -234,7 +232,7 @@ def read_varint(content: bytes, position: int) -> tuple[int, int]:
 
 def find_type(name: str, array: np.ndarray) -> np.dtype:
     dtype = array.dtype.newbyteorder("=")
-    if dtype not in TYPES or array.ndim > MOST_AXES:
+    if dtype not in TYPES or array.ndim > MAX_AXES:
         known = ", ".join(map(str, TYPES))
-        raise CodecError(f"{name}: wanted one of {known} and at most {MOST_AXES} axes, found {dtype} and {array.ndim}")
+        raise CodecError(f"{name}: wanted one of {known} and at most {MAX_AXES} axes, found {dtype} and {array.ndim}")
     return dtype

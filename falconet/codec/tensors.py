@@ -32,7 +32,7 @@ TYPES = tuple(
 )
 """A file names a type by its place here; all are little-endian."""
 CONSTANT, GRID, CHANNEL_GRID, TABLE, WORDS = range(5)
-LARGEST_TABLE = 4096
+MAX_TABLE = 4096
 NATIVE, BRAIN, HALF = range(3)
 """How float32 are shortened: not at all; to their upper 16 bits (bfloat16); to float16."""
 
@@ -186,7 +186,7 @@ def plan_table(tensor: np.ndarray) -> list[Plan]:
     width = width_of(tensor.dtype, form)
     keys = to_keys(shorten(to_words(tensor).ravel(), form), tensor.dtype, width)
     entries, indices = np.unique(keys, return_inverse=True)
-    if len(entries) > LARGEST_TABLE:
+    if len(entries) > MAX_TABLE:
         return []
     integers = indices.reshape(tensor.shape) - find_zero(entries, tensor.dtype, width)
     return [Plan(TABLE, integers, entries, form)]
@@ -220,7 +220,7 @@ def code_table(coder: Coder, memory: Memory, dtype: np.dtype, shape: tuple[int, 
     form = code_form(coder, dtype, None if plan is None else plan.form)
     width = width_of(dtype, form)
     entries = None if plan is None else plan.words
-    count = coder.code_number(LARGEST_TABLE, None if entries is None else len(entries) - 1) + 1
+    count = coder.code_number(MAX_TABLE, None if entries is None else len(entries) - 1) + 1
     if count < 2:
         raise CodecError("the file is damaged: a table of a single value")
     entries = code_sorted(coder, count, width, entries)

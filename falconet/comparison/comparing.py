@@ -129,9 +129,9 @@ def train_all(
     runs = sum(len(study.seeds_of(contender)) + len(study.folds_of(contender)) for contender in contenders)
     progress = Progress(runs, tell)
     outcomes = {
-        contender: carry_out(contender, study, parts, progress, failed.get(contender)) for contender in contenders
+        contender: run_contender(contender, study, parts, progress, failed.get(contender)) for contender in contenders
     }
-    comparison = conclude(outcomes, study, notes)
+    comparison = summarize_runs(outcomes, study, notes)
     from falconet.comparison.pages import write_comparison
 
     write_comparison(comparison)
@@ -183,14 +183,14 @@ def foresee(contenders: Sequence[Contender], study: Study) -> dict[Contender, st
     Raises the first of the errors where it is so for all that are to be trained: then the terms are wrong, not the
     models. Raises UsageError where a model's recipe splits the data in another way.
     """
-    from falconet.comparison.trials import plan_trial, recall_trial
+    from falconet.comparison.trials import load_trial, plan_trial
 
     errors: dict[Contender, FalconetError] = {}
     waiting = [
         contender
         for contender in contenders
         if not contender.folder
-        and any(recall_trial(contender, seed, study.out) is None for seed in study.seeds_of(contender))
+        and any(load_trial(contender, seed, study.out) is None for seed in study.seeds_of(contender))
     ]
     for contender in waiting:
         try:
@@ -208,19 +208,19 @@ def foresee(contenders: Sequence[Contender], study: Study) -> dict[Contender, st
     return {contender: " ".join(str(error).split()) for contender, error in errors.items()}
 
 
-def carry_out(
+def run_contender(
     contender: Contender, study: Study, parts: Sequence[Dataset], progress: Progress, reason: str | None
 ) -> Outcome:
     """Return what came of a model's runs, those that are kept from an earlier call included, or why it failed.
 
     `parts` are the data with each fold held out; `reason` is why it cannot be trained, where that is known already.
     """
-    from falconet.comparison.trials import attempt, recall_trial, validate_fold
+    from falconet.comparison.trials import attempt, load_trial, validate_fold
 
     trials: list[Trial] = []
     seeds, folds = study.seeds_of(contender), study.folds_of(contender)
     for seed in seeds:
-        kept = recall_trial(contender, seed, study.out)
+        kept = load_trial(contender, seed, study.out)
         trial = kept or reason or attempt(contender, seed, study)
         run = contender.name if contender.folder else f"{contender.name}, seed {seed}"
         if isinstance(trial, str):
@@ -242,7 +242,7 @@ def carry_out(
     return Evaluated(tuple(trials), tuple(accuracies))
 
 
-def conclude(outcomes: Mapping[Contender, Outcome], study: Study, notes: Sequence[str]) -> Comparison:
+def summarize_runs(outcomes: Mapping[Contender, Outcome], study: Study, notes: Sequence[str]) -> Comparison:
     """Return the comparison of what came of the models."""
     from falconet.report import describe_environment
 

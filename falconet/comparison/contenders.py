@@ -109,10 +109,10 @@ def parse_contenders(names: Sequence[str | Path]) -> tuple[Contender, ...]:
     for contender in contenders:
         if slugs.count(contender.slug) > 1:
             raise UsageError(f"--models: wanted each model once, found {contender.name} again; leave one out")
-    return tuple(replace(one, name=share_contender(one.name, contenders)) for one in contenders)
+    return tuple(replace(one, name=redact_contender(one.name, contenders)) for one in contenders)
 
 
-def share_contender(name: str, contenders: Sequence[Contender]) -> str:
+def redact_contender(name: str, contenders: Sequence[Contender]) -> str:
     """Return a model's name as others may read it: of an absolute path as many last parts as tell it from others'."""
     parts = Path(name).parts
     if not Path(name).is_absolute():

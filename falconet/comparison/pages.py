@@ -9,7 +9,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from falconet.catalog import share_name, share_settings
+from falconet.catalog import redact_name, redact_settings
 from falconet.comparison.plots import AXES, draw_front
 from falconet.comparison.results import LEVEL, Comparison, ComparisonPair, ComparisonRow
 from falconet.comparison.tables import COLUMNS, PAIR_COLUMNS, format_pair, format_row
@@ -24,8 +24,8 @@ from falconet.storage import format_json, swap
 def write_comparison(comparison: Comparison) -> None:
     """Write all of it, without paths of this machine. Raises StorageError."""
     out = comparison.out
-    facts = share_settings(comparison.facts())
-    source, settings = share_name(comparison.source), share_settings(comparison.settings)
+    facts = redact_settings(comparison.facts())
+    source, settings = redact_name(comparison.source), redact_settings(comparison.settings)
     comparison = replace(comparison, source=source, settings=settings)
     plots = {plot_name(cost): encode_figure(draw_front(comparison.rows, cost)) for cost in list_plots(comparison)}
     texts = {

@@ -65,7 +65,7 @@ def draw_front(rows: Sequence[ComparisonRow], cost: str) -> Figure:
     figure.draw_without_rendering()
     spans = [(x, y, 100 * (row.val_accuracy_std or 0)) for row in evaluated for x, y in [points[row.model]]]
     names = [(shorten(name, NAME_LENGTH), point) for name, point in points.items()]
-    place_labels(axes, names, surround(axes, line, spans))
+    place_labels(axes, names, marker_boxes(axes, line, spans))
     return figure
 
 
@@ -92,7 +92,9 @@ def scale_axes(axes: Axes, cost: str) -> None:
     axes.grid(alpha=0.25, linewidth=0.6)
 
 
-def surround(axes: Axes, line: Sequence[tuple[float, float]], bars: Sequence[tuple[float, float, float]]) -> list[Bbox]:
+def marker_boxes(
+    axes: Axes, line: Sequence[tuple[float, float]], bars: Sequence[tuple[float, float, float]]
+) -> list[Bbox]:
     """Return the pixels that lines between points, and markers with the lengths of their bars, take up."""
     from matplotlib.transforms import Bbox
 
@@ -124,10 +126,10 @@ def place_labels(axes: Axes, points: Sequence[tuple[str, tuple[float, float]]], 
         side, distance = places[best]
         taken.append(move(label, side, distance * MARKER))
         if distance > DISTANCES[0]:
-            lead(axes, point, taken[-1])
+            draw_leader(axes, point, taken[-1])
 
 
-def lead(axes: Axes, point: tuple[float, float], box: Bbox) -> None:
+def draw_leader(axes: Axes, point: tuple[float, float], box: Bbox) -> None:
     """Draw a thin line from a point to the nearest place of its label."""
     x, y = axes.transData.transform(point)
     nearest = min(max(x, box.x0), box.x1), min(max(y, box.y0), box.y1)

@@ -215,7 +215,7 @@ def validate_fold(contender: Contender, fold: int, study: Study, dataset: Datase
     """
     path = study.out / "folds" / f"{contender.slug}-{study.folds}-{fold}.json"
     try:
-        if (kept := recall_fold(path)) is not None:
+        if (kept := load_fold(path)) is not None:
             return kept
         plan = replace(plan_trial(contender, 0, study), dataset=dataset, if_exists="refuse")
         best = try_network(plan).result.best
@@ -236,7 +236,7 @@ def validate_fold(contender: Contender, fold: int, study: Study, dataset: Datase
         return f"unexpected {type(error).__name__}: {' '.join(str(error).split())}"
 
 
-def recall_fold(path: Path) -> float | None:
+def load_fold(path: Path) -> float | None:
     """Return the accuracy of a fold that has been kept; None where there is none."""
     try:
         return read_number(read_json(path).get("val_accuracy")) if path.is_file() else None
@@ -244,7 +244,7 @@ def recall_fold(path: Path) -> float | None:
         return None
 
 
-def recall_trial(contender: Contender, seed: int, out: Path) -> Trial | None:
+def load_trial(contender: Contender, seed: int, out: Path) -> Trial | None:
     """Return a trial that has been kept; None where there is none, or the weights are others now, or another run's.
 
     The answers are written when training has ended, so that they also tell a finished run from another one.

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from falconet.errors import ConfigError, MissingExtraError
-from falconet.models.layers import Sample, find_learned_outputs, find_sample
+from falconet.models.layers import InputShape, find_input_shape, find_learned_outputs
 from falconet.models.widths import Layer, count_widths, is_depthwise, resize
 
 CHANNELWISE = frozenset(
@@ -97,7 +97,7 @@ def find_groups(model: nn.Module) -> tuple[list[ChannelGroup], dict[str, str]]:
 
 def build_graph(network: nn.Module, graph: Any) -> Any:
     """Return torch-pruning's graph of a network, followed through a forward pass. Raises ConfigError where it fails."""
-    blank = find_sample(network).make_blank()
+    blank = find_input_shape(network).make_blank()
     try:
         with torch.enable_grad():
             return graph.build_dependency(network, blank, verbose=False)
@@ -219,7 +219,7 @@ def check_removal(model: nn.Module, groups: Sequence[ChannelGroup], chosen: Chos
 
     So no mistake of the graph, which knows other libraries' networks by their traces alone, goes unseen.
     """
-    example = draw_example(find_sample(model))
+    example = draw_example(find_input_shape(model))
     answers = []
     for network in (remove(model, groups, chosen), silence(model, groups, chosen)):
         network.eval().double()
@@ -240,7 +240,7 @@ def lose_track(reason: str) -> ConfigError:
     return ConfigError(f"model: wanted a network whose channels can be followed, found another: {reason}")
 
 
-def draw_example(sample: Sample) -> Tensor:
+def draw_example(sample: InputShape) -> Tensor:
     """Return a batch, in double precision where it is no text."""
     blank = sample.make_blank().expand(EXAMPLES, *sample.shape)
     if sample.kind == "text":

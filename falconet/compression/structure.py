@@ -23,7 +23,7 @@ from falconet.complexity import count_complexity
 from falconet.compression.channels import ChannelGroup, check_removal, find_groups, has_matrix, mark_gone, remove
 from falconet.errors import ConfigError, UnknownNameError
 from falconet.models.efficientnet import SameConv2d
-from falconet.models.layers import find_learned_outputs, find_sample
+from falconet.models.layers import find_input_shape, find_learned_outputs
 from falconet.models.resnet import StepNorm
 from falconet.models.widths import (
     SPLITTABLE,
@@ -185,7 +185,7 @@ def mix(
 
 def count_costs(model: nn.Module) -> dict[str, int]:
     """Return layer -> multiply-accumulates for one input."""
-    sample = find_sample(model)
+    sample = find_input_shape(model)
     return {layer.name: layer.macs for layer in count_complexity(model, sample.shape, kind=sample.kind).layers}
 
 
@@ -483,7 +483,7 @@ def trace(network: nn.Module) -> tuple[dict[nn.Module, list[Call]], Counter[Any]
 
     hooks = [each.register_forward_hook(note) for each in network.modules() if isinstance(each, Layer | _BatchNorm)]
     with torch.enable_grad():
-        waiting = [network(find_sample(network).make_blank()).grad_fn]
+        waiting = [network(find_input_shape(network).make_blank()).grad_fn]
     for hook in hooks:
         hook.remove()
     consumers: Counter[Any] = Counter()

@@ -28,13 +28,13 @@ from falconet.tables import MAX_BYTES, check_size
 IDX_IMAGES = re.compile(r"(?P<part>.*?)[-_.]?images[-.]idx[34]-ubyte(?:\.gz)?$")
 SPLIT_WORDS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test", "t10k": "test"}
 
-LONGEST_HEADER = 1 << 14
+MAX_HEADER = 1 << 14
 """Bytes of an array's description in an `.npz`."""
 NEAR_LEVEL = 1e-3
 """Of a gray level: so much single precision may have rounded values off that were 8 bits once."""
-MOST_ARRAYS = 1000
+MAX_ARRAYS = 1000
 """Of an `.npz`, where pairs for three splits, lengths and classes are ten."""
-MOST_DIMENSIONS = 8
+MAX_DIMENSIONS = 8
 """Of an array in an IDX file; those of images have three or four."""
 
 NPZ_PAIRS = (
@@ -61,9 +61,9 @@ def read_idx(path: Path, max_bytes: int = MAX_BYTES) -> UInt8[np.ndarray, "*shap
 def read_idx_values(path: Path, file: io.BufferedIOBase, max_bytes: int) -> UInt8[np.ndarray, "*shape"]:
     """Read an IDX file's header, and no more values than it says."""
     start = file.read(4)
-    if len(start) < 4 or start[:3] != b"\0\0\x08" or start[3] > MOST_DIMENSIONS:
+    if len(start) < 4 or start[:3] != b"\0\0\x08" or start[3] > MAX_DIMENSIONS:
         raise DataError(
-            f"{path}: wanted an IDX file of unsigned bytes (0x000008..) and up to {MOST_DIMENSIONS} dimensions, found "
+            f"{path}: wanted an IDX file of unsigned bytes (0x000008..) and up to {MAX_DIMENSIONS} dimensions, found "
             f"0x{start.hex()}"
         )
     rest = file.read(4 * start[3])
@@ -194,8 +194,8 @@ def read_archive(path: Path, max_bytes: int = MAX_BYTES) -> dict[str, np.ndarray
                 raise DataError(f"{path}: cannot be read: it is no whole .npz archive; save it again with numpy.savez")
             with zipfile.ZipFile(file) as archive:
                 members = [item for item in archive.infolist() if item.filename.endswith(".npy")]
-                if len(members) > MOST_ARRAYS:
-                    raise DataError(f"{path}: wanted at most {MOST_ARRAYS} arrays, found {len(members)}")
+                if len(members) > MAX_ARRAYS:
+                    raise DataError(f"{path}: wanted at most {MAX_ARRAYS} arrays, found {len(members)}")
                 check_size(path, sum(measure_member(archive, item) for item in members), max_bytes)
                 return {item.filename.removesuffix(".npy"): read_member(archive, item) for item in members}
     except DataError:
@@ -210,7 +210,7 @@ def measure_member(archive: zipfile.ZipFile, item: zipfile.ZipInfo) -> int:
         # Others may ask for gigabytes before they unpack a byte.
         raise ValueError(f"{item.filename} is compressed in another way than numpy.savez_compressed does")
     with archive.open(item) as member:
-        start = io.BytesIO(member.read(LONGEST_HEADER))  # NumPy would read gigabytes if a header says that it has them.
+        start = io.BytesIO(member.read(MAX_HEADER))  # NumPy would read gigabytes if a header says that it has them.
     read = np.lib.format.read_array_header_2_0
     if np.lib.format.read_magic(start) == (1, 0):
         read = np.lib.format.read_array_header_1_0

@@ -16,13 +16,13 @@ from jaxtyping import Float32, Float64, Int64, UInt8
 from torch import Tensor
 
 BAND = 0.1
-LONGEST_BAND = 64
+MAX_BAND = 64
 """How far an alignment may lead from the diagonal: as a fraction of the longest series, and in steps."""
 
 ITERATIONS = 3
 """Of averaging: for pairs of random walks and of noise, 96 to 98 % of the way to where ten iterations lead."""
 
-LEAST_SHARE = 0.5
+MIN_WEIGHT = 0.5
 """A sample weighs at least so much in the average of it and a partner."""
 
 DIAGONAL, DOWN, RIGHT = 0, 1, 2
@@ -36,9 +36,9 @@ def average_pairs(
 ) -> Float32[Tensor, "batch channels steps"]:
     """Return a weighted barycenter of each series and its partner, as long as the series; NaN follows after its end.
 
-    The series' own weight is drawn evenly from LEAST_SHARE to 1, and averaging begins with the series itself.
+    The series' own weight is drawn evenly from MIN_WEIGHT to 1, and averaging begins with the series itself.
     """
-    mixes = LEAST_SHARE + (1 - LEAST_SHARE) * torch.rand(len(series), generator=generator)
+    mixes = MIN_WEIGHT + (1 - MIN_WEIGHT) * torch.rand(len(series), generator=generator)
     members = [part.double().numpy() for part in (series, partners)]
     weights = torch.stack([mixes, 1 - mixes]).double().numpy()
     return torch.from_numpy(average_series(members[0], members, weights).astype(np.float32))
@@ -63,7 +63,7 @@ def average_series(
     lengths = np.concatenate([count_steps(member) for member in members])
     own = np.tile(count_steps(center), len(members))
     if band is None:
-        band = min(max(round(BAND * int(max(own.max(), lengths.max()))), 1), LONGEST_BAND)
+        band = min(max(round(BAND * int(max(own.max(), lengths.max()))), 1), MAX_BAND)
     for _ in range(iterations):
         repeated = np.tile(values, (len(members), 1, 1))
         sums, counts = sum_aligned(repeated, own, stacked, lengths, np.maximum(band, np.abs(own - lengths)))

@@ -44,7 +44,7 @@ MAX_DISTANCE = 0.04
 MAX_DETAIL = 0.02
 """The same without a difference in brightness; no two of the embedded digits come nearer than 0.028."""
 
-MAX_SHARE = 0.15
+MAX_FRACTION = 0.15
 """The same as a fraction of the contrast, so that pale images are not all alike."""
 
 MIN_LEVELS = 8
@@ -165,7 +165,7 @@ def compare(
         distances[rows] = np.sqrt(mean_square)
         details[rows] = np.sqrt(np.maximum(mean_square - difference.mean(axis=1) ** 2, 0))
     alike = (distances <= MAX_DISTANCE) & (details <= MAX_DETAIL)
-    alike &= details < MAX_SHARE * contrasts[pairs].min(axis=1)
+    alike &= details < MAX_FRACTION * contrasts[pairs].min(axis=1)
     return distances, alike
 
 

@@ -24,10 +24,10 @@ from falconet.data.survey import find_near, survey
 from falconet.errors import StorageError
 from falconet.storage import cache_folder, write_bytes
 
-MOST_SAMPLES = 50_000
+MAX_SAMPLES = 50_000
 """Of a source in which near duplicates are looked for; so many small ones in memory took 2 (texts) to 13 seconds
 (series) of a processor's time on a busy machine, images 8, small JPEG files, which must be decoded, 38."""
-MOST_VALUES = 1 << 34
+MAX_VALUES = 1 << 34
 """Pixels, steps or characters of all its samples, as the median has them: some minutes of decoding photographs."""
 RULE = 1
 """Part of each file's name: raised when the same samples would give other pairs."""
@@ -47,7 +47,7 @@ class Families:
     pairs: Int64[np.ndarray, "pairs 2"]
     """Positions of nearly equal ones; of a family of m contents, m - 1 pairs that connect it."""
     complete: bool = True
-    """Whether near duplicates were looked for: not in sources beyond MOST_SAMPLES or MOST_VALUES."""
+    """Whether near duplicates were looked for: not in sources beyond MAX_SAMPLES or MAX_VALUES."""
 
     def name(self, hashes: UInt64[np.ndarray, " samples"]) -> UInt64[np.ndarray, " samples"]:
         """Return the name of each sample's family: the lowest of its members' hashes."""
@@ -65,7 +65,7 @@ def find_families(dataset: Dataset) -> Families:
     """Return the families among all samples of a source; which ones follows from the samples' content alone."""
     equal = find_equal_samples(dataset)
     contents, count = equal.contents, sum(map(len, dataset.splits.values()))
-    if count > MOST_SAMPLES or count * math.prod(dataset.size) > MOST_VALUES:
+    if count > MAX_SAMPLES or count * math.prod(dataset.size) > MAX_VALUES:
         return replace(equal, complete=False)
     path = cache_folder() / f"{make_key(dataset, contents)}.pairs"
     pairs = load_pairs(path, len(contents)) if count > FEW else None
@@ -96,7 +96,7 @@ def describe_crossing(dataset: Dataset, families: Families) -> tuple[str, ...]:
     notes: tuple[str, ...] = ()
     if not families.complete:
         notes = (
-            f"near duplicates are looked for in up to {MOST_SAMPLES:,} samples of {MOST_VALUES:,} values: here only "
+            f"near duplicates are looked for in up to {MAX_SAMPLES:,} samples of {MAX_VALUES:,} values: here only "
             "equal samples are kept on one side of a split",
         )
     present = np.stack([np.isin(families.contents, split.hashes) for split in dataset.splits.values()])

@@ -27,7 +27,7 @@ from falconet.data.preprocessing import (
     TextPreprocess,
     create_preprocess,
     hold,
-    lone_threads,
+    single_threaded_pool,
     to_unit,
 )
 from falconet.data.series import measure_series
@@ -98,7 +98,7 @@ class Loader:
         """
         parts = torch.tensor_split(self.order(number), len(self))
         waiting: deque[Future[Batch]] = deque()
-        with lone_threads(AHEAD) as pool:
+        with single_threaded_pool(AHEAD) as pool:
             try:
                 for position in range(start, len(parts)):
                     waiting.append(pool.submit(self.make_batch, parts[position], number, position))

@@ -79,7 +79,7 @@ NAMES = {
 
 SAMPLE = 1000
 """Cells that tell what a column holds."""
-MOST_CHARACTERS = 10_000_000
+MAX_CHARACTERS = 10_000_000
 """Of one text."""
 FEW = 1000
 """Different values that a column may have to be taken for labels by its content."""
@@ -870,8 +870,8 @@ def read_texts(cells: Sequence[Any]) -> tuple[list[str], list[str]]:
 
 def describe_text(text: str) -> str:
     """Return why a text cannot be used, or nothing."""
-    if len(text) > MOST_CHARACTERS:
-        return f"{len(text):,} characters; wanted at most {MOST_CHARACTERS:,}"
+    if len(text) > MAX_CHARACTERS:
+        return f"{len(text):,} characters; wanted at most {MAX_CHARACTERS:,}"
     return "" if text and not text.isspace() else "empty text"
 
 

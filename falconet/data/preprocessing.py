@@ -59,7 +59,7 @@ class Preprocess(nn.Module):
         x = self.match_channels(x)
         if x.shape[-2:] != self.spec.inner_size:
             x = self.resize(x)
-        return self.surround(x)
+        return self.pad_border(x)
 
     def resize(
         self, x: Shaped[Tensor, "batch channels height width"]
@@ -78,7 +78,7 @@ class Preprocess(nn.Module):
         )
         return F.pad(scaled, (left, right, top, bottom))
 
-    def surround(
+    def pad_border(
         self, x: Float32[Tensor, "batch channels inner_height inner_width"]
     ) -> Float32[Tensor, "batch channels height width"]:
         """Repeat the border over the margin, where there is one."""
@@ -283,7 +283,7 @@ class Prepared:
     """The positions of the others, with reasons."""
 
 
-def lone_threads(count: int | None = None) -> ThreadPoolExecutor:
+def single_threaded_pool(count: int | None = None) -> ThreadPoolExecutor:
     """Return threads, as many as there are processors by default, of which each computes alone.
 
     Torch would give each a team of its own, and the teams would get into each other's way.
@@ -305,7 +305,7 @@ def lone_threads(count: int | None = None) -> ThreadPoolExecutor:
 
 def iterate_prepared(samples: Samples, preprocess: AnyPreprocess, batch_size: int) -> Iterator[Prepared]:
     """Yield all samples in order, decoding no more than a batch at a time."""
-    with lone_threads() as pool:
+    with single_threaded_pool() as pool:
         for start in range(0, len(samples), batch_size):
             yield prepare_range(samples, preprocess, range(start, min(start + batch_size, len(samples))), pool)
 

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
 RESERVED = ("[PAD]", "[MASK]")
 """Names of the tokens 0 and 1, which no text ever becomes."""
-SMALLEST_VOCABULARY = 256 + len(RESERVED)
-LONGEST_WORD = 1000
+MIN_VOCABULARY = 256 + len(RESERVED)
+MAX_WORD = 1000
 """Bytes up to which a word is learned from as one: to merge two tokens of a word moves all that follow."""
 UNSPACED = r"[\p{Han}\p{Hiragana}\p{Katakana}]{1,2}"
 """What is learned from as one word where no blanks part words, which most often have one or two characters.
@@ -44,21 +44,21 @@ def train_tokenizer(texts: Sequence[str], vocab_size: int) -> str:
     """Learn a byte-level BPE from texts and return it as the JSON of the `tokenizers` package.
 
     Equal texts give equal JSON. Any text can be encoded, since every byte is a token; texts are brought to NFC first.
-    Few texts may give fewer tokens than `vocab_size`. Words longer than LONGEST_WORD are learned from in pieces, so are
+    Few texts may give fewer tokens than `vocab_size`. Words longer than MAX_WORD are learned from in pieces, so are
     clauses in scripts without blanks: a token has two characters of these at most.
     Raises ConfigError for fewer than 258, DataError for texts that hold lone surrogates, MissingExtraError without the
     package.
     """
     check_tokenizers()
-    if vocab_size < SMALLEST_VOCABULARY:
-        raise ConfigError(f"vocab_size: wanted {SMALLEST_VOCABULARY} or more, one for each byte, found {vocab_size}")
+    if vocab_size < MIN_VOCABULARY:
+        raise ConfigError(f"vocab_size: wanted {MIN_VOCABULARY} or more, one for each byte, found {vocab_size}")
     from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
     tokenizer = Tokenizer(models.BPE())
     tokenizer.normalizer = normalizers.NFC()
     words = pre_tokenizers.ByteLevel(add_prefix_space=False)
     # After it each byte is a character, none of them the end of a line.
-    pieces = pre_tokenizers.Split(Regex(f".{{1,{LONGEST_WORD}}}"), "isolated")
+    pieces = pre_tokenizers.Split(Regex(f".{{1,{MAX_WORD}}}"), "isolated")
     # No merge learned from whole characters joins the end of one with the beginning of another, so that texts that are
     # encoded need not be cut.
     characters = pre_tokenizers.Split(Regex(UNSPACED), "isolated")
@@ -132,8 +132,8 @@ def check_vocabulary(vocabulary: Sequence[Any]) -> None:
     for token in vocabulary:
         if not isinstance(token, str) or not token or "\n" in token or not token.isprintable():
             raise DataError(f"tokenizer: wanted tokens of visible characters, found {abridge(token)}")
-    if len(set(vocabulary)) != len(vocabulary) or sum(map(len, vocabulary)) > LONGEST_TOKENS:
-        raise DataError(f"tokenizer: wanted a vocabulary of at most {LONGEST_TOKENS} characters in all, found others")
+    if len(set(vocabulary)) != len(vocabulary) or sum(map(len, vocabulary)) > MAX_TOKENS:
+        raise DataError(f"tokenizer: wanted a vocabulary of at most {MAX_TOKENS} characters in all, found others")
     for token in (UNKNOWN, BEGINNING, END):
         if token not in vocabulary:
             raise DataError(f"tokenizer: wanted the token {token}, found none")
@@ -183,7 +183,7 @@ def restore_tokenizer(abridged: str) -> str:
     if vocabulary is not None:
         return make_wordpiece(vocabulary)
     merges = read_merges(abridged)
-    content = json.loads(train_tokenizer((), SMALLEST_VOCABULARY))
+    content = json.loads(train_tokenizer((), MIN_VOCABULARY))
     content["model"]["vocab"] = unite(merges)
     content["model"]["merges"] = [list(pair) for pair in merges]
     return json.dumps(content, ensure_ascii=False)
@@ -263,14 +263,14 @@ def unite(merges: Sequence[tuple[str, str]]) -> dict[str, int]:
         if first not in known or second not in known:
             raise DataError(f"tokenizer: wanted two known tokens a line, found {f'{first} {second}'[:60]!r}")
         length += len(first) + len(second)
-        if length > LONGEST_TOKENS:
-            raise DataError(f"tokenizer: wanted tokens of at most {LONGEST_TOKENS} characters in all, found more")
+        if length > MAX_TOKENS:
+            raise DataError(f"tokenizer: wanted tokens of at most {MAX_TOKENS} characters in all, found more")
         vocabulary.setdefault(first + second, len(vocabulary))
         known.add(first + second)
     return vocabulary
 
 
-LONGEST_TOKENS = 1 << 24
+MAX_TOKENS = 1 << 24
 
 
 @cache

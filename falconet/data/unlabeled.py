@@ -39,7 +39,7 @@ from falconet.data.downloads import fetch_url
 from falconet.data.files import KIND_WORDS, KINDS, count_ignored, describe_ignored, open_files, suffix_of, walk
 from falconet.data.images import Extremes, convert_image
 from falconet.data.manifests import (
-    MOST_CHARACTERS,
+    MAX_CHARACTERS,
     Roles,
     choose_inputs,
     describe_text,
@@ -70,7 +70,7 @@ from falconet.tables import (
 
 PART_FILES = 1024
 """So many files are answered before their answers are handed on."""
-LONGEST_LINE = 4 * MOST_CHARACTERS
+MAX_LINE = 4 * MAX_CHARACTERS
 """Bytes of a line of standard input: a text of so many characters."""
 
 
@@ -596,12 +596,12 @@ def describe_lost(damaged: Sequence[tuple[int, str]]) -> str:
 def number_lines(stream: Lines, damaged: list[tuple[int, str]]) -> Iterator[tuple[int, str]]:
     """Yield number and text of the lines that hold something; what is wrong with others is added to `damaged`."""
     number = 0
-    while line := stream.readline(LONGEST_LINE + 1):
+    while line := stream.readline(MAX_LINE + 1):
         number += 1
-        if len(line) > LONGEST_LINE and not line.endswith(b"\n"):
+        if len(line) > MAX_LINE and not line.endswith(b"\n"):
             while line and not line.endswith(b"\n"):
-                line = stream.readline(LONGEST_LINE)
-            damaged.append((number, f"more than {LONGEST_LINE:,} bytes"))
+                line = stream.readline(MAX_LINE)
+            damaged.append((number, f"more than {MAX_LINE:,} bytes"))
             continue
         try:
             text = line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")

@@ -164,7 +164,7 @@ def fit_tfidf(inputs: Tensor | PixelCache, tokens: int) -> Callable[[Tensor | Pi
 
 
 @dataclass(frozen=True, eq=False)
-class Asked:
+class BaselineInputs:
     """Samples of a split that baselines are asked about, and what the model makes of them."""
 
     samples: Prepared
@@ -172,7 +172,7 @@ class Asked:
     """Of each sample, whether the model answers it right."""
 
 
-def draw_asked(answers: Answers, spec: InputSpec, tokenizer: str | None = None) -> Asked:
+def prepare_baseline_inputs(answers: Answers, spec: InputSpec, tokenizer: str | None = None) -> BaselineInputs:
     """Return at most EVALUATED samples of an answered split, drawn at random, as the model takes them.
 
     Raises DataError where none can be read any more.
@@ -180,11 +180,11 @@ def draw_asked(answers: Answers, spec: InputSpec, tokenizer: str | None = None) 
     split, hits = answers.split, answers.logits.argmax(axis=1) == answers.split.labels
     rows = np.sort(np.random.default_rng(0).permutation(len(split))[:EVALUATED])
     loaded = load_inputs(split.take(rows), spec, tokenizer)
-    return Asked(Prepared(loaded.inputs, torch.from_numpy(loaded.split.labels)), hits[rows][loaded.kept])
+    return BaselineInputs(Prepared(loaded.inputs, torch.from_numpy(loaded.split.labels)), hits[rows][loaded.kept])
 
 
 def measure_baselines(
-    train: Prepared, linear: LinearModel | None, asked: Asked, num_classes: int
+    train: Prepared, linear: LinearModel | None, asked: BaselineInputs, num_classes: int
 ) -> tuple[Baseline, ...]:
     """Return the majority class of `train`, and the linear model where there is one, beside the model."""
     labels = asked.samples.labels.numpy()

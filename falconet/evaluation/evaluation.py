@@ -234,7 +234,7 @@ def read_alike(
     of a single class.
     """
     origin = artifact.config.provenance.data
-    config = from_mapping(DataConfig, merge(to_mapping(recall_config(origin, source)), settings or {}), "data")
+    config = from_mapping(DataConfig, merge(to_mapping(restore_data_config(origin, source)), settings or {}), "data")
     spec = artifact.config.input
     if isinstance(spec, ImageSpec) and spec.value_range is not None:
         # Read in this range whatever they hold: no need to look for another one.
@@ -336,7 +336,7 @@ def find_choosing_split(dataset: Dataset, config: DataConfig, origin: DataOrigin
     return "val" if found_again or "val" not in dataset.made else split
 
 
-def recall_config(origin: DataOrigin, source: str | Path) -> DataConfig:
+def restore_data_config(origin: DataOrigin, source: str | Path) -> DataConfig:
     """Return how a model's data were read, for reading a source alike; columns that only split it are its own."""
     path = Path(source).absolute()
     # Of a model from elsewhere, the last part of the path is all that is known.

@@ -72,7 +72,7 @@ def iterate_predictions(
     artifact = model if isinstance(model, Artifact) else load_artifact(model)
     if tta:
         check_mirrored(model, artifact)
-    config = read_settings(settings, recall_reading(artifact))
+    config = read_settings(settings, restore_reading(artifact))
 
     def answer(samples: Samples) -> tuple[Float[np.ndarray, "readable classes"], Mapping[int, str]]:
         return predict_probabilities(artifact, fit_recordings(samples, artifact.config.input), mirrored=tta)
@@ -100,7 +100,7 @@ def predict_probabilities(
     return np.concatenate(answers), unreadable
 
 
-def recall_reading(artifact: Artifact) -> dict[str, Any]:
+def restore_reading(artifact: Artifact) -> dict[str, Any]:
     """Return how tables are read that are like the one that a model learned from: which of their columns holds what.
 
     Whether paths may lead out of a table's folder is for whoever names the table to say, and not for a model.

@@ -22,12 +22,12 @@ from falconet.evaluation.evaluation import evaluate_split, find_changed_setting,
 from falconet.explanation.explaining import (
     Explanations,
     Item,
-    conclude,
     explain_all,
     list_items,
     plan,
     publish,
     read_subject,
+    summarize,
 )
 from falconet.explanation.layers import embed_samples, find_nearest, list_maps, project, rank_units, read_filters
 from falconet.explanation.page import Plate, Section
@@ -167,7 +167,7 @@ def examine(
             *show_network(study),
         ]
         unreadable = (*dataset.unreadable, *answers.unreadable)
-        result = conclude(explainer.out, items, baseline, (), unreadable)
+        result = summarize(explainer.out, items, baseline, (), unreadable)
         publish(result, artifact, sections, explainer.pictures)
     return Examination(result.out, result.page, result.items, wrong, right, result)
 

@@ -21,8 +21,8 @@ from falconet.catalog import (
     check_source,
     is_hub_source,
     list_paths,
-    share_name,
-    share_settings,
+    redact_name,
+    redact_settings,
 )
 from falconet.data import Samples, Split, Unreadable
 from falconet.data.drawing import encode_figure
@@ -246,7 +246,7 @@ def explain(
         prepare_folder(explainer.out)
         items, baseline = explain_all(explainer, subjects)
         attention = tuple(path for subject in subjects if (path := explainer.draw_attention(subject)))
-        result = replace(conclude(explainer.out, items, baseline, attention, skipped), ignored=ignored)
+        result = replace(summarize(explainer.out, items, baseline, attention, skipped), ignored=ignored)
         pictures = explainer.pictures
         publish(result, artifact, [list_items(items, pictures), *list_attention(attention, pictures)], pictures)
     return result
@@ -343,7 +343,7 @@ def answer_sample(artifact: Artifact, inputs: Inputs) -> Float[Tensor, " classes
     return (logits / artifact.config.temperature).softmax(dim=0)
 
 
-def conclude(
+def summarize(
     out: Path, items: Sequence[Item], baseline: Sequence[Item], attention: Sequence[str], skipped: Sequence[Unreadable]
 ) -> Explanations:
     """Compare methods by all items."""
@@ -401,7 +401,7 @@ def publish(
     """Write the page, its facts as JSON, and the pictures, in one step: none of another model's beside them."""
     title = f"Why {artifact.config.architecture} answers so"
     page = render_page(title, result.methods, result.best, sections)
-    facts = format_json(share_settings(to_mapping(result)))
+    facts = format_json(redact_settings(to_mapping(result)))
     texts = {Path(result.page).name: page.encode("utf-8", "backslashreplace"), FACTS_FILE: facts.encode()}
     swap(Path(result.out), {**pictures, **texts}, list_earlier(Path(result.out)))
 
@@ -433,7 +433,7 @@ def plate_item(item: Item, png: bytes) -> Plate:
     """Return an item's picture with what a person who cannot see it should know."""
     said = f"{item.method} for {item.label} ({item.probability:.1%})"
     figures = f"deletion {item.deletion_auc:.3f}, insertion {item.insertion_auc:.3f}"
-    name = share_name(item.file)
+    name = redact_name(item.file)
     caption = f"{name}: {said}; {figures}, correlation with random weights {item.randomization:.2f}"
     return Plate(png, f"{said} of {name}", caption, item.tokens)
 

@@ -141,8 +141,8 @@ def export(
     if not 0 <= max_drop <= 100:
         raise ConfigError(f"--max-drop: wanted points of accuracy from 0 to 100, found {max_drop:g}")
     artifact = model if isinstance(model, Artifact) else load_artifact(model)
-    kept = find_held_out(artifact, source, data_root, exact=target.exact)
-    calibrating, evaluating = split_held_out(limit_sides(kept, artifact, target), exact=target.exact)
+    held_out = find_held_out(artifact, source, data_root, exact=target.exact)
+    calibrating, evaluating = split_held_out(limit_sides(held_out, artifact, target), exact=target.exact)
     name = name_model(artifact, model)
     # Exports into one folder do not get into each other's way; those to one file do, or of one name for Triton.
     home, file = (out.parent, out.name) if target.suffix else (out / name, "")
@@ -193,15 +193,15 @@ def write(traced: TracedModel, artifact: Artifact, target: Target, path: Path, c
 
 
 def verify(
-    artifact: Artifact, target: Target, written: Written, kept: HeldOut, max_drop: float
+    artifact: Artifact, target: Target, written: Written, held_out: HeldOut, max_drop: float
 ) -> tuple[Parity, list[Latency]]:
     """Compare what was written with the model, and time both. Raises ExportError where it answers otherwise."""
     session = open_session(target.runtime, written.main)
     prepare = choose_preprocess(artifact, session.metadata, read_tokenizer(written.main, session.metadata))
-    check_tokens(artifact, prepare, kept.samples)
-    parity = compare_answers(artifact, session, prepare, kept)
+    check_tokens(artifact, prepare, held_out.samples)
+    parity = compare_answers(artifact, session, prepare, held_out)
     check_parity(parity, target, max_drop)
-    return parity, time_beside(artifact, target, written, prepare, kept.samples)
+    return parity, time_beside(artifact, target, written, prepare, held_out.samples)
 
 
 def choose_preprocess(artifact: Artifact, metadata: Metadata, tokenizer: str | None) -> Prepare:

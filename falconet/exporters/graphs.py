@@ -64,7 +64,7 @@ class AnyImage(Preprocess):
         self, x: Float32[Tensor, "batch channels height width"]
     ) -> Float32[Tensor, "batch model_channels model_height model_width"]:
         # Scaling to the size that an image has already leaves it as it is: no branch is needed.
-        return self.surround(self.resize(self.match_channels(x)))
+        return self.pad_border(self.resize(self.match_channels(x)))
 
     def match_channels(
         self, x: Float32[Tensor, "batch channels height width"]

@@ -37,9 +37,9 @@ EVALUATED = 2000
 """Samples at most on which the accuracy of integers is weighed."""
 NEAR = 1e-6
 """A drop so near to what is allowed takes more samples than there are to tell them apart."""
-LEAST_EVALUATED = 30
+MIN_EVALUATED = 30
 """Samples without which nothing is said about integers."""
-LEAST_AGREEMENT = 0.9
+MIN_AGREEMENT = 0.9
 """Fraction of the samples that integers must answer as the model does, right or wrong, unless more may be lost."""
 CALIBRATED = 200
 """Samples at most by which ranges of integers are chosen; never those that are evaluated."""
@@ -172,46 +172,46 @@ class ThinnedSamples:
         return ThinnedSamples(self.samples.join([part.samples for part in others]), self.sides)
 
 
-def limit_sides(kept: HeldOut, artifact: Artifact, target: Target) -> HeldOut:
+def limit_sides(held_out: HeldOut, artifact: Artifact, target: Target) -> HeldOut:
     """Return samples that a format takes: the model and its export are asked about the same ones."""
     sides = target.most.get("height")
     image = isinstance(artifact.config.input, ImageSpec)
-    return replace(kept, samples=ThinnedSamples(kept.samples, sides)) if sides and image else kept
+    return replace(held_out, samples=ThinnedSamples(held_out.samples, sides)) if sides and image else held_out
 
 
-def split_held_out(kept: HeldOut, *, exact: bool) -> tuple[HeldOut, HeldOut]:
+def split_held_out(held_out: HeldOut, *, exact: bool) -> tuple[HeldOut, HeldOut]:
     """Return the samples to calibrate by, and those to evaluate on. Raises DataError for fewer than two."""
-    count = len(kept.samples)
+    count = len(held_out.samples)
     if exact:
-        return kept.part(np.arange(0)), kept.part(np.arange(min(count, COMPARED)))
+        return held_out.part(np.arange(0)), held_out.part(np.arange(min(count, COMPARED)))
     if count < 2:
         raise DataError(f"wanted 2 samples or more, some to choose ranges by and some to evaluate, found {count}")
     chosen = min(CALIBRATED, count // 2)
-    return kept.part(np.arange(chosen)), kept.part(np.arange(chosen, min(count, chosen + EVALUATED)))
+    return held_out.part(np.arange(chosen)), held_out.part(np.arange(chosen, min(count, chosen + EVALUATED)))
 
 
-def compare_answers(artifact: Artifact, session: Session, prepare: Prepare, kept: HeldOut) -> Parity:
+def compare_answers(artifact: Artifact, session: Session, prepare: Prepare, held_out: HeldOut) -> Parity:
     """Ask the model and its export about the same raw samples, in batches and one alone.
 
     Raises DataError where none can be read, ExportError for a model that answers with NaN.
     """
-    logits, lost = predict_logits(artifact, kept.samples)
-    read = [index for index in range(len(kept.samples)) if index not in lost]
+    logits, lost = predict_logits(artifact, held_out.samples)
+    read = [index for index in range(len(held_out.samples)) if index not in lost]
     if not read:
-        raise DataError(f"none of {len(kept.samples)} {kept.description} can be read; the first: {lost[0]}")
+        raise DataError(f"none of {len(held_out.samples)} {held_out.description} can be read; the first: {lost[0]}")
     if not np.isfinite(logits).all():
         raise ExportError("the model itself answers with NaN or infinity: train it again")
     wanted = metrics.softmax(logits)
     preprocessing = session.metadata.preprocessing
-    inputs = (prepare(kept.samples.read(index)) for index in read)
-    alone = session.ask(prepare(kept.samples.read(read[0]))[None])
+    inputs = (prepare(held_out.samples.read(index)) for index in read)
+    alone = session.ask(prepare(held_out.samples.read(read[0]))[None])
     answers = np.concatenate([*infer_batches(session, inputs), alone])
     # Bare networks leave the temperature, and what follows from it, to whoever asks.
     scaled = scale_logits(answers, artifact.config.temperature) if not preprocessing else answers
     found = metrics.softmax(scaled) if not preprocessing else answers
     difference = find_difference(found, wanted)
-    labels = None if kept.labels is None else kept.labels[read]
-    parity = weigh(found[:-1], wanted, labels, difference, kept.description)
+    labels = None if held_out.labels is None else held_out.labels[read]
+    parity = weigh(found[:-1], wanted, labels, difference, held_out.description)
     if preprocessing:
         return parity
     # Probabilities alone would let pass what is added to all logits of a sample.
@@ -311,12 +311,12 @@ def check_integers(parity: Parity, max_drop: float) -> None:
     """
     assert parity.accuracy_drop is not None
     assert parity.accuracy_drop_ci is not None
-    if parity.n < LEAST_EVALUATED:
+    if parity.n < MIN_EVALUATED:
         raise ExportError(
-            f"wanted {LEAST_EVALUATED} {parity.samples} or more to evaluate integers by, found {parity.n}: add "
-            f"{LEAST_EVALUATED - parity.n} or more, or name others with --source; nothing is written"
+            f"wanted {MIN_EVALUATED} {parity.samples} or more to evaluate integers by, found {parity.n}: add "
+            f"{MIN_EVALUATED - parity.n} or more, or name others with --source; nothing is written"
         )
-    least = min(LEAST_AGREEMENT, 1 - max_drop / 100)
+    least = min(MIN_AGREEMENT, 1 - max_drop / 100)
     if parity.agreement < least:
         raise ExportError(
             f"wanted the model's own answers to {least:.0%} of {parity.n} {parity.samples}, found "

@@ -41,7 +41,7 @@ class Target:
     """Of dimensions by name, where the format plans its memory beforehand."""
 
 
-MOST_PIXELS = 1024
+MAX_PIXELS = 1024
 """Of an image's sides where memory is planned beforehand: 25 MB for one in color, in single precision twice over."""
 MAX_DROP = 0.5
 """Points of accuracy that integers may cost where nobody says more."""
@@ -66,7 +66,7 @@ TARGETS: Mapping[str, Target] = MappingProxyType(
             ".pte",
             ("executorch",),
             "executorch",
-            most=MappingProxyType({"batch": 1, "height": MOST_PIXELS, "width": MOST_PIXELS}),
+            most=MappingProxyType({"batch": 1, "height": MAX_PIXELS, "width": MAX_PIXELS}),
         ),
         "torch": Target("falconet.exporters.torch:write_program", "torch", ".pt2"),
         "triton": Target("falconet.exporters.triton:write_triton", "onnxruntime", "", ONNX, "export"),

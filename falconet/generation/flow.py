@@ -22,7 +22,7 @@ from falconet import interruption
 from falconet.errors import ConfigError, DivergedError
 from falconet.training.optimizers import make_average
 
-LARGEST_SIDE = 64
+MAX_SIDE = 64
 """Pixels; without attention and at this width, networks learn no larger pictures."""
 
 GROUPS = 8
@@ -177,11 +177,11 @@ def train_flow(
     """Train a generator of images with values in 0..1; `watch` hears epoch, epochs and loss after each.
 
     The same seed gives the same generator, on the same machine with the same number of threads and without a limit of
-    time. Raises ConfigError for images above LARGEST_SIDE, DivergedError for a loss that is not finite.
+    time. Raises ConfigError for images above MAX_SIDE, DivergedError for a loss that is not finite.
     """
     _, channels, height, width = images.shape
-    if max(height, width) > LARGEST_SIDE:
-        raise ConfigError(f"images: wanted at most {LARGEST_SIDE} pixels a side to generate, found {height}x{width}")
+    if max(height, width) > MAX_SIDE:
+        raise ConfigError(f"images: wanted at most {MAX_SIDE} pixels a side to generate, found {height}x{width}")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)

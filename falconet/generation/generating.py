@@ -21,7 +21,7 @@ from falconet.data.loader import hold_inputs, load_inputs
 from falconet.data.preprocessing import to_unit
 from falconet.errors import DataError, RunExistsError, StorageError, UsageError
 from falconet.escaping import escape_line
-from falconet.generation.flow import LARGEST_SIDE, Flow, FlowConfig, draw_images, train_flow
+from falconet.generation.flow import MAX_SIDE, Flow, FlowConfig, draw_images, train_flow
 from falconet.schema import from_mapping
 from falconet.spec import ImageSpec
 from falconet.storage import format_json, hold, is_vacant, swap
@@ -65,7 +65,7 @@ def generate(
 
     The folder has one of images for each class, `manifest.json`, and `nearest.png`: made images beside the training
     images nearest to them. Each PNG says in its text `generated` that it was made, and so does the manifest. Images are
-    as large as the source's, or scaled down to LARGEST_SIDE pixels. `settings` are those of the section `data`. Raises
+    as large as the source's, or scaled down to MAX_SIDE pixels. `settings` are those of the section `data`. Raises
     DataError for other samples than images, RunExistsError where the folder holds anything, StorageError, and what
     `train_flow` does.
     """
@@ -117,7 +117,7 @@ def read_images(
 ) -> tuple[Float32[Tensor, "samples channels height width"], Int64[Tensor, " samples"], list[str]]:
     """Return a split's readable images with values in 0..1, all of one size, their labels, and what they are called."""
     height, width = dataset.size
-    scale = min(1.0, LARGEST_SIDE / max(height, width))
+    scale = min(1.0, MAX_SIDE / max(height, width))
     size = max(round(height * scale), 1), max(round(width * scale), 1)
     statistics = (0.0,) * dataset.channels, (1.0,) * dataset.channels
     deep = dataset.value_range

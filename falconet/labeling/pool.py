@@ -210,14 +210,14 @@ def find_roles(table: Table, config: DataConfig) -> Mapping[str, str]:
 def read_task(path: Path, number: int, task: Task, raw: Dataset | None) -> Row:
     """Return a task as what a sample was read from, whose names are its number's and those of its files."""
     places = [label_studio.find_place(path, value) for value in task["data"].values()]
-    files = [place for place in places if isinstance(place, str) and 0 < len(place) < LONGEST_PATH]
+    files = [place for place in places if isinstance(place, str) and 0 < len(place) < MAX_PATH]
     names = (f"{path.name}:{number}", f"{path.name}:task {number}", *map(to_text, files))
     split = raw.columns.get("split") if raw is not None else None
     own = as_text(task["data"].get(split)).lower() if split else ""
     return Row((*names, *(PurePosixPath(name).name for name in names)), {}, SPLIT_VALUES.get(own), task)
 
 
-LONGEST_PATH = 4096
+MAX_PATH = 4096
 
 
 def trace(path: Path, unlabeled: Dataset, rows: Mapping[tuple[str, int], Row]) -> tuple[Row | None, ...]:

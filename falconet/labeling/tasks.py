@@ -29,9 +29,9 @@ POINTS = 600
 """Steps of a series that the page draws, at most."""
 WIDTH, HEIGHT = 600, 200
 """Of the drawing of a series, in its own units."""
-LONGEST_TEXT = 20_000
+MAX_TEXT = 20_000
 """Characters of a text on the page; the task holds all."""
-MOST_LINES = 8
+MAX_LINES = 8
 """Channels of a series that the page draws."""
 
 
@@ -146,12 +146,12 @@ def show(sample: Any, kind: Kind) -> Views:
         height, width = sample.shape[:2]
         return Views(picture=encode_picture(sample, SIDE), note=f"{width} × {height} pixels")
     if kind == "text":
-        more = f", the first {LONGEST_TEXT:,} shown" if len(sample) > LONGEST_TEXT else ""
-        return Views(text=sample[:LONGEST_TEXT], note=f"{len(sample):,} characters{more}")
+        more = f", the first {MAX_TEXT:,} shown" if len(sample) > MAX_TEXT else ""
+        return Views(text=sample[:MAX_TEXT], note=f"{len(sample):,} characters{more}")
     channels, steps = sample.shape
-    more = f", the first {MOST_LINES} shown" if channels > MOST_LINES else ""
+    more = f", the first {MAX_LINES} shown" if channels > MAX_LINES else ""
     several = f"{channels} channels{more}, " if channels > 1 else ""
-    return Views(paths=draw_series(sample[:MOST_LINES]), note=f"{several}{steps:,} steps")
+    return Views(paths=draw_series(sample[:MAX_LINES]), note=f"{several}{steps:,} steps")
 
 
 def draw_series(series: Float32[np.ndarray, "channels steps"]) -> tuple[str, ...]:

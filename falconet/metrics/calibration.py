@@ -102,7 +102,7 @@ def fit_temperature(logits: Logits, labels: Labels) -> float:
 
 FOLDS = 5
 """Into which samples are parted to ask whether a temperature holds for others; few leave most of them to fit it on."""
-LEAST_SAMPLES = 100
+MIN_SAMPLES = 100
 """Of fewer, folds themselves say too little: see `choose_temperature`."""
 
 
@@ -119,7 +119,7 @@ class TemperatureChoice:
 def choose_temperature(logits: Logits, labels: Labels) -> TemperatureChoice:
     """Return the temperature that `fit_temperature` finds where it helps samples that it was not fitted to, else 1.
 
-    It must be fitted on LEAST_SAMPLES or more, and lower the log-loss of samples that were held out from fitting it:
+    It must be fitted on MIN_SAMPLES or more, and lower the log-loss of samples that were held out from fitting it:
     over FOLDS folds, each with its part of every class, by more than one standard error of the mean gain (the
     one-standard-error rule of Breiman et al., Classification and Regression Trees, 1984, section 3.4.3, and the
     simpler model wins).
@@ -130,9 +130,9 @@ def choose_temperature(logits: Logits, labels: Labels) -> TemperatureChoice:
     and more. `tests/metrics/test_calibration.py` repeats it in small.
     """
     count = len(labels)
-    if count < LEAST_SAMPLES:
+    if count < MIN_SAMPLES:
         return TemperatureChoice(
-            1.0, f"{count} validation samples are too few to fit a temperature; {LEAST_SAMPLES} are wanted."
+            1.0, f"{count} validation samples are too few to fit a temperature; {MIN_SAMPLES} are wanted."
         )
     folds = np.empty(count, dtype=np.int64)
     folds[np.argsort(labels, kind="stable")] = np.arange(count) % FOLDS

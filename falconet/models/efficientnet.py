@@ -34,7 +34,7 @@ NATIVE_SIZE = 224
 STEM, HEAD = 32, 1280
 DIVISOR = 8
 """Numbers of channels are multiples of it."""
-LEAST_PHI, MOST_PHI = -20, 10
+MIN_PHI, MAX_PHI = -20, 10
 """B7, the largest that was published, has about 6.5; each whole step doubles the cost."""
 SQUEEZE = 4
 """A block's squeeze-and-excitation has a fourth of the channels that enter the block."""
@@ -169,8 +169,8 @@ class EfficientNet(nn.Module):
 
 def check_phi(phi: float) -> float:
     """Return phi. Raises ConfigError unless it is a number of which a network can be built."""
-    if isinstance(phi, bool) or not isinstance(phi, int | float) or not LEAST_PHI <= phi <= MOST_PHI:
-        raise ConfigError(f"model.options.phi: wanted a number from {LEAST_PHI} to {MOST_PHI}, found {phi!r}")
+    if isinstance(phi, bool) or not isinstance(phi, int | float) or not MIN_PHI <= phi <= MAX_PHI:
+        raise ConfigError(f"model.options.phi: wanted a number from {MIN_PHI} to {MAX_PHI}, found {phi!r}")
     return phi
 
 

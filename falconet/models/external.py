@@ -37,7 +37,7 @@ def check_external_options(options: dict[str, Any]) -> None:
         check_numbers(option, value)
 
 
-LARGEST_OPTION = 1 << 15
+MAX_OPTION = 1 << 15
 """Of whole numbers: widths, depths and sizes of networks that would take seconds to be described are beyond it."""
 
 
@@ -46,8 +46,8 @@ def check_numbers(option: str, value: Any) -> None:
     if isinstance(value, dict | list | tuple):
         for item in value.values() if isinstance(value, dict) else value:
             check_numbers(option, item)
-    elif isinstance(value, int | float) and not abs(value) <= LARGEST_OPTION:
-        raise ConfigError(f"model.options.{option}: wanted numbers of at most {LARGEST_OPTION}, found a larger one")
+    elif isinstance(value, int | float) and not abs(value) <= MAX_OPTION:
+        raise ConfigError(f"model.options.{option}: wanted numbers of at most {MAX_OPTION}, found a larger one")
 
 
 def build_timm(

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from falconet.errors import ConfigError
 from falconet.spec import Kind
 
-LEAST_SQUEEZED = 4
+MIN_SQUEEZED = 4
 """Of the narrowest published squeeze-and-excitation; networks for small images would have a single unit."""
 
 
@@ -102,7 +102,7 @@ class CosineOutput(nn.Linear):
         return COSINE_SCALE * F.linear(F.normalize(input), F.normalize(self.weight))
 
 
-def put_cosine_output(model: nn.Module) -> None:
+def use_cosine_output(model: nn.Module) -> None:
     """Replace a network's dense output layer by one of cosines. Raises ConfigError where it ends otherwise."""
     outputs = find_outputs(model)
     last, end = model.get_submodule(outputs[0]), list(model.modules())[-1]
@@ -141,7 +141,7 @@ def find_last(model: nn.Module) -> str:
 
 
 @dataclass(frozen=True)
-class Sample:
+class InputShape:
     """What a network was built to take."""
 
     kind: Kind
@@ -153,15 +153,15 @@ class Sample:
         return torch.ones(1, *self.shape, dtype=torch.long if self.kind == "text" else torch.float32)
 
 
-def set_sample(model: nn.Module, sample: Sample) -> None:
+def set_input_shape(model: nn.Module, sample: InputShape) -> None:
     """Note what a network was built to take, for those who must call it: no part of its state, but of its copies."""
-    vars(model)["built_for"] = sample
+    vars(model)["input_shape"] = sample
 
 
-def find_sample(model: nn.Module) -> Sample:
+def find_input_shape(model: nn.Module) -> InputShape:
     """Return what a network was built to take. Raises ConfigError where nothing noted it."""
-    sample = vars(model).get("built_for")
-    if not isinstance(sample, Sample):
-        wanted = "a network of create_model, or one whose input was noted by falconet.models.layers.set_sample"
+    sample = vars(model).get("input_shape")
+    if not isinstance(sample, InputShape):
+        wanted = "a network of create_model, or one whose input was noted by falconet.models.layers.set_input_shape"
         raise ConfigError(f"model: wanted {wanted}, found {type(model).__name__}")
     return sample

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from falconet.errors import ConfigError
 from falconet.models.layers import SparseLinear
-from falconet.models.ngrams import MOST_BUCKETS, hash_ngrams
+from falconet.models.ngrams import MAX_BUCKETS, hash_ngrams
 from falconet.models.options import check_count
 from falconet.spec import Kind
 
@@ -110,9 +110,9 @@ class HashedTfidf(nn.Module):
     def __init__(self, tokens: int, n: int | None = None, buckets: int | None = None) -> None:
         super().__init__()
         self.n = n if n is not None else N_OF_BYTES if tokens <= BYTES else N_OF_WORDS
-        self.buckets = buckets if buckets is not None else MOST_BUCKETS
+        self.buckets = buckets if buckets is not None else MAX_BUCKETS
         check_count("n", self.n, LONGEST)
-        check_count("buckets", self.buckets, MOST_BUCKETS)
+        check_count("buckets", self.buckets, MAX_BUCKETS)
         self.tokens = tokens
         self.idf: Tensor
         self.register_buffer("idf", torch.ones(tokens + (self.buckets if self.n > 1 else 0)))

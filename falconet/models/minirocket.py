@@ -33,12 +33,12 @@ REACH = 4
 """Steps from a kernel's middle to its end, times the dilation."""
 NEIGHBORS = (0, 1, 2, 3, 5, 6, 7, 8)
 """The places of a kernel but for its middle."""
-MOST_COMBINED = 9
+MAX_COMBINED = 9
 """Channels whose sum a kernel sees."""
-MOST_CHANNELS, MOST_FEATURES, MOST_DILATIONS = 1 << 12, 1 << 20, 1 << 10
+MAX_CHANNELS, MAX_FEATURES, MAX_DILATIONS = 1 << 12, 1 << 20, 1 << 10
 SAMPLES, MEASURED = 4096, 512
 """Training samples among which those are drawn whose outputs give thresholds, and those that features are scaled by."""
-LEAST_DEVIATION = 0.02
+MIN_STD = 0.02
 """By which a feature is divided that hardly differs among those samples: it may differ by more among others."""
 VALUES_AT_ONCE = 1 << 22
 """Values that are compared with thresholds in one call: what stays in a processor's cache is several times as fast."""
@@ -75,14 +75,14 @@ class MiniRocket(nn.Module):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        check_count("num_features", num_features, MOST_FEATURES)
-        check_count("max_dilations", max_dilations, MOST_DILATIONS)
+        check_count("num_features", num_features, MAX_FEATURES)
+        check_count("max_dilations", max_dilations, MAX_DILATIONS)
         if num_features < len(KERNELS):
             raise ConfigError(f"model.options.num_features: wanted {len(KERNELS)} or more, found {num_features}")
         if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 1 << 32:
             raise ConfigError(f"model.options.seed: wanted a whole number from 0 to below 2^32, found {seed!r}")
-        if in_channels > MOST_CHANNELS:
-            raise ConfigError(f"minirocket: wanted series of at most {MOST_CHANNELS} channels, found {in_channels}")
+        if in_channels > MAX_CHANNELS:
+            raise ConfigError(f"minirocket: wanted series of at most {MAX_CHANNELS} channels, found {in_channels}")
         self.seed = seed
         self.dilations, self.counts = spread_dilations(input_size[0], num_features // len(KERNELS), max_dilations)
         combined = combine_channels(in_channels, len(self.dilations), seed)
@@ -181,7 +181,7 @@ class MiniRocket(nn.Module):
         self.biases.copy_(torch.cat(fitted))
         features = self.features(x[:MEASURED])
         self.mean.copy_(features.mean(dim=0))
-        self.std.copy_(features.std(dim=0, correction=0).clamp(min=LEAST_DEVIATION))
+        self.std.copy_(features.std(dim=0, correction=0).clamp(min=MIN_STD))
 
 
 def spread_dilations(steps: int, features: int, most: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -214,7 +214,7 @@ def combine_channels(channels: int, dilations: int, seed: int) -> np.ndarray:
     """
     rng = np.random.RandomState(seed)
     combined = np.zeros((dilations * len(KERNELS), channels), dtype=np.float32)
-    largest = math.log2(min(channels, MOST_COMBINED) + 1)
+    largest = math.log2(min(channels, MAX_COMBINED) + 1)
     for row, count in zip(combined, (2 ** rng.uniform(0, largest, len(combined))).astype(np.int64), strict=True):
         row[rng.choice(channels, count, replace=False)] = 1.0
     return combined.reshape(dilations, len(KERNELS), channels)

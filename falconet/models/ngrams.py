@@ -20,7 +20,7 @@ MULTIPLIER = 16_381
 """Of the hash: a prime, so that it has no factor in common with any number of buckets below it but its multiples."""
 PART = 128
 """Near the multiplier's root."""
-MOST_BUCKETS = 1 << 16
+MAX_BUCKETS = 1 << 16
 """Times the multiplier, plus a token's number, this stays below 2^31."""
 LONGEST = 5
 """Tokens of an n-gram, beyond which hardly one comes a second time."""
@@ -60,7 +60,7 @@ class NGrams(nn.Module):
     ) -> None:
         super().__init__()
         check_count("dimension", dimension)
-        check_count("buckets", buckets, MOST_BUCKETS)
+        check_count("buckets", buckets, MAX_BUCKETS)
         check_count("n", n, LONGEST)
         check_fraction("dropout", dropout)
         self.tokens, self.buckets, self.n = in_channels, buckets, n

@@ -32,14 +32,14 @@ def check_smallest(input_size: tuple[int, int], smallest: int) -> None:
         raise ConfigError(f"model.input_size: wanted at least {smallest}x{smallest} pixels, found {found}")
 
 
-MOST_LAYERS = 256
+MAX_LAYERS = 256
 """Beyond which building a network takes seconds, whatever the width of its layers."""
 
 
-MOST_UNITS = 1 << 31
+MAX_UNITS = 1 << 31
 
 
-def check_count(name: str, number: int, most: int = MOST_UNITS) -> None:
+def check_count(name: str, number: int, most: int = MAX_UNITS) -> None:
     """Raise ConfigError unless an option is a whole number above 0, and no more than `most`."""
     if not isinstance(number, int) or isinstance(number, bool) or number < 1:
         raise ConfigError(f"model.options.{name}: wanted a whole number above 0, found {abridge(number)}")

@@ -16,9 +16,9 @@ from falconet.models.registry import create_model
 from falconet.models.table import MODELS
 from falconet.models.widths import apply_widths
 
-FEWEST_CALLS, CALLS_A_TENSOR, MOST_CALLS = 2_000, 40, 100_000
+MIN_CALLS, CALLS_A_TENSOR, MAX_CALLS = 2_000, 40, 100_000
 """Calls of torch that building a network may take; the largest of timm take 13,000, 5 to 15 for each tensor."""
-LARGEST_SHRUNK = 1 << 26
+MAX_SHRUNK_SIDE = 1 << 26
 """Weights of another library's network that is built whole, only to be cut to the widths of a smaller one."""
 
 
@@ -52,7 +52,7 @@ def outline_model(
     What modules compute when they are made, and no file holds, is there. Raises what `create_model` raises, and
     ConfigError for a network too large to be built, or for one of far more tensors than it may have.
     """
-    most = MOST_CALLS if tensors is None else min(FEWEST_CALLS + CALLS_A_TENSOR * tensors, MOST_CALLS)
+    most = MAX_CALLS if tensors is None else min(MIN_CALLS + CALLS_A_TENSOR * tensors, MAX_CALLS)
     try:
         # Outside, since the mode sees, and may refuse, the call by which `no_grad` within is left.
         with torch.set_grad_enabled(torch.is_grad_enabled()), Outlining(most):
@@ -60,8 +60,8 @@ def outline_model(
             whole = sum(parameter.numel() for parameter in model.parameters())
             if widths is None:
                 return model
-            if name not in MODELS and whole > LARGEST_SHRUNK:
-                raise ConfigError(f"widths: wanted a network of at most {LARGEST_SHRUNK} weights, found {whole}")
+            if name not in MODELS and whole > MAX_SHRUNK_SIDE:
+                raise ConfigError(f"widths: wanted a network of at most {MAX_SHRUNK_SIDE} weights, found {whole}")
             return apply_widths(model, widths)
     except (RuntimeError, OverflowError) as error:  # Sizes beyond what torch can count.
         raise ConfigError(f"model: {name} cannot be built as asked: {' '.join(str(error).split())}") from error

@@ -21,7 +21,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from falconet.models.options import MOST_LAYERS, check_choice, check_count, check_fraction, check_switch
+from falconet.models.options import MAX_LAYERS, check_choice, check_count, check_fraction, check_switch
 from falconet.models.sequences import make_encoder, pool_mean
 from falconet.spec import Kind
 
@@ -78,7 +78,7 @@ class Recurrent(nn.Module):
         super().__init__()
         for name, number in (("hidden", hidden), ("embedding", embedding)):
             check_count(name, number)
-        check_count("layers", layers, MOST_LAYERS)
+        check_count("layers", layers, MAX_LAYERS)
         check_switch("bidirectional", bidirectional)
         check_choice("pooling", pooling, get_args(Pooling))
         check_choice("nonlinearity", nonlinearity, get_args(Nonlinearity))

@@ -145,11 +145,11 @@ def create_model(
         **({"kind": kind} if len(entry.kinds) > 1 else {}),
         **{**entry.defaults, **entry.options, **options},
     )
-    from falconet.models.layers import Sample, put_cosine_output, set_sample
+    from falconet.models.layers import InputShape, set_input_shape, use_cosine_output
 
     if cosine:
-        put_cosine_output(model)
-    set_sample(model, Sample(kind, size if kind == "text" else (in_channels, *size)))
+        use_cosine_output(model)
+    set_input_shape(model, InputShape(kind, size if kind == "text" else (in_channels, *size)))
     return model
 
 

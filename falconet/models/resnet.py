@@ -27,7 +27,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from falconet.models.layers import LEAST_SQUEEZED, SqueezeExcitation
+from falconet.models.layers import MIN_SQUEEZED, SqueezeExcitation
 from falconet.models.options import Stem, check_count, check_fraction, check_switch, choose_stem
 from falconet.models.sequences import TokenEncoder, mark_steps, measure_lengths, pool_mean
 
@@ -112,7 +112,7 @@ class ResNet(nn.Module):
         self.fc = nn.Linear(channels, num_classes)
         self.apply(initialize)
         if zero_init:
-            self.apply(silence_branch)
+            self.apply(zero_init_residual)
 
     def forward(self, x: Float[Tensor, "batch in_channels height width"]) -> Float[Tensor, "batch classes"]:
         x = F.relu(self.bn1(self.conv1(x)))
@@ -163,7 +163,7 @@ class Residual(nn.Module):
                 self.add_module(f"bn{index}", nn.BatchNorm2d(before if style.pre_activation else after))
         out_channels, stride = channels[-1], max(strides)
         self.excitation = (
-            SqueezeExcitation(out_channels, max(out_channels // REDUCTION, LEAST_SQUEEZED))
+            SqueezeExcitation(out_channels, max(out_channels // REDUCTION, MIN_SQUEEZED))
             if style.squeeze_excitation
             else None
         )
@@ -238,7 +238,7 @@ def initialize(module: nn.Module) -> None:
             nn.init.zeros_(module.bias)
 
 
-def silence_branch(module: nn.Module) -> None:
+def zero_init_residual(module: nn.Module) -> None:
     """Start a block's branch as zero; with activation first, no normalization follows its last convolution."""
     if isinstance(module, Residual):
         last = module.get_submodule(f"{'conv' if module.pre_activation else 'bn'}{module.depth}")

@@ -24,7 +24,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from falconet.errors import ConfigError
-from falconet.models.layers import LEAST_SQUEEZED, SqueezeExcitation
+from falconet.models.layers import MIN_SQUEEZED, SqueezeExcitation
 from falconet.models.options import (
     Stem,
     check_choice,
@@ -148,7 +148,7 @@ class Fire(nn.Module):
         self.expand3x3 = nn.Conv2d(squeeze, expand3x3, 3, padding=1)
         self.relu = nn.ReLU(inplace=True)
         self.excitation = (
-            SqueezeExcitation(out_channels, max(out_channels // REDUCTION, LEAST_SQUEEZED))
+            SqueezeExcitation(out_channels, max(out_channels // REDUCTION, MIN_SQUEEZED))
             if squeeze_excitation
             else None
         )

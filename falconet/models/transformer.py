@@ -20,14 +20,14 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
 from falconet.errors import ConfigError
-from falconet.models.options import MOST_LAYERS, check_choice, check_count, check_fraction
+from falconet.models.options import MAX_LAYERS, check_choice, check_count, check_fraction
 from falconet.models.sequences import make_encoder, mark_steps, pool_mean
 from falconet.spec import Kind
 
 Positions = Literal["sinusoidal", "learned"]
 Pooling = Literal["mean", "token"]
 
-LONGEST_WAVE = 10_000
+MAX_WAVE = 10_000
 """Of sinusoidal positions, in steps, divided by 2 pi."""
 
 
@@ -75,7 +75,7 @@ class Transformer(nn.Module):
         super().__init__()
         for name, number in (("width", width), ("heads", heads), ("expansion", expansion)):
             check_count(name, number)
-        check_count("layers", layers, MOST_LAYERS)
+        check_count("layers", layers, MAX_LAYERS)
         check_fraction("dropout", dropout)
         check_choice("positions", positions, get_args(Positions))
         check_choice("pooling", pooling, get_args(Pooling))
@@ -137,7 +137,7 @@ class SinusoidalPositions(nn.Module):
     def forward(self, x: Float[Tensor, "batch steps width"]) -> Float[Tensor, "batch steps width"]:
         steps = torch.arange(x.shape[1], device=x.device, dtype=x.dtype)
         exponent = torch.arange(0, self.width, 2, device=x.device, dtype=x.dtype) / self.width
-        angles = steps[:, None] * torch.exp(-math.log(LONGEST_WAVE) * exponent)
+        angles = steps[:, None] * torch.exp(-math.log(MAX_WAVE) * exponent)
         waves = torch.stack([angles.sin(), angles.cos()], dim=2).flatten(1)[:, : self.width]
         return x + waves
 

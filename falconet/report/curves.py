@@ -11,7 +11,7 @@ from jaxtyping import Float64
 
 from falconet.data.drawing import COLORS, FRAME, draw_nothing, label_powers, shorten
 from falconet.training import EpochRow
-from falconet.training.diagnoses import DEAD, LARGE_UPDATE, TINY_UPDATE, Vitals
+from falconet.training.diagnoses import DEAD, LARGE_UPDATE, TINY_UPDATE, LayerStats
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,7 +25,7 @@ FLOOR, CEILING = 1e-12, 1e12
 """What lies beyond is drawn as these: axes of more decades could not be read."""
 
 
-def draw_vitals(history: Sequence[EpochRow], vitals: Sequence[Vitals]) -> Figure:
+def draw_layer_stats(history: Sequence[EpochRow], layer_stats: Sequence[LayerStats]) -> Figure:
     """Return four pictures over epochs: losses; each layer's gradient; layers' updates; dead units."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
@@ -33,9 +33,9 @@ def draw_vitals(history: Sequence[EpochRow], vitals: Sequence[Vitals]) -> Figure
     figure = Figure(figsize=(11, 7), layout="constrained")
     (losses, gradients), (updates, dead) = figure.subplots(2, 2)
     draw_losses(losses, history)
-    draw_gradients(gradients, vitals)
-    draw_updates(updates, vitals)
-    draw_dead(dead, vitals)
+    draw_gradients(gradients, layer_stats)
+    draw_updates(updates, layer_stats)
+    draw_dead(dead, layer_stats)
     for axes in (losses, gradients, updates, dead):
         if axes.get_xlabel():
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -70,12 +70,12 @@ def draw_losses(axes: Axes, history: Sequence[EpochRow]) -> None:
     axes.legend(frameon=False)
 
 
-def draw_gradients(axes: Axes, vitals: Sequence[Vitals]) -> None:
+def draw_gradients(axes: Axes, layer_stats: Sequence[LayerStats]) -> None:
     """Draw a map of gradients over weights, a row a layer, the first one at the top."""
     from matplotlib.colors import LogNorm
 
     axes.set_title("gradient / weights")
-    layers, epochs, values = tabulate(vitals, "gradient")
+    layers, epochs, values = tabulate(layer_stats, "gradient")
     known = values[np.isfinite(values)]
     if not known.size:
         draw_nothing(axes, "no gradients were seen")
@@ -96,10 +96,10 @@ def draw_gradients(axes: Axes, vitals: Sequence[Vitals]) -> None:
     label_powers(figure.colorbar(image, ax=axes).ax.yaxis)
 
 
-def draw_updates(axes: Axes, vitals: Sequence[Vitals]) -> None:
+def draw_updates(axes: Axes, layer_stats: Sequence[LayerStats]) -> None:
     """Draw the median layer's update, within the range of all, and between what is too small and too large."""
     axes.set_title("change a step / weights")
-    _, epochs, values = tabulate(vitals, "update")
+    _, epochs, values = tabulate(layer_stats, "update")
     values = np.where(np.isfinite(values) & (values > 0), np.clip(values, FLOOR, CEILING), np.nan)
     seen = ~np.isnan(values).all(axis=0)
     if not seen.any():
@@ -118,10 +118,10 @@ def draw_updates(axes: Axes, vitals: Sequence[Vitals]) -> None:
     axes.legend(frameon=False)
 
 
-def draw_dead(axes: Axes, vitals: Sequence[Vitals]) -> None:
+def draw_dead(axes: Axes, layer_stats: Sequence[LayerStats]) -> None:
     """Draw the fraction of dead units before the layers that have most of them."""
     axes.set_title("dead units before a layer")
-    layers, epochs, values = tabulate(vitals, "dead")
+    layers, epochs, values = tabulate(layer_stats, "dead")
     most = {index: np.nanmax(row) for index, row in enumerate(values) if not np.isnan(row).all()}
     if not any(fraction > 0 for fraction in most.values()):
         draw_nothing(axes, "none" if most else "no units could be evaluated")
@@ -136,12 +136,12 @@ def draw_dead(axes: Axes, vitals: Sequence[Vitals]) -> None:
 
 
 def tabulate(
-    vitals: Sequence[Vitals], figure: str
+    layer_stats: Sequence[LayerStats], figure: str
 ) -> tuple[list[str], Float64[np.ndarray, " epochs"], Float64[np.ndarray, "layers epochs"]]:
-    """Return layers, all epochs from the first to the last, and one of the vitals for each; NaN where there is none."""
-    layers = list(dict.fromkeys(row.layer for row in vitals))
-    first, last = min((row.epoch for row in vitals), default=1), max((row.epoch for row in vitals), default=0)
+    """Return layers, all epochs from the first to the last, and one of the statistics for each; NaN where none is."""
+    layers = list(dict.fromkeys(row.layer for row in layer_stats))
+    first, last = min((row.epoch for row in layer_stats), default=1), max((row.epoch for row in layer_stats), default=0)
     values = np.full((len(layers), last - first + 1), np.nan)
-    for row in vitals:
+    for row in layer_stats:
         values[layers.index(row.layer), row.epoch - first] = getattr(row, figure)
     return layers, np.arange(first, last + 1, dtype=np.float64), values

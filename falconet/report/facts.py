@@ -13,8 +13,8 @@ import numpy as np
 import torch
 
 from falconet import metrics
-from falconet.artifact import Artifact, ArtifactConfig, current_versions, share_config
-from falconet.catalog import share_settings
+from falconet.artifact import Artifact, ArtifactConfig, current_versions, redact_config
+from falconet.catalog import redact_settings
 from falconet.complexity import Complexity, count_complexity
 from falconet.data.families import CAUTION
 from falconet.errors import DataError
@@ -26,7 +26,7 @@ from falconet.exporters.targets import Runtime
 from falconet.exporters.timing import find_fastest, time_torch
 from falconet.latency import Latency, SpeedRatio, compare_latencies
 from falconet.training import EpochRow
-from falconet.training.diagnoses import Diagnosis, Vitals
+from falconet.training.diagnoses import Diagnosis, LayerStats
 from falconet.training.energy import Energy, describe_energy
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ class LeaderboardRow:
 class TrainingLog:
     """What was seen while a network was trained."""
 
-    vitals: Sequence[Vitals] = ()
+    layer_stats: Sequence[LayerStats] = ()
     diagnoses: Sequence[Diagnosis] = ()
     energy: Energy | None = None
     """What training took; None where nothing recorded it."""
@@ -99,7 +99,7 @@ class Shrinking:
     """Of the coded file, all of it."""
     macs_before: int
     macs_after: int
-    contest: PairedComparison
+    comparison: PairedComparison
     """The compressed one and the other one on the test split."""
     before: Mapping[Runtime, Latency]
     """Of one sample on one thread of this machine, without preprocessing, in torch and all runtimes installed."""
@@ -124,12 +124,12 @@ class Shrinking:
     @property
     def drop(self) -> float:
         """Points of test accuracy that were lost."""
-        return -100 * self.contest.difference
+        return -100 * self.comparison.difference
 
     @property
     def drop_ci(self) -> tuple[float, float] | None:
         """95% interval of the drop, by resampling pairs of answers; None where both are right on the same samples."""
-        interval = self.contest.difference_ci
+        interval = self.comparison.difference_ci
         return None if interval is None else (-100 * interval[1], -100 * interval[0])
 
     @property
@@ -300,7 +300,7 @@ def describe_model(  # noqa: PLR0913 - one for each thing that a report says
     """
     spec, model = artifact.config.input, artifact.model
     return ModelReport(
-        config=share_config(artifact.config),
+        config=redact_config(artifact.config),
         digest=artifact.digest,
         history=tuple(history),
         val=val,
@@ -314,7 +314,7 @@ def describe_model(  # noqa: PLR0913 - one for each thing that a report says
         latencies=latencies or {"torch": time_torch(artifact)},
         timed=latencies is not None,
         reasons=reasons,
-        settings=share_settings(settings),
+        settings=redact_settings(settings),
         environment=describe_environment(),
         log=log,
         shrinking=shrinking,

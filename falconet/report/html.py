@@ -13,7 +13,7 @@ from falconet.evaluation import Evaluation
 from falconet.evaluation.evaluation import ClassReport
 from falconet.explanation.reasons import Reasons
 from falconet.metrics.curves import Curve, Points
-from falconet.report.curves import draw_vitals
+from falconet.report.curves import draw_layer_stats
 from falconet.report.facts import ModelReport
 from falconet.report.overlays import draw_overlay, draw_sample
 from falconet.report.pictures import Picture, draw_sparkline, encode_picture, show_learning_curves, to_svg
@@ -79,7 +79,7 @@ class Model:
     matrix: Picture | None
     """Of the confusions, where there are too many classes for a table."""
     curves: tuple[Picture, ...]
-    vitals: Picture | None
+    layer_stats: Picture | None
 
 
 def render_html(reports: Sequence[ModelReport], title: str) -> str:
@@ -124,7 +124,7 @@ def render_page(package: str, **values: Any) -> str:
 
 def describe(report: ModelReport, key: str) -> Model:
     """Word and draw what a page shows of a model."""
-    matrix, vitals = show_matrix(report.test), show_vitals(report)
+    matrix, layer_stats = show_matrix(report.test), show_layer_stats(report)
     # A solution has no curve that could be drawn.
     drawn = report.history and not report.solved
     curves = show_learning_curves(report.history, report.config.provenance.best_epoch) if drawn else ()
@@ -142,7 +142,7 @@ def describe(report: ModelReport, key: str) -> Model:
         classes=rank_classes(report.test),
         matrix=matrix and matrix.within(key),
         curves=tuple(picture.within(key) for picture in curves),
-        vitals=vitals and vitals.within(key),
+        layer_stats=layer_stats and layer_stats.within(key),
     )
 
 
@@ -279,13 +279,13 @@ def show_matrix(test: Evaluation) -> Picture | None:
     return show_confusion(np.array(test.confusion), names) if len(names) > NAMED else None
 
 
-def show_vitals(report: ModelReport) -> Picture | None:
+def show_layer_stats(report: ModelReport) -> Picture | None:
     """Return the vital signs of a network's layers over epochs; None where none were kept."""
-    vitals = report.log.vitals
-    if not vitals:
+    layer_stats = report.log.layer_stats
+    if not layer_stats:
         return None
     caption = f"Losses, gradients, updates and dead units over {show_epochs(len(report.history))}"
-    return Picture(to_svg(lambda: draw_vitals(report.history, vitals), caption), caption)
+    return Picture(to_svg(lambda: draw_layer_stats(report.history, layer_stats), caption), caption)
 
 
 def rank_classes(evaluation: Evaluation) -> tuple[ClassReport, ...]:

@@ -1,4 +1,4 @@
-"""Diagnoses of a training run, from its history and its layers' vital signs. Importing it does not import torch.
+"""Diagnoses of a training run, from its history and its layers' statistics. Importing it does not import torch.
 
 Healthy runs differ widely, so that nearly each diagnosis asks for two independent signs: one in the layers and one in
 what was learned, or one in training and one in validation. Where they do not agree, nothing is said.
@@ -72,7 +72,7 @@ Ailment = Literal[
 
 
 @dataclass(frozen=True)
-class Vitals:
+class LayerStats:
     """How one layer did in one epoch: means over its sampled steps. NaN: there was nothing to measure.
 
     Rows of an epoch stand in the order in which the network runs its layers.
@@ -118,7 +118,7 @@ class Case:
     """A run, and what several diagnoses ask of it."""
 
     history: Sequence[EpochRow]
-    vitals: Sequence[Vitals]
+    layer_stats: Sequence[LayerStats]
     chance: float
     diverged: bool
 
@@ -140,10 +140,10 @@ class Case:
         return CHANCE_MARGIN < gain < MEMORIZED and val <= min(gain * TRANSFERRED, CHANCE_MARGIN)
 
     @property
-    def layers(self) -> dict[str, list[Vitals]]:
+    def layers(self) -> dict[str, list[LayerStats]]:
         """Each layer's epochs; layers in the order in which they run."""
-        rows: dict[str, list[Vitals]] = {}
-        for row in self.vitals:
+        rows: dict[str, list[LayerStats]] = {}
+        for row in self.layer_stats:
             rows.setdefault(row.layer, []).append(row)
         return rows
 
@@ -151,7 +151,7 @@ class Case:
     def updates(self) -> dict[int, float]:
         """The median layer's update in each epoch that has any."""
         found: dict[int, list[float]] = {}
-        for row in self.vitals:
+        for row in self.layer_stats:
             if math.isfinite(row.update):
                 found.setdefault(row.epoch, []).append(row.update)
         return {epoch: median(values) for epoch, values in found.items()}
@@ -167,14 +167,14 @@ class Case:
 
 
 def diagnose(
-    history: Sequence[EpochRow], vitals: Sequence[Vitals], chance: float, *, diverged: bool = False
+    history: Sequence[EpochRow], layer_stats: Sequence[LayerStats], chance: float, *, diverged: bool = False
 ) -> tuple[Diagnosis, ...]:
     """Return the diagnoses of a run, causes before what may follow from them; none for one that is well.
 
     `chance` is the accuracy of always answering the most frequent class, 0 to 1; `diverged` says that the loss was no
     longer finite. What another diagnosis explains is left out: a network that explodes is not called overfitted.
     """
-    case = Case(history, vitals, chance, diverged)
+    case = Case(history, layer_stats, chance, diverged)
     broken = find_exploding(case) or find_high_rate(case) or find_spike(case)
     if broken:
         return (broken,)
@@ -189,7 +189,7 @@ def diagnose(
 
 def find_exploding(case: Case) -> Diagnosis | None:
     """Gradients that dwarf the weights, in a run that failed."""
-    rows = [row for row in case.vitals if row.gradient > EXPLODED]
+    rows = [row for row in case.layer_stats if row.gradient > EXPLODED]
     if not rows or not (case.diverged or case.stalled):
         return None
     first = rows[0]
@@ -252,7 +252,7 @@ def find_dead(case: Case) -> Diagnosis | None:
     return Diagnosis("dead_units", layer, since, evidence, remedy)
 
 
-def find_death(rows: Sequence[Vitals]) -> int:
+def find_death(rows: Sequence[LayerStats]) -> int:
     """Return the epoch since which most units before a layer are dead, to the end; 0 where they live."""
     since, count = 0, 0
     for row in reversed(rows):
@@ -378,26 +378,28 @@ def sentence(words: str) -> str:
     return f"{words[0].upper()}{words[1:]}."
 
 
-def save_vitals(path: Path, vitals: Iterable[Vitals]) -> None:
-    """Write vitals as CSV, a row an epoch and layer. Raises StorageError."""
+def save_layer_stats(path: Path, layer_stats: Iterable[LayerStats]) -> None:
+    """Write layer statistics as CSV, a row an epoch and layer. Raises StorageError."""
     buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, [field.name for field in dataclasses.fields(Vitals)], lineterminator="\n")
+    writer = csv.DictWriter(buffer, [field.name for field in dataclasses.fields(LayerStats)], lineterminator="\n")
     writer.writeheader()
-    writer.writerows(dataclasses.asdict(row) for row in vitals)
+    writer.writerows(dataclasses.asdict(row) for row in layer_stats)
     write_text(path, buffer.getvalue())
 
 
-def load_vitals(path: Path) -> tuple[Vitals, ...]:
-    """Return what `save_vitals` wrote, exactly; nothing where there is no file. Raises DataError for another's."""
+def load_layer_stats(path: Path) -> tuple[LayerStats, ...]:
+    """Return what `save_layer_stats` wrote, exactly; nothing where there is no file. Raises DataError for another's."""
     if not path.exists():
         return ()
     try:
         with path.open(encoding="utf-8", newline="") as file:
             return tuple(map(read_row, csv.DictReader(file, strict=True)))
     except (KeyError, TypeError, ValueError, csv.Error) as error:
-        raise DataError(f"{path}: wanted a table of vitals, found other values ({error}); remove it") from error
+        raise DataError(
+            f"{path}: wanted a table of layer statistics, found other values ({error}); remove it"
+        ) from error
 
 
-def read_row(row: dict[str, str]) -> Vitals:
+def read_row(row: dict[str, str]) -> LayerStats:
     numbers = (float(row[name]) for name in ("gradient", "update", "activation", "dead"))
-    return Vitals(int(row["epoch"]), row["layer"], int(row["samples"]), *numbers)
+    return LayerStats(int(row["epoch"]), row["layer"], int(row["samples"]), *numbers)

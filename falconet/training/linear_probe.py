@@ -46,9 +46,9 @@ STEPS = 500
 MEMORY = 10
 """Pairs of steps and changes of the gradient that L-BFGS keeps."""
 
-MOST_VALUES = 2**27
+MAX_VALUES = 2**27
 """Of all features together, half a gigabyte; of more training samples, as many drawn at random are solved for."""
-MOST_SPARSE_VALUES = 2**25
+MAX_SPARSE_VALUES = 2**25
 """Of sparse features, which with their columns and all copies were seen to take some 80 bytes each."""
 PRECISION = 1e-6
 """Part of a loss by which two of them must differ to be told apart in single precision."""
@@ -79,7 +79,7 @@ class Solution:
         return features @ self.weight.T + self.bias
 
 
-def conclude(
+def make_solution(
     weight: Float[Tensor, "classes features"],
     bias: Float[Tensor, " classes"],
     penalty: float,
@@ -145,7 +145,7 @@ def solve_logistic(
     if columns is not None:
         weight = torch.zeros(num_classes, features.shape[1]).index_copy_(1, columns, weight)
     left_out = accuracy, min(len(labels), cv_samples) if accuracy is not None else 0
-    return conclude(weight / scale, bias, chosen, left_out, features, labels)
+    return make_solution(weight / scale, bias, chosen, left_out, features, labels)
 
 
 def drop_columns(
@@ -398,7 +398,7 @@ def solve_ridge(features: Features, labels: Labels, num_classes: int, weights: W
     accuracy = None if alone else float((left_out[best].argmax(dim=1) == labels).double().mean())
     output = (scale * weight.T).float().contiguous(), (scale * bias).float()
     cv_samples = 0 if alone else len(labels)
-    return conclude(*output, RIDGES[best], (accuracy, cv_samples), features, labels)
+    return make_solution(*output, RIDGES[best], (accuracy, cv_samples), features, labels)
 
 
 def decompose(
@@ -427,7 +427,7 @@ def extract_features(
     """Return what a network's output layer sees of each sample, in evaluation mode, with the labels.
 
     `move` takes a tensor to where the network is. Of a sparse output layer they are sparse (CSR), and batches are taken
-    until there are MOST_SPARSE_VALUES. Raises ConfigError as `find_dense_output`.
+    until there are MAX_SPARSE_VALUES. Raises ConfigError as `find_dense_output`.
     """
     output = find_dense_output(model)
     seen: list[Tensor] = []
@@ -442,7 +442,7 @@ def extract_features(
         for inputs, truth in batches:
             model(move(inputs))
             labels.append(truth)
-            if isinstance(output, SparseLinear) and sum(len(part.values()) for part in seen) >= MOST_SPARSE_VALUES:
+            if isinstance(output, SparseLinear) and sum(len(part.values()) for part in seen) >= MAX_SPARSE_VALUES:
                 break
     finally:
         hook.remove()
@@ -494,12 +494,12 @@ def find_dense_output(model: nn.Module) -> nn.Linear | SparseLinear:
 
 
 def limit_samples(output: nn.Linear | SparseLinear) -> int | None:
-    """Return of how many training samples features are taken at most; None: until there are MOST_SPARSE_VALUES."""
-    return None if isinstance(output, SparseLinear) else max(MOST_VALUES // output.in_features, 1)
+    """Return of how many training samples features are taken at most; None: until there are MAX_SPARSE_VALUES."""
+    return None if isinstance(output, SparseLinear) else max(MAX_VALUES // output.in_features, 1)
 
 
 @torch.no_grad()
-def put_solution(model: nn.Module, solution: Solution) -> None:
+def set_output_weights(model: nn.Module, solution: Solution) -> None:
     """Write a solution into a network's output layer."""
     layer = find_dense_output(model)
     assert layer.bias is not None

@@ -33,7 +33,7 @@ from falconet.training.linear_probe import (
     extract_features,
     find_dense_output,
     limit_samples,
-    put_solution,
+    set_output_weights,
     solve,
 )
 from falconet.training.optimizers import (
@@ -322,7 +322,7 @@ def probe_epoch(state: TrainState, context: TrainContext, started: float) -> Epo
     solution = context.solution
     if solution is None:
         solution = solve_output(state.model, context.train, context.config, context.class_weights)
-    put_solution(state.model, solution)
+    set_output_weights(state.model, solution)
     if state.average is not None:
         # Nothing has been averaged yet, so it takes the weights as they are.
         state.average.update_parameters(state.model)

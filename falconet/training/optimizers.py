@@ -83,7 +83,7 @@ def make_criterion(config: TrainConfig, class_weights: Tensor | None = None) -> 
         return lambda logits, labels: cosine_loss(logits, labels, config.cross_entropy_weight, smoothing, class_weights)
     if config.loss == "cross_entropy":
         return lambda logits, labels: weighted_cross_entropy(logits, labels, smoothing, class_weights)
-    take = subtract_cosine if config.loss == "cosface" else widen_angle
+    take = cosface_logits if config.loss == "cosface" else arcface_logits
     return lambda logits, labels: weighted_cross_entropy(
         take(logits, labels, config.margin), labels, smoothing, class_weights
     )
@@ -95,7 +95,7 @@ def make_validation_criterion(config: TrainConfig) -> Criterion:
     return make_criterion(replace(config, loss=loss, label_smoothing=0.0))
 
 
-def subtract_cosine(
+def cosface_logits(
     logits: Float[Tensor, "batch classes"],
     labels: Int64[Tensor, " batch"] | Float[Tensor, "batch classes"],
     margin: float,
@@ -104,7 +104,7 @@ def subtract_cosine(
     return logits - COSINE_SCALE * margin * to_soft_labels(labels, logits)
 
 
-def widen_angle(
+def arcface_logits(
     logits: Float[Tensor, "batch classes"],
     labels: Int64[Tensor, " batch"] | Float[Tensor, "batch classes"],
     margin: float,
@@ -126,25 +126,27 @@ def to_soft_labels(
     return F.one_hot(labels, logits.shape[1]).to(logits.dtype) if labels.ndim == 1 else labels
 
 
-def weigh_classes(
+def compute_class_weights(
     labels: Int64[Tensor, " samples"], num_classes: int, config: TrainConfig
 ) -> Float[Tensor, " classes"] | None:
     """Return the weight of each class in the loss, as `config.class_weights` says; None where all weigh the same."""
     if config.class_weights is None:
         return None
     if config.class_weights == "effective":
-        return weigh_effectively(labels, num_classes, config.effective_beta)
-    return balance_classes(labels, num_classes)
+        return effective_class_weights(labels, num_classes, config.effective_beta)
+    return balanced_class_weights(labels, num_classes)
 
 
-def balance_classes(labels: Int64[Tensor, " samples"], num_classes: int) -> Float[Tensor, " classes"]:
+def balanced_class_weights(labels: Int64[Tensor, " samples"], num_classes: int) -> Float[Tensor, " classes"]:
     """Return n / (classes * samples of the class) for each class, as scikit-learn's `balanced`; 0 for an absent one."""
     counts = torch.bincount(labels, minlength=num_classes).double()
     weights = torch.where(counts > 0, len(labels) / (int((counts > 0).sum()) * counts), 0.0)
     return weights.float()
 
 
-def weigh_effectively(labels: Int64[Tensor, " samples"], num_classes: int, beta: float) -> Float[Tensor, " classes"]:
+def effective_class_weights(
+    labels: Int64[Tensor, " samples"], num_classes: int, beta: float
+) -> Float[Tensor, " classes"]:
     """Return (1 - beta) / (1 - beta^n) for a class of n samples, scaled to a mean of 1; 0 for an absent class.
 
     Cui et al.: Class-balanced loss based on effective number of samples. CVPR, 2019, equation 3 and section 4.1.

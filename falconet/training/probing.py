@@ -20,7 +20,7 @@ from falconet.training.config import TrainConfig
 from falconet.training.finetuning import freeze
 from falconet.training.loop import Batches, init_state, is_out_of_memory, make_context, make_plain, train_step, wrap
 
-LOWEST_RATE, HIGHEST_RATE = 1e-6, 10.0
+MIN_RATE, HIGHEST_RATE = 1e-6, 10.0
 STEPS = 100
 """Of the range test; as many rates are tried."""
 SMOOTHING = 0.9
@@ -32,14 +32,14 @@ SAFETY = 10.0
 SIZES = (16, 32, 64, 128, 256, 512)
 NEARLY = 0.9
 """Of the most samples a second: a smaller batch that reaches so many makes more steps of them."""
-LEAST_BATCHES = 16
+MIN_BATCHES = 16
 """Of an epoch: with fewer steps it teaches less."""
 SECONDS = 1.0
 """For which each size of a batch is timed, at least."""
 
 
 @dataclass(frozen=True)
-class RateScan:
+class LRRangeTest:
     """The losses at rising learning rates."""
 
     rates: tuple[float, ...]
@@ -52,19 +52,19 @@ class RateScan:
         return self.rates[min(range(len(self.losses)), key=self.losses.__getitem__)] / SAFETY
 
 
-def scan_rates(
+def lr_range_test(
     model: nn.Module,
     train: Batches,
     config: TrainConfig,
     class_weights: Tensor | None = None,
     teacher: nn.Module | None = None,
-) -> RateScan:
+) -> LRRangeTest:
     """Train a copy of a network at ever higher rates, and return the losses.
 
     L. N. Smith: Cyclical learning rates for training neural networks. WACV, 2017, section 3.3. The rate is raised by
     the same factor each step until the loss is TOO_HIGH or no longer finite. Raises DivergedError where it never is.
     """
-    rates = [LOWEST_RATE * (HIGHEST_RATE / LOWEST_RATE) ** (index / (STEPS - 1)) for index in range(STEPS)]
+    rates = [MIN_RATE * (HIGHEST_RATE / MIN_RATE) ** (index / (STEPS - 1)) for index in range(STEPS)]
     with trial(model, config) as network:
         scan = collect(rates, (loss for loss, _ in take_steps(network, train, config, rates, class_weights, teacher)))
     if not scan.losses:
@@ -114,7 +114,7 @@ def repeat_epochs(train: Batches) -> Iterator[tuple[Tensor, ...]]:
         epoch += 1
 
 
-def collect(rates: Sequence[float], losses: Iterator[float]) -> RateScan:
+def collect(rates: Sequence[float], losses: Iterator[float]) -> LRRangeTest:
     """Return rates and smoothed losses, up to the first that is too high."""
     smooth: list[float] = []
     mean = 0.0
@@ -124,7 +124,7 @@ def collect(rates: Sequence[float], losses: Iterator[float]) -> RateScan:
         if not math.isfinite(value) or (smooth and value > TOO_HIGH * min(smooth)):
             break
         smooth.append(value)
-    return RateScan(tuple(rates[: len(smooth)]), tuple(smooth))
+    return LRRangeTest(tuple(rates[: len(smooth)]), tuple(smooth))
 
 
 def find_batch_size(
@@ -137,13 +137,13 @@ def find_batch_size(
     """Return the smallest size of a batch that is NEARLY the fastest, and a line that says what was measured.
 
     `make_train` returns the training samples in batches of a size. A copy of the network takes the steps. Sizes are
-    tried in rising order, as far as an epoch has LEAST_BATCHES and memory suffices. Raises OutOfMemoryError where it
+    tried in rising order, as far as an epoch has MIN_BATCHES and memory suffices. Raises OutOfMemoryError where it
     does not for the smallest.
     """
     speeds: dict[int, float] = {}
     for size in SIZES:
         train = make_train(size)
-        if len(train) < LEAST_BATCHES and speeds:
+        if len(train) < MIN_BATCHES and speeds:
             break
         try:
             speeds[size] = measure_speed(model, train, replace(config, batch_size=size), class_weights, teacher)

@@ -62,7 +62,7 @@ def test_the_file_keeps_within_its_size_and_answers(small: Compression, trained:
     assert small.facts()["ratio"] == pytest.approx(dense / file.stat().st_size)
     evaluated = evaluate(small.out, "digits")
     assert evaluated.accuracy == small.test.accuracy > 0.8
-    assert small.shrinking.contest.other_accuracy == trained.test.accuracy
+    assert small.shrinking.comparison.other_accuracy == trained.test.accuracy
     assert small.shrinking.drop == pytest.approx(100 * (trained.test.accuracy - evaluated.accuracy))
 
 

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from falconet.data.barycenters import LEAST_SHARE, average_pairs, average_series, sum_aligned
+from falconet.data.barycenters import MIN_WEIGHT, average_pairs, average_series, sum_aligned
 
 SERIES = np.array(
     [
@@ -122,6 +122,6 @@ def test_shares_of_constant_series_are_drawn_from_the_upper_half() -> None:
     zeros, ones = torch.zeros(400, 1, 3), torch.ones(400, 1, 3)
     found = average_pairs(zeros, ones, torch.Generator().manual_seed(0))
     share = 1 - found[:, 0, 0]
-    assert LEAST_SHARE <= float(share.min()) < LEAST_SHARE + 0.02
+    assert MIN_WEIGHT <= float(share.min()) < MIN_WEIGHT + 0.02
     assert 0.98 < float(share.max()) <= 1
     assert all(torch.equal(found[:, 0, a], found[:, 0, b]) for a, b in itertools.pairwise(range(3)))

@@ -174,7 +174,7 @@ def test_splits_that_do_not_touch_leave_nothing_to_tell() -> None:
 def test_a_large_source_is_not_looked_through(
     photos: tuple[Path, list[tuple[str, ...]]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("falconet.data.families.MOST_SAMPLES", 50)
+    monkeypatch.setattr("falconet.data.families.MAX_SAMPLES", 50)
     monkeypatch.setattr("falconet.data.families.survey", None)
     dataset = load_dataset(photos[0])
     assert "near duplicates are looked for in up to 50 samples" in dataset.notes[-1]
@@ -183,9 +183,9 @@ def test_a_large_source_is_not_looked_through(
 
 def test_a_source_of_many_values_is_not_looked_through(monkeypatch: pytest.MonkeyPatch) -> None:
     dataset = make_dataset(train=make_split([0, 1] * 10))
-    monkeypatch.setattr("falconet.data.families.MOST_VALUES", 20 * 16)
+    monkeypatch.setattr("falconet.data.families.MAX_VALUES", 20 * 16)
     assert find_families(dataset).complete
-    monkeypatch.setattr("falconet.data.families.MOST_VALUES", 20 * 16 - 1)
+    monkeypatch.setattr("falconet.data.families.MAX_VALUES", 20 * 16 - 1)
     assert not find_families(dataset).complete
 
 

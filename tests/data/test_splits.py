@@ -293,7 +293,7 @@ def test_mixing_spreads_small_hashes_evenly() -> None:
     [
         ({"split_seed": -1}, "split_seed: wanted 0 to 2147483647, found -1"),
         ({"split_seed": 2**31}, "split_seed: .* found 2147483648"),
-        ({"val_fraction": 0.0}, "val_fraction: wanted a share above 0 and below 0.5, found 0.0"),
+        ({"val_fraction": 0.0}, "val_fraction: wanted a fraction above 0 and below 0.5, found 0.0"),
         ({"test_fraction": 0.5}, "test_fraction: .* found 0.5"),
         ({"test_fraction": float("nan")}, "test_fraction: .* found nan"),
     ],

@@ -416,10 +416,10 @@ def test_merges_of_unknown_tokens_are_refused(merges: str) -> None:
 def test_long_words_are_learned_from_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     words = ["abcd" * 250, "é" * 500, "7" * 1000, " " * 999, "short words too, isn't it?", "一二三四" * 80]
     whole = train_tokenizer(words * 3, 600)
-    monkeypatch.setattr("falconet.data.texts.LONGEST_WORD", 50_000)
+    monkeypatch.setattr("falconet.data.texts.MAX_WORD", 50_000)
     assert train_tokenizer(words * 3, 600) == whole
     assert max(map(len, json.loads(whole)["model"]["vocab"])) == 1000
-    monkeypatch.setattr("falconet.data.texts.LONGEST_WORD", 8)
+    monkeypatch.setattr("falconet.data.texts.MAX_WORD", 8)
     pieces = json.loads(train_tokenizer(words * 3, 600))
     assert max(len(token) for token in pieces["model"]["vocab"] if token not in RESERVED) == 8
     assert pieces["pre_tokenizer"]["type"] == "ByteLevel"

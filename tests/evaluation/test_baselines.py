@@ -11,8 +11,8 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from falconet.evaluation.baselines import (
     LINEAR,
     MAJORITY,
-    Asked,
     Baseline,
+    BaselineInputs,
     Prepared,
     describe_verdict,
     fit_linear,
@@ -56,7 +56,9 @@ def make_texts(count: int, seed: int = 0) -> Prepared:
 def find_baselines(
     train: Prepared, test: Prepared, kind: Kind, num_classes: int, hits: Bool[np.ndarray, " samples"]
 ) -> tuple[Baseline, ...]:
-    return measure_baselines(train, fit_linear(train, kind, num_classes, tokens=40), Asked(test, hits), num_classes)
+    return measure_baselines(
+        train, fit_linear(train, kind, num_classes, tokens=40), BaselineInputs(test, hits), num_classes
+    )
 
 
 @pytest.mark.parametrize(("kind", "make"), [("image", make_images), ("series", make_series), ("text", make_texts)])

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import nn
 
 from falconet import RunResult, cli, examine, explain, load_artifact, load_dataset
-from falconet.catalog import share_settings
+from falconet.catalog import redact_settings
 from falconet.data.drawing import encode_figure
 from falconet.errors import ConfigError, DataError, PathError, UnknownNameError
 from falconet.explanation.explaining import (
@@ -61,7 +61,7 @@ def test_files_are_explained(trained: RunResult, tmp_path: Path, capsys: Capture
     page = (out / "explanations.html").read_text(encoding="utf-8")
     assert page.count("<img") == 4
     assert "http" not in page
-    assert json.loads((out / "explanations.json").read_text(encoding="utf-8")) == share_settings(found)
+    assert json.loads((out / "explanations.json").read_text(encoding="utf-8")) == redact_settings(found)
 
 
 def test_what_folders_hold_besides_is_listed_as_by_predict(trained: RunResult, tmp_path: Path) -> None:

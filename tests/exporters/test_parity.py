@@ -41,19 +41,19 @@ from falconet.metrics import paired_interval
 from falconet.storage import swap
 from tests.exporters.builders import TOKENIZER, WORDS, make_artifact, make_spec
 
-Doctor = Callable[[Callable[[np.ndarray], np.ndarray]], None]
+Tamper = Callable[[Callable[[np.ndarray], np.ndarray]], None]
 
 
 @pytest.fixture
-def doctor(monkeypatch: pytest.MonkeyPatch) -> Doctor:
+def tamper(monkeypatch: pytest.MonkeyPatch) -> Tamper:
     """Return a function that lets every export's answers be changed."""
 
     def install(change: Callable[[np.ndarray], np.ndarray]) -> None:
-        def open_doctored(*args: object, **named: object) -> Session:
+        def open_tampered(*args: object, **named: object) -> Session:
             session = open_session(*args, **named)  # type: ignore[arg-type]
             return replace(session, ask=lambda batch: change(session.ask(batch)))
 
-        monkeypatch.setattr(exporting, "open_session", open_doctored)
+        monkeypatch.setattr(exporting, "open_session", open_tampered)
 
     return install
 
@@ -71,9 +71,13 @@ def lost(answers: np.ndarray) -> np.ndarray:
 @pytest.mark.slow
 @pytest.mark.parametrize(("change", "message"), [(off, "found a difference of 0.001"), (lost, "found NaN in the exp")])
 def test_other_answers_are_refused_and_nothing_is_written(
-    change: Callable[[np.ndarray], np.ndarray], message: str, trained: RunResult, doctor: Doctor, tmp_path: Path
+    change: Callable[[np.ndarray], np.ndarray],
+    message: str,
+    trained: RunResult,
+    tamper: Tamper,
+    tmp_path: Path,
 ) -> None:
-    doctor(change)
+    tamper(change)
     new, old = tmp_path / "new" / "model.pt2", tmp_path / "old.pt2"
     old.write_bytes(b"earlier")
     for out in (new, old):
@@ -96,8 +100,8 @@ def test_an_export_that_passes_replaces_the_earlier_file(trained: RunResult, tmp
 
 
 @pytest.mark.slow
-def test_a_difference_for_one_sample_alone_is_found(trained: RunResult, doctor: Doctor, tmp_path: Path) -> None:
-    doctor(lambda answers: off(answers) if len(answers) == 1 else answers)
+def test_a_difference_for_one_sample_alone_is_found(trained: RunResult, tamper: Tamper, tmp_path: Path) -> None:
+    tamper(lambda answers: off(answers) if len(answers) == 1 else answers)
     with pytest.raises(ExportError, match=r"difference of 0\.001"):
         export(trained.out, "torch", tmp_path / "model.pt2")
 
@@ -108,8 +112,8 @@ def mislead(answers: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.slow
-def test_integers_that_lose_too_much_are_refused(trained: RunResult, doctor: Doctor, tmp_path: Path) -> None:
-    doctor(mislead)
+def test_integers_that_lose_too_much_are_refused(trained: RunResult, tamper: Tamper, tmp_path: Path) -> None:
+    tamper(mislead)
     out = tmp_path / "model.onnx"
     with pytest.raises(ExportError, match=r"wanted the model's own answers to 90% of 90 .* nothing is written"):
         export(trained.out, "onnx-int8", out, max_drop=10)
@@ -194,9 +198,9 @@ def test_as_many_samples_as_are_asked_for_are_enough() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("shift", [100.0, -0.01, lambda answers: answers.mean(axis=1, keepdims=True)])
 def test_logits_are_compared_as_they_are(
-    shift: float | Callable[[np.ndarray], np.ndarray], trained: RunResult, doctor: Doctor, tmp_path: Path
+    shift: float | Callable[[np.ndarray], np.ndarray], trained: RunResult, tamper: Tamper, tmp_path: Path
 ) -> None:
-    doctor(lambda answers: answers + (shift(answers) if callable(shift) else shift))
+    tamper(lambda answers: answers + (shift(answers) if callable(shift) else shift))
     with pytest.raises(ExportError, match=r"wanted the model's own logits within 0\.0001 of the largest on 179 valid"):
         export(trained.out, "torch", tmp_path / "model.pt2", preprocessing=False)
     assert list(tmp_path.iterdir()) == []

@@ -64,5 +64,7 @@ def test_smallest_image(stem: str, smallest: int) -> None:
 def test_dropout_is_before_both_hidden_dense_layers() -> None:
     shares = [layer.p for layer in build(64, dropout=0.25).classifier if isinstance(layer, nn.Dropout)]
     assert shares == [0.25, 0.25]
-    with pytest.raises(ConfigError, match=r"^model\.options\.dropout: wanted a share from 0 to below 1, found 1\.0$"):
+    with pytest.raises(
+        ConfigError, match=r"^model\.options\.dropout: wanted a fraction from 0 to below 1, found 1\.0$"
+    ):
         build(64, dropout=1.0)

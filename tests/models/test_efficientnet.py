@@ -171,8 +171,8 @@ def test_phi_out_of_range(phi: float) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"dropout": 1.0}, "dropout: wanted a share from 0 to below 1, found 1.0"),
-        ({"drop_path": -0.1}, "drop_path: wanted a share from 0 to below 1, found -0.1"),
+        ({"dropout": 1.0}, "dropout: wanted a fraction from 0 to below 1, found 1.0"),
+        ({"drop_path": -0.1}, "drop_path: wanted a fraction from 0 to below 1, found -0.1"),
         ({"norm_eps": 0.0}, "norm_eps: wanted a number above 0, found 0.0"),
     ],
 )

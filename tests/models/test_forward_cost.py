@@ -68,7 +68,7 @@ def test_the_module_of_attention_is_estimated() -> None:
 def test_no_multiplication_is_missed_or_added(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(forward_cost, "ELEMENT_MACS", 0)
     model = create_model(name, num_classes=3).eval()
-    sample = vars(model)["built_for"]
+    sample = vars(model)["input_shape"]
     with torch.no_grad(), ForwardCounter() as counter:
         model(sample.make_blank())
     assert counter.macs == count_complexity(model, sample.shape, name, sample.kind).macs

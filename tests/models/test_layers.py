@@ -10,7 +10,7 @@ import torch.nn.functional as F
 
 from falconet import create_model, evaluate, load_artifact, train
 from falconet.errors import ConfigError
-from falconet.models.layers import COSINE_SCALE, CosineOutput, put_cosine_output
+from falconet.models.layers import COSINE_SCALE, CosineOutput, use_cosine_output
 from falconet.planning import plan_run
 
 
@@ -34,7 +34,7 @@ def test_any_dense_output_layer_can_give_cosines(name: str) -> None:
 def test_other_output_layers_stay(name: str) -> None:
     model = create_model(name, num_classes=4)
     with pytest.raises(ConfigError, match=r"cosine: wanted a network that ends in one dense layer"):
-        put_cosine_output(model)
+        use_cosine_output(model)
 
 
 @pytest.mark.parametrize("loss", ["cosface", "arcface"])

@@ -19,7 +19,7 @@ from falconet.models.layers import SparseLinear
 from falconet.models.linear import HashedTfidf, Linear
 from falconet.spec import TextSpec
 from falconet.training.config import TrainConfig
-from falconet.training.linear_probe import extract_features, put_solution, solve, sum_columns
+from falconet.training.linear_probe import extract_features, set_output_weights, solve, sum_columns
 from falconet.training.loop import solve_output
 
 TEXTS = ["lost my card", "card lost again!", "top up failed", "why did my top up fail", "Ü lost lost", "a"]
@@ -79,7 +79,7 @@ def test_the_solution_is_that_of_scikit_learn() -> None:
     assert features.layout == torch.sparse_csr
     assert torch.equal(found, labels)
     solution = solve(features, labels, 2)
-    put_solution(model, solution)
+    set_output_weights(model, solution)
     dense = make_dense(model, TEXTS * 4)
     with torch.no_grad():
         logits = model(inputs)

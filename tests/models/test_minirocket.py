@@ -12,7 +12,7 @@ from torch import Tensor
 from falconet.errors import ConfigError, DataError
 from falconet.models import create_model
 from falconet.models.layers import FitsStatistics
-from falconet.models.minirocket import KERNELS, LEAST_DEVIATION, MiniRocket, spread_dilations
+from falconet.models.minirocket import KERNELS, MIN_STD, MiniRocket, spread_dilations
 
 
 def build(channels: int = 1, steps: int = 40, **options: Any) -> MiniRocket:
@@ -116,7 +116,7 @@ def test_statistics_standardize_features_and_are_the_same_each_time() -> None:
     assert all(torch.equal(tensor, dict(other.named_buffers())[name]) for name, tensor in model.named_buffers())
     scaled = (model.features(waves) - model.mean) / model.std
     torch.testing.assert_close(scaled.mean(dim=0), torch.zeros(336), rtol=0, atol=1e-4)
-    varied = model.features(waves).std(dim=0, correction=0) > LEAST_DEVIATION
+    varied = model.features(waves).std(dim=0, correction=0) > MIN_STD
     assert varied.float().mean() > 0.5
     torch.testing.assert_close(
         scaled.std(dim=0, correction=0)[varied], torch.ones(int(varied.sum())), atol=1e-3, rtol=0
@@ -127,7 +127,7 @@ def test_statistics_standardize_features_and_are_the_same_each_time() -> None:
 def test_a_feature_that_no_sample_varies_does_not_rule_the_logits() -> None:
     model = build()
     model.fit_statistics([make_waves()[:1, :1]])
-    assert torch.allclose(model.std, torch.tensor(LEAST_DEVIATION))
+    assert torch.allclose(model.std, torch.tensor(MIN_STD))
     assert model(make_waves()[1:, :1]).abs().max() < 100
 
 

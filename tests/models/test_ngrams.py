@@ -9,7 +9,7 @@ import torch
 
 from falconet.errors import ConfigError
 from falconet.models import create_model
-from falconet.models.ngrams import MOST_BUCKETS, MULTIPLIER, NGrams
+from falconet.models.ngrams import MAX_BUCKETS, MULTIPLIER, NGrams
 
 TOKENS, BUCKETS = 50, 97
 
@@ -58,10 +58,10 @@ def test_order_is_seen_from_two_tokens_on() -> None:
 
 
 def test_hashes_stay_within_32_bits() -> None:
-    largest = (MOST_BUCKETS - 1) * MULTIPLIER + (1 << 24)
+    largest = (MAX_BUCKETS - 1) * MULTIPLIER + (1 << 24)
     assert largest < 1 << 31
     model = create_model(
-        "ngrams", num_classes=2, in_channels=8000, input_size=12, n=5, buckets=MOST_BUCKETS, dimension=1
+        "ngrams", num_classes=2, in_channels=8000, input_size=12, n=5, buckets=MAX_BUCKETS, dimension=1
     )
     assert isinstance(model, NGrams)
     tokens = torch.randint(1, 8000, (100, 12))
@@ -80,10 +80,10 @@ def test_padding_stays_zero_in_training() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"buckets": MOST_BUCKETS + 1}, rf"^model\.options\.buckets: wanted at most {MOST_BUCKETS}, found more$"),
+        ({"buckets": MAX_BUCKETS + 1}, rf"^model\.options\.buckets: wanted at most {MAX_BUCKETS}, found more$"),
         ({"dimension": 0}, r"^model\.options\.dimension: wanted a whole number above 0, found 0$"),
         ({"n": 6}, r"^model\.options\.n: wanted at most 5, found more$"),
-        ({"dropout": 1.0}, r"^model\.options\.dropout: wanted a share from 0 to below 1, found 1\.0$"),
+        ({"dropout": 1.0}, r"^model\.options\.dropout: wanted a fraction from 0 to below 1, found 1\.0$"),
     ],
 )
 def test_options_that_make_no_network(options: dict[str, Any], message: str) -> None:

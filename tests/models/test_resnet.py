@@ -227,7 +227,7 @@ def test_width_doubles_with_each_stage() -> None:
         ("resnet18", {"width": 0}, r"^model\.options\.width: wanted a whole number above 0, found 0$"),
         ("resnet1d18", {"width": -1}, r"^model\.options\.width: wanted a whole number above 0, found -1$"),
         ("resnet1d18", {"embedding": 0}, r"^model\.options\.embedding: wanted a whole number above 0, found 0$"),
-        ("resnet1d18", {"dropout": 1.0}, r"^model\.options\.dropout: wanted a share from 0 to below 1, found 1\.0$"),
+        ("resnet1d18", {"dropout": 1.0}, r"^model\.options\.dropout: wanted a fraction from 0 to below 1, found 1\.0$"),
     ],
 )
 def test_options_with_no_such_value(name: str, options: dict[str, Any], message: str) -> None:

@@ -211,7 +211,7 @@ def test_dropout_is_for_training_alone() -> None:
         ("text", {"width": -4}, "width: wanted a whole number above 0, found -4"),
         ("text", {"layers": 0}, "layers: wanted a whole number above 0, found 0"),
         ("text", {"expansion": 0}, "expansion: wanted a whole number above 0, found 0"),
-        ("text", {"dropout": 1.0}, "dropout: wanted a share from 0 to below 1, found 1.0"),
+        ("text", {"dropout": 1.0}, "dropout: wanted a fraction from 0 to below 1, found 1.0"),
         ("text", {"patch": 2}, "patch: wanted the side of a square within an image, found 2 for text of 12"),
         ("image", {"patch": 0, "input_size": (10, 8)}, "patch: wanted a whole number above 0, found 0"),
         (

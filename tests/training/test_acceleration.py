@@ -127,7 +127,7 @@ COMPILED = """
 import sys
 sys.path.insert(0, sys.argv[1])
 import torch
-from falconet import Doctor
+from falconet import LayerMonitor
 from tests.training.test_acceleration import *
 
 made, called = torch.compile, []
@@ -138,24 +138,24 @@ torch.compile = count_calls
 # Adam would turn rounding errors of gradients that should be zero into steps.
 CONFIG = dataclasses.replace(CONFIG, optimizer="sgd", epochs=6)
 compiled = dataclasses.replace(CONFIG, compile=True)
-doctor, plain = Doctor(), Doctor()
-expected, weights = train(CONFIG, plain), train(compiled, doctor)
-# Of 24 steps, 4 an epoch, the doctor's hooks meet the first of each epoch.
+layer_monitor, plain = LayerMonitor(), LayerMonitor()
+expected, weights = train(CONFIG, plain), train(compiled, layer_monitor)
+# Of 24 steps, 4 an epoch, the layer_monitor's hooks meet the first of each epoch.
 assert called == [16] * 18, called
 for name in expected:
     torch.testing.assert_close(weights[name], expected[name], atol=1e-4, rtol=1e-3)
-assert [row.layer for row in doctor.vitals] == [row.layer for row in plain.vitals]
-for row, other in zip(doctor.vitals, plain.vitals):
+assert [row.layer for row in layer_monitor.layer_stats] == [row.layer for row in plain.layer_stats]
+for row, other in zip(layer_monitor.layer_stats, plain.layer_stats):
     assert abs(row.activation / other.activation - 1) < 1e-2, (row, other)
 out = Path(sys.argv[2])
-train(compiled, Doctor(), StopAfter(6), checkpoints=out)
-resumed = train(compiled, Doctor(), checkpoints=out)
+train(compiled, LayerMonitor(), StopAfter(6), checkpoints=out)
+resumed = train(compiled, LayerMonitor(), checkpoints=out)
 assert all(torch.equal(resumed[name], tensor) for name, tensor in weights.items())
 """
 
 
 @pytest.mark.slow
-def test_a_compiled_network_learns_the_same_and_the_doctor_sees_it(tmp_path: Path) -> None:
+def test_a_compiled_network_learns_the_same_and_the_monitor_sees_it(tmp_path: Path) -> None:
     """In a process of its own: the checks of shapes in tests are no code that can be compiled."""
     command = [sys.executable, "-c", COMPILED, str(Path(__file__).parents[2]), str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

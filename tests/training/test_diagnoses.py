@@ -1,4 +1,4 @@
-"""Diagnoses from histories and vitals that are written down by hand."""
+"""Diagnoses from histories and layer statistics that are written down by hand."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from falconet.errors import DataError
 from falconet.training import EpochRow
-from falconet.training.diagnoses import Vitals, diagnose, load_vitals, save_vitals
+from falconet.training.diagnoses import LayerStats, diagnose, load_layer_stats, save_layer_stats
 
 LAYERS = ("conv1", "conv2", "fc")
 
@@ -38,17 +38,19 @@ def make_vitals(
     updates: Sequence[float] = (0.002, 0.002, 0.002),
     dead: Sequence[float] = (math.nan, 0.1, 0.1),
     samples: int = 64,
-) -> list[Vitals]:
+) -> list[LayerStats]:
     """The same in each epoch; figures are those of the three layers."""
     return [
-        Vitals(epoch, layer, samples, gradient, update, 1.0, share)
+        LayerStats(epoch, layer, samples, gradient, update, 1.0, share)
         for epoch in range(1, epochs + 1)
         for layer, gradient, update, share in zip(LAYERS, gradients, updates, dead, strict=True)
     ]
 
 
-def name(history: list[EpochRow], vitals: list[Vitals], *, diverged: bool = False) -> list[tuple[str, str, int]]:
-    found = diagnose(history, vitals, 0.1, diverged=diverged)
+def name(
+    history: list[EpochRow], layer_stats: list[LayerStats], *, diverged: bool = False
+) -> list[tuple[str, str, int]]:
+    found = diagnose(history, layer_stats, 0.1, diverged=diverged)
     assert all(line.evidence.endswith(".") and line.remedy.endswith((".", "class.")) for line in found)
     return [(line.name, line.subject, line.epoch) for line in found]
 
@@ -114,17 +116,17 @@ def test_vanishing_gradients_stall_a_network(
 
 @pytest.mark.parametrize(("update", "found"), [(0.5e-5, True), (2e-5, False)])
 def test_vanishing_gradients_leave_a_layer_as_it_was(update: float, found: bool) -> None:
-    vitals = make_vitals(12, gradients=(1e-9, 0.01, 0.05), updates=(update, 0.002, 0.002))
+    layer_stats = make_vitals(12, gradients=(1e-9, 0.01, 0.05), updates=(update, 0.002, 0.002))
     half = make_history([0.2 + 0.02 * epoch for epoch in range(12)])
-    assert name(half, vitals) == ([("vanishing_gradients", "conv1", 1)] if found else [])
+    assert name(half, layer_stats) == ([("vanishing_gradients", "conv1", 1)] if found else [])
 
 
 @pytest.mark.parametrize("gradient", [2e3, math.inf])
 @pytest.mark.parametrize("diverged", [False, True])
 def test_exploding_gradients_are_named_with_their_layer(gradient: float, diverged: bool) -> None:
-    vitals = make_vitals(12, gradients=(0.1, gradient, 0.1))
-    assert name(make_history(CHANCE), vitals, diverged=diverged) == [("exploding_gradients", "conv2", 1)]
-    assert name(make_history(RISING), vitals) == []
+    layer_stats = make_vitals(12, gradients=(0.1, gradient, 0.1))
+    assert name(make_history(CHANCE), layer_stats, diverged=diverged) == [("exploding_gradients", "conv2", 1)]
+    assert name(make_history(RISING), layer_stats) == []
 
 
 def test_a_loss_that_is_not_finite_comes_of_the_learning_rate() -> None:
@@ -166,17 +168,17 @@ def test_a_spike_takes_answers_back(fallen: float, found: bool) -> None:
 
 
 def test_dead_units_are_counted_until_the_end() -> None:
-    vitals = [*make_vitals(2), *make_vitals(12, dead=(math.nan, 0.1, 0.6))[6:]]
+    layer_stats = [*make_vitals(2), *make_vitals(12, dead=(math.nan, 0.1, 0.6))[6:]]
     history = make_history(RISING)
-    assert name(history, vitals) == [("dead_units", "fc", 3)]
-    assert name(history, [*vitals, Vitals(13, "fc", 64, 0.05, 0.002, 1.0, 0.4)]) == []
+    assert name(history, layer_stats) == [("dead_units", "fc", 3)]
+    assert name(history, [*layer_stats, LayerStats(13, "fc", 64, 0.05, 0.002, 1.0, 0.4)]) == []
     assert name(history[:2], make_vitals(2, dead=(math.nan, 0.1, 1.0))) == []
     assert name(history, make_vitals(12, dead=(math.nan, 0.1, 1.0), samples=31)) == []
 
 
 def test_the_first_dead_layer_explains_those_behind_it_and_lost_gradients() -> None:
-    vitals = make_vitals(12, dead=(math.nan, 1.0, 0.7), gradients=(0.0, 0.0, 0.05))
-    (found,) = diagnose(make_history(CHANCE, train_loss=[2.3] * 12), vitals, 0.1)
+    layer_stats = make_vitals(12, dead=(math.nan, 1.0, 0.7), gradients=(0.0, 0.0, 0.05))
+    (found,) = diagnose(make_history(CHANCE, train_loss=[2.3] * 12), layer_stats, 0.1)
     assert (found.name, found.subject) == ("dead_units", "conv2")
     assert "so were most before 1 more, from fc on" in found.evidence
 
@@ -231,8 +233,8 @@ def test_labels_that_hold_for_training_alone_are_named_beside_dead_units(
     train: float, val: float, expected: list[str]
 ) -> None:
     history = make_history([train] * 12, [val] * 12, train_loss=[2.2] * 12)
-    vitals = make_vitals(12, dead=(0.0, 0.9, 0.0))
-    assert [line for line, _, _ in name(history, vitals)] == expected
+    layer_stats = make_vitals(12, dead=(0.0, 0.9, 0.0))
+    assert [line for line, _, _ in name(history, layer_stats)] == expected
     assert "unlearnable_labels" not in [line for line, _, _ in name(history[:9], make_vitals(9))]
 
 
@@ -245,29 +247,29 @@ def test_labels_that_ordinary_steps_cannot_learn() -> None:
 NUMBERS = st.floats(allow_nan=True, allow_infinity=True)
 NAMES = st.text(st.characters(exclude_categories=["C"]), max_size=8)
 """No layer is called by a line break."""
-ROWS = st.builds(Vitals, st.integers(1, 9), NAMES, st.integers(0, 99), NUMBERS, NUMBERS, NUMBERS, NUMBERS)
+ROWS = st.builds(LayerStats, st.integers(1, 9), NAMES, st.integers(0, 99), NUMBERS, NUMBERS, NUMBERS, NUMBERS)
 
 
 @settings(deadline=None, max_examples=50)
 @given(rows=st.lists(ROWS, max_size=6))
 def test_vitals_come_back_from_a_file_as_they_were(
-    tmp_path_factory: pytest.TempPathFactory, rows: list[Vitals]
+    tmp_path_factory: pytest.TempPathFactory, rows: list[LayerStats]
 ) -> None:
     path = tmp_path_factory.mktemp("run") / "vitals.csv"
-    save_vitals(path, rows)
-    assert list(map(repr, load_vitals(path))) == list(map(repr, rows))
+    save_layer_stats(path, rows)
+    assert list(map(repr, load_layer_stats(path))) == list(map(repr, rows))
 
 
 @settings(deadline=None, max_examples=100)
 @given(rows=st.lists(ROWS, max_size=12), accuracies=st.lists(st.floats(0, 1), max_size=12), diverged=st.booleans())
-def test_whatever_is_measured_gets_an_answer(rows: list[Vitals], accuracies: list[float], diverged: bool) -> None:
+def test_whatever_is_measured_gets_an_answer(rows: list[LayerStats], accuracies: list[float], diverged: bool) -> None:
     for found in diagnose(make_history(accuracies), rows, 0.1, diverged=diverged):
         assert found.evidence
         assert found.remedy
 
 
 def test_no_file_of_vitals_is_none_and_another_is_refused(tmp_path: Path) -> None:
-    assert load_vitals(tmp_path / "vitals.csv") == ()
+    assert load_layer_stats(tmp_path / "vitals.csv") == ()
     (tmp_path / "vitals.csv").write_text("epoch,layer\n1,conv1\n", encoding="utf-8")
-    with pytest.raises(DataError, match=r"vitals\.csv: wanted a table of vitals, .*remove it"):
-        load_vitals(tmp_path / "vitals.csv")
+    with pytest.raises(DataError, match=r"vitals\.csv: wanted a table of layer statistics, .*remove it"):
+        load_layer_stats(tmp_path / "vitals.csv")

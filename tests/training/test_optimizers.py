@@ -13,17 +13,17 @@ from torch import Tensor, nn
 
 from falconet import MODELS, TrainConfig, create_model
 from falconet.training.optimizers import (
-    balance_classes,
+    arcface_logits,
+    balanced_class_weights,
     brier_loss,
+    compute_class_weights,
+    cosface_logits,
     cosine_loss,
+    effective_class_weights,
     make_average,
     make_criterion,
     make_optimizer,
     make_validation_criterion,
-    subtract_cosine,
-    weigh_classes,
-    weigh_effectively,
-    widen_angle,
 )
 
 
@@ -152,7 +152,7 @@ def test_mean_squared_error_is_of_probabilities() -> None:
 @settings(deadline=None)
 @given(labels=st.lists(st.integers(0, 6), min_size=1, max_size=60))
 def test_balanced_weights_are_those_of_scikit_learn(labels: list[int]) -> None:
-    weights = balance_classes(torch.tensor(labels), num_classes=7)
+    weights = balanced_class_weights(torch.tensor(labels), num_classes=7)
     present = np.unique(labels)
     expected = np.zeros(7)
     expected[present] = compute_class_weight("balanced", classes=present, y=np.array(labels))
@@ -241,19 +241,19 @@ LABELS = torch.tensor([0, 2])
 
 
 def test_cosface_lowers_the_true_cosine() -> None:
-    found = subtract_cosine(16 * ANGLES.cos(), LABELS, 0.25) / 16
+    found = cosface_logits(16 * ANGLES.cos(), LABELS, 0.25) / 16
     expected = ANGLES.cos() - 0.25 * F.one_hot(LABELS, 3)
     torch.testing.assert_close(found, expected)
 
 
 def test_arcface_widens_the_true_angle_up_to_pi() -> None:
-    found = widen_angle(16 * ANGLES.cos(), LABELS, 0.25) / 16
+    found = arcface_logits(16 * ANGLES.cos(), LABELS, 0.25) / 16
     widened = ANGLES.clone()
     widened[0, 0], widened[1, 2] = 0.55, math.pi  # 3.25 would be less than opposite again
     torch.testing.assert_close(found, widened.cos(), rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("take", [subtract_cosine, widen_angle])
+@pytest.mark.parametrize("take", [cosface_logits, arcface_logits])
 def test_margins_of_mixed_samples_are_shared_out(take: Any) -> None:
     logits, shares = 16 * ANGLES.cos(), torch.tensor([[0.5, 0.5, 0.0], [0.0, 0.0, 1.0]])
     whole = [take(logits, torch.tensor([number, 2]), 0.3)[0] for number in (0, 1)]
@@ -261,7 +261,7 @@ def test_margins_of_mixed_samples_are_shared_out(take: Any) -> None:
     torch.testing.assert_close(take(logits, shares, 0.3)[0], expected, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("take", [subtract_cosine, widen_angle])
+@pytest.mark.parametrize("take", [cosface_logits, arcface_logits])
 def test_gradients_stay_finite_where_vectors_meet(take: Any) -> None:
     logits = torch.tensor([[16.0, -16.0, 0.0]], requires_grad=True)
     F.cross_entropy(take(logits, torch.tensor([0]), 0.2), torch.tensor([0])).backward()  # type: ignore[no-untyped-call]
@@ -317,7 +317,7 @@ def test_cosine_loss_knows_no_length_and_survives_zeros() -> None:
 @given(counts=st.lists(st.integers(1, 300), min_size=1, max_size=7), beta=st.sampled_from([0.0, 0.9, 0.999, 0.9999]))
 def test_effective_weights_are_those_of_the_paper(counts: list[int], beta: float) -> None:
     labels = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
-    weights = weigh_effectively(labels, len(counts) + 1, beta)
+    weights = effective_class_weights(labels, len(counts) + 1, beta)
     # The effective number is the sum of beta^(i - 1) over a class's samples, of which (1 - beta^n) / (1 - beta) is the
     # closed form (proposition 1); weights add up to the number of classes (section 4.1).
     effective = np.array([sum(beta**power for power in range(count)) for count in counts])
@@ -327,13 +327,13 @@ def test_effective_weights_are_those_of_the_paper(counts: list[int], beta: float
 
 def test_class_weights_are_as_the_configuration_says() -> None:
     labels = torch.tensor([0] * 90 + [1] * 10)
-    assert weigh_classes(labels, 2, TrainConfig()) is None
-    balanced = weigh_classes(labels, 2, TrainConfig(class_weights="balanced"))
+    assert compute_class_weights(labels, 2, TrainConfig()) is None
+    balanced = compute_class_weights(labels, 2, TrainConfig(class_weights="balanced"))
     assert balanced is not None
-    torch.testing.assert_close(balanced, balance_classes(labels, 2))
-    near = weigh_classes(labels, 2, TrainConfig(class_weights="effective", effective_beta=0.999999))
+    torch.testing.assert_close(balanced, balanced_class_weights(labels, 2))
+    near = compute_class_weights(labels, 2, TrainConfig(class_weights="effective", effective_beta=0.999999))
     assert near is not None
     assert (near[1] / near[0]).item() == pytest.approx((balanced[1] / balanced[0]).item(), rel=1e-3)
-    none = weigh_classes(labels, 2, TrainConfig(class_weights="effective", effective_beta=0.0))
+    none = compute_class_weights(labels, 2, TrainConfig(class_weights="effective", effective_beta=0.0))
     assert none is not None
     torch.testing.assert_close(none, torch.ones(2))

@@ -19,7 +19,7 @@ from falconet.planning import Plan, plan_run, write_config
 from falconet.spec import ImageSpec
 from falconet.training import probing
 from falconet.training.loop import Batches
-from falconet.training.probing import RateScan, collect, find_batch_size, scan_rates, take_steps
+from falconet.training.probing import LRRangeTest, collect, find_batch_size, lr_range_test, take_steps
 
 
 class Points:
@@ -43,7 +43,7 @@ class Points:
 def test_the_rate_falls_with_the_square_of_the_inputs(scale: float) -> None:
     """Plain gradient descent diverges above 2 / curvature, which for the Brier loss here is about 1 / scale**2."""
     config = TrainConfig(optimizer="sgd", momentum=0.0, clip_norm=None, loss="cross_entropy", weight_decay=0.0)
-    scan = scan_rates(nn.Linear(2, 2), Points(256, scale=scale), config)
+    scan = lr_range_test(nn.Linear(2, 2), Points(256, scale=scale), config)
     assert 1e-3 / scale**2 < scan.suggestion < 20 / scale**2
     assert list(scan.rates) == sorted(scan.rates)
     assert len(scan.rates) == len(scan.losses)
@@ -55,7 +55,7 @@ def test_the_network_stays_as_it_was() -> None:
     torch.manual_seed(3)
     expected = torch.rand(2)
     torch.manual_seed(3)
-    scan_rates(model, Points(256), TrainConfig())
+    lr_range_test(model, Points(256), TrainConfig())
     assert torch.equal(torch.rand(2), expected)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert all(parameter.grad is None for parameter in model.parameters())
@@ -81,7 +81,7 @@ def test_a_loss_that_is_never_finite_has_no_rate_and_no_speed() -> None:
     model = nn.Linear(2, 2)
     nn.init.constant_(model.weight, float("nan"))
     with pytest.raises(DivergedError, match="not finite even before the first step"):
-        scan_rates(model, Points(256), TrainConfig())
+        lr_range_test(model, Points(256), TrainConfig())
     with pytest.raises(DivergedError, match="not finite in the first steps"):
         find_batch_size(model, Points, TrainConfig())
 
@@ -105,7 +105,7 @@ def test_sizes_that_memory_does_not_hold_are_left_out(room: int) -> None:
 
 
 def test_the_suggestion_is_a_tenth_of_the_lowest() -> None:
-    assert RateScan((1.0, 2.0, 4.0), (3.0, 1.0, 2.0)).suggestion == pytest.approx(0.2)
+    assert LRRangeTest((1.0, 2.0, 4.0), (3.0, 1.0, 2.0)).suggestion == pytest.approx(0.2)
 
 
 def test_the_fewest_samples_that_are_nearly_fastest(monkeypatch: pytest.MonkeyPatch) -> None:

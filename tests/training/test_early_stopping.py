@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from falconet.training import TrainConfig
-from falconet.training.keeping import choose_keeping
+from falconet.training.early_stopping import choose_early_stopping
 
 
 @pytest.mark.parametrize(
@@ -27,9 +27,9 @@ from falconet.training.keeping import choose_keeping
 def test_what_is_kept_follows_from_the_validation_samples(
     count: int, training: dict[str, Any], restore: str, patience: int | None
 ) -> None:
-    config = TrainConfig(**{**choose_keeping(count, training), **training})
+    config = TrainConfig(**{**choose_early_stopping(count, training), **training})
     assert (config.restore, config.patience) == (restore, patience)
 
 
 def test_epochs_that_are_no_number_are_left_to_whoever_checks_them() -> None:
-    assert choose_keeping(300, {"epochs": "many"}) == {"restore": "best", "patience": None}
+    assert choose_early_stopping(300, {"epochs": "many"}) == {"restore": "best", "patience": None}

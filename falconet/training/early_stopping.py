@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-LEAST_VALIDATION = 300
+MIN_VALIDATION = 300
 """Validation samples from which on they may choose an epoch.
 
 Of n samples, a true accuracy of 0.9 is seen as within 0.9 ± 1.96 sqrt(0.9 * 0.1 / n), 3.4 points for 300 and 13 for 20.
 Epochs at the end of a schedule differ by less, so that the best of few samples is the luckiest one, often an early one.
 """
-PATIENT_SHARE, LEAST_PATIENCE = 4, 5
+PATIENCE_FRACTION, MIN_PATIENCE = 4, 5
 """Part of the epochs that may pass without a better one, and the least of them.
 
 Of 40 epochs these are 10. In one run each on the digits (629 validation samples) and on photographs of hand signs
@@ -20,16 +20,16 @@ latter.
 """
 
 
-def choose_keeping(val_count: int, training: Mapping[str, Any]) -> dict[str, Any]:
+def choose_early_stopping(val_count: int, training: Mapping[str, Any]) -> dict[str, Any]:
     """Return the defaults of `restore` and `patience` of TrainConfig for a number of validation samples.
 
     `training` holds the other settings, `epochs` among them; where it has `restore` or `patience` itself, the default
-    of the other one agrees with that. Below LEAST_VALIDATION samples a run keeps its last epoch, the end of the
+    of the other one agrees with that. Below MIN_VALIDATION samples a run keeps its last epoch, the end of the
     schedule; from there on its best one, and stops when a quarter of its epochs, and at least five, have brought none
     better.
     """
     patience, epochs = training.get("patience"), training.get("epochs")
-    restore = training.get("restore") or ("best" if patience or val_count >= LEAST_VALIDATION else "last")
+    restore = training.get("restore") or ("best" if patience or val_count >= MIN_VALIDATION else "last")
     if restore == "last" or not isinstance(epochs, int):
         return {"restore": restore, "patience": None}
-    return {"restore": restore, "patience": max(epochs // PATIENT_SHARE, LEAST_PATIENCE)}
+    return {"restore": restore, "patience": max(epochs // PATIENCE_FRACTION, MIN_PATIENCE)}

@@ -19,8 +19,8 @@ from falconet import Callback, ImageSpec, Loader, TrainConfig, create_model, fit
 from falconet.data.loader import load_inputs
 from falconet.data.preprocessing import Preprocess
 from falconet.training import EpochRow
-from falconet.training.diagnoses import Diagnosis, Vitals, diagnose
-from falconet.training.doctor import Doctor, choose_stride
+from falconet.training.diagnoses import Diagnosis, LayerStats, diagnose
+from falconet.training.layer_monitor import LayerMonitor, choose_stride
 
 PLAIN = TrainConfig(
     epochs=1, optimizer="sgd", momentum=0, nesterov=False, learning_rate=0.5, weight_decay=0, schedule="constant",
@@ -41,25 +41,25 @@ class Given:
         yield from self.batches[start:]
 
 
-def examine(model: nn.Module, *inputs: Tensor, config: TrainConfig = PLAIN) -> dict[str, Vitals]:
-    """Train on the inputs, a batch each, all of class 0; return the last epoch's vitals."""
+def examine(model: nn.Module, *inputs: Tensor, config: TrainConfig = PLAIN) -> dict[str, LayerStats]:
+    """Train on the inputs, a batch each, all of class 0; return the last epoch's statistics."""
     data = Given(*((batch, torch.zeros(len(batch), dtype=torch.int64)) for batch in inputs))
-    doctor = Doctor()
-    fit(model, data, data, config, callbacks=[doctor])
-    return {row.layer: row for row in doctor.vitals if row.epoch == config.epochs}
+    layer_monitor = LayerMonitor()
+    fit(model, data, data, config, callbacks=[layer_monitor])
+    return {row.layer: row for row in layer_monitor.layer_stats if row.epoch == config.epochs}
 
 
 def test_vitals_of_one_layer_worked_out_by_hand() -> None:
     model = nn.Sequential(nn.Linear(2, 2, bias=False))
     model[0].weight.data = torch.tensor([[3.0, 0.0], [0.0, 4.0]])
-    vitals = examine(model, torch.ones(2, 2))["0"]
+    layer_stats = examine(model, torch.ones(2, 2))["0"]
     # Logits 3 and 4 of class 0: their gradient is p - 1 and p, so that each of the weights has +-s, s = 1 / (1 + 1/e).
     slope = 1 / (1 + math.exp(-1))
-    assert vitals.gradient == pytest.approx(2 * slope / 5)
-    assert vitals.update == pytest.approx(0.5 * 2 * slope / 5, rel=1e-5)
-    assert vitals.activation == pytest.approx(math.sqrt((9 + 16) / 2))
-    assert vitals.samples == 2
-    assert math.isnan(vitals.dead)  # Nobody trained what it sees.
+    assert layer_stats.gradient == pytest.approx(2 * slope / 5)
+    assert layer_stats.update == pytest.approx(0.5 * 2 * slope / 5, rel=1e-5)
+    assert layer_stats.activation == pytest.approx(math.sqrt((9 + 16) / 2))
+    assert layer_stats.samples == 2
+    assert math.isnan(layer_stats.dead)  # Nobody trained what it sees.
 
 
 def make_half_dead() -> nn.Sequential:
@@ -75,11 +75,11 @@ def make_half_dead() -> nn.Sequential:
 def test_units_are_evaluated_where_they_are_read() -> None:
     image = torch.zeros(1, 1, 3, 3)
     image[0, 0, 1, 1] = 1  # All but the center are zero behind ReLU.
-    vitals = examine(make_half_dead(), image, config=dataclasses.replace(PLAIN, learning_rate=1e-9))
-    assert math.isnan(vitals["0"].dead)
-    assert vitals["2"].dead == 0.25
+    layer_stats = examine(make_half_dead(), image, config=dataclasses.replace(PLAIN, learning_rate=1e-9))
+    assert math.isnan(layer_stats["0"].dead)
+    assert layer_stats["2"].dead == 0.25
     # A map that is awake at one of nine positions is one unit that lives, not eight that are dead.
-    assert vitals["5"].dead == 0.5
+    assert layer_stats["5"].dead == 0.5
 
 
 @pytest.mark.parametrize(("sign", "dead"), [(1.0, 0.5), (-1.0, 0.0)])
@@ -89,17 +89,17 @@ def test_a_unit_is_dead_only_where_no_sampled_batch_wakes_it(sign: float, dead: 
     nn.init.zeros_(model.get_parameter("0.bias"))
     # Of 18 steps, the first and the 17th are sampled.
     inputs = [torch.ones(4, 1)] * 16 + [sign * torch.ones(4, 1)] * 2
-    vitals = examine(model, *inputs, config=dataclasses.replace(PLAIN, learning_rate=1e-9))
-    assert vitals["2"].dead == dead
-    assert vitals["2"].samples == 8
+    layer_stats = examine(model, *inputs, config=dataclasses.replace(PLAIN, learning_rate=1e-9))
+    assert layer_stats["2"].dead == dead
+    assert layer_stats["2"].samples == 8
 
 
 def test_what_is_frozen_has_no_gradient() -> None:
     model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
-    vitals = examine(model, torch.rand(5, 3), config=dataclasses.replace(PLAIN, freeze="backbone"))
-    assert math.isnan(vitals["0"].gradient)
-    assert vitals["0"].activation > 0
-    assert vitals["2"].update > 0
+    layer_stats = examine(model, torch.rand(5, 3), config=dataclasses.replace(PLAIN, freeze="backbone"))
+    assert math.isnan(layer_stats["0"].gradient)
+    assert layer_stats["0"].activation > 0
+    assert layer_stats["2"].update > 0
 
 
 class Shared(nn.Module):
@@ -122,13 +122,13 @@ def test_layers_stand_in_the_order_of_their_calls() -> None:
     model = Shared()
     nn.init.eye_(model.twice.weight)
     model.twice.weight.data *= 2
-    vitals = examine(model, torch.ones(3, 5, 4))
+    layer_stats = examine(model, torch.ones(3, 5, 4))
     # The projection within attention is not called as a layer, but learns.
-    assert list(vitals) == ["twice", "cell", "attention", "output", "attention.out_proj"]
-    assert vitals["twice"].samples == 6
-    assert vitals["twice"].activation == pytest.approx(3.0)  # The mean of 2 and 4.
-    assert vitals["cell"].dead == 0
-    assert all(math.isfinite(row.update) and math.isfinite(row.gradient) for row in vitals.values())
+    assert list(layer_stats) == ["twice", "cell", "attention", "output", "attention.out_proj"]
+    assert layer_stats["twice"].samples == 6
+    assert layer_stats["twice"].activation == pytest.approx(3.0)  # The mean of 2 and 4.
+    assert layer_stats["cell"].dead == 0
+    assert all(math.isfinite(row.update) and math.isfinite(row.gradient) for row in layer_stats.values())
 
 
 class Drops(nn.Module):
@@ -156,7 +156,7 @@ def make_rows() -> nn.Module:
 def test_weights_are_the_same_bit_for_bit_without_it(make: Callable[[], nn.Module], changes: dict[str, Any]) -> None:
     config = TrainConfig(epochs=2, **changes)
     weights = []
-    for callbacks in ((), (Doctor(),)):
+    for callbacks in ((), (LayerMonitor(),)):
         model = build(make)
         fit(model, *load_digits(160, batch_size=16), config, callbacks=callbacks)
         weights.append(model.state_dict())
@@ -165,7 +165,7 @@ def test_weights_are_the_same_bit_for_bit_without_it(make: Callable[[], nn.Modul
 
 
 class Watcher(Callback):
-    """Stands before the doctor, and notes at which steps there are hooks."""
+    """Stands before the monitor, and notes at which steps there are hooks."""
 
     def __init__(self) -> None:
         self.steps: list[int] = []
@@ -180,7 +180,7 @@ class Watcher(Callback):
 
 def test_few_steps_are_looked_at_and_no_hook_is_left() -> None:
     watcher, model = Watcher(), build(Drops)
-    fit(model, *load_digits(160, batch_size=8), TrainConfig(epochs=3), callbacks=[watcher, Doctor()])
+    fit(model, *load_digits(160, batch_size=8), TrainConfig(epochs=3), callbacks=[watcher, LayerMonitor()])
     assert watcher.steps == [1, 17, 33, 49]  # Of 60, 20 an epoch.
     assert not any(module._forward_hooks for module in model.modules())
 
@@ -197,10 +197,10 @@ def test_validation_is_not_looked_at() -> None:
     model = nn.Sequential(nn.Linear(1, 2))
     train, val = (Given((value * torch.ones(3, 1), torch.zeros(3, dtype=torch.int64))) for value in (0.0, 1e6))
     nn.init.zeros_(model.get_parameter("0.bias"))
-    doctor = Doctor()
-    fit(model, train, val, dataclasses.replace(PLAIN, learning_rate=1e-6), callbacks=[doctor])
-    assert doctor.vitals[0].activation == 0
-    assert doctor.vitals[0].samples == 3
+    layer_monitor = LayerMonitor()
+    fit(model, train, val, dataclasses.replace(PLAIN, learning_rate=1e-6), callbacks=[layer_monitor])
+    assert layer_monitor.layer_stats[0].activation == 0
+    assert layer_monitor.layer_stats[0].samples == 3
 
 
 class Stop(Callback):
@@ -215,17 +215,19 @@ class Stop(Callback):
 @pytest.mark.parametrize("stop", [20, 29])
 def test_a_resumed_run_goes_on_with_the_vitals_before(tmp_path: Path, stop: int) -> None:
     config = TrainConfig(epochs=4)
-    whole, first = Doctor(), Doctor()
+    whole, first = LayerMonitor(), LayerMonitor()
     fit(build(Drops), *load_digits(160, batch_size=16), config, callbacks=[whole])
     arguments: dict[str, Any] = {"checkpoints": tmp_path}
     fit(build(Drops), *load_digits(160, batch_size=16), config, callbacks=[first, Stop(stop)], **arguments)
     # The epoch that was broken off is there to be looked at, but is begun anew.
-    assert first.vitals[-1].epoch == 3 - (stop == 20)
-    second = Doctor(first.vitals)
+    assert first.layer_stats[-1].epoch == 3 - (stop == 20)
+    second = LayerMonitor(first.layer_stats)
     fit(build(Drops), *load_digits(160, batch_size=16), config, callbacks=[second], **arguments)
-    assert [(row.epoch, row.layer) for row in second.vitals] == [(row.epoch, row.layer) for row in whole.vitals]
+    assert [(row.epoch, row.layer) for row in second.layer_stats] == [
+        (row.epoch, row.layer) for row in whole.layer_stats
+    ]
     # NaN is not equal to itself, but written alike.
-    assert list(map(repr, second.vitals)) == list(map(repr, whole.vitals))
+    assert list(map(repr, second.layer_stats)) == list(map(repr, whole.layer_stats))
 
 
 def load_digits(
@@ -256,12 +258,12 @@ def build(make: Callable[[], nn.Module]) -> nn.Module:
 def evaluate(
     make: Callable[[], nn.Module], config: TrainConfig, loaders: tuple[Loader, Loader]
 ) -> tuple[Diagnosis, ...]:
-    """Train and return what the doctor finds."""
-    doctor = Doctor()
-    result = fit(build(make), *loaders, config, callbacks=[doctor])
+    """Train and return what the monitor finds."""
+    layer_monitor = LayerMonitor()
+    result = fit(build(make), *loaders, config, callbacks=[layer_monitor])
     labels = loaders[1].labels
     chance = float(torch.bincount(labels).max() / len(labels))
-    return diagnose(result.history, doctor.vitals, chance, diverged=result.ending == "diverged")
+    return diagnose(result.history, layer_monitor.layer_stats, chance, diverged=result.ending == "diverged")
 
 
 def make_sigmoids() -> nn.Module:
@@ -363,11 +365,11 @@ def test_nothing_is_said_of_a_healthy_network() -> None:
 
 
 def test_nothing_is_said_of_a_healthy_recurrent_network() -> None:
-    doctor, model = Doctor(), build(lambda: create_model("gru", num_classes=2, in_channels=1, input_size=30,
-                                                         kind="series", hidden=16))  # fmt: skip
-    result = fit(model, *make_series(), TrainConfig(epochs=5), callbacks=[doctor])
+    layer_monitor = LayerMonitor()
+    model = build(lambda: create_model("gru", num_classes=2, in_channels=1, input_size=30, kind="series", hidden=16))
+    result = fit(model, *make_series(), TrainConfig(epochs=5), callbacks=[layer_monitor])
     assert result.history[-1].val_accuracy > 0.8
-    assert diagnose(result.history, doctor.vitals, 0.5) == ()
+    assert diagnose(result.history, layer_monitor.layer_stats, 0.5) == ()
 
 
 @pytest.mark.slow
@@ -391,17 +393,17 @@ def test_nothing_is_said_of_healthy_networks(name: str, side: int, options: dict
 
 def test_rows_are_there_when_the_run_goes_back() -> None:
     """Steps that are taken anew count once."""
-    doctor, model = Doctor(), nn.Sequential(nn.Linear(2, 2))
-    doctor.on_model(model)
-    doctor.on_start(2, 3, ())
+    layer_monitor, model = LayerMonitor(), nn.Sequential(nn.Linear(2, 2))
+    layer_monitor.on_model(model)
+    layer_monitor.on_start(2, 3, ())
     for step, size in ((1, 100), (2, 100), (3, 100), (1, 1), (2, 1), (3, 1)):
-        doctor.on_batch(step)
+        layer_monitor.on_batch(step)
         model(size * torch.ones(4, 2)).sum().backward()
-        doctor.on_gradients(step)
+        layer_monitor.on_gradients(step)
         model.zero_grad()
-        doctor.on_step(step, 1.0)
-    doctor.on_epoch(EpochRow(1, 0.1, 1.0, 0.5, 1.0, 0.5, 1.0), True)
-    doctor.on_end()
-    (row,) = doctor.vitals
+        layer_monitor.on_step(step, 1.0)
+    layer_monitor.on_epoch(EpochRow(1, 0.1, 1.0, 0.5, 1.0, 0.5, 1.0), True)
+    layer_monitor.on_end()
+    (row,) = layer_monitor.layer_stats
     assert (row.epoch, row.layer) == (1, "0")
     assert row.gradient == pytest.approx(8 / float(model.get_parameter("0.weight").detach().norm()))

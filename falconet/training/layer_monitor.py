@@ -1,4 +1,4 @@
-"""Doctor: a callback that samples the vital signs of each layer while a network is trained."""
+"""LayerMonitor: a callback that samples gradients, updates and dead units of each layer during training."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from torch.nn.modules.conv import _ConvNd
 from torch.utils.hooks import RemovableHandle
 
 from falconet.training.callbacks import Callback, EpochRow
-from falconet.training.diagnoses import Vitals
+from falconet.training.diagnoses import LayerStats
 
-LONGEST_STRIDE, SHORTEST_STRIDE = 32, 16
+MAX_STRIDE, MIN_STRIDE = 32, 16
 """Steps from one sample to the next; what that costs is measured by `benchmarks/doctor.py`."""
 SAMPLES_PER_EPOCH = 4
 """Wanted of short epochs; of the shortest, the first step alone."""
@@ -42,16 +42,16 @@ class Tally:
     alive: Bool[Tensor, " features"] | None = None
     """Features of the input that were not zero for some sample; None where they are not evaluated."""
 
-    def summarize(self, epoch: int, layer: str) -> Vitals:
+    def summarize(self, epoch: int, layer: str) -> LayerStats:
         """Return the epoch's row."""
         dead = math.nan
         if self.alive is not None:
             dead = 1 - float(self.alive.view(self.units, -1).any(dim=1).float().mean())
         gradient, update, activation = map(mean, (self.gradients, self.updates, self.activations))
-        return Vitals(epoch, layer, self.samples, gradient, update, activation, dead)
+        return LayerStats(epoch, layer, self.samples, gradient, update, activation, dead)
 
 
-class Doctor(Callback):
+class LayerMonitor(Callback):
     """Samples gradients, updates, activations and dead units of each layer with weights; changes nothing in the run.
 
     A layer is a module with parameters of two or more dimensions of its own and none within it. A unit is dead
@@ -59,11 +59,11 @@ class Doctor(Callback):
     functions such as `F.relu` are no modules, but what they put out is a layer's input. Inputs that nothing before
     could have changed, such as the network's own, are not evaluated.
 
-    `vitals`, those of the epochs that a resumed run had before, stand before the new ones.
+    `layer_stats`, those of the epochs that a resumed run had before, stand before the new ones.
     """
 
-    def __init__(self, vitals: Sequence[Vitals] = ()) -> None:
-        self.vitals: tuple[Vitals, ...] = tuple(vitals)
+    def __init__(self, layer_stats: Sequence[LayerStats] = ()) -> None:
+        self.layer_stats: tuple[LayerStats, ...] = tuple(layer_stats)
         """A row for each epoch and layer; of an epoch that was broken off, too, once the run has ended."""
         self.layers: dict[str, nn.Module] = {}
         self.hooks: list[RemovableHandle] = []
@@ -72,14 +72,14 @@ class Doctor(Callback):
         self.channels = 0
         self.step = 0
         self.epoch = 1
-        self.stride = LONGEST_STRIDE
+        self.stride = MAX_STRIDE
 
     def on_model(self, model: nn.Module) -> None:
         self.layers = find_layers(model)
 
     def on_start(self, epochs: int, steps_per_epoch: int, history: Sequence[EpochRow]) -> None:
         # A run may have been killed after rows were written that its checkpoint does not have.
-        self.vitals = tuple(row for row in self.vitals if row.epoch <= len(history))
+        self.layer_stats = tuple(row for row in self.layer_stats if row.epoch <= len(history))
         self.stride = choose_stride(steps_per_epoch)
         self.epoch, self.step, self.tallies = len(history) + 1, 0, {}
 
@@ -124,7 +124,7 @@ class Doctor(Callback):
 
     def close_epoch(self) -> None:
         """Turn tallies into rows."""
-        self.vitals += tuple(tally.summarize(self.epoch, layer) for layer, tally in self.tallies.items())
+        self.layer_stats += tuple(tally.summarize(self.epoch, layer) for layer, tally in self.tallies.items())
         self.tallies = {}
 
     def watch(self) -> None:
@@ -170,7 +170,7 @@ def evaluate_units(tally: Tally, given: Tensor, axis: int, channels: int) -> Non
 
 def choose_stride(steps_per_epoch: int) -> int:
     """Return from which step to which next one is sampled: at least one is in each epoch."""
-    stride = min(max(steps_per_epoch // SAMPLES_PER_EPOCH, SHORTEST_STRIDE), LONGEST_STRIDE)
+    stride = min(max(steps_per_epoch // SAMPLES_PER_EPOCH, MIN_STRIDE), MAX_STRIDE)
     return min(stride, steps_per_epoch)
 
 
