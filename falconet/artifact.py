@@ -14,7 +14,7 @@ from functools import cached_property, partial
 from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
@@ -48,7 +48,7 @@ from falconet.errors import (
 )
 from falconet.models import create_model
 from falconet.schema import SPARSE, check_finite_fields, from_mapping, to_mapping
-from falconet.spec import FLOAT32_LEAST, FLOAT32_MOST, InputSpec, Kind, TextSpec
+from falconet.spec import FLOAT32_LEAST, FLOAT32_MOST, InputSpec, Kind, OutputSpec, TextSpec, upgrade_record
 from falconet.storage import check_safetensors, format_json, open_regular, parse_json, read_regular, read_settled, swap
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ if TYPE_CHECKING:
 
 DIGESTS = {WEIGHTS_FILE: "weights_sha256", CODED_FILE: "coded_sha256", TOKENIZER_FILE: "tokenizer_sha256"}
 """Keys of `config.json` that hold the hash of a file beside it."""
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 LARGEST_BATCH = 256
 
 
@@ -127,12 +127,12 @@ class ArtifactConfig:
 
     architecture: str
     input: InputSpec
+    output: OutputSpec
     provenance: Provenance
     options: Mapping[str, Any] = field(default_factory=dict)
     """Of the architecture."""
     widths: Mapping[str, Any] | None = None
     """Layer -> how compression changed its structure (see `falconet.models.widths`); None: as the architecture is."""
-    task: Literal["classification"] = "classification"
     temperature: float = 1.0
     """What logits are divided by before they become probabilities, fitted on the validation split (Guo et al., 2017);
     1, which changes nothing, for a model that was never calibrated."""
@@ -277,7 +277,7 @@ def encode_artifact(artifact: Artifact) -> Artifact:
     return dataclasses.replace(artifact, coded=codec.encode(header, weights))
 
 
-ALONE = ("architecture", "options", "widths", "input", "temperature")
+ALONE = ("architecture", "options", "widths", "input", "output", "temperature")
 """What a coded file tells of `config.json`."""
 
 
@@ -294,7 +294,7 @@ def decode_artifact(content: bytes) -> Artifact:
         header, entries = codec.read_outline(content)
         tokenizer = header.pop("tokenizer", None)
         try:
-            config = from_mapping(ArtifactConfig, {**header, "provenance": to_mapping(UNKNOWN)})
+            config = from_mapping(ArtifactConfig, {**upgrade_record(header), "provenance": to_mapping(UNKNOWN)})
             text = None if tokenizer is None else restore_tokenizer(tokenizer)
             if isinstance(config.input, TextSpec) and text is not None:
                 check_tokenizer(text, config.input.vocab_size)
@@ -319,9 +319,9 @@ def outline(config: ArtifactConfig, found: Mapping[str, TensorOutline]) -> nn.Mo
     """
     from falconet.models.outlines import find_misfit, outline_model
 
-    check_classes(config, found)
+    check_outputs(config, found)
     with translated_errors():
-        structure = {**describe_structure(config.input), "pretrained": None, "tensors": len(found)}
+        structure = {**describe_structure(config.input, config.output), "pretrained": None, "tensors": len(found)}
         model = outline_model(config.architecture, config.widths, **structure, **config.options)
     misfit = find_misfit(model, found)
     if misfit is not None:
@@ -329,11 +329,11 @@ def outline(config: ArtifactConfig, found: Mapping[str, TensorOutline]) -> nn.Mo
     return model
 
 
-def check_classes(config: ArtifactConfig, found: Mapping[str, TensorOutline]) -> None:
-    """Raise ArtifactError unless a tensor has an entry for each class: an output layer takes time to be outlined."""
-    classes = len(config.input.labels)
-    if not any(classes in tensor.shape for tensor in found.values()):
-        raise ArtifactError(f"the weights do not fit {config.architecture}: none has {classes} entries, one a label")
+def check_outputs(config: ArtifactConfig, found: Mapping[str, TensorOutline]) -> None:
+    """Raise ArtifactError unless a tensor has an entry for each output: an output layer takes time to be outlined."""
+    outputs = config.output.num_outputs
+    if not any(outputs in tensor.shape for tensor in found.values()):
+        raise ArtifactError(f"the weights do not fit {config.architecture}: none has {outputs} entries, one an output")
 
 
 def realize(model: nn.Module, config: ArtifactConfig) -> nn.Module:
@@ -384,12 +384,13 @@ def build_model(config: ArtifactConfig) -> nn.Module:
 
     with translated_errors(), torch.random.fork_rng(devices=[]):
         # Never `pretrained`, whatever the options say: a model's file must not name others to be read or fetched.
-        model = create_model(config.architecture, pretrained=None, **describe_structure(config.input), **config.options)
+        structure = describe_structure(config.input, config.output)
+        model = create_model(config.architecture, pretrained=None, **structure, **config.options)
         return model if config.widths is None else apply_widths(model, config.widths)
 
 
 def check_answer(model: nn.Module, sample: Tensor, config: ArtifactConfig) -> None:
-    """Raise ArtifactError unless a network answers a sample, with a logit for each class, at a bearable cost."""
+    """Raise ArtifactError unless a network answers a sample, with all outputs, at a bearable cost."""
     from falconet.models.forward_cost import measure_forward
 
     what = config.architecture if config.widths is None else "widths"
@@ -402,15 +403,15 @@ def check_answer(model: nn.Module, sample: Tensor, config: ArtifactConfig) -> No
             raise
         reason = " ".join(str(error).split())[:400]
         raise ArtifactError(f"{what}: wanted layers that fit each other, found others: {reason}") from error
-    if logits.shape != (1, len(config.input.labels)):
+    if logits.shape != (1, config.output.num_outputs):
         found = list(logits.shape[1:])
-        raise ArtifactError(f"{what}: wanted {len(config.input.labels)} outputs, found {found[0] if found else found}")
+        raise ArtifactError(f"{what}: wanted {config.output.num_outputs} outputs, found {found[0] if found else found}")
 
 
-def describe_structure(spec: InputSpec) -> dict[str, Any]:
+def describe_structure(spec: InputSpec, output: OutputSpec) -> dict[str, Any]:
     """Return what `create_model` takes: kind, classes, channels (of texts: different tokens) and size."""
     channels, size = (spec.vocab_size, spec.shape) if isinstance(spec, TextSpec) else (spec.shape[0], spec.shape[1:])
-    return {"kind": spec.kind, "num_classes": len(spec.labels), "in_channels": channels, "input_size": size}
+    return {"kind": spec.kind, "num_classes": output.num_outputs, "in_channels": channels, "input_size": size}
 
 
 def load_artifact(folder: str | Path) -> Artifact:
@@ -589,7 +590,7 @@ def parse_config(path: Path, content: bytes) -> tuple[ArtifactConfig, dict[str, 
         wanted = f"wanted format version {FORMAT_VERSION} or lower"
         raise ArtifactError(f"{path}: {wanted}, found {abridge(found)}: update falconet")
     try:
-        return from_mapping(ArtifactConfig, record), digests
+        return from_mapping(ArtifactConfig, upgrade_record(record)), digests
     except UsageError as error:
         raise ArtifactError(f"{path} is damaged: {error}") from error
 

@@ -73,7 +73,16 @@ from falconet.report import LeaderboardRow, ModelReport, TrainingLog
 from falconet.report.curves import draw_rates
 from falconet.reporting import HISTORY_FILE, VITALS_FILE, find_ailments, report_on, save_report
 from falconet.schema import from_mapping, to_mapping
-from falconet.spec import ImageSpec, InputSpec, PixelType, ResizeMode, SeriesSpec, TextSpec
+from falconet.spec import (
+    ClassificationSpec,
+    ImageSpec,
+    InputSpec,
+    OutputSpec,
+    PixelType,
+    ResizeMode,
+    SeriesSpec,
+    TextSpec,
+)
 from falconet.storage import check_held, hold, prepare_folder, read_json, remove_tree, write_json, write_text
 from falconet.training import Callback, EpochRow
 from falconet.training.checkpoints import load_checkpoint, remove_checkpoints
@@ -244,7 +253,7 @@ def execute(
         plan, weights = find_weights(plan, process_group)
         began = time.perf_counter()
         feed = prepare(plan, weights, process_group)
-        model, notes = build(plan.config.model, feed.spec, plan.config.training.seed, weights)
+        model, notes = build(plan.config.model, feed.spec, feed.output, plan.config.training.seed, weights)
         size = "x".join(map(str, feed.spec.shape))
         notify(
             callbacks,
@@ -340,7 +349,7 @@ def try_network(plan: Plan, seconds: float | None = None) -> Trial:
         plan, weights = find_weights(plan)
         teacher, feed = find_teacher(plan, prepare(plan, weights))
         training = plan.config.training
-        model, _ = build(plan.config.model, feed.spec, training.seed, weights)
+        model, _ = build(plan.config.model, feed.spec, feed.output, training.seed, weights)
         fit_statistics(model, feed.train)
         solution = None
         if training.linear_probe and seconds is not None:
@@ -725,9 +734,9 @@ def fit_again(kept: Trial, callbacks: Sequence[Callback], process_group: Process
     pool = load_inputs(concatenate([plan.dataset.splits[name] for name in ("train", "val")]), feed.spec, feed.tokenizer)
     labels = torch.from_numpy(pool.split.labels)
     notify(callbacks, f"refit: {len(labels):,} training and validation samples, {show_epochs(epochs)}")
-    network, _ = build(model, feed.spec, training.seed, weights)
+    network, _ = build(model, feed.spec, feed.output, training.seed, weights)
     train = dataclasses.replace(feed.train, inputs=pool.inputs, labels=labels, answers=None, limit=None)
-    weighed = weigh_classes(labels, len(feed.spec.labels), training)
+    weighed = weigh_classes(labels, feed.output.num_outputs, training)
     families = number_families(pool.split)
     feed = dataclasses.replace(feed, train=train, rows=pool.kept, class_weights=weighed, families=families, made=0)
     teacher, feed = find_teacher(plan, feed, ("train", "val"))
@@ -870,6 +879,9 @@ def find_teacher(
         return None, feed
     artifact = load_artifact(folder)
     spec = artifact.config.input
+    if artifact.config.output != feed.output:
+        wanted, found = list(feed.output.labels), list(artifact.config.output.labels)
+        raise ConfigError(f"model.teacher: wanted one that knows the classes {wanted}, found {found}")
     if answers_batches(artifact, feed) and not beforehand:
         return Teacher(artifact.model, artifact.preprocess, create_preprocess(feed.spec, feed.tokenizer)), feed
     if training.feature_weight:
@@ -888,10 +900,10 @@ def find_teacher(
 
 
 def answers_batches(artifact: Artifact, feed: DataBundle) -> bool:
-    """Whether a teacher can be given its student's input, or must be refused for something else than that."""
+    """Whether a teacher can be given its student's input."""
     spec = artifact.config.input
     same = (spec, artifact.tokenizer) == (feed.spec, feed.tokenizer)
-    return same or spec.labels != feed.spec.labels or isinstance(spec, ImageSpec) or type(spec) is not type(feed.spec)
+    return same or isinstance(spec, ImageSpec) or type(spec) is not type(feed.spec)
 
 
 def check_synthetic(plan: Plan, feed: DataBundle) -> None:
@@ -914,7 +926,7 @@ def keep_samples(feed: DataBundle, kept: Int64[np.ndarray, " kept"], config: Tra
     rows = torch.from_numpy(kept)
     labels = feed.train.labels[rows]
     train = dataclasses.replace(feed.train, inputs=hold_inputs(feed.train.inputs)[rows], labels=labels)
-    weights = weigh_classes(labels, len(feed.spec.labels), config)
+    weights = weigh_classes(labels, feed.output.num_outputs, config)
     families = None if feed.families is None else feed.families[rows]
     return dataclasses.replace(feed, train=train, class_weights=weights, rows=feed.rows[kept], families=families)
 
@@ -924,6 +936,7 @@ class DataBundle:
     """What a network is trained on."""
 
     spec: InputSpec
+    output: OutputSpec
     tokenizer: str | None
     train: Loader
     val: Loader
@@ -959,10 +972,12 @@ def prepare(plan: Plan, weights: Pretrained | None = None, process_group: Proces
     if not isinstance(draft, TextSpec):
         mean, std = weights.statistics(dataset.channels) if weights else measure_inputs(train.inputs, draft)
         spec = dataclasses.replace(draft, mean=mean, std=std)
+    output = ClassificationSpec(dataset.classes)
     preprocess, training = create_preprocess(spec, tokenizer), config.training
     labels = {name: torch.from_numpy(part.split.labels) for name, part in (("train", train), ("val", val))}
     return DataBundle(
         spec,
+        output,
         tokenizer,
         Loader(
             train.inputs,
@@ -974,6 +989,7 @@ def prepare(plan: Plan, weights: Pretrained | None = None, process_group: Proces
             seed=training.seed,
             rank=process_group.rank,
             world_size=process_group.world_size,
+            num_classes=output.num_outputs,
         ),
         Loader(
             val.inputs,
@@ -984,7 +1000,7 @@ def prepare(plan: Plan, weights: Pretrained | None = None, process_group: Proces
             rank=process_group.rank,
             world_size=process_group.world_size,
         ),
-        weigh_classes(labels["train"], len(spec.labels), training),
+        weigh_classes(labels["train"], output.num_outputs, training),
         (*train.unreadable, *val.unreadable),
         train.kept,
         number_families(train.split),
@@ -1011,7 +1027,7 @@ def add_samples(feed: DataBundle, added: Added, config: TrainConfig) -> DataBund
     inputs = torch.cat([hold_inputs(feed.train.inputs), added.inputs])
     labels = torch.cat([feed.train.labels, added.labels])
     train = dataclasses.replace(feed.train, inputs=inputs, labels=labels, limit=len(feed.train.labels), answers=answers)
-    weights = weigh_classes(labels, len(feed.spec.labels), config)
+    weights = weigh_classes(labels, feed.output.num_outputs, config)
     made = feed.made + len(added.labels)
     # What made samples were made from, and so are related to, nobody knows.
     return dataclasses.replace(feed, train=train, class_weights=weights, families=None, made=made)
@@ -1038,11 +1054,11 @@ def draft_spec(dataset: Dataset, model: ModelConfig, weights: Pretrained | None 
         return draft_series_spec(dataset, model), None
     mean, std = (0.0,) * dataset.channels, (1.0,) * dataset.channels
     height, width = image_size(dataset, model, weights)
-    margin = find_model(model.name).margin
+    padding = find_model(model.name).padding
     shape, deep = (dataset.channels, height, width), dataset.value_range
     dtype: PixelType = "uint8" if deep is None else "uint16"
     mode: ResizeMode = model.resize_mode or (weights.resize_mode if weights else "stretch")
-    spec = ImageSpec(shape, dataset.classes, mean, std, margin, dtype=dtype, value_range=deep, resize_mode=mode)
+    spec = ImageSpec(shape, mean, std, padding, dtype=dtype, value_range=deep, resize_mode=mode)
     return spec, None
 
 
@@ -1078,7 +1094,7 @@ def draft_series_spec(dataset: Dataset, model: ModelConfig) -> SeriesSpec:
     """Return what a model of series eats: as many steps or frames as asked for, else so many that few are cut."""
     rows = dataset.channels * (model.bands or 1)
     statistics = (0.0,) * rows, (1.0,) * rows
-    spec = SeriesSpec((rows, 1), dataset.classes, *statistics, model.fit, dataset.rate, model.bands)
+    spec = SeriesSpec((rows, 1), *statistics, model.fit, dataset.rate, model.bands)
     if model.input_size is not None:
         return dataclasses.replace(spec, shape=(rows, one_number(model.input_size)))
     steps = measure_length(dataset)
@@ -1111,7 +1127,7 @@ def draft_text_spec(dataset: Dataset, model: ModelConfig, weights: Pretrained | 
     else:
         length = max(int(np.percentile(encoder.count_tokens(texts), LONGEST)), 1)
         length = min(length, weights.size[0]) if weights and weights.size else length
-    return TextSpec((length,), dataset.classes, encoder.vocab_size), tokenizer
+    return TextSpec((length,), encoder.vocab_size), tokenizer
 
 
 LONGEST = 98
@@ -1126,13 +1142,13 @@ def one_number(size: int | tuple[int, ...]) -> int:
 
 
 def build(
-    model: ModelConfig, spec: InputSpec, seed: int, weights: Pretrained | None = None
+    model: ModelConfig, spec: InputSpec, output: OutputSpec, seed: int, weights: Pretrained | None = None
 ) -> tuple[torch.nn.Module, tuple[str, ...]]:
     """Return the network with its initial weights, which follow from the seed or are published ones, and notes."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = create_model(model.name, **describe_structure(spec), **model.options)
-    return network, fit_weights(network, weights, spec.labels) if weights and weights.state else ()
+        network = create_model(model.name, **describe_structure(spec, output), **model.options)
+    return network, fit_weights(network, weights, output.labels) if weights and weights.state else ()
 
 
 def fit_statistics(model: torch.nn.Module, train: Loader) -> None:
@@ -1173,6 +1189,7 @@ def make_artifact(plan: Plan, feed: DataBundle, result: FitResult, weights: dict
     config = ArtifactConfig(
         architecture=plan.config.model.name,
         input=feed.spec,
+        output=feed.output,
         provenance=provenance,
         options=plan.config.model.options,
         versions=current_versions(),

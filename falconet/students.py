@@ -28,6 +28,7 @@ from falconet.models.outlines import outline_model
 from falconet.planning import STUDENT_FOLDER, Plan, Settings, check_model, configure, holds_run
 from falconet.runs import Added, RunResult, draft_spec, execute, find_weights, read_teacher, uncalibrate
 from falconet.schema import merge, to_mapping
+from falconet.spec import ClassificationSpec
 from falconet.training import Callback
 from falconet.training.keeping import choose_keeping
 from falconet.training.loop import notify
@@ -125,7 +126,11 @@ def measure_student(plan: Plan) -> int:
     plan, weights = find_weights(plan)
     spec, _ = draft_spec(plan.dataset, plan.config.model, weights)
     model = plan.config.model
-    return count_bytes(outline_model(model.name, **describe_structure(spec), **model.options).state_dict())
+    return count_bytes(
+        outline_model(
+            model.name, **describe_structure(spec, ClassificationSpec(plan.dataset.classes)), **model.options
+        ).state_dict()
+    )
 
 
 def count_bytes(weights: Mapping[str, torch.Tensor]) -> int:

@@ -164,7 +164,7 @@ def read_data(artifact: Artifact, source: str | Path, data_root: str | Path | No
     config = recall_config(origin, source)
     dataset = load_dataset(source, data_root=data_root, config=config)
     check_evaluable(artifact, dataset, config, "all")  # Of the right kind; the fingerprint says the rest.
-    known, found = set(artifact.config.input.labels), set(dataset.classes)
+    known, found = set(artifact.config.output.labels), set(dataset.classes)
     if known != found:
         strange = ", ".join(sorted(known ^ found))
         raise DataError(f"{dataset.source}: wanted the model's classes, found a difference in {strange}")
@@ -364,7 +364,7 @@ def clear(out: Path) -> None:
 
 def make_loaders(artifact: Artifact, dataset: Dataset, config: SearchConfig) -> tuple[Loader, Loader]:
     """Return batches of the training and the validation split, as the model takes them."""
-    spec, labels = artifact.config.input, artifact.config.input.labels
+    spec, labels = artifact.config.input, artifact.config.output.labels
     train, val = (load_inputs(dataset.splits[name], spec, artifact.tokenizer) for name in ("train", "val"))
     known = [torch.from_numpy(match_labels(part.split, dataset.classes, labels)) for part in (train, val)]
     training = config.training

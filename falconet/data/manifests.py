@@ -283,11 +283,11 @@ def choose_roles(table: Table, config: DataConfig) -> Roles:
     return replace(roles, columns={**roles.columns, "label": label})
 
 
-def choose_inputs(table: Table, config: DataConfig, spec: InputSpec) -> Roles:
+def choose_inputs(table: Table, config: DataConfig, spec: InputSpec, known: Sequence[str] = ()) -> Roles:
     """Return which column holds what in a table that a model of `spec` is to answer about; labels may be missing.
 
     Samples are found as `choose_roles` finds them, among those of the model's kind; a column of labels is no part of
-    them, be it configured, called so, or first or last in a table without names and nothing but the model's classes.
+    them, be it configured, called so, or first or last in a table without names and nothing but `known` classes.
     Raises DataError for a configured column of samples that is not there, and where nothing can be a sample.
     """
     configured = {role: name for role, name in asdict(config.columns).items() if name is not None}
@@ -303,7 +303,7 @@ def choose_inputs(table: Table, config: DataConfig, spec: InputSpec) -> Roles:
         bare = not isinstance(spec, SeriesSpec) or len(table.columns) == spec.raw_shape[1]
         place = None if bare else find_place(table, chosen)
         labels = {spell_label(cell) for cell in table.columns[place]} if place else set()
-        chosen |= {"label": place} if place and labels <= {*spec.labels} else {}
+        chosen |= {"label": place} if place and labels <= {*known} else {}
     elif len(table.columns) > 1:
         guesses = {
             "label": find_named(table, chosen, "label", bool) or find_named(table, chosen, "y", is_label),

@@ -135,12 +135,19 @@ class Reading:
     """How samples are read."""
 
     spec: InputSpec
+    labels: Sequence[str]
+    """Classes of the model, by which a column of labels is known that nothing else tells."""
     config: DataConfig
     data_root: Path | None = None
 
 
 def iterate_inputs(
-    asked: object, spec: InputSpec, config: DataConfig | None = None, *, data_root: str | Path | None = None
+    asked: object,
+    spec: InputSpec,
+    config: DataConfig | None = None,
+    *,
+    data_root: str | Path | None = None,
+    labels: Sequence[str] = (),
 ) -> Iterator[Inputs]:
     """Yield the samples that are asked about, as a model of `spec` takes them, in order and some at a time.
 
@@ -153,7 +160,7 @@ def iterate_inputs(
     `follow` and `max_bytes` count. Raises PathError for a path that is not there and for a folder without samples,
     UsageError for what is none of these, DataError for the only input where it cannot be used.
     """
-    reading = Reading(spec, config or DataConfig(), None if data_root is None else Path(data_root))
+    reading = Reading(spec, labels, config or DataConfig(), None if data_root is None else Path(data_root))
     if is_array(asked) and not is_image(asked):
         yield from read_array(to_numpy(asked), spec, str)
         return
@@ -503,7 +510,9 @@ def read_parts(
         notes: tuple[str, ...] = ()
         if roles is None:
             comma = find_comma(table)
-            roles = choose_inputs(spell_numbers(table, table.columns, comma), reading.config, reading.spec)
+            roles = choose_inputs(
+                spell_numbers(table, table.columns, comma), reading.config, reading.spec, reading.labels
+            )
             notes = tuple(f"{name}: {note}" for note in table.notes)
             if "series" in roles.columns:
                 whole = read_whole() if read_whole else join_tables(table, parts, reading.config.max_bytes)

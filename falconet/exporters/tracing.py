@@ -60,6 +60,7 @@ def make_traced(
     metadata = Metadata(
         architecture=config.architecture,
         input=config.input,
+        output_spec=config.output,
         output="logits" if raw else "probabilities",
         versions=current_versions(),
         data=config.provenance.data.fingerprint,

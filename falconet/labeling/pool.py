@@ -422,11 +422,11 @@ def guess_table(table: Table, config: DataConfig) -> InputSpec:
 def make_spec(kind: Kind, channels: int, rate: int | None = None) -> InputSpec:
     """Return a spec that tells how samples are read, and nothing of a model."""
     if kind == "text":
-        return TextSpec((1,), PLACEHOLDERS, vocab_size=3)
+        return TextSpec((1,), vocab_size=3)
     statistics: tuple[Any, Any] = (0.0,) * channels, (1.0,) * channels
     if kind == "image":
-        return ImageSpec((channels, 32, 32), PLACEHOLDERS, *statistics)
-    return SeriesSpec((channels, 1), PLACEHOLDERS, *statistics, rate=rate)
+        return ImageSpec((channels, 32, 32), *statistics)
+    return SeriesSpec((channels, 1), *statistics, rate=rate)
 
 
 def iterate_named(dataset: Dataset) -> Iterator[tuple[str, str, Split, int]]:

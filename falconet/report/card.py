@@ -48,7 +48,7 @@ def render_card(report: ModelReport) -> str:
     if report.energy:
         rows.append(("energy of training", report.energy))
     table = "\n".join(f"| {name} | {escape_markdown(value)} |" for name, value in rows)
-    labels = ", ".join(map(escape_markdown, config.input.labels))
+    labels = ", ".join(map(escape_markdown, config.output.labels))
     cautions = "".join(f"\n**Caution: {escape_markdown(caution)}.**\n" for caution in report.cautions)
     title = escape_markdown(f"{config.architecture} on {Path(origin.data.source).name}")
     return f"""---
@@ -56,7 +56,7 @@ def render_card(report: ModelReport) -> str:
 
 # {title}
 
-A classifier of {len(config.input.labels)} classes, trained with Falconet {config.versions.get("falconet", "")}.
+A classifier of {len(config.output.labels)} classes, trained with Falconet {config.versions.get("falconet", "")}.
 `report.html` beside this file has the curves, the confusion matrix and the mistakes.
 {cautions}
 | | |

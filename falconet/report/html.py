@@ -309,9 +309,9 @@ def describe_input(spec: InputSpec) -> str:
     """Return what a model takes, in words."""
     size = "×".join(map(str, spec.shape))
     if isinstance(spec, ImageSpec):
-        margin = f", margin {spec.margin}" if spec.margin else ""
+        padding = f", padding {spec.padding}" if spec.padding else ""
         kept = {"stretch": "", "crop": ", their middle", "pad": ", padded with black"}[spec.resize_mode]
-        return f"{size}{margin}, from images of any size{kept}"
+        return f"{size}{padding}, from images of any size{kept}"
     if isinstance(spec, SeriesSpec):
         axes = "channels × steps" if spec.bands is None else "mel bands × frames of 10 ms"
         return f"{size} ({axes}), from series of any length{f' at {spec.rate} Hz' if spec.rate else ''}"

@@ -64,7 +64,7 @@ def test_table_cannot_be_changed() -> None:
 
 @pytest.mark.parametrize("entry", MODELS.values(), ids=MODELS)
 def test_margin_leaves_something_of_the_native_input(entry: ModelEntry) -> None:
-    assert 0 <= 2 * entry.margin < min(entry.input[1:])
+    assert 0 <= 2 * entry.padding < min(entry.input[1:])
 
 
 def test_listing_imports_no_torch() -> None:
