@@ -46,9 +46,10 @@ from falconet.errors import (
     abridge,
     lacks_memory,
 )
+from falconet.modalities import modality_of
 from falconet.models import create_model
 from falconet.schema import SPARSE, check_finite_fields, from_mapping, to_mapping
-from falconet.spec import FLOAT32_LEAST, FLOAT32_MOST, InputSpec, Kind, OutputSpec, TextSpec, upgrade_record
+from falconet.spec import FLOAT32_LEAST, FLOAT32_MOST, InputSpec, Kind, OutputSpec, upgrade_record
 from falconet.storage import check_safetensors, format_json, open_regular, parse_json, read_regular, read_settled, swap
 
 if TYPE_CHECKING:
@@ -198,10 +199,8 @@ class Artifact:
 
     def make_blank(self) -> Tensor:
         """Return a batch of one input of ones as the network takes it, to ask what an answer costs."""
-        import torch
-
         spec = self.config.input
-        return torch.ones(1, *spec.shape, dtype=torch.long if spec.kind == "text" else torch.float32)
+        return modality_of(spec).make_blank(1, *spec.shape)
 
     @property
     def weights_file(self) -> str:
@@ -296,11 +295,12 @@ def decode_artifact(content: bytes) -> Artifact:
         try:
             config = from_mapping(ArtifactConfig, {**upgrade_record(header), "provenance": to_mapping(UNKNOWN)})
             text = None if tokenizer is None else restore_tokenizer(tokenizer)
-            if isinstance(config.input, TextSpec) and text is not None:
-                check_tokenizer(text, config.input.vocab_size)
+            has_tokens = modality_of(config.input).has_tokens
+            if has_tokens and text is not None:
+                check_tokenizer(text, modality_of(config.input).in_channels(config.input))
         except (UsageError, DataError) as error:
             raise ArtifactError(f"the coded model's header is damaged: {error}") from error
-        if isinstance(config.input, TextSpec) != (text is not None):
+        if has_tokens != (text is not None):
             found = "without" if text is None else "with"
             raise ArtifactError(
                 f"the coded model's header is damaged: a model of {config.input.kind} {found} tokenizer"
@@ -410,8 +410,13 @@ def check_answer(model: nn.Module, sample: Tensor, config: ArtifactConfig) -> No
 
 def describe_structure(spec: InputSpec, output: OutputSpec) -> dict[str, Any]:
     """Return what `create_model` takes: kind, classes, channels (of texts: different tokens) and size."""
-    channels, size = (spec.vocab_size, spec.shape) if isinstance(spec, TextSpec) else (spec.shape[0], spec.shape[1:])
-    return {"kind": spec.kind, "num_classes": output.num_outputs, "in_channels": channels, "input_size": size}
+    modality = modality_of(spec)
+    return {
+        "kind": spec.kind,
+        "num_classes": output.num_outputs,
+        "in_channels": modality.in_channels(spec),
+        "input_size": modality.input_size(spec),
+    }
 
 
 def load_artifact(folder: str | Path) -> Artifact:
@@ -437,13 +442,14 @@ def load_folder(folder: Path) -> Artifact:
     artifact = decode_file(path, content) if path.name == CODED_FILE else Artifact(config, read_weights(path, content))
     check_digest(path, content, digests)
     artifact = dataclasses.replace(artifact, config=config)
-    if not isinstance(config.input, TextSpec):
+    modality = modality_of(config.input)
+    if not modality.has_tokens:
         return artifact
     tokenizer = read_file(folder / TOKENIZER_FILE)
     check_digest(folder / TOKENIZER_FILE, tokenizer, digests)
     try:
         text = tokenizer.decode()
-        check_tokenizer(text, config.input.vocab_size)
+        check_tokenizer(text, modality.in_channels(config.input))
     except (UnicodeDecodeError, DataError) as error:
         raise ArtifactError(f"{folder / TOKENIZER_FILE}: {error}") from error
     return dataclasses.replace(artifact, tokenizer=text)
@@ -503,7 +509,7 @@ def read_shared(folder: Path) -> dict[str, bytes]:
     }
     config, digests = parse_config(folder / CONFIG_FILE, contents.get(CONFIG_FILE, b""))
     weights = find_weights_file(digests)
-    needed = (weights, TOKENIZER_FILE) if isinstance(config.input, TextSpec) else (weights,)
+    needed = (weights, TOKENIZER_FILE) if modality_of(config.input).has_tokens else (weights,)
     for name in needed:
         if name not in contents:
             raise ArtifactError(f"{folder / name} is missing")

@@ -36,7 +36,7 @@ from falconet.data.arrays import (
 )
 from falconet.data.dataset import EncodedImages, ImageArray, Samples, Scalable, Texts, Unreadable, to_text
 from falconet.data.downloads import fetch_url
-from falconet.data.files import KIND_WORDS, KINDS, count_ignored, describe_ignored, open_files, suffix_of, walk
+from falconet.data.files import count_ignored, describe_ignored, open_files, suffix_of, walk
 from falconet.data.images import Extremes, convert_image
 from falconet.data.manifests import (
     MOST_CHARACTERS,
@@ -53,6 +53,7 @@ from falconet.data.series import NO_VALUES, count_steps, pack_series, read_ts_fi
 from falconet.data.sources import find_data_root, read_dataset
 from falconet.data.splits import DataConfig
 from falconet.errors import DataError, PathError, UsageError
+from falconet.modalities import MODALITIES
 from falconet.spec import ImageSpec, InputSpec, Kind, SeriesSpec
 from falconet.storage import scratch
 from falconet.tables import (
@@ -407,14 +408,14 @@ def find_below(folder: Path, kind: Kind, *, strict: bool = True) -> FoundFiles |
     Where there are none: None, or PathError where it is `strict`.
     """
     listing = walk(folder, folder, follow=False)
-    files = [name for name in listing.files if suffix_of(name) in KINDS[kind]]
+    files = [name for name in listing.files if suffix_of(name) in MODALITIES[kind].extensions]
     ignored = count_ignored(listing.files, set(files)) | ({"hidden": len(listing.hidden)} if listing.hidden else {})
     if not files and not strict:
         return None
     if not files:
         beside = f" but {describe_ignored(ignored)}" if ignored else ""
         first = f" ({listing.refused[0].file}: {listing.refused[0].reason})" if listing.refused else ""
-        raise PathError(f"{folder}: wanted {KIND_WORDS[kind]}, found none in this folder{beside}{first}")
+        raise PathError(f"{folder}: wanted {MODALITIES[kind].files}, found none in this folder{beside}{first}")
     refused = tuple(Unreadable(str(folder / item.file), item.reason) for item in listing.refused)
     return FoundFiles([str(folder / name) for name in files], refused, ignored)
 
@@ -435,7 +436,7 @@ def read_one_file(path: Path, name: str, reading: Reading) -> Iterator[Inputs]:
     elif suffix in FILE_SUFFIXES or (spec.kind == "series" and suffix in LOOSE_SUFFIXES):
         yield from read_rows(path, name, reading)
     else:
-        if isinstance(spec, SeriesSpec) and spec.rate is None and suffix not in KINDS["series"]:
+        if isinstance(spec, SeriesSpec) and spec.rate is None and suffix not in MODALITIES["series"].extensions:
             check_suffix(path)
         yield from read_files([str(path)], reading)
 
