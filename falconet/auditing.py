@@ -16,15 +16,16 @@ from falconet.data import Dataset, Split
 from falconet.data.cache import PixelCache
 from falconet.data.checks import LabelError
 from falconet.data.dataset import to_text
-from falconet.data.loader import Inputs, Loader, load_inputs, measure_inputs
+from falconet.data.loader import Inputs, Loader, load_inputs
 from falconet.data.preprocessing import AnyPreprocess, create_preprocess
 from falconet.data.splits import deal, mix, unite_split
 from falconet.defaults import Candidate, choose_candidates, default_settings, describe_data
 from falconet.errors import DataError
+from falconet.inputs import add_statistics, draft_spec
 from falconet.models.pretrained import load_pretrained
 from falconet.planning import RunConfig, configure
-from falconet.runs import build, draft_spec, fit_statistics
-from falconet.spec import ClassificationSpec, OutputSpec, TextSpec
+from falconet.runs import build, fit_statistics
+from falconet.spec import ClassificationSpec, OutputSpec
 from falconet.training import Callback
 from falconet.training.linear_probe import Features, Solver, extract_features, solve
 from falconet.training.loop import fit
@@ -157,10 +158,7 @@ def prepare(dataset: Dataset, split: Split, candidate: Candidate) -> Prepared:
         config = dataclasses.replace(config, model=model)
     draft, tokenizer = draft_spec(dataset, config.model, weights)
     loaded = load_inputs(split, draft, tokenizer)
-    spec = draft
-    if not isinstance(draft, TextSpec):
-        mean, std = weights.statistics(dataset.channels) if weights else measure_inputs(loaded.inputs, draft)
-        spec = dataclasses.replace(draft, mean=mean, std=std)
+    spec = add_statistics(draft, loaded.inputs, dataset.channels, weights)
     preprocess = create_preprocess(spec, tokenizer)
     output = ClassificationSpec(dataset.classes)
     network, _ = build(config.model, spec, output, config.training.seed, weights)

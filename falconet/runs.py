@@ -8,7 +8,7 @@ import io
 import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -28,18 +28,16 @@ from falconet.artifact import (
     describe_structure,
     load_artifact,
 )
-from falconet.data import Dataset, Split, Unreadable
+from falconet.data import Split, Unreadable
 from falconet.data.augmentation import SeriesAugmentation
 from falconet.data.dataset import concatenate
 from falconet.data.drawing import write_figure
-from falconet.data.loader import Loader, hold_inputs, load_inputs, measure_inputs
+from falconet.data.loader import Loader, hold_inputs, load_inputs
 from falconet.data.preprocessing import create_preprocess
 from falconet.data.splits import check_training_classes, unite_split
-from falconet.data.texts import TextEncoder, make_wordpiece, train_tokenizer
 from falconet.errors import (
     ArtifactError,
     ConfigError,
-    DataError,
     DivergedError,
     InterruptedRunError,
     OutOfTimeError,
@@ -49,7 +47,9 @@ from falconet.errors import (
 from falconet.evaluation import Answers, Evaluation, calibrate
 from falconet.evaluation.answers import fit_recordings, predict_logits
 from falconet.evaluation.baselines import Prepared
-from falconet.models import create_model, find_model
+from falconet.inputs import add_statistics, draft_spec
+from falconet.modalities import modality_of
+from falconet.models import create_model
 from falconet.models.forward_cost import measure_forward
 from falconet.models.layers import FitsStatistics, find_sample
 from falconet.models.pretrained import Pretrained, fit_weights, load_pretrained
@@ -75,20 +75,16 @@ from falconet.reporting import HISTORY_FILE, VITALS_FILE, find_ailments, report_
 from falconet.schema import from_mapping, to_mapping
 from falconet.spec import (
     ClassificationSpec,
-    ImageSpec,
     InputSpec,
     OutputSpec,
-    PixelType,
     ResizeMode,
-    SeriesSpec,
-    TextSpec,
 )
 from falconet.storage import check_held, hold, prepare_folder, read_json, remove_tree, write_json, write_text
 from falconet.training import Callback, EpochRow
 from falconet.training.checkpoints import load_checkpoint, remove_checkpoints
 from falconet.training.config import TrainConfig, warn_balance
 from falconet.training.diagnoses import Diagnosis, Vitals, load_vitals, save_vitals
-from falconet.training.distillation import Teacher
+from falconet.training.distillation import Teacher, can_convert
 from falconet.training.distributed import SINGLE_PROCESS, ProcessGroup, init_process_group
 from falconet.training.doctor import Doctor
 from falconet.training.energy import ENERGY_FILE, load_energy, watch_energy
@@ -798,7 +794,7 @@ def conclude(kept: Trial, seen: TrainingLog, started: float, second: torch.nn.Mo
 def describe_outcome(plan: Plan, feed: DataBundle, answers: Answers, epoch: int) -> Outcome:
     """Return what a model's use is evaluated by: its answers to validation samples, and what it was trained on."""
     dataset, training = plan.dataset, plan.config.training
-    is_image = isinstance(feed.spec, ImageSpec)
+    has_sides = modality_of(feed.spec).axes == 2
     return Outcome(
         classes=dataset.classes,
         train_counts=np.bincount(dataset.splits["train"].labels, minlength=len(dataset.classes)),
@@ -806,8 +802,8 @@ def describe_outcome(plan: Plan, feed: DataBundle, answers: Answers, epoch: int)
         predicted=answers.logits.argmax(axis=1),
         epoch=epoch,
         balanced=training.class_weights is not None or training.sampler == "balanced",
-        image_side=max(dataset.size) if is_image else None,
-        input_side=max(feed.spec.shape[1:]) if is_image else None,
+        image_side=max(dataset.size) if has_sides else None,
+        input_side=max(feed.spec.shape[1:]) if has_sides else None,
     )
 
 
@@ -901,9 +897,10 @@ def find_teacher(
 
 def answers_batches(artifact: Artifact, feed: DataBundle) -> bool:
     """Whether a teacher can be given its student's input."""
-    spec = artifact.config.input
-    same = (spec, artifact.tokenizer) == (feed.spec, feed.tokenizer)
-    return same or isinstance(spec, ImageSpec) or type(spec) is not type(feed.spec)
+    same = (artifact.config.input, artifact.tokenizer) == (feed.spec, feed.tokenizer)
+    return (
+        same or can_convert(artifact.preprocess, feed.train.preprocess) or artifact.config.input.kind != feed.spec.kind
+    )
 
 
 def check_synthetic(plan: Plan, feed: DataBundle) -> None:
@@ -968,10 +965,7 @@ def prepare(plan: Plan, weights: Pretrained | None = None, process_group: Proces
     draft, tokenizer = draft_spec(dataset, config.model, weights)
     train, val = (load_inputs(dataset.splits[name], draft, tokenizer) for name in ("train", "val"))
     check_training_classes(dataset, train.split)
-    spec = draft
-    if not isinstance(draft, TextSpec):
-        mean, std = weights.statistics(dataset.channels) if weights else measure_inputs(train.inputs, draft)
-        spec = dataclasses.replace(draft, mean=mean, std=std)
+    spec = add_statistics(draft, train.inputs, dataset.channels, weights)
     output = ClassificationSpec(dataset.classes)
     preprocess, training = create_preprocess(spec, tokenizer), config.training
     labels = {name: torch.from_numpy(part.split.labels) for name, part in (("train", train), ("val", val))}
@@ -1044,101 +1038,6 @@ def split_batch(batch_size: int, process_group: ProcessGroup) -> int:
             f"training.batch_size: wanted a multiple of the {process_group.world_size} processes, found {batch_size}"
         )
     return batch_size // process_group.world_size
-
-
-def draft_spec(dataset: Dataset, model: ModelConfig, weights: Pretrained | None = None) -> tuple[InputSpec, str | None]:
-    """Return what the model eats, with mean 0 and deviation 1 still, and the tokenizer that texts need."""
-    if dataset.kind == "text":
-        return draft_text_spec(dataset, model, weights)
-    if dataset.kind == "series":
-        return draft_series_spec(dataset, model), None
-    mean, std = (0.0,) * dataset.channels, (1.0,) * dataset.channels
-    height, width = image_size(dataset, model, weights)
-    padding = find_model(model.name).padding
-    shape, deep = (dataset.channels, height, width), dataset.value_range
-    dtype: PixelType = "uint8" if deep is None else "uint16"
-    mode: ResizeMode = model.resize_mode or (weights.resize_mode if weights else "stretch")
-    spec = ImageSpec(shape, mean, std, padding, dtype=dtype, value_range=deep, resize_mode=mode)
-    return spec, None
-
-
-def image_size(dataset: Dataset, model: ModelConfig, weights: Pretrained | None) -> tuple[int, int]:
-    """Return height and width in pixels: as asked for, as published weights want it, or what suits images and model.
-
-    A model that takes any size gets that of the images, as a square of SMALLEST_SIDE pixels to its native size; above
-    64 pixels a multiple of 32, since such networks divide the size by 32.
-    """
-    entry = find_model(model.name)
-    if model.input_size is not None:
-        sides = (model.input_size,) * 2 if isinstance(model.input_size, int) else tuple(model.input_size)
-        if len(sides) != 2:
-            raise ConfigError(f"model.input_size: wanted height and width in pixels, found {list(sides)}")
-        return sides[0], sides[1]
-    if weights is not None and weights.size is not None:
-        return weights.size[0], weights.size[1]
-    native = entry.input[1] if entry.kinds[0] == "image" else LARGEST_SEQUENCE
-    if weights is not None or (entry.kinds[0] == "image" and not entry.resizable):
-        return native, entry.input[2]
-    side = min(max(*dataset.size, SMALLEST_SIDE), native)
-    side = side if side <= 64 else side // 32 * 32
-    return side, side
-
-
-SMALLEST_SIDE = 24
-"""Smaller images are enlarged to it for networks that take any size."""
-LARGEST_SEQUENCE = 64
-"""Larger images are scaled down to it for networks that read them as sequences."""
-
-
-def draft_series_spec(dataset: Dataset, model: ModelConfig) -> SeriesSpec:
-    """Return what a model of series eats: as many steps or frames as asked for, else so many that few are cut."""
-    rows = dataset.channels * (model.bands or 1)
-    statistics = (0.0,) * rows, (1.0,) * rows
-    spec = SeriesSpec((rows, 1), *statistics, model.fit, dataset.rate, model.bands)
-    if model.input_size is not None:
-        return dataclasses.replace(spec, shape=(rows, one_number(model.input_size)))
-    steps = measure_length(dataset)
-    frames = steps if model.bands is None else max((steps - spec.window) // spec.hop + 1, 1)
-    return dataclasses.replace(spec, shape=(rows, frames))
-
-
-def measure_length(dataset: Dataset) -> int:
-    """Return the steps that LONGEST of 100 training series stay within."""
-    samples = dataset.splits["train"].samples
-    lengths = []
-    for index in range(len(samples)):
-        with suppress(DataError):  # Left out, and listed, when the samples are loaded.
-            lengths.append(samples.read(index).shape[1])
-    if not lengths:
-        raise DataError(f"{dataset.source}: not one training series can be read")
-    return max(int(np.percentile(lengths, LONGEST, method="higher")), 1)
-
-
-def draft_text_spec(dataset: Dataset, model: ModelConfig, weights: Pretrained | None = None) -> tuple[TextSpec, str]:
-    """Train a tokenizer on the training texts, unless published weights have one; return it and what the model eats."""
-    samples = dataset.splits["train"].samples
-    texts = [samples.read(index) for index in range(len(samples))]
-    vocabulary = weights.vocabulary if weights else None
-    most = find_model(model.name).vocab_size if model.vocab_size is None else model.vocab_size
-    tokenizer = make_wordpiece(vocabulary) if vocabulary else train_tokenizer(texts, most)
-    encoder = TextEncoder(tokenizer, 1)
-    if model.input_size is not None:
-        length = one_number(model.input_size)
-    else:
-        length = max(int(np.percentile(encoder.count_tokens(texts), LONGEST)), 1)
-        length = min(length, weights.size[0]) if weights and weights.size else length
-    return TextSpec((length,), encoder.vocab_size), tokenizer
-
-
-LONGEST = 98
-"""Percentile of the training samples' lengths that a model takes whole; longer ones are cut."""
-
-
-def one_number(size: int | tuple[int, ...]) -> int:
-    """Return the size of a sequence. Raises ConfigError for that of an image."""
-    if isinstance(size, tuple) and len(size) != 1:
-        raise ConfigError(f"model.input_size: wanted one number for a sequence, found {list(size)}")
-    return size if isinstance(size, int) else size[0]
 
 
 def build(

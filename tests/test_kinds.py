@@ -14,10 +14,10 @@ import torch
 
 from falconet import RunResult, create_model, evaluate, load_artifact, load_dataset, predict, train
 from falconet.errors import ArtifactError, DataError, PathError, UsageError
+from falconet.inputs import draft_spec
 from falconet.models.minirocket import MiniRocket
 from falconet.planning import plan_run
 from falconet.predictions import find_files
-from falconet.runs import draft_spec
 from falconet.spec import SeriesSpec, TextSpec
 
 FRUIT, METAL = ("apple", "pear", "plum", "Kirsche", "りんご"), ("iron", "zinc", "copper", "Blei", "鉄")

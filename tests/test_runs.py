@@ -21,9 +21,10 @@ import falconet
 from falconet import Callback, ImageSpec, RunResult, create_model, load_artifact, runs, train
 from falconet.data.texts import TextEncoder, read_vocabulary
 from falconet.errors import ConfigError, DivergedError, InterruptedRunError, RunExistsError, StorageError, UsageError
+from falconet.inputs import draft_spec, image_size
 from falconet.models.pretrained import IMAGENET_MEAN, IMAGENET_STD, Pretrained, from_bert, load_pretrained
 from falconet.planning import ModelConfig, plan_run
-from falconet.runs import build, draft_spec, find_weights, image_size, prepare, sync_plan
+from falconet.runs import build, find_weights, prepare, sync_plan
 from falconet.spec import ResizeMode
 from falconet.training.distributed import ProcessGroup
 from tests.models.test_minilm import VOCABULARY, make_bert

@@ -28,9 +28,10 @@ from falconet.budget.trials import (
     measure_accuracy,
     measure_sensitivity,
 )
-from falconet.catalog import CODED_FILE, check_artifact, check_source, default_policy
+from falconet.catalog import CODED_FILE, check_artifact, check_source
 from falconet.compression import Sensitivity, choose_bits
 from falconet.data import Dataset, load_dataset
+from falconet.data.augmentation import default_policy
 from falconet.data.loader import Loader, load_inputs
 from falconet.errors import ArtifactError, BudgetError, ConfigError, DataError, RunExistsError, UsageError
 from falconet.evaluation import match_labels

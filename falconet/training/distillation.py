@@ -33,8 +33,7 @@ class Teacher(nn.Module):
         self.model, self.preprocess, self.student = model, preprocess, student
         mine, theirs = preprocess.spec, student.spec
         self.converts = mine != theirs
-        images = isinstance(preprocess, Preprocess) and isinstance(student, Preprocess)
-        if self.converts and not images:
+        if self.converts and not can_convert(preprocess, student):
             raise ConfigError(f"model.teacher: wanted one with the same input, {theirs}, found {mine}")
 
     def forward(self, x: Float[Tensor, "batch *input"]) -> Float[Tensor, "batch classes"]:
@@ -50,6 +49,11 @@ class Teacher(nn.Module):
         padding, (height, width) = self.student.spec.padding, self.student.spec.inner_size
         pixels = (x * self.student.std + self.student.mean)[:, :, padding : padding + height, padding : padding + width]
         return self.preprocess.normalize(self.preprocess.fit(pixels))
+
+
+def can_convert(preprocess: AnyPreprocess, student: AnyPreprocess) -> bool:
+    """Whether a student's input can be turned into its teacher's: images of another size, color or normalization."""
+    return isinstance(preprocess, Preprocess) and isinstance(student, Preprocess)
 
 
 @dataclass(frozen=True, eq=False)
