@@ -357,17 +357,29 @@ def compare_accuracy(runs: Sequence[Run], task: str, peer: str) -> Row | None:
     (value, std), (peer_value, peer_std) = mean(percent(ours)), mean(percent(peers))
     interval = seed_interval([first - second for first, second in zip(percent(ours), percent(peers), strict=True)])
     kept, theirs = (", ".join(dict.fromkeys(run["model"] for run in part)) for part in (ours, peers))
-    seconds, processor = (
-        " and ".join(f"{mean([run[key] for run in part])[0]:.0f}" for part in (ours, peers))
-        for key in ("seconds", "processor_seconds")
-    )
+    times = describe_times(ours, peers)
     return Row(
         f"{SOURCES[task].title}: test accuracy of `falconet train` alone", value, "%", len(ours), std,
         f"no less than {peer}",
         decide(value - peer_value, interval, least=0.0), f"{peer} ({peers[0]['library']})", peer_value,
         value / peer_value, interval=interval, over="seeds, of the difference", peer_std=peer_std,
-        note=f"kept: {kept}; {peer}: {theirs}; {seconds} s, {processor} s of processors{name_commits(ours)}",
+        note=f"kept: {kept}; {peer}: {theirs}{times}{name_commits(ours)}",
     )  # fmt: skip
+
+
+def describe_times(ours: Sequence[Run], peers: Sequence[Run]) -> str:
+    """Return the mean seconds of both sides, but of processors alone where other work took part of the machine."""
+    busy = any(run["load"] > run["threads"] + BESIDE for part in (ours, peers) for run in part)
+    seconds, processor = (
+        " and ".join(f"{mean([run[key] for run in part])[0]:.0f}" for part in (ours, peers))
+        for key in ("seconds", "processor_seconds")
+    )
+    alone = "; seconds unknown, as the machine did other work too" if busy else f"; {seconds} s"
+    return f"{alone}, {processor} s of processors"
+
+
+BESIDE = 1.0
+"""Load beyond a run's own threads at which its seconds say nothing any more."""
 
 
 def hold_against(runs: Sequence[Run], bar: Bar) -> Row | None:

@@ -30,6 +30,7 @@ from falconet.artifact import UNKNOWN, Artifact, ArtifactConfig, encode_artifact
 from falconet.compression import Constrained, chain, compensate, materialize, quantize, shorten
 from falconet.metrics import paired_interval, wilson_interval
 from falconet.models.pretrained import Pretrained
+from falconet.spec import ClassificationSpec
 from falconet.storage import write_bytes
 
 NAME = "efficientnet_lite0"
@@ -89,8 +90,8 @@ def make_file(network: nn.Module, found: Pretrained, photos: Tensor) -> bytes:
     assert isinstance(coarse, Constrained)
     assert found.labels is not None
     assert found.size is not None
-    spec = ImageSpec((3, found.size[0], found.size[1]), found.labels, found.mean, found.std)
-    config = ArtifactConfig(NAME, spec, UNKNOWN, dict(found.options))
+    spec = ImageSpec((3, found.size[0], found.size[1]), found.mean, found.std)
+    config = ArtifactConfig(NAME, spec, ClassificationSpec(found.labels), UNKNOWN, dict(found.options))
     content = encode_artifact(Artifact(config, materialize(coarse).state_dict())).coded
     assert content is not None
     return content

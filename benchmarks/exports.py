@@ -33,16 +33,16 @@ from falconet.exporters.quantization import write_int8
 from falconet.exporters.runtimes import open_session
 from falconet.exporters.tracing import make_traced
 from falconet.latency import measure_latency, pinned_threads
-from falconet.spec import InputSpec
+from falconet.spec import ClassificationSpec, InputSpec
 
 PEER = "torch eager"
 LABELS = tuple("0123456789")
 GRAY, COLOR = ((0.5,), (0.25,)), ((0.5,) * 3, (0.25,) * 3)
 NETWORKS: Mapping[str, InputSpec] = {
-    "lenet_relu": ImageSpec((1, 28, 28), LABELS, *GRAY),
-    "squeezenet1_1": ImageSpec((3, 64, 64), LABELS, *COLOR),
-    "resnet20": ImageSpec((3, 32, 32), LABELS, *COLOR),
-    "transformer": TextSpec((32,), LABELS, vocab_size=2000),
+    "lenet_relu": ImageSpec((1, 28, 28), *GRAY),
+    "squeezenet1_1": ImageSpec((3, 64, 64), *COLOR),
+    "resnet20": ImageSpec((3, 32, 32), *COLOR),
+    "transformer": TextSpec((32,), vocab_size=2000),
 }
 BATCH = 64
 CALIBRATED = 32
@@ -118,9 +118,10 @@ def prepare(name: str, folder: Path) -> Contest:
 def make_artifact(name: str, spec: InputSpec) -> Artifact:
     """Return an untrained network."""
     origin = Provenance(DataOrigin("random", "00", 0, 0.1, 0.2), seed=0, epochs=1, best_epoch=1)
+    output = ClassificationSpec(LABELS)
     torch.manual_seed(0)
-    model = create_model(name, **describe_structure(spec))
-    return Artifact(ArtifactConfig(name, spec, origin), model.state_dict())
+    model = create_model(name, **describe_structure(spec, output))
+    return Artifact(ArtifactConfig(name, spec, output, origin), model.state_dict())
 
 
 def draw(spec: InputSpec, count: int) -> np.ndarray:

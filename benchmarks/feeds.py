@@ -42,7 +42,7 @@ def falconet_photos(root: Path) -> dict[str, float]:
 
     start = time.perf_counter()
     dataset = read_source(str(root / "sign-digits"), root, DataConfig())
-    spec = ImageSpec((3, SIZE, SIZE), dataset.classes, mean=(0.5,) * 3, std=(0.25,) * 3)
+    spec = ImageSpec((3, SIZE, SIZE), mean=(0.5,) * 3, std=(0.25,) * 3)
     loaded = load_inputs(dataset.splits["train"], spec)
     augmentation = ImageAugmentation(rotate=ROTATE, scale=SCALE, shift=SHIFT)
     labels = torch.from_numpy(loaded.split.labels)
@@ -111,7 +111,7 @@ def falconet_mnist(root: Path) -> dict[str, float]:
 
     start = time.perf_counter()
     dataset = read_source("mnist", root, DataConfig())
-    spec = ImageSpec((1, 28, 28), dataset.classes, mean=(0.1307,), std=(0.3081,))
+    spec = ImageSpec((1, 28, 28), mean=(0.1307,), std=(0.3081,))
     loaded = load_inputs(dataset.splits["train"], spec)
     labels = torch.from_numpy(loaded.split.labels)
     return time_epochs(start, Loader(loaded.inputs, labels, Preprocess(spec), BATCH_SIZE, None, "shuffle").epoch)
@@ -163,7 +163,7 @@ def falconet_memory(root: Path, count: int) -> str:
     from falconet.data.splits import DataConfig
 
     dataset = read_source(str(root), root, DataConfig())
-    spec = ImageSpec((3, SIDE, SIDE), dataset.classes, mean=(0.5,) * 3, std=(0.25,) * 3)
+    spec = ImageSpec((3, SIDE, SIDE), mean=(0.5,) * 3, std=(0.25,) * 3)
     loaded = load_inputs(dataset.splits["train"], spec)
     labels = torch.from_numpy(loaded.split.labels)
     augmentation = ImageAugmentation(rotate=ROTATE, scale=SCALE, shift=SHIFT)

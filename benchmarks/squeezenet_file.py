@@ -51,7 +51,7 @@ SEEN = 400
 def load_photos(folder: Path, mean: tuple[float, ...], std: tuple[float, ...]) -> Loader:
     """Return the training photographs of a folder of classes as the network eats them: (batch, 3, 227, 227)."""
     dataset = load_dataset(folder)
-    spec = ImageSpec((3, SIDE, SIDE), dataset.classes, mean, std)
+    spec = ImageSpec((3, SIDE, SIDE), mean, std)
     part = load_inputs(dataset.splits["train"], spec)
     return Loader(part.inputs, torch.from_numpy(part.split.labels), create_preprocess(spec), 16, sampler="shuffle")
 

@@ -14,7 +14,7 @@ from functools import cached_property, partial
 from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
@@ -46,9 +46,10 @@ from falconet.errors import (
     abridge,
     lacks_memory,
 )
+from falconet.modalities import modality_of
 from falconet.models import create_model
 from falconet.schema import SPARSE, check_finite_fields, from_mapping, to_mapping
-from falconet.spec import FLOAT32_LEAST, FLOAT32_MOST, InputSpec, Kind, TextSpec
+from falconet.spec import FLOAT32_LEAST, FLOAT32_MOST, InputSpec, Kind, OutputSpec, upgrade_record
 from falconet.storage import check_safetensors, format_json, open_regular, parse_json, read_regular, read_settled, swap
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ if TYPE_CHECKING:
 
 DIGESTS = {WEIGHTS_FILE: "weights_sha256", CODED_FILE: "coded_sha256", TOKENIZER_FILE: "tokenizer_sha256"}
 """Keys of `config.json` that hold the hash of a file beside it."""
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MAX_BATCH = 256
 
 
@@ -127,12 +128,12 @@ class ArtifactConfig:
 
     architecture: str
     input: InputSpec
+    output: OutputSpec
     provenance: Provenance
     options: Mapping[str, Any] = field(default_factory=dict)
     """Of the architecture."""
     widths: Mapping[str, Any] | None = None
     """Layer -> how compression changed its structure (see `falconet.models.widths`); None: as the architecture is."""
-    task: Literal["classification"] = "classification"
     temperature: float = 1.0
     """What logits are divided by before they become probabilities, fitted on the validation split (Guo et al., 2017);
     1, which changes nothing, for a model that was never calibrated."""
@@ -198,10 +199,8 @@ class Artifact:
 
     def make_blank(self) -> Tensor:
         """Return a batch of one input of ones as the network takes it, to ask what an answer costs."""
-        import torch
-
         spec = self.config.input
-        return torch.ones(1, *spec.shape, dtype=torch.long if spec.kind == "text" else torch.float32)
+        return modality_of(spec).make_blank(1, *spec.shape)
 
     @property
     def weights_file(self) -> str:
@@ -277,7 +276,7 @@ def encode_artifact(artifact: Artifact) -> Artifact:
     return dataclasses.replace(artifact, coded=codec.encode(header, weights))
 
 
-ALONE = ("architecture", "options", "widths", "input", "temperature")
+ALONE = ("architecture", "options", "widths", "input", "output", "temperature")
 """What a coded file tells of `config.json`."""
 
 
@@ -294,13 +293,14 @@ def decode_artifact(content: bytes) -> Artifact:
         header, entries = codec.read_outline(content)
         tokenizer = header.pop("tokenizer", None)
         try:
-            config = from_mapping(ArtifactConfig, {**header, "provenance": to_mapping(UNKNOWN)})
+            config = from_mapping(ArtifactConfig, {**upgrade_record(header), "provenance": to_mapping(UNKNOWN)})
             text = None if tokenizer is None else restore_tokenizer(tokenizer)
-            if isinstance(config.input, TextSpec) and text is not None:
-                check_tokenizer(text, config.input.vocab_size)
+            has_tokens = modality_of(config.input).has_tokens
+            if has_tokens and text is not None:
+                check_tokenizer(text, modality_of(config.input).in_channels(config.input))
         except (UsageError, DataError) as error:
             raise ArtifactError(f"the coded model's header is damaged: {error}") from error
-        if isinstance(config.input, TextSpec) != (text is not None):
+        if has_tokens != (text is not None):
             found = "without" if text is None else "with"
             raise ArtifactError(
                 f"the coded model's header is damaged: a model of {config.input.kind} {found} tokenizer"
@@ -319,9 +319,9 @@ def outline(config: ArtifactConfig, found: Mapping[str, TensorOutline]) -> nn.Mo
     """
     from falconet.models.outlines import find_misfit, outline_model
 
-    check_classes(config, found)
+    check_outputs(config, found)
     with translated_errors():
-        structure = {**describe_structure(config.input), "pretrained": None, "tensors": len(found)}
+        structure = {**describe_structure(config.input, config.output), "pretrained": None, "tensors": len(found)}
         model = outline_model(config.architecture, config.widths, **structure, **config.options)
     misfit = find_misfit(model, found)
     if misfit is not None:
@@ -329,11 +329,11 @@ def outline(config: ArtifactConfig, found: Mapping[str, TensorOutline]) -> nn.Mo
     return model
 
 
-def check_classes(config: ArtifactConfig, found: Mapping[str, TensorOutline]) -> None:
-    """Raise ArtifactError unless a tensor has an entry for each class: an output layer takes time to be outlined."""
-    classes = len(config.input.labels)
-    if not any(classes in tensor.shape for tensor in found.values()):
-        raise ArtifactError(f"the weights do not fit {config.architecture}: none has {classes} entries, one a label")
+def check_outputs(config: ArtifactConfig, found: Mapping[str, TensorOutline]) -> None:
+    """Raise ArtifactError unless a tensor has an entry for each output: an output layer takes time to be outlined."""
+    outputs = config.output.num_outputs
+    if not any(outputs in tensor.shape for tensor in found.values()):
+        raise ArtifactError(f"the weights do not fit {config.architecture}: none has {outputs} entries, one an output")
 
 
 def realize(model: nn.Module, config: ArtifactConfig) -> nn.Module:
@@ -384,12 +384,13 @@ def build_model(config: ArtifactConfig) -> nn.Module:
 
     with translated_errors(), torch.random.fork_rng(devices=[]):
         # Never `pretrained`, whatever the options say: a model's file must not name others to be read or fetched.
-        model = create_model(config.architecture, pretrained=None, **describe_structure(config.input), **config.options)
+        structure = describe_structure(config.input, config.output)
+        model = create_model(config.architecture, pretrained=None, **structure, **config.options)
         return model if config.widths is None else apply_widths(model, config.widths)
 
 
 def check_answer(model: nn.Module, sample: Tensor, config: ArtifactConfig) -> None:
-    """Raise ArtifactError unless a network answers a sample, with a logit for each class, at a bearable cost."""
+    """Raise ArtifactError unless a network answers a sample, with all outputs, at a bearable cost."""
     from falconet.models.forward_cost import measure_forward
 
     what = config.architecture if config.widths is None else "widths"
@@ -402,15 +403,20 @@ def check_answer(model: nn.Module, sample: Tensor, config: ArtifactConfig) -> No
             raise
         reason = " ".join(str(error).split())[:400]
         raise ArtifactError(f"{what}: wanted layers that fit each other, found others: {reason}") from error
-    if logits.shape != (1, len(config.input.labels)):
+    if logits.shape != (1, config.output.num_outputs):
         found = list(logits.shape[1:])
-        raise ArtifactError(f"{what}: wanted {len(config.input.labels)} outputs, found {found[0] if found else found}")
+        raise ArtifactError(f"{what}: wanted {config.output.num_outputs} outputs, found {found[0] if found else found}")
 
 
-def describe_structure(spec: InputSpec) -> dict[str, Any]:
+def describe_structure(spec: InputSpec, output: OutputSpec) -> dict[str, Any]:
     """Return what `create_model` takes: kind, classes, channels (of texts: vocabulary size) and size."""
-    channels, size = (spec.vocab_size, spec.shape) if isinstance(spec, TextSpec) else (spec.shape[0], spec.shape[1:])
-    return {"kind": spec.kind, "num_classes": len(spec.labels), "in_channels": channels, "input_size": size}
+    modality = modality_of(spec)
+    return {
+        "kind": spec.kind,
+        "num_classes": output.num_outputs,
+        "in_channels": modality.in_channels(spec),
+        "input_size": modality.input_size(spec),
+    }
 
 
 def load_artifact(folder: str | Path) -> Artifact:
@@ -436,13 +442,14 @@ def load_folder(folder: Path) -> Artifact:
     artifact = decode_file(path, content) if path.name == CODED_FILE else Artifact(config, read_weights(path, content))
     check_digest(path, content, digests)
     artifact = dataclasses.replace(artifact, config=config)
-    if not isinstance(config.input, TextSpec):
+    modality = modality_of(config.input)
+    if not modality.has_tokens:
         return artifact
     tokenizer = read_file(folder / TOKENIZER_FILE)
     check_digest(folder / TOKENIZER_FILE, tokenizer, digests)
     try:
         text = tokenizer.decode()
-        check_tokenizer(text, config.input.vocab_size)
+        check_tokenizer(text, modality.in_channels(config.input))
     except (UnicodeDecodeError, DataError) as error:
         raise ArtifactError(f"{folder / TOKENIZER_FILE}: {error}") from error
     return dataclasses.replace(artifact, tokenizer=text)
@@ -502,7 +509,7 @@ def read_shared(folder: Path) -> dict[str, bytes]:
     }
     config, digests = parse_config(folder / CONFIG_FILE, contents.get(CONFIG_FILE, b""))
     weights = find_weights_file(digests)
-    needed = (weights, TOKENIZER_FILE) if isinstance(config.input, TextSpec) else (weights,)
+    needed = (weights, TOKENIZER_FILE) if modality_of(config.input).has_tokens else (weights,)
     for name in needed:
         if name not in contents:
             raise ArtifactError(f"{folder / name} is missing")
@@ -589,7 +596,7 @@ def parse_config(path: Path, content: bytes) -> tuple[ArtifactConfig, dict[str, 
         wanted = f"wanted format version {FORMAT_VERSION} or lower"
         raise ArtifactError(f"{path}: {wanted}, found {abridge(found)}: update falconet")
     try:
-        return from_mapping(ArtifactConfig, record), digests
+        return from_mapping(ArtifactConfig, upgrade_record(record)), digests
     except UsageError as error:
         raise ArtifactError(f"{path} is damaged: {error}") from error
 

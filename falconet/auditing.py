@@ -16,15 +16,16 @@ from falconet.data import Dataset, Split
 from falconet.data.cache import PixelCache
 from falconet.data.checks import LabelError
 from falconet.data.dataset import to_text
-from falconet.data.loader import Inputs, Loader, load_inputs, measure_inputs
+from falconet.data.loader import Inputs, Loader, load_inputs
 from falconet.data.preprocessing import AnyPreprocess, create_preprocess
 from falconet.data.splits import deal, mix, unite_split
 from falconet.defaults import Candidate, choose_candidates, default_settings, describe_data
 from falconet.errors import DataError
+from falconet.inputs import add_statistics, draft_spec
 from falconet.models.pretrained import load_pretrained
 from falconet.planning import RunConfig, configure
-from falconet.runs import build, draft_spec, fit_statistics
-from falconet.spec import TextSpec
+from falconet.runs import build, fit_statistics
+from falconet.spec import ClassificationSpec, OutputSpec
 from falconet.training import Callback
 from falconet.training.linear_probe import Features, Solver, extract_features, solve
 from falconet.training.loop import fit
@@ -102,7 +103,7 @@ def predict_held_out(
     networks are trained, not solved.
     """
     prepared = prepare(dataset, dataset.split("all"), choose_fixed(dataset))
-    loaded, config, preprocess = prepared.loaded, prepared.config, prepared.preprocess
+    loaded, config = prepared.loaded, prepared.config
     folds = part(loaded.split, len(dataset.classes))
     solver = config.training.linear_probe
     if solver is not None:
@@ -112,7 +113,7 @@ def predict_held_out(
         return loaded, first, predict_solved(features, loaded.split, folds, count, solver, trusted)
     probabilities = np.zeros((len(folds), len(dataset.classes)))
     for number in range(FOLDS):
-        probabilities[folds == number] = predict_fold(loaded, folds, number, preprocess, config, callbacks)
+        probabilities[folds == number] = predict_fold(prepared, folds, number, callbacks)
     check_finite(probabilities, loaded.split)
     return loaded, probabilities, probabilities
 
@@ -138,6 +139,7 @@ class Prepared:
     """Of the candidate on these data."""
     loaded: Inputs
     preprocess: AnyPreprocess
+    output: OutputSpec
     tokenizer: str | None
     """Of texts."""
     network: nn.Module
@@ -156,14 +158,12 @@ def prepare(dataset: Dataset, split: Split, candidate: Candidate) -> Prepared:
         config = dataclasses.replace(config, model=model)
     draft, tokenizer = draft_spec(dataset, config.model, weights)
     loaded = load_inputs(split, draft, tokenizer)
-    spec = draft
-    if not isinstance(draft, TextSpec):
-        mean, std = weights.statistics(dataset.channels) if weights else measure_inputs(loaded.inputs, draft)
-        spec = dataclasses.replace(draft, mean=mean, std=std)
+    spec = add_statistics(draft, loaded.inputs, dataset.channels, weights)
     preprocess = create_preprocess(spec, tokenizer)
-    network, _ = build(config.model, spec, config.training.seed, weights)
+    output = ClassificationSpec(dataset.classes)
+    network, _ = build(config.model, spec, output, config.training.seed, weights)
     fit_statistics(network, Loader(loaded.inputs, torch.from_numpy(loaded.split.labels), preprocess, BATCH_SIZE))
-    return Prepared(config, loaded, preprocess, tokenizer, network)
+    return Prepared(config, loaded, preprocess, output, tokenizer, network)
 
 
 def embed(prepared: Prepared, loaded: Inputs | None = None) -> Features:
@@ -229,14 +229,13 @@ def part(split: Split, num_classes: int) -> Int64[np.ndarray, " samples"]:
 
 
 def predict_fold(
-    loaded: Inputs,
+    prepared: Prepared,
     folds: Int64[np.ndarray, " samples"],
     number: int,
-    preprocess: AnyPreprocess,
-    config: RunConfig,
     callbacks: Sequence[Callback],
 ) -> Float64[np.ndarray, "held_out classes"]:
     """Train without one fold; return the probabilities of its samples."""
+    loaded, config, preprocess = prepared.loaded, prepared.config, prepared.preprocess
     training = dataclasses.replace(config.training, patience=PATIENCE, seed=number)
     chosen_on = (number + 1) % FOLDS
     labels = torch.from_numpy(loaded.split.labels)
@@ -252,7 +251,7 @@ def predict_fold(
         sampler="shuffle",
         seed=number,
     )
-    model, _ = build(config.model, preprocess.spec, seed=number)
+    model, _ = build(config.model, preprocess.spec, prepared.output, seed=number)
     fit_statistics(model, train)
     fit(model, train, load(folds == chosen_on, batch_size=BATCH_SIZE), training, callbacks=callbacks)
     with torch.inference_mode():

@@ -66,15 +66,6 @@ TASKS_SUFFIX = ".json"
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".zst", ".7z", ".rar")
 
 
-def default_policy(source: str, kind: str) -> str:
-    """Return the name of the augmentation policy for samples of a `kind` from a source, as the user wrote it."""
-    if kind != "image":
-        return "light"
-    if source == "digits":
-        return "digits"
-    return DOWNLOADABLE[source].policy if source in DOWNLOADABLE else "light"
-
-
 def list_paths(asked: object, wanted: str) -> list[Path]:
     """Return paths that one alone or several name: a string is one path, not its letters.
 

@@ -20,6 +20,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.hooks import RemovableHandle
 
+from falconet.modalities import MODALITIES
 from falconet.models.registry import choose_kind, create_model, native_input
 from falconet.models.table import MODELS
 from falconet.receptive import FieldMode, call_directly
@@ -79,7 +80,7 @@ def summarize(
         model = create_model(
             name, num_classes=num_classes, in_channels=channels, input_size=tuple(size), kind=kind, **options
         )
-    return count_complexity(model, tuple(size) if kind == "text" else (channels, *size), name, kind)
+    return count_complexity(model, MODALITIES[kind].input_shape(channels, tuple(size)), name, kind)
 
 
 def count_complexity(
@@ -93,7 +94,7 @@ def count_complexity(
     counter = MacCounter()
     device = next(iter([*model.parameters(), *model.buffers()]), torch.empty(0)).device
     # No token may be 0, which is padding.
-    sample = torch.ones(1, *input_shape, dtype=torch.int64 if kind == "text" else torch.float32, device=device)
+    sample = MODALITIES[kind].make_blank(1, *input_shape).to(device)
     fields = FieldMode(sample, dimensions=2 if len(input_shape) == 3 else 1)
     trace = Trace(model, counter, fields)
     try:

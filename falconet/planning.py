@@ -25,6 +25,7 @@ from falconet.errors import (
     UsageError,
     abridge,
 )
+from falconet.modalities import MODALITIES
 from falconet.models import find_model, models_for
 from falconet.models.registry import check_options, check_pretrained
 from falconet.renames import ignore, note, rename_settings
@@ -319,7 +320,7 @@ def configure(dataset: Dataset, settings: Settings) -> RunConfig:
     if config.training.freeze is not None and config.model.pretrained is None:
         raise ConfigError("training.freeze: wanted published weights to keep, found none; name them with --pretrained")
     if config.model.bands is not None and dataset.rate is None:
-        found = "series without a rate" if dataset.kind == "series" else dataset.kind
+        found = f"{MODALITIES[dataset.kind].plural} without a rate"
         raise ConfigError(f"model.bands: wanted recordings, found {found}; leave it out")
     return config
 

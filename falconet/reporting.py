@@ -140,10 +140,10 @@ def add_baselines(
 
     Where the linear model is as good on the validation split, that is a diagnosis of a network.
     """
-    spec, tokenizer = artifact.config.input, artifact.tokenizer
+    spec, tokenizer, classes = artifact.config.input, artifact.tokenizer, artifact.config.output.num_outputs
     tokens = spec.vocab_size if isinstance(spec, TextSpec) else 0
-    linear = fit_linear(learned, spec.kind, len(spec.labels), tokens)
-    baselines = measure_baselines(learned, linear, prepare_baseline_inputs(answers, spec, tokenizer), len(spec.labels))
+    linear = fit_linear(learned, spec.kind, classes, tokens)
+    baselines = measure_baselines(learned, linear, prepare_baseline_inputs(answers, spec, tokenizer), classes)
     log = dataclasses.replace(log, baselines=baselines)
     if linear is None or artifact.config.architecture == "linear":
         return log

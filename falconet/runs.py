@@ -8,7 +8,7 @@ import io
 import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -28,18 +28,16 @@ from falconet.artifact import (
     describe_structure,
     load_artifact,
 )
-from falconet.data import Dataset, Split, Unreadable
+from falconet.data import Split, Unreadable
 from falconet.data.augmentation import SeriesAugmentation
 from falconet.data.dataset import concatenate
 from falconet.data.drawing import write_figure
-from falconet.data.loader import Loader, hold_inputs, load_inputs, measure_inputs
+from falconet.data.loader import Loader, hold_inputs, load_inputs
 from falconet.data.preprocessing import create_preprocess
 from falconet.data.splits import check_training_classes, unite_split
-from falconet.data.texts import TextEncoder, make_wordpiece, train_tokenizer
 from falconet.errors import (
     ArtifactError,
     ConfigError,
-    DataError,
     DivergedError,
     InterruptedRunError,
     OutOfTimeError,
@@ -49,7 +47,9 @@ from falconet.errors import (
 from falconet.evaluation import Answers, Evaluation, calibrate
 from falconet.evaluation.answers import fit_recordings, predict_logits
 from falconet.evaluation.baselines import Prepared
-from falconet.models import create_model, find_model
+from falconet.inputs import add_statistics, draft_spec
+from falconet.modalities import modality_of
+from falconet.models import create_model
 from falconet.models.forward_cost import measure_forward
 from falconet.models.layers import FitsStatistics, find_input_shape
 from falconet.models.pretrained import Pretrained, fit_weights, load_pretrained
@@ -73,13 +73,18 @@ from falconet.report import LeaderboardRow, ModelReport, TrainingLog
 from falconet.report.curves import draw_rates
 from falconet.reporting import HISTORY_FILE, LAYER_STATS_FILE, diagnose_run, report_on, save_report
 from falconet.schema import from_mapping, to_mapping
-from falconet.spec import ImageSpec, InputSpec, PixelType, ResizeMode, SeriesSpec, TextSpec
+from falconet.spec import (
+    ClassificationSpec,
+    InputSpec,
+    OutputSpec,
+    ResizeMode,
+)
 from falconet.storage import check_held, hold, prepare_folder, read_json, remove_tree, write_json, write_text
 from falconet.training import Callback, EpochRow
 from falconet.training.checkpoints import load_checkpoint, remove_checkpoints
 from falconet.training.config import TrainConfig, warn_balance
 from falconet.training.diagnoses import Diagnosis, LayerStats, load_layer_stats, save_layer_stats
-from falconet.training.distillation import Teacher
+from falconet.training.distillation import Teacher, can_convert
 from falconet.training.distributed import SINGLE_PROCESS, ProcessGroup, init_process_group
 from falconet.training.early_stopping import MIN_VALIDATION
 from falconet.training.energy import ENERGY_FILE, load_energy, watch_energy
@@ -255,7 +260,7 @@ def execute(
         plan, weights = find_weights(plan, process_group)
         began = time.perf_counter()
         bundle = prepare(plan, weights, process_group)
-        model, notes = build(plan.config.model, bundle.spec, plan.config.training.seed, weights)
+        model, notes = build(plan.config.model, bundle.spec, bundle.output, plan.config.training.seed, weights)
         size = "x".join(map(str, bundle.spec.shape))
         notify(
             callbacks,
@@ -351,7 +356,7 @@ def try_network(plan: Plan, seconds: float | None = None) -> Trial:
         plan, weights = find_weights(plan)
         teacher, bundle = find_teacher(plan, prepare(plan, weights))
         training = plan.config.training
-        model, _ = build(plan.config.model, bundle.spec, training.seed, weights)
+        model, _ = build(plan.config.model, bundle.spec, bundle.output, training.seed, weights)
         fit_statistics(model, bundle.train)
         solution = None
         if training.linear_probe and seconds is not None:
@@ -738,9 +743,9 @@ def refit_network(kept: Trial, callbacks: Sequence[Callback], process_group: Pro
     )
     labels = torch.from_numpy(pool.split.labels)
     notify(callbacks, f"refit: {len(labels):,} training and validation samples, {show_epochs(epochs)}")
-    network, _ = build(model, bundle.spec, training.seed, weights)
+    network, _ = build(model, bundle.spec, bundle.output, training.seed, weights)
     train = dataclasses.replace(bundle.train, inputs=pool.inputs, labels=labels, answers=None, limit=None)
-    weighed = compute_class_weights(labels, len(bundle.spec.labels), training)
+    weighed = compute_class_weights(labels, bundle.output.num_outputs, training)
     families = number_families(pool.split)
     bundle = dataclasses.replace(bundle, train=train, rows=pool.kept, class_weights=weighed, families=families, made=0)
     teacher, bundle = find_teacher(plan, bundle, ("train", "val"))
@@ -802,7 +807,7 @@ def finish_run(kept: Trial, seen: TrainingLog, started: float, second: torch.nn.
 def describe_outcome(plan: Plan, bundle: DataBundle, answers: Answers, epoch: int) -> Outcome:
     """Return what a model's use is evaluated by: its answers to validation samples, and what it was trained on."""
     dataset, training = plan.dataset, plan.config.training
-    is_image = isinstance(bundle.spec, ImageSpec)
+    has_sides = modality_of(bundle.spec).axes == 2
     return Outcome(
         classes=dataset.classes,
         train_counts=np.bincount(dataset.splits["train"].labels, minlength=len(dataset.classes)),
@@ -810,8 +815,8 @@ def describe_outcome(plan: Plan, bundle: DataBundle, answers: Answers, epoch: in
         predicted=answers.logits.argmax(axis=1),
         epoch=epoch,
         balanced=training.class_weights is not None or training.sampler == "balanced",
-        image_side=max(dataset.size) if is_image else None,
-        input_side=max(bundle.spec.shape[1:]) if is_image else None,
+        image_side=max(dataset.size) if has_sides else None,
+        input_side=max(bundle.spec.shape[1:]) if has_sides else None,
     )
 
 
@@ -883,6 +888,9 @@ def find_teacher(
         return None, bundle
     artifact = load_artifact(folder)
     spec = artifact.config.input
+    if artifact.config.output != bundle.output:
+        wanted, found = list(bundle.output.labels), list(artifact.config.output.labels)
+        raise ConfigError(f"model.teacher: wanted one that knows the classes {wanted}, found {found}")
     if answers_batches(artifact, bundle) and not beforehand:
         return Teacher(artifact.model, artifact.preprocess, create_preprocess(bundle.spec, bundle.tokenizer)), bundle
     if training.feature_weight:
@@ -901,11 +909,12 @@ def find_teacher(
 
 
 def answers_batches(artifact: Artifact, bundle: DataBundle) -> bool:
-    """Whether a teacher can be given its student's input, or must be refused for something else than that."""
-    spec = artifact.config.input
-    same = (spec, artifact.tokenizer) == (bundle.spec, bundle.tokenizer)
+    """Whether a teacher can be given its student's input."""
+    same = (artifact.config.input, artifact.tokenizer) == (bundle.spec, bundle.tokenizer)
     return (
-        same or spec.labels != bundle.spec.labels or isinstance(spec, ImageSpec) or type(spec) is not type(bundle.spec)
+        same
+        or can_convert(artifact.preprocess, bundle.train.preprocess)
+        or artifact.config.input.kind != bundle.spec.kind
     )
 
 
@@ -929,7 +938,7 @@ def keep_samples(bundle: DataBundle, kept: Int64[np.ndarray, " kept"], config: T
     rows = torch.from_numpy(kept)
     labels = bundle.train.labels[rows]
     train = dataclasses.replace(bundle.train, inputs=hold_inputs(bundle.train.inputs)[rows], labels=labels)
-    weights = compute_class_weights(labels, len(bundle.spec.labels), config)
+    weights = compute_class_weights(labels, bundle.output.num_outputs, config)
     families = None if bundle.families is None else bundle.families[rows]
     return dataclasses.replace(bundle, train=train, class_weights=weights, rows=bundle.rows[kept], families=families)
 
@@ -939,6 +948,7 @@ class DataBundle:
     """What a network is trained on."""
 
     spec: InputSpec
+    output: OutputSpec
     tokenizer: str | None
     train: Loader
     val: Loader
@@ -970,14 +980,13 @@ def prepare(plan: Plan, weights: Pretrained | None = None, process_group: Proces
     draft, tokenizer = draft_spec(dataset, config.model, weights)
     train, val = (load_inputs(dataset.splits[name], draft, tokenizer) for name in ("train", "val"))
     check_training_classes(dataset, train.split)
-    spec = draft
-    if not isinstance(draft, TextSpec):
-        mean, std = weights.statistics(dataset.channels) if weights else measure_inputs(train.inputs, draft)
-        spec = dataclasses.replace(draft, mean=mean, std=std)
+    spec = add_statistics(draft, train.inputs, dataset.channels, weights)
+    output = ClassificationSpec(dataset.classes)
     preprocess, training = create_preprocess(spec, tokenizer), config.training
     labels = {name: torch.from_numpy(part.split.labels) for name, part in (("train", train), ("val", val))}
     return DataBundle(
         spec,
+        output,
         tokenizer,
         Loader(
             train.inputs,
@@ -989,6 +998,7 @@ def prepare(plan: Plan, weights: Pretrained | None = None, process_group: Proces
             seed=training.seed,
             rank=process_group.rank,
             world_size=process_group.world_size,
+            num_classes=output.num_outputs,
         ),
         Loader(
             val.inputs,
@@ -999,7 +1009,7 @@ def prepare(plan: Plan, weights: Pretrained | None = None, process_group: Proces
             rank=process_group.rank,
             world_size=process_group.world_size,
         ),
-        compute_class_weights(labels["train"], len(spec.labels), training),
+        compute_class_weights(labels["train"], output.num_outputs, training),
         (*train.unreadable, *val.unreadable),
         train.kept,
         number_families(train.split),
@@ -1030,7 +1040,7 @@ def add_samples(bundle: DataBundle, added: ExtraSamples, config: TrainConfig) ->
     train = dataclasses.replace(
         bundle.train, inputs=inputs, labels=labels, limit=len(bundle.train.labels), answers=answers
     )
-    weights = compute_class_weights(labels, len(bundle.spec.labels), config)
+    weights = compute_class_weights(labels, bundle.output.num_outputs, config)
     made = bundle.made + len(added.labels)
     # What synthetic samples were made from, and so are related to, nobody knows.
     return dataclasses.replace(bundle, train=train, class_weights=weights, families=None, made=made)
@@ -1049,109 +1059,14 @@ def split_batch(batch_size: int, process_group: ProcessGroup) -> int:
     return batch_size // process_group.world_size
 
 
-def draft_spec(dataset: Dataset, model: ModelConfig, weights: Pretrained | None = None) -> tuple[InputSpec, str | None]:
-    """Return what the model takes, with mean 0 and std 1 still, and the tokenizer that texts need."""
-    if dataset.kind == "text":
-        return draft_text_spec(dataset, model, weights)
-    if dataset.kind == "series":
-        return draft_series_spec(dataset, model), None
-    mean, std = (0.0,) * dataset.channels, (1.0,) * dataset.channels
-    height, width = image_size(dataset, model, weights)
-    margin = find_model(model.name).margin
-    shape, deep = (dataset.channels, height, width), dataset.value_range
-    dtype: PixelType = "uint8" if deep is None else "uint16"
-    mode: ResizeMode = model.resize_mode or (weights.resize_mode if weights else "stretch")
-    spec = ImageSpec(shape, dataset.classes, mean, std, margin, dtype=dtype, value_range=deep, resize_mode=mode)
-    return spec, None
-
-
-def image_size(dataset: Dataset, model: ModelConfig, weights: Pretrained | None) -> tuple[int, int]:
-    """Return height and width in pixels: as asked for, as published weights want it, or what suits images and model.
-
-    A model that takes any size gets that of the images, as a square of MIN_SIDE pixels to its native size; above
-    64 pixels a multiple of 32, since such networks divide the size by 32.
-    """
-    entry = find_model(model.name)
-    if model.input_size is not None:
-        sides = (model.input_size,) * 2 if isinstance(model.input_size, int) else tuple(model.input_size)
-        if len(sides) != 2:
-            raise ConfigError(f"model.input_size: wanted height and width in pixels, found {list(sides)}")
-        return sides[0], sides[1]
-    if weights is not None and weights.size is not None:
-        return weights.size[0], weights.size[1]
-    native = entry.input[1] if entry.kinds[0] == "image" else MAX_SEQUENCE
-    if weights is not None or (entry.kinds[0] == "image" and not entry.resizable):
-        return native, entry.input[2]
-    side = min(max(*dataset.size, MIN_SIDE), native)
-    side = side if side <= 64 else side // 32 * 32
-    return side, side
-
-
-MIN_SIDE = 24
-"""Smaller images are enlarged to it for networks that take any size."""
-MAX_SEQUENCE = 64
-"""Larger images are scaled down to it for networks that read them as sequences."""
-
-
-def draft_series_spec(dataset: Dataset, model: ModelConfig) -> SeriesSpec:
-    """Return what a model of series takes: as many steps or frames as asked for, else so many that few are cut."""
-    rows = dataset.channels * (model.bands or 1)
-    statistics = (0.0,) * rows, (1.0,) * rows
-    spec = SeriesSpec((rows, 1), dataset.classes, *statistics, model.fit, dataset.rate, model.bands)
-    if model.input_size is not None:
-        return dataclasses.replace(spec, shape=(rows, one_number(model.input_size)))
-    steps = measure_length(dataset)
-    frames = steps if model.bands is None else max((steps - spec.window) // spec.hop + 1, 1)
-    return dataclasses.replace(spec, shape=(rows, frames))
-
-
-def measure_length(dataset: Dataset) -> int:
-    """Return the steps that LONGEST of 100 training series stay within."""
-    samples = dataset.splits["train"].samples
-    lengths = []
-    for index in range(len(samples)):
-        with suppress(DataError):  # Left out, and listed, when the samples are loaded.
-            lengths.append(samples.read(index).shape[1])
-    if not lengths:
-        raise DataError(f"{dataset.source}: not one training series can be read")
-    return max(int(np.percentile(lengths, LONGEST, method="higher")), 1)
-
-
-def draft_text_spec(dataset: Dataset, model: ModelConfig, weights: Pretrained | None = None) -> tuple[TextSpec, str]:
-    """Train a tokenizer on the training texts, unless published weights have one; return it and the input's spec."""
-    samples = dataset.splits["train"].samples
-    texts = [samples.read(index) for index in range(len(samples))]
-    vocabulary = weights.vocabulary if weights else None
-    most = find_model(model.name).vocab_size if model.vocab_size is None else model.vocab_size
-    tokenizer = make_wordpiece(vocabulary) if vocabulary else train_tokenizer(texts, most)
-    encoder = TextEncoder(tokenizer, 1)
-    if model.input_size is not None:
-        length = one_number(model.input_size)
-    else:
-        length = max(int(np.percentile(encoder.count_tokens(texts), LONGEST)), 1)
-        length = min(length, weights.size[0]) if weights and weights.size else length
-    return TextSpec((length,), dataset.classes, encoder.vocab_size), tokenizer
-
-
-LONGEST = 98
-"""Percentile of the training samples' lengths that a model takes whole; longer ones are cut."""
-
-
-def one_number(size: int | tuple[int, ...]) -> int:
-    """Return the size of a sequence. Raises ConfigError for that of an image."""
-    if isinstance(size, tuple) and len(size) != 1:
-        raise ConfigError(f"model.input_size: wanted one number for a sequence, found {list(size)}")
-    return size if isinstance(size, int) else size[0]
-
-
 def build(
-    model: ModelConfig, spec: InputSpec, seed: int, weights: Pretrained | None = None
+    model: ModelConfig, spec: InputSpec, output: OutputSpec, seed: int, weights: Pretrained | None = None
 ) -> tuple[torch.nn.Module, tuple[str, ...]]:
     """Return the network with its initial weights, which follow from the seed or are published ones, and notes."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = create_model(model.name, **describe_structure(spec), **model.options)
-    return network, fit_weights(network, weights, spec.labels) if weights and weights.state else ()
+        network = create_model(model.name, **describe_structure(spec, output), **model.options)
+    return network, fit_weights(network, weights, output.labels) if weights and weights.state else ()
 
 
 def fit_statistics(model: torch.nn.Module, train: Loader) -> None:
@@ -1192,6 +1107,7 @@ def make_artifact(plan: Plan, bundle: DataBundle, result: FitResult, weights: di
     config = ArtifactConfig(
         architecture=plan.config.model.name,
         input=bundle.spec,
+        output=bundle.output,
         provenance=provenance,
         options=plan.config.model.options,
         versions=current_versions(),

@@ -1,11 +1,12 @@
-"""InputSpec: what a model takes, one dataclass for each kind of sample. Pure data.
+"""InputSpec, what a model takes, one dataclass a modality; OutputSpec, what its outputs mean, one a task. Pure data.
 
-The arithmetic is in `falconet.data.preprocessing`.
+The arithmetic is in `falconet.data.preprocessing` and `falconet.tasks`.
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from falconet.errors import ConfigError, abridge
 from falconet.schema import SPARSE
@@ -35,13 +36,10 @@ FLOAT32_LEAST, FLOAT32_MOST = 2.0**-126, 2.0**127
 
 @dataclass(frozen=True)
 class ImageSpec:
-    """How a raw image becomes a model's input, and what its outputs are called."""
+    """How a raw image becomes a model's input."""
 
     shape: tuple[int, int, int]
     """Channels (1 or 3), height and width in pixels, as the model takes them."""
-
-    labels: tuple[str, ...]
-    """Class names in the order of the logits."""
 
     mean: tuple[float, ...]
     """Per channel, of pixels in 0..1; subtracted."""
@@ -49,7 +47,7 @@ class ImageSpec:
     std: tuple[float, ...]
     """Per channel, of pixels in 0..1; divided by."""
 
-    margin: int = 0
+    padding: int = 0
     """Pixels on each side of `shape`, filled from the image's border; the image is scaled to what lies inside."""
 
     kind: Literal["image"] = "image"
@@ -72,27 +70,23 @@ class ImageSpec:
         if channels not in (1, 3):
             raise ConfigError(f"shape: wanted 1 or 3 channels, found {channels}")
         check_values(self.shape, MAX_VALUES)
-        if min(height, width) <= 2 * self.margin or self.margin < 0:
-            raise ConfigError(f"margin: {self.margin} pixels leave nothing of {height}x{width}")
+        if min(height, width) <= 2 * self.padding or self.padding < 0:
+            raise ConfigError(f"padding: {self.padding} pixels leave nothing of {height}x{width}")
         check_statistics(channels, self.mean, self.std)
-        check_labels(self.labels)
 
     @property
     def inner_size(self) -> tuple[int, int]:
-        """Height and width in pixels to which an image is scaled, inside the margin."""
+        """Height and width in pixels to which an image is scaled, inside the padding."""
         _, height, width = self.shape
-        return height - 2 * self.margin, width - 2 * self.margin
+        return height - 2 * self.padding, width - 2 * self.padding
 
 
 @dataclass(frozen=True)
 class SeriesSpec:
-    """How a raw series becomes a model's input, and what its outputs are called."""
+    """How a raw series becomes a model's input."""
 
     shape: tuple[int, int]
     """Channels and steps, as the model takes them; with `bands`, rows of spectra and frames."""
-
-    labels: tuple[str, ...]
-    """Class names in the order of the logits."""
 
     mean: tuple[float, ...]
     """Per channel; subtracted."""
@@ -100,7 +94,7 @@ class SeriesSpec:
     std: tuple[float, ...]
     """Per channel; divided by."""
 
-    fit: Literal["pad", "resample"] = "pad"
+    length_mode: Literal["pad", "resample"] = "pad"
     """How a series gets its number of steps: cut or followed by NaN, which models leave out; or stretched in time."""
 
     rate: int | None = None
@@ -128,7 +122,6 @@ class SeriesSpec:
             check_bands(self.bands, self.rate, self.shape[0])
             check_values(self.raw_shape, MAX_RAW_VALUES)
         check_statistics(self.shape[0], self.mean, self.std)
-        check_labels(self.labels)
 
     @property
     def raw_shape(self) -> tuple[int, int]:
@@ -154,9 +147,6 @@ class TextSpec:
     shape: tuple[int]
     """Tokens, as the model takes them: longer texts are cut, shorter ones followed by token 0."""
 
-    labels: tuple[str, ...]
-    """Class names in the order of the logits."""
-
     vocab_size: int
     """Vocabulary size: tokens, of which 0 is padding and 1 stands for a masked one."""
 
@@ -171,10 +161,48 @@ class TextSpec:
             raise ConfigError(f"shape: wanted 1 to {MAX_TOKENS} tokens, found {list(self.shape)}")
         if self.vocab_size < 3:
             raise ConfigError(f"vocab_size: wanted 3 or more, found {self.vocab_size}")
-        check_labels(self.labels)
 
 
 InputSpec = ImageSpec | SeriesSpec | TextSpec
+
+
+@dataclass(frozen=True)
+class ClassificationSpec:
+    """What the outputs of a classifier mean."""
+
+    labels: tuple[str, ...]
+    """Class names in the order of the logits."""
+
+    task: Literal["classification"] = "classification"
+    """Tells a ClassificationSpec from those of other tasks in `config.json`."""
+
+    def __post_init__(self) -> None:
+        check_labels(self.labels)
+
+    @property
+    def num_outputs(self) -> int:
+        """How many numbers the network answers for a sample."""
+        return len(self.labels)
+
+
+OutputSpec = ClassificationSpec
+
+
+def upgrade_record(record: Mapping[str, Any], output: str = "output") -> dict[str, Any]:
+    """Return what a `config.json`, or the like, of format 1 would hold in format 2, under `output` what outputs mean.
+
+    Format 1 kept the labels in the input spec and the task beside it, and had other names for padding and length mode.
+    """
+    if output in record or not isinstance(record.get("input"), Mapping):
+        return dict(record)
+    spec = {RENAMED.get(key, key): value for key, value in record["input"].items()}
+    meaning = {"labels": spec.pop("labels", None)}
+    rest = {key: value for key, value in record.items() if key not in {"task", "format_version"}}
+    return {**rest, "input": spec, output: meaning}
+
+
+RENAMED = {"margin": "padding", "fit": "length_mode"}
+"""Names in the input spec of format 1, and those of today."""
 
 
 def check_values(shape: tuple[int, ...], most: int) -> None:

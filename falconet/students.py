@@ -9,7 +9,7 @@ knows than the few texts with labels say. No made text needs a label of its own.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
@@ -21,13 +21,15 @@ from falconet.artifact import describe_structure, load_artifact
 from falconet.data import Dataset
 from falconet.data.dataset import Texts
 from falconet.data.preprocessing import TextPreprocess, create_preprocess
-from falconet.defaults import CANDIDATES, SMALL_SIDE, TINY_SIDE, default_settings, describe_data
+from falconet.defaults import CANDIDATES, SMALL_SIDE, TINY_SIDE, DataFacts, default_settings, describe_data
 from falconet.errors import UsageError
 from falconet.evaluation.answers import predict_logits
+from falconet.inputs import draft_spec
 from falconet.models.outlines import outline_model
 from falconet.planning import STUDENT_FOLDER, Plan, Settings, check_model, configure, holds_run
-from falconet.runs import ExtraSamples, RunResult, draft_spec, execute, find_weights, read_teacher, uncalibrate
+from falconet.runs import ExtraSamples, RunResult, execute, find_weights, read_teacher, uncalibrate
 from falconet.schema import merge, to_mapping
+from falconet.spec import ClassificationSpec, Kind
 from falconet.training import Callback
 from falconet.training.early_stopping import choose_early_stopping
 from falconet.training.loop import notify
@@ -53,18 +55,33 @@ class Distillation:
 
 def list_students(dataset: Dataset) -> tuple[dict[str, Any], ...]:
     """Return small networks for such data, the largest first: settings of the section `model`."""
-    data = describe_data(dataset)
-    if data.kind == "text":
-        bags: tuple[dict[str, int], ...] = ({}, {"buckets": 4096, "dimension": 32}, {"buckets": 2048, "dimension": 16})
-        return tuple(merge({"name": "ngrams", **SMALL_BAG}, {"options": bag}) for bag in bags)
-    if data.kind == "series":
-        sizes: tuple[dict[str, int], ...] = ({}, {"hidden": 64, "embedding": 32}, {"hidden": 32, "embedding": 16})
-        return tuple({"name": "gru", "options": size} for size in sizes)
+    return STUDENTS[dataset.kind](describe_data(dataset))
+
+
+def list_image_students(data: DataFacts) -> tuple[dict[str, Any], ...]:
+    """Return networks for images of a size and color."""
     if data.gray and data.side <= TINY_SIDE:
         return tuple({"name": "lenet_relu", "options": {"width": width}} for width in (32, 16, 8, 4))
     if data.side <= SMALL_SIDE:
         return tuple({"name": "resnet20", "options": {"width": width}} for width in (16, 8, 4))
     return ({"name": "squeezenet1_1"},)
+
+
+def list_series_students(data: DataFacts) -> tuple[dict[str, Any], ...]:
+    """Return networks for any series."""
+    sizes: tuple[dict[str, int], ...] = ({}, {"hidden": 64, "embedding": 32}, {"hidden": 32, "embedding": 16})
+    return tuple({"name": "gru", "options": size} for size in sizes)
+
+
+def list_text_students(data: DataFacts) -> tuple[dict[str, Any], ...]:
+    """Return networks for any texts."""
+    bags: tuple[dict[str, int], ...] = ({}, {"buckets": 4096, "dimension": 32}, {"buckets": 2048, "dimension": 16})
+    return tuple(merge({"name": "ngrams", **SMALL_BAG}, {"options": bag}) for bag in bags)
+
+
+STUDENTS: Mapping[Kind, Callable[[DataFacts], tuple[dict[str, Any], ...]]] = MappingProxyType(
+    {"image": list_image_students, "series": list_series_students, "text": list_text_students}
+)
 
 
 def train_with_student(
@@ -97,7 +114,8 @@ def train_with_student(
     if taught.if_exists == "resume" and holds_run(taught.out) and read_teacher(taught.out) != teacher.digest:
         notify(callbacks, f"student: the run in {taught.out} had another teacher; training it anew")
         taught = replace(taught, if_exists="overwrite")
-    added = make_texts(taught) if plan.dataset.kind == "text" else None
+    make = MADE_SAMPLES.get(plan.dataset.kind)
+    added = None if make is None else make(taught)
     extra = f", of {len(added.labels):,} synthetic texts too" if added else ""
     notify(callbacks, f"student: {taught.config.model.name} learns the answers of {first.model}{extra}")
     return Distillation(first, execute(taught, callbacks=callbacks, added=added))
@@ -125,7 +143,11 @@ def measure_student(plan: Plan) -> int:
     plan, weights = find_weights(plan)
     spec, _ = draft_spec(plan.dataset, plan.config.model, weights)
     model = plan.config.model
-    return count_bytes(outline_model(model.name, **describe_structure(spec), **model.options).state_dict())
+    return count_bytes(
+        outline_model(
+            model.name, **describe_structure(spec, ClassificationSpec(plan.dataset.classes)), **model.options
+        ).state_dict()
+    )
 
 
 def count_bytes(weights: Mapping[str, torch.Tensor]) -> int:
@@ -137,7 +159,7 @@ def plan_student(plan: Plan, network: Settings) -> Plan:
     """Return the plan of a student's run; `network` are settings of the section `model`."""
     dataset, training = plan.dataset, plan.config.training
     settings = default_student(dataset, network["name"])
-    if dataset.kind == "text":
+    if dataset.kind in MADE_SAMPLES:
         settings["training"]["epochs"] = round(LONGER * settings["training"]["epochs"])
     # To the end of the schedule: on banking77, a run that stops early lost up to 0.8 points of validation accuracy.
     restored = choose_early_stopping(len(dataset.splits["val"]), settings["training"])["restore"]
@@ -166,7 +188,7 @@ def default_student(dataset: Dataset, name: str) -> dict[str, Any]:
     it is trained with, such as a single epoch, is meant for what is solved.
     """
     data = describe_data(dataset)
-    known = [candidate for candidate in CANDIDATES if candidate.model == name and candidate.suits(data)]
+    known = [candidate for candidate in CANDIDATES[dataset.kind] if candidate.model == name and candidate.suits(data)]
     if not known:
         return default_settings(dataset)
     candidate = known[-1]
@@ -192,6 +214,10 @@ def make_texts(plan: Plan) -> ExtraSamples:
     assert isinstance(preprocess, TextPreprocess)
     answers = torch.from_numpy(logits)
     return ExtraSamples(preprocess.prepare(made).int(), answers.argmax(dim=1), answers)
+
+
+MADE_SAMPLES: Mapping[Kind, Callable[[Plan], ExtraSamples]] = MappingProxyType({"text": make_texts})
+"""How samples are made from those of training, of which a teacher tells what they are; of others there are none."""
 
 
 def join_texts(texts: Sequence[str], rng: np.random.Generator) -> list[str]:

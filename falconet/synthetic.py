@@ -157,7 +157,7 @@ def make_samples(train: Loader, per_class: int, seed: int, config: FlowConfig) -
     stream = epoch_seed(seed, 0, "data")  # Epochs count from 1: no batch has this one.
     generator = torch.Generator().manual_seed(stream)
     if isinstance(train.preprocess, Preprocess):
-        flow = train_flow(to_unit(inputs), train.labels, len(train.preprocess.spec.labels), config)
+        flow = train_flow(to_unit(inputs), train.labels, int(train.labels.max()) + 1, config)
         return ExtraSamples(to_levels(draw_images(flow, labels, stream), inputs.dtype), labels)
     origins = draw_origins(labels, train.labels, generator)
     if isinstance(train.preprocess, SeriesPreprocess):

@@ -16,6 +16,7 @@ from rich.text import Text
 
 from falconet.errors import StorageError
 from falconet.escaping import escape_line, escape_lines
+from falconet.modalities import MODALITIES
 from falconet.training import Callback, EpochRow
 from falconet.units import show_loss
 
@@ -307,7 +308,7 @@ def print_facts(report: DataReport) -> None:
         print_line(f"sizes: {', '.join(shapes[:SHAPES])}{' ...' if len(shapes) > SHAPES else ''}")
     if report.lengths:
         found = report.lengths
-        unit = "steps" if report.kind == "series" else "characters"
+        unit = MODALITIES[report.kind].raw_unit
         quartiles = f"quartiles {found.lower_quartile:,.0f}, {found.median:,.0f}, {found.upper_quartile:,.0f}"
         print_line(f"lengths: {found.min:,} to {found.max:,} {unit}, {quartiles}")
     if report.missing:
@@ -481,14 +482,7 @@ def describe_dataset(dataset: Dataset) -> str:
 
 def describe_kind(data: Dataset | DataReport) -> str:
     """Return what the samples are and how large."""
-    if data.kind == "image":
-        color = "gray" if data.channels == 1 else "color"
-        values = "" if data.value_range is None else f", values {data.value_range[0]:g} to {data.value_range[1]:g}"
-        return f"{color} images of {data.size[0]}x{data.size[1]} (median){values}"
-    if data.kind == "series":
-        rate = f" at {data.rate:,} Hz" if data.rate else ""
-        return f"series of {data.channels} channel{'s' * (data.channels > 1)} and {data.size[0]:,} steps (median){rate}"
-    return f"texts of {data.size[0]:,} characters (median)"
+    return MODALITIES[data.kind].describe_samples(data)
 
 
 def describe_columns(columns: Mapping[str, str]) -> str:

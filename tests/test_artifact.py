@@ -42,12 +42,14 @@ from falconet.data.texts import TextEncoder, make_wordpiece, train_tokenizer
 from falconet.errors import ArtifactError, OutOfMemoryError, PathError, StorageError
 from falconet.models import create_model, forward_cost
 from falconet.schema import to_mapping
-from falconet.spec import ImageSpec, SeriesSpec, TextSpec
+from falconet.spec import ClassificationSpec, ImageSpec, SeriesSpec, TextSpec
 
-SPEC = ImageSpec(shape=(1, 16, 18), labels=("cat", "dog", "élan"), mean=(0.5,), std=(0.25,), margin=1)
+SPEC = ImageSpec(shape=(1, 16, 18), mean=(0.5,), std=(0.25,), padding=1)
+PAIR = ClassificationSpec(("a", "b"))
 CONFIG = ArtifactConfig(
     architecture="lenet5",
     input=SPEC,
+    output=ClassificationSpec(("cat", "dog", "élan")),
     provenance=Provenance(DataOrigin("digits", "0f", None, 0.1, 0.2), seed=3, epochs=5, best_epoch=4),
     options={"output": "linear"},
     versions=current_versions(),
@@ -206,7 +208,7 @@ def test_truncated_config(folder: Path) -> None:
     [
         ({"architecture": 5}, "architecture: wanted str, found 5"),
         ({"architectur": "lenet5"}, "did you mean architecture"),
-        ({"task": "regression"}, "task: wanted classification, found 'regression'"),
+        ({"output": {"task": "guessing"}}, "output.task: wanted classification, found 'guessing'"),
         ({"input": {"kind": "image", "shape": [1, 16]}}, "input.shape: wanted 3 values, found 2"),
         ({"provenance": None}, "provenance: wanted a mapping of settings, found None"),
     ],
@@ -218,7 +220,7 @@ def test_altered_config(folder: Path, changes: dict[str, Any], message: str) -> 
 
 
 @pytest.mark.parametrize(
-    ("found", "said"), [(FORMAT_VERSION + 1, "2"), (None, "None"), ("1", "'1'"), ("x" * 10**5, r"'x{10,300}.*'")]
+    ("found", "said"), [(FORMAT_VERSION + 1, "3"), (None, "None"), ("1", "'1'"), ("x" * 10**5, r"'x{10,300}.*'")]
 )
 def test_newer_format(folder: Path, found: object, said: str) -> None:
     change_config(folder, format_version=found, something="new")
@@ -306,9 +308,11 @@ def test_failed_save_keeps_the_old_artifact(folder: Path, artifact: Artifact, mo
 
 
 def test_options_of_a_file_name_no_other_weights(tmp_path: Path) -> None:
-    spec = ImageSpec((3, 28, 28), ("a", "b"), (0.5,) * 3, (0.25,) * 3)
+    spec = ImageSpec((3, 28, 28), (0.5,) * 3, (0.25,) * 3)
     origin = Provenance(DataOrigin("digits", "00", 0, 0.1, 0.2), seed=0, epochs=1, best_epoch=1)
-    config = ArtifactConfig("resnet20", spec, origin, options={"pretrained": str(tmp_path / "other.pth")})
+    config = ArtifactConfig(
+        "resnet20", spec, ClassificationSpec(("a", "b")), origin, options={"pretrained": str(tmp_path / "other.pth")}
+    )
     with pytest.raises(ArtifactError, match="describes no model that this falconet can build"):
         build_model(config)
 
@@ -324,7 +328,7 @@ def test_a_coded_model_comes_back_from_its_folder_and_from_its_file_alone(artifa
     whole, file = load_artifact(tmp_path), load_artifact(alone)
     assert whole.config == artifact.config
     assert file.config.provenance == UNKNOWN
-    for name in ("architecture", "input", "options", "widths", "temperature"):
+    for name in ("architecture", "input", "output", "options", "widths", "temperature"):
         assert getattr(file.config, name) == getattr(artifact.config, name)
     for found in (whole, file):
         assert list(found.weights) == list(artifact.weights)
@@ -339,7 +343,7 @@ def test_coded_texts_bring_their_tokenizer_along(kind: str, tmp_path: Path) -> N
     words = ["[PAD]", "[MASK]", "[UNK]", "[CLS]", "[SEP]", "one", "two"]
     tokenizer = train_tokenizer(["one two three two one"] * 5, 300) if kind == "bpe" else make_wordpiece(words)
     vocab_size = TextEncoder(tokenizer, 1).vocab_size
-    config = replace(CONFIG, architecture="gru", input=TextSpec((9,), ("a", "b"), vocab_size), options={"hidden": 4})
+    config = replace(CONFIG, architecture="gru", input=TextSpec((9,), vocab_size), output=PAIR, options={"hidden": 4})
     coded = encode_artifact(Artifact(config, build_model(config).state_dict(), tokenizer))
     (tmp_path / "text.fnet").write_bytes(coded.serialize())
     replace(coded, coded=None).save(tmp_path / "folder")
@@ -443,7 +447,7 @@ def test_an_artifact_is_read_whole_after_a_kill_in_the_middle_of_its_swap(
 
 IMAGES = {"kind": "image", "labels": ["a", "b"], "mean": [0.0], "std": [1.0], "shape": [1, 28, 28]}
 PHOTOS = {**IMAGES, "mean": [0.0] * 3, "std": [1.0] * 3, "shape": [3, 224, 224]}
-TEXTS = to_mapping(TextSpec((9,), ("a", "b"), 300))
+TEXTS = {**to_mapping(TextSpec((9,), 300)), "labels": ["a", "b"]}
 SERIES = {"kind": "series", "labels": ["a", "b"], "mean": [0.0], "std": [1.0], "shape": [1, 99]}
 SOUNDS = {**SERIES, "mean": [0.0] * 40, "std": [1.0] * 40, "bands": 40}
 GIANTS: list[dict[str, Any]] = [
@@ -483,7 +487,8 @@ GIANTS: list[dict[str, Any]] = [
 def test_a_small_file_of_a_large_network_is_refused_before_there_is_memory_for_it(
     header: dict[str, Any], form: str, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    header = dict(header)
+    known = {key: value for key, value in header["input"].items() if key != "labels"}
+    header = {**header, "input": known, "output": {"labels": header["input"]["labels"]}}
     weights = {"a": np.zeros((2, 3), np.float32)}
     if form == "folder":
         import safetensors.numpy
@@ -510,8 +515,8 @@ def test_a_small_file_of_a_large_network_is_refused_before_there_is_memory_for_i
 
 @pytest.mark.parametrize("form", ["coded", "folder"])
 def test_a_small_file_whose_answer_would_take_hours_is_refused(form: str, tmp_path: Path) -> None:
-    spec = SeriesSpec((1, 1 << 22), ("a", "b"), (0.0,), (1.0,))
-    config = replace(CONFIG, architecture="gru", input=spec, options={"hidden": 1, "embedding": 1})
+    spec = SeriesSpec((1, 1 << 22), (0.0,), (1.0,))
+    config = replace(CONFIG, architecture="gru", input=spec, output=PAIR, options={"hidden": 1, "embedding": 1})
     found = Artifact(config, build_model(config).state_dict())
     (encode_artifact(found) if form == "coded" else found).save(tmp_path / "odd")
     with pytest.raises(
@@ -644,7 +649,7 @@ def test_a_tokenizer_of_more_tokens_than_the_network_knows_is_refused(tokens: in
     tokenizer = train_tokenizer(["one two three two one"] * 5, 300)
     found = TextEncoder(tokenizer, 1).vocab_size
     assert found > 258
-    config = replace(CONFIG, architecture="gru", input=TextSpec((9,), ("a", "b"), tokens), options={"hidden": 4})
+    config = replace(CONFIG, architecture="gru", input=TextSpec((9,), tokens), output=PAIR, options={"hidden": 4})
     text = Artifact(config, build_model(config).state_dict(), tokenizer)
     text.save(tmp_path / "plain")
     encode_artifact(text).save(tmp_path / "coded")

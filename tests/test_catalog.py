@@ -10,8 +10,8 @@ import torchvision
 from hypothesis import given
 from hypothesis import strategies as st
 
-from falconet.catalog import DOWNLOADABLE, FILE_SUFFIXES, SOURCE_NAMES, check_source, default_policy, list_paths
-from falconet.data.augmentation import POLICIES
+from falconet.catalog import DOWNLOADABLE, FILE_SUFFIXES, SOURCE_NAMES, check_source, list_paths
+from falconet.data.augmentation import POLICIES, default_policy
 from falconet.errors import PathError, UnknownNameError, UsageError
 from falconet.predictions import check_top
 from falconet.spec import Kind
@@ -56,7 +56,7 @@ def test_classes_differ_and_are_sorted_as_published(name: str, count: int) -> No
         ("reviews.csv", "text", "light"),
     ],
 )
-def test_the_policy_follows_from_the_source(source: str, kind: str, policy: str) -> None:
+def test_the_policy_follows_from_the_source(source: str, kind: Kind, policy: str) -> None:
     assert default_policy(source, kind) == policy
 
 

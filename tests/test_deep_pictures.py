@@ -23,9 +23,9 @@ from falconet.exporters.inference import predict_exported
 from falconet.exporters.parity import HeldOut, compare_answers, make_up
 from falconet.exporters.targets import find_target, is_installed
 from falconet.spec import ImageSpec
-from tests.exporters.builders import LABELS, make_artifact, open_export
+from tests.exporters.builders import make_artifact, open_export
 
-DEEP = ImageSpec((1, 64, 64), ("a", "b"), (0.0,), (1.0,), dtype="uint16", value_range=(0, 4095))
+DEEP = ImageSpec((1, 64, 64), (0.0,), (1.0,), dtype="uint16", value_range=(0, 4095))
 RAMP = np.arange(4096, dtype=np.uint16).reshape(64, 64)
 
 
@@ -60,7 +60,7 @@ def test_bytes_are_the_same_to_deep_models() -> None:
 
 def test_sixteen_bits_want_a_range() -> None:
     with pytest.raises(ConfigError, match="value_range: wanted black and white of samples of 16 bits, found none"):
-        ImageSpec((1, 4, 4), ("a", "b"), (0.0,), (1.0,), dtype="uint16")
+        ImageSpec((1, 4, 4), (0.0,), (1.0,), dtype="uint16")
 
 
 def test_models_read_arrays_in_their_own_range() -> None:
@@ -78,7 +78,7 @@ def test_models_read_arrays_in_their_own_range() -> None:
 def test_exports_of_deep_models_take_sixteen_bits(target: str, tmp_path: Path) -> None:
     if not is_installed(find_target(target)):
         pytest.skip("not installed")
-    spec = ImageSpec((1, 28, 28), LABELS, (0.4,), (0.3,), dtype="uint16", value_range=(0, 4095))
+    spec = ImageSpec((1, 28, 28), (0.4,), (0.3,), dtype="uint16", value_range=(0, 4095))
     artifact = make_artifact("lenet_relu", spec)
     _, session = open_export(artifact, target, tmp_path)
     assert session.metadata.input == spec
@@ -100,9 +100,7 @@ def test_executorch_knows_no_sixteen_bits(tmp_path: Path) -> None:
     if not is_installed(find_target("executorch")):
         pytest.skip("not installed")
     with pytest.raises(ExportError, match="ExecuTorch takes no images of 16 bits"):
-        open_export(
-            make_artifact("lenet_relu", replace(DEEP, shape=(1, 28, 28), labels=LABELS)), "executorch", tmp_path
-        )
+        open_export(make_artifact("lenet_relu", replace(DEEP, shape=(1, 28, 28))), "executorch", tmp_path)
 
 
 @pytest.mark.slow

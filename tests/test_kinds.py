@@ -14,10 +14,10 @@ import torch
 
 from falconet import RunResult, create_model, evaluate, load_artifact, load_dataset, predict, train
 from falconet.errors import ArtifactError, DataError, PathError, UsageError
+from falconet.inputs import draft_spec
 from falconet.models.minirocket import MiniRocket
 from falconet.planning import plan_run
 from falconet.predictions import find_files
-from falconet.runs import draft_spec
 from falconet.spec import SeriesSpec, TextSpec
 
 FRUIT, METAL = ("apple", "pear", "plum", "Kirsche", "りんご"), ("iron", "zinc", "copper", "Blei", "鉄")
@@ -139,7 +139,7 @@ def test_a_series_model_takes_as_many_steps_as_asked_for(tmp_path: Path) -> None
     run = train(source, epochs=2, settings=settings, out=tmp_path / "run")
     spec = load_artifact(run.out).config.input
     assert isinstance(spec, SeriesSpec)
-    assert (spec.shape, spec.fit) == ((1, 12), "resample")
+    assert (spec.shape, spec.length_mode) == ((1, 12), "resample")
     with pytest.raises(UsageError, match=r"model\.input_size: wanted one number"):
         train(source, epochs=1, settings={"model": {"input_size": [3, 4]}}, out=tmp_path / "other")
 

@@ -581,9 +581,10 @@ def few_words(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def without_minilm(monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a machine that lacks the package of its weights."""
-    candidates = tuple(
-        dataclasses.replace(one, needs="no_such_package") if one.needs else one for one in defaults.CANDIDATES
-    )
+    candidates = {
+        kind: tuple(dataclasses.replace(one, needs="no_such_package") if one.needs else one for one in tried)
+        for kind, tried in defaults.CANDIDATES.items()
+    }
     monkeypatch.setattr(defaults, "CANDIDATES", candidates)
 
 

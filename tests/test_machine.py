@@ -101,7 +101,7 @@ def test_a_training_whose_output_nobody_reads_is_whole(end: str, make_folder: Fo
     assert "Traceback" not in ended.stderr
     assert "Exception" not in ended.stderr
     assert all((tmp_path / "run" / name).is_file() for name in WHOLE)
-    assert load_artifact(tmp_path / "run").config.input.labels == ("dark", "light")
+    assert load_artifact(tmp_path / "run").config.output.labels == ("dark", "light")
 
 
 def no_home() -> Path:

@@ -15,7 +15,7 @@ from falconet.artifact import Artifact, ArtifactConfig, DataOrigin, Provenance, 
 from falconet.complexity import summarize
 from falconet.data.texts import train_tokenizer
 from falconet.models import MODELS, create_model
-from falconet.spec import ImageSpec, InputSpec, Kind, SeriesSpec, TextSpec
+from falconet.spec import ClassificationSpec, ImageSpec, InputSpec, Kind, SeriesSpec, TextSpec
 
 CLASSES = 7
 LABELS = tuple("abcdefg")
@@ -121,12 +121,12 @@ def draw_inputs(name: str, kind: Kind, channels: int, lengths: tuple[int, ...] =
 
 def make_spec(name: str, kind: Kind, channels: int) -> InputSpec:
     if kind == "text":
-        return TextSpec((STEPS,), LABELS, channels)
+        return TextSpec((STEPS,), channels)
     mean, std = (0.5,) * channels, (0.25,) * channels
     if kind == "series":
-        return SeriesSpec((channels, STEPS), LABELS, mean, std)
+        return SeriesSpec((channels, STEPS), mean, std)
     height, width = choose_size(name, kind)
-    return ImageSpec((channels, height, width), LABELS, mean, std, margin=MODELS[name].margin)
+    return ImageSpec((channels, height, width), mean, std, padding=MODELS[name].padding)
 
 
 def check_gradients(model: nn.Module, inputs: Tensor) -> None:
@@ -212,7 +212,9 @@ def test_artifact_answers_as_the_model(name: str, kind: Kind, channels: int, tmp
     spec = make_spec(name, kind, channels)
     origin = Provenance(DataOrigin("digits", "00", 0, 0.1, 0.2), seed=0, epochs=1, best_epoch=1)
     tokenizer = train_tokenizer([], 258) if kind == "text" else None
-    Artifact(ArtifactConfig(name, spec, origin), model.state_dict(), tokenizer).save(tmp_path)
+    Artifact(ArtifactConfig(name, spec, ClassificationSpec(LABELS), origin), model.state_dict(), tokenizer).save(
+        tmp_path
+    )
     loaded = load_artifact(tmp_path)
     inputs = draw_inputs(name, kind, channels)
     assert loaded.config.input == spec

@@ -21,9 +21,10 @@ import falconet
 from falconet import Callback, ImageSpec, RunResult, create_model, load_artifact, runs, train
 from falconet.data.texts import TextEncoder, read_vocabulary
 from falconet.errors import ConfigError, DivergedError, InterruptedRunError, RunExistsError, StorageError, UsageError
+from falconet.inputs import draft_spec, image_size
 from falconet.models.pretrained import IMAGENET_MEAN, IMAGENET_STD, Pretrained, from_bert, load_pretrained
 from falconet.planning import ModelConfig, plan_run
-from falconet.runs import build, draft_spec, find_weights, image_size, prepare, sync_plan
+from falconet.runs import build, find_weights, prepare, sync_plan
 from falconet.spec import ResizeMode
 from falconet.training.distributed import ProcessGroup
 from tests.models.test_minilm import VOCABULARY, make_bert
@@ -352,7 +353,8 @@ def test_options_that_weights_need_are_kept_with_the_run(make_folder: FolderMake
     plan, weights = find_weights(plan_run(make_folder(), model="resnet18", settings=settings))
     assert plan.config.model.options == {"stem": "imagenet", "width": 64}
     assert weights is not None
-    network, notes = build(plan.config.model, prepare(plan, weights).spec, 0, weights)
+    feed = prepare(plan, weights)
+    network, notes = build(plan.config.model, feed.spec, feed.output, 0, weights)
     assert network.get_parameter("conv1.weight").shape == (64, 3, 7, 7)
     assert len(notes) == 2
 
@@ -384,7 +386,7 @@ def test_folders_of_photos(make_folder: FolderMaker, tmp_path: Path, splits: tup
     photos = make_folder(splits=splits)
     result = train(photos, epochs=12, out=tmp_path / "run")
     assert result.test.accuracy == 1.0
-    assert load_artifact(result.out).config.input.labels == ("dark", "light")
+    assert load_artifact(result.out).config.output.labels == ("dark", "light")
     predictions = falconet.predict(result.out, [photos]).predictions
     assert all(Path(row.file).parent.name == row.label for row in predictions)
     assert len(predictions) == 24 * len(splits)

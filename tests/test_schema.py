@@ -28,7 +28,7 @@ from falconet.data.augmentation import ImageAugmentation, SeriesAugmentation, Te
 from falconet.errors import ConfigError, UnknownNameError, abridge
 from falconet.planning import ModelConfig, RunConfig
 from falconet.schema import flatten, from_mapping, merge, parse_yaml, to_mapping
-from falconet.spec import ImageSpec, InputSpec, SeriesSpec, TextSpec
+from falconet.spec import ClassificationSpec, ImageSpec, InputSpec, SeriesSpec, TextSpec
 from falconet.training import TrainConfig
 
 
@@ -55,12 +55,13 @@ class Outer:
     computed: int = field(default=3, init=False)
 
 
-SPEC = ImageSpec(shape=(3, 32, 24), labels=("cat", "dog"), mean=(0.1, 0.2, 0.3), std=(0.5, 0.6, 0.7), margin=2)
-SERIES = SeriesSpec(shape=(1, 30), labels=("a", "b"), mean=(0.5,), std=(2.0,), fit="resample", rate=8000)
-TEXT = TextSpec(shape=(40,), labels=("a", "b"), vocab_size=500)
+SPEC = ImageSpec(shape=(3, 32, 24), mean=(0.1, 0.2, 0.3), std=(0.5, 0.6, 0.7), padding=2)
+SERIES = SeriesSpec(shape=(1, 30), mean=(0.5,), std=(2.0,), length_mode="resample", rate=8000)
+TEXT = TextSpec(shape=(40,), vocab_size=500)
 ARTIFACT = ArtifactConfig(
     architecture="lenet5",
     input=SPEC,
+    output=ClassificationSpec(("a", "b")),
     provenance=Provenance(DataOrigin("digits", "0f", None, 0.1, 0.2), seed=3, epochs=5, best_epoch=4, recipe="digits"),
     options={"output": "linear"},
     widths={"c1": 4},
@@ -209,8 +210,8 @@ def test_without_a_kind_the_first_that_fits_is_taken() -> None:
 @pytest.mark.parametrize(
     ("spec", "change", "message"),
     [
-        (SPEC, {"margin": "wide"}, "root.spec.margin: wanted int, found 'wide'"),
-        (SPEC, {"margin": 90}, "root.spec.margin: 90 pixels leave nothing of 32x24"),
+        (SPEC, {"padding": "wide"}, "root.spec.padding: wanted int, found 'wide'"),
+        (SPEC, {"padding": 90}, "root.spec.padding: 90 pixels leave nothing of 32x24"),
         (SERIES, {"rate": 0}, "root.spec.rate: wanted 1 or more steps a second, or null, found 0"),
         (SERIES, {"shape": [1]}, "root.spec.shape: wanted 2 values, found 1"),
         (TEXT, {"vocab_size": None}, "root.spec.vocab_size: wanted int, found None"),
@@ -383,7 +384,7 @@ def test_a_sparse_field_is_written_only_where_it_has_a_value() -> None:
     assert from_mapping(ImageSpec, to_mapping(deep)) == deep
 
 
-IMAGE = ImageSpec(shape=(1, 8, 8), labels=("a", "b"), mean=(0.5,), std=(0.25,))
+IMAGE = ImageSpec(shape=(1, 8, 8), mean=(0.5,), std=(0.25,))
 ORIGIN = DataOrigin("digits", "", 0, 0.1, 0.2)
 CONFIGS: Mapping[type, Mapping[str, Any]] = {
     TrainConfig: {},
@@ -397,7 +398,12 @@ CONFIGS: Mapping[type, Mapping[str, Any]] = {
     ImageSpec: dict(vars(IMAGE)),
     SeriesSpec: dict(vars(SERIES)),
     DataOrigin: dict(vars(ORIGIN)),
-    ArtifactConfig: {"architecture": "lenet5", "input": IMAGE, "provenance": Provenance(ORIGIN, 0, 1, 1)},
+    ArtifactConfig: {
+        "architecture": "lenet5",
+        "input": IMAGE,
+        "output": ClassificationSpec(("a", "b")),
+        "provenance": Provenance(ORIGIN, 0, 1, 1),
+    },
     PruneWeights: {"amount": 0.5},
     PruneChannels: {},
     Factorize: {"rank": 2},

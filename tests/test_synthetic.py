@@ -28,19 +28,18 @@ LABELS = torch.tensor([0] * 5 + [1] * 3 + [2])
 
 def make_loader(kind: str) -> Loader:
     generator = torch.Generator().manual_seed(0)
-    names = ("a", "b", "c")
     if kind == "image":
         pixels = torch.randint(0, 256, (9, 1, 6, 6), dtype=torch.uint8, generator=generator)
-        return Loader(pixels, LABELS, create_preprocess(ImageSpec((1, 6, 6), names, (0.5,), (0.2,))), 4)
+        return Loader(pixels, LABELS, create_preprocess(ImageSpec((1, 6, 6), (0.5,), (0.2,))), 4)
     if kind == "series":
         series = torch.randn(9, 2, 10, generator=generator)
         series[3, :, 6:] = torch.nan
-        spec = SeriesSpec((2, 10), names, (0.5, 0.0), (2.0, 1.0))
+        spec = SeriesSpec((2, 10), (0.5, 0.0), (2.0, 1.0))
         return Loader(series, LABELS, create_preprocess(spec), 4)
     tokenizer = train_tokenizer(["a few words"], 258)
     tokens = torch.randint(2, 258, (9, 12), dtype=torch.int32, generator=generator)
     tokens[:, 9:] = 0
-    return Loader(tokens, LABELS, create_preprocess(TextSpec((12,), names, 258), tokenizer), 4)
+    return Loader(tokens, LABELS, create_preprocess(TextSpec((12,), 258), tokenizer), 4)
 
 
 @pytest.mark.parametrize("kind", ["image", "series", "text"])

@@ -33,7 +33,7 @@ def main() -> None:
         precision=task.precision,  # type: ignore[arg-type]  # checked by TrainConfig
         seed=task.seed,
     )
-    preprocess = Preprocess(ImageSpec((1, 28, 28), tuple("0123456789"), (MEAN,), (STD,)))
+    preprocess = Preprocess(ImageSpec((1, 28, 28), (MEAN,), (STD,)))
     images, labels = (torch.from_numpy(values) for values in read_split(task, "train"))
     train = Loader(images[:, None], labels, preprocess, task.batch_size, None, "shuffle", task.seed)
     clock = EpochClock(len(labels))

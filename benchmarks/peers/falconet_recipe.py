@@ -41,7 +41,7 @@ def main() -> None:
     feed = prepare(plan)
     test = load_inputs(plan.dataset.splits["test"], feed.spec)
     judged = Loader(test.inputs, torch.from_numpy(test.split.labels), feed.train.preprocess, 1000)
-    model, _ = build(plan.config.model, feed.spec, task.seed)
+    model, _ = build(plan.config.model, feed.spec, feed.output, task.seed)
     race = Race(task, lambda: judge(model, judged))
     with suppress(AimReachedError):
         fit(

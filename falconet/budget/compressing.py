@@ -28,9 +28,10 @@ from falconet.budget.trials import (
     measure_accuracy,
     measure_sensitivity,
 )
-from falconet.catalog import CODED_FILE, check_artifact, check_source, default_policy
+from falconet.catalog import CODED_FILE, check_artifact, check_source
 from falconet.compression import Sensitivity, choose_bits
 from falconet.data import Dataset, load_dataset
+from falconet.data.augmentation import default_policy
 from falconet.data.loader import Loader, load_inputs
 from falconet.errors import ArtifactError, BudgetError, ConfigError, DataError, RunExistsError, UsageError
 from falconet.evaluation import match_labels
@@ -166,7 +167,7 @@ def read_data(artifact: Artifact, source: str | Path, data_root: str | Path | No
     config = restore_data_config(origin, source)
     dataset = load_dataset(source, data_root=data_root, config=config)
     check_evaluable(artifact, dataset, config, "all")  # Of the right kind; the fingerprint says the rest.
-    known, found = set(artifact.config.input.labels), set(dataset.classes)
+    known, found = set(artifact.config.output.labels), set(dataset.classes)
     if known != found:
         strange = ", ".join(sorted(known ^ found))
         raise DataError(f"{dataset.source}: wanted the model's classes, found a difference in {strange}")
@@ -368,7 +369,7 @@ def clear(out: Path) -> None:
 
 def make_loaders(artifact: Artifact, dataset: Dataset, config: SearchConfig) -> tuple[Loader, Loader]:
     """Return batches of the training and the validation split, as the model takes them."""
-    spec, labels = artifact.config.input, artifact.config.input.labels
+    spec, labels = artifact.config.input, artifact.config.output.labels
     train, val = (load_inputs(dataset.splits[name], spec, artifact.tokenizer) for name in ("train", "val"))
     known = [torch.from_numpy(match_labels(part.split, dataset.classes, labels)) for part in (train, val)]
     training = config.training

@@ -11,6 +11,7 @@ import typer
 
 from falconet.cli.app import Assignments, Debug, Json, app, check_picture
 from falconet.errors import ConfigError, UnknownNameError, UsageError
+from falconet.modalities import MODALITIES
 
 
 @app.command()
@@ -161,18 +162,18 @@ def summary(
 ) -> None:
     """Show a model layer by layer: output shape, parameters, MACs, activations, receptive field."""
     from falconet.models import find_model
-    from falconet.spec import KIND_NAMES
 
     find_model(model)
-    if kind is not None and kind not in KIND_NAMES:
-        raise UnknownNameError("kind", kind, KIND_NAMES)
+    known = next((name for name in MODALITIES if name == kind), None)
+    if kind is not None and known is None:
+        raise UnknownNameError("kind", kind, MODALITIES)
     check_picture("--plot", plot)
     input_shape = parse_shape(shape) if shape else None
     options = parse_options(settings or [])
     from falconet import terminal
     from falconet.complexity import summarize
 
-    cost = summarize(model, input_shape=input_shape, kind=kind, num_classes=classes, **options)
+    cost = summarize(model, input_shape=input_shape, kind=known, num_classes=classes, **options)
     if plot:
         from falconet.data.drawing import write_figure
         from falconet.report.structure import draw_structure

@@ -46,8 +46,8 @@ def data(
     check_picture("--preview", preview)
     check_picture("--suspects", suspects)
     from falconet import terminal
-    from falconet.catalog import default_policy
     from falconet.data import DataConfig, load_dataset
+    from falconet.data.augmentation import default_policy
     from falconet.data.checks import describe_data
     from falconet.schema import from_mapping, to_mapping
 

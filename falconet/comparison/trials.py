@@ -183,7 +183,7 @@ def evaluate_trial(contender: Contender, seed: int, study: Study) -> Trial:
         answers.logits.argmax(axis=1).astype(np.int64),
         answers.split.labels,
         answers.split.hashes,
-        len(artifact.config.input.labels),
+        len(artifact.config.output.labels),
         val_accuracy,
     )
     buffer = io.BytesIO()

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Literal
 
+from falconet.catalog import DOWNLOADABLE
 from falconet.errors import ConfigError, UnknownNameError
 from falconet.schema import check_finite_fields
 from falconet.spec import Kind
@@ -221,3 +222,9 @@ def find_policy(kind: Kind, name: str) -> Augmentation:
     if name not in POLICIES[kind]:
         raise UnknownNameError("augmentation policy", name, POLICIES[kind])
     return POLICIES[kind][name]
+
+
+def default_policy(source: str, kind: Kind) -> str:
+    """Return the name of the policy for samples of a source, as the user wrote it: `light`, or what a known one has."""
+    own = "digits" if source == "digits" else DOWNLOADABLE[source].policy if source in DOWNLOADABLE else "light"
+    return own if own in POLICIES[kind] else "light"

@@ -120,7 +120,7 @@ def make_key(hashes: UInt64[np.ndarray, " samples"], spec: ImageSpec) -> str:
     """Return 32 hexadecimal digits for these contents in this order, made into this shape."""
     deep = () if spec.value_range is None else (spec.value_range,) if spec.dtype == "uint8" else (spec.value_range, 16)
     kept = () if spec.resize_mode == "stretch" else (spec.resize_mode,)
-    settings = json.dumps([LAYOUT, spec.shape, spec.margin, *deep, *kept]).encode()
+    settings = json.dumps([LAYOUT, spec.shape, spec.padding, *deep, *kept]).encode()
     return hashlib.blake2b(settings + hashes.tobytes(), digest_size=16).hexdigest()
 
 

@@ -14,6 +14,8 @@ from falconet.data.dataset import Dataset, Unreadable
 from falconet.data.sources import load_dataset
 from falconet.data.splits import DataConfig
 from falconet.data.survey import Place, Survey, find_near, list_places, list_unreadable, survey, to_name
+from falconet.modalities import MODALITIES
+from falconet.spec import Kind
 
 SHAPES = 20
 """Sizes of images that are listed one by one."""
@@ -91,7 +93,7 @@ class DataReport:
     """What `falconet data` says."""
 
     source: str
-    kind: str
+    kind: Kind
     channels: int
     size: tuple[int, ...]
     """Medians: height and width of an image in pixels, steps of a series, characters of a text."""
@@ -267,7 +269,7 @@ def find_outliers(dataset: Dataset, found: Survey) -> tuple[Outlier, ...]:
         far = is_far(np.sqrt(sizes.prod(axis=1))) | is_far(sizes.max(axis=1) / sizes.min(axis=1))
     else:
         far = is_far(sizes[:, 1].astype(np.float64))
-    unit = {"image": "pixels", "series": "steps", "text": "characters"}[dataset.kind]
+    unit = MODALITIES[dataset.kind].raw_unit
     median = "x".join(f"{value:,}" for value in dataset.size)
     return tuple(
         Outlier(to_name(dataset, places[row]), f"{describe_size(dataset, found, row)} {unit}, median {median}")
@@ -277,7 +279,7 @@ def find_outliers(dataset: Dataset, found: Survey) -> tuple[Outlier, ...]:
 
 def describe_size(dataset: Dataset, found: Survey, row: int) -> str:
     height, width = found.sizes[row].tolist()
-    return f"{height:,}x{width:,}" if dataset.kind == "image" else f"{width:,}"
+    return "x".join(f"{side:,}" for side in (height, width)[-MODALITIES[dataset.kind].axes :])
 
 
 def is_far(values: Float64[np.ndarray, " samples"]) -> Bool[np.ndarray, " samples"]:

@@ -25,17 +25,13 @@ from falconet.data.dataset import (
     sort_classes,
     to_text,
 )
-from falconet.data.images import EXTENSIONS, PIXEL_LIMIT, ValueRange, find_extremes, inspect_image, read_content
+from falconet.data.images import PIXEL_LIMIT, ValueRange, find_extremes, inspect_image, read_content
 from falconet.data.series import WavFiles, inspect_wav
 from falconet.data.splits import DataConfig
 from falconet.data.texts import read_text_file
 from falconet.errors import DataError
+from falconet.modalities import EXTENSIONS, MODALITIES
 from falconet.spec import ImageSpec, InputSpec, Kind, SeriesSpec
-
-KINDS: Mapping[Kind, frozenset[str]] = MappingProxyType(
-    {"image": EXTENSIONS, "series": frozenset({".wav"}), "text": frozenset({".txt"})}
-)
-"""Extensions of each kind's files."""
 
 SPLIT_FOLDERS = {
     "train": "train",
@@ -168,7 +164,7 @@ def read_folder(root: Path, config: DataConfig) -> Dataset:
         ListedFile(path, split, to_class(folder))
         for split, folder in folders
         for path in found[folder].files
-        if suffix_of(path) in KINDS[kind]
+        if suffix_of(path) in MODALITIES[kind].extensions
     ]
     refused = [*twins, *(item for listing in found.values() for item in listing.refused)]
     if not files:
@@ -352,15 +348,13 @@ def check_readable(source: str, kind: Kind, splits: Iterable[str], files: Sequen
     """Raise DataError where no file can be used, or none of one split."""
     if all(file.reason for file in files):
         first = files[0]
-        found = f"none of {len(files)} {KIND_WORDS[kind]} can be read"
+        found = f"none of {len(files)} {MODALITIES[kind].files} can be read"
         raise DataError(f"{source}: {found}; the first: {first.listed.path} ({first.reason})")
     for split in splits:
         if all(file.reason for file in files if file.listed.split == split):
-            raise DataError(f"{source}: no readable {KIND_WORDS[kind]} in {split}; add some, or remove the folder")
-
-
-KIND_WORDS: Mapping[Kind, str] = MappingProxyType({"image": "images", "series": "recordings", "text": "texts"})
-"""What files of a kind are called in messages."""
+            raise DataError(
+                f"{source}: no readable {MODALITIES[kind].files} in {split}; add some, or remove the folder"
+            )
 
 
 def find_class_folders(root: Path) -> tuple[list[tuple[str, Path]], list[Path]]:
@@ -456,7 +450,7 @@ def list_folders(folder: Path) -> list[Path]:
 
 def holds_samples(folder: Path) -> bool:
     """Tell whether a folder itself holds files of some kind of samples."""
-    known = frozenset().union(*KINDS.values())
+    known = EXTENSIONS
     try:
         with os.scandir(folder) as entries:
             return any(is_visible(entry.name) and suffix_of(entry.name) in known for entry in entries)
@@ -596,7 +590,7 @@ def suffix_of(path: str) -> str:
 def guess_kind(paths: Iterable[str]) -> Kind:
     """Return the kind of which there are most files; images where there are none of any."""
     counts = Counter(suffix_of(path) for path in paths)
-    return max(KINDS, key=lambda kind: sum(counts[suffix] for suffix in KINDS[kind]))
+    return max(MODALITIES, key=lambda kind: sum(counts[suffix] for suffix in MODALITIES[kind].extensions))
 
 
 def count_ignored(paths: Iterable[str], used: set[str]) -> dict[str, int]:
@@ -615,8 +609,12 @@ def describe_ignored(ignored: Mapping[str, int]) -> str:
 
 def describe_empty(root: Path, kind: Kind, follow: bool) -> str:
     """Say what was found in a folder that holds no samples in class subfolders."""
-    names = KIND_WORDS[kind]
-    direct = [path for path in walk(root, root, follow).files if "/" not in path and suffix_of(path) in KINDS[kind]]
+    names = MODALITIES[kind].files
+    direct = [
+        path
+        for path in walk(root, root, follow).files
+        if "/" not in path and suffix_of(path) in MODALITIES[kind].extensions
+    ]
     others = count_ignored(walk(root, root, follow).files, set(direct))
     known = describe_ignored({suffix: count for suffix, count in others.items() if suffix in REMEDIES})
     subfolders = list_folders(root)

@@ -25,12 +25,6 @@ from falconet.storage import open_regular
 if TYPE_CHECKING:
     from PIL import Image
 
-EXTENSIONS = frozenset(
-    {
-        *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".bmp", ".dib", ".gif", ".webp", ".tif", ".tiff"),
-        *(".pbm", ".pgm", ".ppm", ".pnm", ".heic", ".heif", ".hif"),
-    }
-)
 FORMATS = ("PNG", "JPEG", "GIF", "BMP", "DIB", "WEBP", "TIFF", "PPM")
 """That are decoded, all by Pillow itself: for others it runs programs, as Ghostscript for an EPS of any name."""
 HEIC_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"})

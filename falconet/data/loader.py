@@ -72,6 +72,8 @@ class Loader:
     """Samples an epoch, drawn anew for each; None: all of them."""
     answers: Float32[Tensor, "samples classes"] | None = None
     """A teacher's logits for the samples as they are, which come with each batch; None: no teacher has been asked."""
+    num_classes: int | None = None
+    """Of targets that are mixed, a probability for each class; None: as many as the labels show."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.rank < self.world_size:
@@ -146,7 +148,8 @@ class Loader:
         generator = torch.Generator().manual_seed(epoch_seed(self.seed, number, "data", part))
         if isinstance(self.augmentation, SeriesAugmentation) and self.augmentation.barycenter:
             raw = self.average(raw, mine, self.augmentation.barycenter, generator)
-        return augment(raw, labels, self.preprocess, self.augmentation, generator)
+        num_classes = self.num_classes or int(self.labels.max()) + 1
+        return augment(raw, labels, num_classes, self.preprocess, self.augmentation, generator)
 
     def average(
         self, raw: Tensor, indices: Int64[Tensor, " batch"], probability: float, generator: torch.Generator
@@ -189,6 +192,7 @@ def to_input(raw: Tensor, preprocess: AnyPreprocess) -> Tensor:
 def augment(
     raw: Tensor,
     labels: Int64[Tensor, " batch"],
+    num_classes: int,
     preprocess: AnyPreprocess,
     augmentation: Augmentation,
     generator: torch.Generator,
@@ -198,7 +202,7 @@ def augment(
         images = augment_images(to_unit(raw), augmentation, generator)
         mixed: Tensor = labels
         if augmentation.mixes:
-            images, mixed = mix_samples(images, labels, len(preprocess.spec.labels), augmentation, generator)
+            images, mixed = mix_samples(images, labels, num_classes, augmentation, generator)
         return normalize_images(images, preprocess), mixed
     if isinstance(augmentation, SeriesAugmentation):
         return augment_series(to_input(raw, preprocess), augmentation, generator), labels

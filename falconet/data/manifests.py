@@ -32,7 +32,6 @@ from falconet.data.dataset import (
     to_text,
 )
 from falconet.data.files import (
-    KINDS,
     SPLIT_FOLDERS,
     ListedFile,
     check_inside,
@@ -48,6 +47,7 @@ from falconet.data.images import find_extremes, inspect_image, read_content
 from falconet.data.series import describe_cell, long_series, series_dataset, split_series, to_floats, wide_series
 from falconet.data.splits import Columns, DataConfig
 from falconet.errors import ConfigError, DataError, UnknownNameError
+from falconet.modalities import EXTENSIONS, MODALITIES
 from falconet.spec import InputSpec, Kind, PixelType, SeriesSpec
 from falconet.tables import ABSENT, READABLE, Table, is_number, read_table
 
@@ -283,11 +283,11 @@ def choose_roles(table: Table, config: DataConfig) -> Roles:
     return replace(roles, columns={**roles.columns, "label": label})
 
 
-def choose_inputs(table: Table, config: DataConfig, spec: InputSpec) -> Roles:
+def choose_inputs(table: Table, config: DataConfig, spec: InputSpec, known: Sequence[str] = ()) -> Roles:
     """Return which column holds what in a table that a model of `spec` is to answer about; labels may be missing.
 
     Samples are found as `choose_roles` finds them, among those of the model's kind; a column of labels is no part of
-    them, be it configured, called so, or first or last in a table without names and nothing but the model's classes.
+    them, be it configured, called so, or first or last in a table without names and nothing but `known` classes.
     Raises DataError for a configured column of samples that is not there, and where nothing can be a sample.
     """
     configured = {role: name for role, name in asdict(config.columns).items() if name is not None}
@@ -303,7 +303,7 @@ def choose_inputs(table: Table, config: DataConfig, spec: InputSpec) -> Roles:
         bare = not isinstance(spec, SeriesSpec) or len(table.columns) == spec.raw_shape[1]
         place = None if bare else find_place(table, chosen)
         labels = {spell_label(cell) for cell in table.columns[place]} if place else set()
-        chosen |= {"label": place} if place and labels <= {*spec.labels} else {}
+        chosen |= {"label": place} if place and labels <= {*known} else {}
     elif len(table.columns) > 1:
         guesses = {
             "label": find_named(table, chosen, "label", bool) or find_named(table, chosen, "y", is_label),
@@ -326,7 +326,9 @@ def choose_inputs(table: Table, config: DataConfig, spec: InputSpec) -> Roles:
 
 def can_hold(cells: Sequence[Any], kind: Kind) -> bool:
     """Return whether the only column without another role could hold samples: any texts, but images by their files."""
-    return kind == "text" or (kind == "image" and any(suffix_of(path_of(cell)) in KINDS[kind] for cell in cells))
+    return kind == "text" or (
+        kind == "image" and any(suffix_of(path_of(cell)) in MODALITIES[kind].extensions for cell in cells)
+    )
 
 
 SAMPLE_ROLES: Mapping[Kind, str] = {"image": "path", "text": "text", "series": "path"}
@@ -496,7 +498,7 @@ FOREIGN_NUMBERS = tuple(
 
 def choose_path(table: Table, chosen: Mapping[str, str], kind: Kind | None) -> Roles | None:
     """Paths: the configured column, or one of which most cells end like files of a kind."""
-    known = frozenset().union(*KINDS.values()) if kind is None else KINDS[kind]
+    known = EXTENSIONS if kind is None else MODALITIES[kind].extensions
 
     def accept(cells: Sequence[Any]) -> bool:
         return fraction_of(cells, lambda cell: suffix_of(path_of(cell)) in known or is_embedded(cell)) > 0.5
@@ -530,7 +532,7 @@ def choose_named_files(table: Table, chosen: Mapping[str, str], kind: Kind | Non
     if kind == "text":
         return None
     columns = {name: list_wanted(cells) for name, cells in list_free(table, chosen).items() if is_different(cells)}
-    paths = list_paths(table, KINDS[kind or "image"]) if columns else []
+    paths = list_paths(table, MODALITIES[kind or "image"].extensions) if columns else []
     found = match_names(paths, columns, table.path.stem)
     return Roles(kind or "image", {**chosen, "path": found[0]}) if found else None
 
@@ -547,7 +549,7 @@ def find_files(table: Table, cells: Sequence[Any], kind: Kind, follow: bool) -> 
     wanted = list_wanted(cells)
     if 2 * sum(os.path.isfile(table.path.parent / name) for name in wanted) >= len(wanted):  # noqa: PTH113
         return {}
-    paths = list_paths(table, KINDS[kind], follow)
+    paths = list_paths(table, MODALITIES[kind].extensions, follow)
     found = match_names(paths, {"": wanted}, table.path.stem)
     return {name: path for path in paths for place, name in spell_names(path) if found and place == found[1]}
 

@@ -28,7 +28,7 @@ class Preprocess(nn.Module):
 
     In order: to 0..1; channels as the spec has them (gray repeated, color weighted to luma by ITU-R BT.601); scaled by
     antialiased bilinear interpolation to `spec.inner_size`, as `spec.resize_mode` says; the border repeated over
-    `spec.margin`; `(x - mean) / std`.
+    `spec.padding`; `(x - mean) / std`.
     """
 
     def __init__(self, spec: ImageSpec) -> None:
@@ -81,9 +81,9 @@ class Preprocess(nn.Module):
     def pad_border(
         self, x: Float32[Tensor, "batch channels inner_height inner_width"]
     ) -> Float32[Tensor, "batch channels height width"]:
-        """Repeat the border over the margin, where there is one."""
-        margin = self.spec.margin
-        return F.pad(x, (margin, margin, margin, margin), mode="replicate") if margin else x
+        """Repeat the border over the padding, where there is one."""
+        padding = self.spec.padding
+        return F.pad(x, (padding,) * 4, mode="replicate") if padding else x
 
     def normalize(
         self, x: Float32[Tensor, "batch channels height width"]
@@ -104,7 +104,7 @@ class Preprocess(nn.Module):
     ) -> UInt8[Tensor, "1 model_channels model_height model_width"]:
         """`scale` of 8 bits in 8 bits, within a gray level of it and several times as fast; for training only."""
         wanted, x = self.spec.shape[0], image.permute(0, 3, 1, 2)
-        if self.spec.margin or x.shape[1] > wanted:
+        if self.spec.padding or x.shape[1] > wanted:
             return (self.scale(image) * 255).round_().to(torch.uint8)
         if x.shape[-2:] != self.spec.inner_size:
             x = self.resize(x)

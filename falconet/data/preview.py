@@ -104,7 +104,7 @@ def draw_rows(
     from falconet.data.preprocessing import Preprocess, scale_image
 
     channels = dataset.channels
-    spec = ImageSpec((channels, TILE, TILE), dataset.classes, mean=(0.0,) * channels, std=(1.0,) * channels)
+    spec = ImageSpec((channels, TILE, TILE), mean=(0.0,) * channels, std=(1.0,) * channels)
     preprocess = Preprocess(spec)
     images = torch.cat([scale_image(image, preprocess) for image in originals])
     generator = torch.Generator().manual_seed(0)
@@ -166,7 +166,7 @@ def vary_series(
     from falconet.data.distortions import augment_series
 
     steps = max(1, *(series.shape[1] for series in originals))
-    raw = SeriesSpec((dataset.channels, steps), dataset.classes, (0.0,) * dataset.channels, (1.0,) * dataset.channels)
+    raw = SeriesSpec((dataset.channels, steps), (0.0,) * dataset.channels, (1.0,) * dataset.channels)
     fitted = np.stack([fit_series(series, raw) for series in originals])
     mean, std = (np.array(values, dtype=np.float32)[:, None] for values in measure_series(fitted))
     normalized = torch.from_numpy((fitted - mean) / std)

@@ -566,8 +566,8 @@ def fit_series(
 ) -> Float32[np.ndarray, "channels model_steps"]:
     """Return a raw series with the steps that a model takes: without its trailing NaN, filled, then fitted.
 
-    Where `spec.fit` is "pad" it is cut at the end, or followed by NaN in all channels; where it is "resample" it is
-    stretched (see `stretch`). Raises DataError for a series of another number of channels or without values.
+    Where `spec.length_mode` is "pad" it is cut at the end, or followed by NaN in all channels; where it is "resample"
+    it is stretched (see `stretch`). Raises DataError for a series of another number of channels or without values.
     """
     channels, steps = spec.raw_shape
     if len(series) != channels:
@@ -576,7 +576,7 @@ def fit_series(
     if length == 0:
         raise DataError(NO_VALUES)
     filled = fill_missing(series[:, :length])
-    if spec.fit == "resample":
+    if spec.length_mode == "resample":
         return stretch(filled, steps)
     fitted = np.full((channels, steps), np.nan, dtype=np.float32)
     fitted[:, :length] = filled[:, :steps]

@@ -36,7 +36,7 @@ from falconet.data.arrays import (
 )
 from falconet.data.dataset import EncodedImages, ImageArray, Samples, Scalable, Texts, Unreadable, to_text
 from falconet.data.downloads import fetch_url
-from falconet.data.files import KIND_WORDS, KINDS, count_ignored, describe_ignored, open_files, suffix_of, walk
+from falconet.data.files import count_ignored, describe_ignored, open_files, suffix_of, walk
 from falconet.data.images import Extremes, convert_image
 from falconet.data.manifests import (
     MAX_CHARACTERS,
@@ -53,6 +53,7 @@ from falconet.data.series import NO_VALUES, count_steps, pack_series, read_ts_fi
 from falconet.data.sources import find_data_root, read_dataset
 from falconet.data.splits import DataConfig
 from falconet.errors import DataError, PathError, UsageError
+from falconet.modalities import MODALITIES
 from falconet.spec import ImageSpec, InputSpec, Kind, SeriesSpec
 from falconet.storage import scratch
 from falconet.tables import (
@@ -135,12 +136,19 @@ class Reading:
     """How samples are read."""
 
     spec: InputSpec
+    labels: Sequence[str]
+    """Classes of the model, by which a column of labels is known that nothing else tells."""
     config: DataConfig
     data_root: Path | None = None
 
 
 def iterate_inputs(
-    asked: object, spec: InputSpec, config: DataConfig | None = None, *, data_root: str | Path | None = None
+    asked: object,
+    spec: InputSpec,
+    config: DataConfig | None = None,
+    *,
+    data_root: str | Path | None = None,
+    labels: Sequence[str] = (),
 ) -> Iterator[Inputs]:
     """Yield the samples that are asked about, as a model of `spec` takes them, in order and some at a time.
 
@@ -153,7 +161,7 @@ def iterate_inputs(
     `follow` and `max_bytes` count. Raises PathError for a path that is not there and for a folder without samples,
     UsageError for what is none of these, DataError for the only input where it cannot be used.
     """
-    reading = Reading(spec, config or DataConfig(), None if data_root is None else Path(data_root))
+    reading = Reading(spec, labels, config or DataConfig(), None if data_root is None else Path(data_root))
     if is_array(asked) and not is_image(asked):
         yield from read_array(to_numpy(asked), spec, str)
         return
@@ -400,14 +408,14 @@ def find_below(folder: Path, kind: Kind, *, strict: bool = True) -> FoundFiles |
     Where there are none: None, or PathError where it is `strict`.
     """
     listing = walk(folder, folder, follow=False)
-    files = [name for name in listing.files if suffix_of(name) in KINDS[kind]]
+    files = [name for name in listing.files if suffix_of(name) in MODALITIES[kind].extensions]
     ignored = count_ignored(listing.files, set(files)) | ({"hidden": len(listing.hidden)} if listing.hidden else {})
     if not files and not strict:
         return None
     if not files:
         beside = f" but {describe_ignored(ignored)}" if ignored else ""
         first = f" ({listing.refused[0].file}: {listing.refused[0].reason})" if listing.refused else ""
-        raise PathError(f"{folder}: wanted {KIND_WORDS[kind]}, found none in this folder{beside}{first}")
+        raise PathError(f"{folder}: wanted {MODALITIES[kind].files}, found none in this folder{beside}{first}")
     refused = tuple(Unreadable(str(folder / item.file), item.reason) for item in listing.refused)
     return FoundFiles([str(folder / name) for name in files], refused, ignored)
 
@@ -428,7 +436,7 @@ def read_one_file(path: Path, name: str, reading: Reading) -> Iterator[Inputs]:
     elif suffix in FILE_SUFFIXES or (spec.kind == "series" and suffix in LOOSE_SUFFIXES):
         yield from read_rows(path, name, reading)
     else:
-        if isinstance(spec, SeriesSpec) and spec.rate is None and suffix not in KINDS["series"]:
+        if isinstance(spec, SeriesSpec) and spec.rate is None and suffix not in MODALITIES["series"].extensions:
             check_suffix(path)
         yield from read_files([str(path)], reading)
 
@@ -503,7 +511,9 @@ def read_parts(
         notes: tuple[str, ...] = ()
         if roles is None:
             comma = find_comma(table)
-            roles = choose_inputs(spell_numbers(table, table.columns, comma), reading.config, reading.spec)
+            roles = choose_inputs(
+                spell_numbers(table, table.columns, comma), reading.config, reading.spec, reading.labels
+            )
             notes = tuple(f"{name}: {note}" for note in table.notes)
             if "series" in roles.columns:
                 whole = read_whole() if read_whole else join_tables(table, parts, reading.config.max_bytes)

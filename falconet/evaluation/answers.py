@@ -41,7 +41,7 @@ def answer_known(artifact: Artifact, dataset: Dataset, name: str, split: Split |
     split = dataset.split(name) if split is None else split
     if not len(split):
         raise DataError(f"{dataset.source}: its {name} split holds no samples")
-    labels = match_labels(split, dataset.classes, artifact.config.input.labels)
+    labels = match_labels(split, dataset.classes, artifact.config.output.labels)
     return answer_split(artifact, dataclasses.replace(split, labels=labels))
 
 
@@ -92,7 +92,7 @@ def predict_logits(
 
     Every verb asks here, so that the model's temperature counts for all alike.
     """
-    logits = [np.empty((0, len(artifact.config.input.labels)), dtype=np.float32)]
+    logits = [np.empty((0, len(artifact.config.output.labels)), dtype=np.float32)]
     unreadable: dict[int, str] = {}
     for views, reasons in iterate_logits(artifact, samples):
         logits += views

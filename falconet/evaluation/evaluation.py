@@ -388,7 +388,7 @@ def evaluate_split(artifact: Artifact, split: Split, name: str, dataset: Dataset
 def evaluate_answers(artifact: Artifact, answers: Answers, name: str, dataset: Dataset) -> Evaluation:
     """Return the evaluation of a model's answers on the split of this name."""
     unreadable = (*dataset.unreadable, *answers.unreadable)
-    result = evaluate_logits(answers.logits, answers.split.labels, artifact.config.input.labels, name, unreadable)
+    result = evaluate_logits(answers.logits, answers.split.labels, artifact.config.output.labels, name, unreadable)
     return replace(result, ignored=dataset.ignored)
 
 

@@ -42,9 +42,9 @@ def compare_answers(answers: Answers, artifact: Artifact, other: Artifact) -> Pa
 
     Raises DataError for classes that it does not know, and where it can read none of the samples.
     """
-    split, spec = answers.split, other.config.input
-    labels = match_labels(split, artifact.config.input.labels, spec.labels)
-    logits, unreadable = predict_logits(other, fit_recordings(split.samples, spec))
+    split = answers.split
+    labels = match_labels(split, artifact.config.output.labels, other.config.output.labels)
+    logits, unreadable = predict_logits(other, fit_recordings(split.samples, other.config.input))
     if not len(logits):
         raise DataError(f"the other model, {other.config.architecture}, can read none of {len(split)} samples")
     kept = np.setdiff1d(np.arange(len(split)), list(unreadable)).astype(np.int64)

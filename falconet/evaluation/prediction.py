@@ -77,9 +77,9 @@ def iterate_predictions(
     def answer(samples: Samples) -> tuple[Float[np.ndarray, "readable classes"], Mapping[int, str]]:
         return predict_probabilities(artifact, fit_recordings(samples, artifact.config.input), mirrored=tta)
 
-    spec = artifact.config.input
-    parts = iterate_inputs(inputs, spec, config, data_root=data_root)
-    yield from answer_inputs(parts, answer, spec.labels, top=top, probabilities=probabilities)
+    spec, labels = artifact.config.input, artifact.config.output.labels
+    parts = iterate_inputs(inputs, spec, config, data_root=data_root, labels=labels)
+    yield from answer_inputs(parts, answer, labels, top=top, probabilities=probabilities)
 
 
 @torch.inference_mode()
@@ -90,7 +90,7 @@ def predict_probabilities(
 
     Where `mirrored`, each is the mean of the image's own and of its mirror image's.
     """
-    answers = [np.empty((0, len(artifact.config.input.labels)))]
+    answers = [np.empty((0, len(artifact.config.output.labels)))]
     unreadable: dict[int, str] = {}
     for views, reasons in iterate_logits(artifact, samples, mirrored=mirrored):
         unreadable |= reasons

@@ -160,7 +160,7 @@ def examine(
         mistakes, doubts = choose_cases(study.probabilities, study.answers.split.labels, samples)
         wrong, right = describe_cases(study, mistakes), describe_cases(study, doubts)
         items, baseline = explain_all(explainer, [read_subject(artifact, study.samples, i) for i in mistakes + doubts])
-        border = len(mistakes) * len(explainer.methods) * min(classes, len(artifact.config.input.labels))
+        border = len(mistakes) * len(explainer.methods) * min(classes, len(artifact.config.output.labels))
         sections = [
             *show_cases(study, "mistakes", mistakes, wrong, items[:border]),
             *show_cases(study, "doubts", doubts, right, items[border:]),
@@ -174,7 +174,7 @@ def examine(
 
 def describe_cases(study: Study, positions: Sequence[int]) -> tuple[Case, ...]:
     """Return what there is to say about samples."""
-    labels, split = study.artifact.config.input.labels, study.answers.split
+    labels, split = study.artifact.config.output.labels, study.answers.split
     near = find_neighbors(study, positions)
     return tuple(
         Case(
@@ -265,7 +265,7 @@ def draw_map(study: Study) -> Plate:
     """Draw the embedding of the split; thumbnails of images, far from one another."""
     plane = project(study.features).numpy()
     pictures = [(index, study.samples.read(index)) for index in spread(plane)] if study.dataset.kind == "image" else []
-    labels = study.artifact.config.input.labels
+    labels = study.artifact.config.output.labels
     figure = draw_embedding(plane, study.answers.split.labels.tolist(), labels, pictures)
     return study.draw("report-embedding", figure, "map of the embedding", f"{len(plane):,} samples by true class")
 
@@ -303,7 +303,7 @@ def draw_exciting(study: Study, layer: str) -> Plate:
     """Draw the samples with the highest values in the maps of a layer; units with the highest ones come first."""
     best, peaks = rank_units(study.artifact, study.samples, layer, EXCITING)
     units = peaks[:, 0].topk(min(UNITS, len(peaks))).indices.tolist()
-    labels, split = study.artifact.config.input.labels, study.answers.split
+    labels, split = study.artifact.config.output.labels, study.answers.split
     rows = [
         (
             f"unit {unit}",

@@ -147,7 +147,7 @@ class Explainer:
         self, subject: Subject, method: str, target: int, probabilities: Float[Tensor, " classes"]
     ) -> tuple[Item, Panel]:
         """Explain one class of a sample by one method, and measure how true that is."""
-        spec, model = self.artifact.config.input, self.artifact.model
+        spec, labels, model = self.artifact.config.input, self.artifact.config.output.labels, self.artifact.model
         targets = torch.tensor([target])
         relevance = attribute(self.artifact, subject.inputs, method, targets)
         temperature = self.artifact.config.temperature
@@ -159,7 +159,7 @@ class Explainer:
             if method == BASELINE
             else measure_randomization(self.networks, found, subject.inputs, targets, relevance)
         )
-        label = spec.labels[target]
+        label = labels[target]
         # Names may differ in what a file's name cannot hold, as C, C++ and C# do.
         suffix = f"-as-{target}-{slug(label)}" if self.classes > 1 else ""
         shown, drawn = show(self.artifact, subject, relevance[0].numpy())
@@ -174,8 +174,8 @@ class Explainer:
             randomization=correlation,
             tokens=tuple(zip(shown.tokens, to_shades(drawn).tolist(), strict=True)) if shown.tokens else (),
         )
-        best = probabilities.topk(min(CANDIDATES, len(spec.labels)))
-        candidates = [(spec.labels[i], p) for p, i in zip(best.values.tolist(), best.indices.tolist(), strict=True)]
+        best = probabilities.topk(min(CANDIDATES, len(labels)))
+        candidates = [(labels[i], p) for p, i in zip(best.values.tolist(), best.indices.tolist(), strict=True)]
         return item, Panel(shown, drawn, f"{method}: {label}", candidates, faithfulness)
 
     def draw_attention(self, subject: Subject) -> str | None:

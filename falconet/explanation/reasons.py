@@ -128,7 +128,7 @@ def choose_cases(
 
 def account_for(explainer: Explainer, subject: Subject, truth: int) -> tuple[Account, list[Item]]:
     """Return the account of one sample, and the figures of the answer's explanation and of a random order."""
-    labels, (method,) = explainer.artifact.config.input.labels, explainer.methods
+    labels, (method,) = explainer.artifact.config.output.labels, explainer.methods
     probabilities = answer_sample(explainer.artifact, subject.inputs)
     answer, second = probabilities.topk(2).indices.tolist()
     item, panel = explainer.evaluate(subject, method, answer, probabilities)
@@ -145,4 +145,4 @@ def explain_class(
     artifact, (method,) = explainer.artifact, explainer.methods
     relevance = attribute(artifact, subject.inputs, method, torch.tensor([target]))
     shown, drawn = show(artifact, subject, relevance[0].numpy())
-    return Reason(artifact.config.input.labels[target], float(probabilities[target]), shown, to_shades(drawn))
+    return Reason(artifact.config.output.labels[target], float(probabilities[target]), shown, to_shades(drawn))

@@ -61,7 +61,7 @@ def evaluate_exported(
         notes = (*notes, f"{dataset.source} has no test split: all of it is evaluated")
     answers = answer_split(session, Path(path), dataset, dataset.split(name))
     unreadable = (*dataset.unreadable, *answers.unreadable)
-    found = evaluate_logits(answers.logits, answers.split.labels, metadata.input.labels, name, unreadable)
+    found = evaluate_logits(answers.logits, answers.split.labels, metadata.output_spec.labels, name, unreadable)
     return dataclasses.replace(found, ignored=dataset.ignored, notes=notes)
 
 
@@ -88,7 +88,7 @@ def answer_split(session: Session, path: Path, dataset: Dataset, split: Split) -
     Raises DataError where nothing of it can be read.
     """
     spec = session.metadata.input
-    labels = match_labels(split, dataset.classes, spec.labels)
+    labels = match_labels(split, dataset.classes, session.metadata.output_spec.labels)
     samples = fit_recordings(split.samples, spec)
     prepare = make_preprocess(session.metadata, read_tokenizer(path, session.metadata))
     probabilities, reasons = infer_samples(session, samples, prepare, path)

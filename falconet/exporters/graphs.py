@@ -157,7 +157,7 @@ def name_axes(
     if isinstance(spec, ImageSpec):
         return ({0: "batch", 1: "height", 2: "width", 3: "channels"} if preprocessing else {0: "batch"}), None
     recurrent = any(isinstance(module, nn.RNNBase) for module in network.modules())
-    if recurrent or (isinstance(spec, SeriesSpec) and spec.fit == "resample"):
+    if recurrent or (isinstance(spec, SeriesSpec) and spec.length_mode == "resample"):
         return {0: "batch"}, None
     axis, name = (1, "tokens") if spec.kind == "text" else (2, "steps")
     return {0: "batch", axis: name}, (axis, longest)

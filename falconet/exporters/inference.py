@@ -79,7 +79,7 @@ def iterate_exported(
         return infer_samples(session, samples, prepare, path)
 
     parts = iterate_inputs(inputs, metadata.input, config, data_root=data_root)
-    yield from answer_inputs(parts, answer, metadata.input.labels, top=top, probabilities=probabilities)
+    yield from answer_inputs(parts, answer, metadata.output_spec.labels, top=top, probabilities=probabilities)
 
 
 def infer_samples(
@@ -91,7 +91,7 @@ def infer_samples(
     """
     reasons: dict[int, str] = {}
     batches = infer_batches(session, read_prepared(samples, prepare, reasons))
-    answers = np.concatenate([np.empty((0, len(session.metadata.input.labels))), *batches])
+    answers = np.concatenate([np.empty((0, len(session.metadata.output_spec.labels))), *batches])
     if not np.isfinite(answers).all():
         raise ExportError(f"{path}: wanted probabilities, found NaN: the file is damaged; export again")
     return answers, reasons
@@ -148,7 +148,7 @@ def infer(session: Session, batch: np.ndarray) -> Float[np.ndarray, "batch class
         answers = session.ask(batch)
     except Exception as error:  # Runtimes raise classes of their own, without a common base.
         raise ExportError(f"the exported file cannot answer: {' '.join(str(error).split())[:400]}") from error
-    wanted = (len(batch), len(session.metadata.input.labels))
+    wanted = (len(batch), len(session.metadata.output_spec.labels))
     if answers.shape != wanted:
         raise ExportError(f"the exported file's metadata are damaged: wanted {wanted} answers, found {answers.shape}")
     if answers.dtype.kind != "f":

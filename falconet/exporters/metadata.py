@@ -9,9 +9,9 @@ from typing import Any, Literal
 
 from falconet.errors import ConfigError, ExportError, UsageError, abridge
 from falconet.schema import from_mapping, to_mapping
-from falconet.spec import InputSpec, TextSpec
+from falconet.spec import InputSpec, OutputSpec, TextSpec, upgrade_record
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 KEY = "falconet"
 """Under which formats with named properties hold the metadata, as JSON."""
 UNSTATED = "not stated"
@@ -23,7 +23,8 @@ class Metadata:
 
     architecture: str
     input: InputSpec
-    """What the model takes, and the names of its classes in the order of the outputs."""
+    output_spec: OutputSpec
+    """What its outputs mean: the names of classes in their order."""
     output: Literal["probabilities", "logits"]
     """Of the whole way from raw samples, or of the bare network on normalized input."""
     versions: Mapping[str, Any]
@@ -62,7 +63,7 @@ class Metadata:
         """Return what a format with named properties holds: all of it, and again what people look for."""
         return {
             KEY: self.to_json(),
-            "labels": json.dumps(self.input.labels, ensure_ascii=False),
+            "labels": json.dumps(self.output_spec.labels, ensure_ascii=False),
             "license": self.license,
             "version": self.versions["falconet"],
         }
@@ -81,7 +82,7 @@ def read_metadata(text: str | None, where: str) -> Metadata:
         found = abridge(version)
         raise ExportError(f"{where}: wanted format version {FORMAT_VERSION} or lower, found {found}: update falconet")
     try:
-        metadata = from_mapping(Metadata, record)
+        metadata = from_mapping(Metadata, upgrade_record(record, "output_spec"))
     except UsageError as error:
         raise ExportError(f"{where}: its metadata are damaged: {error}") from error
     if isinstance(metadata.input, TextSpec) != (metadata.tokenizer_sha256 is not None):

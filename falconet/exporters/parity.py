@@ -121,7 +121,7 @@ def read_held_out(artifact: Artifact, source: str | Path | None, data_root: str 
     if not len(split):
         raise DataError(f"{dataset.source}: its {name} split holds no samples")
     spec = artifact.config.input
-    labels = match_labels(split, dataset.classes, spec.labels)
+    labels = match_labels(split, dataset.classes, artifact.config.output.labels)
     words = "validation samples" if name == "val" else "samples"
     order = np.random.default_rng(0).permutation(len(split))
     return HeldOut(fit_recordings(split.samples, spec), labels, f"{words} of {dataset.source}").part(order)

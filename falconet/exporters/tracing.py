@@ -60,6 +60,7 @@ def make_traced(
     metadata = Metadata(
         architecture=config.architecture,
         input=config.input,
+        output_spec=config.output,
         output="probabilities" if preprocessing else "logits",
         versions=current_versions(),
         data=config.provenance.data.fingerprint,

@@ -36,7 +36,7 @@ def write_triton(draft: TracedModel, path: Path) -> Written:
     graph = onnx.load(main).graph
     (folder / "config.pbtxt").write_text(describe_model(draft.name, graph, draft.metadata), encoding="utf-8")
     # Blanks and breaks too are part of a name: two that differ in these alone stay two.
-    labels = map(escape_line, draft.metadata.input.labels)
+    labels = map(escape_line, draft.metadata.output_spec.labels)
     (folder / "labels.txt").write_text("\n".join(labels) + "\n", encoding="utf-8")
     return Written(main)
 

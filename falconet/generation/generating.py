@@ -122,7 +122,7 @@ def read_images(
     statistics = (0.0,) * dataset.channels, (1.0,) * dataset.channels
     deep = dataset.value_range
     dtype: Any = "uint8" if deep is None else "uint16"
-    spec = ImageSpec((dataset.channels, *size), dataset.classes, *statistics, dtype=dtype, value_range=deep)
+    spec = ImageSpec((dataset.channels, *size), *statistics, dtype=dtype, value_range=deep)
     found = load_inputs(dataset.split(name), spec)
     names = [found.split.samples.name(index) for index in range(len(found.split))]
     return to_unit(hold_inputs(found.inputs)), torch.from_numpy(found.split.labels), names

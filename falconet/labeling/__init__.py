@@ -138,7 +138,7 @@ def suspect(dataset: Dataset | None, callbacks: Sequence[Callback]) -> tuple[tup
 def list_classes(pool: Pool, artifact: Artifact | None) -> tuple[str, ...]:
     """Return the classes that can be chosen: those of the labels, then those of the model."""
     known = pool.labeled.classes if pool.labeled else ()
-    return tuple(dict.fromkeys([*known, *(artifact.config.input.labels if artifact else ())]))
+    return tuple(dict.fromkeys([*known, *(artifact.config.output.labels if artifact else ())]))
 
 
 def choose_control(pool: Pool, config: DataConfig, key: str) -> Control:

@@ -15,7 +15,7 @@ from falconet.catalog import TASKS_SUFFIX
 from falconet.data import DataConfig, Dataset, Samples, Split, Unreadable, label_studio
 from falconet.data.arrays import find_idx_images, read_npz_inputs
 from falconet.data.dataset import NO_LABEL, Encoded, describe_skipped, hash_bytes, to_text
-from falconet.data.files import KINDS, guess_kind, suffix_of, walk
+from falconet.data.files import guess_kind, suffix_of, walk
 from falconet.data.images import read_content
 from falconet.data.label_studio import Task
 from falconet.data.manifests import (
@@ -35,6 +35,7 @@ from falconet.data.sources import read_dataset
 from falconet.data.splits import Columns, complete_splits
 from falconet.data.unlabeled import iterate_inputs
 from falconet.errors import DataError
+from falconet.modalities import EXTENSIONS, MODALITIES
 from falconet.spec import ImageSpec, InputSpec, Kind, SeriesSpec, TextSpec
 from falconet.tables import READABLE, Table, iterate_table, read_table
 
@@ -368,7 +369,7 @@ def guess_spec(path: Path, config: DataConfig) -> InputSpec:
     if suffix == TASKS_SUFFIX:
         table, _ = tabulate_tasks(path, config)
         return guess_table(table, config)
-    if suffix in KINDS["image"] | KINDS["series"]:
+    if suffix in MODALITIES["image"].extensions | MODALITIES["series"].extensions:
         return guess_files(path.parent, [path.name], config)
     return guess_table(next(iterate_table(path, header=config.header, max_bytes=config.max_bytes)), config)
 
@@ -378,7 +379,7 @@ def guess_folder(folder: Path, config: DataConfig) -> InputSpec:
     if find_idx_images(folder):
         return make_spec("image", 1)
     files = walk(folder, folder, config.follow).files
-    if any(suffix_of(name) in frozenset().union(*KINDS.values()) for name in files):
+    if any(suffix_of(name) in EXTENSIONS for name in files):
         return guess_files(folder, files, config)
     found = next(iter(sorted(folder / name for name in files if "/" not in name)), None)
     if found is None:
@@ -392,7 +393,7 @@ def guess_files(root: Path, files: Sequence[str], config: DataConfig) -> InputSp
     if kind != "series":
         return make_spec(kind, 3)
     for name in files:
-        if suffix_of(name) in KINDS["series"]:
+        if suffix_of(name) in MODALITIES["series"].extensions:
             with suppress(DataError):
                 facts = inspect_wav(read_content(root / name))
                 return make_spec("series", facts.channels, facts.rate)
@@ -422,11 +423,11 @@ def guess_table(table: Table, config: DataConfig) -> InputSpec:
 def make_spec(kind: Kind, channels: int, rate: int | None = None) -> InputSpec:
     """Return a spec that tells how samples are read, and nothing of a model."""
     if kind == "text":
-        return TextSpec((1,), PLACEHOLDERS, vocab_size=3)
+        return TextSpec((1,), vocab_size=3)
     statistics: tuple[Any, Any] = (0.0,) * channels, (1.0,) * channels
     if kind == "image":
-        return ImageSpec((channels, 32, 32), PLACEHOLDERS, *statistics)
-    return SeriesSpec((channels, 1), PLACEHOLDERS, *statistics, rate=rate)
+        return ImageSpec((channels, 32, 32), *statistics)
+    return SeriesSpec((channels, 1), *statistics, rate=rate)
 
 
 def iterate_named(dataset: Dataset) -> Iterator[tuple[str, str, Split, int]]:

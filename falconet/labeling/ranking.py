@@ -96,7 +96,7 @@ def ask_model(artifact: Artifact, dataset: Dataset) -> Beliefs:
     scaled = scale_logits(logits.numpy(), artifact.config.temperature)
     probabilities = metrics.softmax(scaled).astype(np.float64)
     return Beliefs(
-        kept, features, probabilities, artifact.config.input.labels, artifact.config.architecture, unreadable
+        kept, features, probabilities, artifact.config.output.labels, artifact.config.architecture, unreadable
     )
 
 

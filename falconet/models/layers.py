@@ -13,6 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from falconet.errors import ConfigError
+from falconet.modalities import MODALITIES
 from falconet.spec import Kind
 
 MIN_SQUEEZED = 4
@@ -150,7 +151,7 @@ class InputShape:
 
     def make_blank(self) -> Tensor:
         """Return a batch of one input of ones."""
-        return torch.ones(1, *self.shape, dtype=torch.long if self.kind == "text" else torch.float32)
+        return MODALITIES[self.kind].make_blank(1, *self.shape)
 
 
 def set_input_shape(model: nn.Module, sample: InputShape) -> None:

@@ -20,6 +20,7 @@ from jaxtyping import Float, Int, Int64
 from torch import Tensor, nn
 
 from falconet.errors import ConfigError
+from falconet.modalities import MODALITIES
 from falconet.models.layers import SparseLinear
 from falconet.models.ngrams import MAX_BUCKETS, hash_ngrams
 from falconet.models.options import check_count
@@ -63,10 +64,10 @@ class Linear(nn.Module):
         buckets: int | None = None,
     ) -> None:
         super().__init__()
-        self.steps = input_size[0] if kind == "series" else None
+        self.steps = input_size[0] if MODALITIES[kind].missing_is_nan else None
         self.tfidf: HashedTfidf | None = None
         self.output: nn.Linear | SparseLinear
-        if kind == "text":
+        if MODALITIES[kind].has_tokens:
             self.tfidf = HashedTfidf(in_channels, n, buckets)
             self.output = SparseLinear(len(self.tfidf.idf), num_classes)
         else:

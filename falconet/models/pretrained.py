@@ -51,7 +51,7 @@ from falconet.models.published import (
 from falconet.models.registry import check_options, check_pretrained, find_model, list_options
 from falconet.models.table import MODELS
 from falconet.schema import from_mapping
-from falconet.spec import ImageSpec, ResizeMode
+from falconet.spec import ClassificationSpec, ImageSpec, ResizeMode, upgrade_record
 from falconet.storage import check_safetensors, read_json, read_regular, read_settled
 
 IMAGENET_CLASSES = 1000
@@ -111,7 +111,7 @@ class Pretrained:
             raise ConfigError(f"{self.name}: the weights do not say what their classes are called")
         height, width = self.size or find_model(self.name).input[1:]
         shape = len(self.mean), height, width
-        return ImageSpec(shape, self.labels, self.mean, self.std, resize_mode=self.resize_mode)
+        return ImageSpec(shape, self.mean, self.std, resize_mode=self.resize_mode)
 
 
 def load_pretrained(name: str, source: str | Path) -> Pretrained:
@@ -162,7 +162,7 @@ def from_coded(name: str, path: Path, content: bytes) -> Pretrained:
     except ArtifactError as error:
         raise ArtifactError(f"{path}: {error}") from error
     state = {key: torch.from_numpy(array) for key, array in arrays.items()}
-    return from_record(name, header, read_spec(name, header, path, path), state, path)
+    return from_record(name, header, *read_spec(name, header, path, path), state, path)
 
 
 def read_record(folder: Path) -> dict[str, Any]:
@@ -179,32 +179,39 @@ def read_model_folder(name: str, folder: Path) -> Pretrained:
     record = read_record(folder)
     if not record:
         raise PathError(f"{folder}: wanted weights or the folder of a trained model, found no {CONFIG_FILE} there")
-    spec = read_spec(name, record, folder, folder / CONFIG_FILE)
+    spec, labels = read_spec(name, record, folder, folder / CONFIG_FILE)
     state = read_weights(folder / WEIGHTS_FILE)
     if sha256(read_regular(folder / WEIGHTS_FILE)).hexdigest() != record.get("weights_sha256"):
         raise ArtifactError(f"{folder}: {WEIGHTS_FILE} is not the file that {CONFIG_FILE} was written for")
-    return from_record(name, record, spec, state, folder / CONFIG_FILE)
+    return from_record(name, record, spec, labels, state, folder / CONFIG_FILE)
 
 
-def read_spec(name: str, record: Mapping[str, Any], model: Path, path: Path) -> ImageSpec:
-    """Return what a trained model takes, by what a file says of it. Raises ConfigError unless it is a whole `name`."""
+def read_spec(name: str, record: Mapping[str, Any], model: Path, path: Path) -> tuple[ImageSpec, tuple[str, ...]]:
+    """Return what a trained model takes and its labels, by what a file says of it.
+
+    Raises ConfigError unless it is a whole `name`.
+    """
     if record.get("architecture") != name:
         raise ConfigError(f"{model}: wanted a trained {name}, found {record.get('architecture')}")
     if record.get("widths") is not None:
         raise ConfigError(f"{model}: wanted a whole {name}, found a pruned one")
     try:
-        return from_mapping(ImageSpec, record.get("input", {}))
+        known = upgrade_record(record)
+        output = from_mapping(ClassificationSpec, known.get("output", {}), "output")
+        return from_mapping(ImageSpec, known.get("input", {})), output.labels
     except UsageError as error:
         raise ArtifactError(f"{path} is damaged: {error}") from error
 
 
-def from_record(name: str, record: Mapping[str, Any], spec: ImageSpec, state: State, path: Path) -> Pretrained:
+def from_record(
+    name: str, record: Mapping[str, Any], spec: ImageSpec, labels: tuple[str, ...], state: State, path: Path
+) -> Pretrained:
     """Return the weights of a trained model with the options that a file tells. Raises what `check_fit` raises."""
     options = check_record(name, record.get("options", {}), path)
     if "stem" in list_options(name):  # Chosen by the size that it was trained at, not by that of another network.
         options = {**options, "stem": choose_stem(options.get("stem", "auto"), spec.shape[1:])}
     statistics = spec.mean, spec.std
-    found = Pretrained(name, state, "falconet", options, *statistics, spec.labels, spec.shape[1:], spec.resize_mode)
+    found = Pretrained(name, state, "falconet", options, *statistics, labels, spec.shape[1:], spec.resize_mode)
     check_fit(found, str(path.parent if path.name == CONFIG_FILE else path))
     return found
 

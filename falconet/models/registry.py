@@ -8,21 +8,16 @@ import inspect
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 from falconet.errors import ConfigError, PathError, UnknownNameError, UsageError
+from falconet.modalities import MODALITIES
 from falconet.models.published import ORIGINS, find_published
 from falconet.models.table import MODELS, ModelEntry
 from falconet.spec import Kind
 
 if TYPE_CHECKING:
     from torch import nn
-
-
-SIZES: Mapping[Kind, tuple[int, str]] = MappingProxyType(
-    {"image": (2, "pixels"), "series": (1, "steps"), "text": (1, "tokens")}
-)
-"""How many numbers make the size of an input, and what they count."""
 
 
 EXTERNAL: Mapping[str, str] = MappingProxyType(
@@ -66,8 +61,8 @@ def find_model(name: str) -> ModelEntry:
 
 def models_for(kind: Kind) -> list[str]:
     """Return the names of all models that take a kind of sample. Raises UnknownNameError for what is no kind."""
-    if kind not in get_args(Kind):
-        raise UnknownNameError("kind", kind, get_args(Kind))
+    if kind not in MODALITIES:
+        raise UnknownNameError("kind", kind, MODALITIES)
     return [name for name, entry in MODELS.items() if kind in entry.kinds]
 
 
@@ -149,7 +144,7 @@ def create_model(
 
     if cosine:
         use_cosine_output(model)
-    set_input_shape(model, InputShape(kind, size if kind == "text" else (in_channels, *size)))
+    set_input_shape(model, InputShape(kind, MODALITIES[kind].input_shape(in_channels, size)))
     return model
 
 
@@ -159,7 +154,7 @@ def check_pretrained(name: str, source: str | Path) -> None:
         if source == origin:
             find_published(name, origin)
             return
-    if find_model(name).kinds[0] != "image":
+    if MODALITIES[find_model(name).kinds[0]].axes != 2:
         raise ConfigError(f"model.pretrained: wanted a network for images, found {name}")
     if source not in EXTERNAL and not Path(source).exists():
         known = ", ".join((*ORIGINS, *EXTERNAL))
@@ -190,7 +185,7 @@ def native_input(name: str, kind: Kind | None = None) -> tuple[int, ...]:
 
 def check_size(size: int | tuple[int, ...], kind: Kind) -> tuple[int, ...]:
     """Return the size of an input with all its numbers. Raises ConfigError unless they fit the kind."""
-    count, unit = SIZES[kind]
+    count, unit = MODALITIES[kind].axes, MODALITIES[kind].unit
     numbers = (size,) * count if isinstance(size, int) else tuple(size)
     if not all(isinstance(number, int) for number in numbers):
         raise ConfigError(f"model.input_size: wanted whole numbers of {unit}, found {size!r}")

@@ -27,6 +27,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
+from falconet.modalities import MODALITIES
 from falconet.models.layers import MIN_SQUEEZED, SqueezeExcitation
 from falconet.models.options import Stem, check_count, check_fraction, check_switch, choose_stem
 from falconet.models.sequences import TokenEncoder, mark_steps, measure_lengths, pool_mean
@@ -288,7 +289,7 @@ class ResNet1d(nn.Module):
         for name, number in (("width", width), ("embedding", embedding)):
             check_count(name, number)
         check_fraction("dropout", dropout)
-        self.encoder = TokenEncoder(in_channels, embedding) if kind == "text" else None
+        self.encoder = TokenEncoder(in_channels, embedding) if MODALITIES[kind].has_tokens else None
         self.small = choose_stem(stem, input_size) == "small"
         kernel, stride = (3, 1) if self.small else (7, 2)
         channels = in_channels if self.encoder is None else embedding

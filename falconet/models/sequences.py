@@ -6,6 +6,9 @@ Lengths become masks and positions instead of packed sequences, which exported f
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import SymInt, Tensor, nn
@@ -59,11 +62,13 @@ def make_encoder(
     kind: Kind, in_channels: int, input_size: tuple[int, ...], width: int
 ) -> TokenEncoder | StepEncoder | RowEncoder:
     """Return what turns samples of a kind into vectors and lengths: tokens, steps, or rows of pixels."""
-    if kind == "text":
-        return TokenEncoder(in_channels, width)
-    if kind == "series":
-        return StepEncoder(in_channels, width)
-    return RowEncoder(in_channels, input_size[1], width)
+    encoder = ENCODERS[kind]
+    return encoder(in_channels, *input_size[1:], width)
+
+
+ENCODERS: Mapping[Kind, Callable[..., TokenEncoder | StepEncoder | RowEncoder]] = MappingProxyType(
+    {"image": RowEncoder, "series": StepEncoder, "text": TokenEncoder}
+)
 
 
 def measure_lengths(present: Bool[Tensor, "batch steps"]) -> Int64[Tensor, " batch"]:

@@ -38,7 +38,7 @@ class ModelEntry:
     paper: str
     """Where the architecture comes from."""
 
-    margin: int = 0
+    padding: int = 0
     """Pixels on each side of the native input that are background: an image is scaled to what lies inside."""
 
     resizable: bool = False
@@ -78,7 +78,7 @@ MODELS: Mapping[str, ModelEntry] = MappingProxyType(
         "lenet5": ModelEntry(
             builder="falconet.models.lenet:LeNet5",
             input=(1, 32, 32),
-            margin=2,
+            padding=2,
             num_classes=10,
             params=60_000,
             macs=416_520,

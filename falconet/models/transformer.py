@@ -20,6 +20,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
 from falconet.errors import ConfigError
+from falconet.modalities import MODALITIES
 from falconet.models.options import MAX_LAYERS, check_choice, check_count, check_fraction
 from falconet.models.sequences import make_encoder, mark_steps, pool_mean
 from falconet.spec import Kind
@@ -218,6 +219,6 @@ def check_heads(width: int, heads: int) -> None:
 def check_patch(patch: int, input_size: tuple[int, ...], kind: Kind) -> None:
     """Raise ConfigError unless an image has a patch of this side."""
     check_count("patch", patch)
-    if kind != "image" or patch > min(input_size):
+    if MODALITIES[kind].axes != 2 or patch > min(input_size):
         found = f"{patch} for {kind} of {'x'.join(map(str, input_size))}"
         raise ConfigError(f"model.options.patch: wanted the side of a square within an image, found {found}")

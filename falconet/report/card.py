@@ -10,12 +10,11 @@ import yaml
 from falconet.escaping import escape_line, escape_markdown
 from falconet.evaluation import Evaluation
 from falconet.evaluation.baselines import Baseline
+from falconet.modalities import modality_of
 from falconet.report.facts import ModelReport
-from falconet.report.html import describe_input, format_bytes, format_percent
-from falconet.spec import InputSpec, SeriesSpec
+from falconet.report.html import format_bytes, format_percent
 from falconet.units import show_epochs
 
-EXAMPLES = {"image": "image.png", "series": "recording.wav", "text": "text.txt"}
 """File names that show how a model is asked."""
 
 
@@ -39,7 +38,7 @@ def render_card(report: ModelReport) -> str:
         ("multiply-accumulates", f"{report.macs:,}"),
         ("weights", format_bytes(report.bytes)),
         ("latency", f"{describe_latencies(report)} for one sample, median, on {report.environment['processor']}"),
-        ("input", describe_input(config.input)),
+        ("input", modality_of(config.input).describe_input(config.input)),
     ]
     if report.shrinking:
         found = report.shrinking
@@ -48,7 +47,7 @@ def render_card(report: ModelReport) -> str:
     if report.energy:
         rows.append(("energy of training", report.energy))
     table = "\n".join(f"| {name} | {escape_markdown(value)} |" for name, value in rows)
-    labels = ", ".join(map(escape_markdown, config.input.labels))
+    labels = ", ".join(map(escape_markdown, config.output.labels))
     cautions = "".join(f"\n**Caution: {escape_markdown(caution)}.**\n" for caution in report.cautions)
     title = escape_markdown(f"{config.architecture} on {Path(origin.data.source).name}")
     return f"""---
@@ -56,7 +55,7 @@ def render_card(report: ModelReport) -> str:
 
 # {title}
 
-A classifier of {len(config.input.labels)} classes, trained with Falconet {config.versions.get("falconet", "")}.
+A classifier of {len(config.output.labels)} classes, trained with Falconet {config.versions.get("falconet", "")}.
 `report.html` beside this file has the curves, the confusion matrix and the mistakes.
 {cautions}
 | | |
@@ -66,7 +65,7 @@ A classifier of {len(config.input.labels)} classes, trained with Falconet {confi
 Classes: {labels}.
 
 ```console
-$ falconet predict . {EXAMPLES[config.input.kind]}
+$ falconet predict . {modality_of(config.input).example}
 ```
 
 {describe_training(report)} Data fingerprint: `{origin.data.fingerprint}`.
@@ -121,7 +120,7 @@ def describe_metric(test: Evaluation, figure: str) -> str:
 
 def front_matter(report: ModelReport) -> dict[str, Any]:
     """Return the metadata, `model-index` included."""
-    task = name_task(report.config.input)
+    task = modality_of(report.config.input).name_task(report.config.input)
     source, test = escape_line(Path(report.config.provenance.data.source).name), report.test
     metrics = [
         {"type": "accuracy", "value": test.accuracy},
@@ -143,10 +142,3 @@ def front_matter(report: ModelReport) -> dict[str, Any]:
         **emitted,
         "model-index": [{"name": report.name, "results": [result]}],
     }
-
-
-def name_task(spec: InputSpec) -> str:
-    """Return the Hub's name of the task; it has none for series that are no recordings."""
-    if isinstance(spec, SeriesSpec):
-        return "audio-classification" if spec.rate else "other"
-    return f"{spec.kind}-classification"

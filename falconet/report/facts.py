@@ -298,7 +298,7 @@ def describe_model(  # noqa: PLR0913 - one for each thing that a report says
     Of `latencies`, those of all runtimes, and `reasons`, which take their time, a report does without; torch alone is
     timed in half a second.
     """
-    spec, model = artifact.config.input, artifact.model
+    spec, names, model = artifact.config.input, artifact.config.output.labels, artifact.model
     return ModelReport(
         config=redact_config(artifact.config),
         digest=artifact.digest,
@@ -306,9 +306,9 @@ def describe_model(  # noqa: PLR0913 - one for each thing that a report says
         val=val,
         test=test,
         calibration=calibration,
-        mistakes=find_mistakes(answers, spec.labels),
-        precision_recall=draw_up(metrics.precision_recall_curve, answers.logits, answers.split.labels, spec.labels),
-        roc=draw_up(metrics.roc_curve, answers.logits, answers.split.labels, spec.labels),
+        mistakes=find_mistakes(answers, names),
+        precision_recall=draw_up(metrics.precision_recall_curve, answers.logits, answers.split.labels, names),
+        roc=draw_up(metrics.roc_curve, answers.logits, answers.split.labels, names),
         complexity=count_complexity(model, spec.shape, artifact.config.architecture, spec.kind),
         bytes=len(artifact.serialize()),
         latencies=latencies or {"torch": time_torch(artifact)},

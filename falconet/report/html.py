@@ -13,6 +13,7 @@ from falconet.evaluation import Evaluation
 from falconet.evaluation.evaluation import ClassReport
 from falconet.explanation.reasons import Reasons
 from falconet.metrics.curves import Curve, Points
+from falconet.modalities import MODALITIES, modality_of
 from falconet.report.curves import draw_layer_stats
 from falconet.report.facts import ModelReport
 from falconet.report.overlays import draw_overlay, draw_sample
@@ -25,7 +26,6 @@ from falconet.report.quality import (
     show_roc,
 )
 from falconet.schema import flatten
-from falconet.spec import ImageSpec, InputSpec, SeriesSpec
 from falconet.units import show_epochs, show_loss
 
 SECTIONS = {
@@ -44,7 +44,6 @@ SECTIONS = {
 NAMED = 20
 """Classes whose confusion matrix has numbers, and whose names are not folded away; of more, it is a picture."""
 CONFUSIONS = 10
-PLURALS = {"image": "images", "series": "series", "text": "texts"}
 
 
 @dataclass(frozen=True)
@@ -115,8 +114,8 @@ def render_page(package: str, **values: Any) -> str:
         "overlay": draw_overlay,
         "sample": draw_sample,
         "scale": to_shade,
-        "input": describe_input,
-        "plural": PLURALS.__getitem__,
+        "input": lambda spec: modality_of(spec).describe_input(spec),
+        "plural": lambda kind: MODALITIES[kind].plural,
     }
     environment.globals |= {"flatten": flatten, "named": NAMED, "sections": list(SECTIONS.items())}
     return environment.get_template("page.html.jinja").render(**values)
@@ -303,19 +302,6 @@ def list_confusions(evaluation: Evaluation) -> tuple[tuple[str, str, int], ...]:
         if truth != answer and count
     ]
     return tuple(sorted(pairs, key=lambda pair: -pair[2])[:CONFUSIONS])
-
-
-def describe_input(spec: InputSpec) -> str:
-    """Return what a model takes, in words."""
-    size = "×".join(map(str, spec.shape))
-    if isinstance(spec, ImageSpec):
-        margin = f", margin {spec.margin}" if spec.margin else ""
-        kept = {"stretch": "", "crop": ", their middle", "pad": ", padded with black"}[spec.resize_mode]
-        return f"{size}{margin}, from images of any size{kept}"
-    if isinstance(spec, SeriesSpec):
-        axes = "channels × steps" if spec.bands is None else "mel bands × frames of 10 ms"
-        return f"{size} ({axes}), from series of any length{f' at {spec.rate} Hz' if spec.rate else ''}"
-    return f"{size} tokens of a vocabulary of {spec.vocab_size:,}, from texts of any length"
 
 
 def format_percent(fraction: float) -> str:

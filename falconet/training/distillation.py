@@ -25,20 +25,15 @@ from falconet.training.devices import DevicePolicy
 class Teacher(nn.Module):
     """A trained network that takes the input of its student, of whatever size, channels and normalization its own is.
 
-    Raises ConfigError unless both tell the same classes apart, and where the input is not for images, unless it is the
-    same for both.
+    Raises ConfigError where the input is not for images, unless it is the same for both.
     """
 
     def __init__(self, model: nn.Module, preprocess: AnyPreprocess, student: AnyPreprocess) -> None:
         super().__init__()
         self.model, self.preprocess, self.student = model, preprocess, student
         mine, theirs = preprocess.spec, student.spec
-        if mine.labels != theirs.labels:
-            wanted, found = list(theirs.labels), list(mine.labels)
-            raise ConfigError(f"model.teacher: wanted one that knows the classes {wanted}, found {found}")
         self.converts = mine != theirs
-        images = isinstance(preprocess, Preprocess) and isinstance(student, Preprocess)
-        if self.converts and not images:
+        if self.converts and not can_convert(preprocess, student):
             raise ConfigError(f"model.teacher: wanted one with the same input, {theirs}, found {mine}")
 
     def forward(self, x: Float[Tensor, "batch *input"]) -> Float[Tensor, "batch classes"]:
@@ -51,9 +46,14 @@ class Teacher(nn.Module):
         """Return a student's input as the teacher takes it."""
         assert isinstance(self.preprocess, Preprocess)
         assert isinstance(self.student, Preprocess)
-        margin, (height, width) = self.student.spec.margin, self.student.spec.inner_size
-        pixels = (x * self.student.std + self.student.mean)[:, :, margin : margin + height, margin : margin + width]
+        padding, (height, width) = self.student.spec.padding, self.student.spec.inner_size
+        pixels = (x * self.student.std + self.student.mean)[:, :, padding : padding + height, padding : padding + width]
         return self.preprocess.normalize(self.preprocess.fit(pixels))
+
+
+def can_convert(preprocess: AnyPreprocess, student: AnyPreprocess) -> bool:
+    """Whether a student's input can be turned into its teacher's: images of another size, color or normalization."""
+    return isinstance(preprocess, Preprocess) and isinstance(student, Preprocess)
 
 
 @dataclass(frozen=True, eq=False)

@@ -34,11 +34,11 @@ from falconet.errors import ConfigError, MissingExtraError, UnknownNameError
 from falconet.models import MODELS, create_model
 from falconet.models.layers import InputShape, find_input_shape, set_input_shape
 from falconet.models.widths import Folded, read_widths
-from falconet.spec import Kind
+from falconet.spec import ClassificationSpec, Kind
 from tests.compression.builders import HUGE, SMALL, build_settled, measure_change
 from tests.exporters.builders import ask_exported, ask_own, draw_raw, make_artifact, open_export
 from tests.exporters.builders import make_spec as make_export_spec
-from tests.test_registry_wide import CHANNELS, CLASSES, make_spec
+from tests.test_registry_wide import CHANNELS, CLASSES, LABELS, make_spec
 
 Step = PruneChannels | Factorize | FoldBatchNorm
 
@@ -90,7 +90,9 @@ def count(model: nn.Module) -> tuple[int, int]:
 def save_and_load(model: nn.Module, dense: nn.Module, name: str, kind: Kind, folder: Path, **options: Any) -> nn.Module:
     spec = make_spec(name, kind, CHANNELS[kind][-1])
     origin = Provenance(DataOrigin("digits", "00", 0, 0.1, 0.2), seed=0, epochs=1, best_epoch=1)
-    config = ArtifactConfig(name, spec, origin, options=options, widths=read_widths(model, dense))
+    config = ArtifactConfig(
+        name, spec, ClassificationSpec(LABELS), origin, options=options, widths=read_widths(model, dense)
+    )
     Artifact(config, model.state_dict(), train_tokenizer([], 258) if kind == "text" else None).save(folder)
     return load_artifact(folder).model
 

@@ -35,7 +35,7 @@ from falconet.storage import cache_folder
 from tests.conftest import FolderMaker
 from tests.data.builders import LoggedImages, make_logged_split
 
-SPEC = ImageSpec((1, 10, 10), ("a", "b", "c"), mean=(0.5,), std=(0.25,))
+SPEC = ImageSpec((1, 10, 10), mean=(0.5,), std=(0.25,))
 BLOCK = 8
 """Samples of a block, in these tests."""
 COUNT = 50
@@ -93,8 +93,8 @@ def block_of(numbers: list[int]) -> set[int]:
     "spec",
     [
         SPEC,
-        ImageSpec((3, 12, 7), ("a", "b"), mean=(0.5,) * 3, std=(0.5,) * 3, margin=2),
-        ImageSpec((1, 1, 1), ("a", "b"), mean=(0.5,), std=(0.5,)),
+        ImageSpec((3, 12, 7), mean=(0.5,) * 3, std=(0.5,) * 3, padding=2),
+        ImageSpec((1, 1, 1), mean=(0.5,), std=(0.5,)),
     ],
     ids=["gray", "color", "tiny"],
 )
@@ -114,7 +114,7 @@ def test_a_second_opening_decodes_nothing(spec: ImageSpec, log: Path) -> None:
 
 def test_samples_are_taken_in_any_order(log: Path) -> None:
     split = make_logged_split(log)
-    spec = ImageSpec((3, 10, 6), ("a", "b"), mean=(0.5,) * 3, std=(0.5,) * 3)
+    spec = ImageSpec((3, 10, 6), mean=(0.5,) * 3, std=(0.5,) * 3)
     pixels, _ = open_cache(split, spec)
     indices = torch.tensor([7, 49, 0, 7, 23])
     batch = pixels.take(indices)
@@ -133,14 +133,14 @@ def test_the_key_follows_from_contents_order_and_shape_alone(log: Path) -> None:
     hashes = make_logged_split(log).hashes
     specs = [
         SPEC,
-        replace(SPEC, margin=1),
+        replace(SPEC, padding=1),
         replace(SPEC, shape=(1, 10, 11)),
-        ImageSpec((3, 10, 10), SPEC.labels, (0.5,) * 3, (0.5,) * 3),
+        ImageSpec((3, 10, 10), (0.5,) * 3, (0.5,) * 3),
     ]
     contents = [hashes, hashes[::-1], hashes[:-1], np.append(hashes[:-1], hashes[-1] + np.uint64(1))]
     keys = {make_key(np.ascontiguousarray(content), spec) for spec in specs for content in contents}
     assert len(keys) == len(specs) * len(contents)
-    assert make_key(hashes, replace(SPEC, mean=(0.1,), std=(0.9,), labels=("x", "y"))) == make_key(hashes, SPEC)
+    assert make_key(hashes, replace(SPEC, mean=(0.1,), std=(0.9,))) == make_key(hashes, SPEC)
 
 
 def test_other_contents_go_into_another_cache(log: Path, folder: Path) -> None:
@@ -542,7 +542,7 @@ def test_pages_are_given_back_as_they_are_read(log: Path, folder: Path, monkeypa
 
 @pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="only Linux tells what is resident")
 def test_memory_stays_flat(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    spec = ImageSpec((1, 500, 500), ("a", "b"), mean=(0.5,), std=(0.5,))
+    spec = ImageSpec((1, 500, 500), mean=(0.5,), std=(0.5,))
     monkeypatch.setattr(cache, "BLOCK_BYTES", 8 << 20)
     monkeypatch.setattr(cache, "RESIDENT_BYTES", 1 << 20)
     pixels, _ = open_cache(make_logged_split(log, 64), spec)
@@ -581,7 +581,7 @@ def test_a_file_that_changes_between_reading_and_decoding_is_left_out(make_folde
     split = read_source(str(root), root, DataConfig()).splits["train"]
     changed = root / split.samples.name(3)
     Image.new("RGB", (16, 16), "red").save(changed)
-    spec = ImageSpec((3, 8, 8), ("dark", "light"), mean=(0.5,) * 3, std=(0.5,) * 3)
+    spec = ImageSpec((3, 8, 8), mean=(0.5,) * 3, std=(0.5,) * 3)
     _, unreadable = open_cache(split, spec)
     assert [(item.file, item.reason) for item in unreadable] == [
         (split.samples.name(3), "changed while it was being read; run again")

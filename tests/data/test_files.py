@@ -479,9 +479,9 @@ def test_a_hidden_parent_hides_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("spec", "kind"),
     [
-        (ImageSpec((1, 8, 8), ("a", "b"), (0.5,), (0.5,)), ImageFiles),
-        (SeriesSpec((2, 30), ("a", "b"), (0.0, 0.0), (1.0, 1.0), rate=4000), WavFiles),
-        (TextSpec((20,), ("a", "b"), vocab_size=100), TextFiles),
+        (ImageSpec((1, 8, 8), (0.5,), (0.5,)), ImageFiles),
+        (SeriesSpec((2, 30), (0.0, 0.0), (1.0, 1.0), rate=4000), WavFiles),
+        (TextSpec((20,), vocab_size=100), TextFiles),
     ],
     ids=["image", "series", "text"],
 )
@@ -731,7 +731,7 @@ def test_names_that_are_no_utf8_are_spelled(tmp_path: Path) -> None:
     assert dataset.classes == ("caf\\xe9", "tea")
     assert [dataset.splits["train"].samples.read(index).shape for index in range(2)] == [(16, 20, 3)] * 2
     found = find_files([tmp_path / odd], "image")
-    samples = open_files(found.files, ImageSpec((1, 8, 8), ("a", "b"), (0.5,), (0.5,)))
+    samples = open_files(found.files, ImageSpec((1, 8, 8), (0.5,), (0.5,)))
     ranked = rank_samples(samples, np.array([[0.1, 0.9]]), {}, ("a", "b"), 1)
     assert ranked.predictions[0].file == f"{tmp_path}/caf\\xe9/1.png"
 
@@ -786,7 +786,7 @@ def test_shallow_pictures_have_no_range(make_folder: FolderMaker) -> None:
 
 def test_a_model_reads_pictures_in_its_own_range(tmp_path: Path) -> None:
     root = write_twelve_bits(tmp_path / "deep")
-    spec = ImageSpec((1, 4, 4), ("a", "b"), (0.0,), (1.0,), value_range=(0, 4095))
+    spec = ImageSpec((1, 4, 4), (0.0,), (1.0,), value_range=(0, 4095))
     path = str(root / "high" / "0.tif")
     assert open_files([path], spec).read(0).max() == 255
     assert open_files([path], replace(spec, value_range=None)).read(0).max() == 16

@@ -215,7 +215,7 @@ def test_images_may_stand_in_their_addresses(tmp_path: Path) -> None:
     assert (dataset.size, dataset.channels, list_labels(dataset)) == ((4, 5), 1, ["a", "b"] * 2)
     assert [item.file for item in dataset.unreadable] == ["export.json:5"]
     assert dataset.split("all").samples.read(3)[0, 0, 0] == 30
-    spec = ImageSpec((1, 4, 5), ("a", "b"), (0.0,), (1.0,))
+    spec = ImageSpec((1, 4, 5), (0.0,), (1.0,))
     (samples,) = [part.samples for part in iterate_inputs(path, spec) if part.samples is not None]
     assert [samples.read(n)[0, 0, 0] for n in range(4)] == [0, 10, 20, 30]
 
@@ -231,7 +231,7 @@ def test_images_may_stand_in_addresses_and_in_files(tmp_path: Path, embedded: in
     dataset = read(path, tasks)
     assert [item.file for item in dataset.unreadable] == ["export.json:7"]
     assert [dataset.split("all").samples.read(n)[0, 0, 0] for n in range(6)] == [0, 10, 20, 30, 40, 50]
-    spec = ImageSpec((1, 4, 5), ("a", "b"), (0.0,), (1.0,))
+    spec = ImageSpec((1, 4, 5), (0.0,), (1.0,))
     (samples,) = [part.samples for part in iterate_inputs(path, spec) if part.samples is not None]
     assert [samples.read(n)[0, 0, 0] for n in range(6)] == [0, 10, 20, 30, 40, 50]
 
@@ -251,7 +251,7 @@ def test_files_need_no_names_that_are_text(tmp_path: Path) -> None:
 def test_models_answer_about_tasks_without_labels(tmp_path: Path) -> None:
     path = tmp_path / "export.json"
     path.write_text(json.dumps([text_task(n, *([choose("a")] if n else [])) for n in range(3)]))
-    spec: InputSpec = TextSpec((4,), ("a", "b"), 300)
+    spec: InputSpec = TextSpec((4,), 300)
     (samples,) = [part.samples for part in iterate_inputs(path, spec) if part.samples is not None]
     assert [samples.name(n) for n in range(3)] == [f"{path}:{line}" for line in (1, 2, 3)]
 

@@ -48,10 +48,10 @@ from falconet.spec import ImageSpec, SeriesSpec, TextSpec
 from tests.conftest import FolderMaker
 from tests.data.builders import encode, make_logged_split, make_split
 
-SPEC = ImageSpec((1, 6, 6), ("a", "b", "c"), mean=(0.25,), std=(0.5,))
+SPEC = ImageSpec((1, 6, 6), mean=(0.25,), std=(0.5,))
 DIGITS = find_policy("image", "digits")
 MIXING = ImageAugmentation(mixup=0.4, cutmix=1.0)
-SERIES = SeriesSpec((2, 8), ("a", "b"), mean=(1.0, -1.0), std=(2.0, 0.5))
+SERIES = SeriesSpec((2, 8), mean=(1.0, -1.0), std=(2.0, 0.5))
 
 
 def make_loader(count: int = 23, batch_size: int = 5, **options: Any) -> Loader:
@@ -250,7 +250,7 @@ def test_a_loader_is_a_value() -> None:
 @pytest.mark.parametrize("augmentation", [None, ImageAugmentation(), DIGITS, MIXING])
 def test_batches_are_float_and_channels_last(augmentation: Augmentation | None) -> None:
     pixels = torch.zeros((4, 3, 6, 6), dtype=torch.uint8)
-    spec = ImageSpec((3, 6, 6), ("a", "b"), mean=(0.0,) * 3, std=(1.0,) * 3)
+    spec = ImageSpec((3, 6, 6), mean=(0.0,) * 3, std=(1.0,) * 3)
     for images, labels in Loader(pixels, torch.zeros(4, dtype=torch.int64), Preprocess(spec), 3, augmentation).epoch(1):
         assert images.dtype == torch.float32
         assert labels.dtype == (torch.float32 if augmentation is MIXING else torch.int64)
@@ -282,7 +282,7 @@ def test_mixed_labels_are_shares_that_sum_to_one(mixup: float, cutmix: float, la
 
 def test_images_are_mixed_in_the_measure_of_their_labels() -> None:
     """An image of class 0 is black and one of class 1 white: mixed, its mean is its share of class 1."""
-    spec = ImageSpec((1, 20, 20), ("a", "b"), mean=(0.0,), std=(1.0,))
+    spec = ImageSpec((1, 20, 20), mean=(0.0,), std=(1.0,))
     labels = torch.arange(40) % 2
     pixels = (255 * labels).to(torch.uint8).view(-1, 1, 1, 1).repeat(1, 1, 20, 20)
     images, shares = join(list(Loader(pixels, labels, Preprocess(spec), 10, MIXING).epoch(1)))
@@ -321,7 +321,7 @@ def test_series_are_distorted_where_they_have_values() -> None:
 def test_tokens_are_whole_numbers_and_masked_on_demand(augmentation: TextAugmentation | None, masked: bool) -> None:
     texts = ["a few words", "and more of them", "of"]
     tokenizer = train_tokenizer(texts, 300)
-    spec = TextSpec((12,), ("a", "b"), vocab_size=300)
+    spec = TextSpec((12,), vocab_size=300)
     inputs = load_inputs(text_split(texts), spec, tokenizer).inputs
     assert isinstance(inputs, Tensor)
     preprocess = create_preprocess(spec, tokenizer)
@@ -490,7 +490,7 @@ def test_files_that_turn_out_damaged_are_left_out(make_folder: FolderMaker) -> N
     for name in ("dark/0.jpg", "light/0.jpg", "light/zz.jpg"):
         (root / name).write_bytes(whole[:-200] + name.encode())
     splits = load_dataset(root).splits
-    spec = ImageSpec((1, 8, 8), ("dark", "light"), mean=(0.5,), std=(0.5,))
+    spec = ImageSpec((1, 8, 8), mean=(0.5,), std=(0.5,))
     parts = [load_inputs(split, spec) for split in splits.values()]
     skipped = {entry.file: entry.reason for part in parts for entry in part.unreadable}
     assert set(skipped) == {"dark/0.jpg", "light/0.jpg", "light/zz.jpg"}
@@ -503,7 +503,7 @@ def test_files_that_turn_out_damaged_are_left_out(make_folder: FolderMaker) -> N
         # The light ones are above the middle, the dark ones below.
         assert ((images.mean(dim=(1, 2, 3)) > 0).long() == labels).all()
         for index in range(len(part.split)):
-            assert part.split.samples.name(index).split("/")[0] == spec.labels[labels[index]]
+            assert part.split.samples.name(index).split("/")[0] == ("dark", "light")[labels[index]]
 
 
 def test_where_no_file_can_be_decoded_the_first_is_told(tmp_path: Path) -> None:
@@ -572,7 +572,7 @@ def test_constant_pixels_can_be_divided_by_their_deviation() -> None:
 def test_measured_pixels_normalize_their_source() -> None:
     raw = torch.from_numpy(np.array(Image.effect_noise((40, 30), 60)))[None, ..., None]
     means, deviations = measure_pixels(raw.permute(0, 3, 1, 2))
-    x = Preprocess(ImageSpec((1, 30, 40), ("a", "b"), mean=means, std=deviations))(raw)
+    x = Preprocess(ImageSpec((1, 30, 40), mean=means, std=deviations))(raw)
     assert float(x.mean()) == pytest.approx(0, abs=1e-5)
     assert float(x.std(correction=0)) == pytest.approx(1, abs=1e-5)
 
@@ -582,7 +582,7 @@ def test_measured_pixels_normalize_their_source() -> None:
 
 def class_loader(lengths: list[int], labels: list[int], **options: Any) -> Loader:
     """Series of two channels, of which sample k has values near 10 k; NaN stands behind their ends."""
-    spec = SeriesSpec((2, 12), ("a", "b", "c"), mean=(1.0, -1.0), std=(2.0, 0.5))
+    spec = SeriesSpec((2, 12), mean=(1.0, -1.0), std=(2.0, 0.5))
     noise = torch.rand(len(lengths), 2, 12, generator=torch.Generator().manual_seed(0))
     series = noise + 10 * torch.arange(len(lengths))[:, None, None]
     for row, length in enumerate(lengths):
@@ -650,7 +650,7 @@ def test_each_partner_is_as_likely() -> None:
 
 def test_texts_of_like_lengths_come_together() -> None:
     tokens = torch.tensor([[1, 2, 3, 0], [1, 0, 0, 0], [4, 5, 6, 7], [8, 9, 0, 0]], dtype=torch.int32)
-    preprocess = create_preprocess(TextSpec((4,), ("a", "b"), 258), train_tokenizer([], 258))
+    preprocess = create_preprocess(TextSpec((4,), 258), train_tokenizer([], 258))
     loader = Loader(tokens, torch.arange(4), preprocess, 2, sampler="by_length")
     assert [labels.tolist() for _, labels in loader.epoch(1)] == [[1, 3], [0, 2]]
     images = make_loader(5, 2, sampler="by_length")
@@ -661,7 +661,7 @@ def test_texts_of_like_lengths_come_together() -> None:
 def test_some_of_the_samples_are_drawn_anew_for_each_epoch_whatever_their_order(sampler: Sampler) -> None:
     lengths = torch.arange(40).flip(0) % 8 + 1
     tokens = (torch.arange(8) < lengths[:, None]).int()
-    preprocess = create_preprocess(TextSpec((8,), ("a", "b"), 258), train_tokenizer([], 258))
+    preprocess = create_preprocess(TextSpec((8,), 258), train_tokenizer([], 258))
     loader = Loader(tokens, torch.arange(40), preprocess, 4, sampler=sampler, limit=10)
     orders = [loader.order(number) for number in range(1, 200)]
     assert all(len(torch.unique(order)) == 10 for order in orders)

@@ -34,7 +34,7 @@ from tests.data.builders import LoggedImages, make_series_split
 
 def spec(channels: int, height: int, width: int, margin: int = 0) -> ImageSpec:
     means, deviations = (0.5, 0.4, 0.3)[:channels], (0.2, 0.3, 0.4)[:channels]
-    return ImageSpec((channels, height, width), ("a", "b"), mean=means, std=deviations, margin=margin)
+    return ImageSpec((channels, height, width), mean=means, std=deviations, padding=margin)
 
 
 def noise(*shape: int) -> torch.Tensor:
@@ -46,7 +46,7 @@ def evaluated(images: torch.Tensor, wanted: ImageSpec) -> torch.Tensor:
     x = reference.to_dtype(images.permute(0, 3, 1, 2), torch.float32, scale=True)
     x = reference.rgb_to_grayscale(x) if wanted.shape[0] == 1 else reference.grayscale_to_rgb(x)
     x = reference.resize(x, list(wanted.inner_size), antialias=True)
-    x = reference.pad(x, [wanted.margin], padding_mode="edge")
+    x = reference.pad(x, [wanted.padding], padding_mode="edge")
     normalized: torch.Tensor = reference.normalize(x, list(wanted.mean), list(wanted.std))
     return normalized
 
@@ -241,12 +241,12 @@ def test_scaling_in_bytes_is_within_a_gray_level(
     assert (scaled - 255 * exact).abs().max() < 1.5
 
 
-SERIES = SeriesSpec((2, 6), ("a", "b"), mean=(1.0, -2.0), std=(2.0, 0.5))
+SERIES = SeriesSpec((2, 6), mean=(1.0, -2.0), std=(2.0, 0.5))
 
 
 @pytest.mark.parametrize("fit", ["pad", "resample"])
 def test_series_are_fitted_then_normalized(fit: Literal["pad", "resample"]) -> None:
-    wanted = replace(SERIES, fit=fit)
+    wanted = replace(SERIES, length_mode=fit)
     split = make_series_split([np.random.default_rng(k).normal(size=(2, 4 + k)) for k in range(3)], [0, 1, 0])
     preprocess = create_preprocess(wanted)
     assert isinstance(preprocess, SeriesPreprocess)
@@ -263,7 +263,7 @@ def test_series_are_fitted_then_normalized(fit: Literal["pad", "resample"]) -> N
 def test_texts_become_their_tokens() -> None:
     texts = Texts(["one two", "", "two two two two two two two two"], np.array(["a", "b", "c"]))
     tokenizer = train_tokenizer(texts.texts, 270)
-    preprocess = create_preprocess(TextSpec((5,), ("a", "b"), vocab_size=270), tokenizer)
+    preprocess = create_preprocess(TextSpec((5,), vocab_size=270), tokenizer)
     assert isinstance(preprocess, TextPreprocess)
     held, unreadable = hold(texts, preprocess)
     assert (held.shape, held.dtype, unreadable) == ((3, 5), torch.int32, {})
@@ -275,7 +275,7 @@ def test_texts_become_their_tokens() -> None:
 
 def test_texts_without_their_tokenizer_are_refused() -> None:
     with pytest.raises(DataError, match="wanted the tokenizer of a text model, found none"):
-        create_preprocess(TextSpec((5,), ("a", "b"), vocab_size=270))
+        create_preprocess(TextSpec((5,), vocab_size=270))
 
 
 @pytest.mark.parametrize("preprocess", [create_preprocess(spec(3, 8, 8)), create_preprocess(SERIES)])

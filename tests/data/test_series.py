@@ -567,7 +567,7 @@ def test_filling_leaves_no_gaps_and_changes_no_value(series: np.ndarray) -> None
 
 
 def make_spec(channels: int, steps: int, fit: str) -> SeriesSpec:
-    return SeriesSpec((channels, steps), ("a", "b"), (0.0,) * channels, (1.0,) * channels, fit)  # type: ignore[arg-type]
+    return SeriesSpec((channels, steps), (0.0,) * channels, (1.0,) * channels, fit)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

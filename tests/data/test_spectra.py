@@ -17,7 +17,7 @@ from falconet.spec import SeriesSpec
 
 def make_spec(rate: int = 8000, bands: int = 40, frames: int = 30, channels: int = 1) -> SeriesSpec:
     rows = bands * channels
-    return SeriesSpec((rows, frames), ("a", "b"), (0.0,) * rows, (1.0,) * rows, rate=rate, bands=bands)
+    return SeriesSpec((rows, frames), (0.0,) * rows, (1.0,) * rows, rate=rate, bands=bands)
 
 
 def expect(wave: np.ndarray, spec: SeriesSpec) -> np.ndarray:

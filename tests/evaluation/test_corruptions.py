@@ -108,7 +108,7 @@ def test_jpeg_is_that_of_pillow() -> None:
 
 def test_small_images_take_the_severities_of_small_images() -> None:
     def spec(side: int) -> ImageSpec:
-        return ImageSpec(shape=(1, side, 224), labels=("a", "b"), mean=(0.0,), std=(1.0,))
+        return ImageSpec(shape=(1, side, 224), mean=(0.0,), std=(1.0,))
 
     assert list_amounts(spec(63)) is SMALL_IMAGE_AMOUNTS
     assert list_amounts(spec(64)) is IMAGE_AMOUNTS

@@ -14,6 +14,7 @@ from falconet.artifact import Artifact
 from falconet.errors import DataError, PathError
 from falconet.evaluation import predict_logits
 from falconet.metrics import mcnemar_p_value
+from falconet.spec import ClassificationSpec
 
 FolderMaker = Callable[..., Path]
 
@@ -29,8 +30,8 @@ def disturb(artifact: Artifact, noise: float) -> Artifact:
     }
     *_, (last, bias) = zip(list(weights)[::2], list(weights)[1::2], strict=True)
     weights = {**weights, last: weights[last].flip(0), bias: weights[bias].flip(0)}
-    spec = dataclasses.replace(artifact.config.input, labels=artifact.config.input.labels[::-1])
-    return Artifact(dataclasses.replace(artifact.config, input=spec), weights)
+    output = ClassificationSpec(artifact.config.output.labels[::-1])
+    return Artifact(dataclasses.replace(artifact.config, output=output), weights)
 
 
 def test_classes_are_matched_by_name_and_pairs_are_counted(trained: RunResult) -> None:
@@ -61,8 +62,8 @@ def test_a_model_against_itself(trained: RunResult) -> None:
 
 def test_a_model_that_lacks_classes_or_saw_other_data_is_refused(trained: RunResult) -> None:
     artifact = load_artifact(trained.out)
-    few = dataclasses.replace(artifact.config.input, labels=tuple("abcdefghij"))
-    other = dataclasses.replace(artifact, config=dataclasses.replace(artifact.config, input=few))
+    few = ClassificationSpec(tuple("abcdefghij"))
+    other = dataclasses.replace(artifact, config=dataclasses.replace(artifact.config, output=few))
     with pytest.raises(DataError, match="the model does not know the classes 0, 1"):
         evaluate(artifact, "digits", against=other)
     origin = dataclasses.replace(artifact.config.provenance.data, fingerprint="0" * 32)

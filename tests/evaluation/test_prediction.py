@@ -40,13 +40,14 @@ def texts() -> Artifact:
 
 @pytest.fixture(scope="module")
 def series() -> Artifact:
-    return make_artifact("transformer", SeriesSpec((1, STEPS), LABELS, (0.0,), (1.0,)), width=16, layers=1)
+    return make_artifact("transformer", SeriesSpec((1, STEPS), (0.0,), (1.0,)), width=16, layers=1)
 
 
 @pytest.fixture(scope="module")
 def numbered() -> Artifact:
     """A model of series whose classes are numbers, as in the UCR archive."""
-    return make_artifact("transformer", SeriesSpec((1, STEPS), ("0", "1"), (0.0,), (1.0,)), width=16, layers=1)
+    spec = SeriesSpec((1, STEPS), (0.0,), (1.0,))
+    return make_artifact("transformer", spec, labels=("0", "1"), width=16, layers=1)
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +68,7 @@ def pictures() -> np.ndarray:
 
 def check(found: Predictions, artifact: Artifact, raw: Sequence[Any] | np.ndarray) -> None:
     """Compare with what the network itself answers about each raw sample alone."""
-    labels, own = artifact.config.input.labels, ask_own(artifact, list(raw))
+    labels, own = artifact.config.output.labels, ask_own(artifact, list(raw))
     assert [row.label for row in found.predictions] == [labels[index] for index in own.argmax(axis=1)]
     assert [row.probability for row in found.predictions] == pytest.approx(own.max(axis=1).tolist(), abs=1e-5)
 

@@ -18,7 +18,7 @@ from falconet.evaluation.corruptions import SMALL_IMAGE_AMOUNTS
 from falconet.evaluation.precision import compute_in
 from falconet.evaluation.robustness import Attacked, Corrupted, Robustness, choose_stratified
 from falconet.report.robustness import draw_robustness, format_epsilon
-from falconet.spec import SeriesSpec
+from falconet.spec import ClassificationSpec, SeriesSpec
 
 
 @pytest.mark.slow
@@ -51,9 +51,9 @@ def test_recordings_that_cannot_be_read_are_left_out_at_each_severity(tmp_path: 
         write_wave(folder / f"{index}.wav", seed)
     dataset = load_dataset(tmp_path)
     (tmp_path / "test" / "a" / "2.wav").write_bytes(b"RIFF")
-    spec = SeriesSpec((1, 400), ("a", "b"), (0.0,), (1.0,), rate=8000)
+    spec = SeriesSpec((1, 400), (0.0,), (1.0,), rate=8000)
     origin = Provenance(DataOrigin("waves", "00", 0, 0.1, 0.2), seed=0, epochs=1, best_epoch=1)
-    config = ArtifactConfig("gru", spec, origin)
+    config = ArtifactConfig("gru", spec, ClassificationSpec(("a", "b")), origin)
     artifact = Artifact(config, build_model(config).state_dict())
     found = measure_robustness(artifact, dataset.splits["test"])
     assert found.n == 5

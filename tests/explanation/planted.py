@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from falconet.artifact import Artifact, ArtifactConfig, DataOrigin, Provenance
 from falconet.models import create_model
-from falconet.spec import ImageSpec
+from falconet.spec import ClassificationSpec, ImageSpec
 
 SIDE, BOX = 24, 9
 """Pixels; the box has 14% of the area."""
@@ -40,9 +40,9 @@ def plant(count: int, seed: int) -> tuple[Float[Tensor, "count 1 side side"], In
 
 def wrap(model: nn.Module, name: str, **options: Any) -> Artifact:
     """Return a network for these images as an artifact."""
-    spec = ImageSpec((1, SIDE, SIDE), LABELS, (0.5,), (0.25,))
+    spec = ImageSpec((1, SIDE, SIDE), (0.5,), (0.25,))
     origin = Provenance(DataOrigin("planted", "00", 0, 0.1, 0.2), seed=0, epochs=1, best_epoch=1)
-    return Artifact(ArtifactConfig(name, spec, origin, options), model.state_dict())
+    return Artifact(ArtifactConfig(name, spec, ClassificationSpec(LABELS), origin, options), model.state_dict())
 
 
 def train_planted(name: str, steps: int, batch: int = 64, **options: Any) -> Artifact:

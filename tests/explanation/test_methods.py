@@ -28,7 +28,7 @@ from falconet.explanation.methods import (
 )
 from falconet.explanation.positions import clear
 from falconet.models import MODELS, create_model
-from falconet.spec import InputSpec, SeriesSpec, TextSpec
+from falconet.spec import ClassificationSpec, InputSpec, SeriesSpec, TextSpec
 from tests.explanation.planted import SIDE, plant, top_decile_mass, train_planted, wrap
 
 CHECKED = ("gradcam", "integrated_gradients", "occlusion")
@@ -41,18 +41,21 @@ def seeded() -> Any:
         yield
 
 
+ABC = ClassificationSpec(("a", "b", "c"))
+
+
 def make_artifact(name: str, spec: InputSpec, **options: Any) -> Artifact:
     channels = spec.vocab_size if isinstance(spec, TextSpec) else spec.shape[0]
     size = spec.shape if isinstance(spec, TextSpec) else spec.shape[1:]
     model = create_model(
-        name, num_classes=len(spec.labels), in_channels=channels, input_size=size, kind=spec.kind, **options
+        name, num_classes=ABC.num_outputs, in_channels=channels, input_size=size, kind=spec.kind, **options
     )
     origin = Provenance(DataOrigin("x", "00", 0, 0.1, 0.2), seed=0, epochs=1, best_epoch=1)
-    return Artifact(ArtifactConfig(name, spec, origin, options), model.state_dict(), "{}")
+    return Artifact(ArtifactConfig(name, spec, ABC, origin, options), model.state_dict(), "{}")
 
 
-TEXT = TextSpec((12,), ("a", "b", "c"), 30)
-SERIES = SeriesSpec((2, 20), ("a", "b", "c"), (0.0, 0.0), (1.0, 1.0))
+TEXT = TextSpec((12,), 30)
+SERIES = SeriesSpec((2, 20), (0.0, 0.0), (1.0, 1.0))
 
 
 def draw_texts() -> Tensor:

@@ -22,7 +22,7 @@ from falconet.exporters.targets import find_target
 from falconet.exporters.tracing import make_traced
 from falconet.models import MODELS
 from falconet.models.layers import SparseLinear
-from falconet.spec import ImageSpec, InputSpec, Kind, SeriesSpec, TextSpec
+from falconet.spec import ClassificationSpec, ImageSpec, InputSpec, Kind, SeriesSpec, TextSpec
 
 LABELS = ("zero", 'a "quoted" one', "zwei\\", "три", "四", "five", "six", "seven", "eight", "nine ")
 STEPS = 24
@@ -35,19 +35,21 @@ NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 def make_spec(name: str, kind: Kind, **changes: Any) -> InputSpec:
     """Return what an architecture takes here: color images of its native size, or of 32 pixels where it has no say."""
     if kind == "text":
-        return TextSpec((STEPS,), LABELS, 270)
+        return TextSpec((STEPS,), 270)
     if kind == "series":
-        return SeriesSpec(**{"shape": (3, STEPS), "labels": LABELS, "mean": (0.1,) * 3, "std": (1.5,) * 3, **changes})
+        return SeriesSpec(**{"shape": (3, STEPS), "mean": (0.1,) * 3, "std": (1.5,) * 3, **changes})
     entry = MODELS[name]
     side = 32 if entry.resizable or entry.kinds[0] != "image" else entry.input[1]
     shape = (3, side, side)
-    return ImageSpec(shape, LABELS, (0.5, 0.4, 0.3), (0.25, 0.2, 0.3), margin=entry.margin)
+    return ImageSpec(shape, (0.5, 0.4, 0.3), (0.25, 0.2, 0.3), padding=entry.padding)
 
 
-def make_artifact(name: str, spec: InputSpec, source: str = "no/such/folder", **options: Any) -> Artifact:
+def make_artifact(
+    name: str, spec: InputSpec, source: str = "no/such/folder", labels: tuple[str, ...] = LABELS, **options: Any
+) -> Artifact:
     """Return a model that was never trained, but answers differently about different samples."""
     origin = Provenance(DataOrigin(source, "00", 0, 0.1, 0.2), seed=0, epochs=1, best_epoch=1)
-    config = ArtifactConfig(name, spec, origin, options=options, temperature=TEMPERATURE)
+    config = ArtifactConfig(name, spec, ClassificationSpec(labels), origin, options=options, temperature=TEMPERATURE)
     tokenizer = TOKENIZER if spec.kind == "text" else None
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(0)

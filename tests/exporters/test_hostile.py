@@ -9,11 +9,10 @@ from falconet.errors import ExportError
 from falconet.exporters.inference import infer
 from falconet.exporters.metadata import Metadata
 from falconet.exporters.runtimes import Session
-from falconet.spec import ImageSpec
+from falconet.spec import ClassificationSpec, ImageSpec
 
-METADATA = Metadata(
-    "lenet5", ImageSpec((1, 16, 16), ("a", "b"), (0.0,), (1.0,)), output="probabilities", versions={}, data=""
-)
+SPEC = ImageSpec((1, 16, 16), (0.0,), (1.0,))
+METADATA = Metadata("lenet5", SPEC, ClassificationSpec(("a", "b")), output="probabilities", versions={}, data="")
 
 
 @pytest.mark.parametrize(

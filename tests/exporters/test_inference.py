@@ -65,7 +65,7 @@ def write_wave(path: Path, rate: int, values: np.ndarray) -> None:
 
 @pytest.fixture(scope="module")
 def series_artifact() -> Artifact:
-    spec = SeriesSpec((1, 400), LABELS, (0.0,), (0.3,), rate=8000)
+    spec = SeriesSpec((1, 400), (0.0,), (0.3,), rate=8000)
     return make_artifact("transformer", spec, width=16, layers=1)
 
 

@@ -9,10 +9,11 @@ import pytest
 
 from falconet.errors import ExportError
 from falconet.exporters.metadata import Metadata, read_metadata
-from falconet.spec import ImageSpec, TextSpec
+from falconet.spec import ClassificationSpec, ImageSpec, TextSpec
 
-IMAGE = ImageSpec((1, 8, 8), ("a", "b"), (0.5,), (0.25,))
-METADATA = Metadata("lenet5", IMAGE, "probabilities", {"falconet": "1", "torch": "2"}, "0f")
+IMAGE = ImageSpec((1, 8, 8), (0.5,), (0.25,))
+PAIR = ClassificationSpec(("a", "b"))
+METADATA = Metadata("lenet5", IMAGE, PAIR, "probabilities", {"falconet": "1", "torch": "2"}, "0f")
 
 
 def damage(**changes: Any) -> str:
@@ -35,9 +36,9 @@ DAMAGED = {
     "no version": "{}",
     "no number": damage_input(mean=[float("nan")]),
     "infinite": damage_input(std=[float("inf")]),
-    "labels of one kind": damage_input(labels=["a", "a"]),
-    "labels that are no texts": damage_input(labels=[1, 2]),
-    "a label that is none": damage_input(labels=None),
+    "labels of one kind": damage(output_spec={"labels": ["a", "a"]}),
+    "labels that are no texts": damage(output_spec={"labels": [1, 2]}),
+    "a label that is none": damage(output_spec={"labels": None}),
     "a giant": damage_input(shape=[1, 10**9, 10**9]),
     "below zero": damage_input(shape=[1, -8, -8]),
     "another kind": damage_input(kind="video"),
@@ -45,7 +46,7 @@ DAMAGED = {
     "an unknown key": damage(owner="me"),
     "a batch in words": damage(batch="many"),
     "a tokenizer for images": damage(tokenizer_sha256="00"),
-    "a text without tokenizer": Metadata("gru", TextSpec((9,), ("a", "b"), 50), "logits", {}, "").to_json(),
+    "a text without tokenizer": Metadata("gru", TextSpec((9,), 50), PAIR, "logits", {}, "").to_json(),
     "no batch": damage(batch=0),
     "no side": damage(sides=0),
     "steps backwards": damage(steps=[9, 2]),

@@ -245,7 +245,14 @@ def test_shifted_and_scaled_logits_of_integers_are_refused(
 
 
 def make_metadata(artifact: Artifact) -> Metadata:
-    return Metadata(artifact.config.architecture, artifact.config.input, "probabilities", {"falconet": "0"}, "00")
+    return Metadata(
+        artifact.config.architecture,
+        artifact.config.input,
+        artifact.config.output,
+        "probabilities",
+        {"falconet": "0"},
+        "00",
+    )
 
 
 @pytest.mark.slow
@@ -300,7 +307,9 @@ def test_one_sample_is_too_few_for_integers(trained: RunResult) -> None:
 def test_other_tokens_are_refused(text_artifact: Artifact, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     other = train_tokenizer(["quite other words, of quite another sort"] * 3, 270)
     kept = HeldOut(Texts(WORDS, np.array([f"note {index}" for index in range(len(WORDS))])), None, "notes")
-    metadata = Metadata("transformer", text_artifact.config.input, "probabilities", {"falconet": "0"}, "00")
+    metadata = Metadata(
+        "transformer", text_artifact.config.input, text_artifact.config.output, "probabilities", {"falconet": "0"}, "00"
+    )
     check_tokens(text_artifact, choose_preprocess(text_artifact, metadata, TOKENIZER), kept.samples)
     with pytest.raises(ExportError, match=r"the exported tokenizer makes other tokens than the model's own of '"):
         check_tokens(text_artifact, choose_preprocess(text_artifact, metadata, other), kept.samples)

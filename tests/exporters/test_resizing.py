@@ -46,7 +46,7 @@ def test_each_new_pixel_is_a_mean_of_old_ones(found: int, wanted: int) -> None:
 @settings(max_examples=40)
 @given(height=st.integers(1, 90), width=st.integers(1, 90), wanted=st.tuples(st.integers(1, 40), st.integers(1, 40)))
 def test_graphs_scale_as_training_does(mode: ResizeMode, height: int, width: int, wanted: tuple[int, int]) -> None:
-    spec = ImageSpec((3, *wanted), ("a", "b"), (0.0,) * 3, (1.0,) * 3, resize_mode=mode)
+    spec = ImageSpec((3, *wanted), (0.0,) * 3, (1.0,) * 3, resize_mode=mode)
     images = torch.randint(0, 256, (1, height, width, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(AnyImage(spec)(images), Preprocess(spec)(images), rtol=0, atol=1e-5)
 

@@ -18,7 +18,6 @@ from falconet.exporters.runtimes import Session, open_session
 from falconet.exporters.targets import TARGETS
 from falconet.spec import SeriesSpec
 from tests.exporters.builders import (
-    LABELS,
     STEPS,
     ask_exported,
     ask_own,
@@ -165,7 +164,7 @@ def test_padding_of_texts_changes_no_answer(exported: Exporter) -> None:
 @some_targets
 @pytest.mark.parametrize("fit", ["pad", "resample"])
 def test_spectra_are_part_of_the_graph(fit: str, target: str, tmp_path: Path) -> None:
-    spec = SeriesSpec((8, 12), LABELS, (0.0,) * 8, (1.0,) * 8, fit=fit, rate=2000, bands=8)  # type: ignore[arg-type]
+    spec = SeriesSpec((8, 12), (0.0,) * 8, (1.0,) * 8, length_mode=fit, rate=2000, bands=8)  # type: ignore[arg-type]
     artifact = make_artifact("transformer", spec, width=16, layers=1)
     _, session = open_export(artifact, target, tmp_path)
     raw = draw_raw(spec)

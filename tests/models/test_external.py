@@ -18,6 +18,7 @@ from falconet.artifact import Artifact, ArtifactConfig, DataOrigin, Provenance
 from falconet.errors import ConfigError, MissingExtraError, UnknownNameError
 from falconet.models.external import replace_first_convolution
 from falconet.models.registry import EXTERNAL, find_model
+from falconet.spec import ClassificationSpec
 
 NETWORKS: dict[str, dict[str, Any]] = {
     "torchvision:mobilenet_v3_small": {},
@@ -149,9 +150,12 @@ def test_only_the_first_convolution_is_made_anew(bias: bool) -> None:
 @pytest.mark.parametrize("name", ["timm:resnet10t", "torchvision:mobilenet_v3_small"])
 def test_an_artifact_answers_as_the_network_did(tmp_path: Path, name: str) -> None:
     network = create_model(name, num_classes=2, in_channels=1, input_size=40)
-    spec = ImageSpec((1, 40, 40), ("dark", "light"), (0.5,), (0.25,))
+    spec = ImageSpec((1, 40, 40), (0.5,), (0.25,))
     origin = DataOrigin("here", "0", None, 0.1, 0.1)
-    Artifact(ArtifactConfig(name, spec, Provenance(origin, 0, 1, 1)), network.state_dict()).save(tmp_path)
+    Artifact(
+        ArtifactConfig(name, spec, ClassificationSpec(("dark", "light")), Provenance(origin, 0, 1, 1)),
+        network.state_dict(),
+    ).save(tmp_path)
     images = torch.randn(2, 1, 40, 40)
     torch.testing.assert_close(answer(load_artifact(tmp_path).model, images), answer(network, images))
 

@@ -92,7 +92,7 @@ def test_the_solution_is_that_of_scikit_learn() -> None:
 
 def test_solve_output_of_a_loader() -> None:
     inputs = encode(TEXTS * 4).int()
-    preprocess = create_preprocess(TextSpec((LENGTH,), ("a", "b"), 258), train_tokenizer([], 258))
+    preprocess = create_preprocess(TextSpec((LENGTH,), 258), train_tokenizer([], 258))
     loader = Loader(inputs, LABELS.repeat(4), preprocess, 5, sampler="shuffle")
     solution = solve_output(build(), loader, TrainConfig(epochs=1, linear_probe="logistic"))
     assert solution.train_accuracy == 1

@@ -40,6 +40,7 @@ from falconet.models.pretrained import (
     load_pretrained,
     read_weights,
 )
+from falconet.spec import ClassificationSpec
 
 State = dict[str, Tensor]
 
@@ -309,7 +310,7 @@ def test_a_thousand_outputs_are_those_of_imagenet() -> None:
     found = from_state("squeezenet1_1", peer("torchvision", "squeezenet1_1", 1000).state_dict(), "here")
     assert found.labels == imagenet_labels()
     assert found.input.shape == (3, 224, 224)
-    assert (found.input.labels, found.input.mean, found.input.std) == (found.labels, IMAGENET_MEAN, IMAGENET_STD)
+    assert (found.input.mean, found.input.std) == (IMAGENET_MEAN, IMAGENET_STD)
 
 
 def test_weights_without_names_for_their_classes_say_so() -> None:
@@ -465,10 +466,10 @@ def make_tiny() -> State:
 @pytest.mark.parametrize("name", ["resnet18", "squeezenet1_1", "lenet_relu"])
 def test_a_trained_model_is_where_another_begins(tmp_path: Path, name: str) -> None:
     """With the same classes and size, and its own mean and deviation; its stem was chosen for 32 pixels."""
-    spec = ImageSpec((3, 32, 32), ("dark", "light"), (0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
+    spec, output = ImageSpec((3, 32, 32), (0.1, 0.2, 0.3), (0.4, 0.5, 0.6)), ClassificationSpec(("dark", "light"))
     origin = DataOrigin("here", "0", None, 0.1, 0.1)
     network = randomize(create_model(name, num_classes=2, in_channels=3, input_size=32))
-    artifact = Artifact(ArtifactConfig(name, spec, Provenance(origin, 0, 1, 1)), network.state_dict())
+    artifact = Artifact(ArtifactConfig(name, spec, output, Provenance(origin, 0, 1, 1)), network.state_dict())
     artifact.save(tmp_path)
     assert load_pretrained(name, tmp_path).input == spec
     assert_same_answers(create_model(name, pretrained=tmp_path), network, make_images(size=32))
@@ -477,9 +478,9 @@ def test_a_trained_model_is_where_another_begins(tmp_path: Path, name: str) -> N
 @pytest.fixture
 def small(tmp_path: Path) -> Path:
     """The folder of a trained network whose stem cannot be told by its shapes."""
-    spec = ImageSpec((3, 32, 32), ("dark", "light"), (0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
+    spec, output = ImageSpec((3, 32, 32), (0.1, 0.2, 0.3), (0.4, 0.5, 0.6)), ClassificationSpec(("dark", "light"))
     network = randomize(create_model("squeezenet1_1", num_classes=2, in_channels=3, input_size=32))
-    record = ArtifactConfig("squeezenet1_1", spec, Provenance(DataOrigin("here", "0", None, 0.1, 0.1), 0, 1, 1))
+    record = ArtifactConfig("squeezenet1_1", spec, output, Provenance(DataOrigin("here", "0", None, 0.1, 0.1), 0, 1, 1))
     Artifact(record, network.state_dict()).save(tmp_path)
     return tmp_path
 

@@ -11,8 +11,9 @@ import torch
 from torch import nn
 
 from falconet.errors import ConfigError, UnknownNameError, UsageError
+from falconet.modalities import MODALITIES
 from falconet.models import MODELS, ModelEntry, create_model, find_model, list_models, models_for
-from falconet.models.registry import SIZES, list_options, native_input
+from falconet.models.registry import list_options, native_input
 from falconet.spec import Kind
 
 
@@ -64,7 +65,7 @@ def test_table_cannot_be_changed() -> None:
 
 @pytest.mark.parametrize("entry", MODELS.values(), ids=MODELS)
 def test_margin_leaves_something_of_the_native_input(entry: ModelEntry) -> None:
-    assert 0 <= 2 * entry.margin < min(entry.input[1:])
+    assert 0 <= 2 * entry.padding < min(entry.input[1:])
 
 
 def test_listing_imports_no_torch() -> None:
@@ -91,7 +92,7 @@ def test_option_that_the_model_lacks(name: str, options: dict[str, Any], message
 
 @pytest.mark.parametrize("entry", MODELS.values(), ids=MODELS)
 def test_native_input_is_of_the_first_kind(entry: ModelEntry) -> None:
-    assert len(entry.input) == 1 + SIZES[entry.kinds[0]][0]
+    assert len(entry.input) == 1 + MODALITIES[entry.kinds[0]].axes
     assert len(set(entry.kinds)) == len(entry.kinds)
 
 

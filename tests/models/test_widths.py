@@ -16,10 +16,13 @@ from falconet.artifact import ArtifactConfig, DataOrigin, Provenance, build_mode
 from falconet.errors import ArtifactError, ConfigError
 from falconet.models import create_model
 from falconet.models.widths import Factorized, Folded, apply_widths, read_widths
-from falconet.spec import ImageSpec
+from falconet.spec import ClassificationSpec, ImageSpec
 
 DENSE: dict[str, Any] = {"num_classes": 3, "in_channels": 1, "input_size": 28}
 LAYERS = ("conv1", "conv2", "fc1", "fc2")
+
+
+ABC = ClassificationSpec(("a", "b", "c"))
 
 
 @pytest.fixture(autouse=True)
@@ -124,12 +127,12 @@ names = st.sampled_from([*LAYERS, "bn1", "", "conv1.weight"]) | st.text(max_size
 @settings(max_examples=40)
 @given(widths=st.dictionaries(names, entries | st.just("folded"), max_size=4))
 def test_hostile_widths_make_a_network_or_an_artifact_error(widths: dict[str, Any]) -> None:
-    spec = ImageSpec((1, 28, 28), ("a", "b", "c"), (0.5,), (0.25,))
+    spec = ImageSpec((1, 28, 28), (0.5,), (0.25,))
     origin = Provenance(DataOrigin("digits", "00", 0, 0.1, 0.2), seed=0, epochs=1, best_epoch=1)
     options = {"batch_norm": True}
     dense = sum(parameter.numel() for parameter in build(batch_norm=True).parameters())
     try:
-        model = build_model(ArtifactConfig("lenet_relu", spec, origin, options, widths))
+        model = build_model(ArtifactConfig("lenet_relu", spec, ABC, origin, options, widths))
     except (ArtifactError, ConfigError):  # The second where a number is not finite, whoever makes such a config.
         return
     assert sum(parameter.numel() for parameter in model.parameters()) <= dense + 32 + 64
@@ -137,8 +140,8 @@ def test_hostile_widths_make_a_network_or_an_artifact_error(widths: dict[str, An
 
 
 def test_outputs_are_as_many_as_labels() -> None:
-    spec = ImageSpec((1, 28, 28), ("a", "b", "c"), (0.5,), (0.25,))
+    spec = ImageSpec((1, 28, 28), (0.5,), (0.25,))
     origin = Provenance(DataOrigin("digits", "00", 0, 0.1, 0.2), seed=0, epochs=1, best_epoch=1)
-    config = ArtifactConfig("lenet_relu", spec, origin, widths={"fc2": [2, 128]})
+    config = ArtifactConfig("lenet_relu", spec, ABC, origin, widths={"fc2": [2, 128]})
     with pytest.raises(ArtifactError, match="widths: wanted 3 outputs, found 2"):
         check_answer(build_model(config), torch.zeros(1, 1, 28, 28), config)

@@ -20,7 +20,7 @@ from falconet.explanation.pictures import Shown
 from falconet.explanation.reasons import Account, Reason
 from falconet.report import Mistake, ModelReport, render_html
 from falconet.report.facts import draw_up
-from falconet.spec import InputSpec, SeriesSpec, TextSpec
+from falconet.spec import ClassificationSpec, InputSpec, SeriesSpec, TextSpec
 
 pytestmark = pytest.mark.slow
 
@@ -42,29 +42,28 @@ REACHABLE = """() => [...document.querySelectorAll('*')].filter(one => one.check
 )).map(one => one.outerHTML.slice(0, 120))"""
 
 
-def invent(report: ModelReport, spec: InputSpec, samples: list[Any]) -> ModelReport:
-    """Return a report as if its model ate `spec`; half of the answers are wrong."""
-    count = len(spec.labels)
+def invent(report: ModelReport, spec: InputSpec, names: tuple[str, ...], samples: list[Any]) -> ModelReport:
+    """Return a report as if its model took `spec`; half of the answers are wrong."""
+    count = len(names)
     labels = np.arange(4 * count) % count
     logits = np.eye(count, dtype=np.float32)[(labels + (np.arange(len(labels)) < 2 * count)) % count]
     logits *= 4
-    test = evaluate_logits(logits, labels, spec.labels, "test")
+    test = evaluate_logits(logits, labels, names, "test")
     roc, precision_recall = (
-        draw_up(curve, logits, labels, spec.labels) for curve in (metrics.roc_curve, metrics.precision_recall_curve)
+        draw_up(curve, logits, labels, names) for curve in (metrics.roc_curve, metrics.precision_recall_curve)
     )
     mistakes = [
-        Mistake(f"folder/{number}.bin", sample, spec.labels[0], spec.labels[1], 0.9)
-        for number, sample in enumerate(samples)
+        Mistake(f"folder/{number}.bin", sample, names[0], names[1], 0.9) for number, sample in enumerate(samples)
     ]
-    config = dataclasses.replace(report.config, input=spec)
+    config = dataclasses.replace(report.config, input=spec, output=ClassificationSpec(names))
     assert report.reasons is not None
-    reasons = dataclasses.replace(report.reasons, accounts=tuple(invent_accounts(spec, samples[:3])))
+    reasons = dataclasses.replace(report.reasons, accounts=tuple(invent_accounts(spec, names, samples[:3])))
     return dataclasses.replace(
         report, config=config, test=test, mistakes=mistakes, roc=roc, precision_recall=precision_recall, reasons=reasons
     )
 
 
-def invent_accounts(spec: InputSpec, samples: list[Any]) -> Iterator[Account]:
+def invent_accounts(spec: InputSpec, names: tuple[str, ...], samples: list[Any]) -> Iterator[Account]:
     """Yield explanations of samples by evidence at random places."""
     generator = np.random.default_rng(1)
     for number, sample in enumerate(samples):
@@ -73,10 +72,8 @@ def invent_accounts(spec: InputSpec, samples: list[Any]) -> Iterator[Account]:
         else:
             shown = Shown(spec.kind, sample / 255 if spec.kind == "image" else sample)
             shape = sample.shape[:2]
-        said, other = (
-            Reason(label, 0.5, shown, generator.uniform(-1, 1, shape)) for label in (spec.labels[0], spec.labels[1])
-        )
-        yield Account(f"folder/{number}.bin", spec.labels[number % 2], said, other)
+        said, other = (Reason(label, 0.5, shown, generator.uniform(-1, 1, shape)) for label in names[:2])
+        yield Account(f"folder/{number}.bin", names[number % 2], said, other)
 
 
 @pytest.fixture(scope="module")
@@ -98,18 +95,18 @@ def invent_reports(kind: str, report: ModelReport) -> list[ModelReport]:
     if kind == "series":
         waves = [generator.normal(size=(3, 5000)).astype(np.float32) for _ in range(24)]
         waves[0][:] = np.nan
-        return [invent(report, SeriesSpec((3, 5000), ("rise", "fall"), (0.0,) * 3, (1.0,) * 3), waves)]
+        return [invent(report, SeriesSpec((3, 5000), (0.0,) * 3, (1.0,) * 3), ("rise", "fall"), waves)]
     if kind == "spectrum":
         spectra = [generator.normal(size=(40, 90)).astype(np.float32) for _ in range(3)]
-        return [invent(report, SeriesSpec((40, 90), ("rise", "fall"), (0.0,) * 40, (1.0,) * 40), spectra)]
+        return [invent(report, SeriesSpec((40, 90), (0.0,) * 40, (1.0,) * 40), ("rise", "fall"), spectra)]
     if kind == "text":
         word = "a-very-long-word-without-any-break" * 8
         texts = [f"{word} <script>alert(1)</script>", "鉄 " * 500, ""]
-        return [invent(report, TextSpec((64,), ("fruit <b>", word, "鉄"), 300), texts)]
+        return [invent(report, TextSpec((64,), 300), ("fruit <b>", word, "鉄"), texts)]
     if kind == "many":
         photos = [generator.integers(0, 256, (200, 300, 3), dtype=np.uint8) for _ in range(24)]
         names = tuple(f"class {number} of a longer name" for number in range(100))
-        return [invent(report, dataclasses.replace(report.config.input, labels=names), photos)]
+        return [invent(report, report.config.input, names, photos)]
     other = dataclasses.replace(report, history=report.history[:1])
     return [report, other] if kind == "two" else [report]
 

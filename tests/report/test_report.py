@@ -22,6 +22,7 @@ from falconet.report import ModelReport, render_card, render_html
 from falconet.report.facts import find_mistakes
 from falconet.report.html import SECTIONS, describe, format_bytes, format_count, list_confusions
 from falconet.report.pictures import encode_picture, scope_ids
+from falconet.spec import ClassificationSpec
 
 VOID = {"meta", "link", "img", "br"}
 
@@ -240,8 +241,8 @@ def test_many_classes_are_a_picture(trained: RunResult) -> None:
     rows = tuple(dataclasses.replace(row, name=f"class {number}") for number in range(count))
     confusion = tuple(tuple(9 * (i == j) + (j == i + 1) for j in range(count)) for i in range(count))
     test = dataclasses.replace(trained.test, per_class=rows, confusion=confusion)
-    spec = dataclasses.replace(trained.report.config.input, labels=tuple(row.name for row in rows))
-    config = dataclasses.replace(trained.report.config, input=spec)
+    output = ClassificationSpec(tuple(row.name for row in rows))
+    config = dataclasses.replace(trained.report.config, output=output)
     curve = trained.report.roc[row.name]
     curves = {row.name: curve for row in rows}
     report = dataclasses.replace(trained.report, test=test, config=config, roc=curves, precision_recall=curves)

@@ -22,7 +22,7 @@ from falconet.training.distributed import ProcessGroup
 from falconet.training.loop import check_fit
 
 CONFIG = TrainConfig(epochs=2, batch_size=16, learning_rate=0.01, precision="fp32")
-SPEC = ImageSpec((1, 16, 16), ("left", "right"), (0.25,), (0.5,))
+SPEC = ImageSpec((1, 16, 16), (0.25,), (0.5,))
 
 
 def make_loader(count: int = 64) -> Loader:
@@ -109,7 +109,7 @@ def test_networks_for_one_size_are_told_before_the_first_step() -> None:
 
 def test_series_do_not_grow() -> None:
     series = torch.zeros(16, 1, 8)
-    preprocess = create_preprocess(SeriesSpec((1, 8), ("a", "b"), (0.0,), (1.0,)))
+    preprocess = create_preprocess(SeriesSpec((1, 8), (0.0,), (1.0,)))
     loader = Loader(series, torch.zeros(16, dtype=torch.long), preprocess, 8)
     config = dataclasses.replace(CONFIG, initial_scale=0.5)
     with pytest.raises(ConfigError, match="initial_scale: wanted 1 for samples that are no images"):

@@ -235,7 +235,7 @@ def load_digits(
 ) -> tuple[Loader, Loader]:
     """Return training and validation samples of the embedded digits; `shuffled`: with each other's labels."""
     dataset = load_dataset("digits")
-    spec = ImageSpec((1, side, side), dataset.classes, (0.3,), (0.37,))
+    spec = ImageSpec((1, side, side), (0.3,), (0.37,))
     loaders = []
     for name in ("train", "val"):
         split = dataset.splits[name]

@@ -231,7 +231,7 @@ def test_features_are_what_the_output_layer_sees() -> None:
 
 def test_of_more_features_than_fit_in_memory_some_samples_are_solved_for(monkeypatch: pytest.MonkeyPatch) -> None:
     images = torch.randint(0, 256, (30, 1, 2, 2), dtype=torch.uint8)
-    spec = ImageSpec((1, 2, 2), ("a", "b", "c"), (0.5,), (0.25,))
+    spec = ImageSpec((1, 2, 2), (0.5,), (0.25,))
     train = Loader(images, torch.arange(30) % 3, create_preprocess(spec, None), 8)
     model = nn.Sequential(nn.Flatten(), nn.Linear(4, 3))
     config = TrainConfig(epochs=1, linear_probe="logistic")

@@ -26,7 +26,7 @@ from falconet.training.loop import check_batches, count
 from falconet.training.state import Progress
 
 CONFIG = TrainConfig(epochs=4, batch_size=8, learning_rate=0.01, ema_decay=0.9)
-SPEC = ImageSpec(shape=(1, 6, 6), labels=("dark", "light"), mean=(0.5,), std=(0.25,))
+SPEC = ImageSpec(shape=(1, 6, 6), mean=(0.5,), std=(0.25,))
 
 
 ROTATION = ImageAugmentation(rotate=15, shift=0.1)

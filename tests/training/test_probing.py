@@ -134,7 +134,7 @@ def test_speed_of_answers_is_that_of_the_first_batch_only_where_it_suffices(
 ) -> None:
     ticks = iter([10.0, 12.0, 12.5, 13.5])
     monkeypatch.setattr("time.perf_counter", lambda: next(ticks))
-    spec = ImageSpec((1, 2, 2), ("a", "b"), (0.5,), (0.5,))
+    spec = ImageSpec((1, 2, 2), (0.5,), (0.5,))
     samples = Loader(torch.zeros(48, 1, 2, 2, dtype=torch.uint8), torch.zeros(48).long(), create_preprocess(spec), 16)
     network = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
     assert probing.measure_answers(network, samples, enough) == pytest.approx(rate)

@@ -1,0 +1,42 @@
+"""Texts: strings, of which a tokenizer makes numbers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from falconet.modalities.modality import Modality
+from falconet.spec import TextSpec
+
+
+def describe_input(spec: TextSpec) -> str:
+    """Return what a model takes, in words."""
+    return f"{spec.shape[0]} tokens of a vocabulary of {spec.vocab_size:,}, from texts of any length"
+
+
+def describe_samples(data: Any) -> str:
+    """Return the median length of a data set's texts."""
+    return f"texts of {data.size[0]:,} characters (median)"
+
+
+def name_task(spec: TextSpec) -> str:
+    """Return the Hub's name of the task."""
+    return "text-classification"
+
+
+TEXT = Modality(
+    name="text",
+    spec_type=TextSpec,
+    plural="texts",
+    files="texts",
+    extensions=frozenset({".txt"}),
+    example="text.txt",
+    axes=1,
+    unit="tokens",
+    raw_unit="characters",
+    has_tokens=True,
+    missing_is_nan=False,
+    has_statistics=False,
+    describe_input=describe_input,
+    describe_samples=describe_samples,
+    name_task=name_task,
+)

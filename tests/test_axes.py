@@ -1,0 +1,92 @@
+"""Only tables know which modalities and tasks there are: nobody else asks which one it has."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+from typing import get_args
+
+import pytest
+
+import falconet
+from falconet.modalities import MODALITIES
+from falconet.spec import ImageSpec, Kind, SeriesSpec, TextSpec
+
+ROOT = Path(falconet.__file__).parent
+SPECS = {"ImageSpec", "SeriesSpec", "TextSpec", "ClassificationSpec"}
+NAMES = {*get_args(Kind), "classification"}
+FIELDS = {"kind", "modality", "task"}
+"""What holds a modality's or a task's name."""
+
+
+def list_modules() -> list[Path]:
+    """Return the modules that must not ask: all but the definitions and each layer's tables of them."""
+    apart = ("modalities", "tasks")
+    return [
+        path
+        for path in sorted(ROOT.rglob("*.py"))
+        if path.name not in {"spec.py", "adapters.py"} and not set(path.relative_to(ROOT).parts) & set(apart)
+    ]
+
+
+def name_of(node: ast.expr) -> str:
+    """Return the last name of an expression such as `dataset.kind`; nothing where it has none."""
+    return node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
+
+
+def list_literals(node: ast.expr) -> set[object]:
+    """Return the texts in an expression such as `"image"` or `(None, "text")`."""
+    return {part.value for part in ast.walk(node) if isinstance(part, ast.Constant)}
+
+
+def find_questions(tree: ast.AST) -> Iterator[tuple[int, str]]:
+    """Yield where a spec's type is tested, or a modality's or a task's name compared with a literal one."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and name_of(node.func) == "isinstance":
+            asked = {name_of(part) for part in ast.walk(node.args[1]) if isinstance(part, ast.expr)}
+            if asked & SPECS:
+                yield node.lineno, ast.unparse(node)
+        if isinstance(node, ast.Compare):
+            sides = [node.left, *node.comparators]
+            if any(name_of(side) in FIELDS for side in sides) and any(list_literals(side) & NAMES for side in sides):
+                yield node.lineno, ast.unparse(node)
+        if isinstance(node, ast.Match) and name_of(node.subject) in FIELDS:
+            yield node.lineno, f"match {ast.unparse(node.subject)}"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "isinstance(spec, ImageSpec)",
+        "isinstance(a.input, (spec.TextSpec, int))",
+        "isinstance(x, ImageSpec | SeriesSpec)",
+        "dataset.kind == 'image'",
+        "'text' != kind",
+        "kind in {None, 'series'}",
+        "spec.kind in ('image', 'text')",
+        "output.task == 'classification'",
+    ],
+)
+def test_a_question_is_found(text: str) -> None:
+    assert [asked for _, asked in find_questions(ast.parse(text))]
+
+
+@pytest.mark.parametrize("text", ["dtype.kind == 'f'", "dataset.kind == other.kind", "MODALITIES[kind].axes == 2"])
+def test_other_comparisons_are_none(text: str) -> None:
+    assert not list(find_questions(ast.parse(text)))
+
+
+def test_nobody_asks_which_modality_or_task_it_has() -> None:
+    found = [
+        f"{path.relative_to(ROOT)}:{line}: {text}"
+        for path in list_modules()
+        for line, text in find_questions(ast.parse(path.read_text(encoding="utf-8")))
+    ]
+    assert not found, "\n".join(found)
+
+
+def test_the_table_holds_each_modality_once() -> None:
+    assert tuple(MODALITIES) == get_args(Kind)
+    assert [modality.name for modality in MODALITIES.values()] == list(MODALITIES)
+    assert [modality.spec_type for modality in MODALITIES.values()] == [ImageSpec, SeriesSpec, TextSpec]
