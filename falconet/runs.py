@@ -921,7 +921,7 @@ def check_synthetic(plan: Plan, bundle: DataBundle) -> None:
 
 def uncalibrate(artifact: Artifact) -> Artifact:
     """Return a model whose logits are the outputs of its network."""
-    return dataclasses.replace(artifact, config=dataclasses.replace(artifact.config, temperature=1.0))
+    return dataclasses.replace(artifact, config=dataclasses.replace(artifact.config, calibration_temperature=1.0))
 
 
 def keep_samples(bundle: DataBundle, kept: Int64[np.ndarray, " kept"], config: TrainConfig) -> DataBundle:
