@@ -911,11 +911,8 @@ def find_teacher(
 def answers_batches(artifact: Artifact, bundle: DataBundle) -> bool:
     """Whether a teacher can be given its student's input."""
     same = (artifact.config.input, artifact.tokenizer) == (bundle.spec, bundle.tokenizer)
-    return (
-        same
-        or can_convert(artifact.preprocess, bundle.train.preprocess)
-        or artifact.config.input.kind != bundle.spec.kind
-    )
+    other = artifact.config.input.kind != bundle.spec.kind  # Which is refused.
+    return same or other or can_convert(artifact.preprocess, bundle.train.preprocess)
 
 
 def check_synthetic(plan: Plan, bundle: DataBundle) -> None:
@@ -930,7 +927,7 @@ def check_synthetic(plan: Plan, bundle: DataBundle) -> None:
 
 def uncalibrate(artifact: Artifact) -> Artifact:
     """Return a model whose logits are the outputs of its network."""
-    return dataclasses.replace(artifact, config=dataclasses.replace(artifact.config, temperature=1.0))
+    return dataclasses.replace(artifact, config=dataclasses.replace(artifact.config, calibration_temperature=1.0))
 
 
 def keep_samples(bundle: DataBundle, kept: Int64[np.ndarray, " kept"], config: TrainConfig) -> DataBundle:

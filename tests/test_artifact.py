@@ -369,7 +369,7 @@ def test_damaged_coded_models_are_refused_with_their_name(artifact: Artifact, tm
     (tmp_path / CODED_FILE).unlink()
     with pytest.raises(ArtifactError, match=r"model\.fnet is missing"):
         load_artifact(tmp_path)
-    other = encode_artifact(replace(artifact, config=replace(CONFIG, temperature=2.0)))
+    other = encode_artifact(replace(artifact, config=replace(CONFIG, calibration_temperature=2.0)))
     (tmp_path / CODED_FILE).write_bytes(other.serialize())
     with pytest.raises(ArtifactError, match="altered, or not the one"):
         load_artifact(tmp_path)

@@ -15,12 +15,12 @@ from falconet.artifact import load_artifact
 from falconet.data.dataset import ImageArray
 from falconet.data.files import open_files
 from falconet.data.loader import load_inputs, measure_inputs, to_input
-from falconet.data.preprocessing import Preprocess, hold
+from falconet.data.preprocessing import Preprocess, load_prepared
 from falconet.data.sources import load_dataset
 from falconet.errors import ConfigError, ExportError
 from falconet.exporters.exporting import choose_preprocess
 from falconet.exporters.inference import predict_exported
-from falconet.exporters.parity import HeldOut, compare_answers, make_up
+from falconet.exporters.parity import HeldOut, compare_answers, draw_random_samples
 from falconet.exporters.targets import find_target, is_installed
 from falconet.spec import ImageSpec
 from tests.exporters.builders import make_artifact, open_export
@@ -43,7 +43,7 @@ def test_a_ramp_of_twelve_bits_keeps_its_levels(tmp_path: Path) -> None:
     cached = load_inputs(split, DEEP)
     batch = cached.inputs.take(torch.arange(1))
     assert len(torch.unique(to_input(batch, Preprocess(DEEP)))) == 4096
-    held, _ = hold(split.samples, Preprocess(DEEP))
+    held, _ = load_prepared(split.samples, Preprocess(DEEP))
     assert held.dtype == torch.uint16
     assert len(torch.unique(held[0].int())) == 4096
     mean, deviation = measure_inputs(held, DEEP)
@@ -82,7 +82,7 @@ def test_exports_of_deep_models_take_sixteen_bits(target: str, tmp_path: Path) -
     artifact = make_artifact("lenet_relu", spec)
     _, session = open_export(artifact, target, tmp_path)
     assert session.metadata.input == spec
-    made_up = make_up(artifact, "")
+    made_up = draw_random_samples(artifact, "")
     assert int(made_up.samples.read(0).max()) > 255
     parity = compare_answers(artifact, session, choose_preprocess(artifact, session.metadata, None), made_up)
     assert parity.max_abs_difference < 1e-4

@@ -31,7 +31,7 @@ from falconet.data.sources import read_dataset
 from falconet.data.splits import Columns
 from falconet.errors import ConfigError, DataError, PathError
 from falconet.labeling.pool import iterate_named, read_pool
-from falconet.labeling.ranking import Beliefs, ask_model, choose_next
+from falconet.labeling.ranking import PoolPredictions, ask_model, choose_next
 from falconet.labeling.selection import choose_samples, measure_uncertainty, reduce_features
 from falconet.labeling.tasks import cut_task, format_task, thin_out
 from falconet.training.linear_probe import find_dense_output, make_sparse
@@ -543,7 +543,7 @@ def test_of_what_a_network_has_no_number_for_nothing_is_said(tmp_path: Path, mon
     answers[2] = np.nan
     features = torch.randn(6, 3, generator=torch.Generator().manual_seed(0))
     features[2, 0] = torch.nan
-    beliefs = Beliefs(np.arange(6), features, answers, ("a", "b"), "network")
+    beliefs = PoolPredictions(np.arange(6), features, answers, ("a", "b"), "network")
     monkeypatch.setattr("falconet.labeling.ranking.ask_candidate", lambda *_: beliefs)
     done = label(folder, out=tmp_path / "labels", count=6)
     known = {item["name"]: item["probability"] for item in read_page(done.out)[1]["items"]}
@@ -569,10 +569,10 @@ def few_words(monkeypatch: pytest.MonkeyPatch) -> None:
     """Which network compares texts does not count, nor which labels are suspected."""
     generator = torch.Generator().manual_seed(0)
 
-    def ask(unlabeled: Dataset, _: Dataset | None) -> Beliefs:
+    def ask(unlabeled: Dataset, _: Dataset | None) -> PoolPredictions:
         count = len(unlabeled.splits["train"])
         features = torch.randn(count, 3, generator=generator)
-        return Beliefs(np.arange(count), features, None, ("0", "1"), "none")
+        return PoolPredictions(np.arange(count), features, None, ("0", "1"), "none")
 
     monkeypatch.setattr("falconet.labeling.ranking.ask_candidate", ask)
     monkeypatch.setattr("falconet.labeling.find_label_errors", lambda *_: LabelAudit(()))

@@ -87,7 +87,7 @@ def test_the_first_fit_keeps_its_word_on_validation(plain: RunResult, refitted: 
     assert before.config.provenance.refit is None
     assert '"refit"' not in (plain.out / "config.json").read_text(encoding="utf-8")
     assert before.digest != after.digest
-    assert after.config.temperature == before.config.temperature
+    assert after.config.calibration_temperature == before.config.calibration_temperature
     assert (refitted.val, refitted.best_epoch) == (plain.val, plain.best_epoch)
     facts, known = read_metrics(refitted), read_metrics(plain)
     assert (facts["val"], facts["weights_sha256"]) == (known["val"], after.digest)

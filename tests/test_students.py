@@ -71,7 +71,7 @@ def teacher(texts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_teacher_with_another_tokenizer_is_asked_beforehand(texts: Path, teacher: Path, tmp_path: Path) -> None:
     artifact = load_artifact(teacher)
-    replace(artifact, config=replace(artifact.config, temperature=3.0)).save(tmp_path / "teacher")
+    replace(artifact, config=replace(artifact.config, calibration_temperature=3.0)).save(tmp_path / "teacher")
     plan, bundle = ask_ngrams(texts, tmp_path / "teacher", tmp_path / "run")
     found, bundle = find_teacher(plan, bundle)
     assert found is None

@@ -188,7 +188,7 @@ def encode_network(network: nn.Module, workshop: SearchContext) -> Artifact:
     widths = read_widths(network, build_model(config))
     temperature = find_temperature(network, workshop.val)
     state = {name: value.contiguous() for name, value in network.state_dict().items()}
-    config = replace(config, widths=widths, temperature=temperature)
+    config = replace(config, widths=widths, calibration_temperature=temperature)
     return encode_artifact(replace(workshop.artifact, config=config, weights=state))
 
 

@@ -26,7 +26,7 @@ from falconet.data.preprocessing import (
     SeriesPreprocess,
     TextPreprocess,
     create_preprocess,
-    hold,
+    load_prepared,
     single_threaded_pool,
     to_unit,
 )
@@ -252,7 +252,7 @@ def load_inputs(split: Split, spec: InputSpec, tokenizer: str | None = None) -> 
     samples = split.samples
     if isinstance(spec, ImageSpec) and isinstance(samples, Scalable):
         samples = samples.scale(spec.value_range, spec.dtype)
-    inputs, reasons = hold(samples, create_preprocess(spec, tokenizer))
+    inputs, reasons = load_prepared(samples, create_preprocess(spec, tokenizer))
     unreadable = tuple(Unreadable(split.samples.name(index), reason) for index, reason in reasons.items())
     kept = np.setdiff1d(np.arange(len(split)), list(reasons)).astype(np.int64)
     return Inputs(inputs, split.take(kept) if reasons else split, kept, unreadable)

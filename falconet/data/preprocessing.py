@@ -342,7 +342,7 @@ def scale_image(image: UInt[np.ndarray, "_ _ _"], preprocess: Preprocess) -> Flo
 
 
 @torch.inference_mode()
-def hold(samples: Samples, preprocess: AnyPreprocess) -> tuple[Tensor, dict[int, str]]:
+def load_prepared(samples: Samples, preprocess: AnyPreprocess) -> tuple[Tensor, dict[int, str]]:
     """Return all readable samples, prepared for training and held in memory, and why others are not.
 
     Images are rounded to 8 bits, deep ones to 16, tokens to 32, which evaluation never sees. Raises DataError where

@@ -112,7 +112,7 @@ def iterate_logits(
         inputs = [batch.inputs] if len(batch.inputs) else []
         inputs += [view.flip(-1) for view in inputs if mirrored]
         outputs = [answer_batch(artifact, view).numpy() for view in inputs]
-        yield [scale_logits(logits, artifact.config.temperature) for logits in outputs], batch.unreadable
+        yield [scale_logits(logits, artifact.config.calibration_temperature) for logits in outputs], batch.unreadable
 
 
 def answer_batch(artifact: Artifact, prepared: Tensor) -> Float32[Tensor, "samples classes"]:

@@ -42,17 +42,19 @@ def calibrate(artifact: Artifact, dataset: Dataset) -> tuple[Artifact, Answers]:
     The temperature is 1 where `falconet.metrics.choose_temperature` finds none that helps. Which class is the most
     probable stays as it was.
     """
-    plain = dataclasses.replace(artifact, config=dataclasses.replace(artifact.config, temperature=1.0))
+    plain = dataclasses.replace(artifact, config=dataclasses.replace(artifact.config, calibration_temperature=1.0))
     answers = answer_known(plain, dataset, "val")
     chosen = metrics.choose_temperature(answers.logits, answers.split.labels)
     temperature = float(f"{chosen.temperature:.{DIGITS}g}")
     scaled = dataclasses.replace(answers, logits=scale_logits(answers.logits, temperature))
-    return dataclasses.replace(plain, config=dataclasses.replace(plain.config, temperature=temperature)), scaled
+    return dataclasses.replace(
+        plain, config=dataclasses.replace(plain.config, calibration_temperature=temperature)
+    ), scaled
 
 
 def describe_calibration(artifact: Artifact, val: Answers, test: Answers) -> Calibration:
     """Return what a model's temperature changed, from its answers with it."""
-    temperature = artifact.config.temperature
+    temperature = artifact.config.calibration_temperature
     fitted, seen = (measure_change(answers, temperature) for answers in (val, test))
     reason = metrics.choose_temperature(val.logits, val.split.labels).reason if temperature == 1 else ""
     return Calibration(fitted.ece_before, fitted.ece_after, fitted.n, temperature, seen, reason)

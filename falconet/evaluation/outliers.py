@@ -62,7 +62,7 @@ def separate_outliers(
     if not len(logits):
         reason = f" ({next(iter(unreadable.values()))})" if unreadable else ": all stand in the evaluated split too"
         raise DataError(f"--ood: wanted samples of something else, found none that can be used in {source}{reason}")
-    temperature = artifact.config.temperature
+    temperature = artifact.config.calibration_temperature
     raw = [scale_logits(part, 1 / temperature) for part in (answers.logits, logits)]
     return Outliers(
         source=str(source),

@@ -150,7 +150,7 @@ class Explainer:
         spec, labels, model = self.artifact.config.input, self.artifact.config.output.labels, self.artifact.model
         targets = torch.tensor([target])
         relevance = attribute(self.artifact, subject.inputs, method, targets)
-        temperature = self.artifact.config.temperature
+        temperature = self.artifact.config.calibration_temperature
         faithfulness = measure_faithfulness(model, subject.inputs, target, relevance, temperature, self.points)
         found = find_method(method, spec.kind)
         # A random order is the same one for any network.
@@ -340,7 +340,7 @@ def answer_sample(artifact: Artifact, inputs: Inputs) -> Float[Tensor, " classes
     logits: Tensor = artifact.model(inputs)[0]
     if not logits.isfinite().all():
         raise DataError("wanted numbers, found NaN or infinity in the network's answers: its weights are of no use")
-    return (logits / artifact.config.temperature).softmax(dim=0)
+    return (logits / artifact.config.calibration_temperature).softmax(dim=0)
 
 
 def summarize(

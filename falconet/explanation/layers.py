@@ -146,11 +146,11 @@ class AttentionMode(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if func is F.scaled_dot_product_attention:
-            self.weights.append(weigh(args[0], args[1], kwargs.get("attn_mask")))
+            self.weights.append(attention_weights(args[0], args[1], kwargs.get("attn_mask")))
         return func(*args, **kwargs)
 
 
-def weigh(
+def attention_weights(
     queries: Float[Tensor, "batch heads steps size"],
     keys: Float[Tensor, "batch heads steps size"],
     present: Tensor | None,

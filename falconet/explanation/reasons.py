@@ -58,7 +58,7 @@ class Account:
     """A sample with the reasons for the answer, and for the class that it should have been or nearly was."""
 
     name: str
-    truth: str
+    label: str
     answer: Reason
     other: Reason
     """For the true class where the answer is wrong, else for the second most probable one."""
@@ -126,7 +126,7 @@ def choose_cases(
     return order[wrong][::-1][:count].tolist(), order[~wrong][:count].tolist()
 
 
-def account_for(explainer: Explainer, subject: Subject, truth: int) -> tuple[Account, list[Item]]:
+def account_for(explainer: Explainer, subject: Subject, label: int) -> tuple[Account, list[Item]]:
     """Return the account of one sample, and the figures of the answer's explanation and of a random order."""
     labels, (method,) = explainer.artifact.config.output.labels, explainer.methods
     probabilities = answer_sample(explainer.artifact, subject.inputs)
@@ -134,8 +134,8 @@ def account_for(explainer: Explainer, subject: Subject, truth: int) -> tuple[Acc
     item, panel = explainer.evaluate(subject, method, answer, probabilities)
     baseline, _ = explainer.evaluate(subject, BASELINE, answer, probabilities)
     reason = Reason(labels[answer], item.probability, panel.shown, to_shades(panel.relevance))
-    other = explain_class(explainer, subject, second if truth == answer else truth, probabilities)
-    return Account(subject.name, labels[truth], reason, other), [item, baseline]
+    other = explain_class(explainer, subject, second if label == answer else label, probabilities)
+    return Account(subject.name, labels[label], reason, other), [item, baseline]
 
 
 def explain_class(

@@ -34,7 +34,7 @@ class Graph:
     """The dimension of `axes` that counts tokens or steps, and how many there are at most."""
 
 
-class Answerer(nn.Module):
+class InferenceModule(nn.Module):
     """Raw samples to the model's probabilities."""
 
     def __init__(self, preprocess: nn.Module, network: nn.Module, temperature: float) -> None:
@@ -77,14 +77,14 @@ class AnyImage(Preprocess):
         self, x: Float32[Tensor, "batch channels height width"]
     ) -> Float32[Tensor, "batch channels inner_height inner_width"]:
         rows, columns = (
-            self.weigh(torch.arange(found), side, wanted)
+            self.resize_weights(torch.arange(found), side, wanted)
             for found, side, wanted in zip(
                 x.shape[2:], place_image(x.shape[2], x.shape[3], self.spec), self.spec.inner_size, strict=True
             )
         )
         return rows @ x @ columns.T
 
-    def weigh(
+    def resize_weights(
         self, positions: Int64[Tensor, " found"], side: Placement, wanted: int
     ) -> Float32[Tensor, "wanted found"]:
         """Return the fraction of each pixel of a line in each of the model's; those that are padding have none."""
@@ -112,7 +112,7 @@ def make_graph(artifact: Artifact, *, preprocessing: bool = True) -> Graph:
     axes, length = name_axes(spec, network, example.shape[-1], preprocessing=True)
     preprocess = make_preprocess(spec)
     keep_buffers(preprocess)
-    module = Answerer(preprocess, network, artifact.config.temperature).eval()
+    module = InferenceModule(preprocess, network, artifact.config.calibration_temperature).eval()
     return Graph(module, INPUTS[spec.kind], "probabilities", example, axes, length)
 
 

@@ -102,7 +102,7 @@ def find_held_out(
         if not exact:
             own = artifact.config.provenance.data.source or "its data"
             raise DataError(f"wanted validation samples of {own}, to choose ranges by; {error}; or --source") from error
-        return make_up(artifact, str(error))
+        return draw_random_samples(artifact, str(error))
 
 
 def read_held_out(artifact: Artifact, source: str | Path | None, data_root: str | Path | None) -> HeldOut:
@@ -127,7 +127,7 @@ def read_held_out(artifact: Artifact, source: str | Path | None, data_root: str 
     return HeldOut(fit_recordings(split.samples, spec), labels, f"{words} of {dataset.source}").part(order)
 
 
-def make_up(artifact: Artifact, reason: str) -> HeldOut:
+def draw_random_samples(artifact: Artifact, reason: str) -> HeldOut:
     """Return random samples of the kind that a model takes."""
     generator, spec = np.random.default_rng(0), artifact.config.input
     names = np.array([f"made-up[{index}]" for index in range(MADE_UP)])
@@ -207,11 +207,11 @@ def compare_answers(artifact: Artifact, session: Session, prepare: Prepare, held
     alone = session.ask(prepare(held_out.samples.read(read[0]))[None])
     answers = np.concatenate([*infer_batches(session, inputs), alone])
     # Bare networks leave the temperature, and what follows from it, to whoever asks.
-    scaled = scale_logits(answers, artifact.config.temperature) if not preprocessing else answers
+    scaled = scale_logits(answers, artifact.config.calibration_temperature) if not preprocessing else answers
     found = metrics.softmax(scaled) if not preprocessing else answers
     difference = find_difference(found, wanted)
     labels = None if held_out.labels is None else held_out.labels[read]
-    parity = weigh(found[:-1], wanted, labels, difference, held_out.description)
+    parity = measure_parity(found[:-1], wanted, labels, difference, held_out.description)
     if preprocessing:
         return parity
     # Probabilities alone would let pass what is added to all logits of a sample.
@@ -227,7 +227,7 @@ def find_difference(found: Float[np.ndarray, "asked classes"], wanted: Float[np.
     return float(np.abs(found - np.concatenate([wanted, wanted[:1]])).max())
 
 
-def weigh(
+def measure_parity(
     found: Float[np.ndarray, "samples classes"],
     wanted: Float[np.ndarray, "samples classes"],
     labels: Int64[np.ndarray, " samples"] | None,

@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_map
 
 from falconet import interruption
 from falconet.errors import ExportError
-from falconet.exporters.graphs import Answerer, Graph
+from falconet.exporters.graphs import Graph, InferenceModule
 
 CHATTY = ("torch.fx.experimental.symbolic_shapes", "torch._subclasses.fake_tensor", "torch.utils._pytree")
 """Loggers that print pages about a layer that cannot be traced, before the error says so; the last one warns of how
@@ -112,7 +112,9 @@ def refuse(graph: Graph, error: Exception, attempt: Attempt) -> ExportError:
 def find_culprit(graph: Graph, error: Exception, attempt: Attempt) -> tuple[str, str, str]:
     """Return name and class of the innermost layer of a network that `attempt` fails on, and why."""
     inputs = record_inputs(graph.module, graph.example)
-    name, module = ("network", graph.module.network) if isinstance(graph.module, Answerer) else ("", graph.module)
+    name, module = (
+        ("network", graph.module.network) if isinstance(graph.module, InferenceModule) else ("", graph.module)
+    )
     while True:
         for child, layer in module.named_children():
             inner = f"{name}.{child}" if name else child

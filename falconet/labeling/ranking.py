@@ -24,7 +24,7 @@ from falconet.training.linear_probe import Features, find_dense_output, join_fea
 
 
 @dataclass(frozen=True, eq=False)
-class Beliefs:
+class PoolPredictions:
     """What a model makes of the samples without labels that can be read."""
 
     kept: np.ndarray
@@ -87,15 +87,15 @@ def choose_next(pool: Pool, artifact: Artifact | None, count: int) -> Choices:
     return Choices(tuple(found), believed.version, believed.unreadable)
 
 
-def ask_model(artifact: Artifact, dataset: Dataset) -> Beliefs:
+def ask_model(artifact: Artifact, dataset: Dataset) -> PoolPredictions:
     """Return a trained model's features and probabilities; the features of one that has none are its logits."""
     samples = fit_recordings(dataset.splits["train"].samples, artifact.config.input)
     features, logits, reasons = extract(artifact, samples)
     kept = np.setdiff1d(np.arange(len(samples)), list(reasons)).astype(np.int64)
     unreadable = tuple(Unreadable(samples.name(index), reason) for index, reason in reasons.items())
-    scaled = scale_logits(logits.numpy(), artifact.config.temperature)
+    scaled = scale_logits(logits.numpy(), artifact.config.calibration_temperature)
     probabilities = metrics.softmax(scaled).astype(np.float64)
-    return Beliefs(
+    return PoolPredictions(
         kept, features, probabilities, artifact.config.output.labels, artifact.config.architecture, unreadable
     )
 
@@ -130,7 +130,7 @@ def extract(artifact: Artifact, samples: Samples) -> tuple[Features, Float[Tenso
     return (join_features(seen) if seen else answers), answers, reasons
 
 
-def ask_candidate(unlabeled: Dataset, labeled: Dataset | None) -> Beliefs:
+def ask_candidate(unlabeled: Dataset, labeled: Dataset | None) -> PoolPredictions:
     """Return the features of a network that needs no training, and what an output layer on the labeled ones says.
 
     Without labels of two classes at least, the features alone.
@@ -151,4 +151,4 @@ def ask_candidate(unlabeled: Dataset, labeled: Dataset | None) -> Beliefs:
         solution = solve(embed(prepared, known), labels, len(labeled.classes), solver)
         probabilities = metrics.softmax(solution.apply(features).numpy()).astype(np.float64)
     classes = labeled.classes if labeled is not None else PLACEHOLDERS
-    return Beliefs(kept, features, probabilities, classes, candidate.model, prepared.loaded.unreadable)
+    return PoolPredictions(kept, features, probabilities, classes, candidate.model, prepared.loaded.unreadable)

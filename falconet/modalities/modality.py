@@ -36,7 +36,7 @@ class Modality:
     has_tokens: bool
     """Whether inputs are numbers of tokens, int64 with 0 as padding, which a tokenizer makes; else they are float32."""
     missing_is_nan: bool
-    """Whether NaN stands in inputs for missing values, and for padding behind the end."""
+    """Whether NaN stands in inputs for missing values, and for padding after the end."""
     has_statistics: bool
     """Whether inputs are normalized by the mean and standard deviation of training samples."""
     describe_input: Callable[[Any], str]

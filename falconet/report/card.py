@@ -33,7 +33,10 @@ def render_card(report: ModelReport) -> str:
         *((f"{row.name}, a baseline", describe_baseline(row)) for row in report.log.baselines),
         ("log-loss", f"{test.log_loss:.4f} nats"),
         ("Brier score", f"{test.brier:.4f}"),
-        ("expected calibration error", f"{format_percent(test.ece)}, at temperature {config.temperature:g}"),
+        (
+            "expected calibration error",
+            f"{format_percent(test.ece)}, at temperature {config.calibration_temperature:g}",
+        ),
         ("parameters", f"{report.params:,}"),
         ("multiply-accumulates", f"{report.macs:,}"),
         ("weights", format_bytes(report.bytes)),

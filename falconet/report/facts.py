@@ -37,16 +37,16 @@ MISTAKES = 24
 
 @dataclass(frozen=True, eq=False)
 class Mistake:
-    """A sample that the model took for another class."""
+    """A sample that the model predicts as another class."""
 
     name: str
     """Where the sample is: a path, or a position in an array."""
     sample: Any
     """An image, a series or a text, as `falconet.data.Samples` reads it."""
-    truth: str
-    answer: str
+    label: str
+    predicted: str
     probability: float
-    """Of the wrong answer."""
+    """Of the class that was predicted, wrongly."""
 
 
 @dataclass(frozen=True)
@@ -345,9 +345,9 @@ def find_mistakes(answers: Answers, labels: Sequence[str]) -> tuple[Mistake, ...
             sample = split.samples.read(index)
         except DataError:
             continue  # The file has gone since it was evaluated; the page does without its picture.
-        truth, answer = labels[split.labels[index]], labels[chosen[index]]
+        label, predicted = labels[split.labels[index]], labels[chosen[index]]
         confidence = float(probabilities[index, chosen[index]])
-        mistakes.append(Mistake(split.samples.name(index), sample, truth, answer, confidence))
+        mistakes.append(Mistake(split.samples.name(index), sample, label, predicted, confidence))
     return tuple(mistakes)
 
 

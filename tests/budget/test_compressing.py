@@ -74,7 +74,7 @@ def test_the_file_alone_predicts(small: Compression, tmp_path: Path) -> None:
     sample = torch.rand(3, 1, 28, 28)
     assert torch.equal(one.model(sample), other.model(sample))
     assert one.config.input == other.config.input
-    assert one.config.temperature == other.config.temperature
+    assert one.config.calibration_temperature == other.config.calibration_temperature
 
 
 @pytest.mark.slow

@@ -27,7 +27,7 @@ from torch import Tensor
 
 from falconet.data import DataConfig, Split, Unreadable, cache
 from falconet.data.cache import PixelCache, make_key, open_cache
-from falconet.data.preprocessing import Preprocess, hold
+from falconet.data.preprocessing import Preprocess, load_prepared
 from falconet.data.sources import read_source
 from falconet.errors import DataError, StorageError
 from falconet.spec import ImageSpec
@@ -108,7 +108,7 @@ def test_a_second_opening_decodes_nothing(spec: ImageSpec, log: Path) -> None:
     assert first.rows.tolist() == list(range(COUNT))
     assert torch.equal(everything(first), expect(split, spec))
     assert torch.equal(everything(second), expect(split, spec))
-    held, _ = hold(split.samples, Preprocess(spec))
+    held, _ = load_prepared(split.samples, Preprocess(spec))
     assert (everything(first).int() - held.int()).abs().max() <= 1
 
 

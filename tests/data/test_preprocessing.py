@@ -19,8 +19,8 @@ from falconet.data.preprocessing import (
     SeriesPreprocess,
     TextPreprocess,
     create_preprocess,
-    hold,
     iterate_prepared,
+    load_prepared,
     scale_image,
     strip_name,
 )
@@ -170,7 +170,7 @@ def test_images_are_held_rounded_once() -> None:
     images = noise(600, 9, 7, 1)
     samples = ImageArray(images.numpy(), np.array([str(index) for index in range(600)]))
     preprocess = Preprocess(spec(1, 6, 6))
-    held, unreadable = hold(samples, preprocess)
+    held, unreadable = load_prepared(samples, preprocess)
     assert (held.shape, held.dtype, unreadable) == ((600, 1, 6, 6), torch.uint8, {})
     assert (held.float() / 255 - preprocess.scale(images)).abs().max() <= 0.5 / 255 + 1e-6
 
@@ -178,7 +178,7 @@ def test_images_are_held_rounded_once() -> None:
 def test_images_at_size_are_held_as_they_are() -> None:
     images = noise(5, 6, 6, 3)
     samples = ImageArray(images.numpy(), np.array(list("abcde")))
-    assert torch.equal(hold(samples, Preprocess(spec(3, 6, 6)))[0], images.permute(0, 3, 1, 2))
+    assert torch.equal(load_prepared(samples, Preprocess(spec(3, 6, 6)))[0], images.permute(0, 3, 1, 2))
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 100])
@@ -189,7 +189,7 @@ def test_unreadable_samples_are_told_by_position(batch_size: int, tmp_path: Path
     reasons = {index: reason for batch in batches for index, reason in batch.unreadable.items()}
     assert reasons == dict.fromkeys((0, 1, 5), "damaged image: cut off")
     assert sum(len(batch.inputs) for batch in batches) == 7
-    held, unreadable = hold(samples, preprocess)
+    held, unreadable = load_prepared(samples, preprocess)
     assert unreadable == reasons
     expected = [preprocess.prepare([samples.read(index)]) for index in (2, 3, 4, 6, 7, 8, 9)]
     assert torch.equal(held, (torch.cat(expected) * 255).round().to(torch.uint8))
@@ -197,7 +197,7 @@ def test_unreadable_samples_are_told_by_position(batch_size: int, tmp_path: Path
 
 def test_unreadable_samples_of_all_batches_are_told(tmp_path: Path) -> None:
     samples = LoggedImages(range(600), tmp_path / "log", bad=frozenset({1, 2, 599}))
-    held, unreadable = hold(samples, Preprocess(spec(1, 2, 2)))
+    held, unreadable = load_prepared(samples, Preprocess(spec(1, 2, 2)))
     assert (list(unreadable), len(held)) == ([1, 2, 599], 597)
 
 
@@ -206,7 +206,7 @@ def test_where_nothing_can_be_held_the_first_reason_is_told(tmp_path: Path) -> N
     with pytest.raises(
         DataError, match=r"none of 2 samples can be read; the first: noise/4\.png \(damaged image: cut off\)"
     ):
-        hold(samples, Preprocess(spec(1, 6, 6)))
+        load_prepared(samples, Preprocess(spec(1, 6, 6)))
 
 
 @pytest.mark.parametrize(
@@ -250,7 +250,7 @@ def test_series_are_fitted_then_normalized(fit: Literal["pad", "resample"]) -> N
     split = make_series_split([np.random.default_rng(k).normal(size=(2, 4 + k)) for k in range(3)], [0, 1, 0])
     preprocess = create_preprocess(wanted)
     assert isinstance(preprocess, SeriesPreprocess)
-    held, unreadable = hold(split.samples, preprocess)
+    held, unreadable = load_prepared(split.samples, preprocess)
     assert (held.dtype, unreadable) == (torch.float32, {})
     fitted = np.stack([fit_series(split.samples.read(index), wanted) for index in range(3)])
     assert np.array_equal(held.numpy(), fitted, equal_nan=True)
@@ -265,7 +265,7 @@ def test_texts_become_their_tokens() -> None:
     tokenizer = train_tokenizer(texts.texts, 270)
     preprocess = create_preprocess(TextSpec((5,), vocab_size=270), tokenizer)
     assert isinstance(preprocess, TextPreprocess)
-    held, unreadable = hold(texts, preprocess)
+    held, unreadable = load_prepared(texts, preprocess)
     assert (held.shape, held.dtype, unreadable) == ((3, 5), torch.int32, {})
     assert torch.equal(held.long(), torch.from_numpy(preprocess.encoder.encode(texts.texts)))
     assert torch.equal(preprocess(held.long()), held.long())

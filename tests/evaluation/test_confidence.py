@@ -22,14 +22,14 @@ FolderMaker = Callable[..., Path]
 
 
 def change_temperature(artifact: Artifact, temperature: float) -> Artifact:
-    config = dataclasses.replace(artifact.config, temperature=temperature)
+    config = dataclasses.replace(artifact.config, calibration_temperature=temperature)
     return dataclasses.replace(artifact, config=config)
 
 
 def test_training_fits_a_temperature_and_says_what_it_changed(trained: RunResult) -> None:
     artifact, dataset = load_artifact(trained.out), load_dataset("digits")
     facts = json.loads((trained.out / "metrics.json").read_text(encoding="utf-8"))["calibration"]
-    assert facts["temperature"] == artifact.config.temperature
+    assert facts["temperature"] == artifact.config.calibration_temperature
     plain = change_temperature(artifact, 1.0)
     for name, found, evaluated in (("val", facts, trained.val), ("test", facts["test"], trained.test)):
         split = dataset.splits[name]
@@ -51,8 +51,8 @@ def test_a_model_that_is_too_sure_gets_a_temperature(trained: RunResult, monkeyp
     split = dataclasses.replace(digits.split("all").take(np.arange(400)), labels=labels)
     monkeypatch.setattr("falconet.evaluation.confidence.answer_known", lambda *_: Answers(split, 3 * logits))
     artifact, answers = calibrate(load_artifact(trained.out), digits)
-    assert artifact.config.temperature == pytest.approx(3.0, rel=0.15)
-    np.testing.assert_allclose(answers.logits, 3 * logits / artifact.config.temperature, rtol=1e-5)
+    assert artifact.config.calibration_temperature == pytest.approx(3.0, rel=0.15)
+    np.testing.assert_allclose(answers.logits, 3 * logits / artifact.config.calibration_temperature, rtol=1e-5)
     assert describe_calibration(artifact, answers, answers).reason == ""
 
 
@@ -63,7 +63,7 @@ def test_a_temperature_that_few_samples_cannot_give_is_1_and_the_report_says_why
     few = dataset.split("all")
     small = dataclasses.replace(dataset, splits={**dataset.splits, "val": few})
     artifact, answers = calibrate(change_temperature(load_artifact(trained.out), 3.0), small)
-    assert artifact.config.temperature == 1.0
+    assert artifact.config.calibration_temperature == 1.0
     found = describe_calibration(artifact, answers, answers)
     assert found.reason == f"{len(few)} validation samples are too few to fit a temperature; 100 are wanted."
     assert (found.ece_before, found.temperature) == (found.ece_after, 1.0)
@@ -93,7 +93,7 @@ def test_models_of_old_have_temperature_1(trained: RunResult, tmp_path: Path) ->
     config = json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))
     del config["temperature"]
     (tmp_path / "config.json").write_text(json.dumps(config), encoding="utf-8")
-    assert load_artifact(tmp_path).config.temperature == 1.0
+    assert load_artifact(tmp_path).config.calibration_temperature == 1.0
 
 
 @pytest.mark.parametrize("temperature", [0.0, -1.0, float("inf"), float("nan")])

@@ -33,7 +33,7 @@ def test_scores_of_other_things(trained: RunResult, make_folder: FolderMaker) ->
     labels = np.arange(len(own) + len(others)) < len(own)
     expected = sklearn.metrics.roc_auc_score(labels, softmax(np.concatenate([own, others])).max(axis=1))
     assert found.max_probability.auroc == pytest.approx(expected)
-    raw = np.concatenate([own, others]).astype(np.float64) * artifact.config.temperature
+    raw = np.concatenate([own, others]).astype(np.float64) * artifact.config.calibration_temperature
     expected = sklearn.metrics.roc_auc_score(labels, np.log(np.exp(raw).sum(axis=1)))
     assert found.energy.auroc == pytest.approx(expected, abs=1e-4)
 

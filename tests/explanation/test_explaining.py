@@ -26,7 +26,14 @@ from falconet.explanation.explaining import (
     read_subject,
     slug,
 )
-from falconet.explanation.layers import find_nearest, project, rank_units, read_attention, read_filters, weigh
+from falconet.explanation.layers import (
+    attention_weights,
+    find_nearest,
+    project,
+    rank_units,
+    read_attention,
+    read_filters,
+)
 from falconet.explanation.pictures import DPI, draw_embedding, fit_title, spread, to_shades
 from falconet.models import create_model
 
@@ -90,7 +97,7 @@ def test_class_names_stand_in_the_legend_as_they_are() -> None:
 
 def test_bars_and_curves_tell_the_same_probability(trained: RunResult) -> None:
     artifact = load_artifact(trained.out)
-    artifact = dataclasses.replace(artifact, config=dataclasses.replace(artifact.config, temperature=1.7))
+    artifact = dataclasses.replace(artifact, config=dataclasses.replace(artifact.config, calibration_temperature=1.7))
     explainer = plan(artifact, "gradcam", Path(), classes=1)
     subject = read_subject(artifact, load_dataset("digits").splits["test"].samples, 3)
     probabilities = answer_sample(artifact, subject.inputs)
@@ -196,7 +203,7 @@ def test_shades_keep_their_sign() -> None:
 def test_attention_mixes_the_values_as_torch_does() -> None:
     queries, keys, values = torch.randn(3, 2, 4, 5, 8)
     present = torch.tensor([[True] * 5, [True, True, True, False, False]])[:, None, None]
-    weights = weigh(queries, keys, present)
+    weights = attention_weights(queries, keys, present)
     expected = nn.functional.scaled_dot_product_attention(queries, keys, values, attn_mask=present)
     torch.testing.assert_close(weights @ values, expected)
 

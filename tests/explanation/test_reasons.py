@@ -37,13 +37,13 @@ def test_answers_are_explained_with_the_class_that_they_should_have_been(answere
     artifact, answers = answered
     found = find_reasons(artifact, answers, count=2)
     probabilities = torch.tensor(answers.logits).softmax(dim=1)
-    assert [account.truth == account.answer.label for account in found.accounts] == [False, False, True, True]
+    assert [account.label == account.answer.label for account in found.accounts] == [False, False, True, True]
     for account in found.accounts:
         index = [answers.split.samples.name(i) for i in range(len(answers.split))].index(account.name)
         assert account.answer.probability == pytest.approx(float(probabilities[index].max()), abs=1e-4)
         assert account.answer.probability >= account.other.probability
         assert account.other.label != account.answer.label
-        assert account.truth in (account.answer.label, account.other.label)
+        assert account.label in (account.answer.label, account.other.label)
         assert account.answer.shades.shape == artifact.config.input.shape[1:]
         assert np.abs(account.answer.shades).max() == 1
     assert [(score.method, score.n) for score in found.scores] == [("gradcam", 4), ("random", 4)]

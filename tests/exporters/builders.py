@@ -16,7 +16,7 @@ from falconet.data.preprocessing import create_preprocess
 from falconet.data.texts import train_tokenizer
 from falconet.exporters.exporting import choose_preprocess, write
 from falconet.exporters.inference import infer_batches
-from falconet.exporters.parity import make_up
+from falconet.exporters.parity import draw_random_samples
 from falconet.exporters.runtimes import Session, open_session
 from falconet.exporters.targets import find_target
 from falconet.exporters.tracing import make_traced
@@ -49,7 +49,9 @@ def make_artifact(
 ) -> Artifact:
     """Return a model that was never trained, but answers differently about different samples."""
     origin = Provenance(DataOrigin(source, "00", 0, 0.1, 0.2), seed=0, epochs=1, best_epoch=1)
-    config = ArtifactConfig(name, spec, ClassificationSpec(labels), origin, options=options, temperature=TEMPERATURE)
+    config = ArtifactConfig(
+        name, spec, ClassificationSpec(labels), origin, options=options, calibration_temperature=TEMPERATURE
+    )
     tokenizer = TOKENIZER if spec.kind == "text" else None
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(0)
@@ -121,7 +123,7 @@ def open_exports(
     lines = [find_target(target) for target in targets]
     folder.mkdir(parents=True, exist_ok=True)
     traced = make_traced(artifact, folder, preprocessing=preprocessing, most=lines[0].most, license_name="apache-2.0")
-    none = make_up(artifact, "").samples.take(np.arange(0))
+    none = draw_random_samples(artifact, "").samples.take(np.arange(0))
     for line in lines:
         assert line.most == lines[0].most
         written = write(traced, artifact, line, folder / f"model{line.suffix}", none)
@@ -134,7 +136,7 @@ def ask_own(artifact: Artifact, raw: Sequence[Any], dtype: torch.dtype = torch.f
     with torch.inference_mode():
         inputs = [preprocess.normalize(preprocess.prepare([sample])) for sample in raw]
         logits = [network(one.to(dtype) if one.is_floating_point() else one) for one in inputs]
-        probabilities: np.ndarray = (torch.cat(logits) / artifact.config.temperature).softmax(dim=1).numpy()
+        probabilities: np.ndarray = (torch.cat(logits) / artifact.config.calibration_temperature).softmax(dim=1).numpy()
     return probabilities
 
 

@@ -32,8 +32,8 @@ from falconet.exporters.parity import (
     compare_answers,
     count_wanted,
     find_held_out,
+    measure_parity,
     split_held_out,
-    weigh,
 )
 from falconet.exporters.runtimes import Session, open_session
 from falconet.exporters.targets import TARGETS
@@ -130,7 +130,7 @@ def compare_integers(count: int, lost: int, gained: int, both_wrong: int = 0) ->
     after[:lost] = 1
     before[lost : lost + gained] = 1
     before[lost + gained : lost + gained + both_wrong], after[lost + gained : lost + gained + both_wrong] = 1, 2
-    return weigh(np.eye(3)[after], np.eye(3)[before], labels, 0.3, "samples")
+    return measure_parity(np.eye(3)[after], np.eye(3)[before], labels, 0.3, "samples")
 
 
 @pytest.mark.parametrize(

@@ -84,7 +84,7 @@ def test_mistakes_are_pictures_with_true_and_predicted_labels(html: str, trained
     images = Page(html).images[: len(trained.report.mistakes)]
     assert images
     for image, mistake in zip(images, trained.report.mistakes, strict=True):
-        assert image["alt"] == f"test sample {mistake.name}: label {mistake.truth}, predicted {mistake.answer}"
+        assert image["alt"] == f"test sample {mistake.name}: label {mistake.label}, predicted {mistake.predicted}"
 
 
 def test_answers_are_explained_with_pictures_and_how_far_to_believe_them(explained: tuple[Path, ModelReport]) -> None:
@@ -156,7 +156,7 @@ def test_mistakes_are_the_most_confident_first() -> None:
         logits[index, (split.labels[index] + 1) % 10] = value
     mistakes = find_mistakes(Answers(split, logits, ()), [str(digit) for digit in range(10)])
     assert [mistake.name for mistake in mistakes] == [split.samples.name(index) for index in (10, 20, 3)]
-    assert mistakes[0].answer == str((split.labels[10] + 1) % 10)
+    assert mistakes[0].predicted == str((split.labels[10] + 1) % 10)
 
 
 def test_confusions_are_listed_by_number(trained: RunResult) -> None:
