@@ -20,8 +20,8 @@ from falconet.training import Callback, EpochRow
 from falconet.units import show_loss
 
 if TYPE_CHECKING:
-    from falconet.budget import Compression
-    from falconet.budget.search import Trial
+    from falconet.compression import Compression
+    from falconet.compression.search import Trial
     from falconet.data import Dataset, Unreadable
     from falconet.data.checks import DataReport
     from falconet.evaluation import Costs, Evaluation, Robustness

@@ -18,11 +18,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from falconet.artifact import ArtifactConfig, DataOrigin, Provenance
-from falconet.budget.config import CompressConfig, SearchConfig
-from falconet.budget.goals import Budget
-from falconet.compression.compensation import Compensate
-from falconet.compression.pruning import PruneWeights
-from falconet.compression.structure import Factorize, PruneChannels
+from falconet.compression.budget import Budget
+from falconet.compression.config import CompressConfig, SearchConfig
+from falconet.compression.steps.channels import Factorize, PruneChannels
+from falconet.compression.steps.compensation import Compensate
+from falconet.compression.steps.pruning import PruneWeights
 from falconet.data import DataConfig
 from falconet.data.augmentation import ImageAugmentation, SeriesAugmentation, TextAugmentation
 from falconet.errors import ConfigError, UnknownNameError, abridge

@@ -20,8 +20,8 @@ from torch import Tensor, nn
 
 from falconet.artifact import Artifact, ArtifactConfig, DataOrigin, Provenance, build_model, load_artifact
 from falconet.complexity import count_complexity
-from falconet.compression.channels import check_removal, find_groups, remove, silence
-from falconet.compression.structure import (
+from falconet.compression.steps.channel_groups import check_removal, find_groups, remove, silence
+from falconet.compression.steps.channels import (
     Factorize,
     FoldBatchNorm,
     PruneChannels,
@@ -35,7 +35,7 @@ from falconet.models import MODELS, create_model
 from falconet.models.layers import Sample, find_sample, set_sample
 from falconet.models.widths import Folded, read_widths
 from falconet.spec import Kind
-from tests.compression.builders import HUGE, SMALL, build_settled, measure_change
+from tests.compression.steps.builders import HUGE, SMALL, build_settled, measure_change
 from tests.exporters.builders import ask_exported, ask_own, draw_raw, make_artifact, open_export
 from tests.exporters.builders import make_spec as make_export_spec
 from tests.test_registry_wide import CHANNELS, CLASSES, make_spec

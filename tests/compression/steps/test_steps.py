@@ -29,9 +29,9 @@ from falconet.compression import (
     quantize,
     shorten,
 )
-from falconet.compression.constraints import Grid, Mask, Table
-from falconet.compression.fitting import find_members, fit_centroids, fit_steps
-from falconet.compression.pruning import RAMP, keep_highest, rank_adaptively
+from falconet.compression.steps.constraints import Grid, Mask, Table
+from falconet.compression.steps.fitting import find_members, fit_centroids, fit_steps
+from falconet.compression.steps.pruning import RAMP, keep_highest, rank_adaptively
 from falconet.errors import ConfigError, UnknownNameError, UsageError
 
 
@@ -421,7 +421,7 @@ def test_layers_change_before_values(make: Callable[[], Chain]) -> None:
 
 
 def test_pruning_channels_is_another_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    module = ModuleType("falconet.compression.structure")
+    module = ModuleType("falconet.compression.steps.channels")
     module.PruneChannels = lambda amount: Halve() if amount == 0.5 else None  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, module.__name__, module)
     assert isinstance(prune(0.5, structure="channel"), Halve)

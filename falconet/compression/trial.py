@@ -14,14 +14,14 @@ import torch
 from torch import nn
 
 from falconet.artifact import Artifact, build_model, decode_artifact, decode_file, encode_artifact, read_file
-from falconet.budget.config import CompressConfig, SearchConfig
-from falconet.budget.goals import Budget
-from falconet.budget.search import HALF, Trial, TrialSpec
 from falconet.catalog import CODED_FILE
 from falconet.complexity import count_complexity
-from falconet.compression import Sensitivity, Step, chain, materialize, prune, quantize, shorten
-from falconet.compression import measure_sensitivity as measure_layers
-from falconet.compression.structure import PruneChannels
+from falconet.compression.budget import Budget
+from falconet.compression.config import CompressConfig, SearchConfig
+from falconet.compression.search import HALF, Trial, TrialSpec
+from falconet.compression.steps import Sensitivity, Step, chain, materialize, prune, quantize, shorten
+from falconet.compression.steps import measure_sensitivity as measure_layers
+from falconet.compression.steps.channels import PruneChannels
 from falconet.data.loader import Loader
 from falconet.errors import BudgetError, ConfigError, DivergedError, InterruptedRunError, MissingExtraError
 from falconet.evaluation.confidence import DIGITS

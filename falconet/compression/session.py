@@ -12,12 +12,20 @@ from typing import Any
 import torch
 
 from falconet.artifact import UNKNOWN, Artifact, load_artifact
-from falconet.budget.concluding import Compression, conclude
-from falconet.budget.config import RECOVERY, SearchConfig
-from falconet.budget.frontier import FRONTIER_FILES, SENSITIVITY_FILES, describe_miss, write_frontier, write_sensitivity
-from falconet.budget.goals import Budget
-from falconet.budget.search import FIRST_BITS, Trial, TrialSpec, choose_best, propose
-from falconet.budget.trials import (
+from falconet.catalog import CODED_FILE, check_artifact, check_source, default_policy
+from falconet.compression.budget import Budget
+from falconet.compression.config import RECOVERY, SearchConfig
+from falconet.compression.frontier import (
+    FRONTIER_FILES,
+    SENSITIVITY_FILES,
+    describe_miss,
+    write_frontier,
+    write_sensitivity,
+)
+from falconet.compression.result import Compression, conclude
+from falconet.compression.search import FIRST_BITS, Trial, TrialSpec, choose_best, propose
+from falconet.compression.steps import Sensitivity, choose_bits
+from falconet.compression.trial import (
     CHECKPOINT_FOLDER,
     CLAIM_FILE,
     SearchContext,
@@ -28,8 +36,6 @@ from falconet.budget.trials import (
     measure_accuracy,
     measure_sensitivity,
 )
-from falconet.catalog import CODED_FILE, check_artifact, check_source, default_policy
-from falconet.compression import Sensitivity, choose_bits
 from falconet.data import Dataset, load_dataset
 from falconet.data.loader import Loader, load_inputs
 from falconet.errors import ArtifactError, BudgetError, ConfigError, DataError, RunExistsError, UsageError

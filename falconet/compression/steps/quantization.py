@@ -14,10 +14,7 @@ from typing import ClassVar, Literal, Protocol, get_args, runtime_checkable
 import torch
 from torch import nn
 
-from falconet.compression.constraints import Constrained, Grid, Rounding, Table, constrain, find_tensor
-from falconet.compression.fitting import find_members, fit_centroids, fit_steps
-from falconet.compression.pruning import Criterion, PruneWeights, Scope, When
-from falconet.compression.settings import (
+from falconet.compression.steps.checks import (
     check_bits,
     check_choice,
     check_switch,
@@ -28,6 +25,9 @@ from falconet.compression.settings import (
     get_plain,
     pick,
 )
+from falconet.compression.steps.constraints import Constrained, Grid, Rounding, Table, constrain, find_tensor
+from falconet.compression.steps.fitting import find_members, fit_centroids, fit_steps
+from falconet.compression.steps.pruning import Criterion, PruneWeights, Scope, When
 from falconet.errors import ConfigError, UsageError
 
 Per = Literal["tensor", "channel"]
@@ -222,7 +222,7 @@ def prune(
         return weights
     if weights != PruneWeights(amount):
         raise ConfigError("structure: wanted weight for criterion, scope, schedule or regrow, found channel")
-    from falconet.compression.structure import PruneChannels
+    from falconet.compression.steps.channels import PruneChannels
 
     channels: Step = PruneChannels(amount)
     return channels

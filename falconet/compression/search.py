@@ -12,8 +12,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from falconet.budget.config import CompressConfig
-from falconet.budget.goals import Budget
+from falconet.compression.budget import Budget
+from falconet.compression.config import CompressConfig
 
 FIRST_BITS = 8
 LEAST_KEPT = 2.0**-14

@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from falconet.budget.goals import Budget
-from falconet.budget.search import Trial, find_frontier
-from falconet.compression import Sensitivity
+from falconet.compression.budget import Budget
+from falconet.compression.search import Trial, find_frontier
+from falconet.compression.steps import Sensitivity
 from falconet.data.drawing import COLORS, write_figure
 from falconet.report.pictures import BLUE, ORANGE
 from falconet.storage import write_text

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from falconet.codec import decode, encode
 from falconet.compression import Constrained, chain, compensate, fold_batchnorm, materialize, prune, quantize, shorten
-from falconet.compression.compensation import UNKNOWN, gather, round_nearest, round_rows
-from falconet.compression.constraints import Grid, find_tensor
+from falconet.compression.steps.compensation import UNKNOWN, gather, round_nearest, round_rows
+from falconet.compression.steps.constraints import Grid, find_tensor
 from falconet.errors import ConfigError, UsageError
 
 

@@ -18,14 +18,15 @@ import pytest
 import torch
 
 from falconet import Budget, RunResult, compress, evaluate, load_artifact
-from falconet.budget import Compression, Trial, Watcher, compressing, concluding
-from falconet.budget.compressing import clear, is_coarse
-from falconet.budget.frontier import FRONTIER_FILES, SENSITIVITY_FILES
 from falconet.catalog import ARTIFACT_FILES
 from falconet.cli import run
 from falconet.complexity import count_complexity
-from falconet.compression import structure
-from falconet.compression.structure import PruneChannels
+from falconet.compression import Compression, Trial, Watcher, session
+from falconet.compression import result as result_module
+from falconet.compression.frontier import FRONTIER_FILES, SENSITIVITY_FILES
+from falconet.compression.session import clear, is_coarse
+from falconet.compression.steps import channels
+from falconet.compression.steps.channels import PruneChannels
 from falconet.errors import (
     BudgetError,
     ConfigError,
@@ -194,7 +195,7 @@ def test_a_latency_out_of_reach_is_said_with_the_least(
     trained: RunResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("torch_pruning")
-    monkeypatch.setattr("falconet.budget.trials.time_fastest", lambda artifact: 0.25)
+    monkeypatch.setattr("falconet.compression.trial.time_fastest", lambda artifact: 0.25)
     told = r"channels; with \d+% of the MACs it takes 0.250 ms: about [\d,]+ MACs are left at least, [\d,]+ with"
     with pytest.raises(BudgetError, match=told):
         compress(trained.out, "digits", tmp_path / "out", budget=Budget(max_latency_ms=0.01), settings=QUICK)
@@ -207,7 +208,7 @@ def test_a_report_that_fails_leaves_what_was_found_before(
     def fail(*arguments: object, **named: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(concluding, "describe_model", fail)
+    monkeypatch.setattr(result_module, "describe_model", fail)
     out = tmp_path / "small"
     shutil.copytree(small.out, out)
     with pytest.raises(KeyboardInterrupt):
@@ -276,7 +277,7 @@ def test_what_can_be_begins_anew_and_keeps_the_model_until_another_takes_its_pla
     def stop(*arguments: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(compressing, "explore", stop)
+    monkeypatch.setattr(session, "explore", stop)
     before = make_old(tmp_path)
     with pytest.raises(KeyboardInterrupt):
         compress(trained.out, "digits", tmp_path, settings=QUICK, existing="overwrite")
@@ -298,7 +299,7 @@ def test_channels_that_cannot_be_followed_are_the_reason(
     def refuse(*arguments: object) -> None:
         raise ConfigError("wanted a network whose channels can be followed")
 
-    monkeypatch.setattr(structure, "check_removal", refuse)
+    monkeypatch.setattr(channels, "check_removal", refuse)
     with pytest.raises(BudgetError, match="out of reach by removing channels: wanted a network whose channels"):
         compress(trained.out, "digits", tmp_path / "out", budget=Budget(max_macs=2_000_000), settings=QUICK)
 

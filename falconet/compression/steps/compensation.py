@@ -13,8 +13,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from falconet.compression.constraints import Constrained, Grid, constrain, find_tensor
-from falconet.compression.settings import get_plain
+from falconet.compression.steps.checks import get_plain
+from falconet.compression.steps.constraints import Constrained, Grid, constrain, find_tensor
 from falconet.errors import ConfigError, UsageError
 
 Compensable: TypeAlias = nn.Linear | nn.Conv1d | nn.Conv2d

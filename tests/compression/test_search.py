@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from falconet.budget import Budget, CompressConfig, Trial, TrialSpec
-from falconet.budget.search import (
+from falconet.compression import Budget, CompressConfig, Trial, TrialSpec
+from falconet.compression.search import (
     LEAST_KEPT,
     choose_best,
     count_bits,

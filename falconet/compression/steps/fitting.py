@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from falconet.compression.constraints import round_significand
+from falconet.compression.steps.constraints import round_significand
 
 FINEST = 5
 """Steps are tried down to the one that covers the largest value, divided by two to the power of this."""

@@ -8,7 +8,7 @@ from typing import TypeVar
 import torch
 from torch import nn
 
-from falconet.compression.constraints import Constrained, find_tensor
+from falconet.compression.steps.constraints import Constrained, find_tensor
 from falconet.errors import ConfigError, UnknownNameError
 
 Setting = TypeVar("Setting")

@@ -7,11 +7,10 @@ import torch
 from torch import nn
 
 from falconet.artifact import Artifact
-from falconet.budget import CompressConfig, SearchConfig, TrialSpec
-from falconet.budget.trials import SearchContext, make_steps
-from falconet.compression import Constrained, materialize
+from falconet.compression import CompressConfig, Constrained, SearchConfig, TrialSpec, materialize
+from falconet.compression.trial import SearchContext, make_steps
 from falconet.data.augmentation import ImageAugmentation
-from tests.budget.test_resuming import make_hollow
+from tests.compression.test_resuming import make_hollow
 
 
 @pytest.mark.parametrize("polish", [False, True])

@@ -9,10 +9,10 @@ from typing import Generic, TypeVar
 
 from torch import nn
 
-from falconet.compression.constraints import materialize
-from falconet.compression.pruning import PruneWeights
-from falconet.compression.settings import check_bits, check_share, find_zeros, pick
-from falconet.compression.steps import Bits, Quantize
+from falconet.compression.steps.checks import check_bits, check_share, find_zeros, pick
+from falconet.compression.steps.constraints import materialize
+from falconet.compression.steps.pruning import PruneWeights
+from falconet.compression.steps.quantization import Bits, Quantize
 
 Setting = TypeVar("Setting", float, Bits)
 SPARSITIES = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98)

@@ -11,7 +11,7 @@ from torch import nn
 from falconet.compression import Step, chain, cluster, materialize, prune, quantize, shorten
 from falconet.models import MODELS
 from falconet.spec import Kind
-from tests.compression.builders import HUGE, SMALL
+from tests.compression.steps.builders import HUGE, SMALL
 from tests.test_registry_wide import CHANNELS, CLASSES, VARIANTS, build, draw_inputs
 
 QUICK = {"lenet5", "lenet5_caffe", "lenet_relu", "resnet20", "gru", "transformer"}

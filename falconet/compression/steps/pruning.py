@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from falconet.compression.constraints import Constrained, Mask, Schedule, constrain
-from falconet.compression.settings import check_choice, check_share, check_switch, explain_free, pick
+from falconet.compression.steps.checks import check_choice, check_share, check_switch, explain_free, pick
+from falconet.compression.steps.constraints import Constrained, Mask, Schedule, constrain
 from falconet.errors import ConfigError
 
 Criterion = Literal["magnitude", "movement"]

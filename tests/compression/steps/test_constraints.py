@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from falconet.compression import chain, cluster, materialize, prune, quantize, shorten
-from falconet.compression.constraints import Constrained, Grid, Mask, Rounding, Table
+from falconet.compression.steps.constraints import Constrained, Grid, Mask, Rounding, Table
 from falconet.training.config import TrainConfig
 from falconet.training.optimizers import make_average, make_optimizer
 

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from falconet.artifact import Artifact, build_model, current_versions
-from falconet.budget.goals import Budget
-from falconet.budget.search import Trial
-from falconet.budget.trials import SearchContext, count_macs, find_untouched, read_trial
 from falconet.catalog import CODED_FILE, share_settings
+from falconet.compression.budget import Budget
+from falconet.compression.search import Trial
+from falconet.compression.trial import SearchContext, count_macs, find_untouched, read_trial
 from falconet.data import Dataset
 from falconet.errors import FalconetError, StorageError
 from falconet.evaluation import Evaluation, describe_calibration, evaluate_split

@@ -20,7 +20,14 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_weights, fuse_linear_bn_weights
 
 from falconet.complexity import count_complexity
-from falconet.compression.channels import ChannelGroup, check_removal, find_groups, has_matrix, mark_gone, remove
+from falconet.compression.steps.channel_groups import (
+    ChannelGroup,
+    check_removal,
+    find_groups,
+    has_matrix,
+    mark_gone,
+    remove,
+)
 from falconet.errors import ConfigError, UnknownNameError
 from falconet.models.efficientnet import SameConv2d
 from falconet.models.layers import find_learned_outputs, find_sample

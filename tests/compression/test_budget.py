@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from falconet import planning
-from falconet.budget import Budget, SearchConfig
-from falconet.budget.compressing import RECIPES
+from falconet.compression import Budget, SearchConfig
+from falconet.compression.session import RECIPES
 from falconet.errors import ConfigError
 from falconet.planning import expand_policy, list_recipes, load_recipe
 from falconet.schema import from_mapping

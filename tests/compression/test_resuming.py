@@ -12,16 +12,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from falconet.budget import Budget, CompressConfig, SearchConfig, Trial, TrialSpec, Watcher, compressing
-from falconet.budget import trials as budget_trials
-from falconet.budget.compressing import Record, Search, begin, describe_change, explore, read_record
-from falconet.budget.trials import SearchContext, claim_checkpoints
+from falconet.compression import Budget, CompressConfig, SearchConfig, Trial, TrialSpec, Watcher, session
+from falconet.compression import trial as trial_module
+from falconet.compression.session import Record, Search, begin, describe_change, explore, read_record
+from falconet.compression.trial import SearchContext, claim_checkpoints
 from falconet.data import Dataset
 from falconet.data.augmentation import ImageAugmentation
 from falconet.errors import ArtifactError, UsageError
 from falconet.schema import from_mapping, to_mapping
 from falconet.storage import read_json
-from tests.budget.test_search import SHARES, lose, weigh
+from tests.compression.test_search import SHARES, lose, weigh
 
 CONFIG = SearchConfig(ImageAugmentation(), CompressConfig(polish=7))
 FACTS = {"model": "0f", "fingerprint": "1e", "config": to_mapping(CONFIG)}
@@ -48,9 +48,9 @@ def open_made_up(folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Search,
         first = 1.0 if budget.max_macs is None else budget.max_macs / 1e6
         return tuple(first * share for share in SHARES)
 
-    monkeypatch.setattr(compressing, "carry_out", carry_out)
-    monkeypatch.setattr(compressing, "find_shares", find_shares)
-    monkeypatch.setattr(compressing, "write_frontier", lambda *arguments: None)
+    monkeypatch.setattr(session, "carry_out", carry_out)
+    monkeypatch.setattr(session, "find_shares", find_shares)
+    monkeypatch.setattr(session, "write_frontier", lambda *arguments: None)
     folder.mkdir(exist_ok=True)
     workshop = make_hollow(SearchContext, folder=folder, config=CONFIG, bits={})
     return Search(workshop, make_hollow(Dataset), folder, Watcher(), FACTS, sensed=True), done
@@ -118,7 +118,7 @@ def test_the_front_holds_the_trials_of_all_budgets(tmp_path: Path, monkeypatch: 
     def write_frontier(trials: Sequence[Trial], budget: Budget, out: Path) -> None:
         shown.append({trial.number for trial in trials})
 
-    monkeypatch.setattr(compressing, "write_frontier", write_frontier)
+    monkeypatch.setattr(session, "write_frontier", write_frontier)
     first = search_for(search, Budget(max_bytes=3000))
     second = search_for(replace(search, trials=first), Budget(max_bytes=90_000))
     assert shown[-1] == {trial.number for trial in (*first, *second)} > {trial.number for trial in second}
@@ -159,8 +159,8 @@ def test_layers_are_measured_once_and_after_limits(tmp_path: Path, monkeypatch: 
         done.append("limits")
         return (1.0,)
 
-    monkeypatch.setattr(compressing, "sense", sense)
-    monkeypatch.setattr(compressing, "find_shares", find_shares)
+    monkeypatch.setattr(session, "sense", sense)
+    monkeypatch.setattr(session, "find_shares", find_shares)
     search = begin(replace(search, sensed=False), Budget(max_bytes=3000))
     begin(search, Budget(max_bytes=3000))
     assert done == ["limits", "sensed"]
@@ -169,8 +169,8 @@ def test_layers_are_measured_once_and_after_limits(tmp_path: Path, monkeypatch: 
 def test_networks_of_the_same_channels_are_timed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     search, _ = open_made_up(tmp_path, monkeypatch)
     times = iter((0.9, 0.5, 0.4))
-    monkeypatch.setattr(budget_trials, "read_trial", lambda number, workshop: number)
-    monkeypatch.setattr(budget_trials, "time_fastest", lambda artifact: next(times))
+    monkeypatch.setattr(trial_module, "read_trial", lambda number, workshop: number)
+    monkeypatch.setattr(trial_module, "time_fastest", lambda artifact: next(times))
     trials = search_for(search, Budget(max_drop=0.2, max_latency_ms=1.0))
     found = {trial.macs: trial.latency_ms for trial in trials}
     assert list(found.values()) == [0.9, 0.5, 0.4][: len(found)]
