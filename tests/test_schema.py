@@ -20,8 +20,9 @@ from hypothesis import strategies as st
 from falconet.artifact import ArtifactConfig, DataOrigin, Provenance
 from falconet.compression.budget import Budget
 from falconet.compression.config import CompressConfig, SearchConfig
-from falconet.compression.steps.channels import Factorize, PruneChannels
+from falconet.compression.steps.channels import PruneChannels
 from falconet.compression.steps.compensation import Compensate
+from falconet.compression.steps.factorization import Factorize
 from falconet.compression.steps.pruning import PruneWeights
 from falconet.data import DataConfig
 from falconet.data.augmentation import ImageAugmentation, SeriesAugmentation, TextAugmentation

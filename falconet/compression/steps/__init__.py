@@ -3,23 +3,16 @@
 A step is a frozen value that is called: it takes a module, returns another one, mutates nothing and trains nothing.
 """
 
-from falconet.compression.steps.channels import Factorize, FoldBatchNorm, PruneChannels, factorize, fold_batchnorm
+from falconet.compression.steps.channels import PruneChannels
+from falconet.compression.steps.clustering import Cluster, cluster
 from falconet.compression.steps.compensation import Compensate, compensate
 from falconet.compression.steps.constraints import Constrained, materialize
-from falconet.compression.steps.pruning import PruneWeights
-from falconet.compression.steps.quantization import (
-    Chain,
-    Cluster,
-    Quantize,
-    QuantizeFloats,
-    Step,
-    chain,
-    cluster,
-    prune,
-    quantize,
-    shorten,
-)
+from falconet.compression.steps.factorization import Factorize, factorize
+from falconet.compression.steps.folding import FoldBatchNorm, fold_batchnorm
+from falconet.compression.steps.pruning import PruneWeights, prune
+from falconet.compression.steps.quantization import Quantize, QuantizeFloats, quantize, shorten
 from falconet.compression.steps.sensitivity import Sensitivity, choose_bits, choose_sparsities, measure_sensitivity
+from falconet.compression.steps.step import Chain, Step, chain
 
 __all__ = [
     "Chain",

@@ -1,45 +1,32 @@
-"""Steps that make a network's layers smaller or fewer: channels pruned, layers factorized, normalization folded.
+"""Whole channels go, the least important first.
 
-Each gives an ordinary module back, which trains, saves, reloads (see `falconet.models.widths`) and exports as any
-other, and leaves the one that it was given as it is. They need a network of `create_model`, which knows its input.
+What comes back is an ordinary module, which trains, saves, reloads (see `falconet.models.widths`) and exports as any
+other. The network must be one of `create_model`, which knows its input.
 """
 
 from __future__ import annotations
 
-import copy
 import math
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, get_args
+from typing import ClassVar, Literal, get_args
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.utils.fusion import fuse_conv_bn_weights, fuse_linear_bn_weights
 
 from falconet.complexity import count_complexity
 from falconet.compression.steps.channel_groups import (
     ChannelGroup,
     check_removal,
     find_groups,
-    has_matrix,
     mark_gone,
     remove,
 )
 from falconet.errors import ConfigError, UnknownNameError
-from falconet.models.efficientnet import SameConv2d
-from falconet.models.layers import find_learned_outputs, find_sample
-from falconet.models.resnet import StepNorm
+from falconet.models.layers import find_sample
 from falconet.models.widths import (
-    SPLITTABLE,
-    Factorized,
-    Folded,
     Layer,
-    count_factors,
-    count_groups,
-    replace_module,
 )
 
 ChannelScope = Literal["layer", "global"]
@@ -276,239 +263,3 @@ def protect(group: ChannelGroup, least: float = 0.0) -> Float[Tensor, " channels
 def round_down(number: float) -> int:
     """Return the whole number below, where 0.7 * 10 counts as 7."""
     return math.floor(number + 1e-9)
-
-
-@dataclass(frozen=True)
-class Factorize:
-    """Replaces layers by two of lower rank, the nearest in least squares of weights, where these have fewer weights.
-
-    A dense layer's matrix, or a convolution's of outputs by inputs times kernel, is cut to its largest singular values
-    (Zhang et al., TPAMI 2016, section 3.1): a kxk convolution becomes one to as many maps as the rank and one of 1x1.
-
-    Parameters
-    ----------
-    rank
-        A whole number: of each layer. A share: each layer gets the lowest rank that keeps this share of its squared
-        singular values (its energy).
-
-    Not factorized are the output, convolutions in groups, recurrent layers and embeddings.
-
-    """
-
-    rank: int | float
-    structural: ClassVar[bool] = True
-
-    def __post_init__(self) -> None:
-        whole = isinstance(self.rank, int) and not isinstance(self.rank, bool) and self.rank >= 1
-        if not whole and not (isinstance(self.rank, float) and 0 < self.rank <= 1):
-            wanted = "a whole number above 0 or a share of energy above 0 and up to 1"
-            raise ConfigError(f"rank: wanted {wanted}, found {self.rank!r}")
-
-    @torch.inference_mode(mode=False)
-    def __call__(self, model: nn.Module) -> nn.Module:
-        """Return a copy with factors in the place of layers."""
-        factorized = copy.deepcopy(model)
-        for name, layer in find_plain(model)[0].items():
-            rank = choose_rank(layer, self.rank)
-            if count_factors(layer, rank) < layer.weight.numel():
-                replace_module(factorized, name, split_layer(layer, rank))
-        return factorized
-
-    def find_untouched(self, model: nn.Module) -> dict[str, str]:
-        """Return the layers that stay, each with the reason."""
-        plain, reasons = find_plain(model)
-        for name, layer in plain.items():
-            rank = choose_rank(layer, self.rank)
-            if count_factors(layer, rank) >= layer.weight.numel():
-                reasons[name] = f"at rank {rank}, factors would not have fewer weights"
-        return reasons
-
-
-def find_plain(model: nn.Module) -> tuple[dict[str, Layer], dict[str, str]]:
-    """Return the layers that can be factorized, and why the others with a matrix of weights cannot."""
-    plain: dict[str, Layer] = {}
-    reasons = {}
-    outputs = find_learned_outputs(model)
-    factors = {
-        f"{name}.{index}" for name, each in model.named_modules() if isinstance(each, Factorized) for index in "01"
-    }
-    for name, module in model.named_modules():
-        if not has_matrix(module):
-            continue
-        if name in outputs:
-            reasons[name] = "the output layer"
-        elif name in factors:
-            reasons[name] = "a factor already"
-        elif type(module) not in SPLITTABLE:
-            reasons[name] = f"{type(module).__name__} is no plain convolution or dense layer"
-        elif isinstance(module, Layer) and count_groups(module) > 1:
-            reasons[name] = f"a convolution in {count_groups(module)} groups"
-        elif isinstance(module, Layer):
-            plain[name] = module
-    return plain, reasons
-
-
-def choose_rank(layer: Layer, rank: int | float) -> int:
-    """Return a layer's rank, or the lowest that keeps a share of its energy; never more than its full one."""
-    full = min(len(layer.weight), layer.weight[0].numel())
-    if isinstance(rank, int):
-        return min(rank, full)
-    energy = decompose(layer)[1].square().cumsum(0)
-    return min(int((energy < rank * energy[-1]).sum()) + 1, full)
-
-
-def decompose(
-    layer: Layer,
-) -> tuple[Float[Tensor, "out full"], Float[Tensor, " full"], Float[Tensor, "full in"]]:
-    """Return the singular vectors and values of a layer's matrix, the largest first, in double precision.
-
-    By the eigenvectors of the matrix times itself, on its shorter side: ten times as fast, and as exact as single
-    precision shows.
-    """
-    matrix = layer.weight.detach().double().flatten(1)
-    tall = len(matrix) > matrix.shape[1]
-    wide = matrix.T if tall else matrix
-    squares, vectors = torch.linalg.eigh(wide @ wide.T)
-    values, vectors = squares.flip(0).clamp(min=0).sqrt(), vectors.flip(1)
-    others = (vectors.T @ wide) / values.clamp(min=torch.finfo(values.dtype).tiny)[:, None]
-    return (others.T, values, vectors.T) if tall else (vectors, values, others)
-
-
-@torch.no_grad()
-def split_layer(layer: Layer, rank: int) -> Factorized:
-    """Return a layer as two, with the best weights of this rank; square roots of singular values go to each."""
-    factors = Factorized(layer, rank)
-    left, values, right = decompose(layer)
-    roots = values[:rank].sqrt()
-    first, last = factors
-    assert isinstance(first, Layer)
-    assert isinstance(last, Layer)
-    first.weight.copy_((roots[:, None] * right[:rank]).view_as(first.weight))
-    last.weight.copy_((left[:, :rank] * roots).view_as(last.weight))
-    if last.bias is not None and layer.bias is not None:
-        last.bias.copy_(layer.bias)
-    return factors.train(layer.training)
-
-
-@dataclass(frozen=True)
-class FoldBatchNorm:
-    """Takes batch normalization into the convolution or dense layer before it, where that one feeds nothing else.
-
-    In eval mode, answers stay the same: the layer's outputs are scaled and moved as the running statistics say (Jacob
-    et al., CVPR 2018, section 3.2), and an identity stands where the normalization was. Training then goes on without
-    normalization.
-    """
-
-    structural: ClassVar[bool] = True
-
-    @torch.inference_mode(mode=False)
-    def __call__(self, model: nn.Module) -> nn.Module:
-        """Return a copy with normalization folded. Raises ConfigError where it is not known what the network eats."""
-        folded = copy.deepcopy(model)
-        for norm_name, layer_name in find_folds(model)[0].items():
-            layer, norm = folded.get_submodule(layer_name), folded.get_submodule(norm_name)
-            assert isinstance(layer, Layer)
-            assert isinstance(norm, _BatchNorm)
-            fold(layer, norm)
-            replace_module(folded, norm_name, Folded())
-        return folded
-
-    def find_untouched(self, model: nn.Module) -> dict[str, str]:
-        """Return the normalizations that stay, each with the reason."""
-        return find_folds(model)[1]
-
-
-def fold(layer: Layer, norm: _BatchNorm) -> None:
-    """Scale and move a layer's outputs as a normalization does, in place."""
-    assert norm.running_mean is not None
-    assert norm.running_var is not None
-    # Both functions take None for missing weights, which their annotations do not say.
-    fuse = fuse_linear_bn_weights if isinstance(layer, nn.Linear) else fuse_conv_bn_weights
-    layer.weight, layer.bias = fuse(
-        layer.weight, layer.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
-    )
-    layer.bias.requires_grad_(layer.weight.requires_grad)  # Of a layer that had none, they leave it frozen.
-
-
-@torch.inference_mode(mode=False)
-def find_folds(model: nn.Module) -> tuple[dict[str, str], dict[str, str]]:
-    """Return normalization -> layer for those that can be folded, and why the other normalizations cannot.
-
-    Followed by autograd's graph of a forward pass: a layer feeds its normalization alone where no other operation takes
-    what the layer made.
-    """
-    network = copy.deepcopy(model).eval().requires_grad_()
-    calls, consumers = trace(network)
-    makers = {
-        call.made: (name, call)
-        for name, module in network.named_modules()
-        for call in calls.get(module, [])
-        if type(module) in FOLDING and len(calls[module]) == 1
-    }
-    folds, reasons = {}, {}
-    for name, module in network.named_modules():
-        if not isinstance(module, _BatchNorm | nn.LayerNorm | nn.GroupNorm):
-            continue
-        found = [makers.get(call.taken) for call in calls.get(module, [])]
-        if type(module) not in FOLDED_NORMS or module.running_mean is None:
-            reasons[name] = f"{type(module).__name__} is no plain batch normalization with running statistics"
-        elif len(found) != 1:
-            reasons[name] = f"called {len(found)} times in a forward pass"
-        elif found[0] is None:
-            reasons[name] = "follows no convolution or dense layer directly"
-        elif consumers[found[0][1].made] > 1:
-            reasons[name] = f"{found[0][0]} feeds more than this normalization"
-        elif isinstance(network.get_submodule(found[0][0]), nn.Linear) and found[0][1].dimensions != 2:
-            reasons[name] = f"normalizes the steps that {found[0][0]} makes, not its units"
-        else:
-            folds[name] = found[0][0]
-    return folds, reasons
-
-
-FOLDING = (*SPLITTABLE, SameConv2d)
-FOLDED_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, StepNorm)
-"""Subclasses may do more, as timm's with an activation do."""
-
-
-@dataclass(frozen=True)
-class Call:
-    """A module's call, by the nodes of autograd's graph."""
-
-    taken: Any
-    """What made its input; None: the network's input."""
-    made: Any
-    dimensions: int
-    """Of its output."""
-
-
-def trace(network: nn.Module) -> tuple[dict[nn.Module, list[Call]], Counter[Any]]:
-    """Return the calls of layers and normalizations in a forward pass, and how many nodes take what each node made."""
-    calls: dict[nn.Module, list[Call]] = {}
-
-    def note(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        calls.setdefault(module, []).append(Call(inputs[0].grad_fn, output.grad_fn, output.ndim))
-
-    hooks = [each.register_forward_hook(note) for each in network.modules() if isinstance(each, Layer | _BatchNorm)]
-    with torch.enable_grad():
-        waiting = [network(find_sample(network).make_blank()).grad_fn]
-    for hook in hooks:
-        hook.remove()
-    consumers: Counter[Any] = Counter()
-    seen = set(waiting)
-    while waiting:
-        for source, _ in waiting.pop().next_functions:
-            consumers[source] += 1
-            if source is not None and source not in seen:
-                seen.add(source)
-                waiting.append(source)
-    return calls, consumers
-
-
-def factorize(rank: int | float) -> Factorize:
-    """Return the step that factorizes layers; see `Factorize`."""
-    return Factorize(rank)
-
-
-def fold_batchnorm() -> FoldBatchNorm:
-    """Return the step that folds batch normalization into the layers before it; see `FoldBatchNorm`."""
-    return FoldBatchNorm()

@@ -10,14 +10,24 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from falconet.compression.steps.channels import PruneChannels
 from falconet.compression.steps.checks import check_choice, check_share, check_switch, explain_free, pick
 from falconet.compression.steps.constraints import Constrained, Mask, Schedule, constrain
+from falconet.compression.steps.step import Step
 from falconet.errors import ConfigError
 
 Criterion = Literal["magnitude", "movement"]
 Scope = Literal["layer", "global", "lamp"]
 When = Literal["now", "cubic"]
+Structure = Literal["weight", "channel"]
 Scores = dict[str, Tensor]
+
+RAMP = 0.6
+"""Share of the training in which the cubic schedule takes weights; what is left learns in the rest."""
+SETTLED = 0.8
+"""Share of the training after which no weight goes or comes back any more."""
+UPDATES = 200
+"""Times at most that weights are ranked during training."""
 
 
 @dataclass(frozen=True)
@@ -69,12 +79,25 @@ class PruneWeights:
         return explain_free(model, self.amount, "amount")
 
 
-RAMP = 0.6
-"""Share of the training in which the cubic schedule takes weights; what is left learns in the rest."""
-SETTLED = 0.8
-"""Share of the training after which no weight goes or comes back any more."""
-UPDATES = 200
-"""Times at most that weights are ranked during training."""
+def prune(
+    amount: float | Mapping[str, float],
+    structure: Structure = "weight",
+    criterion: Criterion = "magnitude",
+    scope: Scope = "layer",
+    schedule: When = "now",
+    regrow: bool = False,
+) -> Step:
+    """Return the step that takes single weights (see `PruneWeights`) or whole channels (see `PruneChannels`).
+
+    All but `amount` is for weights. Raises ConfigError for bad settings.
+    """
+    check_choice("structure", structure, get_args(Structure))
+    weights = PruneWeights(amount, criterion, scope, schedule, regrow)
+    if structure == "weight":
+        return weights
+    if weights != PruneWeights(amount):
+        raise ConfigError("structure: wanted weight for criterion, scope, schedule or regrow, found channel")
+    return PruneChannels(amount)
 
 
 class Pruning(Schedule):

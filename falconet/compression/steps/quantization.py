@@ -1,15 +1,10 @@
-"""Steps that act on weights' values: `prune`, `cluster`, `quantize`, `shorten`; and `chain`, which combines steps.
-
-A step is a value that is called: it returns another module, mutates nothing and trains nothing. Those of values return
-a `Constrained`, which training leaves where the step put it, and which `materialize` makes a plain module of.
-"""
+"""`quantize`, which puts weights on grids of small integers, and `shorten`, which does so with all other values."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from copy import deepcopy
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal, Protocol, get_args, runtime_checkable
+from typing import ClassVar, Literal, get_args
 
 import torch
 from torch import nn
@@ -25,56 +20,12 @@ from falconet.compression.steps.checks import (
     get_plain,
     pick,
 )
-from falconet.compression.steps.constraints import Constrained, Grid, Rounding, Table, constrain, find_tensor
-from falconet.compression.steps.fitting import find_members, fit_centroids, fit_steps
-from falconet.compression.steps.pruning import Criterion, PruneWeights, Scope, When
-from falconet.errors import ConfigError, UsageError
+from falconet.compression.steps.constraints import Constrained, Grid, Rounding, constrain, find_tensor
+from falconet.compression.steps.fitting import fit_steps
 
 Per = Literal["tensor", "channel"]
-Structure = Literal["weight", "channel"]
 Bits = int | Literal["ternary"]
 WEIGHT = "is a weight, for quantize or cluster"
-
-
-@runtime_checkable
-class Step(Protocol):
-    """What makes a module smaller, or its weights simpler."""
-
-    @property
-    def structural(self) -> bool:
-        """Whether it changes layers; if not, it constrains values."""
-
-    def __call__(self, model: nn.Module) -> nn.Module:
-        """Return another module; `model` stays as it is."""
-
-    def find_untouched(self, model: nn.Module) -> dict[str, str]:
-        """Return why parameters or modules are left as they are, by name."""
-
-
-@dataclass(frozen=True)
-class Cluster:
-    """Weights share few values; see `Table`. Raises ConfigError for bad settings."""
-
-    levels: int | Mapping[str, int]
-    """How many values besides zero a parameter may have, 1 to 256, or the number for each parameter's name."""
-    structural: ClassVar[bool] = False
-
-    def __post_init__(self) -> None:
-        check_whole("levels", self.levels, 1, 256)
-
-    @torch.no_grad()
-    def __call__(self, model: nn.Module) -> Constrained:
-        constrained = constrain(model)
-        empty = find_zeros(constrained)
-        for name, levels in pick(constrained, self.levels, "levels").items():
-            if name not in empty:
-                values = constrained.constrain(name)
-                centroids = fit_centroids(values[values != 0], levels)
-                constrained.append(name, Table(find_members(values, centroids), centroids))
-        return constrained
-
-    def find_untouched(self, model: nn.Module) -> dict[str, str]:
-        return find_zeros(model) | explain_free(model, self.levels, "levels")
 
 
 @dataclass(frozen=True)
@@ -155,84 +106,6 @@ def list_saved(model: nn.Module) -> list[str]:
     return [*parameters, *(name for name, _ in plain.named_buffers() if name in state)]
 
 
-@dataclass(frozen=True)
-class Chain:
-    """Steps one after another. Raises UsageError where one that changes layers comes after one that constrains."""
-
-    steps: tuple[Step, ...]
-    recover: Callable[[nn.Module], None] | None = None
-    """Called with what each step returns; may train it in place."""
-
-    def __post_init__(self) -> None:
-        constraining: Step | None = None
-        for step in iterate_steps(self.steps):
-            if not step.structural:
-                constraining = step
-            elif constraining is not None:
-                raise UsageError(
-                    f"chain: wanted steps that change layers before those that constrain weights, found {step} after "
-                    f"{constraining}; put it first"
-                )
-
-    @property
-    def structural(self) -> bool:
-        return all(step.structural for step in self.steps)
-
-    def __call__(self, model: nn.Module) -> nn.Module:
-        model = model if self.steps else deepcopy(model)
-        for step in self.steps:
-            model = step(model)
-            if self.recover is not None:
-                self.recover(model)
-        return model
-
-    def find_untouched(self, model: nn.Module) -> dict[str, str]:
-        """Return for each name what the steps have to say, of the module as it is before the first one."""
-        reasons: dict[str, list[str]] = {}
-        for step in self.steps:
-            for name, reason in step.find_untouched(model).items():
-                reasons.setdefault(name, []).append(f"{type(step).__name__}: {reason}")
-        return {name: "; ".join(lines) for name, lines in reasons.items()}
-
-
-def iterate_steps(steps: tuple[Step, ...]) -> Iterator[Step]:
-    """Return the steps, with those of chains among them."""
-    for step in steps:
-        if isinstance(step, Chain):
-            yield from iterate_steps(step.steps)
-        else:
-            yield step
-
-
-def prune(
-    amount: float | Mapping[str, float],
-    structure: Structure = "weight",
-    criterion: Criterion = "magnitude",
-    scope: Scope = "layer",
-    schedule: When = "now",
-    regrow: bool = False,
-) -> Step:
-    """Return the step that takes single weights (see `PruneWeights`) or whole channels (see `PruneChannels`).
-
-    All but `amount` is for weights. Raises ConfigError for bad settings.
-    """
-    check_choice("structure", structure, get_args(Structure))
-    weights = PruneWeights(amount, criterion, scope, schedule, regrow)
-    if structure == "weight":
-        return weights
-    if weights != PruneWeights(amount):
-        raise ConfigError("structure: wanted weight for criterion, scope, schedule or regrow, found channel")
-    from falconet.compression.steps.channels import PruneChannels
-
-    channels: Step = PruneChannels(amount)
-    return channels
-
-
-def cluster(levels: int | Mapping[str, int]) -> Cluster:
-    """Return the step that lets weights share values."""
-    return Cluster(levels)
-
-
 def quantize(bits: Bits | Mapping[str, Bits], per: Per = "tensor", learn_step: bool = True) -> Quantize:
     """Return the step that puts weights on grids."""
     return Quantize(bits, per, learn_step)
@@ -241,8 +114,3 @@ def quantize(bits: Bits | Mapping[str, Bits], per: Per = "tensor", learn_step: b
 def shorten(bits: int = 8) -> QuantizeFloats:
     """Return the step that puts all but weights on grids."""
     return QuantizeFloats(bits)
-
-
-def chain(*steps: Step, recover: Callable[[nn.Module], None] | None = None) -> Chain:
-    """Return the step that applies steps in order and calls `recover`, if any, with what each returns."""
-    return Chain(steps, recover)

@@ -21,14 +21,9 @@ from torch import Tensor, nn
 from falconet.artifact import Artifact, ArtifactConfig, DataOrigin, Provenance, build_model, load_artifact
 from falconet.complexity import count_complexity
 from falconet.compression.steps.channel_groups import check_removal, find_groups, remove, silence
-from falconet.compression.steps.channels import (
-    Factorize,
-    FoldBatchNorm,
-    PruneChannels,
-    factorize,
-    fold_batchnorm,
-    split_layer,
-)
+from falconet.compression.steps.channels import PruneChannels
+from falconet.compression.steps.factorization import Factorize, factorize, split_layer
+from falconet.compression.steps.folding import FoldBatchNorm, fold_batchnorm
 from falconet.data.texts import train_tokenizer
 from falconet.errors import ConfigError, MissingExtraError, UnknownNameError
 from falconet.models import MODELS, create_model
