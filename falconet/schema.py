@@ -121,6 +121,8 @@ def list_items(node: yaml.Node) -> list[yaml.Node]:
 
 SPARSE = "sparse"
 """Marks, in a field's metadata, what is written only where it is not the default: files of before stay as they are."""
+KEY = "key"
+"""Names, in a field's metadata, the key that it has in files, where that is another than its name."""
 
 
 def from_mapping(kind: type[T], values: Any, path: str = "") -> T:
@@ -133,11 +135,11 @@ def from_mapping(kind: type[T], values: Any, path: str = "") -> T:
     if not isinstance(values, Mapping):
         raise ConfigError(f"{path or kind.__name__}: wanted a mapping of settings, found {abridge(values)}")
     hints = typing.get_type_hints(kind)
-    fields = {field.name for field in dataclasses.fields(kind) if field.init}  # type: ignore[arg-type]
+    fields = {name_key(field): field.name for field in dataclasses.fields(kind) if field.init}  # type: ignore[arg-type]
     for key in values:
         if key not in fields:
             raise UnknownNameError("setting", join(path, str(key)), {join(path, name) for name in fields})
-    arguments = {key: read_value(hints[key], value, join(path, key)) for key, value in values.items()}
+    arguments = {fields[key]: read_value(hints[fields[key]], value, join(path, key)) for key, value in values.items()}
     try:
         return kind(**arguments)
     except TypeError as error:
@@ -146,11 +148,17 @@ def from_mapping(kind: type[T], values: Any, path: str = "") -> T:
         raise ConfigError(join(path, str(error))) from error
 
 
+def name_key(field: dataclasses.Field[Any]) -> str:
+    """Return the key of a field in files."""
+    key: str = field.metadata.get(KEY, field.name)
+    return key
+
+
 def to_mapping(value: Any) -> Any:
     """Return a dataclass as nested dicts, lists and scalars that JSON and YAML can hold."""
     if dataclasses.is_dataclass(value):
-        entries = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
-        sparse = {field.name: field.default for field in dataclasses.fields(value) if SPARSE in field.metadata}
+        entries = {name_key(field): getattr(value, field.name) for field in dataclasses.fields(value)}
+        sparse = {name_key(field): field.default for field in dataclasses.fields(value) if SPARSE in field.metadata}
         return {key: to_mapping(entry) for key, entry in entries.items() if key not in sparse or entry != sparse[key]}
     if isinstance(value, Mapping):
         return {str(key): to_mapping(item) for key, item in value.items()}

@@ -28,7 +28,7 @@ from falconet.data import DataConfig
 from falconet.data.augmentation import ImageAugmentation, SeriesAugmentation, TextAugmentation
 from falconet.errors import ConfigError, UnknownNameError, abridge
 from falconet.planning import ModelConfig, RunConfig
-from falconet.schema import flatten, from_mapping, merge, parse_yaml, to_mapping
+from falconet.schema import KEY, flatten, from_mapping, merge, parse_yaml, to_mapping
 from falconet.spec import ImageSpec, InputSpec, SeriesSpec, TextSpec
 from falconet.training import TrainConfig
 
@@ -375,6 +375,20 @@ def test_numbers_and_strings_of_numpy_become_pythons_own() -> None:
     for value in (np.float64(3.5), np.array([1, 2]), True):
         with pytest.raises(ConfigError, match=r"epochs: wanted int"):
             from_mapping(TrainConfig, {"epochs": value}, "")
+
+
+@dataclasses.dataclass(frozen=True)
+class Renamed:
+    density: float = dataclasses.field(default=1.0, metadata={KEY: "kept"})
+
+
+def test_a_field_may_have_another_key_in_files() -> None:
+    assert to_mapping(Renamed(0.5)) == {"kept": 0.5}
+    assert from_mapping(Renamed, {"kept": 0.5}) == Renamed(0.5)
+    with pytest.raises(UnknownNameError, match=r"unknown setting 'trial\.density'.*trial\.kept"):
+        from_mapping(Renamed, {"density": 0.5}, "trial")
+    with pytest.raises(ConfigError, match=r"^trial\.kept: wanted float"):
+        from_mapping(Renamed, {"kept": "half"}, "trial")
 
 
 def test_a_sparse_field_is_written_only_where_it_has_a_value() -> None:
