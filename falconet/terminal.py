@@ -590,9 +590,9 @@ def describe_parity(parity: Parity) -> list[str]:
 
 def print_trial(trial: Trial, best: Trial) -> None:
     """Print a line about a trial of a search on standard error."""
-    scheme = trial.scheme
-    what = f"{scheme.kept:.3%} of the weights, {scheme.bits} bits"
-    channels = f", {trial.macs:,} MACs" if scheme.macs < 1 else ""
+    spec = trial.spec
+    what = f"{spec.density:.3%} of the weights, {spec.bits} bits"
+    channels = f", {trial.macs:,} MACs" if spec.macs_fraction < 1 else ""
     latency = "" if trial.latency_ms is None else f", {trial.latency_ms:.3f} ms"
     evaluated = f"val {trial.accuracy:.2%} ({trial.drop:.2f} points lost)"
     found = f"{trial.bytes:,} bytes, {evaluated}{latency}, {trial.seconds:.0f} s"

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from falconet.compression.steps import measure_sensitivity as measure_sensitivity
     from falconet.compression.steps import prune as prune
     from falconet.compression.steps import quantize as quantize
-    from falconet.compression.steps import shorten as shorten
+    from falconet.compression.steps import quantize_floats as quantize_floats
 
 HOMES = {
     "Budget": "falconet.compression.budget",
@@ -73,7 +73,7 @@ HOMES = {
     "measure_sensitivity": "falconet.compression.steps",
     "prune": "falconet.compression.steps",
     "quantize": "falconet.compression.steps",
-    "shorten": "falconet.compression.steps",
+    "quantize_floats": "falconet.compression.steps",
 }
 
 __all__ = sorted(HOMES)  # noqa: PLE0605

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from falconet.compression.constants import CONSTANTS
 from falconet.errors import ConfigError
 from falconet.schema import check_finite_fields
 from falconet.units import show_size
-
-DEFAULT_DROP = 0.5
-"""Points of accuracy that may be lost where neither a drop nor a size is asked for."""
 
 
 @dataclass(frozen=True)
@@ -42,10 +40,10 @@ class Budget:
 
     @property
     def allowed_drop(self) -> float:
-        """Points that the search lets go of: without limits DEFAULT_DROP, all where only the size is limited."""
+        """Points that the search may lose: without limits the default, all where only the size is limited."""
         if self.max_drop is not None:
             return self.max_drop
-        return DEFAULT_DROP if self.max_bytes is None else 100.0
+        return CONSTANTS.default_drop if self.max_bytes is None else 100.0
 
     def describe(self) -> str:
         """Return the limits in a line."""

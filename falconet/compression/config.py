@@ -28,11 +28,11 @@ class CompressConfig:
     """Of training at the end, of the best trial once more; 0: none."""
 
     refinements: int = 3
-    """Trials between the last share of weights that does and the first that does not."""
+    """Trials between the last fraction of weights that serves the budget and the first that does not."""
 
     channels: Channels = "layer"
-    """Whether whole channels go where the budget does not demand it: the same share of each layer, the least important
-    of all layers (`global`), or not."""
+    """Whether whole channels go where the budget does not demand it: the same fraction of each layer, the least
+    important of all layers (`global`), or not."""
 
     multiple: int = 8
     """Layers that lose channels keep a multiple of it, where they have as many: processors compute channels in blocks
@@ -63,7 +63,7 @@ class CompressConfig:
 
 
 RECOVERY = TrainConfig(epochs=1, learning_rate=1e-3, weight_decay=0.0, batch_size=128, keep="last", teacher_share=0.5)
-"""How the weights that are left learn; the number of epochs is the trial's."""
+"""How the weights that are left learn; the number of epochs is the trial's. Set by hand, not tuned."""
 
 
 @dataclass(frozen=True)

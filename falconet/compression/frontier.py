@@ -38,9 +38,9 @@ def write_frontier(trials: Sequence[Trial], budget: Budget, out: Path) -> None:
             "drop": f"{trial.drop:.4f}",
             "macs": trial.macs,
             "latency_ms": "" if trial.latency_ms is None else f"{trial.latency_ms:.4f}",
-            "kept": f"{trial.scheme.kept:.6g}",
-            "bits": trial.scheme.bits,
-            "epochs": trial.scheme.epochs,
+            "kept": f"{trial.spec.density:.6g}",
+            "bits": trial.spec.bits,
+            "epochs": trial.spec.epochs,
             "seconds": f"{trial.seconds:.1f}",
             "front": int(trial.number in front),
         }
@@ -119,7 +119,7 @@ def write_sensitivity(found: Sensitivity, out: Path) -> None:
 
 
 def draw_sensitivity(found: Sensitivity) -> Figure:
-    """Draw accuracy against the share of zeros and against bits, a line for each parameter that is changed alone."""
+    """Draw accuracy against the fraction of zeros and against bits, a line for each parameter that is changed alone."""
     from matplotlib.figure import Figure
 
     names = list(dict.fromkeys(row.name for row in found.sparsities))

@@ -66,8 +66,8 @@ class Compression:
         }
 
 
-def conclude(
-    workshop: SearchContext,
+def finish(
+    context: SearchContext,
     dataset: Dataset,
     out: Path,
     budget: Budget,
@@ -76,7 +76,7 @@ def conclude(
     data_root: str | Path | None,
 ) -> Compression:
     """Write the chosen network with its report, evaluated on the test split beside the one it came from."""
-    dense, found = workshop.artifact, read_trial(chosen.number, workshop)
+    dense, found = context.artifact, read_trial(chosen.number, context)
     described = replace(found.config, provenance=dense.config.provenance, versions=current_versions())
     artifact = replace(found, config=described)
     val_answers = answer_known(artifact, dataset, "val")
@@ -93,10 +93,10 @@ def conclude(
         before=before,
         after=after,
         integers=time_integers(artifact, dataset.source, data_root),
-        kept=measure_kept(artifact),
-        bits=chosen.scheme.bits,
+        kept=measure_density(artifact),
+        bits=chosen.spec.bits,
         trials=len(trials),
-        untouched=find_untouched(chosen.scheme, workshop),
+        untouched=find_untouched(chosen.spec, context),
         epochs=count_epochs(chosen, trials),
     )
     report = describe_model(
@@ -107,7 +107,7 @@ def conclude(
         answers=answers,
         calibration=describe_calibration(artifact, val_answers, answers),
         log=TrainingLog(),
-        settings=to_mapping(workshop.config),
+        settings=to_mapping(context.config),
         latencies=after,
         reasons=find_reasons(artifact, answers),
         shrinking=shrinking,
@@ -120,15 +120,15 @@ def conclude(
 def count_epochs(chosen: Trial, trials: Sequence[Trial]) -> int:
     """Return for how many epochs a trial's weights learned, from the dense network on."""
     numbered, found = {trial.number: trial for trial in trials}, chosen
-    count = found.scheme.epochs
-    while (start := found.scheme.start) is not None and start in numbered and start != found.number:
+    count = found.spec.epochs
+    while (start := found.spec.start) is not None and start in numbered and start != found.number:
         found = numbered[start]
-        count += found.scheme.epochs
+        count += found.spec.epochs
     return count
 
 
-def measure_kept(artifact: Artifact) -> float:
-    """Return the share of a network's weights that are not zero."""
+def measure_density(artifact: Artifact) -> float:
+    """Return the fraction of a network's weights that are not zero."""
     weights = [weight for weight in artifact.model.parameters() if weight.ndim > 1]
     return sum(int(weight.count_nonzero()) for weight in weights) / sum(weight.numel() for weight in weights)
 

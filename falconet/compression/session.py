@@ -15,6 +15,7 @@ from falconet.artifact import UNKNOWN, Artifact, load_artifact
 from falconet.catalog import CODED_FILE, check_artifact, check_source, default_policy
 from falconet.compression.budget import Budget
 from falconet.compression.config import RECOVERY, SearchConfig
+from falconet.compression.constants import CONSTANTS
 from falconet.compression.frontier import (
     FRONTIER_FILES,
     SENSITIVITY_FILES,
@@ -22,19 +23,19 @@ from falconet.compression.frontier import (
     write_frontier,
     write_sensitivity,
 )
-from falconet.compression.result import Compression, conclude
-from falconet.compression.search import FIRST_BITS, Trial, TrialSpec, choose_best, propose
+from falconet.compression.result import Compression, finish
+from falconet.compression.search import Trial, TrialSpec, choose_best, propose
 from falconet.compression.steps import Sensitivity, choose_bits
 from falconet.compression.trial import (
     CHECKPOINT_FOLDER,
     CLAIM_FILE,
+    MakeCallbacks,
     SearchContext,
-    Watch,
     add_latency,
-    carry_out,
-    find_shares,
+    find_macs_fractions,
     measure_accuracy,
-    measure_sensitivity,
+    measure_layers,
+    run_trial,
 )
 from falconet.data import Dataset, load_dataset
 from falconet.data.loader import Loader, load_inputs
@@ -52,7 +53,7 @@ from falconet.planning import (
     name_policy,
     read_settings,
 )
-from falconet.schema import flatten, from_mapping, merge, to_mapping
+from falconet.schema import KEY, flatten, from_mapping, merge, to_mapping
 from falconet.storage import hold, is_vacant, prepare_folder, read_json, write_json
 from falconet.training.checkpoints import remove_checkpoints
 from falconet.training.config import FREE
@@ -69,12 +70,12 @@ RECIPES = "compress"
 class Watcher:
     """Who hears of a search while it goes on."""
 
-    tell: Callable[[str], None] = lambda line: None
+    notify: Callable[[str], None] = lambda line: None
     """Gets lines that the user should read."""
     on_trial: Callable[[Trial, Trial], None] = lambda trial, best: None
-    """Gets each trial that has ended, those that an earlier call carried out too, and the best one so far."""
-    watch: Watch = lambda title: ()
-    """Returns what watches the training of a trial."""
+    """Gets each trial that has ended, those of an earlier call too, and the best one so far."""
+    make_callbacks: MakeCallbacks = lambda title: ()
+    """Returns the callbacks of a trial's training, by the trial's title."""
 
 
 def compress(
@@ -122,19 +123,19 @@ def compress(
     check_artifact(model)
     check_source(source)
     check_out(out, existing, model, source)
-    asked = merge(load_settings(recipe), settings or {})
+    overrides = merge(load_settings(recipe), settings or {})
     artifact = load_artifact(model)
     dataset = read_data(artifact, source, data_root)
-    config = configure(artifact, model, dataset, asked)
+    config = configure(artifact, model, dataset, overrides)
     with hold(out):
         check_out(out, existing, model, source)  # Another process may have ended a search there meanwhile.
-        search = begin(open_search(out, config, artifact, dataset, existing, watcher, budget), budget)
-        trials = explore(search, budget)
+        session = prepare(open_session(out, config, artifact, dataset, existing, watcher, budget), budget)
+        trials = run_trials(session, budget)
         best = choose_best(trials, budget)
         if not best.fits(budget):
-            raise BudgetError(describe_miss(best, trials, budget, search.workshop.trial_file(best.number)))
-        watcher.tell(f"trial {best.number} is chosen: evaluating it on the test split, timing it, writing its report")
-        return conclude(search.workshop, dataset, out, budget, trials, best, data_root)
+            raise BudgetError(describe_miss(best, trials, budget, session.context.trial_file(best.number)))
+        watcher.notify(f"trial {best.number} is chosen: evaluating it on the test split, timing it, writing its report")
+        return finish(session.context, dataset, out, budget, trials, best, data_root)
 
 
 def check_out(out: Path, existing: Existing, model: str | Path, source: str | Path) -> None:
@@ -182,19 +183,19 @@ def read_data(artifact: Artifact, source: str | Path, data_root: str | Path | No
     return dataset
 
 
-def configure(artifact: Artifact, model: str | Path, dataset: Dataset, asked: Settings) -> SearchConfig:
-    """Return the complete configuration: what is asked for, then the augmentation of the model's own training."""
+def configure(artifact: Artifact, model: str | Path, dataset: Dataset, overrides: Settings) -> SearchConfig:
+    """Return the complete configuration: the overrides, then the augmentation of the model's own training."""
     own = Path(model) / CONFIG_FILE
     trained = read_settings(own) if own.is_file() else {}
-    check_sections(asked)
+    check_sections(overrides)
     policy = {"policy": default_policy(dataset.source, dataset.kind)}
     defaults = {
         "augmentation": trained.get("augmentation") or policy,
         "training": to_mapping(replace(RECOVERY, seed=artifact.config.provenance.seed)),
     }
-    settings = merge(defaults, name_policy(asked))
+    settings = merge(defaults, name_policy(overrides))
     augmentation = expand_policy(settings["augmentation"], dataset.kind)
-    for key in FIXED.keys() & (asked.get("training") or {}).keys():
+    for key in FIXED.keys() & (overrides.get("training") or {}).keys():
         raise ConfigError(f"training.{key}: {FIXED[key]}; leave it out")
     return from_mapping(SearchConfig, {**settings, "augmentation": augmentation})
 
@@ -212,56 +213,56 @@ FIXED = {
 
 
 @dataclass(frozen=True, eq=False)
-class Search:
-    """A search, and what it found so far."""
+class Session:
+    """A search in a folder, and what it found so far."""
 
-    workshop: SearchContext
+    context: SearchContext
     dataset: Dataset
     out: Path
     watcher: Watcher
     facts: Mapping[str, Any]
     """What must stay the same when it goes on."""
-    sensed: bool = False
+    sensitivity_measured: bool = False
     """Whether it is known which layers need more bits."""
-    shares: Mapping[str, Sequence[float]] = field(default_factory=dict)
-    """Limits of MACs and milliseconds -> what they leave; see `find_shares`."""
+    macs_fractions: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    """Limits of MACs and milliseconds -> what they leave; see `find_macs_fractions`."""
     trials: tuple[Trial, ...] = ()
-    """All that were ever carried out in this folder, for whatever budget."""
+    """All that ever ran in this folder, for whatever budget."""
 
-    def add(self, trial: Trial) -> Search:
+    def add(self, trial: Trial) -> Session:
         """Return the search with a trial more, or with another record of one, and write that down."""
         others = [other for other in self.trials if other.number != trial.number]
-        search = replace(self, trials=tuple(sorted([*others, trial], key=lambda one: one.number)))
-        search.save()
-        return search
+        session = replace(self, trials=tuple(sorted([*others, trial], key=lambda one: one.number)))
+        session.save()
+        return session
 
     def save(self) -> None:
         """Write what was found, so that the search can go on from here."""
         found = {
-            "sensed": self.sensed,
-            "bits": dict(self.workshop.bits),
-            "shares": dict(self.shares),
+            "sensed": self.sensitivity_measured,
+            "bits": dict(self.context.layer_bits),
+            "shares": dict(self.macs_fractions),
             "trials": [to_mapping(trial) for trial in self.trials],
         }
-        write_json(self.workshop.folder / SEARCH_FILE, {**self.facts, **found})
+        write_json(self.context.folder / SEARCH_FILE, {**self.facts, **found})
 
 
 @dataclass(frozen=True)
 class Record:
-    """What `search.json` holds."""
+    """What `search.json` holds; its keys are those of the first edition."""
 
     model: str
     fingerprint: str
     config: Mapping[str, Any]
-    sensed: bool
-    bits: Mapping[str, int]
-    shares: Mapping[str, Sequence[float]]
+    sensitivity_measured: bool = field(metadata={KEY: "sensed"})
+    layer_bits: Mapping[str, int] = field(metadata={KEY: "bits"})
+    macs_fractions: Mapping[str, Sequence[float]] = field(metadata={KEY: "shares"})
     trials: tuple[Trial, ...]
     source: str = ""
     """Where the model's data lie on this machine."""
 
 
-def open_search(
+def open_session(
     out: Path,
     config: SearchConfig,
     artifact: Artifact,
@@ -269,7 +270,7 @@ def open_search(
     existing: Existing,
     watcher: Watcher,
     budget: Budget,
-) -> Search:
+) -> Session:
     """Return a new search, or the one in `out` to go on with.
 
     Raises UsageError where it began otherwise, BudgetError for limits out of reach. What another search left is removed
@@ -282,38 +283,36 @@ def open_search(
         "fingerprint": dataset.fingerprint,
         "config": to_mapping(config),
     }
-    goes_on = existing == "resume" and (folder / SEARCH_FILE).is_file()
+    resumed = existing == "resume" and (folder / SEARCH_FILE).is_file()
     record = (
         read_record(folder / SEARCH_FILE, facts)
-        if goes_on
-        else Record(**facts, sensed=False, bits={}, shares={}, trials=())
+        if resumed
+        else Record(**facts, sensitivity_measured=False, layer_bits={}, macs_fractions={}, trials=())
     )
     train, val = make_loaders(artifact, dataset, config)
     check_fit(artifact.model, train, config.training, artifact.model if config.compression.teach else None)
     accuracy = measure_accuracy(artifact.model, val)
-    workshop = SearchContext(artifact, train, val, config, folder, record.bits, accuracy, watcher.watch)
+    context = SearchContext(artifact, train, val, config, folder, record.layer_bits, accuracy, watcher.make_callbacks)
     limits = name_limits(budget)
-    shares = record.shares if limits in record.shares else {**record.shares, limits: find_shares(budget, workshop)}
+    fractions = dict(record.macs_fractions)
+    if limits not in fractions:
+        fractions[limits] = find_macs_fractions(budget, context)
     prepare_folder(folder)
-    if not goes_on:
-        clear(out)
-    search = Search(workshop, dataset, out, watcher, facts, record.sensed, shares, record.trials)
-    search.save()  # From here on the folder is known as a search's.
+    if not resumed:
+        clear_search(out)
+    session = Session(context, dataset, out, watcher, facts, record.sensitivity_measured, fractions, record.trials)
+    session.save()  # From here on the folder is known as a search's.
     count = len(val.labels)
     one = f"of which each is {100 / count:.2g} points"
-    watcher.tell(f"{artifact.config.architecture}: {accuracy:.2%} on {count:,} validation samples, {one}")
+    watcher.notify(f"{artifact.config.architecture}: {accuracy:.2%} on {count:,} validation samples, {one}")
     if is_coarse(count):
-        watcher.tell("so few samples tell small losses from luck badly: the result may lose more than was allowed")
-    return search
+        watcher.notify("so few samples tell small losses from luck badly: the result may lose more than was allowed")
+    return session
 
 
 def is_coarse(count: int) -> bool:
     """Whether one of so many validation samples is so many points that a loss is hardly told from luck."""
-    return 100 / count > COARSE
-
-
-COARSE = 0.5
-"""Points: what a search may lose where nothing else is asked for."""
+    return 100 / count > CONSTANTS.default_drop
 
 
 def read_record(path: Path, facts: Mapping[str, Any]) -> Record:
@@ -331,7 +330,7 @@ def read_record(path: Path, facts: Mapping[str, Any]) -> Record:
 def check_unchanged(record: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
     """Raise UsageError where a search is to go on otherwise than it began."""
     names = {"model": "another model", "fingerprint": "other data", "config": "other settings"}
-    record, facts = (without_free(side) for side in (record, facts))
+    record, facts = (drop_free_settings(side) for side in (record, facts))
     for key, what in names.items():
         if record.get(key) != facts[key]:
             change = describe_change(record[key], facts[key]) if key == "config" else ""
@@ -340,7 +339,7 @@ def check_unchanged(record: Mapping[str, Any], facts: Mapping[str, Any]) -> None
             )
 
 
-def without_free(facts: Mapping[str, Any]) -> dict[str, Any]:
+def drop_free_settings(facts: Mapping[str, Any]) -> dict[str, Any]:
     """Return facts of a search without those settings of training that change nothing about what it comes to."""
     config = dict(facts["config"])
     training = {key: value for key, value in (config.get("training") or {}).items() if key not in FREE}
@@ -357,7 +356,7 @@ def describe_change(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     return ""
 
 
-def clear(out: Path) -> None:
+def clear_search(out: Path) -> None:
     """Remove what an earlier search left; what it chose stays until this one has chosen."""
     for name in (*FRONTIER_FILES, *SENSITIVITY_FILES):
         (out / name).unlink(missing_ok=True)
@@ -383,70 +382,62 @@ def make_loaders(artifact: Artifact, dataset: Dataset, config: SearchConfig) -> 
         sampler=training.sampler,
         seed=training.seed,
     )
-    return feed, Loader(val.inputs, known[1], artifact.preprocess, VALIDATED)
+    return feed, Loader(val.inputs, known[1], artifact.preprocess, CONSTANTS.validation_batch)
 
 
-VALIDATED = 512
-"""Validation samples that are answered at a time."""
-
-
-def sense(search: Search) -> Search:
+def find_layer_bits(session: Session) -> Session:
     """Measure which layers need more bits than others, and write that down."""
-    workshop = search.workshop
-    search.watcher.tell("measuring what each layer alone can lose")
-    found = measure_sensitivity(workshop)
-    write_sensitivity(found, search.out)
-    bits = find_needs(found)
-    needy = [f"{name} ({count})" for name, count in bits.items() if count > workshop.config.compression.bits]
+    context = session.context
+    session.watcher.notify("measuring what each layer alone can lose")
+    found = measure_layers(context)
+    write_sensitivity(found, session.out)
+    bits = choose_layer_bits(found)
+    needy = [f"{name} ({count})" for name, count in bits.items() if count > context.config.compression.bits]
     if needy:
-        search.watcher.tell(f"layers that need more bits than others: {', '.join(needy)}")
-    search = replace(search, workshop=replace(workshop, bits=bits), sensed=True)
-    search.save()
-    return search
+        session.watcher.notify(f"layers that need more bits than others: {', '.join(needy)}")
+    session = replace(session, context=replace(context, layer_bits=bits), sensitivity_measured=True)
+    session.save()
+    return session
 
 
-def find_needs(found: Sensitivity) -> dict[str, int]:
-    """Return the bits that each weight needs so as not to cost more than TOLERATED by itself, 8 at most."""
-    chosen = choose_bits(found, TOLERATED)
+def choose_layer_bits(found: Sensitivity) -> dict[str, int]:
+    """Return the bits that each weight needs so as not to cost too much by itself, 8 at most."""
+    chosen = choose_bits(found, CONSTANTS.layer_tolerance)
     names = dict.fromkeys(row.name for row in found.bits)
-    return {name: 2 if chosen.get(name) == "ternary" else int(chosen.get(name, FIRST_BITS)) for name in names}
+    return {name: 2 if chosen.get(name) == "ternary" else int(chosen.get(name, CONSTANTS.first_bits)) for name in names}
 
 
-TOLERATED = 0.01
-"""Share of the validation samples that the integers of one layer alone may cost before any training."""
+def run_trials(session: Session, budget: Budget) -> tuple[Trial, ...]:
+    """Return the trials of a search that has begun; each is kept as soon as it has ended, and never run twice.
 
-
-def explore(search: Search, budget: Budget) -> tuple[Trial, ...]:
-    """Return the trials of a search that has begun; each is kept as soon as it has ended, and never carried out twice.
-
-    Another budget gets the trials that a search from nothing would have carried out for it.
+    Another budget gets the trials that a search from nothing would have run for it.
     """
-    config, shares = search.workshop.config.compression, search.shares[name_limits(budget)]
+    config, fractions = session.context.config.compression, session.macs_fractions[name_limits(budget)]
     trials: list[Trial] = []
-    while (scheme := propose(trials, budget, config, shares)) is not None:
-        search, trial = take(search, scheme, budget)
+    while (spec := propose(trials, budget, config, fractions)) is not None:
+        session, trial = reuse_or_run(session, spec, budget)
         trials.append(trial)
-        search.watcher.on_trial(trial, choose_best(trials, budget))
-    if propose(trials, replace(budget, seconds=None), config, shares) is not None:
-        search.watcher.tell("the time is up, though there is more to try; --resume with more --time goes on")
-    write_frontier(search.trials, budget, search.out)
+        session.watcher.on_trial(trial, choose_best(trials, budget))
+    if propose(trials, replace(budget, seconds=None), config, fractions) is not None:
+        session.watcher.notify("the time is up, though there is more to try; --resume with more --time goes on")
+    write_frontier(session.trials, budget, session.out)
     return tuple(trials)
 
 
-def begin(search: Search, budget: Budget) -> Search:
+def prepare(session: Session, budget: Budget) -> Session:
     """Return the search with what is to be known before any trial. Raises BudgetError for limits out of reach."""
-    config, tell = search.workshop.config.compression, search.watcher.tell
-    if (search.out / CODED_FILE).is_file():
-        tell(f"{search.out / CODED_FILE} stays what was found before, until this search ends with another")
-    if name_limits(budget) not in search.shares:
-        shares = find_shares(budget, search.workshop)
-        search = replace(search, shares={**search.shares, name_limits(budget): shares})
-        search.save()
+    config, notify = session.context.config.compression, session.watcher.notify
+    if (session.out / CODED_FILE).is_file():
+        notify(f"{session.out / CODED_FILE} stays what was found before, until this search ends with another")
+    if name_limits(budget) not in session.macs_fractions:
+        fractions = find_macs_fractions(budget, session.context)
+        session = replace(session, macs_fractions={**session.macs_fractions, name_limits(budget): fractions})
+        session.save()
     if config.channels != "none" and importlib.util.find_spec("torch_pruning") is None:
-        tell("channels stay: removing them needs pip install 'falconet[compress]'")
-    if search.trials:
-        tell(f"{len(search.trials)} trials are there; those that this budget needs are not carried out again")
-    return search if search.sensed or not config.sensitivity else sense(search)
+        notify("channels stay: removing them needs pip install 'falconet[compress]'")
+    if session.trials:
+        notify(f"{len(session.trials)} trials are there; those that this budget needs are not run again")
+    return session if session.sensitivity_measured or not config.sensitivity else find_layer_bits(session)
 
 
 def name_limits(budget: Budget) -> str:
@@ -454,17 +445,17 @@ def name_limits(budget: Budget) -> str:
     return f"{budget.max_macs} MACs, {budget.max_latency_ms} ms"
 
 
-def take(search: Search, scheme: TrialSpec, budget: Budget) -> tuple[Search, Trial]:
-    """Return what comes of a scheme, from an earlier trial where there is one, and the search that knows it."""
-    workshop = search.workshop
-    known = next((trial for trial in search.trials if trial.scheme == scheme), None)
-    if known is None or not workshop.trial_file(known.number).is_file():
-        trial = carry_out(known.number if known else len(search.trials) + 1, scheme, workshop)
-        search = search.add(trial)  # Before it is timed, which takes seconds in which much may happen.
+def reuse_or_run(session: Session, spec: TrialSpec, budget: Budget) -> tuple[Session, Trial]:
+    """Return what comes of a spec, from an earlier trial where there is one, and the session that knows it."""
+    context = session.context
+    known = next((trial for trial in session.trials if trial.spec == spec), None)
+    if known is None or not context.trial_file(known.number).is_file():
+        trial = run_trial(known.number if known else len(session.trials) + 1, spec, context)
+        session = session.add(trial)  # Before it is timed, which takes seconds in which much may happen.
     else:
         trial = known
-    timed = add_latency(trial, budget, workshop, search.trials)
-    search = search if timed == trial else search.add(timed)
+    timed = add_latency(trial, budget, context, session.trials)
+    session = session if timed == trial else session.add(timed)
     if timed is not known:
-        write_frontier(search.trials, budget, search.out)
-    return search, timed
+        write_frontier(session.trials, budget, session.out)
+    return session, timed

@@ -14,14 +14,14 @@ from hypothesis import strategies as st
 
 from falconet.compression import Budget, CompressConfig, SearchConfig, Trial, TrialSpec, Watcher, session
 from falconet.compression import trial as trial_module
-from falconet.compression.session import Record, Search, begin, describe_change, explore, read_record
+from falconet.compression.session import Record, Session, describe_change, prepare, read_record, run_trials
 from falconet.compression.trial import SearchContext, claim_checkpoints
 from falconet.data import Dataset
 from falconet.data.augmentation import ImageAugmentation
 from falconet.errors import ArtifactError, UsageError
 from falconet.schema import from_mapping, to_mapping
 from falconet.storage import read_json
-from tests.compression.test_search import SHARES, lose, weigh
+from tests.compression.test_search import FRACTIONS, lose, weigh
 
 CONFIG = SearchConfig(ImageAugmentation(), CompressConfig(polish=7))
 FACTS = {"model": "0f", "fingerprint": "1e", "config": to_mapping(CONFIG)}
@@ -35,29 +35,29 @@ def make_hollow(kind: type[Any], **fields: Any) -> Any:
     return made
 
 
-def open_made_up(folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Search, list[TrialSpec]]:
+def open_made_up(folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Session, list[TrialSpec]]:
     done: list[TrialSpec] = []
 
-    def carry_out(number: int, scheme: TrialSpec, workshop: Any) -> Trial:
-        done.append(scheme)
-        workshop.trial_file(number).write_bytes(b"-")
-        lost = lose(scheme) + 0.05 / scheme.macs - 0.01 * scheme.polish
-        return Trial(number, scheme, weigh(scheme), 0.99 - lost / 100, lost, int(1e6 * scheme.macs), None, 1.0)
+    def run_trial(number: int, spec: TrialSpec, context: Any) -> Trial:
+        done.append(spec)
+        context.trial_file(number).write_bytes(b"-")
+        lost = lose(spec) + 0.05 / spec.macs_fraction - 0.01 * spec.polish
+        return Trial(number, spec, weigh(spec), 0.99 - lost / 100, lost, int(1e6 * spec.macs_fraction), None, 1.0)
 
-    def find_shares(budget: Budget, workshop: Any) -> tuple[float, ...]:
+    def find_macs_fractions(budget: Budget, context: Any) -> tuple[float, ...]:
         first = 1.0 if budget.max_macs is None else budget.max_macs / 1e6
-        return tuple(first * share for share in SHARES)
+        return tuple(first * fraction for fraction in FRACTIONS)
 
-    monkeypatch.setattr(session, "carry_out", carry_out)
-    monkeypatch.setattr(session, "find_shares", find_shares)
+    monkeypatch.setattr(session, "run_trial", run_trial)
+    monkeypatch.setattr(session, "find_macs_fractions", find_macs_fractions)
     monkeypatch.setattr(session, "write_frontier", lambda *arguments: None)
     folder.mkdir(exist_ok=True)
-    workshop = make_hollow(SearchContext, folder=folder, config=CONFIG, bits={})
-    return Search(workshop, make_hollow(Dataset), folder, Watcher(), FACTS, sensed=True), done
+    context = make_hollow(SearchContext, folder=folder, config=CONFIG, layer_bits={})
+    return Session(context, make_hollow(Dataset), folder, Watcher(), FACTS, sensitivity_measured=True), done
 
 
-def search_for(search: Search, budget: Budget) -> tuple[Trial, ...]:
-    return explore(begin(search, budget), budget)
+def search_for(search: Session, budget: Budget) -> tuple[Trial, ...]:
+    return run_trials(prepare(search, budget), budget)
 
 
 BUDGETS = st.sampled_from(
@@ -85,21 +85,21 @@ def test_another_budget_gets_what_a_search_from_nothing_would(
             trials = search_for(search, budget)
             fresh, _ = open_made_up(tmp_path_factory.mktemp("fresh"), monkeypatch)
             assert list(map(measure, trials)) == list(map(measure, search_for(fresh, budget)))
-            record = from_mapping(Record, read_json(search.workshop.folder / "search.json"))
-            search = replace(search, trials=record.trials, shares=record.shares)
-        lineages = [trace(scheme, search.trials) for scheme in done]
-        assert len(lineages) == len(set(lineages)), "a trial was carried out twice"
+            record = from_mapping(Record, read_json(search.context.folder / "search.json"))
+            search = replace(search, trials=record.trials, macs_fractions=record.macs_fractions)
+        lineages = [trace(spec, search.trials) for spec in done]
+        assert len(lineages) == len(set(lineages)), "a trial was run twice"
 
 
 def measure(trial: Trial) -> tuple[Any, ...]:
     """Return what came of a trial, but for its number, which follows from what was there before."""
-    return replace(trial.scheme, start=None), trial.bytes, trial.accuracy
+    return replace(trial.spec, start=None), trial.bytes, trial.accuracy
 
 
-def trace(scheme: TrialSpec, trials: tuple[Trial, ...]) -> tuple[TrialSpec, ...]:
-    """Return a scheme after all that it builds on."""
-    before = next((trial.scheme for trial in trials if trial.number == scheme.start), None)
-    return (*(trace(before, trials) if before else ()), replace(scheme, start=None))
+def trace(spec: TrialSpec, trials: tuple[Trial, ...]) -> tuple[TrialSpec, ...]:
+    """Return a spec after all that it builds on."""
+    before = next((trial.spec for trial in trials if trial.number == spec.start), None)
+    return (*(trace(before, trials) if before else ()), replace(spec, start=None))
 
 
 def test_a_trial_whose_file_is_gone_is_carried_out_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -108,7 +108,7 @@ def test_a_trial_whose_file_is_gone_is_carried_out_again(tmp_path: Path, monkeyp
     (tmp_path / "trial-02.fnet").unlink()
     count = len(done)
     assert search_for(replace(search, trials=trials), Budget(max_bytes=3000)) == trials
-    assert done[count:] == [trials[1].scheme]
+    assert done[count:] == [trials[1].spec]
 
 
 def test_the_front_holds_the_trials_of_all_budgets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -135,7 +135,7 @@ def test_trials_of_before_are_shown_again(tmp_path: Path, monkeypatch: pytest.Mo
     search_for(replace(search, trials=trials, watcher=watcher), Budget(max_bytes=3000))
     assert len(done) == count
     assert tuple(shown) == trials
-    assert told == [f"{len(trials)} trials are there; those that this budget needs are not carried out again"]
+    assert told == [f"{len(trials)} trials are there; those that this budget needs are not run again"]
 
 
 def test_a_search_that_time_ended_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -151,25 +151,25 @@ def test_layers_are_measured_once_and_after_limits(tmp_path: Path, monkeypatch: 
     search, _ = open_made_up(tmp_path, monkeypatch)
     done: list[str] = []
 
-    def sense(search: Search) -> Search:
+    def find_layer_bits(search: Session) -> Session:
         done.append("sensed")
-        return replace(search, sensed=True)
+        return replace(search, sensitivity_measured=True)
 
-    def find_shares(budget: Budget, workshop: Any) -> tuple[float, ...]:
+    def find_macs_fractions(budget: Budget, context: Any) -> tuple[float, ...]:
         done.append("limits")
         return (1.0,)
 
-    monkeypatch.setattr(session, "sense", sense)
-    monkeypatch.setattr(session, "find_shares", find_shares)
-    search = begin(replace(search, sensed=False), Budget(max_bytes=3000))
-    begin(search, Budget(max_bytes=3000))
+    monkeypatch.setattr(session, "find_layer_bits", find_layer_bits)
+    monkeypatch.setattr(session, "find_macs_fractions", find_macs_fractions)
+    search = prepare(replace(search, sensitivity_measured=False), Budget(max_bytes=3000))
+    prepare(search, Budget(max_bytes=3000))
     assert done == ["limits", "sensed"]
 
 
 def test_networks_of_the_same_channels_are_timed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     search, _ = open_made_up(tmp_path, monkeypatch)
     times = iter((0.9, 0.5, 0.4))
-    monkeypatch.setattr(trial_module, "read_trial", lambda number, workshop: number)
+    monkeypatch.setattr(trial_module, "read_trial", lambda number, context: number)
     monkeypatch.setattr(trial_module, "time_fastest", lambda artifact: next(times))
     trials = search_for(search, Budget(max_drop=0.2, max_latency_ms=1.0))
     found = {trial.macs: trial.latency_ms for trial in trials}
@@ -181,6 +181,19 @@ def test_networks_of_the_same_channels_are_timed_once(tmp_path: Path, monkeypatc
 
 def read_trials(folder: Path) -> tuple[Trial, ...]:
     return from_mapping(Record, read_json(folder / "search.json")).trials
+
+
+def test_a_record_keeps_the_keys_of_the_first_edition(tmp_path: Path) -> None:
+    scheme = {"macs": 0.5, "kept": 0.25, "bits": 4, "epochs": 5, "start": 1, "polish": False}
+    trial = {"number": 2, "scheme": scheme, "bytes": 900, "accuracy": 0.9, "drop": 0.1, "macs": 500}
+    found = {"sensed": True, "bits": {"a": 6}, "shares": {"None MACs, None ms": [1.0, 0.5]}}
+    trials = [{**trial, "latency_ms": None, "seconds": 2.0}]
+    record = {"source": "digits", **FACTS, **found, "trials": trials}
+    (tmp_path / "search.json").write_text(json.dumps(record))
+    read = read_record(tmp_path / "search.json", FACTS)
+    assert read.trials[0].spec == TrialSpec(macs_fraction=0.5, density=0.25, bits=4, epochs=5, start=1)
+    assert (read.sensitivity_measured, read.layer_bits, read.macs_fractions) == (True, found["bits"], found["shares"])
+    assert to_mapping(read) == record
 
 
 @pytest.mark.parametrize("damage", ["", "{", "[]", '{"trials": 5}', '{"model": "0f"}'])
@@ -221,9 +234,9 @@ def test_a_search_goes_on_on_another_device(tmp_path: Path) -> None:
 def test_checkpoints_of_another_trial_are_not_gone_on_with(tmp_path: Path) -> None:
     left = tmp_path / "checkpoint" / "epoch-000001.json"
     left.parent.mkdir()
-    claim_checkpoints(3, TrialSpec(kept=0.5), tmp_path)
+    claim_checkpoints(3, TrialSpec(density=0.5), tmp_path)
     left.write_text("{}")
-    claim_checkpoints(3, TrialSpec(kept=0.5), tmp_path)
+    claim_checkpoints(3, TrialSpec(density=0.5), tmp_path)
     assert left.exists()
-    claim_checkpoints(3, TrialSpec(kept=0.25), tmp_path)
+    claim_checkpoints(3, TrialSpec(density=0.25), tmp_path)
     assert not left.exists()

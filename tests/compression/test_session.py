@@ -24,7 +24,7 @@ from falconet.complexity import count_complexity
 from falconet.compression import Compression, Trial, Watcher, session
 from falconet.compression import result as result_module
 from falconet.compression.frontier import FRONTIER_FILES, SENSITIVITY_FILES
-from falconet.compression.session import clear, is_coarse
+from falconet.compression.session import clear_search, is_coarse
 from falconet.compression.steps import channels
 from falconet.compression.steps.channels import PruneChannels
 from falconet.errors import (
@@ -225,7 +225,7 @@ def test_a_new_search_begins_without_trials_and_keeps_what_was_chosen(file: str,
     (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
     for name in (file, "model.fnet", "report.html", "letter.txt"):
         (tmp_path / name).write_text("old")
-    clear(tmp_path)
+    clear_search(tmp_path)
     assert {path.name for path in tmp_path.iterdir() if path.is_file()} == {"model.fnet", "report.html", "letter.txt"}
     assert not (tmp_path / file).exists()
 
@@ -277,7 +277,7 @@ def test_what_can_be_begins_anew_and_keeps_the_model_until_another_takes_its_pla
     def stop(*arguments: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(session, "explore", stop)
+    monkeypatch.setattr(session, "run_trials", stop)
     before = make_old(tmp_path)
     with pytest.raises(KeyboardInterrupt):
         compress(trained.out, "digits", tmp_path, settings=QUICK, existing="overwrite")
@@ -346,7 +346,7 @@ def test_a_small_validation_split_is_told_of(trained: RunResult, tmp_path: Path)
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        compress(trained.out, "digits", tmp_path / "out", settings=QUICK, watcher=Watcher(tell=stop))
+        compress(trained.out, "digits", tmp_path / "out", settings=QUICK, watcher=Watcher(notify=stop))
     assert lines[-1].startswith("so few samples tell small losses from luck badly")
 
 

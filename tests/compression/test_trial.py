@@ -20,8 +20,8 @@ def test_no_weight_comes_back_while_the_best_network_is_polished(polish: bool) -
     with torch.no_grad():
         first[:4] = 0
     config = SearchConfig(ImageAugmentation(), CompressConfig(regrow=True))
-    workshop = make_hollow(SearchContext, artifact=make_hollow(Artifact, model=network), config=config, bits={})
-    constrained = make_steps(TrialSpec(kept=0.5, epochs=1, start=1, polish=polish), workshop, 1.0)(network)
+    context = make_hollow(SearchContext, artifact=make_hollow(Artifact, model=network), config=config, layer_bits={})
+    constrained = make_steps(TrialSpec(density=0.5, epochs=1, start=1, polish=polish), context, 1.0)(network)
     assert isinstance(constrained, Constrained)
     with torch.no_grad():
         constrained.model.get_parameter("0.weight")[:4] = 10.0

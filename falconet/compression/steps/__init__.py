@@ -10,7 +10,7 @@ from falconet.compression.steps.constraints import Constrained, materialize
 from falconet.compression.steps.factorization import Factorize, factorize
 from falconet.compression.steps.folding import FoldBatchNorm, fold_batchnorm
 from falconet.compression.steps.pruning import PruneWeights, prune
-from falconet.compression.steps.quantization import Quantize, QuantizeFloats, quantize, shorten
+from falconet.compression.steps.quantization import Quantize, QuantizeFloats, quantize, quantize_floats
 from falconet.compression.steps.sensitivity import Sensitivity, choose_bits, choose_sparsities, measure_sensitivity
 from falconet.compression.steps.step import Chain, Step, chain
 
@@ -38,5 +38,5 @@ __all__ = [
     "measure_sensitivity",
     "prune",
     "quantize",
-    "shorten",
+    "quantize_floats",
 ]

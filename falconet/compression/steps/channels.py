@@ -20,9 +20,10 @@ from falconet.compression.steps.channel_groups import (
     ChannelGroup,
     check_removal,
     find_groups,
-    mark_gone,
+    mark_removed,
     remove,
 )
+from falconet.compression.steps.checks import is_fraction
 from falconet.errors import ConfigError, UnknownNameError
 from falconet.models.layers import find_sample
 from falconet.models.widths import (
@@ -31,10 +32,11 @@ from falconet.models.widths import (
 
 ChannelScope = Literal["layer", "global"]
 
-LEAST_KEPT = 0.1
-"""Share of a group's channels that a ranking over all groups leaves at least: a layer of few channels is a dam."""
+LEAST_CHANNELS = 0.1
+"""Fraction of a group's channels that a ranking over all groups leaves at least: a layer of few channels is a
+bottleneck. Set by hand, not tuned."""
 FINENESS = 256
-"""Shares of channels are tried in steps of one in so many to reach a share of MACs."""
+"""Fractions of channels are tried in steps of one in so many to reach a fraction of MACs. Set by hand, not tuned."""
 
 
 @dataclass(frozen=True)
@@ -46,12 +48,12 @@ class PruneChannels:
     Parameters
     ----------
     amount
-        Share of channels that go, rounded down; or layer -> share, other layers whole. Of several layers whose channels
-        are tied, the least share given counts.
+        Fraction of channels that go, rounded down; or layer -> fraction, other layers whole. Of several layers whose
+        channels are tied, the least fraction given counts.
     macs
-        Instead: as few channels go as leave at most this share of the network's multiply-accumulates.
+        Instead: as few channels go as leave at most this fraction of the network's multiply-accumulates.
     scope
-        `layer`: of each group of tied layers the same share, or a channel or block more where `macs` asks for it;
+        `layer`: of each group of tied layers the same fraction, or a channel or block more where `macs` asks for it;
         `global`: of all groups together, each ranked by its own mean, so that some lose more than others, but none more
         than nine tenths.
     multiple
@@ -75,12 +77,12 @@ class PruneChannels:
             raise ConfigError(f"multiple: wanted a number of channels from 1, found {self.multiple!r}")
         if (self.amount is None) == (self.macs is None):
             raise ConfigError(f"amount, macs: wanted one of them, found {self.amount!r} and {self.macs!r}")
-        shares = self.amount if isinstance(self.amount, Mapping) else {"amount": self.amount}
-        for name, share in shares.items():
-            if share is not None and not is_share(share):
-                raise ConfigError(f"{name}: wanted a share of channels from 0 to below 1, found {share!r}")
-        if self.macs is not None and not (is_share(self.macs) and self.macs > 0):
-            raise ConfigError(f"macs: wanted a share of MACs between 0 and 1, found {self.macs!r}")
+        fractions = self.amount if isinstance(self.amount, Mapping) else {"amount": self.amount}
+        for name, fraction in fractions.items():
+            if fraction is not None and not is_fraction(fraction):
+                raise ConfigError(f"{name}: wanted a fraction of channels from 0 to below 1, found {fraction!r}")
+        if self.macs is not None and not (is_fraction(self.macs) and self.macs > 0):
+            raise ConfigError(f"macs: wanted a fraction of MACs between 0 and 1, found {self.macs!r}")
         if self.scope not in get_args(ChannelScope):
             raise ConfigError(f"scope: wanted {' or '.join(get_args(ChannelScope))}, found {self.scope!r}")
 
@@ -89,7 +91,7 @@ class PruneChannels:
         """Return a smaller copy.
 
         Raises MissingExtraError without torch-pruning; UnknownNameError for a layer that is not there; ConfigError for
-        one that cannot be pruned, for a share of MACs out of reach, and for a network whose channels cannot be
+        one that cannot be pruned, for a fraction of MACs out of reach, and for a network whose channels cannot be
         followed.
         """
         groups, reasons = find_groups(model)
@@ -99,14 +101,14 @@ class PruneChannels:
 
     @torch.inference_mode(mode=False)
     def find_least(self, model: nn.Module) -> float:
-        """Return about the least share of the MACs that removing channels leaves.
+        """Return about the least fraction of the MACs that removing channels leaves.
 
         Raises MissingExtraError without torch-pruning, and ConfigError where no channels can be found.
         """
         groups, _ = find_groups(model)
         costs = count_costs(model)
-        most = self.choose_share(groups, (FINENESS - 1) / FINENESS)
-        return count_left(costs, groups, most) / max(sum(costs.values()), 1)
+        most = self.choose_fraction(groups, (FINENESS - 1) / FINENESS)
+        return estimate_macs(costs, groups, most) / max(sum(costs.values()), 1)
 
     def find_untouched(self, model: nn.Module) -> dict[str, str]:
         """Return the layers whose output channels all stay, each with the reason. Raises as a call does."""
@@ -114,7 +116,7 @@ class PruneChannels:
         for group, channels in zip(groups, self.choose(model, groups, reasons), strict=True):
             if not len(channels):
                 reasons |= {
-                    name: f"none of {len(group.scores)} channels goes by this share"
+                    name: f"none of {len(group.scores)} channels goes by this fraction"
                     for name in group.outs
                     if isinstance(model.get_submodule(name), Layer)
                 }
@@ -123,35 +125,35 @@ class PruneChannels:
     def choose(self, model: nn.Module, groups: Sequence[ChannelGroup], reasons: Mapping[str, str]) -> list[Tensor]:
         """Return the channels of each group that go."""
         if self.macs is not None:
-            return self.reach(self.macs, model, groups)
+            return self.choose_for_macs(self.macs, model, groups)
         if isinstance(self.amount, Mapping):
             check_names(self.amount, model, groups, reasons)
-            chosen = [choose_least(group, find_share(self.amount, group)) for group in groups]
+            chosen = [choose_least(group, find_fraction(self.amount, group)) for group in groups]
             return fill_blocks(groups, chosen, self.multiple)
         assert self.amount is not None
-        return self.choose_share(groups, self.amount)
+        return self.choose_fraction(groups, self.amount)
 
-    def choose_share(self, groups: Sequence[ChannelGroup], share: float) -> list[Tensor]:
+    def choose_fraction(self, groups: Sequence[ChannelGroup], fraction: float) -> list[Tensor]:
         """Return the least important channels of each group, or of all together."""
-        return fill_blocks(groups, choose_share(groups, share, self.scope), self.multiple)
+        return fill_blocks(groups, choose_fraction(groups, fraction, self.scope), self.multiple)
 
-    def reach(self, macs: float, model: nn.Module, groups: Sequence[ChannelGroup]) -> list[Tensor]:
-        """Return few channels without which at most this share of MACs is left, by halving the interval.
+    def choose_for_macs(self, macs: float, model: nn.Module, groups: Sequence[ChannelGroup]) -> list[Tensor]:
+        """Return few channels without which at most this fraction of MACs is left, by halving the interval.
 
         At the step that comes below it, only as many groups lose more as it takes, those of the least important first.
         """
         costs = count_costs(model)
 
         def choose(step: int) -> list[Tensor]:
-            return self.choose_share(groups, step / FINENESS)
+            return self.choose_fraction(groups, step / FINENESS)
 
         def measure(chosen: Sequence[Tensor]) -> float:
-            return count_left(costs, groups, chosen) / max(sum(costs.values()), 1)
+            return estimate_macs(costs, groups, chosen) / max(sum(costs.values()), 1)
 
         few, many = 0, FINENESS - 1
         if measure(choose(many)) > macs:
             least = math.ceil(100 * measure(choose(many))) / 100
-            raise ConfigError(f"macs: wanted a share from {least}, of this network, found {macs:.3g}")
+            raise ConfigError(f"macs: wanted a fraction from {least}, of this network, found {macs:.3g}")
         while many - few > 1:
             middle = (few + many) // 2
             few, many = (few, middle) if measure(choose(middle)) <= macs else (middle, many)
@@ -183,51 +185,47 @@ def count_costs(model: nn.Module) -> dict[str, int]:
     return {layer.name: layer.macs for layer in count_complexity(model, sample.shape, kind=sample.kind).layers}
 
 
-def count_left(costs: Mapping[str, int], groups: Sequence[ChannelGroup], chosen: Sequence[Tensor]) -> float:
+def estimate_macs(costs: Mapping[str, int], groups: Sequence[ChannelGroup], chosen: Sequence[Tensor]) -> float:
     """Return the MACs that are left: a layer's are in proportion to its outputs and to its inputs."""
     left: dict[str, float] = dict(costs)
     for side in ("outs", "ins"):
-        for name, gone in mark_gone(groups, chosen, side).items():
+        for name, gone in mark_removed(groups, chosen, side).items():
             if name in left:
                 left[name] *= 1 - float(gone.double().mean())
     return sum(left.values())
 
 
-def is_share(share: float) -> bool:
-    return isinstance(share, int | float) and not isinstance(share, bool) and 0 <= share < 1
-
-
 def check_names(
-    shares: Mapping[str, float], model: nn.Module, groups: Sequence[ChannelGroup], reasons: Mapping[str, str]
+    fractions: Mapping[str, float], model: nn.Module, groups: Sequence[ChannelGroup], reasons: Mapping[str, str]
 ) -> None:
     """Raise unless each layer is there and can be pruned."""
     known = {name for group in groups for name in group.outs}
-    for name in shares:
+    for name in fractions:
         if name in reasons:
             raise ConfigError(f"amount.{name}: wanted a layer that can be pruned, found {reasons[name]}")
         if name not in known:
             raise UnknownNameError("layer", name, known)
 
 
-def find_share(shares: Mapping[str, float], group: ChannelGroup) -> float:
-    return min((shares[name] for name in group.outs if name in shares), default=0.0)
+def find_fraction(fractions: Mapping[str, float], group: ChannelGroup) -> float:
+    return min((fractions[name] for name in group.outs if name in fractions), default=0.0)
 
 
-def choose_share(groups: Sequence[ChannelGroup], share: float, scope: ChannelScope) -> list[Tensor]:
+def choose_fraction(groups: Sequence[ChannelGroup], fraction: float, scope: ChannelScope) -> list[Tensor]:
     """Return the least important channels of each group, or of all together."""
     if scope == "layer":
-        return [choose_least(group, share) for group in groups]
-    ranks = [protect(group, LEAST_KEPT) for group in groups]
+        return [choose_least(group, fraction) for group in groups]
+    ranks = [protect(group, LEAST_CHANNELS) for group in groups]
     everything = torch.cat([*ranks, torch.empty(0)])
     gone = torch.zeros(len(everything), dtype=torch.bool)
-    gone[everything.argsort(stable=True)[: round_down(share * len(everything))]] = True
+    gone[everything.argsort(stable=True)[: round_down(fraction * len(everything))]] = True
     gone &= everything.isfinite()
     return [part.nonzero().flatten() for part in torch.split(gone, [len(scores) for scores in ranks])]
 
 
-def choose_least(group: ChannelGroup, share: float) -> Int64[Tensor, " removed"]:
+def choose_least(group: ChannelGroup, fraction: float) -> Int64[Tensor, " removed"]:
     scores = protect(group)
-    most = min(round_down(share * len(scores)), int(scores.isfinite().sum()))
+    most = min(round_down(fraction * len(scores)), int(scores.isfinite().sum()))
     return scores.argsort(stable=True)[:most]
 
 

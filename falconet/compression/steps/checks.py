@@ -20,8 +20,8 @@ ZERO = "holds zeros only"
 UNNAMED = "is not named in "
 
 
-def check_share(name: str, value: object) -> None:
-    check_each(name, value, is_share, "a share from 0 to below 1")
+def check_fraction(name: str, value: object) -> None:
+    check_each(name, value, is_fraction, "a fraction from 0 to below 1")
 
 
 def check_whole(name: str, value: object, least: int, most: int) -> None:
@@ -51,7 +51,7 @@ def check_switch(name: str, value: object) -> None:
         raise ConfigError(f"{name}: wanted true or false, found {value!r}")
 
 
-def is_share(value: object) -> bool:
+def is_fraction(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1
 
 
@@ -59,14 +59,14 @@ def is_whole(value: object, least: int, most: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
 
 
-def pick(model: nn.Module, setting: Setting | Mapping[str, Setting], name: str) -> dict[str, Setting]:
+def select_weights(model: nn.Module, setting: Setting | Mapping[str, Setting], name: str) -> dict[str, Setting]:
     """Return the setting of each weight that a step acts on.
 
     A weight is a finite, floating-point parameter of two or more dimensions. Raises UnknownNameError for a name that no
     parameter has, ConfigError for one that is no weight; `name` is the setting's.
     """
-    free = explain_free(model, setting, name)
-    parameters = [key for key, _ in get_plain(model).named_parameters()]
+    free = explain_skipped(model, setting, name)
+    parameters = [key for key, _ in unwrap(model).named_parameters()]
     if not isinstance(setting, Mapping):
         return {key: setting for key in parameters if key not in free}
     for key in setting:
@@ -77,11 +77,11 @@ def pick(model: nn.Module, setting: Setting | Mapping[str, Setting], name: str) 
     return dict(setting)
 
 
-def explain_free(model: nn.Module, setting: object, name: str) -> dict[str, str]:
+def explain_skipped(model: nn.Module, setting: object, name: str) -> dict[str, str]:
     """Return why parameters are none of the weights that a step with this setting acts on."""
     named = setting if isinstance(setting, Mapping) else None
     reasons = {}
-    for key, parameter in get_plain(model).named_parameters():
+    for key, parameter in unwrap(model).named_parameters():
         reason = explain_value(parameter)
         if reason is None and parameter.ndim < 2:
             reason = FLAT
@@ -106,7 +106,7 @@ def explain_value(values: torch.Tensor) -> str | None:
 @torch.no_grad()
 def find_zeros(model: nn.Module) -> dict[str, str]:
     """Return the parameters that are zero all over: no grid and no table can be fitted to them."""
-    names = [name for name, value in get_plain(model).named_parameters() if explain_value(value) is None]
+    names = [name for name, value in unwrap(model).named_parameters() if explain_value(value) is None]
     return {name: ZERO for name in names if not read_values(model, name).any()}
 
 
@@ -115,5 +115,5 @@ def read_values(model: nn.Module, name: str) -> torch.Tensor:
     return model.constrain(name) if isinstance(model, Constrained) else find_tensor(model, name)
 
 
-def get_plain(model: nn.Module) -> nn.Module:
+def unwrap(model: nn.Module) -> nn.Module:
     return model.model if isinstance(model, Constrained) else model

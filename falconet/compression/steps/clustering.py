@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import nn
 
-from falconet.compression.steps.checks import check_whole, explain_free, find_zeros, pick
+from falconet.compression.steps.checks import check_whole, explain_skipped, find_zeros, select_weights
 from falconet.compression.steps.constraints import Constrained, Table, constrain
 from falconet.compression.steps.fitting import find_members, fit_centroids
 
@@ -29,7 +29,7 @@ class Cluster:
     def __call__(self, model: nn.Module) -> Constrained:
         constrained = constrain(model)
         empty = find_zeros(constrained)
-        for name, levels in pick(constrained, self.levels, "levels").items():
+        for name, levels in select_weights(constrained, self.levels, "levels").items():
             if name not in empty:
                 values = constrained.constrain(name)
                 centroids = fit_centroids(values[values != 0], levels)
@@ -37,7 +37,7 @@ class Cluster:
         return constrained
 
     def find_untouched(self, model: nn.Module) -> dict[str, str]:
-        return find_zeros(model) | explain_free(model, self.levels, "levels")
+        return find_zeros(model) | explain_skipped(model, self.levels, "levels")
 
 
 def cluster(levels: int | Mapping[str, int]) -> Cluster:

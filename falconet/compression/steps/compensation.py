@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from falconet.compression.steps.checks import get_plain
+from falconet.compression.steps.checks import unwrap
 from falconet.compression.steps.constraints import Constrained, Grid, constrain, find_tensor
 from falconet.errors import ConfigError, UsageError
 
@@ -38,7 +38,7 @@ class Compensate:
     """
 
     inputs: Sequence[Tensor] = field(repr=False)
-    """Batches as the network eats them; no labels. A few hundred samples suffice for small networks."""
+    """Batches as the network takes them; no labels. A few hundred samples suffice for small networks."""
     damping: float = 0.001
     """Added to the diagonal of H in relation to its mean, above 0: how little the inputs are trusted."""
     structural: ClassVar[bool] = False
@@ -57,7 +57,7 @@ class Compensate:
             raise UsageError("compensate: wanted weights on grids, found none; put it after quantize")
         untouched = self.find_untouched(constrained)
         names = [name for name in grids if name not in untouched]
-        for name, moments in measure_moments(free(constrained), names, self.inputs).items():
+        for name, moments in measure_moments(copy_before_grids(constrained), names, self.inputs).items():
             values = constrained.constrain(name, before=-1)
             rounded = round_layer(values.flatten(1), moments, grids[name], self.damping).view_as(values)
             # What is behind a zero stays there, for a mask that lets it come back.
@@ -66,7 +66,7 @@ class Compensate:
         return constrained
 
     def find_untouched(self, model: nn.Module) -> dict[str, str]:
-        plain = get_plain(model)
+        plain = unwrap(model)
         treated = {f"{name}.weight" for name, layer in plain.named_modules() if is_compensable(layer)}
         return {name: UNKNOWN for name, _ in plain.named_parameters() if name not in treated}
 
@@ -89,7 +89,7 @@ def find_grid(constrained: Constrained, name: str) -> Grid | None:
     return last if isinstance(last, Grid) else None
 
 
-def free(constrained: Constrained) -> nn.Module:
+def copy_before_grids(constrained: Constrained) -> nn.Module:
     """Return a plain module in eval mode, with the values that grids get in the place of those that they give."""
     plain = deepcopy(constrained.model).eval()
     for name in constrained.names:
@@ -170,7 +170,7 @@ def round_rows(rows: Array, moments: Array, steps: Array, levels: int, damping: 
         errors = (left[:, position] - rounded[:, place]) / factor[position, position]
         left[:, position:] -= np.outer(errors, factor[position, position:])
     nearest = round_nearest(rows, steps[:, None], levels)
-    better = err(rounded - rows, moments) <= err(nearest - rows, moments)
+    better = compute_errors(rounded - rows, moments) <= compute_errors(nearest - rows, moments)
     return np.where(better[:, None], rounded, nearest)
 
 
@@ -180,7 +180,7 @@ def round_nearest(values: Array, steps: Array, levels: int) -> Array:
     return nearest
 
 
-def err(differences: Array, moments: Array) -> Array:
+def compute_errors(differences: Array, moments: Array) -> Array:
     """Return d H d^T of each row d."""
     error: Array = ((differences @ moments) * differences).sum(axis=1)
     return error

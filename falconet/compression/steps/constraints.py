@@ -28,7 +28,7 @@ class Schedule(nn.Module, ABC):
 
     @abstractmethod
     def advance(self, constrained: Constrained, fraction: float) -> None:
-        """Bring constraints to where they are to be after this share of the training, 0 to 1."""
+        """Bring constraints to where they are to be after this fraction of the training, 0 to 1."""
 
 
 class Constrained(nn.Module):

@@ -21,13 +21,14 @@ class Factorize:
     """Replaces layers by two of lower rank, the nearest in least squares of weights, where these have fewer weights.
 
     A dense layer's matrix, or a convolution's of outputs by inputs times kernel, is cut to its largest singular values
-    (Zhang et al., TPAMI 2016, section 3.1): a kxk convolution becomes one to as many maps as the rank and one of 1x1.
+    (Zhang et al., TPAMI 2016, section 3.1): a kxk convolution becomes one to as many channels as the rank,
+    and one of 1x1.
 
     Parameters
     ----------
     rank
-        A whole number: of each layer. A share: each layer gets the lowest rank that keeps this share of its squared
-        singular values (its energy).
+        A whole number: of each layer. A fraction: each layer gets the lowest rank that keeps this fraction of its
+        squared singular values (its energy).
 
     Not factorized are the output, convolutions in groups, recurrent layers and embeddings.
 
@@ -39,7 +40,7 @@ class Factorize:
     def __post_init__(self) -> None:
         whole = isinstance(self.rank, int) and not isinstance(self.rank, bool) and self.rank >= 1
         if not whole and not (isinstance(self.rank, float) and 0 < self.rank <= 1):
-            wanted = "a whole number above 0 or a share of energy above 0 and up to 1"
+            wanted = "a whole number above 0 or a fraction of energy above 0 and up to 1"
             raise ConfigError(f"rank: wanted {wanted}, found {self.rank!r}")
 
     @torch.inference_mode(mode=False)
@@ -87,7 +88,7 @@ def find_plain(model: nn.Module) -> tuple[dict[str, Layer], dict[str, str]]:
 
 
 def choose_rank(layer: Layer, rank: int | float) -> int:
-    """Return a layer's rank, or the lowest that keeps a share of its energy; never more than its full one."""
+    """Return a layer's rank, or the lowest that keeps a fraction of its energy; never more than its full one."""
     full = min(len(layer.weight), layer.weight[0].numel())
     if isinstance(rank, int):
         return min(rank, full)

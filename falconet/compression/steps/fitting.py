@@ -9,18 +9,21 @@ from torch import Tensor
 from falconet.compression.steps.constraints import round_significand
 
 FINEST = 5
-"""Steps are tried down to the one that covers the largest value, divided by two to the power of this."""
+"""Steps are tried down to the one that covers the largest value, divided by two to the power of this. Set by hand."""
 TRIALS = 16
-"""Steps are tried for each factor of two."""
+"""Steps are tried for each factor of two. Set by hand, not tuned."""
 LARGEST_MULTIPLE = 15
-"""Grids of up to so many levels are tried with each of them as the largest value's."""
+"""Grids of up to so many levels are tried with each of them as the largest value's. Set by hand, not tuned."""
 SEARCHED = 2**19
-"""Of more weights than twice this, errors are measured for one in so many that about this many are."""
+"""Of more weights than twice this, errors are measured for one in so many that about this many are. Set by hand: large
+tensors would take long."""
 ITERATIONS = 300
 """At most so many of Lloyd's; as in scikit-learn."""
 PIECES = 2
-"""For each cluster, so many pieces of equal numbers, and as many of equal widths, are the first partition's."""
+"""For each cluster, so many pieces of equal numbers, and as many of equal widths, are the first partition's.
+Set by hand, not tuned."""
 FEWEST_PIECES = 64
+"""Pieces at least, so that few clusters have a good partition too. Set by hand, not tuned."""
 
 
 def fit_steps(values: Float[Tensor, "channels weights"], levels: int) -> Float[Tensor, " channels"]:

@@ -35,7 +35,7 @@ class FoldBatchNorm:
 
     @torch.inference_mode(mode=False)
     def __call__(self, model: nn.Module) -> nn.Module:
-        """Return a copy with normalization folded. Raises ConfigError where it is not known what the network eats."""
+        """Return a copy with normalization folded. Raises ConfigError where the network's input is not known."""
         folded = copy.deepcopy(model)
         for norm_name, layer_name in find_folds(model)[0].items():
             layer, norm = folded.get_submodule(layer_name), folded.get_submodule(norm_name)

@@ -1,4 +1,4 @@
-"""`quantize`, which puts weights on grids of small integers, and `shorten`, which does so with all other values."""
+"""`quantize` puts weights on grids of small integers; `quantize_floats` does so with all other values."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from falconet.compression.steps.checks import (
     check_choice,
     check_switch,
     check_whole,
-    explain_free,
+    explain_skipped,
     explain_value,
     find_zeros,
-    get_plain,
-    pick,
+    select_weights,
+    unwrap,
 )
 from falconet.compression.steps.constraints import Constrained, Grid, Rounding, constrain, find_tensor
 from falconet.compression.steps.fitting import fit_steps
@@ -50,7 +50,7 @@ class Quantize:
     def __call__(self, model: nn.Module) -> Constrained:
         constrained = constrain(model)
         empty = find_zeros(constrained)
-        chosen: dict[str, Bits] = pick(constrained, self.bits, "bits")
+        chosen: dict[str, Bits] = select_weights(constrained, self.bits, "bits")
         for name, bits in chosen.items():
             if name not in empty:
                 levels = 1 if bits == "ternary" else 2 ** (bits - 1) - 1
@@ -60,7 +60,7 @@ class Quantize:
         return constrained
 
     def find_untouched(self, model: nn.Module) -> dict[str, str]:
-        return find_zeros(model) | explain_free(model, self.bits, "bits")
+        return find_zeros(model) | explain_skipped(model, self.bits, "bits")
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ class QuantizeFloats:
     def find_untouched(self, model: nn.Module) -> dict[str, str]:
         reasons = {}
         for name in list_saved(model):
-            values = find_tensor(get_plain(model), name)
+            values = find_tensor(unwrap(model), name)
             weight = isinstance(values, nn.Parameter) and values.ndim >= 2
             reason = WEIGHT if weight else explain_value(values)
             if reason is not None:
@@ -100,7 +100,7 @@ class QuantizeFloats:
 
 def list_saved(model: nn.Module) -> list[str]:
     """Return the names of a plain module's parameters and of the buffers that its state holds, shared ones once."""
-    plain = get_plain(model)
+    plain = unwrap(model)
     parameters = dict(plain.named_parameters())
     state = plain.state_dict()
     return [*parameters, *(name for name, _ in plain.named_buffers() if name in state)]
@@ -111,6 +111,6 @@ def quantize(bits: Bits | Mapping[str, Bits], per: Per = "tensor", learn_step: b
     return Quantize(bits, per, learn_step)
 
 
-def shorten(bits: int = 8) -> QuantizeFloats:
+def quantize_floats(bits: int = 8) -> QuantizeFloats:
     """Return the step that puts all but weights on grids."""
     return QuantizeFloats(bits)

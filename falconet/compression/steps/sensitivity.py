@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 
 from torch import nn
 
-from falconet.compression.steps.checks import check_bits, check_share, find_zeros, pick
+from falconet.compression.steps.checks import check_bits, check_fraction, find_zeros, select_weights
 from falconet.compression.steps.constraints import materialize
 from falconet.compression.steps.pruning import PruneWeights
 from falconet.compression.steps.quantization import Bits, Quantize
@@ -26,7 +26,7 @@ class SensitivityRow(Generic[Setting]):
     name: str
     """Of the parameter."""
     setting: Setting
-    """Share of zeros, or bits."""
+    """Fraction of zeros, or bits."""
     score: float
     """What `evaluate` returned."""
 
@@ -52,18 +52,18 @@ def measure_sensitivity(
     `evaluate` gets plain modules, in the mode that `model` is in, and returns a number that is to be high, such as the
     accuracy. It is called once for the model and once for each tensor and setting. Raises ConfigError for bad settings.
     """
-    for share in sparsities:
-        check_share("sparsities", share)
+    for fraction in sparsities:
+        check_fraction("sparsities", fraction)
     for width in bits:
         check_bits("bits", width)
     empty = find_zeros(model)
-    names = [name for name in pick(model, 0.0, "sparsities") if name not in empty]
+    names = [name for name in select_weights(model, 0.0, "sparsities") if name not in empty]
     return Sensitivity(
         evaluate(materialize(model)),
         tuple(
-            SensitivityRow(name, share, evaluate(materialize(PruneWeights({name: share})(model))))
+            SensitivityRow(name, fraction, evaluate(materialize(PruneWeights({name: fraction})(model))))
             for name in names
-            for share in sorted(sparsities)
+            for fraction in sorted(sparsities)
         ),
         tuple(
             SensitivityRow(name, width, evaluate(materialize(Quantize({name: width})(model))))
@@ -78,7 +78,7 @@ def count_bits(bits: Bits) -> int:
 
 
 def choose_sparsities(sensitivity: Sensitivity, max_drop: float) -> dict[str, float]:
-    """Return for `prune` the harshest share of each tensor that, as all milder ones, costs at most `max_drop`.
+    """Return for `prune` the harshest fraction of each tensor that, as all milder ones, costs at most `max_drop`.
 
     The drop is in the unit of `evaluate`, and of each tensor alone: together they cost more. A tensor that can spare
     nothing is left out.

@@ -71,5 +71,5 @@ def settle(model: nn.Module, inputs: Tensor) -> None:
 
 
 def measure_change(before: Tensor, after: Tensor) -> float:
-    """Return the largest difference of logits, as a share of the largest logit."""
+    """Return the largest difference of logits, as a fraction of the largest logit."""
     return float(((before - after).abs().max() / before.abs().max()).detach())

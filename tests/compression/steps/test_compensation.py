@@ -13,7 +13,16 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from falconet.codec import decode, encode
-from falconet.compression import Constrained, chain, compensate, fold_batchnorm, materialize, prune, quantize, shorten
+from falconet.compression import (
+    Constrained,
+    chain,
+    compensate,
+    fold_batchnorm,
+    materialize,
+    prune,
+    quantize,
+    quantize_floats,
+)
 from falconet.compression.steps.compensation import UNKNOWN, gather, round_nearest, round_rows
 from falconet.compression.steps.constraints import Grid, find_tensor
 from falconet.errors import ConfigError, UsageError
@@ -99,7 +108,7 @@ def test_answers_come_nearer_on_inputs_never_seen(per: Any) -> None:
 
 def test_weights_stay_on_their_grids_and_zeros_zeros() -> None:
     network = make_network()
-    before = chain(prune(0.7), quantize(3, per="channel"), shorten(8))(network)
+    before = chain(prune(0.7), quantize(3, per="channel"), quantize_floats(8))(network)
     after = compensate([draw_smooth(40)])(before)
     assert isinstance(before, Constrained)
     for name in ("0.weight", "2.weight", "5.weight", "7.weight"):

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from falconet.compression import chain, cluster, materialize, prune, quantize, shorten
+from falconet.compression import chain, cluster, materialize, prune, quantize, quantize_floats
 from falconet.compression.steps.constraints import Constrained, Grid, Mask, Rounding, Table
 from falconet.training.config import TrainConfig
 from falconet.training.optimizers import make_average, make_optimizer
@@ -136,7 +136,7 @@ def test_training_leaves_zeros_and_grids(network: str) -> None:
     make, draw = NETWORKS[network]
     model, inputs = perturb(make()), draw()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    constrained = chain(prune(0.5), quantize(3), shorten(8))(model)
+    constrained = chain(prune(0.5), quantize(3), quantize_floats(8))(model)
     zeros = {name: value == 0 for name, value in materialize(constrained).named_parameters() if value.ndim > 1}
     train(constrained, inputs)
     plain = materialize(constrained.eval())
@@ -186,7 +186,7 @@ def find_table(constrained: nn.Module, name: str) -> Table:
 
 def test_running_statistics_go_on_in_training_and_are_rounded_in_eval() -> None:
     model, inputs = perturb(make_convolutions()), torch.randn(4, 1, 8, 8)
-    constrained, same = shorten(4)(model), deepcopy(model)
+    constrained, same = quantize_floats(4)(model), deepcopy(model)
     constrained(inputs), same(inputs)
     assert isinstance(constrained, Constrained)
     for name in ("1.running_mean", "1.running_var", "1.num_batches_tracked"):
@@ -331,7 +331,7 @@ STEPS = {
     "grid": chain(prune(0.6), quantize(4, per="channel")),
     "table": chain(prune(0.6), cluster(6)),
     "movement": prune(0.6, criterion="movement", schedule="cubic"),
-    "all": chain(prune(0.6, scope="lamp"), quantize("ternary"), shorten()),
+    "all": chain(prune(0.6, scope="lamp"), quantize("ternary"), quantize_floats()),
 }
 every_step = pytest.mark.parametrize("step", STEPS)
 
@@ -427,7 +427,7 @@ def test_plain_modules_are_copied() -> None:
 
 def test_double_precision() -> None:
     layer = nn.Linear(6, 6).double()
-    constrained = chain(prune(0.5), quantize(4), shorten())(layer)
+    constrained = chain(prune(0.5), quantize(4), quantize_floats())(layer)
     x = torch.randn(2, 6, dtype=torch.float64)
     assert torch.equal(materialize(constrained)(x), constrained(x))
     assert constrained(x).dtype == torch.float64

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from falconet.compression import Step, chain, cluster, materialize, prune, quantize, shorten
+from falconet.compression import Step, chain, cluster, materialize, prune, quantize, quantize_floats
 from falconet.models import MODELS
 from falconet.spec import Kind
 from tests.compression.steps.builders import HUGE, SMALL
@@ -37,12 +37,12 @@ def test_values_of_every_architecture(name: str, kind: Kind, channels: int, opti
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model, inputs = build(name, kind, channels, **options), draw_inputs(name, kind, channels)
-        constrained = chain(prune(0.5), quantize(4), shorten(8))(model)
+        constrained = chain(prune(0.5), quantize(4), quantize_floats(8))(model)
         nn.functional.cross_entropy(constrained(inputs), torch.arange(4) % CLASSES).backward()  # type: ignore[no-untyped-call]
     plain = materialize(constrained.eval())
     assert plain(inputs).isfinite().all()
     assert torch.equal(constrained(inputs), plain(inputs))
-    untouched = find_common([prune(0.5), quantize(4), shorten(8)], model)
+    untouched = find_common([prune(0.5), quantize(4), quantize_floats(8)], model)
     for key, value in plain.state_dict().items():
         assert key in untouched or len(torch.unique(value)) <= count_levels(value), key
     assert untouched <= {key for key, value in plain.state_dict().items() if not value.is_floating_point()}

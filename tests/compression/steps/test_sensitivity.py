@@ -42,7 +42,7 @@ def test_rows_go_from_mild_to_harsh_tensor_by_tensor() -> None:
     _, found = measure()
     assert found.score == 1
     assert [(row.name, row.setting) for row in found.sparsities] == [
-        (name, share) for name in ("0.weight", "2.weight") for share in (0.5, 0.9)
+        (name, fraction) for name in ("0.weight", "2.weight") for fraction in (0.5, 0.9)
     ]
     assert [(row.name, row.setting) for row in found.bits] == [
         (name, bits) for name in ("0.weight", "2.weight") for bits in (8, 4, "ternary")
@@ -88,7 +88,7 @@ def test_choices_go_into_steps() -> None:
 
 
 def test_bad_settings() -> None:
-    with pytest.raises(ConfigError, match=r"^sparsities: wanted a share from 0 to below 1, found 1\.5$"):
+    with pytest.raises(ConfigError, match=r"^sparsities: wanted a fraction from 0 to below 1, found 1\.5$"):
         measure_sensitivity(nn.Linear(2, 2), lambda _: 0.0, (1.5,))
     with pytest.raises(ConfigError, match=r"^bits: wanted a whole number from 2 to 8 or 'ternary', found 9$"):
         measure_sensitivity(nn.Linear(2, 2), lambda _: 0.0, (), (9,))

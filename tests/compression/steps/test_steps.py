@@ -26,7 +26,7 @@ from falconet.compression import (
     materialize,
     prune,
     quantize,
-    shorten,
+    quantize_floats,
 )
 from falconet.compression.steps import pruning
 from falconet.compression.steps.constraints import Grid, Mask, Table
@@ -56,7 +56,7 @@ def find_mask(model: nn.Module, name: str) -> Mask:
     return mask
 
 
-def share_zeros(model: nn.Module, names: tuple[str, ...] = WEIGHTS) -> float:
+def measure_sparsities(model: nn.Module, names: tuple[str, ...] = WEIGHTS) -> float:
     values = torch.cat([materialize(model).get_parameter(name).detach().flatten() for name in names])
     return float((values == 0).float().mean())
 
@@ -104,8 +104,8 @@ def test_lamp_keeps_some_of_each_layer_where_one_threshold_keeps_none() -> None:
         model.get_parameter("4.weight").mul_(1e-3)
     for scope, empty in (("global", True), ("lamp", False)):
         pruned = PruneWeights(0.96, scope=scope)(model)  # type: ignore[arg-type]
-        assert (share_zeros(pruned, WEIGHTS[1:]) == 1) is empty
-        assert share_zeros(pruned) == pytest.approx(0.96, abs=0.001)
+        assert (measure_sparsities(pruned, WEIGHTS[1:]) == 1) is empty
+        assert measure_sparsities(pruned) == pytest.approx(0.96, abs=0.001)
 
 
 @given(
@@ -125,11 +125,11 @@ def test_share_of_zeros_is_exact_within_one_weight(amount: float, shape: list[in
 
 
 @given(st.lists(st.integers(-3, 3), min_size=1, max_size=30), st.floats(0, 0.99))
-def test_what_goes_is_no_larger_than_what_stays(sizes: list[int], share: float) -> None:
+def test_what_goes_is_no_larger_than_what_stays(sizes: list[int], fraction: float) -> None:
     values = torch.tensor(sizes).float().abs()
-    kept = keep_highest(values, None, share)
+    kept = keep_highest(values, None, fraction)
     assert not (~kept).any() or values[~kept].max() <= values[kept].min()
-    kept = keep_highest(values, -values, share)
+    kept = keep_highest(values, -values, fraction)
     assert not (~kept).any() or values[~kept].min() >= values[kept].max()
 
 
@@ -137,8 +137,8 @@ def test_amounts_by_name() -> None:
     model = make_network()
     step = prune({"4.weight": 0.75})
     pruned = step(model)
-    assert share_zeros(pruned, ("4.weight",)) == pytest.approx(0.75, abs=1e-3)
-    assert share_zeros(pruned, ("0.weight",)) == 0
+    assert measure_sparsities(pruned, ("4.weight",)) == pytest.approx(0.75, abs=1e-3)
+    assert measure_sparsities(pruned, ("0.weight",)) == 0
     assert step.find_untouched(model)["0.weight"] == "is not named in amount"
 
 
@@ -148,16 +148,16 @@ def test_cubic_schedule_has_the_papers_values() -> None:
         model.weight[:10] = 0
     pruned = prune(0.9, schedule="cubic")(model)
     assert isinstance(pruned, Constrained)
-    shares = []
+    fractions = []
     for fraction in (0.0, 0.25, 0.5, 0.5, 1.0, 1.0):
         pruned.advance(fraction)
-        shares.append(share_zeros(pruned, ("weight",)))
+        fractions.append(measure_sparsities(pruned, ("weight",)))
     # The ramp ends before the training does.
     done = [min(fraction / RAMP, 1.0) for fraction in (0.0, 0.25, 0.5, 0.5, 1.0, 1.0)]
     wanted = [0.9 + (0.1 - 0.9) * (1 - fraction) ** 3 for fraction in done]
-    assert shares == pytest.approx(wanted, abs=1e-4)
+    assert fractions == pytest.approx(wanted, abs=1e-4)
     pruned.advance(0.0)
-    assert share_zeros(pruned, ("weight",)) == pytest.approx(0.9, abs=1e-4)
+    assert measure_sparsities(pruned, ("weight",)) == pytest.approx(0.9, abs=1e-4)
 
 
 @pytest.mark.parametrize("scope", ["layer", "global", "lamp"])
@@ -176,7 +176,7 @@ def test_only_regrowing_masks_give_weights_back(scope: Any, regrow: bool) -> Non
     back = [bool((find_mask(pruned, name).kept & ~before[name]).any()) for name in WEIGHTS]
     assert any(back) is regrow
     pruned.advance(1.0)
-    assert share_zeros(pruned) == pytest.approx(0.8, abs=0.01)
+    assert measure_sparsities(pruned) == pytest.approx(0.8, abs=0.01)
 
 
 def test_movement_keeps_the_highest_scores() -> None:
@@ -290,9 +290,9 @@ def test_clusters_leave_zeros_out() -> None:
 def test_clusters_follow_a_mask_that_changes() -> None:
     clustered = chain(prune(0.8, schedule="cubic"), cluster(4))(make_network())
     assert isinstance(clustered, Constrained)
-    assert share_zeros(clustered) == 0
+    assert measure_sparsities(clustered) == 0
     clustered.advance(1.0)
-    assert share_zeros(clustered) == pytest.approx(0.8, abs=0.01)
+    assert measure_sparsities(clustered) == pytest.approx(0.8, abs=0.01)
 
 
 @pytest.mark.parametrize(("bits", "levels"), [("ternary", 3), (2, 3), (3, 7), (8, 255)])
@@ -339,7 +339,7 @@ def test_untouched_ones_have_reasons() -> None:
         assert step.find_untouched(model) == flat | odd | {"zero": "holds zeros only"}
         assert set(step(model).get_submodule("constraints")._modules) == {"0/weight", "4/weight"}
     weight = "is a weight, for quantize or cluster"
-    assert shorten().find_untouched(model) == {
+    assert quantize_floats().find_untouched(model) == {
         "1.num_batches_tracked": "is not floating-point",
         **dict.fromkeys([*WEIGHTS, "whole", "broken", "empty", "zero"], weight),
     }
@@ -348,9 +348,9 @@ def test_untouched_ones_have_reasons() -> None:
 def test_steps_leave_their_model_alone() -> None:
     model = make_network()
     before = deepcopy(model.state_dict())
-    constrained = chain(prune(0.5), quantize(2), shorten())(model)
+    constrained = chain(prune(0.5), quantize(2), quantize_floats())(model)
     state = deepcopy(constrained.state_dict())
-    chain(prune(0.9), cluster(2), shorten(4))(constrained)
+    chain(prune(0.9), cluster(2), quantize_floats(4))(constrained)
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
     assert all(torch.equal(state[name], tensor) for name, tensor in constrained.state_dict().items())
 
@@ -360,7 +360,7 @@ def test_steps_are_values() -> None:
     assert quantize(4) == quantize(4)
     assert quantize(4) != quantize(5)
     with pytest.raises(AttributeError):
-        shorten().bits = 4  # type: ignore[misc]
+        quantize_floats().bits = 4  # type: ignore[misc]
 
 
 class Halve:
@@ -382,7 +382,7 @@ def test_chains_recover_after_each_step() -> None:
     seen: list[tuple[type, float]] = []
 
     def recover(model: nn.Module) -> None:
-        seen.append((type(model), share_zeros(model, ("4.weight",))))
+        seen.append((type(model), measure_sparsities(model, ("4.weight",))))
         with torch.no_grad():
             next(model.parameters()).add_(1.0)
 
@@ -391,7 +391,7 @@ def test_chains_recover_after_each_step() -> None:
     step = chain(Halve(), prune(0.5), chain(quantize(4)), recover=recover)
     result = step(model)
     assert [kind for kind, _ in seen] == [nn.Sequential, Constrained, Constrained]
-    assert [share for _, share in seen][:2] == pytest.approx([0.0, 0.5], abs=0.01)
+    assert [fraction for _, fraction in seen][:2] == pytest.approx([0.0, 0.5], abs=0.01)
     assert result(torch.randn(1, 1, 8, 8)).shape == (1, 2)
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
 
@@ -412,7 +412,7 @@ def test_chains_are_steps() -> None:
     [
         lambda: chain(prune(0.5), Halve()),
         lambda: chain(chain(Halve(), quantize(2)), Halve()),
-        lambda: chain(shorten(), chain(chain(Halve()))),
+        lambda: chain(quantize_floats(), chain(chain(Halve()))),
     ],
 )
 def test_layers_change_before_values(make: Callable[[], Chain]) -> None:
@@ -447,7 +447,7 @@ for name, make in (
     ("per", lambda: quantize(4, per="row")),
     ("learn_step", lambda: quantize(4, learn_step=None)),
     *(("levels", lambda value=value: cluster(value)) for value in (0, 5000, 2.5, True, "x")),
-    *(("bits", lambda value=value: shorten(value)) for value in (1, 17, "ternary", 8.0)),
+    *(("bits", lambda value=value: quantize_floats(value)) for value in (1, 17, "ternary", 8.0)),
     ("amount.bias", lambda: prune({"bias": 0.5})(nn.Linear(2, 2))),
 ):
     try:

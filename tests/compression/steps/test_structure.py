@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from falconet.artifact import Artifact, ArtifactConfig, DataOrigin, Provenance, build_model, load_artifact
 from falconet.complexity import count_complexity
-from falconet.compression.steps.channel_groups import check_removal, find_groups, remove, silence
+from falconet.compression.steps.channel_groups import check_removal, find_groups, remove, zero_channels
 from falconet.compression.steps.channels import PruneChannels
 from falconet.compression.steps.factorization import Factorize, factorize, split_layer
 from falconet.compression.steps.folding import FoldBatchNorm, fold_batchnorm
@@ -246,8 +246,8 @@ def test_channels_stay_in_full_blocks(scope: Any, multiple: int) -> None:
 
 def test_blocks_stay_full_when_more_goes() -> None:
     model, _, _ = build_settled("resnet20")
-    for share in (0.7, 0.5):
-        model = PruneChannels(macs=share, multiple=8)(model)
+    for fraction in (0.7, 0.5):
+        model = PruneChannels(macs=fraction, multiple=8)(model)
         assert {len(weight) % 8 for name, weight in model.named_parameters() if name.endswith("conv1.weight")} == {0}
 
 
@@ -304,7 +304,7 @@ def test_no_more_goes_than_a_share_of_macs_takes(multiple: int) -> None:
 
 def test_a_share_of_macs_out_of_reach() -> None:
     model, _, _ = build_settled("transformer", "text")
-    with pytest.raises(ConfigError, match=r"macs: wanted a share from 0\.\d+, of this network, found 0\.1"):
+    with pytest.raises(ConfigError, match=r"macs: wanted a fraction from 0\.\d+, of this network, found 0\.1"):
         PruneChannels(macs=0.1)(model)
 
 
@@ -341,7 +341,7 @@ def test_a_wrong_graph_is_found_out() -> None:
             group.ins[name] = owners.flip(0)
     with pytest.raises(ConfigError, match="wanted a network whose channels can be followed, found another: logits off"):
         check_removal(model, groups, chosen)
-    assert silence(model, groups, chosen)(torch.ones(1, 1, 8, 8)).shape == (1, CLASSES)
+    assert zero_channels(model, groups, chosen)(torch.ones(1, 1, 8, 8)).shape == (1, CLASSES)
 
 
 @pytest.mark.parametrize(
@@ -349,11 +349,11 @@ def test_a_wrong_graph_is_found_out() -> None:
     [
         ({}, "amount, macs: wanted one of them, found None and None"),
         ({"amount": 0.5, "macs": 0.5}, "amount, macs: wanted one of them"),
-        ({"amount": 1.0}, "amount: wanted a share of channels from 0 to below 1, found 1.0"),
-        ({"amount": True}, "amount: wanted a share"),
-        ({"amount": {"conv1": -0.1}}, "conv1: wanted a share"),
-        ({"amount": float("nan")}, "amount: wanted a share"),
-        ({"macs": 0}, "macs: wanted a share of MACs between 0 and 1, found 0"),
+        ({"amount": 1.0}, "amount: wanted a fraction of channels from 0 to below 1, found 1.0"),
+        ({"amount": True}, "amount: wanted a fraction"),
+        ({"amount": {"conv1": -0.1}}, "conv1: wanted a fraction"),
+        ({"amount": float("nan")}, "amount: wanted a fraction"),
+        ({"macs": 0}, "macs: wanted a fraction of MACs between 0 and 1, found 0"),
         ({"amount": 0.5, "multiple": 0}, "multiple: wanted a number of channels from 1, found 0"),
     ],
 )
@@ -422,7 +422,7 @@ def test_energy_finds_the_true_rank() -> None:
 
 @pytest.mark.parametrize("rank", [0, -1, 0.0, 1.5, True, float("nan")])
 def test_wrong_ranks(rank: Any) -> None:
-    with pytest.raises(ConfigError, match="rank: wanted a whole number above 0 or a share of energy"):
+    with pytest.raises(ConfigError, match="rank: wanted a whole number above 0 or a fraction of energy"):
         Factorize(rank)
 
 
