@@ -8,16 +8,15 @@ import pkgutil
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
 import falconet
 
 
-def type_checked_imports(package: ModuleType = falconet) -> dict[str, str]:
+def type_checked_imports() -> dict[str, str]:
     """Return name → module for the imports under `if TYPE_CHECKING:`, which type checkers and editors read."""
-    tree = ast.parse(Path(str(package.__file__)).read_text(encoding="utf-8"))
+    tree = ast.parse(Path(falconet.__file__).read_text(encoding="utf-8"))
     blocks = [node for node in tree.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"]
     imports = [node for block in blocks for node in block.body if isinstance(node, ast.ImportFrom)]
     for node in imports:
