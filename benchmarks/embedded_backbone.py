@@ -27,7 +27,7 @@ from torchvision.transforms import v2
 
 from falconet import ImageSpec, create_model, load_pretrained
 from falconet.artifact import UNKNOWN, Artifact, ArtifactConfig, encode_artifact
-from falconet.compression import Constrained, chain, compensate, materialize, quantize, shorten
+from falconet.compression import Constrained, chain, compensate, materialize, quantize, quantize_floats
 from falconet.metrics import paired_interval, wilson_interval
 from falconet.models.pretrained import Pretrained
 from falconet.spec import ClassificationSpec
@@ -86,7 +86,7 @@ def choose_bits(network: nn.Module) -> dict[str, int]:
 def make_file(network: nn.Module, found: Pretrained, photos: Tensor) -> bytes:
     """Return the coded model, whose weights' errors cancel out on photographs and their mirror images."""
     seen = torch.split(torch.cat([photos, photos.flip(3)]), SEEN_BATCH)
-    coarse = chain(quantize(choose_bits(network), per="channel"), shorten(REST_BITS), compensate(seen))(network)
+    coarse = chain(quantize(choose_bits(network), per="channel"), quantize_floats(REST_BITS), compensate(seen))(network)
     assert isinstance(coarse, Constrained)
     assert found.labels is not None
     assert found.size is not None

@@ -26,7 +26,7 @@ from torchvision.transforms import v2
 
 from falconet import Loader, TrainConfig, create_model, fit, load_dataset, load_pretrained
 from falconet.codec import decode, encode
-from falconet.compression import Constrained, chain, compensate, materialize, prune, quantize, shorten
+from falconet.compression import Constrained, chain, compensate, materialize, prune, quantize, quantize_floats
 from falconet.data.loader import load_inputs
 from falconet.data.preprocessing import create_preprocess
 from falconet.metrics import wilson_interval
@@ -85,7 +85,7 @@ def list_weights(network: nn.Module) -> dict[str, nn.Parameter]:
 def make_coarse(network: nn.Module, bits: int | dict[str, int]) -> Constrained:
     """Return the network on grids: zeros stay zeros, each output channel has a step, biases have 12 bits."""
     zeros = {name: float((weight == 0).double().mean()) for name, weight in list_weights(network).items()}
-    coarse = chain(prune(zeros), quantize(bits, per="channel"), shorten(REST_BITS))(network)
+    coarse = chain(prune(zeros), quantize(bits, per="channel"), quantize_floats(REST_BITS))(network)
     assert isinstance(coarse, Constrained)
     return coarse
 

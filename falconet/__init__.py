@@ -10,14 +10,14 @@ if TYPE_CHECKING:
     from falconet.artifact import Artifact as Artifact
     from falconet.artifact import load_artifact as load_artifact
     from falconet.artifact import push as push
-    from falconet.budget import Budget as Budget
-    from falconet.budget import Compression as Compression
-    from falconet.budget import compress as compress
     from falconet.comparison import Comparison as Comparison
     from falconet.comparison import compare as compare
     from falconet.complexity import Complexity as Complexity
     from falconet.complexity import count_complexity as count_complexity
     from falconet.complexity import summarize as summarize
+    from falconet.compression import Budget as Budget
+    from falconet.compression import Compression as Compression
+    from falconet.compression import compress as compress
     from falconet.data import Columns as Columns
     from falconet.data import DataConfig as DataConfig
     from falconet.data import Dataset as Dataset
@@ -79,12 +79,12 @@ HOMES = {
     "Loader": "falconet.data.loader",
     "Preprocess": "falconet.data.preprocessing",
     "Artifact": "falconet.artifact",
-    "Budget": "falconet.budget",
+    "Budget": "falconet.compression",
     "Callback": "falconet.training",
     "Columns": "falconet.data",
     "Comparison": "falconet.comparison",
     "Complexity": "falconet.complexity",
-    "Compression": "falconet.budget",
+    "Compression": "falconet.compression",
     "Costs": "falconet.evaluation",
     "DataConfig": "falconet.data",
     "DataReport": "falconet.data.checks",
@@ -116,7 +116,7 @@ HOMES = {
     "attribute": "falconet.explanation",
     "check_data": "falconet.data.checks",
     "compare": "falconet.comparison",
-    "compress": "falconet.budget",
+    "compress": "falconet.compression",
     "count_complexity": "falconet.complexity",
     "create_model": "falconet.models",
     "diagnose": "falconet.training.diagnoses",

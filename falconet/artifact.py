@@ -48,7 +48,7 @@ from falconet.errors import (
 )
 from falconet.modalities import modality_of
 from falconet.models import create_model
-from falconet.schema import SPARSE, WRITTEN_AS, check_finite_fields, from_mapping, to_mapping
+from falconet.schema import KEY, SPARSE, check_finite_fields, from_mapping, to_mapping
 from falconet.spec import FLOAT32_LEAST, FLOAT32_MOST, InputSpec, Kind, OutputSpec, upgrade_record
 from falconet.storage import check_safetensors, format_json, open_regular, parse_json, read_regular, read_settled, swap
 
@@ -134,7 +134,7 @@ class ArtifactConfig:
     """Of the architecture."""
     widths: Mapping[str, Any] | None = None
     """Layer -> how compression changed its structure (see `falconet.models.widths`); None: as the architecture is."""
-    calibration_temperature: float = field(default=1.0, metadata={WRITTEN_AS: "temperature"})
+    calibration_temperature: float = field(default=1.0, metadata={KEY: "temperature"})
     """What logits are divided by before they become probabilities, fitted on the validation split (Guo et al., 2017);
     1, which changes nothing, for a model that was never calibrated."""
     versions: Mapping[str, Any] = field(default_factory=dict)

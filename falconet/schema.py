@@ -121,8 +121,8 @@ def list_items(node: yaml.Node) -> list[yaml.Node]:
 
 SPARSE = "sparse"
 """Marks, in a field's metadata, what is written only where it is not the default: files of before stay as they are."""
-WRITTEN_AS = "written_as"
-"""Names, in a field's metadata, the key that files have for it, where the field was called otherwise before."""
+KEY = "key"
+"""Names, in a field's metadata, the key that it has in files, where that is another than its name."""
 
 
 def from_mapping(kind: type[T], values: Any, path: str = "") -> T:
@@ -149,8 +149,9 @@ def from_mapping(kind: type[T], values: Any, path: str = "") -> T:
 
 
 def name_key(field: dataclasses.Field[Any]) -> str:
-    """Return what a field is called in files."""
-    return str(field.metadata.get(WRITTEN_AS, field.name))
+    """Return the key of a field in files."""
+    key: str = field.metadata.get(KEY, field.name)
+    return key
 
 
 def to_mapping(value: Any) -> Any:

@@ -21,8 +21,8 @@ from falconet.training import Callback, EpochRow
 from falconet.units import show_loss
 
 if TYPE_CHECKING:
-    from falconet.budget import Compression
-    from falconet.budget.search import Trial
+    from falconet.compression import Compression
+    from falconet.compression.search import Trial
     from falconet.data import Dataset, Unreadable
     from falconet.data.checks import DataReport
     from falconet.evaluation import Costs, Evaluation, Robustness
@@ -584,9 +584,9 @@ def describe_parity(parity: Parity) -> list[str]:
 
 def print_trial(trial: Trial, best: Trial) -> None:
     """Print a line about a trial of a search on standard error."""
-    scheme = trial.scheme
-    what = f"{scheme.kept:.3%} of the weights, {scheme.bits} bits"
-    channels = f", {trial.macs:,} MACs" if scheme.macs < 1 else ""
+    spec = trial.spec
+    what = f"{spec.density:.3%} of the weights, {spec.bits} bits"
+    channels = f", {trial.macs:,} MACs" if spec.macs_fraction < 1 else ""
     latency = "" if trial.latency_ms is None else f", {trial.latency_ms:.3f} ms"
     evaluated = f"val {trial.accuracy:.2%} ({trial.drop:.2f} points lost)"
     found = f"{trial.bytes:,} bytes, {evaluated}{latency}, {trial.seconds:.0f} s"

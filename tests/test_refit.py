@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from falconet import Callback, RunResult, evaluate, load_artifact, load_dataset, runs, train
-from falconet.budget.compressing import read_data
+from falconet.compression.session import read_data
 from falconet.errors import DataError, InterruptedRunError
 from falconet.training import TrainConfig
 from falconet.training.loop import FitResult, fit

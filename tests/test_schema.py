@@ -18,16 +18,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from falconet.artifact import ArtifactConfig, DataOrigin, Provenance
-from falconet.budget.config import CompressConfig, SearchConfig
-from falconet.budget.goals import Budget
-from falconet.compression.compensation import Compensate
-from falconet.compression.pruning import PruneWeights
-from falconet.compression.structure import Factorize, PruneChannels
+from falconet.compression.budget import Budget
+from falconet.compression.config import CompressConfig, SearchConfig
+from falconet.compression.steps.channels import PruneChannels
+from falconet.compression.steps.compensation import Compensate
+from falconet.compression.steps.factorization import Factorize
+from falconet.compression.steps.pruning import PruneWeights
 from falconet.data import DataConfig
 from falconet.data.augmentation import ImageAugmentation, SeriesAugmentation, TextAugmentation
 from falconet.errors import ConfigError, UnknownNameError, abridge
 from falconet.planning import ModelConfig, RunConfig
-from falconet.schema import flatten, from_mapping, merge, parse_yaml, to_mapping
+from falconet.schema import KEY, flatten, from_mapping, merge, parse_yaml, to_mapping
 from falconet.spec import ClassificationSpec, ImageSpec, InputSpec, SeriesSpec, TextSpec
 from falconet.training import TrainConfig
 
@@ -375,6 +376,20 @@ def test_numbers_and_strings_of_numpy_become_pythons_own() -> None:
     for value in (np.float64(3.5), np.array([1, 2]), True):
         with pytest.raises(ConfigError, match=r"epochs: wanted int"):
             from_mapping(TrainConfig, {"epochs": value}, "")
+
+
+@dataclasses.dataclass(frozen=True)
+class Renamed:
+    density: float = dataclasses.field(default=1.0, metadata={KEY: "kept"})
+
+
+def test_a_field_may_have_another_key_in_files() -> None:
+    assert to_mapping(Renamed(0.5)) == {"kept": 0.5}
+    assert from_mapping(Renamed, {"kept": 0.5}) == Renamed(0.5)
+    with pytest.raises(UnknownNameError, match=r"unknown setting 'trial\.density'.*trial\.kept"):
+        from_mapping(Renamed, {"density": 0.5}, "trial")
+    with pytest.raises(ConfigError, match=r"^trial\.kept: wanted float"):
+        from_mapping(Renamed, {"kept": "half"}, "trial")
 
 
 def test_a_sparse_field_is_written_only_where_it_has_a_value() -> None:

@@ -82,5 +82,5 @@ def test_sizes_as_people_read_them() -> None:
 
 
 def test_units_need_no_library() -> None:
-    code = "import sys, falconet.units; sys.exit(bool({'torch', 'numpy', 'falconet.budget'} & set(sys.modules)))"
+    code = "import sys, falconet.units; sys.exit(bool({'torch', 'numpy', 'falconet.compression'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -44,8 +44,8 @@ def compress(
     debug: Debug = False,
 ) -> None:
     """Find the smallest file of a trained model that still answers right, within a budget."""
-    from falconet.budget.goals import Budget
     from falconet.catalog import check_artifact, check_source
+    from falconet.compression.budget import Budget
     from falconet.planning import parse_assignments
     from falconet.schema import merge
     from falconet.units import parse_count, parse_latency, parse_size, parse_time
@@ -64,10 +64,9 @@ def compress(
     asked = parse_assignments(settings or [])
     if epochs is not None:
         asked = merge(asked, {"compression": {"epochs": epochs}})
-    from falconet import budget as search
-    from falconet import terminal
+    from falconet import compression, terminal
 
-    result = search.compress(
+    result = compression.compress(
         model,
         source,
         out,
@@ -76,7 +75,7 @@ def compress(
         settings=asked,
         if_exists="resume" if resume else "overwrite" if overwrite else "refuse",
         data_root=data_root,
-        watcher=search.Watcher(terminal.print_note, terminal.print_trial, terminal.watch),
+        watcher=compression.Watcher(terminal.print_note, terminal.print_trial, terminal.watch),
     )
     if json:
         terminal.print_json(result.facts())

@@ -1,46 +1,10 @@
-"""Steps that make a trained network smaller, and what keeps it so while it is trained on."""
+"""Compression: the search for the smallest file of a trained model that still answers right, and the steps it takes.
 
-from falconet.compression.compensation import Compensate, compensate
-from falconet.compression.constraints import Constrained, materialize
-from falconet.compression.pruning import PruneWeights
-from falconet.compression.sensitivity import Sensitivity, choose_bits, choose_sparsities, measure_sensitivity
-from falconet.compression.steps import (
-    Chain,
-    Cluster,
-    Quantize,
-    QuantizeFloats,
-    Step,
-    chain,
-    cluster,
-    prune,
-    quantize,
-    shorten,
-)
-from falconet.compression.structure import Factorize, FoldBatchNorm, PruneChannels, factorize, fold_batchnorm
+`steps` holds pure functions of a network, `search` decides what is tried next, `trial` carries one try out, `session`
+owns the folder. The names stand in `__init__.pyi`; each is imported when it is first used, so that budgets and settings
+need no torch, and steps no reports.
+"""
 
-__all__ = [
-    "Chain",
-    "Cluster",
-    "Compensate",
-    "Constrained",
-    "Factorize",
-    "FoldBatchNorm",
-    "PruneChannels",
-    "PruneWeights",
-    "Quantize",
-    "QuantizeFloats",
-    "Sensitivity",
-    "Step",
-    "chain",
-    "choose_bits",
-    "choose_sparsities",
-    "cluster",
-    "compensate",
-    "factorize",
-    "fold_batchnorm",
-    "materialize",
-    "measure_sensitivity",
-    "prune",
-    "quantize",
-    "shorten",
-]
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

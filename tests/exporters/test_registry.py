@@ -14,7 +14,7 @@ import torch
 from falconet.artifact import Artifact
 from falconet.models import MODELS
 from falconet.spec import Kind
-from tests.compression.builders import HUGE
+from tests.compression.steps.builders import HUGE
 from tests.exporters.builders import ask_exported, ask_own, draw_raw, make_artifact, make_spec, open_exports
 
 QUICK = ("lenet_relu", "image")

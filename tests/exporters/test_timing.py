@@ -18,7 +18,7 @@ from falconet.exporters.targets import Runtime
 from falconet.exporters.timing import find_fastest, open_exported, time_runtimes, time_together, write_network
 from falconet.latency import compare_latencies
 from falconet.report import render_card, render_html
-from tests.budget.test_resuming import make_hollow
+from tests.compression.test_resuming import make_hollow
 from tests.exporters.builders import ask_own, open_export
 
 LATENCIES: dict[Runtime, Latency] = {"torch": Latency(2.0, 3.0, 4.0, 10), "onnxruntime": Latency(0.5, 0.6, 0.7, 10)}

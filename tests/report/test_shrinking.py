@@ -8,7 +8,7 @@ from falconet.exporters.exporting import Export
 from falconet.exporters.parity import Parity
 from falconet.latency import Latency, SpeedRatio
 from falconet.report import Shrinking
-from tests.budget.test_resuming import make_hollow
+from tests.compression.test_resuming import make_hollow
 
 
 def make_shrinking(macs: int, before: list[float], after: list[float]) -> Shrinking:

@@ -1,0 +1,34 @@
+# The names of this package, each once: for `lazy_loader`, which reads this file, and for type checkers and editors.
+
+from .budget import Budget as Budget
+from .config import CompressConfig as CompressConfig
+from .config import SearchConfig as SearchConfig
+from .result import Compression as Compression
+from .search import Trial as Trial
+from .search import TrialSpec as TrialSpec
+from .session import Watcher as Watcher
+from .session import compress as compress
+from .steps import Chain as Chain
+from .steps import Cluster as Cluster
+from .steps import Compensate as Compensate
+from .steps import Constrained as Constrained
+from .steps import Factorize as Factorize
+from .steps import FoldBatchNorm as FoldBatchNorm
+from .steps import PruneChannels as PruneChannels
+from .steps import PruneWeights as PruneWeights
+from .steps import Quantize as Quantize
+from .steps import QuantizeFloats as QuantizeFloats
+from .steps import Sensitivity as Sensitivity
+from .steps import Step as Step
+from .steps import chain as chain
+from .steps import choose_bits as choose_bits
+from .steps import choose_sparsities as choose_sparsities
+from .steps import cluster as cluster
+from .steps import compensate as compensate
+from .steps import factorize as factorize
+from .steps import fold_batchnorm as fold_batchnorm
+from .steps import materialize as materialize
+from .steps import measure_sensitivity as measure_sensitivity
+from .steps import prune as prune
+from .steps import quantize as quantize
+from .steps import quantize_floats as quantize_floats

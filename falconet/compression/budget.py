@@ -1,0 +1,57 @@
+"""What a compressed model may weigh, cost and lose. Importing it imports no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from falconet.compression.constants import CONSTANTS
+from falconet.errors import ConfigError
+from falconet.schema import check_finite_fields
+from falconet.units import show_size
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Limits of a compressed model; None: no limit."""
+
+    max_bytes: int | None = None
+    """Of the coded file, all of it."""
+
+    max_drop: float | None = None
+    """Points of accuracy, on the validation split, below the model that is compressed."""
+
+    max_latency_ms: float | None = None
+    """Median for one sample, on one thread of this machine, in the fastest runtime that is installed."""
+
+    max_macs: int | None = None
+    """Multiply-accumulates of one sample."""
+
+    seconds: float | None = None
+    """Of all trials: none begins that, if it took as long as the last, would end later."""
+
+    def __post_init__(self) -> None:
+        for name in ("max_bytes", "max_latency_ms", "max_macs", "seconds"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < float("inf"):
+                raise ConfigError(f"{name}: wanted above 0, found {value}")
+        if self.max_drop is not None and not 0 <= self.max_drop <= 100:
+            raise ConfigError(f"max_drop: wanted 0 to 100 points of accuracy, found {self.max_drop}")
+        check_finite_fields(self)
+
+    @property
+    def allowed_drop(self) -> float:
+        """Points that the search may lose: without limits the default, all where only the size is limited."""
+        if self.max_drop is not None:
+            return self.max_drop
+        return CONSTANTS.default_drop if self.max_bytes is None else 100.0
+
+    def describe(self) -> str:
+        """Return the limits in a line."""
+        parts = {
+            f"{show_size(self.max_bytes or 0)}": self.max_bytes,
+            f"{self.allowed_drop:g} points lost": self.max_drop if self.max_bytes else self.allowed_drop,
+            f"{self.max_latency_ms} ms": self.max_latency_ms,
+            f"{self.max_macs or 0:,} MACs": self.max_macs,
+            f"{self.seconds or 0:g} s of search": self.seconds,
+        }
+        return "at most " + ", ".join(text for text, value in parts.items() if value is not None)

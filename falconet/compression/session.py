@@ -1,0 +1,466 @@
+"""compress(): from a trained model to the smallest file that still answers right."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from falconet.artifact import UNKNOWN, Artifact, load_artifact
+from falconet.catalog import CODED_FILE, check_artifact, check_source
+from falconet.compression.budget import Budget
+from falconet.compression.config import RECOVERY, SearchConfig
+from falconet.compression.constants import CONSTANTS
+from falconet.compression.frontier import (
+    FRONTIER_FILES,
+    SENSITIVITY_FILES,
+    describe_miss,
+    write_frontier,
+    write_sensitivity,
+)
+from falconet.compression.result import Compression, finish
+from falconet.compression.search import Trial, TrialSpec, choose_best, propose
+from falconet.compression.steps import Sensitivity, choose_bits
+from falconet.compression.trial import (
+    CHECKPOINT_FOLDER,
+    CLAIM_FILE,
+    MakeCallbacks,
+    SearchContext,
+    add_latency,
+    find_macs_fractions,
+    measure_accuracy,
+    measure_layers,
+    run_trial,
+)
+from falconet.data import Dataset, load_dataset
+from falconet.data.augmentation import default_policy
+from falconet.data.loader import Loader, load_inputs
+from falconet.errors import ArtifactError, BudgetError, ConfigError, DataError, RunExistsError, UsageError
+from falconet.evaluation import match_labels
+from falconet.evaluation.evaluation import check_evaluable, restore_data_config
+from falconet.planning import (
+    CONFIG_FILE,
+    IfExists,
+    Settings,
+    check_outside,
+    check_sections,
+    expand_policy,
+    load_recipe,
+    normalize_settings,
+    read_settings,
+)
+from falconet.renames import accept_renamed, ignore
+from falconet.schema import KEY, flatten, from_mapping, merge, to_mapping
+from falconet.storage import hold, is_vacant, prepare_folder, read_json, write_json
+from falconet.training.checkpoints import remove_checkpoints
+from falconet.training.config import FREE
+from falconet.training.loop import check_fit
+
+SEARCH_FILE = "search.json"
+SEARCH_FOLDER = "search"
+"""In the folder of the compressed model: coded networks of all trials, and what came of each."""
+RECIPES = "compress"
+"""Folder of the recipes for searches, within that of all recipes."""
+
+
+@dataclass(frozen=True)
+class Watcher:
+    """Who hears of a search while it goes on."""
+
+    notify: Callable[[str], None] = lambda line: None
+    """Gets lines that the user should read."""
+    on_trial: Callable[[Trial, Trial], None] = lambda trial, best: None
+    """Gets each trial that has ended, those of an earlier call too, and the best one so far."""
+    make_callbacks: MakeCallbacks = lambda title: ()
+    """Returns the callbacks of a trial's training, by the trial's title."""
+
+
+@accept_renamed(existing=lambda value: {"if_exists": value})
+def compress(
+    model: str | Path,
+    source: str | Path,
+    out: str | Path,
+    *,
+    budget: Budget | None = None,
+    recipe: str | None = None,
+    settings: Settings | None = None,
+    if_exists: IfExists = "refuse",
+    data_root: str | Path | None = None,
+    watcher: Watcher | None = None,
+) -> Compression:
+    """Find the smallest file of a trained model that keeps within a budget, or the most accurate one of a size.
+
+    Parameters
+    ----------
+    model
+        A trained model; one that was compressed before is compressed further.
+    source, data_root
+        The data that it was trained on. The search learns from the training split and chooses by the validation split;
+        the test split is asked once, at the end.
+    out
+        A folder for the compressed model: `config.json`, `model.fnet`, the report and the Pareto front of all trials,
+        which are kept in `search/`.
+    budget
+        What the result may weigh, cost and lose; None: at most half a point of accuracy.
+    recipe, settings
+        Sections `compression` (see `CompressConfig`), `training` (of what is left; see `TrainConfig`) and
+        `augmentation`, from a YAML file or a recipe by name, and as nested mappings.
+    if_exists
+        What to do where `out` holds a search: refuse, go on with it (also to another budget), or begin anew.
+    watcher
+        Hears of the search while it goes on.
+
+    The search may be killed at any moment and goes on with `if_exists="resume"`, in the middle of a trial too.
+    Raises BudgetError where no trial keeps within the budget: the front is written all the same, and the message names
+    what comes nearest. Raises UsageError for what cannot be meant, RunExistsError for a folder that is in use,
+    DataError where the data are not the model's own, ArtifactError, StorageError; DivergedError and
+    InterruptedRunError, after which it can be gone on with.
+
+    """
+    budget, watcher, out = budget or Budget(), watcher or Watcher(), Path(out)
+    check_artifact(model)
+    check_source(source)
+    check_out(out, if_exists, model, source)
+    overrides = merge(load_settings(recipe), settings or {})
+    artifact = load_artifact(model)
+    dataset = read_data(artifact, source, data_root)
+    config = configure(artifact, model, dataset, overrides)
+    with hold(out):
+        check_out(out, if_exists, model, source)  # Another process may have ended a search there meanwhile.
+        session = prepare(open_session(out, config, artifact, dataset, if_exists, watcher, budget), budget)
+        trials = run_trials(session, budget)
+        best = choose_best(trials, budget)
+        if not best.fits(budget):
+            raise BudgetError(describe_miss(best, trials, budget, session.context.trial_file(best.number)))
+        watcher.notify(f"trial {best.number} is chosen: evaluating it on the test split, timing it, writing its report")
+        return finish(session.context, dataset, out, budget, trials, best, data_root)
+
+
+def check_out(out: Path, if_exists: IfExists, model: str | Path, source: str | Path) -> None:
+    """Raise RunExistsError or UsageError where `out` holds what must not be lost."""
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"{out}: wanted a folder to write to, found a file")
+    if Path(model).is_dir() and out.resolve().is_relative_to(Path(model).resolve()):
+        raise UsageError(f"{out} lies in the folder of the model that is to be compressed: choose another --out")
+    check_outside(out, source)
+    if is_vacant(out):
+        return
+    if not (out / SEARCH_FOLDER / SEARCH_FILE).is_file():
+        raise RunExistsError(f"{out} holds files that are no search: choose a new or empty folder with --out")
+    if if_exists == "refuse":
+        raise RunExistsError(f"{out} already holds a search: go on with --resume, replace it with --overwrite")
+
+
+def load_settings(recipe: str | None) -> dict[str, Any]:
+    """Return the settings of a recipe for searches, by name or by path."""
+    return load_recipe(recipe, RECIPES) if recipe else {}
+
+
+def read_data(artifact: Artifact, source: str | Path, data_root: str | Path | None) -> Dataset:
+    """Return the data that a model was trained on, with the same splits. Raises DataError for others."""
+    origin = artifact.config.provenance.data
+    if artifact.config.provenance == UNKNOWN:
+        raise DataError("a coded file alone does not tell what it was trained on: name the folder that it lies in")
+    if artifact.config.provenance.refit:
+        raise DataError(
+            "wanted a model that has not learned from its validation samples, by which compression chooses, found one "
+            "trained with --refit: train it without"
+        )
+    config = restore_data_config(origin, source)
+    dataset = load_dataset(source, data_root=data_root, config=config)
+    check_evaluable(artifact, dataset, config, "all")  # Of the right kind; the fingerprint says the rest.
+    known, found = set(artifact.config.output.labels), set(dataset.classes)
+    if known != found:
+        strange = ", ".join(sorted(known ^ found))
+        raise DataError(f"{dataset.source}: wanted the model's classes, found a difference in {strange}")
+    if dataset.fingerprint != origin.fingerprint:
+        raise DataError(
+            f"{dataset.source}: wanted the data that the model was trained on ({origin.source}), found others: samples "
+            "that it learned from would evaluate what becomes of it"
+        )
+    return dataset
+
+
+def configure(artifact: Artifact, model: str | Path, dataset: Dataset, overrides: Settings) -> SearchConfig:
+    """Return the complete configuration: the overrides, then the augmentation of the model's own training."""
+    own = Path(model) / CONFIG_FILE
+    trained = read_settings(own) if own.is_file() else {}
+    check_sections(overrides)
+    policy = {"policy": default_policy(dataset.source, dataset.kind)}
+    defaults = {
+        "augmentation": trained.get("augmentation") or policy,
+        "training": to_mapping(replace(RECOVERY, seed=artifact.config.provenance.seed)),
+    }
+    settings = merge(defaults, normalize_settings(overrides))
+    augmentation = expand_policy(settings["augmentation"], dataset.kind)
+    for key in FIXED.keys() & (overrides.get("training") or {}).keys():
+        raise ConfigError(f"training.{key}: {FIXED[key]}; leave it out")
+    return from_mapping(SearchConfig, {**settings, "augmentation": augmentation})
+
+
+FIXED = {
+    "freeze": "would leave weights as they are that are to change",
+    "unfreeze_after": "goes with freeze",
+    "layer_decay": "is for networks that begin with published weights",
+    "class_weights": "is not applied; use training.sampler=balanced",
+    "epochs": "is compression.epochs",
+    "restore": "is the last epoch, when no weight goes any more",
+    "patience": "has no use where the last epoch counts",
+}
+"""Settings of training that follow from the search."""
+
+
+@dataclass(frozen=True, eq=False)
+class Session:
+    """A search in a folder, and what it found so far."""
+
+    context: SearchContext
+    dataset: Dataset
+    out: Path
+    watcher: Watcher
+    facts: Mapping[str, Any]
+    """What must stay the same when it goes on."""
+    sensitivity_measured: bool = False
+    """Whether it is known which layers need more bits."""
+    macs_fractions: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    """Limits of MACs and milliseconds -> what they leave; see `find_macs_fractions`."""
+    trials: tuple[Trial, ...] = ()
+    """All that ever ran in this folder, for whatever budget."""
+
+    def add(self, trial: Trial) -> Session:
+        """Return the search with a trial more, or with another record of one, and write that down."""
+        others = [other for other in self.trials if other.number != trial.number]
+        session = replace(self, trials=tuple(sorted([*others, trial], key=lambda one: one.number)))
+        session.save()
+        return session
+
+    def save(self) -> None:
+        """Write what was found, so that the search can go on from here."""
+        found = {
+            "sensed": self.sensitivity_measured,
+            "bits": dict(self.context.layer_bits),
+            "shares": dict(self.macs_fractions),
+            "trials": [to_mapping(trial) for trial in self.trials],
+        }
+        write_json(self.context.folder / SEARCH_FILE, {**self.facts, **found})
+
+
+@dataclass(frozen=True)
+class Record:
+    """What `search.json` holds; its keys are those of the first edition."""
+
+    model: str
+    fingerprint: str
+    config: Mapping[str, Any]
+    sensitivity_measured: bool = field(metadata={KEY: "sensed"})
+    layer_bits: Mapping[str, int] = field(metadata={KEY: "bits"})
+    macs_fractions: Mapping[str, Sequence[float]] = field(metadata={KEY: "shares"})
+    trials: tuple[Trial, ...]
+    source: str = ""
+    """Where the model's data lie on this machine."""
+
+
+def open_session(
+    out: Path,
+    config: SearchConfig,
+    artifact: Artifact,
+    dataset: Dataset,
+    if_exists: IfExists,
+    watcher: Watcher,
+    budget: Budget,
+) -> Session:
+    """Return a new search, or the one in `out` to go on with.
+
+    Raises UsageError where it began otherwise, BudgetError for limits out of reach. What another search left is removed
+    once nothing stands against the new one.
+    """
+    folder = out / SEARCH_FOLDER
+    facts = {
+        "source": artifact.config.provenance.data.source,
+        "model": sha256(artifact.serialize()).hexdigest(),
+        "fingerprint": dataset.fingerprint,
+        "config": to_mapping(config),
+    }
+    resumed = if_exists == "resume" and (folder / SEARCH_FILE).is_file()
+    record = (
+        read_record(folder / SEARCH_FILE, facts)
+        if resumed
+        else Record(**facts, sensitivity_measured=False, layer_bits={}, macs_fractions={}, trials=())
+    )
+    train, val = make_loaders(artifact, dataset, config)
+    check_fit(artifact.model, train, config.training, artifact.model if config.compression.teach else None)
+    accuracy = measure_accuracy(artifact.model, val)
+    context = SearchContext(artifact, train, val, config, folder, record.layer_bits, accuracy, watcher.make_callbacks)
+    limits = name_limits(budget)
+    fractions = dict(record.macs_fractions)
+    if limits not in fractions:
+        fractions[limits] = find_macs_fractions(budget, context)
+    prepare_folder(folder)
+    if not resumed:
+        clear_search(out)
+    session = Session(context, dataset, out, watcher, facts, record.sensitivity_measured, fractions, record.trials)
+    session.save()  # From here on the folder is known as a search's.
+    count = len(val.labels)
+    one = f"of which each is {100 / count:.2g} points"
+    watcher.notify(f"{artifact.config.architecture}: {accuracy:.2%} on {count:,} validation samples, {one}")
+    if is_coarse(count):
+        watcher.notify("so few samples tell small losses from luck badly: the result may lose more than was allowed")
+    return session
+
+
+def is_coarse(count: int) -> bool:
+    """Whether one of so many validation samples is so many points that a loss is hardly told from luck."""
+    return 100 / count > CONSTANTS.default_drop
+
+
+def read_record(path: Path, facts: Mapping[str, Any]) -> Record:
+    """Return what an earlier call found. Raises ArtifactError for a damaged file, UsageError for another search's."""
+    try:
+        record = from_mapping(Record, read_json(path))
+        config = from_mapping(SearchConfig, normalize_settings(record.config, ignore))
+        record = replace(record, config=to_mapping(config))
+    except UsageError as error:
+        raise ArtifactError(f"{path} is damaged: {error}; begin anew with --overwrite") from error
+    except ArtifactError as error:
+        raise ArtifactError(f"{error}; begin anew with --overwrite") from error
+    check_unchanged(to_mapping(record), facts)
+    return record
+
+
+def check_unchanged(record: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
+    """Raise UsageError where a search is to go on otherwise than it began."""
+    names = {"model": "another model", "fingerprint": "other data", "config": "other settings"}
+    record, facts = (drop_free_settings(side) for side in (record, facts))
+    for key, what in names.items():
+        if record.get(key) != facts[key]:
+            change = describe_change(record[key], facts[key]) if key == "config" else ""
+            raise UsageError(
+                f"--resume: the search began with {what}{change}; undo that, or begin anew with --overwrite"
+            )
+
+
+def drop_free_settings(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return facts of a search without those settings of training that change nothing about what it comes to."""
+    config = dict(facts["config"])
+    training = {key: value for key, value in (config.get("training") or {}).items() if key not in FREE}
+    return {**facts, "config": {**config, "training": training}}
+
+
+def describe_change(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """Return the first setting that differs, in words; nothing where only empty ones do."""
+    old, new = flatten(before), flatten(now)
+    for key in {**old, **new}:
+        was, found = (side.get(key, "not there") for side in (old, new))
+        if was != found:
+            return f": {key} was {was}, and now is {found}"
+    return ""
+
+
+def clear_search(out: Path) -> None:
+    """Remove what an earlier search left; what it chose stays until this one has chosen."""
+    for name in (*FRONTIER_FILES, *SENSITIVITY_FILES):
+        (out / name).unlink(missing_ok=True)
+    folder = out / SEARCH_FOLDER
+    # Trials first: without its record, the folder would be nobody's.
+    for path in (folder / CLAIM_FILE, *folder.glob("trial-*.fnet")):
+        path.unlink(missing_ok=True)
+    remove_checkpoints(folder / CHECKPOINT_FOLDER)
+
+
+def make_loaders(artifact: Artifact, dataset: Dataset, config: SearchConfig) -> tuple[Loader, Loader]:
+    """Return batches of the training and the validation split, as the model takes them."""
+    spec, labels = artifact.config.input, artifact.config.output.labels
+    train, val = (load_inputs(dataset.splits[name], spec, artifact.tokenizer) for name in ("train", "val"))
+    known = [torch.from_numpy(match_labels(part.split, dataset.classes, labels)) for part in (train, val)]
+    training = config.training
+    feed = Loader(
+        train.inputs,
+        known[0],
+        artifact.preprocess,
+        training.batch_size,
+        config.augmentation,
+        sampler=training.sampler,
+        seed=training.seed,
+    )
+    return feed, Loader(val.inputs, known[1], artifact.preprocess, CONSTANTS.validation_batch)
+
+
+def find_layer_bits(session: Session) -> Session:
+    """Measure which layers need more bits than others, and write that down."""
+    context = session.context
+    session.watcher.notify("measuring what each layer alone can lose")
+    found = measure_layers(context)
+    write_sensitivity(found, session.out)
+    bits = choose_layer_bits(found)
+    needy = [f"{name} ({count})" for name, count in bits.items() if count > context.config.compression.bits]
+    if needy:
+        session.watcher.notify(f"layers that need more bits than others: {', '.join(needy)}")
+    session = replace(session, context=replace(context, layer_bits=bits), sensitivity_measured=True)
+    session.save()
+    return session
+
+
+def choose_layer_bits(found: Sensitivity) -> dict[str, int]:
+    """Return the bits that each weight needs so as not to cost too much by itself, 8 at most."""
+    chosen = choose_bits(found, CONSTANTS.layer_tolerance)
+    names = dict.fromkeys(row.name for row in found.bits)
+    return {name: 2 if chosen.get(name) == "ternary" else int(chosen.get(name, CONSTANTS.first_bits)) for name in names}
+
+
+def run_trials(session: Session, budget: Budget) -> tuple[Trial, ...]:
+    """Return the trials of a search that has begun; each is kept as soon as it has ended, and never run twice.
+
+    Another budget gets the trials that a search from nothing would have run for it.
+    """
+    config, fractions = session.context.config.compression, session.macs_fractions[name_limits(budget)]
+    trials: list[Trial] = []
+    while (spec := propose(trials, budget, config, fractions)) is not None:
+        session, trial = reuse_or_run(session, spec, budget)
+        trials.append(trial)
+        session.watcher.on_trial(trial, choose_best(trials, budget))
+    if propose(trials, replace(budget, seconds=None), config, fractions) is not None:
+        session.watcher.notify("the time is up, though there is more to try; --resume with more --time goes on")
+    write_frontier(session.trials, budget, session.out)
+    return tuple(trials)
+
+
+def prepare(session: Session, budget: Budget) -> Session:
+    """Return the search with what is to be known before any trial. Raises BudgetError for limits out of reach."""
+    config, notify = session.context.config.compression, session.watcher.notify
+    if (session.out / CODED_FILE).is_file():
+        notify(f"{session.out / CODED_FILE} stays what was found before, until this search ends with another")
+    if name_limits(budget) not in session.macs_fractions:
+        fractions = find_macs_fractions(budget, session.context)
+        session = replace(session, macs_fractions={**session.macs_fractions, name_limits(budget): fractions})
+        session.save()
+    if config.channels != "none" and importlib.util.find_spec("torch_pruning") is None:
+        notify("channels stay: removing them needs pip install 'falconet[compress]'")
+    if session.trials:
+        notify(f"{len(session.trials)} trials are there; those that this budget needs are not run again")
+    return session if session.sensitivity_measured or not config.sensitivity else find_layer_bits(session)
+
+
+def name_limits(budget: Budget) -> str:
+    """Return what removing channels depends on."""
+    return f"{budget.max_macs} MACs, {budget.max_latency_ms} ms"
+
+
+def reuse_or_run(session: Session, spec: TrialSpec, budget: Budget) -> tuple[Session, Trial]:
+    """Return what comes of a spec, from an earlier trial where there is one, and the session that knows it."""
+    context = session.context
+    known = next((trial for trial in session.trials if trial.spec == spec), None)
+    if known is None or not context.trial_file(known.number).is_file():
+        trial = run_trial(known.number if known else len(session.trials) + 1, spec, context)
+        session = session.add(trial)  # Before it is timed, which takes seconds in which much may happen.
+    else:
+        trial = known
+    timed = add_latency(trial, budget, context, session.trials)
+    session = session if timed == trial else session.add(timed)
+    if timed is not known:
+        write_frontier(session.trials, budget, session.out)
+    return session, timed

@@ -1,0 +1,100 @@
+"""How much each layer can lose by itself: a measure of answers against sparsity and against bits, layer by layer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import groupby, takewhile
+from typing import Generic, TypeVar
+
+from torch import nn
+
+from falconet.compression.steps.checks import check_bits, check_fraction, find_zeros, select_weights
+from falconet.compression.steps.constraints import materialize
+from falconet.compression.steps.pruning import PruneWeights
+from falconet.compression.steps.quantization import Bits, Quantize
+
+Setting = TypeVar("Setting", float, Bits)
+SPARSITIES = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98)
+BITS: tuple[Bits, ...] = (8, 6, 5, 4, 3, 2)
+
+
+@dataclass(frozen=True)
+class SensitivityRow(Generic[Setting]):
+    """What is left when one weight tensor alone is changed."""
+
+    name: str
+    """Of the parameter."""
+    setting: Setting
+    """Fraction of zeros, or bits."""
+    score: float
+    """What `evaluate` returned."""
+
+
+@dataclass(frozen=True)
+class Sensitivity:
+    """Rows for each weight tensor in the model's order, and for each from mild to harsh."""
+
+    score: float
+    """Of the model as it is."""
+    sparsities: tuple[SensitivityRow[float], ...]
+    bits: tuple[SensitivityRow[Bits], ...]
+
+
+def measure_sensitivity(
+    model: nn.Module,
+    evaluate: Callable[[nn.Module], float],
+    sparsities: Sequence[float] = SPARSITIES,
+    bits: Sequence[Bits] = BITS,
+) -> Sensitivity:
+    """Return what `evaluate` says when one weight tensor after the other is pruned, or quantized, without training.
+
+    `evaluate` gets plain modules, in the mode that `model` is in, and returns a number that is to be high, such as the
+    accuracy. It is called once for the model and once for each tensor and setting. Raises ConfigError for bad settings.
+    """
+    for fraction in sparsities:
+        check_fraction("sparsities", fraction)
+    for width in bits:
+        check_bits("bits", width)
+    empty = find_zeros(model)
+    names = [name for name in select_weights(model, 0.0, "sparsities") if name not in empty]
+    return Sensitivity(
+        evaluate(materialize(model)),
+        tuple(
+            SensitivityRow(name, fraction, evaluate(materialize(PruneWeights({name: fraction})(model))))
+            for name in names
+            for fraction in sorted(sparsities)
+        ),
+        tuple(
+            SensitivityRow(name, width, evaluate(materialize(Quantize({name: width})(model))))
+            for name in names
+            for width in sorted(bits, key=count_bits, reverse=True)
+        ),
+    )
+
+
+def count_bits(bits: Bits) -> int:
+    return 2 if bits == "ternary" else bits
+
+
+def choose_sparsities(sensitivity: Sensitivity, max_drop: float) -> dict[str, float]:
+    """Return for `prune` the harshest fraction of each tensor that, as all milder ones, costs at most `max_drop`.
+
+    The drop is in the unit of `evaluate`, and of each tensor alone: together they cost more. A tensor that can spare
+    nothing is left out.
+    """
+    return choose_harshest(sensitivity.sparsities, sensitivity.score - max_drop)
+
+
+def choose_bits(sensitivity: Sensitivity, max_drop: float) -> dict[str, Bits]:
+    """Return for `quantize` the fewest bits of each tensor, as `choose_sparsities` does."""
+    return choose_harshest(sensitivity.bits, sensitivity.score - max_drop)
+
+
+def choose_harshest(rows: Iterable[SensitivityRow[Setting]], least: float) -> dict[str, Setting]:
+    """Return for each name the last setting before the score falls below `least`; rows go from mild to harsh."""
+    chosen: dict[str, Setting] = {}
+    for name, group in groupby(rows, key=lambda row: row.name):
+        for row in takewhile(lambda row: row.score >= least, group):
+            chosen[name] = row.setting
+    return chosen
