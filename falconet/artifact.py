@@ -143,7 +143,7 @@ class ArtifactConfig:
     def __post_init__(self) -> None:
         temperature = self.calibration_temperature
         if not FLOAT32_LEAST <= temperature <= FLOAT32_MOST:
-            raise ConfigError(f"temperature: wanted a positive, finite number, found {temperature}")
+            raise ConfigError(f"calibration_temperature: wanted a positive, finite number, found {temperature}")
         check_finite_fields(self)
 
 

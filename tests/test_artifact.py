@@ -328,7 +328,7 @@ def test_a_coded_model_comes_back_from_its_folder_and_from_its_file_alone(artifa
     whole, file = load_artifact(tmp_path), load_artifact(alone)
     assert whole.config == artifact.config
     assert file.config.provenance == UNKNOWN
-    for name in ("architecture", "input", "output", "options", "widths", "temperature"):
+    for name in ("architecture", "input", "output", "options", "widths", "calibration_temperature"):
         assert getattr(file.config, name) == getattr(artifact.config, name)
     for found in (whole, file):
         assert list(found.weights) == list(artifact.weights)
