@@ -225,7 +225,7 @@ class Session:
     watcher: Watcher
     facts: Mapping[str, Any]
     """What must stay the same when it goes on."""
-    sensitivity_measured: bool = False
+    has_sensitivity: bool = False
     """Whether it is known which layers need more bits."""
     macs_fractions: Mapping[str, Sequence[float]] = field(default_factory=dict)
     """Limits of MACs and milliseconds -> what they leave; see `find_macs_fractions`."""
@@ -242,7 +242,7 @@ class Session:
     def save(self) -> None:
         """Write what was found, so that the search can go on from here."""
         found = {
-            "sensed": self.sensitivity_measured,
+            "sensed": self.has_sensitivity,
             "bits": dict(self.context.layer_bits),
             "shares": dict(self.macs_fractions),
             "trials": [to_mapping(trial) for trial in self.trials],
@@ -257,7 +257,7 @@ class Record:
     model: str
     fingerprint: str
     config: Mapping[str, Any]
-    sensitivity_measured: bool = field(metadata={KEY: "sensed"})
+    has_sensitivity: bool = field(metadata={KEY: "sensed"})
     layer_bits: Mapping[str, int] = field(metadata={KEY: "bits"})
     macs_fractions: Mapping[str, Sequence[float]] = field(metadata={KEY: "shares"})
     trials: tuple[Trial, ...]
@@ -290,7 +290,7 @@ def open_session(
     record = (
         read_record(folder / SEARCH_FILE, facts)
         if resumed
-        else Record(**facts, sensitivity_measured=False, layer_bits={}, macs_fractions={}, trials=())
+        else Record(**facts, has_sensitivity=False, layer_bits={}, macs_fractions={}, trials=())
     )
     train, val = make_loaders(artifact, dataset, config)
     check_fit(artifact.model, train, config.training, artifact.model if config.compression.teach else None)
@@ -303,7 +303,7 @@ def open_session(
     prepare_folder(folder)
     if not resumed:
         clear_search(out)
-    session = Session(context, dataset, out, watcher, facts, record.sensitivity_measured, fractions, record.trials)
+    session = Session(context, dataset, out, watcher, facts, record.has_sensitivity, fractions, record.trials)
     session.save()  # From here on the folder is known as a search's.
     count = len(val.labels)
     one = f"of which each is {100 / count:.2g} points"
@@ -378,7 +378,7 @@ def make_loaders(artifact: Artifact, dataset: Dataset, config: SearchConfig) -> 
     train, val = (load_inputs(dataset.splits[name], spec, artifact.tokenizer) for name in ("train", "val"))
     known = [torch.from_numpy(match_labels(part.split, dataset.classes, labels)) for part in (train, val)]
     training = config.training
-    feed = Loader(
+    train_loader = Loader(
         train.inputs,
         known[0],
         artifact.preprocess,
@@ -387,7 +387,7 @@ def make_loaders(artifact: Artifact, dataset: Dataset, config: SearchConfig) -> 
         sampler=training.sampler,
         seed=training.seed,
     )
-    return feed, Loader(val.inputs, known[1], artifact.preprocess, CONSTANTS.validation_batch)
+    return train_loader, Loader(val.inputs, known[1], artifact.preprocess, CONSTANTS.validation_batch)
 
 
 def find_layer_bits(session: Session) -> Session:
@@ -400,7 +400,7 @@ def find_layer_bits(session: Session) -> Session:
     needy = [f"{name} ({count})" for name, count in bits.items() if count > context.config.compression.bits]
     if needy:
         session.watcher.notify(f"layers that need more bits than others: {', '.join(needy)}")
-    session = replace(session, context=replace(context, layer_bits=bits), sensitivity_measured=True)
+    session = replace(session, context=replace(context, layer_bits=bits), has_sensitivity=True)
     session.save()
     return session
 
@@ -442,7 +442,7 @@ def prepare(session: Session, budget: Budget) -> Session:
         notify("channels stay: removing them needs pip install 'falconet[compress]'")
     if session.trials:
         notify(f"{len(session.trials)} trials are there; those that this budget needs are not run again")
-    return session if session.sensitivity_measured or not config.sensitivity else find_layer_bits(session)
+    return session if session.has_sensitivity or not config.sensitivity else find_layer_bits(session)
 
 
 def name_limits(budget: Budget) -> str:

@@ -53,7 +53,7 @@ def open_made_up(folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Session
     monkeypatch.setattr(session, "write_frontier", lambda *arguments: None)
     folder.mkdir(exist_ok=True)
     context = make_hollow(SearchContext, folder=folder, config=CONFIG, layer_bits={})
-    return Session(context, make_hollow(Dataset), folder, Watcher(), FACTS, sensitivity_measured=True), done
+    return Session(context, make_hollow(Dataset), folder, Watcher(), FACTS, has_sensitivity=True), done
 
 
 def search_for(search: Session, budget: Budget) -> tuple[Trial, ...]:
@@ -153,7 +153,7 @@ def test_layers_are_measured_once_and_after_limits(tmp_path: Path, monkeypatch: 
 
     def find_layer_bits(search: Session) -> Session:
         done.append("sensed")
-        return replace(search, sensitivity_measured=True)
+        return replace(search, has_sensitivity=True)
 
     def find_macs_fractions(budget: Budget, context: Any) -> tuple[float, ...]:
         done.append("limits")
@@ -161,7 +161,7 @@ def test_layers_are_measured_once_and_after_limits(tmp_path: Path, monkeypatch: 
 
     monkeypatch.setattr(session, "find_layer_bits", find_layer_bits)
     monkeypatch.setattr(session, "find_macs_fractions", find_macs_fractions)
-    search = prepare(replace(search, sensitivity_measured=False), Budget(max_bytes=3000))
+    search = prepare(replace(search, has_sensitivity=False), Budget(max_bytes=3000))
     prepare(search, Budget(max_bytes=3000))
     assert done == ["limits", "sensed"]
 
@@ -192,7 +192,7 @@ def test_a_record_keeps_the_keys_of_the_first_edition(tmp_path: Path) -> None:
     (tmp_path / "search.json").write_text(json.dumps(record))
     read = read_record(tmp_path / "search.json", FACTS)
     assert read.trials[0].spec == TrialSpec(macs_fraction=0.5, density=0.25, bits=4, epochs=5, start=1)
-    assert (read.sensitivity_measured, read.layer_bits, read.macs_fractions) == (True, found["bits"], found["shares"])
+    assert (read.has_sensitivity, read.layer_bits, read.macs_fractions) == (True, found["bits"], found["shares"])
     assert to_mapping(read) == record
 
 

@@ -32,7 +32,7 @@ from falconet.models.widths import (
 
 ChannelScope = Literal["layer", "global"]
 
-LEAST_CHANNELS = 0.1
+MIN_CHANNELS = 0.1
 """Fraction of a group's channels that a ranking over all groups leaves at least: a layer of few channels is a
 bottleneck. Set by hand, not tuned."""
 FINENESS = 256
@@ -215,7 +215,7 @@ def choose_fraction(groups: Sequence[ChannelGroup], fraction: float, scope: Chan
     """Return the least important channels of each group, or of all together."""
     if scope == "layer":
         return [choose_least(group, fraction) for group in groups]
-    ranks = [protect(group, LEAST_CHANNELS) for group in groups]
+    ranks = [protect(group, MIN_CHANNELS) for group in groups]
     everything = torch.cat([*ranks, torch.empty(0)])
     gone = torch.zeros(len(everything), dtype=torch.bool)
     gone[everything.argsort(stable=True)[: round_down(fraction * len(everything))]] = True

@@ -12,7 +12,7 @@ FINEST = 5
 """Steps are tried down to the one that covers the largest value, divided by two to the power of this. Set by hand."""
 TRIALS = 16
 """Steps are tried for each factor of two. Set by hand, not tuned."""
-LARGEST_MULTIPLE = 15
+MAX_MULTIPLE = 15
 """Grids of up to so many levels are tried with each of them as the largest value's. Set by hand, not tuned."""
 SEARCHED = 2**19
 """Of more weights than twice this, errors are measured for one in so many that about this many are. Set by hand: large
@@ -22,7 +22,7 @@ ITERATIONS = 300
 PIECES = 2
 """For each cluster, so many pieces of equal numbers, and as many of equal widths, are the first partition's.
 Set by hand, not tuned."""
-FEWEST_PIECES = 64
+MIN_PIECES = 64
 """Pieces at least, so that few clusters have a good partition too. Set by hand, not tuned."""
 
 
@@ -35,7 +35,7 @@ def fit_steps(values: Float[Tensor, "channels weights"], levels: int) -> Float[T
     """
     largest = values.abs().amax(dim=1)
     values = values[:, :: max(1, values.numel() // SEARCHED)]
-    multiples = [float(multiple) for multiple in range(1, min(levels, LARGEST_MULTIPLE) + 1)]
+    multiples = [float(multiple) for multiple in range(1, min(levels, MAX_MULTIPLE) + 1)]
     finer = [levels * 2 ** (trial / TRIALS) for trial in range(FINEST * TRIALS + 1)]
     best, least = torch.ones_like(largest), torch.full_like(largest, torch.inf)
     for divisor in [*multiples, *finer]:
@@ -59,7 +59,7 @@ def fit_centroids(values: Float[Tensor, " weights"], levels: int) -> Float[Tenso
     if len(distinct) <= levels:
         return distinct.to(values.dtype)
     sums = accumulate(ordered)
-    edges = partition(ordered, cut_pieces(ordered, max(PIECES * levels, FEWEST_PIECES)), levels)
+    edges = partition(ordered, cut_pieces(ordered, max(PIECES * levels, MIN_PIECES)), levels)
     centroids = sums[edges].diff() / edges.diff()
     for _ in range(ITERATIONS):
         inner = torch.searchsorted(ordered, (centroids[1:] + centroids[:-1]) / 2)
