@@ -46,6 +46,7 @@ from falconet.data.files import (
 from falconet.data.images import find_extremes, inspect_image, read_content
 from falconet.data.series import describe_cell, long_series, series_dataset, split_series, to_floats, wide_series
 from falconet.data.splits import Columns, DataConfig
+from falconet.data.texts import describe_text
 from falconet.errors import ConfigError, DataError, UnknownNameError
 from falconet.modalities import EXTENSIONS, MODALITIES
 from falconet.spec import InputSpec, Kind, PixelType, SeriesSpec
@@ -79,8 +80,6 @@ NAMES = {
 
 SAMPLE = 1000
 """Cells that tell what a column holds."""
-MOST_CHARACTERS = 10_000_000
-"""Of one text."""
 FEW = 1000
 """Different values that a column may have to be taken for labels by its content."""
 
@@ -866,13 +865,6 @@ def read_texts(cells: Sequence[Any]) -> tuple[list[str], list[str]]:
     """Return texts, and for each why it cannot be used."""
     texts = [cell if isinstance(cell, str) else as_text(cell) for cell in cells]
     return texts, [describe_text(text) for text in texts]
-
-
-def describe_text(text: str) -> str:
-    """Return why a text cannot be used, or nothing."""
-    if len(text) > MOST_CHARACTERS:
-        return f"{len(text):,} characters; wanted at most {MOST_CHARACTERS:,}"
-    return "" if text and not text.isspace() else "empty text"
 
 
 def read_paths(root: Path, cells: Sequence[Any], follow: bool) -> tuple[list[str], list[str]]:

@@ -420,3 +420,14 @@ def read_text_file(content: bytes) -> str:
     if not text.strip():
         raise DataError("empty text")
     return text
+
+
+MOST_CHARACTERS = 10_000_000
+"""Of one text."""
+
+
+def describe_text(text: str) -> str:
+    """Return why a text cannot be used, or nothing."""
+    if len(text) > MOST_CHARACTERS:
+        return f"{len(text):,} characters; wanted at most {MOST_CHARACTERS:,}"
+    return "" if text and not text.isspace() else "empty text"
