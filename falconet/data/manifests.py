@@ -793,8 +793,12 @@ def read_part(table: Table, split: str, roles: Roles, config: DataConfig) -> Par
     return Part(names, values, labels, splits, groups, whole, extras)
 
 
-def read_values(table: Table, roles: Roles, config: DataConfig) -> tuple[Sequence[int], list[Any], list[str]]:
-    """Return for each sample its row (its first one), its text, path or series, and why it cannot be used, or ""."""
+Cells = tuple[Sequence[int], list[Any], list[str]]
+"""For each sample: its row (its first one), its text, path, series or image, and why it cannot be used, or ""."""
+
+
+def read_values(table: Table, roles: Roles, config: DataConfig) -> Cells:
+    """Return the samples of a table: paths, or what its cells hold themselves."""
     reader = COLUMNS[roles.kind]
     if "path" not in roles.columns:
         return reader.read(table, roles, config)
@@ -805,10 +809,6 @@ def read_values(table: Table, roles: Roles, config: DataConfig) -> tuple[Sequenc
     if files:
         cells = [files.get(name_of(cell), cell) for cell in cells]
     return range(len(table.lines)), *read_paths(table.path.parent, cells, config.follow)
-
-
-Cells = tuple[Sequence[int], list[Any], list[str]]
-"""Of each sample: its first row, what it is, and why it cannot be used, or ""."""
 
 
 def read_image_rows(table: Table, roles: Roles, config: DataConfig) -> Cells:
