@@ -13,8 +13,9 @@ from jaxtyping import Float
 
 from falconet.catalog import FILE_SUFFIXES, list_paths
 from falconet.data import DataConfig, Samples, Unreadable
+from falconet.data.adapters import Inputs
 from falconet.data.dataset import to_text
-from falconet.data.unlabeled import FoundFiles, Inputs, find_below
+from falconet.data.unlabeled import FoundFiles, find_below
 from falconet.errors import ConfigError, DataError, PathError, UsageError
 from falconet.schema import SPARSE, from_mapping, merge
 from falconet.spec import Kind

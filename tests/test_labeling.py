@@ -30,10 +30,11 @@ from falconet.data.label_studio import list_choices
 from falconet.data.sources import read_dataset
 from falconet.data.splits import Columns
 from falconet.errors import ConfigError, DataError, PathError
+from falconet.labeling.adapters import thin_out
 from falconet.labeling.pool import iterate_named, read_pool
 from falconet.labeling.ranking import PoolPredictions, ask_model, choose_next
 from falconet.labeling.selection import choose_samples, measure_uncertainty, reduce_features
-from falconet.labeling.tasks import cut_task, format_task, thin_out
+from falconet.labeling.tasks import cut_task, format_task
 from falconet.training.linear_probe import find_dense_output, make_sparse
 from tests.conftest import FolderMaker
 

@@ -9,9 +9,10 @@ import re
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping, Sequence, Sized
+from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import cast
 
 import numpy as np
@@ -21,6 +22,7 @@ from falconet.data.dataset import ImageArray, Split, hash_arrays, normalize_labe
 from falconet.data.images import BAND_PIXELS, Extremes, ValueRange, merge_extremes, scale_values
 from falconet.data.series import NO_VALUES, count_steps, split_series
 from falconet.errors import DataError
+from falconet.modalities import MODALITIES
 from falconet.spec import Kind, PixelType
 from falconet.storage import open_regular
 from falconet.tables import MAX_BYTES, check_size
@@ -137,9 +139,10 @@ def read_npz(
     Returns kind, splits and classes. Raises DataError for arrays that are neither, for object arrays, which would need
     pickle, and for arrays of more than `max_bytes` together, before they are unpacked.
     """
-    if kind == "text":
+    if kind is not None and kind not in READERS:
+        several = MODALITIES[kind].plural
         raise DataError(
-            f"{path}: wanted texts, found arrays; put texts into a table or a folder, or leave out data.kind"
+            f"{path}: wanted {several}, found arrays; put {several} into a table or a folder, or leave out data.kind"
         )
     arrays = read_archive(path, max_bytes)
     pairs = find_pairs(arrays)
@@ -148,16 +151,60 @@ def read_npz(
             f"{path}: wanted arrays such as images and labels, series and labels, or x_train, y_train, x_test and "
             f"y_test, found {sorted(arrays)}"
         )
-    classes = arrays.get("classes")
     labels = {split: as_labels(arrays[y], f"{path}:{y}") for split, (_, y) in pairs.items()}
-    if (kind or guess_kind(arrays, [x for x, _ in pairs.values()])) == "image":
-        origins = {split: f"{path}:{x}" for split, (x, _) in pairs.items()}
-        images = {split: as_images(arrays[x], origins[split]) for split, (x, _) in pairs.items()}
-        depth = choose_depth(images, origins, value_range, guessed=kind is None)
-        named = {split: (array, labels[split]) for split, array in images.items()}
-        return "image", *to_splits(named, source, classes, depth)
-    series = {split: (find_series(arrays, x, f"{path}:{x}"), labels[split]) for split, (x, _) in pairs.items()}
-    return "series", *to_series_splits(series, source, classes)
+    found = kind or guess_kind(arrays, [x for x, _ in pairs.values()])
+    names = {split: x for split, (x, _) in pairs.items()}
+    origins = {split: f"{path}:{x}" for split, x in names.items()}
+    labeled = LabeledArrays(source, arrays, names, origins, labels, guessed=kind is None)
+    return found, *READERS[found](labeled, value_range)
+
+
+@dataclass(frozen=True, eq=False)
+class LabeledArrays:
+    """Arrays of samples, with labels."""
+
+    source: str
+    arrays: Mapping[str, np.ndarray]
+    """All of the file, by name."""
+    names: Mapping[str, str]
+    """Of the array of samples, by split."""
+    origins: Mapping[str, str]
+    """What these arrays are called in errors, by split."""
+    labels: Mapping[str, np.ndarray]
+    guessed: bool
+    """Whether nobody said what the samples are."""
+
+    @property
+    def classes(self) -> np.ndarray | None:
+        """Names of the classes, where the file has some."""
+        return self.arrays.get("classes")
+
+
+def split_image_arrays(
+    found: LabeledArrays, value_range: ValueRange | None
+) -> tuple[dict[str, Split], tuple[str, ...]]:
+    """Return splits of images, and their classes."""
+    images = {split: as_images(found.arrays[name], found.origins[split]) for split, name in found.names.items()}
+    depth = choose_depth(images, found.origins, value_range, guessed=found.guessed)
+    named = {split: (array, found.labels[split]) for split, array in images.items()}
+    return to_splits(named, found.source, found.classes, depth)
+
+
+def split_series_arrays(
+    found: LabeledArrays, value_range: ValueRange | None
+) -> tuple[dict[str, Split], tuple[str, ...]]:
+    """Return splits of series, and their classes."""
+    series = {
+        split: (find_series(found.arrays, name, found.origins[split]), found.labels[split])
+        for split, name in found.names.items()
+    }
+    return to_series_splits(series, found.source, found.classes)
+
+
+READERS: Mapping[Kind, Callable[[LabeledArrays, ValueRange | None], tuple[dict[str, Split], tuple[str, ...]]]] = (
+    MappingProxyType({"image": split_image_arrays, "series": split_series_arrays})
+)
+"""Of arrays with labels; texts do not come as arrays."""
 
 
 def read_npz_inputs(path: Path, max_bytes: int = MAX_BYTES) -> dict[str, np.ndarray]:

@@ -152,7 +152,8 @@ def describe_data(dataset: Dataset) -> DataReport:
     counts = count_classes(dataset, found)
     totals = sum(counts.values(), np.zeros(len(dataset.classes), dtype=np.int64)).tolist()
     groups = find_groups(dataset)
-    image = dataset.kind == "image"
+    modality = MODALITIES[dataset.kind]
+    flat = modality.axes > 1  # Of a size that is no length.
     return DataReport(
         source=dataset.source,
         kind=dataset.kind,
@@ -173,9 +174,9 @@ def describe_data(dataset: Dataset) -> DataReport:
         near_duplicates=find_near_duplicates(dataset, found),
         imbalance=max(totals) / min(totals) if min(totals) else None,
         absent_classes=find_absent(dataset, counts),
-        shapes=count_shapes(found) if image else (),
-        lengths=None if image else measure_lengths(found),
-        missing=found.missing / max(found.values, 1) if dataset.kind == "series" else None,
+        shapes=count_shapes(found) if flat else (),
+        lengths=None if flat else measure_lengths(found),
+        missing=found.missing / max(found.values, 1) if modality.missing_is_nan else None,
         constant=list_constant(dataset, found),
         outliers=find_outliers(dataset, found),
     )
@@ -265,7 +266,7 @@ def find_outliers(dataset: Dataset, found: Survey) -> tuple[Outlier, ...]:
     places = list_places(dataset)
     rows = np.flatnonzero(found.readable)
     sizes = np.maximum(found.sizes[rows], 1)
-    if dataset.kind == "image":
+    if MODALITIES[dataset.kind].axes > 1:
         far = is_far(np.sqrt(sizes.prod(axis=1))) | is_far(sizes.max(axis=1) / sizes.min(axis=1))
     else:
         far = is_far(sizes[:, 1].astype(np.float64))

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import io
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -40,16 +41,7 @@ def draw_sample(axes: Axes, sample: Any, kind: Kind) -> None:
     """Draw a small picture of one sample, without numbers on its axes."""
     axes.set(xticks=[], yticks=[])
     axes.spines[:].set(color=FRAME, linewidth=0.6)
-    if kind == "image":
-        draw_image(axes, sample)
-    elif kind == "series" and not np.isnan(sample).all():
-        draw_series(axes, sample)
-    elif kind == "series":
-        draw_nothing(axes, "no values")
-    elif not sample.strip():
-        draw_nothing(axes, "empty")
-    else:
-        draw_text(axes, sample)
+    DRAWERS[kind](axes, sample)
 
 
 def draw_nothing(axes: Axes, reason: str) -> None:
@@ -88,6 +80,27 @@ def draw_text(axes: Axes, text: str) -> None:
     axes.text(
         0.04, 0.95, "\n".join(lines), transform=axes.transAxes, va="top", parse_math=False, family="monospace", size=6
     )  # fmt: skip
+
+
+def draw_any_series(axes: Axes, series: Float32[np.ndarray, "channels steps"]) -> None:
+    """Draw a series, or say that it has no values."""
+    if np.isnan(series).all():
+        draw_nothing(axes, "no values")
+    else:
+        draw_series(axes, series)
+
+
+def draw_any_text(axes: Axes, text: str) -> None:
+    """Write a text, or say that it is empty."""
+    if text.strip():
+        draw_text(axes, text)
+    else:
+        draw_nothing(axes, "empty")
+
+
+DRAWERS: Mapping[Kind, Callable[[Axes, Any], None]] = MappingProxyType(
+    {"image": draw_image, "series": draw_any_series, "text": draw_any_text}
+)
 
 
 def label_powers(axis: Axis) -> None:

@@ -11,27 +11,23 @@ from pathlib import Path
 from types import MappingProxyType
 
 import numpy as np
-from jaxtyping import Int64
 
+from falconet.data.adapters import ADAPTERS, FileFacts, Layout
 from falconet.data.dataset import (
     Dataset,
-    ImageFiles,
     Samples,
     Split,
-    Texts,
     Unreadable,
     hash_bytes,
     normalize_label,
     sort_classes,
     to_text,
 )
-from falconet.data.images import PIXEL_LIMIT, ValueRange, find_extremes, inspect_image, read_content
-from falconet.data.series import WavFiles, inspect_wav
+from falconet.data.images import PIXEL_LIMIT, ValueRange, find_extremes, read_content
 from falconet.data.splits import DataConfig
-from falconet.data.texts import read_text_file
 from falconet.errors import DataError
 from falconet.modalities import EXTENSIONS, MODALITIES
-from falconet.spec import ImageSpec, InputSpec, Kind, SeriesSpec
+from falconet.spec import InputSpec, Kind
 
 SPLIT_FOLDERS = {
     "train": "train",
@@ -91,13 +87,7 @@ class ReadFile:
     listed: ListedFile
     hash: int = 0
     """64 bits of its content."""
-    channels: int = 0
-    size: tuple[int, ...] = ()
-    """Height and width in pixels, steps, or characters."""
-    rate: int | None = None
-    deep: bool = False
-    """Whether an image has more than 8 bits a value."""
-    text: str = ""
+    facts: FileFacts = field(default_factory=FileFacts)
     reason: str = ""
     """Why it cannot be used; empty where it can."""
 
@@ -114,39 +104,9 @@ class Listing:
     """Files and folders that are passed over since their names begin with a point."""
 
 
-@dataclass(frozen=True, eq=False)
-class TextFiles:
-    """Texts in files, read when they are wanted."""
-
-    paths: Sequence[str]
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def name(self, index: int) -> str:
-        return self.paths[index]
-
-    def read(self, index: int) -> str:
-        return read_text_file(read_content(self.paths[index]))
-
-    def take(self, indices: Int64[np.ndarray, " kept"]) -> TextFiles:
-        return TextFiles([self.paths[index] for index in indices])
-
-    def join(self, others: Sequence[TextFiles]) -> TextFiles:
-        return TextFiles([path for part in (self, *others) for path in part.paths])
-
-
 def open_files(paths: Sequence[str], spec: InputSpec) -> Samples:
     """Return files of the kind that a model takes as samples, none of them read yet."""
-    if isinstance(spec, ImageSpec):
-        return ImageFiles(Path(), paths, spec.value_range, spec.dtype)
-    if isinstance(spec, SeriesSpec):
-        if spec.rate is None:
-            raise DataError(
-                "wanted a table, .ts or .npz of series, as the model's own series have no rate, found recordings"
-            )
-        return WavFiles(Path(), paths, spec.rate, spec.raw_shape[0])
-    return TextFiles(paths)
+    return ADAPTERS[spec.kind].open_files(paths, spec)
 
 
 def read_folder(root: Path, config: DataConfig) -> Dataset:
@@ -233,18 +193,16 @@ def read_files(
     where they are not given. Raises DataError where not one file of a split can be used.
     """
     # One after the other: headers take mostly Python, of which threads would only get into each other's way.
-    read = [read_file(root, file, kind, max_pixels) for file in files]
-    if kind == "series":
-        read = refuse_odd_channels(read)
+    read = refuse_odd_channels([read_file(root, file, kind, max_pixels) for file in files], kind)
     splits = list(dict.fromkeys(file.split for file in files))
     check_readable(source, kind, splits, read)
     usable = [file for file in read if not file.reason]
     classes = classes or sort_classes({file.label for file in files})
-    rates = Counter(file.rate for file in usable if file.rate)
+    rates = Counter(file.facts.rate for file in usable if file.facts.rate)
     rate = rates.most_common(1)[0][0] if rates else None
     channels = find_channels(usable, kind)
     value_range = find_value_range(root, usable, value_range)
-    make = make_samples(root, kind, rate, channels, value_range)
+    make = make_samples(root, kind, Layout(channels, rate, value_range))
     return Dataset(
         source=source,
         classes=classes,
@@ -252,7 +210,7 @@ def read_files(
             name: to_split([file for file in usable if file.listed.split == name], classes, make) for name in splits
         },
         channels=channels,
-        size=tuple(int(value) for value in np.median([file.size for file in usable], axis=0)),
+        size=tuple(int(value) for value in np.median([file.facts.size for file in usable], axis=0)),
         unreadable=(*unreadable, *(Unreadable(file.listed.path, file.reason) for file in read if file.reason)),
         kind=kind,
         rate=rate,
@@ -266,47 +224,29 @@ def read_file(root: Path, listed: ListedFile, kind: Kind, max_pixels: int) -> Re
     """Read one file as far as its header."""
     try:
         content = read_content(root / listed.path)
-        number = hash_bytes(content)
-        if kind == "image":
-            image = inspect_image(content, max_pixels)
-            return ReadFile(listed, number, image.channels, (image.height, image.width), deep=image.deep)
-        if kind == "series":
-            wav = inspect_wav(content)
-            return ReadFile(listed, number, wav.channels, (wav.steps,), wav.rate)
-        text = read_text_file(content)
-        return ReadFile(listed, number, 1, (len(text),), text=text)
+        return ReadFile(listed, hash_bytes(content), ADAPTERS[kind].inspect(content, max_pixels))
     except DataError as error:
         return ReadFile(listed, reason=str(error))
 
 
-def refuse_odd_channels(files: Sequence[ReadFile]) -> list[ReadFile]:
-    """Return recordings, those unusable that have neither one channel nor as many as most of all have.
-
-    Where most have one, stereo is averaged to it.
-    """
+def refuse_odd_channels(files: Sequence[ReadFile], kind: Kind) -> list[ReadFile]:
+    """Return files, those unusable whose channels do not go with those of most."""
     readable = [file for file in files if not file.reason]
-    usual = find_channels(readable, "series") if readable else 1
-    fitting = (1, usual if usual > 1 else 2)
-    wanted = f"{usual} channels or 1" if usual > 1 else "1 channel or 2"
-    return [
-        replace(file, reason=f"wanted {wanted}, as most have, found {file.channels}")
-        if not file.reason and file.channels not in fitting
-        else file
-        for file in files
-    ]
+    if not readable:
+        return list(files)
+    usual = find_channels(readable, kind)
+    refuse = ADAPTERS[kind].refuse_channels
+    return [file if file.reason else replace(file, reason=refuse(file.facts.channels, usual)) for file in files]
 
 
 def find_channels(files: Sequence[ReadFile], kind: Kind) -> int:
-    """Return the channels of a data set: the most that a file has, of recordings as many as most have."""
-    counts = Counter(file.channels for file in files)
-    if kind == "series":
-        return max(counts, key=lambda channels: (counts[channels], channels))
-    return max(counts)
+    """Return the channels of a data set."""
+    return ADAPTERS[kind].choose_channels(Counter(file.facts.channels for file in files))
 
 
 def find_value_range(root: Path, files: Sequence[ReadFile], asked: ValueRange | None) -> ValueRange | None:
     """Return black and white of the deep pictures, as asked for or by those for training; None without such."""
-    deep = [file.listed for file in files if file.deep]
+    deep = [file.listed for file in files if file.facts.deep]
     if asked is not None:
         return asked if deep else None
     train = [listed for listed in deep if listed.split == "train"]
@@ -314,18 +254,12 @@ def find_value_range(root: Path, files: Sequence[ReadFile], asked: ValueRange | 
     return None if found is None else found.choose_range()
 
 
-def make_samples(
-    root: Path, kind: Kind, rate: int | None, channels: int, value_range: ValueRange | None = None
-) -> Callable[[Sequence[ReadFile]], Samples]:
+def make_samples(root: Path, kind: Kind, layout: Layout) -> Callable[[Sequence[ReadFile]], Samples]:
     """Return the function that makes samples of files of one kind."""
 
     def make(files: Sequence[ReadFile]) -> Samples:
         paths = [file.listed.path for file in files]
-        if kind == "image":
-            return ImageFiles(root, paths, value_range, "uint8" if value_range is None else "uint16")
-        if kind == "series":
-            return WavFiles(root, paths, rate or 1, channels)
-        return Texts([file.text for file in files], np.array(paths, dtype=str))
+        return ADAPTERS[kind].make_samples(root, paths, [file.facts for file in files], layout)
 
     return make
 

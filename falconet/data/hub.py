@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib.util
 import re
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -400,12 +400,7 @@ def scan_split(
     names = np.array([f"{origin}[{index}]" for index in range(len(table))], dtype=str)
     columns = {role: table.column(name) for role, name in roles.columns.items()}
     try:
-        if roles.kind == "image":
-            samples, rows = scan_images(columns["path"], names, roots, max_pixels)
-        elif roles.kind == "text":
-            samples, rows = scan_texts(columns["text"], names)
-        else:
-            samples, rows = scan_series(columns["series"], names)
+        samples, rows = SCANNERS[roles.kind](columns[SAMPLE_ROLES[roles.kind]], names, roots, max_pixels)
         labels = read_labels(columns["label"].to_pylist(), roles.classes)
         return Scan(samples, rows, labels, read_groups(columns["group"]) if "group" in columns else None)
     except UnicodeDecodeError as error:
@@ -469,6 +464,18 @@ def scan_one_series(series: Float32[np.ndarray, "1 steps"]) -> Row:
     if np.isinf(series).any():
         return Row(reason="infinite values")
     return Row(hash_bytes(series.tobytes()), 1, (series.shape[1],))
+
+
+Scanner = Callable[["pyarrow.ChunkedArray", np.ndarray, Sequence[Path] | None, int], tuple[Samples, list[Row]]]
+"""From a column, names of its samples, where files may lie and the most pixels of an image."""
+
+SCANNERS: Mapping[Kind, Scanner] = MappingProxyType(
+    {
+        "image": scan_images,
+        "series": lambda column, names, roots, max_pixels: scan_series(column, names),
+        "text": lambda column, names, roots, max_pixels: scan_texts(column, names),
+    }
+)
 
 
 def read_labels(values: Sequence[Any], classes: Sequence[str] | None) -> list[str | None]:

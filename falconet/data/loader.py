@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Literal, get_args
+from types import MappingProxyType
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
 from jaxtyping import Float32, Int64, UInt
 from torch import Tensor
 
+from falconet.data.adapters import ADAPTERS
 from falconet.data.augmentation import Augmentation, ImageAugmentation, SeriesAugmentation, TextAugmentation
 from falconet.data.barycenters import average_pairs
 from falconet.data.cache import PixelCache, open_cache
-from falconet.data.dataset import ImageArray, Scalable, Split, Unreadable
+from falconet.data.dataset import ImageArray, Split, Unreadable
 from falconet.data.distortions import augment_images, augment_series, augment_tokens, mix_samples
 from falconet.data.preprocessing import (
     WHITES,
@@ -32,7 +34,7 @@ from falconet.data.preprocessing import (
 )
 from falconet.data.series import measure_series
 from falconet.errors import ConfigError, DataError
-from falconet.spec import ImageSpec, InputSpec
+from falconet.spec import ImageSpec, InputSpec, Kind
 
 Purpose = Literal["data", "dropout", "order"]
 """What random numbers are drawn for: distortions, what the network itself draws, or the order of samples."""
@@ -246,12 +248,20 @@ def load_inputs(split: Split, spec: InputSpec, tokenizer: str | None = None) -> 
 
     Raises DataError where nothing can be read, StorageError where the file finds no room.
     """
-    if isinstance(spec, ImageSpec) and not isinstance(split.samples, ImageArray):
-        cache, unreadable = open_cache(split, spec)
-        return Inputs(cache, split.take(cache.rows) if unreadable else split, cache.rows, unreadable)
-    samples = split.samples
-    if isinstance(spec, ImageSpec) and isinstance(samples, Scalable):
-        samples = samples.scale(spec.value_range, spec.dtype)
+    return LOADERS[spec.kind](split, spec, tokenizer)
+
+
+def load_images(split: Split, spec: ImageSpec, tokenizer: str | None) -> Inputs:
+    """Prepare images: arrays in memory, all that must be decoded in a file."""
+    if isinstance(split.samples, ImageArray):
+        return load_in_memory(split, spec, tokenizer)
+    cache, unreadable = open_cache(split, spec)
+    return Inputs(cache, split.take(cache.rows) if unreadable else split, cache.rows, unreadable)
+
+
+def load_in_memory(split: Split, spec: InputSpec, tokenizer: str | None) -> Inputs:
+    """Prepare samples in memory."""
+    samples = ADAPTERS[spec.kind].rescale(split.samples, spec)
     inputs, reasons = load_prepared(samples, create_preprocess(spec, tokenizer))
     unreadable = tuple(Unreadable(split.samples.name(index), reason) for index, reason in reasons.items())
     kept = np.setdiff1d(np.arange(len(split)), list(reasons)).astype(np.int64)
@@ -260,10 +270,7 @@ def load_inputs(split: Split, spec: InputSpec, tokenizer: str | None = None) -> 
 
 def measure_inputs(inputs: Tensor | PixelCache, spec: InputSpec) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Return each channel's mean and standard deviation: of pixels in units of 0..1, of series as they are."""
-    if isinstance(spec, ImageSpec):
-        return measure_pixels(inputs)
-    assert isinstance(inputs, Tensor)
-    return measure_series(inputs.numpy())
+    return MEASURES[spec.kind](inputs)
 
 
 def measure_pixels(pixels: Tensor | PixelCache) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -286,3 +293,19 @@ def measure_pixels(pixels: Tensor | PixelCache) -> tuple[tuple[float, ...], tupl
 def count_levels(channel: UInt[Tensor, "batch height width"], white: int) -> Int64[Tensor, " levels"]:
     """Return how many pixels have each gray level."""
     return torch.bincount(channel.flatten().int(), minlength=white + 1)
+
+
+def measure_steps(series: Tensor | PixelCache) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return each channel's mean and standard deviation."""
+    assert isinstance(series, Tensor)
+    return measure_series(series.numpy())
+
+
+LOADERS: Mapping[Kind, Callable[[Split, Any, str | None], Inputs]] = MappingProxyType(
+    {"image": load_images, "series": load_in_memory, "text": load_in_memory}
+)
+
+MEASURES: Mapping[Kind, Callable[[Tensor | PixelCache], tuple[tuple[float, ...], tuple[float, ...]]]] = (
+    MappingProxyType({"image": measure_pixels, "series": measure_steps})
+)
+"""Of inputs that are normalized; tokens are not."""

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field, replace
 from decimal import Decimal
 from itertools import islice
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -46,9 +47,10 @@ from falconet.data.files import (
 from falconet.data.images import find_extremes, inspect_image, read_content
 from falconet.data.series import describe_cell, long_series, series_dataset, split_series, to_floats, wide_series
 from falconet.data.splits import Columns, DataConfig
+from falconet.data.texts import describe_text
 from falconet.errors import ConfigError, DataError, UnknownNameError
 from falconet.modalities import EXTENSIONS, MODALITIES
-from falconet.spec import InputSpec, Kind, PixelType, SeriesSpec
+from falconet.spec import InputSpec, Kind, PixelType
 from falconet.tables import ABSENT, READABLE, Table, is_number, read_table
 
 SPLIT_VALUES = {**SPLIT_WORDS, **SPLIT_FOLDERS}
@@ -79,8 +81,6 @@ NAMES = {
 
 SAMPLE = 1000
 """Cells that tell what a column holds."""
-MAX_CHARACTERS = 10_000_000
-"""Of one text."""
 FEW = 1000
 """Different values that a column may have to be taken for labels by its content."""
 
@@ -137,7 +137,7 @@ def tabulate_tasks(path: Path, config: DataConfig) -> tuple[Table, str | None]:
 def holds_samples(table: Table, config: DataConfig) -> bool:
     """Whether columns hold texts or name files; lists of numbers beside them are no samples."""
     chosen = {role: name for role, name in asdict(config.columns).items() if name in table.columns}
-    return any(way(table, chosen, config.kind) is not None for way in (choose_path, choose_named_text))
+    return try_ways((choose_path, choose_named_text), table, chosen, config.kind) is not None
 
 
 def read_table_folder(folder: Path, config: DataConfig) -> Dataset:
@@ -240,12 +240,11 @@ def read_tables(source: str, tables: Mapping[str, Table], config: DataConfig) ->
     unreadable = [item for table, part in zip(tables.values(), parts, strict=True) for item in list_bad(table, part)]
     usable = [take_usable(part) for part in parts]
     check_splits(source, usable, unreadable)
-    if any(isinstance(value, bytes) for part in usable for value in part.values):
-        dataset = to_encoded(source, usable, unreadable, config)
-    elif "path" in roles.columns:
+    # Bytes are what a cell holds instead of a path.
+    if "path" in roles.columns and not any(isinstance(value, bytes) for part in usable for value in part.values):
         dataset = to_files(source, first.path.parent, roles.kind, usable, unreadable, config)
     else:
-        dataset = to_samples(source, roles.kind, usable, unreadable)
+        dataset = COLUMNS[roles.kind].collect(source, usable, unreadable, config)
     notes = dict.fromkeys(f"{table.path.name}: {note}" for table in tables.values() for note in table.notes)
     left = [f"{table.path.name}: left out: it has no column {roles.columns['label']!r}" for table in unlabeled.values()]
     return replace(dataset, columns=roles.columns, notes=(*notes, *left))
@@ -300,8 +299,7 @@ def choose_inputs(table: Table, config: DataConfig, spec: InputSpec, known: Sequ
     if is_headless(table):
         # Names are numbers here, and tell nothing: a configured one may be that of a value.
         chosen.pop("label", None)
-        bare = not isinstance(spec, SeriesSpec) or len(table.columns) == spec.raw_shape[1]
-        place = None if bare else find_place(table, chosen)
+        place = find_place(table, chosen) if COLUMNS[spec.kind].may_be_labeled(spec, len(table.columns)) else None
         labels = {spell_label(cell) for cell in table.columns[place]} if place else set()
         chosen |= {"label": place} if place and labels <= {*known} else {}
     elif len(table.columns) > 1:
@@ -312,27 +310,17 @@ def choose_inputs(table: Table, config: DataConfig, spec: InputSpec, known: Sequ
         chosen = {**{role: name for role, name in guesses.items() if name is not None}, **chosen}
     roles = find_samples(table, chosen, spec.kind)
     free = [name for name, cells in list_free(table, chosen).items() if not is_blank(cells)]
-    if roles is None and len(free) == 1 and can_hold(table.columns[free[0]], spec.kind):
-        return Roles(spec.kind, {**chosen, SAMPLE_ROLES[spec.kind]: free[0]})
+    reader = COLUMNS[spec.kind]
+    if roles is None and len(free) == 1 and reader.may_hold(table.columns[free[0]]):
+        return Roles(spec.kind, {**chosen, reader.roles[0]: free[0]})
     if roles is None:
-        wanted = "series=NAME and time=NAME" if spec.kind == "series" else f"{SAMPLE_ROLES[spec.kind]}=NAME"
-        foreign = find_foreign(table, chosen) if spec.kind == "series" else ""
+        wanted = " and ".join(f"{role}=NAME" for role in reader.roles)
+        foreign = find_foreign(table, chosen) if reader.of_numbers else ""
         raise DataError(
-            f"{table.path}: wanted {SAMPLES[spec.kind]} in its columns, found {list_names(table)}{foreign}; name them "
+            f"{table.path}: wanted {reader.wanted} in its columns, found {list_names(table)}{foreign}; name them "
             f"by --set data.columns.{wanted}"
         )
     return roles
-
-
-def can_hold(cells: Sequence[Any], kind: Kind) -> bool:
-    """Return whether the only column without another role could hold samples: any texts, but images by their files."""
-    return kind == "text" or (
-        kind == "image" and any(suffix_of(path_of(cell)) in MODALITIES[kind].extensions for cell in cells)
-    )
-
-
-SAMPLE_ROLES: Mapping[Kind, str] = {"image": "path", "text": "text", "series": "path"}
-"""Roles of the columns that hold a sample in each row, or name its file."""
 
 
 @dataclass(frozen=True)
@@ -437,29 +425,25 @@ def choose_samples(table: Table, chosen: Mapping[str, str], kind: Kind | None) -
     roles = find_samples(table, chosen, kind)
     if roles is not None:
         return roles
-    foreign = find_foreign(table, chosen) if kind in {None, "series"} else ""
+    foreign = find_foreign(table, chosen) if kind is None or COLUMNS[kind].of_numbers else ""
+    wanted = "texts, paths or series" if kind is None else COLUMNS[kind].wanted
     raise DataError(
-        f"{table.path}: wanted {SAMPLES[kind]} in its columns, found {list_names(table)}{foreign}; name them by "
+        f"{table.path}: wanted {wanted} in its columns, found {list_names(table)}{foreign}; name them by "
         "--set data.columns.text=NAME, path=NAME, or series=NAME and time=NAME; --set data.kind=series takes the "
         "columns of numbers alone"
     )
-
-
-SAMPLES: Mapping[Kind | None, str] = {
-    "image": "paths of images",
-    "series": "series",
-    "text": "texts",
-    None: "texts, paths or series",
-}
-"""What is wanted in a table's columns, by kind."""
 
 
 def find_samples(table: Table, chosen: Mapping[str, str], kind: Kind | None) -> Roles | None:
     """Return the roles with those of the columns that hold the samples; None where there are none."""
     ways = (choose_path, choose_named_text, choose_long, choose_wide, choose_named_files, choose_longest_text)
     configured = {"path": choose_path, "text": choose_named_text, "series": choose_long, "time": choose_long}
-    asked = [configured[role] for role in chosen if role in configured]
-    found = (way(table, chosen, kind) for way in asked or ways)
+    return try_ways([configured[role] for role in chosen if role in configured] or ways, table, chosen, kind)
+
+
+def try_ways(ways: Sequence[Way], table: Table, chosen: Mapping[str, str], kind: Kind | None) -> Roles | None:
+    """Return what the first way finds that finds samples of a kind, or of any; None where none does."""
+    found = (way(table, chosen, kind) for way in ways if kind is None or way in COLUMNS[kind].ways)
     return next((roles for roles in found if roles is not None), None)
 
 
@@ -507,11 +491,12 @@ def choose_path(table: Table, chosen: Mapping[str, str], kind: Kind | None) -> R
     name = find_named(table, chosen, "path", accept) or next((name for name in free if accept(free[name])), None)
     if name is None:
         return None
-    if any(map(is_embedded, table.columns[name])):
-        return Roles("image", {**chosen, "path": name}) if kind in {None, "image"} else None
-    found = kind or guess_kind(path_of(cell) for cell in table.columns[name])
+    embedded = any(map(is_embedded, table.columns[name]))
+    if embedded and kind is not None and not COLUMNS[kind].embeds:
+        return None
+    found = kind or ("image" if embedded else guess_kind(path_of(cell) for cell in table.columns[name]))
     # A text beside the name of the file that it was taken from is the better source.
-    if found == "text" and "path" not in chosen and find_named(table, chosen, "text", is_wordy):
+    if "path" not in chosen and try_ways([choose_named_text], table, chosen, found) is not None:
         return None
     return Roles(found, {**chosen, "path": name})
 
@@ -524,13 +509,11 @@ def is_embedded(cell: Any) -> bool:
 def choose_named_text(table: Table, chosen: Mapping[str, str], kind: Kind | None) -> Roles | None:
     """Texts: the configured column, or one of words whose name says so."""
     name = find_named(table, chosen, "text", is_wordy)
-    return Roles("text", {**chosen, "text": name}) if name and kind in {None, "text"} else None
+    return Roles("text", {**chosen, "text": name}) if name else None
 
 
 def choose_named_files(table: Table, chosen: Mapping[str, str], kind: Kind | None) -> Roles | None:
     """Files that a column names without extension or folder: `17` or `b1ee` of `train/b1ee.jpg`, one folder's."""
-    if kind == "text":
-        return None
     columns = {name: list_wanted(cells) for name, cells in list_free(table, chosen).items() if is_different(cells)}
     paths = list_paths(table, MODALITIES[kind or "image"].extensions) if columns else []
     found = match_names(paths, columns, table.path.stem)
@@ -603,16 +586,14 @@ def name_of(cell: Any) -> str:
 def choose_longest_text(table: Table, chosen: Mapping[str, str], kind: Kind | None) -> Roles | None:
     """Texts: of the columns that can be texts, the one with the longest cells on average."""
     texts = {name: cells for name, cells in list_free(table, chosen).items() if is_wordy(cells) and is_prose(cells)}
-    if not texts or kind not in {None, "text"}:
-        return None
-    return Roles("text", {**chosen, "text": max(texts, key=lambda name: measure(texts[name]))})
+    return Roles("text", {**chosen, "text": max(texts, key=lambda name: measure(texts[name]))}) if texts else None
 
 
 def choose_long(table: Table, chosen: Mapping[str, str], kind: Kind | None) -> Roles | None:
     """Series over several rows: their names repeat, and a column orders the rows; without names, configured ones."""
     series = find_named(table, chosen, "series", repeats)
     time = find_named(table, {**chosen, "series": series or ""}, "time", bool)
-    if series is None or (time is None and "series" not in chosen) or kind not in {None, "series"}:
+    if series is None or (time is None and "series" not in chosen):
         return None
     columns = {**chosen, "series": series, **({"time": time} if time else {})}
     values = [name for name, cells in list_free(table, columns).items() if is_numeric(cells)]
@@ -620,14 +601,17 @@ def choose_long(table: Table, chosen: Mapping[str, str], kind: Kind | None) -> R
 
 
 def choose_wide(table: Table, chosen: Mapping[str, str], kind: Kind | None) -> Roles | None:
-    """A series a row: two columns of numbers or more, and besides them none but the label."""
+    """A series a row: two columns of numbers or more, and, unless it is asked for, none but the label besides."""
     free = {name: cells for name, cells in list_free(table, chosen).items() if simplify(name) not in IDENTIFIERS}
     # A dict, since there may be a hundred thousand.
     values = {name: None for name, cells in free.items() if is_numeric(cells)}
     others = [cells for name, cells in free.items() if name not in values and not is_blank(cells)]
     labeled = not others if "label" in chosen else len(others) <= 1 and all(map(is_label, others))
-    fits = kind == "series" or (kind is None and labeled)
-    return Roles("series", dict(chosen), tuple(values)) if fits and len(values) >= 2 else None
+    return Roles("series", dict(chosen), tuple(values)) if (kind or labeled) and len(values) >= 2 else None
+
+
+Way = Callable[[Table, Mapping[str, str], Kind | None], Roles | None]
+"""Of finding the columns of samples; it is only asked about kinds of which it can find some."""
 
 
 def find_label(table: Table, roles: Roles) -> str:
@@ -811,26 +795,44 @@ def read_part(table: Table, split: str, roles: Roles, config: DataConfig) -> Par
     return Part(names, values, labels, splits, groups, whole, extras)
 
 
-def read_values(table: Table, roles: Roles, config: DataConfig) -> tuple[Sequence[int], list[Any], list[str]]:
-    """Return for each sample its row (its first one), its text, path or series, and why it cannot be used, or ""."""
-    columns, rows = table.columns, range(len(table.lines))
-    if "path" in roles.columns:
-        cells = columns[roles.columns["path"]]
-        if roles.kind == "image" and any(map(is_embedded, cells)):
-            return rows, *read_embedded(table.path.parent, cells, config.follow)
-        files = find_files(table, cells, roles.kind, config.follow)
-        if files:
-            cells = [files.get(name_of(cell), cell) for cell in cells]
-        return rows, *read_paths(table.path.parent, cells, config.follow)
-    if roles.kind == "text":
-        return rows, *read_texts(columns[roles.columns["text"]])
+Cells = tuple[Sequence[int], list[Any], list[str]]
+"""For each sample: its row (its first one), its text, path, series or image, and why it cannot be used, or ""."""
+
+
+def read_values(table: Table, roles: Roles, config: DataConfig) -> Cells:
+    """Return the samples of a table: paths, or what its cells hold themselves."""
+    reader = COLUMNS[roles.kind]
+    if "path" not in roles.columns:
+        return reader.read(table, roles, config)
+    cells = table.columns[roles.columns["path"]]
+    if reader.embeds and any(map(is_embedded, cells)):
+        return reader.read(table, roles, config)
+    files = find_files(table, cells, roles.kind, config.follow)
+    if files:
+        cells = [files.get(name_of(cell), cell) for cell in cells]
+    return range(len(table.lines)), *read_paths(table.path.parent, cells, config.follow)
+
+
+def read_image_rows(table: Table, roles: Roles, config: DataConfig) -> Cells:
+    """Return images that stand in their addresses or in files."""
+    cells = table.columns[roles.columns["path"]]
+    return range(len(table.lines)), *read_embedded(table.path.parent, cells, config.follow)
+
+
+def read_text_rows(table: Table, roles: Roles, config: DataConfig) -> Cells:
+    """Return texts."""
+    return range(len(table.lines)), *read_texts(table.columns[roles.columns["text"]])
+
+
+def read_series_rows(table: Table, roles: Roles, config: DataConfig) -> Cells:
+    """Return series that stretch over several rows, or stand in one each."""
     if "series" in roles.columns:
         series, firsts = long_series(table, roles.columns["series"], roles.columns.get("time"), roles.values)
         check_constant(table, roles.columns["series"], config.extra)
         changes = find_changes(table, roles, firsts)
         return firsts, list(series), [find_reason(item) or why for item, why in zip(series, changes, strict=True)]
     series = wide_series(table, roles.values)
-    return rows, list(series), [find_reason(item) for item in series]
+    return range(len(table.lines)), list(series), [find_reason(item) for item in series]
 
 
 def find_changes(table: Table, roles: Roles, firsts: Sequence[int]) -> list[str]:
@@ -868,13 +870,6 @@ def read_texts(cells: Sequence[Any]) -> tuple[list[str], list[str]]:
     """Return texts, and for each why it cannot be used."""
     texts = [cell if isinstance(cell, str) else as_text(cell) for cell in cells]
     return texts, [describe_text(text) for text in texts]
-
-
-def describe_text(text: str) -> str:
-    """Return why a text cannot be used, or nothing."""
-    if len(text) > MAX_CHARACTERS:
-        return f"{len(text):,} characters; wanted at most {MAX_CHARACTERS:,}"
-    return "" if text and not text.isspace() else "empty text"
 
 
 def read_paths(root: Path, cells: Sequence[Any], follow: bool) -> tuple[list[str], list[str]]:
@@ -1076,15 +1071,19 @@ def to_encoded(source: str, parts: Sequence[Part], unreadable: Sequence[Unreadab
     return Dataset(source, classes, splits, channels, sides, tuple(unreadable), value_range=value_range)
 
 
-def to_samples(source: str, kind: Kind, parts: Sequence[Part], unreadable: Sequence[Unreadable]) -> Dataset:
-    """Make a Dataset of texts or series in memory."""
+def to_texts(source: str, parts: Sequence[Part], unreadable: Sequence[Unreadable], config: DataConfig) -> Dataset:
+    """Make a Dataset of texts in memory."""
     classes = sort_classes({label for part in parts for label in part.labels})
-    make = text_split if kind == "text" else series_split
-    splits = {name: make(part, classes) for name, part in split_up(parts)}
-    if kind == "series":
-        return series_dataset(source, splits, classes, unreadable)
+    splits = {name: text_split(part, classes) for name, part in split_up(parts)}
     size = (int(np.median([len(text) for part in parts for text in part.values])),)
     return Dataset(source, classes, splits, 1, size, tuple(unreadable), kind="text")
+
+
+def to_series(source: str, parts: Sequence[Part], unreadable: Sequence[Unreadable], config: DataConfig) -> Dataset:
+    """Make a Dataset of series in memory."""
+    classes = sort_classes({label for part in parts for label in part.labels})
+    splits = {name: series_split(part, classes) for name, part in split_up(parts)}
+    return series_dataset(source, splits, classes, unreadable)
 
 
 def number_labels(part: Part, classes: Sequence[str]) -> np.ndarray:
@@ -1109,3 +1108,74 @@ def text_split(part: Part, classes: Sequence[str]) -> Split:
 def series_split(part: Part, classes: Sequence[str]) -> Split:
     split = split_series(part.values, np.array(part.names), number_labels(part, classes))
     return replace(split, groups=pack_groups(part), extras=pack_extras(part))
+
+
+# Of each modality
+
+
+@dataclass(frozen=True)
+class ColumnReader:
+    """How samples of one modality stand in tables."""
+
+    ways: tuple[Way, ...]
+    """Of finding their columns."""
+    roles: tuple[str, ...]
+    """Of their columns, as `Columns` has them; the first holds a sample in each row, or names its file."""
+    wanted: str
+    """What these hold, in words."""
+    of_numbers: bool
+    """Whether columns of numbers hold samples."""
+    may_hold: Callable[[Sequence[Any]], bool]
+    """Whether the only column without another role could hold samples."""
+    may_be_labeled: Callable[[Any, int], bool]
+    """Whether one of so many columns without names may be labels, beside the samples of a model with this spec."""
+    embeds: bool
+    """Whether a cell may be an address that holds the sample's file itself."""
+    read: Callable[[Table, Roles, DataConfig], Cells]
+    """From a table to the samples that its cells hold themselves."""
+    collect: Callable[[str, Sequence[Part], Sequence[Unreadable], DataConfig], Dataset]
+    """From a source's name, such samples, what cannot be used and settings to a Dataset."""
+
+
+def names_images(cells: Sequence[Any]) -> bool:
+    """Whether a cell ends like the file of an image."""
+    return any(suffix_of(path_of(cell)) in MODALITIES["image"].extensions for cell in cells)
+
+
+COLUMNS: Mapping[Kind, ColumnReader] = MappingProxyType(
+    {
+        "image": ColumnReader(
+            ways=(choose_path, choose_named_files),
+            roles=("path",),
+            wanted="paths of images",
+            of_numbers=False,
+            may_hold=names_images,
+            may_be_labeled=lambda spec, columns: False,
+            embeds=True,
+            read=read_image_rows,
+            collect=to_encoded,
+        ),
+        "series": ColumnReader(
+            ways=(choose_path, choose_long, choose_wide, choose_named_files),
+            roles=("series", "time"),
+            wanted="series",
+            of_numbers=True,
+            may_hold=lambda cells: False,
+            may_be_labeled=lambda spec, columns: bool(columns != spec.raw_shape[1]),
+            embeds=False,
+            read=read_series_rows,
+            collect=to_series,
+        ),
+        "text": ColumnReader(
+            ways=(choose_path, choose_named_text, choose_longest_text),
+            roles=("text",),
+            wanted="texts",
+            of_numbers=False,
+            may_hold=lambda cells: True,
+            may_be_labeled=lambda spec, columns: False,
+            embeds=False,
+            read=read_text_rows,
+            collect=to_texts,
+        ),
+    }
+)

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import importlib.util
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from http.client import HTTPException
 from importlib import resources
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -218,11 +219,20 @@ def from_arrays(source: str, kind: Kind, splits: Mapping[str, Split], classes: t
 
     Raises DataError where the channels of series differ between splits.
     """
-    if kind == "series":
-        return series_dataset(source, splits, classes)
+    return WRAPPERS[kind](source, splits, classes)
+
+
+def image_dataset(source: str, splits: Mapping[str, Split], classes: tuple[str, ...]) -> Dataset:
+    """Wrap splits of images in memory."""
     shapes = [split.samples.read(0).shape for split in splits.values()]
     height, width, _ = shapes[0]
     arrays = [split.samples for split in splits.values() if isinstance(split.samples, ImageArray)]
     deep = next((array.value_range for array in arrays if array.dtype == "uint16"), None)
     channels = max(shape[2] for shape in shapes)
     return Dataset(source, classes, splits, channels, (height, width), value_range=deep)
+
+
+WRAPPERS: Mapping[Kind, Callable[[str, Mapping[str, Split], tuple[str, ...]], Dataset]] = MappingProxyType(
+    {"image": image_dataset, "series": series_dataset}
+)
+"""Of splits of arrays, by what arrays can hold."""

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from threading import Barrier
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +22,7 @@ from falconet.data.series import fit_series
 from falconet.data.spectra import LogMel
 from falconet.data.texts import TextEncoder
 from falconet.errors import DataError
-from falconet.spec import ImageSpec, InputSpec, SeriesSpec, TextSpec
+from falconet.spec import ImageSpec, InputSpec, Kind, SeriesSpec, TextSpec
 
 
 class Preprocess(nn.Module):
@@ -264,13 +266,22 @@ AnyPreprocess = Preprocess | SeriesPreprocess | TextPreprocess
 
 def create_preprocess(spec: InputSpec, tokenizer: str | None = None) -> AnyPreprocess:
     """Return the module for a spec; texts need the tokenizer that belongs to it. Raises DataError without it."""
-    if isinstance(spec, ImageSpec):
-        return Preprocess(spec)
-    if isinstance(spec, SeriesSpec):
-        return SeriesPreprocess(spec)
+    return PREPROCESSES[spec.kind](spec, tokenizer)
+
+
+def create_text_preprocess(spec: TextSpec, tokenizer: str | None) -> TextPreprocess:
     if tokenizer is None:
         raise DataError("wanted the tokenizer of a text model, found none")
     return TextPreprocess(spec, tokenizer)
+
+
+PREPROCESSES: Mapping[Kind, Callable[[Any, str | None], AnyPreprocess]] = MappingProxyType(
+    {
+        "image": lambda spec, tokenizer: Preprocess(spec),
+        "series": lambda spec, tokenizer: SeriesPreprocess(spec),
+        "text": create_text_preprocess,
+    }
+)
 
 
 @dataclass(frozen=True, eq=False)

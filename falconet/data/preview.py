@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,7 +26,9 @@ from falconet.data.drawing import (
     write_figure,
 )
 from falconet.data.series import count_steps, fit_series, measure_series
+from falconet.data.survey import SURVEYORS
 from falconet.errors import ConfigError, DataError
+from falconet.modalities import MODALITIES
 from falconet.spec import ImageSpec, Kind, SeriesSpec
 from falconet.storage import write_bytes
 
@@ -57,22 +60,19 @@ def write_preview(dataset: Dataset, path: Path, policy: str) -> None:
     `policy` is the name of an augmentation. Series are drawn as curves, as long as the longest of them. Raises
     ConfigError for texts, UnknownNameError for a policy that does not exist, DataError where nothing can be read.
     """
-    if dataset.kind == "text":
-        raise ConfigError(f"--preview draws images and series; {dataset.source} holds texts")
+    if dataset.kind not in PREVIEWS:
+        drawn = " and ".join(MODALITIES[kind].plural for kind in PREVIEWS)
+        raise ConfigError(f"--preview draws {drawn}; {dataset.source} holds {MODALITIES[dataset.kind].plural}")
     config = find_policy(dataset.kind, policy)
-    firsts = read_firsts(dataset)
-    if isinstance(config, ImageAugmentation):
-        write_tiles(draw_rows(list(firsts.values()), dataset, config), path)
-    elif isinstance(config, SeriesAugmentation):
-        write_figure(draw_curves(firsts, dataset, config), path)
+    PREVIEWS[dataset.kind].write(read_firsts(dataset), dataset, config, path)
 
 
 def read_firsts(dataset: Dataset) -> dict[str, Any]:
-    """Return the first training sample that can be read of each of the first COLUMNS classes that have one."""
+    """Return the first training sample that can be drawn of each of the first COLUMNS classes that have one."""
     train = dataset.splits["train"]
     firsts: dict[str, Any] = {}
     for label in np.unique(train.labels).tolist():
-        sample = read_first(train, label, dataset.kind)
+        sample = read_first(train, label, PREVIEWS[dataset.kind].shows)
         if sample is not None:
             firsts[dataset.classes[label]] = sample
         if len(firsts) == COLUMNS:
@@ -82,14 +82,14 @@ def read_firsts(dataset: Dataset) -> dict[str, Any]:
     return firsts
 
 
-def read_first(split: Split, label: int, kind: Kind) -> Any:
-    """Return the first sample of a class that can be read and, of series, holds a value; or None."""
+def read_first(split: Split, label: int, shows: Callable[[Any], bool]) -> Any:
+    """Return the first sample of a class that can be read and shows something; or None."""
     for index in np.flatnonzero(split.labels == label).tolist():
         try:
             sample = split.samples.read(index)
         except DataError:
             continue
-        if kind != "series" or count_steps(sample) > 0:
+        if shows(sample):
             return sample
     return None
 
@@ -182,6 +182,33 @@ def add_legend(figure: Figure, channels: int) -> None:
     if 1 < channels <= COLUMNS:
         lines = [Line2D([], [], color=color, label=f"channel {i}") for i, color in enumerate(choose_colors(channels))]
         figure.legend(handles=lines, loc="outside upper center", ncols=channels, fontsize=7, frameon=False)
+
+
+def preview_images(firsts: Mapping[str, np.ndarray], dataset: Dataset, config: ImageAugmentation, path: Path) -> None:
+    write_tiles(draw_rows(list(firsts.values()), dataset, config), path)
+
+
+def preview_series(firsts: Mapping[str, np.ndarray], dataset: Dataset, config: SeriesAugmentation, path: Path) -> None:
+    write_figure(draw_curves(firsts, dataset, config), path)
+
+
+@dataclass(frozen=True)
+class Preview:
+    """How augmentation of one modality is drawn."""
+
+    write: Callable[[Mapping[str, Any], Dataset, Any, Path], None]
+    """From the first sample of each class, their data set and a setting of augmentation to a PNG."""
+    shows: Callable[[Any], bool]
+    """Whether there is anything to see of a sample."""
+
+
+PREVIEWS: Mapping[Kind, Preview] = MappingProxyType(
+    {
+        "image": Preview(preview_images, shows=lambda image: True),
+        "series": Preview(preview_series, shows=lambda series: bool(count_steps(series) > 0)),
+    }
+)
+"""Texts are not drawn."""
 
 
 @dataclass(frozen=True)
@@ -301,8 +328,8 @@ def describe_label_error(entry: LabelError) -> tuple[str, ...]:
     return change, f"confidence {entry.probability:.0%}, in {entry.split}"
 
 
-def show_pair(pair: NearDuplicate, kind: str) -> tuple[Suspect, ...]:
-    distance = (f"distance {pair.distance:.3f}",) if kind == "image" else ()
+def show_pair(pair: NearDuplicate, kind: Kind) -> tuple[Suspect, ...]:
+    distance = (f"distance {pair.distance:.3f}",) if SURVEYORS[kind].has_distances else ()
     return tuple(Suspect(name, (f"in {split}", *distance)) for name, split in zip(pair.names, pair.splits, strict=True))
 
 

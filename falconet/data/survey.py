@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -124,11 +124,7 @@ def find_near(dataset: Dataset, found: Survey) -> tuple[Int64[np.ndarray, "pairs
     hashes = np.concatenate([split.hashes for split in dataset.splits.values()])
     wanted = np.flatnonzero(found.readable & ~found.constant)
     wanted = wanted[np.unique(hashes[wanted], return_index=True)[1]]
-    if dataset.kind == "image":
-        pairs, distances = find_alike(found.keys[wanted], found.thumbnails[wanted])
-    else:
-        pairs = find_equal(found.keys[wanted])
-        distances = np.zeros(len(pairs))
+    pairs, distances = SURVEYORS[dataset.kind].pair(found, wanted)
     return np.sort(wanted[pairs], axis=1), distances
 
 
@@ -161,19 +157,16 @@ def cut_spans(dataset: Dataset) -> Iterator[tuple[Samples, range]]:
 
 def survey_span(samples: Samples, span: range, kind: Kind) -> Survey:
     """Decode some samples, one after the other, so that a worker holds no more than one."""
-    measure = MEASURES[kind]
+    surveyor = SURVEYORS[kind]
     facts, reasons = [], {}
     for position, index in enumerate(span):
         try:
-            facts.append(measure(samples.read(index)))
+            facts.append(surveyor.measure(samples.read(index)))
         except DataError as error:
             # The reader names the whole path, the report the sample.
             reasons[position] = str(error).rpartition(f"{samples.name(index)}: ")[2]
             facts.append(Fact())
-    images = kind == "image"
-    blank = np.zeros((SIDE, SIDE, 3), dtype=np.uint8)
-    copies = np.array([blank if fact.copy is None else fact.copy for fact in facts if images], dtype=np.uint8)
-    copies = copies.reshape(-1, SIDE, SIDE, 3)
+    keys, thumbnails = surveyor.condense(facts)
     return Survey(
         reasons,
         sizes=np.array([fact.size for fact in facts], dtype=np.int64),
@@ -181,8 +174,8 @@ def survey_span(samples: Samples, span: range, kind: Kind) -> Survey:
         constant=np.array([fact.constant for fact in facts]),
         values=sum(fact.values for fact in facts),
         missing=sum(fact.missing for fact in facts),
-        keys=hash_copies(copies) if images else np.array([fact.key for fact in facts], dtype=np.uint64),
-        thumbnails=make_thumbnails(copies),
+        keys=keys,
+        thumbnails=thumbnails,
     )
 
 
@@ -211,6 +204,55 @@ def measure_text(text: str) -> Fact:
     return Fact((1, len(text)), False, constant, key=hash_text(text))
 
 
-MEASURES: Mapping[Kind, Callable[[Any], Fact]] = MappingProxyType(
-    {"image": measure_image, "series": measure_series, "text": measure_text}
+def condense_copies(facts: Sequence[Fact]) -> tuple[UInt64[np.ndarray, " samples"], UInt8[np.ndarray, "_ _ _ 3"]]:
+    """Return hashes and thumbnails of images, black ones for those that cannot be read."""
+    blank = np.zeros((SIDE, SIDE, 3), dtype=np.uint8)
+    copies = np.array([blank if fact.copy is None else fact.copy for fact in facts], dtype=np.uint8)
+    return hash_copies(copies), make_thumbnails(copies)
+
+
+def list_keys(facts: Sequence[Fact]) -> tuple[UInt64[np.ndarray, " samples"], UInt8[np.ndarray, "0 _ _ 3"]]:
+    """Return keys, and no thumbnails."""
+    keys = np.array([fact.key for fact in facts], dtype=np.uint64)
+    return keys, make_thumbnails(np.zeros((0, SIDE, SIDE, 3), dtype=np.uint8))
+
+
+def pair_alike(
+    found: Survey, wanted: Int64[np.ndarray, " some"]
+) -> tuple[Int64[np.ndarray, "pairs 2"], Float64[np.ndarray, " pairs"]]:
+    """Return pairs of images that look the same, and how far they are from each other."""
+    return find_alike(found.keys[wanted], found.thumbnails[wanted])
+
+
+def pair_equal(
+    found: Survey, wanted: Int64[np.ndarray, " some"]
+) -> tuple[Int64[np.ndarray, "pairs 2"], Float64[np.ndarray, " pairs"]]:
+    """Return pairs of samples of equal keys, at no distance."""
+    pairs = find_equal(found.keys[wanted])
+    return pairs, np.zeros(len(pairs))
+
+
+@dataclass(frozen=True)
+class Surveyor:
+    """How samples of one modality are looked at, and how those that are nearly equal are found."""
+
+    measure: Callable[[Any], Fact]
+    """From a sample to what is kept of it."""
+    condense: Callable[[Sequence[Fact]], tuple[np.ndarray, np.ndarray]]
+    """From facts to the samples' keys and thumbnails."""
+    pair: Callable[[Survey, np.ndarray], tuple[np.ndarray, np.ndarray]]
+    """From a survey and some positions to those in pairs, as places among these, that are nearly equal.
+
+    And to their distances.
+    """
+    has_distances: bool
+    """Whether such pairs are more or less alike; else all distances are 0."""
+
+
+SURVEYORS: Mapping[Kind, Surveyor] = MappingProxyType(
+    {
+        "image": Surveyor(measure_image, condense_copies, pair_alike, has_distances=True),
+        "series": Surveyor(measure_series, list_keys, pair_equal, has_distances=False),
+        "text": Surveyor(measure_text, list_keys, pair_equal, has_distances=False),
+    }
 )

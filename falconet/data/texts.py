@@ -418,3 +418,14 @@ def read_text_file(content: bytes) -> str:
     if not text.strip():
         raise DataError("empty text")
     return text
+
+
+MAX_CHARACTERS = 10_000_000
+"""Of one text."""
+
+
+def describe_text(text: str) -> str:
+    """Return why a text cannot be used, or nothing."""
+    if len(text) > MAX_CHARACTERS:
+        return f"{len(text):,} characters; wanted at most {MAX_CHARACTERS:,}"
+    return "" if text and not text.isspace() else "empty text"

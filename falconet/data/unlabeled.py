@@ -8,53 +8,40 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Shaped
 
 from falconet.catalog import (
     FILE_SUFFIXES,
-    LOOSE_SUFFIXES,
     TASKS_SUFFIX,
     as_name,
     check_place,
     check_suffix,
     is_url,
 )
-from falconet.data.arrays import (
-    IDX_IMAGES,
-    as_images,
-    as_series,
-    find_idx_images,
-    find_series,
-    read_idx,
-    read_npz_inputs,
-)
-from falconet.data.dataset import EncodedImages, ImageArray, Samples, Scalable, Texts, Unreadable, to_text
+from falconet.data.adapters import ADAPTERS, Inputs, is_array, is_image, to_numpy
+from falconet.data.dataset import Samples, Unreadable, to_text
 from falconet.data.downloads import fetch_url
 from falconet.data.files import count_ignored, describe_ignored, open_files, suffix_of, walk
-from falconet.data.images import Extremes, convert_image
 from falconet.data.manifests import (
-    MAX_CHARACTERS,
     Roles,
     choose_inputs,
-    describe_text,
     find_comma,
     read_inputs,
     spell_numbers,
     tabulate_tasks,
 )
-from falconet.data.named import find_cifar_binaries, read_cifar_binaries
-from falconet.data.series import NO_VALUES, count_steps, pack_series, read_ts_file
+from falconet.data.series import read_ts_file
 from falconet.data.sources import find_data_root, read_dataset
 from falconet.data.splits import DataConfig
+from falconet.data.texts import MAX_CHARACTERS
 from falconet.errors import DataError, PathError, UsageError
 from falconet.modalities import MODALITIES
-from falconet.spec import ImageSpec, InputSpec, Kind, SeriesSpec
+from falconet.spec import InputSpec, Kind
 from falconet.storage import scratch
 from falconet.tables import (
     CELL_BYTES,
@@ -62,7 +49,6 @@ from falconet.tables import (
     Coding,
     Table,
     check_size,
-    is_text,
     iterate_table,
     parse_object,
     parse_objects,
@@ -90,45 +76,6 @@ class Lines(Protocol):
 
 Place = Path | Url | Lines
 """Where samples are: a file or a folder, an address, or an open stream of lines."""
-
-
-@dataclass(frozen=True, eq=False)
-class Inputs:
-    """Some samples that follow one another, and what cannot be one."""
-
-    samples: Samples | None = None
-    """`Samples.name` says which is which; None: there are none here."""
-    skipped: tuple[Unreadable, ...] = ()
-    ignored: Mapping[str, int] = field(default_factory=dict)
-    """Files of a folder that are no samples, counted by extension."""
-    notes: tuple[str, ...] = ()
-    """What had to be guessed to read them."""
-
-
-@dataclass(frozen=True, eq=False)
-class Objects:
-    """Samples at hand, each of its own size, converted when they are wanted."""
-
-    values: Sequence[Any]
-    names: Sequence[str]
-    convert: Callable[[Any], np.ndarray]
-
-    def __len__(self) -> int:
-        return len(self.values)
-
-    def name(self, index: int) -> str:
-        return self.names[index]
-
-    def read(self, index: int) -> np.ndarray:
-        return self.convert(self.values[index])
-
-    def take(self, indices: np.ndarray) -> Objects:
-        return Objects([self.values[i] for i in indices], [self.names[i] for i in indices], self.convert)
-
-    def join(self, others: Sequence[Objects]) -> Objects:
-        parts = [self, *others]
-        values = [value for part in parts for value in part.values]
-        return Objects(values, [name for part in parts for name in part.names], self.convert)
 
 
 @dataclass(frozen=True)
@@ -163,16 +110,18 @@ def iterate_inputs(
     """
     reading = Reading(spec, labels, config or DataConfig(), None if data_root is None else Path(data_root))
     if is_array(asked) and not is_image(asked):
-        yield from read_array(to_numpy(asked), spec, str)
+        yield from ADAPTERS[spec.kind].read_array(to_numpy(asked), spec, str)
         return
     items = list_items(asked, spec.kind)
+    adapter = ADAPTERS[spec.kind]
+    listed = adapter.takes_strings and isinstance(asked, str)
     for item in items:
         if isinstance(item, Path):
-            check_place(item, "; texts are given in a list" if spec.kind == "text" and isinstance(asked, str) else "")
+            check_place(item, f"; {MODALITIES[spec.kind].plural} are given in a list" if listed else "")
     number = 0
     for several, group in group_items(items):
-        if not several:
-            yield from read_values(group, number, spec)
+        if not several:  # Called after their positions.
+            yield adapter.read_values(group, list(map(str, range(number, number + len(group)))), spec)
             number += len(group)
             continue
         (place,) = group
@@ -196,7 +145,7 @@ def list_items(asked: object, kind: Kind) -> list[Any]:
     items = list(asked)
     if not items:
         raise UsageError(f"wanted {describe_wanted(kind)}, found none")
-    if kind == "text":
+    if ADAPTERS[kind].takes_strings:
         texts = [item for item in items if isinstance(item, str) and not isinstance(item, Url)]
         named = [text for text in texts if suffix_of(text[-10:]) in (*FILE_SUFFIXES, ".txt") and is_file(text)]
         if named:
@@ -215,8 +164,7 @@ def is_file(name: str) -> bool:
 
 def describe_wanted(kind: Kind) -> str:
     """Say what can be asked about."""
-    sample = {"image": "images (PIL or arrays)", "series": "arrays", "text": "a list of texts"}[kind]
-    return f"paths, addresses or {sample}"
+    return f"paths, addresses or {ADAPTERS[kind].wanted}"
 
 
 def to_place(item: Any) -> Any:
@@ -230,24 +178,8 @@ def is_stream(item: object) -> bool:
     return isinstance(item, io.IOBase) and not isinstance(item, io.TextIOBase)
 
 
-def is_array(item: object) -> bool:
-    """Whether something is an array, or knows how to become one, as tensors and PIL images do, but is no string."""
-    return not isinstance(item, str) and (hasattr(item, "__array__") or hasattr(item, "__array_interface__"))
-
-
-def to_numpy(item: Any) -> np.ndarray:
-    """Return an array, or a tensor on any device, as NumPy's."""
-    return np.asarray(item.detach().cpu() if hasattr(item, "detach") else item)
-
-
 def is_place(item: object) -> bool:
     return isinstance(item, Path | Url | Samples) or is_stream(item)
-
-
-def is_image(item: object) -> bool:
-    from PIL import Image
-
-    return isinstance(item, Image.Image)
 
 
 def group_items(items: Sequence[Any]) -> Iterator[tuple[bool, list[Any]]]:
@@ -297,12 +229,8 @@ def read_source(name: str, reading: Reading) -> Iterator[Inputs]:
     """Yield all samples of a source that has a name."""
     dataset = read_dataset(name, data_root=find_data_root(reading.data_root), config=reading.config)
     check_kind(name, dataset.kind, reading.spec)
-    spec = reading.spec
     for split in dataset.splits.values():
-        samples = split.samples
-        if isinstance(samples, Scalable) and isinstance(spec, ImageSpec):
-            samples = samples.scale(spec.value_range, spec.dtype)
-        yield Inputs(samples)
+        yield Inputs(ADAPTERS[dataset.kind].rescale(split.samples, reading.spec))
     yield Inputs(skipped=dataset.unreadable, ignored=dataset.ignored, notes=dataset.notes)
 
 
@@ -365,19 +293,14 @@ def read_folder(folder: Path, reading: Reading) -> Iterator[Inputs]:
 
     Raises PathError where it holds none of these.
     """
-    spec = reading.spec
-    if spec.kind == "image" and (paths := find_idx_images(folder)):
-        for path in paths:
-            yield from read_one_file(path, str(path), reading)
-        return
-    if spec.kind == "image" and find_cifar_binaries(folder):
-        for split in read_cifar_binaries(folder, str(folder), reading.config.max_bytes).splits.values():
-            yield Inputs(split.samples)
+    spec, adapter = reading.spec, ADAPTERS[reading.spec.kind]
+    arrays = adapter.open_folder(folder, spec, reading.config.max_bytes)
+    if arrays is not None:
+        yield from arrays
         return
     data = sorted(path for path in folder.iterdir() if suffix_of(path.name) in FILE_SUFFIXES and path.is_file())
     data = [path for path in data if not path.name.startswith(".")]
-    recorded = isinstance(spec, SeriesSpec) and spec.rate is None
-    found = None if data and recorded else find_below(folder, spec.kind, strict=not data)
+    found = None if data and not adapter.in_files(spec) else find_below(folder, spec.kind, strict=not data)
     if found is not None:
         yield Inputs(skipped=found.refused, ignored=found.ignored)
         yield from read_files(found.files, reading)
@@ -422,21 +345,22 @@ def find_below(folder: Path, kind: Kind, *, strict: bool = True) -> FoundFiles |
 
 def read_one_file(path: Path, name: str, reading: Reading) -> Iterator[Inputs]:
     """Yield the samples of a file, which may be one; `name` is what the user calls it."""
-    spec, suffix = reading.spec, path.suffix.lower()
-    if spec.kind == "image" and IDX_IMAGES.match(path.name):
-        images = as_images(read_idx(path, reading.config.max_bytes), name)
-        yield from read_array(images, spec, name_rows(name))
+    spec, suffix, max_bytes = reading.spec, path.suffix.lower(), reading.config.max_bytes
+    adapter = ADAPTERS[spec.kind]
+    own = adapter.open_file(path, name, spec, max_bytes)
+    if own is not None:
+        yield from own
     elif suffix == ".npz":
-        yield from read_npz(path, name, reading)
+        yield from adapter.read_npz(path, name, spec, max_bytes)
     elif suffix == ".ts":
         yield from read_ts(path, name, reading)
     elif suffix == TASKS_SUFFIX:
         table, _ = tabulate_tasks(path, reading.config)
         yield from read_parts(iter([table]), name, reading, lambda: table)
-    elif suffix in FILE_SUFFIXES or (spec.kind == "series" and suffix in LOOSE_SUFFIXES):
+    elif suffix in adapter.table_suffixes:
         yield from read_rows(path, name, reading)
     else:
-        if isinstance(spec, SeriesSpec) and spec.rate is None and suffix not in MODALITIES["series"].extensions:
+        if not adapter.in_files(spec) and suffix not in MODALITIES[spec.kind].extensions:
             check_suffix(path)
         yield from read_files([str(path)], reading)
 
@@ -447,29 +371,6 @@ def read_files(paths: Sequence[str], reading: Reading) -> Iterator[Inputs]:
         yield Inputs(open_files(paths[start : start + PART_FILES], reading.spec))
 
 
-def read_npz(path: Path, name: str, reading: Reading) -> Iterator[Inputs]:
-    """Yield the samples of the arrays in an archive."""
-    spec = reading.spec
-    if spec.kind == "text":
-        raise DataError(f"{name}: wanted texts, found arrays; put texts into a table")
-    arrays = read_npz_inputs(path, reading.config.max_bytes)
-    names = [key for key in arrays if "lengths" not in key]
-    for key in names:
-        place = f"{name}:{key}" if len(names) > 1 else name
-        if spec.kind == "image":
-            yield from read_array(as_images(arrays[key], f"{name}:{key}"), spec, name_rows(place))
-        elif "values" in key and key.replace("values", "lengths") in arrays:
-            series = find_series(arrays, key, f"{name}:{key}")
-            yield from pack(series, list(map(name_rows(place), range(len(series)))), spec)
-        else:
-            yield from read_array(arrays[key], spec, name_rows(place))
-
-
-def name_rows(place: str) -> Callable[[int], str]:
-    """Return what samples along an array's first axis are called."""
-    return lambda index: f"{place}[{index}]"
-
-
 def read_ts(path: Path, name: str, reading: Reading) -> Iterator[Inputs]:
     """Yield the series of a `.ts` file, whether it has labels or not."""
     check_kind(name, "series", reading.spec)
@@ -477,7 +378,8 @@ def read_ts(path: Path, name: str, reading: Reading) -> Iterator[Inputs]:
     yield Inputs(skipped=tuple(Unreadable(f"{name}:{line_of(item.file)}", item.reason) for item in skipped))
     for start in range(0, len(cases), PART_ROWS):
         part = cases[start : start + PART_ROWS]
-        yield from pack([case.series for case in part], [f"{name}:{line_of(case.name)}" for case in part], reading.spec)
+        names = [f"{name}:{line_of(case.name)}" for case in part]
+        yield ADAPTERS["series"].read_cells([case.series for case in part], names, reading.spec)
 
 
 def line_of(name: str) -> str:
@@ -531,16 +433,11 @@ def read_part(
     yield Inputs(skipped=tuple(rows.skipped), notes=notes)
     if not rows.names:
         return
-    if any(isinstance(value, bytes) for value in rows.values):
-        samples = EncodedImages(rows.values, np.array(rows.names))
-        spec = reading.spec
-        yield Inputs(samples.scale(spec.value_range, spec.dtype) if isinstance(spec, ImageSpec) else samples)
-    elif "path" in roles.columns:
+    # Bytes are what a cell holds instead of a path.
+    if "path" in roles.columns and not any(isinstance(value, bytes) for value in rows.values):
         yield from read_files([str(table.path.parent / value) for value in rows.values], reading)
-    elif reading.spec.kind == "text":
-        yield Inputs(Texts(rows.values, np.array(rows.names)))
     else:
-        yield from pack(rows.values, rows.names, reading.spec)
+        yield ADAPTERS[roles.kind].read_cells(rows.values, rows.names, reading.spec)
 
 
 def join_tables(first: Table, others: Iterable[Table], max_bytes: int) -> Table:
@@ -576,22 +473,20 @@ def read_lines(stream: Lines, reading: Reading) -> Iterator[Inputs]:
     if isinstance(parse_object(first[1], valid=True), dict):
         yield from read_objects(first, lines, damaged, reading)
         return
-    spec = reading.spec
-    if isinstance(spec, SeriesSpec) and spec.rate is None:
+    spec, adapter = reading.spec, ADAPTERS[reading.spec.kind]
+    if not adapter.in_files(spec):
+        several = MODALITIES[spec.kind].plural
         raise DataError(
-            f"-: wanted JSON lines with series in their columns, found {first[1].strip()[:40]!r}; "
-            "or write the series into a table or .ts, and name the file"
+            f"-: wanted JSON lines with {several} in their columns, found {first[1].strip()[:40]!r}; "
+            f"or write the {several} into a table or .ts, and name the file"
         )
     block = [first, *islice(lines, PART_FILES - 1)]
     while block:
         skipped = tuple(Unreadable(f"-:{number}", reason) for number, reason in damaged)
         damaged.clear()
-        if spec.kind == "text":
-            reasons = [describe_text(text) for _, text in block]
-            kept = [(f"-:{number}", text) for (number, text), why in zip(block, reasons, strict=True) if not why]
-            lost = tuple(Unreadable(f"-:{block[i][0]}", why) for i, why in enumerate(reasons) if why)
-            samples = Texts([text for _, text in kept], np.array([name for name, _ in kept])) if kept else None
-            yield Inputs(samples, (*skipped, *lost))
+        if adapter.takes_strings:
+            found = adapter.read_values([text for _, text in block], [f"-:{number}" for number, _ in block], spec)
+            yield replace(found, skipped=(*skipped, *found.skipped))
         else:
             yield Inputs(skipped=skipped)
             yield from read_named([text.strip() for _, text in block], reading)
@@ -664,117 +559,3 @@ def read_named(names: Sequence[str], reading: Reading) -> Iterator[Inputs]:
         except (DataError, PathError) as error:
             yield Inputs(skipped=(Unreadable(name, str(error).removeprefix(f"{name}: ")),))
     yield from read_files(files, reading)
-
-
-# Samples at hand
-
-
-def read_values(values: Sequence[Any], start: int, spec: InputSpec) -> Iterator[Inputs]:
-    """Yield samples at hand; they are called after their positions, of which `start` is the first."""
-    names = [str(start + index) for index in range(len(values))]
-    if spec.kind != "text":
-        convert = to_image(spec) if isinstance(spec, ImageSpec) else to_series
-        yield Inputs(Objects(values, names, convert))
-        return
-    reasons = [describe_value(value) for value in values]
-    kept = [index for index, why in enumerate(reasons) if not why]
-    skipped = tuple(Unreadable(names[index], why) for index, why in enumerate(reasons) if why)
-    texts = Texts([values[index] for index in kept], np.array([names[index] for index in kept])) if kept else None
-    yield Inputs(texts, skipped)
-
-
-def describe_value(value: object) -> str:
-    """Return why a value is no text, or nothing."""
-    if not isinstance(value, str):
-        return f"wanted a text, found {type(value).__name__}"
-    return describe_text(value) or ("" if is_text(value) else "lone surrogates, as of bytes that are no text")
-
-
-def to_image(spec: ImageSpec) -> Callable[[Any], np.ndarray]:
-    """Return what turns a PIL image or an array into an image."""
-
-    def convert(value: Any) -> np.ndarray:
-        if is_image(value):
-            return convert_image(value, spec.value_range, spec.dtype)
-        if not is_array(value):
-            raise DataError(f"wanted an image, found {type(value).__name__}")
-        array = to_numpy(value)
-        if array.ndim == 2:
-            array = array[..., None]
-        if array.ndim != 3 or array.shape[-1] not in (1, 3):
-            wanted = "(height, width), (height, width, 1) or (height, width, 3)"
-            raise DataError(f"wanted an image as {wanted}, found shape {array.shape}")
-        images = as_images(array[None], "an array")
-        check_finite(images)
-        image: np.ndarray = make_images(images, np.array(["0"]), spec).read(0)
-        return image
-
-    return convert
-
-
-def check_finite(array: np.ndarray) -> None:
-    if not np.isfinite(array).all():
-        raise DataError("wanted finite pixel values, found NaN or infinity")
-
-
-def make_images(images: Shaped[np.ndarray, "n h w c"], names: np.ndarray, spec: ImageSpec) -> ImageArray:
-    """Return images of finite numbers as samples: in the model's range, else in the usual one that covers them.
-
-    Raises DataError for values that no image has, such as those of pixels that were normalized already.
-    """
-    if images.dtype == np.uint8:
-        return ImageArray(images, names)
-    if spec.value_range is not None:
-        return ImageArray(images, names, spec.value_range, spec.dtype)
-    low, high = float(images.min()), float(images.max())
-    if not (low >= 0 and high <= 65535):
-        raise DataError(f"wanted pixel values in 0..65535, found {low:g}..{high:g}; give images before normalization")
-    return ImageArray(images, names, Extremes(low, high, images.dtype.kind == "f").choose_range(), spec.dtype)
-
-
-def to_series(value: Any) -> np.ndarray:
-    """Return an array of one series as `(channels, steps)`."""
-    if not is_array(value):
-        raise DataError(f"wanted a series as an array, found {type(value).__name__}")
-    array = to_numpy(value)
-    if array.ndim == 1:
-        array = array[None]
-    if array.ndim != 2:
-        raise DataError(f"wanted a series as (steps,) or (channels, steps), found shape {array.shape}")
-    series: np.ndarray = as_series(array[None], "an array")[0]
-    return series
-
-
-def read_array(array: np.ndarray, spec: InputSpec, name: Callable[[int], str]) -> Iterator[Inputs]:
-    """Yield the samples along an array's first axis; `name` is what each is called. Raises DataError for no such."""
-    if spec.kind == "text":
-        raise DataError(f"wanted texts, found an array of shape {array.shape}; give a list of strings")
-    names = [name(index) for index in range(len(array) if array.ndim else 0)]
-    if isinstance(spec, ImageSpec):
-        images = as_images(array, "the array")
-        finite = np.isfinite(images).reshape(len(images), -1).all(axis=1)
-        reason = "wanted finite pixel values, found NaN or infinity"
-        lost = tuple(Unreadable(names[index], reason) for index in np.flatnonzero(~finite).tolist())
-        if lost:
-            images, names = images[finite], [names[index] for index in np.flatnonzero(finite).tolist()]
-        yield Inputs(make_images(images, np.array(names), spec) if len(images) else None, lost)
-        return
-    if array.ndim not in (2, 3) or array.dtype.kind not in "buif":
-        wanted = "numbers as (n, steps) or (n, channels, steps)"
-        raise DataError(f"wanted series, {wanted}, found shape {array.shape} of {array.dtype}")
-    yield Inputs(Objects(list(array), names, to_series))
-
-
-def pack(series: Sequence[np.ndarray], names: Sequence[str], spec: InputSpec) -> Iterator[Inputs]:
-    """Yield series in memory, without those of other channels than the model's."""
-    assert isinstance(spec, SeriesSpec)
-    wanted = spec.raw_shape[0]
-    reasons = {
-        index: NO_VALUES if not count_steps(values) else f"wanted a series of {wanted} channels, found {len(values)}"
-        for index, values in enumerate(series)
-        if len(values) != wanted or not count_steps(values)
-    }
-    kept = [index for index in range(len(series)) if index not in reasons]
-    skipped = tuple(Unreadable(names[index], reason) for index, reason in reasons.items())
-    samples = pack_series([series[i] for i in kept], np.array([names[i] for i in kept])) if kept else None
-    yield Inputs(samples, skipped)

@@ -16,10 +16,11 @@ from falconet.data.dataset import NO_LABEL
 from falconet.data.files import SPLIT_FOLDERS
 from falconet.data.label_studio import Control, find_control, format_labeling_config, make_prediction
 from falconet.errors import ConfigError, DataError
+from falconet.labeling.adapters import name_channels
 from falconet.labeling.page import Item, render
 from falconet.labeling.pool import Pool, Row, iterate_named, read_pool
 from falconet.labeling.ranking import Choices, choose_next
-from falconet.labeling.tasks import TaskMaker, choose_key, cut_task, format_task, name_channels, show
+from falconet.labeling.tasks import TaskMaker, choose_key, cut_task, format_task, show
 from falconet.planning import short_name
 from falconet.schema import from_mapping
 from falconet.storage import hold, prepare_folder, swap

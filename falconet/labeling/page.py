@@ -12,7 +12,8 @@ from typing import Any
 
 from falconet.data.label_studio import Control, Task
 from falconet.escaping import escape_lines
-from falconet.labeling.tasks import Views, cut_task
+from falconet.labeling.adapters import Views
+from falconet.labeling.tasks import cut_task
 from falconet.report.html import render_page
 
 

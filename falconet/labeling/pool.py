@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 import numpy as np
 
@@ -16,7 +15,6 @@ from falconet.data import DataConfig, Dataset, Samples, Split, Unreadable, label
 from falconet.data.arrays import find_idx_images, read_npz_inputs
 from falconet.data.dataset import NO_LABEL, Encoded, describe_skipped, hash_bytes, to_text
 from falconet.data.files import guess_kind, suffix_of, walk
-from falconet.data.images import read_content
 from falconet.data.label_studio import Task
 from falconet.data.manifests import (
     LINES,
@@ -30,13 +28,14 @@ from falconet.data.manifests import (
     path_of,
     tabulate_tasks,
 )
-from falconet.data.series import WavFiles, inspect_wav, read_ts_file
+from falconet.data.series import WavFiles, read_ts_file
 from falconet.data.sources import read_dataset
 from falconet.data.splits import Columns, complete_splits
 from falconet.data.unlabeled import iterate_inputs
 from falconet.errors import DataError
+from falconet.labeling.adapters import ADAPTERS
 from falconet.modalities import EXTENSIONS, MODALITIES
-from falconet.spec import ImageSpec, InputSpec, Kind, SeriesSpec, TextSpec
+from falconet.spec import InputSpec, Kind
 from falconet.tables import READABLE, Table, iterate_table, read_table
 
 PLACEHOLDERS = ("0", "1")
@@ -120,7 +119,8 @@ def read_pool(source: str | Path, spec: InputSpec | None, data_root: str | Path 
         return Pool(complete(raw, config), None, tasks, raw.unreadable, read_rows(path, tasks, raw, config))
     try:
         alike = config if raw is None else replace(config, columns=Columns(**raw.columns))
-        samples, skipped = read_unlabeled(path, spec or (follow(raw) if raw else guess_spec(path, config)), alike)
+        spec = spec or (follow(raw) if raw else guess_spec(path, config))
+        samples, skipped = read_unlabeled(path, spec, alike)
     except DataError as error:
         if raw is None:
             raise DataError(f"{error}; and with labels: {refusal}") from error
@@ -293,8 +293,8 @@ def relative_name(name: str, root: Path) -> str:
     return to_text(name.removeprefix(f"{root}/"))
 
 
-def make_dataset(source: str, samples: Samples, spec: InputSpec | None, classes: tuple[str, ...]) -> Dataset:
-    """Return samples without labels as a data set. Raises DataError where not one can be read."""
+def make_dataset(source: str, samples: Samples, spec: InputSpec, classes: tuple[str, ...]) -> Dataset:
+    """Return samples without labels as a data set, read by `spec`. Raises DataError where not one can be read."""
     hashes, kept = [], []
     for index in range(len(samples)):
         with suppress(DataError):
@@ -306,10 +306,7 @@ def make_dataset(source: str, samples: Samples, spec: InputSpec | None, classes:
             looked_at.append(samples.read(kept[place]))
     if not looked_at:
         raise DataError(f"{source}: none of {len(samples)} samples can be read")
-    first = looked_at[0]
-    kind: Kind = "text" if isinstance(first, str) else "image" if first.ndim == 3 else "series"
-    channels = 1 if kind == "text" else max(sample.shape[-1 if kind == "image" else 0] for sample in looked_at)
-    sizes = [(len(sample),) if kind == "text" else measure(sample) for sample in looked_at]
+    channels, sizes = zip(*map(ADAPTERS[spec.kind].measure, looked_at), strict=True)
     split = Split(
         samples.take(np.array(kept, dtype=np.int64)),
         np.zeros(len(kept), dtype=np.int64),
@@ -319,22 +316,17 @@ def make_dataset(source: str, samples: Samples, spec: InputSpec | None, classes:
         source,
         classes,
         {"train": split},
-        channels,
+        max(channels),
         tuple(int(value) for value in np.median(sizes, axis=0)),
-        kind=kind,
+        kind=spec.kind,
         rate=samples.rate if isinstance(samples, WavFiles) else None,
-        value_range=spec.value_range if isinstance(spec, ImageSpec) else None,
+        value_range=getattr(spec, "value_range", None),  # Of series and texts there is none.
     )
 
 
 def spread(count: int) -> list[int]:
     """Return at most LOOKED_AT positions from first to last."""
     return np.unique(np.linspace(0, count - 1, min(count, LOOKED_AT)).round().astype(int)).tolist() if count else []
-
-
-def measure(sample: np.ndarray) -> tuple[int, ...]:
-    """Return height and width of an image, the steps of a series."""
-    return sample.shape[:2] if sample.ndim == 3 else sample.shape[1:]
 
 
 def read_bytes(samples: Samples, index: int) -> bytes:
@@ -350,7 +342,7 @@ def read_bytes(samples: Samples, index: int) -> bytes:
 
 def follow(labeled: Dataset) -> InputSpec:
     """Return how the samples without labels are read beside those with labels."""
-    return make_spec(labeled.kind, 3 if labeled.kind == "image" else labeled.channels, labeled.rate)
+    return ADAPTERS[labeled.kind].make_spec(labeled.channels, labeled.rate)
 
 
 def guess_spec(path: Path, config: DataConfig) -> InputSpec:
@@ -363,7 +355,7 @@ def guess_spec(path: Path, config: DataConfig) -> InputSpec:
     suffix = path.suffix.lower()
     if suffix == ".ts":
         cases, _ = read_ts_file(path, unlabeled=True)
-        return make_spec("series", len(cases[0].series) if cases else 1)
+        return ADAPTERS["series"].make_spec(len(cases[0].series) if cases else 1, None)
     if suffix == ".npz":
         return guess_arrays(path, config)
     if suffix == TASKS_SUFFIX:
@@ -377,7 +369,7 @@ def guess_spec(path: Path, config: DataConfig) -> InputSpec:
 def guess_folder(folder: Path, config: DataConfig) -> InputSpec:
     """Return the spec of most files below a folder, or else of the first table or file of series in it."""
     if find_idx_images(folder):
-        return make_spec("image", 1)
+        return ADAPTERS["image"].make_spec(1, None)
     files = walk(folder, folder, config.follow).files
     if any(suffix_of(name) in EXTENSIONS for name in files):
         return guess_files(folder, files, config)
@@ -389,23 +381,14 @@ def guess_folder(folder: Path, config: DataConfig) -> InputSpec:
 
 def guess_files(root: Path, files: Sequence[str], config: DataConfig) -> InputSpec:
     """Return the spec of files that hold a sample each."""
-    kind = config.kind or guess_kind(files)
-    if kind != "series":
-        return make_spec(kind, 3)
-    for name in files:
-        if suffix_of(name) in MODALITIES["series"].extensions:
-            with suppress(DataError):
-                facts = inspect_wav(read_content(root / name))
-                return make_spec("series", facts.channels, facts.rate)
-    raise DataError(f"{root}: not one recording can be read")
+    return ADAPTERS[config.kind or guess_kind(files)].guess_files(root, files)
 
 
 def guess_arrays(path: Path, config: DataConfig) -> InputSpec:
     """Return the spec of the first array of a file: bytes in three dimensions or four are images."""
     array = next(iter(read_npz_inputs(path, config.max_bytes).values()), np.zeros(0))
-    if config.kind == "image" or array.ndim == 4 or (array.ndim == 3 and array.dtype == np.uint8):
-        return make_spec("image", 3)
-    return make_spec("series", array.shape[1] if array.ndim == 3 else 1)
+    image = array.ndim == 4 or (array.ndim == 3 and array.dtype == np.uint8)
+    return ADAPTERS["image" if image else config.kind or "series"].guess_array(array)
 
 
 def guess_table(table: Table, config: DataConfig) -> InputSpec:
@@ -413,21 +396,11 @@ def guess_table(table: Table, config: DataConfig) -> InputSpec:
     chosen = {role: name for role, name in check_columns(table, config.columns).items() if role != "label"}
     roles = find_samples(table, chosen, config.kind)
     if roles is None:
-        return make_spec("text", 1)
-    if "path" in roles.columns and roles.kind == "series":
-        cells = [str(cell) for cell in table.columns[roles.columns["path"]]]
-        return guess_files(table.path.parent, cells, config)
-    return make_spec(roles.kind, len(roles.values) if "series" in roles.columns else 1)
-
-
-def make_spec(kind: Kind, channels: int, rate: int | None = None) -> InputSpec:
-    """Return a spec that tells how samples are read, and nothing of a model."""
-    if kind == "text":
-        return TextSpec((1,), vocab_size=3)
-    statistics: tuple[Any, Any] = (0.0,) * channels, (1.0,) * channels
-    if kind == "image":
-        return ImageSpec((channels, 32, 32), *statistics)
-    return SeriesSpec((channels, 1), *statistics, rate=rate)
+        return ADAPTERS["text"].make_spec(1, None)
+    adapter = ADAPTERS[roles.kind]
+    if "path" in roles.columns:
+        return adapter.guess_files(table.path.parent, [str(cell) for cell in table.columns[roles.columns["path"]]])
+    return adapter.make_spec(len(roles.values) if "series" in roles.columns else 1, None)
 
 
 def iterate_named(dataset: Dataset) -> Iterator[tuple[str, str, Split, int]]:

@@ -2,49 +2,21 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from jaxtyping import Float32, UInt
-
 from falconet.data import Samples, label_studio
-from falconet.data.dataset import Encoded, ImageFiles
+from falconet.data.dataset import ImageFiles
 from falconet.data.label_studio import Control, Task
 from falconet.data.series import WavFiles
-from falconet.errors import DataError, UsageError
+from falconet.errors import DataError
+from falconet.labeling.adapters import ADAPTERS, Views
 from falconet.labeling.pool import Row, relative_name
-from falconet.report.pictures import draw_path, encode_picture
 from falconet.spec import Kind
 from falconet.tables import is_text
-
-SIDE = 384
-"""Pixels of the longer side of a picture on the page."""
-POINTS = 600
-"""Steps of a series that the page draws, at most."""
-WIDTH, HEIGHT = 600, 200
-"""Of the drawing of a series, in its own units."""
-MAX_TEXT = 20_000
-"""Characters of a text on the page; the task holds all."""
-MAX_LINES = 8
-"""Channels of a series that the page draws."""
-
-
-@dataclass(frozen=True)
-class Views:
-    """What the page shows of a sample: one of these."""
-
-    picture: str | None = None
-    """A PNG, as an address."""
-    text: str | None = None
-    paths: tuple[str, ...] = ()
-    """Of a series: the commands of an SVG path for each channel."""
-    note: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,12 +64,7 @@ class TaskMaker:
         if isinstance(samples, ImageFiles | WavFiles):
             place = Path(self.root.resolve().name) / samples.name(index).removeprefix(f"{self.root}/")
             return {key: label_studio.name_file(place)}
-        if self.kind == "text":
-            return {key: samples.read(index)}
-        if self.kind == "series":
-            return {key: list_columns(samples.read(index))}
-        content = samples.content(index) if isinstance(samples, Encoded) else encode_pixels(samples.read(index))
-        return {key: f"data:{find_type(content)};base64,{base64.b64encode(content).decode('ascii')}"}
+        return {key: ADAPTERS[self.kind].embed(samples, index)}
 
 
 def choose_key(samples: Samples, kind: Kind) -> str:
@@ -105,81 +72,9 @@ def choose_key(samples: Samples, kind: Kind) -> str:
     return "audio" if isinstance(samples, WavFiles) else kind
 
 
-def list_columns(series: Float32[np.ndarray, "channels steps"]) -> dict[str, list[float | None]]:
-    """Return a series as Label Studio has it: a column of numbers for each channel, null for what is missing."""
-    # The shortest decimal that stands for the same float32.
-    return {
-        name: [None if np.isnan(value) else float(str(value)) for value in channel]
-        for name, channel in zip(name_channels(len(series)), series, strict=True)
-    }
-
-
-def name_channels(count: int) -> tuple[str, ...]:
-    """Return what the columns of a series are called that have no names."""
-    return tuple(f"channel_{number}" for number in range(1, count + 1))
-
-
-def encode_pixels(image: UInt[np.ndarray, "height width channels"]) -> bytes:
-    """Return an image as a PNG that holds the same values. Raises UsageError for colours of 16 bits."""
-    from PIL import Image
-
-    if image.dtype != np.uint8 and image.shape[2] > 1:
-        raise UsageError(
-            "wanted images of 8 bits, or gray ones, found colours of 16 bits in an array; save them as files"
-        )
-    buffer = io.BytesIO()
-    Image.fromarray(image[..., 0] if image.shape[2] == 1 else image).save(buffer, format="PNG")
-    return buffer.getvalue()
-
-
-def find_type(content: bytes) -> str:
-    """Return the media type of an encoded image."""
-    from PIL import Image
-
-    with Image.open(io.BytesIO(content)) as image:
-        return image.get_format_mimetype() or "image/png"
-
-
 def show(sample: Any, kind: Kind) -> Views:
     """Return what the page shows of a sample."""
-    if kind == "image":
-        height, width = sample.shape[:2]
-        return Views(picture=encode_picture(sample, SIDE), note=f"{width} × {height} pixels")
-    if kind == "text":
-        more = f", the first {MAX_TEXT:,} shown" if len(sample) > MAX_TEXT else ""
-        return Views(text=sample[:MAX_TEXT], note=f"{len(sample):,} characters{more}")
-    channels, steps = sample.shape
-    more = f", the first {MAX_LINES} shown" if channels > MAX_LINES else ""
-    several = f"{channels} channels{more}, " if channels > 1 else ""
-    return Views(paths=draw_series(sample[:MAX_LINES]), note=f"{several}{steps:,} steps")
-
-
-def draw_series(series: Float32[np.ndarray, "channels steps"]) -> tuple[str, ...]:
-    """Return the commands of an SVG path for each channel, all on one scale.
-
-    Of many steps the lowest and the highest of each stretch are kept, so that recordings keep their shape.
-    """
-    finite = np.isfinite(series)
-    low, high = (float(series[finite].min()), float(series[finite].max())) if finite.any() else (0.0, 1.0)
-    steps = series.shape[1]
-    x = np.linspace(2, WIDTH - 2, steps)
-    y = HEIGHT - 4 - (HEIGHT - 8) * (series - low) / ((high - low) or 1.0)
-    return tuple(draw_path(x[kept], channel[kept]) for channel in y for kept in [thin_out(channel)])
-
-
-def thin_out(channel: Float32[np.ndarray, " steps"]) -> np.ndarray:
-    """Return the positions of at most POINTS steps that keep the extremes of what lies between."""
-    steps = len(channel)
-    if steps <= POINTS:
-        return np.arange(steps)
-    kept = []
-    for stretch in np.array_split(np.arange(steps), POINTS // 2):
-        values = channel[stretch]
-        if np.isfinite(values).any():
-            kept += sorted({int(stretch[np.nanargmin(values)]), int(stretch[np.nanargmax(values)])})
-        else:
-            kept.append(int(stretch[0]))
-    return np.array(kept)
+    return ADAPTERS[kind].show(sample)
 
 
 def format_task(task: Any) -> str:

@@ -16,12 +16,12 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from falconet.data import DataConfig, Dataset, ImageFiles, Texts, load_dataset
+from falconet.data.adapters import TextFiles
 from falconet.data.cache import open_cache
 from falconet.data.dataset import Unreadable
 from falconet.data.files import (
     OUTSIDE,
     ListedFile,
-    TextFiles,
     check_inside,
     guess_kind,
     open_files,

@@ -1,0 +1,515 @@
+"""How samples of each modality are read from files, arrays, cells and values at hand: ADAPTERS, an entry for each.
+
+Imports no torch.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int64, Shaped
+
+from falconet.catalog import FILE_SUFFIXES, LOOSE_SUFFIXES
+from falconet.data.arrays import (
+    IDX_IMAGES,
+    as_images,
+    as_series,
+    find_idx_images,
+    find_series,
+    read_idx,
+    read_npz_inputs,
+)
+from falconet.data.dataset import EncodedImages, ImageArray, ImageFiles, Samples, Scalable, Texts, Unreadable
+from falconet.data.images import Extremes, ValueRange, convert_image, inspect_image, read_content
+from falconet.data.named import find_cifar_binaries, read_cifar_binaries
+from falconet.data.series import NO_VALUES, WavFiles, count_steps, inspect_wav, pack_series
+from falconet.data.texts import describe_text, read_text_file
+from falconet.errors import DataError
+from falconet.spec import ImageSpec, Kind, SeriesSpec, TextSpec
+from falconet.tables import is_text
+
+
+@dataclass(frozen=True, slots=True)
+class FileFacts:
+    """What the header of a file of one sample tells."""
+
+    channels: int = 0
+    size: tuple[int, ...] = ()
+    """Height and width in pixels, steps, or characters."""
+    rate: int | None = None
+    deep: bool = False
+    """Whether an image has more than 8 bits a value."""
+    text: str = ""
+    """Which has no header, and is read at once."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What the samples of a data set have in common."""
+
+    channels: int
+    rate: int | None
+    value_range: ValueRange | None
+
+
+@dataclass(frozen=True, eq=False)
+class Inputs:
+    """Some samples that follow one another, and what cannot be one."""
+
+    samples: Samples | None = None
+    """`Samples.name` says which is which; None: there are none here."""
+    skipped: tuple[Unreadable, ...] = ()
+    ignored: Mapping[str, int] = field(default_factory=dict)
+    """Files of a folder that are no samples, counted by extension."""
+    notes: tuple[str, ...] = ()
+    """What had to be guessed to read them."""
+
+
+@dataclass(frozen=True, eq=False)
+class Objects:
+    """Samples at hand, each of its own size, converted when they are wanted."""
+
+    values: Sequence[Any]
+    names: Sequence[str]
+    convert: Callable[[Any], np.ndarray]
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def name(self, index: int) -> str:
+        return self.names[index]
+
+    def read(self, index: int) -> np.ndarray:
+        return self.convert(self.values[index])
+
+    def take(self, indices: np.ndarray) -> Objects:
+        return Objects([self.values[i] for i in indices], [self.names[i] for i in indices], self.convert)
+
+    def join(self, others: Sequence[Objects]) -> Objects:
+        parts = [self, *others]
+        values = [value for part in parts for value in part.values]
+        return Objects(values, [name for part in parts for name in part.names], self.convert)
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """How samples of one modality are read; `spec` is always the modality's own."""
+
+    inspect: Callable[[bytes, int], FileFacts]
+    """From a file's content, and the most pixels that an image may have, to what its header tells.
+
+    Raises DataError for what is no such file.
+    """
+    choose_channels: Callable[[Counter[int]], int]
+    """From how many files have how many channels to those of the data set."""
+    refuse_channels: Callable[[int, int], str]
+    """From a file's channels and those of the data set to why the file cannot be used; nothing where it can."""
+    make_samples: Callable[[Path, Sequence[str], Sequence[FileFacts], Layout], Samples]
+    """From paths below a folder, and what is known of the files, to samples."""
+    in_files: Callable[[Any], bool]
+    """Whether files of their own, and not tables and arrays alone, can hold samples of a spec."""
+    open_files: Callable[[Sequence[str], Any], Samples]
+    """From paths of files to samples of a spec, none of them read yet. Raises DataError where no file can be one."""
+    open_folder: Callable[[Path, Any, int], Iterator[Inputs] | None]
+    """From a folder, a spec and the most bytes to what arrays in it hold; None where it is no folder of arrays."""
+    open_file: Callable[[Path, str, Any, int], Iterator[Inputs] | None]
+    """From a file of a format that only this modality has, what a user calls it, a spec and the most bytes to samples.
+
+    None where it is no such file.
+    """
+    read_npz: Callable[[Path, str, Any, int], Iterator[Inputs]]
+    """The same for any `.npz`. Raises DataError where none can hold such samples."""
+    read_array: Callable[[np.ndarray, Any, Callable[[int], str]], Iterator[Inputs]]
+    """From an array, a spec and what its rows are called to the samples along the first axis.
+
+    Raises DataError for an array that has no such samples.
+    """
+    read_values: Callable[[Sequence[Any], Sequence[str], Any], Inputs]
+    """From samples at hand, their names and a spec to samples."""
+    read_cells: Callable[[Sequence[Any], Sequence[str], Any], Inputs]
+    """From what cells of a table hold themselves, its names and a spec to samples."""
+    rescale: Callable[[Samples, Any], Samples]
+    """From samples of a data set to the same as a model of a spec takes them."""
+    takes_strings: bool
+    """Whether a string in a list is a sample itself, not the name of a file."""
+    wanted: str
+    """What may be asked about besides paths and addresses, in words."""
+    table_suffixes: tuple[str, ...]
+    """Of files that are archives or tables of samples, not a sample each."""
+
+
+# Images
+
+
+def inspect_image_file(content: bytes, max_pixels: int) -> FileFacts:
+    image = inspect_image(content, max_pixels)
+    return FileFacts(image.channels, (image.height, image.width), deep=image.deep)
+
+
+def make_image_files(root: Path, paths: Sequence[str], facts: Sequence[FileFacts], layout: Layout) -> ImageFiles:
+    return ImageFiles(root, paths, layout.value_range, "uint8" if layout.value_range is None else "uint16")
+
+
+def open_image_files(paths: Sequence[str], spec: ImageSpec) -> ImageFiles:
+    return ImageFiles(Path(), paths, spec.value_range, spec.dtype)
+
+
+def open_image_folder(folder: Path, spec: ImageSpec, max_bytes: int) -> Iterator[Inputs] | None:
+    """Return the images of IDX files, or of the binaries of CIFAR."""
+    if paths := find_idx_images(folder):
+        return (inputs for path in paths for inputs in read_idx_file(path, str(path), spec, max_bytes))
+    if find_cifar_binaries(folder):
+        splits = read_cifar_binaries(folder, str(folder), max_bytes).splits
+        return (Inputs(split.samples) for split in splits.values())
+    return None
+
+
+def open_idx_file(path: Path, name: str, spec: ImageSpec, max_bytes: int) -> Iterator[Inputs] | None:
+    return read_idx_file(path, name, spec, max_bytes) if IDX_IMAGES.match(path.name) else None
+
+
+def read_idx_file(path: Path, name: str, spec: ImageSpec, max_bytes: int) -> Iterator[Inputs]:
+    images = as_images(read_idx(path, max_bytes), name)
+    yield from read_image_array(images, spec, name_rows(name))
+
+
+def read_npz_images(path: Path, name: str, spec: ImageSpec, max_bytes: int) -> Iterator[Inputs]:
+    arrays = read_npz_inputs(path, max_bytes)
+    for key, place in name_arrays(arrays, name):
+        yield from read_image_array(as_images(arrays[key], f"{name}:{key}"), spec, name_rows(place))
+
+
+def read_image_array(array: np.ndarray, spec: ImageSpec, name: Callable[[int], str]) -> Iterator[Inputs]:
+    """Yield the images along an array's first axis, without those of values that are not finite."""
+    names = list_rows(array, name)
+    images = as_images(array, "the array")
+    finite = np.isfinite(images).reshape(len(images), -1).all(axis=1)
+    reason = "wanted finite pixel values, found NaN or infinity"
+    lost = tuple(Unreadable(names[index], reason) for index in np.flatnonzero(~finite).tolist())
+    if lost:
+        images, names = images[finite], [names[index] for index in np.flatnonzero(finite).tolist()]
+    yield Inputs(make_images(images, np.array(names), spec) if len(images) else None, lost)
+
+
+def read_image_values(values: Sequence[Any], names: Sequence[str], spec: ImageSpec) -> Inputs:
+    return Inputs(Objects(values, names, to_image(spec)))
+
+
+def to_image(spec: ImageSpec) -> Callable[[Any], np.ndarray]:
+    """Return what turns a PIL image or an array into an image."""
+
+    def convert(value: Any) -> np.ndarray:
+        if is_image(value):
+            return convert_image(value, spec.value_range, spec.dtype)
+        if not is_array(value):
+            raise DataError(f"wanted an image, found {type(value).__name__}")
+        array = to_numpy(value)
+        if array.ndim == 2:
+            array = array[..., None]
+        if array.ndim != 3 or array.shape[-1] not in (1, 3):
+            wanted = "(height, width), (height, width, 1) or (height, width, 3)"
+            raise DataError(f"wanted an image as {wanted}, found shape {array.shape}")
+        images = as_images(array[None], "an array")
+        check_finite(images)
+        image: np.ndarray = make_images(images, np.array(["0"]), spec).read(0)
+        return image
+
+    return convert
+
+
+def check_finite(array: np.ndarray) -> None:
+    if not np.isfinite(array).all():
+        raise DataError("wanted finite pixel values, found NaN or infinity")
+
+
+def make_images(images: Shaped[np.ndarray, "n h w c"], names: np.ndarray, spec: ImageSpec) -> ImageArray:
+    """Return images of finite numbers as samples: in the model's range, else in the usual one that covers them.
+
+    Raises DataError for values that no image has, such as those of pixels that were normalized already.
+    """
+    if images.dtype == np.uint8:
+        return ImageArray(images, names)
+    if spec.value_range is not None:
+        return ImageArray(images, names, spec.value_range, spec.dtype)
+    low, high = float(images.min()), float(images.max())
+    if not (low >= 0 and high <= 65535):
+        raise DataError(f"wanted pixel values in 0..65535, found {low:g}..{high:g}; give images before normalization")
+    return ImageArray(images, names, Extremes(low, high, images.dtype.kind == "f").choose_range(), spec.dtype)
+
+
+def read_image_cells(cells: Sequence[bytes], names: Sequence[str], spec: ImageSpec) -> Inputs:
+    return Inputs(EncodedImages(cells, np.array(names)).scale(spec.value_range, spec.dtype))
+
+
+def rescale_images(samples: Samples, spec: ImageSpec) -> Samples:
+    """Return deep pictures in the model's range of values."""
+    return samples.scale(spec.value_range, spec.dtype) if isinstance(samples, Scalable) else samples
+
+
+# Series
+
+
+def inspect_recording(content: bytes, max_pixels: int) -> FileFacts:
+    wav = inspect_wav(content)
+    return FileFacts(wav.channels, (wav.steps,), wav.rate)
+
+
+def choose_recorded_channels(counts: Counter[int]) -> int:
+    """Return as many as most recordings have."""
+    return max(counts, key=lambda channels: (counts[channels], channels))
+
+
+def refuse_recorded_channels(channels: int, usual: int) -> str:
+    """Refuse recordings that have neither one channel nor the usual ones; where these are one, stereo is averaged."""
+    wanted = f"{usual} channels or 1" if usual > 1 else "1 channel or 2"
+    fitting = (1, usual if usual > 1 else 2)
+    return "" if channels in fitting else f"wanted {wanted}, as most have, found {channels}"
+
+
+def make_recordings(root: Path, paths: Sequence[str], facts: Sequence[FileFacts], layout: Layout) -> WavFiles:
+    return WavFiles(root, paths, layout.rate or 1, layout.channels)
+
+
+def open_recordings(paths: Sequence[str], spec: SeriesSpec) -> WavFiles:
+    if spec.rate is None:
+        raise DataError(
+            "wanted a table, .ts or .npz of series, as the model's own series have no rate, found recordings"
+        )
+    return WavFiles(Path(), paths, spec.rate, spec.raw_shape[0])
+
+
+def read_npz_series(path: Path, name: str, spec: SeriesSpec, max_bytes: int) -> Iterator[Inputs]:
+    arrays = read_npz_inputs(path, max_bytes)
+    for key, place in name_arrays(arrays, name):
+        if "values" in key and key.replace("values", "lengths") in arrays:
+            series = find_series(arrays, key, f"{name}:{key}")
+            yield pack(series, list(map(name_rows(place), range(len(series)))), spec)
+        else:
+            yield from read_series_array(arrays[key], spec, name_rows(place))
+
+
+def read_series_array(array: np.ndarray, spec: SeriesSpec, name: Callable[[int], str]) -> Iterator[Inputs]:
+    """Yield the series along an array's first axis."""
+    if array.ndim not in (2, 3) or array.dtype.kind not in "buif":
+        wanted = "numbers as (n, steps) or (n, channels, steps)"
+        raise DataError(f"wanted series, {wanted}, found shape {array.shape} of {array.dtype}")
+    yield read_series_values(list(array), list_rows(array, name), spec)
+
+
+def read_series_values(values: Sequence[Any], names: Sequence[str], spec: SeriesSpec) -> Inputs:
+    return Inputs(Objects(values, names, to_series))
+
+
+def to_series(value: Any) -> np.ndarray:
+    """Return an array of one series as `(channels, steps)`."""
+    if not is_array(value):
+        raise DataError(f"wanted a series as an array, found {type(value).__name__}")
+    array = to_numpy(value)
+    if array.ndim == 1:
+        array = array[None]
+    if array.ndim != 2:
+        raise DataError(f"wanted a series as (steps,) or (channels, steps), found shape {array.shape}")
+    series: np.ndarray = as_series(array[None], "an array")[0]
+    return series
+
+
+def pack(series: Sequence[np.ndarray], names: Sequence[str], spec: SeriesSpec) -> Inputs:
+    """Return series in memory, without those of other channels than the model's."""
+    wanted = spec.raw_shape[0]
+    reasons = {
+        index: NO_VALUES if not count_steps(values) else f"wanted a series of {wanted} channels, found {len(values)}"
+        for index, values in enumerate(series)
+        if len(values) != wanted or not count_steps(values)
+    }
+    kept = [index for index in range(len(series)) if index not in reasons]
+    skipped = tuple(Unreadable(names[index], reason) for index, reason in reasons.items())
+    samples = pack_series([series[i] for i in kept], np.array([names[i] for i in kept])) if kept else None
+    return Inputs(samples, skipped)
+
+
+# Texts
+
+
+@dataclass(frozen=True, eq=False)
+class TextFiles:
+    """Texts in files, read when they are wanted."""
+
+    paths: Sequence[str]
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def name(self, index: int) -> str:
+        return self.paths[index]
+
+    def read(self, index: int) -> str:
+        return read_text_file(read_content(self.paths[index]))
+
+    def take(self, indices: Int64[np.ndarray, " kept"]) -> TextFiles:
+        return TextFiles([self.paths[index] for index in indices])
+
+    def join(self, others: Sequence[TextFiles]) -> TextFiles:
+        return TextFiles([path for part in (self, *others) for path in part.paths])
+
+
+def inspect_text(content: bytes, max_pixels: int) -> FileFacts:
+    text = read_text_file(content)
+    return FileFacts(1, (len(text),), text=text)
+
+
+def make_texts(root: Path, paths: Sequence[str], facts: Sequence[FileFacts], layout: Layout) -> Texts:
+    return Texts([known.text for known in facts], np.array(paths, dtype=str))
+
+
+def open_text_files(paths: Sequence[str], spec: TextSpec) -> TextFiles:
+    return TextFiles(paths)
+
+
+def refuse_npz(path: Path, name: str, spec: TextSpec, max_bytes: int) -> Iterator[Inputs]:
+    raise DataError(f"{name}: wanted texts, found arrays; put texts into a table")
+
+
+def refuse_array(array: np.ndarray, spec: TextSpec, name: Callable[[int], str]) -> Iterator[Inputs]:
+    raise DataError(f"wanted texts, found an array of shape {array.shape}; give a list of strings")
+
+
+def read_text_values(values: Sequence[Any], names: Sequence[str], spec: TextSpec) -> Inputs:
+    reasons = [describe_value(value) for value in values]
+    kept = [index for index, why in enumerate(reasons) if not why]
+    skipped = tuple(Unreadable(names[index], why) for index, why in enumerate(reasons) if why)
+    texts = Texts([values[index] for index in kept], np.array([names[index] for index in kept])) if kept else None
+    return Inputs(texts, skipped)
+
+
+def describe_value(value: object) -> str:
+    """Return why a value is no text, or nothing."""
+    if not isinstance(value, str):
+        return f"wanted a text, found {type(value).__name__}"
+    return describe_text(value) or ("" if is_text(value) else "lone surrogates, as of bytes that are no text")
+
+
+def read_text_cells(cells: Sequence[str], names: Sequence[str], spec: TextSpec) -> Inputs:
+    return Inputs(Texts(cells, np.array(names)))
+
+
+# Of all
+
+
+def is_array(item: object) -> bool:
+    """Whether something is an array, or knows how to become one, as tensors and PIL images do, but is no string."""
+    return not isinstance(item, str) and (hasattr(item, "__array__") or hasattr(item, "__array_interface__"))
+
+
+def to_numpy(item: Any) -> np.ndarray:
+    """Return an array, or a tensor on any device, as NumPy's."""
+    return np.asarray(item.detach().cpu() if hasattr(item, "detach") else item)
+
+
+def is_image(item: object) -> bool:
+    from PIL import Image
+
+    return isinstance(item, Image.Image)
+
+
+def name_rows(place: str) -> Callable[[int], str]:
+    """Return what samples along an array's first axis are called."""
+    return lambda index: f"{place}[{index}]"
+
+
+def list_rows(array: np.ndarray, name: Callable[[int], str]) -> list[str]:
+    """Return the names of what stands along an array's first axis."""
+    return [name(index) for index in range(len(array) if array.ndim else 0)]
+
+
+def name_arrays(arrays: Mapping[str, np.ndarray], name: str) -> Iterator[tuple[str, str]]:
+    """Yield the arrays of samples in an archive, and what each is called."""
+    keys = [key for key in arrays if "lengths" not in key]
+    for key in keys:
+        yield key, f"{name}:{key}" if len(keys) > 1 else name
+
+
+def keep(samples: Samples, spec: Any) -> Samples:
+    """Return samples as they are."""
+    return samples
+
+
+def in_any_file(spec: Any) -> bool:
+    return True
+
+
+def refuse_none(channels: int, usual: int) -> str:
+    return ""
+
+
+def open_no_folder(folder: Path, spec: Any, max_bytes: int) -> None:
+    """Return that no folder of arrays is known."""
+
+
+def open_no_file(path: Path, name: str, spec: Any, max_bytes: int) -> None:
+    """Return that there is no format of this modality alone."""
+
+
+ADAPTERS: Mapping[Kind, Adapter] = MappingProxyType(
+    {
+        "image": Adapter(
+            inspect=inspect_image_file,
+            choose_channels=max,
+            refuse_channels=refuse_none,
+            make_samples=make_image_files,
+            in_files=in_any_file,
+            open_files=open_image_files,
+            open_folder=open_image_folder,
+            open_file=open_idx_file,
+            read_npz=read_npz_images,
+            read_array=read_image_array,
+            read_values=read_image_values,
+            read_cells=read_image_cells,
+            rescale=rescale_images,
+            takes_strings=False,
+            wanted="images (PIL or arrays)",
+            table_suffixes=FILE_SUFFIXES,
+        ),
+        "series": Adapter(
+            inspect=inspect_recording,
+            choose_channels=choose_recorded_channels,
+            refuse_channels=refuse_recorded_channels,
+            make_samples=make_recordings,
+            in_files=lambda spec: spec.rate is not None,
+            open_files=open_recordings,
+            open_folder=open_no_folder,
+            open_file=open_no_file,
+            read_npz=read_npz_series,
+            read_array=read_series_array,
+            read_values=read_series_values,
+            read_cells=pack,
+            rescale=keep,
+            takes_strings=False,
+            wanted="arrays",
+            table_suffixes=(*FILE_SUFFIXES, *LOOSE_SUFFIXES),
+        ),
+        "text": Adapter(
+            inspect=inspect_text,
+            choose_channels=max,
+            refuse_channels=refuse_none,
+            make_samples=make_texts,
+            in_files=in_any_file,
+            open_files=open_text_files,
+            open_folder=open_no_folder,
+            open_file=open_no_file,
+            read_npz=refuse_npz,
+            read_array=refuse_array,
+            read_values=read_text_values,
+            read_cells=read_text_cells,
+            rescale=keep,
+            takes_strings=True,
+            wanted="a list of texts",
+            table_suffixes=FILE_SUFFIXES,
+        ),
+    }
+)

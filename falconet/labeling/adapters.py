@@ -1,0 +1,221 @@
+"""How samples of each modality are measured, shown and put into tasks: ADAPTERS, an entry for each."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float32, UInt
+
+from falconet.data import Samples
+from falconet.data.dataset import Encoded
+from falconet.data.files import suffix_of
+from falconet.data.images import read_content
+from falconet.data.series import inspect_wav
+from falconet.errors import DataError, UsageError
+from falconet.modalities import MODALITIES
+from falconet.report.pictures import draw_path, encode_picture
+from falconet.spec import ImageSpec, InputSpec, Kind, SeriesSpec, TextSpec
+
+SIDE = 384
+"""Pixels of the longer side of a picture on the page."""
+POINTS = 600
+"""Steps of a series that the page draws, at most."""
+WIDTH, HEIGHT = 600, 200
+"""Of the drawing of a series, in its own units."""
+MAX_TEXT = 20_000
+"""Characters of a text on the page; the task holds all."""
+MAX_LINES = 8
+"""Channels of a series that the page draws."""
+
+
+@dataclass(frozen=True)
+class Views:
+    """What the page shows of a sample: one of these."""
+
+    picture: str | None = None
+    """A PNG, as an address."""
+    text: str | None = None
+    paths: tuple[str, ...] = ()
+    """Of a series: the commands of an SVG path for each channel."""
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """How samples of one modality are measured, shown and put into tasks.
+
+    Its specs tell how samples are read, and nothing of a model.
+    """
+
+    make_spec: Callable[[int, int | None], InputSpec]
+    """From channels, and a rate where there is one, to a spec."""
+    guess_files: Callable[[Path, Sequence[str]], InputSpec]
+    """From files below a folder, which hold a sample each, to their spec. Raises DataError where none tells."""
+    guess_array: Callable[[np.ndarray], InputSpec]
+    """From an array of samples to their spec."""
+    measure: Callable[[Any], tuple[int, tuple[int, ...]]]
+    """From a sample to its channels and its size."""
+    show: Callable[[Any], Views]
+    """From a sample to what the page shows."""
+    embed: Callable[[Samples, int], Any]
+    """From samples and a position to what the data of a task holds of one itself."""
+
+
+# Images
+
+
+def make_image_spec(channels: int = 3, rate: int | None = None) -> ImageSpec:
+    """Return a spec of color, which holds gray ones too."""
+    return ImageSpec((3, 32, 32), (0.0,) * 3, (1.0,) * 3)
+
+
+def show_image(image: UInt[np.ndarray, "height width channels"]) -> Views:
+    height, width = image.shape[:2]
+    return Views(picture=encode_picture(image, SIDE), note=f"{width} × {height} pixels")
+
+
+def embed_image(samples: Samples, index: int) -> str:
+    """Return an image as an address."""
+    content = samples.content(index) if isinstance(samples, Encoded) else encode_pixels(samples.read(index))
+    return f"data:{find_type(content)};base64,{base64.b64encode(content).decode('ascii')}"
+
+
+def encode_pixels(image: UInt[np.ndarray, "height width channels"]) -> bytes:
+    """Return an image as a PNG that holds the same values. Raises UsageError for colours of 16 bits."""
+    from PIL import Image
+
+    if image.dtype != np.uint8 and image.shape[2] > 1:
+        raise UsageError(
+            "wanted images of 8 bits, or gray ones, found colours of 16 bits in an array; save them as files"
+        )
+    buffer = io.BytesIO()
+    Image.fromarray(image[..., 0] if image.shape[2] == 1 else image).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def find_type(content: bytes) -> str:
+    """Return the media type of an encoded image."""
+    from PIL import Image
+
+    with Image.open(io.BytesIO(content)) as image:
+        return image.get_format_mimetype() or "image/png"
+
+
+# Series
+
+
+def make_series_spec(channels: int, rate: int | None = None) -> SeriesSpec:
+    return SeriesSpec((channels, 1), (0.0,) * channels, (1.0,) * channels, rate=rate)
+
+
+def guess_recordings(root: Path, files: Sequence[str]) -> SeriesSpec:
+    """Return the spec of the first recording that can be read."""
+    for name in files:
+        if suffix_of(name) in MODALITIES["series"].extensions:
+            with suppress(DataError):
+                facts = inspect_wav(read_content(root / name))
+                return make_series_spec(facts.channels, facts.rate)
+    raise DataError(f"{root}: not one recording can be read")
+
+
+def guess_series_array(array: np.ndarray) -> SeriesSpec:
+    return make_series_spec(array.shape[1] if array.ndim == 3 else 1)
+
+
+def show_series(series: Float32[np.ndarray, "channels steps"]) -> Views:
+    channels, steps = series.shape
+    more = f", the first {MAX_LINES} shown" if channels > MAX_LINES else ""
+    several = f"{channels} channels{more}, " if channels > 1 else ""
+    return Views(paths=draw_series(series[:MAX_LINES]), note=f"{several}{steps:,} steps")
+
+
+def draw_series(series: Float32[np.ndarray, "channels steps"]) -> tuple[str, ...]:
+    """Return the commands of an SVG path for each channel, all on one scale.
+
+    Of many steps the lowest and the highest of each stretch are kept, so that recordings keep their shape.
+    """
+    finite = np.isfinite(series)
+    low, high = (float(series[finite].min()), float(series[finite].max())) if finite.any() else (0.0, 1.0)
+    steps = series.shape[1]
+    x = np.linspace(2, WIDTH - 2, steps)
+    y = HEIGHT - 4 - (HEIGHT - 8) * (series - low) / ((high - low) or 1.0)
+    return tuple(draw_path(x[kept], channel[kept]) for channel in y for kept in [thin_out(channel)])
+
+
+def thin_out(channel: Float32[np.ndarray, " steps"]) -> np.ndarray:
+    """Return the positions of at most POINTS steps that keep the extremes of what lies between."""
+    steps = len(channel)
+    if steps <= POINTS:
+        return np.arange(steps)
+    kept = []
+    for stretch in np.array_split(np.arange(steps), POINTS // 2):
+        values = channel[stretch]
+        if np.isfinite(values).any():
+            kept += sorted({int(stretch[np.nanargmin(values)]), int(stretch[np.nanargmax(values)])})
+        else:
+            kept.append(int(stretch[0]))
+    return np.array(kept)
+
+
+def list_columns(series: Float32[np.ndarray, "channels steps"]) -> dict[str, list[float | None]]:
+    """Return a series as Label Studio has it: a column of numbers for each channel, null for what is missing."""
+    # The shortest decimal that stands for the same float32.
+    return {
+        name: [None if np.isnan(value) else float(str(value)) for value in channel]
+        for name, channel in zip(name_channels(len(series)), series, strict=True)
+    }
+
+
+def name_channels(count: int) -> tuple[str, ...]:
+    """Return what the columns of a series are called that have no names."""
+    return tuple(f"channel_{number}" for number in range(1, count + 1))
+
+
+# Texts
+
+
+def make_text_spec(channels: int = 1, rate: int | None = None) -> TextSpec:
+    return TextSpec((1,), vocab_size=3)
+
+
+def show_text(text: str) -> Views:
+    more = f", the first {MAX_TEXT:,} shown" if len(text) > MAX_TEXT else ""
+    return Views(text=text[:MAX_TEXT], note=f"{len(text):,} characters{more}")
+
+
+ADAPTERS: Mapping[Kind, Adapter] = MappingProxyType(
+    {
+        "image": Adapter(
+            make_spec=make_image_spec,
+            guess_files=lambda root, files: make_image_spec(),
+            guess_array=lambda array: make_image_spec(),
+            measure=lambda image: (image.shape[2], image.shape[:2]),
+            show=show_image,
+            embed=embed_image,
+        ),
+        "series": Adapter(
+            make_spec=make_series_spec,
+            guess_files=guess_recordings,
+            guess_array=guess_series_array,
+            measure=lambda series: (series.shape[0], series.shape[1:]),
+            show=show_series,
+            embed=lambda samples, index: list_columns(samples.read(index)),
+        ),
+        "text": Adapter(
+            make_spec=make_text_spec,
+            guess_files=lambda root, files: make_text_spec(),
+            guess_array=guess_series_array,  # Numbers are no texts, whatever was asked for.
+            measure=lambda text: (1, (len(text),)),
+            show=show_text,
+            embed=lambda samples, index: samples.read(index),
+        ),
+    }
+)
