@@ -157,7 +157,7 @@ def test_misses_come_first_and_what_is_not_shown_before_what_is_met(tables: Modu
 
 def test_what_is_withdrawn_is_never_met_and_says_why(tables: ModuleType, tmp_path: Path) -> None:
     write(tmp_path, "a", {**ROW, "withdrawn": "chosen on the test split"})
-    (line,) = tables.list_results().splitlines()[2:]
+    (line,) = tables.list_verdict("withdrawn").splitlines()[2:]
     assert "withdrawn: chosen on the test split. It was: ~~90 ± 0.5 %" in line
     assert "met" not in line
     assert "P, 2 threads, torch 2.9, 2026-01-02; commit 0123456" in line
@@ -166,7 +166,7 @@ def test_what_is_withdrawn_is_never_met_and_says_why(tables: ModuleType, tmp_pat
 def test_the_table_says_where_a_figure_comes_from(tables: ModuleType, tmp_path: Path) -> None:
     write(tmp_path, "a", ROW, commit="not recorded", dirty=None, recorded_in="abcdef0")
     write(tmp_path, "b", ROW, dirty=True)
-    first, second = tables.list_results().splitlines()[2:]
+    first, second = tables.list_verdict("met").splitlines()[2:]
     assert "commit not recorded; figures entered the repository in abcdef0" in first
     assert "commit 0123456 and changes to it" in second
     assert "(n = 3; 95 % over seeds: 88.8 to 91.2)" in first
