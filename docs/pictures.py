@@ -14,6 +14,7 @@ from typing import Any
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
@@ -68,11 +69,11 @@ def draw_lenet() -> None:
     seen = torch.zeros(6, len(C3_TABLE))
     for channel, row in enumerate(C3_TABLE):
         seen[list(row), channel] = 1
-    left.imshow(seen, cmap="Blues", vmin=0, vmax=1.3)
+    left.imshow(seen.numpy(), cmap="Blues", vmin=0, vmax=1.3)
     left.set(xlabel="channel of C3", ylabel="channel of S2", xticks=range(0, 16, 3), yticks=range(6))
     codes = output_codes(10).view(2, 5, 12, 7)
     padded = nn.functional.pad(codes, (1, 1, 1, 1), value=-1)
-    right.imshow(padded.permute(0, 2, 1, 3).reshape(2 * 14, 5 * 9), cmap="Greys", vmin=-1, vmax=1)
+    right.imshow(padded.permute(0, 2, 1, 3).reshape(2 * 14, 5 * 9).numpy(), cmap="Greys", vmin=-1, vmax=1)
     right.set(xticks=[], yticks=[], xlabel="codes of the output units, 7x12")
     for axes in (left, right):
         axes.grid(visible=False)
@@ -100,7 +101,7 @@ def draw_fire() -> None:
     ours = [sum(weight.numel() for weight in fire.parameters()) for fire in fires]
     widths = [(fire.squeeze.in_channels, fire.expand1x1.out_channels + fire.expand3x3.out_channels) for fire in fires]
     plain = [9 * before * after + after for before, after in widths]
-    places = torch.arange(len(fires))
+    places = np.arange(len(fires))
     _, axes = plt.subplots(figsize=(7.5, 2.8))
     axes.bar(places - 0.2, [count / 1e3 for count in plain], 0.4, color=ORANGE, label="3x3 convolution")
     axes.bar(places + 0.2, [count / 1e3 for count in ours], 0.4, color=BLUE, label="fire module")
@@ -116,7 +117,9 @@ def draw_gradients() -> None:
     _, axes = plt.subplots(figsize=(7, 3))
     for shortcuts, color, label in ((True, BLUE, "with shortcuts"), (False, ORANGE, "without")):
         runs = torch.stack([measure_gradients(seed, shortcuts) for seed in range(3)])
-        axes.plot(range(1, runs.shape[1] + 1), runs.log().mean(dim=0).exp(), marker=".", color=color, label=label)
+        axes.plot(
+            range(1, runs.shape[1] + 1), runs.log().mean(dim=0).exp().tolist(), marker=".", color=color, label=label
+        )
     axes.set(xlabel="block of the first stage of resnet110", ylabel="gradient / gradient behind the last block")
     axes.set(yscale="log", xticks=range(2, 19, 4))
     axes.legend()
@@ -126,7 +129,7 @@ def measure_gradients(seed: int, shortcuts: bool) -> Tensor:
     """Return the norm of a gradient before each block of a stage, divided by that behind the last one."""
     torch.manual_seed(seed)
     model: Any = falconet.create_model("resnet110", pre_activation=True)
-    states: list[Any] = [torch.randn(8, 16, 32, 32, requires_grad=True)]
+    states: list[Any] = [torch.randn(4, 16, 32, 32, requires_grad=True)]
     for block in model.layer1:
         # A block with activation first is nothing but the sum of its input and its branch.
         after = block(states[-1]) if shortcuts else block(states[-1]) - states[-1]
@@ -139,7 +142,7 @@ def measure_gradients(seed: int, shortcuts: bool) -> Tensor:
 
 def draw_compound() -> None:
     """Multiply-accumulates of scaled networks, counted, beside the rule of two to the power of phi."""
-    phis = [value / 2 for value in range(-8, 11)]
+    phis = [float(value) for value in range(-4, 6)]
     first = falconet.summarize("efficientnet_b0").macs
     counted = []
     for phi in phis:
@@ -162,9 +165,9 @@ def draw_memory() -> None:
     _, axes = plt.subplots(figsize=(7, 3))
     for cell, color in (("rnn", ORANGE), ("lstm", BLUE), ("gru", GREEN)):
         for pooling, style in (("last", "-"), ("mean", ":")):
-            found = torch.stack([measure_memory(seed, cell, pooling) for seed in range(5)]).mean(dim=0)
+            found = torch.stack([measure_memory(seed, cell, pooling) for seed in range(3)]).mean(dim=0)
             label = f"{cell}, {'its last state' if pooling == 'last' else 'the mean of its states'}"
-            axes.plot(range(len(found)), found.flip(0), style, color=color, label=label)
+            axes.plot(range(len(found)), found.flip(0).tolist(), style, color=color, label=label)
     axes.set(xlabel="steps before the end", ylabel="gradient at that step", yscale="log")
     axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
 
@@ -174,7 +177,7 @@ def measure_memory(seed: int, cell: str, pooling: str) -> Tensor:
     torch.manual_seed(seed)
     shape: dict[str, Any] = {"kind": "series", "num_classes": 10, "in_channels": 4, "input_size": 100}
     model: Any = falconet.create_model(cell, **shape, pooling=pooling).eval()
-    series: Any = torch.randn(8, 4, 100, requires_grad=True)
+    series: Any = torch.randn(4, 4, 100, requires_grad=True)
     model(series).square().sum().backward()
     norms: Tensor = series.grad.norm(dim=(0, 1))
     return norms
@@ -184,9 +187,9 @@ def draw_positions() -> None:
     """What is added to the vector of each step, and how alike these are for two steps."""
     waves = SinusoidalPositions(64)(torch.zeros(1, 100, 64))[0]
     _, (left, right) = plt.subplots(1, 2, figsize=(7.5, 2.8), width_ratios=(1.4, 1))
-    left.imshow(waves.T, cmap="cividis", aspect="auto")
+    left.imshow(waves.T.numpy(), cmap="cividis", aspect="auto")
     left.set(xlabel="step", ylabel="component")
-    right.imshow(waves @ waves.T / 32, cmap="cividis")
+    right.imshow((waves @ waves.T / 32).numpy(), cmap="cividis")
     right.set(xlabel="step", ylabel="step", title="cosine of two positions")
     for axes in (left, right):
         axes.grid(visible=False)
