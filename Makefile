@@ -11,7 +11,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --no-compile --constraint constr
 # A process for each processor; threads of torch within them would only get into each other's way.
 TOGETHER := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
-.PHONY: demo test test-slow test-all test-full lint format bench bench-models bench-training bench-defaults bench-evaluation bench-data bench-exports bench-compress bench-labels readme clean
+.PHONY: demo test test-slow test-all test-full lint format bench bench-models bench-training bench-defaults bench-evaluation bench-data bench-exports bench-compress bench-labels readme docs pictures clean
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -22,6 +22,10 @@ $(VENV)/installed: pyproject.toml constraints.txt | $(BIN)/python
 
 $(VENV)/installed-dev: pyproject.toml constraints.txt | $(BIN)/python
 	$(INSTALL) --editable '.[dev]'
+	touch $@ $(VENV)/installed
+
+$(VENV)/installed-docs: pyproject.toml constraints.txt | $(BIN)/python
+	$(INSTALL) --editable '.[docs]'
 	touch $@ $(VENV)/installed
 
 demo: $(VENV)/installed  ## train two networks on the embedded digits and report
@@ -100,8 +104,14 @@ bench-labels: $(VENV)/installed-dev  ## label errors beside cleanlab, labels tha
 	$(if $(CLEANLAB),$(BIN)/python benchmarks/label_errors.py --data-root $(DATA) --cleanlab $(CLEANLAB))
 	$(MAKE) readme
 
-readme: $(VENV)/installed-dev  ## write the README's tables from benchmarks/results
+readme: $(VENV)/installed-dev  ## write the tables of both READMEs and of the book from benchmarks/results
 	$(BIN)/python benchmarks/tables.py
 
+docs: $(VENV)/installed-docs  ## build the book into site/, and fail on any link, name or page that is not there
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+pictures: $(VENV)/installed-dev  ## draw those pictures of the book that need no trained network
+	$(BIN)/python docs/pictures.py
+
 clean:
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .coverage dist
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .coverage dist site

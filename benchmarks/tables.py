@@ -1,4 +1,7 @@
-"""Writes the tables of README and docs from `results/*.json` and from the registry.
+"""Writes the tables of both READMEs and of the book from `results/*.json` and from the registry.
+
+A table stands between two marks, `<!-- NAME: begin -->` and `<!-- NAME: end -->`, of which the first may name parts:
+`<!-- models lenet* cnn_small: begin -->`.
 
 A target is *met* where the whole 95 % interval keeps to it, *missed* where the figure itself does not, and *not shown*
 in between: with one run, with an interval that reaches beyond, or with a peer whose deviation nobody wrote down. What a
@@ -10,10 +13,12 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
+from highlights import HIGHLIGHTS, WORDS
 from record import UNKNOWN, latest_runs, mean, name_verdict, seed_interval
 from sources import SOURCES
 
@@ -25,10 +30,12 @@ VERDICTS = ("missed", "not shown", "withdrawn", "met")
 DEFAULTS = "defaults"
 PEERS_BY_HAND = ("by hand", "fine-tuned by hand", "fastai")
 STORY, PROFILE, EXPORTS = "mnist-story", "training-profile", "exports"
-"""Each has a table of its own."""
 ROOT = Path(__file__).parent.parent
 COMPARISON = ROOT / "docs" / "comparison" / "comparison.md"
-FILLED = (ROOT / "README.md", ROOT / "docs" / "training.md", ROOT / "docs" / "exporting.md")
+FILLED = (ROOT / "README.md", ROOT / "README.zh.md", *sorted((ROOT / "docs").rglob("*.md")))
+MARKED = re.compile(
+    r"(?P<begin><!-- (?P<name>\w+)(?P<parts>[^:\n]*): begin -->)\n.*?(?P<end><!-- (?P=name): end -->)", re.S
+)
 
 
 def main() -> None:
@@ -38,47 +45,53 @@ def main() -> None:
 
 def fill(text: str) -> str:
     """Return a text with those tables made anew that it has."""
-    makers = {
-        "comparison": list_compared, "story": list_story, "results": list_results, "models": list_architectures,
+    makers: dict[str, Callable[..., str]] = {
+        "comparison": list_compared, "story": list_story, "results": list_results, "verdict": list_verdict,
+        "explaining": list_explaining, "highlights": list_highlights, "models": list_architectures,
         "profile": list_profile, "exports": list_exports, "defaults": list_defaults,
     }  # fmt: skip
-    for name, make in makers.items():
-        if f"<!-- {name}: begin -->" in text:
-            text = replace_table(text, name, make())
-    return text
+
+    def replace(table: re.Match[str]) -> str:
+        if table["name"] not in makers:
+            return table[0]
+        made = makers[table["name"]](*table["parts"].split())
+        return f"{table['begin']}\n{made}\n{table['end']}"
+
+    return MARKED.sub(replace, text)
 
 
-def replace_table(text: str, name: str, table: str) -> str:
-    """Return a text with what stands between two marks replaced."""
-    begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
-    head, _, rest = text.partition(begin)
-    _, _, tail = rest.partition(end)
-    return f"{head}{begin}\n{table}\n{end}{tail}"
-
-
-def list_architectures() -> str:
-    """Return the registry as one Markdown table."""
-    lines = ["| name | parameters | MACs | input | classes |", "| --- | --- | --- | --- | --- |"]
+def list_architectures(*patterns: str) -> str:
+    """Return the registry, or what of it has such names, as one Markdown table."""
+    lines = ["| name | parameters | MACs | input | classes |", "| --- | ---: | ---: | --- | ---: |"]
     for name, entry in MODELS.items():
+        if not matches(name, patterns):
+            continue
         shape = "x".join(map(str, entry.input))
         lines.append(f"| `{name}` | {entry.params:,} | {entry.macs:,} | {shape} | {entry.num_classes} |")
     return "\n".join(lines)
 
 
-def list_story() -> str:
-    """Return what each network of the story does on MNIST, and at what cost."""
-    lines = ["| recipe | test error | parameters | MACs |", "| --- | --- | --- | --- |"]
+def matches(name: str, patterns: Sequence[str]) -> bool:
+    """Return whether a name is one of those that patterns of a shell name; without any, each is."""
+    return not patterns or any(fnmatch(name, pattern) for pattern in patterns)
+
+
+def list_story(*patterns: str) -> str:
+    """Return what each network of the story, or those of such recipes, does on MNIST, and at what cost."""
+    lines = ["| recipe | test error | parameters | MACs |", "| --- | ---: | ---: | ---: |"]
     for row in json.loads((RESULTS / f"{STORY}.json").read_text(encoding="utf-8"))["rows"]:
         recipe = row["name"].partition("recipe ")[2].partition(":")[0]
         error = f"{row['value']:.2f} ± {row['std']:.2f} %"
-        lines.append(f"| `{recipe}` | {error} | {row['params']:,} | {row['macs']:,} |")
+        if matches(recipe, patterns):
+            lines.append(f"| `{recipe}` | {error} | {row['params']:,} | {row['macs']:,} |")
     return "\n".join(lines)
 
 
-def list_compared() -> str:
-    """Return the first table of the recorded comparison."""
+def list_compared(*patterns: str) -> str:
+    """Return the first table of the recorded comparison, or of it the models of such names."""
     blocks = COMPARISON.read_text(encoding="utf-8").split("\n\n")
-    return next(block for block in blocks if block.startswith("| model")).strip()
+    head, rule, *rows = next(block for block in blocks if block.startswith("| model")).strip().splitlines()
+    return "\n".join([head, rule, *(row for row in rows if matches(row.split("|")[1].strip(), patterns))])
 
 
 def list_profile() -> str:
@@ -180,17 +193,70 @@ def format_speed(row: dict[str, Any], best: bool) -> tuple[str, str]:
     return f"**{text}**" if best else text, f"{row['ratio']:.2f}"
 
 
-def list_results() -> str:
-    """Return all results as one Markdown table: first what was missed, then what is not shown or withdrawn."""
+def read_rows(*patterns: str) -> list[tuple[str, dict[str, Any], str]]:
+    """Return the file, the content and the origin of each row of the results, or of those that patterns name.
+
+    A pattern is one of files, or `FILE#WORD`, which takes of them the rows with that word in their names. A row that is
+    called after the one before it gets that one's name.
+    """
     rows = []
     for path in sorted(RESULTS.glob("*.json"), key=count_up):
-        if path.stem in (STORY, PROFILE, EXPORTS):
+        words = [word for file, _, word in (pattern.partition("#") for pattern in patterns) if fnmatch(path.stem, file)]
+        if patterns and not words:
             continue
         content = json.loads(path.read_text(encoding="utf-8"))
-        rows += [(name_verdict(row), format_row(row, describe(content))) for row in content["rows"] if row["target"]]
+        named = ""
+        for row in content["rows"]:
+            named = named if row["name"].startswith("the same") else row["name"]
+            if not patterns or any(word in row["name"] for word in words):
+                rows.append((path.stem, row | {"name": row["name"].replace("the same", named, 1)}, describe(content)))
+    return rows
+
+
+def list_results(*patterns: str) -> str:
+    """Return results that have a target as one Markdown table: first what was missed, then what is not shown."""
+    rows = [(name_verdict(row), row) for _, row, _ in read_rows(*patterns) if row["target"]]
     rows.sort(key=lambda row: VERDICTS.index(row[0]))
-    lines = ["| | what | result | target | measured on |", "| --- | --- | --- | --- | --- |"]
-    return "\n".join([*lines, *(line for _, line in rows)])
+    lines = ["| | what | result | target |", "| --- | --- | --- | --- |"]
+    return "\n".join([*lines, *(f"| {verdict} {format_row(row)}" for verdict, row in rows)])
+
+
+def list_verdict(*words: str) -> str:
+    """Return all results of one verdict, and where they were measured, as a Markdown table."""
+    lines = ["| what | result | target | measured on |", "| --- | --- | --- | --- |"]
+    rows = [(row, where) for _, row, where in read_rows() if row["target"] and name_verdict(row) == " ".join(words)]
+    return "\n".join([*lines, *(f"{format_row(row)} {where} |" for row, where in rows)])
+
+
+def list_explaining() -> str:
+    """Return all results without a target, a table for each file; they explain those that have one."""
+    files: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for stem, row, where in read_rows():
+        if not row["target"]:
+            files.setdefault((stem, where), []).append(row)
+    parts = []
+    for (stem, where), rows in files.items():
+        lines = [f"| {row['name']} | {format_result(row)} |" for row in rows]
+        parts.append("\n".join([f"### {stem}", "", f"{where}.", "", "| what | result |", "| --- | --- |", *lines]))
+    return "\n".join(["", "\n\n".join(parts), ""])
+
+
+def list_highlights(language: str) -> str:
+    """Return the results that help to choose, in `en` or `zh`."""
+    words = WORDS[language]
+    lines = [f"| {' | '.join(words['head'])} |", "| --- | --- | --- | --- |"]
+    for highlight in HIGHLIGHTS:
+        rows = [row for _, row, _ in read_rows(highlight.file) if row["name"].startswith(highlight.row)]
+        (decisive,) = (row for row in rows if row["target"] and row["target"].startswith(highlight.target))
+        row = next((row for row in rows if highlight.figure and row["name"].endswith(highlight.figure)), decisive)
+        unit = words.get(row["unit"], row["unit"])
+        result = f"**{format_short(row['value'], row['std'] if row['n'] > 1 else 0)} {unit}** (n = {row['n']})"
+        beside = getattr(highlight, f"peer_{language}")
+        if row["peer_value"] is not None:
+            beside = f"{beside}{words['colon']}{format_short(row['peer_value'], row.get('peer_std'))} {unit}"
+        verdict = words[name_verdict(decisive)]
+        lines.append(f"| {getattr(highlight, language)} | {result} | {beside} | {verdict} |")
+    return "\n".join(lines)
 
 
 def count_up(path: Path) -> list[str | int]:
@@ -198,8 +264,13 @@ def count_up(path: Path) -> list[str | int]:
     return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", path.stem)]
 
 
-def format_row(row: dict[str, Any], where: str) -> str:
-    """Return one line of the table; what was withdrawn is struck out, with the reason."""
+def format_row(row: dict[str, Any]) -> str:
+    """Return the cells that tables of results have in common."""
+    return f"| {row['name']} | {format_result(row)} | {row['target']} |"
+
+
+def format_result(row: dict[str, Any]) -> str:
+    """Return what was measured, and beside what; what was withdrawn is struck out, with the reason."""
     unit = f" {row['unit']}" if row["unit"] else ""
     result = f"{format_figure(row['value'], row['std'] if row['n'] > 1 else 0)}{unit}"
     if row["ratio"] is not None:
@@ -209,16 +280,21 @@ def format_row(row: dict[str, Any], where: str) -> str:
         result = f"**{result}**"
     result += f" (n = {row['n']}{format_interval(row)})"
     if row.get("withdrawn"):
-        result = f"withdrawn: {row['withdrawn']}. It was: ~~{result.replace('**', '')}~~"
-    elif row.get("note"):
-        result += f"; {row['note']}"
-    return f"| {name_verdict(row)} | {row['name']} | {result} | {row['target']} | {where} |"
+        return f"withdrawn: {row['withdrawn']}. It was: ~~{result.replace('**', '')}~~"
+    return f"{result}; {row['note']}" if row.get("note") else result
 
 
 def format_figure(value: float, std: float | None) -> str:
     """Return a figure with its deviation where it has one; large whole ones in all their digits."""
     text = f"{value:,.0f}" if value >= 1000 and float(value).is_integer() else f"{value:.4g}"
     return f"{text} ± {std:.2g}" if std else text
+
+
+def format_short(value: float, std: float | None) -> str:
+    """Return a figure with its deviation, both with as many decimals."""
+    decimals = 0 if value >= 1000 else 1 if value >= 10 else 2
+    text = f"{value:,.{decimals}f}"
+    return f"{text} ± {std:,.{decimals}f}" if std else text
 
 
 def format_interval(row: dict[str, Any]) -> str:

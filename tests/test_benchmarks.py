@@ -157,7 +157,7 @@ def test_misses_come_first_and_what_is_not_shown_before_what_is_met(tables: Modu
 
 def test_what_is_withdrawn_is_never_met_and_says_why(tables: ModuleType, tmp_path: Path) -> None:
     write(tmp_path, "a", {**ROW, "withdrawn": "chosen on the test split"})
-    (line,) = tables.list_results().splitlines()[2:]
+    (line,) = tables.list_verdict("withdrawn").splitlines()[2:]
     assert "withdrawn: chosen on the test split. It was: ~~90 ± 0.5 %" in line
     assert "met" not in line
     assert "P, 2 threads, torch 2.9, 2026-01-02; commit 0123456" in line
@@ -166,7 +166,7 @@ def test_what_is_withdrawn_is_never_met_and_says_why(tables: ModuleType, tmp_pat
 def test_the_table_says_where_a_figure_comes_from(tables: ModuleType, tmp_path: Path) -> None:
     write(tmp_path, "a", ROW, commit="not recorded", dirty=None, recorded_in="abcdef0")
     write(tmp_path, "b", ROW, dirty=True)
-    first, second = tables.list_results().splitlines()[2:]
+    first, second = tables.list_verdict("met").splitlines()[2:]
     assert "commit not recorded; figures entered the repository in abcdef0" in first
     assert "commit 0123456 and changes to it" in second
     assert "(n = 3; 95 % over seeds: 88.8 to 91.2)" in first
@@ -263,7 +263,7 @@ def test_runs_stand_as_long_as_their_code(defaults: ModuleType, monkeypatch: pyt
 def make_run(method: str, seed: int, accuracy: float) -> dict[str, Any]:
     return {
         "method": method, "task": "gunpoint", "seed": seed, "accuracy": accuracy, "model": "m", "library": "l",
-        "seconds": 2.0, "processor_seconds": 3.0, "commit": "0123456789", "dirty": False,
+        "seconds": 2.0, "processor_seconds": 3.0, "commit": "0123456789", "dirty": False, "threads": 2, "load": 2.4,
     }  # fmt: skip
 
 
@@ -275,7 +275,15 @@ def test_what_train_comes_to_is_compared_by_differences_of_seeds(defaults: Modul
     assert (row.n, row.met) == (3, True)
     assert (row.value, row.peer_value) == pytest.approx((80, 78))
     assert row.interval == pytest.approx((2, 2))
+    assert "2 and 2 s, 3 and 3 s of processors" in row.note
     assert "commit 0123456" in row.note
+
+
+def test_seconds_of_a_busy_machine_are_not_told(defaults: ModuleType) -> None:
+    runs = [make_run("falconet", 0, 0.9), {**make_run("by hand", 0, 0.8), "load": 3.1}]
+    (row,) = defaults.summarize(runs)
+    assert "2 and 2 s" not in row.note
+    assert "seconds unknown, as the machine did other work too, 3 and 3 s of processors" in row.note
 
 
 def test_models_are_useful_near_the_better_ones_best_validation_accuracy(defaults: ModuleType) -> None:

@@ -17,7 +17,7 @@ from falconet import MODELS
 from falconet.cli import app
 
 ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+README, CHINESE = ((ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "README.zh.md"))
 RESULTS = sorted((ROOT / "benchmarks" / "results").glob("*.json"))
 
 
@@ -79,7 +79,39 @@ def test_every_verb_that_it_names_exists() -> None:
 
 
 def test_the_table_of_models_is_the_registry() -> None:
-    rows = re.findall(r"^\| `(\w+)` \| ([\d,]+) \|", README, re.MULTILINE)
+    page = (ROOT / "docs" / "models.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\w+)` \| ([\d,]+) \|", page, re.MULTILINE)
     assert [(name, int(params.replace(",", ""))) for name, params in rows] == [
         (name, entry.params) for name, entry in MODELS.items()
     ]
+
+
+def test_it_is_short_and_shows_eight_results_misses_among_them() -> None:
+    assert len(README.splitlines()) <= 150
+    _, _, rest = README.partition("<!-- highlights en: begin -->")
+    rows = rest.partition("<!-- highlights: end -->")[0].strip().splitlines()[2:]
+    assert len(rows) == 8
+    assert any(row.endswith("| missed |") for row in rows)
+
+
+def commands(text: str) -> list[str]:
+    return [line.partition(" #")[0].strip() for line in re.findall(r"^\$ .*$", text, re.MULTILINE)]
+
+
+def test_the_chinese_one_has_the_same_commands_session_figures_and_links() -> None:
+    assert commands(README) == commands(CHINESE)
+    sessions, figures, links = (
+        [re.findall(pattern, text, re.DOTALL) for text in (README, CHINESE)]
+        for pattern in (r"```python\n(.*?)```", r"\d+(?:[.,]\d+)*", r"\]\((?!README)([^)]+)\)")
+    )
+    assert sessions[0] == sessions[1]
+    assert sorted(links[0]) == sorted(links[1])
+    # The order of words differs, and so does that of figures within a sentence.
+    assert sorted(figures[0]) == sorted(figures[1])
+
+
+@pytest.mark.parametrize("text", [README, CHINESE], ids=["English", "Chinese"])
+def test_what_it_links_to_is_there(text: str) -> None:
+    links = re.findall(r"\]\(([^)#]+)", text)
+    assert links
+    assert [link for link in links if not (ROOT / link).exists()] == []
