@@ -16,6 +16,7 @@ from hypothesis.extra import numpy as arrays
 from falconet import DataConfig, cli, load_dataset
 from falconet.auditing import (
     FOLDS,
+    Prepared,
     check_finite,
     choose_trusted,
     count_errors,
@@ -25,7 +26,6 @@ from falconet.auditing import (
     warn_unlearnable,
 )
 from falconet.data import Split
-from falconet.data.loader import Inputs
 from falconet.data.splits import complete_splits, mix, unite_split
 from falconet.errors import DataError
 from tests.data.builders import make_dataset, make_split
@@ -170,8 +170,8 @@ def test_no_network_evaluates_a_person_whom_it_trained_on(tmp_path: Path, monkey
     dataset = dataclasses.replace(make_dataset(train=split), kind="image")
     seen: list[tuple[set[int], set[int]]] = []
 
-    def evaluate(loaded: Inputs, folds: np.ndarray, number: int, *_: object) -> np.ndarray:
-        groups = loaded.split.groups
+    def evaluate(prepared: Prepared, folds: np.ndarray, number: int, *_: object) -> np.ndarray:
+        groups = prepared.loaded.split.groups
         assert groups is not None
         seen.append((set(groups[folds == number].tolist()), set(groups[folds != number].tolist())))
         return np.full((int((folds == number).sum()), 2), 0.5)

@@ -279,7 +279,7 @@ def test_resuming_reads_the_source_as_the_run_began(tmp_path: Path) -> None:
     ("settings", "message"),
     [
         ({"model": {"input_size": [1, 28, 28]}}, "wanted height and width in pixels"),
-        ({"model": {"bands": 40}}, r"model\.bands: wanted recordings, found image; leave it out"),
+        ({"model": {"bands": 40}}, r"model\.bands: wanted recordings, found images without a rate; leave it out"),
         ({"augmentation": {"kind": "series"}}, r"augmentation\.kind: wanted image, as the data are, found series"),
     ],
 )

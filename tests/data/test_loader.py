@@ -273,7 +273,7 @@ def test_without_distortion_batches_are_the_normalized_pixels(augmentation: Augm
 )
 def test_mixed_labels_are_shares_that_sum_to_one(mixup: float, cutmix: float, labels: list[int]) -> None:
     loader = noisy_loader(len(labels), 8, augmentation=ImageAugmentation(mixup=mixup, cutmix=cutmix))
-    _, shares = join(list(replace(loader, labels=torch.tensor(labels)).epoch(1)))
+    _, shares = join(list(replace(loader, labels=torch.tensor(labels), num_classes=3).epoch(1)))
     assert shares.shape == (len(labels), 3)
     assert shares.min() >= 0
     torch.testing.assert_close(shares.sum(dim=1), torch.ones(len(labels)))

@@ -198,7 +198,7 @@ def test_folders_that_are_no_artifact(trained: RunResult, capsys: Capture, tmp_p
     config = newer / "config.json"
     record = json.loads(config.read_text(encoding="utf-8"))
     config.write_text(json.dumps({**record, "format_version": 99}), encoding="utf-8")
-    assert "wanted format version 1 or lower, found 99: update falconet" in fail(capsys, 1, "export", str(newer), *rest)
+    assert "wanted format version 2 or lower, found 99: update falconet" in fail(capsys, 1, "export", str(newer), *rest)
     assert not (tmp_path / "model.pt2").exists()
 
 

@@ -166,7 +166,7 @@ DAMAGES: dict[str, tuple[Callable[[Path, Path], object], str]] = {
     "empty": (lambda source, target: target.write_bytes(b""), "onnxruntime cannot read it"),
     "newer": (
         lambda source, target: change_metadata(source, target, lambda record: record.update(format_version=99)),
-        "wanted format version 1 or lower, found 99: update falconet",
+        "wanted format version 2 or lower, found 99: update falconet",
     ),
     "versionless": (
         lambda source, target: change_metadata(source, target, lambda record: record.pop("format_version")),

@@ -70,7 +70,7 @@ def test_a_runtime_that_stumbles_is_left_out(
         raise RuntimeError("no such operator")
 
     def open_one(runtime: Runtime, path: Path, *, threads: int) -> Session:
-        metadata = make_hollow(Metadata, input=artifact.config.input)
+        metadata = make_hollow(Metadata, input=artifact.config.input, output_spec=artifact.config.output)
         return Session(metadata, stumble if runtime == "onnxruntime" else lambda batch: np.zeros((1, 10)))
 
     artifact = load_artifact(trained.out)
