@@ -48,6 +48,7 @@ IMAGE = Modality(
     has_tokens=False,
     missing_is_nan=False,
     has_statistics=True,
+    bounded=True,
     describe_input=describe_input,
     describe_samples=describe_samples,
     name_task=name_task,

@@ -39,6 +39,8 @@ class Modality:
     """Whether NaN stands in inputs for missing values, and for padding behind the end."""
     has_statistics: bool
     """Whether inputs are normalized by the mean and standard deviation of training samples."""
+    bounded: bool
+    """Whether values have bounds, as those of pixels: before they are normalized, inputs lie in 0..1."""
     describe_input: Callable[[Any], str]
     """From an input spec to what a model takes, in words."""
     describe_samples: Callable[[Any], str]

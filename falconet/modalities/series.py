@@ -39,6 +39,7 @@ SERIES = Modality(
     has_tokens=False,
     missing_is_nan=True,
     has_statistics=True,
+    bounded=False,
     describe_input=describe_input,
     describe_samples=describe_samples,
     name_task=name_task,

@@ -36,6 +36,7 @@ TEXT = Modality(
     has_tokens=True,
     missing_is_nan=False,
     has_statistics=False,
+    bounded=False,
     describe_input=describe_input,
     describe_samples=describe_samples,
     name_task=name_task,
