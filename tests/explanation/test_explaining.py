@@ -16,18 +16,19 @@ from falconet import RunResult, cli, examine, explain, load_artifact, load_datas
 from falconet.catalog import share_settings
 from falconet.data.drawing import encode_figure
 from falconet.errors import ConfigError, DataError, PathError, UnknownNameError
+from falconet.explanation.adapters import join_parts
 from falconet.explanation.explaining import (
     Explanations,
     answer_sample,
     gather,
-    join_parts,
     plan,
     publish,
     read_subject,
     slug,
 )
 from falconet.explanation.layers import find_nearest, project, rank_units, read_attention, read_filters, weigh
-from falconet.explanation.pictures import DPI, draw_embedding, fit_title, spread, to_shades
+from falconet.explanation.panels import fit_title
+from falconet.explanation.pictures import DPI, draw_embedding, spread, to_shades
 from falconet.models import create_model
 
 Capture = pytest.CaptureFixture[str]
