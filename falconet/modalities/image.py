@@ -41,6 +41,7 @@ IMAGE = Modality(
     plural="images",
     files="images",
     extensions=EXTENSIONS,
+    has_format=True,
     example="image.png",
     axes=2,
     unit="pixels",

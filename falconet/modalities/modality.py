@@ -25,6 +25,8 @@ class Modality:
     """Several files of a sample each, in words."""
     extensions: frozenset[str]
     """Of files that hold a sample each, in lower case, with their dot."""
+    has_format: bool
+    """Whether such a file tells by its content that it is one; any file at all may be read as a text."""
     example: str
     """Name of such a file, to be shown."""
     axes: int

@@ -32,6 +32,7 @@ SERIES = Modality(
     plural="series",
     files="recordings",
     extensions=frozenset({".wav"}),
+    has_format=True,
     example="recording.wav",
     axes=1,
     unit="steps",

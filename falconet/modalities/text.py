@@ -29,6 +29,7 @@ TEXT = Modality(
     plural="texts",
     files="texts",
     extensions=frozenset({".txt"}),
+    has_format=False,
     example="text.txt",
     axes=1,
     unit="tokens",
