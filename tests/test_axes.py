@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import get_args
@@ -133,3 +134,9 @@ def test_the_table_holds_each_modality_once() -> None:
     assert tuple(MODALITIES) == get_args(Kind)
     assert [modality.name for modality in MODALITIES.values()] == list(MODALITIES)
     assert [modality.spec_type for modality in MODALITIES.values()] == [ImageSpec, SeriesSpec, TextSpec]
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.rglob("adapters.py")), ids=lambda path: path.parent.name)
+def test_each_layer_has_an_adapter_for_each_modality(path: Path) -> None:
+    module = importlib.import_module(".".join(path.relative_to(ROOT.parent).with_suffix("").parts))
+    assert tuple(module.ADAPTERS) == get_args(Kind)

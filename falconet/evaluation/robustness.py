@@ -14,7 +14,7 @@ from torch import Tensor
 
 from falconet.artifact import Artifact, load_artifact
 from falconet.data import Split
-from falconet.data.preprocessing import Preprocess, iterate_prepared
+from falconet.data.preprocessing import iterate_prepared
 from falconet.errors import DataError
 from falconet.evaluation.adapters import ADAPTERS
 from falconet.evaluation.answers import answer_split, fit_recordings
@@ -146,7 +146,6 @@ def count_hits(artifact: Artifact, pixels: Tensor, labels: Tensor) -> int:
 
 def answer_pixels(artifact: Artifact, pixels: Tensor) -> Tensor:
     """Return the logits for images in 0..1, normalization being part of what is attacked."""
-    assert isinstance(artifact.preprocess, Preprocess)
     logits: Tensor = artifact.model(artifact.preprocess.normalize(pixels))
     return logits
 
