@@ -17,6 +17,7 @@ from falconet.data.adapters import Inputs
 from falconet.data.dataset import to_text
 from falconet.data.unlabeled import FoundFiles, find_below
 from falconet.errors import ConfigError, DataError, PathError, UsageError
+from falconet.modalities import MODALITIES
 from falconet.schema import SPARSE, from_mapping, merge
 from falconet.spec import Kind
 
@@ -135,8 +136,10 @@ def find_files(paths: str | Path | Iterable[str | Path], kind: Kind) -> FoundFil
 def expand(path: Path, kind: Kind) -> FoundFiles:
     """Return a file itself, or what lies below a folder."""
     if path.is_file():
-        if kind == "text" and path.suffix.lower() in FILE_SUFFIXES:
-            wanted = "wanted texts in files of their own (.txt), found a table"
+        modality = MODALITIES[kind]
+        if not modality.has_format and path.suffix.lower() in FILE_SUFFIXES:
+            endings = ", ".join(sorted(modality.extensions))
+            wanted = f"wanted {modality.files} in files of their own ({endings}), found a table"
             raise PathError(f"{path}: {wanted}; name it alone, or let `falconet predict` read it")
         return FoundFiles([str(path)])
     if not path.is_dir():

@@ -20,10 +20,10 @@ from falconet.evaluation.baselines import Baseline, Prepared, fit_linear, measur
 from falconet.evaluation.evaluation import find_split
 from falconet.exporters.targets import Runtime
 from falconet.latency import Latency
+from falconet.modalities import modality_of
 from falconet.planning import CONFIG_FILE, holds_run, read_settings, short_name
 from falconet.report import LeaderboardRow, ModelReport, TrainingLog, describe_model, render_card, render_html
 from falconet.schema import from_mapping, to_mapping
-from falconet.spec import TextSpec
 from falconet.storage import format_json, hold, read_json
 from falconet.training import EpochRow
 from falconet.training.diagnoses import Diagnosis, LayerStats, diagnose, load_layer_stats
@@ -141,8 +141,7 @@ def add_baselines(
     Where the linear model is as good on the validation split, that is a diagnosis of a network.
     """
     spec, tokenizer, classes = artifact.config.input, artifact.tokenizer, artifact.config.output.num_outputs
-    tokens = spec.vocab_size if isinstance(spec, TextSpec) else 0
-    linear = fit_linear(learned, spec.kind, classes, tokens)
+    linear = fit_linear(learned, spec.kind, classes, modality_of(spec).in_channels(spec))
     baselines = measure_baselines(learned, linear, prepare_baseline_inputs(answers, spec, tokenizer), classes)
     log = dataclasses.replace(log, baselines=baselines)
     if linear is None or artifact.config.architecture == "linear":

@@ -12,13 +12,13 @@ from jaxtyping import Float32, Int64
 from torch import Tensor
 
 from falconet.artifact import Artifact
-from falconet.data import Dataset, Samples, Split, Unreadable
-from falconet.data.dataset import Scalable
+from falconet.data import DataConfig, Dataset, Samples, Split, Unreadable
 from falconet.data.preprocessing import iterate_prepared
-from falconet.data.series import WavFiles
 from falconet.errors import DataError
+from falconet.evaluation.adapters import ADAPTERS
 from falconet.memory import kept_memory
-from falconet.spec import ImageSpec, InputSpec, SeriesSpec, TextSpec
+from falconet.modalities import modality_of
+from falconet.spec import InputSpec
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,11 +77,12 @@ def answer_split(artifact: Artifact, split: Split) -> Answers:
 
 def fit_recordings(samples: Samples, spec: InputSpec) -> Samples:
     """Return samples as the model reads them, whatever their source: recordings at its rate, pictures in its range."""
-    if isinstance(samples, Scalable) and isinstance(spec, ImageSpec):
-        return samples.scale(spec.value_range, spec.dtype)
-    if isinstance(samples, WavFiles) and isinstance(spec, SeriesSpec) and spec.rate is not None:
-        return dataclasses.replace(samples, rate=spec.rate, channels=spec.raw_shape[0])
-    return samples
+    return ADAPTERS[spec.kind].fit_samples(samples, spec)
+
+
+def fit_config(config: DataConfig, spec: InputSpec) -> DataConfig:
+    """Return how a source is read for a model, whatever it holds: pictures in its range."""
+    return ADAPTERS[spec.kind].fit_config(config, spec)
 
 
 @torch.inference_mode()
@@ -108,9 +109,10 @@ def iterate_logits(
     Where `mirrored`, those of the images with left and right exchanged follow as a second view; without readable
     samples there are none. To be consumed in inference mode.
     """
+    mirror = ADAPTERS[artifact.config.input.kind].mirror if mirrored else None
     for batch in iterate_prepared(samples, artifact.preprocess, artifact.batch_size):
         inputs = [batch.inputs] if len(batch.inputs) else []
-        inputs += [view.flip(-1) for view in inputs if mirrored]
+        inputs += [mirror(view) for view in inputs] if mirror else []
         outputs = [answer_batch(artifact, view).numpy() for view in inputs]
         yield [scale_logits(logits, artifact.config.calibration_temperature) for logits in outputs], batch.unreadable
 
@@ -118,7 +120,7 @@ def iterate_logits(
 def answer_batch(artifact: Artifact, prepared: Tensor) -> Float32[Tensor, "samples classes"]:
     """Return the network's outputs for prepared samples; texts of like lengths together, as padding takes time."""
     inputs = artifact.preprocess.normalize(prepared)
-    if not isinstance(artifact.config.input, TextSpec):
+    if not modality_of(artifact.config.input).has_tokens:
         outputs: Tensor = artifact.model(inputs).float()
         return outputs
     order = torch.argsort((inputs != 0).sum(dim=1), stable=True)

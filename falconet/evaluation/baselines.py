@@ -8,23 +8,21 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Bool, Int64
 from torch import Tensor
 
 from falconet import metrics
-from falconet.data.cache import PixelCache
 from falconet.data.loader import load_inputs
-from falconet.data.preprocessing import to_unit
+from falconet.evaluation.adapters import ADAPTERS
 from falconet.evaluation.answers import Answers
-from falconet.models.linear import HashedTfidf
+from falconet.evaluation.features import Describe, Inputs, take
 from falconet.spec import InputSpec, Kind
-from falconet.training.linear_probe import Solution, solve, stack_rows, sum_columns
+from falconet.training.linear_probe import Solution, solve
 
 FITTED = 3_000
 """Training samples that the linear model is fitted to, at most: seconds, not minutes."""
@@ -32,19 +30,8 @@ CHOOSING = 1_000
 """Of these, those that its penalty is chosen by."""
 EVALUATED = 5_000
 """Test samples that baselines are asked about, at most."""
-SIDE = 24
-"""Pixels of each side that images are averaged down to."""
-STEPS = 256
-"""Values of a series that are kept, averaged over neighbours; as many coefficients of its spectrum."""
-AT_ONCE = 256
-"""Texts of which TF-IDF is computed in one call."""
-
 MAJORITY = "majority class"
-LINEAR: Mapping[Kind, str] = {
-    "image": "linear model on pixels",
-    "series": "linear model on values and spectra",
-    "text": "linear model on TF-IDF",
-}
+LINEAR: Mapping[Kind, str] = {kind: adapter.linear for kind, adapter in ADAPTERS.items()}
 """The linear model's name by kind of sample."""
 
 
@@ -84,7 +71,7 @@ class Baseline:
 class Prepared:
     """Samples of a split as a model takes them, and their labels."""
 
-    inputs: Tensor | PixelCache
+    inputs: Inputs
     labels: Int64[Tensor, " samples"]
 
     def thin(self, most: int, seed: int = 0) -> Prepared:
@@ -96,19 +83,13 @@ class Prepared:
         return Prepared(take(self.inputs, rows), self.labels[rows])
 
 
-def take(inputs: Tensor | PixelCache, rows: Int64[Tensor, " chosen"]) -> Tensor:
-    """Return some samples."""
-    return inputs.take(rows) if isinstance(inputs, PixelCache) else inputs[rows]
-
-
 @dataclass(frozen=True, eq=False)
 class LinearModel:
     """Multinomial logistic regression on what needs no learning, fitted to training samples."""
 
-    kind: Kind
+    name: str
     solution: Solution
-    describe: Callable[[Tensor | PixelCache], Tensor]
-    """From samples to features, `(samples, features)`, sparse ones of texts."""
+    describe: Describe
     fitted: int
     """Training samples that it was fitted to."""
     seconds: float
@@ -124,43 +105,15 @@ class LinearModel:
 def fit_linear(train: Prepared, kind: Kind, num_classes: int, tokens: int = 0) -> LinearModel | None:
     """Return the linear model, fitted to at most FITTED training samples; None where these are of one class.
 
-    `tokens` is the vocabulary size of texts.
+    `tokens` is the vocabulary size of texts; for others it counts for nothing.
     """
     if len(torch.unique(train.labels)) < 2:
         return None
     started = time.perf_counter()
     drawn = train.thin(FITTED)
-    describe = fit_tfidf(drawn.inputs, tokens) if kind == "text" else fit_mean(drawn.inputs, kind)
+    describe = ADAPTERS[kind].fit_features(drawn.inputs, tokens)
     solution = solve(describe(drawn.inputs), drawn.labels, num_classes, cv_samples=CHOOSING)
-    return LinearModel(kind, solution, describe, len(drawn.labels), time.perf_counter() - started)
-
-
-def fit_mean(inputs: Tensor | PixelCache, kind: Kind) -> Callable[[Tensor | PixelCache], Tensor]:
-    """Return what describes images by their pixels, or series by values and spectra, less the mean over these.
-
-    Values and spectra each count as much as the other, whatever their unit: by their stds over these.
-    """
-    parts = describe_parts(inputs, kind)
-    stds = [float(part.std()) if part.numel() > 1 and kind == "series" else 1.0 for part in parts]
-    scales = [1 / std if std > 0 else 1.0 for std in stds]
-
-    def join(parts: Sequence[Tensor]) -> Tensor:
-        return torch.cat([part * scale for part, scale in zip(parts, scales, strict=True)], dim=1)
-
-    mean = join(parts).mean(dim=0)
-    return lambda others: (join(describe_parts(others, kind)) - mean).float()
-
-
-def fit_tfidf(inputs: Tensor | PixelCache, tokens: int) -> Callable[[Tensor | PixelCache], Tensor]:
-    """Return what describes texts by TF-IDF as the model `linear` sees it, its IDF that of these."""
-    tfidf = HashedTfidf(tokens)
-    tfidf.fit_statistics(torch.split(to_tensor(inputs), AT_ONCE))
-
-    def describe(others: Tensor | PixelCache) -> Tensor:
-        parts = torch.split(to_tensor(others), AT_ONCE)
-        return stack_rows([sum_columns(tfidf(part), len(tfidf.idf)) for part in parts])
-
-    return describe
+    return LinearModel(LINEAR[kind], solution, describe, len(drawn.labels), time.perf_counter() - started)
 
 
 @dataclass(frozen=True, eq=False)
@@ -197,38 +150,8 @@ def measure_baselines(
         started = time.perf_counter()
         answers = linear.answer(asked.samples)
         seconds = linear.seconds + time.perf_counter() - started
-        found.append(compare(LINEAR[linear.kind], answers, labels, num_classes, asked.hits, seconds, linear.fitted))
+        found.append(compare(linear.name, answers, labels, num_classes, asked.hits, seconds, linear.fitted))
     return tuple(found)
-
-
-def to_tensor(inputs: Tensor | PixelCache) -> Tensor:
-    """Return all samples in memory."""
-    return inputs if isinstance(inputs, Tensor) else inputs.take(torch.arange(len(inputs)))
-
-
-def describe_parts(inputs: Tensor | PixelCache, kind: Kind) -> list[Tensor]:
-    """Return what the linear model sees of images or series, `(samples, features)` each, not yet scaled or centered."""
-    return [flatten_images(inputs)] if kind == "image" else flatten_series(inputs)
-
-
-def flatten_images(inputs: Tensor | PixelCache) -> Float[Tensor, "samples features"]:
-    """Return the pixels of images from 0 to 1, averaged down to SIDE pixels a side."""
-    parts = []
-    for rows in torch.split(torch.arange(len(inputs)), 256):
-        images = to_unit(take(inputs, rows))
-        size = min(images.shape[2], SIDE), min(images.shape[3], SIDE)
-        parts.append(F.adaptive_avg_pool2d(images, size).flatten(1))
-    return torch.cat(parts)
-
-
-def flatten_series(inputs: Tensor | PixelCache) -> list[Tensor]:
-    """Return the values of series, 0 after their ends, and the logarithms of their spectra's powers."""
-    # In double precision, which holds the square of whatever single precision holds.
-    values = to_tensor(inputs).double().nan_to_num(0.0, 0.0, 0.0)
-    size = min(values.shape[-1], STEPS)
-    powers = torch.fft.rfft(values, dim=-1).abs().square().add(1e-6).log()
-    spectrum = F.adaptive_avg_pool1d(powers, min(powers.shape[-1], STEPS)).flatten(1)
-    return [F.adaptive_avg_pool1d(values, size).flatten(1), spectrum]
 
 
 def compare(

@@ -28,7 +28,7 @@ from PIL import Image
 from torch import Tensor
 
 from falconet.data import Samples
-from falconet.spec import ImageSpec, InputSpec, SeriesSpec
+from falconet.spec import ImageSpec
 
 Amounts = tuple[float, float, float, float, float]
 """What a corruption is given at severities 1 to 5."""
@@ -81,17 +81,15 @@ TEXT_AMOUNTS: Mapping[str, Amounts] = MappingProxyType(
 """Fraction of the words."""
 
 
-def list_amounts(spec: InputSpec) -> Mapping[str, Amounts]:
-    """Return the corruptions for what a model takes, each with what it is given at severities 1 to 5."""
-    if isinstance(spec, ImageSpec):
-        return SMALL_IMAGE_AMOUNTS if min(spec.shape[1:]) < SMALL else IMAGE_AMOUNTS
-    return SERIES_AMOUNTS if isinstance(spec, SeriesSpec) else TEXT_AMOUNTS
+def choose_amounts(spec: ImageSpec) -> Mapping[str, Amounts]:
+    """Return the corruptions for images of a model's size, each with what it is given at severities 1 to 5."""
+    return SMALL_IMAGE_AMOUNTS if min(spec.shape[1:]) < SMALL else IMAGE_AMOUNTS
 
 
 def corrupt_images(
     images: Float32[Tensor, "batch channels height width"], name: str, amount: float, generator: torch.Generator
 ) -> Float32[Tensor, "batch channels height width"]:
-    """Return corrupted images; values of 0..1 stay there. `amount` is one of `list_amounts`."""
+    """Return corrupted images; values of 0..1 stay there. `amount` is one of `choose_amounts`."""
     return IMAGE_CORRUPTIONS[name](images, amount, generator).clamp_(0, 1)
 
 
@@ -174,6 +172,8 @@ class CorruptedSamples:
     """Raw series or texts that are corrupted when they are read, each by draws of its own."""
 
     samples: Samples
+    corrupt: Callable[[Any, str, float, np.random.Generator], Any]
+    """Corrupts a sample by the corruption of a name, as much as an amount says."""
     name_of_corruption: str
     amount: float
     seed: int
@@ -189,8 +189,7 @@ class CorruptedSamples:
     def read(self, index: int) -> Any:
         sample = self.samples.read(index)
         generator = np.random.default_rng((self.seed, int(self.places[index])))
-        table: Mapping[str, Callable[..., Any]] = TEXT_CORRUPTIONS if isinstance(sample, str) else SERIES_CORRUPTIONS
-        return table[self.name_of_corruption](sample, self.amount, generator)
+        return self.corrupt(sample, self.name_of_corruption, self.amount, generator)
 
     def take(self, indices: Int64[np.ndarray, " kept"]) -> Samples:
         return replace(self, samples=self.samples.take(indices), places=self.places[indices])
@@ -198,6 +197,11 @@ class CorruptedSamples:
     def join(self, others: Sequence[Any]) -> Samples:
         joined = self.samples.join([other.samples for other in others])
         return replace(self, samples=joined, places=np.concatenate([self.places, *(other.places for other in others)]))
+
+
+def corrupt_series(series: np.ndarray, name: str, amount: float, generator: np.random.Generator) -> np.ndarray:
+    """Return a corrupted series. `amount` is one of SERIES_AMOUNTS."""
+    return SERIES_CORRUPTIONS[name](series, amount, generator)
 
 
 def add_noise(series: np.ndarray, decibels: float, generator: np.random.Generator) -> np.ndarray:
@@ -230,6 +234,11 @@ def drop_steps(series: np.ndarray, fraction: float, generator: np.random.Generat
 SERIES_CORRUPTIONS: Mapping[str, Callable[[np.ndarray, float, np.random.Generator], np.ndarray]] = MappingProxyType(
     {"noise": add_noise, "gain": reduce_gain, "shift": shift_time, "dropped": drop_steps}
 )
+
+
+def corrupt_text(text: str, name: str, amount: float, generator: np.random.Generator) -> str:
+    """Return a corrupted text. `amount` is one of TEXT_AMOUNTS."""
+    return TEXT_CORRUPTIONS[name](text, amount, generator)
 
 
 def change_words(

@@ -19,7 +19,7 @@ from falconet.data.dataset import SPLIT_NAMES
 from falconet.data.sources import read_dataset
 from falconet.data.splits import complete_splits
 from falconet.errors import DataError, FalconetError
-from falconet.evaluation.answers import Answers, answer_known
+from falconet.evaluation.answers import Answers, answer_known, fit_config
 from falconet.evaluation.confidence import Abstention, abstain, check_precision
 from falconet.evaluation.costs import Costs, measure_costs
 from falconet.evaluation.outliers import Outliers, separate_outliers
@@ -28,7 +28,6 @@ from falconet.evaluation.precision import compute_in
 from falconet.evaluation.robustness import Robustness, measure_robustness
 from falconet.evaluation.slices import Slices, check_column, slice_answers
 from falconet.schema import from_mapping, merge, to_mapping
-from falconet.spec import ImageSpec
 
 
 @dataclass(frozen=True)
@@ -235,10 +234,7 @@ def read_alike(
     """
     origin = artifact.config.provenance.data
     config = from_mapping(DataConfig, merge(to_mapping(restore_data_config(origin, source)), settings or {}), "data")
-    spec = artifact.config.input
-    if isinstance(spec, ImageSpec) and spec.value_range is not None:
-        # Read in this range whatever they hold: no need to look for another one.
-        config = dataclasses.replace(config, value_range=spec.value_range)
+    config = fit_config(config, artifact.config.input)
     dataset = read_dataset(source, data_root=data_root, config=config)
     if dataset.fingerprint == origin.fingerprint:
         dataset = complete_splits(dataset, config)

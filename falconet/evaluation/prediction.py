@@ -15,6 +15,7 @@ from falconet.artifact import Artifact, load_artifact
 from falconet.data import Samples
 from falconet.data.unlabeled import iterate_inputs
 from falconet.errors import ConfigError, DataError, UsageError
+from falconet.evaluation.adapters import ADAPTERS
 from falconet.evaluation.answers import fit_recordings, iterate_logits
 from falconet.predictions import Predictions, answer_inputs, check_top, collect, read_settings
 from falconet.schema import parse_yaml, to_mapping
@@ -114,7 +115,7 @@ def check_mirrored(model: str | Path | Artifact, artifact: Artifact) -> None:
     Else a mirrored image may be one of another class, as letters and arrows are.
     """
     kind = artifact.config.input.kind
-    if kind != "image":
+    if ADAPTERS[kind].mirror is None:
         raise UsageError(f"--tta: wanted a model of images, which are mirrored, found one of {kind}")
     flips = 0.0 if isinstance(model, Artifact) else find_flips(Path(model))
     if not flips:

@@ -14,12 +14,13 @@ from torch import Tensor
 
 from falconet.artifact import Artifact, load_artifact
 from falconet.data import Split
-from falconet.data.preprocessing import Preprocess, iterate_prepared
+from falconet.data.preprocessing import iterate_prepared
 from falconet.errors import DataError
+from falconet.evaluation.adapters import ADAPTERS
 from falconet.evaluation.answers import answer_split, fit_recordings
 from falconet.evaluation.attacks import ATTACKS, EPSILONS
-from falconet.evaluation.corruptions import CorruptedSamples, corrupt_images, list_amounts
-from falconet.spec import ImageSpec
+from falconet.evaluation.corruptions import CorruptedSamples
+from falconet.modalities import modality_of
 
 SEED = 0
 ATTACKED = 256
@@ -73,16 +74,16 @@ def measure_robustness(artifact: Artifact | str | Path, split: Split, *, attacks
     Raises DataError where no sample can be read.
     """
     artifact = artifact if isinstance(artifact, Artifact) else load_artifact(artifact)
-    images = isinstance(artifact.config.input, ImageSpec)
-    count, clean, rows = (evaluate_images if images else evaluate_raw)(artifact, split)
+    evaluate = evaluate_prepared if modality_of(artifact.config.input).bounded else evaluate_raw
+    count, clean, rows = evaluate(artifact, split)
     attacked, note = attack_split(artifact, split) if attacks else ((), "not asked for")
     mean = float(np.mean([row.accuracy for row in rows]))
     return Robustness(count, clean, mean, rows, attacked, note)
 
 
-def evaluate_images(artifact: Artifact, split: Split) -> tuple[int, float, tuple[Corrupted, ...]]:
+def evaluate_prepared(artifact: Artifact, split: Split) -> tuple[int, float, tuple[Corrupted, ...]]:
     """Corrupt images as the network sees them, but before normalization, so that each is decoded only once."""
-    levels = list(iterate_levels(artifact))
+    corrupt, levels = ADAPTERS[artifact.config.input.kind].corrupt, list(iterate_levels(artifact))
     clean, count = 0, 0
     hits = dict.fromkeys(levels, 0)
     for start, pixels, labels in iterate_pixels(artifact, split):
@@ -92,7 +93,7 @@ def evaluate_images(artifact: Artifact, split: Split) -> tuple[int, float, tuple
             name, _, amount = level
             # The same draws at each severity, which then differ by nothing else.
             generator = torch.Generator().manual_seed(SEED + start)
-            hits[level] += count_hits(artifact, corrupt_images(pixels, name, amount, generator), labels)
+            hits[level] += count_hits(artifact, corrupt(pixels, name, amount, generator), labels)
     check_count(count, split)
     rows = [Corrupted(*level, count, found / count) for level, found in hits.items()]
     return count, clean / count, tuple(rows)
@@ -100,18 +101,20 @@ def evaluate_images(artifact: Artifact, split: Split) -> tuple[int, float, tuple
 
 def evaluate_raw(artifact: Artifact, split: Split) -> tuple[int, float, tuple[Corrupted, ...]]:
     """Corrupt series and texts before anything else is done to them."""
-    samples = fit_recordings(split.samples, artifact.config.input)
+    spec = artifact.config.input
+    samples, corrupt = fit_recordings(split.samples, spec), ADAPTERS[spec.kind].corrupt
     count, clean = evaluate_samples(artifact, split)
     rows, places = [], np.arange(len(samples))
     for name, severity, amount in iterate_levels(artifact):
-        corrupted = replace(split, samples=CorruptedSamples(samples, name, amount, SEED, places))
+        corrupted = replace(split, samples=CorruptedSamples(samples, corrupt, name, amount, SEED, places))
         rows.append(Corrupted(name, severity, amount, *evaluate_samples(artifact, corrupted)))
     return count, clean, tuple(rows)
 
 
 def iterate_levels(artifact: Artifact) -> Iterator[tuple[str, int, float]]:
     """Yield the corruptions for what a model takes, with each severity and what it means."""
-    for name, amounts in list_amounts(artifact.config.input).items():
+    spec = artifact.config.input
+    for name, amounts in ADAPTERS[spec.kind].list_amounts(spec).items():
         for severity, amount in enumerate(amounts, start=1):
             yield name, severity, float(amount)
 
@@ -143,16 +146,15 @@ def count_hits(artifact: Artifact, pixels: Tensor, labels: Tensor) -> int:
 
 def answer_pixels(artifact: Artifact, pixels: Tensor) -> Tensor:
     """Return the logits for images in 0..1, normalization being part of what is attacked."""
-    assert isinstance(artifact.preprocess, Preprocess)
     logits: Tensor = artifact.model(artifact.preprocess.normalize(pixels))
     return logits
 
 
 def attack_split(artifact: Artifact, split: Split) -> tuple[tuple[Attacked, ...], str]:
     """Attack a stratified part of a split's images; of other kinds say why not."""
-    kind = artifact.config.input.kind
-    if kind != "image":
-        return (), f"none: epsilon is a fraction of the range of pixels, which {kind} data do not have"
+    modality = modality_of(artifact.config.input)
+    if not modality.bounded:
+        return (), f"none: epsilon is a fraction of the range of pixels, which {modality.name} data do not have"
     chosen = choose_stratified(split.labels, ATTACKED)
     batches = [(pixels, labels) for _, pixels, labels in iterate_pixels(artifact, split.take(chosen))]
     count = sum(len(labels) for _, labels in batches)

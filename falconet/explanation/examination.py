@@ -33,6 +33,7 @@ from falconet.explanation.layers import embed_samples, find_nearest, list_maps, 
 from falconet.explanation.page import Plate, Section
 from falconet.explanation.pictures import DPI, draw_embedding, draw_samples, draw_tiles, spread
 from falconet.explanation.reasons import choose_cases
+from falconet.modalities import MODALITIES
 from falconet.storage import hold, prepare_folder
 
 if TYPE_CHECKING:
@@ -250,7 +251,7 @@ def show_network(study: Study) -> Iterator[Section]:
         "alike to the network; two dimensions show only a part of that."
     )
     yield Section("Map of the embedding", note, (draw_map(study),))
-    if study.dataset.kind != "image":
+    if not are_planes(study):
         return
     filters = read_filters(study.artifact.model)
     if filters is not None:
@@ -261,10 +262,15 @@ def show_network(study: Study) -> Iterator[Section]:
         yield Section("What excites units of the last maps most", "", (draw_exciting(study, next(reversed(maps))),))
 
 
+def are_planes(study: Study) -> bool:
+    """Whether samples, and so the filters and maps of networks, have rows and columns, which small pictures show."""
+    return MODALITIES[study.dataset.kind].axes == 2
+
+
 def draw_map(study: Study) -> Plate:
     """Draw the embedding of the split; thumbnails of images, far from one another."""
     plane = project(study.features).numpy()
-    pictures = [(index, study.samples.read(index)) for index in spread(plane)] if study.dataset.kind == "image" else []
+    pictures = [(index, study.samples.read(index)) for index in spread(plane)] if are_planes(study) else []
     labels = study.artifact.config.output.labels
     figure = draw_embedding(plane, study.answers.split.labels.tolist(), labels, pictures)
     return study.draw("report-embedding", figure, "map of the embedding", f"{len(plane):,} samples by true class")

@@ -27,16 +27,17 @@ from falconet.catalog import (
 from falconet.data import Samples, Split, Unreadable
 from falconet.data.drawing import encode_figure
 from falconet.data.files import open_files
-from falconet.data.preprocessing import Preprocess, TextPreprocess
 from falconet.errors import ArtifactError, ConfigError, DataError
 from falconet.evaluation.answers import fit_recordings
 from falconet.evaluation.evaluation import find_split
+from falconet.explanation.adapters import ADAPTERS
 from falconet.explanation.faithfulness import POINTS, Score, draw_networks, measure_faithfulness, measure_randomization
 from falconet.explanation.layers import read_attention
 from falconet.explanation.methods import METHODS, attribute, find_method, fitting_methods
 from falconet.explanation.page import Plate, Section, render_page
-from falconet.explanation.pictures import DPI, Panel, Shown, draw_attention, draw_panel, to_shades
-from falconet.explanation.positions import Inputs, is_text, mark_present
+from falconet.explanation.panels import Panel, draw_panel
+from falconet.explanation.pictures import DPI, Shown, draw_attention, to_shades
+from falconet.explanation.positions import Inputs, mark_present
 from falconet.predictions import find_files
 from falconet.schema import to_mapping
 from falconet.storage import format_json, hold, prepare_folder, read_json, swap
@@ -188,7 +189,7 @@ class Explainer:
         count = lead + int(mark_present(subject.inputs).sum()) if is_sequence(subject.inputs) else weights.shape[-1]
         count = min(count, ATTENDED)
         # A class token, where there is one, stands before the sample's own.
-        own = cut_tokens(self.artifact, subject.raw) if is_text(subject.inputs) else ()
+        own = ADAPTERS[self.artifact.config.input.kind].name_positions(self.artifact, subject.raw)
         names = (*(["class"] * lead), *own)[:count] if own else ()
         path = self.out / f"{subject.title}-attention.png"
         self.pictures[path.name] = encode_figure(draw_attention(weights[:, :, :count, :count].numpy(), names), DPI)
@@ -453,39 +454,8 @@ def show(
     artifact: Artifact, subject: Subject, relevance: Float[np.ndarray, "*positions"]
 ) -> tuple[Shown, Float[np.ndarray, "*shown"]]:
     """Return a sample as it is drawn, with relevance for each part that is drawn."""
-    kind, inputs = artifact.config.input.kind, subject.inputs
-    if isinstance(artifact.preprocess, Preprocess):
-        pixels = inputs * artifact.preprocess.std + artifact.preprocess.mean
-        return Shown(kind, pixels[0].permute(1, 2, 0).clamp(0, 1).numpy()), relevance
-    if isinstance(artifact.preprocess, TextPreprocess):
-        tokens, values = join_parts(subject.raw, artifact.preprocess.encoder.locate(subject.raw), relevance)
-        return Shown(kind, inputs[0].numpy(), tokens), values
-    steps = int(mark_present(inputs)[0].nonzero().amax()) + 1 if mark_present(inputs).any() else 1
-    return Shown(kind, inputs[0, :, :steps].numpy()), relevance[:, :steps]
-
-
-def join_parts(
-    text: str, spans: Sequence[tuple[int, int]], relevance: Float[np.ndarray, " tokens"]
-) -> tuple[tuple[str, ...], Float[np.ndarray, " parts"]]:
-    """Return a text cut at its tokens, and each part's relevance; tokens that share a character are one part."""
-    parts: list[str] = []
-    values: list[float] = []
-    end = 0
-    for (begin, stop), value in zip(spans, relevance.tolist(), strict=False):
-        if parts and (begin < end or stop == begin):
-            values[-1] += value
-        else:
-            parts.append("")
-            values.append(value)
-        parts[-1] += text[end : max(stop, end)]
-        end = max(stop, end)
-    return tuple(parts), np.array(values)
-
-
-def cut_tokens(artifact: Artifact, text: str) -> tuple[str, ...]:
-    """Return what each token of a text stands for."""
-    assert isinstance(artifact.preprocess, TextPreprocess)
-    return tuple(text[begin:end] for begin, end in artifact.preprocess.encoder.locate(text))
+    adapter = ADAPTERS[artifact.config.input.kind]
+    return adapter.show(artifact, subject.raw, subject.inputs, relevance)
 
 
 def is_sequence(inputs: Inputs) -> bool:

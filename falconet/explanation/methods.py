@@ -20,7 +20,7 @@ from falconet.explanation.layers import embed, find_last_maps, list_maps
 from falconet.explanation.positions import Inputs, clear, is_text, mark_present, remove
 from falconet.explanation.rectifiers import GuidedMode
 from falconet.models.layers import find_outputs
-from falconet.spec import Kind
+from falconet.spec import KIND_NAMES, Kind
 
 Targets = Int64[Tensor, " batch"]
 Relevance = Float[Tensor, "batch *positions"]
@@ -337,13 +337,13 @@ METHODS: Mapping[str, Method] = MappingProxyType(
         ),
         "integrated_gradients": Method(
             compute_integrated_gradients,
-            ("image", "series", "text"),
+            KIND_NAMES,
             "Sundararajan, Taly, Yan: Axiomatic attribution for deep networks. ICML, 2017",
             require_gradient,
         ),
         "occlusion": Method(
             compute_occlusion,
-            ("image", "series", "text"),
+            KIND_NAMES,
             "Zeiler, Fergus: Visualizing and understanding convolutional networks. ECCV, 2014",
         ),
         "smoothgrad": Method(compute_smoothgrad, ("image",), "Smilkov et al.: SmoothGrad. arXiv:1706.03825, 2017"),
@@ -359,6 +359,6 @@ METHODS: Mapping[str, Method] = MappingProxyType(
             "Shrikumar et al.: Not just a black box. arXiv:1605.01713, 2016",
             require_gradient,
         ),
-        "random": Method(compute_random, ("image", "series", "text"), "no paper: the baseline of the others"),
+        "random": Method(compute_random, KIND_NAMES, "no paper: the baseline of the others"),
     }
 )

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from falconet.data.drawing import COLORS, FRAME, choose_colors, clean, cut, draw_sample, measure, shorten
+from falconet.data.drawing import COLORS, FRAME, choose_colors, clean, draw_sample, measure, shorten
 from falconet.data.images import to_bytes
-from falconet.explanation.faithfulness import Faithfulness
 from falconet.spec import Kind
 
 if TYPE_CHECKING:
@@ -28,8 +27,6 @@ LINES = 6
 """Channels of a series that are drawn as lines; more are rows of a picture, such as spectra."""
 TEXT_COLUMNS, TEXT_LINES = 48, 9
 """Of a text that is drawn."""
-TITLE = 36
-"""Letters that have room above an image."""
 TICKED = 24
 """Steps of attention that have room for names."""
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", "*", ">")
@@ -47,55 +44,6 @@ class Shown:
     """An image `(height, width, channels)` in 0 to 1, a series `(channels, steps)`; of a text, its tokens."""
     tokens: tuple[str, ...] = ()
     """The parts of a text."""
-
-
-@dataclass(frozen=True, eq=False)
-class Panel:
-    """All that one picture shows."""
-
-    shown: Shown
-    relevance: Float[np.ndarray, "*positions"]
-    title: str
-    candidates: Sequence[tuple[str, float]]
-    """Classes and their probabilities, the most probable first."""
-    faithfulness: Faithfulness
-
-
-def draw_panel(panel: Panel) -> Figure:
-    """Draw the input, its explanation, what the model answers, and how true the explanation is."""
-    from matplotlib.figure import Figure
-
-    whole = panel.shown.kind == "image"
-    widths = (1, 1, 0.8, 1) if whole else (2.2, 0.8, 1)
-    figure = Figure(figsize=(10, 2.8), layout="constrained", dpi=DPI)
-    axes = figure.subplots(1, len(widths), width_ratios=widths)
-    if whole:
-        draw_input(axes[0], panel.shown.values)
-        axes[0].set_title("input", size=9)
-    draw_relevance(axes[-3], panel.shown, panel.relevance)
-    axes[-3].set_title(fit_title(panel.title, TITLE if whole else 2 * TITLE), size=9, parse_math=False)
-    draw_candidates(axes[-2], panel.candidates)
-    draw_curves(axes[-1], panel.faithfulness)
-    return figure
-
-
-def fit_title(title: str, columns: int) -> str:
-    """Return a method and a class as a title: on two lines, and cut, where they would reach over their neighbors."""
-    shown = clean(title)
-    lines = [shown] if measure(shown) <= columns else shown.split(": ", 1)
-    return "\n".join(cut(line, columns) for line in lines)
-
-
-def draw_relevance(axes: Axes, shown: Shown, relevance: Float[np.ndarray, "*positions"]) -> None:
-    """Draw a sample with its explanation over it."""
-    shades = to_shades(relevance)
-    if shown.kind == "text":
-        draw_tokens(axes, shown.tokens, shades)
-    elif shown.kind == "series":
-        draw_series(axes, shown.values, shades)
-    else:
-        draw_input(axes, mute(shown.values))
-        draw_heat(axes, shades)
 
 
 def to_shades(relevance: Float[np.ndarray, "*positions"]) -> Float[np.ndarray, "*positions"]:
@@ -201,34 +149,6 @@ def draw_token(axes: Axes, written: str, place: tuple[int, int], color: Float[np
         middle = column + measure(letter) / 2
         axes.text(middle, row + 0.72, letter, ha="center", family="monospace", size=8, parse_math=False)
         column += measure(letter)
-
-
-def draw_candidates(axes: Axes, candidates: Sequence[tuple[str, float]]) -> None:
-    """Draw the most probable classes as bars."""
-    names = [shorten(name, 14) for name, _ in candidates]
-    values = [probability for _, probability in candidates]
-    bars = axes.barh(range(len(names)), values, color=COLORS[5])
-    axes.bar_label(bars, [f"{value:.1%}" for value in values], padding=2, size=7)
-    axes.set_yticks(range(len(names)), names, size=8, parse_math=False)
-    axes.set(xlim=(0, 1.35), xticks=[])
-    axes.invert_yaxis()
-    axes.spines[["top", "right", "bottom"]].set_visible(False)
-    axes.set_title("answer", size=9)
-
-
-def draw_curves(axes: Axes, faithfulness: Faithfulness) -> None:
-    """Draw how the probability follows the explanation."""
-    for name, curve, color, line in (
-        ("deletion", faithfulness.deletion, AGAINST, "--"),
-        ("insertion", faithfulness.insertion, FOR, "-"),
-    ):
-        axes.plot(curve.fractions, curve.probabilities, line, color=color, label=f"{name}: area {curve.area:.2f}")
-    axes.set(xlim=(0, 1), ylim=(-0.03, 1.03))
-    axes.set_xlabel("fraction removed or brought", size=8)
-    axes.set_title("probability of the class", size=9)
-    axes.tick_params(labelsize=7)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(fontsize=7, frameon=False)
 
 
 def draw_tiles(

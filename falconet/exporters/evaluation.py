@@ -12,14 +12,13 @@ import numpy as np
 from falconet.data import DataConfig, Dataset, Split, Unreadable
 from falconet.data.sources import read_dataset
 from falconet.errors import DataError, ExportError
-from falconet.evaluation.answers import Answers, fit_recordings, match_labels
+from falconet.evaluation.answers import Answers, fit_config, fit_recordings, match_labels
 from falconet.evaluation.evaluation import Evaluation, evaluate_logits
 from falconet.exporters.inference import infer_samples, make_preprocess, read_tokenizer
 from falconet.exporters.metadata import Metadata
 from falconet.exporters.runtimes import Session, open_session
 from falconet.exporters.targets import Runtime
 from falconet.schema import from_mapping
-from falconet.spec import ImageSpec
 
 LEAST = float(np.finfo(np.float32).tiny)
 """What a probability of 0 counts as: its logarithm is a logit."""
@@ -49,9 +48,7 @@ def evaluate_exported(
         raise ExportError(
             f"{path}: wanted a file that takes raw samples, found a bare network; export without --no-preprocessing"
         )
-    config = from_mapping(DataConfig, settings or {}, "data")
-    if isinstance(metadata.input, ImageSpec) and metadata.input.value_range is not None:
-        config = dataclasses.replace(config, value_range=metadata.input.value_range)
+    config = fit_config(from_mapping(DataConfig, settings or {}, "data"), metadata.input)
     dataset = read_dataset(source, data_root=data_root, config=config)
     if dataset.kind != metadata.input.kind:
         raise DataError(f"wanted {metadata.input.kind} data, as the file takes, found {dataset.kind} in {source}")

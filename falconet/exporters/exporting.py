@@ -19,7 +19,8 @@ from falconet.catalog import as_name
 from falconet.data import Samples
 from falconet.errors import ConfigError, DataError, ExportError, FalconetError
 from falconet.evaluation.costs import answer
-from falconet.exporters.inference import Prepare, make_preprocess, read_tokenizer, tokenizer_path, trim
+from falconet.exporters.adapters import Prepare
+from falconet.exporters.inference import make_preprocess, read_tokenizer, tokenizer_path, trim
 from falconet.exporters.metadata import UNSTATED, Metadata
 from falconet.exporters.parity import (
     HeldOut,

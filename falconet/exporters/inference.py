@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from hashlib import sha256
 from itertools import groupby, islice
 from pathlib import Path
@@ -13,23 +13,20 @@ import numpy as np
 from jaxtyping import Float
 
 from falconet.data import Samples
-from falconet.data.images import to_words
-from falconet.data.series import fit_series
-from falconet.data.texts import TextEncoder, check_tokenizer
+from falconet.data.texts import check_tokenizer
 from falconet.data.unlabeled import iterate_inputs
 from falconet.errors import DataError, ExportError, PathError
+from falconet.exporters.adapters import ADAPTERS, Prepare
 from falconet.exporters.metadata import Metadata
 from falconet.exporters.runtimes import Session, open_session
 from falconet.exporters.targets import Runtime
+from falconet.modalities import modality_of
 from falconet.predictions import Predictions, answer_inputs, check_top, collect, read_settings
-from falconet.spec import SeriesSpec, TextSpec
 from falconet.storage import read_regular
 
 BATCH = 32
 VALUES = 1 << 24
 """Of all samples of a batch: large photos are asked about one by one."""
-Prepare = Callable[[Any], np.ndarray]
-"""A raw sample to what a file takes of it, without the dimension of the batch."""
 
 
 def predict_exported(
@@ -108,24 +105,7 @@ def read_prepared(samples: Samples, prepare: Prepare, reasons: dict[int, str]) -
 
 def make_preprocess(metadata: Metadata, tokenizer: str | None) -> Prepare:
     """Return what turns a raw sample into what an exported file takes; of images, only their type may differ."""
-    spec = metadata.input
-    if isinstance(spec, SeriesSpec):
-        return lambda series: fit_series(series, spec)
-    if isinstance(spec, TextSpec):
-        assert tokenizer is not None
-        encoder = TextEncoder(tokenizer, spec.shape[0])
-        return lambda text: encoder.encode([text])[0]
-    if spec.dtype == "uint16":
-        return lambda image: to_words(check_sides(image, metadata.sides))
-    return lambda image: check_sides(image, metadata.sides)
-
-
-def check_sides(image: np.ndarray, most: int | None) -> np.ndarray:
-    """Return an image. Raises DataError for one that is larger than a file takes."""
-    height, width, _ = image.shape
-    if most is not None and max(height, width) > most:
-        raise DataError(f"wanted images of at most {most} pixels a side, found {height}x{width}")
-    return image
+    return ADAPTERS[metadata.input.kind].open(metadata, tokenizer)
 
 
 def infer_batches(
@@ -160,8 +140,8 @@ def trim(batch: np.ndarray, metadata: Metadata) -> np.ndarray:
     """Return a batch of sequences without the padding at the end of all, as far as a file takes shorter ones."""
     if metadata.steps is None:
         return batch
-    text = isinstance(metadata.input, TextSpec)
-    present = (batch != 0).any(axis=0) if text else (~np.isnan(batch)).any(axis=(0, 1))
+    tokens = modality_of(metadata.input).has_tokens
+    present = (batch != 0).any(axis=0) if tokens else (~np.isnan(batch)).any(axis=(0, 1))
     longest = int(np.flatnonzero(present).max(initial=0)) + 1
     return np.ascontiguousarray(batch[..., : max(longest, metadata.steps[0])])
 
@@ -184,8 +164,7 @@ def read_tokenizer(path: Path, metadata: Metadata) -> str | None:
         raise ExportError(f"{beside} is altered, or not the one that {path.name} was exported with")
     try:
         text = content.decode()
-        if isinstance(metadata.input, TextSpec):
-            check_tokenizer(text, metadata.input.vocab_size)
+        check_tokenizer(text, modality_of(metadata.input).in_channels(metadata.input))
     except (UnicodeDecodeError, DataError) as error:
         raise ExportError(f"{beside}: {error}") from error
     return text

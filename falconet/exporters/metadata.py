@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from falconet.errors import ConfigError, ExportError, UsageError, abridge
+from falconet.modalities import modality_of
 from falconet.schema import from_mapping, to_mapping
-from falconet.spec import InputSpec, OutputSpec, TextSpec, upgrade_record
+from falconet.spec import InputSpec, OutputSpec, upgrade_record
 
 FORMAT_VERSION = 2
 KEY = "falconet"
@@ -85,6 +86,6 @@ def read_metadata(text: str | None, where: str) -> Metadata:
         metadata = from_mapping(Metadata, upgrade_record(record, "output_spec"))
     except UsageError as error:
         raise ExportError(f"{where}: its metadata are damaged: {error}") from error
-    if isinstance(metadata.input, TextSpec) != (metadata.tokenizer_sha256 is not None):
+    if modality_of(metadata.input).has_tokens != (metadata.tokenizer_sha256 is not None):
         raise ExportError(f"{where}: its metadata are damaged: wanted a tokenizer for texts, and for nothing else")
     return metadata

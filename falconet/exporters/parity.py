@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 import bisect
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float, Int64, UInt
+from jaxtyping import Bool, Float, Int64
 
 from falconet import metrics
 from falconet.artifact import Artifact
-from falconet.data import ImageArray, Samples, SeriesArray, Texts
-from falconet.data.images import LEVELS
-from falconet.data.preprocessing import TextPreprocess
+from falconet.data import Samples
 from falconet.errors import DataError, ExportError, FalconetError, MissingExtraError
 from falconet.evaluation import match_labels, predict_logits
 from falconet.evaluation.answers import fit_recordings, scale_logits
 from falconet.evaluation.evaluation import find_split
-from falconet.exporters.inference import Prepare, infer_batches
+from falconet.exporters.adapters import ADAPTERS, Prepare
+from falconet.exporters.inference import infer_batches
 from falconet.exporters.runtimes import Session
 from falconet.exporters.targets import Target
-from falconet.spec import ImageSpec, SeriesSpec
+from falconet.modalities import modality_of
 
 TOLERANCE = 1e-4
 """Largest difference of a probability that counts as the same answer."""
@@ -131,52 +130,15 @@ def draw_random_samples(artifact: Artifact, reason: str) -> HeldOut:
     """Return random samples of the kind that a model takes."""
     generator, spec = np.random.default_rng(0), artifact.config.input
     names = np.array([f"made-up[{index}]" for index in range(MADE_UP)])
-    samples: Samples
-    if isinstance(spec, ImageSpec):
-        height, width = (2 * side for side in spec.inner_size)
-        shape, dtype = (MADE_UP, height, width, 3), np.dtype(spec.dtype)
-        samples = ImageArray(generator.integers(0, LEVELS[spec.dtype], shape, dtype=dtype, endpoint=True), names)
-    elif isinstance(spec, SeriesSpec):
-        channels, steps = spec.raw_shape
-        ends = generator.integers(1, steps + 1, MADE_UP).cumsum()
-        walk = generator.normal(size=(channels, ends[-1])).cumsum(axis=1)
-        samples = SeriesArray(walk.astype(np.float32), np.stack([np.r_[0, ends[:-1]], ends], axis=1), names)
-    else:
-        lengths = generator.integers(1, 4 * spec.shape[0], MADE_UP)
-        samples = Texts(["".join(map(chr, generator.integers(32, 127, length))) for length in lengths], names)
+    samples = ADAPTERS[spec.kind].make_up(spec, names, generator)
     return HeldOut(samples, None, f"made-up samples, as the model's own cannot be read ({reason})")
-
-
-@dataclass(frozen=True, eq=False)
-class ThinnedSamples:
-    """Images of which every second, third, ... pixel is read, so that no side is longer than a format takes."""
-
-    samples: Samples
-    sides: int
-
-    def __len__(self) -> int:
-        return len(self.samples)
-
-    def name(self, index: int) -> str:
-        return self.samples.name(index)
-
-    def read(self, index: int) -> UInt[np.ndarray, "height width channels"]:
-        image: UInt[np.ndarray, "height width channels"] = self.samples.read(index)
-        step = -(-max(image.shape[:2]) // self.sides)
-        return np.ascontiguousarray(image[::step, ::step])
-
-    def take(self, indices: Int64[np.ndarray, " kept"]) -> ThinnedSamples:
-        return ThinnedSamples(self.samples.take(indices), self.sides)
-
-    def join(self, others: Sequence[ThinnedSamples]) -> ThinnedSamples:
-        return ThinnedSamples(self.samples.join([part.samples for part in others]), self.sides)
 
 
 def limit_sides(held_out: HeldOut, artifact: Artifact, target: Target) -> HeldOut:
     """Return samples that a format takes: the model and its export are asked about the same ones."""
     sides = target.most.get("height")
-    image = isinstance(artifact.config.input, ImageSpec)
-    return replace(held_out, samples=ThinnedSamples(held_out.samples, sides)) if sides and image else held_out
+    thin = ADAPTERS[artifact.config.input.kind].thin
+    return replace(held_out, samples=thin(held_out.samples, sides)) if sides else held_out
 
 
 def split_held_out(held_out: HeldOut, *, exact: bool) -> tuple[HeldOut, HeldOut]:
@@ -258,7 +220,7 @@ def bound_drop(before: Bool[np.ndarray, " samples"], after: Bool[np.ndarray, " s
 def check_tokens(artifact: Artifact, prepare: Prepare, samples: Samples) -> None:
     """Raise ExportError unless an export's tokenizer makes the tokens of texts that the model's own makes."""
     preprocess = artifact.preprocess
-    if not isinstance(preprocess, TextPreprocess):
+    if not modality_of(artifact.config.input).has_tokens:
         return
     for text in read_all(samples):
         if not np.array_equal(prepare(text), preprocess.prepare([text])[0].numpy()):

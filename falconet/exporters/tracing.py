@@ -67,7 +67,7 @@ def make_traced(
         license=license_name,
         batch=most.get("batch"),
         steps=find_steps(program, graph),
-        sides=most.get("height") if graph.input == "image" else None,
+        sides=most.get("height") if "height" in graph.axes.values() else None,
         tokenizer_sha256=None if tokenizer is None else sha256(tokenizer.encode()).hexdigest(),
     )
     return TracedModel(graph, program, metadata, scratch)

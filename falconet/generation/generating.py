@@ -22,6 +22,7 @@ from falconet.data.preprocessing import to_unit
 from falconet.errors import DataError, RunExistsError, StorageError, UsageError
 from falconet.escaping import escape_line
 from falconet.generation.flow import MAX_SIDE, Flow, FlowConfig, draw_images, train_flow
+from falconet.modalities import MODALITIES
 from falconet.schema import from_mapping
 from falconet.spec import ImageSpec
 from falconet.storage import format_json, hold, is_vacant, swap
@@ -75,7 +76,7 @@ def generate(
     folder = Path(out)
     check_vacant(folder)
     dataset = load_dataset(source, data_root=data_root, config=from_mapping(DataConfig, settings or {}, "data"))
-    if dataset.kind != "image":
+    if MODALITIES[dataset.kind].axes != 2:  # The flow's network is one of planes.
         raise DataError(f"{dataset.source}: wanted images to generate more of, found {dataset.kind}")
     images, labels, names = read_images(dataset, "train")
     flow = train_flow(images, labels, len(dataset.classes), config, watch)

@@ -25,6 +25,8 @@ class Modality:
     """Several files of a sample each, in words."""
     extensions: frozenset[str]
     """Of files that hold a sample each, in lower case, with their dot."""
+    has_format: bool
+    """Whether such a file tells by its content that it is one; any file at all may be read as a text."""
     example: str
     """Name of such a file, to be shown."""
     axes: int
@@ -39,6 +41,8 @@ class Modality:
     """Whether NaN stands in inputs for missing values, and for padding after the end."""
     has_statistics: bool
     """Whether inputs are normalized by the mean and standard deviation of training samples."""
+    bounded: bool
+    """Whether values have bounds, as those of pixels: before they are normalized, inputs lie in 0..1."""
     describe_input: Callable[[Any], str]
     """From an input spec to what a model takes, in words."""
     describe_samples: Callable[[Any], str]

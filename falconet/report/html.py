@@ -13,10 +13,10 @@ from falconet.evaluation import Evaluation
 from falconet.evaluation.evaluation import ClassReport
 from falconet.explanation.reasons import Reasons
 from falconet.metrics.curves import Curve, Points
-from falconet.modalities import MODALITIES, modality_of
+from falconet.modalities import Modality, modality_of
+from falconet.report.adapters import ADAPTERS, Adapter, draw_overlay
 from falconet.report.curves import draw_layer_stats
 from falconet.report.facts import ModelReport
-from falconet.report.overlays import draw_overlay, draw_sample
 from falconet.report.pictures import Picture, draw_sparkline, encode_picture, show_learning_curves, to_svg
 from falconet.report.quality import (
     show_confusion,
@@ -62,6 +62,9 @@ class Model:
     key: str
     """Before all ids of its part of the page."""
     report: ModelReport
+    modality: Modality
+    adapter: Adapter
+    """How its samples stand in the page."""
     headline: tuple[Tile, ...]
     figures: tuple[Tile, ...]
     certainty: tuple[Tile, ...]
@@ -112,10 +115,7 @@ def render_page(package: str, **values: Any) -> str:
         "picture": encode_picture,
         "sparkline": draw_sparkline,
         "overlay": draw_overlay,
-        "sample": draw_sample,
         "scale": to_shade,
-        "input": lambda spec: modality_of(spec).describe_input(spec),
-        "plural": lambda kind: MODALITIES[kind].plural,
     }
     environment.globals |= {"flatten": flatten, "named": NAMED, "sections": list(SECTIONS.items())}
     return environment.get_template("page.html.jinja").render(**values)
@@ -130,6 +130,8 @@ def describe(report: ModelReport, key: str) -> Model:
     return Model(
         key=key,
         report=report,
+        modality=modality_of(report.config.input),
+        adapter=ADAPTERS[report.config.input.kind],
         headline=list_headline(report),
         figures=list_figures(report),
         certainty=list_certainty(report),

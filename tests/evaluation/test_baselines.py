@@ -16,9 +16,9 @@ from falconet.evaluation.baselines import (
     Prepared,
     describe_verdict,
     fit_linear,
-    fit_tfidf,
     measure_baselines,
 )
+from falconet.evaluation.features import fit_tfidf
 from falconet.spec import Kind
 
 

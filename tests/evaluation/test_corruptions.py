@@ -21,8 +21,9 @@ from falconet.evaluation.corruptions import (
     TEXT_CORRUPTIONS,
     Amounts,
     CorruptedSamples,
+    choose_amounts,
     corrupt_images,
-    list_amounts,
+    corrupt_text,
     reread_jpeg,
 )
 from falconet.spec import ImageSpec
@@ -110,8 +111,8 @@ def test_small_images_take_the_severities_of_small_images() -> None:
     def spec(side: int) -> ImageSpec:
         return ImageSpec(shape=(1, side, 224), mean=(0.0,), std=(1.0,))
 
-    assert list_amounts(spec(63)) is SMALL_IMAGE_AMOUNTS
-    assert list_amounts(spec(64)) is IMAGE_AMOUNTS
+    assert choose_amounts(spec(63)) is SMALL_IMAGE_AMOUNTS
+    assert choose_amounts(spec(64)) is IMAGE_AMOUNTS
 
 
 @pytest.mark.parametrize("name", list(SERIES_AMOUNTS))
@@ -169,7 +170,7 @@ def test_short_words_and_empty_texts_survive() -> None:
 
 def test_samples_are_corrupted_by_their_place() -> None:
     texts = Texts(["one two three four"] * 8, np.array([str(index) for index in range(8)]))
-    samples = CorruptedSamples(texts, "dropped_words", 0.5, seed=0, places=np.arange(8))
+    samples = CorruptedSamples(texts, corrupt_text, "dropped_words", 0.5, seed=0, places=np.arange(8))
     read = [samples.read(index) for index in range(8)]
     assert len(set(read)) > 1
     assert read == [samples.read(index) for index in range(8)]

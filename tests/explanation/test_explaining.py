@@ -16,11 +16,11 @@ from falconet import RunResult, cli, examine, explain, load_artifact, load_datas
 from falconet.catalog import redact_settings
 from falconet.data.drawing import encode_figure
 from falconet.errors import ConfigError, DataError, PathError, UnknownNameError
+from falconet.explanation.adapters import join_parts
 from falconet.explanation.explaining import (
     Explanations,
     answer_sample,
     gather,
-    join_parts,
     plan,
     publish,
     read_subject,
@@ -34,7 +34,8 @@ from falconet.explanation.layers import (
     read_attention,
     read_filters,
 )
-from falconet.explanation.pictures import DPI, draw_embedding, fit_title, spread, to_shades
+from falconet.explanation.panels import fit_title
+from falconet.explanation.pictures import DPI, draw_embedding, spread, to_shades
 from falconet.models import create_model
 
 Capture = pytest.CaptureFixture[str]

@@ -17,15 +17,14 @@ from falconet.data import ImageArray, Texts
 from falconet.data.texts import train_tokenizer
 from falconet.errors import DataError, ExportError, StorageError
 from falconet.exporters import exporting
+from falconet.exporters.adapters import Prepare, ThinnedSamples
 from falconet.exporters.exporting import Export, choose_preprocess, export
-from falconet.exporters.inference import Prepare
 from falconet.exporters.metadata import Metadata
 from falconet.exporters.parity import (
     CALIBRATED,
     EVALUATED,
     HeldOut,
     Parity,
-    ThinnedSamples,
     bound_drop,
     check_parity,
     check_tokens,

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from falconet.data.preprocessing import Placement, Preprocess, weigh_pixels
 from falconet.exporters.exporting import export
-from falconet.exporters.graphs import AnyImage
 from falconet.exporters.inference import infer_batches, make_preprocess
+from falconet.exporters.resizing import AnyImage
 from falconet.exporters.runtimes import open_session
 from falconet.exporters.targets import TARGETS
 from falconet.spec import ImageSpec, ResizeMode
