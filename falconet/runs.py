@@ -32,6 +32,7 @@ from falconet.data import Dataset, Split, Unreadable
 from falconet.data.augmentation import SeriesAugmentation
 from falconet.data.dataset import concatenate
 from falconet.data.drawing import write_figure
+from falconet.data.files import fit_recordings
 from falconet.data.loader import Loader, hold_inputs, load_inputs, measure_inputs
 from falconet.data.preprocessing import create_preprocess
 from falconet.data.splits import check_training_classes, unite_split
@@ -47,7 +48,7 @@ from falconet.errors import (
     UsageError,
 )
 from falconet.evaluation import Answers, Evaluation, calibrate
-from falconet.evaluation.answers import fit_recordings, predict_logits
+from falconet.evaluation.answers import predict_logits
 from falconet.evaluation.baselines import Prepared
 from falconet.models import create_model, find_model
 from falconet.models.forward_cost import measure_forward

@@ -30,7 +30,7 @@ HOMES = read_stub()
 
 
 def test_the_public_surface_is_what_the_stub_lists() -> None:
-    assert dir(falconet) == falconet.__all__ == sorted(HOMES)
+    assert dir(falconet) == sorted(HOMES)
 
 
 @pytest.mark.parametrize("name", sorted(HOMES))
@@ -39,14 +39,14 @@ def test_name_is_the_one_of_its_home(name: str) -> None:
 
 
 def test_functions_and_classes_tell_their_purpose() -> None:
-    public = [getattr(falconet, name) for name in falconet.__all__]
+    public = [getattr(falconet, name) for name in sorted(HOMES)]
     assert [value for value in public if callable(value) and not value.__doc__] == []
 
 
 def test_no_submodule_has_a_public_name() -> None:
     submodules = {module.name for module in pkgutil.iter_modules(falconet.__path__)}
     assert submodules
-    assert submodules.isdisjoint(falconet.__all__)
+    assert submodules.isdisjoint(HOMES)
 
 
 def test_unknown_name() -> None:
@@ -65,7 +65,7 @@ def loaded_by(code: str) -> set[str]:
 @pytest.mark.parametrize(
     "code",
     [
-        "import falconet; dir(falconet); falconet.__all__",
+        "import falconet; dir(falconet)",
         "import falconet; falconet.FalconetError; falconet.InputSpec; falconet.TrainConfig; falconet.list_models()",
     ],
 )

@@ -17,6 +17,7 @@ from falconet.data.dataset import (
     Dataset,
     ImageFiles,
     Samples,
+    Scalable,
     Split,
     Texts,
     Unreadable,
@@ -151,6 +152,15 @@ def open_files(paths: Sequence[str], spec: InputSpec) -> Samples:
             )
         return WavFiles(Path(), paths, spec.rate, spec.raw_shape[0])
     return TextFiles(paths)
+
+
+def fit_recordings(samples: Samples, spec: InputSpec) -> Samples:
+    """Return samples as the model reads them, whatever their source: recordings at its rate, pictures in its range."""
+    if isinstance(samples, Scalable) and isinstance(spec, ImageSpec):
+        return samples.scale(spec.value_range, spec.dtype)
+    if isinstance(samples, WavFiles) and isinstance(spec, SeriesSpec) and spec.rate is not None:
+        return replace(samples, rate=spec.rate, channels=spec.raw_shape[0])
+    return samples
 
 
 def read_folder(root: Path, config: DataConfig) -> Dataset:

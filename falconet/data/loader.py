@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Literal, get_args
 
 import numpy as np
@@ -17,8 +18,9 @@ from torch import Tensor
 from falconet.data.augmentation import Augmentation, ImageAugmentation, SeriesAugmentation, TextAugmentation
 from falconet.data.barycenters import average_pairs
 from falconet.data.cache import PixelCache, open_cache
-from falconet.data.dataset import ImageArray, Scalable, Split, Unreadable
+from falconet.data.dataset import ImageArray, Scalable, Split, Unreadable, find_owner, match_labels
 from falconet.data.distortions import augment_images, augment_series, augment_tokens, mix_samples
+from falconet.data.files import fit_recordings
 from falconet.data.preprocessing import (
     WHITES,
     AnyPreprocess,
@@ -31,8 +33,8 @@ from falconet.data.preprocessing import (
     to_unit,
 )
 from falconet.data.series import measure_series
-from falconet.errors import ConfigError, DataError
-from falconet.spec import ImageSpec, InputSpec
+from falconet.errors import ConfigError, DataError, UsageError
+from falconet.spec import ImageSpec, InputSpec, TextSpec
 
 Purpose = Literal["data", "dropout", "order"]
 """What random numbers are drawn for: distortions, what the network itself draws, or the order of samples."""
@@ -72,6 +74,11 @@ class Loader:
     """Samples an epoch, drawn anew for each; None: all of them."""
     answers: Float32[Tensor, "samples classes"] | None = None
     """A teacher's logits for the samples as they are, which come with each batch; None: no teacher has been asked."""
+    _walks: Iterator[int] = field(default_factory=lambda: itertools.count(1), init=False, repr=False)
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Yield the batches of the next epoch: of the first one at first, and with every further walk of another."""
+        return self.epoch(next(self._walks))
 
     def __post_init__(self) -> None:
         if not 0 <= self.rank < self.world_size:
@@ -252,6 +259,35 @@ def load_inputs(split: Split, spec: InputSpec, tokenizer: str | None = None) -> 
     unreadable = tuple(Unreadable(split.samples.name(index), reason) for index, reason in reasons.items())
     kept = np.setdiff1d(np.arange(len(split)), list(reasons)).astype(np.int64)
     return Inputs(inputs, split.take(kept) if reasons else split, kept, unreadable)
+
+
+def load_batches(
+    split: Split,
+    spec: InputSpec,
+    batch_size: int = 64,
+    *,
+    shuffle: bool = False,
+    augmentation: Augmentation | None = None,
+    seed: int = 0,
+    tokenizer: str | None = None,
+) -> Loader:
+    """Prepare a split for a model and return its batches; see `Split.to_loader`."""
+    if not isinstance(spec, InputSpec):
+        raise UsageError(f"spec: wanted an ImageSpec, SeriesSpec or TextSpec, found {type(spec).__name__}")
+    if not isinstance(batch_size, int) or batch_size < 1:
+        raise ConfigError(f"batch_size: wanted 1 or more, found {batch_size}")
+    dataset = find_owner(split)
+    if dataset.kind != spec.kind:
+        raise DataError(f"{dataset.source}: wanted {spec.kind} data, as the spec says, found {dataset.kind}")
+    if augmentation is not None and augmentation.kind != spec.kind:
+        raise ConfigError(f"augmentation: wanted one of {spec.kind}, found one of {augmentation.kind}")
+    if isinstance(spec, TextSpec) and tokenizer is None:
+        raise UsageError("tokenizer: wanted the one that goes with a spec of texts, found none; a model has its own")
+    held = load_inputs(replace(split, samples=fit_recordings(split.samples, spec)), spec, tokenizer)
+    labels = torch.from_numpy(match_labels(held.split, dataset.classes, spec.labels))
+    preprocess = create_preprocess(spec, tokenizer)
+    sampler: Sampler = "shuffle" if shuffle else "sequential"
+    return Loader(held.inputs, labels, preprocess, batch_size, augmentation, sampler, seed)
 
 
 def measure_inputs(inputs: Tensor | PixelCache, spec: InputSpec) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -11,11 +11,12 @@ import torch
 from jaxtyping import Float
 
 from falconet import metrics
-from falconet.artifact import Artifact, load_artifact
+from falconet.artifact import AnyModel, Artifact, open_artifact
 from falconet.data import Samples
+from falconet.data.files import fit_recordings
 from falconet.data.unlabeled import iterate_inputs
 from falconet.errors import ConfigError, DataError, UsageError
-from falconet.evaluation.answers import fit_recordings, iterate_logits
+from falconet.evaluation.answers import iterate_logits
 from falconet.predictions import Predictions, answer_inputs, check_top, collect, read_settings
 from falconet.schema import parse_yaml, to_mapping
 from falconet.storage import open_regular
@@ -26,7 +27,7 @@ RUN_BYTES = 1 << 20
 
 
 def predict(
-    model: str | Path | Artifact,
+    model: AnyModel,
     inputs: object,
     *,
     top: int = 3,
@@ -58,7 +59,7 @@ def predict(
 
 
 def iterate_predictions(
-    model: str | Path | Artifact,
+    model: AnyModel,
     inputs: object,
     *,
     top: int = 3,
@@ -69,9 +70,9 @@ def iterate_predictions(
 ) -> Iterator[Predictions]:
     """Yield what `predict` returns, some samples at a time, so that tables of any size take little memory."""
     check_top(top)
-    artifact = model if isinstance(model, Artifact) else load_artifact(model)
+    artifact = open_artifact(model)
     if tta:
-        check_mirrored(model, artifact)
+        check_mirrored(artifact)
     config = read_settings(settings, recall_reading(artifact))
 
     def answer(samples: Samples) -> tuple[Float[np.ndarray, "readable classes"], Mapping[int, str]]:
@@ -108,7 +109,7 @@ def recall_reading(artifact: Artifact) -> dict[str, Any]:
     return {"columns": to_mapping(artifact.config.provenance.data.columns)}
 
 
-def check_mirrored(model: str | Path | Artifact, artifact: Artifact) -> None:
+def check_mirrored(artifact: Artifact) -> None:
     """Raise UsageError unless a model is one of images that was trained on mirrored ones too.
 
     Else a mirrored image may be one of another class, as letters and arrows are.
@@ -116,7 +117,7 @@ def check_mirrored(model: str | Path | Artifact, artifact: Artifact) -> None:
     kind = artifact.config.input.kind
     if kind != "image":
         raise UsageError(f"--tta: wanted a model of images, which are mirrored, found one of {kind}")
-    flips = 0.0 if isinstance(model, Artifact) else find_flips(Path(model))
+    flips = 0.0 if artifact.path is None else find_flips(artifact.path)
     if not flips:
         raise UsageError(
             f"--tta: wanted a run whose {RUN_FILE} has augmentation.flip_horizontal above 0, found none: a model that "

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from falconet.artifact import Artifact, load_artifact
+from falconet.artifact import AnyModel, Artifact, open_artifact
 from falconet.catalog import (
     FILE_SUFFIXES,
     SOURCE_NAMES,
@@ -26,10 +26,9 @@ from falconet.catalog import (
 )
 from falconet.data import Samples, Split, Unreadable
 from falconet.data.drawing import encode_figure
-from falconet.data.files import open_files
+from falconet.data.files import fit_recordings, open_files
 from falconet.data.preprocessing import Preprocess, TextPreprocess
 from falconet.errors import ArtifactError, ConfigError, DataError
-from falconet.evaluation.answers import fit_recordings
 from falconet.evaluation.evaluation import find_split
 from falconet.explanation.faithfulness import POINTS, Score, draw_networks, measure_faithfulness, measure_randomization
 from falconet.explanation.layers import read_attention
@@ -196,7 +195,7 @@ class Explainer:
 
 
 def explain(
-    model: str | Path | Artifact,
+    model: AnyModel,
     files: str | Path | Sequence[str | Path],
     *,
     method: str | None = None,
@@ -232,7 +231,7 @@ def explain(
     work in `out`.
 
     """
-    artifact = model if isinstance(model, Artifact) else load_artifact(model)
+    artifact = open_artifact(model)
     explainer = plan(artifact, method, Path(out), classes)
     asked = list_paths(files, "files, folders or one source") if not isinstance(files, str) else [files]
     found, refused, ignored = gather(artifact, asked, samples, split, data_root, settings)

@@ -14,11 +14,13 @@ from jaxtyping import Bool, Float, Int64, UInt
 from falconet import metrics
 from falconet.artifact import Artifact
 from falconet.data import ImageArray, Samples, SeriesArray, Texts
+from falconet.data.dataset import match_labels
+from falconet.data.files import fit_recordings
 from falconet.data.images import LEVELS
 from falconet.data.preprocessing import TextPreprocess
 from falconet.errors import DataError, ExportError, FalconetError, MissingExtraError
-from falconet.evaluation import match_labels, predict_logits
-from falconet.evaluation.answers import fit_recordings, scale_logits
+from falconet.evaluation import predict_logits
+from falconet.evaluation.answers import scale_logits
 from falconet.evaluation.evaluation import find_split
 from falconet.exporters.inference import Prepare, infer_batches
 from falconet.exporters.runtimes import Session
