@@ -43,6 +43,10 @@ from .labeling import Labeling as Labeling
 from .labeling import label as label
 from .latency import Latency as Latency
 from .latency import measure_latency as measure_latency
+from .model import Model as Model
+from .model import Run as Run
+from .model import load as load
+from .model import train as train
 from .models import MODELS as MODELS
 from .models import create_model as create_model
 from .models import list_models as list_models
@@ -52,7 +56,6 @@ from .models.pretrained import load_pretrained as load_pretrained
 from .predictions import Predictions as Predictions
 from .reporting import update_report as update_report
 from .runs import RunResult as RunResult
-from .runs import train as train
 from .spec import ImageSpec as ImageSpec
 from .spec import InputSpec as InputSpec
 from .spec import SeriesSpec as SeriesSpec

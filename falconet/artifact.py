@@ -576,6 +576,16 @@ def list_stale(folder: str | Path) -> tuple[str, ...]:
     return find_stale(contents, digests.get(find_weights_file(digests), ""))
 
 
+def read_derived(artifact: Artifact) -> dict[str, str]:
+    """Return the card, report and figures that lie beside a model and speak of its weights, by name."""
+    folder = artifact.path
+    if folder is None or not folder.is_dir():
+        return {}
+    contents = {name: read_file(folder / name) for name in DERIVED_FILES if (folder / name).is_file()}
+    stale = find_stale(contents, artifact.digest)
+    return {name: content.decode("utf-8", "replace") for name, content in contents.items() if name not in stale}
+
+
 def find_stale(contents: Mapping[str, bytes], digest: str) -> tuple[str, ...]:
     """Return the names of those derived files that do not name the weights of this hash as what they speak of."""
     named = {name: SUBJECTS[name].search(contents[name]) for name in DERIVED_FILES if name in contents}

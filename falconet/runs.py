@@ -1,4 +1,4 @@
-"""train(): from a source to a run folder, which is a trained, evaluated and reported artifact."""
+"""execute(): from a plan to a run folder, which is a trained, evaluated and reported artifact."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import dataclasses
 import io
 import math
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -60,14 +60,10 @@ from falconet.planning import (
     STUDENT_FOLDER,
     TRIAL_FILE,
     TRIAL_FOLDER,
-    Existing,
-    Measured,
     ModelConfig,
     Plan,
-    Settings,
     check_again,
     holds_run,
-    plan_run,
     write_config,
 )
 from falconet.report import LeaderboardRow, ModelReport, TrainingLog
@@ -102,15 +98,21 @@ class RunResult:
     """A finished run."""
 
     out: Path
-    model: str
+    """Its folder."""
+    architecture: str
+    """A name of the registry: what was asked for, or the best of what was tried."""
     epochs: int
     """Epochs that were trained."""
     seconds: float
     """From the plan to the report."""
     best_epoch: int
+    """The one whose weights were kept."""
     val: Evaluation
+    """On the validation split, by which the epoch was chosen."""
     test: Evaluation
+    """On the test split, by which nothing was chosen."""
     report: ModelReport
+    """All that `report.html` says."""
     unreadable: tuple[Unreadable, ...]
     """Files and rows of the source that were skipped."""
     ignored: Mapping[str, int] = field(default_factory=dict)
@@ -143,74 +145,6 @@ class MetricsFiles(Callback):
         save_vitals(self.out / VITALS_FILE, self.doctor.vitals)
 
 
-def train(  # noqa: PLR0913 - one for each thing that a run follows from
-    source: str | Path,
-    *,
-    model: str | None = None,
-    recipe: str | None = None,
-    epochs: int | None = None,
-    seed: int | None = None,
-    settings: Settings | None = None,
-    out: str | Path | None = None,
-    existing: Existing = "refuse",
-    data_root: str | Path | None = None,
-    measured: Iterable[Measured] = (),
-    seconds: float | None = None,
-    callbacks: Sequence[Callback] = (),
-    refit: bool = False,
-) -> RunResult:
-    """Train, evaluate, save and report a classifier of `source`.
-
-    Parameters
-    ----------
-    source
-        A name or a path; see `falconet.load_dataset`.
-    model
-        A name of `falconet.list_models`; None: those that suit the data are tried, and the best is kept; see
-        `falconet.defaults`.
-    recipe
-        A name of the recipes that come with Falconet, or the path of a YAML file.
-    epochs, seed
-        Short for `settings={"training": {"epochs": ..., "seed": ...}}`.
-    settings
-        Nested sections and values, such as `{"training": {"learning_rate": 0.01}, "augmentation": "light"}`.
-    out
-        The run's folder; None: `runs/<source>-<model>`.
-    existing
-        What to do where `out` holds a run: refuse, resume it, or overwrite it.
-    data_root
-        Where named data sets are kept and downloaded to.
-    measured
-        Settings of training that are measured before it begins: `batch_size`, `learning_rate`.
-    seconds
-        How long it may take, about: epochs are made fewer where they would take longer. None: ten minutes where no
-        model is asked for, else as long as it takes.
-    callbacks
-        Watch the run; see `falconet.Callback`.
-    refit
-        Train once more on training and validation samples together, as the run was and for as many epochs as it kept,
-        and keep that model, evaluated on the test split; validation figures are those of the run.
-
-    The same seed gives the same weights, on the same machine with the same number of threads. Raises UsageError,
-    DataError, StorageError; DivergedError and InterruptedRunError after saving the best weights until then.
-
-    """
-    plan = plan_run(
-        source,
-        model=model,
-        recipe=recipe,
-        epochs=epochs,
-        seed=seed,
-        settings=settings,
-        out=out,
-        existing=existing,
-        data_root=data_root,
-        measured=measured,
-        seconds=seconds,
-    )
-    return execute(plan, callbacks=callbacks, refit=refit)
-
-
 @dataclass(frozen=True, eq=False)
 class Added:
     """Made samples that are trained on beside the real ones."""
@@ -226,7 +160,7 @@ class Added:
 def execute(
     plan: Plan, *, callbacks: Sequence[Callback] = (), refit: bool = False, added: Added | None = None
 ) -> RunResult:
-    """Carry out a plan; see `train`. Processes that `torchrun` has started do it together; all return the same.
+    """Carry out a plan; see `falconet.train`. All processes that `torchrun` has started do it together.
 
     Where samples are `added` to those of training, an epoch still takes as many steps; where they come with a teacher's
     answers, it is asked about all samples beforehand.

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from falconet.artifact import UNKNOWN, Artifact, load_artifact
+from falconet.artifact import UNKNOWN, AnyModel, Artifact, open_artifact
 from falconet.budget.concluding import Compression, conclude
 from falconet.budget.config import RECOVERY, SearchConfig
 from falconet.budget.frontier import FRONTIER_FILES, SENSITIVITY_FILES, describe_miss, write_frontier, write_sensitivity
@@ -30,7 +30,7 @@ from falconet.budget.trials import (
 )
 from falconet.catalog import CODED_FILE, check_artifact, check_source, default_policy
 from falconet.compression import Sensitivity, choose_bits
-from falconet.data import Dataset, load_dataset
+from falconet.data import DataConfig, Dataset, load_dataset
 from falconet.data.loader import Loader, load_inputs
 from falconet.errors import ArtifactError, BudgetError, ConfigError, DataError, RunExistsError, UsageError
 from falconet.evaluation import match_labels
@@ -72,8 +72,8 @@ class Watcher:
 
 
 def compress(
-    model: str | Path,
-    source: str | Path,
+    model: AnyModel,
+    source: str | Path | Dataset,
     out: str | Path,
     *,
     budget: Budget | None = None,
@@ -113,15 +113,19 @@ def compress(
 
     """
     budget, watcher, out = budget or Budget(), watcher or Watcher(), Path(out)
-    check_artifact(model)
-    check_source(source)
-    check_out(out, existing, model, source)
+    home = Path(model) if isinstance(model, str | Path) else open_artifact(model).path
+    name = source.source if isinstance(source, Dataset) else source
+    if home is not None:
+        check_artifact(model if isinstance(model, str | Path) else home)
+    if not isinstance(source, Dataset):
+        check_source(source)
+    check_out(out, existing, home, name)
     asked = merge(load_settings(recipe), settings or {})
-    artifact = load_artifact(model)
+    artifact = open_artifact(model)
     dataset = read_data(artifact, source, data_root)
-    config = configure(artifact, model, dataset, asked)
+    config = configure(artifact, home, dataset, asked)
     with hold(out):
-        check_out(out, existing, model, source)  # Another process may have ended a search there meanwhile.
+        check_out(out, existing, home, name)  # Another process may have ended a search there meanwhile.
         search = begin(open_search(out, config, artifact, dataset, existing, watcher, budget), budget)
         trials = explore(search, budget)
         best = choose_best(trials, budget)
@@ -131,11 +135,11 @@ def compress(
         return conclude(search.workshop, dataset, out, budget, trials, best, data_root)
 
 
-def check_out(out: Path, existing: Existing, model: str | Path, source: str | Path) -> None:
+def check_out(out: Path, existing: Existing, home: Path | None, source: str | Path) -> None:
     """Raise RunExistsError or UsageError where `out` holds what must not be lost."""
     if out.exists() and not out.is_dir():
         raise UsageError(f"{out}: wanted a folder to write to, found a file")
-    if Path(model).is_dir() and out.resolve().is_relative_to(Path(model).resolve()):
+    if home is not None and home.is_dir() and out.resolve().is_relative_to(home.resolve()):
         raise UsageError(f"{out} lies in the folder of the model that is to be compressed: choose another --out")
     check_outside(out, source)
     if is_vacant(out):
@@ -151,7 +155,7 @@ def load_settings(recipe: str | None) -> dict[str, Any]:
     return load_recipe(recipe, RECIPES) if recipe else {}
 
 
-def read_data(artifact: Artifact, source: str | Path, data_root: str | Path | None) -> Dataset:
+def read_data(artifact: Artifact, source: str | Path | Dataset, data_root: str | Path | None) -> Dataset:
     """Return the data that a model was trained on, with the same splits. Raises DataError for others."""
     origin = artifact.config.provenance.data
     if artifact.config.provenance == UNKNOWN:
@@ -161,7 +165,7 @@ def read_data(artifact: Artifact, source: str | Path, data_root: str | Path | No
             "wanted a model that has not learned from its validation samples, by which compression chooses, found one "
             "trained with --refit: train it without"
         )
-    config = recall_config(origin, source)
+    config = (source.config or DataConfig()) if isinstance(source, Dataset) else recall_config(origin, source)
     dataset = load_dataset(source, data_root=data_root, config=config)
     check_evaluable(artifact, dataset, config, "all")  # Of the right kind; the fingerprint says the rest.
     known, found = set(artifact.config.input.labels), set(dataset.classes)
@@ -173,13 +177,14 @@ def read_data(artifact: Artifact, source: str | Path, data_root: str | Path | No
             f"{dataset.source}: wanted the data that the model was trained on ({origin.source}), found others: samples "
             "that it learned from would evaluate what becomes of it"
         )
+    if isinstance(source, Dataset):  # Which may be split otherwise than the model's own were.
+        check_evaluable(artifact, dataset, config, "train")
     return dataset
 
 
-def configure(artifact: Artifact, model: str | Path, dataset: Dataset, asked: Settings) -> SearchConfig:
+def configure(artifact: Artifact, home: Path | None, dataset: Dataset, asked: Settings) -> SearchConfig:
     """Return the complete configuration: what is asked for, then the augmentation of the model's own training."""
-    own = Path(model) / CONFIG_FILE
-    trained = read_settings(own) if own.is_file() else {}
+    trained = {} if home is None or not (home / CONFIG_FILE).is_file() else read_settings(home / CONFIG_FILE)
     check_sections(asked)
     policy = {"policy": default_policy(dataset.source, dataset.kind)}
     defaults = {

@@ -34,9 +34,28 @@ from falconet.data.arrays import (
     read_idx,
     read_npz_inputs,
 )
-from falconet.data.dataset import EncodedImages, ImageArray, Samples, Scalable, Texts, Unreadable, to_text
+from falconet.data.dataset import (
+    Dataset,
+    EncodedImages,
+    ImageArray,
+    Samples,
+    Scalable,
+    Split,
+    Texts,
+    Unreadable,
+    to_text,
+)
 from falconet.data.downloads import fetch_url
-from falconet.data.files import KIND_WORDS, KINDS, count_ignored, describe_ignored, open_files, suffix_of, walk
+from falconet.data.files import (
+    KIND_WORDS,
+    KINDS,
+    count_ignored,
+    describe_ignored,
+    fit_recordings,
+    open_files,
+    suffix_of,
+    walk,
+)
 from falconet.data.images import Extremes, convert_image
 from falconet.data.manifests import (
     MOST_CHARACTERS,
@@ -147,12 +166,16 @@ def iterate_inputs(
     `asked` is one of these, or several in a list: a path of a file or folder, an address that begins with http:// or
     https://, the name of a source, an open binary file of lines; `Samples`; a sample itself, which is a PIL image, an
     array `(height, width)`, `(height, width, channels)`, `(steps,)` or `(channels, steps)`, or for a model of texts a
-    string; one alone is a path. An array alone holds many samples along its first axis.
+    string; one alone is a path. An array alone holds many samples along its first axis; a `Dataset` or one of its
+    splits holds its samples.
 
     What cannot be read is listed and never ends the rest, unless it is all there is. Of `config`, `columns`, `header`,
     `follow` and `max_bytes` count. Raises PathError for a path that is not there and for a folder without samples,
     UsageError for what is none of these, DataError for the only input where it cannot be used.
     """
+    if isinstance(asked, Dataset | Split):
+        yield from read_held(asked, spec)
+        return
     reading = Reading(spec, config or DataConfig(), None if data_root is None else Path(data_root))
     if is_array(asked) and not is_image(asked):
         yield from read_array(to_numpy(asked), spec, str)
@@ -175,6 +198,15 @@ def iterate_inputs(
                 raise
             name = name_place(place)
             yield Inputs(skipped=(Unreadable(name, str(error).removeprefix(f"{name}: ")),))
+
+
+def read_held(asked: Dataset | Split, spec: InputSpec) -> Iterator[Inputs]:
+    """Yield the samples of a split, or of all splits of a data set."""
+    dataset = asked if isinstance(asked, Dataset) else asked.owner
+    if dataset is not None:
+        check_kind(dataset.source, dataset.kind, spec)
+    for split in asked.splits.values() if isinstance(asked, Dataset) else (asked,):
+        yield Inputs(fit_recordings(split.samples, spec))
 
 
 def list_items(asked: object, kind: Kind) -> list[Any]:

@@ -42,7 +42,8 @@ def predict(
     or many (`.csv`, `.tsv`, `.jsonl`, `.parquet`, `.ts`, `.npz`), with labels or without; a folder of these; an address
     that begins with http:// or https://; the name of a source that `train` takes; an open binary file of lines. Or
     samples at hand: PIL images, arrays `(height, width[, channels])` or `([channels,] steps)`, tensors; an array alone
-    holds many along its first axis. For a model of texts a string in a list is a text, one alone is a path.
+    holds many along its first axis, and so does a `falconet.Dataset` or one of its splits. For a model of texts a
+    string in a list is a text, one alone is a path.
 
     `top` candidates of each are returned, with `probabilities` those of all classes; `tta` averages the probabilities
     of an image and its mirror image, for models that were trained on both. `settings`, such as `{"columns": {"text":

@@ -19,6 +19,7 @@ from falconet.catalog import as_name
 from falconet.data import Samples
 from falconet.errors import ConfigError, DataError, ExportError, FalconetError
 from falconet.evaluation.costs import answer
+from falconet.evaluation.evaluation import AnySource
 from falconet.exporters.inference import Prepare, make_preprocess, read_tokenizer, tokenizer_path, trim
 from falconet.exporters.metadata import UNSTATED, Metadata
 from falconet.exporters.parity import (
@@ -105,7 +106,7 @@ def export(
     *,
     raw: bool = False,
     max_drop: float = MAX_DROP,
-    source: str | Path | None = None,
+    source: AnySource | None = None,
     data_root: str | Path | None = None,
     license: str = UNSTATED,  # noqa: A002 - what it is called everywhere
 ) -> Export:
