@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import importlib
+import inspect
+import itertools
 import pkgutil
 import subprocess
 import sys
@@ -12,6 +14,7 @@ from pathlib import Path
 import pytest
 
 import falconet
+from falconet.data import Split
 
 STUB = Path(falconet.__file__).with_suffix(".pyi")
 
@@ -41,6 +44,47 @@ def test_name_is_the_one_of_its_home(name: str) -> None:
 def test_functions_and_classes_tell_their_purpose() -> None:
     public = [getattr(falconet, name) for name in sorted(HOMES)]
     assert [value for value in public if callable(value) and not value.__doc__] == []
+
+
+SURFACE = {
+    falconet.Model: {
+        "artifact", "classes", "compress", "evaluate", "explain", "export", "module", "predict", "predict_proba",
+        "save", "spec",
+    },
+    falconet.Dataset: {
+        "channels", "classes", "columns", "config", "fingerprint", "from_arrays", "from_dataframe", "ignored",
+        "instead", "kind", "made", "notes", "rate", "size", "source", "split", "split_seed", "splits",
+        "splits_fingerprint", "test", "train", "unreadable", "val", "value_range",
+    },
+    Split: {
+        "classes", "extras", "group_names", "groups", "hashes", "labels", "name", "owner", "samples", "take",
+        "to_loader",
+    },
+    falconet.Run: {
+        "architecture", "best_epoch", "dataset", "epochs", "ignored", "model", "out", "report", "seconds", "test",
+        "unreadable", "val",
+    },
+}  # fmt: skip
+"""Public class → all that has no underscore before its name."""
+
+
+@pytest.mark.parametrize("kind", SURFACE, ids=lambda kind: kind.__name__)
+def test_the_public_attributes_are_listed_and_described(kind: type) -> None:
+    documented = {name for base in kind.__mro__[:-1] for name in list_documented(base)}
+    found = {name for base in kind.__mro__[:-1] for name in (*vars(base), *inspect.get_annotations(base))}
+    assert {name for name in found if not name.startswith("_")} == SURFACE[kind]
+    assert SURFACE[kind] <= documented
+
+
+def list_documented(kind: type) -> set[str]:
+    """Return the fields of a class that a string follows, and its functions and properties that begin with one."""
+    (body,) = (node.body for node in ast.parse(inspect.getsource(kind)).body if isinstance(node, ast.ClassDef))
+    fields = {
+        node.target.id
+        for node, after in itertools.pairwise(body)
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and isinstance(after, ast.Expr)
+    }
+    return fields | {node.name for node in body if isinstance(node, ast.FunctionDef) and ast.get_docstring(node)}
 
 
 def test_no_submodule_has_a_public_name() -> None:

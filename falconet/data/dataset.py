@@ -422,8 +422,8 @@ class Dataset:
         x: Any,
         y: Any,
         *,
-        val: tuple[Any, Any] | None = None,
-        test: tuple[Any, Any] | None = None,
+        val: Any = None,
+        test: Any = None,
         name: str = "arrays",
         config: DataConfig | None = None,
     ) -> Dataset:

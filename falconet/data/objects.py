@@ -41,8 +41,8 @@ def read_arrays(
     x: Any,
     y: Any,
     *,
-    val: tuple[Any, Any] | None = None,
-    test: tuple[Any, Any] | None = None,
+    val: Any = None,
+    test: Any = None,
     name: str = "arrays",
     config: DataConfig | None = None,
 ) -> Dataset:
