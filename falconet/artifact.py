@@ -14,7 +14,7 @@ from functools import cached_property, partial
 from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import yaml
 
@@ -157,6 +157,8 @@ class Artifact:
     """What turns texts into tokens, as JSON of the `tokenizers` library; None: the model does not read texts."""
     coded: bytes | None = None
     """Content of `model.fnet`, of a compressed model."""
+    path: Path | None = None
+    """The folder, file or hub's name that it was read from, as it was given; None: it was made in memory."""
 
     @cached_property
     def model(self) -> nn.Module:
@@ -237,6 +239,33 @@ class Artifact:
         # Without a model in the folder, a README.md there is somebody's own.
         removed = ARTIFACT_FILES if (Path(folder) / CONFIG_FILE).is_file() else ()
         swap(Path(folder), contents, removed)
+
+
+@runtime_checkable
+class HoldsArtifact(Protocol):
+    """What has an artifact, as `falconet.Model` does."""
+
+    @property
+    def artifact(self) -> Artifact: ...
+
+
+AnyModel = str | Path | Artifact | HoldsArtifact
+"""What verbs take as a model: where one lies, or one at hand."""
+
+
+def open_artifact(model: object) -> Artifact:
+    """Return the artifact of a model at hand, else read the one that a path or a hub's name leads to.
+
+    Raises UsageError for what is none of these, and what `load_artifact` raises.
+    """
+    if isinstance(model, Artifact):
+        return model
+    if isinstance(model, HoldsArtifact):
+        return model.artifact
+    if isinstance(model, str | Path):
+        return load_artifact(model)
+    wanted = "a falconet.Model, or the path of a trained model's folder or file"
+    raise UsageError(f"model: wanted {wanted}, found {type(model).__name__}")
 
 
 def redact_config(config: ArtifactConfig) -> ArtifactConfig:
@@ -427,10 +456,13 @@ def load_artifact(folder: str | Path) -> Artifact:
     ArtifactError where one is damaged or too new, HubError where the hub has none or cannot be asked.
     """
     check_artifact(folder)
+    given = Path(as_name(folder))
     folder = hub.fetch_model(as_name(folder)) if is_hub_source(as_name(folder)) else Path(folder)
     if is_coded(folder):
-        return decode_file(folder, read_file(folder))
-    return read_settled(folder, CONFIG_FILE, partial(load_folder, folder))
+        artifact = decode_file(folder, read_file(folder))
+    else:
+        artifact = read_settled(folder, CONFIG_FILE, partial(load_folder, folder))
+    return dataclasses.replace(artifact, path=given)
 
 
 def load_folder(folder: Path) -> Artifact:
@@ -550,6 +582,16 @@ def list_stale(folder: str | Path) -> tuple[str, ...]:
     _, digests = read_config(folder / CONFIG_FILE)
     contents = {name: read_file(folder / name) for name in DERIVED_FILES if (folder / name).is_file()}
     return find_stale(contents, digests.get(find_weights_file(digests), ""))
+
+
+def read_derived(artifact: Artifact) -> dict[str, str]:
+    """Return the card, report and figures that lie beside a model and speak of its weights, by name."""
+    folder = artifact.path
+    if folder is None or not folder.is_dir():
+        return {}
+    contents = {name: read_file(folder / name) for name in DERIVED_FILES if (folder / name).is_file()}
+    stale = find_stale(contents, artifact.digest)
+    return {name: content.decode("utf-8", "replace") for name, content in contents.items() if name not in stale}
 
 
 def find_stale(contents: Mapping[str, bytes], digest: str) -> tuple[str, ...]:

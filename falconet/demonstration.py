@@ -9,10 +9,10 @@ from typing import Literal
 
 from falconet.catalog import CONFIG_FILE as ARTIFACT_CONFIG
 from falconet.errors import RunExistsError
+from falconet.model import Run, train
 from falconet.planning import check_out, has_weights, holds_run
 from falconet.renames import accept_renamed
 from falconet.report import render_html
-from falconet.runs import RunResult, train
 from falconet.storage import check_held, hold, write_text
 from falconet.training import Callback, EpochRow
 
@@ -24,7 +24,7 @@ REPORT_FILE = "report.html"
 class Demonstration:
     """What the demonstration made."""
 
-    runs: tuple[RunResult, ...]
+    runs: tuple[Run, ...]
     report: Path
 
 
@@ -55,7 +55,15 @@ def demonstrate(
     check_free(out, if_exists)
     with hold(out):
         runs = tuple(
-            train("digits", model=model, recipe="digits", out=out / model, if_exists=if_exists, callbacks=callbacks)
+            train(
+                "digits",
+                model=model,
+                recipe="digits",
+                out=out / model,
+                if_exists=if_exists,
+                progress=False,
+                callbacks=callbacks,
+            )
             for model, callbacks in ((model, (Outdated(report), *watch(model))) for model in MODELS)
         )
         write_text(report, render_html([run.report for run in runs], title="Falconet on the embedded digits"))

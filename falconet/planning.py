@@ -137,7 +137,7 @@ class Plan:
 
 
 def plan_run(  # noqa: PLR0913 - one for each thing that a run follows from
-    source: str | Path,
+    source: str | Path | Dataset,
     *,
     model: str | None = None,
     recipe: str | None = None,
@@ -154,7 +154,8 @@ def plan_run(  # noqa: PLR0913 - one for each thing that a run follows from
     """Read the data and resolve every setting; later ones win: defaults, recipe, `settings`, the named arguments.
 
     With `if_exists="resume"` the configuration stored in `out` takes the place of defaults and recipe, and nothing is
-    measured again. The parameters are those of `falconet.runs.train`. Raises UsageError and DataError and their kin for
+    measured again. The parameters are those of `falconet.train`, but for the folder, which is `runs/<source>-<model>`
+    where `out` does not say otherwise. Raises UsageError and DataError and their kin for
     anything that cannot work.
     """
     if if_exists not in get_args(IfExists):
@@ -164,6 +165,8 @@ def plan_run(  # noqa: PLR0913 - one for each thing that a run follows from
     check_sections(settings or {})
     asked = merge(normalize_settings(settings or {}), named_settings(model, epochs, seed, batch_size))
     asked, autotune = find_autotuned(asked)
+    if isinstance(source, Dataset):
+        asked = merge(asked, restore_reading(source, asked))
     if recipe:
         loaded = load_recipe(recipe)
         check_sections(loaded)
@@ -175,9 +178,10 @@ def plan_run(  # noqa: PLR0913 - one for each thing that a run follows from
     asked = leave_to_solved(Path(out), stored, asked) if out is not None else asked
     dataset = read_source(source, merge(stored, asked), data_root)
     config, chosen, solved = resolve(dataset, merge(stored, asked))
-    folder = Path(out) if out is not None else Path("runs") / f"{short_name(source)}-{config.model.name}"
+    name = source.source if isinstance(source, Dataset) else source
+    folder = Path(out) if out is not None else Path("runs") / f"{short_name(name)}-{config.model.name}"
     check_out(folder, if_exists)
-    check_outside(folder, source)
+    check_outside(folder, name)
     if out is None and (stored := read_begun(folder, if_exists)):
         asked = leave_to_solved(folder, stored, asked)
         if find_data(merge(stored, asked)) != find_data(asked):
@@ -279,7 +283,21 @@ def find_data(settings: Settings) -> DataConfig:
     return from_mapping(DataConfig, settings.get("data") or {}, "data")
 
 
-def read_source(source: str | Path, settings: Settings, data_root: str | Path | None) -> Dataset:
+def restore_reading(dataset: Dataset, asked: Settings) -> dict[str, Any]:
+    """Return the section of how a data set at hand was read and split. Raises UsageError where that is not known.
+
+    Raises ConfigError for settings that would have it read otherwise.
+    """
+    if dataset.config is None:
+        raise UsageError(f"{dataset.source}: wanted a data set of load_dataset or Dataset.from_..., found another")
+    known = to_mapping(dataset.config)
+    for key, value in (asked.get("data") or {}).items():
+        if known.get(key) != value:
+            raise ConfigError(f"data.{key}: wanted none for a Dataset, which is read already; read it so")
+    return {"data": known}
+
+
+def read_source(source: str | Path | Dataset, settings: Settings, data_root: str | Path | None) -> Dataset:
     """Read the data as settings say."""
     dataset = load_dataset(source, data_root=data_root, config=find_data(settings))
     check_not_empty(dataset)

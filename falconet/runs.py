@@ -1,4 +1,4 @@
-"""train(): from a source to a run folder, which is a trained, evaluated and reported artifact."""
+"""execute(): from a plan to a run folder, which is a trained, evaluated and reported artifact."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import dataclasses
 import io
 import math
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -32,6 +32,7 @@ from falconet.data import Split, Unreadable
 from falconet.data.augmentation import SeriesAugmentation
 from falconet.data.dataset import concatenate
 from falconet.data.drawing import write_figure
+from falconet.data.files import fit_recordings
 from falconet.data.loader import Loader, hold_inputs, load_inputs
 from falconet.data.preprocessing import create_preprocess
 from falconet.data.splits import check_training_classes, unite_split
@@ -45,7 +46,7 @@ from falconet.errors import (
     UsageError,
 )
 from falconet.evaluation import Answers, Evaluation, calibrate
-from falconet.evaluation.answers import fit_recordings, predict_logits
+from falconet.evaluation.answers import predict_logits
 from falconet.evaluation.baselines import Prepared
 from falconet.inputs import add_statistics, draft_spec
 from falconet.modalities import modality_of
@@ -59,16 +60,12 @@ from falconet.planning import (
     STUDENT_FOLDER,
     TRIAL_FILE,
     TRIAL_FOLDER,
-    IfExists,
     ModelConfig,
     Plan,
-    Settings,
     check_again,
     holds_run,
-    plan_run,
     write_config,
 )
-from falconet.renames import accept_renamed
 from falconet.report import LeaderboardRow, ModelReport, TrainingLog
 from falconet.report.curves import draw_rates
 from falconet.reporting import HISTORY_FILE, LAYER_STATS_FILE, diagnose_run, report_on, save_report
@@ -106,15 +103,21 @@ class RunResult:
     """A finished run."""
 
     out: Path
-    model: str
+    """Its folder."""
+    architecture: str
+    """A name of the registry: what was asked for, or the best of what was tried."""
     epochs: int
     """Epochs that were trained."""
     seconds: float
     """From the plan to the report."""
     best_epoch: int
+    """The one whose weights were kept."""
     val: Evaluation
+    """On the validation split, by which the epoch was chosen."""
     test: Evaluation
+    """On the test split, by which nothing was chosen."""
     report: ModelReport
+    """All that `report.html` says."""
     unreadable: tuple[Unreadable, ...]
     """Files and rows of the source that were skipped."""
     ignored: Mapping[str, int] = field(default_factory=dict)
@@ -147,85 +150,6 @@ class MetricsFiles(Callback):
         save_layer_stats(self.out / LAYER_STATS_FILE, self.layer_monitor.layer_stats)
 
 
-def read_measured(names: Iterable[str]) -> dict[str, Any]:
-    """Return as what `train` takes the settings that the first edition was told to measure."""
-    values: dict[str, tuple[str, Any]] = {"batch_size": ("batch_size", "auto"), "learning_rate": ("find_lr", True)}
-    return dict(values[name] for name in names)
-
-
-@accept_renamed(existing=lambda value: {"if_exists": value}, measured=read_measured)
-def train(  # noqa: PLR0913 - one for each thing that a run follows from
-    source: str | Path,
-    *,
-    model: str | None = None,
-    recipe: str | None = None,
-    epochs: int | None = None,
-    seed: int | None = None,
-    settings: Settings | None = None,
-    out: str | Path | None = None,
-    if_exists: IfExists = "refuse",
-    data_root: str | Path | None = None,
-    batch_size: int | Literal["auto"] | None = None,
-    find_lr: bool = False,
-    seconds: float | None = None,
-    callbacks: Sequence[Callback] = (),
-    refit: bool = False,
-) -> RunResult:
-    """Train, evaluate, save and report a classifier of `source`.
-
-    Parameters
-    ----------
-    source
-        A name or a path; see `falconet.load_dataset`.
-    model
-        A name of `falconet.list_models`; None: those that suit the data are tried, and the best is kept; see
-        `falconet.defaults`.
-    recipe
-        A name of the recipes that come with Falconet, or the path of a YAML file.
-    epochs, seed
-        Short for `settings={"training": {"epochs": ..., "seed": ...}}`.
-    settings
-        Nested sections and values, such as `{"training": {"learning_rate": 0.01}, "augmentation": "light"}`.
-    out
-        The run's folder; None: `runs/<source>-<model>`.
-    if_exists
-        What to do where `out` holds a run: refuse, resume it, or overwrite it.
-    data_root
-        Where named data sets are kept and downloaded to.
-    batch_size
-        Samples a step; `auto`: the fewest that are nearly fastest, measured before training begins.
-    find_lr
-        Find the learning rate by a range test before training begins.
-    seconds
-        How long it may take, about: epochs are made fewer where they would take longer. None: ten minutes where no
-        model is asked for, else as long as it takes.
-    callbacks
-        Watch the run; see `falconet.Callback`.
-    refit
-        Train once more on training and validation samples together, as the run was and for as many epochs as it kept,
-        and keep that model, evaluated on the test split; validation figures are those of the run.
-
-    The same seed gives the same weights, on the same machine with the same number of threads. Raises UsageError,
-    DataError, StorageError; DivergedError and InterruptedRunError after saving the best weights until then.
-
-    """
-    plan = plan_run(
-        source,
-        model=model,
-        recipe=recipe,
-        epochs=epochs,
-        seed=seed,
-        settings=settings,
-        out=out,
-        if_exists=if_exists,
-        data_root=data_root,
-        batch_size=batch_size,
-        find_lr=find_lr,
-        seconds=seconds,
-    )
-    return execute(plan, callbacks=callbacks, refit=refit)
-
-
 @dataclass(frozen=True, eq=False)
 class ExtraSamples:
     """Synthetic samples that are trained on beside the real ones."""
@@ -241,7 +165,7 @@ class ExtraSamples:
 def execute(
     plan: Plan, *, callbacks: Sequence[Callback] = (), refit: bool = False, added: ExtraSamples | None = None
 ) -> RunResult:
-    """Carry out a plan; see `train`. Processes that `torchrun` has started do it together; all return the same.
+    """Carry out a plan; see `falconet.train`. All processes that `torchrun` has started do it together.
 
     Where samples are `added` to those of training, an epoch still takes as many steps; where they come with a teacher's
     answers, it is asked about all samples beforehand.

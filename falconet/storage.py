@@ -13,6 +13,7 @@ import shutil
 import stat
 import tempfile
 import time
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
@@ -426,6 +427,20 @@ def scratch() -> Iterator[Path]:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
             raise StorageError(f"cannot write {tempfile.gettempdir()}: {error.strerror}; {remedy}") from error
+
+
+def lend_folder() -> Path:
+    """Return a new temporary folder, which lives until `remove_with` says otherwise. Raises StorageError."""
+    try:
+        return Path(tempfile.mkdtemp(prefix="falconet-"))
+    except OSError as error:
+        remedy = "make room there, or let TMPDIR name another folder"
+        raise StorageError(f"cannot make a temporary folder: {error.strerror or error}; {remedy}") from error
+
+
+def remove_with(owner: object, folder: Path) -> None:
+    """Remove a folder as soon as an object is gone, or the process ends."""
+    weakref.finalize(owner, shutil.rmtree, folder, ignore_errors=True)
 
 
 def prepare_folder(folder: Path) -> None:

@@ -105,11 +105,11 @@ def train_with_student(
     teacher = load_artifact(first.out)
     most = count_bytes(teacher.weights)
     if model is None:
-        taught = choose_student(plan, first.model, most)
+        taught = choose_student(plan, first.architecture, most)
     else:
         taught = plan_student(plan, {"name": model, **(SMALL_BAG if model == "ngrams" else {})})
         if (size := measure_student(taught)) >= most:
-            found = f"{size:,} bytes of weights, its teacher, {first.model}, {most:,}"
+            found = f"{size:,} bytes of weights, its teacher, {first.architecture}, {most:,}"
             notify(callbacks, f"caution: the student, {model}, is no smaller than what teaches it: it has {found}")
     if taught.if_exists == "resume" and holds_run(taught.out) and read_teacher(taught.out) != teacher.digest:
         notify(callbacks, f"student: the run in {taught.out} had another teacher; training it anew")
@@ -117,7 +117,7 @@ def train_with_student(
     make = MADE_SAMPLES.get(plan.dataset.kind)
     added = None if make is None else make(taught)
     extra = f", of {len(added.labels):,} synthetic texts too" if added else ""
-    notify(callbacks, f"student: {taught.config.model.name} learns the answers of {first.model}{extra}")
+    notify(callbacks, f"student: {taught.config.model.name} learns the answers of {first.architecture}{extra}")
     return Distillation(first, execute(taught, callbacks=callbacks, added=added))
 
 

@@ -7,6 +7,7 @@ import io
 import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from rich.cells import cell_len, chop_cells
@@ -93,7 +94,7 @@ ERR: Any = Stream("stderr")
 
 
 class ProgressBar(Callback):
-    """A bar on a terminal, a plain line an epoch elsewhere; both on standard error."""
+    """A bar on a terminal or in a notebook with widgets, a plain line an epoch elsewhere; both on standard error."""
 
     def __init__(self, title: str) -> None:
         self.title = escape_line(title)
@@ -102,7 +103,7 @@ class ProgressBar(Callback):
         self.console = Console(file=ERR, highlight=False, markup=False, emoji=False)
         texts = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TextColumn("steps"))
         columns = (*texts, TimeRemainingColumn(), TextColumn("{task.fields[note]}", markup=False))
-        self.progress = Progress(*columns, console=self.console) if self.console.is_terminal else None
+        self.progress = Progress(*columns, console=self.console) if can_redraw(self.console) else None
         self.task = self.progress.add_task(self.title, total=None, note="") if self.progress else None
 
     def on_start(self, epochs: int, steps_per_epoch: int, history: Sequence[EpochRow]) -> None:
@@ -132,6 +133,11 @@ class ProgressBar(Callback):
             self.progress.update(self.task, note=note, completed=row.epoch * self.length)
         else:
             self.console.print(f"{self.title}: {note}", soft_wrap=True)
+
+
+def can_redraw(console: Console) -> bool:
+    """Whether what was drawn can be drawn over: on a terminal, and in a notebook where it has widgets."""
+    return console.is_terminal and (not console.is_jupyter or find_spec("ipywidgets") is not None)
 
 
 def print_json(content: Any) -> None:

@@ -16,9 +16,10 @@ from PIL import Image
 
 from falconet.artifact import Artifact
 from falconet.errors import ExportError
+from falconet.model import train
 from falconet.report import ModelReport
 from falconet.reporting import update_report
-from falconet.runs import RunResult, train
+from falconet.runs import RunResult
 
 # How long an example takes says more about what else the machine does than about the code.
 settings.register_profile("falconet", deadline=None)

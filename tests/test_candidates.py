@@ -11,9 +11,10 @@ import yaml
 
 from falconet.artifact import load_artifact
 from falconet.errors import InterruptedRunError
+from falconet.model import train
 from falconet.planning import LEADERBOARD_FILE, plan_run
 from falconet.report import LeaderboardRow
-from falconet.runs import RunResult, choose_best_row, execute, train
+from falconet.runs import RunResult, choose_best_row, execute
 from falconet.training import Callback
 
 
@@ -51,7 +52,7 @@ def test_the_candidate_that_is_better_is_kept(images: Path, tmp_path: Path) -> N
     out = tmp_path / "run"
     notes: list[str] = []
     result = run(images, out, callbacks=[Notes(notes)])
-    assert result.model == "linear"
+    assert result.architecture == "linear"
     assert result.test.accuracy > 0.8
     assert load_artifact(out).config.architecture == "linear"
     assert yaml.safe_load((out / "config.yaml").read_text())["model"]["name"] == "linear"
@@ -115,7 +116,7 @@ def test_a_finished_run_goes_on_to_the_same_files(images: Path, tmp_path: Path) 
     run(images, out)
     before = (out / "model.safetensors").read_bytes()
     again = run(images, out, if_exists="resume")
-    assert again.model == "linear"
+    assert again.architecture == "linear"
     rows = again.report.log.leaderboard
     assert [(row.model, row.kept) for row in rows] == [("linear", True), ("lenet_relu", False)]
     assert (out / "model.safetensors").read_bytes() == before
@@ -141,7 +142,7 @@ def test_an_interrupted_run_still_knows_its_candidates(images: Path, tmp_path: P
         run(images, out, callbacks=[Stop()])
     assert json.loads((out / LEADERBOARD_FILE).read_text())["candidates"][0]["model"] == "linear"
     result = run(images, out, if_exists="resume")
-    assert result.model == "linear"
+    assert result.architecture == "linear"
     assert result.report.log.leaderboard[0].kept
 
 
@@ -181,7 +182,7 @@ def test_a_candidate_that_would_take_too_long_is_left_out(
     monkeypatch.setattr("falconet.runs.measure_answers", lambda *_: 2.0)
     lines: list[str] = []
     result = run(images, tmp_path / "run", seconds=60, callbacks=[Notes(lines)])
-    assert result.model == "lenet_relu"
+    assert result.architecture == "lenet_relu"
     assert result.report.log.leaderboard == ()
     assert any(line.startswith("candidate linear is left out: its features of") for line in lines)
 
@@ -208,7 +209,7 @@ def test_a_run_that_goes_on_tries_what_it_tried_before(images: Path, tmp_path: P
 def test_without_any_time_no_candidate_is_begun(images: Path, tmp_path: Path) -> None:
     lines: list[str] = []
     result = run(images, tmp_path / "run", seconds=1e-9, callbacks=[Notes(lines)])
-    assert result.model == "lenet_relu"
+    assert result.architecture == "lenet_relu"
     assert "candidate linear is left out: no time is left; --time changes it" in lines
 
 

@@ -18,7 +18,7 @@ import hashlib, json, os, random, signal, sys, time
 from pathlib import Path
 
 import torch
-from falconet.runs import train
+from falconet.model import train
 
 SETTINGS = {
     "model": {"name": "lenet_relu", "input_size": 28},

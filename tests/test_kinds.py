@@ -44,7 +44,7 @@ def text_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, RunResult]
 
 def test_texts_are_learned_and_found_again(text_run: tuple[Path, RunResult]) -> None:
     folder, run = text_run
-    assert run.model == "gru"
+    assert run.architecture == "gru"
     assert run.test.accuracy > 0.9
     assert evaluate(run.out, folder / "notes.csv") == run.test
 

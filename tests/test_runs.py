@@ -113,7 +113,12 @@ def test_a_run_folder_holds_all_that_the_design_promises(trained: RunResult) -> 
 
 
 def test_two_epochs_on_the_digits(trained: RunResult) -> None:
-    assert (trained.model, trained.epochs, trained.val.split, trained.test.split) == ("lenet_relu", 2, "val", "test")
+    assert (trained.architecture, trained.epochs, trained.val.split, trained.test.split) == (
+        "lenet_relu",
+        2,
+        "val",
+        "test",
+    )
     assert trained.test.accuracy > 0.85
     assert trained.test.n == 359
 
@@ -531,7 +536,7 @@ def test_lenet5_reads_the_digits(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_the_demonstration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     result = falconet.demonstrate(tmp_path)
-    assert [run.model for run in result.runs] == ["lenet5", "lenet_relu"]
+    assert [run.architecture for run in result.runs] == ["lenet5", "lenet_relu"]
     assert min(run.test.accuracy for run in result.runs) >= 0.97
     page = result.report.read_text(encoding="utf-8")
     assert all(f"model-{number}" in page for number in (1, 2))

@@ -17,6 +17,7 @@ from falconet.artifact import load_artifact
 from falconet.data import load_dataset
 from falconet.errors import ConfigError, UsageError
 from falconet.evaluation.answers import predict_logits
+from falconet.model import train
 from falconet.planning import Plan, plan_run
 from falconet.runs import (
     DataBundle,
@@ -28,7 +29,6 @@ from falconet.runs import (
     keep_samples,
     prepare,
     read_teacher,
-    train,
     uncalibrate,
 )
 from falconet.students import (

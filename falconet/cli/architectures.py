@@ -52,7 +52,7 @@ def to_row(run: Any) -> dict[str, Any]:
     """Return the figures by which models are compared."""
     test, report = run.test, run.report
     return {
-        "model": run.model,
+        "model": run.architecture,
         "out": str(run.out),
         "accuracy": test.accuracy,
         "accuracy_ci": list(test.accuracy_ci),

@@ -301,7 +301,12 @@ def show_result(result: RunResult, json: bool, trial: Trial | None = None, teach
     if json:
         from falconet.schema import to_mapping
 
-        facts = {"out": str(result.out), "model": result.model, "epochs": result.epochs, "seconds": result.seconds}
+        facts = {
+            "out": str(result.out),
+            "model": result.architecture,
+            "epochs": result.epochs,
+            "seconds": result.seconds,
+        }
         facts |= {"params": result.report.params, "macs": result.report.macs, "bytes": result.report.bytes}
         facts["leaderboard"] = [to_mapping(row) for row in result.report.log.leaderboard]
         facts["baselines"] = [to_mapping(baseline) for baseline in result.report.log.baselines]
@@ -311,7 +316,7 @@ def show_result(result: RunResult, json: bool, trial: Trial | None = None, teach
         if trial:
             facts["synthetic"] = to_mapping(trial)
         if teacher:
-            own = {"out": str(teacher.out), "model": teacher.model, "bytes": teacher.report.bytes}
+            own = {"out": str(teacher.out), "model": teacher.architecture, "bytes": teacher.report.bytes}
             facts["teacher"] = {**own, "val": to_mapping(teacher.val), "test": to_mapping(teacher.test)}
         evaluated = {"best_epoch": result.best_epoch, "val": to_mapping(result.val), "test": to_mapping(result.test)}
         terminal.print_json({**facts, **evaluated})
@@ -341,6 +346,6 @@ def describe_student(teacher: RunResult, student: RunResult) -> str:
     """Return in a line what a teacher and its student come to, in accuracy and bytes of their weights."""
     runs = (("teacher", teacher), ("student", student))
     return "; ".join(
-        f"{role} {run.model}: test accuracy {run.test.accuracy:.2%}, {run.report.bytes:,} bytes, in {run.out}"
+        f"{role} {run.architecture}: test accuracy {run.test.accuracy:.2%}, {run.report.bytes:,} bytes, in {run.out}"
         for role, run in runs
     )

@@ -92,7 +92,7 @@ def finish(
         comparison=compare_answers(answers, artifact, dense),
         before=before,
         after=after,
-        integers=time_integers(artifact, dataset.source, data_root),
+        integers=time_integers(artifact, dataset, data_root),
         kept=measure_density(artifact),
         bits=chosen.spec.bits,
         trials=len(trials),
@@ -139,7 +139,7 @@ def measure_dense(artifact: Artifact) -> int:
     return 4 * sum(parameter.numel() for parameter in dense.parameters())
 
 
-def time_integers(artifact: Artifact, source: str, data_root: str | Path | None) -> Export | None:
+def time_integers(artifact: Artifact, source: Dataset, data_root: str | Path | None) -> Export | None:
     """Return what an export in 8-bit integers takes and loses; None where the extra is missing or it cannot be."""
     try:
         with scratch() as folder:

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from falconet.artifact import UNKNOWN, Artifact, load_artifact
+from falconet.artifact import UNKNOWN, AnyModel, Artifact, open_artifact
 from falconet.catalog import CODED_FILE, check_artifact, check_source
 from falconet.compression.budget import Budget
 from falconet.compression.config import RECOVERY, SearchConfig
@@ -37,7 +37,7 @@ from falconet.compression.trial import (
     measure_layers,
     run_trial,
 )
-from falconet.data import Dataset, load_dataset
+from falconet.data import DataConfig, Dataset, load_dataset
 from falconet.data.augmentation import default_policy
 from falconet.data.loader import Loader, load_inputs
 from falconet.errors import ArtifactError, BudgetError, ConfigError, DataError, RunExistsError, UsageError
@@ -82,8 +82,8 @@ class Watcher:
 
 @accept_renamed(existing=lambda value: {"if_exists": value})
 def compress(
-    model: str | Path,
-    source: str | Path,
+    model: AnyModel,
+    source: str | Path | Dataset,
     out: str | Path,
     *,
     budget: Budget | None = None,
@@ -123,15 +123,19 @@ def compress(
 
     """
     budget, watcher, out = budget or Budget(), watcher or Watcher(), Path(out)
-    check_artifact(model)
-    check_source(source)
-    check_out(out, if_exists, model, source)
+    home = Path(model) if isinstance(model, str | Path) else open_artifact(model).path
+    name = source.source if isinstance(source, Dataset) else source
+    if home is not None:
+        check_artifact(model if isinstance(model, str | Path) else home)
+    if not isinstance(source, Dataset):
+        check_source(source)
+    check_out(out, if_exists, home, name)
     overrides = merge(load_settings(recipe), settings or {})
-    artifact = load_artifact(model)
+    artifact = open_artifact(model)
     dataset = read_data(artifact, source, data_root)
-    config = configure(artifact, model, dataset, overrides)
+    config = configure(artifact, home, dataset, overrides)
     with hold(out):
-        check_out(out, if_exists, model, source)  # Another process may have ended a search there meanwhile.
+        check_out(out, if_exists, home, name)  # Another process may have ended a search there meanwhile.
         session = prepare(open_session(out, config, artifact, dataset, if_exists, watcher, budget), budget)
         trials = run_trials(session, budget)
         best = choose_best(trials, budget)
@@ -141,11 +145,11 @@ def compress(
         return finish(session.context, dataset, out, budget, trials, best, data_root)
 
 
-def check_out(out: Path, if_exists: IfExists, model: str | Path, source: str | Path) -> None:
+def check_out(out: Path, if_exists: IfExists, home: Path | None, source: str | Path) -> None:
     """Raise RunExistsError or UsageError where `out` holds what must not be lost."""
     if out.exists() and not out.is_dir():
         raise UsageError(f"{out}: wanted a folder to write to, found a file")
-    if Path(model).is_dir() and out.resolve().is_relative_to(Path(model).resolve()):
+    if home is not None and home.is_dir() and out.resolve().is_relative_to(home.resolve()):
         raise UsageError(f"{out} lies in the folder of the model that is to be compressed: choose another --out")
     check_outside(out, source)
     if is_vacant(out):
@@ -161,7 +165,7 @@ def load_settings(recipe: str | None) -> dict[str, Any]:
     return load_recipe(recipe, RECIPES) if recipe else {}
 
 
-def read_data(artifact: Artifact, source: str | Path, data_root: str | Path | None) -> Dataset:
+def read_data(artifact: Artifact, source: str | Path | Dataset, data_root: str | Path | None) -> Dataset:
     """Return the data that a model was trained on, with the same splits. Raises DataError for others."""
     origin = artifact.config.provenance.data
     if artifact.config.provenance == UNKNOWN:
@@ -171,7 +175,7 @@ def read_data(artifact: Artifact, source: str | Path, data_root: str | Path | No
             "wanted a model that has not learned from its validation samples, by which compression chooses, found one "
             "trained with --refit: train it without"
         )
-    config = restore_data_config(origin, source)
+    config = (source.config or DataConfig()) if isinstance(source, Dataset) else restore_data_config(origin, source)
     dataset = load_dataset(source, data_root=data_root, config=config)
     check_evaluable(artifact, dataset, config, "all")  # Of the right kind; the fingerprint says the rest.
     known, found = set(artifact.config.output.labels), set(dataset.classes)
@@ -183,13 +187,14 @@ def read_data(artifact: Artifact, source: str | Path, data_root: str | Path | No
             f"{dataset.source}: wanted the data that the model was trained on ({origin.source}), found others: samples "
             "that it learned from would evaluate what becomes of it"
         )
+    if isinstance(source, Dataset):  # Which may be split otherwise than the model's own were.
+        check_evaluable(artifact, dataset, config, "train")
     return dataset
 
 
-def configure(artifact: Artifact, model: str | Path, dataset: Dataset, overrides: Settings) -> SearchConfig:
+def configure(artifact: Artifact, home: Path | None, dataset: Dataset, overrides: Settings) -> SearchConfig:
     """Return the complete configuration: the overrides, then the augmentation of the model's own training."""
-    own = Path(model) / CONFIG_FILE
-    trained = read_settings(own) if own.is_file() else {}
+    trained = {} if home is None or not (home / CONFIG_FILE).is_file() else read_settings(home / CONFIG_FILE)
     check_sections(overrides)
     policy = {"policy": default_policy(dataset.source, dataset.kind)}
     defaults = {

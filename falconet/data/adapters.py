@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -134,6 +134,8 @@ class Adapter:
     """From samples at hand, their names and a spec to samples."""
     read_cells: Callable[[Sequence[Any], Sequence[str], Any], Inputs]
     """From what cells of a table hold themselves, its names and a spec to samples."""
+    fit_samples: Callable[[Samples, Any], Samples]
+    """Returns samples of any source as a model of a spec reads them: pictures in its range, recordings at its rate."""
     rescale: Callable[[Samples, Any], Samples]
     """From samples of a data set to the same as a model of a spec takes them."""
     takes_strings: bool
@@ -245,6 +247,13 @@ def make_images(images: Shaped[np.ndarray, "n h w c"], names: np.ndarray, spec: 
 
 def read_image_cells(cells: Sequence[bytes], names: Sequence[str], spec: ImageSpec) -> Inputs:
     return Inputs(EncodedImages(cells, np.array(names)).scale(spec.value_range, spec.dtype))
+
+
+def resample_recordings(samples: Samples, spec: SeriesSpec) -> Samples:
+    """Return recordings at a model's rate and with its channels."""
+    if not isinstance(samples, WavFiles) or spec.rate is None:
+        return samples
+    return replace(samples, rate=spec.rate, channels=spec.raw_shape[0])
 
 
 def rescale_images(samples: Samples, spec: ImageSpec) -> Samples:
@@ -470,6 +479,7 @@ ADAPTERS: Mapping[Kind, Adapter] = MappingProxyType(
             read_array=read_image_array,
             read_values=read_image_values,
             read_cells=read_image_cells,
+            fit_samples=rescale_images,
             rescale=rescale_images,
             takes_strings=False,
             wanted="images (PIL or arrays)",
@@ -488,6 +498,7 @@ ADAPTERS: Mapping[Kind, Adapter] = MappingProxyType(
             read_array=read_series_array,
             read_values=read_series_values,
             read_cells=pack,
+            fit_samples=resample_recordings,
             rescale=keep,
             takes_strings=False,
             wanted="arrays",
@@ -506,6 +517,7 @@ ADAPTERS: Mapping[Kind, Adapter] = MappingProxyType(
             read_array=refuse_array,
             read_values=read_text_values,
             read_cells=read_text_cells,
+            fit_samples=keep,
             rescale=keep,
             takes_strings=True,
             wanted="a list of texts",

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import hashlib
+import operator
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float32, Int64, Shaped, UInt, UInt64
 
 from falconet.data.images import ValueRange, decode_image, read_content, read_image, scale_values, to_words
-from falconet.errors import DataError, UnknownNameError
-from falconet.spec import Kind, PixelType
+from falconet.errors import DataError, UnknownNameError, UsageError
+from falconet.spec import InputSpec, Kind, PixelType
+
+if TYPE_CHECKING:
+    from falconet.data.augmentation import Augmentation
+    from falconet.data.loader import Loader
+    from falconet.data.splits import DataConfig
 
 SPLIT_NAMES = ("train", "val", "test")
 
@@ -109,6 +115,33 @@ class ImageArray:
         scaled = [part.cut(0, len(part)) for part in parts]
         deep = any(images.dtype == np.uint16 for images in scaled)
         return ImageArray(np.concatenate([to_words(images) if deep else images for images in scaled]), names)
+
+
+@dataclass(frozen=True, eq=False)
+class ImageList:
+    """Images of any sizes, in memory."""
+
+    images: Sequence[UInt[np.ndarray, "_ _ _"]]
+    """Each `(height, width, channels)`, of 8 bits."""
+    names: np.ndarray
+    """One string a sample: where it stood in its source, such as `arrays[12]`."""
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def name(self, index: int) -> str:
+        return str(self.names[index])
+
+    def read(self, index: int) -> UInt[np.ndarray, "height width channels"]:
+        return self.images[index]
+
+    def take(self, indices: Int64[np.ndarray, " kept"]) -> ImageList:
+        return ImageList([self.images[index] for index in indices], self.names[indices])
+
+    def join(self, others: Sequence[ImageList]) -> ImageList:
+        parts = [self, *others]
+        images = [image for part in parts for image in part.images]
+        return ImageList(images, np.concatenate([part.names for part in parts]))
 
 
 @dataclass(frozen=True, eq=False)
@@ -246,9 +279,10 @@ class Texts:
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Samples with their labels."""
+    """Samples with their labels: `split[0]` is a sample and its class as a position in the data set's `classes`."""
 
     samples: Samples
+    """The raw samples."""
     labels: Int64[np.ndarray, " samples"]
     """Positions in the data set's `classes`."""
     hashes: UInt64[np.ndarray, " samples"]
@@ -260,9 +294,28 @@ class Split:
     """
     extras: Mapping[str, np.ndarray] = field(default_factory=dict)
     """A text a sample for each further column of a table that `DataConfig.extra` asks for; empty where it has none."""
+    name: str = ""
+    """train, val or test; empty for one that does not know whose it is."""
+    owner: Dataset | None = field(default=None, repr=False)
+    """The data set that it is a split of, or a part of one; known of `dataset.train`, `.val` and `.test`."""
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[Any, int]:
+        index = operator.index(index)
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"wanted a position below {len(self)}, found {index}")
+        index %= len(self)
+        return self.samples.read(index), int(self.labels[index])
+
+    def __iter__(self) -> Iterator[tuple[Any, int]]:
+        return (self[index] for index in range(len(self)))
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of the classes. Raises UsageError for a split that does not know whose it is."""
+        return find_owner(self).classes
 
     @property
     def group_names(self) -> UInt64[np.ndarray, " samples"] | None:
@@ -270,9 +323,48 @@ class Split:
         return None if self.groups is None else np.where(self.groups == 0, self.hashes, self.groups)
 
     def take(self, indices: Int64[np.ndarray, " kept"]) -> Split:
-        groups = None if self.groups is None else self.groups[indices]
-        extras = {name: cells[indices] for name, cells in self.extras.items()}
-        return Split(self.samples.take(indices), self.labels[indices], self.hashes[indices], groups, extras)
+        """Return the samples at `indices`, in that order."""
+        return replace(
+            self,
+            samples=self.samples.take(indices),
+            labels=self.labels[indices],
+            hashes=self.hashes[indices],
+            groups=None if self.groups is None else self.groups[indices],
+            extras={name: cells[indices] for name, cells in self.extras.items()},
+        )
+
+    def to_loader(
+        self,
+        spec: InputSpec,
+        batch_size: int = 64,
+        *,
+        shuffle: bool = False,
+        augmentation: Augmentation | None = None,
+        seed: int = 0,
+        classes: Sequence[str] | None = None,
+        tokenizer: str | None = None,
+    ) -> Loader:
+        """Return batches of inputs, as a model of `spec` takes them, and class numbers.
+
+        They are positions in `classes`, such as a model's, or where that is None in those of the data set.
+
+        The samples are decoded here, once. Each walk over the loader is another epoch, in another order where they are
+        to `shuffle`, and distorted anew where there is an `augmentation`; both follow from the `seed`. A spec of texts
+        needs the `tokenizer` that goes with it. Raises UsageError for what does not go together, DataError for a class
+        that is not among `classes`, and where nothing can be read.
+        """
+        from falconet.data.loader import load_batches
+
+        return load_batches(
+            self,
+            spec,
+            batch_size,
+            shuffle=shuffle,
+            augmentation=augmentation,
+            seed=seed,
+            classes=classes,
+            tokenizer=tokenizer,
+        )
 
 
 NO_LABEL = "no label"
@@ -304,6 +396,7 @@ class Dataset:
     source: str
     """As the user wrote it: a name or a path."""
     classes: tuple[str, ...]
+    """The names of the classes; labels are positions in it."""
     splits: Mapping[str, Split]
     """By name; after `complete_splits` always train, val and test."""
     channels: int
@@ -311,7 +404,9 @@ class Dataset:
     size: tuple[int, ...]
     """Medians: height and width of an image in pixels, steps of a series, characters of a text."""
     unreadable: tuple[Unreadable, ...] = ()
+    """Files and rows of the source that were skipped."""
     kind: Kind = "image"
+    """What the samples are."""
     rate: int | None = None
     """Steps a second, of recordings."""
     value_range: ValueRange | None = None
@@ -328,6 +423,93 @@ class Dataset:
     """The seed with which they were made."""
     notes: tuple[str, ...] = ()
     """What had to be guessed to read the source, such as that a table has no header."""
+    config: DataConfig | None = None
+    """How it was read and split; None: it is not split yet."""
+
+    @classmethod
+    def from_arrays(
+        cls,
+        x: Any,
+        y: Any,
+        *,
+        val: Any = None,
+        test: Any = None,
+        name: str = "arrays",
+        config: DataConfig | None = None,
+    ) -> Dataset:
+        """Make a data set of samples at hand.
+
+        Parameters
+        ----------
+        x
+            Images or series as one array or tensor, in the shapes that an `.npz` may have; or a list of one entry a
+            sample: texts, PIL images, arrays `(height, width[, channels])` or series `([channels,] steps)`. What is
+            `(n, steps)` is taken for series, and what is `(n, height, width)` or has more dimensions for images, unless
+            `config.kind` says otherwise.
+        y
+            A class for each sample, as a string or a whole number.
+        val, test
+            Pairs of samples and classes for these splits; one that is missing is made from `x` and `y`, as for a
+            folder without splits.
+        name
+            What the data set is called in reports and notes.
+        config
+            How missing splits are made; see `falconet.DataConfig`.
+
+        Raises UsageError for what can be no samples or labels, DataError where there are none, or not as many labels
+        as samples, or fewer than two classes.
+
+        """
+        from falconet.data.objects import read_arrays
+
+        return read_arrays(x, y, val=val, test=test, name=name, config=config)
+
+    @classmethod
+    def from_dataframe(  # noqa: PLR0913 - one for each role of a column
+        cls,
+        df: Any,
+        *,
+        label: str | None = None,
+        text: str | None = None,
+        path: str | None = None,
+        series: str | None = None,
+        time: str | None = None,
+        split: str | None = None,
+        group: str | None = None,
+        root: str | Path = ".",
+        name: str = "dataframe",
+        config: DataConfig | None = None,
+    ) -> Dataset:
+        """Make a data set of a table at hand, as `falconet.load_dataset` makes one of a table in a file.
+
+        `df` is a DataFrame of pandas or polars, a table of pyarrow, or a mapping of columns. `label`, `text`, `path`,
+        `series`, `time`, `split` and `group` name columns, as the fields of `falconet.Columns` do; one that is not
+        named is guessed, the group excepted. `root` is the folder that relative paths begin at, `name` what the data
+        set is called, and `config` all else that decides how it is read and split.
+
+        Raises UsageError for what is no table, ConfigError for a column that is not there, and DataError where nothing
+        in it can be a sample or a label.
+        """
+        from falconet.data.objects import read_dataframe
+        from falconet.data.splits import Columns
+
+        columns = Columns(label=label, path=path, text=text, split=split, group=group, series=series, time=time)
+        return read_dataframe(df, columns, root=Path(root), name=name, config=config)
+
+    @property
+    def train(self) -> Split:
+        """The training split."""
+        return self._own("train")
+
+    @property
+    def val(self) -> Split:
+        """The validation split, by which epochs and models are chosen."""
+        return self._own("val")
+
+    @property
+    def test(self) -> Split:
+        """The test split, by which nothing is chosen."""
+        return self._own("test")
 
     def split(self, name: str) -> Split:
         """Return one split, or all samples for "all". Raises UnknownNameError for any other name."""
@@ -336,6 +518,10 @@ class Dataset:
         if name not in self.splits:
             raise UnknownNameError("split", name, [*self.splits, "all"])
         return self.splits[name]
+
+    def _own(self, name: str) -> Split:
+        """Return a split that knows whose it is."""
+        return replace(self.split(name), name=name, owner=self)
 
     @property
     def fingerprint(self) -> str:
@@ -363,6 +549,13 @@ class Dataset:
         for name, split in sorted(self.splits.items()):
             digest.update(name.encode() + np.sort(split.hashes).tobytes())
         return digest.hexdigest()
+
+
+def find_owner(split: Split) -> Dataset:
+    """Return the data set that a split is of. Raises UsageError where it does not know."""
+    if split.owner is None:
+        raise UsageError("wanted a split such as dataset.test, found one that does not know which data set it is of")
+    return split.owner
 
 
 def concatenate(splits: Sequence[Split]) -> Split:
@@ -396,6 +589,18 @@ def sort_classes(names: set[str]) -> tuple[str, ...]:
     """Sort class names: by value where all are whole numbers, else as text."""
     # Sorted twice, since a set has no order of its own and 1 and 01 have the same value.
     return tuple(sorted(sorted(names), key=int if all(name.isdecimal() for name in names) else str))
+
+
+def match_labels(split: Split, classes: Sequence[str], known: Sequence[str]) -> Int64[np.ndarray, " samples"]:
+    """Return a split's labels as positions in `known`. Raises DataError for a class that occurs but is not known."""
+    present = [classes[label] for label in np.unique(split.labels)]
+    strange = [name for name in present if name not in known]
+    if strange:
+        raise DataError(f"the model does not know the classes {', '.join(strange)}; it knows {', '.join(known)}")
+    position = {name: index for index, name in enumerate(known)}
+    lookup = np.array([position.get(name, -1) for name in classes], dtype=np.int64)
+    matched: Int64[np.ndarray, " samples"] = lookup[split.labels]
+    return matched
 
 
 def normalize_label(text: str) -> str:

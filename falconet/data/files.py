@@ -109,6 +109,11 @@ def open_files(paths: Sequence[str], spec: InputSpec) -> Samples:
     return ADAPTERS[spec.kind].open_files(paths, spec)
 
 
+def fit_recordings(samples: Samples, spec: InputSpec) -> Samples:
+    """Return samples as the model reads them, whatever their source: recordings at its rate, pictures in its range."""
+    return ADAPTERS[spec.kind].fit_samples(samples, spec)
+
+
 def read_folder(root: Path, config: DataConfig) -> Dataset:
     """Read a folder of class subfolders, or of `train/ val/ test/` that hold them.
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, Literal, get_args
 
@@ -19,8 +20,9 @@ from falconet.data.adapters import ADAPTERS
 from falconet.data.augmentation import Augmentation, ImageAugmentation, SeriesAugmentation, TextAugmentation
 from falconet.data.barycenters import average_pairs
 from falconet.data.cache import PixelCache, open_cache
-from falconet.data.dataset import ImageArray, Split, Unreadable
+from falconet.data.dataset import ImageArray, Split, Unreadable, find_owner, match_labels
 from falconet.data.distortions import augment_images, augment_series, augment_tokens, mix_samples
+from falconet.data.files import fit_recordings
 from falconet.data.preprocessing import (
     WHITES,
     AnyPreprocess,
@@ -33,7 +35,8 @@ from falconet.data.preprocessing import (
     to_unit,
 )
 from falconet.data.series import measure_series
-from falconet.errors import ConfigError, DataError
+from falconet.errors import ConfigError, DataError, UsageError
+from falconet.modalities import modality_of
 from falconet.spec import ImageSpec, InputSpec, Kind
 
 Purpose = Literal["data", "dropout", "order"]
@@ -76,6 +79,11 @@ class Loader:
     """A teacher's logits for the samples as they are, which come with each batch; None: no teacher has been asked."""
     num_classes: int | None = None
     """Of targets that are mixed, a probability for each class; None: as many as the labels show."""
+    _walks: Iterator[int] = field(default_factory=lambda: itertools.count(1), init=False, repr=False)
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Yield the batches of the next epoch: of the first one at first, and with every further walk of another."""
+        return self.epoch(next(self._walks))
 
     def __post_init__(self) -> None:
         if not 0 <= self.rank < self.world_size:
@@ -266,6 +274,36 @@ def load_in_memory(split: Split, spec: InputSpec, tokenizer: str | None) -> Inpu
     unreadable = tuple(Unreadable(split.samples.name(index), reason) for index, reason in reasons.items())
     kept = np.setdiff1d(np.arange(len(split)), list(reasons)).astype(np.int64)
     return Inputs(inputs, split.take(kept) if reasons else split, kept, unreadable)
+
+
+def load_batches(
+    split: Split,
+    spec: InputSpec,
+    batch_size: int = 64,
+    *,
+    shuffle: bool = False,
+    augmentation: Augmentation | None = None,
+    seed: int = 0,
+    classes: Sequence[str] | None = None,
+    tokenizer: str | None = None,
+) -> Loader:
+    """Prepare a split for a model and return its batches; see `Split.to_loader`."""
+    if not isinstance(spec, InputSpec):
+        raise UsageError(f"spec: wanted an ImageSpec, SeriesSpec or TextSpec, found {type(spec).__name__}")
+    if not isinstance(batch_size, int) or batch_size < 1:
+        raise ConfigError(f"batch_size: wanted 1 or more, found {batch_size}")
+    dataset = find_owner(split)
+    if dataset.kind != spec.kind:
+        raise DataError(f"{dataset.source}: wanted {spec.kind} data, as the spec says, found {dataset.kind}")
+    if augmentation is not None and augmentation.kind != spec.kind:
+        raise ConfigError(f"augmentation: wanted one of {spec.kind}, found one of {augmentation.kind}")
+    if modality_of(spec).has_tokens and tokenizer is None:
+        raise UsageError("tokenizer: wanted the one that goes with a spec of texts, found none; a model has its own")
+    held = load_inputs(replace(split, samples=fit_recordings(split.samples, spec)), spec, tokenizer)
+    labels = torch.from_numpy(match_labels(held.split, dataset.classes, classes or dataset.classes))
+    preprocess = create_preprocess(spec, tokenizer)
+    sampler: Sampler = "shuffle" if shuffle else "sequential"
+    return Loader(held.inputs, labels, preprocess, batch_size, augmentation, sampler, seed)
 
 
 def measure_inputs(inputs: Tensor | PixelCache, spec: InputSpec) -> tuple[tuple[float, ...], tuple[float, ...]]:

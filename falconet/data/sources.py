@@ -31,7 +31,7 @@ from falconet.storage import find_caches
 
 
 def load_dataset(
-    source: str | Path, *, data_root: str | Path | None = None, config: DataConfig | None = None
+    source: str | Path | Dataset, *, data_root: str | Path | None = None, config: DataConfig | None = None
 ) -> Dataset:
     """Read a source and give it train, val and test splits.
 
@@ -41,7 +41,7 @@ def load_dataset(
         A name that `falconet data --help` lists; `hf:owner/name`; or a path: a folder of class subfolders that hold
         images, `.wav` or `.txt`, with or without `train/ val/ test/` above them; a table (`.csv`, `.tsv`, `.jsonl`,
         `.parquet`) of files, texts or series, or a folder of a table for each split; a folder of IDX or CIFAR files; a
-        `.npz`; a `.ts`.
+        `.npz`; a `.ts`. Or a data set that is read already, which is returned as it is.
     data_root
         Where named sets are kept and downloaded to; None: the environment's FALCONET_DATA, else a cache folder.
     config
@@ -56,19 +56,26 @@ def load_dataset(
     """
     config = config or DataConfig()
     dataset = read_dataset(source, data_root=data_root, config=config)
+    return dataset if dataset.config is not None else split_dataset(dataset, config)
+
+
+def split_dataset(dataset: Dataset, config: DataConfig) -> Dataset:
+    """Return a data set with train, val and test splits. Raises DataError for one that cannot be trained on."""
     if len(dataset.classes) < 2:
         skipped = describe_skipped(dataset.unreadable)
-        raise DataError(f"{source}: wanted at least two classes, found one, {dataset.classes[0]!r}{skipped}")
+        raise DataError(f"{dataset.source}: wanted at least two classes, found one, {dataset.classes[0]!r}{skipped}")
     families = find_equal_samples(dataset) if config.near_duplicates == "apart" else find_families(dataset)
     notes = (*dataset.notes, *describe_crossing(dataset, families))
-    return replace(complete_splits(dataset, config, families), notes=notes)
+    return replace(complete_splits(dataset, config, families), notes=notes, config=config)
 
 
-def read_dataset(source: str | Path, *, data_root: str | Path | None = None, config: DataConfig) -> Dataset:
+def read_dataset(source: str | Path | Dataset, *, data_root: str | Path | None = None, config: DataConfig) -> Dataset:
     """Read a source with the splits that it has, which need not do for training: what is evaluated may be of one class.
 
     Arguments and errors are those of `load_dataset`.
     """
+    if isinstance(source, Dataset):
+        return source
     check_source(source)
     dataset = read_source(str(source), find_data_root(data_root), config)
     if config.strict:

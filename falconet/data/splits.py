@@ -141,7 +141,18 @@ def complete_splits(dataset: Dataset, config: DataConfig, families: Families | N
         names = None if names is None else names[~chosen]
     parts: Mapping[str, Split] = {**dataset.splits, **made, "train": rest}
     ordered = {name: parts[name] for name in SPLIT_NAMES}
-    return replace(dataset, splits=ordered, made=frozenset(made), split_seed=config.split_seed if made else None)
+    if not made:  # One that was completed before stays what it is.
+        return replace(dataset, splits=ordered)
+    return replace(dataset, splits=ordered, made=frozenset(made), split_seed=config.split_seed)
+
+
+def undo_splits(dataset: Dataset) -> Dataset:
+    """Return a data set with no other splits than the source's own."""
+    if not dataset.made:
+        return dataset
+    train = concatenate([dataset.splits[name] for name in ("train", *sorted(dataset.made))])
+    own = {name: split for name, split in dataset.splits.items() if name not in dataset.made}
+    return replace(dataset, splits={**own, "train": train}, made=frozenset(), split_seed=None)
 
 
 def list_fractions(config: DataConfig) -> dict[str, float]:

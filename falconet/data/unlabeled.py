@@ -24,9 +24,9 @@ from falconet.catalog import (
     is_url,
 )
 from falconet.data.adapters import ADAPTERS, Inputs, is_array, is_image, to_numpy
-from falconet.data.dataset import Samples, Unreadable, to_text
+from falconet.data.dataset import Dataset, Samples, Split, Unreadable, to_text
 from falconet.data.downloads import fetch_url
-from falconet.data.files import count_ignored, describe_ignored, open_files, suffix_of, walk
+from falconet.data.files import count_ignored, describe_ignored, fit_recordings, open_files, suffix_of, walk
 from falconet.data.manifests import (
     Roles,
     choose_inputs,
@@ -102,12 +102,16 @@ def iterate_inputs(
     `asked` is one of these, or several in a list: a path of a file or folder, an address that begins with http:// or
     https://, the name of a source, an open binary file of lines; `Samples`; a sample itself, which is a PIL image, an
     array `(height, width)`, `(height, width, channels)`, `(steps,)` or `(channels, steps)`, or for a model of texts a
-    string; one alone is a path. An array alone holds many samples along its first axis.
+    string; one alone is a path. An array alone holds many samples along its first axis; a `Dataset` or one of its
+    splits holds its samples.
 
     What cannot be read is listed and never ends the rest, unless it is all there is. Of `config`, `columns`, `header`,
     `follow` and `max_bytes` count. Raises PathError for a path that is not there and for a folder without samples,
     UsageError for what is none of these, DataError for the only input where it cannot be used.
     """
+    if isinstance(asked, Dataset | Split):
+        yield from read_held(asked, spec)
+        return
     reading = Reading(spec, labels, config or DataConfig(), None if data_root is None else Path(data_root))
     if is_array(asked) and not is_image(asked):
         yield from ADAPTERS[spec.kind].read_array(to_numpy(asked), spec, str)
@@ -132,6 +136,15 @@ def iterate_inputs(
                 raise
             name = name_place(place)
             yield Inputs(skipped=(Unreadable(name, str(error).removeprefix(f"{name}: ")),))
+
+
+def read_held(asked: Dataset | Split, spec: InputSpec) -> Iterator[Inputs]:
+    """Yield the samples of a split, or of all splits of a data set."""
+    dataset = asked if isinstance(asked, Dataset) else asked.owner
+    if dataset is not None:
+        check_kind(dataset.source, dataset.kind, spec)
+    for split in asked.splits.values() if isinstance(asked, Dataset) else (asked,):
+        yield Inputs(fit_recordings(split.samples, spec))
 
 
 def list_items(asked: object, kind: Kind) -> list[Any]:

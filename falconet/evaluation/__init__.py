@@ -1,6 +1,7 @@
 """What a trained model answers, and how good that is."""
 
-from falconet.evaluation.answers import Answers, match_labels, predict_logits
+from falconet.data.dataset import match_labels
+from falconet.evaluation.answers import Answers, predict_logits
 from falconet.evaluation.confidence import Calibration, calibrate, describe_calibration
 from falconet.evaluation.costs import Costs, measure_costs
 from falconet.evaluation.evaluation import Evaluation, evaluate, evaluate_answers, evaluate_logits, evaluate_split

@@ -14,9 +14,7 @@ from typing import Any
 from jaxtyping import Float32
 from torch import Tensor
 
-from falconet.data import DataConfig, Samples
-from falconet.data.dataset import Scalable
-from falconet.data.series import WavFiles
+from falconet.data import DataConfig
 from falconet.evaluation.corruptions import (
     SERIES_AMOUNTS,
     TEXT_AMOUNTS,
@@ -27,7 +25,7 @@ from falconet.evaluation.corruptions import (
     corrupt_text,
 )
 from falconet.evaluation.features import Describe, Inputs, fit_pixels, fit_spectra, fit_tfidf
-from falconet.spec import ImageSpec, Kind, SeriesSpec
+from falconet.spec import ImageSpec, Kind
 
 
 @dataclass(frozen=True)
@@ -36,8 +34,6 @@ class Adapter:
 
     fit_config: Callable[[DataConfig, Any], DataConfig]
     """From how a source is read, and an input spec, to how it is read for a model."""
-    fit_samples: Callable[[Samples, Any], Samples]
-    """From samples of whatever source, and an input spec, to samples as a model reads them."""
     mirror: Callable[[Tensor], Tensor] | None
     """From prepared samples to them with left and right exchanged; None: they have neither."""
     list_amounts: Callable[[Any], Mapping[str, Amounts]]
@@ -56,18 +52,6 @@ def read_in_range(config: DataConfig, spec: ImageSpec) -> DataConfig:
     return config if spec.value_range is None else dataclasses.replace(config, value_range=spec.value_range)
 
 
-def fit_range(samples: Samples, spec: ImageSpec) -> Samples:
-    """Return pictures in a model's range."""
-    return samples.scale(spec.value_range, spec.dtype) if isinstance(samples, Scalable) else samples
-
-
-def fit_rate(samples: Samples, spec: SeriesSpec) -> Samples:
-    """Return recordings at a model's rate."""
-    if not isinstance(samples, WavFiles) or spec.rate is None:
-        return samples
-    return dataclasses.replace(samples, rate=spec.rate, channels=spec.raw_shape[0])
-
-
 def mirror_images(images: Float32[Tensor, "batch channels height width"]) -> Float32[Tensor, "batch _ height width"]:
     """Return images with left and right exchanged."""
     return images.flip(-1)
@@ -77,7 +61,6 @@ ADAPTERS: Mapping[Kind, Adapter] = MappingProxyType(
     {
         "image": Adapter(
             fit_config=read_in_range,
-            fit_samples=fit_range,
             mirror=mirror_images,
             list_amounts=choose_amounts,
             corrupt=corrupt_images,
@@ -86,7 +69,6 @@ ADAPTERS: Mapping[Kind, Adapter] = MappingProxyType(
         ),
         "series": Adapter(
             fit_config=lambda config, _: config,
-            fit_samples=fit_rate,
             mirror=None,
             list_amounts=lambda _: SERIES_AMOUNTS,
             corrupt=corrupt_series,
@@ -95,7 +77,6 @@ ADAPTERS: Mapping[Kind, Adapter] = MappingProxyType(
         ),
         "text": Adapter(
             fit_config=lambda config, _: config,
-            fit_samples=lambda samples, _: samples,
             mirror=None,
             list_amounts=lambda _: TEXT_AMOUNTS,
             corrupt=corrupt_text,

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float32, Int64
+from jaxtyping import Float32
 from torch import Tensor
 
 from falconet.artifact import Artifact
 from falconet.data import DataConfig, Dataset, Samples, Split, Unreadable
+from falconet.data.dataset import match_labels
+from falconet.data.files import fit_recordings
 from falconet.data.preprocessing import iterate_prepared
 from falconet.errors import DataError
 from falconet.evaluation.adapters import ADAPTERS
@@ -45,18 +47,6 @@ def answer_known(artifact: Artifact, dataset: Dataset, name: str, split: Split |
     return answer_split(artifact, dataclasses.replace(split, labels=labels))
 
 
-def match_labels(split: Split, classes: Sequence[str], known: Sequence[str]) -> Int64[np.ndarray, " samples"]:
-    """Return a split's labels as positions in `known`. Raises DataError for a class that occurs but is not known."""
-    present = [classes[label] for label in np.unique(split.labels)]
-    strange = [name for name in present if name not in known]
-    if strange:
-        raise DataError(f"the model does not know the classes {', '.join(strange)}; it knows {', '.join(known)}")
-    position = {name: index for index, name in enumerate(known)}
-    lookup = np.array([position.get(name, -1) for name in classes], dtype=np.int64)
-    matched: Int64[np.ndarray, " samples"] = lookup[split.labels]
-    return matched
-
-
 def answer_split(artifact: Artifact, split: Split) -> Answers:
     """Return the model's logits for a split. Raises DataError where nothing of it can be read."""
     with kept_memory():
@@ -73,11 +63,6 @@ def answer_split(artifact: Artifact, split: Split) -> Answers:
     unreadable = tuple(Unreadable(split.samples.name(index), reason) for index, reason in reasons.items())
     kept = np.setdiff1d(np.arange(len(split)), list(reasons)).astype(np.int64)
     return Answers(split.take(kept) if reasons else split, logits, unreadable)
-
-
-def fit_recordings(samples: Samples, spec: InputSpec) -> Samples:
-    """Return samples as the model reads them, whatever their source: recordings at its rate, pictures in its range."""
-    return ADAPTERS[spec.kind].fit_samples(samples, spec)
 
 
 def fit_config(config: DataConfig, spec: InputSpec) -> DataConfig:

@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from falconet.artifact import Artifact, load_artifact
+from falconet.artifact import AnyModel, Artifact, open_artifact
 from falconet.data import Samples
+from falconet.data.files import fit_recordings
 from falconet.errors import DataError, FalconetError, UsageError
-from falconet.evaluation.answers import fit_recordings
 from falconet.latency import Latency, measure_latency, pinned_threads
 from falconet.storage import scratch
 from falconet.training.energy import Energy, Gauge, start_codecarbon
@@ -70,7 +70,7 @@ class Costs:
 
 
 def measure_costs(
-    model: str | Path | Artifact,
+    model: AnyModel,
     samples: Samples,
     *,
     batch: int = BATCH,
@@ -85,7 +85,7 @@ def measure_costs(
     for name, count in (("batch", batch), ("threads", threads), ("starts", starts)):
         if count < 1:
             raise UsageError(f"{name}: wanted 1 or more, found {count}")
-    artifact = model if isinstance(model, Artifact) else load_artifact(model)
+    artifact = open_artifact(model)
     batch = min(batch, artifact.batch_size)
     raw = read_some(fit_recordings(samples, artifact.config.input), batch)
     with pinned_threads(threads):

@@ -12,13 +12,13 @@ import numpy as np
 from jaxtyping import Float32, Float64, Int64, UInt64
 
 from falconet import metrics
-from falconet.artifact import Artifact, DataOrigin, load_artifact
+from falconet.artifact import AnyModel, Artifact, DataOrigin, open_artifact
 from falconet.catalog import check_source
 from falconet.data import DataConfig, Dataset, Split, Unreadable
-from falconet.data.dataset import SPLIT_NAMES
+from falconet.data.dataset import SPLIT_NAMES, find_owner
 from falconet.data.sources import read_dataset
-from falconet.data.splits import complete_splits
-from falconet.errors import DataError, FalconetError
+from falconet.data.splits import complete_splits, undo_splits
+from falconet.errors import ConfigError, DataError, FalconetError
 from falconet.evaluation.answers import Answers, answer_known, fit_config
 from falconet.evaluation.confidence import Abstention, abstain, check_precision
 from falconet.evaluation.costs import Costs, measure_costs
@@ -119,13 +119,13 @@ class Evaluation:
 
 
 def evaluate(  # noqa: PLR0913 - one for each thing that may be asked
-    model: str | Path | Artifact,
-    source: str | Path,
+    model: AnyModel,
+    source: AnySource,
     *,
     split: str | None = None,
     data_root: str | Path | None = None,
     settings: Mapping[str, Any] | None = None,
-    against: str | Path | Artifact | None = None,
+    against: AnyModel | None = None,
     by: str | None = None,
     ood: str | Path | None = None,
     precision: float | None = None,
@@ -141,6 +141,10 @@ def evaluate(  # noqa: PLR0913 - one for each thing that may be asked
     and is refused. `split="all"` evaluates on every sample. None is the test split, or of another source that has none
     of its own all samples but those that the model learned from, which are left out and counted in a note.
 
+    `source` may also be a `falconet.Dataset`, for which all of this holds, or one of its splits, such as
+    `dataset.test`; of a split that was made of other data than the model's own, samples that the model learned from are
+    left out as well.
+
     `against` is another model that answers the same samples; `by` a column of the source's table whose values part the
     split; `ood` a source of other things, which the model should be less sure of; `precision` the fraction of right
     answers that is wanted where the model may leave samples unanswered: the confidence for that is chosen on the
@@ -154,29 +158,16 @@ def evaluate(  # noqa: PLR0913 - one for each thing that may be asked
     check_precision(precision)
     if ood is not None:
         check_source(ood)
-    artifact, other = open_model(model), None if against is None else open_model(against)
+    artifact, other = open_artifact(model), None if against is None else open_artifact(against)
     settings = settings or {}
-    if by is not None:
+    if by is not None and not isinstance(source, Dataset | Split):
         settings = {**settings, "extra": [*settings.get("extra", ()), by]}
     dataset, config = read_alike(artifact, source, data_root=data_root, settings=settings)
-    notes = dataset.notes
-    if split is None and is_new(artifact, source, dataset):
-        split = "all"
-        models = [artifact] if other is None else [artifact, other]
-        chosen, told = leave_out_learned(dataset, models, source, data_root)
-        notes = (*notes, told)
-    else:
-        split = split or "test"
-        chosen = take_split(artifact, dataset, config, split)
-        if split == "val" and artifact.config.provenance.refit:
-            notes = (*notes, "the model was refit on its validation samples too, so that they flatter it")
-        if split == "val" and artifact.config.provenance.refit_teacher:
-            notes = (*notes, "the model's teacher had learned from these samples, so that they flatter it")
-    check_evaluable(artifact, dataset, config, split)
+    models = [artifact] if other is None else [artifact, other]
+    chosen, notes = choose_evaluated(models, source, dataset, config, split, data_root)
+    split = chosen.name
     if by is not None:
         check_column(chosen, by)
-    if other is not None:
-        check_evaluable(other, dataset, config, split)
     with compute_in(number_format):
         evaluation, answers = evaluate_split(artifact, chosen, split, dataset)
         right = answers.logits.argmax(axis=1) == answers.split.labels
@@ -197,14 +188,47 @@ def evaluate(  # noqa: PLR0913 - one for each thing that may be asked
     )
 
 
-def open_model(model: str | Path | Artifact) -> Artifact:
-    """Return a model that is named by its folder, or at hand."""
-    return model if isinstance(model, Artifact) else load_artifact(model)
+AnySource = str | Path | Dataset | Split
+"""What verbs take as data: a name or a path, or what is read already."""
+
+
+def choose_evaluated(
+    models: Sequence[Artifact],
+    source: AnySource,
+    dataset: Dataset,
+    config: DataConfig,
+    split: str | None,
+    data_root: str | Path | None,
+) -> tuple[Split, tuple[str, ...]]:
+    """Return the samples that models are evaluated on, and what there is to say about these; see `evaluate`."""
+    first, notes, allowed = models[0], dataset.notes, ""
+    if isinstance(source, Split) and is_mixed(first, dataset, source.name):
+        # What is left of it may be evaluated, whatever it is called.
+        allowed = "all"
+        chosen, told = leave_out_learned(source, dataset, models, data_root)
+        notes = (*notes, f"{dataset.source} is not what the model was trained on{told}")
+    elif isinstance(source, Split):
+        chosen = source
+    elif split is None and is_new(first, source, dataset):
+        everything = replace(dataset.split("all"), name="all")
+        chosen, told = leave_out_learned(everything, dataset, models, data_root)
+        strange = "is not what the model was trained on and has no test split: all of it is evaluated"
+        notes = (*notes, f"{dataset.source} {strange}{told}")
+    else:
+        split = split or "test"
+        chosen = replace(take_split(first, dataset, config, split), name=split)
+    if chosen.name == "val" and first.config.provenance.refit:
+        notes = (*notes, "the model was refit on its validation samples too, so that they flatter it")
+    if chosen.name == "val" and first.config.provenance.refit_teacher:
+        notes = (*notes, "the model's teacher had learned from these samples, so that they flatter it")
+    for model in models:
+        check_evaluable(model, dataset, config, allowed or chosen.name)
+    return chosen, notes
 
 
 def find_split(
     artifact: Artifact,
-    source: str | Path,
+    source: AnySource,
     split: str,
     *,
     data_root: str | Path | None = None,
@@ -215,14 +239,14 @@ def find_split(
     See `evaluate` for what is refused.
     """
     dataset, config = read_alike(artifact, source, data_root=data_root, settings=settings)
-    chosen = take_split(artifact, dataset, config, split)
-    check_evaluable(artifact, dataset, config, split)
+    chosen = source if isinstance(source, Split) else take_split(artifact, dataset, config, split)
+    check_evaluable(artifact, dataset, config, source.name if isinstance(source, Split) else split)
     return dataset, chosen, config
 
 
 def read_alike(
     artifact: Artifact,
-    source: str | Path,
+    source: AnySource,
     *,
     data_root: str | Path | None = None,
     settings: Mapping[str, Any] | None = None,
@@ -233,6 +257,11 @@ def read_alike(
     of a single class.
     """
     origin = artifact.config.provenance.data
+    if isinstance(source, Dataset | Split):
+        check_unset(settings)
+        dataset = source if isinstance(source, Dataset) else find_owner(source)
+        own = isinstance(source, Split) or dataset.fingerprint == origin.fingerprint
+        return dataset if own else undo_splits(dataset), dataset.config or DataConfig()
     config = from_mapping(DataConfig, merge(to_mapping(restore_data_config(origin, source)), settings or {}), "data")
     config = fit_config(config, artifact.config.input)
     dataset = read_dataset(source, data_root=data_root, config=config)
@@ -248,36 +277,51 @@ def take_split(artifact: Artifact, dataset: Dataset, config: DataConfig, split: 
     return dataset.split(split)
 
 
-def is_new(artifact: Artifact, source: str | Path, dataset: Dataset) -> bool:
+def check_unset(settings: Mapping[str, Any] | None) -> None:
+    """Raise ConfigError for settings of how data are read, where they are read already."""
+    for key in settings or {}:
+        raise ConfigError(f"data.{key}: wanted none for a Dataset, which is read already; read it so")
+
+
+def is_mixed(artifact: Artifact, dataset: Dataset, split: str) -> bool:
+    """Whether a split of other data than a model's own was made of samples that the model may have learned from."""
+    made = split == "train" or split in dataset.made
+    return made and dataset.fingerprint != artifact.config.provenance.data.fingerprint
+
+
+def is_new(artifact: Artifact, source: str | Path | Dataset, dataset: Dataset) -> bool:
     """Whether a source without a test split is another one than the model's own, which may have changed since.
 
     A coded file alone does not tell. Of a model from elsewhere, or whose data are gone, the last part of the path must
     differ.
     """
     origin = artifact.config.provenance.data
-    if "test" in dataset.splits or not origin.source or str(source) == origin.source:
+    if "test" in dataset.splits or not origin.source:
+        return False
+    if isinstance(source, Dataset):
+        return dataset.fingerprint != origin.fingerprint
+    if str(source) == origin.source:
         return False
     path, own = Path(source).resolve(), Path(origin.source).resolve()
     return path != own if own.exists() else path.name != own.name
 
 
 def leave_out_learned(
-    dataset: Dataset, models: Sequence[Artifact], source: str | Path, data_root: str | Path | None
+    everything: Split, dataset: Dataset, models: Sequence[Artifact], data_root: str | Path | None
 ) -> tuple[Split, str]:
-    """Return all samples that no model learned from, as far as that can be told, and what there is to say about it.
+    """Return those samples that no model learned from, as far as that can be told, and what there is to say about it.
 
     Raises DataError where none is left.
     """
-    everything = dataset.split("all")
     learned, doubts = zip(*(find_learned(model.config.provenance.data, data_root) for model in models), strict=True)
     new = np.flatnonzero(~np.isin(everything.hashes, np.concatenate(learned)))
     left_out = len(everything) - len(new)
     if left_out == len(everything):
         raise DataError(
-            f"{source}: wanted samples that the model was not trained on, found all {left_out} of them in its training "
-            "or validation data; evaluate on --split all nevertheless, or on other samples"
+            f"{dataset.source}: wanted samples that the model was not trained on, found all {left_out} of them in its "
+            "training or validation data; evaluate on --split all nevertheless, or on other samples"
         )
-    note = f"{dataset.source} is not what the model was trained on and has no test split: all of it is evaluated"
+    note = ""
     if left_out:
         note += f", but for {left_out} of {len(everything)} samples that stand in its training or validation data"
     unknown = dict.fromkeys(filter(None, doubts))

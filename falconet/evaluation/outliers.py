@@ -11,9 +11,10 @@ from jaxtyping import Float64
 from falconet import metrics
 from falconet.artifact import Artifact
 from falconet.data import DataConfig, Dataset, Split
+from falconet.data.files import fit_recordings
 from falconet.data.sources import find_data_root, read_source
 from falconet.errors import DataError
-from falconet.evaluation.answers import Answers, fit_recordings, predict_logits, scale_logits
+from falconet.evaluation.answers import Answers, predict_logits, scale_logits
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,10 @@ import numpy as np
 
 from falconet import metrics
 from falconet.artifact import Artifact
+from falconet.data.dataset import match_labels
+from falconet.data.files import fit_recordings
 from falconet.errors import DataError
-from falconet.evaluation.answers import Answers, fit_recordings, match_labels, predict_logits
+from falconet.evaluation.answers import Answers, predict_logits
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,13 @@ import torch
 from jaxtyping import Float
 
 from falconet import metrics
-from falconet.artifact import Artifact, load_artifact
+from falconet.artifact import AnyModel, Artifact, open_artifact
 from falconet.data import Samples
+from falconet.data.files import fit_recordings
 from falconet.data.unlabeled import iterate_inputs
 from falconet.errors import ConfigError, DataError, UsageError
 from falconet.evaluation.adapters import ADAPTERS
-from falconet.evaluation.answers import fit_recordings, iterate_logits
+from falconet.evaluation.answers import iterate_logits
 from falconet.predictions import Predictions, answer_inputs, check_top, collect, read_settings
 from falconet.schema import parse_yaml, to_mapping
 from falconet.storage import open_regular
@@ -27,7 +28,7 @@ RUN_BYTES = 1 << 20
 
 
 def predict(
-    model: str | Path | Artifact,
+    model: AnyModel,
     inputs: object,
     *,
     top: int = 3,
@@ -42,7 +43,8 @@ def predict(
     or many (`.csv`, `.tsv`, `.jsonl`, `.parquet`, `.ts`, `.npz`), with labels or without; a folder of these; an address
     that begins with http:// or https://; the name of a source that `train` takes; an open binary file of lines. Or
     samples at hand: PIL images, arrays `(height, width[, channels])` or `([channels,] steps)`, tensors; an array alone
-    holds many along its first axis. For a model of texts a string in a list is a text, one alone is a path.
+    holds many along its first axis, and so does a `falconet.Dataset` or one of its splits. For a model of texts a
+    string in a list is a text, one alone is a path.
 
     `top` candidates of each are returned, with `probabilities` those of all classes; `tta` averages the probabilities
     of an image and its mirror image, for models that were trained on both. `settings`, such as `{"columns": {"text":
@@ -59,7 +61,7 @@ def predict(
 
 
 def iterate_predictions(
-    model: str | Path | Artifact,
+    model: AnyModel,
     inputs: object,
     *,
     top: int = 3,
@@ -70,9 +72,9 @@ def iterate_predictions(
 ) -> Iterator[Predictions]:
     """Yield what `predict` returns, some samples at a time, so that tables of any size take little memory."""
     check_top(top)
-    artifact = model if isinstance(model, Artifact) else load_artifact(model)
+    artifact = open_artifact(model)
     if tta:
-        check_mirrored(model, artifact)
+        check_mirrored(artifact)
     config = read_settings(settings, restore_reading(artifact))
 
     def answer(samples: Samples) -> tuple[Float[np.ndarray, "readable classes"], Mapping[int, str]]:
@@ -109,7 +111,7 @@ def restore_reading(artifact: Artifact) -> dict[str, Any]:
     return {"columns": to_mapping(artifact.config.provenance.data.columns)}
 
 
-def check_mirrored(model: str | Path | Artifact, artifact: Artifact) -> None:
+def check_mirrored(artifact: Artifact) -> None:
     """Raise UsageError unless a model is one of images that was trained on mirrored ones too.
 
     Else a mirrored image may be one of another class, as letters and arrows are.
@@ -117,7 +119,7 @@ def check_mirrored(model: str | Path | Artifact, artifact: Artifact) -> None:
     kind = artifact.config.input.kind
     if ADAPTERS[kind].mirror is None:
         raise UsageError(f"--tta: wanted a model of images, which are mirrored, found one of {kind}")
-    flips = 0.0 if isinstance(model, Artifact) else find_flips(Path(model))
+    flips = 0.0 if artifact.path is None else find_flips(artifact.path)
     if not flips:
         raise UsageError(
             f"--tta: wanted a run whose {RUN_FILE} has augmentation.flip_horizontal above 0, found none: a model that "

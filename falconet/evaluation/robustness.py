@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import torch
 from jaxtyping import Int64
 from torch import Tensor
 
-from falconet.artifact import Artifact, load_artifact
+from falconet.artifact import AnyModel, Artifact, open_artifact
 from falconet.data import Split
+from falconet.data.files import fit_recordings
 from falconet.data.preprocessing import iterate_prepared
 from falconet.errors import DataError
 from falconet.evaluation.adapters import ADAPTERS
-from falconet.evaluation.answers import answer_split, fit_recordings
+from falconet.evaluation.answers import answer_split
 from falconet.evaluation.attacks import ATTACKS, EPSILONS
 from falconet.evaluation.corruptions import CorruptedSamples
 from falconet.modalities import modality_of
@@ -68,12 +68,12 @@ class Robustness:
     """On which samples the attacks were tried, or why not."""
 
 
-def measure_robustness(artifact: Artifact | str | Path, split: Split, *, attacks: bool = True) -> Robustness:
+def measure_robustness(model: AnyModel, split: Split, *, attacks: bool = True) -> Robustness:
     """Evaluate a model on a split, labels being positions in the model's own, under each corruption and attack.
 
     Raises DataError where no sample can be read.
     """
-    artifact = artifact if isinstance(artifact, Artifact) else load_artifact(artifact)
+    artifact = open_artifact(model)
     evaluate = evaluate_prepared if modality_of(artifact.config.input).bounded else evaluate_raw
     count, clean, rows = evaluate(artifact, split)
     attacked, note = attack_split(artifact, split) if attacks else ((), "not asked for")

@@ -13,11 +13,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from falconet import metrics
-from falconet.artifact import Artifact, load_artifact
+from falconet.artifact import AnyModel, Artifact, open_artifact
 from falconet.data import DataConfig, Dataset, Samples, Split
 from falconet.data.drawing import encode_figure
+from falconet.data.files import fit_recordings
 from falconet.errors import ConfigError
-from falconet.evaluation.answers import Answers, fit_recordings
+from falconet.evaluation.answers import Answers
 from falconet.evaluation.evaluation import evaluate_split, find_changed_setting, find_split
 from falconet.explanation.explaining import (
     Explanations,
@@ -129,7 +130,7 @@ class Study:
 
 
 def examine(
-    model: str | Path | Artifact,
+    model: AnyModel,
     source: str | Path,
     *,
     method: str | None = None,
@@ -149,7 +150,7 @@ def examine(
     Arguments and errors are those of `explain` and `falconet.evaluate`. Neighbors need the source that the model was
     trained on; for another they are left out.
     """
-    artifact = model if isinstance(model, Artifact) else load_artifact(model)
+    artifact = open_artifact(model)
     explainer = plan(artifact, method, Path(out), classes)
     if samples < 1:
         raise ConfigError(f"--samples: wanted 1 or more, found {samples}")

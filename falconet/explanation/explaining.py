@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from falconet.artifact import Artifact, load_artifact
+from falconet.artifact import AnyModel, Artifact, open_artifact
 from falconet.catalog import (
     FILE_SUFFIXES,
     SOURCE_NAMES,
@@ -24,11 +24,12 @@ from falconet.catalog import (
     redact_name,
     redact_settings,
 )
-from falconet.data import Samples, Split, Unreadable
+from falconet.data import Dataset, Samples, Split, Unreadable
+from falconet.data.adapters import is_array
 from falconet.data.drawing import encode_figure
-from falconet.data.files import open_files
+from falconet.data.files import fit_recordings, open_files
+from falconet.data.unlabeled import iterate_inputs
 from falconet.errors import ArtifactError, ConfigError, DataError
-from falconet.evaluation.answers import fit_recordings
 from falconet.evaluation.evaluation import find_split
 from falconet.explanation.adapters import ADAPTERS
 from falconet.explanation.faithfulness import POINTS, Score, draw_networks, measure_faithfulness, measure_randomization
@@ -40,7 +41,8 @@ from falconet.explanation.pictures import DPI, Shown, draw_attention, to_shades
 from falconet.explanation.positions import Inputs, mark_present
 from falconet.predictions import find_files
 from falconet.schema import to_mapping
-from falconet.storage import format_json, hold, prepare_folder, read_json, swap
+from falconet.spec import Kind
+from falconet.storage import format_json, hold, lend_folder, prepare_folder, read_json, remove_with, swap
 
 BASELINE = "random"
 CANDIDATES = 5
@@ -197,11 +199,11 @@ class Explainer:
 
 
 def explain(
-    model: str | Path | Artifact,
-    files: str | Path | Sequence[str | Path],
+    model: AnyModel,
+    inputs: object,
     *,
     method: str | None = None,
-    out: str | Path,
+    out: str | Path | None = None,
     classes: int = 1,
     samples: int = 8,
     split: str = "test",
@@ -214,17 +216,19 @@ def explain(
     ----------
     model
         A trained model or its folder.
-    files
-        Files of the kind that the model takes, folders of them, or one source (a name, or a table or file of series).
+    inputs
+        Files of the kind that the model takes, folders of them, or one source (a name, or a table or file of series); a
+        data set or one of its splits; or samples at hand, as `falconet.predict` takes them.
     method
         A name in `falconet.explanation.methods.METHODS`, or `all` that the network allows. None: `gradcam` for networks
         that allow it, else `integrated_gradients`.
     out
-        Folder for the pictures, `explanations.html` and `explanations.json`.
+        Folder for the pictures, `explanations.html` and `explanations.json`; None: a temporary one, which lives as long
+        as what is returned.
     classes
         Each sample's so many most probable classes are explained.
     samples, split
-        Of a source: so many samples of this split, spread over its classes.
+        Of a source or a data set: so many samples of this split, spread over its classes.
     data_root, settings
         Of a source; as in `falconet.evaluate`.
 
@@ -233,16 +237,16 @@ def explain(
     work in `out`.
 
     """
-    artifact = model if isinstance(model, Artifact) else load_artifact(model)
-    explainer = plan(artifact, method, Path(out), classes)
-    asked = list_paths(files, "files, folders or one source") if not isinstance(files, str) else [files]
-    found, refused, ignored = gather(artifact, asked, samples, split, data_root, settings)
+    artifact = open_artifact(model)
+    plan(artifact, method, Path(), classes)  # What cannot be done is told before anything is read.
+    found, refused, ignored = gather(artifact, inputs, samples, split, data_root, settings)
     subjects, unreadable = read_subjects(artifact, found)
     skipped = [*refused, *unreadable]
     if skipped and (settings or {}).get("strict"):
         raise DataError(f"{skipped[0].file}: {skipped[0].reason}")
     if not subjects:
         raise DataError(f"none of {len(skipped)} files can be read; the first: {skipped[0].file} ({skipped[0].reason})")
+    explainer = plan(artifact, method, Path(out) if out is not None else lend_folder(), classes)
     with hold(explainer.out):
         prepare_folder(explainer.out)
         items, baseline = explain_all(explainer, subjects)
@@ -250,6 +254,8 @@ def explain(
         result = replace(summarize(explainer.out, items, baseline, attention, skipped), ignored=ignored)
         pictures = explainer.pictures
         publish(result, artifact, [list_items(items, pictures), *list_attention(attention, pictures)], pictures)
+    if out is None:
+        remove_with(result, explainer.out)
     return result
 
 
@@ -270,22 +276,48 @@ def plan(artifact: Artifact, method: str | None, out: Path, classes: int) -> Exp
 
 def gather(
     artifact: Artifact,
-    asked: Sequence[str | Path],
+    asked: object,
     samples: int,
     split: str,
     data_root: str | Path | None,
     settings: Mapping[str, Any] | None,
-) -> tuple[Samples, tuple[Unreadable, ...], Mapping[str, int]]:
-    """Return the samples that are meant by files and folders, or by one source, and what folders hold besides.
+) -> tuple[Sequence[Samples], tuple[Unreadable, ...], Mapping[str, int]]:
+    """Return the samples that are meant by files and folders, by one source, or are at hand, and what lies beside them.
 
     That are links, pipes and the like with reasons, and files that are no samples, counted by extension.
     """
-    if len(asked) == 1 and names_source(asked[0]):
-        _, found, _ = find_split(artifact, asked[0], split, data_root=data_root, settings=settings)
-        return fit_recordings(choose_samples(found, samples).samples, artifact.config.input), (), {}
     spec = artifact.config.input
-    files = find_files(asked, spec.kind)
-    return open_files(files.files, spec), files.refused, files.ignored
+    if isinstance(asked, Dataset):
+        asked = find_split(artifact, asked, split, settings=settings)[1]
+    if isinstance(asked, Split):
+        asked = choose_samples(asked, samples)
+    elif not holds_samples(asked, spec.kind):
+        paths: list[str | Path] = [asked] if isinstance(asked, str) else [*list_paths(asked, "files or one source")]
+        if len(paths) == 1 and names_source(paths[0]):
+            _, found, _ = find_split(artifact, paths[0], split, data_root=data_root, settings=settings)
+            return [fit_recordings(choose_samples(found, samples).samples, spec)], (), {}
+        files = find_files(paths, spec.kind)
+        return [open_files(files.files, spec)], files.refused, files.ignored
+    parts = list(iterate_inputs(asked, spec, data_root=data_root))
+    lost = tuple(item for part in parts for item in part.skipped)
+    return [part.samples for part in parts if part.samples is not None], lost, {}
+
+
+def holds_samples(asked: object, kind: Kind) -> bool:
+    """Whether samples are at hand: arrays, images, or among texts any that is not the name of a file or folder."""
+    if is_array(asked):
+        return True
+    items = asked if isinstance(asked, list | tuple) else ()
+    texts = kind == "text" and any(isinstance(item, str) and not exists(item) for item in items)
+    return texts or any(is_array(item) for item in items)
+
+
+def exists(name: str) -> bool:
+    """Whether there is a file or folder of this name; what none can be called is none."""
+    try:
+        return Path(name).exists()
+    except (OSError, ValueError):
+        return False
 
 
 def names_source(asked: str | Path) -> bool:
@@ -310,23 +342,25 @@ def choose_samples(split: Split, count: int) -> Split:
     return split.take(chosen)
 
 
-def read_subjects(artifact: Artifact, samples: Samples) -> tuple[list[Subject], list[Unreadable]]:
+def read_subjects(artifact: Artifact, parts: Sequence[Samples]) -> tuple[list[Subject], list[Unreadable]]:
     """Return the samples that can be read, and the others with reasons."""
     subjects, skipped = [], []
-    for index in range(len(samples)):
+    places = [(samples, index) for samples in parts for index in range(len(samples))]
+    for number, (samples, index) in enumerate(places):
         try:
-            subjects.append(read_subject(artifact, samples, index))
+            subjects.append(read_subject(artifact, samples, index, number))
         except DataError as error:
             skipped.append(Unreadable(samples.name(index), str(error)))
     return subjects, skipped
 
 
-def read_subject(artifact: Artifact, samples: Samples, index: int) -> Subject:
-    """Read one sample. Raises DataError where it cannot be read."""
+def read_subject(artifact: Artifact, samples: Samples, index: int, number: int | None = None) -> Subject:
+    """Read one sample, which pictures call by a number, else by its position. Raises DataError where that cannot be."""
     raw = samples.read(index)
     inputs = artifact.preprocess.normalize(artifact.preprocess.prepare([raw]))
     # Files of one name may come from several folders.
-    return Subject(samples.name(index), raw, inputs, f"{index:03d}-{slug(Path(samples.name(index)).name)}")
+    title = f"{index if number is None else number:03d}-{slug(Path(samples.name(index)).name)}"
+    return Subject(samples.name(index), raw, inputs, title)
 
 
 def explain_all(explainer: Explainer, subjects: Sequence[Subject]) -> tuple[list[Item], list[Item]]:

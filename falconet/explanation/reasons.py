@@ -14,8 +14,9 @@ from torch import Tensor
 
 from falconet import metrics
 from falconet.artifact import Artifact
+from falconet.data.files import fit_recordings
 from falconet.errors import DataError
-from falconet.evaluation.answers import Answers, fit_recordings
+from falconet.evaluation.answers import Answers
 from falconet.explanation.explaining import (
     BASELINE,
     Explainer,

@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 
 from falconet.data import DataConfig, Dataset, Split, Unreadable
+from falconet.data.dataset import match_labels
+from falconet.data.files import fit_recordings
 from falconet.data.sources import read_dataset
 from falconet.errors import DataError, ExportError
-from falconet.evaluation.answers import Answers, fit_config, fit_recordings, match_labels
+from falconet.evaluation.answers import Answers, fit_config
 from falconet.evaluation.evaluation import Evaluation, evaluate_logits
 from falconet.exporters.inference import infer_samples, make_preprocess, read_tokenizer
 from falconet.exporters.metadata import Metadata

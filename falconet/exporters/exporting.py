@@ -14,11 +14,12 @@ import numpy as np
 import torch
 
 from falconet import interruption
-from falconet.artifact import Artifact, load_artifact
+from falconet.artifact import AnyModel, Artifact, open_artifact
 from falconet.catalog import as_name
 from falconet.data import Samples
 from falconet.errors import ConfigError, DataError, ExportError, FalconetError
 from falconet.evaluation.costs import answer
+from falconet.evaluation.evaluation import AnySource
 from falconet.exporters.adapters import Prepare
 from falconet.exporters.inference import make_preprocess, read_tokenizer, tokenizer_path, trim
 from falconet.exporters.metadata import UNSTATED, Metadata
@@ -102,13 +103,13 @@ class Export:
 
 @accept_renamed(raw=lambda value: {"preprocessing": not value})
 def export(
-    model: str | Path | Artifact,
+    model: AnyModel,
     to: str,
     out: str | Path,
     *,
     preprocessing: bool = True,
     max_drop: float = MAX_DROP,
-    source: str | Path | None = None,
+    source: AnySource | None = None,
     data_root: str | Path | None = None,
     license: str = UNSTATED,  # noqa: A002 - what it is called everywhere
 ) -> Export:
@@ -141,7 +142,7 @@ def export(
     check_out(to, out)
     if not 0 <= max_drop <= 100:
         raise ConfigError(f"--max-drop: wanted points of accuracy from 0 to 100, found {max_drop:g}")
-    artifact = model if isinstance(model, Artifact) else load_artifact(model)
+    artifact = open_artifact(model)
     held_out = find_held_out(artifact, source, data_root, exact=target.exact)
     calibrating, evaluating = split_held_out(limit_sides(held_out, artifact, target), exact=target.exact)
     name = name_model(artifact, model)
@@ -222,11 +223,11 @@ def prepare_readable(samples: Samples, prepare: Prepare) -> Iterator[np.ndarray]
             continue
 
 
-def name_model(artifact: Artifact, model: str | Path | Artifact) -> str:
+def name_model(artifact: Artifact, model: AnyModel) -> str:
     """Return the name of a model's folder, or of its data and architecture, in letters, digits, - and _."""
     config = artifact.config
     own = f"{Path(config.provenance.data.source).stem}-{config.architecture}"
-    name = own if isinstance(model, Artifact) else Path(as_name(model)).absolute().name
+    name = Path(as_name(model)).absolute().name if isinstance(model, str | Path) else own
     return re.sub(r"[^A-Za-z0-9_-]+", "-", name).strip("-")
 
 

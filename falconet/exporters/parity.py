@@ -14,10 +14,12 @@ from jaxtyping import Bool, Float, Int64
 from falconet import metrics
 from falconet.artifact import Artifact
 from falconet.data import Samples
+from falconet.data.dataset import match_labels
+from falconet.data.files import fit_recordings
 from falconet.errors import DataError, ExportError, FalconetError, MissingExtraError
-from falconet.evaluation import match_labels, predict_logits
-from falconet.evaluation.answers import fit_recordings, scale_logits
-from falconet.evaluation.evaluation import find_split
+from falconet.evaluation import predict_logits
+from falconet.evaluation.answers import scale_logits
+from falconet.evaluation.evaluation import AnySource, find_split
 from falconet.exporters.adapters import ADAPTERS, Prepare
 from falconet.exporters.inference import infer_batches
 from falconet.exporters.runtimes import Session
@@ -84,7 +86,7 @@ class Parity:
 
 
 def find_held_out(
-    artifact: Artifact, source: str | Path | None, data_root: str | Path | None, *, exact: bool
+    artifact: Artifact, source: AnySource | None, data_root: str | Path | None, *, exact: bool
 ) -> HeldOut:
     """Return the validation samples of a model's own data, or of `source`, or all of a source without such a split.
 
@@ -104,11 +106,13 @@ def find_held_out(
         return draw_random_samples(artifact, str(error))
 
 
-def read_held_out(artifact: Artifact, source: str | Path | None, data_root: str | Path | None) -> HeldOut:
+def read_held_out(artifact: Artifact, source: AnySource | None, data_root: str | Path | None) -> HeldOut:
     """Return validation samples in an order that a fixed seed has mixed."""
     own = artifact.config.provenance.data.source
     if source is None and not own:
         raise DataError("a coded file alone does not tell what it was trained on: name the folder that it lies in")
+    name: str
+    where: AnySource
     name, where = "val", own if source is None else source
     try:
         dataset, split, _ = find_split(artifact, where, name, data_root=data_root)

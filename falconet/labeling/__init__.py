@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from falconet.artifact import Artifact, load_artifact
+from falconet.artifact import AnyModel, Artifact, open_artifact
 from falconet.auditing import find_label_errors
 from falconet.catalog import check_source
 from falconet.data import DataConfig, Dataset, Unreadable
@@ -54,7 +54,7 @@ class Labeling:
 def label(
     source: str | Path,
     *,
-    model: str | Path | Artifact | None = None,
+    model: AnyModel | None = None,
     out: str | Path | None = None,
     count: int = 100,
     data_root: str | Path | None = None,
@@ -82,7 +82,7 @@ def label(
     if count < 1:
         raise ConfigError(f"--count: wanted 1 or more, found {count}")
     check_source(source)
-    artifact = load_artifact(model) if isinstance(model, str | Path) else model
+    artifact = None if model is None else open_artifact(model)
     config = from_mapping(DataConfig, dict(settings or {}), "data")
     pool = read_pool(source, artifact.config.input if artifact else None, data_root, config)
     if artifact is not None and artifact.config.input.kind != pool.kind:

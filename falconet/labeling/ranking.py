@@ -14,10 +14,11 @@ from falconet import metrics
 from falconet.artifact import Artifact
 from falconet.auditing import choose_fixed, embed, prepare
 from falconet.data import Dataset, Samples, Unreadable
+from falconet.data.files import fit_recordings
 from falconet.data.loader import load_inputs
 from falconet.data.preprocessing import iterate_prepared
 from falconet.errors import ConfigError, DataError
-from falconet.evaluation.answers import fit_recordings, scale_logits
+from falconet.evaluation.answers import scale_logits
 from falconet.labeling.pool import PLACEHOLDERS, Pool
 from falconet.labeling.selection import choose_samples, measure_uncertainty
 from falconet.training.linear_probe import Features, find_dense_output, join_features, solve, take_features

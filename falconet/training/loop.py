@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Int64
@@ -21,6 +21,7 @@ from falconet.errors import ConfigError, DataError, DivergedError, OutOfMemoryEr
 from falconet.memory import kept_memory
 from falconet.schema import to_mapping
 from falconet.training.acceleration import check_acceleration, resize
+from falconet.training.batches import Batches, make_batches
 from falconet.training.callbacks import Callback, EpochRow
 from falconet.training.checkpoints import load_checkpoint, save_checkpoint
 from falconet.training.config import FREE, TrainConfig
@@ -45,20 +46,6 @@ from falconet.training.optimizers import (
 )
 from falconet.training.schedules import learning_rate
 from falconet.training.state import Forward, Progress, Scheduled, TrainState, clone, make_checkpoint, restore
-
-
-@runtime_checkable
-class Batches(Protocol):
-    """What `fit` feeds on; `falconet.Loader` is one."""
-
-    def __len__(self) -> int:
-        """Batches an epoch."""
-
-    def epoch(self, number: int, start: int = 0) -> Iterator[tuple[Tensor, ...]]:
-        """Yield inputs and labels of one epoch, counted from 1, from batch `start` on: the same for the same number.
-
-        A third tensor of a training batch is a teacher's logits for it.
-        """
 
 
 @dataclass(frozen=True)
@@ -97,8 +84,8 @@ class TrainContext:
 
 def fit(
     model: nn.Module,
-    train: Batches,
-    val: Batches,
+    train: Batches | Iterable[Any],
+    val: Batches | Iterable[Any],
     config: TrainConfig,
     *,
     class_weights: Tensor | None = None,
@@ -109,6 +96,10 @@ def fit(
     process_group: ProcessGroup = SINGLE_PROCESS,
 ) -> FitResult:
     """Train `model` in place and leave it in eval mode with the weights of its best epoch.
+
+    `train` and `val` are loaders of Falconet, or any iterables of `(x, y)` batches that can be walked anew in each
+    epoch, such as torch's DataLoader or a list: inputs as the network takes them, and class numbers. What a DataLoader
+    shuffles by then follows from `config.seed`; the size of batches is the iterable's own.
 
     The best epoch has the highest validation accuracy; of equals, the lowest validation loss; or it is simply the last
     one, where `config.restore` says so. A model with a method `advance` is told before each step which fraction of all
@@ -121,8 +112,10 @@ def fit(
 
     In a `process_group`, each process calls this with the same model and configuration, and with loaders that give it
     its part of every batch; each ends with the same weights. Raises ConfigError where the configuration suits neither
-    network nor machine, DataError for a loader without batches, OutOfMemoryError, and what callbacks raise.
+    network nor machine, DataError for a loader without batches or of what the network cannot take, UsageError for
+    one that is no loader, OutOfMemoryError, and what callbacks raise.
     """
+    train, val = (make_batches(name, loader, model, config.seed) for name, loader in (("train", train), ("val", val)))
     for name, loader in (("train", train), ("val", val)):
         check_batches(name, loader)
     check_fit(model, train, config, teacher, process_group)

@@ -16,9 +16,10 @@ from torch import Tensor, nn
 from falconet.data.loader import Loader
 from falconet.errors import DivergedError, OutOfMemoryError
 from falconet.memory import kept_memory
+from falconet.training.batches import Batches
 from falconet.training.config import TrainConfig
 from falconet.training.finetuning import freeze
-from falconet.training.loop import Batches, init_state, is_out_of_memory, make_context, make_plain, train_step, wrap
+from falconet.training.loop import init_state, is_out_of_memory, make_context, make_plain, train_step, wrap
 
 MIN_RATE, HIGHEST_RATE = 1e-6, 10.0
 STEPS = 100

@@ -23,6 +23,7 @@ from falconet.data.files import (
     OUTSIDE,
     ListedFile,
     check_inside,
+    fit_recordings,
     guess_kind,
     open_files,
     read_files,
@@ -31,7 +32,6 @@ from falconet.data.files import (
 )
 from falconet.data.series import WavFiles
 from falconet.errors import ConfigError, DataError, PathError
-from falconet.evaluation.answers import fit_recordings
 from falconet.predictions import find_files, rank_samples
 from falconet.spec import ImageSpec, Kind, SeriesSpec, TextSpec
 from tests.conftest import FolderMaker

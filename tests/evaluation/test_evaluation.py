@@ -20,8 +20,9 @@ from PIL import Image
 from falconet import RunResult, cli, evaluate, load_artifact, load_dataset, predict
 from falconet.artifact import Artifact, DataOrigin
 from falconet.data import Dataset, Split
+from falconet.data.dataset import match_labels
 from falconet.errors import DataError, PathError, UnknownNameError, UsageError
-from falconet.evaluation import evaluate_logits, match_labels, predict_logits
+from falconet.evaluation import evaluate_logits, predict_logits
 
 FolderMaker = Callable[..., Path]
 

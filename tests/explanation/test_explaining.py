@@ -81,7 +81,7 @@ def test_what_folders_hold_besides_is_listed_as_by_predict(trained: RunResult, t
     (tmp_path / "far.png").write_bytes(b"-")
     (folder / "far.png").symlink_to(tmp_path / "far.png")
     artifact = load_artifact(trained.out)
-    samples, refused, ignored = gather(artifact, [folder], 8, "test", None, None)
+    (samples,), refused, ignored = gather(artifact, [folder], 8, "test", None, None)
     assert [samples.name(index) for index in range(len(samples))] == [str(folder / "a.png")]
     assert [item.file for item in refused] == [str(folder / "far.png")]
     assert ignored == {".avif": 2, ".txt": 1, "hidden": 1}

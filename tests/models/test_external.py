@@ -168,7 +168,7 @@ def test_timm_networks_are_trained_as_others_are(tmp_path: Path) -> None:
     np.savez(tmp_path / "set.npz", images=images.astype(np.uint8), labels=labels)
     result = train(tmp_path / "set.npz", model="timm:resnet10t", epochs=1, out=tmp_path / "run")
     artifact = load_artifact(result.out)
-    assert (result.model, artifact.config.input.shape) == ("timm:resnet10t", (1, 24, 24))
+    assert (result.architecture, artifact.config.input.shape) == ("timm:resnet10t", (1, 24, 24))
     fresh = timm.create_model("resnet10t", num_classes=2, in_chans=1)
     fresh.load_state_dict(dict(artifact.weights))
     pixels = torch.randn(2, 1, 24, 24)

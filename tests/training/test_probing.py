@@ -18,7 +18,7 @@ from falconet.errors import ConfigError, DivergedError, OutOfMemoryError, Storag
 from falconet.planning import Plan, plan_run, write_config
 from falconet.spec import ImageSpec
 from falconet.training import probing
-from falconet.training.loop import Batches
+from falconet.training.batches import Batches
 from falconet.training.probing import LRRangeTest, collect, find_batch_size, lr_range_test, take_steps
 
 

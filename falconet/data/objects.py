@@ -1,0 +1,269 @@
+"""Data sets of samples at hand: arrays, texts, pictures of Pillow, tables in memory. Importing it imports no torch."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from falconet.data.adapters import describe_value, is_array, is_image, to_numpy, to_series
+from falconet.data.arrays import (
+    as_images,
+    as_labels,
+    choose_depth,
+    find_series,
+    name_samples,
+    number_labels,
+    to_series_splits,
+    to_splits,
+)
+from falconet.data.dataset import Dataset, ImageList, Split, Texts, hash_bytes
+from falconet.data.images import convert_image, is_deep
+from falconet.data.manifests import read_tables
+from falconet.data.named import from_arrays
+from falconet.data.series import NO_VALUES, count_steps, series_dataset
+from falconet.data.sources import check_all_readable, split_dataset
+from falconet.data.splits import Columns, DataConfig
+from falconet.errors import ConfigError, DataError, UsageError
+from falconet.spec import Kind
+from falconet.tables import Table
+
+WANTED = "an array, or a list of texts, PIL images or arrays"
+MISSING = ("NAType", "NaTType")
+"""What pandas has for a missing cell, beside NaN and None."""
+
+
+def read_arrays(
+    x: Any,
+    y: Any,
+    *,
+    val: Any = None,
+    test: Any = None,
+    name: str = "arrays",
+    config: DataConfig | None = None,
+) -> Dataset:
+    """Make a data set of samples at hand; see `Dataset.from_arrays`."""
+    config = config or DataConfig()
+    given = {"train": (x, y), "val": val, "test": test}
+    pairs = {split: check_pair(split, pair) for split, pair in given.items() if pair is not None}
+    origins = {split: "x" if split == "train" else f"{split}[0]" for split in pairs}
+    labels = {split: read_labels(pair[1], "y" if split == "train" else f"{split}[1]") for split, pair in pairs.items()}
+    listed = {split: list_samples(pair[0], origins[split]) for split, pair in pairs.items()}
+    for split, samples in listed.items():
+        if len(samples) != len(labels[split]):
+            found = f"{len(samples):,} samples and {len(labels[split]):,} labels"
+            raise DataError(f"{split}: wanted as many labels as samples, found {found}; leave out what has no partner")
+    kinds = {split: tell_kind(samples, config.kind) for split, samples in listed.items()}
+    if len(set(kinds.values())) > 1:
+        found = ", ".join(f"{kind} in {split}" for split, kind in kinds.items())
+        raise DataError(f"wanted samples of one kind, found {found}; let config say the kind, as DataConfig(kind=...)")
+    make = {"image": make_images, "series": make_series, "text": make_texts}[kinds["train"]]
+    dataset = make({split: (listed[split], labels[split]) for split in pairs}, origins, name, config)
+    return split_dataset(dataset, config)
+
+
+Parts = Mapping[str, tuple[Any, np.ndarray]]
+"""By split: samples at hand, and their labels."""
+
+
+def check_pair(split: str, pair: Any) -> tuple[Any, Any]:
+    """Return samples and labels. Raises UsageError for anything else."""
+    if not isinstance(pair, tuple | list) or len(pair) != 2:
+        raise UsageError(f"{split}: wanted a pair of samples and labels, found {type(pair).__name__}")
+    return pair[0], pair[1]
+
+
+def list_samples(samples: Any, origin: str) -> np.ndarray | list[Any]:
+    """Return samples as an array of numbers, or as a list of one entry a sample."""
+    if is_array(samples) and not is_image(samples):
+        array = to_numpy(samples)
+        if not array.ndim or array.dtype.kind in "OUT":
+            samples = array.tolist() if array.ndim == 1 else [None]
+        elif not len(array):
+            raise DataError(f"{origin}: wanted samples, found an array of shape {array.shape}")
+        else:
+            return array
+    if isinstance(samples, str | bytes | Mapping) or is_image(samples) or not isinstance(samples, Iterable):
+        raise UsageError(f"{origin}: wanted {WANTED}, found {type(samples).__name__}")
+    listed = list(samples)
+    if not listed:
+        raise DataError(f"{origin}: wanted samples, found none")
+    for index, sample in enumerate(listed):
+        if not isinstance(sample, str) and not is_array(sample):
+            raise UsageError(
+                f"{origin}[{index}]: wanted a text, a PIL image or an array, found {type(sample).__name__}"
+            )
+    return listed
+
+
+def tell_kind(samples: np.ndarray | Sequence[Any], asked: Kind | None) -> Kind:
+    """Return what samples are, by the first one's type and dimensions where nobody says it."""
+    first = samples[0]
+    if isinstance(first, str):
+        return "text"
+    if asked is not None and not is_image(first):
+        return asked
+    return "image" if is_image(first) or to_numpy(first).ndim > 1 else "series"
+
+
+def read_labels(labels: Any, origin: str) -> np.ndarray:
+    """Return labels as a vector of whole numbers or of strings. Raises UsageError, DataError for what can be none."""
+    if isinstance(labels, str | bytes | Mapping) or not (is_array(labels) or isinstance(labels, Iterable)):
+        raise UsageError(f"{origin}: wanted a label for each sample, found {type(labels).__name__}")
+    listed = to_numpy(labels) if is_array(labels) else np.array([*labels], dtype=object)
+    if listed.ndim == 1 and listed.dtype.kind in "OUT":
+        cells = listed.tolist()
+        for index, cell in enumerate(cells):
+            if is_missing(cell) or (isinstance(cell, str) and not cell.strip()):
+                found = "an empty string" if isinstance(cell, str) else cell
+                raise DataError(f"{origin}[{index}]: wanted a class, found {found}; leave this sample out")
+        texts = any(isinstance(cell, str) for cell in cells)
+        listed = np.array(list(map(str, cells))) if texts else np.array(cells)
+    return as_labels(listed, origin)
+
+
+def is_missing(cell: Any) -> bool:
+    """Whether a cell stands for nothing."""
+    lost = isinstance(cell, float) and math.isnan(cell)
+    return cell is None or lost or type(cell).__name__ in MISSING
+
+
+def make_texts(parts: Parts, origins: Mapping[str, str], name: str, config: DataConfig) -> Dataset:
+    """Make a data set of texts."""
+    for split, (texts, _) in parts.items():
+        for index, text in enumerate(texts):
+            if reason := describe_value(text):
+                raise DataError(f"{origins[split]}[{index}]: {reason}; leave this sample out")
+    numbers, classes = number_labels(parts, name, None, "texts")
+    places = name_samples(numbers, name)
+    splits = {
+        split: Split(Texts(texts, places[split]), numbers[split], hash_all([text.encode() for text in texts]))
+        for split, (texts, _) in parts.items()
+    }
+    size = int(np.median([len(text) for texts, _ in parts.values() for text in texts]))
+    return Dataset(name, classes, splits, 1, (size,), kind="text")
+
+
+def hash_all(contents: Sequence[bytes]) -> np.ndarray:
+    return np.array([hash_bytes(content) for content in contents], dtype=np.uint64)
+
+
+def make_series(parts: Parts, origins: Mapping[str, str], name: str, config: DataConfig) -> Dataset:
+    """Make a data set of series."""
+    listed = {split: (list_series(series, origins[split]), labels) for split, (series, labels) in parts.items()}
+    return series_dataset(name, *to_series_splits(listed, name, None))
+
+
+def list_series(series: np.ndarray | Sequence[Any], origin: str) -> list[np.ndarray]:
+    """Return series as `(channels, steps)`, without the NaN behind each."""
+    if isinstance(series, np.ndarray):
+        return find_series({"series": series}, "series", origin)
+    found = []
+    for index, values in enumerate(series):
+        try:
+            single = to_series(values)
+        except DataError as error:
+            raise DataError(f"{origin}[{index}]: {error}") from error
+        steps = int(count_steps(single))
+        if not steps:
+            raise DataError(f"{origin}[{index}]: {NO_VALUES}; leave this series out")
+        found.append(single[:, :steps])
+    return found
+
+
+def make_images(parts: Parts, origins: Mapping[str, str], name: str, config: DataConfig) -> Dataset:
+    """Make a data set of images: of one size as one array, of several sizes as they are."""
+    listed = {split: list_images(images, origins[split]) for split, (images, _) in parts.items()}
+    alike = {(image.shape, image.dtype) for images in listed.values() for image in images}
+    if len(alike) == 1:
+        stacked = {
+            split: images if isinstance(images, np.ndarray) else np.stack(images) for split, images in listed.items()
+        }
+        depth = choose_depth(stacked, origins, config.value_range, guessed=config.kind is None)
+        arrays = {split: (stacked[split], labels) for split, (_, labels) in parts.items()}
+        return from_arrays(name, "image", *to_splits(arrays, name, None, depth))
+    strange = next((dtype for _, dtype in alike if dtype != np.uint8), None)
+    if strange is not None:
+        raise DataError(
+            f"{origins['train']}: wanted images of 8 bits where they differ in size, found {strange}; "
+            "scale them to 0..255, or to one size"
+        )
+    numbers, classes = number_labels(parts, name, None, "images")
+    places = name_samples(numbers, name)
+    splits = {
+        split: Split(
+            ImageList(list(images), places[split]),
+            numbers[split],
+            hash_all([f"{image.shape}".encode() + image.tobytes() for image in images]),
+        )
+        for split, images in listed.items()
+    }
+    shapes = np.array([image.shape for images in listed.values() for image in images])
+    height, width = (int(side) for side in np.median(shapes[:, :2], axis=0))
+    return Dataset(name, classes, splits, int(shapes[:, 2].max()), (height, width))
+
+
+def list_images(images: np.ndarray | Sequence[Any], origin: str) -> np.ndarray | list[np.ndarray]:
+    """Return images as `(height, width, channels)`, of any numbers."""
+    if isinstance(images, np.ndarray):
+        return as_images(images, origin)
+    found = []
+    for index, image in enumerate(images):
+        place = f"{origin}[{index}]"
+        if isinstance(image, str):
+            raise DataError(f"{place}: wanted a PIL image or an array, found a text; open files with PIL.Image.open")
+        if is_image(image) and not is_deep(image):
+            found.append(convert_image(image))
+            continue
+        array = to_numpy(image)
+        if array.ndim not in (2, 3):
+            raise DataError(f"{place}: wanted an image as (h, w), (h, w, 1) or (h, w, 3), found shape {array.shape}")
+        found.append(as_images(array[None], place)[0])
+    return found
+
+
+# Tables in memory
+
+
+def read_dataframe(df: Any, columns: Columns, *, root: Path, name: str, config: DataConfig | None) -> Dataset:
+    """Make a data set of a table in memory; see `Dataset.from_dataframe`."""
+    config = config or DataConfig()
+    named = {role: column for role, column in dataclasses.asdict(columns).items() if column is not None}
+    config = dataclasses.replace(config, columns=dataclasses.replace(config.columns, **named))
+    cells = read_columns(df)
+    count = len(next(iter(cells.values()), ()))
+    if not count:
+        raise DataError(f"{name}: wanted a table with rows, found {len(cells)} columns without any")
+    dataset = read_tables(name, {"": Table(root / name, cells, range(count))}, config)
+    if config.strict:
+        check_all_readable(dataset)
+    return split_dataset(dataset, config)
+
+
+def read_columns(df: Any) -> dict[str, list[Any]]:
+    """Return the columns of a table in memory, None where a cell is missing. Raises UsageError, ConfigError."""
+    names = df.keys() if isinstance(df, Mapping) else getattr(df, "column_names", getattr(df, "columns", None))
+    if names is None or isinstance(df, type):
+        wanted = "a DataFrame, a pyarrow table or a mapping of columns"
+        raise UsageError(f"df: wanted {wanted}, found {type(df).__name__}")
+    names = list(names)
+    twice = sorted({str(name) for name in names if names.count(name) > 1})
+    if twice:
+        raise ConfigError(f"df: wanted columns of different names, found {', '.join(twice)} twice; rename one")
+    cells = {str(name): list_cells(df[name]) for name in names}
+    lengths = {len(column) for column in cells.values()}
+    if len(lengths) > 1:
+        raise DataError(f"df: wanted columns of one length, found {', '.join(map(str, sorted(lengths)))}")
+    return cells
+
+
+def list_cells(column: Any) -> list[Any]:
+    """Return the cells of a column as Python has them."""
+    convert = next((name for name in ("to_pylist", "to_list", "tolist") if hasattr(column, name)), None)
+    cells = list(column) if convert is None else getattr(column, convert)()
+    cells = [cell.item() if isinstance(cell, np.generic) else cell for cell in cells]
+    return [None if is_missing(cell) else cell for cell in cells]

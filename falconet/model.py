@@ -1,0 +1,349 @@
+"""A trained model as an object: train one, load one, ask it, shrink it and ship it. What computes is imported late."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from jaxtyping import Float32
+
+from falconet.errors import DataError, DivergedError, InterruptedRunError, UsageError
+from falconet.renames import accept_renamed
+from falconet.runs import RunResult, execute
+from falconet.storage import lend_folder, remove_tree, remove_with
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from falconet.artifact import Artifact
+    from falconet.data import Dataset
+    from falconet.evaluation import Evaluation
+    from falconet.evaluation.evaluation import AnySource
+    from falconet.explanation import Explanations
+    from falconet.exporters.exporting import Export
+    from falconet.planning import IfExists, Settings
+    from falconet.predictions import Predictions
+    from falconet.spec import InputSpec, OutputSpec
+    from falconet.training import Callback, TrainConfig
+
+
+class Model:
+    """A trained model with all that is needed to use it; every verb's function takes one as it takes a folder.
+
+    It lives in memory: what `train` and `compress` return needs no folder, and `save` writes one.
+    """
+
+    def __init__(self, artifact: Artifact, dataset: Dataset | None = None, lender: object = None) -> None:
+        self._artifact = artifact
+        # Its own samples where they are at hand, since arrays cannot be read again from anywhere.
+        self._dataset = dataset
+        # Whoever lives as long as a temporary folder that it was read from.
+        self._lender = lender
+
+    def __repr__(self) -> str:
+        shape = "x".join(map(str, self.spec.shape))
+        return f"Model({self.artifact.config.architecture}, {self.spec.kind} {shape}, {len(self.classes)} classes)"
+
+    @property
+    def artifact(self) -> Artifact:
+        """Configuration, weights and tokenizer, as a folder holds them."""
+        return self._artifact
+
+    @property
+    def spec(self) -> InputSpec:
+        """What it takes: shape, mean and standard deviation."""
+        return self.artifact.config.input
+
+    @property
+    def output(self) -> OutputSpec:
+        """What its outputs mean: labels in their order."""
+        return self.artifact.config.output
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of the classes that it tells apart, in the order of its outputs."""
+        return self.output.labels
+
+    @property
+    def module(self) -> nn.Module:
+        """The network with its weights, in eval mode, from prepared inputs to logits."""
+        return self.artifact.model
+
+    def predict(self, inputs: object) -> np.ndarray:
+        """Return the class of each sample, as an array of names.
+
+        `inputs` are what `falconet.predict` takes: paths, PIL images, arrays, for a model of texts a list of strings,
+        or a split of a data set. Raises DataError where a sample cannot be read, since answers stand in the order of
+        the samples; `falconet.predict` lists it and answers the others.
+        """
+        return np.array([prediction.label for prediction in self._answer(inputs).predictions])
+
+    def predict_proba(self, inputs: object) -> Float32[np.ndarray, "samples classes"]:
+        """Return the probabilities of all classes, in the order of `classes`, for each sample; see `predict`."""
+        answers = self._answer(inputs, probabilities=True).predictions
+        rows = [list((answer.probabilities or {}).values()) for answer in answers]
+        return np.array(rows, dtype=np.float32)
+
+    def _answer(self, inputs: object, *, probabilities: bool = False) -> Predictions:
+        from falconet.evaluation import predict
+
+        found = predict(self, inputs, top=1, probabilities=probabilities)
+        if found.skipped:
+            first = found.skipped[0]
+            raise DataError(f"{first.file}: {first.reason}; leave it out, or let falconet.predict answer the others")
+        return found
+
+    def evaluate(self, source: AnySource, **options: Any) -> Evaluation:
+        """Evaluate it on a data set, one of its splits such as `dataset.test`, or a source.
+
+        `options` are those of `falconet.evaluate`.
+        """
+        from falconet.evaluation import evaluate
+
+        return evaluate(self, source, **options)
+
+    def explain(self, inputs: object, **options: Any) -> Explanations:
+        """Explain its answers in pictures, by `method="gradcam"` or another.
+
+        `inputs` are what `predict` takes; `options` those of `falconet.explain`. Without `out`, the pictures lie in a
+        temporary folder that lives as long as what is returned.
+        """
+        from falconet.explanation import explain
+
+        return explain(self, inputs, **options)
+
+    def compress(
+        self,
+        dataset: str | Path | Dataset,
+        *,
+        max_size: str | int | None = None,
+        max_drop: float | None = None,
+        max_latency: str | None = None,
+        max_macs: str | int | None = None,
+        time: str | None = None,
+        epochs: int | None = None,
+        out: str | Path | None = None,
+        progress: bool = True,
+        **options: Any,
+    ) -> Model:
+        """Return the smallest model that still answers right, or the most accurate one within a size.
+
+        Parameters
+        ----------
+        dataset
+            The data that it was trained on.
+        max_size
+            Of the coded file, as `40kB` or in bytes.
+        max_drop
+            Points of accuracy that may be lost on the validation split; 0.5 where nothing else is asked for.
+        max_latency, max_macs
+            Of one sample, as `1ms` on one thread of this machine, and as `1.5M` multiply-accumulates.
+        time
+            Of all trials, such as `10m`.
+        epochs
+            Of training in each trial.
+        out
+            The search's folder; None: a temporary one that lives as long as the model that is returned.
+        progress
+            Show what is tried, on standard error.
+        options
+            Those of `falconet.compress`: `recipe`, `settings`, `if_exists`, `data_root`.
+
+        Raises BudgetError where no trial keeps within the limits, and what `falconet.compress` raises.
+
+        """
+        from falconet import terminal
+        from falconet.artifact import load_artifact
+        from falconet.compression import Budget, Watcher, compress
+        from falconet.schema import merge
+        from falconet.units import parse_count, parse_latency, parse_size, parse_time
+
+        budget = Budget(
+            max_bytes=None if max_size is None else parse_size(str(max_size), "max_size"),
+            max_drop=max_drop,
+            max_latency_ms=None if max_latency is None else parse_latency(max_latency, "max_latency"),
+            max_macs=None if max_macs is None else parse_count(str(max_macs), "max_macs"),
+            seconds=None if time is None else parse_time(time, "time"),
+        )
+        if epochs is not None:
+            options["settings"] = merge(options.get("settings") or {}, {"compression": {"epochs": epochs}})
+        watcher = Watcher(terminal.print_note, terminal.print_trial, terminal.watch) if progress else None
+        folder = Path(out) if out is not None else lend_folder()
+        try:
+            compress(self, dataset, folder, budget=budget, watcher=watcher, **options)
+        except BaseException:
+            if out is None:
+                remove_tree(folder)
+            raise
+        model = Model(load_artifact(folder), self._dataset)
+        if out is None:
+            remove_with(model, folder)
+        return model
+
+    def export(self, to: str, out: str | Path, **options: Any) -> Export:
+        """Write it as a file of the format `to`, such as "onnx", whose runtime answers as it does.
+
+        `options` are those of `falconet.export`. Without `source`, answers are compared on its own validation samples.
+        """
+        from falconet.exporters.exporting import export
+
+        return export(self, to, out, **{"source": self._dataset, **options})
+
+    def save(self, folder: str | Path) -> None:
+        """Write it into a folder, which `falconet.load` reads: configuration, weights, and what was reported of them.
+
+        A model that is there is replaced. Raises StorageError, and RunExistsError where a process is at work there.
+        """
+        from falconet.artifact import read_derived
+
+        self.artifact.save(folder, read_derived(self.artifact))
+
+
+def load(model: str | Path) -> Model:
+    """Return the trained model in a folder or a file of its own (`.fnet`), or of the Hugging Face Hub.
+
+    The last is written `hf:owner/name` or `hf:owner/name@revision`. Raises what `load_artifact` raises.
+    """
+    from falconet.artifact import open_artifact
+
+    return Model(open_artifact(model))
+
+
+@dataclass(frozen=True, eq=False)
+class Run(RunResult):
+    """A finished run, as `train` returns it."""
+
+    dataset: Dataset = field(kw_only=True)
+    """What it was trained on."""
+
+    @cached_property
+    def model(self) -> Model:
+        """The trained model; of a run without a folder of its own, the one that lives as long as this is."""
+        from falconet.artifact import load_artifact
+
+        return Model(load_artifact(self.out), self.dataset, lender=self)
+
+
+def read_measured(names: Iterable[str]) -> dict[str, Any]:
+    """Return as what `train` takes the settings that the first edition was told to measure."""
+    values: dict[str, tuple[str, Any]] = {"batch_size": ("batch_size", "auto"), "learning_rate": ("find_lr", True)}
+    return dict(values[name] for name in names)
+
+
+@accept_renamed(existing=lambda value: {"if_exists": value}, measured=read_measured)
+def train(  # noqa: PLR0913 - one for each thing that a run follows from
+    source: str | Path | Dataset,
+    *,
+    model: str | None = None,
+    epochs: int | None = None,
+    batch_size: int | Literal["auto"] | None = None,
+    seed: int | None = None,
+    training: TrainConfig | Mapping[str, Any] | None = None,
+    recipe: str | None = None,
+    settings: Settings | None = None,
+    out: str | Path | None = None,
+    if_exists: IfExists = "refuse",
+    data_root: str | Path | None = None,
+    find_lr: bool = False,
+    seconds: float | None = None,
+    refit: bool = False,
+    progress: bool = True,
+    callbacks: Sequence[Callback] = (),
+) -> Run:
+    """Train, evaluate and report a classifier of `source`.
+
+    Parameters
+    ----------
+    source
+        A data set, or what `falconet.load_dataset` reads: a name or a path.
+    model
+        A name of `falconet.list_models`; None: those that suit the data are tried, and the best is kept; see
+        `falconet.defaults`.
+    epochs, batch_size, seed
+        Short for `training={"epochs": ..., "batch_size": ..., "seed": ...}`; with a batch size of `auto`, the fewest
+        samples a step that are nearly fastest are found before training begins.
+    training
+        How it is trained: a mapping of what differs from the defaults for the data, or a TrainConfig, which takes the
+        place of all of them.
+    recipe
+        A name of the recipes that come with Falconet, or the path of a YAML file.
+    settings
+        Nested sections and values, such as `{"model": {"input_size": 64}, "augmentation": "light"}`.
+    out
+        The run's folder. None: nothing is left on disk; the run lies in a temporary folder that lives as long as what
+        is returned, and stays where a run is interrupted or diverges, as the error's message says.
+    if_exists
+        What to do where `out` holds a run: refuse, resume it, or overwrite it.
+    data_root
+        Where named data sets are kept and downloaded to.
+    find_lr
+        Find the learning rate by a range test before training begins.
+    seconds
+        How long it may take, about: epochs are made fewer where they would take longer. None: ten minutes where no
+        model is asked for, else as long as it takes.
+    refit
+        Train once more on training and validation samples together, as the run was and for as many epochs as it kept,
+        and keep that model, evaluated on the test split; validation figures are those of the run.
+    progress
+        Show how far it is: a bar on a terminal and in a notebook, a line an epoch on standard error elsewhere.
+    callbacks
+        Watch the run; see `falconet.Callback`.
+
+    The same seed gives the same weights, on the same machine with the same number of threads. Raises UsageError,
+    DataError, StorageError; DivergedError and InterruptedRunError after saving the best weights until then.
+
+    """
+    from falconet import terminal
+    from falconet.planning import plan_run
+    from falconet.schema import merge
+
+    if out is None and if_exists != "refuse":
+        raise UsageError(f"if_exists: wanted a run's folder to {if_exists}, found none; name it as out")
+    asked = merge(settings or {}, {"training": read_training(training)})
+    folder = Path(out) if out is not None else lend_folder()
+    try:
+        plan = plan_run(
+            source,
+            model=model,
+            recipe=recipe,
+            epochs=epochs,
+            seed=seed,
+            settings=asked,
+            out=folder,
+            if_exists=if_exists,
+            data_root=data_root,
+            batch_size=batch_size,
+            find_lr=find_lr,
+            seconds=seconds,
+        )
+        # Of several processes that torchrun has started, the first one speaks.
+        shown = progress and os.environ.get("RANK", "0") == "0"
+        bars = terminal.watch(plan.config.model.name) if shown else ()
+        result = execute(plan, callbacks=(*bars, *callbacks), refit=refit)
+    except BaseException as error:
+        if out is None and not isinstance(error, InterruptedRunError | DivergedError):
+            remove_tree(folder)
+        raise
+    known = {entry.name: getattr(result, entry.name) for entry in dataclasses.fields(result)}
+    run = Run(**known, dataset=plan.dataset)
+    if out is None:
+        remove_with(run, folder)
+    return run
+
+
+def read_training(training: TrainConfig | Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return the section of how a network is trained. Raises UsageError for what is none."""
+    from falconet.schema import to_mapping
+    from falconet.training import TrainConfig
+
+    if isinstance(training, TrainConfig):
+        return dict(to_mapping(training))
+    if training is not None and not isinstance(training, Mapping):
+        raise UsageError(f"training: wanted a TrainConfig or a mapping of its fields, found {type(training).__name__}")
+    return dict(training or {})

@@ -1,0 +1,432 @@
+"""The API as its page shows it, and each part of it on small data."""
+
+from __future__ import annotations
+
+import gc
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset
+
+import falconet
+from falconet import Dataset, Model, Run, TrainConfig
+from falconet.artifact import open_artifact
+from falconet.errors import ConfigError, DataError, FalconetError, RunExistsError, UsageError
+from falconet.model import train
+from tests.conftest import FolderMaker
+
+ROOT = Path(__file__).parent.parent
+CLASSES = ("dark", "gray", "light")
+
+
+def make_arrays(count: int = 90, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Images that any network can tell apart, and the names of their classes."""
+    numbers = np.arange(count) % 3
+    pixels = np.random.default_rng(seed).normal(60 + 60 * numbers[:, None, None], 20, (count, 12, 12))
+    return pixels.clip(0, 255).astype(np.uint8), np.array(CLASSES)[numbers]
+
+
+@pytest.fixture(scope="module")
+def run() -> Run:
+    dataset = Dataset.from_arrays(*make_arrays())
+    return train(dataset, model="lenet_relu", epochs=2, batch_size=16, progress=False)
+
+
+@pytest.fixture
+def dataset(run: Run) -> Dataset:
+    return run.dataset
+
+
+# The page
+
+
+@pytest.mark.slow
+def test_the_page_runs(make_folder: FolderMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_folder("photos", ("dark", "gray", "light"), count=20)
+    monkeypatch.chdir(tmp_path)
+    x, y = make_arrays(60)
+    pictures = [Image.fromarray(image) for image in x[:3]]
+    pictures[0].save("a.jpg")
+    loader = DataLoader(TensorDataset(torch.randn(24, 3, 32, 32), torch.arange(24) % 10), batch_size=8, shuffle=True)
+    known: dict[str, Any] = {
+        "x": x,
+        "y": y,
+        "df": {"review": [f"review {n} is {'good' * (n % 2)}" for n in range(40)], "mood": ["bad", "good"] * 20},
+        "pil_image": pictures[1],
+        "array": x[2],
+        "images": pictures,
+        "train_loader": loader,
+        "val_loader": loader,
+    }
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "api.md").read_text(encoding="utf-8"), re.DOTALL)
+    assert len(blocks) == 6
+    for block in blocks:
+        exec(block, known)
+    assert isinstance(known["small"], Model)
+    assert len(known["small"].artifact.serialize()) <= 40_000
+    assert {path.name for path in tmp_path.iterdir()} == {"photos", "a.jpg", "small", "small.onnx"}
+    assert isinstance(known["module"], nn.Module)
+
+
+# Data sets
+
+
+def test_arrays_pictures_and_lists_are_one_data_set() -> None:
+    x, y = make_arrays()
+    ways = (x, x[..., None], torch.from_numpy(x), list(x), [Image.fromarray(image) for image in x])
+    made = [Dataset.from_arrays(way, y) for way in ways]
+    assert len({dataset.fingerprint for dataset in made}) == 1
+    assert len({dataset.splits_fingerprint for dataset in made}) == 1
+    first = made[0]
+    assert (first.classes, first.size, first.channels) == (CLASSES, (12, 12), 1)
+    assert first.made == {"val", "test"}
+    assert sum(map(len, (first.train, first.val, first.test))) == 90
+
+
+def test_a_split_is_a_sequence_of_samples_and_labels() -> None:
+    x, y = make_arrays()
+    train_split = Dataset.from_arrays(x, y).train
+    image, label = train_split[0]
+    assert (image.shape, image.dtype, type(label)) == ((12, 12, 1), np.uint8, int)
+    assert train_split.classes[label] in CLASSES
+    assert np.array_equal(train_split[-1][0], train_split[len(train_split) - 1][0])
+    assert [label for _, label in train_split] == train_split.labels.tolist()
+    with pytest.raises(IndexError, match="wanted a position below"):
+        train_split[len(train_split)]
+    # As a data set of torch.
+    _, numbers = next(iter(DataLoader(train_split, batch_size=4)))  # type: ignore[arg-type]
+    assert numbers.tolist() == train_split.labels[:4].tolist()
+
+
+def test_pictures_of_several_sizes() -> None:
+    x, y = make_arrays(30)
+    pictures = [Image.fromarray(image[: 8 + index % 3]) for index, image in enumerate(x)]
+    dataset = Dataset.from_arrays(pictures, y, test=(pictures[:3], y[:3]))
+    assert dataset.size == (9, 12)
+    assert dataset.train[0][0].shape[1:] == (12, 1)
+    assert len(dataset.split("all")) == 33
+    loader = dataset.train.to_loader(falconet.ImageSpec((1, 8, 8), (0.5,), (0.25,)), batch_size=8)
+    assert next(iter(loader))[0].shape[1:] == (1, 8, 8)
+
+
+def test_texts_and_series() -> None:
+    labels = [0, 7] * 20
+    texts = Dataset.from_arrays([f"sentence {n} says {n % 2}" for n in range(40)], labels)
+    assert (texts.kind, texts.classes) == ("text", ("0", "7"))
+    assert texts.train[0][0].startswith("sentence")
+    values = np.random.default_rng(0).normal(size=(40, 2, 30))
+    assert Dataset.from_arrays(values[:, 0], labels).train[0][0].shape == (1, 30)
+    several = Dataset.from_arrays(values, labels, config=falconet.DataConfig(kind="series"))
+    assert (several.kind, several.channels) == ("series", 2)
+    lengths = Dataset.from_arrays([row[0, : 10 + n % 9] for n, row in enumerate(values)], labels)
+    assert (lengths.kind, {sample.shape[1] for sample, _ in lengths.train}) == ("series", set(range(10, 19)))
+
+
+@pytest.mark.parametrize("library", ["mapping", "pandas", "pyarrow"])
+def test_tables_in_memory(library: str) -> None:
+    cells: dict[str, list[Any]] = {
+        "note": [f"row {n} of many" for n in range(40)],
+        "mood": ["bad", "good"] * 20,
+        "part": ["train"] * 30 + ["test"] * 10,
+    }
+    df: Any = cells
+    if library == "pandas":
+        df = pytest.importorskip("pandas").DataFrame(cells)
+    if library == "pyarrow":
+        df = pytest.importorskip("pyarrow").table(cells)
+    dataset = Dataset.from_dataframe(df, text="note", label="mood", split="part")
+    assert (dataset.kind, dataset.classes, len(dataset.test)) == ("text", ("bad", "good"), 10)
+    assert dataset.made == {"val"}
+    assert dataset.columns == {"text": "note", "label": "mood", "split": "part"}
+
+
+def test_series_and_files_of_tables(make_folder: FolderMaker) -> None:
+    values = np.random.default_rng(0).normal(size=200)
+    numbers = [n // 10 for n in range(200)]
+    df = {"id": numbers, "t": list(range(200)), "v": values, "y": [number % 2 for number in numbers]}
+    series = Dataset.from_dataframe(df, label="y", series="id", time="t")
+    assert (series.kind, series.train[0][0].shape) == ("series", (1, 10))
+    root = make_folder()
+    names = sorted(path.relative_to(root).as_posix() for path in root.glob("*/*.png"))
+    labels = [name.partition("/")[0] for name in names]
+    files = Dataset.from_dataframe({"file": names, "y": labels}, path="file", label="y", root=root)
+    assert (files.kind, files.classes) == ("image", ("dark", "light"))
+    assert files.train[0][0].shape == (16, 20, 3)
+
+
+X, Y = make_arrays(30)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Dataset.from_arrays(X, Y[:-1]), "wanted as many labels as samples, found 30 samples and 29 labels"),
+        (lambda: Dataset.from_arrays([], []), "x: wanted samples, found none"),
+        (lambda: Dataset.from_arrays(X[:0], Y[:0]), r"x: wanted samples, found an array of shape \(0, 12, 12\)"),
+        (lambda: Dataset.from_arrays("photos", Y), "x: wanted an array, or a list .*, found str"),
+        (lambda: Dataset.from_arrays([1, 2], Y[:2]), r"x\[0\]: wanted a text, a PIL image or an array, found int"),
+        (lambda: Dataset.from_arrays(["a", X[0]], Y[:2]), r"x\[1\]: wanted a text, found ndarray"),
+        (lambda: Dataset.from_arrays(["a", " "], Y[:2]), r"x\[1\]: empty text; leave this sample out"),
+        (lambda: Dataset.from_arrays(X, None), "y: wanted a label for each sample, found NoneType"),
+        (lambda: Dataset.from_arrays(X, [None] * 30), r"y\[0\]: wanted a class, found None"),
+        (lambda: Dataset.from_arrays(X, np.eye(30)), r"y: wanted one label a sample, found shape \(30, 30\)"),
+        (lambda: Dataset.from_arrays(X, np.arange(30) + 0.5), "y: wanted whole numbers or strings as labels"),
+        (lambda: Dataset.from_arrays(X, ["one"] * 30), "arrays: wanted at least two classes, found one, 'one'"),
+        (lambda: Dataset.from_arrays(X, Y, test=X), "test: wanted a pair of samples and labels, found ndarray"),
+        (lambda: Dataset.from_arrays([X[0], X[1][:5] / 2], Y[:2]), "wanted images of 8 bits where they differ in size"),
+        (lambda: Dataset.from_dataframe(3), "df: wanted a DataFrame, .*, found int"),
+        (lambda: Dataset.from_dataframe({"a": ["x"], "b": ["y"]}, label="c"), "unknown column 'c': known: a, b"),
+        (lambda: Dataset.from_dataframe({"a": ["x"], "b": []}), "wanted columns of one length, found 0, 1"),
+        (lambda: Dataset.from_dataframe({"a": [], "b": []}), "wanted a table with rows, found 2 columns without any"),
+        (lambda: Dataset.from_arrays(X, Y).splits["train"].classes, "wanted a split such as dataset.test"),
+    ],
+)
+def test_mistakes_in_data_are_one_line(make: Callable[[], object], message: str) -> None:
+    with pytest.raises(FalconetError, match=message) as caught:
+        make()
+    assert isinstance(caught.value, ValueError)
+    assert "\n" not in str(caught.value)
+
+
+# Training
+
+
+def test_nothing_is_written_but_where_out_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Run) -> None:
+    monkeypatch.chdir(tmp_path)
+    dataset = Dataset.from_arrays(*make_arrays(30))
+    short = train(dataset, model="lenet_relu", training={"epochs": 1}, progress=False)
+    model, folder = short.model, short.out
+    assert (folder / "report.html").is_file()
+    del short
+    gc.collect()
+    # The model came from there, and lives on.
+    assert folder.is_dir()
+    del model
+    gc.collect()
+    assert not folder.exists()
+    assert list(tmp_path.iterdir()) == []
+    kept = train(dataset, model="lenet_relu", training=TrainConfig(epochs=1, batch_size=8), out="kept", progress=False)
+    assert kept.out == Path("kept")
+    assert falconet.load("kept").predict(X[:2]).tolist() == kept.model.predict(X[:2]).tolist()
+    with pytest.raises(RunExistsError):
+        train(dataset, model="lenet_relu", epochs=1, out="kept", progress=False)
+    assert (kept.architecture, kept.report.settings["training"]["batch_size"]) == ("lenet_relu", 8)
+
+
+def test_mistakes_leave_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dataset: Dataset) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with pytest.raises(UsageError, match="if_exists: wanted a run's folder to resume, found none; name it as out"):
+        train(dataset, if_exists="resume")
+    with pytest.raises(ConfigError, match=r"data\.split_seed: wanted none for a Dataset, which is read already"):
+        train(dataset, settings={"data": {"split_seed": 1}})
+    with pytest.raises(UsageError, match="unknown model 'lenet_rule'"):
+        train(dataset, model="lenet_rule")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_progress_is_shown_unless_it_is_not_wanted(capsys: pytest.CaptureFixture[str]) -> None:
+    dataset = Dataset.from_arrays(*make_arrays(30))
+    train(dataset, model="lenet_relu", epochs=1)
+    assert "lenet_relu: epoch 1/1" in capsys.readouterr().err
+    train(dataset, model="lenet_relu", epochs=1, progress=False)
+    assert capsys.readouterr() == ("", "")
+
+
+def make_module() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Flatten(), nn.Linear(48, 3))
+
+
+def make_tensors(count: int = 60) -> TensorDataset:
+    numbers = torch.arange(count) % 3
+    inputs = torch.randn(count, 3, 4, 4, generator=torch.Generator().manual_seed(0)) + numbers[:, None, None, None]
+    return TensorDataset(inputs, numbers)
+
+
+class Stream(IterableDataset[Any]):
+    """Has no length."""
+
+    def __iter__(self) -> Any:
+        return iter(make_tensors())
+
+
+def test_fit_takes_what_torch_takes() -> None:
+    config, val = TrainConfig(epochs=3, learning_rate=0.05), DataLoader(make_tensors(30), batch_size=10)
+    loader = DataLoader(make_tensors(), batch_size=16, shuffle=True)
+    first = falconet.fit(make_module(), loader, val, config)
+    torch.rand(7)  # Whatever else was drawn before.
+    again = falconet.fit(make_module(), loader, val, config)
+    assert [row.train_loss for row in first.history] == [row.train_loss for row in again.history]
+    assert first.history[-1].train_loss < first.history[0].train_loss
+    stream = falconet.fit(make_module(), DataLoader(Stream(), batch_size=16), val, config)
+    assert len(stream.history) == 3
+    inputs, numbers = make_tensors().tensors
+    arrays = [(inputs.double().numpy(), numbers.int().numpy())]
+    assert falconet.fit(make_module(), arrays, arrays, config).ending == "completed"
+    network = falconet.create_model("resnet20", num_classes=3, in_channels=3, input_size=32)
+    assert isinstance(network, nn.Module)
+    assert network(torch.zeros(2, 3, 32, 32)).shape == (2, 3)
+
+
+INPUTS, NUMBERS = make_tensors().tensors
+
+
+@pytest.mark.parametrize(
+    ("loader", "message"),
+    [
+        ((batch for batch in [(INPUTS, NUMBERS)]), "train: wanted an iterable .*, found generator, .* only once"),
+        ({"x": INPUTS}, "train: wanted an iterable of .* such as a DataLoader, found dict"),
+        ([], "train: wanted a loader of one batch or more, found one without batches"),
+        ([INPUTS], "train, batch 0: wanted a pair of inputs and class numbers, found Tensor"),
+        ([(INPUTS, NUMBERS, NUMBERS)], "train, batch 0: wanted a pair of inputs and class numbers, found 3 entries"),
+        ([(INPUTS.byte(), NUMBERS)], "wanted inputs as float32, or tokens as int64, found torch.uint8"),
+        ([(INPUTS, NUMBERS + 1)], "wanted class numbers of 0 to 2, as the network has 3 outputs, found 3"),
+        ([(INPUTS, NUMBERS - 1)], "wanted class numbers of 0 to 2, as the network has 3 outputs, found -1"),
+        ([(INPUTS, NUMBERS / 2)], "wanted class numbers, whole and one an input, found torch.float32"),
+        ([(INPUTS, NUMBERS[1:])], "wanted a label for each input, found 60 inputs, 59 labels"),
+        ([(INPUTS, ["a"] * 60)], "train, batch 0: wanted class numbers, found str"),
+        ([(INPUTS[:, :2], NUMBERS)], r"wanted inputs that the network takes, found some of shape \(2, 4, 4\)"),
+    ],
+)
+def test_mistakes_in_batches_are_one_line(loader: Any, message: str) -> None:
+    with pytest.raises(FalconetError, match=message) as caught:
+        falconet.fit(make_module(), loader, [(INPUTS, NUMBERS)], TrainConfig(epochs=1))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_loader_walks_through_epochs(dataset: Dataset, run: Run) -> None:
+    loader = dataset.train.to_loader(run.model.spec, batch_size=16, shuffle=True, seed=3)
+    walks = [torch.cat([numbers for _, numbers in loader]).tolist() for _ in range(2)]
+    assert walks[0] != walks[1]
+    assert sorted(walks[0]) == sorted(walks[1]) == sorted(dataset.train.labels.tolist())
+    epochs = [torch.cat([batch[1] for batch in loader.epoch(number)]).tolist() for number in (1, 2)]
+    assert walks == epochs
+    plain = dataset.train.to_loader(run.model.spec)
+    assert torch.cat([numbers for _, numbers in plain]).tolist() == dataset.train.labels.tolist()
+
+
+def test_labels_of_a_loader_are_positions_in_classes(dataset: Dataset) -> None:
+    spec = falconet.ImageSpec((1, 8, 8), (0.5,), (0.25,))
+    numbers = torch.cat([batch[1] for batch in dataset.train.to_loader(spec, classes=CLASSES[::-1])])
+    assert numbers.tolist() == [2 - label for label in dataset.train.labels.tolist()]
+
+
+# A model
+
+
+def test_a_model_answers(run: Run, dataset: Dataset, tmp_path: Path) -> None:
+    model, picture = run.model, Image.fromarray(X[1])
+    Image.fromarray(X[0]).save(tmp_path / "a.png")
+    answers = model.predict([tmp_path / "a.png", picture, X[2]])
+    assert answers.tolist() == model.predict(X[:3]).tolist()
+    assert set(model.predict(dataset.test)) <= set(model.classes)
+    probabilities = model.predict_proba(X)
+    assert probabilities.shape == (30, 3)
+    assert probabilities.dtype == np.float32
+    assert np.array_equal(np.array(model.classes)[probabilities.argmax(axis=1)], model.predict(X))
+    assert len(model.predict(picture)) == 1
+    (tmp_path / "b.png").write_bytes(b"no picture")
+    with pytest.raises(DataError, match=r"b\.png: not an image.*; leave it out, or let falconet\.predict answer"):
+        model.predict([tmp_path / "a.png", tmp_path / "b.png"])
+    assert repr(model).startswith("Model(lenet_relu, image 1x")
+
+
+def test_evaluating_splits_data_sets_and_models_is_one_thing(run: Run, dataset: Dataset) -> None:
+    model = run.model
+    assert model.evaluate(dataset.test) == model.evaluate(dataset) == falconet.evaluate(model, dataset.test) == run.test
+    assert falconet.evaluate(run.out, dataset) == run.test
+    assert model.evaluate(dataset.val).split == "val"
+    part = model.evaluate(dataset.test.take(np.arange(5)))
+    assert (part.n, part.split) == (5, "test")
+    assert model.evaluate(dataset.test, against=model).against is not None
+    assert falconet.measure_robustness(model, dataset.test, attacks=False).clean_accuracy == run.test.accuracy
+    assert falconet.measure_costs(model, dataset.test.samples, starts=1, energy_seconds=0.1).batch == 64
+
+
+def test_splits_that_were_made_of_other_data_are_no_test(run: Run) -> None:
+    other = Dataset.from_arrays(*make_arrays(60, seed=1), name="others")
+    result = run.model.evaluate(other.test)
+    assert (result.split, result.n) == ("test", len(other.test))
+    assert result.notes[0].startswith("others is not what the model was trained on; whether it was trained on some")
+    whole = run.model.evaluate(other)
+    assert (whole.split, whole.n) == ("all", 60)
+    with pytest.raises(DataError, match="others is not the data that the model was trained on"):
+        run.model.evaluate(other, split="test")
+    with pytest.raises(DataError, match="wanted image data, as the model eats, found text"):
+        run.model.evaluate(Dataset.from_arrays(["a b", "c d", "e f", "g h"] * 3, [0, 1] * 6).test)
+
+
+def test_a_data_set_that_was_split_otherwise_is_refused(run: Run) -> None:
+    turned = Dataset.from_arrays(*make_arrays(), config=falconet.DataConfig(split_seed=5))
+    with pytest.raises(DataError, match=r"the model was trained with data\.split_seed=0, not 5"):
+        run.model.evaluate(turned.test)
+    with pytest.raises(DataError, match=r"the model was trained with data\.split_seed=0, not 5"):
+        run.model.compress(turned, progress=False)
+
+
+def test_explanations_need_no_folder(run: Run, dataset: Dataset, tmp_path: Path) -> None:
+    found = run.model.explain([Image.fromarray(X[0]), X[1]], method="gradcam")
+    assert [item.method for item in found.items] == ["gradcam"] * 2
+    page = Path(found.page)
+    assert page.is_file()
+    del found
+    gc.collect()
+    assert not page.exists()
+    kept = run.model.explain(dataset.test, method="gradcam", samples=3, out=tmp_path / "why")
+    assert len(kept.items) == 3
+    assert len(falconet.explain(run.model, dataset, method="gradcam", samples=2, out=tmp_path / "more").items) == 2
+
+
+def test_a_saved_model_is_the_model(run: Run, tmp_path: Path) -> None:
+    run.model.save(tmp_path / "saved")
+    names = {path.name for path in (tmp_path / "saved").iterdir()}
+    assert names == {"config.json", "model.safetensors", "README.md", "metrics.json", "report.html"}
+    again = falconet.load(tmp_path / "saved")
+    assert np.array_equal(again.predict_proba(X), run.model.predict_proba(X))
+    assert again.artifact.digest == run.model.artifact.digest
+    assert again.module is again.artifact.model
+    assert open_artifact(again) is again.artifact
+
+
+def test_what_is_no_model_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"model: wanted a falconet\.Model, or the path .*, found int"):
+        open_artifact(3)
+    with pytest.raises(UsageError, match="no such folder: nowhere"):
+        falconet.load("nowhere")
+
+
+def test_an_export_is_compared_on_the_model_s_own_arrays(run: Run, tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    result = run.model.export("onnx", tmp_path / "model.onnx")
+    assert result.parity.samples == "validation samples of arrays"
+
+
+@pytest.mark.slow
+def test_a_model_is_compressed_in_memory() -> None:
+    code = "\n".join(
+        (
+            "import gc",
+            "from falconet import Dataset, train",
+            "from tests.test_api import make_arrays",
+            "data = Dataset.from_arrays(*make_arrays())",
+            "model = train(data, model='lenet_relu', epochs=2, batch_size=16, progress=False).model",
+            "small = model.compress(data, max_size='20kB', max_drop=50, epochs=1, progress=False)",
+            "folder = small.artifact.path",
+            "assert folder.is_dir() and len(small.artifact.serialize()) <= 20_000",
+            "assert small.evaluate(data.test).n == len(data.test)",
+            "del small; gc.collect()",
+            "assert not folder.exists()",
+        )
+    )
+    # In a process of its own: what checks types in tests keeps callers alive, and so what they name.
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
