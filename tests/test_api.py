@@ -361,7 +361,7 @@ def test_splits_that_were_made_of_other_data_are_no_test(run: Run) -> None:
     assert (whole.split, whole.n) == ("all", 60)
     with pytest.raises(DataError, match="others is not the data that the model was trained on"):
         run.model.evaluate(other, split="test")
-    with pytest.raises(DataError, match="wanted image data, as the model eats, found text"):
+    with pytest.raises(DataError, match="wanted image data, as the model takes, found text"):
         run.model.evaluate(Dataset.from_arrays(["a b", "c d", "e f", "g h"] * 3, [0, 1] * 6).test)
 
 

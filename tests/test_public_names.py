@@ -48,8 +48,8 @@ def test_functions_and_classes_tell_their_purpose() -> None:
 
 SURFACE = {
     falconet.Model: {
-        "artifact", "classes", "compress", "evaluate", "explain", "export", "module", "predict", "predict_proba",
-        "save", "spec",
+        "artifact", "classes", "compress", "evaluate", "explain", "export", "module", "output", "predict",
+        "predict_proba", "save", "spec",
     },
     falconet.Dataset: {
         "channels", "classes", "columns", "config", "fingerprint", "from_arrays", "from_dataframe", "ignored",

@@ -134,14 +134,15 @@ class Stop(falconet.Callback):
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
 def test_a_run_of_the_first_edition_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str], optimizer: str) -> None:
     training = {"loss": "brier", "optimizer": optimizer, "betas": [0.8, 0.999], "restore": "last"}
-    arguments: dict[str, Any] = {"model": "lenet300_100", "epochs": 2, "settings": {"training": training}}
+    settings = {"training": training}
+    arguments: dict[str, Any] = {"model": "lenet300_100", "epochs": 2, "settings": settings, "progress": False}
     if optimizer == "sgd":
         del training["betas"]
     whole = falconet.train("digits", out=tmp_path / "whole", **arguments)
     with pytest.raises(falconet.errors.InterruptedRunError):
         falconet.train("digits", out=tmp_path / "run", callbacks=[Stop()], **arguments)
     as_first_edition(tmp_path / "run")
-    again = falconet.train("digits", out=tmp_path / "run", if_exists="resume")
+    again = falconet.train("digits", out=tmp_path / "run", if_exists="resume", progress=False)
     assert capsys.readouterr().err == "", "nobody need change what Falconet wrote"
     assert again.report.digest == whole.report.digest
     with pytest.raises(UsageError, match=r"training.restore=last, but now it is best"):

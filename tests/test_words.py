@@ -49,7 +49,7 @@ KEPT: Mapping[str, tuple[str, ...]] = {
         "Vitals",
     ),
     "falconet/defaults.py": ("LARGEST_BACKBONE", "SMALLEST_BACKBONE"),
-    "falconet/runs.py": ("existing", "measured"),
+    "falconet/model.py": ("existing", "measured"),
     "falconet/demonstration.py": ("existing",),
     "falconet/cli/exporting.py": ("--raw",),
     "falconet/compression/session.py": ("existing",),

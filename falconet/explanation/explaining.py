@@ -25,6 +25,7 @@ from falconet.catalog import (
     redact_settings,
 )
 from falconet.data import Dataset, Samples, Split, Unreadable
+from falconet.data.adapters import ADAPTERS as DATA
 from falconet.data.adapters import is_array
 from falconet.data.drawing import encode_figure
 from falconet.data.files import fit_recordings, open_files
@@ -308,8 +309,8 @@ def holds_samples(asked: object, kind: Kind) -> bool:
     if is_array(asked):
         return True
     items = asked if isinstance(asked, list | tuple) else ()
-    texts = kind == "text" and any(isinstance(item, str) and not exists(item) for item in items)
-    return texts or any(is_array(item) for item in items)
+    strings = DATA[kind].takes_strings and any(isinstance(item, str) and not exists(item) for item in items)
+    return strings or any(is_array(item) for item in items)
 
 
 def exists(name: str) -> bool:

@@ -78,7 +78,9 @@ class IteratedBatches:
             raise DataError(f"{where}: wanted a label for each input, found {len(inputs)} inputs, {len(labels)} labels")
         if labels.ndim == 2 and labels.shape[1] != self.classes:
             found = f"{labels.shape[1]} columns"
-            raise DataError(f"{where}: wanted a share of each of the network's {self.classes} classes, found {found}")
+            raise DataError(
+                f"{where}: wanted a fraction of each of the network's {self.classes} classes, found {found}"
+            )
         if labels.ndim == 1 and not 0 <= int(labels.min()) <= int(labels.max()) < self.classes:
             strange = int(labels.min()) if int(labels.min()) < 0 else int(labels.max())
             wanted = f"class numbers of 0 to {self.classes - 1}, as the network has {self.classes} outputs"
@@ -102,7 +104,7 @@ def next_batch(walk: Iterator[Any]) -> Iterator[Any]:
 
 
 def make_batches(name: str, loader: Batches | Iterable[Any] | None, model: nn.Module, seed: int) -> Batches:
-    """Return what `fit` was given as batches that it can feed on.
+    """Return what `fit` was given as batches that it can take.
 
     Raises UsageError for what is no iterable, or can be walked only once, and DataError for batches that are no pairs
     of inputs and class numbers, or that the network cannot take.
@@ -151,7 +153,7 @@ def split_pair(batch: Any, where: str) -> tuple[Tensor, Any]:
 
 
 def to_labels(labels: Any, where: str) -> Tensor:
-    """Return class numbers as int64, and shares of each class as they are. Raises DataError for anything else."""
+    """Return class numbers as int64, and fractions of each class as they are. Raises DataError for anything else."""
     if not isinstance(labels, Tensor | np.ndarray | list | tuple):
         raise DataError(f"{where}: wanted class numbers as a tensor, found {type(labels).__name__}")
     try:
