@@ -25,7 +25,8 @@ from falconet.inputs import add_statistics, draft_spec
 from falconet.models.pretrained import load_pretrained
 from falconet.planning import RunConfig, configure
 from falconet.runs import build, fit_statistics
-from falconet.spec import ClassificationSpec, OutputSpec
+from falconet.spec import OutputSpec
+from falconet.tasks import TASKS
 from falconet.training import Callback
 from falconet.training.linear_probe import Features, Solver, extract_features, solve
 from falconet.training.loop import fit
@@ -160,7 +161,7 @@ def prepare(dataset: Dataset, split: Split, candidate: Candidate) -> Prepared:
     loaded = load_inputs(split, draft, tokenizer)
     spec = add_statistics(draft, loaded.inputs, dataset.channels, weights)
     preprocess = create_preprocess(spec, tokenizer)
-    output = ClassificationSpec(dataset.classes)
+    output = TASKS["classification"].make_output(dataset)
     network, _ = build(config.model, spec, output, config.training.seed, weights)
     fit_statistics(network, Loader(loaded.inputs, torch.from_numpy(loaded.split.labels), preprocess, BATCH_SIZE))
     return Prepared(config, loaded, preprocess, output, tokenizer, network)

@@ -71,12 +71,13 @@ from falconet.report.curves import draw_rates
 from falconet.reporting import HISTORY_FILE, LAYER_STATS_FILE, diagnose_run, report_on, save_report
 from falconet.schema import from_mapping, to_mapping
 from falconet.spec import (
-    ClassificationSpec,
     InputSpec,
     OutputSpec,
     ResizeMode,
 )
 from falconet.storage import check_held, hold, prepare_folder, read_json, remove_tree, write_json, write_text
+from falconet.tasks import TASKS
+from falconet.tasks.losses import compute_class_weights
 from falconet.training import Callback, EpochRow
 from falconet.training.checkpoints import load_checkpoint, remove_checkpoints
 from falconet.training.config import TrainConfig, warn_balance
@@ -89,7 +90,6 @@ from falconet.training.layer_monitor import LayerMonitor
 from falconet.training.linear_probe import Solution, find_dense_output, limit_samples
 from falconet.training.loggers import find_events
 from falconet.training.loop import MIN_LR_SCALE, FitResult, check_fit, fit, notify, solve_output
-from falconet.training.optimizers import compute_class_weights
 from falconet.training.probing import find_batch_size, find_epochs, lr_range_test, measure_answers
 from falconet.training.usefulness import Outcome, diagnose_outcome
 from falconet.units import show_epochs, show_loss
@@ -902,7 +902,7 @@ def prepare(plan: Plan, weights: Pretrained | None = None, process_group: Proces
     train, val = (load_inputs(dataset.splits[name], draft, tokenizer) for name in ("train", "val"))
     check_training_classes(dataset, train.split)
     spec = add_statistics(draft, train.inputs, dataset.channels, weights)
-    output = ClassificationSpec(dataset.classes)
+    output = TASKS["classification"].make_output(dataset)
     preprocess, training = create_preprocess(spec, tokenizer), config.training
     labels = {name: torch.from_numpy(part.split.labels) for name, part in (("train", train), ("val", val))}
     return DataBundle(

@@ -25,6 +25,9 @@ at which the image just covers the size, and the middle is kept. `pad`: both by 
 black on two sides; not of the mean color, which is measured on the very images that are padded.
 """
 
+TaskName = Literal["classification"]
+"""What is asked about a sample."""
+
 KIND_NAMES: tuple[Kind, ...] = get_args(Kind)
 
 MAX_VALUES, MAX_RAW_VALUES = 1 << 24, 1 << 25
@@ -173,7 +176,7 @@ class ClassificationSpec:
     labels: tuple[str, ...]
     """Class names in the order of the logits."""
 
-    task: Literal["classification"] = "classification"
+    task: TaskName = "classification"
     """Tells a ClassificationSpec from those of other tasks in `config.json`."""
 
     def __post_init__(self) -> None:

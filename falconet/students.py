@@ -29,7 +29,8 @@ from falconet.models.outlines import outline_model
 from falconet.planning import STUDENT_FOLDER, Plan, Settings, check_model, configure, holds_run
 from falconet.runs import ExtraSamples, RunResult, execute, find_weights, read_teacher, uncalibrate
 from falconet.schema import merge, to_mapping
-from falconet.spec import ClassificationSpec, Kind
+from falconet.spec import Kind
+from falconet.tasks import TASKS
 from falconet.training import Callback
 from falconet.training.early_stopping import choose_early_stopping
 from falconet.training.loop import notify
@@ -145,7 +146,7 @@ def measure_student(plan: Plan) -> int:
     model = plan.config.model
     return count_bytes(
         outline_model(
-            model.name, **describe_structure(spec, ClassificationSpec(plan.dataset.classes)), **model.options
+            model.name, **describe_structure(spec, TASKS["classification"].make_output(plan.dataset)), **model.options
         ).state_dict()
     )
 

@@ -14,6 +14,7 @@ from falconet.artifact import Artifact
 from falconet.exporters.adapters import ADAPTERS
 from falconet.modalities import modality_of
 from falconet.spec import InputSpec
+from falconet.tasks import Task, task_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,17 +34,18 @@ class Graph:
 
 
 class InferenceModule(nn.Module):
-    """Raw samples to the model's probabilities."""
+    """Raw samples to the model's answers: of a classifier probabilities."""
 
-    def __init__(self, preprocess: nn.Module, network: nn.Module, temperature: float) -> None:
+    def __init__(self, preprocess: nn.Module, network: nn.Module, temperature: float, task: Task) -> None:
         super().__init__()
         self.preprocess = preprocess
         self.network = network
         self.temperature = temperature
+        self.activate = task.activate
 
     def forward(self, x: Tensor) -> Float32[Tensor, "batch classes"]:
         logits: Tensor = self.network(self.preprocess(x)) / self.temperature
-        return logits.softmax(dim=1)
+        return self.activate(logits)
 
 
 def make_graph(artifact: Artifact, *, preprocessing: bool = True) -> Graph:
@@ -64,7 +66,8 @@ def make_graph(artifact: Artifact, *, preprocessing: bool = True) -> Graph:
     axes, length = name_axes(spec, network, example.shape[-1], preprocessing=True)
     preprocess = adapter.make_preprocess(spec)
     keep_buffers(preprocess)
-    module = InferenceModule(preprocess, network, artifact.config.calibration_temperature).eval()
+    temperature, task = artifact.config.calibration_temperature, task_of(artifact.config.output)
+    module = InferenceModule(preprocess, network, temperature, task).eval()
     return Graph(module, adapter.input, "probabilities", example, axes, length)
 
 

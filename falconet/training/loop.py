@@ -20,6 +20,9 @@ from falconet.data.loader import Loader, Sampler, epoch_seed
 from falconet.errors import ConfigError, DataError, DivergedError, OutOfMemoryError, lacks_memory
 from falconet.memory import kept_memory
 from falconet.schema import to_mapping
+from falconet.spec import TaskName
+from falconet.tasks import TASKS, Task
+from falconet.tasks.losses import Loss
 from falconet.training.acceleration import check_acceleration, resize
 from falconet.training.batches import Batches, make_batches
 from falconet.training.callbacks import Callback, EpochRow
@@ -37,13 +40,7 @@ from falconet.training.linear_probe import (
     set_output_weights,
     solve,
 )
-from falconet.training.optimizers import (
-    Criterion,
-    make_average,
-    make_criterion,
-    make_optimizer,
-    make_validation_criterion,
-)
+from falconet.training.optimizers import make_average, make_optimizer
 from falconet.training.schedules import learning_rate
 from falconet.training.state import Forward, Progress, Scheduled, TrainState, clone, make_checkpoint, restore
 
@@ -72,7 +69,8 @@ class TrainContext:
     train: Batches
     val: Batches
     config: TrainConfig
-    criterion: Criterion
+    criterion: Loss
+    task: Task
     callbacks: Sequence[Callback]
     checkpoints: Path | None
     policy: DevicePolicy
@@ -82,12 +80,13 @@ class TrainContext:
     solution: Solution | None = None
 
 
-def fit(
+def fit(  # noqa: PLR0913 - one for each thing that training follows from
     model: nn.Module,
     train: Batches | Iterable[Any],
     val: Batches | Iterable[Any],
     config: TrainConfig,
     *,
+    task: TaskName = "classification",
     class_weights: Tensor | None = None,
     teacher: nn.Module | None = None,
     solution: Solution | None = None,
@@ -103,7 +102,8 @@ def fit(
 
     The best epoch has the highest validation accuracy; of equals, the lowest validation loss; or it is simply the last
     one, where `config.restore` says so. A model with a method `advance` is told before each step which fraction of all
-    steps is done with it. `class_weights`, one for each class, weigh the samples of the training loss.
+    steps is done with it. `task` says
+    what the outputs mean; `class_weights`, one for each class, weigh the samples of the training loss.
     `teacher`, a network for the same input and classes, adds the comparison with its answers to the loss (see
     `falconet.training.distillation`). `solution` is the output layer of a run with `config.linear_probe` where it has
     been solved already. Ctrl-C and a loss that is no longer finite end the run early, which the result
@@ -119,8 +119,13 @@ def fit(
     for name, loader in (("train", train), ("val", val)):
         check_batches(name, loader)
     check_fit(model, train, config, teacher, process_group)
-    context = make_context(
-        model, train, config, class_weights, teacher, val, callbacks, checkpoints, process_group, solution
+    context = replace(
+        make_context(model, train, config, class_weights, teacher, task),
+        val=val,
+        callbacks=callbacks,
+        checkpoints=checkpoints,
+        process_group=process_group,
+        solution=solution,
     )
     with torch.random.fork_rng(devices=context.policy.rng_devices), kept_memory(), interruption.watched():
         state = init_state(model, config, context.policy)
@@ -163,26 +168,22 @@ def make_context(
     config: TrainConfig,
     class_weights: Tensor | None = None,
     teacher: nn.Module | None = None,
-    val: Batches | None = None,
-    callbacks: Sequence[Callback] = (),
-    checkpoints: Path | None = None,
-    process_group: ProcessGroup = SINGLE_PROCESS,
-    solution: Solution | None = None,
+    task: TaskName = "classification",
 ) -> TrainContext:
-    """Return all that stays the same during a run; without `val`, during single steps."""
-    policy = choose_device_policy(config, model)
+    """Return all that stays the same during single steps; a run adds what it validates by and who watches it."""
+    policy, asked = choose_device_policy(config, model), TASKS[task]
     return TrainContext(
         train=train,
-        val=train if val is None else val,
+        val=train,
         config=config,
-        criterion=make_criterion(config, None if class_weights is None else class_weights.to(policy.device)),
-        callbacks=callbacks,
-        checkpoints=checkpoints,
+        criterion=asked.make_loss(config, None if class_weights is None else class_weights.to(policy.device)),
+        task=asked,
+        callbacks=(),
+        checkpoints=None,
         policy=policy,
         distillation=None if teacher is None else DistillationLoss(teacher.eval().to(policy.device), config, policy),
-        process_group=process_group,
+        process_group=SINGLE_PROCESS,
         class_weights=class_weights,
-        solution=solution,
     )
 
 
@@ -439,7 +440,7 @@ def train_step(
     if state.average is not None:
         state.average.update_parameters(state.model)
 
-    count(state.progress, own, logits, labels)
+    count(state.progress, own, context.task.count_hits(logits, labels), len(labels))
     for callback in context.callbacks:
         callback.on_step(step + 1, mean)
     return mean, bool(is_due)
@@ -467,14 +468,12 @@ def gather(progress: Progress, process_group: ProcessGroup) -> Progress:
     return Progress(progress.steps, loss, int(hits), int(samples))
 
 
-def count(progress: Progress, loss: float, logits: Tensor, labels: Tensor) -> None:
-    """Add a step to an epoch's sums; a mixed sample counts as the class that it has most of."""
-    answers = logits.argmax(dim=1)
-    truth = labels if labels.ndim == 1 else labels.argmax(dim=1)
+def count(progress: Progress, loss: float, hits: int, samples: int) -> None:
+    """Add a step to an epoch's sums."""
     progress.steps += 1
-    progress.loss += loss * len(labels)
-    progress.hits += int((answers == truth).sum())
-    progress.samples += len(labels)
+    progress.loss += loss * samples
+    progress.hits += hits
+    progress.samples += samples
 
 
 def validate_epoch(state: TrainState, context: TrainContext, epoch: int) -> tuple[float, float]:
@@ -493,12 +492,12 @@ def validate(model: nn.Module, context: TrainContext) -> tuple[float, float]:
     DataError where the loader yields no samples.
     """
     model.eval()
-    criterion = make_validation_criterion(context.config)
+    criterion = context.task.make_validation_loss(context.config)
     progress = Progress()
     for batch in context.val.epoch(1):
         images, labels = map(context.policy.to_device, batch)
         logits = model(images).float()
-        count(progress, criterion(logits, labels).item(), logits, labels)
+        count(progress, criterion(logits, labels).item(), context.task.count_hits(logits, labels), len(labels))
     whole = gather(progress, context.process_group)
     if not whole.samples:
         raise DataError(f"val: wanted samples, found none in {len(context.val)} batches")

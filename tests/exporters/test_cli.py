@@ -235,7 +235,7 @@ def test_a_layer_that_cannot_be_traced_is_named(
     layer: nn.Module, trained: RunResult, capsys: Capture, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     artifact = put_in(load_artifact(trained.out), layer)
-    monkeypatch.setattr("falconet.exporters.exporting.load_artifact", lambda model: artifact)
+    monkeypatch.setattr("falconet.exporters.exporting.open_artifact", lambda model: artifact)
     out = str(tmp_path / "model.pt2")
     assert cli.run(["export", str(trained.out), "--to", "torch", "--out", out]) == 1
     (line,) = capsys.readouterr().err.splitlines()

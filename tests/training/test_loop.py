@@ -343,13 +343,11 @@ def test_a_class_of_weight_zero_is_not_learned() -> None:
     assert (model(images).argmax(dim=1) == 1).all()
 
 
-def test_mixed_samples_count_as_the_class_that_they_have_most_of() -> None:
+def test_steps_add_up_by_their_samples() -> None:
     progress = Progress(steps=2, loss=10.0, hits=3, samples=8)
-    logits = torch.tensor([[2.0, 1.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 3.0]])
-    shares = torch.tensor([[0.6, 0.4, 0.0], [0.7, 0.3, 0.0], [0.2, 0.2, 0.6]])
-    count(progress, 0.5, logits, shares)
+    count(progress, 0.5, hits=2, samples=3)
     assert progress == Progress(steps=3, loss=11.5, hits=5, samples=11)
-    count(progress, 1.0, logits, torch.tensor([0, 1, 0]))
+    count(progress, 1.0, hits=2, samples=3)
     assert progress == Progress(steps=4, loss=14.5, hits=7, samples=14)
 
 
