@@ -85,7 +85,7 @@ def draft_series_spec(
     """Return what a model of series takes: as many steps or frames as asked for, else so many that few are cut."""
     rows = dataset.channels * (model.bands or 1)
     statistics = (0.0,) * rows, (1.0,) * rows
-    spec = SeriesSpec((rows, 1), *statistics, model.fit, dataset.rate, model.bands)
+    spec = SeriesSpec((rows, 1), *statistics, model.length_mode, dataset.rate, model.bands)
     if model.input_size is not None:
         return dataclasses.replace(spec, shape=(rows, one_number(model.input_size))), None
     steps = measure_length(dataset)

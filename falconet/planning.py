@@ -77,7 +77,7 @@ class ModelConfig:
     vocab_size: int | None = None
     """Largest vocabulary size of a text model; None: as many as suit the model, mostly 8,000."""
 
-    fit: Literal["pad", "resample"] = "pad"
+    length_mode: Literal["pad", "resample"] = "pad"
     """How a series gets its number of steps: cut or padded at its end, or stretched in time."""
 
     resize_mode: ResizeMode | None = None

@@ -13,6 +13,7 @@ RENAMED: Mapping[str, str] = {
     "training.teacher_share": "training.distill_alpha",
     "training.temperature": "training.distill_temperature",
     "training.loss=mse": "training.loss=brier",
+    "model.fit": "model.length_mode",
 }
 """Old settings, and old values of settings -> what they are called now."""
 

@@ -135,7 +135,7 @@ def test_series_are_learned_and_found_again(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_series_model_takes_as_many_steps_as_asked_for(tmp_path: Path) -> None:
     source = write_series(tmp_path / "slopes.npz")
-    settings = {"model": {"name": "gru", "input_size": 12, "fit": "resample", "options": {"hidden": 8}}}
+    settings = {"model": {"name": "gru", "input_size": 12, "length_mode": "resample", "options": {"hidden": 8}}}
     run = train(source, epochs=2, settings=settings, out=tmp_path / "run")
     spec = load_artifact(run.out).config.input
     assert isinstance(spec, SeriesSpec)

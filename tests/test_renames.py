@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import pytest
 import yaml
@@ -13,7 +13,7 @@ import falconet
 from falconet import TrainConfig, planning, renames
 from falconet.cli.app import run
 from falconet.errors import UsageError
-from falconet.planning import normalize_settings, plan_run, write_config
+from falconet.planning import ModelConfig, normalize_settings, plan_run, write_config
 from falconet.renames import RENAMED, RENAMED_NAMES, rename_settings
 from falconet.schema import to_mapping
 
@@ -32,7 +32,9 @@ def nothing_noted(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_table_leads_to_settings_that_there_are() -> None:
-    known = {f"training.{name}" for name in vars(TrainConfig())}
+    known = {f"training.{name}" for name in vars(TrainConfig())} | {
+        f"model.{name}" for name in get_type_hints(ModelConfig)
+    }
     assert {new.partition("=")[0] for new in RENAMED.values()} <= known
     assert not {old for old in RENAMED if "=" not in old} & known
 
@@ -41,10 +43,11 @@ def test_the_table_leads_to_settings_that_there_are() -> None:
 def test_each_setting_is_read_by_its_old_name(old: str, capsys: pytest.CaptureFixture[str]) -> None:
     key, _, value = old.partition("=")
     new, _, replacement = RENAMED[old].partition("=")
-    found = rename_settings({"training": {key.removeprefix("training."): value or 7}})
-    assert found == {"training": {new.removeprefix("training."): replacement or 7}}
+    section, _, name = key.partition(".")
+    found = rename_settings({section: {name: value or 7}})
+    assert found == {section: {new.removeprefix(f"{section}."): replacement or 7}}
     assert capsys.readouterr().err == f"note: {old} is now {RENAMED[old]}\n"
-    rename_settings({"training": {key.removeprefix("training."): value or 7}})
+    rename_settings({section: {name: value or 7}})
     assert capsys.readouterr().err == "", "a process says it once"
 
 
@@ -109,7 +112,7 @@ def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
 
 def as_first_edition(out: Path) -> None:
     """Write a run's configuration and its checkpoints as the first edition did."""
-    back = {new: old.removeprefix("training.") for old, new in RENAMED.items() if "=" not in old}
+    back = {new: old.removeprefix("training.") for old, new in RENAMED.items() if "=" not in old and "training" in old}
 
     def restore(training: dict[str, Any]) -> dict[str, Any]:
         named = {back.get(f"training.{key}", key): value for key, value in training.items() if key != "betas"}
