@@ -45,8 +45,8 @@ class ResNet(nn.Module):
     num_classes, in_channels, input_size
         As in `falconet.create_model`.
     blocks, bottleneck, padded
-        Which member of the family it is: blocks of each stage, of what kind, and whether shortcuts are those for CIFAR;
-        set by the table of models.
+        Which member of the family it is: blocks of each of three or four stages, of what kind, and whether shortcuts
+        are those for CIFAR; set by the table of models.
     stem
         `small`: a first convolution 3x3 of stride 1 and no pooling; `auto`: that below 64 pixels.
     pre_activation, squeeze_excitation
@@ -89,15 +89,16 @@ class ResNet(nn.Module):
         block = partial(kind, squeeze_excitation=squeeze_excitation, padded=padded)
         # The stem normalizes and activates what the first block takes.
         first = partial(block, activated=True) if pre_activation else block
-        channels = [kind.expansion * (width << stage) for stage in range(len(blocks))]
+        channels = kind.expansion * width  # Leave the first stage; each further one has twice as many.
         self.layer1 = make_stage(first, block, blocks[0], width, width, stride=1)
-        self.layer2 = make_stage(block, block, blocks[1], channels[0], 2 * width, stride=2)
-        self.layer3 = make_stage(block, block, blocks[2], channels[1], 4 * width, stride=2)
+        self.layer2 = make_stage(block, block, blocks[1], channels, 2 * width, stride=2)
+        self.layer3 = make_stage(block, block, blocks[2], 2 * channels, 4 * width, stride=2)
         self.layer4 = None
-        if len(blocks) > 3:
-            self.layer4 = make_stage(block, block, blocks[3], channels[2], 8 * width, stride=2)
-        self.norm = nn.BatchNorm2d(channels[-1]) if pre_activation else None
-        self.fc = nn.Linear(channels[-1], num_classes)
+        if len(blocks) == 4:
+            self.layer4 = make_stage(block, block, blocks[3], 4 * channels, 8 * width, stride=2)
+        last = (4 if self.layer4 is None else 8) * channels
+        self.norm = nn.BatchNorm2d(last) if pre_activation else None
+        self.fc = nn.Linear(last, num_classes)
         self.apply(initialize)
         if zero_init:
             self.apply(zero_init_residual)
