@@ -52,7 +52,8 @@ from falconet.inputs import add_statistics, draft_spec
 from falconet.modalities import modality_of
 from falconet.models import create_model
 from falconet.models.forward_cost import measure_forward
-from falconet.models.layers import FitsStatistics, find_input_shape
+from falconet.models.info import get_model_info
+from falconet.models.layers import FitsStatistics
 from falconet.models.pretrained import Pretrained, fit_weights, load_pretrained
 from falconet.planning import (
     CHECKPOINT_FOLDER,
@@ -197,7 +198,7 @@ def execute(
             bundle = add_samples(bundle, added, plan.config.training)
         # Before anything is measured, or a run that is to be overwritten loses what it could go on from.
         check_fit(model, bundle.train, plan.config.training, teacher, process_group)
-        measure_forward(model.eval(), find_input_shape(model).make_blank())
+        measure_forward(model.eval(), get_model_info(model).make_blank())
         if not has_checkpoint(plan):
             fit_statistics(model, bundle.train)
         plan, bundle, rates = autotune(plan, bundle, model, teacher, callbacks, process_group, started)

@@ -19,7 +19,7 @@ from falconet.data import Samples
 from falconet.data.preprocessing import iterate_prepared
 from falconet.errors import ConfigError, DataError
 from falconet.explanation.positions import Inputs
-from falconet.models.layers import find_outputs
+from falconet.models.info import find_outputs
 
 Sink = Callable[[str, nn.Module, Any, Any], None]
 """Takes a layer's name, the layer, its input and its output."""

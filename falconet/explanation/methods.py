@@ -19,7 +19,7 @@ from falconet.errors import ConfigError, UnknownNameError
 from falconet.explanation.layers import embed, find_last_maps, list_maps
 from falconet.explanation.positions import Inputs, clear, is_text, mark_present, remove
 from falconet.explanation.rectifiers import GuidedMode
-from falconet.models.layers import find_outputs
+from falconet.models.info import find_outputs
 from falconet.spec import KIND_NAMES, Kind
 
 Targets = Int64[Tensor, " batch"]

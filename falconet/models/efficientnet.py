@@ -143,7 +143,8 @@ class EfficientNet(nn.Module):
         check_choice("padding", padding, get_args(Padding))
         check_positive("norm_eps", norm_eps)
         if phi is not None:
-            width, depth = (getattr(scale_compound(check_phi(phi)), name) for name in ("width", "depth"))
+            scaling = scale_compound(check_phi(phi))
+            width, depth = scaling.width, scaling.depth
         style = Style(lite, padding, norm_eps)
         stride = 1 if choose_stem(stem, input_size) == "small" else 2
         channels = STEM if lite else make_divisible(STEM, width)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -13,8 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from falconet.errors import ConfigError
-from falconet.modalities import MODALITIES
-from falconet.spec import Kind
+from falconet.models.info import find_outputs, get_model_info
 
 MIN_SQUEEZED = 4
 """Of the narrowest published squeeze-and-excitation; networks for small images would have a single unit."""
@@ -107,62 +105,10 @@ def use_cosine_output(model: nn.Module) -> None:
     """Replace a network's dense output layer by one of cosines. Raises ConfigError where it ends otherwise."""
     outputs = find_outputs(model)
     last, end = model.get_submodule(outputs[0]), list(model.modules())[-1]
-    # After the last weights may be a layer without any, such as the distances of LeNet-5; timm's order is another.
-    if len(outputs) != 1 or type(last) is not nn.Linear or not (end is last or hasattr(model, "get_classifier")):
+    told = get_model_info(model).classifier is not None or hasattr(model, "get_classifier")
+    # After the last weights of a network that does not tell may be a layer without any.
+    if len(outputs) != 1 or type(last) is not nn.Linear or not (end is last or told):
         raise ConfigError("model.options.cosine: wanted a network that ends in one dense layer, found another end")
     parent, _, name = outputs[0].rpartition(".")
     fresh = CosineOutput(last.in_features, last.out_features, bias=False, device=last.weight.device)
     setattr(model.get_submodule(parent), name, fresh)
-
-
-def find_outputs(model: nn.Module) -> tuple[str, ...]:
-    """Return the names of the layers that make the logits: as networks tell by timm's method, or the last parameters'.
-
-    A few of timm's networks have two, whose logits they average.
-    """
-    ask = getattr(model, "get_classifier", None)
-    if ask is None:
-        return (find_last(model),)
-    heads = ask()
-    wanted = list(heads) if isinstance(heads, tuple | list) else [heads]
-    return tuple(name for name, module in model.named_modules() if any(module is head for head in wanted))
-
-
-def find_learned_outputs(model: nn.Module) -> tuple[str, ...]:
-    """Return the names of the last layers with parameters: those that make the logits, or that before a fixed one."""
-    outputs = find_outputs(model)
-    if any(list(model.get_submodule(name).parameters()) for name in outputs):
-        return outputs
-    return (find_last(model),)
-
-
-def find_last(model: nn.Module) -> str:
-    """Return the name of the layer that has the last parameters."""
-    return list(dict(model.named_parameters()))[-1].rpartition(".")[0]
-
-
-@dataclass(frozen=True)
-class InputShape:
-    """What a network was built to take."""
-
-    kind: Kind
-    shape: tuple[int, ...]
-    """Without the batch dimension; of a text, the number of tokens."""
-
-    def make_blank(self) -> Tensor:
-        """Return a batch of one input of ones."""
-        return MODALITIES[self.kind].make_blank(1, *self.shape)
-
-
-def set_input_shape(model: nn.Module, sample: InputShape) -> None:
-    """Note what a network was built to take, for those who must call it: no part of its state, but of its copies."""
-    vars(model)["input_shape"] = sample
-
-
-def find_input_shape(model: nn.Module) -> InputShape:
-    """Return what a network was built to take. Raises ConfigError where nothing noted it."""
-    sample = vars(model).get("input_shape")
-    if not isinstance(sample, InputShape):
-        wanted = "a network of create_model, or one whose input was noted by falconet.models.layers.set_input_shape"
-        raise ConfigError(f"model: wanted {wanted}, found {type(model).__name__}")
-    return sample

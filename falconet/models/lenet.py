@@ -188,7 +188,7 @@ class LeNet5(nn.Module):
         self.apply(initialize_as_1998)
 
     def get_classifier(self) -> nn.Module:
-        """Return the output layer, which has no parameters where it has fixed codes; timm's networks tell it so too."""
+        """Return the output layer, as timm's networks do, so that wrappers find it even without weights of its own."""
         return self.output
 
     def forward(self, x: Float[Tensor, "batch in_channels height width"]) -> Float[Tensor, "batch classes"]:

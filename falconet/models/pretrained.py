@@ -36,7 +36,7 @@ from falconet import codec
 from falconet.catalog import CODED_FILE, CONFIG_FILE, WEIGHTS_FILE
 from falconet.errors import ArtifactError, ConfigError, MissingExtraError, OutOfMemoryError, PathError, UsageError
 from falconet.models.external import SECOND_OUTPUTS
-from falconet.models.layers import find_outputs
+from falconet.models.info import find_outputs
 from falconet.models.options import choose_stem
 from falconet.models.outlines import outline_model
 from falconet.models.published import (

@@ -50,6 +50,7 @@ def find_model(name: str) -> ModelEntry:
             num_classes=1000,
             params=None,
             macs=None,
+            classifier=None,
             paper=f"see {library}'s documentation",
             resizable=True,
             options=MappingProxyType({"architecture": architecture}),
@@ -140,11 +141,12 @@ def create_model(
         **({"kind": kind} if len(entry.kinds) > 1 else {}),
         **{**entry.defaults, **entry.options, **options},
     )
-    from falconet.models.layers import InputShape, set_input_shape, use_cosine_output
+    from falconet.models.info import ModelInfo, set_model_info
+    from falconet.models.layers import use_cosine_output
 
+    set_model_info(model, ModelInfo(kind, MODALITIES[kind].input_shape(in_channels, size), entry.classifier))
     if cosine:
         use_cosine_output(model)
-    set_input_shape(model, InputShape(kind, MODALITIES[kind].input_shape(in_channels, size)))
     return model
 
 

@@ -20,7 +20,8 @@ Bottlenecks halve the size in their 3x3 convolution, as torchvision's do ("v1.5"
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from functools import partial
 from typing import Literal
 
 import torch.nn.functional as F
@@ -36,24 +37,6 @@ REDUCTION = 16
 """Of squeeze-and-excitation."""
 
 
-@dataclass(frozen=True)
-class Style:
-    """What the blocks of a network are like."""
-
-    bottleneck: bool
-    pre_activation: bool
-    squeeze_excitation: bool
-    padded: bool
-    """Shortcuts have no parameters (option A), instead of a 1x1 convolution where channels change (B)."""
-    first: bool = False
-    """Whether this is the network's first block."""
-
-    @property
-    def expansion(self) -> int:
-        """How many times as many channels leave a block as its 3x3 convolution has."""
-        return 4 if self.bottleneck else 1
-
-
 class ResNet(nn.Module):
     """Residual network for images of any size and number of channels.
 
@@ -62,8 +45,8 @@ class ResNet(nn.Module):
     num_classes, in_channels, input_size
         As in `falconet.create_model`.
     blocks, bottleneck, padded
-        Which member of the family it is: blocks of each stage, of what kind, and whether shortcuts are those for CIFAR;
-        set by the table of models.
+        Which member of the family it is: blocks of each of three or four stages, of what kind, and whether shortcuts
+        are those for CIFAR; set by the table of models.
     stem
         `small`: a first convolution 3x3 of stride 1 and no pooling; `auto`: that below 64 pixels.
     pre_activation, squeeze_excitation
@@ -102,15 +85,20 @@ class ResNet(nn.Module):
         kernel, stride = (3, 1) if self.small else (7, 2)
         self.conv1 = nn.Conv2d(in_channels, width, kernel, stride=stride, padding=kernel // 2, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
-        style = Style(bottleneck, pre_activation, squeeze_excitation, padded)
-        self.layers = [f"layer{stage + 1}" for stage in range(len(blocks))]
-        channels = width
-        for stage, (name, count) in enumerate(zip(self.layers, blocks, strict=True)):
-            stage_style = replace(style, first=stage == 0)
-            self.add_module(name, make_stage(stage_style, count, channels, width << stage, stride=2 if stage else 1))
-            channels = (width << stage) * style.expansion
-        self.norm = nn.BatchNorm2d(channels) if pre_activation else None
-        self.fc = nn.Linear(channels, num_classes)
+        kind = choose_block(bottleneck, pre_activation)
+        block = partial(kind, squeeze_excitation=squeeze_excitation, padded=padded)
+        # The stem normalizes and activates what the first block takes.
+        first = partial(block, activated=True) if pre_activation else block
+        channels = kind.expansion * width  # Leave the first stage; each further one has twice as many.
+        self.layer1 = make_stage(first, block, blocks[0], width, width, stride=1)
+        self.layer2 = make_stage(block, block, blocks[1], channels, 2 * width, stride=2)
+        self.layer3 = make_stage(block, block, blocks[2], 2 * channels, 4 * width, stride=2)
+        self.layer4 = None
+        if len(blocks) == 4:
+            self.layer4 = make_stage(block, block, blocks[3], 4 * channels, 8 * width, stride=2)
+        last = (4 if self.layer4 is None else 8) * channels
+        self.norm = nn.BatchNorm2d(last) if pre_activation else None
+        self.fc = nn.Linear(last, num_classes)
         self.apply(initialize)
         if zero_init:
             self.apply(zero_init_residual)
@@ -119,90 +107,178 @@ class ResNet(nn.Module):
         x = F.relu(self.bn1(self.conv1(x)))
         if not self.small:
             x = F.max_pool2d(x, 3, stride=2, padding=1)
-        for name in self.layers:
-            x = self.get_submodule(name)(x)
+        x = self.layer1(x)
+        x = self.layer2(x)
+        x = self.layer3(x)
+        if self.layer4 is not None:
+            x = self.layer4(x)
         if self.norm is not None:
             x = F.relu(self.norm(x))
         logits: Tensor = self.fc(x.mean(dim=(2, 3)))
         return logits
 
 
-def make_stage(style: Style, blocks: int, in_channels: int, width: int, stride: int) -> nn.Sequential:
-    """Return blocks of one size, of which the first comes from `in_channels` channels and another size."""
-    kind = Bottleneck if style.bottleneck else BasicBlock
-    out_channels = width * style.expansion
-    first = kind(in_channels, width, stride, style)
-    later = replace(style, first=False)
-    return nn.Sequential(first, *(kind(out_channels, width, 1, later) for _ in range(blocks - 1)))
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions beside a shortcut (figure 5, left)."""
 
-
-class Residual(nn.Module):
-    """What both kinds of block do: a branch of convolutions, added to a shortcut.
-
-    Normalization and ReLU follow each convolution and the sum; or, with `pre_activation`, precede each convolution, and
-    a projection takes what the first of them made (as the second paper's code does). The network's first block finds
-    them done by the stem, for both its paths (the second paper's appendix).
-    """
+    expansion = 1
+    """How many times as many channels leave a block as its 3x3 convolution has."""
 
     def __init__(
-        self,
-        in_channels: int,
-        channels: tuple[int, ...],
-        kernels: tuple[int, ...],
-        strides: tuple[int, ...],
-        style: Style,
+        self, in_channels: int, width: int, stride: int = 1, *, squeeze_excitation: bool = False, padded: bool = False
     ) -> None:
         super().__init__()
-        self.pre_activation = style.pre_activation
-        self.first = style.first
-        self.depth = len(channels)
-        widths = (in_channels, *channels)
-        for index, (kernel, stride) in enumerate(zip(kernels, strides, strict=True), start=1):
-            before, after = widths[index - 1 : index + 1]
-            self.add_module(f"conv{index}", nn.Conv2d(before, after, kernel, stride, kernel // 2, bias=False))
-            if index > 1 or not (style.pre_activation and style.first):
-                self.add_module(f"bn{index}", nn.BatchNorm2d(before if style.pre_activation else after))
-        out_channels, stride = channels[-1], max(strides)
-        self.excitation = (
-            SqueezeExcitation(out_channels, max(out_channels // REDUCTION, MIN_SQUEEZED))
-            if style.squeeze_excitation
-            else None
-        )
-        self.downsample = make_shortcut(in_channels, out_channels, stride, style)
+        self.conv1 = nn.Conv2d(in_channels, width, 3, stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.excitation = make_excitation(width) if squeeze_excitation else None
+        self.downsample = make_shortcut(in_channels, width, stride, padded)
 
     def forward(
         self, x: Float[Tensor, "batch in_channels height width"]
     ) -> Float[Tensor, "batch out_channels out_height out_width"]:
-        branch, shortcut = x, x
-        for index in range(1, self.depth + 1):
-            convolution = self.get_submodule(f"conv{index}")
-            if not self.pre_activation:
-                branch = self.get_submodule(f"bn{index}")(convolution(branch))
-                branch = F.relu(branch) if index < self.depth else branch
-                continue
-            if index > 1 or not self.first:
-                branch = F.relu(self.get_submodule(f"bn{index}")(branch))
-            if index == 1 and isinstance(self.downsample, nn.Sequential):
-                shortcut = branch
-            branch = convolution(branch)
+        branch = F.relu(self.bn1(self.conv1(x)))
+        branch = self.bn2(self.conv2(branch))
         if self.excitation is not None:
             branch = self.excitation(branch)
-        total = branch + (shortcut if self.downsample is None else self.downsample(shortcut))
-        return total if self.pre_activation else F.relu(total)
+        shortcut = x if self.downsample is None else self.downsample(x)
+        return F.relu(branch + shortcut)
 
 
-class BasicBlock(Residual):
-    """Two 3x3 convolutions (figure 5, left)."""
+class Bottleneck(nn.Module):
+    """Convolutions of 1x1, 3x3 and 1x1 beside a shortcut (figure 5, right)."""
 
-    def __init__(self, in_channels: int, width: int, stride: int, style: Style) -> None:
-        super().__init__(in_channels, (width, width), (3, 3), (stride, 1), style)
+    expansion = 4
+
+    def __init__(
+        self, in_channels: int, width: int, stride: int = 1, *, squeeze_excitation: bool = False, padded: bool = False
+    ) -> None:
+        super().__init__()
+        out_channels = width * self.expansion
+        self.conv1 = nn.Conv2d(in_channels, width, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.conv2 = nn.Conv2d(width, width, 3, stride, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.conv3 = nn.Conv2d(width, out_channels, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(out_channels)
+        self.excitation = make_excitation(out_channels) if squeeze_excitation else None
+        self.downsample = make_shortcut(in_channels, out_channels, stride, padded)
+
+    def forward(
+        self, x: Float[Tensor, "batch in_channels height width"]
+    ) -> Float[Tensor, "batch out_channels out_height out_width"]:
+        branch = F.relu(self.bn1(self.conv1(x)))
+        branch = F.relu(self.bn2(self.conv2(branch)))
+        branch = self.bn3(self.conv3(branch))
+        if self.excitation is not None:
+            branch = self.excitation(branch)
+        shortcut = x if self.downsample is None else self.downsample(x)
+        return F.relu(branch + shortcut)
 
 
-class Bottleneck(Residual):
-    """Convolutions of 1x1, 3x3 and 1x1 (figure 5, right)."""
+class PreActBasicBlock(nn.Module):
+    """Two 3x3 convolutions, each after its normalization and ReLU; nothing comes after the sum.
 
-    def __init__(self, in_channels: int, width: int, stride: int, style: Style) -> None:
-        super().__init__(in_channels, (width, width, width * style.expansion), (1, 3, 1), (1, stride, 1), style)
+    A projection takes what the first ReLU made, as the second paper's code does. `activated`: the input has been
+    normalized and activated already, for branch and shortcut, as the stem does it for the network's first block (the
+    second paper's appendix).
+    """
+
+    expansion = 1
+
+    def __init__(
+        self,
+        in_channels: int,
+        width: int,
+        stride: int = 1,
+        *,
+        squeeze_excitation: bool = False,
+        padded: bool = False,
+        activated: bool = False,
+    ) -> None:
+        super().__init__()
+        self.padded = padded
+        self.conv1 = nn.Conv2d(in_channels, width, 3, stride, padding=1, bias=False)
+        self.bn1 = None if activated else nn.BatchNorm2d(in_channels)
+        self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.excitation = make_excitation(width) if squeeze_excitation else None
+        self.downsample = make_shortcut(in_channels, width, stride, padded, normalized=False)
+
+    def forward(
+        self, x: Float[Tensor, "batch in_channels height width"]
+    ) -> Float[Tensor, "batch out_channels out_height out_width"]:
+        active = x if self.bn1 is None else F.relu(self.bn1(x))
+        branch: Tensor = self.conv1(active)
+        branch = self.conv2(F.relu(self.bn2(branch)))
+        if self.excitation is not None:
+            branch = self.excitation(branch)
+        shortcut = x if self.downsample is None else self.downsample(x if self.padded else active)
+        return branch + shortcut
+
+
+class PreActBottleneck(nn.Module):
+    """Convolutions of 1x1, 3x3 and 1x1, each after its normalization and ReLU; see `PreActBasicBlock`."""
+
+    expansion = 4
+
+    def __init__(
+        self,
+        in_channels: int,
+        width: int,
+        stride: int = 1,
+        *,
+        squeeze_excitation: bool = False,
+        padded: bool = False,
+        activated: bool = False,
+    ) -> None:
+        super().__init__()
+        out_channels = width * self.expansion
+        self.padded = padded
+        self.conv1 = nn.Conv2d(in_channels, width, 1, bias=False)
+        self.bn1 = None if activated else nn.BatchNorm2d(in_channels)
+        self.conv2 = nn.Conv2d(width, width, 3, stride, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.conv3 = nn.Conv2d(width, out_channels, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(width)
+        self.excitation = make_excitation(out_channels) if squeeze_excitation else None
+        self.downsample = make_shortcut(in_channels, out_channels, stride, padded, normalized=False)
+
+    def forward(
+        self, x: Float[Tensor, "batch in_channels height width"]
+    ) -> Float[Tensor, "batch out_channels out_height out_width"]:
+        active = x if self.bn1 is None else F.relu(self.bn1(x))
+        branch: Tensor = self.conv1(active)
+        branch = self.conv2(F.relu(self.bn2(branch)))
+        branch = self.conv3(F.relu(self.bn3(branch)))
+        if self.excitation is not None:
+            branch = self.excitation(branch)
+        shortcut = x if self.downsample is None else self.downsample(x if self.padded else active)
+        return branch + shortcut
+
+
+Block = BasicBlock | Bottleneck | PreActBasicBlock | PreActBottleneck
+
+
+def choose_block(bottleneck: bool, pre_activation: bool) -> type[Block]:
+    if pre_activation:
+        return PreActBottleneck if bottleneck else PreActBasicBlock
+    return Bottleneck if bottleneck else BasicBlock
+
+
+def make_stage(
+    first: Callable[..., Block], later: Callable[..., Block], count: int, in_channels: int, width: int, stride: int
+) -> nn.Sequential:
+    """Return blocks of one size, of which the first comes from `in_channels` channels and another size."""
+    blocks = [first(in_channels, width, stride)]
+    for _ in range(count - 1):
+        blocks.append(later(width * blocks[0].expansion, width))
+    return nn.Sequential(*blocks)
+
+
+def make_excitation(channels: int) -> SqueezeExcitation:
+    return SqueezeExcitation(channels, max(channels // REDUCTION, MIN_SQUEEZED))
 
 
 class PaddedShortcut(nn.Module):
@@ -219,16 +295,19 @@ class PaddedShortcut(nn.Module):
         return F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, self.before, self.after))
 
 
-def make_shortcut(in_channels: int, out_channels: int, stride: int, style: Style) -> nn.Module | None:
-    """Return what makes a block's input fit its output; None where it fits already."""
+def make_shortcut(
+    in_channels: int, out_channels: int, stride: int, padded: bool, *, normalized: bool = True
+) -> nn.Module | None:
+    """Return what makes a block's input fit its output; None where it fits already.
+
+    `padded`: without parameters (option A), instead of a 1x1 convolution (option B), `normalized` or not.
+    """
     if stride == 1 and in_channels == out_channels:
         return None
-    if style.padded:
+    if padded:
         return PaddedShortcut(out_channels - in_channels, stride)
     projection = nn.Conv2d(in_channels, out_channels, 1, stride, bias=False)
-    return (
-        nn.Sequential(projection) if style.pre_activation else nn.Sequential(projection, nn.BatchNorm2d(out_channels))
-    )
+    return nn.Sequential(projection, nn.BatchNorm2d(out_channels)) if normalized else nn.Sequential(projection)
 
 
 def initialize(module: nn.Module) -> None:
@@ -241,10 +320,14 @@ def initialize(module: nn.Module) -> None:
 
 def zero_init_residual(module: nn.Module) -> None:
     """Start a block's branch as zero; with activation first, no normalization follows its last convolution."""
-    if isinstance(module, Residual):
-        last = module.get_submodule(f"{'conv' if module.pre_activation else 'bn'}{module.depth}")
-        assert isinstance(last.weight, Tensor)
-        nn.init.zeros_(last.weight)
+    if isinstance(module, BasicBlock):
+        nn.init.zeros_(module.bn2.weight)
+    elif isinstance(module, Bottleneck):
+        nn.init.zeros_(module.bn3.weight)
+    elif isinstance(module, PreActBasicBlock):
+        nn.init.zeros_(module.conv2.weight)
+    elif isinstance(module, PreActBottleneck):
+        nn.init.zeros_(module.conv3.weight)
 
 
 class ResNet1d(nn.Module):

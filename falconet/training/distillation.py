@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from falconet.data.preprocessing import AnyPreprocess, Preprocess
 from falconet.errors import ConfigError
-from falconet.models.layers import find_outputs
+from falconet.models.info import find_outputs
 from falconet.training.config import TrainConfig
 from falconet.training.devices import DevicePolicy
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from falconet.models.layers import find_learned_outputs
+from falconet.models.info import find_learned_outputs
 from falconet.training.config import TrainConfig
 
 

@@ -23,7 +23,8 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from falconet.errors import ConfigError, DivergedError
-from falconet.models.layers import SparseLinear, find_learned_outputs
+from falconet.models.info import find_learned_outputs
+from falconet.models.layers import SparseLinear
 
 Solver = Literal["logistic", "ridge"]
 

@@ -21,6 +21,7 @@ from falconet.models.forward_cost import (
     estimate_recurrence,
     measure_forward,
 )
+from falconet.models.info import get_model_info
 
 
 class Function(nn.Module):
@@ -68,10 +69,10 @@ def test_the_module_of_attention_is_estimated() -> None:
 def test_no_multiplication_is_missed_or_added(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(forward_cost, "ELEMENT_MACS", 0)
     model = create_model(name, num_classes=3).eval()
-    sample = vars(model)["input_shape"]
+    info = get_model_info(model)
     with torch.no_grad(), ForwardCounter() as counter:
-        model(sample.make_blank())
-    assert counter.macs == count_complexity(model, sample.shape, name, sample.kind).macs
+        model(info.make_blank())
+    assert counter.macs == count_complexity(model, info.shape, name, info.kind).macs
 
 
 def test_the_largest_call_reads_and_writes() -> None:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from falconet.errors import ConfigError
 from falconet.models import create_model
-from falconet.models.layers import find_outputs
+from falconet.models.info import find_outputs
 from falconet.models.lenet import (
     C3_TABLE,
     LeNet5,

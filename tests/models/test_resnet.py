@@ -17,7 +17,16 @@ from torch import Tensor, nn
 from falconet.errors import ConfigError, UnknownNameError
 from falconet.models import create_model
 from falconet.models.layers import SqueezeExcitation
-from falconet.models.resnet import BasicBlock, Bottleneck, PaddedShortcut, Residual, ResNet, ResNet1d, Style
+from falconet.models.resnet import (
+    BasicBlock,
+    Block,
+    Bottleneck,
+    PaddedShortcut,
+    PreActBasicBlock,
+    PreActBottleneck,
+    ResNet,
+    ResNet1d,
+)
 from falconet.spec import Kind
 
 WIDTH = 8
@@ -52,13 +61,14 @@ def build(name: str, size: int = 32, **options: Any) -> ResNet:
     return model.eval()
 
 
-def blocks_of(model: nn.Module) -> list[Residual]:
-    return [module for module in model.modules() if isinstance(module, Residual)]
+def blocks_of(model: nn.Module) -> list[Block]:
+    return [module for module in model.modules() if isinstance(module, Block)]
 
 
-def style(**switches: bool) -> Style:
-    names = ("bottleneck", "pre_activation", "squeeze_excitation", "padded")
-    return Style(**{name: switches.get(name, False) for name in names})
+def last_convolution(block: Any) -> nn.Conv2d:
+    found = block.conv3 if isinstance(block, Bottleneck | PreActBottleneck) else block.conv2
+    assert isinstance(found, nn.Conv2d)
+    return found
 
 
 def count(module: nn.Module) -> int:
@@ -84,31 +94,30 @@ def test_networks_for_cifar_have_no_parameters_in_shortcuts() -> None:
 
 
 def test_bottlenecks_with_padded_shortcuts_also_widen_the_first_stage() -> None:
-    block = Bottleneck(8, 8, 1, style(bottleneck=True, padded=True)).eval()
+    block = Bottleneck(8, 8, padded=True).eval()
     with torch.no_grad():
-        for index in (1, 2, 3):
-            block.get_submodule(f"bn{index}").weight.zero_()  # type: ignore[operator]
+        for norm in (block.bn1, block.bn2, block.bn3):
+            norm.weight.zero_()
     x = torch.rand(1, 8, 3, 3)
     assert torch.equal(block(x), F.pad(x, (0, 0, 0, 0, 12, 12)))
 
 
-@pytest.mark.parametrize("kind", [BasicBlock, Bottleneck])
+@pytest.mark.parametrize("kind", [PreActBasicBlock, PreActBottleneck])
 @pytest.mark.parametrize("excited", [False, True])
 @torch.no_grad()
 def test_pre_activated_block_without_its_last_convolution_is_the_identity(
-    kind: type[BasicBlock | Bottleneck], excited: bool
+    kind: type[PreActBasicBlock | PreActBottleneck], excited: bool
 ) -> None:
-    chosen = style(bottleneck=kind is Bottleneck, pre_activation=True, squeeze_excitation=excited)
-    block = disturb(kind(4 * chosen.expansion, 4, 1, chosen))
-    x = torch.randn(2, 4 * chosen.expansion, 5, 5)
+    block: Any = disturb(kind(4 * kind.expansion, 4, squeeze_excitation=excited))
+    x = torch.randn(2, 4 * kind.expansion, 5, 5)
     assert not torch.allclose(block(x), x)
-    block.get_submodule(f"conv{block.depth}").weight.zero_()  # type: ignore[operator]
+    last_convolution(block).weight.zero_()
     assert torch.equal(block(x), x)
 
 
 @torch.no_grad()
 def test_pre_activated_block_by_hand() -> None:
-    block: Any = disturb(BasicBlock(4, 8, 2, style(pre_activation=True)))
+    block: Any = disturb(PreActBasicBlock(4, 8, 2))
 
     def activate(x: Tensor, norm: nn.BatchNorm2d) -> Tensor:
         assert norm.running_var is not None
@@ -128,11 +137,11 @@ def test_pre_activated_block_by_hand() -> None:
 def test_the_stem_does_the_first_blocks_activation_for_both_its_paths(name: str) -> None:
     model = build(name, pre_activation=True)
     block: Any = model.get_submodule("layer1.0")
-    assert not hasattr(block, "bn1")
-    assert hasattr(model.get_submodule("layer1.1"), "bn1")
-    assert hasattr(model.get_submodule("layer2.0"), "bn1")
+    assert block.bn1 is None
+    assert isinstance(model.get_submodule("layer1.1.bn1"), nn.BatchNorm2d)
+    assert isinstance(model.get_submodule("layer2.0.bn1"), nn.BatchNorm2d)
     x = torch.randn(2, block.conv1.in_channels, 5, 5)
-    nn.init.zeros_(block.get_submodule(f"conv{block.depth}").weight)
+    nn.init.zeros_(last_convolution(block).weight)
     expected = x if block.downsample is None else block.downsample(x)
     assert torch.equal(block.eval()(x), expected)
 
@@ -159,9 +168,7 @@ def test_zero_init_starts_branches_as_zero(name: str, excited: bool, pre_activat
         for block in blocks_of(model):
             if block.downsample is not None:
                 continue
-            first = block.get_submodule("conv1")
-            assert isinstance(first, nn.Conv2d)
-            x = torch.rand(2, first.in_channels, 4, 4)
+            x = torch.rand(2, block.conv1.in_channels, 4, 4)
             silent.append(torch.equal(block(x), x))
         assert len(silent) > 5
         assert all(silent) if zero_init else not any(silent)
@@ -180,7 +187,7 @@ def test_squeeze_excitation_is_torchvisions() -> None:
 @torch.no_grad()
 @pytest.mark.parametrize(("channels", "squeezed"), [(32, 4), (128, 8)])
 def test_squeeze_excitation_reweighs_the_branch_alone(channels: int, squeezed: int) -> None:
-    block: Any = disturb(BasicBlock(channels, channels, 1, style(squeeze_excitation=True)))
+    block: Any = disturb(BasicBlock(channels, channels, squeeze_excitation=True))
     assert tuple(block.excitation.fc1.weight.shape[:2]) == (squeezed, channels)
     x = torch.randn(2, channels, 5, 5)
     branch = block.bn2(block.conv2(F.relu(block.bn1(block.conv1(x)))))

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from falconet import Callback, TrainConfig, create_model, fit
-from falconet.models.layers import find_outputs
+from falconet.models.info import find_outputs
 from falconet.training import EpochRow
 from falconet.training.finetuning import find_block, freeze, is_frozen, scale_rates
 from falconet.training.optimizers import make_optimizer

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from falconet.errors import ConfigError, MissingExtraError
-from falconet.models.layers import InputShape, find_input_shape, find_learned_outputs
+from falconet.models.info import ModelInfo, find_learned_outputs, get_model_info
 from falconet.models.widths import Layer, count_widths, is_depthwise, resize
 
 CHANNELWISE = frozenset(
@@ -97,7 +97,7 @@ def find_groups(model: nn.Module) -> tuple[list[ChannelGroup], dict[str, str]]:
 
 def build_graph(network: nn.Module, graph: Any) -> Any:
     """Return torch-pruning's graph of a network, followed through a forward pass. Raises ConfigError where it fails."""
-    blank = find_input_shape(network).make_blank()
+    blank = get_model_info(network).make_blank()
     try:
         with torch.enable_grad():
             return graph.build_dependency(network, blank, verbose=False)
@@ -219,7 +219,7 @@ def check_removal(model: nn.Module, groups: Sequence[ChannelGroup], chosen: Chos
 
     So no mistake of the graph, which knows other libraries' networks by their traces alone, goes unseen.
     """
-    example = draw_example(find_input_shape(model))
+    example = draw_example(get_model_info(model))
     answers = []
     for network in (remove(model, groups, chosen), zero_channels(model, groups, chosen)):
         network.eval().double()
@@ -240,9 +240,9 @@ def make_untraceable_error(reason: str) -> ConfigError:
     return ConfigError(f"model: wanted a network whose channels can be followed, found another: {reason}")
 
 
-def draw_example(sample: InputShape) -> Tensor:
+def draw_example(info: ModelInfo) -> Tensor:
     """Return a batch, in double precision where it is no text."""
-    blank = sample.make_blank().expand(EXAMPLES, *sample.shape)
+    blank = info.make_blank().expand(EXAMPLES, *info.shape)
     if not blank.is_floating_point():
         return blank
     return torch.randn(blank.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))

@@ -25,7 +25,7 @@ from falconet.compression.steps.channel_groups import (
 )
 from falconet.compression.steps.checks import is_fraction
 from falconet.errors import ConfigError, UnknownNameError
-from falconet.models.layers import find_input_shape
+from falconet.models.info import get_model_info
 from falconet.models.widths import (
     Layer,
 )
@@ -181,8 +181,8 @@ def mix(
 
 def count_costs(model: nn.Module) -> dict[str, int]:
     """Return layer -> multiply-accumulates for one input."""
-    sample = find_input_shape(model)
-    return {layer.name: layer.macs for layer in count_complexity(model, sample.shape, kind=sample.kind).layers}
+    info = get_model_info(model)
+    return {layer.name: layer.macs for layer in count_complexity(model, info.shape, kind=info.kind).layers}
 
 
 def estimate_macs(costs: Mapping[str, int], groups: Sequence[ChannelGroup], chosen: Sequence[Tensor]) -> float:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from falconet.compression.steps.channel_groups import has_matrix
 from falconet.errors import ConfigError
-from falconet.models.layers import find_learned_outputs
+from falconet.models.info import find_learned_outputs
 from falconet.models.widths import SPLITTABLE, Factorized, Layer, count_factors, count_groups, replace_module
 
 

@@ -13,7 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_weights, fuse_linear_bn_weights
 
 from falconet.models.efficientnet import SameConv2d
-from falconet.models.layers import find_input_shape
+from falconet.models.info import get_model_info
 from falconet.models.resnet import StepNorm
 from falconet.models.widths import SPLITTABLE, Folded, Layer, replace_module
 
@@ -117,7 +117,7 @@ def trace(network: nn.Module) -> tuple[dict[nn.Module, list[Call]], Counter[Any]
 
     hooks = [each.register_forward_hook(note) for each in network.modules() if isinstance(each, Layer | _BatchNorm)]
     with torch.enable_grad():
-        waiting = [network(find_input_shape(network).make_blank()).grad_fn]
+        waiting = [network(get_model_info(network).make_blank()).grad_fn]
     for hook in hooks:
         hook.remove()
     consumers: Counter[Any] = Counter()

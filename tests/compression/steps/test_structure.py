@@ -27,7 +27,7 @@ from falconet.compression.steps.folding import FoldBatchNorm, fold_batchnorm
 from falconet.data.texts import train_tokenizer
 from falconet.errors import ConfigError, MissingExtraError, UnknownNameError
 from falconet.models import MODELS, create_model
-from falconet.models.layers import InputShape, find_input_shape, set_input_shape
+from falconet.models.info import ModelInfo, get_model_info, set_model_info
 from falconet.models.widths import Folded, read_widths
 from falconet.spec import ClassificationSpec, Kind
 from tests.compression.steps.builders import HUGE, SMALL, build_settled, measure_change
@@ -77,8 +77,8 @@ def seeded() -> Iterator[None]:
 
 
 def count(model: nn.Module) -> tuple[int, int]:
-    sample = find_input_shape(model)
-    cost = count_complexity(model, sample.shape, kind=sample.kind)
+    info = get_model_info(model)
+    cost = count_complexity(model, info.shape, kind=info.kind)
     return cost.params, cost.macs
 
 
@@ -201,7 +201,7 @@ class Plain(nn.Module):
 
 def make_plain() -> Plain:
     model = Plain().eval()
-    set_input_shape(model, InputShape("image", (1, 8, 8)))
+    set_model_info(model, ModelInfo("image", (1, 8, 8)))
     return model
 
 
@@ -470,7 +470,7 @@ class Repeated(Plain):
 )
 def test_normalization_that_does_not_stand_alone(kind: type[nn.Module], reason: str) -> None:
     model = kind().eval()
-    set_input_shape(model, InputShape("image", (1, 8, 8)))
+    set_model_info(model, ModelInfo("image", (1, 8, 8)))
     assert fold_batchnorm().find_untouched(model) == {"norm": reason}
     assert isinstance(fold_batchnorm()(model).get_submodule("norm"), nn.BatchNorm2d)
 
@@ -479,7 +479,7 @@ def test_dense_layers_take_their_normalization_in() -> None:
     model = nn.Sequential(
         nn.Flatten(), nn.Linear(16, 6, bias=False), nn.BatchNorm1d(6), nn.ReLU(), nn.Linear(6, CLASSES)
     ).eval()
-    set_input_shape(model, InputShape("image", (1, 4, 4)))
+    set_model_info(model, ModelInfo("image", (1, 4, 4)))
     model(torch.randn(8, 1, 4, 4))
     inputs = torch.randn(8, 1, 4, 4)
     for module in (model.train(), model.eval()):
