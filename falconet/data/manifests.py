@@ -45,7 +45,8 @@ from falconet.data.files import (
     walk,
 )
 from falconet.data.images import find_extremes, inspect_image, read_content
-from falconet.data.series import describe_cell, long_series, series_dataset, split_series, to_floats, wide_series
+from falconet.data.series import series_dataset, split_series
+from falconet.data.series_tables import describe_cell, long_series, to_floats, wide_series
 from falconet.data.splits import Columns, DataConfig
 from falconet.data.texts import describe_text
 from falconet.errors import ConfigError, DataError, UnknownNameError

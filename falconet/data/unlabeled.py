@@ -35,10 +35,10 @@ from falconet.data.manifests import (
     spell_numbers,
     tabulate_tasks,
 )
-from falconet.data.series import read_ts_file
 from falconet.data.sources import find_data_root, read_dataset
 from falconet.data.splits import DataConfig
 from falconet.data.texts import MAX_CHARACTERS
+from falconet.data.ts import read_ts_file
 from falconet.errors import DataError, PathError, UsageError
 from falconet.modalities import MODALITIES
 from falconet.spec import InputSpec, Kind

@@ -28,10 +28,11 @@ from falconet.data.manifests import (
     path_of,
     tabulate_tasks,
 )
-from falconet.data.series import WavFiles, read_ts_file
 from falconet.data.sources import read_dataset
 from falconet.data.splits import Columns, complete_splits
+from falconet.data.ts import read_ts_file
 from falconet.data.unlabeled import iterate_inputs
+from falconet.data.wav import WavFiles
 from falconet.errors import DataError
 from falconet.labeling.adapters import ADAPTERS
 from falconet.modalities import EXTENSIONS, MODALITIES
