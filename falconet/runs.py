@@ -53,7 +53,8 @@ from falconet.modalities import modality_of
 from falconet.models import create_model
 from falconet.models.forward_cost import measure_forward
 from falconet.models.layers import FitsStatistics, find_input_shape
-from falconet.models.pretrained import Pretrained, fit_weights, load_pretrained
+from falconet.models.weights.loading import load_pretrained
+from falconet.models.weights.pretrained import Pretrained, fit_weights
 from falconet.planning import (
     CHECKPOINT_FOLDER,
     LEADERBOARD_FILE,
