@@ -139,7 +139,9 @@ def evaluate(
 
         terminal.print_json(to_mapping(result))
         return
-    terminal.print_evaluation(result)
+    from falconet.cli.evaluation_tables import print_evaluation
+
+    print_evaluation(result)
 
 
 def note_stale(model: Path) -> None:
