@@ -47,8 +47,9 @@ def compress(
     debug: Debug = False,
 ) -> None:
     """Find the smallest file of a trained model that still answers right, within a budget."""
-    from falconet.catalog import check_artifact, check_source
+    from falconet.catalog import check_source
     from falconet.compression.budget import Budget
+    from falconet.model_files import check_artifact
     from falconet.planning import parse_assignments
     from falconet.schema import merge
     from falconet.units import parse_count, parse_latency, parse_size, parse_time

@@ -84,7 +84,8 @@ def evaluate(
     debug: Debug = False,
 ) -> None:
     """Evaluate a trained model, or an exported file, on a data set."""
-    from falconet.catalog import check_artifact, check_source
+    from falconet.catalog import check_source
+    from falconet.model_files import check_artifact
 
     check_picture("--plot", plot)
     if plot and not corruptions:
@@ -182,7 +183,7 @@ def predict(
     debug: Debug = False,
 ) -> None:
     """Classify files, rows of tables, series and texts."""
-    from falconet.catalog import check_artifact
+    from falconet.model_files import check_artifact
 
     runtime = runtime or guess_runtime(model)
     if runtime is None:

@@ -43,7 +43,8 @@ def export(
     debug: Debug = False,
 ) -> None:
     """Write a trained model for another runtime, if it answers there as it does here."""
-    from falconet.catalog import check_artifact, check_source
+    from falconet.catalog import check_source
+    from falconet.model_files import check_artifact
 
     if raw:
         note("--raw is now --no-preprocessing")

@@ -146,7 +146,8 @@ def train(
     debug: Debug = False,
 ) -> None:
     """Train, evaluate, save and report a classifier."""
-    from falconet.catalog import check_artifact, check_source
+    from falconet.catalog import check_source
+    from falconet.model_files import check_artifact
     from falconet.models import find_model
     from falconet.models.registry import check_pretrained
 

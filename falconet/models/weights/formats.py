@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from falconet.catalog import CODED_FILE
 from falconet.errors import ArtifactError, OutOfMemoryError, PathError
+from falconet.model_files import CODED_FILE
 from falconet.storage import check_safetensors, read_regular
 
 State = Mapping[str, Tensor]

@@ -16,8 +16,8 @@ from typing import Any
 import torch
 
 from falconet import codec
-from falconet.catalog import CONFIG_FILE, WEIGHTS_FILE
 from falconet.errors import ArtifactError, ConfigError, MissingExtraError, PathError, UsageError
+from falconet.model_files import CONFIG_FILE, WEIGHTS_FILE
 from falconet.models.external import SECOND_OUTPUTS
 from falconet.models.options import choose_stem
 from falconet.models.registry import check_options, check_pretrained, find_model, list_options
