@@ -29,7 +29,7 @@ from falconet import ImageSpec, create_model, load_pretrained
 from falconet.artifact import UNKNOWN, Artifact, ArtifactConfig, encode_artifact
 from falconet.compression import Constrained, chain, compensate, materialize, quantize, quantize_floats
 from falconet.metrics import paired_interval, wilson_interval
-from falconet.models.pretrained import Pretrained
+from falconet.models.weights.pretrained import Pretrained
 from falconet.spec import ClassificationSpec
 from falconet.storage import write_bytes
 

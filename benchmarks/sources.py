@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Int64, Shaped
 from PIL import Image
 
-from falconet.data.series import read_ts_file
+from falconet.data.ts import read_ts_file
 
 TEST_SHARE, VAL_SHARE = 0.2, 0.1
 Kind = Literal["images", "texts", "series", "recordings"]

@@ -51,8 +51,8 @@ from .models import MODELS as MODELS
 from .models import create_model as create_model
 from .models import list_models as list_models
 from .models.efficientnet import scale_compound as scale_compound
-from .models.pretrained import Pretrained as Pretrained
-from .models.pretrained import load_pretrained as load_pretrained
+from .models.weights.loading import load_pretrained as load_pretrained
+from .models.weights.pretrained import Pretrained as Pretrained
 from .predictions import Predictions as Predictions
 from .reporting import update_report as update_report
 from .runs import RunResult as RunResult

@@ -19,20 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 import yaml
 
 from falconet import codec, hub
-from falconet.catalog import (
-    ARTIFACT_FILES,
-    CODED_FILE,
-    CONFIG_FILE,
-    DERIVED_FILES,
-    TOKENIZER_FILE,
-    WEIGHTS_FILE,
-    as_name,
-    check_artifact,
-    check_repository,
-    is_coded,
-    is_hub_source,
-    redact_name,
-)
+from falconet.catalog import as_name, is_hub_source
 from falconet.data.splits import Columns, DataConfig, Nearness
 from falconet.data.texts import abridge_tokenizer, check_tokenizer, restore_tokenizer
 from falconet.errors import (
@@ -47,6 +34,18 @@ from falconet.errors import (
     lacks_memory,
 )
 from falconet.modalities import modality_of
+from falconet.model_files import (
+    ARTIFACT_FILES,
+    CODED_FILE,
+    CONFIG_FILE,
+    DERIVED_FILES,
+    TOKENIZER_FILE,
+    WEIGHTS_FILE,
+    check_artifact,
+    check_repository,
+    is_coded,
+    redact_name,
+)
 from falconet.models import create_model
 from falconet.schema import KEY, SPARSE, check_finite_fields, from_mapping, to_mapping
 from falconet.spec import FLOAT32_LEAST, FLOAT32_MOST, InputSpec, Kind, OutputSpec, upgrade_record

@@ -22,7 +22,7 @@ from falconet.data.splits import deal, mix, unite_split
 from falconet.defaults import Candidate, choose_candidates, default_settings, describe_data
 from falconet.errors import DataError
 from falconet.inputs import add_statistics, draft_spec
-from falconet.models.pretrained import load_pretrained
+from falconet.models.weights.loading import load_pretrained
 from falconet.planning import RunConfig, configure
 from falconet.runs import build, fit_statistics
 from falconet.spec import OutputSpec

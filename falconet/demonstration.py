@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from falconet.catalog import CONFIG_FILE as ARTIFACT_CONFIG
 from falconet.errors import RunExistsError
 from falconet.model import Run, train
+from falconet.model_files import CONFIG_FILE as ARTIFACT_CONFIG
 from falconet.planning import check_out, has_weights, holds_run
 from falconet.renames import accept_renamed
 from falconet.report import render_html

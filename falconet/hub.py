@@ -8,8 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from falconet.catalog import CODED_FILE, CONFIG_FILE, HUB_PREFIX, MODEL_FILES, WEIGHTS_FILE, parse_model
+from falconet.catalog import HUB_PREFIX
 from falconet.errors import ArtifactError, HubError, MissingExtraError
+from falconet.model_files import CODED_FILE, CONFIG_FILE, MODEL_FILES, WEIGHTS_FILE, parse_model
 from falconet.storage import read_json
 
 MODEL = f"{CONFIG_FILE} and {WEIGHTS_FILE} or {CODED_FILE}"

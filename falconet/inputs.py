@@ -18,7 +18,7 @@ from falconet.data.texts import TextEncoder, make_wordpiece, train_tokenizer
 from falconet.errors import ConfigError, DataError
 from falconet.modalities import modality_of
 from falconet.models import find_model
-from falconet.models.pretrained import Pretrained
+from falconet.models.weights.pretrained import Pretrained
 from falconet.planning import ModelConfig
 from falconet.spec import ImageSpec, InputSpec, Kind, PixelType, ResizeMode, SeriesSpec, TextSpec
 

@@ -11,7 +11,6 @@ from typing import Any, Literal, get_args
 
 import yaml
 
-from falconet.catalog import WEIGHTS_FILE, check_artifact
 from falconet.data import DataConfig, Dataset, load_dataset
 from falconet.data.augmentation import Augmentation, find_policy
 from falconet.defaults import Candidate, choose_candidates, default_settings, describe_data
@@ -26,6 +25,7 @@ from falconet.errors import (
     abridge,
 )
 from falconet.modalities import MODALITIES
+from falconet.model_files import WEIGHTS_FILE, check_artifact
 from falconet.models import find_model, models_for
 from falconet.models.registry import check_options, check_pretrained
 from falconet.renames import ignore, note, rename_settings

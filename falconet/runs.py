@@ -54,7 +54,8 @@ from falconet.models import create_model
 from falconet.models.forward_cost import measure_forward
 from falconet.models.info import get_model_info
 from falconet.models.layers import FitsStatistics
-from falconet.models.pretrained import Pretrained, fit_weights, load_pretrained
+from falconet.models.weights.loading import load_pretrained
+from falconet.models.weights.pretrained import Pretrained, fit_weights
 from falconet.planning import (
     CHECKPOINT_FOLDER,
     LEADERBOARD_FILE,

@@ -36,10 +36,10 @@ from falconet.artifact import (
     list_stale,
     load_artifact,
 )
-from falconet.catalog import CODED_FILE, CONFIG_FILE, WEIGHTS_FILE, check_artifact
 from falconet.data.preprocessing import TextPreprocess
 from falconet.data.texts import TextEncoder, make_wordpiece, train_tokenizer
 from falconet.errors import ArtifactError, OutOfMemoryError, PathError, StorageError
+from falconet.model_files import CODED_FILE, CONFIG_FILE, WEIGHTS_FILE, check_artifact
 from falconet.models import create_model, forward_cost
 from falconet.schema import to_mapping
 from falconet.spec import ClassificationSpec, ImageSpec, SeriesSpec, TextSpec

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 
 from falconet import MODELS, load_artifact
-from falconet.catalog import WEIGHTS_FILE
+from falconet.model_files import WEIGHTS_FILE
 
 RESNET20 = Path(__file__).parent / "assets" / "cifar10-resnet20"
 

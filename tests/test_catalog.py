@@ -133,8 +133,9 @@ def test_a_plain_word_is_known_or_refused_in_one_line(word: str) -> None:
     assert len(str(caught.value).splitlines()) == 1
 
 
-def test_importing_it_does_not_import_numpy() -> None:
-    code = "import sys, falconet.catalog; print(sorted({'numpy', 'torch', 'PIL'} & set(sys.modules)))"
+@pytest.mark.parametrize("module", ["catalog", "model_files"])
+def test_importing_it_does_not_import_numpy(module: str) -> None:
+    code = f"import sys, falconet.{module}; print(sorted({{'numpy', 'torch', 'PIL'}} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 

@@ -21,7 +21,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from falconet import Comparison, RunResult, cli, compare, load_dataset
-from falconet.catalog import redact_settings
 from falconet.comparison import ComparisonRow
 from falconet.comparison.comparing import Evaluated, list_rows
 from falconet.comparison.contenders import (
@@ -40,6 +39,7 @@ from falconet.comparison.tables import format_row
 from falconet.comparison.trials import Trial, load_trial, plan_trial
 from falconet.errors import ConfigError, DataError, FalconetError, PathError, UnknownNameError, UsageError
 from falconet.latency import Latency
+from falconet.model_files import redact_settings
 from falconet.runs import execute
 
 Capture = pytest.CaptureFixture[str]

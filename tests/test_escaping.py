@@ -12,9 +12,9 @@ import yaml
 from PIL import Image
 
 from falconet import cli
-from falconet.catalog import redact_name, redact_settings
 from falconet.data.dataset import normalize_label
 from falconet.escaping import escape_line, escape_lines, escape_markdown, escape_page
+from falconet.model_files import redact_name, redact_settings
 
 NAMES = (
     "<script>alert(1)</script>".replace("/", "\u2215"),

@@ -23,9 +23,9 @@ from huggingface_hub.repocard_data import EvalResult
 
 import falconet
 from falconet import RunResult
-from falconet.catalog import ARTIFACT_FILES, MODEL_FILES, check_artifact, parse_model
 from falconet.cli import run
 from falconet.errors import ArtifactError, HubError, MissingExtraError, PathError
+from falconet.model_files import ARTIFACT_FILES, MODEL_FILES, check_artifact, parse_model
 
 FOREIGN = {"config.json": b'{"model_type": "bert"}', "model.safetensors": b"large"}
 

@@ -9,9 +9,9 @@ from typing import Any, NoReturn
 import pytest
 
 from falconet import RunResult, demonstrate, demonstration, explain, runs, train
-from falconet.catalog import DERIVED_FILES, MODEL_FILES
 from falconet.cli import run
 from falconet.explanation import explaining
+from falconet.model_files import DERIVED_FILES, MODEL_FILES
 from falconet.storage import hold
 from falconet.training import EpochRow
 

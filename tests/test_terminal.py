@@ -13,6 +13,7 @@ import pytest
 from rich.cells import cell_len
 
 from falconet import terminal
+from falconet.cli.evaluation_tables import print_evaluation
 from falconet.errors import StorageError
 from falconet.evaluation import evaluate_logits
 from falconet.report.facts import describe_change
@@ -115,7 +116,7 @@ def test_names_are_no_markup(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_a_class_without_samples_has_dashes(capsys: pytest.CaptureFixture[str]) -> None:
     logits = np.eye(3, dtype=np.float32)[[0, 1, 1, 2]]
-    terminal.print_evaluation(evaluate_logits(logits, np.array([0, 1, 1, 0]), ("a", "b", "c"), "test"))
+    print_evaluation(evaluate_logits(logits, np.array([0, 1, 1, 0]), ("a", "b", "c"), "test"))
     *_, row = capsys.readouterr().out.splitlines()
     assert row.split() == ["c", "-", "-", "-", "-", "-", "0"]
 

@@ -37,8 +37,8 @@ RETIRED_IN_CODE: Mapping[str, str] = {
 }
 """The same, for the package and its recipes alone."""
 KEPT: Mapping[str, tuple[str, ...]] = {
+    "falconet/cli/evaluation_tables.py": ("judged",),
     "falconet/evaluation/confidence.py": ("judged",),
-    "falconet/terminal.py": ("judged",),
     "falconet/comparison/trials.py": ("judged",),
     "falconet/renames.py": (
         "teacher_share",

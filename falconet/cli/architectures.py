@@ -133,7 +133,7 @@ def models(
 def list_weights(pattern: str, names: Sequence[str], json: bool) -> None:
     """Print the published weights of architectures. Raises UsageError where there are none."""
     from falconet import terminal
-    from falconet.models.published import PUBLISHED
+    from falconet.models.weights.published import PUBLISHED
 
     entries = [entry for entry in PUBLISHED if entry.architecture in names]
     if not entries:

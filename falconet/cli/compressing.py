@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from falconet.cli.app import Assignments, DataRoot, Debug, Json, ModelFolder, Source, app
 from falconet.errors import UsageError
+
+if TYPE_CHECKING:
+    from falconet.compression import Compression
 
 
 @app.command()
@@ -44,8 +47,9 @@ def compress(
     debug: Debug = False,
 ) -> None:
     """Find the smallest file of a trained model that still answers right, within a budget."""
-    from falconet.catalog import check_artifact, check_source
+    from falconet.catalog import check_source
     from falconet.compression.budget import Budget
+    from falconet.model_files import check_artifact
     from falconet.planning import parse_assignments
     from falconet.schema import merge
     from falconet.units import parse_count, parse_latency, parse_size, parse_time
@@ -80,4 +84,38 @@ def compress(
     if json:
         terminal.print_json(result.facts())
         return
-    terminal.print_compression(result)
+    print_compression(result)
+
+
+def print_compression(result: Compression) -> None:
+    """Print what a search came to."""
+    from falconet import terminal
+
+    found = result.shrinking
+    columns = ("", "before", "after", "")
+    rows = [
+        ("bytes", f"{found.bytes_before:,}", f"{found.bytes_after:,}", f"{found.ratio:.1f}x smaller"),
+        (
+            f"test accuracy (n = {found.comparison.n:,})",
+            f"{found.comparison.other_accuracy:.2%}",
+            f"{found.comparison.accuracy:.2%}",
+            found.name_drop(),
+        ),
+        (
+            "MACs",
+            f"{found.macs_before:,}",
+            f"{found.macs_after:,}",
+            "" if found.macs_before == found.macs_after else f"{found.macs_before / found.macs_after:.2f}x fewer",
+        ),
+        (
+            f"latency ({', '.join(dict.fromkeys(found.runtimes))})",
+            f"{found.latency_before:.3f} ms",
+            f"{found.latency_after:.3f} ms",
+            found.name_fastest(),
+        ),
+    ]
+    terminal.print_table(columns, rows)
+    terminal.print_line(found.name_integers())
+    if found.untouched:
+        terminal.print_some([f"left as it was: {name}: {reason}" for name, reason in found.untouched.items()])
+    terminal.print_line(f"{result.out}: model.fnet, report.html; all trials: frontier.csv, frontier.png")

@@ -84,7 +84,8 @@ def evaluate(
     debug: Debug = False,
 ) -> None:
     """Evaluate a trained model, or an exported file, on a data set."""
-    from falconet.catalog import check_artifact, check_source
+    from falconet.catalog import check_source
+    from falconet.model_files import check_artifact
 
     check_picture("--plot", plot)
     if plot and not corruptions:
@@ -139,7 +140,9 @@ def evaluate(
 
         terminal.print_json(to_mapping(result))
         return
-    terminal.print_evaluation(result)
+    from falconet.cli.evaluation_tables import print_evaluation
+
+    print_evaluation(result)
 
 
 def note_stale(model: Path) -> None:
@@ -180,7 +183,7 @@ def predict(
     debug: Debug = False,
 ) -> None:
     """Classify files, rows of tables, series and texts."""
-    from falconet.catalog import check_artifact
+    from falconet.model_files import check_artifact
 
     runtime = runtime or guess_runtime(model)
     if runtime is None:

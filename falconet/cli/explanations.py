@@ -55,7 +55,8 @@ def explain(
     debug: Debug = False,
 ) -> None:
     """Show why a model answers so, and how far each explanation may be trusted."""
-    from falconet.catalog import check_artifact, check_source
+    from falconet.catalog import check_source
+    from falconet.model_files import check_artifact
 
     check_artifact(model)
     if report:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,6 +11,10 @@ from falconet.cli.app import DataRoot, Debug, Json, ModelFolder, app
 from falconet.exporters.metadata import UNSTATED
 from falconet.exporters.targets import MAX_DROP, check_out, find_target
 from falconet.renames import note
+
+if TYPE_CHECKING:
+    from falconet.exporters.exporting import Export
+    from falconet.exporters.parity import Parity
 
 
 @app.command()
@@ -39,7 +43,8 @@ def export(
     debug: Debug = False,
 ) -> None:
     """Write a trained model for another runtime, if it answers there as it does here."""
-    from falconet.catalog import check_artifact, check_source
+    from falconet.catalog import check_source
+    from falconet.model_files import check_artifact
 
     if raw:
         note("--raw is now --no-preprocessing")
@@ -64,4 +69,46 @@ def export(
     if json:
         terminal.print_json(result.facts())
         return
-    terminal.print_export(result)
+    print_export(result)
+
+
+def print_export(result: Export) -> None:
+    """Print what was written, how alike it answers, and how fast."""
+    from falconet import terminal
+
+    terminal.print_line(f"{result.path}: {result.target}, {result.bytes:,} bytes")
+    if len(result.files) > 1:
+        terminal.print_some([f"{name}: {size:,} bytes" for name, size in result.files.items()])
+    if result.grown:
+        terminal.print_line(result.grown)
+    for line in describe_parity(result.parity):
+        terminal.print_line(line)
+    times = f"{result.latency_ms:.3f} ms in {result.runtime}, {result.model_latency_ms:.3f} ms by the model itself"
+    threads = "threads of its own choice" if result.runtime == "executorch" else "one thread"
+    how = f"median of one sample, from raw to probabilities, {threads}"
+    terminal.print_line(f"latency: {times} ({how})")
+    if result.speed is not None:
+        terminal.print_line(f"speed: {result.speed.describe('the model itself')}")
+    if result.baseline_latency_ms is not None and result.baseline_speed is not None:
+        own = f"in single precision {result.baseline_latency_ms:.3f} ms"
+        slower = result.baseline_speed.measurable and result.baseline_speed.times < 1
+        advice = ": on this machine, --to onnx answers sooner" if slower else ""
+        terminal.print_line(f"{own}; integers: {result.baseline_speed.describe()}{advice}")
+
+
+def describe_parity(parity: Parity) -> list[str]:
+    """Return lines about how an export answers beside the model."""
+    text = (
+        f"parity: largest difference of a probability {parity.max_abs_difference:.2g}, {parity.agreement:.2%} equal "
+        f"answers on {parity.n:,} {parity.samples}"
+    )
+    if parity.logit_difference is not None:
+        text += f"; of a logit {parity.logit_difference:.2g} of the largest"
+        text += f", {parity.logit_noise or 0:.2g} of them on average (root mean square)"
+    if parity.accuracy_before is None or parity.accuracy_drop is None:
+        return [text]
+    from falconet.report.facts import describe_change
+
+    interval = parity.accuracy_drop_ci
+    lost = describe_change(100 * parity.accuracy_drop, interval and (100 * interval[0], 100 * interval[1]))
+    return [text, f"accuracy: {parity.accuracy_before:.2%} before, {parity.accuracy_after:.2%} after: {lost}"]

@@ -31,7 +31,8 @@ def label(
     debug: Debug = False,
 ) -> None:
     """Write a page to label samples on: likely label errors first, then what teaches a model most."""
-    from falconet.catalog import check_artifact, check_source
+    from falconet.catalog import check_source
+    from falconet.model_files import check_artifact
 
     check_source(source)
     if model is not None:

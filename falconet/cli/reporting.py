@@ -24,7 +24,7 @@ def report(
     debug: Debug = False,
 ) -> None:
     """Write report, model card and figures of a run anew, with what takes longer where asked for."""
-    from falconet.catalog import check_artifact
+    from falconet.model_files import check_artifact
 
     check_artifact(run)
     from falconet import reporting, terminal

@@ -18,7 +18,7 @@ def push(
     debug: Debug = False,
 ) -> None:
     """Upload a trained model to the Hugging Face Hub, report included, which shows some test samples."""
-    from falconet.catalog import check_artifact, check_repository
+    from falconet.model_files import check_artifact, check_repository
 
     check_repository(repository)
     check_artifact(model)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -21,6 +21,12 @@ from falconet.cli.app import (
     ask_data,
     check_picture,
 )
+
+if TYPE_CHECKING:
+    from falconet.data.checks import DataReport
+
+SHAPES = 6
+"""Sizes of images that are named."""
 
 
 @app.command()
@@ -72,4 +78,68 @@ def data(
     if json:
         terminal.print_json(to_mapping(report))
         return
-    terminal.print_data_report(report)
+    print_data_report(report)
+
+
+def print_data_report(report: DataReport) -> None:
+    """Print what a data set holds, then each kind of thing that may be wrong with it."""
+    from falconet import terminal
+
+    count = sum(report.splits.values())
+    terminal.print_line(f"{report.source}: {count:,} {terminal.describe_kind(report)}, {len(report.classes)} classes")
+    print_facts(report)
+    terminal.print_table(("class", "samples"), [(row.name, f"{row.count:,}") for row in report.classes])
+    terminal.print_line()
+    for title, lines in list_findings(report):
+        terminal.print_line(f"{title}: {len(lines):,}")
+        terminal.print_some(lines)
+    if report.label_caution:
+        terminal.print_line(f"caution: {report.label_caution}")
+
+
+def print_facts(report: DataReport) -> None:
+    """Print how a data set is split, read and made up."""
+    from falconet import terminal
+    from falconet.modalities import MODALITIES
+
+    if report.columns:
+        terminal.print_line(terminal.describe_columns(report.columns))
+    for note in report.notes:
+        terminal.print_line(note)
+    splits = [f"{name} {n:,}{' (made)' if name in report.made else ''}" for name, n in report.splits.items()]
+    imbalance = f"; largest class {report.imbalance:.1f} times the smallest" if report.imbalance else ""
+    terminal.print_line(f"splits: {', '.join(splits)}{imbalance}")
+    if report.shapes:
+        shapes = [f"{row.count:,} {row.kind} {'x'.join(map(str, row.size))}".strip() for row in report.shapes]
+        terminal.print_line(f"sizes: {', '.join(shapes[:SHAPES])}{' ...' if len(shapes) > SHAPES else ''}")
+    if report.lengths:
+        found = report.lengths
+        unit = MODALITIES[report.kind].raw_unit
+        quartiles = f"quartiles {found.lower_quartile:,.0f}, {found.median:,.0f}, {found.upper_quartile:,.0f}"
+        terminal.print_line(f"lengths: {found.min:,} to {found.max:,} {unit}, {quartiles}")
+    if report.missing:
+        terminal.print_line(f"missing values: {report.missing:.2%}")
+    if report.ignored:
+        from falconet.data.files import describe_ignored
+
+        terminal.print_line(f"ignored: {describe_ignored(report.ignored)}")
+
+
+def list_findings(report: DataReport) -> list[tuple[str, list[str]]]:
+    """Return what may be wrong: titles, each with a line for every case."""
+    near = [f"{' ~ '.join(pair.names)}{' (leak)' * (len(set(pair.splits)) > 1)}" for pair in report.near_duplicates]
+    absent = [f"{split}: {', '.join(names)}" for split, names in report.absent_classes.items()]
+    findings = [
+        ("unreadable", [f"{item.file}: {item.reason}" for item in report.unreadable]),
+        ("groups of equal samples", [" = ".join(group) for group in report.duplicates]),
+        ("leaks (equal samples in several splits)", [" = ".join(group) for group in report.leaks]),
+        ("near duplicates", near),
+        ("splits that lack classes", absent),
+        ("constant", list(report.constant)),
+        ("outliers", [f"{item.name}: {item.reason}" for item in report.outliers]),
+    ]
+    errors = [
+        f"{row.name} ({row.split}): {row.label}, perhaps {row.suggested} ({row.probability:.0%})"
+        for row in report.label_errors
+    ]
+    return [*findings, ("likely label errors", errors)] if errors else findings

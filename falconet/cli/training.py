@@ -26,6 +26,7 @@ from falconet.cli.app import (
 from falconet.errors import ConfigError, UsageError
 
 if TYPE_CHECKING:
+    from falconet.data import Dataset
     from falconet.planning import Plan
     from falconet.runs import RunResult
     from falconet.synthetic import Trial
@@ -145,7 +146,8 @@ def train(
     debug: Debug = False,
 ) -> None:
     """Train, evaluate, save and report a classifier."""
-    from falconet.catalog import check_artifact, check_source
+    from falconet.catalog import check_source
+    from falconet.model_files import check_artifact
     from falconet.models import find_model
     from falconet.models.registry import check_pretrained
 
@@ -274,7 +276,7 @@ def announce(plan: Plan, resume: bool) -> None:
 
     if resume and not planning.has_weights(plan.out):
         terminal.print_note(f"nothing to resume in {plan.out}: this run starts anew")
-    terminal.print_note(terminal.describe_dataset(plan.dataset))
+    terminal.print_note(describe_dataset(plan.dataset))
     if plan.dataset.columns:
         terminal.print_note(terminal.describe_columns(plan.dataset.columns))
     for note in plan.dataset.notes:
@@ -349,3 +351,11 @@ def describe_student(teacher: RunResult, student: RunResult) -> str:
         f"{role} {run.architecture}: test accuracy {run.test.accuracy:.2%}, {run.report.bytes:,} bytes, in {run.out}"
         for role, run in runs
     )
+
+
+def describe_dataset(dataset: Dataset) -> str:
+    """Return a line about a data set."""
+    from falconet import terminal
+
+    count = sum(len(split) for split in dataset.splits.values())
+    return f"{dataset.source}: {count:,} {terminal.describe_kind(dataset)}, {len(dataset.classes)} classes"

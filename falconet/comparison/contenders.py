@@ -10,10 +10,11 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from falconet.catalog import HUB_PREFIX, check_artifact, check_source
+from falconet.catalog import HUB_PREFIX, check_source
 from falconet.data import DataConfig, Dataset
 from falconet.errors import ConfigError, PathError, RunExistsError, UsageError
 from falconet.hub import fetch_model
+from falconet.model_files import check_artifact
 from falconet.models import MODELS, find_model
 from falconet.models.registry import EXTERNAL
 from falconet.planning import Settings, check_outside, check_sections, load_recipe, normalize_settings

@@ -9,12 +9,12 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from falconet.catalog import redact_name, redact_settings
 from falconet.comparison.plots import AXES, draw_front
 from falconet.comparison.results import LEVEL, Comparison, ComparisonPair, ComparisonRow
 from falconet.comparison.tables import COLUMNS, PAIR_COLUMNS, format_pair, format_row
 from falconet.data.drawing import encode_figure
 from falconet.escaping import escape_line, escape_markdown
+from falconet.model_files import redact_name, redact_settings
 from falconet.report.html import render_page
 from falconet.report.pictures import to_svg
 from falconet.schema import to_mapping

@@ -15,7 +15,6 @@ from jaxtyping import Bool, Int64, UInt64
 
 from falconet import metrics
 from falconet.artifact import Artifact, list_stale, load_artifact, read_config
-from falconet.catalog import CONFIG_FILE
 from falconet.comparison.contenders import Contender, Study, check_recipes
 from falconet.complexity import count_complexity
 from falconet.data import DataConfig, Dataset
@@ -26,6 +25,7 @@ from falconet.evaluation.evaluation import check_found_again, find_changed_setti
 from falconet.exporters.targets import Runtime
 from falconet.exporters.timing import find_fastest
 from falconet.latency import Latency
+from falconet.model_files import CONFIG_FILE
 from falconet.planning import Plan, plan_run
 from falconet.runs import execute, try_network
 from falconet.storage import read_json, write_bytes, write_json

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from falconet.artifact import Artifact, build_model, current_versions
-from falconet.catalog import CODED_FILE, redact_settings
 from falconet.compression.budget import Budget
 from falconet.compression.search import Trial
 from falconet.compression.trial import SearchContext, count_macs, find_untouched, read_trial
@@ -21,6 +20,7 @@ from falconet.evaluation.paired import compare_answers
 from falconet.explanation.reasons import find_reasons
 from falconet.exporters.exporting import Export, export
 from falconet.exporters.timing import time_together
+from falconet.model_files import CODED_FILE, redact_settings
 from falconet.report import ModelReport, Shrinking, TrainingLog, describe_model, render_card, render_html
 from falconet.schema import to_mapping
 from falconet.storage import format_json, scratch

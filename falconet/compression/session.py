@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from falconet.artifact import UNKNOWN, AnyModel, Artifact, open_artifact
-from falconet.catalog import CODED_FILE, check_artifact, check_source
+from falconet.catalog import check_source
 from falconet.compression.budget import Budget
 from falconet.compression.config import RECOVERY, SearchConfig
 from falconet.compression.constants import CONSTANTS
@@ -43,6 +43,7 @@ from falconet.data.loader import Loader, load_inputs
 from falconet.errors import ArtifactError, BudgetError, ConfigError, DataError, RunExistsError, UsageError
 from falconet.evaluation import match_labels
 from falconet.evaluation.evaluation import check_evaluable, restore_data_config
+from falconet.model_files import CODED_FILE, check_artifact
 from falconet.planning import (
     CONFIG_FILE,
     IfExists,

@@ -14,7 +14,6 @@ import torch
 from torch import nn
 
 from falconet.artifact import Artifact, build_model, decode_artifact, decode_file, encode_artifact, read_file
-from falconet.catalog import CODED_FILE
 from falconet.complexity import count_complexity
 from falconet.compression.budget import Budget
 from falconet.compression.config import CompressConfig, SearchConfig
@@ -36,6 +35,7 @@ from falconet.errors import BudgetError, ConfigError, DivergedError, Interrupted
 from falconet.evaluation.confidence import DIGITS
 from falconet.exporters.timing import find_fastest, time_runtimes
 from falconet.metrics import choose_temperature
+from falconet.model_files import CODED_FILE
 from falconet.models.widths import read_widths
 from falconet.schema import to_mapping
 from falconet.storage import read_json, write_bytes, write_json

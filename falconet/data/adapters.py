@@ -28,8 +28,9 @@ from falconet.data.arrays import (
 from falconet.data.dataset import EncodedImages, ImageArray, ImageFiles, Samples, Scalable, Texts, Unreadable
 from falconet.data.images import Extremes, ValueRange, convert_image, inspect_image, read_content
 from falconet.data.named import find_cifar_binaries, read_cifar_binaries
-from falconet.data.series import NO_VALUES, WavFiles, count_steps, inspect_wav, pack_series
+from falconet.data.series import NO_VALUES, count_steps, pack_series
 from falconet.data.texts import describe_text, read_text_file
+from falconet.data.wav import WavFiles, inspect_wav
 from falconet.errors import DataError
 from falconet.spec import ImageSpec, Kind, SeriesSpec, TextSpec
 from falconet.tables import is_text

@@ -19,6 +19,7 @@ import numpy as np
 from jaxtyping import Float32, Int64, UInt
 
 from falconet.catalog import HUB_PREFIX
+from falconet.data.columns import NAMES, simplify
 from falconet.data.dataset import (
     NO_LABEL,
     Dataset,
@@ -34,7 +35,6 @@ from falconet.data.dataset import (
 from falconet.data.files import OUTSIDE, SPLIT_FOLDERS
 from falconet.data.images import PIXEL_LIMIT, ValueRange, decode_image, find_extremes, inspect_image
 from falconet.data.images import read_content as read_image_file
-from falconet.data.manifests import NAMES, simplify
 from falconet.data.series import NO_VALUES
 from falconet.data.splits import Columns, DataConfig
 from falconet.errors import ConfigError, DataError, MissingExtraError, PathError, UnknownNameError

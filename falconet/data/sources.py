@@ -23,9 +23,9 @@ from falconet.data.manifests import (
     read_table_folder,
 )
 from falconet.data.named import find_cifar_binaries, from_arrays, read_cifar_binaries, read_named
-from falconet.data.series import find_ts_problems, read_ts
 from falconet.data.splits import DataConfig, complete_splits
 from falconet.data.survey import find_unreadable
+from falconet.data.ts import find_ts_problems, read_ts
 from falconet.errors import DataError
 from falconet.storage import find_caches
 

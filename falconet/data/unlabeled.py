@@ -15,30 +15,19 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from falconet.catalog import (
-    FILE_SUFFIXES,
-    TASKS_SUFFIX,
-    as_name,
-    check_place,
-    check_suffix,
-    is_url,
-)
+from falconet.catalog import FILE_SUFFIXES, TASKS_SUFFIX, as_name, check_place, check_suffix, is_url
 from falconet.data.adapters import ADAPTERS, Inputs, is_array, is_image, to_numpy
+from falconet.data.cells import find_comma, spell_numbers
+from falconet.data.columns import Roles, choose_inputs
 from falconet.data.dataset import Dataset, Samples, Split, Unreadable, to_text
 from falconet.data.downloads import fetch_url
 from falconet.data.files import count_ignored, describe_ignored, fit_recordings, open_files, suffix_of, walk
-from falconet.data.manifests import (
-    Roles,
-    choose_inputs,
-    find_comma,
-    read_inputs,
-    spell_numbers,
-    tabulate_tasks,
-)
-from falconet.data.series import read_ts_file
+from falconet.data.manifests import tabulate_tasks
+from falconet.data.rows import read_inputs
 from falconet.data.sources import find_data_root, read_dataset
 from falconet.data.splits import DataConfig
 from falconet.data.texts import MAX_CHARACTERS
+from falconet.data.ts import read_ts_file
 from falconet.errors import DataError, PathError, UsageError
 from falconet.modalities import MODALITIES
 from falconet.spec import InputSpec, Kind

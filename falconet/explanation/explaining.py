@@ -15,15 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from falconet.artifact import AnyModel, Artifact, open_artifact
-from falconet.catalog import (
-    FILE_SUFFIXES,
-    SOURCE_NAMES,
-    check_source,
-    is_hub_source,
-    list_paths,
-    redact_name,
-    redact_settings,
-)
+from falconet.catalog import FILE_SUFFIXES, SOURCE_NAMES, check_source, is_hub_source, list_paths
 from falconet.data import Dataset, Samples, Split, Unreadable
 from falconet.data.adapters import ADAPTERS as DATA
 from falconet.data.adapters import is_array
@@ -40,6 +32,7 @@ from falconet.explanation.page import Plate, Section, render_page
 from falconet.explanation.panels import Panel, draw_panel
 from falconet.explanation.pictures import DPI, Shown, draw_attention, to_shades
 from falconet.explanation.positions import Inputs, mark_present
+from falconet.model_files import redact_name, redact_settings
 from falconet.predictions import find_files
 from falconet.schema import to_mapping
 from falconet.spec import Kind

@@ -18,7 +18,7 @@ from falconet.data import Samples
 from falconet.data.dataset import Encoded
 from falconet.data.files import suffix_of
 from falconet.data.images import read_content
-from falconet.data.series import inspect_wav
+from falconet.data.wav import inspect_wav
 from falconet.errors import DataError, UsageError
 from falconet.modalities import MODALITIES
 from falconet.report.pictures import draw_path, encode_picture

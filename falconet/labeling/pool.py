@@ -13,25 +13,17 @@ import numpy as np
 from falconet.catalog import TASKS_SUFFIX
 from falconet.data import DataConfig, Dataset, Samples, Split, Unreadable, label_studio
 from falconet.data.arrays import find_idx_images, read_npz_inputs
+from falconet.data.cells import as_text, path_of
+from falconet.data.columns import LINES, SPLIT_VALUES, check_columns, find_samples
 from falconet.data.dataset import NO_LABEL, Encoded, describe_skipped, hash_bytes, to_text
 from falconet.data.files import guess_kind, suffix_of, walk
 from falconet.data.label_studio import Task
-from falconet.data.manifests import (
-    LINES,
-    SPLIT_VALUES,
-    as_text,
-    check_columns,
-    find_metadata,
-    find_samples,
-    find_split_tables,
-    move_paths,
-    path_of,
-    tabulate_tasks,
-)
-from falconet.data.series import WavFiles, read_ts_file
+from falconet.data.manifests import find_metadata, find_split_tables, move_paths, tabulate_tasks
 from falconet.data.sources import read_dataset
 from falconet.data.splits import Columns, complete_splits
+from falconet.data.ts import read_ts_file
 from falconet.data.unlabeled import iterate_inputs
+from falconet.data.wav import WavFiles
 from falconet.errors import DataError
 from falconet.labeling.adapters import ADAPTERS
 from falconet.modalities import EXTENSIONS, MODALITIES

@@ -11,7 +11,7 @@ from typing import Any
 from falconet.data import Samples, label_studio
 from falconet.data.dataset import ImageFiles
 from falconet.data.label_studio import Control, Task
-from falconet.data.series import WavFiles
+from falconet.data.wav import WavFiles
 from falconet.errors import DataError
 from falconet.labeling.adapters import ADAPTERS, Views
 from falconet.labeling.pool import Row, relative_name

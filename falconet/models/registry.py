@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from falconet.errors import ConfigError, PathError, UnknownNameError, UsageError
 from falconet.modalities import MODALITIES
-from falconet.models.published import ORIGINS, find_published
 from falconet.models.table import MODELS, ModelEntry
+from falconet.models.weights.published import ORIGINS, find_published
 from falconet.spec import Kind
 
 if TYPE_CHECKING:
@@ -108,7 +108,8 @@ def create_model(
 
     """
     if pretrained is not None:
-        from falconet.models.pretrained import fit_weights, load_pretrained
+        from falconet.models.weights.loading import load_pretrained
+        from falconet.models.weights.pretrained import fit_weights
 
         found = load_pretrained(name, pretrained)
         made = create_model(

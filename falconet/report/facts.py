@@ -14,7 +14,6 @@ import torch
 
 from falconet import metrics
 from falconet.artifact import Artifact, ArtifactConfig, current_versions, redact_config
-from falconet.catalog import redact_settings
 from falconet.complexity import Complexity, count_complexity
 from falconet.data.families import CAUTION
 from falconet.errors import DataError
@@ -25,6 +24,7 @@ from falconet.explanation.reasons import Reasons
 from falconet.exporters.targets import Runtime
 from falconet.exporters.timing import find_fastest, time_torch
 from falconet.latency import Latency, SpeedRatio, compare_latencies
+from falconet.model_files import redact_settings
 from falconet.training import EpochRow
 from falconet.training.diagnoses import Diagnosis, LayerStats
 from falconet.training.energy import Energy, describe_energy

@@ -18,7 +18,6 @@ import pytest
 import torch
 
 from falconet import Budget, RunResult, compress, evaluate, load_artifact
-from falconet.catalog import ARTIFACT_FILES
 from falconet.cli import run
 from falconet.complexity import count_complexity
 from falconet.compression import Compression, Trial, Watcher, session
@@ -27,14 +26,8 @@ from falconet.compression.frontier import FRONTIER_FILES, SENSITIVITY_FILES
 from falconet.compression.session import clear_search, is_coarse
 from falconet.compression.steps import channels
 from falconet.compression.steps.channels import PruneChannels
-from falconet.errors import (
-    BudgetError,
-    ConfigError,
-    DataError,
-    PathError,
-    RunExistsError,
-    UsageError,
-)
+from falconet.errors import BudgetError, ConfigError, DataError, PathError, RunExistsError, UsageError
+from falconet.model_files import ARTIFACT_FILES
 from falconet.storage import hold, read_json, write_json
 
 QUICK: dict[str, Any] = {"compression": {"epochs": 1, "refinements": 1, "sensitivity": False}}

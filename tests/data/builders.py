@@ -143,3 +143,13 @@ def make_logged_split(
     numbers = range(first, first + count)
     samples = LoggedImages(numbers, log, frozenset(bad), pause)
     return Split(samples, np.array(numbers, dtype=np.int64) % 3, np.array(numbers, dtype=np.uint64) + 1)
+
+
+def series_of(*rows: Sequence[float]) -> np.ndarray:
+    """Return a series with a row for each channel."""
+    return np.array(rows, dtype=np.float32)
+
+
+def noise(channels: int, steps: int) -> np.ndarray:
+    """Return a series of normally distributed values, the same whenever it is as long."""
+    return np.random.default_rng(steps).normal(size=(channels, steps)).astype(np.float32)

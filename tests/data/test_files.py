@@ -30,7 +30,7 @@ from falconet.data.files import (
     read_folder,
     walk,
 )
-from falconet.data.series import WavFiles
+from falconet.data.wav import WavFiles
 from falconet.errors import ConfigError, DataError, PathError
 from falconet.predictions import find_files, rank_samples
 from falconet.spec import ImageSpec, Kind, SeriesSpec, TextSpec

@@ -20,9 +20,9 @@ from PIL import Image
 from pyarrow import parquet
 
 from falconet.data import Columns, DataConfig, Dataset
+from falconet.data.columns import NAMES
 from falconet.data.dataset import concatenate, hash_bytes
 from falconet.data.hub import HubImages, find_known, parse_source, read_hub
-from falconet.data.manifests import NAMES
 from falconet.data.sources import load_dataset
 from falconet.data.splits import complete_splits
 from falconet.errors import ConfigError, DataError, MissingExtraError, PathError

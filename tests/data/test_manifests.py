@@ -21,9 +21,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from falconet.data import manifests
+from falconet.data.cells import head
 from falconet.data.dataset import Dataset, Unreadable, hash_bytes
-from falconet.data.manifests import find_metadata, find_split_tables, head, read_manifest, read_table_folder
+from falconet.data.manifests import find_metadata, find_split_tables, read_manifest, read_table_folder
 from falconet.data.sources import load_dataset, read_dataset
 from falconet.data.splits import Columns, DataConfig, complete_splits
 from falconet.errors import ConfigError, DataError
@@ -470,7 +470,8 @@ def test_each_of_many_columns_is_looked_at_a_few_times(tmp_path: Path, monkeypat
         looks[id(cells)] += 1
         return head(cells)
 
-    monkeypatch.setattr(manifests, "head", count)
+    for module in ("cells", "columns"):
+        monkeypatch.setattr(f"falconet.data.{module}.head", count)
     width = 3000
     columns: dict[str, list[Any]] = {
         **{f"c{index}": [0.5, 1.5, 2.5, 3.5] for index in range(width)},

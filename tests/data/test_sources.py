@@ -14,8 +14,8 @@ from PIL import Image
 
 from falconet.data import Columns, DataConfig, Dataset, ImageArray, load_dataset, sources
 from falconet.data.dataset import sort_classes
-from falconet.data.series import read_ts
 from falconet.data.sources import find_data_root, read_dataset, read_source
+from falconet.data.ts import read_ts
 from falconet.errors import DataError, PathError, UnknownNameError
 from falconet.spec import Kind
 from tests.conftest import FolderMaker

@@ -13,19 +13,10 @@ from PIL import Image
 from torch import nn
 
 from falconet import RunResult, cli, examine, explain, load_artifact, load_dataset
-from falconet.catalog import redact_settings
 from falconet.data.drawing import encode_figure
 from falconet.errors import ConfigError, DataError, PathError, UnknownNameError
 from falconet.explanation.adapters import join_parts
-from falconet.explanation.explaining import (
-    Explanations,
-    answer_sample,
-    gather,
-    plan,
-    publish,
-    read_subject,
-    slug,
-)
+from falconet.explanation.explaining import Explanations, answer_sample, gather, plan, publish, read_subject, slug
 from falconet.explanation.layers import (
     attention_weights,
     find_nearest,
@@ -36,6 +27,7 @@ from falconet.explanation.layers import (
 )
 from falconet.explanation.panels import fit_title
 from falconet.explanation.pictures import DPI, draw_embedding, spread, to_shades
+from falconet.model_files import redact_settings
 from falconet.models import create_model
 
 Capture = pytest.CaptureFixture[str]

@@ -14,12 +14,12 @@ from torch import Tensor, nn
 
 from falconet import RunResult, cli, load_artifact
 from falconet.artifact import Artifact, encode_artifact
+from falconet.cli.exporting import print_export
 from falconet.errors import ExportError
 from falconet.exporters.exporting import Export, export
 from falconet.exporters.parity import Parity
 from falconet.exporters.targets import TARGETS
 from falconet.latency import SpeedRatio
-from falconet.terminal import print_export
 
 Capture = pytest.CaptureFixture[str]
 

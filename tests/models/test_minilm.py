@@ -16,7 +16,8 @@ from falconet import create_model, load_pretrained
 from falconet.data.texts import TextEncoder, make_wordpiece
 from falconet.errors import ConfigError
 from falconet.models.minilm import HEADS, INNER, LAYERS, POSITIONS, WIDTH, MiniLM
-from falconet.models.pretrained import fit_weights, from_bert
+from falconet.models.weights.loading import from_bert
+from falconet.models.weights.pretrained import fit_weights
 from tests.models.test_wheels import needs_wheel
 
 TEXTS = [

@@ -28,18 +28,10 @@ from torch import Tensor, nn
 from falconet import ImageSpec, RunResult, codec, create_model
 from falconet.artifact import Artifact, ArtifactConfig, DataOrigin, Provenance, encode_artifact, load_artifact
 from falconet.errors import ArtifactError, ConfigError, FalconetError, MissingExtraError, PathError
-from falconet.models.pretrained import (
-    CAFFE_LAYERS,
-    IMAGENET_MEAN,
-    IMAGENET_STD,
-    TENSORFLOW_OPTIONS,
-    adapt_channels,
-    fit_weights,
-    from_state,
-    imagenet_labels,
-    load_pretrained,
-    read_weights,
-)
+from falconet.models.weights.formats import CAFFE_LAYERS, read_weights
+from falconet.models.weights.layouts import IMAGENET_MEAN, IMAGENET_STD, TENSORFLOW_OPTIONS
+from falconet.models.weights.loading import from_state, imagenet_labels, load_pretrained
+from falconet.models.weights.pretrained import adapt_channels, fit_weights
 from falconet.spec import ClassificationSpec
 
 State = dict[str, Tensor]

@@ -12,7 +12,8 @@ import torchvision
 from torch import Tensor, nn
 
 from falconet.models import MODELS, create_model
-from falconet.models.pretrained import fit_weights, from_state
+from falconet.models.weights.loading import from_state
+from falconet.models.weights.pretrained import fit_weights
 
 PARAMS = {
     "alexnet": 61_100_840,

