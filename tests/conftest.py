@@ -14,7 +14,6 @@ import pytest
 from hypothesis import settings
 from PIL import Image
 
-from falconet.artifact import Artifact
 from falconet.errors import ExportError
 from falconet.model import train
 from falconet.report import ModelReport
@@ -46,19 +45,25 @@ def interruptible() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def refuse_exports(patch: pytest.MonkeyPatch) -> None:
+    """Let no network be exported for a report."""
+
+    def refuse(*arguments: object, **named: object) -> None:
+        raise ExportError("the tests export no networks for their reports")
+
+    patch.setattr("falconet.exporters.timing.write_network", refuse)
+    patch.setattr("falconet.compression.result.export", refuse)
+
+
 @pytest.fixture(autouse=True, scope="session")
 def torch_alone() -> Iterator[None]:
     """Let reports time networks in torch alone, as they do those that ONNX cannot hold.
 
     Exporting each of the many networks here would take most of the time. What reports call is called all the same; the
-    tests of timing put back what is replaced.
+    tests of timing and of compression put back what is replaced.
     """
-
-    def refuse(artifact: Artifact, path: Path) -> None:
-        raise ExportError("the tests export no networks for their reports")
-
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("falconet.exporters.timing.write_network", refuse)
+        refuse_exports(patch)
         yield
 
 
