@@ -68,6 +68,12 @@ def torch_alone() -> Iterator[None]:
 
 
 @pytest.fixture
+def two_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let MiniLM have two of its six blocks, which are alike."""
+    monkeypatch.setattr("falconet.models.minilm.LAYERS", 2)
+
+
+@pytest.fixture
 def make_folder(tmp_path: Path) -> FolderMaker:
     """Return a function that makes a folder of class subfolders.
 

@@ -380,17 +380,21 @@ def test_weights_of_another_network_end_a_run_before_it_begins(make_folder: Fold
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "splits",
+    ("splits", "settings"),
     [
-        ("",),
-        ("train", "test"),
-        pytest.param(("train", "val", "test"), marks=pytest.mark.slow),
-        pytest.param(("training", "valid"), marks=pytest.mark.slow),
+        (("",), {"epochs": 12}),
+        # Where the splits lie is no matter of the network that is chosen.
+        (("train", "test"), {"model": "lenet_relu", "epochs": 4}),
+        (("train", "val", "test"), {"model": "lenet_relu", "epochs": 4}),
+        (("training", "valid"), {"model": "lenet_relu", "epochs": 4}),
     ],
+    ids=lambda value: "-".join(value) if isinstance(value, tuple) else "",
 )
-def test_folders_of_photos(make_folder: FolderMaker, tmp_path: Path, splits: tuple[str, ...]) -> None:
+def test_folders_of_photos(
+    make_folder: FolderMaker, tmp_path: Path, splits: tuple[str, ...], settings: dict[str, Any]
+) -> None:
     photos = make_folder(splits=splits)
-    result = train(photos, epochs=12, out=tmp_path / "run")
+    result = train(photos, **settings, out=tmp_path / "run")
     assert result.test.accuracy == 1.0
     assert load_artifact(result.out).config.output.labels == ("dark", "light")
     predictions = falconet.predict(result.out, [photos]).predictions
@@ -526,9 +530,10 @@ def test_killed_at_any_write_a_run_resumes_to_the_same_files(step: int, tmp_path
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seconds", [4.0, pytest.param(6.0, marks=pytest.mark.full)])
+@pytest.mark.full
+@pytest.mark.parametrize("seconds", [4.0, 6.0])
 def test_a_killed_run_resumes_to_the_same_weights(tmp_path: Path, seconds: float) -> None:
-    """SIGKILL, in a process of its own."""
+    """SIGKILL, in a process of its own; in CI, test_killed.py kills processes that cost no imports."""
     arguments = ["train", "digits", "--model", "lenet5", "--epochs", "12", "--set", "training.ema_decay=0.9"]
     command = [sys.executable, "-c", "from falconet.cli import main; main()", *arguments]
     whole, killed = tmp_path / "whole", tmp_path / "killed"

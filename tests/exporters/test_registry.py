@@ -14,8 +14,8 @@ import torch
 from falconet.artifact import Artifact
 from falconet.models import MODELS
 from falconet.spec import Kind
-from tests.compression.steps.builders import HUGE
 from tests.exporters.builders import ask_exported, ask_own, draw_raw, make_artifact, make_spec, open_exports
+from tests.test_registry_wide import HUGE
 
 QUICK = ("lenet_relu", "image")
 SMALL: dict[str, dict[str, Any]] = {
@@ -41,6 +41,7 @@ KIN: set[tuple[str, Kind]] = {
     ("transformer", "text"),
     ("transformer", "series"),
     ("resnet1d18", "series"),
+    ("resnet1d18", "text"),
 }
 """Made of the same layers as others here, or exported in test_targets.py: of each way to compute, CI exports one."""
 LEAST = 1e-30
@@ -72,6 +73,7 @@ def shake(artifact: Artifact, seed: int) -> Artifact:
     return dataclasses.replace(artifact, weights={name: move(weight) for name, weight in artifact.weights.items()})
 
 
+@pytest.mark.usefixtures("two_blocks")
 @pytest.mark.parametrize(("name", "kind"), list_cases())
 def test_every_model_answers_as_in_torch(name: str, kind: Kind, tmp_path: Path) -> None:
     spec = make_spec(name, kind)
