@@ -416,9 +416,9 @@ def test_a_model_is_compressed_in_memory() -> None:
         (
             "import gc, pytest",
             "from falconet import Dataset, train",
-            "from tests.conftest import refuse_exports",
+            "from tests.conftest import refuse_exports, sketch_pictures",
             "from tests.test_api import make_arrays",
-            "refuse_exports(pytest.MonkeyPatch())",
+            "for stop in (refuse_exports, sketch_pictures): stop(pytest.MonkeyPatch())",
             "data = Dataset.from_arrays(*make_arrays())",
             "model = train(data, model='lenet_relu', epochs=2, batch_size=16, progress=False).model",
             "few = {'compression': {'refinements': 0, 'sensitivity': False}}",

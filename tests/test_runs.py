@@ -31,6 +31,7 @@ from falconet.training.distributed import ProcessGroup
 from tests.models.test_minilm import VOCABULARY, make_bert
 
 FolderMaker = Callable[..., Path]
+ROOT = Path(__file__).parent.parent
 
 
 class StopInEpoch(Callback):
@@ -474,9 +475,12 @@ def test_an_output_folder_that_cannot_be_made(tmp_path: Path) -> None:
 
 KILL_AT_WRITE = """
 import os, sys
+import falconet.model, pytest
 from falconet import cli, storage
-import falconet.model
+from tests.conftest import refuse_exports, sketch_pictures
 real = storage.Path.replace
+for stop in (refuse_exports, sketch_pictures):
+    stop(pytest.MonkeyPatch())
 
 def replace(self, target):
     global left
@@ -513,7 +517,7 @@ def test_killed_at_any_write_a_run_resumes_to_the_same_files(step: int, tmp_path
     whole = train("digits", model="lenet300_100", epochs=2, out=tmp_path / "whole").out
     command = [sys.executable, "-c", KILL_AT_WRITE, str(tmp_path), str(step), *arguments]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 0, done.stderr
     codes = {int(write): int(code) for write, code in map(str.split, done.stdout.splitlines())}
     *killed, last = codes
