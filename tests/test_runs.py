@@ -495,6 +495,7 @@ root, step, *arguments = sys.argv[1:]
 for write in range(1, 34, int(step)):
     left, child = write, os.fork()
     if not child:
+        sys.stdout = sys.stderr
         try:
             code = cli.run([*arguments, os.path.join(root, str(write))])
         except BaseException as error:

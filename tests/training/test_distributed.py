@@ -42,7 +42,7 @@ def make(name):
     second = torch.nn.Conv2d(8, 16, 3, stride=2, bias=False), torch.nn.BatchNorm2d(16, affine=False), torch.nn.ReLU()
     return torch.nn.Sequential(*first, *second, torch.nn.Flatten(), torch.nn.Linear(144, 10))
 
-spec = ImageSpec((1, 28, 28), tuple("0123456789"), (0.3,), (0.3,))
+spec = ImageSpec((1, 28, 28), (0.3,), (0.3,))
 dataset, preprocess = load_dataset("digits"), create_preprocess(spec)
 
 def train(process_group, batch, name, precision, decay):
