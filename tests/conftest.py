@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import os
 import shutil
 import signal
@@ -14,10 +15,11 @@ import pytest
 from hypothesis import settings
 from PIL import Image
 
-from falconet.artifact import Artifact
 from falconet.errors import ExportError
+from falconet.escaping import escape_line
 from falconet.model import train
 from falconet.report import ModelReport
+from falconet.report.pictures import to_svg
 from falconet.reporting import update_report
 from falconet.runs import RunResult
 
@@ -26,6 +28,7 @@ settings.register_profile("falconet", deadline=None)
 settings.load_profile("falconet")
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
     from playwright.sync_api import Browser
 
 FolderMaker = Callable[..., Path]
@@ -46,20 +49,58 @@ def interruptible() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def refuse_exports(patch: pytest.MonkeyPatch) -> None:
+    """Let no network be exported for a report."""
+
+    def refuse(*arguments: object, **named: object) -> None:
+        raise ExportError("the tests export no networks for their reports")
+
+    patch.setattr("falconet.exporters.timing.write_network", refuse)
+    patch.setattr("falconet.compression.result.export", refuse)
+
+
 @pytest.fixture(autouse=True, scope="session")
 def torch_alone() -> Iterator[None]:
     """Let reports time networks in torch alone, as they do those that ONNX cannot hold.
 
     Exporting each of the many networks here would take most of the time. What reports call is called all the same; the
-    tests of timing put back what is replaced.
+    tests of timing and of compression put back what is replaced.
     """
-
-    def refuse(artifact: Artifact, path: Path) -> None:
-        raise ExportError("the tests export no networks for their reports")
-
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("falconet.exporters.timing.write_network", refuse)
+        refuse_exports(patch)
         yield
+
+
+def sketch_pictures(patch: pytest.MonkeyPatch) -> None:
+    """Let the curves of reports be put together, but not drawn."""
+
+    def sketch(draw: Callable[[], Figure], description: str) -> str:
+        draw()
+        return f'<svg role="img" aria-label="{html.escape(escape_line(description))}"></svg>'
+
+    replace_drawing(patch, sketch)
+
+
+def replace_drawing(patch: pytest.MonkeyPatch, function: Callable[[Callable[[], Figure], str], str]) -> None:
+    for module in ("pictures", "quality", "html"):
+        patch.setattr(f"falconet.report.{module}.to_svg", function)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def sketched() -> Iterator[None]:
+    """Let reports say what their curves show, but not draw them.
+
+    Drawing takes most of the time of a run on small data. The tests of reports draw, as does the run that others share.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        sketch_pictures(patch)
+        yield
+
+
+@pytest.fixture
+def two_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let MiniLM have two of its six blocks, which are alike."""
+    monkeypatch.setattr("falconet.models.minilm.LAYERS", 2)
 
 
 @pytest.fixture
@@ -97,7 +138,9 @@ def make_folder(tmp_path: Path) -> FolderMaker:
 def trained(tmp_path_factory: pytest.TempPathFactory) -> RunResult:
     """A run of two epochs on the digits, for tests that need an artifact; do not write to its folder."""
     out = tmp_path_factory.mktemp("runs") / "digits-lenet_relu"
-    return train("digits", model="lenet_relu", epochs=2, out=out)
+    with pytest.MonkeyPatch.context() as patch:
+        replace_drawing(patch, to_svg)
+        return train("digits", model="lenet_relu", epochs=2, out=out)
 
 
 @pytest.fixture(scope="session")
@@ -105,7 +148,9 @@ def explained(trained: RunResult, tmp_path_factory: pytest.TempPathFactory) -> t
     """The same run with explanations in its report: its folder, not to be written to, and what the report says."""
     out = tmp_path_factory.mktemp("explained") / "digits-lenet_relu"
     shutil.copytree(trained.out, out)
-    return out, update_report(out, reasons=True)
+    with pytest.MonkeyPatch.context() as patch:
+        replace_drawing(patch, to_svg)
+        return out, update_report(out, reasons=True)
 
 
 @pytest.fixture(scope="module")

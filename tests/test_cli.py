@@ -167,7 +167,8 @@ def test_train_says_what_it_chose_and_how_it_goes(capsys: Capture, make_folder: 
 @pytest.mark.slow
 def test_train_writes_for_tensorboard(capsys: Capture, make_folder: FolderMaker, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    run_json(capsys, "train", str(make_folder()), "--epochs", "1", "--out", str(out), "--log", "tensorboard")
+    shape = ("--model", "lenet300_100", "--epochs", "1")
+    run_json(capsys, "train", str(make_folder()), *shape, "--out", str(out), "--log", "tensorboard")
     assert len(list((out / "tensorboard").iterdir())) == 1
     assert (out / "metrics.csv").is_file()
 

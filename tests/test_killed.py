@@ -12,13 +12,18 @@ from typing import Any
 
 import pytest
 
+ROOT = Path(__file__).parent.parent
 SCRIPT = '''
 """Prints what became of runs that are killed; children are forked, so that no time goes into imports."""
 import hashlib, json, os, random, signal, sys, time
 from pathlib import Path
 
-import torch
+import pytest, torch
 from falconet.model import train
+from tests.conftest import refuse_exports, sketch_pictures
+
+for stop in (refuse_exports, sketch_pictures):
+    stop(pytest.MonkeyPatch())
 
 SETTINGS = {
     "model": {"name": "lenet_relu", "input_size": 28},
@@ -82,7 +87,7 @@ print(json.dumps({"killed": killed, "resumed": resumed, "places": places, "equal
 def run_killed(folder: Path, kills: int) -> dict[str, Any]:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", SCRIPT, str(folder), str(kills)]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 0, done.stderr
     result: dict[str, Any] = json.loads(done.stdout)
     return result

@@ -72,13 +72,28 @@ every_model = pytest.mark.parametrize(
     ],
 )
 every_input = pytest.mark.parametrize(("name", "kind", "channels"), [mark_slow(*case) for case in CASES])
-LARGE = 30_000_000
-"""Parameters from which on a network is only run and trained in CI; `make test-full` saves it, too."""
+HUGE = {
+    "alexnet",
+    "squeezenet1_0",
+    "resnet34",
+    "resnet101",
+    "resnet152",
+    "resnet32",
+    "resnet44",
+    "resnet56",
+    "resnet110",
+    *(f"efficientnet_lite{size}" for size in range(1, 5)),
+    *(f"efficientnet_b{size}" for size in range(1, 8)),
+}
+"""AlexNet, of 57 million weights, and deeper or wider kin of networks that are tested.
+
+In CI they are only run and trained; `make test-full` saves, exports and compresses them, too, which takes minutes.
+"""
 every_input_by_size = pytest.mark.parametrize(
     ("name", "kind", "channels"),
     [
         pytest.param(*case, marks=(pytest.mark.slow, pytest.mark.full), id="-".join(map(str, case)))
-        if MODELS[case[0]].resizable and (MODELS[case[0]].params or 0) > LARGE
+        if case[0] in HUGE
         else mark_slow(*case)
         for case in CASES
     ],

@@ -27,6 +27,7 @@ from falconet.compression.session import clear_search, is_coarse
 from falconet.compression.steps import channels
 from falconet.compression.steps.channels import PruneChannels
 from falconet.errors import BudgetError, ConfigError, DataError, PathError, RunExistsError, UsageError
+from falconet.exporters.exporting import export
 from falconet.model_files import ARTIFACT_FILES
 from falconet.storage import hold, read_json, write_json
 
@@ -42,9 +43,11 @@ def list_trials(out: Path) -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def small(trained: RunResult, tmp_path_factory: pytest.TempPathFactory) -> Compression:
-    """The session's network, within 30 kB."""
+    """The session's network, within 30 kB, and exported in integers for its report as users have it."""
     out = tmp_path_factory.mktemp("compressed") / "small"
-    return compress(trained.out, "digits", out, budget=Budget(max_bytes=30_000), settings=SMALL)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(result_module, "export", export)
+        return compress(trained.out, "digits", out, budget=Budget(max_bytes=30_000), settings=SMALL)
 
 
 @pytest.mark.slow
@@ -101,6 +104,7 @@ def test_the_report_says_what_was_lost_and_which_is_faster(small: Compression) -
     assert "Compressed from a network that had trained for 2 epochs" in (small.out / "README.md").read_text()
     assert f"{small.shrinking.ratio:.1f}× smaller" in page
     assert small.shrinking.name_fastest() in page
+    assert small.shrinking.integers is not None
     assert small.shrinking.name_drop() in page
     facts = json.loads((small.out / "metrics.json").read_text())
     assert facts["compression"]["bytes_after"] == facts["bytes"] == small.shrinking.bytes_after

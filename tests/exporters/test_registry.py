@@ -14,8 +14,8 @@ import torch
 from falconet.artifact import Artifact
 from falconet.models import MODELS
 from falconet.spec import Kind
-from tests.compression.steps.builders import HUGE
 from tests.exporters.builders import ask_exported, ask_own, draw_raw, make_artifact, make_spec, open_exports
+from tests.test_registry_wide import HUGE
 
 QUICK = ("lenet_relu", "image")
 SMALL: dict[str, dict[str, Any]] = {
@@ -23,8 +23,27 @@ SMALL: dict[str, dict[str, Any]] = {
     **{name: {"width": 4} for name in ("resnet20", "resnet32", "resnet44", "resnet56", "resnet110")},
     **{name: {"hidden": 16} for name in ("rnn", "lstm", "gru")},
     "transformer": {"width": 16, "layers": 2},
+    "efficientnet": {"phi": -6},
 }
 """Options that make large networks small, where there are such."""
+KIN: set[tuple[str, Kind]] = {
+    ("lenet5_caffe", "image"),
+    ("squeezenet_se", "image"),
+    ("resnet18", "image"),
+    ("efficientnet_b0", "image"),
+    ("rnn", "series"),
+    ("rnn", "image"),
+    ("lstm", "text"),
+    ("lstm", "image"),
+    ("gru", "text"),
+    ("gru", "series"),
+    ("linear", "series"),
+    ("transformer", "text"),
+    ("transformer", "series"),
+    ("resnet1d18", "series"),
+    ("resnet1d18", "text"),
+}
+"""Made of the same layers as others here, or exported in test_targets.py: of each way to compute, CI exports one."""
 LEAST = 1e-30
 """Probability below which single precision holds no digits."""
 
@@ -36,7 +55,7 @@ def list_cases() -> list[Any]:
 
 def mark(name: str, kind: Kind) -> tuple[pytest.MarkDecorator, ...]:
     """Return when a case is tested: exporting the largest of a family takes minutes, and finds no other fault."""
-    if name in HUGE:
+    if name in HUGE or (name, kind) in KIN:
         return (pytest.mark.slow, pytest.mark.full)
     return () if (name, kind) == QUICK else (pytest.mark.slow,)
 
@@ -54,6 +73,7 @@ def shake(artifact: Artifact, seed: int) -> Artifact:
     return dataclasses.replace(artifact, weights={name: move(weight) for name, weight in artifact.weights.items()})
 
 
+@pytest.mark.usefixtures("two_blocks")
 @pytest.mark.parametrize(("name", "kind"), list_cases())
 def test_every_model_answers_as_in_torch(name: str, kind: Kind, tmp_path: Path) -> None:
     spec = make_spec(name, kind)

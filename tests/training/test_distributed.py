@@ -9,6 +9,8 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from falconet.training.distributed import SINGLE_PROCESS, ProcessGroup, init_pro
 
 FIT = """
 import json, sys, torch
+# Networks are trained one after the other, since what takes longest is starting processes.
 from falconet import Callback, ImageSpec, TrainConfig, create_model, fit, load_dataset
 from falconet.data.loader import Loader, load_inputs
 from falconet.data.preprocessing import create_preprocess
@@ -39,30 +42,35 @@ def make(name):
     second = torch.nn.Conv2d(8, 16, 3, stride=2, bias=False), torch.nn.BatchNorm2d(16, affine=False), torch.nn.ReLU()
     return torch.nn.Sequential(*first, *second, torch.nn.Flatten(), torch.nn.Linear(144, 10))
 
-spec = ImageSpec((1, 28, 28), tuple("0123456789"), (0.3,), (0.3,))
-dataset, preprocess, batch = load_dataset("digits"), create_preprocess(spec), int(sys.argv[1])
-with init_process_group() as process_group:
-    parts = [load_inputs(dataset.splits[name], spec) for name in ("train", "val")]
+spec = ImageSpec((1, 28, 28), (0.3,), (0.3,))
+dataset, preprocess = load_dataset("digits"), create_preprocess(spec)
+
+def train(process_group, batch, name, precision, decay):
     loaders = [
         Loader(part.inputs, torch.from_numpy(part.split.labels), preprocess, size // process_group.world_size,
                sampler=sampler, rank=process_group.rank, world_size=process_group.world_size)
         for part, size, sampler in zip(parts, (batch, 256), ("shuffle", "sequential"))
     ]
     torch.manual_seed(process_group.rank)  # the leader's first weights are those of all
-    model, watcher = make(sys.argv[2]), Losses()
+    model, watcher = make(name), Losses()
     before = [type(module) for module in model.modules()]
-    config = TrainConfig(epochs=2, batch_size=batch, precision=sys.argv[3], ema_decay=float(sys.argv[4]) or None)
+    config = TrainConfig(epochs=2, batch_size=batch, precision=precision, ema_decay=decay or None)
     result = fit(model, *loaders, config, callbacks=[watcher], process_group=process_group)
     rows = [(row.train_loss, row.train_accuracy, row.val_loss, row.val_accuracy) for row in result.history]
     weights = [float(value.double().sum()) for value in model.state_dict().values()]
     everyone = [process_group.broadcast(weights), weights]
-    if process_group.is_main:
-        print(json.dumps({
-            "size": process_group.world_size, "losses": watcher.losses, "rows": rows,
-            "state": {name: value.flatten().tolist() for name, value in model.state_dict().items()},
-        }), flush=True)
     assert everyone[0] == everyone[1]
     assert before == [type(module) for module in model.modules()]
+    return {
+        "size": process_group.world_size, "losses": watcher.losses, "rows": rows,
+        "state": {key: value.flatten().tolist() for key, value in model.state_dict().items()},
+    }
+
+with init_process_group() as process_group:
+    parts = [load_inputs(dataset.splits[name], spec) for name in ("train", "val")]
+    found = [train(process_group, *settings) for settings in json.loads(sys.argv[1])]
+    if process_group.is_main:
+        print(json.dumps(found), flush=True)
 """
 
 
@@ -77,22 +85,40 @@ def torchrun(processes: int, *command: str, timeout: float = 300) -> subprocess.
     return subprocess.run(started, capture_output=True, text=True, env=environment, timeout=timeout, check=False)
 
 
-def fit_in_one_and_two(tmp_path: Path, *settings: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return what FIT comes to in one process and in two."""
-    script = tmp_path / "fit.py"
+Settings = tuple[int, str, str, float]
+"""Of FIT: the batch's size, the network, the precision and what the average of the weights keeps."""
+FITS: tuple[Settings, ...] = ((62, "lenet300_100", "fp32", 0), (62, "norms", "fp32", 0), (62, "norms", "bf16", 0))
+MORE: tuple[Settings, ...] = ((64, "lenet300_100", "fp32", 0), (64, "norms", "fp32", 0.9))
+Fits = Callable[[Settings], tuple[dict[str, Any], dict[str, Any]]]
+
+
+@pytest.fixture(scope="module")
+def fit_in_one_and_two(tmp_path_factory: pytest.TempPathFactory) -> Fits:
+    """Return a function that tells what FIT comes to in one process and in two, which it starts once for all of CI."""
+    script = tmp_path_factory.mktemp("fit") / "fit.py"
     script.write_text(FIT)
-    alone, together = (torchrun(count, str(script), *settings) for count in (1, 2))
-    assert together.returncode == 0, together.stderr
-    one, two = json.loads(alone.stdout), json.loads(together.stdout)
-    assert (one["size"], two["size"]) == (1, 2)
-    assert len(one["losses"]) == len(two["losses"]) > 20
-    return one, two
+
+    @cache
+    def fit_all(several: tuple[Settings, ...]) -> list[list[dict[str, Any]]]:
+        done = [torchrun(count, str(script), json.dumps(several)) for count in (1, 2)]
+        for one in done:
+            assert one.returncode == 0, one.stderr
+        return [json.loads(one.stdout) for one in done]
+
+    def fit(settings: Settings) -> tuple[dict[str, Any], dict[str, Any]]:
+        several = FITS if settings in FITS else MORE
+        one, two = (found[several.index(settings)] for found in fit_all(several))
+        assert (one["size"], two["size"]) == (1, 2)
+        assert len(one["losses"]) == len(two["losses"]) > 20
+        return one, two
+
+    return fit
 
 
-@pytest.mark.parametrize("batch", [62, pytest.param(64, marks=pytest.mark.full)])
+@pytest.mark.parametrize("settings", [FITS[0], pytest.param(MORE[0], marks=pytest.mark.full)])
 @pytest.mark.slow
-def test_two_processes_have_the_losses_of_one(tmp_path: Path, batch: int) -> None:
-    one, two = fit_in_one_and_two(tmp_path, str(batch), "lenet300_100", "fp32", "0")
+def test_two_processes_have_the_losses_of_one(fit_in_one_and_two: Fits, settings: Settings) -> None:
+    one, two = fit_in_one_and_two(settings)
     assert two["losses"][:20] == pytest.approx(one["losses"][:20], abs=1e-5)
     for mine, theirs in zip(one["rows"], two["rows"], strict=True):
         assert theirs == pytest.approx(mine, abs=1e-4)
@@ -100,9 +126,9 @@ def test_two_processes_have_the_losses_of_one(tmp_path: Path, batch: int) -> Non
 
 # Parts of a batch of 62 differ by a sample. What the sums do to a network is tested in test_synchronization.py.
 @pytest.mark.slow
-@pytest.mark.parametrize(("batch", "decay"), [("62", "0"), pytest.param("64", "0.9", marks=pytest.mark.full)])
-def test_batch_normalization_sees_all_parts_of_a_batch(tmp_path: Path, batch: str, decay: str) -> None:
-    one, two = fit_in_one_and_two(tmp_path, batch, "norms", "fp32", decay)
+@pytest.mark.parametrize("settings", [FITS[1], pytest.param(MORE[1], marks=pytest.mark.full)])
+def test_batch_normalization_sees_all_parts_of_a_batch(fit_in_one_and_two: Fits, settings: Settings) -> None:
+    one, two = fit_in_one_and_two(settings)
     assert two["losses"][:20] == pytest.approx(one["losses"][:20], abs=1e-5)
     assert "1.running_var" in one["state"]
     for name, values in one["state"].items():
@@ -110,8 +136,8 @@ def test_batch_normalization_sees_all_parts_of_a_batch(tmp_path: Path, batch: st
 
 
 @pytest.mark.slow
-def test_batch_normalization_in_bfloat16(tmp_path: Path) -> None:
-    one, two = fit_in_one_and_two(tmp_path, "62", "norms", "bf16", "0")
+def test_batch_normalization_in_bfloat16(fit_in_one_and_two: Fits) -> None:
+    one, two = fit_in_one_and_two(FITS[2])
     assert two["losses"][:5] == pytest.approx(one["losses"][:5], abs=0.1)
     assert two["rows"][-1][0] == pytest.approx(one["rows"][-1][0], abs=0.1)
 

@@ -17,20 +17,6 @@ SMALL: dict[str, dict[str, Any]] = {
     "efficientnet": {"phi": -6},
 }
 """Options that make a network quick to test."""
-HUGE = {
-    "alexnet",
-    "squeezenet1_0",
-    "resnet34",
-    "resnet101",
-    "resnet152",
-    "resnet32",
-    "resnet44",
-    "resnet56",
-    "resnet110",
-    *(f"efficientnet_lite{size}" for size in range(1, 5)),
-    *(f"efficientnet_b{size}" for size in range(1, 8)),
-}
-"""AlexNet, of 57 million weights, and deeper or wider kin of networks that are tested: minutes each."""
 
 
 def build_settled(name: str, kind: Kind = "image", **options: Any) -> tuple[nn.Module, nn.Module, Tensor]:

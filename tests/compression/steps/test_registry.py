@@ -11,8 +11,8 @@ from torch import nn
 from falconet.compression import Step, chain, cluster, materialize, prune, quantize, quantize_floats
 from falconet.models import MODELS
 from falconet.spec import Kind
-from tests.compression.steps.builders import HUGE, SMALL
-from tests.test_registry_wide import CHANNELS, CLASSES, VARIANTS, build, draw_inputs
+from tests.compression.steps.builders import SMALL
+from tests.test_registry_wide import CHANNELS, CLASSES, HUGE, VARIANTS, build, draw_inputs
 
 QUICK = {"lenet5", "lenet5_caffe", "lenet_relu", "resnet20", "gru", "transformer"}
 """The others wait for `make test-slow`."""
@@ -32,6 +32,7 @@ def list_cases(*, few: bool = False) -> list[Any]:
     ]
 
 
+@pytest.mark.usefixtures("two_blocks")
 @pytest.mark.parametrize(("name", "kind", "channels", "options"), list_cases())
 def test_values_of_every_architecture(name: str, kind: Kind, channels: int, options: dict[str, Any]) -> None:
     with torch.random.fork_rng(devices=[]):

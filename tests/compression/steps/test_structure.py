@@ -30,10 +30,10 @@ from falconet.models import MODELS, create_model
 from falconet.models.info import ModelInfo, get_model_info, set_model_info
 from falconet.models.widths import Folded, read_widths
 from falconet.spec import ClassificationSpec, Kind
-from tests.compression.steps.builders import HUGE, SMALL, build_settled, measure_change
+from tests.compression.steps.builders import SMALL, build_settled, measure_change
 from tests.exporters.builders import ask_exported, ask_own, draw_raw, make_artifact, open_export
 from tests.exporters.builders import make_spec as make_export_spec
-from tests.test_registry_wide import CHANNELS, CLASSES, LABELS, make_spec
+from tests.test_registry_wide import CHANNELS, CLASSES, HUGE, LABELS, make_spec
 
 Step = PruneChannels | Factorize | FoldBatchNorm
 
@@ -41,6 +41,8 @@ STEPS: tuple[Step, ...] = (PruneChannels(0.5), PruneChannels(0.5, scope="global"
 QUICK = {("lenet5", "image"), ("transformer", "text")}
 UNROLLED = {("rnn", "series"), ("rnn", "image")}
 """Each step is a layer of its own to what follows channels, so that these take minutes; of texts it takes a second."""
+KIN = {("efficientnet_b0", "image")}
+"""As `efficientnet` is, but for its size."""
 CASES = [
     pytest.param(
         name,
@@ -48,7 +50,7 @@ CASES = [
         marks=()
         if (name, kind) in QUICK
         else (pytest.mark.slow, pytest.mark.full)
-        if (name, kind) in UNROLLED
+        if (name, kind) in UNROLLED | KIN
         else pytest.mark.slow,
     )
     for name, entry in MODELS.items()
@@ -150,6 +152,7 @@ def made_narrower(before: nn.Module, after: nn.Module, step: Step) -> bool:
     return type(before) is not type(after)
 
 
+@pytest.mark.usefixtures("two_blocks")
 @pytest.mark.parametrize(("name", "kind"), CASES)
 def test_every_network(name: str, kind: Kind, tmp_path: Path) -> None:
     check_steps(name, kind, tmp_path, **SMALL.get(name, {}))
@@ -161,6 +164,7 @@ def test_variants(name: str, options: dict[str, Any], tmp_path: Path) -> None:
     check_steps(name, "image", tmp_path, **options)
 
 
+@pytest.mark.usefixtures("two_blocks")
 @pytest.mark.parametrize(("name", "kind"), CASES)
 def test_channels_that_are_zero_go_without_a_trace(name: str, kind: Kind) -> None:
     model, _, inputs = build_settled(name, kind, **SMALL.get(name, {}))
