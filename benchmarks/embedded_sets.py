@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 from falconet import Dataset, load_dataset
-from falconet.auditing import choose_fixed, embed, prepare
-from falconet.training.linear_probe import Features, Labels, Solver
+from falconet.auditing import choose_fixed, embed_split, prepare_candidate
+from falconet.training.linear_probe import ClassNumbers, Features, Solver
 
 SOURCES = {
     "digits": "digits",
@@ -34,7 +34,7 @@ class EmbeddedSet:
 
     title: str
     features: Features
-    labels: Labels
+    labels: ClassNumbers
     num_classes: int
     solver: Solver
 
@@ -56,10 +56,10 @@ def embed_set(name: str, data_root: Path) -> EmbeddedSet:
     """Return a set as the features by which `falconet label` compares its samples."""
     dataset = load(name, data_root)
     candidate = choose_fixed(dataset, raw=True)
-    prepared = prepare(dataset, dataset.split("all"), candidate)
+    prepared = prepare_candidate(dataset, dataset.split("all"), candidate)
     part = f", first {MOST_CLASSES[name]} classes" if name in MOST_CLASSES else ""
     solver = prepared.config.training.linear_probe or "logistic"
     labels = torch.from_numpy(prepared.loaded.split.labels)
     raw = "TF-IDF" if dataset.kind == "text" else "raw pixels"
     what = raw if candidate.model == "linear" else f"features of {candidate.model}"
-    return EmbeddedSet(f"{name}{part}, {what}", embed(prepared), labels, len(dataset.classes), solver)
+    return EmbeddedSet(f"{name}{part}, {what}", embed_split(prepared), labels, len(dataset.classes), solver)

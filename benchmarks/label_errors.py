@@ -22,7 +22,7 @@ from embedded_sets import load
 from record import Row, decide, mean, save, seed_interval
 
 from falconet import Dataset
-from falconet.auditing import choose_fixed, embed, find_contradictions, predict_held_out, prepare
+from falconet.auditing import choose_fixed, embed_split, find_contradictions, predict_held_out, prepare_candidate
 from falconet.training.linear_probe import Features
 
 SETS = ("digits", "sign-digits", "banking77", "mnist", "GunPoint", "spoken-digits")
@@ -106,9 +106,9 @@ def search(dataset: Dataset, seed: int, python: Path, folder: Path) -> dict[str,
     assert len(loaded.kept) == len(wrong), "every sample can be read"
     count = int(wrong.sum())
     suspects = [index for index, _ in find_contradictions(probabilities, loaded.split.labels)]
-    prepared = prepare(noisy, noisy.split("all"), choose_fixed(noisy, raw=True))
+    prepared = prepare_candidate(noisy, noisy.split("all"), choose_fixed(noisy, raw=True))
     path = folder / "predictions.npz"
-    np.savez(path, features=to_dense(embed(prepared)), probabilities=probabilities, labels=loaded.split.labels,
+    np.savez(path, features=to_dense(embed_split(prepared)), probabilities=probabilities, labels=loaded.split.labels,
              count=count, seed=seed)  # fmt: skip
     done = subprocess.run([python, PEER, path], stdout=subprocess.PIPE, text=True, check=True)
     rankings = {OURS: suspects[:count], **json.loads(done.stdout)}

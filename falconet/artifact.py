@@ -59,7 +59,7 @@ if TYPE_CHECKING:
 
 DIGESTS = {WEIGHTS_FILE: "weights_sha256", CODED_FILE: "coded_sha256", TOKENIZER_FILE: "tokenizer_sha256"}
 """Keys of `config.json` that hold the hash of a file beside it."""
-FORMAT_VERSION = 2
+_FORMAT_VERSION = 2
 MAX_BATCH = 256
 
 
@@ -137,7 +137,7 @@ class ArtifactConfig:
     """What logits are divided by before they become probabilities, fitted on the validation split (Guo et al., 2017);
     1, which changes nothing, for a model that was never calibrated."""
     versions: Mapping[str, Any] = field(default_factory=dict)
-    format_version: int = FORMAT_VERSION
+    format_version: int = _FORMAT_VERSION
 
     def __post_init__(self) -> None:
         temperature = self.calibration_temperature
@@ -277,11 +277,11 @@ def redact_config(config: ArtifactConfig) -> ArtifactConfig:
 
 def find_source(folder: Path, origin: DataOrigin) -> DataOrigin:
     """Return where a model's data lie on this machine, by what only stays here: the run's settings, or its search."""
-    for name in LOCAL_FILES:
+    for name in _LOCAL_FILES:
         with suppress(OSError, ValueError, yaml.YAMLError):
             with open_regular(folder / name) as file:
-                text = file.read(BEGINNING).decode(errors="ignore")
-            events = itertools.islice(yaml.parse(text, Loader=yaml.SafeLoader), EVENTS)
+                text = file.read(_BEGINNING).decode(errors="ignore")
+            events = itertools.islice(yaml.parse(text, Loader=yaml.SafeLoader), _EVENTS)
             words = [event.value for event in events if isinstance(event, yaml.ScalarEvent)]
             found = words[words.index("source") + 1] if "source" in words[:-1] else ""
             if redact_name(found) == origin.source:
@@ -289,9 +289,9 @@ def find_source(folder: Path, origin: DataOrigin) -> DataOrigin:
     return origin
 
 
-LOCAL_FILES = ("config.yaml", "search/search.json")
+_LOCAL_FILES = ("config.yaml", "search/search.json")
 """Beside an artifact, and never uploaded; JSON is YAML too."""
-BEGINNING, EVENTS = 1 << 14, 6
+_BEGINNING, _EVENTS = 1 << 14, 6
 """Bytes of a file, and events of YAML, among which the source comes first; one word may be of any length."""
 
 
@@ -337,7 +337,7 @@ def decode_artifact(content: bytes) -> Artifact:
         kinds = {"f": "float", "i": "integer", "u": "integer", "b": "bool"}
         outline(config, {entry.name: TensorOutline(entry.shape, kinds[entry.dtype.kind]) for entry in entries})
         tensors = {name: torch.from_numpy(array) for name, array in codec.decode(content)[1].items()}
-        check_finite(tensors)
+        _check_finite(tensors)
         return Artifact(config, tensors, text, content)
 
 
@@ -349,7 +349,7 @@ def outline(config: ArtifactConfig, found: Mapping[str, TensorOutline]) -> nn.Mo
     from falconet.models.outlines import find_misfit, outline_model
 
     check_outputs(config, found)
-    with translated_errors():
+    with _translated_errors():
         structure = {**describe_structure(config.input, config.output), "pretrained": None, "tensors": len(found)}
         model = outline_model(config.architecture, config.widths, **structure, **config.options)
     misfit = find_misfit(model, found)
@@ -368,13 +368,13 @@ def check_outputs(config: ArtifactConfig, found: Mapping[str, TensorOutline]) ->
 def realize(model: nn.Module, config: ArtifactConfig) -> nn.Module:
     """Return a network, with weights of no use, whose outline was found to have the tensors that are at hand."""
     from falconet.models import MODELS
-    from falconet.models.outlines import materialize
+    from falconet.models.outlines import allocate_weights
 
     # Networks of other libraries may keep tensors where only their own code finds them.
-    return materialize(model) if config.architecture in MODELS else build_model(config)
+    return allocate_weights(model) if config.architecture in MODELS else build_model(config)
 
 
-def check_finite(weights: Mapping[str, Tensor]) -> None:
+def _check_finite(weights: Mapping[str, Tensor]) -> None:
     """Raise ArtifactError for the first tensor that holds NaN or infinity: no answer would be a number."""
     import torch
 
@@ -396,7 +396,7 @@ def enough_memory(what: str) -> Iterator[None]:
 
 
 @contextmanager
-def translated_errors() -> Iterator[None]:
+def _translated_errors() -> Iterator[None]:
     """Turn the errors of a config that describes no network into ArtifactError."""
     try:
         yield
@@ -411,7 +411,7 @@ def build_model(config: ArtifactConfig) -> nn.Module:
 
     from falconet.models.widths import apply_widths
 
-    with translated_errors(), torch.random.fork_rng(devices=[]):
+    with _translated_errors(), torch.random.fork_rng(devices=[]):
         # Never `pretrained`, whatever the options say: a model's file must not name others to be read or fetched.
         structure = describe_structure(config.input, config.output)
         model = create_model(config.architecture, pretrained=None, **structure, **config.options)
@@ -471,7 +471,7 @@ def load_folder(folder: Path) -> Artifact:
     config = dataclasses.replace(config, provenance=dataclasses.replace(config.provenance, data=data))
     path = folder / find_weights_file(digests)
     content = read_file(path)
-    artifact = decode_file(path, content) if path.name == CODED_FILE else Artifact(config, read_weights(path, content))
+    artifact = decode_file(path, content) if path.name == CODED_FILE else Artifact(config, _read_weights(path, content))
     check_digest(path, content, digests)
     artifact = dataclasses.replace(artifact, config=config)
     modality = modality_of(config.input)
@@ -492,7 +492,7 @@ def find_weights_file(digests: Mapping[str, str]) -> str:
     return CODED_FILE if CODED_FILE in digests else WEIGHTS_FILE
 
 
-def read_weights(path: Path, content: bytes) -> dict[str, Tensor]:
+def _read_weights(path: Path, content: bytes) -> dict[str, Tensor]:
     """Return the tensors of `model.safetensors`. Raises ArtifactError."""
     import safetensors.torch
 
@@ -500,7 +500,7 @@ def read_weights(path: Path, content: bytes) -> dict[str, Tensor]:
         with enough_memory(str(path)):
             check_safetensors(content)
             weights = safetensors.torch.load(content)
-            check_finite(weights)
+            _check_finite(weights)
             return weights
     except ArtifactError as error:
         raise ArtifactError(f"{path}: {error}") from error
@@ -634,8 +634,8 @@ def parse_config(path: Path, content: bytes) -> tuple[ArtifactConfig, dict[str, 
     record = parse_json(path, content)
     digests = {name: str(record.pop(key)) for name, key in DIGESTS.items() if key in record}
     found = record.get("format_version")
-    if not isinstance(found, int) or found > FORMAT_VERSION:
-        wanted = f"wanted format version {FORMAT_VERSION} or lower"
+    if not isinstance(found, int) or found > _FORMAT_VERSION:
+        wanted = f"wanted format version {_FORMAT_VERSION} or lower"
         raise ArtifactError(f"{path}: {wanted}, found {abridge(found)}: update falconet")
     try:
         return from_mapping(ArtifactConfig, upgrade_record(record)), digests

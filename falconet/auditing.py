@@ -16,10 +16,10 @@ from falconet.data import Dataset, Split
 from falconet.data.cache import PixelCache
 from falconet.data.checks import LabelError
 from falconet.data.dataset import to_text
-from falconet.data.loader import Inputs, Loader, load_inputs
+from falconet.data.loader import LoadedInputs, Loader, load_inputs
 from falconet.data.preprocessing import AnyPreprocess, create_preprocess
 from falconet.data.splits import deal, mix, unite_split
-from falconet.defaults import Candidate, choose_candidates, default_settings, describe_data
+from falconet.defaults import Candidate, choose_candidates, default_settings, find_data_facts
 from falconet.errors import DataError
 from falconet.inputs import add_statistics, draft_spec
 from falconet.models.weights.loading import load_pretrained
@@ -31,10 +31,10 @@ from falconet.training import Callback
 from falconet.training.linear_probe import Features, Solver, extract_features, solve
 from falconet.training.loop import fit
 
-FOLDS = 5
+_FOLDS = 5
 CHANCE = 0.05
 """One-sided p-value from which on agreement with the labels may be chance."""
-PATIENCE = 6
+_PATIENCE = 6
 BATCH_SIZE = 256
 
 
@@ -97,25 +97,25 @@ def warn_unlearnable(
 
 def predict_held_out(
     dataset: Dataset, callbacks: Sequence[Callback] = ()
-) -> tuple[Inputs, Float64[np.ndarray, "samples classes"], Float64[np.ndarray, "samples classes"]]:
+) -> tuple[LoadedInputs, Float64[np.ndarray, "samples classes"], Float64[np.ndarray, "samples classes"]]:
     """Return the samples that can be read, and what networks that did not learn from each of them take it for.
 
     Twice: by networks that learned all others, and by those that learned what was not suspected then; the same where
     networks are trained, not solved.
     """
-    prepared = prepare(dataset, dataset.split("all"), choose_fixed(dataset))
+    prepared = prepare_candidate(dataset, dataset.split("all"), choose_fixed(dataset))
     loaded, config = prepared.loaded, prepared.config
     folds = part(loaded.split, len(dataset.classes))
     solver = config.training.linear_probe
     if solver is not None:
-        features, count = embed(prepared), len(dataset.classes)
+        features, count = embed_split(prepared), len(dataset.classes)
         first = predict_solved(features, loaded.split, folds, count, solver)
         trusted = choose_trusted(first, loaded.split.labels)
         return loaded, first, predict_solved(features, loaded.split, folds, count, solver, trusted)
     probabilities = np.zeros((len(folds), len(dataset.classes)))
-    for number in range(FOLDS):
+    for number in range(_FOLDS):
         probabilities[folds == number] = predict_fold(prepared, folds, number, callbacks)
-    check_finite(probabilities, loaded.split)
+    _check_finite(probabilities, loaded.split)
     return loaded, probabilities, probabilities
 
 
@@ -125,7 +125,7 @@ def choose_fixed(dataset: Dataset, raw: bool = False) -> Candidate:
     Raw values (pixels, or a text's TF-IDF) are such features where `raw` says so, and there are no others. Where there
     are none at all, the last candidate: one that is trained, or at its initial weights a random projection.
     """
-    candidates = choose_candidates(describe_data(dataset))
+    candidates = choose_candidates(find_data_facts(dataset))
     fixed = [candidate for candidate in candidates if "linear_probe" in candidate.settings.get("training", {})]
     better = [candidate for candidate in fixed if candidate.model != "linear"]
     ranked = [*better, *(fixed if raw else []), candidates[-1]]
@@ -133,12 +133,12 @@ def choose_fixed(dataset: Dataset, raw: bool = False) -> Candidate:
 
 
 @dataclass(frozen=True, eq=False)
-class Prepared:
+class _Prepared:
     """Samples as a candidate takes them."""
 
     config: RunConfig
     """Of the candidate on these data."""
-    loaded: Inputs
+    loaded: LoadedInputs
     preprocess: AnyPreprocess
     output: OutputSpec
     tokenizer: str | None
@@ -147,7 +147,7 @@ class Prepared:
     """With published weights, or at its initial ones; statistics that it needs are fitted to the samples."""
 
 
-def prepare(dataset: Dataset, split: Split, candidate: Candidate) -> Prepared:
+def prepare_candidate(dataset: Dataset, split: Split, candidate: Candidate) -> _Prepared:
     """Return samples of a data set as a candidate takes them, normalized by their own statistics, and its network.
 
     Raises DataError where nothing can be read, StorageError where decoded images find no room.
@@ -164,10 +164,10 @@ def prepare(dataset: Dataset, split: Split, candidate: Candidate) -> Prepared:
     output = TASKS["classification"].make_output(dataset)
     network, _ = build(config.model, spec, output, config.training.seed, weights)
     fit_statistics(network, Loader(loaded.inputs, torch.from_numpy(loaded.split.labels), preprocess, BATCH_SIZE))
-    return Prepared(config, loaded, preprocess, output, tokenizer, network)
+    return _Prepared(config, loaded, preprocess, output, tokenizer, network)
 
 
-def embed(prepared: Prepared, loaded: Inputs | None = None) -> Features:
+def embed_split(prepared: _Prepared, loaded: LoadedInputs | None = None) -> Features:
     """Return what the network's output layer sees of each sample, or of others that were loaded by the same spec."""
     loaded = loaded or prepared.loaded
     whole = Loader(loaded.inputs, torch.from_numpy(loaded.split.labels), prepared.preprocess, BATCH_SIZE)
@@ -189,16 +189,16 @@ def predict_solved(
     """
     labels = torch.from_numpy(split.labels)
     probabilities = np.zeros((len(labels), num_classes))
-    for number in range(FOLDS):
+    for number in range(_FOLDS):
         held_out = torch.from_numpy(folds == number)
         learned = ~held_out if trusted is None else ~held_out & torch.from_numpy(trusted)
         solution = solve(features[learned], labels[learned], num_classes, solver, seed=number)
         probabilities[folds == number] = metrics.softmax(solution.apply(features[held_out]).numpy())
-    check_finite(probabilities, split)
+    _check_finite(probabilities, split)
     return probabilities
 
 
-def check_finite(probabilities: Float64[np.ndarray, "samples classes"], split: Split) -> None:
+def _check_finite(probabilities: Float64[np.ndarray, "samples classes"], split: Split) -> None:
     """Raise DataError, with the first sample, where a network's answer is no number: no label could be suspected."""
     lost = np.flatnonzero(~np.isfinite(probabilities).all(axis=1))
     if len(lost):
@@ -215,34 +215,34 @@ def part(split: Split, num_classes: int) -> Int64[np.ndarray, " samples"]:
     Equal samples belong together, and those of one group. Raises DataError where too few folds get each class.
     """
     if split.groups is None:
-        folds = (mix(split.hashes, seed=0) % np.uint64(FOLDS)).astype(np.int64)
+        folds = (mix(split.hashes, seed=0) % np.uint64(_FOLDS)).astype(np.int64)
     else:
-        folds = deal(unite_split(split), split.labels, FOLDS)
+        folds = deal(unite_split(split), split.labels, _FOLDS)
     for label in range(num_classes):
         own = split.labels == label
-        if len(np.unique(folds)) < FOLDS or len(np.unique(folds[own])) < FOLDS - 1:
+        if len(np.unique(folds)) < _FOLDS or len(np.unique(folds[own])) < _FOLDS - 1:
             grouped = "" if split.groups is None else f" in {len(np.unique(unite_split(split)[own]))} groups"
             raise DataError(
                 f"--label-errors: wanted enough different samples{' and groups' if grouped else ''} of each class for "
-                f"{FOLDS} folds, found {int(own.sum())}{grouped} of one"
+                f"{_FOLDS} folds, found {int(own.sum())}{grouped} of one"
             )
     return folds
 
 
 def predict_fold(
-    prepared: Prepared,
+    prepared: _Prepared,
     folds: Int64[np.ndarray, " samples"],
     number: int,
     callbacks: Sequence[Callback],
 ) -> Float64[np.ndarray, "held_out classes"]:
     """Train without one fold; return the probabilities of its samples."""
     loaded, config, preprocess = prepared.loaded, prepared.config, prepared.preprocess
-    training = dataclasses.replace(config.training, patience=PATIENCE, seed=number)
-    chosen_on = (number + 1) % FOLDS
+    training = dataclasses.replace(config.training, patience=_PATIENCE, seed=number)
+    chosen_on = (number + 1) % _FOLDS
     labels = torch.from_numpy(loaded.split.labels)
 
     def load(chosen: Bool[np.ndarray, " samples"], **options: object) -> Loader:
-        inputs = choose(loaded.inputs, chosen)
+        inputs = _choose(loaded.inputs, chosen)
         return Loader(inputs, labels[torch.from_numpy(chosen)], preprocess, **options)  # type: ignore[arg-type]
 
     train = load(
@@ -262,7 +262,7 @@ def predict_fold(
     return probabilities
 
 
-def choose(inputs: Tensor | PixelCache, chosen: Bool[np.ndarray, " samples"]) -> Tensor | PixelCache:
+def _choose(inputs: Tensor | PixelCache, chosen: Bool[np.ndarray, " samples"]) -> Tensor | PixelCache:
     """Return the marked samples."""
     if isinstance(inputs, PixelCache):
         return dataclasses.replace(inputs, rows=inputs.rows[chosen])

@@ -25,7 +25,7 @@ class TorchvisionSet:
     """The augmentation policy that suits it."""
 
 
-DIGITS = tuple(string.digits)
+_DIGITS = tuple(string.digits)
 CLOTHES = "T-shirt/top,Trouser,Pullover,Dress,Coat,Sandal,Shirt,Sneaker,Bag,Ankle boot"
 KUZUSHIJI = "o ki su tsu na ha ma ya re wo"
 EMNIST_BALANCED = string.digits + string.ascii_uppercase + "abdefghnqrt"
@@ -43,13 +43,13 @@ CIFAR100 = """
 
 DOWNLOADABLE: Mapping[str, TorchvisionSet] = MappingProxyType(
     {
-        "mnist": TorchvisionSet("MNIST", "idx", DIGITS, "digits"),
+        "mnist": TorchvisionSet("MNIST", "idx", _DIGITS, "digits"),
         "fashion-mnist": TorchvisionSet("FashionMNIST", "idx", tuple(CLOTHES.split(",")), "light"),
         "kmnist": TorchvisionSet("KMNIST", "idx", tuple(KUZUSHIJI.split()), "digits"),
         "emnist": TorchvisionSet("EMNIST", "emnist", tuple(EMNIST_BALANCED), "digits"),
         "cifar10": TorchvisionSet("CIFAR10", "cifar", tuple(CIFAR10.split()), "light"),
         "cifar100": TorchvisionSet("CIFAR100", "cifar", tuple(CIFAR100.split()), "light"),
-        "svhn": TorchvisionSet("SVHN", "svhn", DIGITS, "digits"),
+        "svhn": TorchvisionSet("SVHN", "svhn", _DIGITS, "digits"),
     }
 )
 

@@ -20,7 +20,7 @@ from falconet.data.augmentation import default_policy
 from falconet.modalities import MODALITIES
 from falconet.spec import HIGHEST_RATE, Kind
 
-Settings = Mapping[str, Any]
+_Settings = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Candidate:
     model: str
     suits: Callable[[DataFacts], bool]
     """Whether it is tried on such data."""
-    settings: Settings = field(default_factory=lambda: MappingProxyType({}))
+    settings: _Settings = field(default_factory=lambda: MappingProxyType({}))
     """What it is trained with other than the usual defaults, by section."""
     needs: str | None = None
     """The package without which it is left out, as import names it."""
@@ -89,7 +89,7 @@ FEW_RECORDINGS = MappingProxyType({
 in 100, 100 and 97 %, `resnet1d18` in 100, 90 and 80 %, which also took longer."""
 
 
-def solve_by(solver: str) -> Settings:
+def solve_by(solver: str) -> _Settings:
     """Return the settings of a network of which only the output layer is solved."""
     return MappingProxyType(
         {"training": MappingProxyType({**PROBE, "linear_probe": solver}), "augmentation": {"policy": "none"}}
@@ -137,7 +137,7 @@ CANDIDATES: Mapping[Kind, tuple[Candidate, ...]] = MappingProxyType({
 """In the order in which they are tried; the last one that suits is trained for as long as there is time."""
 
 
-def describe_data(dataset: Dataset) -> DataFacts:
+def find_data_facts(dataset: Dataset) -> DataFacts:
     """Return what candidates are chosen by."""
     has_sides = MODALITIES[dataset.kind].axes == 2
     return DataFacts(
@@ -205,9 +205,9 @@ UNBALANCED = 3.0
 
 def choose_bands(dataset: Dataset) -> dict[str, int]:
     """Return the setting of BANDS for recordings of a rate that voices and sounds have; nothing for all else."""
-    return {"bands": BANDS} if SOUND_RATE <= (dataset.rate or 0) <= HIGHEST_RATE else {}
+    return {"bands": _BANDS} if SOUND_RATE <= (dataset.rate or 0) <= HIGHEST_RATE else {}
 
 
-BANDS = 40
+_BANDS = 40
 SOUND_RATE = 4000
 """Steps a second."""

@@ -16,7 +16,7 @@ from falconet.report import render_html
 from falconet.storage import check_held, hold, write_text
 from falconet.training import Callback, EpochRow
 
-MODELS = ("lenet5", "lenet_relu")
+_MODELS = ("lenet5", "lenet_relu")
 REPORT_FILE = "report.html"
 
 
@@ -64,7 +64,7 @@ def demonstrate(
                 progress=False,
                 callbacks=callbacks,
             )
-            for model, callbacks in ((model, (Outdated(report), *watch(model))) for model in MODELS)
+            for model, callbacks in ((model, (Outdated(report), *watch(model))) for model in _MODELS)
         )
         write_text(report, render_html([run.report for run in runs], title="Falconet on the embedded digits"))
     return Demonstration(runs, report)
@@ -74,9 +74,9 @@ def check_free(out: Path, if_exists: Literal["refuse", "overwrite"]) -> None:
     """Raise RunExistsError where a folder holds a run, or runs and a report that may not be replaced."""
     if holds_run(out) or (out / ARTIFACT_CONFIG).is_file():
         raise RunExistsError(f"{out} holds a run, whose report would be replaced: choose another --out")
-    for folder in (out / model for model in MODELS):
+    for folder in (out / model for model in _MODELS):
         check_out(folder, "overwrite")
-    found = [out / model for model in MODELS if has_weights(out / model)]
+    found = [out / model for model in _MODELS if has_weights(out / model)]
     found += [out / REPORT_FILE] if (out / REPORT_FILE).exists() else []
     if found and if_exists == "refuse":
         raise RunExistsError(f"{found[0]} is there already: replace it with --overwrite, or choose another --out")

@@ -28,9 +28,9 @@ import reprlib
 from collections.abc import Iterable
 from typing import Any, ClassVar
 
-LISTED = 40
+_LISTED = 40
 """So many names are listed where none is near."""
-SHOWN = 80
+_SHOWN = 80
 """Characters of a value that a message shows."""
 
 
@@ -40,7 +40,7 @@ class Brief(reprlib.Repr):
     def __init__(self) -> None:
         super().__init__()
         self.maxlevel = 3
-        self.maxstring = self.maxlong = self.maxother = SHOWN
+        self.maxstring = self.maxlong = self.maxother = _SHOWN
 
     def repr_int(self, value: int, level: int) -> str:
         # Python refuses to write more than 4,300 digits.
@@ -53,7 +53,7 @@ BRIEF = Brief()
 def abridge(value: Any) -> str:
     """Return how a value is written, in one line of at most SHOWN characters."""
     text = BRIEF.repr(value)
-    return text if len(text) <= SHOWN else f"{text[: SHOWN - 3]}..."
+    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."
 
 
 NO_MEMORY = (
@@ -96,8 +96,8 @@ class UnknownNameError(UsageError):
         # No known name is near to one of thrice its length at this cutoff, and comparing megabytes takes minutes.
         comparable = len(name) <= 3 * max(map(len, names), default=0)
         near = difflib.get_close_matches(name, names, n=3, cutoff=0.5) if comparable else []
-        more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
-        offer = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(names[:LISTED])}{more}"
+        more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+        offer = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(names[:_LISTED])}{more}"
         super().__init__(f"unknown {what} {abridge(name)}: {offer}{' ' + remedy if remedy else ''}")
 
 

@@ -25,12 +25,12 @@ MARKDOWN = re.compile(
 
 def escape_line(text: str) -> str:
     r"""Return a text for one line of a terminal, a log or a plain file: control characters as `\x1b`, breaks too."""
-    return "".join(show(mark) if is_control(mark) else mark for mark in text)
+    return "".join(escape_character(mark) if is_control(mark) else mark for mark in text)
 
 
 def escape_lines(text: str) -> str:
     """`escape_line` for a text of several lines, such as a traceback, whose breaks and tabs stay."""
-    return "".join(show(mark) if is_control(mark) and mark not in "\n\t" else mark for mark in text)
+    return "".join(escape_character(mark) if is_control(mark) and mark not in "\n\t" else mark for mark in text)
 
 
 def escape_markdown(text: str) -> str:
@@ -52,7 +52,7 @@ def is_control(mark: str) -> bool:
     return mark in HIDDEN or unicodedata.category(mark) in CONTROLS
 
 
-def show(mark: str) -> str:
+def escape_character(mark: str) -> str:
     """Return a character by its number, as Python writes it."""
     code = ord(mark)
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"

@@ -25,14 +25,14 @@ def fetch_model(name: str) -> Path:
     ArtifactError where what is there is no model of Falconet, before its weights are fetched.
     """
     repository, revision = parse_model(name)
-    check_extra(f"loading {HUB_PREFIX}{repository}")
+    _check_extra(f"loading {HUB_PREFIX}{repository}")
     from huggingface_hub import snapshot_download
 
-    with translated_errors(name):
+    with _translated_errors(name):
         folder = Path(snapshot_download(repository, revision=revision, allow_patterns=[CONFIG_FILE]))
     if not (folder / CONFIG_FILE).is_file() or "format_version" not in read_json(folder / CONFIG_FILE):
         raise ArtifactError(f"{name}: wanted a model of Falconet ({MODEL}), found another")
-    with translated_errors(name):
+    with _translated_errors(name):
         # The folder is called after its commit.
         return Path(snapshot_download(repository, revision=folder.name, allow_patterns=list(MODEL_FILES)))
 
@@ -44,13 +44,13 @@ def upload(contents: Mapping[str, bytes], owned: Set[str], repository: str, priv
     there before. Raises MissingExtraError, and HubError, also where the repository should be private and is already
     public.
     """
-    check_extra(f"pushing to {repository}")
+    _check_extra(f"pushing to {repository}")
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, get_token
 
     if get_token() is None:
         raise HubError(f"pushing to {repository} needs a token of the Hugging Face Hub that may write: {LOGIN}")
     api = HfApi()
-    with translated_errors(repository):
+    with _translated_errors(repository):
         api.create_repo(repository, private=private or None, exist_ok=True)
         known = api.model_info(repository)
         if private and not known.private:
@@ -69,35 +69,35 @@ def upload(contents: Mapping[str, bytes], owned: Set[str], repository: str, priv
     return str(commit.commit_url)
 
 
-def check_extra(purpose: str) -> None:
+def _check_extra(purpose: str) -> None:
     """Raise MissingExtraError without `huggingface_hub`."""
     if importlib.util.find_spec("huggingface_hub") is None:
         raise MissingExtraError("hub", purpose)
 
 
 @contextmanager
-def translated_errors(name: str) -> Iterator[None]:
+def _translated_errors(name: str) -> Iterator[None]:
     """Turn what goes wrong with the hub into HubError."""
     from huggingface_hub import errors as package
 
     errors: Any = package  # It re-exports the HTTP library's own error, of whichever library it uses.
     try:
-        with silence():
+        with _silence():
             yield
     except errors.RevisionNotFoundError as error:
         raise HubError(f"{name}: no such revision; wanted a branch, a tag or a commit of the repository") from error
     except errors.RepositoryNotFoundError as error:
         raise HubError(f"{name}: no such model on the hub, or a private one: check the name, or {LOGIN}") from error
     except errors.HfHubHTTPError as error:
-        raise HubError(f"{name}: the hub refused ({shorten(error)}); check the token's rights, or {LOGIN}") from error
+        raise HubError(f"{name}: the hub refused ({_shorten(error)}); check the token's rights, or {LOGIN}") from error
     except errors.HFValidationError as error:
-        raise HubError(f"{name}: the hub has no such names ({shorten(error)}); wanted owner/name") from error
+        raise HubError(f"{name}: the hub has no such names ({_shorten(error)}); wanted owner/name") from error
     except (errors.HTTPError, OSError) as error:
-        raise HubError(f"{name}: the hub cannot be asked ({shorten(error)}); check the network") from error
+        raise HubError(f"{name}: the hub cannot be asked ({_shorten(error)}); check the network") from error
 
 
 @contextmanager
-def silence() -> Iterator[None]:
+def _silence() -> Iterator[None]:
     """Keep the package's progress bars off the screen, except where the environment asks for them."""
     import huggingface_hub
 
@@ -112,6 +112,6 @@ def silence() -> Iterator[None]:
         utils.enable_progress_bars()
 
 
-def shorten(error: Any) -> str:
+def _shorten(error: Any) -> str:
     """Return the first line of an error."""
     return (str(error).strip() or type(error).__name__).splitlines()[0][:200]

@@ -102,7 +102,7 @@ def measure_length(dataset: Dataset) -> int:
             lengths.append(samples.read(index).shape[1])
     if not lengths:
         raise DataError(f"{dataset.source}: not one training series can be read")
-    return max(int(np.percentile(lengths, LONGEST, method="higher")), 1)
+    return max(int(np.percentile(lengths, _LONGEST, method="higher")), 1)
 
 
 def draft_text_spec(dataset: Dataset, model: ModelConfig, weights: Pretrained | None = None) -> tuple[TextSpec, str]:
@@ -116,12 +116,12 @@ def draft_text_spec(dataset: Dataset, model: ModelConfig, weights: Pretrained | 
     if model.input_size is not None:
         length = one_number(model.input_size)
     else:
-        length = max(int(np.percentile(encoder.count_tokens(texts), LONGEST)), 1)
+        length = max(int(np.percentile(encoder.count_tokens(texts), _LONGEST)), 1)
         length = min(length, weights.size[0]) if weights and weights.size else length
     return TextSpec((length,), encoder.vocab_size), tokenizer
 
 
-LONGEST = 98
+_LONGEST = 98
 """Percentile of the training samples' lengths that a model takes whole; longer ones are cut."""
 
 

@@ -18,7 +18,7 @@ DEFERRING: list[None] = []
 """An entry for each `deferred` that is at work."""
 
 
-def watch(*signals: signal.Signals) -> None:
+def watch_signals(*signals: signal.Signals) -> None:
     """Note and raise these signals as KeyboardInterrupt from now on, where they are not ignored."""
     for one in signals:
         if signal.getsignal(one) is not signal.SIG_IGN:
@@ -52,7 +52,7 @@ def deferred() -> Iterator[None]:
 
 @contextmanager
 def watched() -> Iterator[None]:
-    """`watch` Ctrl-C for a while, in the main thread, unless whoever calls has a handler of his own."""
+    """`watch_signals` Ctrl-C for a while, in the main thread, unless whoever calls has a handler of his own."""
     main = threading.current_thread() is threading.main_thread()
     if not main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
         yield

@@ -116,7 +116,7 @@ def measure_latencies(
                 call()
             own.append([time_call(call) for _ in range(min(most, calls - done))])
         done += len(turns[0][-1])
-    return [summarize(own, alone=alone) for own in turns]
+    return [_summarize(own, alone=alone) for own in turns]
 
 
 def warm_up(call: Callable[[], object], calls: int, seconds: float) -> float:
@@ -130,7 +130,7 @@ def warm_up(call: Callable[[], object], calls: int, seconds: float) -> float:
     return quickest
 
 
-def summarize(turns: Sequence[Sequence[float]], *, alone: bool) -> Latency:
+def _summarize(turns: Sequence[Sequence[float]], *, alone: bool) -> Latency:
     """Return the percentiles of all calls, and the median of each turn where there were others' between them."""
     times = [took for turn in turns for took in turn]
     p50, p95, p99 = np.percentile(times, [50, 95, 99])

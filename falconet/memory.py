@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3
 """What `mallopt` of glibc calls them."""
-KEPT = 1 << 30
+_KEPT = 1 << 30
 """Bytes, in one block and at the end of the heap, that are not given back to the system while memory is kept."""
 USUAL = 32 << 20
 """The most of one block to which glibc raises its threshold by itself; of the heap's end it is twice that."""
@@ -27,7 +27,7 @@ def kept_memory() -> Iterator[None]:
         yield
         return
     assert libc is not None
-    set_thresholds(libc, KEPT, KEPT)
+    set_thresholds(libc, _KEPT, _KEPT)
     try:
         yield
     finally:

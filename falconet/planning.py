@@ -13,7 +13,7 @@ import yaml
 
 from falconet.data import DataConfig, Dataset, load_dataset
 from falconet.data.augmentation import Augmentation, find_policy
-from falconet.defaults import Candidate, choose_candidates, default_settings, describe_data
+from falconet.defaults import Candidate, choose_candidates, default_settings, find_data_facts
 from falconet.errors import (
     ArtifactError,
     ConfigError,
@@ -35,7 +35,7 @@ from falconet.storage import is_vacant, open_regular, read_json, write_text
 from falconet.training.config import FREE, MARGIN_LOSSES, TrainConfig
 from falconet.training.early_stopping import choose_early_stopping
 
-CONFIG_FILE = "config.yaml"
+RUN_CONFIG_FILE = "config.yaml"
 CHECKPOINT_FOLDER = "checkpoint"
 LEADERBOARD_FILE = "leaderboard.json"
 """In a run's folder: what the candidates came to that were compared before the last one was trained."""
@@ -166,7 +166,7 @@ def plan_run(  # noqa: PLR0913 - one for each thing that a run follows from
     asked = merge(normalize_settings(settings or {}), named_settings(model, epochs, seed, batch_size))
     asked, autotune = find_autotuned(asked)
     if isinstance(source, Dataset):
-        asked = merge(asked, restore_reading(source, asked))
+        asked = merge(asked, _restore_reading(source, asked))
     if recipe:
         loaded = load_recipe(recipe)
         check_sections(loaded)
@@ -176,7 +176,7 @@ def plan_run(  # noqa: PLR0913 - one for each thing that a run follows from
     # The columns that a run was begun with may be needed to read its source at all.
     stored = read_begun(Path(out), if_exists) if out is not None else {}
     asked = leave_to_solved(Path(out), stored, asked) if out is not None else asked
-    dataset = read_source(source, merge(stored, asked), data_root)
+    dataset = _read_source(source, merge(stored, asked), data_root)
     config, chosen, solved = resolve(dataset, merge(stored, asked))
     name = source.source if isinstance(source, Dataset) else source
     folder = Path(out) if out is not None else Path("runs") / f"{short_name(name)}-{config.model.name}"
@@ -185,15 +185,15 @@ def plan_run(  # noqa: PLR0913 - one for each thing that a run follows from
     if out is None and (stored := read_begun(folder, if_exists)):
         asked = leave_to_solved(folder, stored, asked)
         if find_data(merge(stored, asked)) != find_data(asked):
-            dataset = read_source(source, merge(stored, asked), data_root)
+            dataset = _read_source(source, merge(stored, asked), data_root)
         config, chosen, solved = resolve(dataset, merge(stored, asked))
     if find_lr:
         autotune |= {"learning_rate"}
     if seconds is None and not named_model(asked):
         seconds = USUAL_SECONDS
     if stored:
-        recipe = recipe or read_facts(folder).get("recipe")
-        check_unchanged(folder, from_mapping(RunConfig, stored), config, dataset)
+        recipe = recipe or _read_facts(folder).get("recipe")
+        _check_unchanged(folder, from_mapping(RunConfig, stored), config, dataset)
         autotune, solved = frozenset(), find_solved(folder, dataset, config)
     elif seconds is not None and "epochs" not in (asked.get("training") or {}):
         autotune |= {"epochs"}
@@ -242,7 +242,7 @@ def list_tried(folder: Path) -> set[str]:
 
 def find_solved(folder: Path, dataset: Dataset, config: RunConfig) -> tuple[RunConfig, ...]:
     """Return the solved candidates of a run that goes on: those that it tried when it began."""
-    candidates, tried = choose_candidates(describe_data(dataset)), list_tried(folder)
+    candidates, tried = choose_candidates(find_data_facts(dataset)), list_tried(folder)
     if not tried or config.model.name != candidates[-1].model:
         return ()
     return tuple(
@@ -273,9 +273,9 @@ def check_network(asked: Settings) -> None:
 
 def read_begun(out: Path, if_exists: IfExists) -> dict[str, Any]:
     """Return the settings of the run in a folder that is to go on; nothing where there is none."""
-    begun = if_exists == "resume" and (out / CONFIG_FILE).is_file()
+    begun = if_exists == "resume" and (out / RUN_CONFIG_FILE).is_file()
     # Runs of before, which do not say it, are split as they were.
-    return merge({"data": {"near_duplicates": "apart"}}, read_settings(out / CONFIG_FILE)) if begun else {}
+    return merge({"data": {"near_duplicates": "apart"}}, read_settings(out / RUN_CONFIG_FILE)) if begun else {}
 
 
 def find_data(settings: Settings) -> DataConfig:
@@ -283,7 +283,7 @@ def find_data(settings: Settings) -> DataConfig:
     return from_mapping(DataConfig, settings.get("data") or {}, "data")
 
 
-def restore_reading(dataset: Dataset, asked: Settings) -> dict[str, Any]:
+def _restore_reading(dataset: Dataset, asked: Settings) -> dict[str, Any]:
     """Return the section of how a data set at hand was read and split. Raises UsageError where that is not known.
 
     Raises ConfigError for settings that would have it read otherwise.
@@ -297,7 +297,7 @@ def restore_reading(dataset: Dataset, asked: Settings) -> dict[str, Any]:
     return {"data": known}
 
 
-def read_source(source: str | Path | Dataset, settings: Settings, data_root: str | Path | None) -> Dataset:
+def _read_source(source: str | Path | Dataset, settings: Settings, data_root: str | Path | None) -> Dataset:
     """Read the data as settings say."""
     dataset = load_dataset(source, data_root=data_root, config=find_data(settings))
     check_not_empty(dataset)
@@ -307,7 +307,7 @@ def read_source(source: str | Path | Dataset, settings: Settings, data_root: str
 def resolve(dataset: Dataset, settings: Settings) -> tuple[RunConfig, tuple[str, ...], tuple[RunConfig, ...]]:
     """Complete settings with defaults; return them, which ones were chosen so, and the candidates that come before."""
     model, training = (settings.get(section) or {} for section in ("model", "training"))
-    candidates = () if "name" in model else choose_candidates(describe_data(dataset))
+    candidates = () if "name" in model else choose_candidates(find_data_facts(dataset))
     defaults = default_settings(dataset, candidates[-1] if candidates else None, bool(model.get("pretrained")))
     if training.get("loss", "cross_entropy") != "cross_entropy":
         # An output layer can be solved for cross-entropy alone.
@@ -462,13 +462,13 @@ def read_settings(path: Path) -> dict[str, Any]:
 def write_config(plan: Plan) -> None:
     """Write `config.yaml` into the run's folder: the settings, and what they were applied to."""
     facts = {"source": plan.dataset.source, "fingerprint": plan.dataset.fingerprint, "recipe": plan.recipe}
-    write_text(plan.out / CONFIG_FILE, yaml.safe_dump({**facts, **to_mapping(plan.config)}, sort_keys=False))
+    write_text(plan.out / RUN_CONFIG_FILE, yaml.safe_dump({**facts, **to_mapping(plan.config)}, sort_keys=False))
 
 
-def check_unchanged(folder: Path, stored: RunConfig, asked: RunConfig, dataset: Dataset) -> None:
+def _check_unchanged(folder: Path, stored: RunConfig, asked: RunConfig, dataset: Dataset) -> None:
     """Raise UsageError where a resumed run is asked to go on differently, or on other data, from how it began."""
     before, after = (without_free(flatten(to_mapping(config))) for config in (stored, asked))
-    before["fingerprint"] = read_facts(folder).get("fingerprint")
+    before["fingerprint"] = _read_facts(folder).get("fingerprint")
     after["fingerprint"] = dataset.fingerprint
     changed = [key for key in after if before.get(key) != after[key]]
     if changed:
@@ -488,7 +488,7 @@ def check_again(plan: Plan) -> None:
     """Raise what planning would if it were done now: while the data were read, another process may have ended a run."""
     check_out(plan.out, plan.if_exists)
     if stored := read_begun(plan.out, plan.if_exists):
-        check_unchanged(plan.out, from_mapping(RunConfig, stored), plan.config, plan.dataset)
+        _check_unchanged(plan.out, from_mapping(RunConfig, stored), plan.config, plan.dataset)
 
 
 def check_out(out: Path, if_exists: IfExists) -> None:
@@ -513,7 +513,7 @@ def check_outside(out: Path, source: str | Path) -> None:
 
 def holds_run(out: Path) -> bool:
     """Whether a run was begun in this folder: whether its `config.yaml` is one that `write_config` writes."""
-    return set(RUN_FACTS) <= read_facts(out).keys()
+    return set(RUN_FACTS) <= _read_facts(out).keys()
 
 
 def has_weights(out: Path) -> bool:
@@ -521,10 +521,10 @@ def has_weights(out: Path) -> bool:
     return (out / WEIGHTS_FILE).is_file() or any((out / CHECKPOINT_FOLDER).glob("epoch-*.json"))
 
 
-def read_facts(out: Path) -> dict[str, Any]:
+def _read_facts(out: Path) -> dict[str, Any]:
     """Return what the `config.yaml` in a folder says of the run; nothing where there is none."""
     try:
-        with open_regular(out / CONFIG_FILE) as file:
+        with open_regular(out / RUN_CONFIG_FILE) as file:
             content = parse_yaml(file.read(4 * TEXT_LIMIT + 1).decode())
     except (OSError, ConfigError, UnicodeDecodeError):
         return {}

@@ -13,7 +13,7 @@ from jaxtyping import Float
 
 from falconet.catalog import FILE_SUFFIXES, list_paths
 from falconet.data import DataConfig, Samples, Unreadable
-from falconet.data.adapters import Inputs
+from falconet.data.adapters import SampleBlock
 from falconet.data.dataset import to_text
 from falconet.data.unlabeled import FoundFiles, find_below
 from falconet.errors import ConfigError, DataError, PathError, UsageError
@@ -60,7 +60,7 @@ Answer = Callable[[Samples], tuple[Float[np.ndarray, "readable classes"], Mappin
 
 
 def answer_inputs(
-    parts: Iterable[Inputs], answer: Answer, labels: Sequence[str], *, top: int = 3, probabilities: bool = False
+    parts: Iterable[SampleBlock], answer: Answer, labels: Sequence[str], *, top: int = 3, probabilities: bool = False
 ) -> Iterator[Predictions]:
     """Yield what a model answers about samples, some at a time; `top` candidates of each, all with `probabilities`.
 
@@ -106,7 +106,7 @@ READ_BY = ("columns", "header", "follow", "max_bytes")
 """Settings of `data` that say how samples without labels are read."""
 
 
-def read_settings(settings: Mapping[str, Any] | None, known: Mapping[str, Any] | None = None) -> DataConfig:
+def resolve_data_config(settings: Mapping[str, Any] | None, known: Mapping[str, Any] | None = None) -> DataConfig:
     """Return how samples are read: as the model's own data were, where that is `known`, but for what settings say.
 
     Raises ConfigError for settings that do not exist, or that say nothing of samples without labels.
@@ -171,11 +171,11 @@ def rank_samples(
     """
     skipped = tuple(Unreadable(samples.name(index), reason) for index, reason in reasons.items())
     read = [to_text(samples.name(index)) for index in range(len(samples)) if index not in reasons]
-    ranked = tuple(rank(name, row, labels, top, whole=probabilities) for name, row in zip(read, answers, strict=True))
+    ranked = tuple(_rank(name, row, labels, top, whole=probabilities) for name, row in zip(read, answers, strict=True))
     return Predictions(ranked, skipped)
 
 
-def rank(
+def _rank(
     name: str, probabilities: Float[np.ndarray, " classes"], labels: Sequence[str], top: int, *, whole: bool = False
 ) -> Prediction:
     """Return the `top` most probable classes of one sample, and with `whole` the probabilities of all."""

@@ -69,7 +69,7 @@ class FieldMode(TorchDispatchMode):
         found = func(*args, **(kwargs or {}))
         known = [tensor for tensor in iterate_tensors(args) if tensor in self.fields]
         if known:
-            field = self.follow(func, args, merge([self.fields[tensor] for tensor in drop_factors(known)]), found)
+            field = self.follow(func, args, _merge([self.fields[tensor] for tensor in drop_factors(known)]), found)
             for tensor in iterate_tensors([found]):
                 self.fields[tensor] = field
         return found
@@ -111,7 +111,7 @@ def drop_factors(tensors: Sequence[Tensor]) -> list[Tensor]:
     return [tensor for tensor, size in zip(tensors, sizes, strict=True) if size > 1 or max(sizes) == 1]
 
 
-def merge(fields: Sequence[Field]) -> Field:
+def _merge(fields: Sequence[Field]) -> Field:
     """Return what a unit sees that depends on several."""
     size = tuple(max(values) for values in zip(*(field.size for field in fields), strict=True))
     jump = tuple(max(values) for values in zip(*(field.jump for field in fields), strict=True))

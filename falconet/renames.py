@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any, ParamSpec, TypeVar
 
-RENAMED: Mapping[str, str] = {
+_RENAMED: Mapping[str, str] = {
     "training.keep": "training.restore",
     "training.teacher_share": "training.distill_alpha",
     "training.temperature": "training.distill_temperature",
@@ -54,7 +54,7 @@ def rename_settings(settings: Mapping[str, Any], notify: Callable[[str], None] =
 def rename_section(section: str, values: Mapping[str, Any], notify: Callable[[str], None] = note) -> dict[str, Any]:
     """Return the settings of one section with the names that they have now."""
     renamed = dict(values)
-    for old, new in RENAMED.items():
+    for old, new in _RENAMED.items():
         key, _, value = old.removeprefix(f"{section}.").partition("=")
         if not old.startswith(f"{section}.") or key not in values or (value and values[key] != value):
             continue
@@ -85,7 +85,7 @@ def accept_renamed(
         def call(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
             for old in renamed.keys() & kwargs.keys():
                 new = renamed[old](kwargs.pop(old))
-                said = ", ".join(map(describe, new.items()))
+                said = ", ".join(map(_describe, new.items()))
                 note(f"{function.__name__}({old}=...) is now {function.__name__}({said})")
                 kwargs.update({name: value for name, value in new.items() if name not in kwargs})
             return function(*args, **kwargs)
@@ -111,7 +111,7 @@ def accept_renamed_fields(section: str) -> Callable[[type[Result]], type[Result]
     return decorate
 
 
-def describe(argument: tuple[str, Any]) -> str:
+def _describe(argument: tuple[str, Any]) -> str:
     """Return an argument as it is written in a call."""
     name, value = argument
     return f"{name}={value!r}"

@@ -21,7 +21,7 @@ from falconet.evaluation.evaluation import find_split
 from falconet.exporters.targets import Runtime
 from falconet.latency import Latency
 from falconet.modalities import modality_of
-from falconet.planning import CONFIG_FILE, holds_run, read_settings, short_name
+from falconet.planning import RUN_CONFIG_FILE, holds_run, read_settings, short_name
 from falconet.report import LeaderboardRow, ModelReport, TrainingLog, describe_model, render_card, render_html
 from falconet.schema import from_mapping, to_mapping
 from falconet.storage import format_json, hold, read_json
@@ -65,7 +65,7 @@ def update_report(
     check_run(out)
     with hold(out):
         artifact = load_artifact(out)
-        known = read_facts(out, artifact)
+        known = _read_facts(out, artifact)
         source = artifact.config.provenance.data.source
         dataset, _, _ = find_split(artifact, source, "test", data_root=data_root)
         dataset = dataclasses.replace(dataset, notes=read_notes(known, dataset.notes))
@@ -77,7 +77,7 @@ def update_report(
             answer_known(artifact, dataset, "val"),
             history=history,
             log=log,
-            settings=read_settings(out / CONFIG_FILE),
+            settings=read_settings(out / RUN_CONFIG_FILE),
             extras=Extras(costs, reasons or "reasons" in known),
             latencies=read_latencies(known),
             notify=notify,
@@ -208,7 +208,7 @@ def list_facts(report: ModelReport) -> dict[str, Any]:
     return facts
 
 
-def read_facts(out: Path, artifact: Artifact) -> dict[str, Any]:
+def _read_facts(out: Path, artifact: Artifact) -> dict[str, Any]:
     """Return what `metrics.json` says of these very weights; nothing where it is missing, damaged or of others."""
     try:
         found = read_json(out / METRICS_FILE)

@@ -211,7 +211,7 @@ def execute(
         result, layer_stats = fit_monitored(plan, bundle, model, teacher, solution, callbacks, process_group)
         if not process_group.is_main:
             check_ending(plan, result)
-        last = Trial(plan, weights, bundle, model, result, make_row(plan, bundle, result, probe, began))
+        last = _Trial(plan, weights, bundle, model, result, make_row(plan, bundle, result, probe, began))
         kept, leaderboard = decide((*trials, last), callbacks)
         if process_group.is_main:
             leaderboard = keep_leaderboard(plan, leaderboard)
@@ -260,7 +260,7 @@ def fit_monitored(
 
 
 @dataclass(frozen=True, eq=False)
-class Trial:
+class _Trial:
     """A network that was trained, and all that it takes to evaluate it."""
 
     plan: Plan
@@ -271,7 +271,7 @@ class Trial:
     row: LeaderboardRow
 
 
-def try_network(plan: Plan, seconds: float | None = None) -> Trial:
+def try_network(plan: Plan, seconds: float | None = None) -> _Trial:
     """Train as a plan says, in memory alone; for how good a plan is, such as in a fold.
 
     Raises OutOfTimeError where the features that an output layer is solved for would take longer than `seconds`,
@@ -303,7 +303,7 @@ def try_network(plan: Plan, seconds: float | None = None) -> Trial:
     if result.ending == "interrupted":
         raise InterruptedRunError(f"stopped after {len(result.history)} of {training.epochs} epochs")
     probe = None if solution is None else notify_probe(solution)
-    return Trial(plan, weights, bundle, model, result, make_row(plan, bundle, result, probe, began))
+    return _Trial(plan, weights, bundle, model, result, make_row(plan, bundle, result, probe, began))
 
 
 def check_time(model: torch.nn.Module, bundle: DataBundle, seconds: float) -> None:
@@ -397,7 +397,7 @@ def read_leaderboard(folder: Path) -> tuple[LeaderboardRow, ...]:
     return rows if any(row.kept for row in rows) else ()
 
 
-def try_fast_candidates(plan: Plan, callbacks: Sequence[Callback]) -> tuple[Trial, ...]:
+def try_fast_candidates(plan: Plan, callbacks: Sequence[Callback]) -> tuple[_Trial, ...]:
     """Try the candidates that take seconds, each in memory, and tell what each comes to; without those that diverge."""
     trials = []
     started = time.perf_counter()
@@ -429,7 +429,7 @@ def describe_row(row: LeaderboardRow) -> str:
     return f"{row.model}: validation {row.val_accuracy:.2%}{left_out}, in {row.seconds:.1f} s"
 
 
-def decide(trials: Sequence[Trial], callbacks: Sequence[Callback]) -> tuple[Trial, tuple[LeaderboardRow, ...]]:
+def decide(trials: Sequence[_Trial], callbacks: Sequence[Callback]) -> tuple[_Trial, tuple[LeaderboardRow, ...]]:
     """Return the network that is kept, and what all came to; see that the folder speaks of it.
 
     Where the last one was interrupted it is that one, which may yet come to more.
@@ -473,7 +473,7 @@ def standard_error(row: LeaderboardRow) -> float:
     return math.sqrt(rate * (1 - rate) / (row.validated + 2))
 
 
-def promote(trial: Trial) -> None:
+def promote(trial: _Trial) -> None:
     """Let a run's folder speak of another network than the one that was trained last."""
     remove_checkpoints(trial.plan.out / CHECKPOINT_FOLDER)
     write_config(trial.plan)
@@ -542,7 +542,7 @@ def autotune(
             else None
         )
         epochs, line = process_group.broadcast(timed) or (config.epochs, "")
-        config = shorten(config, epochs)
+        config = _shorten(config, epochs)
         notify(callbacks, f"time: {line} (--time changes it)")
     return dataclasses.replace(plan, config=dataclasses.replace(plan.config, training=config)), bundle, rates
 
@@ -551,7 +551,7 @@ REPORTED = 5.0
 """Seconds that are left for evaluating and for the report."""
 
 
-def shorten(config: TrainConfig, epochs: int) -> TrainConfig:
+def _shorten(config: TrainConfig, epochs: int) -> TrainConfig:
     """Return the configuration of a shorter run."""
     after = config.unfreeze_after
     return dataclasses.replace(config, epochs=epochs, unfreeze_after=after if after and after < epochs else None)
@@ -650,7 +650,7 @@ class RefitProgress(Callback):
         notify(self.callbacks, f"refit: epoch {row.epoch} of {self.epochs}, training loss {show_loss(row.train_loss)}")
 
 
-def refit_network(kept: Trial, callbacks: Sequence[Callback], process_group: ProcessGroup) -> torch.nn.Module:
+def refit_network(kept: _Trial, callbacks: Sequence[Callback], process_group: ProcessGroup) -> torch.nn.Module:
     """Return a network trained anew on training and validation samples, for as many epochs as a run kept.
 
     All else is as in the run: initial weights, settings, and what inputs are normalized by; the schedule is that of so
@@ -663,7 +663,7 @@ def refit_network(kept: Trial, callbacks: Sequence[Callback], process_group: Pro
         weights = load_pretrained(model.name, model.pretrained)  # The run went on from a checkpoint, without them.
     training = plan.config.training
     epochs = kept.result.best_epoch
-    training = shorten(dataclasses.replace(training, restore="last", patience=None), epochs)
+    training = _shorten(dataclasses.replace(training, restore="last", patience=None), epochs)
     pool = load_inputs(
         concatenate([plan.dataset.splits[name] for name in ("train", "val")]), bundle.spec, bundle.tokenizer
     )
@@ -698,7 +698,7 @@ def refit_network(kept: Trial, callbacks: Sequence[Callback], process_group: Pro
     return network
 
 
-def save_best(kept: Trial) -> Artifact:
+def save_best(kept: _Trial) -> Artifact:
     """Return the artifact of a run's kept epoch, and see that the folder holds it."""
     artifact = make_artifact(kept.plan, kept.bundle, kept.result, copy_weights(kept.model))
     # What is there of the same weights says more: their temperature, and how they were evaluated.
@@ -711,7 +711,7 @@ def copy_weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     return {name: value.clone() for name, value in model.state_dict().items()}
 
 
-def finish_run(kept: Trial, seen: TrainingLog, started: float, second: torch.nn.Module | None = None) -> RunResult:
+def finish_run(kept: _Trial, seen: TrainingLog, started: float, second: torch.nn.Module | None = None) -> RunResult:
     """Save and evaluate what was trained; raise where training ended before its time.
 
     `second` is what is kept instead where the run was refit: it has the first fit's temperature and validation figures.

@@ -14,13 +14,13 @@ import yaml
 
 from falconet.errors import ConfigError, UnknownNameError, abridge
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 TEXT_LIMIT = 1_000_000
 """Characters of a YAML text."""
 NODE_LIMIT = 10_000
 """Keys and values of one, an alias counting as what it stands for: a few lines can stand for more than memory holds."""
-DEPTH_LIMIT = 40
+_DEPTH_LIMIT = 40
 DIGIT_LIMIT = 400
 """Characters of a number in one."""
 
@@ -42,8 +42,8 @@ class SettingsLoader(yaml.SafeLoader):
         mark, before = self.peek_event().start_mark, self.count  # type: ignore[no-untyped-call]
         is_alias = self.check_event(yaml.AliasEvent)
         self.count, self.depth = self.count + 1, self.depth + 1
-        if self.depth > DEPTH_LIMIT:
-            raise yaml.composer.ComposerError(None, None, f"more than {DEPTH_LIMIT} levels", mark)
+        if self.depth > _DEPTH_LIMIT:
+            raise yaml.composer.ComposerError(None, None, f"more than {_DEPTH_LIMIT} levels", mark)
         node = super().compose_node(parent, index)
         if is_alias and node not in self.sizes:
             raise yaml.composer.ComposerError(None, None, "a value that contains itself", mark)
@@ -99,8 +99,8 @@ def describe_yaml_error(error: Exception) -> str:
 def keep_names(root: yaml.Node) -> None:
     """Make texts of the names of columns in `data.columns` and `data.extra`."""
     for data in find_values(root, "data"):
-        names = [value for columns in find_values(data, "columns") for value in list_items(columns)]
-        names += [value for extra in find_values(data, "extra") for value in list_items(extra)]
+        names = [value for columns in find_values(data, "columns") for value in _list_items(columns)]
+        names += [value for extra in find_values(data, "extra") for value in _list_items(extra)]
         for node in names:
             if isinstance(node, yaml.ScalarNode) and node.tag != NULL_TAG:
                 node.tag = TEXT_TAG
@@ -112,7 +112,7 @@ def find_values(node: yaml.Node, key: str) -> list[yaml.Node]:
     return [value for name, value in items if name.value == key]
 
 
-def list_items(node: yaml.Node) -> list[yaml.Node]:
+def _list_items(node: yaml.Node) -> list[yaml.Node]:
     """Return the values in a mapping or a sequence."""
     if isinstance(node, yaml.MappingNode):
         return [value for _, value in node.value]
@@ -125,7 +125,7 @@ KEY = "key"
 """Names, in a field's metadata, the key that it has in files, where that is another than its name."""
 
 
-def from_mapping(kind: type[T], values: Any, path: str = "") -> T:
+def from_mapping(kind: type[_T], values: Any, path: str = "") -> _T:
     """Build the dataclass `kind` from a mapping, nested dataclasses included.
 
     Numbers written as text are read ("1e-3", which YAML takes for a string); nothing else is converted. Raises

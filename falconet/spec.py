@@ -30,9 +30,9 @@ TaskName = Literal["classification"]
 
 KIND_NAMES: tuple[Kind, ...] = get_args(Kind)
 
-MAX_VALUES, MAX_RAW_VALUES = 1 << 24, 1 << 25
+_MAX_VALUES, MAX_RAW_VALUES = 1 << 24, 1 << 25
 """Of one input, as a model takes it and before its spectra are computed: a few bytes of a file can ask for any size."""
-MAX_TOKENS = 1 << 16
+_MAX_TOKENS = 1 << 16
 FLOAT32_LEAST, FLOAT32_MOST = 2.0**-126, 2.0**127
 """Between them, numbers that models compute with in single precision become neither 0 nor infinite."""
 
@@ -72,7 +72,7 @@ class ImageSpec:
             raise ConfigError("value_range: wanted black and white of samples of 16 bits, found none")
         if channels not in (1, 3):
             raise ConfigError(f"shape: wanted 1 or 3 channels, found {channels}")
-        check_values(self.shape, MAX_VALUES)
+        check_values(self.shape, _MAX_VALUES)
         if min(height, width) <= 2 * self.padding or self.padding < 0:
             raise ConfigError(f"padding: {self.padding} pixels leave nothing of {height}x{width}")
         check_statistics(channels, self.mean, self.std)
@@ -120,7 +120,7 @@ class SeriesSpec:
             raise ConfigError(f"shape: wanted at least 1 channel and 1 step, found {list(self.shape)}")
         if self.rate is not None and self.rate < 1:
             raise ConfigError(f"rate: wanted 1 or more steps a second, or null, found {self.rate}")
-        check_values(self.shape, MAX_VALUES)
+        check_values(self.shape, _MAX_VALUES)
         if self.bands is not None:
             check_bands(self.bands, self.rate, self.shape[0])
             check_values(self.raw_shape, MAX_RAW_VALUES)
@@ -160,8 +160,8 @@ class TextSpec:
     """Type of a raw sample."""
 
     def __post_init__(self) -> None:
-        if not 1 <= self.shape[0] <= MAX_TOKENS:
-            raise ConfigError(f"shape: wanted 1 to {MAX_TOKENS} tokens, found {list(self.shape)}")
+        if not 1 <= self.shape[0] <= _MAX_TOKENS:
+            raise ConfigError(f"shape: wanted 1 to {_MAX_TOKENS} tokens, found {list(self.shape)}")
         if self.vocab_size < 3:
             raise ConfigError(f"vocab_size: wanted 3 or more, found {self.vocab_size}")
 
@@ -198,13 +198,13 @@ def upgrade_record(record: Mapping[str, Any], output: str = "output") -> dict[st
     """
     if output in record or not isinstance(record.get("input"), Mapping):
         return dict(record)
-    spec = {RENAMED.get(key, key): value for key, value in record["input"].items()}
+    spec = {_RENAMED.get(key, key): value for key, value in record["input"].items()}
     meaning = {"labels": spec.pop("labels", None)}
     rest = {key: value for key, value in record.items() if key not in {"task", "format_version"}}
     return {**rest, "input": spec, output: meaning}
 
 
-RENAMED = {"margin": "padding", "fit": "length_mode"}
+_RENAMED = {"margin": "padding", "fit": "length_mode"}
 """Names in the input spec of format 1, and those of today."""
 
 
@@ -223,15 +223,15 @@ def check_value_range(value_range: tuple[float, float] | None) -> None:
 
 def check_bands(bands: int, rate: int | None, rows: int) -> None:
     """Raise ConfigError unless recordings of this rate can have spectra of so many bands."""
-    if rate is None or not MIN_RATE <= rate <= HIGHEST_RATE:
+    if rate is None or not _MIN_RATE <= rate <= HIGHEST_RATE:
         found = "series without a rate" if rate is None else f"{rate} Hz"
-        wanted = f"recordings of {MIN_RATE} to {HIGHEST_RATE} Hz"
+        wanted = f"recordings of {_MIN_RATE} to {HIGHEST_RATE} Hz"
         raise ConfigError(f"bands: wanted {wanted}, found {found}; use bands=null")
     if bands < 1 or rows % bands:
         raise ConfigError(f"bands: wanted 1 or more, and a divisor of the {rows} rows of shape, found {bands}")
 
 
-MIN_RATE, HIGHEST_RATE = 1000, 96_000
+_MIN_RATE, HIGHEST_RATE = 1000, 96_000
 """Steps a second below which a hundredth of a second holds too little for a spectrum, and above which the kernels of
 its Fourier transform take hundreds of megabytes."""
 
@@ -242,18 +242,18 @@ def check_statistics(channels: int, mean: tuple[float, ...], std: tuple[float, .
         raise ConfigError(f"mean, std: wanted {channels} values each, found {len(mean)} and {len(std)}")
     odd = [value for value in mean if not abs(value) <= FLOAT32_MOST]
     if odd:
-        raise ConfigError(f"mean: wanted finite values, found {odd[:LISTED]}")
+        raise ConfigError(f"mean: wanted finite values, found {odd[:_LISTED]}")
     odd = [value for value in std if not FLOAT32_LEAST <= value <= FLOAT32_MOST]
     if odd:
-        raise ConfigError(f"std: wanted finite values above 0, found {odd[:LISTED]}")
+        raise ConfigError(f"std: wanted finite values above 0, found {odd[:_LISTED]}")
 
 
 def check_labels(labels: tuple[str, ...]) -> None:
     """Raise ConfigError unless there are at least two names, all different."""
     if len(labels) < 2 or len(set(labels)) != len(labels):
-        more = f" and {len(labels) - LISTED} more" if len(labels) > LISTED else ""
-        raise ConfigError(f"labels: wanted at least two different names, found {list(labels[:LISTED])}{more}")
+        more = f" and {len(labels) - _LISTED} more" if len(labels) > _LISTED else ""
+        raise ConfigError(f"labels: wanted at least two different names, found {list(labels[:_LISTED])}{more}")
 
 
-LISTED = 20
+_LISTED = 20
 """So many values are shown in an error."""

@@ -24,7 +24,7 @@ from filelock import FileLock, Timeout
 from falconet import interruption
 from falconet.errors import ArtifactError, FalconetError, RunExistsError, StorageError
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 PARTIAL = ".partial"
 """Ends the name of a file that is still being written."""
@@ -37,7 +37,7 @@ HELD: dict[Path, tuple[int, int]] = {}
 
 Each is there by its real path and by the one that it was asked for, on which a link may come to lie.
 """
-PATIENCE = 30.0
+_PATIENCE = 30.0
 """Seconds for which a reader waits for a swap, which takes milliseconds."""
 
 
@@ -126,7 +126,7 @@ def swap(folder: Path, contents: Mapping[str, bytes], removed: Iterable[str] = (
     committed = folder / hide(name, SWAP)
     staged = find_staged(committed)
     with own(folder, name):
-        complete(folder, committed)
+        _complete(folder, committed)
         try:
             gone = [path for path in removed if path not in contents]
             check_places(folder, [*contents, *gone])
@@ -148,10 +148,10 @@ def swap(folder: Path, contents: Mapping[str, bytes], removed: Iterable[str] = (
             with suppress(OSError):
                 remove_tree(staged)
         try:
-            complete(folder, committed)
+            _complete(folder, committed)
         except BaseException:
             with suppress(OSError, ArtifactError):  # An interrupt; a full disk is no better the second time.
-                complete(folder, committed)
+                _complete(folder, committed)
             raise
 
 
@@ -168,7 +168,7 @@ def check_places(folder: Path, names: Iterable[str]) -> None:
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
 
 
-def complete(folder: Path, committed: Path) -> None:
+def _complete(folder: Path, committed: Path) -> None:
     """Make the moves of a swap that are still to be made; its owner alone may.
 
     Raises StorageError, and ArtifactError for one that no process began in this very folder: what was downloaded or
@@ -241,11 +241,11 @@ def settle(folder: Path, *, name: str = "") -> None:
     Raises StorageError where it cannot be completed.
     """
     committed = folder / hide(name, SWAP)
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + _PATIENCE
     while is_pending(committed):
         try:
             with own(folder, name, patience=0.05):
-                complete(folder, committed)
+                _complete(folder, committed)
         except RunExistsError:
             if time.monotonic() > deadline:
                 raise
@@ -253,7 +253,7 @@ def settle(folder: Path, *, name: str = "") -> None:
             return
 
 
-def read_settled(folder: Path, name: str, read: Callable[[], T]) -> T:
+def read_settled(folder: Path, name: str, read: Callable[[], _T]) -> _T:
     """Return what `read` makes of files that belong together, none of them from before a swap and others from after.
 
     `name` is that of a file which changes in every swap. What `read` raises goes through, unless files were swapped
@@ -261,15 +261,15 @@ def read_settled(folder: Path, name: str, read: Callable[[], T]) -> T:
     """
     while True:
         settle(folder)
-        before = identify(folder / name)
+        before = _identify(folder / name)
         try:
             return read()
         except ArtifactError:
-            if identify(folder / name) == before and not is_pending(folder / SWAP):
+            if _identify(folder / name) == before and not is_pending(folder / SWAP):
                 raise
 
 
-def identify(path: Path) -> tuple[int, int, int] | None:
+def _identify(path: Path) -> tuple[int, int, int] | None:
     """Return what tells a file from the one that takes its place; None where there is none."""
     try:
         found = path.stat()
@@ -469,7 +469,7 @@ def hold(folder: Path, *, name: str = "") -> Iterator[None]:
     if find_lock(folder, name).is_locked:
         raise busy(folder, name)
     with own(folder, name):
-        complete(folder, folder / hide(name, SWAP))
+        _complete(folder, folder / hide(name, SWAP))
         yield
 
 

@@ -21,7 +21,7 @@ from falconet.artifact import describe_structure, load_artifact
 from falconet.data import Dataset
 from falconet.data.dataset import Texts
 from falconet.data.preprocessing import TextPreprocess, create_preprocess
-from falconet.defaults import CANDIDATES, SMALL_SIDE, TINY_SIDE, DataFacts, default_settings, describe_data
+from falconet.defaults import CANDIDATES, SMALL_SIDE, TINY_SIDE, DataFacts, default_settings, find_data_facts
 from falconet.errors import UsageError
 from falconet.evaluation.answers import predict_logits
 from falconet.inputs import draft_spec
@@ -56,7 +56,7 @@ class Distillation:
 
 def list_students(dataset: Dataset) -> tuple[dict[str, Any], ...]:
     """Return small networks for such data, the largest first: settings of the section `model`."""
-    return STUDENTS[dataset.kind](describe_data(dataset))
+    return STUDENTS[dataset.kind](find_data_facts(dataset))
 
 
 def list_image_students(data: DataFacts) -> tuple[dict[str, Any], ...]:
@@ -104,7 +104,7 @@ def train_with_student(
         check_model(model, plan.dataset)
     first = execute(plan, callbacks=callbacks, refit=refit)
     teacher = load_artifact(first.out)
-    most = count_bytes(teacher.weights)
+    most = _count_bytes(teacher.weights)
     if model is None:
         taught = choose_student(plan, first.architecture, most)
     else:
@@ -144,14 +144,14 @@ def measure_student(plan: Plan) -> int:
     plan, weights = find_weights(plan)
     spec, _ = draft_spec(plan.dataset, plan.config.model, weights)
     model = plan.config.model
-    return count_bytes(
+    return _count_bytes(
         outline_model(
             model.name, **describe_structure(spec, TASKS["classification"].make_output(plan.dataset)), **model.options
         ).state_dict()
     )
 
 
-def count_bytes(weights: Mapping[str, torch.Tensor]) -> int:
+def _count_bytes(weights: Mapping[str, torch.Tensor]) -> int:
     """Return the bytes of all values."""
     return sum(tensor.numel() * tensor.element_size() for tensor in weights.values())
 
@@ -188,7 +188,7 @@ def default_student(dataset: Dataset, name: str) -> dict[str, Any]:
     A candidate whose output layer is solved, which no teacher has a part in, is trained as any other network: all that
     it is trained with, such as a single epoch, is meant for what is solved.
     """
-    data = describe_data(dataset)
+    data = find_data_facts(dataset)
     known = [candidate for candidate in CANDIDATES[dataset.kind] if candidate.model == name and candidate.suits(data)]
     if not known:
         return default_settings(dataset)
@@ -199,7 +199,7 @@ def default_student(dataset: Dataset, name: str) -> dict[str, Any]:
     return default_settings(dataset, candidate, bool(candidate.settings.get("model", {}).get("pretrained")))
 
 
-def make_texts(plan: Plan) -> ExtraSamples:
+def _make_texts(plan: Plan) -> ExtraSamples:
     """Return as many synthetic texts as training has, as a student sees them, with its teacher's answers.
 
     The likeliest class stands as label, since there is no other.
@@ -217,7 +217,7 @@ def make_texts(plan: Plan) -> ExtraSamples:
     return ExtraSamples(preprocess.prepare(made).int(), answers.argmax(dim=1), answers)
 
 
-MADE_SAMPLES: Mapping[Kind, Callable[[Plan], ExtraSamples]] = MappingProxyType({"text": make_texts})
+MADE_SAMPLES: Mapping[Kind, Callable[[Plan], ExtraSamples]] = MappingProxyType({"text": _make_texts})
 """How samples are made from those of training, of which a teacher tells what they are; of others there are none."""
 
 

@@ -29,7 +29,7 @@ from falconet.errors import ConfigError, DataError, UsageError
 from falconet.evaluation.answers import answer_known
 from falconet.generation.flow import MAX_SIDE, FlowConfig, draw_images, train_flow
 from falconet.metrics.significance import compare_models
-from falconet.planning import CONFIG_FILE, TRIAL_FILE, TRIAL_FOLDER, IfExists, Plan, RunConfig, read_settings
+from falconet.planning import RUN_CONFIG_FILE, TRIAL_FILE, TRIAL_FOLDER, IfExists, Plan, RunConfig, read_settings
 from falconet.runs import ExtraSamples, RunResult, check_synthetic, execute, find_weights, prepare
 from falconet.schema import from_mapping, to_mapping
 from falconet.storage import format_json, hold, read_json, write_json, write_text
@@ -42,12 +42,12 @@ SIGNIFICANT = 0.05
 EDITS = TextAugmentation(delete=0.1, swap=0.1)
 """Of texts: a tenth of the tokens for each edit, about where Wei and Zou (EDA. EMNLP, 2019) found most gain."""
 
-CHUNK = 64
+_CHUNK = 64
 """Series that are averaged at once."""
 
 
 @dataclass(frozen=True)
-class Trial:
+class SyntheticTrial:
     """What synthetic samples changed on the validation split; fractions of 0 to 1."""
 
     per_class: int
@@ -81,7 +81,7 @@ class Trial:
 
 def train_with_synthetic(
     plan: Plan, per_class: int, *, config: FlowConfig | None = None, callbacks: Sequence[Callback] = ()
-) -> tuple[RunResult, Trial]:
+) -> tuple[RunResult, SyntheticTrial]:
     """Carry out a plan, then again with `per_class` synthetic samples of each class; keep these where they help.
 
     Both runs take the same number of steps from the same initial weights: an epoch of the second draws as many samples
@@ -102,15 +102,15 @@ def train_with_synthetic(
     weights_plan, weights = find_weights(plan)
     bundle = prepare(weights_plan, weights)
     train = bundle.train
-    check_size(train)
+    _check_size(train)
     check_synthetic(weights_plan, bundle)
     first = execute(plan, callbacks=callbacks)
     with hold(plan.out):
         write_json(plan.out / TRIAL_FILE, {"per_class": per_class})
     seed = plan.config.training.seed
-    added = make_samples(train, per_class, seed, config or FlowConfig(seed=seed))
+    added = _make_samples(train, per_class, seed, config or FlowConfig(seed=seed))
     # What the first run measured or took over from published weights holds for both.
-    settled = from_mapping(RunConfig, read_settings(plan.out / CONFIG_FILE))
+    settled = from_mapping(RunConfig, read_settings(plan.out / RUN_CONFIG_FILE))
     again: IfExists = "resume" if plan.if_exists == "resume" else "overwrite"
     other = replace(plan, out=plan.out / TRIAL_FOLDER, config=settled, if_exists=again, autotune=frozenset())
     notify(callbacks, f"again, with {len(added.labels)} synthetic samples")
@@ -133,7 +133,7 @@ def check_begun(plan: Plan, per_class: int | None) -> None:
         )
 
 
-def check_size(train: Loader) -> None:
+def _check_size(train: Loader) -> None:
     """Raise ConfigError for images that are too large to generate."""
     if isinstance(train.preprocess, Preprocess) and max(train.preprocess.spec.shape[1:]) > MAX_SIDE:
         _, height, width = train.preprocess.spec.shape
@@ -143,7 +143,7 @@ def check_size(train: Loader) -> None:
         )
 
 
-def make_samples(train: Loader, per_class: int, seed: int, config: FlowConfig) -> ExtraSamples:
+def _make_samples(train: Loader, per_class: int, seed: int, config: FlowConfig) -> ExtraSamples:
     """Return synthetic samples of each class that training samples allow, prepared as they are.
 
     Barycenters need two samples of a class. Raises DataError where nothing can be made.
@@ -163,7 +163,7 @@ def make_samples(train: Loader, per_class: int, seed: int, config: FlowConfig) -
     if isinstance(train.preprocess, SeriesPreprocess):
         partners = draw_partners(origins, train.labels, generator)
         mean, std = train.preprocess.mean, train.preprocess.std
-        pairs = zip(torch.split(origins, CHUNK), torch.split(partners, CHUNK), strict=True)
+        pairs = zip(torch.split(origins, _CHUNK), torch.split(partners, _CHUNK), strict=True)
         averages = [
             average_pairs((inputs[mine] - mean) / std, (inputs[theirs] - mean) / std, generator)
             for mine, theirs in pairs
@@ -186,11 +186,11 @@ def draw_origins(
     return origins
 
 
-def compare_runs(dataset: Dataset, without: Path, with_: Path, per_class: int, made: int) -> Trial:
+def compare_runs(dataset: Dataset, without: Path, with_: Path, per_class: int, made: int) -> SyntheticTrial:
     """Compare two runs' models on the validation split that both have."""
     first, second = (find_right(dataset, folder) for folder in (without, with_))
     test = compare_models(second[None], first[None])
-    return Trial(
+    return SyntheticTrial(
         per_class=per_class,
         made=made,
         n=len(first),
@@ -210,7 +210,7 @@ def find_right(dataset: Dataset, folder: Path) -> Bool[np.ndarray, " samples"]:
     return right
 
 
-def finish_trial(out: Path, other: Path, trial: Trial) -> None:
+def finish_trial(out: Path, other: Path, trial: SyntheticTrial) -> None:
     """Write down what came of synthetic samples, and put their model in the first one's place where it is kept."""
     facts = to_mapping(trial)
     with hold(out):

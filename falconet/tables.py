@@ -23,7 +23,7 @@ from falconet.storage import open_regular, replace_file
 if TYPE_CHECKING:
     import pyarrow
 
-FORMATS = (".csv", ".jsonl", ".parquet")
+_FORMATS = (".csv", ".jsonl", ".parquet")
 """That are written."""
 READABLE = (".csv", ".tsv", ".jsonl", ".parquet")
 LOOSE = (".txt", ".data", ".dat", "")
@@ -31,7 +31,7 @@ LOOSE = (".txt", ".data", ".dat", "")
 
 MAX_BYTES = 2**30
 """What one file may become in memory, where nobody says otherwise."""
-FREE_BYTES, EXPANSION = 1 << 25, 1024
+_FREE_BYTES, _EXPANSION = 1 << 25, 1024
 """What the pages of a Parquet file may unpack to, and so much more for each of its bytes: what deflate can do at most.
 Other compressions have no such limit."""
 FREE_ROWS, ROWS_A_BYTE = 1 << 18, 16
@@ -78,14 +78,14 @@ class Table:
     """Whether there is no header, so that the columns are called 1, 2, ...."""
 
 
-Row = tuple[int, list[str], str]
+_Row = tuple[int, list[str], str]
 """Line, cells and, of a damaged row, the reason."""
 
 
 def check_table_path(path: Path) -> None:
     """Raise ConfigError for an extension that is not known, MissingExtraError where Parquet cannot be written."""
-    if path.suffix.lower() not in FORMATS:
-        raise ConfigError(f"wanted a table's file name ending in {', '.join(FORMATS)}, found {path}")
+    if path.suffix.lower() not in _FORMATS:
+        raise ConfigError(f"wanted a table's file name ending in {', '.join(_FORMATS)}, found {path}")
     if path.suffix.lower() == ".parquet":
         check_pyarrow(f"writing {path}")
 
@@ -95,7 +95,7 @@ def check_pyarrow(purpose: str) -> None:
         raise MissingExtraError("tables", purpose)
 
 
-def write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+def _write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write rows of equal keys; nested values are kept, in CSV as JSON text."""
     with write_rows(path) as write:
         write(rows)
@@ -186,7 +186,7 @@ def read_table(path: Path, *, header: bool | None = None, max_bytes: int = MAX_B
     that can be read, MissingExtraError for Parquet without pyarrow.
     """
     with told_about(path):
-        check_size(path, check_readable(path), max_bytes)
+        check_size(path, _check_readable(path), max_bytes)
         # Of Parquet, groups of rows are read one by one all the same.
         table = next(open_parts(path, header, max_bytes, None), None)
     if table is None or not (table.lines or table.damaged):
@@ -208,7 +208,7 @@ def iterate_table(
     count = 0
     damaged: list[tuple[int, str]] = []
     with told_about(path):
-        check_readable(path)
+        _check_readable(path)
         for table in open_parts(path, header, max_bytes, rows):
             count += len(table.lines)
             damaged += table.damaged[: 1 - len(damaged)]
@@ -237,7 +237,7 @@ def told_about(path: Path) -> Iterator[None]:
         raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
 
 
-def check_readable(path: Path) -> int:
+def _check_readable(path: Path) -> int:
     """Return the bytes of a file that by its name and beginning could be a table. Raises ConfigError, DataError."""
     suffix = path.suffix.lower()
     if suffix not in READABLE + LOOSE:
@@ -245,7 +245,7 @@ def check_readable(path: Path) -> int:
     with open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
     if suffix != ".parquet":
-        check_content(path)
+        _check_content(path)
     return size
 
 
@@ -268,7 +268,7 @@ def check_size(path: Path, size: int, max_bytes: int) -> None:
         )
 
 
-def check_names(path: Path, names: Sequence[str]) -> None:
+def _check_names(path: Path, names: Sequence[str]) -> None:
     """Raise DataError where two columns have one name."""
     twice = [name for name, count in Counter(names).items() if name and count > 1]
     if twice:
@@ -371,7 +371,7 @@ FOREIGN_FILES = (
 """What files that are called tables are at times: how they begin, what that is, and what to do about it."""
 
 
-def check_content(path: Path) -> None:
+def _check_content(path: Path) -> None:
     """Raise DataError for a file that is of another format than its name says, and no text."""
     with open_regular(path) as file:
         start = file.read(4096)
@@ -403,7 +403,7 @@ def is_windows(path: Path) -> bool:
     return foreign > 10 * wide
 
 
-def is_text(text: str) -> bool:
+def is_encodable(text: str) -> bool:
     """Whether UTF-8 can hold a string. It cannot hold lone surrogates, as which bytes that are no text were read."""
     try:
         text.encode()
@@ -412,10 +412,10 @@ def is_text(text: str) -> bool:
     return True
 
 
-class Lines:
+class _Lines:
     """Lines of a file for `csv.reader`, that knows where rows begin and can go back to after a row's first line."""
 
-    def __init__(self, path: Path, file: Iterable[str], layout: Layout, max_bytes: int) -> None:
+    def __init__(self, path: Path, file: Iterable[str], layout: _Layout, max_bytes: int) -> None:
         self.path = path
         self.file = iter(file)
         self.delimiter, self.quote = layout.delimiter, layout.quote
@@ -498,7 +498,7 @@ def iterate_csv(path: Path, header: bool | None, max_bytes: int, count: int | No
         line, first, reason = next(rows)
         if reason:
             raise DataError(f"{path}: header in line {line}: {reason}; mend it, and save the table as UTF-8")
-        names = list(map(strip_name, first))
+        names = list(map(_strip_name, first))
         block = gather_rows(path, rows, names, max_bytes, count)
         if header is False or (header is None and is_data(first, block.columns)):
             for column, cell in zip(block.columns, first, strict=True):
@@ -516,7 +516,7 @@ def iterate_csv(path: Path, header: bool | None, max_bytes: int, count: int | No
         shown = [*names]
         if layout.marked:
             shown[0] = shown[0].lstrip("#").strip()
-        check_names(path, shown)
+        _check_names(path, shown)
         if "\0" in "".join(shown):
             raise DataError(f"{path}: NUL characters in its header, as of no text in UTF-8; save the table as UTF-8")
         if not any(shown):
@@ -529,7 +529,7 @@ def iterate_csv(path: Path, header: bool | None, max_bytes: int, count: int | No
 
 
 @dataclass
-class Block:
+class _Block:
     """Rows that follow one another."""
 
     columns: list[list[str]]
@@ -539,9 +539,9 @@ class Block:
     """Positions of rows that repeat the first one of the file."""
 
 
-def gather_rows(path: Path, rows: Iterator[Row], names: Sequence[str], max_bytes: int, count: int | None) -> Block:
+def gather_rows(path: Path, rows: Iterator[_Row], names: Sequence[str], max_bytes: int, count: int | None) -> _Block:
     """Return the next `count` rows, fewer where they take much memory; all that are left where it is None."""
-    block = Block([[] for _ in names])
+    block = _Block([[] for _ in names])
     held = 0
     for number, row, why in rows:
         held += ROW_BYTES + CELL_BYTES * len(row) + sum(map(len, row))
@@ -549,7 +549,7 @@ def gather_rows(path: Path, rows: Iterator[Row], names: Sequence[str], max_bytes
         if why:
             block.damaged.append((number, why))
         else:
-            if strip_name(row[0]) == names[0] and list(map(strip_name, row)) == names:
+            if _strip_name(row[0]) == names[0] and list(map(_strip_name, row)) == names:
                 block.again.append(len(block.lines))
             block.lines.append(number)
             for column, cell in zip(block.columns, row, strict=True):
@@ -559,7 +559,7 @@ def gather_rows(path: Path, rows: Iterator[Row], names: Sequence[str], max_bytes
     return block
 
 
-def drop_headers(block: Block) -> Block:
+def drop_headers(block: _Block) -> _Block:
     """Return rows without further headers, as of exports that were put one after the other."""
     if not block.again:
         return block
@@ -567,16 +567,16 @@ def drop_headers(block: Block) -> Block:
     dropped = frozenset(block.again)
     lines = [number for place, number in enumerate(block.lines) if place not in dropped]
     columns = [[cell for place, cell in enumerate(column) if place not in dropped] for column in block.columns]
-    return Block(columns, lines, damaged)
+    return _Block(columns, lines, damaged)
 
 
-def strip_name(cell: str) -> str:
+def _strip_name(cell: str) -> str:
     """Return a column's name as a cell of the header spells it; each of several files may begin with a mark."""
     return cell.strip("\ufeff").strip()
 
 
 @dataclass(frozen=True)
-class Layout:
+class _Layout:
     """How rows stand in a file of separated values."""
 
     delimiter: str
@@ -590,7 +590,7 @@ class Layout:
     notes: tuple[str, ...] = ()
 
 
-def find_layout(path: Path, encoding: str) -> Layout:
+def find_layout(path: Path, encoding: str) -> _Layout:
     """Return how the first lines are laid out. Raises DataError where there are none, or they make no table."""
     with open_text(path, encoding) as file:
         lines = list(islice(file, FIRST_LINES))
@@ -606,7 +606,7 @@ def find_layout(path: Path, encoding: str) -> Layout:
     above = lines[skipped - 1] if skipped == begin + 1 else ""
     # Texts may begin with it too: the only such line is a row where it has a row's cells.
     marked = bool(above) and (not rows or 0 < above.count(delimiter) == rows[0].count(delimiter))
-    return Layout(delimiter, skipped - marked, marked, quote, notes)
+    return _Layout(delimiter, skipped - marked, marked, quote, notes)
 
 
 def strip_quotes(rows: Sequence[str], delimiters: str) -> tuple[str, list[str], tuple[str, ...]]:
@@ -644,12 +644,12 @@ def find_delimiter(path: Path, rows: Sequence[str]) -> str:
     return max(candidates, key=rate, default=usual)
 
 
-def parse_rows(path: Path, file: Iterable[str], layout: Layout, valid: bool, max_bytes: int) -> Iterator[Row]:
+def parse_rows(path: Path, file: Iterable[str], layout: _Layout, valid: bool, max_bytes: int) -> Iterator[_Row]:
     """Yield line, cells and, of a damaged row, the reason; the first row tells the number of cells."""
     rest: Iterator[str] = islice(file, layout.skipped, None)
     if layout.delimiter == " ":
         rest = (f"{line.strip()}\n" for line in rest)
-    lines = Lines(path, rest, layout, max_bytes)
+    lines = _Lines(path, rest, layout, max_bytes)
     width = 0
     spaced = layout.delimiter == " "
     for row in CSV.reader(lines, delimiter=layout.delimiter, quotechar=layout.quote, skipinitialspace=spaced):
@@ -663,14 +663,14 @@ def parse_rows(path: Path, file: Iterable[str], layout: Layout, valid: bool, max
             raise DataError(f"{path}: too many quotes that are never closed, the last in line {lines.begin - 1}")
 
 
-def describe_damage(row: Sequence[str], width: int, lines: Lines) -> str:
+def describe_damage(row: Sequence[str], width: int, lines: _Lines) -> str:
     """Return what is wrong with a row, or nothing."""
     if lines.is_open:
         return "a quote is never closed"
     if len(row) != width:
         extent = f" in {len(lines.row)} lines" if len(lines.row) > 1 else ""
         return f"wanted {width} cells, found {len(row)}{extent}"
-    return "" if is_text("".join(row)) else "invalid UTF-8"
+    return "" if is_encodable("".join(row)) else "invalid UTF-8"
 
 
 def is_data(first: Sequence[str], columns: Sequence[Sequence[str]]) -> bool:
@@ -753,7 +753,7 @@ def parse_objects(
         found = True
         for column in columns.values():
             fill_up(column, len(places))
-        check_names(path, list(columns))
+        _check_names(path, list(columns))
         yield Table(path, columns, places, tuple(damaged), coding.notes)
     if not found:
         raise DataError(f"{path}: empty; wanted a JSON object a line")
@@ -766,7 +766,7 @@ def fill_up(column: list[Any], count: int) -> None:
 
 def parse_object(line: str, valid: bool) -> dict[str, Any] | str:
     """Return the object in a line, or why there is none."""
-    if not (valid or is_text(line)):
+    if not (valid or is_encodable(line)):
         return "invalid UTF-8"
     try:
         row = json.loads(line)
@@ -780,7 +780,7 @@ def parse_object(line: str, valid: bool) -> dict[str, Any] | str:
         return f"wanted a JSON object, found {type(row).__name__}"
     # JSON can spell lone surrogates, which no UTF-8 can.
     escaped = "\\ud" in line or "\\uD" in line
-    return row if not escaped or is_text(json.dumps(row, ensure_ascii=False)) else "invalid Unicode"
+    return row if not escaped or is_encodable(json.dumps(row, ensure_ascii=False)) else "invalid Unicode"
 
 
 def append_object(path: Path, columns: dict[str, list[Any]], row: Mapping[str, Any], count: int) -> None:
@@ -804,7 +804,7 @@ def iterate_parquet(path: Path, max_bytes: int, count: int | None) -> Iterator[T
         with open_regular(path) as file, parquet.ParquetFile(file) as source:
             names = [field.name for field in source.schema_arrow if is_readable(field.type)]
             nested = [field.name for field in source.schema_arrow if not is_readable(field.type)]
-            check_names(path, names)
+            _check_names(path, names)
             known = frozenset(names)
             sizes = measure_groups(source, known)
             held = measure_parquet(source, known) if count is None else GROUP_COPIES * max(sizes, default=0)
@@ -821,12 +821,12 @@ def iterate_parquet(path: Path, max_bytes: int, count: int | None) -> Iterator[T
                     table = source.read_row_group(group, columns=names)
                     for name in names:
                         for chunk in table.column(name).chunks:
-                            columns[name].extend(list_cells(chunk))
+                            columns[name].extend(_list_cells(chunk))
                 yield Table(path, columns, range(1, source.metadata.num_rows + 1), notes=notes)
                 return
             begin = 1
             for batch in source.iter_batches(batch_size=count, columns=names):
-                columns = {name: list_cells(batch.column(name)) for name in names}
+                columns = {name: _list_cells(batch.column(name)) for name in names}
                 yield Table(path, columns, range(begin, begin + batch.num_rows), notes=notes)
                 begin += batch.num_rows
     except (pyarrow.ArrowException, ValueError, OverflowError) as error:
@@ -865,9 +865,9 @@ def list_groups(metadata: Any) -> list[Any]:
 def check_expansion(path: Path, unpacked: int, rows: int) -> None:
     """Raise DataError for a small file that unpacks to far more, or to far more rows: much is made of each of both."""
     size = path.stat().st_size
-    if unpacked > FREE_BYTES + EXPANSION * size:
+    if unpacked > _FREE_BYTES + _EXPANSION * size:
         raise DataError(
-            f"{path}: wanted at most {FREE_BYTES:,} bytes, and {EXPANSION} for each byte of the file, found "
+            f"{path}: wanted at most {_FREE_BYTES:,} bytes, and {_EXPANSION} for each byte of the file, found "
             f"{unpacked:,} in {size:,} bytes; write it without compression"
         )
     if rows > FREE_ROWS + ROWS_A_BYTE * size:
@@ -888,22 +888,22 @@ def is_part(path: str, names: Collection[str]) -> bool:
     return path in names or path.removesuffix(".bytes").removesuffix(".path") in names
 
 
-def list_cells(array: pyarrow.Array, text: bool = True) -> list[Any]:
+def _list_cells(array: pyarrow.Array, text: bool = True) -> list[Any]:
     """Return an array's cells; equal ones of a column of references are one object. Bytes become `text` if they are."""
     import pyarrow
 
     if isinstance(array, pyarrow.StructArray):
-        parts = {name: list_cells(array.field(name), text=name == "path") for name in ("bytes", "path")}
+        parts = {name: _list_cells(array.field(name), text=name == "path") for name in ("bytes", "path")}
         rows = zip(array.is_valid().to_pylist(), parts["bytes"], parts["path"], strict=True)
         return [{"bytes": content, "path": path} if known else None for known, content, path in rows]
     if isinstance(array, pyarrow.DictionaryArray):
-        values = list_cells(array.dictionary, text)
+        values = _list_cells(array.dictionary, text)
         return [None if index is None else values[index] for index in array.indices.to_pylist()]
     cells: list[Any] = array.to_pylist()
-    return [decode(cell) if text and isinstance(cell, bytes) else cell for cell in cells]
+    return [_decode(cell) if text and isinstance(cell, bytes) else cell for cell in cells]
 
 
-def decode(cell: bytes) -> str | bytes:
+def _decode(cell: bytes) -> str | bytes:
     """Return bytes as text where they are UTF-8."""
     try:
         return cell.decode()

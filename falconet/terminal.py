@@ -31,7 +31,7 @@ PATHS = ("file", "picture")
 """Columns whose cells may lose their middle where there is no room."""
 SHORTEST = 16
 """Letters of a path that stay in any case."""
-GAP = "  "
+_GAP = "  "
 """Between columns, and before what belongs to the line above."""
 GONE = (errno.EPIPE, errno.EBADF, errno.EIO)
 """What writing fails with once nobody reads any more: a closed pipe, a closed stream, a terminal that has gone."""
@@ -161,11 +161,11 @@ def watch(model: str) -> tuple[ProgressBar]:
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print a table on standard output: numbers to the right; nothing is wrapped where it is piped.
 
-    On a terminal, labels and figures stay whole however narrow it is; see `lay_out`.
+    On a terminal, labels and figures stay whole however narrow it is; see `_lay_out`.
     """
     width = find_width()
     console = Console(file=OUT, highlight=False, markup=False, emoji=False, width=width)
-    title, *lines = lay_out([escape_line(name) for name in columns], [[*map(escape_line, row)] for row in rows], width)
+    title, *lines = _lay_out([escape_line(name) for name in columns], [[*map(escape_line, row)] for row in rows], width)
     console.print(Text(title, style="bold"), soft_wrap=True)
     for line in lines:
         console.print(Text(line), soft_wrap=True)
@@ -176,7 +176,7 @@ def find_width() -> int:
     return Console(file=OUT).width if OUT.isatty() else PIPE_WIDTH
 
 
-def lay_out(columns: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> list[str]:
+def _lay_out(columns: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> list[str]:
     """Return a table's lines, of `width` at most: the first one, which names the columns, and those of the rows.
 
     Where there is no room, paths lose their middle and texts are folded between words. Where that is not enough, each
@@ -191,18 +191,18 @@ def lay_out(columns: Sequence[str], rows: Sequence[Sequence[str]], width: int) -
     widths = divide_width(cells, numeric, width)
     if widths is not None:
         named = [[*zip(columns, row, widths, strict=True)] for row in cells]
-        cut = [[abridge(cell, size) if name in PATHS else cell for name, cell, size in row] for row in named]
-        return [line for row in cut for line in format_row(row, widths, numeric)]
-    widths = divide_width([row[1:] for row in cells], numeric[1:], width - len(GAP))
+        cut = [[_abridge(cell, size) if name in PATHS else cell for name, cell, size in row] for row in named]
+        return [line for row in cut for line in _format_row(row, widths, numeric)]
+    widths = divide_width([row[1:] for row in cells], numeric[1:], width - len(_GAP))
     lines: list[str] = []
     for row in cells if widths is not None else rows:
-        lines += fold(row[0], width)
+        lines += _fold(row[0], width)
         if widths is not None:
-            lines += [GAP + line for line in format_row(row[1:], widths, numeric[1:])]
+            lines += [_GAP + line for line in _format_row(row[1:], widths, numeric[1:])]
         else:
             pairs = [(name, cell) for name, cell in zip(columns[1:], row[1:], strict=True) if cell]
             texts = [f"{name}: {cell}" if name else cell for name, cell in pairs]
-            lines += [GAP + line for text in texts for line in fold(text, width - len(GAP))]
+            lines += [_GAP + line for text in texts for line in _fold(text, width - len(_GAP))]
     return lines if widths is not None else [columns[0], *lines]
 
 
@@ -217,7 +217,7 @@ def divide_width(cells: Sequence[Sequence[str]], numeric: Sequence[bool], width:
         title = max(map(cell_len, name.split()), default=0)
         wanted.append(max(whole, cell_len(name)))
         least.append(max(whole if numeric[place] else longest, title))
-    spare = width - sum(least) - len(GAP) * (len(least) - 1)
+    spare = width - sum(least) - len(_GAP) * (len(least) - 1)
     if spare < 0:
         return None
     # What must not be cut comes before paths.
@@ -228,19 +228,19 @@ def divide_width(cells: Sequence[Sequence[str]], numeric: Sequence[bool], width:
     return least
 
 
-def format_row(row: Sequence[str], widths: Sequence[int], numeric: Sequence[bool]) -> Iterator[str]:
+def _format_row(row: Sequence[str], widths: Sequence[int], numeric: Sequence[bool]) -> Iterator[str]:
     """Yield the lines of a row, whose cells are folded to these widths."""
-    columns = [fold(cell, size) for cell, size in zip(row, widths, strict=True)]
+    columns = [_fold(cell, size) for cell, size in zip(row, widths, strict=True)]
     for number in range(max(map(len, columns))):
         parts = [column[number] if number < len(column) else "" for column in columns]
         padding = [" " * (size - cell_len(part)) for part, size in zip(parts, widths, strict=True)]
         placed = [
             blank + part if right else part + blank for part, blank, right in zip(parts, padding, numeric, strict=True)
         ]
-        yield GAP.join(placed).rstrip()
+        yield _GAP.join(placed).rstrip()
 
 
-def abridge(path: str, width: int) -> str:
+def _abridge(path: str, width: int) -> str:
     """Return a path in `width` columns at most, its middle left out; more of the end stays than of the beginning."""
     if cell_len(path) <= width:
         return path
@@ -250,7 +250,7 @@ def abridge(path: str, width: int) -> str:
     return f"{head}…{tail}"
 
 
-def fold(text: str, width: int) -> list[str]:
+def _fold(text: str, width: int) -> list[str]:
     """Return a text in lines of at most `width` columns, broken between words as far as that goes."""
     lines = [""]
     for word in text.split(" "):

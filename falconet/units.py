@@ -9,16 +9,16 @@ from types import MappingProxyType
 from falconet.errors import ConfigError
 
 COUNTS = MappingProxyType({"": 1, "k": 1000, "m": 10**6, "g": 10**9})
-BYTES = MappingProxyType({"b": 1, "kb": 1000, "mb": 10**6, "gb": 10**9, "kib": 1024, "mib": 2**20, "gib": 2**30})
-SIZES = MappingProxyType({**COUNTS, **BYTES})
+_BYTES = MappingProxyType({"b": 1, "kb": 1000, "mb": 10**6, "gb": 10**9, "kib": 1024, "mib": 2**20, "gib": 2**30})
+_SIZES = MappingProxyType({**COUNTS, **_BYTES})
 LATENCIES = MappingProxyType({"us": 1e-3, "ms": 1.0, "s": 1e3})
-TIMES = MappingProxyType({"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0})
+_TIMES = MappingProxyType({"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0})
 """Units by their lower-case names, in bytes, milliseconds and seconds."""
 
 
 def parse_size(text: str, name: str = "size") -> int:
     """Return the bytes of `40kB` (1,000 bytes each), `40KiB` (1,024) or `40000`. Raises ConfigError."""
-    return int(parse(text, SIZES, name, "a size such as 40kB or 1.5MB", least=1))
+    return int(parse(text, _SIZES, name, "a size such as 40kB or 1.5MB", least=1))
 
 
 def parse_count(text: str, name: str = "count") -> int:
@@ -28,7 +28,7 @@ def parse_count(text: str, name: str = "count") -> int:
 
 def parse_time(text: str, name: str = "time") -> float:
     """Return the seconds of `10m`, `90s` or `1.5h`. Raises ConfigError."""
-    return parse(text, TIMES, name, "a time such as 10m, 90s or 1.5h")
+    return parse(text, _TIMES, name, "a time such as 10m, 90s or 1.5h")
 
 
 def parse_latency(text: str, name: str = "latency") -> float:

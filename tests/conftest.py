@@ -100,7 +100,7 @@ def sketched() -> Iterator[None]:
 @pytest.fixture
 def two_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let MiniLM have two of its six blocks, which are alike."""
-    monkeypatch.setattr("falconet.models.minilm.LAYERS", 2)
+    monkeypatch.setattr("falconet.models.minilm._LAYERS", 2)
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from falconet import codec
 from falconet.artifact import (
-    FORMAT_VERSION,
+    _FORMAT_VERSION,
     UNKNOWN,
     Artifact,
     ArtifactConfig,
@@ -220,11 +220,11 @@ def test_altered_config(folder: Path, changes: dict[str, Any], message: str) -> 
 
 
 @pytest.mark.parametrize(
-    ("found", "said"), [(FORMAT_VERSION + 1, "3"), (None, "None"), ("1", "'1'"), ("x" * 10**5, r"'x{10,300}.*'")]
+    ("found", "said"), [(_FORMAT_VERSION + 1, "3"), (None, "None"), ("1", "'1'"), ("x" * 10**5, r"'x{10,300}.*'")]
 )
 def test_newer_format(folder: Path, found: object, said: str) -> None:
     change_config(folder, format_version=found, something="new")
-    with pytest.raises(ArtifactError, match=f"wanted format version {FORMAT_VERSION} or lower, found {said}: update"):
+    with pytest.raises(ArtifactError, match=f"wanted format version {_FORMAT_VERSION} or lower, found {said}: update"):
         load_artifact(folder)
 
 

@@ -15,9 +15,9 @@ from hypothesis.extra import numpy as arrays
 
 from falconet import DataConfig, cli, load_dataset
 from falconet.auditing import (
-    FOLDS,
-    Prepared,
-    check_finite,
+    _FOLDS,
+    _check_finite,
+    _Prepared,
     choose_trusted,
     count_errors,
     find_contradictions,
@@ -113,8 +113,8 @@ def test_too_few_samples_are_refused(tmp_path: Path) -> None:
 def test_folds_of_samples_without_groups_follow_from_content() -> None:
     split = make_split([0, 1] * 50, content=[*range(60), *range(40)])
     folds = part(split, 2)
-    assert set(folds.tolist()) == set(range(FOLDS))
-    assert folds.tolist() == (mix(split.hashes, 0) % np.uint64(FOLDS)).tolist()
+    assert set(folds.tolist()) == set(range(_FOLDS))
+    assert folds.tolist() == (mix(split.hashes, 0) % np.uint64(_FOLDS)).tolist()
 
 
 @settings(deadline=None, max_examples=40)
@@ -155,7 +155,7 @@ def test_few_groups_are_dealt_evenly() -> None:
     # Eight persons with ten samples of either class: no fold is empty, none has more than two of them.
     split = group([(index % 2, 1 + index // 20, index) for index in range(160)])
     folds = part(split, 2)
-    assert sorted(np.bincount(folds, minlength=FOLDS).tolist()) == [20, 20, 40, 40, 40]
+    assert sorted(np.bincount(folds, minlength=_FOLDS).tolist()) == [20, 20, 40, 40, 40]
 
 
 def test_too_few_groups_are_refused() -> None:
@@ -170,7 +170,7 @@ def test_no_network_evaluates_a_person_whom_it_trained_on(tmp_path: Path, monkey
     dataset = dataclasses.replace(make_dataset(train=split), kind="image")
     seen: list[tuple[set[int], set[int]]] = []
 
-    def evaluate(prepared: Prepared, folds: np.ndarray, number: int, *_: object) -> np.ndarray:
+    def evaluate(prepared: _Prepared, folds: np.ndarray, number: int, *_: object) -> np.ndarray:
         groups = prepared.loaded.split.groups
         assert groups is not None
         seen.append((set(groups[folds == number].tolist()), set(groups[folds != number].tolist())))
@@ -178,7 +178,7 @@ def test_no_network_evaluates_a_person_whom_it_trained_on(tmp_path: Path, monkey
 
     monkeypatch.setattr("falconet.auditing.predict_fold", evaluate)
     find_label_errors(complete_splits(dataset, DataConfig()))
-    assert len(seen) == FOLDS
+    assert len(seen) == _FOLDS
     assert all(evaluated and not evaluated & trained for evaluated, trained in seen)
 
 
@@ -237,7 +237,7 @@ def test_values_that_no_network_can_take_are_told(tmp_path: Path) -> None:
     np.savez(tmp_path / "waves.npz", series=images, labels=labels)
     split = load_dataset(tmp_path / "waves.npz").split("all")
     probabilities = np.full((60, 2), 0.5)
-    check_finite(probabilities, split)
+    _check_finite(probabilities, split)
     probabilities[7] = np.nan
     with pytest.raises(DataError, match=r"found none that is a number for 1 samples, the first .*waves\.npz"):
-        check_finite(probabilities, split)
+        _check_finite(probabilities, split)

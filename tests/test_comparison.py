@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 from falconet import Comparison, RunResult, cli, compare, load_dataset
 from falconet.comparison import ComparisonRow
-from falconet.comparison.comparing import Evaluated, list_rows
+from falconet.comparison.comparing import Evaluated, _list_rows
 from falconet.comparison.contenders import (
     Contender,
     Study,
@@ -36,7 +36,7 @@ from falconet.comparison.pages import write_comparison
 from falconet.comparison.plots import draw_front
 from falconet.comparison.results import COSTS, compare_pairs, find_front, rank_rows
 from falconet.comparison.tables import format_row
-from falconet.comparison.trials import Trial, load_trial, plan_trial
+from falconet.comparison.trials import ModelTrial, load_trial, plan_trial
 from falconet.errors import ConfigError, DataError, FalconetError, PathError, UnknownNameError, UsageError
 from falconet.latency import Latency
 from falconet.model_files import redact_settings
@@ -431,9 +431,9 @@ def test_names_mean_what_they_say(compared: tuple[Comparison, list[str]]) -> Non
 
 
 def test_a_recipe_s_network_counts_for_the_model_that_it_names() -> None:
-    from falconet.comparison.contenders import Terms
+    from falconet.comparison.contenders import _Terms
 
-    terms = Terms("digits", recipe="mnist-resnet")
+    terms = _Terms("digits", recipe="mnist-resnet")
     assert terms.settings_for(parse_contender("resnet20")) == ("mnist-resnet", {})
     recipe, settings = terms.settings_for(parse_contender("lenet5"))
     assert recipe is None
@@ -481,10 +481,10 @@ def test_networks_of_a_comparison_are_timed_in_turns(
 
     monkeypatch.setattr("falconet.exporters.timing.measure_latencies", measure)
     none = np.zeros(3, dtype=np.int64)
-    trial = Trial(trained.out, none, none, none.astype(np.uint64), num_classes=10, val_accuracy=0.5)
+    trial = ModelTrial(trained.out, none, none, none.astype(np.uint64), num_classes=10, val_accuracy=0.5)
     evaluated = Evaluated((trial,))
     contenders = [Contender(name, None, None, trained.out) for name in ("a", "b", "c")]
-    rows = list_rows(dict(zip(contenders, [evaluated, "no reason", evaluated], strict=True)))
+    rows = _list_rows(dict(zip(contenders, [evaluated, "no reason", evaluated], strict=True)))
     assert asked == [2]
     assert [(row.model, row.latency_ms, row.failed) for row in rows] == [
         ("a", 1.0, None),

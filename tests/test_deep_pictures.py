@@ -20,7 +20,7 @@ from falconet.data.sources import load_dataset
 from falconet.errors import ConfigError, ExportError
 from falconet.exporters.exporting import choose_preprocess
 from falconet.exporters.inference import predict_exported
-from falconet.exporters.parity import HeldOut, compare_answers, draw_random_samples
+from falconet.exporters.parity import HeldOut, compare_with_export, draw_random_samples
 from falconet.exporters.targets import find_target, is_installed
 from falconet.spec import ImageSpec
 from tests.exporters.builders import make_artifact, open_export
@@ -84,13 +84,13 @@ def test_exports_of_deep_models_take_sixteen_bits(target: str, tmp_path: Path) -
     assert session.metadata.input == spec
     made_up = draw_random_samples(artifact, "")
     assert int(made_up.samples.read(0).max()) > 255
-    parity = compare_answers(artifact, session, choose_preprocess(artifact, session.metadata, None), made_up)
+    parity = compare_with_export(artifact, session, choose_preprocess(artifact, session.metadata, None), made_up)
     assert parity.max_abs_difference < 1e-4
     # Pictures of 8 bits are widened: the same gray levels.
     pixels = np.arange(2 * 40 * 40).astype(np.uint8).reshape(2, 40, 40, 1)
     small = ImageArray(pixels, np.array(["a", "b"]))
     prepare = choose_preprocess(artifact, session.metadata, None)
-    assert compare_answers(artifact, session, prepare, HeldOut(small, None, "bytes")).max_abs_difference < 1e-4
+    assert compare_with_export(artifact, session, prepare, HeldOut(small, None, "bytes")).max_abs_difference < 1e-4
     if target == "triton":
         assert "TYPE_UINT16" in next(tmp_path.rglob("config.pbtxt")).read_text()
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from falconet import load_artifact
-from falconet.artifact import FORMAT_VERSION, Artifact
+from falconet.artifact import _FORMAT_VERSION, Artifact
 from falconet.data import Samples
 from falconet.data.dataset import ImageArray, SeriesArray, Texts
 from falconet.evaluation.answers import predict_logits
@@ -34,7 +34,7 @@ def make_samples(kind: str) -> Samples:
 
 def check(artifact: Artifact, kind: str) -> None:
     assert list(artifact.config.output.labels) == EXPECTED[kind]["labels"]
-    assert artifact.config.format_version == FORMAT_VERSION
+    assert artifact.config.format_version == _FORMAT_VERSION
     answers, _ = predict_logits(artifact, make_samples(kind))
     np.testing.assert_allclose(answers, EXPECTED[kind]["logits"], atol=2e-5)
 

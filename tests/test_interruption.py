@@ -80,7 +80,7 @@ def test_handlers_are_put_back_and_those_of_others_left(monkeypatch: pytest.Monk
     try:
         with interruption.watched():
             assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
-        interruption.watch(signal.SIGINT)
+        interruption.watch_signals(signal.SIGINT)
         assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN, "as in a shell's background"
     finally:
         signal.signal(signal.SIGINT, before)

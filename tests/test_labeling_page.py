@@ -13,8 +13,8 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page
 
-from falconet.data.label_studio import Control, find_label
-from falconet.labeling.page import Item, digest, render
+from falconet.data.label_studio import Control, _find_label
+from falconet.labeling.page import PageItem, _digest, render
 from falconet.labeling.tasks import show
 
 pytestmark = pytest.mark.slow
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.slow
 HOSTILE = "</script><script>document.title = 'taken'</script><img src=x onerror=\"document.title='taken'\">"
 
 
-def invent_items(kind: Any) -> list[Item]:
+def invent_items(kind: Any) -> list[PageItem]:
     """Return two samples whose labels are likely wrong, and two without labels."""
     generator = np.random.default_rng(0)
     made: dict[str, list[Any]] = {
@@ -41,7 +41,7 @@ def invent_items(kind: Any) -> list[Item]:
             "meta": [1.0, None],
         }
         label, suggested = ("bad", "good") if number < 2 else (None, "bad")
-        items.append(Item(f"folder/{number} {HOSTILE}", task, show(sample, kind), label, suggested, 0.9))
+        items.append(PageItem(f"folder/{number} {HOSTILE}", task, show(sample, kind), label, suggested, 0.9))
     return items
 
 
@@ -105,7 +105,7 @@ def test_keys_label_and_what_is_downloaded_holds_all(open_page: Opener, kind: st
     tasks = download(page)
     assert tasks[4] == json.loads(REST)
     for old, new, label in zip(before, tasks, ["good", "bad", "good", None], strict=False):
-        assert find_label(new, "tone") == label
+        assert _find_label(new, "tone") == label
         kept = len(old["annotations"])
         assert {**new, "annotations": new["annotations"][:kept]} == old
     assert [task["annotations"][-1]["ground_truth"] for task in tasks[:3]] == [True, True, False]
@@ -138,7 +138,7 @@ def test_classes_are_found_and_added(open_page: Opener) -> None:
     page.keyboard.press("Enter")
     page.keyboard.press("3")
     tasks = download(page)
-    assert [find_label(task, "tone") for task in tasks[:4]] == ["good", "neither", "neither", None]
+    assert [_find_label(task, "tone") for task in tasks[:4]] == ["good", "neither", "neither", None]
 
 
 @pytest.mark.parametrize(
@@ -163,7 +163,7 @@ def test_what_is_typed_means_one_class(
     page.keyboard.type(typed)
     page.keyboard.press("Enter")
     assert count(page) == f"{int(label is not None)} of 4 labeled"
-    assert find_label(download(page)[0], "tone") == (label or "bad")
+    assert _find_label(download(page)[0], "tone") == (label or "bad")
     assert page.input_value("#find") == ("" if label else typed)
 
 
@@ -182,15 +182,15 @@ def test_decisions_can_be_taken_back_after_a_reload(open_page: Opener) -> None:
 
 def test_labels_of_other_samples_are_not_taken_over() -> None:
     items, control = invent_items("text"), Control("tone", "text")
-    known = digest(items, control)
-    assert known == digest(invent_items("text"), control)
-    assert known != digest(items, Control("mood", "text"))
+    known = _digest(items, control)
+    assert known == _digest(invent_items("text"), control)
+    assert known != _digest(items, Control("mood", "text"))
     other = dataclasses.replace(items[0], task={**items[0].task, "data": {"text": "another"}})
-    assert known != digest([other, *items[1:]], control)
+    assert known != _digest([other, *items[1:]], control)
     seen = dataclasses.replace(items[0], view=show("another", "text"))
-    assert known != digest([seen, *items[1:]], control)
+    assert known != _digest([seen, *items[1:]], control)
     later = {**items[0].task, "annotations": [{"created_at": "later"}]}
-    assert known == digest([dataclasses.replace(items[0], task=later), *items[1:]], control)
+    assert known == _digest([dataclasses.replace(items[0], task=later), *items[1:]], control)
 
 
 def test_labels_outlive_the_page(open_page: Opener) -> None:
@@ -200,14 +200,14 @@ def test_labels_outlive_the_page(open_page: Opener) -> None:
     again = open_page("image")
     assert count(again) == "1 of 4 labeled"
     assert again.inner_text("#note").startswith("2 of 4")
-    assert find_label(download(again)[0], "tone") == "good"
+    assert _find_label(download(again)[0], "tone") == "good"
 
 
 def test_clicks_do_as_keys_do(open_page: Opener) -> None:
     page = open_page("series")
     page.click("#classes button >> nth=0")
     page.keyboard.press("Enter")  # Not the button that was clicked, but what is suggested.
-    assert [find_label(task, "tone") for task in download(page)[:2]] == ["bad", "good"]
+    assert [_find_label(task, "tone") for task in download(page)[:2]] == ["bad", "good"]
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

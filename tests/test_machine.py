@@ -163,8 +163,8 @@ def test_gains_that_may_be_chance() -> None:
 
 
 def test_texts_without_blanks_are_wrapped_by_columns() -> None:
-    assert drawing.wrap("\u4e2d\u6587\u5b57", 4) == ["\u4e2d\u6587", "\u5b57"]
-    assert drawing.wrap("ab cd efghij", 5) == ["ab cd", "efghi", "j"]
+    assert drawing._wrap("\u4e2d\u6587\u5b57", 4) == ["\u4e2d\u6587", "\u5b57"]
+    assert drawing._wrap("ab cd efghij", 5) == ["ab cd", "efghi", "j"]
     assert drawing.measure("a\u4e2d") == 3
 
 

@@ -86,7 +86,7 @@ def test_an_interrupted_explanation_leaves_the_earlier_one_whole(
     explain(trained.out, "digits", method="gradcam", samples=1, out=tmp_path)
     before = read_files(tmp_path)
     assert len(before) == 3
-    monkeypatch.setattr(explaining, "render_page", interrupt)
+    monkeypatch.setattr(explaining, "render_explanations", interrupt)
     with pytest.raises(KeyboardInterrupt):
         explain(trained.out, "digits", method="gradcam", samples=3, out=tmp_path)
     assert read_files(tmp_path) == before

@@ -18,7 +18,7 @@ from falconet import planning
 from falconet.data import Dataset, load_dataset
 from falconet.data.augmentation import POLICIES
 from falconet.errors import ConfigError, DataError, PathError, RunExistsError, UnknownNameError, UsageError
-from falconet.planning import CONFIG_FILE, parse_assignments, plan_run, read_begun, read_settings, write_config
+from falconet.planning import RUN_CONFIG_FILE, parse_assignments, plan_run, read_begun, read_settings, write_config
 from falconet.training import TrainConfig
 
 FolderMaker = Callable[..., Path]
@@ -207,7 +207,7 @@ def test_settings_files_that_are_none(content: str | bytes, tmp_path: Path) -> N
             read(path)
         assert "\n" not in str(caught.value)
     path.rename(tmp_path / "config.yaml")
-    assert planning.read_facts(tmp_path) == {}
+    assert planning._read_facts(tmp_path) == {}
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no FIFOs")
@@ -215,7 +215,7 @@ def test_settings_are_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "config.yaml")
     with pytest.raises(PathError, match=r"config\.yaml: not a regular file"):
         read_settings(tmp_path / "config.yaml")
-    assert planning.read_facts(tmp_path) == {}
+    assert planning._read_facts(tmp_path) == {}
 
 
 def test_a_stored_configuration_can_be_used_for_another_run(tmp_path: Path) -> None:
@@ -369,6 +369,6 @@ def test_runs_of_before_go_on_with_the_splits_that_they_began_with(
     written: dict[str, str], rule: str, tmp_path: Path
 ) -> None:
     facts = {"source": "photos", "fingerprint": "0", "recipe": None, "data": {"split_seed": 3, **written}}
-    (tmp_path / CONFIG_FILE).write_text(yaml.safe_dump(facts), encoding="utf-8")
+    (tmp_path / RUN_CONFIG_FILE).write_text(yaml.safe_dump(facts), encoding="utf-8")
     assert read_begun(tmp_path, "resume") == {"data": {"split_seed": 3, "near_duplicates": rule}}
     assert read_begun(tmp_path, "overwrite") == {}

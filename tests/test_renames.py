@@ -14,7 +14,7 @@ from falconet import TrainConfig, planning, renames
 from falconet.cli.app import run
 from falconet.errors import UsageError
 from falconet.planning import ModelConfig, normalize_settings, plan_run, write_config
-from falconet.renames import RENAMED, RENAMED_NAMES, rename_settings
+from falconet.renames import _RENAMED, RENAMED_NAMES, rename_settings
 from falconet.schema import to_mapping
 
 OLD: dict[str, Any] = {
@@ -35,18 +35,18 @@ def test_the_table_leads_to_settings_that_there_are() -> None:
     known = {f"training.{name}" for name in vars(TrainConfig())} | {
         f"model.{name}" for name in get_type_hints(ModelConfig)
     }
-    assert {new.partition("=")[0] for new in RENAMED.values()} <= known
-    assert not {old for old in RENAMED if "=" not in old} & known
+    assert {new.partition("=")[0] for new in _RENAMED.values()} <= known
+    assert not {old for old in _RENAMED if "=" not in old} & known
 
 
-@pytest.mark.parametrize("old", RENAMED)
+@pytest.mark.parametrize("old", _RENAMED)
 def test_each_setting_is_read_by_its_old_name(old: str, capsys: pytest.CaptureFixture[str]) -> None:
     key, _, value = old.partition("=")
-    new, _, replacement = RENAMED[old].partition("=")
+    new, _, replacement = _RENAMED[old].partition("=")
     section, _, name = key.partition(".")
     found = rename_settings({section: {name: value or 7}})
     assert found == {section: {new.removeprefix(f"{section}."): replacement or 7}}
-    assert capsys.readouterr().err == f"note: {old} is now {RENAMED[old]}\n"
+    assert capsys.readouterr().err == f"note: {old} is now {_RENAMED[old]}\n"
     rename_settings({section: {name: value or 7}})
     assert capsys.readouterr().err == "", "a process says it once"
 
@@ -112,7 +112,7 @@ def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
 
 def as_first_edition(out: Path) -> None:
     """Write a run's configuration and its checkpoints as the first edition did."""
-    back = {new: old.removeprefix("training.") for old, new in RENAMED.items() if "=" not in old and "training" in old}
+    back = {new: old.removeprefix("training.") for old, new in _RENAMED.items() if "=" not in old and "training" in old}
 
     def restore(training: dict[str, Any]) -> dict[str, Any]:
         named = {back.get(f"training.{key}", key): value for key, value in training.items() if key != "betas"}
@@ -120,13 +120,13 @@ def as_first_edition(out: Path) -> None:
 
     config = yaml.safe_load((out / "config.yaml").read_text())
     (out / "config.yaml").write_text(yaml.safe_dump({**config, "training": restore(config["training"])}))
-    from falconet.training.checkpoints import digest
+    from falconet.training.checkpoints import _digest
 
     for path in (out / "checkpoint").glob("*.json"):
         facts = json.loads(path.read_text())["facts"]
         facts["run"] = restore(facts["run"])
         content = path.with_suffix(".safetensors").read_bytes()
-        path.write_text(json.dumps({"facts": facts, "digest": digest(content, facts)}))
+        path.write_text(json.dumps({"facts": facts, "digest": _digest(content, facts)}))
 
 
 class Stop(falconet.Callback):

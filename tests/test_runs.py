@@ -20,7 +20,7 @@ import yaml
 
 import falconet
 from falconet import Callback, ImageSpec, RunResult, create_model, load_artifact, runs, train
-from falconet.data.texts import TextEncoder, read_vocabulary
+from falconet.data.texts import TextEncoder, _read_vocabulary
 from falconet.errors import ConfigError, DivergedError, InterruptedRunError, RunExistsError, StorageError, UsageError
 from falconet.inputs import draft_spec, image_size
 from falconet.models.weights.layouts import IMAGENET_MEAN, IMAGENET_STD
@@ -345,7 +345,7 @@ def test_texts_are_read_by_the_tokenizer_of_published_weights(tmp_path: Path, mo
     artifact = load_artifact(out)
     assert artifact.tokenizer is not None
     assert found.vocabulary is not None
-    assert read_vocabulary(artifact.tokenizer) == list(found.vocabulary)
+    assert _read_vocabulary(artifact.tokenizer) == list(found.vocabulary)
     # [CLS], the word in parts, a number that is unknown, [SEP].
     assert artifact.config.input.shape == (5,)
     tokens = TextEncoder(artifact.tokenizer, 5).encode(["cd 7"])

@@ -32,10 +32,10 @@ from falconet.runs import (
     uncalibrate,
 )
 from falconet.students import (
+    _make_texts,
     choose_student,
     join_texts,
     list_students,
-    make_texts,
     measure_student,
     plan_student,
     train_with_student,
@@ -121,7 +121,7 @@ def test_made_texts_have_the_teachers_answers(texts: Path, teacher: Path) -> Non
     student = plan_student(plan, {"name": "ngrams"})
     assert student.config.model.teacher == str(teacher)
     assert student.config.training.linear_probe is None
-    added = make_texts(student)
+    added = _make_texts(student)
     assert added.answers is not None
     assert torch.equal(added.labels, added.answers.argmax(dim=1))
     assert len(added.inputs) == len(added.labels) == len(plan.dataset.splits["train"])
@@ -181,7 +181,7 @@ def plan_linear(texts: Path, out: Path, if_exists: str = "refuse", **settings: o
 
 def answer_made(plan: Plan) -> np.ndarray:
     """Return the teacher's answers about synthetic texts."""
-    answers = make_texts(plan).answers
+    answers = _make_texts(plan).answers
     assert answers is not None
     return answers.numpy()
 

@@ -19,7 +19,7 @@ from falconet.metrics.significance import PairTest, compare_models
 from falconet.planning import Plan, plan_run
 from falconet.runs import ExtraSamples, add_samples, begin, prepare
 from falconet.spec import ImageSpec, SeriesSpec, TextSpec
-from falconet.synthetic import Trial, check_begun, make_samples, train_with_synthetic
+from falconet.synthetic import SyntheticTrial, _make_samples, check_begun, train_with_synthetic
 from tests.conftest import FolderMaker
 
 QUICK = FlowConfig(epochs=1, width=8, euler_steps=2)
@@ -47,7 +47,7 @@ def test_samples_are_made_as_real_ones_are_prepared_and_follow_from_the_seed(kin
     loader = make_loader(kind)
     inputs = loader.inputs
     assert isinstance(inputs, torch.Tensor)
-    first, again, other = (make_samples(loader, 4, seed, dataclasses.replace(QUICK, seed=seed)) for seed in (0, 0, 1))
+    first, again, other = (_make_samples(loader, 4, seed, dataclasses.replace(QUICK, seed=seed)) for seed in (0, 0, 1))
     assert first.inputs.dtype == inputs.dtype
     assert first.inputs.shape[1:] == inputs.shape[1:]
     # One series alone has nothing to be averaged with.
@@ -66,7 +66,7 @@ def test_made_series_lie_between_two_of_their_class() -> None:
     loader = make_loader("series")
     inputs = loader.inputs
     assert isinstance(inputs, torch.Tensor)
-    made = make_samples(loader, 6, 0, QUICK)
+    made = _make_samples(loader, 6, 0, QUICK)
     for series, label in zip(made.inputs, made.labels, strict=True):
         own = inputs[label == LABELS]
         assert (series.nan_to_num(-9).amax() <= own.nan_to_num(-9).amax() + 1e-4).item()
@@ -77,7 +77,7 @@ def test_made_texts_hold_the_tokens_of_one_of_their_class() -> None:
     loader = make_loader("text")
     inputs = loader.inputs
     assert isinstance(inputs, torch.Tensor)
-    made = make_samples(loader, 6, 0, QUICK)
+    made = _make_samples(loader, 6, 0, QUICK)
     for tokens, label in zip(made.inputs, made.labels, strict=True):
         kept = set(tokens.tolist())
         assert any(kept <= set(row.tolist()) for row in inputs[label == LABELS])
@@ -86,7 +86,7 @@ def test_made_texts_hold_the_tokens_of_one_of_their_class() -> None:
 def test_nothing_is_made_of_single_series() -> None:
     loader = dataclasses.replace(make_loader("series"), labels=torch.arange(9))
     with pytest.raises(DataError, match="wanted a class of 2 training samples or more, found none"):
-        make_samples(loader, 2, 0, QUICK)
+        _make_samples(loader, 2, 0, QUICK)
 
 
 def plan(source: Path, out: Path, **options: Any) -> Plan:
@@ -164,7 +164,7 @@ def test_an_equal_pair_is_no_gain() -> None:
 
 
 def test_the_outcome_is_told_in_a_line() -> None:
-    trial = Trial(3, 6, 40, 0.8, 0.85, 0.05, (-0.05, 0.15), 0.3, kept=False)
+    trial = SyntheticTrial(3, 6, 40, 0.8, 0.85, 0.05, (-0.05, 0.15), 0.3, kept=False)
     assert trial.describe() == (
         "6 synthetic samples: validation accuracy 85.00% with and 80.00% without them, +5.00% (95%: -5.00% to +15.00%, "
         "n = 40, p = 0.3); no gain by more than chance: not kept"

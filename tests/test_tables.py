@@ -22,7 +22,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from falconet.errors import ConfigError, DataError, MissingExtraError
-from falconet.tables import FORMATS, Table, check_table_path, iterate_table, read_table, write_rows, write_table
+from falconet.tables import _FORMATS, Table, _write_table, check_table_path, iterate_table, read_table, write_rows
 
 ROWS: list[dict[str, Any]] = [
     {"file": "a,b.png", "label": "naïve", "probability": 0.5, "top": [{"label": "naïve", "probability": 0.5}]},
@@ -45,17 +45,17 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
 
 
 def test_jsonl_keeps_all(tmp_path: Path) -> None:
-    write_table(tmp_path / "t.jsonl", ROWS)
+    _write_table(tmp_path / "t.jsonl", ROWS)
     assert read_jsonl(tmp_path / "t.jsonl") == ROWS
 
 
 def test_parquet_keeps_all(tmp_path: Path) -> None:
-    write_table(tmp_path / "t.parquet", ROWS)
+    _write_table(tmp_path / "t.parquet", ROWS)
     assert pyarrow.parquet.read_table(tmp_path / "t.parquet").to_pylist() == ROWS
 
 
 def test_csv_keeps_scalars_as_text_and_nested_values_as_json(tmp_path: Path) -> None:
-    write_table(tmp_path / "t.csv", ROWS)
+    _write_table(tmp_path / "t.csv", ROWS)
     found = read_csv(tmp_path / "t.csv")
     assert [row["file"] for row in found] == ["a,b.png", 'say "hi".png']
     assert [row["label"] for row in found] == ["naïve", "two\nlines"]
@@ -65,19 +65,19 @@ def test_csv_keeps_scalars_as_text_and_nested_values_as_json(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("nested", [[1, 2], (1, 2), {"a": [1]}])
 def test_csv_writes_any_nested_value_as_json(tmp_path: Path, nested: Any) -> None:
-    write_table(tmp_path / "t.csv", [{"value": nested}])
+    _write_table(tmp_path / "t.csv", [{"value": nested}])
     assert read_csv(tmp_path / "t.csv") == [{"value": json.dumps(nested)}]
 
 
 def test_csv_columns_go_by_key_not_by_place(tmp_path: Path) -> None:
-    write_table(tmp_path / "t.csv", [{"a": 1, "b": 2}, {"b": 4, "a": 3}])
+    _write_table(tmp_path / "t.csv", [{"a": 1, "b": 2}, {"b": 4, "a": 3}])
     assert read_csv(tmp_path / "t.csv") == [{"a": "1", "b": "2"}, {"a": "3", "b": "4"}]
 
 
-@pytest.mark.parametrize("suffix", FORMATS)
+@pytest.mark.parametrize("suffix", _FORMATS)
 def test_no_rows_make_a_file_all_the_same(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"t{suffix}"
-    write_table(path, [])
+    _write_table(path, [])
     assert path.is_file()
     if suffix == ".parquet":
         assert pyarrow.parquet.read_table(path).num_rows == 0
@@ -88,7 +88,7 @@ def test_no_rows_make_a_file_all_the_same(tmp_path: Path, suffix: str) -> None:
 @pytest.mark.parametrize("name", ["t.xlsx", "t", "t.csv.gz"])
 def test_unknown_extension(tmp_path: Path, name: str) -> None:
     with pytest.raises(ConfigError, match=rf"wanted .* \.csv, \.jsonl, \.parquet, found .*{name}"):
-        write_table(tmp_path / name, ROWS)
+        _write_table(tmp_path / name, ROWS)
     assert not list(tmp_path.iterdir())
 
 
@@ -186,8 +186,8 @@ def test_no_content_raises_anything_but_a_data_error(content: bytes, suffix: str
 
 def test_what_is_written_is_read_again(tmp_path: Path) -> None:
     rows = [{"name": 'naïve, "x"', "number": 1}, {"name": "two\nlines", "number": 2}]
-    for suffix in FORMATS:
-        write_table(tmp_path / f"t{suffix}", rows)
+    for suffix in _FORMATS:
+        _write_table(tmp_path / f"t{suffix}", rows)
         table = read_table(tmp_path / f"t{suffix}")
         assert list(table.columns["name"]) == [row["name"] for row in rows]
         assert [int(number) for number in table.columns["number"]] == [1, 2]
@@ -315,7 +315,7 @@ def test_files_that_are_no_tables(content: str | bytes, suffix: str, message: st
 
 
 def test_truncated_parquet(tmp_path: Path) -> None:
-    write_table(tmp_path / "t.parquet", [{"a": "x" * 100, "b": 1}] * 100)
+    _write_table(tmp_path / "t.parquet", [{"a": "x" * 100, "b": 1}] * 100)
     whole = (tmp_path / "t.parquet").read_bytes()
     for kept in (3, len(whole) // 2, len(whole) - 1):
         with pytest.raises(DataError, match=r"t\.parquet: damaged, or no Parquet"):
@@ -456,7 +456,7 @@ def test_what_becomes_too_large_is_refused(tmp_path: Path) -> None:
 def test_a_small_parquet_that_unpacks_to_far_more_is_refused_before_it_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("falconet.tables.FREE_BYTES", 1 << 16)
+    monkeypatch.setattr("falconet.tables._FREE_BYTES", 1 << 16)
     table = pyarrow.table({"text": ["x" * (1 << 20), "y"], "label": ["a", "b"]})
     for compression in ("zstd", "brotli"):
         pyarrow.parquet.write_table(table, tmp_path / "t.parquet", compression=compression)
@@ -493,7 +493,7 @@ def test_an_array_is_no_json_lines(tmp_path: Path, text: str) -> None:
 @pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
 def test_many_short_rows_count_as_what_they_become(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"t{suffix}"
-    write_table(path, [{"a": "x"}] * 1000)
+    _write_table(path, [{"a": "x"}] * 1000)
     assert len(read_table(path, max_bytes=250_000).lines) == 1000
     with pytest.raises(DataError, match="wanted at most 130,000 bytes in memory"):
         read_table(path, max_bytes=130_000)
@@ -501,7 +501,7 @@ def test_many_short_rows_count_as_what_they_become(tmp_path: Path, suffix: str) 
 
 def test_a_group_of_long_cells_counts_as_often_as_it_is_held(tmp_path: Path) -> None:
     path = tmp_path / "t.parquet"
-    write_table(path, [{"a": "x" * 100_000}, {"a": "y"}])
+    _write_table(path, [{"a": "x" * 100_000}, {"a": "y"}])
     assert len(read_table(path, max_bytes=600_000).lines) == 2
     with pytest.raises(DataError, match="wanted at most 450,000 bytes in memory"):
         read_table(path, max_bytes=450_000)
@@ -649,11 +649,11 @@ def write_and_fail(path: Path, rows: Sequence[dict[str, Any]]) -> None:
         raise ZeroDivisionError
 
 
-@pytest.mark.parametrize("suffix", FORMATS)
+@pytest.mark.parametrize("suffix", _FORMATS)
 def test_rows_written_in_parts(tmp_path: Path, suffix: str) -> None:
     whole, path = tmp_path / f"whole{suffix}", tmp_path / f"parts{suffix}"
     rows = [{**ROWS[0], "probability": index / 8} for index in range(5)]
-    write_table(whole, rows)
+    _write_table(whole, rows)
     with write_rows(path) as write:
         for part in ([], rows[:2], rows[2:3], [], rows[3:]):
             write(part)

@@ -43,7 +43,7 @@ CLASSES = (
 @pytest.mark.parametrize("table", [ANSWERS, CLASSES], ids=["answers", "classes"])
 def test_labels_and_figures_stay_whole(table: tuple[Sequence[str], list[tuple[str, ...]]], width: int) -> None:
     columns, rows = table
-    lines = terminal.lay_out(columns, rows, width)
+    lines = terminal._lay_out(columns, rows, width)
     assert max(map(cell_len, lines)) <= width
     words = " ".join(lines).split()
     joined = "".join(line.strip() for line in lines)
@@ -55,7 +55,7 @@ def test_labels_and_figures_stay_whole(table: tuple[Sequence[str], list[tuple[st
 
 
 def test_paths_lose_their_middle() -> None:
-    lines = terminal.lay_out(("file", "label"), [("a/" * 50 + "end.png", "cat"), ("b.png", "dog")], 40)
+    lines = terminal._lay_out(("file", "label"), [("a/" * 50 + "end.png", "cat"), ("b.png", "dog")], 40)
     assert lines[1].startswith("a/a/")
     assert "\u2026" in lines[1]
     assert lines[1].endswith("end.png  cat")
@@ -64,7 +64,7 @@ def test_paths_lose_their_middle() -> None:
 
 def test_a_name_without_room_has_a_line_of_its_own() -> None:
     columns, rows = CLASSES
-    lines = terminal.lay_out(columns, rows, 80)
+    lines = terminal._lay_out(columns, rows, 80)
     assert lines[0] == "class"
     assert rows[0][0] in lines
     figures = lines[lines.index(rows[0][0]) + 1]
@@ -73,7 +73,7 @@ def test_a_name_without_room_has_a_line_of_its_own() -> None:
 
 def test_where_not_even_figures_fit_each_has_a_line() -> None:
     columns, rows = CLASSES
-    lines = terminal.lay_out(columns, rows, 30)
+    lines = terminal._lay_out(columns, rows, 30)
     assert "  average precision: 100.00%" in lines
     assert lines[0] == "class"
 

@@ -77,8 +77,8 @@ def main() -> None:
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     if "WORLD_SIZE" not in os.environ:
         # As Ctrl-C: what is done so far is kept. Of several processes, whoever started them ends the others.
-        interruption.watch(signal.SIGTERM)
-    interruption.watch(signal.SIGINT)
+        interruption.watch_signals(signal.SIGTERM)
+    interruption.watch_signals(signal.SIGINT)
     if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys():
         os.environ["GOMP_SPINCOUNT"] = SPINS  # Read when torch is loaded.
     try:
@@ -117,7 +117,7 @@ def run(arguments: list[str]) -> int:
     except (FalconetError, CommandLineError) as error:
         if "--debug" in arguments:
             print_traceback()
-        return report(error)
+        return _report(error)
     except (KeyboardInterrupt, typer.Abort):
         return fail("stopped", 1)
     except BrokenPipeError:
@@ -147,7 +147,7 @@ def note_lacking() -> None:
         drawing.LACKING.clear()
 
 
-def report(error: Exception) -> int:
+def _report(error: Exception) -> int:
     """Print an error's one line and return its exit code."""
     if isinstance(error, FalconetError):
         return fail(str(error), error.exit_code)
@@ -158,14 +158,14 @@ def report(error: Exception) -> int:
 def fail(message: str, code: int) -> int:
     """Print an error's one line, whatever the names hold that it quotes, and return its exit code."""
     line = escape_line(" ".join(message.split()))
-    if len(line) > MAX_LINE:
+    if len(line) > _MAX_LINE:
         # A name of a hostile file may be megabytes long; what to do stands at the end.
-        line = f"{line[: MAX_LINE // 2]} ... {line[-MAX_LINE // 2 :]}"
+        line = f"{line[: _MAX_LINE // 2]} ... {line[-_MAX_LINE // 2 :]}"
     write_error(f"falconet: {line}\n")
     return code
 
 
-MAX_LINE = 4000
+_MAX_LINE = 4000
 """Characters of an error, of which more than a screen would tell nobody anything."""
 
 

@@ -29,7 +29,7 @@ def demo(
 
     result = demonstrate(out, terminal.watch, "overwrite" if overwrite else "refuse")
     if json:
-        terminal.print_json({"report": str(result.report), "rows": [to_row(run) for run in result.runs]})
+        terminal.print_json({"report": str(result.report), "rows": [_to_row(run) for run in result.runs]})
         return
     columns = (
         "model",
@@ -42,13 +42,13 @@ def demo(
         "bytes",
         "latency",
     )
-    terminal.print_table(columns, [format_row(to_row(run)) for run in result.runs])
+    terminal.print_table(columns, [_format_row(_to_row(run)) for run in result.runs])
     terminal.print_line()
     terminal.print_line(f"report: {result.report}")
     terminal.print_line(f"next:   falconet predict {result.runs[0].out} YOUR_IMAGE.png")
 
 
-def to_row(run: Any) -> dict[str, Any]:
+def _to_row(run: Any) -> dict[str, Any]:
     """Return the figures by which models are compared."""
     test, report = run.test, run.report
     return {
@@ -66,7 +66,7 @@ def to_row(run: Any) -> dict[str, Any]:
     }
 
 
-def format_row(row: dict[str, Any]) -> tuple[str, ...]:
+def _format_row(row: dict[str, Any]) -> tuple[str, ...]:
     low, high = row["accuracy_ci"]
     return (
         row["model"],

@@ -37,7 +37,7 @@ def compare(
 ) -> None:
     """Train and evaluate models alike: figures, costs, Pareto plots, and which differences are more than luck."""
     from falconet import comparison, planning, terminal
-    from falconet.comparison.tables import COLUMNS, PAIR_COLUMNS, format_pair, format_row
+    from falconet.comparison.tables import COMPARISON_COLUMNS, PAIR_COLUMNS, format_pair, format_row
 
     asked = planning.parse_assignments(settings or [])
     planning.check_sections(asked)
@@ -56,7 +56,7 @@ def compare(
     if json:
         terminal.print_json(result.facts())
         return
-    terminal.print_table(COLUMNS, [format_row(row) for row in result.rows if not row.failed])
+    terminal.print_table(COMPARISON_COLUMNS, [format_row(row) for row in result.rows if not row.failed])
     for row in result.rows:
         if row.failed:
             terminal.print_line(f"{row.model} failed: {row.failed}")

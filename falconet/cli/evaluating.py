@@ -27,7 +27,7 @@ from falconet.cli.app import (
 from falconet.errors import UnknownNameError, UsageError
 
 if TYPE_CHECKING:
-    from falconet.data.unlabeled import Place
+    from falconet.data.unlabeled import InputSource
     from falconet.exporters.targets import Runtime
     from falconet.predictions import Prediction, Predictions
 
@@ -190,7 +190,7 @@ def predict(
         check_artifact(model)
     elif tta:
         raise UsageError(f"--tta: wanted a run's folder, which tells whether training mirrored images, found {model}")
-    places = list_places(files)
+    places = _list_places(files)
     from falconet import tables
 
     if out:
@@ -200,7 +200,7 @@ def predict(
     from falconet.schema import to_mapping
 
     asked = ask_reading(settings, follow)
-    parts = answer(
+    parts = _answer(
         model, places, runtime, top=top, probabilities=probabilities, tta=tta, settings=asked, data_root=data_root
     )
     if out:
@@ -213,7 +213,7 @@ def predict(
         print_predictions(result, probabilities)
 
 
-def list_places(files: list[str]) -> list[Place]:
+def _list_places(files: list[str]) -> list[InputSource]:
     """Return where the samples are that a command names: `-` is standard input. Raises PathError, UsageError."""
     from falconet.catalog import check_place, is_url
 
@@ -234,8 +234,8 @@ def ask_reading(settings: list[str] | None, follow: bool) -> dict[str, Any]:
     return ask_data(settings, None, follow, strict=False)["data"] if settings or follow else {}
 
 
-def answer(
-    model: Path, places: list[Place], runtime: str | None, *, tta: bool, **options: Any
+def _answer(
+    model: Path, places: list[InputSource], runtime: str | None, *, tta: bool, **options: Any
 ) -> Iterator[Predictions]:
     """Let a model answer, or an exported file by its runtime, some samples at a time."""
     if runtime is None:
@@ -268,14 +268,14 @@ def write_parts(parts: Iterator[Predictions], out: Path, *, keep: bool) -> Itera
     counts: Counter[str] = Counter()
     with tables.write_rows(out) as write:
         for part in parts:
-            write([to_row(row, flat=out.suffix.lower() != ".jsonl") for row in part.predictions])
+            write([_to_row(row, flat=out.suffix.lower() != ".jsonl") for row in part.predictions])
             counts.update(row.label for row in part.predictions)
             yield part if keep else replace(part, predictions=())
     most = ", ".join(f"{label} {count:,}" for label, count in counts.most_common(5))
     terminal.print_note(f"wrote {counts.total():,} predictions to {out} ({most}{', ...' if len(counts) > 5 else ''})")
 
 
-def to_row(prediction: Prediction, *, flat: bool) -> dict[str, Any]:
+def _to_row(prediction: Prediction, *, flat: bool) -> dict[str, Any]:
     """Return a prediction as a row of a table; where it is to be flat, with a column for each class's probability."""
     from falconet.schema import to_mapping
 

@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 def print_evaluation(result: Evaluation) -> None:
     """Print the headline figures with their intervals, the classes, then whatever else was asked for."""
     print_line(f"{result.split} split, {result.n:,} samples")
-    print_table(("figure", "value", "95% from", "to"), list_figures(result))
+    print_table(("figure", "value", "95% from", "to"), _list_figures(result))
     print_line()
     rows = [
         (
             row.name,
-            *(format_fraction(part) for part in (*row.scores, row.average_precision, row.roc_auc)),
+            *(_format_fraction(part) for part in (*row.scores, row.average_precision, row.roc_auc)),
             f"{row.support:,}",
         )
         for row in result.per_class
@@ -42,7 +42,7 @@ def print_evaluation(result: Evaluation) -> None:
         print_costs(result.costs)
 
 
-def list_figures(result: Evaluation) -> list[tuple[str, ...]]:
+def _list_figures(result: Evaluation) -> list[tuple[str, ...]]:
     """Return headline figures as rows of text: name, value and interval."""
     fractions = {
         "accuracy": result.accuracy,
@@ -63,12 +63,12 @@ def list_figures(result: Evaluation) -> list[tuple[str, ...]]:
     return rows
 
 
-def format_fraction(fraction: float | None) -> str:
+def _format_fraction(fraction: float | None) -> str:
     """Return a fraction in percent; a dash where there is none."""
     return "-" if fraction is None else f"{fraction:.2%}"
 
 
-def format_interval(interval: tuple[float, float] | None) -> str:
+def _format_interval(interval: tuple[float, float] | None) -> str:
     """Return the ends of an interval of fractions; a dash where there is none."""
     return "-" if interval is None else f"{interval[0]:.2%} – {interval[1]:.2%}"
 
@@ -88,7 +88,7 @@ def print_abstention(found: Abstention) -> None:
 
 def list_answered(found: Answered) -> tuple[str, ...]:
     """Return the row of a split of which a model answers a part."""
-    accuracy, interval = format_fraction(found.accuracy), format_interval(found.accuracy_ci)
+    accuracy, interval = _format_fraction(found.accuracy), _format_interval(found.accuracy_ci)
     return found.split, f"{found.n:,}", f"{found.coverage:.2%}", accuracy, interval
 
 
@@ -112,7 +112,7 @@ def print_slices(found: Slices) -> None:
     """Print the worst parts of a split."""
     print_line()
     rows = [
-        (part.value or "(nothing)", f"{part.accuracy:.2%}", format_interval(part.accuracy_ci), f"{part.n:,}")
+        (part.value or "(nothing)", f"{part.accuracy:.2%}", _format_interval(part.accuracy_ci), f"{part.n:,}")
         for part in found.slices
     ]
     few = ["few" if part.few else "" for part in found.slices]

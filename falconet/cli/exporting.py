@@ -9,7 +9,7 @@ import typer
 
 from falconet.cli.app import DataRoot, Debug, Json, ModelFolder, app
 from falconet.exporters.metadata import UNSTATED
-from falconet.exporters.targets import MAX_DROP, check_out, find_target
+from falconet.exporters.targets import MAX_DROP, check_export_path, find_target
 from falconet.renames import note
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def export(
     if raw:
         note("--raw is now --no-preprocessing")
     find_target(to)
-    check_out(to, out)
+    check_export_path(to, out)
     check_artifact(model)
     if source:
         check_source(source)

@@ -41,7 +41,7 @@ def generate(
             terminal.print_note(f"generator: epoch {epoch} of {epochs}, loss {loss:.4f}")
 
     config = flow.FlowConfig(epochs=epochs, seconds=seconds, seed=seed)
-    done = generating.generate(
+    done = generating.generate_images(
         source, out=out, per_class=per_class, config=config, data_root=data_root, settings=asked, watch=tell
     )
     if json:

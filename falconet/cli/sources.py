@@ -25,7 +25,7 @@ from falconet.cli.app import (
 if TYPE_CHECKING:
     from falconet.data.checks import DataReport
 
-SHAPES = 6
+_SHAPES = 6
 """Sizes of images that are named."""
 
 
@@ -111,7 +111,7 @@ def print_facts(report: DataReport) -> None:
     terminal.print_line(f"splits: {', '.join(splits)}{imbalance}")
     if report.shapes:
         shapes = [f"{row.count:,} {row.kind} {'x'.join(map(str, row.size))}".strip() for row in report.shapes]
-        terminal.print_line(f"sizes: {', '.join(shapes[:SHAPES])}{' ...' if len(shapes) > SHAPES else ''}")
+        terminal.print_line(f"sizes: {', '.join(shapes[:_SHAPES])}{' ...' if len(shapes) > _SHAPES else ''}")
     if report.lengths:
         found = report.lengths
         unit = MODALITIES[report.kind].raw_unit

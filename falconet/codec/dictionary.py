@@ -11,10 +11,10 @@ VECTOR, COUNTER = b"\0\x0a\x01", b"\0\x08\x00"
 
 def list_entries(width: bytes, names: str) -> bytes:
     """Return entries as a file has them: names of weights and what follows them; `~` begins a batch normalization."""
-    return b"".join(map(write_entry, names.split(), [width] * len(names.split())))
+    return b"".join(map(_write_entry, names.split(), [width] * len(names.split())))
 
 
-def write_entry(name: str, width: bytes) -> bytes:
+def _write_entry(name: str, width: bytes) -> bytes:
     if name.startswith("~"):
         ends = (".weight", ".bias", ".running_mean", ".running_var")
         vectors = [name[1:].encode() + end.encode() + VECTOR + width for end in ends]

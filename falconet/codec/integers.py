@@ -19,14 +19,14 @@ from falconet.codec.terms import Common, Layout, make_terms
 DIAGONALS = 32
 STRIDE = 7
 """Diagonals from one position in the kernel to the next, so that the elements of a kernel lie in different passes."""
-GROUPS = np.cumsum([0, 1, 1, 1, 1, 2, 2, 4, 4, 8, 8])
+_GROUPS = np.cumsum([0, 1, 1, 1, 1, 2, 2, 4, 4, 8, 8])
 """Diagonals where passes begin."""
 PRIORS = (0.5, 2.0, 8.0, 32.0)
 """A file chooses how many ones, and zeros, a row or column is thought to have had before without any surprise."""
 KERNEL_PRIOR = 4.0
 
 
-def lay_out(shape: tuple[int, ...]) -> Layout:
+def _lay_out(shape: tuple[int, ...]) -> Layout:
     """Return how an array is looked at; vectors, and what has endless rows, as positions without any context."""
     size = int(np.prod(shape))
     if len(shape) < 2 or size // shape[0] > PORTION:
@@ -36,7 +36,7 @@ def lay_out(shape: tuple[int, ...]) -> Layout:
 
 def code_integers(coder: Coder, memory: Memory, shape: tuple[int, ...], values: np.ndarray | None) -> np.ndarray:
     """Code integers of at most LARGEST as magnitudes, int32, of any shape but an empty one."""
-    layout = lay_out(shape)
+    layout = _lay_out(shape)
     grid = None if values is None else values.reshape(layout.rows, layout.columns, layout.positions)
     rows, columns = np.arange(layout.rows), np.arange(layout.columns)
     if layout.size > layout.rows > 1:
@@ -99,7 +99,7 @@ def arrange(layout: Layout) -> tuple[np.ndarray, list[slice]]:
         return np.arange(layout.size), [slice(0, layout.size)]
     inner = np.arange(layout.columns)[:, None] + STRIDE * np.arange(layout.positions)
     diagonals = ((np.arange(layout.rows)[:, None, None] + inner) % DIAGONALS).astype(np.uint8).ravel()
-    ends = np.cumsum([0, *np.bincount(diagonals, minlength=DIAGONALS)])[GROUPS].tolist()
+    ends = np.cumsum([0, *np.bincount(diagonals, minlength=DIAGONALS)])[_GROUPS].tolist()
     passes = [slice(first, last) for first, last in itertools.pairwise(ends) if first < last]
     return np.argsort(diagonals, kind="stable"), passes
 

@@ -16,7 +16,7 @@ FIRST_CHUNK = 64
 """Signs and symbols are coded in chunks of so many, or half of what was coded before, but at most PORTION."""
 VALUE_PRIOR = 3.0
 NODE_PRIOR = 3.0
-ABSENT, EVEN, MODELED = 0, 1, 2
+_ABSENT, _EVEN, _MODELED = 0, 1, 2
 """How signs are coded: there are no negative ones; both equally likely; by where they stand."""
 
 
@@ -64,14 +64,14 @@ def code_signs(coder: Coder, layout: Layout, places: np.ndarray, signs: np.ndarr
     """Code which integers are negative."""
     mode = None
     if signs is not None:
-        mode = ABSENT
+        mode = _ABSENT
         if signs.any():
-            cost = measure(lambda meter: model_signs(meter, layout, places, signs))
-            mode = MODELED if cost < len(places) * WORTHWHILE else EVEN
+            cost = _measure(lambda meter: model_signs(meter, layout, places, signs))
+            mode = _MODELED if cost < len(places) * WORTHWHILE else _EVEN
     mode = coder.code_number(3, mode)
-    if mode == ABSENT:
+    if mode == _ABSENT:
         return np.zeros(len(places), dtype=np.int64)
-    if mode == EVEN:
+    if mode == _EVEN:
         return coder.code_evenly(np.full(len(places), 2), signs)
     return model_signs(coder, layout, places, signs)
 
@@ -80,7 +80,7 @@ WORTHWHILE = 0.998
 """A model that takes time must save more than this leaves."""
 
 
-def measure(write: Callable[[Meter], object]) -> float:
+def _measure(write: Callable[[Meter], object]) -> float:
     """Return the bits that `write` writes."""
     meter = Meter()
     write(meter)
@@ -124,9 +124,9 @@ def choose_scaled(
     memory: Memory, layout: Layout, places: np.ndarray, signs: np.ndarray, symbols: np.ndarray, top: int
 ) -> int:
     """Return 1 where it pays that magnitudes depend on their place."""
-    plain = measure(lambda meter: code_symbols(meter, Tree(memory, top), None, signs, symbols))
+    plain = _measure(lambda meter: code_symbols(meter, Tree(memory, top), None, signs, symbols))
     terms = make_value_terms(layout, places)
-    scaled = measure(lambda meter: code_symbols(meter, Tree(memory, top), terms, signs, symbols))
+    scaled = _measure(lambda meter: code_symbols(meter, Tree(memory, top), terms, signs, symbols))
     return int(scaled < plain * WORTHWHILE)
 
 
@@ -206,7 +206,7 @@ def code_chunk(
     for level in range(tree.depth):
         below = tree.depth - 1 - level
         logits = known.take(node)
-        if terms and level < LEVELS:
+        if terms and level < _LEVELS:
             # The further down, the less the scale of a row says.
             logits += shift >> level
         chances = squash(logits)
@@ -220,11 +220,11 @@ def code_chunk(
     if nodes:
         tree.learn(np.concatenate(nodes), np.concatenate(choices))
     if terms and nodes:
-        expected = sum(squash(known.take(above)) for above in nodes[:LEVELS])
-        bits, decisions = np.sum(choices[:LEVELS], axis=0), min(LEVELS, len(nodes))
+        expected = sum(squash(known.take(above)) for above in nodes[:_LEVELS])
+        bits, decisions = np.sum(choices[:_LEVELS], axis=0), min(_LEVELS, len(nodes))
         terms.learn(part, bits, np.broadcast_to(expected, (len(terms.indices), len(bits))), decisions)
     return node - offset - (1 << tree.depth)
 
 
-LEVELS = 3
+_LEVELS = 3
 """Of the tree, from the root, that depend on rows and columns."""

@@ -33,7 +33,7 @@ TYPES = tuple(
 """A file names a type by its place here; all are little-endian."""
 CONSTANT, GRID, CHANNEL_GRID, TABLE, WORDS = range(5)
 MAX_TABLE = 4096
-NATIVE, BRAIN, HALF = range(3)
+_NATIVE, BRAIN, HALF = range(3)
 """How float32 are shortened: not at all; to their upper 16 bits (bfloat16); to float16."""
 
 
@@ -47,28 +47,28 @@ def code_tensor(
 
 
 @dataclass(frozen=True, eq=False)
-class Plan:
+class _Plan:
     """An array in one of the kinds that it can be written in."""
 
     kind: int
     integers: np.ndarray | None = None
     words: np.ndarray | None = None
     """Of the array, or of the entries of its table, uint64; or the steps of its grid, as float32."""
-    form: int = NATIVE
+    form: int = _NATIVE
 
 
-def choose_plan(memory: Memory, tensor: np.ndarray) -> Plan:
+def choose_plan(memory: Memory, tensor: np.ndarray) -> _Plan:
     """Return the plan that takes least."""
-    words = to_words(tensor)
+    words = _to_words(tensor)
     if (words == words.flat[0]).all():
-        return Plan(CONSTANT, words=words.ravel()[:1])
+        return _Plan(CONSTANT, words=words.ravel()[:1])
     plans = plan_grids(tensor)
     if len(plans) == 1 and is_crowded(plans[0].integers):
         return plans[0]
     plans += plan_table(tensor)
     if not plans or tensor.size < 8 * len(np.unique(words)):
         plans.append(plan_words(tensor, words))
-    return plans[0] if len(plans) == 1 else min(plans, key=lambda plan: measure(memory, plan, tensor))
+    return plans[0] if len(plans) == 1 else min(plans, key=lambda plan: _measure(memory, plan, tensor))
 
 
 def is_crowded(integers: np.ndarray | None) -> bool:
@@ -76,14 +76,14 @@ def is_crowded(integers: np.ndarray | None) -> bool:
     return integers is not None and bool(np.ptp(integers) < 2 * len(np.unique(integers)))
 
 
-def measure(memory: Memory, plan: Plan, tensor: np.ndarray) -> float:
+def _measure(memory: Memory, plan: _Plan, tensor: np.ndarray) -> float:
     """Return the bits that a plan takes."""
     meter = Meter()
     CODERS[plan.kind](meter, memory.copy(), tensor.dtype, tensor.shape, plan)
     return meter.bits
 
 
-def to_words(tensor: np.ndarray) -> np.ndarray:
+def _to_words(tensor: np.ndarray) -> np.ndarray:
     """Return the bit patterns, uint64, in the same shape."""
     return tensor.view(f"u{tensor.dtype.itemsize}").astype(np.uint64)
 
@@ -93,23 +93,23 @@ def from_words(words: np.ndarray, dtype: np.dtype) -> np.ndarray:
     return patterns.astype(np.bool_) if dtype == np.bool_ else patterns.view(dtype)
 
 
-def plan_words(tensor: np.ndarray, words: np.ndarray) -> Plan:
+def plan_words(tensor: np.ndarray, words: np.ndarray) -> _Plan:
     form = shortest_form(tensor)
-    return Plan(WORDS, words=shorten(words.ravel(), form), form=form)
+    return _Plan(WORDS, words=_shorten(words.ravel(), form), form=form)
 
 
 def shortest_form(tensor: np.ndarray) -> int:
     """Return a form in which nothing is lost."""
     if tensor.dtype != np.float32:
-        return NATIVE
-    words = to_words(tensor).ravel()
+        return _NATIVE
+    words = _to_words(tensor).ravel()
     for form in (BRAIN, HALF):
-        if np.array_equal(lengthen(shorten(words, form), form), words):
+        if np.array_equal(lengthen(_shorten(words, form), form), words):
             return form
-    return NATIVE
+    return _NATIVE
 
 
-def shorten(words: np.ndarray, form: int) -> np.ndarray:
+def _shorten(words: np.ndarray, form: int) -> np.ndarray:
     """Return bit patterns of float32 in a form."""
     if form == BRAIN:
         return words >> np.uint64(16)
@@ -135,15 +135,15 @@ def lengthen(words: np.ndarray, form: int) -> np.ndarray:
 
 def width_of(dtype: np.dtype, form: int) -> int:
     """Return the bits of a word."""
-    return 8 * dtype.itemsize if form == NATIVE else 16
+    return 8 * dtype.itemsize if form == _NATIVE else 16
 
 
 def code_form(coder: Coder, dtype: np.dtype, form: int | None) -> int:
-    return coder.code_number(3, form) if dtype == np.float32 else NATIVE
+    return coder.code_number(3, form) if dtype == np.float32 else _NATIVE
 
 
 def code_constant(
-    coder: Coder, memory: Memory, dtype: np.dtype, shape: tuple[int, ...], plan: Plan | None
+    coder: Coder, memory: Memory, dtype: np.dtype, shape: tuple[int, ...], plan: _Plan | None
 ) -> np.ndarray:
     """Code the one value as bytes: how many, then these. Of floats the lower bytes are left out where they are zero."""
     lead, width = dtype.kind == "f", 8 * dtype.itemsize
@@ -161,35 +161,35 @@ def code_constant(
     return np.full(shape, from_words(np.array([value], dtype=np.uint64), dtype)[0])
 
 
-def rotate(words: np.ndarray, width: int, by: int) -> np.ndarray:
+def _rotate(words: np.ndarray, width: int, by: int) -> np.ndarray:
     """Rotate the bits of words to the left."""
     mask = np.uint64((1 << width) - 1)
     return ((words << np.uint64(by)) | (words >> np.uint64(width - by))) & mask
 
 
-def code_raw(coder: Coder, memory: Memory, dtype: np.dtype, shape: tuple[int, ...], plan: Plan | None) -> np.ndarray:
+def code_raw(coder: Coder, memory: Memory, dtype: np.dtype, shape: tuple[int, ...], plan: _Plan | None) -> np.ndarray:
     """Code bit patterns; those of floats with the sign moved to the end, so that the exponent fills the first byte."""
     form = code_form(coder, dtype, None if plan is None else plan.form)
     width, turn = width_of(dtype, form), dtype.kind == "f"
     words = None if plan is None else plan.words
     if words is not None and turn:
-        words = rotate(words, width, 1)
+        words = _rotate(words, width, 1)
     words = code_words(coder, int(np.prod(shape)), width, words)
-    return from_words(lengthen(rotate(words, width, width - 1) if turn else words, form), dtype).reshape(shape)
+    return from_words(lengthen(_rotate(words, width, width - 1) if turn else words, form), dtype).reshape(shape)
 
 
-def plan_table(tensor: np.ndarray) -> list[Plan]:
+def plan_table(tensor: np.ndarray) -> list[_Plan]:
     """Return a codebook of rising values and an index into it for each element, counted from where zero is."""
     if tensor.dtype.itemsize > 4:
         return []
     form = shortest_form(tensor)
     width = width_of(tensor.dtype, form)
-    keys = to_keys(shorten(to_words(tensor).ravel(), form), tensor.dtype, width)
+    keys = to_keys(_shorten(_to_words(tensor).ravel(), form), tensor.dtype, width)
     entries, indices = np.unique(keys, return_inverse=True)
     if len(entries) > MAX_TABLE:
         return []
     integers = indices.reshape(tensor.shape) - find_zero(entries, tensor.dtype, width)
-    return [Plan(TABLE, integers, entries, form)]
+    return [_Plan(TABLE, integers, entries, form)]
 
 
 def to_keys(words: np.ndarray, dtype: np.dtype, width: int) -> np.ndarray:
@@ -214,7 +214,7 @@ def find_zero(entries: np.ndarray, dtype: np.dtype, width: int) -> int:
     return place if place < len(entries) and entries[place] == zero else len(entries) // 2
 
 
-def code_table(coder: Coder, memory: Memory, dtype: np.dtype, shape: tuple[int, ...], plan: Plan | None) -> np.ndarray:
+def code_table(coder: Coder, memory: Memory, dtype: np.dtype, shape: tuple[int, ...], plan: _Plan | None) -> np.ndarray:
     if dtype.itemsize > 4:
         raise CodecError(f"the file is damaged: a table of {dtype}")
     form = code_form(coder, dtype, None if plan is None else plan.form)
@@ -231,25 +231,25 @@ def code_table(coder: Coder, memory: Memory, dtype: np.dtype, shape: tuple[int, 
     return from_words(lengthen(from_keys(entries, dtype, width), form)[indices], dtype)
 
 
-def plan_grids(tensor: np.ndarray) -> list[Plan]:
+def plan_grids(tensor: np.ndarray) -> list[_Plan]:
     """Return plans of integers times one step, or times a step of each row; of those that give the same bits."""
     if tensor.dtype.kind in "biu":
         integers = tensor.astype(np.int64)
         fits = integers.min() >= -LARGEST and integers.max() <= LARGEST
         exact = fits and np.array_equal(integers.astype(tensor.dtype), tensor)
-        return [Plan(GRID, integers)] if exact else []
+        return [_Plan(GRID, integers)] if exact else []
     if tensor.dtype != np.float32:
         return []
-    whole = find_steps(tensor.reshape(1, -1))
-    plans = [Plan(GRID, whole[0].reshape(tensor.shape), whole[1])] if whole else []
-    by_row = find_steps(tensor.reshape(len(tensor), -1)) if tensor.ndim > 1 and len(tensor) > 1 else None
+    whole = _find_steps(tensor.reshape(1, -1))
+    plans = [_Plan(GRID, whole[0].reshape(tensor.shape), whole[1])] if whole else []
+    by_row = _find_steps(tensor.reshape(len(tensor), -1)) if tensor.ndim > 1 and len(tensor) > 1 else None
     # Steps of channels pay only where they make integers smaller.
     if by_row and not (whole and np.ptp(whole[0]) <= np.ptp(by_row[0])):
-        plans.append(Plan(CHANNEL_GRID, by_row[0].reshape(tensor.shape), by_row[1]))
+        plans.append(_Plan(CHANNEL_GRID, by_row[0].reshape(tensor.shape), by_row[1]))
     return plans
 
 
-def find_steps(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+def _find_steps(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
     """Return the integers and the largest step of each row, float32, that they are multiples of; None: there are none.
 
     The step is the greatest common divisor of the values as integers. Rows of zeros have the step of the first row.
@@ -280,7 +280,7 @@ def apply_steps(integers: np.ndarray, steps: np.ndarray) -> np.ndarray:
     return values
 
 
-def code_grid(coder: Coder, memory: Memory, dtype: np.dtype, shape: tuple[int, ...], plan: Plan | None) -> np.ndarray:
+def code_grid(coder: Coder, memory: Memory, dtype: np.dtype, shape: tuple[int, ...], plan: _Plan | None) -> np.ndarray:
     """Code one step, and integers; integers alone where the type is one."""
     if dtype.kind == "f":
         return code_steps(coder, memory, dtype, shape, plan, 1)
@@ -289,7 +289,7 @@ def code_grid(coder: Coder, memory: Memory, dtype: np.dtype, shape: tuple[int, .
 
 
 def code_channels(
-    coder: Coder, memory: Memory, dtype: np.dtype, shape: tuple[int, ...], plan: Plan | None
+    coder: Coder, memory: Memory, dtype: np.dtype, shape: tuple[int, ...], plan: _Plan | None
 ) -> np.ndarray:
     """Code a step of each row, and integers."""
     if not shape:
@@ -298,21 +298,21 @@ def code_channels(
 
 
 def code_steps(
-    coder: Coder, memory: Memory, dtype: np.dtype, shape: tuple[int, ...], plan: Plan | None, count: int
+    coder: Coder, memory: Memory, dtype: np.dtype, shape: tuple[int, ...], plan: _Plan | None, count: int
 ) -> np.ndarray:
     if dtype != np.float32:
         raise CodecError(f"the file is damaged: a grid of {dtype}")
     given = None
     if plan is not None:
         assert plan.words is not None
-        given = plan_words(plan.words, to_words(plan.words))
+        given = plan_words(plan.words, _to_words(plan.words))
     steps = code_raw(coder, memory, dtype, (count,), given)
     integers = None if plan is None else plan.integers
     integers = code_integers(coder, memory, shape, integers)
     return apply_steps(integers.reshape(count, -1), steps).reshape(shape)
 
 
-CODERS: tuple[Callable[[Coder, Memory, np.dtype, tuple[int, ...], Plan | None], np.ndarray], ...] = (
+CODERS: tuple[Callable[[Coder, Memory, np.dtype, tuple[int, ...], _Plan | None], np.ndarray], ...] = (
     code_constant,
     code_grid,
     code_channels,

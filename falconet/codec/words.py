@@ -8,7 +8,7 @@ from falconet.codec.coder import Coder, Meter
 from falconet.codec.symbols import Memory, Tree, code_chunk, code_symbols
 from falconet.errors import CodecError
 
-ZERO, EVEN, MODELED = 0, 1, 2
+_ZERO, _EVEN, _MODELED = 0, 1, 2
 """How the bytes of a plane are coded: all are zero; all values equally likely; by how often each was seen."""
 
 
@@ -24,19 +24,19 @@ def code_words(coder: Coder, count: int, width: int, words: np.ndarray | None) -
 def code_plane(coder: Coder, count: int, plane: np.ndarray | None) -> np.ndarray:
     """Code one byte of each word, int64."""
     mode = coder.code_number(3, None if plane is None else choose_mode(plane))
-    if mode == ZERO:
+    if mode == _ZERO:
         return np.zeros(count, dtype=np.int64)
-    if mode == EVEN:
+    if mode == _EVEN:
         return coder.code_evenly(np.full(count, 256), plane)
     return code_bytes(coder, count, plane)
 
 
 def choose_mode(plane: np.ndarray) -> int:
     if not plane.any():
-        return ZERO
+        return _ZERO
     meter = Meter()
     code_bytes(meter, len(plane), plane)
-    return MODELED if meter.bits < 8 * len(plane) else EVEN
+    return _MODELED if meter.bits < 8 * len(plane) else _EVEN
 
 
 def code_bytes(coder: Coder, count: int, values: np.ndarray | None) -> np.ndarray:
@@ -55,7 +55,7 @@ def code_sorted(coder: Coder, count: int, width: int, values: np.ndarray | None)
     result[[0, -1]] = code_words(coder, 2, width, ends).astype(np.int64)
     if result[-1] - result[0] < count - 1:
         raise CodecError("the file is damaged: a codebook does not rise")
-    tree = Tree(Memory(), STEPS - 1)
+    tree = Tree(Memory(), _STEPS - 1)
     lower, upper = np.array([0]), np.array([count - 1])
     while len(lower):
         middle = (lower + upper) // 2
@@ -69,16 +69,16 @@ def code_sorted(coder: Coder, count: int, width: int, values: np.ndarray | None)
     return result
 
 
-STEPS = 32
+_STEPS = 32
 
 
 def code_between(coder: Coder, tree: Tree, room: np.ndarray, values: np.ndarray | None) -> np.ndarray:
     """Code integers below `room`, which is at most 2**32."""
-    steps = None if values is None else values * STEPS // room
+    steps = None if values is None else values * _STEPS // room
     part = slice(0, len(room))
     steps = code_chunk(coder, tree, None, part, np.zeros_like(room), steps)
     # The least value of a step: ceil(step * room / STEPS).
-    first, after = -(-steps * room // STEPS), -(-(steps + 1) * room // STEPS)
+    first, after = -(-steps * room // _STEPS), -(-(steps + 1) * room // _STEPS)
     size = np.maximum(after - first, 1)
     rest = None if values is None else values - first
     shift = np.maximum(np.frexp(size.astype(np.float64))[1].astype(np.int64) - 15, 0)

@@ -35,20 +35,20 @@ from falconet.schema import to_mapping
 from falconet.storage import hold
 
 if TYPE_CHECKING:
-    from falconet.comparison.trials import Trial
+    from falconet.comparison.trials import ModelTrial
 
 
 @dataclass(frozen=True)
 class Evaluated:
     """What came of one model's runs."""
 
-    trials: tuple[Trial, ...]
+    trials: tuple[ModelTrial, ...]
     """One for each seed."""
     folds: tuple[float, ...] = ()
     """Accuracy on each fold of the cross-validation; empty where there was none."""
 
 
-Outcome = Evaluated | str
+_Outcome = Evaluated | str
 """Of one model; or why it failed."""
 
 
@@ -127,7 +127,7 @@ def train_all(
 ) -> Comparison:
     """Carry out a comparison whose terms are written down; see `compare`."""
     runs = sum(len(study.seeds_of(contender)) + len(study.folds_of(contender)) for contender in contenders)
-    progress = Progress(runs, tell)
+    progress = _Progress(runs, tell)
     outcomes = {
         contender: run_contender(contender, study, parts, progress, failed.get(contender)) for contender in contenders
     }
@@ -144,7 +144,7 @@ def train_all(
     return comparison
 
 
-class Progress:
+class _Progress:
     """Counts the runs of a comparison and tells what came of each."""
 
     def __init__(self, total: int, tell: Callable[[str], None]) -> None:
@@ -209,15 +209,15 @@ def foresee(contenders: Sequence[Contender], study: Study) -> dict[Contender, st
 
 
 def run_contender(
-    contender: Contender, study: Study, parts: Sequence[Dataset], progress: Progress, reason: str | None
-) -> Outcome:
+    contender: Contender, study: Study, parts: Sequence[Dataset], progress: _Progress, reason: str | None
+) -> _Outcome:
     """Return what came of a model's runs, those that are kept from an earlier call included, or why it failed.
 
     `parts` are the data with each fold held out; `reason` is why it cannot be trained, where that is known already.
     """
     from falconet.comparison.trials import attempt, load_trial, validate_fold
 
-    trials: list[Trial] = []
+    trials: list[ModelTrial] = []
     seeds, folds = study.seeds_of(contender), study.folds_of(contender)
     for seed in seeds:
         kept = load_trial(contender, seed, study.out)
@@ -242,11 +242,11 @@ def run_contender(
     return Evaluated(tuple(trials), tuple(accuracies))
 
 
-def summarize_runs(outcomes: Mapping[Contender, Outcome], study: Study, notes: Sequence[str]) -> Comparison:
+def summarize_runs(outcomes: Mapping[Contender, _Outcome], study: Study, notes: Sequence[str]) -> Comparison:
     """Return the comparison of what came of the models."""
     from falconet.report import describe_environment
 
-    rows = list_rows(outcomes)
+    rows = _list_rows(outcomes)
     evaluated = {one.name: found.trials for one, found in outcomes.items() if not isinstance(found, str)}
     check_same_samples(study.dataset, evaluated)
     right = {
@@ -297,14 +297,14 @@ def describe_ranking(rows: Sequence[ComparisonRow], study: Study) -> list[str]:
     return notes
 
 
-def check_same_samples(dataset: Dataset, evaluated: Mapping[str, Sequence[Trial]]) -> None:
+def check_same_samples(dataset: Dataset, evaluated: Mapping[str, Sequence[ModelTrial]]) -> None:
     """Raise DataError unless all have answered the same samples, which files that vanish meanwhile prevent."""
     hashes = [trial.hashes for trials in evaluated.values() for trial in trials]
     if any(not np.array_equal(hashes[0], other) for other in hashes[1:]):
         raise DataError(f"{dataset.source}: its test samples have changed between the runs; choose another --out")
 
 
-def list_rows(outcomes: Mapping[Contender, Outcome]) -> tuple[ComparisonRow, ...]:
+def _list_rows(outcomes: Mapping[Contender, _Outcome]) -> tuple[ComparisonRow, ...]:
     """Return each model's row, ranked: means over its seeds, and what its first network costs.
 
     All networks are timed in turns, so that none is measured while the machine had more to do.

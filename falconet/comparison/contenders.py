@@ -26,7 +26,7 @@ from falconet.training.config import FREE
 
 TERMS_FILE = "terms.json"
 """Says of a folder that it holds a comparison, and what all its runs have in common."""
-RESERVED = {"model.name": "is what --models says", "training.seed": "goes from 0 to --seeds - 1"}
+_RESERVED = {"model.name": "is what --models says", "training.seed": "goes from 0 to --seeds - 1"}
 """Settings that a comparison gives to its runs itself."""
 
 
@@ -48,7 +48,7 @@ class Contender:
 
 
 @dataclass(frozen=True)
-class Terms:
+class _Terms:
     """What is the same for all runs of a comparison."""
 
     source: str
@@ -80,7 +80,7 @@ class Terms:
 class Study:
     """All that the runs of a comparison have in common."""
 
-    terms: Terms
+    terms: _Terms
     seeds: int
     out: Path
     dataset: Dataset
@@ -139,14 +139,14 @@ def parse_contender(text: str) -> Contender:
     return Contender(text, name, recipe or None)
 
 
-def agree(source: str | Path, epochs: int | None, recipe: str | None, settings: Settings) -> Terms:
+def agree(source: str | Path, epochs: int | None, recipe: str | None, settings: Settings) -> _Terms:
     """Return the terms of a comparison. Raises UsageError for what no run could take."""
     check_source(source)
     check_sections(settings)
     asked = normalize_settings(settings)
     for key in flatten(asked):
-        if key in RESERVED:
-            raise ConfigError(f"--set {key}: it {RESERVED[key]}; leave it out")
+        if key in _RESERVED:
+            raise ConfigError(f"--set {key}: it {_RESERVED[key]}; leave it out")
     loaded = load_recipe(recipe) if recipe else {}
     given = {} if epochs is None else {"training": {"epochs": epochs}}
     settings = merge(merge(loaded, asked), given)
@@ -154,7 +154,7 @@ def agree(source: str | Path, epochs: int | None, recipe: str | None, settings: 
     # Written down in any case: comparisons of before split otherwise.
     data = from_mapping(DataConfig, settings.get("data") or {}, "data")
     asked = merge({"data": {"near_duplicates": data.near_duplicates}}, asked)
-    return Terms(str(source), epochs, recipe, asked)
+    return _Terms(str(source), epochs, recipe, asked)
 
 
 def check_seeds(seeds: int) -> None:
@@ -169,7 +169,7 @@ def check_folds(folds: int | None) -> None:
         raise UsageError(f"--folds: wanted 2 or more (5 or 10 are usual), found {folds}")
 
 
-def check_folder(out: Path, terms: Terms, contenders: Sequence[Contender]) -> None:
+def check_folder(out: Path, terms: _Terms, contenders: Sequence[Contender]) -> None:
     """Raise UsageError where `out` holds something else, or a comparison on other terms.
 
     A recipe may be a file that was edited since: what was trained by it then was not trained alike.
@@ -198,7 +198,7 @@ def check_folder(out: Path, terms: Terms, contenders: Sequence[Contender]) -> No
             )
 
 
-def check_recipes(out: Path, terms: Terms, contenders: Sequence[Contender]) -> None:
+def check_recipes(out: Path, terms: _Terms, contenders: Sequence[Contender]) -> None:
     """Raise UsageError for a recipe that says something else than when a comparison was begun with it."""
     if not (out / TERMS_FILE).is_file():
         return
@@ -210,7 +210,7 @@ def check_recipes(out: Path, terms: Terms, contenders: Sequence[Contender]) -> N
             )
 
 
-def hash_recipes(terms: Terms, contenders: Sequence[Contender]) -> dict[str, str]:
+def hash_recipes(terms: _Terms, contenders: Sequence[Contender]) -> dict[str, str]:
     """Return a hash of what each recipe says that models are trained by, by its name."""
     names = {terms.recipe, *(contender.recipe for contender in contenders)} - {None}
     loaded = {name: json.dumps(load_recipe(name), sort_keys=True, default=str) for name in map(str, names)}
@@ -223,7 +223,7 @@ def read_recipes(record: Mapping[str, Any]) -> dict[str, Any]:
     return dict(found) if isinstance(found, dict) else {}
 
 
-def record_terms(out: Path, terms: Terms, contenders: Sequence[Contender], fingerprint: str) -> None:
+def record_terms(out: Path, terms: _Terms, contenders: Sequence[Contender], fingerprint: str) -> None:
     """Write the terms into the folder. Raises UsageError where it was begun with other data."""
     path = out / TERMS_FILE
     record = read_json(path) if path.is_file() else {}

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from falconet.comparison.plots import AXES, draw_front
 from falconet.comparison.results import LEVEL, Comparison, ComparisonPair, ComparisonRow
-from falconet.comparison.tables import COLUMNS, PAIR_COLUMNS, format_pair, format_row
+from falconet.comparison.tables import COMPARISON_COLUMNS, PAIR_COLUMNS, format_pair, format_row
 from falconet.data.drawing import encode_figure
 from falconet.escaping import escape_line, escape_markdown
 from falconet.model_files import redact_name, redact_settings
@@ -57,7 +57,7 @@ def render_comparison(comparison: Comparison) -> str:
         "falconet.comparison",
         title=f"{len(comparison.rows)} models on {Path(comparison.source).name}",
         comparison=comparison,
-        columns=COLUMNS,
+        columns=COMPARISON_COLUMNS,
         rows=[(row, format_row(row)) for row in comparison.rows],
         plots=plots,
         pair_columns=PAIR_COLUMNS,
@@ -82,10 +82,10 @@ def render_markdown(comparison: Comparison) -> str:
     """Return the tables and plots as Markdown."""
     title = f"# {len(comparison.rows)} models on {escape_markdown(Path(comparison.source).name)}"
     parts = [title, describe_evaluating(comparison), *map(escape_markdown, comparison.notes)]
-    parts.append(lay_out(COLUMNS, [format_row(row) for row in comparison.rows]))
+    parts.append(_lay_out(COMPARISON_COLUMNS, [format_row(row) for row in comparison.rows]))
     parts += [f"![Accuracy over {AXES[cost][0]}]({plot_name(cost)})" for cost in list_plots(comparison)]
     if comparison.pairs:
-        parts.append(lay_out(PAIR_COLUMNS, [format_pair(pair) for pair in comparison.pairs]))
+        parts.append(_lay_out(PAIR_COLUMNS, [format_pair(pair) for pair in comparison.pairs]))
         parts.append(describe_tests(comparison.pairs))
     return "\n\n".join(parts) + "\n"
 
@@ -118,7 +118,7 @@ def describe_tests(pairs: Sequence[ComparisonPair]) -> str:
     )
 
 
-def lay_out(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def _lay_out(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Return a table of Markdown."""
     rule = " | ".join(["---", *["---:"] * (len(columns) - 1)])
     head, *lines = [f"| {' | '.join(map(escape_markdown, line))} |" for line in (columns, *rows)]

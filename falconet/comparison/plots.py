@@ -22,7 +22,7 @@ AXES = {"bytes": ("size of the weights", "B", 1.0), "macs": ("multiply-accumulat
     "latency_ms": ("latency of one sample, one thread", "s", 1e-3)
 }
 """Of each cost: what it is, the unit of its axis, and how much of that one is."""
-NAME_LENGTH = 24
+_NAME_LENGTH = 24
 MARKER = 7.0
 """Points across; labels keep that far from markers."""
 LEADER = "#808080"
@@ -64,7 +64,7 @@ def draw_front(rows: Sequence[ComparisonRow], cost: str) -> Figure:
     figure.legend(loc="outside upper left", ncols=2, frameon=False)
     figure.draw_without_rendering()
     spans = [(x, y, 100 * (row.val_accuracy_std or 0)) for row in evaluated for x, y in [points[row.model]]]
-    names = [(shorten(name, NAME_LENGTH), point) for name, point in points.items()]
+    names = [(shorten(name, _NAME_LENGTH), point) for name, point in points.items()]
     place_labels(axes, names, marker_boxes(axes, line, spans))
     return figure
 

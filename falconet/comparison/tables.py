@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from falconet.comparison.results import ComparisonPair, ComparisonRow
 
-MARK = " ◆"
+_MARK = " ◆"
 """Beside a cost on whose front a model is."""
-COLUMNS = (
+COMPARISON_COLUMNS = (
     "model", "validation accuracy", "test accuracy", "runs", "macro recall", "macro F1", "parameters", "MACs",
     "bytes", "latency", "fastest runtime", "training", "energy"
 )  # fmt: skip
@@ -16,13 +16,13 @@ PAIR_COLUMNS = ("better", "than", "difference", "95% interval", "p", "p, correct
 def format_row(row: ComparisonRow) -> tuple[str, ...]:
     """Return the cells of COLUMNS; of a model that failed, the reason and nothing more."""
     if row.failed is not None:
-        return (row.model, f"failed: {row.failed}", *("" for _ in COLUMNS[2:]))
+        return (row.model, f"failed: {row.failed}", *("" for _ in COMPARISON_COLUMNS[2:]))
     assert row.accuracy is not None
     assert row.macro_recall is not None
     assert row.macro_f1 is not None
     assert row.latency_ms is not None
     validated = "" if row.val_accuracy is None else format_accuracy(row.val_accuracy, row.val_accuracy_std)
-    marks = dict.fromkeys(row.front, MARK)
+    marks = dict.fromkeys(row.front, _MARK)
     return (
         row.model,
         f"{validated}{f', {row.folds} folds' if row.folds else ''}",

@@ -34,7 +34,7 @@ SPLIT = "test"
 
 
 @dataclass(frozen=True, eq=False)
-class Trial:
+class ModelTrial:
     """What came of one network."""
 
     folder: Path
@@ -149,7 +149,7 @@ def check_fits(contender: Contender, dataset: Dataset, config: DataConfig) -> st
     return f"{contender.name} was trained on other data, {origin.source}; whether test samples were there is not known"
 
 
-def attempt(contender: Contender, seed: int, study: Study) -> Trial | str:
+def attempt(contender: Contender, seed: int, study: Study) -> ModelTrial | str:
     """Train where that is to be done, and evaluate; return why it cannot be, where that is the network's own fault.
 
     Raises InterruptedRunError and StorageError, from which no other network would be spared.
@@ -168,7 +168,7 @@ def attempt(contender: Contender, seed: int, study: Study) -> Trial | str:
         return f"unexpected {type(error).__name__}: {' '.join(str(error).split())}"
 
 
-def evaluate_trial(contender: Contender, seed: int, study: Study) -> Trial:
+def evaluate_trial(contender: Contender, seed: int, study: Study) -> ModelTrial:
     """Evaluate a trained network on the test split and keep its answers, and its accuracy on the validation split."""
     out, dataset = study.out, study.dataset
     folder = run_folder(contender, seed, out)
@@ -178,7 +178,7 @@ def evaluate_trial(contender: Contender, seed: int, study: Study) -> Trial:
     if holds_validation_out(artifact, study):
         val = answer_known(artifact, dataset, "val")
         val_accuracy = float((val.logits.argmax(axis=1) == val.split.labels).mean())
-    trial = Trial(
+    trial = ModelTrial(
         folder,
         answers.logits.argmax(axis=1).astype(np.int64),
         answers.split.labels,
@@ -244,7 +244,7 @@ def load_fold(path: Path) -> float | None:
         return None
 
 
-def load_trial(contender: Contender, seed: int, out: Path) -> Trial | None:
+def load_trial(contender: Contender, seed: int, out: Path) -> ModelTrial | None:
     """Return a trial that has been kept; None where there is none, or the weights are others now, or another run's.
 
     The answers are written when training has ended, so that they also tell a finished run from another one.
@@ -261,7 +261,7 @@ def load_trial(contender: Contender, seed: int, out: Path) -> Trial | None:
                 return None
             known = float(kept["val_accuracy"])
             val_accuracy = None if math.isnan(known) else known
-            return Trial(
+            return ModelTrial(
                 folder, kept["answers"], kept["labels"], kept["hashes"], int(kept["num_classes"]), val_accuracy
             )
     except (FalconetError, OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):

@@ -10,7 +10,7 @@ from falconet.errors import ConfigError
 from falconet.schema import check_finite_fields
 from falconet.training.config import TrainConfig
 
-Scope = Literal["layer", "global", "lamp"]
+_Scope = Literal["layer", "global", "lamp"]
 Channels = Literal["layer", "global", "none"]
 
 
@@ -38,7 +38,7 @@ class CompressConfig:
     """Layers that lose channels keep a multiple of it, where they have as many: processors compute channels in blocks
     of 8 or 16. 1: any number, for the smallest files."""
 
-    scope: Scope = "lamp"
+    scope: _Scope = "lamp"
     """Which weights are ranked together: those of a layer, of all by size (`global`), or by layer-adaptive scores."""
 
     regrow: bool = True

@@ -20,7 +20,19 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-COLUMNS = ("trial", "bytes", "val_accuracy", "drop", "macs", "latency_ms", "kept", "bits", "epochs", "seconds", "front")
+_COLUMNS = (
+    "trial",
+    "bytes",
+    "val_accuracy",
+    "drop",
+    "macs",
+    "latency_ms",
+    "kept",
+    "bits",
+    "epochs",
+    "seconds",
+    "front",
+)
 
 
 FRONTIER_FILES = ("frontier.csv", "frontier.png")
@@ -47,11 +59,11 @@ def write_frontier(trials: Sequence[Trial], budget: Budget, out: Path) -> None:
         for trial in sorted(trials, key=lambda trial: trial.bytes)
     ]
     table, picture = FRONTIER_FILES
-    write_table(rows, COLUMNS, out / table)
+    _write_table(rows, _COLUMNS, out / table)
     write_figure(draw_frontier(trials, budget), out / picture)
 
 
-def write_table(rows: Sequence[Mapping[str, object]], columns: Sequence[str], path: Path) -> None:
+def _write_table(rows: Sequence[Mapping[str, object]], columns: Sequence[str], path: Path) -> None:
     """Write rows as CSV."""
     buffer = io.StringIO()
     writer = csv.DictWriter(buffer, columns, lineterminator="\n")
@@ -114,7 +126,7 @@ def write_sensitivity(found: Sensitivity, out: Path) -> None:
         for row in part
     ]
     table, picture = SENSITIVITY_FILES
-    write_table(rows, ("parameter", "change", "setting", "accuracy"), out / table)
+    _write_table(rows, ("parameter", "change", "setting", "accuracy"), out / table)
     write_figure(draw_sensitivity(found), out / picture)
 
 

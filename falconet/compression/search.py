@@ -177,7 +177,7 @@ def choose_density(trials: Sequence[Trial], budget: Budget, config: CompressConf
     if refined >= config.refinements:
         return None
     small, large = find_trial(beyond, max(trial.spec.density for trial in beyond)), find_trial(before, high)
-    return math.sqrt(small.spec.density * high) if minimizes_size(budget) else interpolate(small, large, budget)
+    return math.sqrt(small.spec.density * high) if minimizes_size(budget) else _interpolate(small, large, budget)
 
 
 def choose_uniform_bits(trials: Sequence[Trial], budget: Budget, config: CompressConfig) -> int:
@@ -248,7 +248,7 @@ def estimate_bits(density: float, bits: int) -> float:
     return positions + density * bits * CONSTANTS.bits_per_grid_bit
 
 
-def interpolate(small: Trial, large: Trial, budget: Budget) -> float:
+def _interpolate(small: Trial, large: Trial, budget: Budget) -> float:
     """Return the fraction of weights at which a line between two trials, in logarithms, comes to the wanted size."""
     assert budget.max_bytes is not None
     fraction = math.log(CONSTANTS.aimed_size * budget.max_bytes / small.bytes) / math.log(large.bytes / small.bytes)

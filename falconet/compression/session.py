@@ -27,8 +27,8 @@ from falconet.compression.result import Compression, finish
 from falconet.compression.search import Trial, TrialSpec, choose_best, propose
 from falconet.compression.steps import Sensitivity, choose_bits
 from falconet.compression.trial import (
-    CHECKPOINT_FOLDER,
     CLAIM_FILE,
+    TRIAL_CHECKPOINT_FOLDER,
     MakeCallbacks,
     SearchContext,
     add_latency,
@@ -45,7 +45,7 @@ from falconet.evaluation import match_labels
 from falconet.evaluation.evaluation import check_evaluable, restore_data_config
 from falconet.model_files import CODED_FILE, check_artifact
 from falconet.planning import (
-    CONFIG_FILE,
+    RUN_CONFIG_FILE,
     IfExists,
     Settings,
     check_outside,
@@ -130,14 +130,14 @@ def compress(
         check_artifact(model if isinstance(model, str | Path) else home)
     if not isinstance(source, Dataset):
         check_source(source)
-    check_out(out, if_exists, home, name)
+    _check_out(out, if_exists, home, name)
     overrides = merge(load_settings(recipe), settings or {})
     artifact = open_artifact(model)
     dataset = read_data(artifact, source, data_root)
-    config = configure(artifact, home, dataset, overrides)
+    config = _configure(artifact, home, dataset, overrides)
     with hold(out):
-        check_out(out, if_exists, home, name)  # Another process may have ended a search there meanwhile.
-        session = prepare(open_session(out, config, artifact, dataset, if_exists, watcher, budget), budget)
+        _check_out(out, if_exists, home, name)  # Another process may have ended a search there meanwhile.
+        session = _prepare(_open_session(out, config, artifact, dataset, if_exists, watcher, budget), budget)
         trials = run_trials(session, budget)
         best = choose_best(trials, budget)
         if not best.fits(budget):
@@ -146,7 +146,7 @@ def compress(
         return finish(session.context, dataset, out, budget, trials, best, data_root)
 
 
-def check_out(out: Path, if_exists: IfExists, home: Path | None, source: str | Path) -> None:
+def _check_out(out: Path, if_exists: IfExists, home: Path | None, source: str | Path) -> None:
     """Raise RunExistsError or UsageError where `out` holds what must not be lost."""
     if out.exists() and not out.is_dir():
         raise UsageError(f"{out}: wanted a folder to write to, found a file")
@@ -193,9 +193,9 @@ def read_data(artifact: Artifact, source: str | Path | Dataset, data_root: str |
     return dataset
 
 
-def configure(artifact: Artifact, home: Path | None, dataset: Dataset, overrides: Settings) -> SearchConfig:
+def _configure(artifact: Artifact, home: Path | None, dataset: Dataset, overrides: Settings) -> SearchConfig:
     """Return the complete configuration: the overrides, then the augmentation of the model's own training."""
-    trained = {} if home is None or not (home / CONFIG_FILE).is_file() else read_settings(home / CONFIG_FILE)
+    trained = {} if home is None or not (home / RUN_CONFIG_FILE).is_file() else read_settings(home / RUN_CONFIG_FILE)
     check_sections(overrides)
     policy = {"policy": default_policy(dataset.source, dataset.kind)}
     defaults = {
@@ -222,7 +222,7 @@ FIXED = {
 
 
 @dataclass(frozen=True, eq=False)
-class Session:
+class _Session:
     """A search in a folder, and what it found so far."""
 
     context: SearchContext
@@ -238,7 +238,7 @@ class Session:
     trials: tuple[Trial, ...] = ()
     """All that ever ran in this folder, for whatever budget."""
 
-    def add(self, trial: Trial) -> Session:
+    def add(self, trial: Trial) -> _Session:
         """Return the search with a trial more, or with another record of one, and write that down."""
         others = [other for other in self.trials if other.number != trial.number]
         session = replace(self, trials=tuple(sorted([*others, trial], key=lambda one: one.number)))
@@ -271,7 +271,7 @@ class Record:
     """Where the model's data lie on this machine."""
 
 
-def open_session(
+def _open_session(
     out: Path,
     config: SearchConfig,
     artifact: Artifact,
@@ -279,7 +279,7 @@ def open_session(
     if_exists: IfExists,
     watcher: Watcher,
     budget: Budget,
-) -> Session:
+) -> _Session:
     """Return a new search, or the one in `out` to go on with.
 
     Raises UsageError where it began otherwise, BudgetError for limits out of reach. What another search left is removed
@@ -294,7 +294,7 @@ def open_session(
     }
     resumed = if_exists == "resume" and (folder / SEARCH_FILE).is_file()
     record = (
-        read_record(folder / SEARCH_FILE, facts)
+        _read_record(folder / SEARCH_FILE, facts)
         if resumed
         else Record(**facts, has_sensitivity=False, layer_bits={}, macs_fractions={}, trials=())
     )
@@ -309,7 +309,7 @@ def open_session(
     prepare_folder(folder)
     if not resumed:
         clear_search(out)
-    session = Session(context, dataset, out, watcher, facts, record.has_sensitivity, fractions, record.trials)
+    session = _Session(context, dataset, out, watcher, facts, record.has_sensitivity, fractions, record.trials)
     session.save()  # From here on the folder is known as a search's.
     count = len(val.labels)
     one = f"of which each is {100 / count:.2g} points"
@@ -324,7 +324,7 @@ def is_coarse(count: int) -> bool:
     return 100 / count > CONSTANTS.default_drop
 
 
-def read_record(path: Path, facts: Mapping[str, Any]) -> Record:
+def _read_record(path: Path, facts: Mapping[str, Any]) -> Record:
     """Return what an earlier call found. Raises ArtifactError for a damaged file, UsageError for another search's."""
     try:
         record = from_mapping(Record, read_json(path))
@@ -334,17 +334,17 @@ def read_record(path: Path, facts: Mapping[str, Any]) -> Record:
         raise ArtifactError(f"{path} is damaged: {error}; begin anew with --overwrite") from error
     except ArtifactError as error:
         raise ArtifactError(f"{error}; begin anew with --overwrite") from error
-    check_unchanged(to_mapping(record), facts)
+    _check_unchanged(to_mapping(record), facts)
     return record
 
 
-def check_unchanged(record: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
+def _check_unchanged(record: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
     """Raise UsageError where a search is to go on otherwise than it began."""
     names = {"model": "another model", "fingerprint": "other data", "config": "other settings"}
     record, facts = (drop_free_settings(side) for side in (record, facts))
     for key, what in names.items():
         if record.get(key) != facts[key]:
-            change = describe_change(record[key], facts[key]) if key == "config" else ""
+            change = _describe_change(record[key], facts[key]) if key == "config" else ""
             raise UsageError(
                 f"--resume: the search began with {what}{change}; undo that, or begin anew with --overwrite"
             )
@@ -357,7 +357,7 @@ def drop_free_settings(facts: Mapping[str, Any]) -> dict[str, Any]:
     return {**facts, "config": {**config, "training": training}}
 
 
-def describe_change(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+def _describe_change(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     """Return the first setting that differs, in words; nothing where only empty ones do."""
     old, new = flatten(before), flatten(now)
     for key in {**old, **new}:
@@ -375,7 +375,7 @@ def clear_search(out: Path) -> None:
     # Trials first: without its record, the folder would be nobody's.
     for path in (folder / CLAIM_FILE, *folder.glob("trial-*.fnet")):
         path.unlink(missing_ok=True)
-    remove_checkpoints(folder / CHECKPOINT_FOLDER)
+    remove_checkpoints(folder / TRIAL_CHECKPOINT_FOLDER)
 
 
 def make_loaders(artifact: Artifact, dataset: Dataset, config: SearchConfig) -> tuple[Loader, Loader]:
@@ -396,7 +396,7 @@ def make_loaders(artifact: Artifact, dataset: Dataset, config: SearchConfig) -> 
     return train_loader, Loader(val.inputs, known[1], artifact.preprocess, CONSTANTS.validation_batch)
 
 
-def find_layer_bits(session: Session) -> Session:
+def find_layer_bits(session: _Session) -> _Session:
     """Measure which layers need more bits than others, and write that down."""
     context = session.context
     session.watcher.notify("measuring what each layer alone can lose")
@@ -418,7 +418,7 @@ def choose_layer_bits(found: Sensitivity) -> dict[str, int]:
     return {name: 2 if chosen.get(name) == "ternary" else int(chosen.get(name, CONSTANTS.first_bits)) for name in names}
 
 
-def run_trials(session: Session, budget: Budget) -> tuple[Trial, ...]:
+def run_trials(session: _Session, budget: Budget) -> tuple[Trial, ...]:
     """Return the trials of a search that has begun; each is kept as soon as it has ended, and never run twice.
 
     Another budget gets the trials that a search from nothing would have run for it.
@@ -435,7 +435,7 @@ def run_trials(session: Session, budget: Budget) -> tuple[Trial, ...]:
     return tuple(trials)
 
 
-def prepare(session: Session, budget: Budget) -> Session:
+def _prepare(session: _Session, budget: Budget) -> _Session:
     """Return the search with what is to be known before any trial. Raises BudgetError for limits out of reach."""
     config, notify = session.context.config.compression, session.watcher.notify
     if (session.out / CODED_FILE).is_file():
@@ -456,7 +456,7 @@ def name_limits(budget: Budget) -> str:
     return f"{budget.max_macs} MACs, {budget.max_latency_ms} ms"
 
 
-def reuse_or_run(session: Session, spec: TrialSpec, budget: Budget) -> tuple[Session, Trial]:
+def reuse_or_run(session: _Session, spec: TrialSpec, budget: Budget) -> tuple[_Session, Trial]:
     """Return what comes of a spec, from an earlier trial where there is one, and the session that knows it."""
     context = session.context
     known = next((trial for trial in session.trials if trial.spec == spec), None)

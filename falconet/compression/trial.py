@@ -43,7 +43,7 @@ from falconet.training import Callback
 from falconet.training.checkpoints import remove_checkpoints
 from falconet.training.loop import fit
 
-CHECKPOINT_FOLDER, CLAIM_FILE = "checkpoint", "running.json"
+TRIAL_CHECKPOINT_FOLDER, CLAIM_FILE = "checkpoint", "running.json"
 MakeCallbacks = Callable[[str], Sequence[Callback]]
 """Returns the callbacks of a trial's training, by the trial's title."""
 
@@ -88,7 +88,7 @@ def run_trial(number: int, spec: TrialSpec, context: SearchContext) -> Trial:
     decoded = decode_artifact(content)
     accuracy = measure_accuracy(decoded.model, context.val)
     write_bytes(context.trial_file(number), content)
-    remove_checkpoints(context.folder / CHECKPOINT_FOLDER)
+    remove_checkpoints(context.folder / TRIAL_CHECKPOINT_FOLDER)
     return Trial(
         number=number,
         spec=spec,
@@ -174,7 +174,7 @@ def finetune(network: nn.Module, number: int, spec: TrialSpec, context: SearchCo
         training,
         teacher=copy.deepcopy(context.artifact.model) if context.config.compression.teach else None,
         callbacks=context.make_callbacks(f"trial {number}"),
-        checkpoints=context.folder / CHECKPOINT_FOLDER,
+        checkpoints=context.folder / TRIAL_CHECKPOINT_FOLDER,
     )
     if result.ending == "diverged":
         rate = training.learning_rate
@@ -190,7 +190,7 @@ def claim_checkpoints(number: int, spec: TrialSpec, folder: Path) -> None:
     claim = folder / CLAIM_FILE
     mine = {"number": number, "scheme": to_mapping(spec)}
     if not claim.is_file() or read_json(claim) != mine:
-        remove_checkpoints(folder / CHECKPOINT_FOLDER)
+        remove_checkpoints(folder / TRIAL_CHECKPOINT_FOLDER)
         write_json(claim, mine)
 
 

@@ -33,7 +33,7 @@ from falconet.data.texts import describe_text, read_text_file
 from falconet.data.wav import WavFiles, inspect_wav
 from falconet.errors import DataError
 from falconet.spec import ImageSpec, Kind, SeriesSpec, TextSpec
-from falconet.tables import is_text
+from falconet.tables import is_encodable
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ class FileFacts:
 
 
 @dataclass(frozen=True)
-class Layout:
+class SampleLayout:
     """What the samples of a data set have in common."""
 
     channels: int
@@ -60,7 +60,7 @@ class Layout:
 
 
 @dataclass(frozen=True, eq=False)
-class Inputs:
+class SampleBlock:
     """Some samples that follow one another, and what cannot be one."""
 
     samples: Samples | None = None
@@ -99,7 +99,7 @@ class Objects:
 
 
 @dataclass(frozen=True)
-class Adapter:
+class DataAdapter:
     """How samples of one modality are read; `spec` is always the modality's own."""
 
     inspect: Callable[[bytes, int], FileFacts]
@@ -111,29 +111,29 @@ class Adapter:
     """From how many files have how many channels to those of the data set."""
     refuse_channels: Callable[[int, int], str]
     """From a file's channels and those of the data set to why the file cannot be used; nothing where it can."""
-    make_samples: Callable[[Path, Sequence[str], Sequence[FileFacts], Layout], Samples]
+    make_samples: Callable[[Path, Sequence[str], Sequence[FileFacts], SampleLayout], Samples]
     """From paths below a folder, and what is known of the files, to samples."""
     in_files: Callable[[Any], bool]
     """Whether files of their own, and not tables and arrays alone, can hold samples of a spec."""
     open_files: Callable[[Sequence[str], Any], Samples]
     """From paths of files to samples of a spec, none of them read yet. Raises DataError where no file can be one."""
-    open_folder: Callable[[Path, Any, int], Iterator[Inputs] | None]
+    open_folder: Callable[[Path, Any, int], Iterator[SampleBlock] | None]
     """From a folder, a spec and the most bytes to what arrays in it hold; None where it is no folder of arrays."""
-    open_file: Callable[[Path, str, Any, int], Iterator[Inputs] | None]
+    open_file: Callable[[Path, str, Any, int], Iterator[SampleBlock] | None]
     """From a file of a format that only this modality has, what a user calls it, a spec and the most bytes to samples.
 
     None where it is no such file.
     """
-    read_npz: Callable[[Path, str, Any, int], Iterator[Inputs]]
+    read_npz: Callable[[Path, str, Any, int], Iterator[SampleBlock]]
     """The same for any `.npz`. Raises DataError where none can hold such samples."""
-    read_array: Callable[[np.ndarray, Any, Callable[[int], str]], Iterator[Inputs]]
+    read_array: Callable[[np.ndarray, Any, Callable[[int], str]], Iterator[SampleBlock]]
     """From an array, a spec and what its rows are called to the samples along the first axis.
 
     Raises DataError for an array that has no such samples.
     """
-    read_values: Callable[[Sequence[Any], Sequence[str], Any], Inputs]
+    read_values: Callable[[Sequence[Any], Sequence[str], Any], SampleBlock]
     """From samples at hand, their names and a spec to samples."""
-    read_cells: Callable[[Sequence[Any], Sequence[str], Any], Inputs]
+    read_cells: Callable[[Sequence[Any], Sequence[str], Any], SampleBlock]
     """From what cells of a table hold themselves, its names and a spec to samples."""
     fit_samples: Callable[[Samples, Any], Samples]
     """Returns samples of any source as a model of a spec reads them: pictures in its range, recordings at its rate."""
@@ -155,7 +155,7 @@ def inspect_image_file(content: bytes, max_pixels: int) -> FileFacts:
     return FileFacts(image.channels, (image.height, image.width), deep=image.deep)
 
 
-def make_image_files(root: Path, paths: Sequence[str], facts: Sequence[FileFacts], layout: Layout) -> ImageFiles:
+def make_image_files(root: Path, paths: Sequence[str], facts: Sequence[FileFacts], layout: SampleLayout) -> ImageFiles:
     return ImageFiles(root, paths, layout.value_range, "uint8" if layout.value_range is None else "uint16")
 
 
@@ -163,45 +163,45 @@ def open_image_files(paths: Sequence[str], spec: ImageSpec) -> ImageFiles:
     return ImageFiles(Path(), paths, spec.value_range, spec.dtype)
 
 
-def open_image_folder(folder: Path, spec: ImageSpec, max_bytes: int) -> Iterator[Inputs] | None:
+def open_image_folder(folder: Path, spec: ImageSpec, max_bytes: int) -> Iterator[SampleBlock] | None:
     """Return the images of IDX files, or of the binaries of CIFAR."""
     if paths := find_idx_images(folder):
         return (inputs for path in paths for inputs in read_idx_file(path, str(path), spec, max_bytes))
     if find_cifar_binaries(folder):
         splits = read_cifar_binaries(folder, str(folder), max_bytes).splits
-        return (Inputs(split.samples) for split in splits.values())
+        return (SampleBlock(split.samples) for split in splits.values())
     return None
 
 
-def open_idx_file(path: Path, name: str, spec: ImageSpec, max_bytes: int) -> Iterator[Inputs] | None:
+def open_idx_file(path: Path, name: str, spec: ImageSpec, max_bytes: int) -> Iterator[SampleBlock] | None:
     return read_idx_file(path, name, spec, max_bytes) if IDX_IMAGES.match(path.name) else None
 
 
-def read_idx_file(path: Path, name: str, spec: ImageSpec, max_bytes: int) -> Iterator[Inputs]:
+def read_idx_file(path: Path, name: str, spec: ImageSpec, max_bytes: int) -> Iterator[SampleBlock]:
     images = as_images(read_idx(path, max_bytes), name)
     yield from read_image_array(images, spec, name_rows(name))
 
 
-def read_npz_images(path: Path, name: str, spec: ImageSpec, max_bytes: int) -> Iterator[Inputs]:
+def read_npz_images(path: Path, name: str, spec: ImageSpec, max_bytes: int) -> Iterator[SampleBlock]:
     arrays = read_npz_inputs(path, max_bytes)
     for key, place in name_arrays(arrays, name):
         yield from read_image_array(as_images(arrays[key], f"{name}:{key}"), spec, name_rows(place))
 
 
-def read_image_array(array: np.ndarray, spec: ImageSpec, name: Callable[[int], str]) -> Iterator[Inputs]:
+def read_image_array(array: np.ndarray, spec: ImageSpec, name: Callable[[int], str]) -> Iterator[SampleBlock]:
     """Yield the images along an array's first axis, without those of values that are not finite."""
-    names = list_rows(array, name)
+    names = _list_rows(array, name)
     images = as_images(array, "the array")
     finite = np.isfinite(images).reshape(len(images), -1).all(axis=1)
     reason = "wanted finite pixel values, found NaN or infinity"
     lost = tuple(Unreadable(names[index], reason) for index in np.flatnonzero(~finite).tolist())
     if lost:
         images, names = images[finite], [names[index] for index in np.flatnonzero(finite).tolist()]
-    yield Inputs(make_images(images, np.array(names), spec) if len(images) else None, lost)
+    yield SampleBlock(_make_images(images, np.array(names), spec) if len(images) else None, lost)
 
 
-def read_image_values(values: Sequence[Any], names: Sequence[str], spec: ImageSpec) -> Inputs:
-    return Inputs(Objects(values, names, to_image(spec)))
+def read_image_values(values: Sequence[Any], names: Sequence[str], spec: ImageSpec) -> SampleBlock:
+    return SampleBlock(Objects(values, names, to_image(spec)))
 
 
 def to_image(spec: ImageSpec) -> Callable[[Any], np.ndarray]:
@@ -219,19 +219,19 @@ def to_image(spec: ImageSpec) -> Callable[[Any], np.ndarray]:
             wanted = "(height, width), (height, width, 1) or (height, width, 3)"
             raise DataError(f"wanted an image as {wanted}, found shape {array.shape}")
         images = as_images(array[None], "an array")
-        check_finite(images)
-        image: np.ndarray = make_images(images, np.array(["0"]), spec).read(0)
+        _check_finite(images)
+        image: np.ndarray = _make_images(images, np.array(["0"]), spec).read(0)
         return image
 
     return convert
 
 
-def check_finite(array: np.ndarray) -> None:
+def _check_finite(array: np.ndarray) -> None:
     if not np.isfinite(array).all():
         raise DataError("wanted finite pixel values, found NaN or infinity")
 
 
-def make_images(images: Shaped[np.ndarray, "n h w c"], names: np.ndarray, spec: ImageSpec) -> ImageArray:
+def _make_images(images: Shaped[np.ndarray, "n h w c"], names: np.ndarray, spec: ImageSpec) -> ImageArray:
     """Return images of finite numbers as samples: in the model's range, else in the usual one that covers them.
 
     Raises DataError for values that no image has, such as those of pixels that were normalized already.
@@ -246,8 +246,8 @@ def make_images(images: Shaped[np.ndarray, "n h w c"], names: np.ndarray, spec: 
     return ImageArray(images, names, Extremes(low, high, images.dtype.kind == "f").choose_range(), spec.dtype)
 
 
-def read_image_cells(cells: Sequence[bytes], names: Sequence[str], spec: ImageSpec) -> Inputs:
-    return Inputs(EncodedImages(cells, np.array(names)).scale(spec.value_range, spec.dtype))
+def read_image_cells(cells: Sequence[bytes], names: Sequence[str], spec: ImageSpec) -> SampleBlock:
+    return SampleBlock(EncodedImages(cells, np.array(names)).scale(spec.value_range, spec.dtype))
 
 
 def resample_recordings(samples: Samples, spec: SeriesSpec) -> Samples:
@@ -282,7 +282,7 @@ def refuse_recorded_channels(channels: int, usual: int) -> str:
     return "" if channels in fitting else f"wanted {wanted}, as most have, found {channels}"
 
 
-def make_recordings(root: Path, paths: Sequence[str], facts: Sequence[FileFacts], layout: Layout) -> WavFiles:
+def make_recordings(root: Path, paths: Sequence[str], facts: Sequence[FileFacts], layout: SampleLayout) -> WavFiles:
     return WavFiles(root, paths, layout.rate or 1, layout.channels)
 
 
@@ -294,7 +294,7 @@ def open_recordings(paths: Sequence[str], spec: SeriesSpec) -> WavFiles:
     return WavFiles(Path(), paths, spec.rate, spec.raw_shape[0])
 
 
-def read_npz_series(path: Path, name: str, spec: SeriesSpec, max_bytes: int) -> Iterator[Inputs]:
+def read_npz_series(path: Path, name: str, spec: SeriesSpec, max_bytes: int) -> Iterator[SampleBlock]:
     arrays = read_npz_inputs(path, max_bytes)
     for key, place in name_arrays(arrays, name):
         if "values" in key and key.replace("values", "lengths") in arrays:
@@ -304,16 +304,16 @@ def read_npz_series(path: Path, name: str, spec: SeriesSpec, max_bytes: int) -> 
             yield from read_series_array(arrays[key], spec, name_rows(place))
 
 
-def read_series_array(array: np.ndarray, spec: SeriesSpec, name: Callable[[int], str]) -> Iterator[Inputs]:
+def read_series_array(array: np.ndarray, spec: SeriesSpec, name: Callable[[int], str]) -> Iterator[SampleBlock]:
     """Yield the series along an array's first axis."""
     if array.ndim not in (2, 3) or array.dtype.kind not in "buif":
         wanted = "numbers as (n, steps) or (n, channels, steps)"
         raise DataError(f"wanted series, {wanted}, found shape {array.shape} of {array.dtype}")
-    yield read_series_values(list(array), list_rows(array, name), spec)
+    yield read_series_values(list(array), _list_rows(array, name), spec)
 
 
-def read_series_values(values: Sequence[Any], names: Sequence[str], spec: SeriesSpec) -> Inputs:
-    return Inputs(Objects(values, names, to_series))
+def read_series_values(values: Sequence[Any], names: Sequence[str], spec: SeriesSpec) -> SampleBlock:
+    return SampleBlock(Objects(values, names, to_series))
 
 
 def to_series(value: Any) -> np.ndarray:
@@ -329,7 +329,7 @@ def to_series(value: Any) -> np.ndarray:
     return series
 
 
-def pack(series: Sequence[np.ndarray], names: Sequence[str], spec: SeriesSpec) -> Inputs:
+def pack(series: Sequence[np.ndarray], names: Sequence[str], spec: SeriesSpec) -> SampleBlock:
     """Return series in memory, without those of other channels than the model's."""
     wanted = spec.raw_shape[0]
     reasons = {
@@ -340,7 +340,7 @@ def pack(series: Sequence[np.ndarray], names: Sequence[str], spec: SeriesSpec) -
     kept = [index for index in range(len(series)) if index not in reasons]
     skipped = tuple(Unreadable(names[index], reason) for index, reason in reasons.items())
     samples = pack_series([series[i] for i in kept], np.array([names[i] for i in kept])) if kept else None
-    return Inputs(samples, skipped)
+    return SampleBlock(samples, skipped)
 
 
 # Texts
@@ -373,7 +373,7 @@ def inspect_text(content: bytes, max_pixels: int) -> FileFacts:
     return FileFacts(1, (len(text),), text=text)
 
 
-def make_texts(root: Path, paths: Sequence[str], facts: Sequence[FileFacts], layout: Layout) -> Texts:
+def _make_texts(root: Path, paths: Sequence[str], facts: Sequence[FileFacts], layout: SampleLayout) -> Texts:
     return Texts([known.text for known in facts], np.array(paths, dtype=str))
 
 
@@ -381,31 +381,31 @@ def open_text_files(paths: Sequence[str], spec: TextSpec) -> TextFiles:
     return TextFiles(paths)
 
 
-def refuse_npz(path: Path, name: str, spec: TextSpec, max_bytes: int) -> Iterator[Inputs]:
+def refuse_npz(path: Path, name: str, spec: TextSpec, max_bytes: int) -> Iterator[SampleBlock]:
     raise DataError(f"{name}: wanted texts, found arrays; put texts into a table")
 
 
-def refuse_array(array: np.ndarray, spec: TextSpec, name: Callable[[int], str]) -> Iterator[Inputs]:
+def refuse_array(array: np.ndarray, spec: TextSpec, name: Callable[[int], str]) -> Iterator[SampleBlock]:
     raise DataError(f"wanted texts, found an array of shape {array.shape}; give a list of strings")
 
 
-def read_text_values(values: Sequence[Any], names: Sequence[str], spec: TextSpec) -> Inputs:
+def read_text_values(values: Sequence[Any], names: Sequence[str], spec: TextSpec) -> SampleBlock:
     reasons = [describe_value(value) for value in values]
     kept = [index for index, why in enumerate(reasons) if not why]
     skipped = tuple(Unreadable(names[index], why) for index, why in enumerate(reasons) if why)
     texts = Texts([values[index] for index in kept], np.array([names[index] for index in kept])) if kept else None
-    return Inputs(texts, skipped)
+    return SampleBlock(texts, skipped)
 
 
 def describe_value(value: object) -> str:
     """Return why a value is no text, or nothing."""
     if not isinstance(value, str):
         return f"wanted a text, found {type(value).__name__}"
-    return describe_text(value) or ("" if is_text(value) else "lone surrogates, as of bytes that are no text")
+    return describe_text(value) or ("" if is_encodable(value) else "lone surrogates, as of bytes that are no text")
 
 
-def read_text_cells(cells: Sequence[str], names: Sequence[str], spec: TextSpec) -> Inputs:
-    return Inputs(Texts(cells, np.array(names)))
+def read_text_cells(cells: Sequence[str], names: Sequence[str], spec: TextSpec) -> SampleBlock:
+    return SampleBlock(Texts(cells, np.array(names)))
 
 
 # Of all
@@ -432,7 +432,7 @@ def name_rows(place: str) -> Callable[[int], str]:
     return lambda index: f"{place}[{index}]"
 
 
-def list_rows(array: np.ndarray, name: Callable[[int], str]) -> list[str]:
+def _list_rows(array: np.ndarray, name: Callable[[int], str]) -> list[str]:
     """Return the names of what stands along an array's first axis."""
     return [name(index) for index in range(len(array) if array.ndim else 0)]
 
@@ -444,7 +444,7 @@ def name_arrays(arrays: Mapping[str, np.ndarray], name: str) -> Iterator[tuple[s
         yield key, f"{name}:{key}" if len(keys) > 1 else name
 
 
-def keep(samples: Samples, spec: Any) -> Samples:
+def _keep(samples: Samples, spec: Any) -> Samples:
     """Return samples as they are."""
     return samples
 
@@ -465,9 +465,9 @@ def open_no_file(path: Path, name: str, spec: Any, max_bytes: int) -> None:
     """Return that there is no format of this modality alone."""
 
 
-ADAPTERS: Mapping[Kind, Adapter] = MappingProxyType(
+ADAPTERS: Mapping[Kind, DataAdapter] = MappingProxyType(
     {
-        "image": Adapter(
+        "image": DataAdapter(
             inspect=inspect_image_file,
             choose_channels=max,
             refuse_channels=refuse_none,
@@ -486,7 +486,7 @@ ADAPTERS: Mapping[Kind, Adapter] = MappingProxyType(
             wanted="images (PIL or arrays)",
             table_suffixes=FILE_SUFFIXES,
         ),
-        "series": Adapter(
+        "series": DataAdapter(
             inspect=inspect_recording,
             choose_channels=choose_recorded_channels,
             refuse_channels=refuse_recorded_channels,
@@ -500,16 +500,16 @@ ADAPTERS: Mapping[Kind, Adapter] = MappingProxyType(
             read_values=read_series_values,
             read_cells=pack,
             fit_samples=resample_recordings,
-            rescale=keep,
+            rescale=_keep,
             takes_strings=False,
             wanted="arrays",
             table_suffixes=(*FILE_SUFFIXES, *LOOSE_SUFFIXES),
         ),
-        "text": Adapter(
+        "text": DataAdapter(
             inspect=inspect_text,
             choose_channels=max,
             refuse_channels=refuse_none,
-            make_samples=make_texts,
+            make_samples=_make_texts,
             in_files=in_any_file,
             open_files=open_text_files,
             open_folder=open_no_folder,
@@ -518,8 +518,8 @@ ADAPTERS: Mapping[Kind, Adapter] = MappingProxyType(
             read_array=refuse_array,
             read_values=read_text_values,
             read_cells=read_text_cells,
-            fit_samples=keep,
-            rescale=keep,
+            fit_samples=_keep,
+            rescale=_keep,
             takes_strings=True,
             wanted="a list of texts",
             table_suffixes=FILE_SUFFIXES,

@@ -30,7 +30,7 @@ from falconet.tables import MAX_BYTES, check_size
 IDX_IMAGES = re.compile(r"(?P<part>.*?)[-_.]?images[-.]idx[34]-ubyte(?:\.gz)?$")
 SPLIT_WORDS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test", "t10k": "test"}
 
-MAX_HEADER = 1 << 14
+_MAX_HEADER = 1 << 14
 """Bytes of an array's description in an `.npz`."""
 NEAR_LEVEL = 1e-3
 """Of a gray level: so much single precision may have rounded values off that were 8 bits once."""
@@ -145,14 +145,14 @@ def read_npz(
             f"{path}: wanted {several}, found arrays; put {several} into a table or a folder, or leave out data.kind"
         )
     arrays = read_archive(path, max_bytes)
-    pairs = find_pairs(arrays)
+    pairs = _find_pairs(arrays)
     if not pairs:
         raise DataError(
             f"{path}: wanted arrays such as images and labels, series and labels, or x_train, y_train, x_test and "
             f"y_test, found {sorted(arrays)}"
         )
     labels = {split: as_labels(arrays[y], f"{path}:{y}") for split, (_, y) in pairs.items()}
-    found = kind or guess_kind(arrays, [x for x, _ in pairs.values()])
+    found = kind or _guess_kind(arrays, [x for x, _ in pairs.values()])
     names = {split: x for split, (x, _) in pairs.items()}
     origins = {split: f"{path}:{x}" for split, x in names.items()}
     labeled = LabeledArrays(source, arrays, names, origins, labels, guessed=kind is None)
@@ -216,7 +216,7 @@ def read_npz_inputs(path: Path, max_bytes: int = MAX_BYTES) -> dict[str, np.ndar
     arrays = read_archive(path, max_bytes)
     stems = dict.fromkeys(x for x, _ in NPZ_PAIRS)
     known = [name for stem in stems for word in SPLIT_WORDS for name in (f"{stem}_{word}", f"{word}_{stem}")]
-    found = [x for x, _ in find_pairs(arrays).values()] or [name for name in (*stems, *known) if name in arrays]
+    found = [x for x, _ in _find_pairs(arrays).values()] or [name for name in (*stems, *known) if name in arrays]
     if not found and len(arrays) == 1:
         found = list(arrays)
     if not found:
@@ -227,7 +227,7 @@ def read_npz_inputs(path: Path, max_bytes: int = MAX_BYTES) -> dict[str, np.ndar
     return {name: arrays[name] for name in dict.fromkeys((*found, *lengths)) if name in arrays}
 
 
-def guess_kind(arrays: Mapping[str, np.ndarray], names: Sequence[str]) -> Kind:
+def _guess_kind(arrays: Mapping[str, np.ndarray], names: Sequence[str]) -> Kind:
     """Return what the samples in arrays of these names are."""
     flat = any(array.ndim == 2 and array.dtype.kind in "buif" for array in (arrays[name] for name in names))
     return "series" if flat or any("series" in name or "values" in name for name in names) else "image"
@@ -244,7 +244,7 @@ def read_archive(path: Path, max_bytes: int = MAX_BYTES) -> dict[str, np.ndarray
                 if len(members) > MAX_ARRAYS:
                     raise DataError(f"{path}: wanted at most {MAX_ARRAYS} arrays, found {len(members)}")
                 check_size(path, sum(measure_member(archive, item) for item in members), max_bytes)
-                return {item.filename.removesuffix(".npy"): read_member(archive, item) for item in members}
+                return {item.filename.removesuffix(".npy"): _read_member(archive, item) for item in members}
     except DataError:
         raise
     except Exception as error:  # Of damaged archives, zipfile and NumPy raise anything from KeyError to zlib.error.
@@ -257,7 +257,7 @@ def measure_member(archive: zipfile.ZipFile, item: zipfile.ZipInfo) -> int:
         # Others may ask for gigabytes before they unpack a byte.
         raise ValueError(f"{item.filename} is compressed in another way than numpy.savez_compressed does")
     with archive.open(item) as member:
-        start = io.BytesIO(member.read(MAX_HEADER))  # NumPy would read gigabytes if a header says that it has them.
+        start = io.BytesIO(member.read(_MAX_HEADER))  # NumPy would read gigabytes if a header says that it has them.
     read = np.lib.format.read_array_header_2_0
     if np.lib.format.read_magic(start) == (1, 0):
         read = np.lib.format.read_array_header_1_0
@@ -269,13 +269,13 @@ def measure_member(archive: zipfile.ZipFile, item: zipfile.ZipInfo) -> int:
     return math.prod(shape) * max(dtype.itemsize, 1)
 
 
-def read_member(archive: zipfile.ZipFile, item: zipfile.ZipInfo) -> np.ndarray:
+def _read_member(archive: zipfile.ZipFile, item: zipfile.ZipInfo) -> np.ndarray:
     with archive.open(item) as member:
         array: np.ndarray = np.lib.format.read_array(member, allow_pickle=False)
     return array
 
 
-def find_pairs(arrays: Mapping[str, np.ndarray]) -> dict[str, tuple[str, str]]:
+def _find_pairs(arrays: Mapping[str, np.ndarray]) -> dict[str, tuple[str, str]]:
     """Return split -> (name of the images, name of the labels)."""
     pairs: dict[str, tuple[str, str]] = {}
     for x, y in NPZ_PAIRS:
@@ -379,7 +379,7 @@ def hash_images(array: np.ndarray, depth: Depth | None) -> UInt64[np.ndarray, " 
     return np.concatenate(parts)
 
 
-def make_images(array: np.ndarray, names: np.ndarray, depth: Depth | None) -> ImageArray:
+def _make_images(array: np.ndarray, names: np.ndarray, depth: Depth | None) -> ImageArray:
     """Return images as samples, whole numbers in the smallest type that holds them."""
     if depth is None or array.dtype == np.uint8:
         return ImageArray(array, names)
@@ -464,7 +464,7 @@ def to_splits(
     numbers, classes = number_labels(arrays, source, names, "images")
     places = name_samples(numbers, source)
     splits = {
-        split: Split(make_images(images, places[split], depth), numbers[split], hash_images(images, depth))
+        split: Split(_make_images(images, places[split], depth), numbers[split], hash_images(images, depth))
         for split, (images, _) in arrays.items()
     }
     return splits, classes

@@ -19,13 +19,13 @@ BAND = 0.1
 MAX_BAND = 64
 """How far an alignment may lead from the diagonal: as a fraction of the longest series, and in steps."""
 
-ITERATIONS = 3
+_ITERATIONS = 3
 """Of averaging: for pairs of random walks and of noise, 96 to 98 % of the way to where ten iterations lead."""
 
 MIN_WEIGHT = 0.5
 """A sample weighs at least so much in the average of it and a partner."""
 
-DIAGONAL, DOWN, RIGHT = 0, 1, 2
+DIAGONAL, DOWN, _RIGHT = 0, 1, 2
 """Where the best alignment up to a cell comes from: both series went on a step, the first alone, the second alone."""
 
 
@@ -48,7 +48,7 @@ def average_series(
     center: Float64[np.ndarray, "batch channels steps"],
     members: Sequence[Float64[np.ndarray, "batch channels steps"]],
     weights: Float64[np.ndarray, "members batch"],
-    iterations: int = ITERATIONS,
+    iterations: int = _ITERATIONS,
     band: int | None = None,
 ) -> Float64[np.ndarray, "batch channels steps"]:
     """Return weighted barycenters of `members`, found from `center` on; each row of the batch is one of its own.
@@ -60,8 +60,8 @@ def average_series(
     missing = np.isnan(center).any(axis=1)
     values = np.nan_to_num(center)
     stacked = np.concatenate([np.nan_to_num(member) for member in members])
-    lengths = np.concatenate([count_steps(member) for member in members])
-    own = np.tile(count_steps(center), len(members))
+    lengths = np.concatenate([_count_steps(member) for member in members])
+    own = np.tile(_count_steps(center), len(members))
     if band is None:
         band = min(max(round(BAND * int(max(own.max(), lengths.max()))), 1), MAX_BAND)
     for _ in range(iterations):
@@ -74,7 +74,7 @@ def average_series(
     return np.where(missing[:, None], np.nan, values)
 
 
-def count_steps(series: Float64[np.ndarray, "batch channels steps"]) -> Int64[np.ndarray, " batch"]:
+def _count_steps(series: Float64[np.ndarray, "batch channels steps"]) -> Int64[np.ndarray, " batch"]:
     """Return how many steps each series has before its end, at least one."""
     numbers = np.arange(1, series.shape[2] + 1)
     ends: Int64[np.ndarray, " batch"] = (numbers * ~np.isnan(series).any(axis=1)).max(axis=1)
@@ -99,7 +99,7 @@ def sum_aligned(
         left = (at > 0) | (other > 0)
         rows, at, other = rows[left], at[left], other[left]
         came = directions[at + other, rows, at - lowest[at + other]]
-        at, other = at - (came != RIGHT), other - (came != DOWN)
+        at, other = at - (came != _RIGHT), other - (came != DOWN)
     return sums, counts
 
 
@@ -132,7 +132,7 @@ def align(
         down, right = last[low : high + 1], last[low + 1 : high + 2]
         came = (down < best).astype(np.uint8)
         best = np.minimum(best, down)
-        np.maximum(came, RIGHT * (right < best).astype(np.uint8), out=came)
+        np.maximum(came, _RIGHT * (right < best).astype(np.uint8), out=came)
         directions[diagonal, :, : high + 1 - low] = came.T
         current[:] = np.inf
         np.add(cost, np.minimum(best, right), out=current[low + 1 : high + 2])

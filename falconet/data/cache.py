@@ -47,14 +47,14 @@ LAYOUT = 2
 """Part of each key: raised when the same samples and settings would give other bytes."""
 BLOCK_BYTES = 1 << 20
 """About so much is decoded between two lines of the journal."""
-FEW = 256
+_FEW = 256
 """So few samples are decoded without other processes."""
 ATTEMPTS = 3
 DIE_WITH_PARENT = 1
 """PR_SET_PDEATHSIG of Linux."""
 RESIDENT_BYTES = 8 << 20
 """So much is read through a map before its pages are given back; up to four times as much lies in memory by then."""
-UNUSED_DAYS = 30
+_UNUSED_DAYS = 30
 """A cache that nobody has opened for so long is removed when another one is made."""
 
 
@@ -93,16 +93,16 @@ def open_cache(split: Split, spec: ImageSpec) -> tuple[PixelCache, tuple[Unreada
     `PixelCache.rows` are the positions in the split of those that can be read; the others are listed with reasons.
     Raises StorageError where there is no room, DataError where not one sample can be read.
     """
-    path = cache_folder() / make_key(split.hashes, spec)
+    path = cache_folder() / _make_key(split.hashes, spec)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{path}.lock"):
-            reasons = build(path, split, spec)
+            reasons = _build(path, split, spec)
             with path.with_suffix(".pixels").open("rb") as file:
                 mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         remove_unused(path.parent)
     except OSError as error:
-        raise explain(error, path.parent, len(split) * count_bytes(spec)) from error
+        raise _explain(error, path.parent, len(split) * _count_bytes(spec)) from error
     unreadable = tuple(Unreadable(split.samples.name(index), reason) for index, reason in sorted(reasons.items()))
     if len(unreadable) == len(split):
         first = unreadable[0]
@@ -111,12 +111,12 @@ def open_cache(split: Split, spec: ImageSpec) -> tuple[PixelCache, tuple[Unreada
     return PixelCache(mapped, spec.shape, rows, [RESIDENT_BYTES], spec.dtype), unreadable
 
 
-def count_bytes(spec: ImageSpec) -> int:
+def _count_bytes(spec: ImageSpec) -> int:
     """Return what the pixels of a sample take."""
     return math.prod(spec.shape) * np.dtype(spec.dtype).itemsize
 
 
-def make_key(hashes: UInt64[np.ndarray, " samples"], spec: ImageSpec) -> str:
+def _make_key(hashes: UInt64[np.ndarray, " samples"], spec: ImageSpec) -> str:
     """Return 32 hexadecimal digits for these contents in this order, made into this shape."""
     deep = () if spec.value_range is None else (spec.value_range,) if spec.dtype == "uint8" else (spec.value_range, 16)
     kept = () if spec.resize_mode == "stretch" else (spec.resize_mode,)
@@ -126,7 +126,7 @@ def make_key(hashes: UInt64[np.ndarray, " samples"], spec: ImageSpec) -> str:
 
 def remove_unused(folder: Path) -> None:
     """Remove caches that were last opened long ago; their empty locks stay, since another process may wait for one."""
-    oldest = time.time() - UNUSED_DAYS * 86400
+    oldest = time.time() - _UNUSED_DAYS * 86400
     for pixels in folder.glob("*.pixels"):
         journal = pixels.with_suffix(".journal")
         with suppress(OSError), FileLock(pixels.with_suffix(".lock"), timeout=0):  # Another process may be at it.
@@ -135,14 +135,14 @@ def remove_unused(folder: Path) -> None:
                 journal.unlink(missing_ok=True)
 
 
-def explain(error: OSError, folder: Path, wanted: int) -> StorageError:
+def _explain(error: OSError, folder: Path, wanted: int) -> StorageError:
     """Return the error of a cache that cannot be written, with what it takes and where else it could go."""
     cause = error if isinstance(error, StorageError) else storage_error(folder, error)
     return StorageError(f"{cause}; the pixels take {wanted / 1e6:,.0f} MB, and FALCONET_CACHE says where they go")
 
 
 @dataclass(frozen=True)
-class Block:
+class _Block:
     """Consecutive samples that were decoded together: a line of the journal."""
 
     start: int
@@ -153,18 +153,18 @@ class Block:
     """Sample -> reason; its pixels are zero."""
 
 
-def build(path: Path, split: Split, spec: ImageSpec) -> dict[int, str]:
+def _build(path: Path, split: Split, spec: ImageSpec) -> dict[int, str]:
     """Make a cache whole, in whatever state it is found; return the unreadable samples with reasons."""
     journal, pixels = path.with_suffix(".journal"), path.with_suffix(".pixels")
-    size = max(BLOCK_BYTES // count_bytes(spec), 1)
+    size = max(BLOCK_BYTES // _count_bytes(spec), 1)
     ranges = {start: range(start, min(start + size, len(split))) for start in range(0, len(split), size)}
     pixels.touch()
     with pixels.open("r+b") as file:
-        reserve(file.fileno(), len(split) * count_bytes(spec), pixels)
+        reserve(file.fileno(), len(split) * _count_bytes(spec), pixels)
         blocks = [
             block
             for block in read_journal(journal)
-            if block.start in ranges and is_whole(file.fileno(), split, block, ranges[block.start], spec)
+            if block.start in ranges and _is_whole(file.fileno(), split, block, ranges[block.start], spec)
         ]
         write_text(journal, "".join(map(format_block, blocks)))
         missing = sorted(set(ranges) - {block.start for block in blocks})
@@ -187,13 +187,13 @@ class Job:
     spec: ImageSpec
 
 
-def decode_blocks(job: Job, ranges: Sequence[range]) -> Iterator[Block]:
+def decode_blocks(job: Job, ranges: Sequence[range]) -> Iterator[_Block]:
     """Yield blocks as they are finished, decoded by a process for each processor where that is worth it.
 
     Python's lock leaves threads little to do at once where images are small. Blocks of workers that die are given to
     new ones, so often that one bad moment does not matter; raises DataError when they go on dying.
     """
-    if not may_fork() or sum(map(len, ranges)) < FEW:
+    if not may_fork() or sum(map(len, ranges)) < _FEW:
         yield from (decode_block(job, block) for block in ranges)
         return
     left = {block.start: block for block in ranges}
@@ -245,7 +245,7 @@ inherited: Job | None = None
 """Of a worker process: its job."""
 
 
-def decode_inherited(block: range) -> Block:
+def decode_inherited(block: range) -> _Block:
     """Decode a block of the job that this worker was started for."""
     assert inherited is not None
     return decode_block(inherited, block)
@@ -262,32 +262,32 @@ def reserve(descriptor: int, size: int, path: Path) -> None:
         raise
 
 
-def read_journal(path: Path) -> list[Block]:
+def read_journal(path: Path) -> list[_Block]:
     """Return the finished blocks, without lines that are damaged or cut off."""
-    blocks: dict[int, Block] = {}
+    blocks: dict[int, _Block] = {}
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else ():
         with suppress(ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
             entry = json.loads(line)
             reasons = {int(index): str(reason) for index, reason in entry["unreadable"].items()}
-            blocks[int(entry["start"])] = Block(int(entry["start"]), int(entry["crc"]), reasons)
+            blocks[int(entry["start"])] = _Block(int(entry["start"]), int(entry["crc"]), reasons)
     return list(blocks.values())
 
 
-def format_block(block: Block) -> str:
+def format_block(block: _Block) -> str:
     """Return a block's line in the journal."""
     return json.dumps({"start": block.start, "crc": block.crc, "unreadable": block.unreadable}) + "\n"
 
 
 @torch.inference_mode()
-def is_whole(descriptor: int, split: Split, block: Block, indices: range, spec: ImageSpec) -> bool:
+def _is_whole(descriptor: int, split: Split, block: _Block, indices: range, spec: ImageSpec) -> bool:
     """Whether a block is as it was written, and what could not be read then cannot be read now."""
-    size = count_bytes(spec)
+    size = _count_bytes(spec)
     content = os.pread(descriptor, len(indices) * size, block.start * size)
     if compute_crc(content, block.unreadable) != block.crc:
         return False
     # A drive may have been away, or a right to read.
     preprocess, encoded = Preprocess(spec), isinstance(split.samples, Encoded)
-    return all(isinstance(render(split, index, preprocess, encoded), str) for index in block.unreadable)
+    return all(isinstance(_render(split, index, preprocess, encoded), str) for index in block.unreadable)
 
 
 def compute_crc(content: bytes | memoryview, unreadable: Mapping[int, str]) -> int:
@@ -296,33 +296,33 @@ def compute_crc(content: bytes | memoryview, unreadable: Mapping[int, str]) -> i
 
 
 @torch.inference_mode()
-def decode_block(job: Job, block: range) -> Block:
+def decode_block(job: Job, block: range) -> _Block:
     """Decode the samples of a block and write their pixels in place."""
     pixels = np.zeros((len(block), *job.spec.shape), dtype=job.spec.dtype)
     reasons: dict[int, str] = {}
     preprocess, encoded = Preprocess(job.spec), isinstance(job.split.samples, Encoded)
     for place, index in enumerate(block):
-        image = render(job.split, index, preprocess, encoded)
+        image = _render(job.split, index, preprocess, encoded)
         if isinstance(image, str):
             reasons[index] = image
         else:
             pixels[place] = image
     content = pixels.data.cast("B")
     with job.pixels.open("r+b") as file:
-        written = os.pwrite(file.fileno(), content, block.start * count_bytes(job.spec))
+        written = os.pwrite(file.fileno(), content, block.start * _count_bytes(job.spec))
     if written != len(content):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    return Block(block.start, compute_crc(content, reasons), reasons)
+    return _Block(block.start, compute_crc(content, reasons), reasons)
 
 
-def render(
+def _render(
     split: Split, index: int, preprocess: Preprocess, encoded: bool
 ) -> UInt[np.ndarray, "channels height width"] | str:
     """Return a sample's pixels at the model's size; or why there are none. Whether samples are `Encoded` is known."""
     samples: Any = split.samples
     try:
         if encoded:
-            content = check_content(samples.content(index), int(split.hashes[index]))
+            content = _check_content(samples.content(index), int(split.hashes[index]))
             image = decode_image(content, preprocess.spec.value_range, preprocess.spec.dtype)
         else:
             image = samples.read(index)
@@ -332,7 +332,7 @@ def render(
     return pixels
 
 
-def check_content(content: bytes, expected: int) -> bytes:
+def _check_content(content: bytes, expected: int) -> bytes:
     """Return the content of a sample. Raises DataError unless it is what the cache is named by."""
     if hash_bytes(content) != expected:
         raise DataError("changed while it was being read; run again")

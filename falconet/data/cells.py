@@ -20,7 +20,7 @@ from falconet.tables import ABSENT, Table, is_number
 
 SAMPLE = 1000
 """Cells that tell what a column holds."""
-FEW = 1000
+_FEW = 1000
 """Different values that a column may have to be taken for labels by its content."""
 
 
@@ -98,14 +98,14 @@ def is_different(cells: Sequence[Any]) -> bool:
     return len(first) > 1 and 10 * len(set(first)) >= 9 * len(first)
 
 
-UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff]{2}")
+_UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff]{2}")
 """Scripts that put no spaces between words."""
 
 
 def is_prose(cells: Sequence[Any]) -> bool:
     """Whether a column of words can be texts: of several words, and not the same few again and again."""
     first = [cell for cell in head(cells) if isinstance(cell, str)]
-    several = sum(has_words(cell) or UNSPACED.search(cell) is not None for cell in first)
+    several = sum(has_words(cell) or _UNSPACED.search(cell) is not None for cell in first)
     return 2 * several > len(first) and 2 * len(set(first)) > len(first)
 
 
@@ -127,7 +127,7 @@ def is_blank(cells: Sequence[Any]) -> bool:
 def is_label(cells: Sequence[Any]) -> bool:
     """Whether a column has few different values: more than one, and each twice on average."""
     different = len({as_text(cell) for cell in cells} - {""})
-    return 2 <= different <= min(FEW, max(2, len(cells) // 2))
+    return 2 <= different <= min(_FEW, max(2, len(cells) // 2))
 
 
 def repeats(cells: Sequence[Any]) -> bool:
@@ -135,7 +135,7 @@ def repeats(cells: Sequence[Any]) -> bool:
     return 2 * len({as_text(cell) for cell in cells}) <= len(cells)
 
 
-def measure(cells: Sequence[Any]) -> float:
+def measure_cells(cells: Sequence[Any]) -> float:
     """Return the mean length of the first cells."""
     return float(np.mean([len(str(cell)) for cell in head(cells)]))
 
@@ -155,7 +155,7 @@ def path_of(cell: Any) -> str:
     return value.strip() if isinstance(value, str) else ""
 
 
-WHOLE = re.compile(r"[+-]?\d+", re.ASCII)
+_WHOLE = re.compile(r"[+-]?\d+", re.ASCII)
 WITH_POINT = re.compile(r"([+-]?\d+)\.0*", re.ASCII)
 SCIENTIFIC = re.compile(r"[+-]?\d\.\d{2,}e[+-]\d\d", re.ASCII | re.IGNORECASE)
 """As `%e` writes: the labels of the UCR archive."""
@@ -173,4 +173,4 @@ def spell_label(cell: Any) -> str:
 
 def is_whole(cell: Any) -> bool:
     """Whether a cell holds a whole number, however it is written."""
-    return WHOLE.fullmatch(spell_label(cell)) is not None
+    return _WHOLE.fullmatch(spell_label(cell)) is not None

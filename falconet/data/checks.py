@@ -13,14 +13,14 @@ from jaxtyping import Bool, Float64, Int64
 from falconet.data.dataset import Dataset, Unreadable
 from falconet.data.sources import load_dataset
 from falconet.data.splits import DataConfig
-from falconet.data.survey import Place, Survey, find_near, list_places, list_unreadable, survey, to_name
+from falconet.data.survey import SamplePosition, Survey, find_near, list_places, list_unreadable, survey, to_name
 from falconet.modalities import MODALITIES
 from falconet.spec import Kind
 
-SHAPES = 20
+_SHAPES = 20
 """Sizes of images that are listed one by one."""
 
-MIN_SAMPLES = 8
+_MIN_SAMPLES = 8
 """Fewer do not show what is usual."""
 
 RARE = 0.1
@@ -151,7 +151,7 @@ def describe_data(dataset: Dataset) -> DataReport:
     found = survey(dataset)
     counts = count_classes(dataset, found)
     totals = sum(counts.values(), np.zeros(len(dataset.classes), dtype=np.int64)).tolist()
-    groups = find_groups(dataset)
+    groups = _find_groups(dataset)
     modality = MODALITIES[dataset.kind]
     flat = modality.axes > 1  # Of a size that is no length.
     return DataReport(
@@ -175,28 +175,28 @@ def describe_data(dataset: Dataset) -> DataReport:
         imbalance=max(totals) / min(totals) if min(totals) else None,
         absent_classes=find_absent(dataset, counts),
         shapes=count_shapes(found) if flat else (),
-        lengths=None if flat else measure_lengths(found),
+        lengths=None if flat else _measure_lengths(found),
         missing=found.missing / max(found.values, 1) if modality.missing_is_nan else None,
         constant=list_constant(dataset, found),
         outliers=find_outliers(dataset, found),
     )
 
 
-def find_groups(dataset: Dataset) -> list[list[Place]]:
+def _find_groups(dataset: Dataset) -> list[list[SamplePosition]]:
     """Return groups of samples with equal content."""
-    members: dict[int, list[Place]] = defaultdict(list)
+    members: dict[int, list[SamplePosition]] = defaultdict(list)
     for name, split in dataset.splits.items():
         for index, value in enumerate(split.hashes.tolist()):
             members[value].append((name, index))
     return [group for group in members.values() if len(group) > 1]
 
 
-def spans_splits(places: Sequence[Place]) -> bool:
+def spans_splits(places: Sequence[SamplePosition]) -> bool:
     """Whether samples stand in more than one split."""
     return len({split for split, _ in places}) > 1
 
 
-def to_names(dataset: Dataset, groups: Sequence[Sequence[Place]]) -> tuple[tuple[str, ...], ...]:
+def to_names(dataset: Dataset, groups: Sequence[Sequence[SamplePosition]]) -> tuple[tuple[str, ...], ...]:
     return tuple(tuple(to_name(dataset, place) for place in group) for group in groups)
 
 
@@ -243,12 +243,12 @@ def count_shapes(found: Survey) -> tuple[ShapeCount, ...]:
     readable = found.readable
     kinds = ["color" if color else "gray" for color in found.color[readable].tolist()]
     counts = Counter(zip(kinds, map(tuple, found.sizes[readable].tolist()), strict=True)).most_common()
-    listed = tuple(ShapeCount(kind, size, count) for (kind, size), count in counts[:SHAPES])
-    rest = sum(count for _, count in counts[SHAPES:])
+    listed = tuple(ShapeCount(kind, size, count) for (kind, size), count in counts[:_SHAPES])
+    rest = sum(count for _, count in counts[_SHAPES:])
     return (*listed, ShapeCount("other", (), rest)) if rest else listed
 
 
-def measure_lengths(found: Survey) -> Lengths | None:
+def _measure_lengths(found: Survey) -> Lengths | None:
     """Return how long series or texts are; None where none can be read."""
     steps = found.sizes[found.readable, 1]
     if len(steps) == 0:
@@ -291,7 +291,7 @@ def is_far(values: Float64[np.ndarray, " samples"]) -> Bool[np.ndarray, " sample
     values, nor where more than the fraction RARE of them, and more than one, would be.
     """
     far = np.zeros(len(values), dtype=bool)
-    if len(values) < MIN_SAMPLES:
+    if len(values) < _MIN_SAMPLES:
         return far
     logs = np.log2(values)
     low, median, high = np.percentile(logs, [25, 50, 75])

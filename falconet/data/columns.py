@@ -26,7 +26,7 @@ from falconet.data.cells import (
     is_prose,
     is_whole,
     is_wordy,
-    measure,
+    measure_cells,
     path_of,
     repeats,
     spell_label,
@@ -87,15 +87,15 @@ def choose_roles(table: Table, config: DataConfig) -> Roles:
     """
     chosen = check_columns(table, config.columns)
     if is_headless(table) and "label" not in chosen:
-        place = find_place(table, chosen)
+        place = _find_place(table, chosen)
         chosen |= {"label": place} if place else {}
     guesses = {
         "label": find_named(table, chosen, "label", bool) or find_named(table, chosen, "y", is_label),
         "split": find_named(table, chosen, "split", is_split),
     }
     chosen = {**{role: name for role, name in guesses.items() if name is not None}, **chosen}
-    roles = choose_samples(table, chosen, config.kind)
-    label = roles.columns.get("label") or find_label(table, roles)
+    roles = _choose_samples(table, chosen, config.kind)
+    label = roles.columns.get("label") or _find_label(table, roles)
     return replace(roles, columns={**roles.columns, "label": label})
 
 
@@ -116,7 +116,7 @@ def choose_inputs(table: Table, config: DataConfig, spec: InputSpec, known: Sequ
     if is_headless(table):
         # Names are numbers here, and tell nothing: a configured one may be that of a value.
         chosen.pop("label", None)
-        place = find_place(table, chosen) if COLUMNS[spec.kind].may_be_labeled(spec, len(table.columns)) else None
+        place = _find_place(table, chosen) if COLUMNS[spec.kind].may_be_labeled(spec, len(table.columns)) else None
         labels = {spell_label(cell) for cell in table.columns[place]} if place else set()
         chosen |= {"label": place} if place and labels <= {*known} else {}
     elif len(table.columns) > 1:
@@ -171,7 +171,7 @@ def is_headless(table: Table) -> bool:
     return len(table.columns) > 1 and list(table.columns) == [str(index + 1) for index in range(len(table.columns))]
 
 
-def find_place(table: Table, chosen: Mapping[str, str]) -> str | None:
+def _find_place(table: Table, chosen: Mapping[str, str]) -> str | None:
     """Return the column of labels of a table of numbers without names: the first one, as in the UCR archive.
 
     The last one where it alone holds few different whole numbers. None where other columns are words, which tell.
@@ -204,7 +204,7 @@ def simplify(name: str) -> str:
     return name.strip().lower().replace(" ", "_").replace("-", "_")
 
 
-def choose_samples(table: Table, chosen: Mapping[str, str], kind: Kind | None) -> Roles:
+def _choose_samples(table: Table, chosen: Mapping[str, str], kind: Kind | None) -> Roles:
     """Return the roles with those of the columns that hold the samples. Raises DataError where there are none."""
     roles = find_samples(table, chosen, kind)
     if roles is not None:
@@ -299,7 +299,7 @@ def choose_named_text(table: Table, chosen: Mapping[str, str], kind: Kind | None
 def choose_named_files(table: Table, chosen: Mapping[str, str], kind: Kind | None) -> Roles | None:
     """Files that a column names without extension or folder: `17` or `b1ee` of `train/b1ee.jpg`, one folder's."""
     columns = {name: list_wanted(cells) for name, cells in list_free(table, chosen).items() if is_different(cells)}
-    paths = list_paths(table, MODALITIES[kind or "image"].extensions) if columns else []
+    paths = _list_paths(table, MODALITIES[kind or "image"].extensions) if columns else []
     found = match_names(paths, columns, table.path.stem)
     return Roles(kind or "image", {**chosen, "path": found[0]}) if found else None
 
@@ -308,7 +308,7 @@ Place = tuple[str, str]
 """Which folders above a file, and which extension, its name leaves out."""
 
 
-def find_files(table: Table, cells: Sequence[Any], kind: Kind, follow: bool) -> Mapping[str, str]:
+def find_cell_files(table: Table, cells: Sequence[Any], kind: Kind, follow: bool) -> Mapping[str, str]:
     """Return paths of the files below a table's folder by what cells call them; nothing where they are paths already.
 
     Those of one folder and one extension, of which there are most.
@@ -316,7 +316,7 @@ def find_files(table: Table, cells: Sequence[Any], kind: Kind, follow: bool) -> 
     wanted = list_wanted(cells)
     if 2 * sum(os.path.isfile(table.path.parent / name) for name in wanted) >= len(wanted):  # noqa: PTH113
         return {}
-    paths = list_paths(table, MODALITIES[kind].extensions, follow)
+    paths = _list_paths(table, MODALITIES[kind].extensions, follow)
     found = match_names(paths, {"": wanted}, table.path.stem)
     return {name: path for path in paths for place, name in spell_names(path) if found and place == found[1]}
 
@@ -345,7 +345,7 @@ def list_wanted(cells: Sequence[Any]) -> set[str]:
     return {name_of(cell) for cell in head(cells)} - {""}
 
 
-def list_paths(table: Table, extensions: frozenset[str], follow: bool = False) -> list[str]:
+def _list_paths(table: Table, extensions: frozenset[str], follow: bool = False) -> list[str]:
     """Return the files of some kind below a table's folder."""
     folder = table.path.parent
     return [path for path in walk(folder, folder, follow).files if suffix_of(path) in extensions]
@@ -370,7 +370,7 @@ def name_of(cell: Any) -> str:
 def choose_longest_text(table: Table, chosen: Mapping[str, str], kind: Kind | None) -> Roles | None:
     """Texts: of the columns that can be texts, the one with the longest cells on average."""
     texts = {name: cells for name, cells in list_free(table, chosen).items() if is_wordy(cells) and is_prose(cells)}
-    return Roles("text", {**chosen, "text": max(texts, key=lambda name: measure(texts[name]))}) if texts else None
+    return Roles("text", {**chosen, "text": max(texts, key=lambda name: measure_cells(texts[name]))}) if texts else None
 
 
 def choose_long(table: Table, chosen: Mapping[str, str], kind: Kind | None) -> Roles | None:
@@ -398,7 +398,7 @@ Way = Callable[[Table, Mapping[str, str], Kind | None], Roles | None]
 """Of finding the columns of samples; it is only asked about kinds of which it can find some."""
 
 
-def find_label(table: Table, roles: Roles) -> str:
+def _find_label(table: Table, roles: Roles) -> str:
     """Return the one remaining column with few different values. Raises DataError for none or several."""
     taken = {*roles.columns.values(), *roles.values}
     found = [name for name, cells in table.columns.items() if name not in taken and is_label(cells)]

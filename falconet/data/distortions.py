@@ -45,7 +45,7 @@ def augment_images(
     contrast, saturation and hue; TrivialAugment; random erasing. Mixing is left to `mix_samples`.
     """
     if config.moves:
-        maps = draw_maps(len(images), config, generator)
+        maps = _draw_maps(len(images), config, generator)
         if config.resamples:
             images = warp(images, maps, draw_elastic(images.shape, config, generator) if config.elastic else None)
         else:
@@ -154,7 +154,7 @@ def mask_tokens(
     return tokens.masked_fill(chosen & (tokens != 0), 1)
 
 
-def draw_maps(batch: int, config: ImageAugmentation, generator: torch.Generator) -> Float32[Tensor, "batch 2 3"]:
+def _draw_maps(batch: int, config: ImageAugmentation, generator: torch.Generator) -> Float32[Tensor, "batch 2 3"]:
     """Draw maps from output to input coordinates, both in -1..1, as `warp` takes them: an affine one within a crop.
 
     What a rotated crop shows at its corners is what lies there in the image, not a border.
@@ -357,17 +357,17 @@ def apply_trivial(
     return result
 
 
-def keep(images: Tensor, _: Tensor) -> Tensor:
+def _keep(images: Tensor, _: Tensor) -> Tensor:
     return images
 
 
-def shear(images: Tensor, strength: Tensor, axis: int) -> Tensor:
+def _shear(images: Tensor, strength: Tensor, axis: int) -> Tensor:
     maps = torch.eye(2, 3).repeat(len(images), 1, 1)
     maps[:, axis, 1 - axis] = 0.99 * strength
     return warp(images, maps)
 
 
-def translate(images: Tensor, strength: Tensor, axis: int) -> Tensor:
+def _translate(images: Tensor, strength: Tensor, axis: int) -> Tensor:
     side = images.shape[3 - axis]
     maps = torch.eye(2, 3).repeat(len(images), 1, 1)
     # The paper's 32 pixels would push a small image out of view.
@@ -375,7 +375,7 @@ def translate(images: Tensor, strength: Tensor, axis: int) -> Tensor:
     return warp(images, maps)
 
 
-def rotate(images: Tensor, strength: Tensor) -> Tensor:
+def _rotate(images: Tensor, strength: Tensor) -> Tensor:
     draws = F.pad(strength[None], (0, 0, 0, 5))
     return warp(images, make_affine(draws, ImageAugmentation(rotate=135)))
 
@@ -430,12 +430,12 @@ def equalize(images: Tensor, _: Tensor) -> Tensor:
 
 
 OPERATIONS: tuple[Callable[[Tensor, Tensor], Tensor], ...] = (
-    keep,
-    partial(shear, axis=0),
-    partial(shear, axis=1),
-    partial(translate, axis=0),
-    partial(translate, axis=1),
-    rotate,
+    _keep,
+    partial(_shear, axis=0),
+    partial(_shear, axis=1),
+    partial(_translate, axis=0),
+    partial(_translate, axis=1),
+    _rotate,
     partial(change_color, which=0),
     partial(change_color, which=1),
     partial(change_color, which=2),

@@ -12,14 +12,14 @@ from urllib.parse import unquote, urlsplit
 
 from falconet.errors import DataError
 
-LARGEST = 1 << 30
+_LARGEST = 1 << 30
 """Bytes of a file, as of one on disk that holds a sample."""
-PATIENCE = 20.0
+_PATIENCE = 20.0
 """Seconds without a byte."""
-LONGEST = 600.0
+_LONGEST = 600.0
 """Seconds for a whole file: a server may send a byte at a time."""
-CHUNK = 1 << 18
-SUFFIXES = {
+_CHUNK = 1 << 18
+_SUFFIXES = {
     "text/csv": ".csv",
     "text/tab-separated-values": ".tsv",
     "application/jsonl": ".jsonl",
@@ -32,7 +32,7 @@ SUFFIXES = {
 """How the names of files end whose address does not tell, by the type that their server names."""
 
 
-def fetch_url(url: str, folder: Path, *, largest: int = LARGEST, patience: float = PATIENCE) -> Path:
+def fetch_url(url: str, folder: Path, *, largest: int = _LARGEST, patience: float = _PATIENCE) -> Path:
     """Write what an http or https address holds into a folder, under the last part of its path, and return where.
 
     Of an address that leads on to another, the last one counts.
@@ -41,17 +41,17 @@ def fetch_url(url: str, folder: Path, *, largest: int = LARGEST, patience: float
     """
     try:
         with open_url(url, patience) as response:
-            path = folder / name_file(response.url, response.headers)
+            path = folder / _name_file(response.url, response.headers)
             declared = response.headers.get("Content-Length", "")
             if declared.isdecimal():
                 check_length(url, int(declared), largest)
             begun, count = time.monotonic(), 0
             with path.open("xb") as file:
-                while chunk := response.read1(CHUNK):
+                while chunk := response.read1(_CHUNK):
                     count += len(chunk)
                     check_length(url, count, largest)
-                    if time.monotonic() - begun > LONGEST:
-                        raise DataError(f"{url}: wanted all of it in {LONGEST:g} seconds, found {count:,} bytes")
+                    if time.monotonic() - begun > _LONGEST:
+                        raise DataError(f"{url}: wanted all of it in {_LONGEST:g} seconds, found {count:,} bytes")
                     file.write(chunk)
             if declared.isdecimal() and count < int(declared):
                 raise DataError(f"{url}: wanted {int(declared):,} bytes, found {count:,}: the connection broke off")
@@ -92,8 +92,8 @@ def check_length(url: str, count: int, largest: int) -> None:
         )
 
 
-def name_file(url: str, headers: HTTPMessage) -> str:
+def _name_file(url: str, headers: HTTPMessage) -> str:
     """Return the name under which a file is kept, whose extension tells what it is."""
     name = PurePosixPath(unquote(urlsplit(url).path)).name[-80:].replace("\0", "").lstrip(".") or "file"
-    known = SUFFIXES.get(headers.get_content_type(), "") if "Content-Type" in headers else ""
+    known = _SUFFIXES.get(headers.get_content_type(), "") if "Content-Type" in headers else ""
     return name if PurePosixPath(name).suffix or not known else name + known

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Float32, Float64, UInt
 
 from falconet.data.images import to_bytes
-from falconet.escaping import show
+from falconet.escaping import escape_character
 from falconet.spec import Kind
 from falconet.storage import write_bytes
 
@@ -31,9 +31,9 @@ FRAME = "#b0b0b0"
 DPI = 130
 PIXELS = 256
 """Longest side of a picture on a sheet."""
-POINTS = 2000
+_POINTS = 2000
 """Of a curve; longer ones are drawn as their lowest and highest values."""
-TEXT_COLUMNS, TEXT_LINES = 26, 10
+_TEXT_COLUMNS, _TEXT_LINES = 26, 10
 """Of a text that is drawn."""
 
 
@@ -65,7 +65,7 @@ def draw_image(axes: Axes, image: UInt[np.ndarray, "height width channels"]) -> 
 def draw_series(axes: Axes, series: Float32[np.ndarray, "channels steps"], rate: int | None = None) -> None:
     """Draw each channel in its color, over seconds where there is a rate, else over steps."""
     for channel, color in zip(series, choose_colors(len(series)), strict=True):
-        where, values = thin(channel)
+        where, values = _thin(channel)
         axes.plot(where / (rate or 1), values, color=color, linewidth=0.9, marker="." if len(channel) == 1 else "")
     axes.margins(x=0.02, y=0.08)
 
@@ -73,9 +73,9 @@ def draw_series(axes: Axes, series: Float32[np.ndarray, "channels steps"], rate:
 def draw_text(axes: Axes, text: str) -> None:
     """Write the beginning of a text."""
     axes.set_facecolor("white")
-    lines = wrap(clean(" ".join(text[:2000].split())), TEXT_COLUMNS)
-    if len(lines) > TEXT_LINES:
-        lines = [*lines[: TEXT_LINES - 1], "…"]
+    lines = _wrap(clean(" ".join(text[:2000].split())), _TEXT_COLUMNS)
+    if len(lines) > _TEXT_LINES:
+        lines = [*lines[: _TEXT_LINES - 1], "…"]
     # Without parse_math, two dollar signs would begin and end a formula.
     axes.text(
         0.04, 0.95, "\n".join(lines), transform=axes.transAxes, va="top", parse_math=False, family="monospace", size=6
@@ -137,12 +137,12 @@ def choose_colors(count: int) -> Sequence[Any]:
     return COLORS[:count] if count <= len(COLORS) else list(colormaps["turbo"](np.linspace(0.05, 0.95, count)))
 
 
-def thin(values: Float32[np.ndarray, " steps"]) -> tuple[Float64[np.ndarray, " kept"], Float32[np.ndarray, " kept"]]:
+def _thin(values: Float32[np.ndarray, " steps"]) -> tuple[Float64[np.ndarray, " kept"], Float32[np.ndarray, " kept"]]:
     """Return positions and values of a curve of at most POINTS points that looks the same: lows and highs of blocks."""
     where = np.arange(len(values), dtype=np.float64)
-    if len(values) <= POINTS:
+    if len(values) <= _POINTS:
         return where, values
-    starts = np.linspace(0, len(values), POINTS // 2, endpoint=False).astype(np.int64)
+    starts = np.linspace(0, len(values), _POINTS // 2, endpoint=False).astype(np.int64)
     ends = np.stack([np.fmin.reduceat(values, starts), np.fmax.reduceat(values, starts)], axis=1)
     return np.repeat(where[starts], 2), ends.ravel()
 
@@ -170,7 +170,7 @@ def name_mark(mark: str) -> str:
     if not mark.isprintable():
         return "?"
     LACKING.add(mark)
-    return show(mark)
+    return escape_character(mark)
 
 
 LACKING: set[str] = set()
@@ -185,7 +185,7 @@ def describe_lacking() -> str:
     return f"no installed font has {marks!r}, so that pictures show numbers; install one, such as Noto Sans CJK"
 
 
-def wrap(text: str, columns: int) -> list[str]:
+def _wrap(text: str, columns: int) -> list[str]:
     """Return a text in lines of so many columns of a monospaced font, between words where there are any."""
     lines, line = [], ""
     for word in text.split(" "):

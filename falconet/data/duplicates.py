@@ -32,7 +32,7 @@ bits but three with a dead zone, 94 % without it.
 MAX_BITS = 3
 """Bits in which hashes of nearly equal images differ at most: one fewer than there are bands."""
 
-BANDS = 4
+_BANDS = 4
 """Parts of 16 bits. Two hashes that differ in at most three bits have at least one part in common."""
 
 WINDOW = 16
@@ -94,7 +94,7 @@ def make_basis() -> tuple[Float32[np.ndarray, "waves 32"], Int64[np.ndarray, " 6
     basis = np.cos(np.pi * waves[:, None] * (2 * np.arange(SIDE) + 1) / (2 * SIDE)).astype(np.float32)
     squares = waves[:, None] ** 2 + waves**2
     lowest = np.argsort(squares, axis=None, kind="stable")[1:65]
-    rows, columns = np.unravel_index(lowest.reshape(-1, BANDS).T.ravel(), squares.shape)
+    rows, columns = np.unravel_index(lowest.reshape(-1, _BANDS).T.ravel(), squares.shape)
     return basis, rows, columns
 
 
@@ -106,7 +106,7 @@ def find_alike(
     Of a family of m such images m - 1 pairs are returned, the closest that connect it.
     """
     pairs = find_close(hashes)
-    distances, alike = compare(thumbnails, pairs)
+    distances, alike = _compare(thumbnails, pairs)
     return connect(pairs[alike], distances[alike])
 
 
@@ -116,7 +116,7 @@ def find_close(hashes: UInt64[np.ndarray, " samples"]) -> Int64[np.ndarray, "pai
     All of them, unless more than WINDOW + 1 hashes have a band in common. Those are sorted, and each is compared with
     the WINDOW that follow it: equal ones stay neighbors, so that a large family is still connected, pair by pair.
     """
-    found = np.concatenate([find_close_in_band(hashes, np.uint64(16 * band)) for band in range(BANDS)])
+    found = np.concatenate([find_close_in_band(hashes, np.uint64(16 * band)) for band in range(_BANDS)])
     found.sort()
     found = found[np.flatnonzero(np.diff(found, prepend=-1))]
     return np.stack(np.divmod(found, max(len(hashes), 1)), axis=1)
@@ -148,7 +148,7 @@ def is_close(first: UInt64[np.ndarray, " pairs"], second: UInt64[np.ndarray, " p
     return close
 
 
-def compare(
+def _compare(
     thumbnails: UInt8[np.ndarray, "images 16 16 3"], pairs: Int64[np.ndarray, "pairs 2"]
 ) -> tuple[Float64[np.ndarray, " pairs"], Bool[np.ndarray, " pairs"]]:
     """Return the distance of two thumbnails in 0..1, and whether they look the same."""

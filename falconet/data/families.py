@@ -27,14 +27,14 @@ from falconet.storage import cache_folder, write_bytes
 MAX_SAMPLES = 50_000
 """Of a source in which near duplicates are looked for; so many small ones in memory took 2 (texts) to 13 seconds
 (series) of a processor's time on a busy machine, images 8, small JPEG files, which must be decoded, 38."""
-MAX_VALUES = 1 << 34
+_MAX_VALUES = 1 << 34
 """Pixels, steps or characters of all its samples, as the median has them: some minutes of decoding photographs."""
 RULE = 1
 """Part of each file's name: raised when the same samples would give other pairs."""
-FEW = 256
+_FEW = 256
 """So few samples are looked through again rather than kept."""
 SUM_BYTES = 16
-UNUSED_DAYS = 30
+_UNUSED_DAYS = 30
 """A file so old is removed when another one is made."""
 
 
@@ -65,18 +65,18 @@ def find_families(dataset: Dataset) -> Families:
     """Return the families among all samples of a source; which ones follows from the samples' content alone."""
     equal = find_equal_samples(dataset)
     contents, count = equal.contents, sum(map(len, dataset.splits.values()))
-    if count > MAX_SAMPLES or count * math.prod(dataset.size) > MAX_VALUES:
+    if count > MAX_SAMPLES or count * math.prod(dataset.size) > _MAX_VALUES:
         return replace(equal, complete=False)
-    path = cache_folder() / f"{make_key(dataset, contents)}.pairs"
-    pairs = load_pairs(path, len(contents)) if count > FEW else None
+    path = cache_folder() / f"{_make_key(dataset, contents)}.pairs"
+    pairs = load_pairs(path, len(contents)) if count > _FEW else None
     if pairs is None:
-        pairs = find_pairs(dataset, contents)
-        if count > FEW:
+        pairs = _find_pairs(dataset, contents)
+        if count > _FEW:
             save_pairs(path, pairs)
     return Families(contents, pairs)
 
 
-def find_pairs(dataset: Dataset, contents: UInt64[np.ndarray, " contents"]) -> Int64[np.ndarray, "pairs 2"]:
+def _find_pairs(dataset: Dataset, contents: UInt64[np.ndarray, " contents"]) -> Int64[np.ndarray, "pairs 2"]:
     """Decode all samples and return the positions of nearly equal contents."""
     hashes = np.concatenate([split.hashes for split in dataset.splits.values()])
     near, _ = find_near(dataset, survey(dataset))
@@ -96,7 +96,7 @@ def describe_crossing(dataset: Dataset, families: Families) -> tuple[str, ...]:
     notes: tuple[str, ...] = ()
     if not families.complete:
         notes = (
-            f"near duplicates are looked for in up to {MAX_SAMPLES:,} samples of {MAX_VALUES:,} values: here only "
+            f"near duplicates are looked for in up to {MAX_SAMPLES:,} samples of {_MAX_VALUES:,} values: here only "
             "equal samples are kept on one side of a split",
         )
     present = np.stack([np.isin(families.contents, split.hashes) for split in dataset.splits.values()])
@@ -118,7 +118,7 @@ def describe_crossing(dataset: Dataset, families: Families) -> tuple[str, ...]:
     )
 
 
-def make_key(dataset: Dataset, contents: UInt64[np.ndarray, " contents"]) -> str:
+def _make_key(dataset: Dataset, contents: UInt64[np.ndarray, " contents"]) -> str:
     """Return 32 hexadecimal digits for contents and all by which they are decoded."""
     import PIL
 
@@ -142,7 +142,7 @@ def save_pairs(path: Path, pairs: Int64[np.ndarray, "pairs 2"]) -> None:
     with suppress(OSError, StorageError):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_bytes(path, checksum(content) + content)
-        oldest = time.time() - UNUSED_DAYS * 86400
+        oldest = time.time() - _UNUSED_DAYS * 86400
         for other in path.parent.glob(f"*{path.suffix}"):
             if other.stat().st_mtime < oldest:
                 other.unlink(missing_ok=True)

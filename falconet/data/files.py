@@ -12,7 +12,7 @@ from types import MappingProxyType
 
 import numpy as np
 
-from falconet.data.adapters import ADAPTERS, FileFacts, Layout
+from falconet.data.adapters import ADAPTERS, FileFacts, SampleLayout
 from falconet.data.dataset import (
     Dataset,
     Samples,
@@ -50,7 +50,7 @@ SYSTEM_NAMES = frozenset(
     }
 )
 """Files and folders that systems and tools leave anywhere: passed over without a word."""
-DEPTH_LIMIT = 64
+_DEPTH_LIMIT = 64
 """Folders within folders that are looked into."""
 REMEDIES: Mapping[str, str] = MappingProxyType(
     {
@@ -198,21 +198,21 @@ def read_files(
     where they are not given. Raises DataError where not one file of a split can be used.
     """
     # One after the other: headers take mostly Python, of which threads would only get into each other's way.
-    read = refuse_odd_channels([read_file(root, file, kind, max_pixels) for file in files], kind)
+    read = refuse_odd_channels([_read_file(root, file, kind, max_pixels) for file in files], kind)
     splits = list(dict.fromkeys(file.split for file in files))
-    check_readable(source, kind, splits, read)
+    _check_readable(source, kind, splits, read)
     usable = [file for file in read if not file.reason]
     classes = classes or sort_classes({file.label for file in files})
     rates = Counter(file.facts.rate for file in usable if file.facts.rate)
     rate = rates.most_common(1)[0][0] if rates else None
     channels = find_channels(usable, kind)
-    value_range = find_value_range(root, usable, value_range)
-    make = make_samples(root, kind, Layout(channels, rate, value_range))
+    value_range = _find_value_range(root, usable, value_range)
+    make = _make_samples(root, kind, SampleLayout(channels, rate, value_range))
     return Dataset(
         source=source,
         classes=classes,
         splits={
-            name: to_split([file for file in usable if file.listed.split == name], classes, make) for name in splits
+            name: _to_split([file for file in usable if file.listed.split == name], classes, make) for name in splits
         },
         channels=channels,
         size=tuple(int(value) for value in np.median([file.facts.size for file in usable], axis=0)),
@@ -225,7 +225,7 @@ def read_files(
     )
 
 
-def read_file(root: Path, listed: ListedFile, kind: Kind, max_pixels: int) -> ReadFile:
+def _read_file(root: Path, listed: ListedFile, kind: Kind, max_pixels: int) -> ReadFile:
     """Read one file as far as its header."""
     try:
         content = read_content(root / listed.path)
@@ -249,7 +249,7 @@ def find_channels(files: Sequence[ReadFile], kind: Kind) -> int:
     return ADAPTERS[kind].choose_channels(Counter(file.facts.channels for file in files))
 
 
-def find_value_range(root: Path, files: Sequence[ReadFile], asked: ValueRange | None) -> ValueRange | None:
+def _find_value_range(root: Path, files: Sequence[ReadFile], asked: ValueRange | None) -> ValueRange | None:
     """Return black and white of the deep pictures, as asked for or by those for training; None without such."""
     deep = [file.listed for file in files if file.facts.deep]
     if asked is not None:
@@ -259,7 +259,7 @@ def find_value_range(root: Path, files: Sequence[ReadFile], asked: ValueRange | 
     return None if found is None else found.choose_range()
 
 
-def make_samples(root: Path, kind: Kind, layout: Layout) -> Callable[[Sequence[ReadFile]], Samples]:
+def _make_samples(root: Path, kind: Kind, layout: SampleLayout) -> Callable[[Sequence[ReadFile]], Samples]:
     """Return the function that makes samples of files of one kind."""
 
     def make(files: Sequence[ReadFile]) -> Samples:
@@ -269,7 +269,7 @@ def make_samples(root: Path, kind: Kind, layout: Layout) -> Callable[[Sequence[R
     return make
 
 
-def to_split(
+def _to_split(
     files: Sequence[ReadFile], classes: tuple[str, ...], make: Callable[[Sequence[ReadFile]], Samples]
 ) -> Split:
     """Return the usable files of one split."""
@@ -283,7 +283,7 @@ def to_split(
     return Split(make(files), labels, hashes, together, extras)
 
 
-def check_readable(source: str, kind: Kind, splits: Iterable[str], files: Sequence[ReadFile]) -> None:
+def _check_readable(source: str, kind: Kind, splits: Iterable[str], files: Sequence[ReadFile]) -> None:
     """Raise DataError where no file can be used, or none of one split."""
     if all(file.reason for file in files):
         first = files[0]
@@ -302,13 +302,13 @@ def find_class_folders(root: Path) -> tuple[list[tuple[str, Path]], list[Path]]:
     Everything is "train" where the folder knows no splits. A folder that holds nothing but one other is passed through.
     Raises DataError where folders called like splits hold samples without classes.
     """
-    root = unwrap(root)
+    root = _unwrap(root)
     folders = list_folders(root)
     strict = group_splits({folder: SPLIT_FOLDERS.get(folder.name.lower()) for folder in folders})
     loose = group_splits({folder: find_split_word(folder.name) for folder in folders})
     for layers in (strict, loose):
         # A class may be called "train" too; then it holds images, not class folders.
-        labeled = {split: [folder for folder in layers[split] if list_classes(folder)] for split in layers}
+        labeled = {split: [folder for folder in layers[split] if _list_classes(folder)] for split in layers}
         splits = {split: found for split, found in labeled.items() if found}
         if layers is loose and len(splits) < 2:
             continue  # A station of trains is no split.
@@ -318,7 +318,7 @@ def find_class_folders(root: Path) -> tuple[list[tuple[str, Path]], list[Path]]:
         if "train" in splits or (splits and len(splits) == len(folders)):
             used = [found[0] for found in splits.values()]
             rest = [folder for folder in folders if folder not in used and is_split_like(folder.name)]
-            return [(split, folder) for split in splits for folder in list_classes(splits[split][0])], rest
+            return [(split, folder) for split in splits for folder in _list_classes(splits[split][0])], rest
     if len(loose) > 1 and "train" in loose and all(is_split_like(folder.name) for folder in folders):
         raise DataError(
             f"{root}: wanted a subfolder for each class in every split, such as train/CLASS/1.png, or a table "
@@ -328,25 +328,25 @@ def find_class_folders(root: Path) -> tuple[list[tuple[str, Path]], list[Path]]:
     return [("train", folder) for folder in folders], []
 
 
-def unwrap(root: Path) -> Path:
+def _unwrap(root: Path) -> Path:
     """Return the folder itself, or the one within that is all it holds and holds folders alone."""
-    for _ in range(DEPTH_LIMIT):
+    for _ in range(_DEPTH_LIMIT):
         folders = list_folders(root)
         if len(folders) != 1 or is_split_like(folders[0].name) or not list_folders(folders[0]):
             break
-        if holds_samples(root) or holds_samples(folders[0]):
+        if _holds_samples(root) or _holds_samples(folders[0]):
             break
         root = folders[0]
     return root
 
 
-def list_classes(layer: Path) -> list[Path]:
+def _list_classes(layer: Path) -> list[Path]:
     """Return the class folders of a split, also where its folder holds another one of such a name."""
-    for _ in range(DEPTH_LIMIT):
+    for _ in range(_DEPTH_LIMIT):
         folders = list_folders(layer)
         if len(folders) != 1 or not (folders[0].name == layer.name or is_split_like(folders[0].name)):
             return folders
-        if holds_samples(folders[0]):
+        if _holds_samples(folders[0]):
             return []  # It holds what its own split should hold in classes.
         layer = folders[0]
     return []
@@ -384,10 +384,10 @@ def list_folders(folder: Path) -> list[Path]:
             found = [Path(entry.path) for entry in entries if entry.is_dir() and is_user(entry.name)]
     except OSError:  # Gone, or not open to the user: `walk` says so.
         return []
-    return sorted(path for path in found if not path.name.startswith((".", "__")) or holds_samples(path))
+    return sorted(path for path in found if not path.name.startswith((".", "__")) or _holds_samples(path))
 
 
-def holds_samples(folder: Path) -> bool:
+def _holds_samples(folder: Path) -> bool:
     """Tell whether a folder itself holds files of some kind of samples."""
     known = EXTENSIONS
     try:
@@ -424,8 +424,8 @@ def walk(root: Path, folder: Path, follow: bool, classes: frozenset[Path] = froz
     name = folder.relative_to(root)
     try:
         # A link back up would go round for ever, and give the files of one class to another.
-        seen = {identify(os.stat(parent)) for parent in (inside / name).parents}  # noqa: PTH116
-        if identify(folder.stat()) in seen:
+        seen = {_identify(os.stat(parent)) for parent in (inside / name).parents}  # noqa: PTH116
+        if _identify(folder.stat()) in seen:
             return listing
         real = folder.resolve()
         if not follow and not real.is_relative_to(inside):
@@ -435,13 +435,13 @@ def walk(root: Path, folder: Path, follow: bool, classes: frozenset[Path] = froz
     except (OSError, RuntimeError) as error:
         listing.refused.append(Unreadable(name.as_posix(), describe_error(error)))
         return listing
-    links = deque([(folder, name.as_posix(), DEPTH_LIMIT)])
+    links = deque([(folder, name.as_posix(), _DEPTH_LIMIT)])
     while links:  # Those that are found on the way come after all real folders.
         path, called, depth = links.popleft()
         try:
             if others and not others.isdisjoint(((target := path.resolve()), *target.parents)):
                 listing.refused.append(Unreadable(called, "a link to a folder of another class"))
-            elif identify(path.stat()) not in seen:
+            elif _identify(path.stat()) not in seen:
                 visit(path, called, depth, inside, follow, listing, seen, links)
         except (OSError, RuntimeError) as error:
             listing.refused.append(Unreadable(called, describe_error(error)))
@@ -449,7 +449,7 @@ def walk(root: Path, folder: Path, follow: bool, classes: frozenset[Path] = froz
     return listing
 
 
-def identify(status: os.stat_result) -> tuple[int, int]:
+def _identify(status: os.stat_result) -> tuple[int, int]:
     """Return what is the same for a folder and every link to it."""
     return status.st_dev, status.st_ino
 
@@ -469,7 +469,7 @@ def visit(
     `name` is its path below the root; `depth` says how many folders within one another are looked into. Only links are
     resolved: that takes as long as a path is deep.
     """
-    seen.add(identify(folder.stat()))
+    seen.add(_identify(folder.stat()))
     with os.scandir(folder) as entries:
         for entry in sorted(entries, key=lambda entry: entry.name):
             path = entry.name if name == "." else f"{name}/{entry.name}"
@@ -481,10 +481,10 @@ def visit(
             try:
                 leads_out = not follow and entry.is_symlink() and not Path(entry.path).resolve().is_relative_to(inside)
                 if entry.is_dir():
-                    if identify(entry.stat()) in seen:
+                    if _identify(entry.stat()) in seen:
                         continue
                     if leads_out or depth == 0:
-                        reason = OUTSIDE if leads_out else f"more than {DEPTH_LIMIT} folders deep"
+                        reason = OUTSIDE if leads_out else f"more than {_DEPTH_LIMIT} folders deep"
                         listing.refused.append(Unreadable(path, reason))
                     elif entry.is_symlink():
                         links.append((Path(entry.path), path, depth - 1))

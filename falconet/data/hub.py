@@ -79,7 +79,7 @@ class HubImages:
             raise DataError(f"{self.name(index)}: {error}") from error
 
     def content(self, index: int) -> bytes:
-        return read_content(self.column[int(self.rows[index])].as_py())
+        return _read_content(self.column[int(self.rows[index])].as_py())
 
     def scale(self, value_range: ValueRange | None, dtype: PixelType) -> HubImages:
         return replace(self, value_range=value_range, dtype=dtype)
@@ -99,7 +99,7 @@ class HubImages:
 
 
 @dataclass(frozen=True)
-class Roles:
+class _Roles:
     """What the columns of a table hold."""
 
     kind: Kind
@@ -110,7 +110,7 @@ class Roles:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class _Row:
     """What a sample is like, before it is decoded."""
 
     hash: int = 0
@@ -129,7 +129,7 @@ class Scan:
     """One split, read as far as headers."""
 
     samples: Samples
-    rows: Sequence[Row]
+    rows: Sequence[_Row]
     labels: Sequence[str | None]
     groups: Sequence[int] | None
 
@@ -158,15 +158,15 @@ def read_hub(source: str, config: DataConfig) -> Dataset:
         check_cards(source, Path(path), config.follow)
     loaded = load_splits(source, path, configuration, config.follow)
     splits, ignored = name_splits(source, {name: len(part) for name, part in loaded.items()})
-    roles = choose_roles(source, loaded[splits.get("train") or next(iter(splits.values()))], config)
+    roles = _choose_roles(source, loaded[splits.get("train") or next(iter(splits.values()))], config)
     roots = None if config.follow else list_roots(path)
     scans = {
         split: scan_split(f"{source}:{name}", loaded[name], roles, roots, config.max_pixels)
         for split, name in splits.items()
     }
     scans = drop_placeholders(scans, roles)
-    value_range = find_value_range(scans, config.value_range)
-    return make_dataset(source, set_range(scans, value_range), roles, ignored, value_range)
+    value_range = _find_value_range(scans, config.value_range)
+    return _make_dataset(source, set_range(scans, value_range), roles, ignored, value_range)
 
 
 def check_roles(columns: Columns) -> None:
@@ -238,7 +238,7 @@ def load_splits(source: str, path: str, configuration: str | None, follow: bool)
     import datasets
 
     try:
-        with silence():
+        with _silence():
             if configuration is None and datasets.get_dataset_default_config_name(path) is None:
                 names = datasets.get_dataset_config_names(path)
                 raise DataError(
@@ -266,7 +266,7 @@ def advise(path: str) -> str:
 
 
 @contextmanager
-def silence() -> Iterator[None]:
+def _silence() -> Iterator[None]:
     """Keep progress bars and log lines of the hub's packages off the screen, except where the environment asks."""
     import datasets
     import huggingface_hub
@@ -299,7 +299,7 @@ def name_splits(source: str, sizes: Mapping[str, int]) -> tuple[dict[str, str], 
     return names, {f"split {name}": size for name, size in sizes.items() if name not in names.values()}
 
 
-def choose_roles(source: str, part: Any, config: DataConfig) -> Roles:
+def _choose_roles(source: str, part: Any, config: DataConfig) -> _Roles:
     """Decide what the columns hold: as `config` says, else by their types and names."""
     given = {role: name for role, name in asdict(config.columns).items() if name is not None}
     for role, name in given.items():
@@ -308,13 +308,13 @@ def choose_roles(source: str, part: Any, config: DataConfig) -> Roles:
             raise ConfigError(f"data.columns.{role}: {source}: {unknown}")
     candidates = list_candidates(part.features, given.get("group"))
     label = given.get("label") or guess_label(part.features, candidates["label"])
-    kind = config.kind or guess_kind(given, candidates, label)
+    kind = config.kind or _guess_kind(given, candidates, label)
     role = SAMPLE_ROLES[kind]
     sample = choose_column(source, role, given.get(role), [name for name in candidates[role] if name != label])
     label = choose_column(source, "label", label, [name for name in candidates["label"] if name != sample])
     columns = {role: sample, "label": label} | ({"group": given["group"]} if "group" in given else {})
     classes = getattr(part.features[label], "names", None)
-    return Roles(kind, columns, None if classes is None else tuple(classes))
+    return _Roles(kind, columns, None if classes is None else tuple(classes))
 
 
 def list_candidates(features: Mapping[str, Any], group: str | None) -> dict[str, list[str]]:
@@ -330,7 +330,7 @@ def fits(role: str, feature: Any) -> bool:
     if role == "path":
         return isinstance(feature, Image)
     if role == "series":
-        return isinstance(feature, List | LargeList) and is_number(name_type(feature.feature))
+        return isinstance(feature, List | LargeList) and _is_number(name_type(feature.feature))
     dtype = name_type(feature)
     if role == "text":
         return "string" in dtype
@@ -344,7 +344,7 @@ def name_type(feature: Any) -> str:
     return str(feature.dtype) if isinstance(feature, Value) else ""
 
 
-def is_number(dtype: str) -> bool:
+def _is_number(dtype: str) -> bool:
     return "int" in dtype or "float" in dtype
 
 
@@ -354,7 +354,7 @@ def guess_label(features: Mapping[str, Any], candidates: Sequence[str]) -> str |
     return find_known("label", candidates) or (named[0] if len(named) == 1 else None)
 
 
-def guess_kind(given: Mapping[str, str], candidates: Mapping[str, Sequence[str]], label: str | None) -> Kind:
+def _guess_kind(given: Mapping[str, str], candidates: Mapping[str, Sequence[str]], label: str | None) -> Kind:
     """Return the kind whose column is given, else images before texts that are called so before series before texts."""
     for kind, role in SAMPLE_ROLES.items():
         if role in given:
@@ -393,7 +393,7 @@ def list_roots(path: str) -> tuple[Path, ...]:
 
 
 def scan_split(
-    origin: str, part: Any, roles: Roles, roots: Sequence[Path] | None, max_pixels: int = PIXEL_LIMIT
+    origin: str, part: Any, roles: _Roles, roots: Sequence[Path] | None, max_pixels: int = PIXEL_LIMIT
 ) -> Scan:
     """Read one split as far as headers; image files must lie in `roots`, None: they may lie anywhere."""
     table = part.select_columns(list(roles.columns.values())).with_format("arrow")[:]
@@ -401,31 +401,31 @@ def scan_split(
     columns = {role: table.column(name) for role, name in roles.columns.items()}
     try:
         samples, rows = SCANNERS[roles.kind](columns[SAMPLE_ROLES[roles.kind]], names, roots, max_pixels)
-        labels = read_labels(columns["label"].to_pylist(), roles.classes)
-        return Scan(samples, rows, labels, read_groups(columns["group"]) if "group" in columns else None)
+        labels = _read_labels(columns["label"].to_pylist(), roles.classes)
+        return Scan(samples, rows, labels, _read_groups(columns["group"]) if "group" in columns else None)
     except UnicodeDecodeError as error:
         raise DataError(f"{origin}: text that is not valid UTF-8 ({error}); mend the source's files") from error
 
 
 def scan_images(
     column: pyarrow.ChunkedArray, names: np.ndarray, roots: Sequence[Path] | None, max_pixels: int
-) -> tuple[Samples, list[Row]]:
+) -> tuple[Samples, list[_Row]]:
     """Read the headers of images, one at a time."""
     samples = HubImages(column, np.arange(len(names)), names)
     return samples, [scan_image(value.as_py(), roots, max_pixels) for value in column]
 
 
-def scan_image(value: Mapping[str, Any] | None, roots: Sequence[Path] | None, max_pixels: int) -> Row:
+def scan_image(value: Mapping[str, Any] | None, roots: Sequence[Path] | None, max_pixels: int) -> _Row:
     """Read one image's header."""
     try:
-        content = read_content(value, roots)
+        content = _read_content(value, roots)
         facts = inspect_image(content, max_pixels)
     except DataError as error:
-        return Row(reason=str(error))
-    return Row(hash_bytes(content), facts.channels, (facts.height, facts.width), deep=facts.deep)
+        return _Row(reason=str(error))
+    return _Row(hash_bytes(content), facts.channels, (facts.height, facts.width), deep=facts.deep)
 
 
-def read_content(value: Mapping[str, Any] | None, roots: Sequence[Path] | None = None) -> bytes:
+def _read_content(value: Mapping[str, Any] | None, roots: Sequence[Path] | None = None) -> bytes:
     """Return an encoded image. Raises DataError where there is none, or its file is missing or outside `roots`."""
     content, path = (value or {}).get("bytes"), (value or {}).get("path")
     if content is not None:
@@ -437,16 +437,17 @@ def read_content(value: Mapping[str, Any] | None, roots: Sequence[Path] | None =
     return read_image_file(path)
 
 
-def scan_texts(column: pyarrow.ChunkedArray, names: np.ndarray) -> tuple[Samples, list[Row]]:
+def scan_texts(column: pyarrow.ChunkedArray, names: np.ndarray) -> tuple[Samples, list[_Row]]:
     """Read texts into memory."""
     texts = [text or "" for text in column.to_pylist()]
     rows = [
-        Row(hash_bytes(text.encode()), 1, (len(text),)) if text.strip() else Row(reason="empty text") for text in texts
+        _Row(hash_bytes(text.encode()), 1, (len(text),)) if text.strip() else _Row(reason="empty text")
+        for text in texts
     ]
     return Texts(texts, names), rows
 
 
-def scan_series(column: pyarrow.ChunkedArray, names: np.ndarray) -> tuple[Samples, list[Row]]:
+def scan_series(column: pyarrow.ChunkedArray, names: np.ndarray) -> tuple[Samples, list[_Row]]:
     """Read lists of numbers into memory; what is missing becomes NaN."""
     import pyarrow
     from pyarrow import compute
@@ -458,15 +459,15 @@ def scan_series(column: pyarrow.ChunkedArray, names: np.ndarray) -> tuple[Sample
     return samples, [scan_one_series(samples.read(index)) for index in range(len(names))]
 
 
-def scan_one_series(series: Float32[np.ndarray, "1 steps"]) -> Row:
+def scan_one_series(series: Float32[np.ndarray, "1 steps"]) -> _Row:
     if np.isnan(series).all():
-        return Row(reason=NO_VALUES)
+        return _Row(reason=NO_VALUES)
     if np.isinf(series).any():
-        return Row(reason="infinite values")
-    return Row(hash_bytes(series.tobytes()), 1, (series.shape[1],))
+        return _Row(reason="infinite values")
+    return _Row(hash_bytes(series.tobytes()), 1, (series.shape[1],))
 
 
-Scanner = Callable[["pyarrow.ChunkedArray", np.ndarray, Sequence[Path] | None, int], tuple[Samples, list[Row]]]
+Scanner = Callable[["pyarrow.ChunkedArray", np.ndarray, Sequence[Path] | None, int], tuple[Samples, list[_Row]]]
 """From a column, names of its samples, where files may lie and the most pixels of an image."""
 
 SCANNERS: Mapping[Kind, Scanner] = MappingProxyType(
@@ -478,19 +479,19 @@ SCANNERS: Mapping[Kind, Scanner] = MappingProxyType(
 )
 
 
-def read_labels(values: Sequence[Any], classes: Sequence[str] | None) -> list[str | None]:
+def _read_labels(values: Sequence[Any], classes: Sequence[str] | None) -> list[str | None]:
     """Return class names; None where there is none, which class labels write as -1."""
     if classes is None:
         return [None if value is None else normalize_label(str(value)) or None for value in values]
     return [None if value is None or not 0 <= value < len(classes) else classes[value] for value in values]
 
 
-def read_groups(column: pyarrow.ChunkedArray) -> list[int]:
+def _read_groups(column: pyarrow.ChunkedArray) -> list[int]:
     """Return 64 bits of each sample's group, 0 for a sample without one."""
     return [0 if value is None or value == "" else hash_bytes(str(value).encode()) for value in column.to_pylist()]
 
 
-def drop_placeholders(scans: Mapping[str, Scan], roles: Roles) -> dict[str, Scan]:
+def drop_placeholders(scans: Mapping[str, Scan], roles: _Roles) -> dict[str, Scan]:
     """Take -1 for a missing label where it is a plain number that no training sample has.
 
     Without a training split: where it is the only label of a split.
@@ -504,7 +505,7 @@ def drop_placeholders(scans: Mapping[str, Scan], roles: Roles) -> dict[str, Scan
     }
 
 
-def find_value_range(scans: Mapping[str, Scan], asked: ValueRange | None) -> ValueRange | None:
+def _find_value_range(scans: Mapping[str, Scan], asked: ValueRange | None) -> ValueRange | None:
     """Return black and white of the deep pictures, as asked for or by those for training; None without such."""
     deep = {
         split: [index for index, row in enumerate(scan.rows) if row.deep and scan.labels[index] is not None]
@@ -528,10 +529,10 @@ def set_range(scans: Mapping[str, Scan], value_range: ValueRange | None) -> dict
     }
 
 
-def make_dataset(
+def _make_dataset(
     source: str,
     scans: Mapping[str, Scan],
-    roles: Roles,
+    roles: _Roles,
     ignored: Mapping[str, int],
     value_range: ValueRange | None = None,
 ) -> Dataset:
@@ -546,7 +547,7 @@ def make_dataset(
     return Dataset(
         source,
         classes,
-        {split: to_split(scan, usable[split], classes) for split, scan in labeled.items()},
+        {split: _to_split(scan, usable[split], classes) for split, scan in labeled.items()},
         max(row.channels for row in rows),
         tuple(int(value) for value in np.median([row.size for row in rows], axis=0)),
         tuple(item for scan in labeled.values() for item in scan.list_unreadable()),
@@ -572,7 +573,7 @@ def order_classes(used: set[str], known: Sequence[str] | None) -> tuple[str, ...
     return sort_classes(used) if known is None else tuple(name for name in known if name in used)
 
 
-def to_split(scan: Scan, kept: Int64[np.ndarray, " kept"], classes: Sequence[str]) -> Split:
+def _to_split(scan: Scan, kept: Int64[np.ndarray, " kept"], classes: Sequence[str]) -> Split:
     """Return the usable rows of a split."""
     number = {name: index for index, name in enumerate(classes)}
     labels = np.array([number[str(scan.labels[index])] for index in kept], dtype=np.int64)

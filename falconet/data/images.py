@@ -25,7 +25,7 @@ from falconet.storage import open_regular
 if TYPE_CHECKING:
     from PIL import Image
 
-FORMATS = ("PNG", "JPEG", "GIF", "BMP", "DIB", "WEBP", "TIFF", "PPM")
+_FORMATS = ("PNG", "JPEG", "GIF", "BMP", "DIB", "WEBP", "TIFF", "PPM")
 """That are decoded, all by Pillow itself: for others it runs programs, as Ghostscript for an EPS of any name."""
 HEIC_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"})
 """What a file of HEIF says that it is, at its beginning (ISO/IEC 23008-12, annex B), where it is no AVIF."""
@@ -57,7 +57,7 @@ SIDEWAYS = frozenset({5, 6, 7, 8})
 ValueRange = tuple[float, float]
 """The values of black and of white."""
 
-WHITES = {False: (255.0, 1023.0, 4095.0, 16383.0, 65535.0), True: (1.0, 255.0, 65535.0)}
+_WHITES = {False: (255.0, 1023.0, 4095.0, 16383.0, 65535.0), True: (1.0, 255.0, 65535.0)}
 """What white may be in deep pictures of whole numbers, and in those of floating point."""
 LEVELS = {"uint8": 255, "uint16": 65535}
 """White of samples, by their type."""
@@ -184,7 +184,7 @@ class Extremes:
 
     def choose_range(self) -> ValueRange:
         """Return black and white: 0, and the least usual white that covers all; where none does, the extremes."""
-        white = next((white for white in WHITES[self.floating] if self.high <= white), None)
+        white = next((white for white in _WHITES[self.floating] if self.high <= white), None)
         if white is not None and self.low >= 0:
             return 0.0, white
         return self.low, max(self.high, self.low + 1)  # One value alone has no contrast.
@@ -279,14 +279,14 @@ def open_image(content: bytes, max_pixels: int | None = None) -> Iterator[Image.
     if not content:
         raise DataError("empty file (0 bytes)")
     pass_over_warnings()
-    formats = (*FORMATS, "HEIF") if is_heic(content) and register_heic() else FORMATS
+    formats = (*_FORMATS, "HEIF") if is_heic(content) and register_heic() else _FORMATS
     with raise_data_errors():
         try:
             opened = Image.open(io.BytesIO(content), formats=formats)
         except UnidentifiedImageError as error:
             raise DataError(describe_foreign(content)) from error
         with opened as image:
-            check_size(image, content, PIXEL_LIMIT if max_pixels is None else min(max_pixels, PIXEL_LIMIT))
+            _check_size(image, content, PIXEL_LIMIT if max_pixels is None else min(max_pixels, PIXEL_LIMIT))
             yield image
 
 
@@ -330,7 +330,7 @@ def raise_data_errors() -> Iterator[None]:
         raise DataError(f"damaged image: {error}") from error
 
 
-def check_size(image: Image.Image, content: bytes, limit: int) -> None:
+def _check_size(image: Image.Image, content: bytes, limit: int) -> None:
     """Raise DataError, before memory is taken, for more pixels than allowed or than so many bytes can hold."""
     from PIL.TiffImagePlugin import TiffImageFile
 

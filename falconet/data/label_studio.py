@@ -24,11 +24,11 @@ from falconet.errors import DataError
 from falconet.storage import open_regular
 from falconet.tables import MAX_BYTES, Table, check_size
 
-Task = dict[str, Any]
+LabelStudioTask = dict[str, Any]
 
 BYTES_OF = {b",": 80, b"{": 400, b"[": 80}
 """Bytes in memory for each value, object and list of JSON, as cells of a table too, about; measured."""
-LOCAL_FILES = "/data/local-files/"
+_LOCAL_FILES = "/data/local-files/"
 """Where Label Studio serves the files of its own machine: `?d=` names one below LOCAL_FILES_DOCUMENT_ROOT."""
 UPLOADS = re.compile(r"/data/upload/(?:\d+/)?(?P<name>(?:[0-9a-f]{8}-)?(?P<bare>[^/]+))$")
 """Where Label Studio serves what was uploaded: a file's name after eight digits of its own."""
@@ -37,7 +37,7 @@ OBJECT_TAGS: Mapping[str, str] = {"image": "Image", "text": "Text", "series": "T
 """The tag that shows a sample, by the key of a task's data that holds it."""
 NOT_XML = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 """What XML 1.0 cannot hold."""
-TIMES = ("time", "timestamp", "t", "date", "datetime", "index", "step")
+_TIMES = ("time", "timestamp", "t", "date", "datetime", "index", "step")
 """What the column of times of a series may be called."""
 
 
@@ -52,7 +52,7 @@ class Control:
 # From tasks to tables
 
 
-def read_tasks(path: Path, max_bytes: int = MAX_BYTES) -> list[Task]:
+def read_tasks(path: Path, max_bytes: int = MAX_BYTES) -> list[LabelStudioTask]:
     """Return the objects of a file's list, as they stand there.
 
     Raises DataError for anything else, and for a file that would take more than `max_bytes` of memory.
@@ -69,13 +69,13 @@ def read_tasks(path: Path, max_bytes: int = MAX_BYTES) -> list[Task]:
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path}: {wanted}, found no JSON ({error})") from error
     if not isinstance(tasks, list) or not all(isinstance(task, dict) for task in tasks):
-        raise DataError(f"{path}: {wanted}, found {describe(tasks)}")
+        raise DataError(f"{path}: {wanted}, found {_describe(tasks)}")
     if not tasks:
         raise DataError(f"{path}: {wanted}, found an empty list")
     return tasks
 
 
-def describe(found: Any) -> str:
+def _describe(found: Any) -> str:
     if isinstance(found, dict):
         return f"an object with {', '.join(list(found)[:5])}" if found else "an empty object"
     return "a list of other things than objects" if isinstance(found, list) else f"{type(found).__name__}"
@@ -87,7 +87,7 @@ def is_task(row: Mapping[str, Any]) -> bool:
 
 
 def tabulate(
-    path: Path, tasks: Sequence[Task], holds_samples: Callable[[Table], bool], max_bytes: int = MAX_BYTES
+    path: Path, tasks: Sequence[LabelStudioTask], holds_samples: Callable[[Table], bool], max_bytes: int = MAX_BYTES
 ) -> tuple[Table, str | None]:
     """Return tasks as a table of their data and choices, and the column of labels where the choices are by one tag.
 
@@ -109,7 +109,7 @@ def tabulate(
     return unroll(table, series, max_bytes), None if label is None else name_beside(label)
 
 
-def list_controls(task: Task) -> list[str]:
+def list_controls(task: LabelStudioTask) -> list[str]:
     """Return the names of the tags that chose a class for a task as a whole."""
     if not is_task(task):
         return []
@@ -118,7 +118,7 @@ def list_controls(task: Task) -> list[str]:
     ]
 
 
-def list_usable(task: Task) -> list[dict[str, Any]]:
+def list_usable(task: LabelStudioTask) -> list[dict[str, Any]]:
     """Return the annotations that were not cancelled."""
     return [
         annotation
@@ -127,7 +127,7 @@ def list_usable(task: Task) -> list[dict[str, Any]]:
     ]
 
 
-def list_choices(task: Task, control: str) -> list[list[Any]]:
+def list_choices(task: LabelStudioTask, control: str) -> list[list[Any]]:
     """Return the choices by one tag that count, by annotation: of those that are ground truth the last one's alone."""
     chosen = []
     for annotation in list_usable(task):
@@ -146,7 +146,7 @@ def is_choice(result: Any) -> bool:
     return isinstance(result.get("from_name"), str) and isinstance(value, dict) and set(value) == {"choices"}
 
 
-def find_label(task: Task, control: str) -> str | None:
+def _find_label(task: LabelStudioTask, control: str) -> str | None:
     """Return the one class that was chosen by a tag; None where there is none, or annotators disagree evenly."""
     choices = [chosen for several in list_choices(task, control) for chosen in several]
     ranking = Counter(str(chosen[0]) for chosen in choices if is_single(chosen)).most_common(2)
@@ -159,19 +159,19 @@ def is_single(choices: Any) -> bool:
     return isinstance(choices, list) and len(choices) == 1 and isinstance(choices[0], str)
 
 
-def flatten_task(path: Path, task: Task, controls: Sequence[str]) -> dict[str, Any]:
+def flatten_task(path: Path, task: LabelStudioTask, controls: Sequence[str]) -> dict[str, Any]:
     """Return a task's data and labels as the cells of a row."""
     if not is_task(task):
         return {key: find_place(path, value) for key, value in task.items()}
     cells = {key: find_place(path, value) for key, value in task["data"].items()}
-    return cells | {control: find_label(task, control) for control in controls}
+    return cells | {control: _find_label(task, control) for control in controls}
 
 
 def find_place(path: Path, value: Any) -> Any:
     """Return a cell, and of what Label Studio serves the path of the file as it most likely lies here."""
     if not isinstance(value, str) or not value.startswith("/data/"):
         return value
-    if value.startswith(LOCAL_FILES):
+    if value.startswith(_LOCAL_FILES):
         (name,) = parse_qs(urlsplit(value).query, errors="surrogateescape").get("d", [""])[:1] or [""]
         parts = name.split("/")
         # The root that Label Studio knows may lie above the folder of the tasks.
@@ -197,7 +197,7 @@ def is_series(value: Any) -> bool:
 
 def find_times(columns: Mapping[str, Any]) -> str | None:
     """Return the column of times of a series; None where there is none."""
-    return next((name for name in columns if name.lower() in TIMES), None)
+    return next((name for name in columns if name.lower() in _TIMES), None)
 
 
 def to_columns(value: Any) -> dict[str, list[Any]]:
@@ -208,14 +208,14 @@ def to_columns(value: Any) -> dict[str, list[Any]]:
 
 
 def is_numbers(value: Any) -> bool:
-    return isinstance(value, list) and len(value) > 1 and all(entry is None or is_number(entry) for entry in value)
+    return isinstance(value, list) and len(value) > 1 and all(entry is None or _is_number(entry) for entry in value)
 
 
-def is_number(entry: Any) -> bool:
+def _is_number(entry: Any) -> bool:
     return isinstance(entry, int | float) and not isinstance(entry, bool)
 
 
-SERIES, TIME = "series_id", "time"
+_SERIES, TIME = "series_id", "time"
 """The columns that tell which series a row of a table belongs to, and where within."""
 
 
@@ -231,7 +231,7 @@ def unroll(table: Table, key: str, max_bytes: int) -> Table:
     unrolled: dict[str, list[Any]] = {
         name_beside(name): repeat(cells, counts) for name, cells in table.columns.items() if name != key
     }
-    unrolled[SERIES] = repeat([f"task {line}" for line in table.lines], counts)
+    unrolled[_SERIES] = repeat([f"task {line}" for line in table.lines], counts)
     unrolled[TIME] = []
     for columns, count in zip(series, counts, strict=True):
         times = find_times(columns)
@@ -249,7 +249,7 @@ def unroll(table: Table, key: str, max_bytes: int) -> Table:
 
 def name_beside(name: str) -> str:
     """Return what a column of a task's data or choices is called beside the steps of its series."""
-    return f"data.{name}" if name in {SERIES, TIME} else name
+    return f"data.{name}" if name in {_SERIES, TIME} else name
 
 
 def repeat(cells: Sequence[Any], counts: Sequence[int]) -> list[Any]:
@@ -291,10 +291,10 @@ def make_annotation(label: str, control: Control) -> dict[str, Any]:
 def name_file(path: Path) -> str:
     """Return the address at which Label Studio serves a file of a folder: below the folder's parent."""
     # As the file system has it: a name need not be UTF-8.
-    return f"{LOCAL_FILES}?d={quote(os.fsencode(path.as_posix()))}"
+    return f"{_LOCAL_FILES}?d={quote(os.fsencode(path.as_posix()))}"
 
 
-def find_control(tasks: Sequence[Task], name: str | None = None) -> Control | None:
+def find_control(tasks: Sequence[LabelStudioTask], name: str | None = None) -> Control | None:
     """Return the tag that classes are chosen by: the named one, or the only one; None where there is none.
 
     Predictions tell where annotations do not. Raises DataError for several tags where none is named, and for one that

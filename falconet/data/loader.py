@@ -239,7 +239,7 @@ def hold_inputs(inputs: Tensor | PixelCache) -> Tensor:
 
 
 @dataclass(frozen=True, eq=False)
-class Inputs:
+class LoadedInputs:
     """A split, prepared for a model."""
 
     inputs: Tensor | PixelCache
@@ -251,7 +251,7 @@ class Inputs:
     """The others."""
 
 
-def load_inputs(split: Split, spec: InputSpec, tokenizer: str | None = None) -> Inputs:
+def load_inputs(split: Split, spec: InputSpec, tokenizer: str | None = None) -> LoadedInputs:
     """Prepare all samples of a split: images that must be decoded go into a file, anything else into memory.
 
     Raises DataError where nothing can be read, StorageError where the file finds no room.
@@ -259,21 +259,21 @@ def load_inputs(split: Split, spec: InputSpec, tokenizer: str | None = None) -> 
     return LOADERS[spec.kind](split, spec, tokenizer)
 
 
-def load_images(split: Split, spec: ImageSpec, tokenizer: str | None) -> Inputs:
+def load_images(split: Split, spec: ImageSpec, tokenizer: str | None) -> LoadedInputs:
     """Prepare images: arrays in memory, all that must be decoded in a file."""
     if isinstance(split.samples, ImageArray):
         return load_in_memory(split, spec, tokenizer)
     cache, unreadable = open_cache(split, spec)
-    return Inputs(cache, split.take(cache.rows) if unreadable else split, cache.rows, unreadable)
+    return LoadedInputs(cache, split.take(cache.rows) if unreadable else split, cache.rows, unreadable)
 
 
-def load_in_memory(split: Split, spec: InputSpec, tokenizer: str | None) -> Inputs:
+def load_in_memory(split: Split, spec: InputSpec, tokenizer: str | None) -> LoadedInputs:
     """Prepare samples in memory."""
     samples = ADAPTERS[spec.kind].rescale(split.samples, spec)
     inputs, reasons = load_prepared(samples, create_preprocess(spec, tokenizer))
     unreadable = tuple(Unreadable(split.samples.name(index), reason) for index, reason in reasons.items())
     kept = np.setdiff1d(np.arange(len(split)), list(reasons)).astype(np.int64)
-    return Inputs(inputs, split.take(kept) if reasons else split, kept, unreadable)
+    return LoadedInputs(inputs, split.take(kept) if reasons else split, kept, unreadable)
 
 
 def load_batches(
@@ -339,7 +339,7 @@ def measure_steps(series: Tensor | PixelCache) -> tuple[tuple[float, ...], tuple
     return measure_series(series.numpy())
 
 
-LOADERS: Mapping[Kind, Callable[[Split, Any, str | None], Inputs]] = MappingProxyType(
+LOADERS: Mapping[Kind, Callable[[Split, Any, str | None], LoadedInputs]] = MappingProxyType(
     {"image": load_images, "series": load_in_memory, "text": load_in_memory}
 )
 

@@ -46,10 +46,10 @@ def read_manifest(path: Path, config: DataConfig) -> Dataset:
 def tabulate_tasks(path: Path, config: DataConfig) -> tuple[Table, str | None]:
     """Return the tasks of a file as a table, and its column of labels; see `label_studio.tabulate`."""
     tasks = label_studio.read_tasks(path, config.max_bytes)
-    return label_studio.tabulate(path, tasks, lambda table: holds_samples(table, config), config.max_bytes)
+    return label_studio.tabulate(path, tasks, lambda table: _holds_samples(table, config), config.max_bytes)
 
 
-def holds_samples(table: Table, config: DataConfig) -> bool:
+def _holds_samples(table: Table, config: DataConfig) -> bool:
     """Whether columns hold texts or name files; lists of numbers beside them are no samples."""
     chosen = {role: name for role, name in asdict(config.columns).items() if name in table.columns}
     return try_ways((choose_path, choose_named_text), table, chosen, config.kind) is not None

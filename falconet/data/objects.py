@@ -33,7 +33,7 @@ from falconet.spec import Kind
 from falconet.tables import Table
 
 WANTED = "an array, or a list of texts, PIL images or arrays"
-MISSING = ("NAType", "NaTType")
+_MISSING = ("NAType", "NaTType")
 """What pandas has for a missing cell, beside NaN and None."""
 
 
@@ -51,7 +51,7 @@ def read_arrays(
     given = {"train": (x, y), "val": val, "test": test}
     pairs = {split: check_pair(split, pair) for split, pair in given.items() if pair is not None}
     origins = {split: "x" if split == "train" else f"{split}[0]" for split in pairs}
-    labels = {split: read_labels(pair[1], "y" if split == "train" else f"{split}[1]") for split, pair in pairs.items()}
+    labels = {split: _read_labels(pair[1], "y" if split == "train" else f"{split}[1]") for split, pair in pairs.items()}
     listed = {split: list_samples(pair[0], origins[split]) for split, pair in pairs.items()}
     for split, samples in listed.items():
         if len(samples) != len(labels[split]):
@@ -61,7 +61,7 @@ def read_arrays(
     if len(set(kinds.values())) > 1:
         found = ", ".join(f"{kind} in {split}" for split, kind in kinds.items())
         raise DataError(f"wanted samples of one kind, found {found}; let config say the kind, as DataConfig(kind=...)")
-    make = {"image": make_images, "series": make_series, "text": make_texts}[kinds["train"]]
+    make = {"image": _make_images, "series": make_series, "text": _make_texts}[kinds["train"]]
     dataset = make({split: (listed[split], labels[split]) for split in pairs}, origins, name, config)
     return split_dataset(dataset, config)
 
@@ -110,7 +110,7 @@ def tell_kind(samples: np.ndarray | Sequence[Any], asked: Kind | None) -> Kind:
     return "image" if is_image(first) or to_numpy(first).ndim > 1 else "series"
 
 
-def read_labels(labels: Any, origin: str) -> np.ndarray:
+def _read_labels(labels: Any, origin: str) -> np.ndarray:
     """Return labels as a vector of whole numbers or of strings. Raises UsageError, DataError for what can be none."""
     if isinstance(labels, str | bytes | Mapping) or not (is_array(labels) or isinstance(labels, Iterable)):
         raise UsageError(f"{origin}: wanted a label for each sample, found {type(labels).__name__}")
@@ -129,10 +129,10 @@ def read_labels(labels: Any, origin: str) -> np.ndarray:
 def is_missing(cell: Any) -> bool:
     """Whether a cell stands for nothing."""
     lost = isinstance(cell, float) and math.isnan(cell)
-    return cell is None or lost or type(cell).__name__ in MISSING
+    return cell is None or lost or type(cell).__name__ in _MISSING
 
 
-def make_texts(parts: Parts, origins: Mapping[str, str], name: str, config: DataConfig) -> Dataset:
+def _make_texts(parts: Parts, origins: Mapping[str, str], name: str, config: DataConfig) -> Dataset:
     """Make a data set of texts."""
     for split, (texts, _) in parts.items():
         for index, text in enumerate(texts):
@@ -175,7 +175,7 @@ def list_series(series: np.ndarray | Sequence[Any], origin: str) -> list[np.ndar
     return found
 
 
-def make_images(parts: Parts, origins: Mapping[str, str], name: str, config: DataConfig) -> Dataset:
+def _make_images(parts: Parts, origins: Mapping[str, str], name: str, config: DataConfig) -> Dataset:
     """Make a data set of images: of one size as one array, of several sizes as they are."""
     listed = {split: list_images(images, origins[split]) for split, (images, _) in parts.items()}
     alike = {(image.shape, image.dtype) for images in listed.values() for image in images}
@@ -254,14 +254,14 @@ def read_columns(df: Any) -> dict[str, list[Any]]:
     twice = sorted({str(name) for name in names if names.count(name) > 1})
     if twice:
         raise ConfigError(f"df: wanted columns of different names, found {', '.join(twice)} twice; rename one")
-    cells = {str(name): list_cells(df[name]) for name in names}
+    cells = {str(name): _list_cells(df[name]) for name in names}
     lengths = {len(column) for column in cells.values()}
     if len(lengths) > 1:
         raise DataError(f"df: wanted columns of one length, found {', '.join(map(str, sorted(lengths)))}")
     return cells
 
 
-def list_cells(column: Any) -> list[Any]:
+def _list_cells(column: Any) -> list[Any]:
     """Return the cells of a column as Python has them."""
     convert = next((name for name in ("to_pylist", "to_list", "tolist") if hasattr(column, name)), None)
     cells = list(column) if convert is None else getattr(column, convert)()

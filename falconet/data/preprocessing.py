@@ -68,11 +68,11 @@ class Preprocess(nn.Module):
     ) -> Shaped[Tensor, "batch channels inner_height inner_width"]:
         """Scale to `spec.inner_size`, in floating point or in 8 bits; an image that has it stays as it is."""
         if self.spec.resize_mode == "stretch":
-            return interpolate(x, *self.spec.inner_size)
+            return _interpolate(x, *self.spec.inner_size)
         rows, columns = place_image(x.shape[2], x.shape[3], self.spec)
         if self.spec.resize_mode == "crop":
             return crop_image(x, (rows, columns), self.spec.inner_size)
-        scaled = interpolate(x, int(rows.scaled), int(columns.scaled))
+        scaled = _interpolate(x, int(rows.scaled), int(columns.scaled))
         top, left = -int(rows.start), -int(columns.start)
         bottom, right = (
             wanted - before - int(side.scaled)
@@ -121,7 +121,7 @@ class Preprocess(nn.Module):
         return torch.cat([scale_image(image, self) for image in samples])
 
 
-def interpolate(
+def _interpolate(
     x: Shaped[Tensor, "batch channels _ _"], height: int, width: int
 ) -> Shaped[Tensor, "batch channels height width"]:
     """Return images scaled by antialiased bilinear interpolation."""
@@ -151,10 +151,10 @@ def place_image(height: int | SymInt, width: int | SymInt, spec: ImageSpec) -> t
         # Its length is what it becomes when the other side is scaled to what is wanted of that one.
         if spec.resize_mode == "crop":
             scaled = torch.div(across * own, other, rounding_mode="floor").clamp(min=wanted)
-            start = divide(scaled - wanted, 2)
+            start = _divide(scaled - wanted, 2)
         elif spec.resize_mode == "pad":
-            scaled = divide(across * own, other).clamp(min=1, max=wanted)
-            start = -divide(wanted - scaled, 2)
+            scaled = _divide(across * own, other).clamp(min=1, max=wanted)
+            start = -_divide(wanted - scaled, 2)
         else:
             scaled = torch.scalar_tensor(wanted, dtype=torch.int64)
             start = torch.zeros_like(scaled)
@@ -162,7 +162,7 @@ def place_image(height: int | SymInt, width: int | SymInt, spec: ImageSpec) -> t
     return sides[0], sides[1]
 
 
-def divide(count: Int64[Tensor, ""], by: int | Int64[Tensor, ""]) -> Int64[Tensor, ""]:
+def _divide(count: Int64[Tensor, ""], by: int | Int64[Tensor, ""]) -> Int64[Tensor, ""]:
     """Return a quotient of whole numbers, rounded as Python's `round` does: halves to the even neighbor."""
     nearest = torch.div(2 * count + by, 2 * by, rounding_mode="floor")
     halfway = (2 * by * nearest == 2 * count + by).to(torch.int64)
@@ -186,7 +186,7 @@ def crop_image(
         wanted if int(side.scaled) == wanted else found
         for side, wanted, found in zip(sides, size, x.shape[2:], strict=True)
     )
-    y = interpolate(x, height, width)
+    y = _interpolate(x, height, width)
     for axis, (side, wanted, first) in enumerate(zip(sides, size, firsts, strict=True), start=2):
         if int(side.scaled) != wanted:
             places = torch.arange(int(side.start), int(side.start) + wanted)
@@ -285,7 +285,7 @@ PREPROCESSES: Mapping[Kind, Callable[[Any, str | None], AnyPreprocess]] = Mappin
 
 
 @dataclass(frozen=True, eq=False)
-class Prepared:
+class _Prepared:
     """A batch of samples, fitted to a model but not normalized."""
 
     inputs: Tensor
@@ -314,24 +314,24 @@ def single_threaded_pool(count: int | None = None) -> ThreadPoolExecutor:
     return pool
 
 
-def iterate_prepared(samples: Samples, preprocess: AnyPreprocess, batch_size: int) -> Iterator[Prepared]:
+def iterate_prepared(samples: Samples, preprocess: AnyPreprocess, batch_size: int) -> Iterator[_Prepared]:
     """Yield all samples in order, decoding no more than a batch at a time."""
     with single_threaded_pool() as pool:
         for start in range(0, len(samples), batch_size):
             yield prepare_range(samples, preprocess, range(start, min(start + batch_size, len(samples))), pool)
 
 
-def prepare_range(samples: Samples, preprocess: AnyPreprocess, block: range, pool: ThreadPoolExecutor) -> Prepared:
+def prepare_range(samples: Samples, preprocess: AnyPreprocess, block: range, pool: ThreadPoolExecutor) -> _Prepared:
     """Prepare consecutive samples: arrays and texts at once, anything else one by one, in parallel."""
     if isinstance(samples, ImageArray) and isinstance(preprocess, Preprocess):
-        return Prepared(preprocess.scale(torch.from_numpy(samples.cut(block.start, block.stop))), {})
+        return _Prepared(preprocess.scale(torch.from_numpy(samples.cut(block.start, block.stop))), {})
     if isinstance(samples, Texts) and isinstance(preprocess, TextPreprocess):
-        return Prepared(preprocess.prepare(samples.texts[block.start : block.stop]), {})
+        return _Prepared(preprocess.prepare(samples.texts[block.start : block.stop]), {})
     # Prepared where they are decoded, so that no more raw samples are held than there are workers.
     results = list(pool.map(lambda index: try_preparing(samples, index, preprocess), block))
     inputs = [result for result in results if isinstance(result, Tensor)]
     reasons = {index: result for index, result in zip(block, results, strict=True) if isinstance(result, str)}
-    return Prepared(torch.cat(inputs) if inputs else torch.empty(0), reasons)
+    return _Prepared(torch.cat(inputs) if inputs else torch.empty(0), reasons)
 
 
 def try_preparing(samples: Samples, index: int, preprocess: AnyPreprocess) -> Tensor | str:

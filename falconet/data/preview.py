@@ -35,19 +35,19 @@ from falconet.storage import write_bytes
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-COLUMNS = 10
+_COLUMNS = 10
 VARIANTS = 3
 TILE = 96
-GAP = 4
+_GAP = 4
 
 CELLS = 6
 """Samples beside each other on the sheet of suspects."""
-SHOWN = 12
+_SHOWN = 12
 """Most suspects, or pairs of them, in a section."""
-MARGIN, CELL, PICTURE, LINE, HEADING, TITLE = 0.4, 1.85, 1.35, 0.14, 0.62, 0.85
+_MARGIN, CELL, _PICTURE, LINE, HEADING, _TITLE = 0.4, 1.85, 1.35, 0.14, 0.62, 0.85
 """Inches: around the sheet; width of a cell; height of its picture and of a line of text; of headings and the title."""
 CAPTION_LINES = 3
-ROW = PICTURE + CAPTION_LINES * LINE + 0.42
+ROW = _PICTURE + CAPTION_LINES * LINE + 0.42
 """Inches from one row of cells to the next."""
 NAME_LIMIT = 28
 """Characters that fit into a cell."""
@@ -75,7 +75,7 @@ def read_firsts(dataset: Dataset) -> dict[str, Any]:
         sample = read_first(train, label, PREVIEWS[dataset.kind].shows)
         if sample is not None:
             firsts[dataset.classes[label]] = sample
-        if len(firsts) == COLUMNS:
+        if len(firsts) == _COLUMNS:
             break
     if not firsts:
         raise DataError(f"{dataset.source}: no training sample can be read; `falconet data` without --preview says why")
@@ -118,18 +118,18 @@ def write_tiles(rows: UInt8[np.ndarray, "rows columns side side channels"], path
     from PIL import Image
 
     count_y, count_x = rows.shape[:2]
-    step = TILE + GAP
-    sheet = np.full((count_y * step + GAP, count_x * step + GAP, 3), 128, dtype=np.uint8)
+    step = TILE + _GAP
+    sheet = np.full((count_y * step + _GAP, count_x * step + _GAP, 3), 128, dtype=np.uint8)
     for y in range(count_y):
         for x in range(count_x):
-            top, left = y * step + GAP, x * step + GAP
+            top, left = y * step + _GAP, x * step + _GAP
             sheet[top : top + TILE, left : left + TILE] = rows[y, x]
     buffer = io.BytesIO()
     Image.fromarray(sheet).save(buffer, format="PNG")
     write_bytes(path, buffer.getvalue())
 
 
-def draw_curves(firsts: Mapping[str, np.ndarray], dataset: Dataset, config: SeriesAugmentation) -> Figure:
+def _draw_curves(firsts: Mapping[str, np.ndarray], dataset: Dataset, config: SeriesAugmentation) -> Figure:
     """Return a figure of originals above VARIANTS augmented samples of each; a column has one scale."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
@@ -179,7 +179,7 @@ def add_legend(figure: Figure, channels: int) -> None:
     """Say which color is which channel, where there are several but not too many to be listed."""
     from matplotlib.lines import Line2D
 
-    if 1 < channels <= COLUMNS:
+    if 1 < channels <= _COLUMNS:
         lines = [Line2D([], [], color=color, label=f"channel {i}") for i, color in enumerate(choose_colors(channels))]
         figure.legend(handles=lines, loc="outside upper center", ncols=channels, fontsize=7, frameon=False)
 
@@ -189,7 +189,7 @@ def preview_images(firsts: Mapping[str, np.ndarray], dataset: Dataset, config: I
 
 
 def preview_series(firsts: Mapping[str, np.ndarray], dataset: Dataset, config: SeriesAugmentation, path: Path) -> None:
-    write_figure(draw_curves(firsts, dataset, config), path)
+    write_figure(_draw_curves(firsts, dataset, config), path)
 
 
 @dataclass(frozen=True)
@@ -221,7 +221,7 @@ class Suspect:
 
 
 @dataclass(frozen=True)
-class Section:
+class _Section:
     """What the sheet shows under one heading."""
 
     title: str
@@ -234,7 +234,7 @@ class Section:
     @property
     def rows(self) -> list[list[int]]:
         """Positions of the items that are shown, in rows."""
-        shown = list(range(min(len(self.items), SHOWN)))
+        shown = list(range(min(len(self.items), _SHOWN)))
         step = CELLS // len(self.items[0])
         return [shown[start : start + step] for start in range(0, len(shown), step)]
 
@@ -254,14 +254,14 @@ def write_suspects(dataset: Dataset, report: DataReport, path: Path) -> None:
 
     places = find_places(dataset, report)
     sections = [section for section in list_sections(report, places) if section.items]
-    height = 2 * MARGIN + TITLE + sum(section.height for section in sections) + (0 if sections else HEADING)
-    figure = Figure(figsize=(2 * MARGIN + CELLS * CELL, height), facecolor="white", dpi=DPI)
-    top = height - MARGIN
-    write_line(figure, MARGIN, top, f"Suspects in {shorten(report.source, 44)}", size=14, weight="bold")
-    write_line(figure, MARGIN, top - 0.34, describe_counts(report), color=FAINT)
-    top -= TITLE
+    height = 2 * _MARGIN + _TITLE + sum(section.height for section in sections) + (0 if sections else HEADING)
+    figure = Figure(figsize=(2 * _MARGIN + CELLS * CELL, height), facecolor="white", dpi=DPI)
+    top = height - _MARGIN
+    write_line(figure, _MARGIN, top, f"Suspects in {shorten(report.source, 44)}", size=14, weight="bold")
+    write_line(figure, _MARGIN, top - 0.34, describe_counts(report), color=FAINT)
+    top -= _TITLE
     if not sections:
-        write_line(figure, MARGIN, top, "Nothing looks wrong.", size=12)
+        write_line(figure, _MARGIN, top, "Nothing looks wrong.", size=12)
     for section in sections:
         draw_section(figure, section, top, dataset, places)
         top -= section.height
@@ -290,33 +290,33 @@ def find_places(dataset: Dataset, report: DataReport) -> dict[str, tuple[str, in
     return places
 
 
-def list_sections(report: DataReport, places: Mapping[str, tuple[str, int]]) -> Iterator[Section]:
+def list_sections(report: DataReport, places: Mapping[str, tuple[str, int]]) -> Iterator[_Section]:
     """Yield what there is to see, sections without items included."""
     pairs = report.near_duplicates
     apart = frozenset(index for index, pair in enumerate(pairs) if pair.splits[0] != pair.splits[1])
-    yield Section(
+    yield _Section(
         "Near duplicates",
         "pairs that are nearly equal; marked: in different splits, so that a model is evaluated by what it has seen",
         [show_pair(pair, report.kind) for pair in pairs],
         apart,
     )
-    yield Section(
+    yield _Section(
         "Leaks",
         "equal samples in different splits",
         [show_leak(group, places) for group in report.leaks],
         frozenset(range(len(report.leaks))),
     )
-    yield Section(
+    yield _Section(
         "Constant",
         "samples in which nothing changes",
         [(Suspect(name, (f"in {places[name][0]}",)),) for name in report.constant],
     )
-    yield Section(
+    yield _Section(
         "Outliers",
         "size or length far from that of the others",
         [(Suspect(entry.name, (*entry.reason.split(", ", 1),)),) for entry in report.outliers],
     )
-    yield Section(
+    yield _Section(
         "Label errors",
         "label → predicted",
         [(Suspect(entry.name, describe_label_error(entry)),) for entry in report.label_errors],
@@ -342,17 +342,17 @@ def show_leak(group: Sequence[str], places: Mapping[str, tuple[str, int]]) -> tu
 
 
 def draw_section(
-    figure: Figure, section: Section, top: float, dataset: Dataset, places: Mapping[str, tuple[str, int]]
+    figure: Figure, section: _Section, top: float, dataset: Dataset, places: Mapping[str, tuple[str, int]]
 ) -> None:
     """Draw a heading, and the section's items in rows below it."""
     shown, count = sum(map(len, section.rows)), len(section.items)
     note = section.note if shown == count else f"{section.note}; the first {shown} are shown"
-    write_line(figure, MARGIN, top, f"{section.title}: {count:,}", size=12, weight="bold")
-    write_line(figure, MARGIN, top - 0.24, note, color=FAINT)
+    write_line(figure, _MARGIN, top, f"{section.title}: {count:,}", size=12, weight="bold")
+    write_line(figure, _MARGIN, top - 0.24, note, color=FAINT)
     for number, row in enumerate(section.rows):
         for column, index in enumerate(row):
             item = section.items[index]
-            left, upper = MARGIN + column * len(item) * CELL, top - HEADING + 0.12 - number * ROW
+            left, upper = _MARGIN + column * len(item) * CELL, top - HEADING + 0.12 - number * ROW
             draw_box(figure, left, upper, len(item), ALARM if index in section.alarms else FRAME)
             for offset, suspect in enumerate(item):
                 draw_suspect(figure, suspect, left + offset * CELL, upper, dataset, places[suspect.name])
@@ -372,8 +372,8 @@ def draw_suspect(
     figure: Figure, suspect: Suspect, left: float, top: float, dataset: Dataset, place: tuple[str, int]
 ) -> None:
     """Draw a sample's picture, and below it its name and captions; inches from the lower left corner."""
-    left, bottom = left + 0.1, top - 0.1 - PICTURE
-    inches = (left, bottom, CELL - 0.3, PICTURE)
+    left, bottom = left + 0.1, top - 0.1 - _PICTURE
+    inches = (left, bottom, CELL - 0.3, _PICTURE)
     axes = figure.add_axes(tuple(np.array(inches) / np.tile(figure.get_size_inches(), 2)))
     split, index = place
     try:

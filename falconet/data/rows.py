@@ -17,7 +17,16 @@ import numpy as np
 
 from falconet.data import label_studio
 from falconet.data.cells import as_text, path_of, spell_label
-from falconet.data.columns import COLUMNS, LINES, SPLIT_VALUES, Roles, find_files, is_embedded, leave_labels, name_of
+from falconet.data.columns import (
+    COLUMNS,
+    LINES,
+    SPLIT_VALUES,
+    Roles,
+    find_cell_files,
+    is_embedded,
+    leave_labels,
+    name_of,
+)
 from falconet.data.dataset import (
     NO_LABEL,
     SPLIT_NAMES,
@@ -74,7 +83,7 @@ def read_inputs(table: Table, roles: Roles, config: DataConfig, source: str) -> 
     if missing:  # JSON lines in which a key occurs no more.
         blank = [None] * len(table.lines)
         table = replace(table, columns={**table.columns, **dict.fromkeys(missing, blank)})
-    rows, values, reasons = read_values(table, replace(roles, columns=leave_labels(roles)), config)
+    rows, values, reasons = _read_values(table, replace(roles, columns=leave_labels(roles)), config)
     keys: list[Any] = [table.lines[row] for row in rows]
     if "series" in roles.columns:
         keys = [as_text(table.columns[roles.columns["series"]][row]) for row in rows]
@@ -87,7 +96,7 @@ def read_inputs(table: Table, roles: Roles, config: DataConfig, source: str) -> 
 
 def read_part(table: Table, split: str, roles: Roles, config: DataConfig) -> Part:
     """Return the samples of a table: those of `split`, or as its column says where that is ""."""
-    rows, values, reasons = read_values(table, roles, config)
+    rows, values, reasons = _read_values(table, roles, config)
 
     def pick(role: str) -> list[Any]:
         cells = table.columns[roles.columns[role]]
@@ -100,7 +109,7 @@ def read_part(table: Table, split: str, roles: Roles, config: DataConfig) -> Par
     splits = [split or "train"] * len(rows)
     if "split" in roles.columns:
         splits = read_splits(table.path, roles.columns["split"], pick("split"))
-    groups = read_groups(pick("group")) if "group" in roles.columns else None
+    groups = _read_groups(pick("group")) if "group" in roles.columns else None
     further = {name: table.lines if name == LINES else table.columns[name] for name in config.extra}
     extras = {name: [as_text(cells[row]) for row in rows] for name, cells in further.items()}
     checked = zip(reasons, labels, splits, strict=True)
@@ -112,7 +121,7 @@ Cells = tuple[Sequence[int], list[Any], list[str]]
 """For each sample: its row (its first one), its text, path, series or image, and why it cannot be used, or ""."""
 
 
-def read_values(table: Table, roles: Roles, config: DataConfig) -> Cells:
+def _read_values(table: Table, roles: Roles, config: DataConfig) -> Cells:
     """Return the samples of a table: paths, or what its cells hold themselves."""
     reader = ROWS[roles.kind]
     if "path" not in roles.columns:
@@ -120,7 +129,7 @@ def read_values(table: Table, roles: Roles, config: DataConfig) -> Cells:
     cells = table.columns[roles.columns["path"]]
     if COLUMNS[roles.kind].embeds and any(map(is_embedded, cells)):
         return reader.read(table, roles, config)
-    files = find_files(table, cells, roles.kind, config.follow)
+    files = find_cell_files(table, cells, roles.kind, config.follow)
     if files:
         cells = [files.get(name_of(cell), cell) for cell in cells]
     return range(len(table.lines)), *read_paths(table.path.parent, cells, config.follow)
@@ -143,9 +152,9 @@ def read_series_rows(table: Table, roles: Roles, config: DataConfig) -> Cells:
         series, firsts = long_series(table, roles.columns["series"], roles.columns.get("time"), roles.values)
         check_constant(table, roles.columns["series"], config.extra)
         changes = find_changes(table, roles, firsts)
-        return firsts, list(series), [find_reason(item) or why for item, why in zip(series, changes, strict=True)]
+        return firsts, list(series), [_find_reason(item) or why for item, why in zip(series, changes, strict=True)]
     series = wide_series(table, roles.values)
-    return range(len(table.lines)), list(series), [find_reason(item) for item in series]
+    return range(len(table.lines)), list(series), [_find_reason(item) for item in series]
 
 
 def find_changes(table: Table, roles: Roles, firsts: Sequence[int]) -> list[str]:
@@ -175,7 +184,7 @@ def check_constant(table: Table, series: str, names: Iterable[str]) -> None:
                 )
 
 
-def find_reason(series: np.ndarray | str) -> str:
+def _find_reason(series: np.ndarray | str) -> str:
     return series if isinstance(series, str) else ""
 
 
@@ -237,7 +246,7 @@ def read_splits(path: Path, column: str, cells: Sequence[Any]) -> list[str]:
     return [SPLIT_VALUES.get(word, "") for word in words]
 
 
-def read_groups(cells: Sequence[Any]) -> list[int]:
+def _read_groups(cells: Sequence[Any]) -> list[int]:
     """Return 64 bits of each cell, 0 for one that holds nothing."""
     return [hash_bytes(text.encode()) if (text := as_text(cell)) else 0 for cell in cells]
 
@@ -246,10 +255,10 @@ def spell_labels(parts: Sequence[Part]) -> list[Part]:
     """Leave out labels that say that there is none: `NaN`, and among numbers what else stands for missing ones."""
     labels = {label for part in parts for label in part.labels} - NO_LABELS - {""}
     none = NO_LABELS if labels and all(map(is_number, labels)) else frozenset({"NaN"})
-    return [leave_out(part, none) for part in parts]
+    return [_leave_out(part, none) for part in parts]
 
 
-def leave_out(part: Part, none: frozenset[str]) -> Part:
+def _leave_out(part: Part, none: frozenset[str]) -> Part:
     """Return a part in which samples of some labels have none."""
     if none.isdisjoint(part.labels):
         return part
@@ -269,10 +278,10 @@ def list_bad(table: Table, part: Part) -> list[Unreadable]:
 
 def take_usable(part: Part) -> Part:
     """Return a part without the samples that cannot be used."""
-    return part if not any(part.reasons) else take(part, [i for i, reason in enumerate(part.reasons) if not reason])
+    return part if not any(part.reasons) else _take(part, [i for i, reason in enumerate(part.reasons) if not reason])
 
 
-def take(part: Part, indices: Sequence[int]) -> Part:
+def _take(part: Part, indices: Sequence[int]) -> Part:
     def pick(items: Sequence[Any]) -> list[Any]:
         return [items[index] for index in indices]
 
@@ -300,7 +309,7 @@ def split_up(parts: Sequence[Part]) -> Iterator[tuple[str, Part]]:
         for split in SPLIT_NAMES:
             indices = [index for index, name in enumerate(part.splits) if name == split]
             if indices:
-                yield split, part if len(indices) == len(part.splits) else take(part, indices)
+                yield split, part if len(indices) == len(part.splits) else _take(part, indices)
 
 
 def to_files(
@@ -346,7 +355,7 @@ def to_encoded(source: str, parts: Sequence[Part], unreadable: Sequence[Unreadab
                 whole.append(index)
             except DataError as error:
                 lost.append(Unreadable(part.names[index], str(error)))
-        kept.append(take(part, whole))
+        kept.append(_take(part, whole))
     unreadable = (*unreadable, *lost)
     check_splits(source, kept, unreadable)
     classes = sort_classes({label for part in kept for label in part.labels})
@@ -359,7 +368,7 @@ def to_encoded(source: str, parts: Sequence[Part], unreadable: Sequence[Unreadab
     def make(part: Part) -> Split:
         hashes = np.array([hash_bytes(content) for content in part.values], dtype=np.uint64)
         samples = EncodedImages(part.values, np.array(part.names), value_range, dtype)
-        return Split(samples, number_labels(part, classes), hashes, pack_groups(part), pack_extras(part))
+        return Split(samples, _number_labels(part, classes), hashes, pack_groups(part), pack_extras(part))
 
     size = np.median([(fact.height, fact.width) for fact in facts], axis=0)
     splits = {name: make(part) for name, part in split_up(kept)}
@@ -376,14 +385,14 @@ def to_texts(source: str, parts: Sequence[Part], unreadable: Sequence[Unreadable
     return Dataset(source, classes, splits, 1, size, tuple(unreadable), kind="text")
 
 
-def to_series(source: str, parts: Sequence[Part], unreadable: Sequence[Unreadable], config: DataConfig) -> Dataset:
+def _to_series(source: str, parts: Sequence[Part], unreadable: Sequence[Unreadable], config: DataConfig) -> Dataset:
     """Make a Dataset of series in memory."""
     classes = sort_classes({label for part in parts for label in part.labels})
     splits = {name: series_split(part, classes) for name, part in split_up(parts)}
     return series_dataset(source, splits, classes, unreadable)
 
 
-def number_labels(part: Part, classes: Sequence[str]) -> np.ndarray:
+def _number_labels(part: Part, classes: Sequence[str]) -> np.ndarray:
     number = {name: index for index, name in enumerate(classes)}
     return np.array([number[label] for label in part.labels], dtype=np.int64)
 
@@ -399,11 +408,11 @@ def pack_extras(part: Part) -> dict[str, np.ndarray]:
 def text_split(part: Part, classes: Sequence[str]) -> Split:
     hashes = np.array([hash_bytes(text.encode()) for text in part.values], dtype=np.uint64)
     samples = Texts(part.values, np.array(part.names))
-    return Split(samples, number_labels(part, classes), hashes, pack_groups(part), pack_extras(part))
+    return Split(samples, _number_labels(part, classes), hashes, pack_groups(part), pack_extras(part))
 
 
 def series_split(part: Part, classes: Sequence[str]) -> Split:
-    split = split_series(part.values, np.array(part.names), number_labels(part, classes))
+    split = split_series(part.values, np.array(part.names), _number_labels(part, classes))
     return replace(split, groups=pack_groups(part), extras=pack_extras(part))
 
 
@@ -420,7 +429,7 @@ class RowReader:
 ROWS: Mapping[Kind, RowReader] = MappingProxyType(
     {
         "image": RowReader(read_image_rows, to_encoded),
-        "series": RowReader(read_series_rows, to_series),
+        "series": RowReader(read_series_rows, _to_series),
         "text": RowReader(read_text_rows, to_texts),
     }
 )

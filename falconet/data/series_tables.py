@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float32, Float64, Int64, Shaped
 from falconet.data.series import NO_VALUES, count_steps
 from falconet.tables import ABSENT, Table
 
-MISSING: Mapping[Any, float] = MappingProxyType(dict.fromkeys(("", None, *ABSENT), math.nan))
+_MISSING: Mapping[Any, float] = MappingProxyType(dict.fromkeys(("", None, *ABSENT), math.nan))
 """Cells that stand for a missing value, besides NaN itself."""
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -141,7 +141,7 @@ def to_numbers(cells: Sequence[Any]) -> Float32[np.ndarray, " rows"]:
 def to_floats(cells: Sequence[Any]) -> Float64[np.ndarray, " rows"]:
     """Return cells as numbers: NaN for a missing one, infinity for one that is no number."""
     try:
-        return np.array([MISSING.get(cell, cell) for cell in cells], dtype=np.float64)
+        return np.array([_MISSING.get(cell, cell) for cell in cells], dtype=np.float64)
     except (TypeError, ValueError, OverflowError):
         return np.array([to_float(cell) for cell in cells], dtype=np.float64)
 
@@ -149,6 +149,6 @@ def to_floats(cells: Sequence[Any]) -> Float64[np.ndarray, " rows"]:
 def to_float(cell: Any) -> float:
     try:
         text = cell.strip() if isinstance(cell, str) else cell
-        return float(MISSING.get(text, text))
+        return float(_MISSING.get(text, text))
     except (TypeError, ValueError, OverflowError):
         return math.inf

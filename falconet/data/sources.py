@@ -82,10 +82,10 @@ def read_dataset(source: str | Path | Dataset, *, data_root: str | Path | None =
         check_all_readable(dataset)
     if source in SOURCE_NAMES:
         return dataset
-    return replace(dataset, notes=(*dataset.notes, *map(describe_alike, find_alike(dataset.classes))))
+    return replace(dataset, notes=(*dataset.notes, *map(describe_alike, _find_alike(dataset.classes))))
 
 
-def find_alike(classes: Sequence[str]) -> list[tuple[str, ...]]:
+def _find_alike(classes: Sequence[str]) -> list[tuple[str, ...]]:
     """Return the groups of class names that differ in nothing but case, width or what stands between words.
 
     Single letters may be meant so.

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from falconet.errors import ConfigError
 from falconet.spec import SeriesSpec
 
-FLOOR = 1e-8
+_FLOOR = 1e-8
 """Power that counts as silence: 80 dB below a sine of amplitude 1, which has 1."""
 
 
@@ -48,7 +48,7 @@ class LogMel(nn.Module):
         waves = series.nan_to_num(0.0).reshape(batch * channels, 1, steps)
         parts = F.conv1d(waves, self.kernels, stride=self.hop)
         power = parts.square().view(batch * channels, 2, -1, parts.shape[2]).sum(dim=1)
-        rows = (self.filters @ power).clamp(min=FLOOR).log().view(batch, -1, parts.shape[2])
+        rows = (self.filters @ power).clamp(min=_FLOOR).log().view(batch, -1, parts.shape[2])
         frames = ((lengths - self.window) // self.hop + 1).clamp(min=1)
         padded = torch.arange(parts.shape[2]) >= frames[:, None]
         return rows.masked_fill(padded[:, None], torch.nan)

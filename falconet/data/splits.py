@@ -136,7 +136,7 @@ def complete_splits(dataset: Dataset, config: DataConfig, families: Families | N
     for place, (name, wanted) in enumerate(missing.items()):
         # At most all: a large group of equal samples in the test split may leave less than the fraction of the whole.
         fraction = min(wanted * len(dataset.splits["train"]) / len(rest), 1.0)
-        chosen = choose(rest, names, fraction, config.split_seed, len(missing) - place)
+        chosen = _choose(rest, names, fraction, config.split_seed, len(missing) - place)
         made[name], rest = rest.take(np.flatnonzero(chosen)), rest.take(np.flatnonzero(~chosen))
         names = None if names is None else names[~chosen]
     parts: Mapping[str, Split] = {**dataset.splits, **made, "train": rest}
@@ -190,7 +190,7 @@ def check_groups_apart(dataset: Dataset) -> None:
         )
 
 
-def choose(
+def _choose(
     split: Split, families: UInt64[np.ndarray, " samples"] | None, fraction: float, seed: int, left: int
 ) -> Bool[np.ndarray, " samples"]:
     """Mark a `fraction` of a split: of each class, or of groups so that each class comes close.
@@ -201,14 +201,14 @@ def choose(
     groups = split.group_names
     if families is None:
         if groups is None:
-            return choose_stratified(split.hashes, split.labels, fraction, seed)
+            return _choose_stratified(split.hashes, split.labels, fraction, seed)
         return choose_groups(groups, split.labels, fraction, seed)
     if groups is None:
         return choose_families(families, split.labels, fraction, seed, left)
-    return choose_groups(unite(groups, families), split.labels, fraction, seed)
+    return choose_groups(_unite(groups, families), split.labels, fraction, seed)
 
 
-def unite(
+def _unite(
     names: UInt64[np.ndarray, " samples"], others: UInt64[np.ndarray, " samples"]
 ) -> UInt64[np.ndarray, " samples"]:
     """Return a name for each sample that it shares with all that either name connects it with, over others or directly.
@@ -234,7 +234,7 @@ def choose_families(
 
     Families of a class are tried in the order of their mixed names; one is taken where that brings the class's count
     nearer to what is wanted, until `left` of them are left. Where all are too large, the smallest is taken. Families of
-    one sample each are taken as `choose_stratified` takes them. One of several classes counts for the first of these;
+    one sample each are taken as `_choose_stratified` takes them. One of several classes counts for the first of these;
     the others then get one of theirs where that leaves something of each class behind.
     """
     names, members = np.unique(families, return_inverse=True)
@@ -295,7 +295,7 @@ def mend_classes(
         chosen[own[places[own].argmin()]] = False
 
 
-def choose_stratified(
+def _choose_stratified(
     hashes: UInt64[np.ndarray, " samples"], labels: Int64[np.ndarray, " samples"], fraction: float, seed: int
 ) -> Bool[np.ndarray, " samples"]:
     """Mark a `fraction` of each class: the samples whose mixed hash is lowest, at least one where a class has two.
@@ -382,7 +382,7 @@ def unite_split(split: Split) -> UInt64[np.ndarray, " samples"]:
     The name is the lowest of the groups that are brought together so; whatever the order of the samples.
     """
     assert split.group_names is not None
-    return unite(split.group_names, split.hashes)
+    return _unite(split.group_names, split.hashes)
 
 
 def deal(

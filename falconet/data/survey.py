@@ -37,7 +37,7 @@ SPAN = 32
 """Samples that a worker looks at before it hands over what it found."""
 
 
-Place = tuple[str, int]
+SamplePosition = tuple[str, int]
 """A split, and a position in it."""
 
 
@@ -138,12 +138,12 @@ def list_unreadable(dataset: Dataset, found: Survey) -> tuple[Unreadable, ...]:
     return tuple(Unreadable(to_name(dataset, places[index]), reason) for index, reason in found.reasons.items())
 
 
-def list_places(dataset: Dataset) -> list[Place]:
+def list_places(dataset: Dataset) -> list[SamplePosition]:
     """Return where each sample of a survey stands."""
     return [(name, index) for name, split in dataset.splits.items() for index in range(len(split))]
 
 
-def to_name(dataset: Dataset, place: Place) -> str:
+def to_name(dataset: Dataset, place: SamplePosition) -> str:
     split, index = place
     return to_text(dataset.splits[split].samples.name(index))
 
@@ -188,7 +188,7 @@ def measure_image(image: UInt[np.ndarray, "height width channels"]) -> Fact:
     return Fact((height, width), channels == 3, constant, copy=copy)
 
 
-def measure_series(series: Float32[np.ndarray, "channels steps"]) -> Fact:
+def _measure_series(series: Float32[np.ndarray, "channels steps"]) -> Fact:
     """Return the facts of a series up to its last step that is there."""
     series = series[:, : int(count_steps(series))]
     missing = np.isnan(series)
@@ -252,7 +252,7 @@ class Surveyor:
 SURVEYORS: Mapping[Kind, Surveyor] = MappingProxyType(
     {
         "image": Surveyor(measure_image, condense_copies, pair_alike, has_distances=True),
-        "series": Surveyor(measure_series, list_keys, pair_equal, has_distances=False),
+        "series": Surveyor(_measure_series, list_keys, pair_equal, has_distances=False),
         "text": Surveyor(measure_text, list_keys, pair_equal, has_distances=False),
     }
 )

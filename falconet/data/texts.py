@@ -26,17 +26,17 @@ from falconet.errors import ConfigError, DataError, MissingExtraError, abridge
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-RESERVED = ("[PAD]", "[MASK]")
+_RESERVED = ("[PAD]", "[MASK]")
 """Names of the tokens 0 and 1, which no text ever becomes."""
-MIN_VOCABULARY = 256 + len(RESERVED)
+MIN_VOCABULARY = 256 + len(_RESERVED)
 MAX_WORD = 1000
 """Bytes up to which a word is learned from as one: to merge two tokens of a word moves all that follow."""
-UNSPACED = r"[\p{Han}\p{Hiragana}\p{Katakana}]{1,2}"
+_UNSPACED = r"[\p{Han}\p{Hiragana}\p{Katakana}]{1,2}"
 """What is learned from as one word where no blanks part words, which most often have one or two characters.
 
 A clause would be one word otherwise, and in a small data set one token, of which no other text has any part.
 """
-CHUNK = 4096
+_CHUNK = 4096
 """Texts that are encoded at a time: enough for all cores, and little memory."""
 
 
@@ -61,12 +61,12 @@ def train_tokenizer(texts: Sequence[str], vocab_size: int) -> str:
     pieces = pre_tokenizers.Split(Regex(f".{{1,{MAX_WORD}}}"), "isolated")
     # No merge learned from whole characters joins the end of one with the beginning of another, so that texts that are
     # encoded need not be cut.
-    characters = pre_tokenizers.Split(Regex(UNSPACED), "isolated")
+    characters = pre_tokenizers.Split(Regex(_UNSPACED), "isolated")
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([characters, words, pieces])
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,
-        special_tokens=list(RESERVED),
+        special_tokens=list(_RESERVED),
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
@@ -88,9 +88,9 @@ def make_wordpiece(vocabulary: Sequence[str]) -> str:
     Raises DataError unless the first two tokens are the reserved ones, those named here are there, and none is twice.
     """
     check_vocabulary(vocabulary)
-    sides = {name: {"SpecialToken": {"id": name, "type_id": 0}} for name in (BEGINNING, END)}
+    sides = {name: {"SpecialToken": {"id": name, "type_id": 0}} for name in (_BEGINNING, END)}
     numbers = {name: {"id": name, "ids": [vocabulary.index(name)], "tokens": [name]} for name in sides}
-    sequence = [sides[BEGINNING], {"Sequence": {"id": "A", "type_id": 0}}, sides[END]]
+    sequence = [sides[_BEGINNING], {"Sequence": {"id": "A", "type_id": 0}}, sides[END]]
     content: dict[str, Any] = {
         "version": "1.0",
         "truncation": None,
@@ -113,7 +113,7 @@ def make_wordpiece(vocabulary: Sequence[str]) -> str:
         "decoder": {"type": "WordPiece", "prefix": "##", "cleanup": True},
         "model": {
             "type": WORDPIECE,
-            "unk_token": UNKNOWN,
+            "unk_token": _UNKNOWN,
             "continuing_subword_prefix": "##",
             "max_input_chars_per_word": 100,
             "vocab": {token: number for number, token in enumerate(vocabulary)},
@@ -122,31 +122,31 @@ def make_wordpiece(vocabulary: Sequence[str]) -> str:
     return json.dumps(content, ensure_ascii=False)
 
 
-WORDPIECE, UNKNOWN, BEGINNING, END = "WordPiece", "[UNK]", "[CLS]", "[SEP]"
+WORDPIECE, _UNKNOWN, _BEGINNING, END = "WordPiece", "[UNK]", "[CLS]", "[SEP]"
 
 
 def check_vocabulary(vocabulary: Sequence[Any]) -> None:
     """Raise DataError unless tokens make a WordPiece tokenizer, in few characters, one a line."""
-    if tuple(vocabulary[: len(RESERVED)]) != RESERVED:
-        raise DataError(f"tokenizer: wanted {' and '.join(RESERVED)} as its first tokens, found others")
+    if tuple(vocabulary[: len(_RESERVED)]) != _RESERVED:
+        raise DataError(f"tokenizer: wanted {' and '.join(_RESERVED)} as its first tokens, found others")
     for token in vocabulary:
         if not isinstance(token, str) or not token or "\n" in token or not token.isprintable():
             raise DataError(f"tokenizer: wanted tokens of visible characters, found {abridge(token)}")
-    if len(set(vocabulary)) != len(vocabulary) or sum(map(len, vocabulary)) > MAX_TOKENS:
-        raise DataError(f"tokenizer: wanted a vocabulary of at most {MAX_TOKENS} characters in all, found others")
-    for token in (UNKNOWN, BEGINNING, END):
+    if len(set(vocabulary)) != len(vocabulary) or sum(map(len, vocabulary)) > _MAX_TOKENS:
+        raise DataError(f"tokenizer: wanted a vocabulary of at most {_MAX_TOKENS} characters in all, found others")
+    for token in (_UNKNOWN, _BEGINNING, END):
         if token not in vocabulary:
             raise DataError(f"tokenizer: wanted the token {token}, found none")
 
 
-def read_vocabulary(tokenizer: object) -> list[str] | None:
+def _read_vocabulary(tokenizer: object) -> list[str] | None:
     """Return the tokens of a WordPiece tokenizer, as JSON or one a line; None for any other text.
 
     As of a BPE, nothing else of it is ever used. Raises DataError for a WordPiece that `make_wordpiece` does not make.
     """
     if not isinstance(tokenizer, str):
         return None
-    if tokenizer.startswith(f"{RESERVED[0]}\n"):
+    if tokenizer.startswith(f"{_RESERVED[0]}\n"):
         vocabulary = tokenizer.split("\n")
         check_vocabulary(vocabulary)
         return vocabulary
@@ -167,7 +167,7 @@ def abridge_tokenizer(tokenizer: str) -> str:
 
     All of a tokenizer follows from them. Raises DataError for one of another form.
     """
-    vocabulary = read_vocabulary(tokenizer)
+    vocabulary = _read_vocabulary(tokenizer)
     if vocabulary is not None:
         return "\n".join(vocabulary)
     return "\n".join(" ".join(pair) for pair in read_merges(tokenizer))
@@ -179,12 +179,12 @@ def restore_tokenizer(abridged: str) -> str:
     The first line of tokens is [PAD], which is in no merge. Raises DataError for a merge of tokens that are not there
     yet, and for a tokenizer of another form than `train_tokenizer` and `make_wordpiece` make.
     """
-    vocabulary = read_vocabulary(abridged)
+    vocabulary = _read_vocabulary(abridged)
     if vocabulary is not None:
         return make_wordpiece(vocabulary)
     merges = read_merges(abridged)
     content = json.loads(train_tokenizer((), MIN_VOCABULARY))
-    content["model"]["vocab"] = unite(merges)
+    content["model"]["vocab"] = _unite(merges)
     content["model"]["merges"] = [list(pair) for pair in merges]
     return json.dumps(content, ensure_ascii=False)
 
@@ -192,8 +192,8 @@ def restore_tokenizer(abridged: str) -> str:
 def check_tokenizer(tokenizer: str, vocab_size: int) -> None:
     """Raise DataError unless a tokenizer is one that is made here, with at most so many tokens."""
     check_json(tokenizer)
-    vocabulary = read_vocabulary(tokenizer)
-    found = len(unite(read_merges(tokenizer)) if vocabulary is None else vocabulary)
+    vocabulary = _read_vocabulary(tokenizer)
+    found = len(_unite(read_merges(tokenizer)) if vocabulary is None else vocabulary)
     if found > vocab_size:
         raise DataError(f"tokenizer: wanted at most the model's {vocab_size} tokens, found {found}")
 
@@ -225,13 +225,13 @@ def read_merges(tokenizer: str) -> list[tuple[str, str]]:
         found = dict(content, model={**content["model"], "vocab": None, "merges": None})
         vocabulary, lines = content["model"]["vocab"], content["model"]["merges"]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise DataError(f"the tokenizer is damaged: {shorten(error)}") from error
+        raise DataError(f"the tokenizer is damaged: {_shorten(error)}") from error
     # Earlier versions of the package wrote "a b" for ["a", "b"].
     pairs = [tuple(line.split(" ") if isinstance(line, str) else line) for line in check_list(lines)]
     merges = check_merges(pairs)
-    if vocabulary != unite(merges):
+    if vocabulary != _unite(merges):
         raise DataError("the tokenizer is damaged: its tokens are not those that its merges make")
-    strange = [key for key, value in flatten(found).items() if value != FORM.get(key)]
+    strange = [key for key, value in _flatten(found).items() if value != FORM.get(key)]
     if strange:
         raise DataError(f"the tokenizer is damaged: wanted the byte-level BPE that falconet learns, found {strange[0]}")
     return merges
@@ -252,25 +252,25 @@ def check_merges(pairs: Sequence[tuple[Any, ...]]) -> list[tuple[str, str]]:
     return [(first, second) for first, second in pairs]
 
 
-def unite(merges: Sequence[tuple[str, str]]) -> dict[str, int]:
+def _unite(merges: Sequence[tuple[str, str]]) -> dict[str, int]:
     """Return all tokens with their numbers: reserved ones, bytes, and what each merge makes of two that are there.
 
     Raises DataError for a merge of others, and for tokens that are too long together, as those of forty doublings are.
     """
-    vocabulary = {token: number for number, token in enumerate((*RESERVED, *byte_tokens()))}
-    known, length = vocabulary.keys() - set(RESERVED), 0
+    vocabulary = {token: number for number, token in enumerate((*_RESERVED, *byte_tokens()))}
+    known, length = vocabulary.keys() - set(_RESERVED), 0
     for first, second in merges:
         if first not in known or second not in known:
             raise DataError(f"tokenizer: wanted two known tokens a line, found {f'{first} {second}'[:60]!r}")
         length += len(first) + len(second)
-        if length > MAX_TOKENS:
-            raise DataError(f"tokenizer: wanted tokens of at most {MAX_TOKENS} characters in all, found more")
+        if length > _MAX_TOKENS:
+            raise DataError(f"tokenizer: wanted tokens of at most {_MAX_TOKENS} characters in all, found more")
         vocabulary.setdefault(first + second, len(vocabulary))
         known.add(first + second)
     return vocabulary
 
 
-MAX_TOKENS = 1 << 24
+_MAX_TOKENS = 1 << 24
 
 
 @cache
@@ -311,16 +311,16 @@ FORM: Mapping[str, Any] = MappingProxyType(
 """What `train_tokenizer` writes beside tokens and merges; a file may lack some of it, but not say otherwise."""
 
 
-def flatten(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def _flatten(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Return nested mappings as one, with keys such as `model.type`; at most two deep."""
     flat: dict[str, Any] = {}
     for key, value in content.items():
         deeper = isinstance(value, dict) and not prefix
-        flat |= flatten(value, f"{key}.") if deeper else {f"{prefix}{key}": value}
+        flat |= _flatten(value, f"{key}.") if deeper else {f"{prefix}{key}": value}
     return flat
 
 
-def shorten(error: Exception) -> str:
+def _shorten(error: Exception) -> str:
     return " ".join(str(error).split())[:120] or type(error).__name__
 
 
@@ -377,7 +377,7 @@ class TextEncoder:
     @cached_property
     def end(self) -> int | None:
         """The token that every text ends with; None: there is none."""
-        vocabulary = read_vocabulary(self.tokenizer)
+        vocabulary = _read_vocabulary(self.tokenizer)
         return None if vocabulary is None else vocabulary.index(END)
 
     @property
@@ -387,8 +387,8 @@ class TextEncoder:
 
     def tokenize(self, texts: Sequence[str]) -> Iterator[list[int]]:
         """Yield all tokens of each text."""
-        for begin in range(0, len(texts), CHUNK):
-            chunk = texts[begin : begin + CHUNK]
+        for begin in range(0, len(texts), _CHUNK):
+            chunk = texts[begin : begin + _CHUNK]
             check_unicode(chunk)
             for encoding in self.loaded.encode_batch_fast(list(chunk)):
                 yield encoding.ids

@@ -16,7 +16,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from falconet.catalog import FILE_SUFFIXES, TASKS_SUFFIX, as_name, check_place, check_suffix, is_url
-from falconet.data.adapters import ADAPTERS, Inputs, is_array, is_image, to_numpy
+from falconet.data.adapters import ADAPTERS, SampleBlock, is_array, is_image, to_numpy
 from falconet.data.cells import find_comma, spell_numbers
 from falconet.data.columns import Roles, choose_inputs
 from falconet.data.dataset import Dataset, Samples, Split, Unreadable, to_text
@@ -46,7 +46,7 @@ from falconet.tables import (
 
 PART_FILES = 1024
 """So many files are answered before their answers are handed on."""
-MAX_LINE = 4 * MAX_CHARACTERS
+_MAX_LINE = 4 * MAX_CHARACTERS
 """Bytes of a line of standard input: a text of so many characters."""
 
 
@@ -57,13 +57,13 @@ class Url(str):
 
 
 @runtime_checkable
-class Lines(Protocol):
+class _Lines(Protocol):
     """An open binary file, of which lines are read."""
 
     def readline(self, limit: int = -1, /) -> bytes: ...
 
 
-Place = Path | Url | Lines
+InputSource = Path | Url | _Lines
 """Where samples are: a file or a folder, an address, or an open stream of lines."""
 
 
@@ -85,7 +85,7 @@ def iterate_inputs(
     *,
     data_root: str | Path | None = None,
     labels: Sequence[str] = (),
-) -> Iterator[Inputs]:
+) -> Iterator[SampleBlock]:
     """Yield the samples that are asked about, as a model of `spec` takes them, in order and some at a time.
 
     `asked` is one of these, or several in a list: a path of a file or folder, an address that begins with http:// or
@@ -105,7 +105,7 @@ def iterate_inputs(
     if is_array(asked) and not is_image(asked):
         yield from ADAPTERS[spec.kind].read_array(to_numpy(asked), spec, str)
         return
-    items = list_items(asked, spec.kind)
+    items = _list_items(asked, spec.kind)
     adapter = ADAPTERS[spec.kind]
     listed = adapter.takes_strings and isinstance(asked, str)
     for item in items:
@@ -124,19 +124,19 @@ def iterate_inputs(
             if len(items) == 1:
                 raise
             name = name_place(place)
-            yield Inputs(skipped=(Unreadable(name, str(error).removeprefix(f"{name}: ")),))
+            yield SampleBlock(skipped=(Unreadable(name, str(error).removeprefix(f"{name}: ")),))
 
 
-def read_held(asked: Dataset | Split, spec: InputSpec) -> Iterator[Inputs]:
+def read_held(asked: Dataset | Split, spec: InputSpec) -> Iterator[SampleBlock]:
     """Yield the samples of a split, or of all splits of a data set."""
     dataset = asked if isinstance(asked, Dataset) else asked.owner
     if dataset is not None:
         check_kind(dataset.source, dataset.kind, spec)
     for split in asked.splits.values() if isinstance(asked, Dataset) else (asked,):
-        yield Inputs(fit_recordings(split.samples, spec))
+        yield SampleBlock(fit_recordings(split.samples, spec))
 
 
-def list_items(asked: object, kind: Kind) -> list[Any]:
+def _list_items(asked: object, kind: Kind) -> list[Any]:
     """Return the places and samples that are asked about. Raises UsageError for none, and for what can be neither."""
     if isinstance(asked, str | os.PathLike):
         return [to_place(asked)]
@@ -209,31 +209,31 @@ def name_place(place: Any) -> str:
 # Places
 
 
-def read_place(place: Any, reading: Reading) -> Iterator[Inputs]:
+def read_place(place: Any, reading: Reading) -> Iterator[SampleBlock]:
     """Yield the samples of one place."""
     if isinstance(place, Url):
         yield from read_url(place, reading)
     elif isinstance(place, Samples):
-        yield Inputs(place)
+        yield SampleBlock(place)
     elif is_stream(place):
         yield from read_lines(place, reading)
     elif place.is_dir():
-        yield from read_folder(place, reading)
+        yield from _read_folder(place, reading)
     elif place.exists():
         yield from read_one_file(place, str(place), reading)
     elif os.path.lexists(place):
         raise DataError(f"{place}: a link to nothing")
     else:
-        yield from read_source(as_name(place), reading)
+        yield from _read_source(as_name(place), reading)
 
 
-def read_source(name: str, reading: Reading) -> Iterator[Inputs]:
+def _read_source(name: str, reading: Reading) -> Iterator[SampleBlock]:
     """Yield all samples of a source that has a name."""
     dataset = read_dataset(name, data_root=find_data_root(reading.data_root), config=reading.config)
     check_kind(name, dataset.kind, reading.spec)
     for split in dataset.splits.values():
-        yield Inputs(ADAPTERS[dataset.kind].rescale(split.samples, reading.spec))
-    yield Inputs(skipped=dataset.unreadable, ignored=dataset.ignored, notes=dataset.notes)
+        yield SampleBlock(ADAPTERS[dataset.kind].rescale(split.samples, reading.spec))
+    yield SampleBlock(skipped=dataset.unreadable, ignored=dataset.ignored, notes=dataset.notes)
 
 
 def check_kind(name: str, found: Kind, spec: InputSpec) -> None:
@@ -242,7 +242,7 @@ def check_kind(name: str, found: Kind, spec: InputSpec) -> None:
         raise DataError(f"{name}: wanted {spec.kind} data, as the model takes, found {found}")
 
 
-def read_url(url: Url, reading: Reading) -> Iterator[Inputs]:
+def read_url(url: Url, reading: Reading) -> Iterator[SampleBlock]:
     """Yield the samples of a file that is fetched first, and gone in the end."""
     with scratch() as folder:
         path = fetch_url(url, folder)
@@ -253,7 +253,7 @@ def read_url(url: Url, reading: Reading) -> Iterator[Inputs]:
             raise DataError(str(error).replace(str(path), str(url))) from error
 
 
-def rename(inputs: Inputs, old: str, new: str) -> Inputs:
+def rename(inputs: SampleBlock, old: str, new: str) -> SampleBlock:
     """Return inputs of a file that is called otherwise than the user knows it."""
     skipped = tuple(
         Unreadable(new if item.file == old else item.file, item.reason.replace(old, new)) for item in inputs.skipped
@@ -261,7 +261,7 @@ def rename(inputs: Inputs, old: str, new: str) -> Inputs:
     samples = inputs.samples
     if samples is not None and len(samples) == 1 and samples.name(0) == old:
         samples = Renamed(samples, new)
-    return Inputs(samples, skipped, inputs.ignored, tuple(note.replace(old, new) for note in inputs.notes))
+    return SampleBlock(samples, skipped, inputs.ignored, tuple(note.replace(old, new) for note in inputs.notes))
 
 
 @dataclass(frozen=True, eq=False)
@@ -290,7 +290,7 @@ class Renamed:
         return self.samples.join([other.samples for other in others])
 
 
-def read_folder(folder: Path, reading: Reading) -> Iterator[Inputs]:
+def _read_folder(folder: Path, reading: Reading) -> Iterator[SampleBlock]:
     """Yield the samples below a folder, or of the arrays, tables and files of series in it where it holds no others.
 
     Raises PathError where it holds none of these.
@@ -304,8 +304,8 @@ def read_folder(folder: Path, reading: Reading) -> Iterator[Inputs]:
     data = [path for path in data if not path.name.startswith(".")]
     found = None if data and not adapter.in_files(spec) else find_below(folder, spec.kind, strict=not data)
     if found is not None:
-        yield Inputs(skipped=found.refused, ignored=found.ignored)
-        yield from read_files(found.files, reading)
+        yield SampleBlock(skipped=found.refused, ignored=found.ignored)
+        yield from _read_files(found.files, reading)
         return
     for path in data:
         try:
@@ -313,7 +313,7 @@ def read_folder(folder: Path, reading: Reading) -> Iterator[Inputs]:
         except DataError as error:
             if len(data) == 1:
                 raise
-            yield Inputs(skipped=(Unreadable(str(path), str(error).removeprefix(f"{path}: ")),))
+            yield SampleBlock(skipped=(Unreadable(str(path), str(error).removeprefix(f"{path}: ")),))
 
 
 @dataclass(frozen=True)
@@ -345,7 +345,7 @@ def find_below(folder: Path, kind: Kind, *, strict: bool = True) -> FoundFiles |
     return FoundFiles([str(folder / name) for name in files], refused, ignored)
 
 
-def read_one_file(path: Path, name: str, reading: Reading) -> Iterator[Inputs]:
+def read_one_file(path: Path, name: str, reading: Reading) -> Iterator[SampleBlock]:
     """Yield the samples of a file, which may be one; `name` is what the user calls it."""
     spec, suffix, max_bytes = reading.spec, path.suffix.lower(), reading.config.max_bytes
     adapter = ADAPTERS[spec.kind]
@@ -355,29 +355,29 @@ def read_one_file(path: Path, name: str, reading: Reading) -> Iterator[Inputs]:
     elif suffix == ".npz":
         yield from adapter.read_npz(path, name, spec, max_bytes)
     elif suffix == ".ts":
-        yield from read_ts(path, name, reading)
+        yield from _read_ts(path, name, reading)
     elif suffix == TASKS_SUFFIX:
         table, _ = tabulate_tasks(path, reading.config)
         yield from read_parts(iter([table]), name, reading, lambda: table)
     elif suffix in adapter.table_suffixes:
-        yield from read_rows(path, name, reading)
+        yield from _read_rows(path, name, reading)
     else:
         if not adapter.in_files(spec) and suffix not in MODALITIES[spec.kind].extensions:
             check_suffix(path)
-        yield from read_files([str(path)], reading)
+        yield from _read_files([str(path)], reading)
 
 
-def read_files(paths: Sequence[str], reading: Reading) -> Iterator[Inputs]:
+def _read_files(paths: Sequence[str], reading: Reading) -> Iterator[SampleBlock]:
     """Yield files that hold a sample each."""
     for start in range(0, len(paths), PART_FILES):
-        yield Inputs(open_files(paths[start : start + PART_FILES], reading.spec))
+        yield SampleBlock(open_files(paths[start : start + PART_FILES], reading.spec))
 
 
-def read_ts(path: Path, name: str, reading: Reading) -> Iterator[Inputs]:
+def _read_ts(path: Path, name: str, reading: Reading) -> Iterator[SampleBlock]:
     """Yield the series of a `.ts` file, whether it has labels or not."""
     check_kind(name, "series", reading.spec)
     cases, skipped = read_ts_file(path, unlabeled=True)
-    yield Inputs(skipped=tuple(Unreadable(f"{name}:{line_of(item.file)}", item.reason) for item in skipped))
+    yield SampleBlock(skipped=tuple(Unreadable(f"{name}:{line_of(item.file)}", item.reason) for item in skipped))
     for start in range(0, len(cases), PART_ROWS):
         part = cases[start : start + PART_ROWS]
         names = [f"{name}:{line_of(case.name)}" for case in part]
@@ -389,7 +389,7 @@ def line_of(name: str) -> str:
     return name.rpartition(":")[2]
 
 
-def read_rows(path: Path, name: str, reading: Reading) -> Iterator[Inputs]:
+def _read_rows(path: Path, name: str, reading: Reading) -> Iterator[SampleBlock]:
     """Yield the samples of a table in parts; of a series over several rows, all of it is read first."""
     config = reading.config
     parts = iterate_table(path, header=config.header, max_bytes=config.max_bytes)
@@ -400,7 +400,7 @@ def read_rows(path: Path, name: str, reading: Reading) -> Iterator[Inputs]:
 
 def read_parts(
     parts: Iterator[Table], name: str, reading: Reading, read_whole: Callable[[], Table] | None
-) -> Iterator[Inputs]:
+) -> Iterator[SampleBlock]:
     """Yield the samples of a table's parts; what the first one's columns hold counts for all.
 
     A series that stretches over several rows may stretch over several parts: then they are read as a whole, or of a
@@ -410,7 +410,7 @@ def read_parts(
     comma: str | None = None
     for table in parts:
         if not table.lines:
-            yield Inputs(skipped=tuple(Unreadable(f"{name}:{line}", reason) for line, reason in table.damaged))
+            yield SampleBlock(skipped=tuple(Unreadable(f"{name}:{line}", reason) for line, reason in table.damaged))
             continue
         notes: tuple[str, ...] = ()
         if roles is None:
@@ -421,23 +421,23 @@ def read_parts(
             notes = tuple(f"{name}: {note}" for note in table.notes)
             if "series" in roles.columns:
                 whole = read_whole() if read_whole else join_tables(table, parts, reading.config.max_bytes)
-                yield from read_part(whole, roles, comma, name, reading, notes)
+                yield from _read_part(whole, roles, comma, name, reading, notes)
                 return
-        yield from read_part(table, roles, comma, name, reading, notes)
+        yield from _read_part(table, roles, comma, name, reading, notes)
 
 
-def read_part(
+def _read_part(
     table: Table, roles: Roles, comma: str | None, name: str, reading: Reading, notes: tuple[str, ...]
-) -> Iterator[Inputs]:
+) -> Iterator[SampleBlock]:
     """Yield the samples of some rows."""
     spelled = spell_numbers(table, [column for column in roles.values if column in table.columns], comma)
     rows = read_inputs(spelled, roles, reading.config, name)
-    yield Inputs(skipped=tuple(rows.skipped), notes=notes)
+    yield SampleBlock(skipped=tuple(rows.skipped), notes=notes)
     if not rows.names:
         return
     # Bytes are what a cell holds instead of a path.
     if "path" in roles.columns and not any(isinstance(value, bytes) for value in rows.values):
-        yield from read_files([str(table.path.parent / value) for value in rows.values], reading)
+        yield from _read_files([str(table.path.parent / value) for value in rows.values], reading)
     else:
         yield ADAPTERS[roles.kind].read_cells(rows.values, rows.names, reading.spec)
 
@@ -462,7 +462,7 @@ def join_tables(first: Table, others: Iterable[Table], max_bytes: int) -> Table:
 # Standard input
 
 
-def read_lines(stream: Lines, reading: Reading) -> Iterator[Inputs]:
+def read_lines(stream: _Lines, reading: Reading) -> Iterator[SampleBlock]:
     """Yield what stands in the lines of a stream: JSON objects, or else texts, or the paths of files and addresses.
 
     The first line that is not blank tells which. Raises DataError for no lines, and for lines of numbers.
@@ -490,25 +490,25 @@ def read_lines(stream: Lines, reading: Reading) -> Iterator[Inputs]:
             found = adapter.read_values([text for _, text in block], [f"-:{number}" for number, _ in block], spec)
             yield replace(found, skipped=(*skipped, *found.skipped))
         else:
-            yield Inputs(skipped=skipped)
-            yield from read_named([text.strip() for _, text in block], reading)
+            yield SampleBlock(skipped=skipped)
+            yield from _read_named([text.strip() for _, text in block], reading)
         block = list(islice(lines, PART_FILES))
-    yield Inputs(skipped=tuple(Unreadable(f"-:{number}", reason) for number, reason in damaged))
+    yield SampleBlock(skipped=tuple(Unreadable(f"-:{number}", reason) for number, reason in damaged))
 
 
 def describe_lost(damaged: Sequence[tuple[int, str]]) -> str:
     return f"; the first that cannot be read: line {damaged[0][0]} ({damaged[0][1]})" if damaged else ""
 
 
-def number_lines(stream: Lines, damaged: list[tuple[int, str]]) -> Iterator[tuple[int, str]]:
+def number_lines(stream: _Lines, damaged: list[tuple[int, str]]) -> Iterator[tuple[int, str]]:
     """Yield number and text of the lines that hold something; what is wrong with others is added to `damaged`."""
     number = 0
-    while line := stream.readline(MAX_LINE + 1):
+    while line := stream.readline(_MAX_LINE + 1):
         number += 1
-        if len(line) > MAX_LINE and not line.endswith(b"\n"):
+        if len(line) > _MAX_LINE and not line.endswith(b"\n"):
             while line and not line.endswith(b"\n"):
-                line = stream.readline(MAX_LINE)
-            damaged.append((number, f"more than {MAX_LINE:,} bytes"))
+                line = stream.readline(_MAX_LINE)
+            damaged.append((number, f"more than {_MAX_LINE:,} bytes"))
             continue
         try:
             text = line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
@@ -521,7 +521,7 @@ def number_lines(stream: Lines, damaged: list[tuple[int, str]]) -> Iterator[tupl
 
 def read_objects(
     first: tuple[int, str], lines: Iterator[tuple[int, str]], damaged: list[tuple[int, str]], reading: Reading
-) -> Iterator[Inputs]:
+) -> Iterator[SampleBlock]:
     """Yield the samples of JSON lines of a stream."""
     numbers: list[int] = []
 
@@ -543,7 +543,7 @@ def read_objects(
     yield from read_parts(number_rows(), "-", reading, None)
 
 
-def read_named(names: Sequence[str], reading: Reading) -> Iterator[Inputs]:
+def _read_named(names: Sequence[str], reading: Reading) -> Iterator[SampleBlock]:
     """Yield the samples of places that are named in lines; one that is not there is listed."""
     files: list[str] = []
     for name in names:
@@ -552,12 +552,12 @@ def read_named(names: Sequence[str], reading: Reading) -> Iterator[Inputs]:
         if plain:
             files.append(name)
             continue
-        yield from read_files(files, reading)
+        yield from _read_files(files, reading)
         files = []
         try:
             if isinstance(place, Path):
                 check_place(place)
             yield from read_place(place, reading)
         except (DataError, PathError) as error:
-            yield Inputs(skipped=(Unreadable(name, str(error).removeprefix(f"{name}: ")),))
-    yield from read_files(files, reading)
+            yield SampleBlock(skipped=(Unreadable(name, str(error).removeprefix(f"{name}: ")),))
+    yield from _read_files(files, reading)

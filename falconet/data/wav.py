@@ -64,7 +64,7 @@ class WavFiles:
         path = self.root / self.paths[index]
         try:
             facts, code, samples = read_wav(read_content(path))
-            series = match_channels(to_unit(facts, code, samples), self.channels)
+            series = match_channels(_to_unit(facts, code, samples), self.channels)
             return resample_rate(series, facts.rate, self.rate)
         except DataError as error:
             raise DataError(f"{path}: {error}") from error
@@ -87,7 +87,7 @@ def decode_wav(content: bytes) -> Float32[np.ndarray, "channels steps"]:
 
     Raises DataError for one that is empty, truncated, damaged or compressed otherwise.
     """
-    return to_unit(*read_wav(content))
+    return _to_unit(*read_wav(content))
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ class WavCode:
     """Bytes of a value."""
 
 
-def to_unit(facts: WavFacts, code: WavCode, samples: bytes) -> Float32[np.ndarray, "channels steps"]:
+def _to_unit(facts: WavFacts, code: WavCode, samples: bytes) -> Float32[np.ndarray, "channels steps"]:
     """Return a recording's samples in -1..1: PCM of 8 bits is unsigned, of more it is signed.
 
     Raises DataError for samples in floating point that are not finite.

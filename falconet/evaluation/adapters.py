@@ -24,12 +24,12 @@ from falconet.evaluation.corruptions import (
     corrupt_series,
     corrupt_text,
 )
-from falconet.evaluation.features import Describe, Inputs, fit_pixels, fit_spectra, fit_tfidf
+from falconet.evaluation.features import Describe, PreparedInputs, fit_pixels, fit_spectra, fit_tfidf
 from falconet.spec import ImageSpec, Kind
 
 
 @dataclass(frozen=True)
-class Adapter:
+class EvaluationAdapter:
     """How a model is evaluated on samples of a modality."""
 
     fit_config: Callable[[DataConfig, Any], DataConfig]
@@ -43,7 +43,7 @@ class Adapter:
     a raw one."""
     linear: str
     """Name of the linear baseline."""
-    fit_features: Callable[[Inputs, int], Describe]
+    fit_features: Callable[[PreparedInputs, int], Describe]
     """From training samples, and the vocabulary size of texts, to what the linear baseline sees of any samples."""
 
 
@@ -57,9 +57,9 @@ def mirror_images(images: Float32[Tensor, "batch channels height width"]) -> Flo
     return images.flip(-1)
 
 
-ADAPTERS: Mapping[Kind, Adapter] = MappingProxyType(
+ADAPTERS: Mapping[Kind, EvaluationAdapter] = MappingProxyType(
     {
-        "image": Adapter(
+        "image": EvaluationAdapter(
             fit_config=read_in_range,
             mirror=mirror_images,
             list_amounts=choose_amounts,
@@ -67,7 +67,7 @@ ADAPTERS: Mapping[Kind, Adapter] = MappingProxyType(
             linear="linear model on pixels",
             fit_features=lambda inputs, _: fit_pixels(inputs),
         ),
-        "series": Adapter(
+        "series": EvaluationAdapter(
             fit_config=lambda config, _: config,
             mirror=None,
             list_amounts=lambda _: SERIES_AMOUNTS,
@@ -75,7 +75,7 @@ ADAPTERS: Mapping[Kind, Adapter] = MappingProxyType(
             linear="linear model on values and spectra",
             fit_features=lambda inputs, _: fit_spectra(inputs),
         ),
-        "text": Adapter(
+        "text": EvaluationAdapter(
             fit_config=lambda config, _: config,
             mirror=None,
             list_amounts=lambda _: TEXT_AMOUNTS,

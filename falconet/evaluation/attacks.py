@@ -19,11 +19,11 @@ from torch import Tensor
 
 EPSILONS = (1 / 255, 2 / 255, 4 / 255, 8 / 255, 0.1, 0.3)
 """Up to 8/255 as usual for photographs (Madry et al. on CIFAR-10), 0.1 and 0.3 for gray digits (theirs on MNIST)."""
-STEPS = 40
+_STEPS = 40
 STEP_FRACTION = 2.5
 """PGD takes 40 steps, as Madry et al. on MNIST, of 2.5 epsilon / 40: enough to reach every place within the bound from
 any other (their robustness library's rule)."""
-SEED = 0
+_SEED = 0
 
 
 def attack_fgsm(
@@ -54,10 +54,10 @@ def attack_pgd(
 
     attack = PGD(predict, cross_entropy, lower_bound=0.0, upper_bound=1.0)
     attack.fgsm.zero_thresh = 0.0
-    step = STEP_FRACTION * epsilon / STEPS
+    step = STEP_FRACTION * epsilon / _STEPS
     with silence_captum(), torch.random.fork_rng(devices=[]):
-        torch.manual_seed(SEED)
-        found: Tensor = attack.perturb(pixels, epsilon, step, STEPS, labels, random_start=True)
+        torch.manual_seed(_SEED)
+        found: Tensor = attack.perturb(pixels, epsilon, step, _STEPS, labels, random_start=True)
     return found.detach()
 
 

@@ -20,7 +20,7 @@ from falconet import metrics
 from falconet.data.loader import load_inputs
 from falconet.evaluation.adapters import ADAPTERS
 from falconet.evaluation.answers import Answers
-from falconet.evaluation.features import Describe, Inputs, take
+from falconet.evaluation.features import Describe, PreparedInputs, take
 from falconet.spec import InputSpec, Kind
 from falconet.training.linear_probe import Solution, solve
 
@@ -28,7 +28,7 @@ FITTED = 3_000
 """Training samples that the linear model is fitted to, at most: seconds, not minutes."""
 CHOOSING = 1_000
 """Of these, those that its penalty is chosen by."""
-EVALUATED = 5_000
+_EVALUATED = 5_000
 """Test samples that baselines are asked about, at most."""
 MAJORITY = "majority class"
 LINEAR: Mapping[Kind, str] = {kind: adapter.linear for kind, adapter in ADAPTERS.items()}
@@ -71,7 +71,7 @@ class Baseline:
 class Prepared:
     """Samples of a split as a model takes them, and their labels."""
 
-    inputs: Inputs
+    inputs: PreparedInputs
     labels: Int64[Tensor, " samples"]
 
     def thin(self, most: int, seed: int = 0) -> Prepared:
@@ -131,7 +131,7 @@ def prepare_baseline_inputs(answers: Answers, spec: InputSpec, tokenizer: str | 
     Raises DataError where none can be read any more.
     """
     split, hits = answers.split, answers.logits.argmax(axis=1) == answers.split.labels
-    rows = np.sort(np.random.default_rng(0).permutation(len(split))[:EVALUATED])
+    rows = np.sort(np.random.default_rng(0).permutation(len(split))[:_EVALUATED])
     loaded = load_inputs(split.take(rows), spec, tokenizer)
     return BaselineInputs(Prepared(loaded.inputs, torch.from_numpy(loaded.split.labels)), hits[rows][loaded.kept])
 
@@ -145,16 +145,16 @@ def measure_baselines(
     majority = int(torch.bincount(train.labels, minlength=num_classes).argmax())
     constant = np.full(len(labels), majority)
     seconds = time.perf_counter() - started
-    found = [compare(MAJORITY, constant, labels, num_classes, asked.hits, seconds, len(train.labels))]
+    found = [_compare(MAJORITY, constant, labels, num_classes, asked.hits, seconds, len(train.labels))]
     if linear is not None:
         started = time.perf_counter()
         answers = linear.answer(asked.samples)
         seconds = linear.seconds + time.perf_counter() - started
-        found.append(compare(linear.name, answers, labels, num_classes, asked.hits, seconds, linear.fitted))
+        found.append(_compare(linear.name, answers, labels, num_classes, asked.hits, seconds, linear.fitted))
     return tuple(found)
 
 
-def compare(
+def _compare(
     name: str,
     answers: Int64[np.ndarray, " samples"],
     labels: Int64[np.ndarray, " samples"],

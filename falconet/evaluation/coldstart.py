@@ -16,7 +16,7 @@ from falconet.artifact import load_artifact
 from falconet.evaluation.costs import answer
 
 
-def main(folder: Path) -> None:
+def _main(folder: Path) -> None:
     """Answer, and say so."""
     imports = read_peak()
     artifact = load_artifact(folder)
@@ -45,4 +45,4 @@ def read_peak() -> int | None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    _main(Path(sys.argv[1]))

@@ -33,7 +33,7 @@ from falconet.spec import ImageSpec
 Amounts = tuple[float, float, float, float, float]
 """What a corruption is given at severities 1 to 5."""
 
-SMALL = 64
+_SMALL = 64
 """Pixels of the shorter side below which images take the severities that were made for 32x32."""
 
 SHEAR: Amounts = (0.2, 0.4, 0.6, 0.8, 1.0)
@@ -83,7 +83,7 @@ TEXT_AMOUNTS: Mapping[str, Amounts] = MappingProxyType(
 
 def choose_amounts(spec: ImageSpec) -> Mapping[str, Amounts]:
     """Return the corruptions for images of a model's size, each with what it is given at severities 1 to 5."""
-    return SMALL_IMAGE_AMOUNTS if min(spec.shape[1:]) < SMALL else IMAGE_AMOUNTS
+    return SMALL_IMAGE_AMOUNTS if min(spec.shape[1:]) < _SMALL else IMAGE_AMOUNTS
 
 
 def corrupt_images(
@@ -129,7 +129,7 @@ def reduce_contrast(images: Tensor, fraction: float, generator: torch.Generator)
     return mean + fraction * (images - mean)
 
 
-def shear(images: Tensor, slope: float, generator: torch.Generator) -> Tensor:
+def _shear(images: Tensor, slope: float, generator: torch.Generator) -> Tensor:
     """Slant each image to the left or to the right about its center; black comes in from outside."""
     sides = torch.randint(0, 2, (len(images),), generator=generator) * 2 - 1
     height, width = images.shape[2:]
@@ -161,7 +161,7 @@ IMAGE_CORRUPTIONS: Mapping[str, Callable[[Tensor, float, torch.Generator], Tenso
         "blur": blur,
         "brightness": brighten,
         "contrast": reduce_contrast,
-        "affine": shear,
+        "affine": _shear,
         "jpeg": compress_jpeg,
     }
 )

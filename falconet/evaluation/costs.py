@@ -25,7 +25,7 @@ from falconet.latency import Latency, measure_latency, pinned_threads
 from falconet.storage import scratch
 from falconet.training.energy import Energy, Gauge, start_codecarbon
 
-BATCH = 64
+_BATCH = 64
 STARTS = 5
 """Processes of which the median counts."""
 ENERGY_SECONDS = 5.0
@@ -73,7 +73,7 @@ def measure_costs(
     model: AnyModel,
     samples: Samples,
     *,
-    batch: int = BATCH,
+    batch: int = _BATCH,
     threads: int = 1,
     starts: int = STARTS,
     energy_seconds: float = ENERGY_SECONDS,

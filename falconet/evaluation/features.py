@@ -14,26 +14,26 @@ from falconet.data.preprocessing import to_unit
 from falconet.models.linear import HashedTfidf
 from falconet.training.linear_probe import stack_rows, sum_columns
 
-SIDE = 24
+_SIDE = 24
 """Pixels of each side that images are averaged down to."""
-STEPS = 256
+_STEPS = 256
 """Values of a series that are kept, averaged over neighbours; as many coefficients of its spectrum."""
 AT_ONCE = 256
 """Texts of which TF-IDF is computed in one call."""
 
-Inputs = Tensor | PixelCache
+PreparedInputs = Tensor | PixelCache
 """Samples as a model takes them, not normalized."""
-Describe = Callable[[Inputs], Tensor]
+Describe = Callable[[PreparedInputs], Tensor]
 """From samples to features, `(samples, features)`, sparse ones of texts."""
 
 
-def fit_pixels(inputs: Inputs) -> Describe:
+def fit_pixels(inputs: PreparedInputs) -> Describe:
     """Return what describes images by their pixels, less the mean over these."""
     mean = flatten_images(inputs).mean(dim=0)
     return lambda others: (flatten_images(others) - mean).float()
 
 
-def fit_spectra(inputs: Inputs) -> Describe:
+def fit_spectra(inputs: PreparedInputs) -> Describe:
     """Return what describes series by values and spectra, less the mean over these.
 
     Each counts as much as the other, whatever their unit: by their stds over these.
@@ -49,43 +49,43 @@ def fit_spectra(inputs: Inputs) -> Describe:
     return lambda others: (join(flatten_series(others)) - mean).float()
 
 
-def fit_tfidf(inputs: Inputs, tokens: int) -> Describe:
+def fit_tfidf(inputs: PreparedInputs, tokens: int) -> Describe:
     """Return what describes texts by TF-IDF as the model `linear` sees it, its IDF that of these."""
     tfidf = HashedTfidf(tokens)
     tfidf.fit_statistics(torch.split(to_tensor(inputs), AT_ONCE))
 
-    def describe(others: Inputs) -> Tensor:
+    def describe(others: PreparedInputs) -> Tensor:
         parts = torch.split(to_tensor(others), AT_ONCE)
         return stack_rows([sum_columns(tfidf(part), len(tfidf.idf)) for part in parts])
 
     return describe
 
 
-def flatten_images(inputs: Inputs) -> Float[Tensor, "samples features"]:
+def flatten_images(inputs: PreparedInputs) -> Float[Tensor, "samples features"]:
     """Return the pixels of images from 0 to 1, averaged down to SIDE pixels a side."""
     parts = []
     for rows in torch.split(torch.arange(len(inputs)), 256):
         images = to_unit(take(inputs, rows))
-        size = min(images.shape[2], SIDE), min(images.shape[3], SIDE)
+        size = min(images.shape[2], _SIDE), min(images.shape[3], _SIDE)
         parts.append(F.adaptive_avg_pool2d(images, size).flatten(1))
     return torch.cat(parts)
 
 
-def flatten_series(inputs: Inputs) -> list[Tensor]:
+def flatten_series(inputs: PreparedInputs) -> list[Tensor]:
     """Return the values of series, 0 after their ends, and the logarithms of their spectra's powers."""
     # In double precision, which holds the square of whatever single precision holds.
     values = to_tensor(inputs).double().nan_to_num(0.0, 0.0, 0.0)
-    size = min(values.shape[-1], STEPS)
+    size = min(values.shape[-1], _STEPS)
     powers = torch.fft.rfft(values, dim=-1).abs().square().add(1e-6).log()
-    spectrum = F.adaptive_avg_pool1d(powers, min(powers.shape[-1], STEPS)).flatten(1)
+    spectrum = F.adaptive_avg_pool1d(powers, min(powers.shape[-1], _STEPS)).flatten(1)
     return [F.adaptive_avg_pool1d(values, size).flatten(1), spectrum]
 
 
-def take(inputs: Inputs, rows: Int64[Tensor, " chosen"]) -> Tensor:
+def take(inputs: PreparedInputs, rows: Int64[Tensor, " chosen"]) -> Tensor:
     """Return some samples."""
     return inputs.take(rows) if isinstance(inputs, PixelCache) else inputs[rows]
 
 
-def to_tensor(inputs: Inputs) -> Tensor:
+def to_tensor(inputs: PreparedInputs) -> Tensor:
     """Return all samples in memory."""
     return inputs if isinstance(inputs, Tensor) else inputs.take(torch.arange(len(inputs)))

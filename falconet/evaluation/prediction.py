@@ -18,7 +18,7 @@ from falconet.data.unlabeled import iterate_inputs
 from falconet.errors import ConfigError, DataError, UsageError
 from falconet.evaluation.adapters import ADAPTERS
 from falconet.evaluation.answers import iterate_logits
-from falconet.predictions import Predictions, answer_inputs, check_top, collect, read_settings
+from falconet.predictions import Predictions, answer_inputs, check_top, collect, resolve_data_config
 from falconet.schema import parse_yaml, to_mapping
 from falconet.storage import open_regular
 
@@ -75,7 +75,7 @@ def iterate_predictions(
     artifact = open_artifact(model)
     if tta:
         check_mirrored(artifact)
-    config = read_settings(settings, restore_reading(artifact))
+    config = resolve_data_config(settings, _restore_reading(artifact))
 
     def answer(samples: Samples) -> tuple[Float[np.ndarray, "readable classes"], Mapping[int, str]]:
         return predict_probabilities(artifact, fit_recordings(samples, artifact.config.input), mirrored=tta)
@@ -103,7 +103,7 @@ def predict_probabilities(
     return np.concatenate(answers), unreadable
 
 
-def restore_reading(artifact: Artifact) -> dict[str, Any]:
+def _restore_reading(artifact: Artifact) -> dict[str, Any]:
     """Return how tables are read that are like the one that a model learned from: which of their columns holds what.
 
     Whether paths may lead out of a table's folder is for whoever names the table to say, and not for a model.

@@ -22,7 +22,7 @@ from falconet.evaluation.attacks import ATTACKS, EPSILONS
 from falconet.evaluation.corruptions import CorruptedSamples
 from falconet.modalities import modality_of
 
-SEED = 0
+_SEED = 0
 ATTACKED = 256
 """Samples that are attacked: PGD needs a thousand times the work of an answer."""
 
@@ -88,13 +88,13 @@ def evaluate_prepared(artifact: Artifact, split: Split) -> tuple[int, float, tup
     hits = dict.fromkeys(levels, 0)
     for start, pixels, labels in iterate_pixels(artifact, split):
         count += len(labels)
-        clean += count_hits(artifact, pixels, labels)
+        clean += _count_hits(artifact, pixels, labels)
         for level in levels:
             name, _, amount = level
             # The same draws at each severity, which then differ by nothing else.
-            generator = torch.Generator().manual_seed(SEED + start)
-            hits[level] += count_hits(artifact, corrupt(pixels, name, amount, generator), labels)
-    check_count(count, split)
+            generator = torch.Generator().manual_seed(_SEED + start)
+            hits[level] += _count_hits(artifact, corrupt(pixels, name, amount, generator), labels)
+    _check_count(count, split)
     rows = [Corrupted(*level, count, found / count) for level, found in hits.items()]
     return count, clean / count, tuple(rows)
 
@@ -106,7 +106,7 @@ def evaluate_raw(artifact: Artifact, split: Split) -> tuple[int, float, tuple[Co
     count, clean = evaluate_samples(artifact, split)
     rows, places = [], np.arange(len(samples))
     for name, severity, amount in iterate_levels(artifact):
-        corrupted = replace(split, samples=CorruptedSamples(samples, corrupt, name, amount, SEED, places))
+        corrupted = replace(split, samples=CorruptedSamples(samples, corrupt, name, amount, _SEED, places))
         rows.append(Corrupted(name, severity, amount, *evaluate_samples(artifact, corrupted)))
     return count, clean, tuple(rows)
 
@@ -139,7 +139,7 @@ def iterate_pixels(artifact: Artifact, split: Split) -> Iterator[tuple[int, Tens
 
 
 @torch.inference_mode()
-def count_hits(artifact: Artifact, pixels: Tensor, labels: Tensor) -> int:
+def _count_hits(artifact: Artifact, pixels: Tensor, labels: Tensor) -> int:
     """Return how many images in 0..1 are classified rightly."""
     return int((answer_pixels(artifact, pixels).argmax(dim=1) == labels).sum())
 
@@ -155,11 +155,11 @@ def attack_split(artifact: Artifact, split: Split) -> tuple[tuple[Attacked, ...]
     modality = modality_of(artifact.config.input)
     if not modality.bounded:
         return (), f"none: epsilon is a fraction of the range of pixels, which {modality.name} data do not have"
-    chosen = choose_stratified(split.labels, ATTACKED)
+    chosen = _choose_stratified(split.labels, ATTACKED)
     batches = [(pixels, labels) for _, pixels, labels in iterate_pixels(artifact, split.take(chosen))]
     count = sum(len(labels) for _, labels in batches)
-    check_count(count, split)
-    clean = sum(count_hits(artifact, *batch) for batch in batches) / count
+    _check_count(count, split)
+    clean = sum(_count_hits(artifact, *batch) for batch in batches) / count
     rows = []
     for name, attack in ATTACKS.items():
         rows.append(Attacked(name, 0.0, count, clean))
@@ -167,14 +167,14 @@ def attack_split(artifact: Artifact, split: Split) -> tuple[tuple[Attacked, ...]
             hits = 0
             for pixels, labels in batches:
                 found = attack(partial(answer_pixels, artifact), pixels, labels, epsilon)
-                hits += count_hits(artifact, found, labels)
+                hits += _count_hits(artifact, found, labels)
             rows.append(Attacked(name, epsilon, count, hits / count))
-    return tuple(rows), f"{count:,} of {len(split):,} samples, stratified by class, drawn with seed {SEED}"
+    return tuple(rows), f"{count:,} of {len(split):,} samples, stratified by class, drawn with seed {_SEED}"
 
 
-def choose_stratified(labels: Int64[np.ndarray, " samples"], most: int) -> Int64[np.ndarray, " chosen"]:
+def _choose_stratified(labels: Int64[np.ndarray, " samples"], most: int) -> Int64[np.ndarray, " chosen"]:
     """Return up to `most` positions, ascending, of each class about its fraction; the same on each call."""
-    order = np.random.default_rng(SEED).permutation(len(labels))
+    order = np.random.default_rng(_SEED).permutation(len(labels))
     place = np.empty(len(labels))
     for label in np.unique(labels):
         members = order[labels[order] == label]
@@ -184,7 +184,7 @@ def choose_stratified(labels: Int64[np.ndarray, " samples"], most: int) -> Int64
     return chosen
 
 
-def check_count(count: int, split: Split) -> None:
+def _check_count(count: int, split: Split) -> None:
     """Raise DataError where nothing can be read."""
     if not count:
         raise DataError(f"none of {len(split)} samples can be read; the first: {split.samples.name(0)}")

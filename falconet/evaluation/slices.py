@@ -11,7 +11,7 @@ from falconet import metrics
 from falconet.data import Split
 from falconet.errors import DataError
 
-FEW = 30
+_FEW = 30
 """Fewer samples are marked: at half of them right, the 95% interval spans more than a third of the scale."""
 
 
@@ -50,7 +50,7 @@ def slice_answers(split: Split, right: Bool[np.ndarray, " samples"], column: str
     counts = np.bincount(owners, minlength=len(values)).tolist()
     hits = np.bincount(owners[right], minlength=len(values)).tolist()
     slices = [
-        Slice(str(value), n, hit / n, metrics.wilson_interval(hit, n), n < FEW)
+        Slice(str(value), n, hit / n, metrics.wilson_interval(hit, n), n < _FEW)
         for value, hit, n in zip(values, hits, counts, strict=True)
     ]
     return Slices(column, tuple(sorted(slices, key=lambda part: (part.accuracy_ci[1], part.accuracy, -part.n))))

@@ -12,47 +12,47 @@ from jaxtyping import Float
 
 from falconet.artifact import Artifact
 from falconet.data.preprocessing import Preprocess, TextPreprocess
-from falconet.explanation.pictures import Shown, draw_heat, draw_input, draw_series, draw_tokens, mute
+from falconet.explanation.pictures import Shown, draw_heat, draw_input, draw_shaded_series, draw_tokens, mute
 from falconet.explanation.positions import Inputs, mark_present
 from falconet.spec import Kind
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-Relevance = Float[np.ndarray, "*positions"]
+_Relevance = Float[np.ndarray, "*positions"]
 """Of each position of a sample."""
-Shades = Float[np.ndarray, "*parts"]
+_Shades = Float[np.ndarray, "*parts"]
 """Of each part that is drawn: its relevance, or the shade that stands for it."""
 
 
 @dataclass(frozen=True)
-class Adapter:
+class ExplanationAdapter:
     """How samples of a modality are shown with their explanations."""
 
-    show: Callable[[Artifact, Any, Inputs, Relevance], tuple[Shown, Shades]]
+    show: Callable[[Artifact, Any, Inputs, _Relevance], tuple[Shown, _Shades]]
     """From a raw sample, a batch of it alone and its relevance to what is drawn, with relevance for each part of it."""
     name_positions: Callable[[Artifact, Any], tuple[str, ...]]
     """From a raw sample to what each of its positions is called; empty where they have no names."""
     draw_sample: Callable[[Axes, Shown], None] | None
     """Draws a sample by itself, to stand beside its explanation; None: the explanation hides nothing of it."""
-    draw_relevance: Callable[[Axes, Shown, Shades], None]
+    draw_relevance: Callable[[Axes, Shown, _Shades], None]
     """Draws a sample with the shades of its explanation."""
 
 
-def show_image(artifact: Artifact, raw: Any, inputs: Inputs, relevance: Relevance) -> tuple[Shown, Shades]:
+def _show_image(artifact: Artifact, raw: Any, inputs: Inputs, relevance: _Relevance) -> tuple[Shown, _Shades]:
     """Return an image as the network sees it, but before normalization."""
     assert isinstance(artifact.preprocess, Preprocess)
     pixels = inputs * artifact.preprocess.std + artifact.preprocess.mean
     return Shown("image", pixels[0].permute(1, 2, 0).clamp(0, 1).numpy()), relevance
 
 
-def show_series(artifact: Artifact, raw: Any, inputs: Inputs, relevance: Relevance) -> tuple[Shown, Shades]:
+def _show_series(artifact: Artifact, raw: Any, inputs: Inputs, relevance: _Relevance) -> tuple[Shown, _Shades]:
     """Return a series as the network sees it, without the padding after its end."""
     steps = int(mark_present(inputs)[0].nonzero().amax()) + 1 if mark_present(inputs).any() else 1
     return Shown("series", inputs[0, :, :steps].numpy()), relevance[:, :steps]
 
 
-def show_text(artifact: Artifact, raw: str, inputs: Inputs, relevance: Relevance) -> tuple[Shown, Shades]:
+def _show_text(artifact: Artifact, raw: str, inputs: Inputs, relevance: _Relevance) -> tuple[Shown, _Shades]:
     """Return a text cut at its tokens."""
     assert isinstance(artifact.preprocess, TextPreprocess)
     parts, values = join_parts(raw, artifact.preprocess.encoder.locate(raw), relevance)
@@ -83,28 +83,28 @@ def name_tokens(artifact: Artifact, text: str) -> tuple[str, ...]:
     return tuple(text[begin:end] for begin, end in artifact.preprocess.encoder.locate(text))
 
 
-def draw_covered(axes: Axes, shown: Shown, shades: Shades) -> None:
+def draw_covered(axes: Axes, shown: Shown, shades: _Shades) -> None:
     """Draw an image in grays, under the colors of its explanation."""
     draw_input(axes, mute(shown.values))
     draw_heat(axes, shades)
 
 
-ADAPTERS: Mapping[Kind, Adapter] = MappingProxyType(
+ADAPTERS: Mapping[Kind, ExplanationAdapter] = MappingProxyType(
     {
-        "image": Adapter(
-            show=show_image,
+        "image": ExplanationAdapter(
+            show=_show_image,
             name_positions=lambda artifact, raw: (),
             draw_sample=lambda axes, shown: draw_input(axes, shown.values),
             draw_relevance=draw_covered,
         ),
-        "series": Adapter(
-            show=show_series,
+        "series": ExplanationAdapter(
+            show=_show_series,
             name_positions=lambda artifact, raw: (),
             draw_sample=None,
-            draw_relevance=lambda axes, shown, shades: draw_series(axes, shown.values, shades),
+            draw_relevance=lambda axes, shown, shades: draw_shaded_series(axes, shown.values, shades),
         ),
-        "text": Adapter(
-            show=show_text,
+        "text": ExplanationAdapter(
+            show=_show_text,
             name_positions=name_tokens,
             draw_sample=None,
             draw_relevance=lambda axes, shown, shades: draw_tokens(axes, shown.tokens, shades),

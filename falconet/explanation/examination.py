@@ -23,16 +23,16 @@ from falconet.evaluation.evaluation import evaluate_split, find_changed_setting,
 from falconet.explanation.explaining import (
     Explanations,
     Item,
+    compare_methods,
     explain_all,
     list_items,
     plan,
     publish,
     read_subject,
-    summarize,
 )
 from falconet.explanation.layers import embed_samples, find_nearest, list_maps, project, rank_units, read_filters
 from falconet.explanation.page import Plate, Section
-from falconet.explanation.pictures import DPI, draw_embedding, draw_samples, draw_tiles, spread
+from falconet.explanation.pictures import EXPLANATION_DPI, draw_embedding, draw_samples, draw_tiles, spread
 from falconet.explanation.reasons import choose_cases
 from falconet.modalities import MODALITIES
 from falconet.storage import hold, prepare_folder
@@ -40,8 +40,8 @@ from falconet.storage import hold, prepare_folder
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-NEIGHBORS = 5
-MAPS, LAYERS = 8, 10
+_NEIGHBORS = 5
+MAPS, _LAYERS = 8, 10
 """Maps of a layer that are drawn, and layers."""
 FILTERS, FILTER_COLUMNS = 64, 16
 UNITS, EXCITING = 6, 8
@@ -58,7 +58,7 @@ class Neighbor:
 
 
 @dataclass(frozen=True)
-class Case:
+class _Case:
     """A sample that is looked at, with the training samples that the network finds most alike."""
 
     file: str
@@ -78,16 +78,16 @@ class Examination:
     """Path of an HTML page with all pictures."""
     items: tuple[Item, ...]
     """The explanations of mistakes, then of doubts."""
-    mistakes: tuple[Case, ...]
+    mistakes: tuple[_Case, ...]
     """The most confident first."""
-    doubts: tuple[Case, ...]
+    doubts: tuple[_Case, ...]
     """Right answers, the least confident first."""
     explanations: Explanations
     """How far the methods may be trusted."""
 
 
 @dataclass(frozen=True, eq=False)
-class Study:
+class _Study:
     """A model, what it answers about a split, and what it makes of the samples."""
 
     artifact: Artifact
@@ -124,7 +124,7 @@ class Study:
 
     def draw(self, name: str, figure: Figure, alt: str, caption: str) -> Plate:
         """Draw a figure as `name`.png and return it for the page."""
-        png = encode_figure(figure, DPI)
+        png = encode_figure(figure, EXPLANATION_DPI)
         self.pictures[f"{name}.png"] = png
         return Plate(png, alt, caption)
 
@@ -158,7 +158,7 @@ def examine(
     _, answers = evaluate_split(artifact, chosen, split, dataset)
     with hold(explainer.out):
         prepare_folder(explainer.out)
-        study = Study(artifact, dataset, config, answers, explainer.pictures)
+        study = _Study(artifact, dataset, config, answers, explainer.pictures)
         mistakes, doubts = choose_cases(study.probabilities, study.answers.split.labels, samples)
         wrong, right = describe_cases(study, mistakes), describe_cases(study, doubts)
         items, baseline = explain_all(explainer, [read_subject(artifact, study.samples, i) for i in mistakes + doubts])
@@ -169,17 +169,17 @@ def examine(
             *show_network(study),
         ]
         unreadable = (*dataset.unreadable, *answers.unreadable)
-        result = summarize(explainer.out, items, baseline, (), unreadable)
+        result = compare_methods(explainer.out, items, baseline, (), unreadable)
         publish(result, artifact, sections, explainer.pictures)
     return Examination(result.out, result.page, result.items, wrong, right, result)
 
 
-def describe_cases(study: Study, positions: Sequence[int]) -> tuple[Case, ...]:
+def describe_cases(study: _Study, positions: Sequence[int]) -> tuple[_Case, ...]:
     """Return what there is to say about samples."""
     labels, split = study.artifact.config.output.labels, study.answers.split
     near = find_neighbors(study, positions)
     return tuple(
-        Case(
+        _Case(
             split.samples.name(index),
             labels[split.labels[index]],
             labels[study.probabilities[index].argmax()],
@@ -190,7 +190,7 @@ def describe_cases(study: Study, positions: Sequence[int]) -> tuple[Case, ...]:
     )
 
 
-def find_neighbors(study: Study, positions: Sequence[int]) -> list[list[tuple[int, Neighbor]]]:
+def find_neighbors(study: _Study, positions: Sequence[int]) -> list[list[tuple[int, Neighbor]]]:
     """Return for each sample the training samples most like it, each with its position in the training split."""
     if study.training is None or not positions:
         return [[] for _ in positions]
@@ -198,14 +198,14 @@ def find_neighbors(study: Study, positions: Sequence[int]) -> list[list[tuple[in
     own = study.answers.split.hashes[list(positions)]
     # A sample of the training split is its own neighbor, and so are its copies.
     copies = max(int((split.hashes == hash_).sum()) for hash_ in own)
-    nearest, cosines = find_nearest(study.features[list(positions)], known, NEIGHBORS + copies)
+    nearest, cosines = find_nearest(study.features[list(positions)], known, _NEIGHBORS + copies)
     names = study.dataset.classes
     return [
         [
             (index, Neighbor(split.samples.name(index), names[split.labels[index]], cosine))
             for index, cosine in zip(row, values, strict=True)
             if split.hashes[index] != hash_
-        ][:NEIGHBORS]
+        ][:_NEIGHBORS]
         for row, values, hash_ in zip(nearest.tolist(), cosines.tolist(), own, strict=True)
     ]
 
@@ -217,7 +217,7 @@ TITLES = {
 
 
 def show_cases(
-    study: Study, name: str, positions: Sequence[int], cases: Sequence[Case], items: Sequence[Item]
+    study: _Study, name: str, positions: Sequence[int], cases: Sequence[_Case], items: Sequence[Item]
 ) -> Iterator[Section]:
     """Yield the part of the page about some samples: their neighbors, then their explanations."""
     title, none = TITLES[name]
@@ -238,14 +238,14 @@ def show_cases(
     yield Section(title, "", (plate, *list_items(items, study.pictures).plates))
 
 
-def read_neighbor(study: Study, position: int, neighbor: Neighbor) -> tuple[Any, str]:
+def read_neighbor(study: _Study, position: int, neighbor: Neighbor) -> tuple[Any, str]:
     """Return a training sample and a line about it."""
     assert study.training is not None
     samples = fit_recordings(study.training[0].samples, study.artifact.config.input)
     return samples.read(position), f"{neighbor.label}\n{neighbor.cosine:.3f}"
 
 
-def show_network(study: Study) -> Iterator[Section]:
+def show_network(study: _Study) -> Iterator[Section]:
     """Yield the parts of the page about the network as a whole."""
     note = (
         "What the last layer with weights sees of each sample, by the two first principal components. Near points are "
@@ -259,16 +259,16 @@ def show_network(study: Study) -> Iterator[Section]:
         yield Section("Filters of the first layer", "", (draw_filters(study, filters),))
     maps = list_maps(study.artifact.model, read_subject(study.artifact, study.samples, 0).inputs)
     if maps:
-        yield Section("Feature maps, layer by layer", "", (draw_maps(study, maps),))
+        yield Section("Feature maps, layer by layer", "", (_draw_maps(study, maps),))
         yield Section("What excites units of the last maps most", "", (draw_exciting(study, next(reversed(maps))),))
 
 
-def are_planes(study: Study) -> bool:
+def are_planes(study: _Study) -> bool:
     """Whether samples, and so the filters and maps of networks, have rows and columns, which small pictures show."""
     return MODALITIES[study.dataset.kind].axes == 2
 
 
-def draw_map(study: Study) -> Plate:
+def draw_map(study: _Study) -> Plate:
     """Draw the embedding of the split; thumbnails of images, far from one another."""
     plane = project(study.features).numpy()
     pictures = [(index, study.samples.read(index)) for index in spread(plane)] if are_planes(study) else []
@@ -277,7 +277,7 @@ def draw_map(study: Study) -> Plate:
     return study.draw("report-embedding", figure, "map of the embedding", f"{len(plane):,} samples by true class")
 
 
-def draw_filters(study: Study, filters: Float[Tensor, "maps channels height width"]) -> Plate:
+def draw_filters(study: _Study, filters: Float[Tensor, "maps channels height width"]) -> Plate:
     """Draw the first layer's kernels; those of three channels in color, of one in grays, others as their mean."""
     kernels = filters[:FILTERS]
     low, high = kernels.amin(dim=(1, 2, 3), keepdim=True), kernels.amax(dim=(1, 2, 3), keepdim=True)
@@ -293,10 +293,10 @@ def draw_filters(study: Study, filters: Float[Tensor, "maps channels height widt
     return study.draw("report-filters", figure, "filters of the first layer", caption)
 
 
-def draw_maps(study: Study, maps: Mapping[str, Float[Tensor, "1 _ _ _"]]) -> Plate:
+def _draw_maps(study: _Study, maps: Mapping[str, Float[Tensor, "1 _ _ _"]]) -> Plate:
     """Draw the maps with the highest means of layers spread over the network, for the split's first sample."""
     names = list(maps)
-    chosen = [names[i] for i in np.unique(np.linspace(0, len(names) - 1, LAYERS).round().astype(int))]
+    chosen = [names[i] for i in np.unique(np.linspace(0, len(names) - 1, _LAYERS).round().astype(int))]
     rows = []
     for name in chosen:
         values = maps[name][0]
@@ -306,7 +306,7 @@ def draw_maps(study: Study, maps: Mapping[str, Float[Tensor, "1 _ _ _"]]) -> Pla
     return study.draw("report-maps", draw_tiles(rows, MAPS), "feature maps layer by layer", caption)
 
 
-def draw_exciting(study: Study, layer: str) -> Plate:
+def draw_exciting(study: _Study, layer: str) -> Plate:
     """Draw the samples with the highest values in the maps of a layer; units with the highest ones come first."""
     best, peaks = rank_units(study.artifact, study.samples, layer, EXCITING)
     units = peaks[:, 0].topk(min(UNITS, len(peaks))).indices.tolist()

@@ -28,9 +28,9 @@ from falconet.explanation.adapters import ADAPTERS
 from falconet.explanation.faithfulness import POINTS, Score, draw_networks, measure_faithfulness, measure_randomization
 from falconet.explanation.layers import read_attention
 from falconet.explanation.methods import METHODS, attribute, find_method, fitting_methods
-from falconet.explanation.page import Plate, Section, render_page
+from falconet.explanation.page import Plate, Section, render_explanations
 from falconet.explanation.panels import Panel, draw_panel
-from falconet.explanation.pictures import DPI, Shown, draw_attention, to_shades
+from falconet.explanation.pictures import EXPLANATION_DPI, Shown, draw_attention, to_shades
 from falconet.explanation.positions import Inputs, mark_present
 from falconet.model_files import redact_name, redact_settings
 from falconet.predictions import find_files
@@ -39,7 +39,7 @@ from falconet.spec import Kind
 from falconet.storage import format_json, hold, lend_folder, prepare_folder, read_json, remove_with, swap
 
 BASELINE = "random"
-CANDIDATES = 5
+_CANDIDATES = 5
 """Classes that a picture's bars show."""
 ATTENDED = 64
 """Steps of which maps of attention can be read."""
@@ -49,7 +49,7 @@ CONFIDENCE = 0.05
 """Chance at most that a method which is no better than a random order would be called so."""
 FLIPS = 4096
 FACTS_FILE = "explanations.json"
-PICTURE = re.compile(rf"[0-9]{{3,}}-[^/\\]+-({'|'.join([*METHODS, 'attention'])})\.png")
+_PICTURE = re.compile(rf"[0-9]{{3,}}-[^/\\]+-({'|'.join([*METHODS, 'attention'])})\.png")
 """Name of a sample's picture."""
 OVERVIEWS = tuple(f"report-{name}.png" for name in ("mistakes", "doubts", "embedding", "filters", "maps", "units"))
 """Names of what `examine` draws of many samples."""
@@ -134,7 +134,7 @@ class Explainer:
             for method in dict.fromkeys((*self.methods, BASELINE)):
                 item, panel = self.evaluate(subject, method, target, probabilities)
                 if method in self.methods:
-                    self.pictures[Path(item.picture).name] = encode_figure(draw_panel(panel), DPI)
+                    self.pictures[Path(item.picture).name] = encode_figure(draw_panel(panel), EXPLANATION_DPI)
                     items.append(item)
                 if method == BASELINE:
                     baseline.append(item)
@@ -159,7 +159,7 @@ class Explainer:
         label = labels[target]
         # Names may differ in what a file's name cannot hold, as C, C++ and C# do.
         suffix = f"-as-{target}-{slug(label)}" if self.classes > 1 else ""
-        shown, drawn = show(self.artifact, subject, relevance[0].numpy())
+        shown, drawn = show_relevance(self.artifact, subject, relevance[0].numpy())
         item = Item(
             file=subject.name,
             label=label,
@@ -171,7 +171,7 @@ class Explainer:
             randomization=correlation,
             tokens=tuple(zip(shown.tokens, to_shades(drawn).tolist(), strict=True)) if shown.tokens else (),
         )
-        best = probabilities.topk(min(CANDIDATES, len(labels)))
+        best = probabilities.topk(min(_CANDIDATES, len(labels)))
         candidates = [(labels[i], p) for p, i in zip(best.values.tolist(), best.indices.tolist(), strict=True)]
         return item, Panel(shown, drawn, f"{method}: {label}", candidates, faithfulness)
 
@@ -188,7 +188,9 @@ class Explainer:
         own = ADAPTERS[self.artifact.config.input.kind].name_positions(self.artifact, subject.raw)
         names = (*(["class"] * lead), *own)[:count] if own else ()
         path = self.out / f"{subject.title}-attention.png"
-        self.pictures[path.name] = encode_figure(draw_attention(weights[:, :, :count, :count].numpy(), names), DPI)
+        self.pictures[path.name] = encode_figure(
+            draw_attention(weights[:, :, :count, :count].numpy(), names), EXPLANATION_DPI
+        )
         return str(path)
 
 
@@ -233,7 +235,7 @@ def explain(
     """
     artifact = open_artifact(model)
     plan(artifact, method, Path(), classes)  # What cannot be done is told before anything is read.
-    found, refused, ignored = gather(artifact, inputs, samples, split, data_root, settings)
+    found, refused, ignored = _gather(artifact, inputs, samples, split, data_root, settings)
     subjects, unreadable = read_subjects(artifact, found)
     skipped = [*refused, *unreadable]
     if skipped and (settings or {}).get("strict"):
@@ -245,7 +247,7 @@ def explain(
         prepare_folder(explainer.out)
         items, baseline = explain_all(explainer, subjects)
         attention = tuple(path for subject in subjects if (path := explainer.draw_attention(subject)))
-        result = replace(summarize(explainer.out, items, baseline, attention, skipped), ignored=ignored)
+        result = replace(compare_methods(explainer.out, items, baseline, attention, skipped), ignored=ignored)
         pictures = explainer.pictures
         publish(result, artifact, [list_items(items, pictures), *list_attention(attention, pictures)], pictures)
     if out is None:
@@ -268,7 +270,7 @@ def plan(artifact: Artifact, method: str | None, out: Path, classes: int) -> Exp
     return Explainer(artifact, (method,), out, classes)
 
 
-def gather(
+def _gather(
     artifact: Artifact,
     asked: object,
     samples: int,
@@ -284,12 +286,12 @@ def gather(
     if isinstance(asked, Dataset):
         asked = find_split(artifact, asked, split, settings=settings)[1]
     if isinstance(asked, Split):
-        asked = choose_samples(asked, samples)
-    elif not holds_samples(asked, spec.kind):
+        asked = _choose_samples(asked, samples)
+    elif not _holds_samples(asked, spec.kind):
         paths: list[str | Path] = [asked] if isinstance(asked, str) else [*list_paths(asked, "files or one source")]
         if len(paths) == 1 and names_source(paths[0]):
             _, found, _ = find_split(artifact, paths[0], split, data_root=data_root, settings=settings)
-            return [fit_recordings(choose_samples(found, samples).samples, spec)], (), {}
+            return [fit_recordings(_choose_samples(found, samples).samples, spec)], (), {}
         files = find_files(paths, spec.kind)
         return [open_files(files.files, spec)], files.refused, files.ignored
     parts = list(iterate_inputs(asked, spec, data_root=data_root))
@@ -297,7 +299,7 @@ def gather(
     return [part.samples for part in parts if part.samples is not None], lost, {}
 
 
-def holds_samples(asked: object, kind: Kind) -> bool:
+def _holds_samples(asked: object, kind: Kind) -> bool:
     """Whether samples are at hand: arrays, images, or among texts any that is not the name of a file or folder."""
     if is_array(asked):
         return True
@@ -327,7 +329,7 @@ def names_source(asked: str | Path) -> bool:
     return name in SOURCE_NAMES or is_hub_source(name)
 
 
-def choose_samples(split: Split, count: int) -> Split:
+def _choose_samples(split: Split, count: int) -> Split:
     """Return so many samples of a split, from all its classes alike where the split has them alike."""
     if count < 1:
         raise ConfigError(f"--samples: wanted 1 or more, found {count}")
@@ -372,7 +374,7 @@ def answer_sample(artifact: Artifact, inputs: Inputs) -> Float[Tensor, " classes
     return (logits / artifact.config.calibration_temperature).softmax(dim=0)
 
 
-def summarize(
+def compare_methods(
     out: Path, items: Sequence[Item], baseline: Sequence[Item], attention: Sequence[str], skipped: Sequence[Unreadable]
 ) -> Explanations:
     """Compare methods by all items."""
@@ -429,7 +431,7 @@ def publish(
 ) -> None:
     """Write the page, its facts as JSON, and the pictures, in one step: none of another model's beside them."""
     title = f"Why {artifact.config.architecture} answers so"
-    page = render_page(title, result.methods, result.best, sections)
+    page = render_explanations(title, result.methods, result.best, sections)
     facts = format_json(redact_settings(to_mapping(result)))
     texts = {Path(result.page).name: page.encode("utf-8", "backslashreplace"), FACTS_FILE: facts.encode()}
     swap(Path(result.out), {**pictures, **texts}, list_earlier(Path(result.out)))
@@ -448,7 +450,7 @@ def list_earlier(out: Path) -> list[str]:
     named = [*attention, *(item.get("picture") for item in items if isinstance(item, dict))]
     # A relative path to this folder, as it was given then, may stand before the name, which alone is looked at.
     names = [re.split(r"[/\\]", name)[-1] for name in named if isinstance(name, str)]
-    return [name for name in names if PICTURE.fullmatch(name)] + list(OVERVIEWS)
+    return [name for name in names if _PICTURE.fullmatch(name)] + list(OVERVIEWS)
 
 
 def list_items(
@@ -478,7 +480,7 @@ def list_attention(paths: Sequence[str], pictures: Mapping[str, bytes]) -> Itera
         yield Section("Attention", note, tuple(plates))
 
 
-def show(
+def show_relevance(
     artifact: Artifact, subject: Subject, relevance: Float[np.ndarray, "*positions"]
 ) -> tuple[Shown, Float[np.ndarray, "*shown"]]:
     """Return a sample as it is drawn, with relevance for each part that is drawn."""

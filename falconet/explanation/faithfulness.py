@@ -30,7 +30,7 @@ DRAWS = 3
 
 
 @dataclass(frozen=True)
-class Curve:
+class _Curve:
     """A class's probability while positions are removed, or brought, in order of relevance."""
 
     fractions: tuple[float, ...]
@@ -47,8 +47,8 @@ class Curve:
 class Faithfulness:
     """How the class's probability follows an explanation of one input."""
 
-    deletion: Curve
-    insertion: Curve
+    deletion: _Curve
+    insertion: _Curve
 
     @property
     def gain(self) -> float:
@@ -101,8 +101,8 @@ def measure_faithfulness(
     present = mark_present(sample)
     curves = []
     for removed in (brought, present & ~brought):
-        probabilities = answer(model, remove(everything, removed), target, temperature)
-        curves.append(Curve(tuple(fractions.tolist()), tuple(probabilities.tolist())))
+        probabilities = _answer(model, remove(everything, removed), target, temperature)
+        curves.append(_Curve(tuple(fractions.tolist()), tuple(probabilities.tolist())))
     return Faithfulness(*curves)
 
 
@@ -124,7 +124,7 @@ def order_positions(
 
 
 @torch.inference_mode()
-def answer(model: nn.Module, inputs: Inputs, target: int, temperature: float) -> Float[Tensor, " batch"]:
+def _answer(model: nn.Module, inputs: Inputs, target: int, temperature: float) -> Float[Tensor, " batch"]:
     """Return a class's probability for each input."""
     parts = torch.split(inputs, BATCH)
     return torch.cat([(model(part) / temperature).softmax(dim=1)[:, target] for part in parts])
@@ -161,13 +161,13 @@ def measure_randomization(
 
 def correlate_ranks(first: Float[np.ndarray, " values"], second: Float[np.ndarray, " values"]) -> float:
     """Return Spearman's rank correlation, equal values having their mean rank; 0 where one has no order at all."""
-    ranks = [rank(values) for values in (first, second)]
+    ranks = [_rank(values) for values in (first, second)]
     centered = [values - values.mean() for values in ranks] if len(first) else ranks
     norm = float(np.sqrt(np.prod([np.square(values).sum() for values in centered])))
     return float(centered[0] @ centered[1]) / norm if norm else 0.0
 
 
-def rank(values: Float[np.ndarray, " values"]) -> Float[np.ndarray, " values"]:
+def _rank(values: Float[np.ndarray, " values"]) -> Float[np.ndarray, " values"]:
     """Return the place of each value in ascending order; equal values have the mean of their places."""
     _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
     means: Float[np.ndarray, " values"] = (np.cumsum(counts) - (counts - 1) / 2)[inverse]

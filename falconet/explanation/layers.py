@@ -85,7 +85,7 @@ def embed(model: nn.Module, inputs: Inputs) -> Float[Tensor, "batch features"]:
     return seen[0].flatten(2).mean(dim=2) if seen[0].ndim > 2 else seen[0]
 
 
-def iterate_inputs(artifact: Artifact, samples: Samples) -> Iterator[tuple[list[int], Inputs]]:
+def _iterate_inputs(artifact: Artifact, samples: Samples) -> Iterator[tuple[list[int], Inputs]]:
     """Yield the readable samples as batches of a network's input, with their positions among all."""
     end = 0
     for batch in iterate_prepared(samples, artifact.preprocess, artifact.batch_size):
@@ -99,7 +99,7 @@ def embed_samples(artifact: Artifact, samples: Samples) -> tuple[list[int], Floa
     """Return the positions of the samples that can be read, and `embed` of each. Raises DataError where none can."""
     kept: list[int] = []
     parts: list[Tensor] = []
-    for positions, inputs in iterate_inputs(artifact, samples):
+    for positions, inputs in _iterate_inputs(artifact, samples):
         kept += positions
         parts.append(embed(artifact.model, inputs))
     if not parts:
@@ -182,7 +182,7 @@ def rank_units(
     """
     kept: list[int] = []
     peaks: list[Tensor] = []
-    for positions, inputs in iterate_inputs(artifact, samples):
+    for positions, inputs in _iterate_inputs(artifact, samples):
         kept += positions
         peaks.append(list_maps(artifact.model, inputs, layer)[layer].amax(dim=(2, 3)))
     best = torch.cat(peaks).T.topk(min(count, len(kept)), dim=1)

@@ -26,7 +26,7 @@ Targets = Int64[Tensor, " batch"]
 Relevance = Float[Tensor, "batch *positions"]
 Compute = Callable[[nn.Module, Inputs, Targets], Relevance]
 
-STEPS = 50
+_STEPS = 50
 """Of the integral; 20 to 300 approximate it within 5% (Sundararajan et al. 2017, section 5)."""
 NOISES, NOISE = 50, 0.15
 """Noisy copies, beyond which little changes, and their std as a fraction of the range of an input's values.
@@ -149,7 +149,7 @@ def compute_integrated_gradients(model: nn.Module, inputs: Inputs, targets: Targ
     from captum.attr import IntegratedGradients, LayerIntegratedGradients
 
     require_gradient(model, inputs[:1])
-    options = {"baselines": clear(inputs), "target": targets, "n_steps": STEPS, "internal_batch_size": BATCH}
+    options = {"baselines": clear(inputs), "target": targets, "n_steps": _STEPS, "internal_batch_size": BATCH}
     if is_text(inputs):
         vectors: Tensor = LayerIntegratedGradients(model, find_embedding(model)).attribute(inputs, **options)
         return vectors.sum(dim=2)

@@ -37,7 +37,7 @@ class Section:
     plates: tuple[Plate, ...]
 
 
-def render_page(title: str, scores: Sequence[Score], best: str | None, sections: Sequence[Section]) -> str:
+def render_explanations(title: str, scores: Sequence[Score], best: str | None, sections: Sequence[Section]) -> str:
     """Return the page."""
     import jinja2
 

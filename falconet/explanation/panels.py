@@ -12,13 +12,13 @@ from jaxtyping import Float
 from falconet.data.drawing import COLORS, clean, cut, measure, shorten
 from falconet.explanation.adapters import ADAPTERS
 from falconet.explanation.faithfulness import Faithfulness
-from falconet.explanation.pictures import AGAINST, DPI, FOR, Shown, to_shades
+from falconet.explanation.pictures import AGAINST, EXPLANATION_DPI, FOR, Shown, to_shades
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-TITLE = 36
+_TITLE = 36
 """Letters that have room above an image."""
 
 
@@ -40,15 +40,15 @@ def draw_panel(panel: Panel) -> Figure:
 
     adapter = ADAPTERS[panel.shown.kind]
     widths = (1, 1, 0.8, 1) if adapter.draw_sample else (2.2, 0.8, 1)
-    figure = Figure(figsize=(10, 2.8), layout="constrained", dpi=DPI)
+    figure = Figure(figsize=(10, 2.8), layout="constrained", dpi=EXPLANATION_DPI)
     axes = figure.subplots(1, len(widths), width_ratios=widths)
     if adapter.draw_sample:
         adapter.draw_sample(axes[0], panel.shown)
         axes[0].set_title("input", size=9)
     adapter.draw_relevance(axes[-3], panel.shown, to_shades(panel.relevance))
-    axes[-3].set_title(fit_title(panel.title, TITLE if adapter.draw_sample else 2 * TITLE), size=9, parse_math=False)
+    axes[-3].set_title(fit_title(panel.title, _TITLE if adapter.draw_sample else 2 * _TITLE), size=9, parse_math=False)
     draw_candidates(axes[-2], panel.candidates)
-    draw_curves(axes[-1], panel.faithfulness)
+    _draw_curves(axes[-1], panel.faithfulness)
     return figure
 
 
@@ -72,7 +72,7 @@ def draw_candidates(axes: Axes, candidates: Sequence[tuple[str, float]]) -> None
     axes.set_title("answer", size=9)
 
 
-def draw_curves(axes: Axes, faithfulness: Faithfulness) -> None:
+def _draw_curves(axes: Axes, faithfulness: Faithfulness) -> None:
     """Draw how the probability follows the explanation."""
     for name, curve, color, line in (
         ("deletion", faithfulness.deletion, AGAINST, "--"),

@@ -20,16 +20,16 @@ if TYPE_CHECKING:
 
 FOR, AGAINST = "#d55e00", "#0072b2"
 """Vermilion speaks for a class, blue against it: of the palette of Okabe and Ito, told apart by the color-blind too."""
-DPI = 100
+EXPLANATION_DPI = 100
 SATURATED = 0.99
 """Quantile of relevance that gets the full color: single peaks would leave all else pale."""
-LINES = 6
+MAX_DRAWN_CHANNELS = 6
 """Channels of a series that are drawn as lines; more are rows of a picture, such as spectra."""
-TEXT_COLUMNS, TEXT_LINES = 48, 9
+_TEXT_COLUMNS, _TEXT_LINES = 48, 9
 """Of a text that is drawn."""
 TICKED = 24
 """Steps of attention that have room for names."""
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", "*", ">")
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", "*", ">")
 """With the colors, so that classes are told apart in gray too."""
 THUMBNAILS = 40
 """Pictures that a map of the embedding has room for."""
@@ -94,14 +94,14 @@ def blend(
     return pixels
 
 
-def draw_series(
+def draw_shaded_series(
     axes: Axes, series: Float[np.ndarray, "channels steps"], shades: Float[np.ndarray, "channels steps"]
 ) -> None:
     """Draw lines over colored steps; many channels, such as bands of spectra, as a picture."""
     axes.set_xlabel("step", size=8)
     axes.tick_params(labelsize=7)
     steps = series.shape[1]
-    if len(series) > LINES:
+    if len(series) > MAX_DRAWN_CHANNELS:
         extent = (-0.5, steps - 0.5, -0.5, len(series) - 0.5)
         options: dict[str, Any] = {"aspect": "auto", "origin": "lower", "extent": extent, "interpolation": "nearest"}
         axes.imshow(series, cmap="gray", **options)
@@ -115,14 +115,14 @@ def draw_series(
 
 def draw_tokens(axes: Axes, tokens: Sequence[str], shades: Float[np.ndarray, " tokens"]) -> None:
     """Write a text whose tokens stand on their colors."""
-    axes.set(xticks=[], yticks=[], xlim=(0, TEXT_COLUMNS), ylim=(TEXT_LINES, 0))
+    axes.set(xticks=[], yticks=[], xlim=(0, _TEXT_COLUMNS), ylim=(_TEXT_LINES, 0))
     axes.spines[:].set(color=FRAME, linewidth=0.6)
     row, column = 0, 1
     for token, color in zip(tokens, to_colors(shades), strict=False):
         for place, piece in enumerate(cut_token(clean(token.replace("\n", " ")))):
-            if (place or column + measure(piece) > TEXT_COLUMNS - 1) and column > 1:
+            if (place or column + measure(piece) > _TEXT_COLUMNS - 1) and column > 1:
                 row, column = row + 1, 1
-            if row == TEXT_LINES - 1:
+            if row == _TEXT_LINES - 1:
                 axes.text(column, row + 0.75, "…", family="monospace", size=8)
                 return
             draw_token(axes, piece, (column, row), color)
@@ -133,7 +133,7 @@ def cut_token(written: str) -> list[str]:
     """Return a token in pieces that each fit a row: one that is a whole clause takes several."""
     pieces = [""]
     for letter in written:
-        if measure(pieces[-1] + letter) > TEXT_COLUMNS - 2:
+        if measure(pieces[-1] + letter) > _TEXT_COLUMNS - 2:
             pieces.append("")
         pieces[-1] += letter
     return pieces
@@ -157,7 +157,7 @@ def draw_tiles(
     """Draw rows of small pictures, each row with its name; each picture has the whole range of colors."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(1.0 * columns + 1.6, 1.05 * len(maps)), layout="constrained", dpi=DPI)
+    figure = Figure(figsize=(1.0 * columns + 1.6, 1.05 * len(maps)), layout="constrained", dpi=EXPLANATION_DPI)
     grid = figure.subplots(len(maps), columns, squeeze=False)
     for axes, (name, pictures) in zip(grid, maps, strict=True):
         for place in axes:
@@ -174,7 +174,7 @@ def draw_samples(rows: Sequence[tuple[str, Sequence[tuple[Any, str]]]], kind: Ki
     from matplotlib.figure import Figure
 
     columns = max(len(row) for _, row in rows)
-    figure = Figure(figsize=(1.5 * columns + 0.9, 1.75 * len(rows)), layout="constrained", dpi=DPI)
+    figure = Figure(figsize=(1.5 * columns + 0.9, 1.75 * len(rows)), layout="constrained", dpi=EXPLANATION_DPI)
     grid = figure.subplots(len(rows), columns, squeeze=False)
     for axes, (name, samples) in zip(grid, rows, strict=True):
         for place in axes[len(samples) :]:
@@ -191,7 +191,7 @@ def draw_attention(weights: Float[np.ndarray, "layers heads steps steps"], names
     from matplotlib.figure import Figure
 
     layers, heads, steps, _ = weights.shape
-    figure = Figure(figsize=(2.2 * (heads + 1), 2.4 * layers), layout="constrained", dpi=DPI)
+    figure = Figure(figsize=(2.2 * (heads + 1), 2.4 * layers), layout="constrained", dpi=EXPLANATION_DPI)
     grid = figure.subplots(layers, heads + 1, squeeze=False)
     for layer, (row, maps) in enumerate(zip(grid, weights, strict=True)):
         for head, axes in enumerate(row):
@@ -215,14 +215,14 @@ def draw_embedding(
     from matplotlib.figure import Figure
     from matplotlib.offsetbox import AnnotationBbox, OffsetImage
 
-    figure = Figure(figsize=(9, 6.5), layout="constrained", dpi=DPI)
+    figure = Figure(figsize=(9, 6.5), layout="constrained", dpi=EXPLANATION_DPI)
     axes = figure.subplots()
     colors = choose_colors(len(names))
     classes = np.asarray(labels)
     handles = []
     for index, color in enumerate(colors):
         points = plane[classes == index]
-        marker = MARKERS[index % len(MARKERS)]
+        marker = _MARKERS[index % len(_MARKERS)]
         handles.append(
             axes.scatter(points[:, 0], points[:, 1], s=20, color=color, marker=marker, alpha=0.8, linewidths=0)
         )

@@ -27,7 +27,7 @@ from falconet.explanation.explaining import (
     beats_chance,
     plan,
     read_subject,
-    show,
+    show_relevance,
 )
 from falconet.explanation.faithfulness import Score
 from falconet.explanation.methods import attribute
@@ -39,7 +39,7 @@ CASES = 3
 
 Of fewer than five samples in all, nothing shows that an order is better than chance.
 """
-POINTS = 10
+_POINTS = 10
 """Steps of their deletion and insertion curves: a fifth of what `explain` takes, since every training pays for them."""
 
 
@@ -94,7 +94,7 @@ def find_reasons(artifact: Artifact, answers: Answers, count: int = CASES) -> Re
     mistakes, doubts = choose_cases(probabilities, answers.split.labels, 2 * count)
     mistakes = mistakes[:count]
     doubts = doubts[: 2 * count - len(mistakes)]
-    explainer = dataclasses.replace(plan(artifact, None, Path(), classes=1), points=POINTS)
+    explainer = dataclasses.replace(plan(artifact, None, Path(), classes=1), points=_POINTS)
     (method,) = explainer.methods
     found: list[tuple[Account, list[Item]]] = []
     for index in mistakes + doubts:
@@ -145,5 +145,5 @@ def explain_class(
     """Return what speaks for a class, without measuring how true that is."""
     artifact, (method,) = explainer.artifact, explainer.methods
     relevance = attribute(artifact, subject.inputs, method, torch.tensor([target]))
-    shown, drawn = show(artifact, subject, relevance[0].numpy())
+    shown, drawn = show_relevance(artifact, subject, relevance[0].numpy())
     return Reason(artifact.config.output.labels[target], float(probabilities[target]), shown, to_shades(drawn))

@@ -29,7 +29,7 @@ Prepare = Callable[[Any], np.ndarray]
 
 
 @dataclass(frozen=True)
-class Adapter:
+class ExportAdapter:
     """How raw samples of a modality come into exported files."""
 
     open: Callable[[Metadata, str | None], Prepare]
@@ -161,16 +161,16 @@ def draw_ramps(spec: SeriesSpec) -> Tensor:
     return torch.linspace(-1, 1, spec.raw_shape[1]).expand(2, *spec.raw_shape).contiguous()
 
 
-def draw_tokens(spec: TextSpec) -> Tensor:
+def _draw_tokens(spec: TextSpec) -> Tensor:
     """Return two rows of tokens."""
     import torch
 
     return torch.ones(2, *spec.shape, dtype=torch.int64)
 
 
-ADAPTERS: Mapping[Kind, Adapter] = MappingProxyType(
+ADAPTERS: Mapping[Kind, ExportAdapter] = MappingProxyType(
     {
-        "image": Adapter(
+        "image": ExportAdapter(
             open=open_images,
             make_up=make_up_images,
             thin=ThinnedSamples,
@@ -180,7 +180,7 @@ ADAPTERS: Mapping[Kind, Adapter] = MappingProxyType(
             sides={1: "height", 2: "width", 3: "channels"},
             find_sequence=lambda _: None,
         ),
-        "series": Adapter(
+        "series": ExportAdapter(
             open=open_series,
             make_up=make_up_series,
             thin=lambda samples, _: samples,
@@ -191,13 +191,13 @@ ADAPTERS: Mapping[Kind, Adapter] = MappingProxyType(
             # Series that are stretched to a length have no other.
             find_sequence=lambda spec: None if spec.length_mode == "resample" else (2, "steps"),
         ),
-        "text": Adapter(
+        "text": ExportAdapter(
             open=open_texts,
             make_up=make_up_texts,
             thin=lambda samples, _: samples,
             input="tokens",
             make_preprocess=wrap_tokens,
-            make_example=draw_tokens,
+            make_example=_draw_tokens,
             sides={},
             find_sequence=lambda _: (1, "tokens"),
         ),

@@ -22,7 +22,7 @@ from falconet.exporters.runtimes import Session, open_session
 from falconet.exporters.targets import Runtime
 from falconet.schema import from_mapping
 
-LEAST = float(np.finfo(np.float32).tiny)
+_LEAST = float(np.finfo(np.float32).tiny)
 """What a probability of 0 counts as: its logarithm is a logit."""
 
 
@@ -58,7 +58,7 @@ def evaluate_exported(
     notes = dataset.notes
     if split is None and name == "all":
         notes = (*notes, f"{dataset.source} has no test split: all of it is evaluated")
-    answers = answer_split(session, Path(path), dataset, dataset.split(name))
+    answers = _answer_split(session, Path(path), dataset, dataset.split(name))
     unreadable = (*dataset.unreadable, *answers.unreadable)
     found = evaluate_logits(answers.logits, answers.split.labels, metadata.output_spec.labels, name, unreadable)
     return dataclasses.replace(found, ignored=dataset.ignored, notes=notes)
@@ -81,7 +81,7 @@ def find_own_split(dataset: Dataset, metadata: Metadata, split: str | None) -> s
     )
 
 
-def answer_split(session: Session, path: Path, dataset: Dataset, split: Split) -> Answers:
+def _answer_split(session: Session, path: Path, dataset: Dataset, split: Split) -> Answers:
     """Return an exported file's answers to a split; logits are the logarithms of its probabilities.
 
     Raises DataError where nothing of it can be read.
@@ -96,5 +96,5 @@ def answer_split(session: Session, path: Path, dataset: Dataset, split: Split) -
         raise DataError(f"{dataset.source}: none of {len(split)} samples can be read; the first: {first}")
     kept = np.setdiff1d(np.arange(len(split)), list(reasons)).astype(np.int64)
     unreadable = tuple(Unreadable(samples.name(index), reason) for index, reason in reasons.items())
-    logits = np.log(np.maximum(probabilities, LEAST)).astype(np.float32)
+    logits = np.log(np.maximum(probabilities, _LEAST)).astype(np.float32)
     return Answers(dataclasses.replace(split, labels=labels).take(kept), logits, unreadable)

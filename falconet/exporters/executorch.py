@@ -11,7 +11,7 @@ from executorch.exir import to_edge_transform_and_lower
 from torch import nn
 
 from falconet.errors import ExportError
-from falconet.exporters.metadata import KEY
+from falconet.exporters.metadata import METADATA_KEY
 from falconet.exporters.programs import refuse, trace_layer
 from falconet.exporters.tracing import TracedModel, Written
 
@@ -27,7 +27,9 @@ def write_executorch(traced: TracedModel, path: Path) -> Written:
         )
     try:
         edge = to_edge_transform_and_lower(
-            traced.program, partitioner=[XnnpackPartitioner()], constant_methods={KEY: traced.metadata.to_json()}
+            traced.program,
+            partitioner=[XnnpackPartitioner()],
+            constant_methods={METADATA_KEY: traced.metadata.to_json()},
         )
         path.write_bytes(edge.to_executorch().buffer)
     except Exception as error:  # The compiler raises what it likes.

@@ -28,7 +28,7 @@ from falconet.exporters.parity import (
     Parity,
     check_parity,
     check_tokens,
-    compare_answers,
+    compare_with_export,
     find_held_out,
     limit_sides,
     read_all,
@@ -36,7 +36,7 @@ from falconet.exporters.parity import (
 )
 from falconet.exporters.programs import find_reason, quiet
 from falconet.exporters.runtimes import Session, open_session
-from falconet.exporters.targets import MAX_DROP, TARGETS, Target, check_out, find_target
+from falconet.exporters.targets import MAX_DROP, TARGETS, Target, check_export_path, find_target
 from falconet.exporters.tracing import TracedModel, Written, make_traced
 from falconet.latency import Latency, SpeedRatio, compare_latencies, measure_latencies, pinned_threads
 from falconet.renames import accept_renamed
@@ -45,7 +45,7 @@ from falconet.storage import hold, scratch, swap
 
 Writer = Callable[[TracedModel, Path], Written]
 """Writes a traced model to a path whose folder exists. Raises ExportError for what the format cannot hold."""
-SUFFIXES = frozenset(target.suffix for target in TARGETS.values())
+_SUFFIXES = frozenset(target.suffix for target in TARGETS.values())
 """Of the files that runtimes are given."""
 
 
@@ -139,7 +139,7 @@ def export(
 
     """
     target, out = find_target(to), Path(out)
-    check_out(to, out)
+    check_export_path(to, out)
     if not 0 <= max_drop <= 100:
         raise ConfigError(f"--max-drop: wanted points of accuracy from 0 to 100, found {max_drop:g}")
     artifact = open_artifact(model)
@@ -156,7 +156,7 @@ def export(
         traced = replace(traced, name=name)
         written = write(traced, artifact, target, place / out.name if target.suffix else place, calibrating.samples)
         parity, timed = verify(artifact, target, written, evaluating, max_drop)
-        files = publish(place if target.suffix else place / name, home, file)
+        files = _publish(place if target.suffix else place / name, home, file)
     files = files if target.suffix else {f"{name}/{part}": size for part, size in files.items()}
     coded = None if artifact.coded is None else len(artifact.coded)
     own, latency, *baseline = timed
@@ -201,7 +201,7 @@ def verify(
     session = open_session(target.runtime, written.main)
     prepare = choose_preprocess(artifact, session.metadata, read_tokenizer(written.main, session.metadata))
     check_tokens(artifact, prepare, held_out.samples)
-    parity = compare_answers(artifact, session, prepare, held_out)
+    parity = compare_with_export(artifact, session, prepare, held_out)
     check_parity(parity, target, max_drop)
     return parity, time_beside(artifact, target, written, prepare, held_out.samples)
 
@@ -250,10 +250,10 @@ def time_beside(
         return measure_latencies(calls)
 
 
-def publish(folder: Path, home: Path, file: str) -> dict[str, int]:
+def _publish(folder: Path, home: Path, file: str) -> dict[str, int]:
     """Write all files below a folder into another one, in one step; return the bytes of each, the main one first."""
     # For whoever knows of no swaps, the file that was asked for comes last: never without what belongs to it.
-    paths = sorted((path for path in folder.rglob("*") if path.is_file()), key=lambda path: path.suffix in SUFFIXES)
+    paths = sorted((path for path in folder.rglob("*") if path.is_file()), key=lambda path: path.suffix in _SUFFIXES)
     contents = {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
     swap(home, contents, name=file)
     return {path: len(content) for path, content in reversed(contents.items())}

@@ -21,10 +21,10 @@ from falconet.exporters.metadata import Metadata
 from falconet.exporters.runtimes import Session, open_session
 from falconet.exporters.targets import Runtime
 from falconet.modalities import modality_of
-from falconet.predictions import Predictions, answer_inputs, check_top, collect, read_settings
+from falconet.predictions import Predictions, answer_inputs, check_top, collect, resolve_data_config
 from falconet.storage import read_regular
 
-BATCH = 32
+_BATCH = 32
 VALUES = 1 << 24
 """Of all samples of a batch: large photos are asked about one by one."""
 
@@ -69,7 +69,7 @@ def iterate_exported(
             f"{path}: wanted a file that takes raw samples, found a bare network; export without --no-preprocessing"
         )
     check_top(top)
-    config = read_settings(settings)
+    config = resolve_data_config(settings)
     prepare = make_preprocess(metadata, read_tokenizer(Path(path), metadata))
 
     def answer(samples: Samples) -> tuple[Float[np.ndarray, "readable classes"], Mapping[int, str]]:
@@ -109,7 +109,7 @@ def make_preprocess(metadata: Metadata, tokenizer: str | None) -> Prepare:
 
 
 def infer_batches(
-    session: Session, inputs: Iterable[np.ndarray], size: int = BATCH
+    session: Session, inputs: Iterable[np.ndarray], size: int = _BATCH
 ) -> Iterator[Float[np.ndarray, "batch classes"]]:
     """Yield the answers to prepared samples in order, asking for those of equal shape that follow one another at once.
 

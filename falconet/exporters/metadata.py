@@ -12,8 +12,8 @@ from falconet.modalities import modality_of
 from falconet.schema import from_mapping, to_mapping
 from falconet.spec import InputSpec, OutputSpec, upgrade_record
 
-FORMAT_VERSION = 2
-KEY = "falconet"
+_FORMAT_VERSION = 2
+METADATA_KEY = "falconet"
 """Under which formats with named properties hold the metadata, as JSON."""
 UNSTATED = "not stated"
 
@@ -41,7 +41,7 @@ class Metadata:
     """Most pixels of an image's height and width; None: there is no limit."""
     tokenizer_sha256: str | None = None
     """Hash of the tokenizer's file beside a model of texts."""
-    format_version: int = FORMAT_VERSION
+    format_version: int = _FORMAT_VERSION
 
     def __post_init__(self) -> None:
         for name in ("batch", "sides"):
@@ -63,7 +63,7 @@ class Metadata:
     def to_properties(self) -> dict[str, str]:
         """Return what a format with named properties holds: all of it, and again what people look for."""
         return {
-            KEY: self.to_json(),
+            METADATA_KEY: self.to_json(),
             "labels": json.dumps(self.output_spec.labels, ensure_ascii=False),
             "license": self.license,
             "version": self.versions["falconet"],
@@ -79,9 +79,9 @@ def read_metadata(text: str | None, where: str) -> Metadata:
         version = record["format_version"]
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise ExportError(f"{where}: its metadata are damaged: {error}") from error
-    if not isinstance(version, int) or version > FORMAT_VERSION:
+    if not isinstance(version, int) or version > _FORMAT_VERSION:
         found = abridge(version)
-        raise ExportError(f"{where}: wanted format version {FORMAT_VERSION} or lower, found {found}: update falconet")
+        raise ExportError(f"{where}: wanted format version {_FORMAT_VERSION} or lower, found {found}: update falconet")
     try:
         metadata = from_mapping(Metadata, upgrade_record(record, "output_spec"))
     except UsageError as error:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import openvino
 
-from falconet.exporters.metadata import KEY
+from falconet.exporters.metadata import METADATA_KEY
 from falconet.exporters.onnx import write_onnx
 from falconet.exporters.tracing import TracedModel, Written
 
@@ -18,6 +18,6 @@ def write_openvino(traced: TracedModel, path: Path) -> Written:
     # Not convert_model, which tells its makers over the network that it was called.
     model = openvino.Core().read_model(passage)
     for name, value in traced.metadata.to_properties().items():
-        model.set_rt_info(value, [KEY, "metadata" if name == KEY else name])
+        model.set_rt_info(value, [METADATA_KEY, "metadata" if name == METADATA_KEY else name])
     openvino.save_model(model, path, compress_to_fp16=False)
     return Written(path)

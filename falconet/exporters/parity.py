@@ -26,7 +26,7 @@ from falconet.exporters.runtimes import Session
 from falconet.exporters.targets import Target
 from falconet.modalities import modality_of
 
-TOLERANCE = 1e-4
+_TOLERANCE = 1e-4
 """Largest difference of a probability that counts as the same answer."""
 COMPARED = 256
 """Samples on which exact formats are compared."""
@@ -34,7 +34,7 @@ LOGIT_TOLERANCE = 1e-4
 """The same for logits, as a fraction of the largest one."""
 LOGIT_NOISE = 0.25
 """Root mean square of what integers may change logits by, as a fraction of the logits' own; each may differ more."""
-EVALUATED = 2000
+_EVALUATED = 2000
 """Samples at most on which the accuracy of integers is weighed."""
 NEAR = 1e-6
 """A drop so near to what is allowed takes more samples than there are to tell them apart."""
@@ -153,10 +153,10 @@ def split_held_out(held_out: HeldOut, *, exact: bool) -> tuple[HeldOut, HeldOut]
     if count < 2:
         raise DataError(f"wanted 2 samples or more, some to choose ranges by and some to evaluate, found {count}")
     chosen = min(CALIBRATED, count // 2)
-    return held_out.part(np.arange(chosen)), held_out.part(np.arange(chosen, min(count, chosen + EVALUATED)))
+    return held_out.part(np.arange(chosen)), held_out.part(np.arange(chosen, min(count, chosen + _EVALUATED)))
 
 
-def compare_answers(artifact: Artifact, session: Session, prepare: Prepare, held_out: HeldOut) -> Parity:
+def compare_with_export(artifact: Artifact, session: Session, prepare: Prepare, held_out: HeldOut) -> Parity:
     """Ask the model and its export about the same raw samples, in batches and one alone.
 
     Raises DataError where none can be read, ExportError for a model that answers with NaN.
@@ -255,9 +255,9 @@ def check_parity(parity: Parity, target: Target, max_drop: float) -> None:
     if not np.isfinite(parity.max_abs_difference):
         raise ExportError(f"wanted probabilities, found NaN in the export's answers to {parity.samples}")
     if target.exact:
-        if parity.max_abs_difference > TOLERANCE:
+        if parity.max_abs_difference > _TOLERANCE:
             raise ExportError(
-                f"wanted the model's own probabilities within {TOLERANCE:g} on {parity.n} {parity.samples}, found a "
+                f"wanted the model's own probabilities within {_TOLERANCE:g} on {parity.n} {parity.samples}, found a "
                 f"difference of {parity.max_abs_difference:.2g}; nothing is written"
             )
         if parity.logit_difference is not None and parity.logit_difference > LOGIT_TOLERANCE:
@@ -309,8 +309,8 @@ def find_remedy(parity: Parity, max_drop: float) -> str:
     if wanted is None:
         return "--max-drop allows more"
     more = f"at this rate {wanted - parity.n:,} samples more would do"
-    if wanted > EVALUATED:
-        return f"{more}, but {EVALUATED:,} at most are evaluated: --max-drop allows more"
+    if wanted > _EVALUATED:
+        return f"{more}, but {_EVALUATED:,} at most are evaluated: --max-drop allows more"
     return f"{more}: add some, name others with --source, or --max-drop allows more"
 
 

@@ -83,7 +83,7 @@ def quiet() -> Iterator[None]:
             for logger in loggers:
                 logger.setLevel(logging.CRITICAL)
             # It prints the graph as far as it came. Another standard error would be the whole process's.
-            vars(_trace)["print"] = ignore
+            vars(_trace)["print"] = _ignore
             yield
         finally:
             vars(_trace).pop("print", None)
@@ -91,7 +91,7 @@ def quiet() -> Iterator[None]:
                 logger.setLevel(level)
 
 
-def ignore(*_: Any, **__: Any) -> None:
+def _ignore(*_: Any, **__: Any) -> None:
     """Print nothing."""
 
 

@@ -26,7 +26,7 @@ SEQUENTIAL = frozenset({"Softmax", "LSTM", "GRU", "RNN"})
 """Operators of attention and recurrent layers."""
 
 
-class Calibration(CalibrationDataReader):  # type: ignore[misc]
+class _Calibration(CalibrationDataReader):  # type: ignore[misc]
     """Hands samples out one by one, as the quantizer asks for them."""
 
     def __init__(self, name: str, inputs: Iterable[np.ndarray]) -> None:
@@ -55,7 +55,7 @@ def write_int8(traced: TracedModel, path: Path) -> Written:
     quantize_static(
         shaped,
         path,
-        Calibration(traced.graph.input, traced.calibration),
+        _Calibration(traced.graph.input, traced.calibration),
         quant_format=QuantFormat.QDQ,
         per_channel=True,
         reduce_range=True,

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from falconet.errors import ExportError, MissingExtraError, PathError
-from falconet.exporters.metadata import KEY, Metadata, read_metadata
+from falconet.exporters.metadata import METADATA_KEY, Metadata, read_metadata
 from falconet.exporters.targets import Runtime
 from falconet.storage import settle
 
@@ -55,7 +55,7 @@ def open_onnx(path: Path, threads: int) -> Session:
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    metadata = read_metadata(session.get_modelmeta().custom_metadata_map.get(KEY), str(path))
+    metadata = read_metadata(session.get_modelmeta().custom_metadata_map.get(METADATA_KEY), str(path))
     name = session.get_inputs()[0].name
     return Session(metadata, lambda batch: np.asarray(session.run(None, {name: batch})[0]))
 
@@ -69,7 +69,7 @@ def open_openvino(path: Path, threads: int) -> Session:
     core = openvino.Core()
     model = core.read_model(path)
     # In its own format as the target `openvino` writes it; in ONNX files where OpenVINO puts what they say.
-    places = ([KEY, "metadata"], ["framework", KEY])
+    places = ([METADATA_KEY, "metadata"], ["framework", METADATA_KEY])
     found = next((model.get_rt_info(place).astype(str) for place in places if model.has_rt_info(place)), None)
     metadata = read_metadata(found, str(path))
     settings = {
@@ -86,9 +86,9 @@ def open_program(path: Path, threads: int) -> Session:
     """Open a file by torch.export."""
     import torch
 
-    extra = {KEY: ""}
+    extra = {METADATA_KEY: ""}
     module = torch.export.load(path, extra_files=extra).module()
-    metadata = read_metadata(extra[KEY] or None, str(path))
+    metadata = read_metadata(extra[METADATA_KEY] or None, str(path))
 
     def ask(batch: np.ndarray) -> np.ndarray:
         with torch.inference_mode():
@@ -110,7 +110,7 @@ def open_executorch(path: Path, threads: int) -> Session:
     import torch
 
     program = ExecuTorch.get().load_program(path)
-    record = program.load_method(KEY).execute([])[0] if KEY in program.method_names else None
+    record = program.load_method(METADATA_KEY).execute([])[0] if METADATA_KEY in program.method_names else None
     metadata = read_metadata(record, str(path))
     method = program.load_method("forward")
 

@@ -89,7 +89,7 @@ def is_installed(target: Target) -> bool:
     return all(find_spec(module) for module in target.modules)
 
 
-def check_out(name: str, out: Path) -> None:
+def check_export_path(name: str, out: Path) -> None:
     """Raise ConfigError unless a path is named as a target's files are, StorageError where it could not be written."""
     suffix = TARGETS[name].suffix
     if suffix and out.is_dir():

@@ -22,7 +22,7 @@ from falconet.latency import Latency, measure_latencies, measure_latency, pinned
 from falconet.storage import scratch
 
 LOGGER = logging.getLogger(__name__)
-Call = Callable[[], object]
+_Call = Callable[[], object]
 """Answers one sample."""
 QUICK = 0.5
 """Seconds for the latency that every report has."""
@@ -56,7 +56,7 @@ def time_together(artifacts: Sequence[Artifact]) -> list[dict[Runtime, Latency]]
         return []
     with scratch() as folder:
         homes = [folder / str(index) for index in range(len(artifacts))]
-        calls: list[dict[Runtime, Call]] = [
+        calls: list[dict[Runtime, _Call]] = [
             {"torch": partial(artifact.model, artifact.make_blank()), **open_exported(artifact, home)}
             for artifact, home in zip(artifacts, homes, strict=True)
         ]
@@ -70,7 +70,7 @@ def find_fastest(latencies: Mapping[Runtime, Latency]) -> Runtime:
     return min(latencies, key=lambda runtime: latencies[runtime].p50)
 
 
-def open_exported(artifact: Artifact, folder: Path) -> dict[Runtime, Call]:
+def open_exported(artifact: Artifact, folder: Path) -> dict[Runtime, _Call]:
     """Return what answers a sample by the bare network as ONNX, in each runtime that is installed and can run it.
 
     What cannot be exported, or not run, is logged and left out, as reports tell of the runtimes that there are; any
@@ -78,7 +78,7 @@ def open_exported(artifact: Artifact, folder: Path) -> dict[Runtime, Call]:
     """
     if not is_installed(TARGETS["onnx"]):
         return {}
-    path, name, found = folder / "network.onnx", artifact.config.architecture, dict[Runtime, Call]()
+    path, name, found = folder / "network.onnx", artifact.config.architecture, dict[Runtime, _Call]()
     unrolled = count_unrolled(artifact)
     if unrolled > UNROLLED:
         LOGGER.warning(
@@ -138,7 +138,7 @@ def list_runtimes() -> list[Runtime]:
     return ["onnxruntime", *(("openvino",) if is_installed(TARGETS["openvino"]) else ())]
 
 
-def open_call(runtime: Runtime, path: Path, artifact: Artifact) -> Call:
+def open_call(runtime: Runtime, path: Path, artifact: Artifact) -> _Call:
     """Return what asks an exported network in a runtime, which has answered once. Raises ExportError."""
     session, sample = open_session(runtime, path, threads=1), artifact.make_blank().numpy()
     infer(session, sample)

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import torch
 
-from falconet.exporters.metadata import KEY
+from falconet.exporters.metadata import METADATA_KEY
 from falconet.exporters.tracing import TracedModel, Written
 
 
 def write_program(traced: TracedModel, path: Path) -> Written:
     """Write a `.pt2` file; the metadata are its extra file `falconet`."""
-    torch.export.save(traced.program, path, extra_files={KEY: traced.metadata.to_json()})
+    torch.export.save(traced.program, path, extra_files={METADATA_KEY: traced.metadata.to_json()})
     return Written(path)

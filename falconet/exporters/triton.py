@@ -13,11 +13,11 @@ from pathlib import Path
 import onnx
 
 from falconet.escaping import escape_line
-from falconet.exporters.metadata import KEY, Metadata
+from falconet.exporters.metadata import METADATA_KEY, Metadata
 from falconet.exporters.onnx import write_onnx
 from falconet.exporters.tracing import TracedModel, Written
 
-TYPES: dict[int, str] = {
+_TYPES: dict[int, str] = {
     onnx.TensorProto.UINT8: "TYPE_UINT8",
     onnx.TensorProto.UINT16: "TYPE_UINT16",
     onnx.TensorProto.INT64: "TYPE_INT64",
@@ -34,19 +34,19 @@ def write_triton(draft: TracedModel, path: Path) -> Written:
     main.parent.mkdir(parents=True)
     write_onnx(draft, main)
     graph = onnx.load(main).graph
-    (folder / "config.pbtxt").write_text(describe_model(draft.name, graph, draft.metadata), encoding="utf-8")
+    (folder / "config.pbtxt").write_text(_describe_model(draft.name, graph, draft.metadata), encoding="utf-8")
     # Blanks and breaks too are part of a name: two that differ in these alone stay two.
     labels = map(escape_line, draft.metadata.output_spec.labels)
     (folder / "labels.txt").write_text("\n".join(labels) + "\n", encoding="utf-8")
     return Written(main)
 
 
-def describe_model(name: str, graph: onnx.GraphProto, metadata: Metadata) -> str:
+def _describe_model(name: str, graph: onnx.GraphProto, metadata: Metadata) -> str:
     """Return `config.pbtxt`; dimensions leave out the batch, which the server makes."""
     properties = "".join(
         f"parameters {{ key: {quote(key)} value {{ string_value: {quote(value)} }} }}\n"
         for key, value in metadata.to_properties().items()
-        if key != KEY  # The model itself has it, and whoever asks the server reads these.
+        if key != METADATA_KEY  # The model itself has it, and whoever asks the server reads these.
     )
     return (
         f"name: {quote(name)}\n"
@@ -63,7 +63,7 @@ def describe_tensor(value: onnx.ValueInfoProto) -> str:
     """Return the fields of an input or output."""
     tensor = value.type.tensor_type
     sizes = [str(-1 if dimension.dim_param else dimension.dim_value) for dimension in tensor.shape.dim][1:]
-    return f"name: {quote(value.name)} data_type: {TYPES[tensor.elem_type]} dims: [ {', '.join(sizes)} ]"
+    return f"name: {quote(value.name)} data_type: {_TYPES[tensor.elem_type]} dims: [ {', '.join(sizes)} ]"
 
 
 def quote(text: str) -> str:

@@ -25,7 +25,7 @@ from falconet.training.optimizers import make_average
 MAX_SIDE = 64
 """Pixels; without attention and at this width, networks learn no larger pictures."""
 
-GROUPS = 8
+_GROUPS = 8
 """Of channels that are normalized together."""
 
 
@@ -64,11 +64,11 @@ class FlowConfig:
                 raise ConfigError(f"{name}: wanted 1 or more, found {value}")
         if self.seconds is not None and not self.seconds > 0:
             raise ConfigError(f"seconds: wanted more than 0, or none, found {self.seconds}")
-        if self.width < GROUPS or self.width % GROUPS:
-            raise ConfigError(f"width: wanted a multiple of {GROUPS}, found {self.width}")
+        if self.width < _GROUPS or self.width % _GROUPS:
+            raise ConfigError(f"width: wanted a multiple of {_GROUPS}, found {self.width}")
 
 
-STEPS = 2000
+_STEPS = 2000
 """Of training, unless epochs are given."""
 
 
@@ -89,7 +89,7 @@ class VelocityNet(nn.Module):
         self.middle = Block(2 * width, 2 * width, embedded)
         self.up2 = Block(4 * width, 2 * width, embedded)
         self.up1 = Block(3 * width, width, embedded)
-        self.norm = nn.GroupNorm(GROUPS, width)
+        self.norm = nn.GroupNorm(_GROUPS, width)
         self.head = nn.Conv2d(width, channels, 3, padding=1)
         nn.init.zeros_(self.head.weight)
 
@@ -116,10 +116,10 @@ class Block(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, embedded: int) -> None:
         super().__init__()
-        self.norm1 = nn.GroupNorm(GROUPS, in_channels)
+        self.norm1 = nn.GroupNorm(_GROUPS, in_channels)
         self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
         self.embed = nn.Linear(embedded, out_channels)
-        self.norm2 = nn.GroupNorm(GROUPS, out_channels)
+        self.norm2 = nn.GroupNorm(_GROUPS, out_channels)
         self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
         self.shortcut = nn.Identity() if in_channels == out_channels else nn.Conv2d(in_channels, out_channels, 1)
 
@@ -191,7 +191,7 @@ def train_flow(
     generator = torch.Generator().manual_seed(config.seed)
     # At least one batch an epoch, all of about one size.
     batches = math.ceil(len(images) / config.batch_size)
-    epochs = config.epochs or math.ceil(STEPS / batches)
+    epochs = config.epochs or math.ceil(_STEPS / batches)
     losses: list[float] = []
     steps, begun = 0, time.monotonic()
     with interruption.watched():
@@ -230,7 +230,7 @@ def draw_images(
     device = next(flow.network.parameters()).device
     generator = torch.Generator().manual_seed(seed)
     made = []
-    for part in torch.split(labels, BATCH):
+    for part in torch.split(labels, _BATCH):
         interruption.check()
         x = torch.randn(len(part), *flow.shape, generator=generator).to(device)
         given = part.to(device)
@@ -241,5 +241,5 @@ def draw_images(
     return ((torch.cat(made) + 1) / 2).clamp(0, 1)
 
 
-BATCH = 64
+_BATCH = 64
 """Images that are made at once."""

@@ -29,7 +29,7 @@ from falconet.storage import format_json, hold, is_vacant, swap
 
 MANIFEST_FILE = "manifest.json"
 SHEET_FILE = "nearest.png"
-MARK = "generated"
+_MARK = "generated"
 """Keyword of the text in each PNG that says that it shows nothing real."""
 
 SHOWN_CLASSES, SHOWN_SAMPLES = 10, 3
@@ -38,7 +38,7 @@ SHOWN_CLASSES, SHOWN_SAMPLES = 10, 3
 
 @dataclass(frozen=True)
 class Generation:
-    """What `generate` made."""
+    """What `generate_images` made."""
 
     out: Path
     images: int
@@ -52,7 +52,7 @@ class Generation:
     """The same of real validation images, which are no copies: where `nearest` is much less, the generator copies."""
 
 
-def generate(
+def generate_images(
     source: str | Path,
     *,
     out: str | Path,
@@ -83,9 +83,9 @@ def generate(
     present = torch.unique(labels)
     wanted = present.repeat_interleave(per_class)
     made = draw_images(flow, wanted, config.seed)
-    nearest, distances = find_nearest(made, images)
+    nearest, distances = _find_nearest(made, images)
     held_out, _, _ = read_images(dataset, "val")
-    beyond = float(find_nearest(held_out, images)[1].median()) if len(held_out) else None
+    beyond = float(_find_nearest(held_out, images)[1].median()) if len(held_out) else None
     done = Generation(folder, len(made), flow.steps, flow.losses[-1], float(distances.median()), beyond)
     mark = f"made by falconet {version('falconet')} (rectified flow, seed {config.seed}): shows nothing real"
     pixels = (made * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
@@ -97,7 +97,7 @@ def generate(
             paths, wanted.tolist(), nearest.tolist(), distances.tolist(), strict=True
         )
     ]
-    contents[MANIFEST_FILE] = format_json(describe(dataset, flow, done, mark, files)).encode()
+    contents[MANIFEST_FILE] = format_json(_describe(dataset, flow, done, mark, files)).encode()
     contents[SHEET_FILE] = draw_sheet(pixels, wanted, images, nearest, distances, dataset.classes)
     with hold(folder):
         check_vacant(folder)
@@ -129,7 +129,7 @@ def read_images(
     return to_unit(hold_inputs(found.inputs)), torch.from_numpy(found.split.labels), names
 
 
-def find_nearest(
+def _find_nearest(
     images: Float32[Tensor, "samples channels height width"], known: Float32[Tensor, "known channels height width"]
 ) -> tuple[Int64[Tensor, " samples"], Float32[Tensor, " samples"]]:
     """Return which of the known images is nearest to each, and the root mean square of the difference of pixels."""
@@ -164,18 +164,18 @@ def encode_png(image: UInt8[np.ndarray, "height width channels"], mark: str) -> 
     from PIL import Image, PngImagePlugin
 
     info = PngImagePlugin.PngInfo()
-    info.add_text(MARK, mark)
+    info.add_text(_MARK, mark)
     buffer = io.BytesIO()
     Image.fromarray(image[..., 0] if image.shape[2] == 1 else image).save(buffer, format="PNG", pnginfo=info)
     return buffer.getvalue()
 
 
-def describe(
+def _describe(
     dataset: Dataset, flow: Flow, done: Generation, mark: str, files: Sequence[dict[str, Any]]
 ) -> dict[str, Any]:
     """Return the manifest: how the images were made, how near they are to real ones, and each of them."""
     return {
-        MARK: mark,
+        _MARK: mark,
         "source": dataset.source,
         "fingerprint": dataset.fingerprint,
         "split": "train",

@@ -17,7 +17,7 @@ from falconet.data.files import SPLIT_FOLDERS
 from falconet.data.label_studio import Control, find_control, format_labeling_config, make_prediction
 from falconet.errors import ConfigError, DataError
 from falconet.labeling.adapters import name_channels
-from falconet.labeling.page import Item, render
+from falconet.labeling.page import PageItem, render
 from falconet.labeling.pool import Pool, Row, iterate_named, read_pool
 from falconet.labeling.ranking import Choices, choose_next
 from falconet.labeling.tasks import TaskMaker, choose_key, cut_task, format_task, show
@@ -26,7 +26,7 @@ from falconet.schema import from_mapping
 from falconet.storage import hold, prepare_folder, swap
 from falconet.training import Callback
 
-PAGE, TASKS, INTERFACE = "label.html", "tasks.json", "labeling-config.xml"
+PAGE, _TASKS, INTERFACE = "label.html", "tasks.json", "labeling-config.xml"
 """What is written: the page, the same tasks for Label Studio, and a project's interface there."""
 
 
@@ -98,13 +98,13 @@ def label(
         path = Path(source)
         split_key = (pool.labeled.columns.get("split") if pool.tasks and pool.labeled else None) or "split"
         maker = TaskMaker(path if path.is_dir() else path.parent, pool.kind, control, split_key)
-        classes = list_classes(pool, artifact)
+        classes = _list_classes(pool, artifact)
         drafts = [*list_errors(pool, errors, maker), *list_next(pool, following, maker)]
         items = [draft.item for draft in drafts]
         rest = list_rest(pool, drafts, maker)
         title = f"Labels of {short_name(source)}"
         tasks = "[\n" + ",\n".join([*("".join(cut_task(item.task)) for item in items), *rest]) + "\n]\n"
-        contents = {PAGE: render(title, items, rest, classes, control), TASKS: tasks}
+        contents = {PAGE: render(title, items, rest, classes, control), _TASKS: tasks}
         if classes and not pool.tasks:
             channels = name_channels(pool.any.channels) if key == "series" else ()
             contents[INTERFACE] = format_labeling_config(key, control, classes, channels)
@@ -114,7 +114,7 @@ def label(
     return Labeling(
         str(folder),
         str(folder / PAGE),
-        str(folder / TASKS),
+        str(folder / _TASKS),
         errors,
         tuple(item.name for item in items[len(errors) :]),
         sum(map(len, pool.labeled.splits.values())) if pool.labeled else 0,
@@ -136,7 +136,7 @@ def suspect(dataset: Dataset | None, callbacks: Sequence[Callback]) -> tuple[tup
     return audit.errors, () if audit.caution is None else (f"caution: {audit.caution}",)
 
 
-def list_classes(pool: Pool, artifact: Artifact | None) -> tuple[str, ...]:
+def _list_classes(pool: Pool, artifact: Artifact | None) -> tuple[str, ...]:
     """Return the classes that can be chosen: those of the labels, then those of the model."""
     known = pool.labeled.classes if pool.labeled else ()
     return tuple(dict.fromkeys([*known, *(artifact.config.output.labels if artifact else ())]))
@@ -154,7 +154,7 @@ def choose_control(pool: Pool, config: DataConfig, key: str) -> Control:
 class Draft:
     """What the page shows of a sample, and where that comes from."""
 
-    item: Item
+    item: PageItem
     row: Row | None
     place: tuple[str, int] | None = None
     """Split and position of a sample with a label; None: it has none."""
@@ -179,7 +179,7 @@ def list_errors(pool: Pool, errors: Sequence[LabelError], maker: TaskMaker) -> l
         prediction = make_prediction(error.suggested, error.probability, "find_label_errors", maker.control)
         add_prediction(task, prediction)
         view = show(samples.read(index), pool.kind)
-        item = Item(error.name, task, view, error.label, error.suggested, error.probability)
+        item = PageItem(error.name, task, view, error.label, error.suggested, error.probability)
         drafts.append(Draft(item, row, (error.split, index)))
     return drafts
 
@@ -197,7 +197,7 @@ def list_next(pool: Pool, following: Choices, maker: TaskMaker) -> list[Draft]:
                 task, make_prediction(choice.suggested, choice.probability, following.version, maker.control)
             )
         view = show(samples.read(choice.index), pool.kind)
-        drafts.append(Draft(Item(name, task, view, None, choice.suggested, choice.probability), row))
+        drafts.append(Draft(PageItem(name, task, view, None, choice.suggested, choice.probability), row))
     return drafts
 
 

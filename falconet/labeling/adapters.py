@@ -24,11 +24,11 @@ from falconet.modalities import MODALITIES
 from falconet.report.pictures import draw_path, encode_picture
 from falconet.spec import ImageSpec, InputSpec, Kind, SeriesSpec, TextSpec
 
-SIDE = 384
+_SIDE = 384
 """Pixels of the longer side of a picture on the page."""
-POINTS = 600
+_POINTS = 600
 """Steps of a series that the page draws, at most."""
-WIDTH, HEIGHT = 600, 200
+_WIDTH, HEIGHT = 600, 200
 """Of the drawing of a series, in its own units."""
 MAX_TEXT = 20_000
 """Characters of a text on the page; the task holds all."""
@@ -49,7 +49,7 @@ class Views:
 
 
 @dataclass(frozen=True)
-class Adapter:
+class LabelingAdapter:
     """How samples of one modality are measured, shown and put into tasks.
 
     Its specs tell how samples are read, and nothing of a model.
@@ -77,15 +77,15 @@ def make_image_spec(channels: int = 3, rate: int | None = None) -> ImageSpec:
     return ImageSpec((3, 32, 32), (0.0,) * 3, (1.0,) * 3)
 
 
-def show_image(image: UInt[np.ndarray, "height width channels"]) -> Views:
+def _show_image(image: UInt[np.ndarray, "height width channels"]) -> Views:
     height, width = image.shape[:2]
-    return Views(picture=encode_picture(image, SIDE), note=f"{width} × {height} pixels")
+    return Views(picture=encode_picture(image, _SIDE), note=f"{width} × {height} pixels")
 
 
 def embed_image(samples: Samples, index: int) -> str:
     """Return an image as an address."""
     content = samples.content(index) if isinstance(samples, Encoded) else encode_pixels(samples.read(index))
-    return f"data:{find_type(content)};base64,{base64.b64encode(content).decode('ascii')}"
+    return f"data:{_find_type(content)};base64,{base64.b64encode(content).decode('ascii')}"
 
 
 def encode_pixels(image: UInt[np.ndarray, "height width channels"]) -> bytes:
@@ -101,7 +101,7 @@ def encode_pixels(image: UInt[np.ndarray, "height width channels"]) -> bytes:
     return buffer.getvalue()
 
 
-def find_type(content: bytes) -> str:
+def _find_type(content: bytes) -> str:
     """Return the media type of an encoded image."""
     from PIL import Image
 
@@ -130,14 +130,14 @@ def guess_series_array(array: np.ndarray) -> SeriesSpec:
     return make_series_spec(array.shape[1] if array.ndim == 3 else 1)
 
 
-def show_series(series: Float32[np.ndarray, "channels steps"]) -> Views:
+def _show_series(series: Float32[np.ndarray, "channels steps"]) -> Views:
     channels, steps = series.shape
     more = f", the first {MAX_LINES} shown" if channels > MAX_LINES else ""
     several = f"{channels} channels{more}, " if channels > 1 else ""
-    return Views(paths=draw_series(series[:MAX_LINES]), note=f"{several}{steps:,} steps")
+    return Views(paths=_draw_series(series[:MAX_LINES]), note=f"{several}{steps:,} steps")
 
 
-def draw_series(series: Float32[np.ndarray, "channels steps"]) -> tuple[str, ...]:
+def _draw_series(series: Float32[np.ndarray, "channels steps"]) -> tuple[str, ...]:
     """Return the commands of an SVG path for each channel, all on one scale.
 
     Of many steps the lowest and the highest of each stretch are kept, so that recordings keep their shape.
@@ -145,7 +145,7 @@ def draw_series(series: Float32[np.ndarray, "channels steps"]) -> tuple[str, ...
     finite = np.isfinite(series)
     low, high = (float(series[finite].min()), float(series[finite].max())) if finite.any() else (0.0, 1.0)
     steps = series.shape[1]
-    x = np.linspace(2, WIDTH - 2, steps)
+    x = np.linspace(2, _WIDTH - 2, steps)
     y = HEIGHT - 4 - (HEIGHT - 8) * (series - low) / ((high - low) or 1.0)
     return tuple(draw_path(x[kept], channel[kept]) for channel in y for kept in [thin_out(channel)])
 
@@ -153,10 +153,10 @@ def draw_series(series: Float32[np.ndarray, "channels steps"]) -> tuple[str, ...
 def thin_out(channel: Float32[np.ndarray, " steps"]) -> np.ndarray:
     """Return the positions of at most POINTS steps that keep the extremes of what lies between."""
     steps = len(channel)
-    if steps <= POINTS:
+    if steps <= _POINTS:
         return np.arange(steps)
     kept = []
-    for stretch in np.array_split(np.arange(steps), POINTS // 2):
+    for stretch in np.array_split(np.arange(steps), _POINTS // 2):
         values = channel[stretch]
         if np.isfinite(values).any():
             kept += sorted({int(stretch[np.nanargmin(values)]), int(stretch[np.nanargmax(values)])})
@@ -186,35 +186,35 @@ def make_text_spec(channels: int = 1, rate: int | None = None) -> TextSpec:
     return TextSpec((1,), vocab_size=3)
 
 
-def show_text(text: str) -> Views:
+def _show_text(text: str) -> Views:
     more = f", the first {MAX_TEXT:,} shown" if len(text) > MAX_TEXT else ""
     return Views(text=text[:MAX_TEXT], note=f"{len(text):,} characters{more}")
 
 
-ADAPTERS: Mapping[Kind, Adapter] = MappingProxyType(
+ADAPTERS: Mapping[Kind, LabelingAdapter] = MappingProxyType(
     {
-        "image": Adapter(
+        "image": LabelingAdapter(
             make_spec=make_image_spec,
             guess_files=lambda root, files: make_image_spec(),
             guess_array=lambda array: make_image_spec(),
             measure=lambda image: (image.shape[2], image.shape[:2]),
-            show=show_image,
+            show=_show_image,
             embed=embed_image,
         ),
-        "series": Adapter(
+        "series": LabelingAdapter(
             make_spec=make_series_spec,
             guess_files=guess_recordings,
             guess_array=guess_series_array,
             measure=lambda series: (series.shape[0], series.shape[1:]),
-            show=show_series,
+            show=_show_series,
             embed=lambda samples, index: list_columns(samples.read(index)),
         ),
-        "text": Adapter(
+        "text": LabelingAdapter(
             make_spec=make_text_spec,
             guess_files=lambda root, files: make_text_spec(),
             guess_array=guess_series_array,  # Numbers are no texts, whatever was asked for.
             measure=lambda text: (1, (len(text),)),
-            show=show_text,
+            show=_show_text,
             embed=lambda samples, index: samples.read(index),
         ),
     }

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from importlib import resources
 from typing import Any
 
-from falconet.data.label_studio import Control, Task
+from falconet.data.label_studio import Control, LabelStudioTask
 from falconet.escaping import escape_lines
 from falconet.labeling.adapters import Views
 from falconet.labeling.tasks import cut_task
@@ -18,11 +18,11 @@ from falconet.report.html import render_page
 
 
 @dataclass(frozen=True, eq=False)
-class Item:
+class PageItem:
     """A sample on the page."""
 
     name: str
-    task: Task
+    task: LabelStudioTask
     view: Views
     label: str | None
     """That it has; None: it has none."""
@@ -31,16 +31,16 @@ class Item:
     probability: float | None
 
 
-def render(title: str, items: Sequence[Item], rest: Sequence[str], classes: Sequence[str], control: Control) -> str:
+def render(title: str, items: Sequence[PageItem], rest: Sequence[str], classes: Sequence[str], control: Control) -> str:
     """Return the page about some samples; `rest` are tasks that it hands on without showing them."""
     errors = sum(item.label is not None for item in items)
     data = {
         "title": escape_lines(title),
         "control": asdict(control),
         "classes": [{"value": name, "shown": escape_lines(name)} for name in classes],
-        "items": [describe(item) for item in items],
+        "items": [_describe(item) for item in items],
         "rest": list(rest),
-        "digest": digest(items, control),
+        "digest": _digest(items, control),
     }
     script, style = (read(name) for name in ("script.js", "style.css"))
     style = resources.files("falconet.report").joinpath("page", "style.css").read_text(encoding="utf-8") + style
@@ -58,13 +58,13 @@ def render(title: str, items: Sequence[Item], rest: Sequence[str], classes: Sequ
     )
 
 
-def digest(items: Sequence[Item], control: Control) -> str:
+def _digest(items: Sequence[PageItem], control: Control) -> str:
     """Return what a browser keeps the labels of these samples by: not the time at which a page was written."""
     parts = [asdict(control), *([item.name, item.label, item.task["data"], asdict(item.view)] for item in items)]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-def describe(item: Item) -> dict[str, Any]:
+def _describe(item: PageItem) -> dict[str, Any]:
     """Return what the script needs of a sample."""
     head, tail = cut_task(item.task)
     view = asdict(item.view)

@@ -17,7 +17,7 @@ from falconet.data.cells import as_text, path_of
 from falconet.data.columns import LINES, SPLIT_VALUES, check_columns, find_samples
 from falconet.data.dataset import NO_LABEL, Encoded, describe_skipped, hash_bytes, to_text
 from falconet.data.files import guess_kind, suffix_of, walk
-from falconet.data.label_studio import Task
+from falconet.data.label_studio import LabelStudioTask
 from falconet.data.manifests import find_metadata, find_split_tables, move_paths, tabulate_tasks
 from falconet.data.sources import read_dataset
 from falconet.data.splits import Columns, complete_splits
@@ -32,7 +32,7 @@ from falconet.tables import READABLE, Table, iterate_table, read_table
 
 PLACEHOLDERS = ("0", "1")
 """Names of classes where none are known: networks have an output layer, even where nobody asks it."""
-LOOKED_AT = 200
+_LOOKED_AT = 200
 """Samples that tell how large all are."""
 
 
@@ -46,7 +46,7 @@ class Row:
     """Its group and further columns that are kept, by the columns' names."""
     split: str | None
     """Its own; None: it says none."""
-    task: Task | None = None
+    task: LabelStudioTask | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,11 +57,11 @@ class Pool:
     """Those with labels, with splits as training has them; None: there are none."""
     unlabeled: Dataset | None
     """Those without, as one split `train` whose labels mean nothing; None: there are none."""
-    tasks: tuple[Task, ...] = ()
+    tasks: tuple[LabelStudioTask, ...] = ()
     """Of a file of Label Studio: its tasks, in order."""
     skipped: tuple[Unreadable, ...] = ()
     rows: Mapping[tuple[str, int], Row] = field(default_factory=dict)
-    """Tasks, and rows of tables that hold splits, groups or what else is kept of them, as `read_rows` returns them."""
+    """Tasks, and rows of tables that hold splits, groups or what else is kept of them, as `_read_rows` returns them."""
     origins: tuple[Row | None, ...] = ()
     """Of each sample without a label: the row that it was read from; None: there is none."""
 
@@ -97,7 +97,7 @@ def read_pool(source: str | Path, spec: InputSpec | None, data_root: str | Path 
     DataError for a source that can be read neither as `train` nor as `predict` reads it.
     """
     path = Path(source)
-    tasks = read_tasks(path, config)
+    tasks = _read_tasks(path, config)
     config = leave_predicted(tasks, config)
     raw, refusal = None, None
     try:
@@ -108,7 +108,7 @@ def read_pool(source: str | Path, spec: InputSpec | None, data_root: str | Path 
             raise
         refusal = error
     if raw is not None and not may_lack_labels(path, raw):
-        return Pool(complete(raw, config), None, tasks, raw.unreadable, read_rows(path, tasks, raw, config))
+        return Pool(_complete(raw, config), None, tasks, raw.unreadable, _read_rows(path, tasks, raw, config))
     try:
         alike = config if raw is None else replace(config, columns=Columns(**raw.columns))
         spec = spec or (follow(raw) if raw else guess_spec(path, config))
@@ -116,25 +116,25 @@ def read_pool(source: str | Path, spec: InputSpec | None, data_root: str | Path 
     except DataError as error:
         if raw is None:
             raise DataError(f"{error}; and with labels: {refusal}") from error
-        return Pool(complete(raw, config), None, tasks, raw.unreadable, read_rows(path, tasks, raw, config))
-    rows = read_rows(path, tasks, raw, config)
+        return Pool(_complete(raw, config), None, tasks, raw.unreadable, _read_rows(path, tasks, raw, config))
+    rows = _read_rows(path, tasks, raw, config)
     if raw is None:
         if samples is None:
             raise DataError(f"{source}: wanted samples, found none{describe_skipped(skipped)}")
-        bare = make_dataset(str(source), samples, spec, PLACEHOLDERS)
-        return Pool(None, bare, tasks, skipped, rows, trace(path, bare, rows))
-    rest = None if samples is None else leave_out(path, samples, raw, rows)
+        bare = _make_dataset(str(source), samples, spec, PLACEHOLDERS)
+        return Pool(None, bare, tasks, skipped, rows, _trace(path, bare, rows))
+    rest = None if samples is None else _leave_out(path, samples, raw, rows)
     classes = raw.classes if len(raw.classes) > 1 else (*raw.classes, *PLACEHOLDERS)
-    unlabeled = None if rest is None else make_dataset(str(source), rest, spec, classes)
+    unlabeled = None if rest is None else _make_dataset(str(source), rest, spec, classes)
     skipped = tuple(item for item in raw.unreadable if item.reason != NO_LABEL)
     labeled = Pool(raw, None, rows=rows)
     taken = {id(labeled.find_row(name, index)) for name, split in raw.splits.items() for index in range(len(split))}
     free = {key: row for key, row in rows.items() if id(row) not in taken}
-    origins = () if unlabeled is None else trace(path, unlabeled, free)
-    return Pool(complete(raw, config), unlabeled, tasks, skipped, rows, origins)
+    origins = () if unlabeled is None else _trace(path, unlabeled, free)
+    return Pool(_complete(raw, config), unlabeled, tasks, skipped, rows, origins)
 
 
-def read_tasks(path: Path, config: DataConfig) -> tuple[Task, ...]:
+def _read_tasks(path: Path, config: DataConfig) -> tuple[LabelStudioTask, ...]:
     """Return the tasks of a file of Label Studio; none for any other source."""
     if path.suffix.lower() != TASKS_SUFFIX or not path.is_file():
         return ()
@@ -142,7 +142,7 @@ def read_tasks(path: Path, config: DataConfig) -> tuple[Task, ...]:
     return tuple(tasks) if all(map(label_studio.is_task, tasks)) else ()
 
 
-def leave_predicted(tasks: Sequence[Task], config: DataConfig) -> DataConfig:
+def leave_predicted(tasks: Sequence[LabelStudioTask], config: DataConfig) -> DataConfig:
     """Return settings without a column of labels that is a tag which predictions alone use: it holds none yet."""
     name = config.columns.label
     known = any(name in task["data"] or name in label_studio.list_controls(task) for task in tasks)
@@ -151,7 +151,9 @@ def leave_predicted(tasks: Sequence[Task], config: DataConfig) -> DataConfig:
     return replace(config, columns=replace(config.columns, label=None))
 
 
-def read_rows(path: Path, tasks: Sequence[Task], raw: Dataset | None, config: DataConfig) -> dict[tuple[str, int], Row]:
+def _read_rows(
+    path: Path, tasks: Sequence[LabelStudioTask], raw: Dataset | None, config: DataConfig
+) -> dict[tuple[str, int], Row]:
     """Return what samples were read from, by table (a split, or "") and line: tasks, or rows that hold more.
 
     That is a group, further columns or a split, or the name of a series, of which the first row counts. Of any other
@@ -200,7 +202,7 @@ def find_roles(table: Table, config: DataConfig) -> Mapping[str, str]:
     return chosen if roles is None else roles.columns
 
 
-def read_task(path: Path, number: int, task: Task, raw: Dataset | None) -> Row:
+def read_task(path: Path, number: int, task: LabelStudioTask, raw: Dataset | None) -> Row:
     """Return a task as what a sample was read from, whose names are its number's and those of its files."""
     places = [label_studio.find_place(path, value) for value in task["data"].values()]
     files = [place for place in places if isinstance(place, str) and 0 < len(place) < MAX_PATH]
@@ -213,7 +215,7 @@ def read_task(path: Path, number: int, task: Task, raw: Dataset | None) -> Row:
 MAX_PATH = 4096
 
 
-def trace(path: Path, unlabeled: Dataset, rows: Mapping[tuple[str, int], Row]) -> tuple[Row | None, ...]:
+def _trace(path: Path, unlabeled: Dataset, rows: Mapping[tuple[str, int], Row]) -> tuple[Row | None, ...]:
     """Return the row of each sample without a label: of several that share a file, one after the other."""
     root = path if path.is_dir() else path.parent
     named: dict[str, list[Row]] = {}
@@ -233,7 +235,7 @@ def trace(path: Path, unlabeled: Dataset, rows: Mapping[tuple[str, int], Row]) -
     return tuple(found)
 
 
-def complete(raw: Dataset, config: DataConfig) -> Dataset:
+def _complete(raw: Dataset, config: DataConfig) -> Dataset:
     """Return a data set with the splits that training makes, where there is enough for them."""
     with suppress(DataError):
         return complete_splits(raw, config)
@@ -257,7 +259,7 @@ def read_unlabeled(path: Path, spec: InputSpec, config: DataConfig) -> tuple[Sam
     return (parts[0].join(parts[1:]) if parts else None), tuple(skipped)
 
 
-def leave_out(path: Path, samples: Samples, labeled: Dataset, rows: Mapping[tuple[str, int], Row]) -> Samples | None:
+def _leave_out(path: Path, samples: Samples, labeled: Dataset, rows: Mapping[tuple[str, int], Row]) -> Samples | None:
     """Return the samples that are not among the labeled ones, nor among what cannot be read; None where none are left.
 
     None too where not one is called as a labeled one: what is read here is something else then.
@@ -285,7 +287,7 @@ def relative_name(name: str, root: Path) -> str:
     return to_text(name.removeprefix(f"{root}/"))
 
 
-def make_dataset(source: str, samples: Samples, spec: InputSpec, classes: tuple[str, ...]) -> Dataset:
+def _make_dataset(source: str, samples: Samples, spec: InputSpec, classes: tuple[str, ...]) -> Dataset:
     """Return samples without labels as a data set, read by `spec`. Raises DataError where not one can be read."""
     hashes, kept = [], []
     for index in range(len(samples)):
@@ -293,7 +295,7 @@ def make_dataset(source: str, samples: Samples, spec: InputSpec, classes: tuple[
             hashes.append(hash_bytes(read_bytes(samples, index)))
             kept.append(index)
     looked_at = []
-    for place in spread(len(kept)):
+    for place in _spread(len(kept)):
         with suppress(DataError):
             looked_at.append(samples.read(kept[place]))
     if not looked_at:
@@ -316,9 +318,9 @@ def make_dataset(source: str, samples: Samples, spec: InputSpec, classes: tuple[
     )
 
 
-def spread(count: int) -> list[int]:
+def _spread(count: int) -> list[int]:
     """Return at most LOOKED_AT positions from first to last."""
-    return np.unique(np.linspace(0, count - 1, min(count, LOOKED_AT)).round().astype(int)).tolist() if count else []
+    return np.unique(np.linspace(0, count - 1, min(count, _LOOKED_AT)).round().astype(int)).tolist() if count else []
 
 
 def read_bytes(samples: Samples, index: int) -> bytes:

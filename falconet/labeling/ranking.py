@@ -12,7 +12,7 @@ from torch import Tensor
 
 from falconet import metrics
 from falconet.artifact import Artifact
-from falconet.auditing import choose_fixed, embed, prepare
+from falconet.auditing import choose_fixed, embed_split, prepare_candidate
 from falconet.data import Dataset, Samples, Unreadable
 from falconet.data.files import fit_recordings
 from falconet.data.loader import load_inputs
@@ -142,14 +142,14 @@ def ask_candidate(unlabeled: Dataset, labeled: Dataset | None) -> PoolPrediction
             unlabeled, channels=channels, rate=labeled.rate, value_range=labeled.value_range
         )
     candidate = choose_fixed(unlabeled, raw=True)
-    prepared = prepare(unlabeled, unlabeled.splits["train"], candidate)
-    features, kept = embed(prepared), prepared.loaded.kept
+    prepared = prepare_candidate(unlabeled, unlabeled.splits["train"], candidate)
+    features, kept = embed_split(prepared), prepared.loaded.kept
     probabilities = None
     if labeled is not None and len(labeled.classes) > 1:
         known = load_inputs(labeled.split("all"), prepared.preprocess.spec, prepared.tokenizer)
         solver = prepared.config.training.linear_probe or "logistic"
         labels = torch.from_numpy(known.split.labels)
-        solution = solve(embed(prepared, known), labels, len(labeled.classes), solver)
+        solution = solve(embed_split(prepared, known), labels, len(labeled.classes), solver)
         probabilities = metrics.softmax(solution.apply(features).numpy()).astype(np.float64)
     classes = labeled.classes if labeled is not None else PLACEHOLDERS
     return PoolPredictions(kept, features, probabilities, classes, candidate.model, prepared.loaded.unreadable)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from falconet.training.linear_probe import Features
 
-CANDIDATES = 10
+_CANDIDATES = 10
 """So many times as many samples as are chosen are clustered, the most uncertain ones: beta of the paper."""
 COMPONENTS = 64
 """Principal components by which samples are compared, at most: distances in more of them say the same, more slowly.
@@ -22,7 +22,7 @@ COMPONENTS = 64
 Sparse features have so many directions of a truncated singular value decomposition instead, since to center them would
 fill them up: latent semantic analysis (Deerwester et al., JASIS, 1990).
 """
-STEPS = 20
+_STEPS = 20
 """Of the clustering, at most."""
 
 
@@ -50,11 +50,11 @@ def choose_samples(
     if uncertainty is None:
         pool, weights = torch.arange(len(features)), torch.ones(len(features), dtype=torch.float64)
     else:
-        pool = uncertainty.argsort(descending=True, stable=True)[: CANDIDATES * count]
+        pool = uncertainty.argsort(descending=True, stable=True)[: _CANDIDATES * count]
         # Certain samples too may be all that there are.
         weights = uncertainty[pool].clamp(min=1e-6)
     points = reduce_features(features, seed)[pool]
-    centers, members = cluster(points, weights, count, torch.Generator().manual_seed(seed))
+    centers, members = _cluster(points, weights, count, torch.Generator().manual_seed(seed))
     chosen = choose_nearest(points, centers)
     importance = members[: len(chosen)] if uncertainty is None else weights[chosen]
     return pool[chosen[importance.argsort(descending=True, stable=True)]]
@@ -74,7 +74,7 @@ def reduce_features(features: Features, seed: int) -> Float[Tensor, "samples com
     return reduced - reduced.mean(dim=0)
 
 
-def cluster(
+def _cluster(
     points: Float[Tensor, "points components"],
     weights: Float64[Tensor, " points"],
     count: int,
@@ -83,7 +83,7 @@ def cluster(
     """Return the centers of weighted k-means, begun as k-means++ (Arthur, Vassilvitskii, 2007), and their weights."""
     centers = points[draw_centers(points, weights, count, generator)]
     weighted = weights[:, None].to(points.dtype) * points
-    for _ in range(STEPS):
+    for _ in range(_STEPS):
         nearest = torch.cdist(points, centers).argmin(dim=1)
         total = torch.zeros(count, dtype=weights.dtype).index_add_(0, nearest, weights)
         sums = torch.zeros_like(centers).index_add_(0, nearest, weighted)

@@ -10,13 +10,13 @@ from typing import Any
 
 from falconet.data import Samples, label_studio
 from falconet.data.dataset import ImageFiles
-from falconet.data.label_studio import Control, Task
+from falconet.data.label_studio import Control, LabelStudioTask
 from falconet.data.wav import WavFiles
 from falconet.errors import DataError
 from falconet.labeling.adapters import ADAPTERS, Views
 from falconet.labeling.pool import Row, relative_name
 from falconet.spec import Kind
-from falconet.tables import is_text
+from falconet.tables import is_encodable
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,7 +30,9 @@ class TaskMaker:
     split_key: str
     """The key of a task's data that holds its split."""
 
-    def make(self, samples: Samples, index: int, label: str | None, split: str | None, row: Row | None) -> Task:
+    def make(
+        self, samples: Samples, index: int, label: str | None, split: str | None, row: Row | None
+    ) -> LabelStudioTask:
         """Return the task of a sample: the original one, or one that holds the sample or tells where it lies."""
         if row is not None and row.task is not None:
             return self.keep(row.task, label, split)
@@ -41,7 +43,7 @@ class TaskMaker:
         annotations = [] if label is None else [label_studio.make_annotation(label, self.control)]
         return {"data": data, "annotations": annotations, "predictions": []}
 
-    def keep(self, task: Task, label: str | None, split: str | None) -> Task:
+    def keep(self, task: LabelStudioTask, label: str | None, split: str | None) -> LabelStudioTask:
         """Return an original task that, read again, has the label and the split which its sample has.
 
         A label may stand in its data: once one task has an annotation, all others need one too. A split may be missing.
@@ -81,7 +83,7 @@ def format_task(task: Any) -> str:
     """Return a task as JSON in one line, which UTF-8 can hold. Raises DataError for what JSON cannot hold."""
     try:
         text = json.dumps(task, ensure_ascii=False, allow_nan=False)
-        return text if is_text(text) else json.dumps(task)
+        return text if is_encodable(text) else json.dumps(task)
     except ValueError as error:
         raise DataError(
             "wanted tasks of numbers that JSON can hold, found NaN or an infinite one (as 1e400 is, read in double "

@@ -90,7 +90,7 @@ def fit_temperature(logits: Logits, labels: Labels) -> float:
         return 1.0
     # The loss is convex in 1/T: Newton's steps, kept between a point where it falls and one where it rises.
     low, high, sharpness, step = 0.0, np.inf, 1.0, np.inf
-    while abs(step) > PRECISION * sharpness:
+    while abs(step) > _PRECISION * sharpness:
         slope, curvature = differentiate(scaled, sharpness)
         low, high = (sharpness, high) if slope < wanted else (low, sharpness)
         following = sharpness - (slope - wanted) / curvature if curvature > 0 else np.inf
@@ -100,9 +100,9 @@ def fit_temperature(logits: Logits, labels: Labels) -> float:
     return largest / sharpness
 
 
-FOLDS = 5
+_FOLDS = 5
 """Into which samples are parted to ask whether a temperature holds for others; few leave most of them to fit it on."""
-MIN_SAMPLES = 100
+_MIN_SAMPLES = 100
 """Of fewer, folds themselves say too little: see `choose_temperature`."""
 
 
@@ -130,14 +130,14 @@ def choose_temperature(logits: Logits, labels: Labels) -> TemperatureChoice:
     and more. `tests/metrics/test_calibration.py` repeats it in small.
     """
     count = len(labels)
-    if count < MIN_SAMPLES:
+    if count < _MIN_SAMPLES:
         return TemperatureChoice(
-            1.0, f"{count} validation samples are too few to fit a temperature; {MIN_SAMPLES} are wanted."
+            1.0, f"{count} validation samples are too few to fit a temperature; {_MIN_SAMPLES} are wanted."
         )
     folds = np.empty(count, dtype=np.int64)
-    folds[np.argsort(labels, kind="stable")] = np.arange(count) % FOLDS
+    folds[np.argsort(labels, kind="stable")] = np.arange(count) % _FOLDS
     gains = list_log_losses(logits, labels)
-    for fold in range(FOLDS):
+    for fold in range(_FOLDS):
         held_out = folds == fold
         temperature = fit_temperature(logits[~held_out], labels[~held_out])
         gains[held_out] -= list_log_losses(logits[held_out] / temperature, labels[held_out])
@@ -147,7 +147,7 @@ def choose_temperature(logits: Logits, labels: Labels) -> TemperatureChoice:
     return TemperatureChoice(
         1.0,
         f"A temperature would change the log-loss of held-out validation samples by {-gain:+.2g} nats (standard error "
-        f"{error:.2g}, {FOLDS} folds), which is no gain.",
+        f"{error:.2g}, {_FOLDS} folds), which is no gain.",
     )
 
 
@@ -162,5 +162,5 @@ def differentiate(logits: Logits, sharpness: float) -> tuple[float, float]:
     return float(means.mean()), float((squares - means**2).mean())
 
 
-PRECISION = 1e-7
+_PRECISION = 1e-7
 """Relative error of a temperature."""

@@ -11,10 +11,10 @@ from jaxtyping import Bool, Float64, Int64
 
 from falconet.metrics.classification import Labels, Logits, softmax
 
-POINTS = 100
+_POINTS = 100
 """Of a thinned curve: more than a picture of a few hundred pixels shows."""
 
-Scores = Float64[np.ndarray, " samples"]
+_Scores = Float64[np.ndarray, " samples"]
 Points = Float64[np.ndarray, " points"]
 
 
@@ -29,7 +29,7 @@ class Curve:
     area: float
 
 
-def precision_recall_curve(scores: Scores, positive: Bool[np.ndarray, " samples"]) -> Curve | None:
+def precision_recall_curve(scores: _Scores, positive: Bool[np.ndarray, " samples"]) -> Curve | None:
     """Return precision (y) over recall (x) of one class against the rest; None without positives or negatives.
 
     The area is average precision: the sum of precision times the step of recall, without interpolation, which would be
@@ -42,7 +42,7 @@ def precision_recall_curve(scores: Scores, positive: Bool[np.ndarray, " samples"
     return Curve(thresholds, recall, precision, float(np.diff(recall, prepend=0) @ precision))
 
 
-def roc_curve(scores: Scores, positive: Bool[np.ndarray, " samples"]) -> Curve | None:
+def roc_curve(scores: _Scores, positive: Bool[np.ndarray, " samples"]) -> Curve | None:
     """Return the fraction of positives (y) over that of negatives (x) that are taken, from (0, 0).
 
     None without positives or negatives. The area is the chance that a positive has the higher score than a negative,
@@ -78,14 +78,14 @@ def find_threshold(curve: Curve, precision: float) -> float | None:
     return float(curve.thresholds[enough[-1]]) if len(enough) else None
 
 
-def fpr_at_tpr(scores: Scores, others: Float64[np.ndarray, " others"], accepted: float = 0.95) -> float:
+def fpr_at_tpr(scores: _Scores, others: Float64[np.ndarray, " others"], accepted: float = 0.95) -> float:
     """Return the fraction of `others` at or above the score that `accepted` of `scores` reach: FPR at 95% TPR."""
     kept = int(np.ceil(accepted * len(scores)))
     threshold = np.sort(scores)[len(scores) - kept]
     return float((others >= threshold).mean())
 
 
-def thin_curve(curve: Curve, points: int = POINTS) -> Curve:
+def thin_curve(curve: Curve, points: int = _POINTS) -> Curve:
     """Return a curve with at most `points` of its points, evenly spaced along it, both ends among them; same area."""
     if len(curve.x) <= points:
         return curve
@@ -96,7 +96,7 @@ def thin_curve(curve: Curve, points: int = POINTS) -> Curve:
 
 
 def step_down(
-    scores: Scores, positive: Bool[np.ndarray, " samples"]
+    scores: _Scores, positive: Bool[np.ndarray, " samples"]
 ) -> tuple[Points, Int64[np.ndarray, " points"], Int64[np.ndarray, " points"]]:
     """Return the distinct scores, falling, with the numbers of samples and of positives that reach each."""
     order = np.argsort(-scores, kind="stable")

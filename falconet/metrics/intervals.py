@@ -24,7 +24,7 @@ Interval = tuple[float, float]
 
 RESAMPLES = 1000
 """As many as Efron and Tibshirani ask for at 95% (section 14.3)."""
-SEED = 0
+_SEED = 0
 
 
 def wilson_interval(hits: int, count: int, confidence: float = 0.95) -> Interval:
@@ -86,7 +86,7 @@ def bootstrap_macro(
 
     # Samples of one cell are alike, so that what is drawn are the cells' counts.
     total = int(counts.sum())
-    drawn = np.random.default_rng(SEED).multinomial(total, counts / total, size=resamples).astype(np.float64)
+    drawn = np.random.default_rng(_SEED).multinomial(total, counts / total, size=resamples).astype(np.float64)
     without_one = score(counts - np.eye(len(counts)))
     precision, recall, f1 = accelerate(score(counts[None])[0], score(drawn), without_one, counts, confidence)
     return precision, recall, f1
@@ -97,7 +97,7 @@ def bootstrap_means(
 ) -> list[Interval | None]:
     """Return the interval of each column's mean; None where all values of one are equal."""
     count = len(values)
-    generator = np.random.default_rng(SEED)
+    generator = np.random.default_rng(_SEED)
     columns = np.ascontiguousarray(values.T)
     means = np.empty((resamples, len(columns)))
     for row in means:

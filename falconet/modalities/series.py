@@ -8,20 +8,20 @@ from falconet.modalities.modality import Modality
 from falconet.spec import SeriesSpec
 
 
-def describe_input(spec: SeriesSpec) -> str:
+def _describe_input(spec: SeriesSpec) -> str:
     """Return what a model takes, in words."""
     size = "×".join(map(str, spec.shape))
     axes = "channels × steps" if spec.bands is None else "mel bands × frames of 10 ms"
     return f"{size} ({axes}), from series of any length{f' at {spec.rate} Hz' if spec.rate else ''}"
 
 
-def describe_samples(data: Any) -> str:
+def _describe_samples(data: Any) -> str:
     """Return the channels and the median length of a data set's series."""
     rate = f" at {data.rate:,} Hz" if data.rate else ""
     return f"series of {data.channels} channel{'s' * (data.channels > 1)} and {data.size[0]:,} steps (median){rate}"
 
 
-def name_task(spec: SeriesSpec) -> str:
+def _name_task(spec: SeriesSpec) -> str:
     """Return the Hub's name of the task; it has none for series that are no recordings."""
     return "audio-classification" if spec.rate else "other"
 
@@ -41,7 +41,7 @@ SERIES = Modality(
     missing_is_nan=True,
     has_statistics=True,
     bounded=False,
-    describe_input=describe_input,
-    describe_samples=describe_samples,
-    name_task=name_task,
+    describe_input=_describe_input,
+    describe_samples=_describe_samples,
+    name_task=_name_task,
 )

@@ -8,17 +8,17 @@ from falconet.modalities.modality import Modality
 from falconet.spec import TextSpec
 
 
-def describe_input(spec: TextSpec) -> str:
+def _describe_input(spec: TextSpec) -> str:
     """Return what a model takes, in words."""
     return f"{spec.shape[0]} tokens of a vocabulary of {spec.vocab_size:,}, from texts of any length"
 
 
-def describe_samples(data: Any) -> str:
+def _describe_samples(data: Any) -> str:
     """Return the median length of a data set's texts."""
     return f"texts of {data.size[0]:,} characters (median)"
 
 
-def name_task(spec: TextSpec) -> str:
+def _name_task(spec: TextSpec) -> str:
     """Return the Hub's name of the task."""
     return "text-classification"
 
@@ -38,7 +38,7 @@ TEXT = Modality(
     missing_is_nan=False,
     has_statistics=False,
     bounded=False,
-    describe_input=describe_input,
-    describe_samples=describe_samples,
-    name_task=name_task,
+    describe_input=_describe_input,
+    describe_samples=_describe_samples,
+    name_task=_name_task,
 )

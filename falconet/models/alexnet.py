@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from falconet.models.options import Stem, check_fraction, check_smallest, choose_stem
 
-SMALLEST = {"imagenet": 63, "small": 7}
+_SMALLEST = {"imagenet": 63, "small": 7}
 """Pixels of which each stem leaves something."""
 
 
@@ -40,7 +40,7 @@ class AlexNet(nn.Module):
         super().__init__()
         check_fraction("dropout", dropout)
         chosen = choose_stem(stem, input_size)
-        check_smallest(input_size, SMALLEST[chosen])
+        check_smallest(input_size, _SMALLEST[chosen])
         small = chosen == "small"
         self.features = nn.Sequential(
             nn.Conv2d(in_channels, 64, 3, padding=1) if small else nn.Conv2d(in_channels, 64, 11, stride=4, padding=2),

@@ -161,7 +161,7 @@ class EfficientNet(nn.Module):
         head = HEAD if lite else 4 * channels
         self.features.append(convolve(channels, head, 1, style))
         self.classifier = nn.Sequential(nn.Dropout(dropout), nn.Linear(head, num_classes))
-        self.apply(initialize)
+        self.apply(_initialize)
 
     def forward(self, x: Float[Tensor, "batch in_channels height width"]) -> Float[Tensor, "batch classes"]:
         logits: Tensor = self.classifier(self.features(x).mean(dim=(2, 3)))
@@ -255,7 +255,7 @@ class InvertedBottleneck(nn.Module):
         return x + self.stochastic_depth(branch) if self.residual else branch
 
 
-def initialize(module: nn.Module) -> None:
+def _initialize(module: nn.Module) -> None:
     """Draw kernels by their number of outputs; the output layer keeps torch's range, which suits few classes too."""
     if isinstance(module, nn.Conv2d):
         nn.init.kaiming_normal_(module.weight, mode="fan_out")

@@ -73,7 +73,7 @@ def build_timm(
     except ConfigError:
         raise
     except Exception as error:  # Strange options make the library raise anything.
-        raise refuse("timm", name, error) from error
+        raise _refuse("timm", name, error) from error
     check_forward("timm", name, model, in_channels, input_size)
     return model
 
@@ -102,7 +102,7 @@ def build_torchvision(
     except ConfigError:
         raise
     except Exception as error:  # Strange options make the library raise anything.
-        raise refuse("torchvision", architecture, error) from error
+        raise _refuse("torchvision", architecture, error) from error
     if in_channels != 3:
         replace_first_convolution(model, in_channels)
     check_forward("torchvision", architecture, model, in_channels, input_size)
@@ -117,7 +117,7 @@ def one_side(name: str, input_size: tuple[int, int]) -> int:
     return height
 
 
-def refuse(library: str, name: str, error: Exception) -> ConfigError:
+def _refuse(library: str, name: str, error: Exception) -> ConfigError:
     """Return the error of a network that its library does not build."""
     reason = " ".join(str(error).split()) or type(error).__name__
     return ConfigError(f"model: {library} does not build {name} as asked: {reason}")
@@ -133,7 +133,7 @@ def check_forward(library: str, name: str, model: nn.Module, in_channels: int, i
     try:
         measure_forward(model.eval(), example)
     except Exception as error:  # Networks of strange options raise anything.
-        raise refuse(library, name, error) from error
+        raise _refuse(library, name, error) from error
     model.train()
 
 

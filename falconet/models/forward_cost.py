@@ -49,7 +49,7 @@ class ForwardCounter(TorchFunctionMode):
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        read = sum(count_bytes(tensor) for tensor in list_tensors([args, kwargs]))
+        read = sum(_count_bytes(tensor) for tensor in list_tensors([args, kwargs]))
         estimate = ESTIMATES.get(getattr(func, "__name__", ""))
         if estimate is not None:
             with suppress(TypeError):  # Called by other names of its arguments: counted once it has been made.
@@ -57,7 +57,7 @@ class ForwardCounter(TorchFunctionMode):
                 self.add(read + 4 * values, macs)
         result = func(*args, **kwargs)
         made = [tensor for tensor in list_tensors([result]) if all(tensor is not arg for arg in args)]
-        self.add(read + sum(map(count_bytes, made)), ELEMENT_MACS * sum(tensor.numel() for tensor in made))
+        self.add(read + sum(map(_count_bytes, made)), ELEMENT_MACS * sum(tensor.numel() for tensor in made))
         return result
 
     def add(self, size: int, macs: int) -> None:
@@ -82,7 +82,7 @@ def list_tensors(values: Any) -> Iterator[Tensor]:
             yield value
 
 
-def count_bytes(tensor: Tensor) -> int:
+def _count_bytes(tensor: Tensor) -> int:
     """Return the bytes that a tensor has; one that repeats its values has fewer than it shows."""
     return min(tensor.nbytes, tensor.untyped_storage().nbytes())
 

@@ -176,7 +176,7 @@ class LeNet5(nn.Module):
         super().__init__()
         if output not in ("rbf", "linear"):
             raise ConfigError(f"model.options.output: wanted rbf or linear, found {output!r}")
-        last_map = shrink("lenet5", input_size, convolutions=(5, 5))
+        last_map = _shrink("lenet5", input_size, convolutions=(5, 5))
         self.c1 = nn.Conv2d(in_channels, 6, 5)
         self.s2 = Subsampling(6)
         self.c3 = TableConv2d(6, C3_TABLE, 5)
@@ -237,7 +237,7 @@ class LeNet5Caffe(nn.Module):
 
     def __init__(self, num_classes: int, in_channels: int, input_size: tuple[int, int]) -> None:
         super().__init__()
-        height, width = shrink("lenet5_caffe", input_size, convolutions=(5, 5))
+        height, width = _shrink("lenet5_caffe", input_size, convolutions=(5, 5))
         self.conv1 = nn.Conv2d(in_channels, 20, 5)
         self.conv2 = nn.Conv2d(20, 50, 5)
         self.fc1 = nn.Linear(50 * height * width, 500)
@@ -269,7 +269,7 @@ class LeNetReLU(nn.Module):
         super().__init__()
         check_count("width", width)
         check_switch("batch_norm", batch_norm)
-        rows, columns = shrink("lenet_relu", input_size, convolutions=(5, 5))
+        rows, columns = _shrink("lenet_relu", input_size, convolutions=(5, 5))
         self.conv1 = nn.Conv2d(in_channels, width, 5, bias=not batch_norm)
         self.conv2 = nn.Conv2d(width, 2 * width, 5, bias=not batch_norm)
         self.bn1 = nn.BatchNorm2d(width) if batch_norm else None
@@ -294,7 +294,7 @@ class CNNSmall(nn.Module):
 
     def __init__(self, num_classes: int, in_channels: int, input_size: tuple[int, int]) -> None:
         super().__init__()
-        height, width = shrink("cnn_small", input_size, convolutions=(3, 3))
+        height, width = _shrink("cnn_small", input_size, convolutions=(3, 3))
         self.conv1 = nn.Conv2d(in_channels, 32, 3)
         self.conv2 = nn.Conv2d(32, 64, 3)
         self.fc1 = nn.Linear(64 * height * width, 64)
@@ -317,7 +317,7 @@ class LeNetDeep(nn.Module):
 
     def __init__(self, num_classes: int, in_channels: int, input_size: tuple[int, int]) -> None:
         super().__init__()
-        height, width = shrink("lenet_deep", input_size, convolutions=(1, 1, 1))
+        height, width = _shrink("lenet_deep", input_size, convolutions=(1, 1, 1))
         self.conv1 = nn.Conv2d(in_channels, 20, 5, padding=2)
         self.conv2 = nn.Conv2d(20, 50, 5, padding=2)
         self.conv3 = nn.Conv2d(50, 50, 5, padding=2)
@@ -331,7 +331,7 @@ class LeNetDeep(nn.Module):
         return logits
 
 
-def shrink(name: str, size: tuple[int, int], convolutions: tuple[int, ...]) -> tuple[int, int]:
+def _shrink(name: str, size: tuple[int, int], convolutions: tuple[int, ...]) -> tuple[int, int]:
     """Return the size of a map after unpadded convolutions, each followed by 2x2 pooling.
 
     Raises ConfigError where nothing would be left, with the smallest size that works.

@@ -26,12 +26,12 @@ from falconet.models.ngrams import MAX_BUCKETS, hash_ngrams
 from falconet.models.options import check_count
 from falconet.spec import Kind
 
-BYTES = 258
+_BYTES = 258
 """Tokens up to which they are bytes, beside the two that no text has, and n-grams are pieces of words."""
 N_OF_BYTES, N_OF_WORDS = 5, 2
 """Tokens of the longest n-grams where nobody says so; chosen on a validation split of banking77."""
-LONGEST = 8
-MULTIPLIER = 251
+_LONGEST = 8
+_MULTIPLIER = 251
 """Of the hash: the largest prime below 256, so that pairs of bytes rarely share a column."""
 
 
@@ -110,9 +110,9 @@ class HashedTfidf(nn.Module):
 
     def __init__(self, tokens: int, n: int | None = None, buckets: int | None = None) -> None:
         super().__init__()
-        self.n = n if n is not None else N_OF_BYTES if tokens <= BYTES else N_OF_WORDS
+        self.n = n if n is not None else N_OF_BYTES if tokens <= _BYTES else N_OF_WORDS
         self.buckets = buckets if buckets is not None else MAX_BUCKETS
-        check_count("n", self.n, LONGEST)
+        check_count("n", self.n, _LONGEST)
         check_count("buckets", self.buckets, MAX_BUCKETS)
         self.tokens = tokens
         self.idf: Tensor
@@ -135,7 +135,7 @@ class HashedTfidf(nn.Module):
 
     def list_columns(self, x: Int[Tensor, "batch tokens"]) -> Int64[Tensor, "batch grams"]:
         """Return the column of each token and n-gram, 0 where there is padding in it."""
-        return hash_ngrams(x, self.n, self.tokens, self.buckets, MULTIPLIER).long()
+        return hash_ngrams(x, self.n, self.tokens, self.buckets, _MULTIPLIER).long()
 
     def count(self, columns: Int64[Tensor, "batch grams"]) -> Float[Tensor, "batch columns"]:
         """Return how often each text has each column."""

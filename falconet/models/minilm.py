@@ -21,7 +21,7 @@ from falconet.errors import ConfigError
 from falconet.models.options import check_fraction
 from falconet.models.sequences import TokenEncoder, mark_steps, measure_lengths, pool_mean
 
-WIDTH, LAYERS, HEADS, INNER = 384, 6, 12, 1536
+_WIDTH, _LAYERS, HEADS, INNER = 384, 6, 12, 1536
 POSITIONS = 512
 """The most tokens of a text."""
 NORM_EPS = 1e-12
@@ -46,13 +46,13 @@ class MiniLM(nn.Module):
         check_fraction("dropout", dropout)
         if input_size[0] > POSITIONS:
             raise ConfigError(f"model.input_size: wanted at most {POSITIONS} tokens, found {input_size[0]}")
-        self.encoder = TokenEncoder(in_channels, WIDTH)
-        self.positions = nn.Embedding(POSITIONS, WIDTH)
-        self.norm = nn.LayerNorm(WIDTH, eps=NORM_EPS)
+        self.encoder = TokenEncoder(in_channels, _WIDTH)
+        self.positions = nn.Embedding(POSITIONS, _WIDTH)
+        self.norm = nn.LayerNorm(_WIDTH, eps=NORM_EPS)
         self.dropout = nn.Dropout(dropout)
-        self.blocks = nn.ModuleList(BertBlock(dropout) for _ in range(LAYERS))
-        self.output = nn.Linear(WIDTH, num_classes)
-        self.apply(initialize)
+        self.blocks = nn.ModuleList(BertBlock(dropout) for _ in range(_LAYERS))
+        self.output = nn.Linear(_WIDTH, num_classes)
+        self.apply(_initialize)
 
     def forward(self, tokens: Int64[Tensor, "batch tokens"]) -> Float[Tensor, "batch classes"]:
         logits: Tensor = self.output(self.embed(tokens))
@@ -77,14 +77,14 @@ class BertBlock(nn.Module):
 
     def __init__(self, dropout: float) -> None:
         super().__init__()
-        self.query = nn.Linear(WIDTH, WIDTH)
-        self.key = nn.Linear(WIDTH, WIDTH)
-        self.value = nn.Linear(WIDTH, WIDTH)
-        self.projection = nn.Linear(WIDTH, WIDTH)
-        self.norm1 = nn.LayerNorm(WIDTH, eps=NORM_EPS)
-        self.fc1 = nn.Linear(WIDTH, INNER)
-        self.fc2 = nn.Linear(INNER, WIDTH)
-        self.norm2 = nn.LayerNorm(WIDTH, eps=NORM_EPS)
+        self.query = nn.Linear(_WIDTH, _WIDTH)
+        self.key = nn.Linear(_WIDTH, _WIDTH)
+        self.value = nn.Linear(_WIDTH, _WIDTH)
+        self.projection = nn.Linear(_WIDTH, _WIDTH)
+        self.norm1 = nn.LayerNorm(_WIDTH, eps=NORM_EPS)
+        self.fc1 = nn.Linear(_WIDTH, INNER)
+        self.fc2 = nn.Linear(INNER, _WIDTH)
+        self.norm2 = nn.LayerNorm(_WIDTH, eps=NORM_EPS)
         self.dropout = nn.Dropout(dropout)
 
     def forward(
@@ -110,7 +110,7 @@ class BertBlock(nn.Module):
         return projected
 
 
-def initialize(module: nn.Module) -> None:
+def _initialize(module: nn.Module) -> None:
     """Draw weights as BERT's authors did, from a normal distribution of standard deviation 0.02; biases are zero."""
     if isinstance(module, nn.Linear | nn.Embedding):
         nn.init.normal_(module.weight, std=0.02)

@@ -31,7 +31,7 @@ KERNELS = tuple(itertools.combinations(range(9), 3))
 """The places of the three weights 2 in each of the 84 kernels."""
 REACH = 4
 """Steps from a kernel's middle to its end, times the dilation."""
-NEIGHBORS = (0, 1, 2, 3, 5, 6, 7, 8)
+_NEIGHBORS = (0, 1, 2, 3, 5, 6, 7, 8)
 """The places of a kernel but for its middle."""
 MAX_COMBINED = 9
 """Channels whose sum a kernel sees."""
@@ -204,7 +204,7 @@ def make_weights() -> np.ndarray:
     weights = np.full((len(KERNELS), 2 * REACH + 1), -1.0, dtype=np.float32)
     for row, places in zip(weights, KERNELS, strict=True):
         row[list(places)] = 2.0
-    return np.ascontiguousarray(weights[:, list(NEIGHBORS)])
+    return np.ascontiguousarray(weights[:, list(_NEIGHBORS)])
 
 
 def combine_channels(channels: int, dilations: int, seed: int) -> np.ndarray:
@@ -252,7 +252,7 @@ def list_differences(
     """Return by how much the neighbors that a kernel sees of each step are above it; around a series is zero."""
     steps = x.shape[2]
     padded = F.pad(x, (REACH * dilation, REACH * dilation))
-    return torch.cat([padded[:, :, place * dilation :][:, :, :steps] - x for place in NEIGHBORS], dim=1)
+    return torch.cat([padded[:, :, place * dilation :][:, :, :steps] - x for place in _NEIGHBORS], dim=1)
 
 
 def take_samples(batches: Iterable[Float[Tensor, "batch channels steps"]]) -> Float[Tensor, "batch channels steps"]:

@@ -16,13 +16,13 @@ from torch import Tensor, nn
 
 from falconet.models.options import check_count, check_fraction
 
-MULTIPLIER = 16_381
+_MULTIPLIER = 16_381
 """Of the hash: a prime, so that it has no factor in common with any number of buckets below it but its multiples."""
 PART = 128
 """Near the multiplier's root."""
 MAX_BUCKETS = 1 << 16
 """Times the multiplier, plus a token's number, this stays below 2^31."""
-LONGEST = 5
+_LONGEST = 5
 """Tokens of an n-gram, beyond which hardly one comes a second time."""
 
 
@@ -61,7 +61,7 @@ class NGrams(nn.Module):
         super().__init__()
         check_count("dimension", dimension)
         check_count("buckets", buckets, MAX_BUCKETS)
-        check_count("n", n, LONGEST)
+        check_count("n", n, _LONGEST)
         check_fraction("dropout", dropout)
         self.tokens, self.buckets, self.n = in_channels, buckets, n
         # One table, as in fastText: first the tokens, of which 0 is padding, then the buckets.
@@ -90,7 +90,7 @@ class NGrams(nn.Module):
 
 
 def hash_ngrams(
-    x: Int[Tensor, "batch tokens"], n: int, tokens: int, buckets: int, multiplier: int = MULTIPLIER
+    x: Int[Tensor, "batch tokens"], n: int, tokens: int, buckets: int, multiplier: int = _MULTIPLIER
 ) -> Int[Tensor, "batch grams"]:
     """Return each token, and of its n-grams of up to `n` the number of `tokens` plus their hash; 0 with padding in it.
 

@@ -13,7 +13,7 @@ Stem = Literal["auto", "imagenet", "small"]
 
 `auto` is `small` below SMALL pixels.
 """
-SMALL = 64
+_SMALL = 64
 """Images with a shorter side below this lose too much in a stem that divides their size by four."""
 
 
@@ -21,7 +21,7 @@ def choose_stem(stem: Stem, input_size: tuple[int, ...]) -> Literal["imagenet", 
     """Return the stem for inputs of this size."""
     check_choice("stem", stem, get_args(Stem))
     if stem == "auto":
-        return "small" if min(input_size) < SMALL else "imagenet"
+        return "small" if min(input_size) < _SMALL else "imagenet"
     return stem
 
 

@@ -67,7 +67,7 @@ def outline_model(
         raise ConfigError(f"model: {name} cannot be built as asked: {' '.join(str(error).split())}") from error
 
 
-def materialize(model: nn.Module) -> nn.Module:
+def allocate_weights(model: nn.Module) -> nn.Module:
     """Give an outline's weights memory, without values; return the same module."""
     # As Module.to_empty does, which would also empty the buffers that have their values already.
     model._apply(lambda tensor: allocate(tensor) if tensor.is_meta else tensor)  # type: ignore[no-untyped-call]

@@ -27,7 +27,7 @@ from falconet.spec import Kind
 
 Cell = Literal["rnn", "lstm", "gru"]
 Nonlinearity = Literal["tanh", "relu"]
-Pooling = Literal["mean", "last"]
+_Pooling = Literal["mean", "last"]
 
 
 class Recurrent(nn.Module):
@@ -72,7 +72,7 @@ class Recurrent(nn.Module):
         layers: int = 1,
         bidirectional: bool = False,
         dropout: float = 0.2,
-        pooling: Pooling = "mean",
+        pooling: _Pooling = "mean",
         nonlinearity: Nonlinearity = "tanh",
     ) -> None:
         super().__init__()
@@ -80,7 +80,7 @@ class Recurrent(nn.Module):
             check_count(name, number)
         check_count("layers", layers, MAX_LAYERS)
         check_switch("bidirectional", bidirectional)
-        check_choice("pooling", pooling, get_args(Pooling))
+        check_choice("pooling", pooling, get_args(_Pooling))
         check_choice("nonlinearity", nonlinearity, get_args(Nonlinearity))
         check_fraction("dropout", dropout)
         width = hidden * (2 if bidirectional else 1)

@@ -132,7 +132,7 @@ def create_model(
     for label, count in (("num_classes", num_classes), ("in_channels", in_channels)):
         if isinstance(count, bool) or not isinstance(count, int) or count < 1:
             raise ConfigError(f"{label}: wanted a whole number above 0, found {count!r}")
-    size = check_size(input_size, kind)
+    size = _check_size(input_size, kind)
     builder = load_builder(entry)
     check_options(name, options)
     model: nn.Module = builder(
@@ -186,7 +186,7 @@ def native_input(name: str, kind: Kind | None = None) -> tuple[int, ...]:
     return entry.input
 
 
-def check_size(size: int | tuple[int, ...], kind: Kind) -> tuple[int, ...]:
+def _check_size(size: int | tuple[int, ...], kind: Kind) -> tuple[int, ...]:
     """Return the size of an input with all its numbers. Raises ConfigError unless they fit the kind."""
     count, unit = MODALITIES[kind].axes, MODALITIES[kind].unit
     numbers = (size,) * count if isinstance(size, int) else tuple(size)

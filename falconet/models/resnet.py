@@ -33,7 +33,7 @@ from falconet.models.layers import MIN_SQUEEZED, SqueezeExcitation
 from falconet.models.options import Stem, check_count, check_fraction, check_switch, choose_stem
 from falconet.models.sequences import TokenEncoder, mark_steps, measure_lengths, pool_mean
 
-REDUCTION = 16
+_REDUCTION = 16
 """Of squeeze-and-excitation."""
 
 
@@ -99,7 +99,7 @@ class ResNet(nn.Module):
         last = (4 if self.layer4 is None else 8) * channels
         self.norm = nn.BatchNorm2d(last) if pre_activation else None
         self.fc = nn.Linear(last, num_classes)
-        self.apply(initialize)
+        self.apply(_initialize)
         if zero_init:
             self.apply(zero_init_residual)
 
@@ -258,17 +258,17 @@ class PreActBottleneck(nn.Module):
         return branch + shortcut
 
 
-Block = BasicBlock | Bottleneck | PreActBasicBlock | PreActBottleneck
+_Block = BasicBlock | Bottleneck | PreActBasicBlock | PreActBottleneck
 
 
-def choose_block(bottleneck: bool, pre_activation: bool) -> type[Block]:
+def choose_block(bottleneck: bool, pre_activation: bool) -> type[_Block]:
     if pre_activation:
         return PreActBottleneck if bottleneck else PreActBasicBlock
     return Bottleneck if bottleneck else BasicBlock
 
 
 def make_stage(
-    first: Callable[..., Block], later: Callable[..., Block], count: int, in_channels: int, width: int, stride: int
+    first: Callable[..., _Block], later: Callable[..., _Block], count: int, in_channels: int, width: int, stride: int
 ) -> nn.Sequential:
     """Return blocks of one size, of which the first comes from `in_channels` channels and another size."""
     blocks = [first(in_channels, width, stride)]
@@ -278,7 +278,7 @@ def make_stage(
 
 
 def make_excitation(channels: int) -> SqueezeExcitation:
-    return SqueezeExcitation(channels, max(channels // REDUCTION, MIN_SQUEEZED))
+    return SqueezeExcitation(channels, max(channels // _REDUCTION, MIN_SQUEEZED))
 
 
 class PaddedShortcut(nn.Module):
@@ -310,7 +310,7 @@ def make_shortcut(
     return nn.Sequential(projection, nn.BatchNorm2d(out_channels)) if normalized else nn.Sequential(projection)
 
 
-def initialize(module: nn.Module) -> None:
+def _initialize(module: nn.Module) -> None:
     """Draw kernels as He et al. (2015) did, by the number of outputs; biases, of excitation, start at zero."""
     if isinstance(module, nn.Conv1d | nn.Conv2d):
         nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -386,7 +386,7 @@ class ResNet1d(nn.Module):
                 channels = width << stage
         self.dropout = nn.Dropout(dropout)
         self.fc = nn.Linear(channels, num_classes)
-        self.apply(initialize)
+        self.apply(_initialize)
 
     def forward(
         self, x: Int64[Tensor, "batch steps"] | Float[Tensor, "batch channels steps"]

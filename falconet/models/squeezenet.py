@@ -43,9 +43,9 @@ STEMS = {"1_0": (96, 7), "1_1": (64, 3)}
 POOLED = {"1_0": (2, 6), "1_1": (1, 3)}
 """Fire modules, counted from 0, after which channels are pooled."""
 MODULES = 8
-REDUCTION = 16
+_REDUCTION = 16
 """Of squeeze-and-excitation."""
-SMALLEST = {"1_0": {"imagenet": 21, "small": 4}, "1_1": {"imagenet": 17, "small": 4}}
+_SMALLEST = {"1_0": {"imagenet": 21, "small": 4}, "1_1": {"imagenet": 17, "small": 4}}
 """Pixels of which each version's stems leave something."""
 
 
@@ -100,7 +100,7 @@ class SqueezeNet(nn.Module):
         check_positive("squeeze_ratio", squeeze_ratio)
         check_choice("bypass", bypass, get_args(Bypass))
         chosen = choose_stem(stem, input_size)
-        check_smallest(input_size, SMALLEST[version][chosen])
+        check_smallest(input_size, _SMALLEST[version][chosen])
         channels, kernel = STEMS[version]
         layers: list[nn.Module] = [
             nn.Conv2d(in_channels, channels, 3, padding=1)
@@ -121,7 +121,7 @@ class SqueezeNet(nn.Module):
         self.features = nn.Sequential(*layers)
         output = nn.Conv2d(channels, num_classes, 1)
         self.classifier = nn.Sequential(nn.Dropout(dropout), output, nn.ReLU(inplace=True), nn.AdaptiveAvgPool2d(1))
-        self.apply(initialize)
+        self.apply(_initialize)
         nn.init.normal_(output.weight, std=0.01)
 
     def forward(self, x: Float[Tensor, "batch in_channels height width"]) -> Float[Tensor, "batch classes"]:
@@ -148,7 +148,7 @@ class Fire(nn.Module):
         self.expand3x3 = nn.Conv2d(squeeze, expand3x3, 3, padding=1)
         self.relu = nn.ReLU(inplace=True)
         self.excitation = (
-            SqueezeExcitation(out_channels, max(out_channels // REDUCTION, MIN_SQUEEZED))
+            SqueezeExcitation(out_channels, max(out_channels // _REDUCTION, MIN_SQUEEZED))
             if squeeze_excitation
             else None
         )
@@ -181,7 +181,7 @@ def pooling() -> nn.MaxPool2d:
     return nn.MaxPool2d(3, stride=2, ceil_mode=True)
 
 
-def initialize(module: nn.Module) -> None:
+def _initialize(module: nn.Module) -> None:
     """Draw kernels as He et al. (2015) did for ReLU, uniformly; biases start at zero."""
     if isinstance(module, nn.Conv2d):
         nn.init.kaiming_uniform_(module.weight)

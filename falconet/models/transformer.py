@@ -26,7 +26,7 @@ from falconet.models.sequences import make_encoder, mark_steps, pool_mean
 from falconet.spec import Kind
 
 Positions = Literal["sinusoidal", "learned"]
-Pooling = Literal["mean", "token"]
+_Pooling = Literal["mean", "token"]
 
 MAX_WAVE = 10_000
 """Of sinusoidal positions, in steps, divided by 2 pi."""
@@ -70,7 +70,7 @@ class Transformer(nn.Module):
         expansion: int = 2,
         dropout: float = 0.1,
         positions: Positions = "sinusoidal",
-        pooling: Pooling = "mean",
+        pooling: _Pooling = "mean",
         patch: int | None = None,
     ) -> None:
         super().__init__()
@@ -79,7 +79,7 @@ class Transformer(nn.Module):
         check_count("layers", layers, MAX_LAYERS)
         check_fraction("dropout", dropout)
         check_choice("positions", positions, get_args(Positions))
-        check_choice("pooling", pooling, get_args(Pooling))
+        check_choice("pooling", pooling, get_args(_Pooling))
         check_heads(width, heads)
         steps = input_size[0]
         self.encoder: nn.Module = make_encoder(kind, in_channels, input_size, width)
@@ -93,7 +93,7 @@ class Transformer(nn.Module):
         self.blocks = nn.ModuleList(EncoderBlock(width, heads, expansion, dropout) for _ in range(layers))
         self.norm = nn.LayerNorm(width)
         self.output = nn.Linear(width, num_classes)
-        self.apply(initialize)
+        self.apply(_initialize)
 
     def forward(
         self, x: Int64[Tensor, "batch steps"] | Float[Tensor, "batch channels *steps"]
@@ -199,7 +199,7 @@ class SelfAttention(nn.Module):
         return projected
 
 
-def initialize(module: nn.Module) -> None:
+def _initialize(module: nn.Module) -> None:
     """Draw dense weights as Glorot and Bengio (2010) did, biases zero; positions and the class token start small."""
     if isinstance(module, nn.Linear):
         nn.init.xavier_uniform_(module.weight)

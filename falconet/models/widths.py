@@ -26,7 +26,7 @@ FOLDED = "folded"
 SPLITTABLE = (nn.Linear, nn.Conv1d, nn.Conv2d)
 """Types of layers that `Factorized` stands for; subclasses, which compute otherwise, are left alone."""
 
-Layer = nn.Conv1d | nn.Conv2d | nn.Linear
+ConvOrLinear = nn.Conv1d | nn.Conv2d | nn.Linear
 
 
 class Factorized(nn.Sequential):
@@ -36,7 +36,7 @@ class Factorized(nn.Sequential):
     2016), section 3.1. Built with fresh weights.
     """
 
-    def __init__(self, layer: Layer, rank: int) -> None:
+    def __init__(self, layer: ConvOrLinear, rank: int) -> None:
         outs, ins = count_widths(layer)
         place: dict[str, Any] = {"device": layer.weight.device, "dtype": layer.weight.dtype}
         last = {"bias": layer.bias is not None, **place}
@@ -63,9 +63,9 @@ def read_widths(model: nn.Module, dense: nn.Module) -> dict[str, Any] | None:
     differ in other ways than the head of this file knows.
     """
     modules = dict(model.named_modules())
-    entries = {name: describe(modules.get(name), whole) for name, whole in dense.named_modules()}
+    entries = {name: _describe(modules.get(name), whole) for name, whole in dense.named_modules()}
     widths = {name: entry for name, entry in entries.items() if entry is not None}
-    wanted, found = list_shapes(apply_widths(copy.deepcopy(dense), widths)), list_shapes(model)
+    wanted, found = _list_shapes(apply_widths(copy.deepcopy(dense), widths)), _list_shapes(model)
     for name in sorted(wanted.keys() | found.keys()):
         if wanted.get(name) != found.get(name):
             shapes = f"wanted shape {wanted.get(name)}, found {found.get(name)}"
@@ -73,7 +73,7 @@ def read_widths(model: nn.Module, dense: nn.Module) -> dict[str, Any] | None:
     return widths or None
 
 
-def describe(found: nn.Module | None, whole: nn.Module) -> Any:
+def _describe(found: nn.Module | None, whole: nn.Module) -> Any:
     """Return the entry of a layer, or None where it is as the architecture has it, or of no kind that has one."""
     if isinstance(whole, _BatchNorm):
         if isinstance(found, Folded):
@@ -81,7 +81,7 @@ def describe(found: nn.Module | None, whole: nn.Module) -> Any:
         width = found.num_features if isinstance(found, _BatchNorm) else whole.num_features
         return None if width == whole.num_features else width
     first, last = found if isinstance(found, Factorized) else (found, found)
-    if not isinstance(whole, Layer) or not isinstance(first, Layer) or not isinstance(last, Layer):
+    if not isinstance(whole, ConvOrLinear) or not isinstance(first, ConvOrLinear) or not isinstance(last, ConvOrLinear):
         return None
     sizes = {"out": count_widths(last)[0], "in": count_widths(first)[1]}
     entry: dict[str, Any] = {key: sizes[key] for key, size in find_sizes(whole).items() if sizes[key] != size}
@@ -107,15 +107,15 @@ def apply_widths(model: nn.Module, widths: Mapping[str, Any]) -> nn.Module:
             replace_module(model, name, Folded())
         elif isinstance(module, _BatchNorm):
             check_width(path, entry, module.num_features)
-            resize(module, outs=torch.arange(entry))
-        elif isinstance(module, Layer):
+            resize_layer(module, outs=torch.arange(entry))
+        elif isinstance(module, ConvOrLinear):
             replace_module(model, name, shrink_layer(module, spell_out(entry, module, path), path))
         else:
             raise ConfigError(f"{path}: wanted the name of a convolution, a dense layer or a batch normalization")
     return model
 
 
-def spell_out(entry: Any, layer: Layer, path: str) -> Mapping[str, Any]:
+def spell_out(entry: Any, layer: ConvOrLinear, path: str) -> Mapping[str, Any]:
     """Return a layer's entry as a mapping of known keys. Raises ConfigError where it is none."""
     if is_depthwise(layer) and isinstance(entry, int):
         entry = {"out": entry}
@@ -139,11 +139,11 @@ def check_width(path: str, width: Any, most: int) -> None:
         raise ConfigError(f"{path}: wanted a whole number from 1 to {most}, found {abridge(width)}")
 
 
-def shrink_layer(layer: Layer, entry: Mapping[str, Any], path: str) -> nn.Module:
+def shrink_layer(layer: ConvOrLinear, entry: Mapping[str, Any], path: str) -> nn.Module:
     """Return a layer, cut in place, or what stands for it. Raises ConfigError where factors are larger than it was."""
     dense = layer.weight.numel()
     outs, ins = (torch.arange(entry[key]) if key in entry else None for key in ("out", "in"))
-    resize(layer, outs=outs, ins=ins)
+    resize_layer(layer, outs=outs, ins=ins)
     if "bias" in entry:
         add_bias(layer)
     if "rank" not in entry:
@@ -153,8 +153,11 @@ def shrink_layer(layer: Layer, entry: Mapping[str, Any], path: str) -> nn.Module
     return Factorized(layer, entry["rank"])
 
 
-def resize(
-    layer: Layer | _BatchNorm, *, outs: Int64[Tensor, " out"] | None = None, ins: Int64[Tensor, " in"] | None = None
+def resize_layer(
+    layer: ConvOrLinear | _BatchNorm,
+    *,
+    outs: Int64[Tensor, " out"] | None = None,
+    ins: Int64[Tensor, " in"] | None = None,
 ) -> None:
     """Keep only these output and input channels of a layer, in place; None: all of them.
 
@@ -186,7 +189,7 @@ def keep_entries(layer: nn.Module, name: str, kept: Int64[Tensor, " kept"], dim:
     setattr(layer, name, nn.Parameter(new, old.requires_grad) if isinstance(old, nn.Parameter) else new)
 
 
-def add_bias(layer: Layer) -> None:
+def add_bias(layer: ConvOrLinear) -> None:
     """Give a layer without bias one of zeros."""
     if layer.bias is None:
         layer.bias = nn.Parameter(layer.weight.new_zeros(len(layer.weight)), layer.weight.requires_grad)
@@ -197,14 +200,14 @@ def replace_module(model: nn.Module, name: str, module: nn.Module) -> None:
     setattr(model.get_submodule(parent), last, module)
 
 
-def count_widths(layer: Layer) -> tuple[int, int]:
+def count_widths(layer: ConvOrLinear) -> tuple[int, int]:
     """Return the numbers of a layer's output and input channels."""
     if isinstance(layer, nn.Linear):
         return layer.out_features, layer.in_features
     return layer.out_channels, layer.in_channels
 
 
-def find_sizes(layer: Layer) -> dict[str, int]:
+def find_sizes(layer: ConvOrLinear) -> dict[str, int]:
     """Return the widths that a layer can be cut from; those of a convolution in groups stand."""
     outs, ins = count_widths(layer)
     if is_depthwise(layer):
@@ -212,12 +215,12 @@ def find_sizes(layer: Layer) -> dict[str, int]:
     return {"out": outs, "in": ins} if count_groups(layer) == 1 else {}
 
 
-def count_factors(layer: Layer, rank: int) -> int:
+def count_factors(layer: ConvOrLinear, rank: int) -> int:
     """Return the number of weights that a layer has as two of this rank."""
     return rank * (len(layer.weight) + layer.weight[0].numel())
 
 
-def count_groups(layer: Layer) -> int:
+def count_groups(layer: ConvOrLinear) -> int:
     return 1 if isinstance(layer, nn.Linear) else layer.groups
 
 
@@ -228,5 +231,5 @@ def is_depthwise(layer: nn.Module) -> bool:
     return 1 < layer.groups == layer.in_channels == layer.out_channels
 
 
-def list_shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
+def _list_shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
     return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}

@@ -12,22 +12,22 @@ import numpy as np
 from jaxtyping import Float
 
 from falconet.escaping import escape_line, escape_lines
-from falconet.explanation.pictures import LINES, Shown, blend
+from falconet.explanation.pictures import MAX_DRAWN_CHANNELS, Shown, blend
 from falconet.explanation.reasons import Reason
 from falconet.report.pictures import BLUE, ORANGE, THEME, draw_sparkline, encode_picture
 from falconet.spec import Kind
 
-COLUMNS = 60
+_COLUMNS = 60
 """Colored strips behind the lines of a series, at most."""
 OPACITY = 0.6
 
 
-Shades = Float[np.ndarray, "*positions"]
+_Shades = Float[np.ndarray, "*positions"]
 """From -1, fully against a class, to 1, fully for it."""
 
 
 @dataclass(frozen=True)
-class Adapter:
+class ReportAdapter:
     """How samples of a modality stand in the page."""
 
     macro: str
@@ -36,7 +36,7 @@ class Adapter:
     """What a list of raw samples is for `page/style.css`."""
     draw_sample: Callable[[Shown], str] | None
     """Returns a sample by itself, as an HTML element, to stand beside explanations; None: these hide nothing of it."""
-    draw_overlay: Callable[[Shown, Shades, str], str]
+    draw_overlay: Callable[[Shown, _Shades, str], str]
     """From a sample, what speaks for a class, and the same in words, to an HTML element."""
     describe_place: Callable[[tuple[int, ...], tuple[int, ...]], str]
     """From a place in a sample, and its shape, to words for it."""
@@ -50,7 +50,7 @@ def draw_overlay(reason: Reason) -> str:
     return ADAPTERS[reason.shown.kind].draw_overlay(reason.shown, reason.shades, said)
 
 
-def describe_peak(shown: Shown, shades: Shades) -> str:
+def describe_peak(shown: Shown, shades: _Shades) -> str:
     """Return in words where the strongest evidence for a class is."""
     if not (shades > 0).any():
         return "none"
@@ -58,13 +58,13 @@ def describe_peak(shown: Shown, shades: Shades) -> str:
     return f"strongest at {ADAPTERS[shown.kind].describe_place(place, shades.shape)}"
 
 
-def draw_image(shown: Shown) -> str:
+def _draw_image(shown: Shown) -> str:
     """Return an image as the model sees it, as an HTML element."""
     pixels = (255 * shown.values).round().astype(np.uint8)
     return f'<img src="{encode_picture(pixels)}" alt="the sample as the model sees it">'
 
 
-def cover_image(shown: Shown, shades: Shades, said: str) -> str:
+def cover_image(shown: Shown, shades: _Shades, said: str) -> str:
     """Return an image in grays, under the colors of its explanation."""
     return f'<img src="{encode_picture(blend(shown.values, shades))}" alt="{said}">'
 
@@ -74,9 +74,9 @@ def describe_pixel(place: tuple[int, ...], shape: tuple[int, ...]) -> str:
     return f"row {place[0] + 1} of {shape[0]}, column {place[1] + 1} of {shape[1]}"
 
 
-def cover_series(shown: Shown, shades: Shades, said: str) -> str:
+def cover_series(shown: Shown, shades: _Shades, said: str) -> str:
     """Return the lines of a series before colored strips; many channels, such as bands of spectra, as a picture."""
-    if len(shown.values) > LINES:
+    if len(shown.values) > MAX_DRAWN_CHANNELS:
         picture = encode_picture(blend(to_gray(shown.values)[::-1], shades[::-1]), side=240)
         return f'<img class="spectrum" src="{picture}" alt="{said}">'
     return draw_sparkline(shown.values, draw_ground(shades.sum(axis=0)), said)
@@ -97,7 +97,7 @@ def to_gray(spectrum: Float[np.ndarray, "bands frames"]) -> Float[np.ndarray, "b
 def draw_ground(shades: Float[np.ndarray, " steps"]) -> str:
     """Return colored strips for a sparkline to stand on; each has the mean of its steps."""
     full = float(np.abs(shades).max()) or 1.0
-    edges = np.linspace(0, len(shades), min(COLUMNS, len(shades)) + 1).round().astype(int)
+    edges = np.linspace(0, len(shades), min(_COLUMNS, len(shades)) + 1).round().astype(int)
     width, strips = 116 / len(shades), []
     for begin, end in pairwise(edges.tolist()):
         shade = float(shades[begin:end].mean()) / full
@@ -118,17 +118,17 @@ def mark_tokens(tokens: tuple[str, ...], shades: Float[np.ndarray, " tokens"]) -
     return f'<p class="tokens">{"".join(marks)}</p>'
 
 
-ADAPTERS: Mapping[Kind, Adapter] = MappingProxyType(
+ADAPTERS: Mapping[Kind, ReportAdapter] = MappingProxyType(
     {
-        "image": Adapter(
+        "image": ReportAdapter(
             macro="picture",
             list_class="samples",
-            draw_sample=draw_image,
+            draw_sample=_draw_image,
             draw_overlay=cover_image,
             describe_place=describe_pixel,
             against="blue",
         ),
-        "series": Adapter(
+        "series": ReportAdapter(
             macro="sparkline",
             list_class="samples",
             draw_sample=None,
@@ -136,7 +136,7 @@ ADAPTERS: Mapping[Kind, Adapter] = MappingProxyType(
             describe_place=describe_step,
             against="blue",
         ),
-        "text": Adapter(
+        "text": ReportAdapter(
             macro="quote",
             list_class="samples texts",
             draw_sample=None,

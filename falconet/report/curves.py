@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-NAMES = 24
+_NAMES = 24
 """Layers whose names have room beside a map; of more, every second one has its name, or third."""
-LINES = 6
+_LINES = 6
 """Layers whose dead units are drawn: those with most."""
-FLOOR, CEILING = 1e-12, 1e12
+_FLOOR, CEILING = 1e-12, 1e12
 """What lies beyond is drawn as these: axes of more decades could not be read."""
 
 
@@ -75,20 +75,20 @@ def draw_gradients(axes: Axes, layer_stats: Sequence[LayerStats]) -> None:
     from matplotlib.colors import LogNorm
 
     axes.set_title("gradient / weights")
-    layers, epochs, values = tabulate(layer_stats, "gradient")
+    layers, epochs, values = _tabulate(layer_stats, "gradient")
     known = values[np.isfinite(values)]
     if not known.size:
         draw_nothing(axes, "no gradients were seen")
         return
-    top = min(max(float(known.max()), 10 * FLOOR), CEILING)
-    low = min(max(float(known.min()), FLOOR), top / 10)
+    top = min(max(float(known.max()), 10 * _FLOOR), CEILING)
+    low = min(max(float(known.min()), _FLOOR), top / 10)
     filled = np.where(np.isnan(values), np.nan, np.clip(values, low, top))
     extent = (epochs[0] - 0.5, epochs[-1] + 0.5, len(layers) - 0.5, -0.5)
     # Cividis looks the same to the color-blind (Nuñez, Anderton, Renslow, PLoS ONE 2018).
     image = axes.imshow(
         filled, norm=LogNorm(low, top), cmap="cividis", aspect="auto", extent=extent, interpolation="nearest"
     )
-    every = math.ceil(len(layers) / NAMES)
+    every = math.ceil(len(layers) / _NAMES)
     axes.set_yticks(range(0, len(layers), every), [shorten(name, 24) for name in layers[::every]], size=7)
     axes.set_xlabel("epoch")
     figure = axes.get_figure(root=True)
@@ -99,8 +99,8 @@ def draw_gradients(axes: Axes, layer_stats: Sequence[LayerStats]) -> None:
 def draw_updates(axes: Axes, layer_stats: Sequence[LayerStats]) -> None:
     """Draw the median layer's update, within the range of all, and between what is too small and too large."""
     axes.set_title("change a step / weights")
-    _, epochs, values = tabulate(layer_stats, "update")
-    values = np.where(np.isfinite(values) & (values > 0), np.clip(values, FLOOR, CEILING), np.nan)
+    _, epochs, values = _tabulate(layer_stats, "update")
+    values = np.where(np.isfinite(values) & (values > 0), np.clip(values, _FLOOR, CEILING), np.nan)
     seen = ~np.isnan(values).all(axis=0)
     if not seen.any():
         draw_nothing(axes, "no steps were seen")
@@ -121,12 +121,12 @@ def draw_updates(axes: Axes, layer_stats: Sequence[LayerStats]) -> None:
 def draw_dead(axes: Axes, layer_stats: Sequence[LayerStats]) -> None:
     """Draw the fraction of dead units before the layers that have most of them."""
     axes.set_title("dead units before a layer")
-    layers, epochs, values = tabulate(layer_stats, "dead")
+    layers, epochs, values = _tabulate(layer_stats, "dead")
     most = {index: np.nanmax(row) for index, row in enumerate(values) if not np.isnan(row).all()}
     if not any(fraction > 0 for fraction in most.values()):
         draw_nothing(axes, "none" if most else "no units could be evaluated")
         return
-    shown = sorted(sorted(most, key=most.__getitem__, reverse=True)[:LINES])
+    shown = sorted(sorted(most, key=most.__getitem__, reverse=True)[:_LINES])
     for index, color in zip(shown, COLORS, strict=False):
         axes.plot(epochs, values[index], color=color, marker=".", label=shorten(layers[index], 24))
     axes.axhline(DEAD, color=FRAME, linestyle=":")
@@ -135,7 +135,7 @@ def draw_dead(axes: Axes, layer_stats: Sequence[LayerStats]) -> None:
     axes.legend(frameon=False, fontsize=7)
 
 
-def tabulate(
+def _tabulate(
     layer_stats: Sequence[LayerStats], figure: str
 ) -> tuple[list[str], Float64[np.ndarray, " epochs"], Float64[np.ndarray, "layers epochs"]]:
     """Return layers, all epochs from the first to the last, and one of the statistics for each; NaN where none is."""

@@ -14,7 +14,7 @@ from falconet.evaluation.evaluation import ClassReport
 from falconet.explanation.reasons import Reasons
 from falconet.metrics.curves import Curve, Points
 from falconet.modalities import Modality, modality_of
-from falconet.report.adapters import ADAPTERS, Adapter, draw_overlay
+from falconet.report.adapters import ADAPTERS, ReportAdapter, draw_overlay
 from falconet.report.curves import draw_layer_stats
 from falconet.report.facts import ModelReport
 from falconet.report.pictures import Picture, draw_sparkline, encode_picture, show_learning_curves, to_svg
@@ -41,7 +41,7 @@ SECTIONS = {
 }
 """Of a model, in order: the name of its template, and its heading."""
 
-NAMED = 20
+_NAMED = 20
 """Classes whose confusion matrix has numbers, and whose names are not folded away; of more, it is a picture."""
 CONFUSIONS = 10
 
@@ -56,14 +56,14 @@ class Tile:
 
 
 @dataclass(frozen=True)
-class Model:
+class _Model:
     """What the templates show of one model: its facts, and what is drawn or worded from them."""
 
     key: str
     """Before all ids of its part of the page."""
     report: ModelReport
     modality: Modality
-    adapter: Adapter
+    adapter: ReportAdapter
     """How its samples stand in the page."""
     headline: tuple[Tile, ...]
     figures: tuple[Tile, ...]
@@ -86,7 +86,7 @@ class Model:
 
 def render_html(reports: Sequence[ModelReport], title: str) -> str:
     """Return one page about one model or several: no script, no request to anywhere."""
-    models = [describe(report, f"model-{number}") for number, report in enumerate(reports, start=1)]
+    models = [_describe(report, f"model-{number}") for number, report in enumerate(reports, start=1)]
     return render_page("falconet.report", title=title, models=models)
 
 
@@ -104,8 +104,8 @@ def render_page(package: str, **values: Any) -> str:
     )
     environment.filters |= {
         "percent": format_percent,
-        "fraction": format_fraction,
-        "interval": format_interval,
+        "fraction": _format_fraction,
+        "interval": _format_interval,
         "area": format_area,
         "number": "{:,}".format,
         "values": format_values,
@@ -117,23 +117,23 @@ def render_page(package: str, **values: Any) -> str:
         "overlay": draw_overlay,
         "scale": to_shade,
     }
-    environment.globals |= {"flatten": flatten, "named": NAMED, "sections": list(SECTIONS.items())}
+    environment.globals |= {"flatten": flatten, "named": _NAMED, "sections": list(SECTIONS.items())}
     return environment.get_template("page.html.jinja").render(**values)
 
 
-def describe(report: ModelReport, key: str) -> Model:
+def _describe(report: ModelReport, key: str) -> _Model:
     """Word and draw what a page shows of a model."""
     matrix, layer_stats = show_matrix(report.test), show_layer_stats(report)
     # A solution has no curve that could be drawn.
     drawn = report.history and not report.solved
     curves = show_learning_curves(report.history, report.config.provenance.best_epoch) if drawn else ()
-    return Model(
+    return _Model(
         key=key,
         report=report,
         modality=modality_of(report.config.input),
         adapter=ADAPTERS[report.config.input.kind],
         headline=list_headline(report),
-        figures=list_figures(report),
+        figures=_list_figures(report),
         certainty=list_certainty(report),
         trust=tuple(picture.within(key) for picture in show_trust(report.test)),
         tradeoffs=tuple(picture.within(key) for picture in show_tradeoffs(report)),
@@ -159,10 +159,10 @@ def list_headline(report: ModelReport) -> tuple[Tile, ...]:
 
 def rate_accuracy(test: Evaluation) -> Tile:
     """Return the accuracy with its interval."""
-    return Tile("test accuracy", format_percent(test.accuracy), f"{format_interval(test.accuracy_ci)} (95%)")
+    return Tile("test accuracy", format_percent(test.accuracy), f"{_format_interval(test.accuracy_ci)} (95%)")
 
 
-def list_figures(report: ModelReport) -> tuple[Tile, ...]:
+def _list_figures(report: ModelReport) -> tuple[Tile, ...]:
     """Return the figures of merit on the test split, and the accuracy that the epoch was chosen by."""
     test, val = report.test, report.val
     origin = report.config.provenance
@@ -185,7 +185,7 @@ def list_figures(report: ModelReport) -> tuple[Tile, ...]:
 def note_interval(test: Evaluation, figure: str) -> str:
     """Return the interval of a fraction; nothing where there is none."""
     interval = test.intervals[figure]
-    return f"{format_interval(interval)} (95%)" if interval else ""
+    return f"{_format_interval(interval)} (95%)" if interval else ""
 
 
 def list_certainty(report: ModelReport) -> tuple[Tile, ...]:
@@ -221,11 +221,11 @@ def show_tradeoffs(report: ModelReport) -> tuple[Picture, ...]:
         return ()
     fractions = {row.name: row.support / report.test.n for row in report.test.per_class}
     found = report.precision_recall, report.roc
-    lines, areas = [trace(curves) for curves in found], [measure_areas(curves) for curves in found]
+    lines, areas = [_trace(curves) for curves in found], [measure_areas(curves) for curves in found]
     return show_precision_recall(lines[0], areas[0], fractions), show_roc(lines[1], areas[1])
 
 
-def trace(curves: Mapping[str, Curve]) -> dict[str, tuple[Points, Points]]:
+def _trace(curves: Mapping[str, Curve]) -> dict[str, tuple[Points, Points]]:
     """Return the lines of curves by name."""
     return {name: (curve.x, curve.y) for name, curve in curves.items()}
 
@@ -277,7 +277,7 @@ def list_trustworthiness(reasons: Reasons | None) -> tuple[Tile, ...]:
 def show_matrix(test: Evaluation) -> Picture | None:
     """Return the confusion matrix as a picture where there are many classes."""
     names = [row.name for row in test.per_class]
-    return show_confusion(np.array(test.confusion), names) if len(names) > NAMED else None
+    return show_confusion(np.array(test.confusion), names) if len(names) > _NAMED else None
 
 
 def show_layer_stats(report: ModelReport) -> Picture | None:
@@ -311,7 +311,7 @@ def format_percent(fraction: float) -> str:
     return f"{100 * fraction:.2f}%"
 
 
-def format_fraction(fraction: float | None) -> str:
+def _format_fraction(fraction: float | None) -> str:
     """Return a fraction as a percentage; a dash where there is none."""
     return "–" if fraction is None else format_percent(fraction)
 
@@ -326,7 +326,7 @@ def format_difference(value: float) -> str:
     return f"{value:.3f}".replace("-", "−")
 
 
-def format_interval(bounds: tuple[float, float]) -> str:
+def _format_interval(bounds: tuple[float, float]) -> str:
     """Return an interval of fractions as percentages."""
     return f"{format_percent(bounds[0])} – {format_percent(bounds[1])}"
 

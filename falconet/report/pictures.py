@@ -31,10 +31,10 @@ if TYPE_CHECKING:
 BLUE, ORANGE, GREEN = "#0072b2", "#d55e00", "#009e73"
 """Of the palette of Okabe and Ito, told apart by the color-blind too; on white and on dark."""
 
-TEXT = "#010203"
+PEN = "#010203"
 """Stands for the page's own color of text."""
 
-THEME = {TEXT: "currentColor", FRAME: "var(--soft)", BLUE: "var(--blue)", ORANGE: "var(--orange)"}
+THEME = {PEN: "currentColor", FRAME: "var(--soft)", BLUE: "var(--blue)", ORANGE: "var(--orange)"}
 """What is drawn in these has the page's own color, which is another one in the dark."""
 
 
@@ -99,7 +99,7 @@ def to_svg(draw: Callable[[], Figure], description: str) -> str:
 
     style: dict[Any, Any] = {
         "svg.fonttype": "none", "svg.hashsalt": "falconet", "font.family": "sans-serif", "font.size": 10,
-        "text.color": TEXT, "axes.labelcolor": TEXT, "axes.edgecolor": TEXT, "xtick.color": TEXT, "ytick.color": TEXT,
+        "text.color": PEN, "axes.labelcolor": PEN, "axes.edgecolor": PEN, "xtick.color": PEN, "ytick.color": PEN,
         "axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False,
     }  # fmt: skip
     # These settings are the whole process's: of two threads at once, one would keep the other's for good.

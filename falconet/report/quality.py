@@ -18,16 +18,16 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-Curve = tuple[Float64[np.ndarray, " points"], Float64[np.ndarray, " points"]]
+_Curve = tuple[Float64[np.ndarray, " points"], Float64[np.ndarray, " points"]]
 """Values along the horizontal axis, and those above them."""
 
-COLUMNS = 5
+_COLUMNS = 5
 """Of small pictures beside each other."""
 PANELS = 20
 """Classes that have a small picture: those of the smallest areas."""
-NAME_LENGTH = 14
+_NAME_LENGTH = 14
 """Letters of a name that have room above a small picture."""
-LEFT, RIGHT, BOTTOM, TOP = 0.6, 0.1, 0.55, 0.3
+LEFT, _RIGHT, BOTTOM, TOP = 0.6, 0.1, 0.55, 0.3
 """Inches around the small pictures, for numbers and names."""
 GAPS = 0.12, 0.25
 """Between them, of their width and height."""
@@ -118,7 +118,7 @@ def draw_coverage(coverage: Float64[np.ndarray, " points"], accuracy: Float64[np
 
 
 def show_precision_recall(
-    curves: Mapping[str, Curve], areas: Mapping[str, float], prevalence: Mapping[str, float]
+    curves: Mapping[str, _Curve], areas: Mapping[str, float], prevalence: Mapping[str, float]
 ) -> Picture:
     """Return precision over recall for each class (see `draw_precision_recall`), with the areas in words."""
     caption = f"Precision over recall, one class against the rest; dotted: by chance. {mention_limit(curves)}"
@@ -127,7 +127,7 @@ def show_precision_recall(
 
 
 def draw_precision_recall(
-    curves: Mapping[str, Curve], areas: Mapping[str, float], prevalence: Mapping[str, float]
+    curves: Mapping[str, _Curve], areas: Mapping[str, float], prevalence: Mapping[str, float]
 ) -> Figure:
     """Return (recall, precision) of each class, with its average precision, and its fraction of all samples as chance.
 
@@ -145,14 +145,14 @@ def draw_precision_recall(
     return draw_classes(areas, draw, "recall", "precision")
 
 
-def show_roc(curves: Mapping[str, Curve], areas: Mapping[str, float]) -> Picture:
+def show_roc(curves: Mapping[str, _Curve], areas: Mapping[str, float]) -> Picture:
     """Return the ROC curve of each class (see `draw_roc`), with the areas in words."""
     caption = f"Hits over false alarms (ROC), one class against the rest; dotted: by chance. {mention_limit(curves)}"
     description = f"ROC curves. Areas: {list_areas(areas)}."
     return Picture(to_svg(lambda: draw_roc(curves, areas), description), caption.strip())
 
 
-def draw_roc(curves: Mapping[str, Curve], areas: Mapping[str, float]) -> Figure:
+def draw_roc(curves: Mapping[str, _Curve], areas: Mapping[str, float]) -> Figure:
     """Return (false positive rate, true positive rate) of each class, with the area below."""
 
     def draw(axes: Axes, name: str) -> None:
@@ -194,7 +194,7 @@ def draw_classes(areas: Mapping[str, float], draw: Callable[[Axes, str], None], 
     def draw_one(axes: Axes, name: str) -> None:
         draw(axes, name)
         # The page's reader has other fonts than this machine.
-        shown = cut(escape_line(name), NAME_LENGTH)
+        shown = cut(escape_line(name), _NAME_LENGTH)
         axes.set_title(f"{shown}  {areas[name]:.3f}", size=9, loc="left", parse_math=False)
         axes.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), xticks=(0, 0.5, 1), yticks=(0, 0.5, 1), aspect="equal")
 
@@ -205,12 +205,12 @@ def draw_grid(names: Sequence[str], draw: Callable[[Axes, str], None], across: s
     """Return small pictures beside and below each other, with one scale for all."""
     from matplotlib.figure import Figure
 
-    columns = max(min(COLUMNS, len(names)), 1)
+    columns = max(min(_COLUMNS, len(names)), 1)
     rows = max(math.ceil(len(names) / columns), 1)
     width, height = 1.75 * columns + 0.5, 2 * rows + 0.4
     figure = Figure(figsize=(width, height))
     # The same texts stand around each: nothing need be measured to make room for them.
-    edges = {"left": LEFT / width, "right": 1 - RIGHT / width, "bottom": BOTTOM / height, "top": 1 - TOP / height}
+    edges = {"left": LEFT / width, "right": 1 - _RIGHT / width, "bottom": BOTTOM / height, "top": 1 - TOP / height}
     figure.subplots_adjust(**edges, wspace=GAPS[0], hspace=GAPS[1])
     grid: Iterator[Any] = iter(figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flat)
     for name, axes in zip(names, grid, strict=False):

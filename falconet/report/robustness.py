@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 """With the colors, so that lines are told apart in gray too."""
 
 
@@ -39,7 +39,7 @@ def draw_robustness(robustness: Robustness) -> Figure:
 def draw_corruptions(axes: Axes, robustness: Robustness) -> None:
     """Draw a line for each corruption; all begin at the clean samples."""
     lines = tabulate_corruptions(robustness).items()
-    for (name, rows), color, marker in zip(lines, COLORS, MARKERS, strict=False):
+    for (name, rows), color, marker in zip(lines, COLORS, _MARKERS, strict=False):
         severities = [0, *(row.severity for row in rows)]
         accuracies = [robustness.clean_accuracy, *(row.accuracy for row in rows)]
         axes.plot(severities, accuracies, color=color, marker=marker, markersize=4, label=name.replace("_", " "))
@@ -49,7 +49,7 @@ def draw_corruptions(axes: Axes, robustness: Robustness) -> None:
 def draw_attacks(axes: Axes, rows: Sequence[Attacked]) -> None:
     """Draw a line for each attack, at evenly spaced epsilons: they span two decades, and 0."""
     names = list(dict.fromkeys(row.attack for row in rows))
-    for name, color, marker in zip(names, COLORS, MARKERS, strict=False):
+    for name, color, marker in zip(names, COLORS, _MARKERS, strict=False):
         values = [row for row in rows if row.attack == name]
         accuracies = [row.accuracy for row in values]
         axes.plot(range(len(values)), accuracies, color=color, marker=marker, markersize=4, label=name.upper())

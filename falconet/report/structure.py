@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-NAMED = 60
+_NAMED = 60
 """Layers that are named under the picture, at most; of more, every second, third and so on."""
 
 
@@ -32,7 +32,7 @@ def draw_structure(cost: Complexity) -> Figure:
     draw_sizes(sizes, layers)
     draw_bars(macs, "MACs", [layer.macs for layer in layers], ORANGE)
     draw_bars(params, "parameters", [layer.params for layer in layers], GREEN)
-    marks = range(0, len(layers), math.ceil(len(layers) / NAMED))
+    marks = range(0, len(layers), math.ceil(len(layers) / _NAMED))
     params.set_xticks(marks, [layers[mark].name for mark in marks], rotation=90, size=7)
     return figure
 

@@ -21,14 +21,14 @@ def make_output(dataset: Dataset) -> ClassificationSpec:
     return ClassificationSpec(dataset.classes)
 
 
-def make_loss(config: LossConfig, class_weights: Tensor | None) -> Loss:
+def _make_loss(config: LossConfig, class_weights: Tensor | None) -> Loss:
     """Return the loss of a training batch; see `falconet.tasks.losses`."""
     from falconet.tasks import losses
 
     return losses.make_loss(config, class_weights)
 
 
-def make_validation_loss(config: LossConfig) -> Loss:
+def _make_validation_loss(config: LossConfig) -> Loss:
     """Return the loss of a validation batch; see `falconet.tasks.losses`."""
     from falconet.tasks import losses
 
@@ -40,7 +40,7 @@ def activate(logits: Float[Tensor, "samples classes"]) -> Float[Tensor, "samples
     return logits.softmax(dim=1)
 
 
-def count_hits(
+def _count_hits(
     logits: Float[Tensor, "samples classes"], labels: Int64[Tensor, " samples"] | Float[Tensor, "samples classes"]
 ) -> int:
     """Return how many samples are of the class with the highest logit; a mixed sample is of that it has most of."""
@@ -52,8 +52,8 @@ CLASSIFICATION = Task(
     name="classification",
     output_type=ClassificationSpec,
     make_output=make_output,
-    make_loss=make_loss,
-    make_validation_loss=make_validation_loss,
+    make_loss=_make_loss,
+    make_validation_loss=_make_validation_loss,
     activate=activate,
-    count_hits=count_hits,
+    count_hits=_count_hits,
 )

@@ -15,7 +15,7 @@ from torch import Tensor
 from falconet.errors import ArtifactError
 from falconet.storage import check_held, read_json, storage_error, write_bytes, write_json
 
-KEPT = 2
+_KEPT = 2
 
 
 @dataclass(frozen=True)
@@ -35,11 +35,11 @@ def save_checkpoint(folder: Path, epoch: int, checkpoint: Checkpoint, step: int 
     stem = f"epoch-{epoch:06d}.{step:09d}"
     write_bytes(folder / f"{stem}.safetensors", content)
     facts = dict(checkpoint.facts)
-    write_json(folder / f"{stem}.json", {"facts": facts, "digest": digest(content, facts)})
+    write_json(folder / f"{stem}.json", {"facts": facts, "digest": _digest(content, facts)})
     paths = sorted(folder.glob("epoch-*.json"))
     newest = paths.index(folder / f"{stem}.json")
     # From the last on: a process that is killed meanwhile must find none that is later than this one.
-    for path in reversed(paths[: max(newest + 1 - KEPT, 0)] + paths[newest + 1 :]):
+    for path in reversed(paths[: max(newest + 1 - _KEPT, 0)] + paths[newest + 1 :]):
         path.unlink()
         path.with_suffix(".safetensors").unlink(missing_ok=True)
 
@@ -56,7 +56,7 @@ def load_checkpoint(folder: Path, warn: Callable[[str], None] = lambda line: Non
             content = path.with_suffix(".safetensors").read_bytes()
         except (ArtifactError, OSError):
             record, content = {}, b""
-        if record.get("digest") == digest(content, record.get("facts")):
+        if record.get("digest") == _digest(content, record.get("facts")):
             return Checkpoint(safetensors.torch.load(content), record["facts"])
         rest = "no whole one is left, so this run starts anew" if path == paths[-1] else "the one before it is used"
         warn(f"checkpoint {path.stem} is damaged: {rest}")
@@ -73,6 +73,6 @@ def remove_checkpoints(folder: Path) -> None:
         raise storage_error(folder, error) from error
 
 
-def digest(content: bytes, facts: Any) -> str:
+def _digest(content: bytes, facts: Any) -> str:
     """Return a hash over both parts."""
     return hashlib.sha256(content + json.dumps(facts, sort_keys=True).encode()).hexdigest()

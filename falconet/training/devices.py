@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from falconet.errors import ConfigError
 from falconet.training.config import TrainConfig
 
-FORMATS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+_FORMATS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 NATIVE = ("avx512_bf16", "amx_bf16", "bf16")
 """What processors call their instructions for bfloat16."""
 
@@ -94,7 +94,7 @@ def choose_precision(config: TrainConfig, model: nn.Module, device: torch.device
     Transformers are slower, recurrent networks no faster.
     """
     if config.precision != "auto":
-        return FORMATS[config.precision]
+        return _FORMATS[config.precision]
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
     if device.type != "cpu":

@@ -47,7 +47,7 @@ DEAD_EPOCHS = 3
 """For so many epochs, the last ones, units must be dead: first epochs silence many that the next ones revive."""
 RISEN, RISEN_EPOCHS = 1.2, 3
 """Validation loss over its lowest, and epochs since: what single epochs scatter by is less, and soon over."""
-GAP = 0.1
+_GAP = 0.1
 """Training accuracy above that in validation; loss alone rises in good classifiers too, which get overconfident."""
 SAME_ACCURACY = 0.02
 """Validation accuracy that grew by less in half of the epochs since has not: a few hundred samples scatter more."""
@@ -114,7 +114,7 @@ class Diagnosis:
 
 
 @dataclass(frozen=True)
-class Case:
+class _Case:
     """A run, and what several diagnoses ask of it."""
 
     history: Sequence[EpochRow]
@@ -174,7 +174,7 @@ def diagnose(
     `chance` is the accuracy of always answering the most frequent class, 0 to 1; `diverged` says that the loss was no
     longer finite. What another diagnosis explains is left out: a network that explodes is not called overfitted.
     """
-    case = Case(history, layer_stats, chance, diverged)
+    case = _Case(history, layer_stats, chance, diverged)
     broken = find_exploding(case) or find_high_rate(case) or find_spike(case)
     if broken:
         return (broken,)
@@ -187,7 +187,7 @@ def diagnose(
     return tuple(found for found in (blocked, learned or find_rise(case)) if found)
 
 
-def find_exploding(case: Case) -> Diagnosis | None:
+def find_exploding(case: _Case) -> Diagnosis | None:
     """Gradients that dwarf the weights, in a run that failed."""
     rows = [row for row in case.layer_stats if row.gradient > EXPLODED]
     if not rows or not (case.diverged or case.stalled):
@@ -204,7 +204,7 @@ def find_exploding(case: Case) -> Diagnosis | None:
     return Diagnosis("exploding_gradients", first.layer, first.epoch, evidence, remedy)
 
 
-def find_high_rate(case: Case) -> Diagnosis | None:
+def find_high_rate(case: _Case) -> Diagnosis | None:
     """Steps that replace what earlier ones learned, or a loss that left the numbers."""
     updates = case.updates
     epoch = max(updates, key=updates.__getitem__, default=0)
@@ -219,7 +219,7 @@ def find_high_rate(case: Case) -> Diagnosis | None:
     return Diagnosis("learning_rate_too_high", "", since, sentence(evidence), remedy)
 
 
-def find_spike(case: Case) -> Diagnosis | None:
+def find_spike(case: _Case) -> Diagnosis | None:
     """An epoch that lost much of what was learned before."""
     for before, row in zip(case.history, case.history[1:], strict=False):
         if not before.learning_rate:
@@ -236,7 +236,7 @@ def find_spike(case: Case) -> Diagnosis | None:
     return None
 
 
-def find_dead(case: Case) -> Diagnosis | None:
+def find_dead(case: _Case) -> Diagnosis | None:
     """Units that no sample wakes, before the first such layer."""
     found = {layer: since for layer, rows in case.layers.items() if (since := find_death(rows))}
     if not found:
@@ -262,7 +262,7 @@ def find_death(rows: Sequence[LayerStats]) -> int:
     return since if count >= DEAD_EPOCHS else 0
 
 
-def find_vanishing(case: Case) -> Diagnosis | None:
+def find_vanishing(case: _Case) -> Diagnosis | None:
     """A layer whose gradient is lost on the way down to it, in a network that does not learn."""
     gradients = {}
     for layer, rows in case.layers.items():
@@ -287,13 +287,13 @@ def find_vanishing(case: Case) -> Diagnosis | None:
     return Diagnosis("vanishing_gradients", layer, case.layers[layer][0].epoch, evidence, remedy)
 
 
-def stands_still(case: Case, layer: str) -> bool:
+def stands_still(case: _Case, layer: str) -> bool:
     """Whether a layer hardly ever changed, in a network that has something left to learn."""
     updates = [row.update for row in case.layers[layer] if math.isfinite(row.update)]
     return bool(updates) and max(updates) < STANDSTILL and case.end("train_accuracy") < LEARNED
 
 
-def find_low_rate(case: Case) -> Diagnosis | None:
+def find_low_rate(case: _Case) -> Diagnosis | None:
     """Steps so small that nothing comes of them."""
     first, last = case.history[0].train_loss, case.end("train_loss")
     largest = max(case.updates.values(), default=math.inf)
@@ -308,7 +308,7 @@ def find_low_rate(case: Case) -> Diagnosis | None:
     return Diagnosis("learning_rate_too_low", "", case.history[0].epoch, evidence, remedy)
 
 
-def find_memorizing(case: Case) -> Diagnosis | None:
+def find_memorizing(case: _Case) -> Diagnosis | None:
     """Training samples known by heart that tell nothing about others."""
     train, val = case.end("train_accuracy"), case.end("val_accuracy")
     lowest, highest = min(row.val_loss for row in case.history), case.end("val_loss")
@@ -320,7 +320,7 @@ def find_memorizing(case: Case) -> Diagnosis | None:
     return Diagnosis("unlearnable_labels", "", since, sentence(evidence), LABEL_REMEDY)
 
 
-def find_unlearnable(case: Case) -> Diagnosis | None:
+def find_unlearnable(case: _Case) -> Diagnosis | None:
     """Steps of ordinary size that find nothing to learn, or nothing that holds for other samples."""
     largest = max(case.updates.values(), default=0.0)
     if not (case.stalled or case.alone) or len(case.history) < PATIENT_EPOCHS or largest < TINY_UPDATE:
@@ -335,7 +335,7 @@ LABEL_REMEDY = (
 )
 
 
-def find_overfitting(case: Case) -> Diagnosis | None:
+def find_overfitting(case: _Case) -> Diagnosis | None:
     """Validation that gets worse while training gets better."""
     start = min(range(len(case.history)), key=lambda index: case.history[index].val_loss)
     lowest, since = case.history[start], case.history[start:]
@@ -344,7 +344,7 @@ def find_overfitting(case: Case) -> Diagnosis | None:
     train, val = case.end("train_accuracy"), case.end("val_accuracy")
     worse = case.end("val_loss") > RISEN * lowest.val_loss and case.end("train_loss") < lowest.train_loss
     halfway = median(row.val_accuracy for row in since[len(since) // 2 - 1 :][:RISEN_EPOCHS])
-    if not worse or train - val < GAP or val > halfway + SAME_ACCURACY:
+    if not worse or train - val < _GAP or val > halfway + SAME_ACCURACY:
         return None
     evidence = (
         f"Since epoch {lowest.epoch}, validation loss rose from {lowest.val_loss:.3g} to {case.end('val_loss'):.3g} "
@@ -355,7 +355,7 @@ def find_overfitting(case: Case) -> Diagnosis | None:
     return Diagnosis("overfitting", "", lowest.epoch, evidence, remedy)
 
 
-def find_rise(case: Case) -> Diagnosis | None:
+def find_rise(case: _Case) -> Diagnosis | None:
     """Validation loss that rose for long, whatever training did."""
     lowest = min(case.history, key=lambda row: row.val_loss)
     since, end = len(case.history) - lowest.epoch, case.end("val_loss")

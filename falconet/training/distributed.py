@@ -21,9 +21,9 @@ from torch import nn
 from falconet.errors import LostProcessError
 from falconet.training.synchronization import SynchronizedParallel
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
-PATIENCE = timedelta(minutes=2)
+_PATIENCE = timedelta(minutes=2)
 """For which a process waits for another within a step. Where a process was killed, its system says so at once; where a
 host can no longer be reached, nobody does."""
 
@@ -67,7 +67,7 @@ class ProcessGroup:
         sums: list[float] = total.tolist()
         return sums
 
-    def broadcast(self, value: T) -> T:
+    def broadcast(self, value: _T) -> _T:
         """Return the main process's value, whatever that of this process is."""
         if self.world_size == 1:
             return value
@@ -89,7 +89,7 @@ def init_process_group() -> Iterator[ProcessGroup]:
         yield SINGLE_PROCESS
         return
     dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
-    group = dist.new_group(timeout=PATIENCE)
+    group = dist.new_group(timeout=_PATIENCE)
     assert isinstance(group, dist.ProcessGroup)
     try:
         yield ProcessGroup(dist.get_rank(), dist.get_world_size(), group)

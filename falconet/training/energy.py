@@ -28,7 +28,7 @@ READ_SECONDS = 60
 
 
 @dataclass(frozen=True)
-class Source:
+class PowerSource:
     """Where the figures of a part of the machine come from."""
 
     part: str
@@ -47,7 +47,7 @@ class Energy:
     """Grams of carbon dioxide and of the equivalent in other gases."""
     seconds: float = 0.0
     """Of training that the figures cover; 0 where there are none."""
-    sources: tuple[Source, ...] = ()
+    sources: tuple[PowerSource, ...] = ()
     grid: tuple[str, ...] = ()
     """What a kilowatt-hour was taken to emit, and where."""
 
@@ -228,33 +228,33 @@ COUNTERS = {"intel_rapl": "RAPL", "windows_emi": "Windows EMI", "intel_power_gad
 """Ways in which codecarbon reads a processor's own counters, and what these are called."""
 
 
-def describe_source(hardware: Any, forced: bool = False) -> Source:
+def describe_source(hardware: Any, forced: bool = False) -> PowerSource:
     """Return where codecarbon's figures of a part of the machine come from; `forced`: the user told it the watts."""
     kind = type(hardware).__name__
     part = PARTS.get(getattr(hardware, "chip_part", kind), kind)
     if kind == "CPU":
         return describe_processor(hardware, forced)
     if kind == "RAM":
-        return Source(part, "estimated", "its size")
+        return PowerSource(part, "estimated", "its size")
     meters = {"GPU": "driver", "AppleSiliconChip": "powermetrics", "Raspberry": "PMIC"}
     if kind in meters:
-        return Source(part, "measured", meters[kind])
-    return Source(part, "unknown", "codecarbon")
+        return PowerSource(part, "measured", meters[kind])
+    return PowerSource(part, "unknown", "codecarbon")
 
 
-def describe_processor(hardware: Any, forced: bool) -> Source:
+def describe_processor(hardware: Any, forced: bool) -> PowerSource:
     """Return where codecarbon's figures of a processor come from."""
     mode, watts = hardware._mode, hardware._tdp
     if mode in COUNTERS:
-        return Source("processor", "measured", COUNTERS[mode])
+        return PowerSource("processor", "measured", COUNTERS[mode])
     if mode not in ("cpu_load", "constant"):
-        return Source("processor", "unknown", mode)
-    guess = not forced and (hardware._is_generic_tdp or not is_known(hardware._model, watts))
+        return PowerSource("processor", "unknown", mode)
+    guess = not forced and (hardware._is_generic_tdp or not _is_known(hardware._model, watts))
     load = "load" if mode == "cpu_load" else "half"
-    return Source("processor", "estimated", f"{load} of {watts:g} W{', a guess' if guess else ''}")
+    return PowerSource("processor", "estimated", f"{load} of {watts:g} W{', a guess' if guess else ''}")
 
 
-def is_known(model: str, watts: float) -> bool:
+def _is_known(model: str, watts: float) -> bool:
     """Whether codecarbon's table has a processor, and `watts` from there; it guesses them from its threads else."""
     from codecarbon.core import cpu, hardware_cache
 

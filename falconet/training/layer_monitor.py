@@ -21,10 +21,10 @@ MAX_STRIDE, MIN_STRIDE = 32, 16
 """Steps from one sample to the next; what that costs is measured by `benchmarks/doctor.py`."""
 SAMPLES_PER_EPOCH = 4
 """Wanted of short epochs; of the shortest, the first step alone."""
-LARGEST = 1 << 16
+_LARGEST = 1 << 16
 """Numbers of one weight that are looked at; of larger ones only every second row, or third: copying all of AlexNet's
 weights takes as long as a step."""
-LOOKED_AT = 32
+_LOOKED_AT = 32
 """Samples of a batch of feature maps that are looked at, up to twice as many where they do not divide evenly. With all
 64 of them, a step of ResNet-20 that is looked at took half as long again."""
 
@@ -98,15 +98,15 @@ class LayerMonitor(Callback):
         for name, layer in self.layers.items():
             learning = [weight for weight in own_weights(layer) if weight.grad is not None]
             if learning:
-                weights = [thin(weight.detach()) for weight in learning]
-                gradients = [thin(weight.grad) for weight in learning if weight.grad is not None]
-                self.tallies.setdefault(name, Tally()).gradients.append(divide(norm(gradients), norm(weights)))
+                weights = [_thin(weight.detach()) for weight in learning]
+                gradients = [_thin(weight.grad) for weight in learning if weight.grad is not None]
+                self.tallies.setdefault(name, Tally()).gradients.append(_divide(norm(gradients), norm(weights)))
                 self.weights[name] = [(weight, weight.clone()) for weight in weights]
 
     def on_step(self, step: int, loss: float) -> None:
         for name, pairs in self.weights.items():
             change = norm(weight - before for weight, before in pairs)
-            self.tallies[name].updates.append(divide(change, norm(before for _, before in pairs)))
+            self.tallies[name].updates.append(_divide(change, norm(before for _, before in pairs)))
         self.weights = {}
 
     def on_epoch(self, row: EpochRow, best: bool) -> None:
@@ -145,7 +145,7 @@ class LayerMonitor(Callback):
         if not layer.training:
             return
         tally = self.tallies.setdefault(name, Tally())
-        given, made = (thin_images(find_tensor(values)) for values in (inputs, outputs))
+        given, made = (thin_images(_find_tensor(values)) for values in (inputs, outputs))
         if made is not None and made.is_floating_point():
             tally.activations.append(finite(norm([made]) / math.sqrt(max(made.numel(), 1))))
         if given is not None:
@@ -198,15 +198,15 @@ def own_weights(module: nn.Module) -> list[nn.Parameter]:
 
 def thin_images(values: Tensor | None) -> Tensor | None:
     """Return a view of some samples of a batch of images, LOOKED_AT or more where it has them; others as they are."""
-    return values if values is None or values.ndim < 4 else values[:: max(len(values) // LOOKED_AT, 1)]
+    return values if values is None or values.ndim < 4 else values[:: max(len(values) // _LOOKED_AT, 1)]
 
 
-def thin(weight: Tensor) -> Tensor:
+def _thin(weight: Tensor) -> Tensor:
     """Return a view of a weight's rows, as far apart as it takes to have about LARGEST numbers."""
-    return weight[:: math.ceil(weight.numel() / LARGEST)]
+    return weight[:: math.ceil(weight.numel() / _LARGEST)]
 
 
-def find_tensor(value: Any) -> Tensor | None:
+def _find_tensor(value: Any) -> Tensor | None:
     """Return the first tensor in a tuple of tuples: a recurrent layer's states, the steps of a packed sequence."""
     while isinstance(value, tuple) and value:
         value = value[0]
@@ -219,7 +219,7 @@ def norm(tensors: Iterable[Tensor]) -> float:
     return math.hypot(*parts)
 
 
-def divide(value: float, by: float) -> float:
+def _divide(value: float, by: float) -> float:
     """Return a ratio; infinite where the value is not finite, NaN for layers that are zero."""
     return math.nan if by == 0 else finite(value / by)
 

@@ -28,13 +28,13 @@ from falconet.models.layers import SparseLinear
 
 Solver = Literal["logistic", "ridge"]
 
-FOLDS = 5
+_FOLDS = 5
 """Of cross-validation over training samples."""
 CV_SAMPLES = 4_000
 """Samples that cross-validation of logistic regression is about, at most; the solution is of all."""
 INVERSE_PENALTIES = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1_000.0)
 """What logistic regression is tried with: C of scikit-learn, for features whose rows have a mean squared norm of 1."""
-PATIENCE = 2
+_PATIENCE = 2
 """Weaker penalties that are tried after the best one."""
 RIDGES = tuple(10.0**exponent for exponent in range(-3, 4))
 """Penalties of least squares, for features of variance 1, as MiniRocket's authors have them."""
@@ -42,21 +42,21 @@ ROUGH, EXACT = 1e-3, 1e-5
 """Largest component of the gradient at which a solution to be compared, and the final one, is good enough."""
 ROUGH_PART = 0.03
 """For solutions to be compared, at most this part of what it is with weights of 0: little for many or rare features."""
-STEPS = 500
+_STEPS = 500
 """Of L-BFGS, at most."""
 MEMORY = 10
 """Pairs of steps and changes of the gradient that L-BFGS keeps."""
 
-MAX_VALUES = 2**27
+_MAX_VALUES = 2**27
 """Of all features together, half a gigabyte; of more training samples, as many drawn at random are solved for."""
 MAX_SPARSE_VALUES = 2**25
 """Of sparse features, which with their columns and all copies were seen to take some 80 bytes each."""
-PRECISION = 1e-6
+_PRECISION = 1e-6
 """Part of a loss by which two of them must differ to be told apart in single precision."""
 
 Features = Float[Tensor, "samples features"]
-Labels = Int64[Tensor, " samples"]
-Weights = Float[Tensor, " samples"]
+ClassNumbers = Int64[Tensor, " samples"]
+_Weights = Float[Tensor, " samples"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,7 +86,7 @@ def make_solution(
     penalty: float,
     left_out: tuple[float | None, int],
     features: Features,
-    labels: Labels,
+    labels: ClassNumbers,
 ) -> Solution:
     """Return a solution with what it comes to on its own samples; `left_out` is its accuracy on how many others."""
     logits = features @ weight.T + bias
@@ -96,7 +96,7 @@ def make_solution(
 
 def solve(
     features: Features,
-    labels: Labels,
+    labels: ClassNumbers,
     num_classes: int,
     solver: Solver = "logistic",
     class_weights: Float[Tensor, " classes"] | None = None,
@@ -128,9 +128,9 @@ def solve(
 
 def solve_logistic(
     features: Features,
-    labels: Labels,
+    labels: ClassNumbers,
     num_classes: int,
-    weights: Weights,
+    weights: _Weights,
     seed: int = 0,
     cv_samples: int = CV_SAMPLES,
     families: Int64[Tensor, " samples"] | None = None,
@@ -171,9 +171,9 @@ def measure_scale(features: Features) -> float:
 
 def choose_penalty(
     features: Features,
-    labels: Labels,
+    labels: ClassNumbers,
     num_classes: int,
-    weights: Weights,
+    weights: _Weights,
     seed: int,
     cv_samples: int,
     families: Int64[Tensor, " samples"] | None = None,
@@ -188,12 +188,12 @@ def choose_penalty(
     fold = assign_folds(labels[subset], generator, None if families is None else families[subset])
     if fold is None:
         return 1.0, None
-    parts = [(subset[fold != number], subset[fold == number]) for number in range(FOLDS)]
+    parts = [(subset[fold != number], subset[fold == number]) for number in range(_FOLDS)]
     gradients = [
         measure_gradient(take_rows(features, inside), labels[inside], num_classes, weights[inside])
         for inside, _ in parts
     ]
-    starts: list[Tensor | None] = [None] * FOLDS
+    starts: list[Tensor | None] = [None] * _FOLDS
     best, least, accuracy = INVERSE_PENALTIES[0], math.inf, 0.0
     worse = 0
     for inverse in INVERSE_PENALTIES:
@@ -215,13 +215,13 @@ def choose_penalty(
             best, least, accuracy, worse = inverse, loss, hits / len(subset), 0
             continue
         worse += 1
-        if worse == PATIENCE:
+        if worse == _PATIENCE:
             break
     return best, accuracy
 
 
 def assign_folds(
-    labels: Labels, generator: torch.Generator, families: Int64[Tensor, " samples"] | None = None
+    labels: ClassNumbers, generator: torch.Generator, families: Int64[Tensor, " samples"] | None = None
 ) -> Int64[Tensor, " samples"] | None:
     """Return each sample's fold, families whole and classes spread evenly; None where no class has two families."""
     numbers = torch.arange(len(labels)) if families is None else families
@@ -234,7 +234,7 @@ def assign_folds(
     shuffled = torch.randperm(len(names), generator=generator)
     order = shuffled[torch.sort(own[shuffled], stable=True).indices]
     folds = torch.empty(len(names), dtype=torch.long)
-    folds[order] = torch.arange(len(names)) % FOLDS
+    folds[order] = torch.arange(len(names)) % _FOLDS
     return folds[members]
 
 
@@ -250,7 +250,7 @@ def take_rows(features: Features, rows: Int64[Tensor, " chosen"]) -> Float[Tenso
 
 
 def fit_logistic(
-    features: Features, labels: Labels, num_classes: int, weights: Weights, inverse: float
+    features: Features, labels: ClassNumbers, num_classes: int, weights: _Weights, inverse: float
 ) -> tuple[Float[Tensor, "classes features"], Float[Tensor, " classes"]]:
     """Return weight and bias that minimize the mean weighted log loss plus |weight|^2 / (2 inverse samples)."""
     solution = minimize_logistic(features, labels, num_classes, weights, inverse, EXACT)
@@ -259,9 +259,9 @@ def fit_logistic(
 
 def minimize_logistic(
     features: Features,
-    labels: Labels,
+    labels: ClassNumbers,
     num_classes: int,
-    weights: Weights,
+    weights: _Weights,
     inverse: float,
     tolerance: float,
     start: Float[Tensor, "features+1 classes"] | None = None,
@@ -285,7 +285,7 @@ def minimize_logistic(
     return minimize(evaluate, torch.zeros(width + 1, num_classes) if start is None else start, tolerance)
 
 
-def measure_gradient(features: Features, labels: Labels, num_classes: int, weights: Weights) -> float:
+def measure_gradient(features: Features, labels: ClassNumbers, num_classes: int, weights: _Weights) -> float:
     """Return the largest component of the gradient of the mean weighted log loss where all weights are 0."""
     transposed = features.T if features.layout != torch.sparse_csr else transpose(features)
     residual = (1 / num_classes - F.one_hot(labels, num_classes).float()) * (weights / len(labels))[:, None]
@@ -323,7 +323,7 @@ def minimize(evaluate: Callable[[Tensor], tuple[float, Tensor]], start: Tensor, 
     """
     point, (value, gradient) = start, evaluate(start)
     pairs: list[tuple[Tensor, Tensor, float]] = []
-    for _ in range(STEPS):
+    for _ in range(_STEPS):
         if float(gradient.abs().max()) <= tolerance:
             break
         direction = -apply_inverse(gradient, pairs)
@@ -336,7 +336,7 @@ def minimize(evaluate: Callable[[Tensor], tuple[float, Tensor]], start: Tensor, 
             if new_value <= value + 1e-4 * step * slope:
                 break
             # Turned around, this would not end where any of them is NaN.
-            if not -step * slope > PRECISION * abs(value):
+            if not -step * slope > _PRECISION * abs(value):
                 return point
             step /= 2
         change, difference = moved - point, new_gradient - gradient
@@ -363,7 +363,7 @@ def apply_inverse(gradient: Tensor, pairs: list[tuple[Tensor, Tensor, float]]) -
     return result
 
 
-def solve_ridge(features: Features, labels: Labels, num_classes: int, weights: Weights) -> Solution:
+def solve_ridge(features: Features, labels: ClassNumbers, num_classes: int, weights: _Weights) -> Solution:
     """Return ridge regression on targets of -1 and 1, its penalty chosen by the squared error of samples left out.
 
     Features are brought to mean 0 and variance 1. The outputs are scaled so that their softmax fits the answers about
@@ -379,7 +379,7 @@ def solve_ridge(features: Features, labels: Labels, num_classes: int, weights: W
     targets = 2 * F.one_hot(labels, num_classes).double() - 1
     center = (total[:, None] * targets).sum(dim=0) / total.sum()
     y = roots * (targets - center)
-    values, left, right = decompose(x)
+    values, left, right = _decompose(x)
     projected = left.T @ y
     # The bias sees each sample in the mean.
     own = total / total.sum()
@@ -402,7 +402,7 @@ def solve_ridge(features: Features, labels: Labels, num_classes: int, weights: W
     return make_solution(*output, RIDGES[best], (accuracy, cv_samples), features, labels)
 
 
-def decompose(
+def _decompose(
     x: Float[Tensor, "samples features"],
 ) -> tuple[Float[Tensor, " rank"], Float[Tensor, "samples rank"], Float[Tensor, "features rank"]]:
     """Return squared singular values and both sides' vectors, from the smaller of the two matrices of products."""
@@ -414,7 +414,7 @@ def decompose(
     return (values, vectors, other) if wide else (values, other, vectors)
 
 
-def fit_scale(scores: Float[Tensor, "samples classes"], labels: Labels, weights: Weights) -> float:
+def fit_scale(scores: Float[Tensor, "samples classes"], labels: ClassNumbers, weights: _Weights) -> float:
     """Return the factor of scores whose softmax has the least weighted log loss, of those from 1/8 to 64."""
     factors = torch.logspace(-3, 6, 91, base=2, dtype=scores.dtype)
     losses = [(weights * F.cross_entropy(scores * factor, labels, reduction="none")).sum() for factor in factors]
@@ -424,7 +424,7 @@ def fit_scale(scores: Float[Tensor, "samples classes"], labels: Labels, weights:
 @torch.inference_mode()
 def extract_features(
     model: nn.Module, batches: Iterable[tuple[Tensor, ...]], move: Callable[[Tensor], Tensor]
-) -> tuple[Features, Labels]:
+) -> tuple[Features, ClassNumbers]:
     """Return what a network's output layer sees of each sample, in evaluation mode, with the labels.
 
     `move` takes a tensor to where the network is. Of a sparse output layer they are sparse (CSR), and batches are taken
@@ -496,7 +496,7 @@ def find_dense_output(model: nn.Module) -> nn.Linear | SparseLinear:
 
 def limit_samples(output: nn.Linear | SparseLinear) -> int | None:
     """Return of how many training samples features are taken at most; None: until there are MAX_SPARSE_VALUES."""
-    return None if isinstance(output, SparseLinear) else max(MAX_VALUES // output.in_features, 1)
+    return None if isinstance(output, SparseLinear) else max(_MAX_VALUES // output.in_features, 1)
 
 
 @torch.no_grad()

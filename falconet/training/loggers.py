@@ -14,7 +14,7 @@ from falconet.training.callbacks import Callback, EpochRow
 
 EVERY = 10
 """Steps from one loss of a single step to the next that is written."""
-EVENTS = "events.out.tfevents.*"
+_EVENTS = "events.out.tfevents.*"
 """How TensorBoard's files are called."""
 
 
@@ -68,7 +68,7 @@ class TensorBoardLogger(Callback):
         from torch.utils.tensorboard import SummaryWriter
 
         self.on_end()
-        old = list(self.folder.glob(EVENTS))
+        old = list(self.folder.glob(_EVENTS))
         if step == 1:
             for path in old:
                 path.unlink()
@@ -103,7 +103,7 @@ class TensorBoardLogger(Callback):
 
 def find_events(out: Path) -> Iterator[Path]:
     """Yield TensorBoard's files of the run in the folder `out`."""
-    return (out / "tensorboard").glob(EVENTS)
+    return (out / "tensorboard").glob(_EVENTS)
 
 
 LOGGERS: dict[str, Callable[[Path], Callback]] = {"tensorboard": TensorBoardLogger}

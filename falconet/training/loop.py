@@ -193,7 +193,7 @@ def resume(state: TrainState, context: TrainContext) -> None:
         return
     process_group = context.process_group
     found = load_checkpoint(context.checkpoints, partial(notify, context.callbacks)) if process_group.is_main else None
-    restore(state, process_group.broadcast(found), identify(context))
+    restore(state, process_group.broadcast(found), _identify(context))
     if not process_group.is_main:
         # The sums of all stand in the main process's state; generators go on as at the start of an epoch.
         state.progress, state.rng_state = Progress(state.progress.steps), {}
@@ -264,7 +264,7 @@ def is_out_of_memory(error: Exception) -> bool:
 def keep_last_good(state: TrainState, context: TrainContext) -> None:
     """Keep a copy of the state at an epoch's start, where the configuration may need it."""
     if context.config.recover and not state.progress.steps:
-        whole = make_checkpoint(state, identify(context), context.policy)
+        whole = make_checkpoint(state, _identify(context), context.policy)
         state.last_good = replace(whole, tensors=clone(whole.tensors))
 
 
@@ -273,7 +273,7 @@ def rollback(state: TrainState, context: TrainContext, reason: str) -> bool:
     if state.last_good is None or state.lr_scale <= MIN_LR_SCALE:
         return False
     rate = state.lr_scale / 2
-    restore(state, state.last_good, identify(context))
+    restore(state, state.last_good, _identify(context))
     state.lr_scale = rate
     save(state, context)
     place = f"the end of epoch {len(state.history)}" if state.history else "the start"
@@ -305,7 +305,7 @@ def run_epoch(state: TrainState, context: TrainContext, epoch: int) -> EpochRow:
     train_epoch(state, context, epoch)
     val_loss, val_accuracy = validate_epoch(state, context, epoch)
     rate = find_lr(state, context, epoch * steps - 1)
-    done, state.progress = gather(state.progress, context.process_group), Progress()
+    done, state.progress = _gather(state.progress, context.process_group), Progress()
     train_loss, train_accuracy = done.loss / done.samples, done.hits / done.samples
     seconds = time.perf_counter() - started
     return EpochRow(epoch, rate, train_loss, train_accuracy, val_loss, val_accuracy, seconds)
@@ -462,7 +462,7 @@ def choose_forward(state: TrainState, context: TrainContext) -> Forward:
     return state.network if state.compiled is None or hooked else state.compiled
 
 
-def gather(progress: Progress, process_group: ProcessGroup) -> Progress:
+def _gather(progress: Progress, process_group: ProcessGroup) -> Progress:
     """Return the sums of all processes of several."""
     loss, hits, samples = process_group.all_reduce([progress.loss, progress.hits, progress.samples])
     return Progress(progress.steps, loss, int(hits), int(samples))
@@ -498,7 +498,7 @@ def validate(model: nn.Module, context: TrainContext) -> tuple[float, float]:
         images, labels = map(context.policy.to_device, batch)
         logits = model(images).float()
         count(progress, criterion(logits, labels).item(), context.task.count_hits(logits, labels), len(labels))
-    whole = gather(progress, context.process_group)
+    whole = _gather(progress, context.process_group)
     if not whole.samples:
         raise DataError(f"val: wanted samples, found none in {len(context.val)} batches")
     return whole.loss / whole.samples, whole.hits / whole.samples
@@ -528,7 +528,7 @@ def is_better(row: EpochRow, other: EpochRow) -> bool:
     return (row.val_accuracy, -row.val_loss) > (other.val_accuracy, -other.val_loss)
 
 
-def identify(context: TrainContext) -> dict[str, Any]:
+def _identify(context: TrainContext) -> dict[str, Any]:
     """Return what a checkpoint must agree in with the run that goes on from it."""
     settings = {key: value for key, value in to_mapping(context.config).items() if key not in FREE}
     # `auto` may mean another format on another processor; another device of the same format may go on.
@@ -539,10 +539,10 @@ def save(state: TrainState, context: TrainContext) -> None:
     """Write the state where the run keeps its checkpoints."""
     if not context.checkpoints:
         return
-    whole = replace(state, progress=gather(state.progress, context.process_group))
+    whole = replace(state, progress=_gather(state.progress, context.process_group))
     if context.process_group.is_main:
         position = len(state.history), state.progress.steps
         save_checkpoint(
-            context.checkpoints, position[0], make_checkpoint(whole, identify(context), context.policy), position[1]
+            context.checkpoints, position[0], make_checkpoint(whole, _identify(context), context.policy), position[1]
         )
     context.process_group.barrier()

@@ -21,8 +21,8 @@ from falconet.training.config import TrainConfig
 from falconet.training.finetuning import freeze
 from falconet.training.loop import init_state, is_out_of_memory, make_context, make_plain, train_step, wrap
 
-MIN_RATE, HIGHEST_RATE = 1e-6, 10.0
-STEPS = 100
+_MIN_RATE, _HIGHEST_RATE = 1e-6, 10.0
+_STEPS = 100
 """Of the range test; as many rates are tried."""
 SMOOTHING = 0.9
 """Of a loss, the fraction that the mean of those before has: single batches differ."""
@@ -30,7 +30,7 @@ TOO_HIGH = 4.0
 """Times the lowest loss at which a rate need not be raised further."""
 SAFETY = 10.0
 """A tenth of the rate with the lowest loss leaves room for what comes later."""
-SIZES = (16, 32, 64, 128, 256, 512)
+_SIZES = (16, 32, 64, 128, 256, 512)
 NEARLY = 0.9
 """Of the most samples a second: a smaller batch that reaches so many makes more steps of them."""
 MIN_BATCHES = 16
@@ -65,9 +65,9 @@ def lr_range_test(
     L. N. Smith: Cyclical learning rates for training neural networks. WACV, 2017, section 3.3. The rate is raised by
     the same factor each step until the loss is TOO_HIGH or no longer finite. Raises DivergedError where it never is.
     """
-    rates = [MIN_RATE * (HIGHEST_RATE / MIN_RATE) ** (index / (STEPS - 1)) for index in range(STEPS)]
+    rates = [_MIN_RATE * (_HIGHEST_RATE / _MIN_RATE) ** (index / (_STEPS - 1)) for index in range(_STEPS)]
     with trial(model, config) as network:
-        scan = collect(rates, (loss for loss, _ in take_steps(network, train, config, rates, class_weights, teacher)))
+        scan = _collect(rates, (loss for loss, _ in take_steps(network, train, config, rates, class_weights, teacher)))
     if not scan.losses:
         raise DivergedError("the loss is not finite even before the first step, so that no learning rate can be found")
     return scan
@@ -115,7 +115,7 @@ def repeat_epochs(train: Batches) -> Iterator[tuple[Tensor, ...]]:
         epoch += 1
 
 
-def collect(rates: Sequence[float], losses: Iterator[float]) -> LRRangeTest:
+def _collect(rates: Sequence[float], losses: Iterator[float]) -> LRRangeTest:
     """Return rates and smoothed losses, up to the first that is too high."""
     smooth: list[float] = []
     mean = 0.0
@@ -142,7 +142,7 @@ def find_batch_size(
     does not for the smallest.
     """
     speeds: dict[int, float] = {}
-    for size in SIZES:
+    for size in _SIZES:
         train = make_train(size)
         if len(train) < MIN_BATCHES and speeds:
             break
@@ -174,7 +174,7 @@ def find_epochs(
     A copy of the network takes the steps that are timed. Of an epoch whose output layer is solved, and of validation,
     EXTRA says what they take beside.
     """
-    epoch = EXTRA * count / measure_speed(model, train, config, class_weights, teacher)
+    epoch = _EXTRA * count / measure_speed(model, train, config, class_weights, teacher)
     epochs = min(max(int(seconds / epoch), 1), config.epochs)
     if epochs == 1 and config.linear_probe is not None:
         return 1, f"the output layer is solved alone, as an epoch after that takes about {epoch:,.0f} s"
@@ -212,7 +212,7 @@ def measure_answers(model: nn.Module, samples: Loader, enough: float) -> float:
     return rate
 
 
-EXTRA = 1.25
+_EXTRA = 1.25
 """Seconds of an epoch for one of its steps."""
 
 

@@ -20,7 +20,7 @@ from falconet.training.checkpoints import Checkpoint
 from falconet.training.config import TrainConfig
 from falconet.training.devices import DevicePolicy
 
-Weights = dict[str, Tensor]
+_Weights = dict[str, Tensor]
 Forward = Callable[[Tensor], Any]
 """A network, or what does the same."""
 
@@ -50,7 +50,7 @@ class TrainState:
     model: nn.Module
     optimizer: Optimizer
     average: AveragedModel | None
-    best_weights: Weights
+    best_weights: _Weights
     best_epoch: int = 0
     history: list[EpochRow] = field(default_factory=list)
     progress: Progress = field(default_factory=Progress)
@@ -74,7 +74,7 @@ class TrainState:
         return self.model if self.average is None else self.average.module
 
 
-def clone(weights: Mapping[str, Tensor]) -> Weights:
+def clone(weights: Mapping[str, Tensor]) -> _Weights:
     return {name: tensor.detach().clone() for name, tensor in weights.items()}
 
 
@@ -111,7 +111,7 @@ def restore(state: TrainState, checkpoint: Checkpoint | None, identity: dict[str
     for key, value in identity.items():
         if before.get(key) != value:
             raise ConfigError(f"checkpoint: wanted one with {key}={value}, found {key}={before.get(key)}; remove it")
-    parts: dict[str, Weights] = {"model": {}, "best": {}, "average": {}, "optimizer": {}, "draws": {}, "good": {}}
+    parts: dict[str, _Weights] = {"model": {}, "best": {}, "average": {}, "optimizer": {}, "draws": {}, "good": {}}
     for name, tensor in checkpoint.tensors.items():
         part, _, rest = name.partition(".")
         parts[part][rest] = tensor
@@ -130,10 +130,10 @@ def restore(state: TrainState, checkpoint: Checkpoint | None, identity: dict[str
     state.scaler.load_state_dict(checkpoint.facts["scaler"])
 
 
-def restore_optimizer(optimizer: Optimizer, tensors: Weights) -> None:
+def restore_optimizer(optimizer: Optimizer, tensors: _Weights) -> None:
     """Put an optimizer's moments back, each laid out in memory as its parameter is."""
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    slots: dict[int, Weights] = {}
+    slots: dict[int, _Weights] = {}
     for name, tensor in tensors.items():
         index, _, slot = name.partition(".")
         parameter = parameters[int(index)]

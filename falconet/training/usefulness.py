@@ -17,8 +17,8 @@ from jaxtyping import Bool, Int64
 from falconet import metrics
 from falconet.training.diagnoses import WORSE_EPOCHS, Ailment, Diagnosis
 
-Baseline = Literal["majority", "linear"]
-BASELINES: dict[Baseline, str] = {
+_Baseline = Literal["majority", "linear"]
+BASELINES: dict[_Baseline, str] = {
     "majority": "always answering {subject}, the most frequent class in training",
     "linear": "a linear model of the same inputs",
 }
@@ -125,7 +125,7 @@ def diagnose_outcome(outcome: Outcome) -> tuple[Diagnosis, ...]:
 
 
 def no_better_than(
-    baseline: Baseline,
+    baseline: _Baseline,
     baseline_right: Bool[np.ndarray, " samples"],
     right: Bool[np.ndarray, " samples"],
     *,
@@ -173,12 +173,12 @@ def warn_useless(diagnoses: Sequence[Diagnosis]) -> str | None:
 
 def find_missed_classes(outcome: Outcome) -> Diagnosis | None:
     """Classes of which not one validation sample is found."""
-    hits, counts = count_hits(outcome)
+    hits, counts = _count_hits(outcome)
     missed = np.flatnonzero((hits == 0) & (counts >= THRESHOLDS["class_without_recall"].value)).tolist()
     if not missed:
         return None
-    listed = [f"{outcome.classes[label]} ({counts[label]})" for label in missed[:LISTED]]
-    more = f" and {len(missed) - LISTED} more classes" if len(missed) > LISTED else ""
+    listed = [f"{outcome.classes[label]} ({counts[label]})" for label in missed[:_LISTED]]
+    more = f" and {len(missed) - _LISTED} more classes" if len(missed) > _LISTED else ""
     never = [label for label in missed if not (outcome.predicted == label).any()]
     answered = f"; {len(never)} of these {len(missed)} classes are never answered" if never else ""
     if len(missed) == 1 and never:
@@ -188,13 +188,13 @@ def find_missed_classes(outcome: Outcome) -> Diagnosis | None:
     return Diagnosis("class_without_recall", subject, outcome.epoch, evidence, advise_balance(outcome))
 
 
-LISTED = 5
+_LISTED = 5
 """Classes that are named in one sentence."""
 
 
 def find_low_recall(outcome: Outcome) -> Diagnosis | None:
     """The class that is found least of those that are found far less often than the others are."""
-    hits, counts = count_hits(outcome)
+    hits, counts = _count_hits(outcome)
     present = np.flatnonzero(counts).tolist()
     if len(present) < 2:
         return None
@@ -225,7 +225,7 @@ def find_imbalance(outcome: Outcome) -> Diagnosis | None:
     few, many = int(outcome.train_counts[smallest]), int(outcome.train_counts[largest])
     if outcome.balanced or not few or many < THRESHOLDS["imbalanced"].value * few:
         return None
-    hits, counts = count_hits(outcome)
+    hits, counts = _count_hits(outcome)
     seen = (
         f"{hits[smallest]} of {counts[smallest]} validation samples of {outcome.classes[smallest]} are found"
         if counts[smallest]
@@ -252,7 +252,7 @@ def find_shrunk_images(outcome: Outcome) -> Diagnosis | None:
     return Diagnosis("shrunk_images", "", 0, evidence, remedy)
 
 
-def count_hits(outcome: Outcome) -> tuple[Int64[np.ndarray, " classes"], Int64[np.ndarray, " classes"]]:
+def _count_hits(outcome: Outcome) -> tuple[Int64[np.ndarray, " classes"], Int64[np.ndarray, " classes"]]:
     """Return of each class how many validation samples are found, and how many there are."""
     size, right = len(outcome.classes), outcome.predicted == outcome.labels
     return np.bincount(outcome.labels[right], minlength=size), np.bincount(outcome.labels, minlength=size)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from falconet.compression import Budget, CompressConfig, SearchConfig, Trial, TrialSpec, Watcher, session
 from falconet.compression import trial as trial_module
-from falconet.compression.session import Record, Session, describe_change, prepare, read_record, run_trials
+from falconet.compression.session import Record, _describe_change, _prepare, _read_record, _Session, run_trials
 from falconet.compression.trial import SearchContext, claim_checkpoints
 from falconet.data import Dataset
 from falconet.data.augmentation import ImageAugmentation
@@ -35,7 +35,7 @@ def make_hollow(kind: type[Any], **fields: Any) -> Any:
     return made
 
 
-def open_made_up(folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Session, list[TrialSpec]]:
+def open_made_up(folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[_Session, list[TrialSpec]]:
     done: list[TrialSpec] = []
 
     def run_trial(number: int, spec: TrialSpec, context: Any) -> Trial:
@@ -53,11 +53,11 @@ def open_made_up(folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Session
     monkeypatch.setattr(session, "write_frontier", lambda *arguments: None)
     folder.mkdir(exist_ok=True)
     context = make_hollow(SearchContext, folder=folder, config=CONFIG, layer_bits={})
-    return Session(context, make_hollow(Dataset), folder, Watcher(), FACTS, has_sensitivity=True), done
+    return _Session(context, make_hollow(Dataset), folder, Watcher(), FACTS, has_sensitivity=True), done
 
 
-def search_for(search: Session, budget: Budget) -> tuple[Trial, ...]:
-    return run_trials(prepare(search, budget), budget)
+def search_for(search: _Session, budget: Budget) -> tuple[Trial, ...]:
+    return run_trials(_prepare(search, budget), budget)
 
 
 BUDGETS = st.sampled_from(
@@ -151,7 +151,7 @@ def test_layers_are_measured_once_and_after_limits(tmp_path: Path, monkeypatch: 
     search, _ = open_made_up(tmp_path, monkeypatch)
     done: list[str] = []
 
-    def find_layer_bits(search: Session) -> Session:
+    def find_layer_bits(search: _Session) -> _Session:
         done.append("sensed")
         return replace(search, has_sensitivity=True)
 
@@ -161,8 +161,8 @@ def test_layers_are_measured_once_and_after_limits(tmp_path: Path, monkeypatch: 
 
     monkeypatch.setattr(session, "find_layer_bits", find_layer_bits)
     monkeypatch.setattr(session, "find_macs_fractions", find_macs_fractions)
-    search = prepare(replace(search, has_sensitivity=False), Budget(max_bytes=3000))
-    prepare(search, Budget(max_bytes=3000))
+    search = _prepare(replace(search, has_sensitivity=False), Budget(max_bytes=3000))
+    _prepare(search, Budget(max_bytes=3000))
     assert done == ["limits", "sensed"]
 
 
@@ -190,7 +190,7 @@ def test_a_record_keeps_the_keys_of_the_first_edition(tmp_path: Path) -> None:
     trials = [{**trial, "latency_ms": None, "seconds": 2.0}]
     record = {"source": "digits", **FACTS, **found, "trials": trials}
     (tmp_path / "search.json").write_text(json.dumps(record))
-    read = read_record(tmp_path / "search.json", FACTS)
+    read = _read_record(tmp_path / "search.json", FACTS)
     assert read.trials[0].spec == TrialSpec(macs_fraction=0.5, density=0.25, bits=4, epochs=5, start=1)
     assert (read.has_sensitivity, read.layer_bits, read.macs_fractions) == (True, found["bits"], found["shares"])
     assert to_mapping(read) == record
@@ -201,26 +201,26 @@ def test_a_damaged_record_says_what_to_do(damage: str, tmp_path: Path) -> None:
     path = tmp_path / "search.json"
     path.write_text(damage)
     with pytest.raises(ArtifactError, match=r"search\.json.*begin anew with --overwrite"):
-        read_record(path, FACTS)
+        _read_record(path, FACTS)
 
 
 def test_a_setting_that_was_not_there_is_named() -> None:
     before = {"model": "0f", "config": {"training": {"decay": None}, "gone": {}}}
-    assert describe_change(before, {"model": "0f", "config": {"gone": {}, "training": {}}}) == (
+    assert _describe_change(before, {"model": "0f", "config": {"gone": {}, "training": {}}}) == (
         ": config.training.decay was None, and now is not there"
     )
-    assert describe_change({"gone": {}}, {}) == ""
+    assert _describe_change({"gone": {}}, {}) == ""
 
 
 @pytest.mark.parametrize("key", ["model", "fingerprint", "config"])
 def test_another_search_is_not_gone_on_with(key: str, tmp_path: Path) -> None:
     path = tmp_path / "search.json"
     path.write_text(json.dumps({**FACTS, "sensed": False, "bits": {}, "shares": {}, "trials": []}))
-    assert read_record(path, FACTS).trials == ()
+    assert _read_record(path, FACTS).trials == ()
     changed = to_mapping(replace(CONFIG, compression=CompressConfig(polish=8)))
     named = r"other settings: compression\.polish was 7, and now is 8; undo" if key == "config" else ""
     with pytest.raises(UsageError, match=f"the search began with .*{named}"):
-        read_record(path, {**FACTS, key: changed if key == "config" else "other"})
+        _read_record(path, {**FACTS, key: changed if key == "config" else "other"})
 
 
 def test_a_search_goes_on_on_another_device(tmp_path: Path) -> None:
@@ -228,7 +228,7 @@ def test_a_search_goes_on_on_another_device(tmp_path: Path) -> None:
     path.write_text(json.dumps({**FACTS, "sensed": False, "bits": {}, "shares": {}, "trials": []}))
     training = replace(CONFIG.training, device="cuda", checkpoint_seconds=1.0)
     changed = to_mapping(replace(CONFIG, training=training))
-    assert read_record(path, {**FACTS, "config": changed}).trials == ()
+    assert _read_record(path, {**FACTS, "config": changed}).trials == ()
 
 
 def test_checkpoints_of_another_trial_are_not_gone_on_with(tmp_path: Path) -> None:

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from falconet.compression import Budget, CompressConfig, Trial, TrialSpec
 from falconet.compression.constants import CONSTANTS
 from falconet.compression.search import (
+    _interpolate,
     choose_best,
     estimate_bits,
     find_frontier,
-    interpolate,
     leave_room,
     propose,
     solve_density,
@@ -161,9 +161,9 @@ def test_the_fraction_of_weights_follows_from_the_bits(bits: int, low: float, fr
 def test_between_two_trials_the_size_tells_where() -> None:
     small = Trial(1, TrialSpec(density=0.1, bits=4), 1000, 0.9, 0.0, 1, None, 1)
     large = replace(small, spec=TrialSpec(density=0.4, bits=4), bytes=4000)
-    assert interpolate(small, large, Budget(max_bytes=2000)) == pytest.approx(0.1 * 0.96 * 2)
-    assert 0.1 < interpolate(small, large, Budget(max_bytes=1001)) < 0.13
-    assert 0.3 < interpolate(small, large, Budget(max_bytes=3999)) < 0.4
+    assert _interpolate(small, large, Budget(max_bytes=2000)) == pytest.approx(0.1 * 0.96 * 2)
+    assert 0.1 < _interpolate(small, large, Budget(max_bytes=1001)) < 0.13
+    assert 0.3 < _interpolate(small, large, Budget(max_bytes=3999)) < 0.4
 
 
 @pytest.mark.parametrize("wanted", [2000, 9000, 60_000])

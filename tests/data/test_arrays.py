@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from falconet.data.arrays import as_images, as_labels, find_pairs, read_idx, read_idx_folder, read_npz
+from falconet.data.arrays import _find_pairs, as_images, as_labels, read_idx, read_idx_folder, read_npz
 from falconet.data.dataset import Split, hash_bytes
 from falconet.data.images import ValueRange
 from falconet.data.series import series_dataset
@@ -179,7 +179,7 @@ def test_two_idx_files_of_one_split_are_refused(tmp_path: Path) -> None:
     ],
 )
 def test_arrays_are_paired_by_name(names: tuple[str, ...], pairs: dict[str, tuple[str, str]]) -> None:
-    assert find_pairs(dict.fromkeys(names, np.zeros(1))) == pairs
+    assert _find_pairs(dict.fromkeys(names, np.zeros(1))) == pairs
 
 
 def write_member(path: Path, shape: str, content: bytes) -> None:

@@ -26,7 +26,7 @@ from PIL import Image
 from torch import Tensor
 
 from falconet.data import DataConfig, Split, Unreadable, cache
-from falconet.data.cache import PixelCache, make_key, open_cache
+from falconet.data.cache import PixelCache, _make_key, open_cache
 from falconet.data.preprocessing import Preprocess, load_prepared
 from falconet.data.sources import read_source
 from falconet.errors import DataError, StorageError
@@ -138,9 +138,9 @@ def test_the_key_follows_from_contents_order_and_shape_alone(log: Path) -> None:
         ImageSpec((3, 10, 10), (0.5,) * 3, (0.5,) * 3),
     ]
     contents = [hashes, hashes[::-1], hashes[:-1], np.append(hashes[:-1], hashes[-1] + np.uint64(1))]
-    keys = {make_key(np.ascontiguousarray(content), spec) for spec in specs for content in contents}
+    keys = {_make_key(np.ascontiguousarray(content), spec) for spec in specs for content in contents}
     assert len(keys) == len(specs) * len(contents)
-    assert make_key(hashes, replace(SPEC, mean=(0.1,), std=(0.9,))) == make_key(hashes, SPEC)
+    assert _make_key(hashes, replace(SPEC, mean=(0.1,), std=(0.9,))) == _make_key(hashes, SPEC)
 
 
 def test_other_contents_go_into_another_cache(log: Path, folder: Path) -> None:
@@ -613,7 +613,7 @@ def make_deadly(log: Path) -> Split:
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems decode in one process")
 def test_workers_decode_what_one_process_would(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     split = make_logged_split(log, COUNT, bad=[3])
-    monkeypatch.setattr(cache, "FEW", 0)
+    monkeypatch.setattr(cache, "_FEW", 0)
     pixels, unreadable = open_cache(split, SPEC)
     assert torch.equal(everything(pixels), expect(split.take(np.setdiff1d(np.arange(COUNT), [3]))))
     assert [item.file for item in unreadable] == ["noise/3.png"]
@@ -622,7 +622,7 @@ def test_workers_decode_what_one_process_would(log: Path, monkeypatch: pytest.Mo
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems decode in one process")
 def test_a_killed_worker_is_replaced(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cache, "FEW", 0)
+    monkeypatch.setattr(cache, "_FEW", 0)
     pixels, unreadable = open_cache(make_deadly(log), SPEC)
     assert log.with_name("deaths").read_text() == "x"
     expected = make_logged_split(log, COUNT).take(np.setdiff1d(np.arange(COUNT), [3]))
@@ -634,7 +634,7 @@ def test_a_killed_worker_is_replaced(log: Path, monkeypatch: pytest.MonkeyPatch)
 def test_workers_that_go_on_dying_are_an_error_that_loses_nothing(
     log: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cache, "FEW", 0)
+    monkeypatch.setattr(cache, "_FEW", 0)
     monkeypatch.setattr(sys.modules[__name__], "DEATHS", 99)
     with pytest.raises(DataError, match=r"decoding processes died 3 times, perhaps for want of memory"):
         open_cache(make_deadly(log), SPEC)

@@ -13,7 +13,7 @@ from PIL import Image
 
 from falconet.data import DataConfig, load_dataset
 from falconet.data.checks import (
-    SHAPES,
+    _SHAPES,
     ClassCount,
     Lengths,
     NearDuplicate,
@@ -178,13 +178,13 @@ def test_sizes_are_counted_with_their_kind(tmp_path: Path) -> None:
     root = tmp_path / "photos"
     for label in ("a", "b"):
         (root / label).mkdir(parents=True)
-        for index in range(SHAPES + 2):
+        for index in range(_SHAPES + 2):
             make_photo(index, (20 + index, 30)).save(root / label / f"{index}.png")
         for index in range(3):
             make_photo(50 + index, (20, 30)).convert("L").save(root / label / f"gray {index}.png")
     shapes = check_data(root).shapes
     assert shapes[0] == ShapeCount("gray", (20, 30), 6)
-    assert len(shapes) == SHAPES + 1
+    assert len(shapes) == _SHAPES + 1
     assert {(shape.kind, shape.count) for shape in shapes[1:-1]} == {("color", 2)}
     assert shapes[-1] == ShapeCount("other", (), 6)
 

@@ -19,11 +19,11 @@ from falconet.data.augmentation import POLICIES, ImageAugmentation, SeriesAugmen
 from falconet.data.distortions import (
     OPERATIONS,
     UNCHANGED,
+    _draw_maps,
     augment_images,
     augment_series,
     augment_tokens,
     draw_elastic,
-    draw_maps,
     draw_sides,
     make_affine,
     mask_tokens,
@@ -85,7 +85,7 @@ def test_shifts_and_mirrors_alone_move_whole_pixels_as_interpolation_would(flips
     config = ImageAugmentation(shift=0.25, flip_horizontal=flips[0], flip_vertical=flips[1])
     images = torch.rand(64, 3, 8, 12, generator=seeded())
     moved = augment_images(images, config, seeded())
-    maps = draw_maps(64, config, seeded())
+    maps = _draw_maps(64, config, seeded())
     units = torch.tensor([2 / 12, 2 / 8])
     maps[:, :, 2] = (maps[:, :, 2] / units).round() * units
     torch.testing.assert_close(moved, warp(images, maps), atol=1e-5, rtol=0)
@@ -168,7 +168,7 @@ def test_a_map_rotates_after_shear_after_scaling() -> None:
 
 
 def test_draws_fill_their_ranges() -> None:
-    maps = draw_maps(4000, ImageAugmentation(scale=0.3, shift=0.1), seeded())
+    maps = _draw_maps(4000, ImageAugmentation(scale=0.3, shift=0.1), seeded())
     for values, low, high in (
         (maps[:, 0, 0], 0.7, 1.3),
         (maps[:, 1, 1], 0.7, 1.3),
@@ -198,7 +198,7 @@ def test_certain_flips_mirror() -> None:
 
 
 def test_flips_come_as_often_as_they_should_and_apart() -> None:
-    maps = draw_maps(4000, ImageAugmentation(flip_horizontal=0.5, flip_vertical=0.2), seeded())
+    maps = _draw_maps(4000, ImageAugmentation(flip_horizontal=0.5, flip_vertical=0.2), seeded())
     across, down = maps[:, 0, 0] < 0, maps[:, 1, 1] < 0
     assert float(across.float().mean()) == pytest.approx(0.5, abs=0.03)
     assert float(down.float().mean()) == pytest.approx(0.2, abs=0.03)
@@ -206,7 +206,7 @@ def test_flips_come_as_often_as_they_should_and_apart() -> None:
 
 
 def test_crops_have_the_right_areas_ratios_and_places() -> None:
-    maps = draw_maps(4000, ImageAugmentation(crop=0.3), seeded())
+    maps = _draw_maps(4000, ImageAugmentation(crop=0.3), seeded())
     width, height = maps[:, 0, 0], maps[:, 1, 1]
     assert is_uniform(width * height, 0.3, 1)
     ratio = width / height
@@ -230,7 +230,7 @@ def test_a_crop_is_that_of_torchvision() -> None:
 
 def test_a_turned_crop_keeps_its_center() -> None:
     config = ImageAugmentation(rotate=180, crop=0.3)
-    places = draw_maps(500, config, seeded())[:, :, 2].abs()
+    places = _draw_maps(500, config, seeded())[:, :, 2].abs()
     assert places.max() <= 1 - math.sqrt(0.3 / (4 / 3)) + 1e-5
 
 

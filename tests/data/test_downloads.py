@@ -108,7 +108,7 @@ def test_a_server_that_never_answers(tmp_path: Path) -> None:
 
 
 def test_a_server_that_takes_for_ever(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(downloads, "LONGEST", -1.0)
+    monkeypatch.setattr(downloads, "_LONGEST", -1.0)
     with pytest.raises(DataError, match=r"a\.csv: wanted all of it in -1 seconds"):
         fetch_url(f"{server}/a.csv", tmp_path)
 

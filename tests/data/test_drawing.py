@@ -10,14 +10,14 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from falconet.data.drawing import (
+    _POINTS,
     DPI,
-    POINTS,
+    _thin,
     choose_colors,
     clean,
     draw_sample,
     draw_series,
     shorten,
-    thin,
     write_figure,
 )
 from falconet.spec import Kind
@@ -41,22 +41,22 @@ def test_what_cannot_be_printed_is_replaced() -> None:
     assert clean("a\nb\udc80c") == "a?b?c"
 
 
-@given(st.integers(1, 6 * POINTS), st.integers(0, 9))
+@given(st.integers(1, 6 * _POINTS), st.integers(0, 9))
 @settings(deadline=None, max_examples=40)
 def test_a_thinned_curve_keeps_its_extremes(steps: int, seed: int) -> None:
     values = np.random.default_rng(seed).normal(size=steps).astype(np.float32)
-    where, kept = thin(values)
-    assert len(where) == len(kept) <= max(POINTS, 1)
+    where, kept = _thin(values)
+    assert len(where) == len(kept) <= max(_POINTS, 1)
     assert (kept.min(), kept.max()) == (values.min(), values.max())
     assert (np.diff(where) >= 0).all()
     assert where[-1] < steps
 
 
 def test_missing_values_leave_a_gap_in_a_thinned_curve() -> None:
-    values = np.ones(10 * POINTS, dtype=np.float32)
-    values[POINTS : 2 * POINTS] = np.nan
-    _, kept = thin(values)
-    assert np.isnan(kept).sum() == POINTS // 10
+    values = np.ones(10 * _POINTS, dtype=np.float32)
+    values[_POINTS : 2 * _POINTS] = np.nan
+    _, kept = _thin(values)
+    assert np.isnan(kept).sum() == _POINTS // 10
 
 
 @pytest.mark.parametrize("count", [1, 3, 8, 9, 30])

@@ -16,11 +16,11 @@ from sklearn.datasets import load_sample_images
 
 from falconet.data import load_dataset
 from falconet.data.duplicates import (
-    BANDS,
+    _BANDS,
     DEAD_ZONE,
     MAX_BITS,
     WINDOW,
-    compare,
+    _compare,
     connect,
     find_alike,
     find_close,
@@ -169,7 +169,7 @@ def test_among_many_hashes_all_close_ones_are_found() -> None:
 def test_very_many_equal_hashes_cost_linear_time_and_stay_connected() -> None:
     count = 1000
     pairs = find_close(np.full(count, 12345, dtype=np.uint64))
-    assert len(pairs) <= BANDS * WINDOW * count
+    assert len(pairs) <= _BANDS * WINDOW * count
     assert len(connect(pairs, np.zeros(len(pairs)))[0]) == count - 1
 
 
@@ -190,7 +190,7 @@ def test_hashes_are_close_up_to_three_bits(value: int, bits: set[int]) -> None:
 def test_distances_are_root_mean_squares() -> None:
     thumbnails = np.random.default_rng(0).integers(0, 256, (5, 16, 16, 3), dtype=np.uint8)
     pairs = np.array([[0, 1], [2, 4], [3, 3]])
-    distances, alike = compare(thumbnails, pairs)
+    distances, alike = _compare(thumbnails, pairs)
     wide = thumbnails.astype(float) / 255
     expected = [np.sqrt(np.mean((wide[one] - wide[two]) ** 2)) for one, two in pairs]
     assert distances == pytest.approx(expected, abs=1e-6)

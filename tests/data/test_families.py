@@ -13,7 +13,7 @@ from sklearn.datasets import load_sample_images
 
 from falconet.artifact import DataOrigin
 from falconet.data import DataConfig, Dataset, load_dataset
-from falconet.data.families import FEW, Families, find_families
+from falconet.data.families import _FEW, Families, find_families
 from falconet.data.splits import complete_splits
 from falconet.schema import from_mapping
 from falconet.storage import cache_folder
@@ -32,7 +32,7 @@ SEEDS = range(6)
 @pytest.fixture(autouse=True)
 def keep_all(monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep what is found of small sources too, as looking through them takes nearly all of the time."""
-    monkeypatch.setattr("falconet.data.families.FEW", 0)
+    monkeypatch.setattr("falconet.data.families._FEW", 0)
 
 
 def place(dataset: Dataset) -> dict[str, str]:
@@ -183,16 +183,16 @@ def test_a_large_source_is_not_looked_through(
 
 def test_a_source_of_many_values_is_not_looked_through(monkeypatch: pytest.MonkeyPatch) -> None:
     dataset = make_dataset(train=make_split([0, 1] * 10))
-    monkeypatch.setattr("falconet.data.families.MAX_VALUES", 20 * 16)
+    monkeypatch.setattr("falconet.data.families._MAX_VALUES", 20 * 16)
     assert find_families(dataset).complete
-    monkeypatch.setattr("falconet.data.families.MAX_VALUES", 20 * 16 - 1)
+    monkeypatch.setattr("falconet.data.families._MAX_VALUES", 20 * 16 - 1)
     assert not find_families(dataset).complete
 
 
 def test_what_was_found_is_kept_and_damage_is_mended(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("FALCONET_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("falconet.data.families.FEW", FEW)
-    texts = [f"number {index}" for index in range(FEW)]
+    monkeypatch.setattr("falconet.data.families._FEW", _FEW)
+    texts = [f"number {index}" for index in range(_FEW)]
     dataset = make_text_dataset(train=[*texts, "NUMBER 7"])
     pair = find_families(dataset).pairs
     assert len(pair) == 1

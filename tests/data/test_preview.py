@@ -16,12 +16,12 @@ from falconet.data import load_dataset, preview
 from falconet.data.checks import DataReport, LabelError, NearDuplicate, Outlier, describe_data
 from falconet.data.dataset import Dataset, ImageFiles, Split
 from falconet.data.drawing import DPI, write_figure
-from falconet.data.preview import GAP, TILE, VARIANTS, read_firsts, write_preview, write_suspects
+from falconet.data.preview import _GAP, TILE, VARIANTS, read_firsts, write_preview, write_suspects
 from falconet.errors import ConfigError, DataError, StorageError, UnknownNameError
 from tests.conftest import FolderMaker
 from tests.data.builders import encode, make_dataset, make_series_dataset, make_series_split, make_text_dataset
 
-STEP = TILE + GAP
+STEP = TILE + _GAP
 SHOWN = 7
 """Suspects of a section in these tests: more than one row of them."""
 
@@ -50,15 +50,15 @@ def test_a_preview_shows_each_class_above_its_variants(
     columns = min(classes, 10)
     with Image.open(path) as image:
         sheet = np.asarray(image).astype(float)
-    assert sheet.shape == ((VARIANTS + 1) * STEP + GAP, columns * STEP + GAP, 3)
-    assert (sheet[:GAP] == 128).all()
+    assert sheet.shape == ((VARIANTS + 1) * STEP + _GAP, columns * STEP + _GAP, 3)
+    assert (sheet[:_GAP] == 128).all()
     for row in range(VARIANTS + 1):
-        tiles = [sheet[row * STEP + GAP :, column * STEP + GAP :][:TILE, :TILE] for column in range(columns)]
+        tiles = [sheet[row * STEP + _GAP :, column * STEP + _GAP :][:TILE, :TILE] for column in range(columns)]
         levels = [tile.mean() for tile in tiles]
         wanted = [255 * (column + 1) / (classes + 1) for column in range(columns)]
         assert levels == pytest.approx(wanted, abs=6)
-    first = sheet[GAP : GAP + TILE, GAP : GAP + TILE]
-    assert not np.array_equal(first, sheet[STEP + GAP : STEP + GAP + TILE, GAP : GAP + TILE])
+    first = sheet[_GAP : _GAP + TILE, _GAP : _GAP + TILE]
+    assert not np.array_equal(first, sheet[STEP + _GAP : STEP + _GAP + TILE, _GAP : _GAP + TILE])
 
 
 @pytest.mark.slow
@@ -210,7 +210,7 @@ def make_many(kind: str, tmp_path: Path) -> Dataset:
 def test_suspects_are_shown_by_section(
     kind: str, figures: list[Figure], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(preview, "SHOWN", SHOWN)
+    monkeypatch.setattr(preview, "_SHOWN", SHOWN)
     dataset = make_many(kind, tmp_path)
     path = tmp_path / "suspects.png"
     write_suspects(dataset, suspect_all(dataset), path)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from falconet.data.preprocessing import SeriesPreprocess
-from falconet.data.spectra import FLOOR, LogMel
+from falconet.data.spectra import _FLOOR, LogMel
 from falconet.errors import ConfigError
 from falconet.spec import SeriesSpec
 
@@ -34,7 +34,7 @@ def expect(wave: np.ndarray, spec: SeriesSpec) -> np.ndarray:
     power = np.abs(frames * 2 / window.sum()) ** 2
     edges = 700 * (np.exp(np.linspace(0, np.log(1 + spec.rate / 1400), spec.bands + 2)) - 1)
     bands = [np.interp(transform.f, edges[i : i + 3], [0, 1, 0], 0, 0) @ power for i in range(spec.bands)]
-    return np.log(np.maximum(bands, FLOOR))
+    return np.log(np.maximum(bands, _FLOOR))
 
 
 @pytest.mark.parametrize(("rate", "bands"), [(8000, 40), (16000, 80), (44100, 64), (1000, 8)])
@@ -60,8 +60,8 @@ def test_silence_is_the_floor_and_channels_stay_apart() -> None:
     series = torch.zeros(1, *spec.raw_shape)
     series[0, 1] = torch.randn(spec.raw_shape[1], generator=torch.Generator().manual_seed(0))
     rows = LogMel(spec)(series)[0]
-    assert rows[:12].numpy() == pytest.approx(np.log(FLOOR))
-    assert (rows[12:] > np.log(FLOOR)).all()
+    assert rows[:12].numpy() == pytest.approx(np.log(_FLOOR))
+    assert (rows[12:] > np.log(_FLOOR)).all()
     alone = LogMel(make_spec(bands=12))(series[:, 1:])[0]
     torch.testing.assert_close(rows[12:], alone)
 

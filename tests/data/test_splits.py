@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from falconet.data import Columns, DataConfig, Dataset, ImageArray, Split
 from falconet.data.dataset import hash_arrays
 from falconet.data.families import Families
-from falconet.data.splits import choose_families, choose_groups, choose_stratified, complete_splits, mix, unite
+from falconet.data.splits import _choose_stratified, _unite, choose_families, choose_groups, complete_splits, mix
 from falconet.errors import ConfigError, DataError
 from tests.data.builders import make_dataset, make_split
 
@@ -176,7 +176,7 @@ def test_samples_without_duplicates_are_placed_as_in_earlier_versions(
     labels: list[int], share: float, seed: int
 ) -> None:
     split = make_split(labels)
-    before = choose_stratified(split.hashes, split.labels, share, seed)
+    before = _choose_stratified(split.hashes, split.labels, share, seed)
     assert choose_families(split.hashes, split.labels, share, seed, left=2).tolist() == before.tolist()
 
 
@@ -228,8 +228,8 @@ def test_groups_and_families_are_brought_together() -> None:
     # 1 and 2 by family 20, 2 and 3 by family 30; 4 by itself.
     groups = np.array([1, 2, 2, 3, 4], dtype=np.uint64)
     families = np.array([20, 20, 30, 30, 40], dtype=np.uint64)
-    assert unite(groups, families).tolist() == [1, 1, 1, 1, 4]
-    assert unite(groups[::-1].copy(), families[::-1].copy()).tolist() == [4, 1, 1, 1, 1]
+    assert _unite(groups, families).tolist() == [1, 1, 1, 1, 4]
+    assert _unite(groups[::-1].copy(), families[::-1].copy()).tolist() == [4, 1, 1, 1, 1]
 
 
 def test_another_seed_makes_other_splits() -> None:
@@ -282,7 +282,7 @@ def test_mixing_is_splitmix64() -> None:
 
 
 def test_mixing_spreads_small_hashes_evenly() -> None:
-    chosen = choose_stratified(np.arange(2000, dtype=np.uint64), np.zeros(2000, dtype=np.int64), 0.25, seed=0)
+    chosen = _choose_stratified(np.arange(2000, dtype=np.uint64), np.zeros(2000, dtype=np.int64), 0.25, seed=0)
     assert chosen.sum() == 500
     counts = Counter((np.flatnonzero(chosen) // 500).tolist())
     assert all(90 <= counts[quarter] <= 160 for quarter in range(4))

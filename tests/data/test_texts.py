@@ -18,16 +18,16 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from falconet.data.texts import (
-    CHUNK,
+    _CHUNK,
+    _RESERVED,
     FORM,
-    RESERVED,
     TextEncoder,
+    _flatten,
+    _read_vocabulary,
     abridge_tokenizer,
     check_tokenizer,
-    flatten,
     make_wordpiece,
     read_text_file,
-    read_vocabulary,
     restore_tokenizer,
     train_tokenizer,
 )
@@ -62,7 +62,7 @@ def test_tokens_hold_all_of_any_text(text: str) -> None:
 def test_every_byte_is_a_token() -> None:
     vocabulary = json.loads(train_tokenizer([], 258))["model"]["vocab"]
     assert len(vocabulary) == 258
-    assert [name for name, index in vocabulary.items() if index < 2] == list(RESERVED)
+    assert [name for name, index in vocabulary.items() if index < 2] == list(_RESERVED)
 
 
 def test_names_of_reserved_tokens_in_texts_are_text() -> None:
@@ -128,10 +128,10 @@ def test_words_between_blanks_stay_whole() -> None:
 
 
 def test_batches_give_what_single_texts_give() -> None:
-    texts = [f"please transfer {index}" for index in range(CHUNK + 3)]
+    texts = [f"please transfer {index}" for index in range(_CHUNK + 3)]
     encoder = TextEncoder(TOKENIZER, 6)
     rows = encoder.encode(texts)
-    for index in (0, CHUNK - 1, CHUNK, CHUNK + 2):
+    for index in (0, _CHUNK - 1, _CHUNK, _CHUNK + 2):
         assert np.array_equal(rows[index], encoder.encode([texts[index]])[0])
 
 
@@ -244,12 +244,12 @@ def test_merges_as_earlier_versions_of_the_package_wrote_them_are_read() -> None
 def test_what_a_tokenizer_is_compared_with_is_what_is_written() -> None:
     content = json.loads(TOKENIZER)
     content["model"] |= {"vocab": None, "merges": None}
-    assert flatten(content) == dict(FORM)
+    assert _flatten(content) == dict(FORM)
 
 
 # WordPiece, which comes with published weights.
 
-WORDS = [*RESERVED, "[UNK]", "[CLS]", "[SEP]", *"abcd", "##b", "##cd", "##d", "ab", "e", "é", "!", "7", "##7"]
+WORDS = [*_RESERVED, "[UNK]", "[CLS]", "[SEP]", *"abcd", "##b", "##cd", "##d", "ab", "e", "é", "!", "7", "##7"]
 WORDPIECE = make_wordpiece(WORDS)
 
 
@@ -286,10 +286,10 @@ def test_a_text_that_is_cut_keeps_its_end() -> None:
 
 
 def test_tokens_suffice_to_make_a_wordpiece_anew() -> None:
-    assert read_vocabulary(WORDPIECE) == read_vocabulary(abridge_tokenizer(WORDPIECE)) == WORDS
+    assert _read_vocabulary(WORDPIECE) == _read_vocabulary(abridge_tokenizer(WORDPIECE)) == WORDS
     assert restore_tokenizer(abridge_tokenizer(WORDPIECE)) == restore_tokenizer(WORDPIECE) == WORDPIECE
-    assert read_vocabulary(TOKENIZER) is None
-    assert read_vocabulary(abridge_tokenizer(TOKENIZER)) is None
+    assert _read_vocabulary(TOKENIZER) is None
+    assert _read_vocabulary(abridge_tokenizer(TOKENIZER)) is None
 
 
 def test_a_wordpiece_is_written_as_the_package_writes_it() -> None:
@@ -421,7 +421,7 @@ def test_long_words_are_learned_from_in_pieces(monkeypatch: pytest.MonkeyPatch) 
     assert max(map(len, json.loads(whole)["model"]["vocab"])) == 1000
     monkeypatch.setattr("falconet.data.texts.MAX_WORD", 8)
     pieces = json.loads(train_tokenizer(words * 3, 600))
-    assert max(len(token) for token in pieces["model"]["vocab"] if token not in RESERVED) == 8
+    assert max(len(token) for token in pieces["model"]["vocab"] if token not in _RESERVED) == 8
     assert pieces["pre_tokenizer"]["type"] == "ByteLevel"
 
 

@@ -119,7 +119,7 @@ def test_tf_idf_is_that_of_scikit_learn(monkeypatch: pytest.MonkeyPatch) -> None
             tokens[row, column] = words[word]
     reference = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=r"\S+")
     expected = reference.fit_transform(texts).toarray()
-    monkeypatch.setattr("falconet.models.linear.BYTES", 0)  # Six tokens would be taken for bytes.
+    monkeypatch.setattr("falconet.models.linear._BYTES", 0)  # Six tokens would be taken for bytes.
     describe = fit_tfidf(tokens, 6)
     dense = describe(tokens).to_dense().numpy()
     # The columns stand in another order; what texts have in common does not depend on it.

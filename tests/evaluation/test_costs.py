@@ -12,7 +12,7 @@ from falconet.errors import UsageError
 from falconet.evaluation import measure_costs
 from falconet.evaluation.costs import measure_energy
 from falconet.latency import pinned_threads
-from falconet.training.energy import Energy, Source
+from falconet.training.energy import Energy, PowerSource
 
 
 class FakeGauge:
@@ -23,7 +23,7 @@ class FakeGauge:
 
     def read(self) -> Energy:
         self.wh += self.per_reading
-        return Energy(self.wh, 0.0, 1.0, (Source("processor", "estimated", "load of 15 W"),))
+        return Energy(self.wh, 0.0, 1.0, (PowerSource("processor", "estimated", "load of 15 W"),))
 
     def stop(self) -> None:
         self.stopped = True

@@ -386,7 +386,7 @@ def test_lines_of_a_long_stream_keep_their_numbers(texts: Artifact, monkeypatch:
 
 
 def test_a_line_without_end_does_not_fill_the_memory(texts: Artifact, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(unlabeled, "MAX_LINE", 100)
+    monkeypatch.setattr(unlabeled, "_MAX_LINE", 100)
     found = predict(texts, io.BytesIO(b"x" * 1000 + b"\nplum and pear\n"))
     check(found, texts, TEXTS[:1])
     assert [(item.file, item.reason) for item in found.skipped] == [("-:1", "more than 100 bytes")]

@@ -16,7 +16,7 @@ from falconet.errors import UnknownNameError
 from falconet.evaluation import measure_robustness, predict_logits, robustness
 from falconet.evaluation.corruptions import SMALL_IMAGE_AMOUNTS
 from falconet.evaluation.precision import compute_in
-from falconet.evaluation.robustness import Attacked, Corrupted, Robustness, choose_stratified
+from falconet.evaluation.robustness import Attacked, Corrupted, Robustness, _choose_stratified
 from falconet.report.robustness import draw_robustness, format_epsilon
 from falconet.spec import ClassificationSpec, SeriesSpec
 
@@ -73,10 +73,10 @@ def write_wave(path: Path, seed: int) -> None:
 
 def test_samples_that_are_attacked_are_stratified() -> None:
     labels = np.repeat([0, 1, 2], [600, 300, 100])
-    chosen = choose_stratified(labels, 100)
+    chosen = _choose_stratified(labels, 100)
     np.testing.assert_allclose(np.bincount(labels[chosen]), [60, 30, 10], atol=1)
     assert chosen.tolist() == sorted(set(chosen.tolist()))
-    assert choose_stratified(labels, 5000).tolist() == list(range(1000))
+    assert _choose_stratified(labels, 5000).tolist() == list(range(1000))
 
 
 def test_the_picture_has_a_line_for_each() -> None:

@@ -16,7 +16,7 @@ from falconet import RunResult, cli, examine, explain, load_artifact, load_datas
 from falconet.data.drawing import encode_figure
 from falconet.errors import ConfigError, DataError, PathError, UnknownNameError
 from falconet.explanation.adapters import join_parts
-from falconet.explanation.explaining import Explanations, answer_sample, gather, plan, publish, read_subject, slug
+from falconet.explanation.explaining import Explanations, _gather, answer_sample, plan, publish, read_subject, slug
 from falconet.explanation.layers import (
     attention_weights,
     find_nearest,
@@ -26,7 +26,7 @@ from falconet.explanation.layers import (
     read_filters,
 )
 from falconet.explanation.panels import fit_title
-from falconet.explanation.pictures import DPI, draw_embedding, spread, to_shades
+from falconet.explanation.pictures import EXPLANATION_DPI, draw_embedding, spread, to_shades
 from falconet.model_files import redact_settings
 from falconet.models import create_model
 
@@ -73,7 +73,7 @@ def test_what_folders_hold_besides_is_listed_as_by_predict(trained: RunResult, t
     (tmp_path / "far.png").write_bytes(b"-")
     (folder / "far.png").symlink_to(tmp_path / "far.png")
     artifact = load_artifact(trained.out)
-    (samples,), refused, ignored = gather(artifact, [folder], 8, "test", None, None)
+    (samples,), refused, ignored = _gather(artifact, [folder], 8, "test", None, None)
     assert [samples.name(index) for index in range(len(samples))] == [str(folder / "a.png")]
     assert [item.file for item in refused] == [str(folder / "far.png")]
     assert ignored == {".avif": 2, ".txt": 1, "hidden": 1}
@@ -82,7 +82,7 @@ def test_what_folders_hold_besides_is_listed_as_by_predict(trained: RunResult, t
 def test_class_names_stand_in_the_legend_as_they_are() -> None:
     names = ["_unknown_", "$x_{$"]
     figure = draw_embedding(np.array([[0.0, 1.0], [1.0, 0.0]]), [0, 1], names, [])
-    assert encode_figure(figure, DPI).startswith(b"\x89PNG")
+    assert encode_figure(figure, EXPLANATION_DPI).startswith(b"\x89PNG")
     legend = figure.axes[0].get_legend()
     assert legend is not None
     assert [text.get_text() for text in legend.get_texts()] == names

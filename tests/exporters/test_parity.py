@@ -21,14 +21,14 @@ from falconet.exporters.adapters import Prepare, ThinnedSamples
 from falconet.exporters.exporting import Export, choose_preprocess, export
 from falconet.exporters.metadata import Metadata
 from falconet.exporters.parity import (
+    _EVALUATED,
     CALIBRATED,
-    EVALUATED,
     HeldOut,
     Parity,
     bound_drop,
     check_parity,
     check_tokens,
-    compare_answers,
+    compare_with_export,
     count_wanted,
     find_held_out,
     measure_parity,
@@ -229,7 +229,7 @@ def test_shifted_and_scaled_logits_of_integers_are_refused(
     metadata = replace(make_metadata(artifact), output="logits")
     session = Session(metadata, lambda batch: change(artifact.model(torch.from_numpy(batch)).detach().numpy()))
     kept = find_held_out(artifact, None, None, exact=False)
-    parity = compare_answers(artifact, session, choose_preprocess(artifact, metadata, None), kept)
+    parity = compare_with_export(artifact, session, choose_preprocess(artifact, metadata, None), kept)
     assert parity.agreement == 1.0
     assert parity.accuracy_drop == 0.0
     assert parity.logit_noise is not None
@@ -267,10 +267,10 @@ def test_ranges_are_chosen_on_other_samples_than_those_evaluated(
 
     def note_evaluating(artifact: Artifact, session: Session, prepare: Prepare, kept: HeldOut) -> Parity:
         seen["evaluating"] = [kept.samples.name(index) for index in range(len(kept.samples))]
-        return compare_answers(artifact, session, prepare, kept)
+        return compare_with_export(artifact, session, prepare, kept)
 
     monkeypatch.setattr(exporting, "write", note_calibrating)
-    monkeypatch.setattr(exporting, "compare_answers", note_evaluating)
+    monkeypatch.setattr(exporting, "compare_with_export", note_evaluating)
     export(trained.out, "onnx-int8", tmp_path / "model.onnx", max_drop=100)
     assert seen["calibrating"]
     assert seen["evaluating"]
@@ -280,7 +280,7 @@ def test_ranges_are_chosen_on_other_samples_than_those_evaluated(
     assert {*seen["calibrating"], *seen["evaluating"]} == {val.name(index) for index in range(len(val))}
 
 
-@pytest.mark.parametrize("count", [2, 3, 150, CALIBRATED + EVALUATED + 50])
+@pytest.mark.parametrize("count", [2, 3, 150, CALIBRATED + _EVALUATED + 50])
 def test_samples_are_parted(count: int, trained: RunResult) -> None:
     kept = find_held_out(load_artifact(trained.out), None, None, exact=True)
     kept = kept.part(np.arange(count) % len(kept.samples))
@@ -290,7 +290,7 @@ def test_samples_are_parted(count: int, trained: RunResult) -> None:
     assert evaluating.labels is not None
     assert not set(calibrating.labels) & set(evaluating.labels)
     assert 1 <= len(calibrating.samples) <= CALIBRATED
-    assert 1 <= len(evaluating.samples) <= EVALUATED
+    assert 1 <= len(evaluating.samples) <= _EVALUATED
     none, evaluating = split_held_out(kept, exact=True)
     assert len(none.samples) == 0
     assert len(evaluating.samples) >= 2

@@ -11,7 +11,7 @@ from falconet.cli import run
 from falconet.data import load_dataset
 from falconet.errors import DataError, RunExistsError
 from falconet.generation.flow import FlowConfig
-from falconet.generation.generating import find_nearest, generate, name_files
+from falconet.generation.generating import _find_nearest, generate_images, name_files
 from tests.conftest import FolderMaker
 
 QUICK = FlowConfig(epochs=1, width=8, euler_steps=2)
@@ -20,7 +20,7 @@ QUICK = FlowConfig(epochs=1, width=8, euler_steps=2)
 def test_a_folder_is_written_that_says_of_each_image_that_it_was_made(make_folder: FolderMaker, tmp_path: Path) -> None:
     out = tmp_path / "made"
     source = make_folder(size=(8, 10))
-    done = generate(source, out=out, per_class=3, config=QUICK)
+    done = generate_images(source, out=out, per_class=3, config=QUICK)
     manifest = json.loads((out / "manifest.json").read_text())
     files = sorted(path.relative_to(out).as_posix() for path in out.glob("*/*.png"))
     assert files == sorted(entry["file"] for entry in manifest["files"])
@@ -42,19 +42,19 @@ def test_a_folder_that_holds_anything_is_left_alone(make_folder: FolderMaker, tm
     (tmp_path / "made").mkdir()
     (tmp_path / "made" / "mine.txt").write_text("mine")
     with pytest.raises(RunExistsError, match="holds files: choose a new or empty folder"):
-        generate(make_folder(), out=tmp_path / "made", config=QUICK)
+        generate_images(make_folder(), out=tmp_path / "made", config=QUICK)
 
 
 def test_only_images_are_generated(tmp_path: Path) -> None:
     table = tmp_path / "texts.csv"
     table.write_text("text,label\n" + "".join(f"word {k},{'ab'[k % 2]}\n" for k in range(40)))
     with pytest.raises(DataError, match="wanted images to generate more of, found text"):
-        generate(table, out=tmp_path / "made", config=QUICK)
+        generate_images(table, out=tmp_path / "made", config=QUICK)
 
 
 def test_the_nearest_is_that_of_least_mean_square() -> None:
     images, known = torch.rand(5, 1, 4, 4), torch.rand(7, 1, 4, 4)
-    nearest, distances = find_nearest(images, known)
+    nearest, distances = _find_nearest(images, known)
     for row, image in enumerate(images):
         errors = [float((image - other).square().mean()) ** 0.5 for other in known]
         assert int(nearest[row]) == errors.index(min(errors))

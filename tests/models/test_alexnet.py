@@ -11,7 +11,7 @@ from torch import nn
 
 from falconet.errors import ConfigError
 from falconet.models import create_model
-from falconet.models.alexnet import SMALLEST, AlexNet
+from falconet.models.alexnet import _SMALLEST, AlexNet
 
 
 def build(size: int | tuple[int, int], **options: Any) -> AlexNet:
@@ -47,7 +47,7 @@ def test_images_below_64_pixels_keep_their_resolution(size: int | tuple[int, int
 def test_published_stem_takes_as_small_an_image_as_torchvisions() -> None:
     with torch.device("meta"):
         peer = torchvision.models.alexnet().features
-        smallest = SMALLEST["imagenet"]
+        smallest = _SMALLEST["imagenet"]
         assert peer(torch.empty(1, 3, smallest, smallest)).shape[2:] == (1, 1)
         with pytest.raises(RuntimeError, match="too small"):
             peer(torch.empty(1, 3, smallest - 1, smallest))

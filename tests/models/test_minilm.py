@@ -15,7 +15,7 @@ from torch import Tensor
 from falconet import create_model, load_pretrained
 from falconet.data.texts import TextEncoder, make_wordpiece
 from falconet.errors import ConfigError
-from falconet.models.minilm import HEADS, INNER, LAYERS, POSITIONS, WIDTH, MiniLM
+from falconet.models.minilm import _LAYERS, _WIDTH, HEADS, INNER, POSITIONS, MiniLM
 from falconet.models.weights.loading import from_bert
 from falconet.models.weights.pretrained import fit_weights
 from tests.models.test_wheels import needs_wheel
@@ -104,16 +104,16 @@ def embed_in_numpy(state: dict[str, Tensor], tokens: list[int]) -> np.ndarray:
     x = state["embeddings.word_embeddings.weight"].numpy()[tokens]
     x = x + state["embeddings.position_embeddings.weight"].numpy()[: len(tokens)]
     x = norm("embeddings.LayerNorm", x + state["embeddings.token_type_embeddings.weight"].numpy()[0])
-    for layer in range(LAYERS):
+    for layer in range(_LAYERS):
         block = f"encoder.layer.{layer}"
         queries, keys, values = (
             dense(f"{block}.attention.self.{name}", x).reshape(len(tokens), HEADS, -1)
             for name in ("query", "key", "value")
         )
-        scores = np.einsum("ihd,jhd->hij", queries, keys) / np.sqrt(WIDTH / HEADS)
+        scores = np.einsum("ihd,jhd->hij", queries, keys) / np.sqrt(_WIDTH / HEADS)
         shares = np.exp(scores - scores.max(axis=-1, keepdims=True))
         shares /= shares.sum(axis=-1, keepdims=True)
-        mixed = np.einsum("hij,jhd->ihd", shares, values).reshape(len(tokens), WIDTH)
+        mixed = np.einsum("hij,jhd->ihd", shares, values).reshape(len(tokens), _WIDTH)
         x = norm(f"{block}.attention.output.LayerNorm", x + dense(f"{block}.attention.output.dense", mixed))
         inner = gelu(dense(f"{block}.intermediate.dense", x))
         x = norm(f"{block}.output.LayerNorm", x + dense(f"{block}.output.dense", inner))
@@ -132,21 +132,21 @@ def make_bert(words: int = len(VOCABULARY)) -> dict[str, Tensor]:
     def draw(*shape: int) -> Tensor:
         return torch.randn(*shape, generator=generator, dtype=torch.float64) * 0.2
 
-    layers = {"attention.output.LayerNorm": (WIDTH,), "output.LayerNorm": (WIDTH,)}
-    dense = {f"attention.self.{name}": (WIDTH, WIDTH) for name in ("query", "key", "value")}
-    dense |= {"attention.output.dense": (WIDTH, WIDTH), "intermediate.dense": (INNER, WIDTH)}
-    shapes: dict[str, tuple[int, ...]] = {**layers, **dense, "output.dense": (WIDTH, INNER)}
+    layers = {"attention.output.LayerNorm": (_WIDTH,), "output.LayerNorm": (_WIDTH,)}
+    dense = {f"attention.self.{name}": (_WIDTH, _WIDTH) for name in ("query", "key", "value")}
+    dense |= {"attention.output.dense": (_WIDTH, _WIDTH), "intermediate.dense": (INNER, _WIDTH)}
+    shapes: dict[str, tuple[int, ...]] = {**layers, **dense, "output.dense": (_WIDTH, INNER)}
     state = {
-        "embeddings.word_embeddings.weight": draw(words, WIDTH),
-        "embeddings.position_embeddings.weight": draw(POSITIONS, WIDTH),
-        "embeddings.token_type_embeddings.weight": draw(2, WIDTH),
-        "embeddings.LayerNorm.weight": draw(WIDTH) + 1,
-        "embeddings.LayerNorm.bias": draw(WIDTH),
+        "embeddings.word_embeddings.weight": draw(words, _WIDTH),
+        "embeddings.position_embeddings.weight": draw(POSITIONS, _WIDTH),
+        "embeddings.token_type_embeddings.weight": draw(2, _WIDTH),
+        "embeddings.LayerNorm.weight": draw(_WIDTH) + 1,
+        "embeddings.LayerNorm.bias": draw(_WIDTH),
         "embeddings.position_ids": torch.arange(POSITIONS)[None],
-        "pooler.dense.weight": draw(WIDTH, WIDTH),
-        "pooler.dense.bias": draw(WIDTH),
+        "pooler.dense.weight": draw(_WIDTH, _WIDTH),
+        "pooler.dense.bias": draw(_WIDTH),
     }
-    for layer in range(LAYERS):
+    for layer in range(_LAYERS):
         for name, shape in shapes.items():
             state[f"encoder.layer.{layer}.{name}.weight"] = draw(*shape) + (len(shape) == 1)
             state[f"encoder.layer.{layer}.{name}.bias"] = draw(shape[0])
@@ -183,7 +183,7 @@ def test_weights_of_another_bert_are_refused() -> None:
     shallow = {key: value for key, value in make_bert().items() if ".5." not in key}
     with pytest.raises(ConfigError, match=r"here holds no weights of minilm: wanted blocks\.5\.query\.weight"):
         from_bert("minilm", shallow, VOCABULARY, "here", (256,))
-    deep = {**make_bert(), "encoder.layer.6.output.dense.bias": torch.zeros(WIDTH)}
+    deep = {**make_bert(), "encoder.layer.6.output.dense.bias": torch.zeros(_WIDTH)}
     with pytest.raises(ConfigError, match=r"found blocks\.6\.fc2\.bias, which it does not have"):
         from_bert("minilm", deep, VOCABULARY, "here", (256,))
 

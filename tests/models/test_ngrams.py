@@ -9,7 +9,7 @@ import torch
 
 from falconet.errors import ConfigError
 from falconet.models import create_model
-from falconet.models.ngrams import MAX_BUCKETS, MULTIPLIER, NGrams
+from falconet.models.ngrams import _MULTIPLIER, MAX_BUCKETS, NGrams
 
 TOKENS, BUCKETS = 50, 97
 
@@ -28,7 +28,7 @@ def list_by_hand(text: list[int], n: int) -> list[int]:
         for begin in range(len(text) - length + 1):
             value = text[begin]
             for token in text[begin + 1 : begin + length]:
-                value = (value % BUCKETS * MULTIPLIER + token) % BUCKETS
+                value = (value % BUCKETS * _MULTIPLIER + token) % BUCKETS
             rows.append(TOKENS + value)
     return rows
 
@@ -58,7 +58,7 @@ def test_order_is_seen_from_two_tokens_on() -> None:
 
 
 def test_hashes_stay_within_32_bits() -> None:
-    largest = (MAX_BUCKETS - 1) * MULTIPLIER + (1 << 24)
+    largest = (MAX_BUCKETS - 1) * _MULTIPLIER + (1 << 24)
     assert largest < 1 << 31
     model = create_model(
         "ngrams", num_classes=2, in_channels=8000, input_size=12, n=5, buckets=MAX_BUCKETS, dimension=1

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from falconet.errors import ConfigError
 from falconet.models.options import (
-    SMALL,
+    _SMALL,
     check_choice,
     check_count,
     check_fraction,
@@ -133,12 +133,12 @@ def test_smallest_is_of_the_shorter_side(size: tuple[int, int], fits: bool) -> N
 @pytest.mark.parametrize(
     ("size", "stem"),
     [
-        ((SMALL, SMALL), "imagenet"),
-        ((SMALL, 1000), "imagenet"),
-        ((SMALL - 1, 1000), "small"),
-        ((1000, SMALL - 1), "small"),
-        ((SMALL - 1,), "small"),
-        ((SMALL,), "imagenet"),
+        ((_SMALL, _SMALL), "imagenet"),
+        ((_SMALL, 1000), "imagenet"),
+        ((_SMALL - 1, 1000), "small"),
+        ((1000, _SMALL - 1), "small"),
+        ((_SMALL - 1,), "small"),
+        ((_SMALL,), "imagenet"),
     ],
 )
 def test_stem_follows_the_size_unless_it_is_named(size: tuple[int, ...], stem: str) -> None:

@@ -10,7 +10,7 @@ from torch import nn
 
 from falconet.errors import ConfigError
 from falconet.models import MODELS, create_model
-from falconet.models.outlines import find_misfit, materialize, outline_model, outline_tensor
+from falconet.models.outlines import allocate_weights, find_misfit, outline_model, outline_tensor
 
 SMALL: dict[str, dict[str, Any]] = {
     "image": {"in_channels": 3, "input_size": 32},
@@ -38,7 +38,7 @@ def test_an_outline_becomes_the_network_that_is_built(name: str, structure: dict
     outline = outline_model(name, **{"num_classes": 3, **structure})
     assert all(parameter.is_meta for parameter in outline.parameters())
     assert find_misfit(outline, {key: outline_tensor(tensor) for key, tensor in built.state_dict().items()}) is None
-    made = materialize(outline).eval()
+    made = allocate_weights(outline).eval()
     made.load_state_dict(built.state_dict())
     assert not any(tensor.is_meta for tensor in [*made.parameters(), *made.buffers()])
     wanted = dict(built.named_buffers())
@@ -54,7 +54,7 @@ def test_an_outline_becomes_the_network_that_is_built(name: str, structure: dict
 def test_a_materialized_network_answers_as_the_one_that_was_built(name: str) -> None:
     kind = MODELS[name].kinds[0]
     structure: dict[str, Any] = {"num_classes": 3, **SMALL[kind]}
-    built, made = create_model(name, **structure).eval(), materialize(outline_model(name, **structure)).eval()
+    built, made = create_model(name, **structure).eval(), allocate_weights(outline_model(name, **structure)).eval()
     made.load_state_dict(built.state_dict())
     inputs = torch.randint(1, 300, (2, 20)) if kind == "text" else torch.randn(2, 3, 32, 32)
     assert torch.equal(made(inputs), built(inputs))

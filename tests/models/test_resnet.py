@@ -19,13 +19,13 @@ from falconet.models import create_model
 from falconet.models.layers import SqueezeExcitation
 from falconet.models.resnet import (
     BasicBlock,
-    Block,
     Bottleneck,
     PaddedShortcut,
     PreActBasicBlock,
     PreActBottleneck,
     ResNet,
     ResNet1d,
+    _Block,
 )
 from falconet.spec import Kind
 
@@ -61,8 +61,8 @@ def build(name: str, size: int = 32, **options: Any) -> ResNet:
     return model.eval()
 
 
-def blocks_of(model: nn.Module) -> list[Block]:
-    return [module for module in model.modules() if isinstance(module, Block)]
+def blocks_of(model: nn.Module) -> list[_Block]:
+    return [module for module in model.modules() if isinstance(module, _Block)]
 
 
 def last_convolution(block: Any) -> nn.Conv2d:

@@ -14,7 +14,7 @@ from torch import nn
 
 from falconet.errors import ConfigError
 from falconet.models import create_model
-from falconet.models.squeezenet import SMALLEST, Fire, SqueezeNet
+from falconet.models.squeezenet import _SMALLEST, Fire, SqueezeNet
 
 VERSIONS = ["squeezenet1_0", "squeezenet1_1"]
 PUBLISHED = [
@@ -154,7 +154,7 @@ def test_squeeze_excitation_costs_two_dense_layers_a_fire() -> None:
 @every_version
 @pytest.mark.parametrize("stem", ["imagenet", "small"])
 def test_smallest_image(name: str, stem: str) -> None:
-    smallest = SMALLEST[name.removeprefix("squeezenet")][stem]
+    smallest = _SMALLEST[name.removeprefix("squeezenet")][stem]
     model = build(name, smallest, stem=stem)
     assert model.features(torch.zeros(1, 3, smallest, smallest)).shape[2:] == (1, 1)
     message = rf"^model\.input_size: wanted at least {smallest}x{smallest} pixels, found {smallest - 1}x{smallest}$"
@@ -164,7 +164,7 @@ def test_smallest_image(name: str, stem: str) -> None:
 
 @every_version
 def test_published_stem_takes_as_small_an_image_as_torchvisions(name: str) -> None:
-    smallest = SMALLEST[name.removeprefix("squeezenet")]["imagenet"]
+    smallest = _SMALLEST[name.removeprefix("squeezenet")]["imagenet"]
     peer = torchvision.models.get_model(name).features
     assert peer(torch.zeros(1, 3, smallest, smallest)).shape[2:] == (1, 1)
     with pytest.raises(RuntimeError, match="too small"):

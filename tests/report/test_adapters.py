@@ -12,7 +12,7 @@ from PIL import Image
 
 from falconet.explanation.pictures import AGAINST, FOR, Shown
 from falconet.explanation.reasons import Reason
-from falconet.report.adapters import draw_image, draw_overlay
+from falconet.report.adapters import _draw_image, draw_overlay
 
 
 def open_picture(element: str) -> np.ndarray:
@@ -40,7 +40,7 @@ def test_evidence_colors_the_pixels_of_an_image(channels: int) -> None:
     assert (np.abs(small - gray).sum(axis=2) > 0).sum() == 2
     assert np.abs(small[0, 1] - to_color(FOR)).max() < 40
     assert np.abs(small[2, 3] - to_color(AGAINST)).max() < 40
-    assert open_picture(draw_image(Shown("image", image))).shape == ((96, 96) if channels == 1 else (96, 96, 3))
+    assert open_picture(_draw_image(Shown("image", image))).shape == ((96, 96) if channels == 1 else (96, 96, 3))
 
 
 def test_evidence_stands_behind_the_line_of_a_series() -> None:

@@ -20,7 +20,7 @@ from falconet.evaluation import Answers
 from falconet.explanation.reasons import Reasons
 from falconet.report import ModelReport, render_card, render_html
 from falconet.report.facts import find_mistakes
-from falconet.report.html import SECTIONS, describe, format_bytes, format_count, list_confusions
+from falconet.report.html import SECTIONS, _describe, format_bytes, format_count, list_confusions
 from falconet.report.pictures import encode_picture, scope_ids
 from falconet.spec import ClassificationSpec
 
@@ -200,7 +200,7 @@ def test_a_solved_output_layer_is_called_one(solved: RunResult, capsys: pytest.C
     assert "whose output layer was solved by logistic regression on fixed features of" in page
     assert "No steps were taken: the output layer was solved by logistic regression" in page
     assert "The output layer was solved by logistic regression on fixed features, with seed 0; nothing else" in card
-    assert describe(solved.report, "model-1").curves == ()
+    assert _describe(solved.report, "model-1").curves == ()
     show_result(solved, json=False)
     shown = capsys.readouterr().out
     assert "output layer solved by logistic regression on fixed features" in shown
@@ -229,7 +229,7 @@ def test_a_class_without_samples_has_a_dash_and_comes_last(trained: RunResult) -
     empty = dataclasses.replace(first, precision=0.0, recall=0.0, f1=0.0, support=0, average_precision=None)
     test = dataclasses.replace(trained.test, per_class=(empty, *others))
     report = dataclasses.replace(trained.report, test=test)
-    assert describe(report, "model-1").classes[-1] == empty
+    assert _describe(report, "model-1").classes[-1] == empty
     row = f'<tr><th scope="row">{first.name}</th>' + 4 * "<td>–</td>"
     assert row in render_html([report], "empty")
 
@@ -246,7 +246,7 @@ def test_many_classes_are_a_picture(trained: RunResult) -> None:
     curve = trained.report.roc[row.name]
     curves = {row.name: curve for row in rows}
     report = dataclasses.replace(trained.report, test=test, config=config, roc=curves, precision_recall=curves)
-    assert describe(report, "model-1").matrix is not None
+    assert _describe(report, "model-1").matrix is not None
     html = render_html([report], "many")
     Page(html)
     assert len(html) < 1_500_000

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from falconet.complexity import summarize
-from falconet.report.structure import NAMED, draw_structure
+from falconet.report.structure import _NAMED, draw_structure
 
 
 @pytest.mark.parametrize("name", ["lenet5", "squeezenet1_1", "resnet1d18", "gru", "resnet50"])
@@ -49,6 +49,6 @@ def test_what_weighs_maps_is_not_drawn() -> None:
 def test_layers_are_named_as_far_as_there_is_room(name: str, step: int) -> None:
     figure = draw_structure(summarize(name))
     labels = [label.get_text() for label in figure.axes[2].get_xticklabels()]
-    assert len(labels) <= NAMED
+    assert len(labels) <= _NAMED
     assert len(labels) == -(-len(figure.axes[2].patches) // step)
     assert labels[0] == "conv1"

@@ -23,7 +23,7 @@ from falconet.training.energy import (
     ENERGY_FILE,
     Energy,
     EnergyMeter,
-    Source,
+    PowerSource,
     describe_energy,
     describe_source,
     energy_facts,
@@ -33,16 +33,16 @@ from falconet.training.energy import (
 )
 
 ROW = EpochRow(1, 0.1, 1.0, 0.5, 1.0, 0.5, 2.0)
-LOAD = Source("processor", "estimated", "load of 65 W")
-RAPL = Source("processor", "measured", "RAPL")
-MEMORY = Source("memory", "estimated", "its size")
+LOAD = PowerSource("processor", "estimated", "load of 65 W")
+RAPL = PowerSource("processor", "measured", "RAPL")
+MEMORY = PowerSource("memory", "estimated", "its size")
 PART = Energy(2.0, 1.0, 10.0, (RAPL, MEMORY), ("500 g/kWh (world average)",))
 
 
 class Gauge:
     """Ten seconds, two watt-hours and a gram more at each reading."""
 
-    def __init__(self, *sources: Source) -> None:
+    def __init__(self, *sources: PowerSource) -> None:
         self.sources = sources
         self.readings = 0
         self.stopped = False
@@ -114,7 +114,7 @@ def test_a_new_run_begins_at_nothing(tmp_path: Path) -> None:
         ((), "unknown"),
     ],
 )
-def test_what_is_measured_is_told_from_what_is_estimated(sources: tuple[Source, ...], basis: str) -> None:
+def test_what_is_measured_is_told_from_what_is_estimated(sources: tuple[PowerSource, ...], basis: str) -> None:
     energy = replace(PART, sources=sources)
     assert energy.basis == basis
     assert energy_facts(energy)["basis"] == basis
@@ -128,22 +128,32 @@ def processor(mode: str, watts: float = 65.0, generic: bool = False) -> Any:
     ("hardware", "known", "expected"),
     [
         (processor("intel_rapl"), True, RAPL),
-        (processor("windows_emi"), True, Source("processor", "measured", "Windows EMI")),
-        (processor("intel_power_gadget"), True, Source("processor", "measured", "Intel Power Gadget")),
-        (processor("cpu_load"), True, Source("processor", "estimated", "load of 65 W")),
-        (processor("constant"), True, Source("processor", "estimated", "half of 65 W")),
-        (processor("cpu_load", 8.0), False, Source("processor", "estimated", "load of 8 W, a guess")),
-        (processor("cpu_load", 85.0, generic=True), True, Source("processor", "estimated", "load of 85 W, a guess")),
-        (processor("new"), True, Source("processor", "unknown", "new")),
-        (type("GPU", (), {})(), True, Source("graphics", "measured", "driver")),
-        (type("RAM", (), {})(), True, Source("memory", "estimated", "its size")),
-        (type("AppleSiliconChip", (), {"chip_part": "GPU"})(), True, Source("graphics", "measured", "powermetrics")),
-        (type("Raspberry", (), {"chip_part": "RAM"})(), True, Source("memory", "measured", "PMIC")),
-        (type("Abacus", (), {})(), True, Source("Abacus", "unknown", "codecarbon")),
+        (processor("windows_emi"), True, PowerSource("processor", "measured", "Windows EMI")),
+        (processor("intel_power_gadget"), True, PowerSource("processor", "measured", "Intel Power Gadget")),
+        (processor("cpu_load"), True, PowerSource("processor", "estimated", "load of 65 W")),
+        (processor("constant"), True, PowerSource("processor", "estimated", "half of 65 W")),
+        (processor("cpu_load", 8.0), False, PowerSource("processor", "estimated", "load of 8 W, a guess")),
+        (
+            processor("cpu_load", 85.0, generic=True),
+            True,
+            PowerSource("processor", "estimated", "load of 85 W, a guess"),
+        ),
+        (processor("new"), True, PowerSource("processor", "unknown", "new")),
+        (type("GPU", (), {})(), True, PowerSource("graphics", "measured", "driver")),
+        (type("RAM", (), {})(), True, PowerSource("memory", "estimated", "its size")),
+        (
+            type("AppleSiliconChip", (), {"chip_part": "GPU"})(),
+            True,
+            PowerSource("graphics", "measured", "powermetrics"),
+        ),
+        (type("Raspberry", (), {"chip_part": "RAM"})(), True, PowerSource("memory", "measured", "PMIC")),
+        (type("Abacus", (), {})(), True, PowerSource("Abacus", "unknown", "codecarbon")),
     ],
 )
-def test_where_figures_come_from(hardware: Any, known: bool, expected: Source, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("falconet.training.energy.is_known", lambda model, watts: known)
+def test_where_figures_come_from(
+    hardware: Any, known: bool, expected: PowerSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("falconet.training.energy._is_known", lambda model, watts: known)
     assert describe_source(hardware) == expected
 
 

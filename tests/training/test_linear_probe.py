@@ -236,7 +236,7 @@ def test_of_more_features_than_fit_in_memory_some_samples_are_solved_for(monkeyp
     model = nn.Sequential(nn.Flatten(), nn.Linear(4, 3))
     config = TrainConfig(epochs=1, linear_probe="logistic")
     assert solve_output(model, train, config).left_out == 30
-    monkeypatch.setattr("falconet.training.linear_probe.MAX_VALUES", 4 * 21)
+    monkeypatch.setattr("falconet.training.linear_probe._MAX_VALUES", 4 * 21)
     assert solve_output(model, train, config).left_out == 21
     drawn = torch.cat([labels for _, labels in make_plain(train, 21).epoch(1)])
     assert len(drawn) == 21

@@ -19,7 +19,7 @@ from falconet.planning import Plan, plan_run, write_config
 from falconet.spec import ImageSpec
 from falconet.training import probing
 from falconet.training.batches import Batches
-from falconet.training.probing import LRRangeTest, collect, find_batch_size, lr_range_test, take_steps
+from falconet.training.probing import LRRangeTest, _collect, find_batch_size, lr_range_test, take_steps
 
 
 class Points:
@@ -62,10 +62,10 @@ def test_the_network_stays_as_it_was() -> None:
 
 
 def test_losses_are_smoothed_and_end_where_they_rise_too_far() -> None:
-    scan = collect([1.0, 2.0, 3.0, 4.0], iter([1.0, 0.5, 40.0, 0.1]))
+    scan = _collect([1.0, 2.0, 3.0, 4.0], iter([1.0, 0.5, 40.0, 0.1]))
     assert scan.rates == (1.0, 2.0)
     assert scan.losses == pytest.approx((1.0, (0.9 * 0.1 * 1.0 + 0.1 * 0.5) / 0.19))
-    assert collect([1.0, 2.0], iter([1.0, float("nan")])).rates == (1.0,)
+    assert _collect([1.0, 2.0], iter([1.0, float("nan")])).rates == (1.0,)
 
 
 def test_a_frozen_backbone_stays_frozen() -> None:
@@ -150,7 +150,7 @@ def test_what_was_measured_is_written_down_and_not_measured_again(
     plan = plan_run("digits", out=tmp_path, if_exists="resume", batch_size="auto", find_lr=True)
     config = plan.config.training
     assert plan.autotune == frozenset()
-    assert config.batch_size in probing.SIZES
+    assert config.batch_size in probing._SIZES
     assert config.learning_rate != TrainConfig().learning_rate
     assert (tmp_path / "learning-rate.png").read_bytes().startswith(b"\x89PNG")
     assert run.report.settings["training"]["learning_rate"] == config.learning_rate

@@ -1,7 +1,7 @@
 """Which channels of a network must go together, by the dependency graph of torch-pruning, and the cut itself.
 
 Fang, Ma, Song, Mi and Wang, "DepGraph: towards any structural pruning" (CVPR 2023). The graph only says which entries
-of which layers belong to one channel; layers are cut by `falconet.models.widths.resize`.
+of which layers belong to one channel; layers are cut by `falconet.models.widths.resize_layer`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from falconet.errors import ConfigError, MissingExtraError
 from falconet.models.info import ModelInfo, find_learned_outputs, get_model_info
-from falconet.models.widths import Layer, count_widths, is_depthwise, resize
+from falconet.models.widths import ConvOrLinear, count_widths, is_depthwise, resize_layer
 
 CHANNELWISE = frozenset(
     (
@@ -37,7 +37,7 @@ The matrix products are those of dense layers, which autograd shows beside them.
 JOINTS = frozenset({"_ConcatOp", "_ReshapeOp"})
 """Operations, by torch-pruning's names, through which it follows single channels: concatenation and flattening."""
 EXAMPLES = 4
-TOLERANCE = 1e-6
+_TOLERANCE = 1e-6
 """Of logits in double precision, by the largest of them. Set by hand: far above rounding, far below a lost channel."""
 
 
@@ -74,7 +74,7 @@ def find_groups(model: nn.Module) -> tuple[list[ChannelGroup], dict[str, str]]:
     reasons: dict[str, str] = {}
     seen: set[str] = set()
     for module, name in names.items():
-        if name in seen or not isinstance(module, Layer) or module not in graph.module2node:
+        if name in seen or not isinstance(module, ConvOrLinear) or module not in graph.module2node:
             continue
         try:
             found = graph.get_pruning_group(module, choose_cut(module, graph), list(range(count_widths(module)[0])))
@@ -85,7 +85,7 @@ def find_groups(model: nn.Module) -> tuple[list[ChannelGroup], dict[str, str]]:
         seen |= made
         reason = find_obstacle(found, graph, outputs, names)
         if reason is None:
-            groups.append(translate(found, graph, importance(found), names))
+            groups.append(_translate(found, graph, importance(found), names))
         else:
             reasons |= dict.fromkeys(made, reason)
     grouped = {name for group in groups for name in group.outs}
@@ -105,14 +105,14 @@ def build_graph(network: nn.Module, graph: Any) -> Any:
         raise make_untraceable_error(f"{type(error).__name__}: {error}") from error
 
 
-def choose_cut(layer: Layer, graph: Any) -> Any:
+def choose_cut(layer: ConvOrLinear, graph: Any) -> Any:
     """Return torch-pruning's operation that takes away outputs of a layer."""
     return graph.get_pruner_of_module(layer).prune_out_channels
 
 
 def is_made(item: Any, graph: Any) -> bool:
     """Tell whether an item of torch-pruning's group is about the outputs of a layer with weights."""
-    return isinstance(item.dep.target.module, Layer) and graph.is_out_channel_pruning_fn(item.dep.handler)
+    return isinstance(item.dep.target.module, ConvOrLinear) and graph.is_out_channel_pruning_fn(item.dep.handler)
 
 
 def has_matrix(module: nn.Module) -> bool:
@@ -128,7 +128,7 @@ def find_obstacle(group: Any, graph: Any, outputs: set[nn.Module], names: Mappin
         if is_made(item, graph) and module in outputs:
             return "the output layer, whose classes stay"
         if module in names:
-            if not is_known(module):
+            if not _is_known(module):
                 return f"tied to {names[module]} ({type(module).__name__})"
         elif not (type(module).__name__ in JOINTS or is_channelwise(node.grad_fn)):
             return f"tied to an operation that mixes or moves channels, {node.grad_fn.name().rpartition('Backward')[0]}"
@@ -137,7 +137,7 @@ def find_obstacle(group: Any, graph: Any, outputs: set[nn.Module], names: Mappin
     return None
 
 
-def is_known(module: nn.Module) -> bool:
+def _is_known(module: nn.Module) -> bool:
     """Tell whether a module can be cut, or has nothing to cut."""
     if isinstance(module, nn.Conv1d | nn.Conv2d):
         return module.groups == 1 or is_depthwise(module)
@@ -153,12 +153,12 @@ def is_channelwise(operation: Any) -> bool:
     return name in CHANNELWISE
 
 
-def translate(group: Any, graph: Any, scores: Tensor, names: Mapping[nn.Module, str]) -> ChannelGroup:
+def _translate(group: Any, graph: Any, scores: Tensor, names: Mapping[nn.Module, str]) -> ChannelGroup:
     """Return torch-pruning's group in this file's form, without its operations."""
     sides: tuple[dict[str, Tensor], dict[str, Tensor]] = ({}, {})
     for item in group:
         module = item.dep.target.module
-        if not isinstance(module, Layer | _BatchNorm):
+        if not isinstance(module, ConvOrLinear | _BatchNorm):
             continue
         made = graph.is_out_channel_pruning_fn(item.dep.handler)
         width = module.num_features if isinstance(module, _BatchNorm) else count_widths(module)[0 if made else 1]
@@ -172,12 +172,12 @@ Chosen = Sequence[Int64[Tensor, "_"]]
 """Of each group, the channels that go."""
 
 
-def remove(model: nn.Module, groups: Sequence[ChannelGroup], chosen: Chosen) -> nn.Module:
+def cut_channels(model: nn.Module, groups: Sequence[ChannelGroup], chosen: Chosen) -> nn.Module:
     """Return a copy of a network without the chosen channels of each group."""
     pruned = copy.deepcopy(model)
     for side in ("outs", "ins"):
         for name, gone in mark_removed(groups, chosen, side).items():
-            resize(find_cut(pruned, name), **{side: (~gone).nonzero().flatten()})
+            resize_layer(find_cut(pruned, name), **{side: (~gone).nonzero().flatten()})
     return pruned
 
 
@@ -207,9 +207,9 @@ def mark_removed(groups: Sequence[ChannelGroup], chosen: Chosen, side: str) -> d
     return marked
 
 
-def find_cut(model: nn.Module, name: str) -> Layer | _BatchNorm:
+def find_cut(model: nn.Module, name: str) -> ConvOrLinear | _BatchNorm:
     module = model.get_submodule(name)
-    assert isinstance(module, Layer | _BatchNorm)
+    assert isinstance(module, ConvOrLinear | _BatchNorm)
     return module
 
 
@@ -221,7 +221,7 @@ def check_removal(model: nn.Module, groups: Sequence[ChannelGroup], chosen: Chos
     """
     example = draw_example(get_model_info(model))
     answers = []
-    for network in (remove(model, groups, chosen), zero_channels(model, groups, chosen)):
+    for network in (cut_channels(model, groups, chosen), zero_channels(model, groups, chosen)):
         network.eval().double()
         for module in network.modules():
             if isinstance(module, _BatchNorm):  # By the batch's own statistics, or nothing would pass untrained layers.
@@ -232,7 +232,7 @@ def check_removal(model: nn.Module, groups: Sequence[ChannelGroup], chosen: Chos
             raise make_untraceable_error(" ".join(str(error).split())) from error
     pruned, silent = answers
     difference, most = float((pruned - silent).abs().max()), float(silent.abs().max())
-    if not difference <= TOLERANCE * most:
+    if not difference <= _TOLERANCE * most:
         raise make_untraceable_error(f"logits off by {difference:.2g}, of up to {most:.2g}")
 
 

@@ -19,15 +19,15 @@ from falconet.complexity import count_complexity
 from falconet.compression.steps.channel_groups import (
     ChannelGroup,
     check_removal,
+    cut_channels,
     find_groups,
     mark_removed,
-    remove,
 )
 from falconet.compression.steps.checks import is_fraction
 from falconet.errors import ConfigError, UnknownNameError
 from falconet.models.info import get_model_info
 from falconet.models.widths import (
-    Layer,
+    ConvOrLinear,
 )
 
 ChannelScope = Literal["layer", "global"]
@@ -97,7 +97,7 @@ class PruneChannels:
         groups, reasons = find_groups(model)
         chosen = self.choose(model, groups, reasons)
         check_removal(model, groups, chosen)
-        return remove(model, groups, chosen)
+        return cut_channels(model, groups, chosen)
 
     @torch.inference_mode(mode=False)
     def find_least(self, model: nn.Module) -> float:
@@ -118,7 +118,7 @@ class PruneChannels:
                 reasons |= {
                     name: f"none of {len(group.scores)} channels goes by this fraction"
                     for name in group.outs
-                    if isinstance(model.get_submodule(name), Layer)
+                    if isinstance(model.get_submodule(name), ConvOrLinear)
                 }
         return reasons
 
@@ -127,7 +127,7 @@ class PruneChannels:
         if self.macs is not None:
             return self.choose_for_macs(self.macs, model, groups)
         if isinstance(self.amount, Mapping):
-            check_names(self.amount, model, groups, reasons)
+            _check_names(self.amount, model, groups, reasons)
             chosen = [choose_least(group, find_fraction(self.amount, group)) for group in groups]
             return fill_blocks(groups, chosen, self.multiple)
         assert self.amount is not None
@@ -157,10 +157,10 @@ class PruneChannels:
         while many - few > 1:
             middle = (few + many) // 2
             few, many = (few, middle) if measure(choose(middle)) <= macs else (middle, many)
-        return mix(choose(few), choose(many), groups, lambda chosen: measure(chosen) <= macs)
+        return _mix(choose(few), choose(many), groups, lambda chosen: measure(chosen) <= macs)
 
 
-def mix(
+def _mix(
     chosen: Sequence[Tensor],
     rest: Sequence[Tensor],
     groups: Sequence[ChannelGroup],
@@ -195,7 +195,7 @@ def estimate_macs(costs: Mapping[str, int], groups: Sequence[ChannelGroup], chos
     return sum(left.values())
 
 
-def check_names(
+def _check_names(
     fractions: Mapping[str, float], model: nn.Module, groups: Sequence[ChannelGroup], reasons: Mapping[str, str]
 ) -> None:
     """Raise unless each layer is there and can be pruned."""

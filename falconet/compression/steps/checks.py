@@ -11,26 +11,26 @@ from torch import nn
 from falconet.compression.steps.constraints import Constrained, find_tensor
 from falconet.errors import ConfigError, UnknownNameError
 
-Setting = TypeVar("Setting")
+_Setting = TypeVar("_Setting")
 FLAT = "has fewer than two dimensions"
 INTEGER = "is not floating-point"
 EMPTY = "has no elements"
 INFINITE = "holds values that are not finite"
-ZERO = "holds zeros only"
+_ZERO = "holds zeros only"
 UNNAMED = "is not named in "
 
 
-def check_fraction(name: str, value: object) -> None:
+def check_step_fraction(name: str, value: object) -> None:
     check_each(name, value, is_fraction, "a fraction from 0 to below 1")
 
 
 def check_whole(name: str, value: object, least: int, most: int) -> None:
-    check_each(name, value, lambda item: is_whole(item, least, most), f"a whole number from {least} to {most}")
+    check_each(name, value, lambda item: _is_whole(item, least, most), f"a whole number from {least} to {most}")
 
 
 def check_bits(name: str, value: object) -> None:
     wanted = "a whole number from 2 to 8 or 'ternary'"
-    check_each(name, value, lambda item: item == "ternary" or is_whole(item, 2, 8), wanted)
+    check_each(name, value, lambda item: item == "ternary" or _is_whole(item, 2, 8), wanted)
 
 
 def check_each(name: str, value: object, is_right: Callable[[object], bool], wanted: str) -> None:
@@ -41,12 +41,12 @@ def check_each(name: str, value: object, is_right: Callable[[object], bool], wan
             raise ConfigError(f"{name if key is None else f'{name}.{key}'}: wanted {wanted}, found {item!r}")
 
 
-def check_choice(name: str, value: object, known: tuple[str, ...]) -> None:
+def check_step_choice(name: str, value: object, known: tuple[str, ...]) -> None:
     if value not in known:
         raise ConfigError(f"{name}: wanted {' or '.join(known)}, found {value!r}")
 
 
-def check_switch(name: str, value: object) -> None:
+def check_step_switch(name: str, value: object) -> None:
     if not isinstance(value, bool):
         raise ConfigError(f"{name}: wanted true or false, found {value!r}")
 
@@ -55,11 +55,11 @@ def is_fraction(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1
 
 
-def is_whole(value: object, least: int, most: int) -> bool:
+def _is_whole(value: object, least: int, most: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
 
 
-def select_weights(model: nn.Module, setting: Setting | Mapping[str, Setting], name: str) -> dict[str, Setting]:
+def select_weights(model: nn.Module, setting: _Setting | Mapping[str, _Setting], name: str) -> dict[str, _Setting]:
     """Return the setting of each weight that a step acts on.
 
     A weight is a finite, floating-point parameter of two or more dimensions. Raises UnknownNameError for a name that no
@@ -107,10 +107,10 @@ def explain_value(values: torch.Tensor) -> str | None:
 def find_zeros(model: nn.Module) -> dict[str, str]:
     """Return the parameters that are zero all over: no grid and no table can be fitted to them."""
     names = [name for name, value in unwrap(model).named_parameters() if explain_value(value) is None]
-    return {name: ZERO for name in names if not read_values(model, name).any()}
+    return {name: _ZERO for name in names if not _read_values(model, name).any()}
 
 
-def read_values(model: nn.Module, name: str) -> torch.Tensor:
+def _read_values(model: nn.Module, name: str) -> torch.Tensor:
     """Return a tensor's values, constrained where they are."""
     return model.constrain(name) if isinstance(model, Constrained) else find_tensor(model, name)
 

@@ -10,13 +10,13 @@ import torch
 from torch import nn
 
 from falconet.compression.steps.checks import check_whole, explain_skipped, find_zeros, select_weights
-from falconet.compression.steps.constraints import Constrained, Table, constrain
+from falconet.compression.steps.constraints import Codebook, Constrained, constrain
 from falconet.compression.steps.fitting import find_members, fit_centroids
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """Weights share few values; see `Table`. Raises ConfigError for bad settings."""
+    """Weights share few values; see `Codebook`. Raises ConfigError for bad settings."""
 
     levels: int | Mapping[str, int]
     """How many values besides zero a parameter may have, 1 to 256, or the number for each parameter's name."""
@@ -33,7 +33,7 @@ class Cluster:
             if name not in empty:
                 values = constrained.constrain(name)
                 centroids = fit_centroids(values[values != 0], levels)
-                constrained.append(name, Table(find_members(values, centroids), centroids))
+                constrained.append(name, Codebook(find_members(values, centroids), centroids))
         return constrained
 
     def find_untouched(self, model: nn.Module) -> dict[str, str]:

@@ -19,7 +19,7 @@ from falconet.errors import ConfigError, UsageError
 
 Compensable: TypeAlias = nn.Linear | nn.Conv1d | nn.Conv2d
 Array: TypeAlias = np.ndarray
-UNKNOWN = (
+_UNKNOWN = (
     "is not the weight of a plain dense layer or of a plain convolution of one or two dimensions, padded with zeros"
 )
 
@@ -68,7 +68,7 @@ class Compensate:
     def find_untouched(self, model: nn.Module) -> dict[str, str]:
         plain = unwrap(model)
         treated = {f"{name}.weight" for name, layer in plain.named_modules() if is_compensable(layer)}
-        return {name: UNKNOWN for name, _ in plain.named_parameters() if name not in treated}
+        return {name: _UNKNOWN for name, _ in plain.named_parameters() if name not in treated}
 
 
 def compensate(inputs: Sequence[Tensor], damping: float = 0.001) -> Compensate:
@@ -106,7 +106,7 @@ def measure_moments(
 
     def observe(name: str, layer: Compensable) -> None:
         def add(_: nn.Module, arguments: tuple[Tensor, ...]) -> None:
-            columns = gather(layer, arguments[0].detach())
+            columns = _gather(layer, arguments[0].detach())
             found = (columns.mT @ columns).double()
             moments[name] = moments[name] + found if name in moments else found
 
@@ -124,7 +124,7 @@ def measure_moments(
     return moments
 
 
-def gather(layer: Compensable, inputs: Tensor) -> Float[Tensor, "groups places inputs"]:
+def _gather(layer: Compensable, inputs: Tensor) -> Float[Tensor, "groups places inputs"]:
     """Return what a layer multiplies its weights by: for each place a row that a dense layer would get."""
     if isinstance(layer, nn.Linear):
         return inputs.flatten(0, -2)[None]

@@ -19,7 +19,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 from torch.func import functional_call
 
-SMALLEST = 2.0**-40
+_SMALLEST = 2.0**-40
 """Steps below are those of channels that died out; their squares would vanish."""
 
 
@@ -175,7 +175,7 @@ class Grid(nn.Module):
     def compute_steps(self, weights: int) -> Float[Tensor, " channels"]:
         """Return the steps, rounded, of a grid for so many weights."""
         scale = 1 / math.sqrt(weights / len(self.start) * self.levels)
-        ratio = scale_gradient(self.ratio, scale / self.start.clamp(min=SMALLEST).square())
+        ratio = scale_gradient(self.ratio, scale / self.start.clamp(min=_SMALLEST).square())
         steps = (self.start * ratio).abs().clamp(min=torch.finfo(torch.bfloat16).tiny)
         return pass_through(steps, round_significand(steps))
 
@@ -187,7 +187,7 @@ class Grid(nn.Module):
         return f"levels={self.levels}, channels={len(self.start)}"
 
 
-class Table(nn.Module):
+class Codebook(nn.Module):
     """Values shared by many weights; zeros stay zeros (Han, Mao, Dally: Deep compression. ICLR 2016, section 3).
 
     `members` holds 0 for zero and k for the k-th centroid. They stay as they are, and the gradient of a centroid is the

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from falconet.compression.steps.channel_groups import has_matrix
 from falconet.errors import ConfigError
 from falconet.models.info import find_learned_outputs
-from falconet.models.widths import SPLITTABLE, Factorized, Layer, count_factors, count_groups, replace_module
+from falconet.models.widths import SPLITTABLE, ConvOrLinear, Factorized, count_factors, count_groups, replace_module
 
 
 @dataclass(frozen=True)
@@ -63,9 +63,9 @@ class Factorize:
         return reasons
 
 
-def find_plain(model: nn.Module) -> tuple[dict[str, Layer], dict[str, str]]:
+def find_plain(model: nn.Module) -> tuple[dict[str, ConvOrLinear], dict[str, str]]:
     """Return the layers that can be factorized, and why the others with a matrix of weights cannot."""
-    plain: dict[str, Layer] = {}
+    plain: dict[str, ConvOrLinear] = {}
     reasons = {}
     outputs = find_learned_outputs(model)
     factors = {
@@ -80,24 +80,24 @@ def find_plain(model: nn.Module) -> tuple[dict[str, Layer], dict[str, str]]:
             reasons[name] = "a factor already"
         elif type(module) not in SPLITTABLE:
             reasons[name] = f"{type(module).__name__} is no plain convolution or dense layer"
-        elif isinstance(module, Layer) and count_groups(module) > 1:
+        elif isinstance(module, ConvOrLinear) and count_groups(module) > 1:
             reasons[name] = f"a convolution in {count_groups(module)} groups"
-        elif isinstance(module, Layer):
+        elif isinstance(module, ConvOrLinear):
             plain[name] = module
     return plain, reasons
 
 
-def choose_rank(layer: Layer, rank: int | float) -> int:
+def choose_rank(layer: ConvOrLinear, rank: int | float) -> int:
     """Return a layer's rank, or the lowest that keeps a fraction of its energy; never more than its full one."""
     full = min(len(layer.weight), layer.weight[0].numel())
     if isinstance(rank, int):
         return min(rank, full)
-    energy = decompose(layer)[1].square().cumsum(0)
+    energy = _decompose(layer)[1].square().cumsum(0)
     return min(int((energy < rank * energy[-1]).sum()) + 1, full)
 
 
-def decompose(
-    layer: Layer,
+def _decompose(
+    layer: ConvOrLinear,
 ) -> tuple[Float[Tensor, "out full"], Float[Tensor, " full"], Float[Tensor, "full in"]]:
     """Return the singular vectors and values of a layer's matrix, the largest first, in double precision.
 
@@ -114,14 +114,14 @@ def decompose(
 
 
 @torch.no_grad()
-def split_layer(layer: Layer, rank: int) -> Factorized:
+def split_layer(layer: ConvOrLinear, rank: int) -> Factorized:
     """Return a layer as two, with the best weights of this rank; square roots of singular values go to each."""
     factors = Factorized(layer, rank)
-    left, values, right = decompose(layer)
+    left, values, right = _decompose(layer)
     roots = values[:rank].sqrt()
     first, last = factors
-    assert isinstance(first, Layer)
-    assert isinstance(last, Layer)
+    assert isinstance(first, ConvOrLinear)
+    assert isinstance(last, ConvOrLinear)
     first.weight.copy_((roots[:, None] * right[:rank]).view_as(first.weight))
     last.weight.copy_((left[:, :rank] * roots).view_as(last.weight))
     if last.bias is not None and layer.bias is not None:

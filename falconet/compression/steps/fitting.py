@@ -17,7 +17,7 @@ MAX_MULTIPLE = 15
 SEARCHED = 2**19
 """Of more weights than twice this, errors are measured for one in so many that about this many are. Set by hand: large
 tensors would take long."""
-ITERATIONS = 300
+_ITERATIONS = 300
 """At most so many of Lloyd's; as in scikit-learn."""
 PIECES = 2
 """For each cluster, so many pieces of equal numbers, and as many of equal widths, are the first partition's.
@@ -61,7 +61,7 @@ def fit_centroids(values: Float[Tensor, " weights"], levels: int) -> Float[Tenso
     sums = accumulate(ordered)
     edges = partition(ordered, cut_pieces(ordered, max(PIECES * levels, MIN_PIECES)), levels)
     centroids = sums[edges].diff() / edges.diff()
-    for _ in range(ITERATIONS):
+    for _ in range(_ITERATIONS):
         inner = torch.searchsorted(ordered, (centroids[1:] + centroids[:-1]) / 2)
         edges = torch.cat([edges[:1], inner, edges[-1:]])
         counts = edges.diff()

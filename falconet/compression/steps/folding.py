@@ -15,7 +15,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights, fuse_linear_bn_weights
 from falconet.models.efficientnet import SameConv2d
 from falconet.models.info import get_model_info
 from falconet.models.resnet import StepNorm
-from falconet.models.widths import SPLITTABLE, Folded, Layer, replace_module
+from falconet.models.widths import SPLITTABLE, ConvOrLinear, Folded, replace_module
 
 FOLDING = (*SPLITTABLE, SameConv2d)
 FOLDED_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, StepNorm)
@@ -39,9 +39,9 @@ class FoldBatchNorm:
         folded = copy.deepcopy(model)
         for norm_name, layer_name in find_folds(model)[0].items():
             layer, norm = folded.get_submodule(layer_name), folded.get_submodule(norm_name)
-            assert isinstance(layer, Layer)
+            assert isinstance(layer, ConvOrLinear)
             assert isinstance(norm, _BatchNorm)
-            fold(layer, norm)
+            _fold(layer, norm)
             replace_module(folded, norm_name, Folded())
         return folded
 
@@ -50,7 +50,7 @@ class FoldBatchNorm:
         return find_folds(model)[1]
 
 
-def fold(layer: Layer, norm: _BatchNorm) -> None:
+def _fold(layer: ConvOrLinear, norm: _BatchNorm) -> None:
     """Scale and move a layer's outputs as a normalization does, in place."""
     assert norm.running_mean is not None
     assert norm.running_var is not None
@@ -70,7 +70,7 @@ def find_folds(model: nn.Module) -> tuple[dict[str, str], dict[str, str]]:
     what the layer made.
     """
     network = copy.deepcopy(model).eval().requires_grad_()
-    calls, consumers = trace(network)
+    calls, consumers = _trace(network)
     makers = {
         call.made: (name, call)
         for name, module in network.named_modules()
@@ -98,7 +98,7 @@ def find_folds(model: nn.Module) -> tuple[dict[str, str], dict[str, str]]:
 
 
 @dataclass(frozen=True)
-class Call:
+class _Call:
     """A module's call, by the nodes of autograd's graph."""
 
     taken: Any
@@ -108,14 +108,16 @@ class Call:
     """Of its output."""
 
 
-def trace(network: nn.Module) -> tuple[dict[nn.Module, list[Call]], Counter[Any]]:
+def _trace(network: nn.Module) -> tuple[dict[nn.Module, list[_Call]], Counter[Any]]:
     """Return the calls of layers and normalizations in a forward pass, and how many nodes take what each node made."""
-    calls: dict[nn.Module, list[Call]] = {}
+    calls: dict[nn.Module, list[_Call]] = {}
 
     def note(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        calls.setdefault(module, []).append(Call(inputs[0].grad_fn, output.grad_fn, output.ndim))
+        calls.setdefault(module, []).append(_Call(inputs[0].grad_fn, output.grad_fn, output.ndim))
 
-    hooks = [each.register_forward_hook(note) for each in network.modules() if isinstance(each, Layer | _BatchNorm)]
+    hooks = [
+        each.register_forward_hook(note) for each in network.modules() if isinstance(each, ConvOrLinear | _BatchNorm)
+    ]
     with torch.enable_grad():
         waiting = [network(get_model_info(network).make_blank()).grad_fn]
     for hook in hooks:

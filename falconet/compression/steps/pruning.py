@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from falconet.compression.steps.channels import PruneChannels
 from falconet.compression.steps.checks import (
-    check_choice,
-    check_fraction,
-    check_switch,
+    check_step_choice,
+    check_step_fraction,
+    check_step_switch,
     explain_skipped,
     select_weights,
 )
@@ -23,10 +23,10 @@ from falconet.compression.steps.step import Step
 from falconet.errors import ConfigError
 
 Criterion = Literal["magnitude", "movement"]
-Scope = Literal["layer", "global", "lamp"]
+_Scope = Literal["layer", "global", "lamp"]
 PruneSchedule = Literal["now", "cubic"]
 Structure = Literal["weight", "channel"]
-Scores = dict[str, Tensor]
+_Scores = dict[str, Tensor]
 
 RAMP = 0.6
 """Fraction of the training in which the cubic schedule takes weights; what is left learns in the rest. Set by hand,
@@ -48,7 +48,7 @@ class PruneWeights:
     criterion: Criterion = "magnitude"
     """`magnitude`: the smallest go (Han et al.: Learning both weights and connections. NeurIPS 2015). `movement`: those
     with the lowest trained scores go (Sanh et al., 2020), which is for fine-tuning; until trained, the smallest."""
-    scope: Scope = "layer"
+    scope: _Scope = "layer"
     """`layer`: the same fraction of each. `global`: one threshold for all, which may empty a layer whose weights are
     small. `lamp`: one threshold for squares divided by the sum of all squares of their layer that are not smaller (Lee
     et al.: Layer-adaptive sparsity for the magnitude-based pruning. ICLR 2021), which keeps some of each."""
@@ -59,10 +59,10 @@ class PruneWeights:
     structural: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        check_fraction("amount", self.amount)
-        for name, known in (("criterion", Criterion), ("scope", Scope), ("schedule", PruneSchedule)):
-            check_choice(name, getattr(self, name), get_args(known))
-        check_switch("regrow", self.regrow)
+        check_step_fraction("amount", self.amount)
+        for name, known in (("criterion", Criterion), ("scope", _Scope), ("schedule", PruneSchedule)):
+            check_step_choice(name, getattr(self, name), get_args(known))
+        check_step_switch("regrow", self.regrow)
         if isinstance(self.amount, Mapping) and self.scope != "layer":
             raise ConfigError(f"scope: wanted layer, since amounts are given by name, found {self.scope}")
         if self.criterion == "movement" and self.scope == "lamp":
@@ -91,7 +91,7 @@ def prune(
     amount: float | Mapping[str, float],
     structure: Structure = "weight",
     criterion: Criterion = "magnitude",
-    scope: Scope = "layer",
+    scope: _Scope = "layer",
     schedule: PruneSchedule = "now",
     regrow: bool = False,
 ) -> Step:
@@ -99,7 +99,7 @@ def prune(
 
     All but `amount` is for weights. Raises ConfigError for bad settings.
     """
-    check_choice("structure", structure, get_args(Structure))
+    check_step_choice("structure", structure, get_args(Structure))
     weights = PruneWeights(amount, criterion, scope, schedule, regrow)
     if structure == "weight":
         return weights
@@ -157,7 +157,7 @@ class Pruning(Schedule):
         for name, mask in masks.items():
             mask.kept.copy_(kept[name])
 
-    def choose(self, masks: dict[str, Mask], values: Scores, fraction: float) -> dict[str, Bool[Tensor, "..."]]:
+    def choose(self, masks: dict[str, Mask], values: _Scores, fraction: float) -> dict[str, Bool[Tensor, "..."]]:
         """Return which weights are kept in tensors that are ranked together."""
         final = not (self.step.regrow or self.step.criterion == "movement")
         sizes = {name: values[name].abs() for name in masks}

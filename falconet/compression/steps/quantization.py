@@ -11,8 +11,8 @@ from torch import nn
 
 from falconet.compression.steps.checks import (
     check_bits,
-    check_choice,
-    check_switch,
+    check_step_choice,
+    check_step_switch,
     check_whole,
     explain_skipped,
     explain_value,
@@ -43,8 +43,8 @@ class Quantize:
 
     def __post_init__(self) -> None:
         check_bits("bits", self.bits)
-        check_choice("per", self.per, get_args(Per))
-        check_switch("learn_step", self.learn_step)
+        check_step_choice("per", self.per, get_args(Per))
+        check_step_switch("learn_step", self.learn_step)
 
     @torch.no_grad()
     def __call__(self, model: nn.Module) -> Constrained:

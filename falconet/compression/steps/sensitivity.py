@@ -9,23 +9,23 @@ from typing import Generic, TypeVar
 
 from torch import nn
 
-from falconet.compression.steps.checks import check_bits, check_fraction, find_zeros, select_weights
+from falconet.compression.steps.checks import check_bits, check_step_fraction, find_zeros, select_weights
 from falconet.compression.steps.constraints import materialize
 from falconet.compression.steps.pruning import PruneWeights
 from falconet.compression.steps.quantization import Bits, Quantize
 
-Setting = TypeVar("Setting", float, Bits)
+_Setting = TypeVar("_Setting", float, Bits)
 SPARSITIES = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98)
 BITS: tuple[Bits, ...] = (8, 6, 5, 4, 3, 2)
 
 
 @dataclass(frozen=True)
-class SensitivityRow(Generic[Setting]):
+class SensitivityRow(Generic[_Setting]):
     """What is left when one weight tensor alone is changed."""
 
     name: str
     """Of the parameter."""
-    setting: Setting
+    setting: _Setting
     """Fraction of zeros, or bits."""
     score: float
     """What `evaluate` returned."""
@@ -53,7 +53,7 @@ def measure_sensitivity(
     accuracy. It is called once for the model and once for each tensor and setting. Raises ConfigError for bad settings.
     """
     for fraction in sparsities:
-        check_fraction("sparsities", fraction)
+        check_step_fraction("sparsities", fraction)
     for width in bits:
         check_bits("bits", width)
     empty = find_zeros(model)
@@ -91,9 +91,9 @@ def choose_bits(sensitivity: Sensitivity, max_drop: float) -> dict[str, Bits]:
     return choose_harshest(sensitivity.bits, sensitivity.score - max_drop)
 
 
-def choose_harshest(rows: Iterable[SensitivityRow[Setting]], least: float) -> dict[str, Setting]:
+def choose_harshest(rows: Iterable[SensitivityRow[_Setting]], least: float) -> dict[str, _Setting]:
     """Return for each name the last setting before the score falls below `least`; rows go from mild to harsh."""
-    chosen: dict[str, Setting] = {}
+    chosen: dict[str, _Setting] = {}
     for name, group in groupby(rows, key=lambda row: row.name):
         for row in takewhile(lambda row: row.score >= least, group):
             chosen[name] = row.setting

@@ -28,7 +28,7 @@ CODED_SUFFIX = Path(CODED_FILE).suffix
 def read_weights(path: Path) -> dict[str, Tensor]:
     """Return the tensors of a file of weights. Raises PathError for another kind of file, ArtifactError for damage."""
     find_reader(path)  # Before it is read.
-    return parse_weights(path, read_content(path))
+    return parse_weights(path, read_weight_content(path))
 
 
 def find_reader(path: Path) -> Callable[[bytes], dict[str, Tensor]]:
@@ -37,7 +37,7 @@ def find_reader(path: Path) -> Callable[[bytes], dict[str, Tensor]]:
         ".pth": read_torch,
         ".pt": read_torch,
         ".safetensors": read_safetensors,
-        ".npz": read_arrays,
+        ".npz": _read_arrays,
         ".net": read_compressed,
     }
     reader = readers.get(path.suffix.lower())
@@ -47,7 +47,7 @@ def find_reader(path: Path) -> Callable[[bytes], dict[str, Tensor]]:
     return reader
 
 
-def read_content(path: Path) -> bytes:
+def read_weight_content(path: Path) -> bytes:
     """Return a file's bytes. Raises PathError."""
     try:
         return read_regular(path)
@@ -116,7 +116,7 @@ def read_safetensors(content: bytes) -> dict[str, Tensor]:
         raise ArtifactError(f"damaged: {error}") from error
 
 
-def read_arrays(content: bytes) -> dict[str, Tensor]:
+def _read_arrays(content: bytes) -> dict[str, Tensor]:
     try:
         with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
             return {name: torch.from_numpy(np.array(arrays[name])) for name in arrays.files}
@@ -153,7 +153,7 @@ CAFFE_LAYERS: Mapping[str, tuple[int, int, int]] = MappingProxyType(
 )
 """Layers of SqueezeNet 1.0 in the order of its compressed file: outputs, inputs and side of the kernels."""
 
-LEVELS = 256
+_LEVELS = 256
 """Entries of a layer's codebook."""
 
 
@@ -168,7 +168,7 @@ def read_compressed(content: bytes) -> dict[str, Tensor]:
     counts = reader.take("<u4", len(CAFFE_LAYERS)).tolist()
     weights: dict[str, Tensor] = {}
     for (layer, (outputs, inputs, side)), count in zip(CAFFE_LAYERS.items(), counts, strict=True):
-        codebook, bias = reader.take("<f4", LEVELS), reader.take("<f4", outputs)
+        codebook, bias = reader.take("<f4", _LEVELS), reader.take("<f4", outputs)
         codes, pairs = reader.take("u1", count), reader.take("u1", (count + 1) // 2)
         gaps = np.stack([pairs & 15, pairs >> 4], axis=1).reshape(-1)[:count]
         places = np.cumsum(gaps.astype(np.int64) + 1) - 1

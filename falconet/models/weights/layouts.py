@@ -33,7 +33,7 @@ CAFFE_MEAN, CAFFE_STD = (123 / 255, 117 / 255, 104 / 255), (1 / 255,) * 3
 
 
 @dataclass(frozen=True)
-class Layout:
+class _Layout:
     """A way of naming a network's tensors, and what networks that are named so were trained with."""
 
     name: str
@@ -173,9 +173,9 @@ def rename_bert(layer: str) -> str:
     return f"blocks.{block[1]}.{BERT_LAYERS.get(block[2], block[2])}"
 
 
-OWN = Layout("falconet", "", rename_own)
+OWN = _Layout("falconet", "", rename_own)
 LAYOUTS = (
-    Layout("timm", "conv_stem.weight", partial(rename_blocks, TIMM), MappingProxyType({"norm_eps": 1e-5})),
-    Layout("tensorflow", "_conv_stem.weight", partial(rename_blocks, TENSORFLOW), TENSORFLOW_OPTIONS),
-    Layout("caffe", "fire2/squeeze1x1.weight", rename_caffe, {}, CAFFE_MEAN, CAFFE_STD, "stretch"),
+    _Layout("timm", "conv_stem.weight", partial(rename_blocks, TIMM), MappingProxyType({"norm_eps": 1e-5})),
+    _Layout("tensorflow", "_conv_stem.weight", partial(rename_blocks, TENSORFLOW), TENSORFLOW_OPTIONS),
+    _Layout("caffe", "fire2/squeeze1x1.weight", rename_caffe, {}, CAFFE_MEAN, CAFFE_STD, "stretch"),
 )

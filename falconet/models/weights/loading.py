@@ -22,9 +22,9 @@ from falconet.models.external import SECOND_OUTPUTS
 from falconet.models.options import choose_stem
 from falconet.models.registry import check_options, check_pretrained, find_model, list_options
 from falconet.models.table import MODELS
-from falconet.models.weights.formats import CODED_SUFFIX, State, parse_weights, read_content, read_weights
+from falconet.models.weights.formats import CODED_SUFFIX, State, parse_weights, read_weight_content, read_weights
 from falconet.models.weights.layouts import LAYOUTS, OWN, TENSORFLOW_OPTIONS, rename_bert
-from falconet.models.weights.pretrained import Pretrained, check_fit, find_mismatch
+from falconet.models.weights.pretrained import Pretrained, check_weights_fit, find_mismatch
 from falconet.models.weights.published import (
     LITE_MEAN,
     LITE_STD,
@@ -60,8 +60,8 @@ def load_pretrained(name: str, source: str | Path) -> Pretrained:
     if path.is_dir():
         return read_settled(path, CONFIG_FILE, partial(read_model_folder, name, path))
     if path.suffix.lower() == CODED_SUFFIX:
-        return from_coded(name, path, read_content(path))
-    if path.name == WEIGHTS_FILE and "weights_sha256" in read_record(path.parent):
+        return from_coded(name, path, read_weight_content(path))
+    if path.name == WEIGHTS_FILE and "weights_sha256" in _read_record(path.parent):
         return read_settled(path.parent, CONFIG_FILE, partial(read_model_folder, name, path.parent))
     return from_state(name, read_weights(path), str(source))
 
@@ -90,7 +90,7 @@ def from_coded(name: str, path: Path, content: bytes) -> Pretrained:
     return from_record(name, header, *read_spec(name, header, path, path), state, path)
 
 
-def read_record(folder: Path) -> dict[str, Any]:
+def _read_record(folder: Path) -> dict[str, Any]:
     """Return what a folder's `config.json` holds; nothing where there is none."""
     return read_json(folder / CONFIG_FILE) if (folder / CONFIG_FILE).is_file() else {}
 
@@ -101,7 +101,7 @@ def read_model_folder(name: str, folder: Path) -> Pretrained:
     Raises ConfigError unless it is of this architecture and for images, ArtifactError where its files do not belong
     together.
     """
-    record = read_record(folder)
+    record = _read_record(folder)
     if not record:
         raise PathError(f"{folder}: wanted weights or the folder of a trained model, found no {CONFIG_FILE} there")
     spec, labels = read_spec(name, record, folder, folder / CONFIG_FILE)
@@ -131,13 +131,16 @@ def read_spec(name: str, record: Mapping[str, Any], model: Path, path: Path) -> 
 def from_record(
     name: str, record: Mapping[str, Any], spec: ImageSpec, labels: tuple[str, ...], state: State, path: Path
 ) -> Pretrained:
-    """Return the weights of a trained model with the options that a file tells. Raises what `check_fit` raises."""
+    """Return the weights of a trained model with the options that a file tells.
+
+    Raises what `check_weights_fit` raises.
+    """
     options = check_record(name, record.get("options", {}), path)
     if "stem" in list_options(name):  # Chosen by the size that it was trained at, not by that of another network.
         options = {**options, "stem": choose_stem(options.get("stem", "auto"), spec.shape[1:])}
     statistics = spec.mean, spec.std
     found = Pretrained(name, state, "falconet", options, *statistics, labels, spec.shape[1:], spec.resize_mode)
-    check_fit(found, str(path.parent if path.name == CONFIG_FILE else path))
+    check_weights_fit(found, str(path.parent if path.name == CONFIG_FILE else path))
     return found
 
 
@@ -167,7 +170,7 @@ def from_state(name: str, state: State, source: str, size: tuple[int, ...] | Non
         mean, std = LITE_MEAN, LITE_STD
     found = Pretrained(name, layout.rename(name, state), layout.name, layout.options, mean, std, size=size)
     found = choose_options(replace(found, resize_mode=layout.resize_mode))
-    check_fit(found, source)
+    check_weights_fit(found, source)
     labels = imagenet_labels() if found.num_classes == IMAGENET_CLASSES else None
     return replace(found, labels=labels)
 
@@ -196,7 +199,7 @@ def from_bert(name: str, state: State, vocabulary: Sequence[str], source: str, s
     found = Pretrained(
         name, renamed, "bert", mean=(), std=(), size=size, vocabulary=tuple(vocabulary[index] for index in order)
     )
-    check_fit(found, source)
+    check_weights_fit(found, source)
     return found
 
 

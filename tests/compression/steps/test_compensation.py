@@ -23,7 +23,7 @@ from falconet.compression import (
     quantize,
     quantize_floats,
 )
-from falconet.compression.steps.compensation import UNKNOWN, gather, round_nearest, round_rows
+from falconet.compression.steps.compensation import _UNKNOWN, _gather, round_nearest, round_rows
 from falconet.compression.steps.constraints import Grid, find_tensor
 from falconet.errors import ConfigError, UsageError
 
@@ -77,7 +77,7 @@ def test_gathered_inputs_times_weights_are_the_outputs(
 ) -> None:
     layer = kind(**options, bias=False)
     inputs = torch.randn(shape)
-    columns = gather(layer, inputs)  # type: ignore[arg-type]
+    columns = _gather(layer, inputs)  # type: ignore[arg-type]
     weights = find_tensor(layer, "weight").reshape(len(columns), -1, columns.shape[-1])
     products = (columns @ weights.mT).movedim(0, -2).flatten(-2)
     outputs = layer(inputs)
@@ -163,7 +163,7 @@ def test_what_is_not_treated_is_named_and_rounded_to_the_nearest() -> None:
     before = quantize(3)(network)
     after = step(before)
     named = step.find_untouched(before)
-    assert set(named.values()) == {UNKNOWN}
+    assert set(named.values()) == {_UNKNOWN}
     assert {name for name, _ in network.named_parameters()} - set(named) == {"idle.weight", "output.weight"}
     moved = {name for name in after.names if not torch.equal(after.constrain(name), before.constrain(name))}
     assert moved == {"output.weight"}

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from falconet.compression import chain, cluster, materialize, prune, quantize, quantize_floats
-from falconet.compression.steps.constraints import Constrained, Grid, Mask, Rounding, Table
+from falconet.compression.steps.constraints import Codebook, Constrained, Grid, Mask, Rounding
 from falconet.training.config import TrainConfig
 from falconet.training.optimizers import make_average, make_optimizer
 
@@ -177,10 +177,10 @@ def list_weights(model: nn.Module) -> list[str]:
     return [name for name, parameter in model.named_parameters() if parameter.ndim > 1]
 
 
-def find_table(constrained: nn.Module, name: str) -> Table:
+def find_table(constrained: nn.Module, name: str) -> Codebook:
     assert isinstance(constrained, Constrained)
     table = constrained.list_constraints(name)[-1]
-    assert isinstance(table, Table)
+    assert isinstance(table, Codebook)
     return table
 
 
@@ -319,7 +319,7 @@ def test_regrowing_masks_pass_gradients_to_all() -> None:
 
 def test_centroids_get_the_sum_over_their_members() -> None:
     members = torch.tensor([[0, 1, 2], [2, 2, 1]])
-    table = Table(members, torch.tensor([-1.0, 2.0]))
+    table = Codebook(members, torch.tensor([-1.0, 2.0]))
     upper = torch.arange(6.0).view(2, 3)
     (table(torch.ones(2, 3)) * upper).sum().backward()
     assert table.centroids.grad is not None

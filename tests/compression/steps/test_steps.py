@@ -29,7 +29,7 @@ from falconet.compression import (
     quantize_floats,
 )
 from falconet.compression.steps import pruning
-from falconet.compression.steps.constraints import Grid, Mask, Table
+from falconet.compression.steps.constraints import Codebook, Grid, Mask
 from falconet.compression.steps.fitting import find_members, fit_centroids, fit_steps
 from falconet.compression.steps.pruning import RAMP, keep_highest, rank_adaptively
 from falconet.errors import ConfigError, UnknownNameError, UsageError
@@ -317,7 +317,7 @@ def test_bits_by_name() -> None:
 def test_order_of_constraints_is_the_order_of_steps() -> None:
     constrained = chain(prune(0.5), quantize(4), cluster(3))(make_network())
     assert isinstance(constrained, Constrained)
-    assert [type(item) for item in constrained.list_constraints("4.weight")] == [Mask, Grid, Table]
+    assert [type(item) for item in constrained.list_constraints("4.weight")] == [Mask, Grid, Codebook]
     assert constrained.list_constraints("4.bias") == []
     assert constrained.names == WEIGHTS
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from falconet.artifact import Artifact, ArtifactConfig, DataOrigin, Provenance, build_model, load_artifact
 from falconet.complexity import count_complexity
-from falconet.compression.steps.channel_groups import check_removal, find_groups, remove, zero_channels
+from falconet.compression.steps.channel_groups import check_removal, cut_channels, find_groups, zero_channels
 from falconet.compression.steps.channels import PruneChannels
 from falconet.compression.steps.factorization import Factorize, factorize, split_layer
 from falconet.compression.steps.folding import FoldBatchNorm, fold_batchnorm
@@ -171,7 +171,7 @@ def test_channels_that_are_zero_go_without_a_trace(name: str, kind: Kind) -> Non
     groups, _ = find_groups(model)
     chosen = [torch.arange(len(group.scores))[::3] for group in groups]
     silent = zero_by_hand(model, groups, chosen)
-    torch.testing.assert_close(remove(silent, groups, chosen)(inputs), silent(inputs), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(cut_channels(silent, groups, chosen)(inputs), silent(inputs), rtol=1e-4, atol=1e-5)
 
 
 def zero_by_hand(model: nn.Module, groups: Any, chosen: Any) -> nn.Module:
