@@ -121,7 +121,7 @@ def make_peer(artifact: Any, split: Any, threads: int, scratch: Path) -> Callabl
             x /= std
             parts.append(session.run(None, {entry: x})[0])
         logits = np.concatenate(parts)
-        evaluate_logits(logits, split.labels, spec.labels, "test")
+        evaluate_logits(logits, split.labels, artifact.config.output.labels, "test")
         return logits
 
     return run

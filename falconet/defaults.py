@@ -204,7 +204,7 @@ UNBALANCED = 3.0
 
 
 def choose_bands(dataset: Dataset) -> dict[str, int]:
-    """Return the setting of BANDS for recordings of a rate that voices and sounds have; nothing for all else."""
+    """Return the setting of _BANDS for recordings of a rate that voices and sounds have; nothing for all else."""
     return {"bands": _BANDS} if SOUND_RATE <= (dataset.rate or 0) <= HIGHEST_RATE else {}
 
 

@@ -45,7 +45,7 @@ def demonstrate(
     watch: Callable[[str], Sequence[Callback]] = lambda model: (),
     if_exists: Literal["refuse", "overwrite"] = "refuse",
 ) -> Demonstration:
-    """Train each of MODELS on the digits, and write one report about all into `out`.
+    """Train LeNet-5 and a network of its kind on the digits, and write one report about all into `out`.
 
     `watch` returns the callbacks for the run of a model; `if_exists` says what becomes of an earlier demonstration in
     `out`. Raises RunExistsError where runs or a report would be lost, or another process is at work there.

@@ -51,7 +51,7 @@ BRIEF = Brief()
 
 
 def abridge(value: Any) -> str:
-    """Return how a value is written, in one line of at most SHOWN characters."""
+    """Return how a value is written, in one line of at most _SHOWN characters."""
     text = BRIEF.repr(value)
     return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."
 

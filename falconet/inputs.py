@@ -94,7 +94,7 @@ def draft_series_spec(
 
 
 def measure_length(dataset: Dataset) -> int:
-    """Return the steps that LONGEST of 100 training series stay within."""
+    """Return the steps that _LONGEST of 100 training series stay within."""
     samples = dataset.splits["train"].samples
     lengths = []
     for index in range(len(samples)):

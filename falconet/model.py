@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from jaxtyping import Float32
 
-from falconet.errors import DataError, DivergedError, InterruptedRunError, UsageError
-from falconet.renames import accept_renamed
+from falconet.errors import DataError, DivergedError, InterruptedRunError, UnknownNameError, UsageError
+from falconet.renames import accept_renamed, rename_section
 from falconet.runs import RunResult, execute
 from falconet.storage import lend_folder, remove_tree, remove_with
 
@@ -231,9 +231,21 @@ class Run(RunResult):
 
 
 def read_measured(names: Iterable[str]) -> dict[str, Any]:
-    """Return as what `train` takes the settings that the first edition was told to measure."""
-    values: dict[str, tuple[str, Any]] = {"batch_size": ("batch_size", "auto"), "learning_rate": ("find_lr", True)}
-    return dict(values[name] for name in names)
+    """Return as what `train` takes the settings that the first edition was told to measure.
+
+    Raises UnknownNameError for others.
+    """
+    values: dict[str, dict[str, Any]] = {
+        "batch_size": {"batch_size": "auto"},
+        "learning_rate": {"find_lr": True},
+        "epochs": {},  # As many as fit into `seconds`, always.
+    }
+    found: dict[str, Any] = {}
+    for name in names:
+        if name not in values:
+            raise UnknownNameError("measured setting", name, values)
+        found |= values[name]
+    return found
 
 
 @accept_renamed(existing=lambda value: {"if_exists": value}, measured=read_measured)
@@ -300,12 +312,12 @@ def train(  # noqa: PLR0913 - one for each thing that a run follows from
 
     """
     from falconet import terminal
-    from falconet.planning import plan_run
+    from falconet.planning import normalize_settings, plan_run
     from falconet.schema import merge
 
     if out is None and if_exists != "refuse":
         raise UsageError(f"if_exists: wanted a run's folder to {if_exists}, found none; name it as out")
-    asked = merge(settings or {}, {"training": read_training(training)})
+    asked = merge(normalize_settings(settings or {}), {"training": read_training(training)})
     folder = Path(out) if out is not None else lend_folder()
     try:
         plan = plan_run(
@@ -346,4 +358,4 @@ def read_training(training: TrainConfig | Mapping[str, Any] | None) -> dict[str,
         return dict(to_mapping(training))
     if training is not None and not isinstance(training, Mapping):
         raise UsageError(f"training: wanted a TrainConfig or a mapping of its fields, found {type(training).__name__}")
-    return dict(training or {})
+    return rename_section("training", training or {})

@@ -28,7 +28,7 @@ from falconet.modalities import MODALITIES
 from falconet.model_files import WEIGHTS_FILE, check_artifact
 from falconet.models import find_model, models_for
 from falconet.models.registry import check_options, check_pretrained
-from falconet.renames import ignore, note, rename_settings
+from falconet.renames import ignore, note, rename_settings, split_momentum
 from falconet.schema import TEXT_LIMIT, check_finite_fields, flatten, from_mapping, merge, parse_yaml, to_mapping
 from falconet.spec import Kind, ResizeMode
 from falconet.storage import is_vacant, open_regular, read_json, write_text
@@ -290,9 +290,10 @@ def _restore_reading(dataset: Dataset, asked: Settings) -> dict[str, Any]:
     """
     if dataset.config is None:
         raise UsageError(f"{dataset.source}: wanted a data set of load_dataset or Dataset.from_..., found another")
-    known = to_mapping(dataset.config)
-    for key, value in (asked.get("data") or {}).items():
-        if known.get(key) != value:
+    known, data = to_mapping(dataset.config), asked.get("data") or {}
+    wanted = to_mapping(from_mapping(DataConfig, merge(known, data), "data"))
+    for key in data:
+        if known[key] != wanted[key]:
             raise ConfigError(f"data.{key}: wanted none for a Dataset, which is read already; read it so")
     return {"data": known}
 
@@ -456,7 +457,11 @@ def read_settings(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ConfigError(f"{path}: wanted sections such as training and model, found {type(content).__name__}")
     settings = {key: value for key, value in content.items() if key not in RUN_FACTS}
-    return normalize_settings(settings, ignore if content.keys() >= set(RUN_FACTS) else note)
+    if not content.keys() >= set(RUN_FACTS):
+        return normalize_settings(settings)
+    # A run's own file holds all settings, and nobody need change what Falconet wrote.
+    whole = normalize_settings(settings, ignore)
+    return {**whole, "training": split_momentum(whole.get("training") or {}, ignore)}
 
 
 def write_config(plan: Plan) -> None:

@@ -62,14 +62,17 @@ def rename_section(section: str, values: Mapping[str, Any], notify: Callable[[st
         name, _, replacement = new.removeprefix(f"{section}.").partition("=")
         found = replacement or renamed.pop(key)
         renamed[name] = found if name == key else renamed.get(name, found)
-    return split_momentum(renamed, notify) if section == "training" else renamed
+    return renamed
 
 
-def split_momentum(training: dict[str, Any], notify: Callable[[str], None]) -> dict[str, Any]:
-    """Return settings of training with a momentum that is not known to be SGD's as the first of `betas` too."""
+def split_momentum(training: Mapping[str, Any], notify: Callable[[str], None] = note) -> dict[str, Any]:
+    """Return all settings of training with a momentum that is not SGD's as the first of `betas` too.
+
+    All: a layer of them alone does not tell which optimizer it is for, nor whether another layer has betas.
+    """
     momentum = training.get("momentum")
     if momentum is None or "betas" in training or training.get("optimizer") == "sgd":
-        return training
+        return dict(training)
     if momentum != DEFAULT_BETAS[0]:
         notify(f"training.momentum is that of SGD; of Adam and AdamW it is now training.betas=[{momentum}, 0.999]")
     return {**training, "betas": (momentum, DEFAULT_BETAS[1])}
@@ -103,7 +106,8 @@ def accept_renamed_fields(section: str) -> Callable[[type[Result]], type[Result]
 
         @functools.wraps(init)
         def call(self: Result, *args: Any, **kwargs: Any) -> None:
-            init(self, *args, **rename_section(section, kwargs))
+            renamed = rename_section(section, kwargs)
+            init(self, *args, **(split_momentum(renamed) if section == "training" else renamed))
 
         kind.__init__ = call  # type: ignore[method-assign, assignment]
         return kind

@@ -302,7 +302,7 @@ def try_network(plan: Plan, seconds: float | None = None) -> _Trial:
         raise DivergedError(result.message)
     if result.ending == "interrupted":
         raise InterruptedRunError(f"stopped after {len(result.history)} of {training.epochs} epochs")
-    probe = None if solution is None else notify_probe(solution)
+    probe = None if solution is None else describe_probe(solution)
     return _Trial(plan, weights, bundle, model, result, make_row(plan, bundle, result, probe, began))
 
 
@@ -331,7 +331,7 @@ PROBE_FILE = "linear_probe.json"
 """Beside the checkpoints of a run whose first epoch solved its output layer: a `Probe`."""
 
 
-def notify_probe(solution: Solution) -> Probe:
+def describe_probe(solution: Solution) -> Probe:
     return Probe(solution.accuracy, solution.left_out)
 
 
@@ -349,7 +349,7 @@ def solve_linear_probe(
         return None, load_probe(plan)
     notify(callbacks, f"linear probe: features of {len(bundle.train.labels):,} samples")
     solution = solve_output(model, bundle.train, training, bundle.class_weights, bundle.families)
-    probe = notify_probe(solution)
+    probe = describe_probe(solution)
     write_json(plan.out / CHECKPOINT_FOLDER / PROBE_FILE, to_mapping(probe))
     return solution, probe
 

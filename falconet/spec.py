@@ -145,7 +145,7 @@ class SeriesSpec:
 
 @dataclass(frozen=True)
 class TextSpec:
-    """How a text becomes a model's input, and what its outputs are called."""
+    """How a text becomes a model's input."""
 
     shape: tuple[int]
     """Tokens, as the model takes them: longer texts are cut, shorter ones followed by token 0."""

@@ -320,6 +320,12 @@ def test_labels_of_a_loader_are_positions_in_classes(dataset: Dataset) -> None:
     assert numbers.tolist() == [2 - label for label in dataset.train.labels.tolist()]
 
 
+def test_mixed_targets_of_a_loader_have_a_column_for_each_class(dataset: Dataset) -> None:
+    spec, mixing = falconet.ImageSpec((1, 8, 8), (0.5,), (0.25,)), falconet.ImageAugmentation(mixup=1.0)
+    loader = dataset.train.to_loader(spec, batch_size=4, augmentation=mixing, classes=[*CLASSES, "another"])
+    assert next(iter(loader))[1].shape == (4, len(CLASSES) + 1)
+
+
 # A model
 
 

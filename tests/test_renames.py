@@ -12,8 +12,9 @@ import yaml
 import falconet
 from falconet import TrainConfig, planning, renames
 from falconet.cli.app import run
-from falconet.errors import UsageError
-from falconet.planning import ModelConfig, normalize_settings, plan_run, write_config
+from falconet.errors import UnknownNameError, UsageError
+from falconet.model import read_measured
+from falconet.planning import ModelConfig, normalize_settings, parse_assignments, plan_run, write_config
 from falconet.renames import _RENAMED, RENAMED_NAMES, rename_settings
 from falconet.schema import to_mapping
 
@@ -51,6 +52,14 @@ def test_each_setting_is_read_by_its_old_name(old: str, capsys: pytest.CaptureFi
     assert capsys.readouterr().err == "", "a process says it once"
 
 
+def test_arguments_have_old_names_too(capsys: pytest.CaptureFixture[str]) -> None:
+    assert falconet.diagnose([], vitals=[], chance=0.1) == ()  # type: ignore[call-arg]
+    assert "note: diagnose(vitals=...) is now diagnose(layer_stats=[])" in capsys.readouterr().err
+    assert read_measured(["batch_size", "learning_rate", "epochs"]) == {"batch_size": "auto", "find_lr": True}
+    with pytest.raises(UnknownNameError, match="unknown measured setting 'epoch': did you mean epochs"):
+        read_measured(["epoch"])
+
+
 def test_what_is_not_renamed_stays() -> None:
     settings = {
         "model": {"keep": 1},
@@ -75,6 +84,23 @@ def test_momentum_of_adam_is_its_first_beta(training: dict[str, Any], betas: tup
     config = plan_run("digits", settings={"training": training}).config.training
     assert config.betas == betas
     assert config.momentum == 0.8
+
+
+def test_momentum_of_sgd_stays_its_own_wherever_the_optimizer_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each flag alone does not tell; all of them together do, and the run that goes on with them is the same one."""
+    asked = parse_assignments(["training.optimizer=sgd", "training.momentum=0.8"])
+    config = plan_run("digits", model="lenet300_100", settings=asked).config.training
+    assert (config.momentum, config.betas) == (0.8, (0.9, 0.999))
+    settings = {"training": {"optimizer": "sgd", "momentum": 0.8}}
+    plan = plan_run("digits", model="lenet300_100", settings=settings, out=tmp_path / "run")
+    write_config(plan)
+    again = plan_run("digits", settings=asked, out=tmp_path / "run", if_exists="resume")
+    assert again.config == plan.config
+    flags = ["training.betas=[0.7,0.9]", "training.momentum=0.8"]
+    assert plan_run("digits", settings=parse_assignments(flags)).config.training.betas == (0.7, 0.9)
+    assert capsys.readouterr().err == ""
 
 
 def test_settings_as_a_mapping_a_file_and_flags(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

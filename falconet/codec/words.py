@@ -77,7 +77,7 @@ def code_between(coder: Coder, tree: Tree, room: np.ndarray, values: np.ndarray 
     steps = None if values is None else values * _STEPS // room
     part = slice(0, len(room))
     steps = code_chunk(coder, tree, None, part, np.zeros_like(room), steps)
-    # The least value of a step: ceil(step * room / STEPS).
+    # The least value of a step: ceil(step * room / _STEPS).
     first, after = -(-steps * room // _STEPS), -(-(steps + 1) * room // _STEPS)
     size = np.maximum(after - first, 1)
     rest = None if values is None else values - first

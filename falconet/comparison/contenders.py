@@ -206,7 +206,8 @@ def check_recipes(out: Path, terms: _Terms, contenders: Sequence[Contender]) -> 
     for name, found in hash_recipes(terms, contenders).items():
         if recipes.get(name, found) != found:
             raise UsageError(
-                f"{out} was begun with another {name}, which was changed since: undo that, or choose another --out"
+                f"{out} was begun with another {name}, which was changed since, or came with an earlier version of "
+                "Falconet: undo that, or choose another --out"
             )
 
 

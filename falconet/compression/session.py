@@ -55,7 +55,7 @@ from falconet.planning import (
     normalize_settings,
     read_settings,
 )
-from falconet.renames import accept_renamed, ignore
+from falconet.renames import accept_renamed, ignore, split_momentum
 from falconet.schema import KEY, flatten, from_mapping, merge, to_mapping
 from falconet.storage import hold, is_vacant, prepare_folder, read_json, write_json
 from falconet.training.checkpoints import remove_checkpoints
@@ -126,12 +126,12 @@ def compress(
     budget, watcher, out = budget or Budget(), watcher or Watcher(), Path(out)
     home = Path(model) if isinstance(model, str | Path) else open_artifact(model).path
     name = source.source if isinstance(source, Dataset) else source
-    if home is not None:
-        check_artifact(model if isinstance(model, str | Path) else home)
+    if isinstance(model, str | Path):  # One at hand is whole, whatever became of the folder that it was read from.
+        check_artifact(model)
     if not isinstance(source, Dataset):
         check_source(source)
     _check_out(out, if_exists, home, name)
-    overrides = merge(load_settings(recipe), settings or {})
+    overrides = merge(load_settings(recipe), normalize_settings(settings or {}))
     artifact = open_artifact(model)
     dataset = read_data(artifact, source, data_root)
     config = _configure(artifact, home, dataset, overrides)
@@ -202,7 +202,7 @@ def _configure(artifact: Artifact, home: Path | None, dataset: Dataset, override
         "augmentation": trained.get("augmentation") or policy,
         "training": to_mapping(replace(RECOVERY, seed=artifact.config.provenance.seed)),
     }
-    settings = merge(defaults, normalize_settings(overrides))
+    settings = merge(defaults, overrides)
     augmentation = expand_policy(settings["augmentation"], dataset.kind)
     for key in FIXED.keys() & (overrides.get("training") or {}).keys():
         raise ConfigError(f"training.{key}: {FIXED[key]}; leave it out")
@@ -328,7 +328,9 @@ def _read_record(path: Path, facts: Mapping[str, Any]) -> Record:
     """Return what an earlier call found. Raises ArtifactError for a damaged file, UsageError for another search's."""
     try:
         record = from_mapping(Record, read_json(path))
-        config = from_mapping(SearchConfig, normalize_settings(record.config, ignore))
+        known = normalize_settings(record.config, ignore)
+        training = split_momentum(known.get("training") or {}, ignore)
+        config = from_mapping(SearchConfig, {**known, "training": training})
         record = replace(record, config=to_mapping(config))
     except UsageError as error:
         raise ArtifactError(f"{path} is damaged: {error}; begin anew with --overwrite") from error
@@ -392,6 +394,7 @@ def make_loaders(artifact: Artifact, dataset: Dataset, config: SearchConfig) -> 
         config.augmentation,
         sampler=training.sampler,
         seed=training.seed,
+        num_classes=artifact.config.output.num_outputs,
     )
     return train_loader, Loader(val.inputs, known[1], artifact.preprocess, CONSTANTS.validation_batch)
 

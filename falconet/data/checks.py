@@ -121,7 +121,7 @@ class DataReport:
     absent_classes: Mapping[str, tuple[str, ...]]
     """Classes of which a split has no sample, by split."""
     shapes: tuple[ShapeCount, ...]
-    """Of images: the SHAPES most frequent, then all others as one."""
+    """Of images: the _SHAPES most frequent, then all others as one."""
     lengths: Lengths | None
     """Of series and texts."""
     missing: float | None
@@ -287,7 +287,7 @@ def is_far(values: Float64[np.ndarray, " samples"]) -> Bool[np.ndarray, " sample
     """Mark values that are more than four times the median or less than a quarter of it, and far out.
 
     Far out is what lies beyond three interquartile ranges from the quartiles (Tukey, "Exploratory Data Analysis",
-    1977), here of logarithms, so that sets of many sizes have none. Nothing is marked among fewer than MIN_SAMPLES
+    1977), here of logarithms, so that sets of many sizes have none. Nothing is marked among fewer than _MIN_SAMPLES
     values, nor where more than the fraction RARE of them, and more than one, would be.
     """
     far = np.zeros(len(values), dtype=bool)

@@ -138,7 +138,7 @@ def choose_colors(count: int) -> Sequence[Any]:
 
 
 def _thin(values: Float32[np.ndarray, " steps"]) -> tuple[Float64[np.ndarray, " kept"], Float32[np.ndarray, " kept"]]:
-    """Return positions and values of a curve of at most POINTS points that looks the same: lows and highs of blocks."""
+    """Return positions and values of a curve of at most _POINTS that looks the same: lows and highs of blocks."""
     where = np.arange(len(values), dtype=np.float64)
     if len(values) <= _POINTS:
         return where, values

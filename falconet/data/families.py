@@ -47,7 +47,7 @@ class Families:
     pairs: Int64[np.ndarray, "pairs 2"]
     """Positions of nearly equal ones; of a family of m contents, m - 1 pairs that connect it."""
     complete: bool = True
-    """Whether near duplicates were looked for: not in sources beyond MAX_SAMPLES or MAX_VALUES."""
+    """Whether near duplicates were looked for: not in sources beyond MAX_SAMPLES or _MAX_VALUES."""
 
     def name(self, hashes: UInt64[np.ndarray, " samples"]) -> UInt64[np.ndarray, " samples"]:
         """Return the name of each sample's family: the lowest of its members' hashes."""

@@ -300,10 +300,11 @@ def load_batches(
     if modality_of(spec).has_tokens and tokenizer is None:
         raise UsageError("tokenizer: wanted the one that goes with a spec of texts, found none; a model has its own")
     held = load_inputs(replace(split, samples=fit_recordings(split.samples, spec)), spec, tokenizer)
-    labels = torch.from_numpy(match_labels(held.split, dataset.classes, classes or dataset.classes))
+    known = classes or dataset.classes
+    labels = torch.from_numpy(match_labels(held.split, dataset.classes, known))
     preprocess = create_preprocess(spec, tokenizer)
     sampler: Sampler = "shuffle" if shuffle else "sequential"
-    return Loader(held.inputs, labels, preprocess, batch_size, augmentation, sampler, seed)
+    return Loader(held.inputs, labels, preprocess, batch_size, augmentation, sampler, seed, num_classes=len(known))
 
 
 def measure_inputs(inputs: Tensor | PixelCache, spec: InputSpec) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -68,7 +68,7 @@ def write_preview(dataset: Dataset, path: Path, policy: str) -> None:
 
 
 def read_firsts(dataset: Dataset) -> dict[str, Any]:
-    """Return the first training sample that can be drawn of each of the first COLUMNS classes that have one."""
+    """Return the first training sample that can be drawn of each of the first _COLUMNS classes that have one."""
     train = dataset.splits["train"]
     firsts: dict[str, Any] = {}
     for label in np.unique(train.labels).tolist():
@@ -248,7 +248,7 @@ def write_suspects(dataset: Dataset, report: DataReport, path: Path) -> None:
     """Write a PNG of the samples that a report of this data set suspects, section by section.
 
     Pairs that are nearly equal, equal samples in different splits, samples in which nothing changes, unusual sizes,
-    labels that are probably wrong: up to SHOWN of each, and a plain line where there are none. Raises StorageError.
+    labels that are probably wrong: up to _SHOWN of each, and a plain line where there are none. Raises StorageError.
     """
     from matplotlib.figure import Figure
 

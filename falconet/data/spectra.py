@@ -25,7 +25,7 @@ class LogMel(nn.Module):
 
     Each frame is weighted by Hann's window; the Fourier transform is a convolution with fixed kernels, which every
     exported format knows. Bands are triangles, equally wide in mel from 0 to half the rate; the result is the natural
-    logarithm of their power, at least that of FLOOR. Channels keep their order, each with all its bands. Frames that
+    logarithm of their power, at least that of _FLOOR. Channels keep their order, each with all its bands. Frames that
     reach over a series' end are NaN, but for the first, in which silence follows.
 
     Raises ConfigError for so many bands that one of them would hold no frequency.

@@ -49,7 +49,7 @@ def attack_pgd(
     labels: Int64[Tensor, " batch"],
     epsilon: float,
 ) -> Float32[Tensor, "batch channels height width"]:
-    """Return what STEPS steps within epsilon of the pixels lead to, clamped to 0..1; the same on every call."""
+    """Return what _STEPS steps within epsilon of the pixels lead to, clamped to 0..1; the same on every call."""
     from captum.robust import PGD
 
     attack = PGD(predict, cross_entropy, lower_bound=0.0, upper_bound=1.0)

@@ -126,7 +126,7 @@ class BaselineInputs:
 
 
 def prepare_baseline_inputs(answers: Answers, spec: InputSpec, tokenizer: str | None = None) -> BaselineInputs:
-    """Return at most EVALUATED samples of an answered split, drawn at random, as the model takes them.
+    """Return at most _EVALUATED samples of an answered split, drawn at random, as the model takes them.
 
     Raises DataError where none can be read any more.
     """

@@ -62,7 +62,7 @@ def fit_tfidf(inputs: PreparedInputs, tokens: int) -> Describe:
 
 
 def flatten_images(inputs: PreparedInputs) -> Float[Tensor, "samples features"]:
-    """Return the pixels of images from 0 to 1, averaged down to SIDE pixels a side."""
+    """Return the pixels of images from 0 to 1, averaged down to _SIDE pixels a side."""
     parts = []
     for rows in torch.split(torch.arange(len(inputs)), 256):
         images = to_unit(take(inputs, rows))

@@ -21,6 +21,7 @@ from falconet.evaluation.answers import answer_split
 from falconet.evaluation.attacks import ATTACKS, EPSILONS
 from falconet.evaluation.corruptions import CorruptedSamples
 from falconet.modalities import modality_of
+from falconet.renames import accept_renamed
 
 _SEED = 0
 ATTACKED = 256
@@ -68,6 +69,7 @@ class Robustness:
     """On which samples the attacks were tried, or why not."""
 
 
+@accept_renamed(artifact=lambda value: {"model": value})
 def measure_robustness(model: AnyModel, split: Split, *, attacks: bool = True) -> Robustness:
     """Evaluate a model on a split, labels being positions in the model's own, under each corruption and attack.
 

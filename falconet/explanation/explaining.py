@@ -34,6 +34,7 @@ from falconet.explanation.pictures import EXPLANATION_DPI, Shown, draw_attention
 from falconet.explanation.positions import Inputs, mark_present
 from falconet.model_files import redact_name, redact_settings
 from falconet.predictions import find_files
+from falconet.renames import accept_renamed
 from falconet.schema import to_mapping
 from falconet.spec import Kind
 from falconet.storage import format_json, hold, lend_folder, prepare_folder, read_json, remove_with, swap
@@ -194,6 +195,7 @@ class Explainer:
         return str(path)
 
 
+@accept_renamed(files=lambda value: {"inputs": value})
 def explain(
     model: AnyModel,
     inputs: object,

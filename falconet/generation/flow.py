@@ -34,7 +34,7 @@ class FlowConfig:
     """How a generator is trained and asked."""
 
     epochs: int | None = None
-    """Passes over the images; None: as many as give STEPS steps."""
+    """Passes over the images; None: as many as give _STEPS steps."""
 
     seconds: float | None = None
     """Training ends after so long, with the step that is under way then; None: no limit."""

@@ -151,7 +151,7 @@ def _draw_series(series: Float32[np.ndarray, "channels steps"]) -> tuple[str, ..
 
 
 def thin_out(channel: Float32[np.ndarray, " steps"]) -> np.ndarray:
-    """Return the positions of at most POINTS steps that keep the extremes of what lies between."""
+    """Return the positions of at most _POINTS steps that keep the extremes of what lies between."""
     steps = len(channel)
     if steps <= _POINTS:
         return np.arange(steps)

@@ -319,7 +319,7 @@ def _make_dataset(source: str, samples: Samples, spec: InputSpec, classes: tuple
 
 
 def _spread(count: int) -> list[int]:
-    """Return at most LOOKED_AT positions from first to last."""
+    """Return at most _LOOKED_AT positions from first to last."""
     return np.unique(np.linspace(0, count - 1, min(count, _LOOKED_AT)).round().astype(int)).tolist() if count else []
 
 

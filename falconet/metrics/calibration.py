@@ -119,8 +119,8 @@ class TemperatureChoice:
 def choose_temperature(logits: Logits, labels: Labels) -> TemperatureChoice:
     """Return the temperature that `fit_temperature` finds where it helps samples that it was not fitted to, else 1.
 
-    It must be fitted on MIN_SAMPLES or more, and lower the log-loss of samples that were held out from fitting it:
-    over FOLDS folds, each with its part of every class, by more than one standard error of the mean gain (the
+    It must be fitted on _MIN_SAMPLES or more, and lower the log-loss of samples that were held out from fitting it:
+    over _FOLDS folds, each with its part of every class, by more than one standard error of the mean gain (the
     one-standard-error rule of Breiman et al., Classification and Regression Trees, 1984, section 3.4.3, and the
     simpler model wins).
 

@@ -11,7 +11,7 @@ from falconet.spec import FLOAT32_MOST
 Stem = Literal["auto", "imagenet", "small"]
 """How an image network begins: as published for ImageNet, or keeping the resolution of small images.
 
-`auto` is `small` below SMALL pixels.
+`auto` is `small` below _SMALL pixels.
 """
 _SMALL = 64
 """Images with a shorter side below this lose too much in a stem that divides their size by four."""

@@ -17,6 +17,7 @@ from statistics import median
 from typing import Literal
 
 from falconet.errors import DataError
+from falconet.renames import accept_renamed
 from falconet.storage import write_text
 from falconet.training.callbacks import EpochRow
 
@@ -166,6 +167,7 @@ class _Case:
         return f"accuracy is {train:.0%} in training and {val:.0%} in validation, by chance {self.chance:.0%}"
 
 
+@accept_renamed(vitals=lambda value: {"layer_stats": value})
 def diagnose(
     history: Sequence[EpochRow], layer_stats: Sequence[LayerStats], chance: float, *, diverged: bool = False
 ) -> tuple[Diagnosis, ...]:

@@ -197,12 +197,12 @@ def own_weights(module: nn.Module) -> list[nn.Parameter]:
 
 
 def thin_images(values: Tensor | None) -> Tensor | None:
-    """Return a view of some samples of a batch of images, LOOKED_AT or more where it has them; others as they are."""
+    """Return a view of some samples of a batch of images, _LOOKED_AT or more where it has them; others as they are."""
     return values if values is None or values.ndim < 4 else values[:: max(len(values) // _LOOKED_AT, 1)]
 
 
 def _thin(weight: Tensor) -> Tensor:
-    """Return a view of a weight's rows, as far apart as it takes to have about LARGEST numbers."""
+    """Return a view of a weight's rows, as far apart as it takes to have about _LARGEST numbers."""
     return weight[:: math.ceil(weight.numel() / _LARGEST)]
 
 

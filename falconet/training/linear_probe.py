@@ -178,9 +178,9 @@ def choose_penalty(
     cv_samples: int,
     families: Int64[Tensor, " samples"] | None = None,
 ) -> tuple[float, float | None]:
-    """Return the penalty with the least log loss over FOLDS folds, and its accuracy; for few samples 1 and None.
+    """Return the penalty with the least log loss over _FOLDS folds, and its accuracy; for few samples 1 and None.
 
-    From the strongest on, and no further than to PATIENCE penalties that are each worse than one before: a weaker
+    From the strongest on, and no further than to _PATIENCE penalties that are each worse than one before: a weaker
     penalty takes longer, and where it lets the layer learn its samples by heart, a weaker one still is no better.
     """
     generator = torch.Generator().manual_seed(seed)
@@ -318,7 +318,7 @@ def make_sparse(
 def minimize(evaluate: Callable[[Tensor], tuple[float, Tensor]], start: Tensor, tolerance: float) -> Tensor:
     """Return the minimum of a smooth convex function by L-BFGS, with steps halved until the loss falls enough.
 
-    `evaluate` returns value and gradient, whose largest component is at most `tolerance` in the end, unless STEPS or
+    `evaluate` returns value and gradient, whose largest component is at most `tolerance` in the end, unless _STEPS or
     single precision are spent before.
     """
     point, (value, gradient) = start, evaluate(start)

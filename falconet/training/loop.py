@@ -102,11 +102,10 @@ def fit(  # noqa: PLR0913 - one for each thing that training follows from
 
     The best epoch has the highest validation accuracy; of equals, the lowest validation loss; or it is simply the last
     one, where `config.restore` says so. A model with a method `advance` is told before each step which fraction of all
-    steps is done with it. `task` says
-    what the outputs mean; `class_weights`, one for each class, weigh the samples of the training loss.
-    `teacher`, a network for the same input and classes, adds the comparison with its answers to the loss (see
-    `falconet.training.distillation`). `solution` is the output layer of a run with `config.linear_probe` where it has
-    been solved already. Ctrl-C and a loss that is no longer finite end the run early, which the result
+    steps is done with it. `task` says what the outputs mean. `class_weights`, one for each class, weigh the samples of
+    the training loss. `teacher`, a network for the same input and classes, adds the comparison with its answers to the
+    loss (see `falconet.training.distillation`). `solution` is the output layer of a run with `config.linear_probe`
+    where it has been solved already. Ctrl-C and a loss that is no longer finite end the run early, which the result
     says. With `checkpoints`, a folder, the state is written there after each epoch, and in long epochs in between; a
     run that finds one there goes on from it, with the same weights in the end.
 

@@ -172,7 +172,7 @@ def find_epochs(
     """Return how many epochs over `count` samples fit into a time, at most those of `config`, and a line that says so.
 
     A copy of the network takes the steps that are timed. Of an epoch whose output layer is solved, and of validation,
-    EXTRA says what they take beside.
+    _EXTRA says what they take beside.
     """
     epoch = _EXTRA * count / measure_speed(model, train, config, class_weights, teacher)
     epochs = min(max(int(seconds / epoch), 1), config.epochs)

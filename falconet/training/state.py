@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel
 
 from falconet.errors import ConfigError
-from falconet.renames import ignore, rename_section
+from falconet.renames import ignore, rename_section, split_momentum
 from falconet.schema import to_mapping
 from falconet.training.callbacks import EpochRow
 from falconet.training.checkpoints import Checkpoint
@@ -107,7 +107,8 @@ def restore(state: TrainState, checkpoint: Checkpoint | None, identity: dict[str
     if checkpoint is None:
         return
     # What a checkpoint of before does not tell of was then as it is by default now.
-    before = to_mapping({**vars(TrainConfig()), **rename_section("training", checkpoint.facts["run"], ignore)})
+    run = split_momentum(rename_section("training", checkpoint.facts["run"], ignore), ignore)
+    before = to_mapping({**vars(TrainConfig()), **run})
     for key, value in identity.items():
         if before.get(key) != value:
             raise ConfigError(f"checkpoint: wanted one with {key}={value}, found {key}={before.get(key)}; remove it")
