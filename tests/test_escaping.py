@@ -157,4 +157,4 @@ def test_hostile_names_from_end_to_end(hostile: Path, tmp_path: Path, capfd: pyt
     classes = set(map(normalize_label, NAMES))
     assert set(map(escape_line, classes)) == {*labels[:-1]}
     # What programs read keeps the names themselves.
-    assert set(json.loads((model / "config.json").read_text(encoding="utf-8"))["input"]["labels"]) == classes
+    assert set(json.loads((model / "config.json").read_text(encoding="utf-8"))["output"]["labels"]) == classes

@@ -327,7 +327,7 @@ from falconet.data import cache
 from falconet.spec import ImageSpec
 from tests.data.builders import make_logged_split
 log, count, cache.BLOCK_BYTES = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
-spec = ImageSpec((1, 10, 10), ("a", "b", "c"), mean=(0.5,), std=(0.25,))
+spec = ImageSpec((1, 10, 10), mean=(0.5,), std=(0.25,))
 pixels, _ = cache.open_cache(make_logged_split(log, count, pause=0.02), spec)
 print(zlib.crc32(pixels.take(torch.arange(len(pixels))).numpy().tobytes()))
 """

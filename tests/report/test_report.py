@@ -250,7 +250,7 @@ def test_many_classes_are_a_picture(trained: RunResult) -> None:
     html = render_html([report], "many")
     Page(html)
     assert len(html) < 1_500_000
-    assert f"{9 * count:,} of {10 * count - 1:,} are right" in html
+    assert f"{9 * count:,} of {10 * count - 1:,} are correct" in html
 
 
 def test_ids_of_pictures_are_their_own() -> None:
