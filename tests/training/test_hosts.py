@@ -27,7 +27,7 @@ NETWORK = ["--model", "lenet300_100", "--set", "training.precision=fp32", "--set
 IMPATIENT = """
 from datetime import timedelta
 from falconet.training import distributed
-distributed.PATIENCE = timedelta(seconds=8)
+distributed._PATIENCE = timedelta(seconds=8)
 from falconet.cli import main
 main()
 """
