@@ -461,7 +461,9 @@ def read_settings(path: Path) -> dict[str, Any]:
         return normalize_settings(settings)
     # A run's own file holds all settings, and nobody need change what Falconet wrote.
     whole = normalize_settings(settings, ignore)
-    return {**whole, "training": split_momentum(whole.get("training") or {}, ignore)}
+    if training := whole.get("training"):
+        whole["training"] = split_momentum(training, ignore)
+    return whole
 
 
 def write_config(plan: Plan) -> None:

@@ -51,6 +51,7 @@ KEPT: Mapping[str, tuple[str, ...]] = {
     "falconet/defaults.py": ("LARGEST_BACKBONE", "SMALLEST_BACKBONE"),
     "falconet/model.py": ("existing", "measured"),
     "falconet/demonstration.py": ("existing",),
+    "falconet/training/diagnoses.py": ("vitals",),
     "falconet/cli/exporting.py": ("--raw",),
     "falconet/compression/session.py": ("existing",),
 }
