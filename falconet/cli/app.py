@@ -152,7 +152,9 @@ def _report(error: Exception) -> int:
     if isinstance(error, FalconetError):
         return fail(str(error), error.exit_code)
     message = error.format_message()  # type: ignore[attr-defined]
-    return fail(f"{message} (see falconet --help)", 2)
+    context = getattr(error, "ctx", None)
+    command = context.command_path if context else "falconet"
+    return fail(f"{message} (see {command} --help)", 2)
 
 
 def fail(message: str, code: int) -> int:
