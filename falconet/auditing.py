@@ -24,7 +24,7 @@ from falconet.errors import DataError
 from falconet.inputs import add_statistics, draft_spec
 from falconet.models.weights.loading import load_pretrained
 from falconet.planning import RunConfig, configure
-from falconet.runs import build, fit_statistics
+from falconet.preparation import build, fit_statistics
 from falconet.spec import OutputSpec
 from falconet.tasks import TASKS
 from falconet.training import Callback

@@ -27,7 +27,8 @@ from falconet.evaluation.answers import predict_logits
 from falconet.inputs import draft_spec
 from falconet.models.outlines import outline_model
 from falconet.planning import STUDENT_FOLDER, Plan, Settings, check_model, configure, holds_run
-from falconet.runs import ExtraSamples, RunResult, execute, find_weights, read_teacher, uncalibrate
+from falconet.preparation import ExtraSamples, find_weights, uncalibrate
+from falconet.runs import RunResult, execute, read_teacher
 from falconet.schema import merge, to_mapping
 from falconet.spec import Kind
 from falconet.tasks import TASKS

@@ -30,7 +30,8 @@ from falconet.evaluation.answers import answer_known
 from falconet.generation.flow import MAX_SIDE, FlowConfig, draw_images, train_flow
 from falconet.metrics.significance import compare_models
 from falconet.planning import RUN_CONFIG_FILE, TRIAL_FILE, TRIAL_FOLDER, IfExists, Plan, RunConfig, read_settings
-from falconet.runs import ExtraSamples, RunResult, check_synthetic, execute, find_weights, prepare
+from falconet.preparation import ExtraSamples, check_synthetic, find_weights, prepare
+from falconet.runs import RunResult, execute
 from falconet.schema import from_mapping, to_mapping
 from falconet.storage import format_json, hold, read_json, write_json, write_text
 from falconet.training import Callback

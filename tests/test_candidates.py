@@ -11,10 +11,11 @@ import yaml
 
 from falconet.artifact import load_artifact
 from falconet.errors import InterruptedRunError
+from falconet.leaderboard import choose_best_row
 from falconet.model import train
 from falconet.planning import LEADERBOARD_FILE, plan_run
 from falconet.report import LeaderboardRow
-from falconet.runs import RunResult, choose_best_row, execute
+from falconet.runs import RunResult, execute
 from falconet.training import Callback
 
 

@@ -26,7 +26,8 @@ from falconet.models.weights.layouts import IMAGENET_MEAN, IMAGENET_STD
 from falconet.models.weights.loading import from_bert, load_pretrained
 from falconet.models.weights.pretrained import Pretrained
 from falconet.planning import ModelConfig, plan_run
-from falconet.runs import build, find_weights, prepare, sync_plan
+from falconet.preparation import build, find_weights, prepare
+from falconet.runs import sync_plan
 from falconet.spec import ResizeMode
 from falconet.training.distributed import ProcessGroup
 from tests.models.test_minilm import VOCABULARY, make_bert

@@ -19,7 +19,7 @@ from falconet.errors import ConfigError, UsageError
 from falconet.evaluation.answers import predict_logits
 from falconet.model import train
 from falconet.planning import Plan, plan_run
-from falconet.runs import (
+from falconet.preparation import (
     DataBundle,
     ExtraSamples,
     add_samples,
@@ -28,9 +28,9 @@ from falconet.runs import (
     fit_statistics,
     keep_samples,
     prepare,
-    read_teacher,
     uncalibrate,
 )
+from falconet.runs import read_teacher
 from falconet.students import (
     _make_texts,
     choose_student,

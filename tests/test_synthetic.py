@@ -17,7 +17,8 @@ from falconet.errors import ConfigError, DataError, UsageError
 from falconet.generation.flow import FlowConfig
 from falconet.metrics.significance import PairTest, compare_models
 from falconet.planning import Plan, plan_run
-from falconet.runs import ExtraSamples, add_samples, begin, prepare
+from falconet.preparation import ExtraSamples, add_samples, prepare
+from falconet.runs import begin
 from falconet.spec import ImageSpec, SeriesSpec, TextSpec
 from falconet.synthetic import SyntheticTrial, _make_samples, check_begun, train_with_synthetic
 from tests.conftest import FolderMaker
