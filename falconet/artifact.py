@@ -57,10 +57,10 @@ if TYPE_CHECKING:
     from falconet.data.preprocessing import AnyPreprocess
     from falconet.models.outlines import TensorOutline
 
-DIGESTS = {WEIGHTS_FILE: "weights_sha256", CODED_FILE: "coded_sha256", TOKENIZER_FILE: "tokenizer_sha256"}
+_DIGESTS = {WEIGHTS_FILE: "weights_sha256", CODED_FILE: "coded_sha256", TOKENIZER_FILE: "tokenizer_sha256"}
 """Keys of `config.json` that hold the hash of a file beside it."""
 _FORMAT_VERSION = 2
-MAX_BATCH = 256
+_MAX_BATCH = 256
 
 
 @dataclass(frozen=True)
@@ -172,9 +172,9 @@ class Artifact:
         from falconet.models.outlines import outline_tensor
 
         # Whoever asks first may be in inference mode; the weights must be fit for gradients all the same.
-        with torch.inference_mode(mode=False), enough_memory(f"the weights of {self.config.architecture}"):
+        with torch.inference_mode(mode=False), _enough_memory(f"the weights of {self.config.architecture}"):
             found = {name: outline_tensor(tensor) for name, tensor in self.weights.items()}
-            model = realize(outline(self.config, found), self.config)
+            model = _realize(_outline(self.config, found), self.config)
             model.load_state_dict(dict(self.weights))
             # As in training: processors convolve and pool up to nine times faster with the channels innermost.
             model = model.eval().to(memory_format=torch.channels_last)
@@ -187,7 +187,7 @@ class Artifact:
         from falconet.models.forward_cost import BATCH_BYTES, measure_forward
 
         _, size = measure_forward(self.model, self.make_blank())
-        return max(1, min(MAX_BATCH, BATCH_BYTES // size))
+        return max(1, min(_MAX_BATCH, BATCH_BYTES // size))
 
     @cached_property
     def preprocess(self) -> AnyPreprocess:
@@ -232,7 +232,7 @@ class Artifact:
         contents = {self.weights_file: self.serialize()}
         if self.tokenizer is not None:
             contents[TOKENIZER_FILE] = self.tokenizer.encode()
-        digests = {DIGESTS[name]: sha256(content).hexdigest() for name, content in contents.items()}
+        digests = {_DIGESTS[name]: sha256(content).hexdigest() for name, content in contents.items()}
         contents |= {name: text.encode("utf-8", "backslashreplace") for name, text in (derived or {}).items()}
         contents[CONFIG_FILE] = format_json({**to_mapping(redact_config(self.config)), **digests}).encode()
         # Without a model in the folder, a README.md there is somebody's own.
@@ -298,14 +298,14 @@ _BEGINNING, _EVENTS = 1 << 14, 6
 def encode_artifact(artifact: Artifact) -> Artifact:
     """Return the same model as it is kept in a coded file, which holds all that predicting needs."""
     known = to_mapping(artifact.config)
-    header = {key: known[key] for key in ALONE if known[key] not in (None, {})}
+    header = {key: known[key] for key in _ALONE if known[key] not in (None, {})}
     if artifact.tokenizer is not None:
         header["tokenizer"] = abridge_tokenizer(artifact.tokenizer)
     weights = {name: tensor.detach().cpu().contiguous().numpy() for name, tensor in artifact.weights.items()}
     return dataclasses.replace(artifact, coded=codec.encode(header, weights))
 
 
-ALONE = ("architecture", "options", "widths", "input", "output", "temperature")
+_ALONE = ("architecture", "options", "widths", "input", "output", "temperature")
 """What a coded file tells of `config.json`."""
 
 
@@ -318,7 +318,7 @@ def decode_artifact(content: bytes) -> Artifact:
 
     from falconet.models.outlines import TensorOutline
 
-    with enough_memory("a coded model"):
+    with _enough_memory("a coded model"):
         header, entries = codec.read_outline(content)
         tokenizer = header.pop("tokenizer", None)
         try:
@@ -335,20 +335,20 @@ def decode_artifact(content: bytes) -> Artifact:
                 f"the coded model's header is damaged: a model of {config.input.kind} {found} tokenizer"
             )
         kinds = {"f": "float", "i": "integer", "u": "integer", "b": "bool"}
-        outline(config, {entry.name: TensorOutline(entry.shape, kinds[entry.dtype.kind]) for entry in entries})
+        _outline(config, {entry.name: TensorOutline(entry.shape, kinds[entry.dtype.kind]) for entry in entries})
         tensors = {name: torch.from_numpy(array) for name, array in codec.decode(content)[1].items()}
         _check_finite(tensors)
         return Artifact(config, tensors, text, content)
 
 
-def outline(config: ArtifactConfig, found: Mapping[str, TensorOutline]) -> nn.Module:
+def _outline(config: ArtifactConfig, found: Mapping[str, TensorOutline]) -> nn.Module:
     """Return the network that a config describes, without memory for weights.
 
     Raises ArtifactError where there is none, and where its tensors are not those that were found.
     """
     from falconet.models.outlines import find_misfit, outline_model
 
-    check_outputs(config, found)
+    _check_outputs(config, found)
     with _translated_errors():
         structure = {**describe_structure(config.input, config.output), "pretrained": None, "tensors": len(found)}
         model = outline_model(config.architecture, config.widths, **structure, **config.options)
@@ -358,14 +358,14 @@ def outline(config: ArtifactConfig, found: Mapping[str, TensorOutline]) -> nn.Mo
     return model
 
 
-def check_outputs(config: ArtifactConfig, found: Mapping[str, TensorOutline]) -> None:
+def _check_outputs(config: ArtifactConfig, found: Mapping[str, TensorOutline]) -> None:
     """Raise ArtifactError unless a tensor has an entry for each output: an output layer takes time to be outlined."""
     outputs = config.output.num_outputs
     if not any(outputs in tensor.shape for tensor in found.values()):
         raise ArtifactError(f"the weights do not fit {config.architecture}: none has {outputs} entries, one an output")
 
 
-def realize(model: nn.Module, config: ArtifactConfig) -> nn.Module:
+def _realize(model: nn.Module, config: ArtifactConfig) -> nn.Module:
     """Return a network, with weights of no use, whose outline was found to have the tensors that are at hand."""
     from falconet.models import MODELS
     from falconet.models.outlines import allocate_weights
@@ -385,7 +385,7 @@ def _check_finite(weights: Mapping[str, Tensor]) -> None:
 
 
 @contextmanager
-def enough_memory(what: str) -> Iterator[None]:
+def _enough_memory(what: str) -> Iterator[None]:
     """Turn what Python and torch raise without memory into OutOfMemoryError."""
     try:
         yield
@@ -460,25 +460,25 @@ def load_artifact(folder: str | Path) -> Artifact:
     if is_coded(folder):
         artifact = decode_file(folder, read_file(folder))
     else:
-        artifact = read_settled(folder, CONFIG_FILE, partial(load_folder, folder))
+        artifact = read_settled(folder, CONFIG_FILE, partial(_load_folder, folder))
     return dataclasses.replace(artifact, path=given)
 
 
-def load_folder(folder: Path) -> Artifact:
+def _load_folder(folder: Path) -> Artifact:
     """Read an artifact from the files of a folder as they are now. Raises ArtifactError."""
     config, digests = read_config(folder / CONFIG_FILE)
     data = find_source(folder, config.provenance.data)
     config = dataclasses.replace(config, provenance=dataclasses.replace(config.provenance, data=data))
-    path = folder / find_weights_file(digests)
+    path = folder / _find_weights_file(digests)
     content = read_file(path)
     artifact = decode_file(path, content) if path.name == CODED_FILE else Artifact(config, _read_weights(path, content))
-    check_digest(path, content, digests)
+    _check_digest(path, content, digests)
     artifact = dataclasses.replace(artifact, config=config)
     modality = modality_of(config.input)
     if not modality.has_tokens:
         return artifact
     tokenizer = read_file(folder / TOKENIZER_FILE)
-    check_digest(folder / TOKENIZER_FILE, tokenizer, digests)
+    _check_digest(folder / TOKENIZER_FILE, tokenizer, digests)
     try:
         text = tokenizer.decode()
         check_tokenizer(text, modality.in_channels(config.input))
@@ -487,7 +487,7 @@ def load_folder(folder: Path) -> Artifact:
     return dataclasses.replace(artifact, tokenizer=text)
 
 
-def find_weights_file(digests: Mapping[str, str]) -> str:
+def _find_weights_file(digests: Mapping[str, str]) -> str:
     """Return the name of the file that holds the weights, by the hashes in `config.json`."""
     return CODED_FILE if CODED_FILE in digests else WEIGHTS_FILE
 
@@ -497,7 +497,7 @@ def _read_weights(path: Path, content: bytes) -> dict[str, Tensor]:
     import safetensors.torch
 
     try:
-        with enough_memory(str(path)):
+        with _enough_memory(str(path)):
             check_safetensors(content)
             weights = safetensors.torch.load(content)
             _check_finite(weights)
@@ -530,36 +530,36 @@ def push(folder: str | Path, repository: str, *, private: bool = False) -> str:
         raise PathError(f"{as_name(folder)}: wanted a folder of this machine")
     check_artifact(folder)
     path = Path(folder)
-    contents = read_settled(path, CONFIG_FILE, partial(read_shared, path))
+    contents = read_settled(path, CONFIG_FILE, partial(_read_shared, path))
     return hub.upload(contents, frozenset(ARTIFACT_FILES), repository, private)
 
 
-def read_shared(folder: Path) -> dict[str, bytes]:
+def _read_shared(folder: Path) -> dict[str, bytes]:
     """Return the files of an artifact that are shared, checked. Raises ArtifactError."""
     contents = {
         name: read_file(folder / name, follow=False) for name in ARTIFACT_FILES if os.path.lexists(folder / name)
     }
-    config, digests = parse_config(folder / CONFIG_FILE, contents.get(CONFIG_FILE, b""))
-    weights = find_weights_file(digests)
+    config, digests = _parse_config(folder / CONFIG_FILE, contents.get(CONFIG_FILE, b""))
+    weights = _find_weights_file(digests)
     needed = (weights, TOKENIZER_FILE) if modality_of(config.input).has_tokens else (weights,)
     for name in needed:
         if name not in contents:
             raise ArtifactError(f"{folder / name} is missing")
-        check_digest(folder / name, contents[name], digests)
-    for name in find_stale(contents, digests[weights]):
+        _check_digest(folder / name, contents[name], digests)
+    for name in _find_stale(contents, digests[weights]):
         raise ArtifactError(
             f"{folder / name} does not say that it speaks of these weights (weights_sha256: {digests[weights]}): "
             "remove it, train again, or if it is your own, let it say so"
         )
-    check_private(folder, config, {name: contents[name] for name in DERIVED_FILES if name in contents})
+    _check_private(folder, config, {name: contents[name] for name in DERIVED_FILES if name in contents})
     if redact_config(config) != config:
-        record = {**to_mapping(redact_config(config)), **{DIGESTS[name]: digest for name, digest in digests.items()}}
+        record = {**to_mapping(redact_config(config)), **{_DIGESTS[name]: digest for name, digest in digests.items()}}
         contents[CONFIG_FILE] = format_json(record).encode()
     kept = (CONFIG_FILE, *needed, *DERIVED_FILES)
     return {name: content for name, content in contents.items() if name in kept}
 
 
-def check_private(folder: Path, config: ArtifactConfig, derived: Mapping[str, bytes]) -> None:
+def _check_private(folder: Path, config: ArtifactConfig, derived: Mapping[str, bytes]) -> None:
     """Raise ArtifactError for a card, report or figures with an absolute path that the model's data have here."""
     for source in {config.provenance.data.source, find_source(folder, redact_config(config).provenance.data).source}:
         for name, content in derived.items():
@@ -580,7 +580,7 @@ def list_stale(folder: str | Path) -> tuple[str, ...]:
         return ()
     _, digests = read_config(folder / CONFIG_FILE)
     contents = {name: read_file(folder / name) for name in DERIVED_FILES if (folder / name).is_file()}
-    return find_stale(contents, digests.get(find_weights_file(digests), ""))
+    return _find_stale(contents, digests.get(_find_weights_file(digests), ""))
 
 
 def read_derived(artifact: Artifact) -> dict[str, str]:
@@ -589,17 +589,17 @@ def read_derived(artifact: Artifact) -> dict[str, str]:
     if folder is None or not folder.is_dir():
         return {}
     contents = {name: read_file(folder / name) for name in DERIVED_FILES if (folder / name).is_file()}
-    stale = find_stale(contents, artifact.digest)
+    stale = _find_stale(contents, artifact.digest)
     return {name: content.decode("utf-8", "replace") for name, content in contents.items() if name not in stale}
 
 
-def find_stale(contents: Mapping[str, bytes], digest: str) -> tuple[str, ...]:
+def _find_stale(contents: Mapping[str, bytes], digest: str) -> tuple[str, ...]:
     """Return the names of those derived files that do not name the weights of this hash as what they speak of."""
-    named = {name: SUBJECTS[name].search(contents[name]) for name in DERIVED_FILES if name in contents}
+    named = {name: _SUBJECTS[name].search(contents[name]) for name in DERIVED_FILES if name in contents}
     return tuple(name for name, found in named.items() if found is None or found[1].decode() != digest)
 
 
-SUBJECTS = {
+_SUBJECTS = {
     "metrics.json": re.compile(rb'"weights_sha256": "([0-9a-f]{64})"'),
     "README.md": re.compile(rb"^weights_sha256: '?([0-9a-f]{64})'?$", re.MULTILINE),
     "report.html": re.compile(rb'<meta name="weights_sha256" content="([0-9a-f]{64})">'),
@@ -610,7 +610,7 @@ SUBJECTS = {
 def read_file(path: Path, *, follow: bool = True) -> bytes:
     """Return the content of a file that an artifact needs. Raises ArtifactError; for a link too without `follow`."""
     try:
-        with enough_memory(str(path)):
+        with _enough_memory(str(path)):
             return read_regular(path, follow=follow)
     except FileNotFoundError as error:
         raise ArtifactError(f"{path} is missing") from error
@@ -618,7 +618,7 @@ def read_file(path: Path, *, follow: bool = True) -> bytes:
         raise ArtifactError(f"{path} is damaged: {error.strerror or error}") from error
 
 
-def check_digest(path: Path, content: bytes, digests: Mapping[str, str]) -> None:
+def _check_digest(path: Path, content: bytes, digests: Mapping[str, str]) -> None:
     """Raise ArtifactError unless a file's content is the one that `config.json` was written with."""
     if sha256(content).hexdigest() != digests.get(path.name):
         raise ArtifactError(f"{path} is altered, or not the one that {CONFIG_FILE} was written with")
@@ -626,13 +626,13 @@ def check_digest(path: Path, content: bytes, digests: Mapping[str, str]) -> None
 
 def read_config(path: Path) -> tuple[ArtifactConfig, dict[str, str]]:
     """Read `config.json`; return it and the hashes of the files that belong to it."""
-    return parse_config(path, read_file(path))
+    return _parse_config(path, read_file(path))
 
 
-def parse_config(path: Path, content: bytes) -> tuple[ArtifactConfig, dict[str, str]]:
+def _parse_config(path: Path, content: bytes) -> tuple[ArtifactConfig, dict[str, str]]:
     """`read_config`, of what was read already."""
     record = parse_json(path, content)
-    digests = {name: str(record.pop(key)) for name, key in DIGESTS.items() if key in record}
+    digests = {name: str(record.pop(key)) for name, key in _DIGESTS.items() if key in record}
     found = record.get("format_version")
     if not isinstance(found, int) or found > _FORMAT_VERSION:
         wanted = f"wanted format version {_FORMAT_VERSION} or lower"

@@ -32,10 +32,10 @@ from falconet.training.linear_probe import Features, Solver, extract_features, s
 from falconet.training.loop import fit
 
 _FOLDS = 5
-CHANCE = 0.05
+_CHANCE = 0.05
 """One-sided p-value from which on agreement with the labels may be chance."""
 _PATIENCE = 6
-BATCH_SIZE = 256
+_BATCH_SIZE = 256
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def warn_unlearnable(
     """Return a sentence where held-out answers agree with the labels no more than by chance, else None."""
     answers = probabilities.argmax(axis=1)
     confusion = metrics.count_confusion(answers, labels, probabilities.shape[1])
-    if metrics.agreement_p_value(confusion) < CHANCE:
+    if metrics.agreement_p_value(confusion) < _CHANCE:
         return None
     return (
         f"nothing was shown to be learned from these labels: of {len(labels):,} samples, a network that had not seen "
@@ -109,9 +109,9 @@ def predict_held_out(
     solver = config.training.linear_probe
     if solver is not None:
         features, count = embed_split(prepared), len(dataset.classes)
-        first = predict_solved(features, loaded.split, folds, count, solver)
+        first = _predict_solved(features, loaded.split, folds, count, solver)
         trusted = choose_trusted(first, loaded.split.labels)
-        return loaded, first, predict_solved(features, loaded.split, folds, count, solver, trusted)
+        return loaded, first, _predict_solved(features, loaded.split, folds, count, solver, trusted)
     probabilities = np.zeros((len(folds), len(dataset.classes)))
     for number in range(_FOLDS):
         probabilities[folds == number] = predict_fold(prepared, folds, number, callbacks)
@@ -163,19 +163,19 @@ def prepare_candidate(dataset: Dataset, split: Split, candidate: Candidate) -> _
     preprocess = create_preprocess(spec, tokenizer)
     output = TASKS["classification"].make_output(dataset)
     network, _ = build(config.model, spec, output, config.training.seed, weights)
-    fit_statistics(network, Loader(loaded.inputs, torch.from_numpy(loaded.split.labels), preprocess, BATCH_SIZE))
+    fit_statistics(network, Loader(loaded.inputs, torch.from_numpy(loaded.split.labels), preprocess, _BATCH_SIZE))
     return _Prepared(config, loaded, preprocess, output, tokenizer, network)
 
 
 def embed_split(prepared: _Prepared, loaded: LoadedInputs | None = None) -> Features:
     """Return what the network's output layer sees of each sample, or of others that were loaded by the same spec."""
     loaded = loaded or prepared.loaded
-    whole = Loader(loaded.inputs, torch.from_numpy(loaded.split.labels), prepared.preprocess, BATCH_SIZE)
+    whole = Loader(loaded.inputs, torch.from_numpy(loaded.split.labels), prepared.preprocess, _BATCH_SIZE)
     features, _ = extract_features(prepared.network, whole.epoch(1), lambda batch: batch)
     return features
 
 
-def predict_solved(
+def _predict_solved(
     features: Features,
     split: Split,
     folds: Int64[np.ndarray, " samples"],
@@ -254,9 +254,9 @@ def predict_fold(
     )
     model, _ = build(config.model, preprocess.spec, prepared.output, seed=number)
     fit_statistics(model, train)
-    fit(model, train, load(folds == chosen_on, batch_size=BATCH_SIZE), training, callbacks=callbacks)
+    fit(model, train, load(folds == chosen_on, batch_size=_BATCH_SIZE), training, callbacks=callbacks)
     with torch.inference_mode():
-        held_out = load(folds == number, batch_size=BATCH_SIZE)
+        held_out = load(folds == number, batch_size=_BATCH_SIZE)
         logits = torch.cat([model(inputs) for inputs, _ in held_out.epoch(1)])
     probabilities: np.ndarray = metrics.softmax(logits.numpy()).astype(np.float64)
     return probabilities

@@ -91,25 +91,25 @@ def count_complexity(
     The sample is float32, or int64 for texts.
     """
     modes = {module: module.training for module in model.modules()}
-    counter = MacCounter()
+    counter = _MacCounter()
     device = next(iter([*model.parameters(), *model.buffers()]), torch.empty(0)).device
     # No token may be 0, which is padding.
     sample = MODALITIES[kind].make_blank(1, *input_shape).to(device)
     fields = FieldMode(sample, dimensions=2 if len(input_shape) == 3 else 1)
-    trace = Trace(model, counter, fields)
+    trace = _Trace(model, counter, fields)
     try:
-        with torch.no_grad(), decomposed(), counter, fields:
+        with torch.no_grad(), _decomposed(), counter, fields:
             model.eval()(sample)
     finally:
         trace.remove()
         for module, mode in modes.items():
             module.training = mode
-    layers = tuple(iterate_layers(model, trace))
+    layers = tuple(_iterate_layers(model, trace))
     params = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     return Complexity(name, input_shape, layers, params, counter.macs)
 
 
-def count_bag(weight: Tensor, indices: Tensor, *others: Any, out_val: Any = None, **named: Any) -> int:
+def _count_bag(weight: Tensor, indices: Tensor, *others: Any, out_val: Any = None, **named: Any) -> int:
     """Return the operations of a bag of weighted vectors, for which torch has no formula; others are just added.
 
     Parameters stand as in `torch.ops.aten._embedding_bag`, where the weights of samples come seventh.
@@ -119,7 +119,7 @@ def count_bag(weight: Tensor, indices: Tensor, *others: Any, out_val: Any = None
 
 
 @call_directly
-class MacCounter(TorchDispatchMode):
+class _MacCounter(TorchDispatchMode):
     """Counts multiply-accumulates by torch's own formulas of each operator, while it is active."""
 
     def __init__(self) -> None:
@@ -127,7 +127,7 @@ class MacCounter(TorchDispatchMode):
         from torch.utils.flop_counter import flop_registry
 
         super().__init__()  # type: ignore[no-untyped-call]
-        bags = dict.fromkeys((torch.ops.aten._embedding_bag, torch.ops.aten._embedding_bag_forward_only), count_bag)
+        bags = dict.fromkeys((torch.ops.aten._embedding_bag, torch.ops.aten._embedding_bag_forward_only), _count_bag)
         self.formulas = {**flop_registry, **bags}
         self.flops = 0
 
@@ -150,13 +150,13 @@ class MacCounter(TorchDispatchMode):
         return found
 
 
-class Trace:
+class _Trace:
     """What each module does in a forward pass: its outputs' shapes and fields, and its MACs without its submodules'.
 
     The counter keeps its own account by module, but that goes astray where one module has two parents.
     """
 
-    def __init__(self, model: nn.Module, counter: MacCounter, fields: FieldMode) -> None:
+    def __init__(self, model: nn.Module, counter: _MacCounter, fields: FieldMode) -> None:
         self.fields = fields
         self.seen: dict[str, tuple[int, ...]] = {}
         self.shapes: dict[str, list[tuple[int, ...]]] = {}
@@ -176,7 +176,7 @@ class Trace:
     def leave(self, name: str, _module: nn.Module, _inputs: Any, output: Any) -> None:
         self.settle()
         self.running.pop()
-        self.shapes.setdefault(name, []).append(shape_of(output))
+        self.shapes.setdefault(name, []).append(_shape_of(output))
         self.seen[name] = self.fields.size_of(output)
 
     def settle(self) -> None:
@@ -192,7 +192,7 @@ class Trace:
 
 
 @contextmanager
-def decomposed() -> Iterator[None]:
+def _decomposed() -> Iterator[None]:
     """Switch off the fused kernels that hide their matrix products from torch's dispatcher."""
     # `mkldnn.flags` would also set TF32, which warns on processors; the plain switch does not.
     mkldnn, fast_path = torch.backends.mkldnn.enabled, torch.backends.mha.get_fastpath_enabled()
@@ -206,7 +206,7 @@ def decomposed() -> Iterator[None]:
         torch.backends.mha.set_fastpath_enabled(fast_path)
 
 
-def iterate_layers(model: nn.Module, trace: Trace) -> Iterator[LayerCost]:
+def _iterate_layers(model: nn.Module, trace: _Trace) -> Iterator[LayerCost]:
     """Yield the modules that do something themselves, in order of definition."""
     seen: set[int] = set()
     for name, module in model.named_modules():
@@ -222,7 +222,7 @@ def iterate_layers(model: nn.Module, trace: Trace) -> Iterator[LayerCost]:
             yield LayerCost(name, type(module).__name__, shape, params, macs, size, trace.seen.get(name, ()))
 
 
-def shape_of(output: Any) -> tuple[int, ...]:
+def _shape_of(output: Any) -> tuple[int, ...]:
     """Return the shape, without the batch dimension, of a module's output or of the first of several."""
     while isinstance(output, tuple | list):
         output = output[0]

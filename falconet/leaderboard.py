@@ -67,7 +67,7 @@ def keep_leaderboard(plan: Plan, rows: tuple[LeaderboardRow, ...]) -> tuple[Lead
     """Write what candidates came to into the run's folder; where none was tried, return what an ended run has there."""
     if rows:
         write_leaderboard(plan.out, rows)
-    return rows or (read_leaderboard(plan.out) if plan.if_exists == "resume" else ())
+    return rows or (_read_leaderboard(plan.out) if plan.if_exists == "resume" else ())
 
 
 def write_leaderboard(folder: Path, rows: Sequence[LeaderboardRow]) -> None:
@@ -75,7 +75,7 @@ def write_leaderboard(folder: Path, rows: Sequence[LeaderboardRow]) -> None:
     write_json(folder / LEADERBOARD_FILE, {"candidates": [to_mapping(row) for row in rows]})
 
 
-def read_leaderboard(folder: Path) -> tuple[LeaderboardRow, ...]:
+def _read_leaderboard(folder: Path) -> tuple[LeaderboardRow, ...]:
     """Return what the candidates of an ended run came to; nothing where it had none, or nothing tells of them."""
     try:
         rows = tuple(from_mapping(LeaderboardRow, row) for row in read_json(folder / LEADERBOARD_FILE)["candidates"])
@@ -109,10 +109,10 @@ def choose_best_row(rows: Sequence[LeaderboardRow]) -> int:
     ahead = accuracy - rows[simple].val_accuracy
     if rows[best].validated < MIN_VALIDATION:
         ahead = min(ahead, accuracy - rows[simple].accuracy)
-    return best if ahead > standard_error(rows[best]) else simple
+    return best if ahead > _standard_error(rows[best]) else simple
 
 
-def standard_error(row: LeaderboardRow) -> float:
+def _standard_error(row: LeaderboardRow) -> float:
     """Return that of a validation accuracy, with one right and one wrong answer added: all right is no certainty."""
     rate = (row.val_accuracy * row.validated + 1) / (row.validated + 2)
     return math.sqrt(rate * (1 - rate) / (row.validated + 2))

@@ -317,7 +317,7 @@ def train(  # noqa: PLR0913 - one for each thing that a run follows from
 
     if out is None and if_exists != "refuse":
         raise UsageError(f"if_exists: wanted a run's folder to {if_exists}, found none; name it as out")
-    asked = merge(normalize_settings(settings or {}), {"training": read_training(training)})
+    asked = merge(normalize_settings(settings or {}), {"training": _read_training(training)})
     folder = Path(out) if out is not None else lend_folder()
     try:
         plan = plan_run(
@@ -349,7 +349,7 @@ def train(  # noqa: PLR0913 - one for each thing that a run follows from
     return run
 
 
-def read_training(training: TrainConfig | Mapping[str, Any] | None) -> dict[str, Any]:
+def _read_training(training: TrainConfig | Mapping[str, Any] | None) -> dict[str, Any]:
     """Return the section of how a network is trained. Raises UsageError for what is none."""
     from falconet.schema import to_mapping
     from falconet.training import TrainConfig

@@ -21,7 +21,7 @@ DERIVED_FILES = ("metrics.json", "README.md", "report.html")
 """What is said of a trained model; each names the weights that it speaks of by their SHA-256."""
 ARTIFACT_FILES = (*MODEL_FILES, *DERIVED_FILES)
 """All that is shared of a trained model; checkpoints and what else lies in a run's folder is not."""
-MODEL_SUFFIXES = (Path(CODED_FILE).suffix, ".onnx", ".xml")
+_MODEL_SUFFIXES = (Path(CODED_FILE).suffix, ".onnx", ".xml")
 """Of files that hold a model by themselves: a coded one, and what `falconet export` writes."""
 
 
@@ -39,7 +39,7 @@ def check_artifact(folder: str | Path) -> None:
     if not folder.exists():
         name = as_name(folder)
         hint = f"; a model of the Hugging Face Hub is written {HUB_PREFIX}{name}" if is_hub_name(name) else ""
-        what = "file" if folder.suffix.lower() in MODEL_SUFFIXES else "folder"
+        what = "file" if folder.suffix.lower() in _MODEL_SUFFIXES else "folder"
         raise PathError(f"no such {what}: {folder}{hint}")
     found = (
         "an unfinished run (`falconet train --resume` goes on with it)"

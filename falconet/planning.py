@@ -43,10 +43,10 @@ STUDENT_FOLDER = "student"
 """In a run's folder: that of the run of its student."""
 TRIAL_FILE, TRIAL_FOLDER = "synthetic.json", "synthetic"
 """In a run's folder: what came of synthetic samples, and the run that was trained with them."""
-RUN_FACTS = ("source", "fingerprint", "recipe")
+_RUN_FACTS = ("source", "fingerprint", "recipe")
 """Keys of a run's `config.yaml` that are no settings."""
 
-TRAINING = "train"
+_TRAINING = "train"
 """Folder of the recipes for training, within that of all."""
 
 Settings = Mapping[str, Any]
@@ -92,12 +92,12 @@ class ModelConfig:
     def __post_init__(self) -> None:
         if self.bands is not None and self.bands < 1:
             raise ConfigError(f"bands: wanted 1 or more, or null, found {self.bands}")
-        for name in set(DERIVED) & set(self.options):
-            raise ConfigError(f"options.{name}: {DERIVED[name]}; leave it out")
+        for name in set(_DERIVED) & set(self.options):
+            raise ConfigError(f"options.{name}: {_DERIVED[name]}; leave it out")
         check_finite_fields(self)
 
 
-DERIVED = {
+_DERIVED = {
     "kind": "follows from the data",
     "num_classes": "follows from the data",
     "in_channels": "follows from the data",
@@ -163,19 +163,19 @@ def plan_run(  # noqa: PLR0913 - one for each thing that a run follows from
     if out is not None:
         check_out(Path(out), if_exists)
     check_sections(settings or {})
-    asked = merge(normalize_settings(settings or {}), named_settings(model, epochs, seed, batch_size))
-    asked, autotune = find_autotuned(asked)
+    asked = merge(normalize_settings(settings or {}), _named_settings(model, epochs, seed, batch_size))
+    asked, autotune = _find_autotuned(asked)
     if isinstance(source, Dataset):
         asked = merge(asked, _restore_reading(source, asked))
     if recipe:
         loaded = load_recipe(recipe)
         check_sections(loaded)
-        asked, more = find_autotuned(merge(loaded, asked))
+        asked, more = _find_autotuned(merge(loaded, asked))
         autotune |= more
-    check_network(asked.get("model") or {})
+    _check_network(asked.get("model") or {})
     # The columns that a run was begun with may be needed to read its source at all.
     stored = read_begun(Path(out), if_exists) if out is not None else {}
-    asked = leave_to_solved(Path(out), stored, asked) if out is not None else asked
+    asked = _leave_to_solved(Path(out), stored, asked) if out is not None else asked
     dataset = _read_source(source, merge(stored, asked), data_root)
     config, chosen, solved = resolve(dataset, merge(stored, asked))
     name = source.source if isinstance(source, Dataset) else source
@@ -183,28 +183,28 @@ def plan_run(  # noqa: PLR0913 - one for each thing that a run follows from
     check_out(folder, if_exists)
     check_outside(folder, name)
     if out is None and (stored := read_begun(folder, if_exists)):
-        asked = leave_to_solved(folder, stored, asked)
-        if find_data(merge(stored, asked)) != find_data(asked):
+        asked = _leave_to_solved(folder, stored, asked)
+        if _find_data(merge(stored, asked)) != _find_data(asked):
             dataset = _read_source(source, merge(stored, asked), data_root)
         config, chosen, solved = resolve(dataset, merge(stored, asked))
     if find_lr:
         autotune |= {"learning_rate"}
-    if seconds is None and not named_model(asked):
-        seconds = USUAL_SECONDS
+    if seconds is None and not _named_model(asked):
+        seconds = _USUAL_SECONDS
     if stored:
         recipe = recipe or _read_facts(folder).get("recipe")
         _check_unchanged(folder, from_mapping(RunConfig, stored), config, dataset)
-        autotune, solved = frozenset(), find_solved(folder, dataset, config)
+        autotune, solved = frozenset(), _find_solved(folder, dataset, config)
     elif seconds is not None and "epochs" not in (asked.get("training") or {}):
         autotune |= {"epochs"}
     return Plan(dataset, config, folder, recipe, if_exists, chosen, autotune, solved, seconds)
 
 
-USUAL_SECONDS = 600.0
+_USUAL_SECONDS = 600.0
 """That a run takes at most, about, where neither a model nor a time is asked for."""
 
 
-def find_autotuned(settings: dict[str, Any]) -> tuple[dict[str, Any], frozenset[Autotuned]]:
+def _find_autotuned(settings: dict[str, Any]) -> tuple[dict[str, Any], frozenset[Autotuned]]:
     """Return settings without `batch_size: auto`, and what is chosen by measuring instead."""
     training = settings.get("training") or {}
     if training.get("batch_size") != "auto":
@@ -213,22 +213,22 @@ def find_autotuned(settings: dict[str, Any]) -> tuple[dict[str, Any], frozenset[
     return {**settings, "training": others}, frozenset({"batch_size"})
 
 
-def named_model(settings: Settings) -> bool:
+def _named_model(settings: Settings) -> bool:
     """Whether a network is asked for."""
     return "name" in (settings.get("model") or {})
 
 
-def leave_to_solved(folder: Path, stored: Settings, asked: dict[str, Any]) -> dict[str, Any]:
+def _leave_to_solved(folder: Path, stored: Settings, asked: dict[str, Any]) -> dict[str, Any]:
     """Return what a run that ended with a solved candidate is asked to go on with: only how data are read.
 
     All else that is asked for without naming a network was meant for the candidate that came last.
     """
-    if not stored or named_model(asked) or (stored.get("model") or {}).get("name") not in list_tried(folder):
+    if not stored or _named_model(asked) or (stored.get("model") or {}).get("name") not in _list_tried(folder):
         return asked
     return {key: value for key, value in asked.items() if key == "data"}
 
 
-def list_tried(folder: Path) -> set[str]:
+def _list_tried(folder: Path) -> set[str]:
     """Return the names of the candidates before the last of the run in a folder; none where nothing tells of them."""
     try:
         rows = read_json(folder / LEADERBOARD_FILE).get("candidates")
@@ -240,35 +240,35 @@ def list_tried(folder: Path) -> set[str]:
     return {str(row.get("model")) for row in before}
 
 
-def find_solved(folder: Path, dataset: Dataset, config: RunConfig) -> tuple[RunConfig, ...]:
+def _find_solved(folder: Path, dataset: Dataset, config: RunConfig) -> tuple[RunConfig, ...]:
     """Return the solved candidates of a run that goes on: those that it tried when it began."""
-    candidates, tried = choose_candidates(find_data_facts(dataset)), list_tried(folder)
+    candidates, tried = choose_candidates(find_data_facts(dataset)), _list_tried(folder)
     if not tried or config.model.name != candidates[-1].model:
         return ()
     return tuple(
-        solved for solved in plan_solved(dataset, candidates, to_mapping(config)) if solved.model.name in tried
+        solved for solved in _plan_solved(dataset, candidates, to_mapping(config)) if solved.model.name in tried
     )
 
 
-def plan_solved(dataset: Dataset, candidates: Sequence[Candidate], settings: Settings) -> tuple[RunConfig, ...]:
+def _plan_solved(dataset: Dataset, candidates: Sequence[Candidate], settings: Settings) -> tuple[RunConfig, ...]:
     """Return all candidates but the last, with what the run has that suits any network."""
-    training = {key: value for key, value in (settings.get("training") or {}).items() if key in SHARED}
+    training = {key: value for key, value in (settings.get("training") or {}).items() if key in _SHARED}
     shared = {"data": settings.get("data") or {}, "training": training}
     return tuple(
         configure(dataset, merge(default_settings(dataset, candidate), shared)) for candidate in candidates[:-1]
     )
 
 
-SHARED = ("seed", "device", "class_weights", "effective_beta")
+_SHARED = ("seed", "device", "class_weights", "effective_beta")
 """Settings of training that candidates have in common."""
 
 
-def check_network(asked: Settings) -> None:
+def _check_network(asked: Settings) -> None:
     """Raise UsageError for an option that the network asked for lacks, before the data are read."""
     name, options = asked.get("name"), asked.get("options")
     # Torch comes in here, which a run needs anyway. What is of another type is refused with all other settings.
     if isinstance(name, str) and isinstance(options, Mapping) and options:
-        check_options(name, {key: value for key, value in options.items() if key not in DERIVED})
+        check_options(name, {key: value for key, value in options.items() if key not in _DERIVED})
 
 
 def read_begun(out: Path, if_exists: IfExists) -> dict[str, Any]:
@@ -278,7 +278,7 @@ def read_begun(out: Path, if_exists: IfExists) -> dict[str, Any]:
     return merge({"data": {"near_duplicates": "apart"}}, read_settings(out / RUN_CONFIG_FILE)) if begun else {}
 
 
-def find_data(settings: Settings) -> DataConfig:
+def _find_data(settings: Settings) -> DataConfig:
     """Return the section of how data are read."""
     return from_mapping(DataConfig, settings.get("data") or {}, "data")
 
@@ -300,8 +300,8 @@ def _restore_reading(dataset: Dataset, asked: Settings) -> dict[str, Any]:
 
 def _read_source(source: str | Path | Dataset, settings: Settings, data_root: str | Path | None) -> Dataset:
     """Read the data as settings say."""
-    dataset = load_dataset(source, data_root=data_root, config=find_data(settings))
-    check_not_empty(dataset)
+    dataset = load_dataset(source, data_root=data_root, config=_find_data(settings))
+    _check_not_empty(dataset)
     return dataset
 
 
@@ -320,7 +320,7 @@ def resolve(dataset: Dataset, settings: Settings) -> tuple[RunConfig, tuple[str,
     if config.model.teacher is not None:
         check_artifact(config.model.teacher)
     check_model(config.model.name, dataset)
-    return config, describe_chosen(defaults, settings), plan_solved(dataset, candidates, settings)
+    return config, _describe_chosen(defaults, settings), _plan_solved(dataset, candidates, settings)
 
 
 def configure(dataset: Dataset, settings: Settings) -> RunConfig:
@@ -363,7 +363,7 @@ def check_sections(settings: Settings) -> None:
             raise ConfigError(f"{section}: wanted a mapping of settings, found {abridge(values)}")
 
 
-def check_not_empty(dataset: Dataset) -> None:
+def _check_not_empty(dataset: Dataset) -> None:
     """Raise DataError where a split came out empty, as happens when no class has three different samples."""
     empty = [name for name, split in dataset.splits.items() if not len(split)]
     if empty:
@@ -373,7 +373,7 @@ def check_not_empty(dataset: Dataset) -> None:
         )
 
 
-def named_settings(
+def _named_settings(
     model: str | None, epochs: int | None, seed: int | None, batch_size: int | Literal["auto"] | None = None
 ) -> dict[str, Any]:
     """Return the arguments that were given as settings."""
@@ -385,7 +385,7 @@ def named_settings(
     return {**settings, "training": training} if training else settings
 
 
-def describe_chosen(defaults: Settings, settings: Settings) -> tuple[str, ...]:
+def _describe_chosen(defaults: Settings, settings: Settings) -> tuple[str, ...]:
     """Return the defaults that stand because nobody set them."""
     return tuple(
         f"{section}.{key}={value}"
@@ -426,13 +426,13 @@ def parse_assignments(assignments: Sequence[str]) -> dict[str, Any]:
     return settings
 
 
-def list_recipes(purpose: str = TRAINING) -> list[str]:
+def list_recipes(purpose: str = _TRAINING) -> list[str]:
     """Return the names of the recipes that come with Falconet: for training, or for `compress`."""
     names = (Path(file.name) for file in resources.files("falconet").joinpath("recipes", purpose).iterdir())
     return sorted(name.stem for name in names if name.suffix == ".yaml")
 
 
-def load_recipe(name: str, purpose: str = TRAINING) -> dict[str, Any]:
+def load_recipe(name: str, purpose: str = _TRAINING) -> dict[str, Any]:
     """Return a recipe by name, or the settings in a YAML file by path."""
     if name.endswith((".yaml", ".yml")):
         return read_settings(Path(name))
@@ -456,8 +456,8 @@ def read_settings(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: {error}") from error
     if not isinstance(content, dict):
         raise ConfigError(f"{path}: wanted sections such as training and model, found {type(content).__name__}")
-    settings = {key: value for key, value in content.items() if key not in RUN_FACTS}
-    if not content.keys() >= set(RUN_FACTS):
+    settings = {key: value for key, value in content.items() if key not in _RUN_FACTS}
+    if not content.keys() >= set(_RUN_FACTS):
         return normalize_settings(settings)
     # A run's own file holds all settings, and nobody need change what Falconet wrote.
     whole = normalize_settings(settings, ignore)
@@ -474,7 +474,7 @@ def write_config(plan: Plan) -> None:
 
 def _check_unchanged(folder: Path, stored: RunConfig, asked: RunConfig, dataset: Dataset) -> None:
     """Raise UsageError where a resumed run is asked to go on differently, or on other data, from how it began."""
-    before, after = (without_free(flatten(to_mapping(config))) for config in (stored, asked))
+    before, after = (_without_free(flatten(to_mapping(config))) for config in (stored, asked))
     before["fingerprint"] = _read_facts(folder).get("fingerprint")
     after["fingerprint"] = dataset.fingerprint
     changed = [key for key in after if before.get(key) != after[key]]
@@ -486,7 +486,7 @@ def _check_unchanged(folder: Path, stored: RunConfig, asked: RunConfig, dataset:
         )
 
 
-def without_free(settings: Settings) -> dict[str, Any]:
+def _without_free(settings: Settings) -> dict[str, Any]:
     """Return flat settings without those that a run may go on with otherwise."""
     return {key: value for key, value in settings.items() if key not in {f"training.{name}" for name in FREE}}
 
@@ -520,7 +520,7 @@ def check_outside(out: Path, source: str | Path) -> None:
 
 def holds_run(out: Path) -> bool:
     """Whether a run was begun in this folder: whether its `config.yaml` is one that `write_config` writes."""
-    return set(RUN_FACTS) <= _read_facts(out).keys()
+    return set(_RUN_FACTS) <= _read_facts(out).keys()
 
 
 def has_weights(out: Path) -> bool:
@@ -535,7 +535,7 @@ def _read_facts(out: Path) -> dict[str, Any]:
             content = parse_yaml(file.read(4 * TEXT_LIMIT + 1).decode())
     except (OSError, ConfigError, UnicodeDecodeError):
         return {}
-    return {key: content[key] for key in RUN_FACTS if key in content} if isinstance(content, dict) else {}
+    return {key: content[key] for key in _RUN_FACTS if key in content} if isinstance(content, dict) else {}
 
 
 def short_name(source: str | Path) -> str:

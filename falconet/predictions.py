@@ -102,7 +102,7 @@ def collect(parts: Iterable[Predictions]) -> Predictions:
     return Predictions(tuple(predictions), tuple(skipped), ignored, tuple(notes))
 
 
-READ_BY = ("columns", "header", "follow", "max_bytes")
+_READ_BY = ("columns", "header", "follow", "max_bytes")
 """Settings of `data` that say how samples without labels are read."""
 
 
@@ -112,9 +112,9 @@ def resolve_data_config(settings: Mapping[str, Any] | None, known: Mapping[str, 
     Raises ConfigError for settings that do not exist, or that say nothing of samples without labels.
     """
     for key in settings or {}:
-        if key not in READ_BY:
+        if key not in _READ_BY:
             raise ConfigError(
-                f"data.{key}: wanted one of {', '.join(READ_BY)}: no other tells how to read what to answer"
+                f"data.{key}: wanted one of {', '.join(_READ_BY)}: no other tells how to read what to answer"
             )
     return from_mapping(DataConfig, merge(known or {}, settings or {}), "data")
 

@@ -82,7 +82,7 @@ def find_weights(plan: Plan, process_group: ProcessGroup = SINGLE_PROCESS) -> tu
     model = plan.config.model
     if model.pretrained is None:
         return plan, None
-    seen = process_group.broadcast(load_pretrained_input(plan) if process_group.is_main else None)
+    seen = process_group.broadcast(_load_pretrained_input(plan) if process_group.is_main else None)
     if seen is not None:
         # The options are in the stored configuration.
         kept = Pretrained(model.name, {}, "checkpoint", mean=seen.mean, std=seen.std, size=seen.size)
@@ -92,7 +92,7 @@ def find_weights(plan: Plan, process_group: ProcessGroup = SINGLE_PROCESS) -> tu
     return dataclasses.replace(plan, config=dataclasses.replace(plan.config, model=model)), weights
 
 
-def load_pretrained_input(plan: Plan) -> Seen | None:
+def _load_pretrained_input(plan: Plan) -> Seen | None:
     """Return how a run that can go on from a checkpoint sees its samples; None for all others."""
     folder = plan.out / CHECKPOINT_FOLDER
     if plan.if_exists != "resume" or load_checkpoint(folder) is None:
@@ -136,7 +136,7 @@ class DataBundle:
         return Prepared(inputs, self.train.labels[:count])
 
 
-VALIDATED = 4
+_VALIDATED = 4
 """Times as many samples as a training step's, which keeps gradients and activations too."""
 
 
@@ -173,7 +173,7 @@ def prepare(plan: Plan, weights: Pretrained | None = None, process_group: Proces
             val.inputs,
             labels["val"],
             preprocess,
-            VALIDATED * split_batch(training.batch_size, process_group),
+            _VALIDATED * split_batch(training.batch_size, process_group),
             sampler="by_length",
             rank=process_group.rank,
             world_size=process_group.world_size,
@@ -291,7 +291,7 @@ def find_teacher(
     if artifact.config.output != bundle.output:
         wanted, found = list(bundle.output.labels), list(artifact.config.output.labels)
         raise ConfigError(f"model.teacher: wanted one that knows the classes {wanted}, found {found}")
-    if answers_batches(artifact, bundle) and not beforehand:
+    if _answers_batches(artifact, bundle) and not beforehand:
         return Teacher(artifact.model, artifact.preprocess, create_preprocess(bundle.spec, bundle.tokenizer)), bundle
     if training.feature_weight:
         raise ConfigError("training.feature_weight: wanted 0 with a teacher of another input, found more")
@@ -308,7 +308,7 @@ def find_teacher(
     return None, dataclasses.replace(bundle, train=dataclasses.replace(bundle.train, answers=torch.from_numpy(logits)))
 
 
-def answers_batches(artifact: Artifact, bundle: DataBundle) -> bool:
+def _answers_batches(artifact: Artifact, bundle: DataBundle) -> bool:
     """Whether a teacher can be given its student's input."""
     same = (artifact.config.input, artifact.tokenizer) == (bundle.spec, bundle.tokenizer)
     other = artifact.config.input.kind != bundle.spec.kind  # Which is refused.
@@ -318,7 +318,7 @@ def answers_batches(artifact: Artifact, bundle: DataBundle) -> bool:
 def check_synthetic(plan: Plan, bundle: DataBundle) -> None:
     """Raise ConfigError where a run has a teacher that cannot answer about samples made for the student's input."""
     folder = plan.config.model.teacher
-    if folder is not None and not answers_batches(load_artifact(folder), bundle):
+    if folder is not None and not _answers_batches(load_artifact(folder), bundle):
         raise ConfigError(
             f"--synthetic: wanted a teacher that is given what its student is, found one of another input, {folder}, "
             "which cannot answer about synthetic samples; leave out --synthetic or --teacher"

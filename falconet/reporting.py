@@ -30,7 +30,7 @@ from falconet.training.diagnoses import Diagnosis, LayerStats, diagnose, load_la
 from falconet.training.energy import energy_facts, load_energy
 from falconet.training.usefulness import no_better_than
 
-HISTORY_FILE, LAYER_STATS_FILE, METRICS_FILE = "metrics.csv", "vitals.csv", "metrics.json"
+HISTORY_FILE, LAYER_STATS_FILE, _METRICS_FILE = "metrics.csv", "vitals.csv", "metrics.json"
 Notify = Callable[[str], object]
 """Hears what takes long before it begins."""
 
@@ -62,15 +62,15 @@ def update_report(
     in the folder.
     """
     out = Path(folder)
-    check_run(out)
+    _check_run(out)
     with hold(out):
         artifact = load_artifact(out)
         known = _read_facts(out, artifact)
         source = artifact.config.provenance.data.source
         dataset, _, _ = find_split(artifact, source, "test", data_root=data_root)
-        dataset = dataclasses.replace(dataset, notes=read_notes(known, dataset.notes))
+        dataset = dataclasses.replace(dataset, notes=_read_notes(known, dataset.notes))
         history, layer_stats = load_history(out / HISTORY_FILE), load_layer_stats(out / LAYER_STATS_FILE)
-        log = read_log(known, TrainingLog(layer_stats, diagnose_run(history, layer_stats, dataset), load_energy(out)))
+        log = _read_log(known, TrainingLog(layer_stats, diagnose_run(history, layer_stats, dataset), load_energy(out)))
         report, _ = report_on(
             artifact,
             dataset,
@@ -86,7 +86,7 @@ def update_report(
     return report
 
 
-def check_run(folder: Path) -> None:
+def _check_run(folder: Path) -> None:
     """Raise UsageError for a folder whose report cannot be written anew: one that no finished training has written."""
     if not holds_run(folder) or not (folder / HISTORY_FILE).is_file():
         found = "a compressed model, whose report is complete" if (folder / "model.fnet").is_file() else "none"
@@ -117,7 +117,7 @@ def report_on(
     if learned is not None:
         log = add_baselines(log, artifact, learned, val_answers, answers)
     if extras.costs:
-        latencies = time_all(artifact, notify)
+        latencies = _time_all(artifact, notify)
     report = describe_model(
         artifact,
         history,
@@ -128,7 +128,7 @@ def report_on(
         log=log,
         settings=settings,
         latencies=latencies,
-        reasons=explain_some(artifact, answers, notify) if extras.reasons else None,
+        reasons=_explain_some(artifact, answers, notify) if extras.reasons else None,
     )
     return report, answers
 
@@ -153,7 +153,7 @@ def add_baselines(
     return dataclasses.replace(log, diagnoses=(*log.diagnoses, found)) if found else log
 
 
-def time_all(artifact: Artifact, notify: Notify) -> Mapping[Runtime, Latency]:
+def _time_all(artifact: Artifact, notify: Notify) -> Mapping[Runtime, Latency]:
     """Return the latencies in all runtimes that are installed."""
     from falconet.exporters.timing import describe_plan, time_runtimes
 
@@ -161,7 +161,7 @@ def time_all(artifact: Artifact, notify: Notify) -> Mapping[Runtime, Latency]:
     return time_runtimes(artifact)
 
 
-def explain_some(artifact: Artifact, answers: Answers, notify: Notify) -> Any:
+def _explain_some(artifact: Artifact, answers: Answers, notify: Notify) -> Any:
     """Return explanations of a few answers."""
     from falconet.explanation.reasons import CASES, find_reasons
 
@@ -173,7 +173,7 @@ def save_report(artifact: Artifact, report: ModelReport, out: Path, dataset: Dat
     """Write a model with the three files that speak of it, in one step."""
     title = f"{report.name} on {short_name(dataset.source)}"
     texts = {
-        METRICS_FILE: format_json(list_facts(report)),
+        _METRICS_FILE: format_json(list_facts(report)),
         "report.html": render_html([report], title),
         "README.md": render_card(report),
     }
@@ -211,13 +211,13 @@ def list_facts(report: ModelReport) -> dict[str, Any]:
 def _read_facts(out: Path, artifact: Artifact) -> dict[str, Any]:
     """Return what `metrics.json` says of these very weights; nothing where it is missing, damaged or of others."""
     try:
-        found = read_json(out / METRICS_FILE)
+        found = read_json(out / _METRICS_FILE)
     except ArtifactError:
         return {}
     return found if found.get("weights_sha256") == artifact.digest else {}
 
 
-def read_log(facts: Mapping[str, Any], log: TrainingLog) -> TrainingLog:
+def _read_log(facts: Mapping[str, Any], log: TrainingLog) -> TrainingLog:
     """Return what was seen in training with what only `metrics.json` tells of it, where that can be read."""
     try:
         diagnoses = tuple(from_mapping(Diagnosis, row) for row in facts["diagnoses"])
@@ -228,7 +228,7 @@ def read_log(facts: Mapping[str, Any], log: TrainingLog) -> TrainingLog:
     return dataclasses.replace(log, diagnoses=diagnoses, leaderboard=leaderboard, baselines=baselines)
 
 
-def read_notes(facts: Mapping[str, Any], notes: tuple[str, ...]) -> tuple[str, ...]:
+def _read_notes(facts: Mapping[str, Any], notes: tuple[str, ...]) -> tuple[str, ...]:
     """Return what training said of the data, such as of leaks between splits, which reading alone does not tell."""
     try:
         known = [str(note) for note in facts["test"]["notes"]]

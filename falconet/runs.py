@@ -132,7 +132,7 @@ class RunResult:
     """Files of the source that were no samples, counted by extension."""
 
 
-class MetricsFiles(Callback):
+class _MetricsFiles(Callback):
     """Keeps `metrics.csv` up to date, one row an epoch, and `vitals.csv`, one for each epoch and layer."""
 
     def __init__(self, out: Path, layer_monitor: LayerMonitor) -> None:
@@ -174,9 +174,9 @@ def execute(
             # A folder that cannot be written to is told before the data are read, which may take long.
             held.enter_context(hold(plan.out))
             check_again(plan)
-            check_teacher(plan)
+            _check_teacher(plan)
             prepare_folder(plan.out)
-        trials = try_fast_candidates(plan, callbacks) if process_group.world_size == 1 else ()
+        trials = _try_fast_candidates(plan, callbacks) if process_group.world_size == 1 else ()
         plan, weights = find_weights(plan, process_group)
         began = time.perf_counter()
         bundle = prepare(plan, weights, process_group)
@@ -201,10 +201,10 @@ def execute(
             begin(plan, weights, rates)
             if trials:
                 write_leaderboard(plan.out, [trial.row for trial in trials])
-        solution, probe = solve_linear_probe(plan, bundle, model, callbacks, process_group)
-        result, layer_stats = fit_monitored(plan, bundle, model, teacher, solution, callbacks, process_group)
+        solution, probe = _solve_linear_probe(plan, bundle, model, callbacks, process_group)
+        result, layer_stats = _fit_monitored(plan, bundle, model, teacher, solution, callbacks, process_group)
         if not process_group.is_main:
-            check_ending(plan, result)
+            _check_ending(plan, result)
         last = _Trial(
             plan, weights, bundle, model, result, make_row(plan, len(bundle.val.labels), result, probe, began)
         )
@@ -212,20 +212,20 @@ def execute(
         if process_group.is_main:
             leaderboard = keep_leaderboard(plan, leaderboard)
         second = None
-        if kept.result.ending in {"completed", "early_stopped"} and (refit or is_refit(plan, process_group)):
+        if kept.result.ending in {"completed", "early_stopped"} and (refit or _is_refit(plan, process_group)):
             if process_group.is_main:
-                save_best(kept)
-            second = refit_network(kept, callbacks, process_group)
+                _save_best(kept)
+            second = _refit_network(kept, callbacks, process_group)
         done = None
         if process_group.is_main:
             seen = TrainingLog(layer_stats if kept is last else (), leaderboard=leaderboard)
-            done = finish_run(kept, seen, started, second)
+            done = _finish_run(kept, seen, started, second)
         answer = process_group.broadcast(done)
         assert answer is not None
         return answer
 
 
-def fit_monitored(
+def _fit_monitored(
     plan: Plan,
     bundle: DataBundle,
     model: torch.nn.Module,
@@ -239,7 +239,7 @@ def fit_monitored(
     watchers: Sequence[Callback] = ()
     if process_group.is_main:
         energy = watch_energy(plan.out, plan.if_exists == "resume")
-        watchers = [layer_monitor, MetricsFiles(plan.out, layer_monitor), *energy, *callbacks]
+        watchers = [layer_monitor, _MetricsFiles(plan.out, layer_monitor), *energy, *callbacks]
     result = fit(
         model,
         bundle.train,
@@ -282,7 +282,7 @@ def try_network(plan: Plan, seconds: float | None = None) -> _Trial:
         fit_statistics(model, bundle.train)
         solution = None
         if training.linear_probe and seconds is not None:
-            check_time(model, bundle, seconds)
+            _check_time(model, bundle, seconds)
         if training.linear_probe:
             solution = solve_output(model, bundle.train, training, bundle.class_weights, bundle.families)
         result = fit(
@@ -302,7 +302,7 @@ def try_network(plan: Plan, seconds: float | None = None) -> _Trial:
     return _Trial(plan, weights, bundle, model, result, make_row(plan, len(bundle.val.labels), result, probe, began))
 
 
-def check_time(model: torch.nn.Module, bundle: DataBundle, seconds: float) -> None:
+def _check_time(model: torch.nn.Module, bundle: DataBundle, seconds: float) -> None:
     """Raise OutOfTimeError where a network's features of all training and validation samples take longer than that."""
     learned = min(len(bundle.train.labels), limit_samples(find_dense_output(model)) or len(bundle.train.labels))
     count = learned + len(bundle.val.labels)
@@ -310,11 +310,11 @@ def check_time(model: torch.nn.Module, bundle: DataBundle, seconds: float) -> No
     if needed > seconds:
         raise OutOfTimeError(
             f"its features of {count:,} samples take about {needed:,.0f} s, wanted at most {seconds:,.0f} s, which is "
-            f"{SOLVED_FRACTION:.0%} of the time that is left; --time changes it"
+            f"{_SOLVED_FRACTION:.0%} of the time that is left; --time changes it"
         )
 
 
-def solve_linear_probe(
+def _solve_linear_probe(
     plan: Plan, bundle: DataBundle, model: torch.nn.Module, callbacks: Sequence[Callback], process_group: ProcessGroup
 ) -> tuple[Solution | None, Probe | None]:
     """Solve the output layer where a run begins with that; return it, and what cross-validation says of it.
@@ -333,7 +333,7 @@ def solve_linear_probe(
     return solution, probe
 
 
-def try_fast_candidates(plan: Plan, callbacks: Sequence[Callback]) -> tuple[_Trial, ...]:
+def _try_fast_candidates(plan: Plan, callbacks: Sequence[Callback]) -> tuple[_Trial, ...]:
     """Try the candidates that take seconds, each in memory, and tell what each comes to; without those that diverge."""
     trials = []
     started = time.perf_counter()
@@ -341,7 +341,7 @@ def try_fast_candidates(plan: Plan, callbacks: Sequence[Callback]) -> tuple[_Tri
         left = None
         # A run that goes on tries what it tried when it began, whatever time there is now.
         if plan.seconds is not None and plan.if_exists != "resume":
-            left = SOLVED_FRACTION * (plan.seconds - (time.perf_counter() - started))
+            left = _SOLVED_FRACTION * (plan.seconds - (time.perf_counter() - started))
         if left is not None and left <= 0:
             notify(callbacks, f"candidate {config.model.name} is left out: no time is left; --time changes it")
             continue
@@ -355,7 +355,7 @@ def try_fast_candidates(plan: Plan, callbacks: Sequence[Callback]) -> tuple[_Tri
     return tuple(trials)
 
 
-SOLVED_FRACTION = 0.5
+_SOLVED_FRACTION = 0.5
 """Of the time that is left: a candidate that is to take seconds is left out where its features take more than that."""
 
 
@@ -370,16 +370,16 @@ def decide(trials: Sequence[_Trial], callbacks: Sequence[Callback]) -> tuple[_Tr
     notify(callbacks, f"candidate {describe_row(last.row)}")
     kept = trials[choose_best_row([trial.row for trial in trials])]
     if kept is not last:
-        promote(kept)
+        _promote(kept)
     notify(callbacks, f"kept: {kept.row.model}")
     return kept, tuple(dataclasses.replace(trial.row, kept=trial is kept) for trial in trials)
 
 
-def promote(trial: _Trial) -> None:
+def _promote(trial: _Trial) -> None:
     """Let a run's folder speak of another network than the one that was trained last."""
     remove_checkpoints(trial.plan.out / CHECKPOINT_FOLDER)
     write_config(trial.plan)
-    files = MetricsFiles(trial.plan.out, LayerMonitor())
+    files = _MetricsFiles(trial.plan.out, LayerMonitor())
     files.on_start(trial.plan.config.training.epochs, len(trial.bundle.train), trial.result.history)
     save_layer_stats(trial.plan.out / LAYER_STATS_FILE, ())
 
@@ -429,9 +429,9 @@ def autotune(
         assert scan is not None
         config = dataclasses.replace(config, learning_rate=float(f"{scan.suggestion:.2g}"))
         rates = draw_rates(scan.rates, scan.losses, config.learning_rate)
-        notify(callbacks, f"learning rate {config.learning_rate:g} (picture: {plan.out / RATES_FILE})")
+        notify(callbacks, f"learning rate {config.learning_rate:g} (picture: {plan.out / _RATES_FILE})")
     if "epochs" in plan.autotune and plan.seconds is not None and config.epochs > 1:
-        left = max(plan.seconds - (time.perf_counter() - started) - REPORTED, 1.0)
+        left = max(plan.seconds - (time.perf_counter() - started) - _REPORTED, 1.0)
         count = len(bundle.train.labels)
         timed = (
             find_epochs(model, bundle.train, config, count, left, bundle.class_weights, teacher)
@@ -444,7 +444,7 @@ def autotune(
     return dataclasses.replace(plan, config=dataclasses.replace(plan.config, training=config)), bundle, rates
 
 
-REPORTED = 5.0
+_REPORTED = 5.0
 """Seconds that are left for evaluating and for the report."""
 
 
@@ -454,7 +454,7 @@ def _shorten(config: TrainConfig, epochs: int) -> TrainConfig:
     return dataclasses.replace(config, epochs=epochs, unfreeze_after=after if after and after < epochs else None)
 
 
-RATES_FILE = "learning-rate.png"
+_RATES_FILE = "learning-rate.png"
 
 
 def begin(plan: Plan, weights: Pretrained | None, rates: Figure | None) -> None:
@@ -464,29 +464,29 @@ def begin(plan: Plan, weights: Pretrained | None, rates: Figure | None) -> None:
     """
     check_held(plan.out)
     if plan.if_exists != "resume":
-        remove_others(plan.out)
+        _remove_others(plan.out)
     if plan.if_exists == "overwrite":
         # The old model stays until the new run has weights to put in its place.
         remove_checkpoints(plan.out / CHECKPOINT_FOLDER)
-        remove_checkpoints(plan.out / REFIT_FOLDER)
+        remove_checkpoints(plan.out / _REFIT_FOLDER)
     if plan.if_exists != "resume":
         for path in (plan.out / ENERGY_FILE, *find_events(plan.out)):
             path.unlink(missing_ok=True)
-        for name in (RATES_FILE, LEADERBOARD_FILE, TRIAL_FILE, TEACHER_FILE):
+        for name in (_RATES_FILE, LEADERBOARD_FILE, TRIAL_FILE, _TEACHER_FILE):
             (plan.out / name).unlink(missing_ok=True)
     if plan.config.model.teacher is not None:
         digest = load_artifact(plan.config.model.teacher).digest
-        write_json(plan.out / TEACHER_FILE, {"weights_sha256": digest})
+        write_json(plan.out / _TEACHER_FILE, {"weights_sha256": digest})
     write_config(plan)
     if rates is not None:
-        write_figure(rates, plan.out / RATES_FILE)
+        write_figure(rates, plan.out / _RATES_FILE)
     prepare_folder(plan.out / CHECKPOINT_FOLDER)
     if weights is not None:
         seen = Seen(weights.mean, weights.std, weights.size, weights.vocabulary, weights.resize_mode)
         write_json(plan.out / CHECKPOINT_FOLDER / PRETRAINED_FILE, to_mapping(seen))
 
 
-def remove_others(out: Path) -> None:
+def _remove_others(out: Path) -> None:
     """Remove the runs within a run's folder, which learned from a model that another takes the place of.
 
     A folder of such a name that holds no run is somebody's own. Raises RunExistsError where a process is at work there.
@@ -497,20 +497,20 @@ def remove_others(out: Path) -> None:
                 remove_tree(folder)
 
 
-TEACHER_FILE = "teacher.json"
+_TEACHER_FILE = "teacher.json"
 """In the folder of a run with a teacher: of which weights that one was, since others may take their place."""
 
 
 def read_teacher(out: Path) -> str | None:
     """Return the SHA-256 of the weights that taught the run in a folder; None where nothing tells."""
     try:
-        found = read_json(out / TEACHER_FILE).get("weights_sha256")
+        found = read_json(out / _TEACHER_FILE).get("weights_sha256")
     except ArtifactError:
         return None
     return found if isinstance(found, str) else None
 
 
-def check_teacher(plan: Plan) -> None:
+def _check_teacher(plan: Plan) -> None:
     """Raise UsageError where a run that goes on has a teacher with other weights than when it began."""
     teacher = plan.config.model.teacher
     if teacher is None or plan.if_exists != "resume" or (begun := read_teacher(plan.out)) is None:
@@ -522,17 +522,17 @@ def check_teacher(plan: Plan) -> None:
         )
 
 
-REFIT_FOLDER = f"{CHECKPOINT_FOLDER}/refit"
+_REFIT_FOLDER = f"{CHECKPOINT_FOLDER}/refit"
 """Checkpoints of a second fit, on training and validation samples; a run with some is refit when it goes on."""
 
 
-def is_refit(plan: Plan, process_group: ProcessGroup) -> bool:
+def _is_refit(plan: Plan, process_group: ProcessGroup) -> bool:
     """Whether a run that goes on had begun to be refit."""
-    begun = plan.if_exists == "resume" and any((plan.out / REFIT_FOLDER).glob("epoch-*.json"))
+    begun = plan.if_exists == "resume" and any((plan.out / _REFIT_FOLDER).glob("epoch-*.json"))
     return bool(process_group.broadcast(begun if process_group.is_main else None))
 
 
-class RefitProgress(Callback):
+class _RefitProgress(Callback):
     """Tells those who watched a run how far its second fit is; its epochs are none of the run's own."""
 
     def __init__(self, callbacks: Sequence[Callback], epochs: int) -> None:
@@ -542,7 +542,7 @@ class RefitProgress(Callback):
         notify(self.callbacks, f"refit: epoch {row.epoch} of {self.epochs}, training loss {show_loss(row.train_loss)}")
 
 
-def refit_network(kept: _Trial, callbacks: Sequence[Callback], process_group: ProcessGroup) -> torch.nn.Module:
+def _refit_network(kept: _Trial, callbacks: Sequence[Callback], process_group: ProcessGroup) -> torch.nn.Module:
     """Return a network trained anew on training and validation samples, for as many epochs as a run kept.
 
     All else is as in the run: initial weights, settings, and what inputs are normalized by; the schedule is that of so
@@ -569,7 +569,7 @@ def refit_network(kept: _Trial, callbacks: Sequence[Callback], process_group: Pr
     teacher, bundle = find_teacher(plan, bundle, ("train", "val"))
     fit_statistics(network, bundle.train)
     if process_group.is_main:
-        prepare_folder(plan.out / REFIT_FOLDER)
+        prepare_folder(plan.out / _REFIT_FOLDER)
     second = fit(
         network,
         bundle.train,
@@ -577,8 +577,8 @@ def refit_network(kept: _Trial, callbacks: Sequence[Callback], process_group: Pr
         training,
         class_weights=bundle.class_weights,
         teacher=teacher,
-        callbacks=[RefitProgress(callbacks, epochs)] if process_group.is_main else (),
-        checkpoints=plan.out / REFIT_FOLDER,
+        callbacks=[_RefitProgress(callbacks, epochs)] if process_group.is_main else (),
+        checkpoints=plan.out / _REFIT_FOLDER,
         process_group=process_group,
     )
     before = f"the model of the run before it, of epoch {epochs}, is in {plan.out}"
@@ -590,39 +590,39 @@ def refit_network(kept: _Trial, callbacks: Sequence[Callback], process_group: Pr
     return network
 
 
-def save_best(kept: _Trial) -> Artifact:
+def _save_best(kept: _Trial) -> Artifact:
     """Return the artifact of a run's kept epoch, and see that the folder holds it."""
-    artifact = make_artifact(kept.plan, kept.bundle, kept.result, copy_weights(kept.model))
+    artifact = make_artifact(kept.plan, kept.bundle, kept.result, _copy_weights(kept.model))
     # What is there of the same weights says more: their temperature, and how they were evaluated.
-    if kept.result.best_epoch and not is_kept(artifact, kept.plan.out):
+    if kept.result.best_epoch and not _is_kept(artifact, kept.plan.out):
         artifact.save(kept.plan.out)
     return artifact
 
 
-def copy_weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+def _copy_weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     return {name: value.clone() for name, value in model.state_dict().items()}
 
 
-def finish_run(kept: _Trial, seen: TrainingLog, started: float, second: torch.nn.Module | None = None) -> RunResult:
+def _finish_run(kept: _Trial, seen: TrainingLog, started: float, second: torch.nn.Module | None = None) -> RunResult:
     """Save and evaluate what was trained; raise where training ended before its time.
 
     `second` is what is kept instead where the run was refit: it has the first fit's temperature and validation figures.
     """
     plan, bundle, result = kept.plan, kept.bundle, kept.result
-    artifact = save_best(kept)
+    artifact = _save_best(kept)
     diagnoses = diagnose_run(result.history, seen.layer_stats, plan.dataset, diverged=result.ending == "diverged")
-    check_ending(plan, result, diagnoses)
+    _check_ending(plan, result, diagnoses)
     artifact, answers = calibrate(artifact, plan.dataset)
-    diagnoses += diagnose_outcome(describe_outcome(plan, bundle, answers, result.best_epoch))
+    diagnoses += diagnose_outcome(_describe_outcome(plan, bundle, answers, result.best_epoch))
     if second is not None:
         provenance = dataclasses.replace(artifact.config.provenance, refit=True)
         config = dataclasses.replace(artifact.config, provenance=provenance)
-        artifact = Artifact(config, copy_weights(second), bundle.tokenizer)
+        artifact = Artifact(config, _copy_weights(second), bundle.tokenizer)
     log = dataclasses.replace(seen, diagnoses=tuple(diagnoses), energy=load_energy(plan.out))
     return evaluate_run(plan, artifact, answers, result, log, bundle, started)
 
 
-def describe_outcome(plan: Plan, bundle: DataBundle, answers: Answers, epoch: int) -> Outcome:
+def _describe_outcome(plan: Plan, bundle: DataBundle, answers: Answers, epoch: int) -> Outcome:
     """Return what a model's use is evaluated by: its answers to validation samples, and what it was trained on."""
     dataset, training = plan.dataset, plan.config.training
     has_sides = modality_of(bundle.spec).axes == 2
@@ -638,7 +638,7 @@ def describe_outcome(plan: Plan, bundle: DataBundle, answers: Answers, epoch: in
     )
 
 
-def is_kept(artifact: Artifact, folder: Path) -> bool:
+def _is_kept(artifact: Artifact, folder: Path) -> bool:
     """Whether a run's folder holds these very weights already, as that of a finished run that is gone on with."""
     try:
         return load_artifact(folder).digest == artifact.digest
@@ -667,7 +667,7 @@ def make_artifact(plan: Plan, bundle: DataBundle, result: FitResult, weights: di
         epochs=len(result.history),
         best_epoch=result.best_epoch,
         recipe=plan.recipe,
-        refit_teacher=has_refit_teacher(plan) or None,
+        refit_teacher=_has_refit_teacher(plan) or None,
     )
     config = ArtifactConfig(
         architecture=plan.config.model.name,
@@ -680,7 +680,7 @@ def make_artifact(plan: Plan, bundle: DataBundle, result: FitResult, weights: di
     return Artifact(config, weights, bundle.tokenizer)
 
 
-def has_refit_teacher(plan: Plan) -> bool:
+def _has_refit_teacher(plan: Plan) -> bool:
     """Whether a run's teacher was trained on the samples that validate the run."""
     if plan.config.model.teacher is None:
         return False
@@ -688,7 +688,7 @@ def has_refit_teacher(plan: Plan) -> bool:
     return bool(origin.refit) and origin.data.fingerprint == plan.dataset.fingerprint
 
 
-def check_ending(plan: Plan, result: FitResult, diagnoses: Sequence[Diagnosis] = ()) -> None:
+def _check_ending(plan: Plan, result: FitResult, diagnoses: Sequence[Diagnosis] = ()) -> None:
     """Raise where the run ended before its time; say why, and what is kept."""
     best = result.best
     kept = (

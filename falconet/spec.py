@@ -30,7 +30,7 @@ TaskName = Literal["classification"]
 
 KIND_NAMES: tuple[Kind, ...] = get_args(Kind)
 
-_MAX_VALUES, MAX_RAW_VALUES = 1 << 24, 1 << 25
+_MAX_VALUES, _MAX_RAW_VALUES = 1 << 24, 1 << 25
 """Of one input, as a model takes it and before its spectra are computed: a few bytes of a file can ask for any size."""
 _MAX_TOKENS = 1 << 16
 FLOAT32_LEAST, FLOAT32_MOST = 2.0**-126, 2.0**127
@@ -72,10 +72,10 @@ class ImageSpec:
             raise ConfigError("value_range: wanted black and white of samples of 16 bits, found none")
         if channels not in (1, 3):
             raise ConfigError(f"shape: wanted 1 or 3 channels, found {channels}")
-        check_values(self.shape, _MAX_VALUES)
+        _check_values(self.shape, _MAX_VALUES)
         if min(height, width) <= 2 * self.padding or self.padding < 0:
             raise ConfigError(f"padding: {self.padding} pixels leave nothing of {height}x{width}")
-        check_statistics(channels, self.mean, self.std)
+        _check_statistics(channels, self.mean, self.std)
 
     @property
     def inner_size(self) -> tuple[int, int]:
@@ -120,11 +120,11 @@ class SeriesSpec:
             raise ConfigError(f"shape: wanted at least 1 channel and 1 step, found {list(self.shape)}")
         if self.rate is not None and self.rate < 1:
             raise ConfigError(f"rate: wanted 1 or more steps a second, or null, found {self.rate}")
-        check_values(self.shape, _MAX_VALUES)
+        _check_values(self.shape, _MAX_VALUES)
         if self.bands is not None:
-            check_bands(self.bands, self.rate, self.shape[0])
-            check_values(self.raw_shape, MAX_RAW_VALUES)
-        check_statistics(self.shape[0], self.mean, self.std)
+            _check_bands(self.bands, self.rate, self.shape[0])
+            _check_values(self.raw_shape, _MAX_RAW_VALUES)
+        _check_statistics(self.shape[0], self.mean, self.std)
 
     @property
     def raw_shape(self) -> tuple[int, int]:
@@ -180,7 +180,7 @@ class ClassificationSpec:
     """Tells a ClassificationSpec from those of other tasks in `config.json`."""
 
     def __post_init__(self) -> None:
-        check_labels(self.labels)
+        _check_labels(self.labels)
 
     @property
     def num_outputs(self) -> int:
@@ -208,7 +208,7 @@ _RENAMED = {"margin": "padding", "fit": "length_mode"}
 """Names in the input spec of format 1, and those of today."""
 
 
-def check_values(shape: tuple[int, ...], most: int) -> None:
+def _check_values(shape: tuple[int, ...], most: int) -> None:
     """Raise ConfigError for an input of more values than `most`."""
     if math.prod(shape) > most:
         found = "x".join(map(abridge, shape))
@@ -221,7 +221,7 @@ def check_value_range(value_range: tuple[float, float] | None) -> None:
         raise ConfigError(f"value_range: wanted black and a higher white, found {list(value_range)}")
 
 
-def check_bands(bands: int, rate: int | None, rows: int) -> None:
+def _check_bands(bands: int, rate: int | None, rows: int) -> None:
     """Raise ConfigError unless recordings of this rate can have spectra of so many bands."""
     if rate is None or not _MIN_RATE <= rate <= HIGHEST_RATE:
         found = "series without a rate" if rate is None else f"{rate} Hz"
@@ -236,7 +236,7 @@ _MIN_RATE, HIGHEST_RATE = 1000, 96_000
 its Fourier transform take hundreds of megabytes."""
 
 
-def check_statistics(channels: int, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+def _check_statistics(channels: int, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
     """Raise ConfigError unless there is a finite mean and a positive std for each channel, as float32."""
     if len(mean) != channels or len(std) != channels:
         raise ConfigError(f"mean, std: wanted {channels} values each, found {len(mean)} and {len(std)}")
@@ -248,7 +248,7 @@ def check_statistics(channels: int, mean: tuple[float, ...], std: tuple[float, .
         raise ConfigError(f"std: wanted finite values above 0, found {odd[:_LISTED]}")
 
 
-def check_labels(labels: tuple[str, ...]) -> None:
+def _check_labels(labels: tuple[str, ...]) -> None:
     """Raise ConfigError unless there are at least two names, all different."""
     if len(labels) < 2 or len(set(labels)) != len(labels):
         more = f" and {len(labels) - _LISTED} more" if len(labels) > _LISTED else ""

@@ -36,14 +36,14 @@ from falconet.training import Callback
 from falconet.training.early_stopping import choose_early_stopping
 from falconet.training.loop import notify
 
-DISTILLATION: Mapping[str, Any] = MappingProxyType({"distill_alpha": 0.9, "distill_temperature": 1.5})
+_DISTILLATION: Mapping[str, Any] = MappingProxyType({"distill_alpha": 0.9, "distill_temperature": 1.5})
 """With a temperature of 1, 1.5 and 2, students of banking77 came to 90.0, 90.1 and 89.9 % of validation samples in the
 mean of three seeds, which differ by as much among themselves."""
-SMALL_BAG: Mapping[str, Any] = MappingProxyType(
+_SMALL_BAG: Mapping[str, Any] = MappingProxyType(
     {"vocab_size": 2000, "options": MappingProxyType({"buckets": 8192, "dropout": 0.3})}
 )
 """Of the student `ngrams`; both chosen on a validation split of banking77."""
-LONGER = 1.5
+_LONGER = 1.5
 """Times as many epochs as the student has by default, where it sees synthetic texts too."""
 
 
@@ -57,10 +57,10 @@ class Distillation:
 
 def list_students(dataset: Dataset) -> tuple[dict[str, Any], ...]:
     """Return small networks for such data, the largest first: settings of the section `model`."""
-    return STUDENTS[dataset.kind](find_data_facts(dataset))
+    return _STUDENTS[dataset.kind](find_data_facts(dataset))
 
 
-def list_image_students(data: DataFacts) -> tuple[dict[str, Any], ...]:
+def _list_image_students(data: DataFacts) -> tuple[dict[str, Any], ...]:
     """Return networks for images of a size and color."""
     if data.gray and data.side <= TINY_SIDE:
         return tuple({"name": "lenet_relu", "options": {"width": width}} for width in (32, 16, 8, 4))
@@ -69,20 +69,20 @@ def list_image_students(data: DataFacts) -> tuple[dict[str, Any], ...]:
     return ({"name": "squeezenet1_1"},)
 
 
-def list_series_students(data: DataFacts) -> tuple[dict[str, Any], ...]:
+def _list_series_students(data: DataFacts) -> tuple[dict[str, Any], ...]:
     """Return networks for any series."""
     sizes: tuple[dict[str, int], ...] = ({}, {"hidden": 64, "embedding": 32}, {"hidden": 32, "embedding": 16})
     return tuple({"name": "gru", "options": size} for size in sizes)
 
 
-def list_text_students(data: DataFacts) -> tuple[dict[str, Any], ...]:
+def _list_text_students(data: DataFacts) -> tuple[dict[str, Any], ...]:
     """Return networks for any texts."""
     bags: tuple[dict[str, int], ...] = ({}, {"buckets": 4096, "dimension": 32}, {"buckets": 2048, "dimension": 16})
-    return tuple(merge({"name": "ngrams", **SMALL_BAG}, {"options": bag}) for bag in bags)
+    return tuple(merge({"name": "ngrams", **_SMALL_BAG}, {"options": bag}) for bag in bags)
 
 
-STUDENTS: Mapping[Kind, Callable[[DataFacts], tuple[dict[str, Any], ...]]] = MappingProxyType(
-    {"image": list_image_students, "series": list_series_students, "text": list_text_students}
+_STUDENTS: Mapping[Kind, Callable[[DataFacts], tuple[dict[str, Any], ...]]] = MappingProxyType(
+    {"image": _list_image_students, "series": _list_series_students, "text": _list_text_students}
 )
 
 
@@ -109,14 +109,14 @@ def train_with_student(
     if model is None:
         taught = choose_student(plan, first.architecture, most)
     else:
-        taught = plan_student(plan, {"name": model, **(SMALL_BAG if model == "ngrams" else {})})
+        taught = plan_student(plan, {"name": model, **(_SMALL_BAG if model == "ngrams" else {})})
         if (size := measure_student(taught)) >= most:
             found = f"{size:,} bytes of weights, its teacher, {first.architecture}, {most:,}"
             notify(callbacks, f"caution: the student, {model}, is no smaller than what teaches it: it has {found}")
     if taught.if_exists == "resume" and holds_run(taught.out) and read_teacher(taught.out) != teacher.digest:
         notify(callbacks, f"student: the run in {taught.out} had another teacher; training it anew")
         taught = replace(taught, if_exists="overwrite")
-    make = MADE_SAMPLES.get(plan.dataset.kind)
+    make = _MADE_SAMPLES.get(plan.dataset.kind)
     added = None if make is None else make(taught)
     extra = f", of {len(added.labels):,} synthetic texts too" if added else ""
     notify(callbacks, f"student: {taught.config.model.name} learns the answers of {first.architecture}{extra}")
@@ -160,16 +160,16 @@ def _count_bytes(weights: Mapping[str, torch.Tensor]) -> int:
 def plan_student(plan: Plan, network: Settings) -> Plan:
     """Return the plan of a student's run; `network` are settings of the section `model`."""
     dataset, training = plan.dataset, plan.config.training
-    settings = default_student(dataset, network["name"])
-    if dataset.kind in MADE_SAMPLES:
-        settings["training"]["epochs"] = round(LONGER * settings["training"]["epochs"])
+    settings = _default_student(dataset, network["name"])
+    if dataset.kind in _MADE_SAMPLES:
+        settings["training"]["epochs"] = round(_LONGER * settings["training"]["epochs"])
     # To the end of the schedule: on banking77, a run that stops early lost up to 0.8 points of validation accuracy.
     restored = choose_early_stopping(len(dataset.splits["val"]), settings["training"])["restore"]
     settings["training"]["restore"] = restored
     asked = {
         "model": {**network, "teacher": str(plan.out)},
         "data": to_mapping(plan.config.data),
-        "training": {**DISTILLATION, "seed": training.seed, "device": training.device},
+        "training": {**_DISTILLATION, "seed": training.seed, "device": training.device},
     }
     config = configure(dataset, merge(settings, asked))
     return replace(
@@ -183,7 +183,7 @@ def plan_student(plan: Plan, network: Settings) -> Plan:
     )
 
 
-def default_student(dataset: Dataset, name: str) -> dict[str, Any]:
+def _default_student(dataset: Dataset, name: str) -> dict[str, Any]:
     """Return the default settings of a network that learns from a teacher.
 
     A candidate whose output layer is solved, which no teacher has a part in, is trained as any other network: all that
@@ -218,7 +218,7 @@ def _make_texts(plan: Plan) -> ExtraSamples:
     return ExtraSamples(preprocess.prepare(made).int(), answers.argmax(dim=1), answers)
 
 
-MADE_SAMPLES: Mapping[Kind, Callable[[Plan], ExtraSamples]] = MappingProxyType({"text": _make_texts})
+_MADE_SAMPLES: Mapping[Kind, Callable[[Plan], ExtraSamples]] = MappingProxyType({"text": _make_texts})
 """How samples are made from those of training, of which a teacher tells what they are; of others there are none."""
 
 

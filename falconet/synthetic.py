@@ -40,7 +40,7 @@ from falconet.training.loop import notify
 SIGNIFICANT = 0.05
 """Two-sided p-value below which a gain counts as more than chance."""
 
-EDITS = TextAugmentation(delete=0.1, swap=0.1)
+_EDITS = TextAugmentation(delete=0.1, swap=0.1)
 """Of texts: a tenth of the tokens for each edit, about where Wei and Zou (EDA. EMNLP, 2019) found most gain."""
 
 _CHUNK = 64
@@ -116,8 +116,8 @@ def train_with_synthetic(
     other = replace(plan, out=plan.out / TRIAL_FOLDER, config=settled, if_exists=again, autotune=frozenset())
     notify(callbacks, f"again, with {len(added.labels)} synthetic samples")
     second = execute(other, callbacks=callbacks, added=added)
-    trial = compare_runs(plan.dataset, plan.out, other.out, per_class, len(added.labels))
-    finish_trial(plan.out, other.out, trial)
+    trial = _compare_runs(plan.dataset, plan.out, other.out, per_class, len(added.labels))
+    _finish_trial(plan.out, other.out, trial)
     notify(callbacks, trial.describe())
     return (replace(second, out=plan.out) if trial.kept else first), trial
 
@@ -160,7 +160,7 @@ def _make_samples(train: Loader, per_class: int, seed: int, config: FlowConfig) 
     if isinstance(train.preprocess, Preprocess):
         flow = train_flow(to_unit(inputs), train.labels, int(train.labels.max()) + 1, config)
         return ExtraSamples(to_levels(draw_images(flow, labels, stream), inputs.dtype), labels)
-    origins = draw_origins(labels, train.labels, generator)
+    origins = _draw_origins(labels, train.labels, generator)
     if isinstance(train.preprocess, SeriesPreprocess):
         partners = draw_partners(origins, train.labels, generator)
         mean, std = train.preprocess.mean, train.preprocess.std
@@ -170,11 +170,11 @@ def _make_samples(train: Loader, per_class: int, seed: int, config: FlowConfig) 
             for mine, theirs in pairs
         ]
         return ExtraSamples(torch.cat(averages) * std + mean, labels)
-    edited = augment_tokens(inputs[origins].long(), EDITS, generator)
+    edited = augment_tokens(inputs[origins].long(), _EDITS, generator)
     return ExtraSamples(edited.to(inputs.dtype), labels)
 
 
-def draw_origins(
+def _draw_origins(
     labels: Int64[Tensor, " made"], known: Int64[Tensor, " samples"], generator: torch.Generator
 ) -> Int64[Tensor, " made"]:
     """Draw a training sample of each label's class, each of a class as often as the others or once less or more."""
@@ -187,9 +187,9 @@ def draw_origins(
     return origins
 
 
-def compare_runs(dataset: Dataset, without: Path, with_: Path, per_class: int, made: int) -> SyntheticTrial:
+def _compare_runs(dataset: Dataset, without: Path, with_: Path, per_class: int, made: int) -> SyntheticTrial:
     """Compare two runs' models on the validation split that both have."""
-    first, second = (find_right(dataset, folder) for folder in (without, with_))
+    first, second = (_find_right(dataset, folder) for folder in (without, with_))
     test = compare_models(second[None], first[None])
     return SyntheticTrial(
         per_class=per_class,
@@ -204,14 +204,14 @@ def compare_runs(dataset: Dataset, without: Path, with_: Path, per_class: int, m
     )
 
 
-def find_right(dataset: Dataset, folder: Path) -> Bool[np.ndarray, " samples"]:
+def _find_right(dataset: Dataset, folder: Path) -> Bool[np.ndarray, " samples"]:
     """Return which validation samples a run's model answers right."""
     answers = answer_known(load_artifact(folder), dataset, "val")
     right: Bool[np.ndarray, " samples"] = answers.logits.argmax(axis=1) == answers.split.labels
     return right
 
 
-def finish_trial(out: Path, other: Path, trial: SyntheticTrial) -> None:
+def _finish_trial(out: Path, other: Path, trial: SyntheticTrial) -> None:
     """Write down what came of synthetic samples, and put their model in the first one's place where it is kept."""
     facts = to_mapping(trial)
     with hold(out):

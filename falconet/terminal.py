@@ -26,14 +26,14 @@ if TYPE_CHECKING:
     from falconet.data import Dataset, Unreadable
     from falconet.data.checks import DataReport
 
-PIPE_WIDTH = 10_000
-PATHS = ("file", "picture")
+_PIPE_WIDTH = 10_000
+_PATHS = ("file", "picture")
 """Columns whose cells may lose their middle where there is no room."""
-SHORTEST = 16
+_SHORTEST = 16
 """Letters of a path that stay in any case."""
 _GAP = "  "
 """Between columns, and before what belongs to the line above."""
-GONE = (errno.EPIPE, errno.EBADF, errno.EIO)
+_GONE = (errno.EPIPE, errno.EBADF, errno.EIO)
 """What writing fails with once nobody reads any more: a closed pipe, a closed stream, a terminal that has gone."""
 
 
@@ -74,13 +74,13 @@ class Stream(io.TextIOBase):
                 self.stream.write(text)
                 self.stream.flush()
         except OSError as error:
-            if error.errno not in GONE:
+            if error.errno not in _GONE:
                 raise StorageError(f"cannot write to {self.name}: {error.strerror}; make room") from error
         return len(text)
 
 
 OUT: Any = Stream("stdout")  # What rich asks of a file is less than all that `IO[str]` names.
-ERR: Any = Stream("stderr")
+_ERR: Any = Stream("stderr")
 
 
 class ProgressBar(Callback):
@@ -90,10 +90,10 @@ class ProgressBar(Callback):
         self.title = escape_line(title)
         self.epochs, self.length = 0, 0
         # Names are text, whatever brackets and colons they hold.
-        self.console = Console(file=ERR, highlight=False, markup=False, emoji=False)
+        self.console = Console(file=_ERR, highlight=False, markup=False, emoji=False)
         texts = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TextColumn("steps"))
         columns = (*texts, TimeRemainingColumn(), TextColumn("{task.fields[note]}", markup=False))
-        self.progress = Progress(*columns, console=self.console) if can_redraw(self.console) else None
+        self.progress = Progress(*columns, console=self.console) if _can_redraw(self.console) else None
         self.task = self.progress.add_task(self.title, total=None, note="") if self.progress else None
 
     def on_start(self, epochs: int, steps_per_epoch: int, history: Sequence[EpochRow]) -> None:
@@ -125,7 +125,7 @@ class ProgressBar(Callback):
             self.console.print(f"{self.title}: {note}", soft_wrap=True)
 
 
-def can_redraw(console: Console) -> bool:
+def _can_redraw(console: Console) -> bool:
     """Whether what was drawn can be drawn over: on a terminal, and in a notebook where it has widgets."""
     return console.is_terminal and (not console.is_jupyter or find_spec("ipywidgets") is not None)
 
@@ -150,7 +150,7 @@ def print_some(lines: Sequence[str], limit: int = 10) -> None:
 
 def print_note(text: str) -> None:
     """Print a line about the work on standard error."""
-    ERR.write(escape_line(text) + "\n")
+    _ERR.write(escape_line(text) + "\n")
 
 
 def watch(model: str) -> tuple[ProgressBar]:
@@ -163,7 +163,7 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
     On a terminal, labels and figures stay whole however narrow it is; see `_lay_out`.
     """
-    width = find_width()
+    width = _find_width()
     console = Console(file=OUT, highlight=False, markup=False, emoji=False, width=width)
     title, *lines = _lay_out([escape_line(name) for name in columns], [[*map(escape_line, row)] for row in rows], width)
     console.print(Text(title, style="bold"), soft_wrap=True)
@@ -171,9 +171,9 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         console.print(Text(line), soft_wrap=True)
 
 
-def find_width() -> int:
+def _find_width() -> int:
     """Return the columns of the terminal; so many that nothing is wrapped where there is none."""
-    return Console(file=OUT).width if OUT.isatty() else PIPE_WIDTH
+    return Console(file=OUT).width if OUT.isatty() else _PIPE_WIDTH
 
 
 def _lay_out(columns: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> list[str]:
@@ -188,12 +188,12 @@ def _lay_out(columns: Sequence[str], rows: Sequence[Sequence[str]], width: int) 
         for place in range(len(columns))
     ]
     cells = [columns, *rows]
-    widths = divide_width(cells, numeric, width)
+    widths = _divide_width(cells, numeric, width)
     if widths is not None:
         named = [[*zip(columns, row, widths, strict=True)] for row in cells]
-        cut = [[_abridge(cell, size) if name in PATHS else cell for name, cell, size in row] for row in named]
+        cut = [[_abridge(cell, size) if name in _PATHS else cell for name, cell, size in row] for row in named]
         return [line for row in cut for line in _format_row(row, widths, numeric)]
-    widths = divide_width([row[1:] for row in cells], numeric[1:], width - len(_GAP))
+    widths = _divide_width([row[1:] for row in cells], numeric[1:], width - len(_GAP))
     lines: list[str] = []
     for row in cells if widths is not None else rows:
         lines += _fold(row[0], width)
@@ -206,14 +206,14 @@ def _lay_out(columns: Sequence[str], rows: Sequence[Sequence[str]], width: int) 
     return lines if widths is not None else [columns[0], *lines]
 
 
-def divide_width(cells: Sequence[Sequence[str]], numeric: Sequence[bool], width: int) -> list[int] | None:
+def _divide_width(cells: Sequence[Sequence[str]], numeric: Sequence[bool], width: int) -> list[int] | None:
     """Return the width of each column, `cells` beginning with their names; None where they do not fit."""
     wanted, least = [], []
     for place, (name, *found) in enumerate(zip(*cells, strict=True)):
         whole = max(map(cell_len, found), default=0)
         longest = max((cell_len(word) for cell in found for word in cell.split()), default=0)
-        if name in PATHS:
-            longest = min(longest, SHORTEST)
+        if name in _PATHS:
+            longest = min(longest, _SHORTEST)
         title = max(map(cell_len, name.split()), default=0)
         wanted.append(max(whole, cell_len(name)))
         least.append(max(whole if numeric[place] else longest, title))
@@ -221,7 +221,7 @@ def divide_width(cells: Sequence[Sequence[str]], numeric: Sequence[bool], width:
     if spare < 0:
         return None
     # What must not be cut comes before paths.
-    for place in sorted(range(len(least)), key=lambda place: cells[0][place] in PATHS):
+    for place in sorted(range(len(least)), key=lambda place: cells[0][place] in _PATHS):
         more = min(wanted[place] - least[place], spare)
         least[place] += more
         spare -= more
@@ -273,7 +273,7 @@ def print_shades(lead: str, parts: Sequence[tuple[str, float]]) -> None:
         full = (213, 94, 0) if shade > 0 else (0, 114, 178)
         red, green, blue = (round(255 + strength * (value - 255)) for value in full)
         line.append(escape_lines(part), style=f"black on #{red:02x}{green:02x}{blue:02x}")
-    Console(file=OUT, highlight=False, markup=False, emoji=False, width=find_width()).print(line)
+    Console(file=OUT, highlight=False, markup=False, emoji=False, width=_find_width()).print(line)
 
 
 def print_left_out(ignored: Mapping[str, int], unreadable: Sequence[Unreadable]) -> None:

@@ -8,10 +8,10 @@ from types import MappingProxyType
 
 from falconet.errors import ConfigError
 
-COUNTS = MappingProxyType({"": 1, "k": 1000, "m": 10**6, "g": 10**9})
+_COUNTS = MappingProxyType({"": 1, "k": 1000, "m": 10**6, "g": 10**9})
 _BYTES = MappingProxyType({"b": 1, "kb": 1000, "mb": 10**6, "gb": 10**9, "kib": 1024, "mib": 2**20, "gib": 2**30})
-_SIZES = MappingProxyType({**COUNTS, **_BYTES})
-LATENCIES = MappingProxyType({"us": 1e-3, "ms": 1.0, "s": 1e3})
+_SIZES = MappingProxyType({**_COUNTS, **_BYTES})
+_LATENCIES = MappingProxyType({"us": 1e-3, "ms": 1.0, "s": 1e3})
 _TIMES = MappingProxyType({"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0})
 """Units by their lower-case names, in bytes, milliseconds and seconds."""
 
@@ -23,7 +23,7 @@ def parse_size(text: str, name: str = "size") -> int:
 
 def parse_count(text: str, name: str = "count") -> int:
     """Return the number that `1.5M`, `300k` or `300000` means. Raises ConfigError."""
-    return int(parse(text, COUNTS, name, "a number such as 1.5M or 300k", least=1))
+    return int(parse(text, _COUNTS, name, "a number such as 1.5M or 300k", least=1))
 
 
 def parse_time(text: str, name: str = "time") -> float:
@@ -33,7 +33,7 @@ def parse_time(text: str, name: str = "time") -> float:
 
 def parse_latency(text: str, name: str = "latency") -> float:
     """Return the milliseconds of `1ms` or `250us`; `1m` would be a minute, and is none. Raises ConfigError."""
-    return parse(text, LATENCIES, name, "a time such as 1ms or 250us")
+    return parse(text, _LATENCIES, name, "a time such as 1ms or 250us")
 
 
 def parse(text: str, units: Mapping[str, float], name: str, wanted: str, least: float = 0.0) -> float:

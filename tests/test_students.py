@@ -300,7 +300,7 @@ def test_statistics_and_features_are_those_of_all_samples(texts: Path, tmp_path:
     assert sum(full for _, full in longest) > 20
 
     # An output layer is solved for all of them, too.
-    network, _ = runs.build(plan.config.model, bundle.spec, bundle.output, 0)
+    network, _ = build(plan.config.model, bundle.spec, bundle.output, 0)
     assert solve_output(network, more.train, plan.config.training, families=more.families).left_out > 0
 
     class Fitted(torch.nn.Module):

@@ -26,13 +26,13 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-CommandLineError: type[Exception] = typer.BadParameter.__mro__[2]
+_CommandLineError: type[Exception] = typer.BadParameter.__mro__[2]
 """The base of all mistakes that typer itself finds; it keeps the class in a private module."""
 
-INTERRUPTED = 130
+_INTERRUPTED = 130
 """What typer returns after Ctrl-C."""
 
-SPINS = "2000"
+_SPINS = "2000"
 """Rounds that a thread of torch's waits for the others before it sleeps.
 
 By default it is some hundred thousand, milliseconds, in which it takes the processor from those that it waits for
@@ -70,7 +70,7 @@ Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an e
 
 def main() -> None:
     """Run the command line and exit: 0 done, 1 failed, 2 wrong usage."""
-    open_streams()
+    _open_streams()
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:
             # File names may hold what the terminal's encoding cannot show.
@@ -80,7 +80,7 @@ def main() -> None:
         interruption.watch_signals(signal.SIGTERM)
     interruption.watch_signals(signal.SIGINT)
     if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys():
-        os.environ["GOMP_SPINCOUNT"] = SPINS  # Read when torch is loaded.
+        os.environ["GOMP_SPINCOUNT"] = _SPINS  # Read when torch is loaded.
     try:
         code = run(sys.argv[1:])
     except KeyboardInterrupt:  # Another one, while it was said that one has come.
@@ -96,7 +96,7 @@ def main() -> None:
     sys.exit(code)
 
 
-def open_streams() -> None:
+def _open_streams() -> None:
     """Let the descriptors 0 to 2 lead nowhere where they are closed, lest the next file that is opened become one."""
     for descriptor in range(3):
         try:
@@ -110,13 +110,13 @@ def run(arguments: list[str]) -> int:
     interruption.forget()
     try:
         code = app(arguments or ["--help"], prog_name="falconet", standalone_mode=False)
-        note_lacking()
-        if code == INTERRUPTED:
+        _note_lacking()
+        if code == _INTERRUPTED:
             return fail("stopped", 1)
         return code if isinstance(code, int) else 0
-    except (FalconetError, CommandLineError) as error:
+    except (FalconetError, _CommandLineError) as error:
         if "--debug" in arguments:
-            print_traceback()
+            _print_traceback()
         return _report(error)
     except (KeyboardInterrupt, typer.Abort):
         return fail("stopped", 1)
@@ -124,12 +124,12 @@ def run(arguments: list[str]) -> int:
         return 1
     except Exception as error:
         if "--debug" in arguments:
-            print_traceback()
+            _print_traceback()
         # Python asks the system whether a file is there, which refuses a name that no file can have.
-        return fail(describe_unexpected(error), 2 if getattr(error, "errno", None) == errno.ENAMETOOLONG else 1)
+        return fail(_describe_unexpected(error), 2 if getattr(error, "errno", None) == errno.ENAMETOOLONG else 1)
 
 
-def describe_unexpected(error: Exception) -> str:
+def _describe_unexpected(error: Exception) -> str:
     """Return what is said of an error that nobody raised on purpose: lack of memory, which file, or where to look."""
     if lacks_memory(error):
         found = str(error) or type(error).__name__
@@ -139,11 +139,11 @@ def describe_unexpected(error: Exception) -> str:
     return f"unexpected {type(error).__name__}: {error} (--debug shows where)"
 
 
-def note_lacking() -> None:
+def _note_lacking() -> None:
     """Say which characters of pictures no installed font has, if anything was drawn."""
     drawing = sys.modules.get("falconet.data.drawing")
     if drawing is not None and (lacking := drawing.describe_lacking()):
-        write_error(f"{escape_line(lacking)}\n")
+        _write_error(f"{escape_line(lacking)}\n")
         drawing.LACKING.clear()
 
 
@@ -163,7 +163,7 @@ def fail(message: str, code: int) -> int:
     if len(line) > _MAX_LINE:
         # A name of a hostile file may be megabytes long; what to do stands at the end.
         line = f"{line[: _MAX_LINE // 2]} ... {line[-_MAX_LINE // 2 :]}"
-    write_error(f"falconet: {line}\n")
+    _write_error(f"falconet: {line}\n")
     return code
 
 
@@ -171,12 +171,12 @@ _MAX_LINE = 4000
 """Characters of an error, of which more than a screen would tell nobody anything."""
 
 
-def print_traceback() -> None:
+def _print_traceback() -> None:
     """Print where the error that is being handled came from."""
-    write_error(escape_lines(traceback.format_exc()))
+    _write_error(escape_lines(traceback.format_exc()))
 
 
-def write_error(text: str) -> None:
+def _write_error(text: str) -> None:
     """Write to standard error, where there is one that is still read."""
     with suppress(OSError, ValueError):
         if sys.stderr is not None:

@@ -97,7 +97,7 @@ def models(
     if not names:
         raise UsageError(f"no model matches {pattern!r}; `falconet models` lists all {len(MODELS)}")
     if pretrained:
-        list_weights(pattern, names, json)
+        _list_weights(pattern, names, json)
         return
     entries = [(name, MODELS[name]) for name in names]
     from falconet import terminal
@@ -130,7 +130,7 @@ def models(
     terminal.print_table(("model", "takes", "parameters", "MACs", "input", "paper"), table)
 
 
-def list_weights(pattern: str, names: Sequence[str], json: bool) -> None:
+def _list_weights(pattern: str, names: Sequence[str], json: bool) -> None:
     """Print the published weights of architectures. Raises UsageError where there are none."""
     from falconet import terminal
     from falconet.models.weights.published import PUBLISHED
@@ -168,8 +168,8 @@ def summary(
     if kind is not None and known is None:
         raise UnknownNameError("kind", kind, MODALITIES)
     check_picture("--plot", plot)
-    input_shape = parse_shape(shape) if shape else None
-    options = parse_options(settings or [])
+    input_shape = _parse_shape(shape) if shape else None
+    options = _parse_options(settings or [])
     from falconet import terminal
     from falconet.complexity import summarize
 
@@ -207,7 +207,7 @@ def summary(
     )
 
 
-def parse_options(settings: list[str]) -> dict[str, Any]:
+def _parse_options(settings: list[str]) -> dict[str, Any]:
     """Return a model's options from assignments as `train` takes them. Raises ConfigError for other settings."""
     from falconet.planning import parse_assignments
 
@@ -219,7 +219,7 @@ def parse_options(settings: list[str]) -> dict[str, Any]:
     return options
 
 
-def parse_shape(text: str) -> tuple[int, ...]:
+def _parse_shape(text: str) -> tuple[int, ...]:
     """Read "3x224x224" or "1x150". Raises ConfigError."""
     parts = text.lower().split("x")
     if len(parts) not in (2, 3) or not all(part.isdecimal() and int(part) > 0 for part in parts):

@@ -84,10 +84,10 @@ def compress(
     if json:
         terminal.print_json(result.facts())
         return
-    print_compression(result)
+    _print_compression(result)
 
 
-def print_compression(result: Compression) -> None:
+def _print_compression(result: Compression) -> None:
     """Print what a search came to."""
     from falconet import terminal
 

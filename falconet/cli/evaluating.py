@@ -90,7 +90,7 @@ def evaluate(
     check_picture("--plot", plot)
     if plot and not corruptions:
         raise UsageError("--plot: wanted --corruptions with it, whose accuracies it draws")
-    runtime = runtime or guess_runtime(model)
+    runtime = runtime or _guess_runtime(model)
     extras: dict[str, Any] = {
         "against": against,
         "by": by,
@@ -115,7 +115,7 @@ def evaluate(
 
     asked = ask_data(settings, None, follow, strict)["data"]
     if runtime is None:
-        note_stale(model)
+        _note_stale(model)
         number_format = "bf16" if extras.pop("bf16") else "fp32"
         result = evaluation.evaluate(
             model, source, split=split, data_root=data_root, settings=asked, number_format=number_format, **extras
@@ -124,7 +124,7 @@ def evaluate(
         from falconet.exporters.evaluation import evaluate_exported
 
         result = evaluate_exported(
-            find_runtime(runtime), model, source, split=split, data_root=data_root, settings=asked
+            _find_runtime(runtime), model, source, split=split, data_root=data_root, settings=asked
         )
     if plot and result.robustness:
         from falconet.data.drawing import write_figure
@@ -145,7 +145,7 @@ def evaluate(
     print_evaluation(result)
 
 
-def note_stale(model: Path) -> None:
+def _note_stale(model: Path) -> None:
     """Say which files in a model's folder speak of other weights."""
     from falconet import terminal
     from falconet.artifact import list_stale
@@ -185,7 +185,7 @@ def predict(
     """Classify files, rows of tables, series and texts."""
     from falconet.model_files import check_artifact
 
-    runtime = runtime or guess_runtime(model)
+    runtime = runtime or _guess_runtime(model)
     if runtime is None:
         check_artifact(model)
     elif tta:
@@ -199,18 +199,18 @@ def predict(
     from falconet.predictions import collect
     from falconet.schema import to_mapping
 
-    asked = ask_reading(settings, follow)
+    asked = _ask_reading(settings, follow)
     parts = _answer(
         model, places, runtime, top=top, probabilities=probabilities, tta=tta, settings=asked, data_root=data_root
     )
     if out:
-        parts = write_parts(parts, out, keep=json)
+        parts = _write_parts(parts, out, keep=json)
     result = collect(parts)
-    print_skipped(result)
+    _print_skipped(result)
     if json:
         terminal.print_json(to_mapping(result))
     elif not out:
-        print_predictions(result, probabilities)
+        _print_predictions(result, probabilities)
 
 
 def _list_places(files: list[str]) -> list[InputSource]:
@@ -229,7 +229,7 @@ def _list_places(files: list[str]) -> list[InputSource]:
     return [sys.stdin.buffer if file == "-" else Url(file) if is_url(file) else Path(file) for file in files]
 
 
-def ask_reading(settings: list[str] | None, follow: bool) -> dict[str, Any]:
+def _ask_reading(settings: list[str] | None, follow: bool) -> dict[str, Any]:
     """Return the settings of `data` that say how tables are read."""
     return ask_data(settings, None, follow, strict=False)["data"] if settings or follow else {}
 
@@ -244,16 +244,16 @@ def _answer(
         return evaluation.iterate_predictions(model, places, tta=tta, **options)
     from falconet.exporters.inference import iterate_exported
 
-    return iterate_exported(find_runtime(runtime), model, places, **options)
+    return iterate_exported(_find_runtime(runtime), model, places, **options)
 
 
-def guess_runtime(model: Path) -> str | None:
+def _guess_runtime(model: Path) -> str | None:
     """Return the runtime of an exported file by its name; None for what is none."""
     known = {".onnx": "onnx", ".xml": "openvino"}
     return known.get(model.suffix.lower()) if model.is_file() else None
 
 
-def find_runtime(name: str) -> Runtime:
+def _find_runtime(name: str) -> Runtime:
     """Return the runtime of a name on the command line. Raises UnknownNameError."""
     known: dict[str, Runtime] = {"onnx": "onnxruntime", "openvino": "openvino"}
     if name not in known:
@@ -261,7 +261,7 @@ def find_runtime(name: str) -> Runtime:
     return known[name]
 
 
-def write_parts(parts: Iterator[Predictions], out: Path, *, keep: bool) -> Iterator[Predictions]:
+def _write_parts(parts: Iterator[Predictions], out: Path, *, keep: bool) -> Iterator[Predictions]:
     """Write predictions to a table as they come, and hand them on; without them unless they are to be kept."""
     from falconet import tables, terminal
 
@@ -285,26 +285,26 @@ def _to_row(prediction: Prediction, *, flat: bool) -> dict[str, Any]:
     return row
 
 
-MAX_SKIPPED = 100
+_MAX_SKIPPED = 100
 """Lines about what could not be read; a large table may hold as many as rows."""
 
 
-def print_skipped(result: Predictions) -> None:
+def _print_skipped(result: Predictions) -> None:
     """Say what could not be read, what was left out, and what was guessed."""
     from falconet import terminal
     from falconet.data.files import describe_ignored
 
     for note in result.notes:
         terminal.print_note(note)
-    for item in result.skipped[:MAX_SKIPPED]:
+    for item in result.skipped[:_MAX_SKIPPED]:
         terminal.print_note(f"skipped {item.file}: {item.reason}")
-    if len(result.skipped) > MAX_SKIPPED:
-        terminal.print_note(f"skipped {len(result.skipped) - MAX_SKIPPED:,} more; --json lists all")
+    if len(result.skipped) > _MAX_SKIPPED:
+        terminal.print_note(f"skipped {len(result.skipped) - _MAX_SKIPPED:,} more; --json lists all")
     if result.ignored:
         terminal.print_note(f"ignored: {describe_ignored(result.ignored)}")
 
 
-def print_predictions(result: Predictions, probabilities: bool) -> None:
+def _print_predictions(result: Predictions, probabilities: bool) -> None:
     """Print a line for each sample, the next candidates after its label, or the probabilities of all classes."""
     from falconet import terminal
 

@@ -29,17 +29,17 @@ def print_evaluation(result: Evaluation) -> None:
     ]
     print_table(("class", "precision", "recall", "F1", "average precision", "ROC AUC", "samples"), rows)
     if result.abstention:
-        print_abstention(result.abstention)
+        _print_abstention(result.abstention)
     if result.against:
-        print_paired(result.against)
+        _print_paired(result.against)
     if result.slices:
-        print_slices(result.slices)
+        _print_slices(result.slices)
     if result.ood:
-        print_outliers(result.ood)
+        _print_outliers(result.ood)
     if result.robustness:
-        print_robustness(result.robustness)
+        _print_robustness(result.robustness)
     if result.costs:
-        print_costs(result.costs)
+        _print_costs(result.costs)
 
 
 def _list_figures(result: Evaluation) -> list[tuple[str, ...]]:
@@ -73,26 +73,26 @@ def _format_interval(interval: tuple[float, float] | None) -> str:
     return "-" if interval is None else f"{interval[0]:.2%} – {interval[1]:.2%}"
 
 
-def print_abstention(found: Abstention) -> None:
+def _print_abstention(found: Abstention) -> None:
     """Print from which confidence on a model is as often right as was wanted, and what that costs."""
     print_line()
     if found.threshold is None or found.chosen is None or found.judged is None:
         print_line(f"precision {found.precision:.2%}: no confidence gives it; ask for less")
         return
     print_line(f"precision {found.precision:.2%} wanted: answers from a confidence of {found.threshold:.4f} on")
-    rows = [("chosen", *list_answered(found.chosen)), ("evaluated", *list_answered(found.judged))]
+    rows = [("chosen", *_list_answered(found.chosen)), ("evaluated", *_list_answered(found.judged))]
     print_table(("", "split", "answered", "coverage", "accuracy", "95%"), rows)
     if found.chosen.split == found.judged.split:
         print_line("chosen and evaluated on the same samples, which flatters it: expect less elsewhere")
 
 
-def list_answered(found: Answered) -> tuple[str, ...]:
+def _list_answered(found: Answered) -> tuple[str, ...]:
     """Return the row of a split of which a model answers a part."""
     accuracy, interval = _format_fraction(found.accuracy), _format_interval(found.accuracy_ci)
     return found.split, f"{found.n:,}", f"{found.coverage:.2%}", accuracy, interval
 
 
-def print_paired(paired: PairedComparison) -> None:
+def _print_paired(paired: PairedComparison) -> None:
     """Print two models' answers side by side, and whether their difference may be chance."""
     print_line()
     print_line(f"against {paired.other}: {paired.accuracy:.2%} to {paired.other_accuracy:.2%}, n = {paired.n:,}")
@@ -108,7 +108,7 @@ def print_paired(paired: PairedComparison) -> None:
     )
 
 
-def print_slices(found: Slices) -> None:
+def _print_slices(found: Slices) -> None:
     """Print the worst parts of a split."""
     print_line()
     rows = [
@@ -116,17 +116,17 @@ def print_slices(found: Slices) -> None:
         for part in found.slices
     ]
     few = ["few" if part.few else "" for part in found.slices]
-    shown = [(*row, mark) for row, mark in zip(rows, few, strict=True)][:SLICES]
+    shown = [(*row, mark) for row, mark in zip(rows, few, strict=True)][:_SLICES]
     print_table((found.column, "accuracy", "95%", "samples", ""), shown)
-    if len(rows) > SLICES:
-        print_line(f"and {len(rows) - SLICES} more; --json lists all")
+    if len(rows) > _SLICES:
+        print_line(f"and {len(rows) - _SLICES} more; --json lists all")
 
 
-SLICES = 20
+_SLICES = 20
 """Parts of a split that are shown, the worst ones."""
 
 
-def print_outliers(found: Outliers) -> None:
+def _print_outliers(found: Outliers) -> None:
     """Print how well scores tell a model's own samples from those of another source."""
     print_line()
     skipped = f", {found.unreadable} unreadable" if found.unreadable else ""
@@ -138,7 +138,7 @@ def print_outliers(found: Outliers) -> None:
     print_table(("score", "AUROC", "passes where 95% of the split do"), rows)
 
 
-def print_robustness(robustness: Robustness) -> None:
+def _print_robustness(robustness: Robustness) -> None:
     """Print accuracies under corruptions, a row each, and under attacks."""
     from falconet.evaluation.robustness import tabulate_corruptions
 
@@ -162,7 +162,7 @@ def print_robustness(robustness: Robustness) -> None:
         print_table(("epsilon (of pixels in 0..1)", *attacks), rows)
 
 
-def print_costs(costs: Costs) -> None:
+def _print_costs(costs: Costs) -> None:
     """Print what answers cost."""
     print_line()
     print_line(f"costs of answers, from raw samples in memory to logits (threads of torch: {costs.threads})")

@@ -64,7 +64,7 @@ def explain(
             raise UsageError(f"--report: wanted one source, found {len(files)} arguments")
         check_source(files[0])
     else:
-        check_files(files)
+        _check_files(files)
     asked = ask_data(settings, None, follow, strict)["data"]
     from falconet import explanation, terminal
     from falconet.schema import to_mapping
@@ -77,10 +77,10 @@ def explain(
     if json:
         terminal.print_json(to_mapping(result))
         return
-    print_result(result)
+    _print_result(result)
 
 
-def check_files(files: list[str]) -> None:
+def _check_files(files: list[str]) -> None:
     """Raise PathError or UnknownNameError unless there are files and folders, or one source."""
     from falconet.catalog import check_source
     from falconet.errors import PathError
@@ -92,7 +92,7 @@ def check_files(files: list[str]) -> None:
         raise PathError(f"no such file or folder: {missing[0]}")
 
 
-def print_result(result: Explanations | Examination) -> None:
+def _print_result(result: Explanations | Examination) -> None:
     """Print what was explained, how far the methods may be trusted, and where the pictures are."""
     from falconet import terminal
     from falconet.data.files import describe_ignored
@@ -129,11 +129,11 @@ def print_result(result: Explanations | Examination) -> None:
         ]
         terminal.print_table(("file", "class", "answer", "probability"), cases)
     terminal.print_line()
-    print_scores(found)
+    _print_scores(found)
     terminal.print_line(f"page: {result.page}")
 
 
-def print_scores(found: Explanations) -> None:
+def _print_scores(found: Explanations) -> None:
     """Print a line for each method, and the one that deserves most trust."""
     from falconet import terminal
 

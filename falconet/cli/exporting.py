@@ -81,7 +81,7 @@ def print_export(result: Export) -> None:
         terminal.print_some([f"{name}: {size:,} bytes" for name, size in result.files.items()])
     if result.grown:
         terminal.print_line(result.grown)
-    for line in describe_parity(result.parity):
+    for line in _describe_parity(result.parity):
         terminal.print_line(line)
     times = f"{result.latency_ms:.3f} ms in {result.runtime}, {result.model_latency_ms:.3f} ms by the model itself"
     threads = "threads of its own choice" if result.runtime == "executorch" else "one thread"
@@ -96,7 +96,7 @@ def print_export(result: Export) -> None:
         terminal.print_line(f"{own}; integers: {result.baseline_speed.describe()}{advice}")
 
 
-def describe_parity(parity: Parity) -> list[str]:
+def _describe_parity(parity: Parity) -> list[str]:
     """Return lines about how an export answers beside the model."""
     text = (
         f"parity: largest difference of a probability {parity.max_abs_difference:.2g}, {parity.agreement:.2%} equal "

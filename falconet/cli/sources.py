@@ -78,26 +78,26 @@ def data(
     if json:
         terminal.print_json(to_mapping(report))
         return
-    print_data_report(report)
+    _print_data_report(report)
 
 
-def print_data_report(report: DataReport) -> None:
+def _print_data_report(report: DataReport) -> None:
     """Print what a data set holds, then each kind of thing that may be wrong with it."""
     from falconet import terminal
 
     count = sum(report.splits.values())
     terminal.print_line(f"{report.source}: {count:,} {terminal.describe_kind(report)}, {len(report.classes)} classes")
-    print_facts(report)
+    _print_facts(report)
     terminal.print_table(("class", "samples"), [(row.name, f"{row.count:,}") for row in report.classes])
     terminal.print_line()
-    for title, lines in list_findings(report):
+    for title, lines in _list_findings(report):
         terminal.print_line(f"{title}: {len(lines):,}")
         terminal.print_some(lines)
     if report.label_caution:
         terminal.print_line(f"caution: {report.label_caution}")
 
 
-def print_facts(report: DataReport) -> None:
+def _print_facts(report: DataReport) -> None:
     """Print how a data set is split, read and made up."""
     from falconet import terminal
     from falconet.modalities import MODALITIES
@@ -125,7 +125,7 @@ def print_facts(report: DataReport) -> None:
         terminal.print_line(f"ignored: {describe_ignored(report.ignored)}")
 
 
-def list_findings(report: DataReport) -> list[tuple[str, list[str]]]:
+def _list_findings(report: DataReport) -> list[tuple[str, list[str]]]:
     """Return what may be wrong: titles, each with a line for every case."""
     near = [f"{' ~ '.join(pair.names)}{' (leak)' * (len(set(pair.splits)) > 1)}" for pair in report.near_duplicates]
     absent = [f"{split}: {', '.join(names)}" for split, names in report.absent_classes.items()]

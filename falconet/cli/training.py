@@ -166,7 +166,7 @@ def train(
         raise UsageError(
             "--synthetic and --refit exclude each other: synthetic samples are tested on the validation split"
         )
-    check_student(student, synthetic, teacher)
+    _check_student(student, synthetic, teacher)
     if resume and overwrite:
         raise UsageError("--resume and --overwrite exclude each other")
     from falconet import planning, terminal
@@ -207,12 +207,12 @@ def train(
     # Of several processes that torchrun has started, the first one speaks.
     is_main = os.environ.get("RANK", "0") == "0"
     if is_main:
-        announce(plan, resume)
+        _announce(plan, resume)
     from falconet.training.loggers import create_logger
 
     loggers = (create_logger(log, plan.out),) if log and is_main else ()
     watchers = (*terminal.watch(plan.config.model.name), *loggers) if is_main else ()
-    facts = run_plan(plan, synthetic, student, refit, watchers)
+    facts = _run_plan(plan, synthetic, student, refit, watchers)
     if is_main:
         show_result(facts.result, json, facts.trial, facts.teacher)
 
@@ -228,7 +228,7 @@ class _Outcome:
     """Whose answers the result's network learned."""
 
 
-def run_plan(
+def _run_plan(
     plan: Plan, synthetic: int | None, student: str | None, refit: bool, watchers: Sequence[Callback]
 ) -> _Outcome:
     """Train as planned, with synthetic samples or a student where they are asked for."""
@@ -246,7 +246,7 @@ def run_plan(
     return _Outcome(taught.student, teacher=taught.teacher)
 
 
-def check_student(student: str | None, synthetic: int | None, teacher: str | None) -> None:
+def _check_student(student: str | None, synthetic: int | None, teacher: str | None) -> None:
     """Raise UsageError unless a student is the name of a network, or `auto`, and nothing else is asked for with it."""
     from falconet.models import find_model
 
@@ -270,13 +270,13 @@ def parse_batch_size(text: str | None) -> int | Literal["auto"] | None:
     return int(text)
 
 
-def announce(plan: Plan, resume: bool) -> None:
+def _announce(plan: Plan, resume: bool) -> None:
     """Say what is about to be trained on what."""
     from falconet import planning, terminal
 
     if resume and not planning.has_weights(plan.out):
         terminal.print_note(f"nothing to resume in {plan.out}: this run starts anew")
-    terminal.print_note(describe_dataset(plan.dataset))
+    terminal.print_note(_describe_dataset(plan.dataset))
     if plan.dataset.columns:
         terminal.print_note(terminal.describe_columns(plan.dataset.columns))
     for note in plan.dataset.notes:
@@ -339,14 +339,14 @@ def show_result(
         made = f"{show_epochs(result.epochs)} in {result.seconds:.1f} s; kept epoch {result.best_epoch}"
     terminal.print_line(f"{made}; report: {result.out / 'report.html'}")
     if teacher:
-        terminal.print_line(describe_student(teacher, result))
+        terminal.print_line(_describe_student(teacher, result))
     if caution := warn_useless(result.report.log.diagnoses):
         terminal.print_line(caution)
     elif result.report.verdict:
         terminal.print_line(f"caution: {result.report.verdict}")
 
 
-def describe_student(teacher: RunResult, student: RunResult) -> str:
+def _describe_student(teacher: RunResult, student: RunResult) -> str:
     """Return in a line what a teacher and its student come to, in accuracy and bytes of their weights."""
     runs = (("teacher", teacher), ("student", student))
     return "; ".join(
@@ -355,7 +355,7 @@ def describe_student(teacher: RunResult, student: RunResult) -> str:
     )
 
 
-def describe_dataset(dataset: Dataset) -> str:
+def _describe_dataset(dataset: Dataset) -> str:
     """Return a line about a data set."""
     from falconet import terminal
 

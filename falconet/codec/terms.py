@@ -43,16 +43,16 @@ class Terms:
         """Return the logits of each coordinate for these elements."""
         index = self.indices[:, part]
         if index.size < self.evidence.shape[1]:
-            return combine(log2(self.evidence[:, index]))
-        return combine(log2(self.evidence)).take(index)
+            return _combine(log2(self.evidence[:, index]))
+        return _combine(log2(self.evidence)).take(index)
 
     def learn(self, part: slice, bits: np.ndarray, chances: np.ndarray, decisions: int = 1) -> None:
         """Take in decisions with their chances without each coordinate; of several for each element, the sums."""
         for index, chance in zip(self.indices[:, part], np.atleast_2d(chances), strict=True):
-            take_in(self.evidence, index, bits, chance, decisions)
+            _take_in(self.evidence, index, bits, chance, decisions)
 
 
-def take_in(evidence: np.ndarray, index: np.ndarray, bits: np.ndarray, chances: np.ndarray, decisions: int) -> None:
+def _take_in(evidence: np.ndarray, index: np.ndarray, bits: np.ndarray, chances: np.ndarray, decisions: int) -> None:
     size = evidence.shape[1]
     count = np.bincount(index, minlength=size) * decisions
     ones, expected = np.bincount(index, bits, size), np.bincount(index, chances, size)
@@ -62,7 +62,7 @@ def take_in(evidence: np.ndarray, index: np.ndarray, bits: np.ndarray, chances: 
     evidence[3] += count - expected
 
 
-def combine(logarithms: np.ndarray) -> np.ndarray:
+def _combine(logarithms: np.ndarray) -> np.ndarray:
     logits: np.ndarray = logarithms[0] - logarithms[1] - logarithms[2] + logarithms[3]
     return logits
 
@@ -74,7 +74,7 @@ class Common:
         self.evidence = np.full((4, 1), prior)
 
     def logit(self) -> int:
-        return int(combine(log2(self.evidence))[0])
+        return int(_combine(log2(self.evidence))[0])
 
     def learn(self, bits: np.ndarray, chances: np.ndarray) -> None:
         # Exact as long as the sum stays below 2**36, whatever the order of summation.

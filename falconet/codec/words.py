@@ -17,13 +17,13 @@ def code_words(coder: Coder, count: int, width: int, words: np.ndarray | None) -
     result = np.zeros(count, dtype=np.uint64)
     for shift in range(width - 8, -8, -8):
         plane = None if words is None else ((words >> np.uint64(shift)) & np.uint64(255)).astype(np.int64)
-        result |= code_plane(coder, count, plane).astype(np.uint64) << np.uint64(shift)
+        result |= _code_plane(coder, count, plane).astype(np.uint64) << np.uint64(shift)
     return result
 
 
-def code_plane(coder: Coder, count: int, plane: np.ndarray | None) -> np.ndarray:
+def _code_plane(coder: Coder, count: int, plane: np.ndarray | None) -> np.ndarray:
     """Code one byte of each word, int64."""
-    mode = coder.code_number(3, None if plane is None else choose_mode(plane))
+    mode = coder.code_number(3, None if plane is None else _choose_mode(plane))
     if mode == _ZERO:
         return np.zeros(count, dtype=np.int64)
     if mode == _EVEN:
@@ -31,7 +31,7 @@ def code_plane(coder: Coder, count: int, plane: np.ndarray | None) -> np.ndarray
     return code_bytes(coder, count, plane)
 
 
-def choose_mode(plane: np.ndarray) -> int:
+def _choose_mode(plane: np.ndarray) -> int:
     if not plane.any():
         return _ZERO
     meter = Meter()
@@ -62,7 +62,7 @@ def code_sorted(coder: Coder, count: int, width: int, values: np.ndarray | None)
         least = result[lower] + middle - lower
         room = result[upper] - (upper - middle) - least + 1
         wanted = None if values is None else values[middle] - least
-        result[middle] = least + code_between(coder, tree, room, wanted)
+        result[middle] = least + _code_between(coder, tree, room, wanted)
         lower, upper = np.stack([lower, middle], 1).ravel(), np.stack([middle, upper], 1).ravel()
         inside = upper - lower > 1
         lower, upper = lower[inside], upper[inside]
@@ -72,7 +72,7 @@ def code_sorted(coder: Coder, count: int, width: int, values: np.ndarray | None)
 _STEPS = 32
 
 
-def code_between(coder: Coder, tree: Tree, room: np.ndarray, values: np.ndarray | None) -> np.ndarray:
+def _code_between(coder: Coder, tree: Tree, room: np.ndarray, values: np.ndarray | None) -> np.ndarray:
     """Code integers below `room`, which is at most 2**32."""
     steps = None if values is None else values * _STEPS // room
     part = slice(0, len(room))

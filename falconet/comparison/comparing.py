@@ -107,17 +107,17 @@ def compare(
     dataset = load_dataset(source, data_root=data_root, config=terms.data)
     study = Study(terms, seeds, folder, dataset, data_root, folds or 0)
     parts = fold_dataset(dataset, folds) if folds else ()
-    notes = [*check_contenders(contenders, study), *describe_terms(contenders, seeds)]
-    failed = foresee(contenders, study)
+    notes = [*_check_contenders(contenders, study), *_describe_terms(contenders, seeds)]
+    failed = _foresee(contenders, study)
     with hold(folder):
         check_folder(folder, terms, contenders)  # Another process may have begun one there meanwhile.
         record_terms(folder, terms, contenders, study.dataset.fingerprint)
         for contender, reason in failed.items():
             tell(f"{contender.name} cannot be trained: {reason}")
-        return train_all(contenders, study, parts, tell, failed, notes)
+        return _train_all(contenders, study, parts, tell, failed, notes)
 
 
-def train_all(
+def _train_all(
     contenders: Sequence[Contender],
     study: Study,
     parts: Sequence[Dataset],
@@ -129,9 +129,9 @@ def train_all(
     runs = sum(len(study.seeds_of(contender)) + len(study.folds_of(contender)) for contender in contenders)
     progress = _Progress(runs, tell)
     outcomes = {
-        contender: run_contender(contender, study, parts, progress, failed.get(contender)) for contender in contenders
+        contender: _run_contender(contender, study, parts, progress, failed.get(contender)) for contender in contenders
     }
-    comparison = summarize_runs(outcomes, study, notes)
+    comparison = _summarize_runs(outcomes, study, notes)
     from falconet.comparison.pages import write_comparison
 
     write_comparison(comparison)
@@ -157,7 +157,7 @@ class _Progress:
         self.tell(f"{self.done}/{self.total} {run}: {what}")
 
 
-def check_contenders(contenders: Sequence[Contender], study: Study) -> list[str]:
+def _check_contenders(contenders: Sequence[Contender], study: Study) -> list[str]:
     """Raise DataError where a trained model cannot be evaluated on these data; return what a reader should know."""
     from falconet.comparison.trials import check_fits
 
@@ -165,7 +165,7 @@ def check_contenders(contenders: Sequence[Contender], study: Study) -> list[str]
     return [note for note in notes if note]
 
 
-def describe_terms(contenders: Sequence[Contender], seeds: int) -> list[str]:
+def _describe_terms(contenders: Sequence[Contender], seeds: int) -> list[str]:
     """Return what a reader should know of how models were trained."""
     notes = []
     if seeds == 1:
@@ -177,7 +177,7 @@ def describe_terms(contenders: Sequence[Contender], seeds: int) -> list[str]:
     return notes
 
 
-def foresee(contenders: Sequence[Contender], study: Study) -> dict[Contender, str]:
+def _foresee(contenders: Sequence[Contender], study: Study) -> dict[Contender, str]:
     """Return the models whose runs cannot even be planned, with the reason.
 
     Raises the first of the errors where it is so for all that are to be trained: then the terms are wrong, not the
@@ -208,7 +208,7 @@ def foresee(contenders: Sequence[Contender], study: Study) -> dict[Contender, st
     return {contender: " ".join(str(error).split()) for contender, error in errors.items()}
 
 
-def run_contender(
+def _run_contender(
     contender: Contender, study: Study, parts: Sequence[Dataset], progress: _Progress, reason: str | None
 ) -> _Outcome:
     """Return what came of a model's runs, those that are kept from an earlier call included, or why it failed.
@@ -242,13 +242,13 @@ def run_contender(
     return Evaluated(tuple(trials), tuple(accuracies))
 
 
-def summarize_runs(outcomes: Mapping[Contender, _Outcome], study: Study, notes: Sequence[str]) -> Comparison:
+def _summarize_runs(outcomes: Mapping[Contender, _Outcome], study: Study, notes: Sequence[str]) -> Comparison:
     """Return the comparison of what came of the models."""
     from falconet.report import describe_environment
 
     rows = _list_rows(outcomes)
     evaluated = {one.name: found.trials for one, found in outcomes.items() if not isinstance(found, str)}
-    check_same_samples(study.dataset, evaluated)
+    _check_same_samples(study.dataset, evaluated)
     right = {
         row.model: np.stack([trial.right for trial in evaluated[row.model]]) for row in rows if row.model in evaluated
     }
@@ -265,7 +265,7 @@ def summarize_runs(outcomes: Mapping[Contender, _Outcome], study: Study, notes: 
         pairs=compare_pairs(right),
         notes=(
             *notes,
-            *describe_ranking(rows, study),
+            *_describe_ranking(rows, study),
             *([f"{skipped} test samples cannot be read and were left out."] if skipped else []),
         ),
         settings={key: value for key, value in to_mapping(study.terms).items() if key != "source"},
@@ -274,7 +274,7 @@ def summarize_runs(outcomes: Mapping[Contender, _Outcome], study: Study, notes: 
     )
 
 
-def describe_ranking(rows: Sequence[ComparisonRow], study: Study) -> list[str]:
+def _describe_ranking(rows: Sequence[ComparisonRow], study: Study) -> list[str]:
     """Return what a reader should know of how models were ranked, and of which figures are means of how many runs."""
     evaluated = [row for row in rows if row.failed is None]
     how = f"mean of {study.folds} folds" if study.folds else "the split that also chose the epoch"
@@ -297,7 +297,7 @@ def describe_ranking(rows: Sequence[ComparisonRow], study: Study) -> list[str]:
     return notes
 
 
-def check_same_samples(dataset: Dataset, evaluated: Mapping[str, Sequence[ModelTrial]]) -> None:
+def _check_same_samples(dataset: Dataset, evaluated: Mapping[str, Sequence[ModelTrial]]) -> None:
     """Raise DataError unless all have answered the same samples, which files that vanish meanwhile prevent."""
     hashes = [trial.hashes for trials in evaluated.values() for trial in trials]
     if any(not np.array_equal(hashes[0], other) for other in hashes[1:]):
@@ -317,12 +317,12 @@ def _list_rows(outcomes: Mapping[Contender, _Outcome]) -> tuple[ComparisonRow, .
     artifacts = {name: load_artifact(found.trials[0].folder) for name, found in evaluated.items()}
     timed = dict(zip(artifacts, time_together(list(artifacts.values())), strict=True))
     costs = {name: to_mapping(measure_cost(artifact, timed[name])) for name, artifact in artifacts.items()}
-    rows = [replace(summarize_trials(name, found), **costs[name]) for name, found in evaluated.items()]
+    rows = [replace(_summarize_trials(name, found), **costs[name]) for name, found in evaluated.items()]
     failed = [ComparisonRow(one.name, failed=reason) for one, reason in outcomes.items() if isinstance(reason, str)]
     return rank_rows([*rows, *failed], {name: latencies["torch"] for name, latencies in timed.items()})
 
 
-def summarize_trials(name: str, evaluated: Evaluated) -> ComparisonRow:
+def _summarize_trials(name: str, evaluated: Evaluated) -> ComparisonRow:
     """Return a model's row without what its network costs."""
     trials = evaluated.trials
     validated = evaluated.folds or [trial.val_accuracy for trial in trials]

@@ -24,7 +24,7 @@ from falconet.storage import is_vacant, read_json, write_json
 from falconet.training import TrainConfig
 from falconet.training.config import FREE
 
-TERMS_FILE = "terms.json"
+_TERMS_FILE = "terms.json"
 """Says of a folder that it holds a comparison, and what all its runs have in common."""
 _RESERVED = {"model.name": "is what --models says", "training.seed": "goes from 0 to --seeds - 1"}
 """Settings that a comparison gives to its runs itself."""
@@ -67,7 +67,7 @@ class _Terms:
         loaded = load_recipe(recipe)
         if (loaded.get("model") or {}).get("name") == contender.model:
             return recipe, dict(self.settings)
-        return None, merge(without_model(loaded), self.settings)
+        return None, merge(_without_model(loaded), self.settings)
 
     @property
     def data(self) -> DataConfig:
@@ -97,7 +97,7 @@ class Study:
         return range(1 if contender.folder else self.seeds)
 
 
-def without_model(settings: Settings) -> dict[str, Any]:
+def _without_model(settings: Settings) -> dict[str, Any]:
     return {key: value for key, value in settings.items() if key != "model"}
 
 
@@ -110,10 +110,10 @@ def parse_contenders(names: Sequence[str | Path]) -> tuple[Contender, ...]:
     for contender in contenders:
         if slugs.count(contender.slug) > 1:
             raise UsageError(f"--models: wanted each model once, found {contender.name} again; leave one out")
-    return tuple(replace(one, name=redact_contender(one.name, contenders)) for one in contenders)
+    return tuple(replace(one, name=_redact_contender(one.name, contenders)) for one in contenders)
 
 
-def redact_contender(name: str, contenders: Sequence[Contender]) -> str:
+def _redact_contender(name: str, contenders: Sequence[Contender]) -> str:
     """Return a model's name as others may read it: of an absolute path as many last parts as tell it from others'."""
     parts = Path(name).parts
     if not Path(name).is_absolute():
@@ -177,12 +177,12 @@ def check_folder(out: Path, terms: _Terms, contenders: Sequence[Contender]) -> N
     if out.exists() and not out.is_dir():
         raise PathError(f"{out}: wanted a folder to write to, found a file")
     check_outside(out, terms.source)
-    if not (out / TERMS_FILE).is_file():
+    if not (out / _TERMS_FILE).is_file():
         if not is_vacant(out):
             raise RunExistsError(f"{out} holds files that are no comparison: choose a new or empty folder with --out")
         return
     check_recipes(out, terms, contenders)
-    record = read_json(out / TERMS_FILE)
+    record = read_json(out / _TERMS_FILE)
     settings = record.get("settings")
     record = {**record, "settings": normalize_settings(settings, ignore)} if isinstance(settings, dict) else record
     before = flatten({key: value for key, value in record.items() if key != "recipes"})
@@ -200,10 +200,10 @@ def check_folder(out: Path, terms: _Terms, contenders: Sequence[Contender]) -> N
 
 def check_recipes(out: Path, terms: _Terms, contenders: Sequence[Contender]) -> None:
     """Raise UsageError for a recipe that says something else than when a comparison was begun with it."""
-    if not (out / TERMS_FILE).is_file():
+    if not (out / _TERMS_FILE).is_file():
         return
-    recipes = read_recipes(read_json(out / TERMS_FILE))
-    for name, found in hash_recipes(terms, contenders).items():
+    recipes = _read_recipes(read_json(out / _TERMS_FILE))
+    for name, found in _hash_recipes(terms, contenders).items():
         if recipes.get(name, found) != found:
             raise UsageError(
                 f"{out} was begun with another {name}, which was changed since, or came with an earlier version of "
@@ -211,14 +211,14 @@ def check_recipes(out: Path, terms: _Terms, contenders: Sequence[Contender]) -> 
             )
 
 
-def hash_recipes(terms: _Terms, contenders: Sequence[Contender]) -> dict[str, str]:
+def _hash_recipes(terms: _Terms, contenders: Sequence[Contender]) -> dict[str, str]:
     """Return a hash of what each recipe says that models are trained by, by its name."""
     names = {terms.recipe, *(contender.recipe for contender in contenders)} - {None}
     loaded = {name: json.dumps(load_recipe(name), sort_keys=True, default=str) for name in map(str, names)}
     return {name: sha256(text.encode("utf-8", "backslashreplace")).hexdigest() for name, text in loaded.items()}
 
 
-def read_recipes(record: Mapping[str, Any]) -> dict[str, Any]:
+def _read_recipes(record: Mapping[str, Any]) -> dict[str, Any]:
     """Return the hashes of recipes in a record of terms; those of earlier versions have none."""
     found = record.get("recipes")
     return dict(found) if isinstance(found, dict) else {}
@@ -226,7 +226,7 @@ def read_recipes(record: Mapping[str, Any]) -> dict[str, Any]:
 
 def record_terms(out: Path, terms: _Terms, contenders: Sequence[Contender], fingerprint: str) -> None:
     """Write the terms into the folder. Raises UsageError where it was begun with other data."""
-    path = out / TERMS_FILE
+    path = out / _TERMS_FILE
     record = read_json(path) if path.is_file() else {}
     before = record.get("fingerprint", fingerprint)
     if before != fingerprint:
@@ -234,5 +234,5 @@ def record_terms(out: Path, terms: _Terms, contenders: Sequence[Contender], fing
             f"{terms.source} has changed since {out} was begun (fingerprint {before}, now {fingerprint}): choose "
             "another --out"
         )
-    recipes = {**read_recipes(record), **hash_recipes(terms, contenders)}
+    recipes = {**_read_recipes(record), **_hash_recipes(terms, contenders)}
     write_json(path, {**to_mapping(terms), "fingerprint": fingerprint, "recipes": recipes})

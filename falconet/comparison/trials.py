@@ -30,7 +30,7 @@ from falconet.planning import Plan, plan_run
 from falconet.runs import execute, try_network
 from falconet.storage import read_json, write_bytes, write_json
 
-SPLIT = "test"
+_SPLIT = "test"
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,16 +65,16 @@ class ModelTrial:
     @property
     def seconds(self) -> float | None:
         """That the epochs of its training took; None where the folder does not tell."""
-        return read_number(read_metrics(self.folder).get("training_seconds"))
+        return _read_number(_read_metrics(self.folder).get("training_seconds"))
 
     @property
     def energy_wh(self) -> float | None:
         """That its training took; None where nobody recorded it."""
-        energy = read_metrics(self.folder).get("energy")
-        return read_number(energy.get("wh")) if isinstance(energy, dict) else None
+        energy = _read_metrics(self.folder).get("energy")
+        return _read_number(energy.get("wh")) if isinstance(energy, dict) else None
 
 
-def read_metrics(folder: Path) -> dict[str, Any]:
+def _read_metrics(folder: Path) -> dict[str, Any]:
     """Return the figures in a trained network's folder; nothing where there are none, or they are of other weights."""
     try:
         return {} if "metrics.json" in list_stale(folder) else read_json(folder / "metrics.json")
@@ -82,7 +82,7 @@ def read_metrics(folder: Path) -> dict[str, Any]:
         return {}
 
 
-def read_number(value: object) -> float | None:
+def _read_number(value: object) -> float | None:
     return float(value) if isinstance(value, int | float) else None
 
 
@@ -114,18 +114,18 @@ def plan_trial(contender: Contender, seed: int, study: Study) -> Plan:
         epochs=terms.epochs,
         seed=seed,
         settings=settings,
-        out=run_folder(contender, seed, study.out),
+        out=_run_folder(contender, seed, study.out),
         if_exists="resume",
         data_root=study.data_root,
     )
 
 
-def run_folder(contender: Contender, seed: int, out: Path) -> Path:
+def _run_folder(contender: Contender, seed: int, out: Path) -> Path:
     """Return the folder of a model's run, or that of the trained model itself."""
     return contender.folder or out / "runs" / f"{contender.slug}-{seed}"
 
 
-def answers_file(contender: Contender, seed: int, out: Path) -> Path:
+def _answers_file(contender: Contender, seed: int, out: Path) -> Path:
     return out / "answers" / f"{contender.slug}-{seed}.npz"
 
 
@@ -139,9 +139,9 @@ def check_fits(contender: Contender, dataset: Dataset, config: DataConfig) -> st
             f"{contender.folder}: wanted a model of {dataset.kind} data, found one of {described.input.kind}; leave it "
             "out"
         )
-    if SPLIT in dataset.made:
+    if _SPLIT in dataset.made:
         try:
-            check_found_again(dataset, config, origin, SPLIT)
+            check_found_again(dataset, config, origin, _SPLIT)
         except DataError as error:
             raise DataError(f"{contender.folder}: {error}, or leave it out of the comparison") from error
     if origin.fingerprint == dataset.fingerprint:
@@ -157,7 +157,7 @@ def attempt(contender: Contender, seed: int, study: Study) -> ModelTrial | str:
     try:
         if contender.folder is None:
             execute(plan_trial(contender, seed, study))
-        return evaluate_trial(contender, seed, study)
+        return _evaluate_trial(contender, seed, study)
     except InterruptedRunError as error:
         raise InterruptedRunError(f"stopped at {contender.name}, seed {seed}; the same command goes on") from error
     except StorageError:
@@ -168,14 +168,14 @@ def attempt(contender: Contender, seed: int, study: Study) -> ModelTrial | str:
         return f"unexpected {type(error).__name__}: {' '.join(str(error).split())}"
 
 
-def evaluate_trial(contender: Contender, seed: int, study: Study) -> ModelTrial:
+def _evaluate_trial(contender: Contender, seed: int, study: Study) -> ModelTrial:
     """Evaluate a trained network on the test split and keep its answers, and its accuracy on the validation split."""
     out, dataset = study.out, study.dataset
-    folder = run_folder(contender, seed, out)
+    folder = _run_folder(contender, seed, out)
     artifact = load_artifact(folder)
-    _, answers = evaluate_split(artifact, dataset.splits[SPLIT], SPLIT, dataset)
+    _, answers = evaluate_split(artifact, dataset.splits[_SPLIT], _SPLIT, dataset)
     val_accuracy = None
-    if holds_validation_out(artifact, study):
+    if _holds_validation_out(artifact, study):
         val = answer_known(artifact, dataset, "val")
         val_accuracy = float((val.logits.argmax(axis=1) == val.split.labels).mean())
     trial = ModelTrial(
@@ -196,11 +196,11 @@ def evaluate_trial(contender: Contender, seed: int, study: Study) -> ModelTrial:
         val_accuracy=math.nan if val_accuracy is None else val_accuracy,
         digests=np.array(sorted(read_config(folder / CONFIG_FILE)[1].values())),
     )
-    write_bytes(answers_file(contender, seed, out), buffer.getvalue())
+    write_bytes(_answers_file(contender, seed, out), buffer.getvalue())
     return trial
 
 
-def holds_validation_out(artifact: Artifact, study: Study) -> bool:
+def _holds_validation_out(artifact: Artifact, study: Study) -> bool:
     """Whether a network never learned from the validation samples of a study, as far as its folder tells."""
     origin = artifact.config.provenance.data
     alike = origin.fingerprint == study.dataset.fingerprint and not find_changed_setting(study.terms.data, origin)
@@ -215,7 +215,7 @@ def validate_fold(contender: Contender, fold: int, study: Study, dataset: Datase
     """
     path = study.out / "folds" / f"{contender.slug}-{study.folds}-{fold}.json"
     try:
-        if (kept := load_fold(path)) is not None:
+        if (kept := _load_fold(path)) is not None:
             return kept
         plan = replace(plan_trial(contender, 0, study), dataset=dataset, if_exists="refuse")
         best = try_network(plan).result.best
@@ -236,10 +236,10 @@ def validate_fold(contender: Contender, fold: int, study: Study, dataset: Datase
         return f"unexpected {type(error).__name__}: {' '.join(str(error).split())}"
 
 
-def load_fold(path: Path) -> float | None:
+def _load_fold(path: Path) -> float | None:
     """Return the accuracy of a fold that has been kept; None where there is none."""
     try:
-        return read_number(read_json(path).get("val_accuracy")) if path.is_file() else None
+        return _read_number(read_json(path).get("val_accuracy")) if path.is_file() else None
     except ArtifactError:
         return None
 
@@ -249,14 +249,14 @@ def load_trial(contender: Contender, seed: int, out: Path) -> ModelTrial | None:
 
     The answers are written when training has ended, so that they also tell a finished run from another one.
     """
-    folder = run_folder(contender, seed, out)
+    folder = _run_folder(contender, seed, out)
     try:
         described, found = read_config(folder / CONFIG_FILE)
         digests = sorted(found.values())
         # A folder may have been copied to another's name: one network, twice, would tell nothing of luck.
         if contender.folder is None and (described.architecture, described.provenance.seed) != (contender.model, seed):
             return None
-        with np.load(answers_file(contender, seed, out)) as kept:
+        with np.load(_answers_file(contender, seed, out)) as kept:
             if kept["digests"].tolist() != digests:
                 return None
             known = float(kept["val_accuracy"])

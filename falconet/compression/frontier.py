@@ -60,7 +60,7 @@ def write_frontier(trials: Sequence[Trial], budget: Budget, out: Path) -> None:
     ]
     table, picture = FRONTIER_FILES
     _write_table(rows, _COLUMNS, out / table)
-    write_figure(draw_frontier(trials, budget), out / picture)
+    write_figure(_draw_frontier(trials, budget), out / picture)
 
 
 def _write_table(rows: Sequence[Mapping[str, object]], columns: Sequence[str], path: Path) -> None:
@@ -72,7 +72,7 @@ def _write_table(rows: Sequence[Mapping[str, object]], columns: Sequence[str], p
     write_text(path, buffer.getvalue())
 
 
-def draw_frontier(trials: Sequence[Trial], budget: Budget) -> Figure:
+def _draw_frontier(trials: Sequence[Trial], budget: Budget) -> Figure:
     """Draw the validation accuracy of all trials over the bytes of their files, with the front and the limits."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
@@ -88,7 +88,7 @@ def draw_frontier(trials: Sequence[Trial], budget: Budget) -> Figure:
                   markerfacecolor="none", label="other trials")  # fmt: skip
     for trial in trials:
         axes.annotate(str(trial.number), (trial.bytes, 100 * trial.accuracy), (4, 4), textcoords="offset points")
-    mark_limits(axes, trials, budget)
+    _mark_limits(axes, trials, budget)
     axes.set(xscale="log", xlabel="size of the file", ylabel="validation accuracy (%)")
     axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
     axes.xaxis.set_major_formatter(EngFormatter(unit="B"))
@@ -98,7 +98,7 @@ def draw_frontier(trials: Sequence[Trial], budget: Budget) -> Figure:
     return figure
 
 
-def mark_limits(axes: Axes, trials: Sequence[Trial], budget: Budget) -> None:
+def _mark_limits(axes: Axes, trials: Sequence[Trial], budget: Budget) -> None:
     """Draw lines where the budget ends, as far as they are near."""
     if budget.max_bytes is not None:
         axes.axvline(budget.max_bytes, color="black", linewidth=0.8, linestyle=":", label="budget")
@@ -127,10 +127,10 @@ def write_sensitivity(found: Sensitivity, out: Path) -> None:
     ]
     table, picture = SENSITIVITY_FILES
     _write_table(rows, ("parameter", "change", "setting", "accuracy"), out / table)
-    write_figure(draw_sensitivity(found), out / picture)
+    write_figure(_draw_sensitivity(found), out / picture)
 
 
-def draw_sensitivity(found: Sensitivity) -> Figure:
+def _draw_sensitivity(found: Sensitivity) -> Figure:
     """Draw accuracy against the fraction of zeros and against bits, a line for each parameter that is changed alone."""
     from matplotlib.figure import Figure
 
@@ -138,7 +138,7 @@ def draw_sensitivity(found: Sensitivity) -> Figure:
     figure = Figure(figsize=(9, 3.6 + 0.08 * len(names)), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
     for index, name in enumerate(names):
-        style = {"color": COLORS[index % len(COLORS)], "linestyle": STYLES[index // len(COLORS) % len(STYLES)]}
+        style = {"color": COLORS[index % len(COLORS)], "linestyle": _STYLES[index // len(COLORS) % len(_STYLES)]}
         zeros = [(100 * row.setting, 100 * row.score) for row in found.sparsities if row.name == name]
         bits = [(2 if row.setting == "ternary" else row.setting, 100 * row.score) for row in found.bits
                 if row.name == name]  # fmt: skip
@@ -154,5 +154,5 @@ def draw_sensitivity(found: Sensitivity) -> Figure:
     return figure
 
 
-STYLES = ("-", "--", "-.", ":")
+_STYLES = ("-", "--", "-.", ":")
 """Of lines, where there are more than colors."""

@@ -85,19 +85,19 @@ def finish(
     test = replace(test, notes=dataset.notes)
     before, after = time_together([dense, artifact])
     shrinking = Shrinking(
-        bytes_before=measure_dense(dense),
+        bytes_before=_measure_dense(dense),
         bytes_after=len(artifact.serialize()),
         macs_before=count_macs(dense),
         macs_after=count_macs(artifact),
         comparison=compare_answers(answers, artifact, dense),
         before=before,
         after=after,
-        integers=time_integers(artifact, dataset, data_root),
-        kept=measure_density(artifact),
+        integers=_time_integers(artifact, dataset, data_root),
+        kept=_measure_density(artifact),
         bits=chosen.spec.bits,
         trials=len(trials),
         untouched=find_untouched(chosen.spec, context),
-        epochs=count_epochs(chosen, trials),
+        epochs=_count_epochs(chosen, trials),
     )
     report = describe_model(
         artifact,
@@ -113,11 +113,11 @@ def finish(
         shrinking=shrinking,
     )
     compression = Compression(out, budget, tuple(trials), chosen, shrinking, val, test)
-    artifact.save(out, render_report(report, compression, dataset))
+    artifact.save(out, _render_report(report, compression, dataset))
     return compression
 
 
-def count_epochs(chosen: Trial, trials: Sequence[Trial]) -> int:
+def _count_epochs(chosen: Trial, trials: Sequence[Trial]) -> int:
     """Return for how many epochs a trial's weights learned, from the dense network on."""
     numbered, found = {trial.number: trial for trial in trials}, chosen
     count = found.spec.epochs
@@ -127,19 +127,19 @@ def count_epochs(chosen: Trial, trials: Sequence[Trial]) -> int:
     return count
 
 
-def measure_density(artifact: Artifact) -> float:
+def _measure_density(artifact: Artifact) -> float:
     """Return the fraction of a network's weights that are not zero."""
     weights = [weight for weight in artifact.model.parameters() if weight.ndim > 1]
     return sum(int(weight.count_nonzero()) for weight in weights) / sum(weight.numel() for weight in weights)
 
 
-def measure_dense(artifact: Artifact) -> int:
+def _measure_dense(artifact: Artifact) -> int:
     """Return the bytes of all parameters of the architecture as it was before any compression, in single precision."""
     dense = build_model(replace(artifact.config, widths=None))
     return 4 * sum(parameter.numel() for parameter in dense.parameters())
 
 
-def time_integers(artifact: Artifact, source: Dataset, data_root: str | Path | None) -> Export | None:
+def _time_integers(artifact: Artifact, source: Dataset, data_root: str | Path | None) -> Export | None:
     """Return what an export in 8-bit integers takes and loses; None where the extra is missing or it cannot be."""
     try:
         with scratch() as folder:
@@ -152,7 +152,7 @@ def time_integers(artifact: Artifact, source: Dataset, data_root: str | Path | N
         return None
 
 
-def render_report(report: ModelReport, compression: Compression, dataset: Dataset) -> dict[str, str]:
+def _render_report(report: ModelReport, compression: Compression, dataset: Dataset) -> dict[str, str]:
     """Return `metrics.json`, the page and the model card, by their names."""
     evaluated = {"val": to_mapping(compression.val), "test": to_mapping(compression.test)}
     costs = {"params": report.params, "macs": report.macs, "bytes": report.bytes, "latency_ms": report.latency.p50}

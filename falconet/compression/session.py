@@ -62,8 +62,8 @@ from falconet.training.checkpoints import remove_checkpoints
 from falconet.training.config import FREE
 from falconet.training.loop import check_fit
 
-SEARCH_FILE = "search.json"
-SEARCH_FOLDER = "search"
+_SEARCH_FILE = "search.json"
+_SEARCH_FOLDER = "search"
 """In the folder of the compressed model: coded networks of all trials, and what came of each."""
 RECIPES = "compress"
 """Folder of the recipes for searches, within that of all recipes."""
@@ -131,7 +131,7 @@ def compress(
     if not isinstance(source, Dataset):
         check_source(source)
     _check_out(out, if_exists, home, name)
-    overrides = merge(load_settings(recipe), normalize_settings(settings or {}))
+    overrides = merge(_load_settings(recipe), normalize_settings(settings or {}))
     artifact = open_artifact(model)
     dataset = read_data(artifact, source, data_root)
     config = _configure(artifact, home, dataset, overrides)
@@ -155,13 +155,13 @@ def _check_out(out: Path, if_exists: IfExists, home: Path | None, source: str | 
     check_outside(out, source)
     if is_vacant(out):
         return
-    if not (out / SEARCH_FOLDER / SEARCH_FILE).is_file():
+    if not (out / _SEARCH_FOLDER / _SEARCH_FILE).is_file():
         raise RunExistsError(f"{out} holds files that are no search: choose a new or empty folder with --out")
     if if_exists == "refuse":
         raise RunExistsError(f"{out} already holds a search: go on with --resume, replace it with --overwrite")
 
 
-def load_settings(recipe: str | None) -> dict[str, Any]:
+def _load_settings(recipe: str | None) -> dict[str, Any]:
     """Return the settings of a recipe for searches, by name or by path."""
     return load_recipe(recipe, RECIPES) if recipe else {}
 
@@ -204,12 +204,12 @@ def _configure(artifact: Artifact, home: Path | None, dataset: Dataset, override
     }
     settings = merge(defaults, overrides)
     augmentation = expand_policy(settings["augmentation"], dataset.kind)
-    for key in FIXED.keys() & (overrides.get("training") or {}).keys():
-        raise ConfigError(f"training.{key}: {FIXED[key]}; leave it out")
+    for key in _FIXED.keys() & (overrides.get("training") or {}).keys():
+        raise ConfigError(f"training.{key}: {_FIXED[key]}; leave it out")
     return from_mapping(SearchConfig, {**settings, "augmentation": augmentation})
 
 
-FIXED = {
+_FIXED = {
     "freeze": "would leave weights as they are that are to change",
     "unfreeze_after": "goes with freeze",
     "layer_decay": "is for networks that begin with published weights",
@@ -253,7 +253,7 @@ class _Session:
             "shares": dict(self.macs_fractions),
             "trials": [to_mapping(trial) for trial in self.trials],
         }
-        write_json(self.context.folder / SEARCH_FILE, {**self.facts, **found})
+        write_json(self.context.folder / _SEARCH_FILE, {**self.facts, **found})
 
 
 @dataclass(frozen=True)
@@ -285,24 +285,24 @@ def _open_session(
     Raises UsageError where it began otherwise, BudgetError for limits out of reach. What another search left is removed
     once nothing stands against the new one.
     """
-    folder = out / SEARCH_FOLDER
+    folder = out / _SEARCH_FOLDER
     facts = {
         "source": artifact.config.provenance.data.source,
         "model": sha256(artifact.serialize()).hexdigest(),
         "fingerprint": dataset.fingerprint,
         "config": to_mapping(config),
     }
-    resumed = if_exists == "resume" and (folder / SEARCH_FILE).is_file()
+    resumed = if_exists == "resume" and (folder / _SEARCH_FILE).is_file()
     record = (
-        _read_record(folder / SEARCH_FILE, facts)
+        _read_record(folder / _SEARCH_FILE, facts)
         if resumed
         else Record(**facts, has_sensitivity=False, layer_bits={}, macs_fractions={}, trials=())
     )
-    train, val = make_loaders(artifact, dataset, config)
+    train, val = _make_loaders(artifact, dataset, config)
     check_fit(artifact.model, train, config.training, artifact.model if config.compression.teach else None)
     accuracy = measure_accuracy(artifact.model, val)
     context = SearchContext(artifact, train, val, config, folder, record.layer_bits, accuracy, watcher.make_callbacks)
-    limits = name_limits(budget)
+    limits = _name_limits(budget)
     fractions = dict(record.macs_fractions)
     if limits not in fractions:
         fractions[limits] = find_macs_fractions(budget, context)
@@ -343,7 +343,7 @@ def _read_record(path: Path, facts: Mapping[str, Any]) -> Record:
 def _check_unchanged(record: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
     """Raise UsageError where a search is to go on otherwise than it began."""
     names = {"model": "another model", "fingerprint": "other data", "config": "other settings"}
-    record, facts = (drop_free_settings(side) for side in (record, facts))
+    record, facts = (_drop_free_settings(side) for side in (record, facts))
     for key, what in names.items():
         if record.get(key) != facts[key]:
             change = _describe_change(record[key], facts[key]) if key == "config" else ""
@@ -352,7 +352,7 @@ def _check_unchanged(record: Mapping[str, Any], facts: Mapping[str, Any]) -> Non
             )
 
 
-def drop_free_settings(facts: Mapping[str, Any]) -> dict[str, Any]:
+def _drop_free_settings(facts: Mapping[str, Any]) -> dict[str, Any]:
     """Return facts of a search without those settings of training that change nothing about what it comes to."""
     config = dict(facts["config"])
     training = {key: value for key, value in (config.get("training") or {}).items() if key not in FREE}
@@ -373,14 +373,14 @@ def clear_search(out: Path) -> None:
     """Remove what an earlier search left; what it chose stays until this one has chosen."""
     for name in (*FRONTIER_FILES, *SENSITIVITY_FILES):
         (out / name).unlink(missing_ok=True)
-    folder = out / SEARCH_FOLDER
+    folder = out / _SEARCH_FOLDER
     # Trials first: without its record, the folder would be nobody's.
     for path in (folder / CLAIM_FILE, *folder.glob("trial-*.fnet")):
         path.unlink(missing_ok=True)
     remove_checkpoints(folder / TRIAL_CHECKPOINT_FOLDER)
 
 
-def make_loaders(artifact: Artifact, dataset: Dataset, config: SearchConfig) -> tuple[Loader, Loader]:
+def _make_loaders(artifact: Artifact, dataset: Dataset, config: SearchConfig) -> tuple[Loader, Loader]:
     """Return batches of the training and the validation split, as the model takes them."""
     spec, labels = artifact.config.input, artifact.config.output.labels
     train, val = (load_inputs(dataset.splits[name], spec, artifact.tokenizer) for name in ("train", "val"))
@@ -405,7 +405,7 @@ def find_layer_bits(session: _Session) -> _Session:
     session.watcher.notify("measuring what each layer alone can lose")
     found = measure_layers(context)
     write_sensitivity(found, session.out)
-    bits = choose_layer_bits(found)
+    bits = _choose_layer_bits(found)
     needy = [f"{name} ({count})" for name, count in bits.items() if count > context.config.compression.bits]
     if needy:
         session.watcher.notify(f"layers that need more bits than others: {', '.join(needy)}")
@@ -414,7 +414,7 @@ def find_layer_bits(session: _Session) -> _Session:
     return session
 
 
-def choose_layer_bits(found: Sensitivity) -> dict[str, int]:
+def _choose_layer_bits(found: Sensitivity) -> dict[str, int]:
     """Return the bits that each weight needs so as not to cost too much by itself, 8 at most."""
     chosen = choose_bits(found, CONSTANTS.layer_tolerance)
     names = dict.fromkeys(row.name for row in found.bits)
@@ -426,10 +426,10 @@ def run_trials(session: _Session, budget: Budget) -> tuple[Trial, ...]:
 
     Another budget gets the trials that a search from nothing would have run for it.
     """
-    config, fractions = session.context.config.compression, session.macs_fractions[name_limits(budget)]
+    config, fractions = session.context.config.compression, session.macs_fractions[_name_limits(budget)]
     trials: list[Trial] = []
     while (spec := propose(trials, budget, config, fractions)) is not None:
-        session, trial = reuse_or_run(session, spec, budget)
+        session, trial = _reuse_or_run(session, spec, budget)
         trials.append(trial)
         session.watcher.on_trial(trial, choose_best(trials, budget))
     if propose(trials, replace(budget, seconds=None), config, fractions) is not None:
@@ -443,9 +443,9 @@ def _prepare(session: _Session, budget: Budget) -> _Session:
     config, notify = session.context.config.compression, session.watcher.notify
     if (session.out / CODED_FILE).is_file():
         notify(f"{session.out / CODED_FILE} stays what was found before, until this search ends with another")
-    if name_limits(budget) not in session.macs_fractions:
+    if _name_limits(budget) not in session.macs_fractions:
         fractions = find_macs_fractions(budget, session.context)
-        session = replace(session, macs_fractions={**session.macs_fractions, name_limits(budget): fractions})
+        session = replace(session, macs_fractions={**session.macs_fractions, _name_limits(budget): fractions})
         session.save()
     if config.channels != "none" and importlib.util.find_spec("torch_pruning") is None:
         notify("channels stay: removing them needs pip install 'falconet[compress]'")
@@ -454,12 +454,12 @@ def _prepare(session: _Session, budget: Budget) -> _Session:
     return session if session.has_sensitivity or not config.sensitivity else find_layer_bits(session)
 
 
-def name_limits(budget: Budget) -> str:
+def _name_limits(budget: Budget) -> str:
     """Return what removing channels depends on."""
     return f"{budget.max_macs} MACs, {budget.max_latency_ms} ms"
 
 
-def reuse_or_run(session: _Session, spec: TrialSpec, budget: Budget) -> tuple[_Session, Trial]:
+def _reuse_or_run(session: _Session, spec: TrialSpec, budget: Budget) -> tuple[_Session, Trial]:
     """Return what comes of a spec, from an earlier trial where there is one, and the session that knows it."""
     context = session.context
     known = next((trial for trial in session.trials if trial.spec == spec), None)

@@ -76,15 +76,15 @@ def run_trial(number: int, spec: TrialSpec, context: SearchContext) -> Trial:
     Goes on from a checkpoint where one was left. Raises DivergedError and InterruptedRunError.
     """
     started = time.perf_counter()
-    start = load_start(spec, context)
+    start = _load_start(spec, context)
     # Channels come in whole numbers, so that a network may have fewer MACs than it was asked to.
     fraction = 1.0
-    if prunes_channels(spec):
+    if _prunes_channels(spec):
         fraction = min(spec.macs_fraction * count_macs(context.artifact) / count_macs(start), 1.0)
     network = make_steps(spec, context, fraction)(start.model)
     if spec.epochs:
         finetune(network, number, spec, context)
-    content = encode_network(materialize(network), context).serialize()
+    content = _encode_network(materialize(network), context).serialize()
     decoded = decode_artifact(content)
     accuracy = measure_accuracy(decoded.model, context.val)
     write_bytes(context.trial_file(number), content)
@@ -118,19 +118,19 @@ def read_trial(number: int, context: SearchContext) -> Artifact:
     return decode_file(path, read_file(path))
 
 
-def prunes_channels(spec: TrialSpec) -> bool:
+def _prunes_channels(spec: TrialSpec) -> bool:
     """Whether a spec removes channels: those that keep fewer weights begin with a network of their width."""
     return spec.macs_fraction < 1 and spec.density == 1
 
 
-def load_start(spec: TrialSpec, context: SearchContext) -> Artifact:
+def _load_start(spec: TrialSpec, context: SearchContext) -> Artifact:
     """Return what a spec begins with."""
     if spec.start is None:
         return context.artifact
     return read_trial(spec.start, context)
 
 
-def remove_channels(macs: float, config: CompressConfig) -> PruneChannels:
+def _remove_channels(macs: float, config: CompressConfig) -> PruneChannels:
     """Return the step that leaves this fraction of the MACs, also where a budget alone demands that channels go."""
     scope: Literal["layer", "global"] = "layer" if config.channels == "none" else config.channels
     return PruneChannels(macs=macs, scope=scope, multiple=config.multiple)
@@ -141,7 +141,7 @@ def make_steps(spec: TrialSpec, context: SearchContext, macs_fraction: float) ->
     config = context.config.compression
     steps: list[Step] = []
     if macs_fraction < 1:
-        steps.append(remove_channels(macs_fraction, config))
+        steps.append(_remove_channels(macs_fraction, config))
     if spec.density < 1:
         # Behind zeros weights drift while training is long, until they change places with good ones, many at a time.
         regrow = config.regrow and not spec.polish
@@ -159,7 +159,7 @@ def find_untouched(spec: TrialSpec, context: SearchContext) -> dict[str, str]:
     config = context.config.compression
     rest = quantize_floats(config.rest_bits).find_untouched(network)
     left |= {name: reason for name, reason in rest.items() if name not in names}
-    channels = remove_channels(spec.macs_fraction, config).find_untouched(network) if spec.macs_fraction < 1 else {}
+    channels = _remove_channels(spec.macs_fraction, config).find_untouched(network) if spec.macs_fraction < 1 else {}
     return channels | left
 
 
@@ -194,18 +194,18 @@ def claim_checkpoints(number: int, spec: TrialSpec, folder: Path) -> None:
         write_json(claim, mine)
 
 
-def encode_network(network: nn.Module, context: SearchContext) -> Artifact:
+def _encode_network(network: nn.Module, context: SearchContext) -> Artifact:
     """Return a network as the coded artifact of the same task, with the temperature that suits it."""
     config = replace(context.artifact.config, widths=None)
     widths = read_widths(network, build_model(config))
-    temperature = find_temperature(network, context.val)
+    temperature = _find_temperature(network, context.val)
     state = {name: value.contiguous() for name, value in network.state_dict().items()}
     config = replace(config, widths=widths, calibration_temperature=temperature)
     return encode_artifact(replace(context.artifact, config=config, weights=state))
 
 
 @torch.inference_mode()
-def find_temperature(network: nn.Module, samples: Loader) -> float:
+def _find_temperature(network: nn.Module, samples: Loader) -> float:
     """Return what a network's logits are to be divided by, as after training."""
     network.eval()
     logits = torch.cat([network(inputs).float() for inputs, _ in samples.epoch(1)])
@@ -254,17 +254,17 @@ def find_macs_fractions(budget: Budget, context: SearchContext) -> tuple[float, 
     Only the first where the configuration says so, where channels cannot be removed, and without torch-pruning.
     """
     config, network = context.config.compression, context.artifact.model
-    fractions = [find_macs_fraction(budget, context)]
+    fractions = [_find_macs_fraction(budget, context)]
     while config.channels != "none" and fractions[-1] * CONSTANTS.step_down >= CONSTANTS.least_macs:
         try:
-            remove_channels(fractions[-1] * CONSTANTS.step_down, config)(network)
+            _remove_channels(fractions[-1] * CONSTANTS.step_down, config)(network)
         except (ConfigError, MissingExtraError):  # No channel can go, or not that many.
             break
         fractions.append(fractions[-1] * CONSTANTS.step_down)
     return tuple(fractions)
 
 
-def find_macs_fraction(budget: Budget, context: SearchContext) -> float:
+def _find_macs_fraction(budget: Budget, context: SearchContext) -> float:
     """Return the largest fraction of the MACs that keeps within a budget.
 
     Milliseconds are measured before the network learns again, which does not change them. Raises BudgetError where that
@@ -275,13 +275,15 @@ def find_macs_fraction(budget: Budget, context: SearchContext) -> float:
     network, known = artifact.model, ""
     while True:
         try:
-            network = remove_channels(fraction, context.config.compression)(artifact.model) if fraction < 1 else network
+            network = (
+                _remove_channels(fraction, context.config.compression)(artifact.model) if fraction < 1 else network
+            )
         except ConfigError as error:
-            reason = f"out of reach by removing channels{known}: {explain_reach(fraction, context, error)}"
+            reason = f"out of reach by removing channels{known}: {_explain_reach(fraction, context, error)}"
             raise BudgetError(f"{budget.describe()}: {reason}") from error
         if budget.max_latency_ms is None:
             return fraction
-        found = time_fastest(encode_network(network, context))
+        found = time_fastest(_encode_network(network, context))
         if found <= CONSTANTS.latency_margin * budget.max_latency_ms:
             return fraction
         known = f"; with {fraction:.0%} of the MACs it takes {found:.3f} ms"
@@ -292,11 +294,11 @@ def find_macs_fraction(budget: Budget, context: SearchContext) -> float:
         fraction = max(fraction * step, CONSTANTS.least_macs)
 
 
-def explain_reach(fraction: float, context: SearchContext, error: ConfigError) -> str:
+def _explain_reach(fraction: float, context: SearchContext, error: ConfigError) -> str:
     """Return how many MACs removing channels leaves at least, in words; where that was not the reason, the error."""
-    step = remove_channels(CONSTANTS.step_down, context.config.compression)
+    step = _remove_channels(CONSTANTS.step_down, context.config.compression)
     try:
-        least, freely = (find_least_macs(one, context.artifact) for one in (step, replace(step, multiple=1)))
+        least, freely = (_find_least_macs(one, context.artifact) for one in (step, replace(step, multiple=1)))
     except ConfigError:
         return str(error)
     if least <= fraction * count_macs(context.artifact):
@@ -305,5 +307,5 @@ def explain_reach(fraction: float, context: SearchContext, error: ConfigError) -
     return f"about {least:,} MACs are left at least{free}"
 
 
-def find_least_macs(step: PruneChannels, artifact: Artifact) -> int:
+def _find_least_macs(step: PruneChannels, artifact: Artifact) -> int:
     return math.ceil(step.find_least(artifact.model) * count_macs(artifact))

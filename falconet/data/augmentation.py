@@ -82,11 +82,11 @@ class ImageAugmentation:
     """Tells an ImageAugmentation from the others in `config.yaml`."""
 
     def __post_init__(self) -> None:
-        check_ranges(self, {"rotate": (0, 180), "scale": (0, 0.9), "shear": (0, 60), "shift": (0, 0.5)})
-        check_ranges(self, dict.fromkeys(("flip_horizontal", "flip_vertical", "erase"), (0, 1)))
-        check_ranges(self, {"crop": (0.01, 1), "elastic": (0, 0.5), "smoothness": (0.01, 1)})
-        check_ranges(self, {"brightness": (0, 1), "contrast": (0, 1), "saturation": (0, 1), "hue": (0, 0.5)})
-        check_ranges(self, {"mixup": (0, 100), "cutmix": (0, 100)})
+        _check_ranges(self, {"rotate": (0, 180), "scale": (0, 0.9), "shear": (0, 60), "shift": (0, 0.5)})
+        _check_ranges(self, dict.fromkeys(("flip_horizontal", "flip_vertical", "erase"), (0, 1)))
+        _check_ranges(self, {"crop": (0.01, 1), "elastic": (0, 0.5), "smoothness": (0.01, 1)})
+        _check_ranges(self, {"brightness": (0, 1), "contrast": (0, 1), "saturation": (0, 1), "hue": (0, 0.5)})
+        _check_ranges(self, {"mixup": (0, 100), "cutmix": (0, 100)})
         check_finite_fields(self)
 
     @property
@@ -137,7 +137,7 @@ class SeriesAugmentation:
     """Tells a SeriesAugmentation from the others in `config.yaml`."""
 
     def __post_init__(self) -> None:
-        check_ranges(self, {"time_warp": (0, 0.2), "jitter": (0, 10), "mask": (0, 0.9), "barycenter": (0, 1)})
+        _check_ranges(self, {"time_warp": (0, 0.2), "jitter": (0, 10), "mask": (0, 0.9), "barycenter": (0, 1)})
         check_finite_fields(self)
 
     @property
@@ -163,7 +163,7 @@ class TextAugmentation:
     """Tells a TextAugmentation from the others in `config.yaml`."""
 
     def __post_init__(self) -> None:
-        check_ranges(self, {"mask": (0, 0.9), "delete": (0, 0.9), "swap": (0, 1)})
+        _check_ranges(self, {"mask": (0, 0.9), "delete": (0, 0.9), "swap": (0, 1)})
         check_finite_fields(self)
 
     @property
@@ -175,7 +175,7 @@ class TextAugmentation:
 Augmentation = ImageAugmentation | SeriesAugmentation | TextAugmentation
 
 
-def check_ranges(config: Any, limits: Mapping[str, tuple[float, float]]) -> None:
+def _check_ranges(config: Any, limits: Mapping[str, tuple[float, float]]) -> None:
     """Raise ConfigError for the first of the named fields that is not within its limits, both included."""
     for name, (low, high) in limits.items():
         value = getattr(config, name)

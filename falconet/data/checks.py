@@ -23,7 +23,7 @@ _SHAPES = 20
 _MIN_SAMPLES = 8
 """Fewer do not show what is usual."""
 
-RARE = 0.1
+_RARE = 0.1
 """Fraction of the samples up to which unusual ones are outliers; more are a part of the data set like any other."""
 
 
@@ -149,7 +149,7 @@ def check_data(
 def describe_data(dataset: Dataset) -> DataReport:
     """Decode every sample of a data set and describe it."""
     found = survey(dataset)
-    counts = count_classes(dataset, found)
+    counts = _count_classes(dataset, found)
     totals = sum(counts.values(), np.zeros(len(dataset.classes), dtype=np.int64)).tolist()
     groups = _find_groups(dataset)
     modality = MODALITIES[dataset.kind]
@@ -169,16 +169,16 @@ def describe_data(dataset: Dataset) -> DataReport:
         notes=dataset.notes,
         ignored=dict(dataset.ignored),
         unreadable=(*dataset.unreadable, *list_unreadable(dataset, found)),
-        duplicates=to_names(dataset, groups),
-        leaks=to_names(dataset, [group for group in groups if spans_splits(group)]),
-        near_duplicates=find_near_duplicates(dataset, found),
+        duplicates=_to_names(dataset, groups),
+        leaks=_to_names(dataset, [group for group in groups if _spans_splits(group)]),
+        near_duplicates=_find_near_duplicates(dataset, found),
         imbalance=max(totals) / min(totals) if min(totals) else None,
-        absent_classes=find_absent(dataset, counts),
-        shapes=count_shapes(found) if flat else (),
+        absent_classes=_find_absent(dataset, counts),
+        shapes=_count_shapes(found) if flat else (),
         lengths=None if flat else _measure_lengths(found),
         missing=found.missing / max(found.values, 1) if modality.missing_is_nan else None,
-        constant=list_constant(dataset, found),
-        outliers=find_outliers(dataset, found),
+        constant=_list_constant(dataset, found),
+        outliers=_find_outliers(dataset, found),
     )
 
 
@@ -191,21 +191,21 @@ def _find_groups(dataset: Dataset) -> list[list[SamplePosition]]:
     return [group for group in members.values() if len(group) > 1]
 
 
-def spans_splits(places: Sequence[SamplePosition]) -> bool:
+def _spans_splits(places: Sequence[SamplePosition]) -> bool:
     """Whether samples stand in more than one split."""
     return len({split for split, _ in places}) > 1
 
 
-def to_names(dataset: Dataset, groups: Sequence[Sequence[SamplePosition]]) -> tuple[tuple[str, ...], ...]:
+def _to_names(dataset: Dataset, groups: Sequence[Sequence[SamplePosition]]) -> tuple[tuple[str, ...], ...]:
     return tuple(tuple(to_name(dataset, place) for place in group) for group in groups)
 
 
-def list_constant(dataset: Dataset, found: Survey) -> tuple[str, ...]:
+def _list_constant(dataset: Dataset, found: Survey) -> tuple[str, ...]:
     places = list_places(dataset)
     return tuple(to_name(dataset, places[index]) for index in np.flatnonzero(found.constant))
 
 
-def count_classes(dataset: Dataset, found: Survey) -> dict[str, Int64[np.ndarray, " classes"]]:
+def _count_classes(dataset: Dataset, found: Survey) -> dict[str, Int64[np.ndarray, " classes"]]:
     """Return the readable samples of each class, by split."""
     ends = np.cumsum([len(split) for split in dataset.splits.values()])
     masks = np.split(found.readable, ends[:-1])
@@ -215,7 +215,7 @@ def count_classes(dataset: Dataset, found: Survey) -> dict[str, Int64[np.ndarray
     }
 
 
-def find_absent(dataset: Dataset, counts: Mapping[str, Int64[np.ndarray, " classes"]]) -> dict[str, tuple[str, ...]]:
+def _find_absent(dataset: Dataset, counts: Mapping[str, Int64[np.ndarray, " classes"]]) -> dict[str, tuple[str, ...]]:
     """Return the classes of which a split has no readable sample, for splits that lack any."""
     return {
         name: tuple(dataset.classes[label] for label in np.flatnonzero(count == 0))
@@ -224,7 +224,7 @@ def find_absent(dataset: Dataset, counts: Mapping[str, Int64[np.ndarray, " class
     }
 
 
-def find_near_duplicates(dataset: Dataset, found: Survey) -> tuple[NearDuplicate, ...]:
+def _find_near_duplicates(dataset: Dataset, found: Survey) -> tuple[NearDuplicate, ...]:
     """Return pairs of samples that are nearly equal; see `find_near`."""
     places = list_places(dataset)
     pairs, distances = find_near(dataset, found)
@@ -238,7 +238,7 @@ def find_near_duplicates(dataset: Dataset, found: Survey) -> tuple[NearDuplicate
     return tuple(sorted(near, key=lambda pair: (pair.splits[0] == pair.splits[1], pair.distance)))
 
 
-def count_shapes(found: Survey) -> tuple[ShapeCount, ...]:
+def _count_shapes(found: Survey) -> tuple[ShapeCount, ...]:
     """Return how many images there are of each size, gray and color, the most frequent first."""
     readable = found.readable
     kinds = ["color" if color else "gray" for color in found.color[readable].tolist()]
@@ -257,7 +257,7 @@ def _measure_lengths(found: Survey) -> Lengths | None:
     return Lengths(int(steps.min()), lower, median, upper, int(steps.max()))
 
 
-def find_outliers(dataset: Dataset, found: Survey) -> tuple[Outlier, ...]:
+def _find_outliers(dataset: Dataset, found: Survey) -> tuple[Outlier, ...]:
     """Return samples far larger, smaller, longer or shorter than the others; of images also more elongated ones.
 
     See `is_far`. An image's size is the side of a square of the same area, its elongation the longer side by the
@@ -273,12 +273,12 @@ def find_outliers(dataset: Dataset, found: Survey) -> tuple[Outlier, ...]:
     unit = MODALITIES[dataset.kind].raw_unit
     median = "x".join(f"{value:,}" for value in dataset.size)
     return tuple(
-        Outlier(to_name(dataset, places[row]), f"{describe_size(dataset, found, row)} {unit}, median {median}")
+        Outlier(to_name(dataset, places[row]), f"{_describe_size(dataset, found, row)} {unit}, median {median}")
         for row in rows[far].tolist()
     )
 
 
-def describe_size(dataset: Dataset, found: Survey, row: int) -> str:
+def _describe_size(dataset: Dataset, found: Survey, row: int) -> str:
     height, width = found.sizes[row].tolist()
     return "x".join(f"{side:,}" for side in (height, width)[-MODALITIES[dataset.kind].axes :])
 
@@ -297,4 +297,4 @@ def is_far(values: Float64[np.ndarray, " samples"]) -> Bool[np.ndarray, " sample
     low, median, high = np.percentile(logs, [25, 50, 75])
     fence = 3 * (high - low)
     beyond = (np.abs(logs - median) > 2) & ((logs < low - fence) | (logs > high + fence))
-    return beyond if beyond.sum() <= max(1, RARE * len(values)) else far
+    return beyond if beyond.sum() <= max(1, _RARE * len(values)) else far

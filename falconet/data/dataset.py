@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 SPLIT_NAMES = ("train", "val", "test")
 
-INVISIBLE = dict.fromkeys(map(ord, "\u200b\u2060\ufeff"))
+_INVISIBLE = dict.fromkeys(map(ord, "\u200b\u2060\ufeff"))
 """Characters without width that change no other; U+200C and U+200D join letters and emoji, and stay inside a word."""
 _MARGIN = "".join(filter(str.isspace, map(chr, range(0x3001)))) + "\u200c\u200d"
 """White space of any width, and what would join a word to nothing."""
@@ -608,4 +608,4 @@ def normalize_label(text: str) -> str:
 
     So names that look alike, as those of one folder that macOS and Linux wrote, are one class.
     """
-    return unicodedata.normalize("NFC", text.translate(INVISIBLE)).strip(_MARGIN)
+    return unicodedata.normalize("NFC", text.translate(_INVISIBLE)).strip(_MARGIN)

@@ -40,16 +40,16 @@ def fetch_url(url: str, folder: Path, *, largest: int = _LARGEST, patience: floa
     nothing comes for `patience` seconds or not all of it in ten minutes.
     """
     try:
-        with open_url(url, patience) as response:
+        with _open_url(url, patience) as response:
             path = folder / _name_file(response.url, response.headers)
             declared = response.headers.get("Content-Length", "")
             if declared.isdecimal():
-                check_length(url, int(declared), largest)
+                _check_length(url, int(declared), largest)
             begun, count = time.monotonic(), 0
             with path.open("xb") as file:
                 while chunk := response.read1(_CHUNK):
                     count += len(chunk)
-                    check_length(url, count, largest)
+                    _check_length(url, count, largest)
                     if time.monotonic() - begun > _LONGEST:
                         raise DataError(f"{url}: wanted all of it in {_LONGEST:g} seconds, found {count:,} bytes")
                     file.write(chunk)
@@ -67,7 +67,7 @@ def fetch_url(url: str, folder: Path, *, largest: int = _LARGEST, patience: floa
         raise DataError(f"{url}: cannot be fetched: {said}") from error
 
 
-def open_url(url: str, patience: float) -> HTTPResponse:
+def _open_url(url: str, patience: float) -> HTTPResponse:
     """Ask for an address. Redirections lead to http and https alone, never to files of this machine."""
     opener = urllib.request.OpenerDirector()
     for handler in (
@@ -84,7 +84,7 @@ def open_url(url: str, patience: float) -> HTTPResponse:
     return cast("HTTPResponse", opener.open(request, timeout=patience))
 
 
-def check_length(url: str, count: int, largest: int) -> None:
+def _check_length(url: str, count: int, largest: int) -> None:
     """Raise DataError for a file that is larger than wanted."""
     if count > largest:
         raise DataError(

@@ -29,11 +29,11 @@ MAX_SAMPLES = 50_000
 (series) of a processor's time on a busy machine, images 8, small JPEG files, which must be decoded, 38."""
 _MAX_VALUES = 1 << 34
 """Pixels, steps or characters of all its samples, as the median has them: some minutes of decoding photographs."""
-RULE = 1
+_RULE = 1
 """Part of each file's name: raised when the same samples would give other pairs."""
 _FEW = 256
 """So few samples are looked through again rather than kept."""
-SUM_BYTES = 16
+_SUM_BYTES = 16
 _UNUSED_DAYS = 30
 """A file so old is removed when another one is made."""
 
@@ -68,11 +68,11 @@ def find_families(dataset: Dataset) -> Families:
     if count > MAX_SAMPLES or count * math.prod(dataset.size) > _MAX_VALUES:
         return replace(equal, complete=False)
     path = cache_folder() / f"{_make_key(dataset, contents)}.pairs"
-    pairs = load_pairs(path, len(contents)) if count > _FEW else None
+    pairs = _load_pairs(path, len(contents)) if count > _FEW else None
     if pairs is None:
         pairs = _find_pairs(dataset, contents)
         if count > _FEW:
-            save_pairs(path, pairs)
+            _save_pairs(path, pairs)
     return Families(contents, pairs)
 
 
@@ -122,21 +122,21 @@ def _make_key(dataset: Dataset, contents: UInt64[np.ndarray, " contents"]) -> st
     """Return 32 hexadecimal digits for contents and all by which they are decoded."""
     import PIL
 
-    settings = [RULE, dataset.kind, dataset.value_range, dataset.rate, PIL.__version__]
+    settings = [_RULE, dataset.kind, dataset.value_range, dataset.rate, PIL.__version__]
     return hashlib.blake2b(json.dumps(settings).encode() + contents.tobytes(), digest_size=16).hexdigest()
 
 
-def load_pairs(path: Path, count: int) -> Int64[np.ndarray, "pairs 2"] | None:
+def _load_pairs(path: Path, count: int) -> Int64[np.ndarray, "pairs 2"] | None:
     """Return the pairs among `count` contents in a file; None where there is no whole one."""
     with suppress(OSError):
         content = path.read_bytes()
-        if checksum(content[SUM_BYTES:]) == content[:SUM_BYTES] and len(content) % 16 == 0:
-            pairs = np.frombuffer(content[SUM_BYTES:], dtype="<i8").reshape(-1, 2).astype(np.int64)
+        if checksum(content[_SUM_BYTES:]) == content[:_SUM_BYTES] and len(content) % 16 == 0:
+            pairs = np.frombuffer(content[_SUM_BYTES:], dtype="<i8").reshape(-1, 2).astype(np.int64)
             return pairs if pairs.min(initial=0) >= 0 and pairs.max(initial=-1) < count else None
     return None
 
 
-def save_pairs(path: Path, pairs: Int64[np.ndarray, "pairs 2"]) -> None:
+def _save_pairs(path: Path, pairs: Int64[np.ndarray, "pairs 2"]) -> None:
     """Keep pairs in a file, and remove old files; where there is no room for it, they will be looked for again."""
     content = pairs.astype("<i8").tobytes()
     with suppress(OSError, StorageError):
@@ -150,4 +150,4 @@ def save_pairs(path: Path, pairs: Int64[np.ndarray, "pairs 2"]) -> None:
 
 def checksum(content: bytes) -> bytes:
     """Return SUM_BYTES bytes of BLAKE2b."""
-    return hashlib.blake2b(content, digest_size=SUM_BYTES).digest()
+    return hashlib.blake2b(content, digest_size=_SUM_BYTES).digest()

@@ -159,7 +159,7 @@ class Loader:
         if isinstance(self.augmentation, SeriesAugmentation) and self.augmentation.barycenter:
             raw = self.average(raw, mine, self.augmentation.barycenter, generator)
         num_classes = self.num_classes or int(self.labels.max()) + 1
-        return augment(raw, labels, num_classes, self.preprocess, self.augmentation, generator)
+        return _augment(raw, labels, num_classes, self.preprocess, self.augmentation, generator)
 
     def average(
         self, raw: Tensor, indices: Int64[Tensor, " batch"], probability: float, generator: torch.Generator
@@ -194,12 +194,12 @@ def draw_partners(
 def to_input(raw: Tensor, preprocess: AnyPreprocess) -> Tensor:
     """Return prepared samples as a model's input."""
     if isinstance(preprocess, Preprocess):
-        return normalize_images(to_unit(raw), preprocess)
+        return _normalize_images(to_unit(raw), preprocess)
     return preprocess.normalize(raw if raw.is_floating_point() else raw.long())
 
 
 @torch.no_grad()
-def augment(
+def _augment(
     raw: Tensor,
     labels: Int64[Tensor, " batch"],
     num_classes: int,
@@ -213,14 +213,14 @@ def augment(
         mixed: Tensor = labels
         if augmentation.mixes:
             images, mixed = mix_samples(images, labels, num_classes, augmentation, generator)
-        return normalize_images(images, preprocess), mixed
+        return _normalize_images(images, preprocess), mixed
     if isinstance(augmentation, SeriesAugmentation):
         return augment_series(to_input(raw, preprocess), augmentation, generator), labels
     assert isinstance(augmentation, TextAugmentation)
     return augment_tokens(to_input(raw, preprocess), augmentation, generator), labels
 
 
-def normalize_images(
+def _normalize_images(
     images: Float32[Tensor, "batch channels height width"], preprocess: Preprocess
 ) -> Float32[Tensor, "batch channels height width"]:
     """Normalize in place, as `preprocess` does, and lay the channels innermost, as convolutions want them."""
@@ -256,18 +256,18 @@ def load_inputs(split: Split, spec: InputSpec, tokenizer: str | None = None) -> 
 
     Raises DataError where nothing can be read, StorageError where the file finds no room.
     """
-    return LOADERS[spec.kind](split, spec, tokenizer)
+    return _LOADERS[spec.kind](split, spec, tokenizer)
 
 
-def load_images(split: Split, spec: ImageSpec, tokenizer: str | None) -> LoadedInputs:
+def _load_images(split: Split, spec: ImageSpec, tokenizer: str | None) -> LoadedInputs:
     """Prepare images: arrays in memory, all that must be decoded in a file."""
     if isinstance(split.samples, ImageArray):
-        return load_in_memory(split, spec, tokenizer)
+        return _load_in_memory(split, spec, tokenizer)
     cache, unreadable = open_cache(split, spec)
     return LoadedInputs(cache, split.take(cache.rows) if unreadable else split, cache.rows, unreadable)
 
 
-def load_in_memory(split: Split, spec: InputSpec, tokenizer: str | None) -> LoadedInputs:
+def _load_in_memory(split: Split, spec: InputSpec, tokenizer: str | None) -> LoadedInputs:
     """Prepare samples in memory."""
     samples = ADAPTERS[spec.kind].rescale(split.samples, spec)
     inputs, reasons = load_prepared(samples, create_preprocess(spec, tokenizer))
@@ -309,7 +309,7 @@ def load_batches(
 
 def measure_inputs(inputs: Tensor | PixelCache, spec: InputSpec) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Return each channel's mean and standard deviation: of pixels in units of 0..1, of series as they are."""
-    return MEASURES[spec.kind](inputs)
+    return _MEASURES[spec.kind](inputs)
 
 
 def measure_pixels(pixels: Tensor | PixelCache) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -318,7 +318,7 @@ def measure_pixels(pixels: Tensor | PixelCache) -> tuple[tuple[float, ...], tupl
     for part in torch.split(torch.arange(len(pixels)), 1024):
         batch = pixels.take(part) if isinstance(pixels, PixelCache) else pixels[part]
         white = WHITES[batch.dtype]
-        counts = counts + torch.stack([count_levels(channel, white) for channel in batch.unbind(1)])
+        counts = counts + torch.stack([_count_levels(channel, white) for channel in batch.unbind(1)])
     levels = np.arange(white + 1) / white
     means, stds = [], []
     for weights in counts.numpy():
@@ -329,22 +329,22 @@ def measure_pixels(pixels: Tensor | PixelCache) -> tuple[tuple[float, ...], tupl
     return tuple(means), tuple(stds)
 
 
-def count_levels(channel: UInt[Tensor, "batch height width"], white: int) -> Int64[Tensor, " levels"]:
+def _count_levels(channel: UInt[Tensor, "batch height width"], white: int) -> Int64[Tensor, " levels"]:
     """Return how many pixels have each gray level."""
     return torch.bincount(channel.flatten().int(), minlength=white + 1)
 
 
-def measure_steps(series: Tensor | PixelCache) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def _measure_steps(series: Tensor | PixelCache) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Return each channel's mean and standard deviation."""
     assert isinstance(series, Tensor)
     return measure_series(series.numpy())
 
 
-LOADERS: Mapping[Kind, Callable[[Split, Any, str | None], LoadedInputs]] = MappingProxyType(
-    {"image": load_images, "series": load_in_memory, "text": load_in_memory}
+_LOADERS: Mapping[Kind, Callable[[Split, Any, str | None], LoadedInputs]] = MappingProxyType(
+    {"image": _load_images, "series": _load_in_memory, "text": _load_in_memory}
 )
 
-MEASURES: Mapping[Kind, Callable[[Tensor | PixelCache], tuple[tuple[float, ...], tuple[float, ...]]]] = (
-    MappingProxyType({"image": measure_pixels, "series": measure_steps})
+_MEASURES: Mapping[Kind, Callable[[Tensor | PixelCache], tuple[tuple[float, ...], tuple[float, ...]]]] = (
+    MappingProxyType({"image": measure_pixels, "series": _measure_steps})
 )
 """Of inputs that are normalized; tokens are not."""

@@ -147,7 +147,7 @@ def read_tables(source: str, tables: Mapping[str, Table], config: DataConfig) ->
     tables = {split: table for split, table in tables.items() if split not in unlabeled}
     for table in tables.values():
         further = (name for name in config.extra if name != LINES)
-        check_same(first, table, [*roles.columns.values(), *roles.values, *further])
+        _check_same(first, table, [*roles.columns.values(), *roles.values, *further])
     tables = {split: spell_numbers(table, roles.values, comma) for split, table in tables.items()}
     if "" not in tables:
         roles = replace(roles, columns={role: name for role, name in roles.columns.items() if role != "split"})
@@ -165,7 +165,7 @@ def read_tables(source: str, tables: Mapping[str, Table], config: DataConfig) ->
     return replace(dataset, columns=roles.columns, notes=(*notes, *left))
 
 
-def check_same(first: Table, table: Table, names: Iterable[str]) -> None:
+def _check_same(first: Table, table: Table, names: Iterable[str]) -> None:
     """Raise DataError where a table lacks a column of the first one."""
     missing = [name for name in names if name not in table.columns]
     if missing:

@@ -71,7 +71,7 @@ class Preprocess(nn.Module):
             return _interpolate(x, *self.spec.inner_size)
         rows, columns = place_image(x.shape[2], x.shape[3], self.spec)
         if self.spec.resize_mode == "crop":
-            return crop_image(x, (rows, columns), self.spec.inner_size)
+            return _crop_image(x, (rows, columns), self.spec.inner_size)
         scaled = _interpolate(x, int(rows.scaled), int(columns.scaled))
         top, left = -int(rows.start), -int(columns.start)
         bottom, right = (
@@ -169,7 +169,7 @@ def _divide(count: Int64[Tensor, ""], by: int | Int64[Tensor, ""]) -> Int64[Tens
     return nearest - halfway * (nearest - 2 * torch.div(nearest, 2, rounding_mode="floor"))
 
 
-def crop_image(
+def _crop_image(
     x: Shaped[Tensor, "batch channels height width"], sides: Sequence[Placement], size: tuple[int, int]
 ) -> Shaped[Tensor, "batch channels inner_height inner_width"]:
     """Scale images and keep what lies within `size`, without computing what does not."""
@@ -266,20 +266,20 @@ AnyPreprocess = Preprocess | SeriesPreprocess | TextPreprocess
 
 def create_preprocess(spec: InputSpec, tokenizer: str | None = None) -> AnyPreprocess:
     """Return the module for a spec; texts need the tokenizer that belongs to it. Raises DataError without it."""
-    return PREPROCESSES[spec.kind](spec, tokenizer)
+    return _PREPROCESSES[spec.kind](spec, tokenizer)
 
 
-def create_text_preprocess(spec: TextSpec, tokenizer: str | None) -> TextPreprocess:
+def _create_text_preprocess(spec: TextSpec, tokenizer: str | None) -> TextPreprocess:
     if tokenizer is None:
         raise DataError("wanted the tokenizer of a text model, found none")
     return TextPreprocess(spec, tokenizer)
 
 
-PREPROCESSES: Mapping[Kind, Callable[[Any, str | None], AnyPreprocess]] = MappingProxyType(
+_PREPROCESSES: Mapping[Kind, Callable[[Any, str | None], AnyPreprocess]] = MappingProxyType(
     {
         "image": lambda spec, tokenizer: Preprocess(spec),
         "series": lambda spec, tokenizer: SeriesPreprocess(spec),
-        "text": create_text_preprocess,
+        "text": _create_text_preprocess,
     }
 )
 
@@ -318,23 +318,23 @@ def iterate_prepared(samples: Samples, preprocess: AnyPreprocess, batch_size: in
     """Yield all samples in order, decoding no more than a batch at a time."""
     with single_threaded_pool() as pool:
         for start in range(0, len(samples), batch_size):
-            yield prepare_range(samples, preprocess, range(start, min(start + batch_size, len(samples))), pool)
+            yield _prepare_range(samples, preprocess, range(start, min(start + batch_size, len(samples))), pool)
 
 
-def prepare_range(samples: Samples, preprocess: AnyPreprocess, block: range, pool: ThreadPoolExecutor) -> _Prepared:
+def _prepare_range(samples: Samples, preprocess: AnyPreprocess, block: range, pool: ThreadPoolExecutor) -> _Prepared:
     """Prepare consecutive samples: arrays and texts at once, anything else one by one, in parallel."""
     if isinstance(samples, ImageArray) and isinstance(preprocess, Preprocess):
         return _Prepared(preprocess.scale(torch.from_numpy(samples.cut(block.start, block.stop))), {})
     if isinstance(samples, Texts) and isinstance(preprocess, TextPreprocess):
         return _Prepared(preprocess.prepare(samples.texts[block.start : block.stop]), {})
     # Prepared where they are decoded, so that no more raw samples are held than there are workers.
-    results = list(pool.map(lambda index: try_preparing(samples, index, preprocess), block))
+    results = list(pool.map(lambda index: _try_preparing(samples, index, preprocess), block))
     inputs = [result for result in results if isinstance(result, Tensor)]
     reasons = {index: result for index, result in zip(block, results, strict=True) if isinstance(result, str)}
     return _Prepared(torch.cat(inputs) if inputs else torch.empty(0), reasons)
 
 
-def try_preparing(samples: Samples, index: int, preprocess: AnyPreprocess) -> Tensor | str:
+def _try_preparing(samples: Samples, index: int, preprocess: AnyPreprocess) -> Tensor | str:
     """Return one sample as a batch of one, or why there is none."""
     try:
         return preprocess.prepare([samples.read(index)])
@@ -359,7 +359,7 @@ def load_prepared(samples: Samples, preprocess: AnyPreprocess) -> tuple[Tensor, 
     Images are rounded to 8 bits, deep ones to 16, tokens to 32, which evaluation never sees. Raises DataError where
     none is readable.
     """
-    dtype = choose_stored(preprocess)
+    dtype = _choose_stored(preprocess)
     parts: list[Tensor] = []
     unreadable: dict[int, str] = {}
     for batch in iterate_prepared(samples, preprocess, batch_size=512):
@@ -370,7 +370,7 @@ def load_prepared(samples: Samples, preprocess: AnyPreprocess) -> tuple[Tensor, 
     return torch.cat([part for part in parts if len(part)]), unreadable
 
 
-def choose_stored(preprocess: AnyPreprocess) -> torch.dtype:
+def _choose_stored(preprocess: AnyPreprocess) -> torch.dtype:
     """Return how samples are held for training."""
     if isinstance(preprocess, Preprocess):
         return torch.uint8 if preprocess.spec.dtype == "uint8" else torch.uint16

@@ -127,9 +127,9 @@ def complete_splits(dataset: Dataset, config: DataConfig, families: Families | N
         raise DataError(f"{dataset.source}: no training split; found {', '.join(dataset.splits)}")
     rest = dataset.splits["train"]
     check_training_classes(dataset, rest)
-    check_groups_apart(dataset)
+    _check_groups_apart(dataset)
     made: dict[str, Split] = {}
-    missing = {name: fraction for name, fraction in list_fractions(config).items() if name not in dataset.splits}
+    missing = {name: fraction for name, fraction in _list_fractions(config).items() if name not in dataset.splits}
     names = None
     if missing and config.near_duplicates == "together":
         names = (families or find_families(dataset)).name(rest.hashes)
@@ -155,7 +155,7 @@ def undo_splits(dataset: Dataset) -> Dataset:
     return replace(dataset, splits={**own, "train": train}, made=frozenset(), split_seed=None)
 
 
-def list_fractions(config: DataConfig) -> dict[str, float]:
+def _list_fractions(config: DataConfig) -> dict[str, float]:
     """Return the fractions of the splits that may be made, in the order in which they are."""
     return {"test": config.test_fraction, "val": config.val_fraction}
 
@@ -173,7 +173,7 @@ def check_training_classes(dataset: Dataset, train: Split) -> None:
         )
 
 
-def check_groups_apart(dataset: Dataset) -> None:
+def _check_groups_apart(dataset: Dataset) -> None:
     """Raise DataError where samples of one group stand in more than one of a source's own splits."""
     grouped = {name: split.groups for name, split in dataset.splits.items() if split.groups is not None}
     members = [np.unique(groups[groups != 0]) for groups in grouped.values()]
@@ -246,13 +246,13 @@ def choose_families(
     order = np.lexsort((ranks, strata))
     chosen = np.zeros(len(names), dtype=bool)
     for stratum in np.split(order, np.flatnonzero(np.diff(strata[order])) + 1):
-        chosen[take_fraction(stratum, sizes[stratum], fraction, left)] = True
-    mend_classes(chosen, np.unique(np.stack([labels, members], axis=1), axis=0), np.lexsort((ranks, sizes)))
+        chosen[_take_fraction(stratum, sizes[stratum], fraction, left)] = True
+    _mend_classes(chosen, np.unique(np.stack([labels, members], axis=1), axis=0), np.lexsort((ranks, sizes)))
     marked: Bool[np.ndarray, " samples"] = chosen[members]
     return marked
 
 
-def take_fraction(
+def _take_fraction(
     families: Int64[np.ndarray, " families"], sizes: Int64[np.ndarray, " families"], fraction: float, left: int
 ) -> list[int]:
     """Return the families of one class that are taken, of these in the order in which they are tried."""
@@ -267,7 +267,7 @@ def take_fraction(
     return taken if taken or not several else [int(families[sizes.argmin()])]
 
 
-def mend_classes(
+def _mend_classes(
     chosen: Bool[np.ndarray, " families"],
     present: Int64[np.ndarray, "entries 2"],
     order: Int64[np.ndarray, " families"],
@@ -303,7 +303,7 @@ def _choose_stratified(
     Equal samples of several classes count as samples of the first of these, so that they fall on one side.
     """
     order = mix(hashes, seed)
-    strata = unite_equal(hashes, labels)
+    strata = _unite_equal(hashes, labels)
     chosen = np.zeros(len(labels), dtype=bool)
     for label in np.unique(strata):
         members = np.flatnonzero(strata == label)
@@ -321,7 +321,7 @@ def _choose_stratified(
     return chosen
 
 
-def unite_equal(
+def _unite_equal(
     hashes: UInt64[np.ndarray, " samples"], labels: Int64[np.ndarray, " samples"]
 ) -> Int64[np.ndarray, " samples"]:
     """Return labels, equal samples of several classes having the lowest of theirs."""
@@ -347,17 +347,17 @@ def choose_groups(
     taken, chosen = np.zeros_like(total), np.zeros(len(names), dtype=bool)
     for index in np.argsort(mix(names, seed), kind="stable"):
         after = taken + counts[index]
-        if leaves_some(after, total) and distance(after, total, fraction) < distance(taken, total, fraction):
+        if _leaves_some(after, total) and distance(after, total, fraction) < distance(taken, total, fraction):
             taken, chosen[index] = after, True
     if not chosen.any():
         # Few large groups: the one that overshoots least.
-        possible = [index for index in range(len(names)) if leaves_some(counts[index], total)]
+        possible = [index for index in range(len(names)) if _leaves_some(counts[index], total)]
         chosen[sorted(possible, key=lambda index: distance(counts[index], total, fraction))[:1]] = True
     marked: Bool[np.ndarray, " samples"] = chosen[members]
     return marked
 
 
-def leaves_some(taken: Int64[np.ndarray, " classes"], total: Int64[np.ndarray, " classes"]) -> bool:
+def _leaves_some(taken: Int64[np.ndarray, " classes"], total: Int64[np.ndarray, " classes"]) -> bool:
     """Whether a sample of each class that occurs is left."""
     return bool((taken < total)[total > 0].all())
 

@@ -30,7 +30,7 @@ from falconet.data.series import count_steps
 from falconet.errors import DataError
 from falconet.spec import Kind
 
-LARGE = 1 << 14
+_LARGE = 1 << 14
 """Pixels from which on threads are worth their while."""
 
 SPAN = 32
@@ -89,14 +89,14 @@ def survey(dataset: Dataset) -> Survey:
     """Decode every sample, in parallel where most of the time is decoding."""
 
     def look(span: tuple[Samples, range]) -> Survey:
-        return survey_span(*span, dataset.kind)
+        return _survey_span(*span, dataset.kind)
 
-    if math.prod(dataset.size) < LARGE or not any(isinstance(s.samples, Encoded) for s in dataset.splits.values()):
+    if math.prod(dataset.size) < _LARGE or not any(isinstance(s.samples, Encoded) for s in dataset.splits.values()):
         # What is small or in memory leaves nearly all to Python, where threads take twice as long as none.
-        parts = list(map(look, cut_spans(dataset)))
+        parts = list(map(look, _cut_spans(dataset)))
     else:
         with ThreadPoolExecutor() as pool:
-            parts = list(pool.map(look, cut_spans(dataset)))
+            parts = list(pool.map(look, _cut_spans(dataset)))
     offsets = np.cumsum([0, *(len(part.keys) for part in parts)]).tolist()
     return Survey(
         reasons={
@@ -148,14 +148,14 @@ def to_name(dataset: Dataset, place: SamplePosition) -> str:
     return to_text(dataset.splits[split].samples.name(index))
 
 
-def cut_spans(dataset: Dataset) -> Iterator[tuple[Samples, range]]:
+def _cut_spans(dataset: Dataset) -> Iterator[tuple[Samples, range]]:
     """Yield all samples as SPAN or fewer at a time."""
     for split in dataset.splits.values():
         for start in range(0, len(split), SPAN):
             yield split.samples, range(start, min(start + SPAN, len(split)))
 
 
-def survey_span(samples: Samples, span: range, kind: Kind) -> Survey:
+def _survey_span(samples: Samples, span: range, kind: Kind) -> Survey:
     """Decode some samples, one after the other, so that a worker holds no more than one."""
     surveyor = SURVEYORS[kind]
     facts, reasons = [], {}
@@ -179,7 +179,7 @@ def survey_span(samples: Samples, span: range, kind: Kind) -> Survey:
     )
 
 
-def measure_image(image: UInt[np.ndarray, "height width channels"]) -> Fact:
+def _measure_image(image: UInt[np.ndarray, "height width channels"]) -> Fact:
     """Return the facts of an image; its hash is computed later, together with others."""
     height, width, channels = image.shape
     copy = shrink(image)
@@ -197,34 +197,34 @@ def _measure_series(series: Float32[np.ndarray, "channels steps"]) -> Fact:
     return Fact((1, series.shape[1]), False, constant, series.size, int(missing.sum()), hash_series(series))
 
 
-def measure_text(text: str) -> Fact:
+def _measure_text(text: str) -> Fact:
     """Return the facts of a text."""
     marks = text.split()
     constant = not marks or (len(text) > 1 and len(set("".join(marks))) == 1)
     return Fact((1, len(text)), False, constant, key=hash_text(text))
 
 
-def condense_copies(facts: Sequence[Fact]) -> tuple[UInt64[np.ndarray, " samples"], UInt8[np.ndarray, "_ _ _ 3"]]:
+def _condense_copies(facts: Sequence[Fact]) -> tuple[UInt64[np.ndarray, " samples"], UInt8[np.ndarray, "_ _ _ 3"]]:
     """Return hashes and thumbnails of images, black ones for those that cannot be read."""
     blank = np.zeros((SIDE, SIDE, 3), dtype=np.uint8)
     copies = np.array([blank if fact.copy is None else fact.copy for fact in facts], dtype=np.uint8)
     return hash_copies(copies), make_thumbnails(copies)
 
 
-def list_keys(facts: Sequence[Fact]) -> tuple[UInt64[np.ndarray, " samples"], UInt8[np.ndarray, "0 _ _ 3"]]:
+def _list_keys(facts: Sequence[Fact]) -> tuple[UInt64[np.ndarray, " samples"], UInt8[np.ndarray, "0 _ _ 3"]]:
     """Return keys, and no thumbnails."""
     keys = np.array([fact.key for fact in facts], dtype=np.uint64)
     return keys, make_thumbnails(np.zeros((0, SIDE, SIDE, 3), dtype=np.uint8))
 
 
-def pair_alike(
+def _pair_alike(
     found: Survey, wanted: Int64[np.ndarray, " some"]
 ) -> tuple[Int64[np.ndarray, "pairs 2"], Float64[np.ndarray, " pairs"]]:
     """Return pairs of images that look the same, and how far they are from each other."""
     return find_alike(found.keys[wanted], found.thumbnails[wanted])
 
 
-def pair_equal(
+def _pair_equal(
     found: Survey, wanted: Int64[np.ndarray, " some"]
 ) -> tuple[Int64[np.ndarray, "pairs 2"], Float64[np.ndarray, " pairs"]]:
     """Return pairs of samples of equal keys, at no distance."""
@@ -251,8 +251,8 @@ class Surveyor:
 
 SURVEYORS: Mapping[Kind, Surveyor] = MappingProxyType(
     {
-        "image": Surveyor(measure_image, condense_copies, pair_alike, has_distances=True),
-        "series": Surveyor(_measure_series, list_keys, pair_equal, has_distances=False),
-        "text": Surveyor(measure_text, list_keys, pair_equal, has_distances=False),
+        "image": Surveyor(_measure_image, _condense_copies, _pair_alike, has_distances=True),
+        "series": Surveyor(_measure_series, _list_keys, _pair_equal, has_distances=False),
+        "text": Surveyor(_measure_text, _list_keys, _pair_equal, has_distances=False),
     }
 )

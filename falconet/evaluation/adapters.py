@@ -47,12 +47,12 @@ class EvaluationAdapter:
     """From training samples, and the vocabulary size of texts, to what the linear baseline sees of any samples."""
 
 
-def read_in_range(config: DataConfig, spec: ImageSpec) -> DataConfig:
+def _read_in_range(config: DataConfig, spec: ImageSpec) -> DataConfig:
     """Let pictures be read in the range of a model's, whatever they hold: no need to look for another one."""
     return config if spec.value_range is None else dataclasses.replace(config, value_range=spec.value_range)
 
 
-def mirror_images(images: Float32[Tensor, "batch channels height width"]) -> Float32[Tensor, "batch _ height width"]:
+def _mirror_images(images: Float32[Tensor, "batch channels height width"]) -> Float32[Tensor, "batch _ height width"]:
     """Return images with left and right exchanged."""
     return images.flip(-1)
 
@@ -60,8 +60,8 @@ def mirror_images(images: Float32[Tensor, "batch channels height width"]) -> Flo
 ADAPTERS: Mapping[Kind, EvaluationAdapter] = MappingProxyType(
     {
         "image": EvaluationAdapter(
-            fit_config=read_in_range,
-            mirror=mirror_images,
+            fit_config=_read_in_range,
+            mirror=_mirror_images,
             list_amounts=choose_amounts,
             corrupt=corrupt_images,
             linear="linear model on pixels",

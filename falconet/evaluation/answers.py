@@ -98,22 +98,22 @@ def iterate_logits(
     for batch in iterate_prepared(samples, artifact.preprocess, artifact.batch_size):
         inputs = [batch.inputs] if len(batch.inputs) else []
         inputs += [mirror(view) for view in inputs] if mirror else []
-        outputs = [answer_batch(artifact, view).numpy() for view in inputs]
+        outputs = [_answer_batch(artifact, view).numpy() for view in inputs]
         yield [scale_logits(logits, artifact.config.calibration_temperature) for logits in outputs], batch.unreadable
 
 
-def answer_batch(artifact: Artifact, prepared: Tensor) -> Float32[Tensor, "samples classes"]:
+def _answer_batch(artifact: Artifact, prepared: Tensor) -> Float32[Tensor, "samples classes"]:
     """Return the network's outputs for prepared samples; texts of like lengths together, as padding takes time."""
     inputs = artifact.preprocess.normalize(prepared)
     if not modality_of(artifact.config.input).has_tokens:
         outputs: Tensor = artifact.model(inputs).float()
         return outputs
     order = torch.argsort((inputs != 0).sum(dim=1), stable=True)
-    sorted_outputs = torch.cat([artifact.model(part).float() for part in torch.split(inputs[order], ALIKE)])
+    sorted_outputs = torch.cat([artifact.model(part).float() for part in torch.split(inputs[order], _ALIKE)])
     return torch.empty_like(sorted_outputs).index_copy_(0, order, sorted_outputs)
 
 
-ALIKE = 32
+_ALIKE = 32
 """Texts that are answered together, at most."""
 
 

@@ -20,7 +20,7 @@ from torch import Tensor
 EPSILONS = (1 / 255, 2 / 255, 4 / 255, 8 / 255, 0.1, 0.3)
 """Up to 8/255 as usual for photographs (Madry et al. on CIFAR-10), 0.1 and 0.3 for gray digits (theirs on MNIST)."""
 _STEPS = 40
-STEP_FRACTION = 2.5
+_STEP_FRACTION = 2.5
 """PGD takes 40 steps, as Madry et al. on MNIST, of 2.5 epsilon / 40: enough to reach every place within the bound from
 any other (their robustness library's rule)."""
 _SEED = 0
@@ -38,7 +38,7 @@ def attack_fgsm(
     attack = FGSM(predict, cross_entropy, lower_bound=0.0, upper_bound=1.0)
     # By default captum takes gradients below 1e-6 for zero, which leaves those alone of which a network is most sure.
     attack.zero_thresh = 0.0
-    with silence_captum():
+    with _silence_captum():
         found: Tensor = attack.perturb(pixels, epsilon, labels)
     return found.detach()
 
@@ -54,8 +54,8 @@ def attack_pgd(
 
     attack = PGD(predict, cross_entropy, lower_bound=0.0, upper_bound=1.0)
     attack.fgsm.zero_thresh = 0.0
-    step = STEP_FRACTION * epsilon / _STEPS
-    with silence_captum(), torch.random.fork_rng(devices=[]):
+    step = _STEP_FRACTION * epsilon / _STEPS
+    with _silence_captum(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(_SEED)
         found: Tensor = attack.perturb(pixels, epsilon, step, _STEPS, labels, random_start=True)
     return found.detach()
@@ -72,7 +72,7 @@ def cross_entropy(
 
 
 @contextmanager
-def silence_captum() -> Iterator[None]:
+def _silence_captum() -> Iterator[None]:
     """Silence captum's note that it asks for the gradients of inputs by itself, which is what it is called for."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Input Tensor .* did not already require gradients", module="captum")

@@ -24,9 +24,9 @@ from falconet.evaluation.features import Describe, PreparedInputs, take
 from falconet.spec import InputSpec, Kind
 from falconet.training.linear_probe import Solution, solve
 
-FITTED = 3_000
+_FITTED = 3_000
 """Training samples that the linear model is fitted to, at most: seconds, not minutes."""
-CHOOSING = 1_000
+_CHOOSING = 1_000
 """Of these, those that its penalty is chosen by."""
 _EVALUATED = 5_000
 """Test samples that baselines are asked about, at most."""
@@ -110,9 +110,9 @@ def fit_linear(train: Prepared, kind: Kind, num_classes: int, tokens: int = 0) -
     if len(torch.unique(train.labels)) < 2:
         return None
     started = time.perf_counter()
-    drawn = train.thin(FITTED)
+    drawn = train.thin(_FITTED)
     describe = ADAPTERS[kind].fit_features(drawn.inputs, tokens)
-    solution = solve(describe(drawn.inputs), drawn.labels, num_classes, cv_samples=CHOOSING)
+    solution = solve(describe(drawn.inputs), drawn.labels, num_classes, cv_samples=_CHOOSING)
     return LinearModel(LINEAR[kind], solution, describe, len(drawn.labels), time.perf_counter() - started)
 
 

@@ -18,7 +18,7 @@ from falconet.evaluation.costs import answer
 
 def _main(folder: Path) -> None:
     """Answer, and say so."""
-    imports = read_peak()
+    imports = _read_peak()
     artifact = load_artifact(folder)
     with np.load(folder / "raw.npz", allow_pickle=False) as file:
         raw = [array if array.ndim else str(array) for array in file.values()]
@@ -26,10 +26,10 @@ def _main(folder: Path) -> None:
     sys.stdout.write("answered\n")
     sys.stdout.flush()
     answer(artifact, raw)
-    sys.stdout.write(json.dumps({"imports": imports, "peak": read_peak()}) + "\n")
+    sys.stdout.write(json.dumps({"imports": imports, "peak": _read_peak()}) + "\n")
 
 
-def read_peak() -> int | None:
+def _read_peak() -> int | None:
     """Return the most bytes of memory that this process had in use at once; None where the system does not say."""
     status = Path("/proc/self/status")
     if status.is_file():

@@ -110,11 +110,11 @@ def abstain(precision: float, choosing: tuple[str, Answers], evaluated: tuple[st
     threshold = metrics.find_threshold(metrics.coverage_curve(logits, labels), precision)
     if threshold is None:
         return Abstention(precision, None, None, None)
-    chosen, found = (answer_above(threshold, name, answers) for name, answers in (choosing, evaluated))
+    chosen, found = (_answer_above(threshold, name, answers) for name, answers in (choosing, evaluated))
     return Abstention(precision, threshold, chosen, found)
 
 
-def answer_above(threshold: float, split: str, answers: Answers) -> Answered:
+def _answer_above(threshold: float, split: str, answers: Answers) -> Answered:
     """Return how many samples get an answer, and how good these are."""
     given = metrics.score_by_probability(answers.logits) >= threshold
     right = answers.logits.argmax(axis=1) == answers.split.labels

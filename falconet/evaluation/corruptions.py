@@ -36,7 +36,7 @@ Amounts = tuple[float, float, float, float, float]
 _SMALL = 64
 """Pixels of the shorter side below which images take the severities that were made for 32x32."""
 
-SHEAR: Amounts = (0.2, 0.4, 0.6, 0.8, 1.0)
+_SHEAR: Amounts = (0.2, 0.4, 0.6, 0.8, 1.0)
 """MNIST-C's, as the slope of a vertical line."""
 
 IMAGE_AMOUNTS: Mapping[str, Amounts] = MappingProxyType(
@@ -46,7 +46,7 @@ IMAGE_AMOUNTS: Mapping[str, Amounts] = MappingProxyType(
         "blur": (1, 2, 3, 4, 6),
         "brightness": (0.1, 0.2, 0.3, 0.4, 0.5),
         "contrast": (0.4, 0.3, 0.2, 0.1, 0.05),
-        "affine": SHEAR,
+        "affine": _SHEAR,
         "jpeg": (25, 18, 15, 10, 7),
     }
 )
@@ -59,7 +59,7 @@ SMALL_IMAGE_AMOUNTS: Mapping[str, Amounts] = MappingProxyType(
         "blur": (0.4, 0.6, 0.7, 0.8, 1),
         "brightness": (0.05, 0.1, 0.15, 0.2, 0.3),
         "contrast": (0.75, 0.5, 0.4, 0.3, 0.15),
-        "affine": SHEAR,
+        "affine": _SHEAR,
         "jpeg": (80, 65, 58, 50, 40),
     }
 )
@@ -90,15 +90,15 @@ def corrupt_images(
     images: Float32[Tensor, "batch channels height width"], name: str, amount: float, generator: torch.Generator
 ) -> Float32[Tensor, "batch channels height width"]:
     """Return corrupted images; values of 0..1 stay there. `amount` is one of `choose_amounts`."""
-    return IMAGE_CORRUPTIONS[name](images, amount, generator).clamp_(0, 1)
+    return _IMAGE_CORRUPTIONS[name](images, amount, generator).clamp_(0, 1)
 
 
-def add_gaussian_noise(images: Tensor, std: float, generator: torch.Generator) -> Tensor:
+def _add_gaussian_noise(images: Tensor, std: float, generator: torch.Generator) -> Tensor:
     """Add white noise."""
     return images + std * torch.randn(images.shape, generator=generator)
 
 
-def add_shot_noise(images: Tensor, photons: float, generator: torch.Generator) -> Tensor:
+def _add_shot_noise(images: Tensor, photons: float, generator: torch.Generator) -> Tensor:
     """Count photons, of which a white pixel sends so many on average."""
     return torch.poisson(images * photons, generator=generator) / photons
 
@@ -116,14 +116,14 @@ def blur(images: Tensor, std: float, generator: torch.Generator) -> Tensor:
     return x.view(images.shape)
 
 
-def brighten(images: Tensor, added: float, generator: torch.Generator) -> Tensor:
+def _brighten(images: Tensor, added: float, generator: torch.Generator) -> Tensor:
     """Add to the value of HSV, the largest of a pixel's channels; hue and saturation stay."""
     value = images.amax(dim=1, keepdim=True)
     brighter = (value + added).clamp(max=1)
     return torch.where(value > 0, images * (brighter / value), brighter)
 
 
-def reduce_contrast(images: Tensor, fraction: float, generator: torch.Generator) -> Tensor:
+def _reduce_contrast(images: Tensor, fraction: float, generator: torch.Generator) -> Tensor:
     """Keep a fraction of each value's distance from its channel's mean."""
     mean = images.mean(dim=(2, 3), keepdim=True)
     return mean + fraction * (images - mean)
@@ -140,7 +140,7 @@ def _shear(images: Tensor, slope: float, generator: torch.Generator) -> Tensor:
     return F.grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
 
 
-def compress_jpeg(images: Tensor, quality: float, generator: torch.Generator) -> Tensor:
+def _compress_jpeg(images: Tensor, quality: float, generator: torch.Generator) -> Tensor:
     """Write each image as JPEG of this quality, in 8 bits, and read it again."""
     pixels = (images * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
     read = np.stack([reread_jpeg(image, int(quality)) for image in pixels])
@@ -154,15 +154,15 @@ def reread_jpeg(image: np.ndarray, quality: int) -> np.ndarray:
     return np.asarray(Image.open(content)).reshape(image.shape)
 
 
-IMAGE_CORRUPTIONS: Mapping[str, Callable[[Tensor, float, torch.Generator], Tensor]] = MappingProxyType(
+_IMAGE_CORRUPTIONS: Mapping[str, Callable[[Tensor, float, torch.Generator], Tensor]] = MappingProxyType(
     {
-        "gaussian_noise": add_gaussian_noise,
-        "shot_noise": add_shot_noise,
+        "gaussian_noise": _add_gaussian_noise,
+        "shot_noise": _add_shot_noise,
         "blur": blur,
-        "brightness": brighten,
-        "contrast": reduce_contrast,
+        "brightness": _brighten,
+        "contrast": _reduce_contrast,
         "affine": _shear,
-        "jpeg": compress_jpeg,
+        "jpeg": _compress_jpeg,
     }
 )
 
@@ -204,27 +204,27 @@ def corrupt_series(series: np.ndarray, name: str, amount: float, generator: np.r
     return SERIES_CORRUPTIONS[name](series, amount, generator)
 
 
-def add_noise(series: np.ndarray, decibels: float, generator: np.random.Generator) -> np.ndarray:
+def _add_noise(series: np.ndarray, decibels: float, generator: np.random.Generator) -> np.ndarray:
     """Add white noise at this signal-to-noise ratio to each channel, whose signal is its variance."""
     std = np.nanstd(series, axis=1, keepdims=True) * 10 ** (-decibels / 20)
     noisy: np.ndarray = (series + std * generator.standard_normal(series.shape)).astype(np.float32)
     return noisy
 
 
-def reduce_gain(series: np.ndarray, decibels: float, generator: np.random.Generator) -> np.ndarray:
+def _reduce_gain(series: np.ndarray, decibels: float, generator: np.random.Generator) -> np.ndarray:
     """Weaken a series as a sensor further away does."""
     weakened: np.ndarray = (series * 10 ** (-decibels / 20)).astype(np.float32)
     return weakened
 
 
-def shift_time(series: np.ndarray, fraction: float, generator: np.random.Generator) -> np.ndarray:
+def _shift_time(series: np.ndarray, fraction: float, generator: np.random.Generator) -> np.ndarray:
     """Move a series by a fraction of its length, to either side; its first or last values fill what is left open."""
     steps = series.shape[1]
     moved = round(fraction * steps) * int(generator.choice([-1, 1]))
     return np.ascontiguousarray(series[:, np.clip(np.arange(steps) - moved, 0, steps - 1)])
 
 
-def drop_steps(series: np.ndarray, fraction: float, generator: np.random.Generator) -> np.ndarray:
+def _drop_steps(series: np.ndarray, fraction: float, generator: np.random.Generator) -> np.ndarray:
     """Lose a fraction of the steps, in all channels, but the first and the last; they are filled as missing ones."""
     dropped = np.asarray(generator.random(series.shape[1]) < fraction)
     dropped[[0, -1]] = False
@@ -232,7 +232,7 @@ def drop_steps(series: np.ndarray, fraction: float, generator: np.random.Generat
 
 
 SERIES_CORRUPTIONS: Mapping[str, Callable[[np.ndarray, float, np.random.Generator], np.ndarray]] = MappingProxyType(
-    {"noise": add_noise, "gain": reduce_gain, "shift": shift_time, "dropped": drop_steps}
+    {"noise": _add_noise, "gain": _reduce_gain, "shift": _shift_time, "dropped": _drop_steps}
 )
 
 
@@ -241,7 +241,7 @@ def corrupt_text(text: str, name: str, amount: float, generator: np.random.Gener
     return TEXT_CORRUPTIONS[name](text, amount, generator)
 
 
-def change_words(
+def _change_words(
     text: str, fraction: float, generator: np.random.Generator, change: Callable[[str, np.random.Generator], str]
 ) -> str:
     """Change a fraction of the words, drawn at random; what stands between them stays."""
@@ -252,7 +252,7 @@ def change_words(
     )
 
 
-def swap_letters(word: str, generator: np.random.Generator) -> str:
+def _swap_letters(word: str, generator: np.random.Generator) -> str:
     """Swap two neighbors within a word of four letters or more; the first and the last one stay."""
     if len(word) < 4:
         return word
@@ -260,7 +260,7 @@ def swap_letters(word: str, generator: np.random.Generator) -> str:
     return word[:place] + word[place + 1] + word[place] + word[place + 2 :]
 
 
-def drop_letter(word: str, generator: np.random.Generator) -> str:
+def _drop_letter(word: str, generator: np.random.Generator) -> str:
     """Leave out a letter within a word of three or more; the first and the last one stay."""
     if len(word) < 3:
         return word
@@ -268,15 +268,15 @@ def drop_letter(word: str, generator: np.random.Generator) -> str:
     return word[:place] + word[place + 1 :]
 
 
-def drop_word(word: str, generator: np.random.Generator) -> str:
+def _drop_word(word: str, generator: np.random.Generator) -> str:
     """Leave out a word."""
     return ""
 
 
 TEXT_CORRUPTIONS: Mapping[str, Callable[[str, float, np.random.Generator], str]] = MappingProxyType(
     {
-        "swapped_letters": lambda text, fraction, generator: change_words(text, fraction, generator, swap_letters),
-        "dropped_letters": lambda text, fraction, generator: change_words(text, fraction, generator, drop_letter),
-        "dropped_words": lambda text, fraction, generator: change_words(text, fraction, generator, drop_word),
+        "swapped_letters": lambda text, fraction, generator: _change_words(text, fraction, generator, _swap_letters),
+        "dropped_letters": lambda text, fraction, generator: _change_words(text, fraction, generator, _drop_letter),
+        "dropped_words": lambda text, fraction, generator: _change_words(text, fraction, generator, _drop_word),
     }
 )

@@ -26,9 +26,9 @@ from falconet.storage import scratch
 from falconet.training.energy import Energy, Gauge, start_codecarbon
 
 _BATCH = 64
-STARTS = 5
+_STARTS = 5
 """Processes of which the median counts."""
-ENERGY_SECONDS = 5.0
+_ENERGY_SECONDS = 5.0
 """Of answers in a row: counters of energy tick about once a millisecond, codecarbon's estimates less often."""
 
 
@@ -75,8 +75,8 @@ def measure_costs(
     *,
     batch: int = _BATCH,
     threads: int = 1,
-    starts: int = STARTS,
-    energy_seconds: float = ENERGY_SECONDS,
+    starts: int = _STARTS,
+    energy_seconds: float = _ENERGY_SECONDS,
 ) -> Costs:
     """Measure what answers to these raw samples cost; where there are fewer than `batch`, they are taken again.
 
@@ -87,12 +87,12 @@ def measure_costs(
             raise UsageError(f"{name}: wanted 1 or more, found {count}")
     artifact = open_artifact(model)
     batch = min(batch, artifact.batch_size)
-    raw = read_some(fit_recordings(samples, artifact.config.input), batch)
+    raw = _read_some(fit_recordings(samples, artifact.config.input), batch)
     with pinned_threads(threads):
         single = measure_latency(lambda: answer(artifact, raw[:1]))
         whole = measure_latency(lambda: answer(artifact, raw))
         energy = measure_energy(lambda: answer(artifact, raw), len(raw), energy_seconds)
-    seconds, memory = start_processes(artifact, raw, threads, starts)
+    seconds, memory = _start_processes(artifact, raw, threads, starts)
     return Costs(
         threads=threads,
         batch=batch,
@@ -106,7 +106,7 @@ def measure_costs(
     )
 
 
-def read_some(samples: Samples, count: int) -> list[Any]:
+def _read_some(samples: Samples, count: int) -> list[Any]:
     """Return `count` raw samples, of the first ones those that can be read, over and over."""
     read = []
     for index in range(min(count, len(samples))):
@@ -151,10 +151,10 @@ def measure_energy(
             after = gauge.read()
         finally:
             gauge.stop()
-    return describe_consumption(before, after, calls * size)
+    return _describe_consumption(before, after, calls * size)
 
 
-def describe_consumption(before: Energy, after: Energy, predictions: int) -> Consumption | None:
+def _describe_consumption(before: Energy, after: Energy, predictions: int) -> Consumption | None:
     """Return what lies between two readings of one gauge; None where it read nothing."""
     wh = after.wh - before.wh
     if not predictions or wh <= 0:
@@ -163,7 +163,7 @@ def describe_consumption(before: Energy, after: Energy, predictions: int) -> Con
     return Consumption(1000 * wh / predictions, after.basis, sources, predictions)
 
 
-def start_processes(
+def _start_processes(
     artifact: Artifact, raw: Sequence[Any], threads: int, starts: int
 ) -> tuple[list[float], dict[str, int | None]]:
     """Start processes that answer, one after the other; return their seconds and the last one's memory.
@@ -173,11 +173,11 @@ def start_processes(
     with scratch() as folder:
         artifact.save(folder)
         np.savez(folder / "raw.npz", *[np.asarray(sample) for sample in raw])
-        found = [start_process(folder, threads) for _ in range(1 + starts)]
+        found = [_start_process(folder, threads) for _ in range(1 + starts)]
     return [seconds for seconds, _ in found[1:]], found[-1][1]
 
 
-def start_process(folder: Path, threads: int) -> tuple[float, dict[str, int | None]]:
+def _start_process(folder: Path, threads: int) -> tuple[float, dict[str, int | None]]:
     """Return how long a new process takes to its first answer, and its memory; see `falconet.evaluation.coldstart`."""
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
     command = [sys.executable, "-m", "falconet.evaluation.coldstart", str(folder)]

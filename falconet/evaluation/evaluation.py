@@ -162,9 +162,9 @@ def evaluate(  # noqa: PLR0913 - one for each thing that may be asked
     settings = settings or {}
     if by is not None and not isinstance(source, Dataset | Split):
         settings = {**settings, "extra": [*settings.get("extra", ()), by]}
-    dataset, config = read_alike(artifact, source, data_root=data_root, settings=settings)
+    dataset, config = _read_alike(artifact, source, data_root=data_root, settings=settings)
     models = [artifact] if other is None else [artifact, other]
-    chosen, notes = choose_evaluated(models, source, dataset, config, split, data_root)
+    chosen, notes = _choose_evaluated(models, source, dataset, config, split, data_root)
     split = chosen.name
     if by is not None:
         check_column(chosen, by)
@@ -178,7 +178,7 @@ def evaluate(  # noqa: PLR0913 - one for each thing that may be asked
             ood=None if ood is None else separate_outliers(answers, artifact, dataset, ood, data_root),
             abstention=None
             if precision is None
-            else limit_answers(precision, artifact, dataset, config, split, answers),
+            else _limit_answers(precision, artifact, dataset, config, split, answers),
         )
     return dataclasses.replace(
         evaluation,
@@ -192,7 +192,7 @@ AnySource = str | Path | Dataset | Split
 """What verbs take as data: a name or a path, or what is read already."""
 
 
-def choose_evaluated(
+def _choose_evaluated(
     models: Sequence[Artifact],
     source: AnySource,
     dataset: Dataset,
@@ -202,21 +202,21 @@ def choose_evaluated(
 ) -> tuple[Split, tuple[str, ...]]:
     """Return the samples that models are evaluated on, and what there is to say about these; see `evaluate`."""
     first, notes, allowed = models[0], dataset.notes, ""
-    if isinstance(source, Split) and is_mixed(first, dataset, source.name):
+    if isinstance(source, Split) and _is_mixed(first, dataset, source.name):
         # What is left of it may be evaluated, whatever it is called.
         allowed = "all"
-        chosen, told = leave_out_learned(source, dataset, models, data_root)
+        chosen, told = _leave_out_learned(source, dataset, models, data_root)
         notes = (*notes, f"{dataset.source} is not what the model was trained on{told}")
     elif isinstance(source, Split):
         chosen = source
-    elif split is None and is_new(first, source, dataset):
+    elif split is None and _is_new(first, source, dataset):
         everything = replace(dataset.split("all"), name="all")
-        chosen, told = leave_out_learned(everything, dataset, models, data_root)
+        chosen, told = _leave_out_learned(everything, dataset, models, data_root)
         strange = "is not what the model was trained on and has no test split: all of it is evaluated"
         notes = (*notes, f"{dataset.source} {strange}{told}")
     else:
         split = split or "test"
-        chosen = replace(take_split(first, dataset, config, split), name=split)
+        chosen = replace(_take_split(first, dataset, config, split), name=split)
     if chosen.name == "val" and first.config.provenance.refit:
         notes = (*notes, "the model was refit on its validation samples too, so that they flatter it")
     if chosen.name == "val" and first.config.provenance.refit_teacher:
@@ -238,13 +238,13 @@ def find_split(
 
     See `evaluate` for what is refused.
     """
-    dataset, config = read_alike(artifact, source, data_root=data_root, settings=settings)
-    chosen = source if isinstance(source, Split) else take_split(artifact, dataset, config, split)
+    dataset, config = _read_alike(artifact, source, data_root=data_root, settings=settings)
+    chosen = source if isinstance(source, Split) else _take_split(artifact, dataset, config, split)
     check_evaluable(artifact, dataset, config, source.name if isinstance(source, Split) else split)
     return dataset, chosen, config
 
 
-def read_alike(
+def _read_alike(
     artifact: Artifact,
     source: AnySource,
     *,
@@ -258,7 +258,7 @@ def read_alike(
     """
     origin = artifact.config.provenance.data
     if isinstance(source, Dataset | Split):
-        check_unset(settings)
+        _check_unset(settings)
         dataset = source if isinstance(source, Dataset) else find_owner(source)
         own = isinstance(source, Split) or dataset.fingerprint == origin.fingerprint
         return dataset if own else undo_splits(dataset), dataset.config or DataConfig()
@@ -270,26 +270,26 @@ def read_alike(
     return dataset, config
 
 
-def take_split(artifact: Artifact, dataset: Dataset, config: DataConfig, split: str) -> Split:
+def _take_split(artifact: Artifact, dataset: Dataset, config: DataConfig, split: str) -> Split:
     """Return a split of this name. Raises DataError for one that training made and that cannot be found again."""
     if split in SPLIT_NAMES and split not in dataset.splits:
         check_found_again(dataset, config, artifact.config.provenance.data, split)
     return dataset.split(split)
 
 
-def check_unset(settings: Mapping[str, Any] | None) -> None:
+def _check_unset(settings: Mapping[str, Any] | None) -> None:
     """Raise ConfigError for settings of how data are read, where they are read already."""
     for key in settings or {}:
         raise ConfigError(f"data.{key}: wanted none for a Dataset, which is read already; read it so")
 
 
-def is_mixed(artifact: Artifact, dataset: Dataset, split: str) -> bool:
+def _is_mixed(artifact: Artifact, dataset: Dataset, split: str) -> bool:
     """Whether a split of other data than a model's own was made of samples that the model may have learned from."""
     made = split == "train" or split in dataset.made
     return made and dataset.fingerprint != artifact.config.provenance.data.fingerprint
 
 
-def is_new(artifact: Artifact, source: str | Path | Dataset, dataset: Dataset) -> bool:
+def _is_new(artifact: Artifact, source: str | Path | Dataset, dataset: Dataset) -> bool:
     """Whether a source without a test split is another one than the model's own, which may have changed since.
 
     A coded file alone does not tell. Of a model from elsewhere, or whose data are gone, the last part of the path must
@@ -306,14 +306,14 @@ def is_new(artifact: Artifact, source: str | Path | Dataset, dataset: Dataset) -
     return path != own if own.exists() else path.name != own.name
 
 
-def leave_out_learned(
+def _leave_out_learned(
     everything: Split, dataset: Dataset, models: Sequence[Artifact], data_root: str | Path | None
 ) -> tuple[Split, str]:
     """Return those samples that no model learned from, as far as that can be told, and what there is to say about it.
 
     Raises DataError where none is left.
     """
-    learned, doubts = zip(*(find_learned(model.config.provenance.data, data_root) for model in models), strict=True)
+    learned, doubts = zip(*(_find_learned(model.config.provenance.data, data_root) for model in models), strict=True)
     new = np.flatnonzero(~np.isin(everything.hashes, np.concatenate(learned)))
     left_out = len(everything) - len(new)
     if left_out == len(everything):
@@ -330,7 +330,9 @@ def leave_out_learned(
     return everything.take(new), note
 
 
-def find_learned(origin: DataOrigin, data_root: str | Path | None) -> tuple[UInt64[np.ndarray, " samples"], str | None]:
+def _find_learned(
+    origin: DataOrigin, data_root: str | Path | None
+) -> tuple[UInt64[np.ndarray, " samples"], str | None]:
     """Return hashes of the samples that a model learned from or was chosen by, and why that may not be all of them.
 
     Only what lies on this machine is read again, and nothing is downloaded.
@@ -358,17 +360,17 @@ def check_evaluable(artifact: Artifact, dataset: Dataset, config: DataConfig, sp
         check_found_again(dataset, config, artifact.config.provenance.data, split)
 
 
-def limit_answers(
+def _limit_answers(
     precision: float, artifact: Artifact, dataset: Dataset, config: DataConfig, split: str, answers: Answers
 ) -> Abstention:
     """Return the threshold for a wanted precision, chosen on other samples than those evaluated where there are any."""
     origin, refit = artifact.config.provenance.data, artifact.config.provenance.refit
-    name = split if refit else find_choosing_split(dataset, config, origin, split)
+    name = split if refit else _find_choosing_split(dataset, config, origin, split)
     choosing = answers if name == split else answer_known(artifact, dataset, name)
     return abstain(precision, (name, choosing), (split, answers))
 
 
-def find_choosing_split(dataset: Dataset, config: DataConfig, origin: DataOrigin, split: str) -> str:
+def _find_choosing_split(dataset: Dataset, config: DataConfig, origin: DataOrigin, split: str) -> str:
     """Return "val" where it holds other samples than a split and none of training, else that split."""
     if split in {"val", "all"} or not len(dataset.splits.get("val", ())):
         return split
@@ -464,17 +466,17 @@ def evaluate_logits(
         log_loss=float(losses["log_loss"].mean()),
         ece=metrics.average_gaps(bins),
         brier=float(losses["brier"].mean()),
-        intervals=find_intervals(confusion, losses),
-        per_class=report_classes(confusion, logits, labels, names),
+        intervals=_find_intervals(confusion, losses),
+        per_class=_report_classes(confusion, logits, labels, names),
         confusion=tuple(tuple(row) for row in confusion.tolist()),
         reliability=tuple(bins),
-        coverage=list_coverage(curve),
+        coverage=_list_coverage(curve),
         aurc=curve.area,
         unreadable=unreadable,
     )
 
 
-def find_intervals(
+def _find_intervals(
     confusion: metrics.Confusion, losses: Mapping[str, Float64[np.ndarray, " samples"]]
 ) -> dict[str, metrics.Interval | None]:
     """Return the 95% intervals of the headline figures."""
@@ -484,7 +486,7 @@ def find_intervals(
     return {"accuracy": accuracy, **dict(macro), **dict(zip(losses, means, strict=True))}
 
 
-def report_classes(
+def _report_classes(
     confusion: metrics.Confusion,
     logits: Float32[np.ndarray, "samples classes"],
     labels: Int64[np.ndarray, " samples"],
@@ -500,7 +502,7 @@ def report_classes(
     return tuple(rows)
 
 
-def list_coverage(curve: metrics.Curve) -> tuple[CoveragePoint, ...]:
+def _list_coverage(curve: metrics.Curve) -> tuple[CoveragePoint, ...]:
     """Return at most 100 points of a coverage curve."""
     thin = metrics.thin_curve(curve)
     points = zip(thin.thresholds.tolist(), thin.x.tolist(), thin.y.tolist(), strict=True)

@@ -18,7 +18,7 @@ _SIDE = 24
 """Pixels of each side that images are averaged down to."""
 _STEPS = 256
 """Values of a series that are kept, averaged over neighbours; as many coefficients of its spectrum."""
-AT_ONCE = 256
+_AT_ONCE = 256
 """Texts of which TF-IDF is computed in one call."""
 
 PreparedInputs = Tensor | PixelCache
@@ -29,8 +29,8 @@ Describe = Callable[[PreparedInputs], Tensor]
 
 def fit_pixels(inputs: PreparedInputs) -> Describe:
     """Return what describes images by their pixels, less the mean over these."""
-    mean = flatten_images(inputs).mean(dim=0)
-    return lambda others: (flatten_images(others) - mean).float()
+    mean = _flatten_images(inputs).mean(dim=0)
+    return lambda others: (_flatten_images(others) - mean).float()
 
 
 def fit_spectra(inputs: PreparedInputs) -> Describe:
@@ -38,7 +38,7 @@ def fit_spectra(inputs: PreparedInputs) -> Describe:
 
     Each counts as much as the other, whatever their unit: by their stds over these.
     """
-    parts = flatten_series(inputs)
+    parts = _flatten_series(inputs)
     stds = [float(part.std()) if part.numel() > 1 else 1.0 for part in parts]
     scales = [1 / std if std > 0 else 1.0 for std in stds]
 
@@ -46,22 +46,22 @@ def fit_spectra(inputs: PreparedInputs) -> Describe:
         return torch.cat([part * scale for part, scale in zip(parts, scales, strict=True)], dim=1)
 
     mean = join(parts).mean(dim=0)
-    return lambda others: (join(flatten_series(others)) - mean).float()
+    return lambda others: (join(_flatten_series(others)) - mean).float()
 
 
 def fit_tfidf(inputs: PreparedInputs, tokens: int) -> Describe:
     """Return what describes texts by TF-IDF as the model `linear` sees it, its IDF that of these."""
     tfidf = HashedTfidf(tokens)
-    tfidf.fit_statistics(torch.split(to_tensor(inputs), AT_ONCE))
+    tfidf.fit_statistics(torch.split(_to_tensor(inputs), _AT_ONCE))
 
     def describe(others: PreparedInputs) -> Tensor:
-        parts = torch.split(to_tensor(others), AT_ONCE)
+        parts = torch.split(_to_tensor(others), _AT_ONCE)
         return stack_rows([sum_columns(tfidf(part), len(tfidf.idf)) for part in parts])
 
     return describe
 
 
-def flatten_images(inputs: PreparedInputs) -> Float[Tensor, "samples features"]:
+def _flatten_images(inputs: PreparedInputs) -> Float[Tensor, "samples features"]:
     """Return the pixels of images from 0 to 1, averaged down to _SIDE pixels a side."""
     parts = []
     for rows in torch.split(torch.arange(len(inputs)), 256):
@@ -71,10 +71,10 @@ def flatten_images(inputs: PreparedInputs) -> Float[Tensor, "samples features"]:
     return torch.cat(parts)
 
 
-def flatten_series(inputs: PreparedInputs) -> list[Tensor]:
+def _flatten_series(inputs: PreparedInputs) -> list[Tensor]:
     """Return the values of series, 0 after their ends, and the logarithms of their spectra's powers."""
     # In double precision, which holds the square of whatever single precision holds.
-    values = to_tensor(inputs).double().nan_to_num(0.0, 0.0, 0.0)
+    values = _to_tensor(inputs).double().nan_to_num(0.0, 0.0, 0.0)
     size = min(values.shape[-1], _STEPS)
     powers = torch.fft.rfft(values, dim=-1).abs().square().add(1e-6).log()
     spectrum = F.adaptive_avg_pool1d(powers, min(powers.shape[-1], _STEPS)).flatten(1)
@@ -86,6 +86,6 @@ def take(inputs: PreparedInputs, rows: Int64[Tensor, " chosen"]) -> Tensor:
     return inputs.take(rows) if isinstance(inputs, PixelCache) else inputs[rows]
 
 
-def to_tensor(inputs: PreparedInputs) -> Tensor:
+def _to_tensor(inputs: PreparedInputs) -> Tensor:
     """Return all samples in memory."""
     return inputs if isinstance(inputs, Tensor) else inputs.take(torch.arange(len(inputs)))

@@ -70,8 +70,8 @@ def separate_outliers(
         split=name,
         n=len(logits),
         unreadable=len(unreadable),
-        max_probability=separate(metrics.score_by_probability(answers.logits), metrics.score_by_probability(logits)),
-        energy=separate(metrics.score_by_energy(raw[0]), metrics.score_by_energy(raw[1])),
+        max_probability=_separate(metrics.score_by_probability(answers.logits), metrics.score_by_probability(logits)),
+        energy=_separate(metrics.score_by_energy(raw[0]), metrics.score_by_energy(raw[1])),
     )
 
 
@@ -80,7 +80,7 @@ def drop_shared(split: Split, known: Split) -> Split:
     return split.take(np.flatnonzero(~np.isin(split.hashes, known.hashes)))
 
 
-def separate(scores: Float64[np.ndarray, " samples"], others: Float64[np.ndarray, " others"]) -> Separation:
+def _separate(scores: Float64[np.ndarray, " samples"], others: Float64[np.ndarray, " others"]) -> Separation:
     """Return how well a score that should be higher for the first tells both apart."""
     curve = metrics.roc_curve(np.concatenate([scores, others]), np.arange(len(scores) + len(others)) < len(scores))
     assert curve is not None

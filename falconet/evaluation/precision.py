@@ -11,7 +11,7 @@ import torch
 from falconet.errors import ConfigError, UnknownNameError
 from falconet.training.devices import NATIVE
 
-NumberFormat = Literal["fp32", "bf16"]
+_NumberFormat = Literal["fp32", "bf16"]
 
 
 @contextmanager
@@ -21,8 +21,8 @@ def compute_in(name: str) -> Iterator[None]:
     bfloat16 keeps 8 bits of float32's 24: a few answers of a thousand that are nearly ties come out otherwise. Raises
     UnknownNameError for another format, ConfigError where the processor does not multiply bfloat16 itself.
     """
-    if name not in get_args(NumberFormat):
-        raise UnknownNameError("number format", name, get_args(NumberFormat))
+    if name not in get_args(_NumberFormat):
+        raise UnknownNameError("number format", name, get_args(_NumberFormat))
     if name == "bf16":
         check_bfloat16()
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=name == "bf16"):

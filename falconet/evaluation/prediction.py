@@ -22,9 +22,9 @@ from falconet.predictions import Predictions, answer_inputs, check_top, collect,
 from falconet.schema import parse_yaml, to_mapping
 from falconet.storage import open_regular
 
-RUN_FILE = "config.yaml"
+_RUN_FILE = "config.yaml"
 """Of a training run, beside its model: all settings, among them how training samples were distorted."""
-RUN_BYTES = 1 << 20
+_RUN_BYTES = 1 << 20
 
 
 def predict(
@@ -74,11 +74,11 @@ def iterate_predictions(
     check_top(top)
     artifact = open_artifact(model)
     if tta:
-        check_mirrored(artifact)
+        _check_mirrored(artifact)
     config = resolve_data_config(settings, _restore_reading(artifact))
 
     def answer(samples: Samples) -> tuple[Float[np.ndarray, "readable classes"], Mapping[int, str]]:
-        return predict_probabilities(artifact, fit_recordings(samples, artifact.config.input), mirrored=tta)
+        return _predict_probabilities(artifact, fit_recordings(samples, artifact.config.input), mirrored=tta)
 
     spec, labels = artifact.config.input, artifact.config.output.labels
     parts = iterate_inputs(inputs, spec, config, data_root=data_root, labels=labels)
@@ -86,7 +86,7 @@ def iterate_predictions(
 
 
 @torch.inference_mode()
-def predict_probabilities(
+def _predict_probabilities(
     artifact: Artifact, samples: Samples, *, mirrored: bool = False
 ) -> tuple[Float[np.ndarray, "readable classes"], dict[int, str]]:
     """Return the probabilities for all readable samples in order, and the positions of the others with reasons.
@@ -111,7 +111,7 @@ def _restore_reading(artifact: Artifact) -> dict[str, Any]:
     return {"columns": to_mapping(artifact.config.provenance.data.columns)}
 
 
-def check_mirrored(artifact: Artifact) -> None:
+def _check_mirrored(artifact: Artifact) -> None:
     """Raise UsageError unless a model is one of images that was trained on mirrored ones too.
 
     Else a mirrored image may be one of another class, as letters and arrows are.
@@ -119,19 +119,19 @@ def check_mirrored(artifact: Artifact) -> None:
     kind = artifact.config.input.kind
     if ADAPTERS[kind].mirror is None:
         raise UsageError(f"--tta: wanted a model of images, which are mirrored, found one of {kind}")
-    flips = 0.0 if artifact.path is None else find_flips(artifact.path)
+    flips = 0.0 if artifact.path is None else _find_flips(artifact.path)
     if not flips:
         raise UsageError(
-            f"--tta: wanted a run whose {RUN_FILE} has augmentation.flip_horizontal above 0, found none: a model that "
+            f"--tta: wanted a run whose {_RUN_FILE} has augmentation.flip_horizontal above 0, found none: a model that "
             "never saw mirrored images may take them for others; leave --tta out"
         )
 
 
-def find_flips(folder: Path) -> float:
+def _find_flips(folder: Path) -> float:
     """Return the probability with which a run mirrored its training images; 0 where it is not known."""
     try:
-        with open_regular(folder / RUN_FILE) as file:
-            settings = parse_yaml(file.read(RUN_BYTES).decode(errors="replace"))
+        with open_regular(folder / _RUN_FILE) as file:
+            settings = parse_yaml(file.read(_RUN_BYTES).decode(errors="replace"))
         found = settings["augmentation"]["flip_horizontal"]
     except (OSError, ConfigError, KeyError, TypeError):
         return 0.0

@@ -76,19 +76,19 @@ def measure_robustness(model: AnyModel, split: Split, *, attacks: bool = True) -
     Raises DataError where no sample can be read.
     """
     artifact = open_artifact(model)
-    evaluate = evaluate_prepared if modality_of(artifact.config.input).bounded else evaluate_raw
+    evaluate = _evaluate_prepared if modality_of(artifact.config.input).bounded else _evaluate_raw
     count, clean, rows = evaluate(artifact, split)
-    attacked, note = attack_split(artifact, split) if attacks else ((), "not asked for")
+    attacked, note = _attack_split(artifact, split) if attacks else ((), "not asked for")
     mean = float(np.mean([row.accuracy for row in rows]))
     return Robustness(count, clean, mean, rows, attacked, note)
 
 
-def evaluate_prepared(artifact: Artifact, split: Split) -> tuple[int, float, tuple[Corrupted, ...]]:
+def _evaluate_prepared(artifact: Artifact, split: Split) -> tuple[int, float, tuple[Corrupted, ...]]:
     """Corrupt images as the network sees them, but before normalization, so that each is decoded only once."""
-    corrupt, levels = ADAPTERS[artifact.config.input.kind].corrupt, list(iterate_levels(artifact))
+    corrupt, levels = ADAPTERS[artifact.config.input.kind].corrupt, list(_iterate_levels(artifact))
     clean, count = 0, 0
     hits = dict.fromkeys(levels, 0)
-    for start, pixels, labels in iterate_pixels(artifact, split):
+    for start, pixels, labels in _iterate_pixels(artifact, split):
         count += len(labels)
         clean += _count_hits(artifact, pixels, labels)
         for level in levels:
@@ -101,19 +101,19 @@ def evaluate_prepared(artifact: Artifact, split: Split) -> tuple[int, float, tup
     return count, clean / count, tuple(rows)
 
 
-def evaluate_raw(artifact: Artifact, split: Split) -> tuple[int, float, tuple[Corrupted, ...]]:
+def _evaluate_raw(artifact: Artifact, split: Split) -> tuple[int, float, tuple[Corrupted, ...]]:
     """Corrupt series and texts before anything else is done to them."""
     spec = artifact.config.input
     samples, corrupt = fit_recordings(split.samples, spec), ADAPTERS[spec.kind].corrupt
-    count, clean = evaluate_samples(artifact, split)
+    count, clean = _evaluate_samples(artifact, split)
     rows, places = [], np.arange(len(samples))
-    for name, severity, amount in iterate_levels(artifact):
+    for name, severity, amount in _iterate_levels(artifact):
         corrupted = replace(split, samples=CorruptedSamples(samples, corrupt, name, amount, _SEED, places))
-        rows.append(Corrupted(name, severity, amount, *evaluate_samples(artifact, corrupted)))
+        rows.append(Corrupted(name, severity, amount, *_evaluate_samples(artifact, corrupted)))
     return count, clean, tuple(rows)
 
 
-def iterate_levels(artifact: Artifact) -> Iterator[tuple[str, int, float]]:
+def _iterate_levels(artifact: Artifact) -> Iterator[tuple[str, int, float]]:
     """Yield the corruptions for what a model takes, with each severity and what it means."""
     spec = artifact.config.input
     for name, amounts in ADAPTERS[spec.kind].list_amounts(spec).items():
@@ -121,14 +121,14 @@ def iterate_levels(artifact: Artifact) -> Iterator[tuple[str, int, float]]:
             yield name, severity, float(amount)
 
 
-def evaluate_samples(artifact: Artifact, split: Split) -> tuple[int, float]:
+def _evaluate_samples(artifact: Artifact, split: Split) -> tuple[int, float]:
     """Return how many samples can be read, and the accuracy on them."""
     answers = answer_split(artifact, split)
     right = answers.logits.argmax(axis=1) == answers.split.labels
     return len(right), float(right.mean())
 
 
-def iterate_pixels(artifact: Artifact, split: Split) -> Iterator[tuple[int, Tensor, Tensor]]:
+def _iterate_pixels(artifact: Artifact, split: Split) -> Iterator[tuple[int, Tensor, Tensor]]:
     """Yield batches of readable images in 0..1 as the network sees them, with their first place and their labels."""
     start = 0
     for batch in iterate_prepared(split.samples, artifact.preprocess, artifact.batch_size):
@@ -143,22 +143,22 @@ def iterate_pixels(artifact: Artifact, split: Split) -> Iterator[tuple[int, Tens
 @torch.inference_mode()
 def _count_hits(artifact: Artifact, pixels: Tensor, labels: Tensor) -> int:
     """Return how many images in 0..1 are classified rightly."""
-    return int((answer_pixels(artifact, pixels).argmax(dim=1) == labels).sum())
+    return int((_answer_pixels(artifact, pixels).argmax(dim=1) == labels).sum())
 
 
-def answer_pixels(artifact: Artifact, pixels: Tensor) -> Tensor:
+def _answer_pixels(artifact: Artifact, pixels: Tensor) -> Tensor:
     """Return the logits for images in 0..1, normalization being part of what is attacked."""
     logits: Tensor = artifact.model(artifact.preprocess.normalize(pixels))
     return logits
 
 
-def attack_split(artifact: Artifact, split: Split) -> tuple[tuple[Attacked, ...], str]:
+def _attack_split(artifact: Artifact, split: Split) -> tuple[tuple[Attacked, ...], str]:
     """Attack a stratified part of a split's images; of other kinds say why not."""
     modality = modality_of(artifact.config.input)
     if not modality.bounded:
         return (), f"none: epsilon is a fraction of the range of pixels, which {modality.name} data do not have"
     chosen = _choose_stratified(split.labels, ATTACKED)
-    batches = [(pixels, labels) for _, pixels, labels in iterate_pixels(artifact, split.take(chosen))]
+    batches = [(pixels, labels) for _, pixels, labels in _iterate_pixels(artifact, split.take(chosen))]
     count = sum(len(labels) for _, labels in batches)
     _check_count(count, split)
     clean = sum(_count_hits(artifact, *batch) for batch in batches) / count
@@ -168,7 +168,7 @@ def attack_split(artifact: Artifact, split: Split) -> tuple[tuple[Attacked, ...]
         for epsilon in EPSILONS:
             hits = 0
             for pixels, labels in batches:
-                found = attack(partial(answer_pixels, artifact), pixels, labels, epsilon)
+                found = attack(partial(_answer_pixels, artifact), pixels, labels, epsilon)
                 hits += _count_hits(artifact, found, labels)
             rows.append(Attacked(name, epsilon, count, hits / count))
     return tuple(rows), f"{count:,} of {len(split):,} samples, stratified by class, drawn with seed {_SEED}"

@@ -77,13 +77,13 @@ def join_parts(
     return tuple(parts), np.array(values)
 
 
-def name_tokens(artifact: Artifact, text: str) -> tuple[str, ...]:
+def _name_tokens(artifact: Artifact, text: str) -> tuple[str, ...]:
     """Return what each token of a text stands for."""
     assert isinstance(artifact.preprocess, TextPreprocess)
     return tuple(text[begin:end] for begin, end in artifact.preprocess.encoder.locate(text))
 
 
-def draw_covered(axes: Axes, shown: Shown, shades: _Shades) -> None:
+def _draw_covered(axes: Axes, shown: Shown, shades: _Shades) -> None:
     """Draw an image in grays, under the colors of its explanation."""
     draw_input(axes, mute(shown.values))
     draw_heat(axes, shades)
@@ -95,7 +95,7 @@ ADAPTERS: Mapping[Kind, ExplanationAdapter] = MappingProxyType(
             show=_show_image,
             name_positions=lambda artifact, raw: (),
             draw_sample=lambda axes, shown: draw_input(axes, shown.values),
-            draw_relevance=draw_covered,
+            draw_relevance=_draw_covered,
         ),
         "series": ExplanationAdapter(
             show=_show_series,
@@ -105,7 +105,7 @@ ADAPTERS: Mapping[Kind, ExplanationAdapter] = MappingProxyType(
         ),
         "text": ExplanationAdapter(
             show=_show_text,
-            name_positions=name_tokens,
+            name_positions=_name_tokens,
             draw_sample=None,
             draw_relevance=lambda axes, shown, shades: draw_tokens(axes, shown.tokens, shades),
         ),

@@ -41,10 +41,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _NEIGHBORS = 5
-MAPS, _LAYERS = 8, 10
+_MAPS, _LAYERS = 8, 10
 """Maps of a layer that are drawn, and layers."""
-FILTERS, FILTER_COLUMNS = 64, 16
-UNITS, EXCITING = 6, 8
+_FILTERS, _FILTER_COLUMNS = 64, 16
+_UNITS, _EXCITING = 6, 8
 """Units whose most exciting samples are drawn, and these."""
 
 
@@ -160,13 +160,13 @@ def examine(
         prepare_folder(explainer.out)
         study = _Study(artifact, dataset, config, answers, explainer.pictures)
         mistakes, doubts = choose_cases(study.probabilities, study.answers.split.labels, samples)
-        wrong, right = describe_cases(study, mistakes), describe_cases(study, doubts)
+        wrong, right = _describe_cases(study, mistakes), _describe_cases(study, doubts)
         items, baseline = explain_all(explainer, [read_subject(artifact, study.samples, i) for i in mistakes + doubts])
         border = len(mistakes) * len(explainer.methods) * min(classes, len(artifact.config.output.labels))
         sections = [
-            *show_cases(study, "mistakes", mistakes, wrong, items[:border]),
-            *show_cases(study, "doubts", doubts, right, items[border:]),
-            *show_network(study),
+            *_show_cases(study, "mistakes", mistakes, wrong, items[:border]),
+            *_show_cases(study, "doubts", doubts, right, items[border:]),
+            *_show_network(study),
         ]
         unreadable = (*dataset.unreadable, *answers.unreadable)
         result = compare_methods(explainer.out, items, baseline, (), unreadable)
@@ -174,7 +174,7 @@ def examine(
     return Examination(result.out, result.page, result.items, wrong, right, result)
 
 
-def describe_cases(study: _Study, positions: Sequence[int]) -> tuple[_Case, ...]:
+def _describe_cases(study: _Study, positions: Sequence[int]) -> tuple[_Case, ...]:
     """Return what there is to say about samples."""
     labels, split = study.artifact.config.output.labels, study.answers.split
     near = find_neighbors(study, positions)
@@ -210,17 +210,17 @@ def find_neighbors(study: _Study, positions: Sequence[int]) -> list[list[tuple[i
     ]
 
 
-TITLES = {
+_TITLES = {
     "mistakes": ("Most confident errors", "No errors on this split."),
     "doubts": ("The least confident hits", "No right answer on this split."),
 }
 
 
-def show_cases(
+def _show_cases(
     study: _Study, name: str, positions: Sequence[int], cases: Sequence[_Case], items: Sequence[Item]
 ) -> Iterator[Section]:
     """Yield the part of the page about some samples: their neighbors, then their explanations."""
-    title, none = TITLES[name]
+    title, none = _TITLES[name]
     if not cases:
         yield Section(title, none, ())
         return
@@ -229,7 +229,7 @@ def show_cases(
         first = (study.samples.read(index), f"label {case.truth}\npredicted {case.answer} ({case.probability:.0%})")
         if case.truth == case.answer:
             first = (first[0], f"{case.truth} ({case.probability:.0%})")
-        rows.append(("", [first, *(read_neighbor(study, position, neighbor) for position, neighbor in near)]))
+        rows.append(("", [first, *(_read_neighbor(study, position, neighbor) for position, neighbor in near)]))
     said = "; ".join(f"{case.file} is {case.truth}, predicted {case.answer}" for case in cases)
     caption = "The sample, then the training samples nearest to it in the embedding, with their classes and cosines."
     if study.training is None:
@@ -238,56 +238,56 @@ def show_cases(
     yield Section(title, "", (plate, *list_items(items, study.pictures).plates))
 
 
-def read_neighbor(study: _Study, position: int, neighbor: Neighbor) -> tuple[Any, str]:
+def _read_neighbor(study: _Study, position: int, neighbor: Neighbor) -> tuple[Any, str]:
     """Return a training sample and a line about it."""
     assert study.training is not None
     samples = fit_recordings(study.training[0].samples, study.artifact.config.input)
     return samples.read(position), f"{neighbor.label}\n{neighbor.cosine:.3f}"
 
 
-def show_network(study: _Study) -> Iterator[Section]:
+def _show_network(study: _Study) -> Iterator[Section]:
     """Yield the parts of the page about the network as a whole."""
     note = (
         "What the last layer with weights sees of each sample, by the two first principal components. Near points are "
         "alike to the network; two dimensions show only a part of that."
     )
-    yield Section("Map of the embedding", note, (draw_map(study),))
-    if not are_planes(study):
+    yield Section("Map of the embedding", note, (_draw_map(study),))
+    if not _are_planes(study):
         return
     filters = read_filters(study.artifact.model)
     if filters is not None:
-        yield Section("Filters of the first layer", "", (draw_filters(study, filters),))
+        yield Section("Filters of the first layer", "", (_draw_filters(study, filters),))
     maps = list_maps(study.artifact.model, read_subject(study.artifact, study.samples, 0).inputs)
     if maps:
         yield Section("Feature maps, layer by layer", "", (_draw_maps(study, maps),))
-        yield Section("What excites units of the last maps most", "", (draw_exciting(study, next(reversed(maps))),))
+        yield Section("What excites units of the last maps most", "", (_draw_exciting(study, next(reversed(maps))),))
 
 
-def are_planes(study: _Study) -> bool:
+def _are_planes(study: _Study) -> bool:
     """Whether samples, and so the filters and maps of networks, have rows and columns, which small pictures show."""
     return MODALITIES[study.dataset.kind].axes == 2
 
 
-def draw_map(study: _Study) -> Plate:
+def _draw_map(study: _Study) -> Plate:
     """Draw the embedding of the split; thumbnails of images, far from one another."""
     plane = project(study.features).numpy()
-    pictures = [(index, study.samples.read(index)) for index in spread(plane)] if are_planes(study) else []
+    pictures = [(index, study.samples.read(index)) for index in spread(plane)] if _are_planes(study) else []
     labels = study.artifact.config.output.labels
     figure = draw_embedding(plane, study.answers.split.labels.tolist(), labels, pictures)
     return study.draw("report-embedding", figure, "map of the embedding", f"{len(plane):,} samples by true class")
 
 
-def draw_filters(study: _Study, filters: Float[Tensor, "maps channels height width"]) -> Plate:
+def _draw_filters(study: _Study, filters: Float[Tensor, "maps channels height width"]) -> Plate:
     """Draw the first layer's kernels; those of three channels in color, of one in grays, others as their mean."""
-    kernels = filters[:FILTERS]
+    kernels = filters[:_FILTERS]
     low, high = kernels.amin(dim=(1, 2, 3), keepdim=True), kernels.amax(dim=(1, 2, 3), keepdim=True)
     shown = ((kernels - low) / (high - low).clamp(min=1e-12)).permute(0, 2, 3, 1)
     tiles = list((shown if shown.shape[3] == 3 else shown.mean(dim=3)).numpy())
     rows = [
-        (f"{start} to {min(start + FILTER_COLUMNS, len(tiles)) - 1}", tiles[start : start + FILTER_COLUMNS])
-        for start in range(0, len(tiles), FILTER_COLUMNS)
+        (f"{start} to {min(start + _FILTER_COLUMNS, len(tiles)) - 1}", tiles[start : start + _FILTER_COLUMNS])
+        for start in range(0, len(tiles), _FILTER_COLUMNS)
     ]
-    figure = draw_tiles(rows, min(FILTER_COLUMNS, len(tiles)), "gray")
+    figure = draw_tiles(rows, min(_FILTER_COLUMNS, len(tiles)), "gray")
     side = "x".join(map(str, filters.shape[2:]))
     caption = f"{len(tiles)} of {len(filters)} kernels of {side}, each from its lowest to its highest weight"
     return study.draw("report-filters", figure, "filters of the first layer", caption)
@@ -300,16 +300,16 @@ def _draw_maps(study: _Study, maps: Mapping[str, Float[Tensor, "1 _ _ _"]]) -> P
     rows = []
     for name in chosen:
         values = maps[name][0]
-        strongest = values.mean(dim=(1, 2)).topk(min(MAPS, len(values))).indices
+        strongest = values.mean(dim=(1, 2)).topk(min(_MAPS, len(values))).indices
         rows.append((f"{name}  {'x'.join(map(str, values.shape))}", list(values[strongest].numpy())))
-    caption = f"{study.samples.name(0)}: the {MAPS} maps of each layer with the highest means, dark to bright"
-    return study.draw("report-maps", draw_tiles(rows, MAPS), "feature maps layer by layer", caption)
+    caption = f"{study.samples.name(0)}: the {_MAPS} maps of each layer with the highest means, dark to bright"
+    return study.draw("report-maps", draw_tiles(rows, _MAPS), "feature maps layer by layer", caption)
 
 
-def draw_exciting(study: _Study, layer: str) -> Plate:
+def _draw_exciting(study: _Study, layer: str) -> Plate:
     """Draw the samples with the highest values in the maps of a layer; units with the highest ones come first."""
-    best, peaks = rank_units(study.artifact, study.samples, layer, EXCITING)
-    units = peaks[:, 0].topk(min(UNITS, len(peaks))).indices.tolist()
+    best, peaks = rank_units(study.artifact, study.samples, layer, _EXCITING)
+    units = peaks[:, 0].topk(min(_UNITS, len(peaks))).indices.tolist()
     labels, split = study.artifact.config.output.labels, study.answers.split
     rows = [
         (

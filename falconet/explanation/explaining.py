@@ -42,17 +42,17 @@ from falconet.storage import format_json, hold, lend_folder, prepare_folder, rea
 BASELINE = "random"
 _CANDIDATES = 5
 """Classes that a picture's bars show."""
-ATTENDED = 64
+_ATTENDED = 64
 """Steps of which maps of attention can be read."""
-SLUG = 60
+_SLUG = 60
 """Bytes of a name that go into that of a picture; file systems take 255 for all of it."""
-CONFIDENCE = 0.05
+_CONFIDENCE = 0.05
 """Chance at most that a method which is no better than a random order would be called so."""
-FLIPS = 4096
-FACTS_FILE = "explanations.json"
+_FLIPS = 4096
+_FACTS_FILE = "explanations.json"
 _PICTURE = re.compile(rf"[0-9]{{3,}}-[^/\\]+-({'|'.join([*METHODS, 'attention'])})\.png")
 """Name of a sample's picture."""
-OVERVIEWS = tuple(f"report-{name}.png" for name in ("mistakes", "doubts", "embedding", "filters", "maps", "units"))
+_OVERVIEWS = tuple(f"report-{name}.png" for name in ("mistakes", "doubts", "embedding", "filters", "maps", "units"))
 """Names of what `examine` draws of many samples."""
 
 
@@ -182,9 +182,9 @@ class Explainer:
             weights = read_attention(self.artifact.model, subject.inputs)[:, 0]
         except ConfigError:
             return None
-        lead = max(weights.shape[-1] - subject.inputs.shape[-1], 0) if is_sequence(subject.inputs) else 0
-        count = lead + int(mark_present(subject.inputs).sum()) if is_sequence(subject.inputs) else weights.shape[-1]
-        count = min(count, ATTENDED)
+        lead = max(weights.shape[-1] - subject.inputs.shape[-1], 0) if _is_sequence(subject.inputs) else 0
+        count = lead + int(mark_present(subject.inputs).sum()) if _is_sequence(subject.inputs) else weights.shape[-1]
+        count = min(count, _ATTENDED)
         # A class token, where there is one, stands before the sample's own.
         own = ADAPTERS[self.artifact.config.input.kind].name_positions(self.artifact, subject.raw)
         names = (*(["class"] * lead), *own)[:count] if own else ()
@@ -238,7 +238,7 @@ def explain(
     artifact = open_artifact(model)
     plan(artifact, method, Path(), classes)  # What cannot be done is told before anything is read.
     found, refused, ignored = _gather(artifact, inputs, samples, split, data_root, settings)
-    subjects, unreadable = read_subjects(artifact, found)
+    subjects, unreadable = _read_subjects(artifact, found)
     skipped = [*refused, *unreadable]
     if skipped and (settings or {}).get("strict"):
         raise DataError(f"{skipped[0].file}: {skipped[0].reason}")
@@ -251,7 +251,7 @@ def explain(
         attention = tuple(path for subject in subjects if (path := explainer.draw_attention(subject)))
         result = replace(compare_methods(explainer.out, items, baseline, attention, skipped), ignored=ignored)
         pictures = explainer.pictures
-        publish(result, artifact, [list_items(items, pictures), *list_attention(attention, pictures)], pictures)
+        publish(result, artifact, [list_items(items, pictures), *_list_attention(attention, pictures)], pictures)
     if out is None:
         remove_with(result, explainer.out)
     return result
@@ -291,7 +291,7 @@ def _gather(
         asked = _choose_samples(asked, samples)
     elif not _holds_samples(asked, spec.kind):
         paths: list[str | Path] = [asked] if isinstance(asked, str) else [*list_paths(asked, "files or one source")]
-        if len(paths) == 1 and names_source(paths[0]):
+        if len(paths) == 1 and _names_source(paths[0]):
             _, found, _ = find_split(artifact, paths[0], split, data_root=data_root, settings=settings)
             return [fit_recordings(_choose_samples(found, samples).samples, spec)], (), {}
         files = find_files(paths, spec.kind)
@@ -318,7 +318,7 @@ def exists(name: str) -> bool:
         return False
 
 
-def names_source(asked: str | Path) -> bool:
+def _names_source(asked: str | Path) -> bool:
     """Whether something is a source of samples: a name, or a file that holds many.
 
     Folders hold files here, as for `falconet predict`. Raises UnknownNameError for what is neither a name nor a path.
@@ -340,7 +340,7 @@ def _choose_samples(split: Split, count: int) -> Split:
     return split.take(chosen)
 
 
-def read_subjects(artifact: Artifact, parts: Sequence[Samples]) -> tuple[list[Subject], list[Unreadable]]:
+def _read_subjects(artifact: Artifact, parts: Sequence[Samples]) -> tuple[list[Subject], list[Unreadable]]:
     """Return the samples that can be read, and the others with reasons."""
     subjects, skipped = [], []
     places = [(samples, index) for samples in parts for index in range(len(samples))]
@@ -402,7 +402,7 @@ def beats_chance(items: Sequence[Item], baseline: Sequence[Item], methods: int =
     Of so many `methods` none may be called so by mistake (Bonferroni).
     """
     scores = [average("", group) for group in (items, baseline)]
-    return scores[0].beats(scores[1]) and compare_gains(items, baseline) <= CONFIDENCE / methods
+    return scores[0].beats(scores[1]) and compare_gains(items, baseline) <= _CONFIDENCE / methods
 
 
 def compare_gains(items: Sequence[Item], baseline: Sequence[Item]) -> float:
@@ -414,11 +414,11 @@ def compare_gains(items: Sequence[Item], baseline: Sequence[Item]) -> float:
     gains = [np.array([item.insertion_auc - item.deletion_auc for item in group]) for group in (items, baseline)]
     differences = gains[0] - gains[1]
     count = len(differences)
-    if 2**count <= FLIPS:
+    if 2**count <= _FLIPS:
         signs = 1 - 2 * (np.arange(2**count)[:, None] >> np.arange(count) & 1)
         return float((signs @ differences >= differences.sum() - 1e-12).mean())
-    signs = np.random.default_rng(0).choice([-1, 1], (FLIPS, count))
-    return float((1 + (signs @ differences >= differences.sum() - 1e-12).sum()) / (1 + FLIPS))
+    signs = np.random.default_rng(0).choice([-1, 1], (_FLIPS, count))
+    return float((1 + (signs @ differences >= differences.sum() - 1e-12).sum()) / (1 + _FLIPS))
 
 
 def average(method: str, items: Sequence[Item]) -> Score:
@@ -435,34 +435,34 @@ def publish(
     title = f"Why {artifact.config.architecture} answers so"
     page = render_explanations(title, result.methods, result.best, sections)
     facts = format_json(redact_settings(to_mapping(result)))
-    texts = {Path(result.page).name: page.encode("utf-8", "backslashreplace"), FACTS_FILE: facts.encode()}
-    swap(Path(result.out), {**pictures, **texts}, list_earlier(Path(result.out)))
+    texts = {Path(result.page).name: page.encode("utf-8", "backslashreplace"), _FACTS_FILE: facts.encode()}
+    swap(Path(result.out), {**pictures, **texts}, _list_earlier(Path(result.out)))
 
 
-def list_earlier(out: Path) -> list[str]:
+def _list_earlier(out: Path) -> list[str]:
     """Return the names of the pictures that were drawn in a folder before, by the facts there.
 
     Whoever wrote those may have named other files: only what is called as pictures are here is theirs.
     """
     try:
-        facts = read_json(out / FACTS_FILE)
+        facts = read_json(out / _FACTS_FILE)
     except ArtifactError:
         return []
     items, attention = (found if isinstance(found, list) else [] for found in map(facts.get, ("items", "attention")))
     named = [*attention, *(item.get("picture") for item in items if isinstance(item, dict))]
     # A relative path to this folder, as it was given then, may stand before the name, which alone is looked at.
     names = [re.split(r"[/\\]", name)[-1] for name in named if isinstance(name, str)]
-    return [name for name in names if _PICTURE.fullmatch(name)] + list(OVERVIEWS)
+    return [name for name in names if _PICTURE.fullmatch(name)] + list(_OVERVIEWS)
 
 
 def list_items(
     items: Sequence[Item], pictures: Mapping[str, bytes], title: str = "Explanations", note: str = ""
 ) -> Section:
     """Return the part of a page with the pictures of some items."""
-    return Section(title, note, tuple(plate_item(item, pictures[Path(item.picture).name]) for item in items))
+    return Section(title, note, tuple(_plate_item(item, pictures[Path(item.picture).name]) for item in items))
 
 
-def plate_item(item: Item, png: bytes) -> Plate:
+def _plate_item(item: Item, png: bytes) -> Plate:
     """Return an item's picture with what a person who cannot see it should know."""
     said = f"{item.method} for {item.label} ({item.probability:.1%})"
     figures = f"deletion {item.deletion_auc:.3f}, insertion {item.insertion_auc:.3f}"
@@ -471,7 +471,7 @@ def plate_item(item: Item, png: bytes) -> Plate:
     return Plate(png, f"{said} of {name}", caption, item.tokens)
 
 
-def list_attention(paths: Sequence[str], pictures: Mapping[str, bytes]) -> Iterator[Section]:
+def _list_attention(paths: Sequence[str], pictures: Mapping[str, bytes]) -> Iterator[Section]:
     """Yield the part of a page with maps of attention, where there are any."""
     if paths:
         note = (
@@ -490,7 +490,7 @@ def show_relevance(
     return adapter.show(artifact, subject.raw, subject.inputs, relevance)
 
 
-def is_sequence(inputs: Inputs) -> bool:
+def _is_sequence(inputs: Inputs) -> bool:
     """Whether inputs have padding, which images have not."""
     return inputs.ndim < 4
 
@@ -498,4 +498,4 @@ def is_sequence(inputs: Inputs) -> bool:
 def slug(name: str) -> str:
     """Return a name with nothing in it that a file's name should not have; of a long one the end."""
     kept = "".join(mark if mark.isalnum() or mark in "-_" else "_" for mark in name).strip("_")
-    return kept.encode()[-SLUG:].decode(errors="ignore") or "sample"
+    return kept.encode()[-_SLUG:].decode(errors="ignore") or "sample"

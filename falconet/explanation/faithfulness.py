@@ -25,7 +25,7 @@ from falconet.explanation.positions import Inputs, flatten_relevance, mark_prese
 
 POINTS = 50
 """Steps of a curve, at most."""
-DRAWS = 3
+_DRAWS = 3
 """Networks with weights drawn anew, of whose correlations the mean is taken."""
 
 
@@ -133,7 +133,7 @@ def _answer(model: nn.Module, inputs: Inputs, target: int, temperature: float) -
 def draw_networks(artifact: Artifact) -> list[nn.Module]:
     """Return networks of the artifact's structure whose weights were never trained; the same ones each time."""
     networks = []
-    for seed in range(DRAWS):
+    for seed in range(_DRAWS):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             networks.append(build_model(artifact.config).eval().to(memory_format=torch.channels_last))

@@ -21,12 +21,12 @@ from falconet.errors import ConfigError, DataError
 from falconet.explanation.positions import Inputs
 from falconet.models.info import find_outputs
 
-Sink = Callable[[str, nn.Module, Any, Any], None]
+_Sink = Callable[[str, nn.Module, Any, Any], None]
 """Takes a layer's name, the layer, its input and its output."""
 
 
 @contextmanager
-def watch_layers(model: nn.Module, see: Sink) -> Iterator[None]:
+def _watch_layers(model: nn.Module, see: _Sink) -> Iterator[None]:
     """Call `see` for each layer that is run meanwhile, inner ones before those that hold them."""
 
     def listen(name: str) -> Callable[[nn.Module, Any, Any], None]:
@@ -60,7 +60,7 @@ def list_maps(model: nn.Module, inputs: Inputs, only: str | None = None) -> dict
         ):
             found[name] = output.clone()  # An activation in place may come after it.
 
-    with watch_layers(model, see):
+    with _watch_layers(model, see):
         model(inputs)
     return {name: maps for name, maps in found.items() if runs[name] == 1}
 
@@ -80,7 +80,7 @@ def embed(model: nn.Module, inputs: Inputs) -> Float[Tensor, "batch features"]:
         if layer == name:
             seen.append(given[0])
 
-    with watch_layers(model, see):
+    with _watch_layers(model, see):
         model(inputs)
     return seen[0].flatten(2).mean(dim=2) if seen[0].ndim > 2 else seen[0]
 
@@ -136,7 +136,7 @@ def read_filters(model: nn.Module) -> Float[Tensor, "maps channels height width"
     return None
 
 
-class AttentionMode(TorchFunctionMode):
+class _AttentionMode(TorchFunctionMode):
     """Keeps the weights of each attention that is computed while it is active."""
 
     def __init__(self) -> None:
@@ -166,7 +166,7 @@ def read_attention(model: nn.Module, inputs: Inputs) -> Float[Tensor, "layers ba
 
     Raises ConfigError for a network without attention.
     """
-    with AttentionMode() as mode:
+    with _AttentionMode() as mode:
         model(inputs)
     if not mode.weights:
         raise ConfigError(f"wanted a network with attention, found none in {type(model).__name__}")

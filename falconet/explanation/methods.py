@@ -28,12 +28,12 @@ Compute = Callable[[nn.Module, Inputs, Targets], Relevance]
 
 _STEPS = 50
 """Of the integral; 20 to 300 approximate it within 5% (Sundararajan et al. 2017, section 5)."""
-NOISES, NOISE = 50, 0.15
+_NOISES, _NOISE = 50, 0.15
 """Noisy copies, beyond which little changes, and their std as a fraction of the range of an input's values.
 
 Smilkov et al., section 3: 50 copies, 10% to 20%.
 """
-WINDOWS = 8
+_WINDOWS = 8
 """Windows side by side that cover an input; each next one begins half a window further on."""
 BATCH = 64
 """Altered inputs that are answered at a time."""
@@ -107,11 +107,11 @@ def fitting_methods(artifact: Artifact) -> list[str]:
     return [
         name
         for name, method in METHODS.items()
-        if kind in method.kinds and name != "random" and allows(method, artifact.model, blank)
+        if kind in method.kinds and name != "random" and _allows(method, artifact.model, blank)
     ]
 
 
-def allows(method: Method, model: nn.Module, inputs: Inputs) -> bool:
+def _allows(method: Method, model: nn.Module, inputs: Inputs) -> bool:
     """Whether a network has what a method needs."""
     try:
         if method.require is not None:
@@ -130,14 +130,14 @@ def compute_gradcam(model: nn.Module, inputs: Inputs, targets: Targets) -> Relev
 
     layer = model.get_submodule(require_maps(model, inputs))
     coarse = LayerGradCam(model, layer).attribute(inputs, target=targets, relu_attributions=True)
-    return enlarge(coarse, inputs)
+    return _enlarge(coarse, inputs)
 
 
 def compute_cam(model: nn.Module, inputs: Inputs, targets: Targets) -> Relevance:
     """Maps before the global mean, weighted by the dense layer after it (equation 2 of the paper)."""
-    maps = require_pooled_maps(model, inputs)
+    maps = _require_pooled_maps(model, inputs)
     weights = model.get_submodule(find_outputs(model)[0]).get_parameter("weight")[targets]
-    return enlarge(torch.einsum("bm,bmhw->bhw", weights, maps)[:, None], inputs)
+    return _enlarge(torch.einsum("bm,bmhw->bhw", weights, maps)[:, None], inputs)
 
 
 def compute_integrated_gradients(model: nn.Module, inputs: Inputs, targets: Targets) -> Relevance:
@@ -148,52 +148,52 @@ def compute_integrated_gradients(model: nn.Module, inputs: Inputs, targets: Targ
     """
     from captum.attr import IntegratedGradients, LayerIntegratedGradients
 
-    require_gradient(model, inputs[:1])
+    _require_gradient(model, inputs[:1])
     options = {"baselines": clear(inputs), "target": targets, "n_steps": _STEPS, "internal_batch_size": BATCH}
     if is_text(inputs):
-        vectors: Tensor = LayerIntegratedGradients(model, find_embedding(model)).attribute(inputs, **options)
+        vectors: Tensor = LayerIntegratedGradients(model, _find_embedding(model)).attribute(inputs, **options)
         return vectors.sum(dim=2)
-    return merge_channels(IntegratedGradients(model).attribute(inputs, **options), Tensor.sum)
+    return _merge_channels(IntegratedGradients(model).attribute(inputs, **options), Tensor.sum)
 
 
-def compute_smoothgrad(model: nn.Module, inputs: Inputs, targets: Targets) -> Relevance:
+def _compute_smoothgrad(model: nn.Module, inputs: Inputs, targets: Targets) -> Relevance:
     """The mean gradient at noisy copies of the input; its size, of the channel where it is largest."""
     from captum.attr import NoiseTunnel, Saliency
 
     tunnel = NoiseTunnel(Saliency(model))
     parts = []
     for sample, target in zip(torch.split(inputs, 1), torch.split(targets, 1), strict=True):
-        std = NOISE * float(sample.max() - sample.min())
+        std = _NOISE * float(sample.max() - sample.min())
         parts.append(
             tunnel.attribute(
                 sample.detach().clone().requires_grad_(),
-                nt_samples=NOISES,
+                nt_samples=_NOISES,
                 nt_samples_batch_size=BATCH,
                 stdevs=std,
                 target=target,
                 abs=False,
             )
         )
-    return merge_channels(torch.cat(parts).abs(), Tensor.amax)
+    return _merge_channels(torch.cat(parts).abs(), Tensor.amax)
 
 
-def compute_guided_backprop(model: nn.Module, inputs: Inputs, targets: Targets) -> Relevance:
+def _compute_guided_backprop(model: nn.Module, inputs: Inputs, targets: Targets) -> Relevance:
     """The gradient that passes each ReLU only where it is positive; its size, of the channel where it is largest."""
-    require_rectifiers(model, inputs[:1])
+    _require_rectifiers(model, inputs[:1])
     with GuidedMode():
-        return merge_channels(take_gradient(model, inputs, targets).abs(), Tensor.amax)
+        return _merge_channels(_take_gradient(model, inputs, targets).abs(), Tensor.amax)
 
 
-def compute_gradient_times_input(model: nn.Module, inputs: Inputs, targets: Targets) -> Relevance:
+def _compute_gradient_times_input(model: nn.Module, inputs: Inputs, targets: Targets) -> Relevance:
     """The gradient times how far a value is from the training mean, which is zero."""
-    require_gradient(model, inputs[:1])
-    return take_gradient(model, inputs, targets) * inputs
+    _require_gradient(model, inputs[:1])
+    return _take_gradient(model, inputs, targets) * inputs
 
 
 def compute_occlusion(model: nn.Module, inputs: Inputs, targets: Targets) -> Relevance:
     """How much the logit falls when a window is removed; the mean over the windows that hold a position."""
     if is_text(inputs) or inputs.ndim == 3:
-        return occlude_sequence(model, inputs, targets)
+        return _occlude_sequence(model, inputs, targets)
     from captum.attr import Occlusion
 
     sides = [measure_window(side) for side in inputs.shape[2:]]
@@ -203,16 +203,16 @@ def compute_occlusion(model: nn.Module, inputs: Inputs, targets: Targets) -> Rel
         drops = Occlusion(model).attribute(
             inputs, window, strides=strides, baselines=0.0, target=targets, perturbations_per_eval=BATCH
         )
-    return merge_channels(drops, Tensor.amax)  # Equal in all channels.
+    return _merge_channels(drops, Tensor.amax)  # Equal in all channels.
 
 
-def compute_random(model: nn.Module, inputs: Inputs, targets: Targets) -> Relevance:
+def _compute_random(model: nn.Module, inputs: Inputs, targets: Targets) -> Relevance:
     """Noise: what an explanation must be better than."""
     return torch.rand((len(inputs), *inputs.shape[2:]) if inputs.ndim == 4 else inputs.shape)
 
 
 @torch.no_grad()
-def occlude_sequence(model: nn.Module, inputs: Inputs, targets: Targets) -> Relevance:
+def _occlude_sequence(model: nn.Module, inputs: Inputs, targets: Targets) -> Relevance:
     """Occlusion of each token (Li, Monroe, Jurafsky: Understanding neural networks through representation erasure,
     arXiv:1612.08220, 2016), or of each window of steps.
     """
@@ -222,12 +222,12 @@ def occlude_sequence(model: nn.Module, inputs: Inputs, targets: Targets) -> Rele
     places = torch.arange(steps)
     windows = (places >= starts[:, None]) & (places < starts[:, None] + width)
     windows[-1, starts[-1] :] = True  # Steps that are left over belong to the last one.
-    drops = [measure_drops(model, inputs[row : row + 1], target, windows) for row, target in enumerate(targets)]
+    drops = [_measure_drops(model, inputs[row : row + 1], target, windows) for row, target in enumerate(targets)]
     relevance = torch.stack(drops)
     return relevance if is_text(inputs) else relevance[:, None].expand(inputs.shape) / inputs.shape[1]
 
 
-def measure_drops(
+def _measure_drops(
     model: nn.Module, sample: Inputs, target: Tensor, windows: Bool[Tensor, "windows steps"]
 ) -> Float[Tensor, " steps"]:
     """Return for each step how much the logit falls, as the mean over the windows that hold it."""
@@ -241,7 +241,7 @@ def measure_drops(
     return drops @ windows.float() / windows.sum(dim=0)
 
 
-def take_gradient(model: nn.Module, inputs: Inputs, targets: Targets) -> Inputs:
+def _take_gradient(model: nn.Module, inputs: Inputs, targets: Targets) -> Inputs:
     """Return the gradient of each target's logit."""
     seen = inputs.detach().clone().requires_grad_()
     logits = model(seen).gather(1, targets[:, None])
@@ -251,15 +251,15 @@ def take_gradient(model: nn.Module, inputs: Inputs, targets: Targets) -> Inputs:
 
 def measure_window(side: int) -> int:
     """Return the side of an occluding window: an eighth of the input's, but no single position unless that is all."""
-    return min(max(round(side / WINDOWS), 2), side)
+    return min(max(round(side / _WINDOWS), 2), side)
 
 
-def merge_channels(values: Tensor, merge: Callable[..., Tensor]) -> Relevance:
+def _merge_channels(values: Tensor, merge: Callable[..., Tensor]) -> Relevance:
     """Return one value for each pixel of images; a series keeps its channels."""
     return merge(values, dim=1) if values.ndim == 4 else values
 
 
-def enlarge(coarse: Float[Tensor, "batch 1 rows columns"], inputs: Inputs) -> Relevance:
+def _enlarge(coarse: Float[Tensor, "batch 1 rows columns"], inputs: Inputs) -> Relevance:
     """Return maps at the input's size, linear between places."""
     return F.interpolate(coarse, inputs.shape[2:], mode="bilinear", align_corners=False)[:, 0]
 
@@ -272,7 +272,7 @@ def require_maps(model: nn.Module, inputs: Inputs) -> str:
     return name
 
 
-def require_pooled_maps(model: nn.Module, inputs: Inputs) -> Float[Tensor, "batch maps rows columns"]:
+def _require_pooled_maps(model: nn.Module, inputs: Inputs) -> Float[Tensor, "batch maps rows columns"]:
     """Return the maps whose means the dense output layer sees. Raises UnfitError where a network ends otherwise."""
     unfit = UnfitError("wanted a network that ends in the mean over each map and one dense layer, found another end")
     names = find_outputs(model)
@@ -291,13 +291,13 @@ def require_pooled_maps(model: nn.Module, inputs: Inputs) -> Float[Tensor, "batc
     raise unfit
 
 
-def require_gradient(model: nn.Module, inputs: Inputs) -> None:
+def _require_gradient(model: nn.Module, inputs: Inputs) -> None:
     """Raise UnfitError unless logits have a gradient by the input, as counting has not, or by each token's vector."""
     if is_text(inputs):
         if not any(isinstance(layer, nn.Embedding) for layer in model.modules()):
             raise UnfitError("wanted a network with one vector for each token, found one without vectors")
         shapes: list[torch.Size] = []
-        with find_embedding(model).register_forward_hook(lambda *call: shapes.append(call[2].shape)), torch.no_grad():
+        with _find_embedding(model).register_forward_hook(lambda *call: shapes.append(call[2].shape)), torch.no_grad():
             model(inputs)
         if shapes[0][1] != inputs.shape[1]:
             raise UnfitError("wanted a network with one vector for each token, found vectors of n-grams")
@@ -313,12 +313,12 @@ def require_gradient(model: nn.Module, inputs: Inputs) -> None:
         raise UnfitError("wanted a network whose answers have a gradient by its input, found none")
 
 
-def find_embedding(model: nn.Module) -> nn.Embedding:
+def _find_embedding(model: nn.Module) -> nn.Embedding:
     """Return the layer that makes vectors of tokens."""
     return next(layer for layer in model.modules() if isinstance(layer, nn.Embedding))
 
 
-def require_rectifiers(model: nn.Module, inputs: Inputs) -> None:
+def _require_rectifiers(model: nn.Module, inputs: Inputs) -> None:
     """Raise Unfit unless a network has ReLU."""
     with GuidedMode() as mode, torch.no_grad():
         model(inputs)
@@ -333,32 +333,32 @@ METHODS: Mapping[str, Method] = MappingProxyType(
             compute_cam,
             ("image",),
             "Zhou et al.: Learning deep features for discriminative localization. CVPR, 2016",
-            require_pooled_maps,
+            _require_pooled_maps,
         ),
         "integrated_gradients": Method(
             compute_integrated_gradients,
             KIND_NAMES,
             "Sundararajan, Taly, Yan: Axiomatic attribution for deep networks. ICML, 2017",
-            require_gradient,
+            _require_gradient,
         ),
         "occlusion": Method(
             compute_occlusion,
             KIND_NAMES,
             "Zeiler, Fergus: Visualizing and understanding convolutional networks. ECCV, 2014",
         ),
-        "smoothgrad": Method(compute_smoothgrad, ("image",), "Smilkov et al.: SmoothGrad. arXiv:1706.03825, 2017"),
+        "smoothgrad": Method(_compute_smoothgrad, ("image",), "Smilkov et al.: SmoothGrad. arXiv:1706.03825, 2017"),
         "guided_backprop": Method(
-            compute_guided_backprop,
+            _compute_guided_backprop,
             ("image",),
             "Springenberg et al.: Striving for simplicity: the all convolutional net. ICLR workshop, 2015",
-            require_rectifiers,
+            _require_rectifiers,
         ),
         "gradient_x_input": Method(
-            compute_gradient_times_input,
+            _compute_gradient_times_input,
             ("series",),
             "Shrikumar et al.: Not just a black box. arXiv:1605.01713, 2016",
-            require_gradient,
+            _require_gradient,
         ),
-        "random": Method(compute_random, KIND_NAMES, "no paper: the baseline of the others"),
+        "random": Method(_compute_random, KIND_NAMES, "no paper: the baseline of the others"),
     }
 )

@@ -47,7 +47,7 @@ def draw_panel(panel: Panel) -> Figure:
         axes[0].set_title("input", size=9)
     adapter.draw_relevance(axes[-3], panel.shown, to_shades(panel.relevance))
     axes[-3].set_title(fit_title(panel.title, _TITLE if adapter.draw_sample else 2 * _TITLE), size=9, parse_math=False)
-    draw_candidates(axes[-2], panel.candidates)
+    _draw_candidates(axes[-2], panel.candidates)
     _draw_curves(axes[-1], panel.faithfulness)
     return figure
 
@@ -59,7 +59,7 @@ def fit_title(title: str, columns: int) -> str:
     return "\n".join(cut(line, columns) for line in lines)
 
 
-def draw_candidates(axes: Axes, candidates: Sequence[tuple[str, float]]) -> None:
+def _draw_candidates(axes: Axes, candidates: Sequence[tuple[str, float]]) -> None:
     """Draw the most probable classes as bars."""
     names = [shorten(name, 14) for name, _ in candidates]
     values = [probability for _, probability in candidates]

@@ -100,7 +100,7 @@ def find_reasons(artifact: Artifact, answers: Answers, count: int = CASES) -> Re
     for index in mistakes + doubts:
         try:
             found.append(
-                account_for(explainer, read_subject(artifact, samples, index), int(answers.split.labels[index]))
+                _account_for(explainer, read_subject(artifact, samples, index), int(answers.split.labels[index]))
             )
         except DataError:
             continue
@@ -127,7 +127,7 @@ def choose_cases(
     return order[wrong][::-1][:count].tolist(), order[~wrong][:count].tolist()
 
 
-def account_for(explainer: Explainer, subject: Subject, label: int) -> tuple[Account, list[Item]]:
+def _account_for(explainer: Explainer, subject: Subject, label: int) -> tuple[Account, list[Item]]:
     """Return the account of one sample, and the figures of the answer's explanation and of a random order."""
     labels, (method,) = explainer.artifact.config.output.labels, explainer.methods
     probabilities = answer_sample(explainer.artifact, subject.inputs)
@@ -135,11 +135,11 @@ def account_for(explainer: Explainer, subject: Subject, label: int) -> tuple[Acc
     item, panel = explainer.evaluate(subject, method, answer, probabilities)
     baseline, _ = explainer.evaluate(subject, BASELINE, answer, probabilities)
     reason = Reason(labels[answer], item.probability, panel.shown, to_shades(panel.relevance))
-    other = explain_class(explainer, subject, second if label == answer else label, probabilities)
+    other = _explain_class(explainer, subject, second if label == answer else label, probabilities)
     return Account(subject.name, labels[label], reason, other), [item, baseline]
 
 
-def explain_class(
+def _explain_class(
     explainer: Explainer, subject: Subject, target: int, probabilities: Float[Tensor, " classes"]
 ) -> Reason:
     """Return what speaks for a class, without measuring how true that is."""

@@ -54,7 +54,7 @@ def evaluate_exported(
     dataset = read_dataset(source, data_root=data_root, config=config)
     if dataset.kind != metadata.input.kind:
         raise DataError(f"wanted {metadata.input.kind} data, as the file takes, found {dataset.kind} in {source}")
-    name = find_own_split(dataset, metadata, split)
+    name = _find_own_split(dataset, metadata, split)
     notes = dataset.notes
     if split is None and name == "all":
         notes = (*notes, f"{dataset.source} has no test split: all of it is evaluated")
@@ -64,7 +64,7 @@ def evaluate_exported(
     return dataclasses.replace(found, ignored=dataset.ignored, notes=notes)
 
 
-def find_own_split(dataset: Dataset, metadata: Metadata, split: str | None) -> str:
+def _find_own_split(dataset: Dataset, metadata: Metadata, split: str | None) -> str:
     """Return which split of a source is evaluated. Raises DataError for one that only training made."""
     # The one split of such a source holds what training made into validation and test samples.
     parted = [*dataset.splits] == ["train"] and dataset.fingerprint == metadata.data

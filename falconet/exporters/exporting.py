@@ -43,7 +43,7 @@ from falconet.renames import accept_renamed
 from falconet.schema import to_mapping
 from falconet.storage import hold, scratch, swap
 
-Writer = Callable[[TracedModel, Path], Written]
+_Writer = Callable[[TracedModel, Path], Written]
 """Writes a traced model to a path whose folder exists. Raises ExportError for what the format cannot hold."""
 _SUFFIXES = frozenset(target.suffix for target in TARGETS.values())
 """Of the files that runtimes are given."""
@@ -145,7 +145,7 @@ def export(
     artifact = open_artifact(model)
     held_out = find_held_out(artifact, source, data_root, exact=target.exact)
     calibrating, evaluating = split_held_out(limit_sides(held_out, artifact, target), exact=target.exact)
-    name = name_model(artifact, model)
+    name = _name_model(artifact, model)
     # Exports into one folder do not get into each other's way; those to one file do, or of one name for Triton.
     home, file = (out.parent, out.name) if target.suffix else (out / name, "")
     with hold(home, name=file), scratch() as folder:
@@ -155,7 +155,7 @@ def export(
         traced = make_traced(artifact, rest, preprocessing=preprocessing, most=target.most, license_name=license)
         traced = replace(traced, name=name)
         written = write(traced, artifact, target, place / out.name if target.suffix else place, calibrating.samples)
-        parity, timed = verify(artifact, target, written, evaluating, max_drop)
+        parity, timed = _verify(artifact, target, written, evaluating, max_drop)
         files = _publish(place if target.suffix else place / name, home, file)
     files = files if target.suffix else {f"{name}/{part}": size for part, size in files.items()}
     coded = None if artifact.coded is None else len(artifact.coded)
@@ -181,9 +181,9 @@ def write(traced: TracedModel, artifact: Artifact, target: Target, path: Path, c
     prepare = choose_preprocess(artifact, traced.metadata, artifact.tokenizer)
     module, _, function = target.writer.partition(":")
     with quiet():
-        writer: Writer = getattr(importlib.import_module(module), function)
+        writer: _Writer = getattr(importlib.import_module(module), function)
     try:
-        written = writer(replace(traced, calibration=prepare_readable(calibrating, prepare)), path)
+        written = writer(replace(traced, calibration=_prepare_readable(calibrating, prepare)), path)
     except (FalconetError, OSError):
         raise
     except Exception as error:  # Libraries of other formats raise what they like.
@@ -194,7 +194,7 @@ def write(traced: TracedModel, artifact: Artifact, target: Target, path: Path, c
     return written
 
 
-def verify(
+def _verify(
     artifact: Artifact, target: Target, written: Written, held_out: HeldOut, max_drop: float
 ) -> tuple[Parity, list[Latency]]:
     """Compare what was written with the model, and time both. Raises ExportError where it answers otherwise."""
@@ -203,7 +203,7 @@ def verify(
     check_tokens(artifact, prepare, held_out.samples)
     parity = compare_with_export(artifact, session, prepare, held_out)
     check_parity(parity, target, max_drop)
-    return parity, time_beside(artifact, target, written, prepare, held_out.samples)
+    return parity, _time_beside(artifact, target, written, prepare, held_out.samples)
 
 
 def choose_preprocess(artifact: Artifact, metadata: Metadata, tokenizer: str | None) -> Prepare:
@@ -214,7 +214,7 @@ def choose_preprocess(artifact: Artifact, metadata: Metadata, tokenizer: str | N
     return lambda sample: np.ascontiguousarray(preprocess.normalize(preprocess.prepare([sample]))[0].numpy())
 
 
-def prepare_readable(samples: Samples, prepare: Prepare) -> Iterator[np.ndarray]:
+def _prepare_readable(samples: Samples, prepare: Prepare) -> Iterator[np.ndarray]:
     """Yield what a file takes of each sample that can be read."""
     for sample in read_all(samples):
         try:
@@ -223,7 +223,7 @@ def prepare_readable(samples: Samples, prepare: Prepare) -> Iterator[np.ndarray]
             continue
 
 
-def name_model(artifact: Artifact, model: AnyModel) -> str:
+def _name_model(artifact: Artifact, model: AnyModel) -> str:
     """Return the name of a model's folder, or of its data and architecture, in letters, digits, - and _."""
     config = artifact.config
     own = f"{Path(config.provenance.data.source).stem}-{config.architecture}"
@@ -231,7 +231,7 @@ def name_model(artifact: Artifact, model: AnyModel) -> str:
     return re.sub(r"[^A-Za-z0-9_-]+", "-", name).strip("-")
 
 
-def time_beside(
+def _time_beside(
     artifact: Artifact, target: Target, written: Written, prepare: Prepare, samples: Samples
 ) -> list[Latency]:
     """Return how long one sample's answer takes: by the model, the export, and the baseline if any, in turns."""

@@ -59,26 +59,26 @@ def make_graph(artifact: Artifact, *, preprocessing: bool = True) -> Graph:
     network.to(memory_format=torch.contiguous_format)
     if not preprocessing:
         example = modality_of(spec).make_blank(2, *spec.shape)
-        axes, length = name_axes(spec, network, spec.shape[-1], preprocessing=False)
+        axes, length = _name_axes(spec, network, spec.shape[-1], preprocessing=False)
         return Graph(network, "input", "logits", example, axes, length)
     adapter = ADAPTERS[spec.kind]
     example = adapter.make_example(spec)
-    axes, length = name_axes(spec, network, example.shape[-1], preprocessing=True)
+    axes, length = _name_axes(spec, network, example.shape[-1], preprocessing=True)
     preprocess = adapter.make_preprocess(spec)
-    keep_buffers(preprocess)
+    _keep_buffers(preprocess)
     temperature, task = artifact.config.calibration_temperature, task_of(artifact.config.output)
     module = InferenceModule(preprocess, network, temperature, task).eval()
     return Graph(module, adapter.input, "probabilities", example, axes, length)
 
 
-def keep_buffers(module: nn.Module) -> None:
+def _keep_buffers(module: nn.Module) -> None:
     """Let buffers that follow from the InputSpec be saved all the same: ExecuTorch's compiler stumbles over others."""
     for layer in module.modules():
         for name, buffer in layer.named_buffers(recurse=False):
             layer.register_buffer(name, buffer, persistent=True)
 
 
-def name_axes(
+def _name_axes(
     spec: InputSpec, network: nn.Module, longest: int, *, preprocessing: bool
 ) -> tuple[dict[int, str], tuple[int, int] | None]:
     """Return the dimensions that are not fixed, with names, and which of them counts steps, with their most.

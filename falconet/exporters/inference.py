@@ -25,7 +25,7 @@ from falconet.predictions import Predictions, answer_inputs, check_top, collect,
 from falconet.storage import read_regular
 
 _BATCH = 32
-VALUES = 1 << 24
+_VALUES = 1 << 24
 """Of all samples of a batch: large photos are asked about one by one."""
 
 
@@ -87,14 +87,14 @@ def infer_samples(
     Raises ExportError where the file, which lies at `path`, gives none.
     """
     reasons: dict[int, str] = {}
-    batches = infer_batches(session, read_prepared(samples, prepare, reasons))
+    batches = infer_batches(session, _read_prepared(samples, prepare, reasons))
     answers = np.concatenate([np.empty((0, len(session.metadata.output_spec.labels))), *batches])
     if not np.isfinite(answers).all():
         raise ExportError(f"{path}: wanted probabilities, found NaN: the file is damaged; export again")
     return answers, reasons
 
 
-def read_prepared(samples: Samples, prepare: Prepare, reasons: dict[int, str]) -> Iterator[np.ndarray]:
+def _read_prepared(samples: Samples, prepare: Prepare, reasons: dict[int, str]) -> Iterator[np.ndarray]:
     """Yield the samples that can be read as a file takes them; why others cannot is added to `reasons`."""
     for index in range(len(samples)):
         try:
@@ -117,7 +117,7 @@ def infer_batches(
     """
     metadata = session.metadata
     for shape, group in groupby(inputs, key=lambda array: array.shape):
-        most = max(1, min(size, metadata.batch or size, VALUES // math.prod(shape)))
+        most = max(1, min(size, metadata.batch or size, _VALUES // math.prod(shape)))
         while rows := list(islice(group, most)):
             yield infer(session, trim(np.stack(rows), metadata))
 

@@ -28,23 +28,23 @@ from falconet.modalities import modality_of
 
 _TOLERANCE = 1e-4
 """Largest difference of a probability that counts as the same answer."""
-COMPARED = 256
+_COMPARED = 256
 """Samples on which exact formats are compared."""
-LOGIT_TOLERANCE = 1e-4
+_LOGIT_TOLERANCE = 1e-4
 """The same for logits, as a fraction of the largest one."""
-LOGIT_NOISE = 0.25
+_LOGIT_NOISE = 0.25
 """Root mean square of what integers may change logits by, as a fraction of the logits' own; each may differ more."""
 _EVALUATED = 2000
 """Samples at most on which the accuracy of integers is weighed."""
-NEAR = 1e-6
+_NEAR = 1e-6
 """A drop so near to what is allowed takes more samples than there are to tell them apart."""
-MIN_EVALUATED = 30
+_MIN_EVALUATED = 30
 """Samples without which nothing is said about integers."""
-MIN_AGREEMENT = 0.9
+_MIN_AGREEMENT = 0.9
 """Fraction of the samples that integers must answer as the model does, right or wrong, unless more may be lost."""
 CALIBRATED = 200
 """Samples at most by which ranges of integers are chosen; never those that are evaluated."""
-MADE_UP = 32
+_MADE_UP = 32
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,7 +94,7 @@ def find_held_out(
     raises, and DataError where labels are needed and there are none.
     """
     try:
-        return read_held_out(artifact, source, data_root)
+        return _read_held_out(artifact, source, data_root)
     except MissingExtraError:
         raise
     except FalconetError as error:
@@ -106,7 +106,7 @@ def find_held_out(
         return draw_random_samples(artifact, str(error))
 
 
-def read_held_out(artifact: Artifact, source: AnySource | None, data_root: str | Path | None) -> HeldOut:
+def _read_held_out(artifact: Artifact, source: AnySource | None, data_root: str | Path | None) -> HeldOut:
     """Return validation samples in an order that a fixed seed has mixed."""
     own = artifact.config.provenance.data.source
     if source is None and not own:
@@ -133,7 +133,7 @@ def read_held_out(artifact: Artifact, source: AnySource | None, data_root: str |
 def draw_random_samples(artifact: Artifact, reason: str) -> HeldOut:
     """Return random samples of the kind that a model takes."""
     generator, spec = np.random.default_rng(0), artifact.config.input
-    names = np.array([f"made-up[{index}]" for index in range(MADE_UP)])
+    names = np.array([f"made-up[{index}]" for index in range(_MADE_UP)])
     samples = ADAPTERS[spec.kind].make_up(spec, names, generator)
     return HeldOut(samples, None, f"made-up samples, as the model's own cannot be read ({reason})")
 
@@ -149,7 +149,7 @@ def split_held_out(held_out: HeldOut, *, exact: bool) -> tuple[HeldOut, HeldOut]
     """Return the samples to calibrate by, and those to evaluate on. Raises DataError for fewer than two."""
     count = len(held_out.samples)
     if exact:
-        return held_out.part(np.arange(0)), held_out.part(np.arange(min(count, COMPARED)))
+        return held_out.part(np.arange(0)), held_out.part(np.arange(min(count, _COMPARED)))
     if count < 2:
         raise DataError(f"wanted 2 samples or more, some to choose ranges by and some to evaluate, found {count}")
     chosen = min(CALIBRATED, count // 2)
@@ -175,7 +175,7 @@ def compare_with_export(artifact: Artifact, session: Session, prepare: Prepare, 
     # Bare networks leave the temperature, and what follows from it, to whoever asks.
     scaled = scale_logits(answers, artifact.config.calibration_temperature) if not preprocessing else answers
     found = metrics.softmax(scaled) if not preprocessing else answers
-    difference = find_difference(found, wanted)
+    difference = _find_difference(found, wanted)
     labels = None if held_out.labels is None else held_out.labels[read]
     parity = measure_parity(found[:-1], wanted, labels, difference, held_out.description)
     if preprocessing:
@@ -183,12 +183,12 @@ def compare_with_export(artifact: Artifact, session: Session, prepare: Prepare, 
     # Probabilities alone would let pass what is added to all logits of a sample.
     return replace(
         parity,
-        logit_difference=find_difference(scaled, logits) / float(np.abs(logits).max() or 1.0),
+        logit_difference=_find_difference(scaled, logits) / float(np.abs(logits).max() or 1.0),
         logit_noise=float(np.linalg.norm(scaled[:-1] - logits) / (np.linalg.norm(logits) or 1.0)),
     )
 
 
-def find_difference(found: Float[np.ndarray, "asked classes"], wanted: Float[np.ndarray, "samples classes"]) -> float:
+def _find_difference(found: Float[np.ndarray, "asked classes"], wanted: Float[np.ndarray, "samples classes"]) -> float:
     """Return the largest difference of answers to all samples, and to the first one once more, alone."""
     return float(np.abs(found - np.concatenate([wanted, wanted[:1]])).max())
 
@@ -260,37 +260,37 @@ def check_parity(parity: Parity, target: Target, max_drop: float) -> None:
                 f"wanted the model's own probabilities within {_TOLERANCE:g} on {parity.n} {parity.samples}, found a "
                 f"difference of {parity.max_abs_difference:.2g}; nothing is written"
             )
-        if parity.logit_difference is not None and parity.logit_difference > LOGIT_TOLERANCE:
+        if parity.logit_difference is not None and parity.logit_difference > _LOGIT_TOLERANCE:
             raise ExportError(
-                f"wanted the model's own logits within {LOGIT_TOLERANCE:g} of the largest on {parity.n} "
+                f"wanted the model's own logits within {_LOGIT_TOLERANCE:g} of the largest on {parity.n} "
                 f"{parity.samples}, found a difference of {parity.logit_difference:.2g} of it; nothing is written"
             )
         return
     if max_drop < 100:
-        check_integers(parity, max_drop)
+        _check_integers(parity, max_drop)
 
 
-def check_integers(parity: Parity, max_drop: float) -> None:
+def _check_integers(parity: Parity, max_drop: float) -> None:
     """Raise ExportError unless so many points of accuracy at most are lost, for what the samples can tell.
 
     Neither accuracy nor agreement would change if all of a sample's logits were shifted, or scaled.
     """
     assert parity.accuracy_drop is not None
     assert parity.accuracy_drop_ci is not None
-    if parity.n < MIN_EVALUATED:
+    if parity.n < _MIN_EVALUATED:
         raise ExportError(
-            f"wanted {MIN_EVALUATED} {parity.samples} or more to evaluate integers by, found {parity.n}: add "
-            f"{MIN_EVALUATED - parity.n} or more, or name others with --source; nothing is written"
+            f"wanted {_MIN_EVALUATED} {parity.samples} or more to evaluate integers by, found {parity.n}: add "
+            f"{_MIN_EVALUATED - parity.n} or more, or name others with --source; nothing is written"
         )
-    least = min(MIN_AGREEMENT, 1 - max_drop / 100)
+    least = min(_MIN_AGREEMENT, 1 - max_drop / 100)
     if parity.agreement < least:
         raise ExportError(
             f"wanted the model's own answers to {least:.0%} of {parity.n} {parity.samples}, found "
             f"{parity.agreement:.2%}; nothing is written; --to onnx answers as the model does"
         )
-    if parity.logit_noise is not None and parity.logit_noise > LOGIT_NOISE:
+    if parity.logit_noise is not None and parity.logit_noise > _LOGIT_NOISE:
         raise ExportError(
-            f"wanted logits that differ from the model's own by {LOGIT_NOISE:.0%} of them at most (root mean square) "
+            f"wanted logits that differ from the model's own by {_LOGIT_NOISE:.0%} of them at most (root mean square) "
             f"on {parity.n} {parity.samples}, found {parity.logit_noise:.0%}; nothing is written; --to onnx gives the "
             "model's own"
         )
@@ -299,11 +299,11 @@ def check_integers(parity: Parity, max_drop: float) -> None:
         raise ExportError(
             f"wanted at most {max_drop:g} points of accuracy lost, found {100 * parity.accuracy_drop:.2f} (95%: "
             f"{low:.2f} to {high:.2f}) on {parity.n} {parity.samples}; nothing is written; "
-            f"{find_remedy(parity, max_drop)}"
+            f"{_find_remedy(parity, max_drop)}"
         )
 
 
-def find_remedy(parity: Parity, max_drop: float) -> str:
+def _find_remedy(parity: Parity, max_drop: float) -> str:
     """Return what helps where the accuracy lost may be more than what is allowed."""
     wanted = count_wanted(parity, max_drop / 100)
     if wanted is None:
@@ -322,7 +322,7 @@ def count_wanted(parity: Parity, limit: float) -> int | None:
     """
     drop = parity.accuracy_drop
     assert drop is not None
-    if drop > limit - NEAR:
+    if drop > limit - _NEAR:
         return None
     # Answers that differ and are both wrong count among the differing ones here: rather too many than too few.
     differing = max(1 - parity.agreement, abs(drop))

@@ -36,7 +36,7 @@ def open_session(runtime: Runtime, path: Path, *, threads: int = 1) -> Session:
     if not path.is_file():
         raise PathError(f"no such file: {path}")
     try:
-        return OPENERS[runtime](path, threads)
+        return _OPENERS[runtime](path, threads)
     except (ExportError, MissingExtraError):
         raise
     except Exception as error:  # Runtimes raise classes of their own, without a common base.
@@ -44,7 +44,7 @@ def open_session(runtime: Runtime, path: Path, *, threads: int = 1) -> Session:
         raise ExportError(f"{path}: {runtime} cannot read it: {reason}") from error
 
 
-def open_onnx(path: Path, threads: int) -> Session:
+def _open_onnx(path: Path, threads: int) -> Session:
     """Open a file by onnxruntime, on the processor."""
     try:
         import onnxruntime
@@ -60,7 +60,7 @@ def open_onnx(path: Path, threads: int) -> Session:
     return Session(metadata, lambda batch: np.asarray(session.run(None, {name: batch})[0]))
 
 
-def open_openvino(path: Path, threads: int) -> Session:
+def _open_openvino(path: Path, threads: int) -> Session:
     """Open a file by OpenVINO, on the processor, in single precision even where the processor has a faster one."""
     try:
         import openvino
@@ -82,7 +82,7 @@ def open_openvino(path: Path, threads: int) -> Session:
     return Session(metadata, lambda batch: np.array(request.infer([batch])[0]))
 
 
-def open_program(path: Path, threads: int) -> Session:
+def _open_program(path: Path, threads: int) -> Session:
     """Open a file by torch.export."""
     import torch
 
@@ -98,7 +98,7 @@ def open_program(path: Path, threads: int) -> Session:
     return Session(metadata, ask)
 
 
-def open_executorch(path: Path, threads: int) -> Session:
+def _open_executorch(path: Path, threads: int) -> Session:
     """Open a file by ExecuTorch."""
     try:
         with warnings.catch_warnings():
@@ -121,9 +121,9 @@ def open_executorch(path: Path, threads: int) -> Session:
     return Session(metadata, ask)
 
 
-OPENERS: dict[Runtime, Callable[[Path, int], Session]] = {
-    "onnxruntime": open_onnx,
-    "openvino": open_openvino,
-    "torch": open_program,
-    "executorch": open_executorch,
+_OPENERS: dict[Runtime, Callable[[Path, int], Session]] = {
+    "onnxruntime": _open_onnx,
+    "openvino": _open_openvino,
+    "torch": _open_program,
+    "executorch": _open_executorch,
 }

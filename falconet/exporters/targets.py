@@ -41,23 +41,23 @@ class Target:
     """Of dimensions by name, where the format plans its memory beforehand."""
 
 
-MAX_PIXELS = 1024
+_MAX_PIXELS = 1024
 """Of an image's sides where memory is planned beforehand: 25 MB for one in color, in single precision twice over."""
 MAX_DROP = 0.5
 """Points of accuracy that integers may cost where nobody says more."""
-ONNX = ("onnx", "onnxscript", "onnxruntime")
+_ONNX = ("onnx", "onnxscript", "onnxruntime")
 
 TARGETS: Mapping[str, Target] = MappingProxyType(
     {
-        "onnx": Target("falconet.exporters.onnx:write_onnx", "onnxruntime", ".onnx", ONNX, "export"),
+        "onnx": Target("falconet.exporters.onnx:write_onnx", "onnxruntime", ".onnx", _ONNX, "export"),
         "onnx-int8": Target(
-            "falconet.exporters.quantization:write_int8", "onnxruntime", ".onnx", ONNX, "export", exact=False
+            "falconet.exporters.quantization:write_int8", "onnxruntime", ".onnx", _ONNX, "export", exact=False
         ),
         "openvino": Target(
             "falconet.exporters.openvino:write_openvino",
             "openvino",
             ".xml",
-            (*ONNX, "openvino"),
+            (*_ONNX, "openvino"),
             "openvino",
         ),
         "executorch": Target(
@@ -66,10 +66,10 @@ TARGETS: Mapping[str, Target] = MappingProxyType(
             ".pte",
             ("executorch",),
             "executorch",
-            most=MappingProxyType({"batch": 1, "height": MAX_PIXELS, "width": MAX_PIXELS}),
+            most=MappingProxyType({"batch": 1, "height": _MAX_PIXELS, "width": _MAX_PIXELS}),
         ),
         "torch": Target("falconet.exporters.torch:write_program", "torch", ".pt2"),
-        "triton": Target("falconet.exporters.triton:write_triton", "onnxruntime", "", ONNX, "export"),
+        "triton": Target("falconet.exporters.triton:write_triton", "onnxruntime", "", _ONNX, "export"),
     }
 )
 

@@ -16,7 +16,7 @@ from falconet.exporters.graphs import Graph, make_graph
 from falconet.exporters.metadata import UNSTATED, Metadata
 from falconet.exporters.programs import find_steps, trace
 
-NOWHERE: Mapping[str, int] = MappingProxyType({})
+_NOWHERE: Mapping[str, int] = MappingProxyType({})
 """Bounds of dimensions where there are none."""
 
 
@@ -50,7 +50,7 @@ def make_traced(
     scratch: Path,
     *,
     preprocessing: bool = True,
-    most: Mapping[str, int] = NOWHERE,
+    most: Mapping[str, int] = _NOWHERE,
     license_name: str = UNSTATED,
 ) -> TracedModel:
     """Trace a model; `most` bounds dimensions by name. Raises ExportError, which names the layer that cannot be."""

@@ -23,7 +23,7 @@ _TYPES: dict[int, str] = {
     onnx.TensorProto.INT64: "TYPE_INT64",
     onnx.TensorProto.FLOAT: "TYPE_FP32",
 }
-MOST = 64
+_MOST = 64
 """Samples that the server may gather into one batch."""
 
 
@@ -51,15 +51,15 @@ def _describe_model(name: str, graph: onnx.GraphProto, metadata: Metadata) -> st
     return (
         f"name: {quote(name)}\n"
         'platform: "onnxruntime_onnx"\n'
-        f"max_batch_size: {MOST}\n"
-        f"input [ {{ {describe_tensor(graph.input[0])} }} ]\n"
-        f'output [ {{ {describe_tensor(graph.output[0])} label_filename: "labels.txt" }} ]\n'
+        f"max_batch_size: {_MOST}\n"
+        f"input [ {{ {_describe_tensor(graph.input[0])} }} ]\n"
+        f'output [ {{ {_describe_tensor(graph.output[0])} label_filename: "labels.txt" }} ]\n'
         "dynamic_batching { }\n"
         f"{properties}"
     )
 
 
-def describe_tensor(value: onnx.ValueInfoProto) -> str:
+def _describe_tensor(value: onnx.ValueInfoProto) -> str:
     """Return the fields of an input or output."""
     tensor = value.type.tensor_type
     sizes = [str(-1 if dimension.dim_param else dimension.dim_value) for dimension in tensor.shape.dim][1:]

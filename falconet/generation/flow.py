@@ -100,7 +100,7 @@ class VelocityNet(nn.Module):
         labels: Int64[Tensor, " batch"],
     ) -> Float32[Tensor, "batch channels height width"]:
         height, width = x.shape[-2:]
-        embedding = self.time(embed_times(times, 2 * self.width)) + self.label(labels)
+        embedding = self.time(_embed_times(times, 2 * self.width)) + self.label(labels)
         # Both halvings leave nothing over where sides are multiples of 4.
         full = self.block1(self.stem(F.pad(x, (0, -width % 4, 0, -height % 4), mode="replicate")), embedding)
         half = self.block2(self.down1(full), embedding)
@@ -131,7 +131,7 @@ class Block(nn.Module):
         return added
 
 
-def embed_times(times: Float32[Tensor, " batch"], size: int) -> Float32[Tensor, "batch size"]:
+def _embed_times(times: Float32[Tensor, " batch"], size: int) -> Float32[Tensor, "batch size"]:
     """Return sines and cosines of times from 0 to 1, the shortest wave 160 to a unit of time."""
     frequencies = torch.exp(-math.log(10_000) * torch.arange(size // 2, device=times.device) / (size // 2))
     phases = 1000 * times[:, None] * frequencies

@@ -27,12 +27,12 @@ from falconet.schema import from_mapping
 from falconet.spec import ImageSpec
 from falconet.storage import format_json, hold, is_vacant, swap
 
-MANIFEST_FILE = "manifest.json"
-SHEET_FILE = "nearest.png"
+_MANIFEST_FILE = "manifest.json"
+_SHEET_FILE = "nearest.png"
 _MARK = "generated"
 """Keyword of the text in each PNG that says that it shows nothing real."""
 
-SHOWN_CLASSES, SHOWN_SAMPLES = 10, 3
+_SHOWN_CLASSES, _SHOWN_SAMPLES = 10, 3
 """Rows of the picture, and made images in each."""
 
 
@@ -74,38 +74,38 @@ def generate_images(
     if per_class < 1:
         raise UsageError(f"per_class: wanted 1 or more, found {per_class}")
     folder = Path(out)
-    check_vacant(folder)
+    _check_vacant(folder)
     dataset = load_dataset(source, data_root=data_root, config=from_mapping(DataConfig, settings or {}, "data"))
     if MODALITIES[dataset.kind].axes != 2:  # The flow's network is one of planes.
         raise DataError(f"{dataset.source}: wanted images to generate more of, found {dataset.kind}")
-    images, labels, names = read_images(dataset, "train")
+    images, labels, names = _read_images(dataset, "train")
     flow = train_flow(images, labels, len(dataset.classes), config, watch)
     present = torch.unique(labels)
     wanted = present.repeat_interleave(per_class)
     made = draw_images(flow, wanted, config.seed)
     nearest, distances = _find_nearest(made, images)
-    held_out, _, _ = read_images(dataset, "val")
+    held_out, _, _ = _read_images(dataset, "val")
     beyond = float(_find_nearest(held_out, images)[1].median()) if len(held_out) else None
     done = Generation(folder, len(made), flow.steps, flow.losses[-1], float(distances.median()), beyond)
     mark = f"made by falconet {version('falconet')} (rectified flow, seed {config.seed}): shows nothing real"
     pixels = (made * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
     paths = name_files([dataset.classes[label] for label in wanted.tolist()])
-    contents = {path: encode_png(image, mark) for path, image in zip(paths, pixels, strict=True)}
+    contents = {path: _encode_png(image, mark) for path, image in zip(paths, pixels, strict=True)}
     files = [
         {"file": path, "label": dataset.classes[label], "nearest": names[near], "distance": round(distance, 5)}
         for path, label, near, distance in zip(
             paths, wanted.tolist(), nearest.tolist(), distances.tolist(), strict=True
         )
     ]
-    contents[MANIFEST_FILE] = format_json(_describe(dataset, flow, done, mark, files)).encode()
-    contents[SHEET_FILE] = draw_sheet(pixels, wanted, images, nearest, distances, dataset.classes)
+    contents[_MANIFEST_FILE] = format_json(_describe(dataset, flow, done, mark, files)).encode()
+    contents[_SHEET_FILE] = _draw_sheet(pixels, wanted, images, nearest, distances, dataset.classes)
     with hold(folder):
-        check_vacant(folder)
+        _check_vacant(folder)
         swap(folder, contents)
     return done
 
 
-def check_vacant(folder: Path) -> None:
+def _check_vacant(folder: Path) -> None:
     """Raise RunExistsError where a folder holds anything, StorageError where it is a file."""
     if folder.exists() and not folder.is_dir():
         raise StorageError(f"{folder}: wanted a folder to write to, found a file")
@@ -113,7 +113,7 @@ def check_vacant(folder: Path) -> None:
         raise RunExistsError(f"{folder} holds files: choose a new or empty folder with --out")
 
 
-def read_images(
+def _read_images(
     dataset: Dataset, name: str
 ) -> tuple[Float32[Tensor, "samples channels height width"], Int64[Tensor, " samples"], list[str]]:
     """Return a split's readable images with values in 0..1, all of one size, their labels, and what they are called."""
@@ -159,7 +159,7 @@ def name_files(labels: Sequence[str]) -> list[str]:
     return paths
 
 
-def encode_png(image: UInt8[np.ndarray, "height width channels"], mark: str) -> bytes:
+def _encode_png(image: UInt8[np.ndarray, "height width channels"], mark: str) -> bytes:
     """Return an image as PNG with the text that says that it was made."""
     from PIL import Image, PngImagePlugin
 
@@ -190,7 +190,7 @@ def _describe(
     }
 
 
-def draw_sheet(
+def _draw_sheet(
     pixels: UInt8[np.ndarray, "made height width channels"],
     labels: Int64[Tensor, " made"],
     known: Float32[Tensor, "known channels height width"],
@@ -201,11 +201,11 @@ def draw_sheet(
     """Return a PNG: a row a class, made images each with the training image nearest to it on its right."""
     from matplotlib.figure import Figure
 
-    shown = torch.unique(labels)[:SHOWN_CLASSES].tolist()
-    figure = Figure(figsize=(1.3 * 2 * SHOWN_SAMPLES + 0.2, 1.5 * len(shown) + 0.5), dpi=100, layout="constrained")
-    grid = figure.subplots(len(shown), 2 * SHOWN_SAMPLES, squeeze=False)
+    shown = torch.unique(labels)[:_SHOWN_CLASSES].tolist()
+    figure = Figure(figsize=(1.3 * 2 * _SHOWN_SAMPLES + 0.2, 1.5 * len(shown) + 0.5), dpi=100, layout="constrained")
+    grid = figure.subplots(len(shown), 2 * _SHOWN_SAMPLES, squeeze=False)
     for row, label in zip(grid, shown, strict=True):
-        rows = (labels == label).nonzero().flatten()[:SHOWN_SAMPLES].tolist()
+        rows = (labels == label).nonzero().flatten()[:_SHOWN_SAMPLES].tolist()
         for axes in row[2 * len(rows) :]:
             axes.axis("off")
         for column, index in enumerate(rows):

@@ -26,7 +26,7 @@ from falconet.schema import from_mapping
 from falconet.storage import hold, prepare_folder, swap
 from falconet.training import Callback
 
-PAGE, _TASKS, INTERFACE = "label.html", "tasks.json", "labeling-config.xml"
+_PAGE, _TASKS, _INTERFACE = "label.html", "tasks.json", "labeling-config.xml"
 """What is written: the page, the same tasks for Label Studio, and a project's interface there."""
 
 
@@ -89,31 +89,31 @@ def label(
         raise DataError(f"{source}: wanted {artifact.config.input.kind} data, as the model takes, found {pool.kind}")
     folder = Path(out) if out is not None else Path("runs") / f"{short_name(source)}-labels"
     key = choose_key(pool.first.samples, pool.kind)
-    control = choose_control(pool, config, key)
+    control = _choose_control(pool, config, key)
     with hold(folder):
         prepare_folder(folder)
-        errors, notes = suspect(pool.labeled, callbacks)
+        errors, notes = _suspect(pool.labeled, callbacks)
         errors = errors[:count]
         following = choose_next(pool, artifact, count)
         path = Path(source)
         split_key = (pool.labeled.columns.get("split") if pool.tasks and pool.labeled else None) or "split"
         maker = TaskMaker(path if path.is_dir() else path.parent, pool.kind, control, split_key)
         classes = _list_classes(pool, artifact)
-        drafts = [*list_errors(pool, errors, maker), *list_next(pool, following, maker)]
+        drafts = [*_list_errors(pool, errors, maker), *_list_next(pool, following, maker)]
         items = [draft.item for draft in drafts]
-        rest = list_rest(pool, drafts, maker)
+        rest = _list_rest(pool, drafts, maker)
         title = f"Labels of {short_name(source)}"
         tasks = "[\n" + ",\n".join([*("".join(cut_task(item.task)) for item in items), *rest]) + "\n]\n"
-        contents = {PAGE: render(title, items, rest, classes, control), _TASKS: tasks}
+        contents = {_PAGE: render(title, items, rest, classes, control), _TASKS: tasks}
         if classes and not pool.tasks:
             channels = name_channels(pool.any.channels) if key == "series" else ()
-            contents[INTERFACE] = format_labeling_config(key, control, classes, channels)
+            contents[_INTERFACE] = format_labeling_config(key, control, classes, channels)
         encoded = {name: content.encode("utf-8", "backslashreplace") for name, content in contents.items()}
-        swap(folder, encoded, {INTERFACE} - {*contents})
+        swap(folder, encoded, {_INTERFACE} - {*contents})
     unlabeled = pool.unlabeled.splits["train"] if pool.unlabeled else ()
     return Labeling(
         str(folder),
-        str(folder / PAGE),
+        str(folder / _PAGE),
         str(folder / _TASKS),
         errors,
         tuple(item.name for item in items[len(errors) :]),
@@ -125,7 +125,7 @@ def label(
     )
 
 
-def suspect(dataset: Dataset | None, callbacks: Sequence[Callback]) -> tuple[tuple[LabelError, ...], tuple[str, ...]]:
+def _suspect(dataset: Dataset | None, callbacks: Sequence[Callback]) -> tuple[tuple[LabelError, ...], tuple[str, ...]]:
     """Return the labels that are likely wrong, or a note where there are too few to tell, or they teach nothing."""
     if dataset is None or len(dataset.classes) < 2:
         return (), ()
@@ -142,7 +142,7 @@ def _list_classes(pool: Pool, artifact: Artifact | None) -> tuple[str, ...]:
     return tuple(dict.fromkeys([*known, *(artifact.config.output.labels if artifact else ())]))
 
 
-def choose_control(pool: Pool, config: DataConfig, key: str) -> Control:
+def _choose_control(pool: Pool, config: DataConfig, key: str) -> Control:
     """Return the tag by which the page labels: that of the source's labels. Raises DataError where it is not clear."""
     if not pool.tasks:
         return Control(target=key)
@@ -160,7 +160,7 @@ class Draft:
     """Split and position of a sample with a label; None: it has none."""
 
 
-def list_errors(pool: Pool, errors: Sequence[LabelError], maker: TaskMaker) -> list[Draft]:
+def _list_errors(pool: Pool, errors: Sequence[LabelError], maker: TaskMaker) -> list[Draft]:
     """Return what the page shows of labels that are likely wrong."""
     if pool.labeled is None:
         return []
@@ -175,25 +175,25 @@ def list_errors(pool: Pool, errors: Sequence[LabelError], maker: TaskMaker) -> l
         index = places[error.split, error.name, error.label].pop(0)
         samples = pool.labeled.splits[error.split].samples
         row = pool.find_row(error.split, index)
-        task = maker.make(samples, index, error.label, own_split(pool.labeled, error.split), row)
+        task = maker.make(samples, index, error.label, _own_split(pool.labeled, error.split), row)
         prediction = make_prediction(error.suggested, error.probability, "find_label_errors", maker.control)
-        add_prediction(task, prediction)
+        _add_prediction(task, prediction)
         view = show(samples.read(index), pool.kind)
         item = PageItem(error.name, task, view, error.label, error.suggested, error.probability)
         drafts.append(Draft(item, row, (error.split, index)))
     return drafts
 
 
-def list_next(pool: Pool, following: Choices, maker: TaskMaker) -> list[Draft]:
+def _list_next(pool: Pool, following: Choices, maker: TaskMaker) -> list[Draft]:
     """Return what the page shows of samples to label next."""
     drafts = []
     for choice in following.items:
         assert pool.unlabeled is not None
         samples, row = pool.unlabeled.splits["train"].samples, pool.origins[choice.index]
         name = maker.name(samples, choice.index)
-        task = maker.make(samples, choice.index, None, future_split(pool.labeled, row, name), row)
+        task = maker.make(samples, choice.index, None, _future_split(pool.labeled, row, name), row)
         if choice.suggested is not None and choice.probability is not None:
-            add_prediction(
+            _add_prediction(
                 task, make_prediction(choice.suggested, choice.probability, following.version, maker.control)
             )
         view = show(samples.read(choice.index), pool.kind)
@@ -201,31 +201,31 @@ def list_next(pool: Pool, following: Choices, maker: TaskMaker) -> list[Draft]:
     return drafts
 
 
-def future_split(labeled: Dataset | None, row: Row | None, name: str) -> str | None:
+def _future_split(labeled: Dataset | None, row: Row | None, name: str) -> str | None:
     """Return the split of a sample that is to be labeled; None where the source has no splits of its own.
 
     It is that of its row or of its folder, else train.
     """
-    if labeled is None or own_split(labeled, "train") is None:
+    if labeled is None or _own_split(labeled, "train") is None:
         return None
     own = row.split if row is not None else SPLIT_FOLDERS.get(name.partition("/")[0].lower())
     return own or "train"
 
 
-def add_prediction(task: dict[str, Any], prediction: dict[str, Any]) -> None:
+def _add_prediction(task: dict[str, Any], prediction: dict[str, Any]) -> None:
     """Add what a model says to a task's predictions."""
     found = task.get("predictions")
     task["predictions"] = [*(found if isinstance(found, list) else []), prediction]
 
 
-def own_split(dataset: Dataset, split: str) -> str | None:
+def _own_split(dataset: Dataset, split: str) -> str | None:
     """Return the split that a source has for a sample; None where it has no splits of its own."""
     if len(dataset.splits) == len(dataset.made) + 1:
         return None
     return "train" if split in dataset.made else split
 
 
-def list_rest(pool: Pool, drafts: Sequence[Draft], maker: TaskMaker) -> list[str]:
+def _list_rest(pool: Pool, drafts: Sequence[Draft], maker: TaskMaker) -> list[str]:
     """Return the tasks that the page carries without showing them: of Label Studio all, else those with labels."""
     places = {draft.place for draft in drafts}
     labels: dict[int, str] = {}
@@ -236,7 +236,7 @@ def list_rest(pool: Pool, drafts: Sequence[Draft], maker: TaskMaker) -> list[str
         if pool.tasks:
             labels[id(row)] = label
         elif (split, index) not in places:
-            rest.append(format_task(maker.make(part.samples, index, label, own_split(pool.labeled, split), row)))
+            rest.append(format_task(maker.make(part.samples, index, label, _own_split(pool.labeled, split), row)))
     shown = {id(draft.row) for draft in drafts}
     originals = [row for row in pool.rows.values() if row.task is not None and id(row) not in shown]
     return rest + [format_task(maker.keep(row.task, labels.get(id(row)), None)) for row in originals if row.task]

@@ -28,11 +28,11 @@ _SIDE = 384
 """Pixels of the longer side of a picture on the page."""
 _POINTS = 600
 """Steps of a series that the page draws, at most."""
-_WIDTH, HEIGHT = 600, 200
+_WIDTH, _HEIGHT = 600, 200
 """Of the drawing of a series, in its own units."""
-MAX_TEXT = 20_000
+_MAX_TEXT = 20_000
 """Characters of a text on the page; the task holds all."""
-MAX_LINES = 8
+_MAX_LINES = 8
 """Channels of a series that the page draws."""
 
 
@@ -72,7 +72,7 @@ class LabelingAdapter:
 # Images
 
 
-def make_image_spec(channels: int = 3, rate: int | None = None) -> ImageSpec:
+def _make_image_spec(channels: int = 3, rate: int | None = None) -> ImageSpec:
     """Return a spec of color, which holds gray ones too."""
     return ImageSpec((3, 32, 32), (0.0,) * 3, (1.0,) * 3)
 
@@ -82,13 +82,13 @@ def _show_image(image: UInt[np.ndarray, "height width channels"]) -> Views:
     return Views(picture=encode_picture(image, _SIDE), note=f"{width} × {height} pixels")
 
 
-def embed_image(samples: Samples, index: int) -> str:
+def _embed_image(samples: Samples, index: int) -> str:
     """Return an image as an address."""
-    content = samples.content(index) if isinstance(samples, Encoded) else encode_pixels(samples.read(index))
+    content = samples.content(index) if isinstance(samples, Encoded) else _encode_pixels(samples.read(index))
     return f"data:{_find_type(content)};base64,{base64.b64encode(content).decode('ascii')}"
 
 
-def encode_pixels(image: UInt[np.ndarray, "height width channels"]) -> bytes:
+def _encode_pixels(image: UInt[np.ndarray, "height width channels"]) -> bytes:
     """Return an image as a PNG that holds the same values. Raises UsageError for colours of 16 bits."""
     from PIL import Image
 
@@ -112,29 +112,29 @@ def _find_type(content: bytes) -> str:
 # Series
 
 
-def make_series_spec(channels: int, rate: int | None = None) -> SeriesSpec:
+def _make_series_spec(channels: int, rate: int | None = None) -> SeriesSpec:
     return SeriesSpec((channels, 1), (0.0,) * channels, (1.0,) * channels, rate=rate)
 
 
-def guess_recordings(root: Path, files: Sequence[str]) -> SeriesSpec:
+def _guess_recordings(root: Path, files: Sequence[str]) -> SeriesSpec:
     """Return the spec of the first recording that can be read."""
     for name in files:
         if suffix_of(name) in MODALITIES["series"].extensions:
             with suppress(DataError):
                 facts = inspect_wav(read_content(root / name))
-                return make_series_spec(facts.channels, facts.rate)
+                return _make_series_spec(facts.channels, facts.rate)
     raise DataError(f"{root}: not one recording can be read")
 
 
-def guess_series_array(array: np.ndarray) -> SeriesSpec:
-    return make_series_spec(array.shape[1] if array.ndim == 3 else 1)
+def _guess_series_array(array: np.ndarray) -> SeriesSpec:
+    return _make_series_spec(array.shape[1] if array.ndim == 3 else 1)
 
 
 def _show_series(series: Float32[np.ndarray, "channels steps"]) -> Views:
     channels, steps = series.shape
-    more = f", the first {MAX_LINES} shown" if channels > MAX_LINES else ""
+    more = f", the first {_MAX_LINES} shown" if channels > _MAX_LINES else ""
     several = f"{channels} channels{more}, " if channels > 1 else ""
-    return Views(paths=_draw_series(series[:MAX_LINES]), note=f"{several}{steps:,} steps")
+    return Views(paths=_draw_series(series[:_MAX_LINES]), note=f"{several}{steps:,} steps")
 
 
 def _draw_series(series: Float32[np.ndarray, "channels steps"]) -> tuple[str, ...]:
@@ -146,7 +146,7 @@ def _draw_series(series: Float32[np.ndarray, "channels steps"]) -> tuple[str, ..
     low, high = (float(series[finite].min()), float(series[finite].max())) if finite.any() else (0.0, 1.0)
     steps = series.shape[1]
     x = np.linspace(2, _WIDTH - 2, steps)
-    y = HEIGHT - 4 - (HEIGHT - 8) * (series - low) / ((high - low) or 1.0)
+    y = _HEIGHT - 4 - (_HEIGHT - 8) * (series - low) / ((high - low) or 1.0)
     return tuple(draw_path(x[kept], channel[kept]) for channel in y for kept in [thin_out(channel)])
 
 
@@ -182,37 +182,37 @@ def name_channels(count: int) -> tuple[str, ...]:
 # Texts
 
 
-def make_text_spec(channels: int = 1, rate: int | None = None) -> TextSpec:
+def _make_text_spec(channels: int = 1, rate: int | None = None) -> TextSpec:
     return TextSpec((1,), vocab_size=3)
 
 
 def _show_text(text: str) -> Views:
-    more = f", the first {MAX_TEXT:,} shown" if len(text) > MAX_TEXT else ""
-    return Views(text=text[:MAX_TEXT], note=f"{len(text):,} characters{more}")
+    more = f", the first {_MAX_TEXT:,} shown" if len(text) > _MAX_TEXT else ""
+    return Views(text=text[:_MAX_TEXT], note=f"{len(text):,} characters{more}")
 
 
 ADAPTERS: Mapping[Kind, LabelingAdapter] = MappingProxyType(
     {
         "image": LabelingAdapter(
-            make_spec=make_image_spec,
-            guess_files=lambda root, files: make_image_spec(),
-            guess_array=lambda array: make_image_spec(),
+            make_spec=_make_image_spec,
+            guess_files=lambda root, files: _make_image_spec(),
+            guess_array=lambda array: _make_image_spec(),
             measure=lambda image: (image.shape[2], image.shape[:2]),
             show=_show_image,
-            embed=embed_image,
+            embed=_embed_image,
         ),
         "series": LabelingAdapter(
-            make_spec=make_series_spec,
-            guess_files=guess_recordings,
-            guess_array=guess_series_array,
+            make_spec=_make_series_spec,
+            guess_files=_guess_recordings,
+            guess_array=_guess_series_array,
             measure=lambda series: (series.shape[0], series.shape[1:]),
             show=_show_series,
             embed=lambda samples, index: list_columns(samples.read(index)),
         ),
         "text": LabelingAdapter(
-            make_spec=make_text_spec,
-            guess_files=lambda root, files: make_text_spec(),
-            guess_array=guess_series_array,  # Numbers are no texts, whatever was asked for.
+            make_spec=_make_text_spec,
+            guess_files=lambda root, files: _make_text_spec(),
+            guess_array=_guess_series_array,  # Numbers are no texts, whatever was asked for.
             measure=lambda text: (1, (len(text),)),
             show=_show_text,
             embed=lambda samples, index: samples.read(index),

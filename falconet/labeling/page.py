@@ -53,8 +53,8 @@ def render(title: str, items: Sequence[PageItem], rest: Sequence[str], classes: 
         data=json.dumps(data, allow_nan=False).replace("<", "\\u003c"),
         script=script,
         style=style,
-        policy=f"default-src 'none'; script-src {hash_source(script)}; style-src {hash_source(style)}; img-src data:; "
-        "base-uri 'none'; form-action 'none'",
+        policy=f"default-src 'none'; script-src {_hash_source(script)}; style-src {_hash_source(style)}; "
+        "img-src data:; base-uri 'none'; form-action 'none'",
     )
 
 
@@ -87,6 +87,6 @@ def read(name: str) -> str:
     return resources.files("falconet.labeling").joinpath("page", name).read_text(encoding="utf-8")
 
 
-def hash_source(content: str) -> str:
+def _hash_source(content: str) -> str:
     """Return what a policy calls a script or style of this content."""
     return f"'sha256-{base64.b64encode(hashlib.sha256(content.encode()).digest()).decode('ascii')}'"

@@ -98,7 +98,7 @@ def read_pool(source: str | Path, spec: InputSpec | None, data_root: str | Path 
     """
     path = Path(source)
     tasks = _read_tasks(path, config)
-    config = leave_predicted(tasks, config)
+    config = _leave_predicted(tasks, config)
     raw, refusal = None, None
     try:
         counted = replace(config, extra=(*config.extra, LINES)) if path.exists() else config
@@ -107,12 +107,12 @@ def read_pool(source: str | Path, spec: InputSpec | None, data_root: str | Path 
         if not path.exists():
             raise
         refusal = error
-    if raw is not None and not may_lack_labels(path, raw):
+    if raw is not None and not _may_lack_labels(path, raw):
         return Pool(_complete(raw, config), None, tasks, raw.unreadable, _read_rows(path, tasks, raw, config))
     try:
         alike = config if raw is None else replace(config, columns=Columns(**raw.columns))
-        spec = spec or (follow(raw) if raw else guess_spec(path, config))
-        samples, skipped = read_unlabeled(path, spec, alike)
+        spec = spec or (follow(raw) if raw else _guess_spec(path, config))
+        samples, skipped = _read_unlabeled(path, spec, alike)
     except DataError as error:
         if raw is None:
             raise DataError(f"{error}; and with labels: {refusal}") from error
@@ -142,7 +142,7 @@ def _read_tasks(path: Path, config: DataConfig) -> tuple[LabelStudioTask, ...]:
     return tuple(tasks) if all(map(label_studio.is_task, tasks)) else ()
 
 
-def leave_predicted(tasks: Sequence[LabelStudioTask], config: DataConfig) -> DataConfig:
+def _leave_predicted(tasks: Sequence[LabelStudioTask], config: DataConfig) -> DataConfig:
     """Return settings without a column of labels that is a tag which predictions alone use: it holds none yet."""
     name = config.columns.label
     known = any(name in task["data"] or name in label_studio.list_controls(task) for task in tasks)
@@ -163,8 +163,8 @@ def _read_rows(
         return {("", number): read_task(path, number, task, raw) for number, task in enumerate(tasks, start=1)}
     kept = [name for name in (config.columns.group, *config.extra) if name is not None]
     rows = {}
-    for name, table in list_tables(path, config).items():
-        columns = find_roles(table, config) if raw is None else raw.columns
+    for name, table in _list_tables(path, config).items():
+        columns = _find_roles(table, config) if raw is None else raw.columns
         split, series, file = (columns.get(role) for role in ("split", "series", "path"))
         if not (kept or split or series or name):
             continue
@@ -182,7 +182,7 @@ def _read_rows(
     return rows
 
 
-def list_tables(path: Path, config: DataConfig) -> dict[str, Table]:
+def _list_tables(path: Path, config: DataConfig) -> dict[str, Table]:
     """Return the tables of a source by split, or the one by ""; none where it is no table and holds none."""
     if path.is_file() and path.suffix.lower() == TASKS_SUFFIX:
         return {"": tabulate_tasks(path, config)[0]}
@@ -195,7 +195,7 @@ def list_tables(path: Path, config: DataConfig) -> dict[str, Table]:
     return {name: move_paths(read_table(one), path) for name, one in find_metadata(path).items()}
 
 
-def find_roles(table: Table, config: DataConfig) -> Mapping[str, str]:
+def _find_roles(table: Table, config: DataConfig) -> Mapping[str, str]:
     """Return what the columns of a table without labels hold."""
     chosen = {role: name for role, name in asdict(config.columns).items() if name in table.columns and role != "label"}
     roles = find_samples(table, chosen, config.kind)
@@ -205,14 +205,14 @@ def find_roles(table: Table, config: DataConfig) -> Mapping[str, str]:
 def read_task(path: Path, number: int, task: LabelStudioTask, raw: Dataset | None) -> Row:
     """Return a task as what a sample was read from, whose names are its number's and those of its files."""
     places = [label_studio.find_place(path, value) for value in task["data"].values()]
-    files = [place for place in places if isinstance(place, str) and 0 < len(place) < MAX_PATH]
+    files = [place for place in places if isinstance(place, str) and 0 < len(place) < _MAX_PATH]
     names = (f"{path.name}:{number}", f"{path.name}:task {number}", *map(to_text, files))
     split = raw.columns.get("split") if raw is not None else None
     own = as_text(task["data"].get(split)).lower() if split else ""
     return Row((*names, *(PurePosixPath(name).name for name in names)), {}, SPLIT_VALUES.get(own), task)
 
 
-MAX_PATH = 4096
+_MAX_PATH = 4096
 
 
 def _trace(path: Path, unlabeled: Dataset, rows: Mapping[tuple[str, int], Row]) -> tuple[Row | None, ...]:
@@ -242,14 +242,14 @@ def _complete(raw: Dataset, config: DataConfig) -> Dataset:
     return raw
 
 
-def may_lack_labels(path: Path, dataset: Dataset) -> bool:
+def _may_lack_labels(path: Path, dataset: Dataset) -> bool:
     """Whether a source may hold more samples than those with labels: rows without, or files in no class's folder."""
     if path.is_dir():
         return not find_idx_images(path)
     return any(item.reason == NO_LABEL for item in dataset.unreadable)
 
 
-def read_unlabeled(path: Path, spec: InputSpec, config: DataConfig) -> tuple[Samples | None, tuple[Unreadable, ...]]:
+def _read_unlabeled(path: Path, spec: InputSpec, config: DataConfig) -> tuple[Samples | None, tuple[Unreadable, ...]]:
     """Return all samples of a file or folder, be they labeled or not, and what cannot be one."""
     parts: list[Samples] = []
     skipped: list[Unreadable] = []
@@ -339,53 +339,53 @@ def follow(labeled: Dataset) -> InputSpec:
     return ADAPTERS[labeled.kind].make_spec(labeled.channels, labeled.rate)
 
 
-def guess_spec(path: Path, config: DataConfig) -> InputSpec:
+def _guess_spec(path: Path, config: DataConfig) -> InputSpec:
     """Return how the samples of a file or folder are read: kind, channels and rate; all else of it means nothing.
 
     Raises DataError where nothing tells.
     """
     if path.is_dir():
-        return guess_folder(path, config)
+        return _guess_folder(path, config)
     suffix = path.suffix.lower()
     if suffix == ".ts":
         cases, _ = read_ts_file(path, unlabeled=True)
         return ADAPTERS["series"].make_spec(len(cases[0].series) if cases else 1, None)
     if suffix == ".npz":
-        return guess_arrays(path, config)
+        return _guess_arrays(path, config)
     if suffix == TASKS_SUFFIX:
         table, _ = tabulate_tasks(path, config)
-        return guess_table(table, config)
+        return _guess_table(table, config)
     if suffix in MODALITIES["image"].extensions | MODALITIES["series"].extensions:
-        return guess_files(path.parent, [path.name], config)
-    return guess_table(next(iterate_table(path, header=config.header, max_bytes=config.max_bytes)), config)
+        return _guess_files(path.parent, [path.name], config)
+    return _guess_table(next(iterate_table(path, header=config.header, max_bytes=config.max_bytes)), config)
 
 
-def guess_folder(folder: Path, config: DataConfig) -> InputSpec:
+def _guess_folder(folder: Path, config: DataConfig) -> InputSpec:
     """Return the spec of most files below a folder, or else of the first table or file of series in it."""
     if find_idx_images(folder):
         return ADAPTERS["image"].make_spec(1, None)
     files = walk(folder, folder, config.follow).files
     if any(suffix_of(name) in EXTENSIONS for name in files):
-        return guess_files(folder, files, config)
+        return _guess_files(folder, files, config)
     found = next(iter(sorted(folder / name for name in files if "/" not in name)), None)
     if found is None:
         raise DataError(f"{folder}: wanted images, recordings, texts or a table, found none")
-    return guess_spec(found, config)
+    return _guess_spec(found, config)
 
 
-def guess_files(root: Path, files: Sequence[str], config: DataConfig) -> InputSpec:
+def _guess_files(root: Path, files: Sequence[str], config: DataConfig) -> InputSpec:
     """Return the spec of files that hold a sample each."""
     return ADAPTERS[config.kind or guess_kind(files)].guess_files(root, files)
 
 
-def guess_arrays(path: Path, config: DataConfig) -> InputSpec:
+def _guess_arrays(path: Path, config: DataConfig) -> InputSpec:
     """Return the spec of the first array of a file: bytes in three dimensions or four are images."""
     array = next(iter(read_npz_inputs(path, config.max_bytes).values()), np.zeros(0))
     image = array.ndim == 4 or (array.ndim == 3 and array.dtype == np.uint8)
     return ADAPTERS["image" if image else config.kind or "series"].guess_array(array)
 
 
-def guess_table(table: Table, config: DataConfig) -> InputSpec:
+def _guess_table(table: Table, config: DataConfig) -> InputSpec:
     """Return the spec of the samples in a table's columns; of a column whose content does not tell, texts."""
     chosen = {role: name for role, name in check_columns(table, config.columns).items() if role != "label"}
     roles = find_samples(table, chosen, config.kind)

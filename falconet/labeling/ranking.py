@@ -91,7 +91,7 @@ def choose_next(pool: Pool, artifact: Artifact | None, count: int) -> Choices:
 def ask_model(artifact: Artifact, dataset: Dataset) -> PoolPredictions:
     """Return a trained model's features and probabilities; the features of one that has none are its logits."""
     samples = fit_recordings(dataset.splits["train"].samples, artifact.config.input)
-    features, logits, reasons = extract(artifact, samples)
+    features, logits, reasons = _extract(artifact, samples)
     kept = np.setdiff1d(np.arange(len(samples)), list(reasons)).astype(np.int64)
     unreadable = tuple(Unreadable(samples.name(index), reason) for index, reason in reasons.items())
     scaled = scale_logits(logits.numpy(), artifact.config.calibration_temperature)
@@ -102,7 +102,7 @@ def ask_model(artifact: Artifact, dataset: Dataset) -> PoolPredictions:
 
 
 @torch.inference_mode()
-def extract(artifact: Artifact, samples: Samples) -> tuple[Features, Float[Tensor, "samples classes"], dict[int, str]]:
+def _extract(artifact: Artifact, samples: Samples) -> tuple[Features, Float[Tensor, "samples classes"], dict[int, str]]:
     """Return what the output layer sees, what it says, and why samples cannot be read, by their positions.
 
     Raises DataError where none can be.

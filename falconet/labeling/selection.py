@@ -16,7 +16,7 @@ from falconet.training.linear_probe import Features
 
 _CANDIDATES = 10
 """So many times as many samples as are chosen are clustered, the most uncertain ones: beta of the paper."""
-COMPONENTS = 64
+_COMPONENTS = 64
 """Principal components by which samples are compared, at most: distances in more of them say the same, more slowly.
 
 Sparse features have so many directions of a truncated singular value decomposition instead, since to center them would
@@ -55,7 +55,7 @@ def choose_samples(
         weights = uncertainty[pool].clamp(min=1e-6)
     points = reduce_features(features, seed)[pool]
     centers, members = _cluster(points, weights, count, torch.Generator().manual_seed(seed))
-    chosen = choose_nearest(points, centers)
+    chosen = _choose_nearest(points, centers)
     importance = members[: len(chosen)] if uncertainty is None else weights[chosen]
     return pool[chosen[importance.argsort(descending=True, stable=True)]]
 
@@ -64,7 +64,7 @@ def reduce_features(features: Features, seed: int) -> Float[Tensor, "samples com
     """Return features about their mean, in the directions in which they differ most."""
     sparse = features.layout == torch.sparse_csr
     whole = features if sparse else features.float() - features.float().mean(dim=0)
-    components = min(COMPONENTS, *whole.shape)
+    components = min(_COMPONENTS, *whole.shape)
     if components == whole.shape[1] and not sparse:
         return whole
     with torch.random.fork_rng(devices=[]):
@@ -81,7 +81,7 @@ def _cluster(
     generator: torch.Generator,
 ) -> tuple[Float[Tensor, "clusters components"], Float64[Tensor, " clusters"]]:
     """Return the centers of weighted k-means, begun as k-means++ (Arthur, Vassilvitskii, 2007), and their weights."""
-    centers = points[draw_centers(points, weights, count, generator)]
+    centers = points[_draw_centers(points, weights, count, generator)]
     weighted = weights[:, None].to(points.dtype) * points
     for _ in range(_STEPS):
         nearest = torch.cdist(points, centers).argmin(dim=1)
@@ -96,7 +96,7 @@ def _cluster(
     return centers, total
 
 
-def draw_centers(
+def _draw_centers(
     points: Float[Tensor, "points components"],
     weights: Float64[Tensor, " points"],
     count: int,
@@ -115,7 +115,7 @@ def draw_centers(
     return drawn
 
 
-def choose_nearest(
+def _choose_nearest(
     points: Float[Tensor, "points components"], centers: Float[Tensor, "clusters components"]
 ) -> Int64[Tensor, " clusters"]:
     """Return for each center the nearest point that no center before it took."""

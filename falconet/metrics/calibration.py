@@ -8,7 +8,7 @@ from jaxtyping import Float64
 
 from falconet.metrics.classification import Labels, Logits, log_softmax, softmax
 
-BINS = 15
+_BINS = 15
 """As in Guo et al., 2017."""
 
 
@@ -26,7 +26,7 @@ class ReliabilityBin:
     count: int
 
 
-def bin_reliability(logits: Logits, labels: Labels, bins: int = BINS) -> list[ReliabilityBin]:
+def bin_reliability(logits: Logits, labels: Labels, bins: int = _BINS) -> list[ReliabilityBin]:
     """Return the bins of equal width that hold answers, of low to high confidence (Guo et al., 2017, section 2)."""
     probabilities = softmax(logits)
     confidence = probabilities.max(axis=1)
@@ -42,7 +42,7 @@ def bin_reliability(logits: Logits, labels: Labels, bins: int = BINS) -> list[Re
     ]
 
 
-def expected_calibration_error(logits: Logits, labels: Labels, bins: int = BINS) -> float:
+def expected_calibration_error(logits: Logits, labels: Labels, bins: int = _BINS) -> float:
     """Return the mean gap between confidence and accuracy over equal-width bins (Guo et al., 2017, equation 3)."""
     return average_gaps(bin_reliability(logits, labels, bins))
 
@@ -91,7 +91,7 @@ def fit_temperature(logits: Logits, labels: Labels) -> float:
     # The loss is convex in 1/T: Newton's steps, kept between a point where it falls and one where it rises.
     low, high, sharpness, step = 0.0, np.inf, 1.0, np.inf
     while abs(step) > _PRECISION * sharpness:
-        slope, curvature = differentiate(scaled, sharpness)
+        slope, curvature = _differentiate(scaled, sharpness)
         low, high = (sharpness, high) if slope < wanted else (low, sharpness)
         following = sharpness - (slope - wanted) / curvature if curvature > 0 else np.inf
         if not low < following < high:
@@ -151,7 +151,7 @@ def choose_temperature(logits: Logits, labels: Labels) -> TemperatureChoice:
     )
 
 
-def differentiate(logits: Logits, sharpness: float) -> tuple[float, float]:
+def _differentiate(logits: Logits, sharpness: float) -> tuple[float, float]:
     """Return mean and variance of logits under softmax(sharpness * logits), averaged over samples.
 
     They are the first two derivatives by sharpness of the mean log of the softmax's denominator.

@@ -22,7 +22,7 @@ from falconet.metrics.classification import Confusion, average_classes
 
 Interval = tuple[float, float]
 
-RESAMPLES = 1000
+_RESAMPLES = 1000
 """As many as Efron and Tibshirani ask for at 95% (section 14.3)."""
 _SEED = 0
 
@@ -69,7 +69,7 @@ def paired_interval(only_first: float, only_second: float, count: float, confide
 
 
 def bootstrap_macro(
-    confusion: Confusion, confidence: float = 0.95, resamples: int = RESAMPLES
+    confusion: Confusion, confidence: float = 0.95, resamples: int = _RESAMPLES
 ) -> tuple[Interval | None, Interval | None, Interval | None]:
     """Return the intervals of macro precision, recall and F1.
 
@@ -88,12 +88,12 @@ def bootstrap_macro(
     total = int(counts.sum())
     drawn = np.random.default_rng(_SEED).multinomial(total, counts / total, size=resamples).astype(np.float64)
     without_one = score(counts - np.eye(len(counts)))
-    precision, recall, f1 = accelerate(score(counts[None])[0], score(drawn), without_one, counts, confidence)
+    precision, recall, f1 = _accelerate(score(counts[None])[0], score(drawn), without_one, counts, confidence)
     return precision, recall, f1
 
 
 def bootstrap_means(
-    values: Float64[np.ndarray, "samples figures"], confidence: float = 0.95, resamples: int = RESAMPLES
+    values: Float64[np.ndarray, "samples figures"], confidence: float = 0.95, resamples: int = _RESAMPLES
 ) -> list[Interval | None]:
     """Return the interval of each column's mean; None where all values of one are equal."""
     count = len(values)
@@ -105,10 +105,10 @@ def bootstrap_means(
         row[:] = columns @ np.bincount(generator.integers(count, size=count), minlength=count) / count
     estimate = values.mean(axis=0)
     # The mean without a sample, up to a factor, which is all that acceleration asks for.
-    return accelerate(estimate, means, estimate - values, np.ones(count), confidence)
+    return _accelerate(estimate, means, estimate - values, np.ones(count), confidence)
 
 
-def accelerate(
+def _accelerate(
     estimates: Float64[np.ndarray, " figures"],
     drawn: Float64[np.ndarray, "draws figures"],
     without_one: Float64[np.ndarray, "cells figures"],

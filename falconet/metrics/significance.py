@@ -66,7 +66,7 @@ def compare_models(first: FirstAnswers, second: SecondAnswers) -> PairTest:
         return PairTest(difference, (-1.0, 1.0), 1.0)
     excess = float((differences**4).mean()) / squares**2 - 1 if squares else 0.0
     parts = [(squares / count, squares / count, min(2 * count / excess, count - 1) if excess else count - 1)]
-    parts += [seed_variance(answers) for answers in (first, second) if len(answers) > 1]
+    parts += [_seed_variance(answers) for answers in (first, second) if len(answers) > 1]
     variance = sum(part for part, _, _ in parts)
     if not variance:
         # No two networks differ anywhere. So would they with a fraction of 3 / n of such samples, in 5% of splits
@@ -80,7 +80,7 @@ def compare_models(first: FirstAnswers, second: SecondAnswers) -> PairTest:
     return PairTest(difference, interval, student_tails(difference / error, freedom))
 
 
-def seed_variance(answers: FirstAnswers) -> tuple[float, float, float]:
+def _seed_variance(answers: FirstAnswers) -> tuple[float, float, float]:
     """Return what seeds add to the variance of a model's mean accuracy, that with the interaction, and its freedom."""
     seeds, count = answers.shape
     accuracies, fractions = answers.mean(axis=1, keepdims=True), answers.mean(axis=0, keepdims=True)
@@ -103,8 +103,8 @@ def correct_holm(p_values: Sequence[float]) -> list[float]:
     return [float(value) for value in corrected]
 
 
-NODES: tuple[Float64[np.ndarray, " nodes"], Float64[np.ndarray, " nodes"]] = np.polynomial.legendre.leggauss(100)
-FAR = 10.0
+_NODES: tuple[Float64[np.ndarray, " nodes"], Float64[np.ndarray, " nodes"]] = np.polynomial.legendre.leggauss(100)
+_FAR = 10.0
 """Standard deviations beyond which a normal density is below what double precision tells from 0."""
 
 
@@ -114,10 +114,10 @@ def student_tails(statistic: float, freedom: float) -> float:
     With t = sqrt(v) tan(u) for v degrees of freedom, the density is proportional to cos(u)^(v - 1), which is below that
     of a normal variable of std 1 / sqrt(v - 1). Exact to 1e-4 for v of 1 and more.
     """
-    start, end = math.atan(abs(statistic) / math.sqrt(freedom)), min(math.pi / 2, FAR / math.sqrt(freedom))
+    start, end = math.atan(abs(statistic) / math.sqrt(freedom)), min(math.pi / 2, _FAR / math.sqrt(freedom))
     if start >= end:
         return 0.0
-    nodes, weights = NODES
+    nodes, weights = _NODES
     angles = start + (end - start) * (nodes + 1) / 2
     area = float((weights * np.cos(angles) ** (freedom - 1)).sum()) * (end - start) / 2
     scale = math.lgamma((freedom + 1) / 2) - math.lgamma(freedom / 2) - math.log(math.pi) / 2

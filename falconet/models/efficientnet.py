@@ -29,14 +29,14 @@ from falconet.models.options import Stem, check_choice, check_fraction, check_po
 
 Padding = Literal["symmetric", "same"]
 
-ALPHA, BETA, GAMMA = 1.2, 1.1, 1.15
-NATIVE_SIZE = 224
-STEM, HEAD = 32, 1280
-DIVISOR = 8
+_ALPHA, _BETA, _GAMMA = 1.2, 1.1, 1.15
+_NATIVE_SIZE = 224
+_STEM, HEAD = 32, 1280
+_DIVISOR = 8
 """Numbers of channels are multiples of it."""
-MIN_PHI, MAX_PHI = -20, 10
+_MIN_PHI, _MAX_PHI = -20, 10
 """B7, the largest that was published, has about 6.5; each whole step doubles the cost."""
-SQUEEZE = 4
+_SQUEEZE = 4
 """A block's squeeze-and-excitation has a fourth of the channels that enter the block."""
 
 
@@ -75,10 +75,10 @@ class Scaling:
     @property
     def input_size(self) -> int:
         """Side of the input in pixels, for which the paper rounds as it likes; here the nearest multiple of 4."""
-        return max(4 * round(NATIVE_SIZE * self.resolution / 4), 4)
+        return max(4 * round(_NATIVE_SIZE * self.resolution / 4), 4)
 
 
-def scale_compound(phi: float, alpha: float = ALPHA, beta: float = BETA, gamma: float = GAMMA) -> Scaling:
+def scale_compound(phi: float, alpha: float = _ALPHA, beta: float = _BETA, gamma: float = _GAMMA) -> Scaling:
     """Return depth, width and resolution for any phi, below zero too, as factors of B0's (equation 3)."""
     return Scaling(alpha**phi, beta**phi, gamma**phi)
 
@@ -86,8 +86,8 @@ def scale_compound(phi: float, alpha: float = ALPHA, beta: float = BETA, gamma: 
 def make_divisible(channels: int, width: float) -> int:
     """Return a number of channels scaled to the nearest multiple of 8, but not by more than a tenth downwards."""
     scaled = channels * width
-    rounded = max(DIVISOR, int(scaled + DIVISOR / 2) // DIVISOR * DIVISOR)
-    return rounded + DIVISOR if rounded < 0.9 * scaled else rounded
+    rounded = max(_DIVISOR, int(scaled + _DIVISOR / 2) // _DIVISOR * _DIVISOR)
+    return rounded + _DIVISOR if rounded < 0.9 * scaled else rounded
 
 
 def round_repeats(repeats: int, depth: float) -> int:
@@ -143,11 +143,11 @@ class EfficientNet(nn.Module):
         check_choice("padding", padding, get_args(Padding))
         check_positive("norm_eps", norm_eps)
         if phi is not None:
-            scaling = scale_compound(check_phi(phi))
+            scaling = scale_compound(_check_phi(phi))
             width, depth = scaling.width, scaling.depth
         style = Style(lite, padding, norm_eps)
         stride = 1 if choose_stem(stem, input_size) == "small" else 2
-        channels = STEM if lite else make_divisible(STEM, width)
+        channels = _STEM if lite else make_divisible(_STEM, width)
         self.features = nn.Sequential(convolve(in_channels, channels, 3, style, stride=stride))
         stages = scale_stages(width, depth, lite)
         total, built = sum(stage.repeats for stage in stages), 0
@@ -168,10 +168,10 @@ class EfficientNet(nn.Module):
         return logits
 
 
-def check_phi(phi: float) -> float:
+def _check_phi(phi: float) -> float:
     """Return phi. Raises ConfigError unless it is a number of which a network can be built."""
-    if isinstance(phi, bool) or not isinstance(phi, int | float) or not MIN_PHI <= phi <= MAX_PHI:
-        raise ConfigError(f"model.options.phi: wanted a number from {MIN_PHI} to {MAX_PHI}, found {phi!r}")
+    if isinstance(phi, bool) or not isinstance(phi, int | float) or not _MIN_PHI <= phi <= _MAX_PHI:
+        raise ConfigError(f"model.options.phi: wanted a number from {_MIN_PHI} to {_MAX_PHI}, found {phi!r}")
     return phi
 
 
@@ -242,7 +242,7 @@ class InvertedBottleneck(nn.Module):
             layers.append(convolve(in_channels, wide, 1, style))
         layers.append(convolve(wide, wide, stage.kernel, style, stride=stride, groups=wide))
         if not style.lite:
-            layers.append(SqueezeExcitation(wide, max(in_channels // SQUEEZE, 1), nn.SiLU))
+            layers.append(SqueezeExcitation(wide, max(in_channels // _SQUEEZE, 1), nn.SiLU))
         layers.append(convolve(wide, stage.channels, 1, style, activate=False))
         self.block = nn.Sequential(*layers)
         self.residual = stride == 1 and in_channels == stage.channels

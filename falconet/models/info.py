@@ -14,7 +14,7 @@ from falconet.errors import ConfigError
 from falconet.modalities import MODALITIES
 from falconet.spec import Kind
 
-ATTRIBUTE = "model_info"
+_ATTRIBUTE = "model_info"
 """Of a network: where its ModelInfo is."""
 
 
@@ -38,21 +38,21 @@ class ModelInfo:
 
 def set_model_info(model: nn.Module, info: ModelInfo) -> None:
     """Note what a network was built as, as its attribute `model_info`."""
-    setattr(model, ATTRIBUTE, info)
+    setattr(model, _ATTRIBUTE, info)
 
 
 def get_model_info(model: nn.Module) -> ModelInfo:
     """Return what a network was built as. Raises ConfigError where nobody noted it."""
-    info = find_model_info(model)
+    info = _find_model_info(model)
     if info is None:
         wanted = "a network of create_model, or one described by falconet.models.info.set_model_info"
         raise ConfigError(f"model: wanted {wanted}, found {type(model).__name__}")
     return info
 
 
-def find_model_info(model: nn.Module) -> ModelInfo | None:
+def _find_model_info(model: nn.Module) -> ModelInfo | None:
     # Its own alone: a wrapper, such as torch.compile's, may hand on attributes, but has other names for the layers.
-    info = vars(model).get(ATTRIBUTE)
+    info = vars(model).get(_ATTRIBUTE)
     return info if isinstance(info, ModelInfo) else None
 
 
@@ -62,12 +62,12 @@ def find_outputs(model: nn.Module) -> tuple[str, ...]:
     It is the one that the table of models names, as long as it is one layer. Other networks tell by timm's method
     `get_classifier`, a few of them two, whose logits they average; of any other, it is the last layer with parameters.
     """
-    info = find_model_info(model)
-    if info is not None and info.classifier is not None and is_layer(model, info.classifier):
+    info = _find_model_info(model)
+    if info is not None and info.classifier is not None and _is_layer(model, info.classifier):
         return (info.classifier,)
     ask = getattr(model, "get_classifier", None)
     if ask is None:
-        return (find_last(model),)
+        return (_find_last(model),)
     heads = ask()
     wanted = list(heads) if isinstance(heads, tuple | list) else [heads]
     return tuple(name for name, module in model.named_modules() if any(module is head for head in wanted))
@@ -78,15 +78,15 @@ def find_learned_outputs(model: nn.Module) -> tuple[str, ...]:
     outputs = find_outputs(model)
     if any(list(model.get_submodule(name).parameters()) for name in outputs):
         return outputs
-    return (find_last(model),)
+    return (_find_last(model),)
 
 
-def find_last(model: nn.Module) -> str:
+def _find_last(model: nn.Module) -> str:
     """Return the name of the layer that has the last parameters."""
     return list(dict(model.named_parameters()))[-1].rpartition(".")[0]
 
 
-def is_layer(model: nn.Module, name: str) -> bool:
+def _is_layer(model: nn.Module, name: str) -> bool:
     """Tell whether a network has a layer of this name, in whose place nobody has put several."""
     module = dict(model.named_modules()).get(name)
     return module is not None and not list(module.children())

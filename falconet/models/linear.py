@@ -28,7 +28,7 @@ from falconet.spec import Kind
 
 _BYTES = 258
 """Tokens up to which they are bytes, beside the two that no text has, and n-grams are pieces of words."""
-N_OF_BYTES, N_OF_WORDS = 5, 2
+_N_OF_BYTES, _N_OF_WORDS = 5, 2
 """Tokens of the longest n-grams where nobody says so; chosen on a validation split of banking77."""
 _LONGEST = 8
 _MULTIPLIER = 251
@@ -110,7 +110,7 @@ class HashedTfidf(nn.Module):
 
     def __init__(self, tokens: int, n: int | None = None, buckets: int | None = None) -> None:
         super().__init__()
-        self.n = n if n is not None else N_OF_BYTES if tokens <= _BYTES else N_OF_WORDS
+        self.n = n if n is not None else _N_OF_BYTES if tokens <= _BYTES else _N_OF_WORDS
         self.buckets = buckets if buckets is not None else MAX_BUCKETS
         check_count("n", self.n, _LONGEST)
         check_count("buckets", self.buckets, MAX_BUCKETS)

@@ -24,7 +24,7 @@ from falconet.models.sequences import TokenEncoder, mark_steps, measure_lengths,
 _WIDTH, _LAYERS, HEADS, INNER = 384, 6, 12, 1536
 POSITIONS = 512
 """The most tokens of a text."""
-NORM_EPS = 1e-12
+_NORM_EPS = 1e-12
 
 
 class MiniLM(nn.Module):
@@ -48,7 +48,7 @@ class MiniLM(nn.Module):
             raise ConfigError(f"model.input_size: wanted at most {POSITIONS} tokens, found {input_size[0]}")
         self.encoder = TokenEncoder(in_channels, _WIDTH)
         self.positions = nn.Embedding(POSITIONS, _WIDTH)
-        self.norm = nn.LayerNorm(_WIDTH, eps=NORM_EPS)
+        self.norm = nn.LayerNorm(_WIDTH, eps=_NORM_EPS)
         self.dropout = nn.Dropout(dropout)
         self.blocks = nn.ModuleList(BertBlock(dropout) for _ in range(_LAYERS))
         self.output = nn.Linear(_WIDTH, num_classes)
@@ -81,10 +81,10 @@ class BertBlock(nn.Module):
         self.key = nn.Linear(_WIDTH, _WIDTH)
         self.value = nn.Linear(_WIDTH, _WIDTH)
         self.projection = nn.Linear(_WIDTH, _WIDTH)
-        self.norm1 = nn.LayerNorm(_WIDTH, eps=NORM_EPS)
+        self.norm1 = nn.LayerNorm(_WIDTH, eps=_NORM_EPS)
         self.fc1 = nn.Linear(_WIDTH, INNER)
         self.fc2 = nn.Linear(INNER, _WIDTH)
-        self.norm2 = nn.LayerNorm(_WIDTH, eps=NORM_EPS)
+        self.norm2 = nn.LayerNorm(_WIDTH, eps=_NORM_EPS)
         self.dropout = nn.Dropout(dropout)
 
     def forward(

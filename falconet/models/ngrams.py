@@ -18,7 +18,7 @@ from falconet.models.options import check_count, check_fraction
 
 _MULTIPLIER = 16_381
 """Of the hash: a prime, so that it has no factor in common with any number of buckets below it but its multiples."""
-PART = 128
+_PART = 128
 """Near the multiplier's root."""
 MAX_BUCKETS = 1 << 16
 """Times the multiplier, plus a token's number, this stays below 2^31."""
@@ -99,10 +99,10 @@ def hash_ngrams(
     """
     rows, hashes, present = [x], x, x != 0
     # In two parts, all below 2^24: OpenVINO computes with integers in single precision, which is exact up to there.
-    high, low = divmod(multiplier, PART)
+    high, low = divmod(multiplier, _PART)
     for length in range(2, n + 1):
         before = hashes[:, :-1] % buckets
-        hashes = (before * high % buckets * PART + before * low + x[:, length - 1 :]) % buckets
+        hashes = (before * high % buckets * _PART + before * low + x[:, length - 1 :]) % buckets
         present = present[:, :-1] & (x[:, length - 1 :] != 0)
         rows.append((hashes + tokens).masked_fill(~present, 0))
     return torch.cat(rows, dim=1)

@@ -36,10 +36,10 @@ MAX_LAYERS = 256
 """Beyond which building a network takes seconds, whatever the width of its layers."""
 
 
-MAX_UNITS = 1 << 31
+_MAX_UNITS = 1 << 31
 
 
-def check_count(name: str, number: int, most: int = MAX_UNITS) -> None:
+def check_count(name: str, number: int, most: int = _MAX_UNITS) -> None:
     """Raise ConfigError unless an option is a whole number above 0, and no more than `most`."""
     if not isinstance(number, int) or isinstance(number, bool) or number < 1:
         raise ConfigError(f"model.options.{name}: wanted a whole number above 0, found {abridge(number)}")

@@ -100,7 +100,7 @@ class Recurrent(nn.Module):
         states, lengths = self.encoder(x)
         for index, layer in enumerate(self.layers):
             states = layer(self.dropout(states) if index else states, lengths)
-        pooled = pool_mean(states, lengths) if self.pooling == "mean" else pool_last(states, lengths, self.hidden)
+        pooled = pool_mean(states, lengths) if self.pooling == "mean" else _pool_last(states, lengths, self.hidden)
         logits: Tensor = self.output(self.dropout(pooled))
         return logits
 
@@ -153,7 +153,7 @@ def reverse(
     return x.gather(1, positions[:, :, None].expand_as(x))
 
 
-def pool_last(
+def _pool_last(
     states: Float[Tensor, "batch steps width"], lengths: Int64[Tensor, " batch"], hidden: int
 ) -> Float[Tensor, "batch width"]:
     """Return what each direction ends with: the first `hidden` units at the last true step, the others at step 0."""

@@ -133,7 +133,7 @@ def create_model(
         if isinstance(count, bool) or not isinstance(count, int) or count < 1:
             raise ConfigError(f"{label}: wanted a whole number above 0, found {count!r}")
     size = _check_size(input_size, kind)
-    builder = load_builder(entry)
+    builder = _load_builder(entry)
     check_options(name, options)
     model: nn.Module = builder(
         num_classes=num_classes,
@@ -200,7 +200,7 @@ def _check_size(size: int | tuple[int, ...], kind: Kind) -> tuple[int, ...]:
     return numbers
 
 
-def load_builder(entry: ModelEntry) -> Any:
+def _load_builder(entry: ModelEntry) -> Any:
     """Import and return the class that an entry names; this is where torch comes in."""
     module, _, attribute = entry.builder.partition(":")
     return getattr(importlib.import_module(module), attribute)
@@ -210,7 +210,7 @@ def list_options(name: str) -> list[str]:
     """Return the options that a user may set; imports the model."""
     entry = find_model(name)
     fixed = {"num_classes", "in_channels", "input_size", "kind", *entry.options}
-    return [option for option in inspect.signature(load_builder(entry)).parameters if option not in fixed] + ["cosine"]
+    return [option for option in inspect.signature(_load_builder(entry)).parameters if option not in fixed] + ["cosine"]
 
 
 def check_options(name: str, options: Mapping[str, Any]) -> None:

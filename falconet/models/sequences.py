@@ -62,11 +62,11 @@ def make_encoder(
     kind: Kind, in_channels: int, input_size: tuple[int, ...], width: int
 ) -> TokenEncoder | StepEncoder | RowEncoder:
     """Return what turns samples of a kind into vectors and lengths: tokens, steps, or rows of pixels."""
-    encoder = ENCODERS[kind]
+    encoder = _ENCODERS[kind]
     return encoder(in_channels, *input_size[1:], width)
 
 
-ENCODERS: Mapping[Kind, Callable[..., TokenEncoder | StepEncoder | RowEncoder]] = MappingProxyType(
+_ENCODERS: Mapping[Kind, Callable[..., TokenEncoder | StepEncoder | RowEncoder]] = MappingProxyType(
     {"image": RowEncoder, "series": StepEncoder, "text": TokenEncoder}
 )
 

@@ -25,10 +25,10 @@ from falconet.models.options import MAX_LAYERS, check_choice, check_count, check
 from falconet.models.sequences import make_encoder, mark_steps, pool_mean
 from falconet.spec import Kind
 
-Positions = Literal["sinusoidal", "learned"]
+_Positions = Literal["sinusoidal", "learned"]
 _Pooling = Literal["mean", "token"]
 
-MAX_WAVE = 10_000
+_MAX_WAVE = 10_000
 """Of sinusoidal positions, in steps, divided by 2 pi."""
 
 
@@ -69,7 +69,7 @@ class Transformer(nn.Module):
         heads: int = 4,
         expansion: int = 2,
         dropout: float = 0.1,
-        positions: Positions = "sinusoidal",
+        positions: _Positions = "sinusoidal",
         pooling: _Pooling = "mean",
         patch: int | None = None,
     ) -> None:
@@ -78,13 +78,13 @@ class Transformer(nn.Module):
             check_count(name, number)
         check_count("layers", layers, MAX_LAYERS)
         check_fraction("dropout", dropout)
-        check_choice("positions", positions, get_args(Positions))
+        check_choice("positions", positions, get_args(_Positions))
         check_choice("pooling", pooling, get_args(_Pooling))
-        check_heads(width, heads)
+        _check_heads(width, heads)
         steps = input_size[0]
         self.encoder: nn.Module = make_encoder(kind, in_channels, input_size, width)
         if patch is not None:
-            check_patch(patch, input_size, kind)
+            _check_patch(patch, input_size, kind)
             self.encoder = PatchEncoder(in_channels, patch, width)
             steps = (input_size[0] // patch) * (input_size[1] // patch)
         self.positions = LearnedPositions(steps, width) if positions == "learned" else SinusoidalPositions(width)
@@ -138,7 +138,7 @@ class SinusoidalPositions(nn.Module):
     def forward(self, x: Float[Tensor, "batch steps width"]) -> Float[Tensor, "batch steps width"]:
         steps = torch.arange(x.shape[1], device=x.device, dtype=x.dtype)
         exponent = torch.arange(0, self.width, 2, device=x.device, dtype=x.dtype) / self.width
-        angles = steps[:, None] * torch.exp(-math.log(MAX_WAVE) * exponent)
+        angles = steps[:, None] * torch.exp(-math.log(_MAX_WAVE) * exponent)
         waves = torch.stack([angles.sin(), angles.cos()], dim=2).flatten(1)[:, : self.width]
         return x + waves
 
@@ -210,13 +210,13 @@ def _initialize(module: nn.Module) -> None:
         nn.init.normal_(module.token, std=0.02)
 
 
-def check_heads(width: int, heads: int) -> None:
+def _check_heads(width: int, heads: int) -> None:
     """Raise ConfigError unless each head gets as much of the vector."""
     if width % heads:
         raise ConfigError(f"model.options.heads: wanted a divisor of the width, {width}, found {heads}")
 
 
-def check_patch(patch: int, input_size: tuple[int, ...], kind: Kind) -> None:
+def _check_patch(patch: int, input_size: tuple[int, ...], kind: Kind) -> None:
     """Raise ConfigError unless an image has a patch of this side."""
     check_count("patch", patch)
     if MODALITIES[kind].axes != 2 or patch > min(input_size):

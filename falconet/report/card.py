@@ -20,7 +20,7 @@ from falconet.units import show_epochs
 
 def render_card(report: ModelReport) -> str:
     """Return `README.md` of an artifact: the facts of its report in a few lines."""
-    front = yaml.safe_dump(front_matter(report), sort_keys=False, allow_unicode=True)
+    front = yaml.safe_dump(_front_matter(report), sort_keys=False, allow_unicode=True)
     config, test, origin = report.config, report.test, report.config.provenance
     low, high = test.accuracy_ci
     rows = [
@@ -28,9 +28,9 @@ def render_card(report: ModelReport) -> str:
             "test accuracy",
             f"{format_percent(test.accuracy)} (95%: {format_percent(low)} to {format_percent(high)}, n = {test.n})",
         ),
-        *((name, describe_metric(test, name.replace(" ", "_"))) for name in ("macro precision", "macro recall")),
-        ("macro F1", describe_metric(test, "macro_f1")),
-        *((f"{row.name}, a baseline", describe_baseline(row)) for row in report.log.baselines),
+        *((name, _describe_metric(test, name.replace(" ", "_"))) for name in ("macro precision", "macro recall")),
+        ("macro F1", _describe_metric(test, "macro_f1")),
+        *((f"{row.name}, a baseline", _describe_baseline(row)) for row in report.log.baselines),
         ("log-loss", f"{test.log_loss:.4f} nats"),
         ("Brier score", f"{test.brier:.4f}"),
         (
@@ -40,7 +40,7 @@ def render_card(report: ModelReport) -> str:
         ("parameters", f"{report.params:,}"),
         ("multiply-accumulates", f"{report.macs:,}"),
         ("weights", format_bytes(report.bytes)),
-        ("latency", f"{describe_latencies(report)} for one sample, median, on {report.environment['processor']}"),
+        ("latency", f"{_describe_latencies(report)} for one sample, median, on {report.environment['processor']}"),
         ("input", modality_of(config.input).describe_input(config.input)),
     ]
     if report.shrinking:
@@ -71,11 +71,11 @@ Classes: {labels}.
 $ falconet predict . {modality_of(config.input).example}
 ```
 
-{describe_training(report)} Data fingerprint: `{origin.data.fingerprint}`.
+{_describe_training(report)} Data fingerprint: `{origin.data.fingerprint}`.
 """
 
 
-def describe_training(report: ModelReport) -> str:
+def _describe_training(report: ModelReport) -> str:
     """Return where the weights come from."""
     origin = report.config.provenance
     if report.shrinking:
@@ -101,27 +101,27 @@ def describe_training(report: ModelReport) -> str:
     return f"{trained}; the weights are those of epoch {origin.best_epoch},\n{chosen}.{taught}"
 
 
-def describe_latencies(report: ModelReport) -> str:
+def _describe_latencies(report: ModelReport) -> str:
     """Return the median of each runtime, the fastest first."""
     ranked = sorted(report.latencies.items(), key=lambda item: item[1].p50)
     return ", ".join(f"{latency.p50:.2f} ms in {runtime}" for runtime, latency in ranked)
 
 
-def describe_baseline(row: Baseline) -> str:
+def _describe_baseline(row: Baseline) -> str:
     """Return a baseline's accuracy, and how far ahead the model is."""
     low, high = (100 * bound for bound in row.difference_ci)
     ahead = f"the model is ahead by {100 * row.difference:+.2f} points (95%: {low:+.2f} to {high:+.2f})"
     return f"{format_percent(row.accuracy)}; {ahead}"
 
 
-def describe_metric(test: Evaluation, figure: str) -> str:
+def _describe_metric(test: Evaluation, figure: str) -> str:
     """Return a figure of the test split with its interval, where it has one."""
     interval = test.intervals[figure]
     bounds = f" (95%: {' to '.join(map(format_percent, interval))})" if interval else ""
     return f"{format_percent(getattr(test, figure))}{bounds}"
 
 
-def front_matter(report: ModelReport) -> dict[str, Any]:
+def _front_matter(report: ModelReport) -> dict[str, Any]:
     """Return the metadata, `model-index` included."""
     task = modality_of(report.config.input).name_task(report.config.input)
     source, test = escape_line(Path(report.config.provenance.data.source).name), report.test

@@ -32,7 +32,7 @@ from falconet.training.energy import Energy, describe_energy
 if TYPE_CHECKING:
     from falconet.exporters.exporting import Export
 
-MISTAKES = 24
+_MISTAKES = 24
 
 
 @dataclass(frozen=True, eq=False)
@@ -340,7 +340,7 @@ def find_mistakes(answers: Answers, labels: Sequence[str]) -> tuple[Mistake, ...
     wrong = np.flatnonzero(chosen != split.labels)
     order = wrong[np.argsort(-probabilities[wrong, chosen[wrong]], kind="stable")]
     mistakes: list[Mistake] = []
-    for index in order[:MISTAKES].tolist():
+    for index in order[:_MISTAKES].tolist():
         try:
             sample = split.samples.read(index)
         except DataError:
@@ -354,7 +354,7 @@ def find_mistakes(answers: Answers, labels: Sequence[str]) -> tuple[Mistake, ...
 def describe_environment() -> dict[str, str]:
     """Return hardware and versions, as results are published with."""
     return {
-        "processor": processor_name(),
+        "processor": _processor_name(),
         "cores": str(os.cpu_count()),
         "threads": str(torch.get_num_threads()),
         "system": f"{platform.system()} {platform.machine()}",
@@ -362,7 +362,7 @@ def describe_environment() -> dict[str, str]:
     }
 
 
-def processor_name() -> str:
+def _processor_name() -> str:
     """Return the processor's name as Linux gives it, elsewhere as Python does."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()

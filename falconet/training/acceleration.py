@@ -38,20 +38,20 @@ def check_acceleration(
         raise ConfigError(f"compile: wanted initial_scale=1 with it, found {config.initial_scale:g}; take one of both")
     if config.compile and processes > 1:
         raise ConfigError(f"compile: wanted one process, found {processes}; leave it out")
-    if config.compile and device.type == "cpu" and not shutil.which(name_compiler()):
-        raise ConfigError(f"compile: wanted a C++ compiler, found no {name_compiler()}; install it, or leave it out")
+    if config.compile and device.type == "cpu" and not shutil.which(_name_compiler()):
+        raise ConfigError(f"compile: wanted a C++ compiler, found no {_name_compiler()}; install it, or leave it out")
     if config.initial_scale < 1:
-        check_sizes(model, sample()[:1], config)
+        _check_sizes(model, sample()[:1], config)
 
 
-def name_compiler() -> str:
+def _name_compiler() -> str:
     """Return the C++ compiler that torch takes."""
     usual = {"darwin": "clang++", "win32": "cl"}.get(sys.platform, "g++")
     return os.environ.get("CXX") or usual
 
 
 @torch.no_grad()
-def check_sizes(model: nn.Module, sample: Tensor, config: TrainConfig) -> None:
+def _check_sizes(model: nn.Module, sample: Tensor, config: TrainConfig) -> None:
     """Raise ConfigError unless a network takes images as small as training begins with."""
     if sample.ndim != 4:
         raise ConfigError(f"initial_scale: wanted 1 for samples that are no images, found {config.initial_scale:g}")

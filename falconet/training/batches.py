@@ -34,7 +34,7 @@ class Batches(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
-class IteratedBatches:
+class _IteratedBatches:
     """Batches of an iterable that is walked anew in each epoch."""
 
     name: str
@@ -53,9 +53,9 @@ class IteratedBatches:
 
         What a DataLoader shuffles by is drawn from torch's generator as it begins: here it follows from seed and epoch.
         """
-        with drawn_for(self.seed, number):
+        with _drawn_for(self.seed, number):
             walk = iter(self.iterable)
-            first = list(next_batch(walk))
+            first = list(_next_batch(walk))
         count = 0
         for batch in chain(first, walk):
             if count < self.length and count >= start:
@@ -72,8 +72,8 @@ class IteratedBatches:
     def check(self, batch: Any, place: int) -> tuple[Tensor, Tensor]:
         """Return a batch as the loop takes it. Raises DataError for what is none."""
         where = f"{self.name}, batch {place}"
-        inputs, labels = split_pair(batch, where)
-        labels = to_labels(labels, where)
+        inputs, labels = _split_pair(batch, where)
+        labels = _to_labels(labels, where)
         if not len(inputs) or len(inputs) != len(labels):
             raise DataError(f"{where}: wanted a label for each input, found {len(inputs)} inputs, {len(labels)} labels")
         if labels.ndim == 2 and labels.shape[1] != self.classes:
@@ -89,14 +89,14 @@ class IteratedBatches:
 
 
 @contextmanager
-def drawn_for(seed: int, number: int) -> Iterator[None]:
+def _drawn_for(seed: int, number: int) -> Iterator[None]:
     """Let what draws from torch's generator draw what follows from a seed and an epoch, and leave no trace there."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(epoch_seed(seed, number, "order"))
         yield
 
 
-def next_batch(walk: Iterator[Any]) -> Iterator[Any]:
+def _next_batch(walk: Iterator[Any]) -> Iterator[Any]:
     """Yield the next batch, where there is one."""
     for batch in walk:
         yield batch
@@ -119,16 +119,16 @@ def make_batches(name: str, loader: Batches | Iterable[Any] | None, model: nn.Mo
         raise UsageError(f"{name}: wanted {wanted}, found {type(loader).__name__}, {again}")
     if isinstance(loader, str | bytes | Mapping | Tensor | np.ndarray) or not isinstance(loader, Iterable):
         raise UsageError(f"{name}: wanted {wanted}, found {type(loader).__name__}")
-    with drawn_for(seed, 1):
-        length = count_batches(loader)
-        first = list(next_batch(iter(loader)))
+    with _drawn_for(seed, 1):
+        length = _count_batches(loader)
+        first = list(_next_batch(iter(loader)))
     if not length or not first:
         raise DataError(f"{name}: wanted a loader of one batch or more, found one without batches")
-    inputs, _ = split_pair(first[0], f"{name}, batch 0")
-    return IteratedBatches(name, loader, length, count_outputs(model, inputs[:1], name), seed)
+    inputs, _ = _split_pair(first[0], f"{name}, batch 0")
+    return _IteratedBatches(name, loader, length, _count_outputs(model, inputs[:1], name), seed)
 
 
-def count_batches(loader: Iterable[Any]) -> int:
+def _count_batches(loader: Iterable[Any]) -> int:
     """Return the batches of a walk, by walking where the iterable does not say it."""
     try:
         return len(loader)  # type: ignore[arg-type]
@@ -136,7 +136,7 @@ def count_batches(loader: Iterable[Any]) -> int:
         return sum(1 for _ in loader)
 
 
-def split_pair(batch: Any, where: str) -> tuple[Tensor, Any]:
+def _split_pair(batch: Any, where: str) -> tuple[Tensor, Any]:
     """Return a batch's inputs, as a network takes them, and its labels as they are. Raises DataError."""
     if not isinstance(batch, tuple | list) or len(batch) != 2:
         found = f"{len(batch)} entries" if isinstance(batch, tuple | list) else type(batch).__name__
@@ -152,7 +152,7 @@ def split_pair(batch: Any, where: str) -> tuple[Tensor, Any]:
     return inputs.float() if inputs.dtype == torch.float64 else inputs, labels
 
 
-def to_labels(labels: Any, where: str) -> Tensor:
+def _to_labels(labels: Any, where: str) -> Tensor:
     """Return class numbers as int64, and fractions of each class as they are. Raises DataError for anything else."""
     if not isinstance(labels, Tensor | np.ndarray | list | tuple):
         raise DataError(f"{where}: wanted class numbers as a tensor, found {type(labels).__name__}")
@@ -169,7 +169,7 @@ def to_labels(labels: Any, where: str) -> Tensor:
 
 
 @torch.no_grad()
-def count_outputs(model: nn.Module, sample: Tensor, name: str) -> int:
+def _count_outputs(model: nn.Module, sample: Tensor, name: str) -> int:
     """Return how many classes a network tells apart. Raises DataError where it cannot take a sample."""
     mode = model.training
     place = next(model.parameters(), sample).device

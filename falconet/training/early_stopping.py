@@ -11,7 +11,7 @@ MIN_VALIDATION = 300
 Of n samples, a true accuracy of 0.9 is seen as within 0.9 ± 1.96 sqrt(0.9 * 0.1 / n), 3.4 points for 300 and 13 for 20.
 Epochs at the end of a schedule differ by less, so that the best of few samples is the luckiest one, often an early one.
 """
-PATIENCE_FRACTION, MIN_PATIENCE = 4, 5
+_PATIENCE_FRACTION, _MIN_PATIENCE = 4, 5
 """Part of the epochs that may pass without a better one, and the least of them.
 
 Of 40 epochs these are 10. In one run each on the digits (629 validation samples) and on photographs of hand signs
@@ -32,4 +32,4 @@ def choose_early_stopping(val_count: int, training: Mapping[str, Any]) -> dict[s
     restore = training.get("restore") or ("best" if patience or val_count >= MIN_VALIDATION else "last")
     if restore == "last" or not isinstance(epochs, int):
         return {"restore": restore, "patience": None}
-    return {"restore": restore, "patience": max(epochs // PATIENCE_FRACTION, MIN_PATIENCE)}
+    return {"restore": restore, "patience": max(epochs // _PATIENCE_FRACTION, _MIN_PATIENCE)}

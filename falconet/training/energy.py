@@ -23,7 +23,7 @@ ENERGY_FILE = "energy.json"
 """Kept beside `metrics.csv`, so that the parts of a resumed run add up."""
 START_AFTER = 10.0
 """Seconds of training before codecarbon is imported: that takes seconds of its own, more than a short run has."""
-READ_SECONDS = 60
+_READ_SECONDS = 60
 """Between codecarbon's own readings, besides those at the ends of epochs: counters overflow when nobody looks."""
 
 
@@ -173,7 +173,7 @@ def describe_energy(energy: Energy, trained: float) -> str:
     return f"{energy.wh:.3g} Wh, {energy.basis} ({sources}), {emitted}, {covered}"
 
 
-class Codecarbon:
+class _Codecarbon:
     """A tracker of codecarbon as a gauge, and the handler of its figures in one."""
 
     def __init__(self, out: Path) -> None:
@@ -190,7 +190,7 @@ class Codecarbon:
             electricitymaps_api_token=False,
             allow_multiple_runs=True,
             log_level="critical",
-            measure_power_secs=READ_SECONDS,
+            measure_power_secs=_READ_SECONDS,
             api_call_interval=-1,
         )
         self.figures: Any = None
@@ -205,7 +205,7 @@ class Codecarbon:
         if found is None:
             return Energy()
         wh, co2 = 1000 * found.energy_consumed, 1000 * found.emissions
-        return Energy(wh, co2, found.duration, self.sources, (describe_grid(found),) if wh else ())
+        return Energy(wh, co2, found.duration, self.sources, (_describe_grid(found),) if wh else ())
 
     def stop(self) -> None:
         self.tracker.stop()
@@ -220,20 +220,20 @@ class Codecarbon:
 
 def start_codecarbon(out: Path) -> Gauge:
     """Return a gauge that has been started; it asks no network and writes no file but in `out`."""
-    return Codecarbon(out)
+    return _Codecarbon(out)
 
 
-PARTS = {"CPU": "processor", "RAM": "memory", "GPU": "graphics"}
-COUNTERS = {"intel_rapl": "RAPL", "windows_emi": "Windows EMI", "intel_power_gadget": "Intel Power Gadget"}
+_PARTS = {"CPU": "processor", "RAM": "memory", "GPU": "graphics"}
+_COUNTERS = {"intel_rapl": "RAPL", "windows_emi": "Windows EMI", "intel_power_gadget": "Intel Power Gadget"}
 """Ways in which codecarbon reads a processor's own counters, and what these are called."""
 
 
 def describe_source(hardware: Any, forced: bool = False) -> PowerSource:
     """Return where codecarbon's figures of a part of the machine come from; `forced`: the user told it the watts."""
     kind = type(hardware).__name__
-    part = PARTS.get(getattr(hardware, "chip_part", kind), kind)
+    part = _PARTS.get(getattr(hardware, "chip_part", kind), kind)
     if kind == "CPU":
-        return describe_processor(hardware, forced)
+        return _describe_processor(hardware, forced)
     if kind == "RAM":
         return PowerSource(part, "estimated", "its size")
     meters = {"GPU": "driver", "AppleSiliconChip": "powermetrics", "Raspberry": "PMIC"}
@@ -242,11 +242,11 @@ def describe_source(hardware: Any, forced: bool = False) -> PowerSource:
     return PowerSource(part, "unknown", "codecarbon")
 
 
-def describe_processor(hardware: Any, forced: bool) -> PowerSource:
+def _describe_processor(hardware: Any, forced: bool) -> PowerSource:
     """Return where codecarbon's figures of a processor come from."""
     mode, watts = hardware._mode, hardware._tdp
-    if mode in COUNTERS:
-        return PowerSource("processor", "measured", COUNTERS[mode])
+    if mode in _COUNTERS:
+        return PowerSource("processor", "measured", _COUNTERS[mode])
     if mode not in ("cpu_load", "constant"):
         return PowerSource("processor", "unknown", mode)
     guess = not forced and (hardware._is_generic_tdp or not _is_known(hardware._model, watts))
@@ -267,7 +267,7 @@ WORLD = 475
 """Grams of CO2 equivalents a kilowatt-hour, where codecarbon is told no place (IEA, 2019)."""
 
 
-def describe_grid(figures: Any) -> str:
+def _describe_grid(figures: Any) -> str:
     """Return what a kilowatt-hour was taken to emit, and where."""
     intensity = 1000 * figures.emissions / figures.energy_consumed
     told = "world average" if round(intensity) == WORLD else "as set for codecarbon"

@@ -20,17 +20,17 @@ def freeze(model: nn.Module, config: TrainConfig, epoch: int) -> None:
     if config.freeze is None:
         return
     if config.freeze == "norm":
-        keep_statistics(model)
+        _keep_statistics(model)
         return
     frozen = is_frozen(config, epoch)
     outputs = tuple(f"{name}." for name in find_learned_outputs(model))
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(not frozen or name.startswith(outputs))
     if frozen:
-        keep_statistics(model)
+        _keep_statistics(model)
 
 
-def keep_statistics(model: nn.Module) -> None:
+def _keep_statistics(model: nn.Module) -> None:
     """Let batch normalization use the statistics that it has, and leave them alone."""
     for module in model.modules():
         if isinstance(module, _BatchNorm):

@@ -17,9 +17,9 @@ from torch.utils.hooks import RemovableHandle
 from falconet.training.callbacks import Callback, EpochRow
 from falconet.training.diagnoses import LayerStats
 
-MAX_STRIDE, MIN_STRIDE = 32, 16
+_MAX_STRIDE, MIN_STRIDE = 32, 16
 """Steps from one sample to the next; what that costs is measured by `benchmarks/doctor.py`."""
-SAMPLES_PER_EPOCH = 4
+_SAMPLES_PER_EPOCH = 4
 """Wanted of short epochs; of the shortest, the first step alone."""
 _LARGEST = 1 << 16
 """Numbers of one weight that are looked at; of larger ones only every second row, or third: copying all of AlexNet's
@@ -30,7 +30,7 @@ _LOOKED_AT = 32
 
 
 @dataclass
-class Tally:
+class _Tally:
     """What one layer showed in an epoch's sampled steps so far."""
 
     samples: int = 0
@@ -67,15 +67,15 @@ class LayerMonitor(Callback):
         """A row for each epoch and layer; of an epoch that was broken off, too, once the run has ended."""
         self.layers: dict[str, nn.Module] = {}
         self.hooks: list[RemovableHandle] = []
-        self.tallies: dict[str, Tally] = {}
+        self.tallies: dict[str, _Tally] = {}
         self.weights: dict[str, list[tuple[Tensor, Tensor]]] = {}
         self.channels = 0
         self.step = 0
         self.epoch = 1
-        self.stride = MAX_STRIDE
+        self.stride = _MAX_STRIDE
 
     def on_model(self, model: nn.Module) -> None:
-        self.layers = find_layers(model)
+        self.layers = _find_layers(model)
 
     def on_start(self, epochs: int, steps_per_epoch: int, history: Sequence[EpochRow]) -> None:
         # A run may have been killed after rows were written that its checkpoint does not have.
@@ -96,11 +96,11 @@ class LayerMonitor(Callback):
             return
         self.unwatch()
         for name, layer in self.layers.items():
-            learning = [weight for weight in own_weights(layer) if weight.grad is not None]
+            learning = [weight for weight in _own_weights(layer) if weight.grad is not None]
             if learning:
                 weights = [_thin(weight.detach()) for weight in learning]
                 gradients = [_thin(weight.grad) for weight in learning if weight.grad is not None]
-                self.tallies.setdefault(name, Tally()).gradients.append(_divide(norm(gradients), norm(weights)))
+                self.tallies.setdefault(name, _Tally()).gradients.append(_divide(norm(gradients), norm(weights)))
                 self.weights[name] = [(weight, weight.clone()) for weight in weights]
 
     def on_step(self, step: int, loss: float) -> None:
@@ -144,18 +144,18 @@ class LayerMonitor(Callback):
         """Take a layer's input and output down; a hook of `nn.Module`."""
         if not layer.training:
             return
-        tally = self.tallies.setdefault(name, Tally())
-        given, made = (thin_images(_find_tensor(values)) for values in (inputs, outputs))
+        tally = self.tallies.setdefault(name, _Tally())
+        given, made = (_thin_images(_find_tensor(values)) for values in (inputs, outputs))
         if made is not None and made.is_floating_point():
-            tally.activations.append(finite(norm([made]) / math.sqrt(max(made.numel(), 1))))
+            tally.activations.append(_finite(norm([made]) / math.sqrt(max(made.numel(), 1))))
         if given is not None:
             tally.samples += len(given)
             if given.is_floating_point() and given.requires_grad:
-                evaluate_units(tally, given, find_axis(layer, given), self.channels)
+                _evaluate_units(tally, given, _find_axis(layer, given), self.channels)
         self.channels = layer.out_channels if isinstance(layer, _ConvNd) else 0
 
 
-def evaluate_units(tally: Tally, given: Tensor, axis: int, channels: int) -> None:
+def _evaluate_units(tally: _Tally, given: Tensor, axis: int, channels: int) -> None:
     """Add an input to what is known about a layer's units, which lie along `axis`.
 
     A dense layer after a convolution of `channels` channels sees each of them at several positions, channel by channel;
@@ -170,17 +170,17 @@ def evaluate_units(tally: Tally, given: Tensor, axis: int, channels: int) -> Non
 
 def choose_stride(steps_per_epoch: int) -> int:
     """Return from which step to which next one is sampled: at least one is in each epoch."""
-    stride = min(max(steps_per_epoch // SAMPLES_PER_EPOCH, MIN_STRIDE), MAX_STRIDE)
+    stride = min(max(steps_per_epoch // _SAMPLES_PER_EPOCH, MIN_STRIDE), _MAX_STRIDE)
     return min(stride, steps_per_epoch)
 
 
-def find_axis(layer: nn.Module, given: Tensor) -> int:
+def _find_axis(layer: nn.Module, given: Tensor) -> int:
     """Return where an input has its channels: after the batch for layers over images, else last."""
     over_images = isinstance(layer, _ConvNd) or (given.ndim > 3 and not isinstance(layer, nn.Linear))
     return 1 if over_images else -1
 
 
-def find_layers(model: nn.Module) -> dict[str, nn.Module]:
+def _find_layers(model: nn.Module) -> dict[str, nn.Module]:
     """Return the layers of a network by name; one that is all of it has the name of its class.
 
     Attention counts although it has a module within it, which it does not call.
@@ -188,15 +188,15 @@ def find_layers(model: nn.Module) -> dict[str, nn.Module]:
     return {
         name or type(module).__name__: module
         for name, module in model.named_modules()
-        if own_weights(module) and (isinstance(module, nn.MultiheadAttention) or not any(module.children()))
+        if _own_weights(module) and (isinstance(module, nn.MultiheadAttention) or not any(module.children()))
     }
 
 
-def own_weights(module: nn.Module) -> list[nn.Parameter]:
+def _own_weights(module: nn.Module) -> list[nn.Parameter]:
     return [parameter for parameter in module.parameters(recurse=False) if parameter.ndim > 1]
 
 
-def thin_images(values: Tensor | None) -> Tensor | None:
+def _thin_images(values: Tensor | None) -> Tensor | None:
     """Return a view of some samples of a batch of images, _LOOKED_AT or more where it has them; others as they are."""
     return values if values is None or values.ndim < 4 else values[:: max(len(values) // _LOOKED_AT, 1)]
 
@@ -221,10 +221,10 @@ def norm(tensors: Iterable[Tensor]) -> float:
 
 def _divide(value: float, by: float) -> float:
     """Return a ratio; infinite where the value is not finite, NaN for layers that are zero."""
-    return math.nan if by == 0 else finite(value / by)
+    return math.nan if by == 0 else _finite(value / by)
 
 
-def finite(value: float) -> float:
+def _finite(value: float) -> float:
     return value if math.isfinite(value) else math.inf
 
 

@@ -30,7 +30,7 @@ Solver = Literal["logistic", "ridge"]
 
 _FOLDS = 5
 """Of cross-validation over training samples."""
-CV_SAMPLES = 4_000
+_CV_SAMPLES = 4_000
 """Samples that cross-validation of logistic regression is about, at most; the solution is of all."""
 INVERSE_PENALTIES = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1_000.0)
 """What logistic regression is tried with: C of scikit-learn, for features whose rows have a mean squared norm of 1."""
@@ -38,18 +38,18 @@ _PATIENCE = 2
 """Weaker penalties that are tried after the best one."""
 RIDGES = tuple(10.0**exponent for exponent in range(-3, 4))
 """Penalties of least squares, for features of variance 1, as MiniRocket's authors have them."""
-ROUGH, EXACT = 1e-3, 1e-5
+_ROUGH, EXACT = 1e-3, 1e-5
 """Largest component of the gradient at which a solution to be compared, and the final one, is good enough."""
-ROUGH_PART = 0.03
+_ROUGH_PART = 0.03
 """For solutions to be compared, at most this part of what it is with weights of 0: little for many or rare features."""
 _STEPS = 500
 """Of L-BFGS, at most."""
-MEMORY = 10
+_MEMORY = 10
 """Pairs of steps and changes of the gradient that L-BFGS keeps."""
 
 _MAX_VALUES = 2**27
 """Of all features together, half a gigabyte; of more training samples, as many drawn at random are solved for."""
-MAX_SPARSE_VALUES = 2**25
+_MAX_SPARSE_VALUES = 2**25
 """Of sparse features, which with their columns and all copies were seen to take some 80 bytes each."""
 _PRECISION = 1e-6
 """Part of a loss by which two of them must differ to be told apart in single precision."""
@@ -80,7 +80,7 @@ class Solution:
         return features @ self.weight.T + self.bias
 
 
-def make_solution(
+def _make_solution(
     weight: Float[Tensor, "classes features"],
     bias: Float[Tensor, " classes"],
     penalty: float,
@@ -101,7 +101,7 @@ def solve(
     solver: Solver = "logistic",
     class_weights: Float[Tensor, " classes"] | None = None,
     seed: int = 0,
-    cv_samples: int = CV_SAMPLES,
+    cv_samples: int = _CV_SAMPLES,
     families: Int64[Tensor, " samples"] | None = None,
 ) -> Solution:
     """Return the output layer that fits features to labels; `features` may be sparse (CSR) for `logistic`.
@@ -123,33 +123,33 @@ def solve(
         solution = solve_ridge(features, labels, num_classes, weights)
         alone = families is None or len(torch.unique(families)) == len(families)
         return solution if alone else replace(solution, accuracy=None, left_out=0)
-    return solve_logistic(features, labels, num_classes, weights, seed, cv_samples, families)
+    return _solve_logistic(features, labels, num_classes, weights, seed, cv_samples, families)
 
 
-def solve_logistic(
+def _solve_logistic(
     features: Features,
     labels: ClassNumbers,
     num_classes: int,
     weights: _Weights,
     seed: int = 0,
-    cv_samples: int = CV_SAMPLES,
+    cv_samples: int = _CV_SAMPLES,
     families: Int64[Tensor, " samples"] | None = None,
 ) -> Solution:
     """Return multinomial logistic regression, its penalty chosen by the log loss of samples that were left out.
 
     The bias is not penalized. Features are scaled by one number, so that penalties mean the same whatever they are.
     """
-    scale = measure_scale(features)
-    scaled, columns = drop_columns(features * (1 / scale))
-    chosen, accuracy = choose_penalty(scaled, labels, num_classes, weights, seed, cv_samples, families)
+    scale = _measure_scale(features)
+    scaled, columns = _drop_columns(features * (1 / scale))
+    chosen, accuracy = _choose_penalty(scaled, labels, num_classes, weights, seed, cv_samples, families)
     weight, bias = fit_logistic(scaled, labels, num_classes, weights, chosen)
     if columns is not None:
         weight = torch.zeros(num_classes, features.shape[1]).index_copy_(1, columns, weight)
     left_out = accuracy, min(len(labels), cv_samples) if accuracy is not None else 0
-    return make_solution(weight / scale, bias, chosen, left_out, features, labels)
+    return _make_solution(weight / scale, bias, chosen, left_out, features, labels)
 
 
-def drop_columns(
+def _drop_columns(
     features: Features,
 ) -> tuple[Float[Tensor, "samples kept"], Int64[Tensor, " kept"] | None]:
     """Return sparse features without columns that no sample has, whose weights stay 0, and which columns are left."""
@@ -162,14 +162,14 @@ def drop_columns(
     return make_sparse(features.crow_indices(), columns, features.values(), shape), kept
 
 
-def measure_scale(features: Features) -> float:
+def _measure_scale(features: Features) -> float:
     """Return the root mean square of the rows' norms; 1 where all are zero."""
     values = features.values() if features.layout == torch.sparse_csr else features
     norm = float(torch.linalg.vector_norm(values, dtype=torch.double)) / math.sqrt(len(features))
     return norm or 1.0
 
 
-def choose_penalty(
+def _choose_penalty(
     features: Features,
     labels: ClassNumbers,
     num_classes: int,
@@ -190,7 +190,7 @@ def choose_penalty(
         return 1.0, None
     parts = [(subset[fold != number], subset[fold == number]) for number in range(_FOLDS)]
     gradients = [
-        measure_gradient(take_rows(features, inside), labels[inside], num_classes, weights[inside])
+        _measure_gradient(take_rows(features, inside), labels[inside], num_classes, weights[inside])
         for inside, _ in parts
     ]
     starts: list[Tensor | None] = [None] * _FOLDS
@@ -199,11 +199,11 @@ def choose_penalty(
     for inverse in INVERSE_PENALTIES:
         loss, hits = 0.0, 0
         for number, (inside, out) in enumerate(parts):
-            rough = min(ROUGH, ROUGH_PART * gradients[number])
+            rough = min(_ROUGH, _ROUGH_PART * gradients[number])
             # Taken anew each time: the rows of all folds at once would be several times the features.
             known, unknown = take_rows(features, inside), take_rows(features, out)
             # From the strongest penalty on, each solution is near the next one's.
-            solved = minimize_logistic(
+            solved = _minimize_logistic(
                 known, labels[inside], num_classes, weights[inside], inverse, rough, starts[number]
             )
             starts[number] = solved
@@ -253,11 +253,11 @@ def fit_logistic(
     features: Features, labels: ClassNumbers, num_classes: int, weights: _Weights, inverse: float
 ) -> tuple[Float[Tensor, "classes features"], Float[Tensor, " classes"]]:
     """Return weight and bias that minimize the mean weighted log loss plus |weight|^2 / (2 inverse samples)."""
-    solution = minimize_logistic(features, labels, num_classes, weights, inverse, EXACT)
+    solution = _minimize_logistic(features, labels, num_classes, weights, inverse, EXACT)
     return solution[:-1].T.contiguous(), solution[-1].clone()
 
 
-def minimize_logistic(
+def _minimize_logistic(
     features: Features,
     labels: ClassNumbers,
     num_classes: int,
@@ -282,10 +282,10 @@ def minimize_logistic(
         gradient = torch.cat([transposed @ residual + penalty * point[:-1], residual.sum(dim=0, keepdim=True)])
         return float(loss), gradient
 
-    return minimize(evaluate, torch.zeros(width + 1, num_classes) if start is None else start, tolerance)
+    return _minimize(evaluate, torch.zeros(width + 1, num_classes) if start is None else start, tolerance)
 
 
-def measure_gradient(features: Features, labels: ClassNumbers, num_classes: int, weights: _Weights) -> float:
+def _measure_gradient(features: Features, labels: ClassNumbers, num_classes: int, weights: _Weights) -> float:
     """Return the largest component of the gradient of the mean weighted log loss where all weights are 0."""
     transposed = features.T if features.layout != torch.sparse_csr else transpose(features)
     residual = (1 / num_classes - F.one_hot(labels, num_classes).float()) * (weights / len(labels))[:, None]
@@ -315,7 +315,7 @@ def make_sparse(
         return torch.sparse_csr_tensor(ends, columns, values, shape)
 
 
-def minimize(evaluate: Callable[[Tensor], tuple[float, Tensor]], start: Tensor, tolerance: float) -> Tensor:
+def _minimize(evaluate: Callable[[Tensor], tuple[float, Tensor]], start: Tensor, tolerance: float) -> Tensor:
     """Return the minimum of a smooth convex function by L-BFGS, with steps halved until the loss falls enough.
 
     `evaluate` returns value and gradient, whose largest component is at most `tolerance` in the end, unless _STEPS or
@@ -326,7 +326,7 @@ def minimize(evaluate: Callable[[Tensor], tuple[float, Tensor]], start: Tensor, 
     for _ in range(_STEPS):
         if float(gradient.abs().max()) <= tolerance:
             break
-        direction = -apply_inverse(gradient, pairs)
+        direction = -_apply_inverse(gradient, pairs)
         slope = float((direction * gradient).sum())
         # The first direction has no memory that scales it.
         step = 1.0 if pairs else min(1.0, 1 / float(gradient.norm()))
@@ -342,12 +342,12 @@ def minimize(evaluate: Callable[[Tensor], tuple[float, Tensor]], start: Tensor, 
         change, difference = moved - point, new_gradient - gradient
         curvature = float((change * difference).sum())
         if curvature > 1e-10:
-            pairs = [*pairs[-MEMORY + 1 :], (change, difference, curvature)]
+            pairs = [*pairs[-_MEMORY + 1 :], (change, difference, curvature)]
         point, value, gradient = moved, new_value, new_gradient
     return point
 
 
-def apply_inverse(gradient: Tensor, pairs: list[tuple[Tensor, Tensor, float]]) -> Tensor:
+def _apply_inverse(gradient: Tensor, pairs: list[tuple[Tensor, Tensor, float]]) -> Tensor:
     """Return the gradient times the inverse Hessian that the steps so far tell of (algorithm 7.4)."""
     result = gradient.clone()
     factors = []
@@ -393,13 +393,13 @@ def solve_ridge(features: Features, labels: ClassNumbers, num_classes: int, weig
         left_out.append(targets - residual / roots)
     best = min(range(len(RIDGES)), key=errors.__getitem__)
     alone = len(labels) < 2 or num_classes < 2
-    scale = 1.0 if alone else fit_scale(left_out[best], labels, total)
+    scale = 1.0 if alone else _fit_scale(left_out[best], labels, total)
     weight = right @ (projected * (values.sqrt() / (values + RIDGES[best]))[:, None]) / std[:, None]
     bias = center - mean @ weight
     accuracy = None if alone else float((left_out[best].argmax(dim=1) == labels).double().mean())
     output = (scale * weight.T).float().contiguous(), (scale * bias).float()
     cv_samples = 0 if alone else len(labels)
-    return make_solution(*output, RIDGES[best], (accuracy, cv_samples), features, labels)
+    return _make_solution(*output, RIDGES[best], (accuracy, cv_samples), features, labels)
 
 
 def _decompose(
@@ -414,7 +414,7 @@ def _decompose(
     return (values, vectors, other) if wide else (values, other, vectors)
 
 
-def fit_scale(scores: Float[Tensor, "samples classes"], labels: ClassNumbers, weights: _Weights) -> float:
+def _fit_scale(scores: Float[Tensor, "samples classes"], labels: ClassNumbers, weights: _Weights) -> float:
     """Return the factor of scores whose softmax has the least weighted log loss, of those from 1/8 to 64."""
     factors = torch.logspace(-3, 6, 91, base=2, dtype=scores.dtype)
     losses = [(weights * F.cross_entropy(scores * factor, labels, reduction="none")).sum() for factor in factors]
@@ -443,7 +443,7 @@ def extract_features(
         for inputs, truth in batches:
             model(move(inputs))
             labels.append(truth)
-            if isinstance(output, SparseLinear) and sum(len(part.values()) for part in seen) >= MAX_SPARSE_VALUES:
+            if isinstance(output, SparseLinear) and sum(len(part.values()) for part in seen) >= _MAX_SPARSE_VALUES:
                 break
     finally:
         hook.remove()

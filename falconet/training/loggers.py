@@ -106,14 +106,14 @@ def find_events(out: Path) -> Iterator[Path]:
     return (out / "tensorboard").glob(_EVENTS)
 
 
-LOGGERS: dict[str, Callable[[Path], Callback]] = {"tensorboard": TensorBoardLogger}
+_LOGGERS: dict[str, Callable[[Path], Callback]] = {"tensorboard": TensorBoardLogger}
 """By the name of the logger, which is that of its extra, its package, and its folder within a run's, too."""
 
 
 def check_logger(name: str) -> None:
     """Raise UnknownNameError for a logger that there is none of, MissingExtraError where its package is missing."""
-    if name not in LOGGERS:
-        raise UnknownNameError("logger", name, LOGGERS)
+    if name not in _LOGGERS:
+        raise UnknownNameError("logger", name, _LOGGERS)
     if importlib.util.find_spec(name) is None:
         raise MissingExtraError(name, f"--log {name}")
 
@@ -121,4 +121,4 @@ def check_logger(name: str) -> None:
 def create_logger(name: str, out: Path) -> Callback:
     """Return what writes the run in the folder `out` down; raises like `check_logger`."""
     check_logger(name)
-    return LOGGERS[name](out / name)
+    return _LOGGERS[name](out / name)

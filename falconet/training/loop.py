@@ -129,7 +129,7 @@ def fit(  # noqa: PLR0913 - one for each thing that training follows from
     with torch.random.fork_rng(devices=context.policy.rng_devices), kept_memory(), interruption.watched():
         state = init_state(model, config, context.policy)
         resume(state, context)
-        ending, message = run_with_callbacks(state, context)
+        ending, message = _run_with_callbacks(state, context)
         model.load_state_dict(state.best_weights)
         model.cpu()
         unfreeze(model, config)
@@ -198,10 +198,10 @@ def resume(state: TrainState, context: TrainContext) -> None:
         state.progress, state.rng_state = Progress(state.progress.steps), {}
 
 
-Ending = Literal["completed", "early_stopped", "interrupted", "diverged"]
+_Ending = Literal["completed", "early_stopped", "interrupted", "diverged"]
 
 
-def run_with_callbacks(state: TrainState, context: TrainContext) -> tuple[Ending, str]:
+def _run_with_callbacks(state: TrainState, context: TrainContext) -> tuple[_Ending, str]:
     """Run to an end between the first and the last call of the callbacks, of which each gets its last one."""
     with ExitStack() as last_calls:
         for callback in reversed(context.callbacks):
@@ -209,7 +209,7 @@ def run_with_callbacks(state: TrainState, context: TrainContext) -> tuple[Ending
         for callback in context.callbacks:
             callback.on_model(state.model)
             callback.on_start(context.config.epochs, len(context.train), state.history)
-        return run_epochs(state, context)
+        return _run_epochs(state, context)
 
 
 def notify(callbacks: Sequence[Callback], *lines: str) -> None:
@@ -219,22 +219,22 @@ def notify(callbacks: Sequence[Callback], *lines: str) -> None:
             callback.on_note(line)
 
 
-def run_epochs(state: TrainState, context: TrainContext) -> tuple[Ending, str]:
+def _run_epochs(state: TrainState, context: TrainContext) -> tuple[_Ending, str]:
     """Run until the configuration, the user or the loss ends it; return how it ended."""
     config = context.config
     try:
         while (epoch := len(state.history) + 1) <= config.epochs:
             if config.patience and epoch - 1 - state.best_epoch >= config.patience:
                 return "early_stopped", ""
-            keep_last_good(state, context)
+            _keep_last_good(state, context)
             try:
-                row = run_epoch(state, context, epoch)
+                row = _run_epoch(state, context, epoch)
             except DivergedError as error:
-                if not rollback(state, context, str(error)):
+                if not _rollback(state, context, str(error)):
                     raise
                 continue
             best = all(is_better(row, other) for other in state.history)
-            record_epoch(state, row, config)
+            _record_epoch(state, row, config)
             save(state, context)
             for callback in context.callbacks:
                 callback.on_epoch(row, best)
@@ -260,14 +260,14 @@ def is_out_of_memory(error: Exception) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or lacks_memory(error)
 
 
-def keep_last_good(state: TrainState, context: TrainContext) -> None:
+def _keep_last_good(state: TrainState, context: TrainContext) -> None:
     """Keep a copy of the state at an epoch's start, where the configuration may need it."""
     if context.config.recover and not state.progress.steps:
         whole = make_checkpoint(state, _identify(context), context.policy)
         state.last_good = replace(whole, tensors=clone(whole.tensors))
 
 
-def rollback(state: TrainState, context: TrainContext, reason: str) -> bool:
+def _rollback(state: TrainState, context: TrainContext, reason: str) -> bool:
     """Put the state of the epoch's start back, at half the learning rate; return whether there was one, and hope."""
     if state.last_good is None or state.lr_scale <= MIN_LR_SCALE:
         return False
@@ -284,12 +284,12 @@ MIN_LR_SCALE = 1 / 64
 """Fraction of the learning rate at which a loss that is not finite has other reasons."""
 
 
-def run_epoch(state: TrainState, context: TrainContext, epoch: int) -> EpochRow:
+def _run_epoch(state: TrainState, context: TrainContext, epoch: int) -> EpochRow:
     """Train one epoch, or what is left of it, and validate."""
     started = time.perf_counter()
     config, steps = context.config, len(context.train)
     if epoch == 1 and config.linear_probe is not None:
-        return probe_epoch(state, context, started)
+        return _probe_epoch(state, context, started)
     if not state.rng_state:
         # Dropout draws from the global generator; its place, too, follows from seed and epoch alone.
         # Other processes draw for other samples.
@@ -301,8 +301,8 @@ def run_epoch(state: TrainState, context: TrainContext, epoch: int) -> EpochRow:
     else:
         context.policy.set_rng_state(state.rng_state)
         state.rng_state = {}
-    train_epoch(state, context, epoch)
-    val_loss, val_accuracy = validate_epoch(state, context, epoch)
+    _train_epoch(state, context, epoch)
+    val_loss, val_accuracy = _validate_epoch(state, context, epoch)
     rate = find_lr(state, context, epoch * steps - 1)
     done, state.progress = _gather(state.progress, context.process_group), Progress()
     train_loss, train_accuracy = done.loss / done.samples, done.hits / done.samples
@@ -310,7 +310,7 @@ def run_epoch(state: TrainState, context: TrainContext, epoch: int) -> EpochRow:
     return EpochRow(epoch, rate, train_loss, train_accuracy, val_loss, val_accuracy, seconds)
 
 
-def probe_epoch(state: TrainState, context: TrainContext, started: float) -> EpochRow:
+def _probe_epoch(state: TrainState, context: TrainContext, started: float) -> EpochRow:
     """Solve the output layer on the features of training samples as they are, and validate."""
     solution = context.solution
     if solution is None:
@@ -319,7 +319,7 @@ def probe_epoch(state: TrainState, context: TrainContext, started: float) -> Epo
     if state.average is not None:
         # Nothing has been averaged yet, so it takes the weights as they are.
         state.average.update_parameters(state.model)
-    val_loss, val_accuracy = validate_epoch(state, context, 1)
+    val_loss, val_accuracy = _validate_epoch(state, context, 1)
     learned = solution.train_loss, solution.train_accuracy
     return EpochRow(1, 0.0, *learned, val_loss, val_accuracy, time.perf_counter() - started)
 
@@ -369,7 +369,7 @@ def find_lr(state: TrainState, context: TrainContext, step: int) -> float:
     return state.lr_scale * learning_rate(step - solved, context.config.epochs * length - solved, context.config)
 
 
-def train_epoch(state: TrainState, context: TrainContext, epoch: int) -> None:
+def _train_epoch(state: TrainState, context: TrainContext, epoch: int) -> None:
     """Take one pass over the training samples, from where `state.progress` stands."""
     config, length = context.config, len(context.train)
     state.model.train()
@@ -405,7 +405,7 @@ def train_step(
 
     inputs, labels, *teacher_logits = map(context.policy.to_device, batch)
     inputs = resize(inputs, step, steps, config)
-    forward = choose_forward(state, context)
+    forward = _choose_forward(state, context)
     distance: Tensor | None = None
     if context.distillation is not None:
         assert isinstance(forward, nn.Module)  # Compiled code would pass by the hooks that see features.
@@ -454,7 +454,7 @@ def wrap(state: TrainState, context: TrainContext) -> None:
         state.compiled = torch.compile(state.network, dynamic=False) if context.config.compile else None
 
 
-def choose_forward(state: TrainState, context: TrainContext) -> Forward:
+def _choose_forward(state: TrainState, context: TrainContext) -> Forward:
     """Return what computes the next step's outputs; compiled code would pass hooks by."""
     assert state.network is not None
     hooked = any(callback.hooked for callback in context.callbacks)
@@ -475,7 +475,7 @@ def count(progress: Progress, loss: float, hits: int, samples: int) -> None:
     progress.samples += samples
 
 
-def validate_epoch(state: TrainState, context: TrainContext, epoch: int) -> tuple[float, float]:
+def _validate_epoch(state: TrainState, context: TrainContext, epoch: int) -> tuple[float, float]:
     """Validate after an epoch. Raises DivergedError for a loss that is not finite."""
     val_loss, val_accuracy = validate(state.eval_model, context)
     if not math.isfinite(val_loss):
@@ -512,7 +512,7 @@ def init_state(model: nn.Module, config: TrainConfig, policy: DevicePolicy) -> T
     return TrainState(model, make_optimizer(model, config), average, clone(model.state_dict()), scaler=policy.scaler())
 
 
-def record_epoch(state: TrainState, row: EpochRow, config: TrainConfig) -> None:
+def _record_epoch(state: TrainState, row: EpochRow, config: TrainConfig) -> None:
     """Add an epoch to the history, and keep its weights where none were better or `config` wants the last."""
     best = state.history[state.best_epoch - 1] if state.best_epoch else None
     chosen, weights = state.best_epoch, state.best_weights

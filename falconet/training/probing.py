@@ -24,16 +24,16 @@ from falconet.training.loop import init_state, is_out_of_memory, make_context, m
 _MIN_RATE, _HIGHEST_RATE = 1e-6, 10.0
 _STEPS = 100
 """Of the range test; as many rates are tried."""
-SMOOTHING = 0.9
+_SMOOTHING = 0.9
 """Of a loss, the fraction that the mean of those before has: single batches differ."""
-TOO_HIGH = 4.0
+_TOO_HIGH = 4.0
 """Times the lowest loss at which a rate need not be raised further."""
-SAFETY = 10.0
+_SAFETY = 10.0
 """A tenth of the rate with the lowest loss leaves room for what comes later."""
 _SIZES = (16, 32, 64, 128, 256, 512)
-NEARLY = 0.9
+_NEARLY = 0.9
 """Of the most samples a second: a smaller batch that reaches so many makes more steps of them."""
-MIN_BATCHES = 16
+_MIN_BATCHES = 16
 """Of an epoch: with fewer steps it teaches less."""
 SECONDS = 1.0
 """For which each size of a batch is timed, at least."""
@@ -50,7 +50,7 @@ class LRRangeTest:
     @property
     def suggestion(self) -> float:
         """The learning rate to take: SAFETY below the one at which the loss was lowest."""
-        return self.rates[min(range(len(self.losses)), key=self.losses.__getitem__)] / SAFETY
+        return self.rates[min(range(len(self.losses)), key=self.losses.__getitem__)] / _SAFETY
 
 
 def lr_range_test(
@@ -99,7 +99,7 @@ def take_steps(
     network.train()
     freeze(network, config, 1)
     wrap(state, context)
-    for step, (rate, batch) in enumerate(zip(rates, repeat_epochs(train), strict=False)):
+    for step, (rate, batch) in enumerate(zip(rates, _repeat_epochs(train), strict=False)):
         try:
             loss, _ = train_step(state, context, batch, step, rate)
         except DivergedError:
@@ -107,7 +107,7 @@ def take_steps(
         yield loss, len(batch[1])
 
 
-def repeat_epochs(train: Batches) -> Iterator[tuple[Tensor, ...]]:
+def _repeat_epochs(train: Batches) -> Iterator[tuple[Tensor, ...]]:
     """Yield batches without end."""
     epoch = 1
     while True:
@@ -120,9 +120,9 @@ def _collect(rates: Sequence[float], losses: Iterator[float]) -> LRRangeTest:
     smooth: list[float] = []
     mean = 0.0
     for count, loss in enumerate(losses, start=1):
-        mean = SMOOTHING * mean + (1 - SMOOTHING) * loss
-        value = mean / (1 - SMOOTHING**count)
-        if not math.isfinite(value) or (smooth and value > TOO_HIGH * min(smooth)):
+        mean = _SMOOTHING * mean + (1 - _SMOOTHING) * loss
+        value = mean / (1 - _SMOOTHING**count)
+        if not math.isfinite(value) or (smooth and value > _TOO_HIGH * min(smooth)):
             break
         smooth.append(value)
     return LRRangeTest(tuple(rates[: len(smooth)]), tuple(smooth))
@@ -144,7 +144,7 @@ def find_batch_size(
     speeds: dict[int, float] = {}
     for size in _SIZES:
         train = make_train(size)
-        if len(train) < MIN_BATCHES and speeds:
+        if len(train) < _MIN_BATCHES and speeds:
             break
         try:
             speeds[size] = measure_speed(model, train, replace(config, batch_size=size), class_weights, teacher)
@@ -155,7 +155,7 @@ def find_batch_size(
                 raise OutOfMemoryError(f"out of memory in batches of {size}, the smallest that was tried") from error
             break
     best = max(speeds.values())
-    chosen = min(size for size, speed in speeds.items() if speed >= NEARLY * best)
+    chosen = min(size for size, speed in speeds.items() if speed >= _NEARLY * best)
     rates = ", ".join(f"{size}: {speed:,.0f}" for size, speed in speeds.items())
     return chosen, f"batch size {chosen} (samples a second by size: {rates})"
 

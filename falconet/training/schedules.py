@@ -4,8 +4,8 @@ import math
 
 from falconet.training.config import TrainConfig
 
-ONE_CYCLE_START = 1 / 25
-ONE_CYCLE_END = 1e-4 / 25
+_ONE_CYCLE_START = 1 / 25
+_ONE_CYCLE_END = 1e-4 / 25
 
 
 def learning_rate(step: int, steps: int, config: TrainConfig) -> float:
@@ -20,27 +20,27 @@ def learning_rate(step: int, steps: int, config: TrainConfig) -> float:
     progress = (step - rise) / max(steps - 1 - rise, 1)
     if config.schedule == "one_cycle":
         if step < rise:
-            return config.learning_rate * anneal(ONE_CYCLE_START, 1, step / rise)
-        return config.learning_rate * anneal(1, ONE_CYCLE_END, progress)
+            return config.learning_rate * _anneal(_ONE_CYCLE_START, 1, step / rise)
+        return config.learning_rate * _anneal(1, _ONE_CYCLE_END, progress)
     if step < rise:
         return config.learning_rate * (step + 1) / (rise + 1)
     if config.schedule == "cosine":
-        return config.learning_rate * anneal(1, 0, progress)
+        return config.learning_rate * _anneal(1, 0, progress)
     return config.learning_rate
 
 
-WHOLE_FROM = 0.75
+_WHOLE_FROM = 0.75
 """Fraction of the steps after which images have their whole size."""
-SIDE_STEP = 4
+_SIDE_STEP = 4
 """Pixels by which a side grows: few sizes are met, all of which halve well."""
 
 
 def training_side(side: int, step: int, steps: int, initial_scale: float) -> int:
     """Return the pixels of a side at step 0 .. steps - 1, from `initial_scale` of it, rounded, to all of it."""
-    fraction = initial_scale + (1 - initial_scale) * min(step / (WHOLE_FROM * steps), 1)
-    return side if fraction >= 1 else min(side, max(round(side * fraction / SIDE_STEP), 1) * SIDE_STEP)
+    fraction = initial_scale + (1 - initial_scale) * min(step / (_WHOLE_FROM * steps), 1)
+    return side if fraction >= 1 else min(side, max(round(side * fraction / _SIDE_STEP), 1) * _SIDE_STEP)
 
 
-def anneal(start: float, end: float, progress: float) -> float:
+def _anneal(start: float, end: float, progress: float) -> float:
     """Go from start to end along half a cosine, for a progress of 0 to 1."""
     return end + (start - end) * (1 + math.cos(math.pi * min(progress, 1))) / 2

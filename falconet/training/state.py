@@ -119,7 +119,7 @@ def restore(state: TrainState, checkpoint: Checkpoint | None, identity: dict[str
     state.model.load_state_dict(parts["model"])
     if state.average is not None:
         state.average.load_state_dict(parts["average"])
-    restore_optimizer(state.optimizer, parts["optimizer"])
+    _restore_optimizer(state.optimizer, parts["optimizer"])
     state.best_weights = clone(parts["best"])
     state.best_epoch = checkpoint.facts["best_epoch"]
     state.history = [EpochRow(**row) for row in checkpoint.facts["history"]]
@@ -131,7 +131,7 @@ def restore(state: TrainState, checkpoint: Checkpoint | None, identity: dict[str
     state.scaler.load_state_dict(checkpoint.facts["scaler"])
 
 
-def restore_optimizer(optimizer: Optimizer, tensors: _Weights) -> None:
+def _restore_optimizer(optimizer: Optimizer, tensors: _Weights) -> None:
     """Put an optimizer's moments back, each laid out in memory as its parameter is."""
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     slots: dict[int, _Weights] = {}

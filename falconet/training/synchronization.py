@@ -60,7 +60,7 @@ def normalize(
     """
     if not training:
         return F.batch_norm(x, running_mean, running_var, weight, bias, False, momentum, eps)
-    mean, var, count = measure_all(x.detach(), group)
+    mean, var, count = _measure_all(x.detach(), group)
     if running_mean is not None and running_var is not None:
         running_mean.lerp_(mean, momentum)
         running_var.lerp_(var * (count / (count - 1)), momentum)
@@ -68,7 +68,7 @@ def normalize(
     return normalized
 
 
-def measure_all(x: Tensor, group: dist.ProcessGroup) -> tuple[Tensor, Tensor, float]:
+def _measure_all(x: Tensor, group: dist.ProcessGroup) -> tuple[Tensor, Tensor, float]:
     """Return each channel's mean and variance over the parts of all processes, and over how many values they go."""
     start = torch.zeros(2, x.shape[1], device=x.device)
     # In float64 the difference of two squares loses nothing that float32 has.

@@ -18,7 +18,7 @@ from falconet import metrics
 from falconet.training.diagnoses import WORSE_EPOCHS, Ailment, Diagnosis
 
 _Baseline = Literal["majority", "linear"]
-BASELINES: dict[_Baseline, str] = {
+_BASELINES: dict[_Baseline, str] = {
     "majority": "always answering {subject}, the most frequent class in training",
     "linear": "a linear model of the same inputs",
 }
@@ -116,10 +116,10 @@ def diagnose_outcome(outcome: Outcome) -> tuple[Diagnosis, ...]:
     majority = outcome.classes[outcome.majority]
     found = (
         no_better_than("majority", baseline, right, subject=majority, epoch=outcome.epoch),
-        find_missed_classes(outcome),
-        find_low_recall(outcome),
-        find_imbalance(outcome),
-        find_shrunk_images(outcome),
+        _find_missed_classes(outcome),
+        _find_low_recall(outcome),
+        _find_imbalance(outcome),
+        _find_shrunk_images(outcome),
     )
     return tuple(diagnosis for diagnosis in found if diagnosis)
 
@@ -145,7 +145,7 @@ def no_better_than(
     faultless = metrics.mcnemar_p_value(int((~baseline_right).sum()), 0, "greater")
     if chance < THRESHOLDS[name].value or (wins >= losses and faultless >= THRESHOLDS[name].value):
         return None
-    words = BASELINES[baseline].format(subject=subject)
+    words = _BASELINES[baseline].format(subject=subject)
     evidence = (
         f"Of {len(right):,} validation samples the model answers {right.mean():.1%} right, and {words}, "
         f"{baseline_right.mean():.1%}: {wins} are right with the model alone and {losses} without it alone, which is "
@@ -171,7 +171,7 @@ def warn_useless(diagnoses: Sequence[Diagnosis]) -> str | None:
     return None
 
 
-def find_missed_classes(outcome: Outcome) -> Diagnosis | None:
+def _find_missed_classes(outcome: Outcome) -> Diagnosis | None:
     """Classes of which not one validation sample is found."""
     hits, counts = _count_hits(outcome)
     missed = np.flatnonzero((hits == 0) & (counts >= THRESHOLDS["class_without_recall"].value)).tolist()
@@ -185,14 +185,14 @@ def find_missed_classes(outcome: Outcome) -> Diagnosis | None:
         answered = "; it is never answered"
     evidence = f"Not one validation sample was found of {', '.join(listed)}{more}{answered}."
     subject = outcome.classes[missed[0]] if len(missed) == 1 else ""
-    return Diagnosis("class_without_recall", subject, outcome.epoch, evidence, advise_balance(outcome))
+    return Diagnosis("class_without_recall", subject, outcome.epoch, evidence, _advise_balance(outcome))
 
 
 _LISTED = 5
 """Classes that are named in one sentence."""
 
 
-def find_low_recall(outcome: Outcome) -> Diagnosis | None:
+def _find_low_recall(outcome: Outcome) -> Diagnosis | None:
     """The class that is found least of those that are found far less often than the others are."""
     hits, counts = _count_hits(outcome)
     present = np.flatnonzero(counts).tolist()
@@ -216,10 +216,10 @@ def find_low_recall(outcome: Outcome) -> Diagnosis | None:
         f"Of {counts[label]} validation samples of {outcome.classes[label]}, {recall:.1%} are found (95 %: {start:.1%} "
         f"to {end:.1%}), of all other classes {others:.1%}{more}."
     )
-    return Diagnosis("low_recall", outcome.classes[label], outcome.epoch, evidence, advise_balance(outcome))
+    return Diagnosis("low_recall", outcome.classes[label], outcome.epoch, evidence, _advise_balance(outcome))
 
 
-def find_imbalance(outcome: Outcome) -> Diagnosis | None:
+def _find_imbalance(outcome: Outcome) -> Diagnosis | None:
     """Classes of very different sizes, where training did not make up for it."""
     smallest, largest = int(outcome.train_counts.argmin()), outcome.majority
     few, many = int(outcome.train_counts[smallest]), int(outcome.train_counts[largest])
@@ -239,7 +239,7 @@ def find_imbalance(outcome: Outcome) -> Diagnosis | None:
     return Diagnosis("imbalanced", outcome.classes[smallest], 0, evidence, remedy)
 
 
-def find_shrunk_images(outcome: Outcome) -> Diagnosis | None:
+def _find_shrunk_images(outcome: Outcome) -> Diagnosis | None:
     """Photographs of which the network sees a thumbnail."""
     side, seen = outcome.image_side, outcome.input_side
     if side is None or not seen or side < THRESHOLDS["shrunk_images"].value * seen:
@@ -258,7 +258,7 @@ def _count_hits(outcome: Outcome) -> tuple[Int64[np.ndarray, " classes"], Int64[
     return np.bincount(outcome.labels[right], minlength=size), np.bincount(outcome.labels, minlength=size)
 
 
-def advise_balance(outcome: Outcome) -> str:
+def _advise_balance(outcome: Outcome) -> str:
     """Return what helps a class that is not found, as far as it was not done yet."""
     if outcome.balanced:
         return "Get more samples of it, and look at what is predicted instead: `falconet evaluate` lists confusions."

@@ -53,14 +53,14 @@ class Constrained(nn.Module):
 
     def list_constraints(self, name: str) -> list[nn.Module]:
         """Return the constraints of a tensor in the order in which they act; none for one that is free."""
-        found = dict(self.constraints.items()).get(to_key(name), ())
+        found = dict(self.constraints.items()).get(_to_key(name), ())
         assert isinstance(found, Iterable)
         return list(found)
 
     def append(self, name: str, constraint: nn.Module) -> None:
         """Let a constraint act on a tensor, after those that are there."""
         together = nn.ModuleList([*self.list_constraints(name), constraint])
-        self.constraints[to_key(name)] = together.train(self.training)
+        self.constraints[_to_key(name)] = together.train(self.training)
 
     def constrain(self, name: str, before: int | None = None) -> Float[Tensor, "*shape"]:
         """Return a tensor's values, differentiable; with `before`, those that its constraint of that index gets."""
@@ -88,7 +88,7 @@ class Constrained(nn.Module):
             schedule.advance(self, fraction)
 
 
-def to_key(name: str) -> str:
+def _to_key(name: str) -> str:
     """Return the name that a tensor's constraints have as a submodule, which may hold no dot."""
     return name.replace(".", "/")
 
@@ -175,13 +175,13 @@ class Grid(nn.Module):
     def compute_steps(self, weights: int) -> Float[Tensor, " channels"]:
         """Return the steps, rounded, of a grid for so many weights."""
         scale = 1 / math.sqrt(weights / len(self.start) * self.levels)
-        ratio = scale_gradient(self.ratio, scale / self.start.clamp(min=_SMALLEST).square())
+        ratio = _scale_gradient(self.ratio, scale / self.start.clamp(min=_SMALLEST).square())
         steps = (self.start * ratio).abs().clamp(min=torch.finfo(torch.bfloat16).tiny)
-        return pass_through(steps, round_significand(steps))
+        return _pass_through(steps, round_significand(steps))
 
     def forward(self, values: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         steps = self.compute_steps(values.numel()).to(values.dtype).view(-1, *[1] * (values.ndim - 1))
-        return round_to_grid(values, steps, self.levels)
+        return _round_to_grid(values, steps, self.levels)
 
     def extra_repr(self) -> str:
         return f"levels={self.levels}, channels={len(self.start)}"
@@ -202,7 +202,7 @@ class Codebook(nn.Module):
         self.centroids = nn.Parameter(centroids)
 
     def forward(self, values: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-        rounded = pass_through(self.centroids, round_significand(self.centroids)).to(values.dtype)
+        rounded = _pass_through(self.centroids, round_significand(self.centroids)).to(values.dtype)
         table = torch.cat([rounded.new_zeros(1), rounded])
         # A mask before this one may have changed since.
         shared = table.index_select(0, self.members.long().flatten()).view(values.shape)
@@ -228,7 +228,7 @@ class Rounding(nn.Module):
     def forward(self, values: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         step = self.compute_step(values.detach())
         ratio = values / step
-        rounded = pass_through(ratio, ratio.round())
+        rounded = _pass_through(ratio, ratio.round())
         return (rounded.clamp(min=1) if self.positive else rounded) * step
 
     def compute_step(self, values: Float[Tensor, "*shape"]) -> Float[Tensor, ""]:
@@ -245,7 +245,7 @@ class Rounding(nn.Module):
         return f"bits={self.bits}, positive={self.positive}"
 
 
-def pass_through(values: Float[Tensor, "*shape"], rounded: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+def _pass_through(values: Float[Tensor, "*shape"], rounded: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """Return `rounded` with the gradient of `values` (Bengio, Léonard, Courville, 2013: straight-through estimator).
 
     Exact where `rounded` is `values` rounded or zero, since the difference of such floats is one; never -0.
@@ -253,8 +253,8 @@ def pass_through(values: Float[Tensor, "*shape"], rounded: Float[Tensor, "*shape
     return values + (rounded - values).detach()
 
 
-class Regrow(torch.autograd.Function):
-    """Zeros where a weight is not kept, with the gradient of all weights: `pass_through` in one pass over memory."""
+class _Regrow(torch.autograd.Function):
+    """Zeros where a weight is not kept, with the gradient of all weights: `_pass_through` in one pass over memory."""
 
     @staticmethod
     def forward(ctx: Any, values: Tensor, kept: Tensor) -> Tensor:
@@ -265,7 +265,7 @@ class Regrow(torch.autograd.Function):
         return gradients[0], None
 
 
-class RoundToGrid(torch.autograd.Function):
+class _RoundToGrid(torch.autograd.Function):
     """Integer multiples of steps, with the gradients that `Grid` states.
 
     What autograd would derive from rounding and clamping takes twice as long, which small networks feel.
@@ -292,19 +292,19 @@ class RoundToGrid(torch.autograd.Function):
 
 def regrow(values: Float[Tensor, "*shape"], kept: Bool[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """Return zeros where a weight is not kept, with the gradient of all weights."""
-    masked: Tensor = Regrow.apply(values, kept)
+    masked: Tensor = _Regrow.apply(values, kept)
     return masked
 
 
-def round_to_grid(
+def _round_to_grid(
     values: Float[Tensor, "*shape"], steps: Float[Tensor, "*ones"], levels: int
 ) -> Float[Tensor, "*shape"]:
     """Return the nearest multiples of steps, which are broadcast, of -levels to levels."""
-    rounded: Tensor = RoundToGrid.apply(values, steps, levels)
+    rounded: Tensor = _RoundToGrid.apply(values, steps, levels)
     return rounded
 
 
-def scale_gradient(values: Float[Tensor, "*shape"], scale: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+def _scale_gradient(values: Float[Tensor, "*shape"], scale: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """Return `values` with their gradient times `scale`."""
     return values.detach() + (values - values.detach()) * scale
 

@@ -31,9 +31,9 @@ _Scores = dict[str, Tensor]
 RAMP = 0.6
 """Fraction of the training in which the cubic schedule takes weights; what is left learns in the rest. Set by hand,
 not tuned."""
-SETTLED = 0.8
+_SETTLED = 0.8
 """Fraction of the training after which no weight goes or comes back any more. Set by hand, not tuned."""
-UPDATES = 200
+_UPDATES = 200
 """Times at most that weights are ranked during training: ranking all takes longer than a small network's step. Set by
 hand, not tuned."""
 
@@ -78,7 +78,7 @@ class PruneWeights:
             mask = Mask(kept, regrow=self.regrow, scored=self.criterion == "movement")
             constrained.append(name, mask)
         if places:
-            pruning = Pruning(self, amounts, places, constrained)
+            pruning = _Pruning(self, amounts, places, constrained)
             constrained.schedules.append(pruning.train(constrained.training))
             pruning.update(constrained)
         return constrained
@@ -108,7 +108,7 @@ def prune(
     return PruneChannels(amount)
 
 
-class Pruning(Schedule):
+class _Pruning(Schedule):
     """The masks of one step: how many weights they take, and which, as training goes on."""
 
     def __init__(
@@ -138,7 +138,7 @@ class Pruning(Schedule):
         done = min(max(fraction, 0.0), 1.0)
         settled = float(self.progress) >= 1 and not self.step.regrow and self.step.criterion == "magnitude"
         # Ranking all weights takes longer than a small network's step; masks hardly change from one to the next.
-        if settled or float(self.heard) >= SETTLED or (done < float(self.heard) + 1 / UPDATES and done < SETTLED):
+        if settled or float(self.heard) >= _SETTLED or (done < float(self.heard) + 1 / _UPDATES and done < _SETTLED):
             return
         self.heard.fill_(done)
         self.progress.clamp_(min=min(done / RAMP, 1.0))

@@ -25,7 +25,7 @@ from falconet.compression.steps.fitting import fit_steps
 
 Per = Literal["tensor", "channel"]
 Bits = int | Literal["ternary"]
-WEIGHT = "is a weight, for quantize or cluster"
+_WEIGHT = "is a weight, for quantize or cluster"
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class QuantizeFloats:
     def __call__(self, model: nn.Module) -> Constrained:
         constrained = constrain(model)
         untouched = self.find_untouched(constrained)
-        for name in list_saved(constrained):
+        for name in _list_saved(constrained):
             if name not in untouched:
                 # A variance of zero would divide by the square root of almost nothing.
                 positive = name.rpartition(".")[2] == "running_var"
@@ -89,16 +89,16 @@ class QuantizeFloats:
 
     def find_untouched(self, model: nn.Module) -> dict[str, str]:
         reasons = {}
-        for name in list_saved(model):
+        for name in _list_saved(model):
             values = find_tensor(unwrap(model), name)
             weight = isinstance(values, nn.Parameter) and values.ndim >= 2
-            reason = WEIGHT if weight else explain_value(values)
+            reason = _WEIGHT if weight else explain_value(values)
             if reason is not None:
                 reasons[name] = reason
         return reasons
 
 
-def list_saved(model: nn.Module) -> list[str]:
+def _list_saved(model: nn.Module) -> list[str]:
     """Return the names of a plain module's parameters and of the buffers that its state holds, shared ones once."""
     plain = unwrap(model)
     parameters = dict(plain.named_parameters())

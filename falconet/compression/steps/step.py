@@ -37,7 +37,7 @@ class Chain:
 
     def __post_init__(self) -> None:
         constraining: Step | None = None
-        for step in iterate_steps(self.steps):
+        for step in _iterate_steps(self.steps):
             if not step.structural:
                 constraining = step
             elif constraining is not None:
@@ -67,11 +67,11 @@ class Chain:
         return {name: "; ".join(lines) for name, lines in reasons.items()}
 
 
-def iterate_steps(steps: tuple[Step, ...]) -> Iterator[Step]:
+def _iterate_steps(steps: tuple[Step, ...]) -> Iterator[Step]:
     """Return the steps, with those of chains among them."""
     for step in steps:
         if isinstance(step, Chain):
-            yield from iterate_steps(step.steps)
+            yield from _iterate_steps(step.steps)
         else:
             yield step
 

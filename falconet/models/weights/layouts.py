@@ -28,7 +28,7 @@ from falconet.models.weights.formats import State
 from falconet.spec import ResizeMode
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-CAFFE_MEAN, CAFFE_STD = (123 / 255, 117 / 255, 104 / 255), (1 / 255,) * 3
+_CAFFE_MEAN, _CAFFE_STD = (123 / 255, 117 / 255, 104 / 255), (1 / 255,) * 3
 """Of red, green and blue, in units of 0..1."""
 
 
@@ -50,12 +50,12 @@ class _Layout:
 TENSORFLOW_OPTIONS: Mapping[str, Any] = MappingProxyType({"padding": "same", "norm_eps": 1e-3})
 
 
-def rename_own(name: str, state: State) -> dict[str, Tensor]:
+def _rename_own(name: str, state: State) -> dict[str, Tensor]:
     """Return a state as it is, but for an output layer that other code for CIFAR calls "linear"."""
     return {re.sub(r"^linear\.", "fc.", key): value for key, value in state.items()}
 
 
-def rename_caffe(name: str, state: State) -> dict[str, Tensor]:
+def _rename_caffe(name: str, state: State) -> dict[str, Tensor]:
     """Return SqueezeNet 1.0's tensors with torchvision's names; its first kernels, for BGR, turned to RGB."""
     places = {"conv1": "features.0", "conv10": "classifier.1"}
     places |= {
@@ -70,7 +70,7 @@ def rename_caffe(name: str, state: State) -> dict[str, Tensor]:
 
 
 @dataclass(frozen=True)
-class BlockNames:
+class _BlockNames:
     """What a layout of EfficientNets calls its layers."""
 
     pattern: str
@@ -85,7 +85,7 @@ class BlockNames:
     """The layer that only expanding blocks have."""
 
 
-TIMM = BlockNames(
+_TIMM = _BlockNames(
     pattern=r"blocks\.(\d+)\.(\d+)",
     outside={
         "conv_stem": "features.0.0",
@@ -98,7 +98,7 @@ TIMM = BlockNames(
     plain=(("conv_dw", "bn1"), ("se.conv_reduce", "se.conv_expand"), ("conv_pw", "bn2")),
     sign="conv_pwl",
 )
-TENSORFLOW = BlockNames(
+_TENSORFLOW = _BlockNames(
     pattern=r"_blocks\.(\d+)",
     outside={
         "_conv_stem": "features.0.0",
@@ -118,7 +118,7 @@ TENSORFLOW = BlockNames(
 )
 
 
-def rename_blocks(names: BlockNames, name: str, state: State) -> dict[str, Tensor]:
+def _rename_blocks(names: _BlockNames, name: str, state: State) -> dict[str, Tensor]:
     """Return an EfficientNet's tensors with the names that they have here; unknown ones keep theirs."""
     ours = outline_model(name).state_dict()
     targets = dict.fromkeys(match[0] for key in ours if (match := re.match(r"features\.\d+\.\d+(?=\.block)", key)))
@@ -127,7 +127,7 @@ def rename_blocks(names: BlockNames, name: str, state: State) -> dict[str, Tenso
     ordered = sorted(blocks, key=lambda block: [int(number) for number in blocks[block]])
     layers = dict(names.outside)
     for block, target in zip(ordered, targets, strict=False):
-        layers |= rename_layers(names, state, block, target)
+        layers |= _rename_layers(names, state, block, target)
     renamed = {}
     for key, value in state.items():
         layer, _, part = key.rpartition(".")
@@ -135,7 +135,7 @@ def rename_blocks(names: BlockNames, name: str, state: State) -> dict[str, Tenso
     return renamed
 
 
-def rename_layers(names: BlockNames, state: State, block: str, target: str) -> dict[str, str]:
+def _rename_layers(names: _BlockNames, state: State, block: str, target: str) -> dict[str, str]:
     """Return what the layers of one block are called here."""
     pairs = names.expanding if f"{block}.{names.sign}.weight" in state else names.plain
     present = [pair for pair in pairs if f"{block}.{pair[0]}.weight" in state]
@@ -146,7 +146,7 @@ def rename_layers(names: BlockNames, state: State, block: str, target: str) -> d
     return layers
 
 
-BERT_LAYERS: Mapping[str, str] = MappingProxyType(
+_BERT_LAYERS: Mapping[str, str] = MappingProxyType(
     {
         "embeddings.word_embeddings": "encoder.embedding",
         "embeddings.position_embeddings": "positions",
@@ -169,13 +169,13 @@ def rename_bert(layer: str) -> str:
     """Return what a layer of BERT is called here; an unknown one keeps its name."""
     block = re.match(r"encoder\.layer\.(\d+)\.(.+)", layer)
     if block is None:
-        return BERT_LAYERS.get(layer, layer)
-    return f"blocks.{block[1]}.{BERT_LAYERS.get(block[2], block[2])}"
+        return _BERT_LAYERS.get(layer, layer)
+    return f"blocks.{block[1]}.{_BERT_LAYERS.get(block[2], block[2])}"
 
 
-OWN = _Layout("falconet", "", rename_own)
+OWN = _Layout("falconet", "", _rename_own)
 LAYOUTS = (
-    _Layout("timm", "conv_stem.weight", partial(rename_blocks, TIMM), MappingProxyType({"norm_eps": 1e-5})),
-    _Layout("tensorflow", "_conv_stem.weight", partial(rename_blocks, TENSORFLOW), TENSORFLOW_OPTIONS),
-    _Layout("caffe", "fire2/squeeze1x1.weight", rename_caffe, {}, CAFFE_MEAN, CAFFE_STD, "stretch"),
+    _Layout("timm", "conv_stem.weight", partial(_rename_blocks, _TIMM), MappingProxyType({"norm_eps": 1e-5})),
+    _Layout("tensorflow", "_conv_stem.weight", partial(_rename_blocks, _TENSORFLOW), TENSORFLOW_OPTIONS),
+    _Layout("caffe", "fire2/squeeze1x1.weight", _rename_caffe, {}, _CAFFE_MEAN, _CAFFE_STD, "stretch"),
 )

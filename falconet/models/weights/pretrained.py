@@ -81,10 +81,10 @@ def check_weights_fit(found: Pretrained, source: str) -> None:
 
 def find_mismatch(found: Pretrained) -> str:
     """Return how the weights first differ from the network's in name or shape; empty where they do not."""
-    state = drop_counters(found.state)
+    state = _drop_counters(found.state)
     if not state:
         return "no tensors"
-    wanted = _list_shapes(found, **measure_ends(found))
+    wanted = _list_shapes(found, **_measure_ends(found))
     output = list(wanted)[-1].rpartition(".")[0]
     # A network for texts may come without an output layer, which then is made anew.
     bare = found.vocabulary is not None and not any(key.startswith(f"{output}.") for key in state)
@@ -100,10 +100,10 @@ def find_mismatch(found: Pretrained) -> str:
     return next((f"found {key}, which it does not have" for key in state if key not in wanted), "")
 
 
-def measure_ends(found: Pretrained) -> dict[str, int]:
+def _measure_ends(found: Pretrained) -> dict[str, int]:
     """Return the channels and classes that the weights were trained for, where their first and last tensors tell."""
     shapes = _list_shapes(found)
-    kernel, output = find_kernel(shapes), list(shapes)[-1]
+    kernel, output = _find_kernel(shapes), list(shapes)[-1]
     ends: dict[str, int] = {} if found.vocabulary is None else {"in_channels": len(found.vocabulary)}
     if kernel is not None and kernel in found.state and found.state[kernel].ndim == len(shapes[kernel]):
         ends["in_channels"] = found.state[kernel].shape[1]
@@ -112,24 +112,24 @@ def measure_ends(found: Pretrained) -> dict[str, int]:
     return {key: value for key, value in ends.items() if value}
 
 
-def find_kernel(shapes: Mapping[str, Any]) -> str | None:
+def _find_kernel(shapes: Mapping[str, Any]) -> str | None:
     """Return the name of the first convolution's kernels, (out, in, height, width); None without a convolution."""
     return next((name for name, shape in shapes.items() if len(shape) == 4), None)
 
 
 def _list_shapes(found: Pretrained, **ends: int) -> Mapping[str, torch.Size]:
     """Return the names and shapes of the network's tensors, with other channels and classes than native ones."""
-    return list_network(found.name, json.dumps({**found.options, **ends}, sort_keys=True), found.size)
+    return _list_network(found.name, json.dumps({**found.options, **ends}, sort_keys=True), found.size)
 
 
 @lru_cache(maxsize=16)
-def list_network(name: str, options: str, size: tuple[int, ...] | None) -> Mapping[str, torch.Size]:
+def _list_network(name: str, options: str, size: tuple[int, ...] | None) -> Mapping[str, torch.Size]:
     """Return the names and shapes of a network's tensors."""
     state = outline_model(name, input_size=size, **json.loads(options)).state_dict()
-    return {key: tensor.shape for key, tensor in drop_counters(state).items()}
+    return {key: tensor.shape for key, tensor in _drop_counters(state).items()}
 
 
-def drop_counters(state: State) -> dict[str, Tensor]:
+def _drop_counters(state: State) -> dict[str, Tensor]:
     """Return a state without batch normalization's counters, which decide nothing and are absent from many files."""
     return {key: value for key, value in state.items() if not key.endswith("num_batches_tracked")}
 
@@ -142,10 +142,10 @@ def fit_weights(model: nn.Module, found: Pretrained, labels: tuple[str, ...] | N
     fractions of the kernels of one. Raises ConfigError where anything else differs in shape.
     """
     notes = [f"weights of {found.name} ({found.layout} layout)", *found.notes]
-    own, state = drop_counters(model.state_dict()), drop_counters(found.state)
+    own, state = _drop_counters(model.state_dict()), _drop_counters(found.state)
     outputs = tuple(f"{name}." for name in find_outputs(model))
     _check_names(own, state, outputs)
-    kernel = find_kernel({key: tensor.shape for key, tensor in own.items()})
+    kernel = _find_kernel({key: tensor.shape for key, tensor in own.items()})
     if kernel is not None and own[kernel].shape[1] != state[kernel].shape[1]:
         notes.append(f"{kernel}: {state[kernel].shape[1]} channels to {own[kernel].shape[1]}")
         state[kernel] = adapt_channels(state[kernel], own[kernel].shape[1])
