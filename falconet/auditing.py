@@ -204,7 +204,7 @@ def _check_finite(probabilities: Float64[np.ndarray, "samples classes"], split: 
     if len(lost):
         name = to_text(split.samples.name(int(lost[0])))
         raise DataError(
-            f"--label-errors: wanted a probability of each class, found none that is a number for {len(lost):,} "
+            f"label_errors: wanted a probability of each class, found none that is a number for {len(lost):,} "
             f"samples, the first {name}; its values may be infinite or far too large: mend it, or leave it out"
         )
 
@@ -223,7 +223,7 @@ def part(split: Split, num_classes: int) -> Int64[np.ndarray, " samples"]:
         if len(np.unique(folds)) < _FOLDS or len(np.unique(folds[own])) < _FOLDS - 1:
             grouped = "" if split.groups is None else f" in {len(np.unique(unite_split(split)[own]))} groups"
             raise DataError(
-                f"--label-errors: wanted enough different samples{' and groups' if grouped else ''} of each class for "
+                f"label_errors: wanted enough different samples{' and groups' if grouped else ''} of each class for "
                 f"{_FOLDS} folds, found {int(own.sum())}{grouped} of one"
             )
     return folds

@@ -153,7 +153,7 @@ def expand(path: Path, kind: Kind) -> FoundFiles:
 def check_top(top: object) -> None:
     """Raise UsageError unless at least one candidate is wanted."""
     if not isinstance(top, Integral) or top < 1:
-        raise UsageError(f"--top: wanted 1 or more, found {top}")
+        raise UsageError(f"top: wanted 1 or more, found {top}")
 
 
 def rank_samples(

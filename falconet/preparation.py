@@ -320,7 +320,7 @@ def check_synthetic(plan: Plan, bundle: DataBundle) -> None:
     folder = plan.config.model.teacher
     if folder is not None and not _answers_batches(load_artifact(folder), bundle):
         raise ConfigError(
-            f"--synthetic: wanted a teacher that is given what its student is, found one of another input, {folder}, "
+            f"synthetic: wanted a teacher that is given what its student is, found one of another input, {folder}, "
             "which cannot answer about synthetic samples; leave out --synthetic or --teacher"
         )
 

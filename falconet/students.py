@@ -100,7 +100,7 @@ def train_with_student(
     student.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise UsageError("--student: wanted one process, found several; leave out torchrun")
+        raise UsageError("student: wanted one process, found several; leave out torchrun")
     if model is not None:
         check_model(model, plan.dataset)
     first = execute(plan, callbacks=callbacks, refit=refit)
@@ -134,7 +134,7 @@ def choose_student(plan: Plan, teacher: str, most: int) -> Plan:
         if size < most:
             return taught
     raise UsageError(
-        f"--student auto: wanted a student smaller than its teacher, {teacher}, which has {most:,} bytes of weights, "
+        f"student: wanted one smaller than its teacher, {teacher}, which has {most:,} bytes of weights, "
         f"found none (the least, {taught.config.model.name}, has {size:,}); the teacher is in {plan.out}: use it as it "
         "is, shrink it with falconet compress, or name a student"
     )

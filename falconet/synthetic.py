@@ -94,9 +94,9 @@ def train_with_synthetic(
     UsageError for several processes.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise UsageError("--synthetic: wanted one process, found several; leave out torchrun")
+        raise UsageError("synthetic: wanted one process, found several; leave out torchrun")
     if per_class < 1:
-        raise UsageError(f"--synthetic: wanted 1 or more samples a class, found {per_class}")
+        raise UsageError(f"synthetic: wanted 1 or more samples a class, found {per_class}")
     check_begun(plan, per_class)
     # One network, with and without: candidates that are solved at once take no steps to compare by.
     plan = replace(plan, solved=())
@@ -139,7 +139,7 @@ def _check_size(train: Loader) -> None:
     if isinstance(train.preprocess, Preprocess) and max(train.preprocess.spec.shape[1:]) > MAX_SIDE:
         _, height, width = train.preprocess.spec.shape
         raise ConfigError(
-            f"--synthetic: wanted images of at most {MAX_SIDE} pixels a side, found {height}x{width}; set "
+            f"synthetic: wanted images of at most {MAX_SIDE} pixels a side, found {height}x{width}; set "
             "model.input_size, or leave it out"
         )
 
@@ -153,7 +153,7 @@ def _make_samples(train: Loader, per_class: int, seed: int, config: FlowConfig) 
     least = 2 if isinstance(train.preprocess, SeriesPreprocess) else 1
     labels = (counts >= least).nonzero().flatten().repeat_interleave(per_class)
     if not len(labels):
-        raise DataError(f"--synthetic: wanted a class of {least} training samples or more, found none")
+        raise DataError(f"synthetic: wanted a class of {least} training samples or more, found none")
     inputs = hold_inputs(train.inputs)
     stream = epoch_seed(seed, 0, "data")  # Epochs count from 1: no batch has this one.
     generator = torch.Generator().manual_seed(stream)

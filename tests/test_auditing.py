@@ -106,7 +106,7 @@ def test_answers_must_agree_with_labels_by_more_than_chance() -> None:
 
 def test_too_few_samples_are_refused(tmp_path: Path) -> None:
     write_digits(tmp_path / "few.npz", np.array([], dtype=np.int64), 30)
-    with pytest.raises(DataError, match=r"--label-errors: wanted enough different samples of each class"):
+    with pytest.raises(DataError, match=r"label_errors: wanted enough different samples of each class"):
         find_label_errors(load_dataset(tmp_path / "few.npz"))
 
 

@@ -175,6 +175,6 @@ def test_a_source_is_a_name_or_a_path(source: object) -> None:
 
 @pytest.mark.parametrize("top", [0, 2.5, "3", None])
 def test_candidates_are_counted_by_whole_numbers(top: object) -> None:
-    with pytest.raises(UsageError, match="--top: wanted 1 or more, found"):
+    with pytest.raises(UsageError, match="top: wanted 1 or more, found"):
         check_top(top)
     check_top(np.int64(1))

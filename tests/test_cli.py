@@ -277,6 +277,7 @@ MISTAKES = [
         2,
         "wanted a network whose weights are in a wheel",
     ),
+    (["compare", "digits", "--models", "lenet5", "--out", "x"], 2, "falconet: --models: wanted two or more to compare"),
     (["data", "digits", "--preview", "p.jpg"], 2, "ending in .png"),
 ]
 

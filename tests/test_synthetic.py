@@ -178,11 +178,11 @@ def test_what_cannot_work_is_told_before_anything_is_trained(
     asked = plan_run(
         make_folder(), model="resnet20", epochs=1, settings={"model": {"input_size": 96}}, out=tmp_path / "run"
     )
-    with pytest.raises(ConfigError, match="--synthetic: wanted images of at most 64 pixels a side, found 96x96"):
+    with pytest.raises(ConfigError, match="synthetic: wanted images of at most 64 pixels a side, found 96x96"):
         train_with_synthetic(asked, 2)
-    with pytest.raises(UsageError, match="--synthetic: wanted 1 or more samples a class, found 0"):
+    with pytest.raises(UsageError, match="synthetic: wanted 1 or more samples a class, found 0"):
         train_with_synthetic(asked, 0)
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(UsageError, match="--synthetic: wanted one process"):
+    with pytest.raises(UsageError, match="synthetic: wanted one process"):
         train_with_synthetic(asked, 2)
     assert not (tmp_path / "run" / "config.yaml").exists()

@@ -117,7 +117,7 @@ def run(arguments: list[str]) -> int:
     except (FalconetError, _CommandLineError) as error:
         if "--debug" in arguments:
             _print_traceback()
-        return _report(error)
+        return _report(error, arguments)
     except (KeyboardInterrupt, typer.Abort):
         return fail("stopped", 1)
     except BrokenPipeError:
@@ -147,14 +147,25 @@ def _note_lacking() -> None:
         drawing.LACKING.clear()
 
 
-def _report(error: Exception) -> int:
+def _report(error: Exception, arguments: list[str]) -> int:
     """Print an error's one line and return its exit code."""
     if isinstance(error, FalconetError):
-        return fail(str(error), error.exit_code)
+        return fail(_name_option(str(error), arguments), error.exit_code)
     message = error.format_message()  # type: ignore[attr-defined]
     context = getattr(error, "ctx", None)
     command = context.command_path if context else "falconet"
     return fail(f"{message} (see {command} --help)", 2)
+
+
+def _name_option(message: str, arguments: list[str]) -> str:
+    """Return an error with the verb's option in place of the argument of a function that it begins with."""
+    name, colon, rest = message.partition(": ")
+    verb = getattr(typer.main.get_command(app), "commands", {}).get(arguments[0] if arguments else "")
+    for parameter in verb.params if verb is not None else ():
+        option = parameter.opts[0]
+        if parameter.name == name and option.startswith("--"):
+            return f"{option}{colon}{rest}"
+    return message
 
 
 def fail(message: str, code: int) -> int:

@@ -26,7 +26,7 @@ from falconet.training.config import FREE
 
 _TERMS_FILE = "terms.json"
 """Says of a folder that it holds a comparison, and what all its runs have in common."""
-_RESERVED = {"model.name": "is what --models says", "training.seed": "goes from 0 to --seeds - 1"}
+_RESERVED = {"model.name": "is what `models` says", "training.seed": "goes from 0 to seeds - 1"}
 """Settings that a comparison gives to its runs itself."""
 
 
@@ -105,11 +105,11 @@ def parse_contenders(names: Sequence[str | Path]) -> tuple[Contender, ...]:
     """Return what the names mean. Raises UsageError for fewer than two, for one twice, and for one that is unknown."""
     contenders = tuple(parse_contender(str(name).strip()) for name in names)
     if len(contenders) < 2:
-        raise UsageError(f"--models: wanted two or more to compare, found {len(contenders)}")
+        raise UsageError(f"models: wanted two or more to compare, found {len(contenders)}")
     slugs = [contender.slug for contender in contenders]
     for contender in contenders:
         if slugs.count(contender.slug) > 1:
-            raise UsageError(f"--models: wanted each model once, found {contender.name} again; leave one out")
+            raise UsageError(f"models: wanted each model once, found {contender.name} again; leave one out")
     return tuple(replace(one, name=_redact_contender(one.name, contenders)) for one in contenders)
 
 
@@ -146,7 +146,7 @@ def agree(source: str | Path, epochs: int | None, recipe: str | None, settings: 
     asked = normalize_settings(settings)
     for key in flatten(asked):
         if key in _RESERVED:
-            raise ConfigError(f"--set {key}: it {_RESERVED[key]}; leave it out")
+            raise ConfigError(f"settings: {key} {_RESERVED[key]}; leave it out")
     loaded = load_recipe(recipe) if recipe else {}
     given = {} if epochs is None else {"training": {"epochs": epochs}}
     settings = merge(merge(loaded, asked), given)
@@ -160,13 +160,13 @@ def agree(source: str | Path, epochs: int | None, recipe: str | None, settings: 
 def check_seeds(seeds: int) -> None:
     """Raise UsageError unless there is at least one."""
     if seeds < 1:
-        raise UsageError(f"--seeds: wanted 1 or more (3 or more tell luck from quality), found {seeds}")
+        raise UsageError(f"seeds: wanted 1 or more (3 or more tell luck from quality), found {seeds}")
 
 
 def check_folds(folds: int | None) -> None:
     """Raise UsageError unless there are two or more, or there is no cross-validation."""
     if folds is not None and folds < 2:
-        raise UsageError(f"--folds: wanted 2 or more (5 or 10 are usual), found {folds}")
+        raise UsageError(f"folds: wanted 2 or more (5 or 10 are usual), found {folds}")
 
 
 def check_folder(out: Path, terms: _Terms, contenders: Sequence[Contender]) -> None:

@@ -347,9 +347,7 @@ def _check_unchanged(record: Mapping[str, Any], facts: Mapping[str, Any]) -> Non
     for key, what in names.items():
         if record.get(key) != facts[key]:
             change = _describe_change(record[key], facts[key]) if key == "config" else ""
-            raise UsageError(
-                f"--resume: the search began with {what}{change}; undo that, or begin anew with --overwrite"
-            )
+            raise UsageError(f"resume: the search began with {what}{change}; undo that, or begin anew with --overwrite")
 
 
 def _drop_free_settings(facts: Mapping[str, Any]) -> dict[str, Any]:

@@ -101,7 +101,7 @@ class Abstention:
 def check_precision(precision: float | None) -> None:
     """Raise ConfigError for a precision that no answers can have."""
     if precision is not None and not 0 < precision <= 1:
-        raise ConfigError(f"--precision: wanted a fraction above 0 and up to 1, such as 0.99, found {precision:g}")
+        raise ConfigError(f"precision: wanted a fraction above 0 and up to 1, such as 0.99, found {precision:g}")
 
 
 def abstain(precision: float, choosing: tuple[str, Answers], evaluated: tuple[str, Answers]) -> Abstention:

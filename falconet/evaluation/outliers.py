@@ -54,15 +54,15 @@ def separate_outliers(
     config = DataConfig(kind=artifact.config.input.kind)
     other = read_source(str(source), find_data_root(data_root), config)
     if other.kind != dataset.kind:
-        raise DataError(f"--ood: wanted {dataset.kind} data, as the model takes, found {other.kind} in {source}")
+        raise DataError(f"ood: wanted {dataset.kind} data, as the model takes, found {other.kind} in {source}")
     if other.fingerprint == dataset.fingerprint:
-        raise DataError(f"--ood: wanted another source than {dataset.source}, found the same samples in {source}")
+        raise DataError(f"ood: wanted another source than {dataset.source}, found the same samples in {source}")
     name = "test" if "test" in other.splits else "all"
     split = drop_shared(other.split(name), answers.split)
     logits, unreadable = predict_logits(artifact, fit_recordings(split.samples, artifact.config.input))
     if not len(logits):
         reason = f" ({next(iter(unreadable.values()))})" if unreadable else ": all stand in the evaluated split too"
-        raise DataError(f"--ood: wanted samples of something else, found none that can be used in {source}{reason}")
+        raise DataError(f"ood: wanted samples of something else, found none that can be used in {source}{reason}")
     temperature = artifact.config.calibration_temperature
     raw = [scale_logits(part, 1 / temperature) for part in (answers.logits, logits)]
     return Outliers(

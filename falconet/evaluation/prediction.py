@@ -118,11 +118,11 @@ def _check_mirrored(artifact: Artifact) -> None:
     """
     kind = artifact.config.input.kind
     if ADAPTERS[kind].mirror is None:
-        raise UsageError(f"--tta: wanted a model of images, which are mirrored, found one of {kind}")
+        raise UsageError(f"tta: wanted a model of images, which are mirrored, found one of {kind}")
     flips = 0.0 if artifact.path is None else _find_flips(artifact.path)
     if not flips:
         raise UsageError(
-            f"--tta: wanted a run whose {_RUN_FILE} has augmentation.flip_horizontal above 0, found none: a model that "
+            f"tta: wanted a run whose {_RUN_FILE} has augmentation.flip_horizontal above 0, found none: a model that "
             "never saw mirrored images may take them for others; leave --tta out"
         )
 

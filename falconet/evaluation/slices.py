@@ -41,7 +41,7 @@ class Slices:
 def check_column(split: Split, column: str) -> None:
     """Raise DataError where a split was read from no table, and so has no columns."""
     if column not in split.extras:
-        raise DataError(f"--by {column}: wanted a table with this column, found a source that is no table")
+        raise DataError(f"by: wanted a table with the column {column}, found a source that is no table")
 
 
 def slice_answers(split: Split, right: Bool[np.ndarray, " samples"], column: str) -> Slices:

@@ -153,7 +153,7 @@ def examine(
     artifact = open_artifact(model)
     explainer = plan(artifact, method, Path(out), classes)
     if samples < 1:
-        raise ConfigError(f"--samples: wanted 1 or more, found {samples}")
+        raise ConfigError(f"samples: wanted 1 or more, found {samples}")
     dataset, chosen, config = find_split(artifact, source, split, data_root=data_root, settings=settings)
     _, answers = evaluate_split(artifact, chosen, split, dataset)
     with hold(explainer.out):

@@ -260,7 +260,7 @@ def explain(
 def plan(artifact: Artifact, method: str | None, out: Path, classes: int) -> Explainer:
     """Return what explains by the methods that were asked for. Raises UnknownNameError, ConfigError."""
     if classes < 1:
-        raise ConfigError(f"--classes: wanted 1 or more, found {classes}")
+        raise ConfigError(f"classes: wanted 1 or more, found {classes}")
     kind = artifact.config.input.kind
     fitting = fitting_methods(artifact)
     if method == "all":
@@ -334,7 +334,7 @@ def _names_source(asked: str | Path) -> bool:
 def _choose_samples(split: Split, count: int) -> Split:
     """Return so many samples of a split, from all its classes alike where the split has them alike."""
     if count < 1:
-        raise ConfigError(f"--samples: wanted 1 or more, found {count}")
+        raise ConfigError(f"samples: wanted 1 or more, found {count}")
     by_class = np.argsort(split.labels, kind="stable")
     chosen = by_class[np.linspace(0, len(split) - 1, min(count, len(split))).round().astype(np.int64)]
     return split.take(chosen)

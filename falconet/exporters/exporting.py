@@ -141,7 +141,7 @@ def export(
     target, out = find_target(to), Path(out)
     check_export_path(to, out)
     if not 0 <= max_drop <= 100:
-        raise ConfigError(f"--max-drop: wanted points of accuracy from 0 to 100, found {max_drop:g}")
+        raise ConfigError(f"max_drop: wanted points of accuracy from 0 to 100, found {max_drop:g}")
     artifact = open_artifact(model)
     held_out = find_held_out(artifact, source, data_root, exact=target.exact)
     calibrating, evaluating = split_held_out(limit_sides(held_out, artifact, target), exact=target.exact)

@@ -93,13 +93,13 @@ def check_export_path(name: str, out: Path) -> None:
     """Raise ConfigError unless a path is named as a target's files are, StorageError where it could not be written."""
     suffix = TARGETS[name].suffix
     if suffix and out.is_dir():
-        raise ConfigError(f"--out: wanted a file name ending in {suffix}, found the folder {out}")
+        raise ConfigError(f"out: wanted a file name ending in {suffix}, found the folder {out}")
     if suffix and out.suffix != suffix:
-        raise ConfigError(f"--out: wanted a file name ending in {suffix}, found {out}")
+        raise ConfigError(f"out: wanted a file name ending in {suffix}, found {out}")
     if not suffix and out.is_file():
-        raise ConfigError(f"--out: wanted a folder, found the file {out}")
+        raise ConfigError(f"out: wanted a folder, found the file {out}")
     folder = next(parent for parent in (out.absolute(), *out.absolute().parents) if parent.is_dir() or parent.is_file())
     if suffix and folder == out.absolute():
         folder = folder.parent
     if not (folder.is_dir() and os.access(folder, os.W_OK)):
-        raise StorageError(f"--out: cannot write {out}: {folder} is no folder that may be written to")
+        raise StorageError(f"out: cannot write {out}: {folder} is no folder that may be written to")

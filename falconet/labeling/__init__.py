@@ -80,7 +80,7 @@ def label(
     of other samples.
     """
     if count < 1:
-        raise ConfigError(f"--count: wanted 1 or more, found {count}")
+        raise ConfigError(f"count: wanted 1 or more, found {count}")
     check_source(source)
     artifact = None if model is None else open_artifact(model)
     config = from_mapping(DataConfig, dict(settings or {}), "data")

@@ -172,5 +172,5 @@ def test_a_made_validation_split_of_other_data_is_not_chosen_on(trained: RunResu
 
 @pytest.mark.parametrize("precision", [0.0, -0.5, 1.01, 99.0, float("nan")])
 def test_precisions_that_cannot_be_are_refused(trained: RunResult, precision: float) -> None:
-    with pytest.raises(ConfigError, match=r"--precision: wanted a fraction above 0 and up to 1, such as 0.99, found"):
+    with pytest.raises(ConfigError, match=r"precision: wanted a fraction above 0 and up to 1, such as 0.99, found"):
         evaluate(trained.out, "digits", precision=precision)

@@ -157,7 +157,7 @@ def test_what_is_asked_wrongly_is_refused(trained: RunResult, tmp_path: Path, ca
         explain(trained.out, tmp_path / "empty", out=out)
     with pytest.raises(UnknownNameError, match="did you mean gradcam"):
         explain(trained.out, "digits", method="gradcm", out=out)
-    with pytest.raises(ConfigError, match="--classes"):
+    with pytest.raises(ConfigError, match="classes"):
         explain(trained.out, "digits", classes=0, out=out)
     (tmp_path / "bad.png").write_bytes(b"")
     with pytest.raises(DataError, match="none of 1 files can be read"):
