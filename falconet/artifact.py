@@ -48,14 +48,14 @@ from falconet.model_files import (
 )
 from falconet.models import create_model
 from falconet.schema import KEY, SPARSE, check_finite_fields, from_mapping, to_mapping
-from falconet.spec import FLOAT32_LEAST, FLOAT32_MOST, InputSpec, Kind, OutputSpec, upgrade_record
+from falconet.spec import FLOAT32_LEAST, FLOAT32_MOST, InputSpec, ModalityName, OutputSpec, upgrade_record
 from falconet.storage import check_safetensors, format_json, open_regular, parse_json, read_regular, read_settled, swap
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from falconet.data.preprocessing import AnyPreprocess
-    from falconet.models.outlines import TensorOutline
+    from falconet.models.meta_model import TensorMeta
 
 _DIGESTS = {WEIGHTS_FILE: "weights_sha256", CODED_FILE: "coded_sha256", TOKENIZER_FILE: "tokenizer_sha256"}
 """Keys of `config.json` that hold the hash of a file beside it."""
@@ -75,7 +75,7 @@ class DataOrigin:
     """The seed with which missing splits were made; None where the source has its own."""
     val_fraction: float
     test_fraction: float
-    kind: Kind | None = None
+    kind: ModalityName | None = None
     """As asked for; None: it was guessed."""
     columns: Columns = field(default_factory=Columns)
     follow: bool = False
@@ -169,7 +169,7 @@ class Artifact:
         """
         import torch
 
-        from falconet.models.outlines import outline_tensor
+        from falconet.models.meta_model import outline_tensor
 
         # Whoever asks first may be in inference mode; the weights must be fit for gradients all the same.
         with torch.inference_mode(mode=False), _enough_memory(f"the weights of {self.config.architecture}"):
@@ -178,7 +178,7 @@ class Artifact:
             model.load_state_dict(dict(self.weights))
             # As in training: processors convolve and pool up to nine times faster with the channels innermost.
             model = model.eval().to(memory_format=torch.channels_last)
-            check_answer(model, self.make_blank(), self.config)
+            check_forward(model, self.make_blank(), self.config)
             return model
 
     @cached_property
@@ -316,7 +316,7 @@ def decode_artifact(content: bytes) -> Artifact:
     """
     import torch
 
-    from falconet.models.outlines import TensorOutline
+    from falconet.models.meta_model import TensorMeta
 
     with _enough_memory("a coded model"):
         header, entries = codec.read_outline(content)
@@ -335,30 +335,30 @@ def decode_artifact(content: bytes) -> Artifact:
                 f"the coded model's header is damaged: a model of {config.input.kind} {found} tokenizer"
             )
         kinds = {"f": "float", "i": "integer", "u": "integer", "b": "bool"}
-        _outline(config, {entry.name: TensorOutline(entry.shape, kinds[entry.dtype.kind]) for entry in entries})
+        _outline(config, {entry.name: TensorMeta(entry.shape, kinds[entry.dtype.kind]) for entry in entries})
         tensors = {name: torch.from_numpy(array) for name, array in codec.decode(content)[1].items()}
         _check_finite(tensors)
         return Artifact(config, tensors, text, content)
 
 
-def _outline(config: ArtifactConfig, found: Mapping[str, TensorOutline]) -> nn.Module:
+def _outline(config: ArtifactConfig, found: Mapping[str, TensorMeta]) -> nn.Module:
     """Return the network that a config describes, without memory for weights.
 
     Raises ArtifactError where there is none, and where its tensors are not those that were found.
     """
-    from falconet.models.outlines import find_misfit, outline_model
+    from falconet.models.meta_model import create_meta_model, find_state_dict_mismatch
 
     _check_outputs(config, found)
     with _translated_errors():
-        structure = {**describe_structure(config.input, config.output), "pretrained": None, "tensors": len(found)}
-        model = outline_model(config.architecture, config.widths, **structure, **config.options)
-    misfit = find_misfit(model, found)
+        structure = {**get_model_kwargs(config.input, config.output), "pretrained": None, "tensors": len(found)}
+        model = create_meta_model(config.architecture, config.widths, **structure, **config.options)
+    misfit = find_state_dict_mismatch(model, found)
     if misfit is not None:
         raise ArtifactError(f"the weights do not fit {config.architecture}: {misfit}")
     return model
 
 
-def _check_outputs(config: ArtifactConfig, found: Mapping[str, TensorOutline]) -> None:
+def _check_outputs(config: ArtifactConfig, found: Mapping[str, TensorMeta]) -> None:
     """Raise ArtifactError unless a tensor has an entry for each output: an output layer takes time to be outlined."""
     outputs = config.output.num_outputs
     if not any(outputs in tensor.shape for tensor in found.values()):
@@ -368,7 +368,7 @@ def _check_outputs(config: ArtifactConfig, found: Mapping[str, TensorOutline]) -
 def _realize(model: nn.Module, config: ArtifactConfig) -> nn.Module:
     """Return a network, with weights of no use, whose outline was found to have the tensors that are at hand."""
     from falconet.models import MODELS
-    from falconet.models.outlines import allocate_weights
+    from falconet.models.meta_model import allocate_weights
 
     # Networks of other libraries may keep tensors where only their own code finds them.
     return allocate_weights(model) if config.architecture in MODELS else build_model(config)
@@ -413,12 +413,12 @@ def build_model(config: ArtifactConfig) -> nn.Module:
 
     with _translated_errors(), torch.random.fork_rng(devices=[]):
         # Never `pretrained`, whatever the options say: a model's file must not name others to be read or fetched.
-        structure = describe_structure(config.input, config.output)
+        structure = get_model_kwargs(config.input, config.output)
         model = create_model(config.architecture, pretrained=None, **structure, **config.options)
         return model if config.widths is None else apply_widths(model, config.widths)
 
 
-def check_answer(model: nn.Module, sample: Tensor, config: ArtifactConfig) -> None:
+def check_forward(model: nn.Module, sample: Tensor, config: ArtifactConfig) -> None:
     """Raise ArtifactError unless a network answers a sample, with all outputs, at a bearable cost."""
     from falconet.models.forward_cost import measure_forward
 
@@ -437,7 +437,7 @@ def check_answer(model: nn.Module, sample: Tensor, config: ArtifactConfig) -> No
         raise ArtifactError(f"{what}: wanted {config.output.num_outputs} outputs, found {found[0] if found else found}")
 
 
-def describe_structure(spec: InputSpec, output: OutputSpec) -> dict[str, Any]:
+def get_model_kwargs(spec: InputSpec, output: OutputSpec) -> dict[str, Any]:
     """Return what `create_model` takes: kind, classes, channels (of texts: vocabulary size) and size."""
     modality = modality_of(spec)
     return {

@@ -18,7 +18,7 @@ from falconet.data.checks import LabelError
 from falconet.data.dataset import to_text
 from falconet.data.loader import LoadedInputs, Loader, load_inputs
 from falconet.data.preprocessing import AnyPreprocess, create_preprocess
-from falconet.data.splits import deal, mix, unite_split
+from falconet.data.splits import assign_group_folds, hash_with_seed, unite_split
 from falconet.defaults import Candidate, choose_candidates, default_settings, find_data_facts
 from falconet.errors import DataError
 from falconet.inputs import add_statistics, draft_spec
@@ -215,9 +215,9 @@ def part(split: Split, num_classes: int) -> Int64[np.ndarray, " samples"]:
     Equal samples belong together, and those of one group. Raises DataError where too few folds get each class.
     """
     if split.groups is None:
-        folds = (mix(split.hashes, seed=0) % np.uint64(_FOLDS)).astype(np.int64)
+        folds = (hash_with_seed(split.hashes, seed=0) % np.uint64(_FOLDS)).astype(np.int64)
     else:
-        folds = deal(unite_split(split), split.labels, _FOLDS)
+        folds = assign_group_folds(unite_split(split), split.labels, _FOLDS)
     for label in range(num_classes):
         own = split.labels == label
         if len(np.unique(folds)) < _FOLDS or len(np.unique(folds[own])) < _FOLDS - 1:

@@ -24,7 +24,7 @@ from falconet.modalities import MODALITIES
 from falconet.models.registry import choose_kind, create_model, native_input
 from falconet.models.table import MODELS
 from falconet.receptive import FieldMode, call_directly
-from falconet.spec import Kind
+from falconet.spec import ModalityName
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def summarize(
     name: str,
     *,
     input_shape: tuple[int, ...] | None = None,
-    kind: Kind | None = None,
+    kind: ModalityName | None = None,
     num_classes: int | None = None,
     **options: Any,
 ) -> Complexity:
@@ -84,7 +84,7 @@ def summarize(
 
 
 def count_complexity(
-    model: nn.Module, input_shape: tuple[int, ...], name: str = "model", kind: Kind = "image"
+    model: nn.Module, input_shape: tuple[int, ...], name: str = "model", kind: ModalityName = "image"
 ) -> Complexity:
     """Return the cost of any module for one sample of `input_shape`, without the batch dimension.
 

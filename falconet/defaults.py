@@ -18,7 +18,7 @@ import numpy as np
 from falconet.data import Dataset
 from falconet.data.augmentation import default_policy
 from falconet.modalities import MODALITIES
-from falconet.spec import HIGHEST_RATE, Kind
+from falconet.spec import HIGHEST_RATE, ModalityName
 
 _Settings = Mapping[str, Any]
 
@@ -27,7 +27,7 @@ _Settings = Mapping[str, Any]
 class DataFacts:
     """What candidates are chosen by."""
 
-    kind: Kind
+    kind: ModalityName
     count: int
     """Training samples."""
     side: int
@@ -106,7 +106,7 @@ def _is_photograph(data: DataFacts) -> bool:
     return data.side > SMALL_SIDE or (_is_small(data) and data.count <= _FEW_SMALL)
 
 
-CANDIDATES: Mapping[Kind, tuple[Candidate, ...]] = MappingProxyType({
+CANDIDATES: Mapping[ModalityName, tuple[Candidate, ...]] = MappingProxyType({
     "image": (
         Candidate("linear", lambda data: data.side <= SMALL_SIDE, _solve_by("logistic")),
         Candidate("lenet_relu", lambda data: data.gray and data.side <= TINY_SIDE),

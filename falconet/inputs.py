@@ -20,7 +20,7 @@ from falconet.modalities import modality_of
 from falconet.models import find_model
 from falconet.models.weights.pretrained import Pretrained
 from falconet.planning import ModelConfig
-from falconet.spec import ImageSpec, InputSpec, Kind, PixelType, ResizeMode, SeriesSpec, TextSpec
+from falconet.spec import ImageSpec, InputSpec, ModalityName, PixelType, ResizeMode, SeriesSpec, TextSpec
 
 
 def draft_spec(dataset: Dataset, model: ModelConfig, weights: Pretrained | None = None) -> tuple[InputSpec, str | None]:
@@ -134,6 +134,6 @@ def _one_number(size: int | tuple[int, ...]) -> int:
     return size if isinstance(size, int) else size[0]
 
 
-_DRAFTS: Mapping[Kind, Callable[[Dataset, ModelConfig, Pretrained | None], tuple[InputSpec, str | None]]] = (
+_DRAFTS: Mapping[ModalityName, Callable[[Dataset, ModelConfig, Pretrained | None], tuple[InputSpec, str | None]]] = (
     MappingProxyType({"image": _draft_image_spec, "series": _draft_series_spec, "text": _draft_text_spec})
 )

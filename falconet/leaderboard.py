@@ -21,15 +21,15 @@ from falconet.report import LeaderboardRow
 from falconet.schema import from_mapping, to_mapping
 from falconet.storage import read_json, write_json
 from falconet.training.early_stopping import MIN_VALIDATION
-from falconet.training.linear_probe import Solution
+from falconet.training.linear_probe import LinearProbe
 from falconet.training.loop import FitResult
 
 PROBE_FILE = "linear_probe.json"
-"""Beside the checkpoints of a run whose first epoch solved its output layer: a `Probe`."""
+"""Beside the checkpoints of a run whose first epoch solved its output layer: a `ProbeScore`."""
 
 
 @dataclass(frozen=True)
-class Probe:
+class ProbeScore:
     """What cross-validation said of a solved output layer."""
 
     accuracy: float | None
@@ -37,19 +37,19 @@ class Probe:
     """Training samples that it is over."""
 
 
-def describe_probe(solution: Solution) -> Probe:
-    return Probe(solution.accuracy, solution.left_out)
+def score_probe(solution: LinearProbe) -> ProbeScore:
+    return ProbeScore(solution.accuracy, solution.left_out)
 
 
-def load_probe(plan: Plan) -> Probe | None:
+def load_probe_score(plan: Plan) -> ProbeScore | None:
     """Return what cross-validation said in a run that goes on; None where nothing tells of it."""
     try:
-        return from_mapping(Probe, read_json(plan.out / CHECKPOINT_FOLDER / PROBE_FILE))
+        return from_mapping(ProbeScore, read_json(plan.out / CHECKPOINT_FOLDER / PROBE_FILE))
     except (ArtifactError, UsageError):
         return None
 
 
-def make_row(plan: Plan, validated: int, result: FitResult, probe: Probe | None, began: float) -> LeaderboardRow:
+def make_row(plan: Plan, validated: int, result: FitResult, probe: ProbeScore | None, began: float) -> LeaderboardRow:
     """Return what a network came to, in one line."""
     best = result.best.val_accuracy if result.best else 0.0
     kept = probe if result.best_epoch == 1 else None
@@ -63,7 +63,7 @@ def make_row(plan: Plan, validated: int, result: FitResult, probe: Probe | None,
     )
 
 
-def keep_leaderboard(plan: Plan, rows: tuple[LeaderboardRow, ...]) -> tuple[LeaderboardRow, ...]:
+def write_or_read_leaderboard(plan: Plan, rows: tuple[LeaderboardRow, ...]) -> tuple[LeaderboardRow, ...]:
     """Write what candidates came to into the run's folder; where none was tried, return what an ended run has there."""
     if rows:
         write_leaderboard(plan.out, rows)

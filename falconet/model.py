@@ -16,7 +16,7 @@ from jaxtyping import Float32
 from falconet.errors import DataError, DivergedError, InterruptedRunError, UnknownNameError, UsageError
 from falconet.renames import accept_renamed, rename_section
 from falconet.runs import RunResult, execute
-from falconet.storage import lend_folder, remove_tree, remove_with
+from falconet.storage import make_temporary_folder, remove_tree, remove_when_collected
 
 if TYPE_CHECKING:
     from torch import nn
@@ -44,7 +44,7 @@ class Model:
         # Its own samples where they are at hand, since arrays cannot be read again from anywhere.
         self._dataset = dataset
         # Whoever lives as long as a temporary folder that it was read from.
-        self._lender = lender
+        self._keep_alive = lender
 
     def __repr__(self) -> str:
         shape = "x".join(map(str, self.spec.shape))
@@ -174,7 +174,7 @@ class Model:
         if epochs is not None:
             options["settings"] = merge(options.get("settings") or {}, {"compression": {"epochs": epochs}})
         watcher = Watcher(terminal.print_note, terminal.print_trial, terminal.watch) if progress else None
-        folder = Path(out) if out is not None else lend_folder()
+        folder = Path(out) if out is not None else make_temporary_folder()
         try:
             compress(self, dataset, folder, budget=budget, watcher=watcher, **options)
         except BaseException:
@@ -183,7 +183,7 @@ class Model:
             raise
         model = Model(load_artifact(folder), self._dataset)
         if out is None:
-            remove_with(model, folder)
+            remove_when_collected(model, folder)
         return model
 
     def export(self, to: str, out: str | Path, **options: Any) -> Export:
@@ -318,7 +318,7 @@ def train(  # noqa: PLR0913 - one for each thing that a run follows from
     if out is None and if_exists != "refuse":
         raise UsageError(f"if_exists: wanted a run's folder to {if_exists}, found none; name it as out")
     asked = merge(normalize_settings(settings or {}), {"training": _read_training(training)})
-    folder = Path(out) if out is not None else lend_folder()
+    folder = Path(out) if out is not None else make_temporary_folder()
     try:
         plan = plan_run(
             source,
@@ -345,7 +345,7 @@ def train(  # noqa: PLR0913 - one for each thing that a run follows from
     known = {entry.name: getattr(result, entry.name) for entry in dataclasses.fields(result)}
     run = Run(**known, dataset=plan.dataset)
     if out is None:
-        remove_with(run, folder)
+        remove_when_collected(run, folder)
     return run
 
 

@@ -30,9 +30,9 @@ from falconet.models import find_model, models_for
 from falconet.models.registry import check_options, check_pretrained
 from falconet.renames import ignore, note, rename_settings, split_momentum
 from falconet.schema import TEXT_LIMIT, check_finite_fields, flatten, from_mapping, merge, parse_yaml, to_mapping
-from falconet.spec import Kind, ResizeMode
+from falconet.spec import ModalityName, ResizeMode
 from falconet.storage import is_vacant, open_regular, read_json, write_text
-from falconet.training.config import FREE, MARGIN_LOSSES, TrainConfig
+from falconet.training.config import CHANGEABLE_ON_RESUME, MARGIN_LOSSES, TrainConfig
 from falconet.training.early_stopping import choose_early_stopping
 
 RUN_CONFIG_FILE = "config.yaml"
@@ -41,7 +41,7 @@ LEADERBOARD_FILE = "leaderboard.json"
 """In a run's folder: what the candidates came to that were compared before the last one was trained."""
 STUDENT_FOLDER = "student"
 """In a run's folder: that of the run of its student."""
-TRIAL_FILE, TRIAL_FOLDER = "synthetic.json", "synthetic"
+SYNTHETIC_FILE, SYNTHETIC_FOLDER = "synthetic.json", "synthetic"
 """In a run's folder: what came of synthetic samples, and the run that was trained with them."""
 _RUN_FACTS = ("source", "fingerprint", "recipe")
 """Keys of a run's `config.yaml` that are no settings."""
@@ -130,7 +130,7 @@ class Plan:
     """What nobody asked for and was chosen, each as `setting=value`."""
     autotune: frozenset[Autotuned] = frozenset()
     """Settings of training that are chosen by measuring before it begins."""
-    solved: tuple[RunConfig, ...] = ()
+    probe_candidates: tuple[RunConfig, ...] = ()
     """Candidates that take seconds: tried first, and kept instead where training does not come to more."""
     seconds: float | None = None
     """From the start to the report, about: `epochs` are made fewer where they would take longer. None: no limit."""
@@ -175,18 +175,18 @@ def plan_run(  # noqa: PLR0913 - one for each thing that a run follows from
     _check_network(asked.get("model") or {})
     # The columns that a run was begun with may be needed to read its source at all.
     stored = read_begun(Path(out), if_exists) if out is not None else {}
-    asked = _leave_to_solved(Path(out), stored, asked) if out is not None else asked
+    asked = _keep_data_settings(Path(out), stored, asked) if out is not None else asked
     dataset = _read_source(source, merge(stored, asked), data_root)
-    config, chosen, solved = resolve(dataset, merge(stored, asked))
+    config, chosen, probes = resolve(dataset, merge(stored, asked))
     name = source.source if isinstance(source, Dataset) else source
     folder = Path(out) if out is not None else Path("runs") / f"{short_name(name)}-{config.model.name}"
     check_out(folder, if_exists)
     check_outside(folder, name)
     if out is None and (stored := read_begun(folder, if_exists)):
-        asked = _leave_to_solved(folder, stored, asked)
+        asked = _keep_data_settings(folder, stored, asked)
         if _find_data(merge(stored, asked)) != _find_data(asked):
             dataset = _read_source(source, merge(stored, asked), data_root)
-        config, chosen, solved = resolve(dataset, merge(stored, asked))
+        config, chosen, probes = resolve(dataset, merge(stored, asked))
     if find_lr:
         autotune |= {"learning_rate"}
     if seconds is None and not _named_model(asked):
@@ -194,10 +194,10 @@ def plan_run(  # noqa: PLR0913 - one for each thing that a run follows from
     if stored:
         recipe = recipe or _read_facts(folder).get("recipe")
         _check_unchanged(folder, from_mapping(RunConfig, stored), config, dataset)
-        autotune, solved = frozenset(), _find_solved(folder, dataset, config)
+        autotune, probes = frozenset(), _find_probe_candidates(folder, dataset, config)
     elif seconds is not None and "epochs" not in (asked.get("training") or {}):
         autotune |= {"epochs"}
-    return Plan(dataset, config, folder, recipe, if_exists, chosen, autotune, solved, seconds)
+    return Plan(dataset, config, folder, recipe, if_exists, chosen, autotune, probes, seconds)
 
 
 _USUAL_SECONDS = 600.0
@@ -218,8 +218,8 @@ def _named_model(settings: Settings) -> bool:
     return "name" in (settings.get("model") or {})
 
 
-def _leave_to_solved(folder: Path, stored: Settings, asked: dict[str, Any]) -> dict[str, Any]:
-    """Return what a run that ended with a solved candidate is asked to go on with: only how data are read.
+def _keep_data_settings(folder: Path, stored: Settings, asked: dict[str, Any]) -> dict[str, Any]:
+    """Return what a run that ended with a linear probe is asked to go on with: only how data are read.
 
     All else that is asked for without naming a network was meant for the candidate that came last.
     """
@@ -240,17 +240,19 @@ def _list_tried(folder: Path) -> set[str]:
     return {str(row.get("model")) for row in before}
 
 
-def _find_solved(folder: Path, dataset: Dataset, config: RunConfig) -> tuple[RunConfig, ...]:
-    """Return the solved candidates of a run that goes on: those that it tried when it began."""
+def _find_probe_candidates(folder: Path, dataset: Dataset, config: RunConfig) -> tuple[RunConfig, ...]:
+    """Return the linear probes of a run that goes on: those that it tried when it began."""
     candidates, tried = choose_candidates(find_data_facts(dataset)), _list_tried(folder)
     if not tried or config.model.name != candidates[-1].model:
         return ()
     return tuple(
-        solved for solved in _plan_solved(dataset, candidates, to_mapping(config)) if solved.model.name in tried
+        probe for probe in _plan_probe_candidates(dataset, candidates, to_mapping(config)) if probe.model.name in tried
     )
 
 
-def _plan_solved(dataset: Dataset, candidates: Sequence[Candidate], settings: Settings) -> tuple[RunConfig, ...]:
+def _plan_probe_candidates(
+    dataset: Dataset, candidates: Sequence[Candidate], settings: Settings
+) -> tuple[RunConfig, ...]:
     """Return all candidates but the last, with what the run has that suits any network."""
     training = {key: value for key, value in (settings.get("training") or {}).items() if key in _SHARED}
     shared = {"data": settings.get("data") or {}, "training": training}
@@ -320,7 +322,7 @@ def resolve(dataset: Dataset, settings: Settings) -> tuple[RunConfig, tuple[str,
     if config.model.teacher is not None:
         check_artifact(config.model.teacher)
     check_model(config.model.name, dataset)
-    return config, _describe_chosen(defaults, settings), _plan_solved(dataset, candidates, settings)
+    return config, _describe_chosen(defaults, settings), _plan_probe_candidates(dataset, candidates, settings)
 
 
 def configure(dataset: Dataset, settings: Settings) -> RunConfig:
@@ -395,7 +397,7 @@ def _describe_chosen(defaults: Settings, settings: Settings) -> tuple[str, ...]:
     )
 
 
-def expand_policy(augmentation: Settings, kind: Kind) -> dict[str, Any]:
+def expand_policy(augmentation: Settings, kind: ModalityName) -> dict[str, Any]:
     """Replace a policy's name by its values; what else is set stands above them."""
     changes = {key: value for key, value in augmentation.items() if key != "policy"}
     return merge(to_mapping(find_policy(kind, str(augmentation.get("policy", "none")))), changes)
@@ -488,7 +490,11 @@ def _check_unchanged(folder: Path, stored: RunConfig, asked: RunConfig, dataset:
 
 def _without_free(settings: Settings) -> dict[str, Any]:
     """Return flat settings without those that a run may go on with otherwise."""
-    return {key: value for key, value in settings.items() if key not in {f"training.{name}" for name in FREE}}
+    return {
+        key: value
+        for key, value in settings.items()
+        if key not in {f"training.{name}" for name in CHANGEABLE_ON_RESUME}
+    }
 
 
 def check_again(plan: Plan) -> None:

@@ -19,7 +19,7 @@ from falconet.data.unlabeled import FoundFiles, find_below
 from falconet.errors import ConfigError, DataError, PathError, UsageError
 from falconet.modalities import MODALITIES
 from falconet.schema import SPARSE, from_mapping, merge
-from falconet.spec import Kind
+from falconet.spec import ModalityName
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ def resolve_data_config(settings: Mapping[str, Any] | None, known: Mapping[str, 
     return from_mapping(DataConfig, merge(known or {}, settings or {}), "data")
 
 
-def find_files(paths: str | Path | Iterable[str | Path], kind: Kind) -> FoundFiles:
+def find_files(paths: str | Path | Iterable[str | Path], kind: ModalityName) -> FoundFiles:
     """Return files themselves and, below folders, the samples of a kind and what is left out.
 
     Raises PathError where there are none, UsageError for what names no files.
@@ -133,7 +133,7 @@ def find_files(paths: str | Path | Iterable[str | Path], kind: Kind) -> FoundFil
     return FoundFiles([file for item in found for file in item.files], refused, ignored)
 
 
-def expand(path: Path, kind: Kind) -> FoundFiles:
+def expand(path: Path, kind: ModalityName) -> FoundFiles:
     """Return a file itself, or what lies below a folder."""
     if path.is_file():
         modality = MODALITIES[kind]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -13,13 +12,13 @@ from jaxtyping import Int64
 
 from falconet.artifact import (
     Artifact,
-    describe_structure,
+    get_model_kwargs,
     load_artifact,
 )
 from falconet.data import Split, Unreadable
 from falconet.data.augmentation import SeriesAugmentation
 from falconet.data.dataset import concatenate
-from falconet.data.files import fit_recordings
+from falconet.data.files import adapt_samples
 from falconet.data.loader import Loader, hold_inputs, load_inputs
 from falconet.data.preprocessing import create_preprocess
 from falconet.data.splits import check_training_classes, unite_split
@@ -28,13 +27,13 @@ from falconet.errors import (
     ConfigError,
     UsageError,
 )
-from falconet.evaluation.answers import predict_logits
 from falconet.evaluation.baselines import Prepared
+from falconet.evaluation.logits import predict_logits
 from falconet.inputs import add_statistics, draft_spec
 from falconet.models import create_model
 from falconet.models.layers import FitsStatistics
 from falconet.models.weights.loading import load_pretrained
-from falconet.models.weights.pretrained import Pretrained, fit_weights
+from falconet.models.weights.pretrained import Pretrained, load_matching_weights
 from falconet.planning import (
     CHECKPOINT_FOLDER,
     ModelConfig,
@@ -53,10 +52,6 @@ from falconet.training.checkpoints import load_checkpoint
 from falconet.training.config import TrainConfig
 from falconet.training.distillation import Teacher, can_convert
 from falconet.training.distributed import SINGLE_PROCESS, ProcessGroup
-
-if TYPE_CHECKING:
-    pass
-
 
 PRETRAINED_FILE = "pretrained.json"
 """Beside the checkpoints of a run that began with published weights: how samples are seen, as `Seen` says."""
@@ -122,15 +117,15 @@ class DataBundle:
     """Training and validation samples that were left out."""
     rows: Int64[np.ndarray, " real"]
     """Where the training samples stand in their split."""
-    families: torch.Tensor | None = None
+    groups: torch.Tensor | None = None
     """A number for each training sample, that equal ones and those of a group share; None where nobody knows."""
-    made: int = 0
+    num_synthetic: int = 0
     """How many training samples follow on these that are of no split."""
 
     @property
     def real(self) -> Prepared:
         """The training samples that are of a split."""
-        count = len(self.train.labels) - self.made
+        count = len(self.train.labels) - self.num_synthetic
         # Of a file there are no made ones; see `add_samples`.
         inputs = self.train.inputs[:count] if isinstance(self.train.inputs, torch.Tensor) else self.train.inputs
         return Prepared(inputs, self.train.labels[:count])
@@ -181,11 +176,11 @@ def prepare(plan: Plan, weights: Pretrained | None = None, process_group: Proces
         compute_class_weights(labels["train"], output.num_outputs, training),
         (*train.unreadable, *val.unreadable),
         train.kept,
-        number_families(train.split),
+        number_groups(train.split),
     )
 
 
-def number_families(split: Split) -> torch.Tensor:
+def number_groups(split: Split) -> torch.Tensor:
     """Return a number for each sample that it shares with equal ones and with those of its group."""
     names = split.hashes if split.groups is None else unite_split(split)
     return torch.from_numpy(np.unique(names, return_inverse=True)[1])
@@ -211,8 +206,8 @@ def build(
     """Return the network with its initial weights, which follow from the seed or are published ones, and notes."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = create_model(model.name, **describe_structure(spec, output), **model.options)
-    return network, fit_weights(network, weights, output.labels) if weights and weights.state else ()
+        network = create_model(model.name, **get_model_kwargs(spec, output), **model.options)
+    return network, load_matching_weights(network, weights, output.labels) if weights and weights.state else ()
 
 
 def fit_statistics(model: torch.nn.Module, train: Loader) -> None:
@@ -222,7 +217,7 @@ def fit_statistics(model: torch.nn.Module, train: Loader) -> None:
     """
     if isinstance(model, FitsStatistics):
         whole = dataclasses.replace(
-            train, augmentation=None, answers=None, sampler="shuffle", rank=0, world_size=1, limit=None
+            train, augmentation=None, teacher_logits=None, sampler="shuffle", rank=0, world_size=1, limit=None
         )
         model.fit_statistics(inputs for inputs, _ in whole.epoch(1))
 
@@ -235,7 +230,7 @@ class ExtraSamples:
     """Prepared as these are; see `Loader`."""
     labels: torch.Tensor
     """Class numbers."""
-    answers: torch.Tensor | None = None
+    teacher_logits: torch.Tensor | None = None
     """A teacher's logits; None: there is no teacher that is asked beforehand."""
 
 
@@ -244,23 +239,21 @@ def add_samples(bundle: DataBundle, added: ExtraSamples, config: TrainConfig) ->
 
     Raises ConfigError where a teacher has answered about the ones but not about the others.
     """
-    answers = bundle.train.answers
-    if answers is not None and added.answers is not None:
-        answers = torch.cat([answers, added.answers])
-    elif answers is not None or added.answers is not None:
-        asked = "training" if added.answers is None else "made"
-        raise ConfigError(
-            f"model.teacher: wanted answers about training and synthetic samples, found some of {asked} ones"
-        )
+    logits = bundle.train.teacher_logits
+    if logits is not None and added.teacher_logits is not None:
+        logits = torch.cat([logits, added.teacher_logits])
+    elif logits is not None or added.teacher_logits is not None:
+        asked = "training" if added.teacher_logits is None else "synthetic"
+        raise ConfigError(f"model.teacher: wanted logits of training and synthetic samples, found those {asked} ones")
     inputs = torch.cat([hold_inputs(bundle.train.inputs), added.inputs])
     labels = torch.cat([bundle.train.labels, added.labels])
     train = dataclasses.replace(
-        bundle.train, inputs=inputs, labels=labels, limit=len(bundle.train.labels), answers=answers
+        bundle.train, inputs=inputs, labels=labels, limit=len(bundle.train.labels), teacher_logits=logits
     )
     weights = compute_class_weights(labels, bundle.output.num_outputs, config)
-    made = bundle.made + len(added.labels)
+    made = bundle.num_synthetic + len(added.labels)
     # What synthetic samples were made from, and so are related to, nobody knows.
-    return dataclasses.replace(bundle, train=train, class_weights=weights, families=None, made=made)
+    return dataclasses.replace(bundle, train=train, class_weights=weights, groups=None, num_synthetic=made)
 
 
 def keep_samples(bundle: DataBundle, kept: Int64[np.ndarray, " kept"], config: TrainConfig) -> DataBundle:
@@ -269,8 +262,8 @@ def keep_samples(bundle: DataBundle, kept: Int64[np.ndarray, " kept"], config: T
     labels = bundle.train.labels[rows]
     train = dataclasses.replace(bundle.train, inputs=hold_inputs(bundle.train.inputs)[rows], labels=labels)
     weights = compute_class_weights(labels, bundle.output.num_outputs, config)
-    families = None if bundle.families is None else bundle.families[rows]
-    return dataclasses.replace(bundle, train=train, class_weights=weights, rows=bundle.rows[kept], families=families)
+    groups = None if bundle.groups is None else bundle.groups[rows]
+    return dataclasses.replace(bundle, train=train, class_weights=weights, rows=bundle.rows[kept], groups=groups)
 
 
 def find_teacher(
@@ -299,13 +292,15 @@ def find_teacher(
     if isinstance(augmentation, SeriesAugmentation) and augmentation.barycenter:
         raise ConfigError("augmentation.barycenter: wanted 0 with a teacher of another input, found more")
     split = concatenate([plan.dataset.splits[name] for name in names]).take(bundle.rows)
-    logits, reasons = predict_logits(uncalibrate(artifact), fit_recordings(split.samples, spec))
+    logits, reasons = predict_logits(uncalibrate(artifact), adapt_samples(split.samples, spec))
     if reasons:
         kept = np.setdiff1d(np.arange(len(split)), list(reasons)).astype(np.int64)
         lost = tuple(Unreadable(split.samples.name(index), reason) for index, reason in reasons.items())
         check_training_classes(plan.dataset, split.take(kept))
         bundle = dataclasses.replace(keep_samples(bundle, kept, training), unreadable=(*bundle.unreadable, *lost))
-    return None, dataclasses.replace(bundle, train=dataclasses.replace(bundle.train, answers=torch.from_numpy(logits)))
+    return None, dataclasses.replace(
+        bundle, train=dataclasses.replace(bundle.train, teacher_logits=torch.from_numpy(logits))
+    )
 
 
 def _answers_batches(artifact: Artifact, bundle: DataBundle) -> bool:

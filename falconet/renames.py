@@ -17,7 +17,7 @@ _RENAMED: Mapping[str, str] = {
 }
 """Old settings, and old values of settings -> what they are called now."""
 
-RENAMED_NAMES: Mapping[str, str] = {"Doctor": "LayerMonitor", "Vitals": "LayerStats"}
+RENAMED_NAMES: Mapping[str, str] = {"Doctor": "LayerMonitor", "Preprocess": "ImagePreprocess", "Vitals": "LayerStats"}
 """Old public names of `falconet` -> what they are called now."""
 
 DEFAULT_BETAS = (0.9, 0.999)

@@ -14,15 +14,15 @@ import numpy as np
 from falconet.artifact import Artifact, load_artifact
 from falconet.data import Dataset
 from falconet.errors import ArtifactError, DataError, UsageError
-from falconet.evaluation import Answers, describe_calibration, evaluate_answers, evaluate_split
-from falconet.evaluation.answers import answer_known
+from falconet.evaluation import SplitLogits, evaluate_answers, evaluate_split, measure_calibration
 from falconet.evaluation.baselines import Baseline, Prepared, fit_linear, measure_baselines, prepare_baseline_inputs
 from falconet.evaluation.evaluation import find_split
+from falconet.evaluation.logits import predict_split
 from falconet.exporters.targets import Runtime
 from falconet.latency import Latency
 from falconet.modalities import modality_of
 from falconet.planning import RUN_CONFIG_FILE, holds_run, read_settings, short_name
-from falconet.report import LeaderboardRow, ModelReport, TrainingLog, describe_model, render_card, render_html
+from falconet.report import LeaderboardRow, ModelReport, TrainingLog, build_report, render_card, render_html
 from falconet.schema import from_mapping, to_mapping
 from falconet.storage import format_json, hold, read_json
 from falconet.training import EpochRow
@@ -74,7 +74,7 @@ def update_report(
         report, _ = report_on(
             artifact,
             dataset,
-            answer_known(artifact, dataset, "val"),
+            predict_split(artifact, dataset, "val"),
             history=history,
             log=log,
             settings=read_settings(out / RUN_CONFIG_FILE),
@@ -96,7 +96,7 @@ def _check_run(folder: Path) -> None:
 def report_on(
     artifact: Artifact,
     dataset: Dataset,
-    val_answers: Answers,
+    val_answers: SplitLogits,
     *,
     history: Sequence[EpochRow],
     log: TrainingLog,
@@ -105,7 +105,7 @@ def report_on(
     latencies: Mapping[Runtime, Latency] | None = None,
     learned: Prepared | None = None,
     notify: Notify = lambda line: None,
-) -> tuple[ModelReport, Answers]:
+) -> tuple[ModelReport, SplitLogits]:
     """Evaluate a trained network from raw samples; return all that its report says, and its answers on the test split.
 
     `val_answers` are those on the validation split; `latencies` those that are known already. Baselines are fitted to
@@ -118,13 +118,13 @@ def report_on(
         log = add_baselines(log, artifact, learned, val_answers, answers)
     if extras.costs:
         latencies = _time_all(artifact, notify)
-    report = describe_model(
+    report = build_report(
         artifact,
         history,
         val,
         test,
         answers=answers,
-        calibration=describe_calibration(artifact, val_answers, answers),
+        calibration=measure_calibration(artifact, val_answers, answers),
         log=log,
         settings=settings,
         latencies=latencies,
@@ -134,7 +134,7 @@ def report_on(
 
 
 def add_baselines(
-    log: TrainingLog, artifact: Artifact, learned: Prepared, val_answers: Answers, answers: Answers
+    log: TrainingLog, artifact: Artifact, learned: Prepared, val_answers: SplitLogits, answers: SplitLogits
 ) -> TrainingLog:
     """Return what is known of a run with the baselines on the test split, fitted to `learned`.
 
@@ -161,7 +161,7 @@ def _time_all(artifact: Artifact, notify: Notify) -> Mapping[Runtime, Latency]:
     return time_runtimes(artifact)
 
 
-def _explain_some(artifact: Artifact, answers: Answers, notify: Notify) -> Any:
+def _explain_some(artifact: Artifact, answers: SplitLogits, notify: Notify) -> Any:
     """Return explanations of a few answers."""
     from falconet.explanation.reasons import CASES, find_reasons
 

@@ -38,17 +38,17 @@ from falconet.errors import (
     PathError,
     UsageError,
 )
-from falconet.evaluation import Answers, Evaluation, calibrate
+from falconet.evaluation import Evaluation, SplitLogits, calibrate
 from falconet.leaderboard import (
     PROBE_FILE,
-    Probe,
+    ProbeScore,
     choose_best_row,
-    describe_probe,
     describe_row,
-    keep_leaderboard,
-    load_probe,
+    load_probe_score,
     make_row,
+    score_probe,
     write_leaderboard,
+    write_or_read_leaderboard,
 )
 from falconet.modalities import modality_of
 from falconet.models.forward_cost import measure_forward
@@ -59,8 +59,8 @@ from falconet.planning import (
     CHECKPOINT_FOLDER,
     LEADERBOARD_FILE,
     STUDENT_FOLDER,
-    TRIAL_FILE,
-    TRIAL_FOLDER,
+    SYNTHETIC_FILE,
+    SYNTHETIC_FOLDER,
     Plan,
     check_again,
     holds_run,
@@ -77,7 +77,7 @@ from falconet.preparation import (
     find_weights,
     fit_statistics,
     has_checkpoint,
-    number_families,
+    number_groups,
     prepare,
     replace_batch,
 )
@@ -88,6 +88,7 @@ from falconet.schema import to_mapping
 from falconet.storage import check_held, hold, prepare_folder, read_json, remove_tree, write_json, write_text
 from falconet.tasks.losses import compute_class_weights
 from falconet.training import Callback, EpochRow
+from falconet.training.autotuning import find_batch_size, find_epochs, lr_range_test, measure_inference_throughput
 from falconet.training.checkpoints import remove_checkpoints
 from falconet.training.config import TrainConfig, warn_balance
 from falconet.training.diagnoses import Diagnosis, LayerStats, load_layer_stats, save_layer_stats
@@ -95,12 +96,11 @@ from falconet.training.distillation import Teacher
 from falconet.training.distributed import ProcessGroup, init_process_group
 from falconet.training.energy import ENERGY_FILE, load_energy, watch_energy
 from falconet.training.layer_monitor import LayerMonitor
-from falconet.training.linear_probe import Solution, find_dense_output, limit_samples
+from falconet.training.linear_probe import LinearProbe, find_linear_classifier, limit_samples
 from falconet.training.loggers import find_events
-from falconet.training.loop import MIN_LR_SCALE, FitResult, check_fit, fit, notify, solve_output
-from falconet.training.probing import find_batch_size, find_epochs, lr_range_test, measure_answers
+from falconet.training.loop import MIN_LR_SCALE, FitResult, check_fit, fit, fit_linear_probe, notify
 from falconet.training.usefulness import Outcome, diagnose_outcome
-from falconet.units import show_epochs, show_loss
+from falconet.units import format_epochs, format_loss
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -188,7 +188,7 @@ def execute(
             *notes,
             f"input {size} (--set model.input_size=... changes it)",
         )
-        teacher, bundle = find_teacher(plan, bundle, beforehand=added is not None and added.answers is not None)
+        teacher, bundle = find_teacher(plan, bundle, beforehand=added is not None and added.teacher_logits is not None)
         if added is not None:
             bundle = add_samples(bundle, added, plan.config.training)
         # Before anything is measured, or a run that is to be overwritten loses what it could go on from.
@@ -196,21 +196,21 @@ def execute(
         measure_forward(model.eval(), get_model_info(model).make_blank())
         if not has_checkpoint(plan):
             fit_statistics(model, bundle.train)
-        plan, bundle, rates = autotune(plan, bundle, model, teacher, callbacks, process_group, started)
+        plan, bundle, lr_figure = autotune(plan, bundle, model, teacher, callbacks, process_group, started)
         if process_group.is_main:
-            begin(plan, weights, rates)
+            init_run_folder(plan, weights, lr_figure)
             if trials:
                 write_leaderboard(plan.out, [trial.row for trial in trials])
         solution, probe = _solve_linear_probe(plan, bundle, model, callbacks, process_group)
         result, layer_stats = _fit_monitored(plan, bundle, model, teacher, solution, callbacks, process_group)
         if not process_group.is_main:
             _check_ending(plan, result)
-        last = _Trial(
+        last = _TrainedCandidate(
             plan, weights, bundle, model, result, make_row(plan, len(bundle.val.labels), result, probe, began)
         )
-        kept, leaderboard = decide((*trials, last), callbacks)
+        kept, leaderboard = choose_candidate((*trials, last), callbacks)
         if process_group.is_main:
-            leaderboard = keep_leaderboard(plan, leaderboard)
+            leaderboard = write_or_read_leaderboard(plan, leaderboard)
         second = None
         if kept.result.ending in {"completed", "early_stopped"} and (refit or _is_refit(plan, process_group)):
             if process_group.is_main:
@@ -230,7 +230,7 @@ def _fit_monitored(
     bundle: DataBundle,
     model: torch.nn.Module,
     teacher: Teacher | None,
-    solution: Solution | None,
+    solution: LinearProbe | None,
     callbacks: Sequence[Callback],
     process_group: ProcessGroup,
 ) -> tuple[FitResult, tuple[LayerStats, ...]]:
@@ -256,7 +256,7 @@ def _fit_monitored(
 
 
 @dataclass(frozen=True, eq=False)
-class _Trial:
+class _TrainedCandidate:
     """A network that was trained, and all that it takes to evaluate it."""
 
     plan: Plan
@@ -267,7 +267,7 @@ class _Trial:
     row: LeaderboardRow
 
 
-def try_network(plan: Plan, seconds: float | None = None) -> _Trial:
+def try_network(plan: Plan, seconds: float | None = None) -> _TrainedCandidate:
     """Train as a plan says, in memory alone; for how good a plan is, such as in a fold.
 
     Raises OutOfTimeError where the features that an output layer is solved for would take longer than `seconds`,
@@ -284,7 +284,7 @@ def try_network(plan: Plan, seconds: float | None = None) -> _Trial:
         if training.linear_probe and seconds is not None:
             _check_time(model, bundle, seconds)
         if training.linear_probe:
-            solution = solve_output(model, bundle.train, training, bundle.class_weights, bundle.families)
+            solution = fit_linear_probe(model, bundle.train, training, bundle.class_weights, bundle.groups)
         result = fit(
             model,
             bundle.train,
@@ -298,25 +298,27 @@ def try_network(plan: Plan, seconds: float | None = None) -> _Trial:
         raise DivergedError(result.message)
     if result.ending == "interrupted":
         raise InterruptedRunError(f"stopped after {len(result.history)} of {training.epochs} epochs")
-    probe = None if solution is None else describe_probe(solution)
-    return _Trial(plan, weights, bundle, model, result, make_row(plan, len(bundle.val.labels), result, probe, began))
+    probe = None if solution is None else score_probe(solution)
+    return _TrainedCandidate(
+        plan, weights, bundle, model, result, make_row(plan, len(bundle.val.labels), result, probe, began)
+    )
 
 
 def _check_time(model: torch.nn.Module, bundle: DataBundle, seconds: float) -> None:
     """Raise OutOfTimeError where a network's features of all training and validation samples take longer than that."""
-    learned = min(len(bundle.train.labels), limit_samples(find_dense_output(model)) or len(bundle.train.labels))
+    learned = min(len(bundle.train.labels), limit_samples(find_linear_classifier(model)) or len(bundle.train.labels))
     count = learned + len(bundle.val.labels)
-    needed = count / measure_answers(model, bundle.train, count / seconds)
+    needed = count / measure_inference_throughput(model, bundle.train, count / seconds)
     if needed > seconds:
         raise OutOfTimeError(
             f"its features of {count:,} samples take about {needed:,.0f} s, wanted at most {seconds:,.0f} s, which is "
-            f"{_SOLVED_FRACTION:.0%} of the time that is left; --time changes it"
+            f"{_PROBE_TIME_FRACTION:.0%} of the time that is left; --time changes it"
         )
 
 
 def _solve_linear_probe(
     plan: Plan, bundle: DataBundle, model: torch.nn.Module, callbacks: Sequence[Callback], process_group: ProcessGroup
-) -> tuple[Solution | None, Probe | None]:
+) -> tuple[LinearProbe | None, ProbeScore | None]:
     """Solve the output layer where a run begins with that; return it, and what cross-validation says of it.
 
     A run that goes on has it in its checkpoint. Several processes solve it each by itself, when they train.
@@ -325,28 +327,30 @@ def _solve_linear_probe(
     if process_group.world_size > 1 or training.linear_probe is None:
         return None, None
     if has_checkpoint(plan):
-        return None, load_probe(plan)
+        return None, load_probe_score(plan)
     notify(callbacks, f"linear probe: features of {len(bundle.train.labels):,} samples")
-    solution = solve_output(model, bundle.train, training, bundle.class_weights, bundle.families)
-    probe = describe_probe(solution)
+    solution = fit_linear_probe(model, bundle.train, training, bundle.class_weights, bundle.groups)
+    probe = score_probe(solution)
     write_json(plan.out / CHECKPOINT_FOLDER / PROBE_FILE, to_mapping(probe))
     return solution, probe
 
 
-def _try_fast_candidates(plan: Plan, callbacks: Sequence[Callback]) -> tuple[_Trial, ...]:
+def _try_fast_candidates(plan: Plan, callbacks: Sequence[Callback]) -> tuple[_TrainedCandidate, ...]:
     """Try the candidates that take seconds, each in memory, and tell what each comes to; without those that diverge."""
     trials = []
     started = time.perf_counter()
-    for config in plan.solved:
+    for config in plan.probe_candidates:
         left = None
         # A run that goes on tries what it tried when it began, whatever time there is now.
         if plan.seconds is not None and plan.if_exists != "resume":
-            left = _SOLVED_FRACTION * (plan.seconds - (time.perf_counter() - started))
+            left = _PROBE_TIME_FRACTION * (plan.seconds - (time.perf_counter() - started))
         if left is not None and left <= 0:
             notify(callbacks, f"candidate {config.model.name} is left out: no time is left; --time changes it")
             continue
         try:
-            trial = try_network(dataclasses.replace(plan, config=config, if_exists="overwrite", solved=()), left)
+            trial = try_network(
+                dataclasses.replace(plan, config=config, if_exists="overwrite", probe_candidates=()), left
+            )
         except (DivergedError, OutOfTimeError) as error:
             notify(callbacks, f"candidate {config.model.name} is left out: {error}")
             continue
@@ -355,11 +359,13 @@ def _try_fast_candidates(plan: Plan, callbacks: Sequence[Callback]) -> tuple[_Tr
     return tuple(trials)
 
 
-_SOLVED_FRACTION = 0.5
+_PROBE_TIME_FRACTION = 0.5
 """Of the time that is left: a candidate that is to take seconds is left out where its features take more than that."""
 
 
-def decide(trials: Sequence[_Trial], callbacks: Sequence[Callback]) -> tuple[_Trial, tuple[LeaderboardRow, ...]]:
+def choose_candidate(
+    trials: Sequence[_TrainedCandidate], callbacks: Sequence[Callback]
+) -> tuple[_TrainedCandidate, tuple[LeaderboardRow, ...]]:
     """Return the network that is kept, and what all came to; see that the folder speaks of it.
 
     Where the last one was interrupted it is that one, which may yet come to more.
@@ -375,7 +381,7 @@ def decide(trials: Sequence[_Trial], callbacks: Sequence[Callback]) -> tuple[_Tr
     return kept, tuple(dataclasses.replace(trial.row, kept=trial is kept) for trial in trials)
 
 
-def _promote(trial: _Trial) -> None:
+def _promote(trial: _TrainedCandidate) -> None:
     """Let a run's folder speak of another network than the one that was trained last."""
     remove_checkpoints(trial.plan.out / CHECKPOINT_FOLDER)
     write_config(trial.plan)
@@ -412,7 +418,7 @@ def autotune(
     With them comes the picture of learning rates, where these were measured, which is for a folder that is known as a
     run's.
     """
-    config, rates = plan.config.training, None
+    config, lr_figure = plan.config.training, None
     if "batch_size" in plan.autotune:
         make_train = partial(replace_batch, bundle.train)
         found = (
@@ -428,10 +434,10 @@ def autotune(
         )
         assert scan is not None
         config = dataclasses.replace(config, learning_rate=float(f"{scan.suggestion:.2g}"))
-        rates = draw_rates(scan.rates, scan.losses, config.learning_rate)
+        lr_figure = draw_rates(scan.rates, scan.losses, config.learning_rate)
         notify(callbacks, f"learning rate {config.learning_rate:g} (picture: {plan.out / _RATES_FILE})")
     if "epochs" in plan.autotune and plan.seconds is not None and config.epochs > 1:
-        left = max(plan.seconds - (time.perf_counter() - started) - _REPORTED, 1.0)
+        left = max(plan.seconds - (time.perf_counter() - started) - _REPORT_SECONDS, 1.0)
         count = len(bundle.train.labels)
         timed = (
             find_epochs(model, bundle.train, config, count, left, bundle.class_weights, teacher)
@@ -441,10 +447,10 @@ def autotune(
         epochs, line = process_group.broadcast(timed) or (config.epochs, "")
         config = _shorten(config, epochs)
         notify(callbacks, f"time: {line} (--time changes it)")
-    return dataclasses.replace(plan, config=dataclasses.replace(plan.config, training=config)), bundle, rates
+    return dataclasses.replace(plan, config=dataclasses.replace(plan.config, training=config)), bundle, lr_figure
 
 
-_REPORTED = 5.0
+_REPORT_SECONDS = 5.0
 """Seconds that are left for evaluating and for the report."""
 
 
@@ -457,7 +463,7 @@ def _shorten(config: TrainConfig, epochs: int) -> TrainConfig:
 _RATES_FILE = "learning-rate.png"
 
 
-def begin(plan: Plan, weights: Pretrained | None, rates: Figure | None) -> None:
+def init_run_folder(plan: Plan, weights: Pretrained | None, lr_figure: Figure | None) -> None:
     """Write a run's configuration into its folder, in place of a run that is to be overwritten.
 
     What else of published weights than what is trained decides how samples are seen stands beside the checkpoints.
@@ -472,14 +478,14 @@ def begin(plan: Plan, weights: Pretrained | None, rates: Figure | None) -> None:
     if plan.if_exists != "resume":
         for path in (plan.out / ENERGY_FILE, *find_events(plan.out)):
             path.unlink(missing_ok=True)
-        for name in (_RATES_FILE, LEADERBOARD_FILE, TRIAL_FILE, _TEACHER_FILE):
+        for name in (_RATES_FILE, LEADERBOARD_FILE, SYNTHETIC_FILE, _TEACHER_FILE):
             (plan.out / name).unlink(missing_ok=True)
     if plan.config.model.teacher is not None:
         digest = load_artifact(plan.config.model.teacher).digest
         write_json(plan.out / _TEACHER_FILE, {"weights_sha256": digest})
     write_config(plan)
-    if rates is not None:
-        write_figure(rates, plan.out / _RATES_FILE)
+    if lr_figure is not None:
+        write_figure(lr_figure, plan.out / _RATES_FILE)
     prepare_folder(plan.out / CHECKPOINT_FOLDER)
     if weights is not None:
         seen = Seen(weights.mean, weights.std, weights.size, weights.vocabulary, weights.resize_mode)
@@ -491,7 +497,7 @@ def _remove_others(out: Path) -> None:
 
     A folder of such a name that holds no run is somebody's own. Raises RunExistsError where a process is at work there.
     """
-    for folder in (out / STUDENT_FOLDER, out / TRIAL_FOLDER):
+    for folder in (out / STUDENT_FOLDER, out / SYNTHETIC_FOLDER):
         if holds_run(folder):
             with hold(folder):
                 remove_tree(folder)
@@ -539,10 +545,14 @@ class _RefitProgress(Callback):
         self.callbacks, self.epochs = callbacks, epochs
 
     def on_epoch(self, row: EpochRow, best: bool) -> None:
-        notify(self.callbacks, f"refit: epoch {row.epoch} of {self.epochs}, training loss {show_loss(row.train_loss)}")
+        notify(
+            self.callbacks, f"refit: epoch {row.epoch} of {self.epochs}, training loss {format_loss(row.train_loss)}"
+        )
 
 
-def _refit_network(kept: _Trial, callbacks: Sequence[Callback], process_group: ProcessGroup) -> torch.nn.Module:
+def _refit_network(
+    kept: _TrainedCandidate, callbacks: Sequence[Callback], process_group: ProcessGroup
+) -> torch.nn.Module:
     """Return a network trained anew on training and validation samples, for as many epochs as a run kept.
 
     All else is as in the run: initial weights, settings, and what inputs are normalized by; the schedule is that of so
@@ -560,12 +570,14 @@ def _refit_network(kept: _Trial, callbacks: Sequence[Callback], process_group: P
         concatenate([plan.dataset.splits[name] for name in ("train", "val")]), bundle.spec, bundle.tokenizer
     )
     labels = torch.from_numpy(pool.split.labels)
-    notify(callbacks, f"refit: {len(labels):,} training and validation samples, {show_epochs(epochs)}")
+    notify(callbacks, f"refit: {len(labels):,} training and validation samples, {format_epochs(epochs)}")
     network, _ = build(model, bundle.spec, bundle.output, training.seed, weights)
-    train = dataclasses.replace(bundle.train, inputs=pool.inputs, labels=labels, answers=None, limit=None)
+    train = dataclasses.replace(bundle.train, inputs=pool.inputs, labels=labels, teacher_logits=None, limit=None)
     weighed = compute_class_weights(labels, bundle.output.num_outputs, training)
-    families = number_families(pool.split)
-    bundle = dataclasses.replace(bundle, train=train, rows=pool.kept, class_weights=weighed, families=families, made=0)
+    groups = number_groups(pool.split)
+    bundle = dataclasses.replace(
+        bundle, train=train, rows=pool.kept, class_weights=weighed, groups=groups, num_synthetic=0
+    )
     teacher, bundle = find_teacher(plan, bundle, ("train", "val"))
     fit_statistics(network, bundle.train)
     if process_group.is_main:
@@ -590,7 +602,7 @@ def _refit_network(kept: _Trial, callbacks: Sequence[Callback], process_group: P
     return network
 
 
-def _save_best(kept: _Trial) -> Artifact:
+def _save_best(kept: _TrainedCandidate) -> Artifact:
     """Return the artifact of a run's kept epoch, and see that the folder holds it."""
     artifact = make_artifact(kept.plan, kept.bundle, kept.result, _copy_weights(kept.model))
     # What is there of the same weights says more: their temperature, and how they were evaluated.
@@ -603,7 +615,9 @@ def _copy_weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     return {name: value.clone() for name, value in model.state_dict().items()}
 
 
-def _finish_run(kept: _Trial, seen: TrainingLog, started: float, second: torch.nn.Module | None = None) -> RunResult:
+def _finish_run(
+    kept: _TrainedCandidate, seen: TrainingLog, started: float, second: torch.nn.Module | None = None
+) -> RunResult:
     """Save and evaluate what was trained; raise where training ended before its time.
 
     `second` is what is kept instead where the run was refit: it has the first fit's temperature and validation figures.
@@ -622,7 +636,7 @@ def _finish_run(kept: _Trial, seen: TrainingLog, started: float, second: torch.n
     return evaluate_run(plan, artifact, answers, result, log, bundle, started)
 
 
-def _describe_outcome(plan: Plan, bundle: DataBundle, answers: Answers, epoch: int) -> Outcome:
+def _describe_outcome(plan: Plan, bundle: DataBundle, answers: SplitLogits, epoch: int) -> Outcome:
     """Return what a model's use is evaluated by: its answers to validation samples, and what it was trained on."""
     dataset, training = plan.dataset, plan.config.training
     has_sides = modality_of(bundle.spec).axes == 2
@@ -714,7 +728,7 @@ def _check_ending(plan: Plan, result: FitResult, diagnoses: Sequence[Diagnosis] 
 def evaluate_run(
     plan: Plan,
     artifact: Artifact,
-    val_answers: Answers,
+    val_answers: SplitLogits,
     result: FitResult,
     log: TrainingLog,
     bundle: DataBundle,

@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args
 from falconet.errors import ConfigError, abridge
 from falconet.schema import SPARSE
 
-Kind = Literal["image", "series", "text"]
+ModalityName = Literal["image", "series", "text"]
 """What a sample is."""
 
 PixelType = Literal["uint8", "uint16"]
@@ -28,7 +28,7 @@ black on two sides; not of the mean color, which is measured on the very images 
 TaskName = Literal["classification"]
 """What is asked about a sample."""
 
-KIND_NAMES: tuple[Kind, ...] = get_args(Kind)
+KIND_NAMES: tuple[ModalityName, ...] = get_args(ModalityName)
 
 _MAX_VALUES, _MAX_RAW_VALUES = 1 << 24, 1 << 25
 """Of one input, as a model takes it and before its spectra are computed: a few bytes of a file can ask for any size."""

@@ -429,8 +429,8 @@ def scratch() -> Iterator[Path]:
             raise StorageError(f"cannot write {tempfile.gettempdir()}: {error.strerror}; {remedy}") from error
 
 
-def lend_folder() -> Path:
-    """Return a new temporary folder, which lives until `remove_with` says otherwise. Raises StorageError."""
+def make_temporary_folder() -> Path:
+    """Return a new temporary folder, which lives until `remove_when_collected` says otherwise. Raises StorageError."""
     try:
         return Path(tempfile.mkdtemp(prefix="falconet-"))
     except OSError as error:
@@ -438,7 +438,7 @@ def lend_folder() -> Path:
         raise StorageError(f"cannot make a temporary folder: {error.strerror or error}; {remedy}") from error
 
 
-def remove_with(owner: object, folder: Path) -> None:
+def remove_when_collected(owner: object, folder: Path) -> None:
     """Remove a folder as soon as an object is gone, or the process ends."""
     weakref.finalize(owner, shutil.rmtree, folder, ignore_errors=True)
 

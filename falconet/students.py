@@ -17,20 +17,20 @@ from typing import Any
 import numpy as np
 import torch
 
-from falconet.artifact import describe_structure, load_artifact
+from falconet.artifact import get_model_kwargs, load_artifact
 from falconet.data import Dataset
 from falconet.data.dataset import Texts
 from falconet.data.preprocessing import TextPreprocess, create_preprocess
 from falconet.defaults import CANDIDATES, SMALL_SIDE, TINY_SIDE, DataFacts, default_settings, find_data_facts
 from falconet.errors import UsageError
-from falconet.evaluation.answers import predict_logits
+from falconet.evaluation.logits import predict_logits
 from falconet.inputs import draft_spec
-from falconet.models.outlines import outline_model
+from falconet.models.meta_model import create_meta_model
 from falconet.planning import STUDENT_FOLDER, Plan, Settings, check_model, configure, holds_run
 from falconet.preparation import ExtraSamples, find_weights, uncalibrate
 from falconet.runs import RunResult, execute, read_teacher
 from falconet.schema import merge, to_mapping
-from falconet.spec import Kind
+from falconet.spec import ModalityName
 from falconet.tasks import TASKS
 from falconet.training import Callback
 from falconet.training.early_stopping import choose_early_stopping
@@ -81,7 +81,7 @@ def _list_text_students(data: DataFacts) -> tuple[dict[str, Any], ...]:
     return tuple(merge({"name": "ngrams", **_SMALL_BAG}, {"options": bag}) for bag in bags)
 
 
-_STUDENTS: Mapping[Kind, Callable[[DataFacts], tuple[dict[str, Any], ...]]] = MappingProxyType(
+_STUDENTS: Mapping[ModalityName, Callable[[DataFacts], tuple[dict[str, Any], ...]]] = MappingProxyType(
     {"image": _list_image_students, "series": _list_series_students, "text": _list_text_students}
 )
 
@@ -146,8 +146,8 @@ def measure_student(plan: Plan) -> int:
     spec, _ = draft_spec(plan.dataset, plan.config.model, weights)
     model = plan.config.model
     return _count_bytes(
-        outline_model(
-            model.name, **describe_structure(spec, TASKS["classification"].make_output(plan.dataset)), **model.options
+        create_meta_model(
+            model.name, **get_model_kwargs(spec, TASKS["classification"].make_output(plan.dataset)), **model.options
         ).state_dict()
     )
 
@@ -179,7 +179,7 @@ def plan_student(plan: Plan, network: Settings) -> Plan:
         recipe=None,
         chosen=(),
         autotune=frozenset() if plan.seconds is None else frozenset({"epochs"}),
-        solved=(),
+        probe_candidates=(),
     )
 
 
@@ -218,7 +218,7 @@ def _make_texts(plan: Plan) -> ExtraSamples:
     return ExtraSamples(preprocess.prepare(made).int(), answers.argmax(dim=1), answers)
 
 
-_MADE_SAMPLES: Mapping[Kind, Callable[[Plan], ExtraSamples]] = MappingProxyType({"text": _make_texts})
+_MADE_SAMPLES: Mapping[ModalityName, Callable[[Plan], ExtraSamples]] = MappingProxyType({"text": _make_texts})
 """How samples are made from those of training, of which a teacher tells what they are; of others there are none."""
 
 

@@ -1,7 +1,7 @@
 """Training with synthetic samples beside the real ones, kept only where validation data say that they help.
 
 What is made: images by a generator (`falconet.generation.flow`), series as barycenters of pairs
-(`falconet.data.barycenters`), texts by edits of their tokens (`falconet.data.distortions`). Whether such samples help
+(`falconet.data.barycenters`), texts by edits of their tokens (`falconet.data.transforms`). Whether such samples help
 differs from data set to data set, so that it is never taken for granted: the same network is trained with and without
 them, by the same number of steps, and the validation split decides.
 """
@@ -22,14 +22,22 @@ from falconet.artifact import load_artifact
 from falconet.data import Dataset
 from falconet.data.augmentation import TextAugmentation
 from falconet.data.barycenters import average_pairs
-from falconet.data.distortions import augment_tokens
 from falconet.data.loader import Loader, draw_partners, epoch_seed, hold_inputs
-from falconet.data.preprocessing import Preprocess, SeriesPreprocess, to_levels, to_unit
+from falconet.data.preprocessing import ImagePreprocess, SeriesPreprocess, to_levels, to_unit
+from falconet.data.transforms import augment_tokens
 from falconet.errors import ConfigError, DataError, UsageError
-from falconet.evaluation.answers import answer_known
+from falconet.evaluation.logits import predict_split
 from falconet.generation.flow import MAX_SIDE, FlowConfig, draw_images, train_flow
 from falconet.metrics.significance import compare_models
-from falconet.planning import RUN_CONFIG_FILE, TRIAL_FILE, TRIAL_FOLDER, IfExists, Plan, RunConfig, read_settings
+from falconet.planning import (
+    RUN_CONFIG_FILE,
+    SYNTHETIC_FILE,
+    SYNTHETIC_FOLDER,
+    IfExists,
+    Plan,
+    RunConfig,
+    read_settings,
+)
 from falconet.preparation import ExtraSamples, check_synthetic, find_weights, prepare
 from falconet.runs import RunResult, execute
 from falconet.schema import from_mapping, to_mapping
@@ -98,8 +106,8 @@ def train_with_synthetic(
     if per_class < 1:
         raise UsageError(f"synthetic: wanted 1 or more samples a class, found {per_class}")
     check_begun(plan, per_class)
-    # One network, with and without: candidates that are solved at once take no steps to compare by.
-    plan = replace(plan, solved=())
+    # One network, with and without: linear probes are solved at once and take no steps to compare by.
+    plan = replace(plan, probe_candidates=())
     weights_plan, weights = find_weights(plan)
     bundle = prepare(weights_plan, weights)
     train = bundle.train
@@ -107,13 +115,13 @@ def train_with_synthetic(
     check_synthetic(weights_plan, bundle)
     first = execute(plan, callbacks=callbacks)
     with hold(plan.out):
-        write_json(plan.out / TRIAL_FILE, {"per_class": per_class})
+        write_json(plan.out / SYNTHETIC_FILE, {"per_class": per_class})
     seed = plan.config.training.seed
     added = _make_samples(train, per_class, seed, config or FlowConfig(seed=seed))
     # What the first run measured or took over from published weights holds for both.
     settled = from_mapping(RunConfig, read_settings(plan.out / RUN_CONFIG_FILE))
     again: IfExists = "resume" if plan.if_exists == "resume" else "overwrite"
-    other = replace(plan, out=plan.out / TRIAL_FOLDER, config=settled, if_exists=again, autotune=frozenset())
+    other = replace(plan, out=plan.out / SYNTHETIC_FOLDER, config=settled, if_exists=again, autotune=frozenset())
     notify(callbacks, f"again, with {len(added.labels)} synthetic samples")
     second = execute(other, callbacks=callbacks, added=added)
     trial = _compare_runs(plan.dataset, plan.out, other.out, per_class, len(added.labels))
@@ -124,7 +132,7 @@ def train_with_synthetic(
 
 def check_begun(plan: Plan, per_class: int | None) -> None:
     """Raise UsageError where a run that goes on was begun with another number of synthetic samples, or None."""
-    file = plan.out / TRIAL_FILE
+    file = plan.out / SYNTHETIC_FILE
     if not file.is_file():
         return
     if plan.if_exists == "resume" and (begun := read_json(file).get("per_class")) != per_class:
@@ -136,7 +144,7 @@ def check_begun(plan: Plan, per_class: int | None) -> None:
 
 def _check_size(train: Loader) -> None:
     """Raise ConfigError for images that are too large to generate."""
-    if isinstance(train.preprocess, Preprocess) and max(train.preprocess.spec.shape[1:]) > MAX_SIDE:
+    if isinstance(train.preprocess, ImagePreprocess) and max(train.preprocess.spec.shape[1:]) > MAX_SIDE:
         _, height, width = train.preprocess.spec.shape
         raise ConfigError(
             f"synthetic: wanted images of at most {MAX_SIDE} pixels a side, found {height}x{width}; set "
@@ -157,7 +165,7 @@ def _make_samples(train: Loader, per_class: int, seed: int, config: FlowConfig) 
     inputs = hold_inputs(train.inputs)
     stream = epoch_seed(seed, 0, "data")  # Epochs count from 1: no batch has this one.
     generator = torch.Generator().manual_seed(stream)
-    if isinstance(train.preprocess, Preprocess):
+    if isinstance(train.preprocess, ImagePreprocess):
         flow = train_flow(to_unit(inputs), train.labels, int(train.labels.max()) + 1, config)
         return ExtraSamples(to_levels(draw_images(flow, labels, stream), inputs.dtype), labels)
     origins = _draw_origins(labels, train.labels, generator)
@@ -206,7 +214,7 @@ def _compare_runs(dataset: Dataset, without: Path, with_: Path, per_class: int, 
 
 def _find_right(dataset: Dataset, folder: Path) -> Bool[np.ndarray, " samples"]:
     """Return which validation samples a run's model answers right."""
-    answers = answer_known(load_artifact(folder), dataset, "val")
+    answers = predict_split(load_artifact(folder), dataset, "val")
     right: Bool[np.ndarray, " samples"] = answers.logits.argmax(axis=1) == answers.split.labels
     return right
 
@@ -225,4 +233,4 @@ def _finish_trial(out: Path, other: Path, trial: SyntheticTrial) -> None:
                 write_text(out / name, (other / name).read_text(encoding="utf-8"))
         else:
             write_json(out / "metrics.json", {**read_json(out / "metrics.json"), "synthetic": facts})
-        write_json(out / TRIAL_FILE, facts)
+        write_json(out / SYNTHETIC_FILE, facts)

@@ -415,7 +415,7 @@ def is_encodable(text: str) -> bool:
 class _Lines:
     """Lines of a file for `csv.reader`, that knows where rows begin and can go back to after a row's first line."""
 
-    def __init__(self, path: Path, file: Iterable[str], layout: _Layout, max_bytes: int) -> None:
+    def __init__(self, path: Path, file: Iterable[str], layout: _KeyFormat, max_bytes: int) -> None:
         self.path = path
         self.file = iter(file)
         self.delimiter, self.quote = layout.delimiter, layout.quote
@@ -576,7 +576,7 @@ def _strip_name(cell: str) -> str:
 
 
 @dataclass(frozen=True)
-class _Layout:
+class _KeyFormat:
     """How rows stand in a file of separated values."""
 
     delimiter: str
@@ -590,7 +590,7 @@ class _Layout:
     notes: tuple[str, ...] = ()
 
 
-def _find_layout(path: Path, encoding: str) -> _Layout:
+def _find_layout(path: Path, encoding: str) -> _KeyFormat:
     """Return how the first lines are laid out. Raises DataError where there are none, or they make no table."""
     with _open_text(path, encoding) as file:
         lines = list(islice(file, _FIRST_LINES))
@@ -606,7 +606,7 @@ def _find_layout(path: Path, encoding: str) -> _Layout:
     above = lines[skipped - 1] if skipped == begin + 1 else ""
     # Texts may begin with it too: the only such line is a row where it has a row's cells.
     marked = bool(above) and (not rows or 0 < above.count(delimiter) == rows[0].count(delimiter))
-    return _Layout(delimiter, skipped - marked, marked, quote, notes)
+    return _KeyFormat(delimiter, skipped - marked, marked, quote, notes)
 
 
 def _strip_quotes(rows: Sequence[str], delimiters: str) -> tuple[str, list[str], tuple[str, ...]]:
@@ -644,7 +644,7 @@ def _find_delimiter(path: Path, rows: Sequence[str]) -> str:
     return max(candidates, key=rate, default=usual)
 
 
-def _parse_rows(path: Path, file: Iterable[str], layout: _Layout, valid: bool, max_bytes: int) -> Iterator[_Row]:
+def _parse_rows(path: Path, file: Iterable[str], layout: _KeyFormat, valid: bool, max_bytes: int) -> Iterator[_Row]:
     """Yield line, cells and, of a damaged row, the reason; the first row tells the number of cells."""
     rest: Iterator[str] = islice(file, layout.skipped, None)
     if layout.delimiter == " ":

@@ -19,7 +19,7 @@ from falconet.errors import StorageError
 from falconet.escaping import escape_line, escape_lines
 from falconet.modalities import MODALITIES
 from falconet.training import Callback, EpochRow
-from falconet.units import show_loss
+from falconet.units import format_loss
 
 if TYPE_CHECKING:
     from falconet.compression.search import Trial
@@ -117,7 +117,7 @@ class ProgressBar(Callback):
             self.progress.stop()
 
     def on_epoch(self, row: EpochRow, best: bool) -> None:
-        figures = f"loss {show_loss(row.train_loss)}  val {row.val_accuracy:.2%}"
+        figures = f"loss {format_loss(row.train_loss)}  val {row.val_accuracy:.2%}"
         note = f"epoch {row.epoch}/{self.epochs}  {figures}{'  best' if best else ''}"
         if self.progress and self.task is not None:
             self.progress.update(self.task, note=note, completed=row.epoch * self.length)

@@ -51,17 +51,17 @@ def parse(text: str, units: Mapping[str, float], name: str, wanted: str, least: 
     return value
 
 
-def show_epochs(count: int) -> str:
+def format_epochs(count: int) -> str:
     """Return a number of epochs with its noun."""
     return f"{count:,} epoch{'' if count == 1 else 's'}"
 
 
-def show_loss(loss: float) -> str:
+def format_loss(loss: float) -> str:
     """Return a loss to four decimals; of a small one, which would be all zeros, two digits and a power of ten."""
     return f"{loss:.1e}" if 0 < loss < 0.001 else f"{loss:.4f}"
 
 
-def show_size(size: int) -> str:
+def format_size(size: int) -> str:
     """Return bytes as people read them, in thousands."""
     if size < 10_000:
         return f"{size:,} bytes"

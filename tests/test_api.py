@@ -88,7 +88,7 @@ def test_arrays_pictures_and_lists_are_one_data_set() -> None:
     assert len({dataset.splits_fingerprint for dataset in made}) == 1
     first = made[0]
     assert (first.classes, first.size, first.channels) == (CLASSES, (12, 12), 1)
-    assert first.made == {"val", "test"}
+    assert first.made_splits == {"val", "test"}
     assert sum(map(len, (first.train, first.val, first.test))) == 90
 
 
@@ -145,7 +145,7 @@ def test_tables_in_memory(library: str) -> None:
         df = pytest.importorskip("pyarrow").table(cells)
     dataset = Dataset.from_dataframe(df, text="note", label="mood", split="part")
     assert (dataset.kind, dataset.classes, len(dataset.test)) == ("text", ("bad", "good"), 10)
-    assert dataset.made == {"val"}
+    assert dataset.made_splits == {"val"}
     assert dataset.columns == {"text": "note", "label": "mood", "split": "part"}
 
 

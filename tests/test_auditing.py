@@ -26,7 +26,7 @@ from falconet.auditing import (
     warn_unlearnable,
 )
 from falconet.data import Split
-from falconet.data.splits import complete_splits, mix, unite_split
+from falconet.data.splits import complete_splits, hash_with_seed, unite_split
 from falconet.errors import DataError
 from tests.data.builders import make_dataset, make_split
 
@@ -114,7 +114,7 @@ def test_folds_of_samples_without_groups_follow_from_content() -> None:
     split = make_split([0, 1] * 50, content=[*range(60), *range(40)])
     folds = part(split, 2)
     assert set(folds.tolist()) == set(range(_FOLDS))
-    assert folds.tolist() == (mix(split.hashes, 0) % np.uint64(_FOLDS)).tolist()
+    assert folds.tolist() == (hash_with_seed(split.hashes, 0) % np.uint64(_FOLDS)).tolist()
 
 
 @settings(deadline=None, max_examples=40)

@@ -22,21 +22,21 @@ from hypothesis import strategies as st
 
 from falconet import Comparison, RunResult, cli, compare, load_dataset
 from falconet.comparison import ComparisonRow
-from falconet.comparison.comparing import Evaluated, _list_rows
-from falconet.comparison.contenders import (
-    Contender,
-    Study,
-    agree,
+from falconet.comparison.compared_models import (
+    ComparedModel,
+    ComparisonContext,
     check_folder,
-    parse_contender,
-    parse_contenders,
+    make_shared_config,
+    parse_compared,
+    parse_compared_models,
     record_terms,
 )
+from falconet.comparison.comparing import Evaluated, _list_rows
 from falconet.comparison.pages import write_comparison
 from falconet.comparison.plots import draw_front
 from falconet.comparison.results import COSTS, compare_pairs, find_front, rank_rows
 from falconet.comparison.tables import format_row
-from falconet.comparison.trials import ModelTrial, load_trial, plan_trial
+from falconet.comparison.trials import ModelRun, load_trial, plan_trial
 from falconet.errors import ConfigError, DataError, FalconetError, PathError, UnknownNameError, UsageError
 from falconet.latency import Latency
 from falconet.model_files import redact_settings
@@ -303,9 +303,9 @@ def test_one_failing_model_does_not_lose_the_others(few: Path, tmp_path: Path) -
     )
 
 
-def test_models_of_the_hub_are_contenders(trained: RunResult, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("falconet.comparison.contenders.fetch_model", lambda name: trained.out)
-    found, _ = parse_contenders(["hf:jane/digits@v1", "lenet5"])
+def test_models_of_the_hub_are_compared(trained: RunResult, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("falconet.comparison.compared_models.fetch_model", lambda name: trained.out)
+    found, _ = parse_compared_models(["hf:jane/digits@v1", "lenet5"])
     assert (found.name, found.folder, found.model) == ("hf:jane/digits@v1", trained.out, None)
 
 
@@ -422,20 +422,20 @@ def test_mistakes_are_told_without_torch() -> None:
 
 @pytest.mark.slow
 def test_names_mean_what_they_say(compared: tuple[Comparison, list[str]]) -> None:
-    assert parse_contender("resnet20@mnist-resnet").recipe == "mnist-resnet"
-    assert parse_contender("timm:resnet18").model == "timm:resnet18"
+    assert parse_compared("resnet20@mnist-resnet").recipe == "mnist-resnet"
+    assert parse_compared("timm:resnet18").model == "timm:resnet18"
     folder = str(compared[0].out / "runs" / "lenet_relu-0")
-    assert parse_contender(folder).folder == Path(folder)
+    assert parse_compared(folder).folder == Path(folder)
     with pytest.raises(PathError, match="wanted a trained model"):
-        parse_contender(str(compared[0].out))
+        parse_compared(str(compared[0].out))
 
 
 def test_a_recipe_s_network_counts_for_the_model_that_it_names() -> None:
-    from falconet.comparison.contenders import _Terms
+    from falconet.comparison.compared_models import _SharedConfig
 
-    terms = _Terms("digits", recipe="mnist-resnet")
-    assert terms.settings_for(parse_contender("resnet20")) == ("mnist-resnet", {})
-    recipe, settings = terms.settings_for(parse_contender("lenet5"))
+    terms = _SharedConfig("digits", recipe="mnist-resnet")
+    assert terms.settings_for(parse_compared("resnet20")) == ("mnist-resnet", {})
+    recipe, settings = terms.settings_for(parse_compared("lenet5"))
     assert recipe is None
     assert "model" not in settings
     assert settings["training"]["epochs"] == 4
@@ -481,10 +481,10 @@ def test_networks_of_a_comparison_are_timed_in_turns(
 
     monkeypatch.setattr("falconet.exporters.timing.measure_latencies", measure)
     none = np.zeros(3, dtype=np.int64)
-    trial = ModelTrial(trained.out, none, none, none.astype(np.uint64), num_classes=10, val_accuracy=0.5)
+    trial = ModelRun(trained.out, none, none, none.astype(np.uint64), num_classes=10, val_accuracy=0.5)
     evaluated = Evaluated((trial,))
-    contenders = [Contender(name, None, None, trained.out) for name in ("a", "b", "c")]
-    rows = _list_rows(dict(zip(contenders, [evaluated, "no reason", evaluated], strict=True)))
+    compared_models = [ComparedModel(name, None, None, trained.out) for name in ("a", "b", "c")]
+    rows = _list_rows(dict(zip(compared_models, [evaluated, "no reason", evaluated], strict=True)))
     assert asked == [2]
     assert [(row.model, row.latency_ms, row.failed) for row in rows] == [
         ("a", 1.0, None),
@@ -529,35 +529,35 @@ def make_rows(points: list[tuple[float, float]]) -> tuple[ComparisonRow, ...]:
 def test_a_recipe_that_was_changed_since_is_refused(own: bool, tmp_path: Path) -> None:
     recipe, out = tmp_path / "mine.yaml", tmp_path / "out"
     recipe.write_text("training: {epochs: 2}")
-    terms = agree("digits", 1, None if own else str(recipe), {})
-    contenders = parse_contenders([f"lenet5@{recipe}" if own else "lenet5", "lenet_relu"])
+    terms = make_shared_config("digits", 1, None if own else str(recipe), {})
+    compared_models = parse_compared_models([f"lenet5@{recipe}" if own else "lenet5", "lenet_relu"])
     out.mkdir()
-    record_terms(out, terms, contenders, "fingerprint")
-    more = parse_contenders([*(one.name for one in contenders), "lenet_relu@digits"])
+    record_terms(out, terms, compared_models, "fingerprint")
+    more = parse_compared_models([*(one.name for one in compared_models), "lenet_relu@digits"])
     check_folder(out, terms, more)
     record_terms(out, terms, more[1:], "fingerprint")
     recipe.write_text("# The same in other words.\ntraining:\n  epochs: 2")
-    check_folder(out, terms, contenders)
+    check_folder(out, terms, compared_models)
     recipe.write_text("training: {epochs: 3}")
     with pytest.raises(UsageError, match=r"was begun with another .*mine\.yaml, which was changed since"):
-        check_folder(out, terms, contenders)
+        check_folder(out, terms, compared_models)
     with pytest.raises(UsageError, match="which was changed since"):
-        plan_trial(contenders[0], 0, Study(terms, 1, out, load_dataset("digits"), None))
+        plan_trial(compared_models[0], 0, ComparisonContext(terms, 1, out, load_dataset("digits"), None))
 
 
 @pytest.mark.slow
 def test_a_run_that_was_copied_to_another_seed_is_not_kept(
     compared: tuple[Comparison, list[str]], tmp_path: Path
 ) -> None:
-    out, contender = tmp_path / "out", parse_contender("lenet_relu")
+    out, lenet = tmp_path / "out", parse_compared("lenet_relu")
     shutil.copytree(compared[0].out, out)
-    assert load_trial(contender, 1, out)
+    assert load_trial(lenet, 1, out)
     for copied, name in ((1, "lenet_relu"), (0, "lenet300_100")):
         shutil.rmtree(out / "runs" / f"{name}-{copied}")
         shutil.copytree(out / "runs/lenet_relu-0", out / "runs" / f"{name}-{copied}")
         shutil.copy(out / "answers/lenet_relu-0.npz", out / "answers" / f"{name}-{copied}.npz")
-        assert load_trial(parse_contender(name), copied, out) is None
-    assert load_trial(contender, 0, out)
+        assert load_trial(parse_compared(name), copied, out) is None
+    assert load_trial(lenet, 0, out)
 
 
 def test_plots_of_other_models_do_not_stay(tmp_path: Path) -> None:

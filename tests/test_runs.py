@@ -22,7 +22,7 @@ from falconet import Callback, ImageSpec, RunResult, create_model, load_artifact
 from falconet.data.texts import TextEncoder, _read_vocabulary
 from falconet.errors import ConfigError, DivergedError, InterruptedRunError, RunExistsError, StorageError, UsageError
 from falconet.inputs import draft_spec, image_size
-from falconet.models.weights.layouts import IMAGENET_MEAN, IMAGENET_STD
+from falconet.models.weights.key_formats import IMAGENET_MEAN, IMAGENET_STD
 from falconet.models.weights.loading import from_bert, load_pretrained
 from falconet.models.weights.pretrained import Pretrained
 from falconet.planning import ModelConfig, plan_run

@@ -18,7 +18,7 @@ from falconet.generation.flow import FlowConfig
 from falconet.metrics.significance import PairTest, compare_models
 from falconet.planning import Plan, plan_run
 from falconet.preparation import ExtraSamples, add_samples, prepare
-from falconet.runs import begin
+from falconet.runs import init_run_folder
 from falconet.spec import ImageSpec, SeriesSpec, TextSpec
 from falconet.synthetic import SyntheticTrial, _make_samples, check_begun, train_with_synthetic
 from tests.conftest import FolderMaker
@@ -148,7 +148,7 @@ def test_made_samples_are_kept_only_where_they_gain_by_more_than_chance(
     with pytest.raises(UsageError, match="began, with --synthetic 3: say so again"):
         check_begun(plan(source, out, if_exists="resume"), None)
     check_begun(plan(source, out, if_exists="resume"), 3)
-    begin(plan(source, out, if_exists="overwrite"), None, None)
+    init_run_folder(plan(source, out, if_exists="overwrite"), None, None)
     assert not (out / "synthetic").exists()
     assert not (out / "synthetic.json").exists()
 

@@ -99,7 +99,7 @@ def _print_compression(result: Compression) -> None:
             f"test accuracy (n = {found.comparison.n:,})",
             f"{found.comparison.other_accuracy:.2%}",
             f"{found.comparison.accuracy:.2%}",
-            found.name_drop(),
+            found.describe_drop(),
         ),
         (
             "MACs",
@@ -111,11 +111,11 @@ def _print_compression(result: Compression) -> None:
             f"latency ({', '.join(dict.fromkeys(found.runtimes))})",
             f"{found.latency_before:.3f} ms",
             f"{found.latency_after:.3f} ms",
-            found.name_fastest(),
+            found.describe_latency(),
         ),
     ]
     terminal.print_table(columns, rows)
-    terminal.print_line(found.name_integers())
+    terminal.print_line(found.describe_int8())
     if found.untouched:
         terminal.print_some([f"left as it was: {name}: {reason}" for name, reason in found.untouched.items()])
     terminal.print_line(f"{result.out}: model.fnet, report.html; all trials: frontier.csv, frontier.png")

@@ -203,7 +203,7 @@ def train(
         seconds=parse_time(time, "--time") if time else None,
     )
     if synthetic is not None:
-        plan = replace(plan, solved=())  # What is solved takes no steps that could be compared.
+        plan = replace(plan, probe_candidates=())  # A linear probe takes no steps that could be compared.
     # Of several processes that torchrun has started, the first one speaks.
     is_main = os.environ.get("RANK", "0") == "0"
     if is_main:
@@ -281,8 +281,8 @@ def _announce(plan: Plan, resume: bool) -> None:
         terminal.print_note(terminal.describe_columns(plan.dataset.columns))
     for note in plan.dataset.notes:
         terminal.print_note(note)
-    if plan.solved:
-        names = [config.model.name for config in (*plan.solved, plan.config)]
+    if plan.probe_candidates:
+        names = [config.model.name for config in (*plan.probe_candidates, plan.config)]
         terminal.print_note(f"candidates: {', '.join(names)} (--model NAME trains one alone)")
         chosen = [setting for setting in plan.chosen if not setting.startswith("model.name=")]
         terminal.print_note(f"chosen for {plan.config.model.name}, the last of them: {', '.join(chosen)}")
@@ -297,7 +297,7 @@ def show_result(
     from falconet import terminal
     from falconet.training.energy import energy_facts
     from falconet.training.usefulness import warn_useless
-    from falconet.units import show_epochs
+    from falconet.units import format_epochs
 
     energy = result.report.log.energy
 
@@ -336,7 +336,7 @@ def show_result(
     if solver := result.report.solved:
         made = f"output layer solved by {solver} on fixed features, {result.seconds:.1f} s in all"
     else:
-        made = f"{show_epochs(result.epochs)} in {result.seconds:.1f} s; kept epoch {result.best_epoch}"
+        made = f"{format_epochs(result.epochs)} in {result.seconds:.1f} s; kept epoch {result.best_epoch}"
     terminal.print_line(f"{made}; report: {result.out / 'report.html'}")
     if teacher:
         terminal.print_line(_describe_student(teacher, result))

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from falconet.comparison.contenders import (
-    Contender,
-    Study,
-    agree,
+from falconet.comparison.compared_models import (
+    ComparedModel,
+    ComparisonContext,
     check_folder,
     check_folds,
     check_seeds,
-    parse_contenders,
+    make_shared_config,
+    parse_compared_models,
     record_terms,
 )
 from falconet.comparison.results import (
@@ -35,14 +35,14 @@ from falconet.schema import to_mapping
 from falconet.storage import hold
 
 if TYPE_CHECKING:
-    from falconet.comparison.trials import ModelTrial
+    from falconet.comparison.trials import ModelRun
 
 
 @dataclass(frozen=True)
 class Evaluated:
     """What came of one model's runs."""
 
-    trials: tuple[ModelTrial, ...]
+    trials: tuple[ModelRun, ...]
     """One for each seed."""
     folds: tuple[float, ...] = ()
     """Accuracy on each fold of the cross-validation; empty where there was none."""
@@ -99,37 +99,37 @@ def compare(
     StorageError, after which the same call goes on.
 
     """
-    contenders = parse_contenders([models] if isinstance(models, str | Path) else models)
+    compared_models = parse_compared_models([models] if isinstance(models, str | Path) else models)
     check_seeds(seeds)
     check_folds(folds)
-    terms, folder = agree(source, epochs, recipe, settings or {}), Path(out)
-    check_folder(folder, terms, contenders)
+    terms, folder = make_shared_config(source, epochs, recipe, settings or {}), Path(out)
+    check_folder(folder, terms, compared_models)
     dataset = load_dataset(source, data_root=data_root, config=terms.data)
-    study = Study(terms, seeds, folder, dataset, data_root, folds or 0)
+    study = ComparisonContext(terms, seeds, folder, dataset, data_root, folds or 0)
     parts = fold_dataset(dataset, folds) if folds else ()
-    notes = [*_check_contenders(contenders, study), *_describe_terms(contenders, seeds)]
-    failed = _foresee(contenders, study)
+    notes = [*_check_compared_models(compared_models, study), *_describe_terms(compared_models, seeds)]
+    failed = _find_unplannable(compared_models, study)
     with hold(folder):
-        check_folder(folder, terms, contenders)  # Another process may have begun one there meanwhile.
-        record_terms(folder, terms, contenders, study.dataset.fingerprint)
-        for contender, reason in failed.items():
-            tell(f"{contender.name} cannot be trained: {reason}")
-        return _train_all(contenders, study, parts, tell, failed, notes)
+        check_folder(folder, terms, compared_models)  # Another process may have begun one there meanwhile.
+        record_terms(folder, terms, compared_models, study.dataset.fingerprint)
+        for compared, reason in failed.items():
+            tell(f"{compared.name} cannot be trained: {reason}")
+        return _train_all(compared_models, study, parts, tell, failed, notes)
 
 
 def _train_all(
-    contenders: Sequence[Contender],
-    study: Study,
+    compared_models: Sequence[ComparedModel],
+    study: ComparisonContext,
     parts: Sequence[Dataset],
     tell: Callable[[str], None],
-    failed: Mapping[Contender, str],
+    failed: Mapping[ComparedModel, str],
     notes: Sequence[str],
 ) -> Comparison:
     """Carry out a comparison whose terms are written down; see `compare`."""
-    runs = sum(len(study.seeds_of(contender)) + len(study.folds_of(contender)) for contender in contenders)
+    runs = sum(len(study.seeds_of(compared)) + len(study.folds_of(compared)) for compared in compared_models)
     progress = _Progress(runs, tell)
     outcomes = {
-        contender: _run_contender(contender, study, parts, progress, failed.get(contender)) for contender in contenders
+        compared: _run_compared(compared, study, parts, progress, failed.get(compared)) for compared in compared_models
     }
     comparison = _summarize_runs(outcomes, study, notes)
     from falconet.comparison.pages import write_comparison
@@ -157,27 +157,31 @@ class _Progress:
         self.tell(f"{self.done}/{self.total} {run}: {what}")
 
 
-def _check_contenders(contenders: Sequence[Contender], study: Study) -> list[str]:
+def _check_compared_models(compared_models: Sequence[ComparedModel], study: ComparisonContext) -> list[str]:
     """Raise DataError where a trained model cannot be evaluated on these data; return what a reader should know."""
-    from falconet.comparison.trials import check_fits
+    from falconet.comparison.trials import check_not_trained_on_test
 
-    notes = [check_fits(contender, study.dataset, study.terms.data) for contender in contenders if contender.folder]
+    notes = [
+        check_not_trained_on_test(compared, study.dataset, study.terms.data)
+        for compared in compared_models
+        if compared.folder
+    ]
     return [note for note in notes if note]
 
 
-def _describe_terms(contenders: Sequence[Contender], seeds: int) -> list[str]:
+def _describe_terms(compared_models: Sequence[ComparedModel], seeds: int) -> list[str]:
     """Return what a reader should know of how models were trained."""
     notes = []
     if seeds == 1:
         notes.append("One seed each: the tests speak of these networks, not of others that are trained alike.")
-    if any(contender.folder for contender in contenders):
+    if any(compared.folder for compared in compared_models):
         notes.append("Models that were trained before are evaluated as they are; their tests speak of these networks.")
-    if any(contender.recipe for contender in contenders):
+    if any(compared.recipe for compared in compared_models):
         notes.append("Models with a recipe of their own (MODEL@RECIPE) were trained by it, not alike.")
     return notes
 
 
-def _foresee(contenders: Sequence[Contender], study: Study) -> dict[Contender, str]:
+def _find_unplannable(compared_models: Sequence[ComparedModel], study: ComparisonContext) -> dict[ComparedModel, str]:
     """Return the models whose runs cannot even be planned, with the reason.
 
     Raises the first of the errors where it is so for all that are to be trained: then the terms are wrong, not the
@@ -185,31 +189,31 @@ def _foresee(contenders: Sequence[Contender], study: Study) -> dict[Contender, s
     """
     from falconet.comparison.trials import load_trial, plan_trial
 
-    errors: dict[Contender, FalconetError] = {}
+    errors: dict[ComparedModel, FalconetError] = {}
     waiting = [
-        contender
-        for contender in contenders
-        if not contender.folder
-        and any(load_trial(contender, seed, study.out) is None for seed in study.seeds_of(contender))
+        compared
+        for compared in compared_models
+        if not compared.folder
+        and any(load_trial(compared, seed, study.out) is None for seed in study.seeds_of(compared))
     ]
-    for contender in waiting:
+    for compared in waiting:
         try:
-            plan = plan_trial(contender, 0, study)
+            plan = plan_trial(compared, 0, study)
         except FalconetError as error:
-            errors[contender] = error
+            errors[compared] = error
             continue
         if plan.config.data != study.terms.data:
             raise UsageError(
-                f"{contender.name}: wanted data read as for all others, found {to_mapping(plan.config.data)} in its "
+                f"{compared.name}: wanted data read as for all others, found {to_mapping(plan.config.data)} in its "
                 "recipe; give all the same with --set data.KEY=VALUE"
             )
-    if errors and len(errors) == sum(not contender.folder for contender in contenders):
+    if errors and len(errors) == sum(not compared.folder for compared in compared_models):
         raise next(iter(errors.values()))
-    return {contender: " ".join(str(error).split()) for contender, error in errors.items()}
+    return {compared: " ".join(str(error).split()) for compared, error in errors.items()}
 
 
-def _run_contender(
-    contender: Contender, study: Study, parts: Sequence[Dataset], progress: _Progress, reason: str | None
+def _run_compared(
+    compared: ComparedModel, study: ComparisonContext, parts: Sequence[Dataset], progress: _Progress, reason: str | None
 ) -> _Outcome:
     """Return what came of a model's runs, those that are kept from an earlier call included, or why it failed.
 
@@ -217,23 +221,23 @@ def _run_contender(
     """
     from falconet.comparison.trials import attempt, load_trial, validate_fold
 
-    trials: list[ModelTrial] = []
-    seeds, folds = study.seeds_of(contender), study.folds_of(contender)
+    trials: list[ModelRun] = []
+    seeds, folds = study.seeds_of(compared), study.folds_of(compared)
     for seed in seeds:
-        kept = load_trial(contender, seed, study.out)
-        trial = kept or reason or attempt(contender, seed, study)
-        run = contender.name if contender.folder else f"{contender.name}, seed {seed}"
+        kept = load_trial(compared, seed, study.out)
+        trial = kept or reason or attempt(compared, seed, study)
+        run = compared.name if compared.folder else f"{compared.name}, seed {seed}"
         if isinstance(trial, str):
             progress.end(run, f"failed: {trial}", len(seeds) - seed + len(folds))
-            return trial if reason or contender.folder else f"seed {seed}: {trial}"
+            return trial if reason or compared.folder else f"seed {seed}: {trial}"
         took = f", trained in {trial.seconds:.1f} s" if trial.seconds is not None else ""
         seen = "" if trial.val_accuracy is None else f"validation accuracy {trial.val_accuracy:.2%}, "
         progress.end(run, f"{seen}test accuracy {trial.accuracy:.2%}{took}{' (kept)' if kept else ''}")
         trials.append(trial)
     accuracies: list[float] = []
     for fold in folds:
-        accuracy = validate_fold(contender, fold, study, parts[fold])
-        run = f"{contender.name}, fold {fold + 1} of {study.folds}"
+        accuracy = validate_fold(compared, fold, study, parts[fold])
+        run = f"{compared.name}, fold {fold + 1} of {study.folds}"
         if isinstance(accuracy, str):
             progress.end(run, f"failed: {accuracy}", len(folds) - fold)
             return f"fold {fold + 1} of {study.folds}: {accuracy}"
@@ -242,9 +246,11 @@ def _run_contender(
     return Evaluated(tuple(trials), tuple(accuracies))
 
 
-def _summarize_runs(outcomes: Mapping[Contender, _Outcome], study: Study, notes: Sequence[str]) -> Comparison:
+def _summarize_runs(
+    outcomes: Mapping[ComparedModel, _Outcome], study: ComparisonContext, notes: Sequence[str]
+) -> Comparison:
     """Return the comparison of what came of the models."""
-    from falconet.report import describe_environment
+    from falconet.report import get_environment
 
     rows = _list_rows(outcomes)
     evaluated = {one.name: found.trials for one, found in outcomes.items() if not isinstance(found, str)}
@@ -269,12 +275,12 @@ def _summarize_runs(outcomes: Mapping[Contender, _Outcome], study: Study, notes:
             *([f"{skipped} test samples cannot be read and were left out."] if skipped else []),
         ),
         settings={key: value for key, value in to_mapping(study.terms).items() if key != "source"},
-        environment=describe_environment(),
+        environment=get_environment(),
         folds=study.folds,
     )
 
 
-def _describe_ranking(rows: Sequence[ComparisonRow], study: Study) -> list[str]:
+def _describe_ranking(rows: Sequence[ComparisonRow], study: ComparisonContext) -> list[str]:
     """Return what a reader should know of how models were ranked, and of which figures are means of how many runs."""
     evaluated = [row for row in rows if row.failed is None]
     how = f"mean of {study.folds} folds" if study.folds else "the split that also chose the epoch"
@@ -297,14 +303,14 @@ def _describe_ranking(rows: Sequence[ComparisonRow], study: Study) -> list[str]:
     return notes
 
 
-def _check_same_samples(dataset: Dataset, evaluated: Mapping[str, Sequence[ModelTrial]]) -> None:
+def _check_same_samples(dataset: Dataset, evaluated: Mapping[str, Sequence[ModelRun]]) -> None:
     """Raise DataError unless all have answered the same samples, which files that vanish meanwhile prevent."""
     hashes = [trial.hashes for trials in evaluated.values() for trial in trials]
     if any(not np.array_equal(hashes[0], other) for other in hashes[1:]):
         raise DataError(f"{dataset.source}: its test samples have changed between the runs; choose another --out")
 
 
-def _list_rows(outcomes: Mapping[Contender, _Outcome]) -> tuple[ComparisonRow, ...]:
+def _list_rows(outcomes: Mapping[ComparedModel, _Outcome]) -> tuple[ComparisonRow, ...]:
     """Return each model's row, ranked: means over its seeds, and what its first network costs.
 
     All networks are timed in turns, so that none is measured while the machine had more to do.
@@ -313,7 +319,7 @@ def _list_rows(outcomes: Mapping[Contender, _Outcome]) -> tuple[ComparisonRow, .
     from falconet.comparison.trials import measure_cost
     from falconet.exporters.timing import time_together
 
-    evaluated = {contender.name: found for contender, found in outcomes.items() if not isinstance(found, str)}
+    evaluated = {compared.name: found for compared, found in outcomes.items() if not isinstance(found, str)}
     artifacts = {name: load_artifact(found.trials[0].folder) for name, found in evaluated.items()}
     timed = dict(zip(artifacts, time_together(list(artifacts.values())), strict=True))
     costs = {name: to_mapping(measure_cost(artifact, timed[name])) for name, artifact in artifacts.items()}

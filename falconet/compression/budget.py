@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from falconet.compression.constants import CONSTANTS
 from falconet.errors import ConfigError
 from falconet.schema import check_finite_fields
-from falconet.units import show_size
+from falconet.units import format_size
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Budget:
     def describe(self) -> str:
         """Return the limits in a line."""
         parts = {
-            f"{show_size(self.max_bytes or 0)}": self.max_bytes,
+            f"{format_size(self.max_bytes or 0)}": self.max_bytes,
             f"{self.allowed_drop:g} points lost": self.max_drop if self.max_bytes else self.allowed_drop,
             f"{self.max_latency_ms} ms": self.max_latency_ms,
             f"{self.max_macs or 0:,} MACs": self.max_macs,

@@ -14,7 +14,7 @@ from falconet.compression.steps import Sensitivity
 from falconet.data.drawing import COLORS, write_figure
 from falconet.report.pictures import BLUE, ORANGE
 from falconet.storage import write_text
-from falconet.units import show_size
+from falconet.units import format_size
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -111,7 +111,7 @@ def _mark_limits(axes: Axes, trials: Sequence[Trial], budget: Budget) -> None:
 def describe_miss(best: Trial, trials: Sequence[Trial], budget: Budget, file: Path) -> str:
     """Return a line about a budget that no trial keeps within, and what comes nearest."""
     latency = "" if best.latency_ms is None else f", {best.latency_ms:.3f} ms"
-    size = f"{show_size(best.bytes)} at {best.drop:.2f} points lost on validation, {best.macs:,} MACs{latency}"
+    size = f"{format_size(best.bytes)} at {best.drop:.2f} points lost on validation, {best.macs:,} MACs{latency}"
     return (
         f"none of {len(trials)} trials keeps within the budget, {budget.describe()}; the nearest is trial "
         f"{best.number}: {size} ({file}). Allow more, or let trials learn longer (--epochs) in another folder"

@@ -13,15 +13,15 @@ from falconet.compression.search import Trial
 from falconet.compression.trial import SearchContext, count_macs, find_untouched, read_trial
 from falconet.data import Dataset
 from falconet.errors import FalconetError, StorageError
-from falconet.evaluation import Evaluation, describe_calibration, evaluate_split
-from falconet.evaluation.answers import answer_known
+from falconet.evaluation import Evaluation, evaluate_split, measure_calibration
 from falconet.evaluation.evaluation import evaluate_answers
+from falconet.evaluation.logits import predict_split
 from falconet.evaluation.paired import compare_answers
 from falconet.explanation.reasons import find_reasons
 from falconet.exporters.exporting import Export, export
 from falconet.exporters.timing import time_together
 from falconet.model_files import CODED_FILE, redact_settings
-from falconet.report import ModelReport, Shrinking, TrainingLog, describe_model, render_card, render_html
+from falconet.report import CompressionSummary, ModelReport, TrainingLog, build_report, render_card, render_html
 from falconet.schema import to_mapping
 from falconet.storage import format_json, scratch
 
@@ -34,7 +34,7 @@ class Compression:
     budget: Budget
     trials: tuple[Trial, ...]
     chosen: Trial
-    shrinking: Shrinking
+    shrinking: CompressionSummary
     """The chosen network beside the one it came from."""
     val: Evaluation
     test: Evaluation
@@ -79,12 +79,12 @@ def finish(
     dense, found = context.artifact, read_trial(chosen.number, context)
     described = replace(found.config, provenance=dense.config.provenance, versions=current_versions())
     artifact = replace(found, config=described)
-    val_answers = answer_known(artifact, dataset, "val")
+    val_answers = predict_split(artifact, dataset, "val")
     val = evaluate_answers(artifact, val_answers, "val", dataset)
     test, answers = evaluate_split(artifact, dataset.splits["test"], "test", dataset)
     test = replace(test, notes=dataset.notes)
     before, after = time_together([dense, artifact])
-    shrinking = Shrinking(
+    shrinking = CompressionSummary(
         bytes_before=_measure_dense(dense),
         bytes_after=len(artifact.serialize()),
         macs_before=count_macs(dense),
@@ -99,13 +99,13 @@ def finish(
         untouched=find_untouched(chosen.spec, context),
         epochs=_count_epochs(chosen, trials),
     )
-    report = describe_model(
+    report = build_report(
         artifact,
         (),
         val,
         test,
         answers=answers,
-        calibration=describe_calibration(artifact, val_answers, answers),
+        calibration=measure_calibration(artifact, val_answers, answers),
         log=TrainingLog(),
         settings=to_mapping(context.config),
         latencies=after,

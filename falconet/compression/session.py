@@ -59,7 +59,7 @@ from falconet.renames import accept_renamed, ignore, split_momentum
 from falconet.schema import KEY, flatten, from_mapping, merge, to_mapping
 from falconet.storage import hold, is_vacant, prepare_folder, read_json, write_json
 from falconet.training.checkpoints import remove_checkpoints
-from falconet.training.config import FREE
+from falconet.training.config import CHANGEABLE_ON_RESUME
 from falconet.training.loop import check_fit
 
 _SEARCH_FILE = "search.json"
@@ -353,7 +353,7 @@ def _check_unchanged(record: Mapping[str, Any], facts: Mapping[str, Any]) -> Non
 def _drop_free_settings(facts: Mapping[str, Any]) -> dict[str, Any]:
     """Return facts of a search without those settings of training that change nothing about what it comes to."""
     config = dict(facts["config"])
-    training = {key: value for key, value in (config.get("training") or {}).items() if key not in FREE}
+    training = {key: value for key, value in (config.get("training") or {}).items() if key not in CHANGEABLE_ON_RESUME}
     return {**facts, "config": {**config, "training": training}}
 
 

@@ -32,12 +32,12 @@ from falconet.data.series import NO_VALUES, count_steps, pack_series
 from falconet.data.texts import describe_text, read_text_file
 from falconet.data.wav import WavFiles, inspect_wav
 from falconet.errors import DataError
-from falconet.spec import ImageSpec, Kind, SeriesSpec, TextSpec
+from falconet.spec import ImageSpec, ModalityName, SeriesSpec, TextSpec
 from falconet.tables import is_encodable
 
 
 @dataclass(frozen=True, slots=True)
-class FileFacts:
+class FileInfo:
     """What the header of a file of one sample tells."""
 
     channels: int = 0
@@ -51,7 +51,7 @@ class FileFacts:
 
 
 @dataclass(frozen=True)
-class SampleLayout:
+class SampleFormat:
     """What the samples of a data set have in common."""
 
     channels: int
@@ -102,7 +102,7 @@ class _Objects:
 class DataAdapter:
     """How samples of one modality are read; `spec` is always the modality's own."""
 
-    inspect: Callable[[bytes, int], FileFacts]
+    inspect: Callable[[bytes, int], FileInfo]
     """From a file's content, and the most pixels that an image may have, to what its header tells.
 
     Raises DataError for what is no such file.
@@ -111,7 +111,7 @@ class DataAdapter:
     """From how many files have how many channels to those of the data set."""
     refuse_channels: Callable[[int, int], str]
     """From a file's channels and those of the data set to why the file cannot be used; nothing where it can."""
-    make_samples: Callable[[Path, Sequence[str], Sequence[FileFacts], SampleLayout], Samples]
+    make_samples: Callable[[Path, Sequence[str], Sequence[FileInfo], SampleFormat], Samples]
     """From paths below a folder, and what is known of the files, to samples."""
     in_files: Callable[[Any], bool]
     """Whether files of their own, and not tables and arrays alone, can hold samples of a spec."""
@@ -135,7 +135,7 @@ class DataAdapter:
     """From samples at hand, their names and a spec to samples."""
     read_cells: Callable[[Sequence[Any], Sequence[str], Any], SampleBlock]
     """From what cells of a table hold themselves, its names and a spec to samples."""
-    fit_samples: Callable[[Samples, Any], Samples]
+    adapt_samples: Callable[[Samples, Any], Samples]
     """Returns samples of any source as a model of a spec reads them: pictures in its range, recordings at its rate."""
     rescale: Callable[[Samples, Any], Samples]
     """From samples of a data set to the same as a model of a spec takes them."""
@@ -150,12 +150,12 @@ class DataAdapter:
 # Images
 
 
-def _inspect_image_file(content: bytes, max_pixels: int) -> FileFacts:
+def _inspect_image_file(content: bytes, max_pixels: int) -> FileInfo:
     image = inspect_image(content, max_pixels)
-    return FileFacts(image.channels, (image.height, image.width), deep=image.deep)
+    return FileInfo(image.channels, (image.height, image.width), deep=image.deep)
 
 
-def _make_image_files(root: Path, paths: Sequence[str], facts: Sequence[FileFacts], layout: SampleLayout) -> ImageFiles:
+def _make_image_files(root: Path, paths: Sequence[str], facts: Sequence[FileInfo], layout: SampleFormat) -> ImageFiles:
     return ImageFiles(root, paths, layout.value_range, "uint8" if layout.value_range is None else "uint16")
 
 
@@ -265,9 +265,9 @@ def _rescale_images(samples: Samples, spec: ImageSpec) -> Samples:
 # Series
 
 
-def _inspect_recording(content: bytes, max_pixels: int) -> FileFacts:
+def _inspect_recording(content: bytes, max_pixels: int) -> FileInfo:
     wav = inspect_wav(content)
-    return FileFacts(wav.channels, (wav.steps,), wav.rate)
+    return FileInfo(wav.channels, (wav.steps,), wav.rate)
 
 
 def _choose_recorded_channels(counts: Counter[int]) -> int:
@@ -282,7 +282,7 @@ def _refuse_recorded_channels(channels: int, usual: int) -> str:
     return "" if channels in fitting else f"wanted {wanted}, as most have, found {channels}"
 
 
-def _make_recordings(root: Path, paths: Sequence[str], facts: Sequence[FileFacts], layout: SampleLayout) -> WavFiles:
+def _make_recordings(root: Path, paths: Sequence[str], facts: Sequence[FileInfo], layout: SampleFormat) -> WavFiles:
     return WavFiles(root, paths, layout.rate or 1, layout.channels)
 
 
@@ -368,12 +368,12 @@ class TextFiles:
         return TextFiles([path for part in (self, *others) for path in part.paths])
 
 
-def _inspect_text(content: bytes, max_pixels: int) -> FileFacts:
+def _inspect_text(content: bytes, max_pixels: int) -> FileInfo:
     text = read_text_file(content)
-    return FileFacts(1, (len(text),), text=text)
+    return FileInfo(1, (len(text),), text=text)
 
 
-def _make_texts(root: Path, paths: Sequence[str], facts: Sequence[FileFacts], layout: SampleLayout) -> Texts:
+def _make_texts(root: Path, paths: Sequence[str], facts: Sequence[FileInfo], layout: SampleFormat) -> Texts:
     return Texts([known.text for known in facts], np.array(paths, dtype=str))
 
 
@@ -465,7 +465,7 @@ def _open_no_file(path: Path, name: str, spec: Any, max_bytes: int) -> None:
     """Return that there is no format of this modality alone."""
 
 
-ADAPTERS: Mapping[Kind, DataAdapter] = MappingProxyType(
+ADAPTERS: Mapping[ModalityName, DataAdapter] = MappingProxyType(
     {
         "image": DataAdapter(
             inspect=_inspect_image_file,
@@ -480,7 +480,7 @@ ADAPTERS: Mapping[Kind, DataAdapter] = MappingProxyType(
             read_array=_read_image_array,
             read_values=_read_image_values,
             read_cells=_read_image_cells,
-            fit_samples=_rescale_images,
+            adapt_samples=_rescale_images,
             rescale=_rescale_images,
             takes_strings=False,
             wanted="images (PIL or arrays)",
@@ -499,7 +499,7 @@ ADAPTERS: Mapping[Kind, DataAdapter] = MappingProxyType(
             read_array=_read_series_array,
             read_values=_read_series_values,
             read_cells=pack,
-            fit_samples=_resample_recordings,
+            adapt_samples=_resample_recordings,
             rescale=_keep,
             takes_strings=False,
             wanted="arrays",
@@ -518,7 +518,7 @@ ADAPTERS: Mapping[Kind, DataAdapter] = MappingProxyType(
             read_array=_refuse_array,
             read_values=_read_text_values,
             read_cells=_read_text_cells,
-            fit_samples=_keep,
+            adapt_samples=_keep,
             rescale=_keep,
             takes_strings=True,
             wanted="a list of texts",

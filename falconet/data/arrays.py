@@ -23,7 +23,7 @@ from falconet.data.images import BAND_PIXELS, Extremes, ValueRange, merge_extrem
 from falconet.data.series import NO_VALUES, count_steps, split_series
 from falconet.errors import DataError
 from falconet.modalities import MODALITIES
-from falconet.spec import Kind, PixelType
+from falconet.spec import ModalityName, PixelType
 from falconet.storage import open_regular
 from falconet.tables import MAX_BYTES, check_size
 
@@ -124,8 +124,12 @@ def _split_of(path: Path) -> str:
 
 
 def read_npz(
-    path: Path, source: str, kind: Kind | None, max_bytes: int = MAX_BYTES, value_range: ValueRange | None = None
-) -> tuple[Kind, dict[str, Split], tuple[str, ...]]:
+    path: Path,
+    source: str,
+    kind: ModalityName | None,
+    max_bytes: int = MAX_BYTES,
+    value_range: ValueRange | None = None,
+) -> tuple[ModalityName, dict[str, Split], tuple[str, ...]]:
     """Read arrays of images or of series with labels, in one pair or in a pair for each split.
 
     Known names are those of Keras (`x_train`, `y_train`, ...), MedMNIST (`train_images`, `train_labels`, ...) and plain
@@ -201,9 +205,9 @@ def _split_series_arrays(
     return to_series_splits(series, found.source, found.classes)
 
 
-_READERS: Mapping[Kind, Callable[[_LabeledArrays, ValueRange | None], tuple[dict[str, Split], tuple[str, ...]]]] = (
-    MappingProxyType({"image": _split_image_arrays, "series": _split_series_arrays})
-)
+_READERS: Mapping[
+    ModalityName, Callable[[_LabeledArrays, ValueRange | None], tuple[dict[str, Split], tuple[str, ...]]]
+] = MappingProxyType({"image": _split_image_arrays, "series": _split_series_arrays})
 """Of arrays with labels; texts do not come as arrays."""
 
 
@@ -227,7 +231,7 @@ def read_npz_inputs(path: Path, max_bytes: int = MAX_BYTES) -> dict[str, np.ndar
     return {name: arrays[name] for name in dict.fromkeys((*found, *lengths)) if name in arrays}
 
 
-def _guess_kind(arrays: Mapping[str, np.ndarray], names: Sequence[str]) -> Kind:
+def _guess_kind(arrays: Mapping[str, np.ndarray], names: Sequence[str]) -> ModalityName:
     """Return what the samples in arrays of these names are."""
     flat = any(array.ndim == 2 and array.dtype.kind in "buif" for array in (arrays[name] for name in names))
     return "series" if flat or any("series" in name or "values" in name for name in names) else "image"

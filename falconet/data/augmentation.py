@@ -1,6 +1,6 @@
 """What training samples may suffer at random: settings alone, and POLICIES by name.
 
-The arithmetic is in `falconet.data.distortions`.
+The arithmetic is in `falconet.data.transforms`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any, Literal
 from falconet.catalog import DOWNLOADABLE
 from falconet.errors import ConfigError, UnknownNameError
 from falconet.schema import check_finite_fields
-from falconet.spec import Kind
+from falconet.spec import ModalityName
 
 
 @dataclass(frozen=True)
@@ -183,7 +183,7 @@ def _check_ranges(config: Any, limits: Mapping[str, tuple[float, float]]) -> Non
             raise ConfigError(f"{name}: wanted {low} to {high}, found {value}")
 
 
-POLICIES: Mapping[Kind, Mapping[str, Augmentation]] = MappingProxyType(
+POLICIES: Mapping[ModalityName, Mapping[str, Augmentation]] = MappingProxyType(
     {
         "image": MappingProxyType(
             {
@@ -217,14 +217,14 @@ POLICIES: Mapping[Kind, Mapping[str, Augmentation]] = MappingProxyType(
 """Named settings of each kind; none mirrors an image, since a mirrored letter or sign may be another one."""
 
 
-def find_policy(kind: Kind, name: str) -> Augmentation:
+def find_policy(kind: ModalityName, name: str) -> Augmentation:
     """Return the settings that go by `name` for this kind of sample. Raises UnknownNameError for any other name."""
     if name not in POLICIES[kind]:
         raise UnknownNameError("augmentation policy", name, POLICIES[kind])
     return POLICIES[kind][name]
 
 
-def default_policy(source: str, kind: Kind) -> str:
+def default_policy(source: str, kind: ModalityName) -> str:
     """Return the name of the policy for samples of a source, as the user wrote it: `light`, or what a known one has."""
     own = "digits" if source == "digits" else DOWNLOADABLE[source].policy if source in DOWNLOADABLE else "light"
     return own if own in POLICIES[kind] else "light"

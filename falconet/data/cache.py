@@ -38,7 +38,7 @@ from torch import Tensor
 
 from falconet.data.dataset import Encoded, Split, Unreadable, hash_bytes
 from falconet.data.images import decode_image
-from falconet.data.preprocessing import Preprocess, strip_name
+from falconet.data.preprocessing import ImagePreprocess, strip_name
 from falconet.errors import DataError, StorageError
 from falconet.spec import ImageSpec, PixelType
 from falconet.storage import cache_folder, storage_error, write_text
@@ -286,7 +286,7 @@ def _is_whole(descriptor: int, split: Split, block: _Block, indices: range, spec
     if _compute_crc(content, block.unreadable) != block.crc:
         return False
     # A drive may have been away, or a right to read.
-    preprocess, encoded = Preprocess(spec), isinstance(split.samples, Encoded)
+    preprocess, encoded = ImagePreprocess(spec), isinstance(split.samples, Encoded)
     return all(isinstance(_render(split, index, preprocess, encoded), str) for index in block.unreadable)
 
 
@@ -300,7 +300,7 @@ def _decode_block(job: _Job, block: range) -> _Block:
     """Decode the samples of a block and write their pixels in place."""
     pixels = np.zeros((len(block), *job.spec.shape), dtype=job.spec.dtype)
     reasons: dict[int, str] = {}
-    preprocess, encoded = Preprocess(job.spec), isinstance(job.split.samples, Encoded)
+    preprocess, encoded = ImagePreprocess(job.spec), isinstance(job.split.samples, Encoded)
     for place, index in enumerate(block):
         image = _render(job.split, index, preprocess, encoded)
         if isinstance(image, str):
@@ -316,7 +316,7 @@ def _decode_block(job: _Job, block: range) -> _Block:
 
 
 def _render(
-    split: Split, index: int, preprocess: Preprocess, encoded: bool
+    split: Split, index: int, preprocess: ImagePreprocess, encoded: bool
 ) -> UInt[np.ndarray, "channels height width"] | str:
     """Return a sample's pixels at the model's size; or why there are none. Whether samples are `Encoded` is known."""
     samples: Any = split.samples

@@ -164,7 +164,7 @@ _SCIENTIFIC = re.compile(r"[+-]?\d\.\d{2,}e[+-]\d\d", re.ASCII | re.IGNORECASE)
 """As `%e` writes: the labels of the UCR archive."""
 
 
-def spell_label(cell: Any) -> str:
+def format_label(cell: Any) -> str:
     """Return a label as text; whole numbers without a point, as programs write them that know floats alone."""
     text = normalize_label(as_text(cell))
     if match := _WITH_POINT.fullmatch(text):
@@ -176,4 +176,4 @@ def spell_label(cell: Any) -> str:
 
 def is_whole(cell: Any) -> bool:
     """Whether a cell holds a whole number, however it is written."""
-    return _WHOLE.fullmatch(spell_label(cell)) is not None
+    return _WHOLE.fullmatch(format_label(cell)) is not None

@@ -13,9 +13,9 @@ from jaxtyping import Bool, Float64, Int64
 from falconet.data.dataset import Dataset, Unreadable
 from falconet.data.sources import load_dataset
 from falconet.data.splits import DataConfig
-from falconet.data.survey import SamplePosition, Survey, find_near, list_places, list_unreadable, survey, to_name
+from falconet.data.survey import DatasetStats, SamplePosition, find_near, list_places, list_unreadable, survey, to_name
 from falconet.modalities import MODALITIES
-from falconet.spec import Kind
+from falconet.spec import ModalityName
 
 _SHAPES = 20
 """Sizes of images that are listed one by one."""
@@ -93,7 +93,7 @@ class DataReport:
     """What `falconet data` says."""
 
     source: str
-    kind: Kind
+    kind: ModalityName
     channels: int
     size: tuple[int, ...]
     """Medians: height and width of an image in pixels, steps of a series, characters of a text."""
@@ -163,7 +163,7 @@ def describe_data(dataset: Dataset) -> DataReport:
         value_range=dataset.value_range,
         classes=tuple(ClassCount(name, count) for name, count in zip(dataset.classes, totals, strict=True)),
         splits={name: int(count.sum()) for name, count in counts.items()},
-        made=tuple(sorted(dataset.made)),
+        made=tuple(sorted(dataset.made_splits)),
         fingerprint=dataset.fingerprint,
         columns=dict(dataset.columns),
         notes=dataset.notes,
@@ -200,12 +200,12 @@ def _to_names(dataset: Dataset, groups: Sequence[Sequence[SamplePosition]]) -> t
     return tuple(tuple(to_name(dataset, place) for place in group) for group in groups)
 
 
-def _list_constant(dataset: Dataset, found: Survey) -> tuple[str, ...]:
+def _list_constant(dataset: Dataset, found: DatasetStats) -> tuple[str, ...]:
     places = list_places(dataset)
     return tuple(to_name(dataset, places[index]) for index in np.flatnonzero(found.constant))
 
 
-def _count_classes(dataset: Dataset, found: Survey) -> dict[str, Int64[np.ndarray, " classes"]]:
+def _count_classes(dataset: Dataset, found: DatasetStats) -> dict[str, Int64[np.ndarray, " classes"]]:
     """Return the readable samples of each class, by split."""
     ends = np.cumsum([len(split) for split in dataset.splits.values()])
     masks = np.split(found.readable, ends[:-1])
@@ -224,7 +224,7 @@ def _find_absent(dataset: Dataset, counts: Mapping[str, Int64[np.ndarray, " clas
     }
 
 
-def _find_near_duplicates(dataset: Dataset, found: Survey) -> tuple[NearDuplicate, ...]:
+def _find_near_duplicates(dataset: Dataset, found: DatasetStats) -> tuple[NearDuplicate, ...]:
     """Return pairs of samples that are nearly equal; see `find_near`."""
     places = list_places(dataset)
     pairs, distances = find_near(dataset, found)
@@ -238,7 +238,7 @@ def _find_near_duplicates(dataset: Dataset, found: Survey) -> tuple[NearDuplicat
     return tuple(sorted(near, key=lambda pair: (pair.splits[0] == pair.splits[1], pair.distance)))
 
 
-def _count_shapes(found: Survey) -> tuple[ShapeCount, ...]:
+def _count_shapes(found: DatasetStats) -> tuple[ShapeCount, ...]:
     """Return how many images there are of each size, gray and color, the most frequent first."""
     readable = found.readable
     kinds = ["color" if color else "gray" for color in found.color[readable].tolist()]
@@ -248,7 +248,7 @@ def _count_shapes(found: Survey) -> tuple[ShapeCount, ...]:
     return (*listed, ShapeCount("other", (), rest)) if rest else listed
 
 
-def _measure_lengths(found: Survey) -> Lengths | None:
+def _measure_lengths(found: DatasetStats) -> Lengths | None:
     """Return how long series or texts are; None where none can be read."""
     steps = found.sizes[found.readable, 1]
     if len(steps) == 0:
@@ -257,7 +257,7 @@ def _measure_lengths(found: Survey) -> Lengths | None:
     return Lengths(int(steps.min()), lower, median, upper, int(steps.max()))
 
 
-def _find_outliers(dataset: Dataset, found: Survey) -> tuple[Outlier, ...]:
+def _find_outliers(dataset: Dataset, found: DatasetStats) -> tuple[Outlier, ...]:
     """Return samples far larger, smaller, longer or shorter than the others; of images also more elongated ones.
 
     See `is_far`. An image's size is the side of a square of the same area, its elongation the longer side by the
@@ -278,7 +278,7 @@ def _find_outliers(dataset: Dataset, found: Survey) -> tuple[Outlier, ...]:
     )
 
 
-def _describe_size(dataset: Dataset, found: Survey, row: int) -> str:
+def _describe_size(dataset: Dataset, found: DatasetStats, row: int) -> str:
     height, width = found.sizes[row].tolist()
     return "x".join(f"{side:,}" for side in (height, width)[-MODALITIES[dataset.kind].axes :])
 

@@ -17,6 +17,7 @@ from falconet.data.arrays import SPLIT_WORDS
 from falconet.data.cells import (
     SAMPLE,
     as_text,
+    format_label,
     fraction_of,
     head,
     is_blank,
@@ -29,14 +30,13 @@ from falconet.data.cells import (
     measure_cells,
     path_of,
     repeats,
-    spell_label,
 )
 from falconet.data.files import SPLIT_FOLDERS, guess_kind, suffix_of, walk
 from falconet.data.series_tables import describe_cell, to_floats
 from falconet.data.splits import Columns, DataConfig
 from falconet.errors import ConfigError, DataError, UnknownNameError
 from falconet.modalities import EXTENSIONS, MODALITIES
-from falconet.spec import InputSpec, Kind
+from falconet.spec import InputSpec, ModalityName
 from falconet.tables import Table
 
 SPLIT_VALUES = {**SPLIT_WORDS, **SPLIT_FOLDERS}
@@ -73,7 +73,7 @@ _IDENTIFIERS = frozenset({*NAMES["series"], "index", "unnamed:_0"})
 class Roles:
     """What a table's columns hold."""
 
-    kind: Kind
+    kind: ModalityName
     columns: Mapping[str, str]
     """Role (a field of `Columns`) to column."""
     values: tuple[str, ...] = ()
@@ -117,7 +117,7 @@ def choose_inputs(table: Table, config: DataConfig, spec: InputSpec, known: Sequ
         # Names are numbers here, and tell nothing: a configured one may be that of a value.
         chosen.pop("label", None)
         place = _find_place(table, chosen) if COLUMNS[spec.kind].may_be_labeled(spec, len(table.columns)) else None
-        labels = {spell_label(cell) for cell in table.columns[place]} if place else set()
+        labels = {format_label(cell) for cell in table.columns[place]} if place else set()
         chosen |= {"label": place} if place and labels <= {*known} else {}
     elif len(table.columns) > 1:
         guesses = {
@@ -140,7 +140,7 @@ def choose_inputs(table: Table, config: DataConfig, spec: InputSpec, known: Sequ
     return roles
 
 
-def leave_labels(roles: Roles) -> dict[str, str]:
+def without_label_roles(roles: Roles) -> dict[str, str]:
     """Return the roles by which samples are read."""
     return {role: name for role, name in roles.columns.items() if role not in {"label", "split", "group"}}
 
@@ -204,7 +204,7 @@ def simplify(name: str) -> str:
     return name.strip().lower().replace(" ", "_").replace("-", "_")
 
 
-def _choose_samples(table: Table, chosen: Mapping[str, str], kind: Kind | None) -> Roles:
+def _choose_samples(table: Table, chosen: Mapping[str, str], kind: ModalityName | None) -> Roles:
     """Return the roles with those of the columns that hold the samples. Raises DataError where there are none."""
     roles = find_samples(table, chosen, kind)
     if roles is not None:
@@ -218,14 +218,14 @@ def _choose_samples(table: Table, chosen: Mapping[str, str], kind: Kind | None) 
     )
 
 
-def find_samples(table: Table, chosen: Mapping[str, str], kind: Kind | None) -> Roles | None:
+def find_samples(table: Table, chosen: Mapping[str, str], kind: ModalityName | None) -> Roles | None:
     """Return the roles with those of the columns that hold the samples; None where there are none."""
     ways = (choose_path, choose_named_text, _choose_long, _choose_wide, _choose_named_files, _choose_longest_text)
     configured = {"path": choose_path, "text": choose_named_text, "series": _choose_long, "time": _choose_long}
     return try_ways([configured[role] for role in chosen if role in configured] or ways, table, chosen, kind)
 
 
-def try_ways(ways: Sequence[Way], table: Table, chosen: Mapping[str, str], kind: Kind | None) -> Roles | None:
+def try_ways(ways: Sequence[Way], table: Table, chosen: Mapping[str, str], kind: ModalityName | None) -> Roles | None:
     """Return what the first way finds that finds samples of a kind, or of any; None where none does."""
     found = (way(table, chosen, kind) for way in ways if kind is None or way in COLUMNS[kind].ways)
     return next((roles for roles in found if roles is not None), None)
@@ -266,7 +266,7 @@ _FOREIGN_NUMBERS = tuple(
 """How numbers, and what is taken for them, are written that are not read, and what that is."""
 
 
-def choose_path(table: Table, chosen: Mapping[str, str], kind: Kind | None) -> Roles | None:
+def choose_path(table: Table, chosen: Mapping[str, str], kind: ModalityName | None) -> Roles | None:
     """Paths: the configured column, or one of which most cells end like files of a kind."""
     known = EXTENSIONS if kind is None else MODALITIES[kind].extensions
 
@@ -292,13 +292,13 @@ def is_embedded(cell: Any) -> bool:
     return isinstance(cell, str) and label_studio.EMBEDDED.match(cell) is not None
 
 
-def choose_named_text(table: Table, chosen: Mapping[str, str], kind: Kind | None) -> Roles | None:
+def choose_named_text(table: Table, chosen: Mapping[str, str], kind: ModalityName | None) -> Roles | None:
     """Texts: the configured column, or one of words whose name says so."""
     name = find_named(table, chosen, "text", is_wordy)
     return Roles("text", {**chosen, "text": name}) if name else None
 
 
-def _choose_named_files(table: Table, chosen: Mapping[str, str], kind: Kind | None) -> Roles | None:
+def _choose_named_files(table: Table, chosen: Mapping[str, str], kind: ModalityName | None) -> Roles | None:
     """Files that a column names without extension or folder: `17` or `b1ee` of `train/b1ee.jpg`, one folder's."""
     columns = {name: _list_wanted(cells) for name, cells in _list_free(table, chosen).items() if is_different(cells)}
     paths = _list_paths(table, MODALITIES[kind or "image"].extensions) if columns else []
@@ -310,7 +310,7 @@ _Place = tuple[str, str]
 """Which folders above a file, and which extension, its name leaves out."""
 
 
-def find_cell_files(table: Table, cells: Sequence[Any], kind: Kind, follow: bool) -> Mapping[str, str]:
+def find_cell_files(table: Table, cells: Sequence[Any], kind: ModalityName, follow: bool) -> Mapping[str, str]:
     """Return paths of the files below a table's folder by what cells call them; nothing where they are paths already.
 
     Those of one folder and one extension, of which there are most.
@@ -369,13 +369,13 @@ def name_of(cell: Any) -> str:
     return (path_of(cell) or as_text(cell)).replace("\\", "/")
 
 
-def _choose_longest_text(table: Table, chosen: Mapping[str, str], kind: Kind | None) -> Roles | None:
+def _choose_longest_text(table: Table, chosen: Mapping[str, str], kind: ModalityName | None) -> Roles | None:
     """Texts: of the columns that can be texts, the one with the longest cells on average."""
     texts = {name: cells for name, cells in _list_free(table, chosen).items() if is_wordy(cells) and is_prose(cells)}
     return Roles("text", {**chosen, "text": max(texts, key=lambda name: measure_cells(texts[name]))}) if texts else None
 
 
-def _choose_long(table: Table, chosen: Mapping[str, str], kind: Kind | None) -> Roles | None:
+def _choose_long(table: Table, chosen: Mapping[str, str], kind: ModalityName | None) -> Roles | None:
     """Series over several rows: their names repeat, and a column orders the rows; without names, configured ones."""
     series = find_named(table, chosen, "series", repeats)
     time = find_named(table, {**chosen, "series": series or ""}, "time", bool)
@@ -386,7 +386,7 @@ def _choose_long(table: Table, chosen: Mapping[str, str], kind: Kind | None) -> 
     return Roles("series", columns, tuple(values)) if values else None
 
 
-def _choose_wide(table: Table, chosen: Mapping[str, str], kind: Kind | None) -> Roles | None:
+def _choose_wide(table: Table, chosen: Mapping[str, str], kind: ModalityName | None) -> Roles | None:
     """A series a row: two columns of numbers or more, and, unless it is asked for, none but the label besides."""
     free = {name: cells for name, cells in _list_free(table, chosen).items() if simplify(name) not in _IDENTIFIERS}
     # A dict, since there may be a hundred thousand.
@@ -396,7 +396,7 @@ def _choose_wide(table: Table, chosen: Mapping[str, str], kind: Kind | None) -> 
     return Roles("series", dict(chosen), tuple(values)) if (kind or labeled) and len(values) >= 2 else None
 
 
-Way = Callable[[Table, Mapping[str, str], Kind | None], Roles | None]
+Way = Callable[[Table, Mapping[str, str], ModalityName | None], Roles | None]
 """Of finding the columns of samples; it is only asked about kinds of which it can find some."""
 
 
@@ -449,7 +449,7 @@ def _names_images(cells: Sequence[Any]) -> bool:
     return any(suffix_of(path_of(cell)) in MODALITIES["image"].extensions for cell in cells)
 
 
-COLUMNS: Mapping[Kind, ColumnFinder] = MappingProxyType(
+COLUMNS: Mapping[ModalityName, ColumnFinder] = MappingProxyType(
     {
         "image": ColumnFinder(
             ways=(choose_path, _choose_named_files),

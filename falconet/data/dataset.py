@@ -15,7 +15,7 @@ from jaxtyping import Float32, Int64, Shaped, UInt, UInt64
 
 from falconet.data.images import ValueRange, decode_image, read_content, read_image, scale_values, to_words
 from falconet.errors import DataError, UnknownNameError, UsageError
-from falconet.spec import InputSpec, Kind, PixelType
+from falconet.spec import InputSpec, ModalityName, PixelType
 
 if TYPE_CHECKING:
     from falconet.data.augmentation import Augmentation
@@ -405,7 +405,7 @@ class Dataset:
     """Medians: height and width of an image in pixels, steps of a series, characters of a text."""
     unreadable: tuple[Unreadable, ...] = ()
     """Files and rows of the source that were skipped."""
-    kind: Kind = "image"
+    kind: ModalityName = "image"
     """What the samples are."""
     rate: int | None = None
     """Steps a second, of recordings."""
@@ -415,9 +415,9 @@ class Dataset:
     """What each role (`label`, `text`, `path`, ...) was read from, where the source is a table."""
     ignored: Mapping[str, int] = field(default_factory=dict)
     """Files of a folder that were no samples, counted by extension."""
-    instead: Mapping[str, str] = field(default_factory=dict)
+    empty_class_contents: Mapping[str, str] = field(default_factory=dict)
     """What folders of training samples hold that have none, in words, by class."""
-    made: frozenset[str] = frozenset()
+    made_splits: frozenset[str] = frozenset()
     """Splits that the source lacks and that were made from its training samples."""
     split_seed: int | None = None
     """The seed with which they were made."""
@@ -536,7 +536,7 @@ class Dataset:
             if split.group_names is not None:  # Splits that are made of groups follow from these too.
                 columns.append(split.group_names)
             rows = np.stack(columns, axis=1)
-            own.setdefault("train" if name in self.made else name, []).append(rows)
+            own.setdefault("train" if name in self.made_splits else name, []).append(rows)
         for name, parts in sorted(own.items()):
             rows = np.concatenate(parts)
             digest.update(name.encode() + rows[np.lexsort(rows.T)].tobytes())

@@ -16,7 +16,7 @@ from jaxtyping import Float32, Float64, UInt
 
 from falconet.data.images import to_bytes
 from falconet.escaping import escape_character
-from falconet.spec import Kind
+from falconet.spec import ModalityName
 from falconet.storage import write_bytes
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ _TEXT_COLUMNS, _TEXT_LINES = 26, 10
 """Of a text that is drawn."""
 
 
-def draw_sample(axes: Axes, sample: Any, kind: Kind) -> None:
+def draw_sample(axes: Axes, sample: Any, kind: ModalityName) -> None:
     """Draw a small picture of one sample, without numbers on its axes."""
     axes.set(xticks=[], yticks=[])
     axes.spines[:].set(color=FRAME, linewidth=0.6)
@@ -98,7 +98,7 @@ def _draw_any_text(axes: Axes, text: str) -> None:
         draw_nothing(axes, "empty")
 
 
-_DRAWERS: Mapping[Kind, Callable[[Axes, Any], None]] = MappingProxyType(
+_DRAWERS: Mapping[ModalityName, Callable[[Axes, Any], None]] = MappingProxyType(
     {"image": draw_image, "series": _draw_any_series, "text": _draw_any_text}
 )
 

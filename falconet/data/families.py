@@ -1,4 +1,4 @@
-"""Families of equal and nearly equal samples, which splits must not tear apart. Importing this imports no torch.
+"""Clusters of equal and nearly equal samples, which splits must not tear apart. Importing this imports no torch.
 
 A photograph and its smaller copy, a text and the same one in capitals, a recording in other units: what a model learned
 from one it knows of the other. They are found as `falconet data` finds near duplicates. What was found is kept among
@@ -39,7 +39,7 @@ _UNUSED_DAYS = 30
 
 
 @dataclass(frozen=True, eq=False)
-class Families:
+class DuplicateClusters:
     """The different contents of a source, and which of them nearly equal each other."""
 
     contents: UInt64[np.ndarray, " contents"]
@@ -55,13 +55,13 @@ class Families:
         return names[np.searchsorted(self.contents, hashes)]
 
 
-def find_equal_samples(dataset: Dataset) -> Families:
+def find_equal_samples(dataset: Dataset) -> DuplicateClusters:
     """Return the families of equal samples alone. Nothing is decoded."""
     contents = np.unique(np.concatenate([split.hashes for split in dataset.splits.values()]))
-    return Families(contents, np.empty((0, 2), dtype=np.int64))
+    return DuplicateClusters(contents, np.empty((0, 2), dtype=np.int64))
 
 
-def find_families(dataset: Dataset) -> Families:
+def find_duplicate_clusters(dataset: Dataset) -> DuplicateClusters:
     """Return the families among all samples of a source; which ones follows from the samples' content alone."""
     equal = find_equal_samples(dataset)
     contents, count = equal.contents, sum(map(len, dataset.splits.values()))
@@ -73,7 +73,7 @@ def find_families(dataset: Dataset) -> Families:
         pairs = _find_pairs(dataset, contents)
         if count > _FEW:
             _save_pairs(path, pairs)
-    return Families(contents, pairs)
+    return DuplicateClusters(contents, pairs)
 
 
 def _find_pairs(dataset: Dataset, contents: UInt64[np.ndarray, " contents"]) -> Int64[np.ndarray, "pairs 2"]:
@@ -88,7 +88,7 @@ CAUTION = "caution: "
 """What a note begins with that says why figures flatter; reports show it first."""
 
 
-def describe_crossing(dataset: Dataset, families: Families) -> tuple[str, ...]:
+def describe_crossing(dataset: Dataset, families: DuplicateClusters) -> tuple[str, ...]:
     """Return what there is to say of equal and nearly equal samples across splits of the source's own.
 
     Nothing where there are none. In a source that is too large to look for near duplicates, that is said too.

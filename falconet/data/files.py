@@ -12,7 +12,7 @@ from types import MappingProxyType
 
 import numpy as np
 
-from falconet.data.adapters import ADAPTERS, FileFacts, SampleLayout
+from falconet.data.adapters import ADAPTERS, FileInfo, SampleFormat
 from falconet.data.dataset import (
     Dataset,
     Samples,
@@ -27,7 +27,7 @@ from falconet.data.images import PIXEL_LIMIT, ValueRange, find_extremes, read_co
 from falconet.data.splits import DataConfig
 from falconet.errors import DataError
 from falconet.modalities import EXTENSIONS, MODALITIES
-from falconet.spec import InputSpec, Kind
+from falconet.spec import InputSpec, ModalityName
 
 SPLIT_FOLDERS = {
     "train": "train",
@@ -87,7 +87,7 @@ class ReadFile:
     listed: ListedFile
     hash: int = 0
     """64 bits of its content."""
-    facts: FileFacts = field(default_factory=FileFacts)
+    facts: FileInfo = field(default_factory=FileInfo)
     reason: str = ""
     """Why it cannot be used; empty where it can."""
 
@@ -109,9 +109,9 @@ def open_files(paths: Sequence[str], spec: InputSpec) -> Samples:
     return ADAPTERS[spec.kind].open_files(paths, spec)
 
 
-def fit_recordings(samples: Samples, spec: InputSpec) -> Samples:
+def adapt_samples(samples: Samples, spec: InputSpec) -> Samples:
     """Return samples as the model reads them, whatever their source: recordings at its rate, pictures in its range."""
-    return ADAPTERS[spec.kind].fit_samples(samples, spec)
+    return ADAPTERS[spec.kind].adapt_samples(samples, spec)
 
 
 def read_folder(root: Path, config: DataConfig) -> Dataset:
@@ -154,7 +154,7 @@ def read_folder(root: Path, config: DataConfig) -> Dataset:
         if split == "train" and _to_class(folder) not in filled:
             others.setdefault(_to_class(folder), []).extend(found[folder].files)
     instead = {name: describe_ignored(count_ignored(paths, set())) for name, paths in others.items() if paths}
-    return replace(dataset, instead=instead)
+    return replace(dataset, empty_class_contents=instead)
 
 
 def _part_twins(root: Path, folders: Sequence[tuple[str, Path]]) -> tuple[list[tuple[str, Path]], list[Unreadable]]:
@@ -181,7 +181,7 @@ def _count_left_out(root: Path, listing: Listing, used: Sequence[str], unlabeled
 
 def read_files(
     root: Path,
-    kind: Kind,
+    kind: ModalityName,
     files: Sequence[ListedFile],
     *,
     source: str,
@@ -207,7 +207,7 @@ def read_files(
     rate = rates.most_common(1)[0][0] if rates else None
     channels = _find_channels(usable, kind)
     value_range = _find_value_range(root, usable, value_range)
-    make = _make_samples(root, kind, SampleLayout(channels, rate, value_range))
+    make = _make_samples(root, kind, SampleFormat(channels, rate, value_range))
     return Dataset(
         source=source,
         classes=classes,
@@ -225,7 +225,7 @@ def read_files(
     )
 
 
-def _read_file(root: Path, listed: ListedFile, kind: Kind, max_pixels: int) -> ReadFile:
+def _read_file(root: Path, listed: ListedFile, kind: ModalityName, max_pixels: int) -> ReadFile:
     """Read one file as far as its header."""
     try:
         content = read_content(root / listed.path)
@@ -234,7 +234,7 @@ def _read_file(root: Path, listed: ListedFile, kind: Kind, max_pixels: int) -> R
         return ReadFile(listed, reason=str(error))
 
 
-def _refuse_odd_channels(files: Sequence[ReadFile], kind: Kind) -> list[ReadFile]:
+def _refuse_odd_channels(files: Sequence[ReadFile], kind: ModalityName) -> list[ReadFile]:
     """Return files, those unusable whose channels do not go with those of most."""
     readable = [file for file in files if not file.reason]
     if not readable:
@@ -244,7 +244,7 @@ def _refuse_odd_channels(files: Sequence[ReadFile], kind: Kind) -> list[ReadFile
     return [file if file.reason else replace(file, reason=refuse(file.facts.channels, usual)) for file in files]
 
 
-def _find_channels(files: Sequence[ReadFile], kind: Kind) -> int:
+def _find_channels(files: Sequence[ReadFile], kind: ModalityName) -> int:
     """Return the channels of a data set."""
     return ADAPTERS[kind].choose_channels(Counter(file.facts.channels for file in files))
 
@@ -259,7 +259,7 @@ def _find_value_range(root: Path, files: Sequence[ReadFile], asked: ValueRange |
     return None if found is None else found.choose_range()
 
 
-def _make_samples(root: Path, kind: Kind, layout: SampleLayout) -> Callable[[Sequence[ReadFile]], Samples]:
+def _make_samples(root: Path, kind: ModalityName, layout: SampleFormat) -> Callable[[Sequence[ReadFile]], Samples]:
     """Return the function that makes samples of files of one kind."""
 
     def make(files: Sequence[ReadFile]) -> Samples:
@@ -283,7 +283,7 @@ def _to_split(
     return Split(make(files), labels, hashes, together, extras)
 
 
-def _check_readable(source: str, kind: Kind, splits: Iterable[str], files: Sequence[ReadFile]) -> None:
+def _check_readable(source: str, kind: ModalityName, splits: Iterable[str], files: Sequence[ReadFile]) -> None:
     """Raise DataError where no file can be used, or none of one split."""
     if all(file.reason for file in files):
         first = files[0]
@@ -526,7 +526,7 @@ def suffix_of(path: str) -> str:
     return os.path.splitext(path)[1].lower()  # noqa: PTH122 - a Path for each of a million names takes seconds
 
 
-def guess_kind(paths: Iterable[str]) -> Kind:
+def guess_kind(paths: Iterable[str]) -> ModalityName:
     """Return the kind of which there are most files; images where there are none of any."""
     counts = Counter(suffix_of(path) for path in paths)
     return max(MODALITIES, key=lambda kind: sum(counts[suffix] for suffix in MODALITIES[kind].extensions))
@@ -546,7 +546,7 @@ def describe_ignored(ignored: Mapping[str, int]) -> str:
     )
 
 
-def _describe_empty(root: Path, kind: Kind, follow: bool) -> str:
+def _describe_empty(root: Path, kind: ModalityName, follow: bool) -> str:
     """Say what was found in a folder that holds no samples in class subfolders."""
     names = MODALITIES[kind].files
     direct = [

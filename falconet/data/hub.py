@@ -39,13 +39,13 @@ from falconet.data.series import NO_VALUES
 from falconet.data.splits import Columns, DataConfig
 from falconet.errors import ConfigError, DataError, MissingExtraError, PathError, UnknownNameError
 from falconet.schema import parse_yaml
-from falconet.spec import Kind, PixelType
+from falconet.spec import ModalityName, PixelType
 from falconet.storage import read_regular
 
 if TYPE_CHECKING:
     import pyarrow
 
-_SAMPLE_ROLES: Mapping[Kind, str] = MappingProxyType({"image": "path", "text": "text", "series": "series"})
+_SAMPLE_ROLES: Mapping[ModalityName, str] = MappingProxyType({"image": "path", "text": "text", "series": "series"})
 """Fields of `Columns` that name the column of samples."""
 _ROLE_WORDS = {"path": "images", "text": "texts", "series": "lists of numbers", "label": "class names or whole numbers"}
 """What the columns of a role hold."""
@@ -102,7 +102,7 @@ class HubImages:
 class _Roles:
     """What the columns of a table hold."""
 
-    kind: Kind
+    kind: ModalityName
     columns: Mapping[str, str]
     """Role (a field of `Columns`) to column."""
     classes: tuple[str, ...] | None
@@ -354,7 +354,7 @@ def _guess_label(features: Mapping[str, Any], candidates: Sequence[str]) -> str 
     return find_known("label", candidates) or (named[0] if len(named) == 1 else None)
 
 
-def _guess_kind(given: Mapping[str, str], candidates: Mapping[str, Sequence[str]], label: str | None) -> Kind:
+def _guess_kind(given: Mapping[str, str], candidates: Mapping[str, Sequence[str]], label: str | None) -> ModalityName:
     """Return the kind whose column is given, else images before texts that are called so before series before texts."""
     for kind, role in _SAMPLE_ROLES.items():
         if role in given:
@@ -470,7 +470,7 @@ def _scan_one_series(series: Float32[np.ndarray, "1 steps"]) -> _Row:
 _Scanner = Callable[["pyarrow.ChunkedArray", np.ndarray, Sequence[Path] | None, int], tuple[Samples, list[_Row]]]
 """From a column, names of its samples, where files may lie and the most pixels of an image."""
 
-_SCANNERS: Mapping[Kind, _Scanner] = MappingProxyType(
+_SCANNERS: Mapping[ModalityName, _Scanner] = MappingProxyType(
     {
         "image": _scan_images,
         "series": lambda column, names, roots, max_pixels: scan_series(column, names),

@@ -195,7 +195,7 @@ def find_extremes(contents: Iterable[bytes]) -> Extremes | None:
     found = []
     for content in contents:
         with suppress(DataError), _open_image(content) as image:
-            if is_deep(image):
+            if is_high_bit_depth(image):
                 low, high = _find_bounds(np.asarray(band) for _, band in _cut_bands(image))
                 if math.isfinite(high - low):
                     found.append(Extremes(low, high, image.mode == "F"))
@@ -215,13 +215,13 @@ def _find_bounds(parts: Iterable[np.ndarray]) -> tuple[float, float]:
     return float(np.min(lows)), float(np.max(highs))
 
 
-def is_deep(image: Image.Image) -> bool:
+def is_high_bit_depth(image: Image.Image) -> bool:
     """Whether a picture's values are more than eight bits say."""
     return image.mode in ("I", "F") or image.mode.startswith("I;16")
 
 
 @dataclass(frozen=True)
-class ImageFacts:
+class ImageInfo:
     """What an image's header tells."""
 
     height: int
@@ -233,7 +233,7 @@ class ImageFacts:
     """Whether it has more than 8 bits a value."""
 
 
-def inspect_image(content: bytes, max_pixels: int = PIXEL_LIMIT) -> ImageFacts:
+def inspect_image(content: bytes, max_pixels: int = PIXEL_LIMIT) -> ImageInfo:
     """Read a file's header without decoding its pixels. Raises DataError as `decode_image` does, as far as it sees.
 
     And for more than `max_pixels` pixels.
@@ -247,14 +247,14 @@ def inspect_image(content: bytes, max_pixels: int = PIXEL_LIMIT) -> ImageFacts:
     return _inspect_header(bare, max_pixels)
 
 
-def _inspect_header(content: bytes, max_pixels: int) -> ImageFacts:
+def _inspect_header(content: bytes, max_pixels: int) -> ImageInfo:
     """Read a file's header, its metadata included."""
     with _open_image(content, max_pixels) as image:
         channels = 1 if image.mode in _GRAY_MODES or image.mode.startswith("I;16") else 3
         # Pillow gives the size of a TIFF as it will be after turning.
         turned = image.format != "TIFF" and _read_orientation(image) in _SIDEWAYS
         width, height = image.size[::-1] if turned else image.size
-        return ImageFacts(height, width, channels, is_deep(image))
+        return ImageInfo(height, width, channels, is_high_bit_depth(image))
 
 
 _PILLOW = r"PIL\."
@@ -362,7 +362,7 @@ def to_array(
     image: Image.Image, value_range: ValueRange | None, dtype: PixelType
 ) -> UInt[np.ndarray, "height width channels"]:
     """Return a Pillow image of any mode as an array with 1 or 3 channels."""
-    if is_deep(image):
+    if is_high_bit_depth(image):
         return _scale_deep(image, value_range, dtype)
     mode = "L" if image.mode in _GRAY_MODES else "RGB"
     array = np.empty((image.height, image.width, 1 if mode == "L" else 3), dtype=np.uint8)

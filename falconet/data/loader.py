@@ -21,12 +21,11 @@ from falconet.data.augmentation import Augmentation, ImageAugmentation, SeriesAu
 from falconet.data.barycenters import average_pairs
 from falconet.data.cache import PixelCache, open_cache
 from falconet.data.dataset import ImageArray, Split, Unreadable, find_owner, match_labels
-from falconet.data.distortions import augment_images, augment_series, augment_tokens, mix_samples
-from falconet.data.files import fit_recordings
+from falconet.data.files import adapt_samples
 from falconet.data.preprocessing import (
     WHITES,
     AnyPreprocess,
-    Preprocess,
+    ImagePreprocess,
     SeriesPreprocess,
     TextPreprocess,
     create_preprocess,
@@ -35,9 +34,10 @@ from falconet.data.preprocessing import (
     to_unit,
 )
 from falconet.data.series import measure_series
+from falconet.data.transforms import augment_images, augment_series, augment_tokens, mix_samples
 from falconet.errors import ConfigError, DataError, UsageError
 from falconet.modalities import modality_of
-from falconet.spec import ImageSpec, InputSpec, Kind
+from falconet.spec import ImageSpec, InputSpec, ModalityName
 
 Purpose = Literal["data", "dropout", "order"]
 """What random numbers are drawn for: distortions, what the network itself draws, or the order of samples."""
@@ -75,7 +75,7 @@ class Loader:
     world_size: int = 1
     limit: int | None = None
     """Samples an epoch, drawn anew for each; None: all of them."""
-    answers: Float32[Tensor, "samples classes"] | None = None
+    teacher_logits: Float32[Tensor, "samples classes"] | None = None
     """A teacher's logits for the samples as they are, which come with each batch; None: no teacher has been asked."""
     num_classes: int | None = None
     """Of targets that are mixed, a probability for each class; None: as many as the labels show."""
@@ -142,10 +142,10 @@ class Loader:
     def make_batch(self, indices: Int64[Tensor, " all_ranks"], number: int, position: int) -> Batch:
         """Gather, augment and normalize this rank's part of a batch, and add the answers about it, if there are any."""
         batch = self.make_inputs(indices, number, position)
-        if self.answers is None:
+        if self.teacher_logits is None:
             return batch
         mine = torch.tensor_split(indices, self.world_size)[self.rank]
-        return batch[0], batch[1], self.answers.index_select(0, mine)
+        return batch[0], batch[1], self.teacher_logits.index_select(0, mine)
 
     def make_inputs(self, indices: Int64[Tensor, " all_ranks"], number: int, position: int) -> Batch:
         """Gather, augment and normalize this rank's part of a batch."""
@@ -193,7 +193,7 @@ def draw_partners(
 @torch.no_grad()
 def to_input(raw: Tensor, preprocess: AnyPreprocess) -> Tensor:
     """Return prepared samples as a model's input."""
-    if isinstance(preprocess, Preprocess):
+    if isinstance(preprocess, ImagePreprocess):
         return _normalize_images(to_unit(raw), preprocess)
     return preprocess.normalize(raw if raw.is_floating_point() else raw.long())
 
@@ -208,7 +208,7 @@ def _augment(
     generator: torch.Generator,
 ) -> Batch:
     """Return prepared samples as a model's input, each distorted in its own way."""
-    if isinstance(augmentation, ImageAugmentation) and isinstance(preprocess, Preprocess):
+    if isinstance(augmentation, ImageAugmentation) and isinstance(preprocess, ImagePreprocess):
         images = augment_images(to_unit(raw), augmentation, generator)
         mixed: Tensor = labels
         if augmentation.mixes:
@@ -221,7 +221,7 @@ def _augment(
 
 
 def _normalize_images(
-    images: Float32[Tensor, "batch channels height width"], preprocess: Preprocess
+    images: Float32[Tensor, "batch channels height width"], preprocess: ImagePreprocess
 ) -> Float32[Tensor, "batch channels height width"]:
     """Normalize in place, as `preprocess` does, and lay the channels innermost, as convolutions want them."""
     return images.sub_(preprocess.mean).div_(preprocess.std).contiguous(memory_format=torch.channels_last)
@@ -299,7 +299,7 @@ def load_batches(
         raise ConfigError(f"augmentation: wanted one of {spec.kind}, found one of {augmentation.kind}")
     if modality_of(spec).has_tokens and tokenizer is None:
         raise UsageError("tokenizer: wanted the one that goes with a spec of texts, found none; a model has its own")
-    held = load_inputs(replace(split, samples=fit_recordings(split.samples, spec)), spec, tokenizer)
+    held = load_inputs(replace(split, samples=adapt_samples(split.samples, spec)), spec, tokenizer)
     known = classes or dataset.classes
     labels = torch.from_numpy(match_labels(held.split, dataset.classes, known))
     preprocess = create_preprocess(spec, tokenizer)
@@ -340,11 +340,11 @@ def _measure_steps(series: Tensor | PixelCache) -> tuple[tuple[float, ...], tupl
     return measure_series(series.numpy())
 
 
-_LOADERS: Mapping[Kind, Callable[[Split, Any, str | None], LoadedInputs]] = MappingProxyType(
+_LOADERS: Mapping[ModalityName, Callable[[Split, Any, str | None], LoadedInputs]] = MappingProxyType(
     {"image": _load_images, "series": _load_in_memory, "text": _load_in_memory}
 )
 
-_MEASURES: Mapping[Kind, Callable[[Tensor | PixelCache], tuple[tuple[float, ...], tuple[float, ...]]]] = (
+_MEASURES: Mapping[ModalityName, Callable[[Tensor | PixelCache], tuple[tuple[float, ...], tuple[float, ...]]]] = (
     MappingProxyType({"image": measure_pixels, "series": _measure_steps})
 )
 """Of inputs that are normalized; tokens are not."""

@@ -24,7 +24,7 @@ from falconet.data.columns import (
 )
 from falconet.data.dataset import SPLIT_NAMES, Dataset, to_text
 from falconet.data.files import SPLIT_FOLDERS, count_ignored, is_visible, list_folders
-from falconet.data.rows import ROWS, check_splits, list_bad, read_part, spell_labels, take_usable, to_files
+from falconet.data.rows import ROWS, check_splits, drop_missing_labels, list_bad, read_part, take_usable, to_files
 from falconet.data.splits import DataConfig
 from falconet.errors import DataError
 from falconet.tables import READABLE, Table, read_table
@@ -151,7 +151,7 @@ def read_tables(source: str, tables: Mapping[str, Table], config: DataConfig) ->
     tables = {split: spell_numbers(table, roles.values, comma) for split, table in tables.items()}
     if "" not in tables:
         roles = replace(roles, columns={role: name for role, name in roles.columns.items() if role != "split"})
-    parts = spell_labels([read_part(table, split, roles, config) for split, table in tables.items()])
+    parts = drop_missing_labels([read_part(table, split, roles, config) for split, table in tables.items()])
     unreadable = [item for table, part in zip(tables.values(), parts, strict=True) for item in list_bad(table, part)]
     usable = [take_usable(part) for part in parts]
     check_splits(source, usable, unreadable)

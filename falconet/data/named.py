@@ -22,7 +22,7 @@ from falconet.data.arrays import as_images, read_idx_pair, to_splits
 from falconet.data.dataset import Dataset, ImageArray, Split
 from falconet.data.series import series_dataset
 from falconet.errors import DataError, MissingExtraError
-from falconet.spec import Kind
+from falconet.spec import ModalityName
 from falconet.storage import open_regular, read_regular
 from falconet.tables import MAX_BYTES, check_size
 
@@ -214,7 +214,7 @@ def _from_named_arrays(name: str, arrays: _Arrays) -> Dataset:
     return from_arrays(name, "image", *to_splits(arrays, name, np.array(DOWNLOADABLE[name].classes)))
 
 
-def from_arrays(source: str, kind: Kind, splits: Mapping[str, Split], classes: tuple[str, ...]) -> Dataset:
+def from_arrays(source: str, kind: ModalityName, splits: Mapping[str, Split], classes: tuple[str, ...]) -> Dataset:
     """Wrap splits of arrays: of images of one size in each split, or of series.
 
     Raises DataError where the channels of series differ between splits.
@@ -232,7 +232,7 @@ def _image_dataset(source: str, splits: Mapping[str, Split], classes: tuple[str,
     return Dataset(source, classes, splits, channels, (height, width), value_range=deep)
 
 
-_WRAPPERS: Mapping[Kind, Callable[[str, Mapping[str, Split], tuple[str, ...]], Dataset]] = MappingProxyType(
+_WRAPPERS: Mapping[ModalityName, Callable[[str, Mapping[str, Split], tuple[str, ...]], Dataset]] = MappingProxyType(
     {"image": _image_dataset, "series": series_dataset}
 )
 """Of splits of arrays, by what arrays can hold."""

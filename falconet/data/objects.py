@@ -22,14 +22,14 @@ from falconet.data.arrays import (
     to_splits,
 )
 from falconet.data.dataset import Dataset, ImageList, Split, Texts, hash_bytes
-from falconet.data.images import convert_image, is_deep
+from falconet.data.images import convert_image, is_high_bit_depth
 from falconet.data.manifests import read_tables
 from falconet.data.named import from_arrays
 from falconet.data.series import NO_VALUES, count_steps, series_dataset
 from falconet.data.sources import check_all_readable, split_dataset
 from falconet.data.splits import Columns, DataConfig
 from falconet.errors import ConfigError, DataError, UsageError
-from falconet.spec import Kind
+from falconet.spec import ModalityName
 from falconet.tables import Table
 
 _WANTED = "an array, or a list of texts, PIL images or arrays"
@@ -100,7 +100,7 @@ def _list_samples(samples: Any, origin: str) -> np.ndarray | list[Any]:
     return listed
 
 
-def _tell_kind(samples: np.ndarray | Sequence[Any], asked: Kind | None) -> Kind:
+def _tell_kind(samples: np.ndarray | Sequence[Any], asked: ModalityName | None) -> ModalityName:
     """Return what samples are, by the first one's type and dimensions where nobody says it."""
     first = samples[0]
     if isinstance(first, str):
@@ -216,7 +216,7 @@ def _list_images(images: np.ndarray | Sequence[Any], origin: str) -> np.ndarray 
         place = f"{origin}[{index}]"
         if isinstance(image, str):
             raise DataError(f"{place}: wanted a PIL image or an array, found a text; open files with PIL.Image.open")
-        if is_image(image) and not is_deep(image):
+        if is_image(image) and not is_high_bit_depth(image):
             found.append(convert_image(image))
             continue
         array = to_numpy(image)

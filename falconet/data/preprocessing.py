@@ -18,14 +18,14 @@ from jaxtyping import Float32, Int64, Shaped, UInt, UInt8
 from torch import SymInt, Tensor, nn
 
 from falconet.data.dataset import ImageArray, Samples, Texts
-from falconet.data.series import fit_series
+from falconet.data.series import pad_or_resample
 from falconet.data.spectra import LogMel
 from falconet.data.texts import TextEncoder
 from falconet.errors import DataError
-from falconet.spec import ImageSpec, InputSpec, Kind, SeriesSpec, TextSpec
+from falconet.spec import ImageSpec, InputSpec, ModalityName, SeriesSpec, TextSpec
 
 
-class Preprocess(nn.Module):
+class ImagePreprocess(nn.Module):
     """Raw images of any size to normalized input, in float32 throughout.
 
     In order: to 0..1; channels as the spec has them (gray repeated, color weighted to luma by ITU-R BT.601); scaled by
@@ -213,7 +213,7 @@ def weigh_pixels(
 class SeriesPreprocess(nn.Module):
     """Raw series of any length to normalized input: fitted, turned into spectra where the spec has bands, normalized.
 
-    See `fit_series` and `LogMel`. Steps after a series' end are NaN; models leave them out.
+    See `pad_or_resample` and `LogMel`. Steps after a series' end are NaN; models leave them out.
     """
 
     def __init__(self, spec: SeriesSpec) -> None:
@@ -237,7 +237,9 @@ class SeriesPreprocess(nn.Module):
 
     def prepare(self, samples: Sequence[np.ndarray]) -> Float32[Tensor, "batch model_channels model_steps"]:
         """Raw series, each of its own length, all steps but the last."""
-        fitted: Tensor = self.spectra(torch.from_numpy(np.stack([fit_series(series, self.spec) for series in samples])))
+        fitted: Tensor = self.spectra(
+            torch.from_numpy(np.stack([pad_or_resample(series, self.spec) for series in samples]))
+        )
         return fitted
 
 
@@ -261,7 +263,7 @@ class TextPreprocess(nn.Module):
         return torch.from_numpy(self.encoder.encode(samples))
 
 
-AnyPreprocess = Preprocess | SeriesPreprocess | TextPreprocess
+AnyPreprocess = ImagePreprocess | SeriesPreprocess | TextPreprocess
 
 
 def create_preprocess(spec: InputSpec, tokenizer: str | None = None) -> AnyPreprocess:
@@ -275,9 +277,9 @@ def _create_text_preprocess(spec: TextSpec, tokenizer: str | None) -> TextPrepro
     return TextPreprocess(spec, tokenizer)
 
 
-_PREPROCESSES: Mapping[Kind, Callable[[Any, str | None], AnyPreprocess]] = MappingProxyType(
+_PREPROCESSES: Mapping[ModalityName, Callable[[Any, str | None], AnyPreprocess]] = MappingProxyType(
     {
-        "image": lambda spec, tokenizer: Preprocess(spec),
+        "image": lambda spec, tokenizer: ImagePreprocess(spec),
         "series": lambda spec, tokenizer: SeriesPreprocess(spec),
         "text": _create_text_preprocess,
     }
@@ -323,7 +325,7 @@ def iterate_prepared(samples: Samples, preprocess: AnyPreprocess, batch_size: in
 
 def _prepare_range(samples: Samples, preprocess: AnyPreprocess, block: range, pool: ThreadPoolExecutor) -> _Prepared:
     """Prepare consecutive samples: arrays and texts at once, anything else one by one, in parallel."""
-    if isinstance(samples, ImageArray) and isinstance(preprocess, Preprocess):
+    if isinstance(samples, ImageArray) and isinstance(preprocess, ImagePreprocess):
         return _Prepared(preprocess.scale(torch.from_numpy(samples.cut(block.start, block.stop))), {})
     if isinstance(samples, Texts) and isinstance(preprocess, TextPreprocess):
         return _Prepared(preprocess.prepare(samples.texts[block.start : block.stop]), {})
@@ -347,7 +349,9 @@ def strip_name(error: DataError, name: str) -> str:
     return str(error).rpartition(f"{name}: ")[2]
 
 
-def scale_image(image: UInt[np.ndarray, "_ _ _"], preprocess: Preprocess) -> Float32[Tensor, "1 channels height width"]:
+def scale_image(
+    image: UInt[np.ndarray, "_ _ _"], preprocess: ImagePreprocess
+) -> Float32[Tensor, "1 channels height width"]:
     """Return one image as a batch of one: scaled but not normalized."""
     return preprocess.scale(torch.from_numpy(image)[None])
 
@@ -372,7 +376,7 @@ def load_prepared(samples: Samples, preprocess: AnyPreprocess) -> tuple[Tensor, 
 
 def _choose_stored(preprocess: AnyPreprocess) -> torch.dtype:
     """Return how samples are held for training."""
-    if isinstance(preprocess, Preprocess):
+    if isinstance(preprocess, ImagePreprocess):
         return torch.uint8 if preprocess.spec.dtype == "uint8" else torch.uint16
     return torch.float32 if isinstance(preprocess, SeriesPreprocess) else torch.int32
 

@@ -25,11 +25,11 @@ from falconet.data.drawing import (
     shorten,
     write_figure,
 )
-from falconet.data.series import count_steps, fit_series, measure_series
+from falconet.data.series import count_steps, measure_series, pad_or_resample
 from falconet.data.survey import SURVEYORS
 from falconet.errors import ConfigError, DataError
 from falconet.modalities import MODALITIES
-from falconet.spec import ImageSpec, Kind, SeriesSpec
+from falconet.spec import ImageSpec, ModalityName, SeriesSpec
 from falconet.storage import write_bytes
 
 if TYPE_CHECKING:
@@ -100,12 +100,12 @@ def _draw_rows(
     """Return the originals and VARIANTS augmented samples of each, all of one size."""
     import torch
 
-    from falconet.data.distortions import augment_images
-    from falconet.data.preprocessing import Preprocess, scale_image
+    from falconet.data.preprocessing import ImagePreprocess, scale_image
+    from falconet.data.transforms import augment_images
 
     channels = dataset.channels
     spec = ImageSpec((channels, TILE, TILE), mean=(0.0,) * channels, std=(1.0,) * channels)
-    preprocess = Preprocess(spec)
+    preprocess = ImagePreprocess(spec)
     images = torch.cat([scale_image(image, preprocess) for image in originals])
     generator = torch.Generator().manual_seed(0)
     rows = [images, *(augment_images(images, config, generator) for _ in range(VARIANTS))]
@@ -163,11 +163,11 @@ def _vary_series(
     """
     import torch
 
-    from falconet.data.distortions import augment_series
+    from falconet.data.transforms import augment_series
 
     steps = max(1, *(series.shape[1] for series in originals))
     raw = SeriesSpec((dataset.channels, steps), (0.0,) * dataset.channels, (1.0,) * dataset.channels)
-    fitted = np.stack([fit_series(series, raw) for series in originals])
+    fitted = np.stack([pad_or_resample(series, raw) for series in originals])
     mean, std = (np.array(values, dtype=np.float32)[:, None] for values in measure_series(fitted))
     normalized = torch.from_numpy((fitted - mean) / std)
     generator = torch.Generator().manual_seed(0)
@@ -202,7 +202,7 @@ class _Preview:
     """Whether there is anything to see of a sample."""
 
 
-_PREVIEWS: Mapping[Kind, _Preview] = MappingProxyType(
+_PREVIEWS: Mapping[ModalityName, _Preview] = MappingProxyType(
     {
         "image": _Preview(_preview_images, shows=lambda image: True),
         "series": _Preview(_preview_series, shows=lambda series: bool(count_steps(series) > 0)),
@@ -328,7 +328,7 @@ def _describe_label_error(entry: LabelError) -> tuple[str, ...]:
     return change, f"confidence {entry.probability:.0%}, in {entry.split}"
 
 
-def _show_pair(pair: NearDuplicate, kind: Kind) -> tuple[_Suspect, ...]:
+def _show_pair(pair: NearDuplicate, kind: ModalityName) -> tuple[_Suspect, ...]:
     distance = (f"distance {pair.distance:.3f}",) if SURVEYORS[kind].has_distances else ()
     return tuple(
         _Suspect(name, (f"in {split}", *distance)) for name, split in zip(pair.names, pair.splits, strict=True)

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from falconet.data import label_studio
-from falconet.data.cells import as_text, path_of, spell_label
+from falconet.data.cells import as_text, format_label, path_of
 from falconet.data.columns import (
     COLUMNS,
     LINES,
@@ -24,8 +24,8 @@ from falconet.data.columns import (
     Roles,
     find_cell_files,
     is_embedded,
-    leave_labels,
     name_of,
+    without_label_roles,
 )
 from falconet.data.dataset import (
     NO_LABEL,
@@ -46,7 +46,7 @@ from falconet.data.series_tables import long_series, wide_series
 from falconet.data.splits import DataConfig
 from falconet.data.texts import describe_text
 from falconet.errors import ConfigError, DataError
-from falconet.spec import Kind, PixelType
+from falconet.spec import ModalityName, PixelType
 from falconet.tables import ABSENT, Table, is_number
 
 
@@ -83,7 +83,7 @@ def read_inputs(table: Table, roles: Roles, config: DataConfig, source: str) -> 
     if missing:  # JSON lines in which a key occurs no more.
         blank = [None] * len(table.lines)
         table = replace(table, columns={**table.columns, **dict.fromkeys(missing, blank)})
-    rows, values, reasons = _read_values(table, replace(roles, columns=leave_labels(roles)), config)
+    rows, values, reasons = _read_values(table, replace(roles, columns=without_label_roles(roles)), config)
     keys: list[Any] = [table.lines[row] for row in rows]
     if "series" in roles.columns:
         keys = [as_text(table.columns[roles.columns["series"]][row]) for row in rows]
@@ -104,7 +104,7 @@ def read_part(table: Table, split: str, roles: Roles, config: DataConfig) -> Par
 
     names = [f"{table.path.name}:{table.lines[row]}" for row in rows]
     cells = [as_text(cell) for cell in pick("label")]
-    spelled = {cell: spell_label(cell) for cell in set(cells)}  # One string a class, not one a row.
+    spelled = {cell: format_label(cell) for cell in set(cells)}  # One string a class, not one a row.
     labels = [spelled[cell] for cell in cells]
     splits = [split or "train"] * len(rows)
     if "split" in roles.columns:
@@ -251,7 +251,7 @@ def _read_groups(cells: Sequence[Any]) -> list[int]:
     return [hash_bytes(text.encode()) if (text := as_text(cell)) else 0 for cell in cells]
 
 
-def spell_labels(parts: Sequence[Part]) -> list[Part]:
+def drop_missing_labels(parts: Sequence[Part]) -> list[Part]:
     """Leave out labels that say that there is none: `NaN`, and among numbers what else stands for missing ones."""
     labels = {label for part in parts for label in part.labels} - _NO_LABELS - {""}
     none = _NO_LABELS if labels and all(map(is_number, labels)) else frozenset({"NaN"})
@@ -315,7 +315,7 @@ def _split_up(parts: Sequence[Part]) -> Iterator[tuple[str, Part]]:
 def to_files(
     source: str,
     root: Path,
-    kind: Kind,
+    kind: ModalityName,
     parts: Sequence[Part],
     unreadable: Sequence[Unreadable],
     config: DataConfig,
@@ -426,7 +426,7 @@ class RowReader:
     """From a source's name, such samples, what cannot be used and settings to a Dataset."""
 
 
-ROWS: Mapping[Kind, RowReader] = MappingProxyType(
+ROWS: Mapping[ModalityName, RowReader] = MappingProxyType(
     {
         "image": RowReader(_read_image_rows, _to_encoded),
         "series": RowReader(_read_series_rows, _to_series),

@@ -127,7 +127,7 @@ def fill_missing(series: Float32[np.ndarray, "channels steps"]) -> Float32[np.nd
     return filled
 
 
-def fit_series(
+def pad_or_resample(
     series: Float32[np.ndarray, "channels steps"], spec: SeriesSpec
 ) -> Float32[np.ndarray, "channels model_steps"]:
     """Return a raw series with the steps that a model takes: without its trailing NaN, filled, then fitted.

@@ -12,7 +12,7 @@ from pathlib import Path
 from falconet.catalog import HUB_PREFIX, SOURCE_NAMES, check_source
 from falconet.data.arrays import find_idx_images, read_idx_folder, read_npz
 from falconet.data.dataset import Dataset, describe_skipped
-from falconet.data.families import describe_crossing, find_equal_samples, find_families
+from falconet.data.families import describe_crossing, find_duplicate_clusters, find_equal_samples
 from falconet.data.files import read_folder
 from falconet.data.hub import read_hub
 from falconet.data.manifests import (
@@ -64,7 +64,7 @@ def split_dataset(dataset: Dataset, config: DataConfig) -> Dataset:
     if len(dataset.classes) < 2:
         skipped = describe_skipped(dataset.unreadable)
         raise DataError(f"{dataset.source}: wanted at least two classes, found one, {dataset.classes[0]!r}{skipped}")
-    families = find_equal_samples(dataset) if config.near_duplicates == "apart" else find_families(dataset)
+    families = find_equal_samples(dataset) if config.near_duplicates == "apart" else find_duplicate_clusters(dataset)
     notes = (*dataset.notes, *describe_crossing(dataset, families))
     return replace(complete_splits(dataset, config, families), notes=notes, config=config)
 

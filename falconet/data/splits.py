@@ -11,11 +11,11 @@ from jaxtyping import Bool, Int64, UInt64
 
 from falconet.data.dataset import SPLIT_NAMES, Dataset, Split, concatenate, describe_skipped
 from falconet.data.duplicates import find_roots
-from falconet.data.families import Families, find_families
+from falconet.data.families import DuplicateClusters, find_duplicate_clusters
 from falconet.data.images import PIXEL_LIMIT
 from falconet.errors import ConfigError, DataError
 from falconet.schema import SPARSE, check_finite_fields
-from falconet.spec import Kind, check_value_range
+from falconet.spec import ModalityName, check_value_range
 from falconet.tables import MAX_BYTES
 
 
@@ -57,7 +57,7 @@ Nearness = Literal["together", "apart"]
 class DataConfig:
     """How a source is read and split."""
 
-    kind: Kind | None = None
+    kind: ModalityName | None = None
     """What the samples are, where the source leaves room for doubt; None: guessed."""
 
     columns: Columns = field(default_factory=Columns)
@@ -113,7 +113,7 @@ class DataConfig:
         check_finite_fields(self)
 
 
-def complete_splits(dataset: Dataset, config: DataConfig, families: Families | None = None) -> Dataset:
+def complete_splits(dataset: Dataset, config: DataConfig, families: DuplicateClusters | None = None) -> Dataset:
     """Return the data set with train, val and test, the missing ones carved out of train.
 
     A sample's place follows from the contents of the source and `config.split_seed` alone; equal samples stay together,
@@ -132,7 +132,7 @@ def complete_splits(dataset: Dataset, config: DataConfig, families: Families | N
     missing = {name: fraction for name, fraction in _list_fractions(config).items() if name not in dataset.splits}
     names = None
     if missing and config.near_duplicates == "together":
-        names = (families or find_families(dataset)).name(rest.hashes)
+        names = (families or find_duplicate_clusters(dataset)).name(rest.hashes)
     for place, (name, wanted) in enumerate(missing.items()):
         # At most all: a large group of equal samples in the test split may leave less than the fraction of the whole.
         fraction = min(wanted * len(dataset.splits["train"]) / len(rest), 1.0)
@@ -143,16 +143,16 @@ def complete_splits(dataset: Dataset, config: DataConfig, families: Families | N
     ordered = {name: parts[name] for name in SPLIT_NAMES}
     if not made:  # One that was completed before stays what it is.
         return replace(dataset, splits=ordered)
-    return replace(dataset, splits=ordered, made=frozenset(made), split_seed=config.split_seed)
+    return replace(dataset, splits=ordered, made_splits=frozenset(made), split_seed=config.split_seed)
 
 
 def undo_splits(dataset: Dataset) -> Dataset:
     """Return a data set with no other splits than the source's own."""
-    if not dataset.made:
+    if not dataset.made_splits:
         return dataset
-    train = concatenate([dataset.splits[name] for name in ("train", *sorted(dataset.made))])
-    own = {name: split for name, split in dataset.splits.items() if name not in dataset.made}
-    return replace(dataset, splits={**own, "train": train}, made=frozenset(), split_seed=None)
+    train = concatenate([dataset.splits[name] for name in ("train", *sorted(dataset.made_splits))])
+    own = {name: split for name, split in dataset.splits.items() if name not in dataset.made_splits}
+    return replace(dataset, splits={**own, "train": train}, made_splits=frozenset(), split_seed=None)
 
 
 def _list_fractions(config: DataConfig) -> dict[str, float]:
@@ -165,7 +165,9 @@ def check_training_classes(dataset: Dataset, train: Split) -> None:
     missing = [name for name, count in zip(dataset.classes, counts, strict=True) if count == 0]
     if missing:
         skipped = describe_skipped(dataset.unreadable)
-        found = [f"{name}: {dataset.instead[name]}" for name in missing if name in dataset.instead]
+        found = [
+            f"{name}: {dataset.empty_class_contents[name]}" for name in missing if name in dataset.empty_class_contents
+        ]
         instead = f"; found in the folder of {'; of '.join(found)}" if found else ""
         raise DataError(
             f"{dataset.source}: no training samples of class {', '.join(missing)}{skipped}{instead}; add some, "
@@ -242,7 +244,7 @@ def choose_families(
     strata = np.full(len(names), np.iinfo(np.int64).max)
     np.minimum.at(strata, members, labels)
     ranks = np.empty(len(names), dtype=np.int64)
-    ranks[np.argsort(mix(names, seed), kind="stable")] = np.arange(len(names))
+    ranks[np.argsort(hash_with_seed(names, seed), kind="stable")] = np.arange(len(names))
     order = np.lexsort((ranks, strata))
     chosen = np.zeros(len(names), dtype=bool)
     for stratum in np.split(order, np.flatnonzero(np.diff(strata[order])) + 1):
@@ -302,7 +304,7 @@ def _choose_stratified(
 
     Equal samples of several classes count as samples of the first of these, so that they fall on one side.
     """
-    order = mix(hashes, seed)
+    order = hash_with_seed(hashes, seed)
     strata = _unite_equal(hashes, labels)
     chosen = np.zeros(len(labels), dtype=bool)
     for label in np.unique(strata):
@@ -345,7 +347,7 @@ def choose_groups(
     np.add.at(counts, (members, labels), 1)
     total = counts.sum(axis=0)
     taken, chosen = np.zeros_like(total), np.zeros(len(names), dtype=bool)
-    for index in np.argsort(mix(names, seed), kind="stable"):
+    for index in np.argsort(hash_with_seed(names, seed), kind="stable"):
         after = taken + counts[index]
         if _leaves_some(after, total) and distance(after, total, fraction) < distance(taken, total, fraction):
             taken, chosen[index] = after, True
@@ -367,7 +369,7 @@ def distance(taken: Int64[np.ndarray, " classes"], total: Int64[np.ndarray, " cl
     return float(np.square(taken - fraction * total).sum())
 
 
-def mix(hashes: UInt64[np.ndarray, " samples"], seed: int) -> UInt64[np.ndarray, " samples"]:
+def hash_with_seed(hashes: UInt64[np.ndarray, " samples"], seed: int) -> UInt64[np.ndarray, " samples"]:
     """Return well-mixed 64-bit values of hashes and a seed (SplitMix64; Steele, Lea, Flood, OOPSLA 2014)."""
     with np.errstate(over="ignore"):
         z = hashes + np.uint64(0x9E3779B97F4A7C15) * np.uint64(seed + 1)
@@ -385,7 +387,7 @@ def unite_split(split: Split) -> UInt64[np.ndarray, " samples"]:
     return _unite(split.group_names, split.hashes)
 
 
-def deal(
+def assign_group_folds(
     groups: UInt64[np.ndarray, " samples"], labels: Int64[np.ndarray, " samples"], count: int
 ) -> Int64[np.ndarray, " samples"]:
     """Return `count` folds of whole groups: the largest first, each to the fold that has least of its classes.
@@ -396,7 +398,7 @@ def deal(
     counts = np.zeros((len(names), int(labels.max(initial=0)) + 1), dtype=np.int64)
     np.add.at(counts, (members, labels), 1)
     dealt, folds = np.zeros((count, counts.shape[1]), dtype=np.int64), np.zeros(len(names), dtype=np.int64)
-    for group in np.lexsort((mix(names, seed=0), -counts.sum(axis=1))):
+    for group in np.lexsort((hash_with_seed(names, seed=0), -counts.sum(axis=1))):
         fold = np.lexsort((dealt.sum(axis=1), dealt @ counts[group]))[0]
         dealt[fold] += counts[group]
         folds[group] = fold
@@ -413,7 +415,7 @@ def fold_dataset(dataset: Dataset, count: int) -> tuple[Dataset, ...]:
     """
     pool = concatenate([dataset.splits[name] for name in ("train", "val")])
     names = unite_split(pool) if pool.group_names is not None else pool.hashes
-    folds = deal(names, pool.labels, count)
+    folds = assign_group_folds(names, pool.labels, count)
     parts = []
     for number in range(count):
         held_out = folds == number

@@ -21,7 +21,7 @@ from falconet.data.cells import find_comma, spell_numbers
 from falconet.data.columns import Roles, choose_inputs
 from falconet.data.dataset import Dataset, Samples, Split, Unreadable, to_text
 from falconet.data.downloads import fetch_url
-from falconet.data.files import count_ignored, describe_ignored, fit_recordings, open_files, suffix_of, walk
+from falconet.data.files import adapt_samples, count_ignored, describe_ignored, open_files, suffix_of, walk
 from falconet.data.manifests import tabulate_tasks
 from falconet.data.rows import read_inputs
 from falconet.data.sources import find_data_root, read_dataset
@@ -30,7 +30,7 @@ from falconet.data.texts import MAX_CHARACTERS
 from falconet.data.ts import read_ts_file
 from falconet.errors import DataError, PathError, UsageError
 from falconet.modalities import MODALITIES
-from falconet.spec import InputSpec, Kind
+from falconet.spec import InputSpec, ModalityName
 from falconet.storage import scratch
 from falconet.tables import (
     CELL_BYTES,
@@ -133,10 +133,10 @@ def _read_held(asked: Dataset | Split, spec: InputSpec) -> Iterator[SampleBlock]
     if dataset is not None:
         _check_kind(dataset.source, dataset.kind, spec)
     for split in asked.splits.values() if isinstance(asked, Dataset) else (asked,):
-        yield SampleBlock(fit_recordings(split.samples, spec))
+        yield SampleBlock(adapt_samples(split.samples, spec))
 
 
-def _list_items(asked: object, kind: Kind) -> list[Any]:
+def _list_items(asked: object, kind: ModalityName) -> list[Any]:
     """Return the places and samples that are asked about. Raises UsageError for none, and for what can be neither."""
     if isinstance(asked, str | os.PathLike):
         return [_to_place(asked)]
@@ -164,7 +164,7 @@ def is_file(name: str) -> bool:
         return False
 
 
-def _describe_wanted(kind: Kind) -> str:
+def _describe_wanted(kind: ModalityName) -> str:
     """Say what can be asked about."""
     return f"paths, addresses or {ADAPTERS[kind].wanted}"
 
@@ -236,7 +236,7 @@ def _read_source(name: str, reading: Reading) -> Iterator[SampleBlock]:
     yield SampleBlock(skipped=dataset.unreadable, ignored=dataset.ignored, notes=dataset.notes)
 
 
-def _check_kind(name: str, found: Kind, spec: InputSpec) -> None:
+def _check_kind(name: str, found: ModalityName, spec: InputSpec) -> None:
     """Raise DataError for samples of another kind than a model's."""
     if found != spec.kind:
         raise DataError(f"{name}: wanted {spec.kind} data, as the model takes, found {found}")
@@ -327,7 +327,7 @@ class FoundFiles:
     ignored: Mapping[str, int] = field(default_factory=dict)
 
 
-def find_below(folder: Path, kind: Kind, *, strict: bool = True) -> FoundFiles | None:
+def find_below(folder: Path, kind: ModalityName, *, strict: bool = True) -> FoundFiles | None:
     """Return the files below a folder that hold a sample each, and what is left out.
 
     Where there are none: None, or PathError where it is `strict`.

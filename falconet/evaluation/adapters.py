@@ -25,14 +25,14 @@ from falconet.evaluation.corruptions import (
     corrupt_text,
 )
 from falconet.evaluation.features import Describe, PreparedInputs, fit_pixels, fit_spectra, fit_tfidf
-from falconet.spec import ImageSpec, Kind
+from falconet.spec import ImageSpec, ModalityName
 
 
 @dataclass(frozen=True)
 class EvaluationAdapter:
     """How a model is evaluated on samples of a modality."""
 
-    fit_config: Callable[[DataConfig, Any], DataConfig]
+    adapt_config: Callable[[DataConfig, Any], DataConfig]
     """From how a source is read, and an input spec, to how it is read for a model."""
     mirror: Callable[[Tensor], Tensor] | None
     """From prepared samples to them with left and right exchanged; None: they have neither."""
@@ -57,10 +57,10 @@ def _mirror_images(images: Float32[Tensor, "batch channels height width"]) -> Fl
     return images.flip(-1)
 
 
-ADAPTERS: Mapping[Kind, EvaluationAdapter] = MappingProxyType(
+ADAPTERS: Mapping[ModalityName, EvaluationAdapter] = MappingProxyType(
     {
         "image": EvaluationAdapter(
-            fit_config=_read_in_range,
+            adapt_config=_read_in_range,
             mirror=_mirror_images,
             list_amounts=choose_amounts,
             corrupt=corrupt_images,
@@ -68,7 +68,7 @@ ADAPTERS: Mapping[Kind, EvaluationAdapter] = MappingProxyType(
             fit_features=lambda inputs, _: fit_pixels(inputs),
         ),
         "series": EvaluationAdapter(
-            fit_config=lambda config, _: config,
+            adapt_config=lambda config, _: config,
             mirror=None,
             list_amounts=lambda _: SERIES_AMOUNTS,
             corrupt=corrupt_series,
@@ -76,7 +76,7 @@ ADAPTERS: Mapping[Kind, EvaluationAdapter] = MappingProxyType(
             fit_features=lambda inputs, _: fit_spectra(inputs),
         ),
         "text": EvaluationAdapter(
-            fit_config=lambda config, _: config,
+            adapt_config=lambda config, _: config,
             mirror=None,
             list_amounts=lambda _: TEXT_AMOUNTS,
             corrupt=corrupt_text,

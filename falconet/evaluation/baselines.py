@@ -19,10 +19,10 @@ from torch import Tensor
 from falconet import metrics
 from falconet.data.loader import load_inputs
 from falconet.evaluation.adapters import ADAPTERS
-from falconet.evaluation.answers import Answers
 from falconet.evaluation.features import Describe, PreparedInputs, take
-from falconet.spec import InputSpec, Kind
-from falconet.training.linear_probe import Solution, solve
+from falconet.evaluation.logits import SplitLogits
+from falconet.spec import InputSpec, ModalityName
+from falconet.training.linear_probe import LinearProbe, solve
 
 _FITTED = 3_000
 """Training samples that the linear model is fitted to, at most: seconds, not minutes."""
@@ -31,7 +31,7 @@ _CHOOSING = 1_000
 _EVALUATED = 5_000
 """Test samples that baselines are asked about, at most."""
 MAJORITY = "majority class"
-LINEAR: Mapping[Kind, str] = {kind: adapter.linear for kind, adapter in ADAPTERS.items()}
+LINEAR: Mapping[ModalityName, str] = {kind: adapter.linear for kind, adapter in ADAPTERS.items()}
 """The linear model's name by kind of sample."""
 
 
@@ -88,7 +88,7 @@ class LinearModel:
     """Multinomial logistic regression on what needs no learning, fitted to training samples."""
 
     name: str
-    solution: Solution
+    solution: LinearProbe
     describe: Describe
     fitted: int
     """Training samples that it was fitted to."""
@@ -102,7 +102,7 @@ class LinearModel:
         return answers
 
 
-def fit_linear(train: Prepared, kind: Kind, num_classes: int, tokens: int = 0) -> LinearModel | None:
+def fit_linear(train: Prepared, kind: ModalityName, num_classes: int, tokens: int = 0) -> LinearModel | None:
     """Return the linear model, fitted to at most FITTED training samples; None where these are of one class.
 
     `tokens` is the vocabulary size of texts; for others it counts for nothing.
@@ -125,7 +125,7 @@ class BaselineInputs:
     """Of each sample, whether the model answers it right."""
 
 
-def prepare_baseline_inputs(answers: Answers, spec: InputSpec, tokenizer: str | None = None) -> BaselineInputs:
+def prepare_baseline_inputs(answers: SplitLogits, spec: InputSpec, tokenizer: str | None = None) -> BaselineInputs:
     """Return at most _EVALUATED samples of an answered split, drawn at random, as the model takes them.
 
     Raises DataError where none can be read any more.

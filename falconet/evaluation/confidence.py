@@ -9,7 +9,7 @@ from falconet import metrics
 from falconet.artifact import Artifact
 from falconet.data import Dataset
 from falconet.errors import ConfigError
-from falconet.evaluation.answers import Answers, answer_known, scale_logits
+from falconet.evaluation.logits import SplitLogits, predict_split, scale_logits
 
 DIGITS = 4
 """Significant digits of a temperature: more follow from rounding in the network rather than from the samples."""
@@ -36,14 +36,14 @@ class Calibration(CalibrationChange):
     """Why the temperature is 1, as a sentence; empty where it is another."""
 
 
-def calibrate(artifact: Artifact, dataset: Dataset) -> tuple[Artifact, Answers]:
+def calibrate(artifact: Artifact, dataset: Dataset) -> tuple[Artifact, SplitLogits]:
     """Return a model with the temperature that fits the validation split of its data best, and its answers there.
 
     The temperature is 1 where `falconet.metrics.choose_temperature` finds none that helps. Which class is the most
     probable stays as it was.
     """
     plain = dataclasses.replace(artifact, config=dataclasses.replace(artifact.config, calibration_temperature=1.0))
-    answers = answer_known(plain, dataset, "val")
+    answers = predict_split(plain, dataset, "val")
     chosen = metrics.choose_temperature(answers.logits, answers.split.labels)
     temperature = float(f"{chosen.temperature:.{DIGITS}g}")
     scaled = dataclasses.replace(answers, logits=scale_logits(answers.logits, temperature))
@@ -52,7 +52,7 @@ def calibrate(artifact: Artifact, dataset: Dataset) -> tuple[Artifact, Answers]:
     ), scaled
 
 
-def describe_calibration(artifact: Artifact, val: Answers, test: Answers) -> Calibration:
+def measure_calibration(artifact: Artifact, val: SplitLogits, test: SplitLogits) -> Calibration:
     """Return what a model's temperature changed, from its answers with it."""
     temperature = artifact.config.calibration_temperature
     fitted, seen = (measure_change(answers, temperature) for answers in (val, test))
@@ -60,7 +60,7 @@ def describe_calibration(artifact: Artifact, val: Answers, test: Answers) -> Cal
     return Calibration(fitted.ece_before, fitted.ece_after, fitted.n, temperature, seen, reason)
 
 
-def measure_change(answers: Answers, temperature: float) -> CalibrationChange:
+def measure_change(answers: SplitLogits, temperature: float) -> CalibrationChange:
     """Return calibration errors without and with the temperature that answers were given with."""
     labels = answers.split.labels
     before, after = (
@@ -104,7 +104,7 @@ def check_precision(precision: float | None) -> None:
         raise ConfigError(f"precision: wanted a fraction above 0 and up to 1, such as 0.99, found {precision:g}")
 
 
-def abstain(precision: float, choosing: tuple[str, Answers], evaluated: tuple[str, Answers]) -> Abstention:
+def abstain(precision: float, choosing: tuple[str, SplitLogits], evaluated: tuple[str, SplitLogits]) -> Abstention:
     """Choose the threshold for a wanted precision on a split, by name and answers, and evaluate it on another."""
     logits, labels = choosing[1].logits, choosing[1].split.labels
     threshold = metrics.find_threshold(metrics.coverage_curve(logits, labels), precision)
@@ -114,7 +114,7 @@ def abstain(precision: float, choosing: tuple[str, Answers], evaluated: tuple[st
     return Abstention(precision, threshold, chosen, found)
 
 
-def _answer_above(threshold: float, split: str, answers: Answers) -> Answered:
+def _answer_above(threshold: float, split: str, answers: SplitLogits) -> Answered:
     """Return how many samples get an answer, and how good these are."""
     given = metrics.score_by_probability(answers.logits) >= threshold
     right = answers.logits.argmax(axis=1) == answers.split.labels

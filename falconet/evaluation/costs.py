@@ -19,7 +19,7 @@ import torch
 
 from falconet.artifact import AnyModel, Artifact, open_artifact
 from falconet.data import Samples
-from falconet.data.files import fit_recordings
+from falconet.data.files import adapt_samples
 from falconet.errors import DataError, FalconetError, UsageError
 from falconet.latency import Latency, measure_latency, pinned_threads
 from falconet.storage import scratch
@@ -42,7 +42,7 @@ class Consumption:
     sources: tuple[str, ...]
     """Where the figures of each part of the machine come from."""
     predictions: int
-    """Answers that were given meanwhile."""
+    """SplitLogits that were given meanwhile."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def measure_costs(
             raise UsageError(f"{name}: wanted 1 or more, found {count}")
     artifact = open_artifact(model)
     batch = min(batch, artifact.batch_size)
-    raw = _read_some(fit_recordings(samples, artifact.config.input), batch)
+    raw = _read_some(adapt_samples(samples, artifact.config.input), batch)
     with pinned_threads(threads):
         single = measure_latency(lambda: answer(artifact, raw[:1]))
         whole = measure_latency(lambda: answer(artifact, raw))

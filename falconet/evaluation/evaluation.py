@@ -19,9 +19,9 @@ from falconet.data.dataset import SPLIT_NAMES, find_owner
 from falconet.data.sources import read_dataset
 from falconet.data.splits import complete_splits, undo_splits
 from falconet.errors import ConfigError, DataError, FalconetError
-from falconet.evaluation.answers import Answers, answer_known, fit_config
 from falconet.evaluation.confidence import Abstention, abstain, check_precision
 from falconet.evaluation.costs import Costs, measure_costs
+from falconet.evaluation.logits import SplitLogits, adapt_config, predict_split
 from falconet.evaluation.outliers import Outliers, separate_outliers
 from falconet.evaluation.paired import PairedComparison, compare_answers
 from falconet.evaluation.precision import compute_in
@@ -263,7 +263,7 @@ def _read_alike(
         own = isinstance(source, Split) or dataset.fingerprint == origin.fingerprint
         return dataset if own else undo_splits(dataset), dataset.config or DataConfig()
     config = from_mapping(DataConfig, merge(to_mapping(restore_data_config(origin, source)), settings or {}), "data")
-    config = fit_config(config, artifact.config.input)
+    config = adapt_config(config, artifact.config.input)
     dataset = read_dataset(source, data_root=data_root, config=config)
     if dataset.fingerprint == origin.fingerprint:
         dataset = complete_splits(dataset, config)
@@ -285,7 +285,7 @@ def _check_unset(settings: Mapping[str, Any] | None) -> None:
 
 def _is_mixed(artifact: Artifact, dataset: Dataset, split: str) -> bool:
     """Whether a split of other data than a model's own was made of samples that the model may have learned from."""
-    made = split == "train" or split in dataset.made
+    made = split == "train" or split in dataset.made_splits
     return made and dataset.fingerprint != artifact.config.provenance.data.fingerprint
 
 
@@ -356,17 +356,17 @@ def check_evaluable(artifact: Artifact, dataset: Dataset, config: DataConfig, sp
     wanted = artifact.config.input.kind
     if dataset.kind != wanted:
         raise DataError(f"wanted {wanted} data, as the model takes, found {dataset.kind} in {dataset.source}")
-    if split in dataset.made or split == "train":
+    if split in dataset.made_splits or split == "train":
         check_found_again(dataset, config, artifact.config.provenance.data, split)
 
 
 def _limit_answers(
-    precision: float, artifact: Artifact, dataset: Dataset, config: DataConfig, split: str, answers: Answers
+    precision: float, artifact: Artifact, dataset: Dataset, config: DataConfig, split: str, answers: SplitLogits
 ) -> Abstention:
     """Return the threshold for a wanted precision, chosen on other samples than those evaluated where there are any."""
     origin, refit = artifact.config.provenance.data, artifact.config.provenance.refit
     name = split if refit else _find_choosing_split(dataset, config, origin, split)
-    choosing = answers if name == split else answer_known(artifact, dataset, name)
+    choosing = answers if name == split else predict_split(artifact, dataset, name)
     return abstain(precision, (name, choosing), (split, answers))
 
 
@@ -375,7 +375,7 @@ def _find_choosing_split(dataset: Dataset, config: DataConfig, origin: DataOrigi
     if split in {"val", "all"} or not len(dataset.splits.get("val", ())):
         return split
     found_again = dataset.fingerprint == origin.fingerprint and find_changed_setting(config, origin) is None
-    return "val" if found_again or "val" not in dataset.made else split
+    return "val" if found_again or "val" not in dataset.made_splits else split
 
 
 def restore_data_config(origin: DataOrigin, source: str | Path) -> DataConfig:
@@ -421,13 +421,13 @@ def find_changed_setting(config: DataConfig, origin: DataOrigin) -> str | None:
     return next((key for key in keys if getattr(origin.config, key) != getattr(config, key)), None)
 
 
-def evaluate_split(artifact: Artifact, split: Split, name: str, dataset: Dataset) -> tuple[Evaluation, Answers]:
+def evaluate_split(artifact: Artifact, split: Split, name: str, dataset: Dataset) -> tuple[Evaluation, SplitLogits]:
     """Return the evaluation of a split, and the answers that it rests on."""
-    answers = answer_known(artifact, dataset, name, split)
+    answers = predict_split(artifact, dataset, name, split)
     return evaluate_answers(artifact, answers, name, dataset), answers
 
 
-def evaluate_answers(artifact: Artifact, answers: Answers, name: str, dataset: Dataset) -> Evaluation:
+def evaluate_answers(artifact: Artifact, answers: SplitLogits, name: str, dataset: Dataset) -> Evaluation:
     """Return the evaluation of a model's answers on the split of this name."""
     unreadable = (*dataset.unreadable, *answers.unreadable)
     result = evaluate_logits(answers.logits, answers.split.labels, artifact.config.output.labels, name, unreadable)

@@ -11,10 +11,10 @@ from jaxtyping import Float64
 from falconet import metrics
 from falconet.artifact import Artifact
 from falconet.data import DataConfig, Dataset, Split
-from falconet.data.files import fit_recordings
+from falconet.data.files import adapt_samples
 from falconet.data.sources import find_data_root, read_source
 from falconet.errors import DataError
-from falconet.evaluation.answers import Answers, predict_logits, scale_logits
+from falconet.evaluation.logits import SplitLogits, predict_logits, scale_logits
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Outliers:
 
 
 def separate_outliers(
-    answers: Answers, artifact: Artifact, dataset: Dataset, source: str | Path, data_root: str | Path | None
+    answers: SplitLogits, artifact: Artifact, dataset: Dataset, source: str | Path, data_root: str | Path | None
 ) -> Outliers:
     """Score the answered samples, which are of `dataset`, against those of another source of the same kind.
 
@@ -59,7 +59,7 @@ def separate_outliers(
         raise DataError(f"ood: wanted another source than {dataset.source}, found the same samples in {source}")
     name = "test" if "test" in other.splits else "all"
     split = drop_shared(other.split(name), answers.split)
-    logits, unreadable = predict_logits(artifact, fit_recordings(split.samples, artifact.config.input))
+    logits, unreadable = predict_logits(artifact, adapt_samples(split.samples, artifact.config.input))
     if not len(logits):
         reason = f" ({next(iter(unreadable.values()))})" if unreadable else ": all stand in the evaluated split too"
         raise DataError(f"ood: wanted samples of something else, found none that can be used in {source}{reason}")

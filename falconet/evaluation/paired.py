@@ -9,9 +9,9 @@ import numpy as np
 from falconet import metrics
 from falconet.artifact import Artifact
 from falconet.data.dataset import match_labels
-from falconet.data.files import fit_recordings
+from falconet.data.files import adapt_samples
 from falconet.errors import DataError
-from falconet.evaluation.answers import Answers, predict_logits
+from falconet.evaluation.logits import SplitLogits, predict_logits
 
 
 @dataclass(frozen=True)
@@ -39,14 +39,14 @@ class PairedComparison:
     """
 
 
-def compare_answers(answers: Answers, artifact: Artifact, other: Artifact) -> PairedComparison:
+def compare_answers(answers: SplitLogits, artifact: Artifact, other: Artifact) -> PairedComparison:
     """Let another model answer what one has answered, classes matched by name.
 
     Raises DataError for classes that it does not know, and where it can read none of the samples.
     """
     split = answers.split
     labels = match_labels(split, artifact.config.output.labels, other.config.output.labels)
-    logits, unreadable = predict_logits(other, fit_recordings(split.samples, other.config.input))
+    logits, unreadable = predict_logits(other, adapt_samples(split.samples, other.config.input))
     if not len(logits):
         raise DataError(f"the other model, {other.config.architecture}, can read none of {len(split)} samples")
     kept = np.setdiff1d(np.arange(len(split)), list(unreadable)).astype(np.int64)

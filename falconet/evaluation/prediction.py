@@ -13,11 +13,11 @@ from jaxtyping import Float
 from falconet import metrics
 from falconet.artifact import AnyModel, Artifact, open_artifact
 from falconet.data import Samples
-from falconet.data.files import fit_recordings
+from falconet.data.files import adapt_samples
 from falconet.data.unlabeled import iterate_inputs
 from falconet.errors import ConfigError, DataError, UsageError
 from falconet.evaluation.adapters import ADAPTERS
-from falconet.evaluation.answers import iterate_logits
+from falconet.evaluation.logits import iterate_logits
 from falconet.predictions import Predictions, answer_inputs, check_top, collect, resolve_data_config
 from falconet.schema import parse_yaml, to_mapping
 from falconet.storage import open_regular
@@ -78,7 +78,7 @@ def iterate_predictions(
     config = resolve_data_config(settings, _restore_reading(artifact))
 
     def answer(samples: Samples) -> tuple[Float[np.ndarray, "readable classes"], Mapping[int, str]]:
-        return _predict_probabilities(artifact, fit_recordings(samples, artifact.config.input), mirrored=tta)
+        return _predict_probabilities(artifact, adapt_samples(samples, artifact.config.input), mirrored=tta)
 
     spec, labels = artifact.config.input, artifact.config.output.labels
     parts = iterate_inputs(inputs, spec, config, data_root=data_root, labels=labels)

@@ -13,13 +13,13 @@ from torch import Tensor
 
 from falconet.artifact import AnyModel, Artifact, open_artifact
 from falconet.data import Split
-from falconet.data.files import fit_recordings
+from falconet.data.files import adapt_samples
 from falconet.data.preprocessing import iterate_prepared
 from falconet.errors import DataError
 from falconet.evaluation.adapters import ADAPTERS
-from falconet.evaluation.answers import answer_split
 from falconet.evaluation.attacks import ATTACKS, EPSILONS
 from falconet.evaluation.corruptions import CorruptedSamples
+from falconet.evaluation.logits import predict_matched
 from falconet.modalities import modality_of
 from falconet.renames import accept_renamed
 
@@ -104,7 +104,7 @@ def _evaluate_prepared(artifact: Artifact, split: Split) -> tuple[int, float, tu
 def _evaluate_raw(artifact: Artifact, split: Split) -> tuple[int, float, tuple[Corrupted, ...]]:
     """Corrupt series and texts before anything else is done to them."""
     spec = artifact.config.input
-    samples, corrupt = fit_recordings(split.samples, spec), ADAPTERS[spec.kind].corrupt
+    samples, corrupt = adapt_samples(split.samples, spec), ADAPTERS[spec.kind].corrupt
     count, clean = _evaluate_samples(artifact, split)
     rows, places = [], np.arange(len(samples))
     for name, severity, amount in _iterate_levels(artifact):
@@ -123,7 +123,7 @@ def _iterate_levels(artifact: Artifact) -> Iterator[tuple[str, int, float]]:
 
 def _evaluate_samples(artifact: Artifact, split: Split) -> tuple[int, float]:
     """Return how many samples can be read, and the accuracy on them."""
-    answers = answer_split(artifact, split)
+    answers = predict_matched(artifact, split)
     right = answers.logits.argmax(axis=1) == answers.split.labels
     return len(right), float(right.mean())
 

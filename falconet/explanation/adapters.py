@@ -11,10 +11,10 @@ import numpy as np
 from jaxtyping import Float
 
 from falconet.artifact import Artifact
-from falconet.data.preprocessing import Preprocess, TextPreprocess
+from falconet.data.preprocessing import ImagePreprocess, TextPreprocess
 from falconet.explanation.pictures import Shown, draw_heat, draw_input, draw_shaded_series, draw_tokens, mute
 from falconet.explanation.positions import Inputs, mark_present
-from falconet.spec import Kind
+from falconet.spec import ModalityName
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -41,7 +41,7 @@ class ExplanationAdapter:
 
 def _show_image(artifact: Artifact, raw: Any, inputs: Inputs, relevance: _Relevance) -> tuple[Shown, _Shades]:
     """Return an image as the network sees it, but before normalization."""
-    assert isinstance(artifact.preprocess, Preprocess)
+    assert isinstance(artifact.preprocess, ImagePreprocess)
     pixels = inputs * artifact.preprocess.std + artifact.preprocess.mean
     return Shown("image", pixels[0].permute(1, 2, 0).clamp(0, 1).numpy()), relevance
 
@@ -89,7 +89,7 @@ def _draw_covered(axes: Axes, shown: Shown, shades: _Shades) -> None:
     draw_heat(axes, shades)
 
 
-ADAPTERS: Mapping[Kind, ExplanationAdapter] = MappingProxyType(
+ADAPTERS: Mapping[ModalityName, ExplanationAdapter] = MappingProxyType(
     {
         "image": ExplanationAdapter(
             show=_show_image,

@@ -16,10 +16,10 @@ from falconet import metrics
 from falconet.artifact import AnyModel, Artifact, open_artifact
 from falconet.data import DataConfig, Dataset, Samples, Split
 from falconet.data.drawing import encode_figure
-from falconet.data.files import fit_recordings
+from falconet.data.files import adapt_samples
 from falconet.errors import ConfigError
-from falconet.evaluation.answers import Answers
 from falconet.evaluation.evaluation import evaluate_split, find_changed_setting, find_split
+from falconet.evaluation.logits import SplitLogits
 from falconet.explanation.explaining import (
     Explanations,
     Item,
@@ -31,7 +31,7 @@ from falconet.explanation.explaining import (
     read_subject,
 )
 from falconet.explanation.layers import embed_samples, find_nearest, list_maps, project, rank_units, read_filters
-from falconet.explanation.page import Plate, Section
+from falconet.explanation.page import PageFigure, Section
 from falconet.explanation.pictures import EXPLANATION_DPI, draw_embedding, draw_samples, draw_tiles, spread
 from falconet.explanation.reasons import choose_cases
 from falconet.modalities import MODALITIES
@@ -87,20 +87,20 @@ class Examination:
 
 
 @dataclass(frozen=True, eq=False)
-class _Study:
+class _ExaminationContext:
     """A model, what it answers about a split, and what it makes of the samples."""
 
     artifact: Artifact
     dataset: Dataset
     config: DataConfig
-    answers: Answers
+    answers: SplitLogits
     pictures: dict[str, bytes]
     """Of the explainer: PNGs by name."""
 
     @cached_property
     def samples(self) -> Samples:
         """Of the split, as the model takes them."""
-        return fit_recordings(self.answers.split.samples, self.artifact.config.input)
+        return adapt_samples(self.answers.split.samples, self.artifact.config.input)
 
     @cached_property
     def features(self) -> Float[Tensor, "samples features"]:
@@ -114,7 +114,7 @@ class _Study:
         if self.dataset.fingerprint != origin.fingerprint or find_changed_setting(self.config, origin):
             return None
         split = self.dataset.split("train")
-        kept, features = embed_samples(self.artifact, fit_recordings(split.samples, self.artifact.config.input))
+        kept, features = embed_samples(self.artifact, adapt_samples(split.samples, self.artifact.config.input))
         return split.take(np.array(kept, dtype=np.int64)), features
 
     @cached_property
@@ -122,11 +122,11 @@ class _Study:
         """What the model answers."""
         return metrics.softmax(self.answers.logits)
 
-    def draw(self, name: str, figure: Figure, alt: str, caption: str) -> Plate:
+    def draw(self, name: str, figure: Figure, alt: str, caption: str) -> PageFigure:
         """Draw a figure as `name`.png and return it for the page."""
         png = encode_figure(figure, EXPLANATION_DPI)
         self.pictures[f"{name}.png"] = png
-        return Plate(png, alt, caption)
+        return PageFigure(png, alt, caption)
 
 
 def examine(
@@ -158,7 +158,7 @@ def examine(
     _, answers = evaluate_split(artifact, chosen, split, dataset)
     with hold(explainer.out):
         prepare_folder(explainer.out)
-        study = _Study(artifact, dataset, config, answers, explainer.pictures)
+        study = _ExaminationContext(artifact, dataset, config, answers, explainer.pictures)
         mistakes, doubts = choose_cases(study.probabilities, study.answers.split.labels, samples)
         wrong, right = _describe_cases(study, mistakes), _describe_cases(study, doubts)
         items, baseline = explain_all(explainer, [read_subject(artifact, study.samples, i) for i in mistakes + doubts])
@@ -174,7 +174,7 @@ def examine(
     return Examination(result.out, result.page, result.items, wrong, right, result)
 
 
-def _describe_cases(study: _Study, positions: Sequence[int]) -> tuple[_Case, ...]:
+def _describe_cases(study: _ExaminationContext, positions: Sequence[int]) -> tuple[_Case, ...]:
     """Return what there is to say about samples."""
     labels, split = study.artifact.config.output.labels, study.answers.split
     near = find_neighbors(study, positions)
@@ -190,7 +190,7 @@ def _describe_cases(study: _Study, positions: Sequence[int]) -> tuple[_Case, ...
     )
 
 
-def find_neighbors(study: _Study, positions: Sequence[int]) -> list[list[tuple[int, Neighbor]]]:
+def find_neighbors(study: _ExaminationContext, positions: Sequence[int]) -> list[list[tuple[int, Neighbor]]]:
     """Return for each sample the training samples most like it, each with its position in the training split."""
     if study.training is None or not positions:
         return [[] for _ in positions]
@@ -217,7 +217,7 @@ _TITLES = {
 
 
 def _show_cases(
-    study: _Study, name: str, positions: Sequence[int], cases: Sequence[_Case], items: Sequence[Item]
+    study: _ExaminationContext, name: str, positions: Sequence[int], cases: Sequence[_Case], items: Sequence[Item]
 ) -> Iterator[Section]:
     """Yield the part of the page about some samples: their neighbors, then their explanations."""
     title, none = _TITLES[name]
@@ -238,14 +238,14 @@ def _show_cases(
     yield Section(title, "", (plate, *list_items(items, study.pictures).plates))
 
 
-def _read_neighbor(study: _Study, position: int, neighbor: Neighbor) -> tuple[Any, str]:
+def _read_neighbor(study: _ExaminationContext, position: int, neighbor: Neighbor) -> tuple[Any, str]:
     """Return a training sample and a line about it."""
     assert study.training is not None
-    samples = fit_recordings(study.training[0].samples, study.artifact.config.input)
+    samples = adapt_samples(study.training[0].samples, study.artifact.config.input)
     return samples.read(position), f"{neighbor.label}\n{neighbor.cosine:.3f}"
 
 
-def _show_network(study: _Study) -> Iterator[Section]:
+def _show_network(study: _ExaminationContext) -> Iterator[Section]:
     """Yield the parts of the page about the network as a whole."""
     note = (
         "What the last layer with weights sees of each sample, by the two first principal components. Near points are "
@@ -263,12 +263,12 @@ def _show_network(study: _Study) -> Iterator[Section]:
         yield Section("What excites units of the last maps most", "", (_draw_exciting(study, next(reversed(maps))),))
 
 
-def _are_planes(study: _Study) -> bool:
+def _are_planes(study: _ExaminationContext) -> bool:
     """Whether samples, and so the filters and maps of networks, have rows and columns, which small pictures show."""
     return MODALITIES[study.dataset.kind].axes == 2
 
 
-def _draw_map(study: _Study) -> Plate:
+def _draw_map(study: _ExaminationContext) -> PageFigure:
     """Draw the embedding of the split; thumbnails of images, far from one another."""
     plane = project(study.features).numpy()
     pictures = [(index, study.samples.read(index)) for index in spread(plane)] if _are_planes(study) else []
@@ -277,7 +277,7 @@ def _draw_map(study: _Study) -> Plate:
     return study.draw("report-embedding", figure, "map of the embedding", f"{len(plane):,} samples by true class")
 
 
-def _draw_filters(study: _Study, filters: Float[Tensor, "maps channels height width"]) -> Plate:
+def _draw_filters(study: _ExaminationContext, filters: Float[Tensor, "maps channels height width"]) -> PageFigure:
     """Draw the first layer's kernels; those of three channels in color, of one in grays, others as their mean."""
     kernels = filters[:_FILTERS]
     low, high = kernels.amin(dim=(1, 2, 3), keepdim=True), kernels.amax(dim=(1, 2, 3), keepdim=True)
@@ -293,7 +293,7 @@ def _draw_filters(study: _Study, filters: Float[Tensor, "maps channels height wi
     return study.draw("report-filters", figure, "filters of the first layer", caption)
 
 
-def _draw_maps(study: _Study, maps: Mapping[str, Float[Tensor, "1 _ _ _"]]) -> Plate:
+def _draw_maps(study: _ExaminationContext, maps: Mapping[str, Float[Tensor, "1 _ _ _"]]) -> PageFigure:
     """Draw the maps with the highest means of layers spread over the network, for the split's first sample."""
     names = list(maps)
     chosen = [names[i] for i in np.unique(np.linspace(0, len(names) - 1, _LAYERS).round().astype(int))]
@@ -306,7 +306,7 @@ def _draw_maps(study: _Study, maps: Mapping[str, Float[Tensor, "1 _ _ _"]]) -> P
     return study.draw("report-maps", draw_tiles(rows, _MAPS), "feature maps layer by layer", caption)
 
 
-def _draw_exciting(study: _Study, layer: str) -> Plate:
+def _draw_exciting(study: _ExaminationContext, layer: str) -> PageFigure:
     """Draw the samples with the highest values in the maps of a layer; units with the highest ones come first."""
     best, peaks = rank_units(study.artifact, study.samples, layer, _EXCITING)
     units = peaks[:, 0].topk(min(_UNITS, len(peaks))).indices.tolist()

@@ -20,7 +20,7 @@ from falconet.data import Dataset, Samples, Split, Unreadable
 from falconet.data.adapters import ADAPTERS as DATA
 from falconet.data.adapters import is_array
 from falconet.data.drawing import encode_figure
-from falconet.data.files import fit_recordings, open_files
+from falconet.data.files import adapt_samples, open_files
 from falconet.data.unlabeled import iterate_inputs
 from falconet.errors import ArtifactError, ConfigError, DataError
 from falconet.evaluation.evaluation import find_split
@@ -28,7 +28,7 @@ from falconet.explanation.adapters import ADAPTERS
 from falconet.explanation.faithfulness import POINTS, Score, draw_networks, measure_faithfulness, measure_randomization
 from falconet.explanation.layers import read_attention
 from falconet.explanation.methods import METHODS, attribute, find_method, fitting_methods
-from falconet.explanation.page import Plate, Section, render_explanations
+from falconet.explanation.page import PageFigure, Section, render_explanations
 from falconet.explanation.panels import Panel, draw_panel
 from falconet.explanation.pictures import EXPLANATION_DPI, Shown, draw_attention, to_shades
 from falconet.explanation.positions import Inputs, mark_present
@@ -36,8 +36,16 @@ from falconet.model_files import redact_name, redact_settings
 from falconet.predictions import find_files
 from falconet.renames import accept_renamed
 from falconet.schema import to_mapping
-from falconet.spec import Kind
-from falconet.storage import format_json, hold, lend_folder, prepare_folder, read_json, remove_with, swap
+from falconet.spec import ModalityName
+from falconet.storage import (
+    format_json,
+    hold,
+    make_temporary_folder,
+    prepare_folder,
+    read_json,
+    remove_when_collected,
+    swap,
+)
 
 BASELINE = "random"
 _CANDIDATES = 5
@@ -96,7 +104,7 @@ class Explanations:
 
 
 @dataclass(frozen=True, eq=False)
-class Subject:
+class ExplainedSample:
     """A sample that is to be explained."""
 
     name: str
@@ -126,10 +134,10 @@ class Explainer:
         """The same structure without training."""
         return draw_networks(self.artifact)
 
-    def explain(self, subject: Subject) -> tuple[list[Item], list[Item]]:
+    def explain(self, subject: ExplainedSample) -> tuple[list[Item], list[Item]]:
         """Return the items of a sample, whose pictures are drawn, and what the baseline reaches, without pictures."""
         items, baseline = [], []
-        probabilities = answer_sample(self.artifact, subject.inputs)
+        probabilities = predict_sample(self.artifact, subject.inputs)
         ranking = probabilities.argsort(descending=True).tolist()
         for target in ranking[: self.classes]:
             for method in dict.fromkeys((*self.methods, BASELINE)):
@@ -142,7 +150,7 @@ class Explainer:
         return items, baseline
 
     def evaluate(
-        self, subject: Subject, method: str, target: int, probabilities: Float[Tensor, " classes"]
+        self, subject: ExplainedSample, method: str, target: int, probabilities: Float[Tensor, " classes"]
     ) -> tuple[Item, Panel]:
         """Explain one class of a sample by one method, and measure how true that is."""
         spec, labels, model = self.artifact.config.input, self.artifact.config.output.labels, self.artifact.model
@@ -176,7 +184,7 @@ class Explainer:
         candidates = [(labels[i], p) for p, i in zip(best.values.tolist(), best.indices.tolist(), strict=True)]
         return item, Panel(shown, drawn, f"{method}: {label}", candidates, faithfulness)
 
-    def draw_attention(self, subject: Subject) -> str | None:
+    def draw_attention(self, subject: ExplainedSample) -> str | None:
         """Draw the maps of attention of a sample and return their path; None for a network that has none."""
         try:
             weights = read_attention(self.artifact.model, subject.inputs)[:, 0]
@@ -244,7 +252,7 @@ def explain(
         raise DataError(f"{skipped[0].file}: {skipped[0].reason}")
     if not subjects:
         raise DataError(f"none of {len(skipped)} files can be read; the first: {skipped[0].file} ({skipped[0].reason})")
-    explainer = plan(artifact, method, Path(out) if out is not None else lend_folder(), classes)
+    explainer = plan(artifact, method, Path(out) if out is not None else make_temporary_folder(), classes)
     with hold(explainer.out):
         prepare_folder(explainer.out)
         items, baseline = explain_all(explainer, subjects)
@@ -253,7 +261,7 @@ def explain(
         pictures = explainer.pictures
         publish(result, artifact, [list_items(items, pictures), *_list_attention(attention, pictures)], pictures)
     if out is None:
-        remove_with(result, explainer.out)
+        remove_when_collected(result, explainer.out)
     return result
 
 
@@ -293,7 +301,7 @@ def _gather(
         paths: list[str | Path] = [asked] if isinstance(asked, str) else [*list_paths(asked, "files or one source")]
         if len(paths) == 1 and _names_source(paths[0]):
             _, found, _ = find_split(artifact, paths[0], split, data_root=data_root, settings=settings)
-            return [fit_recordings(_choose_samples(found, samples).samples, spec)], (), {}
+            return [adapt_samples(_choose_samples(found, samples).samples, spec)], (), {}
         files = find_files(paths, spec.kind)
         return [open_files(files.files, spec)], files.refused, files.ignored
     parts = list(iterate_inputs(asked, spec, data_root=data_root))
@@ -301,7 +309,7 @@ def _gather(
     return [part.samples for part in parts if part.samples is not None], lost, {}
 
 
-def _holds_samples(asked: object, kind: Kind) -> bool:
+def _holds_samples(asked: object, kind: ModalityName) -> bool:
     """Whether samples are at hand: arrays, images, or among texts any that is not the name of a file or folder."""
     if is_array(asked):
         return True
@@ -340,7 +348,7 @@ def _choose_samples(split: Split, count: int) -> Split:
     return split.take(chosen)
 
 
-def _read_subjects(artifact: Artifact, parts: Sequence[Samples]) -> tuple[list[Subject], list[Unreadable]]:
+def _read_subjects(artifact: Artifact, parts: Sequence[Samples]) -> tuple[list[ExplainedSample], list[Unreadable]]:
     """Return the samples that can be read, and the others with reasons."""
     subjects, skipped = [], []
     places = [(samples, index) for samples in parts for index in range(len(samples))]
@@ -352,23 +360,23 @@ def _read_subjects(artifact: Artifact, parts: Sequence[Samples]) -> tuple[list[S
     return subjects, skipped
 
 
-def read_subject(artifact: Artifact, samples: Samples, index: int, number: int | None = None) -> Subject:
+def read_subject(artifact: Artifact, samples: Samples, index: int, number: int | None = None) -> ExplainedSample:
     """Read one sample, which pictures call by a number, else by its position. Raises DataError where that cannot be."""
     raw = samples.read(index)
     inputs = artifact.preprocess.normalize(artifact.preprocess.prepare([raw]))
     # Files of one name may come from several folders.
     title = f"{index if number is None else number:03d}-{slug(Path(samples.name(index)).name)}"
-    return Subject(samples.name(index), raw, inputs, title)
+    return ExplainedSample(samples.name(index), raw, inputs, title)
 
 
-def explain_all(explainer: Explainer, subjects: Sequence[Subject]) -> tuple[list[Item], list[Item]]:
+def explain_all(explainer: Explainer, subjects: Sequence[ExplainedSample]) -> tuple[list[Item], list[Item]]:
     """Return the items of all samples, and those of the baseline."""
     pairs = [explainer.explain(subject) for subject in subjects]
     return [item for items, _ in pairs for item in items], [item for _, items in pairs for item in items]
 
 
 @torch.inference_mode()
-def answer_sample(artifact: Artifact, inputs: Inputs) -> Float[Tensor, " classes"]:
+def predict_sample(artifact: Artifact, inputs: Inputs) -> Float[Tensor, " classes"]:
     """Return the probabilities of one sample's classes, as `falconet.predict` does. Raises DataError for no numbers."""
     logits: Tensor = artifact.model(inputs)[0]
     if not logits.isfinite().all():
@@ -462,13 +470,13 @@ def list_items(
     return Section(title, note, tuple(_plate_item(item, pictures[Path(item.picture).name]) for item in items))
 
 
-def _plate_item(item: Item, png: bytes) -> Plate:
+def _plate_item(item: Item, png: bytes) -> PageFigure:
     """Return an item's picture with what a person who cannot see it should know."""
     said = f"{item.method} for {item.label} ({item.probability:.1%})"
     figures = f"deletion {item.deletion_auc:.3f}, insertion {item.insertion_auc:.3f}"
     name = redact_name(item.file)
     caption = f"{name}: {said}; {figures}, correlation with random weights {item.randomization:.2f}"
-    return Plate(png, f"{said} of {name}", caption, item.tokens)
+    return PageFigure(png, f"{said} of {name}", caption, item.tokens)
 
 
 def _list_attention(paths: Sequence[str], pictures: Mapping[str, bytes]) -> Iterator[Section]:
@@ -478,12 +486,12 @@ def _list_attention(paths: Sequence[str], pictures: Mapping[str, bytes]) -> Iter
             "How much each row's step attends to each column's, by layer and head. Attention is not importance: what "
             "is attended to need not change the answer (Jain and Wallace, NAACL 2019)."
         )
-        plates = (Plate(pictures[Path(path).name], "maps of attention", Path(path).stem) for path in paths)
+        plates = (PageFigure(pictures[Path(path).name], "maps of attention", Path(path).stem) for path in paths)
         yield Section("Attention", note, tuple(plates))
 
 
 def show_relevance(
-    artifact: Artifact, subject: Subject, relevance: Float[np.ndarray, "*positions"]
+    artifact: Artifact, subject: ExplainedSample, relevance: Float[np.ndarray, "*positions"]
 ) -> tuple[Shown, Float[np.ndarray, "*shown"]]:
     """Return a sample as it is drawn, with relevance for each part that is drawn."""
     adapter = ADAPTERS[artifact.config.input.kind]

@@ -19,7 +19,7 @@ from falconet.data import Samples
 from falconet.data.preprocessing import iterate_prepared
 from falconet.errors import ConfigError, DataError
 from falconet.explanation.positions import Inputs
-from falconet.models.info import find_outputs
+from falconet.models.info import find_classifiers
 
 _Sink = Callable[[str, nn.Module, Any, Any], None]
 """Takes a layer's name, the layer, its input and its output."""
@@ -73,7 +73,7 @@ def find_last_maps(model: nn.Module, inputs: Inputs) -> str | None:
 @torch.no_grad()
 def embed(model: nn.Module, inputs: Inputs) -> Float[Tensor, "batch features"]:
     """Return what the last layer with weights sees; where that is a convolution, the mean over places."""
-    name = find_outputs(model)[0]
+    name = find_classifiers(model)[0]
     seen: list[Tensor] = []
 
     def see(layer: str, module: nn.Module, given: Any, output: Any) -> None:

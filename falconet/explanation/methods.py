@@ -19,8 +19,8 @@ from falconet.errors import ConfigError, UnknownNameError
 from falconet.explanation.layers import embed, find_last_maps, list_maps
 from falconet.explanation.positions import Inputs, clear, is_text, mark_present, remove
 from falconet.explanation.rectifiers import GuidedMode
-from falconet.models.info import find_outputs
-from falconet.spec import KIND_NAMES, Kind
+from falconet.models.info import find_classifiers
+from falconet.spec import KIND_NAMES, ModalityName
 
 Targets = Int64[Tensor, " batch"]
 Relevance = Float[Tensor, "batch *positions"]
@@ -44,7 +44,7 @@ class Method:
     """A way to explain an answer."""
 
     compute: Compute
-    kinds: tuple[Kind, ...]
+    kinds: tuple[ModalityName, ...]
     paper: str
     require: Callable[[nn.Module, Inputs], object] | None = None
     """Raises UnfitError for a network that lacks what the method needs. None: it needs nothing."""
@@ -83,7 +83,7 @@ def attribute(artifact: Artifact, inputs: Inputs, method: str, targets: Targets)
         raise ConfigError(f"{method}: {error} in {name}; methods that explain it: {fitting}") from error
 
 
-def find_method(name: str, kind: Kind) -> Method:
+def find_method(name: str, kind: ModalityName) -> Method:
     """Return a method for a kind of input. Raises UnknownNameError."""
     known = [method for method in METHODS if kind in METHODS[method].kinds]
     if name not in known:
@@ -136,7 +136,7 @@ def compute_gradcam(model: nn.Module, inputs: Inputs, targets: Targets) -> Relev
 def compute_cam(model: nn.Module, inputs: Inputs, targets: Targets) -> Relevance:
     """Maps before the global mean, weighted by the dense layer after it (equation 2 of the paper)."""
     maps = _require_pooled_maps(model, inputs)
-    weights = model.get_submodule(find_outputs(model)[0]).get_parameter("weight")[targets]
+    weights = model.get_submodule(find_classifiers(model)[0]).get_parameter("weight")[targets]
     return _enlarge(torch.einsum("bm,bmhw->bhw", weights, maps)[:, None], inputs)
 
 
@@ -275,7 +275,7 @@ def require_maps(model: nn.Module, inputs: Inputs) -> str:
 def _require_pooled_maps(model: nn.Module, inputs: Inputs) -> Float[Tensor, "batch maps rows columns"]:
     """Return the maps whose means the dense output layer sees. Raises UnfitError where a network ends otherwise."""
     unfit = UnfitError("wanted a network that ends in the mean over each map and one dense layer, found another end")
-    names = find_outputs(model)
+    names = find_classifiers(model)
     if len(names) != 1 or type(model.get_submodule(names[0])) is not nn.Linear:
         raise unfit
     name = find_last_maps(model, inputs)

@@ -12,7 +12,7 @@ from falconet.explanation.faithfulness import Score
 
 
 @dataclass(frozen=True)
-class Plate:
+class PageFigure:
     """A picture on a page."""
 
     png: bytes
@@ -34,7 +34,7 @@ class Section:
 
     title: str
     note: str
-    plates: tuple[Plate, ...]
+    plates: tuple[PageFigure, ...]
 
 
 def render_explanations(title: str, scores: Sequence[Score], best: str | None, sections: Sequence[Section]) -> str:

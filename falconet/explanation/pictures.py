@@ -12,7 +12,7 @@ from jaxtyping import Float, UInt8
 
 from falconet.data.drawing import COLORS, FRAME, choose_colors, clean, draw_sample, measure, shorten
 from falconet.data.images import to_bytes
-from falconet.spec import Kind
+from falconet.spec import ModalityName
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -39,7 +39,7 @@ _THUMBNAILS = 40
 class Shown:
     """A sample as a model sees it, with what is needed to draw it."""
 
-    kind: Kind
+    kind: ModalityName
     values: np.ndarray
     """An image `(height, width, channels)` in 0 to 1, a series `(channels, steps)`; of a text, its tokens."""
     tokens: tuple[str, ...] = ()
@@ -169,7 +169,7 @@ def draw_tiles(
     return figure
 
 
-def draw_samples(rows: Sequence[tuple[str, Sequence[tuple[Any, str]]]], kind: Kind) -> Figure:
+def draw_samples(rows: Sequence[tuple[str, Sequence[tuple[Any, str]]]], kind: ModalityName) -> Figure:
     """Draw rows of samples, each with a line below it; a row has a name."""
     from matplotlib.figure import Figure
 

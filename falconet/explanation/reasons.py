@@ -14,18 +14,18 @@ from torch import Tensor
 
 from falconet import metrics
 from falconet.artifact import Artifact
-from falconet.data.files import fit_recordings
+from falconet.data.files import adapt_samples
 from falconet.errors import DataError
-from falconet.evaluation.answers import Answers
+from falconet.evaluation.logits import SplitLogits
 from falconet.explanation.explaining import (
     BASELINE,
+    ExplainedSample,
     Explainer,
     Item,
-    Subject,
-    answer_sample,
     average,
     beats_chance,
     plan,
+    predict_sample,
     read_subject,
     show_relevance,
 )
@@ -44,7 +44,7 @@ _POINTS = 10
 
 
 @dataclass(frozen=True, eq=False)
-class Reason:
+class ClassAttribution:
     """What in a sample speaks for one class."""
 
     label: str
@@ -55,13 +55,13 @@ class Reason:
 
 
 @dataclass(frozen=True, eq=False)
-class Account:
+class ExplainedPrediction:
     """A sample with the reasons for the answer, and for the class that it should have been or nearly was."""
 
     name: str
     label: str
-    answer: Reason
-    other: Reason
+    answer: ClassAttribution
+    other: ClassAttribution
     """For the true class where the answer is wrong, else for the second most probable one."""
 
 
@@ -70,7 +70,7 @@ class Reasons:
     """Samples explained by one method, and how far that may be trusted."""
 
     method: str
-    accounts: tuple[Account, ...] = ()
+    accounts: tuple[ExplainedPrediction, ...] = ()
     """Mistakes, the most confident first, then hits, the least confident first."""
     scores: tuple[Score, ...] = ()
     """Of the method, and of a random order, on the answers to these samples; empty where nothing was explained."""
@@ -80,7 +80,7 @@ class Reasons:
     """Whether the probability follows the method's order more than a random one, by more than chance."""
 
 
-def find_reasons(artifact: Artifact, answers: Answers, count: int = CASES) -> Reasons:
+def find_reasons(artifact: Artifact, answers: SplitLogits, count: int = CASES) -> Reasons:
     """Explain the most confident mistakes and the least confident hits among a split's answers, `count` of each.
 
     Hits stand in for mistakes that a model does not make.
@@ -89,14 +89,14 @@ def find_reasons(artifact: Artifact, answers: Answers, count: int = CASES) -> Re
     """
     probabilities, samples = (
         metrics.softmax(answers.logits),
-        fit_recordings(answers.split.samples, artifact.config.input),
+        adapt_samples(answers.split.samples, artifact.config.input),
     )
     mistakes, doubts = choose_cases(probabilities, answers.split.labels, 2 * count)
     mistakes = mistakes[:count]
     doubts = doubts[: 2 * count - len(mistakes)]
     explainer = dataclasses.replace(plan(artifact, None, Path(), classes=1), points=_POINTS)
     (method,) = explainer.methods
-    found: list[tuple[Account, list[Item]]] = []
+    found: list[tuple[ExplainedPrediction, list[Item]]] = []
     for index in mistakes + doubts:
         try:
             found.append(
@@ -127,23 +127,25 @@ def choose_cases(
     return order[wrong][::-1][:count].tolist(), order[~wrong][:count].tolist()
 
 
-def _account_for(explainer: Explainer, subject: Subject, label: int) -> tuple[Account, list[Item]]:
+def _account_for(explainer: Explainer, subject: ExplainedSample, label: int) -> tuple[ExplainedPrediction, list[Item]]:
     """Return the account of one sample, and the figures of the answer's explanation and of a random order."""
     labels, (method,) = explainer.artifact.config.output.labels, explainer.methods
-    probabilities = answer_sample(explainer.artifact, subject.inputs)
+    probabilities = predict_sample(explainer.artifact, subject.inputs)
     answer, second = probabilities.topk(2).indices.tolist()
     item, panel = explainer.evaluate(subject, method, answer, probabilities)
     baseline, _ = explainer.evaluate(subject, BASELINE, answer, probabilities)
-    reason = Reason(labels[answer], item.probability, panel.shown, to_shades(panel.relevance))
+    reason = ClassAttribution(labels[answer], item.probability, panel.shown, to_shades(panel.relevance))
     other = _explain_class(explainer, subject, second if label == answer else label, probabilities)
-    return Account(subject.name, labels[label], reason, other), [item, baseline]
+    return ExplainedPrediction(subject.name, labels[label], reason, other), [item, baseline]
 
 
 def _explain_class(
-    explainer: Explainer, subject: Subject, target: int, probabilities: Float[Tensor, " classes"]
-) -> Reason:
+    explainer: Explainer, subject: ExplainedSample, target: int, probabilities: Float[Tensor, " classes"]
+) -> ClassAttribution:
     """Return what speaks for a class, without measuring how true that is."""
     artifact, (method,) = explainer.artifact, explainer.methods
     relevance = attribute(artifact, subject.inputs, method, torch.tensor([target]))
     shown, drawn = show_relevance(artifact, subject, relevance[0].numpy())
-    return Reason(artifact.config.output.labels[target], float(probabilities[target]), shown, to_shades(drawn))
+    return ClassAttribution(
+        artifact.config.output.labels[target], float(probabilities[target]), shown, to_shades(drawn)
+    )

@@ -15,11 +15,11 @@ from jaxtyping import Int64, UInt
 
 from falconet.data import ImageArray, Samples, SeriesArray, Texts
 from falconet.data.images import LEVELS, to_words
-from falconet.data.series import fit_series
+from falconet.data.series import pad_or_resample
 from falconet.data.texts import TextEncoder
 from falconet.errors import DataError
 from falconet.exporters.metadata import Metadata
-from falconet.spec import ImageSpec, Kind, SeriesSpec, TextSpec
+from falconet.spec import ImageSpec, ModalityName, SeriesSpec, TextSpec
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -68,7 +68,7 @@ def _check_sides(image: np.ndarray, most: int | None) -> np.ndarray:
 def _open_series(metadata: Metadata, tokenizer: str | None) -> Prepare:
     """Return what gives series their number of steps."""
     spec: Any = metadata.input
-    return lambda series: fit_series(series, spec)
+    return lambda series: pad_or_resample(series, spec)
 
 
 def _open_texts(metadata: Metadata, tokenizer: str | None) -> Prepare:
@@ -168,7 +168,7 @@ def _draw_tokens(spec: TextSpec) -> Tensor:
     return torch.ones(2, *spec.shape, dtype=torch.int64)
 
 
-ADAPTERS: Mapping[Kind, ExportAdapter] = MappingProxyType(
+ADAPTERS: Mapping[ModalityName, ExportAdapter] = MappingProxyType(
     {
         "image": ExportAdapter(
             open=_open_images,

@@ -11,11 +11,11 @@ import numpy as np
 
 from falconet.data import DataConfig, Dataset, Split, Unreadable
 from falconet.data.dataset import match_labels
-from falconet.data.files import fit_recordings
+from falconet.data.files import adapt_samples
 from falconet.data.sources import read_dataset
 from falconet.errors import DataError, ExportError
-from falconet.evaluation.answers import Answers, fit_config
 from falconet.evaluation.evaluation import Evaluation, evaluate_logits
+from falconet.evaluation.logits import SplitLogits, adapt_config
 from falconet.exporters.inference import infer_samples, make_preprocess, read_tokenizer
 from falconet.exporters.metadata import Metadata
 from falconet.exporters.runtimes import Session, open_session
@@ -50,7 +50,7 @@ def evaluate_exported(
         raise ExportError(
             f"{path}: wanted a file that takes raw samples, found a bare network; export without --no-preprocessing"
         )
-    config = fit_config(from_mapping(DataConfig, settings or {}, "data"), metadata.input)
+    config = adapt_config(from_mapping(DataConfig, settings or {}, "data"), metadata.input)
     dataset = read_dataset(source, data_root=data_root, config=config)
     if dataset.kind != metadata.input.kind:
         raise DataError(f"wanted {metadata.input.kind} data, as the file takes, found {dataset.kind} in {source}")
@@ -81,14 +81,14 @@ def _find_own_split(dataset: Dataset, metadata: Metadata, split: str | None) -> 
     )
 
 
-def _answer_split(session: Session, path: Path, dataset: Dataset, split: Split) -> Answers:
+def _answer_split(session: Session, path: Path, dataset: Dataset, split: Split) -> SplitLogits:
     """Return an exported file's answers to a split; logits are the logarithms of its probabilities.
 
     Raises DataError where nothing of it can be read.
     """
     spec = session.metadata.input
     labels = match_labels(split, dataset.classes, session.metadata.output_spec.labels)
-    samples = fit_recordings(split.samples, spec)
+    samples = adapt_samples(split.samples, spec)
     prepare = make_preprocess(session.metadata, read_tokenizer(path, session.metadata))
     probabilities, reasons = infer_samples(session, samples, prepare, path)
     if not len(probabilities):
@@ -97,4 +97,4 @@ def _answer_split(session: Session, path: Path, dataset: Dataset, split: Split) 
     kept = np.setdiff1d(np.arange(len(split)), list(reasons)).astype(np.int64)
     unreadable = tuple(Unreadable(samples.name(index), reason) for index, reason in reasons.items())
     logits = np.log(np.maximum(probabilities, _LEAST)).astype(np.float32)
-    return Answers(dataclasses.replace(split, labels=labels).take(kept), logits, unreadable)
+    return SplitLogits(dataclasses.replace(split, labels=labels).take(kept), logits, unreadable)

@@ -238,7 +238,7 @@ def _time_beside(
     raw = next(read_all(samples))
 
     def ask(session: Session) -> np.ndarray:
-        return session.ask(trim(prepare(raw)[None], session.metadata))
+        return session.run(trim(prepare(raw)[None], session.metadata))
 
     paths = [path for path in (written.main, written.baseline) if path is not None]
     with pinned_threads(1), torch.inference_mode():

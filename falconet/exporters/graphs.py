@@ -51,9 +51,8 @@ class InferenceModule(nn.Module):
 def make_graph(artifact: Artifact, *, preprocessing: bool = True) -> Graph:
     """Return what is exported: the way from raw samples to probabilities, or without `preprocessing` the bare network.
 
-    Raw images are uint8, or uint16 for models of deep ones, of any height, width, and 1 or 3 channels last; series
-    float32 as `fit_series` returns them; texts are token numbers. The bare network takes normalized input and answers
-    logits.
+    Raw images are uint8, or uint16 for models of such, of any height, width, and 1 or 3 channels last; series float32 as
+    `pad_or_resample` returns them; texts are token numbers. The bare network takes normalized input and returns logits.
     """
     spec, network = artifact.config.input, copy.deepcopy(artifact.model)
     network.to(memory_format=torch.contiguous_format)

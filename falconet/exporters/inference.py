@@ -125,7 +125,7 @@ def infer_batches(
 def infer(session: Session, batch: np.ndarray) -> Float[np.ndarray, "batch classes"]:
     """Return the answers to a batch. Raises ExportError where a file does not take or give what it says of itself."""
     try:
-        answers = session.ask(batch)
+        answers = session.run(batch)
     except Exception as error:  # Runtimes raise classes of their own, without a common base.
         raise ExportError(f"the exported file cannot answer: {' '.join(str(error).split())[:400]}") from error
     wanted = (len(batch), len(session.metadata.output_spec.labels))

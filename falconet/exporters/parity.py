@@ -15,11 +15,11 @@ from falconet import metrics
 from falconet.artifact import Artifact
 from falconet.data import Samples
 from falconet.data.dataset import match_labels
-from falconet.data.files import fit_recordings
+from falconet.data.files import adapt_samples
 from falconet.errors import DataError, ExportError, FalconetError, MissingExtraError
 from falconet.evaluation import predict_logits
-from falconet.evaluation.answers import scale_logits
 from falconet.evaluation.evaluation import AnySource, find_split
+from falconet.evaluation.logits import scale_logits
 from falconet.exporters.adapters import ADAPTERS, Prepare
 from falconet.exporters.inference import infer_batches
 from falconet.exporters.runtimes import Session
@@ -127,7 +127,7 @@ def _read_held_out(artifact: Artifact, source: AnySource | None, data_root: str 
     labels = match_labels(split, dataset.classes, artifact.config.output.labels)
     words = "validation samples" if name == "val" else "samples"
     order = np.random.default_rng(0).permutation(len(split))
-    return HeldOut(fit_recordings(split.samples, spec), labels, f"{words} of {dataset.source}").part(order)
+    return HeldOut(adapt_samples(split.samples, spec), labels, f"{words} of {dataset.source}").part(order)
 
 
 def draw_random_samples(artifact: Artifact, reason: str) -> HeldOut:
@@ -170,7 +170,7 @@ def compare_with_export(artifact: Artifact, session: Session, prepare: Prepare, 
     wanted = metrics.softmax(logits)
     preprocessing = session.metadata.preprocessing
     inputs = (prepare(held_out.samples.read(index)) for index in read)
-    alone = session.ask(prepare(held_out.samples.read(read[0]))[None])
+    alone = session.run(prepare(held_out.samples.read(read[0]))[None])
     answers = np.concatenate([*infer_batches(session, inputs), alone])
     # Bare networks leave the temperature, and what follows from it, to whoever asks.
     scaled = scale_logits(answers, artifact.config.calibration_temperature) if not preprocessing else answers
@@ -324,7 +324,7 @@ def count_wanted(parity: Parity, limit: float) -> int | None:
     assert drop is not None
     if drop > limit - _NEAR:
         return None
-    # Answers that differ and are both wrong count among the differing ones here: rather too many than too few.
+    # SplitLogits that differ and are both wrong count among the differing ones here: rather too many than too few.
     differing = max(1 - parity.agreement, abs(drop))
     lost, gained = (differing + drop) / 2, (differing - drop) / 2
 

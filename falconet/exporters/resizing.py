@@ -6,11 +6,11 @@ import torch
 from jaxtyping import Float32, Int64, UInt
 from torch import Tensor
 
-from falconet.data.preprocessing import WHITES, Placement, Preprocess, place_image, weigh_pixels
+from falconet.data.preprocessing import WHITES, ImagePreprocess, Placement, place_image, weigh_pixels
 
 
-class AnyImage(Preprocess):
-    """`Preprocess` for images whose size and channels are known only when the traced graph runs.
+class AnyImage(ImagePreprocess):
+    """`ImagePreprocess` for images whose size and channels are known only when the traced graph runs.
 
     Images are scaled by products of matrices that the graph computes, which every runtime does alike: OpenVINO has the
     antialiased operator of ONNX, but leaves the antialiasing out.

@@ -20,7 +20,7 @@ class Session:
     """An exported file that is ready to answer."""
 
     metadata: Metadata
-    ask: Callable[[np.ndarray], np.ndarray]
+    run: Callable[[np.ndarray], np.ndarray]
     """A batch of inputs, as the file takes them, to its outputs of shape (batch, classes)."""
 
 
@@ -90,12 +90,12 @@ def _open_program(path: Path, threads: int) -> Session:
     module = torch.export.load(path, extra_files=extra).module()
     metadata = read_metadata(extra[METADATA_KEY] or None, str(path))
 
-    def ask(batch: np.ndarray) -> np.ndarray:
+    def run(batch: np.ndarray) -> np.ndarray:
         with torch.inference_mode():
             answers: np.ndarray = module(torch.from_numpy(batch)).numpy()
         return answers
 
-    return Session(metadata, ask)
+    return Session(metadata, run)
 
 
 def _open_executorch(path: Path, threads: int) -> Session:
@@ -114,11 +114,11 @@ def _open_executorch(path: Path, threads: int) -> Session:
     metadata = read_metadata(record, str(path))
     method = program.load_method("forward")
 
-    def ask(batch: np.ndarray) -> np.ndarray:
+    def run(batch: np.ndarray) -> np.ndarray:
         answers: np.ndarray = method.execute([torch.from_numpy(batch)])[0].numpy()
         return answers.copy()
 
-    return Session(metadata, ask)
+    return Session(metadata, run)
 
 
 _OPENERS: dict[Runtime, Callable[[Path, int], Session]] = {

@@ -23,7 +23,7 @@ from falconet.storage import scratch
 
 _LOGGER = logging.getLogger(__name__)
 _Call = Callable[[], object]
-"""Answers one sample."""
+"""SplitLogits one sample."""
 _QUICK = 0.5
 """Seconds for the latency that every report has."""
 _UNROLLED = 128
@@ -142,7 +142,7 @@ def _open_call(runtime: Runtime, path: Path, artifact: Artifact) -> _Call:
     """Return what asks an exported network in a runtime, which has answered once. Raises ExportError."""
     session, sample = open_session(runtime, path, threads=1), artifact.make_blank().numpy()
     infer(session, sample)
-    return partial(session.ask, sample)
+    return partial(session.run, sample)
 
 
 def write_network(artifact: Artifact, path: Path) -> None:

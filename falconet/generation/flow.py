@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from falconet import interruption
 from falconet.errors import ConfigError, DivergedError
-from falconet.training.optimizers import make_average
+from falconet.training.optimizers import make_ema
 
 MAX_SIDE = 64
 """Pixels; without attention and at this width, networks learn no larger pictures."""
@@ -186,7 +186,7 @@ def train_flow(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         network = VelocityNet(channels, num_classes, config.width).to(device)
-    average = make_average(network, config.ema_decay)
+    average = make_ema(network, config.ema_decay)
     optimizer = torch.optim.AdamW(network.parameters(), lr=config.learning_rate, fused=True)
     generator = torch.Generator().manual_seed(config.seed)
     # At least one batch an epoch, all of about one size.

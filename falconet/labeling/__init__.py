@@ -220,9 +220,9 @@ def _add_prediction(task: dict[str, Any], prediction: dict[str, Any]) -> None:
 
 def _own_split(dataset: Dataset, split: str) -> str | None:
     """Return the split that a source has for a sample; None where it has no splits of its own."""
-    if len(dataset.splits) == len(dataset.made) + 1:
+    if len(dataset.splits) == len(dataset.made_splits) + 1:
         return None
-    return "train" if split in dataset.made else split
+    return "train" if split in dataset.made_splits else split
 
 
 def _list_rest(pool: Pool, drafts: Sequence[Draft], maker: TaskMaker) -> list[str]:

@@ -22,7 +22,7 @@ from falconet.data.wav import inspect_wav
 from falconet.errors import DataError, UsageError
 from falconet.modalities import MODALITIES
 from falconet.report.pictures import draw_path, encode_picture
-from falconet.spec import ImageSpec, InputSpec, Kind, SeriesSpec, TextSpec
+from falconet.spec import ImageSpec, InputSpec, ModalityName, SeriesSpec, TextSpec
 
 _SIDE = 384
 """Pixels of the longer side of a picture on the page."""
@@ -191,7 +191,7 @@ def _show_text(text: str) -> Views:
     return Views(text=text[:_MAX_TEXT], note=f"{len(text):,} characters{more}")
 
 
-ADAPTERS: Mapping[Kind, LabelingAdapter] = MappingProxyType(
+ADAPTERS: Mapping[ModalityName, LabelingAdapter] = MappingProxyType(
     {
         "image": LabelingAdapter(
             make_spec=_make_image_spec,

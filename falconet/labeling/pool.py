@@ -27,7 +27,7 @@ from falconet.data.wav import WavFiles
 from falconet.errors import DataError
 from falconet.labeling.adapters import ADAPTERS
 from falconet.modalities import EXTENSIONS, MODALITIES
-from falconet.spec import InputSpec, Kind
+from falconet.spec import InputSpec, ModalityName
 from falconet.tables import READABLE, Table, iterate_table, read_table
 
 PLACEHOLDERS = ("0", "1")
@@ -66,7 +66,7 @@ class Pool:
     """Of each sample without a label: the row that it was read from; None: there is none."""
 
     @property
-    def kind(self) -> Kind:
+    def kind(self) -> ModalityName:
         """What the samples are."""
         return self.any.kind
 
@@ -74,7 +74,7 @@ class Pool:
         """Return the row or task that a sample with a label was read from; None where there is none."""
         assert self.labeled is not None
         lines = self.labeled.splits[split].extras.get(LINES)
-        table = "train" if split in self.labeled.made else split
+        table = "train" if split in self.labeled.made_splits else split
         return None if lines is None else self.rows.get(("", line := int(lines[index]))) or self.rows.get((table, line))
 
     @property

@@ -14,14 +14,14 @@ from falconet import metrics
 from falconet.artifact import Artifact
 from falconet.auditing import choose_fixed, embed_split, prepare_candidate
 from falconet.data import Dataset, Samples, Unreadable
-from falconet.data.files import fit_recordings
+from falconet.data.files import adapt_samples
 from falconet.data.loader import load_inputs
 from falconet.data.preprocessing import iterate_prepared
 from falconet.errors import ConfigError, DataError
-from falconet.evaluation.answers import scale_logits
+from falconet.evaluation.logits import scale_logits
 from falconet.labeling.pool import PLACEHOLDERS, Pool
 from falconet.labeling.selection import choose_samples, measure_uncertainty
-from falconet.training.linear_probe import Features, find_dense_output, join_features, solve, take_features
+from falconet.training.linear_probe import Features, find_linear_classifier, join_features, solve, take_features
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,7 +90,7 @@ def choose_next(pool: Pool, artifact: Artifact | None, count: int) -> Choices:
 
 def ask_model(artifact: Artifact, dataset: Dataset) -> PoolPredictions:
     """Return a trained model's features and probabilities; the features of one that has none are its logits."""
-    samples = fit_recordings(dataset.splits["train"].samples, artifact.config.input)
+    samples = adapt_samples(dataset.splits["train"].samples, artifact.config.input)
     features, logits, reasons = _extract(artifact, samples)
     kept = np.setdiff1d(np.arange(len(samples)), list(reasons)).astype(np.int64)
     unreadable = tuple(Unreadable(samples.name(index), reason) for index, reason in reasons.items())
@@ -111,7 +111,7 @@ def _extract(artifact: Artifact, samples: Samples) -> tuple[Features, Float[Tens
     batch_size = artifact.batch_size
     seen: list[Tensor] = []
     try:
-        layer = find_dense_output(artifact.model)
+        layer = find_linear_classifier(artifact.model)
         hook = layer.register_forward_pre_hook(lambda _, inputs: seen.append(take_features(layer, inputs)))
     except ConfigError:  # The network ends in a convolution, or in codes as LeNet-5 does.
         hook = None

@@ -15,7 +15,7 @@ from falconet.data.wav import WavFiles
 from falconet.errors import DataError
 from falconet.labeling.adapters import ADAPTERS, Views
 from falconet.labeling.pool import Row, relative_name
-from falconet.spec import Kind
+from falconet.spec import ModalityName
 from falconet.tables import is_encodable
 
 
@@ -25,7 +25,7 @@ class TaskMaker:
 
     root: Path
     """The source's folder, or the folder that its file lies in."""
-    kind: Kind
+    kind: ModalityName
     control: Control
     split_key: str
     """The key of a task's data that holds its split."""
@@ -69,12 +69,12 @@ class TaskMaker:
         return {key: ADAPTERS[self.kind].embed(samples, index)}
 
 
-def choose_key(samples: Samples, kind: Kind) -> str:
+def choose_key(samples: Samples, kind: ModalityName) -> str:
     """Return the key of a task's data that holds a sample."""
     return "audio" if isinstance(samples, WavFiles) else kind
 
 
-def show(sample: Any, kind: Kind) -> Views:
+def show(sample: Any, kind: ModalityName) -> Views:
     """Return what the page shows of a sample."""
     return ADAPTERS[kind].show(sample)
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from falconet.spec import InputSpec, Kind
+from falconet.spec import InputSpec, ModalityName
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 class Modality:
     """A kind of sample."""
 
-    name: Kind
+    name: ModalityName
     spec_type: type[InputSpec]
     """What is written down about how a raw sample becomes a model's input."""
     plural: str

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from falconet.errors import ConfigError
 from falconet.modalities import MODALITIES
-from falconet.spec import Kind
+from falconet.spec import ModalityName
 
 _ATTRIBUTE = "model_info"
 """Of a network: where its ModelInfo is."""
@@ -22,14 +22,14 @@ _ATTRIBUTE = "model_info"
 class ModelInfo:
     """What a network was built as."""
 
-    kind: Kind
+    kind: ModalityName
     """What it takes."""
 
     shape: tuple[int, ...]
     """Of one input, without the batch dimension; of a text, the number of tokens."""
 
     classifier: str | None = None
-    """Name of the layer that makes the logits, as the table of models has it; None: see `find_outputs`."""
+    """Name of the layer that makes the logits, as the table of models has it; None: see `find_classifiers`."""
 
     def make_blank(self) -> Tensor:
         """Return a batch of one input of ones."""
@@ -56,7 +56,7 @@ def _find_model_info(model: nn.Module) -> ModelInfo | None:
     return info if isinstance(info, ModelInfo) else None
 
 
-def find_outputs(model: nn.Module) -> tuple[str, ...]:
+def find_classifiers(model: nn.Module) -> tuple[str, ...]:
     """Return the names of the layers that make the logits.
 
     It is the one that the table of models names, as long as it is one layer. Other networks tell by timm's method
@@ -73,9 +73,9 @@ def find_outputs(model: nn.Module) -> tuple[str, ...]:
     return tuple(name for name, module in model.named_modules() if any(module is head for head in wanted))
 
 
-def find_learned_outputs(model: nn.Module) -> tuple[str, ...]:
+def find_trainable_classifiers(model: nn.Module) -> tuple[str, ...]:
     """Return the names of the last layers with parameters: those that make the logits, or that before a fixed one."""
-    outputs = find_outputs(model)
+    outputs = find_classifiers(model)
     if any(list(model.get_submodule(name).parameters()) for name in outputs):
         return outputs
     return (_find_last(model),)

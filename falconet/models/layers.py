@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from falconet.errors import ConfigError
-from falconet.models.info import find_outputs, get_model_info
+from falconet.models.info import find_classifiers, get_model_info
 
 MIN_SQUEEZED = 4
 """Of the narrowest published squeeze-and-excitation; networks for small images would have a single unit."""
@@ -103,7 +103,7 @@ class CosineOutput(nn.Linear):
 
 def use_cosine_output(model: nn.Module) -> None:
     """Replace a network's dense output layer by one of cosines. Raises ConfigError where it ends otherwise."""
-    outputs = find_outputs(model)
+    outputs = find_classifiers(model)
     last, end = model.get_submodule(outputs[0]), list(model.modules())[-1]
     told = get_model_info(model).classifier is not None or hasattr(model, "get_classifier")
     # After the last weights of a network that does not tell may be a layer without any.

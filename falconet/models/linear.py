@@ -24,7 +24,7 @@ from falconet.modalities import MODALITIES
 from falconet.models.layers import SparseLinear
 from falconet.models.ngrams import MAX_BUCKETS, hash_ngrams
 from falconet.models.options import check_count
-from falconet.spec import Kind
+from falconet.spec import ModalityName
 
 _BYTES = 258
 """Tokens up to which they are bytes, beside the two that no text has, and n-grams are pieces of words."""
@@ -58,7 +58,7 @@ class Linear(nn.Module):
         num_classes: int,
         in_channels: int,
         input_size: tuple[int, ...],
-        kind: Kind,
+        kind: ModalityName,
         *,
         n: int | None = None,
         buckets: int | None = None,

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from falconet.errors import ConfigError
 from falconet.models.options import check_fraction
-from falconet.models.sequences import TokenEncoder, mark_steps, measure_lengths, pool_mean
+from falconet.models.sequences import TokenEncoder, make_attention_mask, measure_lengths, pool_mean
 
 _WIDTH, _LAYERS, HEADS, INNER = 384, 6, 12, 1536
 POSITIONS = 512
@@ -66,9 +66,9 @@ class MiniLM(nn.Module):
         vectors, lengths = self.encoder(tokens)
         states = self.dropout(self.norm(vectors + self.positions.weight[: tokens.shape[1]]))
         # A text without a true token attends to its first one, since a softmax over nothing is NaN.
-        present = mark_steps(lengths.clamp(min=1), tokens.shape[1])
+        attention_mask = make_attention_mask(lengths.clamp(min=1), tokens.shape[1])
         for block in self.blocks:
-            states = block(states, present)
+            states = block(states, attention_mask)
         return F.normalize(pool_mean(states, lengths))
 
 
@@ -88,15 +88,15 @@ class BertBlock(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(
-        self, x: Float[Tensor, "batch tokens width"], present: Bool[Tensor, "batch tokens"]
+        self, x: Float[Tensor, "batch tokens width"], attention_mask: Bool[Tensor, "batch tokens"]
     ) -> Float[Tensor, "batch tokens width"]:
-        x = self.norm1(x + self.dropout(self.attend(x, present)))
+        x = self.norm1(x + self.dropout(self.attend(x, attention_mask)))
         inner = self.fc2(F.gelu(self.fc1(x)))
         total: Tensor = self.norm2(x + self.dropout(inner))
         return total
 
     def attend(
-        self, x: Float[Tensor, "batch tokens width"], present: Bool[Tensor, "batch tokens"]
+        self, x: Float[Tensor, "batch tokens width"], attention_mask: Bool[Tensor, "batch tokens"]
     ) -> Float[Tensor, "batch tokens width"]:
         """Return each token's mean of all true tokens' values, weighted by softmax(q k / sqrt(d)), head by head."""
         batch, tokens, width = x.shape
@@ -105,7 +105,7 @@ class BertBlock(nn.Module):
             layer(x).view(batch, tokens, HEADS, width // HEADS).transpose(1, 2)
             for layer in (self.query, self.key, self.value)
         )
-        mixed = F.scaled_dot_product_attention(queries, keys, values, attn_mask=present[:, None, None, :])
+        mixed = F.scaled_dot_product_attention(queries, keys, values, attn_mask=attention_mask[:, None, None, :])
         projected: Tensor = self.projection(mixed.transpose(1, 2).reshape(batch, tokens, width))
         return projected
 

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from falconet.models.options import MAX_LAYERS, check_choice, check_count, check_fraction, check_switch
 from falconet.models.sequences import make_encoder, pool_mean
-from falconet.spec import Kind
+from falconet.spec import ModalityName
 
 Cell = Literal["rnn", "lstm", "gru"]
 Nonlinearity = Literal["tanh", "relu"]
@@ -64,7 +64,7 @@ class Recurrent(nn.Module):
         num_classes: int,
         in_channels: int,
         input_size: tuple[int, ...],
-        kind: Kind,
+        kind: ModalityName,
         cell: Cell,
         *,
         hidden: int = 128,

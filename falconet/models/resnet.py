@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from falconet.modalities import MODALITIES
 from falconet.models.layers import MIN_SQUEEZED, SqueezeExcitation
 from falconet.models.options import Stem, check_count, check_fraction, check_switch, choose_stem
-from falconet.models.sequences import TokenEncoder, mark_steps, measure_lengths, pool_mean
+from falconet.models.sequences import TokenEncoder, make_attention_mask, measure_lengths, pool_mean
 
 _REDUCTION = 16
 """Of squeeze-and-excitation."""
@@ -393,13 +393,13 @@ class ResNet1d(nn.Module):
     ) -> Float[Tensor, "batch classes"]:
         features, lengths = self.encode(x)
         lengths = lengths if self.small else _halve(lengths)
-        features = _blank(F.relu(self.bn1(self.conv1(features), lengths)), lengths)
+        features = _zero_padding(F.relu(self.bn1(self.conv1(features), lengths)), lengths)
         if not self.small:
             # Nothing here is negative, so that the zeros of padding are never a maximum.
             lengths = _halve(lengths)
             # As images of one row: in one dimension, torch's graphs would hold the number of steps of their example.
             pooled = F.max_pool2d(features[:, :, None], (1, 3), stride=(1, 2), padding=(0, 1))[:, :, 0]
-            features = _blank(pooled, lengths)
+            features = _zero_padding(pooled, lengths)
         for block in self.blocks:
             features, lengths = block(features, lengths)
         logits: Tensor = self.fc(self.dropout(pool_mean(features.transpose(1, 2), lengths)))
@@ -422,7 +422,7 @@ class StepNorm(nn.BatchNorm1d):
     def forward(  # type: ignore[override]
         self, x: Float[Tensor, "batch channels steps"], lengths: Int64[Tensor, " batch"]
     ) -> Float[Tensor, "batch channels steps"]:
-        present = mark_steps(lengths, x.shape[2])
+        present = make_attention_mask(lengths, x.shape[2])
         if not self.training or present.all() or present.sum() < 2:
             return super().forward(x)
         known = super().forward(x.transpose(1, 2)[present])
@@ -449,13 +449,13 @@ class StepBlock(nn.Module):
         self, x: Float[Tensor, "batch in_channels steps"], lengths: Int64[Tensor, " batch"]
     ) -> tuple[Float[Tensor, "batch channels out_steps"], Int64[Tensor, " batch"]]:
         lengths = lengths if self.stride == 1 else _halve(lengths)
-        branch = _blank(F.relu(self.bn1(self.conv1(x), lengths)), lengths)
+        branch = _zero_padding(F.relu(self.bn1(self.conv1(x), lengths)), lengths)
         branch = self.bn2(self.conv2(branch), lengths)
         if self.downsample is not None:
             projection, norm = self.downsample
             x = norm(projection(x), lengths)
         total = branch + x
-        return _blank(F.relu(total), lengths), lengths
+        return _zero_padding(F.relu(total), lengths), lengths
 
 
 def _halve(lengths: Int64[Tensor, " batch"]) -> Int64[Tensor, " batch"]:
@@ -463,8 +463,8 @@ def _halve(lengths: Int64[Tensor, " batch"]) -> Int64[Tensor, " batch"]:
     return (lengths + 1) // 2
 
 
-def _blank(
+def _zero_padding(
     features: Float[Tensor, "batch channels steps"], lengths: Int64[Tensor, " batch"]
 ) -> Float[Tensor, "batch channels steps"]:
     """Set what lies after each sample's end to zero."""
-    return features.masked_fill(~mark_steps(lengths, features.shape[2])[:, None], 0.0)
+    return features.masked_fill(~make_attention_mask(lengths, features.shape[2])[:, None], 0.0)

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import SymInt, Tensor, nn
 
-from falconet.spec import Kind
+from falconet.spec import ModalityName
 
 
 class TokenEncoder(nn.Module):
@@ -59,14 +59,14 @@ class RowEncoder(nn.Module):
 
 
 def make_encoder(
-    kind: Kind, in_channels: int, input_size: tuple[int, ...], width: int
+    kind: ModalityName, in_channels: int, input_size: tuple[int, ...], width: int
 ) -> TokenEncoder | StepEncoder | RowEncoder:
     """Return what turns samples of a kind into vectors and lengths: tokens, steps, or rows of pixels."""
     encoder = _ENCODERS[kind]
     return encoder(in_channels, *input_size[1:], width)
 
 
-_ENCODERS: Mapping[Kind, Callable[..., TokenEncoder | StepEncoder | RowEncoder]] = MappingProxyType(
+_ENCODERS: Mapping[ModalityName, Callable[..., TokenEncoder | StepEncoder | RowEncoder]] = MappingProxyType(
     {"image": RowEncoder, "series": StepEncoder, "text": TokenEncoder}
 )
 
@@ -77,7 +77,7 @@ def measure_lengths(present: Bool[Tensor, "batch steps"]) -> Int64[Tensor, " bat
     return (present * counted).amax(dim=1)
 
 
-def mark_steps(lengths: Int64[Tensor, " batch"], steps: int | SymInt) -> Bool[Tensor, "batch steps"]:
+def make_attention_mask(lengths: Int64[Tensor, " batch"], steps: int | SymInt) -> Bool[Tensor, "batch steps"]:
     """Return which of so many steps lie within each sample's length; a graph that is traced has a symbol for them."""
     return torch.arange(steps, device=lengths.device) < lengths[:, None]
 
@@ -86,6 +86,6 @@ def pool_mean(
     states: Float[Tensor, "batch steps width"], lengths: Int64[Tensor, " batch"]
 ) -> Float[Tensor, "batch width"]:
     """Return the mean over each sample's true steps; zero where it has none."""
-    padding = ~mark_steps(lengths, states.shape[1])
+    padding = ~make_attention_mask(lengths, states.shape[1])
     # Filled rather than multiplied by 0, which would let an infinite state of a padding step through as NaN.
     return states.masked_fill(padding[:, :, None], 0.0).sum(dim=1) / lengths.clamp(min=1)[:, None]

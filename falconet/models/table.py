@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-from falconet.spec import Kind
+from falconet.spec import ModalityName
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class ModelEntry:
     classifier: str | None
     """Name of the layer that makes the logits, or the values of a regression.
 
-    None: of another library; see `falconet.models.info.find_outputs`.
+    None: of another library; see `falconet.models.info.find_classifiers`.
     """
 
     paper: str
@@ -50,7 +50,7 @@ class ModelEntry:
     resizable: bool = False
     """Whether images are taken at their own size, up to the native one, where no size is asked for."""
 
-    kinds: tuple[Kind, ...] = ("image",)
+    kinds: tuple[ModalityName, ...] = ("image",)
     """What the model takes."""
 
     vocab_size: int = 8000

@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from falconet.errors import ConfigError
 from falconet.modalities import MODALITIES
 from falconet.models.options import MAX_LAYERS, check_choice, check_count, check_fraction
-from falconet.models.sequences import make_encoder, mark_steps, pool_mean
-from falconet.spec import Kind
+from falconet.models.sequences import make_attention_mask, make_encoder, pool_mean
+from falconet.spec import ModalityName
 
 _Positions = Literal["sinusoidal", "learned"]
 _Pooling = Literal["mean", "token"]
@@ -62,7 +62,7 @@ class Transformer(nn.Module):
         num_classes: int,
         in_channels: int,
         input_size: tuple[int, ...],
-        kind: Kind,
+        kind: ModalityName,
         *,
         width: int = 64,
         layers: int = 2,
@@ -104,10 +104,10 @@ class Transformer(nn.Module):
             states = torch.cat([self.token.expand(states.shape[0], 1, -1), states], dim=1)
             lengths = lengths + 1
         # A sample without a true step attends to its first one, since a softmax over nothing is NaN.
-        present = mark_steps(lengths.clamp(min=1), states.shape[1])
+        attention_mask = make_attention_mask(lengths.clamp(min=1), states.shape[1])
         states = self.dropout(states)
         for block in self.blocks:
-            states = block(states, present)
+            states = block(states, attention_mask)
         states = self.norm(states)
         pooled = pool_mean(states, lengths) if self.token is None else states[:, 0]
         logits: Tensor = self.output(pooled)
@@ -169,9 +169,9 @@ class EncoderBlock(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(
-        self, x: Float[Tensor, "batch steps width"], present: Bool[Tensor, "batch steps"]
+        self, x: Float[Tensor, "batch steps width"], attention_mask: Bool[Tensor, "batch steps"]
     ) -> Float[Tensor, "batch steps width"]:
-        x = x + self.dropout(self.attention(self.norm1(x), present))
+        x = x + self.dropout(self.attention(self.norm1(x), attention_mask))
         dense = self.fc2(self.dropout(F.gelu(self.fc1(self.norm2(x)))))
         total: Tensor = x + self.dropout(dense)
         return total
@@ -187,14 +187,14 @@ class SelfAttention(nn.Module):
         self.projection = nn.Linear(width, width)
 
     def forward(
-        self, x: Float[Tensor, "batch steps width"], present: Bool[Tensor, "batch steps"]
+        self, x: Float[Tensor, "batch steps width"], attention_mask: Bool[Tensor, "batch steps"]
     ) -> Float[Tensor, "batch steps width"]:
         batch, steps, width = x.shape
         # (batch, steps, 3 heads d) -> 3 of (batch, heads, steps, d)
         queries, keys, values = (
             self.qkv(x).view(batch, steps, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
         )
-        mixed = F.scaled_dot_product_attention(queries, keys, values, attn_mask=present[:, None, None, :])
+        mixed = F.scaled_dot_product_attention(queries, keys, values, attn_mask=attention_mask[:, None, None, :])
         projected: Tensor = self.projection(mixed.transpose(1, 2).reshape(batch, steps, width))
         return projected
 
@@ -216,7 +216,7 @@ def _check_heads(width: int, heads: int) -> None:
         raise ConfigError(f"model.options.heads: wanted a divisor of the width, {width}, found {heads}")
 
 
-def _check_patch(patch: int, input_size: tuple[int, ...], kind: Kind) -> None:
+def _check_patch(patch: int, input_size: tuple[int, ...], kind: ModalityName) -> None:
     """Raise ConfigError unless an image has a patch of this side."""
     check_count("patch", patch)
     if MODALITIES[kind].axes != 2 or patch > min(input_size):

@@ -13,9 +13,9 @@ from jaxtyping import Float
 
 from falconet.escaping import escape_line, escape_lines
 from falconet.explanation.pictures import MAX_DRAWN_CHANNELS, Shown, blend
-from falconet.explanation.reasons import Reason
+from falconet.explanation.reasons import ClassAttribution
 from falconet.report.pictures import BLUE, ORANGE, THEME, draw_sparkline, encode_picture
-from falconet.spec import Kind
+from falconet.spec import ModalityName
 
 _COLUMNS = 60
 """Colored strips behind the lines of a series, at most."""
@@ -44,7 +44,7 @@ class ReportAdapter:
     """How what speaks against a class looks, in words."""
 
 
-def draw_overlay(reason: Reason) -> str:
+def draw_overlay(reason: ClassAttribution) -> str:
     """Return a sample with what speaks for a class, as an HTML element."""
     said = html.escape(escape_line(f"evidence for {reason.label}: {_describe_peak(reason.shown, reason.shades)}"))
     return ADAPTERS[reason.shown.kind].draw_overlay(reason.shown, reason.shades, said)
@@ -118,7 +118,7 @@ def _mark_tokens(tokens: tuple[str, ...], shades: Float[np.ndarray, " tokens"]) 
     return f'<p class="tokens">{"".join(marks)}</p>'
 
 
-ADAPTERS: Mapping[Kind, ReportAdapter] = MappingProxyType(
+ADAPTERS: Mapping[ModalityName, ReportAdapter] = MappingProxyType(
     {
         "image": ReportAdapter(
             macro="picture",

@@ -13,7 +13,7 @@ from falconet.evaluation.baselines import Baseline
 from falconet.modalities import modality_of
 from falconet.report.facts import ModelReport
 from falconet.report.html import format_bytes, format_percent
-from falconet.units import show_epochs
+from falconet.units import format_epochs
 
 """File names that show how a model is asked."""
 
@@ -45,7 +45,7 @@ def render_card(report: ModelReport) -> str:
     ]
     if report.shrinking:
         found = report.shrinking
-        small = f"{found.ratio:.1f} times smaller than its architecture in single precision, {found.name_drop()}"
+        small = f"{found.ratio:.1f} times smaller than its architecture in single precision, {found.describe_drop()}"
         rows.append(("compressed", f"{small} on the test split"))
     if report.energy:
         rows.append(("energy of training", report.energy))
@@ -80,7 +80,7 @@ def _describe_training(report: ModelReport) -> str:
     origin = report.config.provenance
     if report.shrinking:
         more = f", and trained for {report.shrinking.epochs} more while it was compressed"
-        trained = f"trained for {show_epochs(origin.epochs)} with seed {origin.seed}"
+        trained = f"trained for {format_epochs(origin.epochs)} with seed {origin.seed}"
         return f"Compressed from a network that had {trained}{more}."
     if report.solved:
         solved = f"The output layer was solved by {report.solved} on fixed features, with seed {origin.seed}"
@@ -90,7 +90,7 @@ def _describe_training(report: ModelReport) -> str:
         return f"{solved}; nothing else was trained."
     last = report.settings["training"]["restore"] == "last"
     chosen = "the last one" if last else "the best on the validation split"
-    trained = f"Trained for {show_epochs(origin.epochs)} with seed {origin.seed}"
+    trained = f"Trained for {format_epochs(origin.epochs)} with seed {origin.seed}"
     if origin.refit:
         return (
             f"{trained}, and then anew for {origin.best_epoch}, on training and\nvalidation samples together; "

@@ -17,7 +17,7 @@ from falconet.artifact import Artifact, ArtifactConfig, current_versions, redact
 from falconet.complexity import Complexity, count_complexity
 from falconet.data.families import CAUTION
 from falconet.errors import DataError
-from falconet.evaluation import Answers, Calibration, Evaluation
+from falconet.evaluation import Calibration, Evaluation, SplitLogits
 from falconet.evaluation.baselines import LINEAR, Baseline, describe_verdict
 from falconet.evaluation.paired import PairedComparison
 from falconet.explanation.reasons import Reasons
@@ -90,7 +90,7 @@ class TrainingLog:
 
 
 @dataclass(frozen=True, eq=False)
-class Shrinking:
+class CompressionSummary:
     """A compressed network beside the one that it came from."""
 
     bytes_before: int
@@ -147,7 +147,7 @@ class Shrinking:
         """Median milliseconds of the compressed network in its fastest runtime."""
         return self.after[self.runtimes[1]].p50
 
-    def name_drop(self) -> str:
+    def describe_drop(self) -> str:
         """Return what was lost, or gained, with the interval, in words."""
         return describe_change(self.drop, self.drop_ci)
 
@@ -163,13 +163,13 @@ class Shrinking:
         first, second = self.runtimes
         return compare_latencies(self.before[first], self.after[second])
 
-    def name_fastest(self) -> str:
+    def describe_latency(self) -> str:
         """Return which of the two is faster, and by how much, in words; none is where the interval does not show it."""
         if self.macs_before == self.macs_after:
             return "the same structure as the dense network, so as fast to a runtime"
         return self.speed.describe("the dense network") if self.speed else "not timed in turns: no ratio"
 
-    def name_integers(self) -> str:
+    def describe_int8(self) -> str:
         """Return whether 8-bit integers are faster than single precision, in words."""
         if self.integers is None or self.integers.baseline_latency_ms is None:
             return "not exported to 8-bit integers here"
@@ -226,7 +226,7 @@ class ModelReport:
     settings: Mapping[str, Any]
     environment: Mapping[str, str]
     log: TrainingLog
-    shrinking: Shrinking | None = None
+    shrinking: CompressionSummary | None = None
     """Of a compressed model."""
 
     @property
@@ -279,19 +279,19 @@ class ModelReport:
         return self.complexity.macs
 
 
-def describe_model(  # noqa: PLR0913 - one for each thing that a report says
+def build_report(  # noqa: PLR0913 - one for each thing that a report says
     artifact: Artifact,
     history: Sequence[EpochRow],
     val: Evaluation,
     test: Evaluation,
     *,
-    answers: Answers,
+    answers: SplitLogits,
     calibration: Calibration,
     log: TrainingLog,
     settings: Mapping[str, Any],
     latencies: Mapping[Runtime, Latency] | None = None,
     reasons: Reasons | None = None,
-    shrinking: Shrinking | None = None,
+    shrinking: CompressionSummary | None = None,
 ) -> ModelReport:
     """Gather a report; `answers` are what `test` was computed from.
 
@@ -315,7 +315,7 @@ def describe_model(  # noqa: PLR0913 - one for each thing that a report says
         timed=latencies is not None,
         reasons=reasons,
         settings=redact_settings(settings),
-        environment=describe_environment(),
+        environment=get_environment(),
         log=log,
         shrinking=shrinking,
     )
@@ -333,7 +333,7 @@ def draw_up(
     return {name: metrics.thin_curve(one) for name, one in found.items() if one is not None}
 
 
-def find_mistakes(answers: Answers, labels: Sequence[str]) -> tuple[Mistake, ...]:
+def find_mistakes(answers: SplitLogits, labels: Sequence[str]) -> tuple[Mistake, ...]:
     """Return the most confident wrong answers."""
     split, probabilities = answers.split, metrics.softmax(answers.logits)
     chosen = probabilities.argmax(axis=1)
@@ -351,7 +351,7 @@ def find_mistakes(answers: Answers, labels: Sequence[str]) -> tuple[Mistake, ...
     return tuple(mistakes)
 
 
-def describe_environment() -> dict[str, str]:
+def get_environment() -> dict[str, str]:
     """Return hardware and versions, as results are published with."""
     return {
         "processor": _processor_name(),

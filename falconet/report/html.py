@@ -26,7 +26,7 @@ from falconet.report.quality import (
     show_roc,
 )
 from falconet.schema import flatten
-from falconet.units import show_epochs, show_loss
+from falconet.units import format_epochs, format_loss
 
 SECTIONS = {
     "identity": "Model details",
@@ -110,8 +110,8 @@ def render_page(package: str, **values: Any) -> str:
         "number": "{:,}".format,
         "values": _format_values,
         "bytes": format_bytes,
-        "epochs": show_epochs,
-        "loss": show_loss,
+        "epochs": format_epochs,
+        "loss": format_loss,
         "picture": encode_picture,
         "sparkline": draw_sparkline,
         "overlay": draw_overlay,
@@ -285,7 +285,7 @@ def _show_layer_stats(report: ModelReport) -> Picture | None:
     layer_stats = report.log.layer_stats
     if not layer_stats:
         return None
-    caption = f"Losses, gradients, updates and dead units over {show_epochs(len(report.history))}"
+    caption = f"Losses, gradients, updates and dead units over {format_epochs(len(report.history))}"
     return Picture(to_svg(lambda: draw_layer_stats(report.history, layer_stats), caption), caption)
 
 

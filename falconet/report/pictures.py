@@ -22,7 +22,7 @@ from falconet.data.drawing import FRAME
 from falconet.data.images import to_bytes
 from falconet.escaping import escape_line
 from falconet.training import EpochRow
-from falconet.units import show_epochs
+from falconet.units import format_epochs
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -62,7 +62,7 @@ def show_learning_curves(history: Sequence[EpochRow], best_epoch: int) -> tuple[
         last = (
             f"{figure} {getattr(history[-1], f'val_{figure}'):.4g} on validation in the last one" if history else "none"
         )
-        description = f"Learning curves: {figure} over {show_epochs(len(history))}; {last}"
+        description = f"Learning curves: {figure} over {format_epochs(len(history))}; {last}"
         return Picture(to_svg(lambda: _draw_learning(figure, history, best_epoch), description), caption)
 
     return show("loss", "Loss by epoch"), show("accuracy", "Accuracy by epoch")

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from falconet.data.loader import epoch_seed
 from falconet.errors import DataError, UsageError, lacks_memory
 
-_WHOLE = (torch.int8, torch.int16, torch.int32, torch.int64, torch.uint8, torch.uint16, torch.uint32)
+_INTEGER_DTYPES = (torch.int8, torch.int16, torch.int32, torch.int64, torch.uint8, torch.uint16, torch.uint32)
 """Types of class numbers."""
 
 
@@ -160,7 +160,7 @@ def _to_labels(labels: Any, where: str) -> Tensor:
         tensor = torch.as_tensor(labels)
     except (TypeError, ValueError, RuntimeError) as error:
         raise DataError(f"{where}: wanted class numbers, found {type(labels[0]).__name__}") from error
-    if tensor.ndim == 1 and tensor.dtype in _WHOLE:
+    if tensor.ndim == 1 and tensor.dtype in _INTEGER_DTYPES:
         return tensor.long()
     if tensor.ndim == 2 and tensor.is_floating_point():
         return tensor.float()

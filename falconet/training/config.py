@@ -11,7 +11,7 @@ MARGIN_LOSSES = ("cosface", "arcface")
 """Losses that need an output layer of cosines."""
 
 
-FREE = ("device", "checkpoint_seconds")
+CHANGEABLE_ON_RESUME = ("device", "checkpoint_seconds")
 """Settings that change nothing about what training comes to, so that a run may go on with others."""
 
 

@@ -65,7 +65,7 @@ _PATIENT_EPOCHS = 10
 """Before them, a network that is at chance may be on a plateau still, and in validation, batch normalization may have
 statistics of weights that are long gone."""
 
-Ailment = Literal[
+DiagnosisName = Literal[
     "exploding_gradients", "learning_rate_too_high", "unstable_loss", "dead_units", "vanishing_gradients",
     "learning_rate_too_low", "unlearnable_labels", "overfitting", "validation_loss_rises", "class_without_recall",
     "low_recall", "no_better_than_majority", "no_better_than_linear", "imbalanced", "shrunk_images",
@@ -97,7 +97,7 @@ class LayerStats:
 class Diagnosis:
     """One diagnosis of a run."""
 
-    name: Ailment
+    name: DiagnosisName
     subject: str
     """The layer or the class that shows it; empty where it is the whole network, or several classes."""
     epoch: int
@@ -115,7 +115,7 @@ class Diagnosis:
 
 
 @dataclass(frozen=True)
-class _Case:
+class _RunHistory:
     """A run, and what several diagnoses ask of it."""
 
     history: Sequence[EpochRow]
@@ -176,7 +176,7 @@ def diagnose(
     `chance` is the accuracy of always answering the most frequent class, 0 to 1; `diverged` says that the loss was no
     longer finite. What another diagnosis explains is left out: a network that explodes is not called overfitted.
     """
-    case = _Case(history, layer_stats, chance, diverged)
+    case = _RunHistory(history, layer_stats, chance, diverged)
     broken = _find_exploding(case) or _find_high_rate(case) or _find_spike(case)
     if broken:
         return (broken,)
@@ -189,7 +189,7 @@ def diagnose(
     return tuple(found for found in (blocked, learned or _find_rise(case)) if found)
 
 
-def _find_exploding(case: _Case) -> Diagnosis | None:
+def _find_exploding(case: _RunHistory) -> Diagnosis | None:
     """Gradients that dwarf the weights, in a run that failed."""
     rows = [row for row in case.layer_stats if row.gradient > _EXPLODED]
     if not rows or not (case.diverged or case.stalled):
@@ -206,7 +206,7 @@ def _find_exploding(case: _Case) -> Diagnosis | None:
     return Diagnosis("exploding_gradients", first.layer, first.epoch, evidence, remedy)
 
 
-def _find_high_rate(case: _Case) -> Diagnosis | None:
+def _find_high_rate(case: _RunHistory) -> Diagnosis | None:
     """Steps that replace what earlier ones learned, or a loss that left the numbers."""
     updates = case.updates
     epoch = max(updates, key=updates.__getitem__, default=0)
@@ -221,7 +221,7 @@ def _find_high_rate(case: _Case) -> Diagnosis | None:
     return Diagnosis("learning_rate_too_high", "", since, sentence(evidence), remedy)
 
 
-def _find_spike(case: _Case) -> Diagnosis | None:
+def _find_spike(case: _RunHistory) -> Diagnosis | None:
     """An epoch that lost much of what was learned before."""
     for before, row in zip(case.history, case.history[1:], strict=False):
         if not before.learning_rate:
@@ -238,7 +238,7 @@ def _find_spike(case: _Case) -> Diagnosis | None:
     return None
 
 
-def _find_dead(case: _Case) -> Diagnosis | None:
+def _find_dead(case: _RunHistory) -> Diagnosis | None:
     """Units that no sample wakes, before the first such layer."""
     found = {layer: since for layer, rows in case.layers.items() if (since := _find_death(rows))}
     if not found:
@@ -264,7 +264,7 @@ def _find_death(rows: Sequence[LayerStats]) -> int:
     return since if count >= _DEAD_EPOCHS else 0
 
 
-def _find_vanishing(case: _Case) -> Diagnosis | None:
+def _find_vanishing(case: _RunHistory) -> Diagnosis | None:
     """A layer whose gradient is lost on the way down to it, in a network that does not learn."""
     gradients = {}
     for layer, rows in case.layers.items():
@@ -289,13 +289,13 @@ def _find_vanishing(case: _Case) -> Diagnosis | None:
     return Diagnosis("vanishing_gradients", layer, case.layers[layer][0].epoch, evidence, remedy)
 
 
-def _stands_still(case: _Case, layer: str) -> bool:
+def _stands_still(case: _RunHistory, layer: str) -> bool:
     """Whether a layer hardly ever changed, in a network that has something left to learn."""
     updates = [row.update for row in case.layers[layer] if math.isfinite(row.update)]
     return bool(updates) and max(updates) < _STANDSTILL and case.end("train_accuracy") < _LEARNED
 
 
-def _find_low_rate(case: _Case) -> Diagnosis | None:
+def _find_low_rate(case: _RunHistory) -> Diagnosis | None:
     """Steps so small that nothing comes of them."""
     first, last = case.history[0].train_loss, case.end("train_loss")
     largest = max(case.updates.values(), default=math.inf)
@@ -310,7 +310,7 @@ def _find_low_rate(case: _Case) -> Diagnosis | None:
     return Diagnosis("learning_rate_too_low", "", case.history[0].epoch, evidence, remedy)
 
 
-def _find_memorizing(case: _Case) -> Diagnosis | None:
+def _find_memorizing(case: _RunHistory) -> Diagnosis | None:
     """Training samples known by heart that tell nothing about others."""
     train, val = case.end("train_accuracy"), case.end("val_accuracy")
     lowest, highest = min(row.val_loss for row in case.history), case.end("val_loss")
@@ -322,7 +322,7 @@ def _find_memorizing(case: _Case) -> Diagnosis | None:
     return Diagnosis("unlearnable_labels", "", since, sentence(evidence), _LABEL_REMEDY)
 
 
-def _find_unlearnable(case: _Case) -> Diagnosis | None:
+def _find_unlearnable(case: _RunHistory) -> Diagnosis | None:
     """Steps of ordinary size that find nothing to learn, or nothing that holds for other samples."""
     largest = max(case.updates.values(), default=0.0)
     if not (case.stalled or case.alone) or len(case.history) < _PATIENT_EPOCHS or largest < TINY_UPDATE:
@@ -337,7 +337,7 @@ _LABEL_REMEDY = (
 )
 
 
-def _find_overfitting(case: _Case) -> Diagnosis | None:
+def _find_overfitting(case: _RunHistory) -> Diagnosis | None:
     """Validation that gets worse while training gets better."""
     start = min(range(len(case.history)), key=lambda index: case.history[index].val_loss)
     lowest, since = case.history[start], case.history[start:]
@@ -357,7 +357,7 @@ def _find_overfitting(case: _Case) -> Diagnosis | None:
     return Diagnosis("overfitting", "", lowest.epoch, evidence, remedy)
 
 
-def _find_rise(case: _Case) -> Diagnosis | None:
+def _find_rise(case: _RunHistory) -> Diagnosis | None:
     """Validation loss that rose for long, whatever training did."""
     lowest = min(case.history, key=lambda row: row.val_loss)
     since, end = len(case.history) - lowest.epoch, case.end("val_loss")

@@ -15,9 +15,9 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from falconet.data.preprocessing import AnyPreprocess, Preprocess
+from falconet.data.preprocessing import AnyPreprocess, ImagePreprocess
 from falconet.errors import ConfigError
-from falconet.models.info import find_outputs
+from falconet.models.info import find_classifiers
 from falconet.training.config import TrainConfig
 from falconet.training.devices import DevicePolicy
 
@@ -44,8 +44,8 @@ class Teacher(nn.Module):
         self, x: Float[Tensor, "batch channels height width"]
     ) -> Float[Tensor, "batch its_channels its_height its_width"]:
         """Return a student's input as the teacher takes it."""
-        assert isinstance(self.preprocess, Preprocess)
-        assert isinstance(self.student, Preprocess)
+        assert isinstance(self.preprocess, ImagePreprocess)
+        assert isinstance(self.student, ImagePreprocess)
         padding, (height, width) = self.student.spec.padding, self.student.spec.inner_size
         pixels = (x * self.student.std + self.student.mean)[:, :, padding : padding + height, padding : padding + width]
         return self.preprocess.normalize(self.preprocess.fit(pixels))
@@ -53,7 +53,7 @@ class Teacher(nn.Module):
 
 def can_convert(preprocess: AnyPreprocess, student: AnyPreprocess) -> bool:
     """Whether a student's input can be turned into its teacher's: images of another size, color or normalization."""
-    return isinstance(preprocess, Preprocess) and isinstance(student, Preprocess)
+    return isinstance(preprocess, ImagePreprocess) and isinstance(student, ImagePreprocess)
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,9 +69,9 @@ class DistillationLoss:
         with torch.no_grad():
             wanted, known = self.watch(self.teacher, inputs)
         logits, features = self.watch(model, inputs)
-        distance = compare_logits(logits, wanted, self.config.distill_temperature)
+        distance = logit_distillation_loss(logits, wanted, self.config.distill_temperature)
         if self.config.feature_weight:
-            distance = distance + self.config.feature_weight * compare_features(features, known)
+            distance = distance + self.config.feature_weight * feature_distillation_loss(features, known)
         return logits, distance
 
     def watch(self, model: nn.Module, inputs: Tensor) -> tuple[Tensor, Tensor]:
@@ -82,7 +82,7 @@ class DistillationLoss:
             seen.append(given[0])
 
         network = model.model if isinstance(model, Teacher) else model
-        handle = network.get_submodule(find_outputs(network)[0]).register_forward_pre_hook(keep)
+        handle = network.get_submodule(find_classifiers(network)[0]).register_forward_pre_hook(keep)
         try:
             logits = self.policy.forward(model, inputs)
         finally:
@@ -90,7 +90,7 @@ class DistillationLoss:
         return logits, seen[-1]
 
 
-def compare_logits(
+def logit_distillation_loss(
     logits: Float[Tensor, "batch classes"], wanted: Float[Tensor, "batch classes"], temperature: float
 ) -> Float[Tensor, ""]:
     """Return the divergence of softened probabilities, times the temperature squared (section 2 of Hinton et al.)."""
@@ -98,7 +98,7 @@ def compare_logits(
     return F.kl_div(found, target, reduction="batchmean", log_target=True) * temperature**2
 
 
-def compare_features(
+def feature_distillation_loss(
     features: Float[Tensor, "batch *mine"], wanted: Float[Tensor, "batch *theirs"]
 ) -> Float[Tensor, ""]:
     """Return the mean squared difference of how alike a batch's samples are (equations 1 to 4 of Tung and Mori).

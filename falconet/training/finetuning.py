@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from falconet.models.info import find_learned_outputs
+from falconet.models.info import find_trainable_classifiers
 from falconet.training.config import TrainConfig
 
 
@@ -23,7 +23,7 @@ def freeze(model: nn.Module, config: TrainConfig, epoch: int) -> None:
         _keep_statistics(model)
         return
     frozen = is_frozen(config, epoch)
-    outputs = tuple(f"{name}." for name in find_learned_outputs(model))
+    outputs = tuple(f"{name}." for name in find_trainable_classifiers(model))
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(not frozen or name.startswith(outputs))
     if frozen:

@@ -23,7 +23,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from falconet.errors import ConfigError, DivergedError
-from falconet.models.info import find_learned_outputs
+from falconet.models.info import find_trainable_classifiers
 from falconet.models.layers import SparseLinear
 
 Solver = Literal["logistic", "ridge"]
@@ -60,7 +60,7 @@ _Weights = Float[Tensor, " samples"]
 
 
 @dataclass(frozen=True, eq=False)
-class Solution:
+class LinearProbe:
     """A dense output layer, and what it is worth."""
 
     weight: Float[Tensor, "classes features"]
@@ -87,11 +87,11 @@ def _make_solution(
     left_out: tuple[float | None, int],
     features: Features,
     labels: ClassNumbers,
-) -> Solution:
+) -> LinearProbe:
     """Return a solution with what it comes to on its own samples; `left_out` is its accuracy on how many others."""
     logits = features @ weight.T + bias
     loss, hits = F.cross_entropy(logits, labels), (logits.argmax(dim=1) == labels).double().mean()
-    return Solution(weight, bias, penalty, *left_out, float(loss), float(hits))
+    return LinearProbe(weight, bias, penalty, *left_out, float(loss), float(hits))
 
 
 def solve(
@@ -102,12 +102,12 @@ def solve(
     class_weights: Float[Tensor, " classes"] | None = None,
     seed: int = 0,
     cv_samples: int = _CV_SAMPLES,
-    families: Int64[Tensor, " samples"] | None = None,
-) -> Solution:
+    groups: Int64[Tensor, " samples"] | None = None,
+) -> LinearProbe:
     """Return the output layer that fits features to labels; `features` may be sparse (CSR) for `logistic`.
 
     `class_weights` weigh each sample as its class. The seed decides which samples are left out together, and which
-    `cv_samples` of more choose the penalty of logistic regression. Samples with the same number in `families`, such as
+    `cv_samples` of more choose the penalty of logistic regression. Samples with the same number in `groups`, such as
     those of one person, would give each other's labels away: they are left out together, and where there are some,
     ridge regression, which leaves out one at a time, knows no accuracy on samples left out. Raises DivergedError for
     features that are not finite.
@@ -121,9 +121,9 @@ def solve(
         if features.layout == torch.sparse_csr:
             raise ConfigError("training.linear_probe: wanted logistic, as features are sparse, found ridge")
         solution = solve_ridge(features, labels, num_classes, weights)
-        alone = families is None or len(torch.unique(families)) == len(families)
+        alone = groups is None or len(torch.unique(groups)) == len(groups)
         return solution if alone else replace(solution, accuracy=None, left_out=0)
-    return _solve_logistic(features, labels, num_classes, weights, seed, cv_samples, families)
+    return _solve_logistic(features, labels, num_classes, weights, seed, cv_samples, groups)
 
 
 def _solve_logistic(
@@ -133,15 +133,15 @@ def _solve_logistic(
     weights: _Weights,
     seed: int = 0,
     cv_samples: int = _CV_SAMPLES,
-    families: Int64[Tensor, " samples"] | None = None,
-) -> Solution:
+    groups: Int64[Tensor, " samples"] | None = None,
+) -> LinearProbe:
     """Return multinomial logistic regression, its penalty chosen by the log loss of samples that were left out.
 
     The bias is not penalized. Features are scaled by one number, so that penalties mean the same whatever they are.
     """
     scale = _measure_scale(features)
     scaled, columns = _drop_columns(features * (1 / scale))
-    chosen, accuracy = _choose_penalty(scaled, labels, num_classes, weights, seed, cv_samples, families)
+    chosen, accuracy = _choose_penalty(scaled, labels, num_classes, weights, seed, cv_samples, groups)
     weight, bias = fit_logistic(scaled, labels, num_classes, weights, chosen)
     if columns is not None:
         weight = torch.zeros(num_classes, features.shape[1]).index_copy_(1, columns, weight)
@@ -176,7 +176,7 @@ def _choose_penalty(
     weights: _Weights,
     seed: int,
     cv_samples: int,
-    families: Int64[Tensor, " samples"] | None = None,
+    groups: Int64[Tensor, " samples"] | None = None,
 ) -> tuple[float, float | None]:
     """Return the penalty with the least log loss over _FOLDS folds, and its accuracy; for few samples 1 and None.
 
@@ -185,7 +185,7 @@ def _choose_penalty(
     """
     generator = torch.Generator().manual_seed(seed)
     subset = torch.randperm(len(labels), generator=generator)[:cv_samples]
-    fold = assign_folds(labels[subset], generator, None if families is None else families[subset])
+    fold = assign_folds(labels[subset], generator, None if groups is None else groups[subset])
     if fold is None:
         return 1.0, None
     parts = [(subset[fold != number], subset[fold == number]) for number in range(_FOLDS)]
@@ -221,10 +221,10 @@ def _choose_penalty(
 
 
 def assign_folds(
-    labels: ClassNumbers, generator: torch.Generator, families: Int64[Tensor, " samples"] | None = None
+    labels: ClassNumbers, generator: torch.Generator, groups: Int64[Tensor, " samples"] | None = None
 ) -> Int64[Tensor, " samples"] | None:
-    """Return each sample's fold, families whole and classes spread evenly; None where no class has two families."""
-    numbers = torch.arange(len(labels)) if families is None else families
+    """Return each sample's fold, groups whole and classes spread evenly; None where no class has two groups."""
+    numbers = torch.arange(len(labels)) if groups is None else groups
     names, members = torch.unique(numbers, return_inverse=True)
     # A family counts as its last sample's class: which one does not matter, as long as it is one.
     own = torch.zeros(len(names), dtype=torch.long)
@@ -363,7 +363,7 @@ def _apply_inverse(gradient: Tensor, pairs: list[tuple[Tensor, Tensor, float]]) 
     return result
 
 
-def solve_ridge(features: Features, labels: ClassNumbers, num_classes: int, weights: _Weights) -> Solution:
+def solve_ridge(features: Features, labels: ClassNumbers, num_classes: int, weights: _Weights) -> LinearProbe:
     """Return ridge regression on targets of -1 and 1, its penalty chosen by the squared error of samples left out.
 
     Features are brought to mean 0 and variance 1. The outputs are scaled so that their softmax fits the answers about
@@ -428,9 +428,9 @@ def extract_features(
     """Return what a network's output layer sees of each sample, in evaluation mode, with the labels.
 
     `move` takes a tensor to where the network is. Of a sparse output layer they are sparse (CSR), and batches are taken
-    until there are MAX_SPARSE_VALUES. Raises ConfigError as `find_dense_output`.
+    until there are MAX_SPARSE_VALUES. Raises ConfigError as `find_linear_classifier`.
     """
-    output = find_dense_output(model)
+    output = find_linear_classifier(model)
     seen: list[Tensor] = []
 
     def keep(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
@@ -481,9 +481,9 @@ def stack_rows(parts: Sequence[Tensor]) -> Features:
     return make_sparse(F.pad(lengths.cumsum(0), (1, 0)), columns, values, (len(lengths), parts[0].shape[1]))
 
 
-def find_dense_output(model: nn.Module) -> nn.Linear | SparseLinear:
+def find_linear_classifier(model: nn.Module) -> nn.Linear | SparseLinear:
     """Return a network's one dense output layer. Raises ConfigError where it ends otherwise."""
-    outputs = find_learned_outputs(model)
+    outputs = find_trainable_classifiers(model)
     layer = model.get_submodule(outputs[0])
     if len(outputs) == 1 and isinstance(layer, SparseLinear):
         return layer
@@ -500,9 +500,9 @@ def limit_samples(output: nn.Linear | SparseLinear) -> int | None:
 
 
 @torch.no_grad()
-def set_output_weights(model: nn.Module, solution: Solution) -> None:
+def set_output_weights(model: nn.Module, solution: LinearProbe) -> None:
     """Write a solution into a network's output layer."""
-    layer = find_dense_output(model)
+    layer = find_linear_classifier(model)
     assert layer.bias is not None
     layer.weight.copy_(solution.weight.T if isinstance(layer, SparseLinear) else solution.weight)
     layer.bias.copy_(solution.bias)

@@ -27,22 +27,22 @@ from falconet.training.acceleration import check_acceleration, resize
 from falconet.training.batches import Batches, make_batches
 from falconet.training.callbacks import Callback, EpochRow
 from falconet.training.checkpoints import load_checkpoint, save_checkpoint
-from falconet.training.config import FREE, TrainConfig
+from falconet.training.config import CHANGEABLE_ON_RESUME, TrainConfig
 from falconet.training.devices import DevicePolicy, choose_device_policy
-from falconet.training.distillation import DistillationLoss, compare_logits
+from falconet.training.distillation import DistillationLoss, logit_distillation_loss
 from falconet.training.distributed import SINGLE_PROCESS, ProcessGroup
 from falconet.training.finetuning import freeze, unfreeze
 from falconet.training.linear_probe import (
-    Solution,
+    LinearProbe,
     extract_features,
-    find_dense_output,
+    find_linear_classifier,
     limit_samples,
     set_output_weights,
     solve,
 )
-from falconet.training.optimizers import make_average, make_optimizer
+from falconet.training.optimizers import make_ema, make_optimizer
 from falconet.training.schedules import learning_rate
-from falconet.training.state import Forward, Progress, Scheduled, TrainState, clone, make_checkpoint, restore
+from falconet.training.state import Forward, Progress, TracksProgress, TrainState, clone, make_checkpoint, restore
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class TrainContext:
     distillation: DistillationLoss | None
     process_group: ProcessGroup
     class_weights: Tensor | None = None
-    solution: Solution | None = None
+    solution: LinearProbe | None = None
 
 
 def fit(  # noqa: PLR0913 - one for each thing that training follows from
@@ -89,7 +89,7 @@ def fit(  # noqa: PLR0913 - one for each thing that training follows from
     task: TaskName = "classification",
     class_weights: Tensor | None = None,
     teacher: nn.Module | None = None,
-    solution: Solution | None = None,
+    solution: LinearProbe | None = None,
     callbacks: Sequence[Callback] = (),
     checkpoints: Path | None = None,
     process_group: ProcessGroup = SINGLE_PROCESS,
@@ -156,7 +156,7 @@ def check_fit(
         if teacher is not None and getattr(config, name) != usual:
             raise ConfigError(f"{name}: wanted {usual} with a teacher, found {getattr(config, name)}")
     if config.linear_probe is not None:
-        find_dense_output(model)
+        find_linear_classifier(model)
     device = choose_device_policy(config, model).device
     check_acceleration(model, config, device, lambda: next(iter(train.epoch(1)))[0], process_group.world_size)
 
@@ -226,7 +226,7 @@ def _run_epochs(state: TrainState, context: TrainContext) -> tuple[_Ending, str]
         while (epoch := len(state.history) + 1) <= config.epochs:
             if config.patience and epoch - 1 - state.best_epoch >= config.patience:
                 return "early_stopped", ""
-            _keep_last_good(state, context)
+            _snapshot_last_good(state, context)
             try:
                 row = _run_epoch(state, context, epoch)
             except DivergedError as error:
@@ -260,7 +260,7 @@ def is_out_of_memory(error: Exception) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or lacks_memory(error)
 
 
-def _keep_last_good(state: TrainState, context: TrainContext) -> None:
+def _snapshot_last_good(state: TrainState, context: TrainContext) -> None:
     """Keep a copy of the state at an epoch's start, where the configuration may need it."""
     if context.config.recover and not state.progress.steps:
         whole = make_checkpoint(state, _identify(context), context.policy)
@@ -304,7 +304,7 @@ def _run_epoch(state: TrainState, context: TrainContext, epoch: int) -> EpochRow
     _train_epoch(state, context, epoch)
     val_loss, val_accuracy = _validate_epoch(state, context, epoch)
     rate = find_lr(state, context, epoch * steps - 1)
-    done, state.progress = _gather(state.progress, context.process_group), Progress()
+    done, state.progress = _all_reduce_progress(state.progress, context.process_group), Progress()
     train_loss, train_accuracy = done.loss / done.samples, done.hits / done.samples
     seconds = time.perf_counter() - started
     return EpochRow(epoch, rate, train_loss, train_accuracy, val_loss, val_accuracy, seconds)
@@ -314,41 +314,41 @@ def _probe_epoch(state: TrainState, context: TrainContext, started: float) -> Ep
     """Solve the output layer on the features of training samples as they are, and validate."""
     solution = context.solution
     if solution is None:
-        solution = solve_output(state.model, context.train, context.config, context.class_weights)
+        solution = fit_linear_probe(state.model, context.train, context.config, context.class_weights)
     set_output_weights(state.model, solution)
-    if state.average is not None:
+    if state.ema_model is not None:
         # Nothing has been averaged yet, so it takes the weights as they are.
-        state.average.update_parameters(state.model)
+        state.ema_model.update_parameters(state.model)
     val_loss, val_accuracy = _validate_epoch(state, context, 1)
     learned = solution.train_loss, solution.train_accuracy
     return EpochRow(1, 0.0, *learned, val_loss, val_accuracy, time.perf_counter() - started)
 
 
-def solve_output(
+def fit_linear_probe(
     model: nn.Module,
     train: Batches,
     config: TrainConfig,
     class_weights: Tensor | None = None,
-    families: Int64[Tensor, " samples"] | None = None,
-) -> Solution:
+    groups: Int64[Tensor, " samples"] | None = None,
+) -> LinearProbe:
     """Return the output layer that the first epoch of a run with `config.linear_probe` comes to.
 
-    `families` are numbers of what belongs together among the samples of a `Loader`; see `linear_probe.solve`. Raises
+    `groups` are numbers of what belongs together among the samples of a `Loader`; see `linear_probe.solve`. Raises
     ConfigError for a network without one dense output layer, or a configuration without a linear probe, and
     DivergedError for features that are not finite.
     """
     if config.linear_probe is None:
         raise ConfigError("linear_probe: wanted logistic or ridge, found null")
-    output = find_dense_output(model)
-    plain = make_plain(train, limit_samples(output))
+    output = find_linear_classifier(model)
+    plain = without_augmentation(train, limit_samples(output))
     features, labels = extract_features(model, plain.epoch(1), lambda batch: batch.to(output.weight.device))
-    if families is not None and isinstance(plain, Loader):
-        families = families[plain.order(1)[: len(labels)]]
+    if groups is not None and isinstance(plain, Loader):
+        groups = groups[plain.order(1)[: len(labels)]]
     weights = None if class_weights is None else class_weights.cpu()
-    return solve(features, labels, output.out_features, config.linear_probe, weights, config.seed, families=families)
+    return solve(features, labels, output.out_features, config.linear_probe, weights, config.seed, groups=groups)
 
 
-def make_plain(train: Batches, most: int | None) -> Batches:
+def without_augmentation(train: Batches, most: int | None) -> Batches:
     """Return batches of all training samples without distortions, in each process all; of more than `most` some.
 
     Which ones is drawn at random; None: as many as whoever takes them wants, so that their order is random. Batches
@@ -359,7 +359,7 @@ def make_plain(train: Batches, most: int | None) -> Batches:
     whole = most is not None and len(train.labels) <= most
     sampler: Sampler = "by_length" if whole else "shuffle"
     limit = None if whole else most
-    return replace(train, augmentation=None, answers=None, sampler=sampler, rank=0, world_size=1, limit=limit)
+    return replace(train, augmentation=None, teacher_logits=None, sampler=sampler, rank=0, world_size=1, limit=limit)
 
 
 def find_lr(state: TrainState, context: TrainContext, step: int) -> float:
@@ -374,22 +374,28 @@ def _train_epoch(state: TrainState, context: TrainContext, epoch: int) -> None:
     config, length = context.config, len(context.train)
     state.model.train()
     freeze(state.model, config, epoch)
-    wrap(state, context)
+    wrap_model(state, context)
     saved = time.monotonic()
     for batch in context.train.epoch(epoch, state.progress.steps):
         step = (epoch - 1) * length + state.progress.steps
         # The main process's clock counts.
         due = context.process_group.is_main and time.monotonic() - saved > config.checkpoint_seconds
-        _, is_due = train_step(state, context, batch, step, find_lr(state, context, step), due=due)
-        if is_due and state.progress.steps < length:
+        _, any_due = train_step(state, context, batch, step, find_lr(state, context, step), checkpoint_due=due)
+        if any_due and state.progress.steps < length:
             save(state, context)
             saved = time.monotonic()
 
 
 def train_step(
-    state: TrainState, context: TrainContext, batch: tuple[Tensor, ...], step: int, lr: float, *, due: bool = False
+    state: TrainState,
+    context: TrainContext,
+    batch: tuple[Tensor, ...],
+    step: int,
+    lr: float,
+    *,
+    checkpoint_due: bool = False,
 ) -> tuple[float, bool]:
-    """Take step 0 .. of a run at a learning rate; return its loss, and whether `due` holds in any process.
+    """Take step 0 .. of a run at a learning rate; return its loss, and whether a checkpoint is due in any process.
 
     Raises DivergedError for a loss that is not finite.
     """
@@ -398,7 +404,7 @@ def train_step(
     steps = config.epochs * len(context.train)
     for group in state.optimizer.param_groups:
         group["lr"] = group["scale"] * lr
-    if isinstance(state.model, Scheduled):
+    if isinstance(state.model, TracksProgress):
         state.model.advance((step + 1) / steps)
     for callback in context.callbacks:
         callback.on_batch(step + 1)
@@ -406,27 +412,28 @@ def train_step(
     inputs, labels, *teacher_logits = map(context.policy.to_device, batch)
     inputs = resize(inputs, step, steps, config)
     forward = _choose_forward(state, context)
-    distance: Tensor | None = None
+    distillation_loss: Tensor | None = None
     if context.distillation is not None:
         assert isinstance(forward, nn.Module)  # Compiled code would pass by the hooks that see features.
-        logits, distance = context.distillation(forward, inputs)
+        logits, distillation_loss = context.distillation(forward, inputs)
     else:
         logits = context.policy.forward(forward, inputs)
         if teacher_logits:
-            distance = compare_logits(logits, teacher_logits[0], config.distill_temperature)
+            distillation_loss = logit_distillation_loss(logits, teacher_logits[0], config.distill_temperature)
     loss = context.criterion(logits, labels)
-    if distance is not None:
-        loss = (1 - config.distill_alpha) * loss + config.distill_alpha * distance
+    if distillation_loss is not None:
+        loss = (1 - config.distill_alpha) * loss + config.distill_alpha * distillation_loss
 
-    own = loss.item()
-    samples, total, is_due = process_group.all_reduce([len(labels), own * len(labels), due])
-    mean = total / samples
-    if not math.isfinite(mean):
+    local_loss = loss.item()
+    # Whether it is time for a checkpoint rides along, so that a step takes one collective call.
+    samples, total, any_due = process_group.all_reduce([len(labels), local_loss * len(labels), checkpoint_due])
+    global_loss = total / samples
+    if not math.isfinite(global_loss):
         epoch = step // len(context.train) + 1
-        raise DivergedError(f"the loss became {mean} at step {step + 1} of {steps} (epoch {epoch})")
+        raise DivergedError(f"the loss became {global_loss} at step {step + 1} of {steps} (epoch {epoch})")
     # Gradients are averaged over processes, whose parts of a batch may differ by a sample.
-    weight = len(labels) * process_group.world_size / samples
-    state.scaler.scale(loss * weight).backward()  # type: ignore[no-untyped-call]
+    gradient_weight = len(labels) * process_group.world_size / samples
+    state.scaler.scale(loss * gradient_weight).backward()  # type: ignore[no-untyped-call]
     state.scaler.unscale_(state.optimizer)
     for callback in context.callbacks:
         callback.on_gradients(step + 1)
@@ -436,43 +443,35 @@ def train_step(
     state.scaler.step(state.optimizer)
     state.scaler.update()
     state.optimizer.zero_grad(set_to_none=True)
-    if state.average is not None:
-        state.average.update_parameters(state.model)
+    if state.ema_model is not None:
+        state.ema_model.update_parameters(state.model)
 
-    count(state.progress, own, context.task.count_hits(logits, labels), len(labels))
+    state.progress.update(local_loss, context.task.count_hits(logits, labels), len(labels))
     for callback in context.callbacks:
-        callback.on_step(step + 1, mean)
-    return mean, bool(is_due)
+        callback.on_step(step + 1, global_loss)
+    return global_loss, bool(any_due)
 
 
-def wrap(state: TrainState, context: TrainContext) -> None:
+def wrap_model(state: TrainState, context: TrainContext) -> None:
     """Make the network as it is trained, and make it anew where other parameters learn than before."""
-    learning = [parameter.requires_grad for parameter in state.model.parameters()]
-    if state.network is None or learning != state.learning:
-        state.network, state.learning = context.process_group.wrap(state.model), learning
+    mask = [parameter.requires_grad for parameter in state.model.parameters()]
+    if state.wrapped_model is None or mask != state.trainable_mask:
+        state.wrapped_model, state.trainable_mask = context.process_group.wrap(state.model), mask
         # Batches differ by a sample at most, and sides take few values: shapes that are known make faster code.
-        state.compiled = torch.compile(state.network, dynamic=False) if context.config.compile else None
+        state.compiled_model = torch.compile(state.wrapped_model, dynamic=False) if context.config.compile else None
 
 
 def _choose_forward(state: TrainState, context: TrainContext) -> Forward:
     """Return what computes the next step's outputs; compiled code would pass hooks by."""
-    assert state.network is not None
+    assert state.wrapped_model is not None
     hooked = any(callback.hooked for callback in context.callbacks)
-    return state.network if state.compiled is None or hooked else state.compiled
+    return state.wrapped_model if state.compiled_model is None or hooked else state.compiled_model
 
 
-def _gather(progress: Progress, process_group: ProcessGroup) -> Progress:
+def _all_reduce_progress(progress: Progress, process_group: ProcessGroup) -> Progress:
     """Return the sums of all processes of several."""
     loss, hits, samples = process_group.all_reduce([progress.loss, progress.hits, progress.samples])
     return Progress(progress.steps, loss, int(hits), int(samples))
-
-
-def count(progress: Progress, loss: float, hits: int, samples: int) -> None:
-    """Add a step to an epoch's sums."""
-    progress.steps += 1
-    progress.loss += loss * samples
-    progress.hits += hits
-    progress.samples += samples
 
 
 def _validate_epoch(state: TrainState, context: TrainContext, epoch: int) -> tuple[float, float]:
@@ -496,8 +495,8 @@ def validate(model: nn.Module, context: TrainContext) -> tuple[float, float]:
     for batch in context.val.epoch(1):
         images, labels = map(context.policy.to_device, batch)
         logits = model(images).float()
-        count(progress, criterion(logits, labels).item(), context.task.count_hits(logits, labels), len(labels))
-    whole = _gather(progress, context.process_group)
+        progress.update(criterion(logits, labels).item(), context.task.count_hits(logits, labels), len(labels))
+    whole = _all_reduce_progress(progress, context.process_group)
     if not whole.samples:
         raise DataError(f"val: wanted samples, found none in {len(context.val)} batches")
     return whole.loss / whole.samples, whole.hits / whole.samples
@@ -508,7 +507,7 @@ def init_state(model: nn.Module, config: TrainConfig, policy: DevicePolicy) -> T
     # Convolutions of few channels run up to 1.6 times faster on a processor with the channels innermost.
     model.to(policy.device).to(memory_format=torch.channels_last)
     model.zero_grad(set_to_none=True)
-    average = None if config.ema_decay is None else make_average(model, config.ema_decay)
+    average = None if config.ema_decay is None else make_ema(model, config.ema_decay)
     return TrainState(model, make_optimizer(model, config), average, clone(model.state_dict()), scaler=policy.scaler())
 
 
@@ -529,7 +528,7 @@ def is_better(row: EpochRow, other: EpochRow) -> bool:
 
 def _identify(context: TrainContext) -> dict[str, Any]:
     """Return what a checkpoint must agree in with the run that goes on from it."""
-    settings = {key: value for key, value in to_mapping(context.config).items() if key not in FREE}
+    settings = {key: value for key, value in to_mapping(context.config).items() if key not in CHANGEABLE_ON_RESUME}
     # `auto` may mean another format on another processor; another device of the same format may go on.
     return {**settings, "precision": str(context.policy.dtype), "steps_per_epoch": len(context.train)}
 
@@ -538,7 +537,7 @@ def save(state: TrainState, context: TrainContext) -> None:
     """Write the state where the run keeps its checkpoints."""
     if not context.checkpoints:
         return
-    whole = replace(state, progress=_gather(state.progress, context.process_group))
+    whole = replace(state, progress=_all_reduce_progress(state.progress, context.process_group))
     if context.process_group.is_main:
         position = len(state.history), state.progress.steps
         save_checkpoint(

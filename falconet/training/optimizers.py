@@ -64,7 +64,7 @@ def make_optimizer(model: nn.Module, config: TrainConfig) -> optim.Optimizer:
     return kind(groups, lr=config.learning_rate, betas=config.betas, fused=True)
 
 
-def make_average(model: nn.Module, decay: float) -> AveragedModel:
+def make_ema(model: nn.Module, decay: float) -> AveragedModel:
     """Return an exponential moving average of a model's weights and of its floating-point buffers.
 
     The decay rises as (1 + n) / (10 + n) to its value, so that the first steps are soon forgotten.

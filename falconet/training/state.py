@@ -26,7 +26,7 @@ Forward = Callable[[Tensor], Any]
 
 
 @runtime_checkable
-class Scheduled(Protocol):
+class TracksProgress(Protocol):
     """A network that changes as its training goes on, such as one whose weights are pruned step by step."""
 
     def advance(self, fraction: float) -> None:
@@ -42,6 +42,13 @@ class Progress:
     hits: int = 0
     samples: int = 0
 
+    def update(self, loss: float, hits: int, samples: int) -> None:
+        """Add a step: its mean loss, its right answers and its samples."""
+        self.steps += 1
+        self.loss += loss * samples
+        self.hits += hits
+        self.samples += samples
+
 
 @dataclass
 class TrainState:
@@ -49,7 +56,7 @@ class TrainState:
 
     model: nn.Module
     optimizer: Optimizer
-    average: AveragedModel | None
+    ema_model: AveragedModel | None
     best_weights: _Weights
     best_epoch: int = 0
     history: list[EpochRow] = field(default_factory=list)
@@ -58,12 +65,12 @@ class TrainState:
     """What all learning rates are multiplied by: halved each time that the loss was no longer finite."""
     last_good: Checkpoint | None = None
     """The state to go back to then; only kept where the configuration wants that."""
-    network: nn.Module | None = None
-    """The model as it is trained: wrapped where several processes train it, for the parameters that then learn."""
-    compiled: Forward | None = None
-    """The same, compiled, where the configuration wants that."""
-    learning: list[bool] = field(default_factory=list)
-    """Which parameters those are."""
+    wrapped_model: nn.Module | None = None
+    """The model as it is trained: within DistributedDataParallel where several processes train it."""
+    compiled_model: Forward | None = None
+    """The wrapped model, compiled, where the configuration wants that."""
+    trainable_mask: list[bool] = field(default_factory=list)
+    """Which parameters required gradients when the model was wrapped."""
     scaler: torch.amp.GradScaler = field(default_factory=lambda: torch.amp.GradScaler("cpu", enabled=False))
     rng_state: Mapping[str, Tensor] = field(default_factory=dict)
     """States of torch's generators, where an epoch that was broken off goes on; dropout draws from them."""
@@ -71,7 +78,7 @@ class TrainState:
     @property
     def eval_model(self) -> nn.Module:
         """The module that is validated and kept: the average where there is one."""
-        return self.model if self.average is None else self.average.module
+        return self.model if self.ema_model is None else self.ema_model.module
 
 
 def clone(weights: Mapping[str, Tensor]) -> _Weights:
@@ -82,8 +89,8 @@ def make_checkpoint(state: TrainState, identity: dict[str, Any], policy: DeviceP
     """Return all of a state as tensors and plain facts."""
     tensors = {f"model.{name}": tensor for name, tensor in state.model.state_dict().items()}
     tensors |= {f"best.{name}": tensor for name, tensor in state.best_weights.items()}
-    if state.average is not None:
-        tensors |= {f"average.{name}": tensor for name, tensor in state.average.state_dict().items()}
+    if state.ema_model is not None:
+        tensors |= {f"average.{name}": tensor for name, tensor in state.ema_model.state_dict().items()}
     for index, slots in state.optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{name}": tensor for name, tensor in slots.items() if tensor is not None}
     if state.progress.steps:
@@ -117,8 +124,8 @@ def restore(state: TrainState, checkpoint: Checkpoint | None, identity: dict[str
         part, _, rest = name.partition(".")
         parts[part][rest] = tensor
     state.model.load_state_dict(parts["model"])
-    if state.average is not None:
-        state.average.load_state_dict(parts["average"])
+    if state.ema_model is not None:
+        state.ema_model.load_state_dict(parts["average"])
     _restore_optimizer(state.optimizer, parts["optimizer"])
     state.best_weights = clone(parts["best"])
     state.best_epoch = checkpoint.facts["best_epoch"]

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Bool, Int64
 
 from falconet import metrics
-from falconet.training.diagnoses import WORSE_EPOCHS, Ailment, Diagnosis
+from falconet.training.diagnoses import WORSE_EPOCHS, Diagnosis, DiagnosisName
 
 _Baseline = Literal["majority", "linear"]
 _BASELINES: dict[_Baseline, str] = {
@@ -34,7 +34,7 @@ class Threshold:
     source: str
 
 
-THRESHOLDS: dict[Ailment, Threshold] = {
+THRESHOLDS: dict[DiagnosisName, Threshold] = {
     "class_without_recall": Threshold(
         5,
         "validation samples of a class of which none is found",
@@ -139,7 +139,7 @@ def no_better_than(
     of cases if both were equally good. Of a model that is ahead there is nothing to say where the samples are so few
     that a faultless one would not be shown to be better: None.
     """
-    name: Ailment = f"no_better_than_{baseline}"  # type: ignore[assignment]
+    name: DiagnosisName = f"no_better_than_{baseline}"  # type: ignore[assignment]
     wins, losses = int((right & ~baseline_right).sum()), int((baseline_right & ~right).sum())
     chance = metrics.mcnemar_p_value(wins, losses, "greater")
     faultless = metrics.mcnemar_p_value(int((~baseline_right).sum()), 0, "greater")

@@ -103,9 +103,9 @@ def test_the_report_says_what_was_lost_and_which_is_faster(small: Compression) -
     assert "had trained for 2 epochs" in page
     assert "Compressed from a network that had trained for 2 epochs" in (small.out / "README.md").read_text()
     assert f"{small.shrinking.ratio:.1f}× smaller" in page
-    assert small.shrinking.name_fastest() in page
+    assert small.shrinking.describe_latency() in page
     assert small.shrinking.integers is not None
-    assert small.shrinking.name_drop() in page
+    assert small.shrinking.describe_drop() in page
     facts = json.loads((small.out / "metrics.json").read_text())
     assert facts["compression"]["bytes_after"] == facts["bytes"] == small.shrinking.bytes_after
 
@@ -205,7 +205,7 @@ def test_a_report_that_fails_leaves_what_was_found_before(
     def fail(*arguments: object, **named: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(result_module, "describe_model", fail)
+    monkeypatch.setattr(result_module, "build_report", fail)
     out = tmp_path / "small"
     shutil.copytree(small.out, out)
     with pytest.raises(KeyboardInterrupt):

@@ -97,7 +97,7 @@ def test_the_fingerprint_does_not_see_order(order: list[int]) -> None:
 def test_the_fingerprint_does_not_see_made_splits() -> None:
     split = make_split([0, 0, 1, 1])
     parts = {"train": split.take(np.array([0, 3])), "val": split.take(np.array([1])), "test": split.take(np.array([2]))}
-    made = replace(make_dataset(**parts), made=frozenset({"val", "test"}))
+    made = replace(make_dataset(**parts), made_splits=frozenset({"val", "test"}))
     assert made.fingerprint == make_dataset(train=split).fingerprint
     assert make_dataset(**parts).fingerprint != made.fingerprint
 

@@ -22,7 +22,7 @@ from falconet.exporters.targets import find_target
 from falconet.exporters.tracing import make_traced
 from falconet.models import MODELS
 from falconet.models.layers import SparseLinear
-from falconet.spec import ClassificationSpec, ImageSpec, InputSpec, Kind, SeriesSpec, TextSpec
+from falconet.spec import ClassificationSpec, ImageSpec, InputSpec, ModalityName, SeriesSpec, TextSpec
 
 LABELS = ("zero", 'a "quoted" one', "zwei\\", "три", "四", "five", "six", "seven", "eight", "nine ")
 STEPS = 24
@@ -32,7 +32,7 @@ TOKENIZER = train_tokenizer(WORDS, 270)
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 
 
-def make_spec(name: str, kind: Kind, **changes: Any) -> InputSpec:
+def make_spec(name: str, kind: ModalityName, **changes: Any) -> InputSpec:
     """Return what an architecture takes here: color images of its native size, or of 32 pixels where it has no say."""
     if kind == "text":
         return TextSpec((STEPS,), 270)

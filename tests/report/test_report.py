@@ -16,7 +16,7 @@ from PIL import Image
 
 from falconet import RunResult, load_dataset, train
 from falconet.cli.training import show_result
-from falconet.evaluation import Answers
+from falconet.evaluation import SplitLogits
 from falconet.explanation.reasons import Reasons
 from falconet.report import ModelReport, render_card, render_html
 from falconet.report.facts import find_mistakes
@@ -154,7 +154,7 @@ def test_mistakes_are_the_most_confident_first() -> None:
     for index, value in wrong.items():
         logits[index] = 0
         logits[index, (split.labels[index] + 1) % 10] = value
-    mistakes = find_mistakes(Answers(split, logits, ()), [str(digit) for digit in range(10)])
+    mistakes = find_mistakes(SplitLogits(split, logits, ()), [str(digit) for digit in range(10)])
     assert [mistake.name for mistake in mistakes] == [split.samples.name(index) for index in (10, 20, 3)]
     assert mistakes[0].predicted == str((split.labels[10] + 1) % 10)
 
@@ -287,4 +287,4 @@ def test_a_mistake_whose_file_has_gone_is_left_out(trained: RunResult, tmp_path:
     split = load_dataset(folder).splits["test"]
     (folder / split.samples.name(0)).unlink()
     logits = np.eye(2, dtype=np.float32)[1 - split.labels]
-    assert len(find_mistakes(Answers(split, logits, ()), ["0", "1"])) == len(split) - 1
+    assert len(find_mistakes(SplitLogits(split, logits, ()), ["0", "1"])) == len(split) - 1

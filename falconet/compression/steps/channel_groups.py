@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from falconet.errors import ConfigError, MissingExtraError
-from falconet.models.info import ModelInfo, find_learned_outputs, get_model_info
+from falconet.models.info import ModelInfo, find_trainable_classifiers, get_model_info
 from falconet.models.widths import ConvOrLinear, count_widths, is_depthwise, resize_layer
 
 _CHANNELWISE = frozenset(
@@ -67,7 +67,7 @@ def find_groups(model: nn.Module) -> tuple[list[ChannelGroup], dict[str, str]]:
         raise MissingExtraError("compress", "pruning channels") from error
     network = copy.deepcopy(model).eval().requires_grad_()
     names = {module: name for name, module in network.named_modules()}
-    outputs = {network.get_submodule(name) for name in find_learned_outputs(network)}
+    outputs = {network.get_submodule(name) for name in find_trainable_classifiers(network)}
     importance = torch_pruning.importance.GroupMagnitudeImportance()
     graph = _build_graph(network, torch_pruning.DependencyGraph())
     groups: list[ChannelGroup] = []

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from falconet.compression.steps.checks import unwrap
-from falconet.compression.steps.constraints import Constrained, Grid, constrain, find_tensor
+from falconet.compression.steps.constraints import Constrained, FakeQuantize, constrain, find_tensor
 from falconet.errors import ConfigError, UsageError
 
 Compensable: TypeAlias = nn.Linear | nn.Conv1d | nn.Conv2d
@@ -83,10 +83,10 @@ def _is_compensable(layer: nn.Module) -> bool:
     return type(layer) is nn.Linear
 
 
-def _find_grid(constrained: Constrained, name: str) -> Grid | None:
+def _find_grid(constrained: Constrained, name: str) -> FakeQuantize | None:
     """Return the grid that acts last on a tensor, if one does."""
     last = constrained.list_constraints(name)[-1]
-    return last if isinstance(last, Grid) else None
+    return last if isinstance(last, FakeQuantize) else None
 
 
 def _copy_before_grids(constrained: Constrained) -> nn.Module:
@@ -140,11 +140,11 @@ def _gather(layer: Compensable, inputs: Tensor) -> Float[Tensor, "groups places 
 def _round_layer(
     weights: Float[Tensor, "outputs inputs"],
     moments: Float[Tensor, "groups inputs inputs"],
-    grid: Grid,
+    grid: FakeQuantize,
     damping: float,
 ) -> Float[Tensor, "outputs inputs"]:
     """Return the weights on their grid; outputs with zeros in the same places share a factor."""
-    steps = grid.compute_steps(weights.numel()).expand(len(weights)).double().cpu().numpy()
+    steps = grid.compute_scales(weights.numel()).expand(len(weights)).double().cpu().numpy()
     values, rounded = weights.double().cpu().numpy(), np.zeros(weights.shape)
     for group, rows in enumerate(np.array_split(np.arange(len(weights)), len(moments))):
         patterns, members = np.unique(values[rows] != 0, axis=0, return_inverse=True)

@@ -147,7 +147,7 @@ class Mask(nn.Module):
         return f"kept={self.kept.float().mean():.4f}, regrow={self.regrow}"
 
 
-class Grid(nn.Module):
+class FakeQuantize(nn.Module):
     """Integer multiples q s of a step, |q| <= levels: one step for the tensor, or one for each output channel (axis 0).
 
     Gradients are those of Esser et al.: Learned step size quantization. ICLR 2020 (arXiv 1902.08153): straight through
@@ -172,15 +172,15 @@ class Grid(nn.Module):
         else:
             self.register_buffer("ratio", ratio)
 
-    def compute_steps(self, weights: int) -> Float[Tensor, " channels"]:
+    def compute_scales(self, weights: int) -> Float[Tensor, " channels"]:
         """Return the steps, rounded, of a grid for so many weights."""
         scale = 1 / math.sqrt(weights / len(self.start) * self.levels)
         ratio = _scale_gradient(self.ratio, scale / self.start.clamp(min=_SMALLEST).square())
         steps = (self.start * ratio).abs().clamp(min=torch.finfo(torch.bfloat16).tiny)
-        return _pass_through(steps, round_significand(steps))
+        return _straight_through(steps, round_significand(steps))
 
     def forward(self, values: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-        steps = self.compute_steps(values.numel()).to(values.dtype).view(-1, *[1] * (values.ndim - 1))
+        steps = self.compute_scales(values.numel()).to(values.dtype).view(-1, *[1] * (values.ndim - 1))
         return _round_to_grid(values, steps, self.levels)
 
     def extra_repr(self) -> str:
@@ -202,7 +202,7 @@ class Codebook(nn.Module):
         self.centroids = nn.Parameter(centroids)
 
     def forward(self, values: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-        rounded = _pass_through(self.centroids, round_significand(self.centroids)).to(values.dtype)
+        rounded = _straight_through(self.centroids, round_significand(self.centroids)).to(values.dtype)
         table = torch.cat([rounded.new_zeros(1), rounded])
         # A mask before this one may have changed since.
         shared = table.index_select(0, self.members.long().flatten()).view(values.shape)
@@ -228,7 +228,7 @@ class Rounding(nn.Module):
     def forward(self, values: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         step = self.compute_step(values.detach())
         ratio = values / step
-        rounded = _pass_through(ratio, ratio.round())
+        rounded = _straight_through(ratio, ratio.round())
         return (rounded.clamp(min=1) if self.positive else rounded) * step
 
     def compute_step(self, values: Float[Tensor, "*shape"]) -> Float[Tensor, ""]:
@@ -245,7 +245,7 @@ class Rounding(nn.Module):
         return f"bits={self.bits}, positive={self.positive}"
 
 
-def _pass_through(values: Float[Tensor, "*shape"], rounded: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+def _straight_through(values: Float[Tensor, "*shape"], rounded: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """Return `rounded` with the gradient of `values` (Bengio, Léonard, Courville, 2013: straight-through estimator).
 
     Exact where `rounded` is `values` rounded or zero, since the difference of such floats is one; never -0.
@@ -254,7 +254,7 @@ def _pass_through(values: Float[Tensor, "*shape"], rounded: Float[Tensor, "*shap
 
 
 class _Regrow(torch.autograd.Function):
-    """Zeros where a weight is not kept, with the gradient of all weights: `_pass_through` in one pass over memory."""
+    """Zeros where a weight is not kept, with the gradient of all: `_straight_through` in one pass over memory."""
 
     @staticmethod
     def forward(ctx: Any, values: Tensor, kept: Tensor) -> Tensor:
@@ -266,7 +266,7 @@ class _Regrow(torch.autograd.Function):
 
 
 class _RoundToGrid(torch.autograd.Function):
-    """Integer multiples of steps, with the gradients that `Grid` states.
+    """Integer multiples of steps, with the gradients that `FakeQuantize` states.
 
     What autograd would derive from rounding and clamping takes twice as long, which small networks feel.
     """

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from falconet.compression.steps.channel_groups import has_matrix
 from falconet.errors import ConfigError
-from falconet.models.info import find_learned_outputs
+from falconet.models.info import find_trainable_classifiers
 from falconet.models.widths import SPLITTABLE, ConvOrLinear, Factorized, count_factors, count_groups, replace_module
 
 
@@ -67,7 +67,7 @@ def _find_plain(model: nn.Module) -> tuple[dict[str, ConvOrLinear], dict[str, st
     """Return the layers that can be factorized, and why the others with a matrix of weights cannot."""
     plain: dict[str, ConvOrLinear] = {}
     reasons = {}
-    outputs = find_learned_outputs(model)
+    outputs = find_trainable_classifiers(model)
     factors = {
         f"{name}.{index}" for name, each in model.named_modules() if isinstance(each, Factorized) for index in "01"
     }

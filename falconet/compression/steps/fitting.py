@@ -26,7 +26,7 @@ _MIN_PIECES = 64
 """Pieces at least, so that few clusters have a good partition too. Set by hand, not tuned."""
 
 
-def fit_steps(values: Float[Tensor, "channels weights"], levels: int) -> Float[Tensor, " channels"]:
+def fit_scales(values: Float[Tensor, "channels weights"], levels: int) -> Float[Tensor, " channels"]:
     """Return for each channel the step of 8 significant bits whose grid of |q| <= levels has the least squared error.
 
     Steps are searched among those that put the largest value on a level, which finds the step of values that lie on a

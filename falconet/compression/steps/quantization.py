@@ -20,8 +20,8 @@ from falconet.compression.steps.checks import (
     select_weights,
     unwrap,
 )
-from falconet.compression.steps.constraints import Constrained, Grid, Rounding, constrain, find_tensor
-from falconet.compression.steps.fitting import fit_steps
+from falconet.compression.steps.constraints import Constrained, FakeQuantize, Rounding, constrain, find_tensor
+from falconet.compression.steps.fitting import fit_scales
 
 Per = Literal["tensor", "channel"]
 Bits = int | Literal["ternary"]
@@ -30,7 +30,7 @@ _WEIGHT = "is a weight, for quantize or cluster"
 
 @dataclass(frozen=True)
 class Quantize:
-    """Weights are small integers times a step; see `Grid`. Raises ConfigError for bad settings."""
+    """Weights are small integers times a step; see `FakeQuantize`. Raises ConfigError for bad settings."""
 
     bits: Bits | Mapping[str, Bits]
     """Of the integers, 2 to 8, from -(2^(bits-1) - 1) to 2^(bits-1) - 1, or `ternary` for -1, 0 and 1, which are those
@@ -56,7 +56,7 @@ class Quantize:
                 levels = 1 if bits == "ternary" else 2 ** (bits - 1) - 1
                 values = constrained.constrain(name)
                 rows = values.flatten(1) if self.per == "channel" else values.reshape(1, -1)
-                constrained.append(name, Grid(fit_steps(rows, levels), levels, learn=self.learn_step))
+                constrained.append(name, FakeQuantize(fit_scales(rows, levels), levels, learn=self.learn_step))
         return constrained
 
     def find_untouched(self, model: nn.Module) -> dict[str, str]:

@@ -23,8 +23,8 @@ from falconet.models.options import choose_stem
 from falconet.models.registry import check_options, check_pretrained, find_model, list_options
 from falconet.models.table import MODELS
 from falconet.models.weights.formats import CODED_SUFFIX, State, parse_weights, read_weight_content, read_weights
-from falconet.models.weights.layouts import LAYOUTS, OWN, TENSORFLOW_OPTIONS, rename_bert
-from falconet.models.weights.pretrained import Pretrained, check_weights_fit, find_mismatch
+from falconet.models.weights.key_formats import KEY_FORMATS, OWN, TENSORFLOW_OPTIONS, rename_bert
+from falconet.models.weights.pretrained import Pretrained, check_weights_fit, find_pretrained_mismatch
 from falconet.models.weights.published import (
     LITE_MEAN,
     LITE_STD,
@@ -162,7 +162,7 @@ def from_state(name: str, state: State, source: str, size: tuple[int, ...] | Non
     `size` is height and width in pixels, where they are known.
     """
     # Networks of other libraries keep their own names.
-    layouts = LAYOUTS if name in MODELS else ()
+    layouts = KEY_FORMATS if name in MODELS else ()
     known = set(list_options(name))
     layout = next((layout for layout in layouts if layout.marker in state and layout.options.keys() <= known), OWN)
     mean, std = layout.mean, layout.std
@@ -211,7 +211,7 @@ def _choose_options(found: Pretrained) -> Pretrained:
     if "stem" not in list_options(found.name):
         return found
     candidates = [_with_options(found, {"stem": stem}) for stem in ("imagenet", "small")]
-    fitting = [candidate for candidate in candidates if not find_mismatch(candidate)]
+    fitting = [candidate for candidate in candidates if not find_pretrained_mismatch(candidate)]
     if len(fitting) < len(candidates):
         return (fitting or candidates)[0]
     note = "stem=imagenet, though the weights' shapes would fit stem=small too (--set model.options.stem=small)"

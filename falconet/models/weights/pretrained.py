@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from falconet.errors import ConfigError
-from falconet.models.info import find_outputs
-from falconet.models.outlines import outline_model
+from falconet.models.info import find_classifiers
+from falconet.models.meta_model import create_meta_model
 from falconet.models.registry import find_model
 from falconet.models.weights.formats import State
-from falconet.models.weights.layouts import IMAGENET_MEAN, IMAGENET_STD
+from falconet.models.weights.key_formats import IMAGENET_MEAN, IMAGENET_STD
 from falconet.spec import ImageSpec, ResizeMode
 
 
@@ -74,12 +74,12 @@ class Pretrained:
 
 def check_weights_fit(found: Pretrained, source: str) -> None:
     """Raise ConfigError unless the weights are those of the network, name by name and shape by shape."""
-    mismatch = find_mismatch(found)
+    mismatch = find_pretrained_mismatch(found)
     if mismatch:
         raise ConfigError(f"model.pretrained: {source} holds no weights of {found.name}: {mismatch}")
 
 
-def find_mismatch(found: Pretrained) -> str:
+def find_pretrained_mismatch(found: Pretrained) -> str:
     """Return how the weights first differ from the network's in name or shape; empty where they do not."""
     state = _drop_counters(found.state)
     if not state:
@@ -125,7 +125,7 @@ def _list_shapes(found: Pretrained, **ends: int) -> Mapping[str, torch.Size]:
 @lru_cache(maxsize=16)
 def _list_network(name: str, options: str, size: tuple[int, ...] | None) -> Mapping[str, torch.Size]:
     """Return the names and shapes of a network's tensors."""
-    state = outline_model(name, input_size=size, **json.loads(options)).state_dict()
+    state = create_meta_model(name, input_size=size, **json.loads(options)).state_dict()
     return {key: tensor.shape for key, tensor in _drop_counters(state).items()}
 
 
@@ -134,7 +134,9 @@ def _drop_counters(state: State) -> dict[str, Tensor]:
     return {key: value for key, value in state.items() if not key.endswith("num_batches_tracked")}
 
 
-def fit_weights(model: nn.Module, found: Pretrained, labels: tuple[str, ...] | None = None) -> tuple[str, ...]:
+def load_matching_weights(
+    model: nn.Module, found: Pretrained, labels: tuple[str, ...] | None = None
+) -> tuple[str, ...]:
     """Copy published weights into a network; return a line for each part that had to be made to fit.
 
     The output layer stays fresh unless its classes are those of the weights: as many, and called `labels` where these
@@ -143,7 +145,7 @@ def fit_weights(model: nn.Module, found: Pretrained, labels: tuple[str, ...] | N
     """
     notes = [f"weights of {found.name} ({found.layout} layout)", *found.notes]
     own, state = _drop_counters(model.state_dict()), _drop_counters(found.state)
-    outputs = tuple(f"{name}." for name in find_outputs(model))
+    outputs = tuple(f"{name}." for name in find_classifiers(model))
     _check_names(own, state, outputs)
     kernel = _find_kernel({key: tensor.shape for key, tensor in own.items()})
     if kernel is not None and own[kernel].shape[1] != state[kernel].shape[1]:

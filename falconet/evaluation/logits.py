@@ -14,7 +14,7 @@ from torch import Tensor
 from falconet.artifact import Artifact
 from falconet.data import DataConfig, Dataset, Samples, Split, Unreadable
 from falconet.data.dataset import match_labels
-from falconet.data.files import fit_recordings
+from falconet.data.files import adapt_samples
 from falconet.data.preprocessing import iterate_prepared
 from falconet.errors import DataError
 from falconet.evaluation.adapters import ADAPTERS
@@ -24,7 +24,7 @@ from falconet.spec import InputSpec
 
 
 @dataclass(frozen=True, eq=False)
-class Answers:
+class SplitLogits:
     """What a model says about the samples of a split that can be read."""
 
     split: Split
@@ -35,22 +35,22 @@ class Answers:
     """The other samples of the split."""
 
 
-def answer_known(artifact: Artifact, dataset: Dataset, name: str, split: Split | None = None) -> Answers:
+def predict_split(artifact: Artifact, dataset: Dataset, name: str, split: Split | None = None) -> SplitLogits:
     """Return the model's logits for a split of a data set with its labels; `split` is the one of this name, if at hand.
 
-    Raises DataError for an empty one, for classes that the model does not know and as `answer_split` does.
+    Raises DataError for an empty one, for classes that the model does not know and as `predict_matched` does.
     """
     split = dataset.split(name) if split is None else split
     if not len(split):
         raise DataError(f"{dataset.source}: its {name} split holds no samples")
     labels = match_labels(split, dataset.classes, artifact.config.output.labels)
-    return answer_split(artifact, dataclasses.replace(split, labels=labels))
+    return predict_matched(artifact, dataclasses.replace(split, labels=labels))
 
 
-def answer_split(artifact: Artifact, split: Split) -> Answers:
+def predict_matched(artifact: Artifact, split: Split) -> SplitLogits:
     """Return the model's logits for a split. Raises DataError where nothing of it can be read."""
     with kept_memory():
-        logits, reasons = predict_logits(artifact, fit_recordings(split.samples, artifact.config.input))
+        logits, reasons = predict_logits(artifact, adapt_samples(split.samples, artifact.config.input))
     if not len(logits):
         index, reason = next(iter(reasons.items()))
         raise DataError(f"none of {len(split)} samples can be read; the first: {split.samples.name(index)} ({reason})")
@@ -62,12 +62,12 @@ def answer_split(artifact: Artifact, split: Split) -> Answers:
         )
     unreadable = tuple(Unreadable(split.samples.name(index), reason) for index, reason in reasons.items())
     kept = np.setdiff1d(np.arange(len(split)), list(reasons)).astype(np.int64)
-    return Answers(split.take(kept) if reasons else split, logits, unreadable)
+    return SplitLogits(split.take(kept) if reasons else split, logits, unreadable)
 
 
-def fit_config(config: DataConfig, spec: InputSpec) -> DataConfig:
+def adapt_config(config: DataConfig, spec: InputSpec) -> DataConfig:
     """Return how a source is read for a model, whatever it holds: pictures in its range."""
-    return ADAPTERS[spec.kind].fit_config(config, spec)
+    return ADAPTERS[spec.kind].adapt_config(config, spec)
 
 
 @torch.inference_mode()

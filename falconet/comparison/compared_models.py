@@ -22,7 +22,7 @@ from falconet.renames import ignore
 from falconet.schema import flatten, from_mapping, merge, to_mapping
 from falconet.storage import is_vacant, read_json, write_json
 from falconet.training import TrainConfig
-from falconet.training.config import FREE
+from falconet.training.config import CHANGEABLE_ON_RESUME
 
 _TERMS_FILE = "terms.json"
 """Says of a folder that it holds a comparison, and what all its runs have in common."""
@@ -31,7 +31,7 @@ _RESERVED = {"model.name": "is what `models` says", "training.seed": "goes from 
 
 
 @dataclass(frozen=True)
-class Contender:
+class ComparedModel:
     """One of the models that are compared: an architecture to train, or a trained model's folder."""
 
     name: str
@@ -48,7 +48,7 @@ class Contender:
 
 
 @dataclass(frozen=True)
-class _Terms:
+class _SharedConfig:
     """What is the same for all runs of a comparison."""
 
     source: str
@@ -56,16 +56,16 @@ class _Terms:
     recipe: str | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
 
-    def settings_for(self, contender: Contender) -> tuple[str | None, dict[str, Any]]:
+    def settings_for(self, compared: ComparedModel) -> tuple[str | None, dict[str, Any]]:
         """Return the recipe and the settings that a model is trained with.
 
         A recipe's section `model` counts for the model that it names; others take the rest of it.
         """
-        recipe = contender.recipe or self.recipe
+        recipe = compared.recipe or self.recipe
         if recipe is None:
             return None, dict(self.settings)
         loaded = load_recipe(recipe)
-        if (loaded.get("model") or {}).get("name") == contender.model:
+        if (loaded.get("model") or {}).get("name") == compared.model:
             return recipe, dict(self.settings)
         return None, merge(_without_model(loaded), self.settings)
 
@@ -77,10 +77,10 @@ class _Terms:
 
 
 @dataclass(frozen=True, eq=False)
-class Study:
+class ComparisonContext:
     """All that the runs of a comparison have in common."""
 
-    terms: _Terms
+    terms: _SharedConfig
     seeds: int
     out: Path
     dataset: Dataset
@@ -88,58 +88,58 @@ class Study:
     folds: int = 0
     """Of the cross-validation; 0: models are ranked by the validation split alone."""
 
-    def folds_of(self, contender: Contender) -> range:
+    def folds_of(self, compared: ComparedModel) -> range:
         """Return the folds that a model is trained without, one after the other; a trained model has none."""
-        return range(0 if contender.folder else self.folds)
+        return range(0 if compared.folder else self.folds)
 
-    def seeds_of(self, contender: Contender) -> range:
+    def seeds_of(self, compared: ComparedModel) -> range:
         """Return the seeds of a model's runs; a trained model is one run."""
-        return range(1 if contender.folder else self.seeds)
+        return range(1 if compared.folder else self.seeds)
 
 
 def _without_model(settings: Settings) -> dict[str, Any]:
     return {key: value for key, value in settings.items() if key != "model"}
 
 
-def parse_contenders(names: Sequence[str | Path]) -> tuple[Contender, ...]:
+def parse_compared_models(names: Sequence[str | Path]) -> tuple[ComparedModel, ...]:
     """Return what the names mean. Raises UsageError for fewer than two, for one twice, and for one that is unknown."""
-    contenders = tuple(parse_contender(str(name).strip()) for name in names)
-    if len(contenders) < 2:
-        raise UsageError(f"models: wanted two or more to compare, found {len(contenders)}")
-    slugs = [contender.slug for contender in contenders]
-    for contender in contenders:
-        if slugs.count(contender.slug) > 1:
-            raise UsageError(f"models: wanted each model once, found {contender.name} again; leave one out")
-    return tuple(replace(one, name=_redact_contender(one.name, contenders)) for one in contenders)
+    compared_models = tuple(parse_compared(str(name).strip()) for name in names)
+    if len(compared_models) < 2:
+        raise UsageError(f"models: wanted two or more to compare, found {len(compared_models)}")
+    slugs = [compared.slug for compared in compared_models]
+    for compared in compared_models:
+        if slugs.count(compared.slug) > 1:
+            raise UsageError(f"models: wanted each model once, found {compared.name} again; leave one out")
+    return tuple(replace(one, name=_redact_name(one.name, compared_models)) for one in compared_models)
 
 
-def _redact_contender(name: str, contenders: Sequence[Contender]) -> str:
+def _redact_name(name: str, compared_models: Sequence[ComparedModel]) -> str:
     """Return a model's name as others may read it: of an absolute path as many last parts as tell it from others'."""
     parts = Path(name).parts
     if not Path(name).is_absolute():
         return name
     ends = (str(Path(*parts[place:])) for place in range(len(parts) - 1, 0, -1))
-    return next((end for end in ends if sum(f"/{one.name}".endswith(f"/{end}") for one in contenders) == 1), name)
+    return next((end for end in ends if sum(f"/{one.name}".endswith(f"/{end}") for one in compared_models) == 1), name)
 
 
-def parse_contender(text: str) -> Contender:
+def parse_compared(text: str) -> ComparedModel:
     """Return what a name means: `MODEL`, `MODEL@RECIPE`, a trained model's folder, or one of the hub, `hf:owner/name`.
 
     A name of the table is never taken for a folder: one that is called so is written `./NAME`.
     """
     if text.startswith(HUB_PREFIX):
-        return Contender(text, folder=fetch_model(text))
+        return ComparedModel(text, folder=fetch_model(text))
     name, at, recipe = text.partition("@")
     if name not in MODELS and name.partition(":")[0] not in EXTERNAL and (Path(text).is_dir() or "/" in text):
         check_artifact(text)
-        return Contender(text, folder=Path(text))
+        return ComparedModel(text, folder=Path(text))
     find_model(name)
     if at:
         load_recipe(recipe)
-    return Contender(text, name, recipe or None)
+    return ComparedModel(text, name, recipe or None)
 
 
-def agree(source: str | Path, epochs: int | None, recipe: str | None, settings: Settings) -> _Terms:
+def make_shared_config(source: str | Path, epochs: int | None, recipe: str | None, settings: Settings) -> _SharedConfig:
     """Return the terms of a comparison. Raises UsageError for what no run could take."""
     check_source(source)
     check_sections(settings)
@@ -154,7 +154,7 @@ def agree(source: str | Path, epochs: int | None, recipe: str | None, settings: 
     # Written down in any case: comparisons of before split otherwise.
     data = from_mapping(DataConfig, settings.get("data") or {}, "data")
     asked = merge({"data": {"near_duplicates": data.near_duplicates}}, asked)
-    return _Terms(str(source), epochs, recipe, asked)
+    return _SharedConfig(str(source), epochs, recipe, asked)
 
 
 def check_seeds(seeds: int) -> None:
@@ -169,7 +169,7 @@ def check_folds(folds: int | None) -> None:
         raise UsageError(f"folds: wanted 2 or more (5 or 10 are usual), found {folds}")
 
 
-def check_folder(out: Path, terms: _Terms, contenders: Sequence[Contender]) -> None:
+def check_folder(out: Path, terms: _SharedConfig, compared_models: Sequence[ComparedModel]) -> None:
     """Raise UsageError where `out` holds something else, or a comparison on other terms.
 
     A recipe may be a file that was edited since: what was trained by it then was not trained alike.
@@ -181,14 +181,14 @@ def check_folder(out: Path, terms: _Terms, contenders: Sequence[Contender]) -> N
         if not is_vacant(out):
             raise RunExistsError(f"{out} holds files that are no comparison: choose a new or empty folder with --out")
         return
-    check_recipes(out, terms, contenders)
+    check_recipes(out, terms, compared_models)
     record = read_json(out / _TERMS_FILE)
     settings = record.get("settings")
     record = {**record, "settings": normalize_settings(settings, ignore)} if isinstance(settings, dict) else record
     before = flatten({key: value for key, value in record.items() if key != "recipes"})
     before.setdefault("settings.data.near_duplicates", "apart")
     now = flatten(to_mapping(terms))
-    free = {f"settings.training.{name}" for name in FREE}
+    free = {f"settings.training.{name}" for name in CHANGEABLE_ON_RESUME}
     for key in sorted((before.keys() | now.keys()) - free - {"fingerprint"}):
         if before.get(key) != now.get(key):
             name = key.removeprefix("settings.")
@@ -198,12 +198,12 @@ def check_folder(out: Path, terms: _Terms, contenders: Sequence[Contender]) -> N
             )
 
 
-def check_recipes(out: Path, terms: _Terms, contenders: Sequence[Contender]) -> None:
+def check_recipes(out: Path, terms: _SharedConfig, compared_models: Sequence[ComparedModel]) -> None:
     """Raise UsageError for a recipe that says something else than when a comparison was begun with it."""
     if not (out / _TERMS_FILE).is_file():
         return
     recipes = _read_recipes(read_json(out / _TERMS_FILE))
-    for name, found in _hash_recipes(terms, contenders).items():
+    for name, found in _hash_recipes(terms, compared_models).items():
         if recipes.get(name, found) != found:
             raise UsageError(
                 f"{out} was begun with another {name}, which was changed since, or came with an earlier version of "
@@ -211,9 +211,9 @@ def check_recipes(out: Path, terms: _Terms, contenders: Sequence[Contender]) -> 
             )
 
 
-def _hash_recipes(terms: _Terms, contenders: Sequence[Contender]) -> dict[str, str]:
+def _hash_recipes(terms: _SharedConfig, compared_models: Sequence[ComparedModel]) -> dict[str, str]:
     """Return a hash of what each recipe says that models are trained by, by its name."""
-    names = {terms.recipe, *(contender.recipe for contender in contenders)} - {None}
+    names = {terms.recipe, *(compared.recipe for compared in compared_models)} - {None}
     loaded = {name: json.dumps(load_recipe(name), sort_keys=True, default=str) for name in map(str, names)}
     return {name: sha256(text.encode("utf-8", "backslashreplace")).hexdigest() for name, text in loaded.items()}
 
@@ -224,7 +224,7 @@ def _read_recipes(record: Mapping[str, Any]) -> dict[str, Any]:
     return dict(found) if isinstance(found, dict) else {}
 
 
-def record_terms(out: Path, terms: _Terms, contenders: Sequence[Contender], fingerprint: str) -> None:
+def record_terms(out: Path, terms: _SharedConfig, compared_models: Sequence[ComparedModel], fingerprint: str) -> None:
     """Write the terms into the folder. Raises UsageError where it was begun with other data."""
     path = out / _TERMS_FILE
     record = read_json(path) if path.is_file() else {}
@@ -234,5 +234,5 @@ def record_terms(out: Path, terms: _Terms, contenders: Sequence[Contender], fing
             f"{terms.source} has changed since {out} was begun (fingerprint {before}, now {fingerprint}): choose "
             "another --out"
         )
-    recipes = {**_read_recipes(record), **_hash_recipes(terms, contenders)}
+    recipes = {**_read_recipes(record), **_hash_recipes(terms, compared_models)}
     write_json(path, {**to_mapping(terms), "fingerprint": fingerprint, "recipes": recipes})

@@ -18,12 +18,12 @@ from falconet.models.widths import apply_widths
 
 _MIN_CALLS, _CALLS_A_TENSOR, _MAX_CALLS = 2_000, 40, 100_000
 """Calls of torch that building a network may take; the largest of timm take 13,000, 5 to 15 for each tensor."""
-_MAX_SHRUNK_SIDE = 1 << 26
+_MAX_SHRUNK_WEIGHTS = 1 << 26
 """Weights of another library's network that is built whole, only to be cut to the widths of a smaller one."""
 
 
 @dataclass(frozen=True)
-class TensorOutline:
+class TensorMeta:
     """What a tensor is, but for its values."""
 
     shape: tuple[int, ...]
@@ -31,20 +31,20 @@ class TensorOutline:
     """`float`, `integer`, or what else there is, which no network has."""
 
 
-def outline_tensor(tensor: Tensor) -> TensorOutline:
+def outline_tensor(tensor: Tensor) -> TensorMeta:
     """Return what a tensor is."""
     strange = tensor.is_complex() or (tensor.is_floating_point() and tensor.dtype not in _FLOATS)
     if strange or tensor.layout != torch.strided or tensor.is_quantized:
-        return TensorOutline(tuple(tensor.shape), f"{tensor.layout} {tensor.dtype}".replace("torch.", ""))
+        return TensorMeta(tuple(tensor.shape), f"{tensor.layout} {tensor.dtype}".replace("torch.", ""))
     kinds = {torch.bool: "bool"} | dict.fromkeys(_FLOATS, "float")
-    return TensorOutline(tuple(tensor.shape), kinds.get(tensor.dtype, "integer"))
+    return TensorMeta(tuple(tensor.shape), kinds.get(tensor.dtype, "integer"))
 
 
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 """Others, of 8 bits, have no infinity or no sign, and torch computes with none of them."""
 
 
-def outline_model(
+def create_meta_model(
     name: str, widths: Mapping[str, Any] | None = None, *, tensors: int | None = None, **structure: Any
 ) -> nn.Module:
     """Return a network as `create_model` and `apply_widths` make it, with weights that take no memory.
@@ -55,13 +55,13 @@ def outline_model(
     most = _MAX_CALLS if tensors is None else min(_MIN_CALLS + _CALLS_A_TENSOR * tensors, _MAX_CALLS)
     try:
         # Outside, since the mode sees, and may refuse, the call by which `no_grad` within is left.
-        with torch.set_grad_enabled(torch.is_grad_enabled()), _Outlining(most):
+        with torch.set_grad_enabled(torch.is_grad_enabled()), _MetaMode(most):
             model = create_model(name, **structure)
             whole = sum(parameter.numel() for parameter in model.parameters())
             if widths is None:
                 return model
-            if name not in MODELS and whole > _MAX_SHRUNK_SIDE:
-                raise ConfigError(f"widths: wanted a network of at most {_MAX_SHRUNK_SIDE} weights, found {whole}")
+            if name not in MODELS and whole > _MAX_SHRUNK_WEIGHTS:
+                raise ConfigError(f"widths: wanted a network of at most {_MAX_SHRUNK_WEIGHTS} weights, found {whole}")
             return apply_widths(model, widths)
     except (RuntimeError, OverflowError) as error:  # Sizes beyond what torch can count.
         raise ConfigError(f"model: {name} cannot be built as asked: {' '.join(str(error).split())}") from error
@@ -80,7 +80,7 @@ def _allocate(outline: Shaped[Tensor, "*shape"]) -> Shaped[Tensor, "*shape"]:
     return torch.empty_strided(outline.shape, outline.stride(), dtype=outline.dtype)
 
 
-class _Outlining(TorchFunctionMode):
+class _MetaMode(TorchFunctionMode):
     """Makes tensors for weights without memory, and leaves out drawing their first values.
 
     Everything else, such as indices that layers compute, is made as ever. torch's own device `meta` would fail where
@@ -112,7 +112,7 @@ _FACTORIES = frozenset({torch.empty, torch.zeros, torch.ones, torch.full, torch.
 _INITIALIZERS = frozenset({"normal_", "uniform_", "trunc_normal_", "bernoulli_", "orthogonal_"})
 
 
-def find_misfit(model: nn.Module, found: Mapping[str, TensorOutline]) -> str | None:
+def find_state_dict_mismatch(model: nn.Module, found: Mapping[str, TensorMeta]) -> str | None:
     """Return how tensors differ from a network's state in names, shapes or types; None where they do not."""
     wanted = {name: outline_tensor(tensor) for name, tensor in model.state_dict().items()}
     for name, outline in wanted.items():

@@ -23,7 +23,7 @@ from typing import Any
 
 from torch import Tensor
 
-from falconet.models.outlines import outline_model
+from falconet.models.meta_model import create_meta_model
 from falconet.models.weights.formats import State
 from falconet.spec import ResizeMode
 
@@ -33,7 +33,7 @@ _CAFFE_MEAN, _CAFFE_STD = (123 / 255, 117 / 255, 104 / 255), (1 / 255,) * 3
 
 
 @dataclass(frozen=True)
-class _Layout:
+class _KeyFormat:
     """A way of naming a network's tensors, and what networks that are named so were trained with."""
 
     name: str
@@ -120,7 +120,7 @@ _TENSORFLOW = _BlockNames(
 
 def _rename_blocks(names: _BlockNames, name: str, state: State) -> dict[str, Tensor]:
     """Return an EfficientNet's tensors with the names that they have here; unknown ones keep theirs."""
-    ours = outline_model(name).state_dict()
+    ours = create_meta_model(name).state_dict()
     targets = dict.fromkeys(match[0] for key in ours if (match := re.match(r"features\.\d+\.\d+(?=\.block)", key)))
     blocks = {match[0]: match.groups() for key in state if (match := re.match(names.pattern, key))}
     # Numbers, not names: block 10 comes after block 9.
@@ -173,9 +173,9 @@ def rename_bert(layer: str) -> str:
     return f"blocks.{block[1]}.{_BERT_LAYERS.get(block[2], block[2])}"
 
 
-OWN = _Layout("falconet", "", _rename_own)
-LAYOUTS = (
-    _Layout("timm", "conv_stem.weight", partial(_rename_blocks, _TIMM), MappingProxyType({"norm_eps": 1e-5})),
-    _Layout("tensorflow", "_conv_stem.weight", partial(_rename_blocks, _TENSORFLOW), TENSORFLOW_OPTIONS),
-    _Layout("caffe", "fire2/squeeze1x1.weight", _rename_caffe, {}, _CAFFE_MEAN, _CAFFE_STD, "stretch"),
+OWN = _KeyFormat("falconet", "", _rename_own)
+KEY_FORMATS = (
+    _KeyFormat("timm", "conv_stem.weight", partial(_rename_blocks, _TIMM), MappingProxyType({"norm_eps": 1e-5})),
+    _KeyFormat("tensorflow", "_conv_stem.weight", partial(_rename_blocks, _TENSORFLOW), TENSORFLOW_OPTIONS),
+    _KeyFormat("caffe", "fire2/squeeze1x1.weight", _rename_caffe, {}, _CAFFE_MEAN, _CAFFE_STD, "stretch"),
 )

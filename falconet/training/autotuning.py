@@ -19,7 +19,14 @@ from falconet.memory import kept_memory
 from falconet.training.batches import Batches
 from falconet.training.config import TrainConfig
 from falconet.training.finetuning import freeze
-from falconet.training.loop import init_state, is_out_of_memory, make_context, make_plain, train_step, wrap
+from falconet.training.loop import (
+    init_state,
+    is_out_of_memory,
+    make_context,
+    train_step,
+    without_augmentation,
+    wrap_model,
+)
 
 _MIN_RATE, _HIGHEST_RATE = 1e-6, 10.0
 _STEPS = 100
@@ -31,7 +38,7 @@ _TOO_HIGH = 4.0
 _SAFETY = 10.0
 """A tenth of the rate with the lowest loss leaves room for what comes later."""
 _SIZES = (16, 32, 64, 128, 256, 512)
-_NEARLY = 0.9
+_MIN_SPEED_FRACTION = 0.9
 """Of the most samples a second: a smaller batch that reaches so many makes more steps of them."""
 _MIN_BATCHES = 16
 """Of an epoch: with fewer steps it teaches less."""
@@ -66,7 +73,7 @@ def lr_range_test(
     the same factor each step until the loss is TOO_HIGH or no longer finite. Raises DivergedError where it never is.
     """
     rates = [_MIN_RATE * (_HIGHEST_RATE / _MIN_RATE) ** (index / (_STEPS - 1)) for index in range(_STEPS)]
-    with trial(model, config) as network:
+    with scratch_copy(model, config) as network:
         scan = _collect(rates, (loss for loss, _ in take_steps(network, train, config, rates, class_weights, teacher)))
     if not scan.losses:
         raise DivergedError("the loss is not finite even before the first step, so that no learning rate can be found")
@@ -74,7 +81,7 @@ def lr_range_test(
 
 
 @contextmanager
-def trial(model: nn.Module, config: TrainConfig) -> Iterator[nn.Module]:
+def scratch_copy(model: nn.Module, config: TrainConfig) -> Iterator[nn.Module]:
     """Lend a copy of a network to be trained; nothing of that shows outside."""
     with torch.random.fork_rng(devices=[]), kept_memory():
         torch.manual_seed(config.seed)
@@ -98,7 +105,7 @@ def take_steps(
     state = init_state(network, config, context.policy)
     network.train()
     freeze(network, config, 1)
-    wrap(state, context)
+    wrap_model(state, context)
     for step, (rate, batch) in enumerate(zip(rates, _repeat_epochs(train), strict=False)):
         try:
             loss, _ = train_step(state, context, batch, step, rate)
@@ -147,7 +154,9 @@ def find_batch_size(
         if len(train) < _MIN_BATCHES and speeds:
             break
         try:
-            speeds[size] = measure_speed(model, train, replace(config, batch_size=size), class_weights, teacher)
+            speeds[size] = measure_training_throughput(
+                model, train, replace(config, batch_size=size), class_weights, teacher
+            )
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -155,7 +164,7 @@ def find_batch_size(
                 raise OutOfMemoryError(f"out of memory in batches of {size}, the smallest that was tried") from error
             break
     best = max(speeds.values())
-    chosen = min(size for size, speed in speeds.items() if speed >= _NEARLY * best)
+    chosen = min(size for size, speed in speeds.items() if speed >= _MIN_SPEED_FRACTION * best)
     rates = ", ".join(f"{size}: {speed:,.0f}" for size, speed in speeds.items())
     return chosen, f"batch size {chosen} (samples a second by size: {rates})"
 
@@ -172,9 +181,9 @@ def find_epochs(
     """Return how many epochs over `count` samples fit into a time, at most those of `config`, and a line that says so.
 
     A copy of the network takes the steps that are timed. Of an epoch whose output layer is solved, and of validation,
-    _EXTRA says what they take beside.
+    _EPOCH_OVERHEAD says what they take beside.
     """
-    epoch = _EXTRA * count / measure_speed(model, train, config, class_weights, teacher)
+    epoch = _EPOCH_OVERHEAD * count / measure_training_throughput(model, train, config, class_weights, teacher)
     epochs = min(max(int(seconds / epoch), 1), config.epochs)
     if epochs == 1 and config.linear_probe is not None:
         return 1, f"the output layer is solved alone, as an epoch after that takes about {epoch:,.0f} s"
@@ -184,13 +193,13 @@ def find_epochs(
 
 
 @torch.inference_mode()
-def measure_answers(model: nn.Module, samples: Loader, enough: float) -> float:
+def measure_inference_throughput(model: nn.Module, samples: Loader, enough: float) -> float:
     """Return how many samples a second a network answers in batches of samples of like length, as features are taken.
 
     The first batch, of the middle and slower than those after it, suffices where it is as fast as `enough` already;
     otherwise, and where there is another, it is not counted, and others at random are timed for SECONDS.
     """
-    plain = make_plain(samples, len(samples.labels))
+    plain = without_augmentation(samples, len(samples.labels))
     order = torch.randperm(len(plain), generator=torch.Generator().manual_seed(0)).tolist()
     order = [len(plain) // 2, *(position for position in order if position != len(plain) // 2)]
     place = next(iter(model.parameters())).device
@@ -212,11 +221,11 @@ def measure_answers(model: nn.Module, samples: Loader, enough: float) -> float:
     return rate
 
 
-_EXTRA = 1.25
+_EPOCH_OVERHEAD = 1.25
 """Seconds of an epoch for one of its steps."""
 
 
-def measure_speed(
+def measure_training_throughput(
     model: nn.Module,
     train: Batches,
     config: TrainConfig,
@@ -228,7 +237,7 @@ def measure_speed(
     Raises DivergedError where the loss is not finite from the first steps on.
     """
     samples, started, now = 0, 0.0, 0.0
-    with trial(model, config) as network:
+    with scratch_copy(model, config) as network:
         steps = take_steps(network, train, config, repeat(config.learning_rate), class_weights, teacher)
         for index, (_, count) in enumerate(steps):
             now = time.perf_counter()
