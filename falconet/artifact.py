@@ -275,6 +275,14 @@ def redact_config(config: ArtifactConfig) -> ArtifactConfig:
     return dataclasses.replace(config, provenance=dataclasses.replace(origin, data=data, recipe=recipe))
 
 
+_LOCAL_FILES = ("config.yaml", "search/search.json")
+"""Beside an artifact, and never uploaded; JSON is YAML too."""
+
+
+_BEGINNING, _EVENTS = 1 << 14, 6
+"""Bytes of a file, and events of YAML, among which the source comes first; one word may be of any length."""
+
+
 def find_source(folder: Path, origin: DataOrigin) -> DataOrigin:
     """Return where a model's data lie on this machine, by what only stays here: the run's settings, or its search."""
     for name in _LOCAL_FILES:
@@ -289,10 +297,8 @@ def find_source(folder: Path, origin: DataOrigin) -> DataOrigin:
     return origin
 
 
-_LOCAL_FILES = ("config.yaml", "search/search.json")
-"""Beside an artifact, and never uploaded; JSON is YAML too."""
-_BEGINNING, _EVENTS = 1 << 14, 6
-"""Bytes of a file, and events of YAML, among which the source comes first; one word may be of any length."""
+_ALONE = ("architecture", "options", "widths", "input", "output", "temperature")
+"""What a coded file tells of `config.json`."""
 
 
 def encode_artifact(artifact: Artifact) -> Artifact:
@@ -303,10 +309,6 @@ def encode_artifact(artifact: Artifact) -> Artifact:
         header["tokenizer"] = abridge_tokenizer(artifact.tokenizer)
     weights = {name: tensor.detach().cpu().contiguous().numpy() for name, tensor in artifact.weights.items()}
     return dataclasses.replace(artifact, coded=codec.encode(header, weights))
-
-
-_ALONE = ("architecture", "options", "widths", "input", "output", "temperature")
-"""What a coded file tells of `config.json`."""
 
 
 def decode_artifact(content: bytes) -> Artifact:
@@ -593,18 +595,18 @@ def read_derived(artifact: Artifact) -> dict[str, str]:
     return {name: content.decode("utf-8", "replace") for name, content in contents.items() if name not in stale}
 
 
-def _find_stale(contents: Mapping[str, bytes], digest: str) -> tuple[str, ...]:
-    """Return the names of those derived files that do not name the weights of this hash as what they speak of."""
-    named = {name: _SUBJECTS[name].search(contents[name]) for name in DERIVED_FILES if name in contents}
-    return tuple(name for name, found in named.items() if found is None or found[1].decode() != digest)
-
-
 _SUBJECTS = {
     "metrics.json": re.compile(rb'"weights_sha256": "([0-9a-f]{64})"'),
     "README.md": re.compile(rb"^weights_sha256: '?([0-9a-f]{64})'?$", re.MULTILINE),
     "report.html": re.compile(rb'<meta name="weights_sha256" content="([0-9a-f]{64})">'),
 }
 """Where a derived file has the hash of the weights that it speaks of."""
+
+
+def _find_stale(contents: Mapping[str, bytes], digest: str) -> tuple[str, ...]:
+    """Return the names of those derived files that do not name the weights of this hash as what they speak of."""
+    named = {name: _SUBJECTS[name].search(contents[name]) for name in DERIVED_FILES if name in contents}
+    return tuple(name for name, found in named.items() if found is None or found[1].decode() != digest)
 
 
 def read_file(path: Path, *, follow: bool = True) -> bytes:

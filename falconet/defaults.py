@@ -158,6 +158,10 @@ def choose_candidates(data: DataFacts) -> tuple[Candidate, ...]:
     )
 
 
+_UNBALANCED = 3.0
+"""How many times as many samples the largest class must have as the smallest for weights by default."""
+
+
 def default_settings(dataset: Dataset, candidate: Candidate | None = None, pretrained: bool = False) -> dict[str, Any]:
     """Return what follows from the data alone: always the same for the same data.
 
@@ -192,22 +196,22 @@ def default_settings(dataset: Dataset, candidate: Candidate | None = None, pretr
     }
 
 
+SMALLEST_BACKBONE, LARGEST_BACKBONE = 96, 224
+"""Pixels below which features of photographs lose their meaning, and those that the weights were trained at."""
+
+
 def choose_size(side: int) -> int:
     """Return the pixels of a side at which a backbone takes images of a side: a multiple of 32, from 96 to 224."""
     return min(max(math.ceil(side / 32) * 32, SMALLEST_BACKBONE), LARGEST_BACKBONE)
 
 
-SMALLEST_BACKBONE, LARGEST_BACKBONE = 96, 224
-"""Pixels below which features of photographs lose their meaning, and those that the weights were trained at."""
-_UNBALANCED = 3.0
-"""How many times as many samples the largest class must have as the smallest for weights by default."""
+_BANDS = 40
+
+
+_SOUND_RATE = 4000
+"""Steps a second."""
 
 
 def _choose_bands(dataset: Dataset) -> dict[str, int]:
     """Return the setting of _BANDS for recordings of a rate that voices and sounds have; nothing for all else."""
     return {"bands": _BANDS} if _SOUND_RATE <= (dataset.rate or 0) <= HIGHEST_RATE else {}
-
-
-_BANDS = 40
-_SOUND_RATE = 4000
-"""Steps a second."""

@@ -52,6 +52,14 @@ def _draft_image_spec(
     return ImageSpec(shape, mean, std, padding, dtype=dtype, value_range=deep, resize_mode=mode), None
 
 
+_MIN_SIDE = 24
+"""Smaller images are enlarged to it for networks that take any size."""
+
+
+_MAX_SEQUENCE = 64
+"""Larger images are scaled down to it for networks that read them as sequences."""
+
+
 def image_size(dataset: Dataset, model: ModelConfig, weights: Pretrained | None) -> tuple[int, int]:
     """Return height and width in pixels: as asked for, as published weights want it, or what suits images and model.
 
@@ -75,12 +83,6 @@ def image_size(dataset: Dataset, model: ModelConfig, weights: Pretrained | None)
     return side, side
 
 
-_MIN_SIDE = 24
-"""Smaller images are enlarged to it for networks that take any size."""
-_MAX_SEQUENCE = 64
-"""Larger images are scaled down to it for networks that read them as sequences."""
-
-
 def _draft_series_spec(
     dataset: Dataset, model: ModelConfig, weights: Pretrained | None = None
 ) -> tuple[SeriesSpec, None]:
@@ -93,6 +95,10 @@ def _draft_series_spec(
     steps = _measure_length(dataset)
     frames = steps if model.bands is None else max((steps - spec.window) // spec.hop + 1, 1)
     return dataclasses.replace(spec, shape=(rows, frames)), None
+
+
+_LONGEST = 98
+"""Percentile of the training samples' lengths that a model takes whole; longer ones are cut."""
 
 
 def _measure_length(dataset: Dataset) -> int:
@@ -121,10 +127,6 @@ def _draft_text_spec(dataset: Dataset, model: ModelConfig, weights: Pretrained |
         length = max(int(np.percentile(encoder.count_tokens(texts), _LONGEST)), 1)
         length = min(length, weights.size[0]) if weights and weights.size else length
     return TextSpec((length,), encoder.vocab_size), tokenizer
-
-
-_LONGEST = 98
-"""Percentile of the training samples' lengths that a model takes whole; longer ones are cut."""
 
 
 def _one_number(size: int | tuple[int, ...]) -> int:

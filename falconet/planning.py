@@ -54,6 +54,16 @@ Autotuned = Literal["batch_size", "learning_rate", "epochs"]
 IfExists = Literal["refuse", "resume", "overwrite"]
 
 
+_DERIVED = {
+    "kind": "follows from the data",
+    "num_classes": "follows from the data",
+    "in_channels": "follows from the data",
+    "input_size": "is model.input_size",
+    "pretrained": "is model.pretrained (--pretrained)",
+}
+"""What an architecture is given by others than its options."""
+
+
 @dataclass(frozen=True)
 class ModelConfig:
     """Which network is built."""
@@ -97,16 +107,6 @@ class ModelConfig:
         check_finite_fields(self)
 
 
-_DERIVED = {
-    "kind": "follows from the data",
-    "num_classes": "follows from the data",
-    "in_channels": "follows from the data",
-    "input_size": "is model.input_size",
-    "pretrained": "is model.pretrained (--pretrained)",
-}
-"""What an architecture is given by others than its options."""
-
-
 @dataclass(frozen=True)
 class RunConfig:
     """The complete configuration of a run: what `config.yaml` and recipes hold."""
@@ -134,6 +134,10 @@ class Plan:
     """Candidates that take seconds: tried first, and kept instead where training does not come to more."""
     seconds: float | None = None
     """From the start to the report, about: `epochs` are made fewer where they would take longer. None: no limit."""
+
+
+_USUAL_SECONDS = 600.0
+"""That a run takes at most, about, where neither a model nor a time is asked for."""
 
 
 def plan_run(  # noqa: PLR0913 - one for each thing that a run follows from
@@ -200,10 +204,6 @@ def plan_run(  # noqa: PLR0913 - one for each thing that a run follows from
     return Plan(dataset, config, folder, recipe, if_exists, chosen, autotune, probes, seconds)
 
 
-_USUAL_SECONDS = 600.0
-"""That a run takes at most, about, where neither a model nor a time is asked for."""
-
-
 def _find_autotuned(settings: dict[str, Any]) -> tuple[dict[str, Any], frozenset[Autotuned]]:
     """Return settings without `batch_size: auto`, and what is chosen by measuring instead."""
     training = settings.get("training") or {}
@@ -250,6 +250,10 @@ def _find_probe_candidates(folder: Path, dataset: Dataset, config: RunConfig) ->
     )
 
 
+_SHARED = ("seed", "device", "class_weights", "effective_beta")
+"""Settings of training that candidates have in common."""
+
+
 def _plan_probe_candidates(
     dataset: Dataset, candidates: Sequence[Candidate], settings: Settings
 ) -> tuple[RunConfig, ...]:
@@ -259,10 +263,6 @@ def _plan_probe_candidates(
     return tuple(
         configure(dataset, merge(default_settings(dataset, candidate), shared)) for candidate in candidates[:-1]
     )
-
-
-_SHARED = ("seed", "device", "class_weights", "effective_beta")
-"""Settings of training that candidates have in common."""
 
 
 def _check_network(asked: Settings) -> None:

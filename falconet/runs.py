@@ -208,7 +208,7 @@ def execute(
         last = _TrainedCandidate(
             plan, weights, bundle, model, result, make_row(plan, len(bundle.val.labels), result, probe, began)
         )
-        kept, leaderboard = choose_candidate((*trials, last), callbacks)
+        kept, leaderboard = _choose_candidate((*trials, last), callbacks)
         if process_group.is_main:
             leaderboard = write_or_read_leaderboard(plan, leaderboard)
         second = None
@@ -304,6 +304,10 @@ def try_network(plan: Plan, seconds: float | None = None) -> _TrainedCandidate:
     )
 
 
+_PROBE_TIME_FRACTION = 0.5
+"""Of the time that is left: a candidate that is to take seconds is left out where its features take more than that."""
+
+
 def _check_time(model: torch.nn.Module, bundle: DataBundle, seconds: float) -> None:
     """Raise OutOfTimeError where a network's features of all training and validation samples take longer than that."""
     learned = min(len(bundle.train.labels), limit_samples(find_linear_classifier(model)) or len(bundle.train.labels))
@@ -359,11 +363,7 @@ def _try_fast_candidates(plan: Plan, callbacks: Sequence[Callback]) -> tuple[_Tr
     return tuple(trials)
 
 
-_PROBE_TIME_FRACTION = 0.5
-"""Of the time that is left: a candidate that is to take seconds is left out where its features take more than that."""
-
-
-def choose_candidate(
+def _choose_candidate(
     trials: Sequence[_TrainedCandidate], callbacks: Sequence[Callback]
 ) -> tuple[_TrainedCandidate, tuple[LeaderboardRow, ...]]:
     """Return the network that is kept, and what all came to; see that the folder speaks of it.
@@ -402,6 +402,13 @@ def sync_plan(plan: Plan, process_group: ProcessGroup) -> Plan:
     return dataclasses.replace(
         plan, config=config, recipe=recipe, if_exists=if_exists, autotune=autotune, seconds=seconds
     )
+
+
+_REPORT_SECONDS = 5.0
+"""Seconds that are left for evaluating and for the report."""
+
+
+_RATES_FILE = "learning-rate.png"
 
 
 def autotune(
@@ -450,17 +457,18 @@ def autotune(
     return dataclasses.replace(plan, config=dataclasses.replace(plan.config, training=config)), bundle, lr_figure
 
 
-_REPORT_SECONDS = 5.0
-"""Seconds that are left for evaluating and for the report."""
-
-
 def _shorten(config: TrainConfig, epochs: int) -> TrainConfig:
     """Return the configuration of a shorter run."""
     after = config.unfreeze_after
     return dataclasses.replace(config, epochs=epochs, unfreeze_after=after if after and after < epochs else None)
 
 
-_RATES_FILE = "learning-rate.png"
+_TEACHER_FILE = "teacher.json"
+"""In the folder of a run with a teacher: of which weights that one was, since others may take their place."""
+
+
+_REFIT_FOLDER = f"{CHECKPOINT_FOLDER}/refit"
+"""Checkpoints of a second fit, on training and validation samples; a run with some is refit when it goes on."""
 
 
 def init_run_folder(plan: Plan, weights: Pretrained | None, lr_figure: Figure | None) -> None:
@@ -503,10 +511,6 @@ def _remove_others(out: Path) -> None:
                 remove_tree(folder)
 
 
-_TEACHER_FILE = "teacher.json"
-"""In the folder of a run with a teacher: of which weights that one was, since others may take their place."""
-
-
 def read_teacher(out: Path) -> str | None:
     """Return the SHA-256 of the weights that taught the run in a folder; None where nothing tells."""
     try:
@@ -526,10 +530,6 @@ def _check_teacher(plan: Plan) -> None:
             f"--resume goes on as the run in {plan.out} began, but its teacher, {teacher}, has other weights now: "
             "start anew with --overwrite"
         )
-
-
-_REFIT_FOLDER = f"{CHECKPOINT_FOLDER}/refit"
-"""Checkpoints of a second fit, on training and validation samples; a run with some is refit when it goes on."""
 
 
 def _is_refit(plan: Plan, process_group: ProcessGroup) -> bool:

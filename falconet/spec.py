@@ -191,6 +191,10 @@ class ClassificationSpec:
 OutputSpec = ClassificationSpec
 
 
+_RENAMED = {"margin": "padding", "fit": "length_mode"}
+"""Names in the input spec of format 1, and those of today."""
+
+
 def upgrade_record(record: Mapping[str, Any], output: str = "output") -> dict[str, Any]:
     """Return what a `config.json`, or the like, of format 1 would hold in format 2, under `output` what outputs mean.
 
@@ -202,10 +206,6 @@ def upgrade_record(record: Mapping[str, Any], output: str = "output") -> dict[st
     meaning = {"labels": spec.pop("labels", None)}
     rest = {key: value for key, value in record.items() if key not in {"task", "format_version"}}
     return {**rest, "input": spec, output: meaning}
-
-
-_RENAMED = {"margin": "padding", "fit": "length_mode"}
-"""Names in the input spec of format 1, and those of today."""
 
 
 def _check_values(shape: tuple[int, ...], most: int) -> None:
@@ -221,6 +221,11 @@ def check_value_range(value_range: tuple[float, float] | None) -> None:
         raise ConfigError(f"value_range: wanted black and a higher white, found {list(value_range)}")
 
 
+_MIN_RATE, HIGHEST_RATE = 1000, 96_000
+"""Steps a second below which a hundredth of a second holds too little for a spectrum, and above which the kernels of
+its Fourier transform take hundreds of megabytes."""
+
+
 def _check_bands(bands: int, rate: int | None, rows: int) -> None:
     """Raise ConfigError unless recordings of this rate can have spectra of so many bands."""
     if rate is None or not _MIN_RATE <= rate <= HIGHEST_RATE:
@@ -231,9 +236,8 @@ def _check_bands(bands: int, rate: int | None, rows: int) -> None:
         raise ConfigError(f"bands: wanted 1 or more, and a divisor of the {rows} rows of shape, found {bands}")
 
 
-_MIN_RATE, HIGHEST_RATE = 1000, 96_000
-"""Steps a second below which a hundredth of a second holds too little for a spectrum, and above which the kernels of
-its Fourier transform take hundreds of megabytes."""
+_LISTED = 20
+"""So many values are shown in an error."""
 
 
 def _check_statistics(channels: int, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
@@ -253,7 +257,3 @@ def _check_labels(labels: tuple[str, ...]) -> None:
     if len(labels) < 2 or len(set(labels)) != len(labels):
         more = f" and {len(labels) - _LISTED} more" if len(labels) > _LISTED else ""
         raise ConfigError(f"labels: wanted at least two different names, found {list(labels[:_LISTED])}{more}")
-
-
-_LISTED = 20
-"""So many values are shown in an error."""

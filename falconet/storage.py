@@ -317,6 +317,10 @@ def parse_json(path: Path, content: bytes) -> dict[str, Any]:
     return found
 
 
+_MAX_DESCRIPTION = 1 << 21
+"""Bytes, of which each tensor takes some hundred."""
+
+
 def check_safetensors(content: bytes) -> None:
     """Raise ValueError where a file of safetensors describes far more tensors than networks have.
 
@@ -327,8 +331,8 @@ def check_safetensors(content: bytes) -> None:
         raise ValueError(f"wanted at most {_MAX_DESCRIPTION} bytes to describe tensors, found {described}")
 
 
-_MAX_DESCRIPTION = 1 << 21
-"""Bytes, of which each tensor takes some hundred."""
+_OPTIONAL_FLAGS = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+"""Opening a FIFO waits for its other end without the first; systems lack one or another."""
 
 
 def open_regular(path: str | Path, *, follow: bool = True) -> BinaryIO:
@@ -351,10 +355,6 @@ def open_regular(path: str | Path, *, follow: bool = True) -> BinaryIO:
     except BaseException:
         os.close(descriptor)
         raise
-
-
-_OPTIONAL_FLAGS = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
-"""Opening a FIFO waits for its other end without the first; systems lack one or another."""
 
 
 def read_regular(path: str | Path, *, follow: bool = True) -> bytes:

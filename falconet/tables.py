@@ -673,6 +673,18 @@ def _describe_damage(row: Sequence[str], width: int, lines: _Lines) -> str:
     return "" if is_encodable("".join(row)) else "invalid UTF-8"
 
 
+_NOTHING = (
+    *("?", ".", "-", "--", "na", "n/a", "<na>", "null", "none", "missing"),
+    *("#n/a", "#n/a n/a", "#na", "#div/0!", "#value!", "#ref!", "#name?", "#num!", "#null!"),
+    *("1.#ind", "-1.#ind", "1.#qnan", "-1.#qnan"),
+)
+"""What pandas reads as missing, what SAS, Stata and R write for it, and what spreadsheets write for an error."""
+
+
+ABSENT = frozenset(spell(word) for word in _NOTHING for spell in (str.lower, str.upper, str.capitalize))
+"""What stands in cells of numbers for a missing one, besides nothing and NaN."""
+
+
 def _is_data(first: Sequence[str], columns: Sequence[Sequence[str]]) -> bool:
     """Whether a first row is one like all others, and no header.
 
@@ -698,15 +710,6 @@ def _is_data(first: Sequence[str], columns: Sequence[Sequence[str]]) -> bool:
             return True
     return len(numbers) > 1 and not rising
 
-
-_NOTHING = (
-    *("?", ".", "-", "--", "na", "n/a", "<na>", "null", "none", "missing"),
-    *("#n/a", "#n/a n/a", "#na", "#div/0!", "#value!", "#ref!", "#name?", "#num!", "#null!"),
-    *("1.#ind", "-1.#ind", "1.#qnan", "-1.#qnan"),
-)
-"""What pandas reads as missing, what SAS, Stata and R write for it, and what spreadsheets write for an error."""
-ABSENT = frozenset(spell(word) for word in _NOTHING for spell in (str.lower, str.upper, str.capitalize))
-"""What stands in cells of numbers for a missing one, besides nothing and NaN."""
 
 _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?|[+-]?(?:nan|inf(?:inity)?)", re.IGNORECASE | re.ASCII)
 

@@ -203,3 +203,39 @@ def test_what_a_module_alone_uses_begins_with_an_underscore() -> None:
         if (unused := find_unused(tree, told | {name for name, paths in users.items() if paths != [path]}))
     }
     assert found == {}
+
+
+def find_late(tree: ast.Module) -> set[str]:
+    """Return the constants that stand below their first use, though nothing that they are made of does."""
+    body = tree.body
+    defined = {name: index for index, node in reversed(list(enumerate(body))) for name in list_names([node])}
+    loaded = [
+        {part.id for part in ast.walk(node) if isinstance(part, ast.Name) and isinstance(part.ctx, ast.Load)}
+        for node in body
+    ]
+    late = set()
+    for index, node in enumerate(body):
+        names = set(list_names([node])) if isinstance(node, ast.Assign | ast.AnnAssign) else set()
+        first = next((use for use in range(index) if loaded[use] & names), None)
+        if first is not None and all(defined.get(part, -1) < first for part in loaded[index] - names):
+            late |= names
+    return late
+
+
+@pytest.mark.parametrize(
+    ("source", "late"),
+    [
+        ("def use():\n    return LIMIT\nLIMIT = 1", {"LIMIT"}),
+        ("LIMIT = 1\ndef use():\n    return LIMIT", set()),
+        ("def use():\n    return TABLE[0]()\ndef one(): ...\nTABLE = [one]", set()),
+        ("def use():\n    return LIMIT\nSIZE = 2\nLIMIT = 2 * SIZE", set()),
+        ("SIZE = 2\ndef use():\n    return LIMIT\nLIMIT: int = 2 * SIZE", {"LIMIT"}),
+    ],
+)
+def test_late_constants_are_found(source: str, late: set[str]) -> None:
+    assert find_late(ast.parse(source)) == late
+
+
+def test_constants_stand_above_their_first_use() -> None:
+    found = {path.name: find_late(ast.parse(path.read_text(encoding="utf-8"))) for path in sorted(ROOT.rglob("*.py"))}
+    assert {name: late for name, late in found.items() if late} == {}

@@ -168,6 +168,10 @@ def _name_option(message: str, arguments: list[str]) -> str:
     return message
 
 
+_MAX_LINE = 4000
+"""Characters of an error, of which more than a screen would tell nobody anything."""
+
+
 def fail(message: str, code: int) -> int:
     """Print an error's one line, whatever the names hold that it quotes, and return its exit code."""
     line = escape_line(" ".join(message.split()))
@@ -176,10 +180,6 @@ def fail(message: str, code: int) -> int:
         line = f"{line[: _MAX_LINE // 2]} ... {line[-_MAX_LINE // 2 :]}"
     _write_error(f"falconet: {line}\n")
     return code
-
-
-_MAX_LINE = 4000
-"""Characters of an error, of which more than a screen would tell nobody anything."""
 
 
 def _print_traceback() -> None:

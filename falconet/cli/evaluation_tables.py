@@ -108,6 +108,10 @@ def _print_paired(paired: PairedComparison) -> None:
     )
 
 
+_SLICES = 20
+"""Parts of a split that are shown, the worst ones."""
+
+
 def _print_slices(found: Slices) -> None:
     """Print the worst parts of a split."""
     print_line()
@@ -120,10 +124,6 @@ def _print_slices(found: Slices) -> None:
     print_table((found.column, "accuracy", "95%", "samples", ""), shown)
     if len(rows) > _SLICES:
         print_line(f"and {len(rows) - _SLICES} more; --json lists all")
-
-
-_SLICES = 20
-"""Parts of a split that are shown, the worst ones."""
 
 
 def _print_outliers(found: Outliers) -> None:

@@ -220,6 +220,14 @@ def _open_uniform(size: int) -> Any:
     return constriction.stream.model.Uniform(size)
 
 
+PORTION = 1 << 20
+"""At most so many decisions are coded together, which bounds memory."""
+
+
+STEPS = 256
+"""Logits that a file can name, an eighth apart."""
+
+
 def code_flags(coder: Coder, count: int, flags: np.ndarray | None) -> np.ndarray:
     """Code many flags by how many of them are set, in 255 steps of an eighth of a logit."""
     step = None if flags is None else to_step(int(flags.sum()), count)
@@ -230,14 +238,6 @@ def code_flags(coder: Coder, count: int, flags: np.ndarray | None) -> np.ndarray
         part = slice(first, min(first + PORTION, count))
         result[part] = coder.code(np.repeat(chance, part.stop - first), None if flags is None else flags[part])
     return result
-
-
-PORTION = 1 << 20
-"""At most so many decisions are coded together, which bounds memory."""
-
-
-STEPS = 256
-"""Logits that a file can name, an eighth apart."""
 
 
 def to_step(ones: int, count: int) -> int:

@@ -183,6 +183,9 @@ def _refuse_constant(name: str) -> float:
     raise ValueError(f"{name} is not JSON")
 
 
+_MAX_AXES = 16
+
+
 def _read_entry(content: bytes, position: int) -> tuple[Entry, int]:
     name, position = read_text(content, position)
     if position + 2 > len(content) or content[position] >= len(TYPES) or content[position + 1] > _MAX_AXES:
@@ -194,9 +197,6 @@ def _read_entry(content: bytes, position: int) -> tuple[Entry, int]:
         size, position = read_varint(content, position)
         shape.append(size)
     return Entry(name, dtype, tuple(shape)), position
-
-
-_MAX_AXES = 16
 
 
 def read_text(content: bytes, position: int) -> tuple[str, int]:

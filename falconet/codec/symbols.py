@@ -60,6 +60,10 @@ def split(count: int) -> Iterator[slice]:
         done = part.stop
 
 
+_WORTHWHILE = 0.998
+"""A model that takes time must save more than this leaves."""
+
+
 def _code_signs(coder: Coder, layout: Layout, places: np.ndarray, signs: np.ndarray | None) -> np.ndarray:
     """Code which integers are negative."""
     mode = None
@@ -74,10 +78,6 @@ def _code_signs(coder: Coder, layout: Layout, places: np.ndarray, signs: np.ndar
     if mode == _EVEN:
         return coder.code_evenly(np.full(len(places), 2), signs)
     return _model_signs(coder, layout, places, signs)
-
-
-_WORTHWHILE = 0.998
-"""A model that takes time must save more than this leaves."""
 
 
 def _measure(write: Callable[[Meter], object]) -> float:
@@ -153,6 +153,10 @@ def _from_symbols(symbols: np.ndarray, top: int) -> tuple[np.ndarray, np.ndarray
     return symbols - (exponents << 4), exponents
 
 
+_TRACE = 16
+"""Choices at a node that the next tensor starts with, at most."""
+
+
 class Tree:
     """Symbols as paths from the root of a binary tree, the most significant bit first; one tree for each sign.
 
@@ -182,10 +186,6 @@ class Tree:
         memory.nodes[self.depth] = np.floor(self.counts * _TRACE / total)
 
 
-_TRACE = 16
-"""Choices at a node that the next tensor starts with, at most."""
-
-
 def code_symbols(
     coder: Coder, tree: Tree, terms: Terms | None, signs: np.ndarray, symbols: np.ndarray | None
 ) -> np.ndarray:
@@ -194,6 +194,10 @@ def code_symbols(
     for part in split(len(signs)):
         result[part] = code_chunk(coder, tree, terms, part, signs[part], None if symbols is None else symbols[part])
     return result
+
+
+_LEVELS = 3
+"""Of the tree, from the root, that depend on rows and columns."""
 
 
 def code_chunk(
@@ -224,7 +228,3 @@ def code_chunk(
         bits, decisions = np.sum(choices[:_LEVELS], axis=0), min(_LEVELS, len(nodes))
         terms.learn(part, bits, np.broadcast_to(expected, (len(terms.indices), len(bits))), decisions)
     return node - offset - (1 << tree.depth)
-
-
-_LEVELS = 3
-"""Of the tree, from the root, that depend on rows and columns."""

@@ -44,6 +44,9 @@ def code_bytes(coder: Coder, count: int, values: np.ndarray | None) -> np.ndarra
     return code_symbols(coder, Tree(Memory(), 255), None, np.zeros(count, dtype=np.int64), values)
 
 
+_STEPS = 32
+
+
 def code_sorted(coder: Coder, count: int, width: int, values: np.ndarray | None) -> np.ndarray:
     """Code different, rising integers below 2**width (at most 32): the ends, then always the middle between two.
 
@@ -67,9 +70,6 @@ def code_sorted(coder: Coder, count: int, width: int, values: np.ndarray | None)
         inside = upper - lower > 1
         lower, upper = lower[inside], upper[inside]
     return result
-
-
-_STEPS = 32
 
 
 def _code_between(coder: Coder, tree: Tree, room: np.ndarray, values: np.ndarray | None) -> np.ndarray:

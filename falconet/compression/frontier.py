@@ -130,6 +130,10 @@ def write_sensitivity(found: Sensitivity, out: Path) -> None:
     write_figure(_draw_sensitivity(found), out / picture)
 
 
+_STYLES = ("-", "--", "-.", ":")
+"""Of lines, where there are more than colors."""
+
+
 def _draw_sensitivity(found: Sensitivity) -> Figure:
     """Draw accuracy against the fraction of zeros and against bits, a line for each parameter that is changed alone."""
     from matplotlib.figure import Figure
@@ -152,7 +156,3 @@ def _draw_sensitivity(found: Sensitivity) -> Figure:
     left.set(ylabel="validation accuracy (%)")
     figure.legend(loc="outside right upper", fontsize=7)
     return figure
-
-
-_STYLES = ("-", "--", "-.", ":")
-"""Of lines, where there are more than colors."""

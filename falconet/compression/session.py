@@ -193,6 +193,18 @@ def read_data(artifact: Artifact, source: str | Path | Dataset, data_root: str |
     return dataset
 
 
+_FIXED = {
+    "freeze": "would leave weights as they are that are to change",
+    "unfreeze_after": "goes with freeze",
+    "layer_decay": "is for networks that begin with published weights",
+    "class_weights": "is not applied; use training.sampler=balanced",
+    "epochs": "is compression.epochs",
+    "restore": "is the last epoch, when no weight goes any more",
+    "patience": "has no use where the last epoch counts",
+}
+"""Settings of training that follow from the search."""
+
+
 def _configure(artifact: Artifact, home: Path | None, dataset: Dataset, overrides: Settings) -> SearchConfig:
     """Return the complete configuration: the overrides, then the augmentation of the model's own training."""
     trained = {} if home is None or not (home / RUN_CONFIG_FILE).is_file() else read_settings(home / RUN_CONFIG_FILE)
@@ -207,18 +219,6 @@ def _configure(artifact: Artifact, home: Path | None, dataset: Dataset, override
     for key in _FIXED.keys() & (overrides.get("training") or {}).keys():
         raise ConfigError(f"training.{key}: {_FIXED[key]}; leave it out")
     return from_mapping(SearchConfig, {**settings, "augmentation": augmentation})
-
-
-_FIXED = {
-    "freeze": "would leave weights as they are that are to change",
-    "unfreeze_after": "goes with freeze",
-    "layer_decay": "is for networks that begin with published weights",
-    "class_weights": "is not applied; use training.sampler=balanced",
-    "epochs": "is compression.epochs",
-    "restore": "is the last epoch, when no weight goes any more",
-    "patience": "has no use where the last epoch counts",
-}
-"""Settings of training that follow from the search."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -225,25 +225,14 @@ def find_samples(table: Table, chosen: Mapping[str, str], kind: ModalityName | N
     return try_ways([configured[role] for role in chosen if role in configured] or ways, table, chosen, kind)
 
 
+Way = Callable[[Table, Mapping[str, str], ModalityName | None], Roles | None]
+"""Of finding the columns of samples; it is only asked about kinds of which it can find some."""
+
+
 def try_ways(ways: Sequence[Way], table: Table, chosen: Mapping[str, str], kind: ModalityName | None) -> Roles | None:
     """Return what the first way finds that finds samples of a kind, or of any; None where none does."""
     found = (way(table, chosen, kind) for way in ways if kind is None or way in COLUMNS[kind].ways)
     return next((roles for roles in found if roles is not None), None)
-
-
-def _find_foreign(table: Table, chosen: Mapping[str, str]) -> str:
-    """Say which cell is the first that is no number, in a column that could be of numbers; nothing without one."""
-    free = [name for name in _list_free(table, chosen) if simplify(name) not in _IDENTIFIERS]
-    for name in free:
-        numbers = to_floats(table.columns[name][:SAMPLE])
-        row = int(np.isinf(numbers).argmax()) if len(numbers) else 0
-        if len(numbers) and np.isinf(numbers[row]):
-            cell = table.columns[name][row]
-            what = next(
-                (f" ({what})" for pattern, what in _FOREIGN_NUMBERS if pattern.fullmatch(str(cell).strip())), ""
-            )
-            return f" (column {name}, line {table.lines[row]}: {describe_cell(cell)}{what})"
-    return ""
 
 
 _FOREIGN_NUMBERS = tuple(
@@ -264,6 +253,21 @@ _FOREIGN_NUMBERS = tuple(
     )
 )
 """How numbers, and what is taken for them, are written that are not read, and what that is."""
+
+
+def _find_foreign(table: Table, chosen: Mapping[str, str]) -> str:
+    """Say which cell is the first that is no number, in a column that could be of numbers; nothing without one."""
+    free = [name for name in _list_free(table, chosen) if simplify(name) not in _IDENTIFIERS]
+    for name in free:
+        numbers = to_floats(table.columns[name][:SAMPLE])
+        row = int(np.isinf(numbers).argmax()) if len(numbers) else 0
+        if len(numbers) and np.isinf(numbers[row]):
+            cell = table.columns[name][row]
+            what = next(
+                (f" ({what})" for pattern, what in _FOREIGN_NUMBERS if pattern.fullmatch(str(cell).strip())), ""
+            )
+            return f" (column {name}, line {table.lines[row]}: {describe_cell(cell)}{what})"
+    return ""
 
 
 def choose_path(table: Table, chosen: Mapping[str, str], kind: ModalityName | None) -> Roles | None:
@@ -394,10 +398,6 @@ def _choose_wide(table: Table, chosen: Mapping[str, str], kind: ModalityName | N
     others = [cells for name, cells in free.items() if name not in values and not is_blank(cells)]
     labeled = not others if "label" in chosen else len(others) <= 1 and all(map(is_label, others))
     return Roles("series", dict(chosen), tuple(values)) if (kind or labeled) and len(values) >= 2 else None
-
-
-Way = Callable[[Table, Mapping[str, str], ModalityName | None], Roles | None]
-"""Of finding the columns of samples; it is only asked about kinds of which it can find some."""
 
 
 def _find_label(table: Table, roles: Roles) -> str:

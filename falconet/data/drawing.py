@@ -120,14 +120,14 @@ def label_powers(axis: Axis) -> None:
     axis.set_minor_formatter(Powers())
 
 
+_SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
 def _write_power(value: float) -> str:
     """Return a number above 0 as a power of ten, times a digit where it is none."""
     digit, _, exponent = f"{value:.0e}".partition("e")
     power = f"10{str(int(exponent)).translate(_SUPERSCRIPTS)}"
     return power if digit == "1" else f"{digit}×{power}"
-
-
-_SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 def choose_colors(count: int) -> Sequence[Any]:
@@ -165,16 +165,16 @@ def clean(text: str) -> str:
     return "".join(mark if mark.isprintable() and _has_glyph(mark) else _name_mark(mark) for mark in text)
 
 
+LACKING: set[str] = set()
+"""Characters that were drawn as their numbers, for want of a font."""
+
+
 def _name_mark(mark: str) -> str:
     """Return what stands for a character that cannot be drawn."""
     if not mark.isprintable():
         return "?"
     LACKING.add(mark)
     return escape_character(mark)
-
-
-LACKING: set[str] = set()
-"""Characters that were drawn as their numbers, for want of a font."""
 
 
 def describe_lacking() -> str:

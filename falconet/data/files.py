@@ -413,6 +413,9 @@ def is_visible(name: str) -> bool:
     return _is_user(name) and not name.startswith(".")
 
 
+OUTSIDE = "leads out of the source's folder; --follow allows it"
+
+
 def walk(root: Path, folder: Path, follow: bool, classes: frozenset[Path] = frozenset()) -> Listing:
     """List the visible files below `folder`, sorted; links that lead out of `root` are refused unless `follow`.
 
@@ -503,9 +506,6 @@ def _visit(
 
 def _describe_error(error: OSError | RuntimeError) -> str:
     return getattr(error, "strerror", None) or str(error)
-
-
-OUTSIDE = "leads out of the source's folder; --follow allows it"
 
 
 def check_inside(root: Path, path: str, follow: bool) -> str:

@@ -356,6 +356,10 @@ def scale_image(
     return preprocess.scale(torch.from_numpy(image)[None])
 
 
+WHITES = {torch.uint8: 255, torch.uint16: 65535}
+"""White of images, by their type."""
+
+
 @torch.inference_mode()
 def load_prepared(samples: Samples, preprocess: AnyPreprocess) -> tuple[Tensor, dict[int, str]]:
     """Return all readable samples, prepared for training and held in memory, and why others are not.
@@ -379,10 +383,6 @@ def _choose_stored(preprocess: AnyPreprocess) -> torch.dtype:
     if isinstance(preprocess, ImagePreprocess):
         return torch.uint8 if preprocess.spec.dtype == "uint8" else torch.uint16
     return torch.float32 if isinstance(preprocess, SeriesPreprocess) else torch.int32
-
-
-WHITES = {torch.uint8: 255, torch.uint16: 65535}
-"""White of images, by their type."""
 
 
 def to_unit(images: UInt[Tensor, "*shape"]) -> Float32[Tensor, "*shape"]:

@@ -194,6 +194,9 @@ def _read_texts(cells: Sequence[Any]) -> tuple[list[str], list[str]]:
     return texts, [describe_text(text) for text in texts]
 
 
+_WEB = re.compile(r"(?:https?|ftp|s3|gs)://", re.IGNORECASE)
+
+
 def _read_paths(root: Path, cells: Sequence[Any], follow: bool) -> tuple[list[str], list[str]]:
     """Return paths below `root`, and for each why it cannot be used."""
     values, reasons = [], []
@@ -226,9 +229,6 @@ def _read_embedded(root: Path, cells: Sequence[Any], follow: bool) -> tuple[list
     return values, reasons
 
 
-_WEB = re.compile(r"(?:https?|ftp|s3|gs)://", re.IGNORECASE)
-
-
 def _from_windows(root: Path, path: str) -> str:
     """Return a path with slashes, where it has backslashes and no file is called so."""
     return path.replace("\\", "/") if "\\" in path and not os.path.exists(root / path) else path  # noqa: PTH110
@@ -251,6 +251,9 @@ def _read_groups(cells: Sequence[Any]) -> list[int]:
     return [hash_bytes(text.encode()) if (text := as_text(cell)) else 0 for cell in cells]
 
 
+_NO_LABELS = ABSENT | {"NaN", "nan", "NAN"}
+
+
 def drop_missing_labels(parts: Sequence[Part]) -> list[Part]:
     """Leave out labels that say that there is none: `NaN`, and among numbers what else stands for missing ones."""
     labels = {label for part in parts for label in part.labels} - _NO_LABELS - {""}
@@ -264,9 +267,6 @@ def _leave_out(part: Part, none: frozenset[str]) -> Part:
         return part
     reasons = [why or (NO_LABEL if label in none else "") for label, why in zip(part.labels, part.reasons, strict=True)]
     return replace(part, labels=["" if label in none else label for label in part.labels], reasons=reasons)
-
-
-_NO_LABELS = ABSENT | {"NaN", "nan", "NAN"}
 
 
 def list_bad(table: Table, part: Part) -> list[Unreadable]:

@@ -79,6 +79,9 @@ def train_tokenizer(texts: Sequence[str], vocab_size: int) -> str:
     return json.dumps(content, ensure_ascii=False)
 
 
+_WORDPIECE, _UNKNOWN, _BEGINNING, _END = "WordPiece", "[UNK]", "[CLS]", "[SEP]"
+
+
 def make_wordpiece(vocabulary: Sequence[str]) -> str:
     """Return the WordPiece tokenizer with these tokens, in the order of their numbers, as `train_tokenizer` does a BPE.
 
@@ -122,7 +125,7 @@ def make_wordpiece(vocabulary: Sequence[str]) -> str:
     return json.dumps(content, ensure_ascii=False)
 
 
-_WORDPIECE, _UNKNOWN, _BEGINNING, _END = "WordPiece", "[UNK]", "[CLS]", "[SEP]"
+_MAX_TOKENS = 1 << 24
 
 
 def _check_vocabulary(vocabulary: Sequence[Any]) -> None:
@@ -209,6 +212,37 @@ def _is_json(tokenizer: str) -> bool:
     return tokenizer.startswith("{") and not tokenizer.startswith("{ ")
 
 
+FORM: Mapping[str, Any] = MappingProxyType(
+    {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": [],
+        "normalizer.type": "NFC",
+        "pre_tokenizer.type": "ByteLevel",
+        "pre_tokenizer.add_prefix_space": False,
+        "pre_tokenizer.trim_offsets": True,
+        "pre_tokenizer.use_regex": True,
+        "post_processor": None,
+        "decoder.type": "ByteLevel",
+        "decoder.add_prefix_space": True,
+        "decoder.trim_offsets": True,
+        "decoder.use_regex": True,
+        "model.type": "BPE",
+        "model.dropout": None,
+        "model.unk_token": None,
+        "model.continuing_subword_prefix": None,
+        "model.end_of_word_suffix": None,
+        "model.fuse_unk": False,
+        "model.byte_fallback": False,
+        "model.ignore_merges": False,
+        "model.vocab": None,
+        "model.merges": None,
+    }
+)
+"""What `train_tokenizer` writes beside tokens and merges; a file may lack some of it, but not say otherwise."""
+
+
 def _read_merges(tokenizer: str) -> list[tuple[str, str]]:
     """Return the merges of a tokenizer, as JSON or one a line, by which everything else of it is settled.
 
@@ -270,45 +304,11 @@ def _unite(merges: Sequence[tuple[str, str]]) -> dict[str, int]:
     return vocabulary
 
 
-_MAX_TOKENS = 1 << 24
-
-
 @cache
 def _byte_tokens() -> tuple[str, ...]:
     """Return the characters that stand for the 256 bytes, in order: visible ones themselves, others from 256 on."""
     visible = {*range(33, 127), *range(161, 173), *range(174, 256)}
     return tuple(map(chr, (*sorted(visible), *range(256, 256 + 256 - len(visible)))))
-
-
-FORM: Mapping[str, Any] = MappingProxyType(
-    {
-        "version": "1.0",
-        "truncation": None,
-        "padding": None,
-        "added_tokens": [],
-        "normalizer.type": "NFC",
-        "pre_tokenizer.type": "ByteLevel",
-        "pre_tokenizer.add_prefix_space": False,
-        "pre_tokenizer.trim_offsets": True,
-        "pre_tokenizer.use_regex": True,
-        "post_processor": None,
-        "decoder.type": "ByteLevel",
-        "decoder.add_prefix_space": True,
-        "decoder.trim_offsets": True,
-        "decoder.use_regex": True,
-        "model.type": "BPE",
-        "model.dropout": None,
-        "model.unk_token": None,
-        "model.continuing_subword_prefix": None,
-        "model.end_of_word_suffix": None,
-        "model.fuse_unk": False,
-        "model.byte_fallback": False,
-        "model.ignore_merges": False,
-        "model.vocab": None,
-        "model.merges": None,
-    }
-)
-"""What `train_tokenizer` writes beside tokens and merges; a file may lack some of it, but not say otherwise."""
 
 
 def _flatten(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

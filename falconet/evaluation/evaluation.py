@@ -118,6 +118,10 @@ class Evaluation:
     """Of answers, where asked for."""
 
 
+AnySource = str | Path | Dataset | Split
+"""What verbs take as data: a name or a path, or what is read already."""
+
+
 def evaluate(  # noqa: PLR0913 - one for each thing that may be asked
     model: AnyModel,
     source: AnySource,
@@ -186,10 +190,6 @@ def evaluate(  # noqa: PLR0913 - one for each thing that may be asked
         robustness=measure_robustness(artifact, answers.split) if corruptions else None,
         costs=measure_costs(artifact, answers.split.samples) if costs else None,
     )
-
-
-AnySource = str | Path | Dataset | Split
-"""What verbs take as data: a name or a path, or what is read already."""
 
 
 def _choose_evaluated(

@@ -102,6 +102,10 @@ def iterate_logits(
         yield [scale_logits(logits, artifact.config.calibration_temperature) for logits in outputs], batch.unreadable
 
 
+_ALIKE = 32
+"""Texts that are answered together, at most."""
+
+
 def _answer_batch(artifact: Artifact, prepared: Tensor) -> Float32[Tensor, "samples classes"]:
     """Return the network's outputs for prepared samples; texts of like lengths together, as padding takes time."""
     inputs = artifact.preprocess.normalize(prepared)
@@ -111,10 +115,6 @@ def _answer_batch(artifact: Artifact, prepared: Tensor) -> Float32[Tensor, "samp
     order = torch.argsort((inputs != 0).sum(dim=1), stable=True)
     sorted_outputs = torch.cat([artifact.model(part).float() for part in torch.split(inputs[order], _ALIKE)])
     return torch.empty_like(sorted_outputs).index_copy_(0, order, sorted_outputs)
-
-
-_ALIKE = 32
-"""Texts that are answered together, at most."""
 
 
 def scale_logits(

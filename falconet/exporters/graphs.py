@@ -51,7 +51,7 @@ class InferenceModule(nn.Module):
 def make_graph(artifact: Artifact, *, preprocessing: bool = True) -> Graph:
     """Return what is exported: the way from raw samples to probabilities, or without `preprocessing` the bare network.
 
-    Raw images are uint8, or uint16 for models of such, of any height, width, and 1 or 3 channels last; series float32 as
+    Raw images are uint8 or uint16, of any height, width, and 1 or 3 channels last; series float32 as
     `pad_or_resample` returns them; texts are token numbers. The bare network takes normalized input and returns logits.
     """
     spec, network = artifact.config.input, copy.deepcopy(artifact.model)

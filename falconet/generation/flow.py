@@ -222,6 +222,10 @@ def train_flow(
     return Flow(average.module.eval(), (channels, height, width), config, tuple(losses), steps)
 
 
+_BATCH = 64
+"""Images that are made at once."""
+
+
 @torch.inference_mode()
 def draw_images(
     flow: Flow, labels: Int64[Tensor, " samples"], seed: int
@@ -239,7 +243,3 @@ def draw_images(
             x = x + flow.network(x, times, given) / flow.config.euler_steps
         made.append(x.cpu())
     return ((torch.cat(made) + 1) / 2).clamp(0, 1)
-
-
-_BATCH = 64
-"""Images that are made at once."""

@@ -202,6 +202,9 @@ def _find_roles(table: Table, config: DataConfig) -> Mapping[str, str]:
     return chosen if roles is None else roles.columns
 
 
+_MAX_PATH = 4096
+
+
 def read_task(path: Path, number: int, task: LabelStudioTask, raw: Dataset | None) -> Row:
     """Return a task as what a sample was read from, whose names are its number's and those of its files."""
     places = [label_studio.find_place(path, value) for value in task["data"].values()]
@@ -210,9 +213,6 @@ def read_task(path: Path, number: int, task: LabelStudioTask, raw: Dataset | Non
     split = raw.columns.get("split") if raw is not None else None
     own = as_text(task["data"].get(split)).lower() if split else ""
     return Row((*names, *(PurePosixPath(name).name for name in names)), {}, SPLIT_VALUES.get(own), task)
-
-
-_MAX_PATH = 4096
 
 
 def _trace(path: Path, unlabeled: Dataset, rows: Mapping[tuple[str, int], Row]) -> tuple[Row | None, ...]:

@@ -64,6 +64,10 @@ def list_brier_scores(logits: Logits, labels: Labels) -> Float64[np.ndarray, " s
     return np.asarray(np.square(gaps).sum(axis=1))
 
 
+_PRECISION = 1e-7
+"""Relative error of a temperature."""
+
+
 def fit_temperature(logits: Logits, labels: Labels) -> float:
     """Return the temperature T for which softmax(logits / T) fits the labels best (Guo et al., 2017, section 4.2).
 
@@ -160,7 +164,3 @@ def _differentiate(logits: Logits, sharpness: float) -> tuple[float, float]:
     means = (probabilities * logits).sum(axis=1)
     squares = (probabilities * logits**2).sum(axis=1)
     return float(means.mean()), float((squares - means**2).mean())
-
-
-_PRECISION = 1e-7
-"""Relative error of a temperature."""

@@ -31,6 +31,10 @@ class TensorMeta:
     """`float`, `integer`, or what else there is, which no network has."""
 
 
+_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+"""Others, of 8 bits, have no infinity or no sign, and torch computes with none of them."""
+
+
 def outline_tensor(tensor: Tensor) -> TensorMeta:
     """Return what a tensor is."""
     strange = tensor.is_complex() or (tensor.is_floating_point() and tensor.dtype not in _FLOATS)
@@ -38,10 +42,6 @@ def outline_tensor(tensor: Tensor) -> TensorMeta:
         return TensorMeta(tuple(tensor.shape), f"{tensor.layout} {tensor.dtype}".replace("torch.", ""))
     kinds = {torch.bool: "bool"} | dict.fromkeys(_FLOATS, "float")
     return TensorMeta(tuple(tensor.shape), kinds.get(tensor.dtype, "integer"))
-
-
-_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-"""Others, of 8 bits, have no infinity or no sign, and torch computes with none of them."""
 
 
 def create_meta_model(
@@ -80,6 +80,12 @@ def _allocate(outline: Shaped[Tensor, "*shape"]) -> Shaped[Tensor, "*shape"]:
     return torch.empty_strided(outline.shape, outline.stride(), dtype=outline.dtype)
 
 
+_FACTORIES = frozenset({torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.randn})
+
+
+_INITIALIZERS = frozenset({"normal_", "uniform_", "trunc_normal_", "bernoulli_", "orthogonal_"})
+
+
 class _MetaMode(TorchFunctionMode):
     """Makes tensors for weights without memory, and leaves out drawing their first values.
 
@@ -106,10 +112,6 @@ class _MetaMode(TorchFunctionMode):
             if target.is_meta:
                 return target
         return func(*args, **kwargs)
-
-
-_FACTORIES = frozenset({torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.randn})
-_INITIALIZERS = frozenset({"normal_", "uniform_", "trunc_normal_", "bernoulli_", "orthogonal_"})
 
 
 def find_state_dict_mismatch(model: nn.Module, found: Mapping[str, TensorMeta]) -> str | None:

@@ -58,17 +58,17 @@ class RowEncoder(nn.Module):
         return self.projection(rows), torch.full((images.shape[0],), rows.shape[1], device=images.device)
 
 
+_ENCODERS: Mapping[ModalityName, Callable[..., TokenEncoder | StepEncoder | RowEncoder]] = MappingProxyType(
+    {"image": RowEncoder, "series": StepEncoder, "text": TokenEncoder}
+)
+
+
 def make_encoder(
     kind: ModalityName, in_channels: int, input_size: tuple[int, ...], width: int
 ) -> TokenEncoder | StepEncoder | RowEncoder:
     """Return what turns samples of a kind into vectors and lengths: tokens, steps, or rows of pixels."""
     encoder = _ENCODERS[kind]
     return encoder(in_channels, *input_size[1:], width)
-
-
-_ENCODERS: Mapping[ModalityName, Callable[..., TokenEncoder | StepEncoder | RowEncoder]] = MappingProxyType(
-    {"image": RowEncoder, "series": StepEncoder, "text": TokenEncoder}
-)
 
 
 def measure_lengths(present: Bool[Tensor, "batch steps"]) -> Int64[Tensor, " batch"]:

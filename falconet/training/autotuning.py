@@ -73,7 +73,7 @@ def lr_range_test(
     the same factor each step until the loss is TOO_HIGH or no longer finite. Raises DivergedError where it never is.
     """
     rates = [_MIN_RATE * (_HIGHEST_RATE / _MIN_RATE) ** (index / (_STEPS - 1)) for index in range(_STEPS)]
-    with scratch_copy(model, config) as network:
+    with _scratch_copy(model, config) as network:
         scan = _collect(rates, (loss for loss, _ in take_steps(network, train, config, rates, class_weights, teacher)))
     if not scan.losses:
         raise DivergedError("the loss is not finite even before the first step, so that no learning rate can be found")
@@ -81,7 +81,7 @@ def lr_range_test(
 
 
 @contextmanager
-def scratch_copy(model: nn.Module, config: TrainConfig) -> Iterator[nn.Module]:
+def _scratch_copy(model: nn.Module, config: TrainConfig) -> Iterator[nn.Module]:
     """Lend a copy of a network to be trained; nothing of that shows outside."""
     with torch.random.fork_rng(devices=[]), kept_memory():
         torch.manual_seed(config.seed)
@@ -169,6 +169,10 @@ def find_batch_size(
     return chosen, f"batch size {chosen} (samples a second by size: {rates})"
 
 
+_EPOCH_OVERHEAD = 1.25
+"""Seconds of an epoch for one of its steps."""
+
+
 def find_epochs(
     model: nn.Module,
     train: Batches,
@@ -221,10 +225,6 @@ def measure_inference_throughput(model: nn.Module, samples: Loader, enough: floa
     return rate
 
 
-_EPOCH_OVERHEAD = 1.25
-"""Seconds of an epoch for one of its steps."""
-
-
 def measure_training_throughput(
     model: nn.Module,
     train: Batches,
@@ -237,7 +237,7 @@ def measure_training_throughput(
     Raises DivergedError where the loss is not finite from the first steps on.
     """
     samples, started, now = 0, 0.0, 0.0
-    with scratch_copy(model, config) as network:
+    with _scratch_copy(model, config) as network:
         steps = take_steps(network, train, config, repeat(config.learning_rate), class_weights, teacher)
         for index, (_, count) in enumerate(steps):
             now = time.perf_counter()

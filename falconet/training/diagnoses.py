@@ -310,6 +310,12 @@ def _find_low_rate(case: _RunHistory) -> Diagnosis | None:
     return Diagnosis("learning_rate_too_low", "", case.history[0].epoch, evidence, remedy)
 
 
+_LABEL_REMEDY = (
+    "Check that labels belong to their samples, and that training and validation samples are of one kind: "
+    "`falconet data --preview` shows some of each class."
+)
+
+
 def _find_memorizing(case: _RunHistory) -> Diagnosis | None:
     """Training samples known by heart that tell nothing about others."""
     train, val = case.end("train_accuracy"), case.end("val_accuracy")
@@ -329,12 +335,6 @@ def _find_unlearnable(case: _RunHistory) -> Diagnosis | None:
         return None
     evidence = f"{case.describe_answers()}, after {len(case.history)} epochs of steps of up to {largest:.1g}"
     return Diagnosis("unlearnable_labels", "", case.history[0].epoch, sentence(evidence), _LABEL_REMEDY)
-
-
-_LABEL_REMEDY = (
-    "Check that labels belong to their samples, and that training and validation samples are of one kind: "
-    "`falconet data --preview` shows some of each class."
-)
 
 
 def _find_overfitting(case: _RunHistory) -> Diagnosis | None:

@@ -267,6 +267,10 @@ def _snapshot_last_good(state: TrainState, context: TrainContext) -> None:
         state.last_good = replace(whole, tensors=clone(whole.tensors))
 
 
+MIN_LR_SCALE = 1 / 64
+"""Fraction of the learning rate at which a loss that is not finite has other reasons."""
+
+
 def _rollback(state: TrainState, context: TrainContext, reason: str) -> bool:
     """Put the state of the epoch's start back, at half the learning rate; return whether there was one, and hope."""
     if state.last_good is None or state.lr_scale <= MIN_LR_SCALE:
@@ -278,10 +282,6 @@ def _rollback(state: TrainState, context: TrainContext, reason: str) -> bool:
     place = f"the end of epoch {len(state.history)}" if state.history else "the start"
     notify(context.callbacks, f"{reason}: going back to {place}, at {rate:g} of the rate")
     return True
-
-
-MIN_LR_SCALE = 1 / 64
-"""Fraction of the learning rate at which a loss that is not finite has other reasons."""
 
 
 def _run_epoch(state: TrainState, context: TrainContext, epoch: int) -> EpochRow:

@@ -171,6 +171,10 @@ def warn_useless(diagnoses: Sequence[Diagnosis]) -> str | None:
     return None
 
 
+_LISTED = 5
+"""Classes that are named in one sentence."""
+
+
 def _find_missed_classes(outcome: Outcome) -> Diagnosis | None:
     """Classes of which not one validation sample is found."""
     hits, counts = _count_hits(outcome)
@@ -186,10 +190,6 @@ def _find_missed_classes(outcome: Outcome) -> Diagnosis | None:
     evidence = f"Not one validation sample was found of {', '.join(listed)}{more}{answered}."
     subject = outcome.classes[missed[0]] if len(missed) == 1 else ""
     return Diagnosis("class_without_recall", subject, outcome.epoch, evidence, _advise_balance(outcome))
-
-
-_LISTED = 5
-"""Classes that are named in one sentence."""
 
 
 def _find_low_recall(outcome: Outcome) -> Diagnosis | None:

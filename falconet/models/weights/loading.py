@@ -175,6 +175,9 @@ def from_state(name: str, state: State, source: str, size: tuple[int, ...] | Non
     return replace(found, labels=labels)
 
 
+_MASK_TOKEN = "[MASK]"  # noqa: S105 - no password
+
+
 def from_bert(name: str, state: State, vocabulary: Sequence[str], source: str, size: tuple[int, ...]) -> Pretrained:
     """Return a BERT's tensors, in the names of Hugging Face's transformers, as weights of `name`.
 
@@ -201,9 +204,6 @@ def from_bert(name: str, state: State, vocabulary: Sequence[str], source: str, s
     )
     check_weights_fit(found, source)
     return found
-
-
-_MASK_TOKEN = "[MASK]"  # noqa: S105 - no password
 
 
 def _choose_options(found: Pretrained) -> Pretrained:
