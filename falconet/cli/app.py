@@ -19,7 +19,7 @@ from falconet.escaping import escape_line, escape_lines
 
 app = typer.Typer(
     name="falconet",
-    help="Train, evaluate, shrink, explain and ship small classifiers of images and sequences.",
+    help="Train, evaluate, shrink, explain and ship small models of images, series and texts.",
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -209,7 +209,7 @@ def describe(
         bool, typer.Option("--version", callback=print_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    """Train, evaluate, shrink, explain and ship small classifiers of images and sequences."""
+    """Train, evaluate, shrink, explain and ship small models of images, series and texts."""
 
 
 def check_picture(option: str, path: Path | None) -> None:

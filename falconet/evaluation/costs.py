@@ -42,7 +42,7 @@ class Consumption:
     sources: tuple[str, ...]
     """Where the figures of each part of the machine come from."""
     predictions: int
-    """SplitLogits that were given meanwhile."""
+    """Samples answered meanwhile."""
 
 
 @dataclass(frozen=True)

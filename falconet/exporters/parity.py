@@ -324,7 +324,7 @@ def count_wanted(parity: Parity, limit: float) -> int | None:
     assert drop is not None
     if drop > limit - _NEAR:
         return None
-    # SplitLogits that differ and are both wrong count among the differing ones here: rather too many than too few.
+    # Answers that differ and are both wrong count among the differing ones here: rather too many than too few.
     differing = max(1 - parity.agreement, abs(drop))
     lost, gained = (differing + drop) / 2, (differing - drop) / 2
 

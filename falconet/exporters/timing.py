@@ -23,7 +23,7 @@ from falconet.storage import scratch
 
 _LOGGER = logging.getLogger(__name__)
 _Call = Callable[[], object]
-"""SplitLogits one sample."""
+"""Answers one sample."""
 _QUICK = 0.5
 """Seconds for the latency that every report has."""
 _UNROLLED = 128

@@ -122,7 +122,7 @@ class RBFOutput(nn.Module):
         self.register_buffer("codes", output_codes(num_classes))
 
     def forward(self, x: Float[Tensor, "batch features"]) -> Float[Tensor, "batch classes"]:
-        # |x - c|^2 = |x|^2 - 2 x.c + |c|^2 and every code has |c|^2 = CODE_LENGTH.
+        # |x - c|^2 = |x|^2 - 2 x.c + |c|^2 and every code has |c|^2 = _CODE_LENGTH.
         distances = x.square().sum(dim=1, keepdim=True) - F.linear(x, 2 * self.codes) + _CODE_LENGTH
         return distances / -math.sqrt(_CODE_LENGTH)
 
