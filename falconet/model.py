@@ -21,7 +21,7 @@ from falconet.storage import make_temporary_folder, remove_tree, remove_when_col
 if TYPE_CHECKING:
     from torch import nn
 
-    from falconet.artifact import Artifact
+    from falconet.artifact import AnyModel, Artifact
     from falconet.data import Dataset
     from falconet.evaluation import Evaluation
     from falconet.evaluation.evaluation import AnySource
@@ -99,24 +99,72 @@ class Model:
             raise DataError(f"{first.file}: {first.reason}; leave it out, or let falconet.predict answer the others")
         return found
 
-    def evaluate(self, source: AnySource, **options: Any) -> Evaluation:
+    def evaluate(  # noqa: PLR0913 - those of `falconet.evaluate`
+        self,
+        source: AnySource,
+        *,
+        split: str | None = None,
+        data_root: str | Path | None = None,
+        settings: Mapping[str, Any] | None = None,
+        against: AnyModel | None = None,
+        by: str | None = None,
+        ood: str | Path | None = None,
+        precision: float | None = None,
+        corruptions: bool = False,
+        costs: bool = False,
+        number_format: str = "fp32",
+    ) -> Evaluation:
         """Evaluate it on a data set, one of its splits such as `dataset.test`, or a source.
 
-        `options` are those of `falconet.evaluate`.
+        See `falconet.evaluate` for what may be asked besides.
         """
         from falconet.evaluation import evaluate
 
-        return evaluate(self, source, **options)
+        return evaluate(
+            self,
+            source,
+            split=split,
+            data_root=data_root,
+            settings=settings,
+            against=against,
+            by=by,
+            ood=ood,
+            precision=precision,
+            corruptions=corruptions,
+            costs=costs,
+            number_format=number_format,
+        )
 
-    def explain(self, inputs: object, **options: Any) -> Explanations:
+    def explain(
+        self,
+        inputs: object,
+        *,
+        method: str | None = None,
+        out: str | Path | None = None,
+        classes: int = 1,
+        samples: int = 8,
+        split: str = "test",
+        data_root: str | Path | None = None,
+        settings: Mapping[str, Any] | None = None,
+    ) -> Explanations:
         """Explain its answers in pictures, by `method="gradcam"` or another.
 
-        `inputs` are what `predict` takes; `options` those of `falconet.explain`. Without `out`, the pictures lie in a
+        `inputs` are what `predict` takes; see `falconet.explain` for the rest. Without `out`, the pictures lie in a
         temporary folder that lives as long as what is returned.
         """
         from falconet.explanation import explain
 
-        return explain(self, inputs, **options)
+        return explain(
+            self,
+            inputs,
+            method=method,
+            out=out,
+            classes=classes,
+            samples=samples,
+            split=split,
+            data_root=data_root,
+            settings=settings,
+        )
 
     def compress(
         self,
@@ -181,19 +229,39 @@ class Model:
             if out is None:
                 remove_tree(folder)
             raise
-        model = Model(load_artifact(folder), self._dataset)
+        model = Model(load_artifact(folder), self._dataset if isinstance(dataset, str | Path) else dataset)
         if out is None:
             remove_when_collected(model, folder)
         return model
 
-    def export(self, to: str, out: str | Path, **options: Any) -> Export:
+    def export(
+        self,
+        to: str,
+        out: str | Path,
+        *,
+        preprocessing: bool = True,
+        max_drop: float = 0.5,
+        source: AnySource | None = None,
+        data_root: str | Path | None = None,
+        license: str = "not stated",  # noqa: A002 - what it is called everywhere
+    ) -> Export:
         """Write it as a file of the format `to`, such as "onnx", whose runtime answers as it does.
 
-        `options` are those of `falconet.export`. Without `source`, answers are compared on its own validation samples.
+        See `falconet.export` for what may be asked besides. Without `source`, answers are compared on its own
+        validation samples.
         """
         from falconet.exporters.exporting import export
 
-        return export(self, to, out, **{"source": self._dataset, **options})
+        return export(
+            self,
+            to,
+            out,
+            preprocessing=preprocessing,
+            max_drop=max_drop,
+            source=self._dataset if source is None else source,
+            data_root=data_root,
+            license=license,
+        )
 
     def save(self, folder: str | Path) -> None:
         """Write it into a folder, which `falconet.load` reads: configuration, weights, and what was reported of them.

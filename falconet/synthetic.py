@@ -84,7 +84,7 @@ class SyntheticTrial:
             f"{self.accuracy_without:.2%} without them, {self.difference:+.2%} (95%: {low:+.2%} to {high:+.2%}, "
             f"n = {self.n}, p = {self.p_value:.2g})"
         )
-        end = "a gain by more than chance: kept" if self.kept else "no gain by more than chance: not kept"
+        end = "significant gain: kept" if self.kept else "no significant gain: not kept"
         return f"{found}; {end}"
 
 

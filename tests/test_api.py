@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -351,10 +352,19 @@ def test_evaluating_splits_data_sets_and_models_is_one_thing(run: Run, dataset: 
     assert model.evaluate(dataset.test) == model.evaluate(dataset) == falconet.evaluate(model, dataset.test) == run.test
     assert falconet.evaluate(run.out, dataset) == run.test
     assert model.evaluate(dataset.val).split == "val"
+    assert model.evaluate(dataset.split("test")) == run.test
+    assert model.evaluate(dataset.split("all")) == model.evaluate(dataset, split="all")
+    with pytest.raises(UsageError, match=r"such as dataset\.test or dataset\.split\(name\), found"):
+        model.evaluate(dataset.splits["test"])
     part = model.evaluate(dataset.test.take(np.arange(5)))
     assert (part.n, part.split) == (5, "test")
     assert model.evaluate(dataset.test, against=model).against is not None
     assert falconet.measure_robustness(model, dataset.test, attacks=False).clean_accuracy == run.test.accuracy
+    # Classes are matched by their names, in whatever order a data set has them.
+    test = dataset.test
+    turned = replace(dataset, classes=dataset.classes[::-1])
+    other = replace(test, labels=len(dataset.classes) - 1 - test.labels, owner=turned)
+    assert falconet.measure_robustness(model, other, attacks=False).clean_accuracy == run.test.accuracy
     assert falconet.measure_costs(model, dataset.test.samples, starts=1, energy_seconds=0.1).batch == 64
 
 

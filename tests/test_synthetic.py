@@ -168,7 +168,7 @@ def test_the_outcome_is_told_in_a_line() -> None:
     trial = SyntheticTrial(3, 6, 40, 0.8, 0.85, 0.05, (-0.05, 0.15), 0.3, kept=False)
     assert trial.describe() == (
         "6 synthetic samples: validation accuracy 85.00% with and 80.00% without them, +5.00% (95%: -5.00% to +15.00%, "
-        "n = 40, p = 0.3); no gain by more than chance: not kept"
+        "n = 40, p = 0.3); no significant gain: not kept"
     )
 
 

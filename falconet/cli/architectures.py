@@ -127,7 +127,7 @@ def models(
         )
         for name, entry in entries
     ]
-    terminal.print_table(("model", "takes", "parameters", "MACs", "input", "paper"), table)
+    terminal.print_table(("model", "modality", "parameters", "MACs", "input", "paper"), table)
 
 
 def _list_weights(pattern: str, names: Sequence[str], json: bool) -> None:
@@ -199,7 +199,7 @@ def summary(
     ]
     total = ("total", "", "", f"{cost.params:,}", f"{cost.macs:,}", f"{cost.activation_bytes:,}", "")
     terminal.print_line(f"{model}, input {'x'.join(map(str, cost.input))}")
-    columns = ("layer", "type", "output", "parameters", "MACs", "activation bytes", "sees")
+    columns = ("layer", "type", "output", "parameters", "MACs", "activation bytes", "receptive field")
     terminal.print_table(columns, [*rows, total])
     terminal.print_line(
         "A MAC is a multiplication with its addition, in convolutions, dense layers, recurrence and attention; "

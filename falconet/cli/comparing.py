@@ -35,7 +35,7 @@ def compare(
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Train and evaluate models alike: figures, costs, Pareto plots, and which differences are more than luck."""
+    """Train and evaluate models alike: figures, costs, Pareto plots, and statistically significant differences."""
     from falconet import comparison, planning, terminal
     from falconet.comparison.tables import COMPARISON_COLUMNS, PAIR_COLUMNS, format_pair, format_row
 
@@ -65,4 +65,4 @@ def compare(
     for note in result.notes:
         terminal.print_line(note)
     terminal.print_line()
-    terminal.print_line(f"◆ no model is both cheaper and better in validation; all of it: {out / 'comparison.html'}")
+    terminal.print_line(f"◆ on the Pareto front of validation accuracy and cost; all of it: {out / 'comparison.html'}")

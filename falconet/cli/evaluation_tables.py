@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def print_evaluation(result: Evaluation) -> None:
     """Print the headline figures with their intervals, the classes, then whatever else was asked for."""
     print_line(f"{result.split} split, {result.n:,} samples")
-    print_table(("figure", "value", "95% from", "to"), _list_figures(result))
+    print_table(("metric", "value", "95% CI low", "high"), _list_figures(result))
     print_line()
     rows = [
         (
@@ -133,9 +133,9 @@ def _print_outliers(found: Outliers) -> None:
     print_line(f"out of distribution: {found.source} ({found.split}, {found.n:,} samples{skipped})")
     rows = [
         (name, f"{score.auroc:.2%}", f"{score.fpr95:.2%}")
-        for name, score in (("highest probability", found.max_probability), ("energy", found.energy))
+        for name, score in (("max softmax probability", found.max_probability), ("energy", found.energy))
     ]
-    print_table(("score", "AUROC", "passes where 95% of the split do"), rows)
+    print_table(("score", "AUROC", "FPR at 95% TPR"), rows)
 
 
 def _print_robustness(robustness: Robustness) -> None:

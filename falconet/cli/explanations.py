@@ -127,7 +127,7 @@ def _print_result(result: Explanations | Examination) -> None:
             (case.file, case.truth, case.answer, f"{case.probability:.2%}")
             for case in (*result.mistakes, *result.doubts)
         ]
-        terminal.print_table(("file", "class", "answer", "probability"), cases)
+        terminal.print_table(("file", "label", "predicted", "confidence"), cases)
     terminal.print_line()
     _print_scores(found)
     terminal.print_line(f"page: {result.page}")

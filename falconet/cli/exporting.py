@@ -90,10 +90,10 @@ def print_export(result: Export) -> None:
     if result.speed is not None:
         terminal.print_line(f"speed: {result.speed.describe('the model itself')}")
     if result.baseline_latency_ms is not None and result.baseline_speed is not None:
-        own = f"in single precision {result.baseline_latency_ms:.3f} ms"
+        own = f"fp32 {result.baseline_latency_ms:.3f} ms"
         slower = result.baseline_speed.measurable and result.baseline_speed.times < 1
         advice = ": on this machine, --to onnx answers sooner" if slower else ""
-        terminal.print_line(f"{own}; integers: {result.baseline_speed.describe()}{advice}")
+        terminal.print_line(f"{own}; int8: {result.baseline_speed.describe()}{advice}")
 
 
 def _describe_parity(parity: Parity) -> list[str]:

@@ -25,7 +25,7 @@ def generate(
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Make images of each class, marked as made, beside the nearest real ones."""
+    """Generate images of each class, marked as synthetic, beside the nearest real ones."""
     from falconet.catalog import check_source
     from falconet.units import parse_time
 

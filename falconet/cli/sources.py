@@ -106,7 +106,7 @@ def _print_facts(report: DataReport) -> None:
         terminal.print_line(terminal.describe_columns(report.columns))
     for note in report.notes:
         terminal.print_line(note)
-    splits = [f"{name} {n:,}{' (made)' if name in report.made else ''}" for name, n in report.splits.items()]
+    splits = [f"{name} {n:,}{' (random split)' if name in report.made else ''}" for name, n in report.splits.items()]
     imbalance = f"; largest class {report.imbalance:.1f} times the smallest" if report.imbalance else ""
     terminal.print_line(f"splits: {', '.join(splits)}{imbalance}")
     if report.shapes:

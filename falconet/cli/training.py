@@ -54,7 +54,7 @@ Config = Annotated[Path | None, typer.Option(help="YAML file of settings.")]
 ClassWeights = Annotated[
     str | None,
     typer.Option(
-        help="Weights of classes in the loss. balanced: n / (classes * n of the class); effective: nearly so."
+        help="Weights of classes in the loss. balanced: n / (classes * n of the class); effective: less so."
     ),
 ]
 Balance = Annotated[str | None, typer.Option(help="balanced: an epoch draws all classes equally often.")]

@@ -160,7 +160,7 @@ def make_shared_config(source: str | Path, epochs: int | None, recipe: str | Non
 def check_seeds(seeds: int) -> None:
     """Raise UsageError unless there is at least one."""
     if seeds < 1:
-        raise UsageError(f"seeds: wanted 1 or more (3 or more tell luck from quality), found {seeds}")
+        raise UsageError(f"seeds: wanted 1 or more (3 or more show the spread between seeds), found {seeds}")
 
 
 def check_folds(folds: int | None) -> None:

@@ -110,10 +110,10 @@ def _describe_means(comparison: Comparison) -> str:
 
 def _describe_tests(pairs: Sequence[ComparisonPair]) -> str:
     """Return what the tests of pairs say."""
-    shown = sum(pair.significant for pair in pairs)
+    significant = sum(pair.significant for pair in pairs)
     return (
-        f"{shown} of {len(pairs)} differences are shown at the level of {LEVEL:.0%} for all pairs together (Holm, "
-        "1979). The test allows for the choice of test samples, which the models share, and of seeds, which they do "
+        f"{significant} of {len(pairs)} differences are significant at the {LEVEL:.0%} level, corrected for all pairs "
+        "(Holm, 1979). The test allows for the choice of test samples, which the models share, and of seeds, which they do "
         "not (Gallas, Pennello, Myers, 2007)."
     )
 

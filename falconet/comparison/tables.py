@@ -10,7 +10,7 @@ COMPARISON_COLUMNS = (
     "model", "validation accuracy", "test accuracy", "runs", "macro recall", "macro F1", "parameters", "MACs",
     "bytes", "latency", "fastest runtime", "training", "energy"
 )  # fmt: skip
-PAIR_COLUMNS = ("better", "than", "difference", "95% interval", "p", "p, corrected", "shown")
+PAIR_COLUMNS = ("better", "than", "difference", "95% interval", "p", "p, corrected", "significant")
 
 
 def format_row(row: ComparisonRow) -> tuple[str, ...]:

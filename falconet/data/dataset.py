@@ -295,9 +295,9 @@ class Split:
     extras: Mapping[str, np.ndarray] = field(default_factory=dict)
     """A text a sample for each further column of a table that `DataConfig.extra` asks for; empty where it has none."""
     name: str = ""
-    """train, val or test; empty for one that does not know whose it is."""
+    """train, val, test or all; empty for one that does not know whose it is."""
     owner: Dataset | None = field(default=None, repr=False)
-    """The data set that it is a split of, or a part of one; known of `dataset.train`, `.val` and `.test`."""
+    """The data set that it is a split of, or a part of one; None for entries of `dataset.splits`."""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -499,29 +499,24 @@ class Dataset:
     @property
     def train(self) -> Split:
         """The training split."""
-        return self._own("train")
+        return self.split("train")
 
     @property
     def val(self) -> Split:
         """The validation split, by which epochs and models are chosen."""
-        return self._own("val")
+        return self.split("val")
 
     @property
     def test(self) -> Split:
         """The test split, by which nothing is chosen."""
-        return self._own("test")
+        return self.split("test")
 
     def split(self, name: str) -> Split:
         """Return one split, or all samples for "all". Raises UnknownNameError for any other name."""
-        if name == "all":
-            return concatenate(list(self.splits.values()))
-        if name not in self.splits:
+        if name != "all" and name not in self.splits:
             raise UnknownNameError("split", name, [*self.splits, "all"])
-        return self.splits[name]
-
-    def _own(self, name: str) -> Split:
-        """Return a split that knows whose it is."""
-        return replace(self.split(name), name=name, owner=self)
+        found = concatenate(list(self.splits.values())) if name == "all" else self.splits[name]
+        return replace(found, name=name, owner=self)
 
     @property
     def fingerprint(self) -> str:
@@ -554,7 +549,9 @@ class Dataset:
 def find_owner(split: Split) -> Dataset:
     """Return the data set that a split is of. Raises UsageError where it does not know."""
     if split.owner is None:
-        raise UsageError("wanted a split such as dataset.test, found one that does not know which data set it is of")
+        raise UsageError(
+            "wanted a split such as dataset.test or dataset.split(name), found one that does not know its data set"
+        )
     return split.owner
 
 

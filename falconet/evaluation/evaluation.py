@@ -187,7 +187,8 @@ def evaluate(  # noqa: PLR0913 - one for each thing that may be asked
     return dataclasses.replace(
         evaluation,
         notes=notes,
-        robustness=measure_robustness(artifact, answers.split) if corruptions else None,
+        # Its labels are the model's already.
+        robustness=measure_robustness(artifact, replace(answers.split, owner=None)) if corruptions else None,
         costs=measure_costs(artifact, answers.split.samples) if costs else None,
     )
 

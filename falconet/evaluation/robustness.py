@@ -13,6 +13,7 @@ from torch import Tensor
 
 from falconet.artifact import AnyModel, Artifact, open_artifact
 from falconet.data import Split
+from falconet.data.dataset import match_labels
 from falconet.data.files import adapt_samples
 from falconet.data.preprocessing import iterate_prepared
 from falconet.errors import DataError
@@ -71,11 +72,14 @@ class Robustness:
 
 @accept_renamed(artifact=lambda value: {"model": value})
 def measure_robustness(model: AnyModel, split: Split, *, attacks: bool = True) -> Robustness:
-    """Evaluate a model on a split, labels being positions in the model's own, under each corruption and attack.
+    """Evaluate a model on a split under each corruption and attack.
 
-    Raises DataError where no sample can be read.
+    Classes of a split that knows its data set are matched by name; labels of another one are positions in the model's
+    own. Raises DataError where no sample can be read, and for classes that the model does not know.
     """
     artifact = open_artifact(model)
+    if split.owner is not None:
+        split = replace(split, labels=match_labels(split, split.owner.classes, artifact.config.output.labels))
     evaluate = _evaluate_prepared if modality_of(artifact.config.input).bounded else _evaluate_raw
     count, clean, rows = evaluate(artifact, split)
     attacked, note = _attack_split(artifact, split) if attacks else ((), "not asked for")

@@ -14,12 +14,13 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
-from falconet.artifact import Artifact
+from falconet.artifact import AnyModel, Artifact, open_artifact
 from falconet.errors import ConfigError, UnknownNameError
 from falconet.explanation.layers import embed, find_last_maps, list_maps
 from falconet.explanation.positions import Inputs, clear, is_text, mark_present, remove
 from falconet.explanation.rectifiers import GuidedMode
 from falconet.models.info import find_classifiers
+from falconet.renames import accept_renamed
 from falconet.spec import KIND_NAMES, ModalityName
 
 Targets = Int64[Tensor, " batch"]
@@ -54,13 +55,14 @@ class UnfitError(Exception):
     """A network lacks what a method needs; the message has what was wanted and what was found."""
 
 
-def attribute(artifact: Artifact, inputs: Inputs, method: str, targets: Targets) -> Relevance:
+@accept_renamed(artifact=lambda value: {"model": value})
+def attribute(model: AnyModel, inputs: Inputs, method: str, targets: Targets) -> Relevance:
     """Return how much each position of each input speaks for its target class, by one method.
 
     Parameters
     ----------
-    artifact
-        The trained model.
+    model
+        A trained model or its folder.
     inputs
         A batch as its `preprocess` returns it: normalized images, normalized series, or tokens.
     method
@@ -74,6 +76,7 @@ def attribute(artifact: Artifact, inputs: Inputs, method: str, targets: Targets)
     ConfigError for one that this network does not allow.
 
     """
+    artifact = open_artifact(model)
     found = find_method(method, artifact.config.input.kind)
     try:
         return explain_batch(found, artifact.model, inputs, targets)

@@ -121,7 +121,7 @@ def show_precision_recall(
     curves: Mapping[str, _Curve], areas: Mapping[str, float], prevalence: Mapping[str, float]
 ) -> Picture:
     """Return precision over recall for each class (see `draw_precision_recall`), with the areas in words."""
-    caption = f"Precision over recall, one class against the rest; dotted: by chance. {_mention_limit(curves)}"
+    caption = f"Precision over recall, one class against the rest; dotted: chance level. {_mention_limit(curves)}"
     description = f"Precision–recall curves. Average precision: {_list_areas(areas)}."
     return Picture(to_svg(lambda: draw_precision_recall(curves, areas, prevalence), description), caption.strip())
 
@@ -147,7 +147,8 @@ def draw_precision_recall(
 
 def show_roc(curves: Mapping[str, _Curve], areas: Mapping[str, float]) -> Picture:
     """Return the ROC curve of each class (see `draw_roc`), with the areas in words."""
-    caption = f"Hits over false alarms (ROC), one class against the rest; dotted: by chance. {_mention_limit(curves)}"
+    rates = "ROC: true positive rate over false positive rate, one class against the rest; dotted: chance level."
+    caption = f"{rates} {_mention_limit(curves)}"
     description = f"ROC curves. Areas: {_list_areas(areas)}."
     return Picture(to_svg(lambda: draw_roc(curves, areas), description), caption.strip())
 

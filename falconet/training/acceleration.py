@@ -1,4 +1,4 @@
-"""What makes training faster where it is asked for: images that grow, and compiled networks."""
+"""Options that make training faster: progressive resizing of images, and compiled networks."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from falconet.training.schedules import training_side
 
 
 def resize(images: Tensor, step: int, steps: int, config: TrainConfig) -> Tensor:
-    """Return images as large as they are in this step."""
+    """Return images resized to the side of this step."""
     if config.initial_scale == 1:
         return images
     size = [training_side(side, step, steps, config.initial_scale) for side in images.shape[2:]]
@@ -29,7 +29,7 @@ def resize(images: Tensor, step: int, steps: int, config: TrainConfig) -> Tensor
 def check_acceleration(
     model: nn.Module, config: TrainConfig, device: torch.device, sample: Callable[[], Tensor], processes: int
 ) -> None:
-    """Raise ConfigError where what is to make training faster cannot be had for this network, or on this machine.
+    """Raise ConfigError where an option that makes training faster does not suit this network or this machine.
 
     `sample` returns some of the network's input; it is only called where that is needed.
     """
@@ -45,7 +45,7 @@ def check_acceleration(
 
 
 def _name_compiler() -> str:
-    """Return the C++ compiler that torch takes."""
+    """Return the C++ compiler that torch uses."""
     usual = {"darwin": "clang++", "win32": "cl"}.get(sys.platform, "g++")
     return os.environ.get("CXX") or usual
 

@@ -1,4 +1,4 @@
-"""What is measured before a run, where a user asks for it: the learning rate and the size of a batch."""
+"""Measurements before a run that choose its learning rate, batch size and number of epochs."""
 
 from __future__ import annotations
 
@@ -30,20 +30,20 @@ from falconet.training.loop import (
 
 _MIN_RATE, _HIGHEST_RATE = 1e-6, 10.0
 _STEPS = 100
-"""Of the range test; as many rates are tried."""
+"""Steps of the range test, each at a higher learning rate."""
 _SMOOTHING = 0.9
-"""Of a loss, the fraction that the mean of those before has: single batches differ."""
+"""Weight of the earlier losses in the exponential moving average, since single batches differ."""
 _TOO_HIGH = 4.0
-"""Times the lowest loss at which a rate need not be raised further."""
+"""Multiple of the lowest loss at which the range test stops."""
 _SAFETY = 10.0
-"""A tenth of the rate with the lowest loss leaves room for what comes later."""
+"""Divisor of the rate with the lowest loss: a tenth of it leaves room for later steps."""
 _SIZES = (16, 32, 64, 128, 256, 512)
 _MIN_SPEED_FRACTION = 0.9
-"""Of the most samples a second: a smaller batch that reaches so many makes more steps of them."""
+"""Fraction of the highest throughput that a smaller batch must reach to be chosen, as it takes more steps an epoch."""
 _MIN_BATCHES = 16
-"""Of an epoch: with fewer steps it teaches less."""
+"""Batches that an epoch must have at least: fewer steps teach less."""
 SECONDS = 1.0
-"""For which each size of a batch is timed, at least."""
+"""Seconds for which each batch size is timed, at least."""
 
 
 @dataclass(frozen=True)
@@ -52,11 +52,11 @@ class LRRangeTest:
 
     rates: tuple[float, ...]
     losses: tuple[float, ...]
-    """Smoothed."""
+    """The smoothed loss at each rate, up to the first that is too high."""
 
     @property
     def suggestion(self) -> float:
-        """The learning rate to take: SAFETY below the one at which the loss was lowest."""
+        """The learning rate to take: a tenth of the one with the lowest loss."""
         return self.rates[min(range(len(self.losses)), key=self.losses.__getitem__)] / _SAFETY
 
 
@@ -70,7 +70,8 @@ def lr_range_test(
     """Train a copy of a network at ever higher rates, and return the losses.
 
     L. N. Smith: Cyclical learning rates for training neural networks. WACV, 2017, section 3.3. The rate is raised by
-    the same factor each step until the loss is TOO_HIGH or no longer finite. Raises DivergedError where it never is.
+    the same factor each step until the loss exceeds four times its lowest, or is not finite. Raises DivergedError
+    where it never is finite.
     """
     rates = [_MIN_RATE * (_HIGHEST_RATE / _MIN_RATE) ** (index / (_STEPS - 1)) for index in range(_STEPS)]
     with _scratch_copy(model, config) as network:
@@ -82,7 +83,7 @@ def lr_range_test(
 
 @contextmanager
 def _scratch_copy(model: nn.Module, config: TrainConfig) -> Iterator[nn.Module]:
-    """Lend a copy of a network to be trained; nothing of that shows outside."""
+    """Yield a copy of a network to be trained, without an effect on the original or on torch's generator."""
     with torch.random.fork_rng(devices=[]), kept_memory():
         torch.manual_seed(config.seed)
         yield copy.deepcopy(model)
@@ -96,7 +97,7 @@ def take_steps(
     class_weights: Tensor | None = None,
     teacher: nn.Module | None = None,
 ) -> Iterator[tuple[float, int]]:
-    """Take a step at each of some learning rates, as the first epoch would, but with whole images and not compiled.
+    """Take a step at each learning rate, as the first epoch would, but with images of full size and not compiled.
 
     Yield, after each, the loss before it and the size of its batch; end with a loss that is not finite.
     """
@@ -123,7 +124,7 @@ def _repeat_epochs(train: Batches) -> Iterator[tuple[Tensor, ...]]:
 
 
 def _collect(rates: Sequence[float], losses: Iterator[float]) -> LRRangeTest:
-    """Return rates and smoothed losses, up to the first that is too high."""
+    """Return learning rates and smoothed losses, up to the first loss that is too high."""
     smooth: list[float] = []
     mean = 0.0
     for count, loss in enumerate(losses, start=1):
@@ -142,11 +143,11 @@ def find_batch_size(
     class_weights: Tensor | None = None,
     teacher: nn.Module | None = None,
 ) -> tuple[int, str]:
-    """Return the smallest size of a batch that is NEARLY the fastest, and a line that says what was measured.
+    """Return the smallest batch size with at least 90% of the highest throughput, and a line about the measurements.
 
     `make_train` returns the training samples in batches of a size. A copy of the network takes the steps. Sizes are
-    tried in rising order, as far as an epoch has MIN_BATCHES and memory suffices. Raises OutOfMemoryError where it
-    does not for the smallest.
+    tried in rising order, as long as an epoch has 16 batches or more and memory suffices. Raises OutOfMemoryError
+    where it does not suffice for the smallest.
     """
     speeds: dict[int, float] = {}
     for size in _SIZES:
@@ -170,7 +171,7 @@ def find_batch_size(
 
 
 _EPOCH_OVERHEAD = 1.25
-"""Seconds of an epoch for one of its steps."""
+"""Duration of an epoch over that of its steps alone: validation, and solving the output layer, take the rest."""
 
 
 def find_epochs(
@@ -184,8 +185,8 @@ def find_epochs(
 ) -> tuple[int, str]:
     """Return how many epochs over `count` samples fit into a time, at most those of `config`, and a line that says so.
 
-    A copy of the network takes the steps that are timed. Of an epoch whose output layer is solved, and of validation,
-    _EPOCH_OVERHEAD says what they take beside.
+    A copy of the network takes the steps that are timed. _EPOCH_OVERHEAD accounts for validation, and for an epoch
+    whose output layer is solved.
     """
     epoch = _EPOCH_OVERHEAD * count / measure_training_throughput(model, train, config, class_weights, teacher)
     epochs = min(max(int(seconds / epoch), 1), config.epochs)
@@ -198,10 +199,10 @@ def find_epochs(
 
 @torch.inference_mode()
 def measure_inference_throughput(model: nn.Module, samples: Loader, enough: float) -> float:
-    """Return how many samples a second a network answers in batches of samples of like length, as features are taken.
+    """Return a network's throughput in samples a second, in batches of similar length, as in feature extraction.
 
-    The first batch, of the middle and slower than those after it, suffices where it is as fast as `enough` already;
-    otherwise, and where there is another, it is not counted, and others at random are timed for SECONDS.
+    The first batch, of median length and slower than later ones, suffices where its throughput reaches `enough`. Else
+    it is not counted, unless it is the only one, and random other batches are timed for SECONDS.
     """
     plain = without_augmentation(samples, len(samples.labels))
     order = torch.randperm(len(plain), generator=torch.Generator().manual_seed(0)).tolist()
@@ -232,7 +233,7 @@ def measure_training_throughput(
     class_weights: Tensor | None = None,
     teacher: nn.Module | None = None,
 ) -> float:
-    """Return how many samples a second a copy of a network is trained on, after a first step that is not counted.
+    """Return the training throughput of a copy of a network in samples a second; the first step is not counted.
 
     Raises DivergedError where the loss is not finite from the first steps on.
     """

@@ -1,4 +1,4 @@
-"""What `fit` feeds on: batches that can be had again, and any iterable of pairs, as a DataLoader of torch is."""
+"""The batches that `fit` takes: reproducible ones, and any iterable of pairs, such as torch's DataLoader."""
 
 from __future__ import annotations
 
@@ -16,42 +16,42 @@ from falconet.data.loader import epoch_seed
 from falconet.errors import DataError, UsageError, lacks_memory
 
 _INTEGER_DTYPES = (torch.int8, torch.int16, torch.int32, torch.int64, torch.uint8, torch.uint16, torch.uint32)
-"""Types of class numbers."""
+"""Data types that class numbers may have."""
 
 
 @runtime_checkable
 class Batches(Protocol):
-    """Batches that are the same for the same number of an epoch; `falconet.Loader` is one."""
+    """Batches that are the same each time an epoch's number is the same; `falconet.Loader` implements it."""
 
     def __len__(self) -> int:
-        """Batches an epoch."""
+        """Return the number of batches in an epoch."""
 
     def epoch(self, number: int, start: int = 0) -> Iterator[tuple[Tensor, ...]]:
         """Yield inputs and labels of one epoch, counted from 1, from batch `start` on: the same for the same number.
 
-        A third tensor of a training batch is a teacher's logits for it.
+        A training batch may have a third tensor: a teacher's logits.
         """
 
 
 @dataclass(frozen=True, eq=False)
 class _IteratedBatches:
-    """Batches of an iterable that is walked anew in each epoch."""
+    """Batches of an iterable that is iterated anew in each epoch."""
 
     name: str
-    """train or val, for what is said of them."""
+    """Name of the batches in messages: train or val."""
     iterable: Iterable[Any]
     length: int
     classes: int
-    """Outputs of the network."""
+    """Number of the network's outputs."""
     seed: int
 
     def __len__(self) -> int:
         return self.length
 
     def epoch(self, number: int, start: int = 0) -> Iterator[tuple[Tensor, ...]]:
-        """Yield the batches of a walk from batch `start` on.
+        """Yield the batches of an iteration from batch `start` on.
 
-        What a DataLoader shuffles by is drawn from torch's generator as it begins: here it follows from seed and epoch.
+        A DataLoader seeds its shuffling from torch's generator as it begins: here that follows from seed and epoch.
         """
         with _drawn_for(self.seed, number):
             walk = iter(self.iterable)
@@ -70,7 +70,7 @@ class _IteratedBatches:
             )
 
     def check(self, batch: Any, place: int) -> tuple[Tensor, Tensor]:
-        """Return a batch as the loop takes it. Raises DataError for what is none."""
+        """Return a batch as the training loop takes it. Raises DataError for an invalid one."""
         where = f"{self.name}, batch {place}"
         inputs, labels = _split_pair(batch, where)
         labels = _to_labels(labels, where)
@@ -90,7 +90,7 @@ class _IteratedBatches:
 
 @contextmanager
 def _drawn_for(seed: int, number: int) -> Iterator[None]:
-    """Let what draws from torch's generator draw what follows from a seed and an epoch, and leave no trace there."""
+    """Seed torch's generator from a seed and an epoch for a while, and restore its state afterwards."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(epoch_seed(seed, number, "order"))
         yield
@@ -104,10 +104,10 @@ def _next_batch(walk: Iterator[Any]) -> Iterator[Any]:
 
 
 def make_batches(name: str, loader: Batches | Iterable[Any] | None, model: nn.Module, seed: int) -> Batches:
-    """Return what `fit` was given as batches that it can take.
+    """Return the loader or iterable that `fit` was given as `Batches`.
 
-    Raises UsageError for what is no iterable, or can be walked only once, and DataError for batches that are no pairs
-    of inputs and class numbers, or that the network cannot take.
+    Raises UsageError for an object that is not iterable or can be iterated only once, and DataError for batches that
+    are not pairs of inputs and class numbers, or that the network cannot take.
     """
     if isinstance(loader, Batches):
         return loader
@@ -129,7 +129,7 @@ def make_batches(name: str, loader: Batches | Iterable[Any] | None, model: nn.Mo
 
 
 def _count_batches(loader: Iterable[Any]) -> int:
-    """Return the batches of a walk, by walking where the iterable does not say it."""
+    """Return the number of batches in an iteration, by iterating where the iterable has no length."""
     try:
         return len(loader)  # type: ignore[arg-type]
     except TypeError:
@@ -153,7 +153,7 @@ def _split_pair(batch: Any, where: str) -> tuple[Tensor, Any]:
 
 
 def _to_labels(labels: Any, where: str) -> Tensor:
-    """Return class numbers as int64, and fractions of each class as they are. Raises DataError for anything else."""
+    """Return class numbers as int64, and soft labels as float32. Raises DataError for anything else."""
     if not isinstance(labels, Tensor | np.ndarray | list | tuple):
         raise DataError(f"{where}: wanted class numbers as a tensor, found {type(labels).__name__}")
     try:
@@ -170,7 +170,7 @@ def _to_labels(labels: Any, where: str) -> Tensor:
 
 @torch.no_grad()
 def _count_outputs(model: nn.Module, sample: Tensor, name: str) -> int:
-    """Return how many classes a network tells apart. Raises DataError where it cannot take a sample."""
+    """Return the number of a network's classes. Raises DataError where it cannot take a sample."""
     mode = model.training
     place = next(model.parameters(), sample).device
     try:

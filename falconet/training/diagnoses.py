@@ -22,48 +22,50 @@ from falconet.storage import write_text
 from falconet.training.callbacks import EpochRow
 
 _CHANCE_MARGIN = 0.05
-"""Accuracy up to so far above chance is called chance: two standard deviations of 144 guesses among ten classes."""
+"""Accuracy above chance that still counts as chance: two standard deviations of 144 guesses among ten classes."""
 _LEARNED = 0.9
-"""Training accuracy of a network that was not kept from learning."""
+"""Training accuracy from which on a network counts as having learned."""
 _VANISHED = 1e-4
-"""Of a later layer's gradient. In networks that learn, layers stay within a few hundredths of each other: initial
-weights are chosen for that (Glorot and Bengio, AISTATS 2010; He et al., ICCV 2015)."""
+"""Fraction of a later layer's gradient below which a layer's has vanished. In networks that learn, layers stay within a
+factor of some hundred of each other: initial weights are chosen for that (Glorot and Bengio, AISTATS 2010; He et al.,
+ICCV 2015)."""
 _STANDSTILL = 1e-5
-"""Change a step, as fraction of the weights: ten thousand such steps move them by a tenth."""
+"""Update of a layer, as a fraction of its weights, below which it stands still: 10,000 such steps change it by a tenth."""
 TINY_UPDATE = 1e-4
-"""Of all layers alike: a healthy one is about 1e-3; at a tenth of it, a thousand steps move weights by a tenth."""
+"""Update of the median layer, as a fraction of its weights, below which it is tiny: a healthy one is about 1e-3."""
 _SMALL_FALL = 0.1
-"""A loss that all epochs together lower by less has hardly fallen."""
+"""Fraction of the first training loss by which it must fall over all epochs to count as falling."""
 LARGE_UPDATE = 0.1
-"""Ten such steps replace a layer; a hundred times the usual 1e-3."""
+"""Update of the median layer, as a fraction of its weights, above which it is large: a hundred times the usual 1e-3."""
 _EXPLODED = 1e3
-"""Norm of the gradient over that of the weights: mostly 1e-3 to 1, and up to 40 in first epochs of EfficientNets."""
+"""Norm of the gradient over that of the weights above which it has exploded: mostly 1e-3 to 1, up to 40 in first
+epochs of EfficientNets."""
 _SPIKE_LOSS, _SPIKE_ACCURACY = 2.0, 0.2
-"""A spike at least doubles the lowest loss until then and takes a fifth of all samples' answers back."""
+"""A spike: more than this multiple of the lowest training loss before, and this much below the highest accuracy."""
 DEAD = 0.5
-"""Fraction of a layer's units. ReLU leaves a few idle in every network; half of them is capacity that is paid for."""
+"""Fraction of a layer's units above which they are too many dead ones. ReLU leaves a few dead in every network."""
 _DEAD_SAMPLES = 32
-"""Fewer are not enough: a unit that answers to one sample of ten is silent for so many in 3 % of cases only."""
+"""Samples that show that a unit is dead: one that is active for a tenth of them is zero for so many in 3 % of cases."""
 _DEAD_EPOCHS = 3
-"""For so many epochs, the last ones, units must be dead: first epochs silence many that the next ones revive."""
+"""Last epochs in which units must be dead: many that die in the first epochs recover."""
 _RISEN, _RISEN_EPOCHS = 1.2, 3
-"""Validation loss over its lowest, and epochs since: what single epochs scatter by is less, and soon over."""
+"""Validation loss over its lowest, and epochs since then, from which on it has risen: noise is smaller and shorter."""
 _GAP = 0.1
-"""Training accuracy above that in validation; loss alone rises in good classifiers too, which get overconfident."""
+"""Gap of training and validation accuracy in overfitting; loss alone rises in good, overconfident classifiers too."""
 _SAME_ACCURACY = 0.02
-"""Validation accuracy that grew by less in half of the epochs since has not: a few hundred samples scatter more."""
+"""Gain of validation accuracy that counts as none: with a few hundred samples, the noise is larger."""
 _MEMORIZED = 0.3
-"""Training accuracy so far above chance cannot be luck: answers were learned, by heart or not."""
+"""Training accuracy above chance that is no luck: labels were learned, by memorizing or not."""
 _TRANSFERRED = 0.25
-"""Fraction of what is learned of training samples that holds for others too, in networks that learn slowly as well."""
+"""Fraction of the gain over chance in training that validation has at least where labels can be learned."""
 _WORSE, WORSE_EPOCHS, _WORSE_LOSS = 1.1, 10, 0.02
-"""Validation loss over its lowest, epochs since, and nats of the rise: of a loss near 0, a tenth is nothing.
+"""Validation loss over its lowest, epochs since then, and rise in nats (near 0, a tenth is nothing): it got worse.
 
-Prechelt (Early stopping, but when? 1998) stops at rises of 1 to 5 %; one of 10 % that lasts is no scatter.
+Prechelt (Early stopping, but when? 1998) stops at rises of 1 to 5 %; one of 10 % that lasts is no noise.
 """
 _PATIENT_EPOCHS = 10
-"""Before them, a network that is at chance may be on a plateau still, and in validation, batch normalization may have
-statistics of weights that are long gone."""
+"""Epochs before which nothing is said of a network at chance: it may be on a plateau, or the statistics of batch
+normalization may lag behind the weights."""
 
 DiagnosisName = Literal[
     "exploding_gradients", "learning_rate_too_high", "unstable_loss", "dead_units", "vanishing_gradients",
@@ -74,21 +76,21 @@ DiagnosisName = Literal[
 
 @dataclass(frozen=True)
 class LayerStats:
-    """How one layer did in one epoch: means over its sampled steps. NaN: there was nothing to measure.
+    """Statistics of one layer in one epoch: means over its sampled steps. NaN: there was nothing to measure.
 
-    Rows of an epoch stand in the order in which the network runs its layers.
+    Rows of an epoch are in the order in which the network runs its layers.
     """
 
     epoch: int
     layer: str
     samples: int
-    """That went through the layer in sampled steps."""
+    """Samples that went through the layer in the sampled steps."""
     gradient: float
-    """Norm of the gradient over that of the weights; infinite where it was not finite."""
+    """Norm of the gradient over that of the weights; infinite where the gradient was not finite."""
     update: float
-    """Norm of a step's change over that of the weights."""
+    """Norm of a step's weight update over that of the weights."""
     activation: float
-    """Root mean square of the layer's output; infinite where it was not finite."""
+    """Root mean square of the layer's output; infinite where the output was not finite."""
     dead: float
     """Fraction of the units before the layer, channels of its input, that were exactly zero for all these samples."""
 
@@ -99,9 +101,9 @@ class Diagnosis:
 
     name: DiagnosisName
     subject: str
-    """The layer or the class that shows it; empty where it is the whole network, or several classes."""
+    """Layer or class with the problem; empty: the whole network, or several classes."""
     epoch: int
-    """Since when, counted from 1; 0: it is a matter of the data, not of training."""
+    """First epoch with the problem, counted from 1; 0: the data are the cause, not training."""
     evidence: str
     """A sentence with the numbers."""
     remedy: str
@@ -109,14 +111,14 @@ class Diagnosis:
 
     @property
     def title(self) -> str:
-        """What it is, where and since when, in words."""
+        """The diagnosis in words, with its layer or class and its first epoch."""
         where = f" at {self.subject}" if self.subject else ""
         return f"{self.name.replace('_', ' ')}{where}{f', epoch {self.epoch}' if self.epoch else ''}"
 
 
 @dataclass(frozen=True)
 class _RunHistory:
-    """A run, and what several diagnoses ask of it."""
+    """A run's history and layer statistics, and figures that several diagnoses share."""
 
     history: Sequence[EpochRow]
     layer_stats: Sequence[LayerStats]
@@ -125,15 +127,15 @@ class _RunHistory:
 
     @property
     def stalled(self) -> bool:
-        """Whether the network answers no better than chance, to training and validation samples."""
+        """Whether accuracy is no better than chance, on training and validation samples."""
         limit = self.chance + _CHANCE_MARGIN
         return bool(self.history) and self.end("train_accuracy") <= limit and self.end("val_accuracy") <= limit
 
     @property
     def alone(self) -> bool:
-        """Whether the little that was learned of training samples says nothing about those of validation.
+        """Whether the network learned a little about training samples that does not hold for validation samples.
 
-        Of much, batch normalization that lags behind can be the cause; `_find_memorizing` asks for more signs.
+        Where it learned much, lagging batch normalization can be the cause; `_find_memorizing` needs more signs.
         """
         if not self.history:
             return False
@@ -142,7 +144,7 @@ class _RunHistory:
 
     @property
     def layers(self) -> dict[str, list[LayerStats]]:
-        """Each layer's epochs; layers in the order in which they run."""
+        """Statistics of each epoch by layer; layers in the order in which they run."""
         rows: dict[str, list[LayerStats]] = {}
         for row in self.layer_stats:
             rows.setdefault(row.layer, []).append(row)
@@ -150,7 +152,7 @@ class _RunHistory:
 
     @property
     def updates(self) -> dict[int, float]:
-        """The median layer's update in each epoch that has any."""
+        """Update of the median layer, by epoch, where one was measured."""
         found: dict[int, list[float]] = {}
         for row in self.layer_stats:
             if math.isfinite(row.update):
@@ -158,11 +160,11 @@ class _RunHistory:
         return {epoch: median(values) for epoch, values in found.items()}
 
     def end(self, figure: str) -> float:
-        """Return a figure of the history as it was in the end: the median of its last three epochs."""
+        """Return the final value of a figure of the history: the median of the last three epochs."""
         return float(median(getattr(row, figure) for row in self.history[-_RISEN_EPOCHS:]))
 
     def describe_answers(self) -> str:
-        """Return the accuracies at the end, in words."""
+        """Return the final accuracies in words."""
         train, val = self.end("train_accuracy"), self.end("val_accuracy")
         return f"accuracy is {train:.0%} in training and {val:.0%} in validation, by chance {self.chance:.0%}"
 
@@ -171,7 +173,7 @@ class _RunHistory:
 def diagnose(
     history: Sequence[EpochRow], layer_stats: Sequence[LayerStats], chance: float, *, diverged: bool = False
 ) -> tuple[Diagnosis, ...]:
-    """Return the diagnoses of a run, causes before what may follow from them; none for one that is well.
+    """Return the diagnoses of a run, causes before their effects; none for a healthy one.
 
     `chance` is the accuracy of always answering the most frequent class, 0 to 1; `diverged` says that the loss was no
     longer finite. What another diagnosis explains is left out: a network that explodes is not called overfitted.
@@ -190,7 +192,7 @@ def diagnose(
 
 
 def _find_exploding(case: _RunHistory) -> Diagnosis | None:
-    """Gradients that dwarf the weights, in a run that failed."""
+    """Return exploding gradients: far larger than the weights, in a run that failed."""
     rows = [row for row in case.layer_stats if row.gradient > _EXPLODED]
     if not rows or not (case.diverged or case.stalled):
         return None
@@ -207,7 +209,7 @@ def _find_exploding(case: _RunHistory) -> Diagnosis | None:
 
 
 def _find_high_rate(case: _RunHistory) -> Diagnosis | None:
-    """Steps that replace what earlier ones learned, or a loss that left the numbers."""
+    """Return a learning rate that is too high: steps undo what earlier ones learned, or the loss is not finite."""
     updates = case.updates
     epoch = max(updates, key=updates.__getitem__, default=0)
     large = epoch > 0 and updates[epoch] > LARGE_UPDATE
@@ -222,10 +224,10 @@ def _find_high_rate(case: _RunHistory) -> Diagnosis | None:
 
 
 def _find_spike(case: _RunHistory) -> Diagnosis | None:
-    """An epoch that lost much of what was learned before."""
+    """Return a spike: an epoch that lost much of what was learned before."""
     for before, row in zip(case.history, case.history[1:], strict=False):
         if not before.learning_rate:
-            continue  # Its output layer was solved on undistorted samples, which those of later epochs are not.
+            continue  # Its output layer was solved on samples without augmentation, unlike later epochs.
         earlier = case.history[: before.epoch]
         loss, accuracy = min(past.train_loss for past in earlier), max(past.train_accuracy for past in earlier)
         if row.train_loss > _SPIKE_LOSS * loss and row.train_accuracy < accuracy - _SPIKE_ACCURACY:
@@ -239,7 +241,7 @@ def _find_spike(case: _RunHistory) -> Diagnosis | None:
 
 
 def _find_dead(case: _RunHistory) -> Diagnosis | None:
-    """Units that no sample wakes, before the first such layer."""
+    """Return dead units, zero for all samples, before the first layer that has too many."""
     found = {layer: since for layer, rows in case.layers.items() if (since := _find_death(rows))}
     if not found:
         return None
@@ -255,7 +257,7 @@ def _find_dead(case: _RunHistory) -> Diagnosis | None:
 
 
 def _find_death(rows: Sequence[LayerStats]) -> int:
-    """Return the epoch since which most units before a layer are dead, to the end; 0 where they live."""
+    """Return the epoch since which most units before a layer are dead, to the end; 0 where they are not."""
     since, count = 0, 0
     for row in reversed(rows):
         if not (row.dead > DEAD and row.samples >= _DEAD_SAMPLES):
@@ -265,7 +267,7 @@ def _find_death(rows: Sequence[LayerStats]) -> int:
 
 
 def _find_vanishing(case: _RunHistory) -> Diagnosis | None:
-    """A layer whose gradient is lost on the way down to it, in a network that does not learn."""
+    """Return the layer whose gradient vanishes, in a network that does not learn."""
     gradients = {}
     for layer, rows in case.layers.items():
         values = [row.gradient for row in rows if math.isfinite(row.gradient)]
@@ -296,7 +298,7 @@ def _stands_still(case: _RunHistory, layer: str) -> bool:
 
 
 def _find_low_rate(case: _RunHistory) -> Diagnosis | None:
-    """Steps so small that nothing comes of them."""
+    """Return a learning rate that is too low: steps so small that nothing is learned."""
     first, last = case.history[0].train_loss, case.end("train_loss")
     largest = max(case.updates.values(), default=math.inf)
     learned = case.end("train_accuracy") >= _LEARNED or last < (1 - _SMALL_FALL) * first
@@ -317,7 +319,7 @@ _LABEL_REMEDY = (
 
 
 def _find_memorizing(case: _RunHistory) -> Diagnosis | None:
-    """Training samples known by heart that tell nothing about others."""
+    """Return labels that cannot be learned: training samples are memorized, without effect on validation."""
     train, val = case.end("train_accuracy"), case.end("val_accuracy")
     lowest, highest = min(row.val_loss for row in case.history), case.end("val_loss")
     early = len(case.history) < _PATIENT_EPOCHS or highest < _RISEN * lowest
@@ -329,7 +331,7 @@ def _find_memorizing(case: _RunHistory) -> Diagnosis | None:
 
 
 def _find_unlearnable(case: _RunHistory) -> Diagnosis | None:
-    """Steps of ordinary size that find nothing to learn, or nothing that holds for other samples."""
+    """Return labels that cannot be learned: steps of ordinary size learn nothing, or nothing that generalizes."""
     largest = max(case.updates.values(), default=0.0)
     if not (case.stalled or case.alone) or len(case.history) < _PATIENT_EPOCHS or largest < TINY_UPDATE:
         return None
@@ -338,7 +340,7 @@ def _find_unlearnable(case: _RunHistory) -> Diagnosis | None:
 
 
 def _find_overfitting(case: _RunHistory) -> Diagnosis | None:
-    """Validation that gets worse while training gets better."""
+    """Return overfitting: validation gets worse while training gets better."""
     start = min(range(len(case.history)), key=lambda index: case.history[index].val_loss)
     lowest, since = case.history[start], case.history[start:]
     if len(case.history) < _PATIENT_EPOCHS or len(since) <= _RISEN_EPOCHS:
@@ -358,7 +360,7 @@ def _find_overfitting(case: _RunHistory) -> Diagnosis | None:
 
 
 def _find_rise(case: _RunHistory) -> Diagnosis | None:
-    """Validation loss that rose for long, whatever training did."""
+    """Return a validation loss that rose for long, whatever training did."""
     lowest = min(case.history, key=lambda row: row.val_loss)
     since, end = len(case.history) - lowest.epoch, case.end("val_loss")
     if since < WORSE_EPOCHS or end < max(_WORSE * lowest.val_loss, lowest.val_loss + _WORSE_LOSS):

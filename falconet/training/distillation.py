@@ -1,8 +1,8 @@
-"""Learning from a teacher: a trained network whose answers a smaller one learns to give too.
+"""Knowledge distillation: a smaller network learns the outputs of a trained one, its teacher.
 
 Logits: G. Hinton, O. Vinyals, J. Dean: Distilling the knowledge in a neural network. 2015. Features: F. Tung, G. Mori:
-Similarity-preserving knowledge distillation. ICCV, 2019, which compares samples with each other, so that both networks
-may have features of any number.
+Similarity-preserving knowledge distillation. ICCV, 2019, which compares samples with each other, so that the networks
+may differ in their number of features.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from falconet.training.devices import DevicePolicy
 
 
 class Teacher(nn.Module):
-    """A trained network that takes the input of its student, of whatever size, channels and normalization its own is.
+    """A trained network that takes the input of its student, whatever its own size, channels and normalization.
 
     Raises ConfigError where the input is not for images, unless it is the same for both.
     """
@@ -43,7 +43,7 @@ class Teacher(nn.Module):
     def convert(
         self, x: Float[Tensor, "batch channels height width"]
     ) -> Float[Tensor, "batch its_channels its_height its_width"]:
-        """Return a student's input as the teacher takes it."""
+        """Return a student's input, converted to the teacher's."""
         assert isinstance(self.preprocess, ImagePreprocess)
         assert isinstance(self.student, ImagePreprocess)
         padding, (height, width) = self.student.spec.padding, self.student.spec.inner_size
@@ -52,20 +52,20 @@ class Teacher(nn.Module):
 
 
 def can_convert(preprocess: AnyPreprocess, student: AnyPreprocess) -> bool:
-    """Whether a student's input can be turned into its teacher's: images of another size, color or normalization."""
+    """Return whether a student's input can be converted to its teacher's: images of another size, color, normalization."""
     return isinstance(preprocess, ImagePreprocess) and isinstance(student, ImagePreprocess)
 
 
 @dataclass(frozen=True, eq=False)
 class DistillationLoss:
-    """What a teacher adds to the loss of a student."""
+    """The part of a student's loss that compares it with a teacher."""
 
     teacher: nn.Module
     config: TrainConfig
     policy: DevicePolicy
 
     def __call__(self, model: nn.Module, inputs: Tensor) -> tuple[Tensor, Tensor]:
-        """Return a student's logits, and how far they, and its features, are from the teacher's."""
+        """Return a student's logits, and the distance of these and of its features from the teacher's."""
         with torch.no_grad():
             wanted, known = self.watch(self.teacher, inputs)
         logits, features = self.watch(model, inputs)
@@ -75,7 +75,7 @@ class DistillationLoss:
         return logits, distance
 
     def watch(self, model: nn.Module, inputs: Tensor) -> tuple[Tensor, Tensor]:
-        """Return a network's logits, and its features: what its output layer sees."""
+        """Return a network's logits, and its features: the input of its output layer."""
         seen: list[Tensor] = []
 
         def keep(_module: nn.Module, given: tuple[Any, ...]) -> None:
@@ -93,7 +93,7 @@ class DistillationLoss:
 def logit_distillation_loss(
     logits: Float[Tensor, "batch classes"], wanted: Float[Tensor, "batch classes"], temperature: float
 ) -> Float[Tensor, ""]:
-    """Return the divergence of softened probabilities, times the temperature squared (section 2 of Hinton et al.)."""
+    """Return the KL divergence of softened probabilities, times the temperature squared (section 2 of Hinton et al.)."""
     found, target = ((values / temperature).log_softmax(dim=1) for values in (logits, wanted))
     return F.kl_div(found, target, reduction="batchmean", log_target=True) * temperature**2
 
@@ -101,7 +101,7 @@ def logit_distillation_loss(
 def feature_distillation_loss(
     features: Float[Tensor, "batch *mine"], wanted: Float[Tensor, "batch *theirs"]
 ) -> Float[Tensor, ""]:
-    """Return the mean squared difference of how alike a batch's samples are (equations 1 to 4 of Tung and Mori).
+    """Return the mean squared difference of a batch's similarity matrices (equations 1 to 4 of Tung and Mori).
 
     Summed over pairs and divided by the number of samples rather than by its square, so that its size does not depend
     on the batch's.

@@ -91,10 +91,10 @@ def fit(  # noqa: PLR0913 - one for each thing that training follows from
     teacher: nn.Module | None = None,
     solution: LinearProbe | None = None,
     callbacks: Sequence[Callback] = (),
-    checkpoints: Path | None = None,
+    checkpoints: str | Path | None = None,
     process_group: ProcessGroup = SINGLE_PROCESS,
 ) -> FitResult:
-    """Train `model` in place and leave it in eval mode with the weights of its best epoch.
+    """Train `model` in place and leave it on the CPU, in eval mode, with the weights of its best epoch.
 
     `train` and `val` are loaders of Falconet, or any iterables of `(x, y)` batches that can be walked anew in each
     epoch, such as torch's DataLoader or a list: inputs as the network takes them, and class numbers. What a DataLoader
@@ -122,7 +122,7 @@ def fit(  # noqa: PLR0913 - one for each thing that training follows from
         make_context(model, train, config, class_weights, teacher, task),
         val=val,
         callbacks=callbacks,
-        checkpoints=checkpoints,
+        checkpoints=None if checkpoints is None else Path(checkpoints),
         process_group=process_group,
         solution=solution,
     )

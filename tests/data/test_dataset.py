@@ -26,7 +26,9 @@ def image_files(root: Path, count: int) -> ImageFiles:
 
 def test_a_split_is_found_by_name() -> None:
     dataset = make_dataset(train=make_split([0, 1]), test=make_split([1]))
-    assert dataset.split("test") is dataset.splits["test"]
+    found = dataset.split("test")
+    assert found.samples is dataset.splits["test"].samples
+    assert (found.name, found.owner) == ("test", dataset)
 
 
 def test_all_splits_join_in_order() -> None:

@@ -63,7 +63,7 @@ EXPORT = Export("m.onnx", "onnx-int8", 9, {"m.onnx": 9}, None, "onnxruntime", PA
             SpeedRatio(0.8, 0.75, 0.875),
             [
                 "speed: 2.00 times as fast as the model itself (95%: 1.80 to 2.20)",
-                "in single precision 0.400 ms; integers: SLOWER: 1.25 times as long (95%: 1.14 to 1.33): on this "
+                "fp32 0.400 ms; int8: SLOWER: 1.25 times as long (95%: 1.14 to 1.33): on this "
                 "machine, --to onnx answers sooner",
             ],
         ),
@@ -72,7 +72,7 @@ EXPORT = Export("m.onnx", "onnx-int8", 9, {"m.onnx": 9}, None, "onnxruntime", PA
             SpeedRatio(0.9, 0.8, 1.0),
             [
                 "speed: no measurable difference (95%: 0.70 to 1.10 times as fast as the model itself)",
-                "in single precision 0.400 ms; integers: no measurable difference (95%: 0.80 to 1.00 times as fast)",
+                "fp32 0.400 ms; int8: no measurable difference (95%: 0.80 to 1.00 times as fast)",
             ],
         ),
     ],
