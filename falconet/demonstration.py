@@ -79,4 +79,6 @@ def _check_free(out: Path, if_exists: Literal["refuse", "overwrite"]) -> None:
     found = [out / model for model in _MODELS if has_weights(out / model)]
     found += [out / _REPORT_FILE] if (out / _REPORT_FILE).exists() else []
     if found and if_exists == "refuse":
-        raise RunExistsError(f"{found[0]} is there already: replace it with --overwrite, or choose another --out")
+        raise RunExistsError(
+            f"{found[0]} is there already: replace it with if_exists='overwrite', or choose another folder"
+        )

@@ -483,8 +483,8 @@ def _check_unchanged(folder: Path, stored: RunConfig, asked: RunConfig, dataset:
     if changed:
         key = changed[0]
         raise UsageError(
-            f"--resume goes on as the run in {folder} began, with {key}={before.get(key)}, but now it is {after[key]}: "
-            "undo that, or start anew with --overwrite"
+            f"if_exists='resume' goes on as the run in {folder} began, with {key}={before.get(key)}, but now it is "
+            f"{after[key]}: undo that, or start anew with if_exists='overwrite'"
         )
 
 
@@ -514,7 +514,8 @@ def check_out(out: Path, if_exists: IfExists) -> None:
         raise RunExistsError(f"{out} holds files that are no run: choose a new or empty folder with --out")
     if if_exists == "refuse" and has_weights(out):
         raise RunExistsError(
-            f"{out} already holds a run: go on with --resume, replace it with --overwrite, or choose --out"
+            f"{out} already holds a run: go on with if_exists='resume', replace it with if_exists='overwrite', "
+            "or choose another out"
         )
 
 

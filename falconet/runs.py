@@ -527,8 +527,8 @@ def _check_teacher(plan: Plan) -> None:
         return
     if load_artifact(teacher).digest != begun:
         raise UsageError(
-            f"--resume goes on as the run in {plan.out} began, but its teacher, {teacher}, has other weights now: "
-            "start anew with --overwrite"
+            f"if_exists='resume' goes on as the run in {plan.out} began, but its teacher, {teacher}, has other weights "
+            "now: start anew with if_exists='overwrite'"
         )
 
 
@@ -598,7 +598,9 @@ def _refit_network(
         raise DivergedError(f"refit: {second.message}; {before}; try a lower training.learning_rate")
     if second.ending == "interrupted":
         done = len(second.history)
-        raise InterruptedRunError(f"stopped after {done} of {epochs} epochs of the refit; {before}; --resume goes on")
+        raise InterruptedRunError(
+            f"stopped after {done} of {epochs} epochs of the refit; {before}; if_exists='resume' goes on"
+        )
     return network
 
 
@@ -721,7 +723,7 @@ def _check_ending(plan: Plan, result: FitResult, diagnoses: Sequence[Diagnosis] 
     if result.ending == "interrupted":
         done = len(result.history)
         raise InterruptedRunError(
-            f"stopped after {done} of {plan.config.training.epochs} epochs; {kept}; --resume goes on"
+            f"stopped after {done} of {plan.config.training.epochs} epochs; {kept}; if_exists='resume' goes on"
         )
 
 

@@ -137,8 +137,8 @@ def check_begun(plan: Plan, per_class: int | None) -> None:
         return
     if plan.if_exists == "resume" and (begun := read_json(file).get("per_class")) != per_class:
         raise UsageError(
-            f"--resume goes on as the run in {plan.out} began, with --synthetic {begun}: say so again, or start anew "
-            "with --overwrite"
+            f"if_exists='resume' goes on as the run in {plan.out} began, with synthetic={begun}: say so again, or "
+            "start anew with if_exists='overwrite'"
         )
 
 

@@ -262,7 +262,7 @@ class TestExistingFolders:
         write_config(plan_run("digits", out=tmp_path / "run"))
         assert plan_run("digits", out=tmp_path / "run", epochs=7).config.training.epochs == 7  # nothing to lose yet
         (tmp_path / "run" / "model.safetensors").touch()
-        with pytest.raises(RunExistsError, match=r"--resume.*--overwrite"):
+        with pytest.raises(RunExistsError, match=r"'resume'.*'overwrite'"):
             plan_run("digits", out=tmp_path / "run")
         assert plan_run("digits", out=tmp_path / "run", if_exists="overwrite").if_exists == "overwrite"
 

@@ -416,7 +416,7 @@ def test_npz(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_stopped_run_keeps_its_best_and_resumes_to_the_same_end(trained: RunResult, tmp_path: Path) -> None:
-    with pytest.raises(InterruptedRunError, match=r"stopped after 1 of 2 epochs; the best .* --resume goes on"):
+    with pytest.raises(InterruptedRunError, match=r"stopped after 1 of 2 epochs; the best .* if_exists='resume' goes on"):
         train("digits", model="lenet_relu", epochs=2, out=tmp_path, callbacks=[StopInEpoch(2)])
     assert falconet.evaluate(tmp_path, "digits").accuracy > 0.5
     resumed = train("digits", model="lenet_relu", epochs=2, out=tmp_path, if_exists="resume")
@@ -553,7 +553,7 @@ def test_the_demonstration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert min(run.test.accuracy for run in result.runs) >= 0.97
     page = result.report.read_text(encoding="utf-8")
     assert all(f"model-{number}" in page for number in (1, 2))
-    with pytest.raises(RunExistsError, match=r"lenet5 is there already: replace it with --overwrite"):
+    with pytest.raises(RunExistsError, match=r"lenet5 is there already: replace it with if_exists='overwrite'"):
         falconet.demonstrate(tmp_path)
     monkeypatch.setattr("falconet.demonstration.train", partial(train, epochs=1))
     again = falconet.demonstrate(tmp_path, if_exists="overwrite")

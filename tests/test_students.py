@@ -351,7 +351,7 @@ def test_a_run_goes_on_with_the_teacher_that_it_began_with(texts: Path, teacher:
     artifact = load_artifact(teacher)
     other = {name: value * 1.5 for name, value in artifact.weights.items()}
     type(artifact)(artifact.config, other, artifact.tokenizer).save(old)
-    with pytest.raises(UsageError, match="has other weights now: start anew with --overwrite"):
+    with pytest.raises(UsageError, match="has other weights now: start anew with if_exists='overwrite'"):
         train(texts, model="ngrams", epochs=1, settings=settings, out=out, if_exists="resume")
     train(texts, model="ngrams", epochs=1, settings=settings, out=out, if_exists="overwrite")
     assert read_teacher(out) == load_artifact(old).digest

@@ -157,8 +157,20 @@ def _report(error: Exception, arguments: list[str]) -> int:
     return fail(f"{message} (see {command} --help)", 2)
 
 
+_OPTIONS = {
+    "if_exists='resume'": "--resume",
+    "if_exists='overwrite'": "--overwrite",
+    "split='all'": "--split all",
+    "synthetic=": "--synthetic ",
+    "choose another out": "choose another --out",
+}
+"""What errors advise in terms of functions -> the same on the command line."""
+
+
 def _name_option(message: str, arguments: list[str]) -> str:
-    """Return an error with the verb's option in place of the argument of a function that it begins with."""
+    """Return an error in the words of the command line: the options of its verb, where it names arguments."""
+    for argument, option in _OPTIONS.items():
+        message = message.replace(argument, option)
     name, colon, rest = message.partition(": ")
     verb = getattr(typer.main.get_command(app), "commands", {}).get(arguments[0] if arguments else "")
     for parameter in verb.params if verb is not None else ():

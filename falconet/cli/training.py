@@ -53,9 +53,7 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the run in
 Config = Annotated[Path | None, typer.Option(help="YAML file of settings.")]
 ClassWeights = Annotated[
     str | None,
-    typer.Option(
-        help="Weights of classes in the loss. balanced: n / (classes * n of the class); effective: less so."
-    ),
+    typer.Option(help="Weights of classes in the loss. balanced: n / (classes * n of the class); effective: less so."),
 ]
 Balance = Annotated[str | None, typer.Option(help="balanced: an epoch draws all classes equally often.")]
 _Weights = Annotated[

@@ -158,7 +158,9 @@ def _check_out(out: Path, if_exists: IfExists, home: Path | None, source: str | 
     if not (out / _SEARCH_FOLDER / _SEARCH_FILE).is_file():
         raise RunExistsError(f"{out} holds files that are no search: choose a new or empty folder with --out")
     if if_exists == "refuse":
-        raise RunExistsError(f"{out} already holds a search: go on with --resume, replace it with --overwrite")
+        raise RunExistsError(
+            f"{out} already holds a search: go on with if_exists='resume', replace it with if_exists='overwrite'"
+        )
 
 
 def _load_settings(recipe: str | None) -> dict[str, Any]:
@@ -333,9 +335,9 @@ def _read_record(path: Path, facts: Mapping[str, Any]) -> Record:
         config = from_mapping(SearchConfig, {**known, "training": training})
         record = replace(record, config=to_mapping(config))
     except UsageError as error:
-        raise ArtifactError(f"{path} is damaged: {error}; begin anew with --overwrite") from error
+        raise ArtifactError(f"{path} is damaged: {error}; begin anew with if_exists='overwrite'") from error
     except ArtifactError as error:
-        raise ArtifactError(f"{error}; begin anew with --overwrite") from error
+        raise ArtifactError(f"{error}; begin anew with if_exists='overwrite'") from error
     _check_unchanged(to_mapping(record), facts)
     return record
 
@@ -347,7 +349,9 @@ def _check_unchanged(record: Mapping[str, Any], facts: Mapping[str, Any]) -> Non
     for key, what in names.items():
         if record.get(key) != facts[key]:
             change = _describe_change(record[key], facts[key]) if key == "config" else ""
-            raise UsageError(f"resume: the search began with {what}{change}; undo that, or begin anew with --overwrite")
+            raise UsageError(
+                f"resume: the search began with {what}{change}; undo that, or begin anew with if_exists='overwrite'"
+            )
 
 
 def _drop_free_settings(facts: Mapping[str, Any]) -> dict[str, Any]:

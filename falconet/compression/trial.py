@@ -179,10 +179,13 @@ def finetune(network: nn.Module, number: int, spec: TrialSpec, context: SearchCo
     if result.ending == "diverged":
         rate = training.learning_rate
         raise DivergedError(
-            f"trial {number}: {result.message}; --overwrite it at a lower training.learning_rate than {rate:g}"
+            f"trial {number}: {result.message}; begin anew (if_exists='overwrite') at a lower "
+            f"training.learning_rate than {rate:g}"
         )
     if result.ending == "interrupted":
-        raise InterruptedRunError(f"stopped in trial {number}; what was found so far is kept; --resume goes on")
+        raise InterruptedRunError(
+            f"stopped in trial {number}; what was found so far is kept; if_exists='resume' goes on"
+        )
 
 
 def claim_checkpoints(number: int, spec: TrialSpec, folder: Path) -> None:

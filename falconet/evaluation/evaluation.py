@@ -320,7 +320,7 @@ def _leave_out_learned(
     if left_out == len(everything):
         raise DataError(
             f"{dataset.source}: wanted samples that the model was not trained on, found all {left_out} of them in its "
-            "training or validation data; evaluate on --split all nevertheless, or on other samples"
+            "training or validation data; evaluate on split='all' nevertheless, or on other samples"
         )
     note = ""
     if left_out:
@@ -400,7 +400,7 @@ def check_found_again(dataset: Dataset, config: DataConfig, origin: DataOrigin, 
         raise DataError(
             f"{dataset.source} is not the data that the model was trained on ({origin.source}: "
             f"fingerprint {origin.fingerprint}, found {dataset.fingerprint}), so its {split} split cannot be found "
-            "again; evaluate on --split all instead"
+            "again; evaluate on split='all' instead"
         )
     key = find_changed_setting(config, origin)
     if key:
@@ -412,7 +412,7 @@ def check_found_again(dataset: Dataset, config: DataConfig, origin: DataOrigin, 
     if origin.splits_fingerprint not in (None, dataset.splits_fingerprint):
         raise DataError(
             f"{dataset.source}: wanted the {split} split of training, found another, as near duplicates look otherwise "
-            "where images are decoded or computed with otherwise: evaluate where it was trained, or on --split all"
+            "where images are decoded or computed with otherwise: evaluate where it was trained, or on split='all'"
         )
 
 

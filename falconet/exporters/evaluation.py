@@ -77,7 +77,7 @@ def _find_own_split(dataset: Dataset, metadata: Metadata, split: str | None) -> 
         return "all"
     raise DataError(
         f"{dataset.source}: wanted a {split or 'test'} split of its own, found none: an exported file does not tell "
-        "which one training made. Evaluate the model's folder, or evaluate on --split all, training samples among them"
+        "which one training made. Evaluate the model's folder, or evaluate on split='all', training samples among them"
     )
 
 

@@ -52,7 +52,7 @@ class Teacher(nn.Module):
 
 
 def can_convert(preprocess: AnyPreprocess, student: AnyPreprocess) -> bool:
-    """Return whether a student's input can be converted to its teacher's: images of another size, color, normalization."""
+    """Return whether a student's input can be converted to its teacher's, as images can, whatever their size or color."""
     return isinstance(preprocess, ImagePreprocess) and isinstance(student, ImagePreprocess)
 
 
@@ -93,7 +93,7 @@ class DistillationLoss:
 def logit_distillation_loss(
     logits: Float[Tensor, "batch classes"], wanted: Float[Tensor, "batch classes"], temperature: float
 ) -> Float[Tensor, ""]:
-    """Return the KL divergence of softened probabilities, times the temperature squared (section 2 of Hinton et al.)."""
+    """Return the KL divergence of softened probabilities, times temperature squared (section 2 of Hinton et al.)."""
     found, target = ((values / temperature).log_softmax(dim=1) for values in (logits, wanted))
     return F.kl_div(found, target, reduction="batchmean", log_target=True) * temperature**2
 

@@ -15,8 +15,8 @@ _PATIENCE_FRACTION, _MIN_PATIENCE = 4, 5
 """Divisor of the epochs that gives the default patience, and its minimum.
 
 For 40 epochs it is 10. In one run each on the digits (629 validation samples) and on photographs of hand signs
-(618), with the default network and schedule, a patience of 10 lost nothing of the accuracy of all 40 epochs; one of 5 lost
-1.1 points on the latter.
+(618), with the default network and schedule, a patience of 10 lost nothing of the accuracy of all 40 epochs;
+one of 5 lost 1.1 points on the latter.
 """
 
 

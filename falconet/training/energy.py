@@ -81,7 +81,7 @@ class Gauge(Protocol):
 
 
 class EnergyMeter(Callback):
-    """A callback that updates `energy.json` at the end of each epoch; `before` is the energy of earlier parts of the run.
+    """A callback that updates `energy.json` after each epoch; `before` is the energy of earlier parts of the run.
 
     It starts reading after `wait` seconds: a run that has ended by then has no figures.
 

@@ -1,4 +1,4 @@
-"""Fine-tuning: which part of a network learns, and how fast each part does."""
+"""Fine-tuning: freezing of layers, and learning rates by layer."""
 
 from __future__ import annotations
 
@@ -12,10 +12,9 @@ from falconet.training.config import TrainConfig
 
 
 def freeze(model: nn.Module, config: TrainConfig, epoch: int) -> None:
-    """Let only the output layer learn in an epoch, counted from 1, in which the backbone is to stay as it is.
+    """Train only the output layer in an epoch, counted from 1, in which the backbone is frozen.
 
-    Batch normalization uses, and keeps, the statistics that came with its weights: that of a frozen backbone, and with
-    `freeze=norm` that of one that learns.
+    Batch normalization keeps its statistics in a frozen backbone, and with `freeze=norm` in a trained one too.
     """
     if config.freeze is None:
         return
@@ -31,28 +30,28 @@ def freeze(model: nn.Module, config: TrainConfig, epoch: int) -> None:
 
 
 def _keep_statistics(model: nn.Module) -> None:
-    """Let batch normalization use the statistics that it has, and leave them alone."""
+    """Let batch normalization use its running statistics without an update."""
     for module in model.modules():
         if isinstance(module, _BatchNorm):
             module.eval()
 
 
 def unfreeze(model: nn.Module, config: TrainConfig) -> None:
-    """Let all of a network learn again that training has frozen."""
+    """Make all of a network trainable again that training has frozen."""
     if config.freeze is not None:
         model.requires_grad_(True)
 
 
 def is_frozen(config: TrainConfig, epoch: int) -> bool:
-    """Whether only the output layer learns in an epoch."""
+    """Return whether only the output layer is trained in an epoch."""
     return config.freeze == "backbone" and (config.unfreeze_after is None or epoch <= config.unfreeze_after)
 
 
 def scale_rates(model: nn.Module, decay: float) -> Iterator[tuple[nn.Parameter, float]]:
     """Yield each parameter with the factor of its learning rate: `decay` for each block below the output layer.
 
-    A block is what a name says as far as its first number, or a layer of its own: `layer1.0`, `features.denseblock2`,
-    `conv1` (Howard and Ruder, ACL 2018, section 3.2, went layer by layer).
+    A block is a parameter's name up to its first number, or else its layer: `layer1.0`, `features.denseblock2`, `conv1`
+    (Howard and Ruder, ACL 2018, section 3.2, went layer by layer).
     """
     names = [name for name, _ in model.named_parameters()]
     blocks = list(dict.fromkeys(map(find_block, names)))

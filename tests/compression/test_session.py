@@ -129,7 +129,7 @@ def test_a_stopped_search_goes_on_to_the_same_files(trained: RunResult, tmp_path
 
     with pytest.raises(RuntimeError, match="killed"):
         compress(trained.out, "digits", stopped, budget=budget, settings=QUICK, watcher=Watcher(on_trial=stop))
-    with pytest.raises(RunExistsError, match="--resume"):
+    with pytest.raises(RunExistsError, match="resume"):
         compress(trained.out, "digits", stopped, budget=budget, settings=QUICK)
     compress(trained.out, "digits", stopped, budget=budget, settings=QUICK, if_exists="resume")
     assert list_trials(whole) == list_trials(stopped)
